@@ -1,0 +1,34 @@
+"""CVDM for microscopy: a reconstruction together with how far it can be trusted.
+
+Importing this package loads neither torch nor Qt; the public names below are looked up when first used.
+"""
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+
+try:
+    __version__ = version("napari-cvdm")
+except PackageNotFoundError:  # a source tree that was never installed
+    __version__ = "0+unknown"
+
+_HOMES = {
+    "Camera": "microscope",
+    "Microscope": "microscope",
+    "ImageStack": "request",
+    "RestoreRequest": "request",
+    "TrainRequest": "request",
+    "Progress": "result",
+    "Restoration": "result",
+    "load_model": "model.zoo",
+    "restore": "restore",
+    "train": "training.loop",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name from its home module on first use (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'napari_cvdm' has no attribute {name!r}")
+    return getattr(import_module(f"napari_cvdm.{_HOMES[name]}"), name)

@@ -1,0 +1,127 @@
+"""TIFF in its dialects, read through tifffile: OME, ImageJ, plain."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import get_ident
+from xml.etree.ElementTree import ParseError
+
+import tifffile
+
+from napari_cvdm.image_files.errors import ImageFileError, one_line
+from napari_cvdm.image_files.ome_metadata import ome_optics, ome_pixel
+from napari_cvdm.image_files.pixel_size import length_from_print_resolution, length_um, square_pixel
+from napari_cvdm.image_files.pixels import ordered_axes, usable_dtype
+from napari_cvdm.request import ImageStack
+
+_TIFF_UNITS = {2: "inch", 3: "cm", 4: "mm", 5: "um"}
+_PRINT_UNITS = ("inch", "in", "cm")
+
+
+class _Complaints(logging.Handler):
+    """Keeps what tifffile logs as an error: it goes on with fewer pages where it should stop."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.messages: list[str] = []
+        self._thread = get_ident()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.thread == self._thread:
+            self.messages.append(record.getMessage())
+
+
+@contextmanager
+def _complaints() -> Iterator[list[str]]:
+    handler, logger = _Complaints(), logging.getLogger("tifffile")
+    logger.addHandler(handler)
+    try:
+        yield handler.messages
+    finally:
+        logger.removeHandler(handler)
+
+
+def read_tiff(path: Path) -> ImageStack:
+    """Read the first image of a TIFF file.
+
+    Parameters
+    ----------
+    path : Path
+        A TIFF, OME-TIFF or ImageJ TIFF file.
+
+    Returns
+    -------
+    ImageStack
+        At full resolution, with pixel size and optics where the file says them.
+
+    Raises
+    ------
+    ImageFileError
+        The file is no TIFF, is cut short, has pages that cannot be read, or pixels that are not square.
+    """
+    source = path.name
+    try:
+        with _complaints() as complaints, tifffile.TiffFile(path) as tiff:
+            series = tiff.series[0]
+            _check_complete(tiff, series, complaints)
+            array, axes = ordered_axes(usable_dtype(series.asarray(), source), series.axes, source)
+            pixel_um = square_pixel(*_pixel(tiff), source)
+            return ImageStack(array=array, axes=axes, pixel_um=pixel_um, source=source, metadata=_optics(tiff))
+    except ImageFileError:
+        raise
+    except Exception as error:  # tifffile lets through whatever a damaged file makes happen
+        raise ImageFileError(_unreadable(source, error)) from error
+
+
+def _unreadable(source: str, error: Exception) -> str:
+    if "imagecodecs" in str(error):
+        return f"{source}: its compression needs a further package ({one_line(error)}): pip install imagecodecs, or save the file uncompressed."
+    return f"{source}: cannot be read as TIFF, it may be cut short ({one_line(error)}). Copy it again, or save it again from Fiji."
+
+
+def _check_complete(tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries, complaints: list[str]) -> None:
+    """Every page is there, and every byte of every page."""
+    source = Path(tiff.filename).name
+    incomplete = ImageFileError(f"{source}: the file is cut short or has missing pages. Copy it again; companion files belong in the same folder.")
+    start = series.dataoffset
+    if start is not None and start + series.nbytes > tiff.filehandle.size:
+        raise incomplete
+    for page in series.pages:
+        if page is None:
+            raise incomplete
+        size = page.parent.filehandle.size
+        segments = list(zip(page.dataoffsets, page.databytecounts, strict=False))
+        if not segments or any(count == 0 or offset + count > size for offset, count in segments):
+            raise incomplete
+    # The chain of pages is followed to its end: an error there means that pages after this image may be part of it.
+    len(tiff.pages)
+    if complaints:
+        raise ImageFileError(f"{source}: the file is damaged or cut short ({one_line(complaints[0])}). Copy it again, or save it again from Fiji.")
+
+
+def _pixel(tiff: tifffile.TiffFile) -> tuple[float | None, float | None]:
+    if tiff.is_ome and tiff.ome_metadata:
+        return ome_pixel(tiff.ome_metadata)
+    page = tiff.pages.first
+    if tiff.is_imagej and tiff.imagej_metadata:
+        unit = str(tiff.imagej_metadata.get("unit", ""))
+        units = (unit, str(tiff.imagej_metadata.get("yunit", unit)))
+    else:
+        unit = _TIFF_UNITS.get(int(page.resolutionunit), "")
+        units = (unit, unit)
+    x, y = (_from_resolution(float(pixels), unit, tiff.is_imagej) for pixels, unit in zip(page.get_resolution(), units, strict=True))
+    return x, y
+
+
+def _from_resolution(pixels: float, unit: str, said_on_purpose: bool) -> float | None:
+    if said_on_purpose and unit.lower() not in _PRINT_UNITS:
+        return length_um(1.0 / pixels if pixels > 0 else None, unit)
+    return length_from_print_resolution(pixels, unit)
+
+
+def _optics(tiff: tifffile.TiffFile) -> dict[str, float]:
+    try:
+        return ome_optics(tiff.ome_metadata) if tiff.is_ome and tiff.ome_metadata else {}
+    except ParseError:
+        return {}

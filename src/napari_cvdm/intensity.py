@@ -1,0 +1,72 @@
+"""Intensity scales that can be undone: counts in, dimensionless numbers to the network, counts out."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+BRIGHT_PERCENTILE = 99.8
+NOISE_FLOOR = 12.0
+LARGEST_SUBSET = 4_000_000
+MAD_TO_SIGMA = 1.4826
+
+
+def noise_sigma(image: np.ndarray) -> float:
+    """Standard deviation of the pixel noise, by the median of a 2 x 2 checkerboard difference (Immerkaer-like).
+
+    Parameters
+    ----------
+    image : ndarray of shape (Y, X)
+
+    Returns
+    -------
+    float
+        In units of the image; smooth structure cancels to second order.
+    """
+    checker = image[:-1, :-1] - image[1:, :-1] - image[:-1, 1:] + image[1:, 1:]
+    return float(MAD_TO_SIGMA * np.median(np.abs(checker)) / 2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntensityScale:
+    """x = (counts - offset) / scale.
+
+    Parameters
+    ----------
+    offset : float
+        Dark level [counts].
+    scale : float
+        Counts for one unit of the network, > 0.
+    """
+
+    offset: float
+    scale: float
+
+    @classmethod
+    def fit(cls, image: np.ndarray, offset: float) -> "IntensityScale":
+        """Scale of a whole fluorescence image: its robust brightest signal, but never less than 12 noise deviations.
+
+        The floor is what keeps a blank field blank: without it, noise would be stretched to look like structure.
+
+        Parameters
+        ----------
+        image : ndarray of shape (Y, X)
+            Counts.
+        offset : float
+            Dark level [counts].
+
+        Returns
+        -------
+        IntensityScale
+        """
+        pixels = image.ravel()[:: max(1, image.size // LARGEST_SUBSET)]
+        signal = float(np.percentile(pixels, BRIGHT_PERCENTILE)) - offset
+        scale = max(signal, NOISE_FLOOR * noise_sigma(image))
+        return cls(offset=offset, scale=scale if scale > 0 else 1.0)
+
+    def apply(self, counts: np.ndarray) -> np.ndarray:
+        """Counts to network units, float32."""
+        return ((counts - self.offset) / self.scale).astype(np.float32)
+
+    def undo(self, values: np.ndarray) -> np.ndarray:
+        """Network units to counts, float32."""
+        return (values * self.scale + self.offset).astype(np.float32)

@@ -1,0 +1,117 @@
+"""The microscope and its camera, as numbers that were checked once, on creation.
+
+Lengths are in micrometres. Every error names the value given, what is allowed and what to try.
+"""
+
+from dataclasses import dataclass
+from math import isfinite
+
+WAVELENGTH_RANGE_UM = (0.2, 2.0)
+PIXEL_RANGE_UM = (0.005, 20.0)
+INDEX_RANGE = (1.0, 2.0)
+DEFOCUS_LIMIT_UM = 1000.0
+
+
+class OpticsError(ValueError):
+    """Optics that cannot exist, or that are missing where they are needed."""
+
+
+def _check_range(name: str, value: float, allowed: tuple[float, float], advice: str) -> None:
+    low, high = allowed
+    if not isfinite(value) or not low <= value <= high:
+        raise OpticsError(f"{name} is {value:g}; allowed is {low:g} to {high:g}. {advice}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Microscope:
+    """Optics of one image, at the sample plane.
+
+    Parameters
+    ----------
+    pixel_um : float
+        Pixel size in the sample [um], 0.005 to 20 (camera pixel * binning / magnification).
+    wavelength_um : float
+        Vacuum wavelength [um], 0.2 to 2.0: illumination for phase, emission for fluorescence.
+    medium_index : float
+        Refractive index of the medium between the planes, 1.0 to 2.0.
+    na : float, optional
+        Numerical aperture of detection, 0.01 up to the medium (or immersion) index; None when unlimited or unknown.
+
+    Raises
+    ------
+    OpticsError
+        A value outside its range, or NA above the refractive index.
+    """
+
+    pixel_um: float
+    wavelength_um: float
+    medium_index: float = 1.0
+    na: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_range("pixel_um", self.pixel_um, PIXEL_RANGE_UM, "Give the pixel size in the sample, in micrometres (65 nm is 0.065).")
+        _check_range("wavelength_um", self.wavelength_um, WAVELENGTH_RANGE_UM, "Give it in micrometres: 520 nm is 0.52.")
+        _check_range("medium_index", self.medium_index, INDEX_RANGE, "Air is 1.0, water 1.333, oil 1.518.")
+        if self.na is not None:
+            _check_range("na", self.na, (0.01, self.medium_index), "NA cannot exceed the refractive index: raise medium_index (oil 1.518) or lower na.")
+
+
+def defocus_pair(values: tuple[float, ...] | list[float]) -> tuple[float, float]:
+    """Two signed plane positions [um], checked.
+
+    Parameters
+    ----------
+    values : sequence of float
+        Defocus of the first and second plane in micrometres; positive is away from the source, toward the objective.
+
+    Returns
+    -------
+    tuple of float
+        The same two numbers.
+
+    Raises
+    ------
+    OpticsError
+        Not two values, equal values, or a value beyond +-1000 um.
+    """
+    if len(values) != 2:
+        raise OpticsError(f"defocus_um has {len(values)} values; two are needed, one for each plane, for example -1 1.")
+    first, second = (float(value) for value in values)
+    for value in (first, second):
+        _check_range("defocus_um", value, (-DEFOCUS_LIMIT_UM, DEFOCUS_LIMIT_UM), "Give it in micrometres: 500 nm is 0.5.")
+    if first == second:
+        raise OpticsError(f"defocus_um is {first:g} for both planes; two different positions are needed, for example -1 1.")
+    return first, second
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Camera:
+    """A linear camera: electrons = Poisson(photons * efficiency) + read noise; counts = electrons / gain + offset.
+
+    Parameters
+    ----------
+    read_noise_e : float
+        Standard deviation of the read noise [electrons], >= 0.
+    gain_e_per_count : float
+        Electrons for one count (ADU), > 0.
+    offset_counts : float
+        Camera offset [counts].
+    quantum_efficiency : float
+        Electrons per photon, above 0 and at most 1.
+    bit_depth : int, optional
+        Counts are rounded and clipped to 0 .. 2**bit_depth - 1; None keeps them real-valued.
+    """
+
+    read_noise_e: float = 1.5
+    gain_e_per_count: float = 0.5
+    offset_counts: float = 100.0
+    quantum_efficiency: float = 1.0
+    bit_depth: int | None = 16
+
+    def __post_init__(self) -> None:
+        _check_range("read_noise_e", self.read_noise_e, (0.0, 1000.0), "Read noise is given in electrons, usually 1 to 10.")
+        _check_range("gain_e_per_count", self.gain_e_per_count, (1e-6, 1e6), "Electrons per count, usually 0.2 to 10.")
+        _check_range("offset_counts", self.offset_counts, (-1e6, 1e6), "Camera offset in counts, usually 100.")
+        _check_range("quantum_efficiency", self.quantum_efficiency, (1e-6, 1.0), "Electrons per photon, usually 0.7 to 0.95.")
+        if self.bit_depth is not None:
+            _check_range("bit_depth", self.bit_depth, (1, 32), "Usual cameras have 8, 12 or 16 bits.")

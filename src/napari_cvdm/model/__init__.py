@@ -1,0 +1,1 @@
+"""The networks, their checkpoints and the shipped models: the only home of torch.nn."""

@@ -1,0 +1,181 @@
+"""Checkpoints: a folder with ``model.safetensors`` and ``card.json``. Nothing from a file is ever executed."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from napari_cvdm.model.cvdm import CVDM, CVDMConfig
+from napari_cvdm.model.unet import UNetConfig
+
+FORMAT = 1
+WEIGHTS = "model.safetensors"
+CARD = "card.json"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used, and why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCard:
+    """What a model is for, how it was made and where it stops.
+
+    Parameters
+    ----------
+    name, title, task, licence : str
+        `task` names the conditioning in `napari_cvdm.tasks`.
+    network : mapping
+        `CVDMConfig` as plain values.
+    channels : tuple of str
+        Meaning of each condition channel.
+    inputs : str
+        What the user gives, in words.
+    unit : str
+        Unit of the output.
+    optics : mapping
+        Trained range (low, high) by request name: pixel_um, wavelength_um, na, ...
+    intensity : str
+        How intensities are scaled, in words.
+    resolution : str
+        Resolution of the output, in words and nm.
+    schedule : mapping
+        Summary of the learned schedule.
+    training : mapping
+        Data, recipe, commit, steps, seed, date.
+    metrics : mapping
+        Measured figures with the command that prints them.
+    limits : tuple of str
+        What the model must not be used for.
+    format : int
+        Version of this layout.
+    """
+
+    name: str
+    title: str
+    task: str
+    network: Mapping[str, Any]
+    channels: tuple[str, ...]
+    inputs: str
+    unit: str
+    optics: Mapping[str, tuple[float, float]]
+    intensity: str
+    resolution: str
+    licence: str
+    schedule: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    limits: tuple[str, ...] = ()
+    format: int = FORMAT
+
+    def config(self) -> CVDMConfig:
+        """The networks' shape."""
+        values = dict(self.network)
+        for part in ("denoiser", "mean"):
+            shape = values[part]
+            values[part] = UNetConfig(widths=tuple(shape["widths"]), blocks=tuple(shape["blocks"]), level_channels=shape["level_channels"])
+        return CVDMConfig(**values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Checkpoint:
+    """A model that is ready to use.
+
+    Parameters
+    ----------
+    network : CVDM
+        In evaluation mode, float32, on the CPU.
+    card : ModelCard
+    sha256 : str
+        Of the weights file.
+    """
+
+    network: CVDM = field(repr=False)
+    card: ModelCard
+    sha256: str
+
+
+def _read_card(folder: Path) -> ModelCard:
+    path = folder / CARD
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if values.get("format") != FORMAT:
+            raise CheckpointError(f"{path} has format {values.get('format')}; this version reads format {FORMAT}. Update napari-cvdm or train the model again.")
+        values["optics"] = {key: tuple(bounds) for key, bounds in values["optics"].items()}
+        return ModelCard(**{**values, "channels": tuple(values["channels"]), "limits": tuple(values["limits"])})
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{path} is not a model card ({error}); a checkpoint is a folder with {WEIGHTS} and {CARD}.") from None
+
+
+def read_card(folder: str | Path) -> ModelCard:
+    """The card alone, without loading weights.
+
+    Raises
+    ------
+    CheckpointError
+        There is no readable card in the folder.
+    """
+    return _read_card(Path(folder))
+
+
+def load_checkpoint(folder: str | Path) -> Checkpoint:
+    """Read a checkpoint folder.
+
+    Parameters
+    ----------
+    folder : path
+        With ``model.safetensors`` (float16 or float32) and ``card.json``.
+
+    Returns
+    -------
+    Checkpoint
+
+    Raises
+    ------
+    CheckpointError
+        Missing, corrupted or foreign files.
+    """
+    folder = Path(folder)
+    card = _read_card(folder)
+    weights = folder / WEIGHTS
+    try:
+        network = CVDM(card.config())
+        network.load_state_dict({name: tensor.float() for name, tensor in load_file(weights).items()})
+        digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    except (OSError, SafetensorError, RuntimeError, ValueError, TypeError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{weights} cannot be loaded ({reason}); copy the model again, or choose one of `napari-cvdm models`.") from None
+    return Checkpoint(network=network.eval(), card=card, sha256=digest)
+
+
+def save_checkpoint(folder: str | Path, network: CVDM, card: ModelCard) -> None:
+    """Write weights (float16) and card; each file is complete before it takes its name.
+
+    Parameters
+    ----------
+    folder : path
+        Made if missing.
+    network : CVDM
+    card : ModelCard
+        Its `network` entry must describe `network`.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().to("cpu", torch.float16).contiguous() for name, tensor in network.state_dict().items()}
+    partial = folder / (WEIGHTS + ".partial")
+    save_file(tensors, partial)
+    partial.replace(folder / WEIGHTS)
+    partial = folder / (CARD + ".partial")
+    partial.write_text(json.dumps(asdict(card), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(folder / CARD)
+
+
+def config_values(config: CVDMConfig) -> dict[str, Any]:
+    """A config as plain values for the card."""
+    return asdict(config)

@@ -1,0 +1,151 @@
+"""CVDM: a schedule, a denoiser and (for the zero-mean target) a regression mean, over one condition.
+
+The condition comes in channels on the grid of the input image; the target lives on a grid `upsampling` times finer. Both
+are folded onto one working grid, where all three networks run.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from napari_cvdm.diffusion.prediction import PREDICTIONS, TARGETS
+from napari_cvdm.diffusion.process import half_log_snr
+from napari_cvdm.model.schedule import Clock, GlobalRate, PixelRate
+from napari_cvdm.model.unet import UNet, UNetConfig
+
+LEVEL_SCALE = 2.0  # half log-SNR runs from about -20 to 6; the network sees it divided by 2 and clipped to +-3
+LEVEL_LIMIT = 3.0
+SCHEDULES = ("pixel-wise", "global")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CVDMConfig:
+    """Everything that shapes the networks; stored in the card, so that a checkpoint rebuilds itself.
+
+    Parameters
+    ----------
+    condition_channels : int
+        Channels of the condition.
+    upsampling : int
+        Target pixels to one condition pixel along each axis, 1 or 2.
+    fold : int
+        Target pixels folded into one on the working grid, a multiple of `upsampling`.
+    denoiser, mean : UNetConfig
+        Shapes of the two U-Nets; the mean network sees no noise level.
+    prediction : {"v", "eps"}
+        What the denoiser predicts.
+    target : {"zero-mean", "residual", "direct"}
+        Around what the target is diffused.
+    schedule : {"pixel-wise", "global"}
+        One rate for each pixel, or one for all.
+    """
+
+    condition_channels: int
+    upsampling: int = 1
+    fold: int = 2
+    denoiser: UNetConfig = field(default_factory=UNetConfig)
+    mean: UNetConfig = field(default_factory=lambda: UNetConfig(level_channels=0))
+    prediction: str = "v"
+    target: str = "zero-mean"
+    schedule: str = "pixel-wise"
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (
+            ("prediction", self.prediction, tuple(PREDICTIONS)),
+            ("target", self.target, tuple(TARGETS)),
+            ("schedule", self.schedule, SCHEDULES),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{name} is {value!r}; allowed are {', '.join(allowed)}.")
+        if self.fold % self.upsampling:
+            raise ValueError(f"fold is {self.fold}; it must be a multiple of upsampling, {self.upsampling}.")
+
+    @property
+    def condition_fold(self) -> int:
+        """Condition pixels folded into one on the working grid."""
+        return self.fold // self.upsampling
+
+    @property
+    def alignment(self) -> int:
+        """Sizes and tile origins on the working grid must be multiples of this."""
+        return max(self.denoiser.stride, self.mean.stride)
+
+    @property
+    def halo(self) -> int:
+        """Pixels of the working grid around a tile that can change it, rounded up to the alignment."""
+        radius = max(self.denoiser.receptive_radius, self.mean.receptive_radius, PixelRate.receptive_radius)
+        return -(-radius // self.alignment) * self.alignment
+
+
+class CVDM(nn.Module):
+    """The three networks of one model.
+
+    Parameters
+    ----------
+    config : CVDMConfig
+    """
+
+    residual_scale: Tensor
+
+    def __init__(self, config: CVDMConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.prediction = PREDICTIONS[config.prediction]
+        self.target = TARGETS[config.target]
+        folded = config.condition_channels * config.condition_fold**2
+        pixels = config.fold**2
+        corrected = folded + (pixels if self.has_mean else 0)
+        self.mean = UNet(folded, pixels, config.mean) if self.has_mean else None
+        self.denoiser = UNet(corrected + pixels, pixels, config.denoiser)
+        self.rate_network = PixelRate(corrected, config.fold) if config.schedule == "pixel-wise" else GlobalRate(config.fold)
+        self.clock = Clock()
+        self.register_buffer("residual_scale", torch.tensor(1.0))
+
+    @property
+    def has_mean(self) -> bool:
+        """Whether a mean network is part of the model."""
+        return self.config.target == "zero-mean"
+
+    def schedule_parameters(self) -> list[nn.Parameter]:
+        """Parameters of the rate and of the clock."""
+        return [*self.rate_network.parameters(), *self.clock.parameters()]
+
+    def correction(self, condition: Tensor) -> Tensor:
+        """What the mean network adds to the baseline: (B, C, Y, X) -> (B, 1, uY, uX); zero without one."""
+        folded = functional.pixel_unshuffle(condition, self.config.condition_fold)
+        if self.mean is None:
+            batch, _, height, width = folded.shape
+            return folded.new_zeros(batch, 1, height * self.config.fold, width * self.config.fold)
+        return functional.pixel_shuffle(self.mean(folded), self.config.fold).to(condition.dtype)
+
+    def features(self, condition: Tensor, correction: Tensor) -> Tensor:
+        """What the denoiser and the rate see of the image, on the working grid: computed once, used at every step."""
+        folded = functional.pixel_unshuffle(condition, self.config.condition_fold)
+        if self.mean is None:
+            return folded
+        return torch.cat([folded, functional.pixel_unshuffle(correction / self.residual_scale, self.config.fold)], dim=1)
+
+    def rate(self, features: Tensor) -> Tensor:
+        """lambda(x) of shape (B, 1, uY, uX), from the features."""
+        return self.rate_network(features).to(features.dtype)
+
+    def output(self, noisy: Tensor, exponent: Tensor, features: Tensor) -> Tensor:
+        """The denoiser's raw output (v or eps) for a noisy target and n = lambda T, all of shape (B, 1, uY, uX)."""
+        level = (half_log_snr(exponent) / LEVEL_SCALE).clamp(-LEVEL_LIMIT, LEVEL_LIMIT)
+        level = functional.avg_pool2d(level, self.config.fold)
+        stacked = torch.cat([functional.pixel_unshuffle(noisy, self.config.fold), features], dim=1)
+        return functional.pixel_shuffle(self.denoiser(stacked, level), self.config.fold).to(noisy.dtype)
+
+    def clean(self, noisy: Tensor, exponent: Tensor, features: Tensor) -> Tensor:
+        """The clean (centred, scaled) target that the denoiser sees in a noisy one."""
+        return self.prediction.clean(noisy, self.output(noisy, exponent, features), exponent)
+
+    def encode(self, truth: Tensor, baseline: Tensor, correction: Tensor) -> Tensor:
+        """Truth to the centred, scaled target of the diffusion."""
+        return (truth - self.target.centre(baseline, correction)) / self.residual_scale
+
+    def decode(self, sample: Tensor, baseline: Tensor, correction: Tensor) -> Tensor:
+        """The inverse of `encode`."""
+        return sample * self.residual_scale + self.target.centre(baseline, correction)

@@ -1,0 +1,74 @@
+"""A model evaluated tile by tile on one image; the answer does not depend on the tiles."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from napari_cvdm.device import out_of_memory, release_memory
+from napari_cvdm.model.cvdm import CVDM
+from napari_cvdm.tiling.plan import TilePlan, map_tiles, pad_to_canvas, plan_tiles
+
+SMALLEST_TILE = 16
+
+
+class TiledModel:
+    """The networks of a `CVDM` on one image of any size.
+
+    When a tile does not fit the memory, the tile is halved and tried again; `tile` tells what was used in the end.
+
+    Parameters
+    ----------
+    network : CVDM
+    shape : tuple of int
+        (Y, X) of the condition.
+    tile : int
+        Side of a tile on the condition's grid.
+    """
+
+    def __init__(self, network: CVDM, shape: tuple[int, int], tile: int) -> None:
+        self.network, self.shape = network, shape
+        self.tile = tile
+
+    @property
+    def plan(self) -> TilePlan:
+        """Tiles on the working grid, for the present tile size."""
+        config = self.network.config
+        folded = tuple(-(-size // config.condition_fold) for size in self.shape)
+        side = max(1, self.tile // config.condition_fold)
+        return plan_tiles((folded[0], folded[1]), tile=side, halo=config.halo, alignment=config.alignment)
+
+    def padded_condition(self, condition: Tensor) -> Tensor:
+        """(B, C, Y, X) with its last row and column repeated up to the canvas."""
+        return pad_to_canvas(condition, self.plan, self.network.config.condition_fold)
+
+    def padded_target(self, image: Tensor) -> Tensor:
+        """(B, 1, uY, uX) with its last row and column repeated up to the canvas."""
+        return pad_to_canvas(image, self.plan, self.network.config.fold)
+
+    def correction(self, condition: Tensor) -> Tensor:
+        """`CVDM.correction` of a padded condition."""
+        return self._evaluate(self.network.correction, [condition])
+
+    def rate(self, features: Tensor) -> Tensor:
+        """`CVDM.rate` of the whole image's features."""
+        return self._evaluate(self.network.rate, [features])
+
+    def clean(self, noisy: Tensor, exponent: Tensor, features: Tensor) -> Tensor:
+        """`CVDM.clean` of the whole canvas."""
+        return self._evaluate(self.network.clean, [noisy, exponent, features])
+
+    def _evaluate(self, function: Callable[..., Tensor], images: Sequence[Tensor]) -> Tensor:
+        while True:
+            try:
+                return map_tiles(function, images, self.plan, factor_out=self.network.config.fold)
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error) or self.tile <= SMALLEST_TILE:
+                    raise
+            self.tile = max(SMALLEST_TILE, min(self.tile, *self.shape) // 2)
+            release_memory(images[0].device)
+
+
+def channels_last(network: CVDM, device: torch.device) -> CVDM:
+    """The network on a device, in the memory layout that convolutions like."""
+    return network.to(device).to(memory_format=torch.channels_last)

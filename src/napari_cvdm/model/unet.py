@@ -1,0 +1,128 @@
+"""A local convolutional U-Net: no layer sees more than its neighbourhood.
+
+There is no normalisation over space and no attention, so a pixel's output depends on its receptive field only and a tile
+with enough halo gives exactly what the whole image gives. The first layer folds r x r pixels into channels (pixel
+unshuffle), which is where most of the speed comes from.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UNetConfig:
+    """Shape of a U-Net.
+
+    Parameters
+    ----------
+    widths : tuple of int
+        Channels at each level, finest first; each level halves the resolution.
+    blocks : tuple of int
+        Residual blocks at each level (on both arms, but once at the coarsest).
+    level_channels : int
+        Channels of the embedded noise level; 0 for a network without one.
+    """
+
+    widths: tuple[int, ...] = (32, 64, 96)
+    blocks: tuple[int, ...] = (1, 2, 3)
+    level_channels: int = 16
+
+    @property
+    def stride(self) -> int:
+        """Pixels of the folded grid to one pixel of the coarsest level."""
+        return 2 ** (len(self.widths) - 1)
+
+    @property
+    def receptive_radius(self) -> int:
+        """Folded pixels around a pixel that can change it; every 3 x 3 convolution adds its level's stride."""
+        arms = [2 * count for count in self.blocks[:-1]] + [self.blocks[-1]]
+        convolutions = sum(2 * count * 2**level for level, count in enumerate(arms))
+        return 2 + convolutions + self.stride
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(silu(modulated conv(silu(x)))); starts as the identity."""
+
+    def __init__(self, width: int, level_channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        self.modulation = nn.Conv2d(level_channels, 2 * width, 1) if level_channels else None
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.second.bias)
+
+    def forward(self, features: Tensor, level: Tensor | None) -> Tensor:
+        """Features of shape (B, width, Y, X), level of shape (B, level_channels, Y, X) or None."""
+        hidden = self.first(functional.silu(features))
+        if self.modulation is not None:
+            scale, shift = self.modulation(level).chunk(2, dim=1)
+            hidden = hidden * (1 + scale) + shift
+        return features + self.second(functional.silu(hidden))
+
+
+def _in_full_precision(layer: nn.Module, features: Tensor) -> Tensor:
+    """A layer outside autocast: at the doors bf16 would round radians to hundredths."""
+    with torch.autocast(features.device.type, enabled=False):
+        return layer(features.to(layer.weight.dtype))
+
+
+class UNet(nn.Module):
+    """U-Net on a folded grid, with an optional noise level at every pixel.
+
+    Parameters
+    ----------
+    inputs, outputs : int
+        Channels of the folded input and output.
+    config : UNetConfig
+    """
+
+    def __init__(self, inputs: int, outputs: int, config: UNetConfig) -> None:
+        super().__init__()
+        widths, channels = config.widths, config.level_channels
+        self.embed = nn.Sequential(nn.Conv2d(3, channels, 1), nn.SiLU(), nn.Conv2d(channels, channels, 1), nn.SiLU()) if channels else None
+        self.entry = nn.Conv2d(inputs, widths[0], 3, padding=1)
+        self.down = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in zip(widths, widths[1:], strict=False))
+        self.up = nn.ModuleList(nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in zip(widths, widths[1:], strict=False))
+
+        def arm() -> nn.ModuleList:
+            return nn.ModuleList(
+                nn.ModuleList(ResidualBlock(width, channels) for _ in range(count)) for width, count in zip(widths, config.blocks, strict=True)
+            )
+
+        self.encoder, self.decoder = arm(), arm()[:-1]
+        self.exit = nn.Conv2d(widths[0], outputs, 3, padding=1)
+        nn.init.zeros_(self.exit.weight)
+        nn.init.zeros_(self.exit.bias)
+
+    def forward(self, features: Tensor, level: Tensor | None = None) -> Tensor:
+        """Folded input of shape (B, inputs, Y, X) and level map of shape (B, 1, Y, X) -> (B, outputs, Y, X).
+
+        Y and X must be multiples of the config's stride.
+        """
+        levels = self._level_pyramid(level)
+        features = _in_full_precision(self.entry, features)
+        skips: list[Tensor] = []
+        for depth, blocks in enumerate(self.encoder):
+            if depth:
+                skips.append(features)
+                features = self.down[depth - 1](features)
+            for block in blocks:
+                features = block(features, levels[depth])
+        for depth in reversed(range(len(self.decoder))):
+            features = self.up[depth](features) + skips[depth]
+            for block in self.decoder[depth]:
+                features = block(features, levels[depth])
+        return _in_full_precision(self.exit, functional.silu(features))
+
+    def _level_pyramid(self, level: Tensor | None) -> list[Tensor | None]:
+        if self.embed is None or level is None:
+            return [None] * len(self.encoder)
+        embedded = self.embed(torch.cat([level, torch.sin(2 * level), torch.cos(2 * level)], dim=1))
+        pyramid: list[Tensor | None] = [embedded]
+        for _ in self.down:
+            embedded = functional.avg_pool2d(embedded, 2)
+            pyramid.append(embedded)
+        return pyramid

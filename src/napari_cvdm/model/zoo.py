@@ -1,0 +1,54 @@
+"""The models that ship in the package, and loading by name or by path."""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+from napari_cvdm.model.checkpoint import CARD, Checkpoint, CheckpointError, ModelCard, load_checkpoint, read_card
+
+SHIPPED = Path(__file__).parent.parent / "models"
+
+
+def shipped_models() -> Iterator[tuple[str, ModelCard]]:
+    """Name and card of every shipped model, in alphabetical order."""
+    for folder in sorted(SHIPPED.iterdir()):
+        if (folder / CARD).exists():
+            yield folder.name, read_card(folder)
+
+
+def model_folder(name_or_path: str) -> Path:
+    """Folder of a shipped model's name, or of a path to a checkpoint.
+
+    Raises
+    ------
+    CheckpointError
+        Neither; the message lists the shipped names.
+    """
+    if (SHIPPED / name_or_path / CARD).exists() and "/" not in name_or_path:
+        return SHIPPED / name_or_path
+    folder = Path(name_or_path)
+    if folder.is_dir():
+        return folder
+    names = ", ".join(name for name, _ in shipped_models())
+    raise CheckpointError(f"model {name_or_path!r} is neither a shipped model ({names}) nor a checkpoint folder; see `napari-cvdm models`.")
+
+
+@lru_cache(maxsize=4)
+def load_model(name_or_path: str) -> Checkpoint:
+    """Load a model once; the next call with the same name returns the same object.
+
+    Parameters
+    ----------
+    name_or_path : str
+        A shipped name, for example ``phase-2shot``, or the path of a checkpoint folder.
+
+    Returns
+    -------
+    Checkpoint
+
+    Raises
+    ------
+    CheckpointError
+        Unknown name, or a checkpoint that cannot be read.
+    """
+    return load_checkpoint(model_folder(name_or_path))

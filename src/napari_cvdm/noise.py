@@ -1,0 +1,42 @@
+"""Gaussian noise that belongs to pixels: the same value at the same absolute pixel, whatever the tiling.
+
+The plane is cut into blocks of 64 x 64 pixels; each block has its own counter-based Philox stream, keyed by the seed and
+started at (sample, step, block row, block column) (Salmon et al., SC 2011).
+"""
+
+import numpy as np
+
+BLOCK = 64
+
+
+def _block(seed: int, sample: int, step: int, row: int, column: int) -> np.ndarray:
+    # Word 0 of the counter is left to the generator itself, so streams never meet.
+    counter = np.array([0, (sample << 32) | (step & 0xFFFFFFFF), row & 0xFFFFFFFFFFFFFFFF, column & 0xFFFFFFFFFFFFFFFF], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=seed, counter=counter)).standard_normal((BLOCK, BLOCK), dtype=np.float32)
+
+
+def noise_field(shape: tuple[int, int], *, seed: int, sample: int, step: int, origin: tuple[int, int] = (0, 0)) -> np.ndarray:
+    """Standard normal noise on a window of the plane.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (Y, X) of the window.
+    seed : int
+        0 to 2**63 - 1.
+    sample, step : int
+        Which posterior sample and which step of the sampler, 0 to 2**32 - 1.
+    origin : tuple of int
+        Absolute row and column of the window's first pixel, >= 0.
+
+    Returns
+    -------
+    ndarray of shape (Y, X), float32
+    """
+    top, left = origin
+    first_row, first_column = top // BLOCK, left // BLOCK
+    rows = range(first_row, (top + shape[0] - 1) // BLOCK + 1)
+    columns = range(first_column, (left + shape[1] - 1) // BLOCK + 1)
+    plane = np.block([[_block(seed, sample, step, row, column) for column in columns] for row in rows])
+    y, x = top - first_row * BLOCK, left - first_column * BLOCK
+    return plane[y : y + shape[0], x : x + shape[1]]

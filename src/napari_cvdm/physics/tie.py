@@ -1,0 +1,149 @@
+"""Phase from the transport of intensity, by the universal solution (US-TIE).
+
+-k dI/dz = div(I grad phi), k = 2 pi n / lambda0. The universal solution (Zhang, Chen, Sun, Tian, Zuo, Opt. Lett. 45,
+3649 (2020), arXiv 1912.07371) solves Poisson's equation with the largest intensity in place of I, and feeds the residual
+of the full equation back until it is small. phi is in radians for the vacuum wavelength and has no mean.
+"""
+
+from collections.abc import Sequence
+from math import pi
+
+import torch
+from torch import Tensor
+
+from napari_cvdm.microscope import Microscope
+from napari_cvdm.physics.grids import frequencies, squared_radius
+
+AUTHORS_REGULARISATION = 5e-9
+STOP_RESIDUAL = 1e-3
+STOP_GROWTH = 1.05
+
+
+def laplacian_symbol(shape: tuple[int, int], pixel_um: float, like: Tensor) -> Tensor:
+    """L = -4 pi^2 f^2, the Laplacian in Fourier space, shape (Y, X) [1/um^2]."""
+    return -4 * pi**2 * squared_radius(shape, pixel_um, like)
+
+
+def high_pass(shape: tuple[int, int], pixel_um: float, regularisation: float, like: Tensor) -> Tensor:
+    """L^2 / (L^2 + r / px^4): what a Tikhonov parameter r leaves of each frequency; 0 at f = 0, shape (Y, X).
+
+    Half amplitude is at the period 2 pi px / r^(1/4): 353 px for 1e-7, 112 px for 1e-5, 35 px for 1e-3.
+    """
+    squared = laplacian_symbol(shape, pixel_um, like).square()
+    floor = torch.finfo(squared.dtype).tiny ** 0.5
+    return squared / (squared + regularisation / pixel_um**4 + floor)
+
+
+def inverse_laplacian(density: Tensor, pixel_um: float, regularisation: float) -> Tensor:
+    """Regularised solution of laplace(u) = density: F^-1{F{density} L / (L^2 + r/px^4)}, shape (..., Y, X)."""
+    shape = (density.shape[-2], density.shape[-1])
+    symbol = laplacian_symbol(shape, pixel_um, density)
+    inverse = high_pass(shape, pixel_um, regularisation, density) / symbol.where(symbol < 0, torch.ones_like(symbol))
+    return torch.fft.ifft2(torch.fft.fft2(density) * inverse).real
+
+
+def divergence_of_flux(intensity: Tensor, phase: Tensor, pixel_um: float) -> Tensor:
+    """div(I grad phi) by Fourier derivatives, shape (..., Y, X) [intensity/um^2]."""
+    fy, fx = frequencies((phase.shape[-2], phase.shape[-1]), pixel_um, phase)
+    spectrum = torch.fft.fft2(phase)
+    total = torch.zeros_like(spectrum)
+    for frequency in (fy, fx):
+        slope = torch.fft.ifft2(2j * pi * frequency * spectrum).real
+        total = total + 2j * pi * frequency * torch.fft.fft2(intensity * slope)
+    return torch.fft.ifft2(total).real
+
+
+def solve_us_tie(
+    intensity: Tensor, axial_derivative: Tensor, microscope: Microscope, regularisation: float = AUTHORS_REGULARISATION, iterations: int = 25
+) -> Tensor:
+    """Phase from the in-focus intensity and its axial derivative.
+
+    Parameters
+    ----------
+    intensity : Tensor of shape (Y, X), real
+        Intensity at the plane of the phase, any positive scale.
+    axial_derivative : Tensor of shape (Y, X), real
+        dI/dz [same scale / um].
+    microscope : Microscope
+        Gives pixel, wavelength and medium index.
+    regularisation : float
+        Dimensionless r of `high_pass`, >= 0. The authors used 5e-9 for experiments.
+    iterations : int
+        Most rounds of feedback; fewer are made when the residual is below 1e-3 of the start or grows.
+
+    Returns
+    -------
+    Tensor of shape (Y, X), real
+        Phase [rad], zero mean.
+    """
+    k = 2 * pi * microscope.medium_index / microscope.wavelength_um
+    brightest = torch.quantile(intensity.flatten()[:: max(1, intensity.numel() // 1_000_000)], 0.999)
+    phase, residual = torch.zeros_like(intensity), axial_derivative
+    first = last = residual.norm()
+    for _ in range(iterations):
+        correction = inverse_laplacian(-k * residual / brightest, microscope.pixel_um, regularisation)
+        remaining = residual + divergence_of_flux(intensity, correction, microscope.pixel_um) / k
+        if remaining.norm() > STOP_GROWTH * last:
+            break
+        phase, residual, last = phase + correction, remaining, remaining.norm()
+        if last <= STOP_RESIDUAL * first:
+            break
+    return phase
+
+
+def expected_noise_power(shape: tuple[int, int], derivative_sigma: float, microscope: Microscope, like: Tensor) -> Tensor:
+    """Power spectrum of the phase that white noise in dI/dz alone would give: Y X sigma^2 (k / L)^2, 0 at f = 0; (Y, X)."""
+    k = 2 * pi * microscope.medium_index / microscope.wavelength_um
+    symbol = laplacian_symbol(shape, microscope.pixel_um, like)
+    gain = torch.where(symbol < 0, k / symbol, torch.zeros_like(symbol))
+    return shape[0] * shape[1] * derivative_sigma**2 * gain.square()
+
+
+def ring_average(power: Tensor) -> Tensor:
+    """Average of a spectrum over rings one frequency sample wide, put back on every sample of its ring; (Y, X)."""
+    size = max(power.shape)
+    radius = squared_radius((power.shape[0], power.shape[1]), 1.0, power).sqrt()
+    ring = (radius * size).round().long().flatten()
+    count = torch.bincount(ring).clamp(min=1)
+    return (torch.bincount(ring, weights=power.flatten()) / count)[ring].reshape(power.shape).to(power.dtype)
+
+
+def wiener_filtered(phase: Tensor, derivative_sigma: float, microscope: Microscope) -> Tensor:
+    """Keep of each ring of frequencies what stands above the expected noise: gain max(0, 1 - N / P).
+
+    P is the ring average of the phase's own power, N what noise alone would give; so the cutoff follows from the light in
+    the image and nobody has to choose it.
+
+    Parameters
+    ----------
+    phase : Tensor of shape (Y, X), real
+        A TIE phase [rad] with almost no regularisation.
+    derivative_sigma : float
+        Standard deviation of the noise of dI/dz [1/um], intensity over background.
+    microscope : Microscope
+
+    Returns
+    -------
+    Tensor of shape (Y, X)
+        Phase [rad].
+    """
+    spectrum = torch.fft.fft2(phase)
+    noise = expected_noise_power((phase.shape[-2], phase.shape[-1]), derivative_sigma, microscope, phase)
+    measured = ring_average(spectrum.abs().square())
+    gain = (1 - ring_average(noise) / measured.clamp(min=torch.finfo(measured.dtype).tiny)).clamp(min=0)
+    return torch.fft.ifft2(spectrum * gain).real
+
+
+def axial_difference(planes: Tensor, defocus_um: tuple[float, float]) -> Tensor:
+    """dI/dz of two planes (2, Y, X) at two signed positions [um]: (Y, X)."""
+    return (planes[1] - planes[0]) / (defocus_um[1] - defocus_um[0])
+
+
+def regularised(phase: Tensor, pixel_um: float, regularisations: Sequence[float]) -> Tensor:
+    """The `high_pass` of a phase (Y, X) at each of R dimensionless regularisations: (R, Y, X).
+
+    US-TIE is so solved once, with almost no regularisation, and shown at several: they differ in low frequencies only.
+    """
+    shape = (phase.shape[-2], phase.shape[-1])
+    filters = torch.stack([high_pass(shape, pixel_um, r, phase) for r in regularisations])
+    return torch.fft.ifft2(torch.fft.fft2(phase) * filters).real

@@ -1,0 +1,172 @@
+"""What is asked for: frozen requests, checked when they are made.
+
+The names of the fields are the names of the command-line options, of the fields in the dock and of the entries in
+``provenance.json``.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from napari_cvdm.microscope import OpticsError, defocus_pair
+
+SAMPLERS = ("sde-2m", "ode-2m", "ddim", "ancestral")
+Sampler = Literal["sde-2m", "ode-2m", "ddim", "ancestral"]
+
+
+class RequestError(ValueError):
+    """A request that cannot be carried out: what was given, what is allowed, what to try."""
+
+
+def _check_count(name: str, value: int, low: int, high: int, advice: str) -> None:
+    if not low <= value <= high:
+        raise RequestError(f"{name} is {value}; allowed is {low} to {high}. {advice}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ImageStack:
+    """An image with named axes.
+
+    Parameters
+    ----------
+    array : ndarray
+        Pixels, one dimension for each letter of `axes`.
+    axes : str
+        Letters among T, C, Z, S (sample), P (defocus plane), Y, X, each at most once, ending in YX.
+    pixel_um : float, optional
+        Pixel size in the sample [um]; None when the file does not say (1.0 exactly, or "pixel", count as not said).
+    source : str
+        Where the image came from: a file or a layer's name.
+    metadata : mapping
+        Optics that the file names, by the names of `RestoreRequest` (``wavelength_um``, ``na``, ``medium_index``).
+
+    Raises
+    ------
+    RequestError
+        Axes that do not fit the array, or an empty array.
+    """
+
+    array: np.ndarray = field(repr=False)
+    axes: str
+    pixel_um: float | None = None
+    source: str = "array"
+    metadata: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.axes) != self.array.ndim or not self.axes.endswith("YX") or len(set(self.axes)) != len(self.axes):
+            raise RequestError(
+                f"{self.source}: axes {self.axes!r} do not fit an array of shape {self.array.shape}; one letter for each dimension, ending in YX."
+            )
+        if self.array.size == 0:
+            raise RequestError(f"{self.source}: the image is empty (shape {self.array.shape}); give an image with pixels in it.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RestoreRequest:
+    """One reconstruction: the image, the model, the optics and how the posterior is sampled.
+
+    Parameters
+    ----------
+    image : ImageStack
+        The measured image. For a phase model it carries a plane axis ``P`` of length 2 just before YX.
+    model : str
+        Name of a shipped model or path of a checkpoint folder.
+    samples : int
+        Posterior samples, 1 to 1024. One sample has no spread: variance is zero.
+    steps : int
+        Evaluations of the network for each sample, 1 to 1000.
+    seed : int
+        Chooses the noise; the same seed gives the same bytes on the CPU.
+    sampler : {"sde-2m", "ode-2m", "ddim", "ancestral"}
+        Solver of the reverse process.
+    device : str
+        ``auto``, ``cpu``, ``cuda:0`` or ``mps``.
+    tile : int
+        Side of a square tile [px of the input]; it changes memory and time, never the pixels.
+    pixel_um, wavelength_um, medium_index, na : float, optional
+        Optics; what is None is taken from `image`, or missed aloud.
+    defocus_um : tuple of float, optional
+        Signed positions of the two planes [um], phase models only.
+    background : {"auto", "none"} or ndarray of shape (Y, X) or (P, Y, X)
+        ``auto`` estimates the blank-field intensity (phase) or the dark level (fluorescence); ``none`` says that it is
+        already divided out (phase) or zero (fluorescence); an array is a blank-field (dark-field) image.
+    schedule_points : int
+        Number of times at which the gamma and beta maps are returned, 0 to 1000.
+    keep_samples : bool
+        Whether every posterior sample is returned.
+
+    Raises
+    ------
+    RequestError, OpticsError
+        A value that is not allowed, with what is.
+    """
+
+    image: ImageStack
+    model: str
+    samples: int = 8
+    steps: int = 10
+    seed: int = 0
+    sampler: Sampler = "sde-2m"
+    device: str = "auto"
+    tile: int = 512
+    pixel_um: float | None = None
+    wavelength_um: float | None = None
+    defocus_um: tuple[float, float] | None = None
+    medium_index: float | None = None
+    na: float | None = None
+    background: Literal["auto", "none"] | np.ndarray = field(default="auto", repr=False)
+    schedule_points: int = 0
+    keep_samples: bool = False
+
+    def __post_init__(self) -> None:
+        _check_count("samples", self.samples, 1, 1024, "8 is a good start; 16 for reports.")
+        _check_count("steps", self.steps, 1, 1000, "10 is a good start for sde-2m.")
+        _check_count("tile", self.tile, 16, 65536, "512 is a good start; smaller needs less memory.")
+        _check_count("schedule_points", self.schedule_points, 0, 1000, "11 shows the schedule well.")
+        _check_count("seed", self.seed, 0, 2**63 - 1, "Any whole number in that range will do.")
+        if self.sampler not in SAMPLERS:
+            raise RequestError(f"sampler is {self.sampler!r}; allowed are {', '.join(SAMPLERS)}.")
+        if isinstance(self.background, str) and self.background not in ("auto", "none"):
+            raise RequestError(f"background is {self.background!r}; allowed are auto, none or an image.")
+        if self.defocus_um is not None:
+            defocus_pair(self.defocus_um)
+
+    def optics_value(self, name: str) -> float:
+        """The optics value `name`, from the request or else from the image.
+
+        Raises
+        ------
+        OpticsError
+            Neither says it; the message names the option to give.
+        """
+        given = getattr(self, name)
+        if given is None:
+            given = self.image.pixel_um if name == "pixel_um" else self.image.metadata.get(name)
+        if given is None:
+            option = "--" + name.replace("_", "-")
+            raise OpticsError(f"{name} is not known: {self.image.source} does not say it. Give it with {option}.")
+        return float(given)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainRequest:
+    """One training run: a recipe and where the result goes.
+
+    Parameters
+    ----------
+    recipe : str
+        Path of a TOML recipe.
+    out : str
+        Folder for checkpoint, log and card.
+    resume : bool
+        Continue from the last checkpoint in `out`.
+    device : str
+        ``auto``, ``cpu``, ``cuda:0`` or ``mps``.
+    """
+
+    recipe: str
+    out: str
+    resume: bool = False
+    device: str = "auto"

@@ -1,0 +1,167 @@
+"""Defocus pairs of phase objects over ranges of microscopes."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter
+
+from napari_cvdm.microscope import Microscope
+from napari_cvdm.physics.fresnel import defocused_intensity
+from napari_cvdm.simulate.phase_objects import draw_object, power_law_field
+
+Range = tuple[float, float]
+LARGEST_SLOPE = 1.8  # rad/px: beyond this neighbouring pixels alias
+MOST_SMOOTHINGS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseRanges:
+    """Ranges (low, high) that one simulated field is drawn from.
+
+    Parameters
+    ----------
+    wavelength_um, pixel_um, medium_index, na : tuple of float
+        Optics; NA limits the pupil in a share of the fields only.
+    fresnel : tuple of float
+        lambda dz / (n px^2) of the distance dz between the planes; dz follows from it. Log-uniform.
+    strength_rad : tuple of float
+        Peak-to-peak phase, see `draw_strength`.
+    photons : tuple of float
+        Photons of a blank pixel. Log-uniform.
+    absorption : tuple of float
+        Largest absorbance, in the share of fields that absorb.
+    field_px : tuple of int
+        Side of the field whose US-TIE is solved as a whole, in steps of 16.
+    """
+
+    wavelength_um: Range = (0.4, 0.7)
+    pixel_um: Range = (0.08, 0.5)
+    medium_index: Range = (1.0, 1.52)
+    na: Range = (0.3, 0.95)
+    fresnel: Range = (4.0, 300.0)
+    strength_rad: Range = (0.05, 6.0)
+    photons: Range = (60.0, 1e5)
+    absorption: Range = (0.01, 0.3)
+    field_px: tuple[int, int] = (144, 256)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class DefocusPair:
+    """Two simulated planes and the phase behind them.
+
+    Parameters
+    ----------
+    planes : ndarray of shape (2, Y, X), float32
+        Photons over the photons of a blank pixel.
+    phase : ndarray of shape (Y, X), float32
+        Radians, zero mean over the field.
+    microscope : Microscope
+    defocus_um : tuple of float
+    """
+
+    planes: np.ndarray = field(repr=False)
+    phase: np.ndarray = field(repr=False)
+    microscope: Microscope
+    defocus_um: tuple[float, float]
+
+
+def _log_uniform(rng: np.random.Generator, bounds: Range) -> float:
+    return float(np.exp(rng.uniform(np.log(bounds[0]), np.log(bounds[1]))))
+
+
+def draw_microscope(rng: np.random.Generator, ranges: PhaseRanges) -> Microscope:
+    """A random microscope; a third of them have a pupil that matters."""
+    wavelength, index = rng.uniform(*ranges.wavelength_um), rng.uniform(*ranges.medium_index)
+    na = rng.uniform(*ranges.na) if rng.uniform() < 0.33 else None
+    pixel = _log_uniform(rng, ranges.pixel_um)
+    if na is not None:
+        pixel = min(pixel, wavelength / (2 * na))  # the camera samples what the pupil passes
+    return Microscope(pixel_um=max(pixel, ranges.pixel_um[0]), wavelength_um=wavelength, medium_index=index, na=na)
+
+
+def draw_defocus(rng: np.random.Generator, microscope: Microscope, ranges: PhaseRanges) -> tuple[float, float]:
+    """Plane positions: symmetric about focus (60 %), one in focus (25 %) or anywhere."""
+    distance = _log_uniform(rng, ranges.fresnel) * microscope.medium_index * microscope.pixel_um**2 / microscope.wavelength_um
+    kind = rng.uniform()
+    if kind < 0.6:
+        return -distance / 2, distance / 2
+    start = (0.0 if rng.uniform() < 0.5 else -distance) if kind < 0.85 else -rng.uniform(0, 1) * distance
+    return start, start + distance
+
+
+def draw_phase(rng: np.random.Generator, shape: tuple[int, int], ranges: PhaseRanges) -> np.ndarray:
+    """A random object scaled to a random strength, no steeper than a camera can follow; (Y, X) [rad]."""
+    image = draw_object(rng, shape)
+    strength = draw_strength(rng, ranges.strength_rad)
+    for _ in range(MOST_SMOOTHINGS):
+        if steepest(image) * strength <= LARGEST_SLOPE:
+            break
+        image = gaussian_filter(image, 2.0)
+    if image.any():
+        strength = min(strength, LARGEST_SLOPE / steepest(image))
+    return image * strength * (1.0 if rng.uniform() < 0.85 else -1.0)
+
+
+def draw_strength(rng: np.random.Generator, bounds: Range) -> float:
+    """Peak-to-peak phase [rad]: log-uniform (60 %), so that weak objects are met, or uniform, so that strong ones are."""
+    return _log_uniform(rng, bounds) if rng.uniform() < 0.6 else float(rng.uniform(*bounds))
+
+
+def steepest(image: np.ndarray) -> float:
+    """Largest difference of neighbouring pixels."""
+    return max(float(np.abs(np.diff(image, axis=axis)).max()) for axis in (0, 1))
+
+
+def draw_absorbance(rng: np.random.Generator, phase: np.ndarray, ranges: PhaseRanges) -> np.ndarray:
+    """A weak absorbance: none (70 %), following the phase, or a texture of its own; (Y, X) >= 0."""
+    if rng.uniform() < 0.7:
+        return np.zeros_like(phase)
+    pattern = np.abs(phase) if rng.uniform() < 0.5 else power_law_field(rng, phase.shape).clip(min=0)
+    return _log_uniform(rng, ranges.absorption) * pattern / (pattern.max() + 1e-12)
+
+
+def defocus_pair_of(phase: np.ndarray, absorbance: np.ndarray, microscope: Microscope, defocus_um: tuple[float, float]) -> np.ndarray:
+    """Noiseless planes of an object exp(-absorbance / 2 + i phase), relative to a blank field: (2, Y, X), float32."""
+    field_in = torch.polar(torch.from_numpy(np.exp(-absorbance / 2)).double(), torch.from_numpy(phase).double())
+    return torch.stack([defocused_intensity(field_in, z, microscope) for z in defocus_um]).numpy().astype(np.float32)
+
+
+def _framed(rng: np.random.Generator, size: int) -> tuple[int, slice]:
+    """Side to simulate and what to keep of it: a crop (objects cross the frame) or all of a periodic field."""
+    margin = size // 4 if rng.uniform() < 0.6 else 0
+    return size + margin, slice(margin // 2, margin // 2 + size)
+
+
+def simulate_phase(seed: int, ranges: PhaseRanges) -> DefocusPair:
+    """One simulated field: object, optics, propagation, camera.
+
+    Parameters
+    ----------
+    seed : int
+        The pair is a pure function of seed and ranges.
+    ranges : PhaseRanges
+
+    Returns
+    -------
+    DefocusPair
+    """
+    rng = np.random.default_rng(seed)
+    microscope = draw_microscope(rng, ranges)
+    defocus_um = draw_defocus(rng, microscope, ranges)
+    side, kept = _framed(rng, int(rng.integers(ranges.field_px[0] // 16, ranges.field_px[1] // 16 + 1)) * 16)
+    phase = draw_phase(rng, (side, side), ranges)
+    planes = defocus_pair_of(phase, draw_absorbance(rng, phase, ranges), microscope, defocus_um)[:, kept, kept]
+    photons = _log_uniform(rng, ranges.photons)
+    noisy = rng.poisson(planes.clip(min=0) * photons) / photons * uneven_light(rng, planes.shape)
+    truth = phase[kept, kept]
+    return DefocusPair(planes=noisy.astype(np.float32), phase=(truth - truth.mean()).astype(np.float32), microscope=microscope, defocus_um=defocus_um)
+
+
+def uneven_light(rng: np.random.Generator, shape: tuple[int, int, int]) -> np.ndarray:
+    """A smooth drift of the illumination between the planes in a tenth of the fields, at most 0.2 %: (2, Y, X) about 1."""
+    light = np.ones(shape)
+    if rng.uniform() < 0.1:
+        y, x = np.linspace(-1, 1, shape[1])[:, None], np.linspace(-1, 1, shape[2])[None, :]
+        light[1] += _log_uniform(rng, (1e-4, 2e-3)) * (rng.normal() * y + rng.normal() * x + rng.normal() * (x**2 + y**2)) / 2
+    return light

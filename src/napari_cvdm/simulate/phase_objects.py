@@ -1,0 +1,195 @@
+"""Phase objects without end: smooth or structured maps in arbitrary units, to be scaled to radians.
+
+Each function draws one object on a field of `shape` (Y, X) pixels from a NumPy generator and returns float32.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+
+import numpy as np
+from scipy import ndimage
+
+Draw = Callable[[np.random.Generator, tuple[int, int]], np.ndarray]
+
+
+def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+
+
+def power_law_field(rng: np.random.Generator, shape: tuple[int, int], exponent: float | None = None) -> np.ndarray:
+    """Gaussian random field with amplitude spectrum 1/f^b, b in 1 to 3 unless given; unit standard deviation."""
+    slope = rng.uniform(1.0, 3.0) if exponent is None else exponent
+    fy, fx = np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None, :]
+    radius = np.hypot(fy, fx)
+    radius[0, 0] = np.inf
+    spectrum = np.fft.rfft2(rng.standard_normal(shape)) * radius**-slope
+    texture = np.fft.irfft2(spectrum, s=shape)
+    return (texture / (texture.std() + 1e-12)).astype(np.float32)
+
+
+def _window(centre: float, radius: float, size: int) -> slice:
+    return slice(max(0, int(centre - radius) - 1), min(size, int(centre + radius) + 2))
+
+
+def _local_grid(y: float, x: float, radius: float, shape: tuple[int, int]) -> tuple[tuple[slice, slice], np.ndarray, np.ndarray]:
+    rows, columns = _window(y, radius, shape[0]), _window(x, radius, shape[1])
+    return (rows, columns), np.arange(rows.start, rows.stop)[:, None] - y, np.arange(columns.start, columns.stop)[None, :] - x
+
+
+def dead_leaves(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+    """Opaque ellipses of all sizes, one over the other (dead-leaves model): edges at every scale."""
+    image = np.full(shape, rng.uniform(), np.float32)
+    largest = rng.uniform(0.15, 0.5) * min(shape)
+    for _ in range(int(rng.integers(20, 160))):
+        radius = largest / np.sqrt(rng.uniform(1, (largest / 2.5) ** 2))
+        y, x = rng.uniform(-radius, shape[0] + radius), rng.uniform(-radius, shape[1] + radius)
+        where, dy, dx = _local_grid(y, x, radius, shape)
+        angle, aspect = rng.uniform(0, np.pi), rng.uniform(1, 3)
+        along, across = dy * np.sin(angle) + dx * np.cos(angle), dy * np.cos(angle) - dx * np.sin(angle)
+        inside = along**2 + (aspect * across) ** 2 < radius**2
+        image[where][inside] = rng.uniform()
+    return image
+
+
+def _outline(rng: np.random.Generator, angle: np.ndarray) -> np.ndarray:
+    """Radius of a wobbly closed outline, about 1."""
+    radius = np.ones_like(angle)
+    for order in range(2, 7):
+        radius += rng.normal(0, 0.25 / order**1.5) * np.cos(order * angle + rng.uniform(0, 2 * np.pi))
+    return radius.clip(0.4, 1.8)
+
+
+def _one_cell(rng: np.random.Generator, shape: tuple[int, int], radius: float) -> np.ndarray:
+    y, x = rng.uniform(0, shape[0]), rng.uniform(0, shape[1])
+    dy, dx = np.arange(shape[0])[:, None] - y, np.arange(shape[1])[None, :] - x
+    distance = np.hypot(dy, dx) / (radius * _outline(rng, np.arctan2(dy, dx)))
+    height = (1 - distance**2).clip(min=0) ** rng.uniform(0.4, 1.2)
+    texture = 1 + rng.uniform(0, 0.25) * power_law_field(rng, shape, rng.uniform(0.8, 1.8))
+    offset = rng.uniform(-0.3, 0.3, 2) * radius
+    nucleus_distance = np.hypot(dy - offset[0], dx - offset[1]) / (radius * rng.uniform(0.25, 0.6))
+    nucleus = rng.uniform(-0.3, 0.5) * (nucleus_distance < 1) * np.sqrt((1 - nucleus_distance**2).clip(min=0)) ** rng.uniform(0.3, 1)
+    return height * texture.clip(min=0) + nucleus * (height > 0) + _granules(rng, shape, (y, x), radius) * (height > 0)
+
+
+def _granules(rng: np.random.Generator, shape: tuple[int, int], centre: tuple[float, float], radius: float) -> np.ndarray:
+    dots = np.zeros(shape, np.float32)
+    count = int(rng.integers(0, 40))
+    rows = (centre[0] + rng.normal(0, 0.4 * radius, count)).astype(int)
+    columns = (centre[1] + rng.normal(0, 0.4 * radius, count)).astype(int)
+    inside = (rows >= 0) & (rows < shape[0]) & (columns >= 0) & (columns < shape[1])
+    dots[rows[inside], columns[inside]] = rng.exponential(1.0, int(inside.sum()))
+    sigma = rng.uniform(0.8, 3.0)
+    return rng.uniform(0, 0.25) * ndimage.gaussian_filter(dots, sigma) * 2 * np.pi * sigma**2
+
+
+def cells(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+    """One to twelve cells: domes with wobbly outlines, a nucleus, granules and texture, on an empty background."""
+    radius = _log_uniform(rng, 12, 0.45 * min(shape))
+    count = int(rng.integers(1, 2 + int(min(11, 0.5 * shape[0] * shape[1] / (np.pi * radius**2)))))
+    image = np.zeros(shape, np.float32)
+    for _ in range(count):
+        image = np.maximum(image, rng.uniform(0.5, 1.0) * _one_cell(rng, shape, radius * rng.uniform(0.8, 1.25)))
+    return image.astype(np.float32)
+
+
+def beads(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+    """Spheres: thickness 2 sqrt(R^2 - r^2), overlapping ones add up."""
+    image = np.zeros(shape, np.float32)
+    base = _log_uniform(rng, 3, 40)
+    for _ in range(int(rng.integers(1, 30))):
+        radius = base * rng.uniform(0.7, 1.3)
+        where, dy, dx = _local_grid(rng.uniform(0, shape[0]), rng.uniform(0, shape[1]), radius, shape)
+        image[where] += np.sqrt((radius**2 - dy**2 - dx**2).clip(min=0))
+    return image
+
+
+def gratings(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+    """A sine or a binary grating in a window, at any angle."""
+    period, angle, phase = _log_uniform(rng, 6, 120), rng.uniform(0, np.pi), rng.uniform(0, 2 * np.pi)
+    y, x = np.arange(shape[0])[:, None], np.arange(shape[1])[None, :]
+    wave = np.sin(2 * np.pi * (y * np.sin(angle) + x * np.cos(angle)) / period + phase)
+    if rng.uniform() < 0.4:
+        wave = np.sign(wave)
+    window = ndimage.gaussian_filter((power_law_field(rng, shape, 2.0) > rng.uniform(-1, 0.5)).astype(np.float32), 3)
+    return (wave * window).astype(np.float32)
+
+
+def lens_array(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+    """A square array of parabolic lenses, as in microlens arrays."""
+    pitch, angle = rng.uniform(30, 140), rng.uniform(0, np.pi / 2)
+    y, x = np.arange(shape[0])[:, None] - rng.uniform(0, pitch), np.arange(shape[1])[None, :] - rng.uniform(0, pitch)
+    u, v = y * np.sin(angle) + x * np.cos(angle), y * np.cos(angle) - x * np.sin(angle)
+    du, dv = (u + pitch / 2) % pitch - pitch / 2, (v + pitch / 2) % pitch - pitch / 2
+    radius = pitch / 2 * rng.uniform(0.7, 1.0)
+    return (1 - (du**2 + dv**2) / radius**2).clip(min=0).astype(np.float32)
+
+
+def tissue(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+    """A tissue-like texture: patches of leaves, fibres and holes under a smooth thickness."""
+    fibres = power_law_field(rng, shape, 1.2)
+    stretched = ndimage.gaussian_filter1d(fibres, rng.uniform(2, 8), axis=int(rng.integers(2)))
+    thickness = 1 + 0.4 * power_law_field(rng, shape, 2.0)
+    holes = power_law_field(rng, shape, 1.8) > rng.uniform(-2, -0.5)
+    image = dead_leaves(rng, shape) * rng.uniform(0.2, 1) + rng.uniform(0.1, 0.6) * stretched
+    return (image * thickness.clip(min=0.1) * holes).astype(np.float32)
+
+
+@cache
+def photographs() -> tuple[np.ndarray, ...]:
+    """Photographs that ship inside scikit-image, grey, 0 to 1."""
+    from skimage import color, data
+
+    names = ("camera", "astronaut", "chelsea", "coffee", "coins", "moon", "page", "rocket", "brick", "grass", "gravel", "text")
+    images = (getattr(data, name)() for name in names)
+    return tuple((color.rgb2gray(image) if image.ndim == 3 else image / 255.0).astype(np.float32) for image in images)
+
+
+def photograph(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+    """A random part of a photograph, turned and stretched: real edges and textures in a small share of the fields."""
+    library = photographs()
+    image = np.rot90(library[int(rng.integers(len(library)))], int(rng.integers(4)))
+    zoom = max(rng.uniform(0.6, 1.6), shape[0] / image.shape[0] + 0.02, shape[1] / image.shape[1] + 0.02)
+    image = ndimage.zoom(image, zoom, order=1)
+    top, left = (int(rng.integers(0, extent - size + 1)) for extent, size in zip(image.shape, shape, strict=True))
+    return image[top : top + shape[0], left : left + shape[1]]
+
+
+def blank(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+    """Nothing."""
+    return np.zeros(shape, np.float32)
+
+
+OBJECTS: Sequence[tuple[Draw, float]] = (
+    (cells, 0.45),
+    (dead_leaves, 0.12),
+    (power_law_field, 0.10),
+    (beads, 0.10),
+    (tissue, 0.08),
+    (photograph, 0.08),
+    (lens_array, 0.05),
+    (gratings, 0.05),
+    (blank, 0.06),
+)
+
+
+def draw_object(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+    """One object of a random kind (two added in a quarter of the fields), slightly smoothed, range about 1.
+
+    Parameters
+    ----------
+    rng : numpy Generator
+    shape : tuple of int
+        (Y, X).
+
+    Returns
+    -------
+    ndarray of shape (Y, X), float32
+        Peak-to-peak 1, or 0 for a blank field.
+    """
+    weights = np.array([weight for _, weight in OBJECTS])
+    kinds = rng.choice(len(OBJECTS), size=2, p=weights / weights.sum())
+    image = OBJECTS[kinds[0]][0](rng, shape)
+    if rng.uniform() < 0.25 and image.any():
+        image = image / (np.ptp(image) + 1e-12) + rng.uniform(0.1, 0.7) * OBJECTS[kinds[1]][0](rng, shape)
+    image = ndimage.gaussian_filter(image, rng.uniform(0.6, 2.0))
+    return (image / (np.ptp(image) + 1e-12)).astype(np.float32) if image.any() else image.astype(np.float32)

@@ -1,0 +1,202 @@
+"""Fluorescent structures as clouds of emitters, in micrometres: lines have a width, tubes are hollow.
+
+Each function draws on a field of (height, width) um from a NumPy generator and returns positions (N, 2) as (y, x) and the
+brightness of each emitter (N,).
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from scipy.ndimage import gaussian_filter, map_coordinates
+from scipy.spatial import Voronoi
+
+Emitters = tuple[np.ndarray, np.ndarray]
+Field = tuple[float, float]
+Draw = Callable[[np.random.Generator, Field], Emitters]
+SPACING_UM = 0.02
+EMPTY: Emitters = (np.zeros((0, 2)), np.zeros(0))
+
+
+def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    """A number whose logarithm is uniform."""
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+
+
+def labelled(rng: np.random.Generator, positions: np.ndarray, grain: float) -> Emitters:
+    """Gamma-distributed brightness: the larger the grain, the patchier the labelling."""
+    return positions, rng.gamma(1 / grain, grain, len(positions))
+
+
+def tube_around(rng: np.random.Generator, centre: np.ndarray, heading: np.ndarray, diameter: float) -> np.ndarray:
+    """Points on the projected surface of a tube: the offset across it is R sin(angle), angle uniform."""
+    across = 0.5 * diameter * np.sin(rng.uniform(0, 2 * np.pi, len(centre)))
+    normal = np.stack([np.cos(heading), -np.sin(heading)], axis=1)
+    return centre + across[:, None] * normal
+
+
+def worms(rng: np.random.Generator, field: Field, count: int, wobble: float, diameter: float, length: float) -> np.ndarray:
+    """Worm-like chains: the heading is a random walk of `wobble` rad per sqrt(um); (N, 2)."""
+    steps = max(2, int(length / SPACING_UM))
+    turns = gaussian_filter(rng.normal(0, 1, (count, steps)), (0, 8)) * np.sqrt(2 * 8 * np.sqrt(np.pi))
+    heading = rng.uniform(0, 2 * np.pi, (count, 1)) + np.cumsum(turns, axis=1) * wobble * np.sqrt(SPACING_UM)
+    path = np.cumsum(np.stack([np.sin(heading), np.cos(heading)], axis=-1) * SPACING_UM, axis=1)
+    start = rng.uniform(-0.2, 1.2, (count, 1, 2)) * np.array(field)
+    centre = (path - path[:, steps // 2 : steps // 2 + 1] + start).reshape(-1, 2)
+    return tube_around(rng, np.repeat(centre, 2, axis=0), np.repeat(heading.reshape(-1), 2), diameter)
+
+
+def microtubules(rng: np.random.Generator, field: Field) -> Emitters:
+    """Long, stiff filaments of 35 to 60 nm with their label."""
+    count = int(rng.integers(4, 60))
+    return labelled(rng, worms(rng, field, count, log_uniform(rng, 0.03, 0.5), rng.uniform(0.035, 0.06), 1.5 * max(field)), rng.uniform(0.5, 6))
+
+
+def actin(rng: np.random.Generator, field: Field) -> Emitters:
+    """Stress fibres (bundles of parallel lines) over a mesh of short ones."""
+    parts = [worms(rng, field, int(rng.integers(30, 250)), rng.uniform(0.5, 2.0), 0.02, rng.uniform(0.5, 3.0))]
+    direction = rng.uniform(0, np.pi)
+    for _ in range(int(rng.integers(0, 14))):
+        lines, heading = int(rng.integers(3, 25)), direction + rng.normal(0, 0.2)
+        along = rng.uniform(-0.7, 0.7, (lines * 400, 1)) * max(field)
+        across = rng.normal(0, rng.uniform(0.03, 0.15), (lines, 1)).repeat(400, axis=0)
+        axis, normal = np.array([[np.sin(heading), np.cos(heading)]]), np.array([[np.cos(heading), -np.sin(heading)]])
+        parts.append(rng.uniform(0, 1, 2) * np.array(field) + along * axis + across * normal)
+    return labelled(rng, np.concatenate(parts), rng.uniform(0.5, 4))
+
+
+def _edges(rng: np.random.Generator, field: Field, cell_um: float) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of the edges of a jittered Voronoi diagram: two arrays (E, 2)."""
+    margin = 3 * cell_um
+    area = (field[0] + 2 * margin) * (field[1] + 2 * margin)
+    seeds = rng.uniform(-margin, np.array(field) + margin, (max(8, int(area / cell_um**2)), 2))
+    diagram = Voronoi(seeds)
+    ridges = np.array([ridge for ridge in diagram.ridge_vertices if -1 not in ridge])
+    first, second = diagram.vertices[ridges[:, 0]], diagram.vertices[ridges[:, 1]]
+    short = np.linalg.norm(first - second, axis=1) < 6 * cell_um
+    return first[short], second[short]
+
+
+def tubular_network(rng: np.random.Generator, field: Field, cell_um: float, diameter: float, kept: float) -> np.ndarray:
+    """Curved hollow tubes along Voronoi edges, a share of them missing; (N, 2)."""
+    first, second = _edges(rng, field, cell_um)
+    chosen = rng.uniform(size=len(first)) < kept
+    first, second = first[chosen], second[chosen]
+    length = np.linalg.norm(second - first, axis=1)
+    counts = np.maximum(2, (length / SPACING_UM * 3).astype(int))
+    index = np.repeat(np.arange(len(first)), counts)
+    along = rng.uniform(size=len(index))
+    bow = (rng.normal(0, 0.12, len(first)) * length)[index] * np.sin(np.pi * along) + (rng.normal(0, 0.03, len(first)) * length)[index] * np.sin(3 * np.pi * along)
+    heading = np.arctan2(*(second - first)[index].T)
+    centre = first[index] + along[:, None] * (second - first)[index] + bow[:, None] * np.stack([np.cos(heading), -np.sin(heading)], axis=1)
+    return tube_around(rng, centre, heading, diameter)
+
+
+def sheets(rng: np.random.Generator, field: Field, density: float, share: float, scale_um: float) -> np.ndarray:
+    """Flat sheets with soft, ragged outlines: points where a smooth random field is high; (N, 2)."""
+    points = rng.uniform(0, 1, (int(density * field[0] * field[1]), 2)) * np.array(field)
+    texture = gaussian_filter(rng.normal(size=(64, 64)), max(0.8, 64 * scale_um / max(field)), mode="wrap")
+    level = map_coordinates(texture, (points / np.array(field) * 63).T, order=1)
+    return points[level > np.quantile(texture, 1 - share)]
+
+
+def _where_there_is_a_cell(rng: np.random.Generator, field: Field, emitters: Emitters) -> Emitters:
+    """Keep a ragged part of the field: cells end somewhere, and density varies over them."""
+    positions, brightness = emitters
+    texture = gaussian_filter(rng.normal(size=(48, 48)), rng.uniform(6, 14), mode="wrap")
+    level = map_coordinates(texture / texture.std(), (positions / np.array(field) * 47).T, order=1, mode="nearest")
+    if rng.uniform() < 0.4:
+        return positions, brightness * np.exp(0.5 * level)
+    inside = level > rng.uniform(-1.5, 0.3)
+    return positions[inside], brightness[inside] * np.exp(0.3 * level[inside])
+
+
+def reticulum(rng: np.random.Generator, field: Field) -> Emitters:
+    """Endoplasmic reticulum: a network of 60 to 110 nm tubes with three-way junctions, and sheets."""
+    cell = log_uniform(rng, 0.4, 3.0)
+    tubes = tubular_network(rng, field, cell, rng.uniform(0.06, 0.11), rng.uniform(0.6, 1.0))
+    if rng.uniform() < 0.35:
+        tubes = np.concatenate([tubes, tubular_network(rng, field, 0.5 * cell, rng.uniform(0.06, 0.1), rng.uniform(0.2, 0.7))])
+    parts = [labelled(rng, tubes, rng.uniform(0.3, 3))]
+    if rng.uniform() < 0.5:
+        flat = sheets(rng, field, rng.uniform(500, 3000), rng.uniform(0.02, 0.2), rng.uniform(0.3, 1.0))
+        parts.append(labelled(rng, flat, rng.uniform(0.3, 3)))
+    return _where_there_is_a_cell(rng, field, merged(parts))
+
+
+def rings(rng: np.random.Generator, field: Field) -> Emitters:
+    """Coated pits and vesicles: rings and shells of 60 to 400 nm, some clustered, of lognormal brightness."""
+    count = int(log_uniform(rng, 0.1, 3.0) * field[0] * field[1]) + 1
+    centres = rng.uniform(-0.05, 1.05, (count, 2)) * np.array(field)
+    if rng.uniform() < 0.4:
+        centres[count // 2 :] = centres[rng.integers(0, max(1, count // 2), count - count // 2)] + rng.normal(0, 0.2, (count - count // 2, 2))
+    largest = 0.15 if rng.uniform() < 0.6 else 0.4
+    radius = 0.5 * np.exp(rng.uniform(np.log(0.06), np.log(largest), count))
+    points = 60
+    angle, lift = rng.uniform(0, 2 * np.pi, (count, points)), rng.uniform(-1, 1, (count, points)) * rng.uniform(0, 1)
+    flat = radius[:, None] * np.sqrt(1 - lift**2)
+    positions = centres[:, None] + np.stack([flat * np.sin(angle), flat * np.cos(angle)], axis=-1)
+    bright = np.exp(rng.normal(0, rng.uniform(0.2, 0.9), count))[:, None] * rng.gamma(1, 1, (count, points))
+    return positions.reshape(-1, 2), bright.ravel()
+
+
+def beads(rng: np.random.Generator, field: Field) -> Emitters:
+    """Points, single or in dense groups."""
+    count = int(log_uniform(rng, 0.05, 12.0) * field[0] * field[1]) + 1
+    return _where_there_is_a_cell(rng, field, (rng.uniform(0, 1, (count, 2)) * np.array(field), np.exp(rng.normal(0, rng.uniform(0, 0.8), count))))
+
+
+def mitochondria(rng: np.random.Generator, field: Field) -> Emitters:
+    """Thick tubes of 0.2 to 0.6 um, filled or hollow, with a textured inside."""
+    count, diameter = int(rng.integers(3, 25)), rng.uniform(0.2, 0.6)
+    skeleton = np.repeat(worms(rng, field, count, rng.uniform(0.6, 2.0), 0.0, rng.uniform(1, 5)), 4, axis=0)
+    radius = 0.5 * diameter * (np.sqrt(rng.uniform(size=len(skeleton))) if rng.uniform() < 0.5 else np.ones(len(skeleton)))
+    angle = rng.uniform(0, 2 * np.pi, len(skeleton))
+    positions = skeleton + radius[:, None] * np.stack([np.sin(angle), np.cos(angle)], axis=1) * rng.uniform(0.3, 1, (len(skeleton), 1))
+    return labelled(rng, positions, rng.uniform(1, 6))
+
+
+def nothing(rng: np.random.Generator, field: Field) -> Emitters:
+    """A blank field."""
+    return EMPTY
+
+
+def merged(parts: Sequence[Emitters]) -> Emitters:
+    """All emitters of several structures."""
+    return np.concatenate([positions for positions, _ in parts]), np.concatenate([brightness for _, brightness in parts])
+
+
+STRUCTURES: Sequence[tuple[Draw, float]] = (
+    (reticulum, 0.40),
+    (microtubules, 0.16),
+    (actin, 0.12),
+    (rings, 0.12),
+    (beads, 0.06),
+    (mitochondria, 0.08),
+    (nothing, 0.06),
+)
+
+
+def draw_structure(rng: np.random.Generator, field: Field) -> Emitters:
+    """Emitters of a random structure; in a quarter of the fields a second one, of another brightness, is added.
+
+    Parameters
+    ----------
+    rng : numpy Generator
+    field : tuple of float
+        Height and width [um].
+
+    Returns
+    -------
+    positions : ndarray of shape (N, 2)
+        y, x [um]; some lie outside the field.
+    brightness : ndarray of shape (N,)
+        Arbitrary unit, >= 0.
+    """
+    weights = np.array([weight for _, weight in STRUCTURES])
+    kinds = rng.choice(len(STRUCTURES), size=2, p=weights / weights.sum())
+    first = STRUCTURES[kinds[0]][0](rng, field)
+    if rng.uniform() > 0.25 or not len(first[0]):
+        return first
+    positions, brightness = STRUCTURES[kinds[1]][0](rng, field)
+    balance = log_uniform(rng, 0.2, 2.0) * first[1].sum() / max(brightness.sum(), 1e-9)
+    return merged([first, (positions, brightness * balance)])

@@ -1,0 +1,1 @@
+"""Tiles as integers and slices; no network is known here."""

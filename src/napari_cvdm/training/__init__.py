@@ -1,0 +1,1 @@
+"""Making models: recipes, pairs on the fly, the loop."""

@@ -1,0 +1,279 @@
+"""The training loop: a page that reads aloud.
+
+Two stages share one loop: first the regression mean, then, around it, the denoiser with its schedule. Each is a generator
+of `TrainStep`; stopping to iterate stops the training, and the last checkpoint in the folder resumes it.
+"""
+
+import csv
+import subprocess
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from napari_cvdm.device import autocast, pick_device
+from napari_cvdm.diffusion.loss import LossTerms, cvdm_loss, stratified_times
+from napari_cvdm.model.checkpoint import ModelCard, config_values, save_checkpoint
+from napari_cvdm.model.cvdm import CVDM
+from napari_cvdm.request import TrainRequest
+from napari_cvdm.tasks import TASKS
+from napari_cvdm.training.pairs import Batch, FieldPool, field_source
+from napari_cvdm.training.recipe import Recipe, read_recipe
+from napari_cvdm.training.state import load_state, save_state
+
+LARGEST_GRADIENT = 1.0
+WARM_UP = 0.05
+SCALE_BATCHES = 24
+STEP_SEED_STRIDE = 7_919
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainStep:
+    """One line of the log.
+
+    Parameters
+    ----------
+    stage : {"mean", "diffusion"}
+    step, total : int
+        Steps done in this stage, and its steps.
+    terms : mapping of str to float
+        Loss terms, averaged since the last line.
+    """
+
+    stage: str
+    step: int
+    total: int
+    terms: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Stage:
+    """What differs between the two stages.
+
+    Parameters
+    ----------
+    name : str
+    steps : int
+    parameters : list of Parameter
+        What this stage trains.
+    backward : callable
+        (batch, step) -> terms; leaves gradients on `parameters`.
+    """
+
+    name: str
+    steps: int
+    parameters: list[nn.Parameter]
+    backward: Callable[[Batch, int], dict[str, float]]
+
+
+def mean_stage(network: CVDM, recipe: Recipe) -> Stage:
+    """Regression: baseline + correction against the truth, log(1 + weighted mean square) of each patch.
+
+    The logarithm bounds what one hopeless patch can do to a step, and makes every patch ask for relative improvement.
+    """
+
+    def backward(batch: Batch, step: int) -> dict[str, float]:
+        error = batch.baseline + network.correction(batch.channels) - batch.truth
+        loss = torch.log1p(mean_square(error, batch.weight)).mean()
+        loss.backward()
+        start = torch.log1p(mean_square(batch.baseline - batch.truth, batch.weight)).mean()
+        return {"mean": loss.item(), "baseline": start.item()}
+
+    parameters = list(network.mean.parameters()) if network.mean is not None else []
+    return Stage(name="mean", steps=recipe.plan.mean_steps if parameters else 0, parameters=parameters, backward=backward)
+
+
+def mean_square(error: Tensor, weight: Tensor) -> Tensor:
+    """Weighted mean square of each patch, shape (B,)."""
+    return (weight * error.square()).mean(dim=(1, 2, 3))
+
+
+def diffusion_stage(network: CVDM, recipe: Recipe) -> Stage:
+    """CVDM around the (now frozen) mean.
+
+    The denoiser learns from its own squared error with the schedule held fixed, the schedule from the paper's losses with
+    the denoiser held fixed: one forward pass, two backward passes. `joint` gives both one loss, as published.
+    """
+    denoiser, schedule = list(network.denoiser.parameters()), network.schedule_parameters()
+
+    def backward(batch: Batch, step: int) -> dict[str, float]:
+        terms = diffusion_terms(network, batch, recipe, step)
+        if recipe.plan.joint:
+            terms.schedule.backward()
+        else:
+            terms.network.backward(inputs=denoiser, retain_graph=True)
+            terms.schedule.backward(inputs=schedule)
+        return {name: getattr(terms, name).item() for name in ("network", "noise", "prior", "smoothness", "boundary")}
+
+    return Stage(name="diffusion", steps=recipe.plan.diffusion_steps, parameters=[*denoiser, *schedule], backward=backward)
+
+
+def diffusion_terms(network: CVDM, batch: Batch, recipe: Recipe, step: int) -> LossTerms:
+    """All loss terms of one batch; times and noise are a function of (seed, step)."""
+    generator = torch.Generator().manual_seed(recipe.seed * STEP_SEED_STRIDE + step)
+    with torch.no_grad():
+        correction = network.correction(batch.channels)
+        target = network.encode(batch.truth, batch.baseline, correction)
+    features = network.features(batch.channels, correction)
+    times = stratified_times(len(target), generator).to(target.device)
+    noise = torch.randn(target.shape, generator=generator).to(target.device)
+    return cvdm_loss(
+        lambda noisy, exponent: network.output(noisy, exponent, features),
+        network.prediction,
+        network.rate(features),
+        network.clock,
+        target,
+        times,
+        noise,
+        recipe.plan.alpha,
+    )
+
+
+@torch.no_grad()
+def measured_residual_scale(network: CVDM, batches: Iterable[Batch]) -> Tensor:
+    """The stored constant: the average over patches of the target's root mean square around its centre."""
+    sizes = []
+    for batch in batches:
+        residual = batch.truth - network.target.centre(batch.baseline, network.correction(batch.channels))
+        sizes.append(residual.square().mean(dim=(1, 2, 3)).sqrt())
+    return torch.cat(sizes).mean().clamp(min=1e-6)
+
+
+def train(request: TrainRequest) -> Generator[TrainStep, None, ModelCard]:
+    """Train the model of a recipe.
+
+    Parameters
+    ----------
+    request : TrainRequest
+
+    Yields
+    ------
+    TrainStep
+        Every `log_every` steps; also written to ``log.csv``.
+
+    Returns
+    -------
+    ModelCard
+        Of the checkpoint in the request's folder.
+    """
+    recipe, out, device = read_recipe(request.recipe), Path(request.out), pick_device(request.device)
+    out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(recipe.seed)
+    network = CVDM(recipe.network).to(device).to(memory_format=torch.channels_last)
+    plan = recipe.plan
+    pool = FieldPool(field_source(recipe.simulation, recipe.seed), plan.pool_fields, plan.fields_per_step, recipe.seed)
+    resume = load_state(out) if request.resume else None
+    offset = 0
+    for make_stage in (mean_stage, diffusion_stage):
+        stage = make_stage(network, recipe)
+        if make_stage is diffusion_stage and (resume is None or resume.stage != "diffusion"):
+            network.residual_scale.copy_(measured_residual_scale(network, (_batch(pool, offset + index, plan, device) for index in range(SCALE_BATCHES))))
+        if stage.steps and (resume is None or resume.stage == stage.name):
+            yield from _run_stage(stage, network, recipe, pool, offset, out, resume)
+            resume = None
+        offset += stage.steps
+    card = make_card(recipe, network, request.recipe)
+    save_checkpoint(out, network.cpu(), card)
+    return card
+
+
+def _batch(pool: FieldPool, step: int, plan: Any, device: torch.device) -> Batch:
+    batch = pool.batch(step, plan.batch, plan.patch_px)
+    return Batch(**{name: getattr(batch, name).to(device) for name in Batch.__slots__})
+
+
+def _run_stage(stage: Stage, network: CVDM, recipe: Recipe, pool: FieldPool, offset: int, out: Path, resume: Any) -> Generator[TrainStep, None, None]:
+    plan, device = recipe.plan, stage.parameters[0].device
+    optimiser = torch.optim.AdamW(stage.parameters, lr=plan.learning_rate, weight_decay=1e-4, betas=(0.9, 0.99))
+    decay = OneCycleLR(optimiser, max_lr=plan.learning_rate, total_steps=stage.steps + 1, pct_start=WARM_UP)
+    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(plan.ema_decay), use_buffers=False)
+    first = resume.restore(network, average, optimiser, decay) if resume is not None else 0
+    sums: dict[str, float] = {}
+    for step in range(first, stage.steps):
+        optimiser.zero_grad(set_to_none=True)
+        batch = _batch(pool, offset + step, plan, device)
+        with autocast(device, plan.precision):
+            terms = stage.backward(batch, step)
+        nn.utils.clip_grad_norm_(stage.parameters, LARGEST_GRADIENT)
+        optimiser.step()
+        decay.step()
+        average.update_parameters(network)
+        sums = {name: sums.get(name, 0.0) + value for name, value in terms.items()}
+        done = step + 1
+        if done % plan.log_every == 0 or done == stage.steps:
+            line = TrainStep(stage=stage.name, step=done, total=stage.steps, terms=_averaged(sums, (step % plan.log_every) + 1))
+            _log(out / "log.csv", line, decay.get_last_lr()[0])
+            sums = {}
+            yield line
+        if done % plan.save_every == 0:
+            save_state(out, stage.name, done, network, average, optimiser, decay)
+            save_checkpoint(out / "so-far", _averaged_network(network, average), make_card(recipe, network, ""))
+    network.load_state_dict(_averaged_network(network, average).state_dict())
+
+
+def _averaged(sums: dict[str, float], count: int) -> dict[str, float]:
+    return {name: value / count for name, value in sums.items()}
+
+
+def _averaged_network(network: CVDM, average: AveragedModel) -> CVDM:
+    """The averaged weights with the network's own buffers (the residual scale is measured, not trained)."""
+    kept: CVDM = average.module
+    kept.residual_scale.copy_(network.residual_scale)
+    return kept
+
+
+def _log(path: Path, line: TrainStep, learning_rate: float) -> None:
+    columns = ("stage", "step", "learning_rate", "baseline", "mean", "network", "noise", "prior", "smoothness", "boundary")
+    new = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, columns, restval="")
+        if new:
+            writer.writeheader()
+        rounded = {name: f"{value:.6g}" for name, value in line.terms.items()}
+        writer.writerow({"stage": line.stage, "step": line.step, "learning_rate": f"{learning_rate:.4g}", **rounded})
+
+
+def _commit() -> str:
+    try:
+        return subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True, cwd=Path(__file__).parent).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def make_card(recipe: Recipe, network: CVDM, recipe_path: str) -> ModelCard:
+    """The card of a model made by a recipe; metrics are added by `benchmarks/`."""
+    task = TASKS[recipe.task]
+    simulation = asdict(recipe.simulation)
+    optics = {name: tuple(simulation[name]) for name in ("pixel_um", "wavelength_um", "medium_index", "na", "fresnel") if name in simulation}
+    mix = torch.softmax(network.clock.weights.detach().cpu(), 0)
+    return ModelCard(
+        name=recipe.name,
+        title=recipe.title,
+        task=task.name,
+        network=config_values(replace(recipe.network)),
+        channels=task.channels,
+        inputs=task.inputs,
+        unit=task.unit,
+        optics=optics,
+        intensity="I / I_background - 1" if task.name == "phase-2shot" else "(counts - dark level) / robust brightest signal, at least 12 noise deviations",
+        resolution=recipe.resolution,
+        licence=recipe.licence,
+        schedule={"clock_weights": [round(float(value), 4) for value in mix], "residual_scale": float(network.residual_scale), "kind": recipe.network.schedule},
+        training={
+            "recipe": Path(recipe_path).name,
+            "data": "simulated on the fly",
+            "simulation": simulation,
+            "plan": asdict(recipe.plan),
+            "seed": recipe.seed,
+            "commit": _commit(),
+            "date": datetime.now(UTC).date().isoformat(),
+            "torch": torch.__version__,
+        },
+        limits=recipe.limits,
+    )

@@ -1,0 +1,79 @@
+"""The state of an unfinished training, as tensors and JSON: nothing is pickled, each file is complete before it has its name."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import AveragedModel
+
+from napari_cvdm.model.cvdm import CVDM
+from napari_cvdm.request import RequestError
+
+STATE = "training.safetensors"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TrainingState:
+    """A saved moment: the stage, the steps done in it, and every tensor.
+
+    Parameters
+    ----------
+    stage : str
+    step : int
+    tensors : dict of str to Tensor
+        Prefixed ``network.``, ``average.`` and ``optimiser.<index>.``.
+    """
+
+    stage: str
+    step: int
+    tensors: dict[str, Tensor] = field(repr=False)
+
+    def _part(self, prefix: str) -> dict[str, Tensor]:
+        return {name.removeprefix(prefix): tensor for name, tensor in self.tensors.items() if name.startswith(prefix)}
+
+    def restore(self, network: CVDM, average: AveragedModel, optimiser: Optimizer, decay: LRScheduler) -> int:
+        """Put everything back; returns the steps done."""
+        network.load_state_dict(self._part("network."))
+        average.load_state_dict(self._part("average."))
+        saved = optimiser.state_dict()
+        count = len(saved["param_groups"][0]["params"])
+        saved["state"] = {index: self._part(f"optimiser.{index}.") for index in range(count)}
+        optimiser.load_state_dict(saved)
+        # The learning rate is a function of the step alone: the scheduler is walked to it.
+        for _ in range(self.step):
+            decay.step()
+        return self.step
+
+
+def save_state(folder: Path, stage: str, step: int, network: CVDM, average: AveragedModel, optimiser: Optimizer, decay: LRScheduler) -> None:
+    """Write the state of a training into a folder, replacing an older one."""
+    tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+    tensors |= {f"average.{name}": tensor for name, tensor in average.state_dict().items()}
+    for index, entry in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{index}.{name}": value for name, value in entry.items()}
+    contiguous = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    partial = folder / (STATE + ".partial")
+    save_file(contiguous, partial, metadata={"progress": json.dumps({"stage": stage, "step": step})})
+    partial.replace(folder / STATE)
+
+
+def load_state(folder: Path) -> TrainingState:
+    """Read the state that `save_state` left.
+
+    Raises
+    ------
+    RequestError
+        There is none.
+    """
+    path = folder / STATE
+    if not path.exists():
+        raise RequestError(f"{folder} has no {STATE} to resume from; leave out --resume to start anew.")
+    with safe_open(path, framework="pt") as stream:
+        progress = json.loads(stream.metadata()["progress"])
+        tensors: dict[str, Tensor] = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - not a mapping
+    return TrainingState(stage=progress["stage"], step=progress["step"], tensors=tensors)

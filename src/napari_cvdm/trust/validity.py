@@ -1,0 +1,74 @@
+"""Where, and whether, a model is used outside what it was trained for: said in words and in a mask."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from napari_cvdm.model.checkpoint import ModelCard
+from napari_cvdm.request import RestoreRequest
+
+TOLERANCE = 1.02
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Beyond:
+    """Pixels beyond the trained range of the output, and the reason in words ("" when there are none)."""
+
+    mask: np.ndarray = field(repr=False)
+    reason: str
+
+
+def optics_values(request: RestoreRequest) -> dict[str, float]:
+    """The optics of a request that are known, and the Fresnel parameter lambda |dz| / (n px^2) when it follows from them."""
+    values = {}
+    for name in ("pixel_um", "wavelength_um", "medium_index", "na"):
+        given = getattr(request, name)
+        given = given if given is not None else request.image.metadata.get(name, request.image.pixel_um if name == "pixel_um" else None)
+        if given is not None:
+            values[name] = float(given)
+    if request.defocus_um is not None and {"pixel_um", "wavelength_um", "medium_index"} <= set(values):
+        distance = abs(request.defocus_um[1] - request.defocus_um[0])
+        values["fresnel"] = values["wavelength_um"] * distance / (values["medium_index"] * values["pixel_um"] ** 2)
+    return values
+
+
+def optics_warnings(request: RestoreRequest, card: ModelCard) -> tuple[str, ...]:
+    """One sentence for every optics value outside the card's trained range.
+
+    Parameters
+    ----------
+    request : RestoreRequest
+    card : ModelCard
+
+    Returns
+    -------
+    tuple of str
+    """
+    warnings = []
+    for name, value in optics_values(request).items():
+        low, high = card.optics.get(name, (-np.inf, np.inf))
+        if not low / TOLERANCE <= value <= high * TOLERANCE:
+            meaning = " (lambda dz / (n px^2))" if name == "fresnel" else ""
+            warnings.append(f"{name}{meaning} is {value:.4g}, outside the {low:g} to {high:g} that {card.name} was trained for; do not quantify this result.")
+    return tuple(warnings)
+
+
+def beyond_trained_range(mean: np.ndarray, card: ModelCard) -> Beyond:
+    """Pixels whose phase is farther from the field's median than the model was trained for.
+
+    Parameters
+    ----------
+    mean : ndarray of shape (..., Y, X)
+    card : ModelCard
+
+    Returns
+    -------
+    Beyond
+        All False for models without such a limit.
+    """
+    strength = card.training.get("simulation", {}).get("strength_rad") if card.unit == "rad" else None
+    if strength is None:
+        return Beyond(mask=np.zeros(mean.shape, dtype=bool), reason="")
+    mask = np.abs(mean - np.median(mean, axis=(-2, -1), keepdims=True)) > strength[1]
+    reason = f"phase beyond the trained {strength[1]:g} rad in {mask.mean():.1%} of the pixels; they are marked invalid." if mask.any() else ""
+    return Beyond(mask=mask, reason=reason)

@@ -1,0 +1,93 @@
+"""The rooms of the house: who may import whom, held by import-linter, and what import-linter cannot see."""
+
+import ast
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+REPOSITORY = Path(__file__).parents[1]
+PACKAGE = REPOSITORY / "src" / "napari_cvdm"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def names_in(source: str) -> Iterator[str]:
+    """Dotted names that a module imports or reaches through attributes: ``torch.nn.functional``, ``torch.cuda.is_available``."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Attribute):
+            yield ast.unparse(node)
+
+
+def modules_that_name(*prefixes: str) -> set[str]:
+    def names(path: Path) -> bool:
+        return any(f"{name}.".startswith(f"{prefix}.") for name in names_in(path.read_text(encoding="utf-8")) for prefix in prefixes)
+
+    return {path.relative_to(PACKAGE).as_posix() for path in MODULES if names(path)}
+
+
+def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run import-linter on the package in a folder: it looks in the working directory first."""
+    program = shutil.which("lint-imports", path=sysconfig.get_path("scripts"))
+    assert program is not None, "import-linter is not installed: pip install '.[test]'"
+    command = [program, "--config", str(REPOSITORY / "setup.cfg"), "--no-cache", "--no-logo"]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["import torch.nn", "import torch.nn.functional as F", "from torch import nn", "from torch.nn import Module", "import torch\nx = torch.nn.Linear"],
+)
+def test_a_planted_import_is_seen(source: str) -> None:
+    assert any(f"{name}.".startswith("torch.nn.") for name in names_in(source))
+
+
+def test_networks_live_in_model_only() -> None:
+    layers = [f"torch.nn.{name}" for name in dir(torch.nn) if isinstance(getattr(torch.nn, name), type)]
+    assert {path.partition("/")[0] for path in modules_that_name(*layers)} <= {"model"}
+
+
+def test_physics_does_without_torch_nn_altogether() -> None:
+    assert not {path for path in modules_that_name("torch.nn") if path.startswith("physics/")}
+
+
+def test_only_device_names_an_accelerator() -> None:
+    assert modules_that_name("torch.cuda", "torch.mps", "torch.backends.cuda", "torch.backends.mps") <= {"device.py"}
+
+
+def test_importing_the_package_loads_neither_torch_nor_qt() -> None:
+    script = "import sys, napari_cvdm; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    loaded = set(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split())
+    assert "napari_cvdm" in loaded
+    assert not loaded & {"torch", "napari", "magicgui", "qtpy", "superqt", "PyQt6", "PySide6"}
+
+
+def test_imports_point_down() -> None:
+    result = lint_imports(PACKAGE.parent)
+    assert result.returncode == 0, result.stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "fault"),
+    [
+        ("physics/grids.py", "import napari_cvdm.training.loop"),
+        ("physics/grids.py", "import napari_cvdm.tiling.plan"),
+        ("diffusion/process.py", "import napari_cvdm.model.unet"),
+        ("noise.py", "import qtpy"),
+        ("new_room.py", "import napari_cvdm.noise"),
+    ],
+)
+def test_a_planted_fault_breaks_a_contract(tmp_path: Path, module: str, fault: str) -> None:
+    shutil.copytree(PACKAGE, tmp_path / "napari_cvdm", ignore=shutil.ignore_patterns("*.safetensors", "*.tif", "__pycache__"))
+    planted = tmp_path / "napari_cvdm" / module
+    planted.write_text(f"{fault}\n{planted.read_text(encoding='utf-8') if planted.exists() else ''}", encoding="utf-8")
+    result = lint_imports(tmp_path)
+    assert result.returncode != 0, result.stdout

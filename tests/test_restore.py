@@ -1,0 +1,252 @@
+"""Restoring: tiles and devices do not choose the pixels, seeds do; every frame, every size."""
+
+import json
+
+import numpy as np
+import pytest
+
+from napari_cvdm.microscope import OpticsError
+from napari_cvdm.model.schedule import RATE_MAX, RATE_MIN
+from napari_cvdm.model.zoo import load_model
+from napari_cvdm.request import ImageStack, RequestError, RestoreRequest
+from napari_cvdm.restore import RunningMoments, restore
+from napari_cvdm.simulate.phase import defocus_pair_of
+from napari_cvdm.microscope import Microscope
+
+OPTICS = {"pixel_um": 0.2, "wavelength_um": 0.55, "medium_index": 1.33, "defocus_um": (-1.0, 1.0)}
+
+
+def run(request, model):
+    """Drain a restoration and return it with its progress."""
+    steps, seen = restore(request, load_model(str(model))), []
+    while True:
+        try:
+            seen.append(next(steps))
+        except StopIteration as end:
+            return end.value, seen
+
+
+def output_range(values, name):
+    """Range of an output; the rate's is the whole interval it lives in, since an untrained map is nearly flat."""
+    return RATE_MAX - RATE_MIN if name == "rate" else np.ptp(values)
+
+
+def planes(shape, seed=0):
+    """A noisy defocus pair of a smooth object."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[-1 : 1 : shape[0] * 1j, -1 : 1 : shape[1] * 1j]
+    phase = np.exp(-6 * (y**2 + x**2))
+    pair = defocus_pair_of(phase, 0 * phase, Microscope(pixel_um=0.2, wavelength_um=0.55, medium_index=1.33), (-1.0, 1.0))
+    return ImageStack(array=(pair * 1000 + rng.normal(0, 5, pair.shape)).astype(np.float32), axes="PYX", pixel_um=0.2)
+
+
+def spots(shape, seed=0, axes="YX"):
+    """A noisy fluorescence image."""
+    rng = np.random.default_rng(seed)
+    return ImageStack(array=rng.poisson(100 + 50 * rng.random(shape)).astype(np.uint16), axes=axes, pixel_um=0.065)
+
+
+def phase_request(image, **changes):
+    return RestoreRequest(**{"image": image, "model": "tiny", "samples": 2, "steps": 3, "device": "cpu", **OPTICS, **changes})
+
+
+def widefield_request(image, **changes):
+    return RestoreRequest(**{"image": image, "model": "tiny", "samples": 2, "steps": 3, "device": "cpu", **changes})
+
+
+@pytest.mark.parametrize("tile", [16, 40, 64, 97])
+@pytest.mark.parametrize("shape", [(128, 128), (101, 75)])
+def test_tiled_equals_whole_for_phase(tiny_phase_model, shape, tile):
+    whole, _ = run(phase_request(planes(shape), tile=512), tiny_phase_model)
+    tiled, _ = run(phase_request(planes(shape), tile=tile), tiny_phase_model)
+    for name in ("mean", "variance", "rate"):
+        one, other = getattr(whole, name), getattr(tiled, name)
+        assert np.abs(one - other).max() <= 1e-5 * output_range(one, name), name
+
+
+@pytest.mark.parametrize("tile", [16, 50])
+def test_tiled_equals_whole_for_super_resolution(tiny_widefield_model, tile):
+    whole, _ = run(widefield_request(spots((83, 70)), tile=512), tiny_widefield_model)
+    tiled, _ = run(widefield_request(spots((83, 70)), tile=tile), tiny_widefield_model)
+    for name in ("mean", "variance", "rate"):
+        one, other = getattr(whole, name), getattr(tiled, name)
+        assert np.abs(one - other).max() <= 1e-5 * output_range(one, name), name
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not(tiny_phase_model):
+    first, second, other = (run(phase_request(planes((64, 64)), seed=seed), tiny_phase_model)[0] for seed in (5, 5, 6))
+    assert first.mean.tobytes() == second.mean.tobytes()
+    assert first.variance.tobytes() == second.variance.tobytes()
+    assert first.mean.tobytes() != other.mean.tobytes()
+
+
+def test_the_order_of_the_planes_does_not_matter(tiny_phase_model):
+    image = planes((64, 72))
+    swapped = ImageStack(array=image.array[::-1], axes="PYX", pixel_um=0.2)
+    one, _ = run(phase_request(image), tiny_phase_model)
+    other, _ = run(phase_request(swapped, defocus_um=(1.0, -1.0)), tiny_phase_model)
+    assert np.array_equal(one.mean, other.mean)
+
+
+def test_brightness_of_the_lamp_does_not_matter(tiny_phase_model):
+    image = planes((64, 64))
+    brighter = ImageStack(array=image.array * 4, axes="PYX", pixel_um=0.2)
+    one, _ = run(phase_request(image), tiny_phase_model)
+    other, _ = run(phase_request(brighter), tiny_phase_model)
+    np.testing.assert_allclose(one.mean, other.mean, atol=1e-4)
+
+
+def test_doubling_the_exposure_doubles_the_counts(tiny_widefield_model):
+    image = spots((48, 48))
+    doubled = ImageStack(array=image.array.astype(np.float64) * 2, axes="YX", pixel_um=0.065)
+    one, _ = run(widefield_request(image), tiny_widefield_model)
+    other, _ = run(widefield_request(doubled), tiny_widefield_model)
+    np.testing.assert_allclose(other.mean, 2 * one.mean, rtol=1e-3, atol=1e-2)
+
+
+def test_an_offset_of_the_camera_does_not_matter(tiny_widefield_model):
+    image = spots((48, 48))
+    lifted = ImageStack(array=image.array + np.uint16(200), axes="YX", pixel_um=0.065)
+    one, _ = run(widefield_request(image), tiny_widefield_model)
+    other, _ = run(widefield_request(lifted), tiny_widefield_model)
+    np.testing.assert_allclose(other.mean, one.mean, atol=1e-2)
+
+
+def test_super_resolution_doubles_the_grid_and_halves_the_pixel(tiny_widefield_model):
+    result, _ = run(widefield_request(spots((33, 47))), tiny_widefield_model)
+    assert result.mean.shape == result.valid.shape == result.rate.shape == (66, 94)
+    assert result.pixel_um == pytest.approx(0.0325)
+
+
+def test_frames_are_looped_and_the_first_is_as_if_alone(tiny_widefield_model):
+    movie = spots((3, 2, 40, 36), axes="TCYX")
+    result, seen = run(widefield_request(movie), tiny_widefield_model)
+    alone, _ = run(widefield_request(ImageStack(array=movie.array[0, 0], axes="YX", pixel_um=0.065)), tiny_widefield_model)
+    assert result.mean.shape == (3, 2, 80, 72)
+    assert result.axes == "TCYX"
+    assert np.array_equal(result.mean[0, 0], alone.mean)
+    assert [step.done for step in seen] == list(range(1, 3 * 2 * 2 * 3 + 1))
+    assert seen[-1].done == seen[-1].total
+
+
+def test_mean_and_variance_are_those_of_the_samples(tiny_phase_model):
+    result, _ = run(phase_request(planes((40, 40)), samples=4, keep_samples=True), tiny_phase_model)
+    assert result.samples.shape == (4, 40, 40)
+    np.testing.assert_allclose(result.mean, result.samples.mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(result.variance, result.samples.var(axis=0, ddof=1), atol=1e-6)
+    np.testing.assert_allclose(result.std**2, result.variance, rtol=1e-5)
+
+
+def test_more_samples_begin_with_the_same_ones(tiny_phase_model):
+    few, _ = run(phase_request(planes((40, 40)), samples=2, keep_samples=True), tiny_phase_model)
+    many, _ = run(phase_request(planes((40, 40)), samples=3, keep_samples=True), tiny_phase_model)
+    assert np.array_equal(few.samples, many.samples[:2])
+
+
+@pytest.mark.parametrize("sampler", ["sde-2m", "ode-2m", "ddim", "ancestral"])
+def test_every_sampler_restores(tiny_phase_model, sampler):
+    result, seen = run(phase_request(planes((40, 40)), sampler=sampler, steps=4), tiny_phase_model)
+    assert np.isfinite(result.mean).all()
+    assert len(seen) == 8
+
+
+def test_one_sample_has_no_spread(tiny_phase_model):
+    result, _ = run(phase_request(planes((40, 40)), samples=1), tiny_phase_model)
+    assert (result.variance == 0).all()
+
+
+def test_schedule_maps_fall_and_are_tied(tiny_phase_model):
+    result, _ = run(phase_request(planes((40, 48)), schedule_points=11), tiny_phase_model)
+    assert result.gamma.shape == result.beta.shape == (11, 40, 48)
+    assert result.times[-1] == 1.0
+    assert ((result.gamma > 0) & (result.gamma < 1)).all()
+    assert (np.diff(result.gamma, axis=0) < 0).all()
+    assert (result.beta > 0).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 64), (5, 7), (17, 300)])
+def test_thin_and_tiny_images_work(tiny_phase_model, tiny_widefield_model, shape):
+    phase, _ = run(phase_request(planes(shape), background="none"), tiny_phase_model)
+    assert phase.mean.shape == shape
+    if min(shape) > 1:
+        fluorescence, _ = run(widefield_request(spots(shape)), tiny_widefield_model)
+        assert fluorescence.mean.shape == (2 * shape[0], 2 * shape[1])
+
+
+def test_an_image_of_the_blank_field_is_divided_out(tiny_phase_model):
+    image = planes((48, 48))
+    shade = 1 + 0.3 * np.linspace(-1, 1, 48)[None, :] * np.ones((48, 1))
+    shaded = ImageStack(array=image.array / 1000 * shade, axes="PYX", pixel_um=0.2)
+    clean, _ = run(phase_request(ImageStack(array=image.array / 1000, axes="PYX", pixel_um=0.2), background="none"), tiny_phase_model)
+    corrected, _ = run(phase_request(shaded, background=shade), tiny_phase_model)
+    np.testing.assert_allclose(corrected.mean, clean.mean, atol=1e-4)
+
+
+def test_saturated_pixels_and_the_border_are_not_valid(tiny_phase_model):
+    counts = (planes((64, 64)).array / 8).clip(0, 254).astype(np.uint8)
+    counts[0, 30, 30] = 255
+    result, _ = run(phase_request(ImageStack(array=counts, axes="PYX", pixel_um=0.2)), tiny_phase_model)
+    assert not result.valid[30, 30]
+    assert not result.valid[0].any()
+    assert result.valid[32, 20]
+
+
+def test_optics_beyond_the_card_are_said_in_words(tiny_phase_model):
+    result, _ = run(phase_request(planes((40, 40)), pixel_um=5.0), tiny_phase_model)
+    assert any("pixel_um is 5" in warning for warning in result.provenance.warnings)
+
+
+def test_provenance_is_plain_and_complete(tiny_phase_model):
+    result, _ = run(phase_request(planes((40, 40))), tiny_phase_model)
+    provenance = result.provenance
+    assert json.dumps(dict(provenance.settings))
+    assert provenance.settings["pixel_um"] == 0.2
+    assert provenance.estimated["frames"][0]["background"][0] > 0
+    assert set(provenance.versions) >= {"napari-cvdm", "torch", "numpy"}
+    assert len(next(iter(provenance.inputs.values()))) == 64
+
+
+def test_what_is_missing_is_named(tiny_phase_model, tiny_widefield_model):
+    with pytest.raises(OpticsError, match="--wavelength-um"):
+        run(phase_request(planes((40, 40)), wavelength_um=None), tiny_phase_model)
+    with pytest.raises(RequestError, match="--defocus-um"):
+        run(phase_request(planes((40, 40)), defocus_um=None), tiny_phase_model)
+    with pytest.raises(RequestError, match="needs 2"):
+        run(phase_request(spots((40, 40))), tiny_phase_model)
+    with pytest.raises(OpticsError, match="--pixel-um"):
+        run(widefield_request(ImageStack(array=np.ones((40, 40)), axes="YX")), tiny_widefield_model)
+
+
+def test_cancelling_is_to_stop_iterating(tiny_phase_model):
+    steps = restore(phase_request(planes((40, 40))), load_model(str(tiny_phase_model)))
+    first = next(steps)
+    steps.close()
+    assert first.done == 1
+    with pytest.raises(StopIteration):
+        next(steps)
+
+
+def test_too_little_memory_halves_the_tile_and_gives_the_same_pixels(tiny_phase_model, monkeypatch):
+    from napari_cvdm.model import tiled
+
+    whole, _ = run(phase_request(planes((128, 128))), tiny_phase_model)
+    really = tiled.map_tiles
+
+    def small_memory(function, images, plan, *, factor_out):
+        if len(plan.tiles) < 4:
+            raise MemoryError
+        return really(function, images, plan, factor_out=factor_out)
+
+    monkeypatch.setattr(tiled, "map_tiles", small_memory)
+    result, _ = run(phase_request(planes((128, 128))), tiny_phase_model)
+    assert result.provenance.estimated["tile_used"] == 64
+    np.testing.assert_allclose(result.mean, whole.mean, atol=1e-5 * np.ptp(whole.mean))
+
+
+def test_running_moments_are_those_of_numpy():
+    images = np.random.default_rng(0).normal(5, 2, (7, 3, 4))
+    moments = RunningMoments((3, 4))
+    for image in images:
+        moments.add(image)
+    np.testing.assert_allclose(moments.mean, images.mean(axis=0))
+    np.testing.assert_allclose(moments.variance, images.var(axis=0, ddof=1))

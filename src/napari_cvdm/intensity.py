@@ -20,8 +20,10 @@ def noise_sigma(image: np.ndarray) -> float:
     Returns
     -------
     float
-        In units of the image; smooth structure cancels to second order.
+        In units of the image; smooth structure cancels to second order. Zero for an image of a single row or column.
     """
+    if min(image.shape) < 2:
+        return 0.0
     checker = image[:-1, :-1] - image[1:, :-1] - image[:-1, 1:] + image[1:, 1:]
     return float(MAD_TO_SIGMA * np.median(np.abs(checker)) / 2)
 

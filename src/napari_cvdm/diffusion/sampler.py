@@ -21,7 +21,7 @@ NoiseSource = Callable[[int], Tensor]
 Sampling = Generator[Tensor, None, Tensor]
 Sampler = Callable[[Denoiser, Tensor, Sequence[float], NoiseSource], Sampling]
 
-LAST_HALF_LOG_SNR = 2.3
+LAST_HALF_LOG_SNR = 2.8
 
 
 def clock_grid(rate: float, evaluations: int, last: float = LAST_HALF_LOG_SNR) -> tuple[float, ...]:
@@ -34,7 +34,7 @@ def clock_grid(rate: float, evaluations: int, last: float = LAST_HALF_LOG_SNR) -
     evaluations : int
         N >= 1 points.
     last : float
-        Half log-SNR of the last evaluation: 2.3 leaves a tenth of the target's scale as noise.
+        Half log-SNR of the last evaluation: 2.8 leaves 6 % of the target's scale as noise; much less noise costs accuracy before.
 
     Returns
     -------

@@ -72,12 +72,6 @@ class CVDMConfig:
         """Sizes and tile origins on the working grid must be multiples of this."""
         return max(self.denoiser.stride, self.mean.stride)
 
-    @property
-    def halo(self) -> int:
-        """Pixels of the working grid around a tile that can change it, rounded up to the alignment."""
-        radius = max(self.denoiser.receptive_radius, self.mean.receptive_radius, PixelRate.receptive_radius)
-        return -(-radius // self.alignment) * self.alignment
-
 
 class CVDM(nn.Module):
     """The three networks of one model.

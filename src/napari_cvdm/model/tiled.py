@@ -7,7 +7,7 @@ from torch import Tensor
 
 from napari_cvdm.device import out_of_memory, release_memory
 from napari_cvdm.model.cvdm import CVDM
-from napari_cvdm.tiling.plan import TilePlan, map_tiles, pad_to_canvas, plan_tiles
+from napari_cvdm.tiling.plan import TilePlan, aligned_size, map_tiles, pad_to_canvas, plan_tiles
 
 SMALLEST_TILE = 16
 
@@ -30,38 +30,37 @@ class TiledModel:
         self.network, self.shape = network, shape
         self.tile = tile
 
-    @property
-    def plan(self) -> TilePlan:
-        """Tiles on the working grid, for the present tile size."""
+    def plan(self, radius: int = 0) -> TilePlan:
+        """Tiles on the working grid, for the present tile size and a network of some receptive radius there."""
         config = self.network.config
         folded = tuple(-(-size // config.condition_fold) for size in self.shape)
         side = max(1, self.tile // config.condition_fold)
-        return plan_tiles((folded[0], folded[1]), tile=side, halo=config.halo, alignment=config.alignment)
+        return plan_tiles((folded[0], folded[1]), tile=side, halo=aligned_size(radius, config.alignment), alignment=config.alignment)
 
     def padded_condition(self, condition: Tensor) -> Tensor:
         """(B, C, Y, X) with its last row and column repeated up to the canvas."""
-        return pad_to_canvas(condition, self.plan, self.network.config.condition_fold)
+        return pad_to_canvas(condition, self.plan(), self.network.config.condition_fold)
 
     def padded_target(self, image: Tensor) -> Tensor:
         """(B, 1, uY, uX) with its last row and column repeated up to the canvas."""
-        return pad_to_canvas(image, self.plan, self.network.config.fold)
+        return pad_to_canvas(image, self.plan(), self.network.config.fold)
 
     def correction(self, condition: Tensor) -> Tensor:
         """`CVDM.correction` of a padded condition."""
-        return self._evaluate(self.network.correction, [condition])
+        return self._evaluate(self.network.correction, [condition], self.network.config.mean.receptive_radius)
 
     def rate(self, features: Tensor) -> Tensor:
         """`CVDM.rate` of the whole image's features."""
-        return self._evaluate(self.network.rate, [features])
+        return self._evaluate(self.network.rate, [features], self.network.rate_network.receptive_radius)
 
     def clean(self, noisy: Tensor, exponent: Tensor, features: Tensor) -> Tensor:
         """`CVDM.clean` of the whole canvas."""
-        return self._evaluate(self.network.clean, [noisy, exponent, features])
+        return self._evaluate(self.network.clean, [noisy, exponent, features], self.network.config.denoiser.receptive_radius)
 
-    def _evaluate(self, function: Callable[..., Tensor], images: Sequence[Tensor]) -> Tensor:
+    def _evaluate(self, function: Callable[..., Tensor], images: Sequence[Tensor], radius: int) -> Tensor:
         while True:
             try:
-                return map_tiles(function, images, self.plan, factor_out=self.network.config.fold)
+                return map_tiles(function, images, self.plan(radius), factor_out=self.network.config.fold)
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error) or self.tile <= SMALLEST_TILE:
                     raise

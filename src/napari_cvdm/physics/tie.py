@@ -108,8 +108,8 @@ def ring_average(power: Tensor) -> Tensor:
     return (torch.bincount(ring, weights=power.flatten()) / count)[ring].reshape(power.shape).to(power.dtype)
 
 
-def wiener_filtered(phase: Tensor, derivative_sigma: float, microscope: Microscope) -> Tensor:
-    """Keep of each ring of frequencies what stands above the expected noise: gain max(0, 1 - N / P).
+def wiener_gain(phase: Tensor, derivative_sigma: float, microscope: Microscope) -> Tensor:
+    """Keep of each ring of frequencies what stands above the expected noise: max(0, 1 - N / P).
 
     P is the ring average of the phase's own power, N what noise alone would give; so the cutoff follows from the light in
     the image and nobody has to choose it.
@@ -125,13 +125,11 @@ def wiener_filtered(phase: Tensor, derivative_sigma: float, microscope: Microsco
     Returns
     -------
     Tensor of shape (Y, X)
-        Phase [rad].
+        Gain of each frequency, 0 to 1.
     """
-    spectrum = torch.fft.fft2(phase)
     noise = expected_noise_power((phase.shape[-2], phase.shape[-1]), derivative_sigma, microscope, phase)
-    measured = ring_average(spectrum.abs().square())
-    gain = (1 - ring_average(noise) / measured.clamp(min=torch.finfo(measured.dtype).tiny)).clamp(min=0)
-    return torch.fft.ifft2(spectrum * gain).real
+    measured = ring_average(torch.fft.fft2(phase).abs().square())
+    return (1 - ring_average(noise) / measured.clamp(min=torch.finfo(measured.dtype).tiny)).clamp(min=0)
 
 
 def axial_difference(planes: Tensor, defocus_um: tuple[float, float]) -> Tensor:

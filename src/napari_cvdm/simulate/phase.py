@@ -41,7 +41,7 @@ class PhaseRanges:
     na: Range = (0.3, 0.95)
     fresnel: Range = (4.0, 300.0)
     strength_rad: Range = (0.05, 6.0)
-    photons: Range = (60.0, 1e5)
+    photons: Range = (100.0, 1e5)
     absorption: Range = (0.01, 0.3)
     field_px: tuple[int, int] = (144, 256)
 
@@ -104,8 +104,13 @@ def draw_phase(rng: np.random.Generator, shape: tuple[int, int], ranges: PhaseRa
 
 
 def draw_strength(rng: np.random.Generator, bounds: Range) -> float:
-    """Peak-to-peak phase [rad]: log-uniform (60 %), so that weak objects are met, or uniform, so that strong ones are."""
-    return _log_uniform(rng, bounds) if rng.uniform() < 0.6 else float(rng.uniform(*bounds))
+    """Peak-to-peak phase [rad]: log-uniform (50 %), so that weak objects are met, uniform, so that strong ones are, or up to
+    ten times the range (10 %), for lenses and other smooth objects; `draw_phase` keeps the slopes in bounds.
+    """
+    kind = rng.uniform()
+    if kind < 0.5:
+        return _log_uniform(rng, bounds)
+    return float(rng.uniform(*bounds)) if kind < 0.9 else _log_uniform(rng, (bounds[1], 10 * bounds[1]))
 
 
 def steepest(image: np.ndarray) -> float:

@@ -85,7 +85,9 @@ def tubular_network(rng: np.random.Generator, field: Field, cell_um: float, diam
     counts = np.maximum(2, (length / SPACING_UM * 3).astype(int))
     index = np.repeat(np.arange(len(first)), counts)
     along = rng.uniform(size=len(index))
-    bow = (rng.normal(0, 0.12, len(first)) * length)[index] * np.sin(np.pi * along) + (rng.normal(0, 0.03, len(first)) * length)[index] * np.sin(3 * np.pi * along)
+    bow = (rng.normal(0, 0.12, len(first)) * length)[index] * np.sin(np.pi * along) + (rng.normal(0, 0.03, len(first)) * length)[index] * np.sin(
+        3 * np.pi * along
+    )
     heading = np.arctan2(*(second - first)[index].T)
     centre = first[index] + along[:, None] * (second - first)[index] + bow[:, None] * np.stack([np.cos(heading), -np.sin(heading)], axis=1)
     return tube_around(rng, centre, heading, diameter)

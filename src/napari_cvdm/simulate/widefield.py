@@ -85,7 +85,10 @@ class WidefieldPair:
 def draw_microscope(rng: np.random.Generator, ranges: WidefieldRanges) -> Microscope:
     """A random objective on a random camera."""
     return Microscope(
-        pixel_um=rng.uniform(*ranges.pixel_um), wavelength_um=rng.uniform(*ranges.wavelength_um), medium_index=rng.uniform(*ranges.medium_index), na=rng.uniform(*ranges.na)
+        pixel_um=rng.uniform(*ranges.pixel_um),
+        wavelength_um=rng.uniform(*ranges.wavelength_um),
+        medium_index=rng.uniform(*ranges.medium_index),
+        na=rng.uniform(*ranges.na),
     )
 
 
@@ -161,7 +164,11 @@ def simulate_widefield(seed: int, ranges: WidefieldRanges) -> WidefieldPair:
     frames = int(rng.integers(ranges.frames[0], ranges.frames[1] + 1))
     kept, kept_fine = (slice(MARGIN_PX * factor, -MARGIN_PX * factor) for factor in (1, UPSAMPLING))
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    counts = expose((expected[kept, kept] / frames).expand(frames, -1, -1), camera, generator).mean(dim=0) if frames > 1 else expose(expected[kept, kept], camera, generator)
+    counts = (
+        expose((expected[kept, kept] / frames).expand(frames, -1, -1), camera, generator).mean(dim=0)
+        if frames > 1
+        else expose(expected[kept, kept], camera, generator)
+    )
     truth = sharp[kept_fine, kept_fine] * unit * UPSAMPLING**2 / frames / camera.gain_e_per_count
     return WidefieldPair(counts=counts.numpy().astype(np.float32), truth=truth.numpy().astype(np.float32), microscope=microscope, camera=camera)
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -191,9 +192,11 @@ def _batch(pool: FieldPool, step: int, plan: Any, device: torch.device) -> Batch
 def _run_stage(stage: Stage, network: CVDM, recipe: Recipe, pool: FieldPool, offset: int, out: Path, resume: Any) -> Generator[TrainStep, None, None]:
     plan, device = recipe.plan, stage.parameters[0].device
     optimiser = torch.optim.AdamW(stage.parameters, lr=plan.learning_rate, weight_decay=1e-4, betas=(0.9, 0.99))
-    decay = OneCycleLR(optimiser, max_lr=plan.learning_rate, total_steps=stage.steps + 1, pct_start=WARM_UP)
+    decay = one_cycle(optimiser, plan.learning_rate, stage.steps, 0)
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(plan.ema_decay), use_buffers=False)
-    first = resume.restore(network, average, optimiser, decay) if resume is not None else 0
+    first = resume.restore(network, average, optimiser) if resume is not None else 0
+    if first:
+        decay = one_cycle(optimiser, plan.learning_rate, stage.steps, first)
     sums: dict[str, float] = {}
     for step in range(first, stage.steps):
         optimiser.zero_grad(set_to_none=True)
@@ -212,9 +215,14 @@ def _run_stage(stage: Stage, network: CVDM, recipe: Recipe, pool: FieldPool, off
             sums = {}
             yield line
         if done % plan.save_every == 0:
-            save_state(out, stage.name, done, network, average, optimiser, decay)
+            save_state(out, stage.name, done, network, average, optimiser)
             save_checkpoint(out / "so-far", _averaged_network(network, average), make_card(recipe, network, ""))
     network.load_state_dict(_averaged_network(network, average).state_dict())
+
+
+def one_cycle(optimiser: Optimizer, peak: float, steps: int, done: int) -> OneCycleLR:
+    """Warm-up and cosine decay over `steps`, with `done` of them behind; the rate is a function of the step alone."""
+    return OneCycleLR(optimiser, max_lr=peak, total_steps=steps + 1, pct_start=WARM_UP, last_epoch=done - 1 if done else -1)
 
 
 def _averaged(sums: dict[str, float], count: int) -> dict[str, float]:

@@ -8,7 +8,6 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
 from napari_cvdm.model.cvdm import CVDM
@@ -36,21 +35,17 @@ class TrainingState:
     def _part(self, prefix: str) -> dict[str, Tensor]:
         return {name.removeprefix(prefix): tensor for name, tensor in self.tensors.items() if name.startswith(prefix)}
 
-    def restore(self, network: CVDM, average: AveragedModel, optimiser: Optimizer, decay: LRScheduler) -> int:
-        """Put everything back; returns the steps done."""
+    def restore(self, network: CVDM, average: AveragedModel, optimiser: Optimizer) -> int:
+        """Put network, averaged weights and the optimiser's moments back; returns the steps done."""
         network.load_state_dict(self._part("network."))
         average.load_state_dict(self._part("average."))
         saved = optimiser.state_dict()
-        count = len(saved["param_groups"][0]["params"])
-        saved["state"] = {index: self._part(f"optimiser.{index}.") for index in range(count)}
+        saved["state"] = {index: self._part(f"optimiser.{index}.") for index in range(len(saved["param_groups"][0]["params"]))}
         optimiser.load_state_dict(saved)
-        # The learning rate is a function of the step alone: the scheduler is walked to it.
-        for _ in range(self.step):
-            decay.step()
         return self.step
 
 
-def save_state(folder: Path, stage: str, step: int, network: CVDM, average: AveragedModel, optimiser: Optimizer, decay: LRScheduler) -> None:
+def save_state(folder: Path, stage: str, step: int, network: CVDM, average: AveragedModel, optimiser: Optimizer) -> None:
     """Write the state of a training into a folder, replacing an older one."""
     tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
     tensors |= {f"average.{name}": tensor for name, tensor in average.state_dict().items()}

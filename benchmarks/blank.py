@@ -1,0 +1,43 @@
+"""Blank fields must come back blank: `python -m benchmarks.blank`."""
+
+import argparse
+
+import numpy as np
+
+from benchmarks.measure import Row, finish, print_rows
+from napari_cvdm.microscope import Camera
+from napari_cvdm.model.checkpoint import Checkpoint
+from napari_cvdm.model.zoo import load_model
+from napari_cvdm.request import ImageStack, RestoreRequest
+
+PHOTON_LEVELS = (0.0, 5.0, 50.0, 500.0)
+SEEDS = (0, 1)
+SIZE = 256
+FALSE_STRUCTURE_SIGMAS = 3.0
+
+
+def blank_field(photons: float, seed: int) -> np.ndarray:
+    """A flat background through a camera: counts."""
+    camera, rng = Camera(), np.random.default_rng(seed)
+    electrons = rng.poisson(np.full((SIZE, SIZE), photons)) + rng.normal(0, camera.read_noise_e, (SIZE, SIZE))
+    return np.round(electrons / camera.gain_e_per_count + camera.offset_counts).clip(0, 65535).astype(np.uint16)
+
+
+def false_structure(counts: np.ndarray, model: Checkpoint, samples: int) -> float:
+    """Share of output pixels that stand more than three deviations of the input's noise above the output's median."""
+    mean = finish(RestoreRequest(image=ImageStack(array=counts, axes="YX", pixel_um=0.0626), model=model.card.name, samples=samples), model).mean
+    return float(np.mean(mean - np.median(mean) > FALSE_STRUCTURE_SIGMAS * counts.std()))
+
+
+def measure(model: Checkpoint, samples: int = 4) -> list[Row]:
+    """One row for each light level, and the worst."""
+    shares = {level: max(false_structure(blank_field(level, seed), model, samples) for seed in SEEDS) for level in PHOTON_LEVELS}
+    rows = [Row(what=f"blank field, {level:g} photons: false structure area", value=f"{share:.3%}") for level, share in shares.items()]
+    worst = max(shares.values())
+    return [*rows, Row(what="blank fields: worst false structure area", value=f"{worst:.3%}", bar="< 0.1 %", met=worst < 1e-3)]
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="widefield-x2")
+    print_rows("Blank fields", measure(load_model(parser.parse_args().model)))

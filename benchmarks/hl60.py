@@ -1,0 +1,58 @@
+"""Phase of an HL60 cell, measured by others, from defocused planes made of it: `python -m benchmarks.hl60`."""
+
+import argparse
+
+import numpy as np
+import torch
+
+from benchmarks.measure import DATA, Row, finish, print_rows, rmse
+from napari_cvdm.microscope import Microscope
+from napari_cvdm.model.checkpoint import Checkpoint
+from napari_cvdm.model.zoo import load_model
+from napari_cvdm.physics.tie import axial_difference, solve_us_tie
+from napari_cvdm.request import ImageStack, RestoreRequest
+from napari_cvdm.simulate.phase import defocus_pair_of
+
+FRAMES = (0, 35, 70, 105)
+MICROSCOPE = Microscope(pixel_um=0.139, wavelength_um=0.647, medium_index=1.335)
+DEFOCUS_UM = (-1.0, 1.0)
+PHOTONS = 1e4
+REGULARISATIONS = 10.0 ** np.arange(-10, 0.1, 0.5)
+
+
+def measured_planes(phase: np.ndarray, seed: int) -> np.ndarray:
+    """Two noisy planes over background, (2, Y, X)."""
+    planes = defocus_pair_of(phase, np.zeros_like(phase), MICROSCOPE, DEFOCUS_UM)
+    return np.random.default_rng(seed).poisson(planes * PHOTONS) / PHOTONS
+
+
+def best_us_tie(planes: np.ndarray, phase: np.ndarray) -> float:
+    """RMSE [rad] of US-TIE at the regularisation that suits it best, chosen with the truth in hand."""
+    light = torch.from_numpy(planes)
+    derivative = axial_difference(light, DEFOCUS_UM)
+    return min(rmse(solve_us_tie(light.mean(dim=0), derivative, MICROSCOPE, r).numpy(), phase) for r in REGULARISATIONS)
+
+
+def measure(model: Checkpoint, samples: int = 16) -> list[Row]:
+    """One row for each frame, and their mean ratio."""
+    series = np.load(DATA / "qpi/phase_gt/hl60_qlsi_series/hl60_qlsi_140.npz")["phase"].astype(np.float64)
+    rows, ratios = [], []
+    for frame in FRAMES:
+        planes = measured_planes(series[frame], frame)
+        image = ImageStack(array=planes, axes="PYX", pixel_um=MICROSCOPE.pixel_um, source=f"HL60 frame {frame}")
+        request = RestoreRequest(
+            image=image, model=model.card.name, samples=samples, wavelength_um=MICROSCOPE.wavelength_um, medium_index=MICROSCOPE.medium_index, defocus_um=DEFOCUS_UM
+        )
+        ours, theirs = rmse(finish(request, model).mean, series[frame]), best_us_tie(planes, series[frame])
+        ratios.append(ours / theirs)
+        rows.append(Row(what=f"HL60 frame {frame}: RMSE, CVDM / best US-TIE [rad]", value=f"{ours:.4f} / {theirs:.4f} = {ratios[-1]:.2f}"))
+    mean = float(np.mean(ratios))
+    return [*rows, Row(what="HL60: mean ratio of the RMSE", value=f"{mean:.2f}", bar="<= 0.50", met=mean <= 0.5)]
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="phase-2shot")
+    parser.add_argument("--samples", type=int, default=16)
+    options = parser.parse_args()
+    print_rows("HL60, +-1 um, 1e4 photons", measure(load_model(options.model), options.samples))

@@ -1,0 +1,69 @@
+"""What the benchmarks share: a measured row, the data folder, one protocol for intensities."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+from skimage.metrics import peak_signal_noise_ratio
+
+from napari_cvdm.model.checkpoint import Checkpoint
+from napari_cvdm.request import RestoreRequest
+from napari_cvdm.restore import restore
+from napari_cvdm.result import Restoration
+
+DATA = Path(__file__).parents[1].parent / "shared" / "data"
+MATCHING_SIGMAS_PX = np.arange(0, 3.01, 0.1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One figure: what was measured, what the bar asks, whether it is met (None: there is no bar)."""
+
+    what: str
+    value: str
+    bar: str = ""
+    met: bool | None = None
+
+
+def finish(request: RestoreRequest, model: Checkpoint) -> Restoration:
+    """Drain a restoration."""
+    steps = restore(request, model)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def rmse(found: np.ndarray, truth: np.ndarray) -> float:
+    """Root mean square of the difference, with the mean of both removed (the piston of a phase)."""
+    difference = found - found.mean() - (truth - truth.mean())
+    return float(np.sqrt(np.mean(difference**2)))
+
+
+def affine_fit(found: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """gain * found + offset with the least squared difference to the truth."""
+    columns = np.stack([found.ravel(), np.ones(found.size)], axis=1)
+    coefficients, *_ = np.linalg.lstsq(columns, truth.ravel(), rcond=None)
+    return (columns @ coefficients).reshape(truth.shape)
+
+
+def fitted_psnr(found: np.ndarray, truth: np.ndarray) -> float:
+    """PSNR [dB] after an affine fit, for a truth scaled to 0..1."""
+    return float(peak_signal_noise_ratio(truth, affine_fit(found, truth), data_range=1.0))
+
+
+def matched_psnr(found: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
+    """The best `fitted_psnr` over Gaussian blurs of the result, and the blur's sigma [px]: resolution taken out."""
+    scores = [fitted_psnr(gaussian_filter(found, sigma), truth) for sigma in MATCHING_SIGMAS_PX]
+    best = int(np.argmax(scores))
+    return scores[best], float(MATCHING_SIGMAS_PX[best])
+
+
+def print_rows(title: str, rows: list[Row]) -> None:
+    """One line for each row."""
+    print(title)
+    for row in rows:
+        verdict = "" if row.met is None else ("  met" if row.met else "  MISSED")
+        print(f"  {row.what:<58} {row.value:>26}  {row.bar}{verdict}")

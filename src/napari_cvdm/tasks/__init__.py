@@ -1,0 +1,13 @@
+"""The jobs: how a measured image becomes what the networks see, once, on the whole image.
+
+Training and restoring call the same functions, so the network meets the same numbers in both. What must be global (the
+background, US-TIE, the intensity scale) is computed here; everything after this is local.
+"""
+
+from napari_cvdm.tasks.conditioned import Background, Conditioned, Task
+from napari_cvdm.tasks.phase import PhaseTwoShot
+from napari_cvdm.tasks.widefield import WidefieldX2
+
+TASKS: dict[str, Task] = {task.name: task for task in (PhaseTwoShot(), WidefieldX2())}
+
+__all__ = ["TASKS", "Background", "Conditioned", "PhaseTwoShot", "Task", "WidefieldX2"]

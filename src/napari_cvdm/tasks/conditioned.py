@@ -1,0 +1,76 @@
+"""What every job shares: a prepared frame, and where it can be trusted before anything was computed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from torch import Tensor
+
+from napari_cvdm.request import RequestError, RestoreRequest
+
+Background = Literal["auto", "none"] | np.ndarray
+
+BORDER_PX = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Conditioned:
+    """One frame, ready for the networks.
+
+    Parameters
+    ----------
+    channels : Tensor of shape (C, Y, X), float32
+        The condition.
+    baseline : Tensor of shape (uY, uX), float32
+        The physical estimate of the target, in network units.
+    gain : float
+        Output units for one network unit.
+    valid : ndarray of shape (Y, X), bool
+        False in the border band and where the camera says nothing (saturated, dark).
+    estimated : mapping
+        What was estimated from the frame.
+    """
+
+    channels: Tensor = field(repr=False)
+    baseline: Tensor = field(repr=False)
+    gain: float
+    valid: np.ndarray = field(repr=False)
+    estimated: Mapping[str, Any]
+
+
+class Task(Protocol):
+    """One job: what it takes, and how a frame is prepared."""
+
+    name: str
+    title: str
+    inputs: str
+    planes: int
+    upsampling: int
+    channels: tuple[str, ...]
+    unit: str
+    needed_optics: tuple[str, ...]
+
+    def from_request(self, frame: np.ndarray, request: RestoreRequest) -> Conditioned:
+        """Prepare one frame of shape (P, Y, X) with the optics of a request."""
+
+
+def interior(shape: tuple[int, int], border: int) -> np.ndarray:
+    """True but for a border band of `border` pixels, bool of shape (Y, X)."""
+    mask = np.zeros(shape, dtype=bool)
+    mask[border : shape[0] - border, border : shape[1] - border] = True
+    return mask
+
+
+def saturated(frame: np.ndarray) -> np.ndarray:
+    """Pixels at the top of an integer camera's range in any plane: (P, Y, X) -> bool (Y, X)."""
+    if frame.dtype.kind not in "ui":
+        return np.zeros(frame.shape[1:], dtype=bool)
+    return (frame >= np.iinfo(frame.dtype).max).any(axis=0)
+
+
+def fitting(background: np.ndarray, planes: np.ndarray) -> np.ndarray:
+    """A background image as float64; RequestError unless it has the shape of all planes (P, Y, X) or of one (Y, X)."""
+    if background.shape not in (planes.shape, planes.shape[1:]):
+        raise RequestError(f"the background image has shape {background.shape}; it must be {planes.shape[1:]}, like the image.")
+    return background.astype(np.float64)

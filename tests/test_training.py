@@ -1,0 +1,134 @@
+"""Training: pure data, losses that fall, a resumed run that ends where the uninterrupted one does."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from napari_cvdm.model.checkpoint import load_checkpoint
+from napari_cvdm.model.cvdm import CVDM
+from napari_cvdm.request import RequestError, TrainRequest
+from napari_cvdm.simulate.phase import PhaseRanges, simulate_phase
+from napari_cvdm.simulate.widefield import WidefieldRanges
+from napari_cvdm.training.loop import diffusion_stage, diffusion_terms, train
+from napari_cvdm.training.pairs import FieldPool, field_source
+from napari_cvdm.training.recipe import read_recipe
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+SMALL_FIELD = PhaseRanges(field_px=(64, 64))
+
+
+@pytest.fixture(scope="module")
+def smoke_run(tmp_path_factory):
+    """The smoke recipe, trained once."""
+    out = tmp_path_factory.mktemp("smoke")
+    return out, list(train(TrainRequest(recipe=str(RECIPES / "smoke.toml"), out=str(out), device="cpu")))
+
+
+def test_training_lowers_both_losses(smoke_run):
+    _, lines = smoke_run
+    mean, diffusion = ([line for line in lines if line.stage == stage] for stage in ("mean", "diffusion"))
+    assert mean[-1].terms["mean"] < 0.9 * mean[-1].terms["baseline"]
+    assert diffusion[-1].terms["network"] < diffusion[0].terms["network"]
+    assert [line.step for line in mean] == [20, 40, 60, 80]
+
+
+def test_training_leaves_a_checkpoint_that_loads_and_a_log(smoke_run):
+    out, lines = smoke_run
+    model = load_checkpoint(out)
+    assert model.card.name == "smoke"
+    assert model.card.training["recipe"] == "smoke.toml"
+    assert model.card.optics["na"] == (1.1, 1.49)
+    assert float(model.network.residual_scale) > 0
+    rows = list(csv.DictReader((out / "log.csv").read_text().splitlines()))
+    assert len(rows) == len(lines)
+    assert float(rows[-1]["network"]) == pytest.approx(lines[-1].terms["network"], rel=1e-4)
+
+
+@pytest.mark.parametrize("stop_after", [3, 6])
+def test_a_resumed_run_ends_with_the_same_weights(smoke_run, tmp_path, stop_after):
+    """Stopped in the first stage (after 3 log lines) or in the second (after 6), then resumed."""
+    request = TrainRequest(recipe=str(RECIPES / "smoke.toml"), out=str(tmp_path), device="cpu")
+    steps = train(request)
+    for _ in range(stop_after):
+        next(steps)
+    steps.close()
+    list(train(replace(request, resume=True)))
+    whole, resumed = (load_checkpoint(folder).network.state_dict() for folder in (smoke_run[0], tmp_path))
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, resumed[name]), name
+
+
+def test_resuming_nothing_is_refused(tmp_path):
+    with pytest.raises(RequestError, match="resume"):
+        list(train(TrainRequest(recipe=str(RECIPES / "smoke.toml"), out=str(tmp_path), resume=True, device="cpu")))
+
+
+@pytest.mark.parametrize("ranges", [SMALL_FIELD, WidefieldRanges(field_px=48)])
+def test_data_are_a_pure_function_of_seed_and_step(ranges):
+    late = FieldPool(field_source(ranges, 7), 4, 0.5, 7).batch(9, 3, 32)
+    walked = FieldPool(field_source(ranges, 7), 4, 0.5, 7)
+    for step in range(10):
+        batch = walked.batch(step, 3, 32)
+    for name in ("channels", "baseline", "truth", "weight"):
+        assert torch.equal(getattr(batch, name), getattr(late, name)), name
+
+
+def test_a_patch_and_its_truth_are_turned_together():
+    """The truth of a super-resolution patch, binned, follows the image wherever it was cut, turned or mirrored."""
+    pool = FieldPool(field_source(WidefieldRanges(field_px=64, photons=(3000, 3000), background=(0.01, 0.01), haze=(0, 0)), 1), 6, 0, 1)
+    batch = pool.batch(0, 12, 48)
+    binned = torch.nn.functional.avg_pool2d(batch.truth, 2)
+    for image, truth in zip(batch.channels[:, 0], binned[:, 0], strict=True):
+        if truth.std() > 0.05:
+            assert np.corrcoef(image.ravel(), truth.ravel())[0, 1] > 0.6
+
+
+def test_blank_fields_are_among_the_data():
+    flat = [not simulate_phase(seed, PhaseRanges(field_px=(32, 32))).phase.any() for seed in range(120)]
+    assert 0.01 < np.mean(flat) < 0.2
+
+
+def test_denoiser_and_schedule_learn_from_their_own_losses():
+    """Without `joint`, the denoiser's gradient does not know the schedule's losses, and the schedule's not the denoiser's."""
+    recipe = read_recipe(RECIPES / "smoke.toml")
+    torch.manual_seed(0)
+    network = CVDM(recipe.network)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, 0, 0.1)
+    batch = FieldPool(field_source(WidefieldRanges(field_px=32), 0), 2, 0, 0).batch(0, 2, 32)
+    diffusion_stage(network, recipe).backward(batch, 0)
+    weight, clock = network.denoiser.entry.weight, network.clock.weights
+    got = weight.grad.clone(), clock.grad.clone()
+    terms = diffusion_terms(network, batch, recipe, 0)
+    (denoiser,) = torch.autograd.grad(terms.network, weight, retain_graph=True)
+    (schedule,) = torch.autograd.grad(terms.schedule, clock)
+    torch.testing.assert_close(got[0], denoiser)
+    torch.testing.assert_close(got[1], schedule)
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_recipe_can_be_read(path):
+    recipe = read_recipe(path)
+    assert recipe.plan.patch_px % (recipe.network.alignment * recipe.network.condition_fold) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("task = 'phase-4shot'", "phase-2shot"),
+        ("task = 'phase-2shot'\n[plan]\nstepps = 3", "stepps"),
+        ("task = 'phase-2shot'\n[simulation]\nphotonz = [1, 2]", "photonz"),
+        ("task = 'phase-2shot'\n[network]\nprediction = 'x'", "prediction"),
+        ("task = ", "cannot be read"),
+        ("task = 'phase-2shot'", "mean_steps"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_with_words(tmp_path, text, words):
+    path = tmp_path / "wrong.toml"
+    path.write_text(text)
+    with pytest.raises((RequestError, ValueError), match=words):
+        read_recipe(path)

@@ -4,7 +4,7 @@ import argparse
 
 import numpy as np
 import tifffile
-from scipy.ndimage import zoom
+from scipy.ndimage import shift, zoom
 
 from benchmarks.measure import DATA, Row, finish, fitted_psnr, matched_psnr, print_rows
 from napari_cvdm.model.checkpoint import Checkpoint
@@ -12,6 +12,7 @@ from napari_cvdm.model.zoo import load_model
 from napari_cvdm.request import ImageStack, RestoreRequest
 
 FIELDS = (1, 2, 3)
+GRID_SHIFT_PX = -0.5  # this SIM reconstruction puts its pixel 2i on widefield pixel i; napari and we centre both grids
 ASSUMED_PIXEL_UM = 0.0626  # not recorded with the data; only the warning about trained ranges uses it
 
 
@@ -21,23 +22,40 @@ def scaled_truth(image: np.ndarray) -> np.ndarray:
     return ((image - low) / (high - low)).clip(0, 1)
 
 
+def on_its_grid(image: np.ndarray) -> np.ndarray:
+    """An image on centred grids, moved onto the SIM reconstruction's grid."""
+    return shift(image, GRID_SHIFT_PX, order=3, mode="nearest")
+
+
+def gains(floor: np.ndarray, mean: np.ndarray, truth: np.ndarray) -> tuple[float, float, float, float]:
+    """PSNR [dB] of the floor, of the mean and of the mean at matched resolution, and the blur [px] that matches."""
+    matched, sigma = matched_psnr(mean, truth)
+    return fitted_psnr(floor, truth), fitted_psnr(mean, truth), matched, sigma
+
+
 def measure(model: Checkpoint, samples: int = 16) -> list[Row]:
-    """PSNR of cubic upsampling and of the posterior mean, as it is and at matched resolution, for each field."""
-    rows, gains = [], []
+    """Cubic upsampling and the posterior mean against SIM, on the grids as they come and on the SIM's own grid."""
+    rows, as_they_come, registered = [], [], []
     for number in FIELDS:
-        widefield = tifffile.imread(DATA / f"sr/tsim_er/ER_{number}_wf_t1.tif")
+        widefield = tifffile.imread(DATA / f"sr/tsim_er/ER_{number}_wf_t1.tif").astype(np.float64)
         truth = scaled_truth(tifffile.imread(DATA / f"sr/tsim_er/ER_{number}_gt_sim.tif").astype(np.float64))
         request = RestoreRequest(image=ImageStack(array=widefield, axes="YX", pixel_um=ASSUMED_PIXEL_UM), model=model.card.name, samples=samples)
         mean = finish(request, model).mean.astype(np.float64)
-        floor = fitted_psnr(zoom(widefield.astype(np.float64), 2, order=3, grid_mode=True, mode="nearest"), truth)
-        plain, (matched, sigma) = fitted_psnr(mean, truth), matched_psnr(mean, truth)
-        gains.append((plain - floor, matched - floor))
-        rows.append(Row(what=f"T-SIM ER {number}: cubic, mean, mean at matched resolution [dB]", value=f"{floor:.2f}, {plain:.2f}, {matched:.2f} (sigma {sigma:.1f} px)"))
-    plain, matched = np.mean(gains, axis=0)
+        cubic = zoom(widefield, 2, order=3, grid_mode=True, mode="nearest")
+        as_they_come.append(gains(cubic, mean, truth))
+        registered.append(gains(on_its_grid(cubic), on_its_grid(mean), truth))
+        for name, found in (("as they come", as_they_come[-1]), ("registered", registered[-1])):
+            value = f"{found[0]:.2f}, {found[1]:.2f}, {found[2]:.2f} (sigma {found[3]:.1f} px)"
+            rows.append(Row(what=f"T-SIM ER {number}, grids {name}: cubic, mean, mean at matched resolution [dB]", value=value))
+    return [*rows, *summary("as they come", as_they_come), *summary("registered", registered)]
+
+
+def summary(name: str, found: list[tuple[float, float, float, float]]) -> list[Row]:
+    """Mean gains over the floor."""
+    floor, plain, matched, _ = np.mean(found, axis=0)
     return [
-        *rows,
-        Row(what="T-SIM ER: mean gain over cubic, as it is [dB]", value=f"{plain:+.2f}"),
-        Row(what="T-SIM ER: mean gain over cubic, matched resolution [dB]", value=f"{matched:+.2f}", bar=">= +2.5", met=bool(matched >= 2.5)),
+        Row(what=f"T-SIM ER, grids {name}: mean gain over cubic [dB]", value=f"{plain - floor:+.2f}"),
+        Row(what=f"T-SIM ER, grids {name}: mean gain at matched resolution [dB]", value=f"{matched - floor:+.2f}", bar=">= +2.5", met=bool(matched - floor >= 2.5)),
     ]
 
 

@@ -10,7 +10,8 @@ import torch
 
 from napari_cvdm.model.checkpoint import load_checkpoint
 from napari_cvdm.model.cvdm import CVDM
-from napari_cvdm.request import RequestError, TrainRequest
+from napari_cvdm.request import ImageStack, RequestError, RestoreRequest, TrainRequest
+from napari_cvdm.restore import restore
 from napari_cvdm.simulate.phase import PhaseRanges, simulate_phase
 from napari_cvdm.simulate.widefield import WidefieldRanges
 from napari_cvdm.training.loop import diffusion_stage, diffusion_terms, train
@@ -132,3 +133,20 @@ def test_a_wrong_recipe_is_refused_with_words(tmp_path, text, words):
     path.write_text(text)
     with pytest.raises((RequestError, ValueError), match=words):
         read_recipe(path)
+
+
+def test_the_published_choices_train_and_sample(tmp_path):
+    """eps-prediction, the image itself as target, one joint loss, ancestral sampling: the paper's preset in small."""
+    text = (RECIPES / "paper.toml").read_text().replace("[32, 64, 96]", "[8, 16]").replace("[1, 2, 3]", "[1, 1]").replace("16000", "6")
+    text = text.replace("[144, 256]", "[64, 64]").replace("patch_px = 144", "patch_px = 32\npool_fields = 4\nlog_every = 3")
+    (tmp_path / "paper.toml").write_text(text)
+    lines = list(train(TrainRequest(recipe=str(tmp_path / "paper.toml"), out=str(tmp_path / "out"), device="cpu")))
+    model = load_checkpoint(tmp_path / "out")
+    assert {line.stage for line in lines} == {"diffusion"}
+    assert model.network.mean is None
+    assert model.card.network["prediction"] == "eps"
+    pair = simulate_phase(3, SMALL_FIELD)
+    image = ImageStack(array=pair.planes, axes="PYX", pixel_um=pair.microscope.pixel_um)
+    optics = {"wavelength_um": pair.microscope.wavelength_um, "medium_index": pair.microscope.medium_index, "defocus_um": pair.defocus_um}
+    steps = list(restore(RestoreRequest(image=image, model="paper", samples=1, steps=4, sampler="ancestral", device="cpu", **optics), model))
+    assert steps[-1].done == 4

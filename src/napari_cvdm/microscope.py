@@ -56,6 +56,27 @@ class Microscope:
             _check_range("na", self.na, (0.01, self.medium_index), "NA cannot exceed the refractive index: raise medium_index (oil 1.518) or lower na.")
 
 
+def check_optics(*, pixel_um: float | None, wavelength_um: float | None, medium_index: float | None, na: float | None) -> None:
+    """Check those optics that are known; each may be None.
+
+    Parameters
+    ----------
+    pixel_um, wavelength_um, medium_index, na : float, optional
+        As in `Microscope`. Without an index, NA may be as large as any index.
+
+    Raises
+    ------
+    OpticsError
+        A value outside its range, or NA above the refractive index.
+    """
+    Microscope(
+        pixel_um=0.1 if pixel_um is None else pixel_um,
+        wavelength_um=0.5 if wavelength_um is None else wavelength_um,
+        medium_index=INDEX_RANGE[1] if medium_index is None else medium_index,
+        na=na,
+    )
+
+
 def defocus_pair(values: tuple[float, ...] | list[float]) -> tuple[float, float]:
     """Two signed plane positions [um], checked.
 

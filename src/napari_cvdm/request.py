@@ -5,12 +5,12 @@ The names of the fields are the names of the command-line options, of the fields
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 import numpy as np
 
-from napari_cvdm.microscope import OpticsError, defocus_pair
+from napari_cvdm.microscope import OpticsError, check_optics, defocus_pair
 
 SAMPLERS = ("sde-2m", "ode-2m", "ddim", "ancestral")
 Sampler = Literal["sde-2m", "ode-2m", "ddim", "ancestral"]
@@ -132,6 +132,14 @@ class RestoreRequest:
             raise RequestError(f"background is {self.background!r}; allowed are auto, none or an image.")
         if self.defocus_um is not None:
             defocus_pair(self.defocus_um)
+        check_optics(**{name: self.known_optics(name) for name in ("pixel_um", "wavelength_um", "medium_index", "na")})
+
+    def known_optics(self, name: str) -> float | None:
+        """The optics value `name`, from the request or else from the image; None when neither says it."""
+        given = getattr(self, name)
+        if given is None:
+            given = self.image.pixel_um if name == "pixel_um" else self.image.metadata.get(name)
+        return None if given is None else float(given)
 
     def optics_value(self, name: str) -> float:
         """The optics value `name`, from the request or else from the image.
@@ -141,13 +149,45 @@ class RestoreRequest:
         OpticsError
             Neither says it; the message names the option to give.
         """
-        given = getattr(self, name)
-        if given is None:
-            given = self.image.pixel_um if name == "pixel_um" else self.image.metadata.get(name)
+        given = self.known_optics(name)
         if given is None:
             option = "--" + name.replace("_", "-")
             raise OpticsError(f"{name} is not known: {self.image.source} does not say it. Give it with {option}.")
-        return float(given)
+        return given
+
+
+def restore_command(request: RestoreRequest, paths: Mapping[str, str], out: str) -> list[str]:
+    """The command that carries a request out.
+
+    Parameters
+    ----------
+    request : RestoreRequest
+    paths : mapping of str to str
+        Files by option: ``image``, and ``image2`` and ``background`` where there are such.
+    out : str
+        Folder for the results.
+
+    Returns
+    -------
+    list of str
+        Words for ``shlex.join``; options at their default are left out.
+    """
+    words = ["napari-cvdm", "restore", *(paths[role] for role in ("image", "image2") if role in paths)]
+    for entry in fields(request):
+        value = getattr(request, entry.name)
+        value = paths[entry.name] if isinstance(value, np.ndarray) else value
+        if entry.name != "image" and value != entry.default:
+            words += ["--" + entry.name.replace("_", "-"), *_words(value)]
+    return [*words, "--out", out]
+
+
+def _words(value: object) -> list[str]:
+    if isinstance(value, bool):
+        return []
+    if isinstance(value, tuple):
+        return [word for part in value for word in _words(part)]
+    # Never an exponent: -1e-05 would be taken for an option.
+    return [np.format_float_positional(value, trim="-") if isinstance(value, float) else str(value)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

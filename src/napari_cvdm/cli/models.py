@@ -1,0 +1,53 @@
+"""``napari-cvdm models``: what ships, what each model is for, and where it stops."""
+
+import json
+import textwrap
+from argparse import Namespace
+from dataclasses import asdict
+
+from napari_cvdm.model.checkpoint import WEIGHTS, ModelCard
+from napari_cvdm.model.zoo import model_folder, shipped_models
+
+WIDTH = 110
+INDENT = 14
+
+
+def run(arguments: Namespace) -> None:
+    """Carry out ``napari-cvdm models``: print every card, in short or (``--json``) in full."""
+    found = [(name, card, (model_folder(name) / WEIGHTS).stat().st_size) for name, card in shipped_models()]
+    if arguments.json:
+        print(json.dumps({name: {**asdict(card), "bytes": size} for name, card, size in found}, indent=2, ensure_ascii=False))
+    else:
+        print("\n\n".join(description(*entry) for entry in found) or "No model came with this installation; make one with napari-cvdm train.")
+
+
+def description(name: str, card: ModelCard, size: int) -> str:
+    """A card as text.
+
+    Parameters
+    ----------
+    name : str
+        What ``--model`` takes.
+    card : ModelCard
+    size : int
+        Of the weights [bytes].
+
+    Returns
+    -------
+    str
+        A headline and one paragraph for each of task, size, optics, resolution, licence and limits.
+    """
+    optics = [f"{key} {low:g} to {high:g}" for key, (low, high) in card.optics.items()]
+    entries = {
+        "task": f"{card.inputs} -> {card.unit}",
+        "size": f"{size / 1e6:.1f} MB",
+        "optics": ", ".join(optics) or "any",
+        "resolution": card.resolution,
+        "licence": card.licence,
+        "limits": " ".join(card.limits) or "none stated",
+    }
+    return "\n".join([f"{name}: {card.title}", *(_paragraph(label, text) for label, text in entries.items())])
+
+
+def _paragraph(label: str, text: str) -> str:
+    return textwrap.fill(text, WIDTH, initial_indent=f"  {label}".ljust(INDENT), subsequent_indent=" " * INDENT)

@@ -1,0 +1,127 @@
+"""Every command and every option, and nothing heavy.
+
+An option that is left out is left out of the parsed arguments, too, so that the defaults stand in one place: `RestoreRequest`.
+"""
+
+import argparse
+from typing import NoReturn
+
+from napari_cvdm import __version__
+
+SAMPLERS = ("sde-2m", "ode-2m", "ddim", "ancestral")
+_DEVICE_HELP = "auto, cpu, cuda:0 or mps (default auto: the best there is)"
+
+
+class UsageError(ValueError):
+    """Arguments that do not make a command."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that raises its complaint, as one line, instead of printing the usage and leaving the program."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UsageError with the advice to look at the help."""
+        raise UsageError(f"{message.rstrip('.')}. Try {self.prog} --help.")
+
+
+def number(text: str) -> float:
+    """A real number, or the complaint that argparse reports."""
+    try:
+        return float(text)
+    except ValueError:
+        advice = f"write {text.replace(',', '.')} with a decimal point" if "," in text else "give a number such as 0.65"
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number; {advice}") from None
+
+
+def whole(text: str) -> int:
+    """A whole number, or the complaint that argparse reports."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number; give one such as 8") from None
+
+
+def build_parser() -> Parser:
+    """The parser of the whole program.
+
+    Returns
+    -------
+    Parser
+        Its arguments carry `command`: restore, models, demo, train or simulate.
+    """
+    parser = Parser(
+        prog="napari-cvdm",
+        description="Super-resolved images and quantitative phase maps, each with how far it can be trusted.",
+        epilog="Exit status: 0 done; 2 bad input, said in one line; 130 interrupted. With 2 and 130 no result is left behind.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_restore(_command(commands, "restore", "reconstruct an image, with its posterior spread"))
+    models = _command(commands, "models", "list the models that ship with this program")
+    models.add_argument("--json", action="store_true", default=False, help="every card in full, as JSON")
+    demo = _command(commands, "demo", "restore two sample images with the shipped models, and draw the results")
+    _add_result_folder(demo)
+    demo.add_argument("--samples", type=whole, default=16, metavar="N", help="posterior samples (default 16)")
+    _add_train(_command(commands, "train", "train the model of a recipe"))
+    _add_simulate(_command(commands, "simulate", "make pairs of simulated images and their truth"))
+    return parser
+
+
+def _command(commands: "argparse._SubParsersAction[Parser]", name: str, purpose: str) -> Parser:
+    description = purpose[0].upper() + purpose[1:] + "."
+    return commands.add_parser(name, help=purpose, description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+
+
+def _add_result_folder(parser: Parser) -> None:
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder to make for the results")
+    parser.add_argument("--overwrite", action="store_true", default=False, help="replace an older result in DIR, once the new one is complete")
+
+
+def _add_restore(parser: Parser) -> None:
+    parser.add_argument("image", metavar="IMAGE", help="TIFF, OME-TIFF, ImageJ TIFF, MRC or NPY; T, Z and C axes are looped over")
+    parser.add_argument("image2", metavar="IMAGE2", nargs="?", default=None, help="the second plane, where IMAGE is not a stack of two")
+    parser.add_argument("--model", required=True, metavar="NAME_OR_PATH", help="a shipped model (see napari-cvdm models) or a checkpoint folder")
+    _add_result_folder(parser)
+    _add_sampling(parser.add_argument_group("sampling"))
+    _add_optics(parser.add_argument_group("optics", "Taken from the file where it states them; in micrometres."))
+    extra = parser.add_argument_group("further results")
+    extra.add_argument("--schedule-points", type=whole, metavar="K", help="also write gamma.ome.tif and beta.ome.tif at K times (default 0)")
+    extra.add_argument("--keep-samples", action="store_true", help="also write every posterior sample to samples.ome.tif")
+
+
+def _add_sampling(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument("--samples", type=whole, metavar="N", help="posterior samples (default 8)")
+    group.add_argument("--steps", type=whole, metavar="N", help="network evaluations for each sample (default 10)")
+    group.add_argument("--seed", type=whole, metavar="N", help="chooses the noise; the same seed gives the same result (default 0)")
+    group.add_argument("--sampler", choices=SAMPLERS, help="solver of the reverse process: %(choices)s (default sde-2m)", metavar="NAME")
+    group.add_argument("--device", help=_DEVICE_HELP)
+    group.add_argument("--tile", type=whole, metavar="PX", help="side of a tile; changes memory and time, not the result (default 512)")
+
+
+def _add_optics(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument("--pixel-um", type=number, metavar="P", help="pixel size in the sample")
+    group.add_argument("--wavelength-um", type=number, metavar="L", help="vacuum wavelength: illumination for phase, emission for fluorescence")
+    group.add_argument("--defocus-um", type=number, nargs=2, metavar=("Z1", "Z2"), help="positions of the two planes, + toward the objective: -1 1")
+    group.add_argument("--medium-index", type=number, metavar="N", help="refractive index of the medium: air 1.0, water 1.333, oil 1.518")
+    group.add_argument("--na", type=number, metavar="NA", help="numerical aperture of the objective, at most the index")
+    group.add_argument(
+        "--background",
+        metavar="auto|none|FILE",
+        help="blank-field (dark) level: auto estimates it, none says that it is divided out (zero) already, FILE is an image of it (default auto)",
+    )
+
+
+def _add_train(parser: Parser) -> None:
+    parser.add_argument("recipe", metavar="RECIPE", help="a TOML file, see the folder recipes/")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for checkpoint, log and card")
+    parser.add_argument("--resume", action="store_true", default=False, help="continue the training that DIR holds")
+    parser.add_argument("--device", help=_DEVICE_HELP)
+
+
+def _add_simulate(parser: Parser) -> None:
+    parser.add_argument("kind", choices=("phase", "widefield"), metavar="phase|widefield", help="two defocused planes, or one fluorescence image")
+    _add_result_folder(parser)
+    parser.add_argument("--count", type=whole, default=1, metavar="N", help="pairs to make (default 1)")
+    parser.add_argument("--seed", type=whole, default=0, metavar="N", help="seed of the first pair, one more for each next (default 0)")
+    parser.add_argument("--recipe", default=None, metavar="FILE", help="take the ranges of optics and noise from this recipe")

@@ -1,0 +1,78 @@
+"""Progress with time left, on stderr: a bar on a terminal, a line now and then in a log."""
+
+import sys
+from collections.abc import Generator
+from contextlib import closing
+from typing import Any, TextIO, TypeVar
+
+from tqdm import tqdm
+
+from napari_cvdm.result import Progress
+
+Result = TypeVar("Result")
+LOG_INTERVAL_S = 10.0
+
+
+class Lines:
+    """A stream that turns a bar, which is redrawn in its place, into lines of a log."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        """Write a line, unless there is nothing but white space (which clears a bar)."""
+        if line := text.strip():
+            self._stream.write(line + "\n")
+
+    def flush(self) -> None:
+        """Flush the stream."""
+        self._stream.flush()
+
+
+def bar(title: str, total: int | None = None, initial: int = 0) -> Any:
+    """A progress bar that is gone when it is closed.
+
+    Parameters
+    ----------
+    title : str
+        What is being done.
+    total : int, optional
+        Steps planned, when known already.
+    initial : int
+        Steps that were done before.
+
+    Returns
+    -------
+    tqdm
+        Where stderr is no terminal, it writes nothing in the first ten seconds and no oftener than every ten.
+    """
+    if sys.stderr.isatty():
+        return tqdm(desc=title, total=total, initial=initial, file=sys.stderr, leave=False, dynamic_ncols=True)
+    pace = {"mininterval": LOG_INTERVAL_S, "maxinterval": LOG_INTERVAL_S, "delay": LOG_INTERVAL_S}
+    return tqdm(desc=title, total=total, initial=initial, file=Lines(sys.stderr), leave=False, ascii=True, **pace)
+
+
+def with_bar(work: Generator[Progress, None, Result], title: str) -> Result:
+    """Carry long work out under a bar.
+
+    Parameters
+    ----------
+    work : generator of Progress
+        Closed when this is left, by an interruption, too.
+    title : str
+        What is being done.
+
+    Returns
+    -------
+    object
+        What the work returns.
+    """
+    with closing(work), bar(title) as shown:
+        while True:
+            try:
+                progress = next(work)
+            except StopIteration as end:
+                return end.value
+            shown.total = progress.total
+            shown.set_postfix_str(progress.stage, refresh=False)
+            shown.update(progress.done - shown.n)

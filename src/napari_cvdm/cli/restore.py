@@ -1,0 +1,188 @@
+"""``napari-cvdm restore``: image files in, a folder with the reconstruction and its provenance out."""
+
+import hashlib
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_cvdm.cli.progress import with_bar
+from napari_cvdm.cli.results import PROVENANCE, write_images, write_provenance
+from napari_cvdm.device import pick_device
+from napari_cvdm.image_files import check_pixels, combine_planes, output_folder, read_image
+from napari_cvdm.model.checkpoint import ModelCard
+from napari_cvdm.model.zoo import load_model
+from napari_cvdm.request import ImageStack, RequestError, RestoreRequest
+from napari_cvdm.restore import restore
+from napari_cvdm.result import Restoration
+from napari_cvdm.tasks import TASKS
+
+Locate = Callable[[str], Path]
+_OME_AXES = "TZC"
+
+
+def run(arguments: Namespace) -> None:
+    """Carry out ``napari-cvdm restore``.
+
+    Parameters
+    ----------
+    arguments : Namespace
+        Of `napari_cvdm.cli.options.build_parser`.
+
+    Raises
+    ------
+    ValueError, OSError
+        Bad input, in words; the output folder is not made then.
+    """
+    check_inputs_stay(arguments)
+    with output_folder(arguments.out, arguments.overwrite) as folder:
+        restoration, names = restore_into(folder, arguments)
+    print(f"{arguments.out}: {', '.join([*names, PROVENANCE])}")
+    for warning in restoration.provenance.warnings:
+        print(f"napari-cvdm: warning: {warning}", file=sys.stderr)
+
+
+def check_inputs_stay(arguments: Namespace) -> None:
+    """RequestError where the folder that is to be replaced holds a file that is read."""
+    out = Path(arguments.out).resolve()
+    for path in files_of(arguments).values():
+        if arguments.overwrite and out in Path(path).resolve().parents:
+            raise RequestError(f"{path} lies in {arguments.out}, which --overwrite would replace; choose another folder with --out.")
+
+
+def restore_into(folder: Path, arguments: Namespace, locate: Locate = Path) -> tuple[Restoration, list[str]]:
+    """Restore the image that the arguments name, and write everything into a folder.
+
+    Parameters
+    ----------
+    folder : Path
+        An existing folder.
+    arguments : Namespace
+    locate : callable
+        Where a file with the name that the arguments give lies now.
+
+    Returns
+    -------
+    restoration : Restoration
+    names : list of str
+        Of the image files.
+    """
+    clock = Stopwatch()
+    model = load_model(arguments.model)
+    clock.lap("load_model")
+    request = request_of(arguments, model.card, locate)
+    inputs = {role: {"path": path, "file_sha256": file_sha256(locate(path))} for role, path in files_of(arguments).items()}
+    clock.lap("read")
+    restoration = with_bar(restore(request, model), "restoring")
+    clock.lap("restore")
+    names = write_images(folder, restoration)
+    clock.lap("write")
+    write_provenance(folder, restoration, settings_of(arguments), inputs, clock.laps, str(pick_device(request.device)))
+    return restoration, names
+
+
+class Stopwatch:
+    """Seconds by stage, and in total."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {"total": 0.0}
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        """End a stage."""
+        now = time.perf_counter()
+        self.laps[stage] = now - self._last
+        self.laps["total"] += self.laps[stage]
+        self._last = now
+
+
+def file_sha256(path: Path) -> str:
+    """Fingerprint of a file's bytes, 64 hexadecimal digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def files_of(arguments: Namespace) -> dict[str, str]:
+    """The files that the arguments name, by option: image, image2, background."""
+    named = {"image": arguments.image, "image2": arguments.image2, "background": getattr(arguments, "background", "auto")}
+    return {role: path for role, path in named.items() if path is not None and (role != "background" or path not in ("auto", "none"))}
+
+
+def settings_of(arguments: Namespace) -> dict[str, Any]:
+    """Every option that was given, by its name; the restoration knows the others."""
+    return {name: value for name, value in vars(arguments).items() if name not in ("command", "pixel_um", "wavelength_um", "medium_index", "na", "defocus_um")}
+
+
+def request_of(arguments: Namespace, card: ModelCard, locate: Locate = Path) -> RestoreRequest:
+    """Read the files that the arguments name, and make the request.
+
+    Parameters
+    ----------
+    arguments : Namespace
+    card : ModelCard
+        Says how many planes the model takes.
+    locate : callable
+        Where a file with the name that the arguments give lies now.
+
+    Returns
+    -------
+    RestoreRequest
+
+    Raises
+    ------
+    RequestError, OpticsError, ImageFileError
+        What is wrong with the files or the options.
+    """
+    paths = files_of(arguments)
+    stacks = [read_image(locate(paths[role])) for role in ("image", "image2") if role in paths]
+    image = with_planes(stacks, card)
+    check_pixels(image)
+    options = {entry.name: getattr(arguments, entry.name) for entry in fields(RestoreRequest) if hasattr(arguments, entry.name)}
+    options["background"] = read_background(locate(paths["background"])) if "background" in paths else options.get("background", "auto")
+    if "defocus_um" in options:
+        options["defocus_um"] = tuple(options["defocus_um"])
+    request = RestoreRequest(**{**options, "image": image})
+    request.optics_value("pixel_um")
+    check_axes(request)
+    return request
+
+
+def with_planes(stacks: Sequence[ImageStack], card: ModelCard) -> ImageStack:
+    """One image with as many planes as the model takes, its unnamed axis under a name that image files have.
+
+    Raises
+    ------
+    RequestError, ImageFileError
+        Too many or too few planes, or planes that do not fit together.
+    """
+    if TASKS[card.task].planes == 2:
+        image = combine_planes(*stacks)
+    elif len(stacks) == 1:
+        image = stacks[0]
+    else:
+        both = " and ".join(stack.source for stack in stacks)
+        raise RequestError(f"two images were given ({both}); {card.name} takes {TASKS[card.task].inputs}. Leave one out.")
+    free = next((letter for letter in _OME_AXES if letter not in image.axes), "S")
+    return replace(image, axes=image.axes.replace("S", free))
+
+
+def read_background(path: Path) -> np.ndarray:
+    """The blank-field (dark-field) image of a file, shape (Y, X) or (2, Y, X); RequestError where it is not finite."""
+    background = read_image(path).array
+    if not np.isfinite(background).all():
+        raise RequestError(f"the background {path} has NaN or infinite pixels; give a blank-field image without, or --background auto.")
+    return background
+
+
+def check_axes(request: RestoreRequest) -> None:
+    """RequestError where an image file cannot hold what is asked for: it has T, Z, C and one more axis."""
+    frames = [letter for letter in request.image.axes if letter not in "PYX"]
+    if len(frames) > len(_OME_AXES) and (request.keep_samples or request.schedule_points):
+        raise RequestError(
+            f"{request.image.source}: axes {request.image.axes} leave no room for samples or schedule points; give fewer axes, or neither of the two options."
+        )

@@ -1,0 +1,115 @@
+"""A restoration as files: OME-TIFF images and ``provenance.json``."""
+
+import json
+import platform
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_cvdm.image_files import write_image
+from napari_cvdm.result import Restoration
+
+PROVENANCE = "provenance.json"
+NO_UNIT = "dimensionless"
+
+
+def images_of(restoration: Restoration) -> Iterator[tuple[str, np.ndarray, str, str]]:
+    """Name, pixels, axes and unit of everything that is written as an image.
+
+    Parameters
+    ----------
+    restoration : Restoration
+
+    Yields
+    ------
+    tuple
+        For example ``("mean", array of shape (T, Y, X), "TYX", "rad")``. ``valid`` is 1 where the result can be trusted, else 0.
+    """
+    axes, unit = restoration.axes, restoration.unit
+    yield "mean", restoration.mean, axes, unit
+    yield "std", restoration.std, axes, unit
+    yield "variance", restoration.variance, axes, f"{unit}^2"
+    yield "rate", restoration.rate, axes, NO_UNIT
+    yield "valid", restoration.valid, axes, NO_UNIT
+    if restoration.gamma is not None and restoration.beta is not None:
+        yield "gamma", restoration.gamma, "K" + axes, NO_UNIT
+        yield "beta", restoration.beta, "K" + axes, NO_UNIT
+    if restoration.samples is not None:
+        yield "samples", restoration.samples, "S" + axes, unit
+
+
+def first_pixel_um(restoration: Restoration) -> tuple[float, float]:
+    """Position (y, x) of the first output pixel's centre relative to the first input pixel's [um]: a finer grid starts earlier."""
+    shift = -(restoration.upsampling - 1) / 2 * restoration.pixel_um
+    return shift, shift
+
+
+def write_images(folder: Path, restoration: Restoration) -> list[str]:
+    """Write every image of a restoration as float32 OME-TIFF.
+
+    Parameters
+    ----------
+    folder : Path
+        An existing folder.
+    restoration : Restoration
+
+    Returns
+    -------
+    list of str
+        Names of the files.
+
+    Raises
+    ------
+    ImageFileError
+        The disk is full, or the folder may not be written to.
+    """
+    names = []
+    for name, pixels, axes, unit in images_of(restoration):
+        write_image(
+            folder / f"{name}.ome.tif",
+            pixels,
+            axes=axes,
+            pixel_um=restoration.pixel_um,
+            unit=unit,
+            name=name,
+            offset_um=first_pixel_um(restoration),
+            times=restoration.times if "K" in axes else None,
+        )
+        names.append(f"{name}.ome.tif")
+    return names
+
+
+def write_provenance(
+    folder: Path, restoration: Restoration, settings: Mapping[str, Any], inputs: Mapping[str, Any], timings_s: Mapping[str, float], device: str
+) -> None:
+    """Write ``provenance.json``: everything needed to make the same pixels again.
+
+    Parameters
+    ----------
+    folder : Path
+    restoration : Restoration
+    settings : mapping
+        Every option by its name; they stand over those of the restoration, which add what was left out.
+    inputs : mapping
+        Path and SHA-256 of every file, by option.
+    timings_s : mapping
+        Seconds by stage.
+    device : str
+        The device that was used in the end.
+    """
+    provenance = asdict(restoration.provenance)
+    machine = {"device": device, "platform": platform.platform(), "processor": platform.machine()}
+    record = {
+        **provenance,
+        "inputs": dict(inputs),
+        "pixels_sha256": provenance["inputs"],
+        "settings": {**provenance["settings"], **settings},
+        "versions": {"python": platform.python_version(), **provenance["versions"]},
+        "machine": machine,
+        "timings_s": {name: round(seconds, 3) for name, seconds in timings_s.items()},
+        "output": {"unit": restoration.unit, "axes": restoration.axes, "pixel_um": restoration.pixel_um, "times": list(restoration.times)},
+    }
+    (folder / PROVENANCE).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,92 @@
+"""``napari-cvdm simulate``: pairs of images and their truth, with the optics behind them."""
+
+import json
+from argparse import Namespace
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from napari_cvdm.cli.progress import bar
+from napari_cvdm.image_files import output_folder, write_image
+from napari_cvdm.request import RequestError
+from napari_cvdm.simulate.phase import PhaseRanges, simulate_phase
+from napari_cvdm.simulate.widefield import UPSAMPLING, WidefieldRanges, simulate_widefield
+from napari_cvdm.training.recipe import read_recipe
+
+OPTICS = "optics.json"
+RANGES: Mapping[str, type[PhaseRanges] | type[WidefieldRanges]] = {"phase": PhaseRanges, "widefield": WidefieldRanges}
+LARGEST_COUNT = 100_000
+
+
+def run(arguments: Namespace) -> None:
+    """Carry out ``napari-cvdm simulate``.
+
+    Parameters
+    ----------
+    arguments : Namespace
+
+    Raises
+    ------
+    ValueError, OSError
+        Bad input, in words; the output folder is not made then.
+    """
+    check(arguments)
+    ranges = ranges_of(arguments)
+    with output_folder(arguments.out, arguments.overwrite, sign=OPTICS) as folder, bar("simulating", total=arguments.count) as shown:
+        records = []
+        for index in range(arguments.count):
+            records.append(write_pair(folder, f"{index:05d}", arguments.seed + index, ranges))
+            shown.update()
+        record = {"kind": arguments.kind, "recipe": arguments.recipe, "ranges": asdict(ranges), "pairs": records}
+        (folder / OPTICS).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    print(f"{arguments.out}: {arguments.count} pairs and {OPTICS}")
+
+
+def check(arguments: Namespace) -> None:
+    """RequestError where count or seed are not allowed."""
+    if not 1 <= arguments.count <= LARGEST_COUNT:
+        raise RequestError(f"count is {arguments.count}; allowed is 1 to {LARGEST_COUNT}. Several folders hold more.")
+    if arguments.seed < 0:
+        raise RequestError(f"seed is {arguments.seed}; allowed are whole numbers from 0. Any will do.")
+
+
+def ranges_of(arguments: Namespace) -> PhaseRanges | WidefieldRanges:
+    """The ranges of the recipe that was named, or those by default.
+
+    Raises
+    ------
+    RequestError
+        The recipe cannot be read, or is for the other kind.
+    """
+    kind = RANGES[arguments.kind]
+    if arguments.recipe is None:
+        return kind()
+    recipe = read_recipe(arguments.recipe)
+    if not isinstance(recipe.simulation, kind):
+        raise RequestError(f"{arguments.recipe} is a recipe for {recipe.task}, not for {arguments.kind}; give the other kind, or another recipe.")
+    return recipe.simulation
+
+
+def write_pair(folder: Path, name: str, seed: int, ranges: PhaseRanges | WidefieldRanges) -> dict[str, Any]:
+    """Write an image and its truth, whose file names begin with `name`; returns what is behind them."""
+    return write_phase(folder, name, seed, ranges) if isinstance(ranges, PhaseRanges) else write_widefield(folder, name, seed, ranges)
+
+
+def write_phase(folder: Path, name: str, seed: int, ranges: PhaseRanges) -> dict[str, Any]:
+    """Write two planes (over their blank-field intensity) and the phase [rad]; returns what is behind them."""
+    pair = simulate_phase(seed, ranges)
+    pixel_um, distance = pair.microscope.pixel_um, pair.defocus_um[1] - pair.defocus_um[0]
+    write_image(folder / f"{name}-planes.ome.tif", pair.planes, axes="PYX", pixel_um=pixel_um, unit="I/I_background", name="planes", z_step_um=distance)
+    write_image(folder / f"{name}-truth.ome.tif", pair.phase, axes="YX", pixel_um=pixel_um, unit="rad", name="phase")
+    return {"name": name, "seed": seed, "microscope": asdict(pair.microscope), "defocus_um": list(pair.defocus_um)}
+
+
+def write_widefield(folder: Path, name: str, seed: int, ranges: WidefieldRanges) -> dict[str, Any]:
+    """Write a camera image and its sharp truth on the finer grid [counts]; returns what is behind them."""
+    pair = simulate_widefield(seed, ranges)
+    pixel_um = pair.microscope.pixel_um
+    shift = -(UPSAMPLING - 1) / (2 * UPSAMPLING) * pixel_um
+    write_image(folder / f"{name}-image.ome.tif", pair.counts, axes="YX", pixel_um=pixel_um, unit="counts", name="image")
+    write_image(folder / f"{name}-truth.ome.tif", pair.truth, axes="YX", pixel_um=pixel_um / UPSAMPLING, unit="counts", name="truth", offset_um=(shift, shift))
+    return {"name": name, "seed": seed, "microscope": asdict(pair.microscope), "camera": asdict(pair.camera)}

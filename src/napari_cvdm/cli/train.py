@@ -1,0 +1,86 @@
+"""``napari-cvdm train``: from a recipe to a checkpoint, with the loss terms and the time left."""
+
+import shutil
+from argparse import Namespace
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from napari_cvdm.cli.progress import bar
+from napari_cvdm.request import RequestError, TrainRequest
+from napari_cvdm.training.loop import TrainStep, train
+from napari_cvdm.training.recipe import read_recipe
+from napari_cvdm.training.state import STATE
+
+
+def run(arguments: Namespace) -> None:
+    """Carry out ``napari-cvdm train``.
+
+    Parameters
+    ----------
+    arguments : Namespace
+
+    Raises
+    ------
+    ValueError, OSError
+        Bad input, in words.
+    KeyboardInterrupt
+        With the advice to resume, where there is something to resume from.
+    """
+    out = Path(arguments.out)
+    check_folder(out, arguments.resume)
+    recipe = read_recipe(arguments.recipe)
+    empty = not (out.exists() and any(out.iterdir()))
+    request = TrainRequest(recipe=arguments.recipe, out=arguments.out, resume=arguments.resume, device=getattr(arguments, "device", "auto"))
+    try:
+        _relay(request, recipe.name)
+    except BaseException as error:
+        if empty and not (out / STATE).exists():
+            shutil.rmtree(out, ignore_errors=True)
+        elif isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt(f"{out} keeps the last checkpoint; go on with --resume.") from None
+        raise
+    print(f"{arguments.out}: the model {recipe.name}; use it with --model {arguments.out}")
+
+
+def check_folder(out: Path, resume: bool) -> None:
+    """RequestError where a training would overwrite something, or has nothing to resume from."""
+    if out.exists() and not out.is_dir():
+        raise RequestError(f"{out} is a file; choose the name of a folder.")
+    filled = out.is_dir() and any(out.iterdir())
+    if filled and not resume:
+        raise RequestError(f"{out} is not empty; choose another folder, or say --resume to continue the training in it.")
+    if resume and not (out / STATE).exists():
+        raise RequestError(f"{out} has no {STATE} to resume from; leave out --resume to start anew.")
+
+
+def _relay(request: TrainRequest, name: str) -> None:
+    """Print a line for every step that is reported, under a bar that tells the time left in the stage."""
+    with closing(train(request)) as steps:
+        stage, shown = "", None
+        for step in steps:
+            if shown is None or step.stage != stage:
+                if shown is not None:
+                    shown.close()
+                stage, shown = step.stage, bar(f"{name}, {step.stage}", total=step.total, initial=step.step)
+            shown.update(step.step - shown.n)
+            tqdm.write(line_of(step, shown))
+        if shown is not None:
+            shown.close()
+
+
+def line_of(step: TrainStep, shown: Any) -> str:
+    """One line of the log: stage, step, loss terms, time left.
+
+    Parameters
+    ----------
+    step : TrainStep
+    shown : tqdm
+        Knows the pace.
+    """
+    terms = "  ".join(f"{name} {value:.4g}" for name, value in step.terms.items())
+    pace = (shown.n - shown.initial) / max(shown.format_dict["elapsed"], 1e-9)
+    left = f"  left {tqdm.format_interval((step.total - step.step) / pace)}" if pace > 0 else ""
+    return f"{step.stage} {step.step}/{step.total}  {terms}{left}"

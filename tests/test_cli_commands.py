@@ -1,0 +1,169 @@
+"""The commands beside ``restore``: models, demo, train, simulate, and the bar that they share."""
+
+import io
+import json
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from napari_cvdm.cli import main, progress, train
+from napari_cvdm.cli.progress import with_bar
+from napari_cvdm.image_files import read_image
+from napari_cvdm.model import zoo
+from napari_cvdm.model.checkpoint import WEIGHTS
+from napari_cvdm.model.zoo import load_model
+from napari_cvdm.result import Progress
+from napari_cvdm.simulate.phase import PhaseRanges, simulate_phase
+from napari_cvdm.training.state import STATE
+
+RECIPE = Path(__file__).parents[1] / "recipes" / "smoke.toml"
+PNG_MAGIC = b"\x89PNG\r\n"
+
+
+@pytest.fixture
+def shipped(tmp_path: Path, tiny_phase_model: Path, tiny_widefield_model: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Path]]:
+    """The tiny models in the place of the shipped ones."""
+    folders = {"phase-2shot": tiny_phase_model, "widefield-x2": tiny_widefield_model}
+    for name, folder in folders.items():
+        (tmp_path / "models" / name).mkdir(parents=True)
+        for path in folder.iterdir():
+            (tmp_path / "models" / name / path.name).write_bytes(path.read_bytes())
+    monkeypatch.setattr(zoo, "SHIPPED", tmp_path / "models")
+    load_model.cache_clear()
+    yield folders
+    load_model.cache_clear()
+
+
+@pytest.fixture
+def short_recipe(tmp_path: Path) -> Path:
+    """A recipe of eight steps that saves its state after every second one."""
+    text = RECIPE.read_text(encoding="utf-8")
+    for name, value in (("mean_steps", 4), ("diffusion_steps", 4), ("log_every", 2), ("save_every", 2), ("pool_fields", 2), ("fields_per_step", 0.1)):
+        text = "\n".join(f"{name} = {value}" if line.startswith(f"{name} =") else line for line in text.splitlines())
+    path = tmp_path / "short.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_models_are_listed_in_words_and_as_json(shipped: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models"]) == 0
+    words = " ".join(capsys.readouterr().out.split())
+    assert main(["models", "--json"]) == 0
+    cards = json.loads(capsys.readouterr().out)
+    assert set(cards) == set(shipped)
+    for name, card in cards.items():
+        assert card["bytes"] == (shipped[name] / WEIGHTS).stat().st_size
+        for text in (f"{name}: {card['title']}", card["inputs"], card["resolution"], card["licence"], *card["limits"], f"{card['bytes'] / 1e6:.1f} MB"):
+            assert text in words
+        assert all(f"{key} {low:g} to {high:g}" in words for key, (low, high) in card["optics"].items())
+
+
+def test_demo_leaves_pictures_tiffs_and_commands_that_make_them_again(shipped: dict[str, Path], tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    assert main(["demo", "--out", str(out), "--samples", "1"]) == 0
+    assert {path.name for path in out.iterdir()} == {"inputs", "commands.txt", *shipped, *(f"{name}.png" for name in shipped)}
+    before = read_image(out / "phase-2shot" / "mean.ome.tif").array
+    assert np.isfinite(before).all()
+    assert all((out / f"{name}.png").read_bytes().startswith(PNG_MAGIC) for name in shipped)
+    commands = (out / "commands.txt").read_text(encoding="utf-8").splitlines()
+    assert len(commands) == len(shipped)
+    assert main(shlex.split(commands[0])[1:]) == 0
+    np.testing.assert_array_equal(read_image(out / "phase-2shot" / "mean.ome.tif").array, before)
+
+
+def test_training_leaves_a_model_and_says_how_it_goes(short_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", str(short_recipe), "--out", str(tmp_path / "model"), "--device", "cpu"]) == 0
+    said = capsys.readouterr().out
+    assert "mean 2/4" in said and "diffusion 4/4" in said and "left" in said and "smoothness" in said
+    assert load_model(str(tmp_path / "model")).card.task == "widefield-x2"
+
+
+def test_an_interrupted_training_is_resumed(short_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "model"
+    really = train.line_of
+
+    def interrupted(step: train.TrainStep, shown: object) -> str:
+        if step.step == 4:
+            raise KeyboardInterrupt
+        return really(step, shown)
+
+    monkeypatch.setattr(train, "line_of", interrupted)
+    assert main(["train", str(short_recipe), "--out", str(out), "--device", "cpu"]) == 130
+    assert (out / STATE).exists()
+    assert "--resume" in capfd.readouterr().err
+    monkeypatch.setattr(train, "line_of", really)
+    assert main(["train", str(short_recipe), "--out", str(out), "--device", "cpu", "--resume"]) == 0
+    assert (out / WEIGHTS).exists()
+
+
+def test_a_training_that_saved_nothing_leaves_nothing(short_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(step: train.TrainStep, shown: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "line_of", interrupted)
+    recipe = short_recipe.read_text(encoding="utf-8").replace("save_every = 2", "save_every = 100")
+    short_recipe.write_text(recipe, encoding="utf-8")
+    assert main(["train", str(short_recipe), "--out", str(tmp_path / "model"), "--device", "cpu"]) == 130
+    assert [path.name for path in tmp_path.iterdir()] == ["short.toml"]
+
+
+def test_simulated_planes_can_be_restored(tiny_phase_model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "pairs"
+    assert main(["simulate", "phase", "--out", str(out), "--count", "2", "--seed", "4"]) == 0
+    pairs = json.loads((out / "optics.json").read_text(encoding="utf-8"))["pairs"]
+    assert [pair["seed"] for pair in pairs] == [4, 5]
+    truth = read_image(out / "00001-truth.ome.tif")
+    np.testing.assert_array_equal(truth.array, simulate_phase(5, PhaseRanges()).phase)
+    scope, defocus = pairs[1]["microscope"], pairs[1]["defocus_um"]
+    optics = ["--wavelength-um", str(scope["wavelength_um"]), "--medium-index", str(scope["medium_index"]), "--defocus-um", *map(str, defocus)]
+    image = str(out / "00001-planes.ome.tif")
+    arguments = [image, "--model", str(tiny_phase_model), "--out", str(tmp_path / "out"), "--samples", "1", "--steps", "1", "--background", "none"]
+    assert main(["restore", *arguments, *optics]) == 0
+    restored = read_image(tmp_path / "out" / "mean.ome.tif")
+    assert restored.array.shape == truth.array.shape
+    assert restored.pixel_um == pytest.approx(scope["pixel_um"])
+
+
+def test_a_recipe_gives_the_ranges_of_a_simulation(tmp_path: Path) -> None:
+    out = tmp_path / "pairs"
+    assert main(["simulate", "widefield", "--out", str(out), "--recipe", str(RECIPE)]) == 0
+    image, truth = read_image(out / "00000-image.ome.tif"), read_image(out / "00000-truth.ome.tif")
+    assert image.array.shape == (48, 48) and truth.array.shape == (96, 96)
+    assert truth.pixel_um == pytest.approx(image.pixel_um / 2)
+    assert json.loads((out / "optics.json").read_text(encoding="utf-8"))["ranges"]["field_px"] == 48
+
+
+class Terminal(io.StringIO):
+    """A stderr that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def counted(total: int) -> Iterator[Progress]:
+    for done in range(1, total + 1):
+        time.sleep(0.002)
+        yield Progress(stage="counting", done=done, total=total)
+    return total
+
+
+@pytest.mark.parametrize(("stderr", "shows"), [(Terminal(), True), (io.StringIO(), False)])
+def test_a_bar_with_time_left_is_shown_on_a_terminal(stderr: io.StringIO, shows: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", stderr)
+    assert with_bar(counted(300), "restoring") == 300
+    assert ("restoring:" in stderr.getvalue() and "<" in stderr.getvalue()) is shows
+
+
+def test_a_log_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", log)
+    monkeypatch.setattr(progress, "LOG_INTERVAL_S", 0.05)
+    with_bar(counted(200), "restoring")
+    lines = log.getvalue().splitlines()
+    assert "\r" not in log.getvalue() and len(lines) > 1
+    assert all(line.startswith("restoring: ") and "counting" in line for line in lines)

@@ -3,6 +3,7 @@
 import argparse
 import platform
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,8 +11,8 @@ import torch
 
 from benchmarks import blank, exactness, hl60, microlens, speed, tsim_er
 from benchmarks.measure import DATA, Row, print_rows
-from napari_cvdm.model.checkpoint import Checkpoint
-from napari_cvdm.model.zoo import load_model
+from napari_cvdm.model.checkpoint import Checkpoint, write_card
+from napari_cvdm.model.zoo import SHIPPED, load_model
 
 PAGE = Path(__file__).parents[1] / "docs" / "evidence.md"
 HEAD = """# Evidence
@@ -30,16 +31,39 @@ def table(rows: list[Row]) -> str:
     return "\n".join([*lines, *(f"| {row.what} | {row.value} | {row.bar} | {verdicts[row.met]} |" for row in rows)]) + "\n"
 
 
-def sections(phase: Checkpoint, widefield: Checkpoint) -> list[tuple[str, str, Callable[[], list[Row]]]]:
-    """Title, command and measurement of each section."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """One measurement: its title, the module that prints it alone, and the model that it is about (None: all or none)."""
+
+    title: str
+    module: str
+    measure: Callable[[], list[Row]]
+    model: str | None = None
+
+
+def sections(phase: Checkpoint, widefield: Checkpoint) -> list[Section]:
+    """Everything that is measured, in the order of the page."""
     return [
-        ("Exactness", "python -m benchmarks.exactness", exactness.measure),
-        ("Phase: HL60 cell, +-1 um, 1e4 photons per pixel, piston removed", "python -m benchmarks.hl60", lambda: hl60.measure(phase)),
-        ("Phase: a real microlens array", "python -m benchmarks.microlens", lambda: microlens.measure(phase)),
-        ("Super-resolution: T-SIM endoplasmic reticulum, after an affine fit", "python -m benchmarks.tsim_er", lambda: tsim_er.measure(widefield)),
-        ("Super-resolution: blank fields", "python -m benchmarks.blank", lambda: blank.measure(widefield)),
-        ("Speed", "python -m benchmarks.speed", lambda: [*speed.measure(phase), *speed.measure(widefield)]),
+        Section(title="Exactness", module="exactness", measure=exactness.measure),
+        Section(
+            title="Phase: HL60 cell, +-1 um, 1e4 photons per pixel, piston removed", module="hl60", measure=lambda: hl60.measure(phase), model="phase-2shot"
+        ),
+        Section(title="Phase: a real microlens array", module="microlens", measure=lambda: microlens.measure(phase), model="phase-2shot"),
+        Section(
+            title="Super-resolution: T-SIM endoplasmic reticulum, after an affine fit",
+            module="tsim_er",
+            measure=lambda: tsim_er.measure(widefield),
+            model="widefield-x2",
+        ),
+        Section(title="Super-resolution: blank fields", module="blank", measure=lambda: blank.measure(widefield), model="widefield-x2"),
+        Section(title="Speed", module="speed", measure=lambda: [*speed.measure(phase), *speed.measure(widefield)]),
     ]
+
+
+def write_metrics(model: Checkpoint, rows: list[Row]) -> None:
+    """Put the figures of a shipped model into its card."""
+    metrics = {row.what: row.value + (f" (bar {row.bar}: {'met' if row.met else 'missed'})" if row.bar else "") for row in rows}
+    write_card(SHIPPED / model.card.name, replace(model.card, metrics={**metrics, "command": "python -m benchmarks.evidence"}))
 
 
 def main() -> None:
@@ -47,6 +71,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--phase-model", default="phase-2shot")
     parser.add_argument("--widefield-model", default="widefield-x2")
+    parser.add_argument("--cards", action="store_true", help="also write the figures into the shipped models' cards")
     parser.add_argument("--page", type=Path, default=PAGE)
     options = parser.parse_args()
     if not DATA.exists():
@@ -54,11 +79,16 @@ def main() -> None:
     phase, widefield = load_model(options.phase_model), load_model(options.widefield_model)
     parts = [HEAD, f"Models: phase-2shot `{phase.sha256[:12]}`, widefield-x2 `{widefield.sha256[:12]}`. "]
     parts.append(f"{datetime.now(UTC).date()}, torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}.\n\n")
-    for title, command, measure in sections(phase, widefield):
-        rows = measure()
-        print_rows(title, rows)
-        parts.append(f"## {title}\n\n`{command}`\n\n{table(rows)}\n")
-    options.page.write_text("".join(parts), encoding="utf-8")
+    found: dict[str, list[Row]] = {}
+    for section in sections(phase, widefield):
+        rows = section.measure()
+        print_rows(section.title, rows)
+        parts.append(f"## {section.title}\n\n`python -m benchmarks.{section.module}`\n\n{table(rows)}\n")
+        found[section.model or ""] = found.get(section.model or "", []) + rows
+    options.page.write_text("".join(parts).rstrip() + "\n", encoding="utf-8")
+    if options.cards:
+        for model in (phase, widefield):
+            write_metrics(model, found[model.card.name])
     print(f"written: {options.page}")
 
 

@@ -55,7 +55,12 @@ def summary(name: str, found: list[tuple[float, float, float, float]]) -> list[R
     floor, plain, matched, _ = np.mean(found, axis=0)
     return [
         Row(what=f"T-SIM ER, grids {name}: mean gain over cubic [dB]", value=f"{plain - floor:+.2f}"),
-        Row(what=f"T-SIM ER, grids {name}: mean gain at matched resolution [dB]", value=f"{matched - floor:+.2f}", bar=">= +2.5", met=bool(matched - floor >= 2.5)),
+        Row(
+            what=f"T-SIM ER, grids {name}: mean gain at matched resolution [dB]",
+            value=f"{matched - floor:+.2f}",
+            bar=">= +2.5",
+            met=bool(matched - floor >= 2.5),
+        ),
     ]
 
 

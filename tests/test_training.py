@@ -14,7 +14,7 @@ from napari_cvdm.request import ImageStack, RequestError, RestoreRequest, TrainR
 from napari_cvdm.restore import restore
 from napari_cvdm.simulate.phase import PhaseRanges, simulate_phase
 from napari_cvdm.simulate.widefield import WidefieldRanges
-from napari_cvdm.training.loop import diffusion_stage, diffusion_terms, train
+from napari_cvdm.training.loop import TrainingDiverged, diffusion_stage, diffusion_terms, train
 from napari_cvdm.training.pairs import FieldPool, field_source
 from napari_cvdm.training.recipe import read_recipe
 
@@ -150,3 +150,25 @@ def test_the_published_choices_train_and_sample(tmp_path):
     optics = {"wavelength_um": pair.microscope.wavelength_um, "medium_index": pair.microscope.medium_index, "defocus_um": pair.defocus_um}
     steps = list(restore(RestoreRequest(image=image, model="paper", samples=1, steps=4, sampler="ancestral", device="cpu", **optics), model))
     assert steps[-1].done == 4
+
+
+def smoke_with(tmp_path, **changes):
+    """The smoke recipe, shortened, with some entries of its plan changed."""
+    text = (RECIPES / "smoke.toml").read_text().replace("_steps = 80", "_steps = 4").replace("log_every = 20", "log_every = 2")
+    path = tmp_path / "recipe.toml"
+    path.write_text(text + "".join(f"{name} = {value}\n" for name, value in changes.items()))
+    return TrainRequest(recipe=str(path), out=str(tmp_path / "out"), device="cpu")
+
+
+def test_mixed_precision_trains_every_part(tmp_path):
+    """bf16 once gave NaN for the dilated layers of the rate network: every parameter must stay finite and move."""
+    lines = list(train(smoke_with(tmp_path, precision='"bf16"')))
+    assert all(np.isfinite(list(line.terms.values())).all() for line in lines)
+    weights = load_checkpoint(tmp_path / "out").network.state_dict()
+    assert all(tensor.isfinite().all() for tensor in weights.values())
+    assert weights["rate_network.layers.6.weight"].abs().max() > 0
+
+
+def test_a_loss_that_is_no_number_stops_with_words(tmp_path):
+    with pytest.raises(TrainingDiverged, match="smaller learning_rate"):
+        list(train(smoke_with(tmp_path, alpha="inf")))

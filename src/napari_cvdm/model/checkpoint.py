@@ -171,6 +171,12 @@ def save_checkpoint(folder: str | Path, network: CVDM, card: ModelCard) -> None:
     partial = folder / (WEIGHTS + ".partial")
     save_file(tensors, partial)
     partial.replace(folder / WEIGHTS)
+    write_card(folder, card)
+
+
+def write_card(folder: str | Path, card: ModelCard) -> None:
+    """Write the card alone, beside weights that stay as they are."""
+    folder = Path(folder)
     partial = folder / (CARD + ".partial")
     partial.write_text(json.dumps(asdict(card), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     partial.replace(folder / CARD)

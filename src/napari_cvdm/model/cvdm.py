@@ -122,8 +122,12 @@ class CVDM(nn.Module):
         return torch.cat([folded, functional.pixel_unshuffle(correction / self.residual_scale, self.config.fold)], dim=1)
 
     def rate(self, features: Tensor) -> Tensor:
-        """lambda(x) of shape (B, 1, uY, uX), from the features."""
-        return self.rate_network(features).to(features.dtype)
+        """lambda(x) of shape (B, 1, uY, uX), from the features.
+
+        In full precision: torch 2.13 gives NaN for the bf16 gradient of a dilated convolution in channels-last order on the CPU.
+        """
+        with torch.autocast(features.device.type, enabled=False):
+            return self.rate_network(features)
 
     def output(self, noisy: Tensor, exponent: Tensor, features: Tensor) -> Tensor:
         """The denoiser's raw output (v or eps) for a noisy target and n = lambda T, all of shape (B, 1, uY, uX)."""

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,10 @@ LARGEST_GRADIENT = 1.0
 WARM_UP = 0.05
 SCALE_BATCHES = 24
 STEP_SEED_STRIDE = 7_919
+
+
+class TrainingDiverged(ValueError):
+    """A loss that is no number any more; the last checkpoint is still good."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,6 +208,7 @@ def _run_stage(stage: Stage, network: CVDM, recipe: Recipe, pool: FieldPool, off
         batch = _batch(pool, offset + step, plan, device)
         with autocast(device, plan.precision):
             terms = stage.backward(batch, step)
+        _check_finite(terms, stage.name, step)
         nn.utils.clip_grad_norm_(stage.parameters, LARGEST_GRADIENT)
         optimiser.step()
         decay.step()
@@ -218,6 +224,12 @@ def _run_stage(stage: Stage, network: CVDM, recipe: Recipe, pool: FieldPool, off
             save_state(out, stage.name, done, network, average, optimiser)
             save_checkpoint(out / "so-far", _averaged_network(network, average), make_card(recipe, network, ""))
     network.load_state_dict(_averaged_network(network, average).state_dict())
+
+
+def _check_finite(terms: dict[str, float], stage: str, step: int) -> None:
+    bad = [name for name, value in terms.items() if not isfinite(value)]
+    if bad:
+        raise TrainingDiverged(f"{', '.join(bad)} of the {stage} stage became NaN or infinite at step {step}; try a smaller learning_rate, or precision fp32.")
 
 
 def one_cycle(optimiser: Optimizer, peak: float, steps: int, done: int) -> OneCycleLR:

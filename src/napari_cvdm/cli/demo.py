@@ -14,8 +14,7 @@ from napari_cvdm.cli.restore import restore_into
 from napari_cvdm.image_files import output_folder, write_image
 from napari_cvdm.request import ImageStack, RestoreRequest, restore_command
 from napari_cvdm.result import Restoration
-from napari_cvdm.simulate.samples import CELL_DEFOCUS_UM, RETICULUM_RANGES, RETICULUM_SEED, cell_phase, cell_planes, reticulum
-from napari_cvdm.simulate.widefield import simulate_widefield
+from napari_cvdm.simulate.samples import CELL_DEFOCUS_UM, cell_phase, cell_planes, reticulum, reticulum_pair
 
 COMMANDS = "commands.txt"
 INPUTS = "inputs"
@@ -52,7 +51,7 @@ def sample_images(samples: int) -> Iterator[Sample]:
     yield Sample(
         title="Super-resolution from one widefield fluorescence image",
         request=_request(image, "widefield-x2", samples, **image.metadata),
-        truth=simulate_widefield(RETICULUM_SEED, RETICULUM_RANGES).truth,
+        truth=reticulum_pair().truth,
     )
 
 

@@ -11,9 +11,8 @@ SHIPPED = Path(__file__).parent.parent / "models"
 
 def shipped_models() -> Iterator[tuple[str, ModelCard]]:
     """Name and card of every shipped model, in alphabetical order."""
-    for folder in sorted(SHIPPED.iterdir()):
-        if (folder / CARD).exists():
-            yield folder.name, read_card(folder)
+    for path in sorted(SHIPPED.glob(f"*/{CARD}")):
+        yield path.parent.name, read_card(path.parent)
 
 
 def model_folder(name_or_path: str) -> Path:

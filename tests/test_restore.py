@@ -5,13 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from napari_cvdm.microscope import OpticsError
+from napari_cvdm.microscope import Microscope, OpticsError
 from napari_cvdm.model.schedule import RATE_MAX, RATE_MIN
 from napari_cvdm.model.zoo import load_model
 from napari_cvdm.request import ImageStack, RequestError, RestoreRequest
 from napari_cvdm.restore import RunningMoments, restore
 from napari_cvdm.simulate.phase import defocus_pair_of
-from napari_cvdm.microscope import Microscope
 
 OPTICS = {"pixel_um": 0.2, "wavelength_um": 0.55, "medium_index": 1.33, "defocus_um": (-1.0, 1.0)}
 

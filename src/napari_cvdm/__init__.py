@@ -16,12 +16,10 @@ _HOMES = {
     "Microscope": "microscope",
     "ImageStack": "request",
     "RestoreRequest": "request",
-    "TrainRequest": "request",
     "Progress": "result",
     "Restoration": "result",
+    "TrainRequest": "request",
     "load_model": "model.zoo",
-    "restore": "restore",
-    "train": "training.loop",
 }
 
 __all__ = ["__version__", *_HOMES]

@@ -48,7 +48,7 @@ def bar(title: str, total: int | None = None, initial: int = 0) -> Any:
     """
     if sys.stderr.isatty():
         return tqdm(desc=title, total=total, initial=initial, file=sys.stderr, leave=False, dynamic_ncols=True)
-    pace = {"mininterval": LOG_INTERVAL_S, "maxinterval": LOG_INTERVAL_S, "delay": LOG_INTERVAL_S}
+    pace: dict[str, Any] = {"mininterval": LOG_INTERVAL_S, "maxinterval": LOG_INTERVAL_S, "delay": LOG_INTERVAL_S}
     return tqdm(desc=title, total=total, initial=initial, file=Lines(sys.stderr), leave=False, ascii=True, **pace)
 
 

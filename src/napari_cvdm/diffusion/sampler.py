@@ -5,6 +5,7 @@ estimate. It is a generator: it yields every clean estimate on the way (a previe
 Notation at two grid points r (noisier) -> t: a = sqrt(gamma), s = sqrt(1 - gamma), l = log(a/s), h = l_t - l_r > 0.
 """
 
+import itertools
 from collections.abc import Callable, Generator, Sequence
 
 import torch
@@ -68,7 +69,7 @@ def _second_order(denoise: Denoiser, rate: Tensor, clocks: Sequence[float], nois
     noisy = noise(0)
     previous: Tensor | None = None
     previous_step: Tensor | None = None
-    for index, (now, later) in enumerate(zip(clocks[:-1], clocks[1:], strict=True)):
+    for index, (now, later) in enumerate(itertools.pairwise(clocks)):
         clean = _evaluate(denoise, noisy, rate, now)
         yield clean
         step = half_log_snr(rate * later) - half_log_snr(rate * now)
@@ -108,7 +109,7 @@ def ode_dpm_solver_2m(denoise: Denoiser, rate: Tensor, clocks: Sequence[float], 
 
 def _first_order(denoise: Denoiser, rate: Tensor, clocks: Sequence[float], noise: NoiseSource, update: Callable[..., Tensor]) -> Sampling:
     noisy = noise(0)
-    for index, (now, later) in enumerate(zip(clocks[:-1], clocks[1:], strict=True)):
+    for index, (now, later) in enumerate(itertools.pairwise(clocks)):
         clean = _evaluate(denoise, noisy, rate, now)
         yield clean
         noisy = update(noisy, clean, rate * now, rate * later, index + 1)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from napari_cvdm.model.unet import silence
+
 RATE_MIN = 7.0  # gamma(1) <= 9.2e-4 everywhere: the sampler may start from pure noise
 RATE_MAX = 40.0  # gamma(1) >= 4e-18: still above zero in float32
 POWERS = (1.0, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 3.0)
@@ -66,6 +68,7 @@ class PixelRate(nn.Module):
     def __init__(self, inputs: int, fold: int, width: int = 24) -> None:
         super().__init__()
         self.fold = fold
+        last = nn.Conv2d(width, fold**2, 3, padding=1)
         self.layers = nn.Sequential(
             nn.Conv2d(inputs, width, 3, padding=1),
             nn.SiLU(),
@@ -73,11 +76,9 @@ class PixelRate(nn.Module):
             nn.SiLU(),
             nn.Conv2d(width, width, 3, padding=4, dilation=4),
             nn.SiLU(),
-            nn.Conv2d(width, fold**2, 3, padding=1),
+            last,
         )
-        last = self.layers[-1]
-        nn.init.zeros_(last.weight)
-        nn.init.constant_(last.bias, -3.0)
+        silence(last, bias=-3.0)
 
     def forward(self, features: Tensor) -> Tensor:
         """Folded condition (B, inputs, Y, X) -> lambda of shape (B, 1, fold Y, fold X)."""

@@ -70,4 +70,4 @@ class TiledModel:
 
 def channels_last(network: CVDM, device: torch.device) -> CVDM:
     """The network on a device, in the memory layout that convolutions like."""
-    return network.to(device).to(memory_format=torch.channels_last)
+    return network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs do not know it

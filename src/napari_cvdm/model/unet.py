@@ -6,6 +6,7 @@ unshuffle), which is where most of the speed comes from.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +44,13 @@ class UNetConfig:
         return 2 + convolutions + self.stride
 
 
+def silence(layer: nn.Conv2d, bias: float = 0.0) -> None:
+    """Make a layer start as the constant `bias`, whatever it is given."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.constant_(layer.bias, bias)
+
+
 class ResidualBlock(nn.Module):
     """x + conv(silu(modulated conv(silu(x)))); starts as the identity."""
 
@@ -51,8 +59,7 @@ class ResidualBlock(nn.Module):
         self.first = nn.Conv2d(width, width, 3, padding=1)
         self.second = nn.Conv2d(width, width, 3, padding=1)
         self.modulation = nn.Conv2d(level_channels, 2 * width, 1) if level_channels else None
-        nn.init.zeros_(self.second.weight)
-        nn.init.zeros_(self.second.bias)
+        silence(self.second)
 
     def forward(self, features: Tensor, level: Tensor | None) -> Tensor:
         """Features of shape (B, width, Y, X), level of shape (B, level_channels, Y, X) or None."""
@@ -63,10 +70,16 @@ class ResidualBlock(nn.Module):
         return features + self.second(functional.silu(hidden))
 
 
-def _in_full_precision(layer: nn.Module, features: Tensor) -> Tensor:
+def _in_full_precision(layer: nn.Conv2d, features: Tensor) -> Tensor:
     """A layer outside autocast: at the doors bf16 would round radians to hundredths."""
     with torch.autocast(features.device.type, enabled=False):
         return layer(features.to(layer.weight.dtype))
+
+
+def _through(blocks: nn.Module, features: Tensor, level: Tensor | None) -> Tensor:
+    for block in blocks.children():
+        features = block(features, level)
+    return features
 
 
 class UNet(nn.Module):
@@ -84,8 +97,8 @@ class UNet(nn.Module):
         widths, channels = config.widths, config.level_channels
         self.embed = nn.Sequential(nn.Conv2d(3, channels, 1), nn.SiLU(), nn.Conv2d(channels, channels, 1), nn.SiLU()) if channels else None
         self.entry = nn.Conv2d(inputs, widths[0], 3, padding=1)
-        self.down = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in zip(widths, widths[1:], strict=False))
-        self.up = nn.ModuleList(nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in zip(widths, widths[1:], strict=False))
+        self.down = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in pairwise(widths))
+        self.up = nn.ModuleList(nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in pairwise(widths))
 
         def arm() -> nn.ModuleList:
             return nn.ModuleList(
@@ -94,8 +107,7 @@ class UNet(nn.Module):
 
         self.encoder, self.decoder = arm(), arm()[:-1]
         self.exit = nn.Conv2d(widths[0], outputs, 3, padding=1)
-        nn.init.zeros_(self.exit.weight)
-        nn.init.zeros_(self.exit.bias)
+        silence(self.exit)
 
     def forward(self, features: Tensor, level: Tensor | None = None) -> Tensor:
         """Folded input of shape (B, inputs, Y, X) and level map of shape (B, 1, Y, X) -> (B, outputs, Y, X).
@@ -109,12 +121,10 @@ class UNet(nn.Module):
             if depth:
                 skips.append(features)
                 features = self.down[depth - 1](features)
-            for block in blocks:
-                features = block(features, levels[depth])
+            features = _through(blocks, features, levels[depth])
         for depth in reversed(range(len(self.decoder))):
             features = self.up[depth](features) + skips[depth]
-            for block in self.decoder[depth]:
-                features = block(features, levels[depth])
+            features = _through(self.decoder[depth], features, levels[depth])
         return _in_full_precision(self.exit, functional.silu(features))
 
     def _level_pyramid(self, level: Tensor | None) -> list[Tensor | None]:

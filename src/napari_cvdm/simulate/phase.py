@@ -104,8 +104,10 @@ def draw_phase(rng: np.random.Generator, shape: tuple[int, int], ranges: PhaseRa
 
 
 def draw_strength(rng: np.random.Generator, bounds: Range) -> float:
-    """Peak-to-peak phase [rad]: log-uniform (50 %), so that weak objects are met, uniform, so that strong ones are, or up to
-    ten times the range (10 %), for lenses and other smooth objects; `draw_phase` keeps the slopes in bounds.
+    """Peak-to-peak phase [rad] of one field.
+
+    Log-uniform (50 %), so that weak objects are met, uniform (40 %), so that strong ones are, or up to ten times the range
+    (10 %), for lenses and other smooth objects; `draw_phase` keeps the slopes in bounds.
     """
     kind = rng.uniform()
     if kind < 0.5:

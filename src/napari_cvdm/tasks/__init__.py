@@ -8,6 +8,7 @@ from napari_cvdm.tasks.conditioned import Background, Conditioned, Task
 from napari_cvdm.tasks.phase import PhaseTwoShot
 from napari_cvdm.tasks.widefield import WidefieldX2
 
-TASKS: dict[str, Task] = {task.name: task for task in (PhaseTwoShot(), WidefieldX2())}
+_ALL: tuple[Task, ...] = (PhaseTwoShot(), WidefieldX2())
+TASKS: dict[str, Task] = {task.name: task for task in _ALL}
 
 __all__ = ["TASKS", "Background", "Conditioned", "PhaseTwoShot", "Task", "WidefieldX2"]

@@ -42,14 +42,37 @@ class Conditioned:
 class Task(Protocol):
     """One job: what it takes, and how a frame is prepared."""
 
-    name: str
-    title: str
-    inputs: str
-    planes: int
-    upsampling: int
-    channels: tuple[str, ...]
-    unit: str
-    needed_optics: tuple[str, ...]
+    @property
+    def name(self) -> str:
+        """Name in the cards."""
+
+    @property
+    def title(self) -> str:
+        """What is done, in words."""
+
+    @property
+    def inputs(self) -> str:
+        """What the user gives, in words."""
+
+    @property
+    def planes(self) -> int:
+        """Defocus planes in one frame."""
+
+    @property
+    def upsampling(self) -> int:
+        """Output pixels to one input pixel along Y and X."""
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Meaning of each condition channel."""
+
+    @property
+    def unit(self) -> str:
+        """Unit of the output."""
+
+    @property
+    def needed_optics(self) -> tuple[str, ...]:
+        """Request fields without which a frame cannot be prepared."""
 
     def from_request(self, frame: np.ndarray, request: RestoreRequest) -> Conditioned:
         """Prepare one frame of shape (P, Y, X) with the optics of a request."""
@@ -66,7 +89,7 @@ def saturated(frame: np.ndarray) -> np.ndarray:
     """Pixels at the top of an integer camera's range in any plane: (P, Y, X) -> bool (Y, X)."""
     if frame.dtype.kind not in "ui":
         return np.zeros(frame.shape[1:], dtype=bool)
-    return (frame >= np.iinfo(frame.dtype).max).any(axis=0)
+    return np.asarray((frame >= np.iinfo(frame.dtype).max).any(axis=0))
 
 
 def fitting(background: np.ndarray, planes: np.ndarray) -> np.ndarray:

@@ -183,7 +183,7 @@ class PhaseTwoShot:
         if defocus_um[0] > defocus_um[1]:
             ratio, defocus_um = ratio[::-1], (defocus_um[1], defocus_um[0])
         planes = torch.from_numpy(np.ascontiguousarray(ratio))
-        sigma = float(np.hypot(*(noise_sigma(plane) for plane in ratio)))
+        sigma = float(np.hypot(noise_sigma(ratio[0]), noise_sigma(ratio[1])))
         baseline, noise_rad = wiener_us_tie(planes, defocus_um, microscope, sigma)
         numbers = FieldNumbers(
             fresnel=(fresnel_parameter(defocus_um[0], microscope), fresnel_parameter(defocus_um[1], microscope)),

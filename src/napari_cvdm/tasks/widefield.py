@@ -47,7 +47,7 @@ class WidefieldX2:
         channels = torch.stack([signal, signal.sign() * signal.abs().sqrt()])
         baseline = functional.interpolate(signal[None, None], scale_factor=2, mode="bicubic", align_corners=False)[0, 0]
         estimated = {"dark_level": offset, "intensity_scale": scale.scale, "noise_sigma": noise_sigma(counts)}
-        valid = interior(signal.shape, BORDER_PX) & ~saturated(frame)
+        valid = interior((signal.shape[0], signal.shape[1]), BORDER_PX) & ~saturated(frame)
         return Conditioned(channels=channels, baseline=baseline, gain=scale.scale, valid=valid, estimated=estimated)
 
     def from_request(self, frame: np.ndarray, request: RestoreRequest) -> Conditioned:

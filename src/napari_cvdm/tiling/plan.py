@@ -1,5 +1,6 @@
 """Where tiles are read and written: a cheap, pure plan that the expensive step only follows."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -55,7 +56,7 @@ def aligned_size(size: int, alignment: int) -> int:
 
 def _spans(size: int, tile: int, halo: int) -> tuple[Span, ...]:
     edges = [*range(0, size, tile), size]
-    return tuple(Span(max(0, start - halo), start, stop, min(size, stop + halo)) for start, stop in zip(edges, edges[1:], strict=False))
+    return tuple(Span(max(0, start - halo), start, stop, min(size, stop + halo)) for start, stop in itertools.pairwise(edges))
 
 
 def plan_tiles(shape: tuple[int, int], *, tile: int, halo: int, alignment: int) -> TilePlan:

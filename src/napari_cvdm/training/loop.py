@@ -5,10 +5,8 @@ of `TrainStep`; stopping to iterate stops the training, and the last checkpoint 
 """
 
 import csv
-import subprocess
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -21,10 +19,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from napari_cvdm.device import autocast, pick_device
 from napari_cvdm.diffusion.loss import LossTerms, cvdm_loss, stratified_times
-from napari_cvdm.model.checkpoint import ModelCard, config_values, save_checkpoint
+from napari_cvdm.model.checkpoint import ModelCard, save_checkpoint
 from napari_cvdm.model.cvdm import CVDM
+from napari_cvdm.model.tiled import channels_last
 from napari_cvdm.request import TrainRequest
-from napari_cvdm.tasks import TASKS
+from napari_cvdm.training.card import make_card
 from napari_cvdm.training.pairs import Batch, FieldPool, field_source
 from napari_cvdm.training.recipe import Recipe, read_recipe
 from napari_cvdm.training.state import load_state, save_state
@@ -32,6 +31,7 @@ from napari_cvdm.training.state import load_state, save_state
 LARGEST_GRADIENT = 1.0
 WARM_UP = 0.05
 SCALE_BATCHES = 24
+LARGEST_TARGET = 5.0  # residual scales: a hopeless field must not fill the gradient
 STEP_SEED_STRIDE = 7_919
 
 
@@ -125,7 +125,7 @@ def diffusion_terms(network: CVDM, batch: Batch, recipe: Recipe, step: int) -> L
     generator = torch.Generator().manual_seed(recipe.seed * STEP_SEED_STRIDE + step)
     with torch.no_grad():
         correction = network.correction(batch.channels)
-        target = network.encode(batch.truth, batch.baseline, correction)
+        target = network.encode(batch.truth, batch.baseline, correction).clamp(-LARGEST_TARGET, LARGEST_TARGET)
     features = network.features(batch.channels, correction)
     times = stratified_times(len(target), generator).to(target.device)
     noise = torch.randn(target.shape, generator=generator).to(target.device)
@@ -143,12 +143,12 @@ def diffusion_terms(network: CVDM, batch: Batch, recipe: Recipe, step: int) -> L
 
 @torch.no_grad()
 def measured_residual_scale(network: CVDM, batches: Iterable[Batch]) -> Tensor:
-    """The stored constant: the average over patches of the target's root mean square around its centre."""
+    """The stored constant: the median over patches of the target's root mean square around its centre."""
     sizes = []
     for batch in batches:
         residual = batch.truth - network.target.centre(batch.baseline, network.correction(batch.channels))
         sizes.append(residual.square().mean(dim=(1, 2, 3)).sqrt())
-    return torch.cat(sizes).mean().clamp(min=1e-6)
+    return torch.cat(sizes).median().clamp(min=1e-6)
 
 
 def train(request: TrainRequest) -> Generator[TrainStep, None, ModelCard]:
@@ -171,7 +171,7 @@ def train(request: TrainRequest) -> Generator[TrainStep, None, ModelCard]:
     recipe, out, device = read_recipe(request.recipe), Path(request.out), pick_device(request.device)
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
-    network = CVDM(recipe.network).to(device).to(memory_format=torch.channels_last)
+    network = channels_last(CVDM(recipe.network), device)
     plan = recipe.plan
     pool = FieldPool(field_source(recipe.simulation, recipe.seed), plan.pool_fields, plan.fields_per_step, recipe.seed)
     resume = load_state(out) if request.resume else None
@@ -217,7 +217,7 @@ def _run_stage(stage: Stage, network: CVDM, recipe: Recipe, pool: FieldPool, off
         done = step + 1
         if done % plan.log_every == 0 or done == stage.steps:
             line = TrainStep(stage=stage.name, step=done, total=stage.steps, terms=_averaged(sums, (step % plan.log_every) + 1))
-            _log(out / "log.csv", line, decay.get_last_lr()[0])
+            _log(out / "log.csv", line, float(decay.get_last_lr()[0]))
             sums = {}
             yield line
         if done % plan.save_every == 0:
@@ -243,7 +243,9 @@ def _averaged(sums: dict[str, float], count: int) -> dict[str, float]:
 
 def _averaged_network(network: CVDM, average: AveragedModel) -> CVDM:
     """The averaged weights with the network's own buffers (the residual scale is measured, not trained)."""
-    kept: CVDM = average.module
+    kept = average.module
+    if not isinstance(kept, CVDM):
+        raise TypeError(f"averaged {type(kept).__name__}, not a CVDM")
     kept.residual_scale.copy_(network.residual_scale)
     return kept
 
@@ -257,43 +259,3 @@ def _log(path: Path, line: TrainStep, learning_rate: float) -> None:
             writer.writeheader()
         rounded = {name: f"{value:.6g}" for name, value in line.terms.items()}
         writer.writerow({"stage": line.stage, "step": line.step, "learning_rate": f"{learning_rate:.4g}", **rounded})
-
-
-def _commit() -> str:
-    try:
-        return subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True, cwd=Path(__file__).parent).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
-def make_card(recipe: Recipe, network: CVDM, recipe_path: str) -> ModelCard:
-    """The card of a model made by a recipe; metrics are added by `benchmarks/`."""
-    task = TASKS[recipe.task]
-    simulation = asdict(recipe.simulation)
-    optics = {name: tuple(simulation[name]) for name in ("pixel_um", "wavelength_um", "medium_index", "na", "fresnel") if name in simulation}
-    mix = torch.softmax(network.clock.weights.detach().cpu(), 0)
-    return ModelCard(
-        name=recipe.name,
-        title=recipe.title,
-        task=task.name,
-        network=config_values(replace(recipe.network)),
-        channels=task.channels,
-        inputs=task.inputs,
-        unit=task.unit,
-        optics=optics,
-        intensity="I / I_background - 1" if task.name == "phase-2shot" else "(counts - dark level) / robust brightest signal, at least 12 noise deviations",
-        resolution=recipe.resolution,
-        licence=recipe.licence,
-        schedule={"clock_weights": [round(float(value), 4) for value in mix], "residual_scale": float(network.residual_scale), "kind": recipe.network.schedule},
-        training={
-            "recipe": Path(recipe_path).name,
-            "data": "simulated on the fly",
-            "simulation": simulation,
-            "plan": asdict(recipe.plan),
-            "seed": recipe.seed,
-            "commit": _commit(),
-            "date": datetime.now(UTC).date().isoformat(),
-            "torch": torch.__version__,
-        },
-        limits=recipe.limits,
-    )

@@ -96,9 +96,12 @@ def _known(kind: type, values: dict[str, Any], section: str, path: Path) -> dict
 
 
 def _network(values: dict[str, Any], task: str, path: Path) -> CVDMConfig:
-    parts = {part: UNetConfig(**_known(UNetConfig, values.pop(part), f"network.{part}", path)) for part in ("denoiser", "mean") if part in values}
+    parts: dict[str, Any] = {
+        part: UNetConfig(**_known(UNetConfig, values.pop(part), f"network.{part}", path)) for part in ("denoiser", "mean") if part in values
+    }
     job = TASKS[task]
-    return CVDMConfig(**_known(CVDMConfig, values, "network", path), **parts, condition_channels=len(job.channels), upsampling=job.upsampling)
+    known: dict[str, Any] = {**_known(CVDMConfig, values, "network", path), **parts}
+    return CVDMConfig(**known, condition_channels=len(job.channels), upsampling=job.upsampling)
 
 
 def read_recipe(path: str | Path) -> Recipe:

@@ -70,5 +70,5 @@ def load_state(folder: Path) -> TrainingState:
         raise RequestError(f"{folder} has no {STATE} to resume from; leave out --resume to start anew.")
     with safe_open(path, framework="pt") as stream:
         progress = json.loads(stream.metadata()["progress"])
-        tensors: dict[str, Tensor] = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - not a mapping
+        tensors: dict[str, Tensor] = {name: stream.get_tensor(name) for name in stream.keys()}
     return TrainingState(stage=progress["stage"], step=progress["step"], tensors=tensors)

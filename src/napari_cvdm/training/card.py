@@ -1,0 +1,60 @@
+"""The card of a model that a recipe made."""
+
+import subprocess
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from napari_cvdm.model.checkpoint import ModelCard, config_values
+from napari_cvdm.model.cvdm import CVDM
+from napari_cvdm.tasks import TASKS
+from napari_cvdm.training.recipe import Recipe
+
+INTENSITIES = {
+    "phase-2shot": "I / I_background - 1",
+    "widefield-x2": "(counts - dark level) / robust brightest signal, at least 12 noise deviations",
+}
+
+
+def _commit() -> str:
+    try:
+        return subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True, cwd=Path(__file__).parent).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def make_card(recipe: Recipe, network: CVDM, recipe_path: str) -> ModelCard:
+    """The card of a model made by a recipe; metrics are added by `benchmarks/`."""
+    task = TASKS[recipe.task]
+    simulation = asdict(recipe.simulation)
+    optics: dict[str, tuple[float, float]] = {
+        name: simulation[name] for name in ("pixel_um", "wavelength_um", "medium_index", "na", "fresnel") if name in simulation
+    }
+    mix = torch.softmax(network.clock.weights.detach().cpu(), 0)
+    return ModelCard(
+        name=recipe.name,
+        title=recipe.title,
+        task=task.name,
+        network=config_values(recipe.network),
+        channels=task.channels,
+        inputs=task.inputs,
+        unit=task.unit,
+        optics=optics,
+        intensity=INTENSITIES[task.name],
+        resolution=recipe.resolution,
+        licence=recipe.licence,
+        schedule={"clock_weights": [round(float(value), 4) for value in mix], "residual_scale": float(network.residual_scale), "kind": recipe.network.schedule},
+        training={
+            "recipe": Path(recipe_path).name,
+            "data": "simulated on the fly",
+            "simulation": simulation,
+            "plan": asdict(recipe.plan),
+            "seed": recipe.seed,
+            "commit": _commit(),
+            "date": datetime.now(UTC).date().isoformat(),
+            "torch": torch.__version__,
+        },
+        limits=recipe.limits,
+    )

@@ -1,0 +1,170 @@
+"""Choosing a layer, and choosing a model."""
+
+from threading import Event
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QStyle, QToolButton, QWidget
+from superqt.utils import signals_blocked
+
+from napari_cvdm.widgets.layers import is_measurement
+
+if TYPE_CHECKING:
+    from napari.layers import Image
+    from napari.viewer import Viewer
+
+    from napari_cvdm.model.checkpoint import ModelCard
+
+NARROWEST_PX = 60
+USUAL_LETTERS = 16
+
+
+def narrow(box: QComboBox) -> QComboBox:
+    """The box, made to shrink with the dock instead of growing with its longest entry."""
+    box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    box.setMinimumContentsLength(USUAL_LETTERS)
+    box.setMinimumWidth(NARROWEST_PX)
+    return box
+
+
+class LayerChoice(QComboBox):
+    """The measured image layers of a viewer, kept up to date.
+
+    Parameters
+    ----------
+    viewer : Viewer
+    none_text : str, optional
+        An entry for no layer, the first one.
+    """
+
+    changed = Signal()
+
+    def __init__(self, viewer: "Viewer", none_text: str | None = None) -> None:
+        super().__init__()
+        narrow(self)
+        self._viewer = viewer
+        self._none_text = none_text
+        self._layers: list[Image | None] = []
+        self._gone = gone = Event()
+        self.destroyed.connect(lambda: gone.set())
+        for event in ("inserted", "removed", "reordered", "renamed"):
+            getattr(viewer.layers.events, event).connect(self.refresh)
+        self.currentIndexChanged.connect(lambda _: self.changed.emit())
+        self.refresh()
+
+    def refresh(self) -> None:
+        """List the layers again; the chosen one stays chosen while it is there."""
+        if self._gone.is_set():  # the viewer outlives a dock that was removed
+            return
+        chosen = self.value()
+        measured: list[Image] = [layer for layer in self._viewer.layers if is_measurement(layer)]
+        self._layers = [*([None] if self._none_text is not None else []), *measured]
+        with signals_blocked(self):
+            self.clear()
+            self.addItems([self._none_text or "" if layer is None else layer.name for layer in self._layers])
+            self.setCurrentIndex(self._layers.index(chosen) if chosen in self._layers else self._preferred())
+        if self.value() is not chosen:
+            self.changed.emit()
+
+    def _preferred(self) -> int:
+        if self._none_text is not None:
+            return 0
+        active = self._viewer.layers.selection.active
+        return self._layers.index(active) if active in self._layers else len(self._layers) - 1
+
+    def value(self) -> "Image | None":
+        """The chosen layer; None without one."""
+        index = self.currentIndex()
+        return self._layers[index] if 0 <= index < len(self._layers) else None
+
+    def layers(self) -> "list[Image]":
+        """Every layer that is offered."""
+        return [layer for layer in self._layers if layer is not None]
+
+    def set_value(self, layer: "Image | None") -> None:
+        """Choose a layer; one that is not listed changes nothing."""
+        if layer in self._layers:
+            self.setCurrentIndex(self._layers.index(layer))
+
+
+class ModelChoice(QWidget):
+    """Shipped models, and any checkpoint folder.
+
+    The chosen model is a name or a path, as in `RestoreRequest`; its card is read, its weights are not.
+    """
+
+    changed = Signal()
+    refused = Signal(str)
+
+    def __init__(self) -> None:
+        from napari_cvdm.model.zoo import shipped_models
+
+        super().__init__()
+        self._cards: dict[str, ModelCard] = {}
+        self._box = narrow(QComboBox())
+        self._folder = QToolButton()
+        self._folder.setIcon(self.style().standardIcon(QStyle.StandardPixmap.SP_DirOpenIcon))
+        self._folder.setToolTip("Use a model from a folder with card.json and model.safetensors. Nothing in it is executed.")
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self._box, 1)
+        layout.addWidget(self._folder)
+        self.setFocusProxy(self._box)
+        for name, card in shipped_models():
+            self._add(name, card)
+        self._box.currentIndexChanged.connect(self._on_chosen)
+        self._folder.clicked.connect(self._ask_folder)
+        self._on_chosen()
+
+    def _add(self, model: str, card: "ModelCard") -> None:
+        self._cards[model] = card
+        self._box.addItem(card.name, model)
+
+    def add_folder(self, folder: str) -> None:
+        """Offer a checkpoint folder and choose it.
+
+        Raises
+        ------
+        CheckpointError
+            There is no readable card in it.
+        """
+        from napari_cvdm.model.checkpoint import read_card
+
+        if folder not in self._cards:
+            self._add(folder, read_card(folder))
+        self._box.setCurrentIndex(self._box.findData(folder))
+
+    def _ask_folder(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self, "Choose a model folder (card.json and model.safetensors)")
+        if folder:
+            try:
+                self.add_folder(folder)
+            except ValueError as error:
+                self.refused.emit(str(error))
+
+    def _on_chosen(self) -> None:
+        card = self.card()
+        self._box.setToolTip("" if card is None else card_text(card))
+        self.changed.emit()
+
+    def value(self) -> str | None:
+        """Name of a shipped model or path of a folder; None when there is no model."""
+        return self._box.currentData()
+
+    def set_value(self, model: str) -> None:
+        """Choose a shipped model by name, or a folder."""
+        if model in self._cards:
+            self._box.setCurrentIndex(self._box.findData(model))
+        else:
+            self.add_folder(model)
+
+    def card(self) -> "ModelCard | None":
+        """Card of the chosen model."""
+        return self._cards.get(self.value() or "")
+
+
+def card_text(card: "ModelCard") -> str:
+    """What a model is for and where it stops, in plain lines."""
+    ranges = [f"{name}: {low:g} to {high:g}" for name, (low, high) in card.optics.items()]
+    limits = [f"Limit: {limit}" for limit in card.limits]
+    return "\n".join([card.title, f"Takes {card.inputs}.", "Trained for", *ranges, f"Resolution: {card.resolution}", *limits, f"Licence: {card.licence}"])

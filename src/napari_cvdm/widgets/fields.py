@@ -1,0 +1,111 @@
+"""Fields for numbers that may be left empty, and text that wraps."""
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QLineEdit, QWidget
+
+from napari_cvdm.request import RequestError
+
+
+def wrapped_label(text: str = "") -> QLabel:
+    """Plain text over as many lines as it needs."""
+    label = QLabel(text)
+    label.setWordWrap(True)
+    label.setTextFormat(Qt.TextFormat.PlainText)
+    return label
+
+
+class OptionalNumber(QLineEdit):
+    """A number, or nothing.
+
+    Parameters
+    ----------
+    name : str
+        The request's name, for messages.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.setObjectName(name)
+        self.setMinimumWidth(40)
+
+    def value(self) -> float | None:
+        """The number; None when the field is empty.
+
+        Raises
+        ------
+        RequestError
+            Text that is not a number.
+        """
+        text = self.text().strip().replace(",", ".")
+        if not text:
+            return None
+        try:
+            return float(text)
+        except ValueError:
+            raise RequestError(f"{self.objectName()} is {self.text()!r}; a number is needed, for example 0.5.") from None
+
+    def set_value(self, value: float | None) -> None:
+        """Show a number; None empties the field."""
+        self.setText("" if value is None else f"{value:.6g}")
+        self.setCursorPosition(0)
+
+    def set_needed(self, needed: bool) -> None:
+        """Say in the empty field whether it must be filled."""
+        self.setPlaceholderText("needed" if needed else "optional")
+
+
+class OptionalPair(QWidget):
+    """Two numbers side by side, or nothing.
+
+    Parameters
+    ----------
+    name : str
+        The request's name, for messages.
+    """
+
+    textChanged = Signal()
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.setObjectName(name)
+        self._parts = (OptionalNumber(name), OptionalNumber(name))
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        for part in self._parts:
+            part.textChanged.connect(lambda _: self.textChanged.emit())
+            layout.addWidget(part)
+        self.setFocusProxy(self._parts[0])
+
+    def value(self) -> tuple[float, float] | None:
+        """Both numbers; None when both fields are empty.
+
+        Raises
+        ------
+        RequestError
+            Only one of them, or text that is not a number.
+        """
+        first, second = (part.value() for part in self._parts)
+        if first is None and second is None:
+            return None
+        if first is None or second is None:
+            raise RequestError(f"{self.objectName()} has one value; two are needed, one for each plane, for example -1 and 1.")
+        return first, second
+
+    def set_value(self, value: tuple[float, float] | None) -> None:
+        """Show two numbers; None empties the fields."""
+        for part, number in zip(self._parts, value or (None, None), strict=True):
+            part.set_value(number)
+
+    def set_needed(self, needed: bool) -> None:
+        """Say in the empty fields whether they must be filled."""
+        for part in self._parts:
+            part.set_needed(needed)
+
+    def texts(self) -> tuple[str, ...]:
+        """What stands in both fields."""
+        return tuple(part.text() for part in self._parts)
+
+    def setToolTip(self, text: str | None) -> None:
+        """Show the same help over both fields."""
+        for part in self._parts:
+            part.setToolTip(text)

@@ -1,0 +1,161 @@
+"""Where a layer lies in the world, and where a result lies that was made from it."""
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_cvdm.request import RequestError
+
+if TYPE_CHECKING:
+    from napari.layers import Image
+
+_LETTERS = {"t": "T", "time": "T", "c": "C", "channel": "C", "z": "Z", "p": "P", "plane": "P", "defocus": "P", "s": "S", "sample": "S"}
+_LETTERS_FOR_UNKNOWN = "TZCS"
+MERGED_PLANES = 2
+
+
+def axis_letters(layer: "Image") -> str:
+    """Letters of a layer's axes for an `ImageStack`.
+
+    Parameters
+    ----------
+    layer : Image
+        Its axis labels say which axis is time, channel, z, plane or sample; axes without a known label get the first free
+        letter of T, Z, C, S.
+
+    Returns
+    -------
+    str
+        One letter for each dimension, ending in YX.
+
+    Raises
+    ------
+    RequestError
+        Y and X are not the last two axes, or there are more axes than letters.
+    """
+    labels = [label.strip().lower() for label in layer.axis_labels]
+    if {"y", "x"} & set(labels[:-2]) or labels[-2:] == ["x", "y"]:
+        raise RequestError(f"{layer.name}: its axes are {', '.join(labels)}; Y and X must be the last two. Reorder them, for example with numpy.moveaxis.")
+    known = [_LETTERS.get(label) for label in labels[:-2]]
+    free = [letter for letter in _LETTERS_FOR_UNKNOWN if letter not in known]
+    letters = []
+    for letter in known:
+        if letter is None or letter in letters:
+            if not free:
+                raise RequestError(f"{layer.name}: {layer.ndim} axes are too many; give an image with at most time, z, channel and sample beside Y and X.")
+            letter = free.pop(0)
+        letters.append(letter)
+    return "".join(letters) + "YX"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Placement:
+    """Where a layer lies in the world, kept apart from the layer, which may be moved or removed meanwhile.
+
+    Parameters
+    ----------
+    name : str
+    axes : str
+        Letters of `axis_letters`.
+    scale, translate : ndarray of shape (D,)
+    rotate, shear : ndarray of shape (D, D)
+    affine : ndarray of shape (D + 1, D + 1)
+    units, labels : tuple of str
+        One for each dimension.
+    merged : str
+        Letter of the axis whose two planes become one image; "" without one.
+    """
+
+    name: str
+    axes: str
+    scale: np.ndarray = field(repr=False)
+    translate: np.ndarray = field(repr=False)
+    rotate: np.ndarray = field(repr=False)
+    shear: np.ndarray = field(repr=False)
+    affine: np.ndarray = field(repr=False)
+    units: tuple[str, ...]
+    labels: tuple[str, ...]
+    merged: str = ""
+
+    @classmethod
+    def of(cls, layer: "Image") -> "Placement":
+        """The placement of a layer now."""
+        shear = np.eye(layer.ndim)
+        shear[np.triu_indices(layer.ndim, 1)] = layer.shear
+        return cls(
+            name=layer.name,
+            axes=axis_letters(layer),
+            scale=np.array(layer.scale),
+            translate=np.array(layer.translate),
+            rotate=np.array(layer.rotate),
+            shear=shear,
+            affine=np.array(layer.affine.affine_matrix),
+            units=tuple(str(unit) for unit in layer.units),
+            labels=tuple(layer.axis_labels),
+        )
+
+    def finer(self, axes: str, factor: int) -> "Placement":
+        """The placement of an image with these of the axes, on a grid `factor` times finer along Y and X.
+
+        napari places the centre of a pixel, so the first finer pixel lies (1 - 1 / factor) / 2 of a pixel before the first
+        coarse one. Of an axis that stays although both its planes became one image, that image covers both.
+
+        Parameters
+        ----------
+        axes : str
+            Letters of this placement, fewer or all of them; the axis of two planes is the one that `merged` names.
+        factor : int
+
+        Returns
+        -------
+        Placement
+        """
+        kept = [self.axes.index(letter) for letter in axes]
+        size = np.ones(len(self.axes))
+        size[-2:] = factor
+        if self.merged:
+            size[self.axes.index(self.merged)] = 1 / MERGED_PLANES
+        shift = self.rotate @ self.shear @ (self.scale * (1 / size - 1) / 2)
+        return replace(
+            self,
+            axes=axes,
+            scale=(self.scale / size)[kept],
+            translate=(self.translate + shift)[kept],
+            rotate=self.rotate[np.ix_(kept, kept)],
+            shear=self.shear[np.ix_(kept, kept)],
+            affine=self.affine[np.ix_([*kept, -1], [*kept, -1])],
+            units=tuple(self.units[index] for index in kept),
+            labels=_words(axes, tuple(self.labels[index] for index in kept)),
+        )
+
+    def with_times(self, times: tuple[float, ...]) -> "Placement":
+        """The same with a leading axis ``t`` of schedule times (``schedule t`` where the image has a ``t`` of its own)."""
+        return replace(
+            self,
+            axes="K" + self.axes,
+            scale=np.array([times[0], *self.scale]),
+            translate=np.array([times[0], *self.translate]),
+            rotate=_bordered(self.rotate),
+            shear=_bordered(self.shear),
+            affine=_bordered(self.affine),
+            units=("dimensionless", *self.units),
+            labels=("schedule t" if "t" in self.labels else "t", *self.labels),
+        )
+
+    def keywords(self) -> dict[str, Any]:
+        """Keywords of a layer that lies here."""
+        placed = {name: getattr(self, name) for name in ("scale", "translate", "rotate", "shear", "affine", "units")}
+        return {**placed, "axis_labels": self.labels}
+
+
+def _bordered(matrix: np.ndarray) -> np.ndarray:
+    """The matrix for one more leading axis that stays as it is."""
+    larger = np.eye(len(matrix) + 1)
+    larger[1:, 1:] = matrix
+    return larger
+
+
+def _words(axes: str, labels: tuple[str, ...]) -> tuple[str, ...]:
+    """Labels, with napari's numbers for axes that were never named replaced by their letters."""
+    return tuple(letter.lower() if label.lstrip("-").isdigit() else label for letter, label in zip(axes, labels, strict=True))

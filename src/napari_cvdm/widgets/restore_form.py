@@ -1,0 +1,255 @@
+"""The settings of a reconstruction as a form: `value`, `set_value` and `changed`, and nothing else crosses."""
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QSpinBox, QWidget
+from superqt.utils import signals_blocked
+
+from napari_cvdm.image_files import check_pixels, combine_planes
+from napari_cvdm.request import SAMPLERS, ImageStack, RequestError, RestoreRequest
+from napari_cvdm.widgets.choices import NARROWEST_PX, LayerChoice, ModelChoice, narrow
+from napari_cvdm.widgets.fields import OptionalNumber, OptionalPair, wrapped_label
+from napari_cvdm.widgets.layers import known_optics, read_layer
+from napari_cvdm.widgets.placement import Placement
+
+if TYPE_CHECKING:
+    from napari.layers import Image
+    from napari.viewer import Viewer
+
+    from napari_cvdm.tasks import Task
+
+SCHEDULE_POINTS = 11
+OPTICS = ("pixel_um", "wavelength_um", "defocus_um", "medium_index", "na")
+COUNTS = {"samples": (1, 1024), "steps": (1, 1000), "seed": (0, 2**31 - 1), "tile": (16, 65536)}
+HELP = {
+    "image": "The measured image: a layer of the viewer. Time, z and channel axes are looped over.\n"
+    "A pair of planes may also be one layer with an axis of length 2.",
+    "second plane": "The image at the other focus: same field, same camera.",
+    "model": "What to reconstruct, and with which trained network.",
+    "pixel_um": "Pixel size in the sample [µm]: camera pixel × binning / magnification. 65 nm is 0.065.",
+    "wavelength_um": "Vacuum wavelength [µm]: of the illumination for phase, of the emission for fluorescence. 520 nm is 0.52.",
+    "defocus_um": "Position of the first and of the second plane [µm], with sign:\n"
+    "positive is away from the light source, toward the objective.\n0 and 2.5 (one plane in focus) is as good as -1 and 1.",
+    "medium_index": "Refractive index of the medium between the planes: air 1.0, water 1.333, oil 1.518.",
+    "na": "Numerical aperture of the detection.\nOptional: used to say when the model was not trained for it.",
+    "samples": "Draws from the posterior. Their mean is the reconstruction, their variance the spread;\n"
+    "one draw has no spread. 8 is a good start, 16 for reports.",
+    "steps": "Evaluations of the network for each sample. 10 is a good start for sde-2m.",
+    "seed": "Chooses the noise. The same seed gives the same pixels.",
+    "sampler": "How the diffusion is reversed: sde-2m is the most exact for few steps,\nancestral (the paper's) wants 200.",
+    "device": "Where to compute; auto takes the fastest that is there.",
+    "tile": "Side of a square tile [px]. It changes memory and time, never the pixels.",
+    "background": "auto: estimate the blank-field intensity (phase) or the dark level (fluorescence).\n"
+    "none: it is already divided out (phase) or zero (fluorescence).",
+}
+
+
+class RestoreForm(QWidget):
+    """Image, model, optics and sampling, under the names of `RestoreRequest`.
+
+    Parameters
+    ----------
+    viewer : Viewer
+        Whose layers are offered.
+    """
+
+    changed = Signal()
+
+    def __init__(self, viewer: "Viewer") -> None:
+        from napari_cvdm.device import available_devices
+
+        super().__init__()
+        self._viewer = viewer
+        self.image = LayerChoice(viewer)
+        self.second = LayerChoice(viewer, none_text="in the same layer")
+        self.model = ModelChoice()
+        self.about = wrapped_label()
+        self.optics: dict[str, OptionalNumber | OptionalPair] = {name: OptionalPair(name) if name == "defocus_um" else OptionalNumber(name) for name in OPTICS}
+        self.counts = {name: _spin_box(*bounds) for name, bounds in COUNTS.items()}
+        self.words = {"sampler": _combo(SAMPLERS), "device": _combo(("auto", *available_devices())), "background": _combo(("auto", "none"))}
+        self._from_layer: dict[str, Any] = {}
+        self._labels: dict[str, QLabel] = {}
+        self._lay_out()
+        self._set_defaults()
+        self._connect()
+        self._on_model()
+        self._on_image()
+
+    def _lay_out(self) -> None:
+        layout = QFormLayout(self)
+        layout.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        layout.setContentsMargins(4, 4, 4, 4)
+        layout.setVerticalSpacing(4)
+        rows: dict[str, QWidget] = {"image": self.image, "second plane": self.second, "model": self.model, **self.optics}
+        rows |= {name: self.counts[name] for name in ("samples", "steps", "seed")}
+        rows |= {"sampler": self.words["sampler"], "device": self.words["device"], "tile": self.counts["tile"], "background": self.words["background"]}
+        for name, field in rows.items():
+            self._labels[name] = label = QLabel(name)
+            label.setBuddy(field)
+            label.setToolTip(HELP[name])
+            field.setToolTip(HELP[name])
+            layout.addRow(label, field)
+            if name == "model":
+                layout.addRow(self.about)
+
+    def _set_defaults(self) -> None:
+        defaults = {entry.name: entry.default for entry in fields(RestoreRequest)}
+        for name, box in self.counts.items():
+            box.setValue(defaults[name])
+
+    def _connect(self) -> None:
+        self.image.changed.connect(self._on_image)
+        self.second.changed.connect(self.changed)
+        self.model.changed.connect(self._on_model)
+        for field in self.optics.values():
+            field.textChanged.connect(lambda *_: self.changed.emit())
+        for box in self.counts.values():
+            box.valueChanged.connect(lambda _: self.changed.emit())
+        for choice in self.words.values():
+            choice.currentIndexChanged.connect(lambda _: self.changed.emit())
+
+    @property
+    def task(self) -> "Task | None":
+        """The job of the chosen model."""
+        from napari_cvdm.tasks import TASKS
+
+        card = self.model.card()
+        return None if card is None else TASKS[card.task]
+
+    def _on_model(self) -> None:
+        task, card = self.task, self.model.card()
+        self.about.setText("No model is installed. Choose a folder that holds one." if card is None else card.title)
+        needed = () if task is None else task.needed_optics
+        two_planes = task is not None and task.planes == 2
+        for name, field in self.optics.items():
+            field.set_needed(name in needed)
+        rows: dict[str, QWidget] = {"second plane": self.second, "defocus_um": self.optics["defocus_um"]}
+        for name, row in rows.items():
+            self._labels[name].setVisible(two_planes)
+            row.setVisible(two_planes)
+        self._choose_second()
+        self.changed.emit()
+
+    def _on_image(self) -> None:
+        """Fill in the optics that the layer tells; what a former layer told goes, what the user typed stays."""
+        layer = self.image.value()
+        known = {} if layer is None else known_optics(layer)
+        for name, field in self.optics.items():
+            if name in known or (name in self._from_layer and _text(field) == self._from_layer[name]):
+                with signals_blocked(field):
+                    field.set_value(known.get(name))
+        self._from_layer = {name: _text(self.optics[name]) for name in known if name in self.optics}
+        self._choose_second()
+        self.changed.emit()
+
+    def _choose_second(self) -> None:
+        """Guess the other plane: the only other layer of the same shape, unless the image holds both."""
+        image = self.image.value()
+        if image is None or self.second.value() is not None or 2 in image.data.shape[:-2]:
+            return
+        others = [layer for layer in self.second.layers() if layer is not image and layer.data.shape == image.data.shape]
+        if len(others) == 1:
+            self.second.set_value(others[0])
+
+    def missing(self) -> tuple[str, ...]:
+        """What must still be chosen or filled in before a run, by name."""
+        task, image = self.task, self.image.value()
+        if image is None or task is None:
+            return tuple(name for name, found in (("an image layer", image), ("a model", task)) if found is None)
+        unknown = tuple(name for name in task.needed_optics if _text(self.optics[name]) in ("", ("", "")))
+        lonely = task.planes == 2 and self.second.value() is None and 2 not in image.data.shape[:-2]
+        return ("the second plane", *unknown) if lonely else unknown
+
+    def settings(self) -> dict[str, Any]:
+        """Everything but the image, by request name.
+
+        Raises
+        ------
+        RequestError
+            Text that is not a number.
+        """
+        two_planes = self.task is not None and self.task.planes == 2
+        optics = {name: field.value() for name, field in self.optics.items() if two_planes or name != "defocus_um"}
+        counts = {name: box.value() for name, box in self.counts.items()}
+        words = {name: box.currentText() for name, box in self.words.items()}
+        return {"model": self.model.value(), "schedule_points": SCHEDULE_POINTS, **optics, **counts, **words}
+
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences about settings outside the trained range, without reading a pixel.
+
+        Raises
+        ------
+        RequestError, OpticsError
+            Settings that are not allowed.
+        """
+        from napari_cvdm.trust.validity import optics_warnings
+
+        card = self.model.card()
+        blank = ImageStack(array=np.zeros((1, 1)), axes="YX")
+        return () if card is None else optics_warnings(RestoreRequest(image=blank, **self.settings()), card)
+
+    def value(self) -> RestoreRequest:
+        """The request, with a picture of the pixels as they are now.
+
+        Raises
+        ------
+        RequestError, OpticsError, ImageFileError
+            What is missing or not allowed.
+        """
+        missing, task, image = self.missing(), self.task, self.image.value()
+        if missing or task is None or image is None:
+            raise RequestError(f"Needed before a run: {', '.join(missing)}.")
+        stack = read_layer(image)
+        if task.planes == 2:
+            second = self.second.value()
+            stack = combine_planes(stack, None if second is None else read_layer(second))
+        check_pixels(stack)
+        return RestoreRequest(image=stack, **self.settings())
+
+    def placement(self) -> Placement:
+        """Where the chosen image lies now."""
+        image: Image | None = self.image.value()
+        if image is None:
+            raise RequestError("Needed before a run: an image layer.")
+        return Placement.of(image)
+
+    def set_value(self, request: RestoreRequest) -> None:
+        """Show the settings of a request; its image is chosen if a layer has its name.
+
+        Raises
+        ------
+        CheckpointError
+            The request's model is not there.
+        """
+        names = {layer.name: layer for layer in self._viewer.layers}
+        first, _, second = request.image.source.partition(" + ")
+        self.model.set_value(request.model)
+        self.image.set_value(names.get(first))
+        self.second.set_value(names.get(second))
+        for name, field in self.optics.items():
+            field.set_value(getattr(request, name))
+        for name, box in self.counts.items():
+            box.setValue(getattr(request, name))
+        for name, choice in self.words.items():
+            value = getattr(request, name)
+            choice.setCurrentText(value if isinstance(value, str) else "auto")
+
+
+def _spin_box(low: int, high: int) -> QSpinBox:
+    box = QSpinBox()
+    box.setRange(low, high)
+    box.setMinimumWidth(NARROWEST_PX)
+    return box
+
+
+def _combo(words: tuple[str, ...]) -> QComboBox:
+    box = narrow(QComboBox())
+    box.addItems(words)
+    return box
+
+
+def _text(field: OptionalNumber | OptionalPair) -> Any:
+    return field.text() if isinstance(field, OptionalNumber) else field.texts()

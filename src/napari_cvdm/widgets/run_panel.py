@@ -1,0 +1,166 @@
+"""Run, Cancel, how far it has come, and what there is to say."""
+
+import time
+from collections.abc import Callable, Generator
+from typing import Any
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QStyle, QVBoxLayout, QWidget
+from tqdm import tqdm
+
+from napari_cvdm.result import Progress
+from napari_cvdm.widgets.fields import wrapped_label
+from napari_cvdm.widgets.worker import Job
+
+INFORMATION = QStyle.StandardPixmap.SP_MessageBoxInformation
+WARNING = QStyle.StandardPixmap.SP_MessageBoxWarning
+ERROR = QStyle.StandardPixmap.SP_MessageBoxCritical
+BREAK_HERE = "\u200b"  # a zero-width space, so that a long path wraps instead of widening the dock
+
+
+class RunPanel(QWidget):
+    """Buttons, bar and message line around one job at a time.
+
+    Parameters
+    ----------
+    verb : str
+        On the button that starts.
+    """
+
+    asked = Signal()
+
+    def __init__(self, verb: str) -> None:
+        super().__init__()
+        self.run = QPushButton(verb)
+        self.cancel = QPushButton("Cancel")
+        self.cancel.setToolTip("Stop before the next step. Layers stay as they were.")
+        self.bar = QProgressBar()
+        self.bar.setTextVisible(False)
+        self.stage = QLabel()
+        self.message = MessageLine()
+        self._job: Job | None = None
+        self._busy = False
+        self._ready = True
+        self._started = 0.0
+        self._on_result: Callable[[Any], None] = lambda _: None
+        self._lay_out()
+        self.run.clicked.connect(self.asked)
+        self.cancel.clicked.connect(self._on_cancel)
+        self._show_idle()
+
+    def _lay_out(self) -> None:
+        buttons = QHBoxLayout()
+        buttons.addWidget(self.run, 2)
+        buttons.addWidget(self.cancel, 1)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(4, 4, 4, 4)
+        layout.addLayout(buttons)
+        for widget in (self.bar, self.stage, self.message):
+            layout.addWidget(widget)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job is running."""
+        return self._busy
+
+    def set_ready(self, ready: bool) -> None:
+        """Allow or forbid a start."""
+        self._ready = ready
+        self.run.setEnabled(ready and not self.busy)
+
+    def start(self, steps: Generator[Progress, None, Any], *, title: str, total: int, on_result: Callable[[Any], None]) -> None:
+        """Do long work; one job at a time.
+
+        Parameters
+        ----------
+        steps : generator
+            Yields Progress, returns what `on_result` takes, in the GUI thread.
+        title : str
+            For napari's activity area.
+        total : int
+            Number of steps to come.
+        on_result : callable
+            Not called after a failure or a cancelled run, nor when this panel is gone.
+        """
+        self._job = job = Job(steps, title=title, total=total)
+        job.progressed.connect(self._on_progress)
+        job.succeeded.connect(self._on_succeeded)
+        job.failed.connect(self._on_failed)
+        job.ended.connect(self._on_ended)
+        self._on_result = on_result
+        self._busy, self._started = True, time.monotonic()
+        self._show_busy(total)
+        job.start()
+
+    def _show_busy(self, total: int) -> None:
+        self.message.clear()
+        self.bar.setRange(0, total)
+        self.bar.setValue(0)
+        self.stage.setText("starting")
+        self.run.setEnabled(False)
+        self.cancel.setEnabled(True)
+        for widget in (self.bar, self.stage):
+            widget.show()
+
+    def _show_idle(self) -> None:
+        self.run.setEnabled(self._ready)
+        self.cancel.setEnabled(False)
+        self.cancel.setText("Cancel")
+        for widget in (self.bar, self.stage):
+            widget.hide()
+
+    def _on_progress(self, progress: Progress) -> None:
+        self.bar.setRange(0, progress.total)
+        self.bar.setValue(progress.done)
+        left = (time.monotonic() - self._started) * (progress.total / progress.done - 1) if progress.done else 0.0
+        self.stage.setText(f"{progress.stage}, {tqdm.format_interval(left)} left" if left >= 1 else progress.stage)
+
+    def _on_cancel(self) -> None:
+        if self._job is not None:
+            self.cancel.setEnabled(False)
+            self.cancel.setText("Cancelling…")
+            self.message.say(INFORMATION, "Cancelled; no layer was changed.")
+            self._job.cancel()
+
+    def _on_succeeded(self, result: object) -> None:
+        self._on_result(result)
+
+    def _on_failed(self, message: str) -> None:
+        from napari.utils.notifications import show_error
+
+        self.message.say(ERROR, message)
+        show_error(message)
+
+    def _on_ended(self) -> None:
+        self._busy = False  # the job stays referenced until the next: it is still emitting
+        self._show_idle()
+
+
+class MessageLine(QWidget):
+    """One message that wraps, with an icon that says how serious it is; empty, it takes no room."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._icon = QLabel()
+        self._text = wrapped_label()
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self._icon)
+        layout.addWidget(self._text, 1)
+        self.clear()
+
+    def say(self, kind: QStyle.StandardPixmap, text: str) -> None:
+        """Show a message."""
+        side = self.fontMetrics().height()
+        self._icon.setPixmap(self.style().standardIcon(kind).pixmap(side, side))
+        self._text.setText(text.replace("/", "/" + BREAK_HERE))
+        self.show()
+
+    def clear(self) -> None:
+        """Show nothing."""
+        self._text.clear()
+        self.hide()
+
+    def text(self) -> str:
+        """The message that is shown."""
+        return self._text.text().replace(BREAK_HERE, "")

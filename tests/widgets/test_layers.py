@@ -1,0 +1,184 @@
+"""Layers to images and back: pixel sizes, axes, and every result pixel where it was measured."""
+
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+from napari.layers import Image, Layer
+
+from napari_cvdm.image_files import ImageFileError
+from napari_cvdm.request import RequestError
+from napari_cvdm.result import Provenance, Restoration
+from napari_cvdm.widgets.layers import METADATA_KEY, is_measurement, known_optics, layer_pixel_um, read_layer, show_layers, to_layer_data
+from napari_cvdm.widgets.placement import Placement
+
+PROVENANCE = Provenance(inputs={}, model={}, settings={"seed": 3}, estimated={}, versions={}, timings_s={})
+ROLES = ["gamma", "beta", "noise-rate map", "sample variance", "untrusted pixels", "reconstruction"]
+
+
+def restoration(shape, axes, upsampling=1, unit="rad", times=(0.5, 1.0), seed=0):
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=shape).astype(np.float32)
+    schedule = np.broadcast_to(np.array([0.6, 0.2]).reshape(2, *[1] * len(shape)), (2, *shape)) if times else None
+    return Restoration(
+        mean=values,
+        variance=values**2,
+        rate=np.ones(shape, np.float32),
+        axes=axes,
+        unit=unit,
+        pixel_um=0.1,
+        upsampling=upsampling,
+        valid=values > 0,
+        gamma=schedule,
+        beta=schedule,
+        times=times,
+        provenance=PROVENANCE,
+    )
+
+
+def results(source, **changes):
+    data = to_layer_data(restoration(**changes), Placement.of(source))
+    return {layer.metadata[METADATA_KEY]["role"]: layer for layer in (Layer.create(*one) for one in data)}
+
+
+@pytest.mark.parametrize(
+    ("scale", "unit", "expected"),
+    [(0.065, "um", 0.065), (65.0, "nm", 0.065), (6.5e-5, "mm", 0.065), (-0.1, "um", 0.1), (1.0, "um", None), (0.1, "pixel", None), (1.0, "pixel", None)],
+)
+def test_pixel_size_is_known_only_where_the_layer_says_it(scale, unit, expected):
+    layer = Image(np.zeros((4, 5)), scale=(scale, scale), units=(unit, unit))
+    assert layer_pixel_um(layer) == (expected if expected is None else pytest.approx(expected))
+
+
+def test_a_pixel_that_is_not_square_is_an_error_for_a_run_and_unknown_for_the_form():
+    layer = Image(np.zeros((4, 5)), scale=(0.1, 0.2), units=("um", "um"))
+    assert "pixel_um" not in known_optics(layer)
+    with pytest.raises(ImageFileError, match="must be square"):
+        read_layer(layer)
+
+
+@pytest.mark.parametrize(
+    ("labels", "letters"),
+    [
+        (("time", "z", "y", "x"), "TZYX"),
+        (("Channel", "T", "y", "x"), "CTYX"),
+        (("-4", "-3", "-2", "-1"), "TZYX"),
+        (("foo", "t", "y", "x"), "ZTYX"),
+        (("t", "time", "y", "x"), "TZYX"),
+    ],
+)
+def test_axes_are_named_by_labels_and_the_others_in_order(labels, letters):
+    assert read_layer(Image(np.zeros((2, 3, 4, 5)), axis_labels=labels)).axes == letters
+
+
+@pytest.mark.parametrize(("shape", "labels"), [((2, 4, 5), ("y", "x", "t")), ((1,) * 7, ("a", "b", "c", "d", "e", "f", "g"))])
+def test_axes_that_cannot_be_used_are_refused(shape, labels):
+    with pytest.raises(RequestError):
+        read_layer(Image(np.zeros(shape), axis_labels=labels))
+
+
+def test_colour_is_refused_with_what_to_do():
+    with pytest.raises(RequestError, match="Split RGB"):
+        read_layer(Image(np.zeros((4, 5, 3), np.uint8), rgb=True, name="photo"))
+
+
+def test_the_finest_level_of_a_multiscale_layer_is_read():
+    levels = [np.ones((8, 8)), np.ones((4, 4))]
+    assert read_layer(Image(levels, multiscale=True)).array.shape == (8, 8)
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+@pytest.mark.parametrize("turned", [{}, {"rotate": 30.0, "shear": [0.2]}, {"affine": np.array([[1, 0.1, 3], [0, 2, 1], [0, 0, 1]])}])
+def test_every_result_pixel_lies_where_it_was_measured(factor, turned):
+    source = Image(np.zeros((6, 8)), name="cell", scale=(0.1, 0.1), translate=(5.0, 7.0), units=("um", "um"), axis_labels=("y", "x"), **turned)
+    layers = results(source, shape=(6 * factor, 8 * factor), axes="YX", upsampling=factor)
+    for pixel in [(0, 0), (3, 4), (6 * factor - 1, 8 * factor - 1)]:
+        measured = source.data_to_world((np.array(pixel) + 0.5) / factor - 0.5)
+        np.testing.assert_allclose(layers["reconstruction"].data_to_world(pixel), measured, atol=1e-9)
+        np.testing.assert_allclose(layers["gamma"].data_to_world((0, *pixel))[1:], measured, atol=1e-9)
+
+
+def test_a_finer_result_covers_exactly_what_the_image_covers():
+    source = Image(np.zeros((6, 8)), scale=(0.1, 0.1), translate=(5.0, 7.0), units=("um", "um"))
+    half_a_pixel = np.array([[-0.05], [0.05]])
+    result = results(source, shape=(12, 16), axes="YX", upsampling=2)["reconstruction"]
+    np.testing.assert_allclose(result.extent.world + half_a_pixel / 2, source.extent.world + half_a_pixel)
+
+
+def test_results_carry_names_units_labels_limits_and_provenance():
+    source = Image(np.zeros((6, 8)), name="cell", scale=(0.1, 0.1), units=("um", "um"), axis_labels=("y", "x"))
+    layers = results(source, shape=(6, 8), axes="YX")
+    assert list(layers) == ROLES
+    assert [layer.name for layer in layers.values()] == [f"{role} of cell" for role in ROLES]
+    assert all(layer.units[-2:] == source.units and layer.axis_labels[-2:] == ("y", "x") for layer in layers.values())
+    assert layers["gamma"].axis_labels == ("t", "y", "x")
+    assert layers["gamma"].contrast_limits == [0, 1]
+    assert layers["reconstruction"].contrast_limits[0] == -layers["reconstruction"].contrast_limits[1]
+    assert all(layer.metadata[METADATA_KEY]["provenance"]["settings"] == {"seed": 3} for layer in layers.values())
+    assert [role for role, layer in layers.items() if layer.visible] == ["reconstruction"]
+    assert not any(is_measurement(layer) for layer in layers.values())
+
+
+def test_the_t_axis_shows_the_schedule_times():
+    layer = results(Image(np.zeros((6, 8))), shape=(6, 8), axes="YX")["beta"]
+    assert [layer.data_to_world((k, 0, 0))[0] for k in (0, 1)] == [0.5, 1.0]
+
+
+SOURCES = [
+    ((6, 8), ("y", "x"), (6, 8), "YX"),
+    ((2, 6, 8), ("z", "y", "x"), (6, 8), "YX"),
+    ((3, 6, 8), ("t", "y", "x"), (3, 6, 8), "TYX"),
+    ((3, 2, 6, 8), ("t", "z", "y", "x"), (3, 6, 8), "TYX"),
+    ((2, 3, 6, 8), ("z", "t", "y", "x"), (3, 6, 8), "TYX"),
+]
+
+
+@pytest.mark.parametrize(("source_shape", "labels", "shape", "axes"), SOURCES)
+def test_units_stay_consistent_and_sliders_agree(source_shape, labels, shape, axes):
+    units = tuple("s" if label == "t" else "um" for label in labels)
+    source = Image(np.zeros(source_shape), scale=[0.1] * len(labels), units=units, axis_labels=labels)
+    viewer = ViewerModel()
+    viewer.add_layer(source)
+    layers = results(source, shape=shape, axes=axes)
+    for layer in layers.values():
+        viewer.add_layer(layer)
+    assert viewer.layers.units is not None
+    assert all(layer.units[-source.ndim :] == source.units[-layer.ndim :] for layer in layers.values())
+    leading = len(labels) - 2
+    for corner in np.ndindex(*source_shape[:leading]):
+        world = source.data_to_world((*corner, 2, 3))
+        index = np.round(layers["sample variance"].world_to_data(world[-layers["sample variance"].ndim :])).astype(int)
+        assert all(0 <= i < size for i, size in zip(index, layers["sample variance"].data.shape, strict=True))
+        assert tuple(index[-2:]) == (2, 3)
+
+
+def test_a_name_of_the_images_own_t_axis_is_left_alone():
+    source = Image(np.zeros((3, 6, 8)), axis_labels=("t", "y", "x"))
+    assert results(source, shape=(3, 6, 8), axes="TYX")["gamma"].axis_labels == ("schedule t", "t", "y", "x")
+
+
+def test_a_rerun_replaces_its_own_results_only():
+    viewer = ViewerModel()
+    source = viewer.add_image(np.zeros((6, 8)), name="cell")
+    impostor = viewer.add_image(np.zeros((6, 8)), name="beta of cell")
+    show_layers(viewer, to_layer_data(restoration((6, 8), "YX"), Placement.of(source)))
+    viewer.layers["sample variance of cell"].visible = True
+    count = len(viewer.layers)
+    again = restoration((6, 8), "YX", seed=1)
+    show_layers(viewer, to_layer_data(again, Placement.of(source)))
+    assert len(viewer.layers) == count
+    assert impostor in viewer.layers
+    assert source in viewer.layers
+    np.testing.assert_array_equal(viewer.layers["reconstruction of cell"].data, again.mean)
+    assert viewer.layers["sample variance of cell"].visible
+
+
+def test_a_result_that_cannot_be_shown_leaves_the_earlier_one_whole():
+    viewer = ViewerModel()
+    source = viewer.add_image(np.zeros((6, 8)), name="cell")
+    show_layers(viewer, to_layer_data(restoration((6, 8), "YX"), Placement.of(source)))
+    before = list(viewer.layers)
+    broken = to_layer_data(restoration((6, 8), "YX", seed=1), Placement.of(source))
+    broken[-1] = (broken[-1][0], {**broken[-1][1], "scale": (1, 2, 3, 4)}, "image")
+    with pytest.raises(ValueError, match=r".+"):
+        show_layers(viewer, broken)
+    assert list(viewer.layers) == before

@@ -1,0 +1,344 @@
+"""The dock in a real window: fill, run, cancel, fail, run again, close."""
+
+import dataclasses
+import subprocess
+import sys
+from functools import partial
+from itertools import count
+
+import numpy as np
+import pytest
+
+from napari_cvdm.model.zoo import load_model
+from napari_cvdm.request import RequestError
+from napari_cvdm.restore import restore
+from napari_cvdm.result import Progress
+from napari_cvdm.widgets.layers import METADATA_KEY
+
+RESULTS = ("gamma", "beta", "noise-rate map", "sample variance", "untrusted pixels", "reconstruction")
+
+
+def drained(steps):
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def _moving(bar):
+    return bar.value() > 2
+
+
+def endless(*_):
+    for done in count():
+        yield Progress(stage="waiting", done=done, total=10**9)
+
+
+def test_a_widefield_run_adds_its_layers(viewer, measured, open_dock, finished, tiny_widefield_model):
+    source = viewer.add_image(**measured)
+    dock = open_dock(tiny_widefield_model)
+    dock.panel.run.click()
+    finished(dock)
+    assert [layer.name for layer in viewer.layers] == ["cell", *(f"{role} of cell" for role in RESULTS)]
+    result = viewer.layers["reconstruction of cell"]
+    assert result.data.shape == (80, 72)
+    np.testing.assert_allclose(result.scale, source.scale / 2)
+    assert result.units == source.units
+    assert viewer.layers["gamma of cell"].data.shape == (11, 80, 72)
+    assert "Done" in dock.panel.message.text()
+    assert dock.panel.run.isEnabled()
+
+
+def test_the_dock_and_the_core_give_the_same_pixels(viewer, measured, open_dock, finished, tiny_widefield_model):
+    viewer.add_image(**measured)
+    dock = open_dock(tiny_widefield_model)
+    request = dock.form.value()
+    dock.start()
+    finished(dock)
+    alone = drained(restore(request, load_model(request.model)))
+    assert viewer.layers["reconstruction of cell"].data.tobytes() == alone.mean.tobytes()
+    assert viewer.layers["sample variance of cell"].metadata[METADATA_KEY]["provenance"]["settings"]["pixel_um"] == pytest.approx(0.065)
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_phase_run_takes_one_layer_of_two_planes_or_two_layers(viewer, planes, open_dock, finished, tiny_phase_model, together):
+    if together:
+        viewer.add_image(planes, name="near", scale=(1, 0.2, 0.2), units=("um",) * 3)
+    else:
+        for name, plane in zip(("far", "near"), planes, strict=True):
+            viewer.add_image(plane, name=name, scale=(0.2, 0.2), units=("um", "um"))
+    dock = open_dock(tiny_phase_model)
+    assert dock.form.missing() == ("wavelength_um", "medium_index", "defocus_um")
+    assert not dock.panel.run.isEnabled()
+    for name, value in {"wavelength_um": 0.55, "medium_index": 1.33, "defocus_um": (-1.0, 1.0)}.items():
+        dock.form.optics[name].set_value(value)
+    assert dock.panel.run.isEnabled()
+    dock.start()
+    finished(dock)
+    assert viewer.layers["reconstruction of near"].data.shape == (48, 40)
+    assert viewer.layers.units is not None
+
+
+def test_rows_follow_the_model(viewer, measured, open_dock, tiny_widefield_model, tiny_phase_model):
+    viewer.add_image(**measured)
+    dock = open_dock(tiny_widefield_model)
+    assert dock.form.second.isHidden()
+    assert dock.form.optics["defocus_um"].isHidden()
+    dock.form.model.set_value(str(tiny_phase_model))
+    assert not dock.form.second.isHidden()
+    assert dock.form.missing()[0] == "the second plane"
+
+
+def test_optics_follow_the_layer_but_what_was_typed_stays(viewer, measured, open_dock, tiny_widefield_model):
+    viewer.add_image(**measured)
+    viewer.add_image(measured["data"], name="unknown")
+    dock = open_dock(tiny_widefield_model)
+    dock.form.image.set_value(viewer.layers["cell"])
+    assert dock.form.optics["pixel_um"].value() == pytest.approx(0.065)
+    dock.form.image.set_value(viewer.layers["unknown"])
+    assert dock.form.optics["pixel_um"].value() is None
+    assert dock.form.missing() == ("pixel_um",)
+    dock.form.optics["pixel_um"].setText("0,1")
+    dock.form.image.set_value(viewer.layers["cell"])
+    dock.form.optics["na"].setText("1.4")
+    dock.form.image.set_value(viewer.layers["unknown"])
+    assert dock.form.optics["na"].value() == 1.4
+
+
+def test_set_value_of_value_changes_nothing(viewer, planes, open_dock, tiny_phase_model):
+    viewer.add_image(planes, scale=(1, 0.2, 0.2), units=("um",) * 3)
+    dock = open_dock(tiny_phase_model)
+    for name, value in {"wavelength_um": 0.55, "medium_index": 1.33, "defocus_um": (0.0, 2.5), "na": 0.7}.items():
+        dock.form.optics[name].set_value(value)
+    dock.form.words["sampler"].setCurrentText("ddim")
+    dock.form.words["background"].setCurrentText("none")
+    before = dock.form.value()
+    dock.form.set_value(dataclasses.replace(before, samples=5, seed=9, defocus_um=(-3.0, 1.0)))
+    dock.form.set_value(before)
+    after = dock.form.value()
+    for entry in dataclasses.fields(before):
+        if entry.name != "image":
+            assert getattr(after, entry.name) == getattr(before, entry.name), entry.name
+
+
+def test_the_trained_range_is_said_before_the_run(viewer, measured, open_dock, tiny_widefield_model):
+    viewer.add_image(**measured)
+    dock = open_dock(tiny_widefield_model)
+    dock.form.optics["pixel_um"].setText("3")
+    assert "outside" in dock.panel.message.text()
+
+
+@pytest.mark.parametrize("text", ["abc", "-1", "65"])
+def test_bad_optics_are_refused_in_one_line_and_nothing_runs(viewer, measured, open_dock, finished, tiny_widefield_model, text):
+    viewer.add_image(**measured)
+    dock = open_dock(tiny_widefield_model)
+    dock.form.optics["pixel_um"].setText(text)
+    dock.start()
+    finished(dock)
+    assert "pixel_um is" in dock.panel.message.text()
+    assert len(viewer.layers) == 1
+    assert dock.panel.run.isEnabled()
+
+
+@pytest.mark.parametrize(("spoil", "words"), [(lambda image: np.full_like(image, np.nan), "NaN"), (np.zeros_like, "constant")])
+def test_bad_pixels_are_refused(viewer, measured, open_dock, tiny_widefield_model, spoil, words):
+    viewer.add_image(**{**measured, "data": spoil(measured["data"].astype(np.float32)), "contrast_limits": (0, 1)})
+    dock = open_dock(tiny_widefield_model)
+    dock.start()
+    assert words in dock.panel.message.text()
+    assert not dock.panel.busy
+
+
+def test_a_planted_runtime_error_is_reported_and_the_button_comes_back(viewer, measured, open_dock, finished, tiny_widefield_model, monkeypatch):
+    def broken(*_):
+        yield Progress(stage="sampling", done=1, total=6)
+        raise RuntimeError("cuDNN error: planted")
+
+    viewer.add_image(**measured)
+    dock = open_dock(tiny_widefield_model)
+    with monkeypatch.context() as planted:
+        planted.setattr("napari_cvdm.restore.restore", broken)
+        dock.start()
+        assert not dock.panel.run.isEnabled()
+        finished(dock)
+    assert "cuDNN error: planted" in dock.panel.message.text()
+    assert dock.panel.run.isEnabled()
+    assert len(viewer.layers) == 1
+    dock.start()
+    finished(dock)
+    assert "reconstruction of cell" in viewer.layers
+
+
+def test_a_corrupted_model_is_reported(viewer, measured, open_dock, finished, tiny_widefield_model, tmp_path):
+    (tmp_path / "card.json").write_bytes((tiny_widefield_model / "card.json").read_bytes())
+    (tmp_path / "model.safetensors").write_bytes(b"nonsense")
+    viewer.add_image(**measured)
+    dock = open_dock(str(tmp_path))
+    dock.start()
+    finished(dock)
+    assert "cannot be loaded" in dock.panel.message.text()
+    assert dock.panel.run.isEnabled()
+
+
+def test_cancel_answers_within_one_step_and_leaves_no_half_result(viewer, measured, open_dock, finished, tiny_widefield_model, monkeypatch, qtbot):
+    made = []
+
+    def counted(request, model):
+        steps = restore(request, model)
+        while True:
+            try:
+                made.append(next(steps))
+            except StopIteration as end:
+                return end.value
+            yield made[-1]
+
+    monkeypatch.setattr("napari_cvdm.restore.restore", counted)
+    viewer.add_image(**measured)
+    dock = open_dock(tiny_widefield_model)
+    dock.form.counts["steps"].setValue(1000)
+    dock.start()
+    qtbot.waitUntil(lambda: dock.panel.bar.value() > 2, timeout=20_000)
+    dock.panel.cancel.click()
+    seen = len(made)
+    finished(dock)
+    assert len(made) <= seen + 1
+    assert "Cancelled" in dock.panel.message.text()
+    assert [layer.name for layer in viewer.layers] == ["cell"]
+    assert dock.panel.run.isEnabled()
+
+
+def test_a_rerun_replaces_the_former_result_when_it_is_complete(viewer, measured, open_dock, finished, tiny_widefield_model):
+    viewer.add_image(**measured)
+    dock = open_dock(tiny_widefield_model)
+    for seed in (0, 1):
+        dock.form.counts["seed"].setValue(seed)
+        dock.start()
+        finished(dock)
+    assert len(viewer.layers) == 1 + len(RESULTS)
+    assert viewer.layers["reconstruction of cell"].metadata[METADATA_KEY]["provenance"]["settings"]["seed"] == 1
+    assert dock.form.image.count() == 1
+
+
+def test_the_source_layer_may_go_and_the_slider_may_move_during_a_run(viewer, measured, open_dock, finished, tiny_widefield_model):
+    source = viewer.add_image(
+        **{
+            **measured,
+            "data": np.stack([measured["data"]] * 3),
+            "scale": (1, 0.065, 0.065),
+            "translate": (0, 5, 7),
+            "units": ("s", "um", "um"),
+            "axis_labels": ("t", "y", "x"),
+        }
+    )
+    dock = open_dock(tiny_widefield_model)
+    dock.start()
+    viewer.dims.set_current_step(0, 2)
+    viewer.layers.remove(source)
+    finished(dock)
+    assert viewer.layers["reconstruction of cell"].data.shape == (3, 80, 72)
+    assert viewer.layers["gamma of cell"].axis_labels == ("schedule t", "t", "y", "x")
+    np.testing.assert_allclose(viewer.layers["reconstruction of cell"].scale, (1, 0.0325, 0.0325))
+
+
+def test_a_second_start_during_a_run_does_nothing(viewer, measured, open_dock, finished, tiny_widefield_model):
+    viewer.add_image(**measured)
+    dock = open_dock(tiny_widefield_model)
+    dock.start()
+    dock.start()
+    finished(dock)
+    assert len(viewer.layers) == 1 + len(RESULTS)
+
+
+def test_removing_the_dock_in_mid_run_is_survived(viewer, measured, open_dock, tiny_widefield_model, qtbot):
+    viewer.add_image(**measured)
+    dock = open_dock(tiny_widefield_model)
+    dock.form.counts["steps"].setValue(50)
+    dock.start()
+    qtbot.waitUntil(lambda: dock.panel.bar.value() > 2, timeout=20_000)
+    worker_gone = dock.panel._job.ended
+    with qtbot.waitSignal(worker_gone, timeout=30_000):
+        viewer.window.remove_dock_widget(dock)
+    viewer.add_image(measured["data"], name="later")
+    assert "later" in viewer.layers
+
+
+def test_a_dock_that_is_destroyed_in_mid_run_leaves_no_trace(viewer, measured, open_dock, tiny_widefield_model, qtbot):
+    viewer.add_image(**measured)
+    dock = open_dock(tiny_widefield_model)
+    dock.form.counts["steps"].setValue(50)
+    dock.start()
+    bar = dock.panel.bar
+    qtbot.waitUntil(partial(_moving, bar), timeout=20_000)
+    with qtbot.waitSignal(dock.panel._job.ended, timeout=30_000):
+        viewer.window.remove_dock_widget(dock)
+        dock.deleteLater()
+        del dock, bar
+    viewer.layers["cell"].name = "yeast"
+    assert [layer.name for layer in viewer.layers] == ["yeast"]
+
+
+def test_closing_the_viewer_in_mid_run_is_survived(make_napari_viewer, measured, tiny_widefield_model, monkeypatch, qtbot):
+    from superqt.utils import WorkerBase
+
+    from napari_cvdm.widgets.restore_widget import RestoreWidget
+
+    viewer = make_napari_viewer()
+    viewer.add_image(**measured)
+    dock = RestoreWidget(viewer)
+    viewer.window.add_dock_widget(dock)
+    dock.form.model.set_value(str(tiny_widefield_model))
+    monkeypatch.setattr("napari_cvdm.restore.restore", endless)
+    dock.start()
+    qtbot.waitUntil(lambda: dock.panel.bar.value() > 2, timeout=20_000)
+    viewer.close()
+    WorkerBase.await_workers(10_000)
+    qtbot.wait(50)
+    assert "reconstruction of cell" not in viewer.layers
+
+
+def test_a_layer_that_is_renamed_or_removed_is_so_in_the_list(viewer, measured, open_dock, tiny_widefield_model):
+    viewer.add_image(**measured)
+    dock = open_dock(tiny_widefield_model)
+    viewer.layers["cell"].name = "yeast"
+    assert dock.form.image.currentText() == "yeast"
+    viewer.layers.clear()
+    assert dock.form.missing() == ("an image layer",)
+    with pytest.raises(RequestError, match="an image layer"):
+        dock.form.value()
+
+
+def test_torch_that_cannot_be_loaded_is_said_in_the_dock(viewer, monkeypatch):
+    from qtpy.QtWidgets import QLabel
+
+    from napari_cvdm.widgets import restore_widget
+
+    monkeypatch.setattr(restore_widget, "engine_problem", lambda: "PyTorch cannot be loaded")
+    dock = restore_widget.RestoreWidget(viewer)
+    viewer.window.add_dock_widget(dock)
+    assert "PyTorch" in dock.findChild(QLabel).text()
+
+
+def test_reading_the_manifest_and_the_forms_modules_loads_no_torch():
+    script = "import sys, napari_cvdm.widgets.restore_widget, napari_cvdm.widgets.sample_data; print('torch' in sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert answer.strip() == "False"
+
+
+def test_napari_s_activity_area_shows_the_run_and_nothing_after_it(viewer, measured, open_dock, finished, tiny_widefield_model):
+    from napari.utils import progress
+
+    viewer.add_image(**measured)
+    dock = open_dock(tiny_widefield_model)
+    before = len(progress._all_instances)
+    dock.start()
+    assert [bar.desc.rstrip(": ") for bar in progress._all_instances][before:] == ["Reconstructing cell"]
+    finished(dock)
+    assert len(progress._all_instances) == before
+
+
+def test_a_long_path_does_not_widen_the_dock(viewer, open_dock, tiny_widefield_model):
+    dock = open_dock(tiny_widefield_model)
+    dock.form.model.refused.emit("/a/path" * 40 + " is not a model.")
+    assert dock.panel.minimumSizeHint().width() < 300
+    assert dock.panel.message.text() == "/a/path" * 40 + " is not a model."

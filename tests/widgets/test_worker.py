@@ -1,0 +1,99 @@
+"""The thread: errors arrive as words, cancelling answers at once, nothing is kept."""
+
+import gc
+import weakref
+
+import pytest
+from qtpy.QtCore import QThread
+
+from napari_cvdm.request import RequestError
+from napari_cvdm.result import Progress
+from napari_cvdm.widgets.worker import Job, explain
+
+
+@pytest.fixture
+def collected(qtbot):
+    """Run steps to the end and return what was said."""
+
+    def run(steps, cancel_after=None):
+        job, said = Job(steps, title="test", total=5), []
+        job.progressed.connect(lambda progress: said.append(progress.done))
+        job.succeeded.connect(lambda result: said.append(("succeeded", result)))
+        job.failed.connect(lambda message: said.append(("failed", message)))
+        if cancel_after is not None:
+            job.progressed.connect(lambda progress: progress.done == cancel_after and job.cancel())
+        with qtbot.waitSignal(job.ended, timeout=10_000):
+            job.start()
+        return said
+
+    return run
+
+
+def counting(total, error=None):
+    for done in range(1, total + 1):
+        QThread.msleep(60)
+        yield Progress(stage="counting", done=done, total=total)
+    if error is not None:
+        raise error
+    return "the end"
+
+
+def test_progress_and_result_arrive(collected):
+    assert collected(counting(3)) == [1, 2, 3, ("succeeded", "the end")]
+
+
+def test_a_runtime_error_arrives_as_words(collected):
+    *_, (kind, message) = collected(counting(2, RuntimeError("cuDNN is unhappy.\nmany more lines")))
+    assert kind == "failed"
+    assert "cuDNN is unhappy." in message
+    assert "\n" not in message
+
+
+def test_an_error_of_ours_arrives_as_it_is(collected):
+    assert collected(counting(1, RequestError("steps is 0; allowed is 1 to 1000."))) == [1, ("failed", "steps is 0; allowed is 1 to 1000.")]
+
+
+def test_memory_that_is_too_small_says_what_to_try():
+    assert "smaller tile" in explain(MemoryError())
+
+
+def test_cancel_answers_within_one_step_and_closes_the_work(collected):
+    closed = []
+
+    def steps():
+        try:
+            yield from counting(1000)
+        finally:
+            closed.append(True)
+
+    said = collected(steps(), cancel_after=2)
+    assert len(said) <= 4
+    assert closed == [True]
+
+
+def test_a_flood_of_steps_does_not_drown_the_window(collected):
+    def flood():
+        for done in range(20_000):
+            yield Progress(stage="fast", done=done, total=20_000)
+        return "the end"
+
+    said = collected(flood())
+    assert said[-1] == ("succeeded", "the end")
+    assert len(said) < 200
+
+
+def test_what_the_work_held_is_free_after_it(collected):
+    class Big:
+        pass
+
+    alive = []
+
+    def steps():
+        big = Big()
+        alive.append(weakref.ref(big))
+        yield from counting(1000)
+        return big
+
+    collected(steps(), cancel_after=2)
+    gc.collect()
+    assert alive[0]() is None

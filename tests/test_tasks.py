@@ -115,3 +115,42 @@ def test_upsampling_keeps_the_place_of_pixels():
     y, x = np.mgrid[0:64, 0:64]
     centre = [(axis * baseline).sum() / baseline.sum() for axis in (y, x)]
     assert centre == pytest.approx([2 * 10 + 0.5, 2 * 20 + 0.5], abs=0.05)
+
+
+def slow_wave(shape=(96, 80), strength=1.0):
+    """One period over the field."""
+    return strength * np.cos(2 * np.pi * np.arange(shape[0]) / shape[0])[:, None] * np.ones(shape)
+
+
+def test_slow_waves_that_the_light_decides_are_not_left_to_the_network():
+    phase = bump(2.0)
+    anchor = PhaseTwoShot().condition(planes(phase, 100_000), MICROSCOPE, DEFOCUS, "none").anchor
+    silent = np.zeros_like(phase)
+    wrong = phase + slow_wave(strength=0.3)
+    tied = anchor.apply(wrong, silent)
+    assert np.std(tied - phase) < 0.2 * np.std(wrong - phase)
+
+
+def test_fine_detail_is_left_to_the_network():
+    phase = bump(2.0)
+    anchor = PhaseTwoShot().condition(planes(phase, 100_000), MICROSCOPE, DEFOCUS, "none").anchor
+    detail = 0.1 * (-1.0) ** np.arange(80)[None, :] * np.ones((96, 1))
+    kept = anchor.apply(phase + detail, np.zeros_like(phase)) - anchor.apply(phase, np.zeros_like(phase))
+    np.testing.assert_allclose(kept, detail, atol=1e-3)
+
+
+def test_a_blank_field_is_left_to_the_network():
+    """Where nothing stands above the noise, US-TIE has nothing to say."""
+    blank = planes(np.zeros((96, 80)), 1000)
+    anchor = PhaseTwoShot().condition(blank, MICROSCOPE, DEFOCUS, "none").anchor
+    assert np.std(anchor.apply(np.zeros((96, 80)), np.zeros((96, 80)))) < 0.2 * float(PhaseTwoShot().condition(blank, MICROSCOPE, DEFOCUS, "none").gain)
+
+
+def test_tied_samples_keep_the_spread_of_the_photon_noise():
+    """Over many draws the tied waves scatter as US-TIE itself does from image to image."""
+    phase = bump(2.0)
+    anchor = PhaseTwoShot().condition(planes(phase, 3000), MICROSCOPE, DEFOCUS, "none").anchor
+    draws = [anchor.apply(phase, np.random.default_rng(seed).standard_normal(phase.shape)) for seed in range(60)]
+    images = [phase_of(PhaseTwoShot().condition(planes(phase, 3000, seed), MICROSCOPE, DEFOCUS, "none")) for seed in range(60)]
+    drawn, imaged = (np.std([np.fft.fft2(image)[1, 0] for image in pictures]) for pictures in (draws, images))
+    assert 0.6 < drawn / imaged < 1.6

@@ -128,6 +128,9 @@ def _restore_frame(request: RestoreRequest, network: Any, prepared: Conditioned,
         for step, clean in enumerate(steps, start=1):  # noqa: B007 - the last one is the sample
             yield Progress(stage=f"sample {sample + 1} of {request.samples}", done=done + step, total=frames * request.samples * request.steps)
         image = (network.decode(clean, baseline, correction)[0, 0, :height, :width] * prepared.gain).float().cpu().numpy()
+        if prepared.anchor is not None:
+            white = noise_field((height, width), seed=request.seed, sample=number * FRAME_SEED_STRIDE + sample, step=request.steps)
+            image = prepared.anchor.apply(image, white)
         moments.add(image)
         kept += [image] if request.keep_samples else []
     return FrameResult(

@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from napari_cvdm.request import RequestError, RestoreRequest
+from napari_cvdm.tasks.anchor import Anchor
 
 Background = Literal["auto", "none"] | np.ndarray
 
@@ -30,6 +31,8 @@ class Conditioned:
         False in the border band and where the camera says nothing (saturated, dark).
     estimated : mapping
         What was estimated from the frame.
+    anchor : Anchor, optional
+        Ties the slow waves of every sample to what the light decides.
     """
 
     channels: Tensor = field(repr=False)
@@ -37,6 +40,7 @@ class Conditioned:
     gain: float
     valid: np.ndarray = field(repr=False)
     estimated: Mapping[str, Any]
+    anchor: Anchor | None = field(default=None, repr=False)
 
 
 class Task(Protocol):

@@ -10,6 +10,7 @@ from napari_cvdm.intensity import noise_sigma
 from napari_cvdm.microscope import Microscope, defocus_pair
 from napari_cvdm.physics.tie import axial_difference, expected_noise_power, regularised, solve_us_tie, wiener_gain
 from napari_cvdm.request import RequestError, RestoreRequest
+from napari_cvdm.tasks.anchor import light_anchor
 from napari_cvdm.tasks.conditioned import BORDER_PX, Background, Conditioned, fitting, interior, saturated
 
 TIE_REGULARISATIONS = (1e-7, 1e-5, 1e-3)  # half amplitude at periods of 353, 112 and 35 px
@@ -199,6 +200,7 @@ class PhaseTwoShot:
             gain=numbers.gain_rad,
             valid=valid,
             estimated=estimated,
+            anchor=light_anchor(baseline, sigma / abs(defocus_um[1] - defocus_um[0]), defocus_um, microscope),
         )
 
     def from_request(self, frame: np.ndarray, request: RestoreRequest) -> Conditioned:

@@ -1,0 +1,82 @@
+"""What the light decides is not left to the network: slow waves of the phase are tied to US-TIE as tightly as photons allow."""
+
+from dataclasses import dataclass, field
+from math import pi
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from napari_cvdm.microscope import Microscope
+from napari_cvdm.physics.grids import squared_radius
+from napari_cvdm.physics.tie import expected_noise_power, ring_average
+
+NETWORK_ERROR = 0.3  # error of the network's slow waves, as a share of their amplitude (measured: 0.1 on cells, more elsewhere)
+LINEAR_ANGLE = 0.6  # rad of pi lambda z f^2 / n: beyond it the transport of intensity is no longer linear in z
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Anchor:
+    """Two Gaussian estimates of each frequency become one.
+
+    phi = phi_s + G (phi_TIE + n - phi_s), G = V / (V + N) T: N is the power of photon noise in US-TIE, V that of the
+    network's error, T closes where US-TIE is not linear, and n is a fresh draw of the noise, so that samples keep spread.
+
+    Parameters
+    ----------
+    phase : Tensor of shape (Y, X)
+        US-TIE [rad].
+    gain : Tensor of shape (Y, X)
+        G, 0 to 1, on the unshifted FFT grid.
+    noise_amplitude : Tensor of shape (Y, X)
+        sqrt(N) for white noise of unit variance, on the same grid.
+    """
+
+    phase: Tensor = field(repr=False)
+    gain: Tensor = field(repr=False)
+    noise_amplitude: Tensor = field(repr=False)
+
+    def apply(self, sample: np.ndarray, white: np.ndarray) -> np.ndarray:
+        """Tie one posterior sample.
+
+        Parameters
+        ----------
+        sample : ndarray of shape (Y, X)
+            Phase [rad].
+        white : ndarray of shape (Y, X)
+            Standard normal noise, another one for each sample.
+
+        Returns
+        -------
+        ndarray of shape (Y, X), float32
+        """
+        own = torch.fft.fft2(torch.from_numpy(sample).double())
+        noise = torch.fft.fft2(torch.from_numpy(white.copy()).double()) * self.noise_amplitude
+        tied = own + self.gain * (torch.fft.fft2(self.phase) + noise - own)
+        return torch.fft.ifft2(tied).real.float().numpy()
+
+
+def light_anchor(phase: Tensor, derivative_sigma: float, defocus_um: tuple[float, float], microscope: Microscope) -> Anchor:
+    """The anchor of one field.
+
+    Parameters
+    ----------
+    phase : Tensor of shape (Y, X)
+        US-TIE [rad].
+    derivative_sigma : float
+        Standard deviation of the noise of dI/dz [1/um], intensity over background.
+    defocus_um : tuple of float
+    microscope : Microscope
+
+    Returns
+    -------
+    Anchor
+    """
+    shape = (phase.shape[-2], phase.shape[-1])
+    noise = expected_noise_power(shape, derivative_sigma, microscope, phase)
+    error = NETWORK_ERROR**2 * ring_average(torch.fft.fft2(phase).abs().square())
+    farthest = max(abs(z) for z in defocus_um)
+    angle = pi * microscope.wavelength_um / microscope.medium_index * farthest * squared_radius(shape, microscope.pixel_um, phase)
+    linear = torch.exp(-(angle / LINEAR_ANGLE).square())
+    gain = linear * error / (error + noise).clamp(min=torch.finfo(phase.dtype).tiny)
+    return Anchor(phase=phase, gain=gain, noise_amplitude=(noise / phase.numel()).sqrt())

@@ -59,8 +59,8 @@ def _outline(rng: np.random.Generator, angle: np.ndarray) -> np.ndarray:
     return radius.clip(0.4, 1.8)
 
 
-def _one_cell(rng: np.random.Generator, shape: tuple[int, int], radius: float) -> np.ndarray:
-    y, x = rng.uniform(0, shape[0]), rng.uniform(0, shape[1])
+def _one_cell(rng: np.random.Generator, shape: tuple[int, int], radius: float, margin: float) -> np.ndarray:
+    y, x = (rng.uniform(margin, size - margin) for size in shape)
     dy, dx = np.arange(shape[0])[:, None] - y, np.arange(shape[1])[None, :] - x
     distance = np.hypot(dy, dx) / (radius * _outline(rng, np.arctan2(dy, dx)))
     height = (1 - distance**2).clip(min=0) ** rng.uniform(0.4, 1.2)
@@ -83,12 +83,16 @@ def _granules(rng: np.random.Generator, shape: tuple[int, int], centre: tuple[fl
 
 
 def cells(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-    """One to twelve cells: domes with wobbly outlines, a nucleus, granules and texture, on an empty background."""
+    """One to twelve cells: domes with wobbly outlines, a nucleus, granules and texture, on an empty background.
+
+    In half of the images the cells keep clear of the frame, as when someone put them into view.
+    """
     radius = _log_uniform(rng, 12, 0.45 * min(shape))
     count = int(rng.integers(1, 2 + int(min(11, 0.5 * shape[0] * shape[1] / (np.pi * radius**2)))))
+    margin = min(1.3 * radius, 0.45 * min(shape)) if rng.uniform() < 0.5 else 0.0
     image = np.zeros(shape, np.float32)
     for _ in range(count):
-        image = np.maximum(image, rng.uniform(0.5, 1.0) * _one_cell(rng, shape, radius * rng.uniform(0.8, 1.25)))
+        image = np.maximum(image, rng.uniform(0.5, 1.0) * _one_cell(rng, shape, radius * rng.uniform(0.8, 1.25), margin))
     return image.astype(np.float32)
 
 

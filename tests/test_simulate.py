@@ -1,0 +1,177 @@
+"""Laws of the simulations that the models learn from."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.ndimage import gaussian_filter
+from skimage.registration import phase_cross_correlation
+
+from napari_cvdm.microscope import Microscope
+from napari_cvdm.simulate import phase_objects, structures
+from napari_cvdm.simulate.phase import LARGEST_SLOPE, PhaseRanges, defocus_pair_of, draw_absorbance, draw_defocus, draw_phase, simulate_phase, steepest
+from napari_cvdm.simulate.phase import draw_microscope as draw_brightfield_microscope
+from napari_cvdm.simulate.samples import CELL_PHASE_RAD, cell_phase, cell_planes, reticulum, reticulum_pair
+from napari_cvdm.simulate.widefield import UPSAMPLING, WidefieldRanges, simulate_widefield, splat
+from napari_cvdm.simulate.widefield import draw_microscope as draw_fluorescence_microscope
+from napari_cvdm.tasks.phase import fresnel_parameter
+
+SEEDS = range(12)
+SMALL_PHASE = PhaseRanges(field_px=(64, 96))
+SMALL_WIDEFIELD = WidefieldRanges(field_px=48)
+OBJECTS = [draw for draw, _ in phase_objects.OBJECTS]
+STRUCTURES = [draw for draw, _ in structures.STRUCTURES]
+
+
+def inside(value: float, bounds: tuple[float, float]) -> bool:
+    return bounds[0] <= value <= bounds[1]
+
+
+def test_a_phase_field_is_a_function_of_its_seed():
+    first, again, other = simulate_phase(3, SMALL_PHASE), simulate_phase(3, SMALL_PHASE), simulate_phase(4, SMALL_PHASE)
+    assert_array_equal(first.planes, again.planes)
+    assert_array_equal(first.phase, again.phase)
+    assert (first.microscope, first.defocus_um) == (again.microscope, again.defocus_um)
+    assert first.microscope != other.microscope
+
+
+def test_a_widefield_field_is_a_function_of_its_seed():
+    first, again, other = (simulate_widefield(seed, SMALL_WIDEFIELD) for seed in (3, 3, 4))
+    assert_array_equal(first.counts, again.counts)
+    assert_array_equal(first.truth, again.truth)
+    assert first.microscope != other.microscope
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_phase_field_has_zero_mean_and_slopes_that_a_camera_can_follow(seed: int):
+    pair = simulate_phase(seed, SMALL_PHASE)
+    assert pair.planes.shape == (2, *pair.phase.shape)
+    assert abs(pair.phase.mean()) < 1e-5 * max(1.0, float(np.abs(pair.phase).max()))
+    assert steepest(pair.phase) <= LARGEST_SLOPE * 1.001
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_defocus_moves_light_and_loses_none(seed: int):
+    """Every wave through an open pupil arrives: without absorption the mean of each plane is that of a blank field."""
+    rng = np.random.default_rng(seed)
+    phase = draw_phase(rng, (72, 56), SMALL_PHASE)
+    microscope = Microscope(pixel_um=0.3, wavelength_um=0.5, medium_index=1.33)
+    planes = defocus_pair_of(phase, np.zeros_like(phase), microscope, draw_defocus(rng, microscope, SMALL_PHASE))
+    assert_allclose(planes.mean(axis=(1, 2)), 1.0, atol=1e-5)
+
+
+def test_absorption_takes_light_away_and_never_adds_any():
+    rng = np.random.default_rng(0)
+    phase = draw_phase(rng, (64, 64), SMALL_PHASE)
+    drawn = [draw_absorbance(rng, phase, SMALL_PHASE) for _ in range(40)]
+    assert all(0 <= image.min() and image.max() <= SMALL_PHASE.absorption[1] for image in drawn)
+    strongest = max(drawn, key=np.mean)
+    microscope = Microscope(pixel_um=0.3, wavelength_um=0.5, medium_index=1.33)
+    planes = defocus_pair_of(phase, strongest, microscope, (-1.0, 1.0))
+    assert_allclose(planes.mean(axis=(1, 2)), np.exp(-strongest).mean(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(200, 240))
+def test_optics_of_phase_fields_stay_in_their_ranges(seed: int):
+    ranges, rng = PhaseRanges(), np.random.default_rng(seed)
+    microscope = draw_brightfield_microscope(rng, ranges)
+    low, high = draw_defocus(rng, microscope, ranges)
+    assert inside(microscope.pixel_um, ranges.pixel_um)
+    assert inside(microscope.wavelength_um, ranges.wavelength_um)
+    assert inside(microscope.medium_index, ranges.medium_index)
+    assert low < high
+    distance = fresnel_parameter(high - low, microscope)
+    assert inside(distance, (ranges.fresnel[0] * 0.999, ranges.fresnel[1] * 1.001))
+
+
+@pytest.mark.parametrize("draw", OBJECTS, ids=lambda draw: draw.__name__)
+@pytest.mark.parametrize("shape", [(48, 80), (65, 33)])
+def test_phase_objects_fill_rectangular_fields_and_differ_between_draws(draw: phase_objects.Draw, shape: tuple[int, int]):
+    rng = np.random.default_rng(1)
+    first, second = draw(rng, shape), draw(rng, shape)
+    assert first.shape == shape
+    assert np.isfinite(first).all()
+    assert draw is phase_objects.blank or not np.array_equal(first, second)
+
+
+@pytest.mark.parametrize("draw", STRUCTURES, ids=lambda draw: draw.__name__)
+def test_structures_are_clouds_of_non_negative_emitters(draw: structures.Draw):
+    positions, brightness = draw(np.random.default_rng(2), (3.0, 5.0))
+    assert positions.shape == (len(brightness), 2)
+    assert np.isfinite(positions).all()
+    assert (brightness >= 0).all()
+
+
+@pytest.mark.parametrize("draw", STRUCTURES, ids=lambda draw: draw.__name__)
+def test_only_a_blank_structure_is_always_empty(draw: structures.Draw):
+    filled = [len(draw(np.random.default_rng(seed), (3.0, 5.0))[1]) > 0 for seed in range(5)]
+    assert any(filled) == (draw is not structures.nothing)
+
+
+def test_emitters_on_a_grid_keep_their_flux_and_their_place():
+    rng, pixel_um = np.random.default_rng(0), 0.05
+    positions, brightness = rng.uniform(0.2, 1.2, (500, 2)), rng.gamma(1.0, 1.0, 500)
+    image = splat((positions, brightness), (32, 40), pixel_um).double().numpy()
+    assert_allclose(image.sum(), brightness.sum(), rtol=1e-6)
+    centres = [(np.arange(size) + 0.5) * pixel_um for size in image.shape]
+    found = (image.sum(axis=1) @ centres[0] / image.sum(), image.sum(axis=0) @ centres[1] / image.sum())
+    assert_allclose(found, brightness @ positions / brightness.sum(), rtol=1e-6)
+
+
+def test_emitters_outside_the_field_leave_it_empty():
+    positions = np.array([[-1.0, 0.5], [0.5, 99.0]])
+    assert not splat((positions, np.ones(2)), (20, 20), 0.05).any()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_widefield_truth_is_twice_as_fine_and_never_negative(seed: int):
+    pair = simulate_widefield(seed, SMALL_WIDEFIELD)
+    assert pair.truth.shape == tuple(UPSAMPLING * size for size in pair.counts.shape)
+    assert pair.truth.min() >= 0
+    assert np.isfinite(pair.counts).all()
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_optics_of_widefield_fields_stay_in_their_ranges(seed: int):
+    ranges = WidefieldRanges()
+    microscope = draw_fluorescence_microscope(np.random.default_rng(seed), ranges)
+    assert all(inside(float(getattr(microscope, name)), getattr(ranges, name)) for name in ("na", "wavelength_um", "pixel_um", "medium_index"))
+
+
+def test_a_share_of_widefield_fields_is_blank_in_truth_but_not_in_counts(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(structures, "STRUCTURES", ((structures.nothing, 1.0),))
+    pair = simulate_widefield(0, SMALL_WIDEFIELD)
+    assert not pair.truth.any()
+    assert pair.counts.std() > 0
+
+
+QUIET = WidefieldRanges(
+    photons=(3000, 3000),
+    background=(1e-6, 1e-6),
+    haze=(0, 0),
+    defocus_um=(0, 0),
+    blur_px=(0, 0),
+    read_noise_e=(0.5, 0.5),
+    offset_counts=(0, 0),
+    frames=(1, 1),
+    field_px=64,
+)
+
+
+@pytest.mark.parametrize("seed", [seed for seed in SEEDS if simulate_widefield(seed, QUIET).truth.any()])
+def test_a_sharp_truth_lies_where_the_image_does_and_counts_like_it(seed: int):
+    """Fine pixels 2i and 2i + 1 are camera pixel i, and blur only moves light about."""
+    pair = simulate_widefield(seed, QUIET)
+    binned = pair.truth.reshape(64, UPSAMPLING, 64, UPSAMPLING).mean(axis=(1, 3))
+    shift, *_ = phase_cross_correlation(gaussian_filter(binned, 1.5), gaussian_filter(pair.counts, 1.0), upsample_factor=20, normalization=None)
+    assert_allclose(shift, 0, atol=0.15)
+    assert_allclose(binned.sum(), pair.counts.sum(), rtol=0.15)
+
+
+def test_samples_are_always_the_same_and_say_their_optics():
+    planes, fluorescence = cell_planes(), reticulum()
+    assert_array_equal(planes.array, cell_planes().array)
+    assert planes.array.shape == (2, *cell_phase().shape)
+    assert 0.5 * CELL_PHASE_RAD < np.ptp(cell_phase()) <= CELL_PHASE_RAD * 1.001
+    assert reticulum_pair().truth.shape == tuple(2 * size for size in fluorescence.array.shape)
+    assert {"wavelength_um", "medium_index"} <= set(planes.metadata)
+    assert {"wavelength_um", "medium_index", "na"} <= set(fluorescence.metadata)

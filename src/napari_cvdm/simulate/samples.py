@@ -22,7 +22,14 @@ CELL_MARGIN_PX = 32
 CELL_SEED = 39  # no cell touches the frame: what a user should aim for, since US-TIE sees a cut object again at the other side
 RETICULUM_SEED = 5
 RETICULUM_RANGES = WidefieldRanges(
-    na=(1.4, 1.4), wavelength_um=(0.52, 0.52), pixel_um=(0.0626, 0.0626), photons=(250, 250), background=(0.05, 0.05), haze=(0.1, 0.2), field_px=256
+    na=(1.4, 1.4),
+    wavelength_um=(0.52, 0.52),
+    pixel_um=(0.0626, 0.0626),
+    medium_index=(1.518, 1.518),
+    photons=(250, 250),
+    background=(0.05, 0.05),
+    haze=(0.1, 0.2),
+    field_px=256,
 )
 
 

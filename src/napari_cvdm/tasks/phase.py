@@ -193,14 +193,16 @@ class PhaseTwoShot:
             noise_rad=float(np.hypot(noise_rad, SMALLEST_NOISE_RAD)),
         )
         valid = interior(frame.shape[1:], BORDER_PX) & ~saturated(frame) & (ratio.mean(axis=0) > DARK_FRACTION)
+        anchor = light_anchor(baseline, sigma / abs(defocus_um[1] - defocus_um[0]), defocus_um, microscope)
         estimated = {"background": levels, "noise_sigma": sigma, "strength_rad": numbers.strength_rad, "noise_rad": numbers.noise_rad}
+        estimated["levelled_by_medium_share"] = anchor.levelling.share if anchor.levelling else 0.0
         return Conditioned(
             channels=_channels(planes, baseline, microscope, numbers).float(),
             baseline=(baseline / numbers.gain_rad).float(),
             gain=numbers.gain_rad,
             valid=valid,
             estimated=estimated,
-            anchor=light_anchor(baseline, sigma / abs(defocus_um[1] - defocus_um[0]), defocus_um, microscope),
+            anchor=anchor,
         )
 
     def from_request(self, frame: np.ndarray, request: RestoreRequest) -> Conditioned:

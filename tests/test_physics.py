@@ -7,7 +7,7 @@ import torch
 from napari_cvdm.microscope import Camera, Microscope, OpticsError
 from napari_cvdm.physics.camera import electrons_from_counts, expose
 from napari_cvdm.physics.fresnel import angular_spectrum_transfer, defocused_intensity, fresnel_transfer, propagate
-from napari_cvdm.physics.tie import axial_difference, divergence_of_flux, high_pass, inverse_laplacian, regularised, solve_us_tie, wiener_gain
+from napari_cvdm.physics.tie import axial_difference, divergence_of_flux, high_pass, inverse_laplacian, regularised, solvable, solve_us_tie, wiener_gain
 from napari_cvdm.physics.widefield import bin_pixels, blur, gaussian_transfer, optical_transfer, widefield_psf
 
 SHAPES = [(64, 64), (65, 64), (31, 50), (7, 9)]
@@ -85,6 +85,23 @@ def test_us_tie_recovers_a_known_phase(shape):
     planes = torch.stack([defocused_intensity(field, z, BRIGHTFIELD) for z in (-1.0, 1.0)])
     found = solve_us_tie(planes.mean(dim=0), axial_difference(planes, (-1.0, 1.0)), BRIGHTFIELD, regularisation=1e-12)
     assert (found - phase).square().mean().sqrt() < 0.01
+
+
+def test_noise_at_half_the_sampling_rate_is_not_fed_back():
+    """Even sizes have a wave without a derivative: it must not grow with the rounds of feedback."""
+    noise = torch.from_numpy(np.random.default_rng(0).normal(0, 0.01, (64, 48)))
+    spectrum = torch.fft.fft2(solve_us_tie(1 + 0.1 * noise, noise, BRIGHTFIELD)).abs()
+    assert spectrum[32].mean() < 2 * spectrum[31].mean()
+    assert spectrum[:, 24].mean() < 2 * spectrum[:, 23].mean()
+
+
+def test_what_no_flux_can_make_is_left_out_once():
+    density = torch.from_numpy(np.random.default_rng(1).normal(1, 1, (12, 9)))
+    kept = solvable(density)
+    assert abs(kept.mean()) < 1e-12
+    torch.testing.assert_close(solvable(kept), kept)
+    smooth = torch.sin(2 * torch.pi * torch.arange(12, dtype=torch.float64) / 4)[:, None].expand(12, 9)
+    torch.testing.assert_close(solvable(smooth), smooth)
 
 
 def test_us_tie_recovers_a_phase_under_absorption():

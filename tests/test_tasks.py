@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from napari_cvdm.intensity import grouped_median, noise_sigma
 from napari_cvdm.microscope import Microscope
 from napari_cvdm.request import RequestError
 from napari_cvdm.simulate.phase import defocus_pair_of
@@ -156,3 +157,16 @@ def test_tied_samples_keep_the_spread_of_the_photon_noise():
     images = [phase_of(PhaseTwoShot().condition(planes(phase, light, seed), MICROSCOPE, DEFOCUS, "none")) for seed in range(60)]
     drawn, imaged = (np.std([np.fft.fft2(image)[1, 0] for image in pictures]) for pictures in (draws, images))
     assert 0.6 < drawn / imaged < 1.6
+
+
+@pytest.mark.parametrize("deviation", [0.3, 0.5, 1.0, 3.0, 40.0])
+def test_the_noise_of_whole_counts_is_found_without_jumps(deviation):
+    """Rounding adds its own noise; few levels must not make the estimate jump between them."""
+    image = np.round(np.random.default_rng(0).normal(100, deviation, (200, 160)))
+    assert noise_sigma(image) == pytest.approx(image.std(), rel=0.2)
+
+
+def test_a_grouped_median_is_the_plain_one_where_no_values_are_equal():
+    values = np.random.default_rng(0).random((31, 21))
+    assert grouped_median(values) == np.median(values)
+    assert grouped_median(np.array([0.0, 0.0, 0.0])) == 0.0

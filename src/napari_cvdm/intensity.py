@@ -25,7 +25,22 @@ def noise_sigma(image: np.ndarray) -> float:
     if min(image.shape) < 2:
         return 0.0
     checker = image[:-1, :-1] - image[1:, :-1] - image[:-1, 1:] + image[1:, 1:]
-    return float(MAD_TO_SIGMA * np.median(np.abs(checker)) / 2)
+    return MAD_TO_SIGMA * grouped_median(np.abs(checker)) / 2
+
+
+def grouped_median(sizes: np.ndarray) -> float:
+    """Median of values >= 0 that may be rounded: equal values count as spread evenly over their rounding step.
+
+    Whole counts have few different values, and their plain median jumps; where no values are equal, it is the plain median.
+    """
+    levels, counts = np.unique(sizes, return_counts=True)
+    below = np.cumsum(counts) - counts
+    index = int(np.searchsorted(below + counts, sizes.size / 2))
+    if counts[index] == 1 or len(levels) == 1:
+        return float(np.median(sizes))
+    step = float(np.diff(levels).min())
+    low, high = max(0.0, levels[index] - step / 2), levels[index] + step / 2
+    return float(low + (high - low) * (sizes.size / 2 - below[index]) / counts[index])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

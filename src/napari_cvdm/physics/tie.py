@@ -53,6 +53,21 @@ def divergence_of_flux(intensity: Tensor, phase: Tensor, pixel_um: float) -> Ten
     return torch.fft.ifft2(total).real
 
 
+def solvable(density: Tensor) -> Tensor:
+    """A density (..., Y, X) without what no flux can make: its mean, and the waves at half the sampling rate of an even size.
+
+    A real derivative of the latter is zero, so that the feedback would add them again in every round.
+    """
+    spectrum = torch.fft.fft2(density)
+    spectrum[..., 0, 0] = 0
+    rows, columns = density.shape[-2:]
+    if rows % 2 == 0:
+        spectrum[..., rows // 2, :] = 0
+    if columns % 2 == 0:
+        spectrum[..., :, columns // 2] = 0
+    return torch.fft.ifft2(spectrum).real
+
+
 def solve_us_tie(
     intensity: Tensor, axial_derivative: Tensor, microscope: Microscope, regularisation: float = AUTHORS_REGULARISATION, iterations: int = 25
 ) -> Tensor:
@@ -78,11 +93,11 @@ def solve_us_tie(
     """
     k = 2 * pi * microscope.medium_index / microscope.wavelength_um
     brightest = torch.quantile(intensity.flatten()[:: max(1, intensity.numel() // 1_000_000)], 0.999)
-    phase, residual = torch.zeros_like(intensity), axial_derivative
+    phase, residual = torch.zeros_like(intensity), solvable(axial_derivative)
     first = last = residual.norm()
     for _ in range(iterations):
         correction = inverse_laplacian(-k * residual / brightest, microscope.pixel_um, regularisation)
-        remaining = residual + divergence_of_flux(intensity, correction, microscope.pixel_um) / k
+        remaining = solvable(residual + divergence_of_flux(intensity, correction, microscope.pixel_um) / k)
         if remaining.norm() > STOP_GROWTH * last:
             break
         phase, residual, last = phase + correction, remaining, remaining.norm()

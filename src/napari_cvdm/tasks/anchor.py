@@ -84,5 +84,6 @@ def light_anchor(phase: Tensor, derivative_sigma: float, defocus_um: tuple[float
     angle = pi * microscope.wavelength_um / microscope.medium_index * farthest * squared_radius(shape, microscope.pixel_um, phase)
     linear = torch.exp(-(angle / LINEAR_ANGLE).square())
     gain = linear * error / (error + noise).clamp(min=torch.finfo(phase.dtype).tiny)
+    gain[0, 0] = 1  # zero mean, and no noise there
     levelling = level_by_medium(phase.numpy(), derivative_sigma, microscope)
     return Anchor(phase=phase, gain=gain, noise_amplitude=(noise / phase.numel()).sqrt(), levelling=levelling)

@@ -14,11 +14,13 @@ import torch
 from scipy.linalg import cho_factor, cho_solve
 from scipy.ndimage import binary_erosion, gaussian_filter
 
+from napari_cvdm.intensity import MAD_TO_SIGMA
 from napari_cvdm.microscope import Microscope
 from napari_cvdm.physics.tie import expected_noise_power
 
 MOST_WAVES = 8  # across the field: noise power falls with the fourth power of their number
 BLOCK_PX = 4
+SHY_BLOCKS = 2  # distance of medium from all else: soft edges of cells, taken for medium, would bend the field
 MOST_BLOCKS = 128  # along an axis; larger fields have larger blocks
 FLATNESS_RAD = 0.05  # what real medium and glass still vary by, in a block
 DENSEST_SHARE = 0.15
@@ -27,7 +29,9 @@ LARGEST_SHARE = 0.95
 OTHER_SIDE_SHARE = 0.02
 CLEAR_OF_NOISE = 12.0
 LARGEST_DRIFT = 3.0  # standard deviations: what drifts more than noise can is no noise
-TOLERANCES = (3.0, 2.0, 2.0)  # in standard deviations of the drift: the medium is found anew once the drift is known
+ROUNDS = 4  # the medium is found anew once the drift is known
+FIRST_TOLERANCE = 3.0  # in standard deviations of the drift
+LATER_TOLERANCE = 3.0  # in those of what is left over the medium
 
 
 @cache
@@ -162,7 +166,7 @@ def find_medium(means: np.ndarray, tolerance: float) -> np.ndarray | None:
     """
     smooth = gaussian_filter(means, 0.7)
     above = smooth - densest_value(smooth)
-    medium = binary_erosion(np.abs(above) < tolerance, border_value=1)
+    medium = binary_erosion(np.abs(above) < tolerance, border_value=1, iterations=SHY_BLOCKS)
     two_sided = min((above < -tolerance).mean(), (above > tolerance).mean()) > OTHER_SIDE_SHARE
     return None if two_sided or not SMALLEST_SHARE < medium.mean() < LARGEST_SHARE else medium
 
@@ -193,11 +197,13 @@ def level_by_medium(phase: np.ndarray, derivative_sigma: float, microscope: Micr
     span = float(np.ptp(np.percentile(means, [1, 99])))
     if span < CLEAR_OF_NOISE * noise:
         return None
-    deviations, drift = np.concatenate([[10 * span], waves, waves]), np.zeros(shape)
-    for tolerance in TOLERANCES:
-        medium = find_medium(means - block_means(drift, block_px), max(tolerance * noise, FLATNESS_RAD))
+    deviations, left, tolerance = np.concatenate([[10 * span], waves, waves]), means, max(FIRST_TOLERANCE * noise, FLATNESS_RAD)
+    for _ in range(ROUNDS):
+        medium = find_medium(left, tolerance)
         if medium is None:
             return None
         found = levelling_over(medium, block_px, shape, deviations)
         drift = found.drift(phase)
+        left = means - block_means(drift, block_px)
+        tolerance = min(tolerance, max(LATER_TOLERANCE * MAD_TO_SIGMA * float(np.median(np.abs(left[medium]))), FLATNESS_RAD))
     return found if drift.std() < LARGEST_DRIFT * noise else None

@@ -22,6 +22,7 @@ DEFOCUS_GAIN = 0.2
 LOG_GAIN = 0.25
 TYPICAL_NOISE = 0.01
 DARK_FRACTION = 0.1
+DIVIDED_MEDIANS = (0.2, 5.0)
 
 
 def fresnel_parameter(defocus_um: float, microscope: Microscope) -> float:
@@ -48,9 +49,11 @@ def over_background(frame: np.ndarray, background: Background) -> tuple[np.ndarr
     Raises
     ------
     RequestError
-        A background that is not positive, or of another shape.
+        A background that is not positive or of another shape, or planes that ``none`` cannot be true of.
     """
     planes = frame.astype(np.float64)
+    if isinstance(background, str) and background == "none":
+        _check_divided(planes)
     if isinstance(background, str):
         levels = _estimated_levels(planes) if background == "auto" else np.ones((2, 1, 1))
     else:
@@ -60,6 +63,15 @@ def over_background(frame: np.ndarray, background: Background) -> tuple[np.ndarr
             "the background intensity is not positive everywhere; give a blank-field image with --background FILE, or none for planes already divided by it."
         )
     return planes / levels, [float(np.median(level)) for level in levels]
+
+
+def _check_divided(planes: np.ndarray) -> None:
+    middle = float(np.median(planes))
+    if not DIVIDED_MEDIANS[0] < middle < DIVIDED_MEDIANS[1]:
+        raise RequestError(
+            f"background none says that the planes are divided by the blank field, "
+            f"but their median is {middle:.4g}, not about 1; use auto, or give a blank-field image."
+        )
 
 
 def _estimated_levels(planes: np.ndarray) -> np.ndarray:

@@ -2,7 +2,10 @@
 
 import io
 import json
+import os
 import shlex
+import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -34,9 +37,7 @@ def shipped(tmp_path: Path, tiny_phase_model: Path, tiny_widefield_model: Path, 
         for path in folder.iterdir():
             (tmp_path / "models" / name / path.name).write_bytes(path.read_bytes())
     monkeypatch.setattr(zoo, "SHIPPED", tmp_path / "models")
-    load_model.cache_clear()
     yield folders
-    load_model.cache_clear()
 
 
 @pytest.fixture
@@ -167,3 +168,34 @@ def test_a_log_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = log.getvalue().splitlines()
     assert "\r" not in log.getvalue() and len(lines) > 1
     assert all(line.startswith("restoring: ") and "counting" in line for line in lines)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signals there")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_schedulers_signal_cleans_up_as_ctrl_c_does(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    def struck(*_: object) -> None:
+        os.kill(os.getpid(), getattr(signal, name))
+        time.sleep(10)
+
+    before = signal.getsignal(getattr(signal, name))
+    monkeypatch.setattr("napari_cvdm.cli.restore.load_model", struck)
+    assert main(["restore", "a.tif", "--model", "m", "--out", str(tmp_path / "out")]) == 130
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(getattr(signal, name)) == before
+    assert "stopped" in capfd.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full there")
+def test_a_result_stands_though_nobody_can_be_told(tiny_widefield_model: Path, tmp_path: Path) -> None:
+    image = tmp_path / "image.npy"
+    np.save(image, np.random.default_rng(0).poisson(100, (32, 32)).astype(np.float32))
+    words = ["restore", image, "--model", tiny_widefield_model, "--out", tmp_path / "out", "--pixel-um", "0.065", "--samples", "1", "--steps", "1"]
+    with Path("/dev/full").open("w") as nobody:
+        done = subprocess.run([sys.executable, "-m", "napari_cvdm.cli", *map(str, words)], stdout=nobody, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "mean.ome.tif").exists()
+
+
+def test_a_path_in_an_error_can_be_copied(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["restore", "a b  c.tif", "--model", "widefield-x2", "--out", "o"]) == 2
+    assert "a b  c.tif" in capfd.readouterr().err

@@ -17,6 +17,7 @@ from napari_cvdm.simulate.widefield import WidefieldRanges
 from napari_cvdm.training.loop import TrainingDiverged, diffusion_stage, diffusion_terms, train
 from napari_cvdm.training.pairs import FieldPool, field_source
 from napari_cvdm.training.recipe import read_recipe
+from napari_cvdm.training.state import load_state
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 SMALL_FIELD = PhaseRanges(field_px=(64, 64))
@@ -49,15 +50,17 @@ def test_training_leaves_a_checkpoint_that_loads_and_a_log(smoke_run):
     assert float(rows[-1]["network"]) == pytest.approx(lines[-1].terms["network"], rel=1e-4)
 
 
-@pytest.mark.parametrize("stop_after", [3, 6])
-def test_a_resumed_run_ends_with_the_same_weights(smoke_run, tmp_path, stop_after):
-    """Stopped in the first stage (after 3 log lines) or in the second (after 6), then resumed."""
+@pytest.mark.parametrize(("stop_after", "stage"), [(3, "mean"), (7, "diffusion")])
+def test_a_resumed_run_ends_with_the_same_weights(smoke_run, tmp_path, stop_after, stage):
+    """Stopped in the first stage (after 3 log lines) or in the second (after 7), then resumed: same weights, same log."""
     request = TrainRequest(recipe=str(RECIPES / "smoke.toml"), out=str(tmp_path), device="cpu")
     steps = train(request)
     for _ in range(stop_after):
         next(steps)
     steps.close()
+    assert load_state(tmp_path, read_recipe(request.recipe).fingerprint).stage == stage
     list(train(replace(request, resume=True)))
+    assert (tmp_path / "log.csv").read_text() == (smoke_run[0] / "log.csv").read_text()
     whole, resumed = (load_checkpoint(folder).network.state_dict() for folder in (smoke_run[0], tmp_path))
     for name, tensor in whole.items():
         assert torch.equal(tensor, resumed[name]), name
@@ -66,6 +69,48 @@ def test_a_resumed_run_ends_with_the_same_weights(smoke_run, tmp_path, stop_afte
 def test_resuming_nothing_is_refused(tmp_path):
     with pytest.raises(RequestError, match="resume"):
         list(train(TrainRequest(recipe=str(RECIPES / "smoke.toml"), out=str(tmp_path), resume=True, device="cpu")))
+
+
+@pytest.mark.parametrize("damage", ["other recipe", "cut short"])
+def test_a_state_that_does_not_belong_is_refused(smoke_run, tmp_path, damage):
+    text = (RECIPES / "smoke.toml").read_text()
+    (tmp_path / "smoke.toml").write_text(text.replace("2e-3", "3e-3") if damage == "other recipe" else text)
+    state = (smoke_run[0] / "training.safetensors").read_bytes()
+    (tmp_path / "training.safetensors").write_bytes(state if damage == "other recipe" else state[: len(state) // 2])
+    with pytest.raises(RequestError, match="another recipe" if damage == "other recipe" else "cannot be resumed"):
+        list(train(TrainRequest(recipe=str(tmp_path / "smoke.toml"), out=str(tmp_path), resume=True, device="cpu")))
+
+
+def test_a_trained_model_can_be_read_by_whoever_may_read_its_folder(smoke_run):
+    modes = {(smoke_run[0] / name).stat().st_mode & 0o777 for name in ("model.safetensors", "card.json", "training.safetensors", "log.csv")}
+    assert len(modes) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("log_every = 20", "log_every"),
+        ("save_every = 40", "save_every"),
+        ("pool_fields = 8", "pool_fields"),
+        ("batch = 4", "batch"),
+        ("patch_px = 32", "patch_px"),
+        ("diffusion_steps = 80", "diffusion_steps"),
+    ],
+)
+@pytest.mark.parametrize("value", ["0", "-2", "'x'", "nan"])
+def test_a_plan_that_cannot_be_carried_out_is_refused(tmp_path, given, words, value):
+    path = tmp_path / "wrong.toml"
+    path.write_text((RECIPES / "smoke.toml").read_text().replace(given, f"{given.split()[0]} = {value}"))
+    with pytest.raises(RequestError, match=words):
+        read_recipe(path)
+
+
+@pytest.mark.parametrize("side", [33, 4096])
+def test_a_patch_must_fit_the_network_and_the_field(tmp_path, side):
+    path = tmp_path / "wrong.toml"
+    path.write_text((RECIPES / "smoke.toml").read_text().replace("patch_px = 32", f"patch_px = {side}"))
+    with pytest.raises(RequestError, match=f"patch_px is {side}"):
+        read_recipe(path)
 
 
 @pytest.mark.parametrize("ranges", [SMALL_FIELD, WidefieldRanges(field_px=48)])
@@ -171,4 +216,4 @@ def test_mixed_precision_trains_every_part(tmp_path):
 
 def test_a_loss_that_is_no_number_stops_with_words(tmp_path):
     with pytest.raises(TrainingDiverged, match="smaller learning_rate"):
-        list(train(smoke_with(tmp_path, alpha="inf")))
+        list(train(smoke_with(tmp_path, alpha="1e300")))  # beyond float32, so infinite in the loss

@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
+from torch import Tensor
 
 from napari_cvdm.model.cvdm import CVDM, CVDMConfig
 from napari_cvdm.model.unet import UNetConfig
 
 FORMAT = 1
+MAPPINGS = ("network", "schedule", "training", "metrics")
 WEIGHTS = "model.safetensors"
 CARD = "card.json"
 
@@ -107,10 +109,16 @@ def _read_card(folder: Path) -> ModelCard:
         values = json.loads(path.read_text(encoding="utf-8"))
         if values.get("format") != FORMAT:
             raise CheckpointError(f"{path} has format {values.get('format')}; this version reads format {FORMAT}. Update napari-cvdm or train the model again.")
-        values["optics"] = {key: tuple(bounds) for key, bounds in values["optics"].items()}
-        return ModelCard(**{**values, "channels": tuple(values["channels"]), "limits": tuple(values["limits"])})
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, TypeError, KeyError, AttributeError) as error:
+        values["optics"] = {key: (float(low), float(high)) for key, (low, high) in values["optics"].items()}
+        for name in MAPPINGS:
+            values[name] = dict(values.get(name, {}))
+        card = ModelCard(**{**values, "channels": tuple(values["channels"]), "limits": tuple(values["limits"])})
+        card.config()
+    except CheckpointError:
+        raise
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{path} is not a model card ({error}); a checkpoint is a folder with {WEIGHTS} and {CARD}.") from None
+    return card
 
 
 def read_card(folder: str | Path) -> ModelCard:
@@ -146,12 +154,19 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
     weights = folder / WEIGHTS
     try:
         network = CVDM(card.config())
-        network.load_state_dict({name: tensor.float() for name, tensor in load_file(weights).items()})
+        network.load_state_dict(_finite({name: tensor.float() for name, tensor in load_file(weights).items()}))
         digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-    except (OSError, SafetensorError, RuntimeError, ValueError, TypeError, KeyError) as error:
-        reason = str(error).splitlines()[0]
+    except (OSError, SafetensorError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+        reason = (" ".join(str(error).split()) or type(error).__name__)[:200]
         raise CheckpointError(f"{weights} cannot be loaded ({reason}); copy the model again, or choose one of `napari-cvdm models`.") from None
     return Checkpoint(network=network.eval(), card=card, sha256=digest)
+
+
+def _finite(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    bad = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    if bad:
+        raise ValueError(f"{len(bad)} of its tensors hold NaN or infinity, {bad[0]} first")
+    return tensors
 
 
 def save_checkpoint(folder: str | Path, network: CVDM, card: ModelCard) -> None:
@@ -168,18 +183,30 @@ def save_checkpoint(folder: str | Path, network: CVDM, card: ModelCard) -> None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().to("cpu", torch.float16).contiguous() for name, tensor in network.state_dict().items()}
-    partial = folder / (WEIGHTS + ".partial")
-    save_file(tensors, partial)
-    partial.replace(folder / WEIGHTS)
+    replace_file(folder / WEIGHTS, save(tensors))
     write_card(folder, card)
 
 
 def write_card(folder: str | Path, card: ModelCard) -> None:
     """Write the card alone, beside weights that stay as they are."""
-    folder = Path(folder)
-    partial = folder / (CARD + ".partial")
-    partial.write_text(json.dumps(asdict(card), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(folder / CARD)
+    replace_file(Path(folder) / CARD, (json.dumps(asdict(card), indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file that is complete before it takes its name; others may read it as they may read the folder's other files.
+
+    Raises
+    ------
+    CheckpointError
+        It cannot be written; an older file stays as it was.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise CheckpointError(f"{path} cannot be written ({error.strerror}); free some space, or choose a folder that you may write to.") from None
 
 
 def config_values(config: CVDMConfig) -> dict[str, Any]:

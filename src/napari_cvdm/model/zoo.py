@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
-from napari_cvdm.model.checkpoint import CARD, Checkpoint, CheckpointError, ModelCard, load_checkpoint, read_card
+from napari_cvdm.model.checkpoint import CARD, WEIGHTS, Checkpoint, CheckpointError, ModelCard, load_checkpoint, read_card
 
 SHIPPED = Path(__file__).parent.parent / "models"
 
@@ -33,8 +33,12 @@ def model_folder(name_or_path: str) -> Path:
 
 
 @lru_cache(maxsize=4)
+def _loaded(folder: Path, written_ns: int) -> Checkpoint:
+    return load_checkpoint(folder)
+
+
 def load_model(name_or_path: str) -> Checkpoint:
-    """Load a model once; the next call with the same name returns the same object.
+    """Load a model once; the next call returns the same object, until the file is another one.
 
     Parameters
     ----------
@@ -50,4 +54,6 @@ def load_model(name_or_path: str) -> Checkpoint:
     CheckpointError
         Unknown name, or a checkpoint that cannot be read.
     """
-    return load_checkpoint(model_folder(name_or_path))
+    folder = model_folder(name_or_path).resolve()
+    weights = folder / WEIGHTS
+    return _loaded(folder, weights.stat().st_mtime_ns if weights.exists() else 0)

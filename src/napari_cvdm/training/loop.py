@@ -174,7 +174,9 @@ def train(request: TrainRequest) -> Generator[TrainStep, None, ModelCard]:
     network = channels_last(CVDM(recipe.network), device)
     plan = recipe.plan
     pool = FieldPool(field_source(recipe.simulation, recipe.seed), plan.pool_fields, plan.fields_per_step, recipe.seed)
-    resume = load_state(out) if request.resume else None
+    resume = load_state(out, recipe.fingerprint) if request.resume else None
+    if resume is not None:
+        _forget_lines_after(out / "log.csv", resume.stage, resume.step)
     offset = 0
     for make_stage in (mean_stage, diffusion_stage):
         stage = make_stage(network, recipe)
@@ -203,6 +205,7 @@ def _run_stage(stage: Stage, network: CVDM, recipe: Recipe, pool: FieldPool, off
     if first:
         decay = one_cycle(optimiser, plan.learning_rate, stage.steps, first)
     sums: dict[str, float] = {}
+    logged = first
     for step in range(first, stage.steps):
         optimiser.zero_grad(set_to_none=True)
         batch = _batch(pool, offset + step, plan, device)
@@ -216,12 +219,12 @@ def _run_stage(stage: Stage, network: CVDM, recipe: Recipe, pool: FieldPool, off
         sums = {name: sums.get(name, 0.0) + value for name, value in terms.items()}
         done = step + 1
         if done % plan.log_every == 0 or done == stage.steps:
-            line = TrainStep(stage=stage.name, step=done, total=stage.steps, terms=_averaged(sums, (step % plan.log_every) + 1))
+            line = TrainStep(stage=stage.name, step=done, total=stage.steps, terms=_averaged(sums, done - logged))
             _log(out / "log.csv", line, float(decay.get_last_lr()[0]))
-            sums = {}
+            sums, logged = {}, done
             yield line
         if done % plan.save_every == 0:
-            save_state(out, stage.name, done, network, average, optimiser)
+            save_state(out, recipe.fingerprint, stage.name, done, network, average, optimiser)
             save_checkpoint(out / "so-far", _averaged_network(network, average), make_card(recipe, network, ""))
     network.load_state_dict(_averaged_network(network, average).state_dict())
 
@@ -248,6 +251,16 @@ def _averaged_network(network: CVDM, average: AveragedModel) -> CVDM:
         raise TypeError(f"averaged {type(kept).__name__}, not a CVDM")
     kept.residual_scale.copy_(network.residual_scale)
     return kept
+
+
+def _forget_lines_after(path: Path, stage: str, step: int) -> None:
+    """Lines of steps that are about to be made again would stand in the log twice."""
+    if path.exists():
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        earlier = {"mean"} if stage == "diffusion" else set()
+        rows = zip(lines[1:], csv.DictReader(lines), strict=True)
+        kept = [line for line, row in rows if row["stage"] in earlier or (row["stage"] == stage and int(row["step"]) <= step)]
+        path.write_text("".join([*lines[:1], *kept]), encoding="utf-8", newline="")
 
 
 def _log(path: Path, line: TrainStep, learning_rate: float) -> None:

@@ -1,7 +1,10 @@
 """A recipe: everything that makes a model, in one TOML file."""
 
+import hashlib
+import json
 import tomllib
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,19 @@ from napari_cvdm.simulate.phase import PhaseRanges
 from napari_cvdm.simulate.widefield import WidefieldRanges
 from napari_cvdm.tasks import TASKS
 
+SMALLEST = {
+    "mean_steps": 0,
+    "diffusion_steps": 1,
+    "batch": 1,
+    "patch_px": 8,
+    "learning_rate": 0.0,
+    "ema_decay": 0.0,
+    "pool_fields": 1,
+    "fields_per_step": 0.0,
+    "alpha": 0.0,
+    "log_every": 1,
+    "save_every": 1,
+}
 RANGES: dict[str, type[PhaseRanges] | type[WidefieldRanges]] = {"phase-2shot": PhaseRanges, "widefield-x2": WidefieldRanges}
 
 
@@ -57,6 +73,18 @@ class Plan:
     log_every: int = 50
     save_every: int = 500
 
+    def __post_init__(self) -> None:
+        for name, low in SMALLEST.items():
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or isinstance(value, bool) or not isfinite(value) or value < low:
+                raise RequestError(f"[plan] {name} is {value!r}; a number of at least {low:g} is needed.")
+        if not self.learning_rate > 0 or not self.ema_decay < 1:
+            raise RequestError(
+                f"[plan] learning_rate is {self.learning_rate} and ema_decay {self.ema_decay}; above 0 and below 1 are needed, such as 1e-3 and 0.999."
+            )
+        if self.precision not in ("fp32", "bf16"):
+            raise RequestError(f"[plan] precision is {self.precision!r}; allowed are fp32 and bf16.")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
@@ -85,6 +113,20 @@ class Recipe:
     seed: int = 0
     licence: str = "BSD-3-Clause"
     limits: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        smallest = self.simulation.field_px[0] if isinstance(self.simulation, PhaseRanges) else self.simulation.field_px
+        unit, side = self.network.alignment * self.network.condition_fold, self.plan.patch_px
+        if side % unit or side > smallest:
+            raise RequestError(f"[plan] patch_px is {side}; a multiple of {unit} is needed that the smallest simulated field ({smallest} px) holds.")
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of everything that decides the weights."""
+        values = asdict(self)
+        kept = {name: values[name] for name in ("task", "seed", "network", "simulation", "plan")}
+        kept["plan"] = {name: value for name, value in kept["plan"].items() if name not in ("log_every", "save_every")}
+        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def _known(kind: type, values: dict[str, Any], section: str, path: Path) -> dict[str, Any]:
@@ -134,5 +176,7 @@ def read_recipe(path: str | Path) -> Recipe:
         simulation = RANGES[task](**_known(RANGES[task], values.pop("simulation", {}), "simulation", path))
         plan = Plan(**_known(Plan, values.pop("plan", {}), "plan", path))
         return Recipe(**_known(Recipe, values, "top level", path), network=network, simulation=simulation, plan=plan)
-    except TypeError as error:
+    except RequestError as error:
+        raise RequestError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
+    except (TypeError, ValueError, LookupError, ArithmeticError) as error:
         raise RequestError(f"{path}: {error}; recipes/smoke.toml is an example.") from None

@@ -3,6 +3,7 @@
 import argparse
 
 import numpy as np
+from scipy.ndimage import zoom
 
 from benchmarks.measure import Row, finish, print_rows
 from napari_cvdm.microscope import Camera
@@ -13,7 +14,7 @@ from napari_cvdm.request import ImageStack, RestoreRequest
 PHOTON_LEVELS = (0.0, 5.0, 50.0, 500.0)
 SEEDS = (0, 1)
 SIZE = 256
-FALSE_STRUCTURE_SIGMAS = 3.0
+FALSE_STRUCTURE_SIGMAS = 1.5  # cubic upsampling alone fails the bar by far
 
 
 def blank_field(photons: float, seed: int) -> np.ndarray:
@@ -24,9 +25,14 @@ def blank_field(photons: float, seed: int) -> np.ndarray:
 
 
 def false_structure(counts: np.ndarray, model: Checkpoint, samples: int) -> float:
-    """Share of output pixels that stand more than three deviations of the input's noise above the output's median."""
+    """`standing_out` of the posterior mean."""
     mean = finish(RestoreRequest(image=ImageStack(array=counts, axes="YX", pixel_um=0.0626), model=model.card.name, samples=samples), model).mean
-    return float(np.mean(mean - np.median(mean) > FALSE_STRUCTURE_SIGMAS * counts.std()))
+    return standing_out(mean, counts)
+
+
+def standing_out(image: np.ndarray, counts: np.ndarray) -> float:
+    """Share of output pixels that stand more than 1.5 deviations of the input's noise above the output's median."""
+    return float(np.mean(image - np.median(image) > FALSE_STRUCTURE_SIGMAS * counts.std()))
 
 
 def measure(model: Checkpoint, samples: int = 4) -> list[Row]:
@@ -34,6 +40,10 @@ def measure(model: Checkpoint, samples: int = 4) -> list[Row]:
     shares = {level: max(false_structure(blank_field(level, seed), model, samples) for seed in SEEDS) for level in PHOTON_LEVELS}
     rows = [Row(what=f"blank field, {level:g} photons: false structure area", value=f"{share:.3%}") for level, share in shares.items()]
     worst = max(shares.values())
+    cubic = [
+        standing_out(zoom(field.astype(float), 2, order=3, grid_mode=True, mode="nearest"), field) for field in map(blank_field, PHOTON_LEVELS, (0, 0, 0, 0))
+    ]
+    rows.append(Row(what="blank fields: the same of cubic upsampling, which does nothing about noise", value=f"{max(cubic):.3%}"))
     return [*rows, Row(what="blank fields: worst false structure area", value=f"{worst:.3%}", bar="< 0.1 %", met=worst < 1e-3)]
 
 

@@ -1,6 +1,7 @@
 """Bad input is answered with exit code 2 and one line that teaches; nothing is left behind, and nothing that was there is lost."""
 
 import errno
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import torch
+from safetensors.torch import load, save
 
 from napari_cvdm.cli import main
 from napari_cvdm.image_files import write_image
@@ -75,6 +78,16 @@ class Bench:
         (copy / name).write_bytes((copy / name).read_bytes()[: (copy / name).stat().st_size // 2] if content is None else content)
         return copy
 
+    def card_with(self, entry: str, value: object) -> Path:
+        """The fluorescence model with another entry in its card."""
+        card = json.loads((self.widefield / CARD).read_text())
+        return self.broken_model(CARD, json.dumps({**card, entry: value}).encode())
+
+    def model_of_nan(self) -> Path:
+        """The fluorescence model, every weight lost."""
+        tensors = load(((self.widefield) / WEIGHTS).read_bytes())
+        return self.broken_model(WEIGHTS, save({name: torch.full_like(tensor, torch.nan) for name, tensor in tensors.items()}))
+
 
 @pytest.fixture
 def bench(tmp_path: Path, tiny_phase_model: Path, tiny_widefield_model: Path) -> Bench:
@@ -136,7 +149,10 @@ PHASE: dict[str, tuple[Case, tuple[str, ...]]] = {
     "no defocus": (lambda b: [b.planes(), *WAVELENGTH, *INDEX], ("defocus_um", "--defocus-um -1 1")),
     "one defocus": (lambda b: [b.planes(), *WAVELENGTH, *INDEX, "--defocus-um", "1"], ("--defocus-um", "2 arguments", "--help")),
     "equal defocus": (lambda b: [b.planes(), *WAVELENGTH, *INDEX, "--defocus-um", "1", "1"], ("defocus_um is 1", "two different", "-1 1")),
-    "absurd defocus": (lambda b: [b.planes(), *WAVELENGTH, *INDEX, "--defocus-um", "-5000", "1"], ("-5000", "-1000 to 1000", "500 nm is 0.5")),
+    "nanometres of defocus": (lambda b: [b.planes(), *WAVELENGTH, *INDEX, "--defocus-um", "-500", "500"], ("-500", "500 nm is 0.5")),
+    "defocus of nothing": (lambda b: [b.planes(), *WAVELENGTH, *INDEX, "--defocus-um", "0", "1e-300"], ("same plane", "-1 1")),
+    "counts called divided": (lambda b: [b.planes(), *OPTICS, "--background", "none"], ("background none", "median is", "auto")),
+    "absurd defocus": (lambda b: [b.planes(), *WAVELENGTH, *INDEX, "--defocus-um", "-5000", "1"], ("-5000", "-250 to 250", "500 nm is 0.5")),
     "negative wavelength": (lambda b: [b.planes(), *INDEX, *DEFOCUS, "--wavelength-um", "-0.5"], ("wavelength_um is -0.5", "0.2 to 2")),
     "negative background": (lambda b: [b.planes(), *OPTICS, "--background", b.npy(-b.noise())], ("background", "positive", "--background FILE")),
 }
@@ -180,6 +196,12 @@ def test_bad_planes_are_refused(name: str, bench: Bench, capfd: pytest.CaptureFi
         (lambda b: b.broken_model(CARD, None), (CARD, "not a model card")),
         (lambda b: b.broken_model(CARD, b"[1]"), (CARD, "not a model card")),
         (lambda b: b.broken_model(CARD, b'{"format": 99}'), ("format 99", "reads format 1", "Update")),
+        (lambda b: b.card_with("task", "phase-4shot"), ("phase-4shot", "known are", "phase-2shot")),
+        (lambda b: b.card_with("task", "phase-2shot"), ("does not fit the task", "Copy the model")),
+        (lambda b: b.card_with("training", None), (CARD, "not a model card")),
+        (lambda b: b.card_with("optics", {"pixel_um": ["a", "b"]}), (CARD, "not a model card")),
+        (lambda b: b.card_with("optics", {"pixel_um": [0.1]}), (CARD, "not a model card")),
+        (lambda b: b.model_of_nan(), (WEIGHTS, "NaN", "copy the model again")),
     ],
 )
 def test_bad_models_are_refused(make_model: Case, words: tuple[str, ...], bench: Bench, capfd: pytest.CaptureFixture[str]) -> None:

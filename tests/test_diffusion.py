@@ -268,3 +268,8 @@ def test_perfect_network_has_no_noise_loss():
 def test_times_are_stratified():
     times = stratified_times(10, torch.Generator().manual_seed(3)).flatten()
     assert ((times * 10).floor() == torch.arange(10)).all()
+
+
+def test_the_published_grid_is_made_where_its_clock_lives():
+    with torch.device("meta"), pytest.raises(NotImplementedError):  # a meta tensor has no values to list, but got that far
+        uniform_time_grid(Clock(), 4, "meta")

@@ -191,3 +191,11 @@ def test_a_failing_last_step_puts_the_older_result_back(tmp_path: Path, monkeypa
     with pytest.raises(ImageFileError, match="denied"), output_folder(target, True) as folder:
         fill(folder, "new")
     assert [path.name for path in tmp_path.iterdir()] == ["result"] and (target / "provenance.json").read_text() == "old"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_a_root_or_a_loop_of_links_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for target in (Path("/"), tmp_path / "loop" / "result"):
+        with pytest.raises(ImageFileError), output_folder(target, False):
+            raise AssertionError("the work must not start")

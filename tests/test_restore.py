@@ -1,10 +1,13 @@
 """Restoring: tiles and devices do not choose the pixels, seeds do; every frame, every size."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
+from napari_cvdm.image_files import combine_planes
 from napari_cvdm.microscope import Microscope, OpticsError
 from napari_cvdm.model.schedule import RATE_MAX, RATE_MIN
 from napari_cvdm.model.zoo import load_model
@@ -165,7 +168,7 @@ def test_schedule_maps_fall_and_are_tied(tiny_phase_model):
 
 @pytest.mark.parametrize("shape", [(1, 64), (5, 7), (17, 300)])
 def test_thin_and_tiny_images_work(tiny_phase_model, tiny_widefield_model, shape):
-    phase, _ = run(phase_request(planes(shape), background="none"), tiny_phase_model)
+    phase, _ = run(phase_request(planes(shape)), tiny_phase_model)
     assert phase.mean.shape == shape
     if min(shape) > 1:
         fluorescence, _ = run(widefield_request(spots(shape)), tiny_widefield_model)
@@ -249,3 +252,45 @@ def test_running_moments_are_those_of_numpy():
         moments.add(image)
     np.testing.assert_allclose(moments.mean, images.mean(axis=0))
     np.testing.assert_allclose(moments.variance, images.var(axis=0, ddof=1))
+
+
+def test_a_request_far_from_the_training_has_no_valid_pixel(tiny_phase_model):
+    """A pixel of 0.2 um with planes 200 um apart: the card says 4 to 300, this is forty times as much."""
+    card = replace(load_model(str(tiny_phase_model)).card, optics={"fresnel": (4.0, 300.0)})
+    model = replace(load_model(str(tiny_phase_model)), card=card)
+    near, far = (drained(restore(phase_request(planes((48, 48)), defocus_um=pair), model)) for pair in ((-1.0, 1.0), (-100.0, 200.0)))
+    assert near.valid.any()
+    assert not far.valid.any()
+    assert any("defocus_um" in warning for warning in far.provenance.warnings)
+
+
+@pytest.mark.parametrize(("letter", "words"), [("T", "time points"), ("C", "channels"), ("Z", "")])
+def test_frames_taken_for_planes_are_named(tiny_phase_model, letter, words):
+    both = combine_planes(replace(planes((48, 48)), axes=f"{letter}YX"))
+    result, _ = run(phase_request(both), tiny_phase_model)
+    assert [words in warning for warning in result.provenance.warnings] == ([True] if words else [])
+
+
+def test_planes_must_stand_before_the_pixels(tiny_phase_model):
+    image = ImageStack(array=np.ones((2, 3, 32, 32), np.float32), axes="PTYX", pixel_um=0.2)
+    with pytest.raises(RequestError, match="moveaxis"):
+        run(phase_request(image), tiny_phase_model)
+
+
+def test_restoring_leaves_the_loaded_model_alone(tiny_phase_model):
+    """Another restoration may use it at the same time, on another device."""
+    model = load_model(str(tiny_phase_model))
+    before = [(tensor.device, tensor.stride(), tensor.clone()) for tensor in model.network.state_dict().values()]
+    run(phase_request(planes((48, 48))), tiny_phase_model)
+    for (device, stride, values), tensor in zip(before, model.network.state_dict().values(), strict=True):
+        assert (tensor.device, tensor.stride()) == (device, stride)
+        assert torch.equal(tensor, values)
+
+
+def drained(steps):
+    """What a generator returns."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value

@@ -9,7 +9,8 @@ from math import isfinite
 WAVELENGTH_RANGE_UM = (0.2, 2.0)
 PIXEL_RANGE_UM = (0.005, 20.0)
 INDEX_RANGE = (1.0, 2.0)
-DEFOCUS_LIMIT_UM = 1000.0
+DEFOCUS_LIMIT_UM = 250.0
+SMALLEST_DISTANCE_UM = 0.001
 
 
 class OpticsError(ValueError):
@@ -93,15 +94,15 @@ def defocus_pair(values: tuple[float, ...] | list[float]) -> tuple[float, float]
     Raises
     ------
     OpticsError
-        Not two values, equal values, or a value beyond +-1000 um.
+        Not two values, values closer than 1 nm, or one beyond +-250 um.
     """
     if len(values) != 2:
         raise OpticsError(f"defocus_um has {len(values)} values; two are needed, one for each plane, for example -1 1.")
     first, second = (float(value) for value in values)
     for value in (first, second):
         _check_range("defocus_um", value, (-DEFOCUS_LIMIT_UM, DEFOCUS_LIMIT_UM), "Give it in micrometres: 500 nm is 0.5.")
-    if first == second:
-        raise OpticsError(f"defocus_um is {first:g} for both planes; two different positions are needed, for example -1 1.")
+    if abs(first - second) < SMALLEST_DISTANCE_UM:
+        raise OpticsError(f"defocus_um is {first:g} and {second:g}, the same plane twice; two different positions are needed, for example -1 1.")
     return first, second
 
 

@@ -12,6 +12,8 @@ import numpy as np
 
 from napari_cvdm.microscope import OpticsError, check_optics, defocus_pair
 
+OPTICS = ("pixel_um", "wavelength_um", "medium_index", "na")
+AXES = "TCZSPYX"
 SAMPLERS = ("sde-2m", "ode-2m", "ddim", "ancestral")
 Sampler = Literal["sde-2m", "ode-2m", "ddim", "ancestral"]
 
@@ -41,6 +43,10 @@ class ImageStack:
         Where the image came from: a file or a layer's name.
     metadata : mapping
         Optics that the file names, by the names of `RestoreRequest` (``wavelength_um``, ``na``, ``medium_index``).
+    taken_for_planes : str
+        The letter that the file had for what is now axis P; "" when nobody had to guess.
+    place : mapping
+        Where the image lies, as far as the file says: ``z_step_um``, and ``y_um``, ``x_um`` of the first pixel's centre.
 
     Raises
     ------
@@ -53,11 +59,14 @@ class ImageStack:
     pixel_um: float | None = None
     source: str = "array"
     metadata: Mapping[str, float] = field(default_factory=dict)
+    taken_for_planes: str = ""
+    place: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if len(self.axes) != self.array.ndim or not self.axes.endswith("YX") or len(set(self.axes)) != len(self.axes):
+        fits = len(self.axes) == self.array.ndim and self.axes.endswith("YX") and len(set(self.axes)) == len(self.axes)
+        if not fits or not set(self.axes) <= set(AXES):
             raise RequestError(
-                f"{self.source}: axes {self.axes!r} do not fit an array of shape {self.array.shape}; one letter for each dimension, ending in YX."
+                f"{self.source}: axes {self.axes!r} do not fit an array of shape {self.array.shape}; letters of {AXES}, one for each dimension, ending in YX."
             )
         if self.array.size == 0:
             raise RequestError(f"{self.source}: the image is empty (shape {self.array.shape}); give an image with pixels in it.")
@@ -132,7 +141,7 @@ class RestoreRequest:
             raise RequestError(f"background is {self.background!r}; allowed are auto, none or an image.")
         if self.defocus_um is not None:
             defocus_pair(self.defocus_um)
-        check_optics(**{name: self.known_optics(name) for name in ("pixel_um", "wavelength_um", "medium_index", "na")})
+        check_optics(**{name: self.known_optics(name) for name in OPTICS})
 
     def known_optics(self, name: str) -> float | None:
         """The optics value `name`, from the request or else from the image; None when neither says it."""

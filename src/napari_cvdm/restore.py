@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Generator, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field, fields
 from importlib.metadata import version
 from itertools import product
@@ -15,16 +16,15 @@ from napari_cvdm import __version__
 from napari_cvdm.device import pick_device
 from napari_cvdm.diffusion.sampler import SAMPLERS, clock_grid, uniform_time_grid
 from napari_cvdm.image_files import sha256_of
-from napari_cvdm.model.checkpoint import Checkpoint, ModelCard
+from napari_cvdm.model.checkpoint import Checkpoint, CheckpointError, ModelCard
 from napari_cvdm.model.schedule import gamma_and_beta
 from napari_cvdm.model.tiled import TiledModel, channels_last
 from napari_cvdm.noise import noise_field
-from napari_cvdm.request import ImageStack, RequestError, RestoreRequest
+from napari_cvdm.request import OPTICS, ImageStack, RequestError, RestoreRequest
 from napari_cvdm.result import Progress, Provenance, Restoration
 from napari_cvdm.tasks import TASKS, Conditioned, Task
-from napari_cvdm.trust.validity import beyond_trained_range, optics_warnings
+from napari_cvdm.trust.validity import axes_warnings, beyond_trained_range, far_from_training, optics_warnings
 
-OPTICS = ("pixel_um", "wavelength_um", "medium_index", "na")
 FRAME_SEED_STRIDE = 1 << 11  # more than the largest number of samples, so frames never share noise
 FrameWork = Generator[Progress, None, "FrameResult"]
 
@@ -53,10 +53,29 @@ def frame_axes(image: ImageStack) -> str:
 
 
 def check_planes(image: ImageStack, task: Task) -> None:
-    """RequestError unless the image has as many defocus planes as the task needs."""
+    """RequestError unless the image has as many defocus planes as the task needs, just before YX."""
+    if "P" in image.axes and not image.axes.endswith("PYX"):
+        raise RequestError(f"{image.source}: axes {image.axes}; the plane axis P must stand just before YX. Move it there with numpy.moveaxis.")
     planes = image.array.shape[image.axes.index("P")] if "P" in image.axes else 1
     if planes != task.planes:
         raise RequestError(f"{image.source}: {planes} plane(s) of axes {image.axes}; {task.name} needs {task.planes}: {task.inputs}.")
+
+
+def task_of(card: ModelCard) -> Task:
+    """The task of a model.
+
+    Raises
+    ------
+    CheckpointError
+        A task that this version does not know, or a network of another shape than the task's.
+    """
+    task = TASKS.get(card.task)
+    if task is None:
+        raise CheckpointError(f"{card.name}: task {card.task!r} is not known to this version; known are {', '.join(TASKS)}. Update napari-cvdm.")
+    config = card.config()
+    if (config.condition_channels, config.upsampling) != (len(task.channels), task.upsampling):
+        raise CheckpointError(f"{card.name}: its network does not fit the task {task.name}; the card belongs to another model. Copy the model again.")
+    return task
 
 
 def restore(request: RestoreRequest, model: Checkpoint) -> Generator[Progress, None, Restoration]:
@@ -80,31 +99,20 @@ def restore(request: RestoreRequest, model: Checkpoint) -> Generator[Progress, N
     Raises
     ------
     RequestError, OpticsError, DeviceError
-        What is wrong with the request, before any long work.
+        What is wrong with the request, before any long work; what is wrong with a later frame, when its turn comes.
+    CheckpointError
+        A model that does not fit its task.
     """
     started = time.perf_counter()
-    task, device = TASKS[model.card.task], pick_device(request.device)
+    task, device = task_of(model.card), pick_device(request.device)
     check_planes(request.image, task)
-    network = channels_last(model.network, device)
+    network = channels_last(deepcopy(model.network), device)  # the checkpoint stays on the CPU, for others to use
     frames = list(frame_indices(request.image))
     results = []
     for number, index in enumerate(frames):
         prepared = task.from_request(request.image.array[index].reshape(task.planes, *request.image.array.shape[-2:]), request)
-        yield from (work := _Relay(_restore_frame(request, network, prepared, number, len(frames))))
-        results.append(work.result)
+        results.append((yield from _restore_frame(request, network, prepared, number, len(frames))))
     return _assembled(request, model, task, results, time.perf_counter() - started)
-
-
-class _Relay:
-    """Iterate a generator and keep what it returns, so that a loop can both relay and collect."""
-
-    result: FrameResult
-
-    def __init__(self, work: FrameWork) -> None:
-        self._work = work
-
-    def __iter__(self) -> Generator[Progress, None, None]:
-        self.result = yield from self._work
 
 
 @torch.inference_mode()
@@ -146,7 +154,7 @@ def _restore_frame(request: RestoreRequest, network: Any, prepared: Conditioned,
 
 def _clock_values(request: RestoreRequest, network: Any, rate: Tensor) -> tuple[float, ...]:
     if request.sampler == "ancestral":
-        return uniform_time_grid(network.clock, request.steps)
+        return uniform_time_grid(network.clock, request.steps, rate.device)
     return clock_grid(float(rate.median()), request.steps)
 
 
@@ -196,7 +204,8 @@ def _assembled(request: RestoreRequest, model: Checkpoint, task: Task, results: 
     if request.keep_samples:
         samples = np.stack([_stacked([result.samples[index] for result in results if result.samples is not None], image) for index in range(request.samples)])
     beyond = beyond_trained_range(mean, model.card)
-    warnings = optics_warnings(request, model.card) + ((beyond.reason,) if beyond.reason else ())
+    warnings = (*axes_warnings(image), *optics_warnings(request, model.card), *((beyond.reason,) if beyond.reason else ()))
+    usable = not far_from_training(request, model.card)
     return Restoration(
         mean=mean,
         variance=_stacked([result.variance for result in results], image),
@@ -205,7 +214,7 @@ def _assembled(request: RestoreRequest, model: Checkpoint, task: Task, results: 
         unit=task.unit,
         pixel_um=request.optics_value("pixel_um") / task.upsampling,
         upsampling=task.upsampling,
-        valid=_stacked([result.valid for result in results], image) & ~beyond.mask,
+        valid=_stacked([result.valid for result in results], image) & ~beyond.mask & usable,
         provenance=_provenance(request, model, results, seconds, warnings),
         gamma=gamma,
         beta=beta,
@@ -229,9 +238,7 @@ def schedule_maps(model: Checkpoint, rate: np.ndarray, points: int) -> tuple[np.
 
 def _settings(request: RestoreRequest, card: ModelCard) -> dict[str, Any]:
     settings = {entry.name: getattr(request, entry.name) for entry in fields(request) if entry.name != "image"}
-    for name in OPTICS:
-        found = settings[name] if settings[name] is not None else request.image.metadata.get(name)
-        settings[name] = request.image.pixel_um if found is None and name == "pixel_um" else found
+    settings |= {name: request.known_optics(name) for name in OPTICS}
     if not isinstance(request.background, str):
         settings["background"] = f"image sha256:{sha256_of(request.background)}"
     return settings

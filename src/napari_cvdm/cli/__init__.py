@@ -4,9 +4,15 @@ This module and `options` import nothing heavy, so that ``--help`` and a mistype
 command is imported when it is run.
 """
 
+import os
+import signal
 import sys
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
+from threading import current_thread, main_thread
+from types import FrameType
 
 from napari_cvdm.cli.options import build_parser
 
@@ -31,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         arguments = build_parser().parse_args(argv)
-        import_module(f"napari_cvdm.cli.{arguments.command}").run(arguments)
+        with ended_gently():
+            import_module(f"napari_cvdm.cli.{arguments.command}").run(arguments)
     except KeyboardInterrupt as stop:
         _say("stopped", str(stop) or "no result was left behind.")
         return INTERRUPTED
@@ -48,5 +55,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+@contextmanager
+def ended_gently() -> Iterator[None]:
+    """A scheduler's SIGTERM and a closed terminal's SIGHUP clean up as Ctrl-C does."""
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)] if current_thread() is main_thread() else []
+    before = {name: signal.signal(getattr(signal, name), _interrupt) for name in names}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(getattr(signal, name), handler)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def say_done(message: str) -> None:
+    """Print what was made. The result is in place then: a reader that has gone away, or cannot spell it, does not undo it."""
+    with suppress(OSError):
+        print(message.encode(sys.stdout.encoding or "utf-8", "backslashreplace").decode(sys.stdout.encoding or "utf-8"), flush=True)
+        return
+    with suppress(OSError, ValueError):  # what is still in the buffer must not fail at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _say(kind: str, message: str) -> None:
-    print(f"{PROGRAM}: {kind}:", *message.split(), file=sys.stderr)
+    line = "".join(" " if unicodedata.category(letter) == "Cc" else letter for letter in message).strip()
+    print(f"{PROGRAM}: {kind}: {line}", file=sys.stderr)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from napari_cvdm.cli import say_done
 from napari_cvdm.cli.options import build_parser
 from napari_cvdm.cli.pictures import Panel, draw
 from napari_cvdm.cli.restore import restore_into
@@ -75,7 +76,7 @@ def run(arguments: Namespace) -> None:
             names.append(_restore_sample(sample, command, work, out))
             commands.append(shlex.join(command))
         (work / COMMANDS).write_text("\n".join(commands) + "\n", encoding="utf-8")
-    print(f"{arguments.out}: {', '.join(names)}, folders of TIFFs beside them, and {COMMANDS}")
+    say_done(f"{arguments.out}: {', '.join(names)}, folders of TIFFs beside them, and {COMMANDS}")
 
 
 def _command(sample: Sample, out: Path) -> list[str]:

@@ -1,6 +1,7 @@
 """``napari-cvdm restore``: image files in, a folder with the reconstruction and its provenance out."""
 
 import hashlib
+import os
 import sys
 import time
 from argparse import Namespace
@@ -11,16 +12,16 @@ from typing import Any
 
 import numpy as np
 
+from napari_cvdm.cli import say_done
 from napari_cvdm.cli.progress import with_bar
 from napari_cvdm.cli.results import PROVENANCE, write_images, write_provenance
 from napari_cvdm.device import pick_device
 from napari_cvdm.image_files import check_pixels, combine_planes, output_folder, read_image
 from napari_cvdm.model.checkpoint import ModelCard
 from napari_cvdm.model.zoo import load_model
-from napari_cvdm.request import ImageStack, RequestError, RestoreRequest
-from napari_cvdm.restore import restore
+from napari_cvdm.request import OPTICS, ImageStack, RequestError, RestoreRequest
+from napari_cvdm.restore import restore, task_of
 from napari_cvdm.result import Restoration
-from napari_cvdm.tasks import TASKS
 
 Locate = Callable[[str], Path]
 _OME_AXES = "TZC"
@@ -42,7 +43,7 @@ def run(arguments: Namespace) -> None:
     check_inputs_stay(arguments)
     with output_folder(arguments.out, arguments.overwrite) as folder:
         restoration, names = restore_into(folder, arguments)
-    print(f"{arguments.out}: {', '.join([*names, PROVENANCE])}")
+    say_done(f"{arguments.out}: {', '.join([*names, PROVENANCE])}")
     for warning in restoration.provenance.warnings:
         print(f"napari-cvdm: warning: {warning}", file=sys.stderr)
 
@@ -76,11 +77,11 @@ def restore_into(folder: Path, arguments: Namespace, locate: Locate = Path) -> t
     model = load_model(arguments.model)
     clock.lap("load_model")
     request = request_of(arguments, model.card, locate)
-    inputs = {role: {"path": path, "file_sha256": file_sha256(locate(path))} for role, path in files_of(arguments).items()}
+    inputs = {role: {"path": spelt(path), "file_sha256": file_sha256(locate(path))} for role, path in files_of(arguments).items()}
     clock.lap("read")
     restoration = with_bar(restore(request, model), "restoring")
     clock.lap("restore")
-    names = write_images(folder, restoration)
+    names = write_images(folder, restoration, request.image.place)
     clock.lap("write")
     write_provenance(folder, restoration, settings_of(arguments), inputs, clock.laps, str(pick_device(request.device)))
     return restoration, names
@@ -115,7 +116,13 @@ def files_of(arguments: Namespace) -> dict[str, str]:
 
 def settings_of(arguments: Namespace) -> dict[str, Any]:
     """Every option that was given, by its name; the restoration knows the others."""
-    return {name: value for name, value in vars(arguments).items() if name not in ("command", "pixel_um", "wavelength_um", "medium_index", "na", "defocus_um")}
+    left_out = ("command", *OPTICS, "defocus_um")
+    return {name: spelt(value) if isinstance(value, str) else value for name, value in vars(arguments).items() if name not in left_out}
+
+
+def spelt(path: str) -> str:
+    """A path as text that any file can hold; bytes that are no UTF-8 are replaced."""
+    return os.fsencode(path).decode("utf-8", "replace")
 
 
 def request_of(arguments: Namespace, card: ModelCard, locate: Locate = Path) -> RestoreRequest:
@@ -160,13 +167,14 @@ def with_planes(stacks: Sequence[ImageStack], card: ModelCard) -> ImageStack:
     RequestError, ImageFileError
         Too many or too few planes, or planes that do not fit together.
     """
-    if TASKS[card.task].planes == 2:
+    task = task_of(card)
+    if task.planes == 2:
         image = combine_planes(*stacks)
     elif len(stacks) == 1:
         image = stacks[0]
     else:
         both = " and ".join(stack.source for stack in stacks)
-        raise RequestError(f"two images were given ({both}); {card.name} takes {TASKS[card.task].inputs}. Leave one out.")
+        raise RequestError(f"two images were given ({both}); {card.name} takes {task.inputs}. Leave one out.")
     free = next((letter for letter in _OME_AXES if letter not in image.axes), "S")
     return replace(image, axes=image.axes.replace("S", free))
 

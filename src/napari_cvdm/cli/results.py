@@ -41,13 +41,13 @@ def images_of(restoration: Restoration) -> Iterator[tuple[str, np.ndarray, str, 
         yield "samples", restoration.samples, "S" + axes, unit
 
 
-def first_pixel_um(restoration: Restoration) -> tuple[float, float]:
-    """Position (y, x) of the first output pixel's centre relative to the first input pixel's [um]: a finer grid starts earlier."""
+def first_pixel_um(restoration: Restoration, place: Mapping[str, float]) -> tuple[float, float]:
+    """Position (y, x) of the first output pixel's centre [um]: a finer grid starts half a pixel before the input's (0 if not known)."""
     shift = -(restoration.upsampling - 1) / 2 * restoration.pixel_um
-    return shift, shift
+    return place.get("y_um", 0.0) + shift, place.get("x_um", 0.0) + shift
 
 
-def write_images(folder: Path, restoration: Restoration) -> list[str]:
+def write_images(folder: Path, restoration: Restoration, place: Mapping[str, float]) -> list[str]:
     """Write every image of a restoration as float32 OME-TIFF.
 
     Parameters
@@ -55,6 +55,8 @@ def write_images(folder: Path, restoration: Restoration) -> list[str]:
     folder : Path
         An existing folder.
     restoration : Restoration
+    place : mapping
+        Of the input, see `ImageStack`.
 
     Returns
     -------
@@ -75,7 +77,8 @@ def write_images(folder: Path, restoration: Restoration) -> list[str]:
             pixel_um=restoration.pixel_um,
             unit=unit,
             name=name,
-            offset_um=first_pixel_um(restoration),
+            offset_um=first_pixel_um(restoration, place),
+            z_step_um=place.get("z_step_um") if "Z" in axes else None,
             times=restoration.times if "K" in axes else None,
         )
         names.append(f"{name}.ome.tif")

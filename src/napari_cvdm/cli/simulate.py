@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from napari_cvdm.cli import say_done
 from napari_cvdm.cli.progress import bar
 from napari_cvdm.image_files import output_folder, write_image
 from napari_cvdm.request import RequestError
@@ -40,7 +41,7 @@ def run(arguments: Namespace) -> None:
             shown.update()
         record = {"kind": arguments.kind, "recipe": arguments.recipe, "ranges": asdict(ranges), "pairs": records}
         (folder / OPTICS).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    print(f"{arguments.out}: {arguments.count} pairs and {OPTICS}")
+    say_done(f"{arguments.out}: {arguments.count} pairs and {OPTICS}")
 
 
 def check(arguments: Namespace) -> None:

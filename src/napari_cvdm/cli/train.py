@@ -8,6 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from napari_cvdm.cli import say_done
 from napari_cvdm.cli.progress import bar
 from napari_cvdm.request import RequestError, TrainRequest
 from napari_cvdm.training.loop import TrainStep, train
@@ -42,7 +43,7 @@ def run(arguments: Namespace) -> None:
         elif isinstance(error, KeyboardInterrupt):
             raise KeyboardInterrupt(f"{out} keeps the last checkpoint; go on with --resume.") from None
         raise
-    print(f"{arguments.out}: the model {recipe.name}; use it with --model {arguments.out}")
+    say_done(f"{arguments.out}: the model {recipe.name}; use it with --model {arguments.out}")
 
 
 def check_folder(out: Path, resume: bool) -> None:

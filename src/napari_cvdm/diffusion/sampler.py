@@ -48,9 +48,9 @@ def clock_grid(rate: float, evaluations: int, last: float = LAST_HALF_LOG_SNR) -
     return (1.0, *grid[1:].tolist())
 
 
-def uniform_time_grid(clock: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]], evaluations: int) -> tuple[float, ...]:
-    """Falling clock values T(t) at t = 1, (N-1)/N, ..., 1/N: the published grid."""
-    times = torch.arange(evaluations, 0, -1, dtype=torch.float32) / evaluations
+def uniform_time_grid(clock: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]], evaluations: int, device: torch.device | str = "cpu") -> tuple[float, ...]:
+    """Falling clock values T(t) at t = 1, (N-1)/N, ..., 1/N: the published grid. `device` is that of the clock."""
+    times = torch.arange(evaluations, 0, -1, dtype=torch.float32, device=device) / evaluations
     return tuple(clock(times)[0].tolist())
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-from napari_cvdm.image_files.errors import FULL_DISK, ImageFileError, writing_error
+from napari_cvdm.image_files.errors import FULL_DISK, ImageFileError, one_line, writing_error
 
 
 @contextmanager
@@ -34,7 +34,10 @@ def output_folder(path: str | Path, overwrite: bool, sign: str = "provenance.jso
         The folder exists and may not be replaced, cannot be made, or the disk is full. Whatever is raised in the block
         (KeyboardInterrupt, too) removes the temporary folder and leaves an older result as it was.
     """
-    target = Path(path).resolve()
+    try:
+        target = Path(path).resolve()
+    except (OSError, RuntimeError) as error:  # a loop of links is a RuntimeError before Python 3.13
+        raise ImageFileError(f"{path}: cannot be followed ({one_line(error)}); choose another folder.") from error
     beside = _check_target(target, overwrite, sign)
     work = beside / f".{target.name}.{uuid4().hex[:8]}.part"
     try:
@@ -56,7 +59,7 @@ def output_folder(path: str | Path, overwrite: bool, sign: str = "provenance.jso
 
 def _check_target(target: Path, overwrite: bool, sign: str) -> Path:
     """The folder that exists already and will hold `target`, after a look at what is there."""
-    beside = next(parent for parent in target.parents if parent.exists())
+    beside = _existing_parent(target)
     if not beside.is_dir():
         raise ImageFileError(f"{target}: {beside} is a file, not a folder; choose another name.")
     if not target.exists():
@@ -67,6 +70,16 @@ def _check_target(target: Path, overwrite: bool, sign: str) -> Path:
         raise ImageFileError(f"{target}: exists already; choose another folder or say --overwrite.")
     if target in (Path.home(), Path.cwd(), *Path.cwd().parents) or (any(target.iterdir()) and not (target / sign).exists()):
         raise ImageFileError(f"{target}: is not a result (it has no {sign}) and is never overwritten; choose another folder.")
+    return beside
+
+
+def _existing_parent(target: Path) -> Path:
+    try:
+        beside = next((parent for parent in target.parents if parent.exists()), None)
+    except OSError as error:
+        raise writing_error(target, error) from error
+    if beside is None:
+        raise ImageFileError(f"{target}: is the root of a disk, or on a disk that is not there; choose a folder on one that is.")
     return beside
 
 

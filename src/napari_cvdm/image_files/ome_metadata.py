@@ -2,7 +2,7 @@
 
 from xml.etree import ElementTree
 
-from napari_cvdm.image_files.pixel_size import length_um
+from napari_cvdm.image_files.pixel_size import length_um, position_um
 
 _MICROMETRE = "µm"
 
@@ -39,6 +39,33 @@ def ome_pixel(xml: str) -> tuple[float | None, float | None]:
     if "PhysicalSizeY" not in pixels.attrib:
         return x, x
     return x, length_um(_number(pixels, "PhysicalSizeY"), pixels.get("PhysicalSizeYUnit", _MICROMETRE))
+
+
+def ome_place(xml: str) -> dict[str, float]:
+    """Where the first image lies: step along Z and stage position of its first plane.
+
+    Parameters
+    ----------
+    xml : str
+        OME-XML.
+
+    Returns
+    -------
+    dict
+        Those of ``z_step_um``, ``y_um`` and ``x_um`` that are said.
+    """
+    pixels = _find(ElementTree.fromstring(xml), "Image", "Pixels")
+    plane = _find(pixels, "Plane") if pixels is not None else None
+    said = {
+        "z_step_um": _position_um(pixels, "PhysicalSizeZ", _MICROMETRE),
+        "y_um": _position_um(plane, "PositionY", "reference frame"),
+        "x_um": _position_um(plane, "PositionX", "reference frame"),
+    }
+    return {name: value for name, value in said.items() if value is not None}
+
+
+def _position_um(element: ElementTree.Element | None, name: str, default_unit: str) -> float | None:
+    return None if element is None else position_um(_number(element, name), element.get(f"{name}Unit", default_unit))
 
 
 def ome_optics(xml: str) -> dict[str, float]:

@@ -48,11 +48,14 @@ def length_um(value: float | None, unit: str | None) -> float | None:
     float or None
         None when missing, not positive, in pixels or in an unknown unit, or exactly 1 (what files say that were never calibrated).
     """
+    length = position_um(value, unit)
+    return None if length is None or length <= 0 or 1.0 in (value, length) else length
+
+
+def position_um(value: float | None, unit: str | None) -> float | None:
+    """A position or a distance in micrometres, of any sign; None when missing or in an unknown unit."""
     factor = _UM_BY_UNIT.get((unit or "").strip().lower())
-    if value is None or factor is None or not isfinite(value) or value <= 0 or value == 1.0:
-        return None
-    length = value * factor
-    return None if length == 1.0 else length
+    return None if value is None or factor is None or not isfinite(value) else value * factor
 
 
 def length_from_print_resolution(pixels: float, unit: str) -> float | None:

@@ -1,5 +1,7 @@
 """Two defocused planes as one stack."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from napari_cvdm.image_files.errors import ImageFileError
@@ -42,7 +44,7 @@ def _planes_of_one(stack: ImageStack) -> ImageStack:
         raise ImageFileError(f"{stack.source}: has {given}; exactly two planes are needed: give two image files or one stack of two planes.")
     array = np.moveaxis(stack.array, stack.axes.index(letter), -3)
     axes = stack.axes.replace(letter, "")[:-2] + "PYX"
-    return ImageStack(array=array, axes=axes, pixel_um=stack.pixel_um, source=stack.source, metadata=stack.metadata)
+    return replace(stack, array=array, axes=axes, taken_for_planes=letter)
 
 
 def _planes_of_two(first: ImageStack, second: ImageStack) -> ImageStack:
@@ -50,7 +52,8 @@ def _planes_of_two(first: ImageStack, second: ImageStack) -> ImageStack:
     array = np.stack([first.array, second.array], axis=-3)
     pixel_um = second.pixel_um if first.pixel_um is None else first.pixel_um
     source = f"{first.source} + {second.source}"
-    return ImageStack(array=array, axes=first.axes[:-2] + "PYX", pixel_um=pixel_um, source=source, metadata={**second.metadata, **first.metadata})
+    metadata = {**second.metadata, **first.metadata}
+    return replace(first, array=array, axes=first.axes[:-2] + "PYX", pixel_um=pixel_um, source=source, metadata=metadata)
 
 
 def _check_fit(first: ImageStack, second: ImageStack) -> None:

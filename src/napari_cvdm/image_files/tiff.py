@@ -10,8 +10,8 @@ from xml.etree.ElementTree import ParseError
 import tifffile
 
 from napari_cvdm.image_files.errors import ImageFileError, one_line
-from napari_cvdm.image_files.ome_metadata import ome_optics, ome_pixel
-from napari_cvdm.image_files.pixel_size import length_from_print_resolution, length_um, square_pixel
+from napari_cvdm.image_files.ome_metadata import ome_optics, ome_pixel, ome_place
+from napari_cvdm.image_files.pixel_size import length_from_print_resolution, length_um, position_um, square_pixel
 from napari_cvdm.image_files.pixels import ordered_axes, usable_dtype
 from napari_cvdm.request import ImageStack
 
@@ -67,7 +67,7 @@ def read_tiff(path: Path) -> ImageStack:
             _check_complete(tiff, series, complaints)
             array, axes = ordered_axes(usable_dtype(series.asarray(), source), series.axes, source)
             pixel_um = square_pixel(*_pixel(tiff), source)
-            return ImageStack(array=array, axes=axes, pixel_um=pixel_um, source=source, metadata=_optics(tiff))
+            return ImageStack(array=array, axes=axes, pixel_um=pixel_um, source=source, metadata=_optics(tiff), place=_place(tiff))
     except ImageFileError:
         raise
     except Exception as error:  # tifffile lets through whatever a damaged file makes happen
@@ -118,6 +118,18 @@ def _from_resolution(pixels: float, unit: str, said_on_purpose: bool) -> float |
     if said_on_purpose and unit.lower() not in _PRINT_UNITS:
         return length_um(1.0 / pixels if pixels > 0 else None, unit)
     return length_from_print_resolution(pixels, unit)
+
+
+def _place(tiff: tifffile.TiffFile) -> dict[str, float]:
+    try:
+        if tiff.is_ome and tiff.ome_metadata:
+            return ome_place(tiff.ome_metadata)
+    except ParseError:
+        return {}
+    said = (tiff.imagej_metadata or {}) if tiff.is_imagej else {}
+    step = said.get("spacing")
+    z_step_um = position_um(float(step), str(said.get("unit", ""))) if isinstance(step, int | float) else None
+    return {} if z_step_um is None else {"z_step_um": z_step_um}
 
 
 def _optics(tiff: tifffile.TiffFile) -> dict[str, float]:

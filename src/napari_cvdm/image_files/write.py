@@ -46,7 +46,7 @@ def write_image(
     name : str
         What the values are, such as ``mean``.
     offset_um : tuple of float
-        Position (y, x) of the centre of the first pixel, relative to that of the input image [um].
+        Position (y, x) of the centre of the first pixel [um].
     z_step_um : float, optional
         Distance of the planes along Z [um].
     times : sequence of float, optional

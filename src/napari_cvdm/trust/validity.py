@@ -5,9 +5,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from napari_cvdm.model.checkpoint import ModelCard
-from napari_cvdm.request import RestoreRequest
+from napari_cvdm.request import OPTICS, ImageStack, RestoreRequest
 
 TOLERANCE = 1.02
+FAR = 10.0
+MEANING = {"fresnel": "defocus_um over the pixel (wavelength_um * distance / (medium_index * pixel_um^2))"}
+AXES_THAT_ARE_NO_FOCUS = {"T": "time points", "C": "channels"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -20,12 +23,8 @@ class Beyond:
 
 def optics_values(request: RestoreRequest) -> dict[str, float]:
     """The optics of a request that are known, and the Fresnel parameter lambda |dz| / (n px^2) when it follows from them."""
-    values = {}
-    for name in ("pixel_um", "wavelength_um", "medium_index", "na"):
-        given = getattr(request, name)
-        given = given if given is not None else request.image.metadata.get(name, request.image.pixel_um if name == "pixel_um" else None)
-        if given is not None:
-            values[name] = float(given)
+    known = {name: request.known_optics(name) for name in OPTICS}
+    values = {name: value for name, value in known.items() if value is not None}
     if request.defocus_um is not None and {"pixel_um", "wavelength_um", "medium_index"} <= set(values):
         distance = abs(request.defocus_um[1] - request.defocus_um[0])
         values["fresnel"] = values["wavelength_um"] * distance / (values["medium_index"] * values["pixel_um"] ** 2)
@@ -48,9 +47,23 @@ def optics_warnings(request: RestoreRequest, card: ModelCard) -> tuple[str, ...]
     for name, value in optics_values(request).items():
         low, high = card.optics.get(name, (-np.inf, np.inf))
         if not low / TOLERANCE <= value <= high * TOLERANCE:
-            meaning = " (lambda dz / (n px^2))" if name == "fresnel" else ""
-            warnings.append(f"{name}{meaning} is {value:.4g}, outside the {low:g} to {high:g} that {card.name} was trained for; do not quantify this result.")
+            meaning = MEANING.get(name, name)
+            warnings.append(f"{meaning} is {value:.4g}, outside the {low:g} to {high:g} that {card.name} was trained for; do not quantify this result.")
     return tuple(warnings)
+
+
+def far_from_training(request: RestoreRequest, card: ModelCard) -> bool:
+    """Whether an optics value is more than ten times outside its trained range, so that no pixel can be trusted."""
+    ranges = {name: card.optics.get(name, (-np.inf, np.inf)) for name in optics_values(request)}
+    return any(not ranges[name][0] / FAR <= value <= ranges[name][1] * FAR for name, value in optics_values(request).items())
+
+
+def axes_warnings(image: ImageStack) -> tuple[str, ...]:
+    """One sentence where time points or channels were taken for the two planes of focus."""
+    if image.taken_for_planes not in AXES_THAT_ARE_NO_FOCUS:
+        return ()
+    name = AXES_THAT_ARE_NO_FOCUS[image.taken_for_planes]
+    return (f"{image.source}: its two {name} (axis {image.taken_for_planes}) were taken for the two planes of focus; give two files if they are not.",)
 
 
 def beyond_trained_range(mean: np.ndarray, card: ModelCard) -> Beyond:

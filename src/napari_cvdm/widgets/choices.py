@@ -126,12 +126,15 @@ class ModelChoice(QWidget):
         Raises
         ------
         CheckpointError
-            There is no readable card in it.
+            There is no readable card in it, or one of a task that this version does not know.
         """
         from napari_cvdm.model.checkpoint import read_card
+        from napari_cvdm.restore import task_of
 
         if folder not in self._cards:
-            self._add(folder, read_card(folder))
+            card = read_card(folder)
+            task_of(card)
+            self._add(folder, card)
         self._box.setCurrentIndex(self._box.findData(folder))
 
     def _ask_folder(self) -> None:

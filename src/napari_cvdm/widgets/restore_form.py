@@ -27,7 +27,7 @@ COUNTS = {"samples": (1, 1024), "steps": (1, 1000), "seed": (0, 2**31 - 1), "til
 HELP = {
     "image": "The measured image: a layer of the viewer. Time, z and channel axes are looped over.\n"
     "A pair of planes may also be one layer with an axis of length 2.",
-    "second plane": "The image at the other focus: same field, same camera.",
+    "image2": "The image at the other focus: same field, same camera.",
     "model": "What to reconstruct, and with which trained network.",
     "pixel_um": "Pixel size in the sample [µm]: camera pixel × binning / magnification. 65 nm is 0.065.",
     "wavelength_um": "Vacuum wavelength [µm]: of the illumination for phase, of the emission for fluorescence. 520 nm is 0.52.",
@@ -83,7 +83,7 @@ class RestoreForm(QWidget):
         layout.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         layout.setContentsMargins(4, 4, 4, 4)
         layout.setVerticalSpacing(4)
-        rows: dict[str, QWidget] = {"image": self.image, "second plane": self.second, "model": self.model, **self.optics}
+        rows: dict[str, QWidget] = {"image": self.image, "image2": self.second, "model": self.model, **self.optics}
         rows |= {name: self.counts[name] for name in ("samples", "steps", "seed")}
         rows |= {"sampler": self.words["sampler"], "device": self.words["device"], "tile": self.counts["tile"], "background": self.words["background"]}
         for name, field in rows.items():
@@ -114,10 +114,10 @@ class RestoreForm(QWidget):
     @property
     def task(self) -> "Task | None":
         """The job of the chosen model."""
-        from napari_cvdm.tasks import TASKS
+        from napari_cvdm.restore import task_of
 
         card = self.model.card()
-        return None if card is None else TASKS[card.task]
+        return None if card is None else task_of(card)
 
     def _on_model(self) -> None:
         task, card = self.task, self.model.card()
@@ -126,7 +126,7 @@ class RestoreForm(QWidget):
         two_planes = task is not None and task.planes == 2
         for name, field in self.optics.items():
             field.set_needed(name in needed)
-        rows: dict[str, QWidget] = {"second plane": self.second, "defocus_um": self.optics["defocus_um"]}
+        rows: dict[str, QWidget] = {"image2": self.second, "defocus_um": self.optics["defocus_um"]}
         for name, row in rows.items():
             self._labels[name].setVisible(two_planes)
             row.setVisible(two_planes)

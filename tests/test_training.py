@@ -48,6 +48,18 @@ def test_training_leaves_a_checkpoint_that_loads_and_a_log(smoke_run):
     rows = list(csv.DictReader((out / "log.csv").read_text().splitlines()))
     assert len(rows) == len(lines)
     assert float(rows[-1]["network"]) == pytest.approx(lines[-1].terms["network"], rel=1e-4)
+    rates = [float(row["learning_rate"]) for row in rows if row["stage"] == "diffusion"]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < 1e-3 * rates[0]
+
+
+def test_the_averaged_weights_are_the_ones_that_are_kept(smoke_run):
+    state = load_state(smoke_run[0], read_recipe(RECIPES / "smoke.toml").fingerprint)
+    kept = load_checkpoint(smoke_run[0]).network.state_dict()
+    name = next(name for name in kept if name.startswith("denoiser") and kept[name].ndim == 4)
+    averaged, last = state.tensors[f"average.module.{name}"], state.tensors[f"network.{name}"]
+    torch.testing.assert_close(kept[name], averaged, rtol=2e-3, atol=1e-4)
+    assert (kept[name] - averaged).abs().sum() < (kept[name] - last).abs().sum()
 
 
 @pytest.mark.parametrize(("stop_after", "stage"), [(3, "mean"), (7, "diffusion")])

@@ -1,0 +1,81 @@
+"""The models that ship, on the sample images: laws that a tiny random network cannot show."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from napari_cvdm.model.zoo import load_model
+from napari_cvdm.request import RestoreRequest
+from napari_cvdm.restore import restore
+from napari_cvdm.simulate.phase import defocus_pair_of
+from napari_cvdm.simulate.samples import CELL_MARGIN_PX, CELL_MICROSCOPE, _cells_beyond_the_frame, cell_phase, cell_planes, reticulum, reticulum_pair
+
+INNER = (slice(CELL_MARGIN_PX, -CELL_MARGIN_PX),) * 2
+
+
+def restored(image, model, **settings):
+    """Drain a restoration by a shipped model."""
+    steps = restore(RestoreRequest(image=image, model=model, device="cpu", **settings), load_model(model))
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def rmse(found, truth):
+    difference = found - truth
+    return float(np.std(difference))
+
+
+def planes_at(defocus_um, seed=0):
+    """The sample cells, focused elsewhere."""
+    whole = _cells_beyond_the_frame()
+    planes = defocus_pair_of(whole, np.zeros_like(whole), CELL_MICROSCOPE, defocus_um)[(slice(None), *INNER)]
+    return replace(cell_planes(), array=np.random.default_rng(seed).poisson(planes * 20_000).astype(np.uint16))
+
+
+@pytest.mark.parametrize("tile", [96, 200])
+def test_tiles_do_not_choose_the_pixels_of_the_phase(tile):
+    """The network that ships sees farther than a tiny one: its halo is what is tested."""
+    image = cell_planes()
+    settings = {"samples": 1, "steps": 2, "defocus_um": (-2.5, 2.5)}
+    whole, tiled = (restored(image, "phase-2shot", tile=side, **settings) for side in (1024, tile))
+    assert np.abs(whole.mean - tiled.mean).max() <= 1e-5 * np.ptp(whole.mean)
+    assert np.abs(whole.rate - tiled.rate).max() <= 1e-5 * np.ptp(whole.rate)
+
+
+def test_tiles_do_not_choose_the_pixels_of_the_fluorescence():
+    image = reticulum()
+    whole, tiled = (restored(image, "widefield-x2", samples=1, steps=2, tile=side) for side in (1024, 100))
+    assert np.abs(whole.mean - tiled.mean).max() <= 1e-5 * np.ptp(whole.mean)
+
+
+def test_one_plane_in_focus_is_as_good_as_two_about_it():
+    errors = [rmse(restored(planes_at(pair), "phase-2shot", samples=2, defocus_um=pair).mean, cell_phase()) for pair in ((-1.0, 1.0), (0.0, 2.0))]
+    assert errors[1] < 1.3 * errors[0]
+    assert max(errors) < 0.1 * np.std(cell_phase()) + 0.02
+
+
+def test_planes_in_the_other_order_and_with_the_other_sign_give_the_same_phase():
+    """(a, b) at (-z, z) is (b, a) at (z, -z), to the bit."""
+    image = planes_at((-2.5, 2.5))
+    turned = replace(image, array=image.array[::-1].copy())
+    settings = {"samples": 1, "steps": 2}
+    first = restored(image, "phase-2shot", defocus_um=(-2.5, 2.5), **settings)
+    second = restored(turned, "phase-2shot", defocus_um=(2.5, -2.5), **settings)
+    np.testing.assert_array_equal(first.mean, second.mean)
+
+
+def test_the_mean_is_nearer_to_the_truth_than_a_sample_and_than_the_image():
+    result = restored(reticulum(), "widefield-x2", samples=4, keep_samples=True)
+    truth = reticulum_pair().truth
+    cubic = np.kron(reticulum().array - np.percentile(reticulum().array, 1), np.ones((2, 2)))
+    assert rmse(result.mean, truth) < rmse(result.samples[0], truth) < rmse(cubic, truth)
+
+
+def test_twice_the_light_gives_twice_the_counts():
+    image = reticulum()
+    once, twice = (restored(replace(image, array=image.array * factor), "widefield-x2", samples=1, steps=2).mean for factor in (1.0, 2.0))
+    assert np.abs(twice - 2 * once).max() < 1e-3 * np.ptp(twice)

@@ -16,8 +16,8 @@ from napari_cvdm.model.zoo import SHIPPED, load_model
 
 HL60_NOTE = """Most of US-TIE's squared error lies in its slowest waves, where photon noise grows with the fourth power of the period.
 Nothing in the two planes says more about them; only the flatness of the empty medium does, and it is used (see [Symbols](symbols.md)). On this
-cell, which fills most of its field, that is not enough for the bar. No training saw these frames, but the one constant that ties slow waves to
-US-TIE was chosen with them in view.
+cell, which fills most of its field, that is not enough for the bar. No training saw these frames, but the constant that ties slow waves to
+US-TIE and the tolerances for medium were chosen with them, and with simulated cells, in view.
 """
 TSIM_NOTE = """This SIM reconstruction puts its pixel 2i on pixel i of the widefield image; here, and in napari, both grids have one centre. Half a pixel
 of the fine grid costs the sharper image more than the blurred one, so both comparisons are shown. The resolutions match without any blur.

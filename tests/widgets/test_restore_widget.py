@@ -114,7 +114,9 @@ def test_set_value_of_value_changes_nothing(viewer, planes, open_dock, tiny_phas
     dock.form.words["sampler"].setCurrentText("ddim")
     dock.form.words["background"].setCurrentText("none")
     before = dock.form.value()
-    dock.form.set_value(dataclasses.replace(before, samples=5, seed=9, defocus_um=(-3.0, 1.0)))
+    other = dataclasses.replace(before, samples=5, seed=2**62 + 1, defocus_um=(-3.0, 1.0), wavelength_um=0.5500000001)
+    dock.form.set_value(other)
+    assert (dock.form.value().seed, dock.form.value().wavelength_um) == (other.seed, other.wavelength_um)
     dock.form.set_value(before)
     after = dock.form.value()
     for entry in dataclasses.fields(before):

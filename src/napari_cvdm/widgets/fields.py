@@ -14,6 +14,12 @@ def wrapped_label(text: str = "") -> QLabel:
     return label
 
 
+def shortest(value: float) -> str:
+    """The shortest usual text that reads back as the same number."""
+    text = f"{value:.6g}"
+    return text if float(text) == value else repr(float(value))
+
+
 class OptionalNumber(QLineEdit):
     """A number, or nothing.
 
@@ -45,8 +51,8 @@ class OptionalNumber(QLineEdit):
             raise RequestError(f"{self.objectName()} is {self.text()!r}; a number is needed, for example 0.5.") from None
 
     def set_value(self, value: float | None) -> None:
-        """Show a number; None empties the field."""
-        self.setText("" if value is None else f"{value:.6g}")
+        """Show a number so that `value` gives it back exactly; None empties the field."""
+        self.setText("" if value is None else shortest(value))
         self.setCursorPosition(0)
 
     def set_needed(self, needed: bool) -> None:

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QSpinBox, QWidget
+from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QWidget
+from superqt import QLargeIntSpinBox
 from superqt.utils import signals_blocked
 
 from napari_cvdm.image_files import check_pixels, combine_planes
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 SCHEDULE_POINTS = 11
 OPTICS = ("pixel_um", "wavelength_um", "defocus_um", "medium_index", "na")
-COUNTS = {"samples": (1, 1024), "steps": (1, 1000), "seed": (0, 2**31 - 1), "tile": (16, 65536)}
+COUNTS = {"samples": (1, 1024), "steps": (1, 1000), "seed": (0, 2**63 - 1), "tile": (16, 65536)}
 HELP = {
     "image": "The measured image: a layer of the viewer. Time, z and channel axes are looped over.\n"
     "A pair of planes may also be one layer with an axis of length 2.",
@@ -238,8 +239,8 @@ class RestoreForm(QWidget):
             choice.setCurrentText(value if isinstance(value, str) else "auto")
 
 
-def _spin_box(low: int, high: int) -> QSpinBox:
-    box = QSpinBox()
+def _spin_box(low: int, high: int) -> Any:
+    box: Any = QLargeIntSpinBox()  # QSpinBox ends at 2**31, seeds do not; superqt gives it no types
     box.setRange(low, high)
     box.setMinimumWidth(NARROWEST_PX)
     return box

@@ -17,7 +17,7 @@ from napari_cvdm.device import pick_device
 from napari_cvdm.diffusion.sampler import SAMPLERS, clock_grid, uniform_time_grid
 from napari_cvdm.image_files import sha256_of
 from napari_cvdm.model.checkpoint import Checkpoint, CheckpointError, ModelCard
-from napari_cvdm.model.schedule import gamma_and_beta
+from napari_cvdm.model.schedule import clock_curve, gamma_and_beta
 from napari_cvdm.model.tiled import TiledModel, channels_last
 from napari_cvdm.noise import noise_field
 from napari_cvdm.request import OPTICS, ImageStack, RequestError, RestoreRequest
@@ -26,6 +26,7 @@ from napari_cvdm.tasks import TASKS, Conditioned, Task
 from napari_cvdm.trust.validity import axes_warnings, beyond_trained_range, far_from_training, optics_warnings
 
 FRAME_SEED_STRIDE = 1 << 11  # more than the largest number of samples, so frames never share noise
+CLOCK_POINTS = 100
 FrameWork = Generator[Progress, None, "FrameResult"]
 
 
@@ -216,6 +217,7 @@ def _assembled(request: RestoreRequest, model: Checkpoint, task: Task, results: 
         upsampling=task.upsampling,
         valid=_stacked([result.valid for result in results], image) & ~beyond.mask & usable,
         provenance=_provenance(request, model, results, seconds, warnings),
+        clock=clock_curve(model.network.clock, CLOCK_POINTS),
         gamma=gamma,
         beta=beta,
         times=times,

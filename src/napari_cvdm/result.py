@@ -54,6 +54,27 @@ class Provenance:
     warnings: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClockCurve:
+    """The clock of a model, sampled: with a rate map lambda(x) it gives the schedule at every time and pixel.
+
+    gamma(t, x) = exp(-lambda(x) T(t)), beta(t, x) = lambda(x) dT/dt.
+
+    Parameters
+    ----------
+    times : tuple of float
+        t in (0, 1], rising.
+    values : tuple of float
+        T(t), rising from above 0 to 1.
+    speeds : tuple of float
+        dT/dt.
+    """
+
+    times: tuple[float, ...]
+    values: tuple[float, ...]
+    speeds: tuple[float, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Restoration:
     """A reconstruction with its posterior spread and its schedule.
@@ -82,6 +103,8 @@ class Restoration:
         False where the result should not be trusted (border band, saturation, dark aperture).
     provenance : Provenance
         How it was made.
+    clock : ClockCurve
+        With `rate` it gives gamma and beta at any time, without a stack of all times in memory.
     """
 
     mean: np.ndarray = field(repr=False)
@@ -93,6 +116,7 @@ class Restoration:
     upsampling: int
     valid: np.ndarray = field(repr=False)
     provenance: Provenance = field(repr=False)
+    clock: ClockCurve = field(repr=False)
     gamma: np.ndarray | None = field(default=None, repr=False)
     beta: np.ndarray | None = field(default=None, repr=False)
     times: tuple[float, ...] = ()

@@ -7,11 +7,11 @@ from napari.layers import Image, Layer
 
 from napari_cvdm.image_files import ImageFileError
 from napari_cvdm.request import RequestError
-from napari_cvdm.result import Provenance, Restoration
+from napari_cvdm.result import ClockCurve, Provenance, Restoration
 from napari_cvdm.widgets.layers import METADATA_KEY, is_measurement, known_optics, layer_pixel_um, read_layer, show_layers, to_layer_data
 from napari_cvdm.widgets.placement import Placement
 
-PROVENANCE = Provenance(inputs={}, model={}, settings={"seed": 3}, estimated={}, versions={}, timings_s={})
+PROVENANCE = Provenance(inputs={}, model={"name": "tiny"}, settings={"seed": 3}, estimated={}, versions={}, timings_s={})
 ROLES = ["gamma", "beta", "noise-rate map", "sample variance", "untrusted pixels", "reconstruction"]
 
 
@@ -32,6 +32,7 @@ def restoration(shape, axes, upsampling=1, unit="rad", times=(0.5, 1.0), seed=0)
         beta=schedule,
         times=times,
         provenance=PROVENANCE,
+        clock=ClockCurve(times=(0.5, 1.0), values=(0.4, 1.0), speeds=(1.0, 2.0)),
     )
 
 

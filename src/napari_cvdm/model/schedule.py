@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_cvdm.model.unet import silence
+from napari_cvdm.result import ClockCurve
 
 RATE_MIN = 7.0  # gamma(1) <= 9.2e-4 everywhere: the sampler may start from pure noise
 RATE_MAX = 40.0  # gamma(1) >= 4e-18: still above zero in float32
@@ -99,6 +100,14 @@ class GlobalRate(nn.Module):
         """Folded condition (B, inputs, Y, X) -> lambda of shape (B, 1, fold Y, fold X)."""
         batch, _, height, width = features.shape
         return bounded_rate(self.level).expand(batch, 1, height * self.fold, width * self.fold)
+
+
+@torch.inference_mode()
+def clock_curve(clock: Clock, points: int) -> ClockCurve:
+    """T and dT/dt at the times 1/points, 2/points, ..., 1."""
+    times = torch.arange(1, points + 1, dtype=clock.weights.dtype, device=clock.weights.device) / points
+    value, speed, _ = clock(times)
+    return ClockCurve(times=tuple(times.tolist()), values=tuple(value.tolist()), speeds=tuple(speed.tolist()))
 
 
 def bounded_rate(logit: Tensor) -> Tensor:

@@ -119,7 +119,10 @@ def to_layer_data(restoration: Restoration, source: Placement) -> list[LayerData
 
 def _layer(restoration: Restoration, source: Placement, role: str, values: np.ndarray, unit: str, *, visible: bool = False, **look: Any) -> LayerData:
     values, place = _placed(restoration, source, values)
-    metadata = {METADATA_KEY: {"role": role, "source": source.name, "unit": unit, "provenance": asdict(restoration.provenance)}}
+    provenance = asdict(restoration.provenance)
+    group = f"{source.name} by {restoration.provenance.model['name']}"
+    mark = {"role": role, "group": group, "source": source.name, "unit": unit, "provenance": provenance, "clock": asdict(restoration.clock)}
+    metadata = {METADATA_KEY: mark}
     return values, {"name": f"{role} of {source.name}", "visible": visible, "metadata": metadata, **place.keywords(), **look}, "image"
 
 

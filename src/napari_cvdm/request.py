@@ -14,6 +14,7 @@ from napari_cvdm.microscope import OpticsError, check_optics, defocus_pair
 
 OPTICS = ("pixel_um", "wavelength_um", "medium_index", "na")
 AXES = "TCZSPYX"
+SMALLEST_REGION_PX = 16
 SAMPLERS = ("sde-2m", "ode-2m", "ddim", "ancestral")
 Sampler = Literal["sde-2m", "ode-2m", "ddim", "ancestral"]
 
@@ -27,14 +28,25 @@ def _check_count(name: str, value: int, low: int, high: int, advice: str) -> Non
         raise RequestError(f"{name} is {value}; allowed is {low} to {high}. {advice}")
 
 
+def _check_region(region: tuple[int, int, int, int], image: "ImageStack") -> None:
+    height, width = image.array.shape[-2:]
+    top, bottom, left, right = region
+    inside = 0 <= top and bottom <= height and 0 <= left and right <= width
+    if not inside or min(bottom - top, right - left) < SMALLEST_REGION_PX:
+        raise RequestError(
+            f"region is {' '.join(map(str, region))} (top, bottom, left, right); it must lie within 0 {height} 0 {width} "
+            f"and be at least {SMALLEST_REGION_PX} px wide and high. Leave it out for the whole image."
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ImageStack:
     """An image with named axes.
 
     Parameters
     ----------
-    array : ndarray
-        Pixels, one dimension for each letter of `axes`.
+    array : ndarray, or a lazy array such as dask's
+        Pixels, one dimension for each letter of `axes`. Of a lazy array only the frames that are restored are read, one by one.
     axes : str
         Letters among T, C, Z, S (sample), P (defocus plane), Y, X, each at most once, ending in YX.
     pixel_um : float, optional
@@ -61,6 +73,15 @@ class ImageStack:
     metadata: Mapping[str, float] = field(default_factory=dict)
     taken_for_planes: str = ""
     place: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def lazy(self) -> bool:
+        """Whether the pixels are still somewhere else, to be read when their turn comes."""
+        return not isinstance(self.array, np.ndarray)
+
+    def frame(self, index: tuple[int, ...]) -> np.ndarray:
+        """Pixels of one frame, shape (P, Y, X), P of length 1 where there is no such axis."""
+        return np.asarray(self.array[index]).reshape(-1, *self.array.shape[-2:])
 
     def __post_init__(self) -> None:
         fits = len(self.axes) == self.array.ndim and self.axes.endswith("YX") and len(set(self.axes)) == len(self.axes)
@@ -105,6 +126,9 @@ class RestoreRequest:
         Number of times at which the gamma and beta maps are returned, 0 to 1000.
     keep_samples : bool
         Whether every posterior sample is returned.
+    region : tuple of int, optional
+        (top, bottom, left, right): the part of the image to restore, in pixels of the input; bottom and right are the first
+        ones outside. What is global (background, US-TIE, intensity) is still taken from the whole image.
 
     Raises
     ------
@@ -128,6 +152,7 @@ class RestoreRequest:
     background: Literal["auto", "none"] | np.ndarray = field(default="auto", repr=False)
     schedule_points: int = 0
     keep_samples: bool = False
+    region: tuple[int, int, int, int] | None = None
 
     def __post_init__(self) -> None:
         _check_count("samples", self.samples, 1, 1024, "8 is a good start; 16 for reports.")
@@ -141,6 +166,8 @@ class RestoreRequest:
             raise RequestError(f"background is {self.background!r}; allowed are auto, none or an image.")
         if self.defocus_um is not None:
             defocus_pair(self.defocus_um)
+        if self.region is not None:
+            _check_region(self.region, self.image)
         check_optics(**{name: self.known_optics(name) for name in OPTICS})
 
     def known_optics(self, name: str) -> float | None:

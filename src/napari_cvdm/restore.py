@@ -1,46 +1,27 @@
 """From a request and a model to a reconstruction with its posterior spread."""
 
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator
 from copy import deepcopy
-from dataclasses import dataclass, field, fields
-from importlib.metadata import version
 from itertools import product
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from napari_cvdm import __version__
 from napari_cvdm.device import pick_device
-from napari_cvdm.diffusion.sampler import SAMPLERS, clock_grid, uniform_time_grid
-from napari_cvdm.image_files import sha256_of
+from napari_cvdm.frame import Frame, sample_frame
 from napari_cvdm.model.checkpoint import Checkpoint, CheckpointError, ModelCard
 from napari_cvdm.model.schedule import clock_curve, gamma_and_beta
-from napari_cvdm.model.tiled import TiledModel, channels_last
-from napari_cvdm.noise import noise_field
-from napari_cvdm.request import OPTICS, ImageStack, RequestError, RestoreRequest
-from napari_cvdm.result import Progress, Provenance, Restoration
-from napari_cvdm.tasks import TASKS, Conditioned, Task
+from napari_cvdm.model.tiled import channels_last
+from napari_cvdm.posterior import RunningMoments
+from napari_cvdm.record import Record, check_continues
+from napari_cvdm.request import ImageStack, RequestError, RestoreRequest
+from napari_cvdm.result import Progress, Restoration, Stop
+from napari_cvdm.tasks import TASKS, Task
 from napari_cvdm.trust.validity import axes_warnings, beyond_trained_range, far_from_training, optics_warnings
 
-FRAME_SEED_STRIDE = 1 << 11  # more than the largest number of samples, so frames never share noise
 CLOCK_POINTS = 100
-FrameWork = Generator[Progress, None, "FrameResult"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class FrameResult:
-    """One frame's outcome in output units, arrays of shape (uY, uX); samples (N, uY, uX) or None."""
-
-    mean: np.ndarray = field(repr=False)
-    variance: np.ndarray = field(repr=False)
-    rate: np.ndarray = field(repr=False)
-    valid: np.ndarray = field(repr=False)
-    samples: np.ndarray | None = field(repr=False)
-    estimated: Mapping[str, Any]
-    tile: int
+Restoring = Generator[Progress, Stop | None, Restoration]
 
 
 def frame_indices(image: ImageStack) -> Iterator[tuple[int, ...]]:
@@ -79,7 +60,7 @@ def task_of(card: ModelCard) -> Task:
     return task
 
 
-def restore(request: RestoreRequest, model: Checkpoint) -> Generator[Progress, None, Restoration]:
+def restore(request: RestoreRequest, model: Checkpoint, earlier: Restoration | None = None) -> Restoring:
     """Sample the posterior of every frame of an image.
 
     Parameters
@@ -87,11 +68,14 @@ def restore(request: RestoreRequest, model: Checkpoint) -> Generator[Progress, N
     request : RestoreRequest
     model : Checkpoint
         Its card names the task.
+    earlier : Restoration, optional
+        A result of the same request with fewer samples: its samples are counted in, and only the missing ones are drawn. The
+        outcome is to the byte that of one longer run.
 
     Yields
     ------
     Progress
-        After every evaluation of the network; stop iterating to cancel.
+        After every evaluation of the network; stop iterating to cancel. Sent `Stop.KEEP`, it returns what is finished.
 
     Returns
     -------
@@ -106,123 +90,94 @@ def restore(request: RestoreRequest, model: Checkpoint) -> Generator[Progress, N
     """
     started = time.perf_counter()
     task, device = task_of(model.card), pick_device(request.device)
-    check_planes(request.image, task)
-    network = channels_last(deepcopy(model.network), device)  # the checkpoint stays on the CPU, for others to use
-    frames = list(frame_indices(request.image))
-    results = []
-    for number, index in enumerate(frames):
-        prepared = task.from_request(request.image.array[index].reshape(task.planes, *request.image.array.shape[-2:]), request)
-        results.append((yield from _restore_frame(request, network, prepared, number, len(frames))))
-    return _assembled(request, model, task, results, time.perf_counter() - started)
-
-
-@torch.inference_mode()
-def _restore_frame(request: RestoreRequest, network: Any, prepared: Conditioned, number: int, frames: int) -> FrameWork:
-    device = network.residual_scale.device
-    tiled = TiledModel(network, prepared.valid.shape, request.tile)
-    condition = tiled.padded_condition(prepared.channels[None].to(device))
-    baseline = tiled.padded_target(prepared.baseline[None, None].to(device))
-    correction = tiled.correction(condition)
-    features = network.features(condition, correction)
-    rate = tiled.rate(features)
-    height, width = prepared.baseline.shape
-    clocks = _clock_values(request, network, rate[..., :height, :width])
-    moments = RunningMoments((height, width))
-    kept = []
-    for sample in range(request.samples):
-        source = _noise_source(rate, request.seed, number * FRAME_SEED_STRIDE + sample)
-        steps = SAMPLERS[request.sampler](lambda noisy, exponent: tiled.clean(noisy, exponent, features), rate, clocks, source)
-        done = (number * request.samples + sample) * request.steps
-        clean = rate
-        for step, clean in enumerate(steps, start=1):  # noqa: B007 - the last one is the sample
-            yield Progress(stage=f"sample {sample + 1} of {request.samples}", done=done + step, total=frames * request.samples * request.steps)
-        image = (network.decode(clean, baseline, correction)[0, 0, :height, :width] * prepared.gain).float().cpu().numpy()
-        if prepared.anchor is not None:
-            white = noise_field((height, width), seed=request.seed, sample=number * FRAME_SEED_STRIDE + sample, step=request.steps)
-            image = prepared.anchor.apply(image, white)
-        moments.add(image)
-        kept += [image] if request.keep_samples else []
-    return FrameResult(
-        mean=moments.mean.astype(np.float32),
-        variance=moments.variance.astype(np.float32),
-        rate=rate[0, 0, :height, :width].cpu().numpy(),
-        valid=np.kron(prepared.valid, np.ones((network.config.upsampling,) * 2, dtype=bool)),
-        samples=np.stack(kept) if kept else None,
-        estimated=prepared.estimated,
-        tile=tiled.tile,
-    )
-
-
-def _clock_values(request: RestoreRequest, network: Any, rate: Tensor) -> tuple[float, ...]:
-    if request.sampler == "ancestral":
-        return uniform_time_grid(network.clock, request.steps, rate.device)
-    return clock_grid(float(rate.median()), request.steps)
-
-
-def _noise_source(like: Tensor, seed: int, sample: int) -> Any:
-    shape = (like.shape[-2], like.shape[-1])
-    return lambda step: torch.from_numpy(noise_field(shape, seed=seed, sample=sample, step=step)).to(like.device)[None, None]
-
-
-class RunningMoments:
-    """Mean and unbiased variance of images that come one by one (Welford 1962); float64 inside.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Of one image.
-    """
-
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        self.count = 0
-        self.mean = np.zeros(shape)
-        self._squares = np.zeros(shape)
-
-    def add(self, image: np.ndarray) -> None:
-        """Count one more image in."""
-        self.count += 1
-        difference = image - self.mean
-        self.mean += difference / self.count
-        self._squares += difference * (image - self.mean)
-
-    @property
-    def variance(self) -> np.ndarray:
-        """Sum of squares over count - 1; zero for a single image."""
-        return self._squares / max(1, self.count - 1)
-
-
-def _stacked(arrays: list[np.ndarray], image: ImageStack) -> np.ndarray:
-    loops = tuple(size for size, axis in zip(image.array.shape, image.axes, strict=True) if axis not in "PYX")
-    return np.stack(arrays).reshape(*loops, *arrays[0].shape[-2:])
-
-
-def _assembled(request: RestoreRequest, model: Checkpoint, task: Task, results: list[FrameResult], seconds: float) -> Restoration:
     image = request.image
-    rate = _stacked([result.rate for result in results], image)
-    mean = _stacked([result.mean for result in results], image)
-    gamma, beta, times = schedule_maps(model, rate, request.schedule_points)
-    samples = None
-    if request.keep_samples:
-        samples = np.stack([_stacked([result.samples[index] for result in results if result.samples is not None], image) for index in range(request.samples)])
-    beyond = beyond_trained_range(mean, model.card)
-    warnings = (*axes_warnings(image), *optics_warnings(request, model.card), *((beyond.reason,) if beyond.reason else ()))
+    check_planes(image, task)
+    if earlier is not None:
+        check_continues(request, model, earlier)
+    network = channels_last(deepcopy(model.network), device)  # the checkpoint stays on the CPU, for others to use
+    record, indices = Record(request, model), list(frame_indices(image))
+    arrays = _Arrays(request, task, earlier)
+    for number, index in enumerate(indices):
+        pixels = record.read(index)
+        prepared = task.from_request(pixels, request)
+        if request.region is not None:
+            prepared = prepared.within(request.region, network.config.condition_fold * network.config.alignment)
+        frame = Frame.begin(request, network, prepared, index, number, len(indices))
+        moments = arrays.moments(index)
+        samples = yield from sample_frame(frame, moments)
+        arrays.fill(frame, moments, samples)
+        record.finish(prepared, frame.tiled.tile)
+        if moments.count < request.samples:  # stopped: what was not begun stays empty
+            break
+    return _assembled(request, model, task, arrays, record, time.perf_counter() - started)
+
+
+class _Arrays:
+    """The images of a result, filled frame by frame; what was not begun is zero, and trusted nowhere."""
+
+    def __init__(self, request: RestoreRequest, task: Task, earlier: Restoration | None) -> None:
+        image = request.image
+        loops = tuple(size for size, axis in zip(image.array.shape, image.axes, strict=True) if axis not in "PYX")
+        top, bottom, left, right = request.region or (0, image.array.shape[-2], 0, image.array.shape[-1])
+        shape = (*loops, (bottom - top) * task.upsampling, (right - left) * task.upsampling)
+        self.mean, self.variance, self.rate = (np.zeros(shape, np.float32) for _ in range(3))
+        self.valid = np.zeros(shape, dtype=bool)
+        self.counts = np.zeros(loops, dtype=int)
+        self.samples = np.zeros((request.samples, *shape), np.float32) if request.keep_samples else None
+        if earlier is not None:
+            self.mean[...], self.variance[...], self.counts[...] = earlier.mean, earlier.variance, earlier.counts
+            if self.samples is not None and earlier.samples is not None:
+                self.samples[: len(earlier.samples)] = earlier.samples
+
+    def moments(self, index: tuple[int, ...]) -> RunningMoments:
+        """Of one frame, as they are now."""
+        return RunningMoments(self.mean[index], self.variance[index], int(self.counts[index]))
+
+    def fill(self, frame: Frame, moments: RunningMoments, samples: list[np.ndarray]) -> None:
+        """Put one frame in; without a single sample it stays empty."""
+        index, before = frame.index, int(self.counts[frame.index])
+        self.counts[index] = moments.count
+        if moments.count:
+            self.mean[index], self.variance[index], self.rate[index], self.valid[index] = moments.mean, moments.variance, frame.rate_map, frame.valid
+        if self.samples is not None:
+            for number, sample in enumerate(samples, start=before):
+                self.samples[(number, *index)] = sample
+
+
+def _assembled(request: RestoreRequest, model: Checkpoint, task: Task, arrays: _Arrays, record: Record, seconds: float) -> Restoration:
+    gamma, beta, times = schedule_maps(model, arrays.rate, request.schedule_points)
+    beyond = beyond_trained_range(arrays.mean, model.card)
+    warnings = (*axes_warnings(request.image), *optics_warnings(request, model.card), *((beyond.reason,) if beyond.reason else ()))
+    missing = stopped_warning(arrays.counts, request.samples)
     usable = not far_from_training(request, model.card)
     return Restoration(
-        mean=mean,
-        variance=_stacked([result.variance for result in results], image),
-        rate=rate,
-        axes=frame_axes(image) + "YX",
+        mean=arrays.mean,
+        variance=arrays.variance,
+        rate=arrays.rate,
+        axes=frame_axes(request.image) + "YX",
         unit=task.unit,
         pixel_um=request.optics_value("pixel_um") / task.upsampling,
         upsampling=task.upsampling,
-        valid=_stacked([result.valid for result in results], image) & ~beyond.mask & usable,
-        provenance=_provenance(request, model, results, seconds, warnings),
+        valid=arrays.valid & ~beyond.mask & usable,
+        provenance=record.provenance((*warnings, *missing), seconds),
         clock=clock_curve(model.network.clock, CLOCK_POINTS),
         gamma=gamma,
         beta=beta,
         times=times,
-        samples=samples,
+        samples=None if arrays.samples is None else arrays.samples[: int(arrays.counts.max(initial=0))],
+        counts=arrays.counts,
+        region=request.region,
     )
+
+
+def stopped_warning(counts: np.ndarray, asked: int) -> tuple[str, ...]:
+    """One sentence where frames have fewer samples than were asked for."""
+    if counts.min() >= asked:
+        return ()
+    if counts.size == 1:
+        return (f"stopped with {int(counts.max())} of {asked} samples.",)
+    complete, begun = int((counts >= asked).sum()), int(((counts > 0) & (counts < asked)).sum())
+    return (f"stopped: {complete} of {counts.size} frames have all {asked} samples, {begun} has fewer, and the others are empty.",)
 
 
 def schedule_maps(model: Checkpoint, rate: np.ndarray, points: int) -> tuple[np.ndarray | None, np.ndarray | None, tuple[float, ...]]:
@@ -236,24 +191,3 @@ def schedule_maps(model: Checkpoint, rate: np.ndarray, points: int) -> tuple[np.
         maps = [gamma_and_beta(torch.from_numpy(rate).to(device), clock, moment) for moment in times]
     gamma, beta = (np.stack([pair[part].cpu().numpy() for pair in maps]) for part in (0, 1))
     return gamma, beta, times
-
-
-def _settings(request: RestoreRequest, card: ModelCard) -> dict[str, Any]:
-    settings = {entry.name: getattr(request, entry.name) for entry in fields(request) if entry.name != "image"}
-    settings |= {name: request.known_optics(name) for name in OPTICS}
-    if not isinstance(request.background, str):
-        settings["background"] = f"image sha256:{sha256_of(request.background)}"
-    return settings
-
-
-def _provenance(request: RestoreRequest, model: Checkpoint, results: list[FrameResult], seconds: float, warnings: tuple[str, ...]) -> Provenance:
-    card = model.card
-    return Provenance(
-        inputs={request.image.source: sha256_of(request.image.array)},
-        model={"name": card.name, "sha256": model.sha256, "task": card.task, "training": dict(card.training)},
-        settings=_settings(request, card),
-        estimated={"frames": [dict(result.estimated) for result in results], "tile_used": min(result.tile for result in results)},
-        versions={"napari-cvdm": __version__, **{name: version(name) for name in ("torch", "numpy", "scipy", "tifffile")}},
-        timings_s={"total": round(seconds, 3)},
-        warnings=warnings,
-    )

@@ -1,9 +1,39 @@
 """What comes back: frozen results, in NumPy."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 
 import numpy as np
+
+
+class Stop(Enum):
+    """What may be sent into a running restoration; to cancel it, stop to iterate."""
+
+    KEEP = "keep the samples that are finished"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FrameView:
+    """One frame as it is now: the mean and variance of the samples that are finished, or the first sample in the making.
+
+    Parameters
+    ----------
+    index : tuple of int
+        Of the frame, along the axes that are looped over.
+    samples : int
+        Samples that are finished; 0 while the first is in the making.
+    mean, variance, rate : ndarray of shape (Y, X), float32
+        As in `Restoration`; the variance is zero with fewer than two samples.
+    valid : ndarray of shape (Y, X), bool
+    """
+
+    index: tuple[int, ...]
+    samples: int
+    mean: np.ndarray = field(repr=False)
+    variance: np.ndarray = field(repr=False)
+    rate: np.ndarray = field(repr=False)
+    valid: np.ndarray = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,11 +46,18 @@ class Progress:
         What is being done now, in words.
     done, total : int
         Network evaluations (or steps) finished and planned; ``0 <= done <= total``.
+    view : callable, optional
+        () -> FrameView: what there is to see now, made only when it is asked for. To be called before the next step, in the
+        thread that iterates.
+    frame_done : bool
+        Whether a frame has all its samples now; its `view` is what the result will hold.
     """
 
     stage: str
     done: int
     total: int
+    view: Callable[[], FrameView] | None = field(default=None, repr=False, compare=False)
+    frame_done: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +136,10 @@ class Restoration:
         The K times in (0, 1].
     samples : ndarray of shape (N, ..., Y, X), float32, optional
         Every posterior sample.
+    counts : ndarray of shape (...), int
+        Samples behind each frame: fewer than were asked for where the run was stopped, 0 for a frame that was not begun.
+    region : tuple of int, optional
+        (top, bottom, left, right) of the part of the input that this is, in input pixels; None for all of it.
     valid : ndarray of shape (..., Y, X), bool
         False where the result should not be trusted (border band, saturation, dark aperture).
     provenance : Provenance
@@ -121,6 +162,8 @@ class Restoration:
     beta: np.ndarray | None = field(default=None, repr=False)
     times: tuple[float, ...] = ()
     samples: np.ndarray | None = field(default=None, repr=False)
+    counts: np.ndarray = field(repr=False)
+    region: tuple[int, int, int, int] | None = None
 
     @property
     def std(self) -> np.ndarray:

@@ -33,6 +33,7 @@ def restoration(shape, axes, upsampling=1, unit="rad", times=(0.5, 1.0), seed=0)
         times=times,
         provenance=PROVENANCE,
         clock=ClockCurve(times=(0.5, 1.0), values=(0.4, 1.0), speeds=(1.0, 2.0)),
+        counts=np.full(shape[:-2], 2),
     )
 
 

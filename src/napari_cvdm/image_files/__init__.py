@@ -2,9 +2,20 @@
 
 from napari_cvdm.image_files.errors import ImageFileError
 from napari_cvdm.image_files.folder import output_folder
-from napari_cvdm.image_files.pixels import check_pixels, sha256_of
+from napari_cvdm.image_files.pixels import Fingerprint, check_finite, check_pixels, sha256_of
 from napari_cvdm.image_files.planes import combine_planes
 from napari_cvdm.image_files.read import SUFFIXES, read_image
 from napari_cvdm.image_files.write import write_image
 
-__all__ = ["SUFFIXES", "ImageFileError", "check_pixels", "combine_planes", "output_folder", "read_image", "sha256_of", "write_image"]
+__all__ = [
+    "SUFFIXES",
+    "Fingerprint",
+    "ImageFileError",
+    "check_finite",
+    "check_pixels",
+    "combine_planes",
+    "output_folder",
+    "read_image",
+    "sha256_of",
+    "write_image",
+]

@@ -1,6 +1,7 @@
 """The pixels of an image: their axes put in order, checked, and fingerprinted."""
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 
@@ -93,15 +94,17 @@ def check_pixels(stack: ImageStack) -> None:
     Parameters
     ----------
     stack : ImageStack
-        Any image.
+        Any image; of a lazy one the first frame is looked at.
 
     Raises
     ------
     ImageFileError
         Pixels that are NaN or infinite in float32, or an image (one of its planes) that is constant.
     """
-    if stack.array.dtype.kind == "f":
-        _check_finite(stack)
+    if stack.lazy:
+        first = stack.frame((0,) * (stack.array.ndim - 2 - ("P" in stack.axes)))
+        stack = replace(stack, array=first if "P" in stack.axes else first[0], axes="PYX" if "P" in stack.axes else "YX")
+    check_finite(stack.array, stack.axes, stack.source)
     planes = np.moveaxis(stack.array, stack.axes.index("P"), 0) if "P" in stack.axes else stack.array[None]
     for number, plane in enumerate(planes, start=1):
         if plane.min() == plane.max():
@@ -109,29 +112,44 @@ def check_pixels(stack: ImageStack) -> None:
             raise ImageFileError(f"{stack.source}: {which} is constant (every pixel is {plane.flat[0]:g}); give an image with something in it.")
 
 
-def _check_finite(stack: ImageStack) -> None:
+def check_finite(array: np.ndarray, axes: str, source: str) -> None:
+    """ImageFileError where pixels are NaN or infinite in float32."""
+    if array.dtype.kind != "f":
+        return
     with np.errstate(over="ignore"):
-        bad = ~np.isfinite(stack.array.astype(np.float32, copy=False))
+        bad = ~np.isfinite(array.astype(np.float32, copy=False))
     if bad.any():
-        first = ", ".join(f"{letter} {index}" for letter, index in zip(stack.axes, np.argwhere(bad)[0], strict=True))
+        first = ", ".join(f"{letter} {index}" for letter, index in zip(axes, np.argwhere(bad)[0], strict=True))
         count = f"{int(bad.sum())} of {bad.size} pixels are NaN or infinite"
-        raise ImageFileError(f"{stack.source}: {count} (the first at {first}, counted from 0); fill or crop them first.")
+        raise ImageFileError(f"{source}: {count} (the first at {first}, counted from 0); fill or crop them first.")
 
 
-def sha256_of(array: np.ndarray) -> str:
-    """Fingerprint of an image: dtype, shape and bytes.
+class Fingerprint:
+    """SHA-256 of an image's dtype, shape and bytes, taken up frame by frame: the same for any memory layout and byte order.
 
     Parameters
     ----------
-    array : ndarray
-        Any image.
-
-    Returns
-    -------
-    str
-        64 hexadecimal digits; the same for any memory layout and byte order.
+    array : ndarray or lazy array
+        Its dtype and shape count; its pixels only as they are added, in C order.
     """
-    little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-    digest = hashlib.sha256(f"{little.dtype.str} {array.shape}".encode())
-    digest.update(little.data if little.size else b"")
-    return digest.hexdigest()
+
+    def __init__(self, array: np.ndarray) -> None:
+        self._dtype = array.dtype.newbyteorder("<")
+        self._digest = hashlib.sha256(f"{self._dtype.str} {array.shape}".encode())
+
+    def add(self, pixels: np.ndarray) -> None:
+        """Count the next pixels in."""
+        little = np.ascontiguousarray(pixels, dtype=self._dtype)
+        self._digest.update(little.data if little.size else b"")
+
+    @property
+    def value(self) -> str:
+        """64 hexadecimal digits."""
+        return self._digest.hexdigest()
+
+
+def sha256_of(array: np.ndarray) -> str:
+    """Fingerprint of a whole image that is in memory."""
+    fingerprint = Fingerprint(array)
+    fingerprint.add(array)
+    return fingerprint.value

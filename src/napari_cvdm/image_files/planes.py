@@ -32,7 +32,8 @@ def combine_planes(first: ImageStack, second: ImageStack | None = None) -> Image
         Not two planes, planes that do not fit together, or twice the same pixels.
     """
     stack = _planes_of_one(first) if second is None else _planes_of_two(first, second)
-    if np.array_equal(stack.array[..., 0, :, :], stack.array[..., 1, :, :]):
+    first_frame = stack.frame((0,) * (stack.array.ndim - 3)) if stack.lazy else np.moveaxis(stack.array, -3, 0)
+    if np.array_equal(*first_frame):
         raise ImageFileError(f"{stack.source}: both planes have the same pixels; give two images at different focus.")
     return stack
 

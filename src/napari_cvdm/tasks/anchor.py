@@ -40,6 +40,15 @@ class Anchor:
     noise_amplitude: Tensor = field(repr=False)
     levelling: Levelling | None = None
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(Y, X) of the field."""
+        return self.phase.shape[-2], self.phase.shape[-1]
+
+    def within(self, window: tuple[slice, slice]) -> "AnchorWithin":
+        """The same for a part of the field."""
+        return AnchorWithin(whole=self, window=window)
+
     def apply(self, sample: np.ndarray, white: np.ndarray) -> np.ndarray:
         """Tie one posterior sample.
 
@@ -59,6 +68,33 @@ class Anchor:
         tied = own + self.gain * (torch.fft.fft2(self.phase) + noise - own)
         image = torch.fft.ifft2(tied).real.numpy()
         return (image if self.levelling is None else self.levelling.apply(image)).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class AnchorWithin:
+    """An anchor for a part of the field, where US-TIE stands in for the rest: slow waves do not end at the part's border.
+
+    Parameters
+    ----------
+    whole : Anchor
+    window : tuple of slice
+        The part.
+    """
+
+    whole: Anchor
+    window: tuple[slice, slice]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(Y, X) of the white noise that `apply` takes: that of the whole field."""
+        return self.whole.shape
+
+    def apply(self, sample: np.ndarray, white: np.ndarray) -> np.ndarray:
+        """Tie a sample of the part; see `Anchor.apply`."""
+        field = self.whole.phase.numpy().copy()
+        level = float(np.mean(field[self.window]) - np.mean(sample))
+        field[self.window] = sample + level
+        return self.whole.apply(field, white)[self.window]
 
 
 def light_anchor(phase: Tensor, derivative_sigma: float, defocus_um: tuple[float, float], microscope: Microscope) -> Anchor:

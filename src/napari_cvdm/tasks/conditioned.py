@@ -1,18 +1,19 @@
 """What every job shares: a prepared frame, and where it can be trusted before anything was computed."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from torch import Tensor
 
 from napari_cvdm.request import RequestError, RestoreRequest
-from napari_cvdm.tasks.anchor import Anchor
+from napari_cvdm.tasks.anchor import Anchor, AnchorWithin
 
 Background = Literal["auto", "none"] | np.ndarray
 
 BORDER_PX = 8
+SURROUNDING_PX = 96  # of a region: beyond it, what the networks see changes a preview by less than its noise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -31,8 +32,12 @@ class Conditioned:
         False in the border band and where the camera says nothing (saturated, dark).
     estimated : mapping
         What was estimated from the frame.
-    anchor : Anchor, optional
+    anchor : Anchor or AnchorWithin, optional
         Ties the slow waves of every sample to what the light decides.
+    origin : tuple of int
+        Row and column of the first output pixel in the whole image: noise belongs to absolute pixels.
+    region : tuple of slice, optional
+        What of the output was asked for; the rest is surroundings that the networks need. None for all of it.
     """
 
     channels: Tensor = field(repr=False)
@@ -40,7 +45,51 @@ class Conditioned:
     gain: float
     valid: np.ndarray = field(repr=False)
     estimated: Mapping[str, Any]
-    anchor: Anchor | None = field(default=None, repr=False)
+    anchor: Anchor | AnchorWithin | None = field(default=None, repr=False)
+    origin: tuple[int, int] = (0, 0)
+    region: tuple[slice, slice] | None = None
+
+    def kept(self, image: np.ndarray) -> np.ndarray:
+        """What was asked for of an output image (Y, X)."""
+        return image if self.region is None else image[self.region]
+
+    def within(self, region: tuple[int, int, int, int], alignment: int) -> "Conditioned":
+        """The same frame for a part of it, with surroundings.
+
+        The background, US-TIE and the intensity scale stay those of the whole image, and noise that of the absolute pixels,
+        so that the part is what a run on the whole image would show there, up to what lies beyond SURROUNDING_PX.
+
+        Parameters
+        ----------
+        region : tuple of int
+            (top, bottom, left, right) in input pixels.
+        alignment : int
+            The part starts at multiples of this, where the networks' own grid has its lines.
+
+        Returns
+        -------
+        Conditioned
+        """
+        rows, columns = (_grown(region[2 * axis], region[2 * axis + 1], self.valid.shape[axis], alignment) for axis in (0, 1))
+        upsampling = self.baseline.shape[-1] // self.valid.shape[-1]
+        fine = tuple(slice(part.start * upsampling, part.stop * upsampling) for part in (rows, columns))
+        inner = tuple(
+            slice((start - part.start) * upsampling, (stop - part.start) * upsampling)
+            for start, stop, part in zip(region[::2], region[1::2], (rows, columns), strict=True)
+        )
+        return replace(
+            self,
+            channels=self.channels[:, rows, columns].contiguous(),
+            baseline=self.baseline[fine].contiguous(),
+            valid=self.valid[rows, columns],
+            anchor=self.anchor.within((fine[0], fine[1])) if isinstance(self.anchor, Anchor) else None,
+            origin=(fine[0].start, fine[1].start),
+            region=(inner[0], inner[1]),
+        )
+
+
+def _grown(start: int, stop: int, size: int, alignment: int) -> slice:
+    return slice(max(0, start - SURROUNDING_PX) // alignment * alignment, min(size, stop + SURROUNDING_PX))
 
 
 class Task(Protocol):

@@ -1,0 +1,163 @@
+"""One frame: prepared once, then as many posterior samples as are wanted."""
+
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from napari_cvdm.diffusion.sampler import SAMPLERS, Sampling, clock_grid, uniform_time_grid
+from napari_cvdm.model.cvdm import CVDM
+from napari_cvdm.model.tiled import TiledModel
+from napari_cvdm.noise import noise_field
+from napari_cvdm.posterior import RunningMoments
+from napari_cvdm.request import RestoreRequest
+from napari_cvdm.result import FrameView, Progress, Stop
+from napari_cvdm.tasks import Conditioned
+
+FRAME_SEED_STRIDE = 1 << 11  # more than the largest number of samples, so frames never share noise
+Sampled = Generator[Progress, Stop | None, list[np.ndarray]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Frame:
+    """A frame on a device, with all that is computed once for all its samples.
+
+    Parameters
+    ----------
+    request : RestoreRequest
+    prepared : Conditioned
+    index : tuple of int
+        Along the axes that are looped over.
+    number, frames : int
+        Which one of how many.
+    tiled : TiledModel
+    baseline, correction, features, rate : Tensor
+        On the padded canvas.
+    """
+
+    request: RestoreRequest
+    prepared: Conditioned
+    index: tuple[int, ...]
+    number: int
+    frames: int
+    tiled: TiledModel
+    baseline: Tensor = field(repr=False)
+    correction: Tensor = field(repr=False)
+    features: Tensor = field(repr=False)
+    rate: Tensor = field(repr=False)
+
+    @classmethod
+    @torch.inference_mode()
+    def begin(cls, request: RestoreRequest, network: CVDM, prepared: Conditioned, index: tuple[int, ...], number: int, frames: int) -> "Frame":
+        """Evaluate what does not depend on the sample."""
+        device = network.residual_scale.device
+        tiled = TiledModel(network, prepared.valid.shape, request.tile)
+        condition = tiled.padded_condition(prepared.channels[None].to(device))
+        correction = tiled.correction(condition)
+        features = network.features(condition, correction)
+        return cls(
+            request=request,
+            prepared=prepared,
+            index=index,
+            number=number,
+            frames=frames,
+            tiled=tiled,
+            baseline=tiled.padded_target(prepared.baseline[None, None].to(device)),
+            correction=correction,
+            features=features,
+            rate=tiled.rate(features),
+        )
+
+    @property
+    def rate_map(self) -> np.ndarray:
+        """lambda(x) of shape (Y, X)."""
+        return self.prepared.kept(self._cropped(self.rate).cpu().numpy())
+
+    @property
+    def valid(self) -> np.ndarray:
+        """Where the frame can be trusted, bool (Y, X) on the output's grid."""
+        upsampling = self.tiled.network.config.upsampling
+        return self.prepared.kept(np.kron(self.prepared.valid, np.ones((upsampling, upsampling), dtype=bool)))
+
+    def _cropped(self, canvas: Tensor) -> Tensor:
+        height, width = self.prepared.baseline.shape
+        return canvas[0, 0, :height, :width]
+
+    def _stream(self, sample: int) -> int:
+        return self.number * FRAME_SEED_STRIDE + sample
+
+    def _noise(self, sample: int, step: int) -> Tensor:
+        shape = (self.rate.shape[-2], self.rate.shape[-1])
+        field = noise_field(shape, seed=self.request.seed, sample=self._stream(sample), step=step, origin=self.prepared.origin)
+        return torch.from_numpy(field).to(self.rate.device)[None, None]
+
+    def clock_values(self) -> tuple[float, ...]:
+        """Falling clock values T at which the denoiser is evaluated."""
+        if self.request.sampler == "ancestral":
+            return uniform_time_grid(self.tiled.network.clock, self.request.steps, self.rate.device)
+        return clock_grid(float(self._cropped(self.rate).median()), self.request.steps)
+
+    def steps(self, sample: int) -> Sampling:
+        """The clean estimates of one posterior sample, step by step."""
+        sampler = SAMPLERS[self.request.sampler]
+        return sampler(lambda noisy, exponent: self.tiled.clean(noisy, exponent, self.features), self.rate, self.clock_values(), partial(self._noise, sample))
+
+    @torch.inference_mode()
+    def image(self, clean: Tensor, sample: int) -> np.ndarray:
+        """A clean estimate in output units, tied to what the light decides: float32 (Y, X)."""
+        decoded = self.tiled.network.decode(clean, self.baseline, self.correction)
+        image = (self._cropped(decoded) * self.prepared.gain).float().cpu().numpy()
+        anchor = self.prepared.anchor
+        if anchor is not None:
+            white = noise_field(anchor.shape, seed=self.request.seed, sample=self._stream(sample), step=self.request.steps)
+            image = anchor.apply(image, white)
+        return self.prepared.kept(image)
+
+    def view(self, moments: RunningMoments, clean: Tensor, sample: int) -> FrameView:
+        """What there is to see: the finished samples, or the first one in the making."""
+        mean = moments.mean if moments.count else self.image(clean, sample)
+        return FrameView(index=self.index, samples=moments.count, mean=mean, variance=moments.variance, rate=self.rate_map, valid=self.valid)
+
+
+@torch.inference_mode()
+def sample_frame(frame: Frame, moments: RunningMoments) -> Sampled:
+    """Draw the samples that a frame still lacks.
+
+    Parameters
+    ----------
+    frame : Frame
+    moments : RunningMoments
+        Of the samples that are there already; the new ones are counted in.
+
+    Yields
+    ------
+    Progress
+        After every evaluation of the network. Sent `Stop.KEEP`, no further sample is begun, and one in the making is dropped
+        unless it is the first of all.
+
+    Returns
+    -------
+    list of ndarray
+        The new samples, if the request keeps them.
+    """
+    request = frame.request
+    kept: list[np.ndarray] = []
+    first, total = moments.count, frame.frames * request.samples * request.steps
+    stop = None
+    for sample in range(first, request.samples):
+        stage = f"sample {sample + 1} of {request.samples}" + (f", frame {frame.number + 1} of {frame.frames}" if frame.frames > 1 else "")
+        done = (frame.number * request.samples + sample) * request.steps
+        for step, clean in enumerate(frame.steps(sample), start=1):
+            last = step == request.steps
+            if last:
+                image = frame.image(clean, sample)
+                moments.add(image)
+                kept += [image] if request.keep_samples else []
+            view = partial(frame.view, moments, clean, sample)
+            stop = (yield Progress(stage=stage, done=done + step, total=total, view=view, frame_done=last and moments.count == request.samples)) or stop
+            if stop is Stop.KEEP and (moments.count or frame.number):
+                return kept
+    return kept

@@ -1,0 +1,97 @@
+"""What a restoration writes down about itself while it runs, and whether one run goes on where another ended."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from napari_cvdm import __version__
+from napari_cvdm.image_files import Fingerprint, check_finite, sha256_of
+from napari_cvdm.model.checkpoint import Checkpoint
+from napari_cvdm.request import OPTICS, RequestError, RestoreRequest
+from napari_cvdm.result import Provenance, Restoration
+from napari_cvdm.tasks import Conditioned
+
+# What may differ between a run and the one that goes on from it: it changes the cost, or what is shown, but no pixel.
+FREE_TO_CHANGE = ("samples", "keep_samples", "schedule_points", "device", "tile")
+
+
+class Record:
+    """Reads the frames of a request, and keeps what their reader should know.
+
+    Parameters
+    ----------
+    request : RestoreRequest
+    model : Checkpoint
+    """
+
+    def __init__(self, request: RestoreRequest, model: Checkpoint) -> None:
+        self._request, self._model = request, model
+        self._fingerprint = Fingerprint(request.image.array)
+        self._estimated: list[Mapping[str, Any]] = []
+        self._tiles: list[int] = []
+        self._read = 0
+
+    def read(self, index: tuple[int, ...]) -> np.ndarray:
+        """The pixels (P, Y, X) of the next frame; ImageFileError where they are NaN or infinite."""
+        image = self._request.image
+        pixels = image.frame(index)
+        if image.lazy:
+            check_finite(pixels, "PYX", f"{image.source}, frame {' '.join(map(str, index))}")
+        self._fingerprint.add(pixels)
+        self._read += 1
+        return pixels
+
+    def finish(self, prepared: Conditioned, tile: int) -> None:
+        """Keep what was estimated from a frame, and the tile that was used."""
+        self._estimated.append(dict(prepared.estimated))
+        self._tiles.append(tile)
+
+    def provenance(self, warnings: tuple[str, ...], seconds: float) -> Provenance:
+        """Everything needed to make the same pixels again."""
+        card = self._model.card
+        return Provenance(
+            inputs={self._request.image.source: self._input_hash()},
+            model={"name": card.name, "sha256": self._model.sha256, "task": card.task, "training": dict(card.training)},
+            settings=settings_of(self._request),
+            estimated={"frames": self._estimated, "tile_used": min(self._tiles)},
+            versions={"napari-cvdm": __version__, **{name: version(name) for name in ("torch", "numpy", "scipy", "tifffile")}},
+            timings_s={"total": round(seconds, 3)},
+            warnings=warnings,
+        )
+
+    def _input_hash(self) -> str:
+        image = self._request.image
+        frames = image.array.size // (image.array.shape[-1] * image.array.shape[-2] * (image.array.shape[-3] if "P" in image.axes else 1))
+        if self._read == frames:
+            return self._fingerprint.value
+        return f"{self._fingerprint.value} of the first {self._read} of {frames} frames" if image.lazy else sha256_of(image.array)
+
+
+def settings_of(request: RestoreRequest) -> dict[str, Any]:
+    """Every setting by its name; optics that the image told are filled in, a background image becomes its fingerprint."""
+    settings = {entry.name: getattr(request, entry.name) for entry in fields(request) if entry.name != "image"}
+    settings |= {name: request.known_optics(name) for name in OPTICS}
+    if not isinstance(request.background, str):
+        settings["background"] = f"image sha256:{sha256_of(request.background)}"
+    return settings
+
+
+def check_continues(request: RestoreRequest, model: Checkpoint, earlier: Restoration) -> None:
+    """RequestError unless the request asks for the same as an earlier result, with more samples."""
+    before, now = (json.loads(json.dumps(settings)) for settings in (dict(earlier.provenance.settings), settings_of(request)))
+    changed = [name for name in now if name not in FREE_TO_CHANGE and now[name] != before.get(name)]
+    if earlier.provenance.model.get("sha256") != model.sha256:
+        changed.append("the model's weights")
+    if not request.image.lazy and sha256_of(request.image.array) not in earlier.provenance.inputs.values():
+        changed.append("the image")
+    if changed:
+        raise RequestError(f"samples can be added only to the same reconstruction; {', '.join(changed)} changed since. Start a new run.")
+    had = int(earlier.counts.min())
+    if request.samples <= had:
+        raise RequestError(f"samples is {request.samples}, and the earlier result has {had} already; ask for more.")
+    if request.keep_samples and (earlier.samples is None or len(earlier.samples) < had):
+        raise RequestError("the earlier result did not keep its samples, so they cannot be kept now; leave keep_samples out, or start a new run.")

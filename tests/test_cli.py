@@ -137,6 +137,15 @@ def test_super_resolution_halves_the_pixel_and_keeps_the_place(spots: Path, tiny
         assert first[letter] + (first[letter] + mean.pixel_um) == pytest.approx(0)
 
 
+def test_a_region_is_a_part_of_the_whole_and_lies_where_it_lay(spots: Path, tiny_widefield_model: Path, tmp_path: Path) -> None:
+    for folder, more in (("whole", []), ("part", ["--region", "8", "28", "4", "24"])):
+        assert restore(spots, tiny_widefield_model, tmp_path / folder, *more) == 0
+    np.testing.assert_allclose(pixels(tmp_path / "part"), pixels(tmp_path / "whole")[16:56, 8:48], rtol=1e-5)
+    with tifffile.TiffFile(tmp_path / "part" / "mean.ome.tif") as file:
+        first = {letter: float(re.search(rf'Position{letter}="([^"]+)"', file.ome_metadata)[1]) for letter in "YX"}
+    assert first == pytest.approx({"Y": 8 * 0.065 - 0.01625, "X": 4 * 0.065 - 0.01625})
+
+
 def test_the_same_command_leaves_the_same_bytes(spots: Path, tiny_widefield_model: Path, tmp_path: Path) -> None:
     for folder, seed in (("a", "9"), ("b", "9"), ("c", "10")):
         assert restore(spots, tiny_widefield_model, tmp_path / folder, "--seed", seed) == 0
@@ -151,7 +160,7 @@ def test_provenance_has_every_option_by_its_name(stack: Path, tiny_phase_model: 
     assert restore(stack, tiny_phase_model, out, *OPTICS, "--background", str(blank)) == 0
     provenance = json.loads((out / "provenance.json").read_text(encoding="utf-8"))
     said = provenance["settings"]
-    assert set(said) == set(CONTRACT["restore"].split()) | {"sampler"}
+    assert set(said) == set(CONTRACT["restore"].split()) | {"sampler", "region"}
     assert said["image"] == str(stack) and said["out"] == str(out) and said["background"] == str(blank) and said["overwrite"] is False
     assert (said["samples"], said["steps"], said["tile"], said["defocus_um"]) == (2, 2, 512, [-1.0, 1.0])
     assert said["pixel_um"] == pytest.approx(0.2)
@@ -239,13 +248,14 @@ optional = {
     "keep_samples": st.booleans(),
     "background": st.sampled_from(["auto", "none"]),
     "tile": st.integers(16, 4096),
+    "region": st.sampled_from([None, (0, 20, 4, 40)]),
 }
 
 
 @given(chosen=st.fixed_dictionaries(optional))
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_request_as_a_command_is_the_same_request(chosen: dict[str, Any], spots: Path, tiny_widefield_model: Path) -> None:
-    request = RestoreRequest(image=ImageStack(array=np.ones((4, 4)), axes="YX"), model=str(tiny_widefield_model), **chosen)
+    request = RestoreRequest(image=ImageStack(array=np.ones((40, 44)), axes="YX"), model=str(tiny_widefield_model), **chosen)
     words = restore_command(request, {"image": str(spots)}, "out")
     again = restoring.request_of(options.build_parser().parse_args(words[1:]), load_model(str(tiny_widefield_model)).card)
     assert {entry.name: getattr(again, entry.name) for entry in fields(request) if entry.name != "image"} == {

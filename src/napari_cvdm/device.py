@@ -1,6 +1,12 @@
 """Where tensors live: the only module that names an accelerator."""
 
+import weakref
+from collections.abc import Callable
+from typing import Any
+
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 
 class DeviceError(ValueError):
@@ -67,3 +73,61 @@ def release_memory(device: torch.device) -> None:
         torch.cuda.empty_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
+
+
+class _LiveStorage(TorchDispatchMode):
+    """Adds up the bytes of all tensors that are alive, op by op: the CPU has no allocator statistics of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.peak = self._alive = 0
+        self._seen: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage() not in self._seen:
+                self._count(tensor.untyped_storage())
+        return made
+
+    def _count(self, storage: Any) -> None:
+        size = storage.nbytes()
+        self._seen.add(storage)
+        self._alive += size
+        self.peak = max(self.peak, self._alive)
+        weakref.finalize(storage, self._forget, size)
+
+    def _forget(self, size: int) -> None:
+        self._alive -= size
+
+
+def peak_memory(device: torch.device, work: Callable[[], object]) -> int:
+    """Bytes of tensors that some work needs at its peak, beyond those that are there before.
+
+    Parameters
+    ----------
+    device : torch.device
+    work : callable
+        Done once.
+
+    Returns
+    -------
+    int
+        On CUDA from the allocator; elsewhere the tensors that were alive at once (without what a convolution keeps for itself).
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        work()
+        return int(torch.cuda.max_memory_allocated(device) - before)
+    with _LiveStorage() as alive:
+        work()
+    return alive.peak
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what it was told, before a clock is read."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

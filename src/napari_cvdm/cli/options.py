@@ -87,6 +87,13 @@ def _add_restore(parser: Parser) -> None:
     _add_optics(parser.add_argument_group("optics", "Taken from the file where it states them; in micrometres."))
     extra = parser.add_argument_group("further results")
     extra.add_argument("--schedule-points", type=whole, metavar="K", help="also write gamma.ome.tif and beta.ome.tif at K times (default 0)")
+    extra.add_argument(
+        "--region",
+        type=whole,
+        nargs=4,
+        metavar=("TOP", "BOTTOM", "LEFT", "RIGHT"),
+        help="restore this part of the image only, in pixels of the input; BOTTOM and RIGHT are the first ones outside",
+    )
     extra.add_argument("--keep-samples", action="store_true", help="also write every posterior sample to samples.ome.tif")
 
 

@@ -151,8 +151,7 @@ def request_of(arguments: Namespace, card: ModelCard, locate: Locate = Path) -> 
     check_pixels(image)
     options = {entry.name: getattr(arguments, entry.name) for entry in fields(RestoreRequest) if hasattr(arguments, entry.name)}
     options["background"] = read_background(locate(paths["background"])) if "background" in paths else options.get("background", "auto")
-    if "defocus_um" in options:
-        options["defocus_um"] = tuple(options["defocus_um"])
+    options |= {name: tuple(options[name]) for name in ("defocus_um", "region") if name in options}
     request = RestoreRequest(**{**options, "image": image})
     request.optics_value("pixel_um")
     check_axes(request)

@@ -44,7 +44,9 @@ def images_of(restoration: Restoration) -> Iterator[tuple[str, np.ndarray, str, 
 def first_pixel_um(restoration: Restoration, place: Mapping[str, float]) -> tuple[float, float]:
     """Position (y, x) of the first output pixel's centre [um]: a finer grid starts half a pixel before the input's (0 if not known)."""
     shift = -(restoration.upsampling - 1) / 2 * restoration.pixel_um
-    return place.get("y_um", 0.0) + shift, place.get("x_um", 0.0) + shift
+    top, _, left, _ = restoration.region or (0, 0, 0, 0)
+    pixel_um = restoration.pixel_um * restoration.upsampling
+    return place.get("y_um", 0.0) + top * pixel_um + shift, place.get("x_um", 0.0) + left * pixel_um + shift
 
 
 def write_images(folder: Path, restoration: Restoration, place: Mapping[str, float]) -> list[str]:

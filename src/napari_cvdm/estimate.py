@@ -1,0 +1,115 @@
+"""What a run will cost, measured on one tile before it starts."""
+
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from napari_cvdm.device import peak_memory, pick_device, synchronize
+from napari_cvdm.model.checkpoint import Checkpoint
+from napari_cvdm.model.cvdm import CVDM
+from napari_cvdm.model.tiled import TiledModel, channels_last
+from napari_cvdm.request import RestoreRequest
+from napari_cvdm.restore import check_planes, frame_indices, task_of
+
+FLOAT_BYTES = 4
+RESULT_BYTES = 3 * FLOAT_BYTES + 1  # mean, variance and rate, and the mask
+MIDDLE_EXPONENT = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """Cost of a run.
+
+    Parameters
+    ----------
+    seconds : float
+        Until the last sample of the last frame.
+    memory_bytes : int
+        At the peak: the network's tensors for one tile, the whole frame's, and the result.
+    tiles : int
+        In one frame.
+    """
+
+    seconds: float
+    memory_bytes: int
+    tiles: int
+
+
+def estimate(request: RestoreRequest, model: Checkpoint) -> Estimate:
+    """Evaluate the networks on the largest tile, with what it reads around it, and multiply by the areas of all.
+
+    Parameters
+    ----------
+    request : RestoreRequest
+    model : Checkpoint
+
+    Returns
+    -------
+    Estimate
+        Preparing the frames is measured on the first one.
+
+    Raises
+    ------
+    RequestError, OpticsError, DeviceError, CheckpointError
+        As from `restore`.
+    """
+    task, device = task_of(model.card), pick_device(request.device)
+    check_planes(request.image, task)
+    network = channels_last(deepcopy(model.network), device)
+    frames = list(frame_indices(request.image))
+    started = time.perf_counter()
+    prepared = task.from_request(request.image.frame(frames[0]), request)
+    if request.region is not None:
+        prepared = prepared.within(request.region, network.config.condition_fold * network.config.alignment)
+    preparing = time.perf_counter() - started
+    tiled = TiledModel(network, prepared.valid.shape, request.tile)
+    plan = tiled.plan(network.config.denoiser.receptive_radius)
+    fold = network.config.condition_fold
+    areas = [(rows.read(fold), columns.read(fold)) for rows, columns in plan.tiles]
+    sides = [(rows.stop - rows.start, columns.stop - columns.start) for rows, columns in areas]
+    largest = max(sides, key=lambda side: side[0] * side[1])
+    once, step, peak = _one_tile(network, largest, device)
+    evaluations = sum(height * width for height, width in sides) / (largest[0] * largest[1])  # tiles at the edges read less
+    seconds = len(frames) * (preparing + evaluations * (once + request.samples * request.steps * step))
+    return Estimate(seconds=seconds, memory_bytes=peak + _bytes_of(request, network, prepared.valid.shape, len(frames)), tiles=len(plan.tiles))
+
+
+@torch.inference_mode()
+def _one_tile(network: CVDM, shape: tuple[int, int], device: torch.device) -> tuple[float, float, int]:
+    """Seconds of what is done once, seconds of one step, and bytes at the peak, on an empty tile."""
+    tiled = TiledModel(network, shape, max(shape))
+    condition = tiled.padded_condition(torch.zeros(1, network.config.condition_channels, *shape, device=device))
+    correction = tiled.correction(condition)
+    features = network.features(condition, correction)
+    rate = tiled.rate(features)
+    exponent = torch.full_like(rate, MIDDLE_EXPONENT)
+
+    def step() -> Tensor:
+        return tiled.clean(rate, exponent, features)
+
+    peak = max(peak_memory(device, step), peak_memory(device, lambda: tiled.correction(condition)))
+    once = _seconds(lambda: tiled.rate(network.features(condition, tiled.correction(condition))), device)
+    return once, _seconds(step, device), peak
+
+
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    synchronize(device)
+    started = time.perf_counter()
+    work()
+    synchronize(device)
+    return time.perf_counter() - started
+
+
+def _bytes_of(request: RestoreRequest, network: CVDM, shape: tuple[int, int], frames: int) -> int:
+    """Of what does not depend on the tile: conditions, features and noisy image of a frame, and the arrays of the result."""
+    config = network.config
+    pixels = shape[0] * shape[1]
+    fine = pixels * config.upsampling**2
+    frame = FLOAT_BYTES * (2 * config.condition_channels * pixels + 8 * fine)
+    result = fine * frames * (RESULT_BYTES + FLOAT_BYTES * request.samples * request.keep_samples)
+    weights = sum(parameter.numel() for parameter in network.parameters()) * FLOAT_BYTES
+    return frame + result + weights

@@ -1,0 +1,60 @@
+"""What a run is said to cost follows from one tile by arithmetic that can be checked."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from small_images import phase_request, planes, spots, widefield_request
+
+from napari_cvdm import estimate as module
+from napari_cvdm.device import peak_memory
+from napari_cvdm.estimate import estimate
+from napari_cvdm.model.zoo import load_model
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Everything takes one second."""
+    ticks = iter(range(10_000))
+    monkeypatch.setattr(module.time, "perf_counter", lambda: float(next(ticks)))
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+def test_seconds_are_those_of_one_tile_times_what_is_asked_for(clock, tiny_widefield_model, frames):
+    image = spots((frames, 40, 36), axes="TYX")
+    found = estimate(widefield_request(image, samples=5, steps=7), load_model(str(tiny_widefield_model)))
+    assert found.tiles == 1
+    assert found.seconds == frames * (1 + 1 + 5 * 7)
+
+
+def test_more_tiles_read_more_pixels(clock, tiny_widefield_model):
+    request, model = widefield_request(spots((128, 128)), samples=1, steps=1), load_model(str(tiny_widefield_model))
+    whole, tiled = estimate(request, model), estimate(replace(request, tile=64), model)
+    assert (whole.tiles, tiled.tiles) == (1, 4)
+    assert tiled.seconds > whole.seconds
+
+
+def test_a_smaller_tile_needs_less_memory_and_kept_samples_need_more(tiny_phase_model):
+    request, model = phase_request(planes((160, 160)), samples=6), load_model(str(tiny_phase_model))
+    whole, tiled, keeping = (estimate(replace(request, **change), model).memory_bytes for change in ({}, {"tile": 32}, {"keep_samples": True}))
+    assert tiled < whole
+    assert keeping - whole == 6 * 160 * 160 * 4
+
+
+def test_a_region_costs_less_than_the_image(clock, tiny_widefield_model):
+    request, model = widefield_request(spots((600, 500)), tile=1024), load_model(str(tiny_widefield_model))
+    whole, part = estimate(request, model), estimate(replace(request, region=(0, 40, 0, 40)), model)
+    assert part.memory_bytes < whole.memory_bytes / 3
+
+
+def test_peak_memory_counts_what_is_alive_at_once():
+    def work():
+        first = torch.ones(1000, dtype=torch.float32)
+        second = first + 1
+        del first
+        third = second * 2
+        return third.sum()
+
+    assert 8000 <= peak_memory(torch.device("cpu"), work) <= 8100
+    assert np.isfinite(peak_memory(torch.device("cpu"), lambda: None))

@@ -2,6 +2,15 @@
 
 import numpy as np
 
+STATISTICS = ("standard deviation", "variance")
+
+
+def spread_as(values: np.ndarray, given: str, wanted: str) -> np.ndarray:
+    """The spread of the samples as a standard deviation or as a variance; see `STATISTICS`."""
+    if given == wanted:
+        return values
+    return np.sqrt(values) if wanted == "standard deviation" else np.square(values)
+
 
 class RunningMoments:
     """Mean and unbiased variance of images that come one by one (Welford 1962).

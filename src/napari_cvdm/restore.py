@@ -1,8 +1,9 @@
 """From a request and a model to a reconstruction with its posterior spread."""
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 
 from napari_cvdm.device import pick_device
 from napari_cvdm.frame import Frame, sample_frame
+from napari_cvdm.image_files import combine_planes
 from napari_cvdm.model.checkpoint import Checkpoint, CheckpointError, ModelCard
 from napari_cvdm.model.schedule import clock_curve, gamma_and_beta
 from napari_cvdm.model.tiled import channels_last
@@ -21,6 +23,7 @@ from napari_cvdm.tasks import TASKS, Task
 from napari_cvdm.trust.validity import axes_warnings, beyond_trained_range, far_from_training, optics_warnings
 
 CLOCK_POINTS = 100
+_OME_AXES = "TZC"
 Restoring = Generator[Progress, Stop | None, Restoration]
 
 
@@ -58,6 +61,26 @@ def task_of(card: ModelCard) -> Task:
     if (config.condition_channels, config.upsampling) != (len(task.channels), task.upsampling):
         raise CheckpointError(f"{card.name}: its network does not fit the task {task.name}; the card belongs to another model. Copy the model again.")
     return task
+
+
+def with_planes(stacks: Sequence[ImageStack], card: ModelCard) -> ImageStack:
+    """One image with as many planes as the model takes, its unnamed axis under a name that image files have.
+
+    Raises
+    ------
+    RequestError, ImageFileError
+        Too many or too few planes, or planes that do not fit together.
+    """
+    task = task_of(card)
+    if task.planes == 2:
+        image = combine_planes(*stacks)
+    elif len(stacks) == 1:
+        image = stacks[0]
+    else:
+        both = " and ".join(stack.source for stack in stacks)
+        raise RequestError(f"two images were given ({both}); {card.name} takes {task.inputs}. Leave one out.")
+    free = next((letter for letter in _OME_AXES if letter not in image.axes), "S")
+    return replace(image, axes=image.axes.replace("S", free))
 
 
 def restore(request: RestoreRequest, model: Checkpoint, earlier: Restoration | None = None) -> Restoring:

@@ -1,18 +1,22 @@
 """Layers to images and back: pixel sizes, axes, and every result pixel where it was measured."""
 
+from dataclasses import replace
+
+import dask.array as da
 import numpy as np
 import pytest
 from napari.components import ViewerModel
 from napari.layers import Image, Layer
 
 from napari_cvdm.image_files import ImageFileError
+from napari_cvdm.posterior import STATISTICS
 from napari_cvdm.request import RequestError
 from napari_cvdm.result import ClockCurve, Provenance, Restoration
 from napari_cvdm.widgets.layers import METADATA_KEY, is_measurement, known_optics, layer_pixel_um, read_layer, show_layers, to_layer_data
 from napari_cvdm.widgets.placement import Placement
 
-PROVENANCE = Provenance(inputs={}, model={"name": "tiny"}, settings={"seed": 3}, estimated={}, versions={}, timings_s={})
-ROLES = ["gamma", "beta", "noise-rate map", "sample variance", "untrusted pixels", "reconstruction"]
+PROVENANCE = Provenance(inputs={}, model={"name": "tiny"}, settings={"seed": 3, "wavelength_um": 0.5}, estimated={}, versions={}, timings_s={})
+ROLES = ["gamma", "beta", "noise-rate map", "optical path difference", "uncertainty", "untrusted pixels", "reconstruction"]
 
 
 def restoration(shape, axes, upsampling=1, unit="rad", times=(0.5, 1.0), seed=0):
@@ -78,9 +82,48 @@ def test_axes_that_cannot_be_used_are_refused(shape, labels):
         read_layer(Image(np.zeros(shape), axis_labels=labels))
 
 
-def test_colour_is_refused_with_what_to_do():
-    with pytest.raises(RequestError, match="Split RGB"):
-        read_layer(Image(np.zeros((4, 5, 3), np.uint8), rgb=True, name="photo"))
+def test_colours_are_channels_and_lie_where_the_image_lies():
+    photo = np.random.default_rng(0).integers(0, 255, (4, 5, 4), dtype=np.uint8)
+    layer = Image(photo, rgb=True, name="photo", scale=(0.1, 0.1), units=("um", "um"))
+    stack, place = read_layer(layer), Placement.of(layer)
+    assert (stack.axes, place.axes, place.labels[0]) == ("CYX", "CYX", "channel")
+    np.testing.assert_array_equal(stack.array, np.moveaxis(photo[..., :3], -1, 0))
+    result = results(layer, shape=(3, 8, 10), axes="CYX", upsampling=2)["reconstruction"]
+    np.testing.assert_allclose(result.data_to_world((1, 0, 0))[1:], np.array([-0.025, -0.025]))
+
+
+def test_a_lazy_layer_is_left_where_it_is():
+    lazy = da.zeros((100, 4096, 4096), chunks=(1, 512, 512), dtype=np.uint16)
+    stack = read_layer(Image(lazy, multiscale=False, contrast_limits=(0, 1)))
+    assert stack.lazy
+    assert stack.array is lazy
+
+
+def test_samples_have_an_axis_of_their_own():
+    source = Image(np.zeros((6, 8)), scale=(0.1, 0.1), units=("um", "um"), axis_labels=("y", "x"))
+    kept = replace(restoration((6, 8), "YX"), samples=np.zeros((5, 6, 8), np.float32))
+    layers = {data[1]["metadata"][METADATA_KEY]["role"]: Layer.create(*data) for data in to_layer_data(kept, Placement.of(source))}
+    assert layers["samples"].axis_labels == ("sample", "y", "x")
+    assert layers["samples"].units[1:] == source.units
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_a_region_lies_where_it_was_taken(factor):
+    source = Image(np.zeros((60, 80)), scale=(0.1, 0.2), translate=(5.0, 7.0), rotate=30.0)
+    whole = results(source, shape=(60 * factor, 80 * factor), axes="YX", upsampling=factor)["reconstruction"]
+    part = replace(restoration((20 * factor, 30 * factor), "YX", factor), region=(10, 30, 40, 70))
+    layer = Layer.create(*to_layer_data(part, Placement.of(source))[-1])
+    for pixel in ((0, 0), (7, 11)):
+        there = (pixel[0] + 10 * factor, pixel[1] + 40 * factor)
+        np.testing.assert_allclose(layer.data_to_world(pixel), whole.data_to_world(there), atol=1e-9)
+
+
+def test_the_spread_is_shown_one_way_or_the_other():
+    source = Placement.of(Image(np.zeros((6, 8))))
+    layers = {name: Layer.create(*to_layer_data(restoration((6, 8), "YX"), source, name)[-3]) for name in STATISTICS}
+    np.testing.assert_allclose(layers["variance"].data, layers["standard deviation"].data ** 2, rtol=1e-6)
+    assert [layer.metadata[METADATA_KEY]["unit"] for layer in layers.values()] == ["rad", "rad²"]
+    assert layers["variance"].metadata[METADATA_KEY]["statistic"] == "variance"
 
 
 def test_the_finest_level_of_a_multiscale_layer_is_read():
@@ -115,7 +158,7 @@ def test_results_carry_names_units_labels_limits_and_provenance():
     assert layers["gamma"].axis_labels == ("t", "y", "x")
     assert layers["gamma"].contrast_limits == [0, 1]
     assert layers["reconstruction"].contrast_limits[0] == -layers["reconstruction"].contrast_limits[1]
-    assert all(layer.metadata[METADATA_KEY]["provenance"]["settings"] == {"seed": 3} for layer in layers.values())
+    assert all(layer.metadata[METADATA_KEY]["provenance"]["settings"] == PROVENANCE.settings for layer in layers.values())
     assert [role for role, layer in layers.items() if layer.visible] == ["reconstruction"]
     assert not any(is_measurement(layer) for layer in layers.values())
 
@@ -148,8 +191,8 @@ def test_units_stay_consistent_and_sliders_agree(source_shape, labels, shape, ax
     leading = len(labels) - 2
     for corner in np.ndindex(*source_shape[:leading]):
         world = source.data_to_world((*corner, 2, 3))
-        index = np.round(layers["sample variance"].world_to_data(world[-layers["sample variance"].ndim :])).astype(int)
-        assert all(0 <= i < size for i, size in zip(index, layers["sample variance"].data.shape, strict=True))
+        index = np.round(layers["uncertainty"].world_to_data(world[-layers["uncertainty"].ndim :])).astype(int)
+        assert all(0 <= i < size for i, size in zip(index, layers["uncertainty"].data.shape, strict=True))
         assert tuple(index[-2:]) == (2, 3)
 
 
@@ -163,7 +206,7 @@ def test_a_rerun_replaces_its_own_results_only():
     source = viewer.add_image(np.zeros((6, 8)), name="cell")
     impostor = viewer.add_image(np.zeros((6, 8)), name="beta of cell")
     show_layers(viewer, to_layer_data(restoration((6, 8), "YX"), Placement.of(source)))
-    viewer.layers["sample variance of cell"].visible = True
+    viewer.layers["uncertainty of cell"].visible = True
     count = len(viewer.layers)
     again = restoration((6, 8), "YX", seed=1)
     show_layers(viewer, to_layer_data(again, Placement.of(source)))
@@ -171,7 +214,7 @@ def test_a_rerun_replaces_its_own_results_only():
     assert impostor in viewer.layers
     assert source in viewer.layers
     np.testing.assert_array_equal(viewer.layers["reconstruction of cell"].data, again.mean)
-    assert viewer.layers["sample variance of cell"].visible
+    assert viewer.layers["uncertainty of cell"].visible
 
 
 def test_a_result_that_cannot_be_shown_leaves_the_earlier_one_whole():

@@ -5,8 +5,8 @@ import os
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,11 @@ from napari_cvdm.cli import say_done
 from napari_cvdm.cli.progress import with_bar
 from napari_cvdm.cli.results import PROVENANCE, write_images, write_provenance
 from napari_cvdm.device import pick_device
-from napari_cvdm.image_files import check_pixels, combine_planes, output_folder, read_image
+from napari_cvdm.image_files import check_pixels, output_folder, read_image
 from napari_cvdm.model.checkpoint import ModelCard
 from napari_cvdm.model.zoo import load_model
-from napari_cvdm.request import OPTICS, ImageStack, RequestError, RestoreRequest
-from napari_cvdm.restore import restore, task_of
+from napari_cvdm.request import OPTICS, RequestError, RestoreRequest
+from napari_cvdm.restore import restore, with_planes
 from napari_cvdm.result import Restoration
 
 Locate = Callable[[str], Path]
@@ -156,26 +156,6 @@ def request_of(arguments: Namespace, card: ModelCard, locate: Locate = Path) -> 
     request.optics_value("pixel_um")
     check_axes(request)
     return request
-
-
-def with_planes(stacks: Sequence[ImageStack], card: ModelCard) -> ImageStack:
-    """One image with as many planes as the model takes, its unnamed axis under a name that image files have.
-
-    Raises
-    ------
-    RequestError, ImageFileError
-        Too many or too few planes, or planes that do not fit together.
-    """
-    task = task_of(card)
-    if task.planes == 2:
-        image = combine_planes(*stacks)
-    elif len(stacks) == 1:
-        image = stacks[0]
-    else:
-        both = " and ".join(stack.source for stack in stacks)
-        raise RequestError(f"two images were given ({both}); {card.name} takes {task.inputs}. Leave one out.")
-    free = next((letter for letter in _OME_AXES if letter not in image.axes), "S")
-    return replace(image, axes=image.axes.replace("S", free))
 
 
 def read_background(path: Path) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Fields for numbers that may be left empty, and text that wraps."""
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QLineEdit, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QLayout, QLineEdit, QVBoxLayout, QWidget
+from superqt import QCollapsible
 
 from napari_cvdm.request import RequestError
 
@@ -12,6 +13,21 @@ def wrapped_label(text: str = "") -> QLabel:
     label.setWordWrap(True)
     label.setTextFormat(Qt.TextFormat.PlainText)
     return label
+
+
+def folded(title: str, content: QWidget | QLayout) -> QCollapsible:
+    """Something under a title that unfolds it."""
+    box = QCollapsible(title)
+    box.setDuration(0)
+    inside = QWidget()
+    if isinstance(content, QWidget):
+        layout = QVBoxLayout(inside)
+        layout.setContentsMargins(4, 0, 4, 4)
+        layout.addWidget(content)
+    else:
+        inside.setLayout(content)
+    box.setContent(inside)
+    return box
 
 
 def shortest(value: float) -> str:

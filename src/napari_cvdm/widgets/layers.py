@@ -10,8 +10,10 @@ import numpy as np
 from napari_cvdm.image_files.errors import ImageFileError
 from napari_cvdm.image_files.pixel_size import length_um, square_pixel
 from napari_cvdm.image_files.pixels import usable_dtype
-from napari_cvdm.request import ImageStack, RequestError
+from napari_cvdm.posterior import STATISTICS, spread_as
+from napari_cvdm.request import ImageStack
 from napari_cvdm.result import Restoration
+from napari_cvdm.trust.phase_quantities import optical_path_nm
 from napari_cvdm.widgets.placement import Placement, axis_letters
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 METADATA_KEY = "napari-cvdm"
 LayerData = tuple[Any, dict[str, Any], str]
+SIGNED_UNITS = ("rad", "nm")
+COLOURS = 3
 
 _SHOWN_PERCENTILE = 99.9
 
@@ -59,13 +63,15 @@ def known_optics(layer: "Image") -> dict[str, Any]:
     return optics if pixel_um is None else {**optics, "pixel_um": pixel_um}
 
 
-def read_layer(layer: "Image") -> ImageStack:
-    """The pixels, axes and optics of an image layer.
+def read_layer(layer: "Image", index: tuple[int, ...] | None = None) -> ImageStack:
+    """The pixels, axes and optics of an image layer; what is not in memory stays where it is until its turn comes.
 
     Parameters
     ----------
     layer : Image
-        Of a multiscale layer the finest level is read.
+        Of a multiscale layer the finest level is read. Colours become a leading channel axis; opacity is left out.
+    index : tuple of int, optional
+        Take one frame: the position along every axis before Y and X (colours excepted).
 
     Returns
     -------
@@ -74,16 +80,22 @@ def read_layer(layer: "Image") -> ImageStack:
     Raises
     ------
     RequestError, ImageFileError
-        A colour image, axes or pixels that cannot be used.
+        Axes or pixels that cannot be used.
     """
+    pixels, axes = layer.data[0] if layer.multiscale else layer.data, axis_letters(layer)
+    if not isinstance(pixels, np.ndarray):
+        import dask.array as da
+
+        pixels = pixels if isinstance(pixels, da.Array) else da.from_array(pixels)  # type: ignore[no-untyped-call]
+    if index is not None:
+        pixels, axes = pixels[index], axes[-2:]
     if layer.rgb:
-        raise RequestError(f"{layer.name}: a colour (RGB) image; one channel is needed. Right-click the layer, choose Split RGB, and take one of the three.")
-    pixels = np.asarray(layer.data[0] if layer.multiscale else layer.data)
+        pixels, axes = np.moveaxis(pixels[..., :COLOURS], -1, 0), "C" + axes
     optics = {name: float(value) for name, value in our_metadata(layer).get("optics", {}).items() if name != "defocus_um"}
-    return ImageStack(array=usable_dtype(pixels, layer.name), axes=axis_letters(layer), pixel_um=layer_pixel_um(layer), source=layer.name, metadata=optics)
+    return ImageStack(array=usable_dtype(pixels, layer.name), axes=axes, pixel_um=layer_pixel_um(layer), source=layer.name, metadata=optics)
 
 
-def to_layer_data(restoration: Restoration, source: Placement) -> list[LayerData]:
+def to_layer_data(restoration: Restoration, source: Placement, statistic: str = STATISTICS[0]) -> list[LayerData]:
     """Layers of a reconstruction, the one to look at last, so that it lies on top.
 
     Parameters
@@ -91,50 +103,140 @@ def to_layer_data(restoration: Restoration, source: Placement) -> list[LayerData
     restoration : Restoration
     source : Placement
         Of the measured image.
+    statistic : {"standard deviation", "variance"}
+        As which the spread of the samples is shown.
 
     Returns
     -------
     list of (data, keywords, layer type)
-        gamma and beta with a leading axis of times (if the restoration has them), rate map, sample variance, untrusted
-        pixels, reconstruction; all but the last are hidden at first.
+        One group: gamma and beta with a leading axis of times and the samples with a leading axis (if the restoration has
+        them), rate map, optical path difference (of a phase), uncertainty, untrusted pixels, reconstruction; all but the last
+        are hidden at first.
     """
-    source = replace(source, merged="".join(set(source.axes) - set(restoration.axes)))
-    signed = restoration.unit == "rad"
-    layers = []
-    if restoration.gamma is not None and restoration.beta is not None:
-        layers += [
-            _layer(restoration, source, "gamma", restoration.gamma, "", colormap="viridis", contrast_limits=(0.0, 1.0)),
-            _layer(restoration, source, "beta", restoration.beta, "", colormap="viridis", contrast_limits=_from_zero(restoration.beta)),
-        ]
-    look = {"colormap": phase_colormap(), "contrast_limits": _symmetric(restoration.mean)} if signed else {"contrast_limits": _inner(restoration.mean)}
-    variance, unit = restoration.variance, restoration.unit
+    source = source.within(restoration.region)
+    unit = restoration.unit
+    spread = spread_as(restoration.variance, "variance", statistic)
     return [
-        *layers,
+        *_schedule_layers(restoration, source),
+        *_sample_layers(restoration, source),
         _layer(restoration, source, "noise-rate map", restoration.rate, "", colormap="viridis", contrast_limits=_inner(restoration.rate)),
-        _layer(restoration, source, "sample variance", variance, f"{unit}²", colormap="magma", contrast_limits=_from_zero(variance)),
+        *_path_layers(restoration, source),
+        _layer(restoration, source, "uncertainty", spread, spread_unit(unit, statistic), mark={"statistic": statistic}, **spread_look(spread)),
         (*_layer(restoration, source, "untrusted pixels", (~restoration.valid).astype(np.uint8), "", opacity=0.5)[:2], "labels"),
-        _layer(restoration, source, "reconstruction", restoration.mean, unit, visible=True, **look),
+        _layer(restoration, source, "reconstruction", restoration.mean, unit, visible=True, **look_of(restoration.mean, unit)),
     ]
 
 
-def _layer(restoration: Restoration, source: Placement, role: str, values: np.ndarray, unit: str, *, visible: bool = False, **look: Any) -> LayerData:
-    values, place = _placed(restoration, source, values)
-    provenance = asdict(restoration.provenance)
-    group = f"{source.name} by {restoration.provenance.model['name']}"
-    mark = {"role": role, "group": group, "source": source.name, "unit": unit, "provenance": provenance, "clock": asdict(restoration.clock)}
-    metadata = {METADATA_KEY: mark}
-    return values, {"name": f"{role} of {source.name}", "visible": visible, "metadata": metadata, **place.keywords(), **look}, "image"
+def group_name(restoration: Restoration, source: Placement) -> str:
+    """What all layers of one result share."""
+    return f"{source.name} by {restoration.provenance.model['name']}"
 
 
-def _placed(restoration: Restoration, source: Placement, values: np.ndarray) -> tuple[np.ndarray, Placement]:
-    """An array and its placement: a plain (Y, X) image, or as many axes as the source has, so that napari's sliders agree."""
-    timed = values.ndim > len(restoration.axes)
-    if values.ndim == 2 or not source.merged:
-        place = source.finer(restoration.axes, restoration.upsampling)
-    else:
-        values = np.expand_dims(values, source.axes.index(source.merged) + timed)
-        place = source.finer(source.axes, restoration.upsampling)
-    return values, place.with_times(restoration.times) if timed else place
+def preview_layer_data(restoration: Restoration, source: Placement) -> LayerData:
+    """One layer of a quick look at a part of one frame; it belongs to no result."""
+    values, place = placed_image(source.within(restoration.region), restoration.axes, restoration.upsampling, restoration.mean)
+    metadata = {METADATA_KEY: {"role": "preview", "source": source.name, "unit": restoration.unit, "provenance": asdict(restoration.provenance)}}
+    return values, {"name": f"preview of {source.name}", "metadata": metadata, **place.keywords(), **look_of(values, restoration.unit)}, "image"
+
+
+def look_of(values: np.ndarray, unit: str) -> dict[str, Any]:
+    """Colour map and fixed contrast limits of a reconstruction: diverging about zero for a phase, gray for counts."""
+    if unit in SIGNED_UNITS:
+        return {"colormap": phase_colormap(), "contrast_limits": _symmetric(values)}
+    return {"colormap": "gray", "contrast_limits": _inner(values)}
+
+
+def spread_look(values: np.ndarray) -> dict[str, Any]:
+    """Colour map and fixed contrast limits of an uncertainty."""
+    return {"colormap": "magma", "contrast_limits": _from_zero(values)}
+
+
+def spread_unit(unit: str, statistic: str) -> str:
+    """Unit of an uncertainty of values in `unit`."""
+    return unit if statistic == "standard deviation" else f"{unit}²"
+
+
+def _schedule_layers(restoration: Restoration, source: Placement) -> list[LayerData]:
+    if restoration.gamma is None or restoration.beta is None:
+        return []
+    beta_limits = _from_zero(restoration.beta)
+    return [
+        _layer(restoration, source, "gamma", restoration.gamma, "", colormap="viridis", contrast_limits=(0.0, 1.0)),
+        _layer(restoration, source, "beta", restoration.beta, "", colormap="viridis", contrast_limits=beta_limits),
+    ]
+
+
+def _sample_layers(restoration: Restoration, source: Placement) -> list[LayerData]:
+    if restoration.samples is None:
+        return []
+    look = look_of(restoration.mean, restoration.unit)
+    return [_layer(restoration, source, "samples", restoration.samples, restoration.unit, **look)]
+
+
+def _path_layers(restoration: Restoration, source: Placement) -> list[LayerData]:
+    if restoration.unit != "rad":
+        return []
+    path = optical_path_nm(restoration.mean, float(str(restoration.provenance.settings["wavelength_um"])))
+    return [_layer(restoration, source, "optical path difference", path, "nm", **look_of(path, "nm"))]
+
+
+def _layer(
+    restoration: Restoration,
+    source: Placement,
+    role: str,
+    values: np.ndarray,
+    unit: str,
+    *,
+    visible: bool = False,
+    mark: Mapping[str, Any] | None = None,
+    **look: Any,
+) -> LayerData:
+    values, place = _placed(restoration, source, role, values)
+    provenance = restoration.provenance
+    marks = {
+        "role": role,
+        "group": group_name(restoration, source),
+        "source": source.name,
+        "unit": unit,
+        "provenance": asdict(provenance),
+        "clock": asdict(restoration.clock),
+        "files": dict(source.files),
+        **(mark or {}),
+    }
+    return values, {"name": f"{role} of {source.name}", "visible": visible, "metadata": {METADATA_KEY: marks}, **place.keywords(), **look}, "image"
+
+
+def placed_image(source: Placement, axes: str, upsampling: int, values: np.ndarray) -> tuple[np.ndarray, Placement]:
+    """An array and its placement: a plain (Y, X) image, or as many axes as the source has, so that napari's sliders agree.
+
+    Parameters
+    ----------
+    source : Placement
+        Of the measured image; the letters that are not among `axes` are merged.
+    axes : str
+        Of an image of the result, without a leading axis of times or samples.
+    upsampling : int
+    values : ndarray
+        With one letter of `axes` for each dimension, or one more leading dimension.
+
+    Returns
+    -------
+    tuple of ndarray and Placement
+        A view of the array, and the placement of its last dimensions (not of a leading one).
+    """
+    source = replace(source, merged="".join(set(source.axes) - set(axes)))
+    if values.ndim == len("YX") or not source.merged:
+        return values, source.finer(axes, upsampling)
+    leading = values.ndim - len(axes)
+    return np.expand_dims(values, source.axes.index(source.merged) + leading), source.finer(source.axes, upsampling)
+
+
+def _placed(restoration: Restoration, source: Placement, role: str, values: np.ndarray) -> tuple[np.ndarray, Placement]:
+    leading = values.ndim > len(restoration.axes)
+    values, place = placed_image(source, restoration.axes, restoration.upsampling, values)
+    if not leading:
+        return values, place
+    return values, place.with_leading("S", "sample") if role == "samples" else place.with_times(restoration.times)
 
 
 def phase_colormap() -> Any:

@@ -1,5 +1,6 @@
 """Where a layer lies in the world, and where a result lies that was made from it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +66,8 @@ class Placement:
         One for each dimension.
     merged : str
         Letter of the axis whose two planes become one image; "" without one.
+    files : mapping of str to str
+        Files that the layer was read from, by option of the command line, where they are known.
     """
 
     name: str
@@ -77,13 +80,14 @@ class Placement:
     units: tuple[str, ...]
     labels: tuple[str, ...]
     merged: str = ""
+    files: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, layer: "Image") -> "Placement":
-        """The placement of a layer now."""
+        """The placement of a layer now; colours are a leading channel axis."""
         shear = np.eye(layer.ndim)
         shear[np.triu_indices(layer.ndim, 1)] = layer.shear
-        return cls(
+        place = cls(
             name=layer.name,
             axes=axis_letters(layer),
             scale=np.array(layer.scale),
@@ -94,6 +98,7 @@ class Placement:
             units=tuple(str(unit) for unit in layer.units),
             labels=tuple(layer.axis_labels),
         )
+        return place.with_leading("C", "channel") if layer.rgb else place
 
     def finer(self, axes: str, factor: int) -> "Placement":
         """The placement of an image with these of the axes, on a grid `factor` times finer along Y and X.
@@ -129,19 +134,31 @@ class Placement:
             labels=_words(axes, tuple(self.labels[index] for index in kept)),
         )
 
-    def with_times(self, times: tuple[float, ...]) -> "Placement":
-        """The same with a leading axis ``t`` of schedule times (``schedule t`` where the image has a ``t`` of its own)."""
+    def within(self, region: tuple[int, int, int, int] | None) -> "Placement":
+        """The placement of a part of the layer, (top, bottom, left, right) in its pixels; None is all of it."""
+        if region is None:
+            return self
+        first = np.zeros(len(self.axes))
+        first[-2:] = region[0], region[2]
+        return replace(self, translate=self.translate + self.rotate @ self.shear @ (self.scale * first))
+
+    def with_leading(self, letter: str, label: str, start: float = 0.0, step: float = 1.0) -> "Placement":
+        """The same with one more axis in front, without a unit: a channel, a posterior sample, a schedule time."""
         return replace(
             self,
-            axes="K" + self.axes,
-            scale=np.array([times[0], *self.scale]),
-            translate=np.array([times[0], *self.translate]),
+            axes=letter + self.axes,
+            scale=np.array([step, *self.scale]),
+            translate=np.array([start, *self.translate]),
             rotate=_bordered(self.rotate),
             shear=_bordered(self.shear),
             affine=_bordered(self.affine),
             units=("dimensionless", *self.units),
-            labels=("schedule t" if "t" in self.labels else "t", *self.labels),
+            labels=(label, *self.labels),
         )
+
+    def with_times(self, times: tuple[float, ...]) -> "Placement":
+        """The same with a leading axis ``t`` of schedule times (``schedule t`` where the image has a ``t`` of its own)."""
+        return self.with_leading("K", "schedule t" if "t" in self.labels else "t", times[0], times[0])
 
     def keywords(self) -> dict[str, Any]:
         """Keywords of a layer that lies here."""

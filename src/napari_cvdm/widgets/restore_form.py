@@ -1,18 +1,19 @@
 """The settings of a reconstruction as a form: `value`, `set_value` and `changed`, and nothing else crosses."""
 
-from dataclasses import fields
+from collections.abc import Mapping
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QWidget
+from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QLabel, QVBoxLayout, QWidget
 from superqt import QLargeIntSpinBox
 from superqt.utils import signals_blocked
 
-from napari_cvdm.image_files import check_pixels, combine_planes
+from napari_cvdm.image_files import combine_planes
 from napari_cvdm.request import SAMPLERS, ImageStack, RequestError, RestoreRequest
-from napari_cvdm.widgets.choices import NARROWEST_PX, LayerChoice, ModelChoice, narrow
-from napari_cvdm.widgets.fields import OptionalNumber, OptionalPair, wrapped_label
+from napari_cvdm.widgets.choices import NARROWEST_PX, LayerChoice, ModelChoice, card_text, narrow
+from napari_cvdm.widgets.fields import OptionalNumber, OptionalPair, folded, wrapped_label
 from napari_cvdm.widgets.layers import known_optics, read_layer
 from napari_cvdm.widgets.placement import Placement
 
@@ -43,6 +44,8 @@ HELP = {
     "sampler": "How the diffusion is reversed: sde-2m is the most exact for few steps,\nancestral (the paper's) wants 200.",
     "device": "Where to compute; auto takes the fastest that is there.",
     "tile": "Side of a square tile [px]. It changes memory and time, never the pixels.",
+    "keep_samples": "Also show every sample, along an axis of its own: for the histogram at a pixel and the error of a dry mass.\n"
+    "It takes as much memory as the samples need.",
     "background": "auto: estimate the blank-field intensity (phase) or the dark level (fluorescence).\n"
     "none: it is already divided out (phase) or zero (fluorescence).",
 }
@@ -67,7 +70,9 @@ class RestoreForm(QWidget):
         self.image = LayerChoice(viewer)
         self.second = LayerChoice(viewer, none_text="in the same layer")
         self.model = ModelChoice()
-        self.about = wrapped_label()
+        self.card = wrapped_label()
+        self.about = folded("", self.card)
+        self.keep_samples = QCheckBox()
         self.optics: dict[str, OptionalNumber | OptionalPair] = {name: OptionalPair(name) if name == "defocus_um" else OptionalNumber(name) for name in OPTICS}
         self.counts = {name: _spin_box(*bounds) for name, bounds in COUNTS.items()}
         self.words = {"sampler": _combo(SAMPLERS), "device": _combo(("auto", *available_devices())), "background": _combo(("auto", "none"))}
@@ -80,13 +85,22 @@ class RestoreForm(QWidget):
         self._on_image()
 
     def _lay_out(self) -> None:
-        layout = QFormLayout(self)
+        often: dict[str, QWidget] = {"image": self.image, "image2": self.second, "model": self.model, **self.optics}
+        often |= {name: self.counts[name] for name in ("samples", "steps")}
+        seldom: dict[str, QWidget] = {"seed": self.counts["seed"], "sampler": self.words["sampler"], "device": self.words["device"]}
+        seldom |= {"tile": self.counts["tile"], "background": self.words["background"], "keep_samples": self.keep_samples}
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(self._rows(often))
+        self.more = folded("More settings", self._rows(seldom))
+        layout.addWidget(self.more)
+        layout.addStretch(1)
+
+    def _rows(self, rows: Mapping[str, QWidget]) -> QFormLayout:
+        layout = QFormLayout()
         layout.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         layout.setContentsMargins(4, 4, 4, 4)
         layout.setVerticalSpacing(4)
-        rows: dict[str, QWidget] = {"image": self.image, "image2": self.second, "model": self.model, **self.optics}
-        rows |= {name: self.counts[name] for name in ("samples", "steps", "seed")}
-        rows |= {"sampler": self.words["sampler"], "device": self.words["device"], "tile": self.counts["tile"], "background": self.words["background"]}
         for name, field in rows.items():
             self._labels[name] = label = QLabel(name)
             label.setBuddy(field)
@@ -95,6 +109,7 @@ class RestoreForm(QWidget):
             layout.addRow(label, field)
             if name == "model":
                 layout.addRow(self.about)
+        return layout
 
     def _set_defaults(self) -> None:
         defaults = {entry.name: entry.default for entry in fields(RestoreRequest)}
@@ -120,17 +135,22 @@ class RestoreForm(QWidget):
         card = self.model.card()
         return None if card is None else task_of(card)
 
+    @property
+    def two_planes(self) -> bool:
+        """Whether the chosen model takes two planes."""
+        return self.task is not None and self.task.planes == 2
+
     def _on_model(self) -> None:
         task, card = self.task, self.model.card()
-        self.about.setText("No model is installed. Choose a folder that holds one." if card is None else card.title)
+        self.about.setText("No model is installed. Choose a folder that holds one." if card is None else f"About {card.name}")
+        self.card.setText("" if card is None else card_text(card))
         needed = () if task is None else task.needed_optics
-        two_planes = task is not None and task.planes == 2
         for name, field in self.optics.items():
             field.set_needed(name in needed)
         rows: dict[str, QWidget] = {"image2": self.second, "defocus_um": self.optics["defocus_um"]}
         for name, row in rows.items():
-            self._labels[name].setVisible(two_planes)
-            row.setVisible(two_planes)
+            self._labels[name].setVisible(self.two_planes)
+            row.setVisible(self.two_planes)
         self._choose_second()
         self.changed.emit()
 
@@ -172,11 +192,11 @@ class RestoreForm(QWidget):
         RequestError
             Text that is not a number.
         """
-        two_planes = self.task is not None and self.task.planes == 2
-        optics = {name: field.value() for name, field in self.optics.items() if two_planes or name != "defocus_um"}
+        optics = {name: field.value() for name, field in self.optics.items() if self.two_planes or name != "defocus_um"}
         counts = {name: box.value() for name, box in self.counts.items()}
         words = {name: box.currentText() for name, box in self.words.items()}
-        return {"model": self.model.value(), "schedule_points": SCHEDULE_POINTS, **optics, **counts, **words}
+        kept = {"keep_samples": self.keep_samples.isChecked(), "schedule_points": SCHEDULE_POINTS}
+        return {"model": self.model.value(), **kept, **optics, **counts, **words}
 
     def warnings(self) -> tuple[str, ...]:
         """Sentences about settings outside the trained range, without reading a pixel.
@@ -207,15 +227,20 @@ class RestoreForm(QWidget):
         if task.planes == 2:
             second = self.second.value()
             stack = combine_planes(stack, None if second is None else read_layer(second))
-        check_pixels(stack)
         return RestoreRequest(image=stack, **self.settings())
 
+    def files(self) -> dict[str, str]:
+        """Files that the chosen layers were read from, by option: image, image2; empty unless all of them are known."""
+        layers: dict[str, Image | None] = {"image": self.image.value(), "image2": self.second.value() if self.two_planes else None}
+        found = {role: layer.source.path for role, layer in layers.items() if layer is not None}
+        return {role: str(path) for role, path in found.items() if path} if all(found.values()) else {}
+
     def placement(self) -> Placement:
-        """Where the chosen image lies now."""
+        """Where the chosen image lies now, and which files it came from."""
         image: Image | None = self.image.value()
         if image is None:
             raise RequestError("Needed before a run: an image layer.")
-        return Placement.of(image)
+        return replace(Placement.of(image), files=self.files())
 
     def set_value(self, request: RestoreRequest) -> None:
         """Show the settings of a request; its image is chosen if a layer has its name.
@@ -225,18 +250,29 @@ class RestoreForm(QWidget):
         CheckpointError
             The request's model is not there.
         """
+        self.set_settings({entry.name: getattr(request, entry.name) for entry in fields(request)}, request.image.source)
+
+    def set_settings(self, settings: Mapping[str, Any], source: str) -> None:
+        """Show settings by request name, as from the provenance of a result, and choose the layers that `source` names.
+
+        Raises
+        ------
+        CheckpointError
+            The model is not there.
+        """
         names = {layer.name: layer for layer in self._viewer.layers}
-        first, _, second = request.image.source.partition(" + ")
-        self.model.set_value(request.model)
+        first, _, second = source.partition(" + ")
+        self.model.set_value(settings["model"])
         self.image.set_value(names.get(first))
         self.second.set_value(names.get(second))
         for name, field in self.optics.items():
-            field.set_value(getattr(request, name))
+            field.set_value(settings[name])
         for name, box in self.counts.items():
-            box.setValue(getattr(request, name))
+            box.setValue(settings[name])
         for name, choice in self.words.items():
-            value = getattr(request, name)
+            value = settings[name]
             choice.setCurrentText(value if isinstance(value, str) else "auto")
+        self.keep_samples.setChecked(settings["keep_samples"])
 
 
 def _spin_box(low: int, high: int) -> Any:

@@ -1,47 +1,28 @@
-"""The Reconstruct dock: a form, a run panel, and layers when the work is done."""
+"""The Reconstruct dock: a form, a run panel, results, and layers while the work is done."""
 
-from collections.abc import Generator
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QApplication, QFrame, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
 from napari_cvdm.request import RestoreRequest
-from napari_cvdm.result import Progress, Restoration
+from napari_cvdm.result import Restoration
+from napari_cvdm.widgets.cost_line import CostLine
+from napari_cvdm.widgets.field_of_view import Region, drawn, frame_on_screen, on_screen
 from napari_cvdm.widgets.fields import wrapped_label
-from napari_cvdm.widgets.layers import show_layers, to_layer_data
-from napari_cvdm.widgets.placement import Placement
+from napari_cvdm.widgets.layers import group_name, preview_layer_data, show_layers, to_layer_data
+from napari_cvdm.widgets.live_layers import LiveLayers
+from napari_cvdm.widgets.placement import axis_letters
+from napari_cvdm.widgets.reconstruction import Run, engine_problem, preview_of, steps_of
 from napari_cvdm.widgets.restore_form import RestoreForm
+from napari_cvdm.widgets.results_panel import ResultsPanel
 from napari_cvdm.widgets.run_panel import ERROR, INFORMATION, WARNING, RunPanel
 
 if TYPE_CHECKING:
+    from napari.layers import Image
     from napari.viewer import Viewer
-
-
-def steps_of(request: RestoreRequest) -> int:
-    """Evaluations of the network that a request asks for, over all its frames."""
-    from napari_cvdm.restore import frame_indices
-
-    return request.samples * request.steps * sum(1 for _ in frame_indices(request.image))
-
-
-def reconstruct(request: RestoreRequest) -> Generator[Progress, None, Restoration]:
-    """Load the model of a request, then restore; for the worker's thread."""
-    from napari_cvdm.model.zoo import load_model
-    from napari_cvdm.restore import restore
-
-    yield Progress(stage="loading the model", done=0, total=steps_of(request))
-    return (yield from restore(request, load_model(request.model)))
-
-
-def engine_problem() -> str:
-    """Why torch cannot be loaded, in words; "" when it can."""
-    try:
-        import torch  # noqa: F401 - loading it is the test
-    except OSError as error:  # on Windows its libraries fail to load after those of some Qt versions
-        return f'PyTorch cannot be loaded beside Qt ({error}). Start napari with: python -c "import torch, napari; napari.run()", or install PyTorch again.'
-    return ""
 
 
 class RestoreWidget(QWidget):
@@ -55,6 +36,7 @@ class RestoreWidget(QWidget):
     def __init__(self, napari_viewer: "Viewer") -> None:
         super().__init__()
         self._viewer = napari_viewer
+        self.last: tuple[Run, Restoration] | None = None
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         problem = engine_problem()
@@ -62,20 +44,39 @@ class RestoreWidget(QWidget):
             layout.addWidget(wrapped_label(problem))
             return
         self.form = RestoreForm(napari_viewer)
+        self.cost = CostLine(self._request_to_measure)
         self.panel = RunPanel("Reconstruct")
-        layout.addWidget(_scrolled(self.form), 1)
-        layout.addWidget(self.panel)
+        self.preview = QPushButton("Previe&w")
+        self.results = ResultsPanel(napari_viewer)
+        self.panel.buttons.insertWidget(0, self.preview, 1)
+        for widget, stretch in ((_scrolled(self.form), 1), (self.cost, 0), (self.panel, 0), (self.results, 0)):
+            layout.addWidget(widget, stretch)
+        self._connect()
+        self._on_changed()
+
+    def _connect(self) -> None:
+        self.preview.setToolTip(
+            "Look at what is on the screen, or at the rectangle drawn in the selected Shapes layer, in seconds (Alt+W):\n"
+            "one evaluation of the network, the regression mean without a spread."
+        )
         self.form.changed.connect(self._on_changed)
         self.form.model.refused.connect(partial(self.panel.message.say, ERROR))
         self.panel.asked.connect(self.start)
-        self._on_changed()
+        self.preview.clicked.connect(self.start_preview)
+        self.results.changed.connect(self._offer_more)
+        self.results.more_asked.connect(self.add_samples)
+        self.results.repeat_asked.connect(self.repeat)
+        self.results.command_asked.connect(self.copy_command)
 
     def _on_changed(self) -> None:
         """Say what is missing, wrong or outside the trained range before anything runs."""
         missing = self.form.missing()
         self.panel.set_ready(not missing)
+        self._offer_more()
         if self.panel.busy:
             return
+        self.preview.setEnabled(not missing)
+        self.cost.refresh()
         try:
             warnings = self.form.warnings()
         except ValueError as error:
@@ -88,22 +89,130 @@ class RestoreWidget(QWidget):
         else:
             self.panel.message.clear()
 
+    def _request_to_measure(self) -> RestoreRequest | None:
+        if self.panel.busy or self.form.missing():
+            return None
+        try:
+            return self.form.value()
+        except ValueError:  # said in the message line already
+            return None
+
     def start(self) -> None:
         """Reconstruct with the settings of the form as they are now."""
-        if self.panel.busy:
-            return
+        run = self._run_of_form()
+        if run is not None:
+            self._begin(run)
+
+    def add_samples(self) -> None:
+        """Draw as many samples more of the last result as the form says."""
+        if self.last is not None:
+            run, restoration = self.last
+            self._begin(run.going_on(restoration, self.form.counts["samples"].value()))
+
+    def _run_of_form(self) -> Run | None:
+        """None, and the reason in the message line, where the form does not make a request."""
+        task = self.form.task
         try:
             request, place = self.form.value(), self.form.placement()
         except ValueError as error:
             self.panel.message.say(ERROR, str(error))
-            return
-        self.panel.start(reconstruct(request), title=f"Reconstructing {place.name}", total=steps_of(request), on_result=partial(self._on_result, place))
+            return None
+        return None if task is None else Run(request=request, place=place, unit=task.unit, upsampling=task.upsampling)
 
-    def _on_result(self, place: Placement, restoration: Restoration) -> None:
-        show_layers(self._viewer, to_layer_data(restoration, place))
+    def _begin(self, run: Run) -> None:
+        if self.panel.busy:
+            return
+        live = LiveLayers(self._viewer, run, self.results.statistic.currentText())
+        self._set_busy()
+        self.panel.start(
+            run.work(),
+            title=f"Reconstructing {run.place.name}",
+            total=steps_of(run.request),
+            on_result=partial(self._on_result, run),
+            on_view=live.show,
+            on_end=partial(self._on_end, live),
+        )
+
+    def _set_busy(self) -> None:
+        self.preview.setEnabled(False)
+        self.cost.clear()
+        self._offer_more()
+
+    def _on_result(self, run: Run, restoration: Restoration) -> None:
+        self.last = run, restoration
+        show_layers(self._viewer, to_layer_data(restoration, run.place, self.results.statistic.currentText()))
+        self.results.choose(group_name(restoration, run.place))
         warnings = restoration.provenance.warnings
         seconds = restoration.provenance.timings_s["total"]
         self.panel.message.say(WARNING if warnings else INFORMATION, " ".join([f"Done in {seconds:.1f} s; values in {restoration.unit}.", *warnings]))
+
+    def _on_end(self, live: LiveLayers | None = None) -> None:
+        if live is not None:
+            live.remove()
+        self.preview.setEnabled(not self.form.missing())
+        self.cost.refresh()
+        self._offer_more()
+
+    def _offer_more(self) -> None:
+        """Samples can be added to the last result, as long as it is there and chosen."""
+        group = self.results.value()
+        there = self.last is not None and group is not None and group_name(self.last[1], self.last[0].place) == group.name
+        self.results.more.setEnabled(there and not self.panel.busy)
+        self.results.more.setText(f"&Add {self.form.counts['samples'].value()} samples")
+
+    def start_preview(self) -> None:
+        """Look at the field of view, or at a drawn rectangle, with one evaluation of the network."""
+        run, layer = self._run_of_form(), self.form.image.value()
+        if run is None or layer is None or self.panel.busy:
+            return
+        try:
+            position = dict(zip(axis_letters(layer), frame_on_screen(self._viewer, layer), strict=False))
+            run = replace(run, request=preview_of(run.request, position, self._field_of_view(layer)))
+        except ValueError as error:
+            self.panel.message.say(ERROR, str(error))
+            return
+        self._set_busy()
+        self.panel.start(
+            run.work(), title=f"Preview of {run.place.name}", total=steps_of(run.request), on_result=partial(self._on_preview, run), on_end=self._on_end
+        )
+
+    def _field_of_view(self, layer: "Image") -> Region:
+        from napari.layers import Shapes
+
+        active = self._viewer.layers.selection.active
+        return drawn(active, layer) if isinstance(active, Shapes) else on_screen(layer)
+
+    def _on_preview(self, run: Run, restoration: Restoration) -> None:
+        show_layers(self._viewer, [preview_layer_data(restoration, run.place)])
+        seconds = restoration.provenance.timings_s["total"]
+        self.panel.message.say(INFORMATION, f"Preview in {seconds:.1f} s: the regression mean alone, without samples. Reconstruct draws the posterior.")
+
+    def repeat(self) -> None:
+        """Put the settings of the chosen result into the form."""
+        group = self.results.value()
+        if group is None:
+            return
+        try:
+            self.form.set_settings(group.mark["provenance"]["settings"], str(next(iter(group.mark["provenance"]["inputs"]))))
+        except (ValueError, KeyError) as error:
+            self.panel.message.say(ERROR, f"The settings of {group.name} cannot be repeated: {error}")
+            return
+        self.panel.message.say(INFORMATION, f"The form has the settings of {group.name} now; the same image and these settings give the same pixels.")
+
+    def copy_command(self) -> None:
+        """Copy the command line that gives the chosen result again."""
+        group = self.results.value()
+        if group is not None and not self.panel.busy:
+            from napari_cvdm.repeat import command_of
+
+            work = command_of(group.mark["provenance"], group.mark.get("files", {}))
+            self.panel.start(work, title="", total=1, on_result=self._on_command, on_end=self._on_end)
+
+    def _on_command(self, command: str) -> None:
+        clipboard = QApplication.clipboard()
+        if clipboard is not None:
+            clipboard.setText(command)
+        self.panel.message.say(INFORMATION, f"Copied: {command}")
 
 
 def _scrolled(widget: QWidget) -> QScrollArea:

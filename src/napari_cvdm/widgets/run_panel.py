@@ -8,7 +8,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QStyle, QVBoxLayout, QWidget
 from tqdm import tqdm
 
-from napari_cvdm.result import Progress
+from napari_cvdm.result import FrameView, Progress
 from napari_cvdm.widgets.fields import wrapped_label
 from napari_cvdm.widgets.worker import Job
 
@@ -31,9 +31,12 @@ class RunPanel(QWidget):
 
     def __init__(self, verb: str) -> None:
         super().__init__()
-        self.run = QPushButton(verb)
-        self.cancel = QPushButton("Cancel")
-        self.cancel.setToolTip("Stop before the next step. Layers stay as they were.")
+        self.run = QPushButton(f"&{verb}")
+        self.run.setToolTip(f"{verb} with the settings above (Alt+{verb[0]}).")
+        self.keep = QPushButton("Stop and &keep")
+        self.keep.setToolTip("Stop now, with the samples that are finished as the result (Alt+K).")
+        self.cancel = QPushButton("&Cancel")
+        self.cancel.setToolTip("Stop before the next step. Layers stay as they were (Alt+C).")
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
         self.stage = QLabel()
@@ -42,19 +45,22 @@ class RunPanel(QWidget):
         self._busy = False
         self._ready = True
         self._started = 0.0
-        self._on_result: Callable[[Any], None] = lambda _: None
+        self._on_result: Callable[[Any], None] | None = None
+        self._on_view: Callable[[FrameView], None] | None = None
+        self._on_end: Callable[[], None] | None = None
         self._lay_out()
         self.run.clicked.connect(self.asked)
+        self.keep.clicked.connect(self._on_keep)
         self.cancel.clicked.connect(self._on_cancel)
         self._show_idle()
 
     def _lay_out(self) -> None:
-        buttons = QHBoxLayout()
-        buttons.addWidget(self.run, 2)
-        buttons.addWidget(self.cancel, 1)
+        self.buttons = QHBoxLayout()
+        for button, stretch in ((self.run, 2), (self.keep, 1), (self.cancel, 1)):
+            self.buttons.addWidget(button, stretch)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(4, 4, 4, 4)
-        layout.addLayout(buttons)
+        layout.addLayout(self.buttons)
         for widget in (self.bar, self.stage, self.message):
             layout.addWidget(widget)
 
@@ -68,7 +74,16 @@ class RunPanel(QWidget):
         self._ready = ready
         self.run.setEnabled(ready and not self.busy)
 
-    def start(self, steps: Generator[Progress, None, Any], *, title: str, total: int, on_result: Callable[[Any], None]) -> None:
+    def start(
+        self,
+        steps: Generator[Progress, Any, Any],
+        *,
+        title: str,
+        total: int,
+        on_result: Callable[[Any], None],
+        on_view: Callable[[FrameView], None] | None = None,
+        on_end: Callable[[], None] | None = None,
+    ) -> None:
         """Do long work; one job at a time.
 
         Parameters
@@ -81,32 +96,39 @@ class RunPanel(QWidget):
             Number of steps to come.
         on_result : callable
             Not called after a failure or a cancelled run, nor when this panel is gone.
+        on_view : callable, optional
+            Takes what there is to see on the way; with it, the work can also be stopped and kept.
+        on_end : callable, optional
+            Called in any case, last, unless this panel is gone.
         """
         self._job = job = Job(steps, title=title, total=total)
         job.progressed.connect(self._on_progress)
         job.succeeded.connect(self._on_succeeded)
         job.failed.connect(self._on_failed)
+        job.seen.connect(self._on_seen)
         job.ended.connect(self._on_ended)
-        self._on_result = on_result
+        self._on_result, self._on_view, self._on_end = on_result, on_view, on_end
         self._busy, self._started = True, time.monotonic()
-        self._show_busy(total)
+        self._show_busy(total, keepable=on_view is not None)
         job.start()
 
-    def _show_busy(self, total: int) -> None:
+    def _show_busy(self, total: int, *, keepable: bool) -> None:
         self.message.clear()
         self.bar.setRange(0, total)
         self.bar.setValue(0)
         self.stage.setText("starting")
         self.run.setEnabled(False)
         self.cancel.setEnabled(True)
+        self.keep.setEnabled(True)
+        self.keep.setVisible(keepable)
         for widget in (self.bar, self.stage):
             widget.show()
 
     def _show_idle(self) -> None:
         self.run.setEnabled(self._ready)
         self.cancel.setEnabled(False)
-        self.cancel.setText("Cancel")
-        for widget in (self.bar, self.stage):
+        self.cancel.setText("&Cancel")
+        for widget in (self.bar, self.stage, self.keep):
             widget.hide()
 
     def _on_progress(self, progress: Progress) -> None:
@@ -115,6 +137,11 @@ class RunPanel(QWidget):
         left = (time.monotonic() - self._started) * (progress.total / progress.done - 1) if progress.done else 0.0
         self.stage.setText(f"{progress.stage}, {tqdm.format_interval(left)} left" if left >= 1 else progress.stage)
 
+    def _on_keep(self) -> None:
+        if self._job is not None:
+            self.keep.setEnabled(False)
+            self._job.keep()
+
     def _on_cancel(self) -> None:
         if self._job is not None:
             self.cancel.setEnabled(False)
@@ -122,8 +149,13 @@ class RunPanel(QWidget):
             self.message.say(INFORMATION, "Cancelled; no layer was changed.")
             self._job.cancel()
 
+    def _on_seen(self, view: FrameView) -> None:
+        if self._on_view is not None:
+            self._on_view(view)
+
     def _on_succeeded(self, result: object) -> None:
-        self._on_result(result)
+        if self._on_result is not None:
+            self._on_result(result)
 
     def _on_failed(self, message: str) -> None:
         from napari.utils.notifications import show_error
@@ -134,6 +166,9 @@ class RunPanel(QWidget):
     def _on_ended(self) -> None:
         self._busy = False  # the job stays referenced until the next: it is still emitting
         self._show_idle()
+        if self._on_end is not None:
+            self._on_end()
+        self._on_result = self._on_view = self._on_end = None
 
 
 class MessageLine(QWidget):

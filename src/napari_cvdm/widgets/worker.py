@@ -11,10 +11,11 @@ from napari.qt.threading import GeneratorWorker, thread_worker
 from napari.utils import progress as activity
 from qtpy.QtCore import QObject, Signal
 
-from napari_cvdm.result import Progress
+from napari_cvdm.result import FrameView, Progress, Stop
 
 Result = TypeVar("Result")
 LOG = logging.getLogger(__name__)
+VIEW_INTERVAL_S = 0.25  # layers are drawn anew at most so often: drawing takes the time that the worker needs
 LEAST_INTERVAL_S = 0.05  # napari draws its activity bar inside every update: faster updates would nest without end
 
 
@@ -50,7 +51,34 @@ def explain(error: BaseException) -> str:
     return f"The run stopped: {first} Nothing was changed. Try again, or with device cpu; the full message is in the console."
 
 
-def relay(steps: Generator[Progress, None, Result], stopped: Event) -> Generator[Progress, None, Result | WorkFailed]:
+class Control:
+    """What the window asks of running work."""
+
+    def __init__(self) -> None:
+        self.cancelled = Event()
+        self._keep = Event()
+
+    def keep(self) -> None:
+        """Stop, and keep what is finished."""
+        self._keep.set()
+
+    def message(self) -> Stop | None:
+        """What to send into the generator now; everything is said once."""
+        if not self._keep.is_set():
+            return None
+        self._keep.clear()
+        return Stop.KEEP
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """A step, and what there is to see of it: frames that are done, or the one in the making."""
+
+    progress: Progress
+    views: tuple[FrameView, ...] = ()
+
+
+def relay(steps: Generator[Progress, Stop | None, Result], control: Control) -> Generator[Seen, None, Result | WorkFailed]:
     """The same steps, as many of them as the window can show; an error that can be expected comes back as `WorkFailed`.
 
     superqt takes a RuntimeError in a generator for a deleted worker and stays silent for ever, and torch raises RuntimeError
@@ -59,16 +87,24 @@ def relay(steps: Generator[Progress, None, Result], stopped: Event) -> Generator
     Parameters
     ----------
     steps : generator
-    stopped : Event
-        Set when the user cancels: the next step is passed on at once, and the worker ends there.
+    control : Control
+        Once it is cancelled, the next step is passed on at once, and the worker ends there.
     """
-    shown = -LEAST_INTERVAL_S
+    shown = looked = time.monotonic() - LEAST_INTERVAL_S
+    finished: list[FrameView] = []
+    message = None
     try:
         while True:
-            progress = next(steps)
-            if stopped.is_set() or time.monotonic() - shown >= LEAST_INTERVAL_S:
-                shown = time.monotonic()
-                yield progress
+            progress = next(steps) if message is None else steps.send(message)
+            message, now = control.message(), time.monotonic()
+            finished += [progress.view()] if progress.frame_done and progress.view is not None else []
+            if control.cancelled.is_set() or now - shown >= LEAST_INTERVAL_S:
+                shown = now
+                looking = progress.view is not None and now - looked >= VIEW_INTERVAL_S
+                views = _views(progress, finished) if looking else ()
+                if looking:
+                    looked, finished = time.monotonic(), []
+                yield Seen(progress, views)
     except StopIteration as end:
         return end.value
     except (ValueError, RuntimeError, MemoryError, OSError) as error:
@@ -77,18 +113,22 @@ def relay(steps: Generator[Progress, None, Result], stopped: Event) -> Generator
         return WorkFailed(explain(error))
 
 
+def _views(progress: Progress, finished: list[FrameView]) -> tuple[FrameView, ...]:
+    return tuple(finished) if finished or progress.view is None else (progress.view(),)
+
+
 class Job(QObject):
     """One piece of long work, in a thread, with progress in napari's activity area.
 
-    Signals are delivered in the GUI thread: `progressed` (Progress), then at most one of `succeeded` (what the work
-    returned) and `failed` (str), and `ended` in any case, last.
+    Signals are delivered in the GUI thread: `progressed` (Progress) and `seen` (FrameView), then at most one of `succeeded`
+    (what the work returned) and `failed` (str), and `ended` in any case, last.
 
     Parameters
     ----------
     steps : generator
         Yields Progress, returns a result; it must not touch widgets, layers or viewers.
     title : str
-        For the activity area.
+        For the activity area; "" for work so short that it is not worth a line there.
     total : int
         Number of steps to come, 0 if not known.
     """
@@ -96,16 +136,17 @@ class Job(QObject):
     _running: ClassVar[set["Job"]] = set()  # a job outlives the dock that started it, until its thread has ended
 
     progressed = Signal(object)
+    seen = Signal(object)
     succeeded = Signal(object)
     failed = Signal(str)
     ended = Signal()
 
-    def __init__(self, steps: Generator[Progress, None, Any], *, title: str, total: int) -> None:
+    def __init__(self, steps: Generator[Progress, Any, Any], *, title: str, total: int) -> None:
         super().__init__()
         self._steps = steps
-        self._stopped = Event()
-        self._activity = activity(total=total, desc=title)
-        self._worker: GeneratorWorker | None = thread_worker(relay, ignore_errors=True)(steps, self._stopped)
+        self._control = Control()
+        self._activity = activity(total=total, desc=title) if title else None
+        self._worker: GeneratorWorker | None = thread_worker(relay, ignore_errors=True)(steps, self._control)
         self._worker.yielded.connect(self._on_yielded)
         self._worker.returned.connect(self._on_returned)
         self._worker.errored.connect(self._on_errored)
@@ -121,11 +162,19 @@ class Job(QObject):
         """Stop before the next step."""
         if self._worker is not None:
             self._worker.quit()
-            self._stopped.set()
+            self._control.cancelled.set()
 
-    def _on_yielded(self, progress: Progress) -> None:
-        self.progressed.emit(progress)
-        self._activity.update(progress.done - self._activity.n)
+    def keep(self) -> None:
+        """Stop at the next step, with what is finished as the result."""
+        self._control.keep()
+
+    def _on_yielded(self, seen: Seen) -> None:
+        self.progressed.emit(seen.progress)
+        if self._activity is not None:
+            self._activity.update(seen.progress.done - self._activity.n)
+        if not self._control.cancelled.is_set():
+            for view in seen.views:
+                self.seen.emit(view)
 
     def _on_returned(self, outcome: object) -> None:
         if isinstance(outcome, WorkFailed):
@@ -138,7 +187,8 @@ class Job(QObject):
 
     def _on_finished(self) -> None:
         self._worker = None
-        self._activity.close()
+        if self._activity is not None:
+            self._activity.close()
         self._steps.close()  # napari's task list keeps the worker; the frame with its tensors must not live as long
         self.ended.emit()
         self._running.discard(self)

@@ -1,0 +1,59 @@
+"""A result made again: from what it says of itself and from the files it was made of."""
+
+import shlex
+from collections.abc import Generator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from napari_cvdm.image_files import read_image, sha256_of
+from napari_cvdm.model.checkpoint import read_card
+from napari_cvdm.model.zoo import model_folder
+from napari_cvdm.request import RequestError, RestoreRequest, restore_command
+from napari_cvdm.restore import with_planes
+from napari_cvdm.result import Progress
+
+
+def command_of(provenance: Mapping[str, Any], files: Mapping[str, str]) -> Generator[Progress, None, str]:
+    """The command that gives the pixels of a result again.
+
+    Parameters
+    ----------
+    provenance : mapping
+        `Provenance` as plain values: its settings and the fingerprint of its input.
+    files : mapping of str to str
+        The files that its image was read from, by option: image, and image2 where there is one.
+
+    Yields
+    ------
+    Progress
+        Reading the files takes a moment.
+
+    Returns
+    -------
+    str
+        One line for a shell.
+
+    Raises
+    ------
+    RequestError, ImageFileError, CheckpointError
+        No files are known, or they do not hold the pixels that the result was made of.
+    """
+    if not files:
+        raise RequestError(
+            "the image was not opened from a file, so no command can name it. Save the layer as .npy or OME-TIFF, open that file, and reconstruct it."
+        )
+    yield Progress(stage="reading the files", done=0, total=1)
+    request = request_of(provenance["settings"], files)
+    if sha256_of(request.image.array) not in provenance["inputs"].values():
+        raise RequestError(f"{' and '.join(files.values())} holds other pixels than the layer had. Save the layer, open that file, and reconstruct it.")
+    out = f"{Path(files['image']).name.split('.')[0]}-{provenance['model']['name']}"
+    return shlex.join(restore_command(request, files, out))
+
+
+def request_of(settings: Mapping[str, Any], files: Mapping[str, str]) -> RestoreRequest:
+    """The request that settings and files make."""
+    stacks = [read_image(files[role]) for role in ("image", "image2") if role in files]
+    known = {entry.name: settings[entry.name] for entry in fields(RestoreRequest) if entry.name in settings}
+    known |= {name: tuple(value) for name, value in known.items() if isinstance(value, list)}
+    return RestoreRequest(**{**known, "image": with_planes(stacks, read_card(model_folder(settings["model"])))})

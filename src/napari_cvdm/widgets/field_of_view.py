@@ -1,0 +1,64 @@
+"""Which part of an image a preview is of: what is on the screen, or a drawn rectangle. Slices only, no pixels."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_cvdm.request import SMALLEST_REGION_PX, RequestError
+
+if TYPE_CHECKING:
+    from napari.layers import Image, Shapes
+    from napari.viewer import Viewer
+
+Region = tuple[int, int, int, int]
+
+
+def on_screen(layer: "Image") -> Region:
+    """The part of a layer that the canvas shows now, as (top, bottom, left, right) in its pixels."""
+    corners = np.asarray(layer.corner_pixels)[:, -2:]
+    if layer.multiscale:
+        corners = corners * np.asarray(layer.downsample_factors[layer.data_level])[-2:]
+    return _clipped(corners[0], corners[1] + 1, layer)
+
+
+def drawn(shapes: "Shapes", layer: "Image") -> Region:
+    """The box around the selected shapes of a layer, or around the last one.
+
+    Raises
+    ------
+    RequestError
+        There is no shape, or it lies outside the image.
+    """
+    chosen = sorted(shapes.selected_data) or [shapes.nshapes - 1]
+    if shapes.nshapes == 0:
+        raise RequestError(f"{shapes.name} has no shape; draw a rectangle on the image first.")
+    corners = [layer.world_to_data(shapes.data_to_world(corner)) for index in chosen for corner in shapes.data[index]]
+    plane = np.array([corner[-2:] for corner in corners])
+    return _clipped(np.floor(plane.min(axis=0) + 0.5), np.ceil(plane.max(axis=0) + 0.5), layer)
+
+
+def frame_on_screen(viewer: "Viewer", layer: "Image") -> tuple[int, ...]:
+    """Position of the sliders along every axis of a layer before Y and X."""
+    axes = layer.ndim - 2
+    point = np.asarray(viewer.dims.point)[-layer.ndim :]
+    position = np.round(layer.world_to_data(point)).astype(int)[:axes]
+    shape = _shape(layer)[:axes]
+    return tuple(int(np.clip(index, 0, size - 1)) for index, size in zip(position, shape, strict=True))
+
+
+def _shape(layer: "Image") -> tuple[int, ...]:
+    data: Any = layer.data[0] if layer.multiscale else layer.data
+    return tuple(data.shape[: layer.ndim])
+
+
+def _clipped(first: np.ndarray, last: np.ndarray, layer: "Image") -> Region:
+    """A box within the image, at least as large as a region must be; RequestError where it misses the image."""
+    parts: list[int] = []
+    for start, stop, size in zip(first, last, _shape(layer)[-2:], strict=True):
+        if stop <= 0 or start >= size:
+            raise RequestError(f"the field of view misses {layer.name}; move the view (or the rectangle) onto the image.")
+        low, high = max(0, int(start)), min(size, int(stop))
+        missing = max(0, SMALLEST_REGION_PX - (high - low))
+        low = max(0, min(low - missing // 2, size - SMALLEST_REGION_PX))
+        parts += [low, min(size, max(high, low + SMALLEST_REGION_PX))]
+    return parts[0], parts[1], parts[2], parts[3]

@@ -1,0 +1,127 @@
+"""What can be done with a result: choose it, show its spread one way or the other, go on from it, repeat it."""
+
+from threading import Event
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
+from superqt.utils import signals_blocked
+
+from napari_cvdm.posterior import STATISTICS, spread_as
+from napari_cvdm.widgets.choices import narrow
+from napari_cvdm.widgets.layers import METADATA_KEY, our_metadata, spread_look, spread_unit
+from napari_cvdm.widgets.result_group import ResultGroup, groups_of
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+
+class ResultsPanel(QWidget):
+    """The results in a viewer, each a group of layers, and what can be done with the chosen one.
+
+    Parameters
+    ----------
+    viewer : Viewer
+    """
+
+    changed = Signal()
+    more_asked = Signal()
+    repeat_asked = Signal()
+    command_asked = Signal()
+
+    def __init__(self, viewer: "Viewer") -> None:
+        super().__init__()
+        self._viewer = viewer
+        self._groups: list[ResultGroup] = []
+        self.group = narrow(QComboBox())
+        self.statistic = narrow(QComboBox())
+        self.statistic.addItems(STATISTICS)
+        self.more = QPushButton("&Add samples")
+        self.repeat = QPushButton("Re&peat")
+        self.command = QPushButton("Cop&y as command")
+        self.remove = QPushButton("Remo&ve")
+        self._explain()
+        self._lay_out()
+        self._connect()
+        self.refresh()
+
+    def _explain(self) -> None:
+        self.group.setToolTip("A result: all layers that came from one run.")
+        self.statistic.setToolTip("Show the spread of the samples in the unit of the image (standard deviation) or squared (variance).")
+        self.more.setToolTip("Draw more samples of this result; mean and spread go on from where they are (Alt+A).")
+        self.repeat.setToolTip("Put the settings of this result into the form above (Alt+P).")
+        self.command.setToolTip("Copy the napari-cvdm command that gives the same pixels (Alt+Y). The image must have been opened from a file.")
+        self.remove.setToolTip("Remove all layers of this result (Alt+V).")
+
+    def _lay_out(self) -> None:
+        rows = QFormLayout()
+        rows.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        rows.addRow("result", self.group)
+        rows.addRow("spread as", self.statistic)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(4, 0, 4, 4)
+        layout.addLayout(rows)
+        for pair in ((self.more, self.repeat), (self.command, self.remove)):
+            line = QHBoxLayout()
+            for button in pair:
+                line.addWidget(button)
+            layout.addLayout(line)
+
+    def _connect(self) -> None:
+        self._gone = gone = Event()
+        self.destroyed.connect(lambda: gone.set())
+        for event in ("inserted", "removed", "renamed"):
+            getattr(self._viewer.layers.events, event).connect(self.refresh)
+        self.group.currentIndexChanged.connect(lambda _: self._on_chosen())
+        self.statistic.currentTextChanged.connect(self._on_statistic)
+        self.more.clicked.connect(self.more_asked)
+        self.repeat.clicked.connect(self.repeat_asked)
+        self.command.clicked.connect(self.command_asked)
+        self.remove.clicked.connect(self._on_remove)
+
+    def refresh(self) -> None:
+        """List the results again; the chosen one stays chosen while it is there."""
+        if self._gone.is_set():  # the viewer outlives a dock that was removed
+            return
+        chosen = self.group.currentText()
+        self._groups = [group for group in groups_of(self._viewer.layers) if group.mark]
+        names = [group.name for group in self._groups]
+        with signals_blocked(self.group):
+            self.group.clear()
+            self.group.addItems(names)
+            self.group.setCurrentIndex(names.index(chosen) if chosen in names else len(names) - 1)
+        self._on_chosen()
+
+    def value(self) -> ResultGroup | None:
+        """The chosen result; None without one."""
+        index = self.group.currentIndex()
+        return self._groups[index] if 0 <= index < len(self._groups) else None
+
+    def choose(self, name: str) -> None:
+        """Choose a result by its name; one that is not there changes nothing."""
+        self.group.setCurrentIndex(max(self.group.findText(name), self.group.currentIndex() if self.group.findText(name) < 0 else 0))
+
+    def _on_chosen(self) -> None:
+        group = self.value()
+        for widget in (self.group, self.statistic, self.repeat, self.command, self.remove):
+            widget.setEnabled(group is not None)
+        if group is not None and group.spread is not None:
+            with signals_blocked(self.statistic):
+                self.statistic.setCurrentText(group.statistic)
+        self.changed.emit()
+
+    def _on_statistic(self, wanted: str) -> None:
+        """Show the chosen result's spread the other way."""
+        group = self.value()
+        layer = None if group is None else group.spread
+        if group is None or layer is None or group.statistic == wanted:
+            return
+        layer.data = spread_as(layer.data, group.statistic, wanted)
+        unit = spread_unit(str(group.mark["unit"]), wanted)
+        layer.metadata = {**layer.metadata, METADATA_KEY: {**our_metadata(layer), "statistic": wanted, "unit": unit}}
+        layer.contrast_limits = spread_look(layer.data)["contrast_limits"]
+
+    def _on_remove(self) -> None:
+        group = self.value()
+        for layer in list(group.layers.values()) if group is not None else []:
+            self._viewer.layers.remove(layer)

@@ -1,0 +1,209 @@
+"""Going on from a result: preview, watch, stop and keep, add samples, switch the spread, repeat, copy as command."""
+
+import shlex
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tifffile
+from qtpy.QtWidgets import QApplication
+
+from napari_cvdm.cli import main
+from napari_cvdm.model.zoo import load_model
+from napari_cvdm.restore import restore
+from napari_cvdm.widgets.layers import METADATA_KEY, our_metadata
+
+
+def drained(steps):
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+@pytest.fixture
+def dock(viewer, measured, open_dock, tiny_widefield_model):
+    """A dock with a measured image."""
+    viewer.add_image(**measured)
+    return open_dock(tiny_widefield_model)
+
+
+def test_added_samples_make_the_result_of_one_longer_run(viewer, dock, finished):
+    dock.start()
+    finished(dock)
+    dock.form.counts["samples"].setValue(3)
+    assert dock.results.more.text() == "&Add 3 samples"
+    dock.results.more.click()
+    finished(dock)
+    whole = drained(restore(replace(dock.form.value(), samples=5), load_model(dock.form.model.value())))
+    assert viewer.layers["reconstruction of cell"].data.tobytes() == whole.mean.tobytes()
+    assert viewer.layers["uncertainty of cell"].data.tobytes() == whole.std.tobytes()
+    assert our_metadata(viewer.layers["reconstruction of cell"])["provenance"]["settings"]["samples"] == 5
+
+
+def test_stop_and_keep_gives_what_is_finished(qtbot, viewer, dock, finished):
+    dock.form.counts["samples"].setValue(1000)
+    dock.start()
+    qtbot.waitUntil(lambda: dock.panel.bar.value() > 20, timeout=20_000)
+    dock.panel.keep.click()
+    finished(dock)
+    _, kept = dock.last
+    count = int(kept.counts)
+    assert 1 <= count < 1000
+    shorter = drained(restore(replace(dock.form.value(), samples=count), load_model(dock.form.model.value())))
+    assert viewer.layers["reconstruction of cell"].data.tobytes() == shorter.mean.tobytes()
+    assert f"stopped with {count} of 1000" in dock.panel.message.text()
+
+
+def test_layers_show_the_result_while_it_is_made_and_go_when_it_is_there(qtbot, viewer, dock, finished):
+    dock.form.counts["samples"].setValue(1000)
+    dock.start()
+    qtbot.waitUntil(lambda: "reconstruction of cell (running)" in viewer.layers, timeout=20_000)
+    running = viewer.layers["reconstruction of cell (running)"]
+    first = running.data.copy()
+    assert running.units == viewer.layers["cell"].units
+    qtbot.waitUntil(lambda: not np.array_equal(first, running.data), timeout=20_000)
+    dock.panel.cancel.click()
+    finished(dock)
+    assert [layer.name for layer in viewer.layers] == ["cell"]
+
+
+def test_a_time_lapse_streams_frame_by_frame(qtbot, viewer, measured, open_dock, finished, tiny_widefield_model):
+    movie = np.repeat(measured["data"][None], 100, axis=0) + np.arange(100, dtype=np.uint16)[:, None, None]
+    place = {"scale": (1, 0.065, 0.065), "translate": (0, 5, 7), "units": ("s", "um", "um"), "axis_labels": ("t", "y", "x")}
+    viewer.add_image(movie, name="movie", **place)
+    dock = open_dock(tiny_widefield_model)
+    dock.start()
+    qtbot.waitUntil(lambda: "reconstruction of movie (running)" in viewer.layers, timeout=20_000)
+    running = viewer.layers["reconstruction of movie (running)"]
+    assert running.data.shape == (100, 80, 72)
+    qtbot.waitUntil(lambda: running.data[2].any(), timeout=30_000)
+    assert not running.data[90].any()
+    early = running.data[0].copy()
+    qtbot.waitUntil(lambda: not dock.panel.busy, timeout=60_000)
+    final = viewer.layers["reconstruction of movie"].data
+    assert np.array_equal(early, final[0])
+    assert final.any(axis=(1, 2)).all()
+    assert "reconstruction of movie (running)" not in viewer.layers
+
+
+def test_a_preview_of_the_screen_is_one_layer_of_that_part(viewer, dock, finished):
+    corners = np.array([[10, 6], [35, 30]])
+    viewer.layers["cell"].corner_pixels = corners
+    dock.start_preview()
+    finished(dock)
+    layer = viewer.layers["preview of cell"]
+    assert our_metadata(layer)["provenance"]["settings"]["region"] == (10, 36, 6, 31)
+    request = replace(dock.form.value(), region=(10, 36, 6, 31), samples=1, steps=1, schedule_points=0)
+    assert layer.data.tobytes() == drained(restore(request, load_model(request.model))).mean.tobytes()
+    np.testing.assert_allclose(layer.data_to_world((0.5, 0.5)), viewer.layers["cell"].data_to_world((10, 6)))
+    assert dock.results.value() is None
+
+
+def test_a_preview_of_a_drawn_rectangle_follows_scale_and_slider(viewer, measured, open_dock, finished, tiny_widefield_model):
+    movie = np.stack([measured["data"], measured["data"][::-1]])
+    viewer.add_image(movie, name="movie", scale=(1, 0.1, 0.1), units=("s", "um", "um"), axis_labels=("t", "y", "x"))
+    shapes = viewer.add_shapes([np.array([[0, 0.5, 0.3], [0, 0.5, 2.9], [0, 2.7, 2.9], [0, 2.7, 0.3]])], units=("s", "um", "um"))
+    dock = open_dock(tiny_widefield_model)
+    viewer.dims.set_point(0, 1)
+    viewer.layers.selection.active = shapes
+    dock.start_preview()
+    finished(dock)
+    settings = our_metadata(viewer.layers["preview of movie"])["provenance"]["settings"]
+    assert settings["region"] == (5, 28, 3, 30)
+    image = replace(dock.form.value().image, array=movie[1], axes="YX")
+    request = replace(dock.form.value(), image=image, region=(5, 28, 3, 30), samples=1, steps=1, schedule_points=0)
+    assert viewer.layers["preview of movie"].data.tobytes() == drained(restore(request, load_model(request.model))).mean.tobytes()
+
+
+def test_a_rectangle_beside_the_image_is_refused_in_words(viewer, dock):
+    viewer.add_shapes([np.array([[90, 90], [90, 99], [99, 99], [99, 90]])], units=("um", "um"))
+    dock.start_preview()
+    assert "misses cell" in dock.panel.message.text()
+
+
+def test_the_spread_can_be_switched_there_and_back(viewer, dock, finished):
+    dock.start()
+    finished(dock)
+    layer = viewer.layers["uncertainty of cell"]
+    before = layer.data.copy()
+    dock.results.statistic.setCurrentText("variance")
+    np.testing.assert_allclose(layer.data, before**2, rtol=1e-6)
+    assert (our_metadata(layer)["statistic"], our_metadata(layer)["unit"]) == ("variance", "counts²")
+    dock.results.statistic.setCurrentText("standard deviation")
+    np.testing.assert_allclose(layer.data, before, rtol=1e-6)
+    assert our_metadata(layer)["unit"] == "counts"
+
+
+def test_settings_of_a_result_are_put_back_into_the_form(viewer, dock, finished):
+    dock.form.counts["seed"].setValue(17)
+    dock.start()
+    finished(dock)
+    asked = dock.form.settings()
+    for name in ("seed", "steps"):
+        dock.form.counts[name].setValue(5)
+    dock.results.repeat.click()
+    assert dock.form.settings() == asked
+    first = viewer.layers["reconstruction of cell"].data.tobytes()
+    dock.start()
+    finished(dock)
+    assert viewer.layers["reconstruction of cell"].data.tobytes() == first
+
+
+def test_the_copied_command_gives_the_same_pixels(viewer, spots, open_dock, finished, tiny_widefield_model, tmp_path, monkeypatch):
+    path = tmp_path / "cell.tif"
+    tifffile.imwrite(path, spots)
+    viewer.open(str(path), plugin="napari")
+    layer = viewer.layers[0]
+    layer.scale, layer.units = (0.065, 0.065), ("um", "um")
+    dock = open_dock(tiny_widefield_model)
+    dock.start()
+    finished(dock)
+    dock.results.command.click()
+    finished(dock)
+    words = shlex.split(QApplication.clipboard().text())
+    assert words[:3] == ["napari-cvdm", "restore", str(path)]
+    monkeypatch.chdir(tmp_path)
+    assert main(words[1:]) == 0
+    written = tifffile.imread(tmp_path / words[words.index("--out") + 1] / "mean.ome.tif")
+    assert written.tobytes() == viewer.layers[f"reconstruction of {layer.name}"].data.tobytes()
+
+
+@pytest.mark.parametrize(("change", "says"), [(False, "was not opened from a file"), (True, "holds other pixels")])
+def test_no_command_is_given_that_would_make_other_pixels(viewer, measured, dock, finished, tmp_path, change, says):
+    dock.start()
+    finished(dock)
+    if change:
+        path = tmp_path / "other.npy"
+        np.save(path, measured["data"][::-1])
+        for layer in dock.results.value().layers.values():
+            layer.metadata[METADATA_KEY]["files"] = {"image": str(path)}
+    dock.results.command.click()
+    finished(dock)
+    assert says in dock.panel.message.text()
+
+
+def test_removing_a_result_removes_its_layers_only(viewer, dock, finished):
+    dock.start()
+    finished(dock)
+    dock.results.remove.click()
+    assert [layer.name for layer in viewer.layers] == ["cell"]
+    assert dock.results.value() is None
+    assert not dock.results.more.isEnabled()
+
+
+def test_the_cost_is_said_before_the_run(qtbot, dock):
+    qtbot.waitUntil(lambda: not dock.cost.waiting, timeout=20_000)
+    assert "MB" in dock.cost.text()
+    assert "about" in dock.cost.text()
+
+
+def test_the_input_may_go_while_it_is_reconstructed(qtbot, viewer, dock, finished):
+    dock.form.counts["samples"].setValue(30)
+    dock.start()
+    qtbot.waitUntil(lambda: dock.panel.bar.value() > 2, timeout=20_000)
+    viewer.layers.remove("cell")
+    finished(dock)
+    assert viewer.layers["reconstruction of cell"].data.any()
+    assert dock.form.missing() == ("an image layer",)

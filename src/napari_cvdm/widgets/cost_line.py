@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 REST_MS = 700
 GIGABYTE = 1e9
+LONG_S = 100
 
 
 def measured(request: RestoreRequest) -> "Generator[Progress, None, Estimate]":
@@ -32,7 +33,9 @@ def said(found: "Estimate") -> str:
     """An estimate in words."""
     tiles = f" in {found.tiles} tiles" if found.tiles > 1 else ""
     size = f"{found.memory_bytes / GIGABYTE:.1f} GB" if found.memory_bytes >= GIGABYTE / 2 else f"{found.memory_bytes / 1e6:.0f} MB"
-    return f"about {tqdm.format_interval(max(1, round(found.seconds)))} min:s and {size}{tiles}"
+    seconds = max(1, round(found.seconds))
+    time = f"{seconds} s" if seconds < LONG_S else tqdm.format_interval(seconds)
+    return f"about {time} and {size}{tiles}"
 
 
 class CostLine(QLabel):

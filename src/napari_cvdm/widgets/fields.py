@@ -1,7 +1,7 @@
 """Fields for numbers that may be left empty, and text that wraps."""
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QLayout, QLineEdit, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QLineEdit, QPlainTextEdit, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
 from napari_cvdm.request import RequestError
@@ -15,19 +15,26 @@ def wrapped_label(text: str = "") -> QLabel:
     return label
 
 
-def folded(title: str, content: QWidget | QLayout) -> QCollapsible:
-    """Something under a title that unfolds it."""
-    box = QCollapsible(title)
+def folded(title: str, content: QWidget) -> QCollapsible:
+    """Something under a title that unfolds it; folded at first."""
+    inside = QWidget()  # may be squeezed to nothing, whatever height the content insists on
+    layout = QVBoxLayout(inside)
+    layout.setContentsMargins(0, 0, 0, 0)
+    layout.addWidget(content)
+    box = QCollapsible(title, collapsedIcon="▶")
     box.setDuration(0)
-    inside = QWidget()
-    if isinstance(content, QWidget):
-        layout = QVBoxLayout(inside)
-        layout.setContentsMargins(4, 0, 4, 4)
-        layout.addWidget(content)
-    else:
-        inside.setLayout(content)
     box.setContent(inside)
+    box.collapse(animate=False)
     return box
+
+
+def reading_pane(lines: int) -> QPlainTextEdit:
+    """Text to read and to copy, so many lines high, with a scroll bar where it is longer."""
+    pane = QPlainTextEdit()
+    pane.setReadOnly(True)
+    pane.setFixedHeight(lines * pane.fontMetrics().lineSpacing() + 2 * pane.frameWidth())
+    pane.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse | Qt.TextInteractionFlag.TextSelectableByKeyboard)
+    return pane
 
 
 def shortest(value: float) -> str:

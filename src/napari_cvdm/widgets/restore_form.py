@@ -13,7 +13,7 @@ from superqt.utils import signals_blocked
 from napari_cvdm.image_files import combine_planes
 from napari_cvdm.request import SAMPLERS, ImageStack, RequestError, RestoreRequest
 from napari_cvdm.widgets.choices import NARROWEST_PX, LayerChoice, ModelChoice, card_text, narrow
-from napari_cvdm.widgets.fields import OptionalNumber, OptionalPair, folded, wrapped_label
+from napari_cvdm.widgets.fields import OptionalNumber, OptionalPair, folded, reading_pane
 from napari_cvdm.widgets.layers import known_optics, read_layer
 from napari_cvdm.widgets.placement import Placement
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from napari_cvdm.tasks import Task
 
 SCHEDULE_POINTS = 11
+CARD_LINES = 12
 OPTICS = ("pixel_um", "wavelength_um", "defocus_um", "medium_index", "na")
 COUNTS = {"samples": (1, 1024), "steps": (1, 1000), "seed": (0, 2**63 - 1), "tile": (16, 65536)}
 HELP = {
@@ -70,7 +71,7 @@ class RestoreForm(QWidget):
         self.image = LayerChoice(viewer)
         self.second = LayerChoice(viewer, none_text="in the same layer")
         self.model = ModelChoice()
-        self.card = wrapped_label()
+        self.card = reading_pane(CARD_LINES)
         self.about = folded("", self.card)
         self.keep_samples = QCheckBox()
         self.optics: dict[str, OptionalNumber | OptionalPair] = {name: OptionalPair(name) if name == "defocus_um" else OptionalNumber(name) for name in OPTICS}
@@ -92,7 +93,9 @@ class RestoreForm(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(self._rows(often))
-        self.more = folded("More settings", self._rows(seldom))
+        more = QWidget()
+        more.setLayout(self._rows(seldom))
+        self.more = folded("More settings", more)
         layout.addWidget(self.more)
         layout.addStretch(1)
 
@@ -143,7 +146,7 @@ class RestoreForm(QWidget):
     def _on_model(self) -> None:
         task, card = self.task, self.model.card()
         self.about.setText("No model is installed. Choose a folder that holds one." if card is None else f"About {card.name}")
-        self.card.setText("" if card is None else card_text(card))
+        self.card.setPlainText("" if card is None else card_text(card))
         needed = () if task is None else task.needed_optics
         for name, field in self.optics.items():
             field.set_needed(name in needed)

@@ -103,8 +103,7 @@ class ResultsPanel(QWidget):
 
     def _on_chosen(self) -> None:
         group = self.value()
-        for widget in (self.group, self.statistic, self.repeat, self.command, self.remove):
-            widget.setEnabled(group is not None)
+        self.setVisible(group is not None)
         if group is not None and group.spread is not None:
             with signals_blocked(self.statistic):
                 self.statistic.setCurrentText(group.statistic)

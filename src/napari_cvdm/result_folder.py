@@ -31,11 +31,14 @@ class StoredResult:
         Name of the measured image.
     place : mapping
         ``z_step_um``, and ``y_um``, ``x_um`` of the centre of the first pixel of the measured image, where known; see `ImageStack`.
+    planes_um : tuple of float, optional
+        Positions of the two defocus planes, where both were in one file: its axis of planes became one image.
     """
 
     restoration: Restoration
     source: str
     place: Mapping[str, float] = field(default_factory=dict)
+    planes_um: tuple[float, float] | None = None
 
 
 def is_result_folder(path: str | Path) -> bool:
@@ -107,7 +110,12 @@ def _stored(folder: Path, record: Mapping[str, Any]) -> StoredResult:
         times=tuple(output["times"]),
         **extra,
     )
-    return StoredResult(restoration=restoration, source=next(iter(restoration.provenance.inputs)), place=_source_place(mean.place, pixel_um, upsampling))
+    return StoredResult(
+        restoration=restoration,
+        source=next(iter(restoration.provenance.inputs)),
+        place=_source_place(mean.place, pixel_um, upsampling),
+        planes_um=None if "image2" in record["inputs"] else restoration.provenance.settings.get("defocus_um"),  # type: ignore[arg-type]
+    )
 
 
 def _image(folder: Path, name: str) -> ImageStack:

@@ -142,3 +142,17 @@ def test_a_damaged_result_says_what_is_wrong(plugin, tmp_path):
         ViewerModel().open(tmp_path / "provenance.json", plugin=None)
     assert isinstance(caught.value.__cause__, ImageFileError)
     assert "rate.ome.tif is missing" in str(caught.value.__cause__)
+
+
+def test_a_result_of_two_planes_goes_with_the_layer_of_both(plugin, tmp_path):
+    result = restoration(upsampling=1)
+    provenance = replace(result.provenance, settings={**result.provenance.settings, "defocus_um": (-1.0, 1.5)})
+    folder_of(replace(result, provenance=provenance), tmp_path, {})
+    viewer = ViewerModel()
+    planes = viewer.add_image(np.zeros((2, 12, 16)), name="cell", scale=(2.5, 0.1, 0.1), units=("um",) * 3, axis_labels=("z", "y", "x"))
+    opened = viewer.open(tmp_path / "provenance.json", plugin=None)
+    assert viewer.layers.units is not None
+    shown = [Layer.create(*one) for one in to_layer_data(result, Placement.of(planes))]
+    for one, other in zip(opened, shown, strict=True):
+        assert one.data.shape == other.data.shape
+        np.testing.assert_allclose(one.extent.world, other.extent.world)

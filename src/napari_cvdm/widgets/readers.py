@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from napari_cvdm.image_files.planes import distance_um
 from napari_cvdm.image_files.read import SUFFIXES, read_image
 from napari_cvdm.request import ImageStack
 from napari_cvdm.result_folder import PROVENANCE, is_result_folder, read_result_folder
@@ -78,8 +79,10 @@ def read_result_layers(path: str | Sequence[str]) -> list[LayerData]:
     if folder is None:
         raise ValueError(f"{path}: give one result folder.")
     stored = read_result_folder(folder)
-    result = stored.restoration
-    return to_layer_data(result, placement(stored.source, result.axes, result.pixel_um * result.upsampling, stored.place))
+    result, axes, place = stored.restoration, stored.restoration.axes, stored.place
+    if stored.planes_um is not None and "Z" not in axes:  # as beside the layer that has both planes, whose sliders the results share
+        axes, place = axes.replace("YX", "ZYX"), {**place, "z_step_um": distance_um(stored.planes_um)}
+    return to_layer_data(result, placement(stored.source, axes, result.pixel_um * result.upsampling, place))
 
 
 def placement(name: str, axes: str, pixel_um: float | None, place: Mapping[str, float]) -> Placement:

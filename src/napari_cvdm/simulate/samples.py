@@ -26,8 +26,8 @@ MEASURED_MICROSCOPE = Microscope(pixel_um=0.107, wavelength_um=0.647, medium_ind
 MEASURED_DEFOCUS_UM = (-1.0, 1.0)
 MEASURED_PHASE_RAD = 3.0  # from the medium to the brightest pixel
 MEASURED_CENTRE = (374, 427)
-MEASURED_SIDE_PX = 224
-MEASURED_MARGIN_PX = 10
+MEASURED_SIDE_PX = 200
+MEASURED_MARGIN_PX = 22  # as far as 1 um of defocus carries light, lambda z / (2 n px): no ripples from where the field wraps round
 RETICULUM_SEED = 5
 MICROTUBULES_SEED = 33
 RETICULUM_RANGES = WidefieldRanges(
@@ -83,7 +83,7 @@ def _inner(image: np.ndarray) -> np.ndarray:
 
 
 def measured_cell_phase() -> np.ndarray:
-    """The phase [rad] behind `measured_cell_planes`, shape (224, 224), zero mean: measured by a hologram, its strength chosen."""
+    """The phase [rad] behind `measured_cell_planes`, shape (200, 200), zero mean: measured by a hologram, its strength chosen."""
     phase = _inner(_measured_cell_beyond_the_frame())
     return phase - phase.mean()
 

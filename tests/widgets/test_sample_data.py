@@ -1,15 +1,25 @@
 """The samples open by menu, know their optics, and are always the same."""
 
+import socket
+
 import numpy as np
 import pytest
 from napari.layers import Layer
 
+from napari_cvdm.microscope import Microscope
+from napari_cvdm.model.checkpoint import read_card
+from napari_cvdm.model.zoo import model_folder
+from napari_cvdm.simulate import samples
+from napari_cvdm.simulate.phase import defocus_pair_of
 from napari_cvdm.tasks import TASKS
 from napari_cvdm.widgets.layers import is_measurement, known_optics, read_layer
-from napari_cvdm.widgets.sample_data import two_defocused_planes, widefield_network
+from napari_cvdm.widgets.sample_data import measured_cell, two_defocused_planes, widefield_microtubules, widefield_network
+
+PHASE = (two_defocused_planes, measured_cell)
+FLUORESCENCE = (widefield_network, widefield_microtubules)
 
 
-@pytest.mark.parametrize(("sample", "task"), [(two_defocused_planes, "phase-2shot"), (widefield_network, "widefield-x2")])
+@pytest.mark.parametrize(("sample", "task"), [*((one, "phase-2shot") for one in PHASE), *((one, "widefield-x2") for one in FLUORESCENCE)])
 def test_a_sample_says_all_that_its_task_needs(sample, task):
     truth, image = (Layer.create(*one) for one in sample())
     assert is_measurement(image)
@@ -20,7 +30,34 @@ def test_a_sample_says_all_that_its_task_needs(sample, task):
     np.testing.assert_array_equal(sample()[1][0], image.data)
 
 
-def test_the_truth_of_the_network_matches_its_image():
-    truth, image = (one[0] for one in widefield_network())
+@pytest.mark.parametrize("sample", FLUORESCENCE)
+def test_the_truth_of_a_structure_matches_its_image(sample):
+    truth, image = (one[0] for one in sample())
     binned = truth.reshape(256, 2, 256, 2).mean(axis=(1, 3))
     assert np.corrcoef(binned.ravel(), image.ravel())[0, 1] > 0.8
+
+
+@pytest.mark.parametrize("sample", PHASE)
+def test_the_truth_of_a_phase_makes_its_planes(sample):
+    truth, image = (Layer.create(*one) for one in sample())
+    optics = known_optics(image)
+    microscope = Microscope(pixel_um=optics["pixel_um"], wavelength_um=optics["wavelength_um"], medium_index=optics["medium_index"])
+    planes = defocus_pair_of(truth.data, np.zeros_like(truth.data), microscope, optics["defocus_um"])[:, 40:-40, 40:-40]
+    assert np.corrcoef(planes.ravel(), image.data[:, 40:-40, 40:-40].ravel())[0, 1] > 0.9
+
+
+def test_the_measured_cell_comes_without_a_network(monkeypatch):
+    def refused(*_, **__):
+        raise AssertionError("a sample asked for the network")
+
+    monkeypatch.setattr(socket, "socket", refused)
+    samples._measured_cell_beyond_the_frame.cache_clear()
+    assert np.ptp(measured_cell()[0][0]) > 1
+
+
+@pytest.mark.parametrize("sample", [*PHASE, *FLUORESCENCE])
+def test_the_shipped_models_are_trained_for_every_sample(sample):
+    optics = known_optics(Layer.create(*sample()[1]))
+    card = read_card(model_folder("phase-2shot" if sample in PHASE else "widefield-x2"))
+    outside = {name: optics[name] for name, (low, high) in card.optics.items() if name in optics and not low <= optics[name] <= high}
+    assert not outside

@@ -14,7 +14,7 @@ import numpy as np
 
 from napari_cvdm.cli import say_done
 from napari_cvdm.cli.progress import with_bar
-from napari_cvdm.cli.results import PROVENANCE, write_images, write_provenance
+from napari_cvdm.cli.results import write_images, write_provenance
 from napari_cvdm.device import pick_device
 from napari_cvdm.image_files import check_pixels, output_folder, read_image
 from napari_cvdm.model.checkpoint import ModelCard
@@ -22,6 +22,7 @@ from napari_cvdm.model.zoo import load_model
 from napari_cvdm.request import OPTICS, RequestError, RestoreRequest
 from napari_cvdm.restore import restore, with_planes
 from napari_cvdm.result import Restoration
+from napari_cvdm.result_folder import PROVENANCE
 
 Locate = Callable[[str], Path]
 _OME_AXES = "TZC"

@@ -11,8 +11,8 @@ import numpy as np
 
 from napari_cvdm.image_files import write_image
 from napari_cvdm.result import Restoration
+from napari_cvdm.result_folder import ENDING, PROVENANCE
 
-PROVENANCE = "provenance.json"
 NO_UNIT = "dimensionless"
 
 
@@ -73,7 +73,7 @@ def write_images(folder: Path, restoration: Restoration, place: Mapping[str, flo
     names = []
     for name, pixels, axes, unit in images_of(restoration):
         write_image(
-            folder / f"{name}.ome.tif",
+            folder / f"{name}{ENDING}",
             pixels,
             axes=axes,
             pixel_um=restoration.pixel_um,
@@ -83,7 +83,7 @@ def write_images(folder: Path, restoration: Restoration, place: Mapping[str, flo
             z_step_um=place.get("z_step_um") if "Z" in axes else None,
             times=restoration.times if "K" in axes else None,
         )
-        names.append(f"{name}.ome.tif")
+        names.append(f"{name}{ENDING}")
     return names
 
 
@@ -115,6 +115,6 @@ def write_provenance(
         "versions": {"python": platform.python_version(), **provenance["versions"]},
         "machine": machine,
         "timings_s": {name: round(seconds, 3) for name, seconds in timings_s.items()},
-        "output": {"unit": restoration.unit, "axes": restoration.axes, "pixel_um": restoration.pixel_um, "times": list(restoration.times)},
+        "output": {name: getattr(restoration, name) for name in ("unit", "axes", "pixel_um", "times")} | {"clock": asdict(restoration.clock)},
     }
     (folder / PROVENANCE).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

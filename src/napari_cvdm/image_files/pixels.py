@@ -41,6 +41,36 @@ def usable_dtype(array: np.ndarray, source: str) -> np.ndarray:
     return array.astype(native, copy=False)
 
 
+def storable(array: np.ndarray, source: str) -> np.ndarray:
+    """The same values in a type that OME-TIFF has: integers of at most 32 bits, floats of 32 or 64.
+
+    Parameters
+    ----------
+    array : ndarray
+        Pixels of any real dtype.
+    source : str
+        Name for messages.
+
+    Returns
+    -------
+    ndarray
+
+    Raises
+    ------
+    ImageFileError
+        Pixels that are not real numbers, or integers beyond 32 bits.
+    """
+    array = usable_dtype(array, source)
+    if array.dtype == np.float16 or array.dtype.itemsize > 8:
+        return array.astype(np.float32 if array.dtype == np.float16 else np.float64)
+    if array.dtype.kind == "f" or array.dtype.itemsize <= 4:
+        return array
+    smallest = np.promote_types(np.min_scalar_type(array.min()), np.min_scalar_type(array.max()))
+    if smallest.kind == "f" or smallest.itemsize > 4:
+        raise ImageFileError(f"{source}: whole numbers from {array.min()} to {array.max()} do not fit the 32 bits of OME-TIFF; save as OME-Zarr.")
+    return array.astype(np.int32 if smallest.kind == "i" else np.uint32)
+
+
 def ordered_axes(array: np.ndarray, axes: str, source: str) -> tuple[np.ndarray, str]:
     """Put the axes of a file into the order and the letters of an `ImageStack`.
 

@@ -38,6 +38,11 @@ def combine_planes(first: ImageStack, second: ImageStack | None = None) -> Image
     return stack
 
 
+def distance_um(planes_um: tuple[float, float]) -> float:
+    """Distance of two planes from their positions [um]."""
+    return abs(planes_um[1] - planes_um[0])
+
+
 def _planes_of_one(stack: ImageStack) -> ImageStack:
     letter = next((letter for letter in _LIKELY_PLANE_AXES if letter in stack.axes and stack.array.shape[stack.axes.index(letter)] == 2), None)
     if letter is None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from napari_cvdm.image_files import makers
 from napari_cvdm.image_files.errors import ImageFileError, one_line
 from napari_cvdm.image_files.mrc import read_mrc
 from napari_cvdm.image_files.pixels import ordered_axes, usable_dtype
@@ -31,6 +32,7 @@ def _read_npy(path: Path) -> ImageStack:
 
 
 _READERS: dict[str, Callable[[Path], ImageStack]] = {".tif": read_tiff, ".tiff": read_tiff, ".mrc": read_mrc, ".npy": _read_npy}
+_READERS |= dict.fromkeys(makers.SUFFIXES, makers.read_maker_file)
 SUFFIXES = tuple(_READERS)
 
 
@@ -40,8 +42,8 @@ def read_image(path: str | Path) -> ImageStack:
     Parameters
     ----------
     path : str or Path
-        TIFF, OME-TIFF, ImageJ TIFF (``.tif``, ``.tiff``), MRC (``.mrc``) or NumPy (``.npy``). Of a file with several images the
-        first is read.
+        TIFF, OME-TIFF, ImageJ TIFF (``.tif``, ``.tiff``), MRC (``.mrc``), NumPy (``.npy``) or, with the extra `bioio`, the files of
+        Zeiss (``.czi``), Leica (``.lif``) and Nikon (``.nd2``). Of a file with several images the first is read.
 
     Returns
     -------

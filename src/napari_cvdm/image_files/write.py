@@ -1,7 +1,7 @@
-"""Results as float32 OME-TIFF with pixel size, position and units."""
+"""Images as OME-TIFF with pixel size, position, units and notes; results as float32."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from uuid import uuid4
 
@@ -26,7 +26,10 @@ def write_image(
     name: str,
     offset_um: tuple[float, float] = (0.0, 0.0),
     z_step_um: float | None = None,
+    t_step_s: float | None = None,
     times: Sequence[float] | None = None,
+    dtype: type[np.generic] | np.dtype = np.float32,
+    notes: Mapping[str, str] | None = None,
 ) -> None:
     """Write an image as OME-TIFF; the file appears when it is complete.
 
@@ -35,7 +38,7 @@ def write_image(
     path : str or Path
         File to write, ending in ``.tif`` or ``.tiff``; replaced if it exists.
     array : ndarray of shape (..., Y, X)
-        Pixels, stored as float32.
+        Pixels.
     axes : str
         One letter for each dimension, ending in YX: T, C, Z, S (posterior sample), P (defocus plane), K (schedule time).
         `read_image` gives S, T, C and Z back as they are, P as Z and K as T where those letters are free, else as S.
@@ -49,8 +52,14 @@ def write_image(
         Position (y, x) of the centre of the first pixel [um].
     z_step_um : float, optional
         Distance of the planes along Z [um].
+    t_step_s : float, optional
+        Time between frames along T [s].
     times : sequence of float, optional
         The schedule times along K.
+    dtype : dtype
+        Of the stored pixels: an integer of 8 to 32 bits, or a float of 32 or 64.
+    notes : mapping of str to str, optional
+        More entries for the file's map annotation, which holds ``axes`` and ``value_unit``.
 
     Raises
     ------
@@ -61,12 +70,15 @@ def write_image(
     path = Path(path)
     _check(path, array, axes, times)
     kept = [index for index, letter in enumerate(axes) if letter in "YX" or array.shape[index] > 1]
-    pixels = np.ascontiguousarray(array.reshape([array.shape[index] for index in kept]), dtype=np.float32)
+    pixels = np.ascontiguousarray(array.reshape([array.shape[index] for index in kept]), dtype=dtype)
     pixels, ome_axes, meaning = _ome_axes(pixels, "".join(axes[index] for index in kept), path)
     metadata = _ome_metadata(pixels.shape, ome_axes, pixel_um, unit, name, offset_um, z_step_um)
+    if t_step_s is not None and "T" in ome_axes:
+        metadata |= {"TimeIncrement": float(t_step_s), "TimeIncrementUnit": "s"}
     if meaning:
         metadata["TypeDescription"] = {"Q": meaning}
-    metadata["MapAnnotation"] = {"axes": axes, "value_unit": unit} | ({"schedule_times": " ".join(map(str, times))} if times is not None else {})
+    schedule = {"schedule_times": " ".join(map(str, times))} if times is not None else {}
+    metadata["MapAnnotation"] = {**(notes or {}), "axes": axes, "value_unit": unit, **schedule}
     _write_complete(path, pixels, metadata)
 
 

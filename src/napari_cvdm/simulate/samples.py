@@ -1,6 +1,7 @@
-"""Two sample images, always the same: a pair of defocused planes of cells, and a widefield image of a reticulum.
+"""Sample images, always the same: pairs of defocused planes of cells, and widefield images of a reticulum and of microtubules.
 
-They are simulated, so that nobody's data has to be shipped, with optics that many microscopes have.
+They are simulated, so that nobody's data has to be shipped, with optics that many microscopes have. The planes of one are those of
+a phase that was measured: the cell that comes with scikit-image.
 """
 
 from functools import cache
@@ -20,7 +21,15 @@ CELL_COUNTS = 20000.0
 CELL_SHAPE = (256, 320)
 CELL_MARGIN_PX = 32
 CELL_SEED = 39  # no cell touches the frame: what a user should aim for, since US-TIE sees a cut object again at the other side
+# scikit-image's cell: 0.107 um/px; Mueller et al., Opt. Express 26, 10729 (2018) measured it. The file keeps grey values, not radians: the strength is chosen.
+MEASURED_MICROSCOPE = Microscope(pixel_um=0.107, wavelength_um=0.647, medium_index=1.335)
+MEASURED_DEFOCUS_UM = (-1.0, 1.0)
+MEASURED_PHASE_RAD = 3.0  # from the medium to the brightest pixel
+MEASURED_CENTRE = (374, 427)
+MEASURED_SIDE_PX = 200
+MEASURED_MARGIN_PX = 22  # as far as 1 um of defocus carries light, lambda z / (2 n px): no ripples from where the field wraps round
 RETICULUM_SEED = 5
+MICROTUBULES_SEED = 33
 RETICULUM_RANGES = WidefieldRanges(
     na=(1.4, 1.4),
     wavelength_um=(0.52, 0.52),
@@ -55,9 +64,41 @@ def cell_planes() -> ImageStack:
     """Two brightfield planes, 2.5 um below and above focus, axes PYX, counts of a camera."""
     phase = _cells_beyond_the_frame()
     planes = _frame(defocus_pair_of(phase, np.zeros_like(phase), CELL_MICROSCOPE, CELL_DEFOCUS_UM))
+    return _two_planes(planes, CELL_MICROSCOPE, "cells, two planes")
+
+
+@cache
+def _measured_cell_beyond_the_frame() -> np.ndarray:
+    from skimage.data import cell
+
+    reach = MEASURED_SIDE_PX // 2 + MEASURED_MARGIN_PX
+    grey = cell().astype(float)
+    medium = np.median(grey)
+    row, column = MEASURED_CENTRE
+    return MEASURED_PHASE_RAD * (grey - medium)[row - reach : row + reach, column - reach : column + reach] / (grey.max() - medium)
+
+
+def _inner(image: np.ndarray) -> np.ndarray:
+    return image[..., MEASURED_MARGIN_PX:-MEASURED_MARGIN_PX, MEASURED_MARGIN_PX:-MEASURED_MARGIN_PX]
+
+
+def measured_cell_phase() -> np.ndarray:
+    """The phase [rad] behind `measured_cell_planes`, shape (200, 200), zero mean: measured by a hologram, its strength chosen."""
+    phase = _inner(_measured_cell_beyond_the_frame())
+    return phase - phase.mean()
+
+
+def measured_cell_planes() -> ImageStack:
+    """Two brightfield planes simulated from a measured phase, 1 um below and above focus, axes PYX, counts of a camera."""
+    phase = _measured_cell_beyond_the_frame()
+    planes = _inner(defocus_pair_of(phase, np.zeros_like(phase), MEASURED_MICROSCOPE, MEASURED_DEFOCUS_UM))
+    return _two_planes(planes, MEASURED_MICROSCOPE, "measured cell, two planes")
+
+
+def _two_planes(planes: np.ndarray, microscope: Microscope, source: str) -> ImageStack:
     counts = np.random.default_rng(CELL_SEED).poisson(planes * CELL_COUNTS).astype(np.uint16)
-    metadata = {"wavelength_um": CELL_MICROSCOPE.wavelength_um, "medium_index": CELL_MICROSCOPE.medium_index}
-    return ImageStack(array=counts, axes="PYX", pixel_um=CELL_MICROSCOPE.pixel_um, source="cells, two planes", metadata=metadata)
+    metadata = {"wavelength_um": microscope.wavelength_um, "medium_index": microscope.medium_index}
+    return ImageStack(array=counts, axes="PYX", pixel_um=microscope.pixel_um, source=source, metadata=metadata)
 
 
 @cache
@@ -66,9 +107,23 @@ def reticulum_pair() -> WidefieldPair:
     return simulate_widefield(RETICULUM_SEED, RETICULUM_RANGES)
 
 
+@cache
+def microtubules_pair() -> WidefieldPair:
+    """Camera counts of shape (256, 256) and the truth behind them, (512, 512)."""
+    return simulate_widefield(MICROTUBULES_SEED, RETICULUM_RANGES)
+
+
 def reticulum() -> ImageStack:
-    """A widefield fluorescence image, axes YX, counts of a camera."""
-    pair = reticulum_pair()
+    """A widefield fluorescence image of a tubular network, axes YX, counts of a camera."""
+    return _widefield(reticulum_pair(), "reticulum, widefield")
+
+
+def microtubules() -> ImageStack:
+    """A widefield fluorescence image of filaments, axes YX, counts of a camera."""
+    return _widefield(microtubules_pair(), "microtubules, widefield")
+
+
+def _widefield(pair: WidefieldPair, source: str) -> ImageStack:
     microscope = pair.microscope
     metadata = {"wavelength_um": microscope.wavelength_um, "medium_index": microscope.medium_index, "na": float(microscope.na or 0)}
-    return ImageStack(array=pair.counts, axes="YX", pixel_um=microscope.pixel_um, source="reticulum, widefield", metadata=metadata)
+    return ImageStack(array=pair.counts, axes="YX", pixel_um=microscope.pixel_um, source=source, metadata=metadata)

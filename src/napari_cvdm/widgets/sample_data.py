@@ -18,12 +18,20 @@ def two_defocused_planes() -> list[LayerData]:
     """
     from napari_cvdm.simulate.samples import CELL_DEFOCUS_UM, cell_phase, cell_planes
 
-    sample = cell_planes()
-    pixel = _pixel(sample)
-    distance = CELL_DEFOCUS_UM[1] - CELL_DEFOCUS_UM[0]
-    optics = {**sample.metadata, "defocus_um": CELL_DEFOCUS_UM}
-    image = _image("two defocused planes", sample.array, (distance, pixel, pixel), ("z", "y", "x"), optics)
-    return [_truth("true phase of cells", cell_phase(), pixel, 0.0), image]
+    return _two_planes("two defocused planes", cell_planes(), CELL_DEFOCUS_UM, "true phase of cells", cell_phase())
+
+
+def measured_cell() -> list[LayerData]:
+    """Two planes simulated from the phase of a cell that was measured; that phase beside it, hidden.
+
+    Returns
+    -------
+    list of (data, keywords, layer type)
+        Camera counts of shape (2, Y, X); phase of shape (Y, X) [rad].
+    """
+    from napari_cvdm.simulate.samples import MEASURED_DEFOCUS_UM, measured_cell_phase, measured_cell_planes
+
+    return _two_planes("planes simulated from a measured cell", measured_cell_planes(), MEASURED_DEFOCUS_UM, "measured phase of cell", measured_cell_phase())
 
 
 def widefield_network() -> list[LayerData]:
@@ -36,10 +44,33 @@ def widefield_network() -> list[LayerData]:
     """
     from napari_cvdm.simulate.samples import reticulum, reticulum_pair
 
-    sample = reticulum()
+    return _widefield("widefield network", reticulum(), "true structure of network", reticulum_pair().truth)
+
+
+def widefield_microtubules() -> list[LayerData]:
+    """Microtubules in widefield fluorescence; what twice the resolution would show beside it, hidden.
+
+    Returns
+    -------
+    list of (data, keywords, layer type)
+        Camera counts of shape (Y, X); truth of shape (2Y, 2X).
+    """
+    from napari_cvdm.simulate.samples import microtubules, microtubules_pair
+
+    return _widefield("widefield microtubules", microtubules(), "true structure of microtubules", microtubules_pair().truth)
+
+
+def _two_planes(name: str, sample: ImageStack, defocus_um: tuple[float, float], truth_name: str, truth: np.ndarray) -> list[LayerData]:
     pixel = _pixel(sample)
-    image = _image("widefield network", sample.array, (pixel, pixel), ("y", "x"), dict(sample.metadata))
-    return [_truth("true structure of network", reticulum_pair().truth, pixel / 2, -pixel / 4), image]
+    optics = {**sample.metadata, "defocus_um": defocus_um}
+    image = _image(name, sample.array, (defocus_um[1] - defocus_um[0], pixel, pixel), ("z", "y", "x"), optics)
+    return [_truth(truth_name, truth, pixel, 0.0), image]
+
+
+def _widefield(name: str, sample: ImageStack, truth_name: str, truth: np.ndarray) -> list[LayerData]:
+    pixel = _pixel(sample)
+    image = _image(name, sample.array, (pixel, pixel), ("y", "x"), dict(sample.metadata))
+    return [_truth(truth_name, truth, pixel / 2, -pixel / 4), image]
 
 
 def _pixel(sample: ImageStack) -> float:

@@ -1,0 +1,154 @@
+"""A folder of results read back into the `Restoration` that was written there."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_cvdm.image_files import ImageFileError, read_image
+from napari_cvdm.request import ImageStack
+from napari_cvdm.result import ClockCurve, Provenance, Restoration
+
+PROVENANCE = "provenance.json"
+ENDING = ".ome.tif"
+NO_CLOCK = ClockCurve(times=(), values=(), speeds=())
+_PROGRAM = "napari-cvdm"
+_NEEDED = ("mean", "variance", "rate", "valid")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class StoredResult:
+    """A result folder's content, and where the measured image lay.
+
+    Parameters
+    ----------
+    restoration : Restoration
+        Its clock has no points where the folder is older than the clock in ``provenance.json``.
+    source : str
+        Name of the measured image.
+    place : mapping
+        ``z_step_um``, and ``y_um``, ``x_um`` of the centre of the first pixel of the measured image, where known; see `ImageStack`.
+    planes_um : tuple of float, optional
+        Positions of the two defocus planes, where both were in one file: its axis of planes became one image.
+    """
+
+    restoration: Restoration
+    source: str
+    place: Mapping[str, float] = field(default_factory=dict)
+    planes_um: tuple[float, float] | None = None
+
+
+def is_result_folder(path: str | Path) -> bool:
+    """Whether a folder says that this program filled it, be it whole or damaged."""
+    folder = Path(path)
+    if not (folder / PROVENANCE).is_file():
+        return False
+    try:
+        return _PROGRAM in _record(folder).get("versions", {})
+    except ImageFileError:  # cut short: ours if the images beside it are
+        return any((folder / f"{name}{ENDING}").exists() for name in _NEEDED)
+
+
+def read_result_folder(path: str | Path) -> StoredResult:
+    """Read what ``napari-cvdm restore`` wrote.
+
+    Parameters
+    ----------
+    path : str or Path
+        A folder with ``provenance.json`` and the images beside it.
+
+    Returns
+    -------
+    StoredResult
+        Pixels as they were written, bit for bit.
+
+    Raises
+    ------
+    ImageFileError
+        Not such a folder, or one with a file missing, cut short or of another shape than the rest.
+    """
+    folder = Path(path)
+    if not is_result_folder(folder):
+        raise ImageFileError(f"{folder}: is no result of napari-cvdm (no {PROVENANCE} of it); choose a folder that `napari-cvdm restore` made.")
+    record = _record(folder)
+    try:
+        return _stored(folder, record)
+    except (AttributeError, KeyError, TypeError, ValueError, StopIteration) as error:
+        if isinstance(error, ImageFileError):
+            raise
+        raise ImageFileError(f"{folder}: {PROVENANCE} lacks what a result has ({type(error).__name__}: {error}). Restore the image again.") from error
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    try:
+        record = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ImageFileError(f"{folder}: {PROVENANCE} cannot be read, it may be cut short. Copy the folder again, or restore the image again.") from error
+    return record if isinstance(record, dict) else {}
+
+
+def _stored(folder: Path, record: Mapping[str, Any]) -> StoredResult:
+    output = record["output"]
+    axes, pixel_um = output["axes"], float(output["pixel_um"])
+    mean = _image(folder, "mean")
+    sizes = dict(zip(mean.axes, mean.array.shape, strict=True))
+    shape = tuple(sizes.get(letter, 1) for letter in axes)  # files drop axes of length 1
+    upsampling = round(float(record["settings"]["pixel_um"]) / pixel_um)
+    extra = {name: _pixels(folder, name, shape, leading=True) for name in ("gamma", "beta", "samples") if (folder / f"{name}{ENDING}").exists()}
+    restoration = Restoration(
+        **{name: _pixels(folder, name, shape) for name in ("mean", "variance", "rate")},
+        valid=_pixels(folder, "valid", shape) > 0,
+        axes=axes,
+        unit=output["unit"],
+        pixel_um=pixel_um,
+        upsampling=upsampling,
+        provenance=_provenance(record),
+        clock=_clock(output),
+        times=tuple(output["times"]),
+        **extra,
+    )
+    return StoredResult(
+        restoration=restoration,
+        source=next(iter(restoration.provenance.inputs)),
+        place=_source_place(mean.place, pixel_um, upsampling),
+        planes_um=None if "image2" in record["inputs"] else restoration.provenance.settings.get("defocus_um"),  # type: ignore[arg-type]
+    )
+
+
+def _image(folder: Path, name: str) -> ImageStack:
+    path = folder / f"{name}{ENDING}"
+    if not path.exists():
+        raise ImageFileError(f"{folder}: {path.name} is missing, so the result is not whole. Copy the folder again, or restore the image again.")
+    return read_image(path)
+
+
+def _pixels(folder: Path, name: str, shape: tuple[int, ...], *, leading: bool = False) -> np.ndarray:
+    """Pixels in the shape that was written; `leading` tells that one more axis stands before it."""
+    stack = _image(folder, name)
+    array = stack.array
+    if leading and "S" in stack.axes and array.ndim > len(shape):  # OME puts its other axis behind the one it shares
+        array = np.moveaxis(array, stack.axes.index("S"), 0)
+    wanted = (max(1, array.size // int(np.prod(shape))), *shape) if leading else shape
+    if tuple(size for size in array.shape if size > 1) != tuple(size for size in wanted if size > 1):
+        raise ImageFileError(f"{folder}: {name}{ENDING} has the shape {array.shape}, which does not fit the mean's {shape}; it is from another result.")
+    return array.reshape(wanted)
+
+
+def _provenance(record: Mapping[str, Any]) -> Provenance:
+    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in record["settings"].items()}
+    same = {name: record[name] for name in ("model", "estimated", "versions", "timings_s")}
+    return Provenance(inputs=record["pixels_sha256"], settings=settings, warnings=tuple(record["warnings"]), **same)
+
+
+def _clock(output: Mapping[str, Any]) -> ClockCurve:
+    said = output.get("clock")
+    return NO_CLOCK if said is None else ClockCurve(**{name: tuple(said[name]) for name in ("times", "values", "speeds")})
+
+
+def _source_place(place: Mapping[str, float], pixel_um: float, upsampling: int) -> dict[str, float]:
+    """The measured image's place from that of the result: a coarse pixel's centre is that of the fine pixels in it."""
+    shift = (upsampling - 1) / 2 * pixel_um
+    return {name: value + (shift if name in ("y_um", "x_um") else 0.0) for name, value in place.items()}

@@ -1,0 +1,24 @@
+"""What the menu entries do: napari enables them by what is selected, which it does not do for entries that are docks themselves."""
+
+from napari.layers import Image
+from napari.viewer import Viewer
+
+PLUGIN = "napari-cvdm"
+DOCK = "Reconstruct"
+
+
+def reconstruct_selected(viewer: Viewer) -> None:
+    """Open the Reconstruct dock, or bring it forward, with the selected image chosen.
+
+    Parameters
+    ----------
+    viewer : Viewer
+        napari gives the current one.
+    """
+    dock, widget = viewer.window.add_plugin_dock_widget(PLUGIN, DOCK)
+    dock.show()
+    dock.raise_()
+    active = viewer.layers.selection.active
+    selected = [active] if isinstance(active, Image) else [layer for layer in viewer.layers if layer in viewer.layers.selection and isinstance(layer, Image)]
+    if selected and hasattr(widget, "form"):  # without its engine the dock only says what is missing
+        widget.form.image.set_value(selected[-1])

@@ -1,0 +1,46 @@
+"""What the user set under Preferences > napari-cvdm, or else the defaults of a request."""
+
+from dataclasses import MISSING, fields
+from typing import Any
+
+from napari_cvdm.request import RestoreRequest
+
+PLUGIN = "napari-cvdm"
+# Name of each preference and the group that the manifest has it in.
+PREFERENCES = {"device": "computing", "tile": "computing", "samples": "sampling", "steps": "sampling", "model_folder": "models", "offline": "models"}
+_OWN_DEFAULTS: dict[str, Any] = {"model_folder": "", "offline": False}
+
+
+def defaults() -> dict[str, Any]:
+    """Every preference by name, as it is when nobody has set anything."""
+    asked = {entry.name: entry.default for entry in fields(RestoreRequest) if entry.default is not MISSING}
+    return {name: asked.get(name, _OWN_DEFAULTS.get(name)) for name in PREFERENCES}
+
+
+def preferred(name: str) -> Any:
+    """A preference.
+
+    Parameters
+    ----------
+    name : {"device", "tile", "samples", "steps", "model_folder", "offline"}
+        The first four are settings of `RestoreRequest`; ``model_folder`` is a path or "".
+
+    Returns
+    -------
+    str, int or bool
+        The default where napari has no preferences of plugins (before 0.9), the plugin is not registered with it, or what is
+        stored cannot be read.
+
+    Raises
+    ------
+    KeyError
+        There is no such preference.
+    """
+    group, default = PREFERENCES[name], defaults()[name]
+    try:
+        from napari.settings import get_plugin_settings
+
+        value = getattr(getattr(get_plugin_settings(PLUGIN), group), name)
+    except (ImportError, KeyError, AttributeError, ValueError, OSError):  # a stored value that the schema forbids is a ValueError
+        return default
+    return value if type(value) is type(default) else default

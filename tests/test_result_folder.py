@@ -1,0 +1,163 @@
+"""A result folder read back is the restoration that was written, or an error that says what is wrong with it."""
+
+import json
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from napari_cvdm.cli.results import write_images, write_provenance
+from napari_cvdm.image_files import ImageFileError
+from napari_cvdm.result import ClockCurve, Provenance, Restoration
+from napari_cvdm.result_folder import NO_CLOCK, StoredResult, is_result_folder, read_result_folder
+
+CLOCK = ClockCurve(times=(0.5, 1.0), values=(0.4, 1.0), speeds=(1.25, 2.0))
+PLACE = {"y_um": 12.0, "x_um": -3.5, "z_step_um": 0.3}
+
+
+def restoration(shape: tuple[int, ...], axes: str, *, upsampling: int = 1, points: int = 0, samples: int = 0) -> Restoration:
+    rng = np.random.default_rng(len(shape))
+
+    def draw(*size: int) -> np.ndarray:
+        return rng.random(size, dtype=np.float32)
+
+    provenance = Provenance(
+        inputs={"cell.tif": "0" * 64},
+        model={"name": "tiny", "sha256": "1" * 64, "task": "phase-2shot", "training": {}},
+        settings={"model": "tiny", "seed": 3, "pixel_um": 0.25 * upsampling, "defocus_um": (-1.0, 1.0)},
+        estimated={"frames": [{"level": 3.0}], "tile_used": 64},
+        versions={"napari-cvdm": "0.1.0", "torch": "2"},
+        timings_s={"total": 1.0},
+        warnings=("far from training",),
+    )
+    return Restoration(
+        mean=draw(*shape),
+        variance=draw(*shape),
+        rate=draw(*shape),
+        valid=draw(*shape) > 0.5,
+        axes=axes,
+        unit="rad",
+        pixel_um=0.25,
+        upsampling=upsampling,
+        provenance=provenance,
+        clock=CLOCK,
+        gamma=draw(points, *shape) if points else None,
+        beta=draw(points, *shape) if points else None,
+        times=tuple((k + 1) / points for k in range(points)),
+        samples=draw(samples, *shape) if samples else None,
+    )
+
+
+def written(folder: Path, result: Restoration, place: dict[str, float] = PLACE) -> Path:
+    """The folder, filled as the command line fills it."""
+    write_images(folder, result, place)
+    write_provenance(folder, result, {"image": "cell.tif", "out": "there"}, {"image": {"path": "cell.tif"}}, {"total": 2.0}, "cpu")
+    return folder
+
+
+def changed_record(folder: Path, **changes: Any) -> None:
+    path = folder / "provenance.json"
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **changes}), encoding="utf-8")
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> Path:
+    """A whole result folder."""
+    return written(tmp_path, restoration((6, 8), "YX", points=2, samples=3))
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes"),
+    [
+        ((6, 8), "YX"),
+        ((3, 6, 8), "TYX"),
+        ((1, 6, 8), "TYX"),
+        ((2, 3, 6, 8), "CZYX"),
+        ((2, 3, 2, 6, 8), "TZCYX"),
+        ((1, 3, 1, 6, 8), "TZCYX"),
+        ((2, 1, 8), "ZYX"),
+    ],
+)
+@pytest.mark.parametrize(("points", "samples"), [(0, 0), (1, 1), (4, 3)])
+def test_what_was_written_is_read(tmp_path: Path, shape: tuple[int, ...], axes: str, points: int, samples: int) -> None:
+    result = restoration(shape, axes, upsampling=2, points=points, samples=samples)
+    read = read_result_folder(written(tmp_path, result)).restoration
+    for entry in fields(Restoration):
+        if entry.name == "provenance":
+            continue
+        before, after = getattr(result, entry.name), getattr(read, entry.name)
+        if isinstance(before, np.ndarray):
+            assert (after.dtype, after.shape) == (before.dtype, before.shape), entry.name
+            np.testing.assert_array_equal(after, before, err_msg=entry.name)
+        else:
+            assert after == before, entry.name
+
+
+def test_the_provenance_is_what_was_written_and_more(whole: Path) -> None:
+    before, after = asdict(restoration((6, 8), "YX").provenance), asdict(read_result_folder(whole).restoration.provenance)
+    for name in ("inputs", "model", "estimated", "warnings"):
+        assert after[name] == before[name], name
+    for name in ("settings", "versions"):
+        assert before[name].items() <= after[name].items(), name
+    assert after["settings"]["image"] == "cell.tif"
+
+
+@pytest.mark.parametrize("upsampling", [1, 2])
+def test_the_place_is_that_of_the_measured_image(tmp_path: Path, upsampling: int) -> None:
+    stored = read_result_folder(written(tmp_path, restoration((2, 6, 8), "ZYX", upsampling=upsampling)))
+    assert stored.place == pytest.approx(PLACE)
+    assert stored.source == "cell.tif"
+
+
+def test_a_folder_from_before_the_clock_opens_without_one(whole: Path) -> None:
+    output = json.loads((whole / "provenance.json").read_text(encoding="utf-8"))["output"]
+    changed_record(whole, output={name: value for name, value in output.items() if name != "clock"})
+    stored = read_result_folder(whole)
+    assert isinstance(stored, StoredResult)
+    assert stored.restoration.clock == NO_CLOCK
+
+
+def test_other_folders_are_not_ours(tmp_path: Path) -> None:
+    assert not is_result_folder(tmp_path / "nowhere")
+    assert not is_result_folder(tmp_path)
+    (tmp_path / "provenance.json").write_text('{"versions": {"another-program": "1"}}', encoding="utf-8")
+    assert not is_result_folder(tmp_path)
+    with pytest.raises(ImageFileError, match="napari-cvdm restore"):
+        read_result_folder(tmp_path)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("name", ["provenance.json", "mean.ome.tif", "variance.ome.tif", "rate.ome.tif", "valid.ome.tif", "gamma.ome.tif", "samples.ome.tif"])
+def test_a_file_cut_short_is_told(whole: Path, name: str) -> None:
+    cut(whole / name)
+    assert is_result_folder(whole)
+    with pytest.raises(ImageFileError, match="cut short"):
+        read_result_folder(whole)
+
+
+@pytest.mark.parametrize("name", ["mean", "variance", "rate", "valid"])
+def test_a_missing_file_is_named(whole: Path, name: str) -> None:
+    (whole / f"{name}.ome.tif").unlink()
+    assert is_result_folder(whole)
+    with pytest.raises(ImageFileError, match=rf"{name}\.ome\.tif is missing"):
+        read_result_folder(whole)
+
+
+def test_a_file_of_another_result_is_told(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    other = written(tmp_path_factory.mktemp("other"), restoration((7, 8), "YX"))
+    (whole / "rate.ome.tif").write_bytes((other / "rate.ome.tif").read_bytes())
+    with pytest.raises(ImageFileError, match="from another result"):
+        read_result_folder(whole)
+
+
+@pytest.mark.parametrize("lost", ["output", "settings", "pixels_sha256", "warnings"])
+def test_a_record_that_lacks_something_is_told_in_one_line(whole: Path, lost: str) -> None:
+    changed_record(whole, **{lost: None})
+    with pytest.raises(ImageFileError) as caught:
+        read_result_folder(whole)
+    assert "\n" not in str(caught.value)

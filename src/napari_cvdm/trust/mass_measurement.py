@@ -184,7 +184,7 @@ def mass_rows(measured: Sequence[FrameMasses], made_with: Mapping[str, object]) 
             "mean_phase_rad": mass.mean_phase_rad,
             "mean_opd_nm": mass.mean_opd_nm,
             "samples": mass.samples,
-            "remark": "; ".join(mass.remarks),
+            "remark": "; ".join(filter(None, [mass.why_no_error, *mass.remarks])),
             **made_with,
         }
         for frame in measured

@@ -1,9 +1,10 @@
 """What a phase image [rad] says in nanometres and picograms: optical path difference, and dry mass with its error.
 
 Barer, Nature 169, 366 (1952): matter dissolved in a medium raises the refractive index by alpha times its concentration. So
-the phase summed over a cell weighs what is in it beside the medium. The level of the medium is the zero of that scale: it is
-taken as the median of the trusted pixels outside all regions, which neither noise nor a few cells without a region can move
-far. No plane is fitted: the drift that empty medium shows was taken out when the phase was reconstructed (`tasks.levelling`).
+the phase summed over a cell weighs what is in it beside the medium. The level of the medium is the zero of that scale: the
+median of the trusted pixels outside all regions, after those that stand out (cells without a region, edges that a region
+left out) were clipped away. No plane is fitted: the drift that empty medium shows was taken out when the phase was
+reconstructed (`tasks.levelling`).
 """
 
 from dataclasses import dataclass, field
@@ -11,16 +12,20 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import ndimage
 
+from napari_cvdm.intensity import MAD_TO_SIGMA
 from napari_cvdm.microscope import check_optics
 from napari_cvdm.request import RequestError
 
 ALPHA_UM3_PER_PG = 0.18  # mL/g: Barer and Joseph (1954) give 0.18 for red and 0.20 for ultraviolet light; the default of DryMass
 LEAST_ALPHA, MOST_ALPHA = 0.05, 0.5
 SMALLEST_MEDIUM_SHARE = 0.01
-CLEAR_OF_ZERO = 2.0  # standard deviations
+CLIPPED_BEYOND = 3.0  # standard deviations of the medium
+CLIPPING_ROUNDS = 8
+FLATNESS_RAD = 0.05  # what real medium still varies by
 NM_PER_UM = 1000.0
 NO_SAMPLES = "no error: the posterior samples were not kept"
 ONE_SAMPLE = "no error: one posterior sample has no spread"
+LIGHTER = "less phase than the medium: is the sign of the defocus right?"
 
 
 def optical_path_nm(phase: np.ndarray, wavelength_um: float) -> np.ndarray:
@@ -105,8 +110,8 @@ class RegionMass:
     mass_pg : float
         Dry mass [pg], relative to the medium: the mean over the posterior samples, where there are such.
     error_pg : float, optional
-        Standard deviation of the samples' masses [pg]; None without samples, and a remark says so. It holds what the light
-        leaves open, not errors of alpha, wavelength, pixel size or outline.
+        Standard deviation of the samples' masses [pg]; None without samples, and `why_no_error` says so. It holds what the
+        light leaves open, not errors of alpha, wavelength, pixel size or outline.
     mean_phase_rad, mean_opd_nm : float
         Above the medium.
     samples : int
@@ -122,6 +127,7 @@ class RegionMass:
     mean_phase_rad: float
     mean_opd_nm: float
     samples: int
+    why_no_error: str = ""
     remarks: tuple[str, ...] = ()
 
 
@@ -154,7 +160,7 @@ def dry_mass_pg(image: PhaseField, regions: np.ndarray, alpha_um3_per_pg: float 
     Barer and Joseph, Quarterly Journal of Microscopical Science 95, 399 (1954).
     """
     _check_alpha(alpha_um3_per_pg)
-    medium = find_outside(image, regions)
+    medium = find_medium(image, regions)
     labels = np.setdiff1d(regions, 0)
     sums = np.stack([ndimage.sum_labels(phase.astype(float) - np.median(phase[medium]), regions, labels) for phase in image.images()])
     masses = sums * image.wavelength_um * image.pixel_um**2 / (2 * np.pi * alpha_um3_per_pg)
@@ -174,12 +180,13 @@ def _region_mass(image: PhaseField, label: int, pixels: int, sums: np.ndarray, m
         mean_phase_rad=mean_phase,
         mean_opd_nm=float(optical_path_nm(np.array(mean_phase), image.wavelength_um)),
         samples=0 if image.samples is None else len(masses),
-        remarks=(*remarks, *_value_remarks(image, masses)),
+        why_no_error="" if len(masses) > 1 else NO_SAMPLES if image.samples is None else ONE_SAMPLE,
+        remarks=(*remarks, *((LIGHTER,) if mean_phase < -FLATNESS_RAD else ())),
     )
 
 
-def find_outside(image: PhaseField, regions: np.ndarray) -> np.ndarray:
-    """The trusted pixels outside all regions, taken for medium.
+def find_medium(image: PhaseField, regions: np.ndarray) -> np.ndarray:
+    """The trusted pixels outside all regions, but those that stand out from their median by three standard deviations.
 
     Parameters
     ----------
@@ -200,14 +207,26 @@ def find_outside(image: PhaseField, regions: np.ndarray) -> np.ndarray:
     if not regions.any():
         raise RequestError("the mask is empty: no region covers a pixel of the phase. Draw at least one region around a cell.")
     trusted = image.trusted_pixels()
-    medium = (regions == 0) & trusted
+    outside = (regions == 0) & trusted
     if not trusted.any():
         raise RequestError("no pixel of this phase is trusted, so there is nothing to weigh. See the warnings of the reconstruction.")
-    if medium.mean() < SMALLEST_MEDIUM_SHARE:
+    if outside.mean() < SMALLEST_MEDIUM_SHARE:
         raise RequestError(
-            f"trusted medium outside all regions is {medium.mean():.1%} of the field; mass is relative to it and needs at least {SMALLEST_MEDIUM_SHARE:.0%}. "
+            f"trusted medium outside all regions is {outside.mean():.1%} of the field; mass is relative to it and needs at least {SMALLEST_MEDIUM_SHARE:.0%}. "
             "Draw the regions closer around the cells, or image a field with more empty medium."
         )
+    return _clipped(image.images().mean(axis=0), outside)
+
+
+def _clipped(phase: np.ndarray, outside: np.ndarray) -> np.ndarray:
+    """What does not stand out, found again until nothing changes; the spread is the scaled median absolute deviation."""
+    medium = outside
+    for _ in range(CLIPPING_ROUNDS):
+        away = np.abs(phase - np.median(phase[medium]))
+        kept = outside & (away <= CLIPPED_BEYOND * MAD_TO_SIGMA * np.median(away[medium]))
+        if (kept == medium).all():
+            break
+        medium = kept
     return medium
 
 
@@ -228,13 +247,3 @@ def _place_remarks(image: PhaseField, regions: np.ndarray, labels: np.ndarray) -
         )
         for label, share in zip(labels, shares, strict=True)
     ]
-
-
-def _value_remarks(image: PhaseField, masses: np.ndarray) -> tuple[str, ...]:
-    remarks = []
-    spread = masses.std(ddof=1) if len(masses) > 1 else 0.0
-    if masses.mean() < -CLEAR_OF_ZERO * spread:
-        remarks.append("less phase than the medium: is the sign of the defocus right?")
-    if len(masses) == 1:
-        remarks.append(NO_SAMPLES if image.samples is None else ONE_SAMPLE)
-    return tuple(remarks)

@@ -82,7 +82,7 @@ def test_the_dock_shows_what_the_core_weighs(viewer, dock, draws, finished):
     assert "α = 0.18 µm³/pg" in dock.panel.message.text()
     assert "known to about 32%" in dock.panel.message.text()
     assert list(mask.features[FEATURES[0]]) == masses_of(dock)
-    assert any("dry mass" in line for line in mask._get_properties((24, 18)))
+    assert "dry mass" in mask.get_status(mask.data_to_world((24, 18)), world=True)["coordinates"]
 
 
 def test_without_samples_the_table_says_why_there_is_no_error(viewer, dock, finished):

@@ -25,6 +25,7 @@ FLATNESS_RAD = 0.05  # what real medium still varies by
 NM_PER_UM = 1000.0
 NO_SAMPLES = "no error: the posterior samples were not kept"
 ONE_SAMPLE = "no error: one posterior sample has no spread"
+TOUCHING = "touches untrusted pixels ({share:.0%} of it): mass and error may be far off"
 LIGHTER = "less phase than the medium: is the sign of the defocus right?"
 
 
@@ -111,7 +112,7 @@ class RegionMass:
         Dry mass [pg], relative to the medium: the mean over the posterior samples, where there are such.
     error_pg : float, optional
         Standard deviation of the samples' masses [pg]; None without samples, and `why_no_error` says so. It holds what the
-        light leaves open, not errors of alpha, wavelength, pixel size or outline.
+        light leaves open, not errors of alpha, wavelength, pixel size or outline, and it is not calibrated.
     mean_phase_rad, mean_opd_nm : float
         Above the medium.
     samples : int
@@ -243,7 +244,7 @@ def _place_remarks(image: PhaseField, regions: np.ndarray, labels: np.ndarray) -
     return [
         (
             *(("cut off by the edge of the image",) if label in at_edge else ()),
-            *((f"touches untrusted pixels ({share:.0%} of it)",) if label in touching else ()),
+            *((TOUCHING.format(share=share),) if label in touching else ()),
         )
         for label, share in zip(labels, shares, strict=True)
     ]

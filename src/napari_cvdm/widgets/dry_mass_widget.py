@@ -37,8 +37,8 @@ HELP = {
     "save": "Save all rows, with all digits and how they were made, as a CSV file.",
 }
 ABOUT = (
-    "Mass is relative to the medium: its zero is the median phase outside all regions. "
-    "The error is the spread of the posterior samples; it holds no error of α, pixel size, wavelength or outline."
+    "Mass is relative to the medium: its zero is the median phase of what is empty outside all regions. "
+    "The error is the spread of the posterior samples, not calibrated; it holds no error of α, pixel size, wavelength or outline."
 )
 FEATURES = ("dry mass [pg]", "error [pg]", "area [µm²]", "mean OPD [nm]")
 

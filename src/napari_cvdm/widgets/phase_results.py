@@ -22,7 +22,7 @@ Index = tuple[int, ...]
 def is_phase_result(layer: "Layer") -> bool:
     """Whether a layer is a phase reconstruction of ours."""
     mark = our_metadata(layer)
-    return mark.get("role") == "reconstruction" and mark.get("unit") == "rad"
+    return mark.get("role") == "reconstruction" and mark.get("unit") == "rad" and "provenance" in mark
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -1,7 +1,8 @@
 """Choosing a layer, and choosing a model."""
 
+from collections.abc import Callable
 from threading import Event
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QStyle, QToolButton, QWidget
@@ -10,7 +11,6 @@ from superqt.utils import signals_blocked
 from napari_cvdm.widgets.layers import is_measurement
 
 if TYPE_CHECKING:
-    from napari.layers import Image
     from napari.viewer import Viewer
 
     from napari_cvdm.model.checkpoint import ModelCard
@@ -28,23 +28,26 @@ def narrow(box: QComboBox) -> QComboBox:
 
 
 class LayerChoice(QComboBox):
-    """The measured image layers of a viewer, kept up to date.
+    """Layers of a viewer, kept up to date: the measured images, or others.
 
     Parameters
     ----------
     viewer : Viewer
     none_text : str, optional
         An entry for no layer, the first one.
+    accepts : callable, optional
+        Layer -> bool: which layers are offered.
     """
 
     changed = Signal()
 
-    def __init__(self, viewer: "Viewer", none_text: str | None = None) -> None:
+    def __init__(self, viewer: "Viewer", none_text: str | None = None, accepts: "Callable[[Any], bool]" = is_measurement) -> None:
         super().__init__()
         narrow(self)
         self._viewer = viewer
         self._none_text = none_text
-        self._layers: list[Image | None] = []
+        self._accepts = accepts
+        self._layers: list[Any] = []
         self._gone = gone = Event()
         self.destroyed.connect(lambda: gone.set())
         for event in ("inserted", "removed", "reordered", "renamed"):
@@ -57,8 +60,8 @@ class LayerChoice(QComboBox):
         if self._gone.is_set():  # the viewer outlives a dock that was removed
             return
         chosen = self.value()
-        measured: list[Image] = [layer for layer in self._viewer.layers if is_measurement(layer)]
-        self._layers = [*([None] if self._none_text is not None else []), *measured]
+        offered: list[Any] = [layer for layer in self._viewer.layers if self._accepts(layer)]
+        self._layers = [*([None] if self._none_text is not None else []), *offered]
         with signals_blocked(self):
             self.clear()
             self.addItems([self._none_text or "" if layer is None else layer.name for layer in self._layers])
@@ -72,16 +75,16 @@ class LayerChoice(QComboBox):
         active = self._viewer.layers.selection.active
         return self._layers.index(active) if active in self._layers else len(self._layers) - 1
 
-    def value(self) -> "Image | None":
+    def value(self) -> Any:
         """The chosen layer; None without one."""
         index = self.currentIndex()
         return self._layers[index] if 0 <= index < len(self._layers) else None
 
-    def layers(self) -> "list[Image]":
+    def layers(self) -> list[Any]:
         """Every layer that is offered."""
         return [layer for layer in self._layers if layer is not None]
 
-    def set_value(self, layer: "Image | None") -> None:
+    def set_value(self, layer: Any) -> None:
         """Choose a layer; one that is not listed changes nothing."""
         if layer in self._layers:
             self.setCurrentIndex(self._layers.index(layer))

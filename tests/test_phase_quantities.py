@@ -1,0 +1,303 @@
+"""Dry mass and optical path: known bodies have their known mass, however they are sampled, levelled and cut up."""
+
+import csv
+import io
+
+import numpy as np
+import pytest
+
+from napari_cvdm.microscope import OpticsError
+from napari_cvdm.request import ImageStack, RequestError, RestoreRequest
+from napari_cvdm.trust.mass_measurement import (
+    FrameMasses,
+    MaskFrame,
+    PhaseFrame,
+    mass_rows,
+    measure_frames,
+    reasons_not_to_quantify,
+    suggest_frames,
+    table_text,
+)
+from napari_cvdm.trust.phase_quantities import ALPHA_UM3_PER_PG, NO_SAMPLES, ONE_SAMPLE, PhaseField, dry_mass_pg, find_medium, optical_path_nm
+from napari_cvdm.trust.regions import regions_on_grid, suggest_regions
+
+WAVELENGTH_UM = 0.55
+RADIUS_UM = 5.0
+SAME = {"matrix": np.eye(2), "offset": np.zeros(2)}
+
+
+def field_of(phase, pixel_um=0.1, **more):
+    return PhaseField(phase=phase, pixel_um=pixel_um, wavelength_um=WAVELENGTH_UM, **more)
+
+
+def distance_um(pixel_um=0.1, side_um=16.0):
+    count = round(side_um / pixel_um)
+    y, x = (np.mgrid[:count, :count] + 0.5) * pixel_um - side_um / 2
+    return np.hypot(y, x)
+
+
+@pytest.fixture
+def blobs():
+    """Phase of two smooth blobs [rad], and a region around each."""
+    y, x = np.mgrid[:60, :80]
+    phase = 1.5 * np.exp(-((y - 30) ** 2 + (x - 22) ** 2) / 40) + 0.8 * np.exp(-((y - 30) ** 2 + (x - 58) ** 2) / 60)
+    regions = np.zeros(phase.shape, int)
+    regions[10:50, 5:40], regions[10:50, 42:75] = 1, 2
+    return phase, regions
+
+
+def drained(steps):
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def test_one_wave_of_phase_is_one_wavelength_of_path():
+    np.testing.assert_allclose(optical_path_nm(np.array([0.0, np.pi, 2 * np.pi]), 0.55), [0, 275, 550])
+    with pytest.raises(OpticsError):
+        optical_path_nm(np.zeros(2), 550.0)
+
+
+def test_a_disc_of_known_path_has_its_known_mass():
+    """m = OPD A / alpha: 100 nm over a disc."""
+    inside = distance_um(0.05) < RADIUS_UM
+    (found,) = dry_mass_pg(field_of(0.1 * 2 * np.pi / WAVELENGTH_UM * inside, 0.05), inside.astype(int))
+    assert found.area_um2 == pytest.approx(np.pi * RADIUS_UM**2, rel=0.01)
+    assert found.mass_pg == pytest.approx(0.1 * found.area_um2 / ALPHA_UM3_PER_PG)
+    assert found.mean_opd_nm == pytest.approx(100)
+    assert found.mean_phase_rad == pytest.approx(0.1 * 2 * np.pi / WAVELENGTH_UM)
+
+
+@pytest.mark.parametrize("pixel_um", [0.2, 0.1, 0.05])
+def test_a_sphere_has_its_known_mass_at_any_pixel_size(pixel_um):
+    """m = 4/3 pi R^3 (n - n_medium) / alpha."""
+    contrast, distance = 0.03, distance_um(pixel_um)
+    thickness = 2 * np.sqrt(np.clip(RADIUS_UM**2 - distance**2, 0, None))
+    (found,) = dry_mass_pg(field_of(2 * np.pi / WAVELENGTH_UM * contrast * thickness, pixel_um), (distance < RADIUS_UM + 1).astype(int))
+    assert found.mass_pg == pytest.approx(4 / 3 * np.pi * RADIUS_UM**3 * contrast / ALPHA_UM3_PER_PG, rel=2e-3)
+
+
+def test_finer_pixels_of_the_same_phase_change_nothing(blobs):
+    phase, regions = blobs
+    fine = [np.kron(array, np.ones((3, 3), array.dtype)) for array in blobs]
+    coarse, refined = dry_mass_pg(field_of(phase, 0.3), regions), dry_mass_pg(field_of(fine[0], 0.1), fine[1])
+    np.testing.assert_allclose([mass.mass_pg for mass in refined], [mass.mass_pg for mass in coarse])
+    np.testing.assert_allclose([mass.area_um2 for mass in refined], [mass.area_um2 for mass in coarse])
+
+
+def test_a_piston_changes_nothing_not_even_one_of_each_sample(blobs):
+    phase, regions = blobs
+    rng = np.random.default_rng(0)
+    samples = phase + 0.1 * rng.normal(size=(5, *phase.shape))
+    pistons = rng.normal(size=(5, 1, 1))
+    for first, second in zip(
+        dry_mass_pg(field_of(phase, samples=samples), regions), dry_mass_pg(field_of(phase + 3, samples=samples + pistons), regions), strict=True
+    ):
+        assert second.mass_pg == pytest.approx(first.mass_pg)
+        assert second.error_pg == pytest.approx(first.error_pg)
+        assert second.mean_opd_nm == pytest.approx(first.mean_opd_nm)
+
+
+def test_masses_add_over_disjoint_regions(blobs):
+    phase, regions = blobs
+    parts = dry_mass_pg(field_of(phase), regions)
+    (whole,) = dry_mass_pg(field_of(phase), (regions > 0).astype(int))
+    assert sum(part.mass_pg for part in parts) == pytest.approx(whole.mass_pg)
+    assert sum(part.area_um2 for part in parts) == pytest.approx(whole.area_um2)
+
+
+def test_mass_falls_as_alpha_grows(blobs):
+    phase, regions = blobs
+    usual, twice = (dry_mass_pg(field_of(phase), regions, alpha)[0].mass_pg for alpha in (0.18, 0.36))
+    assert usual == pytest.approx(2 * twice)
+
+
+def test_labels_need_not_be_consecutive(blobs):
+    phase, regions = blobs
+    renamed = np.array([0, 900, 7])[regions]
+    first, second = dry_mass_pg(field_of(phase), regions)
+    seven, nine_hundred = dry_mass_pg(field_of(phase), renamed)
+    assert (seven.label, nine_hundred.label) == (7, 900)
+    assert (seven.mass_pg, nine_hundred.mass_pg) == (second.mass_pg, first.mass_pg)
+    assert seven.area_um2 == second.area_um2
+
+
+def test_cells_without_a_region_do_not_move_the_zero(blobs):
+    """A plateau that fills two fifths of what lies outside would pull a plain median up by a standard deviation of the noise."""
+    regions = blobs[1]
+    phase = np.array([0, 1.5, 0.8])[regions]
+    samples = phase + 0.1 * np.random.default_rng(4).normal(size=(6, *phase.shape))
+    for mass in dry_mass_pg(field_of(phase, samples=samples), regions):
+        (alone,) = dry_mass_pg(field_of(phase, samples=samples), np.where(regions == mass.label, mass.label, 0))
+        assert alone.mass_pg == pytest.approx(mass.mass_pg, rel=0.005)
+
+
+def test_the_error_is_the_spread_of_the_sums(blobs):
+    phase, regions = blobs
+    samples = phase + np.random.default_rng(1).normal(size=(9, *phase.shape))
+    image = field_of(phase, samples=samples)
+    medium = find_medium(image, regions)
+    for mass in dry_mass_pg(image, regions):
+        sums = np.array([(sample - np.median(sample[medium]))[regions == mass.label].sum() for sample in samples])
+        direct = sums * WAVELENGTH_UM * 0.1**2 / (2 * np.pi * ALPHA_UM3_PER_PG)
+        assert mass.mass_pg == pytest.approx(direct.mean())
+        assert mass.error_pg == pytest.approx(direct.std(ddof=1))
+        assert mass.samples == 9
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_the_error_knows_whether_pixels_move_together(together):
+    """Standard deviation s in n pixels: sqrt(n) s where they are independent, n s where they move as one."""
+    rng, regions = np.random.default_rng(2), np.zeros((40, 40), int)
+    regions[10:30, 10:30] = 1
+    noise = rng.normal(size=(400, 1, 1)) * (regions > 0) if together else rng.normal(size=(400, 40, 40))
+    (found,) = dry_mass_pg(field_of(np.zeros((40, 40)), samples=0.1 * noise), regions)
+    expected = 0.1 * (400 if together else 20) * WAVELENGTH_UM * 0.01 / (2 * np.pi * ALPHA_UM3_PER_PG)
+    assert found.error_pg == pytest.approx(expected, rel=0.3)
+
+
+@pytest.mark.parametrize(("samples", "reason"), [(None, NO_SAMPLES), (1, ONE_SAMPLE)])
+def test_without_a_spread_there_is_no_error_and_a_reason(blobs, samples, reason):
+    phase, regions = blobs
+    (first, _) = dry_mass_pg(field_of(phase, samples=None if samples is None else phase[None]), regions)
+    assert first.error_pg is None
+    assert first.why_no_error == reason
+
+
+def test_a_region_that_reaches_doubtful_pixels_says_so(blobs):
+    phase, regions = blobs
+    trusted = np.ones(phase.shape, bool)
+    assert dry_mass_pg(field_of(phase, trusted=trusted), regions)[0].remarks == ()
+    trusted[:, :5] = False  # ends where region 1 begins
+    first, second = dry_mass_pg(field_of(phase, trusted=trusted), regions)
+    assert first.remarks == ("touches untrusted pixels (0% of it): mass and error may be far off",)
+    assert second.remarks == ()
+    cut = np.where(np.arange(80) > 60, 1, 0) * np.ones((60, 1), int)
+    assert "cut off by the edge of the image" in dry_mass_pg(field_of(phase), cut)[0].remarks
+
+
+def test_a_swapped_pair_of_planes_is_asked_about(blobs):
+    phase, regions = blobs
+    assert any("sign of the defocus" in remark for remark in dry_mass_pg(field_of(-phase), regions)[0].remarks)
+
+
+def test_untrusted_pixels_do_not_level_the_field(blobs):
+    phase, regions = blobs
+    doubtful = phase + np.where(np.arange(60) < 9, 5.0, 0.0)[:, None]
+    plain = dry_mass_pg(field_of(phase, trusted=np.arange(60)[:, None] + 0 * phase >= 9), regions)
+    spoilt = dry_mass_pg(field_of(doubtful, trusted=np.arange(60)[:, None] + 0 * phase >= 9), regions)
+    assert [mass.mass_pg for mass in spoilt] == [mass.mass_pg for mass in plain]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda regions: regions * 0, "the mask is empty"),
+        (lambda regions: regions * 0 + 1, "trusted medium outside all regions is 0.0%"),
+        (lambda regions: regions[1:], "draw it on the phase"),
+    ],
+)
+def test_masks_that_cannot_be_used_are_answered_in_words(blobs, change, words):
+    phase, regions = blobs
+    with pytest.raises(RequestError, match=words):
+        dry_mass_pg(field_of(phase), change(regions))
+
+
+def test_other_wrong_input_is_answered_in_words(blobs):
+    phase, regions = blobs
+    with pytest.raises(RequestError, match="alpha is 180"):
+        dry_mass_pg(field_of(phase), regions, 180.0)
+    with pytest.raises(RequestError, match="no pixel of this phase is trusted"):
+        dry_mass_pg(field_of(phase, trusted=np.zeros(phase.shape, bool)), regions)
+    with pytest.raises(RequestError, match="no numbers"):
+        field_of(np.full((4, 4), np.nan))
+    with pytest.raises(RequestError, match="one image with axes Y and X"):
+        field_of(phase[None])
+    with pytest.raises(RequestError, match="samples has"):
+        field_of(phase, samples=phase[None, 1:])
+
+
+def test_a_mask_on_a_grid_of_its_own_lands_where_it_was_drawn():
+    coarse = np.zeros((6, 8), int)
+    coarse[1:3, 2:5] = 4
+    fine = regions_on_grid(coarse, np.eye(2) / 2, np.full(2, -0.25), (12, 16))
+    np.testing.assert_array_equal(fine, np.kron(coarse, np.ones((2, 2), int)))
+    assert regions_on_grid(coarse, np.eye(2), np.zeros(2), (6, 8)) is coarse
+    np.testing.assert_array_equal(regions_on_grid(coarse, np.eye(2), np.array([-1.0, 0.0]), (6, 8)), np.roll(coarse, 1, axis=0))
+
+
+def test_the_suggested_mask_holds_the_cells_and_not_the_medium(blobs):
+    phase, _ = blobs
+    noisy = phase + 0.02 * np.random.default_rng(3).normal(size=phase.shape)
+    regions = suggest_regions(noisy, 0.3)
+    assert set(np.unique(regions)) == {0, 1, 2}
+    assert phase[regions > 0].sum() > 0.95 * phase.sum()
+    assert (regions[phase < 0.01] == 0).all()
+    np.testing.assert_array_equal(suggest_regions(noisy + 7, 0.3), regions)
+
+
+def test_the_suggested_mask_keeps_off_untrusted_pixels(blobs):
+    phase, _ = blobs
+    trusted = np.arange(80)[None] + 0 * phase > 40
+    regions = suggest_regions(phase, 0.3, trusted)
+    assert regions.max() == 1
+    assert not regions[~trusted].any()
+
+
+def test_no_mask_is_suggested_where_nothing_stands_out():
+    with pytest.raises(RequestError, match="Draw one"):
+        suggest_regions(np.zeros((20, 20)), 0.1)
+    with pytest.raises(RequestError, match="Draw a mask"):
+        suggest_regions(np.eye(20), 0.1)
+
+
+def frame(phase, **place):
+    return PhaseFrame(place=place, phase=phase, pixel_um=0.1, wavelength_um=WAVELENGTH_UM, untrusted=np.zeros(phase.shape))
+
+
+def test_frames_are_weighed_one_by_one_and_empty_ones_left_out(blobs):
+    phase, regions = blobs
+    masks = [MaskFrame(labels=labels, **SAME) for labels in (regions, regions * 0, regions)]
+    frames = [(frame((1 + number) * phase, t=number), mask) for number, mask in enumerate(masks)]
+    first, third = drained(measure_frames(frames, 0.2))
+    assert (first.place, third.place) == ({"t": 0}, {"t": 2})
+    assert first.masses == dry_mass_pg(frames[0][0].read(), regions, 0.2)
+    assert third.masses[0].mass_pg == pytest.approx(3 * first.masses[0].mass_pg)
+    with pytest.raises(RequestError, match="empty in all 2 frames"):
+        drained(measure_frames([(one, masks[1]) for one, _ in frames[:2]], 0.2))
+    with pytest.raises(RequestError, match=r"^t 1: trusted medium"):
+        drained(measure_frames([(frames[1][0], MaskFrame(labels=regions * 0 + 1, **SAME))], 0.2))
+
+
+def test_a_mask_is_suggested_for_every_frame(blobs):
+    phase, _ = blobs
+    masks = drained(suggest_frames([frame(phase, t=0), frame(0 * phase, t=1)]))
+    assert masks.shape == (2, *phase.shape)
+    assert masks[0].any()
+    assert not masks[1].any()
+    with pytest.raises(RequestError, match="stands out"):
+        drained(suggest_frames([frame(0 * phase, t=1)]))
+
+
+def test_the_table_reads_back_as_the_same_numbers(blobs):
+    phase, regions = blobs
+    masses = dry_mass_pg(field_of(phase, samples=np.stack([phase, 1.1 * phase])), regions)
+    rows = mass_rows([FrameMasses(place={"t": 4}, masses=masses)], {"alpha_um3_per_pg": 0.18, "group": 'cell, "left" by model'})
+    read = list(csv.DictReader(io.StringIO(table_text(rows))))
+    assert [float(row["dry_mass_pg"]) for row in read] == [mass.mass_pg for mass in masses]
+    assert [float(row["error_pg"]) for row in read] == [mass.error_pg for mass in masses]
+    assert {row["t"] for row in read} == {"4"}
+    assert {row["group"] for row in read} == {'cell, "left" by model'}
+    assert table_text(rows, "\t").splitlines()[0].split("\t") == list(rows[0])
+
+
+def test_every_warning_about_optics_forbids_to_quantify(tiny_phase_model):
+    from napari_cvdm.model.checkpoint import read_card
+    from napari_cvdm.trust.validity import optics_warnings
+
+    request = RestoreRequest(image=ImageStack(array=np.zeros((1, 1)), axes="YX"), model="tiny", pixel_um=2.0, wavelength_um=0.9)
+    warnings = optics_warnings(request, read_card(tiny_phase_model))
+    assert len(warnings) == 2
+    assert reasons_not_to_quantify([*warnings, "its two time points were taken for planes"]) == warnings

@@ -88,12 +88,18 @@ def test_a_region_has_the_mean_of_its_pixels_schedules(clock):
     rate, curve = rates((4, 5)), clock_curve(clock, 10)
     labels = np.zeros((4, 5), int)
     labels[1, :3], labels[3, 2] = 4, 7
-    found = drained(region_curves(rate, labels, curve))
+    found = drained(region_curves(rate, labels, curve)).curves
     assert {number: one.pixels for number, one in found.items()} == {4: 3, 7: 1}
     alone = [pixel_curves(rate[1, column], curve) for column in range(3)]
     for name in ("gamma", "beta", "half_log_snr"):
         np.testing.assert_allclose(getattr(found[4], name), np.mean([getattr(one, name) for one in alone], axis=0), rtol=1e-9)
         np.testing.assert_allclose(getattr(found[7], name), getattr(pixel_curves(rate[3, 2], curve), name), rtol=1e-9)
+
+
+def test_many_regions_are_counted_and_the_first_are_averaged(clock):
+    labels = np.arange(20).reshape(4, 5)
+    found = drained(region_curves(rates((4, 5)), labels, clock_curve(clock, 10), most=3))
+    assert (list(found.curves), found.found) == ([1, 2, 3], 19)
 
 
 def test_regions_of_another_shape_are_refused(clock):

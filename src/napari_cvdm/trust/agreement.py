@@ -202,3 +202,37 @@ def _root_mean_square(values: np.ndarray) -> float:
 
 def _size(image: np.ndarray) -> str:
     return " × ".join(str(side) for side in image.shape)
+
+
+def in_words(found: Agreement, unit: str) -> str:
+    """What the schedule is and is not evidence of, with the numbers of this image, in short paragraphs.
+
+    Parameters
+    ----------
+    found : Agreement
+    unit : str
+        Of the result.
+    """
+    lines = ["The schedule is a learned noise rate λ for each pixel, made to ease training. It tells how the samples were drawn, not how wrong they are."]
+    if found.rate_error is None or found.spread_error is None or found.rmse is None:
+        ranks = f"structure (edges, {_rank(found.rate_structure)}) and with the spread of the samples ({_rank(found.rate_spread)})"
+        lines.append(f"Here λ goes with {ranks}. Whether either goes with the error, only a truth can tell: choose one above. λ is not an uncertainty.")
+    else:
+        lines.append(_rate_and_error(found.rate_structure, found.rate_error))
+        spread = f"The spread goes with the error ({_rank(found.spread_error)})"
+        lines.append(f"{spread}; the error is {found.rmse:.3g} {unit} (RMS) where the spread says {found.rms_spread:.3g} {unit}.")
+    if found.used < found.usable:
+        lines.append(f"Over {found.used} of {found.usable} valid pixels, drawn at random, always the same.")
+    return "\n".join(lines)
+
+
+def _rate_and_error(with_structure: float, with_error: float) -> str:
+    if abs(with_error) > abs(with_structure):
+        ranks = f"error ({_rank(with_error)}) more than with structure (edges, {_rank(with_structure)})"
+        return f"Here λ goes with the {ranks}: one image, and no calibration. λ is not an uncertainty."
+    ranks = f"structure (edges, {_rank(with_structure)}) at least as much as with the error ({_rank(with_error)})"
+    return f"λ is not an uncertainty: here it goes with {ranks}."
+
+
+def _rank(value: float) -> str:
+    return "ρ undefined, one of the two is the same everywhere" if np.isnan(value) else f"ρ = {value:.2f}"

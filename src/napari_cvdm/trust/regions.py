@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import ndimage
 
-BACKGROUND, STRUCTURE = 1, 2
+STRUCTURE, BACKGROUND = 1, 2
 
 
 def structure_and_background(mean: np.ndarray, valid: np.ndarray) -> np.ndarray:
@@ -17,7 +17,7 @@ def structure_and_background(mean: np.ndarray, valid: np.ndarray) -> np.ndarray:
     Returns
     -------
     ndarray of shape (Y, X), uint8
-        1 background, 2 structure, 0 where it is not valid or not finite; all 0 for a constant image.
+        1 structure, 2 background, 0 where it is not valid or not finite; all 0 for a constant image.
     """
     from skimage.filters import threshold_otsu
 

@@ -48,6 +48,22 @@ class ScheduleCurves:
     pixels: int = 1
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RegionCurves:
+    """Mean schedules of regions.
+
+    Parameters
+    ----------
+    curves : mapping of int to ScheduleCurves
+        By number of the region.
+    found : int
+        How many regions there are, also where only the first of them were averaged.
+    """
+
+    curves: Mapping[int, ScheduleCurves] = field(repr=False)
+    found: int
+
+
 def schedule_maps(rate: Any, clock: ClockCurve) -> ScheduleMaps:
     """The schedule of a rate map, computed slice by slice when it is looked at.
 
@@ -123,7 +139,7 @@ def pixel_curves(rate: float, clock: ClockCurve) -> ScheduleCurves:
     return ScheduleCurves(times=np.array(clock.times), gamma=_gamma(one, values), beta=_beta(one, speeds), half_log_snr=_half_log_snr(one, values))
 
 
-def region_curves(rate: np.ndarray, labels: np.ndarray, clock: ClockCurve) -> Generator[Progress, None, Mapping[int, ScheduleCurves]]:
+def region_curves(rate: np.ndarray, labels: np.ndarray, clock: ClockCurve, most: int = 6) -> Generator[Progress, None, RegionCurves]:
     """Mean of the schedule over every region: of gamma itself, which is not gamma of the mean rate.
 
     Parameters
@@ -132,6 +148,8 @@ def region_curves(rate: np.ndarray, labels: np.ndarray, clock: ClockCurve) -> Ge
     labels : ndarray of shape (Y, X), integer
         Number of the region of each pixel; 0 is none.
     clock : ClockCurve
+    most : int
+        Only the first so many regions are averaged.
 
     Yields
     ------
@@ -140,8 +158,7 @@ def region_curves(rate: np.ndarray, labels: np.ndarray, clock: ClockCurve) -> Ge
 
     Returns
     -------
-    mapping of int to ScheduleCurves
-        By number of the region.
+    RegionCurves
 
     Raises
     ------
@@ -150,12 +167,13 @@ def region_curves(rate: np.ndarray, labels: np.ndarray, clock: ClockCurve) -> Ge
     """
     if labels.shape != rate.shape:
         raise ValueError(f"the regions have {labels.shape} pixels, the rate map {rate.shape}; give regions on the grid of the rate map.")
-    numbers = np.unique(labels[labels > 0])
-    curves = {}
+    found = np.unique(labels[labels > 0])
+    numbers, curves = found[:most], {}
+    yield Progress(stage="averaging the schedule", done=0, total=len(numbers))
     for done, number in enumerate(numbers, start=1):
         curves[int(number)] = _mean_curves(rate[labels == number].astype(np.float64), clock)
         yield Progress(stage="averaging the schedule", done=done, total=len(numbers))
-    return curves
+    return RegionCurves(curves=curves, found=len(found))
 
 
 def _mean_curves(rate: np.ndarray, clock: ClockCurve) -> ScheduleCurves:

@@ -1,0 +1,58 @@
+"""Work that is asked for again and again, of which only the newest answer counts."""
+
+from collections.abc import Generator
+from typing import Any
+
+from qtpy.QtCore import QObject, Signal
+
+from napari_cvdm.result import Progress
+from napari_cvdm.widgets.worker import Job
+
+
+class LatestWork(QObject):
+    """One piece of work at a time that may be replaced by a newer one, whose answer is then the only one to arrive.
+
+    Parameters
+    ----------
+    parent : QObject
+        When it goes, so does the answer.
+    title : str
+        For napari's activity area.
+    """
+
+    succeeded = Signal(object)
+    failed = Signal(str)
+
+    def __init__(self, parent: QObject, title: str) -> None:
+        super().__init__(parent)
+        self._title = title
+        self._job: Job | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether an answer is still to come."""
+        return self._job is not None
+
+    def start(self, steps: Generator[Progress, None, Any], total: int = 0) -> None:
+        """Do this instead of what is being done."""
+        self.cancel()
+        self._job = job = Job(steps, title=self._title, total=total)
+        job.succeeded.connect(self._on_succeeded)
+        job.failed.connect(self._on_failed)
+        job.start()
+
+    def cancel(self) -> None:
+        """Want no answer any more."""
+        job, self._job = self._job, None
+        if job is not None:
+            job.succeeded.disconnect(self._on_succeeded)
+            job.failed.disconnect(self._on_failed)
+            job.cancel()
+
+    def _on_succeeded(self, result: object) -> None:
+        self._job = None  # the job keeps itself until its thread has ended
+        self.succeeded.emit(result)
+
+    def _on_failed(self, message: str) -> None:
+        self._job = None
+        self.failed.emit(message)

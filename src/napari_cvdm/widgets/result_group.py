@@ -1,0 +1,81 @@
+"""The layers of one result, found by what their metadata says."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from napari_cvdm.result import ClockCurve
+from napari_cvdm.widgets.layers import our_metadata
+
+if TYPE_CHECKING:
+    from napari.layers import Layer
+
+RATE = "noise-rate map"
+RECONSTRUCTION = "reconstruction"
+SAMPLES = "samples"
+UNTRUSTED = "untrusted pixels"
+TRUTH = "truth"
+SPREADS = ("uncertainty", "sample variance")
+SCHEDULE = ("gamma", "beta", "log-SNR")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultGroup:
+    """Layers that came from one run.
+
+    Parameters
+    ----------
+    name : str
+    layers : mapping of str to Layer
+        By role.
+    """
+
+    name: str
+    layers: "Mapping[str, Layer]" = field(repr=False)
+
+    @property
+    def rate(self) -> "Layer | None":
+        """The noise-rate map."""
+        return self.layers.get(RATE)
+
+    @property
+    def spread(self) -> "Layer | None":
+        """The posterior spread, as a variance or as a standard deviation."""
+        return next((self.layers[role] for role in SPREADS if role in self.layers), None)
+
+    @property
+    def statistic(self) -> str:
+        """What the spread layer holds: "standard deviation" or "variance"."""
+        mark = {} if self.spread is None else our_metadata(self.spread)
+        return str(mark.get("statistic", "variance" if mark.get("role") == "sample variance" else "standard deviation"))
+
+    @property
+    def mark(self) -> Mapping[str, Any]:
+        """What the result's layers say of it: source, provenance, clock; the unit is that of the reconstruction."""
+        marks = [our_metadata(self.layers[role]) for role in (RECONSTRUCTION, RATE) if role in self.layers]
+        return marks[0] if marks else {}
+
+    @property
+    def clock(self) -> ClockCurve | None:
+        """The clock of the model; None where a layer of an older version has none."""
+        found = {} if self.rate is None else our_metadata(self.rate).get("clock", {})
+        try:
+            return ClockCurve(**{name: tuple(float(number) for number in found[name]) for name in ("times", "values", "speeds")})
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    def missing(self) -> tuple[str, ...]:
+        """What an inspection needs and is not there, in words."""
+        needed = {"noise-rate map": self.rate, "reconstruction": self.layers.get(RECONSTRUCTION), "uncertainty": self.spread, "clock": self.clock}
+        return tuple(name for name, found in needed.items() if found is None)
+
+
+def groups_of(layers: "Iterable[Layer]") -> list[ResultGroup]:
+    """Results among layers, in the order of their first layers; maps of the schedule follow from a rate map and are left out."""
+    found: dict[str, dict[str, Layer]] = {}
+    for layer in layers:
+        mark = our_metadata(layer)
+        if mark.get("role") not in (None, TRUTH, *SCHEDULE):
+            name = str(mark.get("group") or mark.get("source") or layer.name)
+            found.setdefault(name, {}).setdefault(mark["role"], layer)
+    return [ResultGroup(name=name, layers=by_role) for name, by_role in found.items()]

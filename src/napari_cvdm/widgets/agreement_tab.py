@@ -41,7 +41,7 @@ class AgreementTab(QWidget):
     viewer : Viewer
     """
 
-    refused = Signal(str)
+    trouble = Signal(str)  # what is wrong, in words; "" when nothing is any more
 
     def __init__(self, viewer: "Viewer") -> None:
         super().__init__()
@@ -157,6 +157,7 @@ class AgreementTab(QWidget):
         for (first, second), label in self.numbers.items():
             value = getattr(found, f"{first}_{second}")
             label.setText("–" if value is None or math.isnan(value) else f"{value:.2f}")
+        self.trouble.emit("")
         unit = "" if self._group is None else str(self._group.mark.get("unit", ""))
         self.text.setText(in_words(found, unit) + self._note)
         self.plot.setVisible(found.by_spread is not None)
@@ -165,7 +166,7 @@ class AgreementTab(QWidget):
 
     def _on_failed(self, message: str) -> None:
         self._clear()
-        self.refused.emit(message)
+        self.trouble.emit(message)
 
     def _clear(self) -> None:
         for label in self.numbers.values():

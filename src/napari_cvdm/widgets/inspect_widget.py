@@ -1,5 +1,6 @@
 """The Inspect dock: the schedule of a result, its samples, and how far both may be believed."""
 
+from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING
 
@@ -35,10 +36,11 @@ class InspectWidget(QWidget):
         self.agreement = AgreementTab(napari_viewer)
         self.tabs = QTabWidget()
         self.message = MessageLine()
+        self._troubles: dict[QWidget, str] = {}
         self._lay_out()
         self.group.changed.connect(self.refresh)
         for tab in (self.pixel, self.agreement):
-            tab.refused.connect(self._refuse)
+            tab.trouble.connect(partial(self._on_trouble, tab))
         napari_viewer.dims.events.current_step.connect(self._on_slider)
         napari_viewer.events.theme.connect(self._on_theme)
         self.show_group()
@@ -71,6 +73,7 @@ class InspectWidget(QWidget):
     def show_group(self) -> None:
         """Show the chosen result in every tab, and say what is missing."""
         group = self.group.value()
+        self._troubles.clear()
         self.message.clear()
         if group is None:
             self.message.say(INFORMATION, "No result among the layers. Reconstruct an image first.")
@@ -79,8 +82,13 @@ class InspectWidget(QWidget):
         for tab in (self.pixel, self.agreement):
             tab.set_group(group)
 
-    def _refuse(self, message: str) -> None:
-        self.message.say(ERROR, message)
+    def _on_trouble(self, tab: QWidget, message: str) -> None:
+        self._troubles[tab] = message
+        told = next((trouble for trouble in self._troubles.values() if trouble), "")
+        if told:
+            self.message.say(ERROR, told)
+        elif self.pixel.isEnabled():
+            self.message.clear()
 
     def _on_slider(self) -> None:
         if not self._gone.is_set():

@@ -26,33 +26,40 @@ class LatestWork(QObject):
     def __init__(self, parent: QObject, title: str) -> None:
         super().__init__(parent)
         self._title = title
-        self._job: Job | None = None
+        self._unfinished = unfinished = list[Job]()
+        parent.destroyed.connect(lambda: _cancel_all(unfinished))
 
     @property
     def busy(self) -> bool:
         """Whether an answer is still to come."""
-        return self._job is not None
+        return bool(self._unfinished)
 
     def start(self, steps: Generator[Progress, None, Any], total: int = 0) -> None:
         """Do this instead of what is being done."""
         self.cancel()
-        self._job = job = Job(steps, title=self._title, total=total)
+        job = Job(steps, title=self._title, total=total)
+        self._unfinished.append(job)
         job.succeeded.connect(self._on_succeeded)
         job.failed.connect(self._on_failed)
         job.start()
 
     def cancel(self) -> None:
         """Want no answer any more."""
-        job, self._job = self._job, None
-        if job is not None:
+        while self._unfinished:
+            job = self._unfinished.pop()
             job.succeeded.disconnect(self._on_succeeded)
             job.failed.disconnect(self._on_failed)
             job.cancel()
 
     def _on_succeeded(self, result: object) -> None:
-        self._job = None  # the job keeps itself until its thread has ended
+        self._unfinished.clear()  # the job keeps itself until its thread has ended
         self.succeeded.emit(result)
 
     def _on_failed(self, message: str) -> None:
-        self._job = None
+        self._unfinished.clear()
         self.failed.emit(message)
+
+
+def _cancel_all(jobs: list[Job]) -> None:
+    for job in jobs:
+        job.cancel()

@@ -49,7 +49,7 @@ class PixelTab(QWidget):
     viewer : Viewer
     """
 
-    refused = Signal(str)
+    trouble = Signal(str)  # what is wrong, in words; "" when nothing is any more
 
     def __init__(self, viewer: "Viewer") -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class PixelTab(QWidget):
             box.valueChanged.connect(lambda _: self._on_typed())
         self.regions.changed.connect(self._on_regions)
         self.work.succeeded.connect(self._on_averaged)
-        self.work.failed.connect(self.refused)
+        self.work.failed.connect(self.trouble)
         follow_mouse(self._viewer, self)
 
     def _region_entries(self) -> list[Entry]:
@@ -159,9 +159,9 @@ class PixelTab(QWidget):
             try:
                 show_schedule(self._viewer, self._group, role)
             except ValueError as error:
-                self.refused.emit(str(error))
+                self.trouble.emit(str(error))
 
-    @qthrottled(timeout=80)
+    @qthrottled(timeout=100)
     def on_mouse(self) -> None:
         """Show the pixel under the mouse, if it is to be followed and there is one."""
         rate = None if self._group is None else self._group.rate
@@ -231,7 +231,7 @@ class PixelTab(QWidget):
             frame = result_frame(self._viewer, group)
             labels = structure_and_background(frame.mean, frame.valid) if chosen == AUTOMATIC else drawn_regions(self._viewer, chosen, group.rate)
         except ValueError as error:
-            self.refused.emit(str(error))
+            self.trouble.emit(str(error))
             return
         self.work.start(region_curves(frame.rate, labels, group.clock, most=len(COLORS)))
 
@@ -243,6 +243,7 @@ class PixelTab(QWidget):
             for color, (number, one) in zip(COLORS, found.curves.items(), strict=False)
         ]
         self._show_regions(shown, found.found)
+        self.trouble.emit("")
 
     def _show_regions(self, shown: Sequence[NamedCurves], found: int = 0) -> None:
         self._regions = shown

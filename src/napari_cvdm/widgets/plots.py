@@ -72,6 +72,7 @@ def new_plot(left: str, bottom: str) -> Any:
     item.getAxis("left").setWidth(AXIS_WIDTH_PX)
     for side, title in (("left", left), ("bottom", bottom)):
         item.getAxis(side).enableAutoSIPrefix(False)
+        item.getAxis(side).setStyle(maxTickLevel=0)  # small ticks take most of the time of drawing
         if title:
             item.setLabel(side, title)
     return plot
@@ -122,6 +123,8 @@ class SchedulePlots(QWidget):
         _only(self, *self.plots.values())
         for name, plot in self.plots.items():
             plot.setXRange(0, 1)
+            plot.getPlotItem().getAxis("bottom").setTicks([[(0.0, "0"), (0.25, ""), (0.5, "0.5"), (0.75, ""), (1.0, "1")]])
+            plot.getPlotItem().getAxis("bottom").setStyle(showValues=name == "half_log_snr")
             plot.addItem(self._now[name], ignoreBounds=True)
             self._pixel[name].setZValue(1)
         self.plots["gamma"].setYRange(0, 1)

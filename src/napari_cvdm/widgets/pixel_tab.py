@@ -253,7 +253,7 @@ class PixelTab(QWidget):
     def _say_legend(self, found: int = 0) -> None:
         entries = [(one.name, one.color) for one in self._regions] + [("pixel", Ink.of(self._viewer).text)]
         more = f"the first {len(self._regions)} of {found} regions" if found > len(self._regions) else ""
-        marks = (f'<span style="color:{color}">■</span>&nbsp;{escape(name).replace(" ", "&nbsp;")} &nbsp;' for name, color in entries)
+        marks = (f'<span style="color:{color}">■</span>&nbsp;{escape(name).replace(" ", "&nbsp;")}&nbsp; ' for name, color in entries)
         self.legend.setText("".join(marks) + more)
 
 

@@ -122,7 +122,6 @@ class SchedulePlots(QWidget):
         self._regions: list[tuple[Any, Any]] = []
         _only(self, *self.plots.values())
         for name, plot in self.plots.items():
-            plot.setXRange(0, 1)
             plot.getPlotItem().getAxis("bottom").setTicks([[(0.0, "0"), (0.25, ""), (0.5, "0.5"), (0.75, ""), (1.0, "1")]])
             plot.getPlotItem().getAxis("bottom").setStyle(showValues=name == "half_log_snr")
             plot.addItem(self._now[name], ignoreBounds=True)
@@ -130,6 +129,8 @@ class SchedulePlots(QWidget):
         self.plots["gamma"].setYRange(0, 1)
         self.plots["beta"].setLogMode(y=True)
         self.plots["half_log_snr"].setYRange(*SHOWN_LEVEL)
+        for plot in self.plots.values():
+            plot.setXRange(0, 1)  # after the logarithm, which lets go of it
         self.show_time(None)
         self.set_ink(ink)
 

@@ -47,6 +47,7 @@ def restoration(shape: tuple[int, ...], axes: str, *, upsampling: int = 1, point
         beta=draw(points, *shape) if points else None,
         times=tuple((k + 1) / points for k in range(points)),
         samples=draw(samples, *shape) if samples else None,
+        counts=np.full(shape[:-2], 2),
     )
 
 

@@ -13,6 +13,7 @@ from napari_cvdm.request import ImageStack
 from napari_cvdm.result import ClockCurve, Provenance, Restoration
 
 PROVENANCE = "provenance.json"
+LEADING = ("gamma", "beta", "samples")
 ENDING = ".ome.tif"
 NO_CLOCK = ClockCurve(times=(), values=(), speeds=())
 _PROGRAM = "napari-cvdm"
@@ -33,12 +34,15 @@ class StoredResult:
         ``z_step_um``, and ``y_um``, ``x_um`` of the centre of the first pixel of the measured image, where known; see `ImageStack`.
     planes_um : tuple of float, optional
         Positions of the two defocus planes, where both were in one file: its axis of planes became one image.
+    files : mapping of str to str
+        What was read, by option of the command line.
     """
 
     restoration: Restoration
     source: str
     place: Mapping[str, float] = field(default_factory=dict)
     planes_um: tuple[float, float] | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 def is_result_folder(path: str | Path) -> bool:
@@ -97,9 +101,12 @@ def _stored(folder: Path, record: Mapping[str, Any]) -> StoredResult:
     sizes = dict(zip(mean.axes, mean.array.shape, strict=True))
     shape = tuple(sizes.get(letter, 1) for letter in axes)  # files drop axes of length 1
     upsampling = round(float(record["settings"]["pixel_um"]) / pixel_um)
-    extra = {name: _pixels(folder, name, shape, leading=True) for name in ("gamma", "beta", "samples") if (folder / f"{name}{ENDING}").exists()}
+    gamma, beta, samples = (_pixels(folder, name, shape, leading=True) if (folder / f"{name}{ENDING}").exists() else None for name in LEADING)
+    region = record["settings"].get("region")
     restoration = Restoration(
-        **{name: _pixels(folder, name, shape) for name in ("mean", "variance", "rate")},
+        mean=_pixels(folder, "mean", shape),
+        variance=_pixels(folder, "variance", shape),
+        rate=_pixels(folder, "rate", shape),
         valid=_pixels(folder, "valid", shape) > 0,
         axes=axes,
         unit=output["unit"],
@@ -108,12 +115,17 @@ def _stored(folder: Path, record: Mapping[str, Any]) -> StoredResult:
         provenance=_provenance(record),
         clock=_clock(output),
         times=tuple(output["times"]),
-        **extra,
+        gamma=gamma,
+        beta=beta,
+        samples=samples,
+        counts=np.array(output.get("counts", np.full(shape[:-2], record["settings"].get("samples", 1))), dtype=int),
+        region=tuple(region) if region else None,
     )
     return StoredResult(
         restoration=restoration,
         source=next(iter(restoration.provenance.inputs)),
-        place=_source_place(mean.place, pixel_um, upsampling),
+        place=_source_place(mean.place, pixel_um, upsampling, restoration.region),
+        files={role: str(entry["path"]) for role, entry in record["inputs"].items() if isinstance(entry, Mapping) and "path" in entry},
         planes_um=None if "image2" in record["inputs"] else restoration.provenance.settings.get("defocus_um"),  # type: ignore[arg-type]
     )
 
@@ -148,7 +160,9 @@ def _clock(output: Mapping[str, Any]) -> ClockCurve:
     return NO_CLOCK if said is None else ClockCurve(**{name: tuple(said[name]) for name in ("times", "values", "speeds")})
 
 
-def _source_place(place: Mapping[str, float], pixel_um: float, upsampling: int) -> dict[str, float]:
-    """The measured image's place from that of the result: a coarse pixel's centre is that of the fine pixels in it."""
+def _source_place(place: Mapping[str, float], pixel_um: float, upsampling: int, region: tuple[int, int, int, int] | None) -> dict[str, float]:
+    """The measured image's place from that of the result: a coarse pixel's centre is that of the fine pixels in it, and a part begins later."""
+    top, _, left, _ = region or (0, 0, 0, 0)
+    first = {"y_um": top, "x_um": left}
     shift = (upsampling - 1) / 2 * pixel_um
-    return {name: value + (shift if name in ("y_um", "x_um") else 0.0) for name, value in place.items()}
+    return {name: value + (shift - first[name] * pixel_um * upsampling if name in first else 0.0) for name, value in place.items()}

@@ -58,6 +58,7 @@ def restoration(upsampling=2, axes="YX", shape=(12, 16)):
         times=(0.5, 1.0),
         provenance=Provenance(inputs={"cell": "0"}, model={"name": "tiny"}, settings=settings, estimated={}, versions={"napari-cvdm": "0"}, timings_s={}),
         clock=ClockCurve(times=(0.5, 1.0), values=(0.4, 1.0), speeds=(1.0, 2.0)),
+        counts=np.full(shape[:-2], 2),
     )
 
 

@@ -115,6 +115,7 @@ def write_provenance(
         "versions": {"python": platform.python_version(), **provenance["versions"]},
         "machine": machine,
         "timings_s": {name: round(seconds, 3) for name, seconds in timings_s.items()},
-        "output": {name: getattr(restoration, name) for name in ("unit", "axes", "pixel_um", "times")} | {"clock": asdict(restoration.clock)},
+        "output": {name: getattr(restoration, name) for name in ("unit", "axes", "pixel_um", "times")}
+        | {"clock": asdict(restoration.clock), "counts": restoration.counts.tolist()},
     }
     (folder / PROVENANCE).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Label images of what is to be measured: brought onto the grid of a result, or suggested by a threshold."""
+"""Label images of what is to be measured or compared: brought onto the grid of a result, or suggested by a threshold."""
 
 import numpy as np
 from scipy import ndimage
@@ -7,6 +7,7 @@ from napari_cvdm.request import RequestError
 
 SMOOTHING_PX = 1.0
 SMALLEST_UM2 = 5.0
+STRUCTURE, BACKGROUND = 1, 2
 
 
 def regions_on_grid(labels: np.ndarray, matrix: np.ndarray, offset: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -74,3 +75,26 @@ def suggest_regions(phase: np.ndarray, pixel_um: float, trusted: np.ndarray | No
     if not kept.any():
         raise RequestError(f"nothing of {smallest_um2:g} um^2 or more stands out from the medium. Draw a mask in a Labels or Shapes layer.")
     return np.asarray(ndimage.label(kept[pieces])[0], np.int32)
+
+
+def structure_and_background(mean: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Pixels above and below Otsu's threshold of a reconstruction (Otsu 1979).
+
+    Parameters
+    ----------
+    mean : ndarray of shape (Y, X)
+    valid : ndarray of shape (Y, X), bool
+
+    Returns
+    -------
+    ndarray of shape (Y, X), uint8
+        1 structure, 2 background, 0 where it is not valid or not finite; all 0 for a constant image.
+    """
+    from skimage.filters import threshold_otsu
+
+    usable = valid & np.isfinite(mean)
+    labels = np.zeros(mean.shape, np.uint8)
+    if np.unique(mean[usable]).size > 1:
+        above = mean > threshold_otsu(mean[usable])
+        labels[usable] = np.where(above, STRUCTURE, BACKGROUND)[usable]
+    return labels

@@ -86,7 +86,7 @@ def read_layer(layer: "Image", index: tuple[int, ...] | None = None) -> ImageSta
     if not isinstance(pixels, np.ndarray):
         import dask.array as da
 
-        pixels = pixels if isinstance(pixels, da.Array) else da.from_array(pixels)  # type: ignore[no-untyped-call]
+        pixels = pixels if isinstance(pixels, da.Array) else da.from_array(pixels)
     if index is not None:
         pixels, axes = pixels[index], axes[-2:]
     if layer.rgb:
@@ -109,9 +109,9 @@ def to_layer_data(restoration: Restoration, source: Placement, statistic: str = 
     Returns
     -------
     list of (data, keywords, layer type)
-        One group: gamma and beta with a leading axis of times and the samples with a leading axis (if the restoration has
-        them), rate map, optical path difference (of a phase), uncertainty, untrusted pixels, reconstruction; all but the last
-        are hidden at first.
+        One group: gamma and beta with a leading axis of times (lazy), the samples with a leading axis (if the restoration
+        has them), rate map, optical path difference (of a phase), uncertainty, untrusted pixels, reconstruction; all but the
+        last are hidden at first.
     """
     source = source.within(restoration.region)
     unit = restoration.unit
@@ -157,13 +157,17 @@ def spread_unit(unit: str, statistic: str) -> str:
 
 
 def _schedule_layers(restoration: Restoration, source: Placement) -> list[LayerData]:
-    if restoration.gamma is None or restoration.beta is None:
+    """gamma and beta over time: computed when they are looked at, where the clock is known."""
+    if restoration.clock.times:
+        from napari_cvdm.trust.schedule_view import schedule_maps, shown_ranges
+
+        maps, ranges = schedule_maps(restoration.rate, restoration.clock), shown_ranges(restoration.rate, restoration.clock)
+        found = {"gamma": (maps.gamma, ranges["gamma"]), "beta": (maps.beta, ranges["beta"])}
+    elif restoration.gamma is not None and restoration.beta is not None:
+        found = {"gamma": (restoration.gamma, (0.0, 1.0)), "beta": (restoration.beta, _from_zero(restoration.beta))}
+    else:
         return []
-    beta_limits = _from_zero(restoration.beta)
-    return [
-        _layer(restoration, source, "gamma", restoration.gamma, "", colormap="viridis", contrast_limits=(0.0, 1.0)),
-        _layer(restoration, source, "beta", restoration.beta, "", colormap="viridis", contrast_limits=beta_limits),
-    ]
+    return [_layer(restoration, source, role, values, "", colormap="viridis", contrast_limits=limits) for role, (values, limits) in found.items()]
 
 
 def _sample_layers(restoration: Restoration, source: Placement) -> list[LayerData]:
@@ -236,7 +240,7 @@ def _placed(restoration: Restoration, source: Placement, role: str, values: np.n
     values, place = placed_image(source, restoration.axes, restoration.upsampling, values)
     if not leading:
         return values, place
-    return values, place.with_leading("S", "sample") if role == "samples" else place.with_times(restoration.times)
+    return values, place.with_leading("S", "sample") if role == "samples" else place.with_times(restoration.clock.times or restoration.times)
 
 
 def phase_colormap() -> Any:

@@ -160,6 +160,33 @@ class Placement:
         """The same with a leading axis ``t`` of schedule times (``schedule t`` where the image has a ``t`` of its own)."""
         return self.with_leading("K", "schedule t" if "t" in self.labels else "t", times[0], times[0])
 
+    def spanning(self, axes: str, spans: tuple[tuple[float, float], ...], units: tuple[str, ...], labels: tuple[str, ...]) -> "Placement":
+        """The same with more leading axes, one pixel long, each of which covers what the viewer shows along it.
+
+        Parameters
+        ----------
+        axes : str
+            A letter for each new axis.
+        spans : tuple of (first, last)
+            Where each new pixel begins and ends in the world.
+        units, labels : tuple of str
+            One for each new axis.
+        """
+        rotate, shear, affine = self.rotate, self.shear, self.affine
+        for _ in axes:
+            rotate, shear, affine = (_bordered(matrix) for matrix in (rotate, shear, affine))
+        return replace(
+            self,
+            axes=axes + self.axes,
+            scale=np.array([*(last - first for first, last in spans), *self.scale]),
+            translate=np.array([*((first + last) / 2 for first, last in spans), *self.translate]),
+            rotate=rotate,
+            shear=shear,
+            affine=affine,
+            units=units + self.units,
+            labels=labels + self.labels,
+        )
+
     def keywords(self) -> dict[str, Any]:
         """Keywords of a layer that lies here."""
         placed = {name: getattr(self, name) for name in ("scale", "translate", "rotate", "shear", "affine", "units")}

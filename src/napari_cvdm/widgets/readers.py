@@ -1,6 +1,7 @@
 """Files and folders opened as napari layers: microscope images with their optics, and results as the dock shows them."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +83,8 @@ def read_result_layers(path: str | Sequence[str]) -> list[LayerData]:
     result, axes, place = stored.restoration, stored.restoration.axes, stored.place
     if stored.planes_um is not None and "Z" not in axes:  # as beside the layer that has both planes, whose sliders the results share
         axes, place = axes.replace("YX", "ZYX"), {**place, "z_step_um": distance_um(stored.planes_um)}
-    return to_layer_data(result, placement(stored.source, axes, result.pixel_um * result.upsampling, place))
+    source = replace(placement(stored.source, axes, result.pixel_um * result.upsampling, place), files=stored.files)
+    return to_layer_data(result, source)
 
 
 def placement(name: str, axes: str, pixel_um: float | None, place: Mapping[str, float]) -> Placement:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from napari_cvdm.tasks import Task
 
-SCHEDULE_POINTS = 11
 CARD_LINES = 12
 OPTICS = ("pixel_um", "wavelength_um", "defocus_um", "medium_index", "na")
 COUNTS = {"samples": (1, 1024), "steps": (1, 1000), "seed": (0, 2**63 - 1), "tile": (16, 65536)}
@@ -198,8 +197,7 @@ class RestoreForm(QWidget):
         optics = {name: field.value() for name, field in self.optics.items() if self.two_planes or name != "defocus_um"}
         counts = {name: box.value() for name, box in self.counts.items()}
         words = {name: box.currentText() for name, box in self.words.items()}
-        kept = {"keep_samples": self.keep_samples.isChecked(), "schedule_points": SCHEDULE_POINTS}
-        return {"model": self.model.value(), **kept, **optics, **counts, **words}
+        return {"model": self.model.value(), "keep_samples": self.keep_samples.isChecked(), **optics, **counts, **words}
 
     def warnings(self) -> tuple[str, ...]:
         """Sentences about settings outside the trained range, without reading a pixel.

@@ -71,10 +71,15 @@ class ResultGroup:
 
 
 def groups_of(layers: "Iterable[Layer]") -> list[ResultGroup]:
-    """Results among layers, in the order of their first layers."""
+    """Results among layers, in the order of their first layers; maps of the schedule follow from a rate map and are left out."""
     found: dict[str, dict[str, Layer]] = {}
     for layer in layers:
         mark = our_metadata(layer)
-        if "role" in mark and "group" in mark:
+        if "group" in mark and mark.get("role") not in (None, TRUTH, *SCHEDULE):
             found.setdefault(str(mark["group"]), {}).setdefault(mark["role"], layer)
     return [ResultGroup(name=name, layers=by_role) for name, by_role in found.items()]
+
+
+def layers_of(layers: "Iterable[Layer]", group: str) -> "list[Layer]":
+    """Every layer of a result, maps of its schedule among them."""
+    return [layer for layer in layers if our_metadata(layer).get("group") == group]

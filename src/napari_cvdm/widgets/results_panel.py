@@ -1,6 +1,5 @@
 """What can be done with a result: choose it, show its spread one way or the other, go on from it, repeat it."""
 
-from threading import Event
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Signal
@@ -10,7 +9,8 @@ from superqt.utils import signals_blocked
 from napari_cvdm.posterior import STATISTICS, spread_as
 from napari_cvdm.widgets.choices import narrow
 from napari_cvdm.widgets.layers import METADATA_KEY, our_metadata, spread_look, spread_unit
-from napari_cvdm.widgets.result_group import ResultGroup, groups_of
+from napari_cvdm.widgets.offer import Entry, Offer
+from napari_cvdm.widgets.result_group import ResultGroup, groups_of, layers_of
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -32,8 +32,7 @@ class ResultsPanel(QWidget):
     def __init__(self, viewer: "Viewer") -> None:
         super().__init__()
         self._viewer = viewer
-        self._groups: list[ResultGroup] = []
-        self.group = narrow(QComboBox())
+        self.group = Offer(viewer, self._offered)
         self.statistic = narrow(QComboBox())
         self.statistic.addItems(STATISTICS)
         self.more = QPushButton("&Add samples")
@@ -43,7 +42,7 @@ class ResultsPanel(QWidget):
         self._explain()
         self._lay_out()
         self._connect()
-        self.refresh()
+        self._on_chosen()
 
     def _explain(self) -> None:
         self.group.setToolTip("A result: all layers that came from one run.")
@@ -68,38 +67,25 @@ class ResultsPanel(QWidget):
             layout.addLayout(line)
 
     def _connect(self) -> None:
-        self._gone = gone = Event()
-        self.destroyed.connect(lambda: gone.set())
-        for event in ("inserted", "removed", "renamed"):
-            getattr(self._viewer.layers.events, event).connect(self.refresh)
-        self.group.currentIndexChanged.connect(lambda _: self._on_chosen())
+        self.group.changed.connect(self._on_chosen)
         self.statistic.currentTextChanged.connect(self._on_statistic)
         self.more.clicked.connect(self.more_asked)
         self.repeat.clicked.connect(self.repeat_asked)
         self.command.clicked.connect(self.command_asked)
         self.remove.clicked.connect(self._on_remove)
 
-    def refresh(self) -> None:
-        """List the results again; the chosen one stays chosen while it is there."""
-        if self._gone.is_set():  # the viewer outlives a dock that was removed
-            return
-        chosen = self.group.currentText()
-        self._groups = [group for group in groups_of(self._viewer.layers) if group.mark]
-        names = [group.name for group in self._groups]
-        with signals_blocked(self.group):
-            self.group.clear()
-            self.group.addItems(names)
-            self.group.setCurrentIndex(names.index(chosen) if chosen in names else len(names) - 1)
-        self._on_chosen()
+    def _offered(self) -> list[Entry]:
+        groups = groups_of(self._viewer.layers)
+        return [Entry(text=group.name, key=group.name, value=group, preferred=group is groups[-1]) for group in groups]
 
     def value(self) -> ResultGroup | None:
         """The chosen result; None without one."""
-        index = self.group.currentIndex()
-        return self._groups[index] if 0 <= index < len(self._groups) else None
+        group: ResultGroup | None = self.group.value()
+        return group
 
     def choose(self, name: str) -> None:
         """Choose a result by its name; one that is not there changes nothing."""
-        self.group.setCurrentIndex(max(self.group.findText(name), self.group.currentIndex() if self.group.findText(name) < 0 else 0))
+        self.group.set_value(name)
 
     def _on_chosen(self) -> None:
         group = self.value()
@@ -122,5 +108,5 @@ class ResultsPanel(QWidget):
 
     def _on_remove(self) -> None:
         group = self.value()
-        for layer in list(group.layers.values()) if group is not None else []:
+        for layer in layers_of(self._viewer.layers, group.name) if group is not None else []:
             self._viewer.layers.remove(layer)

@@ -1,0 +1,105 @@
+"""The Inspect dock: the schedule of a result, its samples, and how far both may be believed."""
+
+from functools import partial
+from threading import Event
+from typing import TYPE_CHECKING
+
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QTabWidget, QVBoxLayout, QWidget
+from superqt.utils import qdebounced
+
+from napari_cvdm.widgets.agreement_tab import AgreementTab
+from napari_cvdm.widgets.offer import Entry, Offer
+from napari_cvdm.widgets.pixel_tab import PixelTab
+from napari_cvdm.widgets.plots import Ink
+from napari_cvdm.widgets.result_group import groups_of
+from napari_cvdm.widgets.run_panel import ERROR, INFORMATION, MessageLine
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+
+class InspectWidget(QWidget):
+    """Plugins > napari-cvdm > Inspect.
+
+    Parameters
+    ----------
+    napari_viewer : Viewer
+    """
+
+    def __init__(self, napari_viewer: "Viewer") -> None:
+        super().__init__()
+        self._viewer = napari_viewer
+        self._gone = gone = Event()
+        self.destroyed.connect(lambda: gone.set())
+        self.group = Offer(napari_viewer, self._entries)
+        self.pixel = PixelTab(napari_viewer)
+        self.agreement = AgreementTab(napari_viewer)
+        self.tabs = QTabWidget()
+        self.message = MessageLine()
+        self._troubles: dict[QWidget, str] = {}
+        self._lay_out()
+        self.group.changed.connect(self.refresh)
+        for tab in (self.pixel, self.agreement):
+            tab.trouble.connect(partial(self._on_trouble, tab))
+        napari_viewer.dims.events.current_step.connect(self._on_slider)
+        napari_viewer.events.theme.connect(self._on_theme)
+        self.show_group()
+
+    def _lay_out(self) -> None:
+        label = QLabel("&Result")
+        label.setBuddy(self.group)
+        self.group.setToolTip("The result to inspect: the layers of one reconstruction.")
+        choice = QHBoxLayout()
+        choice.addWidget(label)
+        choice.addWidget(self.group, 1)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(4, 4, 4, 4)
+        layout.addLayout(choice)
+        self.tabs.addTab(self.pixel, "&Schedule and pixel")
+        self.tabs.addTab(self.agreement, "Spread and &error")
+        layout.addWidget(self.tabs, 1)
+        layout.addWidget(self.message)
+
+    def _entries(self) -> list[Entry]:
+        groups = groups_of(self._viewer.layers)
+        newest = groups[-1].name if groups else ""
+        return [Entry(text=group.name, key=group.name, value=group, preferred=group.name == newest) for group in groups]
+
+    @qdebounced(timeout=50)
+    def refresh(self) -> None:
+        """Show the chosen result as its layers are now; layers come and go many at a time."""
+        self.show_group()
+
+    def show_group(self) -> None:
+        """Show the chosen result in every tab, and say what is missing."""
+        group = self.group.value()
+        self._troubles.clear()
+        self.message.clear()
+        if group is None:
+            self.message.say(INFORMATION, "No result among the layers. Reconstruct an image first.")
+        elif group.missing():
+            self.message.say(INFORMATION, f"{group.name}: {' and '.join(group.missing())} not among the layers; undo the removal or reconstruct again.")
+        for tab in (self.pixel, self.agreement):
+            tab.set_group(group)
+
+    def _on_trouble(self, tab: QWidget, message: str) -> None:
+        self._troubles[tab] = message
+        told = next((trouble for trouble in self._troubles.values() if trouble), "")
+        if told:
+            self.message.say(ERROR, told)
+        elif self.pixel.isEnabled():
+            self.message.clear()
+
+    def _on_slider(self) -> None:
+        if not self._gone.is_set():
+            self._show_frame()
+
+    @qdebounced(timeout=50)
+    def _show_frame(self) -> None:
+        for tab in (self.pixel, self.agreement):
+            tab.on_slider()
+
+    def _on_theme(self) -> None:
+        if not self._gone.is_set():
+            for tab in (self.pixel, self.agreement):
+                tab.set_ink(Ink.of(self._viewer))

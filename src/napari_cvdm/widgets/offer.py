@@ -1,0 +1,98 @@
+"""A box that offers what a viewer holds at the moment."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from threading import Event
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QComboBox
+from superqt.utils import signals_blocked
+
+from napari_cvdm.widgets.choices import narrow
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One thing to choose.
+
+    Parameters
+    ----------
+    text : str
+        As shown.
+    key : object
+        By which the same thing is known again when its text or value changes.
+    value : object
+        What is chosen.
+    preferred : bool
+        Whether it is chosen when nothing was, or when what was chosen is gone.
+    """
+
+    text: str
+    key: Any
+    value: Any
+    preferred: bool = False
+
+
+class Offer(QComboBox):
+    """What can be chosen among the layers of a viewer, kept up to date.
+
+    Parameters
+    ----------
+    viewer : Viewer
+    entries : callable
+        Lists what can be chosen now.
+    """
+
+    changed = Signal()
+
+    def __init__(self, viewer: "Viewer", entries: Callable[[], Sequence[Entry]]) -> None:
+        super().__init__()
+        narrow(self)
+        self._listed = entries
+        self._entries: Sequence[Entry] = ()
+        self._gone = gone = Event()
+        self.destroyed.connect(lambda: gone.set())
+        for event in ("inserted", "removed", "reordered", "renamed"):
+            getattr(viewer.layers.events, event).connect(self.refresh)
+        self.currentIndexChanged.connect(lambda _: self.changed.emit())
+        self.refresh()
+
+    def refresh(self) -> None:
+        """List again; what was chosen stays chosen while it is there, and `changed` tells when it is not the same any more."""
+        if not self._gone.is_set():  # the viewer outlives a dock that was removed
+            self._list(self._chosen())
+
+    def choose_preferred(self) -> None:
+        """Forget what was chosen, and choose what is preferred now, or the first."""
+        self._list(None)
+
+    def _list(self, kept: Entry | None) -> None:
+        before = self._chosen()
+        self._entries = self._listed()
+        same = [index for index, entry in enumerate(self._entries) if kept is not None and entry.key == kept.key]
+        preferred = [index for index, entry in enumerate(self._entries) if entry.preferred]
+        with signals_blocked(self):
+            self.clear()
+            self.addItems([entry.text for entry in self._entries])
+            self.setCurrentIndex((same or preferred or [0 if self._entries else -1])[0])
+        if self.value() != (None if before is None else before.value):
+            self.changed.emit()
+
+    def _chosen(self) -> Entry | None:
+        index = self.currentIndex()
+        return self._entries[index] if 0 <= index < len(self._entries) else None
+
+    def value(self) -> Any:
+        """What is chosen; None without anything."""
+        chosen = self._chosen()
+        return None if chosen is None else chosen.value
+
+    def set_value(self, key: Any) -> None:
+        """Choose by key; one that is not listed changes nothing."""
+        keys = [entry.key for entry in self._entries]
+        if key in keys:
+            self.setCurrentIndex(keys.index(key))

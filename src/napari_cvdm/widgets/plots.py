@@ -1,0 +1,218 @@
+"""Plots of the inspector: drawn by pyqtgraph, in the colours of napari's theme."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QColor
+from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
+
+from napari_cvdm.trust.agreement import ErrorBySpread
+from napari_cvdm.trust.claim import Claim, SampleHistogram
+from napari_cvdm.trust.schedule_view import ScheduleCurves
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+COLORS = ("#e69f00", "#56b4e9", "#009e73", "#d55e00", "#cc79a7", "#0072b2")  # Okabe and Ito: told apart by every eye, on dark and on light
+SCHEDULE_PLOTS = {"gamma": "γ", "beta": "β", "half_log_snr": "½ log SNR"}
+LEAST_HEIGHT_PX = 84
+AXIS_WIDTH_PX = 52  # the same in plots that stand above each other
+MARGINS_PX = (0, 6, 10, 6)
+LINE_PX = 2
+SHOWN_LEVEL = (-8.0, 4.0)  # beyond these the signal, or the noise, is gone
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ink:
+    """Colours of a theme, "#rrggbb".
+
+    Parameters
+    ----------
+    text, paper : str
+        Of text, and of what it stands on.
+    """
+
+    text: str
+    paper: str
+
+    @classmethod
+    def of(cls, viewer: "Viewer") -> "Ink":
+        """The colours of a viewer now."""
+        from napari.utils.theme import get_theme
+
+        theme = get_theme(viewer.theme)
+        return cls(text=str(theme.text.as_hex(format="long")), paper=str(theme.background.as_hex(format="long")))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedCurves:
+    """Curves of a region, with its name and colour."""
+
+    name: str
+    color: str
+    curves: ScheduleCurves = field(repr=False)
+
+
+def new_plot(left: str, bottom: str) -> Any:
+    """An empty plot that neither moves nor zooms, and grows and shrinks with its dock."""
+    import pyqtgraph
+
+    plot = pyqtgraph.PlotWidget()
+    plot.setMinimumSize(AXIS_WIDTH_PX, LEAST_HEIGHT_PX)
+    plot.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Expanding)
+    plot.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+    plot.setAntialiasing(True)
+    plot.setMouseEnabled(x=False, y=False)
+    plot.setMenuEnabled(False)
+    plot.hideButtons()
+    item = plot.getPlotItem()
+    item.layout.setContentsMargins(*MARGINS_PX)
+    item.getAxis("left").setWidth(AXIS_WIDTH_PX)
+    for side, title in (("left", left), ("bottom", bottom)):
+        item.getAxis(side).enableAutoSIPrefix(False)
+        item.getAxis(side).setStyle(maxTickLevel=0)  # small ticks take most of the time of drawing
+        if title:
+            item.setLabel(side, title)
+    return plot
+
+
+def paint(plot: Any, ink: Ink) -> None:
+    """Paper, axes, numbers and titles in the colours of a theme."""
+    plot.setBackground(ink.paper)
+    for side in ("left", "bottom"):
+        axis = plot.getPlotItem().getAxis(side)
+        axis.setPen(ink.text)
+        axis.setTextPen(ink.text)
+
+
+def _line(color: str) -> dict[str, Any]:
+    return {"color": color, "width": LINE_PX}
+
+
+def _dashes(color: str) -> dict[str, Any]:
+    return {"color": color, "style": Qt.PenStyle.DashLine}
+
+
+def _faint(color: str, alpha: int) -> Any:
+    made = QColor(color)
+    made.setAlpha(alpha)
+    return made
+
+
+def _only(widget: QWidget, *plots: Any) -> None:
+    layout = QVBoxLayout(widget)
+    layout.setContentsMargins(0, 0, 0, 0)
+    layout.setSpacing(0)
+    for plot in plots:
+        layout.addWidget(plot, 1)
+
+
+class SchedulePlots(QWidget):
+    """gamma, beta and half log-SNR over t, one above the other: of one pixel, and of regions in their colours."""
+
+    def __init__(self, ink: Ink) -> None:
+        from pyqtgraph import InfiniteLine
+
+        super().__init__()
+        self.plots = {name: new_plot(title, "t" if name == "half_log_snr" else "") for name, title in SCHEDULE_PLOTS.items()}
+        self._pixel = {name: plot.plot() for name, plot in self.plots.items()}
+        self._now = {name: InfiniteLine() for name in self.plots}
+        self._regions: list[tuple[Any, Any]] = []
+        _only(self, *self.plots.values())
+        for name, plot in self.plots.items():
+            plot.getPlotItem().getAxis("bottom").setTicks([[(0.0, "0"), (0.25, ""), (0.5, "0.5"), (0.75, ""), (1.0, "1")]])
+            plot.getPlotItem().getAxis("bottom").setStyle(showValues=name == "half_log_snr")
+            plot.addItem(self._now[name], ignoreBounds=True)
+            self._pixel[name].setZValue(1)
+        self.plots["gamma"].setYRange(0, 1)
+        self.plots["beta"].setLogMode(y=True)
+        self.plots["half_log_snr"].setYRange(*SHOWN_LEVEL)
+        for plot in self.plots.values():
+            plot.setXRange(0, 1)  # after the logarithm, which lets go of it
+        self.show_time(None)
+        self.set_ink(ink)
+
+    def show_pixel(self, curves: ScheduleCurves | None) -> None:
+        """Draw the schedule of one pixel; None draws none."""
+        for name, item in self._pixel.items():
+            item.setData(*(([], []) if curves is None else (curves.times, getattr(curves, name))))
+
+    def show_regions(self, regions: Sequence[NamedCurves]) -> None:
+        """Draw these regions and no others."""
+        for plot, item in self._regions:
+            plot.removeItem(item)
+        self._regions = [
+            (plot, plot.plot(one.curves.times, getattr(one.curves, name), pen=_line(one.color))) for name, plot in self.plots.items() for one in regions
+        ]
+
+    def show_time(self, time: float | None) -> None:
+        """Mark the t of napari's slider; None marks nothing."""
+        for line in self._now.values():
+            line.setVisible(time is not None)
+            line.setValue(0.0 if time is None else time)
+
+    def set_ink(self, ink: Ink) -> None:
+        """Draw in the colours of another theme."""
+        for name, plot in self.plots.items():
+            paint(plot, ink)
+            self._pixel[name].setPen(_line(ink.text))
+            self._now[name].setPen(_dashes(ink.text))
+
+
+class SamplePlot(QWidget):
+    """Histogram of the samples at one pixel, with the interval that the spread claims."""
+
+    def __init__(self, ink: Ink) -> None:
+        from pyqtgraph import InfiniteLine, LinearRegionItem
+
+        super().__init__()
+        self.plot = new_plot("samples", "value")
+        self._claim = LinearRegionItem(movable=False)
+        self._bars = self.plot.plot(fillLevel=0, brush=_faint(COLORS[1], 160), pen=COLORS[1])
+        self._mean = InfiniteLine()
+        for item in (self._claim, self._mean):
+            self.plot.addItem(item)
+        _only(self, self.plot)
+        self.set_ink(ink)
+
+    def show_samples(self, histogram: SampleHistogram, claim: Claim, mean: float, unit: str) -> None:
+        """Draw the samples of one pixel, their mean and the claimed interval."""
+        self.plot.setLabel("bottom", f"value [{unit}]")
+        self._claim.setRegion((claim.low, claim.high))
+        self._bars.setData(histogram.edges, histogram.counts, stepMode="center")
+        self._mean.setValue(mean)
+
+    def set_ink(self, ink: Ink) -> None:
+        """Draw in the colours of another theme."""
+        paint(self.plot, ink)
+        self._claim.setBrush(_faint(ink.text, 40))
+        self._mean.setPen(_line(ink.text))
+        for edge in self._claim.lines:
+            edge.setPen(_dashes(ink.text))
+
+
+class ErrorPlot(QWidget):
+    """Error against spread: on the dashed line the spread is honest, above it too small."""
+
+    def __init__(self, ink: Ink) -> None:
+        super().__init__()
+        self.plot = new_plot("RMS error", "spread")
+        self._honest = self.plot.plot()
+        self._found = self.plot.plot(pen=_line(COLORS[0]), symbol="o", symbolSize=7, symbolBrush=COLORS[0], symbolPen=None)
+        _only(self, self.plot)
+        self.set_ink(ink)
+
+    def show_error(self, found: ErrorBySpread, unit: str) -> None:
+        """Draw one point for each bin, and the line of an honest spread."""
+        self.plot.setLabel("left", f"RMS error [{unit}]")
+        self.plot.setLabel("bottom", f"spread [{unit}]")
+        end = float(found.spread[-1])
+        self._honest.setData([0.0, end], [0.0, end])
+        self._found.setData(found.spread, found.error)
+
+    def set_ink(self, ink: Ink) -> None:
+        """Draw in the colours of another theme."""
+        paint(self.plot, ink)
+        self._honest.setPen(_dashes(ink.text))

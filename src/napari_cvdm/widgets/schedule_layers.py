@@ -1,0 +1,73 @@
+"""gamma, beta and log-SNR of a result as lazy layers whose first axis is the schedule's time."""
+
+from typing import TYPE_CHECKING
+
+from napari_cvdm.request import RequestError
+from napari_cvdm.trust.schedule_view import schedule_maps, shown_ranges
+from napari_cvdm.widgets.frames import frame_pixels
+from napari_cvdm.widgets.layers import METADATA_KEY, LayerData, our_metadata, show_layers
+from napari_cvdm.widgets.placement import Placement
+from napari_cvdm.widgets.result_group import SCHEDULE, ResultGroup
+
+if TYPE_CHECKING:
+    from napari.layers import Layer
+    from napari.viewer import Viewer
+
+FIELDS = {"gamma": "gamma", "beta": "beta", "log-SNR": "half_log_snr"}
+FIRST_TIME = 0.5  # where the slider stands when a first map appears: at its ends a map is all one colour
+
+
+def show_schedule(viewer: "Viewer", group: ResultGroup, role: str) -> "Layer":
+    """Put one map of the schedule on top, with a slider for t.
+
+    Parameters
+    ----------
+    viewer : Viewer
+    group : ResultGroup
+    role : str
+        "gamma", "beta" or "log-SNR" (half of its logarithm, as the network sees it).
+
+    Raises
+    ------
+    RequestError
+        The result has no rate map or no clock any more.
+    """
+    before = set(viewer.layers)
+    first = not any(is_schedule(layer) for layer in before)
+    show_layers(viewer, [schedule_layer(viewer, group, role)])
+    layer = next(layer for layer in viewer.layers if layer not in before)
+    layer.visible = True
+    if first:
+        viewer.dims.set_point(viewer.dims.ndim - layer.ndim, FIRST_TIME)
+    return layer
+
+
+def is_schedule(layer: "Layer") -> bool:
+    """Whether a layer is a map of the schedule, with t as its first axis."""
+    return our_metadata(layer).get("role") in SCHEDULE
+
+
+def schedule_layer(viewer: "Viewer", group: ResultGroup, role: str) -> LayerData:
+    """A lazy map that lies where the rate map lies, with t before every other axis of the viewer."""
+    rate, clock = group.rate, group.clock
+    if rate is None or clock is None:
+        raise RequestError(f"{group.name}: {' and '.join(group.missing())} not among the layers; undo the removal or reconstruct again.")
+    place = _beside_others(viewer, rate).with_times(clock.times)
+    maps = getattr(schedule_maps(rate.data, clock), FIELDS[role])
+    maps = maps[(slice(None), *[None] * (len(place.axes) - maps.ndim))]
+    mark = {**our_metadata(rate), "role": role, "unit": ""}
+    limits = shown_ranges(frame_pixels(viewer, rate), clock)[FIELDS[role]]
+    name = f"{role} of {mark.get('source', rate.name)}"
+    return maps, {"name": name, "metadata": {METADATA_KEY: mark}, **place.keywords(), "colormap": "viridis", "contrast_limits": limits}, "image"
+
+
+def _beside_others(viewer: "Viewer", rate: "Layer") -> Placement:
+    """The rate map's place with as many axes as any layer without t has: t is then a slider of its own."""
+    place = Placement.of(rate)
+    widest = max((layer for layer in viewer.layers if not is_schedule(layer)), key=lambda layer: layer.ndim)
+    new = widest.ndim - rate.ndim
+    if new <= 0:
+        return place
+    ranges = viewer.dims.range[-widest.ndim : -rate.ndim]
+    spans = tuple((one.start - one.step / 2, one.stop + one.step / 2) for one in ranges)
+    return place.spanning("_" * new, spans, tuple(str(unit) for unit in widest.units[:new]), tuple(widest.axis_labels[:new]))

@@ -1,0 +1,482 @@
+"""The Inspect dock in a real window: schedules as layers and curves, samples, agreement, and everything that may be missing."""
+
+import gc
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import dask.array as da
+import numpy as np
+import pytest
+from qtpy.QtCore import QThread
+
+import napari_cvdm
+from napari_cvdm.result import ClockCurve, Progress, Provenance, Restoration
+from napari_cvdm.widgets.inspect_widget import InspectWidget
+from napari_cvdm.widgets.layers import METADATA_KEY, our_metadata, show_layers, to_layer_data
+from napari_cvdm.widgets.placement import Placement
+from napari_cvdm.widgets.result_group import groups_of
+from napari_cvdm.widgets.worker import Job
+
+TIMES = (0.25, 0.5, 0.75, 1.0)
+CLOCK = ClockCurve(times=TIMES, values=(0.05, 0.1, 0.3, 1.0), speeds=(0.2, 0.4, 1.5, 9.0))
+PROVENANCE = Provenance(inputs={}, model={"name": "tiny"}, settings={}, estimated={}, versions={}, timings_s={})
+
+
+def restoration(shape=(24, 20), axes="YX"):
+    rng = np.random.default_rng(0)
+    rate = rng.uniform(7, 40, shape).astype(np.float32)
+    mean = np.zeros(shape, np.float32)
+    mean[..., 4:9, :] = 5
+    return Restoration(
+        mean=mean + rng.normal(size=shape).astype(np.float32),
+        variance=np.square(rate / 40).astype(np.float32),
+        rate=rate,
+        axes=axes,
+        unit="counts",
+        pixel_um=0.1,
+        upsampling=2,
+        valid=np.ones(shape, bool),
+        provenance=PROVENANCE,
+        clock=CLOCK,
+        counts=np.full(shape[:-2], 2),
+    )
+
+
+@pytest.fixture
+def show(viewer):
+    """Put a measured layer and its result into the viewer; returns the result and the role's layers."""
+
+    def shown(shape=(24, 20), axes="YX", samples=False):
+        labels = tuple(axes.lower())
+        size = (*shape[:-2], shape[-2] // 2, shape[-1] // 2)
+        units = tuple("s" if label == "t" else "um" for label in labels)
+        scale = tuple(1.0 if label == "t" else 0.2 for label in labels)
+        source = viewer.add_image(np.zeros(size), name="cell", scale=scale, units=units, axis_labels=labels)
+        result = restoration(shape, axes)
+        show_layers(viewer, to_layer_data(result, Placement.of(source)))
+        if samples:
+            add_samples(viewer, result)
+        return result, roles(viewer)
+
+    return shown
+
+
+def add_samples(viewer, result):
+    mean = roles(viewer)["reconstruction"]
+    values = result.mean + np.arange(-3, 4).reshape(7, *[1] * result.mean.ndim)
+    viewer.add_image(
+        values,
+        name="samples",
+        visible=False,
+        scale=(1, *mean.scale),
+        translate=(0, *mean.translate),
+        units=("dimensionless", *mean.units),
+        axis_labels=("sample", *mean.axis_labels),
+        metadata={METADATA_KEY: {**our_metadata(mean), "role": "samples"}},
+    )
+
+
+def roles(viewer):
+    return {our_metadata(layer)["role"]: layer for layer in viewer.layers if "role" in our_metadata(layer)}
+
+
+@pytest.fixture
+def inspect(viewer, qtbot):
+    """Open the dock and wait until it has nothing more to do."""
+
+    def opened():
+        dock = InspectWidget(viewer)
+        viewer.window.add_dock_widget(dock)
+        settle(qtbot, dock)
+        return dock
+
+    return opened
+
+
+def settle(qtbot, dock):
+    """Wait until neither a delayed call nor a job is left."""
+
+    def quiet():
+        delayed = [dock.refresh, dock._show_frame, dock.pixel.refresh_regions, dock.agreement.refresh, dock.pixel.on_mouse]
+        assert not any(one._timer.isActive() for one in delayed)
+        assert not dock.pixel.work.busy
+        assert not dock.agreement.work.busy
+
+    qtbot.waitUntil(quiet, timeout=20_000)
+
+
+def point_at(viewer, layer, pixel):
+    viewer.cursor.position = layer.data_to_world((*[0] * (layer.ndim - 2), *pixel))
+    for callback in viewer.mouse_move_callbacks:
+        callback(viewer, SimpleNamespace(type="mouse_move"))
+
+
+def drawn(dock, name):
+    return dock.pixel.curves._pixel[name].getOriginalDataset()[1]
+
+
+def test_without_a_result_it_says_what_to_do(inspect):
+    dock = inspect()
+    assert "Reconstruct an image first" in dock.message.text()
+    assert not dock.pixel.isEnabled()
+    assert not dock.agreement.isEnabled()
+
+
+def test_a_result_that_comes_later_is_shown(viewer, show, inspect, qtbot):
+    dock = inspect()
+    show()
+    settle(qtbot, dock)
+    assert dock.group.currentText() == "cell by tiny"
+    assert dock.message.text() == ""
+    assert dock.pixel.isEnabled()
+
+
+def test_curves_are_those_of_the_pixel_under_the_mouse(viewer, show, inspect, qtbot):
+    result, layers = show()
+    dock = inspect()
+    point_at(viewer, layers["reconstruction"], (7, 13))
+    settle(qtbot, dock)
+    rate = result.rate[7, 13]
+    assert (dock.pixel.row.value(), dock.pixel.column.value()) == (7, 13)
+    np.testing.assert_allclose(drawn(dock, "gamma"), np.exp(-rate * np.array(CLOCK.values)), rtol=1e-6)
+    np.testing.assert_allclose(drawn(dock, "beta"), rate * np.array(CLOCK.speeds), rtol=1e-6)
+    assert f"λ = {rate:.3g}" in dock.pixel.values.text()
+    assert f"± {result.std[7, 13]:.2g} counts" in dock.pixel.values.text()
+    assert "not calibrated" in dock.pixel.values.text()
+
+
+def test_the_mouse_outside_changes_nothing_and_a_typed_pixel_stays(viewer, show, inspect, qtbot):
+    result, layers = show()
+    dock = inspect()
+    before = dock.pixel.row.value()
+    point_at(viewer, layers["reconstruction"], (-5, 13))
+    settle(qtbot, dock)
+    assert dock.pixel.row.value() == before
+    dock.pixel.row.setValue(3)
+    point_at(viewer, layers["reconstruction"], (9, 9))
+    settle(qtbot, dock)
+    assert not dock.pixel.follow.isChecked()
+    np.testing.assert_allclose(drawn(dock, "gamma"), np.exp(-result.rate[3, 10] * np.array(CLOCK.values)), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("role", "field"), [("gamma", "gamma"), ("beta", "beta"), ("log-SNR", "half_log_snr")])
+def test_a_map_is_lazy_lies_on_the_rate_map_and_has_a_slider_for_t(viewer, show, inspect, qtbot, role, field):
+    _, layers = show()
+    dock = inspect()
+    dock.pixel.buttons[role].click()
+    settle(qtbot, dock)
+    layer, rate = viewer.layers[f"{role} of cell"], layers["noise-rate map"]
+    assert isinstance(layer.data, da.Array)
+    assert layer.data.shape == (4, 24, 20)
+    assert layer.visible
+    assert layer.axis_labels == ("t", "y", "x")
+    assert str(layer.units[0]) == "dimensionless"
+    assert viewer.layers.units is not None
+    assert viewer.dims.axis_labels[0] == "t"
+    assert viewer.dims.point[0] == pytest.approx(0.5)
+    assert our_metadata(layer) == {**our_metadata(rate), "role": role, "unit": ""}
+    np.testing.assert_allclose(layer.data_to_world((2, 5, 6)), (0.75, *rate.data_to_world((5, 6))))
+    limits = list(layer.contrast_limits)
+    viewer.dims.set_current_step(0, 3)
+    settle(qtbot, dock)
+    assert list(layer.contrast_limits) == limits
+    point_at(viewer, rate, (5, 6))
+    settle(qtbot, dock)
+    np.testing.assert_allclose(np.asarray(layer.data[:, 5, 6]), drawn(dock, field), rtol=1e-5)
+    assert dock.pixel.curves._now[field].value() == pytest.approx(1.0)
+
+
+def test_a_map_asked_for_twice_is_there_once(viewer, show, inspect, qtbot):
+    show()
+    dock = inspect()
+    for _ in range(2):
+        dock.pixel.buttons["gamma"].click()
+        settle(qtbot, dock)
+    assert [layer.name for layer in viewer.layers].count("gamma of cell") == 1
+    assert len(groups_of(viewer.layers)) == 1
+
+
+def test_t_gets_a_slider_of_its_own_beside_planes_and_samples(viewer, show, inspect, qtbot):
+    _, layers = show(samples=True)
+    dock = inspect()
+    dock.pixel.buttons["gamma"].click()
+    settle(qtbot, dock)
+    layer = viewer.layers["gamma of cell"]
+    assert viewer.dims.axis_labels == ("t", "sample", "y", "x")
+    assert viewer.layers.units is not None
+    for sample in range(7):
+        world = layers["samples"].data_to_world((sample, 3, 4))
+        index = np.round(layer.world_to_data((0.75, *world))).astype(int)
+        assert tuple(index) == (2, 0, 3, 4)
+
+
+def test_the_histogram_holds_the_samples_of_the_pixel(viewer, show, inspect, qtbot):
+    result, layers = show(samples=True)
+    dock = inspect()
+    point_at(viewer, layers["reconstruction"], (7, 13))
+    settle(qtbot, dock)
+    edges, counts = dock.pixel.samples._bars.getOriginalDataset()
+    assert not dock.pixel.samples.isHidden()
+    assert counts.sum() == 7
+    np.testing.assert_allclose((edges[0], edges[-1]), result.mean[7, 13] + np.array([-3, 3]), rtol=1e-5)
+    low, high = dock.pixel.samples._claim.getRegion()
+    np.testing.assert_allclose((low + high) / 2, result.mean[7, 13], rtol=1e-5)
+    np.testing.assert_allclose((high - low) / 2, 1.645 * result.std[7, 13], rtol=1e-3)
+
+
+def test_without_samples_it_says_how_to_get_them(show, inspect):
+    show()
+    dock = inspect()
+    assert dock.pixel.samples.isHidden()
+    assert "keep the samples" in dock.pixel.values.text()
+
+
+def test_structure_and_background_have_curves_of_their_own(show, inspect):
+    show()
+    dock = inspect()
+    assert [one.name.split(" (")[0] for one in dock.pixel._regions] == ["structure", "background"]
+    assert sum(one.curves.pixels for one in dock.pixel._regions) == 24 * 20
+    assert "structure" in dock.pixel.legend.text()
+
+
+def test_regions_follow_shapes_that_are_drawn_on_another_grid(viewer, show, inspect, qtbot):
+    result, _ = show()
+    shapes = viewer.add_shapes(scale=(0.2, 0.2), units=("um", "um"), axis_labels=("y", "x"), name="drawn")
+    dock = inspect()
+    dock.pixel.regions.set_value(shapes)
+    settle(qtbot, dock)
+    assert dock.pixel._regions == []
+    shapes.add_rectangles([[1, 1], [3, 4]])
+    settle(qtbot, dock)
+    (region,) = dock.pixel._regions
+    covered = result.rate[3:7, 3:9]  # 1 to 3 and 1 to 4 measured pixels, between the centres of pixels
+    assert region.curves.pixels == covered.size
+    np.testing.assert_allclose(region.curves.beta, covered.mean() * np.array(CLOCK.speeds), rtol=1e-5)
+    shapes.add_ellipses([[6, 6], [9, 9]])
+    settle(qtbot, dock)
+    assert [one.name.split(" (")[0] for one in dock.pixel._regions] == ["shape 1", "shape 2"]
+    assert len({one.color for one in dock.pixel._regions}) == 2
+
+
+def test_labels_on_a_coarser_grid_cover_the_pixels_they_lie_on(viewer, show, inspect, qtbot):
+    result, _ = show()
+    painted = np.zeros((12, 10), np.uint8)
+    painted[2:4, 5] = 3
+    labels = viewer.add_labels(painted, scale=(0.2, 0.2), units=("um", "um"), axis_labels=("y", "x"))
+    dock = inspect()
+    dock.pixel.regions.set_value(labels)
+    settle(qtbot, dock)
+    (region,) = dock.pixel._regions
+    assert region.name == "label 3 (8 px)"
+    np.testing.assert_allclose(region.curves.beta, result.rate[4:8, 10:12].mean() * np.array(CLOCK.speeds), rtol=1e-5)
+    viewer.layers.remove(labels)
+    settle(qtbot, dock)
+    assert dock.pixel.regions.currentText() == "structure and background"
+
+
+def test_ranks_without_a_truth_leave_the_error_open(show, inspect):
+    show()
+    dock = inspect()
+    assert dock.agreement.numbers["rate", "spread"].text() == "1.00"
+    assert dock.agreement.numbers["rate", "error"].text() == "–"
+    assert "only a truth can tell" in dock.agreement.text.text()
+    assert dock.agreement.plot.isHidden()
+
+
+def add_truth(viewer, values, **changes):
+    mean = roles(viewer)["reconstruction"]
+    place = {"scale": mean.scale[-2:], "translate": mean.translate[-2:], "units": mean.units[-2:], "axis_labels": ("y", "x")}
+    return viewer.add_image(values, name="known", metadata={METADATA_KEY: {"role": "truth"}}, **{**place, **changes})
+
+
+def test_a_truth_on_the_results_grid_is_taken_by_itself(viewer, show, inspect):
+    result, _ = show()
+    rng = np.random.default_rng(1)
+    add_truth(viewer, result.mean + result.std * rng.normal(size=result.mean.shape))
+    dock = inspect()
+    assert dock.agreement.truth.currentText() == "known"
+    assert float(dock.agreement.numbers["spread", "error"].text()) > 0.2
+    assert "λ" in dock.agreement.text.text()
+    assert not dock.agreement.plot.isHidden()
+    np.testing.assert_allclose(dock.agreement.plot._found.getOriginalDataset()[1].mean(), result.std.mean(), rtol=0.2)
+
+
+def test_a_truth_of_another_shape_is_said_in_words(viewer, show, inspect, qtbot):
+    show()
+    truth = add_truth(viewer, np.zeros((12, 10)))
+    dock = inspect()
+    assert dock.agreement.truth.value() is None
+    dock.agreement.truth.set_value(truth)
+    settle(qtbot, dock)
+    assert "known has 12 × 10 pixels, the result 24 × 20" in dock.message.text()
+    assert dock.agreement.numbers["rate", "error"].text() == "–"
+    dock.agreement.truth.set_value(None)
+    settle(qtbot, dock)
+    assert dock.agreement.numbers["rate", "spread"].text() == "1.00"
+    assert dock.message.text() == ""
+
+
+def test_a_truth_that_lies_elsewhere_is_compared_and_said(viewer, show, inspect, qtbot):
+    result, _ = show()
+    truth = add_truth(viewer, result.mean + 1, translate=(50, 50))
+    dock = inspect()
+    assert dock.agreement.truth.value() is None
+    dock.agreement.truth.set_value(truth)
+    settle(qtbot, dock)
+    assert "lies elsewhere" in dock.agreement.text.text()
+    assert "1 counts (RMS)" in dock.agreement.text.text()
+
+
+def test_the_slider_picks_the_frame_of_a_time_lapse(viewer, show, inspect, qtbot):
+    result, _ = show(shape=(3, 24, 20), axes="TYX")
+    dock = inspect()
+    dock.pixel.row.setValue(5)
+    for frame in (2, 0):
+        viewer.dims.set_current_step(0, frame)
+        settle(qtbot, dock)
+        np.testing.assert_allclose(drawn(dock, "beta"), result.rate[frame, 5, 10] * np.array(CLOCK.speeds), rtol=1e-5)
+    dock.pixel.buttons["beta"].click()
+    settle(qtbot, dock)
+    layer = viewer.layers["beta of cell"]
+    assert layer.axis_labels == ("schedule t", "t", "y", "x")
+    viewer.dims.set_current_step(1, 1)
+    settle(qtbot, dock)
+    np.testing.assert_allclose(drawn(dock, "beta"), np.asarray(layer.data[:, 1, 5, 10]), rtol=1e-5)
+
+
+def test_variance_and_standard_deviation_are_the_same_to_the_dock(viewer, show, inspect, qtbot):
+    _, layers = show()
+    dock = inspect()
+    before = dock.pixel.values.text()
+    spread = layers.get("uncertainty", layers.get("sample variance"))
+    deviation = viewer.add_image(
+        np.sqrt(spread.data), scale=spread.scale, translate=spread.translate, units=spread.units, axis_labels=spread.axis_labels, visible=False
+    )
+    deviation.metadata[METADATA_KEY] = {**our_metadata(spread), "role": "uncertainty", "statistic": "standard deviation"}
+    viewer.layers.remove(spread)
+    settle(qtbot, dock)
+    assert dock.pixel.values.text() == before
+
+
+@pytest.mark.parametrize("role", ["noise-rate map", "reconstruction"])
+def test_a_removed_layer_is_missed_in_words(viewer, show, inspect, qtbot, role):
+    _, layers = show()
+    dock = inspect()
+    viewer.layers.remove(layers[role])
+    point_at(viewer, layers["untrusted pixels"], (3, 3))
+    settle(qtbot, dock)
+    assert role in dock.message.text()
+    assert not dock.pixel.isEnabled()
+    viewer.layers.append(layers[role])
+    settle(qtbot, dock)
+    assert dock.message.text() == ""
+    viewer.layers.clear()
+    settle(qtbot, dock)
+    assert "Reconstruct an image first" in dock.message.text()
+
+
+def test_the_dock_goes_through_two_results(viewer, show, inspect, qtbot):
+    result, layers = show()
+    other = viewer.add_image(np.zeros((10, 8)), name="yeast", scale=(0.2, 0.2), units=("um", "um"), axis_labels=("y", "x"))
+    show_layers(viewer, to_layer_data(restoration((20, 16)), Placement.of(other)))
+    dock = inspect()
+    assert dock.group.currentText() == "yeast by tiny"
+    assert dock.pixel.row.maximum() == 19
+    dock.group.set_value("cell by tiny")
+    settle(qtbot, dock)
+    assert dock.pixel.row.maximum() == 23
+    layers["reconstruction"].name = "renamed"
+    dock.pixel.row.setValue(1)
+    assert f"λ = {result.rate[1, 10]:.3g}" in dock.pixel.values.text()
+
+
+def slow(*_, **__):
+    for done in range(10_000):
+        QThread.msleep(20)
+        yield Progress(stage="slow", done=done, total=10_000)
+
+
+def _busy(work):
+    return work.busy
+
+
+def test_only_the_newest_answer_arrives(viewer, show, inspect, qtbot, monkeypatch):
+    show()
+    dock = inspect()
+    with monkeypatch.context() as slowed:
+        slowed.setattr("napari_cvdm.widgets.agreement_tab.agreement", slow)
+        dock.agreement.refresh()
+        qtbot.waitUntil(lambda: dock.agreement.work.busy, timeout=10_000)
+        dock.agreement.numbers["rate", "spread"].setText("stale")
+    dock.agreement.refresh()
+    settle(qtbot, dock)
+    assert dock.agreement.numbers["rate", "spread"].text() == "1.00"
+
+
+def test_closing_the_viewer_with_a_pending_job_is_survived(make_napari_viewer, qtbot, monkeypatch):
+    from superqt.utils import WorkerBase
+
+    monkeypatch.setattr("napari_cvdm.widgets.agreement_tab.agreement", slow)
+    viewer = make_napari_viewer()
+    source = viewer.add_image(np.zeros((12, 10)), name="cell")
+    show_layers(viewer, to_layer_data(restoration(), Placement.of(source)))
+    dock = InspectWidget(viewer)
+    viewer.window.add_dock_widget(dock)
+    qtbot.waitUntil(lambda: dock.agreement.work.busy, timeout=10_000)
+    viewer.close()
+    WorkerBase.await_workers(10_000)
+    qtbot.waitUntil(lambda: not Job._running, timeout=10_000)
+    assert not Job._running
+
+
+def test_a_dock_that_is_destroyed_leaves_the_viewer_alone(viewer, show, inspect, qtbot, monkeypatch):
+    _, layers = show()
+    callbacks = len(viewer.mouse_move_callbacks)
+    dock = inspect()
+    assert len(viewer.mouse_move_callbacks) == callbacks + 1
+    monkeypatch.setattr("napari_cvdm.widgets.agreement_tab.agreement", slow)
+    dock.agreement.refresh()
+    qtbot.waitUntil(partial(_busy, dock.agreement.work), timeout=10_000)
+    (job,) = dock.agreement.work._unfinished
+    with qtbot.waitSignal(job.ended, timeout=10_000):
+        viewer.window.remove_dock_widget(dock)
+        dock.deleteLater()
+        del dock
+    gc.collect()
+    point_at(viewer, layers["reconstruction"], (3, 3))
+    viewer.theme = "light"
+    viewer.layers.clear()
+    assert len(viewer.mouse_move_callbacks) == callbacks
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_plots_wear_the_theme(viewer, show, inspect, theme):
+    from napari.utils.theme import get_theme
+
+    show(samples=True)
+    dock = inspect()
+    viewer.theme = "light" if theme == "dark" else "dark"
+    viewer.theme = theme
+    colors = get_theme(theme)
+    for plot in (*dock.pixel.curves.plots.values(), dock.pixel.samples.plot, dock.agreement.plot.plot):
+        assert plot.backgroundBrush().color().name() == colors.background.as_hex(format="long")
+        assert plot.getPlotItem().getAxis("left").textPen().color().name() == colors.text.as_hex(format="long")
+    assert colors.text.as_hex(format="long") in dock.pixel.legend.text()
+
+
+def test_every_control_has_help_and_the_dock_may_be_narrow(show, inspect):
+    show()
+    dock = inspect()
+    controls = [*dock.pixel.buttons.values(), dock.pixel.row, dock.pixel.column, dock.pixel.follow, dock.pixel.regions, dock.agreement.truth, dock.group]
+    assert all(control.toolTip() for control in controls)
+    assert dock.minimumSizeHint().width() <= 330
+    assert dock.minimumSizeHint().height() <= 620
+
+
+def test_the_dock_opens_from_the_menu(npe2pm, make_napari_viewer):
+    manifest = Path(napari_cvdm.__file__).with_name("napari.yaml")
+    with npe2pm.tmp_plugin(manifest=str(manifest)) as plugin:
+        viewer = make_napari_viewer()
+        _, dock = viewer.window.add_plugin_dock_widget(plugin.name, "Inspect")
+        assert isinstance(dock, InspectWidget)

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from napari_cvdm.device import DeviceError
-from napari_cvdm.follow import FolderWatch, LiveFrame, Mailbox, SkippedFrame, follow, newest_index
+from napari_cvdm.follow.folder import FolderWatch
+from napari_cvdm.follow.live import LiveFrame, SkippedFrame, follow, newest_index
+from napari_cvdm.follow.mailbox import Mailbox
 from napari_cvdm.image_files import ImageFileError, write_image
 from napari_cvdm.model.zoo import load_model
 from napari_cvdm.request import ImageStack, RestoreRequest

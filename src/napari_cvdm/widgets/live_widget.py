@@ -72,7 +72,7 @@ class LiveWidget(QWidget):
         self.stop_button.setToolTip("Stop following before the next step. The layers stay.")
         self.status, self.message = wrapped_label(), MessageLine()
         self.status.setToolTip("Frames reconstructed for each second; frames passed over for a newer one;\ntime from a frame's coming to its reconstruction.")
-        self.panel = RunPanel("&Full posterior")
+        self.panel = RunPanel("&Full posterior of this frame")
         self.panel.run.setToolTip(
             "Reconstruct the frame that is shown now once more, with the samples and steps above:\nwith its uncertainty, as layers of their own."
         )

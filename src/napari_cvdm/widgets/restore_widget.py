@@ -4,21 +4,20 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QApplication, QFrame, QPushButton, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QApplication, QPushButton, QVBoxLayout, QWidget
 
 from napari_cvdm.request import RestoreRequest
 from napari_cvdm.result import Restoration
 from napari_cvdm.widgets.cost_line import CostLine
 from napari_cvdm.widgets.field_of_view import Region, drawn, frame_on_screen, on_screen
-from napari_cvdm.widgets.fields import wrapped_label
+from napari_cvdm.widgets.fields import scrolled, wrapped_label
 from napari_cvdm.widgets.layers import group_name, preview_layer_data, show_layers, to_layer_data
-from napari_cvdm.widgets.live_layers import LiveLayers
 from napari_cvdm.widgets.placement import axis_letters
 from napari_cvdm.widgets.reconstruction import Run, engine_problem, preview_of, steps_of
 from napari_cvdm.widgets.restore_form import RestoreForm
 from napari_cvdm.widgets.results_panel import ResultsPanel
 from napari_cvdm.widgets.run_panel import ERROR, INFORMATION, WARNING, RunPanel
+from napari_cvdm.widgets.running_layers import RunningLayers
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -49,7 +48,7 @@ class RestoreWidget(QWidget):
         self.preview = QPushButton("Previe&w")
         self.results = ResultsPanel(napari_viewer)
         self.panel.buttons.insertWidget(0, self.preview, 1)
-        for widget, stretch in ((_scrolled(self.form), 1), (self.cost, 0), (self.panel, 0), (self.results, 0)):
+        for widget, stretch in ((scrolled(self.form), 1), (self.cost, 0), (self.panel, 0), (self.results, 0)):
             layout.addWidget(widget, stretch)
         self._connect()
         self._on_changed()
@@ -122,7 +121,7 @@ class RestoreWidget(QWidget):
     def _begin(self, run: Run) -> None:
         if self.panel.busy:
             return
-        live = LiveLayers(self._viewer, run, self.results.statistic.currentText())
+        live = RunningLayers(self._viewer, run, self.results.statistic.currentText())
         self._set_busy()
         self.panel.start(
             run.work(),
@@ -146,7 +145,7 @@ class RestoreWidget(QWidget):
         seconds = restoration.provenance.timings_s["total"]
         self.panel.message.say(WARNING if warnings else INFORMATION, " ".join([f"Done in {seconds:.1f} s; values in {restoration.unit}.", *warnings]))
 
-    def _on_end(self, live: LiveLayers | None = None) -> None:
+    def _on_end(self, live: RunningLayers | None = None) -> None:
         if live is not None:
             live.remove()
         self.preview.setEnabled(not self.form.missing())
@@ -213,13 +212,3 @@ class RestoreWidget(QWidget):
         if clipboard is not None:
             clipboard.setText(command)
         self.panel.message.say(INFORMATION, f"Copied: {command}")
-
-
-def _scrolled(widget: QWidget) -> QScrollArea:
-    area = QScrollArea()
-    area.setWidget(widget)
-    area.setWidgetResizable(True)
-    area.setFrameShape(QFrame.Shape.NoFrame)
-    area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-    area.setMinimumWidth(widget.minimumSizeHint().width() + area.verticalScrollBar().sizeHint().width())
-    return area

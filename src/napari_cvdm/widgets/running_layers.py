@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
 
-class LiveLayers:
+class RunningLayers:
     """A reconstruction and its uncertainty in the making, frame by frame; they go when the final layers come.
 
     Parameters

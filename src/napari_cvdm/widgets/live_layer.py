@@ -1,0 +1,69 @@
+"""The one layer that shows what is being followed."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_cvdm.request import ImageStack
+from napari_cvdm.result import Restoration
+from napari_cvdm.widgets.layers import METADATA_KEY, LayerData, show_layers, to_layer_data
+from napari_cvdm.widgets.placement import Placement
+
+if TYPE_CHECKING:
+    from napari.layers import Layer
+    from napari.viewer import Viewer
+
+    from napari_cvdm.follow.live import LiveFrame
+
+
+def place_of_file(image: ImageStack, restoration: Restoration, name: str) -> Placement:
+    """Where a frame from a file lies: at the origin, in micrometres."""
+    axes = restoration.axes
+    scale = np.ones(len(axes))
+    scale[-2:] = restoration.pixel_um * restoration.upsampling
+    return Placement(
+        name=name,
+        axes=axes,
+        scale=scale,
+        translate=np.zeros(len(axes)),
+        rotate=np.eye(len(axes)),
+        shear=np.eye(len(axes)),
+        affine=np.eye(len(axes) + 1),
+        units=tuple("um" if letter in "YX" else "pixel" for letter in axes),
+        labels=tuple(letter.lower() for letter in axes),
+    )
+
+
+class LiveLayer:
+    """Shows frame after frame in one layer; contrast limits are those of the first, or the user's.
+
+    Parameters
+    ----------
+    viewer : Viewer
+    place : Placement
+        Of the measured frame.
+    """
+
+    def __init__(self, viewer: "Viewer", place: Placement) -> None:
+        self._viewer = viewer
+        self.place = place
+        self.layer: Layer | None = None
+
+    def show(self, frame: "LiveFrame") -> None:
+        """Show a frame, and where it comes from in the metadata."""
+        layer = self.layer
+        if layer is None or layer.ndim != frame.mean.ndim:
+            self.layer = None  # so that nobody takes the change of layers for the user's wish
+            show_layers(self._viewer, [self._first(frame)])
+            self.layer = self._viewer.layers[-1]
+            return
+        mark: dict[str, Any] = {**layer.metadata[METADATA_KEY], "provenance": asdict(frame.restoration.provenance)}
+        layer.metadata = {**layer.metadata, METADATA_KEY: mark}
+        layer.data = frame.mean
+
+    def _first(self, frame: "LiveFrame") -> LayerData:
+        *_, (values, keywords, kind) = to_layer_data(frame.restoration, self.place)
+        mark = keywords["metadata"][METADATA_KEY]
+        live = {**mark, "group": f"live, {mark['group']}"}
+        return values, {**keywords, "name": f"live reconstruction of {self.place.name}", "metadata": {METADATA_KEY: live}}, kind

@@ -1,0 +1,110 @@
+"""One following from Start to Stop: a thread that reconstructs, and a timer that fetches its newest frame for the screen."""
+
+from collections.abc import Callable, Generator
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import QObject, QTimer, Signal
+
+from napari_cvdm.follow.mailbox import FrameSource, Mailbox
+from napari_cvdm.request import RestoreRequest
+from napari_cvdm.result import Progress
+from napari_cvdm.widgets.worker import LEAST_INTERVAL_S, Job
+
+if TYPE_CHECKING:
+    from napari_cvdm.follow.live import LiveFrame, SkippedFrame
+
+
+def followed(source: FrameSource, template: RestoreRequest, frames: "Mailbox[LiveFrame]", refused: "Mailbox[SkippedFrame]") -> Generator[Progress, None, None]:
+    """Load the model and follow, for the worker's thread; what comes of it lies in two mailboxes, the newest of each."""
+    from napari_cvdm.follow.live import LiveFrame, SkippedFrame, follow
+    from napari_cvdm.model.zoo import load_model
+
+    running = Progress(stage="following", done=0, total=0)
+    yield running
+    with closing(follow(source, template, load_model(template.model))) as events:
+        for event in events:
+            if isinstance(event, LiveFrame):
+                frames.post(event)
+            elif isinstance(event, SkippedFrame):
+                refused.post(event)
+            yield running
+
+
+class LiveRun(QObject):
+    """Follows a source until it is stopped.
+
+    Signals are delivered in the GUI thread: `framed` (LiveFrame) and `skipped` (SkippedFrame), each the newest, as often as the window
+    can draw them; `ended` (why, in words; whether it failed) last, after everything else was delivered.
+
+    Parameters
+    ----------
+    source : FrameSource
+    template : RestoreRequest
+        All settings; its image does not matter.
+    title : str
+        For napari's activity area.
+    on_stop : callable
+        Called once when nothing more is to be posted.
+    """
+
+    framed = Signal(object)
+    skipped = Signal(object)
+    ended = Signal(str, bool)
+
+    def __init__(self, source: FrameSource, template: RestoreRequest, *, title: str, on_stop: Callable[[], None]) -> None:
+        super().__init__()
+        self.source = source
+        self._frames: Mailbox[LiveFrame] = Mailbox()
+        self._refused: Mailbox[SkippedFrame] = Mailbox()
+        self._on_stop = on_stop
+        self._why, self._failed = "", False
+        self._job = Job(followed(source, template, self._frames, self._refused), title=title, total=0)
+        self._job.failed.connect(self._on_failed)
+        self._job.ended.connect(self._on_ended)
+        self._clock = QTimer(self)
+        self._clock.setSingleShot(True)  # started anew after each drawing: a slow screen gets fewer frames, and the window stays free
+        self._clock.setInterval(round(1000 * LEAST_INTERVAL_S))
+        self._clock.timeout.connect(self._on_clock)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._clock.start()
+        self._job.start()
+
+    def stop(self, why: str) -> None:
+        """Stop before the next step; a frame in work is given up and counts as dropped.
+
+        Parameters
+        ----------
+        why : str
+            For `ended`; of several reasons the first counts.
+        """
+        if not self.source.stopped:
+            self._why = self._why or why
+            self._release()
+            self._job.cancel()
+
+    def _release(self) -> None:
+        if not self.source.stopped:
+            self.source.stop()
+            self._on_stop()
+
+    def _on_clock(self) -> None:
+        self._deliver()
+        self._clock.start()
+
+    def _deliver(self) -> None:
+        for box, signal in ((self._refused, self.skipped), (self._frames, self.framed)):
+            letter = box.take()
+            if letter is not None:
+                signal.emit(letter.content)
+
+    def _on_failed(self, message: str) -> None:
+        self._why, self._failed = message, True
+
+    def _on_ended(self) -> None:
+        self._clock.stop()
+        self._release()
+        self._deliver()
+        self.ended.emit(self._why, self._failed)

@@ -86,3 +86,27 @@ def test_a_damaged_settings_file_gives_the_defaults(plugin_settings, npe2pm, tmp
 def test_an_unknown_preference_is_an_error():
     with pytest.raises(KeyError):
         preferred("colour")
+
+
+def test_a_new_dock_starts_with_what_is_preferred(stored, make_napari_viewer, tiny_phase_model, tmp_path):
+    from napari_cvdm.widgets.restore_form import RestoreForm
+
+    (tmp_path / "no model").mkdir()
+    (tmp_path / "mine").symlink_to(tiny_phase_model)
+    stored.sampling.samples, stored.sampling.steps, stored.computing.tile = 5, 7, 128
+    stored.computing.device, stored.models.model_folder = "cpu", str(tmp_path)
+    form = RestoreForm(make_napari_viewer(show=False))
+    settings = form.settings()
+    assert {name: settings[name] for name in ("samples", "steps", "tile", "device")} == {"samples": 5, "steps": 7, "tile": 128, "device": "cpu"}
+    form.model.set_value(str(tmp_path / "mine"))
+    assert form.model.card().name == "tiny-phase-2shot"
+
+
+@pytest.mark.parametrize(("group", "name", "value"), [("computing", "device", "cuda:9"), ("models", "model_folder", "/no/such/folder")])
+def test_a_preference_that_does_not_fit_this_machine_is_passed_over(stored, make_napari_viewer, group, name, value):
+    from napari_cvdm.widgets.restore_form import RestoreForm
+
+    setattr(getattr(stored, group), name, value)
+    form = RestoreForm(make_napari_viewer(show=False))
+    assert form.settings()["device"] == "auto"
+    assert form.model.card() is not None

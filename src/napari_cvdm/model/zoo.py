@@ -15,6 +15,15 @@ def shipped_models() -> Iterator[tuple[str, ModelCard]]:
         yield path.parent.name, read_card(path.parent)
 
 
+def models_in(folder: str | Path) -> Iterator[tuple[str, ModelCard]]:
+    """Path and card of every model in a folder of models, in alphabetical order; what is no model is passed over."""
+    for path in sorted(Path(folder).glob(f"*/{CARD}")):
+        try:
+            yield str(path.parent), read_card(path.parent)
+        except CheckpointError:
+            continue
+
+
 def model_folder(name_or_path: str) -> Path:
     """Folder of a shipped model's name, or of a path to a checkpoint.
 

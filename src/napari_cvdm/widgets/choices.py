@@ -9,6 +9,7 @@ from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QStyle, QToolBut
 from superqt.utils import signals_blocked
 
 from napari_cvdm.widgets.layers import is_measurement
+from napari_cvdm.widgets.preferences import preferred
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -100,7 +101,7 @@ class ModelChoice(QWidget):
     refused = Signal(str)
 
     def __init__(self) -> None:
-        from napari_cvdm.model.zoo import shipped_models
+        from napari_cvdm.model.zoo import models_in, shipped_models
 
         super().__init__()
         self._cards: dict[str, ModelCard] = {}
@@ -113,7 +114,8 @@ class ModelChoice(QWidget):
         layout.addWidget(self._box, 1)
         layout.addWidget(self._folder)
         self.setFocusProxy(self._box)
-        for name, card in shipped_models():
+        own = preferred("model_folder")
+        for name, card in (*shipped_models(), *(models_in(own) if own else ())):
             self._add(name, card)
         self._box.currentIndexChanged.connect(self._on_chosen)
         self._folder.clicked.connect(self._ask_folder)

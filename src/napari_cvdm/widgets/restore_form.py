@@ -16,6 +16,7 @@ from napari_cvdm.widgets.choices import NARROWEST_PX, LayerChoice, ModelChoice, 
 from napari_cvdm.widgets.fields import OptionalNumber, OptionalPair, folded, reading_pane
 from napari_cvdm.widgets.layers import known_optics, read_layer
 from napari_cvdm.widgets.placement import Placement
+from napari_cvdm.widgets.preferences import PREFERENCES, preferred
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -116,7 +117,8 @@ class RestoreForm(QWidget):
     def _set_defaults(self) -> None:
         defaults = {entry.name: entry.default for entry in fields(RestoreRequest)}
         for name, box in self.counts.items():
-            box.setValue(defaults[name])
+            box.setValue(preferred(name) if name in PREFERENCES else defaults[name])
+        self.words["device"].setCurrentText(preferred("device"))  # one that this machine lacks changes nothing
 
     def _connect(self) -> None:
         self.image.changed.connect(self._on_image)

@@ -59,7 +59,7 @@ def session(task: str, model: str, theme: str, out: Path) -> None:
     photograph(viewer, out / f"{task}-{theme}-running.png")
     wait(lambda: not dock.panel.busy)
     photograph(viewer, out / f"{task}-{theme}-result.png")
-    for role in ("sample variance", "noise-rate map"):
+    for role in ("uncertainty", "noise-rate map"):
         show_only(viewer, role)
         photograph(viewer, out / f"{task}-{theme}-{role.replace(' ', '-')}.png")
     frame.window().resizeDocks([frame], [NARROW_PX], Qt.Orientation.Horizontal)

@@ -15,7 +15,7 @@ from napari_cvdm.result import ClockCurve, Progress, Provenance, Restoration
 from napari_cvdm.widgets.inspect_widget import InspectWidget
 from napari_cvdm.widgets.layers import METADATA_KEY, our_metadata, show_layers, to_layer_data
 from napari_cvdm.widgets.placement import Placement
-from napari_cvdm.widgets.result_group import groups_of
+from napari_cvdm.widgets.result_group import SCHEDULE, groups_of
 from napari_cvdm.widgets.worker import Job
 
 TIMES = (0.25, 0.5, 0.75, 1.0)
@@ -54,7 +54,7 @@ def show(viewer):
         scale = tuple(1.0 if label == "t" else 0.2 for label in labels)
         source = viewer.add_image(np.zeros(size), name="cell", scale=scale, units=units, axis_labels=labels)
         result = restoration(shape, axes)
-        show_layers(viewer, to_layer_data(result, Placement.of(source)))
+        show_layers(viewer, [data for data in to_layer_data(result, Placement.of(source)) if data[1]["metadata"][METADATA_KEY]["role"] not in SCHEDULE])
         if samples:
             add_samples(viewer, result)
         return result, roles(viewer)
@@ -349,11 +349,11 @@ def test_variance_and_standard_deviation_are_the_same_to_the_dock(viewer, show, 
     _, layers = show()
     dock = inspect()
     before = dock.pixel.values.text()
-    spread = layers.get("uncertainty", layers.get("sample variance"))
-    deviation = viewer.add_image(
-        np.sqrt(spread.data), scale=spread.scale, translate=spread.translate, units=spread.units, axis_labels=spread.axis_labels, visible=False
+    spread = layers["uncertainty"]
+    variance = viewer.add_image(
+        np.square(spread.data), scale=spread.scale, translate=spread.translate, units=spread.units, axis_labels=spread.axis_labels, visible=False
     )
-    deviation.metadata[METADATA_KEY] = {**our_metadata(spread), "role": "uncertainty", "statistic": "standard deviation"}
+    variance.metadata[METADATA_KEY] = {**our_metadata(spread), "statistic": "variance"}
     viewer.layers.remove(spread)
     settle(qtbot, dock)
     assert dock.pixel.values.text() == before

@@ -16,7 +16,7 @@ from napari_cvdm.widgets.layers import METADATA_KEY, is_measurement
 from napari_cvdm.widgets.live_feed import LayerFeed
 from napari_cvdm.widgets.live_widget import LiveWidget
 
-RESULTS = ("gamma", "beta", "noise-rate map", "sample variance", "untrusted pixels", "reconstruction")
+RESULTS = ("gamma", "beta", "noise-rate map", "uncertainty", "untrusted pixels", "reconstruction")
 FRAMES = 12
 PATIENCE_MS = 30_000
 

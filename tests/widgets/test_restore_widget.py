@@ -45,7 +45,7 @@ def test_a_widefield_run_adds_its_layers(viewer, measured, open_dock, finished, 
     assert result.data.shape == (80, 72)
     np.testing.assert_allclose(result.scale, source.scale / 2)
     assert result.units == source.units
-    assert viewer.layers["gamma of cell"].data.shape == (11, 80, 72)
+    assert viewer.layers["gamma of cell"].data.shape == (100, 80, 72)
     assert "Done" in dock.panel.message.text()
     assert dock.panel.run.isEnabled()
 

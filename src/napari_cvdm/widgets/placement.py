@@ -98,7 +98,7 @@ class Placement:
             units=tuple(str(unit) for unit in layer.units),
             labels=tuple(layer.axis_labels),
         )
-        return place.with_leading("C", "channel") if layer.rgb else place
+        return place.with_leading("C", "channel") if getattr(layer, "rgb", False) else place
 
     def finer(self, axes: str, factor: int) -> "Placement":
         """The placement of an image with these of the axes, on a grid `factor` times finer along Y and X.

@@ -15,7 +15,7 @@ RECONSTRUCTION = "reconstruction"
 SAMPLES = "samples"
 UNTRUSTED = "untrusted pixels"
 TRUTH = "truth"
-SPREADS = ("uncertainty", "sample variance")
+SPREAD = "uncertainty"
 SCHEDULE = ("gamma", "beta", "log-SNR")
 
 
@@ -41,13 +41,12 @@ class ResultGroup:
     @property
     def spread(self) -> "Layer | None":
         """The posterior spread, as a variance or as a standard deviation."""
-        return next((self.layers[role] for role in SPREADS if role in self.layers), None)
+        return self.layers.get(SPREAD)
 
     @property
     def statistic(self) -> str:
         """What the spread layer holds: "standard deviation" or "variance"."""
-        mark = {} if self.spread is None else our_metadata(self.spread)
-        return str(mark.get("statistic", "variance" if mark.get("role") == "sample variance" else "standard deviation"))
+        return "standard deviation" if self.spread is None else str(our_metadata(self.spread).get("statistic", "standard deviation"))
 
     @property
     def mark(self) -> Mapping[str, Any]:

@@ -33,7 +33,7 @@ def show_schedule(viewer: "Viewer", group: ResultGroup, role: str) -> "Layer":
         The result has no rate map or no clock any more.
     """
     before = set(viewer.layers)
-    first = not any(is_schedule(layer) for layer in before)
+    first = not any(is_schedule(layer) and layer.visible for layer in before)
     show_layers(viewer, [schedule_layer(viewer, group, role)])
     layer = next(layer for layer in viewer.layers if layer not in before)
     layer.visible = True

@@ -2,12 +2,11 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cvdm.image_files import ImageFileError, write_image
+from napari_cvdm.image_files import write_image
 from napari_cvdm.image_files.ngff import PlacedImage, write_ngff
 from napari_cvdm.image_files.pixel_size import square_pixel
 from napari_cvdm.image_files.pixels import storable
@@ -108,19 +107,7 @@ def _placed(data: Any, attributes: dict[str, Any], kind: str) -> "tuple[Any, Pla
     place = Placement.of(layer)
     place = place.finer(place.axes, 1)
     pixels = layer.data[0] if layer.multiscale else layer.data
-    return (*_colour_as_channels(pixels, place), layer) if getattr(layer, "rgb", False) else (pixels, place, layer)
-
-
-def _colour_as_channels(pixels: Any, place: Placement) -> tuple[Any, Placement]:
-    if "C" in place.axes:
-        raise ImageFileError(f"{place.name}: has channels and colours; right-click the layer, choose Split RGB, and save the three.")
-
-    def between(values: Any, new: Any) -> Any:
-        return type(values)((*values[:-2], new, *values[-2:]))
-
-    scale, translate = (np.insert(values, len(values) - 2, new) for values, new in ((place.scale, 1.0), (place.translate, 0.0)))
-    named = replace(place, axes=place.axes[:-2] + "CYX", labels=between(place.labels, "c"), units=between(place.units, "pixel"))
-    return np.moveaxis(pixels, -1, -3), replace(named, scale=scale, translate=translate)
+    return (np.moveaxis(pixels, -1, 0) if getattr(layer, "rgb", False) else pixels), place, layer
 
 
 def _tell_what_is_lost(layer: "Layer") -> None:

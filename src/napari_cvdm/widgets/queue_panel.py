@@ -60,9 +60,9 @@ class Row(QTreeWidgetItem):
 
     def set_state(self, state: State, detail: str = "") -> None:
         """Show a state, and the reason for it or what else there is to say."""
-        self.state, self.detail = state, detail
-        self.setText(STATE, f"{state}: {detail}" if detail else str(state))
-        self.setToolTip(STATE, detail or str(state))
+        self.state, self.detail = state, detail.removeprefix(f"{self.text(NAME)}: ")
+        self.setText(STATE, f"{state}: {self.detail}" if detail else str(state))
+        self.setToolTip(STATE, self.detail or str(state))
 
     def set_percent(self, percent: int) -> None:
         """Show how far its run has come."""
@@ -195,6 +195,7 @@ class QueuePanel(QWidget):
         states = {row.state for row in self.rows}
         for widget in (self.list, self.start, self.cancel, self.clear):
             widget.setVisible(bool(self.rows))
+        self.add.setText("Add f&iles…" if self.rows else "Add f&iles…, or drop them on this dock")
         shown = min(len(self.rows), ROWS_SHOWN) * self.list.sizeHintForRow(0) if self.rows else 0
         self.list.setFixedHeight(shown + self.list.header().sizeHint().height() + 2 * self.list.frameWidth())
         self.start.setEnabled(not states.isdisjoint(TO_DO) and states.isdisjoint(AT_WORK))

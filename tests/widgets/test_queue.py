@@ -19,6 +19,7 @@ from napari_cvdm.widgets.layers import our_metadata
 from napari_cvdm.widgets.queue_panel import State
 
 COPY = Qt.DropAction.CopyAction
+MOVE = Qt.DropAction.MoveAction
 LEFT = Qt.MouseButton.LeftButton
 NO_KEY = Qt.KeyboardModifier.NoModifier
 
@@ -41,10 +42,14 @@ def data_of(*paths):
 def drop(widget, *paths):
     """What Qt does with a drop on a widget: to the innermost that takes the drag."""
     data = data_of(*paths)
-    enter = QDragEnterEvent(QPointF(2, 2).toPoint(), COPY, data, LEFT, NO_KEY)
+    enter = QDragEnterEvent(QPointF(2, 2).toPoint(), COPY | MOVE, data, LEFT, NO_KEY)
+    enter.setDropAction(MOVE)  # what Explorer proposes within a disk
     QApplication.sendEvent(widget, enter)
     if enter.isAccepted():
-        QApplication.sendEvent(widget, QDropEvent(QPointF(2, 2), COPY, data, LEFT, NO_KEY))
+        dropped = QDropEvent(QPointF(2, 2), COPY | MOVE, data, LEFT, NO_KEY)
+        dropped.setDropAction(MOVE)
+        QApplication.sendEvent(widget, dropped)
+        assert (enter.dropAction(), dropped.dropAction()) == (COPY, COPY)  # a move would let the file manager delete the file
     return enter.isAccepted()
 
 
@@ -137,7 +142,7 @@ def test_optics_that_only_another_layer_told_are_not_taken_for_a_file(viewer, do
     worked_off(dock)
     assert dock.form.optics["pixel_um"].value() == pytest.approx(0.1)
     assert states(dock)["unknown.tif"] is State.FAILED
-    assert "does not say pixel_um" in dock.queue.view.rows[1].detail
+    assert "the file does not say pixel_um" in dock.queue.view.rows[1].detail
     assert "unknown" not in viewer.layers
     dock.form.optics["pixel_um"].setText("")
     dock.form.optics["pixel_um"].setText("0.1")  # the same number, but typed
@@ -154,6 +159,8 @@ def test_what_the_file_says_goes_before_the_form(viewer, dock, write, worked_off
     worked_off(dock)
     pixels = [our_metadata(viewer.layers[f"reconstruction of {name}"])["provenance"]["settings"]["pixel_um"] for name in ("known", "unknown")]
     assert pixels == pytest.approx([0.1, 0.3])
+    np.testing.assert_allclose([viewer.layers[name].scale[0] for name in ("known", "unknown")], (0.1, 0.3), rtol=1e-6)
+    assert viewer.layers.units is not None
 
 
 def test_cancel_stops_the_file_at_work_and_the_rest_and_start_goes_on(qtbot, viewer, dock, write, worked_off):

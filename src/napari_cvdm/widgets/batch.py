@@ -100,5 +100,8 @@ class Batch:
         request = RestoreRequest(image=image, **{**self.settings, **dict.fromkeys(said)})
         unknown = [name for name in self.task.needed_optics if name in OPTICS and request.known_optics(name) is None]
         if unknown:
-            raise RequestError(f"{image.source} does not say {', '.join(unknown)}; fill it in above, and press Start.")
+            names = ", ".join(unknown)
+            raise RequestError(
+                f"{image.source}: the file does not say {names}; type it in above (what came from another layer does not count), and press Start."
+            )
         return request

@@ -1,6 +1,7 @@
 """Files that are dropped on a widget."""
 
-from qtpy.QtCore import QMimeData
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QDropEvent
 from qtpy.QtWidgets import QWidget
 
 
@@ -14,7 +15,19 @@ def take_drops(widget: QWidget) -> None:
     widget.setAcceptDrops(True)
 
 
-def dropped_files(data: QMimeData | None) -> list[str]:
-    """Paths of the local files and folders in what is dropped; empty for text, layers of napari's list or addresses of the web."""
-    urls = [] if data is None else data.urls()
-    return [url.toLocalFile() for url in urls if url.isLocalFile()]
+def accepted_files(event: QDropEvent | None) -> list[str]:
+    """Paths of the local files and folders in a drag or a drop, which is accepted then.
+
+    Text, layers of napari's list and addresses of the web are left to others. Files are always copied, never moved: a file
+    manager deletes what it was told was moved.
+    """
+    data = None if event is None else event.mimeData()
+    if event is None or data is None:
+        return []
+    paths = [url.toLocalFile() for url in data.urls() if url.isLocalFile()]
+    if paths:
+        event.setDropAction(Qt.DropAction.CopyAction)
+        event.accept()
+    else:
+        event.ignore()
+    return paths

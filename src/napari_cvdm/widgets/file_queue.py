@@ -1,10 +1,11 @@
 """Files that are opened and reconstructed one after another; what goes wrong with one does not stop the next."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from qtpy.QtCore import QObject
+from qtpy.QtCore import QObject, Signal
 
 from napari_cvdm.image_files.dropped import sort_paths
 from napari_cvdm.request import ImageStack
@@ -15,7 +16,7 @@ from napari_cvdm.widgets.placement import Placement
 from napari_cvdm.widgets.queue_panel import QueuePanel, Row, State
 from napari_cvdm.widgets.readers import image_layer
 from napari_cvdm.widgets.reconstruction import Run
-from napari_cvdm.widgets.run_panel import ERROR, INFORMATION, RunPanel
+from napari_cvdm.widgets.run_panel import ERROR, INFORMATION, WARNING, RunPanel
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -24,13 +25,6 @@ if TYPE_CHECKING:
     from napari_cvdm.widgets.restore_form import RestoreForm
 
 PERCENT = 100
-
-
-class Begin(Protocol):
-    """Starts a run in the run panel, with its result as layers."""
-
-    def __call__(self, run: Run, *, on_result: Callable[[Restoration], None], on_failure: Callable[[str], None], on_end: Callable[[], None]) -> None:
-        """The callbacks are those of `RunPanel.start`."""
 
 
 class FileQueue(QObject):
@@ -45,13 +39,18 @@ class FileQueue(QObject):
     form : RestoreForm
     panel : RunPanel
         Runs the jobs, those of others, too.
-    begin : callable
+
+    Notes
+    -----
+    `run_asked` (Run) asks the dock to start a run with the callbacks `on_result`, `on_failure` and `on_end` of this queue.
     """
 
-    def __init__(self, viewer: "Viewer", form: "RestoreForm", panel: RunPanel, begin: Begin) -> None:
+    run_asked = Signal(object)
+
+    def __init__(self, viewer: "Viewer", form: "RestoreForm", panel: RunPanel) -> None:
         super().__init__(panel)
         self.view = QueuePanel()
-        self._viewer, self._form, self._panel, self._begin = viewer, form, panel, begin
+        self._viewer, self._form, self._panel = viewer, form, panel
         self._batch: Batch | None = None
         self._row: Row | None = None
         self._outcome = State.CANCELLED, ""
@@ -88,9 +87,6 @@ class FileQueue(QObject):
             self._batch = self._form_batch()
         except ValueError as error:
             self._panel.message.say(ERROR, str(error))
-            return
-        if self._batch is None:
-            return
         self.go_on()
 
     def _form_batch(self) -> Batch | None:
@@ -125,12 +121,13 @@ class FileQueue(QObject):
         row = self.view.next()
         if row is None or row.entry is None:
             self._batch = None
-            self._panel.message.say(INFORMATION, f"The queue has ended: {self.view.summary()}.")
+            kind = INFORMATION if self.view.all_done else WARNING
+            self._panel.message.say(kind, f"The queue has ended: {self.view.summary()}.")
             return
         self._row, self._outcome = row, (State.CANCELLED, "")
         self.view.show_state(row, State.READING)
         steps, total = self._batch.read(row.entry), len(row.entry.files)
-        self._panel.start(steps, title="", total=total, on_result=self._on_read, on_failure=self._on_failure, on_end=self._on_read_end)
+        self._panel.start(steps, title="", total=total, on_result=self._on_read, on_failure=self.on_failure, on_end=self._on_read_end)
 
     def _on_read(self, read: ReadEntry | TwoStacks) -> None:
         if self._batch is None or self._row is None:  # cancelled when the last byte was read
@@ -140,7 +137,7 @@ class FileQueue(QObject):
             self._row = None
             return
         for path, stack in zip(read.entry.files, read.stacks, strict=True):
-            self._layers.append(self._add_layer(path, stack))
+            self._layers.append(self._add_layer(path, replace(stack, pixel_um=read.request.known_optics("pixel_um"))))
         self._run = read.run([Placement.of(layer) for layer in self._layers], self._batch.task)
 
     def _add_layer(self, path: Path, stack: ImageStack) -> "Image":
@@ -155,22 +152,24 @@ class FileQueue(QObject):
     def _on_read_end(self) -> None:
         run, self._run = self._run, None
         if run is None or self._row is None:
-            self._on_end()
+            self.on_end()
             return
         self.view.show_state(self._row, State.RUNNING)
-        self._begin(run, on_result=self._on_result, on_failure=self._on_failure, on_end=self._on_end)
+        self.run_asked.emit(run)
 
     def _on_progress(self, progress: Progress) -> None:
         if self._row is not None and self._row.state is State.RUNNING and progress.total:
             self._row.set_percent(PERCENT * progress.done // progress.total)
 
-    def _on_result(self, restoration: Restoration) -> None:
+    def on_result(self, restoration: Restoration) -> None:
+        """The file at work has its result."""
         self._outcome = State.DONE, " ".join(restoration.provenance.warnings)
 
-    def _on_failure(self, reason: str) -> None:
+    def on_failure(self, reason: str) -> None:
+        """The file at work has failed."""
         self._outcome = State.FAILED, reason
 
-    def _on_end(self) -> None:
+    def on_end(self) -> None:
         """Settle the file, whatever came of it, and take up the next."""
         row, layers = self._row, self._layers
         self._row, self._layers = None, []

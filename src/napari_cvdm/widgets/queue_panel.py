@@ -111,7 +111,10 @@ class QueuePanel(QWidget):
         self.start.setToolTip("Reconstruct what waits, has failed or was cancelled, all with the settings as they are now (Alt+T).")
         self.cancel.setToolTip("Stop the file at work before its next step, and leave the others alone (Alt+N).")
         self.clear.setToolTip("Empty the list, but for the file at work (Alt+E). Layers stay.")
-        self.list.setToolTip("Files to reconstruct, in this order. Delete takes the selected ones off the list.")
+        self.list.setToolTip(
+            "Files to reconstruct, in this order. Delete takes the selected ones off the list.\n"
+            "Stop and keep ends the one at work with the samples that it has, and the next one begins."
+        )
         self.list.setAccessibleName("Queue of files")
 
     def _lay_out(self) -> None:
@@ -184,6 +187,11 @@ class QueuePanel(QWidget):
         chosen = [row for row in self.rows if row.state in tuple(before)]
         for row in chosen:
             self.show_state(row, after)
+
+    @property
+    def all_done(self) -> bool:
+        """Whether every row has its result."""
+        return all(row.state is State.DONE for row in self.rows)
 
     def summary(self) -> str:
         """How many rows are in which state, in words."""

@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QApplication, QPushButton, QVBoxLayout, QWidget
 from napari_cvdm.request import RestoreRequest
 from napari_cvdm.result import Restoration
 from napari_cvdm.widgets.cost_line import CostLine
-from napari_cvdm.widgets.drops import dropped_files, take_drops
+from napari_cvdm.widgets.drops import accepted_files, take_drops
 from napari_cvdm.widgets.field_of_view import Region, drawn, frame_on_screen, on_screen
 from napari_cvdm.widgets.fields import scrolled, wrapped_label
 from napari_cvdm.widgets.file_queue import FileQueue
@@ -50,7 +50,7 @@ class RestoreWidget(QWidget):
         self.cost = CostLine(self._request_to_measure)
         self.panel = RunPanel("Reconstruct")
         self.preview = QPushButton("Previe&w")
-        self.queue = FileQueue(napari_viewer, self.form, self.panel, self._begin)
+        self.queue = FileQueue(napari_viewer, self.form, self.panel)
         self.results = ResultsPanel(napari_viewer)
         self.panel.buttons.insertWidget(0, self.preview, 1)
         for widget, stretch in ((scrolled(self.form), 1), (self.cost, 0), (self.panel, 0), (self.queue.view, 0), (self.results, 0)):
@@ -69,6 +69,7 @@ class RestoreWidget(QWidget):
         self.panel.asked.connect(self.start)
         self.panel.started.connect(self._on_started)
         self.panel.idle.connect(self._on_idle)
+        self.queue.run_asked.connect(self._begin_queued)
         self.preview.clicked.connect(self.start_preview)
         self.results.changed.connect(self._offer_more)
         self.results.more_asked.connect(self.add_samples)
@@ -77,14 +78,12 @@ class RestoreWidget(QWidget):
 
     def dragEnterEvent(self, event: QDragEnterEvent | None) -> None:
         """Take files and folders; leave everything else to others."""
-        if event is not None and dropped_files(event.mimeData()):
-            event.acceptProposedAction()
+        accepted_files(event)
 
     def dropEvent(self, event: QDropEvent | None) -> None:
-        """Queue what was dropped."""
-        paths = [] if event is None else dropped_files(event.mimeData())
-        if event is not None and paths:
-            event.acceptProposedAction()
+        """Queue the files that were dropped."""
+        paths = accepted_files(event)
+        if paths:
             self.queue.add(paths)
 
     def _on_changed(self) -> None:
@@ -137,6 +136,9 @@ class RestoreWidget(QWidget):
             self.panel.message.say(ERROR, str(error))
             return None
         return None if task is None else Run(request=request, place=place, unit=task.unit, upsampling=task.upsampling)
+
+    def _begin_queued(self, run: Run) -> None:
+        self._begin(run, on_result=self.queue.on_result, on_failure=self.queue.on_failure, on_end=self.queue.on_end)
 
     def _begin(
         self,

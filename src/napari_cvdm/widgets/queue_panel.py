@@ -3,15 +3,28 @@
 from collections.abc import Iterable
 from enum import StrEnum
 
-from qtpy.QtCore import Qt, Signal
+from qtpy.QtCore import QSize, Qt, Signal
 from qtpy.QtGui import QKeyEvent
-from qtpy.QtWidgets import QAbstractItemView, QFileDialog, QHBoxLayout, QHeaderView, QPushButton, QStyle, QTreeWidget, QTreeWidgetItem, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QFileDialog,
+    QHBoxLayout,
+    QHeaderView,
+    QPushButton,
+    QSizePolicy,
+    QStyle,
+    QTreeWidget,
+    QTreeWidgetItem,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_cvdm.image_files import SUFFIXES
 from napari_cvdm.image_files.dropped import PAIR_RULE, ImageEntry, Sorted, Stray
 from napari_cvdm.widgets.fields import wrapped_label
 
 ROWS_SHOWN = 5
+ROW_SPACING_PX = 6
 NAME, STATE = range(2)
 
 
@@ -127,6 +140,9 @@ class QueuePanel(QWidget):
         header = self.list.header()
         for column in (NAME, STATE):
             header.setSectionResizeMode(column, QHeaderView.ResizeMode.Stretch)
+        policy = self.detail.sizePolicy()
+        policy.setHorizontalPolicy(QSizePolicy.Policy.Ignored)  # a long reason wraps instead of widening the dock
+        self.detail.setSizePolicy(policy)
         buttons = QHBoxLayout()
         for button in (self.add, self.start, self.cancel, self.clear):
             buttons.addWidget(button)
@@ -156,6 +172,9 @@ class QueuePanel(QWidget):
 
     def _append(self, found: Iterable[ImageEntry | Stray], index: int) -> None:
         rows = [Row(what) for what in found]
+        height = QSize(0, self.list.fontMetrics().height() + ROW_SPACING_PX)
+        for row in rows:
+            row.setSizeHint(NAME, height)  # with and without an icon
         self.rows[index:index] = rows
         self.list.insertTopLevelItems(index, list[QTreeWidgetItem](rows))
         for row in rows:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from napari_cvdm.image_files import combine_planes
 from napari_cvdm.request import SAMPLERS, ImageStack, RequestError, RestoreRequest
 from napari_cvdm.widgets.choices import NARROWEST_PX, LayerChoice, ModelChoice, card_text, narrow
 from napari_cvdm.widgets.fields import OptionalNumber, OptionalPair, folded, reading_pane
-from napari_cvdm.widgets.layers import known_optics, read_layer
+from napari_cvdm.widgets.form_help import HELP
+from napari_cvdm.widgets.layers import known_optics, our_metadata, read_layer
 from napari_cvdm.widgets.placement import Placement
 from napari_cvdm.widgets.preferences import PREFERENCES, preferred
 
@@ -27,29 +29,6 @@ if TYPE_CHECKING:
 CARD_LINES = 12
 OPTICS = ("pixel_um", "wavelength_um", "defocus_um", "medium_index", "na")
 COUNTS = {"samples": (1, 1024), "steps": (1, 1000), "seed": (0, 2**63 - 1), "tile": (16, 65536)}
-HELP = {
-    "image": "The measured image: a layer of the viewer. Time, z and channel axes are looped over.\n"
-    "A pair of planes may also be one layer with an axis of length 2.",
-    "image2": "The image at the other focus: same field, same camera.",
-    "model": "What to reconstruct, and with which trained network.",
-    "pixel_um": "Pixel size in the sample [µm]: camera pixel × binning / magnification. 65 nm is 0.065.",
-    "wavelength_um": "Vacuum wavelength [µm]: of the illumination for phase, of the emission for fluorescence. 520 nm is 0.52.",
-    "defocus_um": "Position of the first and of the second plane [µm], with sign:\n"
-    "positive is away from the light source, toward the objective.\n0 and 2.5 (one plane in focus) is as good as -1 and 1.",
-    "medium_index": "Refractive index of the medium between the planes: air 1.0, water 1.333, oil 1.518.",
-    "na": "Numerical aperture of the detection.\nOptional: used to say when the model was not trained for it.",
-    "samples": "Draws from the posterior. Their mean is the reconstruction, their variance the spread;\n"
-    "one draw has no spread. 8 is a good start, 16 for reports.",
-    "steps": "Evaluations of the network for each sample. 10 is a good start for sde-2m.",
-    "seed": "Chooses the noise. The same seed gives the same pixels.",
-    "sampler": "How the diffusion is reversed: sde-2m is the most exact for few steps,\nancestral (the paper's) wants 200.",
-    "device": "Where to compute; auto takes the fastest that is there.",
-    "tile": "Side of a square tile [px]. It changes memory and time, never the pixels.",
-    "keep_samples": "Also show every sample, along an axis of its own: for the histogram at a pixel and the error of a dry mass.\n"
-    "It takes as much memory as the samples need.",
-    "background": "auto: estimate the blank-field intensity (phase) or the dark level (fluorescence).\n"
-    "none: it is already divided out (phase) or zero (fluorescence).",
-}
 
 
 class RestoreForm(QWidget):
@@ -124,8 +103,8 @@ class RestoreForm(QWidget):
         self.image.changed.connect(self._on_image)
         self.second.changed.connect(self.changed)
         self.model.changed.connect(self._on_model)
-        for field in self.optics.values():
-            field.textChanged.connect(lambda *_: self.changed.emit())
+        for name, field in self.optics.items():
+            field.textChanged.connect(partial(self._on_typed, name))
         for box in self.counts.values():
             box.valueChanged.connect(lambda _: self.changed.emit())
         for choice in self.words.values():
@@ -170,6 +149,11 @@ class RestoreForm(QWidget):
         self._choose_second()
         self.changed.emit()
 
+    def _on_typed(self, name: str, *_: str) -> None:
+        """What the user types is no longer what the layer told, even if it is the same number."""
+        self._from_layer.pop(name, None)
+        self.changed.emit()
+
     def _choose_second(self) -> None:
         """Guess the other plane: the only other layer of the same shape, unless the image holds both."""
         image = self.image.value()
@@ -200,6 +184,16 @@ class RestoreForm(QWidget):
         counts = {name: box.value() for name, box in self.counts.items()}
         words = {name: box.currentText() for name, box in self.words.items()}
         return {"model": self.model.value(), "keep_samples": self.keep_samples.isChecked(), **optics, **counts, **words}
+
+    def typed_settings(self) -> dict[str, Any]:
+        """The same, but without the optics that the chosen layer told: those are of that layer alone.
+
+        Raises
+        ------
+        RequestError
+            Text that is not a number.
+        """
+        return {**self.settings(), **dict.fromkeys(self._from_layer)}
 
     def warnings(self) -> tuple[str, ...]:
         """Sentences about settings outside the trained range, without reading a pixel.
@@ -235,7 +229,7 @@ class RestoreForm(QWidget):
     def files(self) -> dict[str, str]:
         """Files that the chosen layers were read from, by option: image, image2; empty unless all of them are known."""
         layers: dict[str, Image | None] = {"image": self.image.value(), "image2": self.second.value() if self.two_planes else None}
-        found = {role: layer.source.path for role, layer in layers.items() if layer is not None}
+        found = {role: layer.source.path or our_metadata(layer).get("file") for role, layer in layers.items() if layer is not None}
         return {role: str(path) for role, path in found.items() if path} if all(found.values()) else {}
 
     def placement(self) -> Placement:

@@ -1,16 +1,20 @@
 """The Reconstruct dock: a form, a run panel, results, and layers while the work is done."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import QApplication, QPushButton, QVBoxLayout, QWidget
 
 from napari_cvdm.request import RestoreRequest
 from napari_cvdm.result import Restoration
 from napari_cvdm.widgets.cost_line import CostLine
+from napari_cvdm.widgets.drops import accepted_files, take_drops
 from napari_cvdm.widgets.field_of_view import Region, drawn, frame_on_screen, on_screen
 from napari_cvdm.widgets.fields import scrolled, wrapped_label
+from napari_cvdm.widgets.file_queue import FileQueue
 from napari_cvdm.widgets.layers import group_name, preview_layer_data, show_layers, to_layer_data
 from napari_cvdm.widgets.placement import axis_letters
 from napari_cvdm.widgets.reconstruction import Run, engine_problem, preview_of, steps_of
@@ -46,10 +50,12 @@ class RestoreWidget(QWidget):
         self.cost = CostLine(self._request_to_measure)
         self.panel = RunPanel("Reconstruct")
         self.preview = QPushButton("Previe&w")
+        self.queue = FileQueue(napari_viewer, self.form, self.panel)
         self.results = ResultsPanel(napari_viewer)
         self.panel.buttons.insertWidget(0, self.preview, 1)
-        for widget, stretch in ((scrolled(self.form), 1), (self.cost, 0), (self.panel, 0), (self.results, 0)):
+        for widget, stretch in ((scrolled(self.form), 1), (self.cost, 0), (self.panel, 0), (self.queue.view, 0), (self.results, 0)):
             layout.addWidget(widget, stretch)
+        take_drops(self)
         self._connect()
         self._on_changed()
 
@@ -61,11 +67,24 @@ class RestoreWidget(QWidget):
         self.form.changed.connect(self._on_changed)
         self.form.model.refused.connect(partial(self.panel.message.say, ERROR))
         self.panel.asked.connect(self.start)
+        self.panel.started.connect(self._on_started)
+        self.panel.idle.connect(self._on_idle)
+        self.queue.run_asked.connect(self._begin_queued)
         self.preview.clicked.connect(self.start_preview)
         self.results.changed.connect(self._offer_more)
         self.results.more_asked.connect(self.add_samples)
         self.results.repeat_asked.connect(self.repeat)
         self.results.command_asked.connect(self.copy_command)
+
+    def dragEnterEvent(self, event: QDragEnterEvent | None) -> None:
+        """Take files and folders; leave everything else to others."""
+        accepted_files(event)
+
+    def dropEvent(self, event: QDropEvent | None) -> None:
+        """Queue the files that were dropped."""
+        paths = accepted_files(event)
+        if paths:
+            self.queue.add(paths)
 
     def _on_changed(self) -> None:
         """Say what is missing, wrong or outside the trained range before anything runs."""
@@ -118,21 +137,36 @@ class RestoreWidget(QWidget):
             return None
         return None if task is None else Run(request=request, place=place, unit=task.unit, upsampling=task.upsampling)
 
-    def _begin(self, run: Run) -> None:
+    def _begin_queued(self, run: Run) -> None:
+        self._begin(run, on_result=self.queue.on_result, on_failure=self.queue.on_failure, on_end=self.queue.on_end)
+
+    def _begin(
+        self,
+        run: Run,
+        *,
+        on_result: Callable[[Restoration], None] | None = None,
+        on_failure: Callable[[str], None] | None = None,
+        on_end: Callable[[], None] | None = None,
+    ) -> None:
+        """Reconstruct, with layers that show the result in the making."""
         if self.panel.busy:
             return
         live = RunningLayers(self._viewer, run, self.results.statistic.currentText())
-        self._set_busy()
-        self.panel.start(
-            run.work(),
-            title=f"Reconstructing {run.place.name}",
-            total=steps_of(run.request),
-            on_result=partial(self._on_result, run),
-            on_view=live.show,
-            on_end=partial(self._on_end, live),
-        )
 
-    def _set_busy(self) -> None:
+        def show(restoration: Restoration) -> None:
+            self._on_result(run, restoration)
+            if on_result is not None:
+                on_result(restoration)
+
+        def end() -> None:
+            live.remove()
+            if on_end is not None:
+                on_end()
+
+        title = f"Reconstructing {run.place.name}"
+        self.panel.start(run.work(), title=title, total=steps_of(run.request), on_result=show, on_view=live.show, on_failure=on_failure, on_end=end)
+
+    def _on_started(self) -> None:
         self.preview.setEnabled(False)
         self.cost.clear()
         self._offer_more()
@@ -145,9 +179,9 @@ class RestoreWidget(QWidget):
         seconds = restoration.provenance.timings_s["total"]
         self.panel.message.say(WARNING if warnings else INFORMATION, " ".join([f"Done in {seconds:.1f} s; values in {restoration.unit}.", *warnings]))
 
-    def _on_end(self, live: RunningLayers | None = None) -> None:
-        if live is not None:
-            live.remove()
+    def _on_idle(self) -> None:
+        if self.panel.busy:  # with the queue
+            return
         self.preview.setEnabled(not self.form.missing())
         self.cost.refresh()
         self._offer_more()
@@ -170,10 +204,7 @@ class RestoreWidget(QWidget):
         except ValueError as error:
             self.panel.message.say(ERROR, str(error))
             return
-        self._set_busy()
-        self.panel.start(
-            run.work(), title=f"Preview of {run.place.name}", total=steps_of(run.request), on_result=partial(self._on_preview, run), on_end=self._on_end
-        )
+        self.panel.start(run.work(), title=f"Preview of {run.place.name}", total=steps_of(run.request), on_result=partial(self._on_preview, run))
 
     def _field_of_view(self, layer: "Image") -> Region:
         from napari.layers import Shapes
@@ -205,7 +236,7 @@ class RestoreWidget(QWidget):
             from napari_cvdm.repeat import command_of
 
             work = command_of(group.mark["provenance"], group.mark.get("files", {}))
-            self.panel.start(work, title="", total=1, on_result=self._on_command, on_end=self._on_end)
+            self.panel.start(work, title="", total=1, on_result=self._on_command)
 
     def _on_command(self, command: str) -> None:
         clipboard = QApplication.clipboard()

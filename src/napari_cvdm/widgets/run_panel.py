@@ -25,9 +25,17 @@ class RunPanel(QWidget):
     ----------
     verb : str
         On the button that starts.
+
+    Notes
+    -----
+    `asked` is emitted when the button is pressed, `started` and `progressed` (Progress) during a job, `idle` when one has ended
+    and no other began at once.
     """
 
     asked = Signal()
+    started = Signal()
+    progressed = Signal(object)
+    idle = Signal()
 
     def __init__(self, verb: str) -> None:
         super().__init__()
@@ -42,11 +50,13 @@ class RunPanel(QWidget):
         self.stage = QLabel()
         self.message = MessageLine()
         self._job: Job | None = None
+        self._former: Job | None = None
         self._busy = False
         self._ready = True
         self._started = 0.0
         self._on_result: Callable[[Any], None] | None = None
         self._on_view: Callable[[FrameView], None] | None = None
+        self._on_failure: Callable[[str], None] | None = None
         self._on_end: Callable[[], None] | None = None
         self._lay_out()
         self.run.clicked.connect(self.asked)
@@ -82,6 +92,7 @@ class RunPanel(QWidget):
         total: int,
         on_result: Callable[[Any], None],
         on_view: Callable[[FrameView], None] | None = None,
+        on_failure: Callable[[str], None] | None = None,
         on_end: Callable[[], None] | None = None,
     ) -> None:
         """Do long work; one job at a time.
@@ -98,18 +109,22 @@ class RunPanel(QWidget):
             Not called after a failure or a cancelled run, nor when this panel is gone.
         on_view : callable, optional
             Takes what there is to see on the way; with it, the work can also be stopped and kept.
+        on_failure : callable, optional
+            Takes the reason of a failure, which is said here and by napari if nobody takes it.
         on_end : callable, optional
-            Called in any case, last, unless this panel is gone.
+            Called in any case, last, unless this panel is gone. It may start the next job.
         """
+        self._former = self._job  # it may be emitting yet
         self._job = job = Job(steps, title=title, total=total)
         job.progressed.connect(self._on_progress)
         job.succeeded.connect(self._on_succeeded)
         job.failed.connect(self._on_failed)
         job.seen.connect(self._on_seen)
         job.ended.connect(self._on_ended)
-        self._on_result, self._on_view, self._on_end = on_result, on_view, on_end
+        self._on_result, self._on_view, self._on_failure, self._on_end = on_result, on_view, on_failure, on_end
         self._busy, self._started = True, time.monotonic()
         self._show_busy(total, keepable=on_view is not None)
+        self.started.emit()
         job.start()
 
     def _show_busy(self, total: int, *, keepable: bool) -> None:
@@ -136,6 +151,7 @@ class RunPanel(QWidget):
         self.bar.setValue(progress.done)
         left = (time.monotonic() - self._started) * (progress.total / progress.done - 1) if progress.done else 0.0
         self.stage.setText(f"{progress.stage}, {tqdm.format_interval(left)} left" if left >= 1 else progress.stage)
+        self.progressed.emit(progress)
 
     def _on_keep(self) -> None:
         if self._job is not None:
@@ -160,15 +176,21 @@ class RunPanel(QWidget):
     def _on_failed(self, message: str) -> None:
         from napari.utils.notifications import show_error
 
+        if self._on_failure is not None:
+            self._on_failure(message)
+            return
         self.message.say(ERROR, message)
         show_error(message)
 
     def _on_ended(self) -> None:
-        self._busy = False  # the job stays referenced until the next: it is still emitting
+        self._busy = False  # the job stays referenced until the one after the next: it is still emitting
+        on_end, self._on_end = self._on_end, None
+        self._on_result = self._on_view = self._on_failure = None
         self._show_idle()
-        if self._on_end is not None:
-            self._on_end()
-        self._on_result = self._on_view = self._on_end = None
+        if on_end is not None:
+            on_end()
+        if not self._busy:
+            self.idle.emit()
 
 
 class MessageLine(QWidget):

@@ -1,0 +1,25 @@
+"""What the fields of the form are for, by request name; shown when the mouse rests on one."""
+
+HELP = {
+    "image": "The measured image: a layer of the viewer. Time, z and channel axes are looped over.\n"
+    "A pair of planes may also be one layer with an axis of length 2.",
+    "image2": "The image at the other focus: same field, same camera.",
+    "model": "What to reconstruct, and with which trained network.",
+    "pixel_um": "Pixel size in the sample [µm]: camera pixel × binning / magnification. 65 nm is 0.065.",
+    "wavelength_um": "Vacuum wavelength [µm]: of the illumination for phase, of the emission for fluorescence. 520 nm is 0.52.",
+    "defocus_um": "Position of the first and of the second plane [µm], with sign:\n"
+    "positive is away from the light source, toward the objective.\n0 and 2.5 (one plane in focus) is as good as -1 and 1.",
+    "medium_index": "Refractive index of the medium between the planes: air 1.0, water 1.333, oil 1.518.",
+    "na": "Numerical aperture of the detection.\nOptional: used to say when the model was not trained for it.",
+    "samples": "Draws from the posterior. Their mean is the reconstruction, their variance the spread;\n"
+    "one draw has no spread. 8 is a good start, 16 for reports.",
+    "steps": "Evaluations of the network for each sample. 10 is a good start for sde-2m.",
+    "seed": "Chooses the noise. The same seed gives the same pixels.",
+    "sampler": "How the diffusion is reversed: sde-2m is the most exact for few steps,\nancestral (the paper's) wants 200.",
+    "device": "Where to compute; auto takes the fastest that is there.",
+    "tile": "Side of a square tile [px]. It changes memory and time, never the pixels.",
+    "keep_samples": "Also show every sample, along an axis of its own: for the histogram at a pixel and the error of a dry mass.\n"
+    "It takes as much memory as the samples need.",
+    "background": "auto: estimate the blank-field intensity (phase) or the dark level (fluorescence).\n"
+    "none: it is already divided out (phase) or zero (fluorescence).",
+}

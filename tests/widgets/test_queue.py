@@ -1,0 +1,355 @@
+"""Files dropped on the dock: opened and reconstructed one after another, each answered for by itself."""
+
+import gc
+import weakref
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tifffile
+from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
+from qtpy.QtGui import QDragEnterEvent, QDropEvent
+from qtpy.QtWidgets import QApplication, QFileDialog, QLineEdit, QWidget
+
+from napari_cvdm.image_files import combine_planes, read_image
+from napari_cvdm.model.zoo import load_model
+from napari_cvdm.request import RestoreRequest
+from napari_cvdm.restore import restore
+from napari_cvdm.widgets.layers import our_metadata
+from napari_cvdm.widgets.queue_panel import State
+
+COPY = Qt.DropAction.CopyAction
+MOVE = Qt.DropAction.MoveAction
+LEFT = Qt.MouseButton.LeftButton
+NO_KEY = Qt.KeyboardModifier.NoModifier
+
+
+def drained(steps):
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def data_of(*paths):
+    data = QMimeData()
+    data.setUrls([QUrl.fromLocalFile(str(path)) for path in paths])
+    data.setText("\n".join(map(str, paths)))  # as file managers do
+    return data
+
+
+def drop(widget, *paths):
+    """What Qt does with a drop on a widget: to the innermost that takes the drag."""
+    data = data_of(*paths)
+    enter = QDragEnterEvent(QPointF(2, 2).toPoint(), COPY | MOVE, data, LEFT, NO_KEY)
+    enter.setDropAction(MOVE)  # what Explorer proposes within a disk
+    QApplication.sendEvent(widget, enter)
+    if enter.isAccepted():
+        dropped = QDropEvent(QPointF(2, 2), COPY | MOVE, data, LEFT, NO_KEY)
+        dropped.setDropAction(MOVE)
+        QApplication.sendEvent(widget, dropped)
+        assert (enter.dropAction(), dropped.dropAction()) == (COPY, COPY)  # a move would let the file manager delete the file
+    return enter.isAccepted()
+
+
+@pytest.fixture
+def write(tmp_path, spots):
+    """Write a TIFF with a pixel size, or without one."""
+
+    def written(name, pixels=None, pixel_um=0.1):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        said = {} if pixel_um is None else {"resolution": (1 / pixel_um,) * 2, "metadata": {"unit": "um"}}
+        tifffile.imwrite(path, spots if pixels is None else pixels, imagej=pixel_um is not None, **said)
+        return path
+
+    return written
+
+
+@pytest.fixture
+def dock(open_dock, tiny_widefield_model):
+    """A dock without a layer."""
+    return open_dock(tiny_widefield_model)
+
+
+@pytest.fixture
+def worked_off(qtbot):
+    """Wait until a dock's queue has ended."""
+
+    def wait(dock):
+        qtbot.waitUntil(lambda: not dock.queue.running and not dock.panel.busy, timeout=60_000)
+
+    return wait
+
+
+def states(dock):
+    return {row.text(0): row.state for row in dock.queue.view.rows}
+
+
+def test_a_dropped_file_is_opened_with_its_pixel_size_and_reconstructed_as_it_would_be_directly(viewer, dock, write, worked_off):
+    path = write("cell.tif", pixel_um=0.08)
+    assert dock.queue.view.list.isHidden()
+    assert drop(dock, path)
+    assert not dock.queue.view.list.isHidden()
+    worked_off(dock)
+    layer, result = viewer.layers["cell"], viewer.layers["reconstruction of cell"]
+    np.testing.assert_allclose(layer.scale, 0.08, rtol=1e-6)
+    assert [f"{unit:~}" for unit in layer.units] == ["µm", "µm"]
+    assert layer.axis_labels == ("y", "x")
+    np.testing.assert_allclose(result.scale, 0.04, rtol=1e-6)
+    asked = dock.form.settings() | {"pixel_um": None}
+    alone = drained(restore(RestoreRequest(image=read_image(path), **asked), load_model(asked["model"])))
+    assert result.data.tobytes() == alone.mean.tobytes()
+    assert viewer.layers["uncertainty of cell"].data.tobytes() == alone.std.tobytes()
+    assert states(dock) == {"cell.tif": State.DONE}
+
+
+def test_a_folder_is_worked_off_in_natural_order_and_strays_are_named(viewer, dock, write, worked_off, tmp_path):
+    for name in ("in/c10.tif", "in/c2.tif"):
+        write(name)
+    (tmp_path / "in" / "notes.txt").write_text("not an image")
+    drop(dock, tmp_path / "in")
+    worked_off(dock)
+    assert states(dock) == {"c2.tif": State.DONE, "c10.tif": State.DONE, "notes.txt": State.SKIPPED}
+    stray = dock.queue.view.rows[-1]
+    assert ".txt are not read" in stray.text(1)
+    names = [layer.name for layer in viewer.layers]
+    assert names.index("reconstruction of c2") < names.index("c10")
+    assert dock.panel.message.text() == "The queue has ended: 2 done, 1 skipped."
+
+
+def test_damaged_lost_and_constant_files_fail_with_words_and_the_others_go_on(viewer, dock, write, spots, worked_off, tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr("napari.utils.notifications.show_error", shown.append)
+    good, cut, lost, flat, last = (write(f"{name}.tif") for name in ("a", "b", "c", "d", "e"))
+    cut.write_bytes(cut.read_bytes()[:-500])
+    tifffile.imwrite(flat, np.zeros_like(spots))
+    lost.unlink()
+    drop(dock, good, cut, lost, flat, last)
+    worked_off(dock)
+    assert list(states(dock).values()) == [State.DONE, State.FAILED, State.FAILED, State.FAILED, State.DONE]
+    for row, words in zip(dock.queue.view.rows[1:4], ("cut short", "no such file", "constant"), strict=True):
+        assert words in row.text(1)
+        assert words in row.toolTip(1)
+    assert {layer.name.split()[-1] for layer in viewer.layers} == {"a", "e"}
+    assert "cut short" in dock.queue.view.detail.text()
+    assert not shown
+
+
+def test_optics_that_only_another_layer_told_are_not_taken_for_a_file(viewer, dock, write, worked_off):
+    drop(dock, write("known.tif"), write("unknown.tif", pixel_um=None))
+    worked_off(dock)
+    assert dock.form.optics["pixel_um"].value() == pytest.approx(0.1)
+    assert states(dock)["unknown.tif"] is State.FAILED
+    assert "the file does not say pixel_um" in dock.queue.view.rows[1].detail
+    assert "unknown" not in viewer.layers
+    dock.form.optics["pixel_um"].setText("")
+    dock.form.optics["pixel_um"].setText("0.1")  # the same number, but typed
+    dock.queue.view.start.click()
+    worked_off(dock)
+    assert states(dock) == {"known.tif": State.DONE, "unknown.tif": State.DONE}
+    settings = our_metadata(viewer.layers["reconstruction of unknown"])["provenance"]["settings"]
+    assert settings["pixel_um"] == 0.1
+
+
+def test_what_the_file_says_goes_before_the_form(viewer, dock, write, worked_off):
+    dock.form.optics["pixel_um"].setText("0.3")
+    drop(dock, write("known.tif", pixel_um=0.1), write("unknown.tif", pixel_um=None))
+    worked_off(dock)
+    pixels = [our_metadata(viewer.layers[f"reconstruction of {name}"])["provenance"]["settings"]["pixel_um"] for name in ("known", "unknown")]
+    assert pixels == pytest.approx([0.1, 0.3])
+    np.testing.assert_allclose([viewer.layers[name].scale[0] for name in ("known", "unknown")], (0.1, 0.3), rtol=1e-6)
+    assert viewer.layers.units is not None
+
+
+def test_cancel_stops_the_file_at_work_and_the_rest_and_start_goes_on(qtbot, viewer, dock, write, worked_off):
+    paths = [write(f"{name}.tif") for name in "abc"]
+    dock.form.counts["samples"].setValue(100)
+    drop(dock, paths[0])
+    dock.form.counts["samples"].setValue(2)
+    drop(dock, *paths[1:])  # appended; the settings are those that the queue began with
+    qtbot.waitUntil(lambda: dock.panel.bar.value() > 2 and dock.panel.keep.isVisibleTo(dock.panel), timeout=20_000)
+    assert "%" in dock.queue.view.rows[0].text(1)
+    dock.panel.cancel.click()
+    worked_off(dock)
+    assert set(states(dock).values()) == {State.CANCELLED}
+    assert len(viewer.layers) == 0
+    dock.queue.view.start.click()
+    worked_off(dock)
+    assert set(states(dock).values()) == {State.DONE}
+    assert {f"reconstruction of {name}" for name in "abc"} <= {layer.name for layer in viewer.layers}
+
+
+def test_cancel_all_of_the_list_does_the_same_in_the_second_file(qtbot, viewer, dock, write, worked_off):
+    drop(dock, *(write(f"{name}.tif") for name in "abc"))
+    qtbot.waitUntil(lambda: states(dock)["b.tif"] is not State.WAITING, timeout=20_000)
+    dock.queue.view.cancel.click()
+    worked_off(dock)
+    assert states(dock) == {"a.tif": State.DONE, "b.tif": State.CANCELLED, "c.tif": State.CANCELLED}
+    assert {layer.name.split()[-1] for layer in viewer.layers} == {"a"}
+
+
+def test_a_drop_while_a_run_is_on_waits_for_it(qtbot, viewer, measured, dock, write, worked_off):
+    viewer.add_image(**measured)
+    dock.form.counts["steps"].setValue(30)
+    dock.start()
+    drop(dock, write("later.tif"))
+    assert states(dock) == {"later.tif": State.WAITING}
+    worked_off(dock)
+    assert states(dock) == {"later.tif": State.DONE}
+    names = [layer.name for layer in viewer.layers]
+    assert names.index("reconstruction of cell") < names.index("later") < names.index("reconstruction of later")
+    assert dock.preview.isEnabled()
+
+
+def test_stop_and_keep_keeps_this_file_and_goes_on(qtbot, viewer, dock, write, worked_off):
+    dock.form.counts["samples"].setValue(200)
+    drop(dock, write("a.tif"), write("b.tif"))
+    for name in ("a.tif", "b.tif"):
+        qtbot.waitUntil(lambda name=name: states(dock)[name] is State.RUNNING and dock.panel.bar.value() > 20, timeout=20_000)
+        dock.panel.keep.click()
+        qtbot.waitUntil(lambda name=name: states(dock)[name] is State.DONE, timeout=20_000)
+    worked_off(dock)
+    assert "stopped with" in dock.queue.view.rows[0].detail
+
+
+@pytest.fixture
+def phase_dock(open_dock, tiny_phase_model):
+    """A dock with a phase model and its optics."""
+    dock = open_dock(tiny_phase_model)
+    for name, value in {"wavelength_um": 0.55, "medium_index": 1.33}.items():
+        dock.form.optics[name].set_value(value)
+    return dock
+
+
+def test_two_files_are_the_two_planes_and_what_no_file_says_is_asked_for_first(viewer, phase_dock, write, planes, worked_off):
+    paths = [write(f"cell_{name}.tif", plane, 0.2) for name, plane in zip(("below", "above"), planes, strict=True)]
+    drop(phase_dock, *reversed(paths))
+    assert states(phase_dock) == {"cell_below.tif + cell_above.tif": State.WAITING}
+    assert "defocus_um" in phase_dock.panel.message.text()
+    phase_dock.form.optics["defocus_um"].set_value((-1.0, 1.0))
+    phase_dock.queue.view.start.click()
+    worked_off(phase_dock)
+    result = viewer.layers["reconstruction of cell_below"]
+    image = combine_planes(*(read_image(path) for path in paths))
+    asked = phase_dock.form.settings() | {"pixel_um": None}
+    alone = drained(restore(RestoreRequest(image=image, **asked), load_model(asked["model"])))
+    assert result.data.tobytes() == alone.mean.tobytes()
+    assert [layer.name for layer in viewer.layers][:2] == ["cell_below", "cell_above"]
+
+
+def test_two_files_of_two_planes_each_are_two_images(viewer, phase_dock, write, planes, worked_off):
+    phase_dock.form.optics["defocus_um"].set_value((-1.0, 1.0))
+    drop(phase_dock, write("a.tif", planes, 0.2), write("b.tif", planes[:, ::-1], 0.2))
+    assert states(phase_dock) == {"a.tif + b.tif": State.WAITING} or phase_dock.panel.busy
+    worked_off(phase_dock)
+    assert states(phase_dock) == {"a.tif": State.DONE, "b.tif": State.DONE}
+    assert viewer.layers["reconstruction of a"].data.shape == (48, 40)
+
+
+def test_the_command_of_a_queued_pair_names_both_files(qtbot, phase_dock, write, planes, worked_off):
+    phase_dock.form.optics["defocus_um"].set_value((-1.0, 1.0))
+    paths = [write(f"cell_{number}.tif", plane, 0.2) for number, plane in enumerate(planes)]
+    drop(phase_dock, *paths)
+    worked_off(phase_dock)
+    phase_dock.results.command.click()
+    worked_off(phase_dock)
+    command = QApplication.clipboard().text()
+    assert all(str(path) in command for path in paths)
+    phase_dock.form.image.set_value(phase_dock._viewer.layers["cell_0"])
+    phase_dock.form.second.set_value(phase_dock._viewer.layers["cell_1"])
+    assert phase_dock.form.files() == dict(zip(("image", "image2"), map(str, paths), strict=True))
+
+
+def test_a_queued_result_can_be_repeated(viewer, dock, write, worked_off):
+    drop(dock, write("a.tif"), write("b.tif"))
+    worked_off(dock)
+    first = viewer.layers["reconstruction of a"].data.tobytes()
+    dock.results.choose("a by tiny-widefield-x2")
+    dock.results.repeat.click()
+    assert dock.form.image.value() is viewer.layers["a"]
+    dock.start()
+    worked_off(dock)
+    assert viewer.layers["reconstruction of a"].data.tobytes() == first
+
+
+def test_every_part_of_the_dock_takes_a_drop_of_files_and_nothing_else(viewer, dock, tmp_path):
+    parts = [dock, *(part for part in dock.findChildren(QWidget) if part.window() is dock.window())]
+    assert any(isinstance(part, QLineEdit) for part in parts)
+    (tmp_path / "stray.txt").touch()
+    taken = [drop(part, tmp_path / "stray.txt") for part in parts]
+    assert all(taken)
+    assert len(dock.queue.view.rows) == len(parts)
+    text = QMimeData()
+    text.setText("0.1")
+    web = QMimeData()
+    web.setUrls([QUrl("https://example.org/cell.tif")])
+    for data in (text, web):
+        enter = QDragEnterEvent(QPointF(2, 2).toPoint(), COPY, data, LEFT, NO_KEY)
+        QApplication.sendEvent(dock, enter)
+        assert not enter.isAccepted()
+    assert viewer.window._qt_viewer.acceptDrops()
+
+
+def test_rows_go_with_the_delete_key_and_with_clear_but_not_the_one_at_work(qtbot, dock, write, worked_off):
+    dock.form.counts["samples"].setValue(100)
+    drop(dock, *(write(f"{name}.tif") for name in "abcd"))
+    view = dock.queue.view
+    qtbot.waitUntil(lambda: view.rows[0].state is State.RUNNING, timeout=20_000)
+    view.list.selectAll()
+    view.rows[1].setSelected(False)
+    qtbot.keyClick(view.list, Qt.Key.Key_Delete)
+    assert list(states(dock)) == ["a.tif", "b.tif"]
+    view.clear.click()
+    assert list(states(dock)) == ["a.tif"]
+    dock.panel.cancel.click()
+    worked_off(dock)
+    view.clear.click()
+    assert view.list.isHidden()
+    assert not view.rows
+
+
+def test_files_can_be_chosen_without_a_mouse(dock, write, worked_off, monkeypatch):
+    path = write("cell.tif")
+    monkeypatch.setattr(QFileDialog, "getOpenFileNames", lambda *_: ([str(path)], ""))
+    dock.queue.view.add.click()
+    worked_off(dock)
+    assert states(dock) == {"cell.tif": State.DONE}
+
+
+def test_nothing_of_a_finished_file_is_kept_but_its_layers(viewer, dock, write, worked_off):
+    drop(dock, write("a.tif"), write("b.tif"))
+    worked_off(dock)
+    pixels = [weakref.ref(viewer.layers[name].data) for name in ("a", "reconstruction of a")]
+    for name in [layer.name for layer in viewer.layers if layer.name.endswith("a")]:
+        viewer.layers.remove(name)
+    gc.collect()
+    assert [found() is None for found in pixels] == [True, True]
+
+
+def test_closing_the_viewer_in_mid_queue_is_survived(make_napari_viewer, tiny_widefield_model, write, qtbot):
+    from superqt.utils import WorkerBase
+
+    from napari_cvdm.widgets.restore_widget import RestoreWidget
+
+    viewer = make_napari_viewer()
+    dock = RestoreWidget(viewer)
+    viewer.window.add_dock_widget(dock)
+    dock.form.model.set_value(str(tiny_widefield_model))
+    dock.form.counts["samples"].setValue(500)
+    drop(dock, write("a.tif"), write("b.tif"))
+    qtbot.waitUntil(lambda: dock.panel.bar.value() > 2 and "a" in viewer.layers, timeout=20_000)
+    viewer.close()
+    WorkerBase.await_workers(20_000)
+    qtbot.wait(50)
+    assert "b" not in viewer.layers
+
+
+def test_a_file_of_the_same_name_is_a_layer_of_its_own(viewer, dock, write, spots, worked_off):
+    drop(dock, write("one/cell.tif"), write("two/cell.tif", spots[::-1]))
+    worked_off(dock)
+    assert viewer.layers["cell [1]"].data[0].tobytes() == spots[-1].tobytes()
+    request = replace(dock.form.value(), image=read_image(viewer.layers["cell [1]"].metadata["napari-cvdm"]["file"]))
+    alone = drained(restore(request, load_model(request.model)))
+    assert viewer.layers["reconstruction of cell [1]"].data.tobytes() == alone.mean.tobytes()

@@ -9,6 +9,10 @@ from napari_cvdm.request import ImageStack
 
 # Axes whose meaning a file does not tell get the first letter that is still free.
 _LETTERS_FOR_UNKNOWN = "STZC"
+LARGEST_ITEM = 8
+# Beyond these the variance of float32 results is infinite, or zero where it is not.
+LARGEST_PIXEL = 1e18
+SMALLEST_SPAN = 1e-16
 
 
 def usable_dtype(array: np.ndarray, source: str) -> np.ndarray:
@@ -24,7 +28,7 @@ def usable_dtype(array: np.ndarray, source: str) -> np.ndarray:
     Returns
     -------
     ndarray
-        The same values; booleans become 0 and 1 (uint8).
+        The same values; booleans become 0 and 1 (uint8), long doubles float64.
 
     Raises
     ------
@@ -36,7 +40,9 @@ def usable_dtype(array: np.ndarray, source: str) -> np.ndarray:
         raise ImageFileError(f"{source}: pixels of type {array.dtype} cannot be used; allowed are real numbers: {advice}.")
     if array.size == 0:
         raise ImageFileError(f"{source}: the image is empty (shape {array.shape}); give an image with pixels in it.")
-    native = np.uint8 if array.dtype.kind == "b" else array.dtype.newbyteorder("=")
+    native = np.dtype(np.uint8) if array.dtype.kind == "b" else array.dtype.newbyteorder("=")
+    if native.itemsize > LARGEST_ITEM:
+        native = np.dtype(np.float64)
     return array.astype(native, copy=False)
 
 
@@ -98,10 +104,12 @@ def check_pixels(stack: ImageStack) -> None:
     Raises
     ------
     ImageFileError
-        Pixels that are NaN or infinite in float32, or an image (one of its planes) that is constant.
+        Pixels that are NaN or infinite in float32, an image (one of its planes) that is constant, or values too large or too
+        much alike for the variance of a result in float32.
     """
     if stack.array.dtype.kind == "f":
         _check_finite(stack)
+    _check_size(stack)
     planes = np.moveaxis(stack.array, stack.axes.index("P"), 0) if "P" in stack.axes else stack.array[None]
     for number, plane in enumerate(planes, start=1):
         if plane.min() == plane.max():
@@ -116,6 +124,13 @@ def _check_finite(stack: ImageStack) -> None:
         first = ", ".join(f"{letter} {index}" for letter, index in zip(stack.axes, np.argwhere(bad)[0], strict=True))
         count = f"{int(bad.sum())} of {bad.size} pixels are NaN or infinite"
         raise ImageFileError(f"{stack.source}: {count} (the first at {first}, counted from 0); fill or crop them first.")
+
+
+def _check_size(stack: ImageStack) -> None:
+    low, high = float(stack.array.min()), float(stack.array.max())
+    if max(-low, high) > LARGEST_PIXEL or 0 < high - low < SMALLEST_SPAN:
+        allowed = f"allowed are values up to {LARGEST_PIXEL:g} that differ by {SMALLEST_SPAN:g} or more"
+        raise ImageFileError(f"{stack.source}: pixels are {low:.4g} to {high:.4g}; {allowed}. Give counts, or another unit.")
 
 
 def sha256_of(array: np.ndarray) -> str:

@@ -115,4 +115,5 @@ def write_provenance(
         "timings_s": {name: round(seconds, 3) for name, seconds in timings_s.items()},
         "output": {"unit": restoration.unit, "axes": restoration.axes, "pixel_um": restoration.pixel_um, "times": list(restoration.times)},
     }
-    (folder / PROVENANCE).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+    (folder / PROVENANCE).write_text(text, encoding="utf-8", errors="replace")  # the name of a file may be no UTF-8

@@ -111,6 +111,8 @@ FLUORESCENCE: dict[str, tuple[Case, tuple[str, ...]]] = {
     "complex pixels": (lambda b: [b.npy(b.noise() * 1j), *PIXEL], ("complex", "real numbers", "amplitude")),
     "NaN": (lambda b: [b.with_pixel(np.nan), *PIXEL], ("1 of 1152 pixels", "Y 3, X 4", "crop")),
     "inf": (lambda b: [b.with_pixel(np.inf), *PIXEL], ("infinite", "Y 3, X 4", "crop")),
+    "too large to square": (lambda b: [b.npy(b.noise() * 1e30), *PIXEL], ("e+31", "up to 1e+18", "another unit")),
+    "too much alike to square": (lambda b: [b.npy(b.noise() * 1e-35), *PIXEL], ("e-34", "differ by 1e-16", "another unit")),
     "constant image": (lambda b: [b.npy(np.full((32, 32), 7.0)), *PIXEL], ("constant", "7", "something in it")),
     "two images for one": (lambda b: [b.spots(), b.npy(b.noise()), *PIXEL], ("two images", "one widefield", "Leave one out")),
     "no pixel size": (lambda b: [b.npy(b.noise())], ("pixel_um", "image0.npy", "--pixel-um")),

@@ -149,8 +149,9 @@ def test_a_region_is_a_part_of_the_whole_and_lies_where_it_lay(spots: Path, tiny
 def test_the_same_command_leaves_the_same_bytes(spots: Path, tiny_widefield_model: Path, tmp_path: Path) -> None:
     for folder, seed in (("a", "9"), ("b", "9"), ("c", "10")):
         assert restore(spots, tiny_widefield_model, tmp_path / folder, "--seed", seed) == 0
-    for name in ("mean", "variance"):
-        assert pixels(tmp_path / "a", name).tobytes() == pixels(tmp_path / "b", name).tobytes() != pixels(tmp_path / "c", name).tobytes()
+    for name in ("mean.ome.tif", "variance.ome.tif", "rate.ome.tif"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    assert pixels(tmp_path / "a").tobytes() != pixels(tmp_path / "c").tobytes()
 
 
 def test_provenance_has_every_option_by_its_name(stack: Path, tiny_phase_model: Path, tmp_path: Path) -> None:
@@ -189,6 +190,12 @@ def test_unnamed_axes_and_movies_are_looped(tiny_widefield_model: Path, tmp_path
 def test_one_plane_in_focus_is_as_good(stack: Path, tiny_phase_model: Path, tmp_path: Path) -> None:
     assert restore(stack, tiny_phase_model, tmp_path / "out", *OPTICS[:4], "--defocus-um", "0", "2.5") == 0
     assert np.isfinite(pixels(tmp_path / "out")).all()
+
+
+@pytest.mark.parametrize("words", [("-1.", "1."), ("-1e0", "+1"), ("-.1e1", "01")])
+def test_a_number_may_be_spelt_as_numbers_are(words: tuple[str, str]) -> None:
+    arguments = options.build_parser().parse_args(["restore", "a.tif", "--model", "m", "--out", "o", "--defocus-um", *words])
+    assert arguments.defocus_um == [-1.0, 1.0]
 
 
 def test_doubts_are_said_on_stderr(stack: Path, tiny_phase_model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

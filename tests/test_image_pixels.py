@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_cvdm.image_files import ImageFileError, check_pixels, combine_planes, sha256_of
+from napari_cvdm.image_files.pixels import usable_dtype
 from napari_cvdm.request import ImageStack
 
 
@@ -85,3 +86,11 @@ def test_fingerprint_follows_values_type_and_shape_not_memory() -> None:
     same = {sha256_of(image) for image in (array, np.asfortranarray(array), array.astype(">u2"), np.repeat(array, 2, axis=1)[:, ::2])}
     other = {sha256_of(image) for image in (array.astype("int16"), array.reshape(6, 4), array + 1)}
     assert len(same) == 1 and len(other) == 3 and not same & other
+
+
+def test_long_doubles_are_read_as_doubles():
+    wide = np.arange(12, dtype=np.longdouble).reshape(3, 4)
+    read = usable_dtype(wide, "wide")
+    assert read.dtype == np.float64
+    np.testing.assert_array_equal(read, wide)
+    assert len(sha256_of(read)) == 64

@@ -8,9 +8,11 @@ import os
 import signal
 import sys
 import unicodedata
-from collections.abc import Iterator, Sequence
+from argparse import Namespace
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
+from pathlib import Path
 from threading import current_thread, main_thread
 from types import FrameType
 
@@ -35,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 on success; 2 on bad input, with one line on stderr that says what was given, what is allowed and what to try; 130 when
         interrupted. With 2 and 130 no result is left behind.
     """
+    give_closed_streams_a_place()
     try:
         arguments = build_parser().parse_args(argv)
         with ended_gently():
@@ -42,8 +45,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         _say("stopped", str(stop) or "no result was left behind.")
         return INTERRUPTED
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         _say("error", str(error))
+        return BAD_INPUT
+    except OSError as error:
+        _say("error", in_words(error))
         return BAD_INPUT
     except (RuntimeError, MemoryError) as error:
         from napari_cvdm.device import out_of_memory
@@ -53,6 +59,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say("error", "the memory does not hold this image; crop it, give fewer frames at a time, or use --device cpu on a larger machine.")
         return BAD_INPUT
     return 0
+
+
+def give_closed_streams_a_place() -> None:
+    """A job may be started with stdout or stderr closed (``>&-``): what is said then goes nowhere, and nothing fails of it."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+
+
+def check_inputs_stay(arguments: Namespace, paths: Iterable[str]) -> None:
+    """ValueError where the folder that --overwrite would replace holds a file, or a model, that is read."""
+    out = Path(os.path.realpath(arguments.out))
+    for path in paths:
+        if arguments.overwrite and os.path.lexists(path) and out in Path(os.path.realpath(path)).parents:
+            raise ValueError(f"{path} lies in {arguments.out}, which --overwrite would replace; choose another folder with --out.")
+
+
+def in_words(error: OSError) -> str:
+    """What the operating system refused, of which file, and what to try."""
+    what = f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror or str(error)
+    return f"{what}. Check the name, the free space on that disk, and that you may read and write there."
 
 
 @contextmanager

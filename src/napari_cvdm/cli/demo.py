@@ -75,7 +75,7 @@ def run(arguments: Namespace) -> None:
             command = _command(sample, out)
             names.append(_restore_sample(sample, command, work, out))
             commands.append(shlex.join(command))
-        (work / COMMANDS).write_text("\n".join(commands) + "\n", encoding="utf-8")
+        (work / COMMANDS).write_text("\n".join(commands) + "\n", encoding="utf-8", errors="surrogateescape")
     say_done(f"{arguments.out}: {', '.join(names)}, folders of TIFFs beside them, and {COMMANDS}")
 
 

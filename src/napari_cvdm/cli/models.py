@@ -5,6 +5,7 @@ import textwrap
 from argparse import Namespace
 from dataclasses import asdict
 
+from napari_cvdm.cli import say_done
 from napari_cvdm.model.checkpoint import WEIGHTS, ModelCard
 from napari_cvdm.model.zoo import model_folder, shipped_models
 
@@ -16,9 +17,9 @@ def run(arguments: Namespace) -> None:
     """Carry out ``napari-cvdm models``: print every card, in short or (``--json``) in full."""
     found = [(name, card, (model_folder(name) / WEIGHTS).stat().st_size) for name, card in shipped_models()]
     if arguments.json:
-        print(json.dumps({name: {**asdict(card), "bytes": size} for name, card, size in found}, indent=2, ensure_ascii=False))
+        say_done(json.dumps({name: {**asdict(card), "bytes": size} for name, card, size in found}, indent=2))
     else:
-        print("\n\n".join(description(*entry) for entry in found) or "No model came with this installation; make one with napari-cvdm train.")
+        say_done("\n\n".join(description(*entry) for entry in found) or "No model came with this installation; make one with napari-cvdm train.")
 
 
 def description(name: str, card: ModelCard, size: int) -> str:

@@ -4,7 +4,8 @@ An option that is left out is left out of the parsed arguments, too, so that the
 """
 
 import argparse
-from typing import NoReturn
+import re
+from typing import Any, NoReturn
 
 from napari_cvdm import __version__
 
@@ -18,6 +19,11 @@ class UsageError(ValueError):
 
 class Parser(argparse.ArgumentParser):
     """A parser that raises its complaint, as one line, instead of printing the usage and leaving the program."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        # As in Python 3.14: before, -1. and -1e0 are taken for options.
+        self._negative_number_matcher = re.compile(r"-\.?\d")
 
     def error(self, message: str) -> NoReturn:
         """Raise UsageError with the advice to look at the help."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_cvdm.cli import say_done
+from napari_cvdm.cli import check_inputs_stay, say_done
 from napari_cvdm.cli.progress import with_bar
 from napari_cvdm.cli.results import write_images, write_provenance
 from napari_cvdm.device import pick_device
@@ -41,20 +41,12 @@ def run(arguments: Namespace) -> None:
     ValueError, OSError
         Bad input, in words; the output folder is not made then.
     """
-    check_inputs_stay(arguments)
+    check_inputs_stay(arguments, [*files_of(arguments).values(), arguments.model])
     with output_folder(arguments.out, arguments.overwrite) as folder:
         restoration, names = restore_into(folder, arguments)
     say_done(f"{arguments.out}: {', '.join([*names, PROVENANCE])}")
     for warning in restoration.provenance.warnings:
         print(f"napari-cvdm: warning: {warning}", file=sys.stderr)
-
-
-def check_inputs_stay(arguments: Namespace) -> None:
-    """RequestError where the folder that is to be replaced holds a file that is read."""
-    out = Path(arguments.out).resolve()
-    for path in files_of(arguments).values():
-        if arguments.overwrite and out in Path(path).resolve().parents:
-            raise RequestError(f"{path} lies in {arguments.out}, which --overwrite would replace; choose another folder with --out.")
 
 
 def restore_into(folder: Path, arguments: Namespace, locate: Locate = Path) -> tuple[Restoration, list[str]]:

@@ -118,4 +118,5 @@ def write_provenance(
         "output": {name: getattr(restoration, name) for name in ("unit", "axes", "pixel_um", "times")}
         | {"clock": asdict(restoration.clock), "counts": restoration.counts.tolist()},
     }
-    (folder / PROVENANCE).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+    (folder / PROVENANCE).write_text(text, encoding="utf-8", errors="replace")  # the name of a file may be no UTF-8

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from napari_cvdm.cli import say_done
+from napari_cvdm.cli import check_inputs_stay, say_done
 from napari_cvdm.cli.progress import bar
 from napari_cvdm.image_files import output_folder, write_image
 from napari_cvdm.request import RequestError
@@ -33,6 +33,7 @@ def run(arguments: Namespace) -> None:
         Bad input, in words; the output folder is not made then.
     """
     check(arguments)
+    check_inputs_stay(arguments, [] if arguments.recipe is None else [arguments.recipe])
     ranges = ranges_of(arguments)
     with output_folder(arguments.out, arguments.overwrite, sign=OPTICS) as folder, bar("simulating", total=arguments.count) as shown:
         records = []

@@ -68,7 +68,7 @@ def _check_target(target: Path, overwrite: bool, sign: str) -> Path:
         raise ImageFileError(f"{target}: is a file; choose the name of a folder.")
     if not overwrite:
         raise ImageFileError(f"{target}: exists already; choose another folder or say --overwrite.")
-    if target in (Path.home(), Path.cwd(), *Path.cwd().parents) or (any(target.iterdir()) and not (target / sign).exists()):
+    if target in (Path(os.path.expanduser("~")), Path.cwd(), *Path.cwd().parents) or (any(target.iterdir()) and not (target / sign).exists()):
         raise ImageFileError(f"{target}: is not a result (it has no {sign}) and is never overwritten; choose another folder.")
     return beside
 

@@ -10,6 +10,10 @@ from napari_cvdm.request import ImageStack
 
 # Axes whose meaning a file does not tell get the first letter that is still free.
 _LETTERS_FOR_UNKNOWN = "STZC"
+LARGEST_ITEM = 8
+# Beyond these the variance of float32 results is infinite, or zero where it is not.
+LARGEST_PIXEL = 1e18
+SMALLEST_SPAN = 1e-16
 
 
 def usable_dtype(array: np.ndarray, source: str) -> np.ndarray:
@@ -25,7 +29,7 @@ def usable_dtype(array: np.ndarray, source: str) -> np.ndarray:
     Returns
     -------
     ndarray
-        The same values; booleans become 0 and 1 (uint8).
+        The same values; booleans become 0 and 1 (uint8), long doubles float64.
 
     Raises
     ------
@@ -37,7 +41,9 @@ def usable_dtype(array: np.ndarray, source: str) -> np.ndarray:
         raise ImageFileError(f"{source}: pixels of type {array.dtype} cannot be used; allowed are real numbers: {advice}.")
     if array.size == 0:
         raise ImageFileError(f"{source}: the image is empty (shape {array.shape}); give an image with pixels in it.")
-    native = np.uint8 if array.dtype.kind == "b" else array.dtype.newbyteorder("=")
+    native = np.dtype(np.uint8) if array.dtype.kind == "b" else array.dtype.newbyteorder("=")
+    if native.itemsize > LARGEST_ITEM:
+        native = np.dtype(np.float64)
     return array.astype(native, copy=False)
 
 
@@ -129,12 +135,14 @@ def check_pixels(stack: ImageStack) -> None:
     Raises
     ------
     ImageFileError
-        Pixels that are NaN or infinite in float32, or an image (one of its planes) that is constant.
+        Pixels that are NaN or infinite in float32, an image (one of its planes) that is constant, or values too large or too
+        much alike for the variance of a result in float32.
     """
     if stack.lazy:
         first = stack.frame((0,) * (stack.array.ndim - 2 - ("P" in stack.axes)))
         stack = replace(stack, array=first if "P" in stack.axes else first[0], axes="PYX" if "P" in stack.axes else "YX")
     check_finite(stack.array, stack.axes, stack.source)
+    _check_size(stack)
     planes = np.moveaxis(stack.array, stack.axes.index("P"), 0) if "P" in stack.axes else stack.array[None]
     for number, plane in enumerate(planes, start=1):
         if plane.min() == plane.max():
@@ -152,6 +160,13 @@ def check_finite(array: np.ndarray, axes: str, source: str) -> None:
         first = ", ".join(f"{letter} {index}" for letter, index in zip(axes, np.argwhere(bad)[0], strict=True))
         count = f"{int(bad.sum())} of {bad.size} pixels are NaN or infinite"
         raise ImageFileError(f"{source}: {count} (the first at {first}, counted from 0); fill or crop them first.")
+
+
+def _check_size(stack: ImageStack) -> None:
+    low, high = float(stack.array.min()), float(stack.array.max())
+    if max(-low, high) > LARGEST_PIXEL or 0 < high - low < SMALLEST_SPAN:
+        allowed = f"allowed are values up to {LARGEST_PIXEL:g} that differ by {SMALLEST_SPAN:g} or more"
+        raise ImageFileError(f"{stack.source}: pixels are {low:.4g} to {high:.4g}; {allowed}. Give counts, or another unit.")
 
 
 class Fingerprint:

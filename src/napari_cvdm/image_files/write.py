@@ -3,12 +3,13 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from uuid import uuid4
+from uuid import NAMESPACE_URL, uuid4, uuid5
 
 import numpy as np
 import tifffile
 
 from napari_cvdm.image_files.errors import ImageFileError, writing_error
+from napari_cvdm.image_files.pixels import sha256_of
 
 _ALLOWED = "STCZPKYX"
 # OME knows T, Z and C. Posterior samples are its "other" axis (Q); planes are a Z, schedule times a T where those are free.
@@ -79,6 +80,8 @@ def write_image(
         metadata["TypeDescription"] = {"Q": meaning}
     schedule = {"schedule_times": " ".join(map(str, times))} if times is not None else {}
     metadata["MapAnnotation"] = {**(notes or {}), "axes": axes, "value_unit": unit, **schedule}
+    # The same pixels under the same name give the same bytes: tifffile would draw an identifier by the clock.
+    metadata["UUID"] = str(uuid5(NAMESPACE_URL, f"{sha256_of(pixels)} {metadata}"))
     _write_complete(path, pixels, metadata)
 
 

@@ -1,0 +1,108 @@
+"""Odd names, folders, accounts and streams: each is used as it is, or refused in one line; nothing that is read is lost."""
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from napari_cvdm.cli import main
+
+RECIPE = Path(__file__).parents[1] / "recipes" / "smoke.toml"
+Command = Callable[..., list[str]]
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """A good fluorescence image."""
+    np.save(tmp_path / "image.npy", np.random.default_rng(0).poisson(100, (32, 32)).astype(np.float32))
+    return tmp_path / "image.npy"
+
+
+@pytest.fixture
+def command(image: Path, tiny_widefield_model: Path) -> Command:
+    """Makes a command that restores into a folder."""
+
+    def restore(out: Path, image: Path = image, model: Path = tiny_widefield_model) -> list[str]:
+        quick = ["--samples", "1", "--steps", "1", "--device", "cpu", "--pixel-um", "0.065"]
+        return ["restore", str(image), "--model", str(model), "--out", str(out), *quick]
+
+    return restore
+
+
+def refused(arguments: list[str], words: tuple[str, ...], home: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The command ends with 2 and one line that has these words; everything in the folder stays as it was."""
+    before = {path: path.lstat().st_mtime_ns for path in home.rglob("*")}
+    capfd.readouterr()
+    assert main(arguments) == 2
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1 and not [word for word in words if word not in said], said
+    assert {path: path.lstat().st_mtime_ns for path in home.rglob("*")} == before
+
+
+def test_a_model_in_the_folder_is_not_replaced_even_when_asked(
+    command: Command, tiny_widefield_model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(command(out)) == 0
+    model = shutil.copytree(tiny_widefield_model, out / "model")
+    refused([*command(out, model=model), "--overwrite"], (str(model), "lies in", "another folder"), tmp_path, capfd)
+
+
+def test_a_recipe_in_the_folder_is_not_replaced_even_when_asked(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert main(["simulate", "widefield", "--recipe", str(RECIPE), "--out", str(out)]) == 0
+    recipe = shutil.copy(RECIPE, out)
+    refused(["simulate", "widefield", "--recipe", str(recipe), "--out", str(out), "--overwrite"], (str(recipe), "lies in"), tmp_path, capfd)
+
+
+@pytest.mark.parametrize("name", ["restore", "simulate", "train"])
+def test_a_name_that_no_disk_takes_is_refused_with_advice(name: str, command: Command, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / ("x" * 300)
+    words = {"restore": command(out), "simulate": ["simulate", "phase", "--out", str(out)], "train": ["train", str(RECIPE), "--out", str(out)]}[name]
+    refused(words, ("xxx", "Check the name"), tmp_path, capfd)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_a_loop_of_links_is_refused(command: Command, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    refused(command(tmp_path / "loop"), ("loop", "another folder"), tmp_path, capfd)
+
+
+def test_an_account_without_a_home_may_overwrite(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a container with a number for a user, Path.home() raises RuntimeError."""
+
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nowhere)
+    assert [main([*command(tmp_path / "out"), *more]) for more in ([], ["--overwrite"])] == [0, 0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text there")
+def test_a_file_name_may_hold_any_bytes(command: Command, image: Path, tmp_path: Path) -> None:
+    path = image.rename(tmp_path / os.fsdecode(b"n\xff\n.npy"))
+    assert main(command(tmp_path / "out", image=path)) == 0
+    assert json.loads((tmp_path / "out" / "provenance.json").read_text(encoding="utf-8"))["settings"]["image"].endswith(".npy")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such shell there")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_job_may_be_started_without_streams(closed: str, command: Command, tmp_path: Path) -> None:
+    line = shlex.join([sys.executable, "-m", "napari_cvdm.cli", *command(tmp_path / "out")])
+    assert subprocess.run(f"{line} {closed}", shell=True, check=False).returncode == 0
+    assert (tmp_path / "out" / "mean.ome.tif").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full there")
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_a_list_of_models_may_be_cut_off(more: list[str]) -> None:
+    with Path("/dev/full").open("w") as nobody:
+        done = subprocess.run([sys.executable, "-m", "napari_cvdm.cli", "models", *more], stdout=nobody, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

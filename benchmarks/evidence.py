@@ -16,8 +16,11 @@ from napari_cvdm.model.zoo import SHIPPED, load_model
 
 HL60_NOTE = """Most of US-TIE's squared error lies in its slowest waves, where photon noise grows with the fourth power of the period.
 Nothing in the two planes says more about them; only the flatness of the empty medium does, and it is used (see [Symbols](symbols.md)). On this
-cell, which fills most of its field, that is not enough for the bar. No training saw these frames, but the constant that ties slow waves to
-US-TIE and the tolerances for medium were chosen with them, and with simulated cells, in view.
+cell, which fills most of its field, that is not enough for the bar. The last rows say why: they give US-TIE knowledge that no measurement has,
+taken from the truth, and follow the drift from the medium into the cell by the best linear estimate for photon noise. Told where the medium is,
+US-TIE comes to 0.75 of its own error; told the medium's exact phase, to about 0.5: the bar asks for what this oracle reaches.
+No training saw these frames, but the constant that ties slow waves to US-TIE and the tolerances for medium were chosen with them, and with
+simulated cells, in view.
 """
 TSIM_NOTE = """This SIM reconstruction puts its pixel 2i on pixel i of the widefield image; here, and in napari, both grids have one centre. Half a pixel
 of the fine grid costs the sharper image more than the blurred one, so both comparisons are shown. The resolutions match without any blur.

@@ -84,18 +84,19 @@ def test_the_drift_of_samples_is_small_over_the_medium_and_open_inside_the_objec
     assert left[outside].mean() < left[middle].mean() < drifting[middle].mean()
 
 
-def test_the_estimator_is_the_posterior_mean():
+@pytest.mark.parametrize("flatness_rad", [0.05, 0.002])
+def test_the_estimator_is_the_posterior_mean(flatness_rad: float):
     """Against the textbook form with the covariance of the data: C A^T (A C A^T + s^2)^-1."""
     shape, rng = (96, 128), np.random.default_rng(2)
     medium = rng.uniform(size=(24, 32)) < 0.2
     deviations = np.concatenate([[1.0], np.full(2 * len(wave_numbers()), 0.1)])
-    found = levelling_over(medium, 4, shape, deviations)
+    found = levelling_over(medium, 4, shape, deviations, flatness_rad=flatness_rad)
     identity = np.eye(len(deviations))
     centres = (np.argwhere(medium) + 0.5) * 4 - 0.5
     angle = 2 * np.pi * (centres / shape) @ wave_numbers().T
     design = np.concatenate([np.ones((len(centres), 1)), np.cos(angle), np.sin(angle)], axis=1)
     prior = identity * deviations**2
-    expected = prior @ design.T @ np.linalg.inv(design @ prior @ design.T + 0.05**2 * np.eye(len(centres)))
+    expected = prior @ design.T @ np.linalg.inv(design @ prior @ design.T + flatness_rad**2 * np.eye(len(centres)))
     assert_allclose(found.estimator, expected, atol=1e-8)
 
 

@@ -72,7 +72,7 @@ def test_a_resumed_run_ends_with_the_same_weights(smoke_run, tmp_path, stop_afte
     steps.close()
     assert load_state(tmp_path, read_recipe(request.recipe).fingerprint).stage == stage
     list(train(replace(request, resume=True)))
-    assert (tmp_path / "log.csv").read_text() == (smoke_run[0] / "log.csv").read_text()
+    assert (tmp_path / "log.csv").read_bytes() == (smoke_run[0] / "log.csv").read_bytes()
     whole, resumed = (load_checkpoint(folder).network.state_dict() for folder in (smoke_run[0], tmp_path))
     for name, tensor in whole.items():
         assert torch.equal(tensor, resumed[name]), name

@@ -107,8 +107,8 @@ class Levelling:
         return np.asarray((down @ spectrum @ across.T).real + level)
 
 
-def levelling_over(medium: np.ndarray, block_px: int, shape: tuple[int, int], deviations: np.ndarray) -> Levelling:
-    """The levelling of a field whose medium is flat to FLATNESS_RAD in every block.
+def levelling_over(medium: np.ndarray, block_px: int, shape: tuple[int, int], deviations: np.ndarray, flatness_rad: float = FLATNESS_RAD) -> Levelling:
+    """The levelling of a field whose medium is flat to `flatness_rad` in every block.
 
     w = S (S A^T A S / s^2 + 1)^-1 S A^T y / s^2 for y = A w + s e, w ~ N(0, S^2), e ~ N(0, 1).
 
@@ -120,6 +120,8 @@ def levelling_over(medium: np.ndarray, block_px: int, shape: tuple[int, int], de
         Of the field (Y, X).
     deviations : ndarray of shape (1 + 2 M,)
         S, the prior standard deviation [rad] of the level and of each cosine and sine.
+    flatness_rad : float
+        s, what the medium itself still varies by from block to block [rad].
 
     Returns
     -------
@@ -127,9 +129,9 @@ def levelling_over(medium: np.ndarray, block_px: int, shape: tuple[int, int], de
     """
     centres = (np.argwhere(medium) + 0.5) * block_px - 0.5
     angle = 2 * np.pi * (centres / shape) @ wave_numbers().T
-    scaled = np.concatenate([np.ones((len(centres), 1)), np.cos(angle), np.sin(angle)], axis=1) * deviations / FLATNESS_RAD
+    scaled = np.concatenate([np.ones((len(centres), 1)), np.cos(angle), np.sin(angle)], axis=1) * deviations / flatness_rad
     solved = cho_solve(cho_factor(scaled.T @ scaled + np.eye(len(deviations))), scaled.T)
-    return Levelling(shape=shape, block_px=block_px, medium=medium, estimator=deviations[:, None] * solved / FLATNESS_RAD)
+    return Levelling(shape=shape, block_px=block_px, medium=medium, estimator=deviations[:, None] * solved / flatness_rad)
 
 
 def drift_deviations(shape: tuple[int, int], derivative_sigma: float, microscope: Microscope) -> np.ndarray:

@@ -267,7 +267,7 @@ def _log(path: Path, line: TrainStep, learning_rate: float) -> None:
     columns = ("stage", "step", "learning_rate", "baseline", "mean", "network", "noise", "prior", "smoothness", "boundary")
     new = not path.exists()
     with path.open("a", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, columns, restval="")
+        writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
         if new:
             writer.writeheader()
         rounded = {name: f"{value:.6g}" for name, value in line.terms.items()}

@@ -169,6 +169,13 @@ def test_saturated_pixels_and_the_border_are_not_valid(tiny_phase_model):
     assert result.valid[32, 20]
 
 
+@pytest.mark.parametrize(("shape", "said"), [((16, 40), True), ((17, 40), False)])
+def test_an_image_that_is_all_border_is_said_to_be_of_no_use(shape, said, tiny_phase_model):
+    result, _ = run(phase_request(planes(shape)), tiny_phase_model)
+    assert result.valid.any() != said
+    assert any("no pixel can be trusted" in warning for warning in result.provenance.warnings) == said
+
+
 def test_optics_beyond_the_card_are_said_in_words(tiny_phase_model):
     result, _ = run(phase_request(planes((40, 40)), pixel_um=5.0), tiny_phase_model)
     assert any("pixel_um is 5" in warning for warning in result.provenance.warnings)

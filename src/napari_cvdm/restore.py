@@ -20,6 +20,7 @@ from napari_cvdm.record import Record, check_continues
 from napari_cvdm.request import ImageStack, RequestError, RestoreRequest
 from napari_cvdm.result import Progress, Restoration, Stop
 from napari_cvdm.tasks import TASKS, Task
+from napari_cvdm.tasks.conditioned import BORDER_PX
 from napari_cvdm.trust.validity import axes_warnings, beyond_trained_range, far_from_training, optics_warnings
 
 CLOCK_POINTS = 100
@@ -171,7 +172,7 @@ def _assembled(request: RestoreRequest, model: Checkpoint, task: Task, arrays: _
     gamma, beta, times = schedule_maps(model, arrays.rate, request.schedule_points)
     beyond = beyond_trained_range(arrays.mean, model.card)
     warnings = (*axes_warnings(request.image), *optics_warnings(request, model.card), *((beyond.reason,) if beyond.reason else ()))
-    missing = stopped_warning(arrays.counts, request.samples)
+    missing = (*stopped_warning(arrays.counts, request.samples), *unusable_warning(arrays.valid, arrays.counts))
     usable = not far_from_training(request, model.card)
     return Restoration(
         mean=arrays.mean,
@@ -201,6 +202,13 @@ def stopped_warning(counts: np.ndarray, asked: int) -> tuple[str, ...]:
         return (f"stopped with {int(counts.max())} of {asked} samples.",)
     complete, begun = int((counts >= asked).sum()), int(((counts > 0) & (counts < asked)).sum())
     return (f"stopped: {complete} of {counts.size} frames have all {asked} samples, {begun} has fewer, and the others are empty.",)
+
+
+def unusable_warning(valid: np.ndarray, counts: np.ndarray) -> tuple[str, ...]:
+    """One sentence where frames were reconstructed and not one of their pixels can be used."""
+    if valid.any() or not counts.any():
+        return ()
+    return (f"no pixel can be trusted: each is saturated, dark, or within {BORDER_PX} px of the frame; give a larger or better exposed image.",)
 
 
 def schedule_maps(model: Checkpoint, rate: np.ndarray, points: int) -> tuple[np.ndarray | None, np.ndarray | None, tuple[float, ...]]:

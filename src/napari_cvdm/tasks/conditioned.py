@@ -148,5 +148,5 @@ def saturated(frame: np.ndarray) -> np.ndarray:
 def fitting(background: np.ndarray, planes: np.ndarray) -> np.ndarray:
     """A background image as float64; RequestError unless it has the shape of all planes (P, Y, X) or of one (Y, X)."""
     if background.shape not in (planes.shape, planes.shape[1:]):
-        raise RequestError(f"the background image has shape {background.shape}; it must be {planes.shape[1:]}, like the image.")
+        raise RequestError(f"the background image has shape {background.shape}; it must be {planes.shape[1:]}, or {planes.shape} with one per plane.")
     return background.astype(np.float64)

@@ -9,6 +9,7 @@ from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QStyle, QToolBut
 from superqt.utils import signals_blocked
 
 from napari_cvdm.widgets.layers import is_measurement
+from napari_cvdm.widgets.lifetime import when_gone
 from napari_cvdm.widgets.preferences import preferred
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class LayerChoice(QComboBox):
         self._accepts = accepts
         self._layers: list[Any] = []
         self._gone = gone = Event()
-        self.destroyed.connect(lambda: gone.set())
+        when_gone(self, gone.set)
         for event in ("inserted", "removed", "reordered", "renamed"):
             getattr(viewer.layers.events, event).connect(self.refresh)
         self.currentIndexChanged.connect(lambda _: self.changed.emit())

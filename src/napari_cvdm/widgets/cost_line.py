@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from napari_cvdm.request import RestoreRequest
 from napari_cvdm.result import Progress
+from napari_cvdm.widgets.lifetime import when_gone
 from napari_cvdm.widgets.worker import Job
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class CostLine(QLabel):
         self._job: Job | None = None
         self._measuring = self._again = False
         self._gone = gone = Event()
-        self.destroyed.connect(lambda: gone.set())
+        when_gone(self, gone.set)
         self._rest = QTimer(self)
         self._rest.setSingleShot(True)
         self._rest.setInterval(REST_MS)

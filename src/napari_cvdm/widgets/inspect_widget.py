@@ -8,6 +8,7 @@ from qtpy.QtWidgets import QHBoxLayout, QLabel, QTabWidget, QVBoxLayout, QWidget
 from superqt.utils import qdebounced
 
 from napari_cvdm.widgets.agreement_tab import AgreementTab
+from napari_cvdm.widgets.lifetime import when_gone
 from napari_cvdm.widgets.offer import Entry, Offer
 from napari_cvdm.widgets.pixel_tab import PixelTab
 from napari_cvdm.widgets.plots import Ink
@@ -30,7 +31,7 @@ class InspectWidget(QWidget):
         super().__init__()
         self._viewer = napari_viewer
         self._gone = gone = Event()
-        self.destroyed.connect(lambda: gone.set())
+        when_gone(self, gone.set)
         self.group = Offer(napari_viewer, self._entries)
         self.pixel = PixelTab(napari_viewer)
         self.agreement = AgreementTab(napari_viewer)

@@ -6,6 +6,7 @@ from typing import Any
 from qtpy.QtCore import QObject, Signal
 
 from napari_cvdm.result import Progress
+from napari_cvdm.widgets.lifetime import when_gone
 from napari_cvdm.widgets.worker import Job
 
 
@@ -27,7 +28,7 @@ class LatestWork(QObject):
         super().__init__(parent)
         self._title = title
         self._unfinished = unfinished = list[Job]()
-        parent.destroyed.connect(lambda: _cancel_all(unfinished))
+        when_gone(parent, _cancel_all, unfinished)
 
     @property
     def busy(self) -> bool:

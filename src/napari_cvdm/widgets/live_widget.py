@@ -14,6 +14,7 @@ from napari_cvdm.request import ImageStack, RequestError, RestoreRequest
 from napari_cvdm.result import Restoration
 from napari_cvdm.widgets.fields import scrolled, wrapped_label
 from napari_cvdm.widgets.layers import show_layers, to_layer_data
+from napari_cvdm.widgets.lifetime import when_gone
 from napari_cvdm.widgets.live_feed import LayerFeed
 from napari_cvdm.widgets.live_layer import LiveLayer, place_of_file
 from napari_cvdm.widgets.live_run import LiveRun
@@ -105,8 +106,7 @@ class LiveWidget(QWidget):
         self.stop_button.clicked.connect(lambda: self.stop("Stopped."))
         self.panel.asked.connect(self.start_full)
         self._hidden.timeout.connect(self._on_hidden)
-        runs = self._runs
-        self.destroyed.connect(lambda: _stop_all(runs))
+        when_gone(self, _stop_all, self._runs)
 
     @property
     def following(self) -> bool:

@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QComboBox
 from superqt.utils import signals_blocked
 
 from napari_cvdm.widgets.choices import narrow
+from napari_cvdm.widgets.lifetime import when_gone
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -55,7 +56,7 @@ class Offer(QComboBox):
         self._listed = entries
         self._entries: Sequence[Entry] = ()
         self._gone = gone = Event()
-        self.destroyed.connect(lambda: gone.set())
+        when_gone(self, gone.set)
         for event in ("inserted", "removed", "reordered", "renamed"):
             getattr(viewer.layers.events, event).connect(self.refresh)
         self.currentIndexChanged.connect(lambda _: self.changed.emit())

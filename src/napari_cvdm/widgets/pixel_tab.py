@@ -18,6 +18,7 @@ from napari_cvdm.trust.schedule_view import RegionCurves, pixel_curves, region_c
 from napari_cvdm.widgets.fields import wrapped_label
 from napari_cvdm.widgets.frames import Pixel, drawn_regions, frame_index, pixel_at, result_frame, samples_at, values_at
 from napari_cvdm.widgets.latest_work import LatestWork
+from napari_cvdm.widgets.lifetime import when_gone
 from napari_cvdm.widgets.offer import Entry, Offer
 from napari_cvdm.widgets.plots import COLORS, Ink, NamedCurves, SamplePlot, SchedulePlots
 from napari_cvdm.widgets.result_group import ResultGroup
@@ -60,7 +61,7 @@ class PixelTab(QWidget):
         self._regions: Sequence[NamedCurves] = ()
         self._watched: Any = None
         self._gone = gone = Event()
-        self.destroyed.connect(lambda: gone.set())
+        when_gone(self, gone.set)
         self.buttons = {role: QPushButton(title) for role, title in TITLES.items()}
         self.row, self.column = QSpinBox(), QSpinBox()
         self.follow = QCheckBox("&Follow")
@@ -271,7 +272,7 @@ def follow_mouse(viewer: "Viewer", tab: PixelTab) -> None:
         if moved in viewer.mouse_move_callbacks:
             viewer.mouse_move_callbacks.remove(moved)
 
-    tab.destroyed.connect(lambda: leave())
+    when_gone(tab, leave)
     viewer.mouse_move_callbacks.append(moved)
 
 

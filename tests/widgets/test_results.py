@@ -33,7 +33,7 @@ def test_added_samples_make_the_result_of_one_longer_run(viewer, dock, finished)
     dock.start()
     finished(dock)
     dock.form.counts["samples"].setValue(3)
-    assert dock.results.more.text() == "&Add 3 samples"
+    assert dock.results.more.text() == "Add 3 sa&mples"
     dock.results.more.click()
     finished(dock)
     whole = drained(restore(replace(dock.form.value(), samples=5), load_model(dock.form.model.value())))

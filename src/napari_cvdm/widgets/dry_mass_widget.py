@@ -12,7 +12,7 @@ from napari_cvdm.request import RequestError
 from napari_cvdm.trust.mass_measurement import FrameMasses, measure_frames, reasons_not_to_quantify, suggest_frames
 from napari_cvdm.trust.phase_quantities import ALPHA_UM3_PER_PG, LEAST_ALPHA, MOST_ALPHA
 from napari_cvdm.widgets.choices import NARROWEST_PX, LayerChoice
-from napari_cvdm.widgets.fields import wrapped_label
+from napari_cvdm.widgets.fields import explain_control, wrapped_label
 from napari_cvdm.widgets.mask_layers import is_mask, mask_frame
 from napari_cvdm.widgets.mass_table import MassTable
 from napari_cvdm.widgets.phase_results import Index, PhaseResult, is_phase_result
@@ -58,10 +58,10 @@ class DryMassWidget(QWidget):
         self.mask = LayerChoice(napari_viewer, accepts=is_mask)
         self.suggest = QPushButton("S&uggest a mask")
         self.alpha = _alpha_box()
-        self.every_frame = QCheckBox("&Every frame")
+        self.every_frame = QCheckBox("Ever&y frame")
         self.panel = RunPanel("&Measure")
         self.table = MassTable()
-        self.copy = QPushButton("&Copy table")
+        self.copy = QPushButton("Copy &table")
         self.save = QPushButton("&Save as CSV…")
         self._lay_out()
         self._connect()
@@ -70,7 +70,7 @@ class DryMassWidget(QWidget):
     def _lay_out(self) -> None:
         form = QFormLayout()
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        for name, text, field in (("phase", "&Phase", self.phase), ("mask", "Mas&k", self.mask), ("alpha", "&α", self.alpha)):
+        for name, text, field in (("phase", "Phas&e", self.phase), ("mask", "M&ask", self.mask), ("alpha", "&α", self.alpha)):
             label = QLabel(text)
             label.setBuddy(field)
             label.setToolTip(HELP[name])
@@ -90,7 +90,7 @@ class DryMassWidget(QWidget):
         layout.addWidget(wrapped_label(ABOUT))
         helped = {"phase": self.phase, "mask": self.mask, "alpha": self.alpha, "frames": self.every_frame, "measure": self.panel.run}
         for name, widget in {**helped, "suggest": self.suggest, "copy": self.copy, "save": self.save}.items():
-            widget.setToolTip(HELP[name])
+            explain_control(widget, HELP[name])
 
     def _connect(self) -> None:
         self.phase.changed.connect(self._on_changed)

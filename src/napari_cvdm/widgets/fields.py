@@ -1,7 +1,8 @@
 """Fields for numbers that may be left empty, and text that wraps."""
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QLineEdit, QPlainTextEdit, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtGui import QKeySequence
+from qtpy.QtWidgets import QAbstractButton, QFrame, QHBoxLayout, QLabel, QLineEdit, QPlainTextEdit, QScrollArea, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
 from napari_cvdm.request import RequestError
@@ -15,13 +16,21 @@ def wrapped_label(text: str = "") -> QLabel:
     return label
 
 
-def folded(title: str, content: QWidget) -> QCollapsible:
-    """Something under a title that unfolds it; folded at first."""
+def explain_control(control: QWidget, purpose: str) -> None:
+    """Give a control a tooltip: what it is for, and the key that a button's text underlines."""
+    text = control.text() if isinstance(control, QAbstractButton) else ""
+    key = QKeySequence.mnemonic(text).toString(QKeySequence.SequenceFormat.NativeText)
+    control.setToolTip(f"{purpose} ({key})" if key else purpose)
+
+
+def folded(title: str, content: QWidget, purpose: str) -> QCollapsible:
+    """Something under a title that unfolds it, and says in a tooltip what it is for; folded at first."""
     inside = QWidget()  # may be squeezed to nothing, whatever height the content insists on
     layout = QVBoxLayout(inside)
     layout.setContentsMargins(0, 0, 0, 0)
     layout.addWidget(content)
     box = QCollapsible(title, collapsedIcon="▶")
+    box.toggleButton().setToolTip(purpose)
     box.setDuration(0)
     box.setContent(inside)
     box.collapse(animate=False)

@@ -32,6 +32,7 @@ class LiveSource(QWidget):
         self.steps = QSpinBox()
         self.steps.setRange(1, MOST_STEPS)
         self.steps.setMinimumWidth(NARROWEST_PX)
+        self.path.setToolTip(HELP["folder"])
         self._browse = QToolButton()
         self._browse.setIcon(self.style().standardIcon(QStyle.StandardPixmap.SP_DirOpenIcon))
         self._browse.setToolTip("Choose the folder to follow.")

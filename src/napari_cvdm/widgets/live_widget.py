@@ -12,7 +12,7 @@ from napari_cvdm.follow.folder import FolderWatch
 from napari_cvdm.follow.mailbox import FrameSource, Mailbox, ReadFrame
 from napari_cvdm.request import ImageStack, RequestError, RestoreRequest
 from napari_cvdm.result import Restoration
-from napari_cvdm.widgets.fields import scrolled, wrapped_label
+from napari_cvdm.widgets.fields import explain_control, scrolled, wrapped_label
 from napari_cvdm.widgets.layers import show_layers, to_layer_data
 from napari_cvdm.widgets.lifetime import when_gone
 from napari_cvdm.widgets.live_feed import LayerFeed
@@ -69,13 +69,14 @@ class LiveWidget(QWidget):
     def _make_parts(self) -> None:
         self.source, self.form = LiveSource(), RestoreForm(self._viewer)
         self.start_button, self.stop_button = QPushButton("&Start"), QPushButton("S&top")
-        self.start_button.setToolTip("Follow: reconstruct the newest frame, again and again. The camera is never kept waiting.")
-        self.stop_button.setToolTip("Stop following before the next step. The layers stay.")
+        explain_control(self.start_button, "Follow: reconstruct the newest frame, again and again. The camera is never kept waiting.")
+        explain_control(self.stop_button, "Stop following before the next step. The layers stay.")
         self.status, self.message = wrapped_label(), MessageLine()
         self.status.setToolTip("Frames reconstructed for each second; frames passed over for a newer one;\ntime from a frame's coming to its reconstruction.")
-        self.panel = RunPanel("Full posterior of this frame")
-        self.panel.run.setToolTip(
-            "Reconstruct the frame that is shown now once more, with the samples and steps above:\nwith its uncertainty, as layers of their own."
+        self.panel = RunPanel("Full p&osterior of this frame")
+        explain_control(
+            self.panel.run,
+            "Reconstruct the frame that is shown now once more, with the samples and steps above:\nwith its uncertainty, as layers of their own.",
         )
         self.panel.set_ready(False)  # until there is a frame
         self._hidden = QTimer(self)

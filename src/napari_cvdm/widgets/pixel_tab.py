@@ -15,7 +15,7 @@ from superqt.utils import qdebounced, qthrottled, signals_blocked
 from napari_cvdm.trust.claim import Claim, claimed_interval, sample_histogram
 from napari_cvdm.trust.regions import BACKGROUND, STRUCTURE, structure_and_background
 from napari_cvdm.trust.schedule_view import RegionCurves, pixel_curves, region_curves
-from napari_cvdm.widgets.fields import wrapped_label
+from napari_cvdm.widgets.fields import explain_control, wrapped_label
 from napari_cvdm.widgets.frames import Pixel, drawn_regions, frame_index, pixel_at, result_frame, samples_at, values_at
 from napari_cvdm.widgets.latest_work import LatestWork
 from napari_cvdm.widgets.lifetime import when_gone
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 AUTOMATIC = "structure and background"
 NONE = "no regions"
 CHANGES = ("data", "labels_update", "paint", "features", "scale", "translate")
-TITLES = {"gamma": "&Gamma", "beta": "&Beta", "log-SNR": "&Log-SNR"}
+TITLES = {"gamma": "&Gamma", "beta": "&Beta", "log-SNR": "Log-S&NR"}
 HELP = {
     "gamma": "Add γ(t, x), the share of the signal that is left at time t, as a layer with a slider for t.",
     "beta": "Add β(t, x), the rate at which the signal is lost, as a layer with a slider for t.",
@@ -64,7 +64,7 @@ class PixelTab(QWidget):
         when_gone(self, gone.set)
         self.buttons = {role: QPushButton(title) for role, title in TITLES.items()}
         self.row, self.column = QSpinBox(), QSpinBox()
-        self.follow = QCheckBox("&Follow")
+        self.follow = QCheckBox("F&ollow")
         self.regions = Offer(viewer, self._region_entries)
         self.curves = SchedulePlots(Ink.of(viewer))
         self.legend = wrapped_label()
@@ -80,7 +80,7 @@ class PixelTab(QWidget):
         layout.setContentsMargins(4, 4, 4, 4)
         layout.setSpacing(4)
         layout.addLayout(_row(QLabel("As layers"), *self.buttons.values()))
-        label, average = QLabel("&Pixel"), QLabel("&Average over")
+        label, average = QLabel("P&ixel"), QLabel("&Average over")
         label.setBuddy(self.row)
         average.setBuddy(self.regions)
         layout.addLayout(_row(label, self.row, self.column, self.follow))
@@ -91,7 +91,7 @@ class PixelTab(QWidget):
         layout.addWidget(self.samples, 1)
         helped = {**self.buttons, "pixel": self.row, "follow": self.follow, "regions": self.regions}
         for name, widget in helped.items():
-            widget.setToolTip(HELP[name])
+            explain_control(widget, HELP[name])
         self.column.setToolTip(HELP["pixel"])
         self.follow.setChecked(True)
 

@@ -21,7 +21,7 @@ from qtpy.QtWidgets import (
 
 from napari_cvdm.image_files import SUFFIXES
 from napari_cvdm.image_files.dropped import PAIR_RULE, ImageEntry, Sorted, Stray
-from napari_cvdm.widgets.fields import wrapped_label
+from napari_cvdm.widgets.fields import explain_control, wrapped_label
 
 ROWS_SHOWN = 5
 ROW_SPACING_PX = 6
@@ -106,9 +106,9 @@ class QueuePanel(QWidget):
         super().__init__()
         self.rows: list[Row] = []
         self.add = QPushButton("Add f&iles…")
-        self.start = QPushButton("S&tart")
+        self.start = QPushButton("&Start")
         self.cancel = QPushButton("Ca&ncel all")
-        self.clear = QPushButton("Cl&ear")
+        self.clear = QPushButton("Clear lis&t")
         self.list = FileList()
         self.detail = wrapped_label()
         self._explain()
@@ -117,13 +117,14 @@ class QueuePanel(QWidget):
         self.refresh()
 
     def _explain(self) -> None:
-        self.add.setToolTip(
-            "Open files with their pixel size and reconstruct them one after another with the settings above (Alt+I).\n"
-            f"Files or a folder can also be dropped anywhere on this dock.\nFor models that take two planes: {PAIR_RULE}"
+        explain_control(
+            self.add,
+            "Open files with their pixel size and reconstruct them one after another with the settings above.\n"
+            f"Files or a folder can also be dropped anywhere on this dock.\nFor models that take two planes: {PAIR_RULE}",
         )
-        self.start.setToolTip("Reconstruct what waits, has failed or was cancelled, all with the settings as they are now (Alt+T).")
-        self.cancel.setToolTip("Stop the file at work before its next step, and leave the others alone (Alt+N).")
-        self.clear.setToolTip("Empty the list, but for the file at work (Alt+E). Layers stay.")
+        explain_control(self.start, "Reconstruct what waits, has failed or was cancelled, all with the settings as they are now.")
+        explain_control(self.cancel, "Stop the file at work before its next step, and leave the others alone.")
+        explain_control(self.clear, "Empty the list, but for the file at work. Layers stay.")
         self.list.setToolTip(
             "Files to reconstruct, in this order. Delete takes the selected ones off the list.\n"
             "Stop and keep ends the one at work with the samples that it has, and the next one begins."

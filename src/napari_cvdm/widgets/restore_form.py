@@ -51,7 +51,7 @@ class RestoreForm(QWidget):
         self.second = LayerChoice(viewer, none_text="in the same layer")
         self.model = ModelChoice()
         self.card = reading_pane(CARD_LINES)
-        self.about = folded("", self.card)
+        self.about = folded("", self.card, "What this model was trained for, its limits and its licence.")
         self.keep_samples = QCheckBox()
         self.optics: dict[str, OptionalNumber | OptionalPair] = {name: OptionalPair(name) if name == "defocus_um" else OptionalNumber(name) for name in OPTICS}
         self.counts = {name: _spin_box(*bounds) for name, bounds in COUNTS.items()}
@@ -74,7 +74,7 @@ class RestoreForm(QWidget):
         layout.addLayout(self._rows(often))
         more = QWidget()
         more.setLayout(self._rows(seldom))
-        self.more = folded("More settings", more)
+        self.more = folded("More settings", more, "Settings that seldom need a change.")
         layout.addWidget(self.more)
         layout.addStretch(1)
 

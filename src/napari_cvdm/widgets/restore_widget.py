@@ -13,7 +13,7 @@ from napari_cvdm.result import Restoration
 from napari_cvdm.widgets.cost_line import CostLine
 from napari_cvdm.widgets.drops import accepted_files, take_drops
 from napari_cvdm.widgets.field_of_view import Region, drawn, frame_on_screen, on_screen
-from napari_cvdm.widgets.fields import scrolled, wrapped_label
+from napari_cvdm.widgets.fields import explain_control, scrolled, wrapped_label
 from napari_cvdm.widgets.file_queue import FileQueue
 from napari_cvdm.widgets.layers import group_name, preview_layer_data, show_layers, to_layer_data
 from napari_cvdm.widgets.placement import axis_letters
@@ -48,8 +48,8 @@ class RestoreWidget(QWidget):
             return
         self.form = RestoreForm(napari_viewer)
         self.cost = CostLine(self._request_to_measure)
-        self.panel = RunPanel("Reconstruct")
-        self.preview = QPushButton("Previe&w")
+        self.panel = RunPanel("&Reconstruct")
+        self.preview = QPushButton("Pr&eview")
         self.queue = FileQueue(napari_viewer, self.form, self.panel)
         self.results = ResultsPanel(napari_viewer)
         self.panel.buttons.insertWidget(0, self.preview, 1)
@@ -60,9 +60,10 @@ class RestoreWidget(QWidget):
         self._on_changed()
 
     def _connect(self) -> None:
-        self.preview.setToolTip(
-            "Look at what is on the screen, or at the rectangle drawn in the selected Shapes layer, in seconds (Alt+W):\n"
-            "one evaluation of the network, the regression mean without a spread."
+        explain_control(
+            self.preview,
+            "Look at what is on the screen, or at the rectangle drawn in the selected Shapes layer, in seconds:\n"
+            "one evaluation of the network, the regression mean without a spread.",
         )
         self.form.changed.connect(self._on_changed)
         self.form.model.refused.connect(partial(self.panel.message.say, ERROR))
@@ -191,7 +192,7 @@ class RestoreWidget(QWidget):
         group = self.results.value()
         there = self.last is not None and group is not None and group_name(self.last[1], self.last[0].place) == group.name
         self.results.more.setEnabled(there and not self.panel.busy)
-        self.results.more.setText(f"&Add {self.form.counts['samples'].value()} samples")
+        self.results.more.setText(f"Add {self.form.counts['samples'].value()} sa&mples")
 
     def start_preview(self) -> None:
         """Look at the field of view, or at a drawn rectangle, with one evaluation of the network."""

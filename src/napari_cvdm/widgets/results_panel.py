@@ -8,6 +8,7 @@ from superqt.utils import signals_blocked
 
 from napari_cvdm.posterior import STATISTICS, spread_as
 from napari_cvdm.widgets.choices import narrow
+from napari_cvdm.widgets.fields import explain_control
 from napari_cvdm.widgets.layers import METADATA_KEY, our_metadata, spread_look, spread_unit
 from napari_cvdm.widgets.offer import Entry, Offer
 from napari_cvdm.widgets.result_group import ResultGroup, groups_of, layers_of
@@ -35,10 +36,10 @@ class ResultsPanel(QWidget):
         self.group = Offer(viewer, self._offered)
         self.statistic = narrow(QComboBox())
         self.statistic.addItems(STATISTICS)
-        self.more = QPushButton("&Add samples")
-        self.repeat = QPushButton("Re&peat")
+        self.more = QPushButton("Add sa&mples")
+        self.repeat = QPushButton("Repe&at")
         self.command = QPushButton("Cop&y as command")
-        self.remove = QPushButton("Remo&ve")
+        self.remove = QPushButton("Rem&ove")
         self._explain()
         self._lay_out()
         self._connect()
@@ -47,10 +48,10 @@ class ResultsPanel(QWidget):
     def _explain(self) -> None:
         self.group.setToolTip("A result: all layers that came from one run.")
         self.statistic.setToolTip("Show the spread of the samples in the unit of the image (standard deviation) or squared (variance).")
-        self.more.setToolTip("Draw more samples of this result; mean and spread go on from where they are (Alt+A).")
-        self.repeat.setToolTip("Put the settings of this result into the form above (Alt+P).")
-        self.command.setToolTip("Copy the napari-cvdm command that gives the same pixels (Alt+Y). The image must have been opened from a file.")
-        self.remove.setToolTip("Remove all layers of this result (Alt+V).")
+        explain_control(self.more, "Draw more samples of this result; mean and spread go on from where they are.")
+        explain_control(self.repeat, "Put the settings of this result into the form above.")
+        explain_control(self.command, "Copy the napari-cvdm command that gives the same pixels. The image must have been opened from a file.")
+        explain_control(self.remove, "Remove all layers of this result.")
 
     def _lay_out(self) -> None:
         rows = QFormLayout()

@@ -9,7 +9,7 @@ from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QStyl
 from tqdm import tqdm
 
 from napari_cvdm.result import FrameView, Progress
-from napari_cvdm.widgets.fields import wrapped_label
+from napari_cvdm.widgets.fields import explain_control, wrapped_label
 from napari_cvdm.widgets.worker import Job
 
 INFORMATION = QStyle.StandardPixmap.SP_MessageBoxInformation
@@ -24,7 +24,7 @@ class RunPanel(QWidget):
     Parameters
     ----------
     verb : str
-        On the button that starts.
+        On the button that starts, its key marked with `&`.
 
     Notes
     -----
@@ -39,12 +39,12 @@ class RunPanel(QWidget):
 
     def __init__(self, verb: str) -> None:
         super().__init__()
-        self.run = QPushButton(f"&{verb}")
-        self.run.setToolTip(f"{verb} with the settings above (Alt+{verb[0]}).")
+        self.run = QPushButton(verb)
+        explain_control(self.run, f"{verb.replace('&', '')} with the settings above.")
         self.keep = QPushButton("Stop and &keep")
-        self.keep.setToolTip("Stop now, with the samples that are finished as the result (Alt+K).")
+        explain_control(self.keep, "Stop now, with the samples that are finished as the result.")
         self.cancel = QPushButton("&Cancel")
-        self.cancel.setToolTip("Stop before the next step. Layers stay as they were (Alt+C).")
+        explain_control(self.cancel, "Stop before the next step. Layers stay as they were.")
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
         self.stage = QLabel()

@@ -67,7 +67,8 @@ def _relay(request: TrainRequest, name: str) -> None:
                     shown.close()
                 stage, shown = step.stage, bar(f"{name}, {step.stage}", total=step.total, initial=step.step)
             shown.update(step.step - shown.n)
-            tqdm.write(line_of(step, shown))
+            if step.terms or step.score is not None:
+                tqdm.write(line_of(step, shown))
         if shown is not None:
             shown.close()
 

@@ -101,15 +101,15 @@ class FieldPool:
         wanted = range(newest - self._size, newest)
         self._fields = {index: self._fields[index] if index in self._fields else self._source(index) for index in wanted}
 
-    def batch(self, step: int, count: int, side: int) -> Batch:
-        """Random patches of side `side` (input pixels), turned and mirrored, for one step."""
+    def batch(self, step: int, count: int, side: int, part: slice = slice(None)) -> Batch:
+        """Random patches of side `side` (input pixels), turned and mirrored, for one step; or a part of them."""
         self._fill(step)
         rng = np.random.default_rng((self._seed, step))
         fields = list(self._fields.values())
         chosen = [fields[int(index)] for index in rng.integers(len(fields), size=count)]
-        cut = [_patch(entry, side, rng) for entry in chosen]
+        cut = [_patch(entry, side, rng) for entry in chosen][part]
         channels, baseline, truth = (torch.stack(parts) for parts in zip(*cut, strict=True))
-        weight = torch.tensor([entry.weight for entry in chosen], dtype=torch.float32)[:, None, None, None]
+        weight = torch.tensor([entry.weight for entry in chosen[part]], dtype=torch.float32)[:, None, None, None]
         return Batch(channels=channels, baseline=baseline, truth=truth, weight=weight)
 
 

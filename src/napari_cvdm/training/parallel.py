@@ -1,5 +1,6 @@
 """One process or many, in full or mixed precision, with or without accumulated gradients: accelerate knows how."""
 
+import os
 from contextlib import AbstractContextManager
 
 import torch
@@ -13,6 +14,11 @@ from napari_cvdm.training.pairs import Batch
 from napari_cvdm.training.stages import Draw, Stage, Terms
 
 PRECISIONS = {"fp32": "no", "bf16": "bf16"}
+
+
+def is_first_process() -> bool:
+    """Whether this process is the only one, or the first that torchrun started: the one that asks, writes and speaks."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 class Processes:
@@ -52,7 +58,7 @@ class Processes:
     @property
     def first(self) -> bool:
         """Whether this is the process that writes files."""
-        return bool(self.accelerator.is_main_process)
+        return is_first_process()
 
     def wrap(self, objective: nn.Module) -> nn.Module:
         """An objective whose gradients are those of all processes."""

@@ -15,7 +15,7 @@ from napari_cvdm.model.cvdm import CVDM
 from napari_cvdm.training.pairs import Batch
 from napari_cvdm.training.parallel import Processes
 from napari_cvdm.training.plan import Plan
-from napari_cvdm.training.stages import Draw, Stage
+from napari_cvdm.training.stages import Draw, Stage, Terms
 from napari_cvdm.training.state import TrainingState
 
 LARGEST_GRADIENT = 1.0
@@ -94,11 +94,7 @@ class StageRun:
 
     def step(self, parts: Iterable[tuple[Batch, Draw]]) -> None:
         """One step of the optimiser on all parts of this process's batch; TrainingDiverged after too many that cannot be used."""
-        self._optimiser.zero_grad(set_to_none=True)
-        lines = []
-        for batch, draw in parts:
-            with self._processes.accumulating(self._wrapped):
-                lines.append(self._processes.backward(self._wrapped, self.stage, batch, draw))
+        lines = self.accumulate(parts)
         length = self._processes.clipped(self.stage, LARGEST_GRADIENT)
         if self._usable(length):
             self._count({**{name: float(sum(line[name] for line in lines)) / len(lines) for name in lines[0]}, "gradient": length})
@@ -108,6 +104,15 @@ class StageRun:
         self._decay.step()
         self._average.update_parameters(self.network)
         self.done += 1
+
+    def accumulate(self, parts: Iterable[tuple[Batch, Draw]]) -> list[Terms]:
+        """Leave the gradient of the whole batch on the parameters; the loss terms of each part."""
+        self._optimiser.zero_grad(set_to_none=True)
+        lines = []
+        for batch, draw in parts:
+            with self._processes.accumulating(self._wrapped):
+                lines.append(self._processes.backward(self._wrapped, self.stage, batch, draw))
+        return lines
 
     def _usable(self, length: float) -> bool:
         return isfinite(length) and (self.done < USUAL_AFTER or length <= EXPLODED * self.counts.usual_gradient)

@@ -122,14 +122,23 @@ def scored(network: CVDM, fields: Sequence[TrainingField], plan: Validation) -> 
     plan : Validation
     """
     device, unit = network.residual_scale.device, network.config.alignment * network.config.condition_fold
-    sums = np.zeros(6)  # squared errors of mean, centre and baseline, CRPS, variance, pixels
+    sums = np.zeros(6)
     for number, entry in enumerate(fields):
         channels, baseline, truth = (image.to(device) for image in cut_to_centre(entry, plan.largest_px, unit))
         samples, centre = posterior_samples(network, channels, baseline, plan, seed=number)
-        errors = [(image - truth).square().sum() for image in (samples.mean(dim=0, keepdim=True), centre, baseline)]
-        crps = crps_ensemble(truth.double().cpu().numpy().ravel(), samples.double().flatten(1).T.cpu().numpy(), estimator="fair")
-        totals: tuple[Any, ...] = (*errors, float(np.sum(crps)), samples.var(dim=0).sum(), truth.numel())
-        sums += [float(total) for total in totals]
+        sums += summed(samples, centre, baseline, truth)
+    return pooled(sums, plan.samples)
+
+
+def summed(samples: Tensor, centre: Tensor, baseline: Tensor, truth: Tensor) -> np.ndarray:
+    """Sums over the pixels of one field: squared errors of mean, centre and baseline, CRPS, variance, and their number."""
+    errors = [float((image - truth).square().sum()) for image in (samples.mean(dim=0, keepdim=True), centre, baseline)]
+    crps = crps_ensemble(truth.double().cpu().numpy().ravel(), samples.double().flatten(1).T.cpu().numpy(), estimator="fair")
+    return np.array([*errors, float(np.sum(crps)), float(samples.var(dim=0).sum()), truth.numel()])
+
+
+def pooled(sums: np.ndarray, samples: int) -> Score:
+    """The score of all fields, from their sums."""
     error, around, start, crps, variance = (float(value) for value in sums[:5] / sums[5])
-    ratio = sqrt((1 + 1 / plan.samples) * variance / error) if error else 1.0
+    ratio = sqrt((1 + 1 / samples) * variance / error) if error else 1.0
     return Score(rmse=sqrt(error), centre_rmse=sqrt(around), baseline_rmse=sqrt(start), crps=crps, spread_ratio=ratio)

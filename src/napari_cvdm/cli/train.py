@@ -80,6 +80,7 @@ def check_folder(out: Path, resume: bool) -> None:
 def _relay(request: TrainRequest, name: str) -> Trained:
     """Print a line for every step that is reported, under a bar that tells the time left in the stage."""
     stage, shown = "", None
+    warned = set[str]()  # each failure is said once
     with closing(train(request)) as steps:
         while True:
             try:
@@ -94,6 +95,10 @@ def _relay(request: TrainRequest, name: str) -> Trained:
             shown.update(step.step - shown.n)
             if step.terms or step.score is not None:
                 tqdm.write(line_of(step, shown))
+            for finding in step.findings or ():
+                if finding.name not in warned:
+                    warned.add(finding.name)
+                    tqdm.write(f"{finding.name} ({finding.value:.3g}, threshold {finding.threshold:.3g}): {finding.advice}")
     if shown is not None:
         shown.close()
     return trained

@@ -4,14 +4,17 @@ Stages follow each other: first the regression mean, then, around it, the denois
 of `TrainStep`; ending the iteration stops the training, and the state in the folder resumes it.
 """
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from napari_cvdm.model.checkpoint import ModelCard
 from napari_cvdm.request import TrainRequest
 from napari_cvdm.result import Stop
+from napari_cvdm.training.health import Finding
+from napari_cvdm.training.preview import Preview
 from napari_cvdm.training.recipe import read_recipe
 from napari_cvdm.training.session import Session
 from napari_cvdm.training.stages import Stage
@@ -34,6 +37,11 @@ class TrainStep:
         After a look at held-out fields.
     skipped : int
         Steps of this stage whose gradient could not be used.
+    findings : tuple of Finding, optional
+        What is wrong, with every line of the log and every look; None between them.
+    preview : callable
+        () -> Preview or None: what the network makes of a held-out field now. To be called before the next step, in the
+        thread that iterates.
     """
 
     stage: str
@@ -42,6 +50,8 @@ class TrainStep:
     terms: dict[str, float] = field(default_factory=dict)
     score: Score | None = None
     skipped: int = 0
+    findings: tuple[Finding, ...] | None = None
+    preview: Callable[[], Preview | None] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -114,7 +124,16 @@ def run_stage(session: Session, stage: Stage, resumed: TrainingState | None) -> 
             if run.done % plan.save_every == 0:
                 session.save(run)
                 saved = run.done
-            message = yield TrainStep(stage=stage.name, step=run.done, total=stage.steps, terms=terms, score=score, skipped=run.counts.skipped)
+            message = yield TrainStep(
+                stage=stage.name,
+                step=run.done,
+                total=stage.steps,
+                terms=terms,
+                score=score,
+                skipped=run.counts.skipped,
+                findings=session.findings(run, score) if terms or score is not None else None,
+                preview=partial(session.preview, run),
+            )
             if message is Stop.KEEP or session.is_out_of_patience(run):
                 break
     except GeneratorExit:  # stopped from outside: nothing that was learned is lost

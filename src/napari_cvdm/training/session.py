@@ -15,8 +15,10 @@ from napari_cvdm.model.tiled import channels_last
 from napari_cvdm.model.zoo import load_model
 from napari_cvdm.request import TrainRequest
 from napari_cvdm.training.card import make_card
+from napari_cvdm.training.health import Finding, gradient_findings, overfitting_findings, schedule_findings, spread_findings
 from napari_cvdm.training.pairs import Batch, FieldPool, TrainingField, field_source
 from napari_cvdm.training.parallel import Processes
+from napari_cvdm.training.preview import Preview, previewed
 from napari_cvdm.training.recipe import Recipe
 from napari_cvdm.training.run_log import RunLog
 from napari_cvdm.training.stage_run import StageRun
@@ -107,8 +109,33 @@ class Session:
         The mean is judged by its error alone, denoiser and schedule by error and spread together.
         """
         score = scored(run.averaged(), self._held_out, self.recipe.validation)
-        run.look(score.centre_rmse if run.stage.name == "mean" else score.crps)
+        run.look(self._judged(run, score))
         return score
+
+    def _judged(self, run: StageRun, score: Score) -> float:
+        return score.centre_rmse if run.stage.name == "mean" else score.crps
+
+    def findings(self, run: StageRun, score: Score | None) -> tuple[Finding, ...]:
+        """What is wrong with the training, if anything, with the score of a look that was just taken."""
+        found = gradient_findings(run.counts.skipped, run.done)
+        if score is not None:
+            judged = self._judged(run, score)
+            found += overfitting_findings(judged, run.counts.best, run.counts.best_step)
+        if run.stage.name == "diffusion":
+            found += self._schedule_findings(run) + (spread_findings(score) if score is not None else ())
+        return found
+
+    def _schedule_findings(self, run: StageRun) -> tuple[Finding, ...]:
+        batch, network = run.latest, self.network
+        if batch is None:
+            return ()
+        with torch.no_grad():
+            rate = network.rate(network.features(batch.channels, network.correction(batch.channels)))
+        return schedule_findings(rate, network.clock, pixel_wise=network.config.schedule == "pixel-wise", share_done=run.done / run.stage.steps)
+
+    def preview(self, run: StageRun) -> Preview | None:
+        """What the averaged weights make of a held-out field now; None where none is held out."""
+        return previewed(run.averaged(), self._held_out[0], self.recipe.validation) if self._held_out else None
 
     def is_out_of_patience(self, run: StageRun) -> bool:
         """Whether too many looks have gone by without a better score."""

@@ -81,6 +81,7 @@ class StageRun:
         self._best: dict[str, Tensor] = {}
         self.counts = Counts()
         self.done = 0
+        self.latest: Batch | None = None  # that was learned from
         if resumed is not None:
             self.done = resumed.restore(network, self._average, self._optimiser)
             self._decay = one_cycle(self._optimiser, plan.learning_rate, stage.steps, self.done)
@@ -112,6 +113,7 @@ class StageRun:
         for batch, draw in parts:
             with self._processes.accumulating(self._wrapped):
                 lines.append(self._processes.backward(self._wrapped, self.stage, batch, draw))
+            self.latest = batch
         return lines
 
     def _usable(self, length: float) -> bool:

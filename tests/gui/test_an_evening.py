@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
-from qtpy.QtGui import QAction, QDragEnterEvent, QDropEvent
+from dropping import drop
+from qtpy.QtGui import QAction
 from qtpy.QtWidgets import QApplication
 
 import napari_cvdm
@@ -182,24 +182,13 @@ def drop_two_files(evening: Evening, folder: Path) -> None:
         paths.append(folder / f"field {number}.tif")
         pixels = np.roll(evening.layer("network").data, 7 * number, axis=0)
         tifffile.imwrite(paths[-1], pixels, imagej=True, resolution=(1 / 0.065, 1 / 0.065), metadata={"unit": "um"})
-    drop(evening.dock, *paths)
+    assert drop(evening.dock, *paths)
     evening.qtbot.waitUntil(lambda: not evening.dock.queue.running and not evening.dock.panel.busy, timeout=60_000)
     for path in paths:
         layer = evening.result(path.stem)["reconstruction"]
         whole = evening.expected(image=read_image(path), pixel_um=None)
         assert layer.data.tobytes() == whole.mean.tobytes()
         np.testing.assert_allclose(evening.layer(path.stem).scale, 0.065)
-
-
-def drop(widget: Any, *paths: Path) -> None:
-    """What Qt does when files are dropped."""
-    data = QMimeData()
-    data.setUrls([QUrl.fromLocalFile(str(path)) for path in paths])
-    words = (Qt.DropAction.CopyAction, data, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier)
-    enter = QDragEnterEvent(QPointF(2, 2).toPoint(), *words)
-    QApplication.sendEvent(widget, enter)
-    assert enter.isAccepted()
-    QApplication.sendEvent(widget, QDropEvent(QPointF(2, 2), *words))
 
 
 def save_and_reopen(evening: Evening, folder: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 from dropping import drag_enter, drop
+from qtpy import PYSIDE6
 from qtpy.QtCore import QMimeData, Qt, QUrl
 from qtpy.QtWidgets import QApplication, QFileDialog, QLineEdit, QWidget
 
@@ -292,6 +293,7 @@ def test_files_can_be_chosen_without_a_mouse(dock, write, worked_off, monkeypatc
     assert states(dock) == {"cell.tif": State.DONE}
 
 
+@pytest.mark.skipif(PYSIDE6, reason="with PySide6 napari 0.9.2 keeps every removed layer, in its own layer controls")
 def test_nothing_of_a_finished_file_is_kept_but_its_layers(viewer, dock, write, worked_off):
     drop(dock, write("a.tif"), write("b.tif"))
     worked_off(dock)

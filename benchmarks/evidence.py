@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import blank, exactness, hl60, microlens, speed, tsim_er
+from benchmarks import blank, exactness, hl60, microlens, speed, spread, tsim_er
 from benchmarks.measure import DATA, Row, print_rows
 from napari_cvdm.model.checkpoint import Checkpoint, write_card
 from napari_cvdm.model.zoo import SHIPPED, load_model
@@ -73,6 +73,7 @@ def sections(phase: Checkpoint, widefield: Checkpoint) -> list[Section]:
             note=TSIM_NOTE,
         ),
         Section(title="Super-resolution: blank fields", module="blank", measure=lambda: blank.measure(widefield), model="widefield-x2"),
+        Section(title="Spread beside error: the sample images", module="spread", measure=spread.measure),
         Section(title="Speed", module="speed", measure=lambda: [*speed.measure(phase), *speed.measure(widefield)]),
     ]
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
+from torch.utils import collect_env
 
 from benchmarks import blank, exactness, hl60, microlens, speed, spread, tsim_er
 from benchmarks.measure import DATA, Row, print_rows
@@ -78,6 +79,12 @@ def sections(phase: Checkpoint, widefield: Checkpoint) -> list[Section]:
     ]
 
 
+def processor() -> str:
+    """Name of this machine's processor: seconds mean little without it."""
+    names = [line.partition(":")[2].strip() for line in collect_env.get_cpu_info(collect_env.run).splitlines() if line.startswith("Model name")]
+    return names[0] if names else platform.machine()
+
+
 def write_metrics(model: Checkpoint, rows: list[Row]) -> None:
     """Put the figures of a shipped model into its card."""
     metrics = {row.what: row.value + (f" (bar {row.bar}: {'met' if row.met else 'missed'})" if row.bar else "") for row in rows}
@@ -96,7 +103,7 @@ def main() -> None:
         raise SystemExit(f"the real images are not at {DATA}; the evidence page needs them.")
     phase, widefield = load_model(options.phase_model), load_model(options.widefield_model)
     parts = [HEAD, f"Models: phase-2shot `{phase.sha256[:12]}`, widefield-x2 `{widefield.sha256[:12]}`. "]
-    parts.append(f"{datetime.now(UTC).date()}, torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}.\n\n")
+    parts.append(f"{datetime.now(UTC).date()}, torch {torch.__version__}, {torch.get_num_threads()} threads, {processor()}.\n\n")
     found: dict[str, list[Row]] = {}
     for section in sections(phase, widefield):
         rows = section.measure()

@@ -21,7 +21,7 @@ CHECKS = {
     "lint": [["ruff", "check", "."], ["ruff", "format", "--check", "."]],
     "types": [["mypy"]],
     "imports": [["lint-imports", "--config", "setup.cfg"]],
-    "docs": [["sphinx-build", "-q", "-n", "-W", "--keep-going", "-d", f"{SITE}/doctrees", "docs", SITE]],
+    "docs": [[*SCREEN, "python", "docs/pictures.py"], ["sphinx-build", "-q", "-n", "-W", "--keep-going", "-d", f"{SITE}/doctrees", "docs", SITE]],
     "manifest": [["npe2", "validate", "--imports", "napari-cvdm"]],
     "tests": [[*SCREEN, "pytest"]],
 }

@@ -44,7 +44,7 @@ FEATURES = ("dry mass [pg]", "error [pg]", "area [µm²]", "mean OPD [nm]")
 
 
 class DryMassWidget(QWidget):
-    """Plugins > napari-cvdm > Dry mass.
+    """Plugins > CVDM reconstruction > Dry mass.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ class DryMassWidget(QWidget):
     def _result(self) -> PhaseResult:
         layer = self.phase.value()
         if layer is None:
-            raise RequestError("a phase reconstruction is needed. Make one with Plugins > napari-cvdm > Reconstruct.")
+            raise RequestError("a phase reconstruction is needed. Make one with Plugins > CVDM reconstruction > Reconstruct.")
         return PhaseResult.of(self._viewer, layer)
 
     def _on_changed(self) -> None:
@@ -117,7 +117,7 @@ class DryMassWidget(QWidget):
         if self.panel.busy:
             return
         if phase is None:
-            self.panel.message.say(INFORMATION, "Needed: a phase reconstruction, made with Plugins > napari-cvdm > Reconstruct.")
+            self.panel.message.say(INFORMATION, "Needed: a phase reconstruction, made with Plugins > CVDM reconstruction > Reconstruct.")
         elif mask is None:
             self.panel.message.say(INFORMATION, "Needed: a mask. Suggest one, or draw one in a Labels or Shapes layer.")
         elif self._result().warnings:

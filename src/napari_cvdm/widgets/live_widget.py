@@ -39,7 +39,7 @@ TWO_LAYERS = (
 
 
 class LiveWidget(QWidget):
-    """Plugins > napari-cvdm > Live.
+    """Plugins > CVDM reconstruction > Live.
 
     Parameters
     ----------

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class RestoreWidget(QWidget):
-    """Plugins > napari-cvdm > Reconstruct.
+    """Plugins > CVDM reconstruction > Reconstruct.
 
     Parameters
     ----------

@@ -115,7 +115,7 @@ class RunPanel(QWidget):
             Called in any case, last, unless this panel is gone. It may start the next job.
         """
         self._former = self._job  # it may be emitting yet
-        self._job = job = Job(steps, title=title, total=total)
+        self._job = job = Job(steps, title=title, total=total, owner=self)
         job.progressed.connect(self._on_progress)
         job.succeeded.connect(self._on_succeeded)
         job.failed.connect(self._on_failed)

@@ -15,9 +15,10 @@ from napari_cvdm.restore import restore
 from napari_cvdm.simulate.phase import PhaseRanges, simulate_phase
 from napari_cvdm.simulate.widefield import WidefieldRanges
 from napari_cvdm.training.loop import train
-from napari_cvdm.training.pairs import FieldPool, field_source
 from napari_cvdm.training.parallel import Processes
+from napari_cvdm.training.pool import FieldPool
 from napari_cvdm.training.recipe import read_recipe
+from napari_cvdm.training.sources import SimulatedFields
 from napari_cvdm.training.stage_run import TrainingDiverged
 from napari_cvdm.training.stages import Draw, stages_of
 from napari_cvdm.training.state import load_state
@@ -131,8 +132,8 @@ def test_a_patch_must_fit_the_network_and_the_field(tmp_path, side):
 
 @pytest.mark.parametrize("ranges", [SMALL_FIELD, WidefieldRanges(field_px=48)])
 def test_data_are_a_pure_function_of_seed_and_step(ranges):
-    late = FieldPool(field_source(ranges, 7), 4, 0.5, 7).batch(9, 3, 32)
-    walked = FieldPool(field_source(ranges, 7), 4, 0.5, 7)
+    late = FieldPool(SimulatedFields(ranges=ranges, seed=7), 4, 0.5, 7).batch(9, 3, 32)
+    walked = FieldPool(SimulatedFields(ranges=ranges, seed=7), 4, 0.5, 7)
     for step in range(10):
         batch = walked.batch(step, 3, 32)
     for name in ("channels", "baseline", "truth", "weight"):
@@ -141,7 +142,7 @@ def test_data_are_a_pure_function_of_seed_and_step(ranges):
 
 def test_a_patch_and_its_truth_are_turned_together():
     """The truth of a super-resolution patch, binned, follows the image wherever it was cut, turned or mirrored."""
-    pool = FieldPool(field_source(WidefieldRanges(field_px=64, photons=(3000, 3000), background=(0.01, 0.01), haze=(0, 0)), 1), 6, 0, 1)
+    pool = FieldPool(SimulatedFields(ranges=WidefieldRanges(field_px=64, photons=(3000, 3000), background=(0.01, 0.01), haze=(0, 0)), seed=1), 6, 0, 1)
     batch = pool.batch(0, 12, 48)
     binned = torch.nn.functional.avg_pool2d(batch.truth, 2)
     for image, truth in zip(batch.channels[:, 0], binned[:, 0], strict=True):
@@ -163,7 +164,7 @@ def test_denoiser_and_schedule_learn_from_their_own_losses():
     processes = Processes("cpu", "fp32", 1, 2)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, 0, 0.1)
-    batch = FieldPool(field_source(WidefieldRanges(field_px=32), 0), 2, 0, 0).batch(0, 2, 32)
+    batch = FieldPool(SimulatedFields(ranges=WidefieldRanges(field_px=32), seed=0), 2, 0, 0).batch(0, 2, 32)
     draw = Draw.of_step(batch.truth.shape, 0, 0)
     processes.backward(stage.objective, stage, batch, draw)
     weight, clock = network.denoiser.entry.weight, network.clock.weights

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from napari_cvdm.device import pick_device
 from napari_cvdm.request import RequestError
-from napari_cvdm.training.pairs import Batch
+from napari_cvdm.training.pool import Batch
 from napari_cvdm.training.stages import Draw, Stage, Terms
 
 PRECISIONS = {"fp32": "no", "bf16": "bf16"}

@@ -15,6 +15,9 @@ SMALLEST = {
     "ema_decay": 0.0,
     "pool_fields": 1,
     "fields_per_step": 0.0,
+    "fields": 0,
+    "foreground": 0.0,
+    "blank": 0.0,
     "alpha": 0.0,
     "accumulate": 1,
     "log_every": 1,
@@ -40,6 +43,10 @@ class Plan:
         Simulated fields held at a time; patches are cut from them.
     fields_per_step : float
         Fields that a step replaces by new ones.
+    fields : int
+        Different fields of a simulation, learned from again and again; 0 for new ones without end.
+    foreground, blank : float
+        Shares of the patches that are cut where there is something, and from empty fields. A simulation has empty fields of its own.
     alpha : float
         Weight of L_gamma (1e-3 in the paper).
     joint : bool
@@ -60,6 +67,9 @@ class Plan:
     ema_decay: float = 0.999
     pool_fields: int = 48
     fields_per_step: float = 0.5
+    fields: int = 0
+    foreground: float = 0.0
+    blank: float = 0.0
     alpha: float = 1e-3
     joint: bool = False
     precision: str = "fp32"
@@ -76,6 +86,8 @@ class Plan:
             raise RequestError(
                 f"[plan] learning_rate is {self.learning_rate} and ema_decay {self.ema_decay}; above 0 and below 1 are needed, such as 1e-3 and 0.999."
             )
+        if self.foreground > 1 or self.blank > 1:
+            raise RequestError(f"[plan] foreground is {self.foreground} and blank {self.blank}; shares from 0 to 1 are needed.")
         if self.precision not in ("fp32", "bf16"):
             raise RequestError(f"[plan] precision is {self.precision!r}; allowed are fp32 and bf16.")
 

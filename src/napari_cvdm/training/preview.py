@@ -8,7 +8,7 @@ import torch
 from napari_cvdm.model.cvdm import CVDM
 from napari_cvdm.model.schedule import clock_curve
 from napari_cvdm.result import ClockCurve
-from napari_cvdm.training.pairs import TrainingField
+from napari_cvdm.training.fields import TrainingField
 from napari_cvdm.training.validation import Validation, cut_to_centre, posterior_samples
 
 CLOCK_POINTS = 100

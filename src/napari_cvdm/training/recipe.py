@@ -15,9 +15,13 @@ from napari_cvdm.request import RequestError
 from napari_cvdm.simulate.phase import PhaseRanges
 from napari_cvdm.simulate.widefield import WidefieldRanges
 from napari_cvdm.tasks import TASKS
+from napari_cvdm.training.pair_files import Arrays, BioSR, Folders
 from napari_cvdm.training.plan import Plan, Start
+from napari_cvdm.training.sources import CleanImages, Split, split_measured, split_simulation
 from napari_cvdm.training.validation import Validation
 
+MeasuredPairs = Folders | BioSR | Arrays
+PAIRS: dict[str, type[Folders] | type[BioSR] | type[Arrays]] = {"folders": Folders, "biosr": BioSR, "arrays": Arrays}
 RANGES: dict[str, type[PhaseRanges] | type[WidefieldRanges]] = {"phase-2shot": PhaseRanges, "widefield-x2": WidefieldRanges}
 
 
@@ -32,7 +36,12 @@ class Recipe:
     seed : int
         Chooses initial weights, data and noise.
     network : CVDMConfig
-    simulation : PhaseRanges or WidefieldRanges
+    simulation : PhaseRanges or WidefieldRanges, optional
+        The microscope; None where pairs were measured.
+    clean : CleanImages, optional
+        What the simulated microscope looks at, in place of simulated objects.
+    pairs : Folders, BioSR or Arrays, optional
+        Measured pairs.
     plan : Plan
     validation : Validation
     start : Start, optional
@@ -46,8 +55,10 @@ class Recipe:
     task: str
     resolution: str
     network: CVDMConfig
-    simulation: PhaseRanges | WidefieldRanges
     plan: Plan
+    simulation: PhaseRanges | WidefieldRanges | None = None
+    clean: CleanImages | None = None
+    pairs: MeasuredPairs | None = None
     validation: Validation = field(default_factory=Validation)
     start: Start | None = None
     seed: int = 0
@@ -55,16 +66,40 @@ class Recipe:
     limits: tuple[str, ...] = field(default=())
 
     def __post_init__(self) -> None:
-        smallest = self.simulation.field_px[0] if isinstance(self.simulation, PhaseRanges) else self.simulation.field_px
         unit, side = self.network.alignment * self.network.condition_fold, self.plan.patch_px
+        smallest = side if self.simulation is None else self.simulation.smallest_px
         if side % unit or side > smallest:
             raise RequestError(f"[plan] patch_px is {side}; a multiple of {unit} is needed that the smallest simulated field ({smallest} px) holds.")
+
+    def split(self) -> Split:
+        """Fields to learn from and fields that are held out.
+
+        Raises
+        ------
+        RequestError, ImageFileError
+            There are too few fields, or their files cannot be read.
+        """
+        looked = self.validation
+        if self.pairs is not None:
+            return split_measured(self.pairs.entries(self.task), self.task, self.seed, looked.share, register=self.pairs.register)
+        if self.simulation is None:
+            raise RequestError("the recipe names neither pairs nor a simulation; recipes/smoke.toml is an example.")
+        held_out = looked.fields if looked.every else 0
+        return split_simulation(self.simulation, self.seed, held_out, clean=self.clean, share=looked.share, fields=self.plan.fields or None)
+
+    @property
+    def data(self) -> str:
+        """What is learned from, in words."""
+        if self.pairs is not None:
+            return self.pairs.said
+        return "simulated on the fly" if self.clean is None else f"images of {self.clean.folder}, degraded on the fly"
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 of everything that decides the weights."""
         values = asdict(self)
-        kept = {name: values[name] for name in ("task", "seed", "network", "simulation", "plan", "validation", "start")}
+        kept = {name: values[name] for name in ("task", "seed", "network", "simulation", "clean", "pairs", "plan", "validation", "start")}
+        kept["kind"] = type(self.pairs).__name__
         kept["plan"] = {name: value for name, value in kept["plan"].items() if name not in ("log_every", "save_every")}
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
@@ -96,6 +131,24 @@ def _network_of(start: Start, task: str, values: dict[str, Any], path: Path) -> 
     return card.config()
 
 
+def _data(task: str, values: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Where pairs come from: one section of measured pairs, or a simulation with or without clean images."""
+    named = [name for name in (*PAIRS, "simulation") if name in values]
+    if len(named) > 1 or ("clean" in values and set(named) & set(PAIRS)):
+        raise RequestError(f"{path}: {' and '.join(f'[{name}]' for name in named)} are both given; one says where pairs come from.")
+    if named and named[0] in PAIRS:
+        kind = PAIRS[named[0]]
+        return {"pairs": kind(**_known(kind, values.pop(named[0]), named[0], path))}
+    ranges = {name: _range(value) for name, value in values.pop("simulation", {}).items()}
+    clean = CleanImages(**_known(CleanImages, values.pop("clean"), "clean", path)) if "clean" in values else None
+    return {"simulation": RANGES[task](**_known(RANGES[task], ranges, "simulation", path)), "clean": clean}
+
+
+def _range(value: Any) -> Any:
+    """A number that is known is a range of no width; the side of a field is a number."""
+    return [value, value] if isinstance(value, float) else value
+
+
 def read_recipe(path: str | Path) -> Recipe:
     """Read a TOML recipe.
 
@@ -125,9 +178,9 @@ def read_recipe(path: str | Path) -> Recipe:
         start = Start(**_known(Start, values.pop("start"), "start", path)) if "start" in values else None
         network = _network(values.pop("network", {}), task, path) if start is None else _network_of(start, task, values, path)
         validation = Validation(**_known(Validation, values.pop("validation", {}), "validation", path))
-        simulation = RANGES[task](**_known(RANGES[task], values.pop("simulation", {}), "simulation", path))
+        data = _data(task, values, path)
         plan = Plan(**_known(Plan, values.pop("plan", {}), "plan", path))
-        parts: dict[str, Any] = {"network": network, "simulation": simulation, "plan": plan, "validation": validation, "start": start}
+        parts: dict[str, Any] = {"network": network, "plan": plan, "validation": validation, "start": start, **data}
         return Recipe(**_known(Recipe, values, "top level", path), **parts)
     except RequestError as error:
         raise RequestError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None

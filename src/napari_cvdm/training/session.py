@@ -16,8 +16,8 @@ from napari_cvdm.model.zoo import load_model
 from napari_cvdm.request import TrainRequest
 from napari_cvdm.training.card import make_card
 from napari_cvdm.training.health import Finding, gradient_findings, overfitting_findings, schedule_findings, spread_findings
-from napari_cvdm.training.pairs import Batch, FieldPool, TrainingField, field_source
 from napari_cvdm.training.parallel import Processes
+from napari_cvdm.training.pool import Batch, FieldPool
 from napari_cvdm.training.preview import Preview, previewed
 from napari_cvdm.training.recipe import Recipe
 from napari_cvdm.training.run_log import RunLog
@@ -28,7 +28,6 @@ from napari_cvdm.training.validation import Score, scored
 
 SCALE_BATCHES = 24
 SO_FAR = "so-far"
-HELD_OUT_SEED = 500_000
 
 Parts = list[tuple[Batch, Draw]]
 
@@ -56,8 +55,9 @@ class Session:
         self._processes = Processes(request.device, plan.precision, plan.accumulate, plan.batch)
         self.network = channels_last(_first_network(recipe), self._processes.device)
         self.stages = stages_of(self.network, plan, "all" if recipe.start is None else recipe.start.part)
-        self._pool = FieldPool(field_source(recipe.simulation, recipe.seed), plan.pool_fields, plan.fields_per_step, recipe.seed)
-        self._held_out = _held_out(recipe)
+        split = recipe.split()
+        self._pool = FieldPool(split.training, plan.pool_fields, plan.fields_per_step, recipe.seed, foreground=plan.foreground, blank=plan.blank)
+        self._held_out = [make() for make in split.held_out] if recipe.validation.every else []
         self.offset = 0
         self.start = self._score_of_start(resumed)
         self._out.mkdir(parents=True, exist_ok=True)
@@ -178,11 +178,3 @@ def _first_network(recipe: Recipe) -> CVDM:
         return deepcopy(load_model(recipe.start.model).network).train()
     torch.manual_seed(recipe.seed)
     return CVDM(recipe.network)
-
-
-def _held_out(recipe: Recipe) -> list[TrainingField]:
-    """Fields of indices that no training reaches; none when nobody is to look."""
-    if not recipe.validation.every:
-        return []
-    source = field_source(recipe.simulation, recipe.seed + HELD_OUT_SEED)
-    return [source(index) for index in range(recipe.validation.fields)]

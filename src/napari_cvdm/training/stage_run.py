@@ -12,9 +12,9 @@ from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from napari_cvdm.model.cvdm import CVDM
-from napari_cvdm.training.pairs import Batch
 from napari_cvdm.training.parallel import Processes
 from napari_cvdm.training.plan import Plan
+from napari_cvdm.training.pool import Batch
 from napari_cvdm.training.stages import Draw, Stage, Terms
 from napari_cvdm.training.state import TrainingState
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from napari_cvdm.diffusion.loss import cvdm_loss, stratified_times
 from napari_cvdm.model.cvdm import CVDM
-from napari_cvdm.training.pairs import Batch
 from napari_cvdm.training.plan import Plan
+from napari_cvdm.training.pool import Batch
 
 LARGEST_TARGET = 5.0  # residual scales: a hopeless field must not fill the gradient
 STEP_SEED_STRIDE = 7_919

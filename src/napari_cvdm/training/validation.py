@@ -14,7 +14,7 @@ from napari_cvdm.diffusion.sampler import SAMPLERS, clock_grid
 from napari_cvdm.model.cvdm import CVDM
 from napari_cvdm.noise import noise_field
 from napari_cvdm.request import RequestError
-from napari_cvdm.training.pairs import TrainingField
+from napari_cvdm.training.fields import TrainingField
 
 SAMPLER = "sde-2m"
 

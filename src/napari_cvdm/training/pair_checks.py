@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import gaussian_filter, shift
+from scipy.signal.windows import tukey
 from skimage.registration import phase_cross_correlation
 
 from napari_cvdm.request import RequestError
@@ -14,6 +15,8 @@ LEAST_CORRELATION = 0.5
 MOST_SATURATED = 0.01
 BLURS_PX = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0)  # of a widefield image beside its truth, in its own pixels
 BORDER_PX = 8
+FADED = 0.5  # share of each side over which an image fades to nothing: its frame must not be what is registered
+REFINEMENTS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +69,15 @@ def compared_phase(baseline: np.ndarray, truth: np.ndarray) -> Agreement:
 
 
 def _shift(reference: np.ndarray, moving: np.ndarray) -> tuple[float, float]:
-    found, _, _ = phase_cross_correlation(reference - reference.mean(), moving - moving.mean(), upsample_factor=SHIFT_PRECISION, normalization=None)
-    return float(found[0]), float(found[1])
+    """The shift that lays one image on the other, refined on what the last one left: the frame pulls each estimate towards zero."""
+    fade = np.outer(*(tukey(size, FADED) for size in reference.shape))
+    total = np.zeros(2)
+    for _ in range(REFINEMENTS):
+        laid = shift(moving, total, order=3, mode="nearest")
+        first, second = (fade * (image - np.median(image)) for image in (reference, laid))
+        found, _, _ = phase_cross_correlation(first, second, upsample_factor=SHIFT_PRECISION, normalization=None)
+        total = total + found
+    return float(total[0]), float(total[1])
 
 
 def _correlation(first: np.ndarray, second: np.ndarray) -> float:

@@ -55,9 +55,7 @@ class Folders:
         measured, truth = _images_in(self.measured), _images_in(self.truth)
         lonely = sorted(measured.keys() ^ truth.keys())
         if lonely:
-            raise RequestError(
-                f"{', '.join(lonely[:5])}: no file of that name in the other folder; each image in {self.measured} needs a truth in {self.truth}."
-            )
+            raise RequestError(f"{', '.join(lonely[:5])}: in one folder only; each image in {self.measured} needs a truth of the same name in {self.truth}.")
         return [entry for name in sorted(measured) for entry in self._frames(name, measured[name], truth[name], task)]
 
     def _frames(self, name: str, measured: Path, truth: Path, task: str) -> Iterator[PairEntry]:

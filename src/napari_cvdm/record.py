@@ -90,8 +90,8 @@ def check_continues(request: RestoreRequest, model: Checkpoint, earlier: Restora
         changed.append("the image")
     if changed:
         raise RequestError(f"samples can be added only to the same reconstruction; {', '.join(changed)} changed since. Start a new run.")
-    had = int(earlier.counts.min())
-    if request.samples <= had:
-        raise RequestError(f"samples is {request.samples}, and the earlier result has {had} already; ask for more.")
-    if request.keep_samples and (earlier.samples is None or len(earlier.samples) < had):
+    least, most = int(earlier.counts.min()), int(earlier.counts.max())
+    if request.samples <= least or request.samples < most:
+        raise RequestError(f"samples is {request.samples}, and the earlier result has {most} already; ask for more.")
+    if request.keep_samples and (earlier.samples is None or len(earlier.samples) < most):
         raise RequestError("the earlier result did not keep its samples, so they cannot be kept now; leave keep_samples out, or start a new run.")

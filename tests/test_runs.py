@@ -76,6 +76,7 @@ def test_a_stopped_run_keeps_what_is_finished(tiny_phase_model, after, finished)
     assert same(result, shorter)
     assert result.samples.tobytes() == shorter.samples.tobytes()
     assert result.provenance.warnings[-1].startswith(f"stopped with {finished} of 4")
+    assert result.provenance.settings == shorter.provenance.settings
 
 
 def test_a_stopped_time_lapse_keeps_its_first_frames_and_goes_on_later(tiny_widefield_model):

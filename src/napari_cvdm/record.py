@@ -50,13 +50,16 @@ class Record:
         self._estimated.append(dict(prepared.estimated))
         self._tiles.append(tile)
 
-    def provenance(self, warnings: tuple[str, ...], seconds: float) -> Provenance:
-        """Everything needed to make the same pixels again."""
+    def provenance(self, warnings: tuple[str, ...], seconds: float, counts: np.ndarray) -> Provenance:
+        """Everything needed to make the same pixels again: of a run that was stopped, the samples that it has in every frame."""
         card = self._model.card
+        settings = settings_of(self._request)
+        if counts.min() == counts.max() > 0:
+            settings["samples"] = int(counts.max())
         return Provenance(
             inputs={self._request.image.source: self._input_hash()},
             model={"name": card.name, "sha256": self._model.sha256, "task": card.task, "training": dict(card.training)},
-            settings=settings_of(self._request),
+            settings=settings,
             estimated={"frames": self._estimated, "tile_used": min(self._tiles)},
             versions={"napari-cvdm": __version__, **{name: version(name) for name in ("torch", "numpy", "scipy", "tifffile")}},
             timings_s={"total": round(seconds, 3)},

@@ -184,7 +184,7 @@ def _assembled(request: RestoreRequest, model: Checkpoint, task: Task, arrays: _
         pixel_um=request.optics_value("pixel_um") / task.upsampling,
         upsampling=task.upsampling,
         valid=arrays.valid & ~beyond.mask & usable,
-        provenance=record.provenance((*warnings, *missing), seconds),
+        provenance=record.provenance((*warnings, *missing), seconds, arrays.counts),
         clock=clock_curve(model.network.clock, CLOCK_POINTS),
         gamma=gamma,
         beta=beta,

@@ -128,16 +128,16 @@ def restore(request: RestoreRequest, model: Checkpoint, earlier: Restoration | N
             prepared = prepared.within(request.region, network.config.condition_fold * network.config.alignment)
         frame = Frame.begin(request, network, prepared, index, number, len(indices))
         moments = arrays.moments(index)
-        samples = yield from sample_frame(frame, moments)
+        samples, stop = yield from sample_frame(frame, moments)
         arrays.fill(frame, moments, samples)
         record.finish(prepared, frame.tiled.tile)
-        if moments.count < request.samples:  # stopped: what was not begun stays empty
+        if stop is Stop.KEEP:  # what was not begun stays as it is
             break
     return _assembled(request, model, task, arrays, record, time.perf_counter() - started)
 
 
 class _Arrays:
-    """The images of a result, filled frame by frame; what was not begun is zero, and trusted nowhere."""
+    """The images of a result, filled frame by frame; what was not begun is as the earlier result has it, else zero and trusted nowhere."""
 
     def __init__(self, request: RestoreRequest, task: Task, earlier: Restoration | None) -> None:
         image = request.image
@@ -149,7 +149,8 @@ class _Arrays:
         self.counts = np.zeros(loops, dtype=int)
         self.samples = np.zeros((request.samples, *shape), np.float32) if request.keep_samples else None
         if earlier is not None:
-            self.mean[...], self.variance[...], self.counts[...] = earlier.mean, earlier.variance, earlier.counts
+            for name in ("mean", "variance", "rate", "valid", "counts"):
+                getattr(self, name)[...] = getattr(earlier, name)
             if self.samples is not None and earlier.samples is not None:
                 self.samples[: len(earlier.samples)] = earlier.samples
 
@@ -183,7 +184,7 @@ def _assembled(request: RestoreRequest, model: Checkpoint, task: Task, arrays: _
         pixel_um=request.optics_value("pixel_um") / task.upsampling,
         upsampling=task.upsampling,
         valid=arrays.valid & ~beyond.mask & usable,
-        provenance=record.provenance((*warnings, *missing), seconds),
+        provenance=record.provenance((*warnings, *missing), seconds, arrays.counts),
         clock=clock_curve(model.network.clock, CLOCK_POINTS),
         gamma=gamma,
         beta=beta,
@@ -200,8 +201,8 @@ def stopped_warning(counts: np.ndarray, asked: int) -> tuple[str, ...]:
         return ()
     if counts.size == 1:
         return (f"stopped with {int(counts.max())} of {asked} samples.",)
-    complete, begun = int((counts >= asked).sum()), int(((counts > 0) & (counts < asked)).sum())
-    return (f"stopped: {complete} of {counts.size} frames have all {asked} samples, {begun} has fewer, and the others are empty.",)
+    complete, empty = int((counts >= asked).sum()), int((counts == 0).sum())
+    return (f"stopped: of {counts.size} frames, {complete} with all {asked} samples, {counts.size - complete - empty} with fewer, and {empty} empty.",)
 
 
 def unusable_warning(valid: np.ndarray, counts: np.ndarray) -> tuple[str, ...]:

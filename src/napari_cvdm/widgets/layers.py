@@ -1,6 +1,5 @@
 """napari layers to images, and reconstructions to napari layers that lie where the measured image lies."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,6 @@ from napari_cvdm.widgets.placement import Placement, axis_letters
 
 if TYPE_CHECKING:
     from napari.layers import Image, Layer
-    from napari.viewer import Viewer
 
 METADATA_KEY = "napari-cvdm"
 LayerData = tuple[Any, dict[str, Any], str]
@@ -263,34 +261,3 @@ def _from_zero(values: np.ndarray) -> tuple[float, float]:
 def _inner(values: np.ndarray) -> tuple[float, float]:
     low, high = (float(value) for value in np.percentile(values, (100 - _SHOWN_PERCENTILE, _SHOWN_PERCENTILE)))
     return (low, high) if low < high else (low, low + 1.0)
-
-
-def show_layers(viewer: "Viewer", layers: list[LayerData]) -> None:
-    """Put result layers into a viewer, in place of earlier results of the same name.
-
-    All new layers are made before the first old one goes, so a viewer never holds half a result.
-
-    Parameters
-    ----------
-    viewer : Viewer
-    layers : list of (data, keywords, layer type)
-        As from `to_layer_data`. An earlier layer hands down whether it is visible.
-    """
-    from napari.layers import Layer
-
-    pairs = []
-    for data, keywords, kind in layers:
-        old = _earlier_result(viewer, keywords)
-        pairs.append((old, Layer.create(data, keywords if old is None else {**keywords, "visible": old.visible}, kind)))
-    for old, new in pairs:
-        if old is not None:
-            viewer.layers.remove(old)
-        viewer.add_layer(new)
-
-
-def _earlier_result(viewer: "Viewer", keywords: dict[str, Any]) -> "Layer | None":
-    """The layer of the same role and source that the user has not renamed; napari itself may have numbered it."""
-    ours = re.compile(re.escape(keywords["name"]) + r"( \[\d+\])?")
-    mark = keywords["metadata"][METADATA_KEY]
-    same = (layer for layer in viewer.layers if all(our_metadata(layer).get(key) == mark[key] for key in ("role", "source")))
-    return next((layer for layer in same if ours.fullmatch(layer.name)), None)

@@ -7,8 +7,9 @@ import numpy as np
 
 from napari_cvdm.request import ImageStack
 from napari_cvdm.result import Restoration
-from napari_cvdm.widgets.layers import METADATA_KEY, LayerData, show_layers, to_layer_data
+from napari_cvdm.widgets.layers import METADATA_KEY, LayerData, to_layer_data
 from napari_cvdm.widgets.placement import Placement
+from napari_cvdm.widgets.shown_layers import show_layers
 
 if TYPE_CHECKING:
     from napari.layers import Layer
@@ -65,5 +66,5 @@ class LiveLayer:
     def _first(self, frame: "LiveFrame") -> LayerData:
         *_, (values, keywords, kind) = to_layer_data(frame.restoration, self.place)
         mark = keywords["metadata"][METADATA_KEY]
-        live = {**mark, "group": f"live, {mark['group']}"}
+        live = {**mark, "group": f"live, {self.place.name}"}
         return values, {**keywords, "name": f"live reconstruction of {self.place.name}", "metadata": {METADATA_KEY: live}}, kind

@@ -13,7 +13,7 @@ from napari_cvdm.follow.mailbox import FrameSource, Mailbox, ReadFrame
 from napari_cvdm.request import ImageStack, RequestError, RestoreRequest
 from napari_cvdm.result import Restoration
 from napari_cvdm.widgets.fields import explain_control, scrolled, wrapped_label
-from napari_cvdm.widgets.layers import show_layers, to_layer_data
+from napari_cvdm.widgets.layers import to_layer_data
 from napari_cvdm.widgets.lifetime import when_gone
 from napari_cvdm.widgets.live_feed import LayerFeed
 from napari_cvdm.widgets.live_layer import LiveLayer, place_of_file
@@ -23,6 +23,7 @@ from napari_cvdm.widgets.placement import Placement
 from napari_cvdm.widgets.reconstruction import Run, engine_problem, steps_of
 from napari_cvdm.widgets.restore_form import RestoreForm
 from napari_cvdm.widgets.run_panel import ERROR, INFORMATION, WARNING, MessageLine, RunPanel
+from napari_cvdm.widgets.shown_layers import show_result
 
 if TYPE_CHECKING:
     from napari.utils.events import Event
@@ -269,7 +270,7 @@ class LiveWidget(QWidget):
         self.panel.start(run.work(), title=title, total=steps_of(request), on_result=partial(self._on_full, frame.number, place))
 
     def _on_full(self, number: int, place: Placement, restoration: Restoration) -> None:
-        show_layers(self._viewer, to_layer_data(restoration, place))
+        show_result(self._viewer, to_layer_data(restoration, place))
         warnings = restoration.provenance.warnings
         seconds = restoration.provenance.timings_s["total"]
         self.panel.message.say(WARNING if warnings else INFORMATION, " ".join([f"Frame {number}: done in {seconds:.1f} s.", *warnings]))

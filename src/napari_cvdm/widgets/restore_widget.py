@@ -15,13 +15,14 @@ from napari_cvdm.widgets.drops import accepted_files, take_drops
 from napari_cvdm.widgets.field_of_view import Region, drawn, frame_on_screen, on_screen
 from napari_cvdm.widgets.fields import explain_control, scrolled, wrapped_label
 from napari_cvdm.widgets.file_queue import FileQueue
-from napari_cvdm.widgets.layers import group_name, preview_layer_data, show_layers, to_layer_data
+from napari_cvdm.widgets.layers import group_name, preview_layer_data, to_layer_data
 from napari_cvdm.widgets.placement import axis_letters
 from napari_cvdm.widgets.reconstruction import Run, engine_problem, preview_of, steps_of
 from napari_cvdm.widgets.restore_form import RestoreForm
 from napari_cvdm.widgets.results_panel import ResultsPanel
 from napari_cvdm.widgets.run_panel import ERROR, INFORMATION, WARNING, RunPanel
 from napari_cvdm.widgets.running_layers import RunningLayers
+from napari_cvdm.widgets.shown_layers import show_layers, show_result
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -174,7 +175,7 @@ class RestoreWidget(QWidget):
 
     def _on_result(self, run: Run, restoration: Restoration) -> None:
         self.last = run, restoration
-        show_layers(self._viewer, to_layer_data(restoration, run.place, self.results.statistic.currentText()))
+        show_result(self._viewer, to_layer_data(restoration, run.place, self.results.statistic.currentText()))
         self.results.choose(group_name(restoration, run.place))
         warnings = restoration.provenance.warnings
         seconds = restoration.provenance.timings_s["total"]

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 from napari_cvdm.request import RequestError
 from napari_cvdm.trust.schedule_view import schedule_maps, shown_ranges
 from napari_cvdm.widgets.frames import frame_pixels
-from napari_cvdm.widgets.layers import METADATA_KEY, LayerData, our_metadata, show_layers
+from napari_cvdm.widgets.layers import METADATA_KEY, LayerData, our_metadata
 from napari_cvdm.widgets.placement import Placement
 from napari_cvdm.widgets.result_group import SCHEDULE, ResultGroup
+from napari_cvdm.widgets.shown_layers import show_layers
 
 if TYPE_CHECKING:
     from napari.layers import Layer

@@ -117,6 +117,24 @@ def test_a_preview_of_a_drawn_rectangle_follows_scale_and_slider(viewer, measure
     assert viewer.layers["preview of movie"].data.tobytes() == drained(restore(request, load_model(request.model))).mean.tobytes()
 
 
+@pytest.mark.parametrize(("shape", "rgb", "shown"), [((3, 2, 24, 20), False, (48, 40)), ((3, 24, 20, 3), True, (3, 1, 48, 40))])
+def test_a_preview_of_many_axes_is_one_frame(viewer, open_dock, finished, tiny_widefield_model, shape, rgb, shown):
+    """It lies on the frame of the sliders, and no unit of an axis differs from that of its source."""
+    data = np.random.default_rng(3).integers(20, 200, shape).astype(np.uint8)
+    axes = len(shape) - rgb
+    movie = viewer.add_image(data, name="movie", rgb=rgb, scale=(*(1,) * (axes - 2), 0.1, 0.1), units=(*("pixel",) * (axes - 2), "um", "um"))
+    dock = open_dock(tiny_widefield_model)
+    viewer.dims.set_point(0, 2)
+    dock.start_preview()
+    finished(dock)
+    layer = viewer.layers["preview of movie"]
+    assert layer.data.shape == shown
+    kept = min(layer.ndim, movie.ndim)
+    there = (2, *(0,) * (movie.ndim - 1))
+    np.testing.assert_allclose(layer.data_to_world((*(0,) * (layer.ndim - 2), 0.5, 0.5))[-kept:], movie.data_to_world(there)[-kept:], atol=1e-9)
+    assert layer.units[-kept:] == movie.units[-kept:]
+
+
 def test_a_rectangle_beside_the_image_is_refused_in_words(viewer, dock):
     viewer.add_shapes([np.array([[90, 90], [90, 99], [99, 99], [99, 90]])], units=("um", "um"))
     dock.start_preview()

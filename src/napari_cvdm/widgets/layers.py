@@ -131,8 +131,15 @@ def group_name(restoration: Restoration, source: Placement) -> str:
 
 
 def preview_layer_data(restoration: Restoration, source: Placement) -> LayerData:
-    """One layer of a quick look at a part of one frame; it belongs to no result."""
-    values, place = placed_image(source.within(restoration.region), restoration.axes, restoration.upsampling, restoration.mean)
+    """One layer of a quick look at a part of one frame; it belongs to no result.
+
+    A colour image keeps every axis of its source, so that the units of its axes stay those of the layers beside it.
+    """
+    values, axes = restoration.mean, restoration.axes
+    if values.ndim > len("YX"):
+        values = np.expand_dims(values, [number for number, letter in enumerate(source.axes) if letter not in axes])
+        axes = source.axes
+    place = source.within(restoration.region).finer(axes, restoration.upsampling)
     metadata = {METADATA_KEY: {"role": "preview", "source": source.name, "unit": restoration.unit, "provenance": asdict(restoration.provenance)}}
     return values, {"name": f"preview of {source.name}", "metadata": metadata, **place.keywords(), **look_of(values, restoration.unit)}, "image"
 

@@ -136,10 +136,11 @@ class Placement:
 
     def within(self, region: tuple[int, int, int, int] | None) -> "Placement":
         """The placement of a part of the layer, (top, bottom, left, right) in its pixels; None is all of it."""
-        if region is None:
-            return self
-        first = np.zeros(len(self.axes))
-        first[-2:] = region[0], region[2]
+        return self if region is None else self.beginning({"Y": region[0], "X": region[2]})
+
+    def beginning(self, position: Mapping[str, int]) -> "Placement":
+        """The placement of what begins at a pixel of the layer, given by axis letter; where none is given, at the first."""
+        first = np.array([position.get(letter, 0) for letter in self.axes])
         return replace(self, translate=self.translate + self.rotate @ self.shear @ (self.scale * first))
 
     def with_leading(self, letter: str, label: str, start: float = 0.0, step: float = 1.0) -> "Placement":

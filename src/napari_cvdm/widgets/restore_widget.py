@@ -202,7 +202,7 @@ class RestoreWidget(QWidget):
             return
         try:
             position = dict(zip(axis_letters(layer), frame_on_screen(self._viewer, layer), strict=False))
-            run = replace(run, request=preview_of(run.request, position, self._field_of_view(layer)))
+            run = replace(run, request=preview_of(run.request, position, self._field_of_view(layer)), place=run.place.beginning(position))
         except ValueError as error:
             self.panel.message.say(ERROR, str(error))
             return

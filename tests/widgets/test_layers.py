@@ -299,3 +299,12 @@ def test_samples_and_schedule_of_one_result_have_two_sliders():
     assert viewer.layers["gamma of cell"].data.shape == (2, 1, 6, 8)
     assert viewer.layers["samples of cell"].data.shape == (2, 6, 8)
     assert viewer.dims.axis_labels == ("t", "sample", "y", "x")
+
+
+def test_frames_that_were_not_begun_set_no_contrast():
+    maps = ("mean", "variance", "rate")
+    one = restoration((1, 6, 8), "TYX")
+    movie = replace(one, counts=np.array([2, 0, 0]), **{name: np.concatenate([getattr(one, name)] + 2 * [0 * one.mean]) for name in maps})
+    source = Placement.of(Image(np.zeros((3, 6, 8)), axis_labels=("t", "y", "x"), name="cell"))
+    limits = [{keywords["name"]: keywords.get("contrast_limits") for _, keywords, _ in to_layer_data(result, source)} for result in (one, movie)]
+    assert limits[0] == limits[1]

@@ -114,14 +114,15 @@ def to_layer_data(restoration: Restoration, source: Placement, statistic: str = 
     source = source.within(restoration.region)
     unit = restoration.unit
     spread = spread_as(restoration.variance, "variance", statistic)
+    begun = restoration.counts > 0  # frames that were not, in a run that was stopped, are zero and set no contrast
     return [
         *_schedule_layers(restoration, source),
         *_sample_layers(restoration, source),
-        _layer(restoration, source, "noise-rate map", restoration.rate, "", colormap="viridis", contrast_limits=_inner(restoration.rate)),
+        _layer(restoration, source, "noise-rate map", restoration.rate, "", colormap="viridis", contrast_limits=_inner(restoration.rate[begun])),
         *_path_layers(restoration, source),
-        _layer(restoration, source, "uncertainty", spread, spread_unit(unit, statistic), mark={"statistic": statistic}, **spread_look(spread)),
+        _layer(restoration, source, "uncertainty", spread, spread_unit(unit, statistic), mark={"statistic": statistic}, **spread_look(spread[begun])),
         (*_layer(restoration, source, "untrusted pixels", (~restoration.valid).astype(np.uint8), "", opacity=0.5)[:2], "labels"),
-        _layer(restoration, source, "reconstruction", restoration.mean, unit, visible=True, **look_of(restoration.mean, unit)),
+        _layer(restoration, source, "reconstruction", restoration.mean, unit, visible=True, **look_of(restoration.mean[begun], unit)),
     ]
 
 
@@ -178,7 +179,7 @@ def _schedule_layers(restoration: Restoration, source: Placement) -> list[LayerD
 def _sample_layers(restoration: Restoration, source: Placement) -> list[LayerData]:
     if restoration.samples is None:
         return []
-    look = look_of(restoration.mean, restoration.unit)
+    look = look_of(restoration.mean[restoration.counts > 0], restoration.unit)
     return [_layer(restoration, source, "samples", restoration.samples, restoration.unit, **look)]
 
 
@@ -186,7 +187,7 @@ def _path_layers(restoration: Restoration, source: Placement) -> list[LayerData]
     if restoration.unit != "rad":
         return []
     path = optical_path_nm(restoration.mean, float(str(restoration.provenance.settings["wavelength_um"])))
-    return [_layer(restoration, source, "optical path difference", path, "nm", **look_of(path, "nm"))]
+    return [_layer(restoration, source, "optical path difference", path, "nm", **look_of(path[restoration.counts > 0], "nm"))]
 
 
 def _layer(

@@ -169,6 +169,31 @@ def test_settings_of_a_result_are_put_back_into_the_form(viewer, dock, finished)
     assert viewer.layers["reconstruction of cell"].data.tobytes() == first
 
 
+def test_repeating_chooses_a_layer_whose_name_looks_like_two(viewer, measured, open_dock, finished, tiny_widefield_model):
+    layers = [viewer.add_image(**{**measured, "name": name}) for name in ("cell + dye", "cell", "dye")]
+    dock = open_dock(tiny_widefield_model)
+    dock.form.image.set_value(layers[0])
+    dock.start()
+    finished(dock)
+    dock.form.image.set_value(layers[2])
+    dock.results.repeat.click()
+    assert dock.form.image.value() is layers[0]
+    assert "same pixels" in dock.panel.message.text()
+
+
+@pytest.mark.parametrize("lost", ["the image cell", "the region", "the background image"])
+def test_repeating_says_what_the_form_cannot_show(viewer, dock, finished, lost):
+    dock.start()
+    finished(dock)
+    change = {"the region": {"region": (0, 20, 0, 20)}, "the background image": {"background": "image sha256:0123"}}.get(lost, {})
+    for layer in dock.results.value().layers.values():
+        layer.metadata[METADATA_KEY]["provenance"]["settings"] |= change
+    if not change:
+        viewer.layers["cell"].name = "another"
+    dock.results.repeat.click()
+    assert f"but for {lost}: a run would give other pixels" in dock.panel.message.text()
+
+
 def test_the_copied_command_gives_the_same_pixels(viewer, spots, open_dock, finished, tiny_widefield_model, tmp_path, monkeypatch):
     path = tmp_path / "cell.tif"
     tifffile.imwrite(path, spots)

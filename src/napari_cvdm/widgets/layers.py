@@ -1,6 +1,6 @@
 """napari layers to images, and reconstructions to napari layers that lie where the measured image lies."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,16 @@ def is_measurement(layer: "Layer") -> bool:
     from napari.layers import Image
 
     return isinstance(layer, Image) and "role" not in our_metadata(layer)
+
+
+def named_layers(layers: "Sequence[Layer]", source: str) -> "tuple[Layer, Layer | None] | None":
+    """The layer of this name and None, or the two planes that it names (``first + second``); None where they are not there."""
+    names = {layer.name: layer for layer in layers}
+    if source in names:
+        return names[source], None
+    parts = source.split(" + ")  # a name may hold it, too
+    pairs = [(" + ".join(parts[:cut]), " + ".join(parts[cut:])) for cut in range(1, len(parts))]
+    return next(((names[first], names[second]) for first, second in pairs if first in names and second in names), None)
 
 
 def layer_pixel_um(layer: "Image") -> float | None:

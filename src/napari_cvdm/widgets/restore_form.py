@@ -16,7 +16,7 @@ from napari_cvdm.request import SAMPLERS, ImageStack, RequestError, RestoreReque
 from napari_cvdm.widgets.choices import NARROWEST_PX, LayerChoice, ModelChoice, card_text, narrow
 from napari_cvdm.widgets.fields import OptionalNumber, OptionalPair, folded, reading_pane
 from napari_cvdm.widgets.form_help import HELP
-from napari_cvdm.widgets.layers import known_optics, our_metadata, read_layer
+from napari_cvdm.widgets.layers import known_optics, named_layers, our_metadata, read_layer
 from napari_cvdm.widgets.placement import Placement
 from napari_cvdm.widgets.preferences import PREFERENCES, preferred
 
@@ -249,19 +249,24 @@ class RestoreForm(QWidget):
         """
         self.set_settings({entry.name: getattr(request, entry.name) for entry in fields(request)}, request.image.source)
 
-    def set_settings(self, settings: Mapping[str, Any], source: str) -> None:
+    def set_settings(self, settings: Mapping[str, Any], source: str) -> tuple[str, ...]:
         """Show settings by request name, as from the provenance of a result, and choose the layers that `source` names.
+
+        Returns
+        -------
+        tuple of str
+            What of them the form cannot show, in words: the pixels would be others.
 
         Raises
         ------
         CheckpointError
             The model is not there.
         """
-        names = {layer.name: layer for layer in self._viewer.layers}
-        first, _, second = source.partition(" + ")
         self.model.set_value(settings["model"])
-        self.image.set_value(names.get(first))
-        self.second.set_value(names.get(second))
+        found = named_layers(self.image.layers(), source)
+        if found is not None:
+            self.image.set_value(found[0])
+            self.second.set_value(found[1])
         for name, field in self.optics.items():
             field.set_value(settings[name])
         for name, box in self.counts.items():
@@ -270,6 +275,9 @@ class RestoreForm(QWidget):
             value = settings[name]
             choice.setCurrentText(value if isinstance(value, str) else "auto")
         self.keep_samples.setChecked(settings["keep_samples"])
+        lost = {f"the image {source}": found is None, "the region": settings.get("region") is not None}
+        lost["the background image"] = settings["background"] not in ("auto", "none")
+        return tuple(name for name, is_lost in lost.items() if is_lost)
 
 
 def _spin_box(low: int, high: int) -> Any:

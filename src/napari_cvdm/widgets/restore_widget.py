@@ -225,11 +225,14 @@ class RestoreWidget(QWidget):
         if group is None:
             return
         try:
-            self.form.set_settings(group.mark["provenance"]["settings"], str(next(iter(group.mark["provenance"]["inputs"]))))
+            lost = self.form.set_settings(group.mark["provenance"]["settings"], str(next(iter(group.mark["provenance"]["inputs"]))))
         except (ValueError, KeyError) as error:
             self.panel.message.say(ERROR, f"The settings of {group.name} cannot be repeated: {error}")
             return
-        self.panel.message.say(INFORMATION, f"The form has the settings of {group.name} now; the same image and these settings give the same pixels.")
+        if lost:
+            self.panel.message.say(WARNING, f"The form has the settings of {group.name} now, but for {' and '.join(lost)}: a run would give other pixels.")
+        else:
+            self.panel.message.say(INFORMATION, f"The form has the settings of {group.name} now; the same image and these settings give the same pixels.")
 
     def copy_command(self) -> None:
         """Copy the command line that gives the chosen result again."""

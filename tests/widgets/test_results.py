@@ -2,6 +2,7 @@
 
 import shlex
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,10 @@ from qtpy.QtWidgets import QApplication
 from napari_cvdm.cli import main
 from napari_cvdm.model.zoo import load_model
 from napari_cvdm.restore import restore
+from napari_cvdm.result import Progress
+from napari_cvdm.widgets import run_panel
 from napari_cvdm.widgets.layers import METADATA_KEY, our_metadata
+from napari_cvdm.widgets.run_panel import RunPanel
 
 
 def drained(steps):
@@ -40,6 +44,19 @@ def test_added_samples_make_the_result_of_one_longer_run(viewer, dock, finished)
     assert viewer.layers["reconstruction of cell"].data.tobytes() == whole.mean.tobytes()
     assert viewer.layers["uncertainty of cell"].data.tobytes() == whole.std.tobytes()
     assert our_metadata(viewer.layers["reconstruction of cell"])["provenance"]["settings"]["samples"] == 5
+
+
+def test_the_time_left_of_a_run_that_goes_on_is_that_of_its_own_steps(qtbot, monkeypatch):
+    panel = RunPanel("&Go")
+    qtbot.addWidget(panel)
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(run_panel, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    said = []
+    for done, now in ((0, 0.0), (801, 5.0), (802, 7.0), (810, 23.0)):
+        clock.now = now
+        panel._on_progress(Progress(stage="sample", done=done, total=820))
+        said.append(panel.stage.text())
+    assert said == ["sample", "sample", "sample, 00:36 left", "sample, 00:20 left"]
 
 
 def test_stop_and_keep_gives_what_is_finished(qtbot, viewer, dock, finished):

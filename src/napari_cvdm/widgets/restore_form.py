@@ -210,7 +210,7 @@ class RestoreForm(QWidget):
         return () if card is None else optics_warnings(RestoreRequest(image=blank, **self.settings()), card)
 
     def value(self) -> RestoreRequest:
-        """The request, with a picture of the pixels as they are now.
+        """The request; its pixels are those of the layer, not a copy: what is written into them during a run is found by their fingerprint.
 
         Raises
         ------

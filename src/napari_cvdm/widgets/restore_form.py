@@ -13,10 +13,11 @@ from superqt.utils import signals_blocked
 
 from napari_cvdm.image_files import combine_planes
 from napari_cvdm.request import SAMPLERS, ImageStack, RequestError, RestoreRequest
-from napari_cvdm.widgets.choices import NARROWEST_PX, LayerChoice, ModelChoice, card_text, narrow
+from napari_cvdm.widgets.choices import NARROWEST_PX, ModelChoice, card_text, narrow
 from napari_cvdm.widgets.fields import OptionalNumber, OptionalPair, folded, reading_pane
 from napari_cvdm.widgets.form_help import HELP
 from napari_cvdm.widgets.layers import known_optics, named_layers, our_metadata, read_layer
+from napari_cvdm.widgets.offer import LayerChoice
 from napari_cvdm.widgets.placement import Placement
 from napari_cvdm.widgets.preferences import PREFERENCES, preferred
 

@@ -1,9 +1,11 @@
-"""Choosing a model."""
+"""Boxes to choose a model, a word or a whole number."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QStyle, QToolButton, QWidget
+from superqt import QLargeIntSpinBox
 
 from napari_cvdm.widgets.preferences import preferred
 
@@ -18,6 +20,21 @@ def narrow(box: QComboBox) -> QComboBox:
     """The box, made to shrink with the dock instead of growing with its longest entry."""
     box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
     box.setMinimumContentsLength(USUAL_LETTERS)
+    box.setMinimumWidth(NARROWEST_PX)
+    return box
+
+
+def word_choice(words: Iterable[str]) -> QComboBox:
+    """One of several words."""
+    box = narrow(QComboBox())
+    box.addItems(words)
+    return box
+
+
+def whole_number(low: int, high: int) -> Any:
+    """A whole number from `low` to `high`, which may be a seed: QSpinBox ends at 2**31."""
+    box: Any = QLargeIntSpinBox()  # superqt gives it no types
+    box.setRange(low, high)
     box.setMinimumWidth(NARROWEST_PX)
     return box
 

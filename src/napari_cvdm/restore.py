@@ -24,6 +24,7 @@ from napari_cvdm.tasks.conditioned import BORDER_PX
 from napari_cvdm.trust.validity import axes_warnings, beyond_trained_range, far_from_training, optics_warnings
 
 CLOCK_POINTS = 100
+STOPPED_UNEVENLY = "stopped:"  # how the warning of a result begins whose frames have different numbers of samples
 _OME_AXES = "TZC"
 Restoring = Generator[Progress, Stop | None, Restoration]
 
@@ -202,7 +203,9 @@ def stopped_warning(counts: np.ndarray, asked: int) -> tuple[str, ...]:
     if counts.size == 1:
         return (f"stopped with {int(counts.max())} of {asked} samples.",)
     complete, empty = int((counts >= asked).sum()), int((counts == 0).sum())
-    return (f"stopped: of {counts.size} frames, {complete} with all {asked} samples, {counts.size - complete - empty} with fewer, and {empty} empty.",)
+    return (
+        f"{STOPPED_UNEVENLY} of {counts.size} frames, {complete} with all {asked} samples, {counts.size - complete - empty} with fewer, and {empty} empty.",
+    )
 
 
 def unusable_warning(valid: np.ndarray, counts: np.ndarray) -> tuple[str, ...]:

@@ -200,12 +200,11 @@ def stopped_warning(counts: np.ndarray, asked: int) -> tuple[str, ...]:
     """One sentence where frames have fewer samples than were asked for."""
     if counts.min() >= asked:
         return ()
-    if counts.size == 1:
+    if counts.min() == counts.max():
         return (f"stopped with {int(counts.max())} of {asked} samples.",)
     complete, empty = int((counts >= asked).sum()), int((counts == 0).sum())
-    return (
-        f"{STOPPED_UNEVENLY} of {counts.size} frames, {complete} with all {asked} samples, {counts.size - complete - empty} with fewer, and {empty} empty.",
-    )
+    fewer = counts.size - complete - empty
+    return (f"{STOPPED_UNEVENLY} of {counts.size} frames, {complete} with all {asked} samples, {fewer} with fewer, and {empty} empty.",)
 
 
 def unusable_warning(valid: np.ndarray, counts: np.ndarray) -> tuple[str, ...]:

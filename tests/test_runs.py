@@ -1,6 +1,6 @@
 """A run taken up again, stopped, watched, or confined to a part of the image gives what one whole run would have given."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import dask.array as da
 import numpy as np
@@ -9,6 +9,7 @@ from small_images import OPTICS, phase_request, planes, spots, widefield_request
 
 from napari_cvdm.image_files import ImageFileError, combine_planes
 from napari_cvdm.model.zoo import load_model
+from napari_cvdm.repeat import command_of
 from napari_cvdm.request import ImageStack, RequestError, RestoreRequest
 from napari_cvdm.restore import restore
 from napari_cvdm.result import Stop
@@ -102,6 +103,8 @@ def test_a_time_lapse_that_is_stopped_while_samples_are_added_loses_nothing(tiny
     assert result.counts.tolist() == [4, 2, 2]
     for name in ("mean", "variance", "rate", "valid"):
         assert np.array_equal(getattr(result, name)[1:], getattr(before, name)[1:]), name
+    with pytest.raises(RequestError, match="no command gives its pixels"):
+        next(command_of(asdict(result.provenance), {"image": "movie.npy"}))
     assert "1 with all 4 samples, 2 with fewer, and 0 empty" in result.provenance.warnings[-1]
 
 

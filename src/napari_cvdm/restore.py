@@ -24,6 +24,7 @@ from napari_cvdm.tasks.conditioned import BORDER_PX
 from napari_cvdm.trust.validity import axes_warnings, beyond_trained_range, far_from_training, optics_warnings
 
 CLOCK_POINTS = 100
+STOPPED_UNEVENLY = "stopped:"  # how the warning of a result begins whose frames have different numbers of samples
 _OME_AXES = "TZC"
 Restoring = Generator[Progress, Stop | None, Restoration]
 
@@ -199,10 +200,11 @@ def stopped_warning(counts: np.ndarray, asked: int) -> tuple[str, ...]:
     """One sentence where frames have fewer samples than were asked for."""
     if counts.min() >= asked:
         return ()
-    if counts.size == 1:
+    if counts.min() == counts.max():
         return (f"stopped with {int(counts.max())} of {asked} samples.",)
     complete, empty = int((counts >= asked).sum()), int((counts == 0).sum())
-    return (f"stopped: of {counts.size} frames, {complete} with all {asked} samples, {counts.size - complete - empty} with fewer, and {empty} empty.",)
+    fewer = counts.size - complete - empty
+    return (f"{STOPPED_UNEVENLY} of {counts.size} frames, {complete} with all {asked} samples, {fewer} with fewer, and {empty} empty.",)
 
 
 def unusable_warning(valid: np.ndarray, counts: np.ndarray) -> tuple[str, ...]:

@@ -16,10 +16,11 @@ from napari_cvdm.widgets.fields import explain_control, scrolled, wrapped_label
 from napari_cvdm.widgets.layers import to_layer_data
 from napari_cvdm.widgets.lifetime import when_gone
 from napari_cvdm.widgets.live_feed import LayerFeed
-from napari_cvdm.widgets.live_layer import LiveLayer, place_of_file
+from napari_cvdm.widgets.live_layer import LiveLayer
 from napari_cvdm.widgets.live_run import LiveRun
 from napari_cvdm.widgets.live_source import LiveSource
 from napari_cvdm.widgets.placement import Placement
+from napari_cvdm.widgets.readers import placement
 from napari_cvdm.widgets.reconstruction import Run, engine_problem, steps_of
 from napari_cvdm.widgets.restore_form import RestoreForm
 from napari_cvdm.widgets.run_panel import ERROR, INFORMATION, WARNING, MessageLine, RunPanel
@@ -208,7 +209,7 @@ class LiveWidget(QWidget):
             self._feed = None
 
     def _on_frame(self, frame: "LiveFrame") -> None:
-        place = self._place or place_of_file(frame.image, frame.restoration, self._title)
+        place = self._place or self._place_of_file(frame)
         if self._live is None:
             self._live = LiveLayer(self._viewer, place)
         self._live.show(frame)
@@ -217,6 +218,11 @@ class LiveWidget(QWidget):
         self._show_status(frame)
         if frame.warnings and self.message.isHidden():
             self._say(WARNING, " ".join(frame.warnings))
+
+    def _place_of_file(self, frame: "LiveFrame") -> Placement:
+        """At the origin, wherever the stage was: all files are shown in one layer."""
+        found = frame.restoration
+        return placement(self._title, found.axes, found.pixel_um * found.upsampling, {})
 
     def _show_status(self, frame: "LiveFrame") -> None:
         skipped = f", {frame.skipped} unusable" if frame.skipped else ""

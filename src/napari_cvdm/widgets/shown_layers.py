@@ -5,6 +5,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from napari_cvdm.widgets.layers import METADATA_KEY, LayerData, our_metadata
+from napari_cvdm.widgets.own_sliders import with_own_sliders
 from napari_cvdm.widgets.result_group import layers_of
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def show_layers(viewer: "Viewer", layers: list[LayerData]) -> None:
     from napari.layers import Layer
 
     pairs = []
-    for data, keywords, kind in layers:
+    for data, keywords, kind in with_own_sliders(viewer, layers):
         mark = keywords["metadata"][METADATA_KEY]
         shared = "group" if "group" in mark else "source"
         alike = [layer for layer in viewer.layers if all(our_metadata(layer).get(key) == mark[key] for key in ("role", shared))]

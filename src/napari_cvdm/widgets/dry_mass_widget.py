@@ -11,10 +11,12 @@ from qtpy.QtWidgets import QCheckBox, QDoubleSpinBox, QFileDialog, QFormLayout, 
 from napari_cvdm.request import RequestError
 from napari_cvdm.trust.mass_measurement import FrameMasses, measure_frames, reasons_not_to_quantify, suggest_frames
 from napari_cvdm.trust.phase_quantities import ALPHA_UM3_PER_PG, LEAST_ALPHA, MOST_ALPHA
-from napari_cvdm.widgets.choices import NARROWEST_PX, LayerChoice
+from napari_cvdm.widgets.choices import NARROWEST_PX
 from napari_cvdm.widgets.fields import explain_control, wrapped_label
+from napari_cvdm.widgets.frames import frame_index
 from napari_cvdm.widgets.mask_layers import is_mask, mask_frame
 from napari_cvdm.widgets.mass_table import MassTable
+from napari_cvdm.widgets.offer import LayerChoice
 from napari_cvdm.widgets.phase_results import Index, PhaseResult, is_phase_result
 from napari_cvdm.widgets.placement import Placement
 from napari_cvdm.widgets.run_panel import ERROR, INFORMATION, WARNING, RunPanel
@@ -127,7 +129,7 @@ class DryMassWidget(QWidget):
 
     def _asked_frames(self, result: PhaseResult) -> list[Index]:
         every = self.every_frame.isChecked() and len(result.indices()) > 1
-        return result.indices() if every else [result.shown_index(self._viewer.dims.point)]
+        return result.indices() if every else [frame_index(self._viewer, result.layer)]
 
     def start(self) -> None:
         """Weigh the regions of the mask, in the frame that is shown or in every frame."""

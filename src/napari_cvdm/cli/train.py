@@ -32,20 +32,20 @@ def run(arguments: Namespace) -> None:
     KeyboardInterrupt
         With the advice to resume, where there is something to resume from.
     """
-    recipe = read_recipe(arguments.recipe)
     request = TrainRequest(recipe=arguments.recipe, out=arguments.out, resume=arguments.resume, device=getattr(arguments, "device", "auto"))
     if not is_first_process():  # torchrun started it: the first process asks and speaks for all
         with closing(train(request)) as steps:
             for _ in steps:
                 pass
         return
+    check_folder(Path(request.out), request.resume)
+    recipe = read_recipe(request.recipe)
     trained = _carried_out(request, recipe.name)
     say_done(f"{arguments.out}: the model {recipe.name}; use it with --model {arguments.out}{verdict(trained, recipe.start)}")
 
 
 def _carried_out(request: TrainRequest, name: str) -> Trained:
     out = Path(request.out)
-    check_folder(out, request.resume)
     empty = not (out.exists() and any(out.iterdir()))
     try:
         return _relay(request, name)

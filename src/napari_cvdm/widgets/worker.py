@@ -11,7 +11,7 @@ from weakref import ref
 
 from napari.qt.threading import GeneratorWorker, thread_worker
 from napari.utils import progress as activity
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QObject, QTimer, Signal
 from superqt.utils import WorkerBase
 
 from napari_cvdm.result import FrameView, Progress, Stop
@@ -19,7 +19,8 @@ from napari_cvdm.widgets.lifetime import when_gone
 
 Result = TypeVar("Result")
 LOG = logging.getLogger(__name__)
-VIEW_INTERVAL_S = 0.25  # layers are drawn anew at most so often: drawing takes the time that the worker needs
+VIEW_INTERVAL_S = 0.25  # layers are drawn anew at most so often
+DRAWING_SHARE = 0.05  # and never for a larger part of the time: drawing without a graphics card takes the processor that the worker needs
 LEAST_INTERVAL_S = 0.05  # napari draws its activity bar inside every update: faster updates would nest without end
 
 
@@ -62,11 +63,16 @@ class Control:
 
     def __init__(self) -> None:
         self.cancelled = Event()
+        self.view_interval_s = VIEW_INTERVAL_S
         self._keep = Event()
 
     def keep(self) -> None:
         """Stop, and keep what is finished."""
         self._keep.set()
+
+    def drawn_in(self, seconds: float) -> None:
+        """Views took so long to draw: the next ones come so late that the worker hardly notices."""
+        self.view_interval_s = max(VIEW_INTERVAL_S, seconds / DRAWING_SHARE)
 
     def message(self) -> Stop | None:
         """What to send into the generator now; everything is said once."""
@@ -106,7 +112,7 @@ def relay(steps: Generator[Progress, Stop | None, Result], control: Control) -> 
             finished += [progress.view()] if progress.frame_done and progress.view is not None else []
             if control.cancelled.is_set() or now - shown >= LEAST_INTERVAL_S:
                 shown = now
-                looking = progress.view is not None and now - looked >= VIEW_INTERVAL_S
+                looking = progress.view is not None and now - looked >= control.view_interval_s
                 views = _views(progress, finished) if looking else ()
                 if looking:
                     looked, finished = time.monotonic(), []
@@ -189,8 +195,14 @@ class Job(QObject):
         if self._activity is not None:
             self._activity.update(seen.progress.done - self._activity.n)
         if not self._control.cancelled.is_set():
-            for view in seen.views:
-                self.seen.emit(view)
+            self._show(seen.views)
+
+    def _show(self, views: tuple[FrameView, ...]) -> None:
+        started = time.monotonic()
+        for view in views:
+            self.seen.emit(view)
+        if views:  # painting comes after this, with the events that wait
+            QTimer.singleShot(0, lambda: self._control.drawn_in(time.monotonic() - started))
 
     def _on_returned(self, outcome: object) -> None:
         if isinstance(outcome, WorkFailed):

@@ -45,7 +45,8 @@ def started(recipe: Path, out: Path) -> subprocess.Popen[str]:
     """A training in a process of its own, with as many threads (they decide the order of sums); it resumes if it can."""
     more = ["--resume"] if (out / STATE).exists() else []
     words = [sys.executable, "-m", "napari_cvdm.cli", "train", str(recipe), "--out", str(out), "--device", "cpu", *more]
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())})
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 
 
 def lines_of(process: subprocess.Popen[str], count: int) -> None:

@@ -1,0 +1,63 @@
+"""A recipe as a file, whole: what was left to a default is written too, so that it stays what it was."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from napari_cvdm.training.pair_files import Arrays, BioSR, Folders
+from napari_cvdm.training.recipe import PAIRS, Recipe
+
+OF_THE_TASK = ("condition_channels", "upsampling")  # of the network: the task says them
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """TOML that `read_recipe` makes the same recipe of.
+
+    Parameters
+    ----------
+    recipe : Recipe
+
+    Returns
+    -------
+    str
+    """
+    values = _without_none(asdict(recipe))
+    network: dict[str, Any] = {name: value for name, value in values.pop("network").items() if name not in OF_THE_TASK}
+    pairs = values.pop("pairs", None)
+    sections: dict[str, Any] = {name: values.pop(name) for name in ("start", "simulation", "clean", "plan", "validation") if name in values}
+    if recipe.start is None:
+        sections["network"] = network
+    if pairs is not None and recipe.pairs is not None:
+        sections[section_of(recipe.pairs)] = pairs
+    return tomli_w.dumps({**values, **sections})
+
+
+def write_recipe(recipe: Recipe, path: str | Path) -> Path:
+    """Write a recipe; see `recipe_text`.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    path : path
+        Its folder is made.
+
+    Returns
+    -------
+    Path
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(recipe_text(recipe), encoding="utf-8")
+    return path
+
+
+def section_of(pairs: Folders | BioSR | Arrays) -> str:
+    """Name of the section that holds measured pairs."""
+    return next(name for name, kind in PAIRS.items() if isinstance(pairs, kind))
+
+
+def _without_none(values: dict[str, Any]) -> dict[str, Any]:
+    """TOML has no word for nothing: what is None is left out."""
+    return {name: _without_none(value) if isinstance(value, dict) else value for name, value in values.items() if value is not None}

@@ -1,0 +1,48 @@
+"""A recipe that is written and read again is the same recipe."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from napari_cvdm.training.pair_files import Arrays, BioSR, Folders
+from napari_cvdm.training.plan import Start
+from napari_cvdm.training.recipe import read_recipe
+from napari_cvdm.training.recipe_writing import write_recipe
+from napari_cvdm.training.sources import CleanImages
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_recipe_of_the_repository_comes_back(path, tmp_path):
+    recipe = read_recipe(path)
+    again = read_recipe(write_recipe(recipe, tmp_path / "again" / "recipe.toml"))
+    assert again == recipe
+    assert again.fingerprint == recipe.fingerprint
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pairs": Folders(measured="a", truth="b", pixel_um=0.2, defocus_um=(-1.0, 1.0)), "simulation": None},
+        {"pairs": Arrays(x="x.npy", y="y.npy", register=True), "simulation": None},
+        {"pairs": BioSR(folder="cells", levels=(2, 5)), "simulation": None, "title": 'a "quoted" title, µm \\ and a\nnew line'},
+        {"clean": CleanImages(folder="clean")},
+    ],
+)
+def test_every_source_of_pairs_comes_back(changes, tmp_path):
+    recipe = replace(read_recipe(RECIPES / "smoke.toml"), **changes)
+    assert read_recipe(write_recipe(recipe, tmp_path / "recipe.toml")) == recipe
+
+
+def test_a_fine_tuning_names_its_model_and_not_its_network(tiny_widefield_model, tmp_path):
+    """The network is that of the model: written twice, the two could differ."""
+    text = (RECIPES / "smoke.toml").read_text().split("[network]")[0] + f'[start]\nmodel = "{tiny_widefield_model.as_posix()}"\n[plan]\n'
+    path = tmp_path / "recipe.toml"
+    path.write_text(text + "mean_steps = 1\ndiffusion_steps = 1\npatch_px = 32\n[simulation]\nfield_px = 48\n")
+    recipe = read_recipe(path)
+    again = write_recipe(recipe, tmp_path / "again.toml")
+    assert read_recipe(again) == recipe
+    assert "[network" not in again.read_text()
+    assert recipe.start == Start(model=tiny_widefield_model.as_posix())

@@ -1,0 +1,140 @@
+"""An experiment: a question, a recipe, and variants of it that differ in a few entries, each trained with several seeds."""
+
+import shutil
+import tomllib
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from napari_cvdm.cli.progress import bar
+from napari_cvdm.model.checkpoint import CARD
+from napari_cvdm.request import RequestError, TrainRequest
+from napari_cvdm.training.fields import TrainingField
+from napari_cvdm.training.loop import train
+from napari_cvdm.training.recipe import Recipe, read_recipe
+from napari_cvdm.training.recipe_writing import write_recipe
+from napari_cvdm.training.state import STATE
+
+FOLDER_LETTERS = 12  # of a fingerprint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experiment:
+    """What is asked, and what is trained to answer it.
+
+    Parameters
+    ----------
+    name, question : str
+    seeds : tuple of int
+        Each variant is trained with each: how far two of them differ is what chance does.
+    base : dict
+        Entries of a whole recipe.
+    variants : dict of str to dict
+        The entries that differ, by name of the variant.
+    """
+
+    name: str
+    question: str
+    seeds: tuple[int, ...]
+    base: dict[str, Any] = field(repr=False)
+    variants: dict[str, dict[str, Any]] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One variant with one seed.
+
+    Parameters
+    ----------
+    variant : str
+    recipe : Recipe
+    path : Path
+        The complete recipe, for ``napari-cvdm train``.
+    folder : Path
+        Of the model: runs of several experiments that have the same recipe share it.
+    """
+
+    variant: str
+    recipe: Recipe = field(repr=False)
+    path: Path
+    folder: Path
+
+
+def read_experiment(path: str | Path) -> Experiment:
+    """Read a TOML file of ``question``, ``seeds``, ``[base]`` and ``[variants.NAME]``.
+
+    Raises
+    ------
+    RequestError
+        It cannot be read, or lacks one of them.
+    """
+    path = Path(path)
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        seeds = tuple(values.pop("seeds"))
+        return Experiment(name=path.stem, seeds=seeds, **values)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError, TypeError) as error:
+        raise RequestError(f"the experiment {path} cannot be read ({error}); recipes/experiments/alpha.toml is an example.") from None
+
+
+def overlaid(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Entries of the base, those of the changes in their place, table by table."""
+    merged = dict(base)
+    for name, value in changes.items():
+        merged[name] = overlaid(merged.get(name, {}), value) if isinstance(value, dict) else value
+    return merged
+
+
+def runs_of(experiment: Experiment, out: Path, steps_factor: float = 1.0) -> list[Run]:
+    """Every variant with every seed; complete recipes are written to ``OUT/EXPERIMENT/VARIANT-SEED.toml``.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    out : Path
+    steps_factor : float
+        Times the steps of the recipe: below 1 for a trial, above for a GPU.
+    """
+    runs = []
+    for variant, changes in experiment.variants.items():
+        for seed in experiment.seeds:
+            path = out / experiment.name / f"{variant}-{seed}.toml"
+            values = {**overlaid(experiment.base, changes), "seed": seed, "name": f"{experiment.name}-{variant}-{seed}"}
+            recipe = _complete(values, path, steps_factor)
+            runs.append(Run(variant=variant, recipe=recipe, path=path, folder=out / "runs" / recipe.fingerprint[:FOLDER_LETTERS]))
+    return runs
+
+
+def _complete(values: dict[str, Any], path: Path, steps_factor: float) -> Recipe:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(tomli_w.dumps(values), encoding="utf-8")
+    recipe = read_recipe(path)
+    plan = recipe.plan
+    longer = replace(plan, mean_steps=round(plan.mean_steps * steps_factor), diffusion_steps=max(1, round(plan.diffusion_steps * steps_factor)))
+    recipe = replace(recipe, plan=longer)
+    write_recipe(recipe, path)
+    return recipe
+
+
+def carry_out(run: Run, device: str) -> None:
+    """Train it, unless that is done already; what was interrupted goes on."""
+    if (run.folder / CARD).exists():  # the last file that a training writes
+        return
+    resume = (run.folder / STATE).exists()
+    if not resume:
+        shutil.rmtree(run.folder, ignore_errors=True)
+    request = TrainRequest(recipe=str(run.path), out=str(run.folder), resume=resume, device=device)
+    plan = run.recipe.plan
+    with closing(train(request)) as steps, bar(run.recipe.name, total=plan.mean_steps + plan.diffusion_steps) as shown:
+        for step in steps:
+            shown.update(step.step + (plan.mean_steps if step.stage == "diffusion" else 0) - shown.n)
+
+
+def held_out_fields(experiment: Experiment, out: Path) -> list[TrainingField]:
+    """The fields that every variant is scored on: those that the base recipe holds out, which no seed and no variant learns from."""
+    base = _complete({**experiment.base, "name": experiment.name}, out / experiment.name / "base.toml", 1.0)
+    looked = replace(base, validation=replace(base.validation, every=1))  # a recipe that never looks holds nothing out
+    return [make() for make in looked.split().held_out]

@@ -1,6 +1,5 @@
 """``napari-cvdm train``: from a recipe to a checkpoint, with the loss terms and the time left."""
 
-import shutil
 from argparse import Namespace
 from contextlib import closing
 from pathlib import Path
@@ -14,7 +13,7 @@ from napari_cvdm.request import RequestError, TrainRequest
 from napari_cvdm.training.loop import Trained, TrainStep, train
 from napari_cvdm.training.parallel import is_first_process
 from napari_cvdm.training.recipe import read_recipe
-from napari_cvdm.training.state import STATE
+from napari_cvdm.training.state import STATE, kept_if_resumable
 
 
 def run(arguments: Namespace) -> None:
@@ -45,15 +44,13 @@ def run(arguments: Namespace) -> None:
 
 def _carried_out(request: TrainRequest, name: str) -> Trained:
     out = Path(request.out)
-    empty = not (out.exists() and any(out.iterdir()))
     try:
-        return _relay(request, name)
-    except BaseException as error:
-        if empty and not (out / STATE).exists():
-            shutil.rmtree(out, ignore_errors=True)
-        elif isinstance(error, KeyboardInterrupt):
-            raise KeyboardInterrupt(f"{out} keeps the last checkpoint; go on with --resume.") from None
-        raise
+        with kept_if_resumable(out):
+            return _relay(request, name)
+    except KeyboardInterrupt:
+        if not (out / STATE).exists():
+            raise
+        raise KeyboardInterrupt(f"{out} keeps the last checkpoint; go on with --resume.") from None
 
 
 def check_folder(out: Path, resume: bool) -> None:

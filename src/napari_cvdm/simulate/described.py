@@ -18,7 +18,8 @@ def described(task: str, known: Mapping[str, float | None], *, defocus_um: tuple
     ----------
     task : {"phase-2shot", "widefield-x2"}
     known : mapping of str to float or None
-        By the names of the ranges: pixel_um, wavelength_um, medium_index, na, photons, ... None for what is not known.
+        By the names of the ranges: pixel_um, wavelength_um, medium_index, na, photons, ... None for what is not known. Of
+        ``strength_rad`` it is the largest: weaker objects are drawn, too.
     defocus_um : tuple of float, optional
         Positions of the two planes [um]; with pixel, wavelength and index they fix lambda dz / (n px^2).
 
@@ -34,6 +35,9 @@ def described(task: str, known: Mapping[str, float | None], *, defocus_um: tuple
     fixed = {name: (value, value) for name, value in known.items() if value is not None}
     check_optics(**{name: known.get(name) for name in OPTICS})
     values: dict[str, object] = dict(fixed)
+    if "strength_rad" in fixed:
+        weakest, strongest = PhaseRanges().strength_rad[0], fixed["strength_rad"][1]
+        values["strength_rad"] = (min(weakest, strongest), strongest)
     if defocus_um is not None:
         fresnel = _fresnel(known, defocus_um)
         values["fresnel"] = (fresnel, fresnel)

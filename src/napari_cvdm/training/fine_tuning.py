@@ -10,7 +10,7 @@ from napari_cvdm.request import ImageStack, RequestError, TrainRequest
 from napari_cvdm.result import Progress
 from napari_cvdm.simulate.phase import PhaseRanges
 from napari_cvdm.simulate.widefield import WidefieldRanges
-from napari_cvdm.training.pace import Pace, measured_pace, timed
+from napari_cvdm.training.pace import Pace, looked_at, measured_pace, timed
 from napari_cvdm.training.pair_files import Arrays, BioSR, Folders
 from napari_cvdm.training.pair_saving import save_pairs
 from napari_cvdm.training.plan import Plan, Start
@@ -70,7 +70,8 @@ class FineTuning:
     folder : Path
         Of the run: recipe, saved pairs, log, state and model.
     minutes : float, optional
-        How long to train; None where the recipe's own numbers of steps count.
+        How long to train; None where the recipe's own numbers of steps count. Either way the looks at held-out fields are so
+        far apart that they take little of the time.
     layers : LayerPairs, optional
         Where the pairs of the recipe are not in files yet.
     device : str
@@ -159,7 +160,7 @@ def prepare(asked: FineTuning) -> Generator[Progress, None, tuple[TrainRequest, 
             raise RequestError("layers become [folders] of the recipe; it names another source.")
         recipe = replace(recipe, pairs=replace(recipe.pairs, measured=str(measured), truth=str(truth)))
     pace = yield from measured_pace(recipe, asked.device)
-    recipe = recipe if asked.minutes is None else timed(recipe, pace, asked.minutes)
+    recipe = looked_at(recipe, pace) if asked.minutes is None else timed(recipe, pace, asked.minutes)
     path = write_recipe(recipe, asked.folder / RECIPE)
     return TrainRequest(recipe=str(path), out=str(asked.folder), device=asked.device), pace
 

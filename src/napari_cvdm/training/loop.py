@@ -35,6 +35,8 @@ class TrainStep:
         Loss terms, averaged since the last line of the log; empty between two lines.
     score : Score, optional
         After a look at held-out fields.
+    start : Score, optional
+        Of the model that a fine-tuning begins with, on the same fields; with every score.
     skipped : int
         Steps of this stage whose gradient could not be used.
     findings : tuple of Finding, optional
@@ -51,6 +53,7 @@ class TrainStep:
     total: int
     terms: dict[str, float] = field(default_factory=dict)
     score: Score | None = None
+    start: Score | None = None
     skipped: int = 0
     findings: tuple[Finding, ...] | None = None
     schedule: ScheduleNow | None = None
@@ -142,6 +145,7 @@ def run_stage(session: Session, stage: Stage, resumed: TrainingState | None) -> 
                 total=stage.steps,
                 terms=terms,
                 score=score,
+                start=session.start if score is not None else None,
                 skipped=run.counts.skipped,
                 findings=session.findings(run, score) if terms or score is not None else None,
                 schedule=session.schedule(run) if terms else None,

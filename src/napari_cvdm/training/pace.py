@@ -9,6 +9,7 @@ import torch
 
 from napari_cvdm.result import Progress
 from napari_cvdm.training.parallel import Processes
+from napari_cvdm.training.plan import Plan
 from napari_cvdm.training.pool import Batch
 from napari_cvdm.training.recipe import Recipe
 from napari_cvdm.training.session import first_network
@@ -29,6 +30,36 @@ class Pace:
     """Seconds for a step of each stage that is trained, by its name."""
 
     step_s: dict[str, float]
+
+
+class TimeLeft:
+    """Seconds until a training ends, from how long its steps have taken and, for stages to come, from the measured pace.
+
+    Parameters
+    ----------
+    plan : Plan
+    pace : Pace
+        A stage that it does not name takes as long for a step as the one before it.
+    """
+
+    def __init__(self, plan: Plan, pace: Pace) -> None:
+        self._total = {"mean": plan.mean_steps, "diffusion": plan.diffusion_steps}
+        self._pace = dict(pace.step_s)
+        self._stage, self._first, self._since = "", 0, 0.0
+
+    def begin_again(self) -> None:
+        """Time that went by in a pause does not count."""
+        self._stage = ""
+
+    def after(self, stage: str, step: int) -> float:
+        """Seconds left when this step of a stage is done [s]."""
+        if stage != self._stage:
+            self._stage, self._first, self._since = stage, step, time.monotonic()
+        elif step > self._first:
+            self._pace[stage] = (time.monotonic() - self._since) / (step - self._first)
+        own = self._pace.get(stage, 0.0)
+        later = self._total["diffusion"] * self._pace.get("diffusion", own) if stage == "mean" else 0.0
+        return (self._total[stage] - step) * own + later
 
 
 def measured_pace(recipe: Recipe, device: str) -> Generator[Progress, None, Pace]:
@@ -97,16 +128,15 @@ def timed(recipe: Recipe, pace: Pace, minutes: float) -> Recipe:
     """
     shares = {"mean": MEAN_SHARE, "diffusion": 1 - MEAN_SHARE} if "mean" in pace.step_s else {"diffusion": 1.0}
     steps = {name: max(1, int(60 * minutes * share * (1 - LOOKING_SHARE) / pace.step_s[name])) for name, share in shares.items()}
-    looked = replace(recipe.validation, every=steps_between_looks(recipe, pace, steps))
     ema = min(max(1 - 1 / (EMA_STEPS * min(steps.values())), EMA_BOUNDS[0]), EMA_BOUNDS[1])
     plan = replace(recipe.plan, mean_steps=steps.get("mean", 0), diffusion_steps=steps["diffusion"], ema_decay=ema)
-    return replace(recipe, plan=plan, validation=looked)
+    return looked_at(replace(recipe, plan=plan), pace)
 
 
-def steps_between_looks(recipe: Recipe, pace: Pace, steps: dict[str, int]) -> int:
-    """So many that there are enough looks, and that looking does not take more than its share of the time."""
+def looked_at(recipe: Recipe, pace: Pace) -> Recipe:
+    """The recipe with so many steps between two looks that there are enough of them, and that they take no more than their share of the time."""
     looked, plan = recipe.validation, recipe.plan
     evaluation_s = FORWARD_SHARE * pace.step_s["diffusion"] / plan.batch * (looked.largest_px / plan.patch_px) ** 2
     look_s = looked.fields * looked.samples * looked.evaluations * evaluation_s
-    cheapest_s = min(pace.step_s[name] for name in steps)
-    return max(1, max(steps.values()) // LOOKS, ceil(look_s * (1 - LOOKING_SHARE) / (LOOKING_SHARE * cheapest_s)))
+    often = ceil(look_s * (1 - LOOKING_SHARE) / (LOOKING_SHARE * min(pace.step_s.values())))
+    return replace(recipe, validation=replace(looked, every=max(1, max(plan.mean_steps, plan.diffusion_steps) // LOOKS, often)))

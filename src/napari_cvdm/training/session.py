@@ -1,7 +1,7 @@
 """Everything that a training works with: network, data, held-out fields, log and folder."""
 
 from collections.abc import Generator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -83,11 +83,20 @@ class Session:
     def batches(self, first: int, steps: int) -> Generator[Parts, None, None]:
         """The parts of each step's batch that belong here; the next one is made while one is being learned from."""
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="training data") as ahead:
-            coming = ahead.submit(self._parts, first) if first < steps else None
+            coming = self._begun(ahead, first, steps)
             for step in range(first, steps):
                 parts = coming.result() if coming is not None else self._parts(step)
-                coming = ahead.submit(self._parts, step + 1) if step + 1 < steps else None
+                coming = self._begun(ahead, step + 1, steps)
                 yield parts
+
+    def _begun(self, ahead: ThreadPoolExecutor, step: int, steps: int) -> "Future[Parts] | None":
+        """The parts of a step, in the making; None where there is no such step, or no thread may start any more."""
+        if step >= steps:
+            return None
+        try:
+            return ahead.submit(self._parts, step)
+        except RuntimeError:  # the interpreter is on its way out: the training will be told to stop, and must come as far as that
+            return None
 
     def _parts(self, step: int) -> Parts:
         plan, upsampling = self.recipe.plan, self.network.config.upsampling

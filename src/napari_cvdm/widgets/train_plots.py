@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QSizePolicy, QSplitter, QVBoxLayout, QWidget
 
 from napari_cvdm.widgets.choices import word_choice
 from napari_cvdm.widgets.fields import explain_control
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 STAGES = ("mean", "diffusion")
 LOWEST = 1e-6  # a term below this has done its work, and would only make the others flat
+HEIGHTS = (200, 140, 120)  # in proportion
 EARLIER = 6  # schedules of before that stay to be seen
 
 
@@ -37,7 +38,7 @@ class Trace:
 
         style = (Qt.PenStyle.SolidLine, Qt.PenStyle.DashLine)[number // len(COLORS) % 2]
         self.name, self.color, self._points = name, COLORS[number % len(COLORS)], list[tuple[float, float]]()
-        self._item = plot.plot(pen=mkPen(self.color, width=LINE_PX, style=style))
+        self._item = plot.plot(pen=mkPen(self.color, width=LINE_PX, style=style), symbol="o", symbolSize=4, symbolBrush=self.color, symbolPen=None)
 
     def add(self, step: int, value: float) -> None:
         """Grow by one point; what a run that was gone on with makes again goes."""
@@ -58,6 +59,7 @@ class Legend(QLabel):
         self.setWordWrap(True)
         self.setTextFormat(Qt.TextFormat.RichText)
         self.setContentsMargins(AXIS_WIDTH_PX, 0, 0, 0)
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
 
     def show_traces(self, traces: Iterable[Trace]) -> None:
         """List these."""
@@ -83,7 +85,7 @@ class TermsPlot(QWidget):
         layout.addLayout(row)
         self.legend = Legend()
         layout.addWidget(self.legend)
-        self._plots = {name: new_plot("", "step") for name in STAGES}
+        self._plots = {name: new_plot("", "") for name in STAGES}
         self.traces: dict[str, dict[str, Trace]] = {name: {} for name in STAGES}
         for plot in self._plots.values():
             plot.setLogMode(y=True)
@@ -133,7 +135,7 @@ class HeldOutPlot(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(0)
         layout.addWidget(self.legend)
-        layout.addWidget(self.plot)
+        layout.addWidget(self.plot, 1)
         self.set_ink(ink)
 
     def add(self, step: int, score: "Score") -> None:
@@ -198,17 +200,18 @@ class MovingSchedule(QWidget):
             item.setPen(mkPen(faint))
 
 
-class TrainPlots(QWidget):
-    """All plots of a training, one above the other."""
+class TrainPlots(QSplitter):
+    """All plots of a training, one above the other; what is between them can be dragged."""
 
     def __init__(self, ink: Ink) -> None:
         super().__init__()
         self.terms, self.held_out, self.schedule = TermsPlot(ink), HeldOutPlot(ink), MovingSchedule(ink)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(0)
-        for part, stretch in ((self.terms, 4), (self.held_out, 3), (self.schedule, 3)):
-            layout.addWidget(part, stretch)
+        self.setOrientation(Qt.Orientation.Vertical)
+        self.setChildrenCollapsible(False)
+        for part in (self.terms, self.held_out, self.schedule):
+            part.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Ignored)  # what each would like is not what there is
+            self.addWidget(part)
+        self.setSizes(list(HEIGHTS))
         self._before, self._last = 0, 0  # steps of the stages that are over, and of the one that is not
         self._stage = ""
 

@@ -48,15 +48,12 @@ class TrainProgress(QWidget):
     def _preview_row(self) -> QGridLayout:
         self.every.setRange(0, 999)
         self.every.setValue(PREVIEW_EVERY_MIN)
-        self.every.setSuffix(" min")
-        self.every.setSpecialValueText("never")
         self.field.setRange(1, 999)
-        self.every.setMinimumWidth(self.every.sizeHint().width())
-        explain_control(self.every, "How often a held-out field is reconstructed and shown as layers.")
+        explain_control(self.every, "Minutes after which a held-out field is reconstructed again and shown as layers; 0 for never.")
         explain_control(self.field, "Which of the held-out fields.")
         explain_control(self.now, "Reconstruct it after the next step.")
         grid = QGridLayout()
-        for column, (text, field) in enumerate((("pre&view every", self.every), ("fiel&d", self.field))):
+        for column, (text, field) in enumerate((("pre&view every, min", self.every), ("fiel&d", self.field))):
             label = QLabel(text)
             label.setBuddy(field)
             grid.addWidget(label, 0, 2 * column)

@@ -32,7 +32,7 @@ class TrainProgress(QWidget):
         self._viewer = viewer
         self._control: TrainingControl | None = None
         self.lights, self.preview = HealthLights(), TrainingPreview(viewer)
-        self.every, self.field, self.now = QSpinBox(), QSpinBox(), QPushButton("Sho&w now")
+        self.every, self.field, self.now = QSpinBox(), QSpinBox(), QPushButton("&Make one now")
         self.plots = TrainPlots(Ink.of(viewer))
         self._layout = QVBoxLayout(self)
         self._layout.setContentsMargins(4, 4, 4, 4)
@@ -53,7 +53,7 @@ class TrainProgress(QWidget):
         explain_control(self.field, "Which of the held-out fields.")
         explain_control(self.now, "Reconstruct it after the next step.")
         grid = QGridLayout()
-        for column, (text, field) in enumerate((("pre&view every, min", self.every), ("fiel&d", self.field))):
+        for column, (text, field) in enumerate((("preview ever&y, min", self.every), ("fiel&d", self.field))):
             label = QLabel(text)
             label.setBuddy(field)
             grid.addWidget(label, 0, 2 * column)

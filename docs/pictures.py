@@ -1,30 +1,37 @@
 """Photograph the running program for this documentation, so that its pictures never go stale.
 
 Usage: xvfb-run -a -s "-screen 0 1600x1000x24" python docs/pictures.py [OUT]        docs/pictures by default
-       A window of 1280 x 800, the shipped models and samples, few samples and steps: about a minute on two cores.
+       A window of 1280 x 800, the shipped models and samples, few samples and steps: about four minutes on two cores.
 """
 
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import napari
 from qtpy.QtCore import QElapsedTimer
 from qtpy.QtWidgets import QApplication, QWidget
 
+from napari_cvdm.widgets import preferences
 from napari_cvdm.widgets.dry_mass_widget import DryMassWidget
 from napari_cvdm.widgets.inspect_widget import InspectWidget
 from napari_cvdm.widgets.layers import our_metadata
 from napari_cvdm.widgets.live_widget import LiveWidget
+from napari_cvdm.widgets.pair_source import MICROSCOPE
 from napari_cvdm.widgets.restore_widget import RestoreWidget
 from napari_cvdm.widgets.sample_data import measured_cell, two_defocused_planes, widefield_network
+from napari_cvdm.widgets.train_form import OWN_STEPS
+from napari_cvdm.widgets.train_widget import TrainWidget
 
 WINDOW = (1280, 800)
 LONGEST_MS = 120_000
 SETTLED_MS = 400
 SHORT = {"samples": 4, "steps": 6}
+AIR_OBJECTIVE = {"pixel_um": 0.108, "wavelength_um": 0.6, "medium_index": 1.0, "na": 0.8, "photons": 200.0}
 
 
 class Studio:
@@ -190,6 +197,32 @@ def queue(out: Path, theme: str) -> None:
     studio.close()
 
 
+def train(out: Path, theme: str) -> None:
+    """A fine-tuning for a described microscope: its settings, and the middle of it."""
+    studio = Studio(out, theme)
+    with TemporaryDirectory() as own, patch.object(preferences, "OWN_MODELS", Path(own)):
+        dock = studio.open_dock(TrainWidget, "Train")
+        dock.form.model.set_value("widefield-x2")
+        dock.form.source.kind.setCurrentText(MICROSCOPE)
+        for name, value in AIR_OBJECTIVE.items():
+            dock.form.source.numbers[name].set_value(value)
+        studio.wait()
+        studio.photograph("train-form")
+        dock.form.time.setCurrentText(OWN_STEPS)
+        for name, count in {"mean_steps": 60, "diffusion_steps": 90, "held-out fields": 2}.items():
+            dock.form.counts[name].setValue(count)
+        dock.panel.start.click()
+        studio.wait(lambda: len(dock.progress.plots.schedule.seen) > 3 or not dock.training)
+        dock.progress.now.click()
+        studio.wait(lambda: bool(dock.progress.preview.layers()) or not dock.training)
+        studio.viewer.reset_view()
+        studio.photograph("train-running")
+        dock.panel.finish.click()
+        studio.wait(lambda: not dock.training)
+        studio.photograph("train-done")
+        studio.close()
+
+
 def main() -> None:
     """Take every picture."""
     out = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_name("pictures")
@@ -198,6 +231,7 @@ def main() -> None:
     phase(out, "light")
     live(out, "dark")
     queue(out, "light")
+    train(out, "dark")
 
 
 if __name__ == "__main__":

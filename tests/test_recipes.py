@@ -22,18 +22,27 @@ def test_every_recipe_of_the_repository_comes_back(path, tmp_path):
     assert again.fingerprint == recipe.fingerprint
 
 
+@pytest.mark.parametrize("place", ["beside", "elsewhere"])
 @pytest.mark.parametrize(
-    "changes",
+    "source",
     [
-        {"pairs": Folders(measured="a", truth="b", pixel_um=0.2, defocus_um=(-1.0, 1.0)), "simulation": None},
-        {"pairs": Arrays(x="x.npy", y="y.npy", register=True), "simulation": None},
-        {"pairs": BioSR(folder="cells", levels=(2, 5)), "simulation": None, "title": 'a "quoted" title, µm \\ and a\nnew line'},
-        {"clean": CleanImages(folder="clean")},
+        lambda folder: {"pairs": Folders(measured=f"{folder / 'a'}", truth=f"{folder / 'b'}", pixel_um=0.2, defocus_um=(-1.0, 1.0)), "simulation": None},
+        lambda folder: {"pairs": Arrays(x=f"{folder / 'x.npy'}", y=f"{folder / 'y.npy'}", register=True), "simulation": None},
+        lambda folder: {"pairs": BioSR(folder=f"{folder}", levels=(2, 5)), "simulation": None, "title": 'a "quoted" title, µm \\ and a\nnew line'},
+        lambda folder: {"clean": CleanImages(folder=f"{folder / 'clean'}")},
     ],
 )
-def test_every_source_of_pairs_comes_back(changes, tmp_path):
-    recipe = replace(read_recipe(RECIPES / "smoke.toml"), **changes)
-    assert read_recipe(write_recipe(recipe, tmp_path / "recipe.toml")) == recipe
+def test_every_source_of_pairs_comes_back(source, place, tmp_path):
+    folder = tmp_path / ("run" if place == "beside" else "data")
+    recipe = replace(read_recipe(RECIPES / "smoke.toml"), **source(folder))
+    assert read_recipe(write_recipe(recipe, tmp_path / "run" / "recipe.toml")) == recipe
+
+
+def test_pairs_beside_a_recipe_are_moved_with_it(tmp_path):
+    pairs = Folders(measured=str(tmp_path / "run" / "pairs" / "measured"), truth=str(tmp_path / "run" / "pairs" / "truth"))
+    path = write_recipe(replace(read_recipe(RECIPES / "smoke.toml"), pairs=pairs, simulation=None), tmp_path / "run" / "recipe.toml")
+    path.parent.rename(tmp_path / "cluster")
+    assert read_recipe(tmp_path / "cluster" / "recipe.toml").pairs.measured == str(tmp_path / "cluster" / "pairs" / "measured")
 
 
 def test_a_fine_tuning_names_its_model_and_not_its_network(tiny_widefield_model, tmp_path):

@@ -7,17 +7,19 @@ from typing import Any
 import tomli_w
 
 from napari_cvdm.training.pair_files import Arrays, BioSR, Folders
-from napari_cvdm.training.recipe import PAIRS, Recipe
+from napari_cvdm.training.recipe import PAIRS, PATHS, Recipe
 
 OF_THE_TASK = ("condition_channels", "upsampling")  # of the network: the task says them
 
 
-def recipe_text(recipe: Recipe) -> str:
+def recipe_text(recipe: Recipe, beside: Path | None = None) -> str:
     """TOML that `read_recipe` makes the same recipe of.
 
     Parameters
     ----------
     recipe : Recipe
+    beside : Path, optional
+        Folder of the file: what lies in it is named relative to it, so that both can be moved together.
 
     Returns
     -------
@@ -30,7 +32,9 @@ def recipe_text(recipe: Recipe) -> str:
     if recipe.start is None:
         sections["network"] = network
     if pairs is not None and recipe.pairs is not None:
-        sections[section_of(recipe.pairs)] = pairs
+        sections[section_of(recipe.pairs)] = _named_from(beside, pairs)
+    if "clean" in sections:
+        sections["clean"] = _named_from(beside, sections["clean"])
     return tomli_w.dumps({**values, **sections})
 
 
@@ -49,13 +53,21 @@ def write_recipe(recipe: Recipe, path: str | Path) -> Path:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(recipe_text(recipe), encoding="utf-8")
+    path.write_text(recipe_text(recipe, path.parent), encoding="utf-8")
     return path
 
 
 def section_of(pairs: Folders | BioSR | Arrays) -> str:
     """Name of the section that holds measured pairs."""
     return next(name for name, kind in PAIRS.items() if isinstance(pairs, kind))
+
+
+def _named_from(folder: Path | None, values: dict[str, Any]) -> dict[str, Any]:
+    """Files and folders beside the recipe by their way from there, others by their whole path."""
+    paths = {name: Path(value).absolute() for name, value in values.items() if name in PATHS}
+    beside = None if folder is None else folder.absolute()
+    said = {name: path.relative_to(beside) if beside is not None and path.is_relative_to(beside) else path for name, path in paths.items()}
+    return {**values, **{name: path.as_posix() for name, path in said.items()}}
 
 
 def _without_none(values: dict[str, Any]) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
+from torch.utils import collect_env
 
-from benchmarks import blank, exactness, hl60, microlens, speed, tsim_er
+from benchmarks import blank, exactness, hl60, microlens, speed, spread, tsim_er
 from benchmarks.measure import DATA, Row, print_rows
 from napari_cvdm.model.checkpoint import Checkpoint, write_card
 from napari_cvdm.model.zoo import SHIPPED, load_model
@@ -73,8 +74,15 @@ def sections(phase: Checkpoint, widefield: Checkpoint) -> list[Section]:
             note=TSIM_NOTE,
         ),
         Section(title="Super-resolution: blank fields", module="blank", measure=lambda: blank.measure(widefield), model="widefield-x2"),
+        Section(title="Spread beside error: the sample images", module="spread", measure=spread.measure),
         Section(title="Speed", module="speed", measure=lambda: [*speed.measure(phase), *speed.measure(widefield)]),
     ]
+
+
+def processor() -> str:
+    """Name of this machine's processor: seconds mean little without it."""
+    names = [line.partition(":")[2].strip() for line in collect_env.get_cpu_info(collect_env.run).splitlines() if line.startswith("Model name")]
+    return names[0] if names else platform.machine()
 
 
 def write_metrics(model: Checkpoint, rows: list[Row]) -> None:
@@ -95,7 +103,7 @@ def main() -> None:
         raise SystemExit(f"the real images are not at {DATA}; the evidence page needs them.")
     phase, widefield = load_model(options.phase_model), load_model(options.widefield_model)
     parts = [HEAD, f"Models: phase-2shot `{phase.sha256[:12]}`, widefield-x2 `{widefield.sha256[:12]}`. "]
-    parts.append(f"{datetime.now(UTC).date()}, torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}.\n\n")
+    parts.append(f"{datetime.now(UTC).date()}, torch {torch.__version__}, {torch.get_num_threads()} threads, {processor()}.\n\n")
     found: dict[str, list[Row]] = {}
     for section in sections(phase, widefield):
         rows = section.measure()

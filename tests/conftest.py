@@ -4,11 +4,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from napari_cvdm.model.checkpoint import ModelCard, config_values, save_checkpoint
 from napari_cvdm.model.cvdm import CVDM, CVDMConfig
 from napari_cvdm.model.unet import UNetConfig
 from napari_cvdm.tasks import TASKS
+
+# How long an example takes depends on the machine, and no law does.
+settings.register_profile("laws", deadline=None)
+settings.load_profile("laws")
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 

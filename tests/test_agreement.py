@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from napari_cvdm.trust.agreement import MOST_PIXELS, ResultFrame, agreement, error_by_spread, spearman, standard_deviation
+from napari_cvdm.posterior import spread_as
+from napari_cvdm.trust.agreement import MOST_PIXELS, ResultFrame, agreement, error_by_spread, spearman
 from napari_cvdm.trust.claim import claimed_interval, sample_histogram
 
 
@@ -101,12 +102,12 @@ def test_what_cannot_be_ranked_is_refused_in_words():
     with pytest.raises(ValueError, match="0 valid pixels"):
         drained(agreement(ResultFrame(mean=frame.mean, spread=frame.spread, rate=frame.rate, valid=~frame.valid), truth))
     with pytest.raises(ValueError, match="'range'"):
-        standard_deviation(truth, "range")
+        spread_as(truth, "range", "standard deviation")
 
 
 def test_a_variance_and_its_root_are_the_same_spread():
     spread = np.random.default_rng(0).random((3, 4))
-    np.testing.assert_allclose(standard_deviation(spread**2, "variance"), standard_deviation(spread, "standard deviation"))
+    np.testing.assert_allclose(spread_as(spread**2, "variance", "standard deviation"), spread)
 
 
 def test_an_uncalibrated_claim_is_that_of_a_normal_distribution():

@@ -260,7 +260,7 @@ optional = {
 
 
 @given(chosen=st.fixed_dictionaries(optional))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_request_as_a_command_is_the_same_request(chosen: dict[str, Any], spots: Path, tiny_widefield_model: Path) -> None:
     request = RestoreRequest(image=ImageStack(array=np.ones((40, 44)), axes="YX"), model=str(tiny_widefield_model), **chosen)
     words = restore_command(request, {"image": str(spots)}, "out")

@@ -22,6 +22,7 @@ from napari_cvdm.model.checkpoint import WEIGHTS
 from napari_cvdm.model.zoo import load_model
 from napari_cvdm.result import Progress
 from napari_cvdm.simulate.phase import PhaseRanges, simulate_phase
+from napari_cvdm.training.session import Session
 from napari_cvdm.training.state import STATE
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "smoke.toml"
@@ -102,7 +103,18 @@ def test_an_interrupted_training_is_resumed(short_recipe: Path, tmp_path: Path, 
     assert (out / WEIGHTS).exists()
 
 
-def test_a_training_that_saved_nothing_leaves_nothing(short_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_that_did_not_begin_leaves_nothing(short_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Session, "begin", interrupted)
+    assert main(["train", str(short_recipe), "--out", str(tmp_path / "model"), "--device", "cpu"]) == 130
+    assert [path.name for path in tmp_path.iterdir()] == ["short.toml"]
+
+
+def test_a_training_keeps_what_it_learned_since_the_last_save(
+    short_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     def interrupted(step: train.TrainStep, shown: object) -> str:
         raise KeyboardInterrupt
 
@@ -110,7 +122,8 @@ def test_a_training_that_saved_nothing_leaves_nothing(short_recipe: Path, tmp_pa
     recipe = short_recipe.read_text(encoding="utf-8").replace("save_every = 2", "save_every = 100")
     short_recipe.write_text(recipe, encoding="utf-8")
     assert main(["train", str(short_recipe), "--out", str(tmp_path / "model"), "--device", "cpu"]) == 130
-    assert [path.name for path in tmp_path.iterdir()] == ["short.toml"]
+    assert (tmp_path / "model" / STATE).exists()
+    assert "--resume" in capfd.readouterr().err
 
 
 def test_simulated_planes_can_be_restored(tiny_phase_model: Path, tmp_path: Path) -> None:

@@ -174,7 +174,7 @@ def test_clock_runs_from_zero_to_one_and_its_derivatives_are_exact(seed):
     assert (speed > 0).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(logit=st.floats(-1e6, 1e6), seed=st.integers(0, 1000))
 def test_gamma_is_in_the_open_interval_and_falls_for_any_input(logit, seed):
     rate = bounded_rate(torch.tensor([logit], dtype=torch.float32))
@@ -185,7 +185,7 @@ def test_gamma_is_in_the_open_interval_and_falls_for_any_input(logit, seed):
     assert gammas[-1] <= 1e-3
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(rate=st.floats(RATE_MIN, RATE_MAX), seed=st.integers(0, 1000), time=st.floats(0.01, 0.99))
 def test_beta_and_gamma_are_tied(rate, seed, time):
     """d gamma/dt = -beta gamma identically, so the paper's L_beta is zero."""

@@ -1,5 +1,7 @@
 """What a run is said to cost follows from one tile by arithmetic that can be checked."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -9,8 +11,17 @@ from small_images import phase_request, planes, spots, widefield_request
 
 from napari_cvdm import estimate as module
 from napari_cvdm.device import peak_memory
-from napari_cvdm.estimate import estimate
 from napari_cvdm.model.zoo import load_model
+
+
+def estimate(request, model):
+    """What the measurement returns."""
+    steps = module.estimate(request, model)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
 
 
 @pytest.fixture
@@ -46,6 +57,22 @@ def test_a_region_costs_less_than_the_image(clock, tiny_widefield_model):
     request, model = widefield_request(spots((600, 500)), tile=1024), load_model(str(tiny_widefield_model))
     whole, part = estimate(request, model), estimate(replace(request, region=(0, 40, 0, 40)), model)
     assert part.memory_bytes < whole.memory_bytes / 3
+
+
+def test_a_measurement_can_be_stopped_before_each_evaluation(tiny_widefield_model, monkeypatch):
+    model, evaluated = load_model(str(tiny_widefield_model)), []
+    monkeypatch.setattr(module.TiledModel, "clean", lambda tiled, rate, *_: evaluated.append("clean") or rate)
+    steps = module.estimate(widefield_request(spots((40, 36))), model)
+    counts = [len(evaluated) for _ in steps]
+    assert counts == [0, 0, 1, 1, 1]
+    assert len(evaluated) == 2
+
+
+def test_measuring_memory_does_not_load_torch_s_compiler():
+    code = "import sys, torch; from napari_cvdm.device import peak_memory; peak_memory(torch.device('cpu'), lambda: torch.ones(2) + 1); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "napari_cvdm.device" in loaded
+    assert "torch._dynamo" not in loaded
 
 
 def test_peak_memory_counts_what_is_alive_at_once():

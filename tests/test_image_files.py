@@ -14,7 +14,7 @@ from napari_cvdm.image_files import ImageFileError, combine_planes, read_image
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 real_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the real images are not at {DATA}")
-many_files = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+many_files = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 OME_WITH_OPTICS = """<?xml version="1.0" encoding="UTF-8"?>
 <OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from napari_cvdm.image_files import ImageFileError, output_folder, read_image, write_image
 
-many_files = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+many_files = settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def values(*shape: int) -> np.ndarray:

@@ -123,8 +123,9 @@ def test_a_folder_from_before_the_clock_opens_without_one(whole: Path) -> None:
 def test_other_folders_are_not_ours(tmp_path: Path) -> None:
     assert not is_result_folder(tmp_path / "nowhere")
     assert not is_result_folder(tmp_path)
-    (tmp_path / "provenance.json").write_text('{"versions": {"another-program": "1"}}', encoding="utf-8")
-    assert not is_result_folder(tmp_path)
+    for versions in ('{"another-program": "1"}', "null"):
+        (tmp_path / "provenance.json").write_text(f'{{"versions": {versions}}}', encoding="utf-8")
+        assert not is_result_folder(tmp_path)
     with pytest.raises(ImageFileError, match="napari-cvdm restore"):
         read_result_folder(tmp_path)
 
@@ -162,3 +163,11 @@ def test_a_record_that_lacks_something_is_told_in_one_line(whole: Path, lost: st
     with pytest.raises(ImageFileError) as caught:
         read_result_folder(whole)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("pixel_um", [0, 1e-320])
+def test_a_pixel_size_that_is_none_is_told_in_one_line(whole: Path, pixel_um: float) -> None:
+    record = json.loads((whole / "provenance.json").read_text(encoding="utf-8"))
+    changed_record(whole, output={**record["output"], "pixel_um": pixel_um})
+    with pytest.raises(ImageFileError, match="lacks what a result has"):
+        read_result_folder(whole)

@@ -1,6 +1,6 @@
 """A run taken up again, stopped, watched, or confined to a part of the image gives what one whole run would have given."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import dask.array as da
 import numpy as np
@@ -9,6 +9,7 @@ from small_images import OPTICS, phase_request, planes, spots, widefield_request
 
 from napari_cvdm.image_files import ImageFileError, combine_planes
 from napari_cvdm.model.zoo import load_model
+from napari_cvdm.repeat import command_of
 from napari_cvdm.request import ImageStack, RequestError, RestoreRequest
 from napari_cvdm.restore import restore
 from napari_cvdm.result import Stop
@@ -23,9 +24,9 @@ def run(request, model, earlier=None):
             return end.value
 
 
-def stopped(request, model, after):
+def stopped(request, model, after, earlier=None):
     """Stop and keep after so many steps."""
-    steps = restore(request, load_model(str(model)))
+    steps = restore(request, load_model(str(model)), earlier)
     try:
         for _ in range(after):
             next(steps)
@@ -76,6 +77,7 @@ def test_a_stopped_run_keeps_what_is_finished(tiny_phase_model, after, finished)
     assert same(result, shorter)
     assert result.samples.tobytes() == shorter.samples.tobytes()
     assert result.provenance.warnings[-1].startswith(f"stopped with {finished} of 4")
+    assert result.provenance.settings == shorter.provenance.settings
 
 
 def test_a_stopped_time_lapse_keeps_its_first_frames_and_goes_on_later(tiny_widefield_model):
@@ -84,6 +86,35 @@ def test_a_stopped_time_lapse_keeps_its_first_frames_and_goes_on_later(tiny_wide
     assert result.counts.tolist() == [2, 2, 0, 0]
     assert not result.valid[2:].any()
     assert same(run(request, tiny_widefield_model, result), run(request, tiny_widefield_model))
+
+
+@pytest.mark.parametrize("after", [6, 7, 11, 12])
+def test_a_stop_at_any_step_of_a_time_lapse_begins_no_further_frame(tiny_widefield_model, after):
+    """Two samples of three steps to a frame: at step 6 and 12 the message meets the end of a frame."""
+    result = stopped(widefield_request(spots((4, 40, 36), axes="TYX")), tiny_widefield_model, after)
+    assert result.counts.sum() == min(after, 12) // 3
+    assert not result.counts[2:].any()
+
+
+def test_a_time_lapse_that_is_stopped_while_samples_are_added_loses_nothing(tiny_widefield_model):
+    request = widefield_request(spots((3, 40, 36), axes="TYX"), keep_samples=True)
+    before = run(request, tiny_widefield_model)
+    result = stopped(replace(request, samples=4), tiny_widefield_model, 2 * 3, before)
+    assert result.counts.tolist() == [4, 2, 2]
+    for name in ("mean", "variance", "rate", "valid"):
+        assert np.array_equal(getattr(result, name)[1:], getattr(before, name)[1:]), name
+    with pytest.raises(RequestError, match="no command gives its pixels"):
+        next(command_of(asdict(result.provenance), {"image": "movie.npy"}))
+    assert "1 with all 4 samples, 2 with fewer, and 0 empty" in result.provenance.warnings[-1]
+
+
+def test_frames_with_fewer_samples_than_others_catch_up_first(tiny_widefield_model):
+    request = widefield_request(spots((2, 40, 36), axes="TYX"), samples=3, keep_samples=True)
+    part = stopped(request, tiny_widefield_model, 3 * 3 + 3)
+    assert part.counts.tolist() == [3, 1]
+    with pytest.raises(RequestError, match="3 already"):
+        run(replace(request, samples=2), tiny_widefield_model, part)
+    assert same(run(request, tiny_widefield_model, part), run(request, tiny_widefield_model))
 
 
 def test_every_view_is_what_the_result_will_hold(tiny_widefield_model):

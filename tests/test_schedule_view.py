@@ -133,3 +133,12 @@ def test_labels_are_read_on_a_finer_grid():
     labels = np.arange(12).reshape(3, 4)
     matrix = np.array([[0.5, 0, -0.25], [0, 0.5, -0.25], [0, 0, 1]])
     np.testing.assert_array_equal(regions_on_grid(labels, matrix[:2, :2], matrix[:2, 2], (6, 8)), np.kron(labels, np.ones((2, 2), int)))
+
+
+def test_frames_without_a_rate_set_no_range(clock):
+    """Of a run that was stopped: they are zero, and their log-SNR is infinite."""
+    rate, curve = rates((2, 6, 5)), clock_curve(clock, 20)
+    rate[1] = 0
+    assert shown_ranges(rate, curve) == shown_ranges(rate[0], curve)
+    assert np.isfinite(list(shown_ranges(rate[1], curve).values())).all()
+    assert np.isposinf(schedule_maps(rate, curve).half_log_snr[3, 1].compute()).all()

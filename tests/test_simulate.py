@@ -53,7 +53,7 @@ def test_a_phase_field_has_zero_mean_and_slopes_that_a_camera_can_follow(seed: i
 def test_defocus_moves_light_and_loses_none(seed: int):
     """Every wave through an open pupil arrives: without absorption the mean of each plane is that of a blank field."""
     rng = np.random.default_rng(seed)
-    phase = draw_phase(rng, (72, 56), SMALL_PHASE)
+    phase = draw_phase(rng, (72, 56), SMALL_PHASE, 0.2)
     microscope = Microscope(pixel_um=0.3, wavelength_um=0.5, medium_index=1.33)
     planes = defocus_pair_of(phase, np.zeros_like(phase), microscope, draw_defocus(rng, microscope, SMALL_PHASE))
     assert_allclose(planes.mean(axis=(1, 2)), 1.0, atol=1e-5)
@@ -61,7 +61,7 @@ def test_defocus_moves_light_and_loses_none(seed: int):
 
 def test_absorption_takes_light_away_and_never_adds_any():
     rng = np.random.default_rng(0)
-    phase = draw_phase(rng, (64, 64), SMALL_PHASE)
+    phase = draw_phase(rng, (64, 64), SMALL_PHASE, 0.2)
     drawn = [draw_absorbance(rng, phase, SMALL_PHASE) for _ in range(40)]
     assert all(0 <= image.min() and image.max() <= SMALL_PHASE.absorption[1] for image in drawn)
     strongest = max(drawn, key=np.mean)

@@ -29,7 +29,7 @@ def test_tiles_write_every_pixel_once_and_read_their_halo(height, width, tile, h
     assert plan.canvas[0] - height < alignment
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(height=st.integers(1, 90), width=st.integers(1, 90), tile=st.integers(1, 50))
 def test_mapping_the_identity_gives_the_image_back(height, width, tile):
     plan = plan_tiles((height, width), tile=tile, halo=4, alignment=2)
@@ -55,7 +55,7 @@ def test_a_halo_off_the_grid_is_refused():
         plan_tiles((64, 64), tile=32, halo=3, alignment=2)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(top=st.integers(0, 300), left=st.integers(0, 300), height=st.integers(1, 90), width=st.integers(1, 90), seed=st.integers(0, 2**63 - 1))
 def test_noise_belongs_to_absolute_pixels(top, left, height, width, seed):
     whole = noise_field((400, 400), seed=seed, sample=3, step=2)

@@ -21,7 +21,7 @@ CHECKS = {
     "lint": [["ruff", "check", "."], ["ruff", "format", "--check", "."]],
     "types": [["mypy"]],
     "imports": [["lint-imports", "--config", "setup.cfg"]],
-    "docs": [["sphinx-build", "-q", "-n", "-W", "--keep-going", "-d", f"{SITE}/doctrees", "docs", SITE]],
+    "docs": [[*SCREEN, "python", "docs/pictures.py"], ["sphinx-build", "-q", "-n", "-W", "--keep-going", "-d", f"{SITE}/doctrees", "docs", SITE]],
     "manifest": [["npe2", "validate", "--imports", "napari-cvdm"]],
     "tests": [[*SCREEN, "pytest"]],
 }
@@ -42,6 +42,7 @@ def passes(command: list[str]) -> bool:
     """Run one command in the repository's folder, with this environment's programs first in the path."""
     environment = {**os.environ, "PATH": os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])}
     environment.pop("QT_QPA_PLATFORM", None)
+    environment.setdefault("OMP_NUM_THREADS", "1")  # the networks of the tests are tiny: more threads only wait for each other
     program = shutil.which(command[0], path=environment["PATH"])
     print("$", " ".join(command), flush=True)
     return program is not None and subprocess.run([program, *command[1:]], cwd=REPOSITORY, env=environment, check=False).returncode == 0

@@ -67,6 +67,11 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "not enough memory" in str(error)
 
 
+def accelerator_lost(error: BaseException) -> bool:
+    """Whether an error says that the accelerator failed in the middle of work; CUDA does not recover from that within the same process."""
+    return isinstance(error, torch.AcceleratorError) or str(error).startswith("CUDA error")
+
+
 def release_memory(device: torch.device) -> None:
     """Give cached blocks back to the accelerator, so that other programs (and the next try) can have them."""
     if device.type == "cuda":
@@ -82,6 +87,10 @@ class _LiveStorage(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.peak = self._alive = 0
         self._seen: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled here; to be hidden from the compiler, torch would import it first, for seconds
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))

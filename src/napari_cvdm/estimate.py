@@ -1,7 +1,7 @@
 """What a run will cost, measured on one tile before it starts."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -14,6 +14,7 @@ from napari_cvdm.model.cvdm import CVDM
 from napari_cvdm.model.tiled import TiledModel, channels_last
 from napari_cvdm.request import RestoreRequest
 from napari_cvdm.restore import check_planes, frame_indices, task_of
+from napari_cvdm.result import Progress
 
 FLOAT_BYTES = 4
 RESULT_BYTES = 3 * FLOAT_BYTES + 1  # mean, variance and rate, and the mask
@@ -39,13 +40,18 @@ class Estimate:
     tiles: int
 
 
-def estimate(request: RestoreRequest, model: Checkpoint) -> Estimate:
+def estimate(request: RestoreRequest, model: Checkpoint) -> Generator[Progress, None, Estimate]:
     """Evaluate the networks on the largest tile, with what it reads around it, and multiply by the areas of all.
 
     Parameters
     ----------
     request : RestoreRequest
     model : Checkpoint
+
+    Yields
+    ------
+    Progress
+        Before each evaluation; to cancel is to stop iterating.
 
     Returns
     -------
@@ -72,15 +78,16 @@ def estimate(request: RestoreRequest, model: Checkpoint) -> Estimate:
     areas = [(rows.read(fold), columns.read(fold)) for rows, columns in plan.tiles]
     sides = [(rows.stop - rows.start, columns.stop - columns.start) for rows, columns in areas]
     largest = max(sides, key=lambda side: side[0] * side[1])
-    once, step, peak = _one_tile(network, largest, device)
+    once, step, peak = yield from _one_tile(network, largest, device)
     evaluations = sum(height * width for height, width in sides) / (largest[0] * largest[1])  # tiles at the edges read less
     seconds = len(frames) * (preparing + evaluations * (once + request.samples * request.steps * step))
     return Estimate(seconds=seconds, memory_bytes=peak + _bytes_of(request, network, prepared.valid.shape, len(frames)), tiles=len(plan.tiles))
 
 
 @torch.inference_mode()
-def _one_tile(network: CVDM, shape: tuple[int, int], device: torch.device) -> tuple[float, float, int]:
+def _one_tile(network: CVDM, shape: tuple[int, int], device: torch.device) -> Generator[Progress, None, tuple[float, float, int]]:
     """Seconds of what is done once, seconds of one step, and bytes at the peak, on an empty tile."""
+    yield _measuring(0)
     tiled = TiledModel(network, shape, max(shape))
     condition = tiled.padded_condition(torch.zeros(1, network.config.condition_channels, *shape, device=device))
     correction = tiled.correction(condition)
@@ -91,9 +98,18 @@ def _one_tile(network: CVDM, shape: tuple[int, int], device: torch.device) -> tu
     def step() -> Tensor:
         return tiled.clean(rate, exponent, features)
 
-    peak = max(peak_memory(device, step), peak_memory(device, lambda: tiled.correction(condition)))
+    yield _measuring(1)
+    peak = peak_memory(device, step)
+    yield _measuring(2)
+    peak = max(peak, peak_memory(device, lambda: tiled.correction(condition)))
+    yield _measuring(3)
     once = _seconds(lambda: tiled.rate(network.features(condition, tiled.correction(condition))), device)
+    yield _measuring(4)
     return once, _seconds(step, device), peak
+
+
+def _measuring(done: int) -> Progress:
+    return Progress(stage="measuring one tile", done=done, total=5)
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:

@@ -18,7 +18,7 @@ from napari_cvdm.result import FrameView, Progress, Stop
 from napari_cvdm.tasks import Conditioned
 
 FRAME_SEED_STRIDE = 1 << 11  # more than the largest number of samples, so frames never share noise
-Sampled = Generator[Progress, Stop | None, list[np.ndarray]]
+Sampled = Generator[Progress, Stop | None, tuple[list[np.ndarray], Stop | None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -140,8 +140,10 @@ def sample_frame(frame: Frame, moments: RunningMoments) -> Sampled:
 
     Returns
     -------
-    list of ndarray
-        The new samples, if the request keeps them.
+    samples : list of ndarray
+        The new ones, if the request keeps them.
+    stop : Stop, optional
+        What was sent, so that no further frame is begun, either.
     """
     request = frame.request
     kept: list[np.ndarray] = []
@@ -159,5 +161,5 @@ def sample_frame(frame: Frame, moments: RunningMoments) -> Sampled:
             view = partial(frame.view, moments, clean, sample)
             stop = (yield Progress(stage=stage, done=done + step, total=total, view=view, frame_done=last and moments.count == request.samples)) or stop
             if stop is Stop.KEEP and (moments.count or frame.number):
-                return kept
-    return kept
+                return kept, stop
+    return kept, stop

@@ -6,7 +6,23 @@ STATISTICS = ("standard deviation", "variance")
 
 
 def spread_as(values: np.ndarray, given: str, wanted: str) -> np.ndarray:
-    """The spread of the samples as a standard deviation or as a variance; see `STATISTICS`."""
+    """The spread of the samples as a standard deviation or as a variance.
+
+    Parameters
+    ----------
+    values : ndarray
+        The spread, of any shape.
+    given, wanted : {"standard deviation", "variance"}
+        What `values` are, and what they shall be.
+
+    Raises
+    ------
+    ValueError
+        Another statistic.
+    """
+    for statistic in (given, wanted):
+        if statistic not in STATISTICS:
+            raise ValueError(f"the spread is a {statistic!r}; known are {' and '.join(STATISTICS)}. Reconstruct again with this version.")
     if given == wanted:
         return values
     return np.sqrt(values) if wanted == "standard deviation" else np.square(values)

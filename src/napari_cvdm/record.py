@@ -50,13 +50,16 @@ class Record:
         self._estimated.append(dict(prepared.estimated))
         self._tiles.append(tile)
 
-    def provenance(self, warnings: tuple[str, ...], seconds: float) -> Provenance:
-        """Everything needed to make the same pixels again."""
+    def provenance(self, warnings: tuple[str, ...], seconds: float, counts: np.ndarray) -> Provenance:
+        """Everything needed to make the same pixels again: of a run that was stopped, the samples that it has in every frame."""
         card = self._model.card
+        settings = settings_of(self._request)
+        if counts.min() == counts.max() > 0:
+            settings["samples"] = int(counts.max())
         return Provenance(
             inputs={self._request.image.source: self._input_hash()},
             model={"name": card.name, "sha256": self._model.sha256, "task": card.task, "training": dict(card.training)},
-            settings=settings_of(self._request),
+            settings=settings,
             estimated={"frames": self._estimated, "tile_used": min(self._tiles)},
             versions={"napari-cvdm": __version__, **{name: version(name) for name in ("torch", "numpy", "scipy", "tifffile")}},
             timings_s={"total": round(seconds, 3)},
@@ -90,8 +93,8 @@ def check_continues(request: RestoreRequest, model: Checkpoint, earlier: Restora
         changed.append("the image")
     if changed:
         raise RequestError(f"samples can be added only to the same reconstruction; {', '.join(changed)} changed since. Start a new run.")
-    had = int(earlier.counts.min())
-    if request.samples <= had:
-        raise RequestError(f"samples is {request.samples}, and the earlier result has {had} already; ask for more.")
-    if request.keep_samples and (earlier.samples is None or len(earlier.samples) < had):
+    least, most = int(earlier.counts.min()), int(earlier.counts.max())
+    if request.samples <= least or request.samples < most:
+        raise RequestError(f"samples is {request.samples}, and the earlier result has {most} already; ask for more.")
+    if request.keep_samples and (earlier.samples is None or len(earlier.samples) < most):
         raise RequestError("the earlier result did not keep its samples, so they cannot be kept now; leave keep_samples out, or start a new run.")

@@ -10,7 +10,7 @@ from napari_cvdm.image_files import read_image, sha256_of
 from napari_cvdm.model.checkpoint import read_card
 from napari_cvdm.model.zoo import model_folder
 from napari_cvdm.request import RequestError, RestoreRequest, restore_command
-from napari_cvdm.restore import with_planes
+from napari_cvdm.restore import STOPPED_UNEVENLY, with_planes
 from napari_cvdm.result import Progress
 
 
@@ -37,12 +37,14 @@ def command_of(provenance: Mapping[str, Any], files: Mapping[str, str]) -> Gener
     Raises
     ------
     RequestError, ImageFileError, CheckpointError
-        No files are known, or they do not hold the pixels that the result was made of.
+        No files are known, they do not hold the pixels that the result was made of, or its frames have different numbers of samples.
     """
     if not files:
         raise RequestError(
             "the image was not opened from a file, so no command can name it. Save the layer as .npy or OME-TIFF, open that file, and reconstruct it."
         )
+    if any(warning.startswith(STOPPED_UNEVENLY) for warning in provenance["warnings"]):
+        raise RequestError("the run was stopped before all frames had the same number of samples, so no command gives its pixels. Add samples first.")
     yield Progress(stage="reading the files", done=0, total=1)
     request = request_of(provenance["settings"], files)
     if sha256_of(request.image.array) not in provenance["inputs"].values():

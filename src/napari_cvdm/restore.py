@@ -24,6 +24,7 @@ from napari_cvdm.tasks.conditioned import BORDER_PX
 from napari_cvdm.trust.validity import axes_warnings, beyond_trained_range, far_from_training, optics_warnings
 
 CLOCK_POINTS = 100
+STOPPED_UNEVENLY = "stopped:"  # how the warning of a result begins whose frames have different numbers of samples
 _OME_AXES = "TZC"
 Restoring = Generator[Progress, Stop | None, Restoration]
 
@@ -128,16 +129,16 @@ def restore(request: RestoreRequest, model: Checkpoint, earlier: Restoration | N
             prepared = prepared.within(request.region, network.config.condition_fold * network.config.alignment)
         frame = Frame.begin(request, network, prepared, index, number, len(indices))
         moments = arrays.moments(index)
-        samples = yield from sample_frame(frame, moments)
+        samples, stop = yield from sample_frame(frame, moments)
         arrays.fill(frame, moments, samples)
         record.finish(prepared, frame.tiled.tile)
-        if moments.count < request.samples:  # stopped: what was not begun stays empty
+        if stop is Stop.KEEP:  # what was not begun stays as it is
             break
     return _assembled(request, model, task, arrays, record, time.perf_counter() - started)
 
 
 class _Arrays:
-    """The images of a result, filled frame by frame; what was not begun is zero, and trusted nowhere."""
+    """The images of a result, filled frame by frame; what was not begun is as the earlier result has it, else zero and trusted nowhere."""
 
     def __init__(self, request: RestoreRequest, task: Task, earlier: Restoration | None) -> None:
         image = request.image
@@ -149,7 +150,8 @@ class _Arrays:
         self.counts = np.zeros(loops, dtype=int)
         self.samples = np.zeros((request.samples, *shape), np.float32) if request.keep_samples else None
         if earlier is not None:
-            self.mean[...], self.variance[...], self.counts[...] = earlier.mean, earlier.variance, earlier.counts
+            for name in ("mean", "variance", "rate", "valid", "counts"):
+                getattr(self, name)[...] = getattr(earlier, name)
             if self.samples is not None and earlier.samples is not None:
                 self.samples[: len(earlier.samples)] = earlier.samples
 
@@ -183,7 +185,7 @@ def _assembled(request: RestoreRequest, model: Checkpoint, task: Task, arrays: _
         pixel_um=request.optics_value("pixel_um") / task.upsampling,
         upsampling=task.upsampling,
         valid=arrays.valid & ~beyond.mask & usable,
-        provenance=record.provenance((*warnings, *missing), seconds),
+        provenance=record.provenance((*warnings, *missing), seconds, arrays.counts),
         clock=clock_curve(model.network.clock, CLOCK_POINTS),
         gamma=gamma,
         beta=beta,
@@ -198,10 +200,11 @@ def stopped_warning(counts: np.ndarray, asked: int) -> tuple[str, ...]:
     """One sentence where frames have fewer samples than were asked for."""
     if counts.min() >= asked:
         return ()
-    if counts.size == 1:
+    if counts.min() == counts.max():
         return (f"stopped with {int(counts.max())} of {asked} samples.",)
-    complete, begun = int((counts >= asked).sum()), int(((counts > 0) & (counts < asked)).sum())
-    return (f"stopped: {complete} of {counts.size} frames have all {asked} samples, {begun} has fewer, and the others are empty.",)
+    complete, empty = int((counts >= asked).sum()), int((counts == 0).sum())
+    fewer = counts.size - complete - empty
+    return (f"{STOPPED_UNEVENLY} of {counts.size} frames, {complete} with all {asked} samples, {fewer} with fewer, and {empty} empty.",)
 
 
 def unusable_warning(valid: np.ndarray, counts: np.ndarray) -> tuple[str, ...]:

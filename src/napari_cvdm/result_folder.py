@@ -51,7 +51,7 @@ def is_result_folder(path: str | Path) -> bool:
     if not (folder / PROVENANCE).is_file():
         return False
     try:
-        return _PROGRAM in _record(folder).get("versions", {})
+        return _PROGRAM in (_record(folder).get("versions") or {})
     except ImageFileError:  # cut short: ours if the images beside it are
         return any((folder / f"{name}{ENDING}").exists() for name in _NEEDED)
 
@@ -80,7 +80,7 @@ def read_result_folder(path: str | Path) -> StoredResult:
     record = _record(folder)
     try:
         return _stored(folder, record)
-    except (AttributeError, KeyError, TypeError, ValueError, StopIteration) as error:
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, StopIteration) as error:
         if isinstance(error, ImageFileError):
             raise
         raise ImageFileError(f"{folder}: {PROVENANCE} lacks what a result has ({type(error).__name__}: {error}). Restore the image again.") from error

@@ -13,9 +13,10 @@ from qtpy.QtCore import QThread
 import napari_cvdm
 from napari_cvdm.result import ClockCurve, Progress, Provenance, Restoration
 from napari_cvdm.widgets.inspect_widget import InspectWidget
-from napari_cvdm.widgets.layers import METADATA_KEY, our_metadata, show_layers, to_layer_data
+from napari_cvdm.widgets.layers import METADATA_KEY, our_metadata, to_layer_data
 from napari_cvdm.widgets.placement import Placement
 from napari_cvdm.widgets.result_group import SCHEDULE, groups_of
+from napari_cvdm.widgets.shown_layers import show_layers
 from napari_cvdm.widgets.worker import Job
 
 TIMES = (0.25, 0.5, 0.75, 1.0)

@@ -345,3 +345,15 @@ def test_a_long_path_does_not_widen_the_dock(viewer, open_dock, tiny_widefield_m
     dock.form.model.refused.emit("/a/path" * 40 + " is not a model.")
     assert dock.panel.minimumSizeHint().width() < 300
     assert dock.panel.message.text() == "/a/path" * 40 + " is not a model."
+
+
+def test_a_pixel_size_given_to_the_chosen_layer_later_is_the_one_of_the_run(viewer, spots, open_dock, tiny_widefield_model):
+    layer, other = (viewer.add_image(spots, name=name) for name in ("cell", "other"))
+    dock = open_dock(tiny_widefield_model)
+    dock.form.image.set_value(layer)
+    assert "pixel_um" in dock.form.missing()
+    for pixel in (0.065, 0.1):
+        layer.scale, layer.units = (pixel, pixel), ("um", "um")
+        assert dock.form.value().optics_value("pixel_um") == pytest.approx(pixel)
+    other.scale, other.units = (0.3, 0.3), ("um", "um")
+    assert dock.form.value().optics_value("pixel_um") == pytest.approx(0.1)

@@ -2,6 +2,7 @@
 
 import shlex
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,10 @@ from qtpy.QtWidgets import QApplication
 from napari_cvdm.cli import main
 from napari_cvdm.model.zoo import load_model
 from napari_cvdm.restore import restore
+from napari_cvdm.result import Progress
+from napari_cvdm.widgets import run_panel
 from napari_cvdm.widgets.layers import METADATA_KEY, our_metadata
+from napari_cvdm.widgets.run_panel import RunPanel
 
 
 def drained(steps):
@@ -40,6 +44,19 @@ def test_added_samples_make_the_result_of_one_longer_run(viewer, dock, finished)
     assert viewer.layers["reconstruction of cell"].data.tobytes() == whole.mean.tobytes()
     assert viewer.layers["uncertainty of cell"].data.tobytes() == whole.std.tobytes()
     assert our_metadata(viewer.layers["reconstruction of cell"])["provenance"]["settings"]["samples"] == 5
+
+
+def test_the_time_left_of_a_run_that_goes_on_is_that_of_its_own_steps(qtbot, monkeypatch):
+    panel = RunPanel("&Go")
+    qtbot.addWidget(panel)
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(run_panel, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    said = []
+    for done, now in ((0, 0.0), (801, 5.0), (802, 7.0), (810, 23.0)):
+        clock.now = now
+        panel._on_progress(Progress(stage="sample", done=done, total=820))
+        said.append(panel.stage.text())
+    assert said == ["sample", "sample", "sample, 00:36 left", "sample, 00:20 left"]
 
 
 def test_stop_and_keep_gives_what_is_finished(qtbot, viewer, dock, finished):
@@ -117,6 +134,24 @@ def test_a_preview_of_a_drawn_rectangle_follows_scale_and_slider(viewer, measure
     assert viewer.layers["preview of movie"].data.tobytes() == drained(restore(request, load_model(request.model))).mean.tobytes()
 
 
+@pytest.mark.parametrize(("shape", "rgb", "shown"), [((3, 2, 24, 20), False, (48, 40)), ((3, 24, 20, 3), True, (3, 1, 48, 40))])
+def test_a_preview_of_many_axes_is_one_frame(viewer, open_dock, finished, tiny_widefield_model, shape, rgb, shown):
+    """It lies on the frame of the sliders, and no unit of an axis differs from that of its source."""
+    data = np.random.default_rng(3).integers(20, 200, shape).astype(np.uint8)
+    axes = len(shape) - rgb
+    movie = viewer.add_image(data, name="movie", rgb=rgb, scale=(*(1,) * (axes - 2), 0.1, 0.1), units=(*("pixel",) * (axes - 2), "um", "um"))
+    dock = open_dock(tiny_widefield_model)
+    viewer.dims.set_point(0, 2)
+    dock.start_preview()
+    finished(dock)
+    layer = viewer.layers["preview of movie"]
+    assert layer.data.shape == shown
+    kept = min(layer.ndim, movie.ndim)
+    there = (2, *(0,) * (movie.ndim - 1))
+    np.testing.assert_allclose(layer.data_to_world((*(0,) * (layer.ndim - 2), 0.5, 0.5))[-kept:], movie.data_to_world(there)[-kept:], atol=1e-9)
+    assert layer.units[-kept:] == movie.units[-kept:]
+
+
 def test_a_rectangle_beside_the_image_is_refused_in_words(viewer, dock):
     viewer.add_shapes([np.array([[90, 90], [90, 99], [99, 99], [99, 90]])], units=("um", "um"))
     dock.start_preview()
@@ -149,6 +184,31 @@ def test_settings_of_a_result_are_put_back_into_the_form(viewer, dock, finished)
     dock.start()
     finished(dock)
     assert viewer.layers["reconstruction of cell"].data.tobytes() == first
+
+
+def test_repeating_chooses_a_layer_whose_name_looks_like_two(viewer, measured, open_dock, finished, tiny_widefield_model):
+    layers = [viewer.add_image(**{**measured, "name": name}) for name in ("cell + dye", "cell", "dye")]
+    dock = open_dock(tiny_widefield_model)
+    dock.form.image.set_value(layers[0])
+    dock.start()
+    finished(dock)
+    dock.form.image.set_value(layers[2])
+    dock.results.repeat.click()
+    assert dock.form.image.value() is layers[0]
+    assert "same pixels" in dock.panel.message.text()
+
+
+@pytest.mark.parametrize("lost", ["the image cell", "the region", "the background image"])
+def test_repeating_says_what_the_form_cannot_show(viewer, dock, finished, lost):
+    dock.start()
+    finished(dock)
+    change = {"the region": {"region": (0, 20, 0, 20)}, "the background image": {"background": "image sha256:0123"}}.get(lost, {})
+    for layer in dock.results.value().layers.values():
+        layer.metadata[METADATA_KEY]["provenance"]["settings"] |= change
+    if not change:
+        viewer.layers["cell"].name = "another"
+    dock.results.repeat.click()
+    assert f"but for {lost}: a run would give other pixels" in dock.panel.message.text()
 
 
 def test_the_copied_command_gives_the_same_pixels(viewer, spots, open_dock, finished, tiny_widefield_model, tmp_path, monkeypatch):

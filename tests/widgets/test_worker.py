@@ -8,7 +8,7 @@ from qtpy.QtCore import QThread
 
 from napari_cvdm.request import RequestError
 from napari_cvdm.result import Progress
-from napari_cvdm.widgets.worker import Job, explain
+from napari_cvdm.widgets.worker import DRAWING_SHARE, VIEW_INTERVAL_S, Control, Job, explain
 
 
 @pytest.fixture
@@ -97,3 +97,12 @@ def test_what_the_work_held_is_free_after_it(collected):
     collected(steps(), cancel_after=2)
     gc.collect()
     assert alive[0]() is None
+
+
+@pytest.mark.parametrize("drawing_s", [0.0, 0.001, 0.1, 3.0])
+def test_views_come_at_most_at_4_hz_and_never_take_more_than_their_share_of_the_time(drawing_s):
+    control = Control()
+    assert control.view_interval_s == VIEW_INTERVAL_S == 0.25
+    control.drawn_in(drawing_s)
+    assert control.view_interval_s >= VIEW_INTERVAL_S
+    assert drawing_s <= 1.000001 * DRAWING_SHARE * control.view_interval_s

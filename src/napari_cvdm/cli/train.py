@@ -11,7 +11,9 @@ from tqdm import tqdm
 from napari_cvdm.cli import say_done
 from napari_cvdm.cli.progress import bar
 from napari_cvdm.request import RequestError, TrainRequest
-from napari_cvdm.training.loop import TrainStep, train
+from napari_cvdm.training.loop import Trained, TrainStep, train
+from napari_cvdm.training.parallel import is_first_process
+from napari_cvdm.training.plan import Start
 from napari_cvdm.training.recipe import read_recipe
 from napari_cvdm.training.state import STATE
 
@@ -30,20 +32,38 @@ def run(arguments: Namespace) -> None:
     KeyboardInterrupt
         With the advice to resume, where there is something to resume from.
     """
-    out = Path(arguments.out)
-    check_folder(out, arguments.resume)
-    recipe = read_recipe(arguments.recipe)
-    empty = not (out.exists() and any(out.iterdir()))
     request = TrainRequest(recipe=arguments.recipe, out=arguments.out, resume=arguments.resume, device=getattr(arguments, "device", "auto"))
+    if not is_first_process():  # torchrun started it: the first process asks and speaks for all
+        with closing(train(request)) as steps:
+            for _ in steps:
+                pass
+        return
+    check_folder(Path(request.out), request.resume)
+    recipe = read_recipe(request.recipe)
+    trained = _carried_out(request, recipe.name)
+    say_done(f"{arguments.out}: the model {recipe.name}; use it with --model {arguments.out}{verdict(trained, recipe.start)}")
+
+
+def _carried_out(request: TrainRequest, name: str) -> Trained:
+    out = Path(request.out)
+    empty = not (out.exists() and any(out.iterdir()))
     try:
-        _relay(request, recipe.name)
+        return _relay(request, name)
     except BaseException as error:
         if empty and not (out / STATE).exists():
             shutil.rmtree(out, ignore_errors=True)
         elif isinstance(error, KeyboardInterrupt):
             raise KeyboardInterrupt(f"{out} keeps the last checkpoint; go on with --resume.") from None
         raise
-    say_done(f"{arguments.out}: the model {recipe.name}; use it with --model {arguments.out}")
+
+
+def verdict(trained: Trained, start: Start | None) -> str:
+    """How a fine-tuned model scored beside the one that it began with, in one line more."""
+    if start is None or trained.start is None or trained.score is None:
+        return ""
+    change = {name: getattr(trained.score, name) / getattr(trained.start, name) - 1 for name in ("rmse", "crps")}
+    judged = "better" if trained.better else "NOT better: go on using the one that you have, or give more pairs, or train for longer"
+    return f"\nOn held-out fields, beside {start.model}: RMSE {change['rmse']:+.1%}, CRPS {change['crps']:+.1%}; {judged}"
 
 
 def check_folder(out: Path, resume: bool) -> None:
@@ -57,19 +77,31 @@ def check_folder(out: Path, resume: bool) -> None:
         raise RequestError(f"{out} has no {STATE} to resume from; leave out --resume to start anew.")
 
 
-def _relay(request: TrainRequest, name: str) -> None:
+def _relay(request: TrainRequest, name: str) -> Trained:
     """Print a line for every step that is reported, under a bar that tells the time left in the stage."""
+    stage, shown = "", None
+    warned = set[str]()  # each failure is said once
     with closing(train(request)) as steps:
-        stage, shown = "", None
-        for step in steps:
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as end:
+                trained: Trained = end.value
+                break
             if shown is None or step.stage != stage:
                 if shown is not None:
                     shown.close()
                 stage, shown = step.stage, bar(f"{name}, {step.stage}", total=step.total, initial=step.step)
             shown.update(step.step - shown.n)
-            tqdm.write(line_of(step, shown))
-        if shown is not None:
-            shown.close()
+            if step.terms or step.score is not None:
+                tqdm.write(line_of(step, shown))
+            for finding in step.findings or ():
+                if finding.name not in warned:
+                    warned.add(finding.name)
+                    tqdm.write(f"{finding.name} ({finding.value:.3g}, threshold {finding.threshold:.3g}): {finding.advice}")
+    if shown is not None:
+        shown.close()
+    return trained
 
 
 def line_of(step: TrainStep, shown: Any) -> str:
@@ -83,5 +115,9 @@ def line_of(step: TrainStep, shown: Any) -> str:
     """
     terms = "  ".join(f"{name} {value:.4g}" for name, value in step.terms.items())
     pace = (shown.n - shown.initial) / max(shown.format_dict["elapsed"], 1e-9)
+    if step.score is not None:
+        terms += f"  held out: RMSE {step.score.rmse:.4g}  CRPS {step.score.crps:.4g}  spread/error {step.score.spread_ratio:.2f}"
+    if step.skipped:
+        terms += f"  skipped {step.skipped}"
     left = f"  left {tqdm.format_interval((step.total - step.step) / pace)}" if pace > 0 else ""
     return f"{step.stage} {step.step}/{step.total}  {terms}{left}"

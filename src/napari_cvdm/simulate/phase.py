@@ -1,5 +1,6 @@
 """Defocus pairs of phase objects over ranges of microscopes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -46,6 +47,11 @@ class PhaseRanges:
     absorption: Range = (0.01, 0.3)
     field_px: tuple[int, int] = (144, 256)
 
+    @property
+    def smallest_px(self) -> int:
+        """Side of the smallest field."""
+        return self.field_px[0]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DefocusPair:
@@ -91,8 +97,8 @@ def draw_defocus(rng: np.random.Generator, microscope: Microscope, ranges: Phase
     return start, start + distance
 
 
-def draw_phase(rng: np.random.Generator, shape: tuple[int, int], ranges: PhaseRanges) -> np.ndarray:
-    """A random object scaled to a random strength, no steeper than a camera can follow; (Y, X) [rad]."""
+def draw_phase(rng: np.random.Generator, shape: tuple[int, int], ranges: PhaseRanges, pixel_um: float) -> np.ndarray:
+    """A random object scaled to a random strength, no steeper than a camera can follow; (Y, X) [rad]. Objects have no size of their own."""
     image = draw_object(rng, shape)
     strength = draw_strength(rng, ranges.strength_rad)
     for _ in range(MOST_SMOOTHINGS):
@@ -141,14 +147,20 @@ def _framed(rng: np.random.Generator, size: int) -> tuple[int, slice]:
     return size + margin, slice(margin // 2, margin // 2 + size)
 
 
-def simulate_phase(seed: int, ranges: PhaseRanges) -> DefocusPair:
+DrawPhase = Callable[[np.random.Generator, tuple[int, int], PhaseRanges, float], np.ndarray]
+"""(rng, shape, ranges, pixel size [um]) -> phase [rad] of that shape."""
+
+
+def simulate_phase(seed: int, ranges: PhaseRanges, draw: DrawPhase = draw_phase) -> DefocusPair:
     """One simulated field: object, optics, propagation, camera.
 
     Parameters
     ----------
     seed : int
-        The pair is a pure function of seed and ranges.
+        The pair is a pure function of the arguments.
     ranges : PhaseRanges
+    draw : callable
+        What is in the field.
 
     Returns
     -------
@@ -158,7 +170,7 @@ def simulate_phase(seed: int, ranges: PhaseRanges) -> DefocusPair:
     microscope = draw_microscope(rng, ranges)
     defocus_um = draw_defocus(rng, microscope, ranges)
     side, kept = _framed(rng, int(rng.integers(ranges.field_px[0] // 16, ranges.field_px[1] // 16 + 1)) * 16)
-    phase = draw_phase(rng, (side, side), ranges)
+    phase = draw(rng, (side, side), ranges, microscope.pixel_um)
     planes = defocus_pair_of(phase, draw_absorbance(rng, phase, ranges), microscope, defocus_um)[:, kept, kept]
     photons = _log_uniform(rng, ranges.photons)
     noisy = rng.poisson(planes.clip(min=0) * photons) / photons * uneven_light(rng, planes.shape)

@@ -1,5 +1,6 @@
 """Widefield fluorescence images of simulated structures, and what a microscope of twice the resolution would show."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -60,6 +61,11 @@ class WidefieldRanges:
     offset_counts: Range = (0.0, 400.0)
     frames: tuple[int, int] = (1, 9)
     field_px: int = 160
+
+    @property
+    def smallest_px(self) -> int:
+        """Side of the smallest field."""
+        return self.field_px
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -135,14 +141,25 @@ def _haze(rng: np.random.Generator, shape: tuple[int, int], fine: Microscope) ->
     return total / total.sum().clamp(min=1e-9)
 
 
-def simulate_widefield(seed: int, ranges: WidefieldRanges) -> WidefieldPair:
+DrawStructure = Callable[[np.random.Generator, int, float], Tensor]
+"""(rng, side in fine pixels, size of a fine pixel [um]) -> emitters on that grid, float32 (side, side), any unit, >= 0."""
+
+
+def draw_emitters(rng: np.random.Generator, side: int, pixel_um: float) -> Tensor:
+    """Emitters of a random structure."""
+    return splat(draw_structure(rng, (side * pixel_um,) * 2), (side, side), pixel_um)
+
+
+def simulate_widefield(seed: int, ranges: WidefieldRanges, draw: DrawStructure = draw_emitters) -> WidefieldPair:
     """One simulated field: structure, optics, haze, camera.
 
     Parameters
     ----------
     seed : int
-        The pair is a pure function of seed and ranges.
+        The pair is a pure function of the arguments.
     ranges : WidefieldRanges
+    draw : callable
+        What is in focus.
 
     Returns
     -------
@@ -152,7 +169,7 @@ def simulate_widefield(seed: int, ranges: WidefieldRanges) -> WidefieldPair:
     microscope, camera = draw_microscope(rng, ranges), draw_camera(rng, ranges)
     fine = Microscope(pixel_um=microscope.pixel_um / UPSAMPLING, wavelength_um=microscope.wavelength_um, medium_index=microscope.medium_index, na=microscope.na)
     side = UPSAMPLING * (ranges.field_px + 2 * MARGIN_PX)
-    emitters = splat(draw_structure(rng, (side * fine.pixel_um,) * 2), (side, side), fine.pixel_um)
+    emitters = draw(rng, side, fine.pixel_um)
     sharp = blur(emitters, gaussian_transfer((side, side), RESOLUTION_SIGMA_PX, emitters)).clamp(min=0)
     seen = _in_focus(rng, emitters, fine, ranges)
     photons = log_uniform(rng, *ranges.photons)

@@ -25,13 +25,17 @@ def _commit() -> str:
         return "unknown"
 
 
+def _as_range(value: float | tuple[float, float]) -> tuple[float, float]:
+    low, high = value if isinstance(value, tuple) else (value, value)
+    return (low, high)
+
+
 def make_card(recipe: Recipe, network: CVDM, recipe_path: str) -> ModelCard:
     """The card of a model made by a recipe; metrics are added by `benchmarks/`."""
     task = TASKS[recipe.task]
-    simulation = asdict(recipe.simulation)
-    optics: dict[str, tuple[float, float]] = {
-        name: simulation[name] for name in ("pixel_um", "wavelength_um", "medium_index", "na", "fresnel") if name in simulation
-    }
+    simulation = {} if recipe.simulation is None else asdict(recipe.simulation)
+    known = simulation if recipe.pairs is None else asdict(recipe.pairs)
+    optics = {name: _as_range(known[name]) for name in ("pixel_um", "wavelength_um", "medium_index", "na", "fresnel") if known.get(name) is not None}
     mix = torch.softmax(network.clock.weights.detach().cpu(), 0)
     return ModelCard(
         name=recipe.name,
@@ -48,8 +52,9 @@ def make_card(recipe: Recipe, network: CVDM, recipe_path: str) -> ModelCard:
         schedule={"clock_weights": [round(float(value), 4) for value in mix], "residual_scale": float(network.residual_scale), "kind": recipe.network.schedule},
         training={
             "recipe": Path(recipe_path).name,
-            "data": "simulated on the fly",
+            "data": recipe.data,
             "simulation": simulation,
+            "start": None if recipe.start is None else asdict(recipe.start),
             "plan": asdict(recipe.plan),
             "seed": recipe.seed,
             "commit": _commit(),

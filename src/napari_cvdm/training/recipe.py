@@ -4,86 +4,25 @@ import hashlib
 import json
 import tomllib
 from dataclasses import asdict, dataclass, field, fields
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from napari_cvdm.model.checkpoint import read_card
 from napari_cvdm.model.cvdm import CVDMConfig
 from napari_cvdm.model.unet import UNetConfig
+from napari_cvdm.model.zoo import model_folder
 from napari_cvdm.request import RequestError
 from napari_cvdm.simulate.phase import PhaseRanges
 from napari_cvdm.simulate.widefield import WidefieldRanges
 from napari_cvdm.tasks import TASKS
+from napari_cvdm.training.pair_files import Arrays, BioSR, Folders
+from napari_cvdm.training.plan import Plan, Start
+from napari_cvdm.training.sources import CleanImages, Split, split_measured, split_simulation
+from napari_cvdm.training.validation import Validation
 
-SMALLEST = {
-    "mean_steps": 0,
-    "diffusion_steps": 1,
-    "batch": 1,
-    "patch_px": 8,
-    "learning_rate": 0.0,
-    "ema_decay": 0.0,
-    "pool_fields": 1,
-    "fields_per_step": 0.0,
-    "alpha": 0.0,
-    "log_every": 1,
-    "save_every": 1,
-}
+MeasuredPairs = Folders | BioSR | Arrays
+PAIRS: dict[str, type[Folders] | type[BioSR] | type[Arrays]] = {"folders": Folders, "biosr": BioSR, "arrays": Arrays}
 RANGES: dict[str, type[PhaseRanges] | type[WidefieldRanges]] = {"phase-2shot": PhaseRanges, "widefield-x2": WidefieldRanges}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """How long and how fast to train.
-
-    Parameters
-    ----------
-    mean_steps, diffusion_steps : int
-        Optimiser steps of the regression mean, then of denoiser and schedule.
-    batch, patch_px : int
-        Patches in a batch; their side on the input grid, a multiple of the network's alignment.
-    learning_rate : float
-        Peak of the one-cycle schedule: a short warm-up, then a cosine to zero, in each of the two stages.
-    ema_decay : float
-        Of the averaged weights that are kept.
-    pool_fields : int
-        Simulated fields held at a time; patches are cut from them.
-    fields_per_step : float
-        Fields that a step replaces by new ones.
-    alpha : float
-        Weight of L_gamma (1e-3 in the paper).
-    joint : bool
-        True gives one loss to denoiser and schedule, as published; False trains the denoiser with its own squared error.
-    precision : {"fp32", "bf16"}
-        Of the convolutions while training; bf16 halves the time of a step where the processor has it.
-    log_every, save_every : int
-        Steps between log lines and between checkpoints.
-    """
-
-    mean_steps: int
-    diffusion_steps: int
-    batch: int = 6
-    patch_px: int = 128
-    learning_rate: float = 1e-3
-    ema_decay: float = 0.999
-    pool_fields: int = 48
-    fields_per_step: float = 0.5
-    alpha: float = 1e-3
-    joint: bool = False
-    precision: str = "fp32"
-    log_every: int = 50
-    save_every: int = 500
-
-    def __post_init__(self) -> None:
-        for name, low in SMALLEST.items():
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or isinstance(value, bool) or not isfinite(value) or value < low:
-                raise RequestError(f"[plan] {name} is {value!r}; a number of at least {low:g} is needed.")
-        if not self.learning_rate > 0 or not self.ema_decay < 1:
-            raise RequestError(
-                f"[plan] learning_rate is {self.learning_rate} and ema_decay {self.ema_decay}; above 0 and below 1 are needed, such as 1e-3 and 0.999."
-            )
-        if self.precision not in ("fp32", "bf16"):
-            raise RequestError(f"[plan] precision is {self.precision!r}; allowed are fp32 and bf16.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,8 +36,16 @@ class Recipe:
     seed : int
         Chooses initial weights, data and noise.
     network : CVDMConfig
-    simulation : PhaseRanges or WidefieldRanges
+    simulation : PhaseRanges or WidefieldRanges, optional
+        The microscope; None where pairs were measured.
+    clean : CleanImages, optional
+        What the simulated microscope looks at, in place of simulated objects.
+    pairs : Folders, BioSR or Arrays, optional
+        Measured pairs.
     plan : Plan
+    validation : Validation
+    start : Start, optional
+        The network is then that of the model.
     limits : tuple of str
         For the card.
     """
@@ -108,23 +55,51 @@ class Recipe:
     task: str
     resolution: str
     network: CVDMConfig
-    simulation: PhaseRanges | WidefieldRanges
     plan: Plan
+    simulation: PhaseRanges | WidefieldRanges | None = None
+    clean: CleanImages | None = None
+    pairs: MeasuredPairs | None = None
+    validation: Validation = field(default_factory=Validation)
+    start: Start | None = None
     seed: int = 0
     licence: str = "BSD-3-Clause"
     limits: tuple[str, ...] = field(default=())
 
     def __post_init__(self) -> None:
-        smallest = self.simulation.field_px[0] if isinstance(self.simulation, PhaseRanges) else self.simulation.field_px
         unit, side = self.network.alignment * self.network.condition_fold, self.plan.patch_px
+        smallest = side if self.simulation is None else self.simulation.smallest_px
         if side % unit or side > smallest:
             raise RequestError(f"[plan] patch_px is {side}; a multiple of {unit} is needed that the smallest simulated field ({smallest} px) holds.")
+
+    def split(self) -> Split:
+        """Fields to learn from and fields that are held out.
+
+        Raises
+        ------
+        RequestError, ImageFileError
+            There are too few fields, or their files cannot be read.
+        """
+        looked = self.validation
+        if self.pairs is not None:
+            return split_measured(self.pairs.entries(self.task), self.task, self.seed, looked.share, register=self.pairs.register)
+        if self.simulation is None:
+            raise RequestError("the recipe names neither pairs nor a simulation; recipes/smoke.toml is an example.")
+        held_out = looked.fields if looked.every else 0
+        return split_simulation(self.simulation, self.seed, held_out, clean=self.clean, share=looked.share, fields=self.plan.fields or None)
+
+    @property
+    def data(self) -> str:
+        """What is learned from, in words."""
+        if self.pairs is not None:
+            return self.pairs.said
+        return "simulated on the fly" if self.clean is None else f"images of {self.clean.folder}, degraded on the fly"
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 of everything that decides the weights."""
         values = asdict(self)
-        kept = {name: values[name] for name in ("task", "seed", "network", "simulation", "plan")}
+        kept = {name: values[name] for name in ("task", "seed", "network", "simulation", "clean", "pairs", "plan", "validation", "start")}
+        kept["kind"] = type(self.pairs).__name__
         kept["plan"] = {name: value for name, value in kept["plan"].items() if name not in ("log_every", "save_every")}
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
@@ -144,6 +119,34 @@ def _network(values: dict[str, Any], task: str, path: Path) -> CVDMConfig:
     job = TASKS[task]
     known: dict[str, Any] = {**_known(CVDMConfig, values, "network", path), **parts}
     return CVDMConfig(**known, condition_channels=len(job.channels), upsampling=job.upsampling)
+
+
+def _network_of(start: Start, task: str, values: dict[str, Any], path: Path) -> CVDMConfig:
+    """The network of the model to start from."""
+    if "network" in values:
+        raise RequestError(f"{path}: [network] and [start] are both given; the network is that of {start.model}, so leave [network] out.")
+    card = read_card(model_folder(start.model))
+    if card.task != task:
+        raise RequestError(f"{path}: [start] model {start.model} is for {card.task}, and the recipe for {task}; choose another model.")
+    return card.config()
+
+
+def _data(task: str, values: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Where pairs come from: one section of measured pairs, or a simulation with or without clean images."""
+    named = [name for name in (*PAIRS, "simulation") if name in values]
+    if len(named) > 1 or ("clean" in values and set(named) & set(PAIRS)):
+        raise RequestError(f"{path}: {' and '.join(f'[{name}]' for name in named)} are both given; one says where pairs come from.")
+    if named and named[0] in PAIRS:
+        kind = PAIRS[named[0]]
+        return {"pairs": kind(**_known(kind, values.pop(named[0]), named[0], path))}
+    ranges = {name: _range(value) for name, value in values.pop("simulation", {}).items()}
+    clean = CleanImages(**_known(CleanImages, values.pop("clean"), "clean", path)) if "clean" in values else None
+    return {"simulation": RANGES[task](**_known(RANGES[task], ranges, "simulation", path)), "clean": clean}
+
+
+def _range(value: Any) -> Any:
+    """A number that is known is a range of no width; the side of a field is a number."""
+    return [value, value] if isinstance(value, float) else value
 
 
 def read_recipe(path: str | Path) -> Recipe:
@@ -172,10 +175,13 @@ def read_recipe(path: str | Path) -> Recipe:
         task = values.get("task")
         if task not in TASKS:
             raise RequestError(f"{path}: task is {task!r}; allowed are {', '.join(TASKS)}.")
-        network = _network(values.pop("network", {}), task, path)
-        simulation = RANGES[task](**_known(RANGES[task], values.pop("simulation", {}), "simulation", path))
+        start = Start(**_known(Start, values.pop("start"), "start", path)) if "start" in values else None
+        network = _network(values.pop("network", {}), task, path) if start is None else _network_of(start, task, values, path)
+        validation = Validation(**_known(Validation, values.pop("validation", {}), "validation", path))
+        data = _data(task, values, path)
         plan = Plan(**_known(Plan, values.pop("plan", {}), "plan", path))
-        return Recipe(**_known(Recipe, values, "top level", path), network=network, simulation=simulation, plan=plan)
+        parts: dict[str, Any] = {"network": network, "plan": plan, "validation": validation, "start": start, **data}
+        return Recipe(**_known(Recipe, values, "top level", path), **parts)
     except RequestError as error:
         raise RequestError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
     except (TypeError, ValueError, LookupError, ArithmeticError) as error:

@@ -1,8 +1,10 @@
 """The state of an unfinished training, as tensors and JSON: nothing is pickled, each file is complete before it has its name."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -19,34 +21,45 @@ STATE = "training.safetensors"
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TrainingState:
-    """A saved moment: the stage, the steps done in it, and every tensor.
+    """A saved moment.
 
     Parameters
     ----------
-    stage : str
-    step : int
+    progress : dict
+        Plain values: `stage`, `step` (done in it), `counts` of the stage, and what the training knows of its start.
     tensors : dict of str to Tensor
-        Prefixed ``network.``, ``average.`` and ``optimiser.<index>.``.
+        Prefixed ``network.``, ``average.``, ``best.`` and ``optimiser.<index>.``.
     """
 
-    stage: str
-    step: int
+    progress: dict[str, Any]
     tensors: dict[str, Tensor] = field(repr=False)
 
-    def _part(self, prefix: str) -> dict[str, Tensor]:
+    @property
+    def stage(self) -> str:
+        """The stage under way."""
+        return str(self.progress["stage"])
+
+    @property
+    def step(self) -> int:
+        """Steps done in it."""
+        return int(self.progress["step"])
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """Tensors under a prefix, without it."""
         return {name.removeprefix(prefix): tensor for name, tensor in self.tensors.items() if name.startswith(prefix)}
 
     def restore(self, network: CVDM, average: AveragedModel, optimiser: Optimizer) -> int:
         """Put network, averaged weights and the optimiser's moments back; returns the steps done."""
-        network.load_state_dict(self._part("network."))
-        average.load_state_dict(self._part("average."))
+        network.load_state_dict(self.part("network."))
+        average.load_state_dict(self.part("average."))
         saved = optimiser.state_dict()
-        saved["state"] = {index: self._part(f"optimiser.{index}.") for index in range(len(saved["param_groups"][0]["params"]))}
+        moments = {index: self.part(f"optimiser.{index}.") for index in range(len(saved["param_groups"][0]["params"]))}
+        saved["state"] = {index: entry for index, entry in moments.items() if entry}
         optimiser.load_state_dict(saved)
         return self.step
 
 
-def save_state(folder: Path, fingerprint: str, stage: str, step: int, network: CVDM, average: AveragedModel, optimiser: Optimizer) -> None:
+def save_state(folder: Path, fingerprint: str, progress: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     """Write the state of a training into a folder, replacing an older one; `fingerprint` is that of its recipe.
 
     Raises
@@ -54,13 +67,8 @@ def save_state(folder: Path, fingerprint: str, stage: str, step: int, network: C
     CheckpointError
         It cannot be written; an older state stays as it was.
     """
-    tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
-    tensors |= {f"average.{name}": tensor for name, tensor in average.state_dict().items()}
-    for index, entry in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{index}.{name}": value for name, value in entry.items()}
     contiguous = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    progress = json.dumps({"stage": stage, "step": step, "recipe": fingerprint})
-    replace_file(folder / STATE, save(contiguous, metadata={"progress": progress}))
+    replace_file(folder / STATE, save(contiguous, metadata={"progress": json.dumps({**progress, "recipe": fingerprint})}))
 
 
 def load_state(folder: Path, fingerprint: str) -> TrainingState:
@@ -78,8 +86,9 @@ def load_state(folder: Path, fingerprint: str) -> TrainingState:
         with safe_open(path, framework="pt") as stream:
             progress = json.loads(stream.metadata()["progress"])
             tensors: dict[str, Tensor] = {name: stream.get_tensor(name) for name in stream.keys()}
+        state = TrainingState(progress={"stage": progress["stage"], "step": progress["step"], **progress}, tensors=tensors)
     except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
         raise RequestError(f"{path} cannot be resumed from ({error}); train anew in another folder.") from None
     if progress.get("recipe") != fingerprint:
         raise RequestError(f"{path} was made by another recipe; give the same one to --resume, or train anew in another folder.")
-    return TrainingState(stage=progress["stage"], step=progress["step"], tensors=tensors)
+    return state

@@ -11,7 +11,6 @@ from napari_cvdm.result import Progress
 MOST_PIXELS = 100_000
 EDGE_PX = 1.0
 BINS = 10
-STATISTICS = ("standard deviation", "variance")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -80,25 +79,6 @@ class Agreement:
     used: int
     usable: int
     by_spread: ErrorBySpread | None = field(repr=False)
-
-
-def standard_deviation(values: np.ndarray, statistic: str) -> np.ndarray:
-    """The posterior spread as a standard deviation.
-
-    Parameters
-    ----------
-    values : ndarray
-    statistic : str
-        "standard deviation" or "variance": what `values` are.
-
-    Raises
-    ------
-    ValueError
-        Another statistic.
-    """
-    if statistic not in STATISTICS:
-        raise ValueError(f"the spread is a {statistic!r}; known are {' and '.join(STATISTICS)}. Reconstruct again with this version.")
-    return np.sqrt(values) if statistic == "variance" else values
 
 
 def structure_of(mean: np.ndarray) -> np.ndarray:

@@ -99,10 +99,11 @@ def _beta(rate: np.ndarray, speed: np.ndarray) -> np.ndarray:
 
 
 def _half_log_snr(rate: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """-1/2 log expm1(n) as -1/2 (n + log(-expm1(-n))): no overflow for large n, no cancellation for small ones."""
+    """-1/2 log expm1(n) as -1/2 (n + log(-expm1(-n))): no overflow for large n, no cancellation for small ones, infinite for none."""
     exponent = rate * value
     rest = np.expm1(-exponent)
-    np.log(np.negative(rest, out=rest), out=rest)
+    with np.errstate(divide="ignore"):
+        np.log(np.negative(rest, out=rest), out=rest)
     rest += exponent
     rest *= -0.5
     return rest
@@ -114,10 +115,11 @@ def shown_ranges(rate: np.ndarray, clock: ClockCurve) -> dict[str, tuple[float, 
     Parameters
     ----------
     rate : ndarray
-        All of the map or a part.
+        All of the map or a part. It is zero in frames that were not begun, which do not count.
     clock : ClockCurve
     """
-    low, high = float(np.nanmin(rate)), float(np.nanmax(rate))
+    begun = rate[rate > 0]
+    low, high = (float(begun.min()), float(begun.max())) if begun.size else (1.0, 1.0)
     inside = [index for index, time in enumerate(clock.times) if SHOWN_TIMES[0] <= time <= SHOWN_TIMES[1]] or [len(clock.times) - 1]
     first, last = clock.values[inside[0]], clock.values[inside[-1]]
     noisiest, cleanest = _half_log_snr(np.array([high, low]), np.array([last, first])).tolist()

@@ -1,20 +1,15 @@
-"""Choosing a layer, and choosing a model."""
+"""Boxes to choose a model, a word or a whole number."""
 
-from collections.abc import Callable
-from threading import Event
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QStyle, QToolButton, QWidget
-from superqt.utils import signals_blocked
+from superqt import QLargeIntSpinBox
 
-from napari_cvdm.widgets.layers import is_measurement
-from napari_cvdm.widgets.lifetime import when_gone
 from napari_cvdm.widgets.preferences import preferred
 
 if TYPE_CHECKING:
-    from napari.viewer import Viewer
-
     from napari_cvdm.model.checkpoint import ModelCard
 
 NARROWEST_PX = 60
@@ -29,67 +24,19 @@ def narrow(box: QComboBox) -> QComboBox:
     return box
 
 
-class LayerChoice(QComboBox):
-    """Layers of a viewer, kept up to date: the measured images, or others.
+def word_choice(words: Iterable[str]) -> QComboBox:
+    """One of several words."""
+    box = narrow(QComboBox())
+    box.addItems(words)
+    return box
 
-    Parameters
-    ----------
-    viewer : Viewer
-    none_text : str, optional
-        An entry for no layer, the first one.
-    accepts : callable, optional
-        Layer -> bool: which layers are offered.
-    """
 
-    changed = Signal()
-
-    def __init__(self, viewer: "Viewer", none_text: str | None = None, accepts: "Callable[[Any], bool]" = is_measurement) -> None:
-        super().__init__()
-        narrow(self)
-        self._viewer = viewer
-        self._none_text = none_text
-        self._accepts = accepts
-        self._layers: list[Any] = []
-        self._gone = gone = Event()
-        when_gone(self, gone.set)
-        for event in ("inserted", "removed", "reordered", "renamed"):
-            getattr(viewer.layers.events, event).connect(self.refresh)
-        self.currentIndexChanged.connect(lambda _: self.changed.emit())
-        self.refresh()
-
-    def refresh(self) -> None:
-        """List the layers again; the chosen one stays chosen while it is there."""
-        if self._gone.is_set():  # the viewer outlives a dock that was removed
-            return
-        chosen = self.value()
-        offered: list[Any] = [layer for layer in self._viewer.layers if self._accepts(layer)]
-        self._layers = [*([None] if self._none_text is not None else []), *offered]
-        with signals_blocked(self):
-            self.clear()
-            self.addItems([self._none_text or "" if layer is None else layer.name for layer in self._layers])
-            self.setCurrentIndex(self._layers.index(chosen) if chosen in self._layers else self._preferred())
-        if self.value() is not chosen:
-            self.changed.emit()
-
-    def _preferred(self) -> int:
-        if self._none_text is not None:
-            return 0
-        active = self._viewer.layers.selection.active
-        return self._layers.index(active) if active in self._layers else len(self._layers) - 1
-
-    def value(self) -> Any:
-        """The chosen layer; None without one."""
-        index = self.currentIndex()
-        return self._layers[index] if 0 <= index < len(self._layers) else None
-
-    def layers(self) -> list[Any]:
-        """Every layer that is offered."""
-        return [layer for layer in self._layers if layer is not None]
-
-    def set_value(self, layer: Any) -> None:
-        """Choose a layer; one that is not listed changes nothing."""
-        if layer in self._layers:
-            self.setCurrentIndex(self._layers.index(layer))
+def whole_number(low: int, high: int) -> Any:
+    """A whole number from `low` to `high`, which may be a seed: QSpinBox ends at 2**31."""
+    box: Any = QLargeIntSpinBox()  # superqt gives it no types
+    box.setRange(low, high)
+    box.setMinimumWidth(NARROWEST_PX)
+    return box
 
 
 class ModelChoice(QWidget):

@@ -1,7 +1,6 @@
 """How long a run will take, said beside its button: measured on one tile, whenever the settings have come to rest."""
 
 from collections.abc import Callable, Generator
-from threading import Event
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QTimer
@@ -10,7 +9,6 @@ from tqdm import tqdm
 
 from napari_cvdm.request import RestoreRequest
 from napari_cvdm.result import Progress
-from napari_cvdm.widgets.lifetime import when_gone
 from napari_cvdm.widgets.worker import Job
 
 if TYPE_CHECKING:
@@ -26,8 +24,8 @@ def measured(request: RestoreRequest) -> "Generator[Progress, None, Estimate]":
     from napari_cvdm.estimate import estimate
     from napari_cvdm.model.zoo import load_model
 
-    yield Progress(stage="measuring one tile", done=0, total=1)
-    return estimate(request, load_model(request.model))
+    yield Progress(stage="loading the model", done=0, total=0)
+    return (yield from estimate(request, load_model(request.model)))
 
 
 def said(found: "Estimate") -> str:
@@ -55,8 +53,6 @@ class CostLine(QLabel):
         self._request = request
         self._job: Job | None = None
         self._measuring = self._again = False
-        self._gone = gone = Event()
-        when_gone(self, gone.set)
         self._rest = QTimer(self)
         self._rest.setSingleShot(True)
         self._rest.setInterval(REST_MS)
@@ -79,7 +75,7 @@ class CostLine(QLabel):
         request = self._request()
         if request is None:
             return
-        self._job = job = Job(measured(request), title="", total=1)
+        self._job = job = Job(measured(request), title="", total=0, owner=self)
         job.succeeded.connect(self._on_succeeded)
         job.ended.connect(self._on_ended)
         self._measuring = True

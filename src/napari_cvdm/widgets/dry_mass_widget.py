@@ -11,10 +11,12 @@ from qtpy.QtWidgets import QCheckBox, QDoubleSpinBox, QFileDialog, QFormLayout, 
 from napari_cvdm.request import RequestError
 from napari_cvdm.trust.mass_measurement import FrameMasses, measure_frames, reasons_not_to_quantify, suggest_frames
 from napari_cvdm.trust.phase_quantities import ALPHA_UM3_PER_PG, LEAST_ALPHA, MOST_ALPHA
-from napari_cvdm.widgets.choices import NARROWEST_PX, LayerChoice
+from napari_cvdm.widgets.choices import NARROWEST_PX
 from napari_cvdm.widgets.fields import explain_control, wrapped_label
+from napari_cvdm.widgets.frames import frame_index
 from napari_cvdm.widgets.mask_layers import is_mask, mask_frame
 from napari_cvdm.widgets.mass_table import MassTable
+from napari_cvdm.widgets.offer import LayerChoice
 from napari_cvdm.widgets.phase_results import Index, PhaseResult, is_phase_result
 from napari_cvdm.widgets.placement import Placement
 from napari_cvdm.widgets.run_panel import ERROR, INFORMATION, WARNING, RunPanel
@@ -44,7 +46,7 @@ FEATURES = ("dry mass [pg]", "error [pg]", "area [µm²]", "mean OPD [nm]")
 
 
 class DryMassWidget(QWidget):
-    """Plugins > napari-cvdm > Dry mass.
+    """Plugins > CVDM reconstruction > Dry mass.
 
     Parameters
     ----------
@@ -103,7 +105,7 @@ class DryMassWidget(QWidget):
     def _result(self) -> PhaseResult:
         layer = self.phase.value()
         if layer is None:
-            raise RequestError("a phase reconstruction is needed. Make one with Plugins > napari-cvdm > Reconstruct.")
+            raise RequestError("a phase reconstruction is needed. Make one with Plugins > CVDM reconstruction > Reconstruct.")
         return PhaseResult.of(self._viewer, layer)
 
     def _on_changed(self) -> None:
@@ -117,7 +119,7 @@ class DryMassWidget(QWidget):
         if self.panel.busy:
             return
         if phase is None:
-            self.panel.message.say(INFORMATION, "Needed: a phase reconstruction, made with Plugins > napari-cvdm > Reconstruct.")
+            self.panel.message.say(INFORMATION, "Needed: a phase reconstruction, made with Plugins > CVDM reconstruction > Reconstruct.")
         elif mask is None:
             self.panel.message.say(INFORMATION, "Needed: a mask. Suggest one, or draw one in a Labels or Shapes layer.")
         elif self._result().warnings:
@@ -127,7 +129,7 @@ class DryMassWidget(QWidget):
 
     def _asked_frames(self, result: PhaseResult) -> list[Index]:
         every = self.every_frame.isChecked() and len(result.indices()) > 1
-        return result.indices() if every else [result.shown_index(self._viewer.dims.point)]
+        return result.indices() if every else [frame_index(self._viewer, result.layer)]
 
     def start(self) -> None:
         """Weigh the regions of the mask, in the frame that is shown or in every frame."""

@@ -8,7 +8,6 @@ from napari_cvdm.request import SMALLEST_REGION_PX, RequestError
 
 if TYPE_CHECKING:
     from napari.layers import Image, Shapes
-    from napari.viewer import Viewer
 
 Region = tuple[int, int, int, int]
 
@@ -35,15 +34,6 @@ def drawn(shapes: "Shapes", layer: "Image") -> Region:
     corners = [layer.world_to_data(shapes.data_to_world(corner)) for index in chosen for corner in shapes.data[index]]
     plane = np.array([corner[-2:] for corner in corners])
     return _clipped(np.floor(plane.min(axis=0) + 0.5), np.ceil(plane.max(axis=0) + 0.5), layer)
-
-
-def frame_on_screen(viewer: "Viewer", layer: "Image") -> tuple[int, ...]:
-    """Position of the sliders along every axis of a layer before Y and X."""
-    axes = layer.ndim - 2
-    point = np.asarray(viewer.dims.point)[-layer.ndim :]
-    position = np.round(layer.world_to_data(point)).astype(int)[:axes]
-    shape = _shape(layer)[:axes]
-    return tuple(int(np.clip(index, 0, size - 1)) for index, size in zip(position, shape, strict=True))
 
 
 def _shape(layer: "Image") -> tuple[int, ...]:

@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_cvdm.posterior import spread_as
 from napari_cvdm.request import RequestError
-from napari_cvdm.trust.agreement import ResultFrame, standard_deviation
+from napari_cvdm.trust.agreement import ResultFrame
 from napari_cvdm.trust.regions import regions_on_grid
 from napari_cvdm.widgets.result_group import RECONSTRUCTION, SAMPLES, UNTRUSTED, ResultGroup
 
@@ -19,9 +20,10 @@ SAME_PLACE_PX = 0.1
 
 
 def frame_index(viewer: "Viewer", layer: "Layer") -> tuple[int, ...]:
-    """Indices along all axes but Y and X where the sliders stand, the nearest there is."""
-    position = layer.world_to_data(viewer.dims.point)[:-2]
-    return tuple(int(np.clip(round(place), 0, size - 1)) for place, size in zip(position, layer.data.shape, strict=False))
+    """Indices along all axes but Y and X (and colour) where the sliders stand, the nearest there is."""
+    shape = (layer.data[0] if layer.multiscale else layer.data).shape
+    position = layer.world_to_data(viewer.dims.point)[: layer.ndim - 2]
+    return tuple(int(np.clip(round(place), 0, size - 1)) for place, size in zip(position, shape, strict=False))
 
 
 def frame_pixels(viewer: "Viewer", layer: "Layer") -> np.ndarray:
@@ -43,7 +45,7 @@ def result_frame(viewer: "Viewer", group: ResultGroup) -> ResultFrame:
     pixels = frame_pixels(viewer, mean)
     untrusted = group.layers.get(UNTRUSTED)
     valid = np.ones(pixels.shape, bool) if untrusted is None else frame_pixels(viewer, untrusted) == 0
-    deviation = standard_deviation(frame_pixels(viewer, spread), group.statistic)
+    deviation = spread_as(frame_pixels(viewer, spread), group.statistic, "standard deviation")
     return ResultFrame(mean=pixels, spread=deviation, rate=frame_pixels(viewer, rate), valid=valid)
 
 
@@ -51,7 +53,7 @@ def values_at(viewer: "Viewer", group: ResultGroup, pixel: Pixel) -> tuple[float
     """Rate, mean and standard deviation at a pixel of the frame where the sliders stand, of a group in which nothing is missing."""
     layers = (group.rate, group.layers[RECONSTRUCTION], group.spread)
     rate, mean, spread = (np.asarray(layer.data[(*frame_index(viewer, layer), *pixel)]) for layer in layers if layer is not None)
-    return float(rate), float(mean), float(standard_deviation(spread, group.statistic))
+    return float(rate), float(mean), float(spread_as(spread, group.statistic, "standard deviation"))
 
 
 def samples_at(viewer: "Viewer", group: ResultGroup, pixel: Pixel) -> np.ndarray | None:

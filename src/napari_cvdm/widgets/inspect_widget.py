@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class InspectWidget(QWidget):
-    """Plugins > napari-cvdm > Inspect.
+    """Plugins > CVDM reconstruction > Inspect.
 
     Parameters
     ----------

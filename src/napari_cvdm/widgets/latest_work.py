@@ -6,7 +6,6 @@ from typing import Any
 from qtpy.QtCore import QObject, Signal
 
 from napari_cvdm.result import Progress
-from napari_cvdm.widgets.lifetime import when_gone
 from napari_cvdm.widgets.worker import Job
 
 
@@ -27,8 +26,7 @@ class LatestWork(QObject):
     def __init__(self, parent: QObject, title: str) -> None:
         super().__init__(parent)
         self._title = title
-        self._unfinished = unfinished = list[Job]()
-        when_gone(parent, _cancel_all, unfinished)
+        self._unfinished = list[Job]()
 
     @property
     def busy(self) -> bool:
@@ -38,7 +36,7 @@ class LatestWork(QObject):
     def start(self, steps: Generator[Progress, None, Any], total: int = 0) -> None:
         """Do this instead of what is being done."""
         self.cancel()
-        job = Job(steps, title=self._title, total=total)
+        job = Job(steps, title=self._title, total=total, owner=self)
         self._unfinished.append(job)
         job.succeeded.connect(self._on_succeeded)
         job.failed.connect(self._on_failed)
@@ -59,8 +57,3 @@ class LatestWork(QObject):
     def _on_failed(self, message: str) -> None:
         self._unfinished.clear()
         self.failed.emit(message)
-
-
-def _cancel_all(jobs: list[Job]) -> None:
-    for job in jobs:
-        job.cancel()

@@ -1,7 +1,6 @@
 """napari layers to images, and reconstructions to napari layers that lie where the measured image lies."""
 
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,6 @@ from napari_cvdm.widgets.placement import Placement, axis_letters
 
 if TYPE_CHECKING:
     from napari.layers import Image, Layer
-    from napari.viewer import Viewer
 
 METADATA_KEY = "napari-cvdm"
 LayerData = tuple[Any, dict[str, Any], str]
@@ -39,6 +37,16 @@ def is_measurement(layer: "Layer") -> bool:
     from napari.layers import Image
 
     return isinstance(layer, Image) and "role" not in our_metadata(layer)
+
+
+def named_layers(layers: "Sequence[Layer]", source: str) -> "tuple[Layer, Layer | None] | None":
+    """The layer of this name and None, or the two planes that it names (``first + second``); None where they are not there."""
+    names = {layer.name: layer for layer in layers}
+    if source in names:
+        return names[source], None
+    parts = source.split(" + ")  # a name may hold it, too
+    pairs = [(" + ".join(parts[:cut]), " + ".join(parts[cut:])) for cut in range(1, len(parts))]
+    return next(((names[first], names[second]) for first, second in pairs if first in names and second in names), None)
 
 
 def layer_pixel_um(layer: "Image") -> float | None:
@@ -116,14 +124,15 @@ def to_layer_data(restoration: Restoration, source: Placement, statistic: str = 
     source = source.within(restoration.region)
     unit = restoration.unit
     spread = spread_as(restoration.variance, "variance", statistic)
+    begun = restoration.counts > 0  # frames that were not, in a run that was stopped, are zero and set no contrast
     return [
         *_schedule_layers(restoration, source),
         *_sample_layers(restoration, source),
-        _layer(restoration, source, "noise-rate map", restoration.rate, "", colormap="viridis", contrast_limits=_inner(restoration.rate)),
+        _layer(restoration, source, "noise-rate map", restoration.rate, "", colormap="viridis", contrast_limits=_inner(restoration.rate[begun])),
         *_path_layers(restoration, source),
-        _layer(restoration, source, "uncertainty", spread, spread_unit(unit, statistic), mark={"statistic": statistic}, **spread_look(spread)),
+        _layer(restoration, source, "uncertainty", spread, spread_unit(unit, statistic), mark={"statistic": statistic}, **spread_look(spread[begun])),
         (*_layer(restoration, source, "untrusted pixels", (~restoration.valid).astype(np.uint8), "", opacity=0.5)[:2], "labels"),
-        _layer(restoration, source, "reconstruction", restoration.mean, unit, visible=True, **look_of(restoration.mean, unit)),
+        _layer(restoration, source, "reconstruction", restoration.mean, unit, visible=True, **look_of(restoration.mean[begun], unit)),
     ]
 
 
@@ -133,8 +142,15 @@ def group_name(restoration: Restoration, source: Placement) -> str:
 
 
 def preview_layer_data(restoration: Restoration, source: Placement) -> LayerData:
-    """One layer of a quick look at a part of one frame; it belongs to no result."""
-    values, place = placed_image(source.within(restoration.region), restoration.axes, restoration.upsampling, restoration.mean)
+    """One layer of a quick look at a part of one frame; it belongs to no result.
+
+    A colour image keeps every axis of its source, so that the units of its axes stay those of the layers beside it.
+    """
+    values, axes = restoration.mean, restoration.axes
+    if values.ndim > len("YX"):
+        values = np.expand_dims(values, [number for number, letter in enumerate(source.axes) if letter not in axes])
+        axes = source.axes
+    place = source.within(restoration.region).finer(axes, restoration.upsampling)
     metadata = {METADATA_KEY: {"role": "preview", "source": source.name, "unit": restoration.unit, "provenance": asdict(restoration.provenance)}}
     return values, {"name": f"preview of {source.name}", "metadata": metadata, **place.keywords(), **look_of(values, restoration.unit)}, "image"
 
@@ -173,7 +189,7 @@ def _schedule_layers(restoration: Restoration, source: Placement) -> list[LayerD
 def _sample_layers(restoration: Restoration, source: Placement) -> list[LayerData]:
     if restoration.samples is None:
         return []
-    look = look_of(restoration.mean, restoration.unit)
+    look = look_of(restoration.mean[restoration.counts > 0], restoration.unit)
     return [_layer(restoration, source, "samples", restoration.samples, restoration.unit, **look)]
 
 
@@ -181,7 +197,7 @@ def _path_layers(restoration: Restoration, source: Placement) -> list[LayerData]
     if restoration.unit != "rad":
         return []
     path = optical_path_nm(restoration.mean, float(str(restoration.provenance.settings["wavelength_um"])))
-    return [_layer(restoration, source, "optical path difference", path, "nm", **look_of(path, "nm"))]
+    return [_layer(restoration, source, "optical path difference", path, "nm", **look_of(path[restoration.counts > 0], "nm"))]
 
 
 def _layer(
@@ -263,34 +279,3 @@ def _from_zero(values: np.ndarray) -> tuple[float, float]:
 def _inner(values: np.ndarray) -> tuple[float, float]:
     low, high = (float(value) for value in np.percentile(values, (100 - _SHOWN_PERCENTILE, _SHOWN_PERCENTILE)))
     return (low, high) if low < high else (low, low + 1.0)
-
-
-def show_layers(viewer: "Viewer", layers: list[LayerData]) -> None:
-    """Put result layers into a viewer, in place of earlier results of the same name.
-
-    All new layers are made before the first old one goes, so a viewer never holds half a result.
-
-    Parameters
-    ----------
-    viewer : Viewer
-    layers : list of (data, keywords, layer type)
-        As from `to_layer_data`. An earlier layer hands down whether it is visible.
-    """
-    from napari.layers import Layer
-
-    pairs = []
-    for data, keywords, kind in layers:
-        old = _earlier_result(viewer, keywords)
-        pairs.append((old, Layer.create(data, keywords if old is None else {**keywords, "visible": old.visible}, kind)))
-    for old, new in pairs:
-        if old is not None:
-            viewer.layers.remove(old)
-        viewer.add_layer(new)
-
-
-def _earlier_result(viewer: "Viewer", keywords: dict[str, Any]) -> "Layer | None":
-    """The layer of the same role and source that the user has not renamed; napari itself may have numbered it."""
-    ours = re.compile(re.escape(keywords["name"]) + r"( \[\d+\])?")
-    mark = keywords["metadata"][METADATA_KEY]
-    same = (layer for layer in viewer.layers if all(our_metadata(layer).get(key) == mark[key] for key in ("role", "source")))
-    return next((layer for layer in same if ours.fullmatch(layer.name)), None)

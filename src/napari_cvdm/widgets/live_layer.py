@@ -3,36 +3,15 @@
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from napari_cvdm.request import ImageStack
-from napari_cvdm.result import Restoration
-from napari_cvdm.widgets.layers import METADATA_KEY, LayerData, show_layers, to_layer_data
+from napari_cvdm.widgets.layers import METADATA_KEY, LayerData, to_layer_data
 from napari_cvdm.widgets.placement import Placement
+from napari_cvdm.widgets.shown_layers import show_layers
 
 if TYPE_CHECKING:
     from napari.layers import Layer
     from napari.viewer import Viewer
 
     from napari_cvdm.follow.live import LiveFrame
-
-
-def place_of_file(image: ImageStack, restoration: Restoration, name: str) -> Placement:
-    """Where a frame from a file lies: at the origin, in micrometres."""
-    axes = restoration.axes
-    scale = np.ones(len(axes))
-    scale[-2:] = restoration.pixel_um * restoration.upsampling
-    return Placement(
-        name=name,
-        axes=axes,
-        scale=scale,
-        translate=np.zeros(len(axes)),
-        rotate=np.eye(len(axes)),
-        shear=np.eye(len(axes)),
-        affine=np.eye(len(axes) + 1),
-        units=tuple("um" if letter in "YX" else "pixel" for letter in axes),
-        labels=tuple(letter.lower() for letter in axes),
-    )
 
 
 class LiveLayer:
@@ -65,5 +44,5 @@ class LiveLayer:
     def _first(self, frame: "LiveFrame") -> LayerData:
         *_, (values, keywords, kind) = to_layer_data(frame.restoration, self.place)
         mark = keywords["metadata"][METADATA_KEY]
-        live = {**mark, "group": f"live, {mark['group']}"}
+        live = {**mark, "group": f"live, {self.place.name}"}
         return values, {**keywords, "name": f"live reconstruction of {self.place.name}", "metadata": {METADATA_KEY: live}}, kind

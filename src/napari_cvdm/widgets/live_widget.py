@@ -13,16 +13,18 @@ from napari_cvdm.follow.mailbox import FrameSource, Mailbox, ReadFrame
 from napari_cvdm.request import ImageStack, RequestError, RestoreRequest
 from napari_cvdm.result import Restoration
 from napari_cvdm.widgets.fields import explain_control, scrolled, wrapped_label
-from napari_cvdm.widgets.layers import show_layers, to_layer_data
+from napari_cvdm.widgets.layers import to_layer_data
 from napari_cvdm.widgets.lifetime import when_gone
 from napari_cvdm.widgets.live_feed import LayerFeed
-from napari_cvdm.widgets.live_layer import LiveLayer, place_of_file
+from napari_cvdm.widgets.live_layer import LiveLayer
 from napari_cvdm.widgets.live_run import LiveRun
 from napari_cvdm.widgets.live_source import LiveSource
 from napari_cvdm.widgets.placement import Placement
+from napari_cvdm.widgets.readers import placement
 from napari_cvdm.widgets.reconstruction import Run, engine_problem, steps_of
 from napari_cvdm.widgets.restore_form import RestoreForm
 from napari_cvdm.widgets.run_panel import ERROR, INFORMATION, WARNING, MessageLine, RunPanel
+from napari_cvdm.widgets.shown_layers import show_result
 
 if TYPE_CHECKING:
     from napari.utils.events import Event
@@ -39,7 +41,7 @@ TWO_LAYERS = (
 
 
 class LiveWidget(QWidget):
-    """Plugins > napari-cvdm > Live.
+    """Plugins > CVDM reconstruction > Live.
 
     Parameters
     ----------
@@ -207,7 +209,7 @@ class LiveWidget(QWidget):
             self._feed = None
 
     def _on_frame(self, frame: "LiveFrame") -> None:
-        place = self._place or place_of_file(frame.image, frame.restoration, self._title)
+        place = self._place or self._place_of_file(frame)
         if self._live is None:
             self._live = LiveLayer(self._viewer, place)
         self._live.show(frame)
@@ -216,6 +218,11 @@ class LiveWidget(QWidget):
         self._show_status(frame)
         if frame.warnings and self.message.isHidden():
             self._say(WARNING, " ".join(frame.warnings))
+
+    def _place_of_file(self, frame: "LiveFrame") -> Placement:
+        """At the origin, wherever the stage was: all files are shown in one layer."""
+        found = frame.restoration
+        return placement(self._title, found.axes, found.pixel_um * found.upsampling, {})
 
     def _show_status(self, frame: "LiveFrame") -> None:
         skipped = f", {frame.skipped} unusable" if frame.skipped else ""
@@ -269,7 +276,7 @@ class LiveWidget(QWidget):
         self.panel.start(run.work(), title=title, total=steps_of(request), on_result=partial(self._on_full, frame.number, place))
 
     def _on_full(self, number: int, place: Placement, restoration: Restoration) -> None:
-        show_layers(self._viewer, to_layer_data(restoration, place))
+        show_result(self._viewer, to_layer_data(restoration, place))
         warnings = restoration.provenance.warnings
         seconds = restoration.provenance.timings_s["total"]
         self.panel.message.say(WARNING if warnings else INFORMATION, " ".join([f"Frame {number}: done in {seconds:.1f} s.", *warnings]))

@@ -1,7 +1,8 @@
-"""A box that offers what a viewer holds at the moment."""
+"""Boxes that offer what a viewer holds at the moment."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from qtpy.QtWidgets import QComboBox
 from superqt.utils import signals_blocked
 
 from napari_cvdm.widgets.choices import narrow
+from napari_cvdm.widgets.layers import is_measurement
 from napari_cvdm.widgets.lifetime import when_gone
 
 if TYPE_CHECKING:
@@ -97,3 +99,31 @@ class Offer(QComboBox):
         keys = [entry.key for entry in self._entries]
         if key in keys:
             self.setCurrentIndex(keys.index(key))
+
+
+class LayerChoice(Offer):
+    """Layers of a viewer: the measured images, or others. The active one is preferred, else the topmost.
+
+    Parameters
+    ----------
+    viewer : Viewer
+    none_text : str, optional
+        An entry for no layer, the first one, which is preferred then.
+    accepts : callable, optional
+        Layer -> bool: which layers are offered.
+    """
+
+    def __init__(self, viewer: "Viewer", none_text: str | None = None, accepts: Callable[[Any], bool] = is_measurement) -> None:
+        super().__init__(viewer, partial(_layer_entries, viewer, none_text, accepts))
+
+    def layers(self) -> list[Any]:
+        """Every layer that is offered."""
+        return [entry.value for entry in self._entries if entry.value is not None]
+
+
+def _layer_entries(viewer: "Viewer", none_text: str | None, accepts: Callable[[Any], bool]) -> list[Entry]:
+    offered = [layer for layer in viewer.layers if accepts(layer)]
+    active = viewer.layers.selection.active
+    preferred = active if active in offered else offered[-1] if offered else None
+    entries = [Entry(text=layer.name, key=layer, value=layer, preferred=layer is preferred and none_text is None) for layer in offered]
+    return entries if none_text is None else [Entry(text=none_text, key=None, value=None, preferred=True), *entries]

@@ -5,8 +5,6 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from napari_cvdm.request import RequestError
 from napari_cvdm.trust.mass_measurement import PhaseFrame
 from napari_cvdm.widgets.layers import layer_pixel_um, our_metadata
@@ -105,11 +103,6 @@ class PhaseResult:
     def indices(self) -> list[Index]:
         """Index of every frame along the leading axes."""
         return list(product(*(range(size) for size in self.layer.data.shape[:-2])))
-
-    def shown_index(self, point: Sequence[float]) -> Index:
-        """Index of the frame at a point of the world, such as ``viewer.dims.point``."""
-        here = np.round(self.layer.world_to_data(point)[:-2]).astype(int)
-        return tuple(int(position) for position in np.clip(here, 0, np.array(self.layer.data.shape[:-2]) - 1))
 
     def frame(self, index: Index) -> PhaseFrame:
         """One frame, not read yet."""

@@ -1,6 +1,6 @@
 """Where a layer lies in the world, and where a result lies that was made from it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -136,10 +136,11 @@ class Placement:
 
     def within(self, region: tuple[int, int, int, int] | None) -> "Placement":
         """The placement of a part of the layer, (top, bottom, left, right) in its pixels; None is all of it."""
-        if region is None:
-            return self
-        first = np.zeros(len(self.axes))
-        first[-2:] = region[0], region[2]
+        return self if region is None else self.beginning({"Y": region[0], "X": region[2]})
+
+    def beginning(self, position: Mapping[str, int]) -> "Placement":
+        """The placement of what begins at a pixel of the layer, given by axis letter; where none is given, at the first."""
+        first = np.array([position.get(letter, 0) for letter in self.axes])
         return replace(self, translate=self.translate + self.rotate @ self.shear @ (self.scale * first))
 
     def with_leading(self, letter: str, label: str, start: float = 0.0, step: float = 1.0) -> "Placement":
@@ -160,32 +161,34 @@ class Placement:
         """The same with a leading axis ``t`` of schedule times (``schedule t`` where the image has a ``t`` of its own)."""
         return self.with_leading("K", "schedule t" if "t" in self.labels else "t", times[0], times[0])
 
-    def spanning(self, axes: str, spans: tuple[tuple[float, float], ...], units: tuple[str, ...], labels: tuple[str, ...]) -> "Placement":
+    def without_first(self) -> "Placement":
+        """The same without its first axis."""
+        return replace(
+            self,
+            axes=self.axes[1:],
+            scale=self.scale[1:],
+            translate=self.translate[1:],
+            rotate=self.rotate[1:, 1:],
+            shear=self.shear[1:, 1:],
+            affine=self.affine[1:, 1:],
+            units=self.units[1:],
+            labels=self.labels[1:],
+        )
+
+    def spanning(self, spans: Sequence[tuple[float, float]], units: Sequence[str], labels: Sequence[str]) -> "Placement":
         """The same with more leading axes, one pixel long, each of which covers what the viewer shows along it.
 
         Parameters
         ----------
-        axes : str
-            A letter for each new axis.
-        spans : tuple of (first, last)
+        spans : sequence of (first, last)
             Where each new pixel begins and ends in the world.
-        units, labels : tuple of str
+        units, labels : sequence of str
             One for each new axis.
         """
-        rotate, shear, affine = self.rotate, self.shear, self.affine
-        for _ in axes:
-            rotate, shear, affine = (_bordered(matrix) for matrix in (rotate, shear, affine))
-        return replace(
-            self,
-            axes=axes + self.axes,
-            scale=np.array([*(last - first for first, last in spans), *self.scale]),
-            translate=np.array([*((first + last) / 2 for first, last in spans), *self.translate]),
-            rotate=rotate,
-            shear=shear,
-            affine=affine,
-            units=units + self.units,
-            labels=labels + self.labels,
-        )
+        place = self
+        for (first, last), unit, label in reversed(list(zip(spans, units, labels, strict=True))):
+            place = replace(place.with_leading("_", label, (first + last) / 2, last - first), units=(unit, *place.units))
+        return place
 
     def keywords(self) -> dict[str, Any]:
         """Keywords of a layer that lies here."""

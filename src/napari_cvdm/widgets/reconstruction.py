@@ -34,8 +34,8 @@ class Run:
     earlier: Restoration | None = field(default=None, repr=False)
 
     def going_on(self, restoration: Restoration, more: int) -> "Run":
-        """The run that adds samples to a result of this one."""
-        samples = int(restoration.counts.min()) + more
+        """The run that adds samples to a result of this one: so many to its emptiest frame, and none has fewer than the fullest had."""
+        samples = max(int(restoration.counts.max()), int(restoration.counts.min()) + more)
         return replace(self, request=replace(self.request, samples=samples), earlier=restoration)
 
     def work(self) -> Working:

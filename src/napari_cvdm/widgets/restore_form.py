@@ -3,20 +3,22 @@
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from functools import partial
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QLabel, QVBoxLayout, QWidget
-from superqt import QLargeIntSpinBox
+from qtpy.QtWidgets import QCheckBox, QFormLayout, QLabel, QVBoxLayout, QWidget
 from superqt.utils import signals_blocked
 
 from napari_cvdm.image_files import combine_planes
 from napari_cvdm.request import SAMPLERS, ImageStack, RequestError, RestoreRequest
-from napari_cvdm.widgets.choices import NARROWEST_PX, LayerChoice, ModelChoice, card_text, narrow
+from napari_cvdm.widgets.choices import ModelChoice, card_text, whole_number, word_choice
 from napari_cvdm.widgets.fields import OptionalNumber, OptionalPair, folded, reading_pane
 from napari_cvdm.widgets.form_help import HELP
-from napari_cvdm.widgets.layers import known_optics, our_metadata, read_layer
+from napari_cvdm.widgets.layers import known_optics, named_layers, our_metadata, read_layer
+from napari_cvdm.widgets.lifetime import when_gone
+from napari_cvdm.widgets.offer import LayerChoice
 from napari_cvdm.widgets.placement import Placement
 from napari_cvdm.widgets.preferences import PREFERENCES, preferred
 
@@ -54,9 +56,12 @@ class RestoreForm(QWidget):
         self.about = folded("", self.card, "What this model was trained for, its limits and its licence.")
         self.keep_samples = QCheckBox()
         self.optics: dict[str, OptionalNumber | OptionalPair] = {name: OptionalPair(name) if name == "defocus_um" else OptionalNumber(name) for name in OPTICS}
-        self.counts = {name: _spin_box(*bounds) for name, bounds in COUNTS.items()}
-        self.words = {"sampler": _combo(SAMPLERS), "device": _combo(("auto", *available_devices())), "background": _combo(("auto", "none"))}
+        self.counts = {name: whole_number(*bounds) for name, bounds in COUNTS.items()}
+        self.words = {"sampler": word_choice(SAMPLERS), "device": word_choice(("auto", *available_devices())), "background": word_choice(("auto", "none"))}
         self._from_layer: dict[str, Any] = {}
+        self._watched: Image | None = None
+        self._gone = gone = Event()
+        when_gone(self, gone.set)
         self._labels: dict[str, QLabel] = {}
         self._lay_out()
         self._set_defaults()
@@ -105,10 +110,8 @@ class RestoreForm(QWidget):
         self.model.changed.connect(self._on_model)
         for name, field in self.optics.items():
             field.textChanged.connect(partial(self._on_typed, name))
-        for box in self.counts.values():
-            box.valueChanged.connect(lambda _: self.changed.emit())
-        for choice in self.words.values():
-            choice.currentIndexChanged.connect(lambda _: self.changed.emit())
+        for signal in (*(box.valueChanged for box in self.counts.values()), *(choice.currentIndexChanged for choice in self.words.values())):
+            signal.connect(lambda _: self.changed.emit())
 
     @property
     def task(self) -> "Task | None":
@@ -137,9 +140,12 @@ class RestoreForm(QWidget):
         self._choose_second()
         self.changed.emit()
 
-    def _on_image(self) -> None:
+    def _on_image(self, *_: object) -> None:
         """Fill in the optics that the layer tells; what a former layer told goes, what the user typed stays."""
+        if self._gone.is_set():  # a layer outlives a dock that was removed
+            return
         layer = self.image.value()
+        self._watch(layer)
         known = {} if layer is None else known_optics(layer)
         for name, field in self.optics.items():
             if name in known or (name in self._from_layer and _text(field) == self._from_layer[name]):
@@ -148,6 +154,14 @@ class RestoreForm(QWidget):
         self._from_layer = {name: _text(self.optics[name]) for name in known if name in self.optics}
         self._choose_second()
         self.changed.emit()
+
+    def _watch(self, layer: "Image | None") -> None:
+        """Hear of a pixel size that the chosen layer is given later: a run with the former one would be wrong unseen."""
+        for one, act in ((self._watched, "disconnect"), (layer, "connect")):
+            if one is not None:
+                for change in ("scale", "units"):
+                    getattr(getattr(one.events, change), act)(self._on_image)
+        self._watched = layer
 
     def _on_typed(self, name: str, *_: str) -> None:
         """What the user types is no longer what the layer told, even if it is the same number."""
@@ -210,7 +224,7 @@ class RestoreForm(QWidget):
         return () if card is None else optics_warnings(RestoreRequest(image=blank, **self.settings()), card)
 
     def value(self) -> RestoreRequest:
-        """The request, with a picture of the pixels as they are now.
+        """The request; its pixels are those of the layer, not a copy: what is written into them during a run is found by their fingerprint.
 
         Raises
         ------
@@ -249,19 +263,24 @@ class RestoreForm(QWidget):
         """
         self.set_settings({entry.name: getattr(request, entry.name) for entry in fields(request)}, request.image.source)
 
-    def set_settings(self, settings: Mapping[str, Any], source: str) -> None:
+    def set_settings(self, settings: Mapping[str, Any], source: str) -> tuple[str, ...]:
         """Show settings by request name, as from the provenance of a result, and choose the layers that `source` names.
+
+        Returns
+        -------
+        tuple of str
+            What of them the form cannot show, in words: the pixels would be others.
 
         Raises
         ------
         CheckpointError
             The model is not there.
         """
-        names = {layer.name: layer for layer in self._viewer.layers}
-        first, _, second = source.partition(" + ")
         self.model.set_value(settings["model"])
-        self.image.set_value(names.get(first))
-        self.second.set_value(names.get(second))
+        found = named_layers(self.image.layers(), source)
+        if found is not None:
+            self.image.set_value(found[0])
+            self.second.set_value(found[1])
         for name, field in self.optics.items():
             field.set_value(settings[name])
         for name, box in self.counts.items():
@@ -270,19 +289,9 @@ class RestoreForm(QWidget):
             value = settings[name]
             choice.setCurrentText(value if isinstance(value, str) else "auto")
         self.keep_samples.setChecked(settings["keep_samples"])
-
-
-def _spin_box(low: int, high: int) -> Any:
-    box: Any = QLargeIntSpinBox()  # QSpinBox ends at 2**31, seeds do not; superqt gives it no types
-    box.setRange(low, high)
-    box.setMinimumWidth(NARROWEST_PX)
-    return box
-
-
-def _combo(words: tuple[str, ...]) -> QComboBox:
-    box = narrow(QComboBox())
-    box.addItems(words)
-    return box
+        lost = {f"the image {source}": found is None, "the region": settings.get("region") is not None}
+        lost["the background image"] = settings["background"] not in ("auto", "none")
+        return tuple(name for name, is_lost in lost.items() if is_lost)
 
 
 def _text(field: OptionalNumber | OptionalPair) -> Any:

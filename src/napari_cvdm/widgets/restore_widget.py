@@ -12,16 +12,18 @@ from napari_cvdm.request import RestoreRequest
 from napari_cvdm.result import Restoration
 from napari_cvdm.widgets.cost_line import CostLine
 from napari_cvdm.widgets.drops import accepted_files, take_drops
-from napari_cvdm.widgets.field_of_view import Region, drawn, frame_on_screen, on_screen
+from napari_cvdm.widgets.field_of_view import Region, drawn, on_screen
 from napari_cvdm.widgets.fields import explain_control, scrolled, wrapped_label
 from napari_cvdm.widgets.file_queue import FileQueue
-from napari_cvdm.widgets.layers import group_name, preview_layer_data, show_layers, to_layer_data
+from napari_cvdm.widgets.frames import frame_index
+from napari_cvdm.widgets.layers import group_name, preview_layer_data, to_layer_data
 from napari_cvdm.widgets.placement import axis_letters
 from napari_cvdm.widgets.reconstruction import Run, engine_problem, preview_of, steps_of
 from napari_cvdm.widgets.restore_form import RestoreForm
 from napari_cvdm.widgets.results_panel import ResultsPanel
 from napari_cvdm.widgets.run_panel import ERROR, INFORMATION, WARNING, RunPanel
 from napari_cvdm.widgets.running_layers import RunningLayers
+from napari_cvdm.widgets.shown_layers import show_layers, show_result
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class RestoreWidget(QWidget):
-    """Plugins > napari-cvdm > Reconstruct.
+    """Plugins > CVDM reconstruction > Reconstruct.
 
     Parameters
     ----------
@@ -174,7 +176,7 @@ class RestoreWidget(QWidget):
 
     def _on_result(self, run: Run, restoration: Restoration) -> None:
         self.last = run, restoration
-        show_layers(self._viewer, to_layer_data(restoration, run.place, self.results.statistic.currentText()))
+        show_result(self._viewer, to_layer_data(restoration, run.place, self.results.statistic.currentText()))
         self.results.choose(group_name(restoration, run.place))
         warnings = restoration.provenance.warnings
         seconds = restoration.provenance.timings_s["total"]
@@ -200,8 +202,8 @@ class RestoreWidget(QWidget):
         if run is None or layer is None or self.panel.busy:
             return
         try:
-            position = dict(zip(axis_letters(layer), frame_on_screen(self._viewer, layer), strict=False))
-            run = replace(run, request=preview_of(run.request, position, self._field_of_view(layer)))
+            position = dict(zip(axis_letters(layer), frame_index(self._viewer, layer), strict=False))
+            run = replace(run, request=preview_of(run.request, position, self._field_of_view(layer)), place=run.place.beginning(position))
         except ValueError as error:
             self.panel.message.say(ERROR, str(error))
             return
@@ -224,11 +226,14 @@ class RestoreWidget(QWidget):
         if group is None:
             return
         try:
-            self.form.set_settings(group.mark["provenance"]["settings"], str(next(iter(group.mark["provenance"]["inputs"]))))
+            lost = self.form.set_settings(group.mark["provenance"]["settings"], str(next(iter(group.mark["provenance"]["inputs"]))))
         except (ValueError, KeyError) as error:
             self.panel.message.say(ERROR, f"The settings of {group.name} cannot be repeated: {error}")
             return
-        self.panel.message.say(INFORMATION, f"The form has the settings of {group.name} now; the same image and these settings give the same pixels.")
+        if lost:
+            self.panel.message.say(WARNING, f"The form has the settings of {group.name} now, but for {' and '.join(lost)}: a run would give other pixels.")
+        else:
+            self.panel.message.say(INFORMATION, f"The form has the settings of {group.name} now; the same image and these settings give the same pixels.")
 
     def copy_command(self) -> None:
         """Copy the command line that gives the chosen result again."""

@@ -75,7 +75,7 @@ def groups_of(layers: "Iterable[Layer]") -> list[ResultGroup]:
     for layer in layers:
         mark = our_metadata(layer)
         if "group" in mark and mark.get("role") not in (None, TRUTH, *SCHEDULE):
-            found.setdefault(str(mark["group"]), {}).setdefault(mark["role"], layer)
+            found.setdefault(str(mark["group"]), {})[mark["role"]] = layer  # the topmost, where a result was opened twice
     return [ResultGroup(name=name, layers=by_role) for name, by_role in found.items()]
 
 

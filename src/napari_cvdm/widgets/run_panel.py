@@ -54,6 +54,7 @@ class RunPanel(QWidget):
         self._busy = False
         self._ready = True
         self._started = 0.0
+        self._first: int | None = None
         self._on_result: Callable[[Any], None] | None = None
         self._on_view: Callable[[FrameView], None] | None = None
         self._on_failure: Callable[[str], None] | None = None
@@ -115,14 +116,14 @@ class RunPanel(QWidget):
             Called in any case, last, unless this panel is gone. It may start the next job.
         """
         self._former = self._job  # it may be emitting yet
-        self._job = job = Job(steps, title=title, total=total)
+        self._job = job = Job(steps, title=title, total=total, owner=self)
         job.progressed.connect(self._on_progress)
         job.succeeded.connect(self._on_succeeded)
         job.failed.connect(self._on_failed)
         job.seen.connect(self._on_seen)
         job.ended.connect(self._on_ended)
         self._on_result, self._on_view, self._on_failure, self._on_end = on_result, on_view, on_failure, on_end
-        self._busy, self._started = True, time.monotonic()
+        self._busy, self._first = True, None
         self._show_busy(total, keepable=on_view is not None)
         self.started.emit()
         job.start()
@@ -149,7 +150,11 @@ class RunPanel(QWidget):
     def _on_progress(self, progress: Progress) -> None:
         self.bar.setRange(0, progress.total)
         self.bar.setValue(progress.done)
-        left = (time.monotonic() - self._started) * (progress.total / progress.done - 1) if progress.done else 0.0
+        now = time.monotonic()
+        if progress.done and self._first is None:  # a run that goes on begins in the middle, and loading the model tells nothing of a step
+            self._first, self._started = progress.done, now
+        made = progress.done - (self._first or 0)
+        left = (now - self._started) / made * (progress.total - progress.done) if self._first and made else 0.0
         self.stage.setText(f"{progress.stage}, {tqdm.format_interval(left)} left" if left >= 1 else progress.stage)
         self.progressed.emit(progress)
 

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 from napari_cvdm.request import RequestError
 from napari_cvdm.trust.schedule_view import schedule_maps, shown_ranges
 from napari_cvdm.widgets.frames import frame_pixels
-from napari_cvdm.widgets.layers import METADATA_KEY, LayerData, our_metadata, show_layers
+from napari_cvdm.widgets.layers import METADATA_KEY, LayerData, our_metadata
 from napari_cvdm.widgets.placement import Placement
 from napari_cvdm.widgets.result_group import SCHEDULE, ResultGroup
+from napari_cvdm.widgets.shown_layers import show_layers
 
 if TYPE_CHECKING:
     from napari.layers import Layer
@@ -48,26 +49,13 @@ def is_schedule(layer: "Layer") -> bool:
 
 
 def schedule_layer(viewer: "Viewer", group: ResultGroup, role: str) -> LayerData:
-    """A lazy map that lies where the rate map lies, with t before every other axis of the viewer."""
+    """A lazy map that lies where the rate map lies, with t as its first axis."""
     rate, clock = group.rate, group.clock
     if rate is None or clock is None:
         raise RequestError(f"{group.name}: {' and '.join(group.missing())} not among the layers; undo the removal or reconstruct again.")
-    place = _beside_others(viewer, rate).with_times(clock.times)
+    place = Placement.of(rate).with_times(clock.times)
     maps = getattr(schedule_maps(rate.data, clock), FIELDS[role])
-    maps = maps[(slice(None), *[None] * (len(place.axes) - maps.ndim))]
     mark = {**our_metadata(rate), "role": role, "unit": ""}
     limits = shown_ranges(frame_pixels(viewer, rate), clock)[FIELDS[role]]
     name = f"{role} of {mark.get('source', rate.name)}"
     return maps, {"name": name, "metadata": {METADATA_KEY: mark}, **place.keywords(), "colormap": "viridis", "contrast_limits": limits}, "image"
-
-
-def _beside_others(viewer: "Viewer", rate: "Layer") -> Placement:
-    """The rate map's place with as many axes as any layer without t has: t is then a slider of its own."""
-    place = Placement.of(rate)
-    widest = max((layer for layer in viewer.layers if not is_schedule(layer)), key=lambda layer: layer.ndim)
-    new = widest.ndim - rate.ndim
-    if new <= 0:
-        return place
-    ranges = viewer.dims.range[-widest.ndim : -rate.ndim]
-    spans = tuple((one.start - one.step / 2, one.stop + one.step / 2) for one in ranges)
-    return place.spanning("_" * new, spans, tuple(str(unit) for unit in widest.units[:new]), tuple(widest.axis_labels[:new]))

@@ -1,21 +1,26 @@
 """Long work in a thread: the only place where a thread starts, and where an error becomes words."""
 
+import atexit
 import logging
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
 from threading import Event
 from typing import Any, ClassVar, TypeVar
+from weakref import ref
 
 from napari.qt.threading import GeneratorWorker, thread_worker
 from napari.utils import progress as activity
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QObject, QTimer, Signal
+from superqt.utils import WorkerBase
 
 from napari_cvdm.result import FrameView, Progress, Stop
+from napari_cvdm.widgets.lifetime import when_gone
 
 Result = TypeVar("Result")
 LOG = logging.getLogger(__name__)
-VIEW_INTERVAL_S = 0.25  # layers are drawn anew at most so often: drawing takes the time that the worker needs
+VIEW_INTERVAL_S = 0.25  # layers are drawn anew at most so often
+DRAWING_SHARE = 0.05  # and never for a larger part of the time: drawing without a graphics card takes the processor that the worker needs
 LEAST_INTERVAL_S = 0.05  # napari draws its activity bar inside every update: faster updates would nest without end
 
 
@@ -41,11 +46,13 @@ def explain(error: BaseException) -> str:
     -------
     str
     """
-    from napari_cvdm.device import out_of_memory
+    from napari_cvdm.device import accelerator_lost, out_of_memory
 
     if out_of_memory(error):
         return "The memory is too small for this run. Try a smaller tile (half of it), close other programs, or choose device cpu."
     first = (str(error).splitlines() or [""])[0] or type(error).__name__
+    if accelerator_lost(error):
+        return f"The GPU has failed ({first}). Nothing was changed. Choose device cpu, or save your work and start napari again to use the GPU."
     if isinstance(error, ValueError):
         return first
     return f"The run stopped: {first} Nothing was changed. Try again, or with device cpu; the full message is in the console."
@@ -56,11 +63,16 @@ class Control:
 
     def __init__(self) -> None:
         self.cancelled = Event()
+        self.view_interval_s = VIEW_INTERVAL_S
         self._keep = Event()
 
     def keep(self) -> None:
         """Stop, and keep what is finished."""
         self._keep.set()
+
+    def drawn_in(self, seconds: float) -> None:
+        """Views took so long to draw: the next ones come so late that the worker hardly notices."""
+        self.view_interval_s = max(VIEW_INTERVAL_S, seconds / DRAWING_SHARE)
 
     def message(self) -> Stop | None:
         """What to send into the generator now; everything is said once."""
@@ -100,7 +112,7 @@ def relay(steps: Generator[Progress, Stop | None, Result], control: Control) -> 
             finished += [progress.view()] if progress.frame_done and progress.view is not None else []
             if control.cancelled.is_set() or now - shown >= LEAST_INTERVAL_S:
                 shown = now
-                looking = progress.view is not None and now - looked >= VIEW_INTERVAL_S
+                looking = progress.view is not None and now - looked >= control.view_interval_s
                 views = _views(progress, finished) if looking else ()
                 if looking:
                     looked, finished = time.monotonic(), []
@@ -111,6 +123,11 @@ def relay(steps: Generator[Progress, Stop | None, Result], control: Control) -> 
         if not isinstance(error, ValueError):
             LOG.warning("%s", error, exc_info=error)
         return WorkFailed(explain(error))
+
+
+def _passed_on(relayed: Generator[Seen, None, object]) -> Generator[Seen, None, object]:
+    """For the worker, which never closes a generator that it gave up: the one that holds something can be closed by its job."""
+    return (yield from relayed)
 
 
 def _views(progress: Progress, finished: list[FrameView]) -> tuple[FrameView, ...]:
@@ -131,6 +148,8 @@ class Job(QObject):
         For the activity area; "" for work so short that it is not worth a line there.
     total : int
         Number of steps to come, 0 if not known.
+    owner : QObject, optional
+        When it goes, the work is cancelled: nobody is left to take the result.
     """
 
     _running: ClassVar[set["Job"]] = set()  # a job outlives the dock that started it, until its thread has ended
@@ -141,16 +160,19 @@ class Job(QObject):
     failed = Signal(str)
     ended = Signal()
 
-    def __init__(self, steps: Generator[Progress, Any, Any], *, title: str, total: int) -> None:
+    def __init__(self, steps: Generator[Progress, Any, Any], *, title: str, total: int, owner: QObject | None = None) -> None:
         super().__init__()
         self._steps = steps
         self._control = Control()
+        self._relayed = relay(steps, self._control)
         self._activity = activity(total=total, desc=title) if title else None
-        self._worker: GeneratorWorker | None = thread_worker(relay, ignore_errors=True)(steps, self._control)
+        self._worker: GeneratorWorker | None = thread_worker(_passed_on, ignore_errors=True)(self._relayed)
         self._worker.yielded.connect(self._on_yielded)
         self._worker.returned.connect(self._on_returned)
         self._worker.errored.connect(self._on_errored)
         self._worker.finished.connect(self._on_finished)
+        if owner is not None:
+            when_gone(owner, _cancel, ref(self))
 
     def start(self) -> None:
         """Start the thread."""
@@ -173,8 +195,14 @@ class Job(QObject):
         if self._activity is not None:
             self._activity.update(seen.progress.done - self._activity.n)
         if not self._control.cancelled.is_set():
-            for view in seen.views:
-                self.seen.emit(view)
+            self._show(seen.views)
+
+    def _show(self, views: tuple[FrameView, ...]) -> None:
+        started = time.monotonic()
+        for view in views:
+            self.seen.emit(view)
+        if views:  # painting comes after this, with the events that wait
+            QTimer.singleShot(0, lambda: self._control.drawn_in(time.monotonic() - started))
 
     def _on_returned(self, outcome: object) -> None:
         if isinstance(outcome, WorkFailed):
@@ -189,6 +217,27 @@ class Job(QObject):
         self._worker = None
         if self._activity is not None:
             self._activity.close()
-        self._steps.close()  # napari's task list keeps the worker; the frame with its tensors must not live as long
+        for steps in (self._relayed, self._steps):  # napari's task list keeps the worker; the frames with their tensors must not live as long
+            steps.close()
         self.ended.emit()
         self._running.discard(self)
+
+    @classmethod
+    def end_all(cls) -> None:
+        """Cancel all work and wait until its threads have ended, each after the step that it is in.
+
+        napari waits when its event loop ends, but a script has none: a thread that is still at work when the interpreter is taken down aborts the program.
+        """
+        for job in cls._running:
+            job.cancel()
+        if cls._running:
+            WorkerBase.await_workers()
+
+
+def _cancel(job: "ref[Job]") -> None:
+    running = job()
+    if running is not None:
+        running.cancel()
+
+
+atexit.register(Job.end_all)

@@ -1,0 +1,76 @@
+"""How large the spread is beside the error, on the sample images: `python -m benchmarks.spread`.
+
+Calibration on data of many kinds is another matter; these are the images that every user has.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from benchmarks.measure import Row, finish, print_rows
+from napari_cvdm.model.zoo import load_model
+from napari_cvdm.request import ImageStack, RestoreRequest
+from napari_cvdm.result import Restoration
+from napari_cvdm.simulate.samples import (
+    CELL_DEFOCUS_UM,
+    CELL_MICROSCOPE,
+    MEASURED_DEFOCUS_UM,
+    cell_phase,
+    cell_planes,
+    measured_cell_phase,
+    measured_cell_planes,
+    microtubules,
+    microtubules_pair,
+    reticulum,
+    reticulum_pair,
+)
+from napari_cvdm.trust.phase_quantities import PhaseField, dry_mass_pg
+from napari_cvdm.trust.regions import suggest_regions
+
+SAMPLES = 16
+
+
+def restored(image: ImageStack, model: str, **optics: tuple[float, float]) -> Restoration:
+    """A sample image, with the optics that it states."""
+    return finish(RestoreRequest(image=image, model=model, samples=SAMPLES, keep_samples=True, **optics), load_model(model))
+
+
+def compared(what: str, result: Restoration, truth: np.ndarray, *, piston: bool) -> Row:
+    """Root mean square of error and of spread over the pixels that may be trusted."""
+    error, kept = result.mean - truth, result.valid
+    if piston:
+        error = error - error[kept].mean()
+    of_error, of_spread = (float(np.sqrt(np.mean(values[kept] ** 2))) for values in (error, result.std))
+    return Row(what=f"{what}: RMS error, RMS spread", value=f"{of_error:.3g}, {of_spread:.3g} {result.unit}")
+
+
+def masses(result: Restoration, truth: np.ndarray) -> list[Row]:
+    """Dry mass of the simulated cells beside that of their true phase, in the same regions."""
+    optics = {"pixel_um": CELL_MICROSCOPE.pixel_um, "wavelength_um": CELL_MICROSCOPE.wavelength_um}
+    regions = suggest_regions(result.mean, CELL_MICROSCOPE.pixel_um, result.valid)
+    found = dry_mass_pg(PhaseField(phase=result.mean, samples=result.samples, trusted=result.valid, **optics), regions)
+    true = dry_mass_pg(PhaseField(phase=truth, **optics), regions)
+    return [
+        Row(
+            what=f"simulated cells: dry mass of region {one.label}",
+            value=f"{one.mass_pg:.1f} +- {one.error_pg:.1f} pg, true {other.mass_pg:.1f} pg",
+        )
+        for one, other in zip(found, true, strict=True)
+    ]
+
+
+def measure() -> list[Row]:
+    """Every sample image."""
+    cells = restored(cell_planes(), "phase-2shot", defocus_um=CELL_DEFOCUS_UM)
+    rows = [compared("simulated cells", cells, cell_phase(), piston=True), *masses(cells, cell_phase())]
+    measured = restored(measured_cell_planes(), "phase-2shot", defocus_um=MEASURED_DEFOCUS_UM)
+    rows.append(compared("cell of measured phase", measured, measured_cell_phase(), piston=True))
+    images: dict[str, tuple[Callable[[], ImageStack], np.ndarray]] = {
+        "network": (reticulum, reticulum_pair().truth),
+        "microtubules": (microtubules, microtubules_pair().truth),
+    }
+    return [*rows, *(compared(name, restored(image(), "widefield-x2"), truth, piston=False) for name, (image, truth) in images.items())]
+
+
+if __name__ == "__main__":
+    print_rows(f"Spread beside error, {SAMPLES} samples", measure())

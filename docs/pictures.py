@@ -1,0 +1,205 @@
+"""Photograph the running program for this documentation, so that its pictures never go stale.
+
+Usage: xvfb-run -a -s "-screen 0 1600x1000x24" python docs/pictures.py [OUT]        docs/pictures by default
+       A window of 1280 x 800, the shipped models and samples, few samples and steps: about a minute on two cores.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import napari
+from qtpy.QtCore import QElapsedTimer
+from qtpy.QtWidgets import QApplication, QWidget
+
+from napari_cvdm.widgets.dry_mass_widget import DryMassWidget
+from napari_cvdm.widgets.inspect_widget import InspectWidget
+from napari_cvdm.widgets.layers import our_metadata
+from napari_cvdm.widgets.live_widget import LiveWidget
+from napari_cvdm.widgets.restore_widget import RestoreWidget
+from napari_cvdm.widgets.sample_data import measured_cell, two_defocused_planes, widefield_network
+
+WINDOW = (1280, 800)
+LONGEST_MS = 120_000
+SETTLED_MS = 400
+SHORT = {"samples": 4, "steps": 6}
+
+
+class Studio:
+    """A napari window to be photographed.
+
+    Parameters
+    ----------
+    out : Path
+    theme : {"dark", "light"}
+    """
+
+    def __init__(self, out: Path, theme: str) -> None:
+        self._out = out
+        self.viewer = napari.Viewer(show=True)
+        self.viewer.theme = theme
+        self.viewer.window.resize(*WINDOW)
+
+    def open_sample(self, sample: Callable[[], list[Any]]) -> None:
+        """What the menu's sample data do."""
+        for data, keywords, kind in sample():
+            self.viewer.add_layer(napari.layers.Layer.create(data, keywords, kind))
+
+    def open_dock(self, kind: type, name: str) -> Any:
+        """A dock at the right."""
+        dock = kind(self.viewer)
+        self.viewer.window.add_dock_widget(dock, name=f"{name} (CVDM reconstruction)", area="right", tabify=True)
+        return dock
+
+    def wait(self, until: Callable[[], bool] = lambda: True) -> None:
+        """Let the window draw for a moment, and on until something is so."""
+        timer = QElapsedTimer()
+        timer.start()
+        while timer.elapsed() < SETTLED_MS or not until():
+            QApplication.processEvents()
+            if timer.elapsed() > LONGEST_MS:
+                raise TimeoutError("the window did not come to rest")
+
+    def photograph(self, name: str, part: QWidget | None = None) -> None:
+        """The window, or a part of it, as a PNG."""
+        self.wait()
+        path = str(self._out / f"{name}.png")
+        if part is None:
+            self.viewer.window.screenshot(path, canvas_only=False, flash=False)
+        else:
+            part.grab().save(path)
+        print(path, flush=True)
+
+    def show_only(self, *roles: str) -> None:
+        """Show the layers of these roles alone."""
+        for layer in self.viewer.layers:
+            layer.visible = our_metadata(layer).get("role") in roles
+        self.viewer.reset_view()
+
+    def close(self) -> None:
+        """Close the window."""
+        self.viewer.close()
+
+
+def quiet(dock: RestoreWidget) -> bool:
+    """Whether a Reconstruct dock has nothing to do."""
+    return not (dock.panel.busy or dock.cost.waiting or dock.queue.running)
+
+
+def set_short(dock: RestoreWidget) -> None:
+    """Few samples and steps."""
+    for name, count in SHORT.items():
+        dock.form.counts[name].setValue(count)
+
+
+def super_resolution(out: Path, theme: str) -> None:
+    """The first five minutes: sample, form, preview, run, result, spread."""
+    studio = Studio(out, theme)
+    studio.open_sample(widefield_network)
+    dock = studio.open_dock(RestoreWidget, "Reconstruct")
+    dock.form.model.set_value("widefield-x2")
+    set_short(dock)
+    studio.wait(lambda: quiet(dock))
+    studio.photograph("first-form")
+    dock.preview.click()
+    studio.wait(lambda: quiet(dock))
+    studio.photograph("first-preview")
+    dock.panel.run.click()
+    studio.wait(lambda: dock.panel.bar.value() > dock.panel.bar.maximum() / 2 or not dock.panel.busy)
+    studio.photograph("first-running")
+    studio.wait(lambda: quiet(dock))
+    studio.viewer.layers["preview of widefield network"].visible = False
+    studio.photograph("first-result")
+    studio.show_only("uncertainty")
+    studio.photograph("first-spread")
+    studio.photograph("results-panel", dock.results)
+    studio.close()
+
+
+def phase(out: Path, theme: str) -> None:
+    """Phase of cells, the inspector on it, their dry mass."""
+    studio = Studio(out, theme)
+    studio.open_sample(two_defocused_planes)
+    dock = studio.open_dock(RestoreWidget, "Reconstruct")
+    dock.form.model.set_value("phase-2shot")
+    set_short(dock)
+    dock.form.keep_samples.setChecked(True)
+    studio.wait(lambda: quiet(dock))
+    studio.photograph("phase-form")
+    dock.panel.run.click()
+    studio.wait(lambda: quiet(dock))
+    studio.show_only("reconstruction")
+    studio.photograph("phase-result")
+    inspector = studio.open_dock(InspectWidget, "Inspect")
+    mean = next(layer for layer in studio.viewer.layers if our_metadata(layer).get("role") == "reconstruction")
+    studio.viewer.cursor.position = mean.data_to_world((128, 160))
+    for callback in studio.viewer.mouse_move_callbacks:
+        callback(studio.viewer, SimpleNamespace(type="mouse_move"))
+    studio.wait(lambda: not inspector.pixel.work.busy)
+    studio.photograph("inspect-pixel")
+    inspector.tabs.setCurrentIndex(1)
+    studio.wait(lambda: not inspector.agreement.work.busy)
+    studio.photograph("inspect-agreement")
+    mass = studio.open_dock(DryMassWidget, "Dry mass")
+    mass.suggest.click()
+    studio.wait(lambda: not mass.panel.busy)
+    mass.panel.run.click()
+    studio.wait(lambda: not mass.panel.busy)
+    studio.photograph("dry-mass")
+    studio.close()
+
+
+def live(out: Path, theme: str) -> None:
+    """A layer that is followed."""
+    studio = Studio(out, theme)
+    studio.open_sample(measured_cell)
+    dock = studio.open_dock(LiveWidget, "Live")
+    dock.form.model.set_value("phase-2shot")
+    studio.wait()
+    dock.start_button.click()
+    studio.wait(lambda: any(our_metadata(layer).get("role") == "reconstruction" for layer in studio.viewer.layers))
+    studio.photograph("live")
+    dock.stop_button.click()
+    studio.wait(lambda: not dock.following)
+    studio.close()
+
+
+def queue(out: Path, theme: str) -> None:
+    """Files that were dropped, one of them no image."""
+    import tifffile
+    from dropping import drop  # of the tests: what Qt does with a drop
+
+    folder = out / "dropped"
+    folder.mkdir(exist_ok=True)
+    image = next(data for data, keywords, _ in widefield_network() if "true" not in keywords["name"])
+    paths = [folder / f"field {number}.tif" for number in (1, 2)]
+    for number, path in enumerate(paths):
+        tifffile.imwrite(path, image[96 * number : 96 * number + 160, :160], imagej=True, resolution=(1 / 0.0626, 1 / 0.0626), metadata={"unit": "um"})
+    notes = folder / "notes.txt"
+    notes.write_text("stray")
+    studio = Studio(out, theme)
+    dock = studio.open_dock(RestoreWidget, "Reconstruct")
+    dock.form.model.set_value("widefield-x2")
+    set_short(dock)
+    studio.wait()
+    drop(dock, *paths, notes)
+    studio.wait(lambda: quiet(dock) and len(studio.viewer.layers) > len(paths))
+    studio.photograph("queue")
+    studio.close()
+
+
+def main() -> None:
+    """Take every picture."""
+    out = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_name("pictures")
+    out.mkdir(parents=True, exist_ok=True)
+    super_resolution(out, "dark")
+    phase(out, "light")
+    live(out, "dark")
+    queue(out, "light")
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    main()

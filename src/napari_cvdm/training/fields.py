@@ -1,0 +1,50 @@
+"""One field for training: a measured image, conditioned as in use, and its truth in the same units."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from napari_cvdm.microscope import Microscope
+from napari_cvdm.tasks import PhaseTwoShot, WidefieldX2
+
+ERROR_FLOOR_PHASE = 0.005
+ERROR_FLOOR_SIGNAL = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TrainingField:
+    """One conditioned field and its truth, in network units.
+
+    Parameters
+    ----------
+    channels : Tensor of shape (C, Y, X)
+    baseline, truth : Tensor of shape (uY, uX)
+    weight : float
+        Weight of its squared error: one over the squared error of the baseline (plus a floor), so that weak and strong
+        fields count alike.
+    """
+
+    channels: Tensor = field(repr=False)
+    baseline: Tensor = field(repr=False)
+    truth: Tensor = field(repr=False)
+    weight: float
+
+
+def phase_field(planes: np.ndarray, phase: np.ndarray, microscope: Microscope, defocus_um: tuple[float, float]) -> TrainingField:
+    """Two planes (2, Y, X) and their phase (Y, X) [rad]; US-TIE is solved on the whole field."""
+    prepared = PhaseTwoShot().condition(planes, microscope, defocus_um, "auto")
+    truth = torch.from_numpy(phase) / prepared.gain
+    return TrainingField(channels=prepared.channels, baseline=prepared.baseline, truth=truth, weight=_weight(truth, prepared.baseline, ERROR_FLOOR_PHASE))
+
+
+def widefield_field(counts: np.ndarray, truth_counts: np.ndarray) -> TrainingField:
+    """A widefield image (Y, X) and its sharp truth (2Y, 2X), in counts of a camera pixel above the dark level."""
+    prepared = WidefieldX2().condition(counts[None], "auto")
+    truth = torch.from_numpy(truth_counts) / prepared.gain
+    return TrainingField(channels=prepared.channels, baseline=prepared.baseline, truth=truth, weight=_weight(truth, prepared.baseline, ERROR_FLOOR_SIGNAL))
+
+
+def _weight(truth: Tensor, baseline: Tensor, floor: float) -> float:
+    return 1 / (float((truth - baseline).square().mean()) + floor**2)

@@ -1,0 +1,121 @@
+"""How a training of this method goes wrong: each failure with a name, a threshold and an advice.
+
+The thresholds are far from what the shipped models show, so that a light that goes on means something: their median gamma is
+1/2 at t = 0.25 to 0.31, their gamma bends by 2.0 to 2.4, their rate varies by 7 to 23 %, their spread is 0.3 to 0.5 of the error.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from napari_cvdm.diffusion.loss import gamma_second_derivative
+from napari_cvdm.model.schedule import Clock
+from napari_cvdm.training.validation import Score
+
+EARLIEST_HALF, LATEST_HALF = 0.1, 0.75  # t where the median gamma is 1/2; 0.5 for gamma = 1 - t
+LARGEST_LAST_GAMMA = 2e-3
+SHARPEST = 60.0  # root mean square of d2 gamma/dt2; 0 for gamma = 1 - t, about 3.5 for the cosine schedule
+LEAST_CONTRAST = 1e-3  # standard deviation over mean of the rate
+SETTLED = 0.25  # share of the steps after which a pixel-wise rate must have left its start
+OVERFITTED = 1.03  # times the best score
+COLLAPSED, SCATTERED = 0.2, 2.5  # spread over error
+MANY_SKIPPED = 0.01  # of the steps
+CURVE_POINTS = 400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Something about a training that its user should know.
+
+    Parameters
+    ----------
+    name : str
+        Of the failure.
+    value, threshold : float
+        What was found, and where the failure begins.
+    advice : str
+        What it means and what to try, one sentence or two.
+    """
+
+    name: str
+    value: float
+    threshold: float
+    advice: str
+
+
+@torch.no_grad()
+def schedule_findings(rate: Tensor, clock: Clock, *, pixel_wise: bool, share_done: float) -> tuple[Finding, ...]:
+    """Whether the schedule degenerates, does not reach the prior, or is too sharp or too smooth.
+
+    Parameters
+    ----------
+    rate : Tensor of any shape
+        lambda(x) of some field.
+    clock : Clock
+    pixel_wise : bool
+        Whether the rate may differ from pixel to pixel.
+    share_done : float
+        In [0, 1], of the stage's steps.
+    """
+    times = torch.linspace(1 / CURVE_POINTS, 1, CURVE_POINTS, device=rate.device)
+    value, speed, acceleration = clock(times)
+    median = rate.median()
+    gamma = torch.exp(-median * value)
+    half = float(times[int((gamma > 0.5).sum().clamp(max=CURVE_POINTS - 1))])
+    last = float(torch.exp(-rate.min()))
+    bend = float(gamma_second_derivative(median, value, speed, acceleration).square().mean().sqrt())
+    contrast = float(rate.std() / rate.mean())
+    found = [
+        _when(half < EARLIEST_HALF, "degenerate schedule", half, EARLIEST_HALF, "gamma falls at once: nearly all times are noise. Raise alpha (1e-3)."),
+        _when(half > LATEST_HALF, "degenerate schedule", half, LATEST_HALF, "gamma hardly falls before the end. Raise alpha (1e-3)."),
+        _when(last > LARGEST_LAST_GAMMA, "prior not reached", last, LARGEST_LAST_GAMMA, "gamma(1, x) is too large somewhere: samples cannot begin from noise."),
+        _when(bend > SHARPEST, "schedule too sharp", bend, SHARPEST, "gamma has a step in it: few times teach anything. Raise alpha."),
+    ]
+    if pixel_wise and share_done >= SETTLED:
+        advice = "The rate is the same at every pixel: it does not follow the structure. Lower alpha, or train for longer."
+        found.append(_when(contrast < LEAST_CONTRAST, "schedule too smooth", contrast, LEAST_CONTRAST, advice))
+    return _listed(*found)
+
+
+def gradient_findings(skipped: int, done: int) -> tuple[Finding, ...]:
+    """Whether too many steps had a gradient that could not be used."""
+    share = skipped / max(1, done)
+    advice = "Gradients exploded or were NaN; these steps were skipped. Lower the learning rate, or use precision fp32."
+    return _listed(_when(share > MANY_SKIPPED, "exploding gradients", share, MANY_SKIPPED, advice))
+
+
+def overfitting_findings(score: float, best: float | None, best_step: int) -> tuple[Finding, ...]:
+    """Whether held-out fields are reconstructed worse than they once were."""
+    above = score / best if best else 1.0
+    advice = f"Held-out fields were best at step {best_step}, whose weights are kept. Stop here, or give more fields."
+    return _listed(_when(above > OVERFITTED, "overfitting", above, OVERFITTED, advice))
+
+
+def spread_findings(score: Score) -> tuple[Finding, ...]:
+    """Whether the samples agree where they are wrong, or scatter where they are right."""
+    ratio = score.spread_ratio
+    return _listed(
+        _when(
+            ratio < COLLAPSED,
+            "posterior collapse",
+            ratio,
+            COLLAPSED,
+            "The samples agree more than they are right: the spread says too little. Train the denoiser for longer.",
+        ),
+        _when(
+            ratio > SCATTERED,
+            "posterior too wide",
+            ratio,
+            SCATTERED,
+            "The samples scatter more than they err: the spread says too much. Train the denoiser for longer.",
+        ),
+    )
+
+
+def _when(so: bool, name: str, value: float, threshold: float, advice: str) -> Finding | None:
+    return Finding(name=name, value=value, threshold=threshold, advice=advice) if so else None
+
+
+def _listed(*findings: Finding | None) -> tuple[Finding, ...]:
+    return tuple(finding for finding in findings if finding is not None)

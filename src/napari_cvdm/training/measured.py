@@ -1,0 +1,161 @@
+"""Pairs that somebody measured: opened once, checked, conditioned as in use."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from napari_cvdm.intensity import noise_sigma
+from napari_cvdm.microscope import Microscope
+from napari_cvdm.request import RequestError
+from napari_cvdm.tasks import TASKS, PhaseTwoShot
+from napari_cvdm.training.fields import TrainingField, phase_field, widefield_field
+from napari_cvdm.training.pair_checks import BORDER_PX, check_agreement, check_saturation, compared_phase, compared_widefield, moved_truth
+
+DARK_PERCENTILE = 1.0
+NEEDED_FOR_PHASE = ("pixel_um", "wavelength_um", "medium_index", "defocus_um")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Pair:
+    """One field of a measured image and its truth, as they are in their files.
+
+    Parameters
+    ----------
+    name : str
+        For messages.
+    measured : ndarray of shape (P, Y, X)
+    truth : ndarray of shape (uY, uX)
+        Fluorescence in any unit, phase in radians.
+    optics : mapping
+        `pixel_um` and, for phase, `wavelength_um`, `medium_index` and `defocus_um`.
+    """
+
+    name: str
+    measured: np.ndarray = field(repr=False)
+    truth: np.ndarray = field(repr=False)
+    optics: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PairEntry:
+    """A pair that is still in its files.
+
+    Parameters
+    ----------
+    view : str
+        The field of view that it belongs to: frames of one file stay together when fields are held out.
+    load : callable
+        () -> Pair.
+    """
+
+    view: str
+    load: Callable[[], Pair] = field(repr=False)
+
+
+class MeasuredFields:
+    """A finite source of fields.
+
+    Parameters
+    ----------
+    entries : sequence of PairEntry
+    task : str
+        Name of the task.
+    register : bool
+        Whether a truth that lies beside its image is moved onto it.
+    seed : int
+        Chooses the order of each pass, and the noise of blank fields.
+    """
+
+    def __init__(self, entries: Sequence[PairEntry], task: str, *, register: bool, seed: int) -> None:
+        self._entries, self._task, self._register, self._seed = tuple(entries), TASKS[task], register, seed
+        self.count = len(self._entries)
+
+    def field(self, index: int) -> TrainingField:
+        """One of the fields, in an order of its own on every pass."""
+        order = np.random.default_rng((self._seed, index // self.count)).permutation(self.count)
+        return self.exactly(int(order[index % self.count]))
+
+    def exactly(self, number: int) -> TrainingField:
+        """The field of one entry; RequestError where it must not be learned from."""
+        pair = self._entries[number].load()
+        check_saturation(pair.name, pair.measured)
+        self._check_shape(pair)
+        return self._phase(pair) if isinstance(self._task, PhaseTwoShot) else self._widefield(pair)
+
+    def blank(self, index: int) -> TrainingField:
+        """An empty field with the level and the noise of one of the fields."""
+        order = np.random.default_rng((self._seed, index // self.count)).permutation(self.count)
+        pair = self._entries[int(order[index % self.count])].load()
+        rng = np.random.default_rng((self._seed, index, 1))
+        planes = np.stack([_empty(plane, rng, dark=not isinstance(self._task, PhaseTwoShot)) for plane in pair.measured])
+        nothing = np.zeros_like(pair.truth, dtype=np.float32)
+        if isinstance(self._task, PhaseTwoShot):
+            return phase_field(planes, nothing.astype(np.float64), *_phase_optics(pair))
+        return widefield_field(planes[0], nothing)
+
+    def _check_shape(self, pair: Pair) -> None:
+        wanted = tuple(self._task.upsampling * size for size in pair.measured.shape[-2:])
+        if len(pair.measured) != self._task.planes:
+            raise RequestError(f"{pair.name}: has {len(pair.measured)} plane(s); {self._task.name} takes {self._task.inputs}.")
+        if pair.truth.shape != wanted:
+            raise RequestError(
+                f"{pair.name}: the truth has {pair.truth.shape} pixels and the measured image {pair.measured.shape[-2:]}; "
+                f"{self._task.name} needs a truth of {wanted} pixels. Crop or resample it."
+            )
+
+    def _widefield(self, pair: Pair) -> TrainingField:
+        measured, factor = pair.measured[0].astype(np.float64), self._task.upsampling
+        found = compared_widefield(measured, pair.truth, factor)
+        check_agreement(pair.name, found, register=self._register, signed=False)
+        truth = moved_truth(pair.truth, found.shift_px, factor) if self._register else pair.truth.astype(np.float64)
+        # The unit of a truth is arbitrary; blurred, it must be the measured signal: counts of a camera pixel above the dark level.
+        scaled = found.gain * (truth - np.percentile(truth, DARK_PERCENTILE))
+        inner = _inner(found.distance_px if self._register else 0, pair.measured.shape[-2:])
+        return widefield_field(measured[inner].astype(np.float32), scaled[_finer(inner, factor)].astype(np.float32))
+
+    def _phase(self, pair: Pair) -> TrainingField:
+        microscope, defocus_um = _phase_optics(pair)
+        prepared = PhaseTwoShot().condition(pair.measured, microscope, defocus_um, "auto")
+        found = compared_phase(prepared.baseline.numpy() * prepared.gain, pair.truth)
+        check_agreement(pair.name, found, register=self._register, signed=True)
+        truth = moved_truth(pair.truth, found.shift_px, 1) if self._register else pair.truth.astype(np.float64)
+        inner = _inner(found.distance_px if self._register else 0, pair.truth.shape)
+        kept = truth[inner]
+        return phase_field(pair.measured[(slice(None), *inner)], kept - kept.mean(), microscope, defocus_um)
+
+
+def _empty(plane: np.ndarray, rng: np.random.Generator, *, dark: bool) -> np.ndarray:
+    level = np.percentile(plane, DARK_PERCENTILE) if dark else np.median(plane)
+    return (level + noise_sigma(plane.astype(np.float64)) * rng.standard_normal(plane.shape)).astype(np.float32)
+
+
+def _inner(distance_px: float, shape: tuple[int, ...]) -> tuple[slice, slice]:
+    """What is left when the edge that a move brings in is cut off: whole pixels of the measured image."""
+    margin = int(np.ceil(distance_px)) + (BORDER_PX if distance_px else 0)
+    return slice(margin, shape[0] - margin), slice(margin, shape[1] - margin)
+
+
+def _finer(inner: tuple[slice, slice], factor: int) -> tuple[slice, slice]:
+    rows, columns = (slice(part.start * factor, part.stop * factor) for part in inner)
+    return rows, columns
+
+
+def _phase_optics(pair: Pair) -> tuple[Microscope, tuple[float, float]]:
+    missing = [name for name in NEEDED_FOR_PHASE if pair.optics.get(name) is None]
+    if missing:
+        raise RequestError(f"{pair.name}: {', '.join(missing)} not known; give them beside the folders in the recipe.")
+    values = {name: float(pair.optics[name]) for name in NEEDED_FOR_PHASE[:3]}
+    first, second = (float(value) for value in pair.optics["defocus_um"])
+    return Microscope(**values, na=pair.optics.get("na")), (first, second)
+
+
+def optics_ranges(optics: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, float]]:
+    """Lowest and highest value of each number that all pairs state, for the card."""
+    found: dict[str, tuple[float, float]] = {}
+    for name in ("pixel_um", "wavelength_um", "medium_index", "na"):
+        values = [float(one[name]) for one in optics if one.get(name) is not None]
+        if values and len(values) == len(optics):
+            found[name] = (min(values), max(values))
+    return found

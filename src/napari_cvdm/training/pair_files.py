@@ -1,0 +1,215 @@
+"""Pairs as they lie on a disk: two folders, the published data as they are downloaded, the arrays of the official code."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_cvdm.image_files import SUFFIXES, combine_planes, read_image
+from napari_cvdm.request import ImageStack, RequestError
+from napari_cvdm.tasks import TASKS
+from napari_cvdm.training.measured import Pair, PairEntry
+
+OPEN_FILES = 8
+PIXEL_TOLERANCE = 0.01
+SIM_FRAMES = "RawSIMData_level_"
+SIM_TRUTHS = ("SIM_gt.mrc", "SIM_gt_a.mrc")
+OFFICIAL_LARGEST = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Folders:
+    """``[folders]``: measured images and their truths, matched by file name.
+
+    Parameters
+    ----------
+    measured, truth : str
+        Folders. A stack (time, z) holds several fields of one field of view.
+    register : bool
+        Move a truth that lies beside its image onto it.
+    pixel_um, wavelength_um, medium_index, na : float, optional
+        Of the measured images, where their files do not say.
+    defocus_um : tuple of float, optional
+    """
+
+    measured: str
+    truth: str
+    register: bool = False
+    pixel_um: float | None = None
+    wavelength_um: float | None = None
+    medium_index: float | None = None
+    na: float | None = None
+    defocus_um: tuple[float, float] | None = None
+
+    @property
+    def said(self) -> str:
+        """For the card."""
+        return f"pairs of files in {self.measured} and {self.truth}"
+
+    def entries(self, task: str) -> list[PairEntry]:
+        """Every frame of every matched file."""
+        measured, truth = _images_in(self.measured), _images_in(self.truth)
+        lonely = sorted(measured.keys() ^ truth.keys())
+        if lonely:
+            raise RequestError(f"{', '.join(lonely[:5])}: in one folder only; each image in {self.measured} needs a truth of the same name in {self.truth}.")
+        return [entry for name in sorted(measured) for entry in self._frames(name, measured[name], truth[name], task)]
+
+    def _frames(self, name: str, measured: Path, truth: Path, task: str) -> Iterator[PairEntry]:
+        first, second = _opened(measured, TASKS[task].planes), _opened(truth, 1)
+        shapes = [stack.array.shape[: len(_looped(stack))] for stack in (first, second)]
+        if shapes[0] != shapes[1]:
+            raise RequestError(f"{name}: the measured file has frames {shapes[0]} and the truth {shapes[1]}; each frame needs its truth.")
+        for index in product(*(range(size) for size in shapes[0])):
+            yield PairEntry(view=name, load=partial(self._load, name, measured, truth, index, task))
+
+    def _load(self, name: str, measured: Path, truth: Path, index: tuple[int, ...], task: str) -> Pair:
+        first, second = _opened(measured, TASKS[task].planes), _opened(truth, 1)
+        optics = self._optics(first)
+        _check_pixel(name, optics.get("pixel_um"), second.pixel_um, TASKS[task].upsampling)
+        title = f"{name}, frame {index}" if index else name
+        return Pair(name=title, measured=first.frame(index), truth=second.frame(index)[0], optics=optics)
+
+    def _optics(self, stack: ImageStack) -> dict[str, Any]:
+        given = {name: getattr(self, name) for name in ("pixel_um", "wavelength_um", "medium_index", "na", "defocus_um")}
+        stated: Mapping[str, Any] = {"pixel_um": stack.pixel_um, **stack.metadata}
+        return {name: value if value is not None else stated.get(name) for name, value in given.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BioSR:
+    """``[biosr]``: the folders of BioSR as they are downloaded: for each cell raw SIM frames at rising levels of signal, and the SIM reconstruction.
+
+    Parameters
+    ----------
+    folder : str
+        Holds the folders of the cells, at any depth.
+    levels : tuple of int
+        First and last level of signal.
+    """
+
+    folder: str
+    levels: tuple[int, int] = (1, 12)
+    register: bool = True  # a SIM reconstruction lies half a fine pixel beside its widefield image
+
+    @property
+    def said(self) -> str:
+        """For the card."""
+        return f"BioSR (Qiao et al., Nat. Methods 18, 194, 2021), levels {self.levels[0]} to {self.levels[1]}"
+
+    def entries(self, task: str) -> list[PairEntry]:
+        """Every level of every cell."""
+        if task != "widefield-x2":
+            raise RequestError(f"[biosr] is for widefield-x2, and the recipe for {task}.")
+        found = [entry for raw in sorted(Path(self.folder).rglob(f"{SIM_FRAMES}*.mrc")) for entry in self._entry(raw)]
+        if not found:
+            raise RequestError(
+                f"{self.folder}: no {SIM_FRAMES}NN.mrc of levels {self.levels} with its SIM reconstruction in it; give the folder of a structure of BioSR."
+            )
+        return found
+
+    def _entry(self, raw: Path) -> Iterator[PairEntry]:
+        level = raw.stem.removeprefix(SIM_FRAMES)
+        truths = [
+            path for name in (f"GTSIM_level_{level}.mrc", *SIM_TRUTHS) for path in (raw.with_name(name), raw.parent.parent / "GTSIM" / name) if path.exists()
+        ]
+        if truths and level.isdigit() and self.levels[0] <= int(level) <= self.levels[1]:
+            yield PairEntry(view=str(raw.parent), load=partial(_biosr_pair, raw, truths[0]))
+
+
+def _biosr_pair(raw: Path, truth: Path) -> Pair:
+    """The widefield image is the mean of the raw frames, whose stripes cancel."""
+    frames, sharp = read_image(raw), read_image(truth)
+    image = np.asarray(frames.array, np.float32).reshape(-1, *frames.array.shape[-2:]).mean(axis=0)
+    return Pair(
+        name=f"{raw.parent.name}/{raw.name}",
+        measured=image[None],
+        truth=np.asarray(sharp.array).reshape(-1, *sharp.array.shape[-2:])[0],
+        optics={"pixel_um": frames.pixel_um},
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrays:
+    """``[arrays]``: the arrays of the official code, x and y of shape (N, Y, X, C) with values in [-1, 1].
+
+    Parameters
+    ----------
+    x, y : str
+        Two .npy files, or one .npz file (twice) with arrays x and y.
+    phase_range_rad : float
+        Phase [rad] that y = 1 stands for, where y = -1 is zero: 3.5 in the official code.
+    register : bool
+    pixel_um, wavelength_um, medium_index : float, optional
+    defocus_um : tuple of float, optional
+    """
+
+    x: str
+    y: str
+    phase_range_rad: float = 3.5
+    register: bool = False
+    pixel_um: float | None = None
+    wavelength_um: float | None = None
+    medium_index: float | None = None
+    defocus_um: tuple[float, float] | None = None
+
+    @property
+    def said(self) -> str:
+        """For the card."""
+        return f"arrays {self.x} and {self.y}"
+
+    def entries(self, task: str) -> list[PairEntry]:
+        """Every item."""
+        first, second = _array(self.x, "x"), _array(self.y, "y")
+        if first.ndim != 4 or second.ndim != 4 or len(first) != len(second):
+            raise RequestError(f"{self.x}, {self.y}: shapes are {first.shape} and {second.shape}; both must be (N, Y, X, C) with the same N.")
+        return [PairEntry(view=str(number), load=partial(self._load, number, task)) for number in range(len(first))]
+
+    def _load(self, number: int, task: str) -> Pair:
+        planes: np.ndarray = np.moveaxis(np.asarray(_array(self.x, "x")[number], np.float32), -1, 0)
+        truth: np.ndarray = np.asarray(_array(self.y, "y")[number, ..., 0], np.float32)
+        if task == "phase-2shot":
+            planes, truth = (planes + 1) / 2, (truth + OFFICIAL_LARGEST) / 2 * self.phase_range_rad
+        elif truth.shape == planes.shape[-2:]:  # x was interpolated onto y's grid: take that back
+            planes = planes.reshape(len(planes), truth.shape[0] // 2, 2, truth.shape[1] // 2, 2).mean(axis=(2, 4))
+        optics = {name: getattr(self, name) for name in ("pixel_um", "wavelength_um", "medium_index", "defocus_um")}
+        return Pair(name=f"{Path(self.x).name}[{number}]", measured=planes, truth=truth, optics=optics)
+
+
+@lru_cache(maxsize=OPEN_FILES)
+def _array(path: str, name: str) -> np.ndarray:
+    try:
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+        return found[name] if isinstance(found, np.lib.npyio.NpzFile) else found
+    except (OSError, ValueError, KeyError) as error:
+        raise RequestError(f"{path} cannot be read ({error}); a .npy file, or a .npz file with arrays x and y is needed.") from None
+
+
+@lru_cache(maxsize=OPEN_FILES)
+def _opened(path: Path, planes: int) -> ImageStack:
+    stack = read_image(path)
+    return combine_planes(stack) if planes == 2 else stack
+
+
+def _looped(stack: ImageStack) -> str:
+    return "".join(axis for axis in stack.axes if axis not in "PYX")
+
+
+def _images_in(folder: str) -> dict[str, Path]:
+    """Image files by their names without endings."""
+    if not Path(folder).is_dir():
+        raise RequestError(f"{folder}: there is no such folder; give one with images.")
+    found = {path.name.split(".")[0]: path for path in sorted(Path(folder).iterdir()) if path.suffix.lower() in SUFFIXES}
+    if not found:
+        raise RequestError(f"{folder}: no image in it; files ending in {', '.join(SUFFIXES)} are read.")
+    return found
+
+
+def _check_pixel(name: str, measured_um: float | None, truth_um: float | None, factor: int) -> None:
+    """RequestError where both files state a pixel size, and they do not go together."""
+    if measured_um and truth_um and abs(truth_um * factor / measured_um - 1) > PIXEL_TOLERANCE:
+        wanted = measured_um / factor
+        raise RequestError(f"{name}: pixels are {measured_um:g} um, and those of the truth {truth_um:g} um; {wanted:g} um is needed for the truth.")

@@ -1,0 +1,97 @@
+"""One process or many, in full or mixed precision, with or without accumulated gradients: accelerate knows how."""
+
+import os
+from contextlib import AbstractContextManager
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor, nn
+
+from napari_cvdm.device import pick_device
+from napari_cvdm.request import RequestError
+from napari_cvdm.training.pool import Batch
+from napari_cvdm.training.stages import Draw, Stage, Terms
+
+PRECISIONS = {"fp32": "no", "bf16": "bf16"}
+
+
+def is_first_process() -> bool:
+    """Whether this process is the only one, or the first that torchrun started: the one that asks, writes and speaks."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+class Processes:
+    """All processes of a training, of which this is one.
+
+    A batch is that of one process alone, cut in equal parts: gradients are the same, whatever the number of processes and of accumulated parts.
+
+    Parameters
+    ----------
+    device : str
+        As for `pick_device`; with several processes (torchrun) each takes the accelerator of its rank.
+    precision : {"fp32", "bf16"}
+    accumulate : int
+        Parts of a batch that are evaluated one after the other.
+    batch : int
+        Patches in a batch, over all processes and parts.
+
+    Raises
+    ------
+    RequestError
+        The batch cannot be cut in so many equal parts.
+    """
+
+    def __init__(self, device: str, precision: str, accumulate: int, batch: int) -> None:
+        on_cpu = pick_device(device).type == "cpu"
+        if not torch.distributed.is_initialized():  # what an earlier training of this program chose holds no longer
+            AcceleratorState._reset_state(reset_partial_state=True)
+        self.accelerator = Accelerator(cpu=on_cpu, mixed_precision=PRECISIONS[precision], gradient_accumulation_steps=accumulate)
+        several = self.accelerator.num_processes > 1
+        self.device = self.accelerator.device if several else pick_device(device)
+        self._parts = self.accelerator.num_processes * accumulate
+        self._accumulate, self._batch = accumulate, batch
+        if batch % self._parts:
+            shared = f"{self.accelerator.num_processes} processes and accumulate = {accumulate}"
+            raise RequestError(f"[plan] batch is {batch}, with {shared}; a multiple of {self._parts} is needed.")
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes files."""
+        return is_first_process()
+
+    def wrap(self, objective: nn.Module) -> nn.Module:
+        """An objective whose gradients are those of all processes."""
+        wrapped: nn.Module = self.accelerator.prepare_model(objective, device_placement=False)
+        return wrapped
+
+    def parts(self) -> tuple[slice, ...]:
+        """The patches of a batch that this process learns from, one slice after the other."""
+        size = self._batch // self._parts
+        first = self.accelerator.process_index * self._accumulate
+        return tuple(slice(size * part, size * (part + 1)) for part in range(first, first + self._accumulate))
+
+    def accumulating(self, wrapped: nn.Module) -> AbstractContextManager[None]:
+        """Around each part: gradients are exchanged with the last one."""
+        context: AbstractContextManager[None] = self.accelerator.accumulate(wrapped)
+        return context
+
+    def backward(self, wrapped: nn.Module, stage: Stage, batch: Batch, draw: Draw) -> Terms:
+        """Loss terms of a part, detached; each route adds its gradient to its parameters."""
+        terms: Terms = wrapped(batch, draw)
+        for index, (name, parameters) in enumerate(stage.routes, start=1):
+            self.accelerator.backward(terms[name], inputs=parameters, retain_graph=index < len(stage.routes))
+        return {name: term.detach() for name, term in terms.items()}
+
+    def clipped(self, stage: Stage, largest: float) -> float:
+        """Length of the gradient over all processes, before it is cut to `largest`."""
+        return float(self.accelerator.clip_grad_norm_(stage.parameters, largest))
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Mean over the processes."""
+        reduced: Tensor = self.accelerator.reduce(values, "mean")
+        return reduced
+
+    def wait(self) -> None:
+        """Until every process is here."""
+        self.accelerator.wait_for_everyone()

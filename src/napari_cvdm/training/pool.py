@@ -1,0 +1,114 @@
+"""Patches for training, cut from a rolling pool of whole fields.
+
+The pool is a pure function of (seed, step): nothing about it has to be saved to resume.
+"""
+
+from dataclasses import dataclass, field
+from threading import Lock
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from napari_cvdm.training.fields import TrainingField
+from napari_cvdm.training.sources import FieldSource
+
+CANDIDATES = 8  # places of which a foreground patch takes the one with the most in it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Batch:
+    """Patches: channels (B, C, Y, X), baseline and truth (B, 1, uY, uX), weight (B, 1, 1, 1)."""
+
+    channels: Tensor = field(repr=False)
+    baseline: Tensor = field(repr=False)
+    truth: Tensor = field(repr=False)
+    weight: Tensor = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a patch is cut and how it is laid: top, left, quarter turns, mirrored or not.
+
+    Turning and mirroring respect the physics of both tasks: pixels are square, and neither propagation nor a round pupil prefers a direction.
+    """
+
+    top: int
+    left: int
+    turns: int
+    mirror: bool
+
+    def cut(self, image: Tensor, side: int, factor: int) -> Tensor:
+        """The patch of an image whose pixels are `factor` times finer than those of the place."""
+        rows, columns = (slice(start * factor, (start + side) * factor) for start in (self.top, self.left))
+        part = torch.rot90(image[..., rows, columns], self.turns, (-2, -1))
+        return part.flip(-1) if self.mirror else part
+
+
+class FieldPool:
+    """A rolling pool of fields; step s holds the `size` newest of size + floor(s * rate) fields.
+
+    Parameters
+    ----------
+    source : FieldSource
+        Fields are made when a patch of them is first wanted: one of many processes makes only what it needs.
+    size : int
+        A source with fewer fields is held whole, and nothing of it is replaced.
+    rate : float
+        New fields in a step.
+    seed : int
+        Chooses patches.
+    foreground : float
+        Share of patches that lie where there is something.
+    blank : float
+        Share of patches that are cut from an empty field.
+    """
+
+    def __init__(self, source: FieldSource, size: int, rate: float, seed: int, *, foreground: float = 0.0, blank: float = 0.0) -> None:
+        few = source.count is not None and source.count <= size
+        self._size, self._rate = (source.count or size, 0.0) if few else (size, rate)
+        self._source, self._seed, self._foreground, self._blank = source, seed, foreground, blank
+        self._fields: dict[tuple[int, bool], TrainingField] = {}
+        self._one_at_a_time = Lock()  # the next batch is made while one is learned from
+
+    def batch(self, step: int, count: int, side: int, part: slice = slice(None)) -> Batch:
+        """Random patches of side `side` (input pixels), turned and mirrored, for one step; or a part of them.
+
+        Parameters
+        ----------
+        step : int
+        count, side : int
+        part : slice
+            Of the `count` patches; the others are chosen, but neither made nor cut.
+        """
+        newest = self._size + int(step * self._rate)
+        rng = np.random.default_rng((self._seed, step))
+        chosen = rng.integers(self._size, size=count) + newest - self._size
+        blank = rng.uniform(size=count) < self._blank if self._blank else np.zeros(count, bool)
+        seeds = rng.integers(2**32, size=count)
+        with self._one_at_a_time:
+            self._forget_before(newest - self._size)
+            fields = [self._field(int(index), bool(empty)) for index, empty in zip(chosen[part], blank[part], strict=True)]
+        cut = [self._patch(entry, side, np.random.default_rng(int(one))) for entry, one in zip(fields, seeds[part], strict=True)]
+        channels, baseline, truth = (torch.stack(parts) for parts in zip(*cut, strict=True))
+        weight = torch.tensor([entry.weight for entry in fields], dtype=torch.float32)[:, None, None, None]
+        return Batch(channels=channels, baseline=baseline, truth=truth, weight=weight)
+
+    def _forget_before(self, oldest: int) -> None:
+        self._fields = {key: entry for key, entry in self._fields.items() if key[0] >= oldest}
+
+    def _field(self, index: int, empty: bool) -> TrainingField:
+        if (index, empty) not in self._fields:
+            self._fields[index, empty] = self._source.blank(index) if empty else self._source.field(index)
+        return self._fields[index, empty]
+
+    def _patch(self, entry: TrainingField, side: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        places = [self._place(entry, side, rng) for _ in range(CANDIDATES if rng.uniform() < self._foreground else 1)]
+        factor = entry.truth.shape[-2] // entry.channels.shape[-2]
+        place = max(places, key=lambda one: float(one.cut(entry.truth, side, factor).abs().mean())) if len(places) > 1 else places[0]
+        return place.cut(entry.channels, side, 1), place.cut(entry.baseline[None], side, factor), place.cut(entry.truth[None], side, factor)
+
+    def _place(self, entry: TrainingField, side: int, rng: np.random.Generator) -> Place:
+        height, width = entry.channels.shape[-2:]
+        top, left = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
+        return Place(top=top, left=left, turns=int(rng.integers(4)), mirror=bool(rng.integers(2)))

@@ -1,0 +1,57 @@
+"""What the network makes of a held-out field while it is trained: something to look at."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from napari_cvdm.model.cvdm import CVDM
+from napari_cvdm.model.schedule import clock_curve
+from napari_cvdm.result import ClockCurve
+from napari_cvdm.training.fields import TrainingField
+from napari_cvdm.training.validation import Validation, cut_to_centre, posterior_samples
+
+CLOCK_POINTS = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Preview:
+    """A held-out field as the network sees it now, in network units.
+
+    Parameters
+    ----------
+    measured : ndarray of shape (Y, X), float32
+        First channel of the condition.
+    baseline, truth, mean, spread, rate : ndarray of shape (uY, uX), float32
+        Physical estimate, truth, mean and standard deviation of the posterior samples, lambda(x).
+    clock : ClockCurve
+        With `rate` it gives gamma and beta at any time.
+    """
+
+    measured: np.ndarray = field(repr=False)
+    baseline: np.ndarray = field(repr=False)
+    truth: np.ndarray = field(repr=False)
+    mean: np.ndarray = field(repr=False)
+    spread: np.ndarray = field(repr=False)
+    rate: np.ndarray = field(repr=False)
+    clock: ClockCurve = field(repr=False)
+
+
+@torch.inference_mode()
+def previewed(network: CVDM, entry: TrainingField, plan: Validation) -> Preview:
+    """Reconstruct the middle of a field.
+
+    Parameters
+    ----------
+    network : CVDM
+    entry : TrainingField
+    plan : Validation
+        Says how many samples and evaluations, and how large a field.
+    """
+    device, unit = network.residual_scale.device, network.config.alignment * network.config.condition_fold
+    channels, baseline, truth = (image.to(device) for image in cut_to_centre(entry, plan.largest_px, unit))
+    samples, _ = posterior_samples(network, channels, baseline, plan, seed=0)
+    rate = network.rate(network.features(channels, network.correction(channels)))
+    images = {"baseline": baseline[0], "truth": truth[0], "mean": samples.mean(dim=0), "spread": samples.std(dim=0), "rate": rate[0]}
+    shown = {name: image[0].float().cpu().numpy() for name, image in images.items()}
+    return Preview(measured=channels[0, 0].cpu().numpy(), clock=clock_curve(network.clock, CLOCK_POINTS), **shown)

@@ -1,0 +1,160 @@
+"""What is trained, one stage after the other: the regression mean, then, around it, the denoiser with its schedule.
+
+Each stage is a module whose forward pass is the whole loss, so that one wrapper around it (mixed precision, several
+processes) covers everything that needs a gradient.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from napari_cvdm.diffusion.loss import cvdm_loss, stratified_times
+from napari_cvdm.model.cvdm import CVDM
+from napari_cvdm.training.plan import Plan
+from napari_cvdm.training.pool import Batch
+
+LARGEST_TARGET = 5.0  # residual scales: a hopeless field must not fill the gradient
+STEP_SEED_STRIDE = 7_919
+
+Terms = dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Draw:
+    """Times (B, 1, 1, 1) and noise (B, 1, uY, uX) of a batch: a function of (seed, step), whatever process makes them."""
+
+    times: Tensor = field(repr=False)
+    noise: Tensor = field(repr=False)
+
+    @classmethod
+    def of_step(cls, shape: Sequence[int], seed: int, step: int) -> "Draw":
+        """Stratified times and normal noise for targets of a whole batch's shape."""
+        generator = torch.Generator().manual_seed(seed * STEP_SEED_STRIDE + step)
+        return cls(times=stratified_times(shape[0], generator), noise=torch.randn(tuple(shape), generator=generator))
+
+    def part(self, kept: slice, device: torch.device) -> "Draw":
+        """What belongs to some patches of the batch, on their device."""
+        return Draw(times=self.times[kept].to(device), noise=self.noise[kept].to(device))
+
+
+class MeanObjective(nn.Module):
+    """Regression: baseline + correction against the truth, log(1 + weighted mean square) of each patch.
+
+    The logarithm bounds what one hopeless patch can do to a step, and makes every patch ask for relative improvement.
+    """
+
+    def __init__(self, network: CVDM) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, batch: Batch, draw: Draw) -> Terms:
+        """Loss terms of some patches; the draw is not needed."""
+        error = batch.baseline + self.network.correction(batch.channels) - batch.truth
+        return {
+            "mean": torch.log1p(mean_square(error, batch.weight)).mean(),
+            "baseline": torch.log1p(mean_square(batch.baseline - batch.truth, batch.weight)).mean(),
+        }
+
+
+class DiffusionObjective(nn.Module):
+    """The losses of CVDM around a mean that is frozen, with the closed-form derivatives of the schedule."""
+
+    def __init__(self, network: CVDM, alpha: float) -> None:
+        super().__init__()
+        self.network, self.alpha = network, alpha
+
+    def forward(self, batch: Batch, draw: Draw) -> Terms:
+        """Loss terms of some patches; `schedule` is the paper's weighted sum."""
+        network = self.network
+        with torch.no_grad():
+            correction = network.correction(batch.channels)
+            target = network.encode(batch.truth, batch.baseline, correction).clamp(-LARGEST_TARGET, LARGEST_TARGET)
+        features = network.features(batch.channels, correction)
+        terms = cvdm_loss(
+            lambda noisy, exponent: network.output(noisy, exponent, features),
+            network.prediction,
+            network.rate(features),
+            network.clock,
+            target,
+            draw.times,
+            draw.noise,
+            self.alpha,
+        )
+        named = {name: getattr(terms, name) for name in ("network", "noise", "prior", "smoothness", "boundary")}
+        return {**named, "schedule": terms.schedule}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Stage:
+    """What differs between the stages.
+
+    Parameters
+    ----------
+    name : {"mean", "diffusion"}
+    steps : int
+    objective : Module
+        (batch, draw) -> terms.
+    routes : tuple of (str, list of Parameter)
+        Which term gives which parameters their gradient.
+    """
+
+    name: str
+    steps: int
+    objective: MeanObjective | DiffusionObjective
+    routes: tuple[tuple[str, list[nn.Parameter]], ...]
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """Everything that this stage trains."""
+        return [parameter for _, parameters in self.routes for parameter in parameters]
+
+    def begin(self) -> None:
+        """Let gradients flow to this stage's parameters alone: several processes wait for every gradient that may come."""
+        for parameter in self.objective.parameters():
+            parameter.requires_grad_(False)
+        for parameter in self.parameters:
+            parameter.requires_grad_(True)
+
+
+def stages_of(network: CVDM, plan: Plan, part: str) -> tuple[Stage, ...]:
+    """The stages of a training, those without a step left out.
+
+    The denoiser learns from its own squared error with the schedule held fixed, the schedule from the paper's losses with
+    the denoiser held fixed: one forward pass, two backward passes. `joint` gives both one loss, as published.
+
+    Parameters
+    ----------
+    network : CVDM
+    plan : Plan
+    part : {"all", "denoiser", "schedule"}
+        What is trained; all but `all` leave the mean as it is.
+    """
+    denoiser, schedule = list(network.denoiser.parameters()), network.schedule_parameters()
+    routes = {
+        "all": (("schedule", [*denoiser, *schedule]),) if plan.joint else (("network", denoiser), ("schedule", schedule)),
+        "denoiser": (("network", denoiser),),
+        "schedule": (("schedule", schedule),),
+    }[part]
+    mean = list(network.mean.parameters()) if network.mean is not None and part == "all" else []
+    stages = (
+        Stage(name="mean", steps=plan.mean_steps if mean else 0, objective=MeanObjective(network), routes=(("mean", mean),)),
+        Stage(name="diffusion", steps=plan.diffusion_steps, objective=DiffusionObjective(network, plan.alpha), routes=routes),
+    )
+    return tuple(stage for stage in stages if stage.steps)
+
+
+def mean_square(error: Tensor, weight: Tensor) -> Tensor:
+    """Weighted mean square of each patch, shape (B,)."""
+    return (weight * error.square()).mean(dim=(1, 2, 3))
+
+
+@torch.no_grad()
+def measured_residual_scale(network: CVDM, batches: Iterable[Batch]) -> Tensor:
+    """The stored constant: the median over patches of the target's root mean square around its centre."""
+    sizes = []
+    for batch in batches:
+        residual = batch.truth - network.target.centre(batch.baseline, network.correction(batch.channels))
+        sizes.append(residual.square().mean(dim=(1, 2, 3)).sqrt())
+    return torch.cat(sizes).median().clamp(min=1e-6)

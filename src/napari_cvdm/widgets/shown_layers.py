@@ -1,0 +1,67 @@
+"""Layers put into a viewer in place of those that they supersede."""
+
+import re
+from itertools import count
+from typing import TYPE_CHECKING
+
+from napari_cvdm.widgets.layers import METADATA_KEY, LayerData, our_metadata
+from napari_cvdm.widgets.own_sliders import with_own_sliders
+from napari_cvdm.widgets.result_group import layers_of
+
+if TYPE_CHECKING:
+    from napari.layers import Layer
+    from napari.viewer import Viewer
+
+
+def show_layers(viewer: "Viewer", layers: list[LayerData]) -> None:
+    """Put layers into a viewer, each in place of the earlier one of its role in the same group (or of the same source, without a group).
+
+    All new layers are made before the first old one goes, so a viewer never holds half a result.
+
+    Parameters
+    ----------
+    viewer : Viewer
+    layers : list of (data, keywords, layer type)
+        As from `to_layer_data`. An earlier layer hands down whether it is visible.
+    """
+    from napari.layers import Layer
+
+    pairs = []
+    for data, keywords, kind in with_own_sliders(viewer, layers):
+        mark = keywords["metadata"][METADATA_KEY]
+        shared = "group" if "group" in mark else "source"
+        alike = [layer for layer in viewer.layers if all(our_metadata(layer).get(key) == mark[key] for key in ("role", shared))]
+        old = next((layer for layer in alike if _is_named(layer, keywords["name"])), None)
+        pairs.append((old, Layer.create(data, keywords if old is None else {**keywords, "visible": old.visible}, kind)))
+    for old, new in pairs:
+        if old is not None:
+            viewer.layers.remove(old)
+        viewer.add_layer(new)
+
+
+def show_result(viewer: "Viewer", layers: list[LayerData]) -> None:
+    """Put a whole result into a viewer; an earlier result of the same group goes whole, too, lest samples and maps of two runs mix.
+
+    What the user has renamed stays, as a group of its own.
+
+    Parameters
+    ----------
+    viewer : Viewer
+    layers : list of (data, keywords, layer type)
+        As from `to_layer_data`.
+    """
+    group = str(layers[-1][1]["metadata"][METADATA_KEY]["group"])
+    earlier = layers_of(viewer.layers, group)
+    show_layers(viewer, layers)
+    kept = next(name for name in (f"{group} ({number})" for number in count(1)) if not layers_of(viewer.layers, name))
+    for layer in [layer for layer in earlier if layer in viewer.layers]:
+        mark = our_metadata(layer)
+        if _is_named(layer, f"{mark['role']} of {mark['source']}"):
+            viewer.layers.remove(layer)
+        else:
+            layer.metadata = {**layer.metadata, METADATA_KEY: {**mark, "group": kept}}
+
+
+def _is_named(layer: "Layer", name: str) -> bool:
+    """Whether a layer has the name that it was given; napari itself may have numbered it."""
+    return re.fullmatch(re.escape(name) + r"( \[\d+\])?", layer.name) is not None

@@ -1,0 +1,70 @@
+"""A napari of its own that is left at a given moment: python leaving.py MOMENT LOOP MODEL."""
+
+import sys
+from collections.abc import Callable
+
+import napari
+import numpy as np
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QApplication
+
+from napari_cvdm.widgets.live_widget import LiveWidget
+from napari_cvdm.widgets.restore_widget import RestoreWidget
+
+
+def main(moment: str, loop: str, model: str) -> None:
+    """Open a dock, begin what is to be left in the middle, close the viewer in that moment, and end the program."""
+    viewer = napari.Viewer()
+    viewer.add_image(np.random.default_rng(0).poisson(100.0, (256, 256)).astype(np.uint16), name="cell", scale=(0.065, 0.065), units=("um", "um"))
+    dock = (LiveWidget if moment == "following" else RestoreWidget)(viewer)
+    viewer.window.add_dock_widget(dock)
+    dock.form.model.set_value(model)
+    dock.form.counts["steps"].setValue(1000)
+    dock.form.words["device"].setCurrentText("cpu")
+    LOOPS[loop](MOMENTS[moment](dock), viewer.close)
+    print(f"left while {moment}")
+
+
+def running(dock: RestoreWidget) -> Callable[[], bool]:
+    """A run."""
+    dock.start()
+    return lambda: dock.panel.bar.value() > 2
+
+
+def measuring(dock: RestoreWidget) -> Callable[[], bool]:
+    """The measurement of what a run will cost."""
+    return lambda: dock.cost._measuring
+
+
+def following(dock: LiveWidget) -> Callable[[], bool]:
+    """A layer that changes no more."""
+    dock.start()
+    return lambda: "frames/s" in dock.status.text()
+
+
+def napari_loop(reached: Callable[[], bool], leave: Callable[[], None]) -> None:
+    """napari's own event loop, which ends with its last window."""
+
+    def look() -> None:
+        if reached():
+            timer.stop()
+            leave()
+
+    timer = QTimer()
+    timer.timeout.connect(look)
+    timer.start(1)
+    napari.run()
+
+
+def script(reached: Callable[[], bool], leave: Callable[[], None]) -> None:
+    """A script that draws the window now and then, and runs no event loop."""
+    while not reached():
+        QApplication.processEvents()
+    leave()
+
+
+MOMENTS = {"running": running, "measuring": measuring, "following": following}
+LOOPS = {"napari": napari_loop, "script": script}
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,146 @@
+"""What a user does in the middle of a run, and how the program ends: it answers in words, frees what it held, and exits cleanly."""
+
+import gc
+import subprocess
+import sys
+import weakref
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from qtpy.QtWidgets import QDockWidget
+
+from napari_cvdm.model.cvdm import CVDM
+from napari_cvdm.widgets.layers import our_metadata
+from napari_cvdm.widgets.restore_widget import RestoreWidget
+from napari_cvdm.widgets.worker import Job
+
+PATIENCE_MS = 30_000
+
+
+@pytest.mark.parametrize("loop", ["napari", "script"])
+@pytest.mark.parametrize("moment", ["running", "measuring", "following"])
+def test_leaving_in_the_middle_ends_the_program_cleanly(tiny_widefield_model, moment, loop):
+    model = "widefield-x2" if moment == "measuring" else str(tiny_widefield_model)  # large enough that leaving is in the middle of an evaluation
+    command = [sys.executable, str(Path(__file__).with_name("leaving.py")), moment, loop, model]
+    left = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (left.returncode, left.stderr) == (0, "")
+    assert left.stdout.splitlines() == [f"left while {moment}"]
+
+
+@pytest.fixture
+def evaluations(monkeypatch):
+    """Which tensors of the network are alive, and the faults of its next evaluations."""
+    made, faults, clean = [], [], CVDM.clean
+
+    def watched(*args):
+        if faults:
+            raise faults.pop()
+        answer = clean(*args)
+        made.append(weakref.ref(answer))
+        return answer
+
+    def alive():
+        gc.collect()
+        return [one for one in made if one() is not None]
+
+    monkeypatch.setattr(CVDM, "clean", watched)
+    return alive, faults
+
+
+@pytest.fixture
+def dock(make_napari_viewer, evaluations, tiny_widefield_model, qtbot):
+    """A dock in a window that is shown, in the middle of a run."""
+    viewer = make_napari_viewer(show=True)
+    viewer.add_image(np.random.default_rng(0).poisson(100.0, (40, 36)).astype(np.uint16), name="cell", scale=(0.065, 0.065), units=("um", "um"))
+    dock = RestoreWidget(viewer)
+    viewer.window.add_dock_widget(dock, name="Reconstruct")
+    dock.form.model.set_value(str(tiny_widefield_model))
+    for name, count in {"samples": 2, "steps": 100}.items():
+        dock.form.counts[name].setValue(count)
+    dock.form.words["device"].setCurrentText("cpu")
+    dock.start()
+    qtbot.waitUntil(partial(_in_the_middle, dock), timeout=PATIENCE_MS)
+    return dock
+
+
+def _in_the_middle(dock):
+    return dock.panel.bar.value() > 2
+
+
+def _idle(dock):
+    return not dock.panel.busy
+
+
+def result_of(dock):
+    return next(layer for layer in dock._viewer.layers if our_metadata(layer).get("role") == "reconstruction")
+
+
+def test_a_run_goes_on_with_the_model_that_it_began_with(dock, qtbot, tiny_widefield_model, tiny_phase_model):
+    dock.form.model.set_value(str(tiny_phase_model))
+    assert dock.panel.busy
+    qtbot.waitUntil(partial(_idle, dock), timeout=PATIENCE_MS)
+    assert our_metadata(result_of(dock))["provenance"]["settings"]["model"] == str(tiny_widefield_model)
+    assert "Needed before a run" in dock.panel.message.text() or "Done" in dock.panel.message.text()
+
+
+def test_a_hidden_dock_goes_on_and_has_its_result(dock, qtbot):
+    frame = dock.parent()
+    while not isinstance(frame, QDockWidget):
+        frame = frame.parent()
+    frame.hide()
+    assert dock.panel.busy
+    qtbot.waitUntil(partial(_idle, dock), timeout=PATIENCE_MS)
+    frame.show()
+    assert result_of(dock).visible
+    assert "Done" in dock.panel.message.text()
+
+
+@pytest.mark.parametrize("kind", [torch.AcceleratorError, RuntimeError])
+def test_a_lost_gpu_is_said_in_words_and_another_run_can_be_made(dock, evaluations, qtbot, kind):
+    _, faults = evaluations
+    faults.append(kind("CUDA error: device-side assert triggered\nCUDA kernel errors might be asynchronously reported"))
+    qtbot.waitUntil(partial(_idle, dock), timeout=PATIENCE_MS)
+    said = dock.panel.message.text()
+    assert said.startswith("The GPU has failed (CUDA error: device-side assert triggered).")
+    assert "Choose device cpu" in said
+    assert [layer.name for layer in dock._viewer.layers] == ["cell"]
+    dock.form.counts["steps"].setValue(2)
+    dock.panel.run.click()
+    qtbot.waitUntil(partial(_idle, dock), timeout=PATIENCE_MS)
+    assert np.isfinite(result_of(dock).data).all()
+
+
+def test_a_cancelled_run_holds_no_tensor(dock, evaluations, qtbot):
+    alive, _ = evaluations
+    assert alive()
+    dock.panel.cancel.click()
+    qtbot.waitUntil(lambda: not dock.panel.busy and not dock.cost.waiting, timeout=PATIENCE_MS)
+    assert not alive()
+
+
+def test_a_finished_run_holds_its_result_until_the_layers_and_the_dock_are_gone(dock, evaluations, qtbot):
+    alive, _ = evaluations
+    qtbot.waitUntil(lambda: not dock.panel.busy and not dock.cost.waiting, timeout=PATIENCE_MS)
+    assert not alive()
+    viewer, array = dock._viewer, weakref.ref(result_of(dock).data)
+    viewer.window.remove_dock_widget(dock)
+    dock.deleteLater()
+    dock.last = None
+    viewer.layers.clear()
+
+    def freed():
+        gc.collect()
+        assert array() is None
+
+    qtbot.waitUntil(freed, timeout=PATIENCE_MS)
+
+
+def test_a_dock_that_is_destroyed_ends_its_run_and_frees_it(dock, evaluations, qtbot):
+    alive, _ = evaluations
+    dock._viewer.window.remove_dock_widget(dock)
+    dock.deleteLater()
+    qtbot.waitUntil(lambda: not Job._running, timeout=PATIENCE_MS)
+    assert not alive()

@@ -1,0 +1,180 @@
+"""Fine-tuning: what moves, what is kept, and what is said about it."""
+
+import csv
+from dataclasses import replace
+from math import pi, sqrt
+from pathlib import Path
+
+import pytest
+import torch
+
+from napari_cvdm.model.checkpoint import load_checkpoint
+from napari_cvdm.request import RequestError, TrainRequest
+from napari_cvdm.result import Stop
+from napari_cvdm.training.loop import Trained, train
+from napari_cvdm.training.recipe import read_recipe
+from napari_cvdm.training.validation import pooled, summed
+
+FINE_TUNING = """
+name = "tuned"
+title = "A tiny model, tuned"
+task = "widefield-x2"
+resolution = "none worth stating"
+seed = 3
+
+[start]
+model = "{model}"
+part = "{part}"
+
+[simulation]
+field_px = 48
+photons = [50.0, 60.0]
+
+[validation]
+fields = 2
+every = 4
+samples = 2
+evaluations = 2
+largest_px = 32
+{validation}
+[plan]
+mean_steps = 8
+diffusion_steps = 8
+batch = 2
+patch_px = 32
+learning_rate = {rate}
+ema_decay = 0.5
+pool_fields = 3
+fields_per_step = 0.25
+log_every = 2
+save_every = 4
+"""
+
+
+@pytest.fixture
+def request_for(tmp_path, tiny_widefield_model):
+    """A fine-tuning of the tiny model."""
+
+    def made(part="all", rate=1e-3, validation=""):
+        path = tmp_path / "recipe.toml"
+        path.write_text(FINE_TUNING.format(model=Path(tiny_widefield_model).as_posix(), part=part, rate=rate, validation=validation))
+        return TrainRequest(recipe=str(path), out=str(tmp_path / "out"), device="cpu")
+
+    return made
+
+
+def finished(steps) -> Trained:
+    """What a training returns."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+@pytest.mark.parametrize(("part", "moved"), [("all", {"mean", "denoiser", "schedule"}), ("denoiser", {"denoiser"}), ("schedule", {"schedule"})])
+def test_only_the_named_part_moves(request_for, tiny_widefield_model, part, moved):
+    request = request_for(part)
+    for step in train(request):
+        assert step.stage in ("mean", "diffusion")
+        if step.step == 6 and step.stage == "diffusion":
+            break
+    tuned = load_checkpoint(Path(request.out) / "so-far").network.state_dict()
+    before = load_checkpoint(tiny_widefield_model).network.state_dict()
+    changed = {name.split(".")[0] for name, tensor in before.items() if not torch.equal(tensor, tuned[name])}
+    names = {"rate_network": "schedule", "clock": "schedule", "residual_scale": "mean"}
+    assert {names.get(name, name) for name in changed} == moved
+
+
+def test_both_models_are_scored_on_the_same_fields(request_for):
+    trained = finished(train(request_for()))
+    assert trained.start is not None and trained.score is not None
+    assert trained.start.baseline_rmse == trained.score.baseline_rmse  # the physical estimate is no model's
+    assert trained.better == (trained.score.crps < trained.start.crps)
+    assert trained.card.metrics["held_out"]["start"]["rmse"] == trained.start.rmse
+    assert trained.card.metrics["held_out"]["new"]["rmse"] == trained.score.rmse
+
+
+def test_weights_that_only_got_worse_are_not_kept(request_for, tiny_widefield_model):
+    """A learning rate that wrecks the network: the best look was the one before the first step."""
+    request = request_for(part="denoiser", rate=30.0)
+    trained = finished(train(request))
+    before, after = (load_checkpoint(folder).network.state_dict() for folder in (tiny_widefield_model, request.out))
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+    assert trained.score == trained.start
+    assert not trained.better
+
+
+def test_patience_ends_a_stage(request_for):
+    steps = list(train(request_for(part="denoiser", rate=30.0, validation="patience = 1\n")))
+    assert steps[-1].step == 4
+
+
+def test_a_stage_ends_when_asked_and_the_next_one_begins(request_for):
+    steps = train(request_for())
+    next(steps)
+    following = steps.send(Stop.KEEP)
+    assert (following.stage, following.step) == ("diffusion", 1)
+
+
+@pytest.mark.parametrize("stop_after", [3, 5, 8, 11])
+def test_a_resumed_fine_tuning_is_the_uninterrupted_one(request_for, tmp_path, stop_after):
+    whole = request_for()
+    trained = finished(train(whole))
+    cut = replace(whole, out=str(tmp_path / "cut"))
+    steps = train(cut)
+    for _ in range(stop_after):
+        next(steps)
+    steps.close()
+    resumed = finished(train(replace(cut, resume=True)))
+    assert (resumed.score, resumed.start) == (trained.score, trained.start)
+    assert (tmp_path / "cut" / "log.csv").read_bytes() == (tmp_path / "out" / "log.csv").read_bytes()
+    first, second = (load_checkpoint(folder).network.state_dict() for folder in (whole.out, cut.out))
+    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+
+
+def test_looks_are_written_to_the_log(request_for):
+    request = request_for()
+    finished(train(request))
+    rows = list(csv.DictReader((Path(request.out) / "log.csv").read_text().splitlines()))
+    assert [row["step"] for row in rows if row["held_out_crps"]] == ["4", "8", "4", "8"]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ('part = "all"', "part is 'mean'; allowed are all, denoiser, schedule"),
+        ("[validation]", "leave \\[network\\] out"),
+        ('task = "widefield-x2"', "is for widefield-x2"),
+        ("every = 4", "every is -1"),
+        ("samples = 2", "samples is 1"),
+        ("fields = 2", "fields is 0"),
+    ],
+)
+def test_a_fine_tuning_that_cannot_be_is_refused(request_for, given, words):
+    request = request_for()
+    wrong = {
+        'part = "all"': 'part = "mean"',
+        "[validation]": "[network]\nfold = 2\n[validation]",
+        'task = "widefield-x2"': 'task = "phase-2shot"',
+        "every = 4": "every = -1",
+        "samples = 2": "samples = 1",
+        "fields = 2": "fields = 0",
+    }[given]
+    path = Path(request.recipe)
+    text = path.read_text().replace(given, wrong)
+    path.write_text(text.replace("field_px = 48", "field_px = [48, 48]") if "phase" in wrong else text)
+    with pytest.raises(RequestError, match=words):
+        read_recipe(path)
+
+
+@pytest.mark.parametrize("spread", [0.5, 1.0])
+def test_spread_ratio_and_crps_are_those_of_normal_distributions(spread):
+    """Truth from N(0, 1), samples from N(0, s^2): the ratio of a calibrated ensemble is 1 for any S, its CRPS 1 / sqrt(pi)."""
+    generator = torch.Generator().manual_seed(0)
+    truth, samples = torch.randn(1, 1, 300, 300, generator=generator), spread * torch.randn(4, 1, 300, 300, generator=generator)
+    score = pooled(summed(samples, 0 * truth, 2 * truth, truth), samples=4)
+    error = sqrt(1 + spread**2 / 4)
+    assert score.spread_ratio == pytest.approx(sqrt(1.25) * spread / error, rel=0.01)
+    assert score.crps == pytest.approx(sqrt(2 * (1 + spread**2) / pi) - spread / sqrt(pi), rel=0.02)
+    assert (score.rmse, score.centre_rmse) == pytest.approx((error, 1), rel=0.01)

@@ -1,0 +1,102 @@
+"""Gradients do not depend on how many processes, or how many parts, a batch is shared among."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from napari_cvdm.request import RequestError, TrainRequest
+from napari_cvdm.training.parallel import Processes
+from napari_cvdm.training.recipe import read_recipe
+from napari_cvdm.training.session import Session
+
+SMOKE = Path(__file__).parents[1] / "recipes" / "smoke.toml"
+
+
+def recipe_with(tmp_path: Path, **plan: object) -> Path:
+    """The smoke recipe, very short, with other entries in its plan."""
+    lines = [line for line in SMOKE.read_text().splitlines() if line.split(" = ")[0] not in plan]
+    path = tmp_path / "recipe.toml"
+    path.write_text("\n".join([*lines, *(f"{name} = {value}" for name, value in plan.items())]))
+    return path
+
+
+def in_float64(parts):
+    """Batches and draws of a step, in double precision."""
+    return [tuple(replace(one, **{name: getattr(one, name).double() for name in type(one).__slots__}) for one in pair) for pair in parts]
+
+
+def save_gradients(recipe: Path, out: Path) -> None:
+    """One backward pass of each stage, as the session does it; the first process writes the gradients."""
+    session = Session(TrainRequest(recipe=str(recipe), out=str(out), device="cpu"), read_recipe(recipe), None)
+    session.network.double()  # so that what is compared is not rounding
+    torch.manual_seed(1)
+    for parameter in session.network.parameters():
+        torch.nn.init.normal_(parameter, 0, 0.1)
+    found = {}
+    for stage in session.stages:
+        run = session.begin(stage, None)
+        run.accumulate(in_float64(next(session.batches(0, 1))))
+        found |= {f"{stage.name}.{index}": parameter.grad.contiguous() for index, parameter in enumerate(stage.parameters)}
+    if os.environ.get("RANK", "0") == "0":
+        save_file(found, out / "gradients.safetensors")
+    session.close()
+
+
+def torchrun(processes: int, *command: str) -> subprocess.CompletedProcess[str]:
+    """Start several processes as the documentation says."""
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), *command]
+    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """Gradients of one process, with the whole batch at once."""
+    folder = tmp_path_factory.mktemp("alone")
+    save_gradients(recipe_with(folder, batch=4), folder)
+    return load_file(folder / "gradients.safetensors")
+
+
+def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    """Equal to 1e-9 of the largest gradient."""
+    assert found.keys() == expected.keys()
+    largest = max(float(tensor.abs().max()) for tensor in expected.values())
+    assert largest > 0
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=1e-9 * largest, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_two_processes_find_the_gradients_of_one(alone, tmp_path):
+    recipe = recipe_with(tmp_path, batch=4)
+    done = torchrun(2, __file__, str(recipe), str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert_same(load_file(tmp_path / "gradients.safetensors"), alone)
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_accumulated_parts_find_the_gradients_of_the_whole(alone, tmp_path, parts):
+    save_gradients(recipe_with(tmp_path, batch=4, accumulate=parts), tmp_path)
+    assert_same(load_file(tmp_path / "gradients.safetensors"), alone)
+
+
+def test_two_processes_train_one_model(tmp_path):
+    recipe = recipe_with(tmp_path, batch=4, mean_steps=2, diffusion_steps=2, log_every=1, save_every=2)
+    out = tmp_path / "out"
+    done = torchrun(2, "-m", "napari_cvdm.cli", "train", str(recipe), "--out", str(out), "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("use it with --model") == 1
+    assert len((out / "log.csv").read_text().splitlines()) == 5
+
+
+def test_a_batch_that_cannot_be_shared_is_refused():
+    with pytest.raises(RequestError, match="a multiple of 3 is needed"):
+        Processes("cpu", "fp32", 3, 4)
+
+
+if __name__ == "__main__":
+    save_gradients(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,130 @@
+"""What a crash costs a training: at most the steps since the last save, never a file that cannot be read."""
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from napari_cvdm.model.checkpoint import CheckpointError, load_checkpoint
+from napari_cvdm.request import TrainRequest
+from napari_cvdm.training import state as training_state
+from napari_cvdm.training.loop import train
+from napari_cvdm.training.recipe import read_recipe
+from napari_cvdm.training.state import STATE, load_state
+
+SMOKE = Path(__file__).parents[1] / "recipes" / "smoke.toml"
+INTERVAL = 5
+KILLS = 4
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and limits are those of POSIX")
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory) -> Path:
+    """The smoke recipe, with a state saved every few steps."""
+    path = tmp_path_factory.mktemp("recipe") / "recipe.toml"
+    path.write_text(SMOKE.read_text().replace("save_every = 40", f"save_every = {INTERVAL}"))
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(recipe, tmp_path_factory) -> Path:
+    """The folder of a training that nobody disturbed."""
+    out = tmp_path_factory.mktemp("whole")
+    for _ in train(TrainRequest(recipe=str(recipe), out=str(out), device="cpu")):
+        pass
+    return out
+
+
+def started(recipe: Path, out: Path) -> subprocess.Popen[str]:
+    """A training in a process of its own, with as many threads (they decide the order of sums); it resumes if it can."""
+    more = ["--resume"] if (out / STATE).exists() else []
+    words = [sys.executable, "-m", "napari_cvdm.cli", "train", str(recipe), "--out", str(out), "--device", "cpu", *more]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+
+
+def lines_of(process: subprocess.Popen[str], count: int) -> None:
+    """Read until a training has written so many lines."""
+    for _ in range(count):
+        process.stdout.readline()
+
+
+def assert_same_model(first: Path, second: Path) -> None:
+    """Bit for bit the same weights."""
+    one, other = (load_checkpoint(folder).network.state_dict() for folder in (first, second))
+    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def test_a_training_that_is_killed_again_and_again_ends_like_an_undisturbed_one(recipe, whole, tmp_path):
+    """kill -9 after a random number of lines; every time the state can be read, and it has not gone back."""
+    out, rng, reached = tmp_path / "out", np.random.default_rng(0), (0, 0)
+    for _ in range(KILLS):
+        process = started(recipe, out)
+        lines_of(process, int(rng.integers(1, 4)))
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        if (out / STATE).exists():
+            state = load_state(out, read_recipe(recipe).fingerprint)
+            now = (("mean", "diffusion").index(state.stage), state.step)
+            assert now >= reached
+            reached = now
+            load_checkpoint(out / "so-far")
+    process = started(recipe, out)
+    assert process.wait(timeout=300) == 0, process.stdout.read()
+    process.stdout.close()
+    assert_same_model(whole, out)
+    assert (out / "log.csv").read_bytes() == (whole / "log.csv").read_bytes()
+
+
+def test_a_kill_costs_no_more_than_one_interval(recipe, tmp_path):
+    """The generator is abandoned between two saves, as a kill would: what is on the disk is the last save."""
+    steps = train(TrainRequest(recipe=str(recipe), out=str(tmp_path), device="cpu"))
+    for done in range(1, 4 * INTERVAL):
+        next(steps)
+        if done >= INTERVAL:
+            assert done - load_state(tmp_path, read_recipe(recipe).fingerprint).step < INTERVAL
+    steps.close()
+
+
+def test_a_full_disk_stops_with_words_and_leaves_the_last_good_state(recipe, whole, tmp_path):
+    """Files may not grow beyond a limit from some step on; later there is space again."""
+    request = TrainRequest(recipe=str(recipe), out=str(tmp_path), device="cpu")
+    steps = train(request)
+    for _ in range(2 * INTERVAL):
+        next(steps)
+    before = (tmp_path / STATE).read_bytes()
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2048, unlimited[1]))
+    try:
+        with pytest.raises(CheckpointError, match="free some space"):
+            list(steps)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    assert (tmp_path / STATE).read_bytes() == before
+    assert not list(tmp_path.rglob("*.partial"))
+    for _ in train(TrainRequest(recipe=str(recipe), out=str(tmp_path), device="cpu", resume=True)):
+        pass
+    assert_same_model(whole, tmp_path)
+
+
+def test_a_state_appears_complete_or_not_at_all(recipe, tmp_path, monkeypatch):
+    """Whoever looks at any moment of a save finds the old state or the new one."""
+    seen, replace_file = [], training_state.replace_file
+
+    def watched(path, content):
+        seen.append(load_state(tmp_path, read_recipe(recipe).fingerprint).step if path.exists() else None)
+        replace_file(path, content)
+
+    monkeypatch.setattr(training_state, "replace_file", watched)
+    steps = train(TrainRequest(recipe=str(recipe), out=str(tmp_path), device="cpu"))
+    for _ in range(3 * INTERVAL):
+        next(steps)
+    steps.close()
+    assert seen == [None, INTERVAL, 2 * INTERVAL]

@@ -1,0 +1,86 @@
+"""The end of a docked widget is heard once, whoever brings it about, under every Qt binding."""
+
+import gc
+import weakref
+
+import pytest
+from qtpy.QtCore import QCoreApplication, QEvent, QObject
+from qtpy.QtWidgets import QLabel, QWidget
+
+from napari_cvdm.result import Progress
+from napari_cvdm.widgets.lifetime import when_gone
+from napari_cvdm.widgets.worker import Job
+
+
+def destroy(widget):
+    """What Qt does in its event loop with a widget that is to be deleted."""
+    widget.deleteLater()
+    QCoreApplication.sendPostedEvents(widget, QEvent.Type.DeferredDelete.value)
+
+
+@pytest.fixture
+def gone(qapp):
+    """What was called, with what."""
+    return []
+
+
+def test_a_widget_that_qt_destroys_is_gone_while_python_still_holds_it(gone):
+    widget = QWidget()
+    when_gone(widget, gone.append, "qt")
+    destroy(widget)
+    assert gone == ["qt"]
+    del widget
+    gc.collect()
+    assert gone == ["qt"]
+
+
+def test_a_widget_in_a_reference_cycle_is_gone_when_it_is_collected(gone):
+    widget = QWidget()
+    widget.itself = widget
+    when_gone(widget, gone.append, "python")
+    alive = weakref.ref(widget)
+    del widget
+    gc.collect()
+    assert alive() is None
+    assert gone == ["python"]
+
+
+def test_a_widget_goes_with_its_parent(gone):
+    parent = QWidget()
+    child = QLabel(parent)
+    when_gone(child, gone.append, "child")
+    when_gone(child, gone.append, "again")
+    destroy(parent)
+    assert sorted(gone) == ["again", "child"]
+
+
+def test_a_widget_that_stays_is_not_gone(gone):
+    widget = QWidget()
+    when_gone(widget, gone.append, "early")
+    widget.hide()
+    widget.setParent(None)
+    gc.collect()
+    assert gone == []
+    destroy(widget)
+    assert gone == ["early"]
+
+
+def endless():
+    done = 0
+    while True:
+        yield Progress(stage="waiting", done=done, total=0)
+        done += 1
+
+
+@pytest.mark.parametrize("by_qt", [True, False])
+def test_work_ends_with_its_owner(qtbot, by_qt):
+    owner = QObject()
+    job = Job(endless(), title="", total=0, owner=owner)
+    with qtbot.waitSignal(job.ended, timeout=10_000):
+        with qtbot.waitSignal(job.progressed, timeout=10_000):
+            job.start()
+        if by_qt:
+            destroy(owner)
+        del owner
+        gc.collect()
+    assert job not in Job._running

@@ -9,17 +9,20 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication
 
 from napari_cvdm.widgets.live_widget import LiveWidget
+from napari_cvdm.widgets.pair_source import MICROSCOPE
 from napari_cvdm.widgets.restore_widget import RestoreWidget
+from napari_cvdm.widgets.train_widget import TrainWidget
 
 
 def main(moment: str, loop: str, model: str) -> None:
     """Open a dock, begin what is to be left in the middle, close the viewer in that moment, and end the program."""
     viewer = napari.Viewer()
     viewer.add_image(np.random.default_rng(0).poisson(100.0, (256, 256)).astype(np.uint16), name="cell", scale=(0.065, 0.065), units=("um", "um"))
-    dock = (LiveWidget if moment == "following" else RestoreWidget)(viewer)
+    dock = {"following": LiveWidget, "training": TrainWidget}.get(moment, RestoreWidget)(viewer)
     viewer.window.add_dock_widget(dock)
     dock.form.model.set_value(model)
-    dock.form.counts["steps"].setValue(1000)
+    if "steps" in dock.form.counts:
+        dock.form.counts["steps"].setValue(1000)
     dock.form.words["device"].setCurrentText("cpu")
     LOOPS[loop](MOMENTS[moment](dock), viewer.close)
     print(f"left while {moment}")
@@ -40,6 +43,16 @@ def following(dock: LiveWidget) -> Callable[[], bool]:
     """A layer that changes no more."""
     dock.start()
     return lambda: "frames/s" in dock.status.text()
+
+
+def training(dock: TrainWidget) -> Callable[[], bool]:
+    """A training of overnight, in the user's own folder."""
+    dock.form.source.kind.setCurrentText(MICROSCOPE)
+    dock.form.time.setCurrentIndex(2)
+    dock.form.counts["patch_px"].setValue(32)
+    dock.form.counts["held-out fields"].setValue(1)
+    dock.start()
+    return lambda: dock.panel.stage.text().startswith("mean")
 
 
 def napari_loop(reached: Callable[[], bool], leave: Callable[[], None]) -> None:
@@ -63,7 +76,7 @@ def script(reached: Callable[[], bool], leave: Callable[[], None]) -> None:
     leave()
 
 
-MOMENTS = {"running": running, "measuring": measuring, "following": following}
+MOMENTS = {"running": running, "measuring": measuring, "following": following, "training": training}
 LOOPS = {"napari": napari_loop, "script": script}
 
 if __name__ == "__main__":

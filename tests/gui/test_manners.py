@@ -1,6 +1,7 @@
 """What a user does in the middle of a run, and how the program ends: it answers in words, frees what it held, and exits cleanly."""
 
 import gc
+import os
 import subprocess
 import sys
 import weakref
@@ -13,6 +14,9 @@ import torch
 from qtpy.QtWidgets import QDockWidget
 
 from napari_cvdm.model.cvdm import CVDM
+from napari_cvdm.training.fine_tuning import RECIPE, unfinished_runs
+from napari_cvdm.training.recipe import read_recipe
+from napari_cvdm.training.state import load_state
 from napari_cvdm.widgets.layers import our_metadata
 from napari_cvdm.widgets.restore_widget import RestoreWidget
 from napari_cvdm.widgets.worker import Job
@@ -28,6 +32,18 @@ def test_leaving_in_the_middle_ends_the_program_cleanly(tiny_widefield_model, mo
     left = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert (left.returncode, left.stderr) == (0, "")
     assert left.stdout.splitlines() == [f"left while {moment}"]
+
+
+@pytest.mark.parametrize("loop", ["napari", "script"])
+def test_a_training_is_saved_when_the_program_is_left(tiny_widefield_model, tmp_path, loop):
+    home = {**os.environ, "HOME": str(tmp_path), "USERPROFILE": str(tmp_path)}
+    command = [sys.executable, str(Path(__file__).with_name("leaving.py")), "training", loop, str(tiny_widefield_model)]
+    left = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=home)
+    assert (left.returncode, left.stderr) == (0, "")
+    (run,) = unfinished_runs(tmp_path / "napari-cvdm" / "runs")
+    saved = load_state(run, read_recipe(run / RECIPE).fingerprint)
+    assert saved.stage == "mean"
+    assert saved.step > 0
 
 
 @pytest.fixture

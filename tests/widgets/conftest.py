@@ -24,6 +24,16 @@ def measured(spots):
     return {"data": spots, "name": "cell", "scale": (0.065, 0.065), "translate": (5.0, 7.0), "units": ("um", "um"), "axis_labels": ("y", "x")}
 
 
+@pytest.fixture(autouse=True)
+def own_models(tmp_path, monkeypatch):
+    """An empty folder for the user's own models, not the one of whoever runs the tests."""
+    from napari_cvdm.widgets import preferences
+
+    folder = tmp_path / "own models"
+    monkeypatch.setattr(preferences, "OWN_MODELS", folder)
+    return folder
+
+
 @pytest.fixture
 def viewer(make_napari_viewer):
     """A real window."""

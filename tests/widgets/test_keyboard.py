@@ -12,6 +12,7 @@ DOCKS = {
     "Live": "live_widget:LiveWidget",
     "Inspect": "inspect_widget:InspectWidget",
     "Dry mass": "dry_mass_widget:DryMassWidget",
+    "Train": "train_widget:TrainWidget",
 }
 CONTROLS = (QAbstractButton, QAbstractSpinBox, QComboBox)
 

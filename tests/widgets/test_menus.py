@@ -14,7 +14,7 @@ from napari_cvdm.widgets.restore_widget import RestoreWidget
 
 MANIFEST = Path(napari_cvdm.__file__).with_name("napari.yaml")
 SUBMENU = "napari-cvdm/reconstruct"
-VERBS = ("Copy", "Measure", "Inspect", "Open", "Read", "Reconstruct", "Save", "Follow", "Load", "Repeat", "Watch", "Queue", "Show")
+VERBS = ("Copy", "Measure", "Inspect", "Open", "Read", "Reconstruct", "Save", "Train", "Follow", "Load", "Repeat", "Watch", "Queue", "Show")
 
 
 @pytest.fixture(scope="module")

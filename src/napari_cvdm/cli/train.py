@@ -1,6 +1,5 @@
 """``napari-cvdm train``: from a recipe to a checkpoint, with the loss terms and the time left."""
 
-import shutil
 from argparse import Namespace
 from contextlib import closing
 from pathlib import Path
@@ -13,9 +12,8 @@ from napari_cvdm.cli.progress import bar
 from napari_cvdm.request import RequestError, TrainRequest
 from napari_cvdm.training.loop import Trained, TrainStep, train
 from napari_cvdm.training.parallel import is_first_process
-from napari_cvdm.training.plan import Start
 from napari_cvdm.training.recipe import read_recipe
-from napari_cvdm.training.state import STATE
+from napari_cvdm.training.state import STATE, kept_if_resumable
 
 
 def run(arguments: Namespace) -> None:
@@ -41,29 +39,18 @@ def run(arguments: Namespace) -> None:
     check_folder(Path(request.out), request.resume)
     recipe = read_recipe(request.recipe)
     trained = _carried_out(request, recipe.name)
-    say_done(f"{arguments.out}: the model {recipe.name}; use it with --model {arguments.out}{verdict(trained, recipe.start)}")
+    say_done(f"{arguments.out}: the model {recipe.name}; use it with --model {arguments.out}" + (f"\n{trained.verdict}" if trained.verdict else ""))
 
 
 def _carried_out(request: TrainRequest, name: str) -> Trained:
     out = Path(request.out)
-    empty = not (out.exists() and any(out.iterdir()))
     try:
-        return _relay(request, name)
-    except BaseException as error:
-        if empty and not (out / STATE).exists():
-            shutil.rmtree(out, ignore_errors=True)
-        elif isinstance(error, KeyboardInterrupt):
-            raise KeyboardInterrupt(f"{out} keeps the last checkpoint; go on with --resume.") from None
-        raise
-
-
-def verdict(trained: Trained, start: Start | None) -> str:
-    """How a fine-tuned model scored beside the one that it began with, in one line more."""
-    if start is None or trained.start is None or trained.score is None:
-        return ""
-    change = {name: getattr(trained.score, name) / getattr(trained.start, name) - 1 for name in ("rmse", "crps")}
-    judged = "better" if trained.better else "NOT better: go on using the one that you have, or give more pairs, or train for longer"
-    return f"\nOn held-out fields, beside {start.model}: RMSE {change['rmse']:+.1%}, CRPS {change['crps']:+.1%}; {judged}"
+        with kept_if_resumable(out):
+            return _relay(request, name)
+    except KeyboardInterrupt:
+        if not (out / STATE).exists():
+            raise
+        raise KeyboardInterrupt(f"{out} keeps the last checkpoint; go on with --resume.") from None
 
 
 def check_folder(out: Path, resume: bool) -> None:

@@ -24,26 +24,31 @@ class TrainingField:
     weight : float
         Weight of its squared error: one over the squared error of the baseline (plus a floor), so that weak and strong
         fields count alike.
+    pixel_um : float, optional
+        Pixel size of the measured image, where it is known.
     """
 
     channels: Tensor = field(repr=False)
     baseline: Tensor = field(repr=False)
     truth: Tensor = field(repr=False)
     weight: float
+    pixel_um: float | None = None
 
 
 def phase_field(planes: np.ndarray, phase: np.ndarray, microscope: Microscope, defocus_um: tuple[float, float]) -> TrainingField:
     """Two planes (2, Y, X) and their phase (Y, X) [rad]; US-TIE is solved on the whole field."""
     prepared = PhaseTwoShot().condition(planes, microscope, defocus_um, "auto")
     truth = torch.from_numpy(phase) / prepared.gain
-    return TrainingField(channels=prepared.channels, baseline=prepared.baseline, truth=truth, weight=_weight(truth, prepared.baseline, ERROR_FLOOR_PHASE))
+    weight = _weight(truth, prepared.baseline, ERROR_FLOOR_PHASE)
+    return TrainingField(channels=prepared.channels, baseline=prepared.baseline, truth=truth, weight=weight, pixel_um=microscope.pixel_um)
 
 
-def widefield_field(counts: np.ndarray, truth_counts: np.ndarray) -> TrainingField:
+def widefield_field(counts: np.ndarray, truth_counts: np.ndarray, pixel_um: float | None = None) -> TrainingField:
     """A widefield image (Y, X) and its sharp truth (2Y, 2X), in counts of a camera pixel above the dark level."""
     prepared = WidefieldX2().condition(counts[None], "auto")
     truth = torch.from_numpy(truth_counts) / prepared.gain
-    return TrainingField(channels=prepared.channels, baseline=prepared.baseline, truth=truth, weight=_weight(truth, prepared.baseline, ERROR_FLOOR_SIGNAL))
+    weight = _weight(truth, prepared.baseline, ERROR_FLOOR_SIGNAL)
+    return TrainingField(channels=prepared.channels, baseline=prepared.baseline, truth=truth, weight=weight, pixel_um=pixel_um)
 
 
 def _weight(truth: Tensor, baseline: Tensor, floor: float) -> float:

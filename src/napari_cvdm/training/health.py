@@ -11,6 +11,7 @@ from torch import Tensor
 
 from napari_cvdm.diffusion.loss import gamma_second_derivative
 from napari_cvdm.model.schedule import Clock
+from napari_cvdm.training.pair_checks import PairError
 from napari_cvdm.training.validation import Score
 
 EARLIEST_HALF, LATEST_HALF = 0.1, 0.75  # t where the median gamma is 1/2; 0.5 for gamma = 1 - t
@@ -22,6 +23,18 @@ OVERFITTED = 1.03  # times the best score
 COLLAPSED, SCATTERED = 0.2, 2.5  # spread over error
 MANY_SKIPPED = 0.01  # of the steps
 CURVE_POINTS = 400
+FAILURES = (
+    "degenerate schedule",
+    "prior not reached",
+    "schedule too sharp",
+    "schedule too smooth",
+    "exploding gradients",
+    "overfitting",
+    "posterior collapse",
+    "posterior too wide",
+    "data wrong",
+)
+"""Every name that a finding may have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +124,11 @@ def spread_findings(score: Score) -> tuple[Finding, ...]:
             "The samples scatter more than they err: the spread says too much. Train the denoiser for longer.",
         ),
     )
+
+
+def data_finding(error: PairError) -> Finding:
+    """A pair that was refused: nothing is learned from it, and the training ends there."""
+    return Finding(name="data wrong", value=1.0, threshold=0.0, advice=str(error))
 
 
 def _when(so: bool, name: str, value: float, threshold: float, advice: str) -> Finding | None:

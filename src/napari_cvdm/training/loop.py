@@ -14,7 +14,7 @@ from napari_cvdm.model.checkpoint import ModelCard
 from napari_cvdm.request import TrainRequest
 from napari_cvdm.result import Stop
 from napari_cvdm.training.health import Finding
-from napari_cvdm.training.preview import Preview
+from napari_cvdm.training.preview import Preview, ScheduleNow
 from napari_cvdm.training.recipe import read_recipe
 from napari_cvdm.training.session import Session
 from napari_cvdm.training.stages import Stage
@@ -35,13 +35,17 @@ class TrainStep:
         Loss terms, averaged since the last line of the log; empty between two lines.
     score : Score, optional
         After a look at held-out fields.
+    start : Score, optional
+        Of the model that a fine-tuning begins with, on the same fields; with every score.
     skipped : int
         Steps of this stage whose gradient could not be used.
     findings : tuple of Finding, optional
         What is wrong, with every line of the log and every look; None between them.
+    schedule : ScheduleNow, optional
+        Where the schedule is, with every line of the log in the diffusion stage.
     preview : callable
-        () -> Preview or None: what the network makes of a held-out field now. To be called before the next step, in the
-        thread that iterates.
+        (number) -> Preview or None: what the network makes of one of the held-out fields now. To be called before the next
+        step, in the thread that iterates.
     """
 
     stage: str
@@ -49,9 +53,11 @@ class TrainStep:
     total: int
     terms: dict[str, float] = field(default_factory=dict)
     score: Score | None = None
+    start: Score | None = None
     skipped: int = 0
     findings: tuple[Finding, ...] | None = None
-    preview: Callable[[], Preview | None] = field(repr=False)
+    schedule: ScheduleNow | None = None
+    preview: Callable[[int], Preview | None] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -74,6 +80,15 @@ class Trained:
     def better(self) -> bool:
         """Whether the new model is to be preferred: a lower CRPS on held-out fields, or nothing to compare with."""
         return self.score is None or self.start is None or self.score.crps < self.start.crps
+
+    @property
+    def verdict(self) -> str:
+        """How the new model scored beside the one that it began with, in one sentence; "" where there is nothing to compare."""
+        if self.score is None or self.start is None:
+            return ""
+        rmse, crps = (getattr(self.score, name) / getattr(self.start, name) - 1 for name in ("rmse", "crps"))
+        judged = "better" if self.better else "NOT better: go on using the one that you have, or give more pairs, or train for longer"
+        return f"On held-out fields, beside {self.card.training['start']['model']}: RMSE {rmse:+.1%}, CRPS {crps:+.1%}; {judged}."
 
 
 def train(request: TrainRequest) -> Generator[TrainStep, Stop | None, Trained]:
@@ -130,8 +145,10 @@ def run_stage(session: Session, stage: Stage, resumed: TrainingState | None) -> 
                 total=stage.steps,
                 terms=terms,
                 score=score,
+                start=session.start if score is not None else None,
                 skipped=run.counts.skipped,
                 findings=session.findings(run, score) if terms or score is not None else None,
+                schedule=session.schedule(run) if terms else None,
                 preview=partial(session.preview, run),
             )
             if message is Stop.KEEP or session.is_out_of_patience(run):

@@ -11,7 +11,7 @@ from napari_cvdm.microscope import Microscope
 from napari_cvdm.request import RequestError
 from napari_cvdm.tasks import TASKS, PhaseTwoShot
 from napari_cvdm.training.fields import TrainingField, phase_field, widefield_field
-from napari_cvdm.training.pair_checks import BORDER_PX, check_agreement, check_saturation, compared_phase, compared_widefield, moved_truth
+from napari_cvdm.training.pair_checks import BORDER_PX, PairError, check_agreement, check_saturation, compared_phase, compared_widefield, moved_truth
 
 DARK_PERCENTILE = 1.0
 NEEDED_FOR_PHASE = ("pixel_um", "wavelength_um", "medium_index", "defocus_um")
@@ -78,7 +78,7 @@ class MeasuredFields:
         return self.exactly(int(order[index % self.count]))
 
     def exactly(self, number: int) -> TrainingField:
-        """The field of one entry; RequestError where it must not be learned from."""
+        """The field of one entry; PairError where it must not be learned from."""
         pair = self._entries[number].load()
         check_saturation(pair.name, pair.measured)
         self._check_shape(pair)
@@ -93,14 +93,14 @@ class MeasuredFields:
         nothing = np.zeros_like(pair.truth, dtype=np.float32)
         if isinstance(self._task, PhaseTwoShot):
             return phase_field(planes, nothing.astype(np.float64), *_phase_optics(pair))
-        return widefield_field(planes[0], nothing)
+        return widefield_field(planes[0], nothing, pair.optics.get("pixel_um"))
 
     def _check_shape(self, pair: Pair) -> None:
         wanted = tuple(self._task.upsampling * size for size in pair.measured.shape[-2:])
         if len(pair.measured) != self._task.planes:
-            raise RequestError(f"{pair.name}: has {len(pair.measured)} plane(s); {self._task.name} takes {self._task.inputs}.")
+            raise PairError(f"{pair.name}: has {len(pair.measured)} plane(s); {self._task.name} takes {self._task.inputs}.")
         if pair.truth.shape != wanted:
-            raise RequestError(
+            raise PairError(
                 f"{pair.name}: the truth has {pair.truth.shape} pixels and the measured image {pair.measured.shape[-2:]}; "
                 f"{self._task.name} needs a truth of {wanted} pixels. Crop or resample it."
             )
@@ -113,7 +113,7 @@ class MeasuredFields:
         # The unit of a truth is arbitrary; blurred, it must be the measured signal: counts of a camera pixel above the dark level.
         scaled = found.gain * (truth - np.percentile(truth, DARK_PERCENTILE))
         inner = _inner(found.distance_px if self._register else 0, pair.measured.shape[-2:])
-        return widefield_field(measured[inner].astype(np.float32), scaled[_finer(inner, factor)].astype(np.float32))
+        return widefield_field(measured[inner].astype(np.float32), scaled[_finer(inner, factor)].astype(np.float32), pair.optics.get("pixel_um"))
 
     def _phase(self, pair: Pair) -> TrainingField:
         microscope, defocus_um = _phase_optics(pair)

@@ -19,6 +19,10 @@ FADED = 0.5  # share of each side over which an image fades to nothing: its fram
 REFINEMENTS = 3
 
 
+class PairError(RequestError):
+    """A pair that must not be learned from: shifted, of another field or scale, of opposite sign, saturated."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
     """How a measured image and its truth compare.
@@ -87,7 +91,7 @@ def _correlation(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def check_agreement(name: str, found: Agreement, *, register: bool, signed: bool) -> None:
-    """RequestError where a pair must not be learned from.
+    """PairError where a pair must not be learned from.
 
     Parameters
     ----------
@@ -100,27 +104,27 @@ def check_agreement(name: str, found: Agreement, *, register: bool, signed: bool
         Whether a truth of opposite sign has a meaning (phase: the planes are exchanged).
     """
     if signed and found.correlation < -LEAST_CORRELATION:
-        raise RequestError(f"{name}: the truth has the opposite sign of what the planes say; exchange the two values of defocus_um, or the planes.")
+        raise PairError(f"{name}: the truth has the opposite sign of what the planes say; exchange the two values of defocus_um, or the planes.")
     if found.correlation < LEAST_CORRELATION:
-        raise RequestError(
+        raise PairError(
             f"{name}: measured image and truth have a correlation of {found.correlation:.2f} (at least {LEAST_CORRELATION} is needed); "
             "are they of the same field, and is the truth the sharper one?"
         )
     if found.distance_px > LARGEST_SHIFT_PX and not register:
         down, right = found.shift_px
-        raise RequestError(
+        raise PairError(
             f"{name}: the truth lies {-down:+.2f} px down and {-right:+.2f} px right of the measured image (at most {LARGEST_SHIFT_PX} px is allowed); "
             "say register = true to have it moved, or register the pair."
         )
 
 
 def check_saturation(name: str, measured: np.ndarray) -> None:
-    """RequestError where much of an integer image is at the top of its range."""
+    """PairError where much of an integer image is at the top of its range."""
     if measured.dtype.kind not in "ui":
         return
     share = float((measured >= np.iinfo(measured.dtype).max).mean())
     if share > MOST_SATURATED:
-        raise RequestError(f"{name}: {share:.0%} of its pixels are saturated (at most {MOST_SATURATED:.0%} are allowed); leave this pair out.")
+        raise PairError(f"{name}: {share:.0%} of its pixels are saturated (at most {MOST_SATURATED:.0%} are allowed); leave this pair out.")
 
 
 def moved_truth(truth: np.ndarray, shift_px: tuple[float, float], factor: int) -> np.ndarray:

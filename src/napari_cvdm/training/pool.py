@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from napari_cvdm.request import RequestError
 from napari_cvdm.training.fields import TrainingField
 from napari_cvdm.training.sources import FieldSource
 
@@ -103,6 +104,9 @@ class FieldPool:
         return self._fields[index, empty]
 
     def _patch(self, entry: TrainingField, side: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        if min(entry.channels.shape[-2:]) < side:
+            held = " x ".join(str(size) for size in entry.channels.shape[-2:])
+            raise RequestError(f"[plan] patch_px is {side}, and one of the images has {held} px; choose a patch that fits into every image.")
         places = [self._place(entry, side, rng) for _ in range(CANDIDATES if rng.uniform() < self._foreground else 1)]
         factor = entry.truth.shape[-2] // entry.channels.shape[-2]
         place = max(places, key=lambda one: float(one.cut(entry.truth, side, factor).abs().mean())) if len(places) > 1 else places[0]

@@ -1,17 +1,42 @@
-"""What the network makes of a held-out field while it is trained: something to look at."""
+"""What the network makes of a held-out field while it is trained, and where its schedule is: something to look at."""
 
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from napari_cvdm.model.cvdm import CVDM
-from napari_cvdm.model.schedule import clock_curve
+from napari_cvdm.model.schedule import Clock, clock_curve
 from napari_cvdm.result import ClockCurve
 from napari_cvdm.training.fields import TrainingField
 from napari_cvdm.training.validation import Validation, cut_to_centre, posterior_samples
 
 CLOCK_POINTS = 100
+RATE_QUANTILES = (0.05, 0.5, 0.95)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleNow:
+    """The schedule on the patches that were just learned from.
+
+    Parameters
+    ----------
+    rates : tuple of float
+        lambda of the pixels at 5, 50 and 95 %, rising.
+    clock : ClockCurve
+        gamma(t) = exp(-lambda T(t)) of each of them.
+    """
+
+    rates: tuple[float, float, float]
+    clock: ClockCurve = field(repr=False)
+
+
+@torch.no_grad()
+def schedule_now(rate: Tensor, clock: Clock) -> ScheduleNow:
+    """Where a schedule is, from the rates of some pixels."""
+    low, middle, high = torch.quantile(rate.float().flatten(), torch.tensor(RATE_QUANTILES, device=rate.device)).tolist()
+    return ScheduleNow(rates=(low, middle, high), clock=clock_curve(clock, CLOCK_POINTS))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -26,6 +51,8 @@ class Preview:
         Physical estimate, truth, mean and standard deviation of the posterior samples, lambda(x).
     clock : ClockCurve
         With `rate` it gives gamma and beta at any time.
+    pixel_um : float, optional
+        Pixel size of `measured`, where it is known.
     """
 
     measured: np.ndarray = field(repr=False)
@@ -35,6 +62,7 @@ class Preview:
     spread: np.ndarray = field(repr=False)
     rate: np.ndarray = field(repr=False)
     clock: ClockCurve = field(repr=False)
+    pixel_um: float | None = None
 
 
 @torch.inference_mode()
@@ -54,4 +82,5 @@ def previewed(network: CVDM, entry: TrainingField, plan: Validation) -> Preview:
     rate = network.rate(network.features(channels, network.correction(channels)))
     images = {"baseline": baseline[0], "truth": truth[0], "mean": samples.mean(dim=0), "spread": samples.std(dim=0), "rate": rate[0]}
     shown = {name: image[0].float().cpu().numpy() for name, image in images.items()}
-    return Preview(measured=channels[0, 0].cpu().numpy(), clock=clock_curve(network.clock, CLOCK_POINTS), **shown)
+    measured = channels[0, 0].cpu().numpy()
+    return Preview(measured=measured, clock=clock_curve(network.clock, CLOCK_POINTS), pixel_um=entry.pixel_um, **shown)

@@ -12,6 +12,7 @@ from napari_cvdm.model.cvdm import CVDMConfig
 from napari_cvdm.model.unet import UNetConfig
 from napari_cvdm.model.zoo import model_folder
 from napari_cvdm.request import RequestError
+from napari_cvdm.simulate.described import RANGES
 from napari_cvdm.simulate.phase import PhaseRanges
 from napari_cvdm.simulate.widefield import WidefieldRanges
 from napari_cvdm.tasks import TASKS
@@ -22,7 +23,7 @@ from napari_cvdm.training.validation import Validation
 
 MeasuredPairs = Folders | BioSR | Arrays
 PAIRS: dict[str, type[Folders] | type[BioSR] | type[Arrays]] = {"folders": Folders, "biosr": BioSR, "arrays": Arrays}
-RANGES: dict[str, type[PhaseRanges] | type[WidefieldRanges]] = {"phase-2shot": PhaseRanges, "widefield-x2": WidefieldRanges}
+PATHS = ("measured", "truth", "folder", "x", "y")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,10 +139,15 @@ def _data(task: str, values: dict[str, Any], path: Path) -> dict[str, Any]:
         raise RequestError(f"{path}: {' and '.join(f'[{name}]' for name in named)} are both given; one says where pairs come from.")
     if named and named[0] in PAIRS:
         kind = PAIRS[named[0]]
-        return {"pairs": kind(**_known(kind, values.pop(named[0]), named[0], path))}
+        return {"pairs": kind(**_found(_known(kind, values.pop(named[0]), named[0], path), path))}
     ranges = {name: _range(value) for name, value in values.pop("simulation", {}).items()}
-    clean = CleanImages(**_known(CleanImages, values.pop("clean"), "clean", path)) if "clean" in values else None
+    clean = CleanImages(**_found(_known(CleanImages, values.pop("clean"), "clean", path), path)) if "clean" in values else None
     return {"simulation": RANGES[task](**_known(RANGES[task], ranges, "simulation", path)), "clean": clean}
+
+
+def _found(values: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Files and folders that a recipe names are beside it, unless their paths are absolute."""
+    return {name: str(path.parent / value) if name in PATHS and isinstance(value, str) else value for name, value in values.items()}
 
 
 def _range(value: Any) -> Any:
@@ -155,7 +161,8 @@ def read_recipe(path: str | Path) -> Recipe:
     Parameters
     ----------
     path : path
-        Sections ``[network]``, ``[simulation]``, ``[plan]`` beside the top-level entries of `Recipe`.
+        Sections ``[network]``, ``[simulation]``, ``[plan]`` beside the top-level entries of `Recipe`. Folders and files that it
+        names are relative to its own folder.
 
     Returns
     -------

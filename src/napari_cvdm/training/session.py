@@ -1,13 +1,14 @@
 """Everything that a training works with: network, data, held-out fields, log and folder."""
 
 from collections.abc import Generator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from napari_cvdm.model.checkpoint import ModelCard, save_checkpoint
 from napari_cvdm.model.cvdm import CVDM
@@ -18,7 +19,7 @@ from napari_cvdm.training.card import make_card
 from napari_cvdm.training.health import Finding, gradient_findings, overfitting_findings, schedule_findings, spread_findings
 from napari_cvdm.training.parallel import Processes
 from napari_cvdm.training.pool import Batch, FieldPool
-from napari_cvdm.training.preview import Preview, previewed
+from napari_cvdm.training.preview import Preview, ScheduleNow, previewed, schedule_now
 from napari_cvdm.training.recipe import Recipe
 from napari_cvdm.training.run_log import RunLog
 from napari_cvdm.training.stage_run import StageRun
@@ -53,7 +54,7 @@ class Session:
         plan = recipe.plan
         self.recipe, self._recipe_path, self._out = recipe, request.recipe, Path(request.out)
         self._processes = Processes(request.device, plan.precision, plan.accumulate, plan.batch)
-        self.network = channels_last(_first_network(recipe), self._processes.device)
+        self.network = channels_last(first_network(recipe), self._processes.device)
         self.stages = stages_of(self.network, plan, "all" if recipe.start is None else recipe.start.part)
         split = recipe.split()
         self._pool = FieldPool(split.training, plan.pool_fields, plan.fields_per_step, recipe.seed, foreground=plan.foreground, blank=plan.blank)
@@ -82,11 +83,20 @@ class Session:
     def batches(self, first: int, steps: int) -> Generator[Parts, None, None]:
         """The parts of each step's batch that belong here; the next one is made while one is being learned from."""
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="training data") as ahead:
-            coming = ahead.submit(self._parts, first) if first < steps else None
+            coming = self._begun(ahead, first, steps)
             for step in range(first, steps):
                 parts = coming.result() if coming is not None else self._parts(step)
-                coming = ahead.submit(self._parts, step + 1) if step + 1 < steps else None
+                coming = self._begun(ahead, step + 1, steps)
                 yield parts
+
+    def _begun(self, ahead: ThreadPoolExecutor, step: int, steps: int) -> "Future[Parts] | None":
+        """The parts of a step, in the making; None where there is no such step, or no thread may start any more."""
+        if step >= steps:
+            return None
+        try:
+            return ahead.submit(self._parts, step)
+        except RuntimeError:  # the interpreter is on its way out: the training will be told to stop, and must come as far as that
+            return None
 
     def _parts(self, step: int) -> Parts:
         plan, upsampling = self.recipe.plan, self.network.config.upsampling
@@ -121,21 +131,31 @@ class Session:
         if score is not None:
             judged = self._judged(run, score)
             found += overfitting_findings(judged, run.counts.best, run.counts.best_step)
-        if run.stage.name == "diffusion":
-            found += self._schedule_findings(run) + (spread_findings(score) if score is not None else ())
+        rate = self._rate(run)
+        if rate is not None:
+            pixel_wise, share = self.network.config.schedule == "pixel-wise", run.done / run.stage.steps
+            found += schedule_findings(rate, self.network.clock, pixel_wise=pixel_wise, share_done=share)
+        if run.stage.name == "diffusion" and score is not None:
+            found += spread_findings(score)
         return found
 
-    def _schedule_findings(self, run: StageRun) -> tuple[Finding, ...]:
-        batch, network = run.latest, self.network
-        if batch is None:
-            return ()
-        with torch.no_grad():
-            rate = network.rate(network.features(batch.channels, network.correction(batch.channels)))
-        return schedule_findings(rate, network.clock, pixel_wise=network.config.schedule == "pixel-wise", share_done=run.done / run.stage.steps)
+    def schedule(self, run: StageRun) -> ScheduleNow | None:
+        """Where the schedule is; None while it does not move."""
+        rate = self._rate(run)
+        return None if rate is None else schedule_now(rate, self.network.clock)
 
-    def preview(self, run: StageRun) -> Preview | None:
-        """What the averaged weights make of a held-out field now; None where none is held out."""
-        return previewed(run.averaged(), self._held_out[0], self.recipe.validation) if self._held_out else None
+    @torch.no_grad()
+    def _rate(self, run: StageRun) -> Tensor | None:
+        """lambda of the patches that were just learned from; None in the stage of the mean."""
+        batch, network = run.latest, self.network
+        if batch is None or run.stage.name != "diffusion":
+            return None
+        return network.rate(network.features(batch.channels, network.correction(batch.channels)))
+
+    def preview(self, run: StageRun, number: int = 0) -> Preview | None:
+        """What the averaged weights make of one of the held-out fields now; None where none is held out."""
+        fields = self._held_out
+        return previewed(run.averaged(), fields[number % len(fields)], self.recipe.validation) if fields else None
 
     def is_out_of_patience(self, run: StageRun) -> bool:
         """Whether too many looks have gone by without a better score."""
@@ -173,7 +193,8 @@ class Session:
             self._log.close()
 
 
-def _first_network(recipe: Recipe) -> CVDM:
+def first_network(recipe: Recipe) -> CVDM:
+    """The network that a recipe begins with: that of its start, or one with random weights of its seed."""
     if recipe.start is not None:
         return deepcopy(load_model(recipe.start.model).network).train()
     torch.manual_seed(recipe.seed)

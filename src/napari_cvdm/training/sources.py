@@ -72,7 +72,7 @@ def _simulated(ranges: Ranges, seed: int, draw: "DrawPhase | DrawStructure | Non
         pair = simulate_phase(seed, ranges, draw or draw_phase)  # type: ignore[arg-type]  # draws are made for the ranges
         return phase_field(pair.planes, pair.phase, pair.microscope, pair.defocus_um)
     image = simulate_widefield(seed, ranges, draw or draw_emitters)  # type: ignore[arg-type]
-    return widefield_field(image.counts, image.truth)
+    return widefield_field(image.counts, image.truth, image.microscope.pixel_um)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

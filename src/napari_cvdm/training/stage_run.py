@@ -133,7 +133,7 @@ class StageRun:
         if self.counts.skipped_in_a_row >= MOST_SKIPPED:
             raise TrainingDiverged(
                 f"the gradient of the {self.stage.name} stage could not be used {MOST_SKIPPED} times in a row (its length is {length:.3g}), step {self.done}; "
-                "the last checkpoint is good. Try a smaller learning_rate, or precision fp32."
+                "what was saved before is good. Try a smaller learning_rate, or precision fp32."
             )
 
     def line(self) -> dict[str, float]:

@@ -1,7 +1,9 @@
 """The state of an unfinished training, as tensors and JSON: nothing is pickled, each file is complete before it has its name."""
 
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,6 +59,18 @@ class TrainingState:
         saved["state"] = {index: entry for index, entry in moments.items() if entry}
         optimiser.load_state_dict(saved)
         return self.step
+
+
+@contextmanager
+def kept_if_resumable(folder: Path) -> Iterator[None]:
+    """A folder for a training that goes again, if it was empty, when an error comes before there is anything to resume from."""
+    empty = not (folder.exists() and any(folder.iterdir()))
+    try:
+        yield
+    except BaseException:
+        if empty and not (folder / STATE).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def save_state(folder: Path, fingerprint: str, progress: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:

@@ -4,10 +4,11 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Signal
+from qtpy.QtGui import QFocusEvent
 from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QStyle, QToolButton, QWidget
 from superqt import QLargeIntSpinBox
 
-from napari_cvdm.widgets.preferences import preferred
+from napari_cvdm.widgets.preferences import own_models
 
 if TYPE_CHECKING:
     from napari_cvdm.model.checkpoint import ModelCard
@@ -39,8 +40,24 @@ def whole_number(low: int, high: int) -> Any:
     return box
 
 
+class _OpenedBox(QComboBox):
+    """A box that tells when it is about to be looked into."""
+
+    opening = Signal()
+
+    def showPopup(self) -> None:
+        """Tell, then open."""
+        self.opening.emit()
+        super().showPopup()
+
+    def focusInEvent(self, event: QFocusEvent | None) -> None:
+        """Tell: keys choose without opening."""
+        self.opening.emit()
+        super().focusInEvent(event)
+
+
 class ModelChoice(QWidget):
-    """Shipped models, and any checkpoint folder.
+    """Shipped models, the user's own, and any checkpoint folder.
 
     The chosen model is a name or a path, as in `RestoreRequest`; its card is read, its weights are not.
     """
@@ -49,11 +66,10 @@ class ModelChoice(QWidget):
     refused = Signal(str)
 
     def __init__(self) -> None:
-        from napari_cvdm.model.zoo import models_in, shipped_models
-
         super().__init__()
         self._cards: dict[str, ModelCard] = {}
-        self._box = narrow(QComboBox())
+        self._box = _OpenedBox()
+        narrow(self._box)
         self._folder = QToolButton()
         self._folder.setIcon(self.style().standardIcon(QStyle.StandardPixmap.SP_DirOpenIcon))
         self._folder.setToolTip("Use a model from a folder with card.json and model.safetensors. Nothing in it is executed.")
@@ -62,12 +78,19 @@ class ModelChoice(QWidget):
         layout.addWidget(self._box, 1)
         layout.addWidget(self._folder)
         self.setFocusProxy(self._box)
-        own = preferred("model_folder")
-        for name, card in (*shipped_models(), *(models_in(own) if own else ())):
-            self._add(name, card)
+        self.refresh()
+        self._box.opening.connect(self.refresh)
         self._box.currentIndexChanged.connect(self._on_chosen)
         self._folder.clicked.connect(self._ask_folder)
         self._on_chosen()
+
+    def refresh(self) -> None:
+        """Offer what has come since: a model that was trained, or added by hand. What is chosen stays chosen."""
+        from napari_cvdm.model.zoo import models_in, shipped_models
+
+        for model, card in (*shipped_models(), *models_in(own_models())):
+            if model not in self._cards:
+                self._add(model, card)
 
     def _add(self, model: str, card: "ModelCard") -> None:
         self._cards[model] = card

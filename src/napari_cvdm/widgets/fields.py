@@ -1,8 +1,10 @@
 """Fields for numbers that may be left empty, and text that wraps."""
 
+from collections.abc import Mapping
+
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtGui import QKeySequence
-from qtpy.QtWidgets import QAbstractButton, QFrame, QHBoxLayout, QLabel, QLineEdit, QPlainTextEdit, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QAbstractButton, QFormLayout, QFrame, QHBoxLayout, QLabel, QLineEdit, QPlainTextEdit, QScrollArea, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
 from napari_cvdm.request import RequestError
@@ -35,6 +37,36 @@ def folded(title: str, content: QWidget, purpose: str) -> QCollapsible:
     box.setContent(inside)
     box.collapse(animate=False)
     return box
+
+
+class LabelledRows(QFormLayout):
+    """Fields below each other, each with its name, the key that leads to it and the same help over both.
+
+    Parameters
+    ----------
+    rows : mapping of str to QWidget
+        Fields by name.
+    purposes : mapping of str to str
+        What each is for.
+    """
+
+    def __init__(self, rows: Mapping[str, QWidget], purposes: Mapping[str, str]) -> None:
+        super().__init__()
+        self.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        self.setContentsMargins(4, 4, 4, 4)
+        self.setVerticalSpacing(4)
+        self.labels: dict[str, QLabel] = {}
+        self._fields = dict(rows)
+        for name, field in rows.items():
+            self.labels[name] = label = QLabel(name)
+            label.setBuddy(field)
+            label.setToolTip(purposes[name])
+            field.setToolTip(purposes[name])
+            self.addRow(label, field)
+
+    def show_row(self, name: str, shown: bool) -> None:
+        """Show or hide a field with its name."""
+        self.setRowVisible(self._fields[name], shown)
 
 
 def reading_pane(lines: int) -> QPlainTextEdit:

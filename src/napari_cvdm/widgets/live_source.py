@@ -3,9 +3,11 @@
 from pathlib import Path
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QHBoxLayout, QLabel, QLineEdit, QSpinBox, QStyle, QToolButton, QWidget
+from qtpy.QtWidgets import QComboBox, QSpinBox, QWidget
 
 from napari_cvdm.widgets.choices import NARROWEST_PX, narrow
+from napari_cvdm.widgets.fields import LabelledRows
+from napari_cvdm.widgets.path_field import PathField
 
 MOST_STEPS = 100
 HELP = {
@@ -26,51 +28,21 @@ class LiveSource(QWidget):
         super().__init__()
         self.kind = narrow(QComboBox())
         self.kind.addItems(("the image layer below", "a folder"))
-        self.path = QLineEdit()
-        self.path.setMinimumWidth(NARROWEST_PX)
-        self.path.setPlaceholderText("needed")
+        self.path = PathField("Choose the folder to follow")
         self.steps = QSpinBox()
         self.steps.setRange(1, MOST_STEPS)
         self.steps.setMinimumWidth(NARROWEST_PX)
-        self.path.setToolTip(HELP["folder"])
-        self._browse = QToolButton()
-        self._browse.setIcon(self.style().standardIcon(QStyle.StandardPixmap.SP_DirOpenIcon))
-        self._browse.setToolTip("Choose the folder to follow.")
-        self._labels: dict[str, QLabel] = {}
-        self._folder = QWidget()
-        self._lay_out()
+        layout = LabelledRows({"follow": self.kind, "folder": self.path, "live steps": self.steps}, HELP)
+        self.setLayout(layout)
+        self._rows = layout
         self.kind.currentIndexChanged.connect(self._on_kind)
-        self.path.textChanged.connect(lambda _: self.changed.emit())
+        self.path.changed.connect(self.changed)
         self.steps.valueChanged.connect(lambda _: self.changed.emit())
-        self._browse.clicked.connect(self._ask_folder)
         self._on_kind()
 
-    def _lay_out(self) -> None:
-        row = QHBoxLayout(self._folder)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.addWidget(self.path, 1)
-        row.addWidget(self._browse)
-        self._folder.setFocusProxy(self.path)
-        layout = QFormLayout(self)
-        layout.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        layout.setContentsMargins(4, 4, 4, 4)
-        layout.setVerticalSpacing(4)
-        for name, field in {"follow": self.kind, "folder": self._folder, "live steps": self.steps}.items():
-            self._labels[name] = label = QLabel(name)
-            label.setBuddy(field)
-            label.setToolTip(HELP[name])
-            field.setToolTip(HELP[name])
-            layout.addRow(label, field)
-
     def _on_kind(self) -> None:
-        for widget in (self._labels["folder"], self._folder):
-            widget.setVisible(not self.is_layer)
+        self._rows.show_row("folder", not self.is_layer)
         self.changed.emit()
-
-    def _ask_folder(self) -> None:
-        folder = QFileDialog.getExistingDirectory(self, "Choose the folder to follow", self.path.text())
-        if folder:
-            self.path.setText(folder)
 
     @property
     def is_layer(self) -> bool:
@@ -80,10 +52,9 @@ class LiveSource(QWidget):
     @property
     def folder(self) -> Path | None:
         """The folder to follow; None as long as none is named."""
-        text = self.path.text().strip()
-        return Path(text).expanduser() if text else None
+        return self.path.value()
 
     def set_folder(self, folder: str | Path) -> None:
         """Follow a folder."""
         self.kind.setCurrentIndex(1)
-        self.path.setText(str(folder))
+        self.path.set_value(folder)

@@ -1,10 +1,29 @@
 """What the menu entries do: napari enables them by what is selected, which it does not do for entries that are docks themselves."""
 
+from typing import Any
+
 from napari.layers import Image
 from napari.viewer import Viewer
 
 PLUGIN = "napari-cvdm"
 DOCK = "Reconstruct"
+
+
+def open_reconstruct(viewer: Viewer) -> Any:
+    """Open the Reconstruct dock, or bring it forward.
+
+    Parameters
+    ----------
+    viewer : Viewer
+
+    Returns
+    -------
+    RestoreWidget
+    """
+    dock, widget = viewer.window.add_plugin_dock_widget(PLUGIN, DOCK)
+    dock.show()
+    dock.raise_()
+    return widget
 
 
 def reconstruct_selected(viewer: Viewer) -> None:
@@ -15,9 +34,7 @@ def reconstruct_selected(viewer: Viewer) -> None:
     viewer : Viewer
         napari gives the current one.
     """
-    dock, widget = viewer.window.add_plugin_dock_widget(PLUGIN, DOCK)
-    dock.show()
-    dock.raise_()
+    widget = open_reconstruct(viewer)
     active = viewer.layers.selection.active
     selected = [active] if isinstance(active, Image) else [layer for layer in viewer.layers if layer in viewer.layers.selection and isinstance(layer, Image)]
     if selected and hasattr(widget, "form"):  # without its engine the dock only says what is missing

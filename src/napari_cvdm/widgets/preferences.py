@@ -1,6 +1,7 @@
 """What the user set under Preferences > napari-cvdm, or else the defaults of a request."""
 
 from dataclasses import MISSING, fields
+from pathlib import Path
 from typing import Any
 
 from napari_cvdm.request import RestoreRequest
@@ -9,6 +10,7 @@ PLUGIN = "napari-cvdm"
 # Name of each preference and the group that the manifest has it in.
 PREFERENCES = {"device": "computing", "tile": "computing", "samples": "sampling", "steps": "sampling", "model_folder": "models", "offline": "models"}
 _OWN_DEFAULTS: dict[str, Any] = {"model_folder": "", "offline": False}
+OWN_MODELS = Path("~/napari-cvdm")  # where a model that was trained here goes, as long as nobody has chosen a folder
 
 
 def defaults() -> dict[str, Any]:
@@ -44,3 +46,8 @@ def preferred(name: str) -> Any:
     except (ImportError, KeyError, AttributeError, ValueError, OSError):  # a stored value that the schema forbids is a ValueError
         return default
     return value if type(value) is type(default) else default
+
+
+def own_models() -> Path:
+    """The user's folder of models; it may not exist yet."""
+    return Path(preferred("model_folder") or OWN_MODELS).expanduser()

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QCheckBox, QFormLayout, QLabel, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QVBoxLayout, QWidget
 from superqt.utils import signals_blocked
 
 from napari_cvdm.image_files import combine_planes
 from napari_cvdm.request import SAMPLERS, ImageStack, RequestError, RestoreRequest
 from napari_cvdm.widgets.choices import ModelChoice, card_text, whole_number, word_choice
-from napari_cvdm.widgets.fields import OptionalNumber, OptionalPair, folded, reading_pane
+from napari_cvdm.widgets.fields import LabelledRows, OptionalNumber, OptionalPair, folded, reading_pane
 from napari_cvdm.widgets.form_help import HELP
 from napari_cvdm.widgets.layers import known_optics, named_layers, our_metadata, read_layer
 from napari_cvdm.widgets.lifetime import when_gone
@@ -62,7 +62,6 @@ class RestoreForm(QWidget):
         self._watched: Image | None = None
         self._gone = gone = Event()
         when_gone(self, gone.set)
-        self._labels: dict[str, QLabel] = {}
         self._lay_out()
         self._set_defaults()
         self._connect()
@@ -76,27 +75,14 @@ class RestoreForm(QWidget):
         seldom |= {"tile": self.counts["tile"], "background": self.words["background"], "keep_samples": self.keep_samples}
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(self._rows(often))
+        self._often = LabelledRows(often, HELP)
+        self._often.insertRow(list(often).index("model") + 1, self.about)
+        layout.addLayout(self._often)
         more = QWidget()
-        more.setLayout(self._rows(seldom))
+        more.setLayout(LabelledRows(seldom, HELP))
         self.more = folded("More settings", more, "Settings that seldom need a change.")
         layout.addWidget(self.more)
         layout.addStretch(1)
-
-    def _rows(self, rows: Mapping[str, QWidget]) -> QFormLayout:
-        layout = QFormLayout()
-        layout.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        layout.setContentsMargins(4, 4, 4, 4)
-        layout.setVerticalSpacing(4)
-        for name, field in rows.items():
-            self._labels[name] = label = QLabel(name)
-            label.setBuddy(field)
-            label.setToolTip(HELP[name])
-            field.setToolTip(HELP[name])
-            layout.addRow(label, field)
-            if name == "model":
-                layout.addRow(self.about)
-        return layout
 
     def _set_defaults(self) -> None:
         defaults = {entry.name: entry.default for entry in fields(RestoreRequest)}
@@ -133,10 +119,8 @@ class RestoreForm(QWidget):
         needed = () if task is None else task.needed_optics
         for name, field in self.optics.items():
             field.set_needed(name in needed)
-        rows: dict[str, QWidget] = {"image2": self.second, "defocus_um": self.optics["defocus_um"]}
-        for name, row in rows.items():
-            self._labels[name].setVisible(self.two_planes)
-            row.setVisible(self.two_planes)
+        for name in ("image2", "defocus_um"):
+            self._often.show_row(name, self.two_planes)
         self._choose_second()
         self.changed.emit()
 

@@ -217,10 +217,14 @@ class Job(QObject):
         self._worker = None
         if self._activity is not None:
             self._activity.close()
-        for steps in (self._relayed, self._steps):  # napari's task list keeps the worker; the frames with their tensors must not live as long
-            steps.close()
+        self._close()
         self.ended.emit()
         self._running.discard(self)
+
+    def _close(self) -> None:
+        """Napari's task list keeps the worker; the frames with their tensors must not live as long."""
+        for steps in (self._relayed, self._steps):
+            steps.close()
 
     @classmethod
     def end_all(cls) -> None:
@@ -232,6 +236,8 @@ class Job(QObject):
             job.cancel()
         if cls._running:
             WorkerBase.await_workers()
+        for job in tuple(cls._running):  # nobody is left to hear that they have ended: a training saves its state here
+            job._close()
 
 
 def _cancel(job: "ref[Job]") -> None:

@@ -1,0 +1,52 @@
+"""A microscope that somebody describes, as the ranges that a simulation draws from: what is known is fixed, the rest stays free."""
+
+from collections.abc import Mapping
+
+from napari_cvdm.microscope import check_optics
+from napari_cvdm.request import RequestError
+from napari_cvdm.simulate.phase import PhaseRanges
+from napari_cvdm.simulate.widefield import WidefieldRanges
+
+RANGES: dict[str, type[PhaseRanges] | type[WidefieldRanges]] = {"phase-2shot": PhaseRanges, "widefield-x2": WidefieldRanges}
+OPTICS = ("pixel_um", "wavelength_um", "medium_index", "na")
+
+
+def described(task: str, known: Mapping[str, float | None], *, defocus_um: tuple[float, float] | None = None) -> "PhaseRanges | WidefieldRanges":
+    """Ranges around one microscope.
+
+    Parameters
+    ----------
+    task : {"phase-2shot", "widefield-x2"}
+    known : mapping of str to float or None
+        By the names of the ranges: pixel_um, wavelength_um, medium_index, na, photons, ... None for what is not known. Of
+        ``strength_rad`` it is the largest: weaker objects are drawn, too.
+    defocus_um : tuple of float, optional
+        Positions of the two planes [um]; with pixel, wavelength and index they fix lambda dz / (n px^2).
+
+    Returns
+    -------
+    PhaseRanges or WidefieldRanges
+
+    Raises
+    ------
+    RequestError, OpticsError
+        Values that no microscope has; a defocus without the optics that it needs.
+    """
+    fixed = {name: (value, value) for name, value in known.items() if value is not None}
+    check_optics(**{name: known.get(name) for name in OPTICS})
+    values: dict[str, object] = dict(fixed)
+    if "strength_rad" in fixed:
+        weakest, strongest = PhaseRanges().strength_rad[0], fixed["strength_rad"][1]
+        values["strength_rad"] = (min(weakest, strongest), strongest)
+    if defocus_um is not None:
+        fresnel = _fresnel(known, defocus_um)
+        values["fresnel"] = (fresnel, fresnel)
+    return RANGES[task](**values)  # type: ignore[arg-type]  # names and types are those of the ranges
+
+
+def _fresnel(known: Mapping[str, float | None], defocus_um: tuple[float, float]) -> float:
+    """lambda dz / (n px^2)."""
+    pixel_um, wavelength_um, index = (known.get(name) for name in OPTICS[:3])
+    if pixel_um is None or wavelength_um is None or index is None:
+        raise RequestError("defocus_um is given; pixel_um, wavelength_um and medium_index are needed with it, or leave it empty to have it drawn.")
+    return wavelength_um * abs(defocus_um[1] - defocus_um[0]) / (index * pixel_um**2)

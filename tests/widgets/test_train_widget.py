@@ -1,0 +1,419 @@
+"""The Train dock in a real window: what it trains is what the command line trains, and nothing that was learned is lost."""
+
+import csv
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from qtpy.QtCore import QCoreApplication, QEvent
+from qtpy.QtWidgets import QApplication
+
+from napari_cvdm.cli import main
+from napari_cvdm.image_files import write_image
+from napari_cvdm.model.bundle import add_model
+from napari_cvdm.model.checkpoint import CARD, load_checkpoint
+from napari_cvdm.request import RequestError
+from napari_cvdm.training.fine_tuning import RECIPE
+from napari_cvdm.training.health import FAILURES
+from napari_cvdm.training.pair_files import Arrays, BioSR
+from napari_cvdm.training.recipe import read_recipe
+from napari_cvdm.training.state import STATE, load_state
+from napari_cvdm.widgets.layers import our_metadata
+from napari_cvdm.widgets.pair_source import ARRAYS, BIOSR, CLEAN, FOLDERS, LAYERS, MICROSCOPE
+from napari_cvdm.widgets.restore_widget import RestoreWidget
+from napari_cvdm.widgets.train_form import OWN_STEPS
+from napari_cvdm.widgets.train_preview import ROLE
+from napari_cvdm.widgets.train_widget import TrainWidget
+
+PATIENCE_MS = 60_000
+
+
+def prepared(viewer, model, kind, steps=(12, 12)):
+    """A dock that is ready for a short training of a tiny model."""
+    dock = TrainWidget(viewer)
+    viewer.window.add_dock_widget(dock, name="Train")
+    dock.form.model.set_value(str(model))
+    dock.form.source.kind.setCurrentText(kind)
+    dock.form.time.setCurrentText(OWN_STEPS)
+    small = {"mean_steps": steps[0], "diffusion_steps": steps[1], "batch": 2, "patch_px": 32, "held-out fields": 1}
+    for name, count in small.items():
+        dock.form.counts[name].setValue(count)
+    dock.form.numbers["learning_rate"].set_value(1e-3)
+    dock.form.words["precision"].setCurrentText("fp32")
+    dock.form.words["device"].setCurrentText("cpu")
+    dock.form.name.setText("mine")
+    return dock
+
+
+@pytest.fixture
+def dock(viewer, tiny_widefield_model):
+    """A dock with a described microscope."""
+    return prepared(viewer, tiny_widefield_model, MICROSCOPE)
+
+
+@pytest.fixture
+def endless(viewer, tiny_widefield_model, qtbot):
+    """A training that takes longer than anybody waits, and is stopped at the end."""
+    dock = prepared(viewer, tiny_widefield_model, MICROSCOPE, steps=(100_000, 100_000))
+    yield dock
+    if dock.training:
+        dock.panel.stop.click()
+        qtbot.waitUntil(lambda: not dock.training, timeout=PATIENCE_MS)
+
+
+def wait(qtbot, dock):
+    qtbot.waitUntil(lambda: not dock.training, timeout=PATIENCE_MS)
+
+
+def steps_done(dock):
+    """Of the training itself: the bar also shows how the pace is measured."""
+    return dock.panel.bar.value() if dock.panel.stage.text().startswith(("mean", "diffusion")) else 0
+
+
+def weights(folder):
+    return load_checkpoint(folder).network.state_dict()
+
+
+def equal(first, second):
+    return all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+
+
+def test_a_better_model_is_in_the_list_of_reconstruct(dock, own_models, qtbot, viewer):
+    reconstruct = RestoreWidget(viewer)
+    viewer.window.add_dock_widget(reconstruct)
+    dock.panel.start.click()
+    wait(qtbot, dock)
+    assert "better" in dock.panel.message.text()
+    assert load_checkpoint(own_models / "mine").card.name == "mine"
+    reconstruct.form.model._box.showPopup()
+    reconstruct.form.model._box.hidePopup()
+    reconstruct.form.model.set_value(str(own_models / "mine"))
+    assert reconstruct.form.model.card().name == "mine"
+    assert dock.result.use.isEnabled()
+    assert not dock.form.name.text() == "mine"  # the next one needs a name of its own
+
+
+def test_a_model_that_is_not_better_is_kept_apart_and_said_so(dock, own_models, qtbot):
+    dock.form.part.setCurrentText("denoiser")
+    dock.form.numbers["learning_rate"].set_value(30.0)
+    dock.form.counts["diffusion_steps"].setValue(6)  # before the gradients are no numbers any more
+    dock.panel.start.click()
+    wait(qtbot, dock)
+    assert "NOT better" in dock.panel.message.text()
+    assert not (own_models / "mine").exists()
+    assert (own_models / "runs" / "mine" / CARD).exists()
+    assert not dock.result.use.isEnabled()
+    assert dock.result.export.isEnabled()
+
+
+def test_the_recipe_of_the_run_repeats_it_on_the_command_line(dock, own_models, qtbot):
+    dock.panel.start.click()
+    wait(qtbot, dock)
+    run = own_models / "runs" / "mine"
+    dock.result.command.click()
+    words = shlex.split(QApplication.clipboard().text())
+    assert words[:3] == ["napari-cvdm", "train", str(run / RECIPE)]
+    assert main([*words[1:], "--device", "cpu"]) == 0
+    assert equal(weights(run), weights(f"{run}-again"))
+
+
+def test_stopped_and_resumed_it_comes_to_the_same_weights(dock, own_models, qtbot):
+    """The dock stops where it likes; the command line never stops."""
+    for name in ("mean_steps", "diffusion_steps"):
+        dock.form.counts[name].setValue(40)
+    run = own_models / "runs" / "mine"
+    dock.panel.start.click()
+    qtbot.waitUntil(lambda: steps_done(dock) > 3, timeout=PATIENCE_MS)
+    dock.panel.stop.click()
+    wait(qtbot, dock)
+    assert "saved" in dock.panel.message.text()
+    assert (run / STATE).exists()
+    assert not (run / CARD).exists()
+    assert dock.panel.resume.isEnabled()
+    dock.resume(run)
+    wait(qtbot, dock)
+    assert main(["train", str(run / RECIPE), "--out", str(own_models / "whole"), "--device", "cpu"]) == 0
+    assert equal(weights(run), weights(own_models / "whole"))
+
+
+def test_a_pause_holds_every_step(endless, qtbot):
+    endless.panel.start.click()
+    qtbot.waitUntil(lambda: steps_done(endless) > 2, timeout=PATIENCE_MS)
+    endless.panel.pause.click()
+    qtbot.waitUntil(lambda: "paused" in endless.panel.stage.text(), timeout=PATIENCE_MS)
+    before = steps_done(endless)
+    qtbot.wait(300)
+    assert steps_done(endless) == before
+    endless.panel.pause.click()
+    qtbot.waitUntil(lambda: steps_done(endless) > before, timeout=PATIENCE_MS)
+
+
+def test_a_paused_training_can_be_stopped(endless, own_models, qtbot):
+    endless.panel.start.click()
+    qtbot.waitUntil(lambda: steps_done(endless) > 2, timeout=PATIENCE_MS)
+    endless.panel.pause.click()
+    qtbot.waitUntil(lambda: "paused" in endless.panel.stage.text(), timeout=PATIENCE_MS)
+    endless.panel.stop.click()
+    wait(qtbot, endless)
+    assert (own_models / "runs" / "mine" / STATE).exists()
+
+
+def test_finished_early_it_makes_a_model(endless, own_models, qtbot):
+    endless.panel.start.click()
+    qtbot.waitUntil(lambda: steps_done(endless) > 5, timeout=PATIENCE_MS)
+    endless.panel.finish.click()
+    wait(qtbot, endless)
+    assert load_checkpoint(own_models / "runs" / "mine").card.name == "mine"
+
+
+def test_training_goes_on_when_the_dock_is_hidden(make_napari_viewer, tiny_widefield_model, qtbot):
+    viewer = make_napari_viewer(show=True)
+    dock = prepared(viewer, tiny_widefield_model, MICROSCOPE, steps=(100_000, 100_000))
+    dock.panel.start.click()
+    qtbot.waitUntil(lambda: steps_done(dock) > 2, timeout=PATIENCE_MS)
+    dock.parentWidget().hide()
+    before = steps_done(dock)
+    qtbot.waitUntil(lambda: steps_done(dock) > before + 3, timeout=PATIENCE_MS)
+    assert dock.training
+    dock.panel.stop.click()
+    wait(qtbot, dock)
+
+
+def test_training_is_saved_when_the_dock_goes(viewer, tiny_widefield_model, own_models, qtbot):
+    dock = prepared(viewer, tiny_widefield_model, MICROSCOPE, steps=(100_000, 100_000))
+    dock.panel.start.click()
+    qtbot.waitUntil(lambda: steps_done(dock) > 2, timeout=PATIENCE_MS)
+    viewer.window.remove_dock_widget(dock)
+    dock.deleteLater()
+    QCoreApplication.sendPostedEvents(dock, QEvent.Type.DeferredDelete.value)
+    run = own_models / "runs" / "mine"
+    qtbot.waitUntil(lambda: (run / STATE).exists(), timeout=PATIENCE_MS)
+    assert load_state(run, read_recipe(run / RECIPE).fingerprint).step > 0
+
+
+def test_the_curves_are_the_log(dock, own_models, qtbot):
+    dock.form.counts["mean_steps"].setValue(40)
+    dock.panel.start.click()
+    wait(qtbot, dock)
+    with (own_models / "runs" / "mine" / "log.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    plots = dock.progress.plots
+    for stage in ("mean", "diffusion"):
+        logged = [float(row["baseline" if stage == "mean" else "network"]) for row in rows if row["stage"] == stage and row["learning_rate"]]
+        drawn = plots.terms.traces[stage]["baseline" if stage == "mean" else "network"].values
+        assert np.allclose(drawn, logged, rtol=1e-5)
+        assert set(plots.terms.traces[stage]) == (
+            {"baseline", "mean"} if stage == "mean" else {"network", "noise", "prior", "smoothness", "boundary", "schedule"}
+        )
+    looked = [float(row["held_out_rmse"]) for row in rows if row["held_out_rmse"]]
+    assert np.allclose(plots.held_out.rmse.values[: len(looked)], looked, rtol=1e-5)
+    assert len(plots.schedule.seen) > 0
+
+
+def test_a_held_out_field_is_shown_and_renewed(endless, viewer, qtbot):
+    endless.progress.every.setValue(0)
+    endless.panel.start.click()
+    qtbot.waitUntil(lambda: steps_done(endless) > 0, timeout=PATIENCE_MS)
+    assert endless.progress.preview.layers() == {}
+    endless.progress.now.click()
+    qtbot.waitUntil(lambda: len(endless.progress.preview.layers()) == 4, timeout=PATIENCE_MS)
+    first = endless.progress.preview.layers()
+    before = first["mean"].data
+    assert all(our_metadata(layer)["role"] == ROLE for layer in first.values())
+    low, high = (np.array(first[name].extent.world) for name in ("measured", "mean"))
+    pixel = first["measured"].scale[0]
+    assert np.allclose(first["mean"].scale, pixel / 2)
+    assert np.allclose(low, high, atol=pixel)  # the finer image covers the same place
+    endless.progress.now.click()
+    qtbot.waitUntil(lambda: not np.array_equal(endless.progress.preview.layers()["mean"].data, before), timeout=PATIENCE_MS)
+    assert endless.progress.preview.layers()["mean"] is first["mean"]
+    viewer.layers.remove(first["spread"])
+    endless.progress.now.click()
+    qtbot.waitUntil(lambda: len(endless.progress.preview.layers()) == 4, timeout=PATIENCE_MS)
+
+
+def test_a_preview_is_no_measurement(endless, qtbot):
+    endless.panel.start.click()
+    qtbot.waitUntil(lambda: steps_done(endless) > 0, timeout=PATIENCE_MS)
+    endless.progress.now.click()
+    qtbot.waitUntil(lambda: len(endless.progress.preview.layers()) == 4, timeout=PATIENCE_MS)
+    assert endless.form.source.layers["measured layer"].layers() == []
+
+
+@pytest.fixture
+def pairs():
+    """Six measured fields, and truths of which they are the means over two by two pixels."""
+    rng = np.random.default_rng(0)
+    truth = np.zeros((6, 128, 128), np.float32)
+    for field in truth:
+        for row, column in rng.integers(10, 118, size=(30, 2)):
+            field[row - 2 : row + 3, column - 2 : column + 3] += 1000
+    measured = truth.reshape(6, 64, 2, 64, 2).mean(axis=(2, 4)) + rng.normal(100, 3, (6, 64, 64))
+    return measured.astype(np.float32), truth
+
+
+def with_layers(viewer, model, measured, truth):
+    units = {"units": ("pixel", "um", "um"), "axis_labels": ("t", "y", "x")}
+    viewer.add_image(measured, name="measured", scale=(1, 0.1, 0.1), **units)
+    viewer.add_image(truth, name="truth", scale=(1, 0.05, 0.05), **units)
+    dock = prepared(viewer, model, LAYERS)
+    layers = dock.form.source.layers
+    for name in ("measured", "truth"):
+        layers[f"{name} layer"].set_value(viewer.layers[name])
+    return dock
+
+
+def test_layers_become_folders_beside_the_recipe(viewer, tiny_widefield_model, pairs, own_models, qtbot, tmp_path):
+    dock = with_layers(viewer, tiny_widefield_model, *pairs)
+    assert dock.form.source.numbers["pixel_um"].value() == pytest.approx(0.1)
+    dock.panel.start.click()
+    wait(qtbot, dock)
+    run = own_models / "runs" / "mine"
+    assert len(list((run / "pairs" / "measured").iterdir())) == len(pairs[0])
+    own_models.rename(tmp_path / "cluster")
+    moved = tmp_path / "cluster" / "runs" / "mine"
+    assert main(["train", str(moved / RECIPE), "--out", str(tmp_path / "again"), "--device", "cpu"]) == 0
+    assert equal(weights(moved), weights(tmp_path / "again"))
+
+
+def test_pairs_that_are_shifted_light_the_light_and_leave_nothing(viewer, tiny_widefield_model, pairs, own_models, qtbot):
+    measured, truth = pairs
+    dock = with_layers(viewer, tiny_widefield_model, measured, np.roll(truth, 4, axis=-1))
+    dock.panel.start.click()
+    wait(qtbot, dock)
+    assert "register" in dock.panel.message.text()
+    assert dock.progress.lights.lights["data wrong"].finding is not None
+    assert "px right" in dock.progress.lights.advice.text()
+    assert not (own_models / "runs" / "mine").exists()
+    dock.form.source.register.setChecked(True)
+    dock.panel.start.click()
+    wait(qtbot, dock)
+    assert (own_models / "runs" / "mine" / CARD).exists()
+
+
+def test_every_failure_has_a_light(dock):
+    assert tuple(dock.progress.lights.lights) == FAILURES
+
+
+def test_what_is_missing_is_named_and_nothing_starts(viewer, tiny_widefield_model):
+    dock = prepared(viewer, tiny_widefield_model, FOLDERS)
+    assert "measured folder, truth folder" in dock.panel.message.text()
+    assert not dock.panel.start.isEnabled()
+    dock.start()
+    assert not dock.training
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "runs", "con:1"])
+def test_names_that_no_folder_may_have_are_refused(dock, name):
+    dock.form.name.setText(name)
+    dock.start()
+    assert not dock.training
+    assert name in dock.panel.message.text()
+
+
+def test_a_name_that_is_taken_is_refused(dock, own_models):
+    (own_models / "mine").mkdir(parents=True)
+    dock.start()
+    assert not dock.training
+    assert "has that name already" in dock.panel.message.text()
+
+
+def test_every_source_makes_its_section_of_the_recipe(viewer, tiny_widefield_model, tmp_path):
+    dock = prepared(viewer, tiny_widefield_model, ARRAYS)
+    source = dock.form.source
+    for name in source.paths:
+        source.paths[name].set_value(tmp_path / name)
+    assert isinstance(dock.form.value().recipe.pairs, Arrays)
+    source.kind.setCurrentText(BIOSR)
+    source.levels["lowest level"].setValue(4)
+    assert dock.form.value().recipe.pairs == BioSR(folder=str(tmp_path / "BioSR folder"), levels=(4, 12))
+    source.kind.setCurrentText(CLEAN)
+    source.numbers["na"].set_value(1.2)
+    recipe = dock.form.value().recipe
+    assert recipe.clean.folder == str(tmp_path / "clean folder")
+    assert recipe.simulation.na == (1.2, 1.2)
+    source.kind.setCurrentText(FOLDERS)
+    assert dock.form.value().recipe.pairs.measured == str(tmp_path / "measured folder")
+
+
+def test_a_phase_model_asks_for_two_planes(viewer, tiny_phase_model):
+    dock = prepared(viewer, tiny_phase_model, MICROSCOPE)
+    source = dock.form.source
+    assert {"defocus_um", "strength_rad"} <= set(source.shown())
+    for name, value in {"pixel_um": 0.2, "wavelength_um": 0.55, "medium_index": 1.337}.items():
+        source.numbers[name].set_value(value)
+    source.numbers["defocus_um"].set_value((-2.5, 2.5))
+    assert dock.form.value().recipe.simulation.fresnel[0] == pytest.approx(0.55 * 5 / (1.337 * 0.2**2))
+    source.kind.setCurrentText(BIOSR)
+    source.paths["BioSR folder"].set_value("cells")
+    with pytest.raises(RequestError, match="fluorescence"):
+        dock.form.value()
+
+
+def test_a_phase_model_is_tuned_on_files(viewer, tiny_phase_model, own_models, qtbot, tmp_path):
+    from napari_cvdm.simulate.phase import PhaseRanges, simulate_phase
+
+    for number in range(2):
+        pair = simulate_phase(number, PhaseRanges(field_px=(64, 64), photons=(1e5, 1e5), strength_rad=(1.0, 2.0), absorption=(0.01, 0.011)))
+        for kind, pixels, axes in (("measured", pair.planes, "PYX"), ("truth", pair.phase, "YX")):
+            (tmp_path / kind).mkdir(exist_ok=True)
+            write_image(tmp_path / kind / f"{number}.ome.tif", pixels, axes=axes, pixel_um=pair.microscope.pixel_um, unit="rad", name=kind)
+    dock = prepared(viewer, tiny_phase_model, FOLDERS, steps=(2, 2))
+    for name in ("measured", "truth"):
+        dock.form.source.paths[f"{name} folder"].set_value(tmp_path / name)
+    dock.panel.start.click()
+    wait(qtbot, dock)
+    assert "wavelength_um" in dock.panel.message.text()  # files say only the pixel size
+    assert not (own_models / "runs" / "mine").exists()
+
+
+def test_a_model_is_exported(dock, own_models, qtbot, tmp_path, monkeypatch):
+    from qtpy.QtWidgets import QFileDialog
+
+    dock.panel.start.click()
+    wait(qtbot, dock)
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "passed on.zip"), ""))
+    dock.result.export.click()
+    qtbot.waitUntil(lambda: "Exported" in dock.panel.message.text(), timeout=PATIENCE_MS)
+    added = add_model(tmp_path / "passed on.zip", tmp_path / "theirs")
+    assert equal(weights(added), weights(own_models / "runs" / "mine"))
+
+
+def test_use_opens_reconstruct_with_the_model(dock, own_models, viewer, qtbot, monkeypatch):
+    from napari_cvdm.widgets import trained_model
+
+    dock.panel.start.click()
+    wait(qtbot, dock)
+    opened = RestoreWidget(viewer)
+    monkeypatch.setattr(trained_model, "open_reconstruct", lambda _: opened)
+    dock.result.use.click()
+    assert Path(opened.form.model.value()) == own_models / "mine"
+    viewer.window.add_dock_widget(opened)
+
+
+def test_a_full_disk_is_said_and_loses_nothing_else(dock, own_models, qtbot, monkeypatch):
+    from napari_cvdm.training import fine_tuning
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(fine_tuning, "write_recipe", full)
+    with qtbot.captureExceptions() as raised:
+        dock.panel.start.click()
+        wait(qtbot, dock)
+    assert raised == []
+    assert "No space left" in dock.panel.message.text()
+    assert not (own_models / "runs" / "mine").exists()
+    assert dock.panel.start.isEnabled()
+
+
+def test_the_lights_forget_an_earlier_training(dock, qtbot):
+    from napari_cvdm.training.health import Finding
+
+    dock.progress.lights.add(Finding(name="overfitting", value=2.0, threshold=1.0, advice="Stop here."))
+    assert "Stop here." in dock.progress.lights.advice.text()
+    dock.panel.start.click()
+    assert dock.progress.lights.advice.text() == ""
+    wait(qtbot, dock)

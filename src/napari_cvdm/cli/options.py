@@ -146,6 +146,7 @@ def _add_export(parser: Parser) -> None:
         metavar="NAME",
         help="bundle, for napari-cvdm models add; or bioimageio, packages of the BioImage Model Zoo (default bundle)",
     )
+    parser.add_argument("--author", metavar="NAME", help="who answers for a bioimageio package (default: the contributors to napari-cvdm)")
     fixed = parser.add_argument_group("fixed in a bioimageio package", "What another program cannot ask for. Optics in micrometres.")
     fixed.add_argument("--samples", type=whole, metavar="N", help="posterior samples behind mean and std (default 8)")
     fixed.add_argument("--steps", type=whole, metavar="N", help="network evaluations for each sample (default 10)")

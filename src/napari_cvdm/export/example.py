@@ -36,6 +36,6 @@ def example_planes(request: RestoreRequest, planes: int) -> np.ndarray:
         request.optics_value("pixel_um")
         return reticulum().array[window].astype(np.float32)[None]
     microscope, defocus_um = phase_optics(request)
-    phase = cell_phase()[window]
-    light = defocus_pair_of(phase, np.zeros_like(phase), microscope, defocus_um)
+    phase = cell_phase()
+    light = defocus_pair_of(phase, np.zeros_like(phase), microscope, defocus_um)[:, *window]
     return np.random.default_rng(0).poisson(CELL_COUNTS * light.clip(min=0)).astype(np.float32)

@@ -58,7 +58,7 @@ def write_bioimageio(
     planes = example_planes(settings.request(np.zeros((count, 1, 1), np.float32), model.card.name), count)
     with output_folder(out, overwrite, sign=SAMPLER) as work:
         for pack in (sampler_package, one_step_package):
-            with TemporaryDirectory() as parts:
+            with TemporaryDirectory(ignore_cleanup_errors=True) as parts:
                 pack(model, settings, planes, author, Path(parts)).write(work)
     return Path(out) / SAMPLER, Path(out) / ONE_STEP
 

@@ -209,10 +209,10 @@ def train(out: Path, theme: str) -> None:
         studio.wait()
         studio.photograph("train-form")
         dock.form.time.setCurrentText(OWN_STEPS)
-        for name, count in {"mean_steps": 60, "diffusion_steps": 90, "held-out fields": 2}.items():
+        for name, count in {"mean_steps": 20, "diffusion_steps": 60, "held-out fields": 1}.items():
             dock.form.counts[name].setValue(count)
         dock.panel.start.click()
-        studio.wait(lambda: len(dock.progress.plots.schedule.seen) > 3 or not dock.training)
+        studio.wait(lambda: len(dock.progress.plots.schedule.seen) > 2 or not dock.training)
         dock.progress.now.click()
         studio.wait(lambda: bool(dock.progress.preview.layers()) or not dock.training)
         studio.viewer.reset_view()

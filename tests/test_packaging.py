@@ -21,7 +21,8 @@ from packaging.utils import canonicalize_name
 REPOSITORY = Path(__file__).parents[1]
 PACKAGE = REPOSITORY / "src" / "napari_cvdm"
 LARGEST_MODEL_BYTES = 12_000_000
-FEATURE_EXTRAS = ("bioio", "zarr")  # what the code imports where it is there, and names where it is not
+FEATURE_EXTRAS = ("bioio", "bmz", "zarr")  # what the code imports where it is there, and names where it is not
+NAMESPACES = {"bioimageio": ["bioimageio.core"]}  # whose home has another name, where it is not installed
 QT_BINDINGS = {"pyqt5", "pyqt6", "pyside2", "pyside6"}
 
 
@@ -121,7 +122,7 @@ def test_every_imported_package_is_required() -> None:
     options = setup_cfg()
     asked_for = [options["options"]["install_requires"], *(options["options.extras_require"][extra] for extra in FEATURE_EXTRAS)]
     required = {canonicalize_name(needed.name) for text in asked_for for needed in requirements(text)}
-    homes = packages_distributions()
+    homes = {**NAMESPACES, **packages_distributions()}
     foreign = set(imported_packages()) - set(sys.stdlib_module_names) - {"napari_cvdm"}
     assert not {name for name in foreign if not required & {canonicalize_name(home) for home in homes.get(name, [name])}}
 

@@ -23,7 +23,7 @@ CHECKS = {
     "imports": [["lint-imports", "--config", "setup.cfg"]],
     "docs": [[*SCREEN, "python", "docs/pictures.py"], ["sphinx-build", "-q", "-n", "-W", "--keep-going", "-d", f"{SITE}/doctrees", "docs", SITE]],
     "manifest": [["npe2", "validate", "--imports", "napari-cvdm"]],
-    "tests": [[*SCREEN, "pytest"]],
+    "tests": [[*SCREEN, "pytest", "-n", "2", "--dist", "loadgroup"]],  # windows in one process, everything else beside them
 }
 
 

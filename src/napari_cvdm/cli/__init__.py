@@ -1,4 +1,4 @@
-"""The command line: ``napari-cvdm restore | models | demo | train | simulate``.
+"""The command line: ``napari-cvdm restore | models | demo | train | simulate | export``.
 
 This module and `options` import nothing heavy, so that ``--help`` and a mistyped option are answered at once; the module of a
 command is imported when it is run.

@@ -1,4 +1,4 @@
-"""``napari-cvdm models``: what ships, what each model is for, and where it stops."""
+"""``napari-cvdm models``: what ships, what each model is for, and where it stops; ``models add`` puts one among your own."""
 
 import json
 import textwrap
@@ -6,6 +6,7 @@ from argparse import Namespace
 from dataclasses import asdict
 
 from napari_cvdm.cli import say_done
+from napari_cvdm.model.bundle import add_model
 from napari_cvdm.model.checkpoint import WEIGHTS, ModelCard
 from napari_cvdm.model.zoo import model_folder, shipped_models
 
@@ -14,7 +15,17 @@ INDENT = 14
 
 
 def run(arguments: Namespace) -> None:
-    """Carry out ``napari-cvdm models``: print every card, in short or (``--json``) in full."""
+    """Carry out ``napari-cvdm models``: print every card, in short or (``--json``) in full, or add a model.
+
+    Raises
+    ------
+    ValueError, OSError
+        What was to be added is no model, or may not be written; nothing is added then.
+    """
+    if arguments.action == "add":
+        folder = add_model(arguments.model, arguments.to, overwrite=arguments.overwrite)
+        say_done(f"{folder}: the model {folder.name}; use it with --model {folder}")
+        return
     found = [(name, card, (model_folder(name) / WEIGHTS).stat().st_size) for name, card in shipped_models()]
     if arguments.json:
         say_done(json.dumps({name: {**asdict(card), "bytes": size} for name, card, size in found}, indent=2))

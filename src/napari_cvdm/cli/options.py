@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from napari_cvdm import __version__
 
+FORMATS = ("bundle", "bioimageio")
 SAMPLERS = ("sde-2m", "ode-2m", "ddim", "ancestral")
 _DEVICE_HELP = "auto, cpu, cuda:0 or mps (default auto: the best there is)"
 
@@ -53,7 +54,7 @@ def build_parser() -> Parser:
     Returns
     -------
     Parser
-        Its arguments carry `command`: restore, models, demo, train or simulate.
+        Its arguments carry `command`: restore, models, demo, train, simulate or export.
     """
     parser = Parser(
         prog="napari-cvdm",
@@ -64,13 +65,13 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_restore(_command(commands, "restore", "reconstruct an image, with its posterior spread"))
-    models = _command(commands, "models", "list the models that ship with this program")
-    models.add_argument("--json", action="store_true", default=False, help="every card in full, as JSON")
+    _add_models(_command(commands, "models", "list the models that ship with this program, or add one to your own"))
     demo = _command(commands, "demo", "restore two sample images with the shipped models, and draw the results")
     _add_result_folder(demo)
     demo.add_argument("--samples", type=whole, default=16, metavar="N", help="posterior samples (default 16)")
     _add_train(_command(commands, "train", "train the model of a recipe"))
     _add_simulate(_command(commands, "simulate", "make pairs of simulated images and their truth"))
+    _add_export(_command(commands, "export", "put a model into one file, to pass it on"))
     return parser
 
 
@@ -123,6 +124,37 @@ def _add_optics(group: "argparse._ArgumentGroup") -> None:
         metavar="auto|none|FILE",
         help="blank-field (dark) level: auto estimates it, none says that it is divided out (zero) already, FILE is an image of it (default auto)",
     )
+
+
+def _add_models(parser: Parser) -> None:
+    parser.add_argument("--json", action="store_true", default=False, help="every card in full, as JSON")
+    actions = parser.add_subparsers(dest="action", metavar="add")
+    add = _command(actions, "add", "put a model into your folder of models")
+    add.add_argument("model", metavar="FILE_OR_FOLDER", help="a bundle that napari-cvdm export made, or a checkpoint folder; nothing in it is executed")
+    add.add_argument("--to", required=True, metavar="DIR", help="your folder of models, the one that napari's preference Model folder names")
+    add.add_argument("--overwrite", action="store_true", default=False, help="replace a model of the same name, once the new one is complete")
+
+
+def _add_export(parser: Parser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="a shipped model (see napari-cvdm models) or a checkpoint folder")
+    parser.add_argument("--out", required=True, metavar="PATH", help="bundle: the .zip file to make; bioimageio: the folder to make for two .zip files")
+    parser.add_argument("--overwrite", action="store_true", default=False, help="replace an older export at PATH, once the new one is complete")
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        default="bundle",
+        metavar="NAME",
+        help="bundle, for napari-cvdm models add; or bioimageio, packages of the BioImage Model Zoo (default bundle)",
+    )
+    parser.add_argument("--author", metavar="NAME", help="who answers for a bioimageio package (default: the contributors to napari-cvdm)")
+    fixed = parser.add_argument_group("fixed in a bioimageio package", "What another program cannot ask for. Optics in micrometres.")
+    fixed.add_argument("--samples", type=whole, metavar="N", help="posterior samples behind mean and std (default 8)")
+    fixed.add_argument("--steps", type=whole, metavar="N", help="network evaluations for each sample (default 10)")
+    fixed.add_argument("--seed", type=whole, metavar="N", help="chooses the noise (default 0)")
+    fixed.add_argument("--pixel-um", type=number, metavar="P", help="pixel size in the sample")
+    fixed.add_argument("--wavelength-um", type=number, metavar="L", help="vacuum wavelength of the illumination (phase)")
+    fixed.add_argument("--defocus-um", type=number, nargs=2, metavar=("Z1", "Z2"), help="positions of the two planes, + toward the objective (phase)")
+    fixed.add_argument("--medium-index", type=number, metavar="N", help="refractive index of the medium (phase)")
 
 
 def _add_train(parser: Parser) -> None:

@@ -39,18 +39,18 @@ def write_bundle(folder: str | Path, path: str | Path, *, overwrite: bool = Fals
         The checkpoint cannot be read, or the file cannot be written, has another ending or exists already.
     """
     path = Path(path)
-    check_new_file(path, overwrite)
+    _check_new_file(path, overwrite)
     load_checkpoint(folder)
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
         for name in MEMBERS:
             archive.writestr(zipfile.ZipInfo(name, _EPOCH), (Path(folder) / name).read_bytes(), zipfile.ZIP_DEFLATED)
-    make_parent(path)
+    _make_parent(path)
     replace_file(path, content.getvalue())
     return path
 
 
-def check_new_file(path: Path, overwrite: bool) -> None:
+def _check_new_file(path: Path, overwrite: bool) -> None:
     """CheckpointError unless a .zip file may be written there."""
     if path.suffix.lower() != ENDING:
         raise CheckpointError(f"{path} does not end in {ENDING}; give the name of a file, such as {path.name or 'model'}{ENDING}.")
@@ -60,7 +60,7 @@ def check_new_file(path: Path, overwrite: bool) -> None:
         raise CheckpointError(f"{path} exists already; choose another name or say --overwrite.")
 
 
-def make_parent(path: Path) -> None:
+def _make_parent(path: Path) -> None:
     """Make the folder of a file; CheckpointError where that is refused."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -109,16 +109,20 @@ def _read_card(folder: Path) -> ModelCard:
         values = json.loads(path.read_text(encoding="utf-8"))
         if values.get("format") != FORMAT:
             raise CheckpointError(f"{path} has format {values.get('format')}; this version reads format {FORMAT}. Update napari-cvdm or train the model again.")
-        values["optics"] = {key: (float(low), float(high)) for key, (low, high) in values["optics"].items()}
-        for name in MAPPINGS:
-            values[name] = dict(values.get(name, {}))
-        card = ModelCard(**{**values, "channels": tuple(values["channels"]), "limits": tuple(values["limits"])})
+        card = card_of(values)
         card.config()
     except CheckpointError:
         raise
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{path} is not a model card ({error}); a checkpoint is a folder with {WEIGHTS} and {CARD}.") from None
     return card
+
+
+def card_of(values: Mapping[str, Any]) -> ModelCard:
+    """A card from plain values, as JSON or YAML holds them; ValueError, TypeError, KeyError or AttributeError where they make none."""
+    optics = {key: (float(low), float(high)) for key, (low, high) in values["optics"].items()}
+    mappings = {name: dict(values.get(name, {})) for name in MAPPINGS}
+    return ModelCard(**{**values, **mappings, "optics": optics, "channels": tuple(values["channels"]), "limits": tuple(values["limits"])})
 
 
 def read_card(folder: str | Path) -> ModelCard:

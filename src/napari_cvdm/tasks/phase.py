@@ -25,6 +25,14 @@ DARK_FRACTION = 0.1
 DIVIDED_MEDIANS = (0.2, 5.0)
 
 
+def phase_optics(request: RestoreRequest) -> tuple[Microscope, tuple[float, float]]:
+    """Microscope and positions of both planes [um] of a request; OpticsError or RequestError where one is missing."""
+    values = {name: request.optics_value(name) for name in ("pixel_um", "wavelength_um", "medium_index")}
+    if request.defocus_um is None:
+        raise RequestError("defocus_um is not known; the positions of both planes are needed. Give them with --defocus-um, for example --defocus-um -1 1.")
+    return Microscope(**values, na=request.na), defocus_pair(request.defocus_um)
+
+
 def fresnel_parameter(defocus_um: float, microscope: Microscope) -> float:
     """lambda z / (n px^2), the one number that a defocused image of a given pixel pattern depends on (signed)."""
     return microscope.wavelength_um * defocus_um / (microscope.medium_index * microscope.pixel_um**2)
@@ -219,8 +227,5 @@ class PhaseTwoShot:
 
     def from_request(self, frame: np.ndarray, request: RestoreRequest) -> Conditioned:
         """Prepare one frame with the optics of a request; OpticsError where one is missing."""
-        values = {name: request.optics_value(name) for name in self.needed_optics if name != "defocus_um"}
-        microscope = Microscope(**values, na=request.na)
-        if request.defocus_um is None:
-            raise RequestError("defocus_um is not known; the positions of both planes are needed. Give them with --defocus-um, for example --defocus-um -1 1.")
-        return self.condition(frame, microscope, defocus_pair(request.defocus_um), request.background)
+        microscope, defocus_um = phase_optics(request)
+        return self.condition(frame, microscope, defocus_um, request.background)

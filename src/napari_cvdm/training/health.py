@@ -83,7 +83,7 @@ def schedule_findings(rate: Tensor, clock: Clock, *, pixel_wise: bool, share_don
         _when(half < EARLIEST_HALF, "degenerate schedule", half, EARLIEST_HALF, "gamma falls at once: nearly all times are noise. Raise alpha (1e-3)."),
         _when(half > LATEST_HALF, "degenerate schedule", half, LATEST_HALF, "gamma hardly falls before the end. Raise alpha (1e-3)."),
         _when(last > LARGEST_LAST_GAMMA, "prior not reached", last, LARGEST_LAST_GAMMA, "gamma(1, x) is too large somewhere: samples cannot begin from noise."),
-        _when(bend > SHARPEST, "schedule too sharp", bend, SHARPEST, "gamma has a step in it: few times teach anything. Raise alpha."),
+        _when(bend > SHARPEST, "schedule too sharp", bend, SHARPEST, "gamma has a step in it: few times teach anything. Move alpha towards 1e-3."),
     ]
     if pixel_wise and share_done >= SETTLED:
         advice = "The rate is the same at every pixel: it does not follow the structure. Lower alpha, or train for longer."

@@ -1,0 +1,41 @@
+"""The image that a package carries to test itself: simulated, with the optics that the package fixes."""
+
+import numpy as np
+
+from napari_cvdm.request import RestoreRequest
+from napari_cvdm.simulate.phase import defocus_pair_of
+from napari_cvdm.simulate.samples import CELL_COUNTS, cell_phase, reticulum
+from napari_cvdm.tasks.phase import phase_optics
+
+SHAPE = (96, 128)
+CORNER = (80, 96)  # of the sample images; both show something there
+
+
+def example_planes(request: RestoreRequest, planes: int) -> np.ndarray:
+    """A measured image as the package takes it.
+
+    Parameters
+    ----------
+    request : RestoreRequest
+        Gives the optics.
+    planes : int
+        2 for two defocused brightfield planes, 1 for a fluorescence image.
+
+    Returns
+    -------
+    ndarray of shape (planes, 96, 128), float32
+        Whole counts.
+
+    Raises
+    ------
+    OpticsError, RequestError
+        Optics that the model needs and that are not given.
+    """
+    window = tuple(slice(start, start + size) for start, size in zip(CORNER, SHAPE, strict=True))
+    if planes == 1:
+        request.optics_value("pixel_um")
+        return reticulum().array[window].astype(np.float32)[None]
+    microscope, defocus_um = phase_optics(request)
+    phase = cell_phase()
+    light = defocus_pair_of(phase, np.zeros_like(phase), microscope, defocus_um)[:, *window]
+    return np.random.default_rng(0).poisson(CELL_COUNTS * light.clip(min=0)).astype(np.float32)

@@ -1,0 +1,64 @@
+"""One evaluation of each network, without noise: what the model expects before it samples. It has no FFT, so that it fits into ONNX."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from napari_cvdm.intensity import BRIGHT_PERCENTILE, MAD_TO_SIGMA, NOISE_FLOOR
+from napari_cvdm.model.cvdm import CVDM
+from napari_cvdm.tasks.widefield import DARK_PERCENTILE
+
+
+class OneStep(CVDM):
+    """The denoiser at t = 1, where nothing but noise is left of the target, given the middle of that noise: zero.
+
+    Its answer is the mean of the target as the condition alone tells it, without a sample's detail and without a spread.
+    """
+
+    def forward(self, condition: Tensor, baseline: Tensor) -> Tensor:
+        """Condition (B, C, Y, X) and baseline (B, 1, uY, uX), as `napari_cvdm.tasks` makes them -> mean in network units, (B, 1, uY, uX)."""
+        correction = self.correction(condition)
+        features = self.features(condition, correction)
+        exponent = self.rate(features)  # n = lambda T with T(1) = 1
+        clean = self.clean(torch.zeros_like(exponent), exponent, features)
+        return self.decode(clean, baseline, correction)
+
+
+class OneStepFromCounts(OneStep):
+    """The same for fluorescence, from camera counts to counts: the scaling of `tasks.widefield` as operations that ONNX has."""
+
+    def forward(self, image: Tensor) -> Tensor:  # type: ignore[override]  # counts alone are enough here
+        """Camera counts (B, 1, Y, X) -> mean in counts above the dark level, (B, 1, 2Y, 2X)."""
+        pixels = image.flatten(1).sort(dim=1).values
+        dark = percentile(pixels, DARK_PERCENTILE)
+        scale = torch.maximum(percentile(pixels, BRIGHT_PERCENTILE) - dark, NOISE_FLOOR * noise_deviation(image))
+        scale = torch.where(scale > 0, scale, torch.ones_like(scale))[:, None, None, None]
+        signal = (image - dark[:, None, None, None]) / scale
+        condition = torch.cat([signal, signal.sign() * signal.abs().sqrt()], dim=1)
+        baseline = functional.interpolate(signal, scale_factor=2, mode="bicubic", align_corners=False)
+        return scale * super().forward(condition, baseline)
+
+
+def percentile(ordered: Tensor, percent: float) -> Tensor:
+    """`numpy.percentile` of rising values (B, N): (B,). In whole thousandths, so that N may stay open."""
+    place = (ordered.shape[1] - 1) * round(10 * percent)
+    low, share = place // 1000, (place % 1000) / 1000
+    return torch.lerp(ordered[:, low], ordered[:, low + 1], share)
+
+
+def noise_deviation(image: Tensor) -> Tensor:
+    """`intensity.noise_sigma` of images (B, 1, Y, X): (B,)."""
+    checker = image[..., :-1, :-1] - image[..., 1:, :-1] - image[..., :-1, 1:] + image[..., 1:, 1:]
+    return MAD_TO_SIGMA / 2 * _grouped_median(checker.abs().flatten(1).sort(dim=1).values)
+
+
+def _grouped_median(ordered: Tensor) -> Tensor:
+    # intensity.grouped_median of rising values (B, N), without a search: ONNX has none.
+    size = ordered.shape[1]
+    lower, upper = (ordered[:, index] for index in ((size - 1) // 2, size // 2))
+    below, equal = (ordered < lower[:, None]).sum(1), (ordered == lower[:, None]).sum(1)
+    gaps = ordered[:, 1:] - ordered[:, :-1]
+    step = torch.where(gaps > 0, gaps, torch.full_like(gaps, torch.inf)).amin(1)
+    low, high = (lower - step / 2).clamp(min=0), lower + step / 2
+    spread = low + (high - low) * (size - 2 * below) / (2 * equal)
+    return torch.where((equal == 1) | step.isinf(), (lower + upper) / 2, spread)

@@ -1,0 +1,58 @@
+"""The whole reconstruction as one network: measured images in, mean and standard deviation of posterior samples out.
+
+The format asks for a callable that returns a torch module. This one is imported from the installed napari-cvdm, which the package's
+environment names, and calls `napari_cvdm.restore`: there is no second sampler that could differ from the first.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from napari_cvdm.export.settings import PackageSettings
+from napari_cvdm.model.checkpoint import Checkpoint, card_of
+from napari_cvdm.model.cvdm import CVDM
+from napari_cvdm.restore import Restoring, restore
+from napari_cvdm.result import Restoration
+
+
+class PosteriorSampler(CVDM):
+    """A `CVDM` whose forward pass is the reconstruction; its weights are those of the checkpoint.
+
+    Parameters
+    ----------
+    card : mapping
+        `ModelCard` as plain values.
+    settings : mapping
+        `PackageSettings` as plain values.
+    """
+
+    def __init__(self, card: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+        parsed = card_of(card)
+        super().__init__(parsed.config())
+        self.card = parsed
+        self.settings = PackageSettings.of(settings)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Measured images (B, P, Y, X) [counts] -> mean and standard deviation, each (B, 1, uY, uX) in the model's unit.
+
+        Every image is reconstructed as if it were alone: the same image gives the same result in any batch.
+        """
+        results = [self.restored(image) for image in images.cpu().numpy()]
+        mean, std = (np.stack([getattr(result, name) for result in results])[:, None] for name in ("mean", "std"))
+        return torch.from_numpy(mean).to(images.device), torch.from_numpy(std).to(images.device)
+
+    def restored(self, planes: np.ndarray) -> Restoration:
+        """One measured image of shape (P, Y, X), reconstructed on the device of the weights."""
+        request = self.settings.request(planes, self.card.name, str(self.residual_scale.device))
+        return _finished(restore(request, Checkpoint(network=self, card=self.card, sha256="")))
+
+
+def _finished(steps: Restoring) -> Restoration:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value

@@ -1,0 +1,90 @@
+"""The paper's experiments, as short as they can be: a table, a figure, and nothing that is trained twice."""
+
+import csv
+from pathlib import Path
+
+import pytest
+from benchmarks.experiment import read_experiment, runs_of
+from benchmarks.experiments import COLUMNS, main
+
+from napari_cvdm.request import RequestError
+
+RECIPES = Path(__file__).parents[1] / "recipes" / "experiments"
+SHORT = """
+question = "Which alpha?"
+seeds = [1, 2]
+
+[base]
+title = "A trial"
+task = "widefield-x2"
+resolution = "none worth stating"
+
+[base.network]
+target = "residual"
+denoiser = { widths = [8, 16], blocks = [1, 1], level_channels = 8 }
+
+[base.simulation]
+field_px = 32
+
+[base.plan]
+mean_steps = 0
+diffusion_steps = 3
+batch = 2
+patch_px = 16
+joint = true
+pool_fields = 2
+
+[base.validation]
+fields = 2
+samples = 2
+evaluations = 2
+largest_px = 32
+
+[variants."with"]
+plan.alpha = 1e-3
+
+[variants."without"]
+plan.alpha = 0.0
+"""
+
+
+@pytest.fixture
+def experiments(tmp_path):
+    """Two files that have a variant in common."""
+    first, second = tmp_path / "first.toml", tmp_path / "second.toml"
+    first.write_text(SHORT)
+    second.write_text(SHORT.replace('"without"', '"global"').replace("plan.alpha = 0.0", 'network.schedule = "global"'))
+    return first, second
+
+
+def test_an_experiment_ends_in_a_table_and_a_figure_and_trains_nothing_twice(experiments, tmp_path):
+    out = tmp_path / "out"
+    main([*map(str, experiments), "--out", str(out), "--device", "cpu"])
+    assert len(list((out / "runs").iterdir())) == 6  # three different recipes, two seeds
+    for path in experiments:
+        with (out / path.stem / "table.csv").open(newline="") as stream:
+            rows = list(csv.DictReader(stream))
+        assert len(rows) == 4
+        assert set(COLUMNS) <= set(rows[0])
+        assert (out / path.stem / "figure.png").read_bytes().startswith(b"\x89PNG")
+        assert "| with |" in (out / path.stem / "table.md").read_text()
+    before = {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*.safetensors")}
+    table = (out / "first" / "table.csv").read_bytes()
+    main([str(experiments[0]), "--out", str(out), "--device", "cpu"])
+    assert {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*.safetensors")} == before
+    assert (out / "first" / "table.csv").read_bytes() == table
+
+
+def test_the_recipes_differ_only_in_what_they_ask(tmp_path):
+    found = {name: read_experiment(RECIPES / f"{name}.toml") for name in ("l-gamma", "schedule", "alpha")}
+    assert found["l-gamma"].base == found["schedule"].base == found["alpha"].base
+    recipes = {name: {run.recipe.fingerprint for run in runs_of(one, tmp_path)} for name, one in found.items()}
+    assert recipes["l-gamma"] < recipes["alpha"]
+    assert len(recipes["schedule"] & recipes["alpha"]) == 3  # the pixel-wise one
+
+
+def test_a_file_that_is_no_experiment_is_refused(tmp_path):
+    path = tmp_path / "no.toml"
+    path.write_text("question = 'why?'")
+    with pytest.raises(RequestError, match=r"alpha\.toml is an example"):
+        read_experiment(path)

@@ -381,6 +381,21 @@ def test_a_model_is_exported(dock, own_models, qtbot, tmp_path, monkeypatch):
     assert equal(weights(added), weights(own_models / "runs" / "mine"))
 
 
+def test_packages_for_other_programs_say_what_they_lack(dock, qtbot, tmp_path, monkeypatch):
+    from qtpy.QtWidgets import QFileDialog
+
+    from napari_cvdm.export import zoo
+    from napari_cvdm.widgets.trained_model import ZOO
+
+    monkeypatch.setattr(zoo, "NEEDED", ("a_module_that_nobody_has",))
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "packages"), ZOO))
+    dock.panel.start.click()
+    wait(qtbot, dock)
+    dock.result.export.click()
+    qtbot.waitUntil(lambda: "napari-cvdm[bmz]" in dock.panel.message.text(), timeout=PATIENCE_MS)
+    assert not (tmp_path / "packages").exists()
+
+
 def test_use_opens_reconstruct_with_the_model(dock, own_models, viewer, qtbot, monkeypatch):
     from napari_cvdm.widgets import trained_model
 

@@ -214,6 +214,16 @@ class PairSource(QWidget):
     def _optics(self) -> dict[str, Any]:
         return {name: self.numbers[name].value() for name in OPTICS if name in self.shown()}
 
+    def optics(self) -> dict[str, Any]:
+        """Every number of the optics that is filled in, by name.
+
+        Raises
+        ------
+        RequestError
+            Text that is not a number.
+        """
+        return {name: value for name in OPTICS if (value := self.numbers[name].value()) is not None}
+
     def _path(self, name: str) -> str:
         return str(self.paths[name].value())
 

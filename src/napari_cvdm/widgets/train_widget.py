@@ -47,7 +47,7 @@ class TrainWidget(QWidget):
             layout.addWidget(wrapped_label(problem))
             return
         self.form, self.progress = TrainForm(napari_viewer), TrainProgress(napari_viewer)
-        self.panel, self.result = TrainPanel(), TrainedModel(napari_viewer)
+        self.panel, self.result = TrainPanel(), TrainedModel(napari_viewer, self.form.source.optics)
         self.tabs = QTabWidget()
         self.tabs.addTab(scrolled(self.form), "Settin&gs")
         self.tabs.addTab(self.progress, "P&rogress")

@@ -1,9 +1,9 @@
 """What can be done with a model that was trained: use it, pass it on, make it again elsewhere."""
 
 import shlex
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QApplication, QFileDialog, QHBoxLayout, QPushButton, QStyle, QWidget
@@ -18,6 +18,8 @@ from napari_cvdm.widgets.train_run import TrainingEnd
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
+BUNDLE, ZOO = "Model bundle (*.zip)", "BioImage Model Zoo, a folder with two packages (*)"
+
 
 def exported(folder: Path, path: Path) -> Generator[Progress, None, Path]:
     """Put a model into one file, for a worker's thread."""
@@ -27,23 +29,39 @@ def exported(folder: Path, path: Path) -> Generator[Progress, None, Path]:
     return write_bundle(folder, path, overwrite=True)  # the dialog has asked
 
 
+def packaged(folder: Path, path: Path, optics: Mapping[str, Any]) -> Generator[Progress, None, Path]:
+    """Put a model into two packages of the BioImage Model Zoo in a folder, for a worker's thread."""
+    from napari_cvdm.export.settings import PackageSettings
+    from napari_cvdm.export.zoo import write_bioimageio
+
+    yield Progress(stage="exporting, and testing the packages", done=0, total=1)
+    write_bioimageio(folder, path, PackageSettings.of(optics))
+    return path
+
+
 class TrainedModel(QWidget):
     """Buttons for the model of the run that ended last; without one, they take no room.
 
     Parameters
     ----------
     viewer : Viewer
+    optics : callable
+        () -> optics by name: what a package of the BioImage Model Zoo fixes.
     """
 
     said = Signal(QStyle.StandardPixmap, str)
 
-    def __init__(self, viewer: "Viewer") -> None:
+    def __init__(self, viewer: "Viewer", optics: Callable[[], Mapping[str, Any]]) -> None:
         super().__init__()
-        self._viewer = viewer
+        self._viewer, self._optics = viewer, optics
         self._end: TrainingEnd | None = None
         self.use, self.export, self.command = QPushButton("Use &in Reconstruct"), QPushButton("E&xport…"), QPushButton("&Copy command")
         explain_control(self.use, "Open the Reconstruct dock with this model chosen.")
-        explain_control(self.export, "Save the model as one file, to be added elsewhere with napari-cvdm models add.")
+        explain_control(
+            self.export,
+            "Save the model as one file, to be added elsewhere with napari-cvdm models add,\n"
+            "or as packages of the BioImage Model Zoo for other programs, with the optics of the settings.",
+        )
         explain_control(self.command, "Copy the command that makes this model again, for example on a cluster: its recipe and pairs lie in the run's folder.")
         self._work = LatestWork(self, "Exporting a model")
         layout = QHBoxLayout(self)
@@ -77,9 +95,13 @@ class TrainedModel(QWidget):
         if self._end is None:
             return
         proposed = str(Path.home() / f"{self._end.run.name}.zip")
-        path, _ = QFileDialog.getSaveFileName(self, "Export the model", proposed, "Model bundle (*.zip)")
-        if path:
-            self._work.start(exported(self._end.run, Path(path)))
+        path, kind = QFileDialog.getSaveFileName(self, "Export the model", proposed, f"{BUNDLE};;{ZOO}")
+        if not path:
+            return
+        try:
+            self._work.start(packaged(self._end.run, Path(path).with_suffix(""), self._optics()) if kind == ZOO else exported(self._end.run, Path(path)))
+        except ValueError as error:  # a number that is none
+            self.said.emit(ERROR, str(error))
 
     def _on_command(self) -> None:
         clipboard = QApplication.clipboard()

@@ -29,6 +29,7 @@ CONTRACT = {
     "restore": "image image2 model out samples steps seed device tile pixel_um wavelength_um defocus_um medium_index na background schedule_points "
     "keep_samples overwrite",
     "models": "json",
+    "export": "model out overwrite format author samples steps seed pixel_um wavelength_um defocus_um medium_index",
     "demo": "out",
     "train": "recipe out resume",
     "simulate": "out",

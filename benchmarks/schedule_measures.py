@@ -69,7 +69,9 @@ def measured(network: CVDM, fields: Sequence[TrainingField], plan: Validation) -
     """
     score, views = scored(network, fields, plan), [previewed(network, entry, plan) for entry in fields]
     rate = np.concatenate([view.rate.ravel() for view in views])
-    findings = schedule_findings(torch.from_numpy(rate), network.clock.cpu(), pixel_wise=network.config.schedule == "pixel-wise", share_done=1.0)
+    config = network.config
+    learned = schedule_findings(torch.from_numpy(rate), network.clock.cpu(), pixel_wise=config.schedule == "pixel-wise", share_done=1.0)
+    findings = learned if config.learned_schedule else ()
     times, value, speed, acceleration = _clock(network)
     median = float(np.median(rate))
     clock = views[0].clock

@@ -13,7 +13,7 @@ from napari_cvdm.device import pick_device
 from napari_cvdm.frame import Frame, sample_frame
 from napari_cvdm.image_files import combine_planes
 from napari_cvdm.model.checkpoint import Checkpoint, CheckpointError, ModelCard
-from napari_cvdm.model.schedule import clock_curve, gamma_and_beta
+from napari_cvdm.model.schedule import clock_curve, clock_device, gamma_and_beta
 from napari_cvdm.model.tiled import channels_last
 from napari_cvdm.posterior import RunningMoments
 from napari_cvdm.record import Record, check_continues
@@ -25,6 +25,7 @@ from napari_cvdm.trust.validity import axes_warnings, beyond_trained_range, far_
 
 CLOCK_POINTS = 100
 STOPPED_UNEVENLY = "stopped:"  # how the warning of a result begins whose frames have different numbers of samples
+SINGLE_ANSWER = "a single answer: it has no spread, and nothing here tells how far to trust it."
 _OME_AXES = "TZC"
 Restoring = Generator[Progress, Stop | None, Restoration]
 
@@ -174,6 +175,7 @@ def _assembled(request: RestoreRequest, model: Checkpoint, task: Task, arrays: _
     gamma, beta, times = schedule_maps(model, arrays.rate, request.schedule_points)
     beyond = beyond_trained_range(arrays.mean, model.card)
     warnings = (*axes_warnings(request.image), *optics_warnings(request, model.card), *((beyond.reason,) if beyond.reason else ()))
+    warnings += () if model.network.config.diffused else (SINGLE_ANSWER,)
     missing = (*stopped_warning(arrays.counts, request.samples), *unusable_warning(arrays.valid, arrays.counts))
     usable = not far_from_training(request, model.card)
     return Restoration(
@@ -220,7 +222,7 @@ def schedule_maps(model: Checkpoint, rate: np.ndarray, points: int) -> tuple[np.
         return None, None, ()
     times = tuple((index + 1) / points for index in range(points))
     clock = model.network.clock
-    device = clock.weights.device
+    device = clock_device(clock)
     with torch.inference_mode():
         maps = [gamma_and_beta(torch.from_numpy(rate).to(device), clock, moment) for moment in times]
     gamma, beta = (np.stack([pair[part].cpu().numpy() for pair in maps]) for part in (0, 1))

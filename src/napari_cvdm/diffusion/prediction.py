@@ -97,4 +97,4 @@ class ZeroMean:
         return baseline + correction
 
 
-TARGETS: dict[str, Target] = {"direct": Direct(), "residual": Residual(), "zero-mean": ZeroMean()}
+TARGETS: dict[str, Target] = {"direct": Direct(), "residual": Residual(), "zero-mean": ZeroMean(), "regression": ZeroMean()}

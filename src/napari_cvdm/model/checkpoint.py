@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from napari_cvdm.model.cvdm import CVDM, CVDMConfig
+from napari_cvdm.model.dfcan import DFCANConfig
 from napari_cvdm.model.unet import UNetConfig
 
 FORMAT = 1
@@ -23,6 +24,13 @@ CARD = "card.json"
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be used, and why."""
+
+
+def network_shape(values: Mapping[str, Any]) -> UNetConfig | DFCANConfig:
+    """The shape that plain values describe; only DFCAN has groups."""
+    if "groups" in values:
+        return DFCANConfig(**values)
+    return UNetConfig(widths=tuple(values["widths"]), blocks=tuple(values["blocks"]), level_channels=values["level_channels"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,8 +88,7 @@ class ModelCard:
         """The networks' shape."""
         values = dict(self.network)
         for part in ("denoiser", "mean"):
-            shape = values[part]
-            values[part] = UNetConfig(widths=tuple(shape["widths"]), blocks=tuple(shape["blocks"]), level_channels=shape["level_channels"])
+            values[part] = network_shape(values[part])
         return CVDMConfig(**values)
 
 

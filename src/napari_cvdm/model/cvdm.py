@@ -12,12 +12,15 @@ from torch.nn import functional
 
 from napari_cvdm.diffusion.prediction import PREDICTIONS, TARGETS
 from napari_cvdm.diffusion.process import half_log_snr
+from napari_cvdm.model.dfcan import DFCAN, DFCANConfig
+from napari_cvdm.model.fixed_schedule import COSINE_RATE, LINEAR_RATE, CosineClock, FixedRate, LinearClock
 from napari_cvdm.model.schedule import Clock, GlobalRate, PixelRate
 from napari_cvdm.model.unet import UNet, UNetConfig
 
 LEVEL_SCALE = 2.0  # half log-SNR runs from about -20 to 6; the network sees it divided by 2 and clipped to +-3
 LEVEL_LIMIT = 3.0
-SCHEDULES = ("pixel-wise", "global")
+SCHEDULES = ("pixel-wise", "global", "linear", "cosine")
+LEARNED_SCHEDULES = ("pixel-wise", "global")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,21 +35,23 @@ class CVDMConfig:
         Target pixels to one condition pixel along each axis, 1 or 2.
     fold : int
         Target pixels folded into one on the working grid, a multiple of `upsampling`.
-    denoiser, mean : UNetConfig
-        Shapes of the two U-Nets; the mean network sees no noise level.
+    denoiser : UNetConfig
+        Shape of the U-Net that sees the noise.
+    mean : UNetConfig or DFCANConfig
+        Shape of the mean network, which sees no noise level.
     prediction : {"v", "eps"}
         What the denoiser predicts.
-    target : {"zero-mean", "residual", "direct"}
-        Around what the target is diffused.
-    schedule : {"pixel-wise", "global"}
-        One rate for each pixel, or one for all.
+    target : {"zero-mean", "residual", "direct", "regression"}
+        Around what the target is diffused; a regression is the mean network alone, nothing is diffused.
+    schedule : {"pixel-wise", "global", "linear", "cosine"}
+        One learned rate for each pixel, or one for all, or a fixed schedule (which makes the paper's CDDPM).
     """
 
     condition_channels: int
     upsampling: int = 1
     fold: int = 2
     denoiser: UNetConfig = field(default_factory=UNetConfig)
-    mean: UNetConfig = field(default_factory=lambda: UNetConfig(level_channels=0))
+    mean: UNetConfig | DFCANConfig = field(default_factory=lambda: UNetConfig(level_channels=0))
     prediction: str = "v"
     target: str = "zero-mean"
     schedule: str = "pixel-wise"
@@ -63,6 +68,16 @@ class CVDMConfig:
             raise ValueError(f"fold is {self.fold}; it must be a multiple of upsampling, {self.upsampling}.")
 
     @property
+    def diffused(self) -> bool:
+        """Whether samples differ: a regression has one answer."""
+        return self.target != "regression"
+
+    @property
+    def learned_schedule(self) -> bool:
+        """Whether the schedule has something to learn."""
+        return self.diffused and self.schedule in LEARNED_SCHEDULES
+
+    @property
     def condition_fold(self) -> int:
         """Condition pixels folded into one on the working grid."""
         return self.fold // self.upsampling
@@ -71,6 +86,20 @@ class CVDMConfig:
     def alignment(self) -> int:
         """Sizes and tile origins on the working grid must be multiples of this."""
         return max(self.denoiser.stride, self.mean.stride)
+
+
+def mean_network(inputs: int, outputs: int, config: UNetConfig | DFCANConfig) -> UNet | DFCAN:
+    """The network of a shape."""
+    return DFCAN(inputs, outputs, config) if isinstance(config, DFCANConfig) else UNet(inputs, outputs, config)
+
+
+def schedule_networks(config: CVDMConfig, inputs: int) -> tuple[PixelRate | GlobalRate | FixedRate, Clock | LinearClock | CosineClock]:
+    """Rate and clock of a model."""
+    if config.schedule == "linear":
+        return FixedRate(LINEAR_RATE, config.fold), LinearClock()
+    if config.schedule == "cosine":
+        return FixedRate(COSINE_RATE, config.fold), CosineClock()
+    return (PixelRate(inputs, config.fold) if config.schedule == "pixel-wise" else GlobalRate(config.fold)), Clock()
 
 
 class CVDM(nn.Module):
@@ -91,16 +120,15 @@ class CVDM(nn.Module):
         folded = config.condition_channels * config.condition_fold**2
         pixels = config.fold**2
         corrected = folded + (pixels if self.has_mean else 0)
-        self.mean = UNet(folded, pixels, config.mean) if self.has_mean else None
-        self.denoiser = UNet(corrected + pixels, pixels, config.denoiser)
-        self.rate_network = PixelRate(corrected, config.fold) if config.schedule == "pixel-wise" else GlobalRate(config.fold)
-        self.clock = Clock()
+        self.mean = mean_network(folded, pixels, config.mean) if self.has_mean else None
+        self.denoiser = UNet(corrected + pixels, pixels, config.denoiser) if config.diffused else None
+        self.rate_network, self.clock = schedule_networks(config, corrected)
         self.register_buffer("residual_scale", torch.tensor(1.0))
 
     @property
     def has_mean(self) -> bool:
         """Whether a mean network is part of the model."""
-        return self.config.target == "zero-mean"
+        return self.config.target in ("zero-mean", "regression")
 
     def schedule_parameters(self) -> list[nn.Parameter]:
         """Parameters of the rate and of the clock."""
@@ -131,13 +159,17 @@ class CVDM(nn.Module):
 
     def output(self, noisy: Tensor, exponent: Tensor, features: Tensor) -> Tensor:
         """The denoiser's raw output (v or eps) for a noisy target and n = lambda T, all of shape (B, 1, uY, uX)."""
+        if self.denoiser is None:
+            raise TypeError("a regression has no denoiser, so there is no output to ask for.")
         level = (half_log_snr(exponent) / LEVEL_SCALE).clamp(-LEVEL_LIMIT, LEVEL_LIMIT)
         level = functional.avg_pool2d(level, self.config.fold)
         stacked = torch.cat([functional.pixel_unshuffle(noisy, self.config.fold), features], dim=1)
         return functional.pixel_shuffle(self.denoiser(stacked, level), self.config.fold).to(noisy.dtype)
 
     def clean(self, noisy: Tensor, exponent: Tensor, features: Tensor) -> Tensor:
-        """The clean (centred, scaled) target that the denoiser sees in a noisy one."""
+        """The clean (centred, scaled) target that the denoiser sees in a noisy one; zero, the centre itself, in a regression."""
+        if self.denoiser is None:
+            return torch.zeros_like(noisy)
         return self.prediction.clean(noisy, self.output(noisy, exponent, features), exponent)
 
     def encode(self, truth: Tensor, baseline: Tensor, correction: Tensor) -> Tensor:

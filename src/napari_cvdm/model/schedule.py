@@ -103,11 +103,16 @@ class GlobalRate(nn.Module):
 
 
 @torch.inference_mode()
-def clock_curve(clock: Clock, points: int) -> ClockCurve:
+def clock_curve(clock: nn.Module, points: int) -> ClockCurve:
     """T and dT/dt at the times 1/points, 2/points, ..., 1."""
-    times = torch.arange(1, points + 1, dtype=clock.weights.dtype, device=clock.weights.device) / points
+    times = torch.arange(1, points + 1, device=clock_device(clock)) / points
     value, speed, _ = clock(times)
     return ClockCurve(times=tuple(times.tolist()), values=tuple(value.tolist()), speeds=tuple(speed.tolist()))
+
+
+def clock_device(clock: nn.Module) -> torch.device:
+    """Where a clock computes; one without weights does so wherever it is asked."""
+    return next((part.device for part in clock.parameters()), torch.device("cpu"))
 
 
 def bounded_rate(logit: Tensor) -> Tensor:
@@ -115,7 +120,7 @@ def bounded_rate(logit: Tensor) -> Tensor:
     return RATE_MIN + (RATE_MAX - RATE_MIN) * torch.sigmoid(logit)
 
 
-def gamma_and_beta(rate: Tensor, clock: Clock, time: float) -> tuple[Tensor, Tensor]:
+def gamma_and_beta(rate: Tensor, clock: nn.Module, time: float) -> tuple[Tensor, Tensor]:
     """gamma(t, x) = exp(-lambda T) and beta(t, x) = lambda T' at one time in (0, 1], of the shape of `rate`."""
     if not 0 < time <= 1 or not math.isfinite(time):
         raise ValueError(f"time is {time:g}; the schedule is defined on (0, 1].")

@@ -4,11 +4,13 @@ import subprocess
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from napari_cvdm.model.checkpoint import ModelCard, config_values
 from napari_cvdm.model.cvdm import CVDM
+from napari_cvdm.model.schedule import Clock
 from napari_cvdm.tasks import TASKS
 from napari_cvdm.training.recipe import Recipe
 
@@ -30,13 +32,23 @@ def _as_range(value: float | tuple[float, float]) -> tuple[float, float]:
     return (low, high)
 
 
+def _schedule(network: CVDM) -> dict[str, Any]:
+    """What there is to say of a schedule."""
+    if not network.config.diffused:
+        return {"kind": "none"}
+    found = {"residual_scale": float(network.residual_scale), "kind": network.config.schedule}
+    if not isinstance(network.clock, Clock):
+        return found
+    mix = torch.softmax(network.clock.weights.detach().cpu(), 0)
+    return {"clock_weights": [round(float(value), 4) for value in mix], **found}
+
+
 def make_card(recipe: Recipe, network: CVDM, recipe_path: str) -> ModelCard:
     """The card of a model made by a recipe; metrics are added by `benchmarks/`."""
     task = TASKS[recipe.task]
     simulation = {} if recipe.simulation is None else asdict(recipe.simulation)
     known = simulation if recipe.pairs is None else asdict(recipe.pairs)
     optics = {name: _as_range(known[name]) for name in ("pixel_um", "wavelength_um", "medium_index", "na", "fresnel") if known.get(name) is not None}
-    mix = torch.softmax(network.clock.weights.detach().cpu(), 0)
     return ModelCard(
         name=recipe.name,
         title=recipe.title,
@@ -49,7 +61,7 @@ def make_card(recipe: Recipe, network: CVDM, recipe_path: str) -> ModelCard:
         intensity=INTENSITIES[task.name],
         resolution=recipe.resolution,
         licence=recipe.licence,
-        schedule={"clock_weights": [round(float(value), 4) for value in mix], "residual_scale": float(network.residual_scale), "kind": recipe.network.schedule},
+        schedule=_schedule(network),
         training={
             "recipe": Path(recipe_path).name,
             "data": recipe.data,

@@ -7,10 +7,9 @@ The thresholds are far from what the shipped models show, so that a light that g
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from napari_cvdm.diffusion.loss import gamma_second_derivative
-from napari_cvdm.model.schedule import Clock
 from napari_cvdm.training.pair_checks import PairError
 from napari_cvdm.training.validation import Score
 
@@ -58,14 +57,15 @@ class Finding:
 
 
 @torch.no_grad()
-def schedule_findings(rate: Tensor, clock: Clock, *, pixel_wise: bool, share_done: float) -> tuple[Finding, ...]:
+def schedule_findings(rate: Tensor, clock: nn.Module, *, pixel_wise: bool, share_done: float) -> tuple[Finding, ...]:
     """Whether the schedule degenerates, does not reach the prior, or is too sharp or too smooth.
 
     Parameters
     ----------
     rate : Tensor of any shape
         lambda(x) of some field.
-    clock : Clock
+    clock : Module
+        t -> T, T', T''.
     pixel_wise : bool
         Whether the rate may differ from pixel to pixel.
     share_done : float

@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from napari_cvdm.model.cvdm import CVDM
-from napari_cvdm.model.schedule import Clock, clock_curve
+from napari_cvdm.model.schedule import clock_curve
 from napari_cvdm.result import ClockCurve
 from napari_cvdm.training.fields import TrainingField
 from napari_cvdm.training.validation import Validation, cut_to_centre, posterior_samples
@@ -33,7 +33,7 @@ class ScheduleNow:
 
 
 @torch.no_grad()
-def schedule_now(rate: Tensor, clock: Clock) -> ScheduleNow:
+def schedule_now(rate: Tensor, clock: nn.Module) -> ScheduleNow:
     """Where a schedule is, from the rates of some pixels."""
     low, middle, high = torch.quantile(rate.float().flatten(), torch.tensor(RATE_QUANTILES, device=rate.device)).tolist()
     return ScheduleNow(rates=(low, middle, high), clock=clock_curve(clock, CLOCK_POINTS))

@@ -9,6 +9,7 @@ from typing import Any
 
 from napari_cvdm.model.checkpoint import read_card
 from napari_cvdm.model.cvdm import CVDMConfig
+from napari_cvdm.model.dfcan import DFCANConfig
 from napari_cvdm.model.unet import UNetConfig
 from napari_cvdm.model.zoo import model_folder
 from napari_cvdm.request import RequestError
@@ -113,10 +114,13 @@ def _known(kind: type, values: dict[str, Any], section: str, path: Path) -> dict
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
+def _shape(values: dict[str, Any], section: str, path: Path) -> UNetConfig | DFCANConfig:
+    kind = DFCANConfig if "groups" in values else UNetConfig
+    return kind(**_known(kind, values, section, path))
+
+
 def _network(values: dict[str, Any], task: str, path: Path) -> CVDMConfig:
-    parts: dict[str, Any] = {
-        part: UNetConfig(**_known(UNetConfig, values.pop(part), f"network.{part}", path)) for part in ("denoiser", "mean") if part in values
-    }
+    parts: dict[str, Any] = {part: _shape(values.pop(part), f"network.{part}", path) for part in ("denoiser", "mean") if part in values}
     job = TASKS[task]
     known: dict[str, Any] = {**_known(CVDMConfig, values, "network", path), **parts}
     return CVDMConfig(**known, condition_channels=len(job.channels), upsampling=job.upsampling)

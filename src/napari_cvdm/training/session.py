@@ -148,7 +148,7 @@ class Session:
     def _rate(self, run: StageRun) -> Tensor | None:
         """lambda of the patches that were just learned from; None in the stage of the mean."""
         batch, network = run.latest, self.network
-        if batch is None or run.stage.name != "diffusion":
+        if batch is None or run.stage.name != "diffusion" or not network.config.learned_schedule:
             return None
         return network.rate(network.features(batch.channels, network.correction(batch.channels)))
 

@@ -131,7 +131,8 @@ def stages_of(network: CVDM, plan: Plan, part: str) -> tuple[Stage, ...]:
     part : {"all", "denoiser", "schedule"}
         What is trained; all but `all` leave the mean as it is.
     """
-    denoiser, schedule = list(network.denoiser.parameters()), network.schedule_parameters()
+    denoiser = [] if network.denoiser is None else list(network.denoiser.parameters())
+    schedule = network.schedule_parameters()
     routes = {
         "all": (("schedule", [*denoiser, *schedule]),) if plan.joint else (("network", denoiser), ("schedule", schedule)),
         "denoiser": (("network", denoiser),),
@@ -140,7 +141,12 @@ def stages_of(network: CVDM, plan: Plan, part: str) -> tuple[Stage, ...]:
     mean = list(network.mean.parameters()) if network.mean is not None and part == "all" else []
     stages = (
         Stage(name="mean", steps=plan.mean_steps if mean else 0, objective=MeanObjective(network), routes=(("mean", mean),)),
-        Stage(name="diffusion", steps=plan.diffusion_steps, objective=DiffusionObjective(network, plan.alpha), routes=routes),
+        Stage(
+            name="diffusion",
+            steps=plan.diffusion_steps if network.config.diffused else 0,
+            objective=DiffusionObjective(network, plan.alpha),
+            routes=tuple((term, parameters) for term, parameters in routes if parameters),
+        ),
     )
     return tuple(stage for stage in stages if stage.steps)
 

@@ -9,15 +9,18 @@ import pytest
 import tifffile
 import torch
 from scipy.ndimage import gaussian_filter
-from small_images import OPTICS, phase_request, planes
+from small_images import OPTICS, phase_request, planes, widefield_request
 
 from napari_cvdm.baselines import BASELINES, load_method, reconstruct
+from napari_cvdm.baselines.photon_transfer import photon_transfer
+from napari_cvdm.baselines.richardson_lucy import finer
 from napari_cvdm.cli import main
 from napari_cvdm.image_files import write_image
-from napari_cvdm.microscope import Microscope
+from napari_cvdm.microscope import Microscope, OpticsError
 from napari_cvdm.model.checkpoint import CheckpointError
 from napari_cvdm.physics.fresnel import defocused_intensity
 from napari_cvdm.physics.tie import axial_difference, solve_us_tie
+from napari_cvdm.physics.widefield import bin_pixels, blur, optical_transfer, widefield_psf
 from napari_cvdm.physics.wotf import solve_wotf
 from napari_cvdm.request import ImageStack, RequestError
 from napari_cvdm.result import Restoration
@@ -139,7 +142,7 @@ def test_a_parameter_that_is_not_allowed_is_refused(name, words) -> None:
 
 
 def test_an_unknown_name_is_told_the_baselines_too() -> None:
-    with pytest.raises(CheckpointError, match=r"phase-2shot.*us-tie, wotf"):
+    with pytest.raises(CheckpointError, match=r"phase-2shot.*us-tie, wotf, richardson-lucy"):
         load_method("us-tye")
 
 
@@ -161,3 +164,98 @@ def test_the_command_line_leaves_the_contracted_files(name, tmp_path: Path, caps
     assert (record["model"]["name"], record["model"]["kind"]) == (name, "baseline")
     assert record["model"]["parameters"]["regularisation"] == BASELINES[name].regularisation
     assert "a single answer: it has no spread" in capsys.readouterr().err
+
+
+FLUORESCENCE = {"pixel_um": 0.065, "wavelength_um": 0.52, "medium_index": 1.518, "na": 1.4}
+
+
+def widefield_image(emitters: np.ndarray, background: float = 100.0, seed: int = 0) -> np.ndarray:
+    """A noisy camera image (Y, X) of emitters on the grid twice as fine."""
+    psf = widefield_psf(Microscope(**{**FLUORESCENCE, "pixel_um": FLUORESCENCE["pixel_um"] / 2}), 61)
+    seen = bin_pixels(blur(torch.from_numpy(emitters).float(), optical_transfer(psf, emitters.shape)).clamp(min=0), 2).numpy()
+    return np.random.default_rng(seed).poisson(seen + background).astype(np.uint16)
+
+
+def lines() -> np.ndarray:
+    """Two bright lines 9 fine pixels (0.29 um) apart, where the camera image hardly shows a gap."""
+    emitters = np.zeros((96, 112))
+    emitters[20:76, [50, 59]] = 3000
+    return emitters
+
+
+def deconvolved(counts: np.ndarray, name: str = "richardson-lucy", **changes) -> Restoration:
+    return run(widefield_request(ImageStack(array=counts, axes="YX"), model=name, **{**FLUORESCENCE, **changes}))
+
+
+def dip(profile: np.ndarray, left: int, right: int) -> float:
+    """Depth of the valley between two peaks, as a share of the lower one."""
+    peaks = min(profile[left - 1 : left + 2].max(), profile[right - 1 : right + 2].max())
+    return float(1 - profile[left : right + 1].min() / peaks)
+
+
+def test_richardson_lucy_keeps_the_flux_and_resolves_what_was_blurred() -> None:
+    counts = widefield_image(lines())
+    result = deconvolved(counts)
+    measured = finer(counts - result.provenance.estimated["frames"][0]["dark_level"])
+    assert result.mean.shape == (96, 112)
+    assert result.pixel_um == pytest.approx(0.0325)
+    assert result.mean.sum() == pytest.approx(measured.sum(), rel=0.01)
+    before, after = (dip(image[30:66].mean(axis=0), 50, 59) for image in (measured, result.mean))
+    assert after > before + 0.2
+
+
+def test_richardson_lucy_stays_where_the_image_is() -> None:
+    emitters = np.zeros((80, 80))
+    emitters[30, 50] = 1e5
+    result = deconvolved(widefield_image(emitters))
+    signal = np.clip(result.mean - np.median(result.mean), 0, None)
+    place = [float((signal * index).sum() / signal.sum()) for index in np.indices(signal.shape)]
+    assert np.unravel_index(result.mean.argmax(), result.mean.shape) == (30, 50)
+    np.testing.assert_allclose(place, (30, 50), atol=0.3)
+
+
+def test_it_stops_where_only_noise_is_left_and_says_so() -> None:
+    found = deconvolved(widefield_image(lines())).provenance.estimated["frames"][0]
+    assert 0.8 < found["chi_squared"] <= 1.05
+    assert 1 < found["iterations"] <= 100
+    limited = deconvolved(widefield_image(lines()), "richardson-lucy:2").provenance
+    assert limited.estimated["frames"][0]["iterations"] == 2
+    assert limited.model["parameters"] == {"iterations": 2}
+
+
+@pytest.mark.parametrize("background", ["auto", "none", "dark image"])
+def test_a_blank_field_stays_blank(background) -> None:
+    counts = widefield_image(np.zeros((128, 128)), background=200)
+    given = np.full(counts.shape, 200.0) if background == "dark image" else background
+    result = deconvolved(counts, background=given)
+    inside = result.mean[result.valid]
+    level = {"auto": 200 - np.percentile(counts, 1), "none": 200, "dark image": 0}[background]
+    assert inside.mean() == pytest.approx(level, abs=1.5)
+    assert inside.std() < 0.5 * counts.std()
+
+
+def test_doubling_the_counts_doubles_the_answer() -> None:
+    counts = widefield_image(lines()).astype(np.float64)
+    once, twice = deconvolved(counts), deconvolved(2 * counts)
+    np.testing.assert_allclose(twice.mean, 2 * once.mean, rtol=1e-3, atol=1e-2)
+
+
+def test_photon_transfer_tells_gain_and_read_noise() -> None:
+    level = np.tile(np.linspace(0, 500, 256), (256, 1))
+    rng = np.random.default_rng(0)
+    counts = 2.0 * (rng.poisson(level) + rng.normal(0, 3, level.shape))
+    found = photon_transfer(counts)
+    assert found.slope == pytest.approx(2.0, rel=0.05)
+    assert found.floor == pytest.approx(36, rel=0.3)
+
+
+@pytest.mark.parametrize("missing", ["na", "wavelength_um", "medium_index"])
+def test_optics_that_the_psf_needs_are_missed_aloud(missing) -> None:
+    with pytest.raises(OpticsError, match=f"{missing} is not known"):
+        deconvolved(np.full((32, 32), 100, np.uint16), **{missing: None})
+
+
+@pytest.mark.parametrize("counts", [np.full((40, 40), 7.0), np.zeros((24, 40), np.uint16), np.full((40, 40), 65535, np.uint16)])
+def test_an_image_without_noise_is_left_as_it_is(counts) -> None:
+    result = deconvolved(counts, background="none")
+    np.testing.assert_allclose(result.mean, np.kron(counts, np.ones((2, 2))), rtol=1e-3)

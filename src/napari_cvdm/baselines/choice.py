@@ -5,6 +5,7 @@ from dataclasses import replace
 from napari_cvdm import restore as restoring
 from napari_cvdm.baselines.method import Baseline
 from napari_cvdm.baselines.phase import UsTie, Wotf
+from napari_cvdm.baselines.richardson_lucy import RichardsonLucy
 from napari_cvdm.baselines.run import reconstruct_classically
 from napari_cvdm.model.checkpoint import Checkpoint, ModelCard, read_card
 from napari_cvdm.model.zoo import UnknownModelError, load_model, model_folder
@@ -12,9 +13,9 @@ from napari_cvdm.request import RequestError, RestoreRequest
 from napari_cvdm.restore import Restoring
 from napari_cvdm.result import Restoration
 
-_ALL: tuple[Baseline, ...] = (UsTie(), Wotf())
+_ALL: tuple[Baseline, ...] = (UsTie(), Wotf(), RichardsonLucy())
 BASELINES: dict[str, Baseline] = {method.name: method for method in _ALL}
-FITTING = {"phase-2shot": "us-tie"}
+FITTING = {"phase-2shot": "us-tie", "widefield-x2": "richardson-lucy"}
 """The method that fits each task best, by name."""
 
 

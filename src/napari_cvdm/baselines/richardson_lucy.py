@@ -62,8 +62,8 @@ class Deconvolution:
 
     @property
     def margin(self) -> int:
-        """Fine pixels beyond the border."""
-        return self.psf.shape[0] // 2
+        """Fine pixels beyond the border: Richardson-Lucy sees darkness beyond them, and that comes no nearer than one PSF."""
+        return self.psf.shape[0] - 1
 
     def estimate(self, iterations: int) -> np.ndarray:
         """What Richardson-Lucy makes of the frame: (2Y, 2X), counts of a camera pixel."""

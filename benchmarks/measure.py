@@ -7,9 +7,9 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio
 
+from napari_cvdm.baselines import Baseline, reconstruct
 from napari_cvdm.model.checkpoint import Checkpoint
 from napari_cvdm.request import RestoreRequest
-from napari_cvdm.restore import restore
 from napari_cvdm.result import Restoration
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
@@ -26,9 +26,9 @@ class Row:
     met: bool | None = None
 
 
-def finish(request: RestoreRequest, model: Checkpoint) -> Restoration:
-    """Drain a restoration."""
-    steps = restore(request, model)
+def finish(request: RestoreRequest, model: Checkpoint | Baseline) -> Restoration:
+    """Drain a restoration, by a model or by a classical method."""
+    steps = reconstruct(request, model)
     while True:
         try:
             next(steps)

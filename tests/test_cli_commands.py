@@ -191,7 +191,7 @@ def test_a_schedulers_signal_cleans_up_as_ctrl_c_does(name: str, tmp_path: Path,
         time.sleep(10)
 
     before = signal.getsignal(getattr(signal, name))
-    monkeypatch.setattr("napari_cvdm.cli.restore.load_model", struck)
+    monkeypatch.setattr("napari_cvdm.cli.restore.load_method", struck)
     assert main(["restore", "a.tif", "--model", "m", "--out", str(tmp_path / "out")]) == 130
     assert list(tmp_path.iterdir()) == []
     assert signal.getsignal(getattr(signal, name)) == before

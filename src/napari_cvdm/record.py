@@ -13,7 +13,6 @@ from napari_cvdm.image_files import Fingerprint, check_finite, sha256_of
 from napari_cvdm.model.checkpoint import Checkpoint
 from napari_cvdm.request import OPTICS, RequestError, RestoreRequest
 from napari_cvdm.result import Provenance, Restoration
-from napari_cvdm.tasks import Conditioned
 
 # What may differ between a run and the one that goes on from it: it changes the cost, or what is shown, but no pixel.
 FREE_TO_CHANGE = ("samples", "keep_samples", "schedule_points", "device", "tile")
@@ -25,11 +24,12 @@ class Record:
     Parameters
     ----------
     request : RestoreRequest
-    model : Checkpoint
+    model : mapping
+        What the provenance says of the model, see `model_entry`.
     """
 
-    def __init__(self, request: RestoreRequest, model: Checkpoint) -> None:
-        self._request, self._model = request, model
+    def __init__(self, request: RestoreRequest, model: Mapping[str, object]) -> None:
+        self._request, self._model = request, dict(model)
         self._fingerprint = Fingerprint(request.image.array)
         self._estimated: list[Mapping[str, Any]] = []
         self._tiles: list[int] = []
@@ -45,20 +45,19 @@ class Record:
         self._read += 1
         return pixels
 
-    def finish(self, prepared: Conditioned, tile: int) -> None:
+    def finish(self, estimated: Mapping[str, Any], tile: int) -> None:
         """Keep what was estimated from a frame, and the tile that was used."""
-        self._estimated.append(dict(prepared.estimated))
+        self._estimated.append(dict(estimated))
         self._tiles.append(tile)
 
     def provenance(self, warnings: tuple[str, ...], seconds: float, counts: np.ndarray) -> Provenance:
         """Everything needed to make the same pixels again: of a run that was stopped, the samples that it has in every frame."""
-        card = self._model.card
         settings = settings_of(self._request)
         if counts.min() == counts.max() > 0:
             settings["samples"] = int(counts.max())
         return Provenance(
             inputs={self._request.image.source: self._input_hash()},
-            model={"name": card.name, "sha256": self._model.sha256, "task": card.task, "training": dict(card.training)},
+            model=self._model,
             settings=settings,
             estimated={"frames": self._estimated, "tile_used": min(self._tiles)},
             versions={"napari-cvdm": __version__, **{name: version(name) for name in ("torch", "numpy", "scipy", "tifffile")}},
@@ -72,6 +71,12 @@ class Record:
         if self._read == frames:
             return self._fingerprint.value
         return f"{self._fingerprint.value} of the first {self._read} of {frames} frames" if image.lazy else sha256_of(image.array)
+
+
+def model_entry(model: Checkpoint) -> dict[str, object]:
+    """Name, fingerprint, task and training of a model."""
+    card = model.card
+    return {"name": card.name, "sha256": model.sha256, "task": card.task, "training": dict(card.training)}
 
 
 def settings_of(request: RestoreRequest) -> dict[str, Any]:

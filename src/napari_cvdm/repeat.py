@@ -6,9 +6,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from napari_cvdm.baselines import card_of_method
 from napari_cvdm.image_files import read_image, sha256_of
-from napari_cvdm.model.checkpoint import read_card
-from napari_cvdm.model.zoo import model_folder
 from napari_cvdm.request import RequestError, RestoreRequest, restore_command
 from napari_cvdm.restore import STOPPED_UNEVENLY, with_planes
 from napari_cvdm.result import Progress
@@ -59,4 +58,4 @@ def request_of(settings: Mapping[str, Any], files: Mapping[str, str]) -> Restore
     known = {entry.name: settings[entry.name] for entry in fields(RestoreRequest) if entry.name in settings}
     known |= {name: tuple(value) for name, value in known.items() if isinstance(value, list)}
     known |= {"background": read_image(files["background"]).array} if "background" in files else {}
-    return RestoreRequest(**{**known, "image": with_planes(stacks, read_card(model_folder(settings["model"])))})
+    return RestoreRequest(**{**known, "image": with_planes(stacks, card_of_method(settings["model"]))})

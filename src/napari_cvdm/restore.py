@@ -16,7 +16,7 @@ from napari_cvdm.model.checkpoint import Checkpoint, CheckpointError, ModelCard
 from napari_cvdm.model.schedule import clock_curve, clock_device, gamma_and_beta
 from napari_cvdm.model.tiled import channels_last
 from napari_cvdm.posterior import RunningMoments
-from napari_cvdm.record import Record, check_continues
+from napari_cvdm.record import Record, check_continues, model_entry
 from napari_cvdm.request import ImageStack, RequestError, RestoreRequest
 from napari_cvdm.result import Progress, Restoration, Stop
 from napari_cvdm.tasks import TASKS, Task
@@ -50,7 +50,7 @@ def check_planes(image: ImageStack, task: Task) -> None:
 
 
 def task_of(card: ModelCard) -> Task:
-    """The task of a model.
+    """The task of a model, or of a method that has no network.
 
     Raises
     ------
@@ -60,6 +60,8 @@ def task_of(card: ModelCard) -> Task:
     task = TASKS.get(card.task)
     if task is None:
         raise CheckpointError(f"{card.name}: task {card.task!r} is not known to this version; known are {', '.join(TASKS)}. Update napari-cvdm.")
+    if not card.network:
+        return task
     config = card.config()
     if (config.condition_channels, config.upsampling) != (len(task.channels), task.upsampling):
         raise CheckpointError(f"{card.name}: its network does not fit the task {task.name}; the card belongs to another model. Copy the model again.")
@@ -121,7 +123,7 @@ def restore(request: RestoreRequest, model: Checkpoint, earlier: Restoration | N
     if earlier is not None:
         check_continues(request, model, earlier)
     network = channels_last(deepcopy(model.network), device)  # the checkpoint stays on the CPU, for others to use
-    record, indices = Record(request, model), list(frame_indices(image))
+    record, indices = Record(request, model_entry(model)), list(frame_indices(image))
     arrays = _Arrays(request, task, earlier)
     for number, index in enumerate(indices):
         pixels = record.read(index)
@@ -132,7 +134,7 @@ def restore(request: RestoreRequest, model: Checkpoint, earlier: Restoration | N
         moments = arrays.moments(index)
         samples, stop = yield from sample_frame(frame, moments)
         arrays.fill(frame, moments, samples)
-        record.finish(prepared, frame.tiled.tile)
+        record.finish(prepared.estimated, frame.tiled.tile)
         if stop is Stop.KEEP:  # what was not begun stays as it is
             break
     return _assembled(request, model, task, arrays, record, time.perf_counter() - started)

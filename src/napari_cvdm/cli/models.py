@@ -5,6 +5,7 @@ import textwrap
 from argparse import Namespace
 from dataclasses import asdict
 
+from napari_cvdm.baselines import BASELINES, Baseline
 from napari_cvdm.cli import say_done
 from napari_cvdm.model.bundle import add_model
 from napari_cvdm.model.checkpoint import WEIGHTS, ModelCard
@@ -12,10 +13,13 @@ from napari_cvdm.model.zoo import model_folder, shipped_models
 
 WIDTH = 110
 INDENT = 14
+BASELINES_HEADLINE = "baselines: classical methods for comparison; each gives a single answer without a spread"
 
 
 def run(arguments: Namespace) -> None:
     """Carry out ``napari-cvdm models``: print every card, in short or (``--json``) in full, or add a model.
+
+    The classical methods stand apart, after the models; ``--json`` has the cards of models alone.
 
     Raises
     ------
@@ -30,7 +34,8 @@ def run(arguments: Namespace) -> None:
     if arguments.json:
         say_done(json.dumps({name: {**asdict(card), "bytes": size} for name, card, size in found}, indent=2))
     else:
-        say_done("\n\n".join(description(*entry) for entry in found) or "No model came with this installation; make one with napari-cvdm train.")
+        models = [description(*entry) for entry in found] or ["No model came with this installation; make one with napari-cvdm train."]
+        say_done("\n\n".join([*models, BASELINES_HEADLINE, *(baseline_description(method) for method in BASELINES.values())]))
 
 
 def description(name: str, card: ModelCard, size: int) -> str:
@@ -59,6 +64,20 @@ def description(name: str, card: ModelCard, size: int) -> str:
         "limits": " ".join(card.limits) or "none stated",
     }
     return "\n".join([f"{name}: {card.title}", *(_paragraph(label, text) for label, text in entries.items())])
+
+
+def baseline_description(method: Baseline) -> str:
+    """A classical method as text: a headline and one paragraph for each of task, parameter, optics, resolution, source and limits."""
+    card, default = method.card, getattr(method, method.parameter)
+    entries = {
+        "task": f"{card.inputs} -> {card.unit}",
+        "parameter": f"{method.parameter} {default:g}; another with --model {card.name}:VALUE",
+        "needs": ", ".join(method.needed_optics),
+        "resolution": card.resolution,
+        "source": method.source,
+        "limits": " ".join(card.limits),
+    }
+    return "\n".join([f"{card.name}: {card.title}", *(_paragraph(label, text) for label, text in entries.items())])
 
 
 def _paragraph(label: str, text: str) -> str:

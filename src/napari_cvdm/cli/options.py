@@ -65,7 +65,7 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_restore(_command(commands, "restore", "reconstruct an image, with its posterior spread"))
-    _add_models(_command(commands, "models", "list the models that ship with this program, or add one to your own"))
+    _add_models(_command(commands, "models", "list the models that ship with this program and the classical baselines, or add a model to your own"))
     demo = _command(commands, "demo", "restore two sample images with the shipped models, and draw the results")
     _add_result_folder(demo)
     demo.add_argument("--samples", type=whole, default=16, metavar="N", help="posterior samples (default 16)")
@@ -88,7 +88,9 @@ def _add_result_folder(parser: Parser) -> None:
 def _add_restore(parser: Parser) -> None:
     parser.add_argument("image", metavar="IMAGE", help="TIFF, OME-TIFF, ImageJ TIFF, MRC or NPY; T, Z and C axes are looped over")
     parser.add_argument("image2", metavar="IMAGE2", nargs="?", default=None, help="the second plane, where IMAGE is not a stack of two")
-    parser.add_argument("--model", required=True, metavar="NAME_OR_PATH", help="a shipped model (see napari-cvdm models) or a checkpoint folder")
+    parser.add_argument(
+        "--model", required=True, metavar="NAME_OR_PATH", help="a shipped model or a classical baseline (see napari-cvdm models), or a checkpoint folder"
+    )
     _add_result_folder(parser)
     _add_sampling(parser.add_argument_group("sampling"))
     _add_optics(parser.add_argument_group("optics", "Taken from the file where it states them; in micrometres."))

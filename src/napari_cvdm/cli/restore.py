@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
+from napari_cvdm.baselines import load_method, reconstruct
 from napari_cvdm.cli import check_inputs_stay, say_done
 from napari_cvdm.cli.progress import with_bar
 from napari_cvdm.cli.results import write_images, write_provenance
 from napari_cvdm.device import pick_device
 from napari_cvdm.image_files import check_pixels, output_folder, read_image
 from napari_cvdm.model.checkpoint import ModelCard
-from napari_cvdm.model.zoo import load_model
 from napari_cvdm.request import OPTICS, RequestError, RestoreRequest
-from napari_cvdm.restore import restore, with_planes
+from napari_cvdm.restore import with_planes
 from napari_cvdm.result import Restoration
 from napari_cvdm.result_folder import PROVENANCE
 
@@ -67,12 +67,12 @@ def restore_into(folder: Path, arguments: Namespace, locate: Locate = Path) -> t
         Of the image files.
     """
     clock = Stopwatch()
-    model = load_model(arguments.model)
+    model = load_method(arguments.model)
     clock.lap("load_model")
     request = request_of(arguments, model.card, locate)
     inputs = {role: {"path": spelt(path), "file_sha256": file_sha256(locate(path))} for role, path in files_of(arguments).items()}
     clock.lap("read")
-    restoration = with_bar(restore(request, model), "restoring")
+    restoration = with_bar(reconstruct(request, model), "restoring")
     clock.lap("restore")
     names = write_images(folder, restoration, request.image.place)
     clock.lap("write")

@@ -9,6 +9,10 @@ from napari_cvdm.model.checkpoint import CARD, WEIGHTS, Checkpoint, CheckpointEr
 SHIPPED = Path(__file__).parent.parent / "models"
 
 
+class UnknownModelError(CheckpointError):
+    """A name that no model has."""
+
+
 def shipped_models() -> Iterator[tuple[str, ModelCard]]:
     """Name and card of every shipped model, in alphabetical order."""
     for path in sorted(SHIPPED.glob(f"*/{CARD}")):
@@ -29,7 +33,7 @@ def model_folder(name_or_path: str) -> Path:
 
     Raises
     ------
-    CheckpointError
+    UnknownModelError
         Neither; the message lists the shipped names.
     """
     if (SHIPPED / name_or_path / CARD).exists() and "/" not in name_or_path:
@@ -38,7 +42,7 @@ def model_folder(name_or_path: str) -> Path:
     if folder.is_dir():
         return folder
     names = ", ".join(name for name, _ in shipped_models())
-    raise CheckpointError(f"model {name_or_path!r} is neither a shipped model ({names}) nor a checkpoint folder; see `napari-cvdm models`.")
+    raise UnknownModelError(f"model {name_or_path!r} is neither a shipped model ({names}) nor a checkpoint folder; see `napari-cvdm models`.")
 
 
 @lru_cache(maxsize=4)

@@ -73,6 +73,11 @@ def over_background(frame: np.ndarray, background: Background) -> tuple[np.ndarr
     return planes / levels, [float(np.median(level)) for level in levels]
 
 
+def usable_pixels(frame: np.ndarray, ratio: np.ndarray) -> np.ndarray:
+    """False in the border band and where a plane is saturated or dark: planes (2, Y, X) and the same over background -> bool (Y, X)."""
+    return np.asarray(interior(frame.shape[1:], BORDER_PX) & ~saturated(frame) & (ratio.mean(axis=0) > DARK_FRACTION))
+
+
 def _check_divided(planes: np.ndarray) -> None:
     middle = float(np.median(planes))
     if not DIVIDED_MEDIANS[0] < middle < DIVIDED_MEDIANS[1]:
@@ -212,7 +217,7 @@ class PhaseTwoShot:
             strength_rad=float(np.hypot(float(baseline.square().mean().sqrt()), SMALLEST_STRENGTH_RAD)),
             noise_rad=float(np.hypot(noise_rad, SMALLEST_NOISE_RAD)),
         )
-        valid = interior(frame.shape[1:], BORDER_PX) & ~saturated(frame) & (ratio.mean(axis=0) > DARK_FRACTION)
+        valid = usable_pixels(frame, ratio)
         anchor = light_anchor(baseline, sigma / abs(defocus_um[1] - defocus_um[0]), defocus_um, microscope)
         estimated = {"background": levels, "noise_sigma": sigma, "strength_rad": numbers.strength_rad, "noise_rad": numbers.noise_rad}
         estimated["levelled_by_medium_share"] = anchor.levelling.share if anchor.levelling else 0.0

@@ -40,13 +40,12 @@ class Run:
 
     def work(self) -> Working:
         """Load the model, check the pixels, restore; for the worker's thread."""
+        from napari_cvdm.baselines import load_method, reconstruct
         from napari_cvdm.image_files import check_pixels
-        from napari_cvdm.model.zoo import load_model
-        from napari_cvdm.restore import restore
 
         yield Progress(stage="loading the model", done=0, total=steps_of(self.request))
         check_pixels(self.request.image)
-        return (yield from restore(self.request, load_model(self.request.model), self.earlier))
+        return (yield from reconstruct(self.request, load_method(self.request.model), self.earlier))
 
 
 def steps_of(request: RestoreRequest) -> int:

@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QApplication, QPushButton, QVBoxLayout, QWidget
 
 from napari_cvdm.request import RestoreRequest
 from napari_cvdm.result import Restoration
+from napari_cvdm.widgets.classical import classical_layer_data, classical_run
 from napari_cvdm.widgets.cost_line import CostLine
 from napari_cvdm.widgets.drops import accepted_files, take_drops
 from napari_cvdm.widgets.field_of_view import Region, drawn, on_screen
@@ -20,6 +21,7 @@ from napari_cvdm.widgets.layers import group_name, preview_layer_data, to_layer_
 from napari_cvdm.widgets.placement import axis_letters
 from napari_cvdm.widgets.reconstruction import Run, engine_problem, preview_of, steps_of
 from napari_cvdm.widgets.restore_form import RestoreForm
+from napari_cvdm.widgets.result_group import RECONSTRUCTION, groups_of
 from napari_cvdm.widgets.results_panel import ResultsPanel
 from napari_cvdm.widgets.run_panel import ERROR, INFORMATION, WARNING, RunPanel
 from napari_cvdm.widgets.running_layers import RunningLayers
@@ -78,6 +80,7 @@ class RestoreWidget(QWidget):
         self.results.more_asked.connect(self.add_samples)
         self.results.repeat_asked.connect(self.repeat)
         self.results.command_asked.connect(self.copy_command)
+        self.results.compare_asked.connect(self.compare)
 
     def dragEnterEvent(self, event: QDragEnterEvent | None) -> None:
         """Take files and folders; leave everything else to others."""
@@ -190,10 +193,11 @@ class RestoreWidget(QWidget):
         self._offer_more()
 
     def _offer_more(self) -> None:
-        """Samples can be added to the last result, as long as it is there and chosen."""
+        """Samples can be added to the last result, and it can be compared, as long as it is there and chosen."""
         group = self.results.value()
         there = self.last is not None and group is not None and group_name(self.last[1], self.last[0].place) == group.name
         self.results.more.setEnabled(there and not self.panel.busy)
+        self.results.compare.setEnabled(there and not self.panel.busy)
         self.results.more.setText(f"Add {self.form.counts['samples'].value()} sa&mples")
 
     def start_preview(self) -> None:
@@ -219,6 +223,26 @@ class RestoreWidget(QWidget):
         show_layers(self._viewer, [preview_layer_data(restoration, run.place)])
         seconds = restoration.provenance.timings_s["total"]
         self.panel.message.say(INFORMATION, f"Preview in {seconds:.1f} s: the regression mean alone, without samples. Reconstruct draws the posterior.")
+
+    def compare(self) -> None:
+        """Run the classical method that fits the last result's task on the same image, and show its answer beside the result."""
+        if self.last is None or self.panel.busy:
+            return
+        run, restoration = self.last
+        try:
+            other = classical_run(run, str(restoration.provenance.model["task"]), self.form.settings())
+        except ValueError as error:
+            self.panel.message.say(ERROR, str(error))
+            return
+        shown = partial(self._on_compared, run, group_name(restoration, run.place))
+        self.panel.start(other.work(), title=f"{other.request.model} of {run.place.name}", total=0, on_result=shown)
+
+    def _on_compared(self, run: Run, group: str, answer: Restoration) -> None:
+        results = [found for found in groups_of(self._viewer.layers) if found.name == group]
+        beside = results[0].layers.get(RECONSTRUCTION) if results else None
+        show_layers(self._viewer, [classical_layer_data(answer, run.place, beside)])
+        seconds, name = answer.provenance.timings_s["total"], answer.provenance.model["name"]
+        self.panel.message.say(INFORMATION, f"{name} in {seconds:.1f} s, with the settings and the contrast of the result; a single answer, without a spread.")
 
     def repeat(self) -> None:
         """Put the settings of the chosen result into the form."""

@@ -29,6 +29,7 @@ class ResultsPanel(QWidget):
     more_asked = Signal()
     repeat_asked = Signal()
     command_asked = Signal()
+    compare_asked = Signal()
 
     def __init__(self, viewer: "Viewer") -> None:
         super().__init__()
@@ -40,6 +41,7 @@ class ResultsPanel(QWidget):
         self.repeat = QPushButton("Repe&at")
         self.command = QPushButton("Cop&y as command")
         self.remove = QPushButton("Rem&ove")
+        self.compare = QPushButton("Compare with classical metho&d")
         self._explain()
         self._lay_out()
         self._connect()
@@ -51,6 +53,11 @@ class ResultsPanel(QWidget):
         explain_control(self.more, "Draw more samples of this result; mean and spread go on from where they are.")
         explain_control(self.repeat, "Put the settings of this result into the form above.")
         explain_control(self.command, "Copy the napari-cvdm command that gives the same pixels. The image must have been opened from a file.")
+        explain_control(
+            self.compare,
+            "Run what one would use without a model on the same image and settings, and add it with the same contrast:\n"
+            "US-TIE for phase, Richardson-Lucy deconvolution for fluorescence. For the last result of this dock.",
+        )
         explain_control(self.remove, "Remove all layers of this result.")
 
     def _lay_out(self) -> None:
@@ -61,7 +68,7 @@ class ResultsPanel(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(4, 0, 4, 4)
         layout.addLayout(rows)
-        for pair in ((self.more, self.repeat), (self.command, self.remove)):
+        for pair in ((self.more, self.repeat), (self.command, self.remove), (self.compare,)):
             line = QHBoxLayout()
             for button in pair:
                 line.addWidget(button)
@@ -73,6 +80,7 @@ class ResultsPanel(QWidget):
         self.more.clicked.connect(self.more_asked)
         self.repeat.clicked.connect(self.repeat_asked)
         self.command.clicked.connect(self.command_asked)
+        self.compare.clicked.connect(self.compare_asked)
         self.remove.clicked.connect(self._on_remove)
 
     def _offered(self) -> list[Entry]:

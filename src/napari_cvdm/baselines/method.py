@@ -1,0 +1,82 @@
+"""What every classical method says of itself, and its answer for one frame."""
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from napari_cvdm.model.checkpoint import ModelCard
+from napari_cvdm.request import RestoreRequest
+from napari_cvdm.tasks import TASKS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Answer:
+    """One frame, solved.
+
+    Parameters
+    ----------
+    image : ndarray of shape (uY, uX), float32
+        In the unit of the task.
+    valid : ndarray of shape (Y, X), bool
+        False in the border band and where the camera says nothing, as the task makes it.
+    estimated : mapping
+        What was estimated from the frame.
+    """
+
+    image: np.ndarray = field(repr=False)
+    valid: np.ndarray = field(repr=False)
+    estimated: Mapping[str, Any]
+
+
+Solving = Generator[str, None, Answer]
+"""Yields what is being done, in words, before each part of the work."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baseline(ABC):
+    """A classical method. Its fields are its parameters; the first one may be given after a colon: ``us-tie:1e-5``."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    task: ClassVar[str]
+    needed_optics: ClassVar[tuple[str, ...]]
+    parameter: ClassVar[str]
+    source: ClassVar[str]
+    resolution: ClassVar[str]
+    limits: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def solve(self, frame: np.ndarray, request: RestoreRequest) -> Solving:
+        """Solve one frame of shape (P, Y, X) with the optics of a request."""
+
+    @property
+    def card(self) -> ModelCard:
+        """The card, as a model has one; without a network, and for any optics."""
+        task = TASKS[self.task]
+        return ModelCard(
+            name=self.name,
+            title=self.title,
+            task=self.task,
+            network={},
+            channels=(),
+            inputs=task.inputs,
+            unit=task.unit,
+            optics={},
+            intensity="as measured",
+            resolution=self.resolution,
+            licence="BSD-3-Clause",
+            training={"none": self.source, "parameters": asdict(self)},
+            limits=self.limits,
+        )
+
+    @property
+    def entry(self) -> dict[str, object]:
+        """What a result says of its model: the method, its parameters, and a fingerprint of both."""
+        parameters = asdict(self)
+        fingerprint = hashlib.sha256(json.dumps([self.name, parameters], sort_keys=True).encode()).hexdigest()
+        return {"name": self.name, "sha256": fingerprint, "task": self.task, "kind": "baseline", "parameters": parameters, "training": {}}

@@ -1,0 +1,300 @@
+"""Classical methods: each solves the case it is made for, and its result has the shape of a model's."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from scipy.ndimage import gaussian_filter
+from small_images import OPTICS, phase_request, planes, widefield_request
+
+from napari_cvdm.baselines import BASELINES, load_method, reconstruct
+from napari_cvdm.baselines.photon_transfer import photon_transfer
+from napari_cvdm.baselines.richardson_lucy import finer
+from napari_cvdm.cli import main
+from napari_cvdm.image_files import write_image
+from napari_cvdm.microscope import Microscope, OpticsError
+from napari_cvdm.model.checkpoint import CheckpointError
+from napari_cvdm.physics.fresnel import defocused_intensity
+from napari_cvdm.physics.tie import axial_difference, solve_us_tie
+from napari_cvdm.physics.widefield import bin_pixels, blur, optical_transfer, widefield_psf
+from napari_cvdm.physics.wotf import solve_wotf
+from napari_cvdm.repeat import command_of
+from napari_cvdm.request import ImageStack, RequestError
+from napari_cvdm.result import Restoration
+from napari_cvdm.result_folder import read_result_folder
+
+MICROSCOPE = Microscope(pixel_um=0.2, wavelength_um=0.55, medium_index=1.33)
+WEAK_RAD = 0.02
+PHASE_METHODS = ("us-tie", "wotf")
+FILES = {"mean.ome.tif", "std.ome.tif", "variance.ome.tif", "rate.ome.tif", "valid.ome.tif", "provenance.json"}
+
+
+def drained(steps):
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def run(request) -> Restoration:
+    return drained(reconstruct(request, load_method(request.model)))
+
+
+def weak_phase(shape=(96, 80), seed=0, sigma_px=3.0) -> np.ndarray:
+    """A random smooth phase of standard deviation WEAK_RAD and zero mean [rad]."""
+    field = gaussian_filter(np.random.default_rng(seed).normal(size=shape), sigma_px, mode="wrap")
+    field -= field.mean()
+    return WEAK_RAD * field / field.std()
+
+
+def contrast_of(phase: np.ndarray, defocus_um, log_amplitude: np.ndarray | float = 0.0) -> torch.Tensor:
+    """I - 1 of planes of a periodic object in light of intensity 1."""
+    field = torch.from_numpy(np.exp(log_amplitude + 1j * phase))
+    return torch.stack([defocused_intensity(field, z, MICROSCOPE) for z in defocus_um]) - 1
+
+
+def rmse(found, truth) -> float:
+    difference = np.asarray(found) - truth
+    return float(np.sqrt(np.mean((difference - difference.mean()) ** 2)))
+
+
+@pytest.mark.parametrize("defocus_um", [(-1.0, 1.0), (0.0, 2.0), (1.5, -1.0)])
+def test_wotf_recovers_a_weak_phase_and_its_sign(defocus_um) -> None:
+    truth = weak_phase()
+    found = solve_wotf(contrast_of(truth, defocus_um), defocus_um, MICROSCOPE, 1e-9)
+    assert rmse(found, truth) < 0.02 * WEAK_RAD
+    assert np.corrcoef(found.numpy().ravel(), truth.ravel())[0, 1] > 0.999
+
+
+def test_wotf_tells_absorption_from_phase() -> None:
+    truth, absorption = weak_phase(seed=1), weak_phase(seed=2)
+    found = solve_wotf(contrast_of(truth, (-1.0, 1.5), absorption), (-1.0, 1.5), MICROSCOPE, 1e-9)
+    assert rmse(found, truth) < 0.05 * WEAK_RAD
+
+
+def test_wotf_is_linear_in_the_contrast() -> None:
+    contrast = contrast_of(weak_phase(), (-1.0, 1.0))
+    once, twice = (solve_wotf(factor * contrast, (-1.0, 1.0), MICROSCOPE, 1e-5) for factor in (1, 2))
+    np.testing.assert_allclose(twice, 2 * once, atol=1e-12)
+
+
+def test_wotf_and_us_tie_agree_on_slow_waves() -> None:
+    truth, defocus_um = weak_phase(sigma_px=9.0), (-1.0, 1.0)
+    contrast = contrast_of(truth, defocus_um)
+    wotf = solve_wotf(contrast, defocus_um, MICROSCOPE, 1e-9)
+    us_tie = solve_us_tie(1 + contrast.mean(dim=0), axial_difference(contrast, defocus_um), MICROSCOPE, 1e-12)
+    assert rmse(wotf, us_tie.numpy()) < 0.01 * WEAK_RAD
+
+
+def test_more_regularisation_leaves_less_of_the_slow_waves() -> None:
+    contrast = contrast_of(weak_phase(sigma_px=9.0), (-1.0, 1.0))
+    left = [float(solve_wotf(contrast, (-1.0, 1.0), MICROSCOPE, regularisation).std()) for regularisation in (1e-9, 1e-5, 1e-3, 1e-1)]
+    assert left == sorted(left, reverse=True)
+    assert left[-1] < 0.1 * left[0]
+
+
+@pytest.mark.parametrize("name", PHASE_METHODS)
+def test_a_phase_method_gives_a_result_like_a_model_s(name) -> None:
+    truth = 20 * weak_phase((64, 72))
+    pair = 1000 * (1 + contrast_of(truth, OPTICS["defocus_um"]).numpy())
+    result = run(phase_request(ImageStack(array=pair, axes="PYX", pixel_um=0.2), model=name, samples=8, keep_samples=True))
+    assert result.mean.shape == result.valid.shape == (64, 72)
+    assert (result.unit, result.axes, result.pixel_um, result.upsampling) == ("rad", "YX", 0.2, 1)
+    assert not result.variance.any()
+    assert not result.rate.any()
+    assert result.counts == 1
+    assert result.samples.shape == (1, 64, 72)
+    assert np.corrcoef(result.mean.ravel(), truth.ravel())[0, 1] > 0.95
+    assert "a single answer: it has no spread" in " ".join(result.provenance.warnings)
+    assert result.provenance.settings["samples"] == 1
+    assert result.provenance.model["parameters"] == {"regularisation": BASELINES[name].regularisation}
+
+
+@pytest.mark.parametrize("name", PHASE_METHODS)
+def test_frames_regions_and_the_order_of_planes_do_not_matter(name) -> None:
+    one, other = planes((48, 64)), planes((48, 64), seed=1)
+    both = ImageStack(array=np.stack([one.array, other.array]), axes="TPYX", pixel_um=0.2)
+    series = run(phase_request(both, model=name))
+    alone = run(phase_request(other, model=name))
+    assert np.array_equal(series.mean[1], alone.mean)
+    swapped = ImageStack(array=other.array[::-1].copy(), axes="PYX", pixel_um=0.2)
+    np.testing.assert_allclose(run(phase_request(swapped, model=name, defocus_um=(1.0, -1.0))).mean, alone.mean, atol=1e-5)
+    part = run(phase_request(other, model=name, region=(8, 40, 16, 48)))
+    assert np.array_equal(part.mean, alone.mean[8:40, 16:48])
+    assert np.array_equal(part.valid, alone.valid[8:40, 16:48])
+
+
+def test_a_parameter_after_a_colon_is_used_and_written_down() -> None:
+    image = planes((48, 48))
+    strong = run(phase_request(image, model="us-tie:1e-2"))
+    assert strong.provenance.model["parameters"] == {"regularisation": 1e-2}
+    assert strong.provenance.model["sha256"] != run(phase_request(image, model="us-tie")).provenance.model["sha256"]
+    assert strong.mean.std() < run(phase_request(image, model="us-tie")).mean.std()
+
+
+@pytest.mark.parametrize(("name", "words"), [("us-tie:much", "no regularisation"), ("wotf:0", "above 0"), ("wotf:nan", "above 0"), ("us-tie:-1", "above 0")])
+def test_a_parameter_that_is_not_allowed_is_refused(name, words) -> None:
+    with pytest.raises(RequestError, match=words):
+        load_method(name)
+
+
+def test_an_unknown_name_is_told_the_baselines_too() -> None:
+    with pytest.raises(CheckpointError, match=r"phase-2shot.*us-tie, wotf, richardson-lucy"):
+        load_method("us-tye")
+
+
+def test_no_samples_can_be_added_to_a_single_answer() -> None:
+    request = phase_request(planes((48, 48)), model="us-tie")
+    with pytest.raises(RequestError, match="single answer"):
+        reconstruct(replace(request, samples=4), load_method("us-tie"), run(request))
+
+
+FLUORESCENCE = {"pixel_um": 0.065, "wavelength_um": 0.52, "medium_index": 1.518, "na": 1.4}
+
+
+def widefield_image(emitters: np.ndarray, background: float = 100.0, seed: int = 0) -> np.ndarray:
+    """A noisy camera image (Y, X) of emitters on the grid twice as fine."""
+    psf = widefield_psf(Microscope(**{**FLUORESCENCE, "pixel_um": FLUORESCENCE["pixel_um"] / 2}), 61)
+    seen = bin_pixels(blur(torch.from_numpy(emitters).float(), optical_transfer(psf, emitters.shape)).clamp(min=0), 2).numpy()
+    return np.random.default_rng(seed).poisson(seen + background).astype(np.uint16)
+
+
+def lines() -> np.ndarray:
+    """Two bright lines 9 fine pixels (0.29 um) apart, where the camera image hardly shows a gap."""
+    emitters = np.zeros((96, 112))
+    emitters[20:76, [50, 59]] = 600
+    return emitters
+
+
+def deconvolved(counts: np.ndarray, name: str = "richardson-lucy", **changes) -> Restoration:
+    return run(widefield_request(ImageStack(array=counts, axes="YX"), model=name, **{**FLUORESCENCE, **changes}))
+
+
+def dip(profile: np.ndarray, left: int, right: int) -> float:
+    """Depth of the valley between two peaks, as a share of the lower one."""
+    peaks = min(profile[left - 1 : left + 2].max(), profile[right - 1 : right + 2].max())
+    return float(1 - profile[left : right + 1].min() / peaks)
+
+
+def test_richardson_lucy_keeps_the_flux_and_resolves_what_was_blurred() -> None:
+    counts = widefield_image(lines())
+    result = deconvolved(counts)
+    measured = finer(counts - result.provenance.estimated["frames"][0]["dark_level"])
+    assert result.mean.shape == (96, 112)
+    assert result.pixel_um == pytest.approx(0.0325)
+    assert result.mean.sum() == pytest.approx(measured.sum(), rel=0.01)
+    before, after = (dip(image[30:66].mean(axis=0), 50, 59) for image in (measured, result.mean))
+    assert after > before + 0.2
+
+
+def test_richardson_lucy_stays_where_the_image_is() -> None:
+    emitters = np.zeros((80, 80))
+    emitters[30, 50] = 1e5
+    result = deconvolved(widefield_image(emitters))
+    around = result.mean[24:37, 44:57] - np.median(result.mean)
+    place = [float((around * index).sum() / around.sum()) for index in np.indices(around.shape)]
+    np.testing.assert_allclose(place, (6, 6), atol=0.05)
+
+
+def test_it_stops_where_only_noise_is_left_and_says_so() -> None:
+    found = deconvolved(widefield_image(lines())).provenance.estimated["frames"][0]
+    assert 0.8 < found["chi_squared"] <= 1.05
+    assert 1 < found["iterations"] <= 100
+    limited = deconvolved(widefield_image(lines()), "richardson-lucy:2").provenance
+    assert limited.estimated["frames"][0]["iterations"] == 2
+    assert limited.model["parameters"] == {"iterations": 2}
+
+
+@pytest.mark.parametrize("background", ["auto", "none", "dark image"])
+def test_a_blank_field_stays_blank(background) -> None:
+    counts = widefield_image(np.zeros((128, 128)), background=200)
+    given = np.full(counts.shape, 200.0) if background == "dark image" else background
+    result = deconvolved(counts, background=given)
+    inside = result.mean[result.valid]
+    level = {"auto": 200 - np.percentile(counts, 1), "none": 200, "dark image": 0}[background]
+    assert inside.mean() == pytest.approx(level, abs=1.5)
+    assert inside.std() < 0.5 * counts.std()
+
+
+def test_doubling_the_counts_doubles_the_answer() -> None:
+    counts = widefield_image(lines()).astype(np.float64)
+    once, twice = deconvolved(counts), deconvolved(2 * counts)
+    np.testing.assert_allclose(twice.mean, 2 * once.mean, rtol=1e-3, atol=1e-2)
+
+
+def test_photon_transfer_tells_gain_and_read_noise() -> None:
+    level = np.tile(np.linspace(0, 500, 256), (256, 1))
+    rng = np.random.default_rng(0)
+    counts = 2.0 * (rng.poisson(level) + rng.normal(0, 3, level.shape))
+    found = photon_transfer(counts)
+    assert found.slope == pytest.approx(2.0, rel=0.05)
+    assert found.floor == pytest.approx(36, rel=0.3)
+
+
+@pytest.mark.parametrize("missing", ["na", "wavelength_um", "medium_index"])
+def test_optics_that_the_psf_needs_are_missed_aloud(missing) -> None:
+    with pytest.raises(OpticsError, match=f"{missing} is not known"):
+        deconvolved(np.full((32, 32), 100, np.uint16), **{missing: None})
+
+
+@pytest.mark.parametrize("counts", [np.full((40, 40), 7.0), np.zeros((24, 40), np.uint16), np.full((40, 40), 65535, np.uint16)])
+def test_an_image_without_noise_is_left_as_it_is(counts) -> None:
+    result = deconvolved(counts, background="none")
+    np.testing.assert_allclose(result.mean, np.kron(counts, np.ones((2, 2))), rtol=1e-3)
+
+
+PHASE_WORDS = ["--wavelength-um", "0.55", "--medium-index", "1.33", "--defocus-um", "-1", "1"]
+FLUORESCENCE_WORDS = ["--wavelength-um", "0.52", "--medium-index", "1.518", "--na", "1.4"]
+
+
+def written(folder: Path, name: str) -> tuple[Path, list[str], Restoration]:
+    """An image file for a method, its optics in words, and what the method makes of it."""
+    phase = name in PHASE_METHODS
+    image = planes((48, 40)) if phase else ImageStack(array=widefield_image(lines()), axes="YX", pixel_um=0.065)
+    path = folder / "image.ome.tif"
+    write_image(path, image.array, axes=image.axes, pixel_um=image.pixel_um, unit="counts", name="image")
+    return path, PHASE_WORDS if phase else FLUORESCENCE_WORDS, run(phase_request(image, model=name)) if phase else deconvolved(image.array)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_the_command_line_leaves_the_contracted_files(name, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (path, optics, expected), out = written(tmp_path, name), tmp_path / "out"
+    assert main(["restore", str(path), "--model", name, "--out", str(out), *optics]) == 0
+    assert {entry.name for entry in out.iterdir()} == FILES
+    np.testing.assert_allclose(tifffile.imread(out / "mean.ome.tif"), expected.mean, rtol=1e-4, atol=1e-4)
+    assert not tifffile.imread(out / "variance.ome.tif").any()
+    record = json.loads((out / "provenance.json").read_text(encoding="utf-8"))
+    assert (record["model"]["name"], record["model"]["kind"]) == (name, "baseline")
+    assert record["model"]["parameters"] == asdict(BASELINES[name])
+    assert "a single answer: it has no spread" in capsys.readouterr().err
+    again = read_result_folder(out).restoration
+    assert again.mean.shape == expected.mean.shape
+    assert again.upsampling == expected.upsampling
+
+
+def test_an_opened_result_of_a_baseline_tells_its_command(tmp_path: Path) -> None:
+    path, optics, _ = written(tmp_path, "us-tie")
+    assert main(["restore", str(path), "--model", "us-tie:1e-5", "--out", str(tmp_path / "out"), *optics]) == 0
+    stored = read_result_folder(tmp_path / "out")
+    command = drained(command_of(asdict(stored.restoration.provenance), stored.files))
+    assert "--model us-tie:1e-5" in command
+
+
+def test_models_lists_the_baselines_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models"]) == 0
+    models, baselines = capsys.readouterr().out.split("\nbaselines: ")
+    assert all(f"{name}: " in baselines and f"{name}: " not in models for name in BASELINES)
+
+
+def test_an_unknown_model_is_one_line_that_names_the_baselines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, optics, _ = written(tmp_path, "us-tie")
+    assert main(["restore", str(path), "--model", "us-ty", "--out", str(tmp_path / "out"), *optics]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert all(name in said for name in BASELINES)
+    assert not (tmp_path / "out").exists()

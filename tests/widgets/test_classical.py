@@ -1,0 +1,94 @@
+"""One click in the dock puts a classical method's answer beside a result."""
+
+import numpy as np
+import pytest
+
+from napari_cvdm.baselines import load_method, reconstruct
+from napari_cvdm.result import Progress
+from napari_cvdm.widgets.layers import our_metadata
+
+OIL = {"wavelength_um": 0.52, "medium_index": 1.518, "na": 1.4}
+TWO_PLANES = {"wavelength_um": 0.55, "medium_index": 1.33, "defocus_um": (-1.0, 1.0)}
+
+
+def drained(steps):
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def fill(dock, optics):
+    for name, value in optics.items():
+        dock.form.optics[name].set_value(value)
+
+
+@pytest.fixture
+def widefield(viewer, measured, open_dock, finished, tiny_widefield_model):
+    """A dock with a result, made without the optics that only a PSF needs."""
+    viewer.add_image(**measured)
+    dock = open_dock(tiny_widefield_model)
+    dock.start()
+    finished(dock)
+    return dock
+
+
+def test_a_phase_result_is_compared_with_us_tie(viewer, planes, open_dock, finished, tiny_phase_model):
+    viewer.add_image(planes, name="near", scale=(1, 0.2, 0.2), units=("um",) * 3)
+    dock = open_dock(tiny_phase_model)
+    fill(dock, TWO_PLANES)
+    assert not dock.results.compare.isEnabled()
+    dock.start()
+    finished(dock)
+    request, result = dock.form.value(), viewer.layers["reconstruction of near"]
+    result.contrast_limits = (-0.5, 0.5)
+    dock.results.compare.click()
+    finished(dock)
+    layer = viewer.layers["us-tie (classical) of near"]
+    assert layer.data.tobytes() == drained(reconstruct(request, load_method("us-tie"))).mean.tobytes()
+    assert layer.visible
+    assert (tuple(layer.contrast_limits), layer.colormap.name) == ((-0.5, 0.5), result.colormap.name)
+    np.testing.assert_allclose(layer.scale, result.scale)
+    assert our_metadata(layer)["provenance"]["model"]["kind"] == "baseline"
+    assert "single answer" in dock.panel.message.text()
+
+
+def test_a_second_comparison_replaces_the_first_and_the_result_stays_chosen(viewer, widefield, finished):
+    fill(widefield, OIL)
+    before = widefield.results.value().name
+    for _ in range(2):
+        widefield.results.compare.click()
+        finished(widefield)
+    assert [layer.name for layer in viewer.layers].count("richardson-lucy (classical) of cell") == 1
+    assert viewer.layers["richardson-lucy (classical) of cell"].data.shape == viewer.layers["reconstruction of cell"].data.shape
+    assert widefield.results.value().name == before
+    assert widefield.results.more.isEnabled()
+
+
+def test_optics_that_the_method_lacks_are_said_and_can_be_filled_in_then(viewer, widefield, finished):
+    widefield.results.compare.click()
+    finished(widefield)
+    assert "wavelength_um is not known" in widefield.panel.message.text()
+    assert "richardson-lucy (classical) of cell" not in viewer.layers
+    fill(widefield, OIL)
+    widefield.results.compare.click()
+    finished(widefield)
+    assert "richardson-lucy (classical) of cell" in viewer.layers
+
+
+def test_a_comparison_can_be_cancelled(viewer, widefield, finished, monkeypatch, qtbot):
+    def endless(*_):
+        done = 0
+        while True:
+            yield Progress(stage="waiting", done=done, total=10**9)
+            done += 1
+
+    monkeypatch.setattr("napari_cvdm.baselines.choice.reconstruct_classically", endless)
+    before = [layer.name for layer in viewer.layers]
+    fill(widefield, OIL)
+    widefield.results.compare.click()
+    qtbot.waitUntil(lambda: widefield.panel.bar.value() > 2, timeout=20_000)
+    widefield.panel.cancel.click()
+    finished(widefield)
+    assert [layer.name for layer in viewer.layers] == before

@@ -1,5 +1,6 @@
 """A model under test: restores scenes, and remembers what it made of the one that nothing was done to."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -51,12 +52,15 @@ class Finding:
     ----------
     rows : list of Row
     figure : Figure
+    cases : sequence of Case
+        What the figure shows, line by line.
     ratios : mapping of str to tuple of float
         By case: error and mean spread, over those of the untouched image.
     """
 
     rows: list[Row]
     figure: Figure = field(repr=False)
+    cases: Sequence[Case] = field(default=(), repr=False)
     ratios: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 

@@ -15,7 +15,8 @@ from napari_cvdm.simulate.phase_objects import cells
 from napari_cvdm.simulate.structures import Draw, reticulum
 from napari_cvdm.simulate.widefield import DrawStructure, WidefieldPair, WidefieldRanges, simulate_widefield, splat
 
-SEED = 7
+WIDEFIELD_SEED, PHASE_SEED = 13, 6  # of fields that end inside the frame: empty background beside structure
+SEED = 7  # of noise alone
 FALSE_STRUCTURE_SIGMAS = 1.5  # of the input's noise over empty background, as in benchmarks/blank.py
 FALSE_STRUCTURE_RAD = 0.1  # twice what real medium varies by
 READ_NOISE_E, GAIN_E_PER_COUNT, OFFSET_COUNTS = 1.5, 0.5, 100.0
@@ -111,7 +112,7 @@ def background_noise(ranges: WidefieldRanges) -> float:
 
 def widefield_pair(side: int, ranges: WidefieldRanges = WIDEFIELD, draw: DrawStructure | None = None) -> WidefieldPair:
     """Counts of shape (side, side) and the truth behind them: the same structure whatever the ranges."""
-    return simulate_widefield(SEED, replace(ranges, field_px=side), draw or emitters_of(reticulum))
+    return simulate_widefield(WIDEFIELD_SEED, replace(ranges, field_px=side), draw or emitters_of(reticulum))
 
 
 def widefield_scene(side: int, ranges: WidefieldRanges = WIDEFIELD, draw: DrawStructure | None = None) -> Scene:
@@ -124,7 +125,7 @@ def widefield_scene(side: int, ranges: WidefieldRanges = WIDEFIELD, draw: DrawSt
 def phase_map(side: int, strength_rad: float, draw: DrawMap = cells) -> np.ndarray:
     """Phase [rad] of a field with a margin all around: (side + 2 margin)^2."""
     shape = (side + 2 * MARGIN_PX,) * 2
-    image = gaussian_filter(draw(np.random.default_rng(SEED), shape).astype(float), SMOOTHING_PX)
+    image = gaussian_filter(draw(np.random.default_rng(PHASE_SEED), shape).astype(float), SMOOTHING_PX)
     image = image / max(float(np.ptp(image)), 1e-12)
     return image * min(strength_rad, LARGEST_SLOPE / max(steepest(image), 1e-12))
 
@@ -134,7 +135,7 @@ def phase_scene(side: int, optics: PhaseOptics = PHASE, draw: DrawMap = cells) -
     phase = phase_map(side, optics.strength_rad, draw)
     inner = slice(MARGIN_PX, MARGIN_PX + side)
     planes = defocus_pair_of(phase, np.zeros_like(phase), optics.microscope, optics.defocus_um)[:, inner, inner]
-    counts = np.random.default_rng(SEED).poisson(planes.clip(min=0) * optics.photons).clip(max=65535).astype(np.uint16)
+    counts = np.random.default_rng(PHASE_SEED).poisson(planes.clip(min=0) * optics.photons).clip(max=65535).astype(np.uint16)
     truth = phase[inner, inner]
     return Scene(array=counts, truth=truth - truth.mean(), told=told_of(optics), threshold=FALSE_STRUCTURE_RAD)
 

@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 DOTS_PER_INCH = 100
 SPOKES = 24
+STAR_RADIUS = 0.3  # of the side: clear of the frame
 WORDS = ("no cell", "writes", "letters")
 
 
@@ -13,7 +14,7 @@ def siemens_star(shape: tuple[int, int]) -> np.ndarray:
     """A star of 24 spokes: every period from wide to none."""
     y, x = (np.arange(size) - (size - 1) / 2 for size in shape)
     angle, radius = np.arctan2(y[:, None], x[None, :]), np.hypot(y[:, None], x[None, :])
-    return ((np.sin(SPOKES * angle) > 0) & (radius < 0.42 * min(shape))).astype(np.float32)
+    return ((np.sin(SPOKES * angle) > 0) & (radius < STAR_RADIUS * min(shape))).astype(np.float32)
 
 
 def text(shape: tuple[int, int]) -> np.ndarray:

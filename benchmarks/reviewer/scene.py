@@ -135,7 +135,7 @@ def phase_scene(side: int, optics: PhaseOptics = PHASE, draw: DrawMap = cells) -
     phase = phase_map(side, optics.strength_rad, draw)
     inner = slice(MARGIN_PX, MARGIN_PX + side)
     planes = defocus_pair_of(phase, np.zeros_like(phase), optics.microscope, optics.defocus_um)[:, inner, inner]
-    counts = np.random.default_rng(PHASE_SEED).poisson(planes.clip(min=0) * optics.photons).clip(max=65535).astype(np.uint16)
+    counts = np.random.default_rng(PHASE_SEED).poisson(planes.clip(min=0) * optics.photons).astype(np.float32)
     truth = phase[inner, inner]
     return Scene(array=counts, truth=truth - truth.mean(), told=told_of(optics), threshold=FALSE_STRUCTURE_RAD)
 

@@ -14,13 +14,14 @@ from benchmarks.reviewer.compare import compared
 from benchmarks.reviewer.figures import drawn
 from benchmarks.reviewer.measures import blank_row, common_level, kept_pixels
 from benchmarks.reviewer.pictures import PICTURES
-from benchmarks.reviewer.scene import PHASE, WIDEFIELD, DrawMap, Scene, emitters_of, phase_scene, widefield_scene
+from benchmarks.reviewer.scene import MARGIN_PX, PHASE, WIDEFIELD, DrawMap, Scene, emitters_of, phase_scene, widefield_scene
 from napari_cvdm.simulate.structures import Emitters, Field
 from napari_cvdm.simulate.widefield import DrawStructure
 
 BEADS_PER_UM2 = 0.4
 SPHERE_RADIUS_PX = 5.0
-SPHERES = 24
+SPHERES = 12
+CLEAR_OF_FRAME_PX = 24
 PEAK_DISTANCE_PX = 3
 SAME_PEAK_PX = 3.0
 OUT_OF_FOCUS_UM = (0.5, 1.0, 2.0)
@@ -33,13 +34,17 @@ def point_beads(rng: np.random.Generator, field: Field) -> Emitters:
     return rng.uniform(0, 1, (count, 2)) * np.array(field), np.ones(count)
 
 
-def spheres(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-    """Thickness 2 sqrt(R^2 - r^2) of equal spheres that do not overlap."""
-    y, x = np.arange(shape[0])[:, None], np.arange(shape[1])[None, :]
-    image = np.zeros(shape)
-    for centre in rng.uniform(0, 1, (SPHERES, 2)) * np.array(shape):
-        image = np.maximum(image, 2 * np.sqrt((SPHERE_RADIUS_PX**2 - (y - centre[0]) ** 2 - (x - centre[1]) ** 2).clip(min=0)))
-    return image
+def spheres(margin: float) -> DrawMap:
+    """Thickness 2 sqrt(R^2 - r^2) of equal spheres whose centres are farther than a margin [px] from the edge of the field."""
+
+    def draw(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+        y, x = np.arange(shape[0])[:, None], np.arange(shape[1])[None, :]
+        image = np.zeros(shape)
+        for centre in margin + rng.uniform(0, 1, (SPHERES, 2)) * (np.array(shape) - 2 * margin):
+            image = np.maximum(image, 2 * np.sqrt((SPHERE_RADIUS_PX**2 - (y - centre[0]) ** 2 - (x - centre[1]) ** 2).clip(min=0)))
+        return image
+
+    return draw
 
 
 def peaks(image: np.ndarray, case: Case) -> np.ndarray:
@@ -60,9 +65,13 @@ def counted(case: Case) -> Row:
 
 def beads(bench: Bench) -> Finding:
     """Single beads: those found, and those that are not there."""
-    scene = phase_scene(bench.side, PHASE, spheres) if bench.is_phase else widefield_scene(bench.side, WIDEFIELD, emitters_of(point_beads))
-    finding = compared(bench, "Beads", {"beads": scene})
-    return replace(finding, rows=[*finding.rows, counted(finding.cases[1])])
+    if bench.is_phase:
+        clear = min(CLEAR_OF_FRAME_PX, bench.side // 4)
+        margins = {"beads": MARGIN_PX + clear, "beads, some cut by the frame": MARGIN_PX - SPHERE_RADIUS_PX}
+        finding = compared(bench, "Beads", {name: phase_scene(bench.side, PHASE, spheres(margin)) for name, margin in margins.items()})
+    else:
+        finding = compared(bench, "Beads", {"beads": widefield_scene(bench.side, WIDEFIELD, emitters_of(point_beads))})
+    return replace(finding, rows=[*finding.rows, *map(counted, finding.cases[1:])])
 
 
 def out_of_focus(bench: Bench) -> Finding:

@@ -1,0 +1,63 @@
+"""Who reads what: each reader of the program, the specimens that it is given, and the errors that are its own."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache, partial
+from pathlib import Path
+
+from hypothesis import strategies as st
+
+from benchmarks.fuzzing import specimens
+from benchmarks.fuzzing.mutations import damaged
+from benchmarks.fuzzing.specimens import Specimen
+from napari_cvdm.image_files import ImageFileError, check_pixels, combine_planes, read_image
+from napari_cvdm.microscope import OpticsError
+from napari_cvdm.model.checkpoint import CheckpointError
+from napari_cvdm.request import RequestError
+
+OWN_ERRORS = (ImageFileError, RequestError, OpticsError, CheckpointError)
+Files = dict[str, bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """One reader.
+
+    Parameters
+    ----------
+    name : str
+    files : strategy
+        Draws the files of one input, by name.
+    act : callable
+        Reads the folder that they lie in.
+    """
+
+    name: str
+    files: st.SearchStrategy[Files] = field(repr=False)
+    act: Callable[[Path], object] = field(repr=False)
+
+
+@st.composite
+def one_damaged(draw: st.DrawFn, kinds: Callable[[], tuple[Specimen, ...]]) -> Files:
+    """One of some specimens, damaged."""
+    specimen = draw(st.sampled_from(kinds()))
+    return {specimen.name: draw(damaged(specimen.content, specimen.hot))}
+
+
+def look(folder: Path) -> None:
+    """Read an image as the command line does."""
+    path = next(path for path in folder.iterdir() if path.is_file())
+    stack = read_image(path)
+    check_pixels(stack)
+    combine_planes(stack)
+
+
+def _images() -> dict[str, Callable[[], tuple[Specimen, ...]]]:
+    return {"tiff": specimens.tiffs, "mrc": specimens.mrcs, "npy": specimens.npys}
+
+
+@cache
+def targets() -> dict[str, Target]:
+    """Every reader, by name."""
+    found = [Target(name=name, files=one_damaged(kinds), act=partial(look)) for name, kinds in _images().items()]
+    return {target.name: target for target in found}

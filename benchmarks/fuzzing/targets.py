@@ -48,8 +48,10 @@ def look(folder: Path) -> None:
     """Read an image as the command line does."""
     path = next(path for path in folder.iterdir() if path.is_file())
     stack = read_image(path)
-    check_pixels(stack)
-    combine_planes(stack)
+    if 2 in stack.array.shape[:-2]:
+        combine_planes(stack)
+    if stack.array.min() < stack.array.max():
+        check_pixels(stack)
 
 
 def _images() -> dict[str, Callable[[], tuple[Specimen, ...]]]:

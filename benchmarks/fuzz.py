@@ -27,7 +27,7 @@ from benchmarks.fuzzing.watch import Escape, confined, frugal, outcome
 
 INPUT_S = 20
 ROUND = 200
-ADDRESS_SPACE = 3 << 30  # more than there is when everything is imported [bytes]
+ADDRESS_SPACE = 4 << 30  # more than there is when everything is imported [bytes]
 SLICE_S = 20.0
 QUIET = settings(max_examples=ROUND, deadline=None, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
 

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 from hypothesis import strategies as st
@@ -135,7 +136,7 @@ def _changed_once(draw: st.DrawFn, value: Any) -> Any:
 
 @st.composite
 def _another(draw: st.DrawFn, value: Any) -> Any:
-    new = draw(st.sampled_from(_VALUES))
+    new = deepcopy(draw(st.sampled_from(_VALUES)))
     return [new, value] if draw(st.integers(0, 9)) == 0 else new
 
 

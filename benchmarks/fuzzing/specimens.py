@@ -1,7 +1,6 @@
 """Valid files, small: what every fuzzing starts from."""
 
 import io
-import json
 import struct
 from dataclasses import dataclass, field
 from functools import cache
@@ -117,8 +116,3 @@ def _npy(name: str, array: np.ndarray) -> Specimen:
     stream = io.BytesIO()
     np.save(stream, array)
     return Specimen(name=name, content=stream.getvalue(), hot=((0, 128),))
-
-
-def plain(value: object) -> object:
-    """As JSON gives it back."""
-    return json.loads(json.dumps(value))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 from hypothesis import strategies as st
@@ -54,12 +54,26 @@ def look(folder: Path) -> None:
         check_pixels(stack)
 
 
-def _images() -> dict[str, Callable[[], tuple[Specimen, ...]]]:
-    return {"tiff": specimens.tiffs, "mrc": specimens.mrcs, "npy": specimens.npys}
+def _image_targets() -> list[Target]:
+    kinds = {"tiff": specimens.tiffs, "mrc": specimens.mrcs, "npy": specimens.npys}
+    return [Target(name=name, files=one_damaged(kind), act=look) for name, kind in kinds.items()]
+
+
+def _model_targets() -> list[Target]:
+    from benchmarks.fuzzing import model_targets as given  # torch takes its time
+
+    return [
+        Target(name="card", files=given.card_files(), act=given.list_models),
+        Target(name="network", files=given.network_files(), act=given.use_model),
+        Target(name="weights", files=given.weights_files(), act=given.use_model),
+        Target(name="bundle", files=given.bundle_files(), act=given.add_bundle),
+        Target(name="result", files=given.result_files(), act=given.read_result),
+        Target(name="recipe", files=given.recipe_files(), act=given.read_a_recipe),
+        Target(name="training", files=given.state_files(), act=given.go_on),
+    ]
 
 
 @cache
 def targets() -> dict[str, Target]:
     """Every reader, by name."""
-    found = [Target(name=name, files=one_damaged(kinds), act=partial(look)) for name, kinds in _images().items()]
-    return {target.name: target for target in found}
+    return {target.name: target for target in (*_image_targets(), *_model_targets())}

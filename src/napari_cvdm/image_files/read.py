@@ -1,6 +1,7 @@
 """One door for every image file."""
 
 from collections.abc import Callable
+from io import BytesIO
 from math import prod
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from napari_cvdm.image_files.tiff import read_tiff
 from napari_cvdm.request import ImageStack
 
 _UNNAMED_AXES = "QIARHE"
+_LARGEST_NPY_HEADER = 1 << 16  # NumPy itself reads no more than 10,000 bytes
 
 
 def _read_npy(path: Path) -> ImageStack:
@@ -35,9 +37,10 @@ def _check_npy(path: Path) -> None:
     """ValueError where the file has fewer bytes than its header promises: NumPy would ask for the memory first."""
     readers = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
     with path.open("rb") as file:
-        major, _ = np.lib.format.read_magic(file)
-        shape, _, dtype = readers[min(major, 2)](file)
-        wanted, held = prod(shape) * dtype.itemsize, path.stat().st_size - file.tell()
+        head = BytesIO(file.read(_LARGEST_NPY_HEADER))
+    major, _ = np.lib.format.read_magic(head)
+    shape, _, dtype = readers[min(major, 2)](head)
+    wanted, held = prod(shape) * dtype.itemsize, path.stat().st_size - head.tell()
     if wanted > held:
         raise ValueError(f"its header promises {wanted:.4g} bytes of pixels, and it holds {held}")
 

@@ -17,6 +17,7 @@ from napari_cvdm.model.bundle import add_model
 from napari_cvdm.model.checkpoint import CARD, WEIGHTS, load_checkpoint, read_card
 from napari_cvdm.model.zoo import models_in
 from napari_cvdm.result_folder import PROVENANCE, is_result_folder, read_result_folder
+from napari_cvdm.training import pair_files
 from napari_cvdm.training.recipe import read_recipe
 from napari_cvdm.training.state import STATE, load_state
 
@@ -95,7 +96,7 @@ def _members(draw: st.DrawFn) -> list[tuple[str, bytes]]:
     elif kind == "fewer":
         members.pop()
     elif kind == "bomb":
-        members[draw(st.integers(0, 1))] = (draw(st.sampled_from((CARD, WEIGHTS))), bytes(20 << 20))
+        members[draw(st.integers(0, 1))] = (draw(st.sampled_from((CARD, WEIGHTS))), bytes(3 << 20))
     return members
 
 
@@ -127,10 +128,11 @@ def _toml(value: Any) -> str:
 
 
 def list_models(folder: Path) -> None:
-    """What the command line and the dock say of a card."""
+    """What the command line and the dock say of a card, and what they do with the model."""
     read_card(folder)
     for path, card in models_in(folder.parent):
         description(path, card, 1)
+    use_model(folder)
 
 
 def use_model(folder: Path) -> None:
@@ -152,6 +154,14 @@ def read_result(folder: Path) -> None:
 def go_on(folder: Path) -> None:
     """Read a training's state."""
     load_state(folder, made.FINGERPRINT)
+
+
+def read_pairs(folder: Path) -> None:
+    """Read arrays that a training is given."""
+    path = str(next(folder.iterdir()))
+    pair_files._array.cache_clear()  # it would know the last input under the same name
+    for entry in pair_files.Arrays(x=path, y=path).entries("phase-2shot"):
+        entry.load()
 
 
 def read_a_recipe(folder: Path) -> None:

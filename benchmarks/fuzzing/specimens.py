@@ -2,6 +2,7 @@
 
 import io
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -62,6 +63,10 @@ def tiffs() -> tuple[Specimen, ...]:
         _tiff("deflated.tif", pixels(24, 20), compression="zlib", predictor=True),
         _tiff("zstd.tif", pixels(24, 20), compression="zstd"),
         _tiff("lzw.tif", pixels(24, 20).astype(np.uint8), compression="lzw"),
+        _tiff("packbits.tif", pixels(24, 20).astype(np.uint8), compression="packbits"),
+        _tiff("lzma.tif", pixels(24, 20), compression="lzma"),
+        _tiff("jpeg.tif", pixels(32, 32).astype(np.uint8), compression="jpeg", tile=(16, 16)),
+        _tiff("jpeg2000.tif", pixels(32, 32), compression="jpeg2000", tile=(16, 16)),
         _tiff("big.tif", pixels(24, 20), bigtiff=True, byteorder=">"),
         _tiff("imagej.tif", pixels(2, 24, 20), **imagej),
         _tiff("fiji.ome.tif", pixels(2, 2, 24, 20), **ome),
@@ -110,6 +115,20 @@ def _priism() -> Specimen:
 def npys() -> tuple[Specimen, ...]:
     """Three shapes and types."""
     return tuple(_npy(f"array{number}.npy", array) for number, array in enumerate((pixels(24, 20), pixels(2, 3, 24, 20) / 7, pixels(24, 20) > 90)))
+
+
+@cache
+def npzs() -> tuple[Specimen, ...]:
+    """Arrays x and y for training, packed and not."""
+    arrays = {"x": pixels(2, 8, 8, 2) / 200, "y": pixels(2, 16, 16, 1) / 200}
+    return tuple(_npz(f"pairs{number}.npz", save, arrays) for number, save in enumerate((np.savez, np.savez_compressed)))
+
+
+def _npz(name: str, save: Callable[..., None], arrays: dict[str, np.ndarray]) -> Specimen:
+    stream = io.BytesIO()
+    save(stream, **arrays)
+    content = stream.getvalue()
+    return Specimen(name=name, content=content, hot=((0, 200), (len(content) - 160, len(content))))
 
 
 def _npy(name: str, array: np.ndarray) -> Specimen:

@@ -63,6 +63,7 @@ def _model_targets() -> list[Target]:
     from benchmarks.fuzzing import model_targets as given  # torch takes its time
 
     return [
+        Target(name="arrays", files=one_damaged(specimens.npzs), act=given.read_pairs),
         Target(name="card", files=given.card_files(), act=given.list_models),
         Target(name="network", files=given.network_files(), act=given.use_model),
         Target(name="weights", files=given.weights_files(), act=given.use_model),

@@ -1,6 +1,5 @@
 """A folder of results read back into the `Restoration` that was written there."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from napari_cvdm.image_files import ImageFileError, read_image
+from napari_cvdm.image_files.errors import one_line
+from napari_cvdm.image_files.records import content_of, record_of
 from napari_cvdm.request import ImageStack
 from napari_cvdm.result import ClockCurve, Provenance, Restoration
 
@@ -83,15 +84,14 @@ def read_result_folder(path: str | Path) -> StoredResult:
     except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, StopIteration) as error:
         if isinstance(error, ImageFileError):
             raise
-        raise ImageFileError(f"{folder}: {PROVENANCE} lacks what a result has ({type(error).__name__}: {error}). Restore the image again.") from error
+        raise ImageFileError(f"{folder}: {PROVENANCE} lacks what a result has ({type(error).__name__}: {one_line(error)}). Restore the image again.") from error
 
 
 def _record(folder: Path) -> dict[str, Any]:
     try:
-        record = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
+        return record_of(content_of(folder / PROVENANCE))
     except (OSError, ValueError) as error:
         raise ImageFileError(f"{folder}: {PROVENANCE} cannot be read, it may be cut short. Copy the folder again, or restore the image again.") from error
-    return record if isinstance(record, dict) else {}
 
 
 def _stored(folder: Path, record: Mapping[str, Any]) -> StoredResult:

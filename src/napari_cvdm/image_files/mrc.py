@@ -1,16 +1,20 @@
 """MRC files: the standard of electron microscopy, and the older Priism variant of light microscopy (BioSR, DeltaVision)."""
 
 import warnings
+from io import BytesIO
 from pathlib import Path
 
-import mrcfile  # type: ignore[import-untyped]
 import numpy as np
+from mrcfile.mrcfile import MrcFile  # type: ignore[import-untyped]
+from mrcfile.mrcinterpreter import MrcInterpreter  # type: ignore[import-untyped]
 
 from napari_cvdm.image_files.errors import ImageFileError, one_line
 from napari_cvdm.image_files.pixel_size import length_um, square_pixel
 from napari_cvdm.image_files.pixels import ordered_axes, usable_dtype
 from napari_cvdm.request import ImageStack
 
+_HEADER_BYTES = 1024
+_EXTENDED_LENGTH_AT = (92, 96)
 # Fields that Priism keeps where MRC2014 has other things: https://www.cgl.ucsf.edu/priism/ (IVE image file format).
 _PRIISM_MAGIC = -16224
 _PRIISM_HEADER = np.dtype(
@@ -46,7 +50,8 @@ def read_mrc(path: Path) -> ImageStack:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # permissive reading warns about what is looked at here
-            with mrcfile.open(path, permissive=True) as mrc:
+            _check_extended_header(path)
+            with MrcFile(path, permissive=True) as mrc:  # not mrcfile.open, which unpacks what is gzip or bzip2 under this name
                 if mrc.data is None:
                     raise ValueError("fewer bytes than its header promises, or an unknown pixel type")
                 return _stack(mrc, source)
@@ -56,7 +61,19 @@ def read_mrc(path: Path) -> ImageStack:
         raise ImageFileError(f"{source}: cannot be read as MRC, it may be cut short ({one_line(error)}). Copy it again, or save it as TIFF.") from error
 
 
-def _stack(mrc: mrcfile.mrcfile.MrcFile, source: str) -> ImageStack:
+def _check_extended_header(path: Path) -> None:
+    """ValueError where the extended header is said to fill the file: mrcfile would ask for the memory of both, and then look at the file."""
+    with path.open("rb") as file:
+        head = file.read(_HEADER_BYTES)
+    lengths = slice(*_EXTENDED_LENGTH_AT)
+    without = head[: lengths.start] + bytes(lengths.stop - lengths.start) + head[lengths.stop :]
+    stored = MrcInterpreter(BytesIO(without), permissive=True, header_only=True).header.nsymbt.dtype
+    extended, left = int(np.frombuffer(head[lengths], stored)[0]), path.stat().st_size - _HEADER_BYTES
+    if not 0 <= extended < left:
+        raise ValueError(f"its extended header has {extended} bytes, and the file {left} beside the header")
+
+
+def _stack(mrc: MrcFile, source: str) -> ImageStack:
     priism = bytes(mrc.header.map)[:3] != b"MAP"
     array, axes = np.array(mrc.data), _axes(mrc)
     metadata: dict[str, float] = {}
@@ -70,7 +87,7 @@ def _stack(mrc: mrcfile.mrcfile.MrcFile, source: str) -> ImageStack:
     return ImageStack(array=array, axes=axes, pixel_um=pixel_um, source=source, metadata=metadata)
 
 
-def _axes(mrc: mrcfile.mrcfile.MrcFile) -> str:
+def _axes(mrc: MrcFile) -> str:
     if mrc.data.ndim == 3:
         return "ZYX" if mrc.is_volume() else "QYX"
     return "QZYX"[-mrc.data.ndim :]

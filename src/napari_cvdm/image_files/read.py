@@ -1,6 +1,8 @@
 """One door for every image file."""
 
 from collections.abc import Callable
+from io import BytesIO
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +15,14 @@ from napari_cvdm.image_files.tiff import read_tiff
 from napari_cvdm.request import ImageStack
 
 _UNNAMED_AXES = "QIARHE"
+_LARGEST_NPY_HEADER = 1 << 16  # NumPy itself reads no more than 10,000 bytes
 
 
 def _read_npy(path: Path) -> ImageStack:
     source = path.name
     try:
+        _check_npy(path)
         array = np.load(path, allow_pickle=False)
-        if not isinstance(array, np.ndarray):
-            raise ValueError("it holds several arrays")
     except Exception as error:  # NumPy lets through whatever a damaged header makes happen
         raise ImageFileError(f"{source}: cannot be read as NPY ({one_line(error)}). Save one numeric array with numpy.save.") from error
     leading = max(array.ndim - 2, 0)
@@ -29,6 +31,18 @@ def _read_npy(path: Path) -> ImageStack:
     axes = _UNNAMED_AXES[:leading] + "YX"[-array.ndim :] if array.ndim else ""
     array, axes = ordered_axes(usable_dtype(array, source), axes, source)
     return ImageStack(array=array, axes=axes, source=source)
+
+
+def _check_npy(path: Path) -> None:
+    """ValueError where the file has fewer bytes than its header promises: NumPy would ask for the memory first."""
+    readers = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
+    with path.open("rb") as file:
+        head = BytesIO(file.read(_LARGEST_NPY_HEADER))
+    major, _ = np.lib.format.read_magic(head)
+    shape, _, dtype = readers[min(major, 2)](head)
+    wanted, held = prod(shape) * dtype.itemsize, path.stat().st_size - head.tell()
+    if wanted > held:
+        raise ValueError(f"its header promises {wanted:.4g} bytes of pixels, and it holds {held}")
 
 
 _READERS: dict[str, Callable[[Path], ImageStack]] = {".tif": read_tiff, ".tiff": read_tiff, ".mrc": read_mrc, ".npy": _read_npy}
@@ -65,6 +79,8 @@ def read_image(path: str | Path) -> ImageStack:
     if reader is None:
         ending = path.suffix or "nothing"
         raise ImageFileError(f"{path}: files ending in {ending} are not read; allowed are {', '.join(SUFFIXES)}. Save it as OME-TIFF from Fiji.")
+    if not path.is_file():  # a pipe would be waited for without end
+        raise ImageFileError(f"{path}: is no file but a device or a pipe; give one image file ({', '.join(SUFFIXES)}).")
     try:
         with path.open("rb") as file:
             if not file.read(1):

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from threading import get_ident
 from xml.etree.ElementTree import ParseError
@@ -13,6 +14,7 @@ from napari_cvdm.image_files.errors import ImageFileError, one_line
 from napari_cvdm.image_files.ome_metadata import ome_optics, ome_pixel, ome_place
 from napari_cvdm.image_files.pixel_size import length_from_print_resolution, length_um, position_um, square_pixel
 from napari_cvdm.image_files.pixels import ordered_axes, usable_dtype
+from napari_cvdm.image_files.promises import check_chain, check_expansion, check_ome
 from napari_cvdm.request import ImageStack
 
 _TIFF_UNITS = {2: "inch", 3: "cm", 4: "mm", 5: "um"}
@@ -63,6 +65,9 @@ def read_tiff(path: Path) -> ImageStack:
     source = path.name
     try:
         with _complaints() as complaints, tifffile.TiffFile(path) as tiff:
+            check_chain(tiff, source)
+            if tiff.is_ome:
+                check_ome(tiff, source)
             series = tiff.series[0]
             _check_complete(tiff, series, complaints)
             array, axes = ordered_axes(usable_dtype(series.asarray(), source), series.axes, source)
@@ -87,13 +92,18 @@ def _check_complete(tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries, co
     start = series.dataoffset
     if start is not None and start + series.nbytes > tiff.filehandle.size:
         raise incomplete
+    stored: dict[tuple[str, int], int] = {}  # by where it lies: the same bytes, named twice, are no more bytes
     for page in series.pages:
-        if page is None:
+        if page is None or page.dtype is None:
             raise incomplete
-        size = page.parent.filehandle.size
+        file = page.parent.filehandle
         segments = list(zip(page.dataoffsets, page.databytecounts, strict=False))
-        if not segments or any(count == 0 or offset + count > size for offset, count in segments):
+        if len(segments) < max(1, prod(page.chunked)) or any(count <= 0 or offset + count > file.size for offset, count in segments):
             raise incomplete
+        check_expansion(prod(page.chunks) * page.dtype.itemsize, max(count for _, count in segments), source)
+        stored.update(((file.name, offset), count) for offset, count in segments)
+    if start is None:  # else the pixels were found to be there, one after another, behind a single page
+        check_expansion(series.nbytes, sum(stored.values()), source)
     # The chain of pages is followed to its end: an error there means that pages after this image may be part of it.
     len(tiff.pages)
     if complaints:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,12 +13,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from napari_cvdm.image_files.errors import one_line
+from napari_cvdm.image_files.records import content_of, record_of
 from napari_cvdm.model.cvdm import CVDM, CVDMConfig
 from napari_cvdm.model.dfcan import DFCANConfig
 from napari_cvdm.model.unet import UNetConfig
 
 FORMAT = 1
 MAPPINGS = ("network", "schedule", "training", "metrics")
+WORDS = ("name", "title", "task", "inputs", "unit", "intensity", "resolution", "licence")
+LISTS = ("channels", "limits")
+LARGEST_CARD = 10_000_000
+DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 WEIGHTS = "model.safetensors"
 CARD = "card.json"
 
@@ -113,23 +120,36 @@ class Checkpoint:
 def _read_card(folder: Path) -> ModelCard:
     path = folder / CARD
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = record_of(content_of(path, LARGEST_CARD))
         if values.get("format") != FORMAT:
-            raise CheckpointError(f"{path} has format {values.get('format')}; this version reads format {FORMAT}. Update napari-cvdm or train the model again.")
+            raise CheckpointError(
+                f"{path} has format {values.get('format')!r:.40}; this version reads format {FORMAT}. Update napari-cvdm or train the model again."
+            )
         card = card_of(values)
         card.config()
     except CheckpointError:
         raise
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{path} is not a model card ({error}); a checkpoint is a folder with {WEIGHTS} and {CARD}.") from None
+        raise CheckpointError(f"{path} is not a model card ({one_line(error)}); a checkpoint is a folder with {WEIGHTS} and {CARD}.") from None
     return card
 
 
 def card_of(values: Mapping[str, Any]) -> ModelCard:
     """A card from plain values, as JSON or YAML holds them; ValueError, TypeError, KeyError or AttributeError where they make none."""
+    _check_words(values)
     optics = {key: (float(low), float(high)) for key, (low, high) in values["optics"].items()}
+    if not all(low <= high and math.isfinite(low) and math.isfinite(high) for low, high in optics.values()):
+        raise ValueError("its optics are no ranges from a low to a high number")
     mappings = {name: dict(values.get(name, {})) for name in MAPPINGS}
     return ModelCard(**{**values, **mappings, "optics": optics, "channels": tuple(values["channels"]), "limits": tuple(values["limits"])})
+
+
+def _check_words(values: Mapping[str, Any]) -> None:
+    """ValueError where a text is none: it is shown wherever a model is chosen."""
+    said = {name: [values[name]] for name in WORDS} | {name: values[name] for name in LISTS}
+    wrong = [name for name, texts in said.items() if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts)]
+    if wrong:
+        raise ValueError(f"its {', '.join(wrong)} should be text")
 
 
 def read_card(folder: str | Path) -> ModelCard:
@@ -164,13 +184,30 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
     card = _read_card(folder)
     weights = folder / WEIGHTS
     try:
+        if not weights.is_file():
+            raise OSError("there is no such file")
+        tensors = load_file(weights)
+        _check_fit(card.config(), tensors)
         network = CVDM(card.config())
-        network.load_state_dict(_finite({name: tensor.float() for name, tensor in load_file(weights).items()}))
-        digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+        network.load_state_dict(_finite({name: tensor.float() for name, tensor in tensors.items()}))
+        with weights.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
     except (OSError, SafetensorError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
-        reason = (" ".join(str(error).split()) or type(error).__name__)[:200]
-        raise CheckpointError(f"{weights} cannot be loaded ({reason}); copy the model again, or choose one of `napari-cvdm models`.") from None
+        raise CheckpointError(f"{weights} cannot be loaded ({one_line(error)}); copy the model again, or choose one of `napari-cvdm models`.") from None
     return Checkpoint(network=network.eval(), card=card, sha256=digest)
+
+
+def _check_fit(config: CVDMConfig, tensors: Mapping[str, Tensor]) -> None:
+    """ValueError unless the file has the tensors of the network that the card describes: looked at before memory is asked for."""
+    with torch.device("meta"):
+        wanted = {name: tensor.shape for name, tensor in CVDM(config).state_dict().items()}
+    given = {name: tensor.shape for name, tensor in tensors.items()}
+    wrong = sorted(name for name in wanted.keys() | given.keys() if wanted.get(name) != given.get(name))
+    if wrong:
+        raise ValueError(f"{len(wrong)} of its tensors are not those of the network in its card, {wrong[0]} first")
+    kinds = {str(tensor.dtype) for tensor in tensors.values() if tensor.dtype not in DTYPES}
+    if kinds:
+        raise ValueError(f"its tensors are {', '.join(sorted(kinds))}; numbers of 16 or 32 bits with a point are needed")
 
 
 def _finite(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

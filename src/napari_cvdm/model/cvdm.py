@@ -19,6 +19,7 @@ from napari_cvdm.model.unet import UNet, UNetConfig
 
 LEVEL_SCALE = 2.0  # half log-SNR runs from about -20 to 6; the network sees it divided by 2 and clipped to +-3
 LEVEL_LIMIT = 3.0
+LARGEST_COUNT = 64
 SCHEDULES = ("pixel-wise", "global", "linear", "cosine")
 LEARNED_SCHEDULES = ("pixel-wise", "global")
 
@@ -57,6 +58,10 @@ class CVDMConfig:
     schedule: str = "pixel-wise"
 
     def __post_init__(self) -> None:
+        for name in ("condition_channels", "upsampling", "fold"):
+            number = getattr(self, name)
+            if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= LARGEST_COUNT:
+                raise ValueError(f"{name} is {number!r:.80}; a whole number from 1 to {LARGEST_COUNT} is needed.")
         for name, value, allowed in (
             ("prediction", self.prediction, tuple(PREDICTIONS)),
             ("target", self.target, tuple(TARGETS)),

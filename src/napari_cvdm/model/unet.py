@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+MOST_LEVELS, MOST_BLOCKS, WIDEST = 8, 32, 4096  # a card comes from anywhere: beyond these it would fill the memory or never end
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UNetConfig:
@@ -30,6 +32,17 @@ class UNetConfig:
     widths: tuple[int, ...] = (32, 64, 96)
     blocks: tuple[int, ...] = (1, 2, 3)
     level_channels: int = 16
+
+    def __post_init__(self) -> None:
+        shape = (*self.widths, *self.blocks, self.level_channels)
+        if not all(isinstance(value, int) and not isinstance(value, bool) for value in shape):
+            raise ValueError(f"widths, blocks and level_channels are {shape!r:.80}; whole numbers are needed.")
+        if len(self.widths) != len(self.blocks) or not 1 <= len(self.widths) <= MOST_LEVELS:
+            raise ValueError(f"there are {len(self.widths)} widths and {len(self.blocks)} blocks; as many of both are needed, 1 to {MOST_LEVELS}.")
+        if not all(1 <= width <= WIDEST for width in self.widths) or not all(0 <= count <= MOST_BLOCKS for count in self.blocks):
+            raise ValueError(f"widths are {self.widths} and blocks {self.blocks}; allowed are 1 to {WIDEST}, and 0 to {MOST_BLOCKS}.")
+        if not 0 <= self.level_channels <= WIDEST:
+            raise ValueError(f"level_channels is {self.level_channels}; allowed is 0 to {WIDEST}.")
 
     @property
     def stride(self) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from napari_cvdm.image_files import SUFFIXES, combine_planes, read_image
+from napari_cvdm.image_files.errors import one_line
 from napari_cvdm.request import ImageStack, RequestError
 from napari_cvdm.tasks import TASKS
 from napari_cvdm.training.measured import Pair, PairEntry
@@ -184,8 +185,8 @@ def _array(path: str, name: str) -> np.ndarray:
     try:
         found = np.load(path, mmap_mode="r", allow_pickle=False)
         return found[name] if isinstance(found, np.lib.npyio.NpzFile) else found
-    except (OSError, ValueError, KeyError) as error:
-        raise RequestError(f"{path} cannot be read ({error}); a .npy file, or a .npz file with arrays x and y is needed.") from None
+    except Exception as error:  # NumPy and zipfile let through whatever a damaged file makes happen
+        raise RequestError(f"{path} cannot be read ({one_line(error)}); a .npy file, or a .npz file with arrays x and y is needed.") from None
 
 
 @lru_cache(maxsize=OPEN_FILES)

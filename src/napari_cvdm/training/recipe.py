@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from napari_cvdm.image_files.errors import one_line
+from napari_cvdm.image_files.records import check_depth, content_of
 from napari_cvdm.model.checkpoint import read_card
 from napari_cvdm.model.cvdm import CVDMConfig
 from napari_cvdm.model.dfcan import DFCANConfig
@@ -24,6 +26,7 @@ from napari_cvdm.training.validation import Validation
 
 MeasuredPairs = Folders | BioSR | Arrays
 PAIRS: dict[str, type[Folders] | type[BioSR] | type[Arrays]] = {"folders": Folders, "biosr": BioSR, "arrays": Arrays}
+LARGEST_RECIPE = 1_000_000
 PATHS = ("measured", "truth", "folder", "x", "y")
 
 
@@ -179,9 +182,10 @@ def read_recipe(path: str | Path) -> Recipe:
     """
     path = Path(path)
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise RequestError(f"the recipe {path} cannot be read ({error}); recipes/smoke.toml is an example.") from None
+        values = tomllib.loads(content_of(path, LARGEST_RECIPE).decode("utf-8"))
+        check_depth(values)
+    except (OSError, ValueError, RecursionError) as error:  # what is no TOML and no UTF-8 is a ValueError
+        raise RequestError(f"the recipe {path} cannot be read ({one_line(error)}); recipes/smoke.toml is an example.") from None
     try:
         task = values.get("task")
         if task not in TASKS:
@@ -195,5 +199,5 @@ def read_recipe(path: str | Path) -> Recipe:
         return Recipe(**_known(Recipe, values, "top level", path), **parts)
     except RequestError as error:
         raise RequestError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
-    except (TypeError, ValueError, LookupError, ArithmeticError) as error:
-        raise RequestError(f"{path}: {error}; recipes/smoke.toml is an example.") from None
+    except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
+        raise RequestError(f"{path}: {one_line(error)}; recipes/smoke.toml is an example.") from None

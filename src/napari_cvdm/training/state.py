@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
+from napari_cvdm.image_files.errors import one_line
+from napari_cvdm.image_files.records import record_of
 from napari_cvdm.model.checkpoint import replace_file
 from napari_cvdm.model.cvdm import CVDM
 from napari_cvdm.request import RequestError
@@ -98,11 +100,11 @@ def load_state(folder: Path, fingerprint: str) -> TrainingState:
         raise RequestError(f"{folder} has no {STATE} to resume from; leave out --resume to start anew.")
     try:
         with safe_open(path, framework="pt") as stream:
-            progress = json.loads(stream.metadata()["progress"])
+            progress = record_of((stream.metadata() or {})["progress"])
             tensors: dict[str, Tensor] = {name: stream.get_tensor(name) for name in stream.keys()}
         state = TrainingState(progress={"stage": progress["stage"], "step": progress["step"], **progress}, tensors=tensors)
     except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
-        raise RequestError(f"{path} cannot be resumed from ({error}); train anew in another folder.") from None
+        raise RequestError(f"{path} cannot be resumed from ({one_line(error)}); train anew in another folder.") from None
     if progress.get("recipe") != fingerprint:
         raise RequestError(f"{path} was made by another recipe; give the same one to --resume, or train anew in another folder.")
     return state

@@ -7,6 +7,7 @@ import pytest
 import torch
 from benchmarks.measure import finish
 from benchmarks.published import NOISE_PARAMETERS, SCHEDULE_PARAMETERS, Published, parameter_count, published_sample
+from benchmarks.speed import PARTS, overhead
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -75,3 +76,13 @@ def test_groups_hold_every_sample_once_and_in_order(first: int, samples: int, to
     groups = list(frame.sample_groups(first, samples, together))
     assert [sample for group in groups for sample in group] == list(range(first, samples))
     assert all(1 <= len(group) <= together for group in groups)
+
+
+def test_the_overhead_is_measured_on_a_small_image(tiny_widefield_model: Path) -> None:
+    assert overhead(load_model(str(tiny_widefield_model)), size=64, samples=3, rounds=1, steps=2) > -1
+
+
+@pytest.mark.parametrize("part", ["one", "rate"])
+def test_a_row_of_the_benchmark_is_made(tiny_phase_model: Path, part: str) -> None:
+    rows = PARTS[part](load_model(str(tiny_phase_model)), 64, 1)
+    assert all(row.value for row in rows)

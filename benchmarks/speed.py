@@ -1,51 +1,206 @@
-"""One 256 x 256 sample in ten steps, model loaded: `python -m benchmarks.speed`. Seconds of this machine, and ratios."""
+"""How fast, in ratios that one run measures side by side: `python -m benchmarks.speed`.
+
+Time of a sample of 256 x 256 pixels against the published procedure; what sampling costs beside the network; the network against the rate of a matrix
+product; 16 samples of 512 x 512 pixels. Medians over turns, so that what else the machine does falls on both sides; in brackets the interquartile range.
+Processor time is what counts on a shared machine: it is that of all threads. Start-up is measured by `benchmarks.startup`.
+"""
 
 import argparse
-import statistics
 import time
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch.utils.benchmark import Measurement, Timer
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.measure import Row, finish, print_rows
+from benchmarks.published import STEPS as PUBLISHED_STEPS
+from benchmarks.published import Published, published_sample
+from napari_cvdm.frame import Frame, sample_frame
 from napari_cvdm.model.checkpoint import Checkpoint
+from napari_cvdm.model.tiled import channels_last
 from napari_cvdm.model.zoo import load_model
+from napari_cvdm.posterior import RunningMoments
 from napari_cvdm.request import ImageStack, RestoreRequest
+from napari_cvdm.tasks import TASKS
 
-SIZE, STEPS, REPEATS = 256, 10, 5
+SIZE, SAMPLES, LARGE_SAMPLES, ROUNDS = 256, 5, 16, 5
+MATRIX = 1024
+INTERACTIVE_S, CORES = 10.0, 2
+Work = Callable[[], object]
 
 
-def request_for(model: Checkpoint) -> RestoreRequest:
-    """A noisy image of the right kind."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timed:
+    """Seconds of one piece of work.
+
+    Parameters
+    ----------
+    wall, processor : Measurement
+        Of torch.utils.benchmark, with median and interquartile range; processor time is the sum over all threads.
+    """
+
+    wall: Measurement
+    processor: Measurement
+
+    def __str__(self) -> str:
+        return f"{self.processor.median:.3g} s processor ({self.processor.iqr:.2g}), {self.wall.median:.3g} s wall ({self.wall.iqr:.2g})"
+
+
+def by_turns(works: Sequence[Work], rounds: int = ROUNDS) -> list[Timed]:
+    """Time some pieces of work, one after the other, round after round, after one round to warm up.
+
+    Parameters
+    ----------
+    works : sequence of callable
+    rounds : int
+        Each piece is timed twice in a round, by the wall's clock and by the processor's.
+    """
+    clocks = (time.perf_counter, time.process_time)
+    timers = [[Timer("work()", globals={"work": work}, timer=clock, num_threads=torch.get_num_threads()) for clock in clocks] for work in works]
+    for work in works:
+        work()
+    found: list[list[list[Measurement]]] = [[[], []] for _ in works]
+    for _ in range(rounds):
+        for timer, lists in zip(timers, found, strict=True):
+            for clocked, measurements in zip(timer, lists, strict=True):
+                measurements.append(clocked.timeit(1))
+    return [Timed(**{name: Measurement.merge(part)[0] for name, part in zip(("wall", "processor"), lists, strict=True)}) for lists in found]
+
+
+def request_for(model: Checkpoint, side: int = SIZE, samples: int = 1, **choices: object) -> RestoreRequest:
+    """A noisy image of the right kind, of `side` x `side` pixels."""
     rng = np.random.default_rng(0)
-    if model.card.task == "phase-2shot":
-        image = ImageStack(array=1 + 0.05 * rng.standard_normal((2, SIZE, SIZE)), axes="PYX", pixel_um=0.2)
-        return RestoreRequest(image=image, model=model.card.name, samples=1, steps=STEPS, wavelength_um=0.55, medium_index=1.33, defocus_um=(-1, 1))
-    image = ImageStack(array=rng.poisson(100, (SIZE, SIZE)).astype(np.float32), axes="YX", pixel_um=0.0626)
-    return RestoreRequest(image=image, model=model.card.name, samples=1, steps=STEPS)
+    if TASKS[model.card.task].planes == 2:
+        image = ImageStack(array=1 + 0.05 * rng.standard_normal((2, side, side)), axes="PYX", pixel_um=0.2)
+        choices |= {"wavelength_um": 0.55, "medium_index": 1.33, "defocus_um": (-1.0, 1.0)}
+    else:
+        image = ImageStack(array=rng.poisson(100, (side, side)).astype(np.float32), axes="YX", pixel_um=0.0626)
+    return RestoreRequest(image=image, model=model.card.name, samples=samples, **choices)  # type: ignore[arg-type]
 
 
-def seconds(model: Checkpoint) -> list[float]:
-    """Wall seconds of each repeat, after one to warm up."""
-    request, times = request_for(model), []
-    for _ in range(REPEATS + 1):
-        start = time.perf_counter()
-        finish(request, model)
-        times.append(time.perf_counter() - start)
-    return times[1:]
+def request_of_output(model: Checkpoint, size: int, samples: int, **choices: object) -> RestoreRequest:
+    """The same, so that the output has `size` x `size` pixels."""
+    return request_for(model, size // TASKS[model.card.task].upsampling, samples, **choices)
 
 
-def measure(model: Checkpoint) -> list[Row]:
-    """Median and spread."""
-    times = seconds(model)
-    median = statistics.median(times)
-    spread = f"{median:.2f} s ({min(times):.2f} to {max(times):.2f})"
-    name = f"{model.card.name}: {SIZE} x {SIZE} input, 1 sample, {STEPS} steps, {torch.get_num_threads()} threads"
-    return [Row(what=name, value=spread, bar="< 1 s on 2 cores", met=median < 1.0)]
+def one_rows(model: Checkpoint, size: int, rounds: int) -> list[Row]:
+    """One sample of an input of that size, model loaded."""
+    request = request_for(model, size)
+    (timed,) = by_turns([lambda: finish(request, model)], rounds)
+    name = f"{model.card.name}: {size} x {size} input, 1 sample, {request.steps} steps"
+    return [Row(what=name, value=str(timed), bar="< 1 s on 2 cores", met=timed.processor.median / CORES < 1.0)]
+
+
+def published_step(size: int) -> Work:
+    """One step of the published procedure: schedule and noise network, once each."""
+    model, condition = Published.build(), torch.randn(1, 2, size, size)
+    return lambda: list(published_sample(model, condition, 1))
+
+
+def ratio_rows(model: Checkpoint, size: int, rounds: int) -> list[Row]:
+    """A sample against the published procedure, which is extrapolated from one step."""
+    request = request_of_output(model, size, SAMPLES)
+    step, ours = by_turns([published_step(size), lambda: finish(request, model)], rounds)
+    ratios = [PUBLISHED_STEPS * one.median / (other.median / request.samples) for one, other in ((step.processor, ours.processor), (step.wall, ours.wall))]
+    name = f"{model.card.name}, {size} x {size}, {request.steps} evaluations of {request.sampler}"
+    return [
+        Row(what=f"published: one of {PUBLISHED_STEPS} steps", value=str(step)),
+        Row(what=f"{name}: {request.samples} samples", value=str(ours)),
+        Row(what="published sample / ours, processor (wall)", value=f"{ratios[0]:.0f} ({ratios[1]:.0f})", bar=">= 1000", met=ratios[0] >= 1000),
+    ]
+
+
+def overhead(model: Checkpoint, size: int = SIZE, samples: int = SAMPLES, rounds: int = ROUNDS, **choices: object) -> float:
+    """Processor time of sampling over that of the bare evaluations of the network in it, less 1.
+
+    The bare evaluations are as many, in the same groups; sampling adds the schedule, the noise, the sampler's update, decoding and the moments.
+    """
+    request = request_of_output(model, size, samples, **choices)
+    task = TASKS[model.card.task]
+    prepared = task.from_request(request.image.frame(()), request)
+    frame = Frame.begin(request, channels_last(deepcopy(model.network), torch.device("cpu")), prepared, (), 0, 1)
+    exponents = [frame.rate * clock for clock in frame.clock_values()]
+    groups = [frame.rate.expand(len(group), -1, -1, -1).contiguous() for group in frame.groups(0)]
+
+    @torch.inference_mode()
+    def bare() -> None:
+        for noisy in groups:
+            for exponent in exponents:
+                frame.tiled.clean(noisy, exponent, frame.features)
+
+    def sampling() -> None:
+        empty = np.zeros(frame.rate.shape[-2:], np.float32)
+        for _ in sample_frame(frame, RunningMoments(empty, empty)):
+            pass
+
+    network, whole = by_turns([bare, sampling], rounds)
+    return whole.processor.median / network.processor.median - 1
+
+
+def overhead_rows(model: Checkpoint, size: int, rounds: int) -> list[Row]:
+    """What sampling adds to the network."""
+    found = overhead(model, size, rounds=rounds)
+    return [Row(what=f"{model.card.name}: sampling over the bare evaluations", value=f"{found:+.1%}", bar="<= 5 %", met=found <= 0.05)]
+
+
+def rate_rows(model: Checkpoint, size: int, rounds: int) -> list[Row]:
+    """Operations per second of one evaluation, against a product of two matrices on the same threads."""
+    network = channels_last(deepcopy(model.network), torch.device("cpu"))
+    config = network.config
+    with torch.inference_mode():
+        condition = torch.randn(1, config.condition_channels, size // config.upsampling, size // config.upsampling)
+        features = network.features(condition, network.correction(condition))
+        noisy, exponent = torch.randn(1, 1, size, size), torch.full((1, 1, size, size), 2.0)
+
+    @torch.inference_mode()
+    def evaluate() -> torch.Tensor:
+        return network.clean(noisy, exponent, features)
+
+    with FlopCounterMode(display=False) as counted:
+        evaluate()
+    one, other = torch.randn(MATRIX, MATRIX), torch.randn(MATRIX, MATRIX)
+    evaluation, product = by_turns([evaluate, lambda: one @ other], 3 * rounds)
+    reached, possible = counted.get_total_flops() / evaluation.processor.median, 2 * MATRIX**3 / product.processor.median
+    share = reached / possible
+    return [
+        Row(what=f"{model.card.name}: one evaluation, {counted.get_total_flops() / 1e9:.2f} GFLOP", value=str(evaluation)),
+        Row(what=f"product of two {MATRIX} x {MATRIX} matrices", value=f"{possible / 1e9:.0f} GFLOP/s for each thread"),
+        Row(what="network / matrix product", value=f"{reached / 1e9:.0f} GFLOP/s, {share:.0%}", bar=">= 50 %", met=share >= 0.5),
+    ]
+
+
+def large_rows(model: Checkpoint, size: int, rounds: int) -> list[Row]:
+    """Sixteen samples of four times as many pixels, once: the processor time over two cores is what two free cores would take."""
+    request = request_of_output(model, 2 * size, LARGE_SAMPLES)
+    began, used = time.perf_counter(), time.process_time()
+    finish(request, model)
+    wall, processor = time.perf_counter() - began, time.process_time() - used
+    free = processor / CORES
+    name = f"{model.card.name}: {LARGE_SAMPLES} samples of {2 * size} x {2 * size}, {request.steps} evaluations"
+    value = f"{free:.1f} s on {CORES} free cores ({wall:.1f} s wall with {torch.get_num_threads()} threads here)"
+    return [Row(what=name, value=value, bar=f"< {INTERACTIVE_S:.0f} s", met=free < INTERACTIVE_S)]
+
+
+PARTS = {"one": one_rows, "ratio": ratio_rows, "overhead": overhead_rows, "rate": rate_rows, "large": large_rows}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", action="append", help="default: both shipped ones")
+    parser.add_argument("--only", action="append", choices=PARTS)
+    parser.add_argument("--size", type=int, default=SIZE, help="side of the output [px] (of the input for one), a multiple of 32")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    given = parser.parse_args(argv)
+    for name in given.model or ["phase-2shot", "widefield-x2"]:
+        model = load_model(name)
+        rows = [row for part in given.only or PARTS for row in PARTS[part](model, given.size, given.rounds)]
+        print_rows(f"Speed of {name}, {torch.get_num_threads()} threads", rows)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", action="append")
-    for chosen in parser.parse_args().model or ["phase-2shot", "widefield-x2"]:
-        print_rows("Speed", measure(load_model(chosen)))
+    main()

@@ -103,8 +103,9 @@ def test_frames_are_looped_and_the_first_is_as_if_alone(tiny_widefield_model):
     assert result.mean.shape == (3, 2, 80, 72)
     assert result.axes == "TCYX"
     assert np.array_equal(result.mean[0, 0], alone.mean)
-    assert [step.done for step in seen] == list(range(1, 3 * 2 * 2 * 3 + 1))
-    assert seen[-1].done == seen[-1].total
+    done = [step.done for step in seen]
+    assert done == sorted(set(done))
+    assert done[-1] == seen[-1].total == 3 * 2 * 2 * 3
 
 
 def test_mean_and_variance_are_those_of_the_samples(tiny_phase_model):

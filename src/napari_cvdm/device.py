@@ -62,6 +62,11 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
+def best_one_by_one(device: torch.device) -> bool:
+    """Whether images are convolved as fast one after the other as together: so on a CPU, and each gives the same bytes in any company."""
+    return device.type == "cpu"
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that the device's (or the machine's) memory was too small."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "not enough memory" in str(error)

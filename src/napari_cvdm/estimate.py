@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from napari_cvdm.device import peak_memory, pick_device, synchronize
+from napari_cvdm.frame import samples_together
 from napari_cvdm.model.checkpoint import Checkpoint
 from napari_cvdm.model.cvdm import CVDM
 from napari_cvdm.model.tiled import TiledModel, channels_last
@@ -78,25 +79,26 @@ def estimate(request: RestoreRequest, model: Checkpoint) -> Generator[Progress, 
     areas = [(rows.read(fold), columns.read(fold)) for rows, columns in plan.tiles]
     sides = [(rows.stop - rows.start, columns.stop - columns.start) for rows, columns in areas]
     largest = max(sides, key=lambda side: side[0] * side[1])
-    once, step, peak = yield from _one_tile(network, largest, device)
+    together = min(request.samples, samples_together(prepared.valid.size * network.config.upsampling**2))
+    once, step, peak = yield from _one_tile(network, largest, device, together)
     evaluations = sum(height * width for height, width in sides) / (largest[0] * largest[1])  # tiles at the edges read less
     seconds = len(frames) * (preparing + evaluations * (once + request.samples * request.steps * step))
-    return Estimate(seconds=seconds, memory_bytes=peak + _bytes_of(request, network, prepared.valid.shape, len(frames)), tiles=len(plan.tiles))
+    return Estimate(seconds=seconds, memory_bytes=peak + _bytes_of(request, network, prepared.valid.shape, len(frames), together), tiles=len(plan.tiles))
 
 
 @torch.inference_mode()
-def _one_tile(network: CVDM, shape: tuple[int, int], device: torch.device) -> Generator[Progress, None, tuple[float, float, int]]:
-    """Seconds of what is done once, seconds of one step, and bytes at the peak, on an empty tile."""
+def _one_tile(network: CVDM, shape: tuple[int, int], device: torch.device, together: int) -> Generator[Progress, None, tuple[float, float, int]]:
+    """Seconds of what is done once, seconds of one sample's step among others, and bytes at the peak, on an empty tile."""
     yield _measuring(0)
     tiled = TiledModel(network, shape, max(shape))
     condition = tiled.padded_condition(torch.zeros(1, network.config.condition_channels, *shape, device=device))
     correction = tiled.correction(condition)
     features = network.features(condition, correction)
     rate = tiled.rate(features)
-    exponent = torch.full_like(rate, MIDDLE_EXPONENT)
+    exponent, noisy = torch.full_like(rate, MIDDLE_EXPONENT), rate.expand(together, -1, -1, -1)
 
     def step() -> Tensor:
-        return tiled.clean(rate, exponent, features)
+        return tiled.clean(noisy, exponent, features)
 
     yield _measuring(1)
     peak = peak_memory(device, step)
@@ -105,7 +107,7 @@ def _one_tile(network: CVDM, shape: tuple[int, int], device: torch.device) -> Ge
     yield _measuring(3)
     once = _seconds(lambda: tiled.rate(network.features(condition, tiled.correction(condition))), device)
     yield _measuring(4)
-    return once, _seconds(step, device), peak
+    return once, _seconds(step, device) / together, peak
 
 
 def _measuring(done: int) -> Progress:
@@ -120,12 +122,12 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - started
 
 
-def _bytes_of(request: RestoreRequest, network: CVDM, shape: tuple[int, int], frames: int) -> int:
-    """Of what does not depend on the tile: conditions, features and noisy image of a frame, and the arrays of the result."""
+def _bytes_of(request: RestoreRequest, network: CVDM, shape: tuple[int, int], frames: int, together: int) -> int:
+    """Of what does not depend on the tile: conditions, features and noisy images of a frame, and the arrays of the result."""
     config = network.config
     pixels = shape[0] * shape[1]
     fine = pixels * config.upsampling**2
-    frame = FLOAT_BYTES * (2 * config.condition_channels * pixels + 8 * fine)
+    frame = FLOAT_BYTES * (2 * config.condition_channels * pixels + (4 + 4 * together) * fine)  # of each sample: noisy, clean, the clean one before, and noise
     result = fine * frames * (RESULT_BYTES + FLOAT_BYTES * request.samples * request.keep_samples)
     weights = sum(parameter.numel() for parameter in network.parameters()) * FLOAT_BYTES
     return frame + result + weights

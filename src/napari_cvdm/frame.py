@@ -1,6 +1,6 @@
 """One frame: prepared once, then as many posterior samples as are wanted."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -18,7 +18,19 @@ from napari_cvdm.result import FrameView, Progress, Stop
 from napari_cvdm.tasks import Conditioned
 
 FRAME_SEED_STRIDE = 1 << 11  # more than the largest number of samples, so frames never share noise
+SAMPLES_TOGETHER = 4
+PIXELS_TOGETHER = 1 << 20  # no step of several samples takes longer than one of a 1024 x 1024 image
 Sampled = Generator[Progress, Stop | None, tuple[list[np.ndarray], Stop | None]]
+
+
+def samples_together(pixels: int) -> int:
+    """How many samples of an image of so many (output) pixels go through the sampler together: they share schedule and noise level."""
+    return max(1, min(SAMPLES_TOGETHER, PIXELS_TOGETHER // pixels))
+
+
+def sample_groups(first: int, samples: int, together: int) -> Iterator[range]:
+    """Samples `first`, ..., `samples` - 1, so many of them together."""
+    return (range(start, min(samples, start + together)) for start in range(first, samples, together))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -89,10 +101,10 @@ class Frame:
     def _stream(self, sample: int) -> int:
         return self.number * FRAME_SEED_STRIDE + sample
 
-    def _noise(self, sample: int, step: int) -> Tensor:
-        shape = (self.rate.shape[-2], self.rate.shape[-1])
-        field = noise_field(shape, seed=self.request.seed, sample=self._stream(sample), step=step, origin=self.prepared.origin)
-        return torch.from_numpy(field).to(self.rate.device)[None, None]
+    def _noise(self, samples: range, step: int) -> Tensor:
+        shape, seed, origin = (self.rate.shape[-2], self.rate.shape[-1]), self.request.seed, self.prepared.origin
+        fields = [noise_field(shape, seed=seed, sample=self._stream(sample), step=step, origin=origin) for sample in samples]
+        return torch.from_numpy(np.stack(fields)[:, None]).to(self.rate.device)
 
     def clock_values(self) -> tuple[float, ...]:
         """Falling clock values T at which the denoiser is evaluated."""
@@ -100,14 +112,20 @@ class Frame:
             return uniform_time_grid(self.tiled.network.clock, self.request.steps, self.rate.device)
         return clock_grid(float(self._cropped(self.rate).median()), self.request.steps)
 
-    def steps(self, sample: int) -> Sampling:
-        """The clean estimates of one posterior sample, step by step."""
+    def steps(self, samples: range) -> Sampling:
+        """The clean estimates of a group of posterior samples, (S, 1, uY, uX), step by step."""
         sampler = SAMPLERS[self.request.sampler]
-        return sampler(lambda noisy, exponent: self.tiled.clean(noisy, exponent, self.features), self.rate, self.clock_values(), partial(self._noise, sample))
+        return sampler(lambda noisy, exponent: self.tiled.clean(noisy, exponent, self.features), self.rate, self.clock_values(), partial(self._noise, samples))
+
+    def groups(self, first: int) -> Iterator[range]:
+        """The samples from `first` on that go together; the very first goes alone, so that there is something to see and to keep soon."""
+        alone = int(first == 0 and self.number == 0)
+        yield from (range(1),) * alone
+        yield from sample_groups(first + alone, self.request.samples, samples_together(self.rate.numel()))
 
     @torch.inference_mode()
     def image(self, clean: Tensor, sample: int) -> np.ndarray:
-        """A clean estimate in output units, tied to what the light decides: float32 (Y, X)."""
+        """A clean estimate (1, 1, uY, uX) in output units, tied to what the light decides: float32 (Y, X)."""
         decoded = self.tiled.network.decode(clean, self.baseline, self.correction)
         image = (self._cropped(decoded) * self.prepared.gain).float().cpu().numpy()
         anchor = self.prepared.anchor
@@ -115,6 +133,11 @@ class Frame:
             white = noise_field(anchor.shape, seed=self.request.seed, sample=self._stream(sample), step=self.request.steps)
             image = anchor.apply(image, white)
         return self.prepared.kept(image)
+
+    def stage(self, samples: range) -> str:
+        """What is being done, in words."""
+        which = f"sample {samples.stop}" if len(samples) == 1 else f"samples {samples.start + 1} to {samples.stop}"
+        return f"{which} of {self.request.samples}" + (f", frame {self.number + 1} of {self.frames}" if self.frames > 1 else "")
 
     def view(self, moments: RunningMoments, clean: Tensor, sample: int) -> FrameView:
         """What there is to see: the finished samples, or the first one in the making."""
@@ -135,8 +158,8 @@ def sample_frame(frame: Frame, moments: RunningMoments) -> Sampled:
     Yields
     ------
     Progress
-        After every evaluation of the network. Sent `Stop.KEEP`, no further sample is begun, and one in the making is dropped
-        unless it is the first of all.
+        After every evaluation of the network, which may be one of several samples together. Sent `Stop.KEEP`, no further sample is begun, and those in
+        the making are dropped unless it is the first of all.
 
     Returns
     -------
@@ -147,19 +170,25 @@ def sample_frame(frame: Frame, moments: RunningMoments) -> Sampled:
     """
     request = frame.request
     kept: list[np.ndarray] = []
-    first, total = moments.count, frame.frames * request.samples * request.steps
+    total = frame.frames * request.samples * request.steps
     stop = None
-    for sample in range(first, request.samples):
-        stage = f"sample {sample + 1} of {request.samples}" + (f", frame {frame.number + 1} of {frame.frames}" if frame.frames > 1 else "")
-        done = (frame.number * request.samples + sample) * request.steps
-        for step, clean in enumerate(frame.steps(sample), start=1):
+    for group in frame.groups(moments.count):
+        done = (frame.number * request.samples + group.start) * request.steps
+        for step, clean in enumerate(frame.steps(group), start=1):
             last = step == request.steps
-            if last:
-                image = frame.image(clean, sample)
+            for sample, one in zip(group, clean.split(1), strict=True) if last else ():
+                image = frame.image(one, sample)
                 moments.add(image)
                 kept += [image] if request.keep_samples else []
-            view = partial(frame.view, moments, clean, sample)
-            stop = (yield Progress(stage=stage, done=done + step, total=total, view=view, frame_done=last and moments.count == request.samples)) or stop
+            view = partial(frame.view, moments, clean[:1], group.start)
+            now = Progress(
+                stage=frame.stage(group),
+                done=done + step * len(group),
+                total=total,
+                view=view,
+                frame_done=last and moments.count == request.samples,
+            )
+            stop = (yield now) or stop
             if stop is Stop.KEEP and (moments.count or frame.number):
                 return kept, stop
     return kept, stop

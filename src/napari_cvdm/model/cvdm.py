@@ -4,18 +4,20 @@ The condition comes in channels on the grid of the input image; the target lives
 are folded onto one working grid, where all three networks run.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from napari_cvdm.device import best_one_by_one
 from napari_cvdm.diffusion.prediction import PREDICTIONS, TARGETS
 from napari_cvdm.diffusion.process import half_log_snr
 from napari_cvdm.model.dfcan import DFCAN, DFCANConfig
 from napari_cvdm.model.fixed_schedule import COSINE_RATE, LINEAR_RATE, CosineClock, FixedRate, LinearClock
 from napari_cvdm.model.schedule import Clock, GlobalRate, PixelRate
-from napari_cvdm.model.unet import UNet, UNetConfig
+from napari_cvdm.model.unet import Modulation, UNet, UNetConfig
 
 LEVEL_SCALE = 2.0  # half log-SNR runs from about -20 to 6; the network sees it divided by 2 and clipped to +-3
 LEVEL_LIMIT = 3.0
@@ -163,13 +165,22 @@ class CVDM(nn.Module):
             return self.rate_network(features)
 
     def output(self, noisy: Tensor, exponent: Tensor, features: Tensor) -> Tensor:
-        """The denoiser's raw output (v or eps) for a noisy target and n = lambda T, all of shape (B, 1, uY, uX)."""
+        """The denoiser's raw output (v or eps) for a noisy target and n = lambda T, all of shape (B, 1, uY, uX).
+
+        Several noisy targets may share one exponent and one image's features, which have a batch of 1 then: what depends on these is computed once.
+        """
         if self.denoiser is None:
             raise TypeError("a regression has no denoiser, so there is no output to ask for.")
         level = (half_log_snr(exponent) / LEVEL_SCALE).clamp(-LEVEL_LIMIT, LEVEL_LIMIT)
-        level = functional.avg_pool2d(level, self.config.fold)
+        modulations = self.denoiser.modulations(functional.avg_pool2d(level, self.config.fold))
+        if len(noisy) == len(features) or not best_one_by_one(noisy.device):
+            return self._through(self.denoiser, noisy, features.expand(len(noisy), -1, -1, -1), modulations)
+        shared = tuple(modulations)
+        return torch.cat([self._through(self.denoiser, one, features, shared) for one in noisy.split(1)])
+
+    def _through(self, denoiser: UNet, noisy: Tensor, features: Tensor, modulations: Iterable[Modulation]) -> Tensor:
         stacked = torch.cat([functional.pixel_unshuffle(noisy, self.config.fold), features], dim=1)
-        return functional.pixel_shuffle(self.denoiser(stacked, level), self.config.fold).to(noisy.dtype)
+        return functional.pixel_shuffle(denoiser.through(stacked, modulations), self.config.fold).to(noisy.dtype)
 
     def clean(self, noisy: Tensor, exponent: Tensor, features: Tensor) -> Tensor:
         """The clean (centred, scaled) target that the denoiser sees in a noisy one; zero, the centre itself, in a regression."""

@@ -5,6 +5,7 @@ with enough halo gives exactly what the whole image gives. The first layer folds
 unshuffle), which is where most of the speed comes from.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 MOST_LEVELS, MOST_BLOCKS, WIDEST = 8, 32, 4096  # a card comes from anywhere: beyond these it would fill the memory or never end
+Modulation = tuple[Tensor, Tensor] | None
+"""Gain and shift of one block, each (B, width, Y, X); None for a network without a noise level."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,12 +77,19 @@ class ResidualBlock(nn.Module):
         self.modulation = nn.Conv2d(level_channels, 2 * width, 1) if level_channels else None
         silence(self.second)
 
-    def forward(self, features: Tensor, level: Tensor | None) -> Tensor:
-        """Features of shape (B, width, Y, X), level of shape (B, level_channels, Y, X) or None."""
+    def modulated(self, level: Tensor | None) -> Modulation:
+        """1 + scale and shift at a level of shape (B, level_channels, Y, X), in the memory layout of the features."""
+        if self.modulation is None:
+            return None
+        scale, shift = self.modulation(level).chunk(2, dim=1)
+        return (1 + scale).contiguous(memory_format=torch.channels_last), shift.contiguous(memory_format=torch.channels_last)
+
+    def forward(self, features: Tensor, modulation: Modulation) -> Tensor:
+        """Features of shape (B, width, Y, X), and what the noise level does to them."""
         hidden = self.first(functional.silu(features))
-        if self.modulation is not None:
-            scale, shift = self.modulation(level).chunk(2, dim=1)
-            hidden = hidden * (1 + scale) + shift
+        if modulation is not None:
+            gain, shift = modulation
+            hidden = hidden * gain + shift
         return features + self.second(functional.silu(hidden))
 
 
@@ -89,9 +99,9 @@ def _in_full_precision(layer: nn.Conv2d, features: Tensor) -> Tensor:
         return layer(features.to(layer.weight.dtype))
 
 
-def _through(blocks: nn.Module, features: Tensor, level: Tensor | None) -> Tensor:
+def _through(blocks: nn.Module, features: Tensor, modulations: Iterator[Modulation]) -> Tensor:
     for block in blocks.children():
-        features = block(features, level)
+        features = block(features, next(modulations))
     return features
 
 
@@ -127,17 +137,31 @@ class UNet(nn.Module):
 
         Y and X must be multiples of the config's stride.
         """
-        levels = self._level_pyramid(level)
+        return self.through(features, self.modulations(level))
+
+    def modulations(self, level: Tensor | None) -> Iterator[Modulation]:
+        """What a noise level does to every block, in the order in which `through` meets them, each made when its turn comes.
+
+        It depends on the level alone: images of one level may share it, as a list.
+        """
+        pyramid = self._level_pyramid(level)
+        for depth, blocks in (*enumerate(self.encoder), *reversed(list(enumerate(self.decoder)))):
+            for block in blocks.children():
+                yield block.modulated(pyramid[depth])  # type: ignore[operator]  # torch's stubs: a child may be a tensor
+
+    def through(self, features: Tensor, modulations: Iterable[Modulation]) -> Tensor:
+        """`forward` for a level that `modulations` has already embedded."""
+        given = iter(modulations)
         features = _in_full_precision(self.entry, features)
         skips: list[Tensor] = []
         for depth, blocks in enumerate(self.encoder):
             if depth:
                 skips.append(features)
                 features = self.down[depth - 1](features)
-            features = _through(blocks, features, levels[depth])
+            features = _through(blocks, features, given)
         for depth in reversed(range(len(self.decoder))):
             features = self.up[depth](features) + skips[depth]
-            features = _through(self.decoder[depth], features, levels[depth])
+            features = _through(self.decoder[depth], features, given)
         return _in_full_precision(self.exit, functional.silu(features))
 
     def _level_pyramid(self, level: Tensor | None) -> list[Tensor | None]:

@@ -1,0 +1,88 @@
+"""The benchmarks of speed measure what they say; none of these laws has a clock in it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from benchmarks.measure import finish
+from benchmarks.published import NOISE_PARAMETERS, SCHEDULE_PARAMETERS, Published, parameter_count, published_sample
+from benchmarks.speed import PARTS, overhead
+from hypothesis import given
+from hypothesis import strategies as st
+
+from napari_cvdm import frame
+from napari_cvdm.model import cvdm
+from napari_cvdm.model.zoo import load_model
+from napari_cvdm.request import ImageStack, RestoreRequest
+from napari_cvdm.result import Restoration
+
+
+@pytest.fixture(scope="module")
+def published() -> Published:
+    """The published networks with random weights."""
+    return Published.build()
+
+
+def test_the_published_networks_have_the_published_size(published: Published) -> None:
+    assert parameter_count([published.noise]) == pytest.approx(NOISE_PARAMETERS, rel=0.01)
+    assert parameter_count([published.rate, published.tau, published.tau]) == pytest.approx(SCHEDULE_PARAMETERS, rel=0.01)
+
+
+def test_the_published_procedure_evaluates_the_schedule_at_every_step(published: Published) -> None:
+    calls = {"schedule": 0, "noise": 0}
+
+    def count(name: str) -> object:
+        def hook(*_: object) -> None:
+            calls[name] += 1
+
+        return hook
+
+    hooks = [published.rate.register_forward_hook(count("schedule")), published.noise.register_forward_hook(count("noise"))]
+    images = list(published_sample(published, torch.zeros(1, 2, 32, 16), steps=3))
+    for hook in hooks:
+        hook.remove()
+    assert calls == {"schedule": 3, "noise": 3}
+    assert all(image.shape == (1, 1, 32, 16) and bool(image.isfinite().all()) for image in images)
+
+
+@pytest.mark.parametrize("sampler", ["sde-2m", "ode-2m", "ddim", "ancestral"])
+def test_samples_drawn_together_are_those_drawn_one_by_one(tiny_phase_model: Path, monkeypatch: pytest.MonkeyPatch, sampler: str) -> None:
+    together = drained(sampler, tiny_phase_model)
+    monkeypatch.setattr(frame, "SAMPLES_TOGETHER", 1)
+    alone = drained(sampler, tiny_phase_model)
+    assert np.array_equal(together.samples, alone.samples)
+    assert np.array_equal(together.variance, alone.variance)
+
+
+def test_a_true_batch_gives_the_same_samples_to_rounding(tiny_phase_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one_by_one = drained("sde-2m", tiny_phase_model)
+    monkeypatch.setattr(cvdm, "best_one_by_one", lambda device: False)
+    batched = drained("sde-2m", tiny_phase_model)
+    np.testing.assert_allclose(batched.samples, one_by_one.samples, atol=1e-5 * float(np.abs(one_by_one.samples).max()))
+
+
+def drained(sampler: str, model: Path) -> Restoration:
+    """A restoration of six samples, the first alone, then four, then one."""
+    rng = np.random.default_rng(3)
+    image = ImageStack(array=1 + 0.05 * rng.standard_normal((2, 37, 50)), axes="PYX", pixel_um=0.2)
+    optics = {"wavelength_um": 0.55, "medium_index": 1.33, "defocus_um": (-1.0, 1.0)}
+    request = RestoreRequest(image=image, model=str(model), samples=6, steps=3, keep_samples=True, sampler=sampler, **optics)
+    return finish(request, load_model(str(model)))
+
+
+@given(first=st.integers(0, 20), samples=st.integers(1, 40), together=st.integers(1, 8))
+def test_groups_hold_every_sample_once_and_in_order(first: int, samples: int, together: int) -> None:
+    groups = list(frame.sample_groups(first, samples, together))
+    assert [sample for group in groups for sample in group] == list(range(first, samples))
+    assert all(1 <= len(group) <= together for group in groups)
+
+
+def test_the_overhead_is_measured_on_a_small_image(tiny_widefield_model: Path) -> None:
+    assert overhead(load_model(str(tiny_widefield_model)), size=64, samples=3, rounds=1, steps=2) > -1
+
+
+@pytest.mark.parametrize("part", ["one", "rate"])
+def test_a_row_of_the_benchmark_is_made(tiny_phase_model: Path, part: str) -> None:
+    rows = PARTS[part](load_model(str(tiny_phase_model)), 64, 1)
+    assert all(row.value for row in rows)

@@ -11,6 +11,7 @@ import numpy as np
 from napari_cvdm import __version__
 from napari_cvdm.image_files import Fingerprint, check_finite, sha256_of
 from napari_cvdm.model.checkpoint import Checkpoint
+from napari_cvdm.posterior import carried_calibration
 from napari_cvdm.request import OPTICS, RequestError, RestoreRequest
 from napari_cvdm.result import Provenance, Restoration
 from napari_cvdm.tasks import Conditioned
@@ -58,13 +59,19 @@ class Record:
             settings["samples"] = int(counts.max())
         return Provenance(
             inputs={self._request.image.source: self._input_hash()},
-            model={"name": card.name, "sha256": self._model.sha256, "task": card.task, "training": dict(card.training)},
+            model={"name": card.name, "sha256": self._model.sha256, "task": card.task, "training": dict(card.training), **self._calibration(counts)},
             settings=settings,
             estimated={"frames": self._estimated, "tile_used": min(self._tiles)},
             versions={"napari-cvdm": __version__, **{name: version(name) for name in ("torch", "numpy", "scipy", "tifffile")}},
             timings_s={"total": round(seconds, 3)},
             warnings=warnings,
         )
+
+    def _calibration(self, counts: np.ndarray) -> dict[str, Any]:
+        """That of the card, for the samples that every frame has; nothing where it does not hold."""
+        request = self._request
+        carried = carried_calibration(self._model.card.calibration, int(counts.min()), request.steps, request.sampler)
+        return {"calibration": carried} if carried else {}
 
     def _input_hash(self) -> str:
         image = self._request.image

@@ -8,29 +8,34 @@ import numpy as np
 from scipy import stats
 
 STATISTICS = ("standard deviation", "variance")
+INTERVAL = "calibrated interval"  # half its width: factor x standard deviation, of calibrated models only
 
 
-def spread_as(values: np.ndarray, given: str, wanted: str) -> np.ndarray:
-    """The spread of the samples as a standard deviation or as a variance.
+def spread_as(values: np.ndarray, given: str, wanted: str, factor: float | None = None) -> np.ndarray:
+    """The spread of the samples as a standard deviation, as a variance, or as the half-width of a calibrated interval.
 
     Parameters
     ----------
     values : ndarray
         The spread, of any shape.
-    given, wanted : {"standard deviation", "variance"}
+    given, wanted : {"standard deviation", "variance", "calibrated interval"}
         What `values` are, and what they shall be.
+    factor : float, optional
+        Half-width over standard deviation; without it there is no interval.
 
     Raises
     ------
     ValueError
-        Another statistic.
+        Another statistic, or an interval without a factor.
     """
+    known = STATISTICS if factor is None else (*STATISTICS, INTERVAL)
     for statistic in (given, wanted):
-        if statistic not in STATISTICS:
-            raise ValueError(f"the spread is a {statistic!r}; known are {' and '.join(STATISTICS)}. Reconstruct again with this version.")
+        if statistic not in known:
+            raise ValueError(f"the spread is a {statistic!r}; known are {' and '.join(known)}. Reconstruct again with this version.")
     if given == wanted:
         return values
-    return np.sqrt(values) if wanted == "standard deviation" else np.square(values)
+    deviation = np.sqrt(values) if given == "variance" else values / np.float32(factor) if given == INTERVAL else values
+    return np.square(deviation) if wanted == "variance" else deviation * np.float32(factor) if wanted == INTERVAL else deviation
 
 
 def conformal_scores(error: np.ndarray, spread: np.ndarray, floor: float = 0.0) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Split-conformal scaling of the spread: a factor so that a stated share of the errors lies below factor x spread."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -11,11 +11,13 @@ from napari_cvdm.model.checkpoint import Checkpoint
 from napari_cvdm.posterior import conformal_scores
 from napari_cvdm.request import RequestError
 from napari_cvdm.result import Progress
+from napari_cvdm.trust.agreement import ResultFrame
 from napari_cvdm.trust.judged import JudgedField, Sampling, judged_fields
 from napari_cvdm.trust.pair_sets import PairSet
 
 LEVEL = 0.9
-FLOOR = 0.0
+FLOOR = 0.0  # the quantile of the scores is finite without it: a spread of zero counts as wrong
+BLOCK_PX = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +182,54 @@ def fitted(scores: Scores, level: float = LEVEL) -> Calibration:
         fields=len(scores.fields),
         date=datetime.now(UTC).date().isoformat(),
     )
+
+
+def calibrate_frame(frame: ResultFrame, truth: np.ndarray, settings: Mapping[str, Any], name: str, *, phase: bool) -> Generator[Progress, None, Calibration]:
+    """A calibration from one result whose truth is known: blocks of the image stand for fields, so it holds for images like this one.
+
+    Parameters
+    ----------
+    frame : ResultFrame
+    truth : ndarray of shape (Y, X)
+    settings : mapping
+        Of the result's provenance: samples, steps, sampler.
+    name : str
+        Of the truth.
+    phase : bool
+        Whether the constant of the error is left out.
+
+    Yields
+    ------
+    Progress
+
+    Returns
+    -------
+    Calibration
+
+    Raises
+    ------
+    RequestError
+        A truth of another shape, one sample, or an image that is too small.
+    """
+    yield Progress(stage="comparing spread and error", done=0, total=1)
+    if truth.shape != frame.mean.shape:
+        raise RequestError(f"the truth has {truth.shape} pixels, the result {frame.mean.shape}; give a truth on the grid of the result.")
+    if int(settings["samples"]) < 2:
+        raise RequestError("the result has one sample, and so no spread; add samples first.")
+    error = frame.mean.astype(np.float64) - truth
+    if phase and frame.valid.any():
+        error -= error[frame.valid].mean()
+    blocks = block_scores(error, frame.spread, frame.valid)
+    sampling = Sampling(samples=int(settings["samples"]), steps=int(settings["steps"]), sampler=settings["sampler"])
+    yield Progress(stage="comparing spread and error", done=1, total=1)
+    return fitted(Scores(set=f"blocks of {name}", fields=blocks, sampling=sampling))
+
+
+def block_scores(error: np.ndarray, spread: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Scores of every block of BLOCK_PX x BLOCK_PX pixels that has a valid one; all arrays of shape (Y, X)."""
+    rows, columns = (range(0, size, BLOCK_PX) for size in error.shape)
+    places = [(slice(top, top + BLOCK_PX), slice(left, left + BLOCK_PX)) for top in rows for left in columns]
+    return tuple(conformal_scores(error[place][valid[place]], spread[place][valid[place]], FLOOR) for place in places if valid[place].any())
 
 
 def covered(fields: Sequence[np.ndarray], factor: float) -> np.ndarray:

@@ -33,6 +33,9 @@ CONTRACT = {
     "demo": "out",
     "train": "recipe out resume",
     "simulate": "out",
+    "evaluate": "model set out fields field_px seed samples steps",
+    "benchmark": "out models sets fields field_px seed samples steps",
+    "calibrate": "model set out in_place level check fields field_px seed samples steps",
 }
 
 

@@ -1,31 +1,86 @@
-"""The mean and the variance of posterior samples, taken up one by one."""
+"""The mean and the variance of posterior samples, taken up one by one, and the intervals that follow from them."""
+
+from collections.abc import Mapping
+from math import sqrt
+from typing import Any
 
 import numpy as np
+from scipy import stats
 
 STATISTICS = ("standard deviation", "variance")
+INTERVAL = "calibrated interval"  # half its width: factor x standard deviation, of calibrated models only
 
 
-def spread_as(values: np.ndarray, given: str, wanted: str) -> np.ndarray:
-    """The spread of the samples as a standard deviation or as a variance.
+def spread_as(values: np.ndarray, given: str, wanted: str, factor: float | None = None) -> np.ndarray:
+    """The spread of the samples as a standard deviation, as a variance, or as the half-width of a calibrated interval.
 
     Parameters
     ----------
     values : ndarray
         The spread, of any shape.
-    given, wanted : {"standard deviation", "variance"}
+    given, wanted : {"standard deviation", "variance", "calibrated interval"}
         What `values` are, and what they shall be.
+    factor : float, optional
+        Half-width over standard deviation; without it there is no interval.
 
     Raises
     ------
     ValueError
-        Another statistic.
+        Another statistic, or an interval without a factor.
     """
+    known = STATISTICS if factor is None else (*STATISTICS, INTERVAL)
     for statistic in (given, wanted):
-        if statistic not in STATISTICS:
-            raise ValueError(f"the spread is a {statistic!r}; known are {' and '.join(STATISTICS)}. Reconstruct again with this version.")
+        if statistic not in known:
+            raise ValueError(f"the spread is a {statistic!r}; known are {' and '.join(known)}. Reconstruct again with this version.")
     if given == wanted:
         return values
-    return np.sqrt(values) if wanted == "standard deviation" else np.square(values)
+    deviation = np.sqrt(values) if given == "variance" else values / np.float32(factor) if given == INTERVAL else values
+    return np.square(deviation) if wanted == "variance" else deviation * np.float32(factor) if wanted == INTERVAL else deviation
+
+
+def conformal_scores(error: np.ndarray, spread: np.ndarray, floor: float = 0.0) -> np.ndarray:
+    """abs(error) / max(spread, floor): 0 where there is no error, infinite where there is one and no spread.
+
+    Parameters
+    ----------
+    error, spread : ndarray of shape (n,)
+    floor : float
+        In the unit of both.
+    """
+    size = np.abs(error.astype(np.float64))
+    least = np.maximum(spread.astype(np.float64), floor)
+    return np.where(size > 0, np.divide(size, least, out=np.full_like(size, np.inf), where=least > 0), 0.0)
+
+
+def normal_factor(samples: int, level: float) -> float:
+    """Half-width of a central interval over the standard deviation of N samples, for a truth that is one more draw of the same normal distribution.
+
+    t_{N-1}((1 + level) / 2) sqrt(1 + 1 / N): Student's t for the deviation that is estimated, the root for the mean that is.
+    """
+    return float(stats.t.ppf((1 + level) / 2, samples - 1)) * sqrt(1 + 1 / samples)
+
+
+def carried_calibration(calibration: Mapping[str, Any], samples: int, steps: int, sampler: str) -> dict[str, Any]:
+    """A calibration carried over to another number of samples, whose spread is less (or better) known; {} where it says nothing.
+
+    Parameters
+    ----------
+    calibration : mapping
+        Of a card; see `napari_cvdm.trust.calibration.Calibration`.
+    samples, steps : int
+    sampler : str
+        Of the result. It says nothing about other steps or another sampler, nor about one sample.
+
+    Returns
+    -------
+    dict
+        The calibration, `factor` times normal_factor(samples) / normal_factor(fitted samples), and `fitted_factor` as it was.
+    """
+    if not calibration or samples < 2 or (steps, sampler) != (calibration["steps"], calibration["sampler"]):
+        return {}
+    level, factor = float(calibration["level"]), float(calibration["factor"])
+    carried = factor * normal_factor(samples, level) / normal_factor(int(calibration["samples"]), level)
+    return {**calibration, "factor": carried, "fitted_factor": factor}
 
 
 class RunningMoments:

@@ -11,6 +11,7 @@ import numpy as np
 from napari_cvdm import __version__
 from napari_cvdm.image_files import Fingerprint, check_finite, sha256_of
 from napari_cvdm.model.checkpoint import Checkpoint
+from napari_cvdm.posterior import carried_calibration
 from napari_cvdm.request import OPTICS, RequestError, RestoreRequest
 from napari_cvdm.result import Provenance, Restoration
 
@@ -30,6 +31,7 @@ class Record:
 
     def __init__(self, request: RestoreRequest, model: Mapping[str, object]) -> None:
         self._request, self._model = request, dict(model)
+        self._fitted: Any = self._model.pop("calibration", {})
         self._fingerprint = Fingerprint(request.image.array)
         self._estimated: list[Mapping[str, Any]] = []
         self._tiles: list[int] = []
@@ -57,13 +59,19 @@ class Record:
             settings["samples"] = int(counts.max())
         return Provenance(
             inputs={self._request.image.source: self._input_hash()},
-            model=self._model,
+            model={**self._model, **self._calibration(counts)},
             settings=settings,
             estimated={"frames": self._estimated, "tile_used": min(self._tiles)},
             versions={"napari-cvdm": __version__, **{name: version(name) for name in ("torch", "numpy", "scipy", "tifffile")}},
             timings_s={"total": round(seconds, 3)},
             warnings=warnings,
         )
+
+    def _calibration(self, counts: np.ndarray) -> dict[str, Any]:
+        """That of the card, for the samples that every frame has; nothing where it does not hold."""
+        request = self._request
+        carried = carried_calibration(self._fitted, int(counts.min()), request.steps, request.sampler)
+        return {"calibration": carried} if carried else {}
 
     def _input_hash(self) -> str:
         image = self._request.image
@@ -74,9 +82,9 @@ class Record:
 
 
 def model_entry(model: Checkpoint) -> dict[str, object]:
-    """Name, fingerprint, task and training of a model."""
+    """Name, fingerprint, task, training and calibration of a model."""
     card = model.card
-    return {"name": card.name, "sha256": model.sha256, "task": card.task, "training": dict(card.training)}
+    return {"name": card.name, "sha256": model.sha256, "task": card.task, "training": dict(card.training), "calibration": dict(card.calibration)}
 
 
 def settings_of(request: RestoreRequest) -> dict[str, Any]:

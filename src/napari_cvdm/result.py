@@ -169,3 +169,12 @@ class Restoration:
     def std(self) -> np.ndarray:
         """Standard deviation of the posterior samples, in `unit`."""
         return np.sqrt(self.variance)
+
+    @property
+    def interval(self) -> np.ndarray | None:
+        """Half-width of the calibrated interval about the mean, factor times max(std, floor), in `unit`; None where the model is not calibrated."""
+        calibration = self.provenance.model.get("calibration")
+        if not isinstance(calibration, Mapping):
+            return None
+        half_width: np.ndarray = np.float32(calibration["factor"]) * np.maximum(self.std, np.float32(calibration["floor"]))
+        return half_width

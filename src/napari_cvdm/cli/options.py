@@ -54,7 +54,7 @@ def build_parser() -> Parser:
     Returns
     -------
     Parser
-        Its arguments carry `command`: restore, models, demo, train, simulate or export.
+        Its arguments carry `command`: restore, models, demo, train, simulate, export, evaluate, benchmark or calibrate.
     """
     parser = Parser(
         prog="napari-cvdm",
@@ -72,6 +72,9 @@ def build_parser() -> Parser:
     _add_train(_command(commands, "train", "train the model of a recipe"))
     _add_simulate(_command(commands, "simulate", "make pairs of simulated images and their truth"))
     _add_export(_command(commands, "export", "put a model into one file, to pass it on"))
+    _add_evaluate(_command(commands, "evaluate", "measure a model on pairs whose truth is known"))
+    _add_benchmark(_command(commands, "benchmark", "measure all models on all sets of pairs, and go on where an earlier run ended"))
+    _add_calibrate(_command(commands, "calibrate", "fit the factor between spread and error on pairs whose truth is known"))
     return parser
 
 
@@ -115,12 +118,14 @@ def _add_sampling(group: "argparse._ArgumentGroup") -> None:
     group.add_argument("--tile", type=whole, metavar="PX", help="side of a tile; changes memory and time, not the result (default 512)")
 
 
-def _add_optics(group: "argparse._ArgumentGroup") -> None:
+def _add_optics(group: "argparse._ArgumentGroup", *, background: bool = True) -> None:
     group.add_argument("--pixel-um", type=number, metavar="P", help="pixel size in the sample")
     group.add_argument("--wavelength-um", type=number, metavar="L", help="vacuum wavelength: illumination for phase, emission for fluorescence")
     group.add_argument("--defocus-um", type=number, nargs=2, metavar=("Z1", "Z2"), help="positions of the two planes, + toward the objective: -1 1")
     group.add_argument("--medium-index", type=number, metavar="N", help="refractive index of the medium: air 1.0, water 1.333, oil 1.518")
     group.add_argument("--na", type=number, metavar="NA", help="numerical aperture of the objective, at most the index")
+    if not background:
+        return
     group.add_argument(
         "--background",
         metavar="auto|none|FILE",
@@ -172,3 +177,49 @@ def _add_simulate(parser: Parser) -> None:
     parser.add_argument("--count", type=whole, default=1, metavar="N", help="pairs to make (default 1)")
     parser.add_argument("--seed", type=whole, default=0, metavar="N", help="seed of the first pair, one more for each next (default 0)")
     parser.add_argument("--recipe", default=None, metavar="FILE", help="take the ranges of optics and noise from this recipe")
+
+
+def _add_pairs(parser: Parser, samples: int) -> None:
+    """Which pairs a model is judged on, and how their posteriors are sampled."""
+    sets = parser.add_argument_group("pairs")
+    sets.add_argument("--fields", type=whole, default=32, metavar="N", help="simulated fields of a set (default %(default)s)")
+    sets.add_argument("--field-px", type=whole, default=None, metavar="PX", help="side of the simulated fields (default: as in training)")
+    sets.add_argument("--seed", type=whole, default=0, metavar="N", help="chooses the simulated fields; training never meets them (default 0)")
+    sets.add_argument("--register", action="store_true", default=False, help="move the truth of a measured pair onto its image first")
+    sampling = parser.add_argument_group("sampling")
+    sampling.add_argument("--samples", type=whole, default=samples, metavar="N", help="posterior samples (default %(default)s)")
+    sampling.add_argument("--steps", type=whole, default=10, metavar="N", help="network evaluations for each sample (default 10)")
+    sampling.add_argument("--sampler", choices=SAMPLERS, default="sde-2m", help="solver of the reverse process: %(choices)s (default sde-2m)", metavar="NAME")
+    sampling.add_argument("--device", default="auto", help=_DEVICE_HELP)
+    _add_optics(parser.add_argument_group("optics", "Of measured pairs, where their files do not say; in micrometres."), background=False)
+
+
+_SET_HELP = "simulation, dim, other-optics, or a folder with the folders measured/ and truth/ (default simulation)"
+
+
+def _add_evaluate(parser: Parser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="a shipped model (see napari-cvdm models) or a checkpoint folder")
+    parser.add_argument("--set", default="simulation", metavar="NAME_OR_DIR", help=_SET_HELP)
+    _add_result_folder(parser)
+    _add_pairs(parser, samples=32)
+
+
+def _add_benchmark(parser: Parser) -> None:
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the results; what it holds already is not computed again")
+    parser.add_argument("--models", nargs="+", default=None, metavar="MODEL", help="default: all that ship")
+    parser.add_argument(
+        "--sets", nargs="+", default=["simulation", "dim", "other-optics"], metavar="NAME_OR_DIR", help=_SET_HELP.replace("simulation)", "all three)")
+    )
+    _add_pairs(parser, samples=32)
+
+
+def _add_calibrate(parser: Parser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="a shipped model (see napari-cvdm models) or a checkpoint folder")
+    parser.add_argument("--set", default="simulation", metavar="NAME_OR_DIR", help=_SET_HELP)
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--out", default=None, metavar="DIR", help="folder to make for the calibrated model")
+    where.add_argument("--in-place", action="store_true", default=False, help="write the factor into the card of MODEL; its weights stay as they are")
+    parser.add_argument("--overwrite", action="store_true", default=False, help="replace an older model in DIR, once the new one is complete")
+    parser.add_argument("--level", type=number, default=0.9, metavar="P", help="share of the errors to be below factor times spread (default 0.9)")
+    parser.add_argument("--check", type=whole, default=None, metavar="N", help="further simulated fields to check the factor on (default: as many as --fields)")
+    _add_pairs(parser, samples=16)

@@ -32,6 +32,8 @@ def images_of(restoration: Restoration) -> Iterator[tuple[str, np.ndarray, str, 
     yield "mean", restoration.mean, axes, unit
     yield "std", restoration.std, axes, unit
     yield "variance", restoration.variance, axes, f"{unit}^2"
+    if restoration.interval is not None:
+        yield "interval", restoration.interval, axes, unit
     yield "rate", restoration.rate, axes, NO_UNIT
     yield "valid", restoration.valid, axes, NO_UNIT
     if restoration.gamma is not None and restoration.beta is not None:

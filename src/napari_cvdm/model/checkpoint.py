@@ -20,7 +20,7 @@ from napari_cvdm.model.dfcan import DFCANConfig
 from napari_cvdm.model.unet import UNetConfig
 
 FORMAT = 1
-MAPPINGS = ("network", "schedule", "training", "metrics")
+MAPPINGS = ("network", "schedule", "training", "metrics", "calibration")
 WORDS = ("name", "title", "task", "inputs", "unit", "intensity", "resolution", "licence")
 LISTS = ("channels", "limits")
 LARGEST_CARD = 10_000_000
@@ -68,6 +68,9 @@ class ModelCard:
         Data, recipe, commit, steps, seed, date.
     metrics : mapping
         Measured figures with the command that prints them.
+    calibration : mapping
+        How the spread is scaled to an interval: factor, level, floor, samples, steps, sampler, set, fields, date; see
+        `napari_cvdm.trust.calibration`. Empty where nobody has fitted it.
     limits : tuple of str
         What the model must not be used for.
     format : int
@@ -88,6 +91,7 @@ class ModelCard:
     schedule: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    calibration: Mapping[str, Any] = field(default_factory=dict)
     limits: tuple[str, ...] = ()
     format: int = FORMAT
 

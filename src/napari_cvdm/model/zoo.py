@@ -46,12 +46,12 @@ def model_folder(name_or_path: str) -> Path:
 
 
 @lru_cache(maxsize=4)
-def _loaded(folder: Path, written_ns: int) -> Checkpoint:
+def _loaded(folder: Path, written_ns: tuple[int, ...]) -> Checkpoint:
     return load_checkpoint(folder)
 
 
 def load_model(name_or_path: str) -> Checkpoint:
-    """Load a model once; the next call returns the same object, until the file is another one.
+    """Load a model once; the next call returns the same object, until one of its files is another one.
 
     Parameters
     ----------
@@ -68,5 +68,5 @@ def load_model(name_or_path: str) -> Checkpoint:
         Unknown name, or a checkpoint that cannot be read.
     """
     folder = model_folder(name_or_path).resolve()
-    weights = folder / WEIGHTS
-    return _loaded(folder, weights.stat().st_mtime_ns if weights.exists() else 0)
+    files = [path for path in (folder / WEIGHTS, folder / CARD) if path.exists()]
+    return _loaded(folder, tuple(path.stat().st_mtime_ns for path in files))

@@ -65,12 +65,15 @@ class DefocusPair:
         Radians, zero mean over the field.
     microscope : Microscope
     defocus_um : tuple of float
+    photons : float
+        Of a blank pixel.
     """
 
     planes: np.ndarray = field(repr=False)
     phase: np.ndarray = field(repr=False)
     microscope: Microscope
     defocus_um: tuple[float, float]
+    photons: float
 
 
 def _log_uniform(rng: np.random.Generator, bounds: Range) -> float:
@@ -175,7 +178,8 @@ def simulate_phase(seed: int, ranges: PhaseRanges, draw: DrawPhase = draw_phase)
     photons = _log_uniform(rng, ranges.photons)
     noisy = rng.poisson(planes.clip(min=0) * photons) / photons * uneven_light(rng, planes.shape)
     truth = phase[kept, kept]
-    return DefocusPair(planes=noisy.astype(np.float32), phase=(truth - truth.mean()).astype(np.float32), microscope=microscope, defocus_um=defocus_um)
+    phase = (truth - truth.mean()).astype(np.float32)
+    return DefocusPair(planes=noisy.astype(np.float32), phase=phase, microscope=microscope, defocus_um=defocus_um, photons=photons)
 
 
 def uneven_light(rng: np.random.Generator, shape: tuple[int, int, int]) -> np.ndarray:

@@ -176,6 +176,12 @@ OBJECTS: Sequence[tuple[Draw, float]] = (
 )
 
 
+def object_kinds(rng: np.random.Generator) -> np.ndarray:
+    """Places in OBJECTS of the first and the second kind of a field: the first that its generator draws."""
+    weights = np.array([weight for _, weight in OBJECTS])
+    return rng.choice(len(OBJECTS), size=2, p=weights / weights.sum())
+
+
 def draw_object(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     """One object of a random kind (two added in a quarter of the fields), slightly smoothed, range about 1.
 
@@ -190,8 +196,7 @@ def draw_object(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     ndarray of shape (Y, X), float32
         Peak-to-peak 1, or 0 for a blank field.
     """
-    weights = np.array([weight for _, weight in OBJECTS])
-    kinds = rng.choice(len(OBJECTS), size=2, p=weights / weights.sum())
+    kinds = object_kinds(rng)
     image = OBJECTS[kinds[0]][0](rng, shape)
     if rng.uniform() < 0.25 and image.any():
         image = image / (np.ptp(image) + 1e-12) + rng.uniform(0.1, 0.7) * OBJECTS[kinds[1]][0](rng, shape)

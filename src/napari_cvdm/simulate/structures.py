@@ -178,6 +178,12 @@ STRUCTURES: Sequence[tuple[Draw, float]] = (
 )
 
 
+def structure_kinds(rng: np.random.Generator) -> np.ndarray:
+    """Places in STRUCTURES of the first and the second kind of a field: the first that its generator draws."""
+    weights = np.array([weight for _, weight in STRUCTURES])
+    return rng.choice(len(STRUCTURES), size=2, p=weights / weights.sum())
+
+
 def draw_structure(rng: np.random.Generator, field: Field) -> Emitters:
     """Emitters of a random structure; in a quarter of the fields a second one, of another brightness, is added.
 
@@ -194,8 +200,7 @@ def draw_structure(rng: np.random.Generator, field: Field) -> Emitters:
     brightness : ndarray of shape (N,)
         Arbitrary unit, >= 0.
     """
-    weights = np.array([weight for _, weight in STRUCTURES])
-    kinds = rng.choice(len(STRUCTURES), size=2, p=weights / weights.sum())
+    kinds = structure_kinds(rng)
     first = STRUCTURES[kinds[0]][0](rng, field)
     if rng.uniform() > 0.25 or not len(first[0]):
         return first

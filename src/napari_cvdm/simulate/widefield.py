@@ -80,12 +80,15 @@ class WidefieldPair:
         Structure in focus at the stated resolution: counts of a camera pixel, without background, haze or offset.
     microscope : Microscope
     camera : Camera
+    photons : float
+        Of the brightest structure in a camera pixel, in all frames together.
     """
 
     counts: np.ndarray = field(repr=False)
     truth: np.ndarray = field(repr=False)
     microscope: Microscope
     camera: Camera
+    photons: float
 
 
 def draw_microscope(rng: np.random.Generator, ranges: WidefieldRanges) -> Microscope:
@@ -187,7 +190,8 @@ def simulate_widefield(seed: int, ranges: WidefieldRanges, draw: DrawStructure =
         else expose(expected[kept, kept], camera, generator)
     )
     truth = sharp[kept_fine, kept_fine] * unit * UPSAMPLING**2 / frames / camera.gain_e_per_count
-    return WidefieldPair(counts=counts.numpy().astype(np.float32), truth=truth.numpy().astype(np.float32), microscope=microscope, camera=camera)
+    seen_counts, true_counts = (image.numpy().astype(np.float32) for image in (counts, truth))
+    return WidefieldPair(counts=seen_counts, truth=true_counts, microscope=microscope, camera=camera, photons=photons)
 
 
 def _brightest(image: Tensor) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 from napari_cvdm.intensity import noise_sigma
 from napari_cvdm.microscope import Microscope
 from napari_cvdm.request import RequestError
-from napari_cvdm.tasks import TASKS, PhaseTwoShot
+from napari_cvdm.tasks import TASKS, PhaseTwoShot, Task
 from napari_cvdm.training.fields import TrainingField, phase_field, widefield_field
 from napari_cvdm.training.pair_checks import BORDER_PX, PairError, check_agreement, check_saturation, compared_phase, compared_widefield, moved_truth
 
@@ -80,9 +80,10 @@ class MeasuredFields:
     def exactly(self, number: int) -> TrainingField:
         """The field of one entry; PairError where it must not be learned from."""
         pair = self._entries[number].load()
-        check_saturation(pair.name, pair.measured)
-        self._check_shape(pair)
-        return self._phase(pair) if isinstance(self._task, PhaseTwoShot) else self._widefield(pair)
+        measured, truth = aligned(pair, self._task.name, register=self._register)
+        if isinstance(self._task, PhaseTwoShot):
+            return phase_field(measured, truth, *_phase_optics(pair))
+        return widefield_field(measured[0].astype(np.float32), truth.astype(np.float32), pair.optics.get("pixel_um"))
 
     def blank(self, index: int) -> TrainingField:
         """An empty field with the level and the noise of one of the fields."""
@@ -95,35 +96,65 @@ class MeasuredFields:
             return phase_field(planes, nothing.astype(np.float64), *_phase_optics(pair))
         return widefield_field(planes[0], nothing, pair.optics.get("pixel_um"))
 
-    def _check_shape(self, pair: Pair) -> None:
-        wanted = tuple(self._task.upsampling * size for size in pair.measured.shape[-2:])
-        if len(pair.measured) != self._task.planes:
-            raise PairError(f"{pair.name}: has {len(pair.measured)} plane(s); {self._task.name} takes {self._task.inputs}.")
-        if pair.truth.shape != wanted:
-            raise PairError(
-                f"{pair.name}: the truth has {pair.truth.shape} pixels and the measured image {pair.measured.shape[-2:]}; "
-                f"{self._task.name} needs a truth of {wanted} pixels. Crop or resample it."
-            )
 
-    def _widefield(self, pair: Pair) -> TrainingField:
-        measured, factor = pair.measured[0].astype(np.float64), self._task.upsampling
-        found = compared_widefield(measured, pair.truth, factor)
-        check_agreement(pair.name, found, register=self._register, signed=False)
-        truth = moved_truth(pair.truth, found.shift_px, factor) if self._register else pair.truth.astype(np.float64)
-        # The unit of a truth is arbitrary; blurred, it must be the measured signal: counts of a camera pixel above the dark level.
-        scaled = found.gain * (truth - np.percentile(truth, DARK_PERCENTILE))
-        inner = _inner(found.distance_px if self._register else 0, pair.measured.shape[-2:])
-        return widefield_field(measured[inner].astype(np.float32), scaled[_finer(inner, factor)].astype(np.float32), pair.optics.get("pixel_um"))
+def aligned(pair: Pair, task: str, *, register: bool) -> tuple[np.ndarray, np.ndarray]:
+    """A measured image and its truth, in the place, the unit and on the grid of what a model would make of it.
 
-    def _phase(self, pair: Pair) -> TrainingField:
-        microscope, defocus_um = _phase_optics(pair)
-        prepared = PhaseTwoShot().condition(pair.measured, microscope, defocus_um, "auto")
-        found = compared_phase(prepared.baseline.numpy() * prepared.gain, pair.truth)
-        check_agreement(pair.name, found, register=self._register, signed=True)
-        truth = moved_truth(pair.truth, found.shift_px, 1) if self._register else pair.truth.astype(np.float64)
-        inner = _inner(found.distance_px if self._register else 0, pair.truth.shape)
-        kept = truth[inner]
-        return phase_field(pair.measured[(slice(None), *inner)], kept - kept.mean(), microscope, defocus_um)
+    Parameters
+    ----------
+    pair : Pair
+    task : str
+        Name of the task.
+    register : bool
+        Whether a truth that lies beside its image is moved onto it; what the move brings in at the edge is cut off.
+
+    Returns
+    -------
+    measured : ndarray of shape (P, Y, X)
+    truth : ndarray of shape (uY, uX), float64
+        Phase [rad] without its mean, or counts of a camera pixel above the dark level.
+
+    Raises
+    ------
+    PairError
+        A pair that must not be learned from, nor be judged by.
+    """
+    check_saturation(pair.name, pair.measured)
+    _check_shape(pair, TASKS[task])
+    return _aligned_phase(pair, register) if isinstance(TASKS[task], PhaseTwoShot) else _aligned_widefield(pair, TASKS[task].upsampling, register)
+
+
+def _check_shape(pair: Pair, task: Task) -> None:
+    wanted = tuple(task.upsampling * size for size in pair.measured.shape[-2:])
+    if len(pair.measured) != task.planes:
+        raise PairError(f"{pair.name}: has {len(pair.measured)} plane(s); {task.name} takes {task.inputs}.")
+    if pair.truth.shape != wanted:
+        raise PairError(
+            f"{pair.name}: the truth has {pair.truth.shape} pixels and the measured image {pair.measured.shape[-2:]}; "
+            f"{task.name} needs a truth of {wanted} pixels. Crop or resample it."
+        )
+
+
+def _aligned_widefield(pair: Pair, factor: int, register: bool) -> tuple[np.ndarray, np.ndarray]:
+    measured = pair.measured[0].astype(np.float64)
+    found = compared_widefield(measured, pair.truth, factor)
+    check_agreement(pair.name, found, register=register, signed=False)
+    truth = moved_truth(pair.truth, found.shift_px, factor) if register else pair.truth.astype(np.float64)
+    # The unit of a truth is arbitrary; blurred, it must be the measured signal: counts of a camera pixel above the dark level.
+    scaled = found.gain * (truth - np.percentile(truth, DARK_PERCENTILE))
+    inner = _inner(found.distance_px if register else 0, pair.measured.shape[-2:])
+    return pair.measured[(slice(None), *inner)], scaled[_finer(inner, factor)]
+
+
+def _aligned_phase(pair: Pair, register: bool) -> tuple[np.ndarray, np.ndarray]:
+    microscope, defocus_um = _phase_optics(pair)
+    prepared = PhaseTwoShot().condition(pair.measured, microscope, defocus_um, "auto")
+    found = compared_phase(prepared.baseline.numpy() * prepared.gain, pair.truth)
+    check_agreement(pair.name, found, register=register, signed=True)
+    truth = moved_truth(pair.truth, found.shift_px, 1) if register else pair.truth.astype(np.float64)
+    inner = _inner(found.distance_px if register else 0, pair.truth.shape)
+    kept = truth[inner]
+    return pair.measured[(slice(None), *inner)], kept - kept.mean()
 
 
 def _empty(plane: np.ndarray, rng: np.random.Generator, *, dark: bool) -> np.ndarray:

@@ -53,8 +53,8 @@ def claimed_interval(mean: float, spread: float, provenance: Mapping[str, Any]) 
     mean, spread : float
         Mean and standard deviation of the posterior samples at a pixel.
     provenance : mapping
-        Of the result. A calibrated model has ``model: {calibration: {factor: .., level: ..}}``: `level` of the errors on
-        held-out pairs were below `factor` times the spread.
+        Of the result. A calibrated model has ``model: {calibration: {factor: .., level: .., floor: ..}}``: `level` of the errors
+        on held-out pairs were below `factor` times the spread, which counts as at least `floor`.
 
     Returns
     -------
@@ -64,7 +64,8 @@ def claimed_interval(mean: float, spread: float, provenance: Mapping[str, Any]) 
     calibrated = isinstance(calibration, Mapping) and "factor" in calibration
     level = float(calibration.get("level", LEVEL)) if calibrated else LEVEL
     factor = float(calibration["factor"]) if calibrated else float(stats.norm.ppf((1 + level) / 2))
-    return Claim(low=mean - factor * spread, high=mean + factor * spread, level=level, calibrated=calibrated)
+    half_width = factor * max(spread, float(calibration.get("floor", 0.0)) if calibrated else 0.0)
+    return Claim(low=mean - half_width, high=mean + half_width, level=level, calibrated=calibrated)
 
 
 def sample_histogram(samples: np.ndarray) -> SampleHistogram:

@@ -5,22 +5,25 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 from superqt.utils import qdebounced
 
 from napari_cvdm.request import RequestError
 from napari_cvdm.trust.agreement import Agreement, agreement, in_words
-from napari_cvdm.widgets.fields import wrapped_label
+from napari_cvdm.widgets.fields import explain_control, wrapped_label
 from napari_cvdm.widgets.frames import frame_index, frame_pixels, result_frame, same_place
 from napari_cvdm.widgets.latest_work import LatestWork
 from napari_cvdm.widgets.layers import our_metadata
 from napari_cvdm.widgets.offer import Entry, Offer
 from napari_cvdm.widgets.plots import ErrorPlot, Ink
 from napari_cvdm.widgets.result_group import RECONSTRUCTION, TRUTH, ResultGroup
+from napari_cvdm.widgets.spread_choice import put_calibration
 
 if TYPE_CHECKING:
     from napari.layers import Layer
     from napari.viewer import Viewer
+
+    from napari_cvdm.trust.calibration import Calibration
 
 ROWS = {"rate": "rate map λ", "spread": "spread", "structure": "structure"}
 COLUMNS = {"spread": "spread", "structure": "structure", "error": "error"}
@@ -30,6 +33,8 @@ HELP = {
     "Structure is the gradient of the reconstruction; error is |reconstruction - truth|.",
     "plot": "Each point is a tenth of the pixels, from the smallest spread to the largest.\n"
     "On the dashed line the spread is honest, above it the spread is too small.",
+    "calibrate": "Find the factor so that 90 % of the errors against this truth are below factor x spread, and show the uncertainty as that.\n"
+    "It holds for images like this one. Many pairs and a model that keeps the factor: napari-cvdm calibrate.",
 }
 
 
@@ -41,6 +46,7 @@ class AgreementTab(QWidget):
     viewer : Viewer
     """
 
+    calibrated = Signal()
     trouble = Signal(str)  # what is wrong, in words; "" when nothing is any more
 
     def __init__(self, viewer: "Viewer") -> None:
@@ -53,11 +59,16 @@ class AgreementTab(QWidget):
         self.numbers: dict[tuple[str, str], QLabel] = {}
         self.plot = ErrorPlot(Ink.of(viewer))
         self.text = wrapped_label()
+        self.calibrate = QPushButton("&Calibrate on this truth")
         self.work = LatestWork(self, "Comparing rate map and spread")
+        self.fitting = LatestWork(self, "Calibrating the spread")
         self._lay_out()
         self.truth.changed.connect(self.refresh)
         self.work.succeeded.connect(self._on_compared)
         self.work.failed.connect(self._on_failed)
+        self.calibrate.clicked.connect(self._on_calibrate)
+        self.fitting.succeeded.connect(self._on_calibrated)
+        self.fitting.failed.connect(self.trouble)
         self._clear()
 
     def _lay_out(self) -> None:
@@ -69,12 +80,14 @@ class AgreementTab(QWidget):
         choice.addWidget(label)
         choice.addWidget(self.truth, 1)
         layout.addLayout(choice)
+        layout.addWidget(self.calibrate)
         layout.addLayout(self._table())
         layout.addWidget(self.text)
         layout.addWidget(self.plot, 1)
         layout.addStretch()
         self.truth.setToolTip(HELP["truth"])
         self.plot.plot.setToolTip(HELP["plot"])
+        explain_control(self.calibrate, HELP["calibrate"])
 
     def _table(self) -> QGridLayout:
         table = QGridLayout()
@@ -127,6 +140,7 @@ class AgreementTab(QWidget):
     def refresh(self) -> None:
         """Compare again."""
         self.work.cancel()
+        self.calibrate.setEnabled(self._group is not None and self.truth.value() is not None)
         if self._group is None:
             self._clear()
             return
@@ -152,6 +166,30 @@ class AgreementTab(QWidget):
         if not same_place(self._viewer, rate, layer):
             self._note = f" {layer.name} lies elsewhere than the result; it was compared pixel by pixel all the same."
         return frame_pixels(self._viewer, layer)
+
+    def _on_calibrate(self) -> None:
+        group, layer = self._group, self.truth.value()
+        if group is None or layer is None:
+            return
+        try:
+            frame, truth = result_frame(self._viewer, group), self._truth_pixels(group, layer)
+        except ValueError as error:
+            self.trouble.emit(str(error))
+            return
+        from napari_cvdm.trust.calibration import calibrate_frame  # it brings torch
+
+        if truth is not None:
+            provenance = group.mark["provenance"]
+            self.fitting.start(calibrate_frame(frame, truth, provenance["settings"], layer.name, phase=group.mark.get("unit") == "rad"), total=1)
+
+    def _on_calibrated(self, found: "Calibration") -> None:
+        if self._group is None:
+            return
+        put_calibration(self._viewer, self._group, found.values())
+        self.text.setText(
+            f"{found.level:.0%} of the errors are below {found.factor:.3g} times the spread, in this image; the uncertainty layer shows that now."
+        )
+        self.calibrated.emit()
 
     def _on_compared(self, found: Agreement) -> None:
         for (first, second), label in self.numbers.items():

@@ -45,7 +45,7 @@ def result_frame(viewer: "Viewer", group: ResultGroup) -> ResultFrame:
     pixels = frame_pixels(viewer, mean)
     untrusted = group.layers.get(UNTRUSTED)
     valid = np.ones(pixels.shape, bool) if untrusted is None else frame_pixels(viewer, untrusted) == 0
-    deviation = spread_as(frame_pixels(viewer, spread), group.statistic, "standard deviation")
+    deviation = spread_as(frame_pixels(viewer, spread), group.statistic, "standard deviation", group.factor)
     return ResultFrame(mean=pixels, spread=deviation, rate=frame_pixels(viewer, rate), valid=valid)
 
 
@@ -53,7 +53,7 @@ def values_at(viewer: "Viewer", group: ResultGroup, pixel: Pixel) -> tuple[float
     """Rate, mean and standard deviation at a pixel of the frame where the sliders stand, of a group in which nothing is missing."""
     layers = (group.rate, group.layers[RECONSTRUCTION], group.spread)
     rate, mean, spread = (np.asarray(layer.data[(*frame_index(viewer, layer), *pixel)]) for layer in layers if layer is not None)
-    return float(rate), float(mean), float(spread_as(spread, group.statistic, "standard deviation"))
+    return float(rate), float(mean), float(spread_as(spread, group.statistic, "standard deviation", group.factor))
 
 
 def samples_at(viewer: "Viewer", group: ResultGroup, pixel: Pixel) -> np.ndarray | None:

@@ -9,7 +9,7 @@ import numpy as np
 from napari_cvdm.image_files.errors import ImageFileError
 from napari_cvdm.image_files.pixel_size import length_um, square_pixel
 from napari_cvdm.image_files.pixels import usable_dtype
-from napari_cvdm.posterior import STATISTICS, spread_as
+from napari_cvdm.posterior import INTERVAL, STATISTICS, spread_as
 from napari_cvdm.request import ImageStack
 from napari_cvdm.result import Restoration
 from napari_cvdm.trust.phase_quantities import optical_path_nm
@@ -111,8 +111,8 @@ def to_layer_data(restoration: Restoration, source: Placement, statistic: str = 
     restoration : Restoration
     source : Placement
         Of the measured image.
-    statistic : {"standard deviation", "variance"}
-        As which the spread of the samples is shown.
+    statistic : {"standard deviation", "variance", "calibrated interval"}
+        As which the spread of the samples is shown; as a standard deviation where the model is not calibrated.
 
     Returns
     -------
@@ -123,7 +123,9 @@ def to_layer_data(restoration: Restoration, source: Placement, statistic: str = 
     """
     source = source.within(restoration.region)
     unit = restoration.unit
-    spread = spread_as(restoration.variance, "variance", statistic)
+    factor = _factor(restoration)
+    statistic = STATISTICS[0] if statistic == INTERVAL and factor is None else statistic
+    spread = spread_as(restoration.variance, "variance", statistic, factor)
     begun = restoration.counts > 0  # frames that were not, in a run that was stopped, are zero and set no contrast
     return [
         *_schedule_layers(restoration, source),
@@ -134,6 +136,12 @@ def to_layer_data(restoration: Restoration, source: Placement, statistic: str = 
         (*_layer(restoration, source, "untrusted pixels", (~restoration.valid).astype(np.uint8), "", opacity=0.5)[:2], "labels"),
         _layer(restoration, source, "reconstruction", restoration.mean, unit, visible=True, **look_of(restoration.mean[begun], unit)),
     ]
+
+
+def _factor(restoration: Restoration) -> float | None:
+    """Half-width of the calibrated interval over the standard deviation; None without a calibration."""
+    calibration = restoration.provenance.model.get("calibration")
+    return float(calibration["factor"]) if isinstance(calibration, Mapping) else None
 
 
 def group_name(restoration: Restoration, source: Placement) -> str:
@@ -169,7 +177,7 @@ def spread_look(values: np.ndarray) -> dict[str, Any]:
 
 def spread_unit(unit: str, statistic: str) -> str:
     """Unit of an uncertainty of values in `unit`."""
-    return unit if statistic == "standard deviation" else f"{unit}²"
+    return f"{unit}²" if statistic == "variance" else unit
 
 
 def _schedule_layers(restoration: Restoration, source: Placement) -> list[LayerData]:

@@ -40,12 +40,12 @@ class ResultGroup:
 
     @property
     def spread(self) -> "Layer | None":
-        """The posterior spread, as a variance or as a standard deviation."""
+        """The posterior spread, as what `statistic` says."""
         return self.layers.get(SPREAD)
 
     @property
     def statistic(self) -> str:
-        """What the spread layer holds: "standard deviation" or "variance"."""
+        """What the spread layer holds: "standard deviation", "variance" or "calibrated interval"."""
         return "standard deviation" if self.spread is None else str(our_metadata(self.spread).get("statistic", "standard deviation"))
 
     @property
@@ -53,6 +53,17 @@ class ResultGroup:
         """What the result's layers say of it: source, provenance, clock; the unit is that of the reconstruction."""
         marks = [our_metadata(self.layers[role]) for role in (RECONSTRUCTION, RATE) if role in self.layers]
         return marks[0] if marks else {}
+
+    @property
+    def calibration(self) -> Mapping[str, Any]:
+        """How the spread is scaled to an interval; empty where the model is not calibrated."""
+        found = self.mark.get("provenance", {}).get("model", {}).get("calibration")
+        return found if isinstance(found, Mapping) else {}
+
+    @property
+    def factor(self) -> float | None:
+        """Half-width of the calibrated interval over the standard deviation; None without a calibration."""
+        return float(self.calibration["factor"]) if "factor" in self.calibration else None
 
     @property
     def clock(self) -> ClockCurve | None:

@@ -3,15 +3,16 @@
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Signal
+from qtpy.QtGui import QEnterEvent
 from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 from superqt.utils import signals_blocked
 
-from napari_cvdm.posterior import STATISTICS, spread_as
+from napari_cvdm.posterior import STATISTICS
 from napari_cvdm.widgets.choices import narrow
 from napari_cvdm.widgets.fields import explain_control
-from napari_cvdm.widgets.layers import METADATA_KEY, our_metadata, spread_look, spread_unit
 from napari_cvdm.widgets.offer import Entry, Offer
 from napari_cvdm.widgets.result_group import ResultGroup, groups_of, layers_of
+from napari_cvdm.widgets.spread_choice import choices_of, help_of, show_spread_as
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -49,7 +50,7 @@ class ResultsPanel(QWidget):
 
     def _explain(self) -> None:
         self.group.setToolTip("A result: all layers that came from one run.")
-        self.statistic.setToolTip("Show the spread of the samples in the unit of the image (standard deviation) or squared (variance).")
+        self.statistic.setToolTip(help_of(None))
         explain_control(self.more, "Draw more samples of this result; mean and spread go on from where they are.")
         explain_control(self.repeat, "Put the settings of this result into the form above.")
         explain_control(self.command, "Copy the napari-cvdm command that gives the same pixels. The image must have been opened from a file.")
@@ -99,21 +100,30 @@ class ResultsPanel(QWidget):
     def _on_chosen(self) -> None:
         group = self.value()
         self.setVisible(group is not None)
-        if group is not None and group.spread is not None:
-            with signals_blocked(self.statistic):
-                self.statistic.setCurrentText(group.statistic)
+        self.list_statistics()
         self.changed.emit()
+
+    def enterEvent(self, event: QEnterEvent) -> None:
+        """What the Inspect dock has calibrated since is offered, too."""
+        super().enterEvent(event)
+        self.list_statistics()
+
+    def list_statistics(self) -> None:
+        """Offer what the spread of the chosen result can be shown as, and what it is now."""
+        group = self.value()
+        if group is None or group.spread is None:
+            return
+        with signals_blocked(self.statistic):
+            self.statistic.clear()
+            self.statistic.addItems(choices_of(group))
+            self.statistic.setCurrentText(group.statistic)
+        self.statistic.setToolTip(help_of(group))
 
     def _on_statistic(self, wanted: str) -> None:
         """Show the chosen result's spread the other way."""
         group = self.value()
-        layer = None if group is None else group.spread
-        if group is None or layer is None or group.statistic == wanted:
-            return
-        layer.data = spread_as(layer.data, group.statistic, wanted)
-        unit = spread_unit(str(group.mark["unit"]), wanted)
-        layer.metadata = {**layer.metadata, METADATA_KEY: {**our_metadata(layer), "statistic": wanted, "unit": unit}}
-        layer.contrast_limits = spread_look(layer.data)["contrast_limits"]
+        if group is not None:
+            show_spread_as(group, wanted)
 
     def _on_remove(self) -> None:
         group = self.value()

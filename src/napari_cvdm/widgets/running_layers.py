@@ -21,12 +21,12 @@ class RunningLayers:
     ----------
     viewer : Viewer
     run : Run
-    statistic : {"standard deviation", "variance"}
-        As which the spread is shown.
+    statistic : {"standard deviation", "variance", "calibrated interval"}
+        As which the spread is shown; an interval comes with the last sample only.
     """
 
     def __init__(self, viewer: "Viewer", run: Run, statistic: str) -> None:
-        self._viewer, self._unit, self._statistic = viewer, run.unit, statistic
+        self._viewer, self._unit, self._statistic = viewer, run.unit, "variance" if statistic == "variance" else "standard deviation"
         image = run.request.image
         self._loops = tuple(size for size, axis in zip(image.array.shape, image.axes, strict=True) if axis not in "PYX")
         self._axes = "".join(axis for axis in image.axes if axis != "P")

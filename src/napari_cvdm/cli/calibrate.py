@@ -1,0 +1,75 @@
+"""``napari-cvdm calibrate``: the factor between spread and error, fitted on pairs whose truth is known, into the card of the model."""
+
+import shutil
+from argparse import Namespace
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from napari_cvdm.cli import check_inputs_stay, say_done
+from napari_cvdm.cli.pairs import sampling_of, set_of
+from napari_cvdm.cli.progress import with_bar
+from napari_cvdm.image_files import output_folder
+from napari_cvdm.model.checkpoint import CARD, WEIGHTS, Checkpoint, write_card
+from napari_cvdm.model.zoo import load_model, model_folder
+from napari_cvdm.trust.calibration import Calibration, Scores, covered, fitted, left_out_coverage, scores_of
+from napari_cvdm.trust.pair_sets import CALIBRATION_SEED, EVALUATION_SEED, NAMED
+
+
+def run(arguments: Namespace) -> None:
+    """Carry out ``napari-cvdm calibrate``.
+
+    Parameters
+    ----------
+    arguments : Namespace
+
+    Raises
+    ------
+    ValueError, OSError
+        Bad input, in words; no card is changed then.
+    """
+    model = load_model(arguments.model)
+    if arguments.in_place:
+        scores, calibration = calibrated(arguments, model)
+        folder = model_folder(arguments.model)
+        write_card(folder, replace(model.card, calibration=calibration.values()))
+    else:
+        check_inputs_stay(arguments, [arguments.model])
+        with output_folder(arguments.out, arguments.overwrite, sign=CARD) as work:
+            scores, calibration = calibrated(arguments, model)
+            shutil.copy(model_folder(arguments.model) / WEIGHTS, work / WEIGHTS)
+            write_card(work, replace(model.card, calibration=calibration.values()))
+        folder = Path(arguments.out)
+    say_done(f"{folder / CARD}: {sentence(calibration, scores)}")
+    say_done(checked(arguments, model, scores, calibration))
+
+
+def calibrated(arguments: Namespace, model: Checkpoint) -> tuple[Scores, Calibration]:
+    """The scores of the set that the arguments name, and the calibration fitted on them."""
+    pairs = set_of(arguments, arguments.set, model.card, CALIBRATION_SEED)
+    scores = with_bar(scores_of(pairs, model, sampling_of(arguments)), "calibrating")
+    return scores, fitted(scores, arguments.level)
+
+
+def sentence(calibration: Calibration, scores: Scores) -> str:
+    """What was fitted, in one sentence."""
+    left_out = f" ({scores.left_out} more had no pixel that can be trusted)" if scores.left_out else ""
+    interval = f"{calibration.level:.0%} of the errors are below {calibration.factor:g} times the spread"
+    return f"{interval} of {calibration.samples} samples at {calibration.steps} steps; fitted on {calibration.fields} fields{left_out}."
+
+
+def checked(arguments: Namespace, model: Checkpoint, scores: Scores, calibration: Calibration) -> str:
+    """Coverage on fields that the factor was not fitted on: new ones of a simulation, each left out in turn of measured pairs."""
+    if arguments.set not in NAMED:
+        return f"each field by the factor of the others: {shares(left_out_coverage(scores.fields, calibration.level))}"
+    pairs = set_of(arguments, arguments.set, model.card, EVALUATION_SEED, arguments.check)
+    fresh = with_bar(scores_of(pairs, model, sampling_of(arguments)), "checking")
+    return f"{len(fresh.fields)} fields that were not used for fitting: {shares(covered(fresh.fields, calibration.factor))}"
+
+
+def shares(coverage: np.ndarray) -> str:
+    """Mean coverage over fields with its standard error, and how far single fields are from it."""
+    error = coverage.std(ddof=1) / np.sqrt(len(coverage)) if len(coverage) > 1 else np.nan
+    low, middle, high = np.quantile(coverage, (0.1, 0.5, 0.9))
+    return f"coverage {coverage.mean():.1%} (standard error {error:.1%}); of single fields {low:.1%}, {middle:.1%}, {high:.1%} (quantiles 0.1, 0.5, 0.9)."

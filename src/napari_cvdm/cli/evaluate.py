@@ -1,0 +1,62 @@
+"""``napari-cvdm evaluate``: a model on a set of pairs -> metrics.json, table.md and figures."""
+
+import json
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from napari_cvdm.cli import check_inputs_stay, say_done
+from napari_cvdm.cli.evaluation_figures import draw_figures
+from napari_cvdm.cli.evaluation_table import tables
+from napari_cvdm.cli.pairs import sampling_of, set_of
+from napari_cvdm.cli.progress import with_bar
+from napari_cvdm.image_files import output_folder
+from napari_cvdm.model.zoo import load_model
+from napari_cvdm.trust.evaluation import evaluate
+from napari_cvdm.trust.evaluation_summary import summary
+from napari_cvdm.trust.pair_sets import EVALUATION_SEED
+
+METRICS, TABLE = "metrics.json", "table.md"
+
+
+def run(arguments: Namespace) -> None:
+    """Carry out ``napari-cvdm evaluate``.
+
+    Parameters
+    ----------
+    arguments : Namespace
+
+    Raises
+    ------
+    ValueError, OSError
+        Bad input, in words; the output folder is not made then.
+    """
+    check_inputs_stay(arguments, [arguments.model, arguments.set])
+    with output_folder(arguments.out, arguments.overwrite, sign=METRICS) as folder:
+        values, names = evaluate_into(folder, arguments, arguments.model, arguments.set)
+    say_done(f"{arguments.out}: {', '.join(names)}")
+    say_done(headline(values))
+
+
+def evaluate_into(folder: Path, arguments: Namespace, model_name: str, set_name: str) -> tuple[dict[str, Any], list[str]]:
+    """Evaluate a model on a set, and write everything into an existing folder; the summary, and the names of the files."""
+    model = load_model(model_name)
+    pairs = set_of(arguments, set_name, model.card, EVALUATION_SEED)
+    found = with_bar(evaluate(pairs, model, sampling_of(arguments)), f"evaluating {model_name}")
+    values = summary(found)
+    figures = draw_figures(folder, found, values)
+    (folder / TABLE).write_text(tables(values), encoding="utf-8")
+    (folder / METRICS).write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return values, [METRICS, TABLE, *figures]
+
+
+def headline(values: dict[str, Any]) -> str:
+    """The most important figures in one line."""
+    count, last = list(values["uncertainty"].items())[-1]
+    mean, sample = (values["accuracy"][name]["rmse"]["mean"] for name in ("mean", "one sample"))
+    calibrated = values["calibrated"]
+    interval = "not calibrated" if calibrated is None else f"the calibrated interval covers {calibrated['coverage']['mean']:.1%}"
+    return (
+        f"RMSE {mean:.3g} (one sample {sample:.3g}) {values['unit']}; of {count} samples the 90% interval covers {last['coverage']['0.9']['mean']:.1%}, "
+        f"spread/skill {last['spread_skill']:.2f}; {interval}."
+    )

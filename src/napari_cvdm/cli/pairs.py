@@ -1,0 +1,49 @@
+"""The pairs and the sampling that the arguments of evaluate, benchmark and calibrate ask for."""
+
+from argparse import Namespace
+from typing import Any
+
+from napari_cvdm.model.checkpoint import ModelCard
+from napari_cvdm.request import OPTICS
+from napari_cvdm.trust.judged import Sampling
+from napari_cvdm.trust.pair_sets import Choice, PairSet, pair_set
+
+
+def set_of(arguments: Namespace, name: str, card: ModelCard, first_seed: int, count: int | None = None) -> PairSet:
+    """A named set, or that of a folder.
+
+    Parameters
+    ----------
+    arguments : Namespace
+        With fields, seed, register and optics.
+    name : str
+    card : ModelCard
+    first_seed : int
+        EVALUATION_SEED or CALIBRATION_SEED.
+    count : int, optional
+        Instead of the arguments' fields.
+
+    Raises
+    ------
+    RequestError
+        There is no such set.
+    """
+    choice = Choice(
+        fields=arguments.fields if count is None else count,
+        first_seed=first_seed + arguments.seed,
+        field_px=arguments.field_px,
+        optics=optics_of(arguments),
+        register=arguments.register,
+    )
+    return pair_set(name, card, choice)
+
+
+def optics_of(arguments: Namespace) -> dict[str, Any]:
+    """The optics that were given."""
+    given = {name: getattr(arguments, name) for name in (*OPTICS, "defocus_um") if hasattr(arguments, name)}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+
+
+def sampling_of(arguments: Namespace) -> Sampling:
+    """How every posterior is sampled."""
+    return Sampling(samples=arguments.samples, steps=arguments.steps, sampler=arguments.sampler, device=arguments.device)

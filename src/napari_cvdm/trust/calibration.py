@@ -214,6 +214,8 @@ def calibrate_frame(frame: ResultFrame, truth: np.ndarray, settings: Mapping[str
     yield Progress(stage="comparing spread and error", done=0, total=1)
     if truth.shape != frame.mean.shape:
         raise RequestError(f"the truth has {truth.shape} pixels, the result {frame.mean.shape}; give a truth on the grid of the result.")
+    if not {"samples", "steps", "sampler"} <= set(settings):
+        raise RequestError("the result does not say how it was sampled; reconstruct again with this version.")
     if int(settings["samples"]) < 2:
         raise RequestError("the result has one sample, and so no spread; add samples first.")
     error = frame.mean.astype(np.float64) - truth

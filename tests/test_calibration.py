@@ -50,6 +50,9 @@ def test_leaving_fields_out_tells_the_coverage_of_new_ones():
     rng = np.random.default_rng(1)
     found = [np.mean(left_out_coverage(exchangeable(rng, 15), 0.8)) for _ in range(60)]
     assert np.mean(found) == pytest.approx(0.8, abs=0.05)
+    fields = exchangeable(rng, 12)
+    others = [covered([one], conformal_factor(fields[:place] + fields[place + 1 :], 0.8))[0] for place, one in enumerate(fields)]
+    np.testing.assert_allclose(left_out_coverage(fields, 0.8), others)
 
 
 def test_coverage_breaks_where_fields_are_not_exchangeable():

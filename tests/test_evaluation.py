@@ -22,6 +22,7 @@ from napari_cvdm.trust.coverage import LEVELS, auroc, ause, coverage, sparsifica
 from napari_cvdm.trust.evaluation_summary import grouped
 from napari_cvdm.trust.rate_skill import over_fields, partial_correlation
 from napari_cvdm.trust.resolution import apart, decorrelation, smallest_separation
+from napari_cvdm.trust.two_points import point_field
 
 QUICK = ["--fields", "2", "--field-px", "32", "--samples", "4", "--steps", "1", "--device", "cpu"]
 seeds = st.integers(0, 10_000)
@@ -105,6 +106,16 @@ def test_two_points_come_apart_when_they_are_farther_apart_than_the_blur():
         shares.append(apart(ndimage.gaussian_filter(image, 2), first, second).mean())
     assert shares == [0, 0, 1, 1, 1] and smallest_separation(separations, shares) == 6
     assert np.isnan(smallest_separation([1, 2], [1.0, 0.5]))
+
+
+def test_the_truth_of_point_pairs_shows_them_where_they_were_put():
+    where = point_field(0, WidefieldRanges(), (0.06, 0.24))
+    found = [apart(where.pair.truth, first, second).mean() for first, second in zip(where.first, where.second, strict=True)]
+    assert found == [0, 1]
+    middles = (where.first + where.second) / 2
+    brightest = ndimage.maximum_filter(where.pair.truth, 5)
+    values = ndimage.map_coordinates(where.pair.truth, middles[0].T.reshape(2, -1), order=1)
+    assert (values > 0.8 * brightest[tuple(np.round(middles[0].T.reshape(2, -1)).astype(int))]).all()
 
 
 @given(seeds, st.floats(0.1, 100), st.floats(-50, 50))
@@ -195,7 +206,9 @@ def test_measured_pairs_are_judged_in_their_folder(tiny_phase_model, tiny_widefi
     optics = ["--wavelength-um", "0.55", "--medium-index", "1.33", "--defocus-um", "-1", "1"]
     for task, model, words in (("phase", tiny_phase_model, optics), ("widefield", tiny_widefield_model, [])):
         write_pairs(tmp_path / task, task)
-        assert main(["evaluate", str(model), "--set", str(tmp_path / task), "--out", str(tmp_path / f"{task}-out"), *QUICK, *words]) == 0, capsys.readouterr().err
+        assert main(["evaluate", str(model), "--set", str(tmp_path / task), "--out", str(tmp_path / f"{task}-out"), *QUICK, *words]) == 0, (
+            capsys.readouterr().err
+        )
         values = json.loads((tmp_path / f"{task}-out" / "metrics.json").read_text())
         assert values["set"]["fields"] == 2 and values["set"]["said"].startswith("2 measured pairs")
     assert main(["evaluate", str(tiny_phase_model), "--set", str(tmp_path / "phase"), "--out", str(tmp_path / "none"), *QUICK]) == 2
@@ -203,7 +216,7 @@ def test_measured_pairs_are_judged_in_their_folder(tiny_phase_model, tiny_widefi
 
 
 def test_benchmark_computes_nothing_twice(tiny_widefield_model, tmp_path, monkeypatch):
-    words = ["benchmark", "--out", str(tmp_path / "all"), "--models", str(tiny_widefield_model), "--sets", "simulation", "dim", *QUICK]
+    words = ["benchmark", "--out", str(tmp_path / "all"), "--models", str(tiny_widefield_model), "--sets", "simulation", "dim", *QUICK, "--fields", "1"]
     assert main(words) == 0
     folders = sorted(path for path in (tmp_path / "all").iterdir() if path.is_dir())
     table, stamps = (tmp_path / "all" / "table.md").read_text(), [(path / "metrics.json").stat().st_mtime_ns for path in folders]
@@ -214,4 +227,4 @@ def test_benchmark_computes_nothing_twice(tiny_widefield_model, tmp_path, monkey
     monkeypatch.setattr(benchmark, "evaluate_into", lambda *parts: called.append(parts[-1]) or real(*parts))
     assert main(words) == 0
     assert len(called) == 1 and (folders[1] / "metrics.json").stat().st_mtime_ns == stamps[1]
-    assert main([*words[:-2], "--seed", "3"]) == 0 and len(called) == 3
+    assert main([*words, "--sets", "dim", "--seed", "3"]) == 0 and len(called) == 2

@@ -13,7 +13,7 @@ from napari_cvdm.cli.progress import with_bar
 from napari_cvdm.image_files import output_folder
 from napari_cvdm.model.checkpoint import CARD, WEIGHTS, Checkpoint, write_card
 from napari_cvdm.model.zoo import load_model, model_folder
-from napari_cvdm.trust.calibration import Calibration, Scores, covered, fitted, left_out_coverage, scores_of
+from napari_cvdm.trust.calibration import Calibration, Scores, covered, fitted, least_fields, left_out_coverage, scores_of
 from napari_cvdm.trust.pair_sets import CALIBRATION_SEED, EVALUATION_SEED, NAMED
 
 
@@ -60,12 +60,16 @@ def sentence(calibration: Calibration, scores: Scores) -> str:
 
 
 def checked(arguments: Namespace, model: Checkpoint, scores: Scores, calibration: Calibration) -> str:
-    """Coverage on fields that the factor was not fitted on: new ones of a simulation, each left out in turn of measured pairs."""
-    if arguments.set not in NAMED:
-        return f"each field by the factor of the others: {shares(left_out_coverage(scores.fields, calibration.level))}"
-    pairs = set_of(arguments, arguments.set, model.card, EVALUATION_SEED, arguments.check)
+    """Coverage on fields that the factor was not fitted on: each left out in turn, and new ones of a simulation."""
+    said = "too few fields to leave one out."
+    if len(scores.fields) > least_fields(calibration.level):
+        said = f"each field by the factor of the others: {shares(left_out_coverage(scores.fields, calibration.level))}"
+    count = arguments.fields if arguments.check is None else arguments.check
+    if arguments.set not in NAMED or not count:
+        return said
+    pairs = set_of(arguments, arguments.set, model.card, EVALUATION_SEED, count)
     fresh = with_bar(scores_of(pairs, model, sampling_of(arguments)), "checking")
-    return f"{len(fresh.fields)} fields that were not used for fitting: {shares(covered(fresh.fields, calibration.factor))}"
+    return f"{said}\n{len(fresh.fields)} fields that were not used for fitting: {shares(covered(fresh.fields, calibration.factor))}"
 
 
 def shares(coverage: np.ndarray) -> str:

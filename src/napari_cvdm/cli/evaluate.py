@@ -14,9 +14,11 @@ from napari_cvdm.image_files import output_folder
 from napari_cvdm.model.zoo import load_model
 from napari_cvdm.trust.evaluation import evaluate
 from napari_cvdm.trust.evaluation_summary import summary
-from napari_cvdm.trust.pair_sets import EVALUATION_SEED
+from napari_cvdm.trust.pair_sets import EVALUATION_SEED, SIMULATION
+from napari_cvdm.trust.two_points import two_points
 
 METRICS, TABLE = "metrics.json", "table.md"
+POINTS_FOR = "widefield-x2"
 
 
 def run(arguments: Namespace) -> None:
@@ -44,6 +46,9 @@ def evaluate_into(folder: Path, arguments: Namespace, model_name: str, set_name:
     pairs = set_of(arguments, set_name, model.card, EVALUATION_SEED)
     found = with_bar(evaluate(pairs, model, sampling_of(arguments)), f"evaluating {model_name}")
     values = summary(found)
+    if set_name == SIMULATION and model.card.task == POINTS_FOR:
+        seen = with_bar(two_points(model, sampling_of(arguments)), "looking at point pairs")
+        values["two_points"] = {"separation_nm": [round(1000 * one) for one in seen.separation_um], "pairs": seen.pairs, "apart": dict(seen.apart)}
     figures = draw_figures(folder, found, values)
     (folder / TABLE).write_text(tables(values), encoding="utf-8")
     (folder / METRICS).write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

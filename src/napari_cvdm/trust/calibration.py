@@ -147,16 +147,35 @@ def conformal_factor(fields: Sequence[np.ndarray], level: float = LEVEL) -> floa
     ----------
     Lee, Barber and Willett, arXiv 2306.06342 (2023), eq. 8; Angelopoulos et al., ICML 2022 (im2im-uq), for scores over a heuristic spread.
     """
+    _check_level(level, len(fields))
+    scores, _, weights = _pooled(fields)
+    return _quantile(scores, weights / (len(fields) + 1), level)
+
+
+def _check_level(level: float, count: int) -> None:
     if not 0 < level < 1:
         raise RequestError(f"level is {level:g}; allowed is between 0 and 1. 0.9 is usual.")
-    count = len(fields)
     if level * (count + 1) > count:
-        raise RequestError(f"{count} fields cannot be calibrated for a level of {level:g}: at least {int(np.ceil(level / (1 - level) - 1e-9))} are needed.")
-    scores = np.concatenate(fields)
-    weights = np.concatenate([np.full(len(one), 1 / len(one)) for one in fields]) / (count + 1)
+        raise RequestError(f"{count} fields cannot be calibrated for a level of {level:g}: at least {least_fields(level)} are needed.")
+
+
+def least_fields(level: float) -> int:
+    """The fewest fields that a level can be calibrated with."""
+    return int(np.ceil(level / (1 - level) - 1e-9))
+
+
+def _pooled(fields: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All scores, rising, with the number of the field of each, and one over the size of that field."""
+    scores, sizes = np.concatenate(fields), np.array([len(one) for one in fields])
     order = np.argsort(scores)
-    place = np.searchsorted(np.cumsum(weights[order]), level - 1e-12)
-    return float(scores[order[min(int(place), len(order) - 1)]])
+    owners = np.repeat(np.arange(len(fields)), sizes)[order]
+    return scores[order], owners, 1 / sizes[owners]
+
+
+def _quantile(scores: np.ndarray, weights: np.ndarray, level: float) -> float:
+    """The first of rising scores up to which the weights sum to the level."""
+    place = int(np.searchsorted(np.cumsum(weights), level - 1e-12))
+    return float(scores[min(place, len(scores) - 1)])
 
 
 def fitted(scores: Scores, level: float = LEVEL) -> Calibration:
@@ -214,6 +233,8 @@ def calibrate_frame(frame: ResultFrame, truth: np.ndarray, settings: Mapping[str
     yield Progress(stage="comparing spread and error", done=0, total=1)
     if truth.shape != frame.mean.shape:
         raise RequestError(f"the truth has {truth.shape} pixels, the result {frame.mean.shape}; give a truth on the grid of the result.")
+    if not {"samples", "steps", "sampler"} <= set(settings):
+        raise RequestError("the result does not say how it was sampled; reconstruct again with this version.")
     if int(settings["samples"]) < 2:
         raise RequestError("the result has one sample, and so no spread; add samples first.")
     error = frame.mean.astype(np.float64) - truth
@@ -238,6 +259,14 @@ def covered(fields: Sequence[np.ndarray], factor: float) -> np.ndarray:
 
 
 def left_out_coverage(fields: Sequence[np.ndarray], level: float = LEVEL) -> np.ndarray:
-    """Share covered in each field by the factor of all other fields, shape (K,): what to expect where no field can be spared."""
-    others = [[one for place, one in enumerate(fields) if place != number] for number in range(len(fields))]
-    return np.array([np.mean(scores <= conformal_factor(rest, level)) for scores, rest in zip(fields, others, strict=True)])
+    """Share covered in each field by the factor of all other fields, shape (K,): what to expect where no field can be spared.
+
+    Raises
+    ------
+    RequestError
+        Too few fields to leave one out.
+    """
+    _check_level(level, len(fields) - 1)
+    scores, owners, weights = _pooled(fields)
+    factors = [_quantile(scores, np.where(owners == number, 0.0, weights) / len(fields), level) for number in range(len(fields))]
+    return np.array([np.mean(one <= factor) for one, factor in zip(fields, factors, strict=True)])

@@ -17,7 +17,7 @@ from napari_cvdm.simulate.described import RANGES
 from napari_cvdm.simulate.phase import PhaseRanges, draw_phase, simulate_phase
 from napari_cvdm.simulate.phase_objects import OBJECTS, object_kinds
 from napari_cvdm.simulate.structures import STRUCTURES, structure_kinds
-from napari_cvdm.simulate.widefield import WidefieldRanges, draw_emitters, simulate_widefield
+from napari_cvdm.simulate.widefield import WidefieldPair, WidefieldRanges, draw_emitters, simulate_widefield
 from napari_cvdm.training.measured import PairEntry, aligned
 from napari_cvdm.training.pair_files import Folders
 from napari_cvdm.training.sources import SEED_STRIDE
@@ -222,8 +222,12 @@ def _widefield_pair(seed: int, ranges: WidefieldRanges) -> TestPair:
         return draw_emitters(rng, side, pixel_um)
 
     pair = simulate_widefield(seed, ranges, draw)
-    request = RestoreRequest(image=_stack(pair.counts, "YX", pair.microscope), model="")
-    return TestPair(request=request, truth=pair.truth, tags={"structure": kinds[0], **_tags(pair.microscope, pair.photons)})
+    return TestPair(request=widefield_request(pair), truth=pair.truth, tags={"structure": kinds[0], **_tags(pair.microscope, pair.photons)})
+
+
+def widefield_request(pair: WidefieldPair) -> RestoreRequest:
+    """A request for the image of a simulated pair, with its optics."""
+    return RestoreRequest(image=_stack(pair.counts, "YX", pair.microscope), model="")
 
 
 def _stack(array: np.ndarray, axes: str, microscope: Microscope) -> ImageStack:

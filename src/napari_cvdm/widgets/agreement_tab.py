@@ -69,6 +69,7 @@ class AgreementTab(QWidget):
         self.calibrate.clicked.connect(self._on_calibrate)
         self.fitting.succeeded.connect(self._on_calibrated)
         self.fitting.failed.connect(self.trouble)
+        self.calibrate.setEnabled(False)
         self._clear()
 
     def _lay_out(self) -> None:
@@ -179,8 +180,8 @@ class AgreementTab(QWidget):
         from napari_cvdm.trust.calibration import calibrate_frame  # it brings torch
 
         if truth is not None:
-            provenance = group.mark["provenance"]
-            self.fitting.start(calibrate_frame(frame, truth, provenance["settings"], layer.name, phase=group.mark.get("unit") == "rad"), total=1)
+            settings = group.mark.get("provenance", {}).get("settings", {})
+            self.fitting.start(calibrate_frame(frame, truth, settings, layer.name, phase=group.mark.get("unit") == "rad"), total=1)
 
     def _on_calibrated(self, found: "Calibration") -> None:
         if self._group is None:

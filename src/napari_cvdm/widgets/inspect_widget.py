@@ -42,6 +42,7 @@ class InspectWidget(QWidget):
         self.group.changed.connect(self.refresh)
         for tab in (self.pixel, self.agreement):
             tab.trouble.connect(partial(self._on_trouble, tab))
+        self.agreement.calibrated.connect(self._on_calibrated)
         napari_viewer.dims.events.current_step.connect(self._on_slider)
         napari_viewer.events.theme.connect(self._on_theme)
         self.show_group()
@@ -90,6 +91,10 @@ class InspectWidget(QWidget):
             self.message.say(ERROR, told)
         elif self.pixel.isEnabled():
             self.message.clear()
+
+    def _on_calibrated(self) -> None:
+        """The interval at the chosen pixel is another one now."""
+        self.pixel.set_group(self.group.value())
 
     def _on_slider(self) -> None:
         if not self._gone.is_set():

@@ -8,7 +8,6 @@ Processor time is what counts on a shared machine: it is that of all threads. St
 import argparse
 import time
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +20,7 @@ from benchmarks.published import STEPS as PUBLISHED_STEPS
 from benchmarks.published import Published, published_sample
 from napari_cvdm.frame import Frame, sample_frame
 from napari_cvdm.model.checkpoint import Checkpoint
-from napari_cvdm.model.tiled import channels_last
+from napari_cvdm.model.tiled import placed
 from napari_cvdm.model.zoo import load_model
 from napari_cvdm.posterior import RunningMoments
 from napari_cvdm.request import ImageStack, RestoreRequest
@@ -122,7 +121,7 @@ def overhead(model: Checkpoint, size: int = SIZE, samples: int = SAMPLES, rounds
     request = request_of_output(model, size, samples, **choices)
     task = TASKS[model.card.task]
     prepared = task.from_request(request.image.frame(()), request)
-    frame = Frame.begin(request, channels_last(deepcopy(model.network), torch.device("cpu")), prepared, (), 0, 1)
+    frame = Frame.begin(request, placed(model.network, torch.device("cpu")), prepared, (), 0, 1)
     exponents = [frame.rate * clock for clock in frame.clock_values()]
     groups = [frame.rate.expand(len(group), -1, -1, -1).contiguous() for group in frame.groups(0)]
 
@@ -149,7 +148,7 @@ def overhead_rows(model: Checkpoint, size: int, rounds: int) -> list[Row]:
 
 def rate_rows(model: Checkpoint, size: int, rounds: int) -> list[Row]:
     """Operations per second of one evaluation, against a product of two matrices on the same threads."""
-    network = channels_last(deepcopy(model.network), torch.device("cpu"))
+    network = placed(model.network, torch.device("cpu"))
     config = network.config
     with torch.inference_mode():
         condition = torch.randn(1, config.condition_channels, size // config.upsampling, size // config.upsampling)

@@ -1,5 +1,6 @@
 """The benchmarks of speed measure what they say; none of these laws has a clock in it."""
 
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from napari_cvdm import frame
 from napari_cvdm.model import cvdm
+from napari_cvdm.model.tiled import placed
 from napari_cvdm.model.zoo import load_model
 from napari_cvdm.request import ImageStack, RestoreRequest
 from napari_cvdm.result import Restoration
@@ -86,3 +88,13 @@ def test_the_overhead_is_measured_on_a_small_image(tiny_widefield_model: Path) -
 def test_a_row_of_the_benchmark_is_made(tiny_phase_model: Path, part: str) -> None:
     rows = PARTS[part](load_model(str(tiny_phase_model)), 64, 1)
     assert all(row.value for row in rows)
+
+
+def test_a_network_that_is_where_it_is_needed_is_not_copied(tiny_phase_model: Path) -> None:
+    here, network = torch.device("cpu"), load_model(str(tiny_phase_model)).network
+    assert placed(network, here) is network
+    plain = deepcopy(network).to(memory_format=torch.contiguous_format)
+    copied = placed(plain, here)
+    assert copied is not plain
+    assert placed(copied, here) is copied
+    assert all(torch.equal(one, other) for one, other in zip(plain.parameters(), copied.parameters(), strict=True))

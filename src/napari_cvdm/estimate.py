@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Generator
-from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +11,7 @@ from napari_cvdm.device import peak_memory, pick_device, synchronize
 from napari_cvdm.frame import samples_together
 from napari_cvdm.model.checkpoint import Checkpoint
 from napari_cvdm.model.cvdm import CVDM
-from napari_cvdm.model.tiled import TiledModel, channels_last
+from napari_cvdm.model.tiled import TiledModel, placed
 from napari_cvdm.request import RestoreRequest
 from napari_cvdm.restore import check_planes, frame_indices, task_of
 from napari_cvdm.result import Progress
@@ -66,7 +65,7 @@ def estimate(request: RestoreRequest, model: Checkpoint) -> Generator[Progress, 
     """
     task, device = task_of(model.card), pick_device(request.device)
     check_planes(request.image, task)
-    network = channels_last(deepcopy(model.network), device)
+    network = placed(model.network, device)
     frames = list(frame_indices(request.image))
     started = time.perf_counter()
     prepared = task.from_request(request.image.frame(frames[0]), request)

@@ -26,9 +26,9 @@ class Row:
     met: bool | None = None
 
 
-def finish(request: RestoreRequest, model: Checkpoint) -> Restoration:
+def finish(request: RestoreRequest, model: Checkpoint, earlier: Restoration | None = None) -> Restoration:
     """Drain a restoration."""
-    steps = restore(request, model)
+    steps = restore(request, model, earlier)
     while True:
         try:
             next(steps)

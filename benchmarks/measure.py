@@ -26,9 +26,9 @@ class Row:
     met: bool | None = None
 
 
-def finish(request: RestoreRequest, model: Checkpoint | Baseline) -> Restoration:
+def finish(request: RestoreRequest, model: Checkpoint | Baseline, earlier: Restoration | None = None) -> Restoration:
     """Drain a restoration, by a model or by a classical method."""
-    steps = reconstruct(request, model)
+    steps = reconstruct(request, model, earlier)
     while True:
         try:
             next(steps)

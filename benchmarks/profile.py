@@ -19,7 +19,7 @@ from napari_cvdm.model.zoo import load_model
 from napari_cvdm.request import RestoreRequest
 
 STAGES = {  # of a run, by file and function; none of them is called by another
-    "the network onto the device, a copy of its own": (("tiled.py", "channels_last"), ("copy.py", "deepcopy")),
+    "the network onto the device, a copy of its own": (("tiled.py", "placed"),),
     "background, US-TIE or intensity scale": (("conditioned.py", "from_request"), ("phase.py", "from_request"), ("widefield.py", "from_request")),
     "mean network and rate map, once for an image": (("frame.py", "begin"),),
     "noise level of the denoiser, once for samples that go together": (("unet.py", "modulations"),),

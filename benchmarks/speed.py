@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -19,9 +20,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.measure import Row, finish, print_rows
 from benchmarks.published import STEPS as PUBLISHED_STEPS
 from benchmarks.published import Published, published_sample
+from napari_cvdm.device import autocast
 from napari_cvdm.frame import Frame, sample_frame
 from napari_cvdm.model.checkpoint import Checkpoint
-from napari_cvdm.model.tiled import channels_last
+from napari_cvdm.model.cvdm import CVDM
+from napari_cvdm.model.tiled import placed
 from napari_cvdm.model.zoo import load_model
 from napari_cvdm.posterior import RunningMoments
 from napari_cvdm.request import ImageStack, RestoreRequest
@@ -30,6 +33,7 @@ from napari_cvdm.tasks import TASKS
 SIZE, SAMPLES, LARGE_SAMPLES, ROUNDS = 256, 5, 16, 5
 MATRIX = 1024
 INTERACTIVE_S, CORES = 10.0, 2
+CPU = torch.device("cpu")
 Work = Callable[[], object]
 
 
@@ -122,7 +126,7 @@ def overhead(model: Checkpoint, size: int = SIZE, samples: int = SAMPLES, rounds
     request = request_of_output(model, size, samples, **choices)
     task = TASKS[model.card.task]
     prepared = task.from_request(request.image.frame(()), request)
-    frame = Frame.begin(request, channels_last(deepcopy(model.network), torch.device("cpu")), prepared, (), 0, 1)
+    frame = Frame.begin(request, placed(model.network, CPU), prepared, (), 0, 1)
     exponents = [frame.rate * clock for clock in frame.clock_values()]
     groups = [frame.rate.expand(len(group), -1, -1, -1).contiguous() for group in frame.groups(0)]
 
@@ -147,9 +151,9 @@ def overhead_rows(model: Checkpoint, size: int, rounds: int) -> list[Row]:
     return [Row(what=f"{model.card.name}: sampling over the bare evaluations", value=f"{found:+.1%}", bar="<= 5 %", met=found <= 0.05)]
 
 
-def rate_rows(model: Checkpoint, size: int, rounds: int) -> list[Row]:
-    """Operations per second of one evaluation, against a product of two matrices on the same threads."""
-    network = channels_last(deepcopy(model.network), torch.device("cpu"))
+def evaluation(model: Checkpoint, size: int, precision: str = "fp32", change: Callable[[CVDM], CVDM] = lambda network: network) -> Callable[[], torch.Tensor]:
+    """One evaluation of the denoiser for an output of `size` x `size` pixels, ready to be timed."""
+    network = change(placed(model.network, CPU))
     config = network.config
     with torch.inference_mode():
         condition = torch.randn(1, config.condition_channels, size // config.upsampling, size // config.upsampling)
@@ -158,18 +162,64 @@ def rate_rows(model: Checkpoint, size: int, rounds: int) -> list[Row]:
 
     @torch.inference_mode()
     def evaluate() -> torch.Tensor:
-        return network.clean(noisy, exponent, features)
+        with autocast(CPU, precision):
+            return network.clean(noisy, exponent, features)
 
-    with FlopCounterMode(display=False) as counted:
-        evaluate()
-    one, other = torch.randn(MATRIX, MATRIX), torch.randn(MATRIX, MATRIX)
-    evaluation, product = by_turns([evaluate, lambda: one @ other], 3 * rounds)
-    reached, possible = counted.get_total_flops() / evaluation.processor.median, 2 * MATRIX**3 / product.processor.median
-    share = reached / possible
+    return evaluate
+
+
+def rate_rows(model: Checkpoint, size: int, rounds: int) -> list[Row]:
+    """Operations per second of one evaluation, against a product of two matrices on the same threads, in both precisions."""
+    rows = []
+    for precision, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        evaluate = evaluation(model, size, precision)
+        with FlopCounterMode(display=False) as counted:
+            evaluate()
+        one, other = torch.randn(MATRIX, MATRIX, dtype=kind), torch.randn(MATRIX, MATRIX, dtype=kind)
+        network, product = by_turns([evaluate, partial(torch.matmul, one, other)], 3 * rounds)
+        operations = counted.get_total_flops()
+        reached, possible = operations / network.processor.median, 2 * MATRIX**3 / product.processor.median
+        share, asked = reached / possible, precision == "fp32"
+        rows += [
+            Row(what=f"{model.card.name}, {precision}: one evaluation, {operations / 1e9:.2f} GFLOP", value=str(network)),
+            Row(
+                what="network / product of two matrices, for each thread",
+                value=f"{reached / 1e9:.0f} / {possible / 1e9:.0f} GFLOP/s, {share:.0%}",
+                bar=">= 50 %" if asked else "",
+                met=share >= 0.5 if asked else None,
+            ),
+        ]
+    return rows
+
+
+def precision_rows(model: Checkpoint, size: int, rounds: int) -> list[Row]:
+    """What bf16 saves here, and how far it moves the samples."""
+    exact, narrow = (request_of_output(model, size, SAMPLES, keep_samples=True, precision=precision) for precision in ("fp32", "bf16"))
+    one, other = finish(exact, model), finish(narrow, model)
+    timed = by_turns([lambda: finish(exact, model), lambda: finish(narrow, model)], rounds)
+    assert one.samples is not None and other.samples is not None
+    moved = float(np.sqrt(np.mean((other.samples - one.samples) ** 2)) / np.sqrt(one.variance.mean()))
+    faster = timed[0].processor.median / timed[1].processor.median
     return [
-        Row(what=f"{model.card.name}: one evaluation, {counted.get_total_flops() / 1e9:.2f} GFLOP", value=str(evaluation)),
-        Row(what=f"product of two {MATRIX} x {MATRIX} matrices", value=f"{possible / 1e9:.0f} GFLOP/s for each thread"),
-        Row(what="network / matrix product", value=f"{reached / 1e9:.0f} GFLOP/s, {share:.0%}", bar=">= 50 %", met=share >= 0.5),
+        Row(what=f"{model.card.name}: a reconstruction in fp32 / in bf16", value=f"{faster:.2f} x faster"),
+        Row(what="samples in bf16 less those in fp32, root mean square", value=f"{moved:.2%} of the spread"),
+    ]
+
+
+def compile_rows(model: Checkpoint, size: int, rounds: int) -> list[Row]:
+    """torch.compile of the denoiser, with the time to compile it; not part of a plain run, it takes long."""
+    plain = evaluation(model, size)
+    network = deepcopy(placed(model.network, CPU))
+    network.output = torch.compile(network.output)  # type: ignore[method-assign]
+    compiled = evaluation(model, size, change=lambda _: network)
+    began, used = time.perf_counter(), time.process_time()
+    compiled()
+    wall, processor = time.perf_counter() - began, time.process_time() - used
+    one, other = by_turns([plain, compiled], rounds)
+    ratio = one.processor.median / other.processor.median
+    return [
+        Row(what=f"{model.card.name}: one evaluation, as it is / compiled", value=f"{ratio:.2f} x faster"),
+        Row(what="the first compiled evaluation", value=f"{processor:.0f} s processor, {wall:.0f} s wall"),
     ]
 
 
@@ -185,20 +235,21 @@ def large_rows(model: Checkpoint, size: int, rounds: int) -> list[Row]:
     return [Row(what=name, value=value, bar=f"< {INTERACTIVE_S:.0f} s", met=free < INTERACTIVE_S)]
 
 
-PARTS = {"one": one_rows, "ratio": ratio_rows, "overhead": overhead_rows, "rate": rate_rows, "large": large_rows}
+PARTS = {"one": one_rows, "ratio": ratio_rows, "overhead": overhead_rows, "rate": rate_rows, "precision": precision_rows, "large": large_rows}
+SELDOM = {"compile": compile_rows}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", action="append", help="default: both shipped ones")
-    parser.add_argument("--only", action="append", choices=PARTS)
+    parser.add_argument("--only", action="append", choices=PARTS | SELDOM)
     parser.add_argument("--size", type=int, default=SIZE, help="side of the output [px] (of the input for one), a multiple of 32")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     given = parser.parse_args(argv)
     for name in given.model or ["phase-2shot", "widefield-x2"]:
         model = load_model(name)
-        rows = [row for part in given.only or PARTS for row in PARTS[part](model, given.size, given.rounds)]
+        rows = [row for part in given.only or PARTS for row in (PARTS | SELDOM)[part](model, given.size, given.rounds)]
         print_rows(f"Speed of {name}, {torch.get_num_threads()} threads", rows)
 
 

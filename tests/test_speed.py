@@ -1,5 +1,7 @@
 """The benchmarks of speed measure what they say; none of these laws has a clock in it."""
 
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +15,9 @@ from hypothesis import strategies as st
 
 from napari_cvdm import frame
 from napari_cvdm.model import cvdm
+from napari_cvdm.model.tiled import placed
 from napari_cvdm.model.zoo import load_model
-from napari_cvdm.request import ImageStack, RestoreRequest
+from napari_cvdm.request import ImageStack, RequestError, RestoreRequest
 from napari_cvdm.result import Restoration
 
 
@@ -62,13 +65,37 @@ def test_a_true_batch_gives_the_same_samples_to_rounding(tiny_phase_model: Path,
     np.testing.assert_allclose(batched.samples, one_by_one.samples, atol=1e-5 * float(np.abs(one_by_one.samples).max()))
 
 
-def drained(sampler: str, model: Path) -> Restoration:
+def test_bf16_moves_the_samples_far_less_than_they_scatter(tiny_phase_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    exact, narrow = drained("sde-2m", tiny_phase_model), drained("sde-2m", tiny_phase_model, precision="bf16")
+    moved = np.sqrt(np.mean((narrow.samples - exact.samples) ** 2))
+    assert 0 < moved < 0.05 * np.sqrt(exact.variance.mean())
+    assert narrow.provenance.settings["precision"] == "bf16"
+    monkeypatch.setattr(frame, "SAMPLES_TOGETHER", 1)
+    assert np.array_equal(narrow.samples, drained("sde-2m", tiny_phase_model, precision="bf16").samples)
+
+
+def test_a_precision_that_is_not_known_is_refused(tiny_phase_model: Path) -> None:
+    with pytest.raises(RequestError, match="fp32, bf16"):
+        drained("sde-2m", tiny_phase_model, precision="fp8")
+
+
+def test_samples_are_added_to_a_result_from_before_precision_was_a_choice(tiny_phase_model: Path) -> None:
+    part = drained("ddim", tiny_phase_model, samples=2)
+    settings = {name: value for name, value in part.provenance.settings.items() if name != "precision"}
+    older = replace(part, provenance=replace(part.provenance, settings=settings))
+    continued = drained("ddim", tiny_phase_model, earlier=older)
+    assert np.array_equal(continued.samples, drained("ddim", tiny_phase_model).samples)
+    with pytest.raises(RequestError, match="precision changed"):
+        drained("ddim", tiny_phase_model, earlier=older, precision="bf16")
+
+
+def drained(sampler: str, model: Path, earlier: Restoration | None = None, samples: int = 6, **choices: object) -> Restoration:
     """A restoration of six samples, the first alone, then four, then one."""
     rng = np.random.default_rng(3)
     image = ImageStack(array=1 + 0.05 * rng.standard_normal((2, 37, 50)), axes="PYX", pixel_um=0.2)
     optics = {"wavelength_um": 0.55, "medium_index": 1.33, "defocus_um": (-1.0, 1.0)}
-    request = RestoreRequest(image=image, model=str(model), samples=6, steps=3, keep_samples=True, sampler=sampler, **optics)
-    return finish(request, load_model(str(model)))
+    request = RestoreRequest(image=image, model=str(model), samples=samples, steps=3, keep_samples=True, sampler=sampler, **optics, **choices)
+    return finish(request, load_model(str(model)), earlier)
 
 
 @given(first=st.integers(0, 20), samples=st.integers(1, 40), together=st.integers(1, 8))
@@ -86,3 +113,13 @@ def test_the_overhead_is_measured_on_a_small_image(tiny_widefield_model: Path) -
 def test_a_row_of_the_benchmark_is_made(tiny_phase_model: Path, part: str) -> None:
     rows = PARTS[part](load_model(str(tiny_phase_model)), 64, 1)
     assert all(row.value for row in rows)
+
+
+def test_a_network_that_is_where_it_is_needed_is_not_copied(tiny_phase_model: Path) -> None:
+    here, network = torch.device("cpu"), load_model(str(tiny_phase_model)).network
+    assert placed(network, here) is network
+    plain = deepcopy(network).to(memory_format=torch.contiguous_format)
+    copied = placed(plain, here)
+    assert copied is not plain
+    assert placed(copied, here) is copied
+    assert all(torch.equal(one, other) for one, other in zip(plain.parameters(), copied.parameters(), strict=True))

@@ -2,17 +2,16 @@
 
 import time
 from collections.abc import Callable, Generator
-from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from napari_cvdm.device import peak_memory, pick_device, synchronize
+from napari_cvdm.device import autocast, peak_memory, pick_device, synchronize
 from napari_cvdm.frame import samples_together
 from napari_cvdm.model.checkpoint import Checkpoint
 from napari_cvdm.model.cvdm import CVDM
-from napari_cvdm.model.tiled import TiledModel, channels_last
+from napari_cvdm.model.tiled import TiledModel, placed
 from napari_cvdm.request import RestoreRequest
 from napari_cvdm.restore import check_planes, frame_indices, task_of
 from napari_cvdm.result import Progress
@@ -66,7 +65,7 @@ def estimate(request: RestoreRequest, model: Checkpoint) -> Generator[Progress, 
     """
     task, device = task_of(model.card), pick_device(request.device)
     check_planes(request.image, task)
-    network = channels_last(deepcopy(model.network), device)
+    network = placed(model.network, device)
     frames = list(frame_indices(request.image))
     started = time.perf_counter()
     prepared = task.from_request(request.image.frame(frames[0]), request)
@@ -80,14 +79,16 @@ def estimate(request: RestoreRequest, model: Checkpoint) -> Generator[Progress, 
     sides = [(rows.stop - rows.start, columns.stop - columns.start) for rows, columns in areas]
     largest = max(sides, key=lambda side: side[0] * side[1])
     together = min(request.samples, samples_together(prepared.valid.size * network.config.upsampling**2))
-    once, step, peak = yield from _one_tile(network, largest, device, together)
+    once, step, peak = yield from _one_tile(network, largest, device, together, request.precision)
     evaluations = sum(height * width for height, width in sides) / (largest[0] * largest[1])  # tiles at the edges read less
     seconds = len(frames) * (preparing + evaluations * (once + request.samples * request.steps * step))
     return Estimate(seconds=seconds, memory_bytes=peak + _bytes_of(request, network, prepared.valid.shape, len(frames), together), tiles=len(plan.tiles))
 
 
 @torch.inference_mode()
-def _one_tile(network: CVDM, shape: tuple[int, int], device: torch.device, together: int) -> Generator[Progress, None, tuple[float, float, int]]:
+def _one_tile(
+    network: CVDM, shape: tuple[int, int], device: torch.device, together: int, precision: str
+) -> Generator[Progress, None, tuple[float, float, int]]:
     """Seconds of what is done once, seconds of one sample's step among others, and bytes at the peak, on an empty tile."""
     yield _measuring(0)
     tiled = TiledModel(network, shape, max(shape))
@@ -98,7 +99,8 @@ def _one_tile(network: CVDM, shape: tuple[int, int], device: torch.device, toget
     exponent, noisy = torch.full_like(rate, MIDDLE_EXPONENT), rate.expand(together, -1, -1, -1)
 
     def step() -> Tensor:
-        return tiled.clean(noisy, exponent, features)
+        with autocast(device, precision):
+            return tiled.clean(noisy, exponent, features)
 
     yield _measuring(1)
     peak = peak_memory(device, step)

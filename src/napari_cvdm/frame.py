@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from napari_cvdm.device import autocast
 from napari_cvdm.diffusion.sampler import SAMPLERS, Sampling, clock_grid, uniform_time_grid
 from napari_cvdm.model.cvdm import CVDM
 from napari_cvdm.model.tiled import TiledModel
@@ -68,7 +69,8 @@ class Frame:
         device = network.residual_scale.device
         tiled = TiledModel(network, prepared.valid.shape, request.tile)
         condition = tiled.padded_condition(prepared.channels[None].to(device))
-        correction = tiled.correction(condition)
+        with autocast(device, request.precision):
+            correction = tiled.correction(condition)
         features = network.features(condition, correction)
         return cls(
             request=request,
@@ -114,8 +116,11 @@ class Frame:
 
     def steps(self, samples: range) -> Sampling:
         """The clean estimates of a group of posterior samples, (S, 1, uY, uX), step by step."""
-        sampler = SAMPLERS[self.request.sampler]
-        return sampler(lambda noisy, exponent: self.tiled.clean(noisy, exponent, self.features), self.rate, self.clock_values(), partial(self._noise, samples))
+        return SAMPLERS[self.request.sampler](self._clean, self.rate, self.clock_values(), partial(self._noise, samples))
+
+    def _clean(self, noisy: Tensor, exponent: Tensor) -> Tensor:
+        with autocast(noisy.device, self.request.precision):
+            return self.tiled.clean(noisy, exponent, self.features)
 
     def groups(self, first: int) -> Iterator[range]:
         """The samples from `first` on that go together; the very first goes alone, so that there is something to see and to keep soon."""

@@ -98,7 +98,8 @@ def settings_of(request: RestoreRequest) -> dict[str, Any]:
 
 def check_continues(request: RestoreRequest, model: Checkpoint, earlier: Restoration) -> None:
     """RequestError unless the request asks for the same as an earlier result, with more samples."""
-    before, now = (json.loads(json.dumps(settings)) for settings in (dict(earlier.provenance.settings), settings_of(request)))
+    # Before precision was a choice it was fp32.
+    before, now = (json.loads(json.dumps(settings)) for settings in ({"precision": "fp32", **earlier.provenance.settings}, settings_of(request)))
     changed = [name for name in now if name not in FREE_TO_CHANGE and now[name] != before.get(name)]
     if earlier.provenance.model.get("sha256") != model.sha256:
         changed.append("the model's weights")

@@ -17,6 +17,8 @@ AXES = "TCZSPYX"
 SMALLEST_REGION_PX = 16
 SAMPLERS = ("sde-2m", "ode-2m", "ddim", "ancestral")
 Sampler = Literal["sde-2m", "ode-2m", "ddim", "ancestral"]
+PRECISIONS = ("fp32", "bf16")
+Precision = Literal["fp32", "bf16"]
 
 
 class RequestError(ValueError):
@@ -113,6 +115,8 @@ class RestoreRequest:
         Solver of the reverse process.
     device : str
         ``auto``, ``cpu``, ``cuda:0`` or ``mps``.
+    precision : {"fp32", "bf16"}
+        Of the network's convolutions alone. bf16 moves the samples by about 1 % of the spread, and is faster on most GPUs and on processors that have it.
     tile : int
         Side of a square tile [px of the input]; it changes memory and time, never the pixels.
     pixel_um, wavelength_um, medium_index, na : float, optional
@@ -143,6 +147,7 @@ class RestoreRequest:
     seed: int = 0
     sampler: Sampler = "sde-2m"
     device: str = "auto"
+    precision: Precision = "fp32"
     tile: int = 512
     pixel_um: float | None = None
     wavelength_um: float | None = None
@@ -162,6 +167,8 @@ class RestoreRequest:
         _check_count("seed", self.seed, 0, 2**63 - 1, "Any whole number in that range will do.")
         if self.sampler not in SAMPLERS:
             raise RequestError(f"sampler is {self.sampler!r}; allowed are {', '.join(SAMPLERS)}.")
+        if self.precision not in PRECISIONS:
+            raise RequestError(f"precision is {self.precision!r}; allowed are {', '.join(PRECISIONS)}.")
         if isinstance(self.background, str) and self.background not in ("auto", "none"):
             raise RequestError(f"background is {self.background!r}; allowed are auto, none or an image.")
         if self.defocus_um is not None:

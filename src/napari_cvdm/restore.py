@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Generator, Iterator, Sequence
-from copy import deepcopy
 from dataclasses import replace
 from itertools import product
 
@@ -14,7 +13,7 @@ from napari_cvdm.frame import Frame, sample_frame
 from napari_cvdm.image_files import combine_planes
 from napari_cvdm.model.checkpoint import Checkpoint, CheckpointError, ModelCard
 from napari_cvdm.model.schedule import clock_curve, clock_device, gamma_and_beta
-from napari_cvdm.model.tiled import channels_last
+from napari_cvdm.model.tiled import placed
 from napari_cvdm.posterior import RunningMoments
 from napari_cvdm.record import Record, check_continues, model_entry
 from napari_cvdm.request import ImageStack, RequestError, RestoreRequest
@@ -122,7 +121,7 @@ def restore(request: RestoreRequest, model: Checkpoint, earlier: Restoration | N
     check_planes(image, task)
     if earlier is not None:
         check_continues(request, model, earlier)
-    network = channels_last(deepcopy(model.network), device)  # the checkpoint stays on the CPU, for others to use
+    network = placed(model.network, device)  # the checkpoint stays on the CPU, for others to use
     record, indices = Record(request, model_entry(model)), list(frame_indices(image))
     arrays = _Arrays(request, task, earlier)
     for number, index in enumerate(indices):

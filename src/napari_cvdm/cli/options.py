@@ -11,6 +11,7 @@ from napari_cvdm import __version__
 
 FORMATS = ("bundle", "bioimageio")
 SAMPLERS = ("sde-2m", "ode-2m", "ddim", "ancestral")
+PRECISIONS = ("fp32", "bf16")
 _DEVICE_HELP = "auto, cpu, cuda:0 or mps (default auto: the best there is)"
 
 
@@ -115,6 +116,7 @@ def _add_sampling(group: "argparse._ArgumentGroup") -> None:
     group.add_argument("--seed", type=whole, metavar="N", help="chooses the noise; the same seed gives the same result (default 0)")
     group.add_argument("--sampler", choices=SAMPLERS, help="solver of the reverse process: %(choices)s (default sde-2m)", metavar="NAME")
     group.add_argument("--device", help=_DEVICE_HELP)
+    group.add_argument("--precision", choices=PRECISIONS, help="of the network: fp32, or bf16 for speed (default fp32)", metavar="NAME")
     group.add_argument("--tile", type=whole, metavar="PX", help="side of a tile; changes memory and time, not the result (default 512)")
 
 

@@ -1,6 +1,7 @@
 """A model evaluated tile by tile on one image; the answer does not depend on the tiles."""
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 
 import torch
 from torch import Tensor
@@ -71,3 +72,10 @@ class TiledModel:
 def channels_last(network: CVDM, device: torch.device) -> CVDM:
     """The network on a device, in the memory layout that convolutions like."""
     return network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs do not know it
+
+
+def placed(network: CVDM, device: torch.device) -> CVDM:
+    """A network to evaluate on a device: itself, where it is there in the layout that convolutions like (as `load_model` gives it), else a copy."""
+    weights = [parameter for parameter in network.parameters() if parameter.ndim == 4]
+    there = network.residual_scale.device == device and all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
+    return network if there else channels_last(deepcopy(network), device)

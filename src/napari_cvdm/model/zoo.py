@@ -4,7 +4,10 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
+import torch
+
 from napari_cvdm.model.checkpoint import CARD, WEIGHTS, Checkpoint, CheckpointError, ModelCard, load_checkpoint, read_card
+from napari_cvdm.model.tiled import channels_last
 
 SHIPPED = Path(__file__).parent.parent / "models"
 
@@ -47,7 +50,9 @@ def model_folder(name_or_path: str) -> Path:
 
 @lru_cache(maxsize=4)
 def _loaded(folder: Path, written_ns: tuple[int, ...]) -> Checkpoint:
-    return load_checkpoint(folder)
+    checkpoint = load_checkpoint(folder)
+    channels_last(checkpoint.network, torch.device("cpu"))
+    return checkpoint
 
 
 def load_model(name_or_path: str) -> Checkpoint:

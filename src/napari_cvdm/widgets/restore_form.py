@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QCheckBox, QVBoxLayout, QWidget
 from superqt.utils import signals_blocked
 
 from napari_cvdm.image_files import combine_planes
-from napari_cvdm.request import SAMPLERS, ImageStack, RequestError, RestoreRequest
+from napari_cvdm.request import PRECISIONS, SAMPLERS, ImageStack, RequestError, RestoreRequest
 from napari_cvdm.widgets.choices import ModelChoice, card_text, whole_number, word_choice
 from napari_cvdm.widgets.fields import LabelledRows, OptionalNumber, OptionalPair, folded, reading_pane
 from napari_cvdm.widgets.form_help import HELP
@@ -57,7 +57,8 @@ class RestoreForm(QWidget):
         self.keep_samples = QCheckBox()
         self.optics: dict[str, OptionalNumber | OptionalPair] = {name: OptionalPair(name) if name == "defocus_um" else OptionalNumber(name) for name in OPTICS}
         self.counts = {name: whole_number(*bounds) for name, bounds in COUNTS.items()}
-        self.words = {"sampler": word_choice(SAMPLERS), "device": word_choice(("auto", *available_devices())), "background": word_choice(("auto", "none"))}
+        words = {"sampler": SAMPLERS, "device": ("auto", *available_devices()), "precision": PRECISIONS, "background": ("auto", "none")}
+        self.words = {name: word_choice(allowed) for name, allowed in words.items()}
         self._from_layer: dict[str, Any] = {}
         self._watched: Image | None = None
         self._gone = gone = Event()
@@ -71,7 +72,7 @@ class RestoreForm(QWidget):
     def _lay_out(self) -> None:
         often: dict[str, QWidget] = {"image": self.image, "image2": self.second, "model": self.model, **self.optics}
         often |= {name: self.counts[name] for name in ("samples", "steps")}
-        seldom: dict[str, QWidget] = {"seed": self.counts["seed"], "sampler": self.words["sampler"], "device": self.words["device"]}
+        seldom: dict[str, QWidget] = {"seed": self.counts["seed"], **{name: self.words[name] for name in ("sampler", "device", "precision")}}
         seldom |= {"tile": self.counts["tile"], "background": self.words["background"], "keep_samples": self.keep_samples}
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -270,7 +271,7 @@ class RestoreForm(QWidget):
         for name, box in self.counts.items():
             box.setValue(settings[name])
         for name, choice in self.words.items():
-            value = settings[name]
+            value = settings.get(name, "fp32")  # older results do not say their precision
             choice.setCurrentText(value if isinstance(value, str) else "auto")
         self.keep_samples.setChecked(settings["keep_samples"])
         lost = {f"the image {source}": found is None, "the region": settings.get("region") is not None}

@@ -9,7 +9,7 @@ import pytest
 import tifffile
 import torch
 from scipy.ndimage import gaussian_filter
-from small_images import OPTICS, phase_request, planes, widefield_request
+from small_images import OPTICS, phase_request, planes, spots, widefield_request
 
 from napari_cvdm.baselines import BASELINES, load_method, reconstruct
 from napari_cvdm.baselines.photon_transfer import photon_transfer
@@ -24,7 +24,7 @@ from napari_cvdm.physics.widefield import bin_pixels, blur, optical_transfer, wi
 from napari_cvdm.physics.wotf import solve_wotf
 from napari_cvdm.repeat import command_of
 from napari_cvdm.request import ImageStack, RequestError
-from napari_cvdm.result import Restoration
+from napari_cvdm.result import Restoration, Stop
 from napari_cvdm.result_folder import read_result_folder
 
 MICROSCOPE = Microscope(pixel_um=0.2, wavelength_um=0.55, medium_index=1.33)
@@ -112,7 +112,7 @@ def test_a_phase_method_gives_a_result_like_a_model_s(name) -> None:
     assert np.corrcoef(result.mean.ravel(), truth.ravel())[0, 1] > 0.95
     assert "a single answer: it has no spread" in " ".join(result.provenance.warnings)
     assert result.provenance.settings["samples"] == 1
-    assert result.provenance.model["parameters"] == {"regularisation": BASELINES[name].regularisation}
+    assert result.provenance.model["parameters"] == asdict(BASELINES[name])
 
 
 @pytest.mark.parametrize("name", PHASE_METHODS)
@@ -132,7 +132,7 @@ def test_frames_regions_and_the_order_of_planes_do_not_matter(name) -> None:
 def test_a_parameter_after_a_colon_is_used_and_written_down() -> None:
     image = planes((48, 48))
     strong = run(phase_request(image, model="us-tie:1e-2"))
-    assert strong.provenance.model["parameters"] == {"regularisation": 1e-2}
+    assert strong.provenance.model["parameters"] == {"regularisation": 1e-2, "iterations": 25}
     assert strong.provenance.model["sha256"] != run(phase_request(image, model="us-tie")).provenance.model["sha256"]
     assert strong.mean.std() < run(phase_request(image, model="us-tie")).mean.std()
 
@@ -195,7 +195,7 @@ def test_richardson_lucy_keeps_the_flux_and_resolves_what_was_blurred() -> None:
 def test_richardson_lucy_stays_where_the_image_is() -> None:
     emitters = np.zeros((80, 80))
     emitters[30, 50] = 1e5
-    result = deconvolved(widefield_image(emitters))
+    result = deconvolved(widefield_image(emitters), "richardson-lucy:12")
     around = result.mean[24:37, 44:57] - np.median(result.mean)
     place = [float((around * index).sum() / around.sum()) for index in np.indices(around.shape)]
     np.testing.assert_allclose(place, (6, 6), atol=0.05)
@@ -223,7 +223,7 @@ def test_a_blank_field_stays_blank(background) -> None:
 
 def test_doubling_the_counts_doubles_the_answer() -> None:
     counts = widefield_image(lines()).astype(np.float64)
-    once, twice = deconvolved(counts), deconvolved(2 * counts)
+    once, twice = (deconvolved(factor * counts, "richardson-lucy:8") for factor in (1, 2))
     np.testing.assert_allclose(twice.mean, 2 * once.mean, rtol=1e-3, atol=1e-2)
 
 
@@ -255,7 +255,7 @@ FLUORESCENCE_WORDS = ["--wavelength-um", "0.52", "--medium-index", "1.518", "--n
 def written(folder: Path, name: str) -> tuple[Path, list[str], Restoration]:
     """An image file for a method, its optics in words, and what the method makes of it."""
     phase = name in PHASE_METHODS
-    image = planes((48, 40)) if phase else ImageStack(array=widefield_image(lines()), axes="YX", pixel_um=0.065)
+    image = planes((48, 40)) if phase else spots((40, 36))
     path = folder / "image.ome.tif"
     write_image(path, image.array, axes=image.axes, pixel_um=image.pixel_um, unit="counts", name="image")
     return path, PHASE_WORDS if phase else FLUORESCENCE_WORDS, run(phase_request(image, model=name)) if phase else deconvolved(image.array)
@@ -298,3 +298,40 @@ def test_an_unknown_model_is_one_line_that_names_the_baselines(tmp_path: Path, c
     assert said.count("\n") == 1
     assert all(name in said for name in BASELINES)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("shape", [(1, 40), (2, 2), (3, 5), (17, 18)])
+def test_small_images_are_solved_too(shape) -> None:
+    rng = np.random.default_rng(0)
+    result = deconvolved(rng.poisson(100, shape).astype(np.uint16), "richardson-lucy:4")
+    assert result.mean.shape == (2 * shape[0], 2 * shape[1])
+    assert np.isfinite(result.mean).all()
+    assert not result.valid.any() or min(shape) > 16
+    for name in PHASE_METHODS:
+        pair = ImageStack(array=rng.poisson(1000, (2, *shape)).astype(np.uint16), axes="PYX", pixel_um=0.2)
+        assert np.isfinite(run(phase_request(pair, model=name)).mean).all()
+
+
+@pytest.mark.parametrize("name", PHASE_METHODS)
+def test_planes_without_light_are_refused_as_by_the_models(name) -> None:
+    dark = ImageStack(array=np.zeros((2, 32, 32), np.uint16), axes="PYX", pixel_um=0.2)
+    with pytest.raises(RequestError, match="background intensity is not positive"):
+        run(phase_request(dark, model=name))
+
+
+def test_a_baseline_wants_as_many_planes_as_its_task() -> None:
+    with pytest.raises(RequestError, match="needs 2"):
+        run(phase_request(ImageStack(array=np.ones((32, 32)), axes="YX", pixel_um=0.2), model="us-tie"))
+
+
+def test_a_run_that_is_stopped_and_kept_has_the_frames_that_are_finished() -> None:
+    both = ImageStack(array=np.stack([planes((48, 48)).array] * 3), axes="TPYX", pixel_um=0.2)
+    steps = reconstruct(phase_request(both, model="us-tie"), load_method("us-tie"))
+    next(steps)
+    steps.send(None)
+    with pytest.raises(StopIteration) as end:
+        steps.send(Stop.KEEP)
+    kept = end.value.value
+    assert kept.counts.tolist() == [1, 1, 0]
+    assert not kept.mean[2].any()
+    assert not kept.valid[2].any()

@@ -17,6 +17,7 @@ from napari_cvdm.tasks.phase import over_background, phase_optics, usable_pixels
 
 WOTF_REGULARISATION = 1e-5  # the best power of ten on the measured HL60 cell, see benchmarks.classical
 LARGEST_REGULARISATION = 10.0
+MOST_ROUNDS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +55,9 @@ class UsTie(_TwoPlanes):
     Parameters
     ----------
     regularisation : float
-        r of `high_pass`, above 0 up to 10: half amplitude at the period 2 pi px / r^(1/4).
+        r of `high_pass`, above 0 up to 10: half amplitude at the period 2 pi px / r^(1/4) after one round, longer after more.
+    iterations : int
+        Most rounds of feedback, 1 to 1000.
     """
 
     name: ClassVar[str] = "us-tie"
@@ -63,10 +66,16 @@ class UsTie(_TwoPlanes):
     resolution: ClassVar[str] = "up to half a turn of pi lambda z f^2 / n; finer detail comes out too weak"
     limits: ClassVar[tuple[str, ...]] = ("Slow waves drown in photon noise, the more so the longer they are.", "Needs nearly coherent light.")
     regularisation: float = AUTHORS_REGULARISATION
+    iterations: int = 25
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.iterations <= MOST_ROUNDS:
+            raise RequestError(f"the iterations of {self.name} are {self.iterations}; allowed is 1 to {MOST_ROUNDS}. Leave them out for the default.")
 
     def phase_of(self, ratio: Tensor, defocus_um: tuple[float, float], microscope: Microscope) -> Tensor:
         """US-TIE with the mean of both planes as intensity."""
-        return solve_us_tie(ratio.mean(dim=0), axial_difference(ratio, defocus_um), microscope, self.regularisation)
+        return solve_us_tie(ratio.mean(dim=0), axial_difference(ratio, defocus_um), microscope, self.regularisation, self.iterations)
 
 
 @dataclass(frozen=True, kw_only=True)

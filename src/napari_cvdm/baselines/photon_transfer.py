@@ -40,19 +40,22 @@ def photon_transfer(counts: np.ndarray) -> PhotonTransfer:
     Parameters
     ----------
     counts : ndarray of shape (Y, X)
-        Counts above the dark level, sampled finely enough that structure cancels in the difference.
+        Counts above the dark level, sampled finely enough that structure cancels in the difference. A single row or column
+        tells nothing: its noise counts as next to none.
 
     Returns
     -------
     PhotonTransfer
     """
+    smallest = max((SMALLEST_SHARE * float(np.abs(counts).max())) ** 2, float(np.finfo(np.float32).tiny))
+    if min(counts.shape) < 2:
+        return PhotonTransfer(floor=smallest, slope=0.0)
     corners = counts[:-1, :-1], counts[1:, :-1], counts[:-1, 1:], counts[1:, 1:]
     differences = np.abs(corners[0] - corners[1] - corners[2] + corners[3]).ravel() / 2
     levels = np.mean(corners, axis=0).ravel()
-    bins = np.array_split(np.argsort(levels, kind="stable"), BINS)
+    bins = np.array_split(np.argsort(levels, kind="stable"), min(BINS, levels.size))
     variances = np.array([(MAD_TO_SIGMA * grouped_median(differences[inside])) ** 2 for inside in bins])
-    smallest = max((SMALLEST_SHARE * float(np.abs(levels).max())) ** 2, float(np.finfo(np.float32).tiny))
     weights = 1 / np.maximum(variances, smallest)
-    design = np.stack([np.ones(BINS), np.clip([levels[inside].mean() for inside in bins], 0, None)], axis=1)
+    design = np.stack([np.ones(len(bins)), np.clip([levels[inside].mean() for inside in bins], 0, None)], axis=1)
     (floor, slope), _ = nnls(design * weights[:, None], variances * weights)
     return PhotonTransfer(floor=max(float(floor), smallest), slope=float(slope))

@@ -118,9 +118,14 @@ def test_parts_of_one_truth_agree_where_they_overlap(task, benches):
     assert (away == 0).all()
 
 
-def test_an_untouched_image_marks_nothing(benches):
-    untouched = benches[WIDEFIELD].untouched
-    assert marked_share(untouched, untouched) == 0
+@pytest.mark.parametrize("task", [PHASE, WIDEFIELD])
+def test_the_share_of_cut_pixels_that_are_marked_is_none_or_all(task, benches):
+    untouched = benches[task].untouched
+    cut = np.ones(untouched.scene.array.shape, bool)
+    blind = replace(untouched, result=replace(untouched.result, valid=np.zeros_like(untouched.result.valid)))
+    assert marked_share(untouched, untouched, cut) == 0
+    assert marked_share(blind, untouched, cut) == 1
+    assert marked_share(blind, untouched, ~cut) == 0
 
 
 def test_the_summary_counts_what_the_spread_does_not_say():
@@ -129,8 +134,7 @@ def test_the_summary_counts_what_the_spread_does_not_say():
 
 
 def test_the_command_writes_figures_and_one_table_of_all_that_was_run(tiny_widefield_model, tmp_path, capsys):
-    for name in ("half-pixel", "blank"):
-        main([name, "--small", "--model", str(tiny_widefield_model), "--out", str(tmp_path)])
+    main(["half-pixel", "blank", "--small", "--model", str(tiny_widefield_model), "--out", str(tmp_path)])
     folder = tmp_path / "tiny-widefield-x2"
     assert {path.name for path in folder.glob("*.png")} == {"blank.png", "half-pixel.png"}
     text = (folder / "RESULTS.md").read_text(encoding="utf-8")

@@ -29,7 +29,7 @@ class Plan:
 
     samples: int = 8
     steps: int = 10
-    sides_px: dict[str, int] = field(default_factory=lambda: {"widefield-x2": 72, "phase-2shot": 144})
+    sides_px: dict[str, int] = field(default_factory=lambda: {"widefield-x2": 64, "phase-2shot": 144})
 
 
 SMALL = Plan(samples=2, steps=2, sides_px={"widefield-x2": 32, "phase-2shot": 48})

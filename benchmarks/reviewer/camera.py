@@ -37,13 +37,16 @@ def saturated(bench: Bench) -> Finding:
     }
     finding = compared(bench, "Saturated", scenes)
     untouched, *cases = finding.cases
-    marked = [Row(what=f"{case.name}: marked as not to be trusted", value=f"{marked_share(case, untouched):.1%} of the pixels") for case in cases]
+    cut = scene.array >= level
+    marked = [Row(what=f"{case.name}: of the pixels cut off, marked", value=f"{marked_share(case, untouched, cut):.0%}") for case in cases]
     return replace(finding, rows=[*finding.rows, *marked])
 
 
-def marked_share(case: Case, untouched: Case) -> float:
-    """Share of pixels that the validity mask leaves out, beyond those that it leaves out of the untouched image."""
-    return float(np.mean(untouched.result.valid & ~case.result.valid))
+def marked_share(case: Case, untouched: Case, cut: np.ndarray) -> float:
+    """Share of the cut pixels (Y, X) or (2, Y, X), border band aside, that the validity mask leaves out; 0 where none is cut."""
+    factor = case.result.upsampling
+    there = np.kron(cut.reshape(-1, *cut.shape[-2:]).any(axis=0), np.ones((factor, factor), bool)) & untouched.result.valid
+    return float(np.mean(~case.result.valid[there])) if there.any() else 0.0
 
 
 def with_bad_pixels(array: np.ndarray, value: float) -> np.ndarray:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 from benchmarks.reviewer.bench import Case
 from benchmarks.reviewer.measures import difference
@@ -15,7 +16,7 @@ PERCENTILES = (0.5, 99.5)
 
 
 def drawn(title: str, cases: Sequence[Case]) -> Figure:
-    """A line for each case; mean and truth share a scale, and so do all spreads.
+    """A line for each case; mean and truth share a scale, and so do all spreads. Of two planes the second is shown.
 
     Parameters
     ----------
@@ -43,11 +44,16 @@ def _line(line: np.ndarray, case: Case, loudest: float) -> None:
     piston = result.mean.mean() - truth.mean() if result.unit == "rad" else 0.0
     low, high = _scale(np.concatenate([truth.ravel(), (result.mean - piston).ravel()]))
     far = max(float(np.percentile(np.abs(difference(case)), PERCENTILES[1])), 1e-9)
-    _show(line[0], case.scene.array[-1] if case.scene.array.ndim == 3 else case.scene.array, "gray", None)
+    seen = case.scene.array.reshape(-1, *case.scene.array.shape[-2:])[-1]
+    _show(line[0], seen, "gray", _scale(seen))
     _show(line[1], result.mean - piston, "magma", (low, high))
-    _show(line[2], truth, "magma", (low, high))
-    _show(line[3], difference(case), "RdBu_r", (-far, far))
-    _show(line[4], result.std, "viridis", (0.0, loudest))
+    for panel, image, colours, limits in (
+        (line[2], truth, "magma", (low, high)),
+        (line[3], difference(case), "RdBu_r", (-far, far)),
+        (line[4], result.std, "viridis", (0.0, loudest)),
+    ):
+        bar = panel.figure.colorbar(_show(panel, image, colours, limits), ax=panel, shrink=0.8, pad=0.02)
+        bar.ax.tick_params(labelsize=7)
     line[0].set_ylabel(case.name.replace(", ", ",\n"), fontsize=9)
 
 
@@ -56,9 +62,6 @@ def _scale(image: np.ndarray) -> tuple[float, float]:
     return (low, high) if high > low else (low - 1, high + 1)
 
 
-def _show(panel: Axes, image: np.ndarray, colours: str, limits: tuple[float, float] | None) -> None:
-    low, high = limits or _scale(image)
-    shown = panel.imshow(image, cmap=colours, vmin=low, vmax=high, interpolation="nearest")
+def _show(panel: Axes, image: np.ndarray, colours: str, limits: tuple[float, float]) -> AxesImage:
     panel.set(xticks=[], yticks=[])
-    bar = panel.figure.colorbar(shown, ax=panel, shrink=0.8, pad=0.02)
-    bar.ax.tick_params(labelsize=7)
+    return panel.imshow(image, cmap=colours, vmin=limits[0], vmax=limits[1], interpolation="nearest")

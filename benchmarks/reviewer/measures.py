@@ -13,6 +13,7 @@ from napari_cvdm.tasks.conditioned import BORDER_PX, interior
 EMPTY_PX = 5  # output pixels from the nearest structure of the truth; nearer ones may hold its blurred edge
 LARGE_ERRORS = 0.9  # quantile of a case's own errors, for the AUROC
 BLANK_BAR = 1e-3
+SMALLEST_EMPTY = 0.01  # of the field: where less is empty, false structure is not spoken of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +24,8 @@ class Measures:
     ----------
     false_area : float
         `false_structure_area`.
+    empty : float
+        Share of the pixels that it looks at.
     bias : float
         Flux over the truth's, or slope against the true phase, minus 1.
     error, spread : float
@@ -32,6 +35,7 @@ class Measures:
     """
 
     false_area: float
+    empty: float
     bias: float
     error: float
     spread: float
@@ -120,6 +124,7 @@ def measured(case: Case) -> Measures:
     unit = float(np.sqrt(np.mean(np.square(truth)))) or 1.0
     return Measures(
         false_area=false_area(case),
+        empty=float(empty_pixels(case.scene.truth, case.scene.threshold)[kept].mean()),
         bias=bias(case),
         error=float(np.sqrt(np.mean(away**2))) / unit,
         spread=float(case.result.std[kept].mean()) / unit,
@@ -131,7 +136,8 @@ def case_row(case: Case, untouched: Case) -> tuple[Row, tuple[float, float]]:
     """One case beside the untouched image, and the ratios of error and spread."""
     one, other = measured(case), measured(untouched)
     ratios = one.error / max(other.error, 1e-12), one.spread / max(other.spread, 1e-12)
-    what = f"false structure {one.false_area:.2%}, {'slope' if case.result.unit == 'rad' else 'flux'} {one.bias:+.1%}, error {one.error:.1%}"
+    false = f"false structure {one.false_area:.2%}" if one.empty >= SMALLEST_EMPTY else "hardly anything empty"
+    what = f"{false}, {'slope' if case.result.unit == 'rad' else 'flux'} {one.bias:+.1%}, error {one.error:.1%}"
     if case is untouched:
         return Row(what=case.name, value=f"{what}, spread {one.spread:.1%}, AUROC {one.auroc:.2f}"), ratios
     return Row(what=case.name, value=f"{what} (x {ratios[0]:.2f}), spread x {ratios[1]:.2f}, AUROC {one.auroc:.2f}"), ratios

@@ -18,7 +18,7 @@ from benchmarks.reviewer.scene import MARGIN_PX, PHASE, WIDEFIELD, DrawMap, Scen
 from napari_cvdm.simulate.structures import Emitters, Field
 from napari_cvdm.simulate.widefield import DrawStructure
 
-BEADS_PER_UM2 = 0.4
+BEADS_PER_UM2 = 1.0
 SPHERE_RADIUS_PX = 5.0
 SPHERES = 12
 CLEAR_OF_FRAME_PX = 24

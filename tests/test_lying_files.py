@@ -25,7 +25,7 @@ PIXELS = np.random.default_rng(0).poisson(90, (24, 20)).astype(np.uint16)
 WIDTH, LENGTH, STRIP_ROWS, STRIP_BYTES, DESCRIPTION = 256, 257, 278, 279, 270
 
 
-def refused(path: Path, words: str = "") -> None:
+def refused(path: Path, words: str = "cut short|damaged|missing") -> None:
     """The file is refused in one line, and hardly any memory was asked for."""
     with frugal(), pytest.raises(ImageFileError, match=words) as refusal:
         read_image(path)
@@ -59,7 +59,7 @@ def test_a_tiff_with_fewer_strips_than_rows_is_cut_short(tmp_path: Path) -> None
 
 
 def test_pages_that_lead_back_to_an_earlier_page_do_not_go_on_for_ever(tmp_path: Path) -> None:
-    path = tiff(tmp_path / "image.tif", np.stack([PIXELS] * 3), metadata=None)
+    path = tiff(tmp_path / "image.tif", np.stack([PIXELS] * 3), photometric="minisblack", metadata=None)
     with tifffile.TiffFile(path) as file:
         first, last = file.pages[0].offset, file.pages[2]
         place = last.offset + 2 + 12 * len(last.tags)
@@ -148,7 +148,7 @@ def test_an_mrc_header_that_lies_asks_for_no_memory(place: int, value: int, tmp_
 def test_a_packed_mrc_is_not_unpacked(magic: bytes, tmp_path: Path) -> None:
     path = tmp_path / "image.mrc"
     path.write_bytes(magic + bytes(2000))
-    refused(path, "MRC")
+    refused(path, "MRC|empty")
 
 
 @pytest.mark.parametrize("shape", [(10**6, 10**6), (2**40,), (1, 2**62, 2), (-1, -(2**40))])
@@ -171,7 +171,7 @@ def test_an_npy_with_a_header_of_two_gigabytes_asks_for_no_memory(tmp_path: Path
 def test_a_pipe_is_not_waited_for(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     os.mkfifo(path)
-    with pytest.raises(ImageFileError if name.endswith("tif") else ValueError, match="no file but|no regular file"):
+    with pytest.raises(ImageFileError if name.endswith("tif") else ValueError, match=r"no file but|no regular file"):
         read_image(path) if name.endswith("tif") else content_of(path)
 
 
@@ -185,7 +185,7 @@ def test_brackets_within_brackets_are_refused_in_words(depth: int, tmp_path: Pat
         read_result_folder(tmp_path)
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(f"a = {deep}")
-    with pytest.raises(RequestError, match="nested|recursion"):
+    with pytest.raises(RequestError, match=r"nested|recursion"):
         read_recipe(recipe)
 
 

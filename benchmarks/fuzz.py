@@ -62,7 +62,7 @@ def work(target: Target, folder: Path, start: int, seconds: float) -> None:
     until, number = time.monotonic() + seconds, start
     while time.monotonic() < until:
         counts: Counter[str] = Counter()
-        one_round(target, number, until, partial(_count, target, folder, counts))
+        one_round(target, number, until, partial(count, target, folder, counts))
         print(json.dumps(counts), flush=True)
         number += 1
 
@@ -80,8 +80,9 @@ def one_round(target: Target, start: int, until: float, take: Callable[[Files], 
     attempt()
 
 
-def _count(target: Target, folder: Path, counts: Counter[str], files: Files) -> None:
-    faulthandler.dump_traceback_later(INPUT_S, exit=True)
+def count(target: Target, folder: Path, counts: Counter[str], files: Files) -> None:
+    """Count what came of one input; one that takes longer than `INPUT_S` ends the process, and the parent calls that a hang."""
+    faulthandler.dump_traceback_later(INPUT_S, exit=True, file=sys.__stderr__)
     try:
         counts[read_once(target, files, folder / "input")] += 1
     except Escape as escape:

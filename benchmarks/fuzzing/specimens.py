@@ -58,7 +58,7 @@ def tiffs() -> tuple[Specimen, ...]:
     ome = {"ome": True, "metadata": {"axes": "TCYX", "PhysicalSizeX": 0.1, "PhysicalSizeY": 0.1}}
     return (
         _tiff("plain.tif", pixels(24, 20), rowsperstrip=8),
-        _tiff("stack.tif", pixels(3, 24, 20)),
+        _tiff("stack.tif", pixels(5, 24, 20)),
         _tiff("tiled.tif", pixels(40, 40), tile=(16, 16)),
         _tiff("deflated.tif", pixels(24, 20), compression="zlib", predictor=True),
         _tiff("zstd.tif", pixels(24, 20), compression="zstd"),

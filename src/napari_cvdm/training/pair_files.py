@@ -183,8 +183,11 @@ class Arrays:
 @lru_cache(maxsize=OPEN_FILES)
 def _array(path: str, name: str) -> np.ndarray:
     try:
-        found = np.load(path, mmap_mode="r", allow_pickle=False)
-        return found[name] if isinstance(found, np.lib.npyio.NpzFile) else found
+        with open(path, "rb") as stream:  # of a damaged .npz NumPy would leave the file open
+            if stream.read(2) == b"PK":
+                stream.seek(0)
+                return np.load(stream, allow_pickle=False)[name]
+        return np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # NumPy and zipfile let through whatever a damaged file makes happen
         raise RequestError(f"{path} cannot be read ({one_line(error)}); a .npy file, or a .npz file with arrays x and y is needed.") from None
 

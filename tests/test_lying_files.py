@@ -1,0 +1,235 @@
+"""Files whose headers lie: each was found by `python -m benchmarks.fuzz`, or is the kind of lie that it looks for."""
+
+import io
+import json
+import os
+import struct
+import sys
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+import pytest
+import tifffile
+from benchmarks.fuzzing.watch import Escape, confined, frugal, outcome
+
+from napari_cvdm.image_files import ImageFileError, read_image
+from napari_cvdm.image_files.promises import ALWAYS_ALLOWED_BYTES, LARGEST_EXPANSION, check_expansion
+from napari_cvdm.image_files.records import DEEPEST, content_of, record_of
+from napari_cvdm.request import RequestError
+from napari_cvdm.result_folder import PROVENANCE, read_result_folder
+from napari_cvdm.training.pair_files import Arrays
+from napari_cvdm.training.recipe import read_recipe
+
+PIXELS = np.random.default_rng(0).poisson(90, (24, 20)).astype(np.uint16)
+WIDTH, LENGTH, STRIP_ROWS, STRIP_BYTES, DESCRIPTION = 256, 257, 278, 279, 270
+
+
+def refused(path: Path, words: str = "cut short|damaged|missing") -> None:
+    """The file is refused in one line, and hardly any memory was asked for."""
+    with frugal(), pytest.raises(ImageFileError, match=words) as refusal:
+        read_image(path)
+    assert "\n" not in str(refusal.value)
+
+
+def tiff(path: Path, array: np.ndarray = PIXELS, **settings: object) -> Path:
+    tifffile.imwrite(path, array, **settings)
+    return path
+
+
+def with_tag(path: Path, code: int, value: object) -> Path:
+    """The first page says something else."""
+    with tifffile.TiffFile(path, mode="r+") as file:
+        file.pages.first.tags[code].overwrite(value)
+    return path
+
+
+@pytest.mark.parametrize("compression", [None, "zlib", "zstd", "lzw"])
+@pytest.mark.parametrize("side", [10**6, 2**31 - 1])
+def test_a_tiff_of_a_million_million_pixels_asks_for_no_memory(compression: str | None, side: int, tmp_path: Path) -> None:
+    path = tiff(tmp_path / "image.tif", compression=compression, rowsperstrip=24)
+    for code in (WIDTH, LENGTH, STRIP_ROWS):
+        with_tag(path, code, side)
+    refused(path)
+
+
+def test_a_tiff_with_fewer_strips_than_rows_is_cut_short(tmp_path: Path) -> None:
+    path = tiff(tmp_path / "image.tif", rowsperstrip=8)
+    refused(with_tag(path, LENGTH, 240), "missing|cut short")
+
+
+def test_pages_that_lead_back_to_an_earlier_page_do_not_go_on_for_ever(tmp_path: Path) -> None:
+    path = tiff(tmp_path / "image.tif", np.stack([PIXELS] * 3), photometric="minisblack", metadata=None)
+    with tifffile.TiffFile(path) as file:
+        first, last = file.pages[0].offset, file.pages[2]
+        place = last.offset + 2 + 12 * len(last.tags)
+    content = bytearray(path.read_bytes())
+    content[place : place + 4] = struct.pack("<I", first)
+    path.write_bytes(content)
+    refused(path, "lead back")
+
+
+def test_a_ring_of_pages_that_is_longer_than_tifffile_looks(tmp_path: Path) -> None:
+    path = tmp_path / "ring.tif"
+    pages = [8 + 6 * number for number in range(150)]  # without an entry: two bytes of count, four of the next
+    path.write_bytes(b"II*\x00" + struct.pack("<I", 8) + b"".join(struct.pack("<HI", 0, following) for following in [*pages[1:], pages[3]]))
+    refused(path)
+
+
+@pytest.mark.parametrize(
+    ("said", "lie"),
+    [('SizeT="2"', 'SizeT="2000000000"'), ('SizeX="20"', 'SizeX="20000000000000"'), ('PlaneCount="2"', 'PlaneCount="9000000000"')],
+)
+def test_ome_planes_without_end_are_not_counted_out(said: str, lie: str, tmp_path: Path) -> None:
+    path = tiff(tmp_path / "image.ome.tif", np.stack([PIXELS] * 2), ome=True, metadata={"axes": "TYX"})
+    with tifffile.TiffFile(path) as file:
+        xml = file.ome_metadata or ""
+    assert said in xml
+    refused(with_tag(path, DESCRIPTION, xml.replace(said, lie)), "promises")
+
+
+@pytest.mark.parametrize("name", ["../secret.ome.tif", "/etc/secret.ome.tif", "C:\\secret.ome.tif", "\\\\host\\share\\secret.ome.tif"])
+def test_ome_companions_are_taken_from_the_same_folder_only(name: str, tmp_path: Path) -> None:
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    path = tiff(inside / "image.ome.tif", np.stack([PIXELS] * 2), ome=True, metadata={"axes": "TYX"})
+    with tifffile.TiffFile(path) as file:
+        xml = file.ome_metadata or ""
+    elsewhere = f'<UUID FileName="{name}">urn:uuid:2</UUID></TiffData>'
+    head, tail = xml.split("<TiffData", 1)
+    attributes = tail.split(">", 1)[0].rstrip("/")
+    with_tag(path, DESCRIPTION, f"{head}<TiffData{attributes}>{elsewhere}</Pixels></Image></OME>")
+    refused(path, "companion file in another folder")
+
+
+def test_entities_within_entities_are_not_unfolded(tmp_path: Path) -> None:
+    laughs = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10 if n else "ha" * 100}">' for n in range(9))
+    xml = f'<?xml version="1.0"?><!DOCTYPE OME [{laughs}]><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image Name="&e8;"/></OME>'
+    path = tiff(tmp_path / "image.ome.tif", description=xml, metadata=None)
+    with frugal():
+        assert outcome(lambda: read_image(path), (ImageFileError,)) in ("read", "ImageFileError")
+
+
+def test_a_stack_of_many_planes_behind_one_page_is_no_lie(tmp_path: Path) -> None:
+    stack = np.zeros((LARGEST_EXPANSION + 100, 128, 128), np.uint8)
+    stack[:, 5, 5] = 9
+    np.testing.assert_array_equal(read_image(tiff(tmp_path / "stack.tif", stack, imagej=True)).array, stack)
+
+
+def test_a_dark_image_that_packs_well_is_no_lie(tmp_path: Path) -> None:
+    dark = np.zeros((2048, 2048), np.uint16)
+    dark[7, 9] = 1
+    np.testing.assert_array_equal(read_image(tiff(tmp_path / "dark.tif", dark, compression="zstd")).array, dark)
+
+
+@pytest.mark.parametrize("stored", [0, 1, 10**4, 10**7])
+def test_what_deflate_can_do_is_allowed(stored: int) -> None:
+    check_expansion(max(ALWAYS_ALLOWED_BYTES, 1032 * stored), stored, "image")
+    with pytest.raises(ImageFileError, match="promises"):
+        check_expansion(max(ALWAYS_ALLOWED_BYTES, LARGEST_EXPANSION * stored) + 1, stored, "image")
+
+
+def mrc(path: Path) -> Path:
+    with mrcfile.new(path) as file:
+        file.set_data(PIXELS)
+    return path
+
+
+@pytest.mark.parametrize(("place", "value"), [(0, 10**6), (4, 2**31 - 1), (8, 10**6), (92, 2**31 - 1), (92, -1), (92, 960), (0, -24)])
+def test_an_mrc_header_that_lies_asks_for_no_memory(place: int, value: int, tmp_path: Path) -> None:
+    path = mrc(tmp_path / "image.mrc")
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<i", content, place, value)
+    path.write_bytes(content)
+    refused(path, "MRC")
+
+
+@pytest.mark.parametrize("magic", [b"\x1f\x8b", b"BZ"])
+def test_a_packed_mrc_is_not_unpacked(magic: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "image.mrc"
+    path.write_bytes(magic + bytes(2000))
+    refused(path, "MRC|empty")
+
+
+@pytest.mark.parametrize("shape", [(10**6, 10**6), (2**40,), (1, 2**62, 2), (-1, -(2**40))])
+def test_an_npy_header_that_lies_asks_for_no_memory(shape: tuple[int, ...], tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": "<u2", "fortran_order": False, "shape": shape})
+    path = tmp_path / "image.npy"
+    path.write_bytes(stream.getvalue() + bytes(960))
+    refused(path, "NPY")
+
+
+def test_an_npy_with_a_header_of_two_gigabytes_asks_for_no_memory(tmp_path: Path) -> None:
+    path = tmp_path / "image.npy"
+    path.write_bytes(b"\x93NUMPY\x02\x00" + struct.pack("<I", 2**31) + b"{" * 900)
+    refused(path, "NPY")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with a name are Unix's")
+@pytest.mark.parametrize("name", ["image.tif", "card.json", "recipe.toml"])
+def test_a_pipe_is_not_waited_for(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    os.mkfifo(path)
+    with pytest.raises(ImageFileError if name.endswith("tif") else ValueError, match=r"no file but|no regular file"):
+        read_image(path) if name.endswith("tif") else content_of(path)
+
+
+@pytest.mark.parametrize("depth", [DEEPEST + 1, 900, 100_000])
+def test_brackets_within_brackets_are_refused_in_words(depth: int, tmp_path: Path) -> None:
+    deep = "[" * depth + "]" * depth
+    with pytest.raises(ValueError, match="nested"):
+        record_of(f'{{"a": {deep}}}')
+    (tmp_path / PROVENANCE).write_text(f'{{"versions": {deep}}}')
+    with pytest.raises(ImageFileError):
+        read_result_folder(tmp_path)
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(f"a = {deep}")
+    with pytest.raises(RequestError, match=r"nested|recursion"):
+        read_recipe(recipe)
+
+
+def test_what_this_program_writes_is_nested_far_less() -> None:
+    record = {"a": [{"b": [1, {"c": 2}]}], "d": None}
+    assert record_of(json.dumps(record)) == record
+
+
+def test_a_larger_file_than_agreed_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "card.json"
+    path.write_bytes(b" " * 1000)
+    assert len(content_of(path, 1000)) == 1000
+    with pytest.raises(ValueError, match="larger"):
+        content_of(path, 999)
+
+
+@pytest.mark.parametrize("entry", ["network = 5", 'network = "wide"', "plan = [1]", "simulation = 1", "start = true", 'clean = "x"', "validation = 0.5"])
+def test_a_recipe_with_a_word_for_a_section_is_refused(entry: str, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(f'task = "widefield-x2"\n{entry}\n')
+    with pytest.raises(RequestError, match=r"recipe\.toml"):
+        read_recipe(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut", b"\x93NUMPY\x01\x00", b"\x80\x04pickle"])
+def test_damaged_arrays_for_training_are_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "pairs.npz"
+    path.write_bytes(content)
+    with pytest.raises(RequestError, match="cannot be read"):
+        Arrays(x=str(path), y=str(path)).entries("phase-2shot")
+
+
+def test_the_watch_sees_what_it_is_for(tmp_path: Path) -> None:
+    """Planted faults: without them, a run without an escape would say nothing."""
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    with confined(inside):
+        (inside / "mine").write_text("allowed")
+    for wrong in ((tmp_path / "out").touch, (tmp_path / "folder").mkdir, lambda: os.system(""), lambda: (inside / ".." / "x").write_text("")):
+        with pytest.raises(Escape, match="outside its folder"), confined(inside):
+            wrong()
+    with pytest.raises(Escape, match="memory"), frugal(1 << 20):
+        bytes(2 << 20)
+    for act in (lambda: 1 / 0, lambda: (_ for _ in ()).throw(ImageFileError("two\nlines")), lambda: (_ for _ in ()).throw(ImageFileError(""))):
+        with pytest.raises(Escape):
+            outcome(act, (ImageFileError,))
+    assert outcome(lambda: sys.version, ()) == "read"

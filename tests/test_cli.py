@@ -162,7 +162,7 @@ def test_provenance_has_every_option_by_its_name(stack: Path, tiny_phase_model: 
     assert restore(stack, tiny_phase_model, out, *OPTICS, "--background", str(blank)) == 0
     provenance = json.loads((out / "provenance.json").read_text(encoding="utf-8"))
     said = provenance["settings"]
-    assert set(said) == set(CONTRACT["restore"].split()) | {"sampler", "region"}
+    assert set(said) == set(CONTRACT["restore"].split()) | {"sampler", "region", "align"}
     assert said["image"] == str(stack) and said["out"] == str(out) and said["background"] == str(blank) and said["overwrite"] is False
     assert (said["samples"], said["steps"], said["tile"], said["defocus_um"]) == (2, 2, 512, [-1.0, 1.0])
     assert said["pixel_um"] == pytest.approx(0.2)

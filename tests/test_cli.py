@@ -20,7 +20,7 @@ from napari_cvdm.cli import restore as restoring
 from napari_cvdm.image_files import read_image, write_image
 from napari_cvdm.microscope import Microscope
 from napari_cvdm.model.zoo import load_model
-from napari_cvdm.request import SAMPLERS, ImageStack, RestoreRequest, restore_command
+from napari_cvdm.request import ALIGNMENTS, SAMPLERS, ImageStack, RestoreRequest, restore_command
 from napari_cvdm.simulate.phase import defocus_pair_of
 
 OPTICS = ["--wavelength-um", "0.55", "--medium-index", "1.33", "--defocus-um", "-1", "1"]
@@ -88,7 +88,7 @@ def test_options_and_request_have_the_same_names_and_defaults() -> None:
     requested = {entry.name: entry.default for entry in fields(RestoreRequest)}
     assert set(requested) <= set(actions)
     assert set(actions) - set(requested) == {"help", "image2", "out", "overwrite"}
-    assert options.SAMPLERS == SAMPLERS
+    assert (options.SAMPLERS, options.ALIGNMENTS) == (SAMPLERS, ALIGNMENTS)
     for name, default in requested.items():
         said = re.search(r"\(default ([^):]+)", actions[name].help or "")
         assert (said[1] if said else None) == (None if default is MISSING or default is None or default is False else str(default)), name
@@ -255,6 +255,7 @@ optional = {
     "seed": st.integers(0, 2**63 - 1),
     "keep_samples": st.booleans(),
     "background": st.sampled_from(["auto", "none"]),
+    "align": st.sampled_from(ALIGNMENTS),
     "tile": st.integers(16, 4096),
     "region": st.sampled_from([None, (0, 20, 4, 40)]),
 }

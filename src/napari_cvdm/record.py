@@ -45,6 +45,11 @@ class Record:
         self._read += 1
         return pixels
 
+    @property
+    def estimated(self) -> tuple[Mapping[str, Any], ...]:
+        """What was estimated from each frame that is finished."""
+        return tuple(self._estimated)
+
     def finish(self, prepared: Conditioned, tile: int) -> None:
         """Keep what was estimated from a frame, and the tile that was used."""
         self._estimated.append(dict(prepared.estimated))
@@ -86,6 +91,7 @@ def settings_of(request: RestoreRequest) -> dict[str, Any]:
 def check_continues(request: RestoreRequest, model: Checkpoint, earlier: Restoration) -> None:
     """RequestError unless the request asks for the same as an earlier result, with more samples."""
     before, now = (json.loads(json.dumps(settings)) for settings in (dict(earlier.provenance.settings), settings_of(request)))
+    before = {"align": "off", **before}  # of a version that did not align
     changed = [name for name in now if name not in FREE_TO_CHANGE and now[name] != before.get(name)]
     if earlier.provenance.model.get("sha256") != model.sha256:
         changed.append("the model's weights")

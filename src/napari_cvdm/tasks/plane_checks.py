@@ -60,6 +60,8 @@ class PlaneChecks:
         By how much [rad].
     clipped : tuple of float
         Share of the pixels of each plane at the top of the camera's range, or piled up at their largest value.
+    same_pixels : bool
+        The same image twice, with something in it.
     corrected : tuple of str
         Names of what was put right: shift_px, magnification, ramp, quadratic, brightness.
     notes : tuple of str
@@ -77,6 +79,7 @@ class PlaneChecks:
     sign: int
     sign_rad: float | None
     clipped: tuple[float, float]
+    same_pixels: bool
     corrected: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -154,6 +157,7 @@ def check_planes(planes: np.ndarray, frame: np.ndarray, levels: list[float], def
         sign=sign,
         sign_rad=sign_rad,
         clipped=(clipped_share(frame[0]), clipped_share(frame[1])),
+        same_pixels=bool(np.array_equal(*frame) and np.ptp(frame[0]) > 0),
         corrected=tuple(name for name, is_applied in applied.items() if is_applied),
         notes=_notes(place, light, sign),
     )

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from napari_cvdm.microscope import Microscope
 from napari_cvdm.physics.tie import AUTHORS_REGULARISATION, inverse_laplacian
-from napari_cvdm.tasks.levelling import BLOCK_PX, MOST_BLOCKS, SHY_BLOCKS, block_means, densest_value
+from napari_cvdm.tasks.levelling import BLOCK_PX, MOST_BLOCKS, SHY_BLOCKS, block_means, densest_value, drift_deviations, wave_numbers
 
 TERMS = ("ramp_y", "ramp_x", "quadratic_yy", "quadratic_xx", "quadratic_yx")
 TOLERANCES = (0.1, 0.15, 0.25)  # how far medium may lie from its level, as a share of all phases
@@ -25,7 +25,7 @@ SMALLEST_MEDIUM = 0.08
 ROUNDS = 8
 TILES = 4  # along each axis, left out one by one for the standard error
 FEWEST_TILES = 4
-DISTRUST = 2.0  # a fit sees the slow waves of the noise as light: its own standard error is too small
+DISTRUST = 2.0  # soft edges of objects lie in the medium of every fit
 SMALLEST_SIDE_PX = 48
 
 
@@ -48,8 +48,14 @@ class LightDrift:
     medium_share: float
 
     def significant(self, significance: float, smallest: float) -> tuple[float, ...]:
-        """The terms that are as many standard errors and as large as that; 0 for the others."""
-        return tuple(term if abs(term) > max(significance * error, smallest) else 0.0 for term, error in zip(self.terms, self.errors, strict=True))
+        """Terms where any is as many standard errors and as large as that: each that is half as significant; 0 for the others.
+
+        Whose light has a clear ramp, may well have a bowl; without any clear term, a doubtful one is more likely an object.
+        """
+        sizes, errors = np.abs(self.terms), np.array(self.errors)
+        if not (sizes > np.maximum(significance * errors, smallest)).any():
+            return (0.0,) * len(self.terms)
+        return tuple(np.where(sizes > significance / 2 * errors, self.terms, 0.0).tolist())
 
 
 def polynomials(shape: tuple[int, int]) -> np.ndarray:
@@ -80,12 +86,18 @@ class _Blocks:
 
     phase: np.ndarray
     columns: np.ndarray = field(repr=False)
+    noise: np.ndarray = field(repr=False)
 
     @classmethod
-    def of(cls, phase: np.ndarray, terms: np.ndarray) -> "_Blocks":
+    def of(cls, phase: np.ndarray, terms: np.ndarray, deviations: np.ndarray) -> "_Blocks":
+        """`deviations` are those of the noise's waves, see `drift_deviations`."""
         side = max(BLOCK_PX, -(-max(phase.shape) // MOST_BLOCKS))
         means = block_means(phase, side)
-        return cls(phase=means, columns=np.stack([np.ones_like(means), *(block_means(term, side) for term in terms)], axis=-1))
+        columns = np.stack([np.ones_like(means), *(block_means(term, side) for term in terms)], axis=-1)
+        rows, across = (((np.arange(size) + 0.5) * side - 0.5) / whole for size, whole in zip(means.shape, phase.shape, strict=True))
+        ky, kx = wave_numbers().T
+        waves = np.exp(2j * np.pi * np.multiply.outer(rows, ky))[:, None] * np.exp(2j * np.pi * np.multiply.outer(across, kx)) * deviations
+        return cls(phase=means, columns=columns, noise=np.concatenate([waves.real, waves.imag], axis=-1))
 
     def medium(self, coefficients: np.ndarray, tolerance: float) -> np.ndarray | None:
         """Blocks at the commonest phase, once the polynomial is taken out, and away from all others."""
@@ -96,6 +108,10 @@ class _Blocks:
 
     def solve(self, medium: np.ndarray) -> np.ndarray:
         return np.linalg.lstsq(self.columns[medium], self.phase[medium], rcond=None)[0]
+
+    def noise_errors(self, medium: np.ndarray) -> np.ndarray:
+        """What the slow waves of the photon noise do to each coefficient: the root of the diagonal of P N N^T P^T, P the solving matrix."""
+        return np.linalg.norm(np.linalg.lstsq(self.columns[medium], self.noise[medium], rcond=None)[0], axis=1)
 
     def errors(self, medium: np.ndarray) -> np.ndarray | None:
         """Jackknife over the tiles of the field that hold medium (Efron and Tibshirani, eq. 11.5)."""
@@ -108,8 +124,18 @@ class _Blocks:
         return np.std(left_out, axis=0) * np.sqrt(len(held) - 1)
 
 
-def _fit(blocks: _Blocks, start: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray, float] | None:
-    """Medium and polynomial in turn, each found by means of the other: coefficients, errors and share of medium."""
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Fit:
+    """Coefficients of `TERMS`, their errors by the jackknife and by photon noise, and the share of medium."""
+
+    terms: np.ndarray
+    scatter: np.ndarray
+    noise: np.ndarray
+    medium_share: float
+
+
+def _fit(blocks: _Blocks, start: np.ndarray, tolerance: float) -> _Fit | None:
+    """Medium and polynomial in turn, each found by means of the other."""
     coefficients, medium = np.concatenate([[0.0], start]), blocks.medium(np.concatenate([[0.0], start]), tolerance)
     for _ in range(ROUNDS):
         if medium is None:
@@ -117,10 +143,12 @@ def _fit(blocks: _Blocks, start: np.ndarray, tolerance: float) -> tuple[np.ndarr
         coefficients, held = blocks.solve(medium), medium
         medium = blocks.medium(coefficients, tolerance)
     errors = blocks.errors(held)
-    return None if errors is None else (coefficients[1:], errors[1:], float(held.mean()))
+    if errors is None:
+        return None
+    return _Fit(terms=coefficients[1:], scatter=errors[1:], noise=blocks.noise_errors(held)[1:], medium_share=float(held.mean()))
 
 
-def light_drift(phase: Tensor, planes: np.ndarray, defocus_um: tuple[float, float], microscope: Microscope) -> LightDrift | None:
+def light_drift(phase: Tensor, planes: np.ndarray, derivative_sigma: float, defocus_um: tuple[float, float], microscope: Microscope) -> LightDrift | None:
     """The change of the light between two planes.
 
     Six fits, with two beginnings and three ideas of how flat a medium is, must all find a medium; their scatter is the error,
@@ -132,6 +160,8 @@ def light_drift(phase: Tensor, planes: np.ndarray, defocus_um: tuple[float, floa
         US-TIE [rad] with almost no regularisation.
     planes : ndarray of shape (2, Y, X)
         Over background.
+    derivative_sigma : float
+        Standard deviation of the noise of dI/dz [1/um].
     defocus_um : tuple of float
     microscope : Microscope
 
@@ -143,14 +173,16 @@ def light_drift(phase: Tensor, planes: np.ndarray, defocus_um: tuple[float, floa
     shape = (planes.shape[1], planes.shape[2])
     if min(shape) < SMALLEST_SIDE_PX:
         return None
-    blocks = _Blocks.of(phase.numpy(), phase_of_terms(shape, defocus_um, microscope))
+    blocks = _Blocks.of(phase.numpy(), phase_of_terms(shape, defocus_um, microscope), drift_deviations(shape, derivative_sigma, microscope))
     starts = (ramp_of_difference(planes), np.zeros(len(TERMS)))
     fits = [fit for start in starts for tolerance in TOLERANCES if (fit := _fit(blocks, start, tolerance)) is not None]
     if len(fits) < len(starts) * len(TOLERANCES):
         return None
-    terms, errors, shares = (np.array([fit[part] for fit in fits]) for part in range(3))
-    error = DISTRUST * np.hypot(np.median(errors, axis=0), terms.std(axis=0))
-    return LightDrift(terms=tuple(np.median(terms, axis=0).tolist()), errors=tuple(error.tolist()), medium_share=float(shares.mean()))
+    terms = np.array([fit.terms for fit in fits])
+    scatter, noise = (np.median([getattr(fit, name) for fit in fits], axis=0) for name in ("scatter", "noise"))
+    error = np.hypot(noise, DISTRUST * np.hypot(scatter, terms.std(axis=0)))
+    share = float(np.mean([fit.medium_share for fit in fits]))
+    return LightDrift(terms=tuple(np.median(terms, axis=0).tolist()), errors=tuple(error.tolist()), medium_share=share)
 
 
 def evened(planes: np.ndarray, terms: tuple[float, ...], ratio: float = 1.0) -> np.ndarray:

@@ -210,7 +210,7 @@ class PhaseTwoShot:
         if defocus_um[0] > defocus_um[1]:
             ratio, frame, levels, defocus_um = ratio[::-1], frame[::-1], levels[::-1], (defocus_um[1], defocus_um[0])
         sigma = float(np.hypot(noise_sigma(ratio[0]), noise_sigma(ratio[1])))
-        checked = check_planes(ratio, frame, levels, defocus_um, microscope) if align == "auto" else unchecked(ratio, defocus_um, microscope)
+        checked = check_planes(ratio, frame, levels, sigma, defocus_um, microscope) if align == "auto" else unchecked(ratio, defocus_um, microscope)
         return _conditioned(checked, usable(checked, frame), sigma, defocus_um, microscope, estimated)
 
     def from_request(self, frame: np.ndarray, request: RestoreRequest) -> Conditioned:

@@ -40,7 +40,7 @@ class PlaneChecks:
     Parameters
     ----------
     shift_px : tuple of float, optional
-        (y, x) of the upper plane [px].
+        (y, x) of the upper plane, in the middle of all structures [px].
     shift_error_px : float, optional
     magnification : float, optional
         The upper plane is larger by this share.
@@ -121,7 +121,9 @@ def unchecked(planes: np.ndarray, defocus_um: tuple[float, float], microscope: M
     return CheckedPlanes(planes=planes, phase=us_tie_of(planes, defocus_um, microscope), margin_px=0, checks=None)
 
 
-def check_planes(planes: np.ndarray, frame: np.ndarray, levels: list[float], defocus_um: tuple[float, float], microscope: Microscope) -> CheckedPlanes:
+def check_planes(
+    planes: np.ndarray, frame: np.ndarray, levels: list[float], sigma: float, defocus_um: tuple[float, float], microscope: Microscope
+) -> CheckedPlanes:
     """Estimate what differs between two planes besides the focus, and put right what is significant and safe.
 
     Parameters
@@ -132,6 +134,8 @@ def check_planes(planes: np.ndarray, frame: np.ndarray, levels: list[float], def
         The same as the camera gave them.
     levels : list of float
         Blank-field intensity that each was divided by.
+    sigma : float
+        Standard deviation of the noise of their difference.
     defocus_um : tuple of float
     microscope : Microscope
 
@@ -141,9 +145,11 @@ def check_planes(planes: np.ndarray, frame: np.ndarray, levels: list[float], def
     """
     place = register_planes(planes, SIGNIFICANCE)
     shift, magnification = safe_movement(place)
-    aligned = planes if not (any(shift) or magnification) else np.stack([planes[0], put_back(planes[1], shift, magnification)])
+    aligned = planes
+    if place is not None and (any(shift) or magnification):
+        aligned = np.stack([planes[0], put_back(planes[1], shift, magnification, place.centre_px)])
     phase = us_tie_of(aligned, defocus_um, microscope)
-    light = light_drift(phase, aligned, defocus_um, microscope)
+    light = light_drift(phase, aligned, sigma / (defocus_um[1] - defocus_um[0]), defocus_um, microscope)
     terms, ratio = safe_terms(light), safe_ratio(planes)
     if any(terms) or ratio != 1:
         aligned = evened(aligned, terms, ratio)
@@ -161,7 +167,7 @@ def check_planes(planes: np.ndarray, frame: np.ndarray, levels: list[float], def
         corrected=tuple(name for name, is_applied in applied.items() if is_applied),
         notes=_notes(place, light, sign),
     )
-    reach = max(abs(part) for part in shift) + abs(magnification) * max(planes.shape[1:]) / 2
+    reach = max(abs(part) for part in shift) + abs(magnification) * max(planes.shape[1:])
     return CheckedPlanes(planes=aligned, phase=phase, margin_px=ceil(reach), checks=checks)
 
 

@@ -39,13 +39,15 @@ class Registration:
     Parameters
     ----------
     shift_px : tuple of float
-        (y, x): what the first plane shows at r, the second shows at r + shift (at the field's centre) [px].
+        (y, x): what the first plane shows at `centre_px`, the second shows at `centre_px` + shift [px].
     shift_error_px : float
         Standard error of each [px].
     magnification : float
-        The second plane shows everything larger by this share, about the field's centre.
+        The second plane shows everything larger by this share.
     magnification_error : float
         Its standard error; infinite where there are too few structures.
+    centre_px : tuple of float
+        (y, x) of the middle of all structures: there the shift does not depend on the magnification [px].
     correlation : float
         Of the features, once they are aligned, -1 to 1.
     """
@@ -54,6 +56,7 @@ class Registration:
     shift_error_px: float
     magnification: float
     magnification_error: float
+    centre_px: tuple[float, float]
     correlation: float
 
 
@@ -70,9 +73,15 @@ def features_of(planes: np.ndarray, feature: Feature) -> np.ndarray:
     return contrast / (contrast.std(axis=(1, 2), keepdims=True) + np.finfo(float).tiny)
 
 
-def warped(image: np.ndarray, shift_px: np.ndarray, magnification: float, order: Literal[1, 5]) -> np.ndarray:
-    """The image at c + (1 + m)(r - c) + s for every pixel r, c the field's centre: what lies beside and is larger, put back; (Y, X)."""
-    centre = (np.array(image.shape) - 1) / 2
+def middle_of(feature: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Centroid of the squared gradient, which is what a shift is seen by; (y, x) [px]."""
+    energy = sum(np.square(slope) for slope in np.gradient(feature)) * weight
+    rows, columns = (np.arange(size) for size in feature.shape)
+    return np.array([energy.sum(axis=1) @ rows, energy.sum(axis=0) @ columns]) / (energy.sum() + np.finfo(float).tiny)
+
+
+def warped(image: np.ndarray, shift_px: np.ndarray, magnification: float, centre: np.ndarray, order: Literal[1, 5]) -> np.ndarray:
+    """The image (Y, X) at c + (1 + m)(r - c) + s for every pixel r, c the centre: what lies beside and is larger, put back."""
     scale = 1 + magnification
     offset = centre * (1 - scale) + shift_px
     return np.asarray(affine_transform(image, np.full(2, scale), offset=offset, order=order, mode="reflect"))
@@ -96,10 +105,10 @@ class _Step:
         return np.std(left_out, axis=0) * np.sqrt(count - 1)
 
 
-def _step(first: np.ndarray, second: np.ndarray, weight: np.ndarray) -> _Step:
+def _step(first: np.ndarray, second: np.ndarray, weight: np.ndarray, centre: np.ndarray) -> _Step:
     """One step of Lucas and Kanade (IJCAI 1981) for a shift and a magnification."""
     half = max(first.shape) / 2
-    rows, columns = ((np.arange(size) - (size - 1) / 2) / half for size in first.shape)
+    rows, columns = ((np.arange(size) - middle) / half for size, middle in zip(first.shape, centre, strict=True))
     down, across = np.gradient((first + second) / 2)
     columns_of = (down, across, down * rows[:, None] + across * columns)
     block = tuple(-(-size // BLOCKS) for size in first.shape)
@@ -128,13 +137,14 @@ def register_feature(planes: np.ndarray, feature: Feature) -> Registration | Non
     """
     first, second = features_of(planes, feature)
     weight = window(("tukey", TAPERED_SHARE), first.shape)
+    centre = middle_of(first, weight)
     peak, _, _ = phase_cross_correlation(first * weight, second * weight, normalization=None)
     shift, magnification, half = -np.asarray(peak, float), 0.0, max(first.shape) / 2
     for _ in range(MOST_ROUNDS):
         if np.abs(shift).max() > FARTHEST_PX or abs(magnification) > LARGEST_MAGNIFICATION:
             return None
-        there = warped(second, shift, magnification, order=1)
-        step = _step(first, there, weight)
+        there = warped(second, shift, magnification, centre, order=1)
+        step = _step(first, there, weight, centre)
         change = step.solution()
         shift, magnification = shift + change[:2], magnification + change[2] / half
         if np.abs(change).max() < SETTLED_PX:
@@ -148,6 +158,7 @@ def register_feature(planes: np.ndarray, feature: Feature) -> Registration | Non
         shift_error_px=float(errors[:2].max()),
         magnification=float(magnification),
         magnification_error=float(errors[2] / half),
+        centre_px=(float(centre[0]), float(centre[1])),
         correlation=correlation,
     )
 
@@ -213,12 +224,13 @@ def _agreed(found: list[Registration], planes: np.ndarray) -> Registration:
         shift_error_px=float(np.hypot(own, apart / DISTRUST)),
         magnification=float(np.median(magnifications)),
         magnification_error=float(np.hypot(own_magnification, np.ptp(magnifications) / DISTRUST)),
+        centre_px=found[0].centre_px,
         correlation=min(one.correlation for one in found),
     )
 
 
-def put_back(plane: np.ndarray, shift_px: tuple[float, float], magnification: float) -> np.ndarray:
-    """A plane moved back by its shift, and shrunk by its magnification about the field's centre.
+def put_back(plane: np.ndarray, shift_px: tuple[float, float], magnification: float, centre_px: tuple[float, float]) -> np.ndarray:
+    """A plane moved back by its shift, and shrunk by its magnification.
 
     A shift alone is a phase in Fourier space, which leaves the noise white; magnification needs splines.
 
@@ -228,13 +240,15 @@ def put_back(plane: np.ndarray, shift_px: tuple[float, float], magnification: fl
     shift_px : tuple of float
         (y, x) [px], as in `Registration`.
     magnification : float
+    centre_px : tuple of float
+        (y, x) of what moves by the shift alone [px].
 
     Returns
     -------
     ndarray of shape (Y, X), float64
     """
     if magnification:
-        return warped(plane, np.array(shift_px), magnification, order=5)
+        return warped(plane, np.array(shift_px), magnification, np.array(centre_px), order=5)
     padding = PADDING_PX + int(np.ceil(np.abs(shift_px).max()))
     padded = np.pad(plane, padding, mode="symmetric")
     moved = np.fft.ifft2(fourier_shift(np.fft.fft2(padded), [-part for part in shift_px])).real

@@ -47,6 +47,11 @@ class Record:
         self._read += 1
         return pixels
 
+    @property
+    def estimated(self) -> tuple[Mapping[str, Any], ...]:
+        """What was estimated from each frame that is finished."""
+        return tuple(self._estimated)
+
     def finish(self, estimated: Mapping[str, Any], tile: int) -> None:
         """Keep what was estimated from a frame, and the tile that was used."""
         self._estimated.append(dict(estimated))
@@ -98,8 +103,9 @@ def settings_of(request: RestoreRequest) -> dict[str, Any]:
 
 def check_continues(request: RestoreRequest, model: Checkpoint, earlier: Restoration) -> None:
     """RequestError unless the request asks for the same as an earlier result, with more samples."""
-    # Before precision was a choice it was fp32.
-    before, now = (json.loads(json.dumps(settings)) for settings in ({"precision": "fp32", **earlier.provenance.settings}, settings_of(request)))
+    # Before precision and align were choices they were fp32 and off.
+    earlier_settings = {"precision": "fp32", "align": "off", **earlier.provenance.settings}
+    before, now = (json.loads(json.dumps(settings)) for settings in (earlier_settings, settings_of(request)))
     changed = [name for name in now if name not in FREE_TO_CHANGE and now[name] != before.get(name)]
     if earlier.provenance.model.get("sha256") != model.sha256:
         changed.append("the model's weights")

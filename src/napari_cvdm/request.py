@@ -19,6 +19,8 @@ SAMPLERS = ("sde-2m", "ode-2m", "ddim", "ancestral")
 Sampler = Literal["sde-2m", "ode-2m", "ddim", "ancestral"]
 PRECISIONS = ("fp32", "bf16")
 Precision = Literal["fp32", "bf16"]
+ALIGNMENTS = ("auto", "off")
+Align = Literal["auto", "off"]
 
 
 class RequestError(ValueError):
@@ -126,6 +128,9 @@ class RestoreRequest:
     background : {"auto", "none"} or ndarray of shape (Y, X) or (P, Y, X)
         ``auto`` estimates the blank-field intensity (phase) or the dark level (fluorescence); ``none`` says that it is
         already divided out (phase) or zero (fluorescence); an array is a blank-field (dark-field) image.
+    align : {"auto", "off"}
+        ``auto`` measures what differs between the two planes besides the focus (shift, magnification, light), takes back what
+        is significant and reports all of it; ``off`` neither measures nor changes anything. Phase models only.
     schedule_points : int
         Number of times at which the gamma and beta maps are returned, 0 to 1000.
     keep_samples : bool
@@ -155,6 +160,7 @@ class RestoreRequest:
     medium_index: float | None = None
     na: float | None = None
     background: Literal["auto", "none"] | np.ndarray = field(default="auto", repr=False)
+    align: Align = "auto"
     schedule_points: int = 0
     keep_samples: bool = False
     region: tuple[int, int, int, int] | None = None
@@ -171,6 +177,8 @@ class RestoreRequest:
             raise RequestError(f"precision is {self.precision!r}; allowed are {', '.join(PRECISIONS)}.")
         if isinstance(self.background, str) and self.background not in ("auto", "none"):
             raise RequestError(f"background is {self.background!r}; allowed are auto, none or an image.")
+        if self.align not in ALIGNMENTS:
+            raise RequestError(f"align is {self.align!r}; allowed are {', '.join(ALIGNMENTS)}. auto leaves a pair without mistakes as it is.")
         if self.defocus_um is not None:
             defocus_pair(self.defocus_um)
         if self.region is not None:

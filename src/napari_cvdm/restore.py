@@ -20,6 +20,7 @@ from napari_cvdm.request import ImageStack, RequestError, RestoreRequest
 from napari_cvdm.result import Progress, Restoration, Stop
 from napari_cvdm.tasks import TASKS, Task
 from napari_cvdm.tasks.conditioned import BORDER_PX
+from napari_cvdm.trust.plane_checks import plane_warnings
 from napari_cvdm.trust.validity import axes_warnings, beyond_trained_range, far_from_training, optics_warnings
 
 CLOCK_POINTS = 100
@@ -175,7 +176,8 @@ class _Arrays:
 def _assembled(request: RestoreRequest, model: Checkpoint, task: Task, arrays: _Arrays, record: Record, seconds: float) -> Restoration:
     gamma, beta, times = schedule_maps(model, arrays.rate, request.schedule_points)
     beyond = beyond_trained_range(arrays.mean, model.card)
-    warnings = (*axes_warnings(request.image), *optics_warnings(request, model.card), *((beyond.reason,) if beyond.reason else ()))
+    said = (*axes_warnings(request.image), *optics_warnings(request, model.card), *plane_warnings(record.estimated))
+    warnings = (*said, *((beyond.reason,) if beyond.reason else ()))
     warnings += () if model.network.config.diffused else (SINGLE_ANSWER,)
     missing = (*stopped_warning(arrays.counts, request.samples), *unusable_warning(arrays.valid, arrays.counts))
     usable = not far_from_training(request, model.card)

@@ -23,6 +23,7 @@ from napari_cvdm.request import OPTICS, RequestError, RestoreRequest
 from napari_cvdm.restore import with_planes
 from napari_cvdm.result import Restoration
 from napari_cvdm.result_folder import PROVENANCE
+from napari_cvdm.trust.validity import field_text
 
 Locate = Callable[[str], Path]
 _OME_AXES = "TZC"
@@ -45,6 +46,7 @@ def run(arguments: Namespace) -> None:
     with output_folder(arguments.out, arguments.overwrite) as folder:
         restoration, names = restore_into(folder, arguments)
     say_done(f"{arguments.out}: {', '.join([*names, PROVENANCE])}")
+    say_done(field_text(restoration.mean.shape, restoration.pixel_um))
     for warning in restoration.provenance.warnings:
         print(f"napari-cvdm: warning: {warning}", file=sys.stderr)
 

@@ -1,17 +1,20 @@
 """Two defocused brightfield planes to quantitative phase."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from scipy.ndimage import maximum_filter
 from torch import Tensor
 
 from napari_cvdm.intensity import noise_sigma
 from napari_cvdm.microscope import Microscope, defocus_pair
-from napari_cvdm.physics.tie import axial_difference, expected_noise_power, regularised, solve_us_tie, wiener_gain
-from napari_cvdm.request import RequestError, RestoreRequest
+from napari_cvdm.physics.tie import expected_noise_power, regularised, wiener_gain
+from napari_cvdm.request import Align, RequestError, RestoreRequest
 from napari_cvdm.tasks.anchor import light_anchor
 from napari_cvdm.tasks.conditioned import BORDER_PX, Background, Conditioned, fitting, interior, saturated
+from napari_cvdm.tasks.plane_checks import CheckedPlanes, check_planes, unchecked
 
 TIE_REGULARISATIONS = (1e-7, 1e-5, 1e-3)  # half amplitude at periods of 353, 112 and 35 px
 SMALLEST_STRENGTH_RAD = 0.02
@@ -73,9 +76,26 @@ def over_background(frame: np.ndarray, background: Background) -> tuple[np.ndarr
     return planes / levels, [float(np.median(level)) for level in levels]
 
 
-def usable_pixels(frame: np.ndarray, ratio: np.ndarray) -> np.ndarray:
-    """False in the border band and where a plane is saturated or dark: planes (2, Y, X) and the same over background -> bool (Y, X)."""
-    return np.asarray(interior(frame.shape[1:], BORDER_PX) & ~saturated(frame) & (ratio.mean(axis=0) > DARK_FRACTION))
+def usable_pixels(frame: np.ndarray, ratio: np.ndarray, margin_px: int = 0) -> np.ndarray:
+    """Where both planes of the camera say something.
+
+    Parameters
+    ----------
+    frame, ratio : ndarray of shape (2, Y, X)
+        Planes as measured, and over background, registered.
+    margin_px : int
+        How far a plane was moved.
+
+    Returns
+    -------
+    ndarray of shape (Y, X), bool
+        False in the border band and where a plane is saturated or dark.
+    """
+    clipped = saturated(frame)
+    if margin_px:  # what was saturated has moved
+        clipped = maximum_filter(clipped, 2 * margin_px + 1)
+    inside = interior((frame.shape[1], frame.shape[2]), BORDER_PX + margin_px)
+    return np.asarray(inside & ~clipped & (ratio.mean(axis=0) > DARK_FRACTION))
 
 
 def _check_divided(planes: np.ndarray) -> None:
@@ -92,16 +112,16 @@ def _estimated_levels(planes: np.ndarray) -> np.ndarray:
     return np.median(planes) * means / means.mean() if means.mean() else means
 
 
-def wiener_us_tie(planes: Tensor, defocus_um: tuple[float, float], microscope: Microscope, sigma: float) -> tuple[Tensor, float]:
-    """US-TIE of two planes over background, without what noise explains, and the noise that is left.
+def without_noise(phase: Tensor, derivative_sigma: float, microscope: Microscope) -> tuple[Tensor, float]:
+    """US-TIE without what noise explains, and the noise that is left.
 
     Parameters
     ----------
-    planes : Tensor of shape (2, Y, X)
-    defocus_um : tuple of float
+    phase : Tensor of shape (Y, X)
+        US-TIE [rad] with almost no regularisation.
+    derivative_sigma : float
+        Standard deviation of the noise of dI/dz [1/um], intensity over background.
     microscope : Microscope
-    sigma : float
-        Standard deviation of the noise of the planes' difference.
 
     Returns
     -------
@@ -109,8 +129,6 @@ def wiener_us_tie(planes: Tensor, defocus_um: tuple[float, float], microscope: M
     noise_rad : float
         Expected root mean square of the noise in it.
     """
-    phase = solve_us_tie(planes.mean(dim=0), axial_difference(planes, defocus_um), microscope)
-    derivative_sigma = sigma / abs(defocus_um[1] - defocus_um[0])
     gain = wiener_gain(phase, derivative_sigma, microscope)
     left = gain.square() * expected_noise_power((phase.shape[-2], phase.shape[-1]), derivative_sigma, microscope, phase)
     return torch.fft.ifft2(torch.fft.fft2(phase) * gain).real, float(left.mean().sqrt()) / phase.numel() ** 0.5
@@ -183,7 +201,9 @@ class PhaseTwoShot:
     unit: str = "rad"
     needed_optics: tuple[str, ...] = ("pixel_um", "wavelength_um", "medium_index", "defocus_um")
 
-    def condition(self, frame: np.ndarray, microscope: Microscope, defocus_um: tuple[float, float], background: Background) -> Conditioned:
+    def condition(
+        self, frame: np.ndarray, microscope: Microscope, defocus_um: tuple[float, float], background: Background, align: Align = "off"
+    ) -> Conditioned:
         """Contrast, US-TIE and its long periods, and the numbers that hold for the whole field.
 
         The channels are the contrast I / I_background - 1 of both planes; US-TIE with every frequency that stands above the
@@ -199,6 +219,8 @@ class PhaseTwoShot:
         defocus_um : tuple of float
             Signed positions; the planes are put in rising order.
         background : {"auto", "none"} or ndarray
+        align : {"off", "auto"}
+            ``auto`` looks for differences of the planes besides the focus and takes back what is significant.
 
         Returns
         -------
@@ -206,31 +228,40 @@ class PhaseTwoShot:
             Twelve channels, in the order of `channels`.
         """
         ratio, levels = over_background(frame, background)
+        estimated = {"background": levels}
         if defocus_um[0] > defocus_um[1]:
-            ratio, defocus_um = ratio[::-1], (defocus_um[1], defocus_um[0])
-        planes = torch.from_numpy(np.ascontiguousarray(ratio))
+            ratio, frame, levels, defocus_um = ratio[::-1], frame[::-1], levels[::-1], (defocus_um[1], defocus_um[0])
         sigma = float(np.hypot(noise_sigma(ratio[0]), noise_sigma(ratio[1])))
-        baseline, noise_rad = wiener_us_tie(planes, defocus_um, microscope, sigma)
-        numbers = FieldNumbers(
-            fresnel=(fresnel_parameter(defocus_um[0], microscope), fresnel_parameter(defocus_um[1], microscope)),
-            contrast_noise=max(sigma, SMALLEST_CONTRAST_NOISE),
-            strength_rad=float(np.hypot(float(baseline.square().mean().sqrt()), SMALLEST_STRENGTH_RAD)),
-            noise_rad=float(np.hypot(noise_rad, SMALLEST_NOISE_RAD)),
-        )
-        valid = usable_pixels(frame, ratio)
-        anchor = light_anchor(baseline, sigma / abs(defocus_um[1] - defocus_um[0]), defocus_um, microscope)
-        estimated = {"background": levels, "noise_sigma": sigma, "strength_rad": numbers.strength_rad, "noise_rad": numbers.noise_rad}
-        estimated["levelled_by_medium_share"] = anchor.levelling.share if anchor.levelling else 0.0
-        return Conditioned(
-            channels=_channels(planes, baseline, microscope, numbers).float(),
-            baseline=(baseline / numbers.gain_rad).float(),
-            gain=numbers.gain_rad,
-            valid=valid,
-            estimated=estimated,
-            anchor=anchor,
-        )
+        checked = check_planes(ratio, frame, levels, sigma, defocus_um, microscope) if align == "auto" else unchecked(ratio, defocus_um, microscope)
+        return _conditioned(checked, usable_pixels(frame, checked.planes, checked.margin_px), sigma, defocus_um, microscope, estimated)
 
     def from_request(self, frame: np.ndarray, request: RestoreRequest) -> Conditioned:
         """Prepare one frame with the optics of a request; OpticsError where one is missing."""
         microscope, defocus_um = phase_optics(request)
-        return self.condition(frame, microscope, defocus_um, request.background)
+        return self.condition(frame, microscope, defocus_um, request.background, request.align)
+
+
+def _conditioned(
+    checked: CheckedPlanes, valid: np.ndarray, sigma: float, defocus_um: tuple[float, float], microscope: Microscope, estimated: dict[str, Any]
+) -> Conditioned:
+    """The frame for the networks, from planes in rising order and the noise of their difference."""
+    derivative_sigma = sigma / (defocus_um[1] - defocus_um[0])
+    baseline, noise_rad = without_noise(checked.phase, derivative_sigma, microscope)
+    numbers = FieldNumbers(
+        fresnel=(fresnel_parameter(defocus_um[0], microscope), fresnel_parameter(defocus_um[1], microscope)),
+        contrast_noise=max(sigma, SMALLEST_CONTRAST_NOISE),
+        strength_rad=float(np.hypot(float(baseline.square().mean().sqrt()), SMALLEST_STRENGTH_RAD)),
+        noise_rad=float(np.hypot(noise_rad, SMALLEST_NOISE_RAD)),
+    )
+    anchor = light_anchor(baseline, derivative_sigma, defocus_um, microscope)
+    estimated |= {"noise_sigma": sigma, "strength_rad": numbers.strength_rad, "noise_rad": numbers.noise_rad}
+    estimated["levelled_by_medium_share"] = anchor.levelling.share if anchor.levelling else 0.0
+    estimated |= {} if checked.checks is None else {"planes": checked.checks.as_mapping()}
+    return Conditioned(
+        channels=_channels(torch.from_numpy(np.ascontiguousarray(checked.planes)), baseline, microscope, numbers).float(),
+        baseline=(baseline / numbers.gain_rad).float(),
+        gain=numbers.gain_rad,
+        valid=valid,
+        estimated=estimated,
+        anchor=anchor,
+    )

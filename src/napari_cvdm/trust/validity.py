@@ -6,6 +6,7 @@ import numpy as np
 
 from napari_cvdm.model.checkpoint import ModelCard
 from napari_cvdm.request import OPTICS, ImageStack, RestoreRequest
+from napari_cvdm.trust.plane_checks import one_sided_warning
 
 TOLERANCE = 1.02
 FAR = 10.0
@@ -32,7 +33,7 @@ def optics_values(request: RestoreRequest) -> dict[str, float]:
 
 
 def optics_warnings(request: RestoreRequest, card: ModelCard) -> tuple[str, ...]:
-    """One sentence for every optics value outside the card's trained range.
+    """One sentence for every optics value outside the card's trained range, and for planes on one side of focus.
 
     Parameters
     ----------
@@ -49,7 +50,20 @@ def optics_warnings(request: RestoreRequest, card: ModelCard) -> tuple[str, ...]
         if not low / TOLERANCE <= value <= high * TOLERANCE:
             meaning = MEANING.get(name, name)
             warnings.append(f"{meaning} is {value:.4g}, outside the {low:g} to {high:g} that {card.name} was trained for; do not quantify this result.")
-    return tuple(warnings)
+    return (*warnings, *one_sided_warning(request))
+
+
+def field_text(shape: tuple[int, ...], pixel_um: float) -> str:
+    """Size of the field in the sample, which everybody knows of their microscope: a forgotten binning makes it half or twice as wide.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (..., Y, X) of the image.
+    pixel_um : float
+    """
+    height, width = shape[-2:]
+    return f"the field is {width * pixel_um:.4g} x {height * pixel_um:.4g} um ({width} x {height} px of {pixel_um:g} um)"
 
 
 def far_from_training(request: RestoreRequest, card: ModelCard) -> bool:

@@ -36,7 +36,8 @@ def drawn(shapes: "Shapes", layer: "Image") -> Region:
     return _clipped(np.floor(plane.min(axis=0) + 0.5), np.ceil(plane.max(axis=0) + 0.5), layer)
 
 
-def _shape(layer: "Image") -> tuple[int, ...]:
+def image_shape(layer: "Image") -> tuple[int, ...]:
+    """Size of a layer's image along every axis but that of colours, of its finest level."""
     data: Any = layer.data[0] if layer.multiscale else layer.data
     return tuple(data.shape[: layer.ndim])
 
@@ -44,7 +45,7 @@ def _shape(layer: "Image") -> tuple[int, ...]:
 def _clipped(first: np.ndarray, last: np.ndarray, layer: "Image") -> Region:
     """A box within the image, at least as large as a region must be; RequestError where it misses the image."""
     parts: list[int] = []
-    for start, stop, size in zip(first, last, _shape(layer)[-2:], strict=True):
+    for start, stop, size in zip(first, last, image_shape(layer)[-2:], strict=True):
         if stop <= 0 or start >= size:
             raise RequestError(f"the field of view misses {layer.name}; move the view (or the rectangle) onto the image.")
         low, high = max(0, int(start)), min(size, int(stop))

@@ -21,6 +21,8 @@ HELP = {
     "tile": "Side of a square tile [px]. It changes memory and time, never the pixels.",
     "keep_samples": "Also show every sample, along an axis of its own: for the histogram at a pixel and the error of a dry mass.\n"
     "It takes as much memory as the samples need.",
+    "align": "auto: take back a shift, a magnification or a change of the light between the planes where it is significant, and report it.\n"
+    "off: leave the planes as they are, and do not look.",
     "background": "auto: estimate the blank-field intensity (phase) or the dark level (fluorescence).\n"
     "none: it is already divided out (phase) or zero (fluorescence).",
 }

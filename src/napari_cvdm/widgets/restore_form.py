@@ -1,6 +1,7 @@
 """The settings of a reconstruction as a form: `value`, `set_value` and `changed`, and nothing else crosses."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import fields, replace
 from functools import partial
 from threading import Event
@@ -12,9 +13,10 @@ from qtpy.QtWidgets import QCheckBox, QVBoxLayout, QWidget
 from superqt.utils import signals_blocked
 
 from napari_cvdm.image_files import combine_planes
-from napari_cvdm.request import PRECISIONS, SAMPLERS, ImageStack, RequestError, RestoreRequest
+from napari_cvdm.request import ALIGNMENTS, PRECISIONS, SAMPLERS, ImageStack, RequestError, RestoreRequest
 from napari_cvdm.widgets.choices import ModelChoice, card_text, whole_number, word_choice
-from napari_cvdm.widgets.fields import LabelledRows, OptionalNumber, OptionalPair, folded, reading_pane
+from napari_cvdm.widgets.field_of_view import image_shape
+from napari_cvdm.widgets.fields import LabelledRows, OptionalNumber, OptionalPair, folded, reading_pane, wrapped_label
 from napari_cvdm.widgets.form_help import HELP
 from napari_cvdm.widgets.layers import known_optics, named_layers, our_metadata, read_layer
 from napari_cvdm.widgets.lifetime import when_gone
@@ -57,8 +59,9 @@ class RestoreForm(QWidget):
         self.keep_samples = QCheckBox()
         self.optics: dict[str, OptionalNumber | OptionalPair] = {name: OptionalPair(name) if name == "defocus_um" else OptionalNumber(name) for name in OPTICS}
         self.counts = {name: whole_number(*bounds) for name, bounds in COUNTS.items()}
-        words = {"sampler": SAMPLERS, "device": ("auto", *available_devices()), "precision": PRECISIONS, "background": ("auto", "none")}
+        words = {"sampler": SAMPLERS, "device": ("auto", *available_devices()), "precision": PRECISIONS, "background": ("auto", "none"), "align": ALIGNMENTS}
         self.words = {name: word_choice(allowed) for name, allowed in words.items()}
+        self.field = wrapped_label()
         self._from_layer: dict[str, Any] = {}
         self._watched: Image | None = None
         self._gone = gone = Event()
@@ -73,14 +76,16 @@ class RestoreForm(QWidget):
         often: dict[str, QWidget] = {"image": self.image, "image2": self.second, "model": self.model, **self.optics}
         often |= {name: self.counts[name] for name in ("samples", "steps")}
         seldom: dict[str, QWidget] = {"seed": self.counts["seed"], **{name: self.words[name] for name in ("sampler", "device", "precision")}}
-        seldom |= {"tile": self.counts["tile"], "background": self.words["background"], "keep_samples": self.keep_samples}
+        seldom |= {"tile": self.counts["tile"], **{name: self.words[name] for name in ("background", "align")}, "keep_samples": self.keep_samples}
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         self._often = LabelledRows(often, HELP)
+        self._often.insertRow(list(often).index("pixel_um") + 1, self.field)
         self._often.insertRow(list(often).index("model") + 1, self.about)
         layout.addLayout(self._often)
         more = QWidget()
-        more.setLayout(LabelledRows(seldom, HELP))
+        self._seldom = LabelledRows(seldom, HELP)
+        more.setLayout(self._seldom)
         self.more = folded("More settings", more, "Settings that seldom need a change.")
         layout.addWidget(self.more)
         layout.addStretch(1)
@@ -99,6 +104,7 @@ class RestoreForm(QWidget):
             field.textChanged.connect(partial(self._on_typed, name))
         for signal in (*(box.valueChanged for box in self.counts.values()), *(choice.currentIndexChanged for choice in self.words.values())):
             signal.connect(lambda _: self.changed.emit())
+        self.changed.connect(self._say_field)
 
     @property
     def task(self) -> "Task | None":
@@ -122,6 +128,7 @@ class RestoreForm(QWidget):
             field.set_needed(name in needed)
         for name in ("image2", "defocus_um"):
             self._often.show_row(name, self.two_planes)
+        self._seldom.show_row("align", self.two_planes)
         self._choose_second()
         self.changed.emit()
 
@@ -139,6 +146,15 @@ class RestoreForm(QWidget):
         self._from_layer = {name: _text(self.optics[name]) for name in known if name in self.optics}
         self._choose_second()
         self.changed.emit()
+
+    def _say_field(self) -> None:
+        """How large the field is in the sample: who forgot the binning sees it."""
+        from napari_cvdm.trust.validity import field_text
+
+        layer, pixel_um = self.image.value(), None
+        with suppress(RequestError):  # said in the message line
+            pixel_um = self.settings()["pixel_um"]
+        self.field.setText(field_text(image_shape(layer), pixel_um).capitalize() if layer is not None and pixel_um else "")
 
     def _watch(self, layer: "Image | None") -> None:
         """Hear of a pixel size that the chosen layer is given later: a run with the former one would be wrong unseen."""
@@ -271,7 +287,7 @@ class RestoreForm(QWidget):
         for name, box in self.counts.items():
             box.setValue(settings[name])
         for name, choice in self.words.items():
-            value = settings.get(name, "fp32")  # older results do not say their precision
+            value = {"precision": "fp32", "align": "off", **settings}[name]  # what results of earlier versions do not say
             choice.setCurrentText(value if isinstance(value, str) else "auto")
         self.keep_samples.setChecked(settings["keep_samples"])
         lost = {f"the image {source}": found is None, "the region": settings.get("region") is not None}

@@ -1,0 +1,265 @@
+"""What two planes of focus tell about how they were taken, and what of it is put right before the phase is computed."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from math import ceil, isfinite
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.ndimage import binary_dilation, binary_fill_holes, gaussian_filter
+from skimage.filters import difference_of_gaussians, threshold_otsu
+from torch import Tensor
+
+from napari_cvdm.intensity import MAD_TO_SIGMA
+from napari_cvdm.microscope import Microscope
+from napari_cvdm.physics.tie import axial_difference, solve_us_tie
+from napari_cvdm.tasks.illumination import TERMS, LightDrift, evened, light_drift
+from napari_cvdm.tasks.registration import COARSE_PX, FINE_PX, LARGEST_MAGNIFICATION, Registration, put_back, register_planes
+
+SIGNIFICANCE = 4.0  # standard errors; on simulated pairs without a mistake, nothing that mattered was above
+SMALLEST_SHIFT_PX = 0.1
+LARGEST_SHIFT_PX = 16.0
+SMALLEST_MAGNIFICATION = 0.001
+SMALLEST_LIGHT = 0.0005
+LARGEST_LIGHT = 0.3
+SMALLEST_BRIGHTNESS = 0.005
+CLEAR_SIGN = 3.0  # medians of structures and of medium apart, in standard deviations of the medium
+FLATNESS_RAD = 0.01
+SMALLEST_OUTSIDE = 0.05
+AROUND_PX = 8
+FEWEST_CLIPPED = 20
+PILE = 4  # times as many pixels at the top value as one below
+BRIGHT = 1.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlaneChecks:
+    """Differences of the upper plane from the lower that are no defocus; None where they cannot be determined.
+
+    Parameters
+    ----------
+    shift_px : tuple of float, optional
+        (y, x) of the upper plane, in the middle of all structures [px].
+    shift_error_px : float, optional
+    magnification : float, optional
+        The upper plane is larger by this share.
+    magnification_error : float, optional
+        None too where there are too few structures to tell it from defocus.
+    ramp : tuple of float, optional
+        (y, x): change of the ratio of the planes from edge to edge, as a share.
+    quadratic : tuple of float, optional
+        Coefficients of y^2, x^2 and y x of the ratio, y and x from -1/2 to 1/2.
+    light_errors : tuple of float, optional
+        Standard errors of both ramps and the three quadratic terms.
+    brightness : float
+        The upper plane is brighter by this share.
+    sign : int
+        1: structures are denser than what lies around them; -1: thinner; 0: it cannot be told.
+    sign_rad : float, optional
+        By how much [rad].
+    clipped : tuple of float
+        Share of the pixels of each plane at the top of the camera's range, or piled up at their largest value.
+    same_pixels : bool
+        The same image twice, with something in it.
+    corrected : tuple of str
+        Names of what was put right: shift_px, magnification, ramp, quadratic, brightness.
+    notes : tuple of str
+        What could not be determined, in words.
+    """
+
+    shift_px: tuple[float, float] | None
+    shift_error_px: float | None
+    magnification: float | None
+    magnification_error: float | None
+    ramp: tuple[float, float] | None
+    quadratic: tuple[float, float, float] | None
+    light_errors: tuple[float, ...] | None
+    brightness: float
+    sign: int
+    sign_rad: float | None
+    clipped: tuple[float, float]
+    same_pixels: bool
+    corrected: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def as_mapping(self) -> Mapping[str, Any]:
+        """The same for a record, by name."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CheckedPlanes:
+    """Two planes, put right where that was safe.
+
+    Parameters
+    ----------
+    planes : ndarray of shape (2, Y, X), float64
+        Over background; the very same array where nothing was corrected.
+    phase : Tensor of shape (Y, X)
+        Their US-TIE [rad], with almost no regularisation.
+    margin_px : int
+        Width of the border band into which nothing was measured by both planes.
+    checks : PlaneChecks, optional
+        None where nobody looked.
+    """
+
+    planes: np.ndarray = field(repr=False)
+    phase: Tensor = field(repr=False)
+    margin_px: int
+    checks: PlaneChecks | None
+
+
+def us_tie_of(planes: np.ndarray, defocus_um: tuple[float, float], microscope: Microscope) -> Tensor:
+    """US-TIE [rad] of two planes (2, Y, X) over background, with almost no regularisation."""
+    light = torch.from_numpy(np.ascontiguousarray(planes))
+    return solve_us_tie(light.mean(dim=0), axial_difference(light, defocus_um), microscope)
+
+
+def unchecked(planes: np.ndarray, defocus_um: tuple[float, float], microscope: Microscope) -> CheckedPlanes:
+    """Two planes (2, Y, X) over background as they are."""
+    return CheckedPlanes(planes=planes, phase=us_tie_of(planes, defocus_um, microscope), margin_px=0, checks=None)
+
+
+def check_planes(
+    planes: np.ndarray, frame: np.ndarray, levels: list[float], sigma: float, defocus_um: tuple[float, float], microscope: Microscope
+) -> CheckedPlanes:
+    """Estimate what differs between two planes besides the focus, and put right what is significant and safe.
+
+    Parameters
+    ----------
+    planes : ndarray of shape (2, Y, X)
+        Over background, in rising order of `defocus_um`.
+    frame : ndarray of shape (2, Y, X)
+        The same as the camera gave them.
+    levels : list of float
+        Blank-field intensity that each was divided by.
+    sigma : float
+        Standard deviation of the noise of their difference.
+    defocus_um : tuple of float
+    microscope : Microscope
+
+    Returns
+    -------
+    CheckedPlanes
+    """
+    place = register_planes(planes, SIGNIFICANCE)
+    shift, magnification = safe_movement(place)
+    aligned = planes
+    if place is not None and (any(shift) or magnification):
+        aligned = np.stack([planes[0], put_back(planes[1], shift, magnification, place.centre_px)])
+    phase = us_tie_of(aligned, defocus_um, microscope)
+    light = light_drift(phase, aligned, sigma / (defocus_um[1] - defocus_um[0]), defocus_um, microscope)
+    terms, ratio = safe_terms(light), safe_ratio(planes)
+    if any(terms) or ratio != 1:
+        aligned = evened(aligned, terms, ratio)
+        phase = us_tie_of(aligned, defocus_um, microscope)
+    applied = {"shift_px": any(shift), "magnification": bool(magnification), "ramp": any(terms[:2]), "quadratic": any(terms[2:]), "brightness": ratio != 1}
+    sign, sign_rad = sign_of_structures(phase.numpy(), aligned)
+    checks = PlaneChecks(
+        **_place_numbers(place),
+        **_light_numbers(light),
+        brightness=float(levels[1] * planes[1].mean() / (levels[0] * planes[0].mean()) - 1),
+        sign=sign,
+        sign_rad=sign_rad,
+        clipped=(clipped_share(frame[0]), clipped_share(frame[1])),
+        same_pixels=bool(np.array_equal(*frame) and np.ptp(frame[0]) > 0),
+        corrected=tuple(name for name, is_applied in applied.items() if is_applied),
+        notes=_notes(place, light, sign),
+    )
+    reach = max(abs(part) for part in shift) + abs(magnification) * max(planes.shape[1:])
+    return CheckedPlanes(planes=aligned, phase=phase, margin_px=ceil(reach), checks=checks)
+
+
+def safe_movement(place: Registration | None) -> tuple[tuple[float, float], float]:
+    """Shift and magnification to take back: each only where it is significant, matters, and is small enough to be believed."""
+    if place is None:
+        return (0.0, 0.0), 0.0
+    size = max(abs(part) for part in place.shift_px)
+    moves = max(SIGNIFICANCE * place.shift_error_px, SMALLEST_SHIFT_PX) < size <= LARGEST_SHIFT_PX
+    grows = max(SIGNIFICANCE * place.magnification_error, SMALLEST_MAGNIFICATION) < abs(place.magnification) <= LARGEST_MAGNIFICATION
+    return place.shift_px if moves else (0.0, 0.0), place.magnification if grows else 0.0
+
+
+def safe_terms(light: LightDrift | None) -> tuple[float, ...]:
+    """Terms of the light to divide out, by `illumination.TERMS`; all 0 where one is too large to be believed."""
+    found = (0.0,) * len(TERMS) if light is None else light.significant(SIGNIFICANCE, SMALLEST_LIGHT)
+    return found if max(abs(term) for term in found) <= LARGEST_LIGHT else (0.0,) * len(TERMS)
+
+
+def safe_ratio(planes: np.ndarray) -> float:
+    """Ratio of the mean light of both planes over background; 1 where it is 1 to half a percent, as where means were made equal."""
+    ratio = float(planes[1].mean() / planes[0].mean())
+    return ratio if abs(ratio - 1) > SMALLEST_BRIGHTNESS else 1.0
+
+
+def sign_of_structures(phase: np.ndarray, planes: np.ndarray) -> tuple[int, float | None]:
+    """Whether structures are denser than what lies around them: sign of their phase, and median phase over the surroundings' [rad].
+
+    Structures are where the planes show contrast, which does not depend on the sign of defocus.
+
+    Parameters
+    ----------
+    phase : ndarray of shape (Y, X)
+        [rad].
+    planes : ndarray of shape (2, Y, X)
+        Over background.
+
+    Returns
+    -------
+    sign : int
+        1, -1, or 0 where it is not clear.
+    above_rad : float or None
+        None where structures or surroundings are missing.
+    """
+    contrast = [difference_of_gaussians(plane, FINE_PX, COARSE_PX, mode="reflect") for plane in planes]
+    activity = gaussian_filter(np.abs(contrast).sum(axis=0), COARSE_PX / 2)
+    structures = binary_fill_holes(activity > threshold_otsu(activity))
+    around = ~binary_dilation(structures, iterations=AROUND_PX)
+    if not structures.any() or around.mean() < SMALLEST_OUTSIDE:
+        return 0, None
+    level = np.median(phase[around])
+    spread = MAD_TO_SIGMA * float(np.median(np.abs(phase[around] - level))) + FLATNESS_RAD
+    above = float(np.median(phase[structures]) - level)
+    return (int(np.sign(above)) if abs(above) > CLEAR_SIGN * spread else 0), above
+
+
+def clipped_share(plane: np.ndarray) -> float:
+    """Share of an integer plane's pixels that are at the top of its range, or piled up at a largest value below it (12 bits in 16)."""
+    if plane.dtype.kind not in "ui":
+        return 0.0
+    top = int(plane.max())
+    at_top = int((plane == top).sum())
+    if top == np.iinfo(plane.dtype).max:
+        return at_top / plane.size
+    piled = at_top >= max(FEWEST_CLIPPED, PILE * int((plane == top - 1).sum())) and top > BRIGHT * float(np.median(plane))
+    return at_top / plane.size if piled else 0.0
+
+
+def _place_numbers(place: Registration | None) -> dict[str, Any]:
+    if place is None:
+        return dict.fromkeys(("shift_px", "shift_error_px", "magnification", "magnification_error"))
+    error = place.magnification_error
+    return {
+        "shift_px": place.shift_px,
+        "shift_error_px": place.shift_error_px,
+        "magnification": place.magnification,
+        "magnification_error": error if isfinite(error) else None,
+    }
+
+
+def _light_numbers(light: LightDrift | None) -> dict[str, Any]:
+    if light is None:
+        return dict.fromkeys(("ramp", "quadratic", "light_errors"))
+    return {"ramp": light.terms[:2], "quadratic": light.terms[2:], "light_errors": light.errors}
+
+
+def _notes(place: Registration | None, light: LightDrift | None, sign: int) -> tuple[str, ...]:
+    """What could not be determined, and why."""
+    undetermined = {
+        "shift and magnification: too little contrast that both planes have in common (one may be in focus)": place is None,
+        "magnification: too few structures to tell it from defocus": place is not None and not isfinite(place.magnification_error),
+        "ramp and quadratic: no empty medium to see them by": light is None,
+        "sign: structures do not stand clear of what lies around them": sign == 0,
+    }
+    return tuple(f"not determined: {what}" for what, is_missing in undetermined.items() if is_missing)

@@ -43,7 +43,7 @@ UNSEEN = WidefieldRanges(
     frames=(1, 1),
     field_px=192,
 )
-STEPS = {"mean_steps": 1400, "diffusion_steps": 500}
+STEPS = {"mean_steps": 1100, "diffusion_steps": 400}
 SHARES = {"foreground": 0.5, "blank": 0.05}
 LIMIT_S, BAR = 900, 0.2
 

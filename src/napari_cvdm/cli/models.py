@@ -60,6 +60,7 @@ def description(name: str, card: ModelCard, size: int) -> str:
         "size": f"{size / 1e6:.1f} MB",
         "optics": ", ".join(optics) or "any",
         "resolution": card.resolution,
+        "interval": interval(card),
         "licence": card.licence,
         "limits": " ".join(card.limits) or "none stated",
     }
@@ -78,6 +79,15 @@ def baseline_description(method: Baseline) -> str:
         "limits": " ".join(card.limits),
     }
     return "\n".join([f"{card.name}: {card.title}", *(_paragraph(label, text) for label, text in entries.items())])
+
+
+def interval(card: ModelCard) -> str:
+    """What the card says about the spread, in words."""
+    said = card.calibration
+    if not said:
+        return "not calibrated: nobody has compared its spread with its errors; see napari-cvdm calibrate"
+    sampled = f"{said['samples']} samples at {said['steps']} steps"
+    return f"{said['level']:.0%} of the errors are below {said['factor']:g} times the spread of {sampled}; fitted on {said['fields']} fields ({said['set']})"
 
 
 def _paragraph(label: str, text: str) -> str:

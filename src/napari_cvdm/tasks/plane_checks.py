@@ -175,8 +175,7 @@ def safe_movement(place: Registration | None) -> tuple[tuple[float, float], floa
     """Shift and magnification to take back: each only where it is significant, matters, and is small enough to be believed."""
     if place is None:
         return (0.0, 0.0), 0.0
-    size = max(abs(part) for part in place.shift_px)
-    moves = max(SIGNIFICANCE * place.shift_error_px, SMALLEST_SHIFT_PX) < size <= LARGEST_SHIFT_PX
+    moves = max(SIGNIFICANCE * place.shift_error_px, SMALLEST_SHIFT_PX) < place.distance_px <= LARGEST_SHIFT_PX
     grows = max(SIGNIFICANCE * place.magnification_error, SMALLEST_MAGNIFICATION) < abs(place.magnification) <= LARGEST_MAGNIFICATION
     return place.shift_px if moves else (0.0, 0.0), place.magnification if grows else 0.0
 

@@ -25,7 +25,7 @@ SETTLED_PX = 0.003
 FARTHEST_PX = 24.0
 LARGEST_MAGNIFICATION = 0.1
 SMALLEST_CORRELATION = 0.2
-DISTRUST = 2.0  # the scatter between blocks and between features understates what both have in common
+SMALLEST_ERROR = 1e-9
 SMALLEST_SIDE_PX = 48
 FEWEST_STRUCTURES = 6  # defocus makes the rings of one cell wider: only many places tell that from magnification
 SMALLEST_STRUCTURE_PX = 8
@@ -58,6 +58,11 @@ class Registration:
     magnification_error: float
     centre_px: tuple[float, float]
     correlation: float
+
+    @property
+    def distance_px(self) -> float:
+        """Length of the shift [px]."""
+        return float(np.hypot(*self.shift_px))
 
 
 def features_of(planes: np.ndarray, feature: Feature) -> np.ndarray:
@@ -206,27 +211,30 @@ def _registrations(planes: np.ndarray) -> Iterator[Registration | None]:
 
 
 def _significant(found: Registration, significance: float) -> bool:
-    shift = max(abs(part) for part in found.shift_px)
-    return shift > significance * found.shift_error_px or abs(found.magnification) > significance * found.magnification_error
+    return found.distance_px > significance * found.shift_error_px or abs(found.magnification) > significance * found.magnification_error
 
 
 def _agreed(found: list[Registration], planes: np.ndarray) -> Registration:
-    """The median of several registrations; its error holds how far they lie apart."""
-    shifts = np.array([one.shift_px for one in found])
-    magnifications = np.array([one.magnification for one in found])
-    apart = float(np.ptp(shifts, axis=0).max())
-    own = DISTRUST * max(one.shift_error_px for one in found) / 2
+    """The mean of several registrations, each weighted by its precision; the error holds how far they lie apart."""
+    shifts = [_weighted(np.array([one.shift_px[axis] for one in found]), np.array([one.shift_error_px for one in found])) for axis in (0, 1)]
+    magnification, error = _weighted(np.array([one.magnification for one in found]), np.array([one.magnification_error for one in found]))
     few = len(found) > 1 and count_structures(planes) < FEWEST_STRUCTURES
-    own_magnification = np.inf if few else DISTRUST * max(one.magnification_error for one in found) / 2
-    middle = np.median(shifts, axis=0)
     return Registration(
-        shift_px=(float(middle[0]), float(middle[1])),
-        shift_error_px=float(np.hypot(own, apart / DISTRUST)),
-        magnification=float(np.median(magnifications)),
-        magnification_error=float(np.hypot(own_magnification, np.ptp(magnifications) / DISTRUST)),
+        shift_px=(shifts[0][0], shifts[1][0]),
+        shift_error_px=max(shifts[0][1], shifts[1][1]),
+        magnification=magnification,
+        magnification_error=np.inf if few else error,
         centre_px=found[0].centre_px,
         correlation=min(one.correlation for one in found),
     )
+
+
+def _weighted(values: np.ndarray, errors: np.ndarray) -> tuple[float, float]:
+    """sum(x / e^2) / sum(1 / e^2), and its error: the smallest of all (they see the same light), with the scatter."""
+    weights = 1 / np.maximum(errors, SMALLEST_ERROR) ** 2
+    mean = float(np.average(values, weights=weights))
+    scatter = float(np.sqrt(np.average((values - mean) ** 2, weights=weights)))
+    return mean, float(np.hypot(errors.min(), scatter))
 
 
 def put_back(plane: np.ndarray, shift_px: tuple[float, float], magnification: float, centre_px: tuple[float, float]) -> np.ndarray:

@@ -1,6 +1,7 @@
 """What was found between two planes besides the focus, in words: what was put right, what was not, and what to do."""
 
 from collections.abc import Callable, Mapping, Sequence
+from math import hypot
 from typing import Any
 
 from napari_cvdm.request import RestoreRequest
@@ -50,11 +51,11 @@ def shift_sentence(found: Found) -> str:
     if found["shift_px"] is None:
         return ""
     down, right = found["shift_px"]
-    size, error = max(abs(down), abs(right)), found["shift_error_px"]
+    error = found["shift_error_px"]
     lies = f"the upper plane lies {down:+.2f} px down and {right:+.2f} px right of the lower (+-{error:.2f})"
     if "shift_px" in found["corrected"]:
         return f"{lies}; it was moved back."
-    if size > max(SIGNIFICANCE * error, SMALLEST_SHIFT_PX):
+    if hypot(down, right) > max(SIGNIFICANCE * error, SMALLEST_SHIFT_PX):
         return f"{lies}, more than the {LARGEST_SHIFT_PX:g} px that are moved back; crop both planes to the same field."
     return ""
 

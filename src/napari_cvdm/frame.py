@@ -1,6 +1,6 @@
 """One frame: prepared once, then as many posterior samples as are wanted."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -123,7 +123,7 @@ class Frame:
 
 
 @torch.inference_mode()
-def sample_frame(frame: Frame, moments: RunningMoments) -> Sampled:
+def sample_frame(frame: Frame, moments: RunningMoments, see: Callable[[np.ndarray], None]) -> Sampled:
     """Draw the samples that a frame still lacks.
 
     Parameters
@@ -131,6 +131,8 @@ def sample_frame(frame: Frame, moments: RunningMoments) -> Sampled:
     frame : Frame
     moments : RunningMoments
         Of the samples that are there already; the new ones are counted in.
+    see : callable
+        Is shown every new sample (Y, X).
 
     Yields
     ------
@@ -157,6 +159,7 @@ def sample_frame(frame: Frame, moments: RunningMoments) -> Sampled:
             if last:
                 image = frame.image(clean, sample)
                 moments.add(image)
+                see(image)
                 kept += [image] if request.keep_samples else []
             view = partial(frame.view, moments, clean, sample)
             stop = (yield Progress(stage=stage, done=done + step, total=total, view=view, frame_done=last and moments.count == request.samples)) or stop

@@ -6,6 +6,8 @@ from enum import Enum
 
 import numpy as np
 
+BLIND_SPOT = "The check is blind to detail below the optical limit: what it finds explained may still be invented there."
+
 
 class Stop(Enum):
     """What may be sent into a running restoration; to cancel it, stop to iterate."""
@@ -113,6 +115,59 @@ class ClockCurve:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ForwardCheck:
+    """The reconstruction imaged once more, against what the camera measured.
+
+    Parameters
+    ----------
+    residual : ndarray of shape (..., Y, X) or (..., P, Y, X), float32, or None
+        (measured - predicted) / sigma on the grid of the camera, signed, dimensionless; of the mean. None where the check was not possible, 0 in
+        frames that were not begun.
+    axes : str
+        Axes of `residual`.
+    chi2 : float, optional
+        Reduced chi-squared of the mean: the mean of the squared residual over valid pixels; about 1 where nothing but noise is left.
+    frame_chi2, sample_chi2 : ndarray of shape (...), float
+        Of the mean, and the average over the samples, for each frame; NaN where there is none.
+    gain : float, optional
+        By which the reconstruction had to be multiplied, median over frames: 1 where its flux is right.
+    rsp, rse : float, optional
+        Resolution-scaled Pearson correlation and error (SQUIRREL; error in units of the measured image), average over frames; for a phase the
+        correlation and the error of the propagated planes. Blind below the optical limit.
+    limit : float
+        Largest chi-squared that counts as explained.
+    verdict : str
+        What this means, in words; where the check was not possible, why.
+    """
+
+    residual: np.ndarray | None = field(default=None, repr=False)
+    axes: str = ""
+    chi2: float | None = None
+    frame_chi2: np.ndarray = field(default_factory=lambda: np.full((), np.nan), repr=False)
+    sample_chi2: np.ndarray = field(default_factory=lambda: np.full((), np.nan), repr=False)
+    gain: float | None = None
+    rsp: float | None = None
+    rse: float | None = None
+    limit: float
+    verdict: str
+
+    @property
+    def possible(self) -> bool:
+        """Whether the optics were known and there were pixels to compare."""
+        return self.chi2 is not None
+
+    @property
+    def explained(self) -> bool:
+        """Whether the check was possible and left no more than noise."""
+        return self.chi2 is not None and self.chi2 <= self.limit
+
+    def numbers(self) -> dict[str, object]:
+        """Everything but the residual, as JSON has it: lists for arrays, None for NaN."""
+        frames = {name: _listed(getattr(self, name)) for name in ("frame_chi2", "sample_chi2")}
+        return {name: getattr(self, name) for name in ("chi2", "gain", "rsp", "rse", "limit", "verdict", "axes")} | frames | {"blind_spot": BLIND_SPOT}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Restoration:
     """A reconstruction with its posterior spread and its schedule.
 
@@ -146,6 +201,8 @@ class Restoration:
         How it was made.
     clock : ClockCurve
         With `rate` it gives gamma and beta at any time, without a stack of all times in memory.
+    forward : ForwardCheck, optional
+        What the camera would have measured of it, against what it did measure; None in results of older versions.
     """
 
     mean: np.ndarray = field(repr=False)
@@ -164,8 +221,13 @@ class Restoration:
     samples: np.ndarray | None = field(default=None, repr=False)
     counts: np.ndarray = field(repr=False)
     region: tuple[int, int, int, int] | None = None
+    forward: ForwardCheck | None = None
 
     @property
     def std(self) -> np.ndarray:
         """Standard deviation of the posterior samples, in `unit`."""
         return np.sqrt(self.variance)
+
+
+def _listed(values: np.ndarray) -> object:
+    return np.where(np.isnan(values), None, values.astype(object)).tolist()  # type: ignore[call-overload]

@@ -45,6 +45,8 @@ def run(arguments: Namespace) -> None:
     with output_folder(arguments.out, arguments.overwrite) as folder:
         restoration, names = restore_into(folder, arguments)
     say_done(f"{arguments.out}: {', '.join([*names, PROVENANCE])}")
+    if restoration.forward is not None:
+        print(f"napari-cvdm: check: {restoration.forward.verdict}", file=sys.stderr)
     for warning in restoration.provenance.warnings:
         print(f"napari-cvdm: warning: {warning}", file=sys.stderr)
 

@@ -58,6 +58,10 @@ class Imaging(Protocol):
     """How an image came about."""
 
     @property
+    def measured(self) -> np.ndarray:
+        """What the camera measured, (Y, X) or (P, Y, X)."""
+
+    @property
     def valid(self) -> np.ndarray:
         """Pixels of the camera that count, bool (Y, X)."""
 

@@ -45,6 +45,11 @@ class Record:
         self._read += 1
         return pixels
 
+    @property
+    def estimated(self) -> list[Mapping[str, Any]]:
+        """What was estimated from each frame that is finished."""
+        return list(self._estimated)
+
     def finish(self, prepared: Conditioned, tile: int) -> None:
         """Keep what was estimated from a frame, and the tile that was used."""
         self._estimated.append(dict(prepared.estimated))

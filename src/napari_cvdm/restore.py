@@ -18,10 +18,11 @@ from napari_cvdm.model.tiled import channels_last
 from napari_cvdm.posterior import RunningMoments
 from napari_cvdm.record import Record, check_continues
 from napari_cvdm.request import ImageStack, RequestError, RestoreRequest
-from napari_cvdm.result import ForwardCheck, Progress, Restoration, Stop
+from napari_cvdm.result import Progress, Restoration, Stop
 from napari_cvdm.tasks import TASKS, Task
 from napari_cvdm.tasks.conditioned import BORDER_PX
-from napari_cvdm.trust.forward_check import ForwardRecord
+from napari_cvdm.trust.findings import Findings
+from napari_cvdm.trust.light import judged
 from napari_cvdm.trust.validity import axes_warnings, beyond_trained_range, far_from_training, optics_warnings
 
 CLOCK_POINTS = 100
@@ -123,23 +124,24 @@ def restore(request: RestoreRequest, model: Checkpoint, earlier: Restoration | N
     network = channels_last(deepcopy(model.network), device)  # the checkpoint stays on the CPU, for others to use
     record, indices = Record(request, model), list(frame_indices(image))
     arrays = _Arrays(request, task, earlier)
-    forward = ForwardRecord(request, model.card, arrays.counts.shape, earlier.forward if earlier else None, arrays.counts)
+    findings = Findings(request, model.card, arrays.counts, earlier)
     for number, index in enumerate(indices):
         pixels = record.read(index)
         prepared = task.from_request(pixels, request)
+        findings.prepared(prepared)
         if request.region is not None:
             prepared = prepared.within(request.region, network.config.condition_fold * network.config.alignment)
-        forward.begin(index, pixels, prepared)
+        findings.begin(index, pixels, prepared)
         frame = Frame.begin(request, network, prepared, index, number, len(indices))
         moments = arrays.moments(index)
-        samples, stop = yield from sample_frame(frame, moments, forward.see)
+        samples, stop = yield from sample_frame(frame, moments, findings.see)
         arrays.fill(frame, moments, samples)
         if moments.count:
-            forward.end(moments.mean)
+            findings.end(moments.mean)
         record.finish(prepared, frame.tiled.tile)
         if stop is Stop.KEEP:  # what was not begun stays as it is
             break
-    return _assembled(request, model, task, arrays, forward.result(), record, time.perf_counter() - started)
+    return _assembled(request, model, task, arrays, findings, record, time.perf_counter() - started)
 
 
 class _Arrays:
@@ -175,12 +177,15 @@ class _Arrays:
                 self.samples[(number, *index)] = sample
 
 
-def _assembled(request: RestoreRequest, model: Checkpoint, task: Task, arrays: _Arrays, forward: ForwardCheck, record: Record, seconds: float) -> Restoration:
+def _assembled(request: RestoreRequest, model: Checkpoint, task: Task, arrays: _Arrays, findings: Findings, record: Record, seconds: float) -> Restoration:
     gamma, beta, times = schedule_maps(model, arrays.rate, request.schedule_points)
     beyond = beyond_trained_range(arrays.mean, model.card)
     warnings = (*axes_warnings(request.image), *optics_warnings(request, model.card), *((beyond.reason,) if beyond.reason else ()))
-    missing = (*stopped_warning(arrays.counts, request.samples), *unusable_warning(arrays.valid, arrays.counts))
+    unusable = unusable_warning(arrays.valid, arrays.counts)
+    warnings = (*warnings, *findings.unfamiliar(), *stopped_warning(arrays.counts, request.samples), *unusable)
     usable = not far_from_training(request, model.card)
+    forward = findings.forward()
+    light = findings.light(forward, warnings, unusable, record.estimated)
     return Restoration(
         mean=arrays.mean,
         variance=arrays.variance,
@@ -190,7 +195,7 @@ def _assembled(request: RestoreRequest, model: Checkpoint, task: Task, arrays: _
         pixel_um=request.optics_value("pixel_um") / task.upsampling,
         upsampling=task.upsampling,
         valid=arrays.valid & ~beyond.mask & usable,
-        provenance=record.provenance((*warnings, *missing), seconds, arrays.counts),
+        provenance=judged(record.provenance(warnings, seconds, arrays.counts), light),
         clock=clock_curve(model.network.clock, CLOCK_POINTS),
         gamma=gamma,
         beta=beta,

@@ -6,6 +6,7 @@ from enum import Enum
 
 import numpy as np
 
+NUMBERS = ("chi2", "unexplained", "gain", "rsp", "rse", "limit", "verdict", "axes")
 BLIND_SPOT = "The check is blind to detail below the optical limit: what it finds explained may still be invented there."
 
 
@@ -82,6 +83,14 @@ class Provenance:
         Seconds by stage.
     warnings : tuple of str
         Reasons to doubt the result, in words.
+    quantitative : bool
+        Whether numbers may be taken from the pixels.
+    not_quantitative_because : tuple of str
+        Why not, in words.
+    light : {"green", "amber", "red", ""}
+        Nothing found, reasons to doubt, or not to be used for quantification; "" in results of older versions.
+    light_reasons : tuple of str
+        What made it so, the gravest first.
     """
 
     inputs: Mapping[str, str]
@@ -91,6 +100,10 @@ class Provenance:
     versions: Mapping[str, str]
     timings_s: Mapping[str, float]
     warnings: tuple[str, ...] = ()
+    quantitative: bool = True
+    not_quantitative_because: tuple[str, ...] = ()
+    light: str = ""
+    light_reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +142,9 @@ class ForwardCheck:
         Reduced chi-squared of the mean: the mean of the squared residual over valid pixels; about 1 where nothing but noise is left.
     frame_chi2, sample_chi2 : ndarray of shape (...), float
         Of the mean, and the average over the samples, for each frame; NaN where there is none.
+    unexplained : float, optional
+        Share of the measured structure above the noise that is not explained, 0 to 1 and more: (chi2 - 1) / (chi2_0 - 1) with chi2_0 of an empty
+        reconstruction. None where the field has no structure above the noise.
     gain : float, optional
         By which the reconstruction had to be multiplied, median over frames: 1 where its flux is right.
     rsp, rse : float, optional
@@ -145,6 +161,7 @@ class ForwardCheck:
     chi2: float | None = None
     frame_chi2: np.ndarray = field(default_factory=lambda: np.full((), np.nan), repr=False)
     sample_chi2: np.ndarray = field(default_factory=lambda: np.full((), np.nan), repr=False)
+    unexplained: float | None = None
     gain: float | None = None
     rsp: float | None = None
     rse: float | None = None
@@ -164,7 +181,7 @@ class ForwardCheck:
     def numbers(self) -> dict[str, object]:
         """Everything but the residual, as JSON has it: lists for arrays, None for NaN."""
         frames = {name: _listed(getattr(self, name)) for name in ("frame_chi2", "sample_chi2")}
-        return {name: getattr(self, name) for name in ("chi2", "gain", "rsp", "rse", "limit", "verdict", "axes")} | frames | {"blind_spot": BLIND_SPOT}
+        return {name: getattr(self, name) for name in NUMBERS} | frames | {"blind_spot": BLIND_SPOT}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

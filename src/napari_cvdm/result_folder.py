@@ -10,7 +10,7 @@ import numpy as np
 
 from napari_cvdm.image_files import ImageFileError, read_image
 from napari_cvdm.request import ImageStack
-from napari_cvdm.result import ClockCurve, ForwardCheck, Provenance, Restoration
+from napari_cvdm.result import NUMBERS, ClockCurve, ForwardCheck, Provenance, Restoration
 
 PROVENANCE = "provenance.json"
 LEADING = ("gamma", "beta", "samples")
@@ -154,14 +154,23 @@ def _pixels(folder: Path, name: str, shape: tuple[int, ...], *, leading: bool = 
 def _provenance(record: Mapping[str, Any]) -> Provenance:
     settings = {name: tuple(value) if isinstance(value, list) else value for name, value in record["settings"].items()}
     same = {name: record[name] for name in ("model", "estimated", "versions", "timings_s")}
-    return Provenance(inputs=record["pixels_sha256"], settings=settings, warnings=tuple(record["warnings"]), **same)
+    return Provenance(
+        inputs=record["pixels_sha256"],
+        settings=settings,
+        warnings=tuple(record["warnings"]),
+        quantitative=bool(record.get("quantitative", True)),
+        not_quantitative_because=tuple(record.get("not_quantitative_because", ())),
+        light=str(record.get("light", "")),
+        light_reasons=tuple(record.get("light_reasons", ())),
+        **same,
+    )
 
 
 def _forward(folder: Path, said: Mapping[str, Any] | None, sizes: Mapping[str, int], upsampling: int) -> ForwardCheck | None:
     """The check against the measured image; None in a folder that is older than it."""
     if said is None:
         return None
-    numbers: dict[str, Any] = {name: said[name] for name in ("chi2", "gain", "rsp", "rse", "limit", "verdict", "axes")}
+    numbers: dict[str, Any] = {name: said[name] for name in NUMBERS}
     numbers |= {name: np.array(said[name], dtype=float) for name in ("frame_chi2", "sample_chi2")}
     coarse = {**sizes, "Y": sizes["Y"] // upsampling, "X": sizes["X"] // upsampling, "P": 2}
     shape = tuple(coarse.get(letter, 1) for letter in numbers["axes"])

@@ -16,7 +16,7 @@ from napari_cvdm.model.cvdm import CVDM, CVDMConfig
 from napari_cvdm.model.unet import UNetConfig
 
 FORMAT = 1
-MAPPINGS = ("network", "schedule", "training", "metrics")
+MAPPINGS = ("network", "schedule", "training", "metrics", "familiarity")
 WEIGHTS = "model.safetensors"
 CARD = "card.json"
 
@@ -53,6 +53,8 @@ class ModelCard:
         Data, recipe, commit, steps, seed, date.
     metrics : mapping
         Measured figures with the command that prints them.
+    familiarity : mapping
+        What its training fields look like, see `napari_cvdm.trust.familiarity`; empty where nobody has looked.
     limits : tuple of str
         What the model must not be used for.
     format : int
@@ -73,6 +75,7 @@ class ModelCard:
     schedule: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    familiarity: Mapping[str, Any] = field(default_factory=dict)
     limits: tuple[str, ...] = ()
     format: int = FORMAT
 

@@ -18,6 +18,7 @@ from napari_cvdm.trust.camera_noise import photon_transfer
 from napari_cvdm.trust.imaging import Comparison, Imaging, PhaseImaging, WidefieldImaging
 from napari_cvdm.trust.squirrel import squirrel
 
+LEAST_STRUCTURE = 0.1  # of chi-squared, above the noise: less is no structure to explain
 LIMIT = 1.5  # of chi-squared, for models whose card does not say it: half as much unexplained as there is noise
 OPTICS_OF_WIDEFIELD = ("pixel_um", "wavelength_um", "na")
 OIL_INDEX = 1.518
@@ -114,6 +115,7 @@ class ForwardRecord:
     def __init__(self, request: RestoreRequest, card: ModelCard, frames: tuple[int, ...], earlier: ForwardCheck | None, counts: np.ndarray) -> None:
         self._request, self._card, self._loops = request, card, frames
         self._chi2, self._sample_chi2, self._gain, self._rsp, self._rse = (np.full(frames, np.nan) for _ in range(5))
+        self._empty_chi2 = np.full(frames, np.nan)
         self._residual: np.ndarray | None = None
         self._reason, self._worst = "", ""
         self._how: Imaging | None = None
@@ -147,18 +149,19 @@ class ForwardRecord:
             found = squirrel(mean, self._reference, mean.shape[-1] // part_of(self._request.image.array, self._request).shape[-1])
             self._rsp[self._index], self._rse[self._index] = found.rsp, found.rse
         if self._how is not None:
-            self._keep(self._how, self._compared(self._how, mean))
+            self._keep(self._how, self._compared(self._how, mean), mean)
 
     def _compared(self, how: Imaging, image: np.ndarray) -> Comparison:
         comparison = how.compare(image, self._extra)
         self._extra = comparison.extra  # all images of a frame came through the same sample
         return comparison
 
-    def _keep(self, how: Imaging, comparison: Comparison) -> None:
+    def _keep(self, how: Imaging, comparison: Comparison, mean: np.ndarray) -> None:
         if self._residual is None:
             self._residual = np.zeros((*self._loops, *comparison.residual.shape), np.float32)
         self._residual[self._index] = comparison.residual
         self._chi2[self._index], self._gain[self._index] = comparison.chi2(how.valid), comparison.gain
+        self._empty_chi2[self._index] = how.compare(np.zeros_like(mean), 0.0).chi2(how.valid)
         if self._card.unit == "rad":
             measured, predicted = how.measured[..., how.valid].ravel(), comparison.predicted[..., how.valid].ravel()
             flat = measured.std() == 0 or predicted.std() == 0
@@ -168,18 +171,20 @@ class ForwardRecord:
     def result(self) -> ForwardCheck:
         """What was found."""
         axes = "".join(axis for axis in self._request.image.axes if axis not in "PYX")
-        chi2, limit = _average(self._chi2), LIMIT
+        chi2, empty, limit = _average(self._chi2), _average(self._empty_chi2), LIMIT
+        unexplained = None if chi2 is None or empty is None or empty - 1 < LEAST_STRUCTURE else max(0.0, (chi2 - 1) / (empty - 1))
         return ForwardCheck(
             residual=self._residual,
             axes="" if self._residual is None else axes + ("PYX" if self._card.unit == "rad" else "YX"),
             chi2=chi2,
+            unexplained=unexplained,
             frame_chi2=self._chi2,
             sample_chi2=self._sample_chi2,
             gain=None if np.isnan(self._gain).all() else float(np.nanmedian(self._gain)),
             rsp=_average(self._rsp),
             rse=_average(self._rse),
             limit=limit,
-            verdict=verdict(chi2, limit, self._reason),
+            verdict=verdict(chi2, limit, unexplained, self._reason),
         )
 
 
@@ -187,7 +192,7 @@ def _average(values: np.ndarray) -> float | None:
     return None if np.isnan(values).all() else float(np.nanmean(values))
 
 
-def verdict(chi2: float | None, limit: float, reason: str) -> str:
+def verdict(chi2: float | None, limit: float, unexplained: float | None, reason: str) -> str:
     """The outcome in a sentence.
 
     Parameters
@@ -195,6 +200,8 @@ def verdict(chi2: float | None, limit: float, reason: str) -> str:
     chi2 : float or None
         Reduced chi-squared; None where there is none.
     limit : float
+    unexplained : float or None
+        See `ForwardCheck`.
     reason : str
         Why there is none.
     """
@@ -202,4 +209,5 @@ def verdict(chi2: float | None, limit: float, reason: str) -> str:
         return f"Not checked against the measured image: {reason or 'no frame was finished'}."
     if chi2 <= limit:
         return f"Imaged again, it explains the measured image up to the noise (chi-squared {chi2:.2f} per pixel, 1 expected)."
-    return f"Imaged again, it does not explain the measured image (chi-squared {chi2:.3g} per pixel, 1 expected, {limit:.3g} allowed): look at the residual."
+    share = "" if unexplained is None else f", {min(unexplained, 9.99):.2%} of the structure above the noise left over"
+    return f"Imaged again, it misses the measured image by more than noise (chi-squared {chi2:.3g} per pixel, 1 expected{share}): look at the residual."

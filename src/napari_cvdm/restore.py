@@ -87,7 +87,7 @@ def with_planes(stacks: Sequence[ImageStack], card: ModelCard) -> ImageStack:
     return replace(image, axes=image.axes.replace("S", free))
 
 
-def restore(request: RestoreRequest, model: Checkpoint, earlier: Restoration | None = None) -> Restoring:
+def restore(request: RestoreRequest, model: Checkpoint, earlier: Restoration | None = None, *, check: bool = True) -> Restoring:
     """Sample the posterior of every frame of an image.
 
     Parameters
@@ -98,6 +98,8 @@ def restore(request: RestoreRequest, model: Checkpoint, earlier: Restoration | N
     earlier : Restoration, optional
         A result of the same request with fewer samples: its samples are counted in, and only the missing ones are drawn. The
         outcome is to the byte that of one longer run.
+    check : bool
+        Whether samples and mean are imaged again and compared with the measured image; a live image has no time for it.
 
     Yields
     ------
@@ -124,7 +126,7 @@ def restore(request: RestoreRequest, model: Checkpoint, earlier: Restoration | N
     network = channels_last(deepcopy(model.network), device)  # the checkpoint stays on the CPU, for others to use
     record, indices = Record(request, model), list(frame_indices(image))
     arrays = _Arrays(request, task, earlier)
-    findings = Findings(request, model.card, arrays.counts, earlier)
+    findings = Findings(request, model.card, arrays.counts, earlier, check=check)
     for number, index in enumerate(indices):
         pixels = record.read(index)
         prepared = task.from_request(pixels, request)

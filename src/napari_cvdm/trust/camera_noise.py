@@ -29,6 +29,11 @@ class CameraNoise:
     gain: float
     read_variance: float
 
+    @property
+    def none(self) -> bool:
+        """Whether the image has no noise at all, as simulated and empty ones."""
+        return self.gain == 0 and self.read_variance == 0
+
     def variance(self, signal: np.ndarray) -> np.ndarray:
         """Expected variance (..., Y, X) of a signal (..., Y, X); nowhere less than a thousandth of its mean."""
         expected = self.gain * np.clip(signal, 0, None) + self.read_variance
@@ -60,6 +65,8 @@ def photon_transfer(image: np.ndarray, valid: np.ndarray) -> CameraNoise:
     bright = gaussian_filter(image, SMOOTHING_PX)[usable]
     groups = np.array_split(np.argsort(bright), min(LEVELS, bright.size // LEAST_IN_A_LEVEL))
     levels = np.array([[max(0.0, float(bright[group].mean())), float(np.mean(difference[group] ** 2)) / 36] for group in groups])
+    if not levels[:, 1].any():
+        return CameraNoise(gain=0.0, read_variance=0.0)
     floor = np.maximum(levels[:, 1], 1e-6 * levels[:, 1].max() + np.finfo(float).tiny)
     line, _ = nnls(np.stack([levels[:, 0], np.ones(len(levels))], axis=1) / floor[:, None], levels[:, 1] / floor)
     return CameraNoise(gain=float(line[0]), read_variance=float(line[1]))

@@ -19,7 +19,7 @@ from napari_cvdm.tasks import Conditioned
 WINDOW_PX = 128  # a large image is looked at in windows of the size of a training field
 SMALLEST_PX = 32
 OCTAVES = ((1 / 64, 1 / 32), (1 / 32, 1 / 16), (1 / 16, 1 / 8), (1 / 8, 1 / 4), (1 / 4, 0.71))
-LOCAL_PX = 8
+LOCAL_PX = 9  # odd, so that a window has a centre
 PERCENTILES = (10, 50, 90, 99)
 QUANTILE = 0.99
 TINY = 1e-6
@@ -50,7 +50,7 @@ def statistics(image: np.ndarray) -> np.ndarray:
 
 def octave_shares(image: np.ndarray) -> np.ndarray:
     """Logarithm of the share of the power that each of `OCTAVES` [cycles/px] holds; shape (5,). Windowed, since images are not periodic."""
-    window = np.outer(*(hann(size, sym=False) for size in image.shape))
+    window = np.outer(*(hann(size) for size in image.shape))
     power = np.abs(np.fft.fft2((image - image.mean()) * window)) ** 2
     radius = np.hypot(np.fft.fftfreq(image.shape[0])[:, None], np.fft.fftfreq(image.shape[1])[None, :])
     total = float(power.sum()) + TINY**2

@@ -26,10 +26,12 @@ class Findings:
         Samples that each frame has already.
     earlier : Restoration, optional
         What this one goes on from.
+    check : bool
+        Whether anything is compared with the measured image. A preview of one step is not: its mean is a regression.
     """
 
-    def __init__(self, request: RestoreRequest, card: ModelCard, counts: np.ndarray, earlier: Restoration | None) -> None:
-        self._request, self._card = request, card
+    def __init__(self, request: RestoreRequest, card: ModelCard, counts: np.ndarray, earlier: Restoration | None, *, check: bool = True) -> None:
+        self._request, self._card, self._checking = request, card, check and request.steps > 1
         self._forward = ForwardRecord(request, card, counts.shape, None if earlier is None else earlier.forward, counts)
         self._familiarity = Familiarity.from_card(card.familiarity)
         self._vectors: list[np.ndarray] = []
@@ -41,15 +43,18 @@ class Findings:
 
     def begin(self, index: tuple[int, ...], pixels: np.ndarray, part: Conditioned) -> None:
         """What is going to be sampled."""
-        self._forward.begin(index, pixels, part)
+        if self._checking:
+            self._forward.begin(index, pixels, part)
 
     def see(self, sample: np.ndarray) -> None:
         """One posterior sample (uY, uX)."""
-        self._forward.see(sample)
+        if self._checking:
+            self._forward.see(sample)
 
     def end(self, mean: np.ndarray) -> None:
         """The mean of a frame's samples (uY, uX)."""
-        self._forward.end(mean)
+        if self._checking:
+            self._forward.end(mean)
 
     def forward(self) -> ForwardCheck:
         """The check against the measured image."""

@@ -69,6 +69,8 @@ def imaging_of(pixels: np.ndarray, prepared: Conditioned, request: RestoreReques
     how = _phase_imaging(pixels, valid, request) if card.unit == "rad" else _widefield_imaging(pixels, valid, upsampling, request, card)
     if not how.valid.any():
         raise OpticsError("no pixel is far enough from the border; give a larger image")
+    if not how.noisy:
+        raise OpticsError("the image has no noise to compare with; give it as the camera measured it")
     return how
 
 
@@ -206,7 +208,7 @@ def verdict(chi2: float | None, limit: float, unexplained: float | None, reason:
         Why there is none.
     """
     if chi2 is None:
-        return f"Not checked against the measured image: {reason or 'no frame was finished'}."
+        return f"Not checked against the measured image: {reason or 'no frame was finished, or this is a preview'}."
     if chi2 <= limit:
         return f"Imaged again, it explains the measured image up to the noise (chi-squared {chi2:.2f} per pixel, 1 expected)."
     share = "" if unexplained is None else f", {min(unexplained, 9.99):.2%} of the structure above the noise left over"

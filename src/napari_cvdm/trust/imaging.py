@@ -65,6 +65,10 @@ class Imaging(Protocol):
     def valid(self) -> np.ndarray:
         """Pixels of the camera that count, bool (Y, X)."""
 
+    @property
+    def noisy(self) -> bool:
+        """Whether there is noise to compare with."""
+
     def compare(self, image: np.ndarray, extra: float | None = None) -> Comparison:
         """Image a reconstruction of shape (uY, uX) again, and compare; `extra` is a blur that was found before."""
 
@@ -134,6 +138,11 @@ class WidefieldImaging:
     upsampling: int = 2
     own_sigma_px: float = 0.0
     extra_sigma_px: float = 0.0
+
+    @property
+    def noisy(self) -> bool:
+        """Whether there is noise to compare with."""
+        return not self.noise.none
 
     def compare(self, image: np.ndarray, extra: float | None = None) -> Comparison:
         """Image a reconstruction (uY, uX) in counts again; without `extra`, the blur that fits best is taken."""
@@ -215,6 +224,11 @@ class PhaseImaging:
     valid: np.ndarray = field(repr=False)
     microscope: Microscope
     defocus_um: tuple[float, float]
+
+    @property
+    def noisy(self) -> bool:
+        """Whether there is noise to compare with."""
+        return not any(noise.none for noise in self.noise)
 
     def compare(self, image: np.ndarray, extra: float | None = None) -> Comparison:
         """Propagate exp(i phi) of unit amplitude, phi [rad] of shape (Y, X), to both planes, and compare."""

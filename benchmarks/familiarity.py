@@ -18,7 +18,7 @@ from napari_cvdm.simulate.widefield import WidefieldRanges, simulate_widefield
 from napari_cvdm.tasks import Conditioned, PhaseTwoShot, WidefieldX2
 from napari_cvdm.trust.familiarity import Familiarity, vectors_of
 
-FIRST_SEED = 5_000_000  # training draws its seeds elsewhere
+FIRST_SEED = 5_000_000  # the shipped models were trained on other fields
 
 
 def ranges_of(card: ModelCard) -> dict[str, Any]:

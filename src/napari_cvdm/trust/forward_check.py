@@ -210,6 +210,6 @@ def verdict(chi2: float | None, limit: float, unexplained: float | None, reason:
     if chi2 is None:
         return f"Not checked against the measured image: {reason or 'no frame was finished, or this is a preview'}."
     if chi2 <= limit:
-        return f"Imaged again, it explains the measured image up to the noise (chi-squared {chi2:.2f} per pixel, 1 expected)."
-    share = "" if unexplained is None else f", {min(unexplained, 9.99):.2%} of the structure above the noise left over"
-    return f"Imaged again, it misses the measured image by more than noise (chi-squared {chi2:.3g} per pixel, 1 expected{share}): look at the residual."
+        return f"Imaged again, it explains the measured image up to the noise (chi-squared {chi2:.2f}, 1 expected)."
+    share = "" if unexplained is None else f"; {min(unexplained, 9.99):.1%} of the structure is left over"
+    return f"Imaged again, it misses the measured image by more than noise (chi-squared {chi2:.3g}, 1 expected{share}): see the residual."

@@ -180,9 +180,7 @@ class RestoreWidget(QWidget):
         self.results.choose(group_name(restoration, run.place))
         warnings = restoration.provenance.warnings
         seconds = restoration.provenance.timings_s["total"]
-        check = [] if restoration.forward is None else [restoration.forward.verdict]
-        said = " ".join([f"Done in {seconds:.1f} s; values in {restoration.unit}.", *check, *warnings])
-        self.panel.message.say(WARNING if warnings else INFORMATION, said)
+        self.panel.message.say(WARNING if warnings else INFORMATION, " ".join([f"Done in {seconds:.1f} s; values in {restoration.unit}.", *warnings]))
 
     def _on_idle(self) -> None:
         if self.panel.busy:  # with the queue

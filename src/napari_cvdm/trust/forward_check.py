@@ -121,7 +121,7 @@ class ForwardRecord:
         self._residual: np.ndarray | None = None
         self._reason, self._worst = "", ""
         self._how: Imaging | None = None
-        self._extra: float | None = None
+        self._fitted: float | np.ndarray | None = None
         self._seen = np.zeros(frames, dtype=int)
         if earlier is not None and earlier.sample_chi2.shape == frames and np.isfinite(earlier.sample_chi2).any():
             self._sample_chi2, self._seen = earlier.sample_chi2.copy(), np.array(counts)
@@ -129,7 +129,7 @@ class ForwardRecord:
 
     def begin(self, index: tuple[int, ...], pixels: np.ndarray, prepared: Conditioned) -> None:
         """A frame is prepared."""
-        self._index, self._how, self._extra = index, None, None
+        self._index, self._how, self._fitted = index, None, None
         try:
             self._how = imaging_of(pixels, prepared, self._request, self._card)
         except ValueError as error:
@@ -151,11 +151,12 @@ class ForwardRecord:
             found = squirrel(mean, self._reference, mean.shape[-1] // part_of(self._request.image.array, self._request).shape[-1])
             self._rsp[self._index], self._rse[self._index] = found.rsp, found.rse
         if self._how is not None:
-            self._keep(self._how, self._compared(self._how, mean), mean)
+            fitted = None if self._card.unit == "rad" else self._fitted  # a transmission follows from the phase, a blur does not
+            self._keep(self._how, self._how.compare(mean, fitted), mean)
 
     def _compared(self, how: Imaging, image: np.ndarray) -> Comparison:
-        comparison = how.compare(image, self._extra)
-        self._extra = comparison.extra  # all images of a frame came through the same sample
+        comparison = how.compare(image, self._fitted)
+        self._fitted = comparison.fitted  # all images of a frame came through the same sample
         return comparison
 
     def _keep(self, how: Imaging, comparison: Comparison, mean: np.ndarray) -> None:
@@ -163,7 +164,7 @@ class ForwardRecord:
             self._residual = np.zeros((*self._loops, *comparison.residual.shape), np.float32)
         self._residual[self._index] = comparison.residual
         self._chi2[self._index], self._gain[self._index] = comparison.chi2(how.valid), comparison.gain
-        self._empty_chi2[self._index] = how.compare(np.zeros_like(mean), 0.0).chi2(how.valid)
+        self._empty_chi2[self._index] = how.compare(np.zeros_like(mean), None if self._card.unit == "rad" else 0.0).chi2(how.valid)
         if self._card.unit == "rad":
             measured, predicted = how.measured[..., how.valid].ravel(), comparison.predicted[..., how.valid].ravel()
             flat = measured.std() == 0 or predicted.std() == 0

@@ -26,6 +26,9 @@ PHASE_MARGIN_PX = 48  # mirrored, too: light that diffracts comes from farther a
 MIDDLE_PX = 256  # of the camera: large enough to fit one width
 BLUR_TOLERANCE = 0.05  # px^2 of the fine grid
 ILLUMINATION_ORDER = 2
+ABSORPTION_PX = 1.5  # standard deviation over which a transmission is smooth
+ABSORPTION_ROUNDS = 2
+LEAST_TRANSMISSION = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -40,14 +43,14 @@ class Comparison:
         In units of the measured image.
     gain : float
         By which the reconstruction had to be multiplied: 1 when its flux is right.
-    extra : float
-        Variance of the blur by the sample that was fitted, in squared pixels of the fine grid; 0 for phase.
+    fitted : float or ndarray of shape (Y, X)
+        What was fitted of the sample: the variance of its blur, in squared pixels of the fine grid; or the transmission of a phase object.
     """
 
     residual: np.ndarray = field(repr=False)
     predicted: np.ndarray = field(repr=False)
     gain: float
-    extra: float = 0.0
+    fitted: float | np.ndarray = field(default=0.0, repr=False)
 
     def chi2(self, valid: np.ndarray) -> float:
         """Reduced chi-squared: the mean of the squared residual over the valid pixels (Y, X); about 1 for the truth."""
@@ -69,18 +72,18 @@ class Imaging(Protocol):
     def noisy(self) -> bool:
         """Whether there is noise to compare with."""
 
-    def compare(self, image: np.ndarray, extra: float | None = None) -> Comparison:
-        """Image a reconstruction of shape (uY, uX) again, and compare; `extra` is a blur that was found before."""
+    def compare(self, image: np.ndarray, fitted: float | np.ndarray | None = None) -> Comparison:
+        """Image a reconstruction of shape (uY, uX) again, and compare; `fitted` is what was fitted of the sample before."""
 
 
 def by_blocks(function: Callable[[Tensor], Tensor], image: np.ndarray, margin: int) -> np.ndarray:
-    """A local function of an image (Y, X), block by block, so that a large image needs no transform of its own size.
+    """A local function of images (..., Y, X), block by block, so that a large image needs no transform of its own size.
 
     Parameters
     ----------
     function : callable
         Takes a block with its margin (mirrored at the image's border), float32, and gives back the (..., y, x) inside the margin.
-    image : ndarray of shape (Y, X)
+    image : ndarray of shape (..., Y, X)
     margin : int
         As far as the function looks [px].
 
@@ -88,9 +91,10 @@ def by_blocks(function: Callable[[Tensor], Tensor], image: np.ndarray, margin: i
     -------
     ndarray of shape (..., y, x), float64
     """
-    padded = torch.from_numpy(np.pad(np.asarray(image, dtype=np.float32), margin, mode="symmetric"))
-    rows, columns = ([(start, min(start + BLOCK_PX, size)) for start in range(0, size, BLOCK_PX)] for size in image.shape)
-    blocks = [[function(padded[top : bottom + 2 * margin, left : right + 2 * margin]) for left, right in columns] for top, bottom in rows]
+    around = [(0, 0)] * (image.ndim - 2) + [(margin, margin)] * 2
+    padded = torch.from_numpy(np.pad(np.asarray(image, dtype=np.float32), around, mode="symmetric"))
+    rows, columns = ([(start, min(start + BLOCK_PX, size)) for start in range(0, size, BLOCK_PX)] for size in image.shape[-2:])
+    blocks = [[function(padded[..., top : bottom + 2 * margin, left : right + 2 * margin]) for left, right in columns] for top, bottom in rows]
     return torch.cat([torch.cat(row, dim=-1) for row in blocks], dim=-2).double().numpy()
 
 
@@ -144,9 +148,9 @@ class WidefieldImaging:
         """Whether there is noise to compare with."""
         return not self.noise.none
 
-    def compare(self, image: np.ndarray, extra: float | None = None) -> Comparison:
-        """Image a reconstruction (uY, uX) in counts again; without `extra`, the blur that fits best is taken."""
-        extra = self.best_blur(image) if extra is None else extra
+    def compare(self, image: np.ndarray, fitted: float | np.ndarray | None = None) -> Comparison:
+        """Image a reconstruction (uY, uX) in counts again; without `fitted`, the blur that fits best is taken."""
+        extra = self.best_blur(image) if fitted is None else float(fitted)
         return self._with_background(self.seen(image, extra), extra)
 
     def seen(self, image: np.ndarray, extra: float) -> np.ndarray:
@@ -187,7 +191,7 @@ class WidefieldImaging:
         size = float((weight * details**2).sum())
         gain = max(0.0, float((weight * details * wanted).sum()) / size) if size > 0 else 0.0
         predicted = gain * seen + np.clip(smooth(self.measured - gain * seen), 0, None)
-        return Comparison(residual=((self.measured - predicted) / np.sqrt(variance)).astype(np.float32), predicted=predicted, gain=gain, extra=extra)
+        return Comparison(residual=((self.measured - predicted) / np.sqrt(variance)).astype(np.float32), predicted=predicted, gain=gain, fitted=extra)
 
 
 def _weighted_smoothing(weight: np.ndarray, sigma: float) -> Callable[[np.ndarray], np.ndarray]:
@@ -206,7 +210,10 @@ def _weighted_smoothing(weight: np.ndarray, sigma: float) -> Callable[[np.ndarra
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PhaseImaging:
-    """Two planes of a phase object: y_p = q_p |P_z exp(i phi)|^2 + noise, q_p an illumination of second order over the field.
+    """Two planes of a phase object: y_p = q_p |P_z sqrt(A) exp(i phi)|^2 + noise, q_p an illumination of second order over the field.
+
+    The transmission A says nothing of the phase, and the model makes no claim of it: it is fitted, smooth over a few pixels, from what both planes have
+    in common.
 
     Parameters
     ----------
@@ -230,19 +237,32 @@ class PhaseImaging:
         """Whether there is noise to compare with."""
         return not any(noise.none for noise in self.noise)
 
-    def compare(self, image: np.ndarray, extra: float | None = None) -> Comparison:
-        """Propagate exp(i phi) of unit amplitude, phi [rad] of shape (Y, X), to both planes, and compare."""
-
-        def through(block: Tensor) -> Tensor:
-            light = torch.polar(torch.ones_like(block, dtype=torch.float64), block.double())
-            return torch.stack([_inside(defocused_intensity(light, z, self.microscope), PHASE_MARGIN_PX) for z in self.defocus_um])
-
-        planes = by_blocks(through, image, PHASE_MARGIN_PX)
-        lit = [illumination(seen, measured, self.valid) for seen, measured in zip(planes, self.measured, strict=True)]
-        predicted = planes * np.stack(lit)
+    def compare(self, image: np.ndarray, fitted: float | np.ndarray | None = None) -> Comparison:
+        """Propagate sqrt(A) exp(i phi), phi [rad] of shape (Y, X), to both planes, and compare; without `fitted`, A is fitted."""
+        transmission = np.ones(image.shape) if fitted is None else np.asarray(fitted)
+        predicted = self.planes(image, transmission)
+        for _ in range(ABSORPTION_ROUNDS if fitted is None else 0):
+            transmission = transmission * self.lacking(predicted)
+            predicted = self.planes(image, transmission)
+        lit = np.stack([illumination(seen, measured, self.valid) for seen, measured in zip(predicted, self.measured, strict=True)])
+        predicted = predicted * lit
         sigma = np.sqrt(np.stack([noise.variance(seen) for noise, seen in zip(self.noise, predicted, strict=True)]))
         residual = (self.measured - predicted) / sigma
-        return Comparison(residual=residual.astype(np.float32), predicted=predicted, gain=float(np.median(np.stack(lit))))
+        return Comparison(residual=residual.astype(np.float32), predicted=predicted, gain=float(np.median(lit)), fitted=transmission)
+
+    def planes(self, phase: np.ndarray, transmission: np.ndarray) -> np.ndarray:
+        """|P_z sqrt(A) exp(i phi)|^2 at both positions: (2, Y, X)."""
+
+        def through(block: Tensor) -> Tensor:
+            light = torch.polar(block[1].clamp(min=0).sqrt(), block[0])
+            return torch.stack([_inside(defocused_intensity(light, z, self.microscope), PHASE_MARGIN_PX) for z in self.defocus_um])
+
+        return by_blocks(through, np.stack([phase, transmission]), PHASE_MARGIN_PX)
+
+    def lacking(self, predicted: np.ndarray) -> np.ndarray:
+        """The smooth factor that both planes lack together: what a phase moves from one plane to the other is not in it; (Y, X)."""
+        measured, seen = (gaussian_filter(planes.mean(axis=0), ABSORPTION_PX) for planes in (self.measured, predicted))
+        return np.asarray((measured / np.maximum(seen, 1e-3)).clip(LEAST_TRANSMISSION, 1 / LEAST_TRANSMISSION))
 
 
 def illumination(seen: np.ndarray, measured: np.ndarray, valid: np.ndarray) -> np.ndarray:

@@ -100,7 +100,13 @@ def test_options_and_request_have_the_same_names_and_defaults() -> None:
 def test_phase_leaves_the_contracted_files(stack: Path, tiny_phase_model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert restore(stack, tiny_phase_model, out, *OPTICS, "--schedule-points", "3", "--keep-samples") == 0
-    maps = {"mean": "rad", "std": "rad", "variance": "rad^2", "samples": "rad", **dict.fromkeys(("rate", "valid", "gamma", "beta"), "dimensionless")}
+    maps = {
+        "mean": "rad",
+        "std": "rad",
+        "variance": "rad^2",
+        "samples": "rad",
+        **dict.fromkeys(("rate", "valid", "gamma", "beta", "residual"), "dimensionless"),
+    }
     assert {path.name for path in out.iterdir()} == {f"{name}.ome.tif" for name in maps} | {"provenance.json"}
     for name, unit in maps.items():
         with tifffile.TiffFile(out / f"{name}.ome.tif") as file:
@@ -119,6 +125,20 @@ def test_maps_and_samples_are_written_only_when_asked(spots: Path, tiny_widefiel
     assert restore(spots, tiny_widefield_model, tmp_path / "out") == 0
     names = ("mean", "std", "variance", "rate", "valid")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {f"{name}.ome.tif" for name in names} | {"provenance.json"}
+
+
+def test_the_check_is_written_where_the_optics_are_known(spots: Path, tiny_widefield_model: Path, tmp_path: Path, capsys: Any) -> None:
+    assert restore(spots, tiny_widefield_model, tmp_path / "without") == 0
+    said = json.loads((tmp_path / "without" / "provenance.json").read_text(encoding="utf-8"))["forward"]
+    assert said["chi2"] is None and "--na" in said["verdict"] and -1 <= said["rsp"] <= 1
+    assert f"check: {said['verdict']}" in capsys.readouterr().err
+    assert restore(spots, tiny_widefield_model, tmp_path / "with", "--na", "1.4", "--wavelength-um", "0.52") == 0
+    said = json.loads((tmp_path / "with" / "provenance.json").read_text(encoding="utf-8"))["forward"]
+    residual = read_image(tmp_path / "with" / "residual.ome.tif")
+    assert (residual.axes, residual.array.shape) == ("YX", (40, 44))
+    assert residual.pixel_um == pytest.approx(0.065)
+    valid = pixels(tmp_path / "with", "valid")[::2, ::2] > 0
+    assert said["chi2"] == pytest.approx(float(np.mean(residual.array[valid].astype(np.float64) ** 2)), rel=1e-4)
 
 
 def test_two_files_are_as_good_as_one_stack(stack: Path, tiny_phase_model: Path, tmp_path: Path) -> None:

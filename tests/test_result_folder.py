@@ -1,7 +1,7 @@
 """A result folder read back is the restoration that was written, or an error that says what is wrong with it."""
 
 import json
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import pytest
 
 from napari_cvdm.cli.results import write_images, write_provenance
 from napari_cvdm.image_files import ImageFileError
-from napari_cvdm.result import ClockCurve, Provenance, Restoration
+from napari_cvdm.result import ClockCurve, ForwardCheck, Provenance, Restoration
 from napari_cvdm.result_folder import NO_CLOCK, StoredResult, is_result_folder, read_result_folder
 
 CLOCK = ClockCurve(times=(0.5, 1.0), values=(0.4, 1.0), speeds=(1.25, 2.0))
@@ -61,6 +61,24 @@ def written(folder: Path, result: Restoration, place: dict[str, float] = PLACE) 
 def changed_record(folder: Path, **changes: Any) -> None:
     path = folder / "provenance.json"
     path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **changes}), encoding="utf-8")
+
+
+def test_the_check_comes_back(tmp_path: Path) -> None:
+    result = restoration((3, 6, 8), "TYX", upsampling=2)
+    residual = np.random.default_rng(0).normal(size=(3, 3, 4)).astype(np.float32)
+    frames = np.array([1.0, 2.0, np.nan])
+    check = ForwardCheck(
+        residual=residual, axes="TYX", chi2=1.5, frame_chi2=frames, sample_chi2=2 * frames, gain=0.98, rsp=0.9, rse=3.0, limit=1.5, verdict="ok"
+    )
+    none = ForwardCheck(limit=1.5, verdict="na not known")
+    for name, given in (("with", check), ("without", none), ("older", None)):
+        (tmp_path / name).mkdir()
+        found = read_result_folder(written(tmp_path / name, replace(result, forward=given))).restoration.forward
+        assert (found is None) == (given is None)
+        if given is not None and found is not None:
+            assert found.numbers() == given.numbers()
+            assert (found.residual is None) == (given.residual is None)
+            assert found.residual is None or np.array_equal(found.residual, residual)
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """One frame: prepared once, then as many posterior samples as are wanted."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -151,7 +151,7 @@ class Frame:
 
 
 @torch.inference_mode()
-def sample_frame(frame: Frame, moments: RunningMoments) -> Sampled:
+def sample_frame(frame: Frame, moments: RunningMoments, see: Callable[[np.ndarray], None]) -> Sampled:
     """Draw the samples that a frame still lacks.
 
     Parameters
@@ -159,6 +159,8 @@ def sample_frame(frame: Frame, moments: RunningMoments) -> Sampled:
     frame : Frame
     moments : RunningMoments
         Of the samples that are there already; the new ones are counted in.
+    see : callable
+        Is shown every new sample (Y, X).
 
     Yields
     ------
@@ -184,6 +186,7 @@ def sample_frame(frame: Frame, moments: RunningMoments) -> Sampled:
             for sample, one in zip(group, clean.split(1), strict=True) if last else ():
                 image = frame.image(one, sample)
                 moments.add(image)
+                see(image)
                 kept += [image] if request.keep_samples else []
             view = partial(frame.view, moments, clean[:1], group.start)
             now = Progress(

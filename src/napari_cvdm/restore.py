@@ -20,6 +20,8 @@ from napari_cvdm.request import ImageStack, RequestError, RestoreRequest
 from napari_cvdm.result import Progress, Restoration, Stop
 from napari_cvdm.tasks import TASKS, Task
 from napari_cvdm.tasks.conditioned import BORDER_PX
+from napari_cvdm.trust.findings import Findings
+from napari_cvdm.trust.light import judged
 from napari_cvdm.trust.plane_checks import plane_warnings
 from napari_cvdm.trust.validity import axes_warnings, beyond_trained_range, far_from_training, optics_warnings
 
@@ -88,7 +90,7 @@ def with_planes(stacks: Sequence[ImageStack], card: ModelCard) -> ImageStack:
     return replace(image, axes=image.axes.replace("S", free))
 
 
-def restore(request: RestoreRequest, model: Checkpoint, earlier: Restoration | None = None) -> Restoring:
+def restore(request: RestoreRequest, model: Checkpoint, earlier: Restoration | None = None, *, check: bool = True) -> Restoring:
     """Sample the posterior of every frame of an image.
 
     Parameters
@@ -99,6 +101,8 @@ def restore(request: RestoreRequest, model: Checkpoint, earlier: Restoration | N
     earlier : Restoration, optional
         A result of the same request with fewer samples: its samples are counted in, and only the missing ones are drawn. The
         outcome is to the byte that of one longer run.
+    check : bool
+        Whether samples and mean are imaged again and compared with the measured image; a live image has no time for it.
 
     Yields
     ------
@@ -125,19 +129,24 @@ def restore(request: RestoreRequest, model: Checkpoint, earlier: Restoration | N
     network = placed(model.network, device)  # the checkpoint stays on the CPU, for others to use
     record, indices = Record(request, model_entry(model)), list(frame_indices(image))
     arrays = _Arrays(request, task, earlier)
+    findings = Findings(request, model.card, arrays.counts, earlier, check=check)
     for number, index in enumerate(indices):
         pixels = record.read(index)
         prepared = task.from_request(pixels, request)
+        findings.prepared(prepared)
         if request.region is not None:
             prepared = prepared.within(request.region, network.config.condition_fold * network.config.alignment)
+        findings.begin(index, pixels, prepared)
         frame = Frame.begin(request, network, prepared, index, number, len(indices))
         moments = arrays.moments(index)
-        samples, stop = yield from sample_frame(frame, moments)
+        samples, stop = yield from sample_frame(frame, moments, findings.see)
         arrays.fill(frame, moments, samples)
+        if moments.count:
+            findings.end(moments.mean)
         record.finish(prepared.estimated, frame.tiled.tile)
         if stop is Stop.KEEP:  # what was not begun stays as it is
             break
-    return _assembled(request, model, task, arrays, record, time.perf_counter() - started)
+    return _assembled(request, model, task, arrays, findings, record, time.perf_counter() - started)
 
 
 class _Arrays:
@@ -173,14 +182,17 @@ class _Arrays:
                 self.samples[(number, *index)] = sample
 
 
-def _assembled(request: RestoreRequest, model: Checkpoint, task: Task, arrays: _Arrays, record: Record, seconds: float) -> Restoration:
+def _assembled(request: RestoreRequest, model: Checkpoint, task: Task, arrays: _Arrays, findings: Findings, record: Record, seconds: float) -> Restoration:
     gamma, beta, times = schedule_maps(model, arrays.rate, request.schedule_points)
     beyond = beyond_trained_range(arrays.mean, model.card)
     said = (*axes_warnings(request.image), *optics_warnings(request, model.card), *plane_warnings(record.estimated))
-    warnings = (*said, *((beyond.reason,) if beyond.reason else ()))
-    warnings += () if model.network.config.diffused else (SINGLE_ANSWER,)
-    missing = (*stopped_warning(arrays.counts, request.samples), *unusable_warning(arrays.valid, arrays.counts))
+    single = () if model.network.config.diffused else (SINGLE_ANSWER,)
+    unusable = unusable_warning(arrays.valid, arrays.counts)
+    found = (*((beyond.reason,) if beyond.reason else ()), *single, *findings.unfamiliar())
+    warnings = (*said, *found, *stopped_warning(arrays.counts, request.samples), *unusable)
     usable = not far_from_training(request, model.card)
+    forward = findings.forward()
+    light = findings.light(forward, warnings, unusable, record.estimated)
     return Restoration(
         mean=arrays.mean,
         variance=arrays.variance,
@@ -190,7 +202,7 @@ def _assembled(request: RestoreRequest, model: Checkpoint, task: Task, arrays: _
         pixel_um=request.optics_value("pixel_um") / task.upsampling,
         upsampling=task.upsampling,
         valid=arrays.valid & ~beyond.mask & usable,
-        provenance=record.provenance((*warnings, *missing), seconds, arrays.counts),
+        provenance=judged(record.provenance(warnings, seconds, arrays.counts), light),
         clock=clock_curve(model.network.clock, CLOCK_POINTS),
         gamma=gamma,
         beta=beta,
@@ -198,6 +210,7 @@ def _assembled(request: RestoreRequest, model: Checkpoint, task: Task, arrays: _
         samples=None if arrays.samples is None else arrays.samples[: int(arrays.counts.max(initial=0))],
         counts=arrays.counts,
         region=request.region,
+        forward=forward,
     )
 
 

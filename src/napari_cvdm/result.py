@@ -6,6 +6,9 @@ from enum import Enum
 
 import numpy as np
 
+NUMBERS = ("chi2", "unexplained", "gain", "rsp", "rse", "limit", "verdict", "axes")
+BLIND_SPOT = "The check is blind to detail below the optical limit: what it finds explained may still be invented there."
+
 
 class Stop(Enum):
     """What may be sent into a running restoration; to cancel it, stop to iterate."""
@@ -80,6 +83,14 @@ class Provenance:
         Seconds by stage.
     warnings : tuple of str
         Reasons to doubt the result, in words.
+    quantitative : bool
+        Whether numbers may be taken from the pixels.
+    not_quantitative_because : tuple of str
+        Why not, in words.
+    light : {"green", "amber", "red", ""}
+        Nothing found, reasons to doubt, or not to be used for quantification; "" in results of older versions.
+    light_reasons : tuple of str
+        What made it so, the gravest first.
     """
 
     inputs: Mapping[str, str]
@@ -89,6 +100,10 @@ class Provenance:
     versions: Mapping[str, str]
     timings_s: Mapping[str, float]
     warnings: tuple[str, ...] = ()
+    quantitative: bool = True
+    not_quantitative_because: tuple[str, ...] = ()
+    light: str = ""
+    light_reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +125,63 @@ class ClockCurve:
     times: tuple[float, ...]
     values: tuple[float, ...]
     speeds: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ForwardCheck:
+    """The reconstruction imaged once more, against what the camera measured.
+
+    Parameters
+    ----------
+    residual : ndarray of shape (..., Y, X) or (..., P, Y, X), float32, or None
+        (measured - predicted) / sigma on the grid of the camera, signed, dimensionless; of the mean. None where the check was not possible, 0 in
+        frames that were not begun.
+    axes : str
+        Axes of `residual`.
+    chi2 : float, optional
+        Reduced chi-squared of the mean: the mean of the squared residual over valid pixels; about 1 where nothing but noise is left.
+    frame_chi2, sample_chi2 : ndarray of shape (...), float
+        Of the mean, and the average over the samples, for each frame; NaN where there is none.
+    unexplained : float, optional
+        Share of the measured structure above the noise that is not explained, 0 to 1 and more: (chi2 - 1) / (chi2_0 - 1) with chi2_0 of an empty
+        reconstruction. None where the field has no structure above the noise.
+    gain : float, optional
+        By which the reconstruction had to be multiplied, median over frames: 1 where its flux is right.
+    rsp, rse : float, optional
+        Resolution-scaled Pearson correlation and error (SQUIRREL; error in units of the measured image), average over frames; for a phase the
+        correlation and the error of the propagated planes. Blind below the optical limit.
+    limit : float
+        Largest chi-squared that counts as explained.
+    verdict : str
+        What this means, in words; where the check was not possible, why.
+    """
+
+    residual: np.ndarray | None = field(default=None, repr=False)
+    axes: str = ""
+    chi2: float | None = None
+    frame_chi2: np.ndarray = field(default_factory=lambda: np.full((), np.nan), repr=False)
+    sample_chi2: np.ndarray = field(default_factory=lambda: np.full((), np.nan), repr=False)
+    unexplained: float | None = None
+    gain: float | None = None
+    rsp: float | None = None
+    rse: float | None = None
+    limit: float
+    verdict: str
+
+    @property
+    def possible(self) -> bool:
+        """Whether the optics were known and there were pixels to compare."""
+        return self.chi2 is not None
+
+    @property
+    def explained(self) -> bool:
+        """Whether the check was possible and left no more than noise."""
+        return self.chi2 is not None and self.chi2 <= self.limit
+
+    def numbers(self) -> dict[str, object]:
+        """Everything but the residual, as JSON has it: lists for arrays, None for NaN."""
+        frames = {name: _listed(getattr(self, name)) for name in ("frame_chi2", "sample_chi2")}
+        return {name: getattr(self, name) for name in NUMBERS} | frames | {"blind_spot": BLIND_SPOT}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -146,6 +218,8 @@ class Restoration:
         How it was made.
     clock : ClockCurve
         With `rate` it gives gamma and beta at any time, without a stack of all times in memory.
+    forward : ForwardCheck, optional
+        What the camera would have measured of it, against what it did measure; None in results of older versions.
     """
 
     mean: np.ndarray = field(repr=False)
@@ -164,6 +238,7 @@ class Restoration:
     samples: np.ndarray | None = field(default=None, repr=False)
     counts: np.ndarray = field(repr=False)
     region: tuple[int, int, int, int] | None = None
+    forward: ForwardCheck | None = None
 
     @property
     def std(self) -> np.ndarray:
@@ -178,3 +253,6 @@ class Restoration:
             return None
         half_width: np.ndarray = np.float32(calibration["factor"]) * np.maximum(self.std, np.float32(calibration["floor"]))
         return half_width
+
+def _listed(values: np.ndarray) -> object:
+    return np.where(np.isnan(values), None, values.astype(object)).tolist()  # type: ignore[call-overload]

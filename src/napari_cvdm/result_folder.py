@@ -11,11 +11,12 @@ from napari_cvdm.image_files import ImageFileError, read_image
 from napari_cvdm.image_files.errors import one_line
 from napari_cvdm.image_files.records import content_of, record_of
 from napari_cvdm.request import ImageStack
-from napari_cvdm.result import ClockCurve, Provenance, Restoration
+from napari_cvdm.result import NUMBERS, ClockCurve, ForwardCheck, Provenance, Restoration
 
 PROVENANCE = "provenance.json"
 LEADING = ("gamma", "beta", "samples")
 ENDING = ".ome.tif"
+RESIDUAL = "residual"
 NO_CLOCK = ClockCurve(times=(), values=(), speeds=())
 _PROGRAM = "napari-cvdm"
 _NEEDED = ("mean", "variance", "rate", "valid")
@@ -120,6 +121,7 @@ def _stored(folder: Path, record: Mapping[str, Any]) -> StoredResult:
         samples=samples,
         counts=np.array(output.get("counts", np.full(shape[:-2], record["settings"].get("samples", 1))), dtype=int),
         region=tuple(region) if region else None,
+        forward=_forward(folder, record.get("forward"), sizes, upsampling),
     )
     return StoredResult(
         restoration=restoration,
@@ -152,7 +154,27 @@ def _pixels(folder: Path, name: str, shape: tuple[int, ...], *, leading: bool = 
 def _provenance(record: Mapping[str, Any]) -> Provenance:
     settings = {name: tuple(value) if isinstance(value, list) else value for name, value in record["settings"].items()}
     same = {name: record[name] for name in ("model", "estimated", "versions", "timings_s")}
-    return Provenance(inputs=record["pixels_sha256"], settings=settings, warnings=tuple(record["warnings"]), **same)
+    return Provenance(
+        inputs=record["pixels_sha256"],
+        settings=settings,
+        warnings=tuple(record["warnings"]),
+        quantitative=bool(record.get("quantitative", True)),
+        not_quantitative_because=tuple(record.get("not_quantitative_because", ())),
+        light=str(record.get("light", "")),
+        light_reasons=tuple(record.get("light_reasons", ())),
+        **same,
+    )
+
+
+def _forward(folder: Path, said: Mapping[str, Any] | None, sizes: Mapping[str, int], upsampling: int) -> ForwardCheck | None:
+    """The check against the measured image; None in a folder that is older than it."""
+    if said is None:
+        return None
+    numbers: dict[str, Any] = {name: said[name] for name in NUMBERS}
+    numbers |= {name: np.array(said[name], dtype=float) for name in ("frame_chi2", "sample_chi2")}
+    coarse = {**sizes, "Y": sizes["Y"] // upsampling, "X": sizes["X"] // upsampling, "P": 2}
+    shape = tuple(coarse.get(letter, 1) for letter in numbers["axes"])
+    return ForwardCheck(residual=_pixels(folder, RESIDUAL, shape) if shape else None, **numbers)
 
 
 def _clock(output: Mapping[str, Any]) -> ClockCurve:

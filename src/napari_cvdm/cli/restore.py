@@ -47,6 +47,8 @@ def run(arguments: Namespace) -> None:
         restoration, names = restore_into(folder, arguments)
     say_done(f"{arguments.out}: {', '.join([*names, PROVENANCE])}")
     say_done(field_text(restoration.mean.shape, restoration.pixel_um))
+    if restoration.forward is not None:
+        print(f"napari-cvdm: check: {restoration.forward.verdict}", file=sys.stderr)
     for warning in restoration.provenance.warnings:
         print(f"napari-cvdm: warning: {warning}", file=sys.stderr)
 

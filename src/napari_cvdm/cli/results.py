@@ -11,7 +11,7 @@ import numpy as np
 
 from napari_cvdm.image_files import write_image
 from napari_cvdm.result import Restoration
-from napari_cvdm.result_folder import ENDING, PROVENANCE
+from napari_cvdm.result_folder import ENDING, PROVENANCE, RESIDUAL
 
 NO_UNIT = "dimensionless"
 
@@ -86,7 +86,27 @@ def write_images(folder: Path, restoration: Restoration, place: Mapping[str, flo
             times=restoration.times if "K" in axes else None,
         )
         names.append(f"{name}{ENDING}")
-    return names
+    return [*names, *_write_residual(folder, restoration, place)]
+
+
+def _write_residual(folder: Path, restoration: Restoration, place: Mapping[str, float]) -> list[str]:
+    """Write what the reconstruction leaves unexplained, on the grid of the camera; nothing where that is not known."""
+    check = restoration.forward
+    if check is None or check.residual is None:
+        return []
+    pixel_um = restoration.pixel_um * restoration.upsampling
+    top, _, left, _ = restoration.region or (0, 0, 0, 0)
+    write_image(
+        folder / f"{RESIDUAL}{ENDING}",
+        check.residual,
+        axes=check.axes,
+        pixel_um=pixel_um,
+        unit=NO_UNIT,
+        name=RESIDUAL,
+        offset_um=(place.get("y_um", 0.0) + top * pixel_um, place.get("x_um", 0.0) + left * pixel_um),
+        z_step_um=place.get("z_step_um") if "Z" in check.axes else None,
+    )
+    return [f"{RESIDUAL}{ENDING}"]
 
 
 def write_provenance(
@@ -119,6 +139,7 @@ def write_provenance(
         "timings_s": {name: round(seconds, 3) for name, seconds in timings_s.items()},
         "output": {name: getattr(restoration, name) for name in ("unit", "axes", "pixel_um", "times")}
         | {"clock": asdict(restoration.clock), "counts": restoration.counts.tolist()},
+        "forward": None if restoration.forward is None else restoration.forward.numbers(),
     }
     text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
     (folder / PROVENANCE).write_text(text, encoding="utf-8", errors="replace")  # the name of a file may be no UTF-8

@@ -147,7 +147,7 @@ def follow(source: FrameSource, template: RestoreRequest, model: Checkpoint) -> 
             continue
         try:
             image = _usable(letter.content(), planes)
-            restoration = yield from restore(replace(template, image=image), model)
+            restoration = yield from restore(replace(template, image=image), model, check=False)
         except ValueError as error:
             skipped += 1
             yield SkippedFrame(number=letter.number, reason=str(error))

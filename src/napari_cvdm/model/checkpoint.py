@@ -20,7 +20,7 @@ from napari_cvdm.model.dfcan import DFCANConfig
 from napari_cvdm.model.unet import UNetConfig
 
 FORMAT = 1
-MAPPINGS = ("network", "schedule", "training", "metrics", "calibration")
+MAPPINGS = ("network", "schedule", "training", "metrics", "calibration", "familiarity")
 WORDS = ("name", "title", "task", "inputs", "unit", "intensity", "resolution", "licence")
 LISTS = ("channels", "limits")
 LARGEST_CARD = 10_000_000
@@ -71,6 +71,8 @@ class ModelCard:
     calibration : mapping
         How the spread is scaled to an interval: factor, level, floor, samples, steps, sampler, set, fields, date; see
         `napari_cvdm.trust.calibration`. Empty where nobody has fitted it.
+    familiarity : mapping
+        What its training fields look like, see `napari_cvdm.trust.familiarity`; empty where nobody has looked.
     limits : tuple of str
         What the model must not be used for.
     format : int
@@ -92,6 +94,7 @@ class ModelCard:
     training: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     calibration: Mapping[str, Any] = field(default_factory=dict)
+    familiarity: Mapping[str, Any] = field(default_factory=dict)
     limits: tuple[str, ...] = ()
     format: int = FORMAT
 

@@ -22,6 +22,8 @@ METADATA_KEY = "napari-cvdm"
 LayerData = tuple[Any, dict[str, Any], str]
 SIGNED_UNITS = ("rad", "nm")
 COLOURS = 3
+RESIDUAL_ROLE = "residual"
+RESIDUAL_LIMITS = (-5.0, 5.0)  # standard deviations, fixed: an image of noise alone is nearly dark
 
 _SHOWN_PERCENTILE = 99.9
 
@@ -118,8 +120,8 @@ def to_layer_data(restoration: Restoration, source: Placement, statistic: str = 
     -------
     list of (data, keywords, layer type)
         One group: gamma and beta with a leading axis of times (lazy), the samples with a leading axis (if the restoration
-        has them), rate map, optical path difference (of a phase), uncertainty, untrusted pixels, reconstruction; all but the
-        last are hidden at first.
+        has them), rate map, residual (one for each plane, on the camera's grid), optical path difference (of a phase), uncertainty, untrusted
+        pixels, reconstruction; all but the last are hidden at first.
     """
     source = source.within(restoration.region)
     unit = restoration.unit
@@ -131,6 +133,7 @@ def to_layer_data(restoration: Restoration, source: Placement, statistic: str = 
         *_schedule_layers(restoration, source),
         *_sample_layers(restoration, source),
         _layer(restoration, source, "noise-rate map", restoration.rate, "", colormap="viridis", contrast_limits=_inner(restoration.rate[begun])),
+        *_residual_layers(restoration, source),
         *_path_layers(restoration, source),
         _layer(restoration, source, "uncertainty", spread, spread_unit(unit, statistic), mark={"statistic": statistic}, **spread_look(spread[begun])),
         (*_layer(restoration, source, "untrusted pixels", (~restoration.valid).astype(np.uint8), "", opacity=0.5)[:2], "labels"),
@@ -199,6 +202,17 @@ def _sample_layers(restoration: Restoration, source: Placement) -> list[LayerDat
         return []
     look = look_of(restoration.mean[restoration.counts > 0], restoration.unit)
     return [_layer(restoration, source, "samples", restoration.samples, restoration.unit, **look)]
+
+
+def _residual_layers(restoration: Restoration, source: Placement) -> list[LayerData]:
+    """What the reconstruction leaves unexplained, in standard deviations of the camera's noise, plane by plane."""
+    check = restoration.forward
+    if check is None or check.residual is None:
+        return []
+    planes = [check.residual] if "P" not in check.axes else list(np.moveaxis(check.residual, check.axes.index("P"), 0))
+    coarse, look = replace(restoration, upsampling=1), {"colormap": phase_colormap(), "contrast_limits": RESIDUAL_LIMITS}
+    roles = [RESIDUAL_ROLE, *(f"{RESIDUAL_ROLE} of plane {number}" for number in range(2, len(planes) + 1))]
+    return [_layer(coarse, source, role, plane, "sigma", mark={"forward": check.numbers()}, **look) for role, plane in zip(roles, planes, strict=True)]
 
 
 def _path_layers(restoration: Restoration, source: Placement) -> list[LayerData]:

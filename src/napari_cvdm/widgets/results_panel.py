@@ -13,6 +13,7 @@ from napari_cvdm.widgets.fields import explain_control
 from napari_cvdm.widgets.offer import Entry, Offer
 from napari_cvdm.widgets.result_group import ResultGroup, groups_of, layers_of
 from napari_cvdm.widgets.spread_choice import choices_of, help_of, show_spread_as
+from napari_cvdm.widgets.trust_light import TrustLight
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -36,6 +37,7 @@ class ResultsPanel(QWidget):
         super().__init__()
         self._viewer = viewer
         self.group = Offer(viewer, self._offered)
+        self.light = TrustLight()
         self.statistic = narrow(QComboBox())
         self.statistic.addItems(STATISTICS)
         self.more = QPushButton("Add sa&mples")
@@ -69,6 +71,7 @@ class ResultsPanel(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(4, 0, 4, 4)
         layout.addLayout(rows)
+        layout.addWidget(self.light)
         for pair in ((self.more, self.repeat), (self.command, self.remove), (self.compare,)):
             line = QHBoxLayout()
             for button in pair:
@@ -100,6 +103,7 @@ class ResultsPanel(QWidget):
     def _on_chosen(self) -> None:
         group = self.value()
         self.setVisible(group is not None)
+        self.light.show_provenance({} if group is None else group.mark.get("provenance", {}))
         self.list_statistics()
         self.changed.emit()
 

@@ -1,0 +1,160 @@
+"""What imaging a result again finds: `python -m benchmarks.forward_check [--fields N] [--restored N]`.
+
+Simulated fields that nobody trained on, in the ranges of each shipped model: chi-squared of the truth, of faults planted into it, of what the model makes
+of the image, and of that with wrong optics; how often each is beyond the limit; and what the check costs beside the run.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+
+from benchmarks.familiarity import ranges_of
+from benchmarks.measure import Row, finish, print_rows
+from napari_cvdm.model.zoo import load_model
+from napari_cvdm.request import ImageStack, RestoreRequest
+from napari_cvdm.simulate.phase import PhaseRanges, simulate_phase
+from napari_cvdm.simulate.widefield import WidefieldRanges, simulate_widefield
+from napari_cvdm.tasks import TASKS
+from napari_cvdm.trust.findings import Findings
+from napari_cvdm.trust.forward_check import LIMIT, imaging_of
+
+FIRST_SEED = 8_000_000
+SAMPLES, STEPS = 4, 8
+Change = Callable[[RestoreRequest, np.ndarray], tuple[RestoreRequest, np.ndarray]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Field:
+    """A request for a simulated image, and its truth."""
+
+    request: RestoreRequest
+    truth: np.ndarray
+
+
+def simulated(model: str, seed: int) -> Field:
+    """One field of the ranges in the model's card."""
+    card = load_model(model).card
+    options: dict[str, Any] = {"model": model, "samples": SAMPLES, "steps": STEPS, "device": "cpu"}
+    pair = simulate_phase(seed, PhaseRanges(**ranges_of(card))) if card.unit == "rad" else simulate_widefield(seed, WidefieldRanges(**ranges_of(card)))
+    seen = pair.microscope
+    optics = {name: getattr(seen, name) for name in ("pixel_um", "wavelength_um", "medium_index", "na")}
+    if card.unit == "rad":
+        image = ImageStack(array=pair.planes, axes="PYX", pixel_um=seen.pixel_um)
+        return Field(request=RestoreRequest(image=image, defocus_um=pair.defocus_um, **options, **optics), truth=pair.phase)
+    return Field(request=RestoreRequest(image=ImageStack(array=pair.counts, axes="YX", pixel_um=seen.pixel_um), **options, **optics), truth=pair.truth)
+
+
+def chi2(request: RestoreRequest, image: np.ndarray) -> float:
+    """Of an image, as a restoration of the request would be checked."""
+    card = load_model(request.model).card
+    pixels = request.image.frame(())
+    how = imaging_of(pixels, TASKS[card.task].from_request(pixels, request), request, card)
+    return how.compare(image).chi2(how.valid)
+
+
+def planted(request: RestoreRequest, truth: np.ndarray) -> tuple[RestoreRequest, np.ndarray]:
+    """A line of 4 x 40 pixels, half as bright as the brightest structure (0.3 rad for a phase)."""
+    false, middle = truth.copy(), truth.shape[0] // 2
+    false[middle : middle + 4, middle - 20 : middle + 20] += 0.3 if request.defocus_um else np.percentile(truth, 99.5) / 2
+    return request, false
+
+
+def scaled(name: str, factor: float) -> Change:
+    """The same image with an optics value that is wrong by a factor."""
+
+    def change(request: RestoreRequest, truth: np.ndarray) -> tuple[RestoreRequest, np.ndarray]:
+        value = getattr(request, name)
+        return replace(request, **{name: tuple(factor * one for one in value) if isinstance(value, tuple) else factor * value}), truth
+
+    return change
+
+
+FAULTS: dict[str, dict[str, Change]] = {
+    "widefield-x2": {"a false line": planted, "half the pixel size": scaled("pixel_um", 0.5), "twice the pixel size": scaled("pixel_um", 2.0)},
+    "phase-2shot": {
+        "a false line": planted,
+        "half the pixel size": scaled("pixel_um", 0.5),
+        "dz 20 % too large": scaled("defocus_um", 1.2),
+        "the sign of dz": scaled("defocus_um", -1.0),
+    },
+}
+
+
+def row(what: str, values: list[float]) -> Row:
+    """Median, 95 % quantile and share beyond the limit."""
+    beyond = float(np.mean(np.array(values) > LIMIT))
+    return Row(what=what, value=f"{np.median(values):.2f}, {np.quantile(values, 0.95):.2f}, {beyond:.0%}")
+
+
+def on_truths(model: str, fields: int) -> list[Row]:
+    """Chi-squared of truths, and of faults."""
+    made = [simulated(model, FIRST_SEED + number) for number in range(fields)]
+    rows = [row(f"{model}: the truth", [chi2(field.request, field.truth) for field in made])]
+    for name, change in FAULTS[model].items():
+        rows.append(row(f"{model}: the truth with {name}", [chi2(*change(field.request, field.truth)) for field in made]))
+    return rows
+
+
+def on_results(model: str, fields: int) -> list[Row]:
+    """Chi-squared of what the model makes of the images, its light, and what the check costs."""
+    results, started, spent = [], time.perf_counter(), Stopwatch()
+    with patch.multiple(Findings, begin=spent.timed(Findings.begin), see=spent.timed(Findings.see), end=spent.timed(Findings.end)):
+        for number in range(fields):
+            results.append(finish(simulated(model, FIRST_SEED + number).request, load_model(model)))
+    seconds = time.perf_counter() - started
+    checks = [result.forward for result in results if result.forward is not None and result.forward.chi2 is not None]
+    lights = [result.provenance.light for result in results]
+    left = [check.unexplained for check in checks if check.unexplained is not None]
+    return [
+        row(f"{model}: the mean of {SAMPLES} samples", [float(check.chi2 or 0) for check in checks]),
+        row(f"{model}: one sample", [float(np.nanmean(check.sample_chi2)) for check in checks]),
+        Row(what=f"{model}: share of the structure left over by the mean, median and 95 %", value=f"{np.median(left):.1%}, {np.quantile(left, 0.95):.1%}"),
+        Row(what=f"{model}: flux (gain fitted), median and range", value=_range([float(check.gain or 0) for check in checks])),
+        Row(what=f"{model}: lights green, amber, red", value=", ".join(str(lights.count(colour)) for colour in ("green", "amber", "red"))),
+        Row(what=f"{model}: share of the run that the check takes", value=f"{spent.seconds / seconds:.1%}", bar="< 10 %", met=spent.seconds < 0.1 * seconds),
+    ]
+
+
+def _range(values: list[float]) -> str:
+    return f"{np.median(values):.3f}, {min(values):.3f} to {max(values):.3f}"
+
+
+class Stopwatch:
+    """Adds up the seconds that functions take."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The same function, timed."""
+
+        def run(*arguments: Any) -> Any:
+            begun = time.perf_counter()
+            outcome = function(*arguments)
+            self.seconds += time.perf_counter() - begun
+            return outcome
+
+        return run
+
+
+def main() -> None:
+    """Print a row for each model and fault."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--fields", type=int, default=40)
+    parser.add_argument("--restored", type=int, default=12)
+    parser.add_argument("--models", nargs="*", default=list(FAULTS))
+    arguments = parser.parse_args()
+    print(f"chi-squared: median, 95 % quantile, share beyond the limit of {LIMIT:g}")
+    for model in arguments.models:
+        print_rows(f"{model}, imaged again", on_truths(model, arguments.fields))
+        if arguments.restored:
+            print_rows(f"{model}, restored and imaged again", on_results(model, arguments.restored))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""The camera's noise, read off the image itself."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import convolve, gaussian_filter, minimum_filter
+from scipy.optimize import nnls
+
+from napari_cvdm.intensity import noise_sigma
+
+LEVELS = 12  # groups of equal brightness
+LEAST_IN_A_LEVEL = 64
+SMOOTHING_PX = 2.0
+SECOND_DIFFERENCES = np.outer([1.0, -2.0, 1.0], [1.0, -2.0, 1.0])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CameraNoise:
+    """variance = gain * signal + read^2.
+
+    Parameters
+    ----------
+    gain : float
+        Variance for one unit of signal, >= 0: counts for one electron, of a camera that only counts photons.
+    read_variance : float
+        Variance of an empty pixel, >= 0.
+    """
+
+    gain: float
+    read_variance: float
+
+    @property
+    def none(self) -> bool:
+        """Whether the image has no noise at all, as simulated and empty ones."""
+        return self.gain == 0 and self.read_variance == 0
+
+    def variance(self, signal: np.ndarray) -> np.ndarray:
+        """Expected variance (..., Y, X) of a signal (..., Y, X); nowhere less than a thousandth of its mean."""
+        expected = self.gain * np.clip(signal, 0, None) + self.read_variance
+        return np.maximum(expected, 1e-3 * float(expected.mean()) + np.finfo(np.float32).tiny)
+
+
+def photon_transfer(image: np.ndarray, valid: np.ndarray) -> CameraNoise:
+    """The photon transfer line of one image: what second differences scatter, over how bright it is there.
+
+    A second difference along both axes has variance 36 (gain * signal + read^2), while structure that the optics can pass cancels to fourth order
+    (Immerkaer, Comput. Vis. Image Underst. 64, 300 (1996)); the line is fitted to groups of equal brightness by non-negative least squares.
+
+    Parameters
+    ----------
+    image : ndarray of shape (Y, X)
+        Counts above the dark level.
+    valid : ndarray of shape (Y, X), bool
+        Pixels to use.
+
+    Returns
+    -------
+    CameraNoise
+        Without gain, where the image is too small for groups.
+    """
+    usable = minimum_filter(valid, 3)
+    if usable.sum() < 2 * LEAST_IN_A_LEVEL:
+        return CameraNoise(gain=0.0, read_variance=noise_sigma(image) ** 2)
+    difference = convolve(image, SECOND_DIFFERENCES)[usable]
+    bright = gaussian_filter(image, SMOOTHING_PX)[usable]
+    groups = np.array_split(np.argsort(bright), min(LEVELS, bright.size // LEAST_IN_A_LEVEL))
+    levels = np.array([[max(0.0, float(bright[group].mean())), float(np.mean(difference[group] ** 2)) / 36] for group in groups])
+    if not levels[:, 1].any():
+        return CameraNoise(gain=0.0, read_variance=0.0)
+    floor = np.maximum(levels[:, 1], 1e-6 * levels[:, 1].max() + np.finfo(float).tiny)
+    line, _ = nnls(np.stack([levels[:, 0], np.ones(len(levels))], axis=1) / floor[:, None], levels[:, 1] / floor)
+    return CameraNoise(gain=float(line[0]), read_variance=float(line[1]))

@@ -1,0 +1,98 @@
+"""What everything that is known of a result amounts to: a light with its reasons, and whether numbers may be taken from the pixels."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from napari_cvdm.request import RestoreRequest
+from napari_cvdm.result import ForwardCheck, Provenance
+
+Colour = Literal["green", "amber", "red"]
+NOTHING_FOUND = "Nothing found that speaks against it."
+LARGEST_SHARE = 0.25  # of the structure above noise left over: an error of half its contrast
+PIXEL_TOLERANCE = 0.01
+FLUX_TOLERANCE = 0.1  # measured on simulated fields: see docs/how-to-check.md
+LEAST_MEDIUM = 0.02  # share of the field that must be empty for the blank-field intensity to be measured rather than guessed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Light:
+    """A colour, what made it so, and why numbers must not be taken from the pixels (empty where they may)."""
+
+    colour: Colour
+    reasons: tuple[str, ...]
+    not_quantitative_because: tuple[str, ...]
+
+
+def guessed(request: RestoreRequest, unit: str, estimated: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """What had to be guessed, in words.
+
+    Parameters
+    ----------
+    request : RestoreRequest
+    unit : {"rad", "counts"}
+    estimated : sequence of mapping
+        What was estimated from each frame.
+    """
+    if not isinstance(request.background, str) or request.background != "auto":
+        return ()
+    if unit != "rad":
+        return ("the dark level was guessed from the image; give a dark image, or background none, to compare counts.",)
+    if all(frame.get("levelled_by_medium_share", 0.0) >= LEAST_MEDIUM for frame in estimated):
+        return ()
+    return ("the blank-field intensity was guessed, since no empty medium was found; give a blank-field image as background.",)
+
+
+def contradicted(request: RestoreRequest) -> tuple[str, ...]:
+    """Where the given pixel size is not the one that the image says."""
+    given, said = request.pixel_um, request.image.pixel_um
+    if given is None or said is None or abs(given / said - 1) <= PIXEL_TOLERANCE:
+        return ()
+    return (f"pixel_um was given as {given:.4g}, but the image says {said:.4g}.",)
+
+
+def unexplained(check: ForwardCheck) -> tuple[str, ...]:
+    """Where the measured image contradicts the reconstruction."""
+    if check.explained or check.unexplained is None or check.unexplained < LARGEST_SHARE:
+        return ()
+    return (f"imaged again, {min(check.unexplained, 9.99):.0%} of the measured structure is left over.",)
+
+
+def light_of(grave: Sequence[str], guesses: Sequence[str], warnings: Sequence[str], check: ForwardCheck) -> Light:
+    """The light of a result.
+
+    Parameters
+    ----------
+    grave : sequence of str
+        Reasons that forbid quantification.
+    guesses : sequence of str
+        What had to be guessed; it forbids quantification too, but nothing was found to be wrong.
+    warnings : sequence of str
+        Other reasons to doubt.
+    check : ForwardCheck
+
+    Returns
+    -------
+    Light
+        Red with a grave reason; else amber with a guess, a warning, or a check that failed or was not possible; else green.
+    """
+    grave = [*grave, *unexplained(check)]
+    checked = [] if check.explained else [check.verdict]
+    doubts = [*warnings, *checked, *(f"not for quantification: {guess}" for guess in guesses)]
+    because = (*grave, *guesses)
+    if grave:
+        return Light(colour="red", reasons=(*(f"not for quantification: {reason}" for reason in grave), *doubts), not_quantitative_because=because)
+    if doubts:
+        return Light(colour="amber", reasons=tuple(doubts), not_quantitative_because=because)
+    return Light(colour="green", reasons=(NOTHING_FOUND, check.verdict), not_quantitative_because=())
+
+
+def judged(provenance: Provenance, light: Light) -> Provenance:
+    """The provenance with the light in it."""
+    return replace(
+        provenance,
+        quantitative=not light.not_quantitative_because,
+        not_quantitative_because=light.not_quantitative_because,
+        light=light.colour,
+        light_reasons=light.reasons,
+    )

@@ -1,0 +1,195 @@
+"""Imaged once more, the truth leaves the camera's noise and nothing else; what is false leaves more."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from napari_cvdm.microscope import Microscope
+from napari_cvdm.simulate.phase import defocus_pair_of
+from napari_cvdm.simulate.widefield import RESOLUTION_SIGMA_PX, WidefieldRanges, simulate_widefield
+from napari_cvdm.tasks.conditioned import interior
+from napari_cvdm.trust import imaging
+from napari_cvdm.trust.camera_noise import CameraNoise, photon_transfer
+from napari_cvdm.trust.imaging import PhaseImaging, WidefieldImaging, by_blocks, illumination
+from napari_cvdm.trust.squirrel import squirrel
+
+BRIGHT = WidefieldRanges(haze=(0, 0), defocus_um=(0, 0), blur_px=(0, 0), photons=(500, 1500), background=(0.05, 0.3), field_px=96)
+MICROSCOPE = Microscope(pixel_um=0.2, wavelength_um=0.55, medium_index=1.33)
+DEFOCUS = (-3.0, 3.0)
+
+
+@pytest.fixture(scope="module", params=[0, 5])
+def field(request):
+    """A simulated widefield field and how it was imaged."""
+    pair = simulate_widefield(request.param, BRIGHT)
+    counts = pair.counts.astype(np.float64) - pair.camera.offset_counts
+    valid = interior(counts.shape, 12)
+    noise = photon_transfer(counts, valid)
+    return pair, WidefieldImaging(measured=counts, noise=noise, valid=valid, microscope=pair.microscope, own_sigma_px=RESOLUTION_SIGMA_PX)
+
+
+def bumps(shape=(100, 87)):
+    """Two smooth objects [rad]."""
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    return 1.2 * np.exp(-((y - 40) ** 2 + (x - 35) ** 2) / 90) + 0.6 * np.exp(-((y - 60) ** 2 + (x - 60) ** 2) / 30)
+
+
+def phase_imaging(phase, photons=20_000, light=1.0):
+    """Two noisy planes of a phase and how they were imaged."""
+    planes = np.random.default_rng(0).poisson(defocus_pair_of(phase, 0 * phase, MICROSCOPE, DEFOCUS) * photons) / photons * light
+    valid = interior(phase.shape, 12)
+    noise = tuple(photon_transfer(plane, valid) for plane in planes)
+    return PhaseImaging(measured=planes, noise=noise, valid=valid, microscope=MICROSCOPE, defocus_um=DEFOCUS)
+
+
+def chi2(how, image):
+    return how.compare(image).chi2(how.valid)
+
+
+def test_the_truth_leaves_noise_alone(field):
+    """The mean of N squared unit normals is 1 +- sqrt(2 / N); the noise itself is known to some per cent."""
+    pair, how = field
+    seen = how.compare(pair.truth)
+    assert seen.chi2(how.valid) == pytest.approx(1.0, abs=0.08)
+    assert seen.gain == pytest.approx(1.0, abs=0.02)
+    assert abs(seen.residual[how.valid].mean()) < 0.1
+
+
+def test_planted_structure_missing_structure_and_a_wrong_pixel_size_raise_it(field):
+    pair, how = field
+    truth = chi2(how, pair.truth)
+    bright = np.percentile(pair.truth, 99)
+    planted, missing = pair.truth.copy(), pair.truth.copy()
+    planted[90:94, 60:130] += bright
+    missing[:, 96:] = 0
+    assert chi2(how, planted) > 1.5 * truth
+    assert chi2(how, missing) > 1.2 * truth
+    for factor in (0.5, 2.0):
+        wrong = replace(how, microscope=replace(pair.microscope, pixel_um=factor * pair.microscope.pixel_um))
+        assert chi2(wrong, pair.truth) > 1.3 * truth
+
+
+def test_the_largest_residual_is_where_the_false_structure_is(field):
+    pair, how = field
+    planted = pair.truth.copy()
+    planted[60:66, 60:66] += 0.7 * np.percentile(pair.truth, 99)
+    worst = np.unravel_index(np.abs(how.compare(planted).residual * how.valid).argmax(), how.valid.shape)
+    assert np.abs(np.array(worst) - 31).max() <= 4
+
+
+def test_flux_is_kept_and_its_error_is_the_gain(field):
+    pair, how = field
+    seen = how.seen(pair.truth, 0.0)
+    inner = (slice(16, -16),) * 2
+    assert seen.sum() == pytest.approx(pair.truth.sum() / 4, rel=0.02)
+    assert how.compare(2 * pair.truth).gain == pytest.approx(how.compare(pair.truth).gain / 2, rel=1e-3)
+    np.testing.assert_allclose(how.seen(np.ones((192, 192)), 0.0)[inner], 1.0, rtol=1e-3)
+
+
+def test_a_smooth_background_is_no_error_and_less_than_none_is(field):
+    """Haze is taken out on purpose; light that the reconstruction has too much of cannot be explained so."""
+    pair, how = field
+    steady = replace(how, noise=CameraNoise(gain=0.0, read_variance=float(how.noise.variance(how.measured).mean())))
+    slope = 2 * how.measured.std() * np.linspace(0, 1, how.measured.shape[0])[:, None]
+    assert chi2(replace(steady, measured=how.measured + slope), pair.truth) == pytest.approx(chi2(steady, pair.truth), rel=0.15)
+    assert chi2(replace(steady, measured=how.measured - slope), pair.truth) > 1.5 * chi2(steady, pair.truth)
+
+
+def test_blur_by_the_sample_is_fitted_within_bounds():
+    pair = simulate_widefield(0, replace(BRIGHT, blur_px=(0.6, 0.6)))
+    counts = pair.counts.astype(np.float64) - pair.camera.offset_counts
+    valid = interior(counts.shape, 12)
+    noise = photon_transfer(counts, valid)
+    strict = WidefieldImaging(measured=counts, noise=noise, valid=valid, microscope=pair.microscope, own_sigma_px=RESOLUTION_SIGMA_PX)
+    fitted = replace(strict, extra_sigma_px=0.7)
+    assert fitted.compare(pair.truth).fitted ** 0.5 == pytest.approx(1.2, abs=0.2)
+    assert chi2(fitted, pair.truth) < chi2(strict, pair.truth)
+    assert chi2(fitted, pair.truth) == pytest.approx(1.0, abs=0.1)
+
+
+def test_the_true_phase_leaves_noise_alone_and_what_is_wrong_leaves_more():
+    phase = bumps()
+    how = phase_imaging(phase)
+    truth = chi2(how, phase)
+    assert truth == pytest.approx(1.0, abs=0.06)
+    planted = phase.copy()
+    planted[20:24, 50:70] += 0.2
+    wrong = {
+        "planted": chi2(how, planted),
+        "dz": chi2(replace(how, defocus_um=(-3.9, 3.9)), phase),
+        "sign": chi2(replace(how, defocus_um=(3.0, -3.0)), phase),
+        "pixel": chi2(replace(how, microscope=replace(MICROSCOPE, pixel_um=0.1)), phase),
+        "half": chi2(how, phase / 2),
+    }
+    assert {name: value for name, value in wrong.items() if value < 1.3 * truth} == {}
+    assert chi2(how, phase + 5.0) == pytest.approx(truth, rel=1e-3)  # piston is not light
+
+
+def test_uneven_illumination_of_second_order_is_taken_out():
+    phase = bumps()
+    y, x = (np.linspace(-1, 1, size) for size in phase.shape)
+    light = 1 + 0.1 * y[:, None] - 0.05 * x[None, :] ** 2
+    assert chi2(phase_imaging(phase, light=light), phase) == pytest.approx(1.0, abs=0.12)
+    np.testing.assert_allclose(illumination(np.ones(phase.shape), light, interior(phase.shape, 4)), light, atol=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(33, 47), (17, 90)])
+def test_blocks_do_not_choose_the_image(shape, monkeypatch):
+    how = WidefieldImaging(
+        measured=np.ones(shape),
+        noise=photon_transfer(np.ones(shape), np.ones(shape, bool)),
+        valid=interior(shape, 2),
+        microscope=Microscope(pixel_um=0.065, wavelength_um=0.52, medium_index=1.515, na=1.4),
+    )
+    image = np.random.default_rng(0).random((2 * shape[0], 2 * shape[1]))
+    whole = how.seen(image, 0.5)
+    assert whole.shape == shape
+    monkeypatch.setattr(imaging, "BLOCK_PX", 16)
+    np.testing.assert_allclose(how.seen(image, 0.5), whole, atol=2e-3)
+    assert by_blocks(lambda block: block[4:-4, 4:-4], image, 4) == pytest.approx(image)
+
+
+@pytest.mark.parametrize(("gain", "read"), [(2.0, 3.0), (0.5, 8.0), (0.0, 2.0)])
+def test_the_photon_transfer_line_is_that_of_the_camera(gain, read):
+    rng = np.random.default_rng(0)
+    signal = 200 * (1 + np.sin(np.linspace(0, 12, 300))[:, None] * np.cos(np.linspace(0, 9, 280))[None, :])
+    counts = (gain * rng.poisson(signal / gain) if gain else signal) + rng.normal(0, read, signal.shape)
+    found = photon_transfer(counts, np.ones(signal.shape, bool))
+    assert found.gain == pytest.approx(gain, abs=0.08 * max(gain, 0.1))
+    assert np.median(np.abs(found.variance(signal) / (gain * signal + read**2) - 1)) < 0.05
+
+
+def test_squirrel_does_not_care_for_gain_and_offset_and_finds_the_blur(field):
+    pair, how = field
+    reference = functional.interpolate(torch.from_numpy(how.measured)[None, None], scale_factor=2, mode="bicubic")[0, 0].numpy()
+    one, other = squirrel(pair.truth, reference, 2), squirrel(3 * pair.truth + 70, reference, 2)
+    assert (other.rsp, other.rse) == pytest.approx((one.rsp, one.rse), rel=1e-5)
+    assert squirrel(pair.truth, 5 * reference - 8, 2).rse == pytest.approx(5 * one.rse, rel=1e-5)
+    assert 0.9 < one.rsp < 1
+    assert squirrel(reference, reference, 2).rsp == pytest.approx(1.0, abs=1e-6)
+    assert squirrel(np.ones((20, 21)), reference[:20, :21], 2).rsp == 0
+
+
+def test_squirrel_is_blind_below_the_optical_limit(field):
+    """Two lines in place of one, three fine pixels apart: less than a camera pixel and a half."""
+    pair, how = field
+    one, two = np.zeros_like(pair.truth), np.zeros_like(pair.truth)
+    one[90:92, 30:160] = 1000.0
+    two[89], two[92] = one[90], one[91]
+    seen = how.seen(one, 0.0)
+    reference = functional.interpolate(torch.from_numpy(seen)[None, None], scale_factor=2, mode="bicubic")[0, 0].numpy()
+    assert abs(squirrel(one, reference, 2).rsp - squirrel(two, reference, 2).rsp) < 0.01
+
+
+def test_an_object_that_absorbs_is_no_error_of_its_phase():
+    phase = bumps()
+    absorbance = 0.5 * np.roll(bumps(), (10, 15), (0, 1))
+    planes = np.random.default_rng(0).poisson(defocus_pair_of(phase, absorbance, MICROSCOPE, DEFOCUS) * 20_000) / 20_000
+    how = replace(phase_imaging(phase), measured=planes)
+    seen = how.compare(phase)
+    assert seen.chi2(how.valid) == pytest.approx(1.0, abs=0.12)
+    np.testing.assert_allclose(seen.fitted[how.valid], np.exp(-absorbance)[how.valid], atol=0.05)
+    assert chi2(how, phase / 2) > 2

@@ -1,0 +1,163 @@
+"""A result is judged by what was found, and the light says why."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from small_images import phase_request, planes, spots, widefield_request
+
+from napari_cvdm.model.zoo import load_model
+from napari_cvdm.request import ImageStack
+from napari_cvdm.restore import restore
+from napari_cvdm.result import ForwardCheck
+from napari_cvdm.tasks import WidefieldX2
+from napari_cvdm.trust.familiarity import STATISTICS, Familiarity, familiarity_warnings, statistics, vectors_of
+from napari_cvdm.trust.light import contradicted, guessed, light_of
+
+GOOD = ForwardCheck(chi2=1.02, limit=1.5, unexplained=0.0, verdict="explained")
+OBJECTIVE = {"na": 1.4, "wavelength_um": 0.52, "medium_index": 1.515}
+
+
+def run(request, model, **options):
+    steps = restore(request, load_model(str(model)), **options)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+@pytest.mark.parametrize(
+    ("grave", "guesses", "warnings", "check", "colour", "quantitative"),
+    [
+        ((), (), (), GOOD, "green", True),
+        ((), ("guess",), (), GOOD, "amber", False),
+        ((), (), ("doubt",), GOOD, "amber", True),
+        ((), (), (), replace(GOOD, chi2=3.0, unexplained=0.01), "amber", True),
+        ((), (), (), ForwardCheck(limit=1.5, verdict="na not known"), "amber", True),
+        ((), (), (), replace(GOOD, chi2=3.0, unexplained=0.5), "red", False),
+        (("far",), ("guess",), ("doubt",), GOOD, "red", False),
+    ],
+)
+def test_the_gravest_finding_sets_the_colour_and_every_one_is_named(grave, guesses, warnings, check, colour, quantitative):
+    light = light_of(grave, guesses, warnings, check)
+    assert (light.colour, not light.not_quantitative_because) == (colour, quantitative)
+    said = " ".join(light.reasons)
+    assert all(reason in said for reason in (*grave, *guesses, *warnings))
+    assert check.verdict in said or check.explained
+    assert ("not for quantification" in said) == (not quantitative)
+    if grave:
+        assert light.reasons[0] == f"not for quantification: {grave[0]}"
+
+
+def test_what_was_guessed_is_named():
+    request = widefield_request(spots((40, 40)))
+    assert "dark level" in guessed(request, "counts", [])[0]
+    assert guessed(replace(request, background="none"), "counts", []) == ()
+    phase = phase_request(planes((40, 40)))
+    assert guessed(phase, "rad", [{"levelled_by_medium_share": 0.4}]) == ()
+    assert "blank-field" in guessed(phase, "rad", [{"levelled_by_medium_share": 0.4}, {"levelled_by_medium_share": 0.0}])[0]
+    assert contradicted(request) == ()
+    assert "0.13" in contradicted(replace(request, pixel_um=0.13))[0]
+
+
+def test_a_run_is_judged_and_says_it_in_its_provenance(tiny_phase_model):
+    result = run(phase_request(planes((64, 72)), samples=3, keep_samples=True), tiny_phase_model)
+    check, provenance = result.forward, result.provenance
+    assert check.residual.shape == (2, 64, 72) and check.axes == "PYX"
+    assert check.sample_chi2 >= check.frame_chi2 > 0
+    assert check.chi2 == pytest.approx(float(check.frame_chi2))
+    assert provenance.light in ("amber", "red") and provenance.light_reasons
+    assert provenance.quantitative == (not provenance.not_quantitative_because)
+    far = run(phase_request(planes((48, 48)), pixel_um=5.0), tiny_phase_model).provenance
+    assert far.light == "red" and not far.quantitative and "pixel_um" in far.not_quantitative_because[0]
+
+
+def test_without_optics_a_widefield_result_says_that_it_was_not_checked(tiny_widefield_model):
+    check = run(widefield_request(spots((40, 44))), tiny_widefield_model).forward
+    assert not check.possible and check.residual is None and check.chi2 is None
+    assert "--na" in check.verdict and "--wavelength-um" in check.verdict
+    assert -1 <= check.rsp <= 1 and check.rse > 0
+
+
+@pytest.mark.parametrize("axes", ["TYX", "CYX"])
+def test_every_frame_is_checked_as_if_alone(tiny_widefield_model, axes):
+    movie = spots((2, 41, 38), axes=axes)
+    result = run(widefield_request(movie, **OBJECTIVE), tiny_widefield_model)
+    alone = run(widefield_request(replace(movie, array=movie.array[0], axes="YX"), **OBJECTIVE), tiny_widefield_model)
+    assert (result.forward.axes, result.forward.residual.shape) == (axes, (2, 41, 38))
+    np.testing.assert_allclose(result.forward.residual[0], alone.forward.residual, atol=1e-4)
+    assert result.forward.frame_chi2[0] == pytest.approx(float(alone.forward.frame_chi2), rel=1e-5)
+    assert result.forward.chi2 == pytest.approx(result.forward.frame_chi2.mean())
+
+
+def test_added_samples_are_counted_in(tiny_widefield_model):
+    request = widefield_request(spots((40, 36)), **OBJECTIVE)
+    model = load_model(str(tiny_widefield_model))
+    whole = run(replace(request, samples=3), tiny_widefield_model)
+    more = run(replace(request, samples=3), tiny_widefield_model, earlier=run(request, tiny_widefield_model))
+    assert more.forward.chi2 == pytest.approx(whole.forward.chi2, rel=0.05)
+    assert float(more.forward.sample_chi2) == pytest.approx(float(whole.forward.sample_chi2), rel=0.05)
+    assert model.card.familiarity == {}
+
+
+def test_a_region_is_checked_on_its_own_pixels(tiny_widefield_model):
+    request = widefield_request(spots((64, 60)), region=(10, 50, 6, 46), **OBJECTIVE)
+    assert run(request, tiny_widefield_model).forward.residual.shape == (40, 40)
+
+
+@pytest.mark.parametrize("shape", [(12, 40), (17, 33)])
+def test_an_image_that_is_all_border_is_not_checked(tiny_widefield_model, shape):
+    check = run(widefield_request(spots(shape), **OBJECTIVE), tiny_widefield_model).forward
+    assert check.possible == (min(shape) > 16)
+    assert check.possible or "border" in check.verdict
+
+
+def test_previews_and_live_images_have_no_time_for_it(tiny_widefield_model):
+    assert not run(widefield_request(spots((40, 40)), steps=1, **OBJECTIVE), tiny_widefield_model).forward.possible
+    assert not run(widefield_request(spots((40, 40)), **OBJECTIVE), tiny_widefield_model, check=False).forward.possible
+
+
+def texture(rng, sigma, noise, side=96):
+    """A random image of a given grain and noise."""
+    from scipy.ndimage import gaussian_filter
+
+    image = gaussian_filter(rng.normal(size=(side, side)), sigma)
+    return image / image.std() + noise * rng.normal(size=image.shape)
+
+
+def test_what_is_like_the_training_data_is_familiar_and_what_is_not_is_named():
+    rng = np.random.default_rng(0)
+    fields = [statistics(texture(rng, rng.uniform(1.5, 4), rng.uniform(0.05, 0.3)))[None] for _ in range(150)]
+    found = Familiarity.fit(fields[:100], fields[100:])
+    again = [statistics(texture(rng, rng.uniform(1.5, 4), rng.uniform(0.05, 0.3)))[None] for _ in range(40)]
+    assert np.mean([found.distance(one) > found.threshold for one in again]) < 0.15
+    odd = [statistics(texture(rng, 12, 0.001))[None], statistics(texture(rng, 3, 3.0))[None], statistics(texture(rng, 0.1, 0.0))[None]]
+    assert [familiarity_warnings([one], found, "tiny") == () for one in odd] == [False] * 3
+    assert any(name in familiarity_warnings([odd[1]], found, "tiny")[0] for name in STATISTICS)
+    assert "1 of 2 frames" in familiarity_warnings([fields[0], odd[0]], found, "tiny")[0]
+    back = Familiarity.from_card(found.plain())
+    assert back.distance(odd[0]) == pytest.approx(found.distance(odd[0]), rel=0.05)
+    assert Familiarity.from_card({}) is None
+    with pytest.raises(ValueError, match="300 fields"):
+        Familiarity.fit(fields[:5], fields[5:])
+
+
+def test_statistics_do_not_care_which_way_up_the_image_is():
+    image = texture(np.random.default_rng(1), 2, 0.1)
+    np.testing.assert_allclose(statistics(np.rot90(image)), statistics(image), atol=1e-6)
+    np.testing.assert_allclose(statistics(image[::-1]), statistics(image), atol=0.05)
+
+
+def test_exposure_and_offset_do_not_change_the_statistics_and_small_images_have_none():
+    counts = np.random.default_rng(0).poisson(20 + 200 * (texture(np.random.default_rng(2), 2, 0) > 1.0)).astype(np.float64)
+    one, other = (vectors_of(WidefieldX2().condition(values[None], "auto"), "counts") for values in (counts, 3 * counts + 70))
+    np.testing.assert_allclose(one, other, atol=1e-3)
+    assert vectors_of(WidefieldX2().condition(counts[None, :20, :90], "auto"), "counts").shape == (0, len(STATISTICS))
+
+
+def test_a_constant_image_has_finite_numbers(tiny_widefield_model):
+    flat = ImageStack(array=np.full((40, 40), 7, np.uint16), axes="YX", pixel_um=0.065)
+    check = run(widefield_request(flat, **OBJECTIVE), tiny_widefield_model).forward
+    assert not check.possible and "no noise" in check.verdict
+    assert np.isfinite(statistics(np.zeros((40, 40)))).all()

@@ -4,8 +4,12 @@ import numpy as np
 import pytest
 
 from napari_cvdm.baselines import load_method, reconstruct
+from napari_cvdm.request import RestoreRequest
 from napari_cvdm.result import Progress
-from napari_cvdm.widgets.layers import our_metadata
+from napari_cvdm.widgets.inspect_widget import InspectWidget
+from napari_cvdm.widgets.layers import our_metadata, read_layer, to_layer_data
+from napari_cvdm.widgets.placement import Placement
+from napari_cvdm.widgets.shown_layers import show_result
 
 OIL = {"wavelength_um": 0.52, "medium_index": 1.518, "na": 1.4}
 TWO_PLANES = {"wavelength_um": 0.55, "medium_index": 1.33, "defocus_um": (-1.0, 1.0)}
@@ -92,3 +96,17 @@ def test_a_comparison_can_be_cancelled(viewer, widefield, finished, monkeypatch,
     widefield.panel.cancel.click()
     finished(widefield)
     assert [layer.name for layer in viewer.layers] == before
+
+
+def test_a_whole_result_of_a_baseline_can_be_shown_and_inspected(viewer, measured, qtbot):
+    layer = viewer.add_image(**measured)
+    result = drained(reconstruct(RestoreRequest(image=read_layer(layer), model="richardson-lucy:2", **OIL), load_method("richardson-lucy:2")))
+    show_result(viewer, to_layer_data(result, Placement.of(layer)))
+    assert "gamma of cell" not in viewer.layers
+    dock = InspectWidget(viewer)
+    viewer.window.add_dock_widget(dock)
+    qtbot.waitUntil(lambda: "single answer" in dock.message.text(), timeout=20_000)
+    dock.tabs.setCurrentIndex(1)
+    qtbot.waitUntil(lambda: not dock.agreement.work.busy, timeout=20_000)
+    qtbot.wait(200)
+    assert "single answer" in dock.message.text()

@@ -79,6 +79,8 @@ class InspectWidget(QWidget):
         self.message.clear()
         if group is None:
             self.message.say(INFORMATION, "No result among the layers. Reconstruct an image first.")
+        elif group.classical:
+            self.message.say(INFORMATION, f"{group.name}: a classical method gives a single answer; there is no spread and no schedule to inspect.")
         elif group.missing():
             self.message.say(INFORMATION, f"{group.name}: {' and '.join(group.missing())} not among the layers; undo the removal or reconstruct again.")
         for tab in (self.pixel, self.agreement):

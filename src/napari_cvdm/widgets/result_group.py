@@ -67,12 +67,18 @@ class ResultGroup:
 
     @property
     def clock(self) -> ClockCurve | None:
-        """The clock of the model; None where a layer of an older version has none."""
+        """The clock of the model; None where a layer of an older version, or of a classical method, has none."""
         found = {} if self.rate is None else our_metadata(self.rate).get("clock", {})
         try:
-            return ClockCurve(**{name: tuple(float(number) for number in found[name]) for name in ("times", "values", "speeds")})
+            curve = ClockCurve(**{name: tuple(float(number) for number in found[name]) for name in ("times", "values", "speeds")})
         except (KeyError, TypeError, ValueError):
             return None
+        return curve if curve.times else None
+
+    @property
+    def classical(self) -> bool:
+        """Whether it is the answer of a classical method, which has neither a spread nor a schedule."""
+        return self.mark.get("provenance", {}).get("model", {}).get("kind") == "baseline"
 
     def missing(self) -> tuple[str, ...]:
         """What an inspection needs and is not there, in words."""

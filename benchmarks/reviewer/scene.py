@@ -110,14 +110,14 @@ def background_noise(ranges: WidefieldRanges) -> float:
     return float(np.sqrt(photons + ranges.read_noise_e[0] ** 2) / ranges.gain_e_per_count[0])
 
 
-def widefield_pair(side: int, ranges: WidefieldRanges = WIDEFIELD, draw: DrawStructure | None = None) -> WidefieldPair:
+def widefield_pair(side: int, ranges: WidefieldRanges = WIDEFIELD, draw: DrawStructure | None = None, seed: int = WIDEFIELD_SEED) -> WidefieldPair:
     """Counts of shape (side, side) and the truth behind them: the same structure whatever the ranges."""
-    return simulate_widefield(WIDEFIELD_SEED, replace(ranges, field_px=side), draw or emitters_of(reticulum))
+    return simulate_widefield(seed, replace(ranges, field_px=side), draw or emitters_of(reticulum))
 
 
-def widefield_scene(side: int, ranges: WidefieldRanges = WIDEFIELD, draw: DrawStructure | None = None) -> Scene:
+def widefield_scene(side: int, ranges: WidefieldRanges = WIDEFIELD, draw: DrawStructure | None = None, seed: int = WIDEFIELD_SEED) -> Scene:
     """A widefield image, told the optics of `WIDEFIELD` whatever the true ones are."""
-    pair = widefield_pair(side, ranges, draw)
+    pair = widefield_pair(side, ranges, draw, seed)
     told = {name: getattr(WIDEFIELD, name)[0] for name in ("pixel_um", "wavelength_um", "medium_index", "na")}
     return Scene(array=pair.counts, truth=pair.truth, told=told, threshold=FALSE_STRUCTURE_SIGMAS * background_noise(ranges))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from benchmarks.evaluations import METHODS, Quality, append_row, posterior, read_rows, smallest_within
 from benchmarks.measure import finish
 from benchmarks.published import NOISE_PARAMETERS, SCHEDULE_PARAMETERS, Published, parameter_count, published_sample
 from benchmarks.speed import PARTS, overhead
@@ -123,3 +124,32 @@ def test_a_network_that_is_where_it_is_needed_is_not_copied(tiny_phase_model: Pa
     assert copied is not plain
     assert placed(copied, here) is copied
     assert all(torch.equal(one, other) for one, other in zip(plain.parameters(), copied.parameters(), strict=True))
+
+
+def test_the_smallest_number_within_a_tolerance_is_found() -> None:
+    def quality(evaluations: int, crps: float) -> Quality:
+        return Quality(model="m", method="sde-2m", evaluations=evaluations, crps=crps, rmse=1.0, spread_ratio=1.0)
+
+    rows = [quality(10, 1.0), quality(6, 1.02), quality(8, 1.01), quality(4, 1.03)]
+    found = smallest_within(rows, 1.0)
+    assert found is not None and found.evaluations == 6
+    assert smallest_within(rows, 0.5) is None
+
+
+def test_what_was_measured_is_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "evaluations.csv"
+    rows = [Quality(model="m", method=method, evaluations=4, crps=0.1, rmse=1 / 3, spread_ratio=0.9) for method in METHODS]
+    for row in rows:
+        append_row(path, row)
+    assert read_rows(path) == rows
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_spends_the_evaluations_it_says(tiny_widefield_model: Path, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    network, calls = load_model(str(tiny_widefield_model)).network, []
+    really = network.clean
+    monkeypatch.setattr(network, "clean", lambda *given: calls.append(1) or really(*given))
+    channels, baseline = torch.randn(1, network.config.condition_channels, 16, 16), torch.zeros(1, 1, 32, 32)
+    drawn = posterior(network, channels, baseline, method, evaluations=4, samples=2)
+    assert len(calls) == 4 * 2
+    assert drawn.shape == (2, 1, 32, 32) and bool(drawn.isfinite().all())

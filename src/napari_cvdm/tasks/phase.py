@@ -1,5 +1,6 @@
 """Two defocused brightfield planes to quantitative phase."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,8 @@ from napari_cvdm.microscope import Microscope, defocus_pair
 from napari_cvdm.physics.tie import axial_difference, expected_noise_power, regularised, solve_us_tie, wiener_gain
 from napari_cvdm.request import RequestError, RestoreRequest
 from napari_cvdm.tasks.anchor import light_anchor
-from napari_cvdm.tasks.conditioned import BORDER_PX, Background, Conditioned, fitting, interior, saturated
+from napari_cvdm.tasks.conditioned import BORDER_PX, Background, Blocks, Conditioned, fitting, interior, saturated
+from napari_cvdm.tasks.sampled import SampledPlane
 
 TIE_REGULARISATIONS = (1e-7, 1e-5, 1e-3)  # half amplitude at periods of 353, 112 and 35 px
 SMALLEST_STRENGTH_RAD = 0.02
@@ -224,6 +226,14 @@ class PhaseTwoShot:
             estimated=estimated,
             anchor=anchor,
         )
+
+    def survey(self, planes: Sequence[SampledPlane], request: RestoreRequest) -> Blocks:
+        """Not yet."""
+        raise RequestError("phase cannot be restored block by block yet; give a folder with --out.")
+
+    def blocks(self, numbers: Mapping[str, np.ndarray]) -> Blocks:
+        """Not yet."""
+        raise RequestError("phase cannot be restored block by block yet; give a folder with --out.")
 
     def from_request(self, frame: np.ndarray, request: RestoreRequest) -> Conditioned:
         """Prepare one frame with the optics of a request; OpticsError where one is missing."""

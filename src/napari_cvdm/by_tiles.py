@@ -20,67 +20,17 @@ from napari_cvdm.model.checkpoint import Checkpoint
 from napari_cvdm.model.tiled import channels_last
 from napari_cvdm.posterior import RunningMoments
 from napari_cvdm.record import settings_of
-from napari_cvdm.request import RequestError, RestoreRequest
 from napari_cvdm.restore import check_planes, task_of
 from napari_cvdm.result import Progress
 from napari_cvdm.survey import begin_block, load_numbers, median_rate, save_numbers, survey_frame, surveyed_blocks
 from napari_cvdm.tasks import Blocks
+from napari_cvdm.tiled_job import TiledRequest
 from napari_cvdm.tiled_output import grid_of, images_of, provenance_of
-from napari_cvdm.tiling.blocks import Block, BlockPlan
+from napari_cvdm.tiling.blocks import Block
 from napari_cvdm.trust.validity import beyond_trained_range, far_from_training
 
-SUFFIX = ".ome.zarr"
-BLOCK_PX = 1024
-HALO_PX = 128
 FREE_TO_CHANGE = ("device", "tile")  # they change the cost, and no pixel beyond rounding
 PROVENANCE = "provenance.json"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class TiledRequest:
-    """A reconstruction from files to an OME-Zarr that is written block by block.
-
-    Parameters
-    ----------
-    request : RestoreRequest
-        Its image may be lazy, and is never whole in memory. No `region`, no `schedule_points`.
-    out : str
-        Folder to make, ending in ``.ome.zarr``.
-    block : int
-        Side of what one job writes [px of the input], a multiple of 64.
-    halo : int
-        Pixels around it that the networks see, a multiple of 64.
-    overwrite : bool
-        Whether an older result may be replaced, once the new one is complete.
-
-    Raises
-    ------
-    RequestError
-        Options that do not go together.
-    """
-
-    request: RestoreRequest
-    out: str
-    block: int = BLOCK_PX
-    halo: int = HALO_PX
-    overwrite: bool = False
-
-    def __post_init__(self) -> None:
-        if not str(self.out).lower().endswith(SUFFIX):
-            raise RequestError(f"out is {self.out}; a result that is written block by block is an OME-Zarr: choose a name that ends in {SUFFIX}.")
-        for name in ("region", "schedule_points"):
-            if getattr(self.request, name):
-                raise RequestError(f"{name} is {getattr(self.request, name)}; it cannot be had block by block. Leave it out, or give a folder with --out.")
-        try:
-            self.plan()
-        except ValueError as error:
-            raise RequestError(str(error)) from None
-
-    def plan(self) -> BlockPlan:
-        """The jobs."""
-        image = self.request.image
-        loops = tuple(size for size, axis in zip(image.array.shape, image.axes, strict=True) if axis not in "PYX")
-        return BlockPlan(loops=loops, shape=(image.array.shape[-2], image.array.shape[-1]), block=self.block, halo=self.halo)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

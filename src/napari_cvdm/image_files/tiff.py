@@ -83,11 +83,24 @@ def read_tiff(path: Path, *, lazily: bool = False) -> ImageStack:
 def _lazy_pixels(path: Path, series: tifffile.TiffPageSeries) -> Any:
     import dask.array as da  # half a second that only this needs
 
-    if series.dataoffset is not None:
-        stored: Any = series.dtype.newbyteorder(series.pages[0].parent.byteorder)  # type: ignore[union-attr]
-        mapped = np.memmap(path, mode="r", dtype=stored, shape=tuple(series.shape), offset=series.dataoffset)
-        return da.from_array(mapped, chunks=(1,) * (mapped.ndim - 2) + tuple(min(PIECE_PX, size) for size in mapped.shape[-2:]), name=False)
-    return da.from_zarr(zarr_library(path).open(tifffile.imread(path, aszarr=True, series=0, level=0), mode="r"))
+    shape = tuple(series.shape)
+    chunks = tuple(min(PIECE_PX, size) if letter in "YX" else 1 for size, letter in zip(shape, series.axes, strict=True))
+    if series.dataoffset is None:
+        return da.from_array(_Tiles(path, shape, series.dtype), chunks=chunks, name=False)
+    stored: Any = series.dtype.newbyteorder(series.pages[0].parent.byteorder)  # type: ignore[union-attr]
+    return da.from_array(np.memmap(path, mode="r", dtype=stored, shape=shape, offset=series.dataoffset), chunks=chunks, name=False)
+
+
+class _Tiles:
+    """The pixels of a compressed or tiled TIFF, part by part; the file is open only while a part is read."""
+
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: Any) -> None:
+        self.path, self.shape, self.dtype, self.ndim = path, shape, np.dtype(dtype), len(shape)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        with tifffile.TiffFile(self.path) as tiff:
+            store = tiff.series[0].aszarr(level=0)
+            return np.asarray(zarr_library(self.path).open_array(store, mode="r")[index])
 
 
 def _unreadable(source: str, error: Exception) -> str:

@@ -114,6 +114,7 @@ class TiledFiles:
 
     def _request(self, card: ModelCard) -> RestoreRequest:
         image = with_planes([open_image(path) for path in self.images], card)
-        background = self.background if self.background in ("auto", "none") else read_image(self.background).array
-        options = {name: tuple(value) if isinstance(value, list | tuple) else value for name, value in self.options.items()}
-        return RestoreRequest(**options, image=image, model=self.model, background=background)
+        background: Any = self.background if self.background in ("auto", "none") else read_image(self.background).array
+        options: dict[str, Any] = {name: tuple(value) if isinstance(value, list | tuple) else value for name, value in self.options.items()}
+        options["background"] = background
+        return RestoreRequest(**options, image=image, model=self.model)

@@ -5,7 +5,7 @@ from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import fields
 
-from napari_cvdm.by_tiles import restore_by_tiles
+from napari_cvdm.by_tiles import Carrying, one_by_one, restore_by_tiles
 from napari_cvdm.cli import say_done
 from napari_cvdm.cli.progress import with_bar
 from napari_cvdm.request import RestoreRequest
@@ -23,11 +23,20 @@ def run_by_tiles(arguments: Namespace, files: Mapping[str, str]) -> None:
     """
     job = job_of(arguments, files)
     request, model = job.open()
-    made = with_bar(restore_by_tiles(request, model), "restoring")
+    made = with_bar(restore_by_tiles(request, model, carrying_of(arguments, job)), "restoring")
     earlier = f", {made.earlier} of them by an earlier run" if made.earlier else ""
     say_done(f"{made.path}: {', '.join(made.images)} ({made.blocks} blocks{earlier})")
     for warning in made.warnings:
         print(f"napari-cvdm: warning: {warning}", file=sys.stderr)
+
+
+def carrying_of(arguments: Namespace, job: TiledFiles) -> Carrying:
+    """In this process, or on the cluster that the arguments name."""
+    if not hasattr(arguments, "scheduler"):
+        return one_by_one
+    from napari_cvdm.distributed import on_cluster
+
+    return on_cluster(arguments.scheduler, job)
 
 
 def job_of(arguments: Namespace, files: Mapping[str, str]) -> TiledFiles:

@@ -1,11 +1,12 @@
 """The folder of a long job: it grows beside the result's name, can be taken up again, and takes the name when it is complete."""
 
+import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from napari_cvdm.image_files.errors import ImageFileError, writing_error
 from napari_cvdm.image_files.folder import move_into_place, target_folder
@@ -40,10 +41,14 @@ class JobFolder:
         except (OSError, ValueError) as error:
             raise ImageFileError(f"{self.path}: holds no plan that can be read; start the job again with --overwrite.") from error
 
+    def plan_sha256(self) -> str:
+        """Fingerprint of the plan's file: two processes that see the same one work at the same job."""
+        return hashlib.sha256((self.notes / PLAN).read_bytes()).hexdigest()
+
     def write(self, name: str, content: bytes) -> None:
         """Write a small file that is complete before it takes its name."""
         target = self.notes / name
-        partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+        partial = target.with_name(f"{target.name}.{uuid4().hex[:8]}.partial")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             partial.write_bytes(content)

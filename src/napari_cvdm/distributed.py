@@ -7,7 +7,7 @@ time and no data.
 
 import json
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -167,7 +167,7 @@ def _followed(client: Any, ticket: Ticket, restorer: BlockRestorer, left: Sequen
     """Submit every block, and wait for all of them; the first one that fails does not stop the others."""
     each = restorer.job.request.samples * restorer.job.request.steps
     futures = {client.submit(carry_out_block, ticket, block.number, key=f"{block.name}-{ticket.plan_sha256[:8]}-{time.time_ns()}"): block for block in left}
-    failed: dict[str, str] = {}
+    failed: dict[Block, str] = {}
     waiting = dict(futures)
     try:
         while waiting:
@@ -175,7 +175,7 @@ def _followed(client: Any, ticket: Ticket, restorer: BlockRestorer, left: Sequen
             for future in finished:
                 block = waiting.pop(future)
                 if future.status == "error":
-                    failed[block.name] = one_line(future.exception())
+                    failed[block] = one_line(future.exception())
                 elif future.status != "finished":
                     raise _lost(restorer)
             if client.status != "running":
@@ -194,7 +194,8 @@ def _lost(restorer: BlockRestorer) -> ClusterError:
     return ClusterError(f"the scheduler went away; what is done is kept in {restorer.folder.path}. Give the same command again to go on.")
 
 
-def _failures(failed: dict[str, str], blocks: int) -> str:
-    named = "; ".join(f"{name}: {reason}" for name, reason in list(failed.items())[:NAMED_BLOCKS])
+def _failures(failed: Mapping[Block, str], blocks: int) -> str:
+    in_order = sorted(failed, key=lambda block: block.number)
+    named = "; ".join(f"{block.name}: {failed[block]}" for block in in_order[:NAMED_BLOCKS])
     more = f"; and {len(failed) - NAMED_BLOCKS} more" if len(failed) > NAMED_BLOCKS else ""
     return f"{len(failed)} of {blocks} blocks failed ({named}{more}); the others are done. Give the same command again to try these once more."

@@ -63,7 +63,7 @@ class Record:
             estimated={"frames": self._estimated, "tile_used": min(self._tiles)},
             versions={"napari-cvdm": __version__, **{name: version(name) for name in ("torch", "numpy", "scipy", "tifffile")}},
             timings_s={"total": round(seconds, 3)},
-            warnings=warnings,
+            warnings=(*warnings, *short_memory_warning(min(self._tiles), self._request.tile)),
         )
 
     def _input_hash(self) -> str:
@@ -72,6 +72,13 @@ class Record:
         if self._read == frames:
             return self._fingerprint.value
         return f"{self._fingerprint.value} of the first {self._read} of {frames} frames" if image.lazy else sha256_of(image.array)
+
+
+def short_memory_warning(used: int, asked: int) -> tuple[str, ...]:
+    """One sentence where tiles had to be smaller than asked for."""
+    if used >= asked:
+        return ()
+    return (f"the memory was short: tiles of {used} px were used in place of {asked}, which cost time and changed no pixel.",)
 
 
 def settings_of(request: RestoreRequest) -> dict[str, Any]:

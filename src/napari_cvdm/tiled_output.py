@@ -10,6 +10,7 @@ from napari_cvdm.device import pick_device
 from napari_cvdm.image_files.job_folder import JobFolder
 from napari_cvdm.image_files.ngff_grid import Grid, GridImage
 from napari_cvdm.model.checkpoint import Checkpoint
+from napari_cvdm.record import short_memory_warning
 from napari_cvdm.request import RequestError, RestoreRequest
 from napari_cvdm.tasks import Task
 from napari_cvdm.tiling.blocks import BlockPlan
@@ -75,6 +76,4 @@ def _warnings(request: RestoreRequest, model: Checkpoint, marks: Mapping[str, Ma
         warnings.append(beyond_warning(beyond / pixels, model.card))
     if not usable:
         warnings.append("no pixel can be trusted: each is saturated, dark, near the edge, or the optics are far from the training.")
-    if tile < request.tile:
-        warnings.append(f"the memory was short: tiles of {tile} px were used in place of {request.tile}, which cost time and changed no pixel.")
-    return tuple(warnings)
+    return (*warnings, *short_memory_warning(tile, request.tile))

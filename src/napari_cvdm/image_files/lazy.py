@@ -48,8 +48,13 @@ def window_of(stack: ImageStack, frame: tuple[int, ...], rows: slice, columns: s
     """
     try:
         index: Any = (*frame, ..., rows, columns)
-        part = np.asarray(stack.array[index])
+        part = _read(stack.array[index])
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         where = f"rows {rows.start} to {rows.stop}, columns {columns.start} to {columns.stop}"
         raise ImageFileError(f"{stack.source}: {where} cannot be read ({one_line(error)}). Copy the file again.") from error
     return part.reshape(-1, *part.shape[-2:])
+
+
+def _read(array: Any) -> np.ndarray:
+    """Pixels in this process: on a worker, dask would send each piece to the scheduler and back."""
+    return np.asarray(array.compute(scheduler="threads") if hasattr(array, "compute") else array)

@@ -25,14 +25,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("windows"))
 
 
-def tiny_checkpoint(task_name: str, folder: Path) -> Path:
+def tiny_checkpoint(task_name: str, folder: Path, widths: tuple[int, ...] = (8, 16)) -> Path:
     """A checkpoint of a small network with random weights: fresh ones end in zeros and hide mistakes."""
     task = TASKS[task_name]
     config = CVDMConfig(
         condition_channels=len(task.channels),
         upsampling=task.upsampling,
-        denoiser=UNetConfig(widths=(8, 16), blocks=(1, 1), level_channels=8),
-        mean=UNetConfig(widths=(8, 16), blocks=(1, 1), level_channels=0),
+        denoiser=UNetConfig(widths=widths, blocks=(1, 1), level_channels=8),
+        mean=UNetConfig(widths=widths, blocks=(1, 1), level_channels=0),
     )
     network, generator = CVDM(config), torch.Generator().manual_seed(0)
     with torch.no_grad():

@@ -8,6 +8,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+# What torch's CPU allocator says on Windows and on Linux, the C++ library, and oneDNN.
+MEMORY_WORDS = ("not enough memory", "allocate memory", "bad_alloc", "could not create a primitive", "could not create a memory")
+
 
 class DeviceError(ValueError):
     """A device that this machine does not have."""
@@ -69,7 +72,7 @@ def best_one_by_one(device: torch.device) -> bool:
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that the device's (or the machine's) memory was too small."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "not enough memory" in str(error)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in MEMORY_WORDS)
 
 
 def accelerator_lost(error: BaseException) -> bool:

@@ -49,6 +49,8 @@ class Frame:
     tiled : TiledModel
     baseline, correction, features, rate : Tensor
         On the padded canvas.
+    grid_rate : float, optional
+        The rate that sets the sampler's grid; the median of the frame's own where it is None.
     """
 
     request: RestoreRequest
@@ -61,10 +63,20 @@ class Frame:
     correction: Tensor = field(repr=False)
     features: Tensor = field(repr=False)
     rate: Tensor = field(repr=False)
+    grid_rate: float | None = None
 
     @classmethod
     @torch.inference_mode()
-    def begin(cls, request: RestoreRequest, network: CVDM, prepared: Conditioned, index: tuple[int, ...], number: int, frames: int) -> "Frame":
+    def begin(
+        cls,
+        request: RestoreRequest,
+        network: CVDM,
+        prepared: Conditioned,
+        index: tuple[int, ...],
+        number: int,
+        frames: int,
+        grid_rate: float | None = None,
+    ) -> "Frame":
         """Evaluate what does not depend on the sample."""
         device = network.residual_scale.device
         tiled = TiledModel(network, prepared.valid.shape, request.tile)
@@ -83,6 +95,7 @@ class Frame:
             correction=correction,
             features=features,
             rate=tiled.rate(features),
+            grid_rate=grid_rate,
         )
 
     @property
@@ -112,7 +125,8 @@ class Frame:
         """Falling clock values T at which the denoiser is evaluated."""
         if self.request.sampler == "ancestral":
             return uniform_time_grid(self.tiled.network.clock, self.request.steps, self.rate.device)
-        return clock_grid(float(self._cropped(self.rate).median()), self.request.steps)
+        rate = float(self._cropped(self.rate).median()) if self.grid_rate is None else self.grid_rate
+        return clock_grid(rate, self.request.steps)
 
     def steps(self, samples: range) -> Sampling:
         """The clean estimates of a group of posterior samples, (S, 1, uY, uX), step by step."""
@@ -135,7 +149,8 @@ class Frame:
         image = (self._cropped(decoded) * self.prepared.gain).float().cpu().numpy()
         anchor = self.prepared.anchor
         if anchor is not None:
-            white = noise_field(anchor.shape, seed=self.request.seed, sample=self._stream(sample), step=self.request.steps)
+            origin, stream = self.prepared.anchor_origin, self._stream(sample)
+            white = noise_field(anchor.shape, seed=self.request.seed, sample=stream, step=self.request.steps, origin=origin)
             image = anchor.apply(image, white)
         return self.prepared.kept(image)
 

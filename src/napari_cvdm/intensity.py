@@ -24,8 +24,12 @@ def noise_sigma(image: np.ndarray) -> float:
     """
     if min(image.shape) < 2:
         return 0.0
-    checker = image[:-1, :-1] - image[1:, :-1] - image[:-1, 1:] + image[1:, 1:]
-    return MAD_TO_SIGMA * grouped_median(np.abs(checker)) / 2
+    return checkerboard_sigma(image[:-1, :-1], image[1:, :-1], image[:-1, 1:], image[1:, 1:])
+
+
+def checkerboard_sigma(top_left: np.ndarray, bottom_left: np.ndarray, top_right: np.ndarray, bottom_right: np.ndarray) -> float:
+    """Standard deviation of the noise from the four corners of 2 x 2 patches: MAD of a - b - c + d, over 2; arrays of one shape."""
+    return MAD_TO_SIGMA * grouped_median(np.abs(top_left - bottom_left - top_right + bottom_right)) / 2
 
 
 def grouped_median(sizes: np.ndarray) -> float:
@@ -76,8 +80,12 @@ class IntensityScale:
         IntensityScale
         """
         pixels = image.ravel()[:: max(1, image.size // LARGEST_SUBSET)]
-        signal = float(np.percentile(pixels, BRIGHT_PERCENTILE)) - offset
-        scale = max(signal, NOISE_FLOOR * noise_sigma(image))
+        return cls.of_statistics(float(np.percentile(pixels, BRIGHT_PERCENTILE)), noise_sigma(image), offset)
+
+    @classmethod
+    def of_statistics(cls, bright: float, noise: float, offset: float) -> "IntensityScale":
+        """The same from the bright percentile and the noise deviation [counts] of an image that is not in memory."""
+        scale = max(bright - offset, NOISE_FLOOR * noise)
         return cls(offset=offset, scale=scale if scale > 0 else 1.0)
 
     def apply(self, counts: np.ndarray) -> np.ndarray:

@@ -69,7 +69,7 @@ class Record:
             estimated={"frames": self._estimated, "tile_used": min(self._tiles)},
             versions={"napari-cvdm": __version__, **{name: version(name) for name in ("torch", "numpy", "scipy", "tifffile")}},
             timings_s={"total": round(seconds, 3)},
-            warnings=warnings,
+            warnings=(*warnings, *short_memory_warning(min(self._tiles), self._request.tile)),
         )
 
     def _calibration(self, counts: np.ndarray) -> dict[str, Any]:
@@ -90,6 +90,13 @@ def model_entry(model: Checkpoint) -> dict[str, object]:
     """Name, fingerprint, task, training and calibration of a model."""
     card = model.card
     return {"name": card.name, "sha256": model.sha256, "task": card.task, "training": dict(card.training), "calibration": dict(card.calibration)}
+
+
+def short_memory_warning(used: int, asked: int) -> tuple[str, ...]:
+    """One sentence where tiles had to be smaller than asked for."""
+    if used >= asked:
+        return ()
+    return (f"the memory was short: tiles of {used} px were used in place of {asked}, which cost time and changed no pixel.",)
 
 
 def settings_of(request: RestoreRequest) -> dict[str, Any]:

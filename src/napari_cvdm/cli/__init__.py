@@ -56,7 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         if not out_of_memory(error):
             raise
-        _say("error", "the memory does not hold this image; crop it, give fewer frames at a time, or use --device cpu on a larger machine.")
+        _say(
+            "error",
+            "the memory does not hold this image; crop it, give fewer frames at a time, choose --out NAME.ome.zarr, or use --device cpu on a larger machine.",
+        )
         return BAD_INPUT
     return 0
 

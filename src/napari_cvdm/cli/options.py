@@ -91,7 +91,7 @@ def _add_result_folder(parser: Parser) -> None:
 
 
 def _add_restore(parser: Parser) -> None:
-    parser.add_argument("image", metavar="IMAGE", help="TIFF, OME-TIFF, ImageJ TIFF, MRC or NPY; T, Z and C axes are looped over")
+    parser.add_argument("image", metavar="IMAGE", help="TIFF, OME-TIFF, ImageJ TIFF, MRC, NPY or OME-Zarr; T, Z and C axes are looped over")
     parser.add_argument("image2", metavar="IMAGE2", nargs="?", default=None, help="the second plane, where IMAGE is not a stack of two")
     parser.add_argument(
         "--model", required=True, metavar="NAME_OR_PATH", help="a shipped model or a classical baseline (see napari-cvdm models), or a checkpoint folder"
@@ -109,6 +109,13 @@ def _add_restore(parser: Parser) -> None:
         help="restore this part of the image only, in pixels of the input; BOTTOM and RIGHT are the first ones outside",
     )
     extra.add_argument("--keep-samples", action="store_true", help="also write every posterior sample to samples.ome.tif")
+    _add_blocks(parser.add_argument_group("larger than memory", "Where DIR ends in .ome.zarr, block by block; a job that was stopped goes on."))
+
+
+def _add_blocks(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument("--block", type=whole, metavar="PX", help="side of what is written at once, a multiple of 64 (default 1024)")
+    group.add_argument("--halo", type=whole, metavar="PX", help="pixels around it that the networks see, a multiple of 64 (default 128)")
+    group.add_argument("--scheduler", metavar="WHERE", help="on a cluster: local:N for N processes here, or tcp://host:port of a scheduler of dask")
 
 
 def _add_sampling(group: "argparse._ArgumentGroup") -> None:

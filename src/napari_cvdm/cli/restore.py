@@ -43,6 +43,12 @@ def run(arguments: Namespace) -> None:
         Bad input, in words; the output folder is not made then.
     """
     check_inputs_stay(arguments, [*files_of(arguments).values(), arguments.model])
+    if arguments.out.lower().endswith(".zarr"):
+        from napari_cvdm.cli.by_tiles import run_by_tiles  # zarr and dask, which others need not wait for
+
+        run_by_tiles(arguments, files_of(arguments))
+        return
+    check_in_memory(arguments)
     with output_folder(arguments.out, arguments.overwrite) as folder:
         restoration, names = restore_into(folder, arguments)
     say_done(f"{arguments.out}: {', '.join([*names, PROVENANCE])}")
@@ -82,6 +88,13 @@ def restore_into(folder: Path, arguments: Namespace, locate: Locate = Path) -> t
     clock.lap("write")
     write_provenance(folder, restoration, settings_of(arguments), inputs, clock.laps, str(pick_device(request.device)))
     return restoration, names
+
+
+def check_in_memory(arguments: Namespace) -> None:
+    """RequestError where an option is given that only an OME-Zarr as output has."""
+    given = [name for name in ("block", "halo", "scheduler") if hasattr(arguments, name)]
+    if given:
+        raise RequestError(f"--{given[0]} works block by block: choose a name with --out that ends in .ome.zarr, or leave it out.")
 
 
 class Stopwatch:

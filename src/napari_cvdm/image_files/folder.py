@@ -34,10 +34,7 @@ def output_folder(path: str | Path, overwrite: bool, sign: str = "provenance.jso
         The folder exists and may not be replaced, cannot be made, or the disk is full. Whatever is raised in the block
         (KeyboardInterrupt, too) removes the temporary folder and leaves an older result as it was.
     """
-    try:
-        target = Path(path).resolve()
-    except (OSError, RuntimeError) as error:  # a loop of links is a RuntimeError before Python 3.13
-        raise ImageFileError(f"{path}: cannot be followed ({one_line(error)}); choose another folder.") from error
+    target = _resolved(path)
     beside = _check_target(target, overwrite, sign)
     work = beside / f".{target.name}.{uuid4().hex[:8]}.part"
     try:
@@ -46,7 +43,7 @@ def output_folder(path: str | Path, overwrite: bool, sign: str = "provenance.jso
         raise writing_error(target, error) from error
     try:
         yield work
-        _move_into_place(work, target, overwrite)
+        move_into_place(work, target, overwrite)
     except ImageFileError as error:
         raise ImageFileError(str(error).replace(str(work), str(target))) from error
     except OSError as error:
@@ -55,6 +52,20 @@ def output_folder(path: str | Path, overwrite: bool, sign: str = "provenance.jso
         raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def target_folder(path: str | Path, overwrite: bool, sign: str) -> Path:
+    """The resolved path of a folder to make; ImageFileError where `output_folder` would raise it."""
+    target = _resolved(path)
+    _check_target(target, overwrite, sign)
+    return target
+
+
+def _resolved(path: str | Path) -> Path:
+    try:
+        return Path(path).resolve()
+    except (OSError, RuntimeError) as error:  # a loop of links is a RuntimeError before Python 3.13
+        raise ImageFileError(f"{path}: cannot be followed ({one_line(error)}); choose another folder.") from error
 
 
 def _check_target(target: Path, overwrite: bool, sign: str) -> Path:
@@ -83,7 +94,8 @@ def _existing_parent(target: Path) -> Path:
     return beside
 
 
-def _move_into_place(work: Path, target: Path, overwrite: bool) -> None:
+def move_into_place(work: Path, target: Path, overwrite: bool) -> None:
+    """Give a complete folder its name; an older one there goes only then."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if overwrite and target.exists():

@@ -70,7 +70,7 @@ def write_ngff(path: str | Path, images: Sequence[PlacedImage]) -> None:
     path = Path(path)
     if not path.name.lower().endswith(SUFFIXES):
         raise ImageFileError(f"{path}: choose a name that ends in .ome.zarr.")
-    zarr = _zarr(path)
+    zarr = zarr_library(path)
     orders = [_ngff_order(image, path) for image in images]
     with output_folder(path, overwrite=True, sign=_SIGN) as folder:
         root = zarr.open_group(str(folder), mode="w", zarr_format=3)
@@ -84,7 +84,8 @@ def write_ngff(path: str | Path, images: Sequence[PlacedImage]) -> None:
             _write_image(root.create_group(number), image, order)
 
 
-def _zarr(path: Path) -> Any:
+def zarr_library(path: Path) -> Any:
+    """zarr, or ImageFileError where the extra is not installed."""
     try:
         import zarr
     except ImportError as error:

@@ -9,6 +9,7 @@ from napari_cvdm.request import ImageStack
 
 _LIKELY_PLANE_AXES = "PZSCT"
 _PIXEL_TOLERANCE = 0.01
+BAND_ROWS = 256
 
 
 def combine_planes(first: ImageStack, second: ImageStack | None = None) -> ImageStack:
@@ -32,10 +33,17 @@ def combine_planes(first: ImageStack, second: ImageStack | None = None) -> Image
         Not two planes, planes that do not fit together, or twice the same pixels.
     """
     stack = _planes_of_one(first) if second is None else _planes_of_two(first, second)
-    first_frame = stack.frame((0,) * (stack.array.ndim - 3)) if stack.lazy else np.moveaxis(stack.array, -3, 0)
-    if np.array_equal(*first_frame):
+    if _alike(stack):
         raise ImageFileError(f"{stack.source}: both planes have the same pixels; give two images at different focus.")
     return stack
+
+
+def _alike(stack: ImageStack) -> bool:
+    """Whether both planes are the same; of a lazy stack the first frame is looked at, band by band until they differ."""
+    if not stack.lazy:
+        return np.array_equal(*np.moveaxis(stack.array, -3, 0))
+    frame = stack.array[(0,) * (stack.array.ndim - 3)]
+    return all(np.array_equal(*np.asarray(frame[:, top : top + BAND_ROWS])) for top in range(0, frame.shape[-2], BAND_ROWS))
 
 
 def distance_um(planes_um: tuple[float, float]) -> float:

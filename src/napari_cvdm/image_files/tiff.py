@@ -6,17 +6,21 @@ from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from threading import get_ident
+from typing import Any
 from xml.etree.ElementTree import ParseError
 
+import numpy as np
 import tifffile
 
 from napari_cvdm.image_files.errors import ImageFileError, one_line
+from napari_cvdm.image_files.ngff import zarr_library
 from napari_cvdm.image_files.ome_metadata import ome_optics, ome_pixel, ome_place
 from napari_cvdm.image_files.pixel_size import length_from_print_resolution, length_um, position_um, square_pixel
 from napari_cvdm.image_files.pixels import ordered_axes, usable_dtype
 from napari_cvdm.image_files.promises import check_chain, check_expansion, check_ome
 from napari_cvdm.request import ImageStack
 
+PIECE_PX = 1024  # side of the pieces in which a memory-mapped image is read
 _TIFF_UNITS = {2: "inch", 3: "cm", 4: "mm", 5: "um"}
 _PRINT_UNITS = ("inch", "in", "cm")
 
@@ -44,13 +48,15 @@ def _complaints() -> Iterator[list[str]]:
         logger.removeHandler(handler)
 
 
-def read_tiff(path: Path) -> ImageStack:
+def read_tiff(path: Path, *, lazily: bool = False) -> ImageStack:
     """Read the first image of a TIFF file.
 
     Parameters
     ----------
     path : Path
         A TIFF, OME-TIFF or ImageJ TIFF file.
+    lazily : bool
+        Give a dask array whose pixels are read when they are asked for: memory-mapped where they lie in one piece, else tile by tile.
 
     Returns
     -------
@@ -70,13 +76,36 @@ def read_tiff(path: Path) -> ImageStack:
                 check_ome(tiff, source)
             series = tiff.series[0]
             _check_complete(tiff, series, complaints)
-            array, axes = ordered_axes(usable_dtype(series.asarray(), source), series.axes, source)
+            array, axes = ordered_axes(usable_dtype(_lazy_pixels(path, series) if lazily else series.asarray(), source), series.axes, source)
             pixel_um = square_pixel(*_pixel(tiff), source)
             return ImageStack(array=array, axes=axes, pixel_um=pixel_um, source=source, metadata=_optics(tiff), place=_place(tiff))
     except ImageFileError:
         raise
     except Exception as error:  # tifffile lets through whatever a damaged file makes happen
         raise ImageFileError(_unreadable(source, error)) from error
+
+
+def _lazy_pixels(path: Path, series: tifffile.TiffPageSeries) -> Any:
+    import dask.array as da  # half a second that only this needs
+
+    shape = tuple(series.shape)
+    chunks = tuple(min(PIECE_PX, size) if letter in "YX" else 1 for size, letter in zip(shape, series.axes, strict=True))
+    if series.dataoffset is None:
+        return da.from_array(_Tiles(path, shape, series.dtype), chunks=chunks, name=False)
+    stored: Any = series.dtype.newbyteorder(series.pages[0].parent.byteorder)  # type: ignore[union-attr]
+    return da.from_array(np.memmap(path, mode="r", dtype=stored, shape=shape, offset=series.dataoffset), chunks=chunks, name=False)
+
+
+class _Tiles:
+    """The pixels of a compressed or tiled TIFF, part by part; the file is open only while a part is read."""
+
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: Any) -> None:
+        self.path, self.shape, self.dtype, self.ndim = path, shape, np.dtype(dtype), len(shape)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        with tifffile.TiffFile(self.path) as tiff:
+            store = tiff.series[0].aszarr(level=0)
+            return np.asarray(zarr_library(self.path).open_array(store, mode="r")[index])
 
 
 def _unreadable(source: str, error: Exception) -> str:

@@ -1,6 +1,6 @@
 """What every job shares: a prepared frame, and where it can be trusted before anything was computed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from napari_cvdm.request import RequestError, RestoreRequest
 from napari_cvdm.tasks.anchor import Anchor, AnchorWithin
+from napari_cvdm.tasks.sampled import SampledPlane
 
 Background = Literal["auto", "none"] | np.ndarray
 
@@ -36,6 +37,8 @@ class Conditioned:
         Ties the slow waves of every sample to what the light decides.
     origin : tuple of int
         Row and column of the first output pixel in the whole image: noise belongs to absolute pixels.
+    anchor_origin : tuple of int
+        The same of the anchor's field.
     region : tuple of slice, optional
         What of the output was asked for; the rest is surroundings that the networks need. None for all of it.
     """
@@ -47,17 +50,18 @@ class Conditioned:
     estimated: Mapping[str, Any]
     anchor: Anchor | AnchorWithin | None = field(default=None, repr=False)
     origin: tuple[int, int] = (0, 0)
+    anchor_origin: tuple[int, int] = (0, 0)
     region: tuple[slice, slice] | None = None
 
     def kept(self, image: np.ndarray) -> np.ndarray:
         """What was asked for of an output image (Y, X)."""
         return image if self.region is None else image[self.region]
 
-    def within(self, region: tuple[int, int, int, int], alignment: int) -> "Conditioned":
+    def within(self, region: tuple[int, int, int, int], alignment: int, surroundings: int = SURROUNDING_PX) -> "Conditioned":
         """The same frame for a part of it, with surroundings.
 
         The background, US-TIE and the intensity scale stay those of the whole image, and noise that of the absolute pixels,
-        so that the part is what a run on the whole image would show there, up to what lies beyond SURROUNDING_PX.
+        so that the part is what a run on the whole image would show there, up to what lies beyond the surroundings.
 
         Parameters
         ----------
@@ -65,12 +69,14 @@ class Conditioned:
             (top, bottom, left, right) in input pixels.
         alignment : int
             The part starts at multiples of this, where the networks' own grid has its lines.
+        surroundings : int
+            Pixels around the part that the networks see.
 
         Returns
         -------
         Conditioned
         """
-        rows, columns = (_grown(region[2 * axis], region[2 * axis + 1], self.valid.shape[axis], alignment) for axis in (0, 1))
+        rows, columns = (_grown(region[2 * axis], region[2 * axis + 1], self.valid.shape[axis], alignment, surroundings) for axis in (0, 1))
         upsampling = self.baseline.shape[-1] // self.valid.shape[-1]
         fine = tuple(slice(part.start * upsampling, part.stop * upsampling) for part in (rows, columns))
         inner = tuple(
@@ -83,13 +89,27 @@ class Conditioned:
             baseline=self.baseline[fine].contiguous(),
             valid=self.valid[rows, columns],
             anchor=self.anchor.within((fine[0], fine[1])) if isinstance(self.anchor, Anchor) else None,
-            origin=(fine[0].start, fine[1].start),
+            origin=(self.origin[0] + fine[0].start, self.origin[1] + fine[1].start),
             region=(inner[0], inner[1]),
         )
 
 
-def _grown(start: int, stop: int, size: int, alignment: int) -> slice:
-    return slice(max(0, start - SURROUNDING_PX) // alignment * alignment, min(size, stop + SURROUNDING_PX))
+def _grown(start: int, stop: int, size: int, alignment: int, surroundings: int) -> slice:
+    return slice(max(0, start - surroundings) // alignment * alignment, min(size, stop + surroundings))
+
+
+class Blocks(Protocol):
+    """Prepares parts of one frame with what must be global known already."""
+
+    def prepare(self, frame: np.ndarray, background: Background, first: tuple[int, int]) -> Conditioned:
+        """A part of shape (P, Y, X) whose first pixel is `first`, and the same part of the background image where there is one."""
+
+    @property
+    def level(self) -> float:
+        """Level of the output [its unit] over the whole frame."""
+
+    def numbers(self) -> dict[str, np.ndarray]:
+        """All of it, for a file; `Task.blocks` is the inverse."""
 
 
 class Task(Protocol):
@@ -129,6 +149,12 @@ class Task(Protocol):
 
     def from_request(self, frame: np.ndarray, request: RestoreRequest) -> Conditioned:
         """Prepare one frame of shape (P, Y, X) with the optics of a request."""
+
+    def survey(self, planes: Sequence[SampledPlane], request: RestoreRequest) -> Blocks:
+        """What must be global, from a sample of each plane of a frame that is never whole in memory."""
+
+    def blocks(self, numbers: Mapping[str, np.ndarray]) -> Blocks:
+        """A survey that was kept in a file."""
 
 
 def interior(shape: tuple[int, int], border: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Two defocused brightfield planes to quantitative phase."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +14,9 @@ from napari_cvdm.microscope import Microscope, defocus_pair
 from napari_cvdm.physics.tie import expected_noise_power, regularised, wiener_gain
 from napari_cvdm.request import Align, RequestError, RestoreRequest
 from napari_cvdm.tasks.anchor import light_anchor
-from napari_cvdm.tasks.conditioned import BORDER_PX, Background, Conditioned, fitting, interior, saturated
+from napari_cvdm.tasks.conditioned import BORDER_PX, Background, Blocks, Conditioned, fitting, interior, saturated
 from napari_cvdm.tasks.plane_checks import CheckedPlanes, check_planes, unchecked
+from napari_cvdm.tasks.sampled import SampledPlane
 
 TIE_REGULARISATIONS = (1e-7, 1e-5, 1e-3)  # half amplitude at periods of 353, 112 and 35 px
 SMALLEST_STRENGTH_RAD = 0.02
@@ -234,6 +236,14 @@ class PhaseTwoShot:
         sigma = float(np.hypot(noise_sigma(ratio[0]), noise_sigma(ratio[1])))
         checked = check_planes(ratio, frame, levels, sigma, defocus_um, microscope) if align == "auto" else unchecked(ratio, defocus_um, microscope)
         return _conditioned(checked, usable_pixels(frame, checked.planes, checked.margin_px), sigma, defocus_um, microscope, estimated)
+
+    def survey(self, planes: Sequence[SampledPlane], request: RestoreRequest) -> Blocks:
+        """Not yet."""
+        raise RequestError("phase cannot be restored block by block yet; give a folder with --out.")
+
+    def blocks(self, numbers: Mapping[str, np.ndarray]) -> Blocks:
+        """Not yet."""
+        raise RequestError("phase cannot be restored block by block yet; give a folder with --out.")
 
     def from_request(self, frame: np.ndarray, request: RestoreRequest) -> Conditioned:
         """Prepare one frame with the optics of a request; OpticsError where one is missing."""

@@ -1,14 +1,16 @@
 """Widefield fluorescence to super-resolution."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch.nn import functional
 
-from napari_cvdm.intensity import IntensityScale, noise_sigma
+from napari_cvdm.intensity import BRIGHT_PERCENTILE, IntensityScale, noise_sigma
 from napari_cvdm.request import RestoreRequest
 from napari_cvdm.tasks.conditioned import BORDER_PX, Background, Conditioned, fitting, interior, saturated
+from napari_cvdm.tasks.sampled import SampledPlane
 
 DARK_PERCENTILE = 1.0
 
@@ -42,18 +44,80 @@ class WidefieldX2:
             Two channels; one network unit is `gain` counts.
         """
         counts, offset = above_dark(frame[0], background)
-        scale = IntensityScale.fit(counts, offset)
+        return self.scaled(frame, counts, IntensityScale.fit(counts, offset), noise_sigma(counts))
+
+    def scaled(self, frame: np.ndarray, counts: np.ndarray, scale: IntensityScale, noise: float) -> Conditioned:
+        """`condition` with the numbers of the whole image known: local, so a part gives what the whole gives there.
+
+        Parameters
+        ----------
+        frame : ndarray of shape (1, Y, X)
+            As the camera gave it; tells what is saturated.
+        counts : ndarray of shape (Y, X)
+            Less the dark-field image, where there is one.
+        scale : IntensityScale
+        noise : float
+            Standard deviation of the pixel noise [counts].
+
+        Returns
+        -------
+        Conditioned
+        """
         signal = torch.from_numpy(scale.apply(counts))
         channels = torch.stack([signal, signal.sign() * signal.abs().sqrt()])
         baseline = functional.interpolate(signal[None, None], scale_factor=2, mode="bicubic", align_corners=False)[0, 0]
-        estimated = {"dark_level": offset, "intensity_scale": scale.scale, "noise_sigma": noise_sigma(counts)}
+        estimated = {"dark_level": scale.offset, "intensity_scale": scale.scale, "noise_sigma": noise}
         valid = interior((signal.shape[0], signal.shape[1]), BORDER_PX) & ~saturated(frame)
         return Conditioned(channels=channels, baseline=baseline, gain=scale.scale, valid=valid, estimated=estimated)
+
+    def survey(self, planes: Sequence[SampledPlane], request: RestoreRequest) -> "ScaledBlocks":
+        """The numbers of a whole frame, from samples of its pixels (less the dark-field image, where there is one)."""
+        request.optics_value("pixel_um")
+        (plane,) = planes
+        measured = isinstance(request.background, str) and request.background == "auto"
+        offset = plane.percentile(DARK_PERCENTILE) if measured else 0.0
+        noise = plane.noise_sigma()
+        return ScaledBlocks(scale=IntensityScale.of_statistics(plane.percentile(BRIGHT_PERCENTILE), noise, offset), noise=noise)
+
+    def blocks(self, numbers: Mapping[str, np.ndarray]) -> "ScaledBlocks":
+        """A survey that was kept in a file."""
+        scale = IntensityScale(offset=float(numbers["offset"]), scale=float(numbers["scale"]))
+        return ScaledBlocks(scale=scale, noise=float(numbers["noise"]))
 
     def from_request(self, frame: np.ndarray, request: RestoreRequest) -> Conditioned:
         """Prepare one frame; only the pixel size is needed, the other optics are compared with the trained range."""
         request.optics_value("pixel_um")
         return self.condition(frame, request.background)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScaledBlocks:
+    """Prepares parts of one fluorescence image with the numbers of the whole.
+
+    Parameters
+    ----------
+    scale : IntensityScale
+    noise : float
+        Standard deviation of the pixel noise [counts].
+    """
+
+    scale: IntensityScale
+    noise: float
+
+    def prepare(self, frame: np.ndarray, background: Background, first: tuple[int, int]) -> Conditioned:
+        """A part of shape (1, Y, X), and the same part of the dark-field image where there is one."""
+        counts, _ = above_dark(frame[0], "none" if isinstance(background, str) else background)
+        prepared = WidefieldX2().scaled(frame, counts, self.scale, self.noise)
+        return replace(prepared, origin=(2 * first[0], 2 * first[1]))
+
+    @property
+    def level(self) -> float:
+        """The dark level, which is zero in the output."""
+        return 0.0
+
+    def numbers(self) -> dict[str, np.ndarray]:
+        """All of it, for a file."""
+        return {name: np.asarray(value) for name, value in (("offset", self.scale.offset), ("scale", self.scale.scale), ("noise", self.noise))}
 
 
 def above_dark(image: np.ndarray, background: Background) -> tuple[np.ndarray, float]:

@@ -80,13 +80,15 @@ def axes_warnings(image: ImageStack) -> tuple[str, ...]:
     return (f"{image.source}: its two {name} (axis {image.taken_for_planes}) were taken for the two planes of focus; give two files if they are not.",)
 
 
-def beyond_trained_range(mean: np.ndarray, card: ModelCard) -> Beyond:
+def beyond_trained_range(mean: np.ndarray, card: ModelCard, level: float | None = None) -> Beyond:
     """Pixels whose phase is farther from the field's median than the model was trained for.
 
     Parameters
     ----------
     mean : ndarray of shape (..., Y, X)
     card : ModelCard
+    level : float, optional
+        The field's median, where `mean` is a part of it.
 
     Returns
     -------
@@ -96,6 +98,11 @@ def beyond_trained_range(mean: np.ndarray, card: ModelCard) -> Beyond:
     strength = card.training.get("simulation", {}).get("strength_rad") if card.unit == "rad" else None
     if strength is None:
         return Beyond(mask=np.zeros(mean.shape, dtype=bool), reason="")
-    mask = np.abs(mean - np.median(mean, axis=(-2, -1), keepdims=True)) > strength[1]
-    reason = f"phase beyond the trained {strength[1]:g} rad in {mask.mean():.1%} of the pixels; they are marked invalid." if mask.any() else ""
-    return Beyond(mask=mask, reason=reason)
+    mask = np.abs(mean - (np.median(mean, axis=(-2, -1), keepdims=True) if level is None else level)) > strength[1]
+    return Beyond(mask=mask, reason=beyond_warning(float(mask.mean()), card) if mask.any() else "")
+
+
+def beyond_warning(share: float, card: ModelCard) -> str:
+    """One sentence on a share of pixels that is beyond the trained range."""
+    most = card.training["simulation"]["strength_rad"][1]
+    return f"phase beyond the trained {most:g} rad in {share:.1%} of the pixels; they are marked invalid."

@@ -1,0 +1,56 @@
+"""``napari-cvdm restore --out NAME.ome.zarr``: block by block, in this process or on a cluster."""
+
+import sys
+from argparse import Namespace
+from collections.abc import Mapping
+from dataclasses import fields
+
+from napari_cvdm.by_tiles import Carrying, one_by_one, restore_by_tiles
+from napari_cvdm.cli import say_done
+from napari_cvdm.cli.progress import with_bar
+from napari_cvdm.request import RestoreRequest
+from napari_cvdm.tiled_job import TiledFiles
+
+
+def run_by_tiles(arguments: Namespace, files: Mapping[str, str]) -> None:
+    """Carry ``napari-cvdm restore`` out, block by block; what an earlier run has done is not done again.
+
+    Parameters
+    ----------
+    arguments : Namespace
+    files : mapping of str to str
+        Files by role: image, image2, background.
+    """
+    job = job_of(arguments, files)
+    request, model = job.open()
+    made = with_bar(restore_by_tiles(request, model, carrying_of(arguments, job)), "restoring")
+    earlier = f", {made.earlier} of them by an earlier run" if made.earlier else ""
+    say_done(f"{made.path}: {', '.join(made.images)} ({made.blocks} blocks{earlier})")
+    for warning in made.warnings:
+        print(f"napari-cvdm: warning: {warning}", file=sys.stderr)
+
+
+def carrying_of(arguments: Namespace, job: TiledFiles) -> Carrying:
+    """In this process, or on the cluster that the arguments name."""
+    if not hasattr(arguments, "scheduler"):
+        return one_by_one
+    from napari_cvdm.distributed import on_cluster
+
+    return on_cluster(arguments.scheduler, job)
+
+
+def job_of(arguments: Namespace, files: Mapping[str, str]) -> TiledFiles:
+    """The job that the arguments name."""
+    given = vars(arguments)
+    options = {entry.name: given[entry.name] for entry in fields(RestoreRequest) if entry.name in given}
+    for name in ("image", "model", "background"):
+        options.pop(name, None)
+    return TiledFiles(
+        images=tuple(files[role] for role in ("image", "image2") if role in files),
+        model=arguments.model,
+        out=arguments.out,
+        background=given.get("background", "auto"),
+        options=options,
+        overwrite=arguments.overwrite,
+        **{name: given[name] for name in ("block", "halo") if name in given},
+    )

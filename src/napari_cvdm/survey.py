@@ -1,0 +1,110 @@
+"""What must be known of a whole image before a part of it is restored: read once, band by band, and never kept."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from napari_cvdm.frame import Frame
+from napari_cvdm.image_files import Fingerprint, ImageFileError, check_finite
+from napari_cvdm.image_files.lazy import window_of
+from napari_cvdm.model.cvdm import CVDM
+from napari_cvdm.request import ImageStack, RestoreRequest
+from napari_cvdm.tasks import Blocks, SampledPlane, Task, sampled_lines
+from napari_cvdm.tasks.sampled import LARGEST_SAMPLE_PX
+from napari_cvdm.tiling.blocks import Block, BlockPlan
+
+BAND_PX = 1 << 24
+SURVEYED_BLOCKS = 16
+
+
+def bands(shape: tuple[int, int], chunk: int) -> Iterator[slice]:
+    """Rows to read together: whole chunks, about BAND_PX pixels."""
+    rows = max(1, BAND_PX // (shape[1] * chunk)) * chunk
+    return (slice(top, min(shape[0], top + rows)) for top in range(0, shape[0], rows))
+
+
+def sample_plane(image: ImageStack, frame: tuple[int, ...], plane: int, dark: np.ndarray | None, fingerprint: Fingerprint) -> SampledPlane:
+    """Read a plane once, in C order: its sample, its mean, and its bytes for the fingerprint.
+
+    Raises
+    ------
+    ImageFileError
+        Pixels that are NaN or infinite, or all alike.
+    """
+    shape = (image.array.shape[-2], image.array.shape[-1])
+    rows, columns = sampled_lines(shape[0], shape[1]), sampled_lines(shape[1], shape[0])
+    kept, total, low, high = [], 0.0, np.inf, -np.inf
+    for band in bands(shape, _chunk_rows(image)):
+        pixels = window_of(_one_plane(image, plane), frame, band, slice(0, shape[1]))[0]
+        check_finite(pixels, "YX", f"{image.source}, frame {' '.join(map(str, frame))}, rows from {band.start}")
+        fingerprint.add(pixels)
+        low, high, total = min(low, pixels.min()), max(high, pixels.max()), total + float(pixels.sum(dtype=np.float64))
+        chosen = rows[(rows >= band.start) & (rows < band.stop)]
+        part = pixels[np.ix_(chosen - band.start, columns)].astype(np.float64)
+        kept.append(part if dark is None else part - dark[np.ix_(chosen, columns)])
+    if low == high:
+        raise ImageFileError(f"{image.source}: plane {plane + 1} of frame {frame} is constant (every pixel is {low:g}); give an image with something in it.")
+    return SampledPlane(pixels=np.concatenate(kept), whole=len(rows) == shape[0] and len(columns) == shape[1], mean=total / (shape[0] * shape[1]))
+
+
+def _one_plane(image: ImageStack, plane: int) -> ImageStack:
+    if "P" not in image.axes:
+        return image
+    return ImageStack(array=image.array[..., plane, :, :], axes=image.axes.replace("P", ""), source=image.source)
+
+
+def _chunk_rows(image: ImageStack) -> int:
+    chunks = getattr(image.array, "chunksize", None)
+    return int(chunks[-2]) if chunks else 1
+
+
+def survey_frame(request: RestoreRequest, task: Task, frame: tuple[int, ...], fingerprint: Fingerprint) -> Blocks:
+    """The numbers of one frame that must be global."""
+    image = request.image
+    dark = None if isinstance(request.background, str) or task.planes > 1 else request.background.astype(np.float64)
+    planes = [sample_plane(image, frame, plane, dark, fingerprint) for plane in range(task.planes)]
+    return task.survey(planes, request)
+
+
+def surveyed_blocks(plan: BlockPlan, frame_number: int) -> list[Block]:
+    """At most SURVEYED_BLOCKS blocks of a frame, evenly drawn."""
+    per_frame = plan.count // len(plan.frames)
+    numbers = {int(number) for number in np.linspace(0, per_frame - 1, min(per_frame, SURVEYED_BLOCKS)).round()}
+    return [block for block in plan.blocks() if block.frame_number == frame_number and block.number % per_frame in numbers]
+
+
+def median_rate(frames: Iterator[Frame]) -> float:
+    """Median of lambda(x) over the given parts: it sets the sampler's grid, for all parts alike."""
+    rates = [frame.rate_map for frame in frames]  # 16 MiB each at 1024 x 1024 and twice the grid
+    step = int(np.ceil(np.sqrt(sum(rate.size for rate in rates) / LARGEST_SAMPLE_PX)))
+    pooled = np.concatenate([rate[::step, ::step].ravel() for rate in rates])
+    return float(torch.from_numpy(pooled).median())
+
+
+def begin_block(request: RestoreRequest, network: CVDM, blocks: Blocks, block: Block, surroundings: int, grid_rate: float | None) -> Frame:
+    """Read one part with what lies around it, and prepare it with the numbers of the whole."""
+    pixels = window_of(request.image, block.frame, *block.window)
+    check_finite(pixels, "PYX", f"{request.image.source}, {block.name}")
+    background = request.background if isinstance(request.background, str) else request.background[(..., *block.window)]
+    prepared = blocks.prepare(pixels, background, (block.rows.read_start, block.columns.read_start))
+    prepared = prepared.within(block.core, network.config.condition_fold * network.config.alignment, surroundings)
+    return Frame.begin(request, network, prepared, block.frame, block.frame_number, block.frame_number + 1, grid_rate)
+
+
+def save_numbers(path: Path, blocks: Blocks, grid_rate: float) -> None:
+    """Keep a survey beside the results: arrays only, complete before it takes its name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        arrays: dict[str, Any] = {"grid_rate": np.asarray(grid_rate), **blocks.numbers()}
+        np.savez(file, **arrays)
+    partial.replace(path)
+
+
+def load_numbers(path: Path, task: Task) -> tuple[Blocks, float]:
+    """A survey that was kept, and the rate of the sampler's grid."""
+    with np.load(path, allow_pickle=False) as kept:
+        return task.blocks(dict(kept)), float(kept["grid_rate"])

@@ -1,0 +1,119 @@
+"""Block by block: the pixels of the whole image, one writer to a chunk, and a killed job that goes on."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+from small_images import spots, widefield_request
+from yaozarrs import validate_zarr_store
+
+from napari_cvdm.by_tiles import restore_by_tiles
+from napari_cvdm.cli import main
+from napari_cvdm.image_files import ImageFileError, sha256_of
+from napari_cvdm.model.zoo import load_model
+from napari_cvdm.request import ImageStack
+from napari_cvdm.restore import restore
+from napari_cvdm.tiled_job import TiledRequest
+
+WHOLE_HALO = 64  # more than the tiny networks see in three evaluations
+
+
+def drained(steps):
+    """What a generator returns."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def image_in(path: Path, name: str, level: int = 0) -> np.ndarray:
+    return np.asarray(zarr.open_array(str(path / name / str(level)), mode="r"))
+
+
+def stored(path: Path) -> dict[str, bytes]:
+    """All that readers see: every file but the notes on the run."""
+    files = (file for file in sorted(path.rglob("*")) if file.is_file() and ".napari-cvdm" not in file.parts and file.name != "provenance.json")
+    return {str(file.relative_to(path)): file.read_bytes() for file in files}
+
+
+@pytest.mark.parametrize("block", [64, 128, 512])
+def test_blocks_give_the_pixels_of_the_whole_image(tiny_widefield_model, tmp_path, block):
+    image, model = spots((150, 213)), load_model(str(tiny_widefield_model))
+    whole = drained(restore(widefield_request(image), model))
+    out = tmp_path / "out.ome.zarr"
+    drained(restore_by_tiles(TiledRequest(request=widefield_request(image), out=str(out), block=block, halo=WHOLE_HALO), model))
+    for name in ("mean", "std"):
+        expected = getattr(whole, name)
+        assert np.abs(image_in(out, name) - expected).max() <= 1e-4 * np.ptp(expected), name
+    assert np.array_equal(image_in(out, "valid") > 0, whole.valid)
+    assert json.loads((out / "provenance.json").read_text())["plan"]["image"]["sha256"] == sha256_of(image.array)
+    validate_zarr_store(str(out))
+
+
+def ngff_image(path: Path, image: ImageStack, version: str) -> Path:
+    """A measured image as another program writes it: OME-Zarr 0.4 (Zarr 2) or 0.5 (Zarr 3), in small chunks."""
+    group = zarr.open_group(str(path), mode="w", zarr_format=2 if version == "0.4" else 3)
+    chunks = (1,) * (image.array.ndim - 2) + (48, 56)
+    group.create_array("0", data=image.array, chunks=chunks)
+    axes = [{"name": letter.lower(), "type": "space", "unit": "micrometer"} for letter in image.axes]
+    scale = {"type": "scale", "scale": [image.pixel_um] * len(axes)}
+    multiscales = [{"version": version, "name": "i", "axes": axes, "datasets": [{"path": "0", "coordinateTransformations": [scale]}]}]
+    group.attrs.update({"multiscales": multiscales} if version == "0.4" else {"ome": {"version": version, "multiscales": multiscales}})
+    return path
+
+
+@pytest.mark.parametrize("kind", ["0.4", "0.5", "plain.tif", "tiled.tif", "npy"])
+def test_every_way_in_gives_the_same_pixels(tiny_widefield_model, tmp_path, kind, capsys):
+    image = spots((150, 213))
+    if kind.startswith("0"):
+        path = ngff_image(tmp_path / "in.ome.zarr", image, kind)
+    elif kind == "npy":
+        path = tmp_path / "in.npy"
+        np.save(path, image.array)
+    else:
+        path = tmp_path / kind
+        tiles = {"tile": (64, 64), "compression": "zlib"} if kind == "tiled.tif" else {}
+        tifffile.imwrite(path, image.array, **tiles)
+    out, sized = tmp_path / "out.ome.zarr", ["--pixel-um", "0.065"]
+    words = ["restore", str(path), "--model", str(tiny_widefield_model), "--out", str(out), "--block", "128", "--samples", "2", "--steps", "2"]
+    assert main([*words, *sized]) == 0, capsys.readouterr().err
+    request = widefield_request(image, model=str(tiny_widefield_model), steps=2)
+    other = tmp_path / "other.ome.zarr"
+    drained(restore_by_tiles(TiledRequest(request=request, out=str(other), block=128), load_model(str(tiny_widefield_model))))
+    assert stored(out) == stored(other)
+
+
+def test_a_job_that_was_killed_goes_on_to_the_same_bytes(tiny_widefield_model, tmp_path):
+    model, done = load_model(str(tiny_widefield_model)), {}
+    jobs = {name: TiledRequest(request=widefield_request(spots((150, 213))), out=str(tmp_path / f"{name}.ome.zarr"), block=64) for name in ("one", "two")}
+    drained(restore_by_tiles(jobs["one"], model))
+    steps = restore_by_tiles(jobs["two"], model)
+    while done.get("done", 0) < 30:  # five of twelve blocks, and no more of the sixth
+        done["done"] = next(steps).done
+    steps.close()
+    assert not Path(jobs["two"].out).exists()
+    marks = list((tmp_path / "two.part.ome.zarr" / ".napari-cvdm" / "done").iterdir())
+    written = {mark.name: mark.stat().st_mtime_ns for mark in marks}
+    result = drained(restore_by_tiles(jobs["two"], model))
+    assert 0 < result.earlier == len(written) < result.blocks == 12
+    assert {name: (Path(jobs["two"].out) / ".napari-cvdm" / "done" / name).stat().st_mtime_ns for name in written} == written
+    assert stored(Path(jobs["one"].out)) == stored(Path(jobs["two"].out))
+
+
+def test_another_plan_does_not_go_on_where_one_was_stopped(tiny_widefield_model, tmp_path):
+    model, out = load_model(str(tiny_widefield_model)), str(tmp_path / "out.ome.zarr")
+    steps = restore_by_tiles(TiledRequest(request=widefield_request(spots((150, 213))), out=out, block=64), model)
+    while next(steps).done < 12:
+        pass
+    steps.close()
+    other = TiledRequest(request=widefield_request(spots((150, 213)), seed=5), out=out, block=64)
+    with pytest.raises(ImageFileError, match="settings differ"):
+        drained(restore_by_tiles(other, model))
+    again = TiledRequest(request=other.request, out=out, block=64, overwrite=True)
+    assert drained(restore_by_tiles(again, model)).earlier == 0
+    with pytest.raises(ImageFileError, match="exists already"):
+        drained(restore_by_tiles(other, model))

@@ -1,0 +1,134 @@
+"""Blocks on a cluster: the same bytes with any number of workers; what dies or fails costs that block, and only for now."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("distributed", reason="dask.distributed is not installed: pip install 'napari-cvdm[cluster]'")
+
+from small_images import spots
+from test_by_tiles import drained, ngff_image, stored
+from yaozarrs import validate_zarr_store
+
+from napari_cvdm.by_tiles import BlockRestorer, TiledRestoration, restore_by_tiles
+from napari_cvdm.cli import main
+from napari_cvdm.distributed import ClusterError, carry_out_block, on_cluster, opened, ticket_of
+from napari_cvdm.request import RequestError
+from napari_cvdm.result import Progress
+from napari_cvdm.tiled_job import TiledFiles
+
+OPTIONS = {"pixel_um": 0.065, "samples": 2, "steps": 2, "device": "cpu"}
+
+
+@pytest.fixture
+def files(tmp_path: Path, tiny_widefield_model: Path) -> TiledFiles:
+    """A job of twelve blocks."""
+    np.save(tmp_path / "in.npy", spots((150, 213)).array)
+    return TiledFiles(images=(str(tmp_path / "in.npy"),), model=str(tiny_widefield_model), out=str(tmp_path / "out.ome.zarr"), options=OPTIONS, block=64)
+
+
+def test_two_processes_give_the_bytes_of_one(files: TiledFiles, tmp_path: Path) -> None:
+    job, model = files.open()
+    drained(restore_by_tiles(job, model))
+    other = tmp_path / "other.ome.zarr"
+    words = ["--pixel-um", "0.065", "--samples", "2", "--steps", "2", "--device", "cpu", "--block", "64"]
+    assert main(["restore", files.images[0], "--model", files.model, "--out", str(other), *words, "--scheduler", "local:2"]) == 0
+    assert stored(Path(files.out)) == stored(other)
+
+
+@contextmanager
+def started_by_hand(tmp_path: Path, workers: int) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
+    """A scheduler and workers in processes of their own, as dask's documentation starts them: (address, [scheduler, worker, ...])."""
+    note = tmp_path / "scheduler.json"
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    module = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(note)]
+    processes = [subprocess.Popen(module, **quiet)]
+    worker = [sys.executable, "-m", "distributed.cli.dask_worker", "--scheduler-file", str(note), "--nthreads", "1", "--no-nanny", "--no-dashboard"]
+    try:
+        processes += [subprocess.Popen([*worker, "--local-directory", str(tmp_path)], **quiet) for _ in range(workers)]
+        yield address_in(note, processes[0]), processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def address_in(note: Path, scheduler: subprocess.Popen[bytes]) -> str:
+    """Wait for a scheduler to write down where it is."""
+    while scheduler.poll() is None:
+        try:
+            return str(json.loads(note.read_text(encoding="utf-8"))["address"])
+        except (OSError, ValueError):
+            time.sleep(0.1)
+    raise AssertionError("the scheduler did not start")
+
+
+def stopped_at(steps: Generator[Progress, None, TiledRestoration], evaluations: int) -> Progress:
+    """Go on until that many evaluations are done."""
+    for step in steps:
+        if step.done >= evaluations and step.stage.startswith("block"):
+            return step
+    raise AssertionError("the job ended before")
+
+
+def test_a_worker_that_is_killed_costs_no_data_and_without_scheduler_the_job_can_go_on(files: TiledFiles, tmp_path: Path) -> None:
+    (job, model), other = files.open(), replace(files, out=str(tmp_path / "other.ome.zarr"))
+    third = replace(files, out=str(tmp_path / "third.ome.zarr"))
+    drained(restore_by_tiles(job, model))
+    with started_by_hand(tmp_path, workers=2) as (address, (scheduler, first, _)):
+        steps = restore_by_tiles(other.open()[0], model, on_cluster(address, other))
+        stopped_at(steps, 4)
+        first.kill()
+        assert drained(steps).earlier == 0
+        assert stored(Path(files.out)) == stored(Path(other.out))
+        steps = restore_by_tiles(third.open()[0], model, on_cluster(address, third))
+        stopped_at(steps, 4)
+        scheduler.kill()
+        with pytest.raises(ClusterError, match="scheduler went away.*same command again"):
+            drained(steps)
+    assert drained(restore_by_tiles(third.open()[0], model)).earlier >= 1
+    assert stored(Path(files.out)) == stored(Path(third.out))
+
+
+def test_a_block_that_cannot_be_read_is_named_and_the_others_are_done(files: TiledFiles, tmp_path: Path) -> None:
+    store = ngff_image(tmp_path / "in.ome.zarr", spots((150, 213)), "0.5")
+    files = replace(files, images=(str(store),), halo=0)
+    job, model = files.open()
+    steps = restore_by_tiles(job, model, on_cluster("local:2", files))
+    while not (tmp_path / "out.part.ome.zarr" / ".napari-cvdm" / "frames" / "0.npz").exists():  # the image was read once
+        next(steps)
+    (corner,) = (path for path in (store / "0" / "c").rglob("3") if path.parent.name == "3")
+    kept = corner.read_bytes()
+    corner.write_bytes(kept[:7])
+    with pytest.raises(ClusterError, match=r"4 of 12 blocks failed \(f0-y64-x128: in.ome.zarr: rows 64 to 150, .*the others are done"):
+        drained(steps)
+    corner.write_bytes(kept)
+    again = drained(restore_by_tiles(job, model))
+    assert again.earlier == 8
+    validate_zarr_store(files.out)
+
+
+def test_a_worker_checks_version_plan_and_model(files: TiledFiles) -> None:
+    job, model = files.open()
+    steps = restore_by_tiles(job, model)
+    stopped_at(steps, 1)
+    restorer = BlockRestorer(job, model, Path(files.out).with_name("out.part.ome.zarr"))
+    ticket = ticket_of(files, restorer)
+    carry_out_block(ticket, 3)
+    for name, words in (("version", "another version"), ("plan_sha256", "another plan"), ("model_sha256", "another model")):
+        with pytest.raises(ClusterError, match=words):
+            opened(replace(ticket, **{name: "0"}))
+
+
+@pytest.mark.parametrize("where", ["local", "local:0", "local:two", "localhost:8786", "tcp:8786"])
+def test_a_scheduler_that_is_none_is_said(files: TiledFiles, where: str) -> None:
+    with pytest.raises(RequestError, match="local:N"):
+        on_cluster(where, files)

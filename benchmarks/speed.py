@@ -138,7 +138,7 @@ def overhead(model: Checkpoint, size: int = SIZE, samples: int = SAMPLES, rounds
 
     def sampling() -> None:
         empty = np.zeros(frame.rate.shape[-2:], np.float32)
-        for _ in sample_frame(frame, RunningMoments(empty, empty), lambda image: None):
+        for _ in sample_frame(frame, RunningMoments(empty, empty)):
             pass
 
     network, whole = by_turns([bare, sampling], rounds)

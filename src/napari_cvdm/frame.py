@@ -166,7 +166,7 @@ class Frame:
 
 
 @torch.inference_mode()
-def sample_frame(frame: Frame, moments: RunningMoments, see: Callable[[np.ndarray], None]) -> Sampled:
+def sample_frame(frame: Frame, moments: RunningMoments, see: Callable[[np.ndarray], None] = lambda image: None) -> Sampled:
     """Draw the samples that a frame still lacks.
 
     Parameters

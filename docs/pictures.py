@@ -122,6 +122,8 @@ def super_resolution(out: Path, theme: str) -> None:
     studio.show_only("uncertainty")
     studio.photograph("first-spread")
     studio.photograph("results-panel", dock.results)
+    studio.show_only("residual")
+    studio.photograph("check-light")
     studio.close()
 
 

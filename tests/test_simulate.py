@@ -13,7 +13,7 @@ from napari_cvdm.simulate.phase import draw_microscope as draw_brightfield_micro
 from napari_cvdm.simulate.samples import CELL_PHASE_RAD, cell_phase, cell_planes, reticulum, reticulum_pair
 from napari_cvdm.simulate.widefield import UPSAMPLING, WidefieldRanges, simulate_widefield, splat
 from napari_cvdm.simulate.widefield import draw_microscope as draw_fluorescence_microscope
-from napari_cvdm.tasks.phase import fresnel_parameter
+from napari_cvdm.tasks.phase_channels import fresnel_parameter
 
 SEEDS = range(12)
 SMALL_PHASE = PhaseRanges(field_px=(64, 96))

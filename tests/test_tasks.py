@@ -11,7 +11,7 @@ from napari_cvdm.microscope import Microscope
 from napari_cvdm.request import RequestError
 from napari_cvdm.simulate.phase import defocus_pair_of
 from napari_cvdm.tasks import TASKS, PhaseTwoShot, WidefieldX2
-from napari_cvdm.tasks.phase import fresnel_parameter, over_background
+from napari_cvdm.tasks.phase_channels import fresnel_parameter, over_background
 
 MICROSCOPE = Microscope(pixel_um=0.2, wavelength_um=0.55, medium_index=1.33)
 DEFOCUS = (-1.0, 1.0)

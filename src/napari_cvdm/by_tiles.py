@@ -69,6 +69,7 @@ class BlockRestorer:
     def __init__(self, job: TiledRequest, model: Checkpoint, path: Path) -> None:
         self.job, self.model, self.folder = job, model, JobFolder(path)
         self.task = task_of(model.card)
+        self.plan = job.plan(self.task.surroundings_px)
         self._network = channels_last(deepcopy(model.network), pick_device(job.request.device))
         self._usable = not far_from_training(job.request, model.card)
         self._surveys: dict[int, tuple[Blocks, float]] = {}
@@ -77,13 +78,13 @@ class BlockRestorer:
         """Where the survey of a frame is kept."""
         return self.folder.notes / "frames" / f"{frame_number}.npz"
 
-    def survey(self, frame: tuple[int, ...], frame_number: int, fingerprint: Fingerprint) -> Blocks:
+    def survey(self, frame_number: int, fingerprint: Fingerprint) -> Blocks:
         """What must be global of one frame, but for the rate: the image is read once."""
-        return survey_frame(self.job.request, self.task, frame, fingerprint)
+        return survey_frame(self.job.request, self.task, self.plan, frame_number, fingerprint)
 
     def keep_survey(self, blocks: Blocks, frame_number: int) -> None:
         """Find the rate that sets the sampler's grid, and keep the survey for every process."""
-        chosen = surveyed_blocks(self.job.plan(), frame_number)
+        chosen = surveyed_blocks(self.plan, frame_number)
         parts = (begin_block(self.job.request, self._network, blocks, block, self.job.halo, None) for block in chosen)
         save_numbers(self.numbers_path(frame_number), blocks, median_rate(parts))
 
@@ -174,7 +175,7 @@ def restore_by_tiles(job: TiledRequest, model: Checkpoint, carrying: Carrying = 
     folder = growing_folder(job.out, job.overwrite)
     restorer = BlockRestorer(job, model, folder.path)
     yield from _prepare(restorer, folder)
-    plan = job.plan()
+    plan = restorer.plan
     left = [block for block in plan.blocks() if not folder.is_done(block.name)]
     yield from carrying(restorer, left)
     images, grid = images_of(job.request, restorer.task), grid_of(job.request, restorer.task, plan)
@@ -190,12 +191,12 @@ def restore_by_tiles(job: TiledRequest, model: Checkpoint, carrying: Carrying = 
 
 def _prepare(restorer: BlockRestorer, folder: JobFolder) -> Generator[Progress, None, None]:
     """Read the image once, compare the plan with what was begun, and keep what must be global."""
-    job, plan = restorer.job, restorer.job.plan()
+    job, plan = restorer.job, restorer.plan
     fingerprint = Fingerprint(job.request.image.array)
     surveys = []
-    for number, frame in enumerate(plan.frames):
+    for number in range(len(plan.frames)):
         yield Progress(stage=f"reading frame {number + 1} of {len(plan.frames)}", done=0, total=1)
-        surveys.append(restorer.survey(frame, number, fingerprint))
+        surveys.append(restorer.survey(number, fingerprint))
     begin_job(folder, planned(job, restorer.model, fingerprint.value), overwrite=job.overwrite)
     create_images(folder.path, images_of(job.request, restorer.task), grid_of(job.request, restorer.task, plan), {"version": __version__})
     for number, blocks in enumerate(surveys):

@@ -79,7 +79,8 @@ def opened(ticket: Ticket) -> tuple[BlockRestorer, dict[int, Block]]:
     values = json.loads(ticket.files)
     job, model = TiledFiles(**{**values, "images": tuple(values["images"])}).open()
     _check(f"model {model.card.name}", model.sha256, ticket.model_sha256)
-    return BlockRestorer(job, model, Path(ticket.path)), {block.number: block for block in job.plan().blocks()}
+    restorer = BlockRestorer(job, model, Path(ticket.path))
+    return restorer, {block.number: block for block in restorer.plan.blocks()}
 
 
 def _check(what: str, here: str, wanted: str) -> None:

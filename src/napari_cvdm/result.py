@@ -254,5 +254,6 @@ class Restoration:
         half_width: np.ndarray = np.float32(calibration["factor"]) * np.maximum(self.std, np.float32(calibration["floor"]))
         return half_width
 
+
 def _listed(values: np.ndarray) -> object:
     return np.where(np.isnan(values), None, values.astype(object)).tolist()  # type: ignore[call-overload]

@@ -1,6 +1,7 @@
 """What must be known of a whole image before a part of it is restored: read once, band by band, and never kept."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from napari_cvdm.image_files import Fingerprint, ImageFileError, check_finite
 from napari_cvdm.image_files.lazy import window_of
 from napari_cvdm.model.cvdm import CVDM
 from napari_cvdm.request import ImageStack, RestoreRequest
-from napari_cvdm.tasks import Blocks, SampledPlane, Task, sampled_lines
+from napari_cvdm.tasks import Background, Blocks, SampledPlane, Task, sampled_lines
+from napari_cvdm.tasks.conditioned import fitting
 from napari_cvdm.tasks.sampled import LARGEST_SAMPLE_PX
 from napari_cvdm.tiling.blocks import Block, BlockPlan
 
@@ -26,7 +28,7 @@ def bands(shape: tuple[int, int], chunk: int) -> Iterator[slice]:
     return (slice(top, min(shape[0], top + rows)) for top in range(0, shape[0], rows))
 
 
-def sample_plane(image: ImageStack, frame: tuple[int, ...], plane: int, dark: np.ndarray | None, fingerprint: Fingerprint) -> SampledPlane:
+def sample_plane(request: RestoreRequest, task: Task, frame: tuple[int, ...], plane: int, fingerprint: Fingerprint) -> SampledPlane:
     """Read a plane once, in C order: its sample, its mean, and its bytes for the fingerprint.
 
     Raises
@@ -34,6 +36,7 @@ def sample_plane(image: ImageStack, frame: tuple[int, ...], plane: int, dark: np
     ImageFileError
         Pixels that are NaN or infinite, or all alike.
     """
+    image, background = request.image, request.background
     shape = (image.array.shape[-2], image.array.shape[-1])
     rows, columns = sampled_lines(shape[0], shape[1]), sampled_lines(shape[1], shape[0])
     kept, total, low, high = [], 0.0, np.inf, -np.inf
@@ -44,7 +47,9 @@ def sample_plane(image: ImageStack, frame: tuple[int, ...], plane: int, dark: np
         low, high, total = min(low, pixels.min()), max(high, pixels.max()), total + float(pixels.sum(dtype=np.float64))
         chosen = rows[(rows >= band.start) & (rows < band.stop)]
         part = pixels[np.ix_(chosen - band.start, columns)].astype(np.float64)
-        kept.append(part if dark is None else part - dark[np.ix_(chosen, columns)])
+        if not isinstance(background, str):
+            part = task.without(part, (background if background.ndim == 2 else background[plane])[np.ix_(chosen, columns)].astype(np.float64))
+        kept.append(part)
     if low == high:
         raise ImageFileError(f"{image.source}: plane {plane + 1} of frame {frame} is constant (every pixel is {low:g}); give an image with something in it.")
     return SampledPlane(pixels=np.concatenate(kept), whole=len(rows) == shape[0] and len(columns) == shape[1], mean=total / (shape[0] * shape[1]))
@@ -61,18 +66,55 @@ def _chunk_rows(image: ImageStack) -> int:
     return int(chunks[-2]) if chunks else 1
 
 
-def survey_frame(request: RestoreRequest, task: Task, frame: tuple[int, ...], fingerprint: Fingerprint) -> Blocks:
-    """The numbers of one frame that must be global."""
-    image = request.image
-    dark = None if isinstance(request.background, str) or task.planes > 1 else request.background.astype(np.float64)
-    planes = [sample_plane(image, frame, plane, dark, fingerprint) for plane in range(task.planes)]
-    return task.survey(planes, request)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class BlockReader:
+    """Reads one frame of a request part by part; see `tasks.FrameReader`.
+
+    Parameters
+    ----------
+    request : RestoreRequest
+    plan : BlockPlan
+    frame_number : int
+    """
+
+    request: RestoreRequest
+    plan: BlockPlan
+    frame_number: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(Y, X) of the frame."""
+        return self.plan.shape
+
+    def part(self, rows: slice, columns: slice) -> tuple[np.ndarray, Background]:
+        """Pixels (P, y, x), and the same part of the background image where there is one."""
+        background = self.request.background
+        pixels = window_of(self.request.image, self.plan.frames[self.frame_number], rows, columns)
+        return pixels, background if isinstance(background, str) else background[..., rows, columns].astype(np.float64)
+
+    def bands(self, multiple: int) -> Iterator[tuple[np.ndarray, Background]]:
+        """Parts of shape (P, rows, X) from top to bottom."""
+        return (self.part(rows, slice(0, self.shape[1])) for rows in bands(self.shape, multiple))
+
+    def windows(self, count: int) -> Iterator[tuple[np.ndarray, Background, tuple[int, int], tuple[slice, slice]]]:
+        """At most `count` windows, evenly drawn."""
+        for block in surveyed_blocks(self.plan, self.frame_number, count):
+            yield (*self.part(*block.window), (block.rows.read_start, block.columns.read_start), (block.rows.inner(), block.columns.inner()))
 
 
-def surveyed_blocks(plan: BlockPlan, frame_number: int) -> list[Block]:
-    """At most SURVEYED_BLOCKS blocks of a frame, evenly drawn."""
+def survey_frame(request: RestoreRequest, task: Task, plan: BlockPlan, frame_number: int, fingerprint: Fingerprint) -> Blocks:
+    """The numbers of one frame that must be global, but for the rate of the networks."""
+    if not isinstance(request.background, str):
+        fitting(request.background, np.broadcast_to(np.float32(0), (task.planes, *plan.shape)))
+    frame = plan.frames[frame_number]
+    planes = [sample_plane(request, task, frame, plane, fingerprint) for plane in range(task.planes)]
+    return task.survey(planes, request, BlockReader(request=request, plan=plan, frame_number=frame_number))
+
+
+def surveyed_blocks(plan: BlockPlan, frame_number: int, count: int = SURVEYED_BLOCKS) -> list[Block]:
+    """At most `count` blocks of a frame, evenly drawn."""
     per_frame = plan.count // len(plan.frames)
-    numbers = {int(number) for number in np.linspace(0, per_frame - 1, min(per_frame, SURVEYED_BLOCKS)).round()}
+    numbers = {int(number) for number in np.linspace(0, per_frame - 1, min(per_frame, count)).round()}
     return [block for block in plan.blocks() if block.frame_number == frame_number and block.number % per_frame in numbers]
 
 

@@ -58,11 +58,11 @@ class TiledRequest:
         except ValueError as error:
             raise RequestError(str(error)) from None
 
-    def plan(self) -> BlockPlan:
-        """The jobs."""
+    def plan(self, surroundings_px: int = 0) -> BlockPlan:
+        """The jobs, where preparing a part needs to read some pixels around it, a multiple of 64."""
         image = self.request.image
         loops = tuple(size for size, axis in zip(image.array.shape, image.axes, strict=True) if axis not in "PYX")
-        return BlockPlan(loops=loops, shape=(image.array.shape[-2], image.array.shape[-1]), block=self.block, halo=self.halo)
+        return BlockPlan(loops=loops, shape=(image.array.shape[-2], image.array.shape[-1]), block=self.block, halo=max(self.halo, surroundings_px))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from napari_cvdm.microscope import Microscope
 from napari_cvdm.physics.tie import AUTHORS_REGULARISATION, axial_difference, solve_us_tie
 from napari_cvdm.physics.wotf import solve_wotf
 from napari_cvdm.request import RequestError, RestoreRequest
-from napari_cvdm.tasks.phase import over_background, phase_optics, usable_pixels
+from napari_cvdm.tasks.phase_channels import over_background, phase_optics, usable_pixels
 
 WOTF_REGULARISATION = 1e-5  # the best power of ten on the measured HL60 cell, see benchmarks.classical
 LARGEST_REGULARISATION = 10.0

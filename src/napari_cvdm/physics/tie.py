@@ -114,13 +114,24 @@ def expected_noise_power(shape: tuple[int, int], derivative_sigma: float, micros
     return shape[0] * shape[1] * derivative_sigma**2 * gain.square()
 
 
+def _rings(shape: tuple[int, int], like: Tensor) -> Tensor:
+    return (squared_radius(shape, 1.0, like).sqrt() * max(shape)).round().long().flatten()
+
+
+def ring_profile(power: Tensor) -> Tensor:
+    """Average of a spectrum (Y, X) over rings one frequency sample wide: (R,), from f = 0 outward."""
+    ring = _rings((power.shape[0], power.shape[1]), power)
+    return (torch.bincount(ring, weights=power.flatten()) / torch.bincount(ring).clamp(min=1)).to(power.dtype)
+
+
+def spread_over_rings(profile: Tensor, shape: tuple[int, int]) -> Tensor:
+    """A ring profile put on every sample of its ring: (Y, X), of a spectrum whose `ring_profile` has this length."""
+    return profile[_rings(shape, profile)].reshape(shape)
+
+
 def ring_average(power: Tensor) -> Tensor:
     """Average of a spectrum over rings one frequency sample wide, put back on every sample of its ring; (Y, X)."""
-    size = max(power.shape)
-    radius = squared_radius((power.shape[0], power.shape[1]), 1.0, power).sqrt()
-    ring = (radius * size).round().long().flatten()
-    count = torch.bincount(ring).clamp(min=1)
-    return (torch.bincount(ring, weights=power.flatten()) / count)[ring].reshape(power.shape).to(power.dtype)
+    return spread_over_rings(ring_profile(power), (power.shape[0], power.shape[1]))
 
 
 def wiener_gain(phase: Tensor, derivative_sigma: float, microscope: Microscope) -> Tensor:

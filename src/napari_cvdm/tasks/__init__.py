@@ -4,7 +4,7 @@ Training and restoring call the same functions, so the network meets the same nu
 background, US-TIE, the intensity scale) is computed here; everything after this is local.
 """
 
-from napari_cvdm.tasks.conditioned import Background, Blocks, Conditioned, Task
+from napari_cvdm.tasks.conditioned import Background, Blocks, Conditioned, FrameReader, Task
 from napari_cvdm.tasks.phase import PhaseTwoShot
 from napari_cvdm.tasks.sampled import SampledPlane, sampled_lines
 from napari_cvdm.tasks.widefield import WidefieldX2
@@ -12,4 +12,4 @@ from napari_cvdm.tasks.widefield import WidefieldX2
 _ALL: tuple[Task, ...] = (PhaseTwoShot(), WidefieldX2())
 TASKS: dict[str, Task] = {task.name: task for task in _ALL}
 
-__all__ = ["TASKS", "Background", "Blocks", "Conditioned", "PhaseTwoShot", "SampledPlane", "Task", "WidefieldX2", "sampled_lines"]
+__all__ = ["TASKS", "Background", "Blocks", "Conditioned", "FrameReader", "PhaseTwoShot", "SampledPlane", "Task", "WidefieldX2", "sampled_lines"]

@@ -1,6 +1,6 @@
 """What every job shares: a prepared frame, and where it can be trusted before anything was computed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
@@ -98,6 +98,20 @@ def _grown(start: int, stop: int, size: int, alignment: int, surroundings: int) 
     return slice(max(0, start - surroundings) // alignment * alignment, min(size, stop + surroundings))
 
 
+class FrameReader(Protocol):
+    """Reads one frame part by part, each with the same part of the background image where there is one."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(Y, X) of the frame."""
+
+    def bands(self, multiple: int) -> Iterator[tuple[np.ndarray, Background]]:
+        """Parts of shape (P, rows, X) from top to bottom, the rows a multiple (but for the last part)."""
+
+    def windows(self, count: int) -> Iterator[tuple[np.ndarray, Background, tuple[int, int], tuple[slice, slice]]]:
+        """At most `count` windows (P, y, x), evenly drawn: pixels, background, first pixel, and the part that would be written."""
+
+
 class Blocks(Protocol):
     """Prepares parts of one frame with what must be global known already."""
 
@@ -150,7 +164,14 @@ class Task(Protocol):
     def from_request(self, frame: np.ndarray, request: RestoreRequest) -> Conditioned:
         """Prepare one frame of shape (P, Y, X) with the optics of a request."""
 
-    def survey(self, planes: Sequence[SampledPlane], request: RestoreRequest) -> Blocks:
+    @property
+    def surroundings_px(self) -> int:
+        """Pixels around a part that its preparation must read; the networks want some of their own."""
+
+    def without(self, pixels: np.ndarray, background: np.ndarray) -> np.ndarray:
+        """Pixels of one plane, float64, without the same part of a background image."""
+
+    def survey(self, planes: Sequence[SampledPlane], request: RestoreRequest, reader: FrameReader) -> Blocks:
         """What must be global, from a sample of each plane of a frame that is never whole in memory."""
 
     def blocks(self, numbers: Mapping[str, np.ndarray]) -> Blocks:

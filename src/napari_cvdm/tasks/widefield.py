@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from napari_cvdm.intensity import BRIGHT_PERCENTILE, IntensityScale, noise_sigma
 from napari_cvdm.request import RestoreRequest
-from napari_cvdm.tasks.conditioned import BORDER_PX, Background, Conditioned, fitting, interior, saturated
+from napari_cvdm.tasks.conditioned import BORDER_PX, Background, Conditioned, FrameReader, fitting, interior, saturated
 from napari_cvdm.tasks.sampled import SampledPlane
 
 DARK_PERCENTILE = 1.0
@@ -26,6 +26,7 @@ class WidefieldX2:
     upsampling: int = 2
     channels: tuple[str, ...] = ("signal", "root of signal")
     unit: str = "counts"
+    surroundings_px: int = 0
     needed_optics: tuple[str, ...] = ("pixel_um",)
 
     def condition(self, frame: np.ndarray, background: Background) -> Conditioned:
@@ -70,7 +71,11 @@ class WidefieldX2:
         valid = interior((signal.shape[0], signal.shape[1]), BORDER_PX) & ~saturated(frame)
         return Conditioned(channels=channels, baseline=baseline, gain=scale.scale, valid=valid, estimated=estimated)
 
-    def survey(self, planes: Sequence[SampledPlane], request: RestoreRequest) -> "ScaledBlocks":
+    def without(self, pixels: np.ndarray, background: np.ndarray) -> np.ndarray:
+        """Pixels less the same part of the dark-field image."""
+        return pixels - background
+
+    def survey(self, planes: Sequence[SampledPlane], request: RestoreRequest, reader: FrameReader) -> "ScaledBlocks":
         """The numbers of a whole frame, from samples of its pixels (less the dark-field image, where there is one)."""
         request.optics_value("pixel_um")
         (plane,) = planes

@@ -12,7 +12,7 @@ from napari_cvdm.result import ForwardCheck
 from napari_cvdm.simulate.widefield import RESOLUTION_SIGMA_PX
 from napari_cvdm.tasks import Conditioned
 from napari_cvdm.tasks.conditioned import BORDER_PX, interior
-from napari_cvdm.tasks.phase import fresnel_parameter, over_background, phase_optics
+from napari_cvdm.tasks.phase_channels import fresnel_parameter, over_background, phase_optics
 from napari_cvdm.tasks.widefield import above_dark
 from napari_cvdm.trust.camera_noise import photon_transfer
 from napari_cvdm.trust.imaging import Comparison, Imaging, PhaseImaging, WidefieldImaging

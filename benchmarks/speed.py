@@ -14,7 +14,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from torch.utils.benchmark import Measurement, Timer
+from torch.utils.benchmark import Measurement, TaskSpec
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.measure import Row, finish, print_rows
@@ -55,24 +55,22 @@ class Timed:
 
 
 def by_turns(works: Sequence[Work], rounds: int = ROUNDS) -> list[Timed]:
-    """Time some pieces of work, one after the other, round after round, after one round to warm up.
-
-    Parameters
-    ----------
-    works : sequence of callable
-    rounds : int
-        Each piece is timed twice in a round, by the wall's clock and by the processor's.
-    """
-    clocks = (time.perf_counter, time.process_time)
-    timers = [[Timer("work()", globals={"work": work}, timer=clock, num_threads=torch.get_num_threads()) for clock in clocks] for work in works]
+    """Time some pieces of work, one after the other, round after round, after one round to warm up; each run by both clocks at once."""
+    times: list[list[tuple[float, float]]] = [[] for _ in works]
     for work in works:
         work()
-    found: list[list[list[Measurement]]] = [[[], []] for _ in works]
     for _ in range(rounds):
-        for timer, lists in zip(timers, found, strict=True):
-            for clocked, measurements in zip(timer, lists, strict=True):
-                measurements.append(clocked.timeit(1))
-    return [Timed(**{name: Measurement.merge(part)[0] for name, part in zip(("wall", "processor"), lists, strict=True)}) for lists in found]
+        for work, found in zip(works, times, strict=True):
+            began, used = time.perf_counter(), time.process_time()
+            work()
+            found.append((time.perf_counter() - began, time.process_time() - used))
+    return [
+        Timed(**{name: _measurement(name, values) for name, values in zip(("wall", "processor"), zip(*found, strict=True), strict=True)}) for found in times
+    ]
+
+
+def _measurement(name: str, seconds: Sequence[float]) -> Measurement:
+    return Measurement(number_per_run=1, raw_times=list(seconds), task_spec=TaskSpec(stmt=name, setup="", num_threads=torch.get_num_threads()))
 
 
 def request_for(model: Checkpoint, side: int = SIZE, samples: int = 1, **choices: object) -> RestoreRequest:

@@ -18,6 +18,9 @@ from napari_cvdm.trust.validity import axes_warnings, beyond_warning, optics_war
 
 NO_UNIT = "dimensionless"
 _ORDER = "TCZ"
+NOT_ALIGNED = (
+    "block by block the two planes are taken as they are, and only focus may differ between them; restore a --region into a folder to see whether they fit."
+)
 
 
 def images_of(request: RestoreRequest, task: Task) -> tuple[GridImage, ...]:
@@ -76,4 +79,5 @@ def _warnings(request: RestoreRequest, model: Checkpoint, marks: Mapping[str, Ma
         warnings.append(beyond_warning(beyond / pixels, model.card))
     if not usable:
         warnings.append("no pixel can be trusted: each is saturated, dark, near the edge, or the optics are far from the training.")
+    warnings += [NOT_ALIGNED] if "P" in request.image.axes and request.align == "auto" else []
     return (*warnings, *short_memory_warning(tile, request.tile))

@@ -1,0 +1,138 @@
+"""Time against pixels, memory, and what a halo costs: `python -m benchmarks.scale slope|memory|halo`; small unless told otherwise.
+
+A shipped model is named as for `restore`; `tiny` is a network of almost no cost, with which reading, writing and bookkeeping
+are seen, and an image of any size can be carried out.
+"""
+
+import argparse
+import resource
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import dask.array as da
+import numpy as np
+import torch
+import zarr
+
+from benchmarks.measure import Row, finish, print_rows
+from napari_cvdm.by_tiles import restore_by_tiles
+from napari_cvdm.model.checkpoint import Checkpoint, config_values
+from napari_cvdm.model.cvdm import CVDM, CVDMConfig
+from napari_cvdm.model.unet import UNetConfig
+from napari_cvdm.model.zoo import load_model
+from napari_cvdm.request import ImageStack, RestoreRequest
+from napari_cvdm.tiled_job import TiledRequest
+
+SLOPE_BAR = 0.05
+MEMORY_BAR_GIB = 2.0
+PIECE = 1024
+
+
+def model_of(name: str) -> Checkpoint:
+    """A shipped model, or `tiny`: random weights under the card of widefield-x2."""
+    if name != "tiny":
+        return load_model(name)
+    shape = {"widths": (4, 8), "blocks": (1, 1)}
+    denoiser, mean = UNetConfig(**shape, level_channels=4), UNetConfig(**shape, level_channels=0)  # type: ignore[arg-type]
+    config = CVDMConfig(condition_channels=2, upsampling=2, denoiser=denoiser, mean=mean)
+    torch.manual_seed(0)
+    card = replace(load_model("widefield-x2").card, name="tiny", network=config_values(config))
+    return Checkpoint(network=CVDM(config).eval(), card=card, sha256="0" * 64)
+
+
+def field(side: int, planes: int) -> ImageStack:
+    """Whole counts around 100, made piece by piece when they are read; a movie of planes has P before YX."""
+    shape = (side, side) if planes == 1 else (planes, side, side)
+    chunks = (1,) * (len(shape) - 2) + (min(side, PIECE),) * 2
+    array = da.random.default_rng(0).integers(80, 120, shape, dtype=np.uint16, chunks=chunks)
+    return ImageStack(array=array, axes="YX" if planes == 1 else "PYX", pixel_um=0.0626 if planes == 1 else 0.2, source=f"{side} x {side}")
+
+
+def request_for(model: Checkpoint, image: ImageStack, samples: int, steps: int) -> RestoreRequest:
+    """A request of the right kind."""
+    optics = {} if model.card.unit == "counts" else {"wavelength_um": 0.55, "medium_index": 1.33, "defocus_um": (-1.0, 1.0)}
+    return RestoreRequest(image=image, model=model.card.name, samples=samples, steps=steps, **optics)  # type: ignore[arg-type]
+
+
+def planes_of(model: Checkpoint) -> int:
+    """Defocus planes of a model's task."""
+    return 1 if model.card.unit == "counts" else 2
+
+
+def carried_out(model: Checkpoint, side: int, options: argparse.Namespace, blocks: int | None = None) -> float:
+    """Seconds of a job on an image of some side; with `blocks`, of its beginning only."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = zarr.open_array(f"{folder}/in.zarr", mode="w", shape=(1,), dtype="u1")  # zarr is loaded before the clock starts
+        request = request_for(model, field(side, planes_of(model)), options.samples, options.steps)
+        steps = restore_by_tiles(TiledRequest(request=request, out=f"{folder}/out.ome.zarr", block=options.block, halo=options.halo), model)
+        started = time.perf_counter()
+        for step in steps:
+            if blocks is not None and step.total > 1 and step.done >= blocks * options.samples * options.steps:
+                steps.close()
+        del store
+        return time.perf_counter() - started
+
+
+def slope(model: Checkpoint, options: argparse.Namespace) -> Iterator[Row]:
+    """Exponent of time in pixels, by least squares over the logarithms, and the cost of a megapixel."""
+    carried_out(model, options.block, options)  # what is compiled, loaded or cached once
+    seconds = {side: carried_out(model, side, options) for side in options.sizes}
+    for side, spent in seconds.items():
+        each = spent / (side**2 / 1e6) / options.samples
+        yield Row(what=f"{model.card.name}: {side} x {side} px, {options.samples} samples of {options.steps} steps", value=f"{spent:.2f} s, {each:.2f} s/Mpx/sample")
+    if len(seconds) > 1:
+        exponent = float(np.polyfit(2 * np.log(list(seconds)), np.log(list(seconds.values())), 1)[0])
+        yield Row(what=f"{model.card.name}: slope of log time against log pixels", value=f"{exponent:.3f}", bar="1.00 +- 0.05", met=abs(exponent - 1) <= SLOPE_BAR)
+
+
+def memory(model: Checkpoint, options: argparse.Namespace) -> Iterator[Row]:
+    """Largest resident memory beyond that of the program with its model, once it has restored one small image."""
+    carried_out(model, options.block // 4, options)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    for side in options.sizes:
+        spent = carried_out(model, side, options, options.blocks)
+        above = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20 - before
+        part = "all" if options.blocks is None else f"the survey and {options.blocks}"
+        name = f"{model.card.name}: {side} x {side} px, {part} blocks, {spent:.0f} s: peak memory above the model"
+        yield Row(what=name, value=f"{above:.2f} GiB", bar="< 2 GiB", met=above < MEMORY_BAR_GIB)
+
+
+def halo(model: Checkpoint, options: argparse.Namespace) -> Iterator[Row]:
+    """What a block differs by from the whole image, over the posterior spread, for several halos."""
+    side = options.sizes[0]
+    lazy = field(side, planes_of(model))
+    request = request_for(model, replace(lazy, array=np.asarray(lazy.array)), options.samples, options.steps)
+    whole = finish(request, model)
+    for pixels in options.halos:
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "out.ome.zarr"
+            for _ in restore_by_tiles(TiledRequest(request=request, out=str(out), block=options.block, halo=pixels), model):
+                pass
+            difference = np.abs(np.asarray(zarr.open_array(str(out / "mean" / "0"), mode="r")) - whole.mean)
+        share = float(difference.max() / np.median(whole.std))
+        root = float(np.sqrt(np.mean(difference**2)) / np.median(whole.std))
+        yield Row(what=f"{model.card.name}: {side} px in blocks of {options.block}, halo {pixels} px: error of the mean", value=f"{root:.1e} (worst {share:.1e}) of std")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Options of the command line."""
+    made = argparse.ArgumentParser(description=__doc__)
+    made.add_argument("what", choices=("slope", "memory", "halo"))
+    made.add_argument("--model", default="tiny")
+    made.add_argument("--sizes", type=int, nargs="+", default=[512, 1024])
+    made.add_argument("--samples", type=int, default=1)
+    made.add_argument("--steps", type=int, default=1)
+    made.add_argument("--block", type=int, default=256)
+    made.add_argument("--halo", type=int, default=128)
+    made.add_argument("--halos", type=int, nargs="+", default=[64, 128, 192])
+    made.add_argument("--blocks", type=int, help="memory: carry out only so many blocks after the survey")
+    return made
+
+
+if __name__ == "__main__":
+    chosen = parser().parse_args()
+    measured = {"slope": slope, "memory": memory, "halo": halo}[chosen.what]
+    print_rows(f"Scale: {chosen.what}", list(measured(model_of(chosen.model), chosen)))

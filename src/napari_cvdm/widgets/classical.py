@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from napari_cvdm.request import OPTICS
+from napari_cvdm.request import OPTICS, RequestError
 from napari_cvdm.result import Restoration
 from napari_cvdm.widgets.layers import METADATA_KEY, LayerData, look_of, placed_image
 from napari_cvdm.widgets.placement import Placement
@@ -29,9 +29,16 @@ def classical_run(run: Run, task: str, typed: Mapping[str, Any]) -> Run:
     Returns
     -------
     Run
+
+    Raises
+    ------
+    RequestError
+        There is no classical method for the task.
     """
     from napari_cvdm.baselines import FITTING
 
+    if task not in FITTING:
+        raise RequestError(f"no classical method is known for the task {task}; there are some for {', '.join(FITTING)}.")
     known = {name: run.request.known_optics(name) for name in OPTICS}
     lacking: dict[str, Any] = {name: typed.get(name) for name, value in known.items() if value is None}
     request = replace(run.request, model=FITTING[task], samples=1, keep_samples=False, schedule_points=0, **lacking)

@@ -12,6 +12,7 @@ from napari_cvdm.restore import restore
 from napari_cvdm.result import ForwardCheck
 from napari_cvdm.tasks import WidefieldX2
 from napari_cvdm.trust.familiarity import STATISTICS, Familiarity, familiarity_warnings, statistics, vectors_of
+from napari_cvdm.trust.imaging import WidefieldImaging
 from napari_cvdm.trust.light import contradicted, guessed, light_of
 
 GOOD = ForwardCheck(chi2=1.02, limit=1.5, unexplained=0.0, verdict="explained")
@@ -116,6 +117,16 @@ def test_an_image_that_is_all_border_is_not_checked(tiny_widefield_model, shape)
 def test_previews_and_live_images_have_no_time_for_it(tiny_widefield_model):
     assert not run(widefield_request(spots((40, 40)), steps=1, **OBJECTIVE), tiny_widefield_model).forward.possible
     assert not run(widefield_request(spots((40, 40)), **OBJECTIVE), tiny_widefield_model, check=False).forward.possible
+
+
+def test_a_check_that_fails_costs_nobody_the_result(tiny_widefield_model, monkeypatch):
+    def fail(*_):
+        raise MemoryError("too large")
+
+    monkeypatch.setattr(WidefieldImaging, "compare", fail)
+    result = run(widefield_request(spots((40, 40)), **OBJECTIVE), tiny_widefield_model)
+    assert np.isfinite(result.mean).all()
+    assert "too large" in result.forward.verdict and not result.forward.possible
 
 
 def texture(rng, sigma, noise, side=96):

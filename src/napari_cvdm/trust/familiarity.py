@@ -17,6 +17,7 @@ from napari_cvdm.intensity import noise_sigma
 from napari_cvdm.tasks import Conditioned
 
 WINDOW_PX = 128  # a large image is looked at in windows of the size of a training field
+MOST_WINDOWS = 32  # of one image, evenly spread: more say no more, and cost
 SMALLEST_PX = 32
 OCTAVES = ((1 / 64, 1 / 32), (1 / 32, 1 / 16), (1 / 16, 1 / 8), (1 / 8, 1 / 4), (1 / 4, 0.71))
 LOCAL_PX = 9  # odd, so that a window has a centre
@@ -62,6 +63,7 @@ def windows(images: np.ndarray) -> list[np.ndarray]:
     sides = [min(WINDOW_PX, size) for size in images.shape[1:]]
     starts = [range(0, size - side + 1, side) for size, side in zip(images.shape[1:], sides, strict=True)]
     parts = [images[:, top : top + sides[0], left : left + sides[1]] for top in starts[0] for left in starts[1]]
+    parts = parts[:: max(1, len(parts) // MOST_WINDOWS)]
     contrast = np.array([part[0].std() for part in parts])
     return [part for part, size in zip(parts, contrast, strict=True) if size >= np.median(contrast)]
 

@@ -38,7 +38,7 @@ class Findings:
 
     def prepared(self, whole: Conditioned) -> None:
         """A whole frame is prepared, before a region is taken out of it."""
-        if self._familiarity is not None:
+        if self._familiarity is not None and self._checking:
             self._vectors.append(vectors_of(whole, self._card.unit))
 
     def begin(self, index: tuple[int, ...], pixels: np.ndarray, part: Conditioned) -> None:

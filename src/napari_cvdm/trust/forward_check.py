@@ -18,6 +18,7 @@ from napari_cvdm.trust.camera_noise import photon_transfer
 from napari_cvdm.trust.imaging import Comparison, Imaging, PhaseImaging, WidefieldImaging
 from napari_cvdm.trust.squirrel import squirrel
 
+FAILURES = (ValueError, RuntimeError, MemoryError, ArithmeticError)
 LEAST_STRUCTURE = 0.1  # of chi-squared, above the noise: less is no structure to explain
 LIMIT = 1.5  # of chi-squared, for models whose card does not say it: half as much unexplained as there is noise
 OPTICS_OF_WIDEFIELD = ("pixel_um", "wavelength_um", "na")
@@ -137,10 +138,14 @@ class ForwardRecord:
         self._reference = None if self._card.unit == "rad" else prepared.kept(prepared.baseline.numpy() * prepared.gain)
 
     def see(self, sample: np.ndarray) -> None:
-        """One posterior sample of the frame (uY, uX)."""
+        """One posterior sample of the frame (uY, uX). A check that fails costs nobody the result: it is given up, with the reason."""
         if self._how is None:
             return
-        comparison = self._compared(self._how, sample)
+        try:
+            comparison = self._compared(self._how, sample)
+        except FAILURES as error:
+            self._how, self._reason = None, f"the check failed ({error})"
+            return
         before, known = int(self._seen[self._index]), np.nan_to_num(self._sample_chi2[self._index])
         self._seen[self._index] = before + 1
         self._sample_chi2[self._index] = known + (comparison.chi2(self._how.valid) - known) / (before + 1)
@@ -151,20 +156,28 @@ class ForwardRecord:
             found = squirrel(mean, self._reference, mean.shape[-1] // part_of(self._request.image.array, self._request).shape[-1])
             self._rsp[self._index], self._rse[self._index] = found.rsp, found.rse
         if self._how is not None:
-            fitted = None if self._card.unit == "rad" else self._fitted  # a transmission follows from the phase, a blur does not
-            self._keep(self._how, self._how.compare(mean, fitted), mean)
+            self._end_compared(self._how, mean)
+
+    def _end_compared(self, how: Imaging, mean: np.ndarray) -> None:
+        fitted = None if self._card.unit == "rad" else self._fitted  # a transmission follows from the phase, a blur does not
+        try:
+            comparison, empty = how.compare(mean, fitted), how.compare(np.zeros_like(mean), fitted)
+        except FAILURES as error:
+            self._reason = f"the check failed ({error})"
+            return
+        self._keep(how, comparison, empty)
 
     def _compared(self, how: Imaging, image: np.ndarray) -> Comparison:
         comparison = how.compare(image, self._fitted)
         self._fitted = comparison.fitted  # all images of a frame came through the same sample
         return comparison
 
-    def _keep(self, how: Imaging, comparison: Comparison, mean: np.ndarray) -> None:
+    def _keep(self, how: Imaging, comparison: Comparison, empty: Comparison) -> None:
         if self._residual is None:
             self._residual = np.zeros((*self._loops, *comparison.residual.shape), np.float32)
         self._residual[self._index] = comparison.residual
         self._chi2[self._index], self._gain[self._index] = comparison.chi2(how.valid), comparison.gain
-        self._empty_chi2[self._index] = how.compare(np.zeros_like(mean), None if self._card.unit == "rad" else 0.0).chi2(how.valid)
+        self._empty_chi2[self._index] = empty.chi2(how.valid)
         if self._card.unit == "rad":
             measured, predicted = how.measured[..., how.valid].ravel(), comparison.predicted[..., how.valid].ravel()
             flat = measured.std() == 0 or predicted.std() == 0

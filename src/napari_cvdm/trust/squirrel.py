@@ -14,6 +14,7 @@ from scipy.optimize import minimize_scalar
 from napari_cvdm.physics.widefield import gaussian_transfer
 
 WIDEST_FWHM_PX = 4.0  # of the blur, in camera pixels
+LARGEST_PX = 2048  # of a side; of larger images the middle is taken
 FWHM_TO_SIGMA = 2.35482
 
 
@@ -46,6 +47,7 @@ def squirrel(image: np.ndarray, reference: np.ndarray, upsampling: int) -> Squir
     Squirrel
         RSP is 0, and RSE the contrast of the reference, where either image is flat.
     """
+    image, reference = (values[_middle(values.shape)] for values in (image, reference))
     own, other = (torch.fft.fft2(torch.from_numpy(np.asarray(values, dtype=np.float64) - float(np.mean(values)))) for values in (image, reference))
     contrast, like = float(np.std(reference)), own.real
     cross, power, shape = (own * other.conj()).real, own.abs().square(), (image.shape[0], image.shape[1])
@@ -61,3 +63,8 @@ def squirrel(image: np.ndarray, reference: np.ndarray, upsampling: int) -> Squir
     )
     rsp = correlation(float(found.x))
     return Squirrel(rsp=rsp, rse=contrast * max(0.0, 1 - rsp**2) ** 0.5, sigma_px=float(found.x))
+
+
+def _middle(shape: tuple[int, ...]) -> tuple[slice, ...]:
+    starts = [max(0, (size - LARGEST_PX) // 2) for size in shape]
+    return tuple(slice(start, start + LARGEST_PX) for start in starts)

@@ -1,5 +1,6 @@
 """What the benchmarks share: a measured row, the data folder, one protocol for intensities."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,9 +62,9 @@ def matched_psnr(found: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
     return scores[best], float(MATCHING_SIGMAS_PX[best])
 
 
-def print_rows(title: str, rows: list[Row]) -> None:
-    """One line for each row."""
-    print(title)
+def print_rows(title: str, rows: Iterable[Row]) -> None:
+    """One line for each row, as soon as it is measured."""
+    print(title, flush=True)
     for row in rows:
         verdict = "" if row.met is None else ("  met" if row.met else "  MISSED")
-        print(f"  {row.what:<58} {row.value:>26}  {row.bar}{verdict}")
+        print(f"  {row.what:<58} {row.value:>26}  {row.bar}{verdict}", flush=True)

@@ -82,14 +82,12 @@ def slope(model: Checkpoint, options: argparse.Namespace) -> Iterator[Row]:
     seconds = {side: carried_out(model, side, options) for side in options.sizes}
     for side, spent in seconds.items():
         each = spent / (side**2 / 1e6) / options.samples
-        yield Row(
-            what=f"{model.card.name}: {side} x {side} px, {options.samples} samples of {options.steps} steps", value=f"{spent:.2f} s, {each:.2f} s/Mpx/sample"
-        )
+        name = f"{model.card.name}: {side} x {side} px, {options.samples} samples of {options.steps} steps"
+        yield Row(what=name, value=f"{spent:.2f} s, {each:.2f} s/Mpx/sample")
     if len(seconds) > 1:
         exponent = float(np.polyfit(2 * np.log(list(seconds)), np.log(list(seconds.values())), 1)[0])
-        yield Row(
-            what=f"{model.card.name}: slope of log time against log pixels", value=f"{exponent:.3f}", bar="1.00 +- 0.05", met=abs(exponent - 1) <= SLOPE_BAR
-        )
+        met = abs(exponent - 1) <= SLOPE_BAR
+        yield Row(what=f"{model.card.name}: slope of log time against log pixels", value=f"{exponent:.3f}", bar="1.00 +- 0.05", met=met)
 
 
 def memory(model: Checkpoint, options: argparse.Namespace) -> Iterator[Row]:
@@ -118,10 +116,8 @@ def halo(model: Checkpoint, options: argparse.Namespace) -> Iterator[Row]:
             difference = np.abs(np.asarray(zarr.open_array(str(out / "mean" / "0"), mode="r")) - whole.mean)
         share = float(difference.max() / np.median(whole.std))
         root = float(np.sqrt(np.mean(difference**2)) / np.median(whole.std))
-        yield Row(
-            what=f"{model.card.name}: {side} px in blocks of {options.block}, halo {pixels} px: error of the mean",
-            value=f"{root:.1e} (worst {share:.1e}) of std",
-        )
+        name = f"{model.card.name}: {side} px in blocks of {options.block}, halo {pixels} px: error of the mean"
+        yield Row(what=name, value=f"{root:.1e} (worst {share:.1e}) of std")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -21,7 +21,7 @@ from packaging.utils import canonicalize_name
 REPOSITORY = Path(__file__).parents[1]
 PACKAGE = REPOSITORY / "src" / "napari_cvdm"
 LARGEST_MODEL_BYTES = 12_000_000
-FEATURE_EXTRAS = ("bioio", "bmz", "evaluate", "zarr")  # what the code imports where it is there, and names where it is not
+FEATURE_EXTRAS = ("bioio", "bmz", "cluster", "evaluate", "zarr")  # what the code imports where it is there, and names where it is not
 NAMESPACES = {"bioimageio": ["bioimageio.core"]}  # whose home has another name, where it is not installed
 QT_BINDINGS = {"pyqt5", "pyqt6", "pyside2", "pyside6"}
 

@@ -6,6 +6,7 @@ from collections.abc import Generator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 import numpy as np
@@ -193,16 +194,17 @@ def _prepare(restorer: BlockRestorer, folder: JobFolder) -> Generator[Progress, 
     """Read the image once, compare the plan with what was begun, and keep what must be global."""
     job, plan = restorer.job, restorer.plan
     fingerprint = Fingerprint(job.request.image.array)
-    surveys = []
-    for number in range(len(plan.frames)):
-        yield Progress(stage=f"reading frame {number + 1} of {len(plan.frames)}", done=0, total=1)
-        surveys.append(restorer.survey(number, fingerprint))
-    begin_job(folder, planned(job, restorer.model, fingerprint.value), overwrite=job.overwrite)
-    create_images(folder.path, images_of(job.request, restorer.task), grid_of(job.request, restorer.task, plan), {"version": __version__})
-    for number, blocks in enumerate(surveys):
-        if not restorer.numbers_path(number).exists():
-            yield Progress(stage=f"surveying frame {number + 1} of {len(surveys)}", done=0, total=1)
-            restorer.keep_survey(blocks, number)
+    with TemporaryDirectory() as place:  # the plan is known only when every frame was read, and many surveys are too much to hold
+        read = [Path(place) / f"{number}.npz" for number in range(len(plan.frames))]
+        for number, path in enumerate(read):
+            yield Progress(stage=f"reading frame {number + 1} of {len(read)}", done=0, total=1)
+            save_numbers(path, restorer.survey(number, fingerprint), np.nan)
+        begin_job(folder, planned(job, restorer.model, fingerprint.value), overwrite=job.overwrite)
+        create_images(folder.path, images_of(job.request, restorer.task), grid_of(job.request, restorer.task, plan), {"version": __version__})
+        for number, path in enumerate(read):
+            if not restorer.numbers_path(number).exists():
+                yield Progress(stage=f"surveying frame {number + 1} of {len(read)}", done=0, total=1)
+                restorer.keep_survey(load_numbers(path, restorer.task)[0], number)
 
 
 def planned(job: TiledRequest, model: Checkpoint, pixels_sha256: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from napari_cvdm.tasks.conditioned import fitting
 from napari_cvdm.tasks.sampled import LARGEST_SAMPLE_PX
 from napari_cvdm.tiling.blocks import Block, BlockPlan
 
-BAND_PX = 1 << 24
+BAND_PX = 1 << 23
 SURVEYED_BLOCKS = 16
 
 

@@ -23,7 +23,10 @@ def run_by_tiles(arguments: Namespace, files: Mapping[str, str]) -> None:
     """
     job = job_of(arguments, files)
     request, model = job.open()
-    made = with_bar(restore_by_tiles(request, model, carrying_of(arguments, job)), "restoring")
+    try:
+        made = with_bar(restore_by_tiles(request, model, carrying_of(arguments, job)), "restoring")
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("the blocks that are done are kept; give the same command again to go on.") from None
     earlier = f", {made.earlier} of them by an earlier run" if made.earlier else ""
     say_done(f"{made.path}: {', '.join(made.images)} ({made.blocks} blocks{earlier})")
     for warning in made.warnings:

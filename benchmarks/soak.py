@@ -34,6 +34,7 @@ from napari_cvdm.training.loop import train
 
 SHAPES = ((96, 96), (97, 120), (2, 96, 101), (128, 96))
 FEWEST_LAPS = 6
+TRAINED_EVERY = 3
 OPTICS = {"pixel_um": 0.2, "wavelength_um": 0.55, "medium_index": 1.33, "defocus_um": (-1.0, 1.0)}
 QUICK = {"samples": 2, "steps": 2, "device": "cpu", "tile": 64}
 
@@ -114,9 +115,11 @@ class Lap:
                 pass
 
     def run(self) -> None:
-        """Every job once."""
-        for job in (self.widefield, self.phase, self.cancelled, self.failures, self.files, self.models_passed_on, self.training):
+        """Every job once; the training, which takes as long as all others, in every third lap."""
+        for job in (self.widefield, self.phase, self.cancelled, self.failures, self.files, self.models_passed_on):
             job()
+        if self.number % TRAINED_EVERY == 0:
+            self.training()
 
 
 def made_models(folder: Path) -> dict[str, Path]:

@@ -17,7 +17,7 @@ from napari_cvdm.widgets.inspect_widget import InspectWidget
 from napari_cvdm.widgets.restore_widget import RestoreWidget
 from napari_cvdm.widgets.train_widget import TrainWidget
 
-PATIENCE_S = 120.0
+PATIENCE_S = 600.0  # the machine may be busy with other things
 FAR_TOO_MANY = 1000
 
 

@@ -17,7 +17,7 @@ from napari_cvdm.image_files import ImageFileError, read_image
 from napari_cvdm.image_files.promises import ALWAYS_ALLOWED_BYTES, LARGEST_EXPANSION, check_expansion
 from napari_cvdm.image_files.records import DEEPEST, content_of, record_of
 from napari_cvdm.request import RequestError
-from napari_cvdm.result_folder import PROVENANCE, read_result_folder
+from napari_cvdm.result_folder import PROVENANCE, is_result_folder, read_result_folder
 from napari_cvdm.training.pair_files import Arrays
 from napari_cvdm.training.recipe import read_recipe
 
@@ -187,6 +187,12 @@ def test_brackets_within_brackets_are_refused_in_words(depth: int, tmp_path: Pat
     recipe.write_text(f"a = {deep}")
     with pytest.raises(RequestError, match=r"nested|recursion"):
         read_recipe(recipe)
+
+
+@pytest.mark.parametrize("versions", [True, 1, None, "napari-cvdm", ["napari-cvdm"]])
+def test_a_record_of_another_program_is_no_result(versions: object, tmp_path: Path) -> None:
+    (tmp_path / PROVENANCE).write_text(json.dumps({"versions": versions}))
+    assert not is_result_folder(tmp_path)
 
 
 def test_what_this_program_writes_is_nested_far_less() -> None:

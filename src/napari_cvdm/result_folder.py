@@ -53,7 +53,8 @@ def is_result_folder(path: str | Path) -> bool:
     if not (folder / PROVENANCE).is_file():
         return False
     try:
-        return _PROGRAM in (_record(folder).get("versions") or {})
+        versions = _record(folder).get("versions")
+        return isinstance(versions, dict) and _PROGRAM in versions
     except ImageFileError:  # cut short: ours if the images beside it are
         return any((folder / f"{name}{ENDING}").exists() for name in _NEEDED)
 

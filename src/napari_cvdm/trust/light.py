@@ -79,11 +79,12 @@ def light_of(grave: Sequence[str], guesses: Sequence[str], warnings: Sequence[st
     grave = [*grave, *unexplained(check)]
     checked = [] if check.explained else [check.verdict]
     doubts = [*warnings, *checked, *(f"not for quantification: {guess}" for guess in guesses)]
+    good = [check.verdict] if check.explained else []  # said last, whatever else was found
     because = (*grave, *guesses)
     if grave:
-        return Light(colour="red", reasons=(*(f"not for quantification: {reason}" for reason in grave), *doubts), not_quantitative_because=because)
+        return Light(colour="red", reasons=(*(f"not for quantification: {reason}" for reason in grave), *doubts, *good), not_quantitative_because=because)
     if doubts:
-        return Light(colour="amber", reasons=tuple(doubts), not_quantitative_because=because)
+        return Light(colour="amber", reasons=(*doubts, *good), not_quantitative_because=because)
     return Light(colour="green", reasons=(NOTHING_FOUND, check.verdict), not_quantitative_because=())
 
 

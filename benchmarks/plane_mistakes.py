@@ -173,7 +173,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default=None, help="measure the mean of a model's samples, instead of what it is given")
     parser.add_argument("--samples", type=int, default=2)
-    parser.add_argument("--sets", nargs="+", default=["HL60", "cells"], choices=["HL60", "cells"])
+    parser.add_argument("--sets", nargs="*", default=["HL60", "cells"], choices=["HL60", "cells"])
     parser.add_argument("--fields", type=int, default=40, help="simulated fields for false alarms; 0 for none")
     options = parser.parse_args()
     chosen = None if options.model is None else load_model(options.model)

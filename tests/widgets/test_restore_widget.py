@@ -357,3 +357,20 @@ def test_a_pixel_size_given_to_the_chosen_layer_later_is_the_one_of_the_run(view
         assert dock.form.value().optics_value("pixel_um") == pytest.approx(pixel)
     other.scale, other.units = (0.3, 0.3), ("um", "um")
     assert dock.form.value().optics_value("pixel_um") == pytest.approx(0.1)
+
+
+def test_align_and_the_size_of_the_field_are_in_the_form(viewer, planes, open_dock, tiny_phase_model, tiny_widefield_model):
+    viewer.add_image(planes, scale=(1, 0.2, 0.2), units=("um",) * 3)
+    dock = open_dock(tiny_phase_model)
+    height, width = planes.shape[-2:]
+    assert f"{width * 0.2:.4g} x {height * 0.2:.4g} um" in dock.form.field.text()
+    dock.form.optics["pixel_um"].setText("0.4")
+    assert f"{width * 0.4:.4g} x {height * 0.4:.4g} um" in dock.form.field.text()
+    dock.form.words["align"].setCurrentText("off")
+    assert dock.form.settings()["align"] == "off"
+    dock.form.optics["defocus_um"].set_value((1.0, 3.0))
+    assert "same side of focus" in dock.panel.message.text() or "same side of focus" in " ".join(dock.form.warnings())
+    dock.form.more.expand(animate=False)
+    assert not dock.form.words["align"].isHidden()
+    dock.form.model.set_value(str(tiny_widefield_model))
+    assert dock.form.words["align"].isHidden()

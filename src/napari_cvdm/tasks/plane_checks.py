@@ -155,20 +155,32 @@ def check_planes(
         aligned = evened(aligned, terms, ratio)
         phase = us_tie_of(aligned, defocus_um, microscope)
     applied = {"shift_px": any(shift), "magnification": bool(magnification), "ramp": any(terms[:2]), "quadratic": any(terms[2:]), "brightness": ratio != 1}
-    sign, sign_rad = sign_of_structures(phase.numpy(), aligned)
-    checks = PlaneChecks(
-        **_place_numbers(place),
-        **_light_numbers(light),
-        brightness=float(levels[1] * planes[1].mean() / (levels[0] * planes[0].mean()) - 1),
-        sign=sign,
-        sign_rad=sign_rad,
-        clipped=(clipped_share(frame[0]), clipped_share(frame[1])),
-        same_pixels=bool(np.array_equal(*frame) and np.ptp(frame[0]) > 0),
-        corrected=tuple(name for name, is_applied in applied.items() if is_applied),
-        notes=_notes(place, light, sign),
-    )
+    corrected = tuple(name for name, is_applied in applied.items() if is_applied)
+    brightness = float(levels[1] * planes[1].mean() / (levels[0] * planes[0].mean()) - 1)
+    checks = _checks(frame, place, light, brightness, sign_of_structures(phase.numpy(), aligned), corrected)
     reach = max(abs(part) for part in shift) + abs(magnification) * max(planes.shape[1:])
     return CheckedPlanes(planes=aligned, phase=phase, margin_px=ceil(reach), checks=checks)
+
+
+def _checks(
+    frame: np.ndarray,
+    place: Registration | None,
+    light: LightDrift | None,
+    brightness: float,
+    sign: tuple[int, float | None],
+    corrected: tuple[str, ...],
+) -> PlaneChecks:
+    return PlaneChecks(
+        **_place_numbers(place),
+        **_light_numbers(light),
+        brightness=brightness,
+        sign=sign[0],
+        sign_rad=sign[1],
+        clipped=(clipped_share(frame[0]), clipped_share(frame[1])),
+        same_pixels=bool(np.array_equal(*frame) and np.ptp(frame[0]) > 0),
+        corrected=corrected,
+        notes=_notes(place, light, sign[0]),
+    )
 
 
 def safe_movement(place: Registration | None) -> tuple[tuple[float, float], float]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 
 import numpy as np
 import torch
@@ -89,9 +90,9 @@ def request_of_output(model: Checkpoint, size: int, samples: int, **choices: obj
     return request_for(model, size // TASKS[model.card.task].upsampling, samples, **choices)
 
 
-def one_rows(model: Checkpoint, size: int, rounds: int) -> list[Row]:
+def one_rows(model: Checkpoint, size: int, rounds: int, **choices: object) -> list[Row]:
     """One sample of an input of that size, model loaded."""
-    request = request_for(model, size)
+    request = request_for(model, size, **choices)
     (timed,) = by_turns([lambda: finish(request, model)], rounds)
     name = f"{model.card.name}: {size} x {size} input, 1 sample, {request.steps} steps"
     return [Row(what=name, value=str(timed), bar="< 1 s on 2 cores", met=timed.processor.median / CORES < 1.0)]
@@ -103,12 +104,12 @@ def published_step(size: int) -> Work:
     return lambda: list(published_sample(model, condition, 1))
 
 
-def ratio_rows(model: Checkpoint, size: int, rounds: int) -> list[Row]:
+def ratio_rows(model: Checkpoint, size: int, rounds: int, **choices: object) -> list[Row]:
     """A sample against the published procedure, which is extrapolated from one step."""
-    request = request_of_output(model, size, SAMPLES)
+    request = request_of_output(model, size, SAMPLES, **choices)
     step, ours = by_turns([published_step(size), lambda: finish(request, model)], rounds)
     ratios = [PUBLISHED_STEPS * one.median / (other.median / request.samples) for one, other in ((step.processor, ours.processor), (step.wall, ours.wall))]
-    name = f"{model.card.name}, {size} x {size}, {request.steps} evaluations of {request.sampler}"
+    name = f"{model.card.name}, {size} x {size}, {request.steps} evaluations of {request.sampler}, {request.precision}"
     return [
         Row(what=f"published: one of {PUBLISHED_STEPS} steps", value=str(step)),
         Row(what=f"{name}: {request.samples} samples", value=str(ours)),
@@ -130,8 +131,8 @@ def overhead(model: Checkpoint, size: int = SIZE, samples: int = SAMPLES, rounds
 
     @torch.inference_mode()
     def bare() -> None:
-        for noisy in groups:
-            for exponent in exponents:
+        with autocast(CPU, request.precision):
+            for noisy, exponent in product(groups, exponents):
                 frame.tiled.clean(noisy, exponent, frame.features)
 
     def sampling() -> None:
@@ -143,9 +144,9 @@ def overhead(model: Checkpoint, size: int = SIZE, samples: int = SAMPLES, rounds
     return whole.processor.median / network.processor.median - 1
 
 
-def overhead_rows(model: Checkpoint, size: int, rounds: int) -> list[Row]:
+def overhead_rows(model: Checkpoint, size: int, rounds: int, **choices: object) -> list[Row]:
     """What sampling adds to the network."""
-    found = overhead(model, size, rounds=rounds)
+    found = overhead(model, size, rounds=rounds, **choices)  # type: ignore[arg-type]
     return [Row(what=f"{model.card.name}: sampling over the bare evaluations", value=f"{found:+.1%}", bar="<= 5 %", met=found <= 0.05)]
 
 
@@ -166,7 +167,7 @@ def evaluation(model: Checkpoint, size: int, precision: str = "fp32", change: Ca
     return evaluate
 
 
-def rate_rows(model: Checkpoint, size: int, rounds: int) -> list[Row]:
+def rate_rows(model: Checkpoint, size: int, rounds: int, **_: object) -> list[Row]:
     """Operations per second of one evaluation, against a product of two matrices on the same threads, in both precisions."""
     rows = []
     for precision, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
@@ -174,9 +175,9 @@ def rate_rows(model: Checkpoint, size: int, rounds: int) -> list[Row]:
         with FlopCounterMode(display=False) as counted:
             evaluate()
         one, other = torch.randn(MATRIX, MATRIX, dtype=kind), torch.randn(MATRIX, MATRIX, dtype=kind)
-        network, product = by_turns([evaluate, partial(torch.matmul, one, other)], 3 * rounds)
+        network, matrices = by_turns([evaluate, partial(torch.matmul, one, other)], 3 * rounds)
         operations = counted.get_total_flops()
-        reached, possible = operations / network.processor.median, 2 * MATRIX**3 / product.processor.median
+        reached, possible = operations / network.processor.median, 2 * MATRIX**3 / matrices.processor.median
         share, asked = reached / possible, precision == "fp32"
         rows += [
             Row(what=f"{model.card.name}, {precision}: one evaluation, {operations / 1e9:.2f} GFLOP", value=str(network)),
@@ -190,7 +191,7 @@ def rate_rows(model: Checkpoint, size: int, rounds: int) -> list[Row]:
     return rows
 
 
-def precision_rows(model: Checkpoint, size: int, rounds: int) -> list[Row]:
+def precision_rows(model: Checkpoint, size: int, rounds: int, **_: object) -> list[Row]:
     """What bf16 saves here, and how far it moves the samples."""
     exact, narrow = (request_of_output(model, size, SAMPLES, keep_samples=True, precision=precision) for precision in ("fp32", "bf16"))
     one, other = finish(exact, model), finish(narrow, model)
@@ -204,7 +205,7 @@ def precision_rows(model: Checkpoint, size: int, rounds: int) -> list[Row]:
     ]
 
 
-def compile_rows(model: Checkpoint, size: int, rounds: int) -> list[Row]:
+def compile_rows(model: Checkpoint, size: int, rounds: int, **_: object) -> list[Row]:
     """torch.compile of the denoiser, with the time to compile it; not part of a plain run, it takes long."""
     plain = evaluation(model, size)
     network = deepcopy(placed(model.network, CPU))
@@ -221,14 +222,14 @@ def compile_rows(model: Checkpoint, size: int, rounds: int) -> list[Row]:
     ]
 
 
-def large_rows(model: Checkpoint, size: int, rounds: int) -> list[Row]:
+def large_rows(model: Checkpoint, size: int, rounds: int, **choices: object) -> list[Row]:
     """Sixteen samples of four times as many pixels, once: the processor time over two cores is what two free cores would take."""
-    request = request_of_output(model, 2 * size, LARGE_SAMPLES)
+    request = request_of_output(model, 2 * size, LARGE_SAMPLES, **choices)
     began, used = time.perf_counter(), time.process_time()
     finish(request, model)
     wall, processor = time.perf_counter() - began, time.process_time() - used
     free = processor / CORES
-    name = f"{model.card.name}: {LARGE_SAMPLES} samples of {2 * size} x {2 * size}, {request.steps} evaluations"
+    name = f"{model.card.name}: {LARGE_SAMPLES} samples of {2 * size} x {2 * size}, {request.steps} evaluations, {request.precision}"
     value = f"{free:.1f} s on {CORES} free cores ({wall:.1f} s wall with {torch.get_num_threads()} threads here)"
     return [Row(what=name, value=value, bar=f"< {INTERACTIVE_S:.0f} s", met=free < INTERACTIVE_S)]
 
@@ -244,10 +245,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", action="append", choices=PARTS | SELDOM)
     parser.add_argument("--size", type=int, default=SIZE, help="side of the output [px] (of the input for one), a multiple of 32")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
+    for name, kind in (("steps", int), ("precision", str), ("sampler", str)):
+        parser.add_argument(f"--{name}", type=kind, help="of the reconstruction, default as in use")
     given = parser.parse_args(argv)
+    choices = {name: getattr(given, name) for name in ("steps", "precision", "sampler") if getattr(given, name)}
     for name in given.model or ["phase-2shot", "widefield-x2"]:
         model = load_model(name)
-        rows = [row for part in given.only or PARTS for row in (PARTS | SELDOM)[part](model, given.size, given.rounds)]
+        rows = [row for part in given.only or PARTS for row in (PARTS | SELDOM)[part](model, given.size, given.rounds, **choices)]
         print_rows(f"Speed of {name}, {torch.get_num_threads()} threads", rows)
 
 

@@ -118,7 +118,7 @@ class RestoreRequest:
     device : str
         ``auto``, ``cpu``, ``cuda:0`` or ``mps``.
     precision : {"fp32", "bf16"}
-        Of the network's convolutions alone. bf16 moves the samples by about 1 % of the spread, and is faster on most GPUs and on processors that have it.
+        Of the network's convolutions alone. bf16 moves the samples by a few per cent of the spread, and is faster on most GPUs and on processors that have it.
     tile : int
         Side of a square tile [px of the input]; it changes memory and time, never the pixels.
     pixel_um, wavelength_um, medium_index, na : float, optional

@@ -69,13 +69,15 @@ def _second_order(denoise: Denoiser, rate: Tensor, clocks: Sequence[float], nois
     noisy = noise(0)
     previous: Tensor | None = None
     previous_step: Tensor | None = None
+    level = half_log_snr(rate * clocks[0])
     for index, (now, later) in enumerate(itertools.pairwise(clocks)):
         clean = _evaluate(denoise, noisy, rate, now)
         yield clean
-        step = half_log_snr(rate * later) - half_log_snr(rate * now)
+        next_level = half_log_snr(rate * later)
+        step = next_level - level
         direction = _extrapolated(clean, previous, step, previous_step)
         noisy = update(noisy, direction, rate * now, rate * later, step, index + 1)
-        previous, previous_step = clean, step
+        previous, previous_step, level = clean, step, next_level
     clean = _evaluate(denoise, noisy, rate, clocks[-1])
     yield clean
     return clean

@@ -1,6 +1,7 @@
 """Small files from strangers, read whole: of a regular file, of a size that was agreed on, and nested no deeper than anything this program writes."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,9 @@ def content_of(path: Path, largest: int = LARGEST_RECORD) -> bytes:
     if path.exists() and not path.is_file():
         raise ValueError(f"{path.name} is no regular file")
     with path.open("rb") as file:
-        content = file.read(largest + 1)
-    if len(content) > largest:
-        raise ValueError(f"{path.name} is larger than {largest:,} bytes, and none of this program is")
-    return content
+        if os.fstat(file.fileno()).st_size > largest:
+            raise ValueError(f"{path.name} is larger than {largest:,} bytes, and none of this program is")
+        return file.read()
 
 
 def record_of(text: str | bytes) -> dict[str, Any]:

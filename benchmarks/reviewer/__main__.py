@@ -49,13 +49,13 @@ def review(model: str, names: Sequence[str], out: Path, plan: Plan) -> None:
     """Run some tests on one model."""
     bench = Bench(model=load_model(model), plan=plan)
     folder = out / bench.model.card.name
+    head = f"Model {bench.model.card.name} `{bench.model.sha256[:12]}`, {plan.samples} samples of {plan.steps} steps, input {bench.side} x {bench.side} px.\n"
     for name in names:
         if bench.task in TESTS[name].tasks:
             finding = TESTS[name].run(bench)
             print_rows(f"{bench.model.card.name}, {name}: {TESTS[name].asks}", finding.rows)
             write(folder, name, finding)
-    head = f"Model {bench.model.card.name} `{bench.model.sha256[:12]}`, {plan.samples} samples of {plan.steps} steps, input {bench.side} x {bench.side} px.\n"
-    (folder / "RESULTS.md").write_text(gathered(folder, head), encoding="utf-8")
+            (folder / "RESULTS.md").write_text(gathered(folder, head), encoding="utf-8")
     print(f"written: {folder / 'RESULTS.md'}")
 
 

@@ -9,12 +9,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from napari_cvdm.baselines import load_method
 from napari_cvdm.cli import say_done
 from napari_cvdm.cli.evaluate import METRICS, TABLE, evaluate_into
 from napari_cvdm.cli.evaluation_table import markdown, shown
-from napari_cvdm.cli.pairs import sampling_of, set_of
+from napari_cvdm.cli.pairs import pairs_card, sampling_of, set_of
 from napari_cvdm.image_files import output_folder
-from napari_cvdm.model.zoo import load_model, shipped_models
+from napari_cvdm.model.zoo import shipped_models
 from napari_cvdm.request import RequestError
 from napari_cvdm.trust.evaluation_summary import plain
 from napari_cvdm.trust.pair_sets import EVALUATION_SEED
@@ -68,8 +69,8 @@ def folder_name(model_name: str, set_name: str) -> str:
 
 def result_of(arguments: Namespace, folder: Path, model_name: str, set_name: str) -> dict[str, Any]:
     """The summary of a model on a set: the one that is there if it is of the same weights, card, pairs and sampling, else a new one."""
-    model = load_model(model_name)
-    pairs = set_of(arguments, set_name, model.card, EVALUATION_SEED)
+    model = load_method(model_name)
+    pairs = set_of(arguments, set_name, pairs_card(model), EVALUATION_SEED)
     wanted = {
         "model": {"sha256": model.sha256, "calibration": dict(model.card.calibration)},
         "set": {"said": pairs.said},

@@ -5,13 +5,13 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from napari_cvdm.baselines import Baseline, load_method
 from napari_cvdm.cli import check_inputs_stay, say_done
 from napari_cvdm.cli.evaluation_figures import draw_figures
 from napari_cvdm.cli.evaluation_table import tables
-from napari_cvdm.cli.pairs import sampling_of, set_of
+from napari_cvdm.cli.pairs import pairs_card, sampling_of, set_of
 from napari_cvdm.cli.progress import with_bar
 from napari_cvdm.image_files import output_folder
-from napari_cvdm.model.zoo import load_model
 from napari_cvdm.trust.evaluation import evaluate
 from napari_cvdm.trust.evaluation_summary import summary
 from napari_cvdm.trust.pair_sets import EVALUATION_SEED, SIMULATION
@@ -42,11 +42,11 @@ def run(arguments: Namespace) -> None:
 
 def evaluate_into(folder: Path, arguments: Namespace, model_name: str, set_name: str) -> tuple[dict[str, Any], list[str]]:
     """Evaluate a model on a set, and write everything into an existing folder; the summary, and the names of the files."""
-    model = load_model(model_name)
-    pairs = set_of(arguments, set_name, model.card, EVALUATION_SEED)
+    model = load_method(model_name)
+    pairs = set_of(arguments, set_name, pairs_card(model), EVALUATION_SEED)
     found = with_bar(evaluate(pairs, model, sampling_of(arguments)), f"evaluating {model_name}")
     values = summary(found)
-    if set_name == SIMULATION and model.card.task == POINTS_FOR:
+    if set_name == SIMULATION and model.card.task == POINTS_FOR and not isinstance(model, Baseline):
         seen = with_bar(two_points(model, sampling_of(arguments)), "looking at point pairs")
         values["two_points"] = {"separation_nm": [round(1000 * one) for one in seen.separation_um], "pairs": seen.pairs, "apart": dict(seen.apart)}
     figures = draw_figures(folder, found, values)

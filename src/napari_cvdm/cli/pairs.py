@@ -3,7 +3,9 @@
 from argparse import Namespace
 from typing import Any
 
-from napari_cvdm.model.checkpoint import ModelCard
+from napari_cvdm.baselines import Baseline
+from napari_cvdm.model.checkpoint import Checkpoint, ModelCard
+from napari_cvdm.model.zoo import shipped_models
 from napari_cvdm.request import OPTICS
 from napari_cvdm.trust.judged import Sampling
 from napari_cvdm.trust.pair_sets import Choice, PairSet, pair_set
@@ -36,6 +38,13 @@ def set_of(arguments: Namespace, name: str, card: ModelCard, first_seed: int, co
         register=arguments.register,
     )
     return pair_set(name, card, choice)
+
+
+def pairs_card(method: Checkpoint | Baseline) -> ModelCard:
+    """The card that says which fields to simulate: a model's own; a classical method, which learned from none, takes the shipped model of its task."""
+    if not isinstance(method, Baseline):
+        return method.card
+    return next(card for _, card in shipped_models() if card.task == method.task)
 
 
 def optics_of(arguments: Namespace) -> dict[str, Any]:

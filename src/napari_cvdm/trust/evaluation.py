@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from napari_cvdm.baselines import Baseline
 from napari_cvdm.model.checkpoint import Checkpoint
 from napari_cvdm.request import RequestError
 from napari_cvdm.result import Progress
@@ -94,13 +95,13 @@ class Evaluation:
     example: JudgedField = field(repr=False)
 
 
-def evaluate(pairs: PairSet, model: Checkpoint, sampling: Sampling) -> Generator[Progress, None, Evaluation]:
+def evaluate(pairs: PairSet, model: Checkpoint | Baseline, sampling: Sampling) -> Generator[Progress, None, Evaluation]:
     """Restore every pair of a set, and measure.
 
     Parameters
     ----------
     pairs : PairSet
-    model : Checkpoint
+    model : Checkpoint or Baseline
     sampling : Sampling
         At least 4 samples; 32 give all figures.
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from napari_cvdm.baselines import Baseline, reconstruct
 from napari_cvdm.model.checkpoint import Checkpoint
 from napari_cvdm.request import RequestError, RestoreRequest, Sampler
-from napari_cvdm.restore import restore
 from napari_cvdm.result import Progress, Restoration
 from napari_cvdm.trust.pair_sets import PairSet, TestPair
 
@@ -85,13 +85,21 @@ class JudgedField:
         return rows, columns
 
 
-def judged_fields(pairs: PairSet, model: Checkpoint, sampling: Sampling) -> Generator[Progress | JudgedField, None, None]:
+def with_samples(result: Restoration, count: int) -> Restoration:
+    """The result, with a single answer repeated: a method that claims no spread claims to be right."""
+    if result.samples is not None and len(result.samples) == count:
+        return result
+    return replace(result, samples=np.broadcast_to(result.mean, (count, *result.mean.shape)))
+
+
+def judged_fields(pairs: PairSet, model: Checkpoint | Baseline, sampling: Sampling) -> Generator[Progress | JudgedField, None, None]:
     """Restore every pair of a set.
 
     Parameters
     ----------
     pairs : PairSet
-    model : Checkpoint
+    model : Checkpoint or Baseline
+        What has a single answer is taken for samples that are all alike.
     sampling : Sampling
 
     Yields
@@ -106,12 +114,12 @@ def judged_fields(pairs: PairSet, model: Checkpoint, sampling: Sampling) -> Gene
     """
     for number, load in enumerate(pairs.pairs):
         pair = load()
-        steps = restore(sampling.request(pair.request), model)
+        steps = reconstruct(sampling.request(pair.request), model)
         while True:
             try:
                 progress = next(steps)
             except StopIteration as end:
-                result = end.value
+                result = with_samples(end.value, sampling.samples)
                 break
             yield Progress(stage=f"{pairs.name}, field {number + 1} of {len(pairs)}: {progress.stage}", done=number, total=len(pairs))
         yield JudgedField(pair=pair, restoration=result)

@@ -11,7 +11,6 @@ Colour = Literal["green", "amber", "red"]
 NOTHING_FOUND = "Nothing found that speaks against it."
 LARGEST_SHARE = 0.25  # of the structure above noise left over: an error of half its contrast
 PIXEL_TOLERANCE = 0.01
-FLUX_TOLERANCE = 0.1  # measured on simulated fields: see docs/how-to-check.md
 LEAST_MEDIUM = 0.02  # share of the field that must be empty for the blank-field intensity to be measured rather than guessed
 
 

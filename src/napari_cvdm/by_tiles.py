@@ -87,7 +87,7 @@ class BlockRestorer:
         """Find the rate that sets the sampler's grid, and keep the survey for every process."""
         chosen = surveyed_blocks(self.plan, frame_number)
         parts = (begin_block(self.job.request, self._network, blocks, block, self.job.halo, None) for block in chosen)
-        save_numbers(self.numbers_path(frame_number), blocks, median_rate(parts))
+        save_numbers(self.numbers_path(frame_number), blocks, median_rate(parts, len(chosen)))
 
     def carry_out(self, block: Block) -> Generator[Progress, None, dict[str, Any]]:
         """Restore a block, write it, and mark it as done.

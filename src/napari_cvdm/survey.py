@@ -118,12 +118,14 @@ def surveyed_blocks(plan: BlockPlan, frame_number: int, count: int = SURVEYED_BL
     return [block for block in plan.blocks() if block.frame_number == frame_number and block.number % per_frame in numbers]
 
 
-def median_rate(frames: Iterator[Frame]) -> float:
-    """Median of lambda(x) over the given parts: it sets the sampler's grid, for all parts alike."""
-    rates = [frame.rate_map for frame in frames]  # 16 MiB each at 1024 x 1024 and twice the grid
-    step = int(np.ceil(np.sqrt(sum(rate.size for rate in rates) / LARGEST_SAMPLE_PX)))
-    pooled = np.concatenate([rate[::step, ::step].ravel() for rate in rates])
-    return float(torch.from_numpy(pooled).median())
+def median_rate(frames: Iterator[Frame], count: int) -> float:
+    """Median of lambda(x) over `count` parts, of at most LARGEST_SAMPLE_PX pixels in all: it sets the sampler's grid, for all parts alike."""
+    pooled = []
+    for frame in frames:
+        rate = frame.rate_map
+        step = int(np.ceil(np.sqrt(rate.size * count / LARGEST_SAMPLE_PX)))
+        pooled.append(rate[::step, ::step].ravel())
+    return float(torch.from_numpy(np.concatenate(pooled)).median())
 
 
 def begin_block(request: RestoreRequest, network: CVDM, blocks: Blocks, block: Block, surroundings: int, grid_rate: float | None) -> Frame:

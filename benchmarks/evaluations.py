@@ -185,6 +185,8 @@ def draw(rows: list[Quality], path: Path) -> None:
         axes[1, column].axhline(1, color="gray", lw=0.8)
         axes[0, column].set(title=model, ylabel="CRPS / best", ylim=(0.98, 1.3), xscale="log")
         axes[1, column].set(xlabel="evaluations of the network", ylabel="spread / error")
+        axes[1, column].set_xticks(COUNTS, [str(count) for count in COUNTS])
+        axes[1, column].set_xticks([], minor=True)
     axes[0, 0].legend()
     figure.savefig(path, dpi=110)
 

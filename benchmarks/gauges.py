@@ -38,7 +38,7 @@ class Gauges:
         self.objects.append(len(gc.get_objects()))
 
     def rows(self) -> list[Row]:
-        """Slope of each by Theil and Sen, with its 95 % interval, over the laps after the warming up; a bar is missed where the whole interval is above it."""
+        """Slope of each by Theil and Sen, with its 95 % interval, over the laps after the warming up."""
         return [
             _row("memory [KiB]", self.memory_kib, LARGEST_LEAK_KIB),
             _row("open files", self.files, 0.0),
@@ -58,4 +58,4 @@ def _row(what: str, readings: list[float] | list[int], most: float | None) -> Ro
     rise, low, high = slope(readings)
     value = f"{rise:+.2f} ({low:+.2f} to {high:+.2f})"
     where = f"{what}, rise a lap; from {readings[int(WARMING_UP * len(readings))]:,.0f} to {readings[-1]:,.0f}"
-    return Row(what=where, value=value, bar="" if most is None else f"<= {most:g}", met=None if most is None else low <= most)
+    return Row(what=where, value=value, bar="" if most is None else f"<= {most:g}", met=None if most is None else rise <= most)

@@ -90,7 +90,7 @@ def test_options_and_request_have_the_same_names_and_defaults() -> None:
     actions = {action.dest: action for action in command_parsers()["restore"]._actions}
     requested = {entry.name: entry.default for entry in fields(RestoreRequest)}
     assert set(requested) <= set(actions)
-    assert set(actions) - set(requested) == {"help", "image2", "out", "overwrite"}
+    assert set(actions) - set(requested) == {"help", "image2", "out", "overwrite", "block", "halo", "scheduler"}
     assert (options.SAMPLERS, options.PRECISIONS, options.ALIGNMENTS) == (SAMPLERS, PRECISIONS, ALIGNMENTS)
     for name, default in requested.items():
         said = re.search(r"\(default ([^):]+)", actions[name].help or "")

@@ -150,7 +150,7 @@ def cluster_client(where: str) -> Iterator[Any]:
     except ImportError as error:
         raise ClusterError("a scheduler needs the extra cluster: pip install 'napari-cvdm[cluster]'.") from error
     if where.startswith("local:"):
-        settings = {"n_workers": int(where.partition(":")[2]), "threads_per_worker": 1, "memory_limit": None, "dashboard_address": None}
+        settings = {"n_workers": int(where.partition(":")[2]), "threads_per_worker": 1, "memory_limit": None, "dashboard_address": ":0"}
         with distributed.LocalCluster(**settings) as cluster, distributed.Client(cluster) as client:
             yield client
         return

@@ -142,9 +142,9 @@ def test_one_layer_is_kept_with_the_limits_that_the_user_gave_it(viewer, measure
 def test_writing_a_frame_never_reconstructs_in_the_window(viewer, measured, open_live, film, qtbot, tiny_widefield_model, monkeypatch):
     threads = []
 
-    def watched(*args):
+    def watched(*args, **named):
         threads.append(threading.current_thread())
-        return (yield from restore(*args))
+        return (yield from restore(*args, **named))
 
     monkeypatch.setattr(live, "restore", watched)
     layer = viewer.add_image(**measured)
@@ -159,9 +159,9 @@ def test_writing_a_frame_never_reconstructs_in_the_window(viewer, measured, open
 def test_a_writer_in_a_hung_following_is_not_kept_waiting(viewer, measured, open_live, film, qtbot, tiny_widefield_model, monkeypatch):
     free = threading.Event()
 
-    def stuck(*args):
+    def stuck(*args, **named):
         free.wait(60)
-        return (yield from restore(*args))
+        return (yield from restore(*args, **named))
 
     monkeypatch.setattr(live, "restore", stuck)
     layer = viewer.add_image(**measured)

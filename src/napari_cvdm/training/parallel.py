@@ -95,3 +95,8 @@ class Processes:
     def wait(self) -> None:
         """Until every process is here."""
         self.accelerator.wait_for_everyone()
+
+    def close(self) -> None:
+        """Leave the group: threads of it that are still there when Python ends would abort the process."""
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()

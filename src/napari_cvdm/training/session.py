@@ -188,9 +188,10 @@ class Session:
         return card, score
 
     def close(self) -> None:
-        """Finish the log."""
+        """Finish the log, and leave the other processes."""
         if self._log is not None:
             self._log.close()
+        self._processes.close()
 
 
 def first_network(recipe: Recipe) -> CVDM:

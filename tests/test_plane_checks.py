@@ -242,7 +242,7 @@ def test_what_was_estimated_is_kept_with_the_result(tiny_phase_model):
 
 
 def test_another_word_for_align_is_refused():
-    with pytest.raises(RequestError, match=r"align is 'on'; allowed are auto, off\."):
+    with pytest.raises(RequestError, match=r"align is 'on'; allowed are off, auto\."):
         RestoreRequest(image=ImageStack(array=np.ones((2, 20, 20)), axes="PYX"), model="m", align="on")
 
 

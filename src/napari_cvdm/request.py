@@ -19,8 +19,8 @@ SAMPLERS = ("sde-2m", "ode-2m", "ddim", "ancestral")
 Sampler = Literal["sde-2m", "ode-2m", "ddim", "ancestral"]
 PRECISIONS = ("fp32", "bf16")
 Precision = Literal["fp32", "bf16"]
-ALIGNMENTS = ("auto", "off")
-Align = Literal["auto", "off"]
+ALIGNMENTS = ("off", "auto")
+Align = Literal["off", "auto"]
 
 
 class RequestError(ValueError):
@@ -128,7 +128,7 @@ class RestoreRequest:
     background : {"auto", "none"} or ndarray of shape (Y, X) or (P, Y, X)
         ``auto`` estimates the blank-field intensity (phase) or the dark level (fluorescence); ``none`` says that it is
         already divided out (phase) or zero (fluorescence); an array is a blank-field (dark-field) image.
-    align : {"auto", "off"}
+    align : {"off", "auto"}
         ``auto`` measures what differs between the two planes besides the focus (shift, magnification, light), takes back what
         is significant and reports all of it; ``off`` neither measures nor changes anything. Phase models only.
     schedule_points : int
@@ -160,7 +160,7 @@ class RestoreRequest:
     medium_index: float | None = None
     na: float | None = None
     background: Literal["auto", "none"] | np.ndarray = field(default="auto", repr=False)
-    align: Align = "auto"
+    align: Align = "off"
     schedule_points: int = 0
     keep_samples: bool = False
     region: tuple[int, int, int, int] | None = None
@@ -178,7 +178,7 @@ class RestoreRequest:
         if isinstance(self.background, str) and self.background not in ("auto", "none"):
             raise RequestError(f"background is {self.background!r}; allowed are auto, none or an image.")
         if self.align not in ALIGNMENTS:
-            raise RequestError(f"align is {self.align!r}; allowed are {', '.join(ALIGNMENTS)}. auto leaves a pair without mistakes as it is.")
+            raise RequestError(f"align is {self.align!r}; allowed are {', '.join(ALIGNMENTS)}. off takes the planes as they are.")
         if self.defocus_um is not None:
             defocus_pair(self.defocus_um)
         if self.region is not None:

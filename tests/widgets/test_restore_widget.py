@@ -366,8 +366,9 @@ def test_align_and_the_size_of_the_field_are_in_the_form(viewer, planes, open_do
     assert f"{width * 0.2:.4g} x {height * 0.2:.4g} um" in dock.form.field.text()
     dock.form.optics["pixel_um"].setText("0.4")
     assert f"{width * 0.4:.4g} x {height * 0.4:.4g} um" in dock.form.field.text()
-    dock.form.words["align"].setCurrentText("off")
     assert dock.form.settings()["align"] == "off"
+    dock.form.words["align"].setCurrentText("auto")
+    assert dock.form.settings()["align"] == "auto"
     dock.form.optics["defocus_um"].set_value((1.0, 3.0))
     assert "same side of focus" in dock.panel.message.text() or "same side of focus" in " ".join(dock.form.warnings())
     dock.form.more.expand(animate=False)

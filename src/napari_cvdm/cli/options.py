@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from napari_cvdm import __version__
 
 FORMATS = ("bundle", "bioimageio")
-ALIGNMENTS = ("auto", "off")
+ALIGNMENTS = ("off", "auto")
 SAMPLERS = ("sde-2m", "ode-2m", "ddim", "ancestral")
 PRECISIONS = ("fp32", "bf16")
 _DEVICE_HELP = "auto, cpu, cuda:0 or mps (default auto: the best there is)"
@@ -144,9 +144,9 @@ def _add_optics(group: "argparse._ArgumentGroup", *, background: bool = True) ->
     group.add_argument(
         "--align",
         choices=ALIGNMENTS,
-        metavar="auto|off",
+        metavar="off|auto",
         help="two planes: auto takes back a shift, a magnification or a change of the light between them where it is significant, "
-        "and reports it; off leaves them as they are (default auto)",
+        "and reports it; off leaves them as they are (default off)",
     )
 
 

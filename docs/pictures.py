@@ -215,7 +215,7 @@ def train(out: Path, theme: str) -> None:
         studio.wait()
         studio.photograph("train-form")
         dock.form.time.setCurrentText(OWN_STEPS)
-        for name, count in {"mean_steps": 4, "diffusion_steps": 60, "held-out fields": 1}.items():
+        for name, count in {"mean_steps": 4, "diffusion_steps": 60, "batch": 1, "patch_px": 48, "held-out fields": 1}.items():
             dock.form.counts[name].setValue(count)
         dock.panel.start.click()
         studio.wait(lambda: len(dock.progress.plots.schedule.seen) > 2 or not dock.training)

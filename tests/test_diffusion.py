@@ -13,6 +13,7 @@ from napari_cvdm.diffusion import process
 from napari_cvdm.diffusion.loss import cvdm_loss, gamma_second_derivative, prior_divergence, stratified_times
 from napari_cvdm.diffusion.prediction import PREDICTIONS, TARGETS
 from napari_cvdm.diffusion.sampler import SAMPLERS, clock_grid, uniform_time_grid
+from napari_cvdm.model.fixed_schedule import CosineClock, LinearClock
 from napari_cvdm.model.schedule import RATE_MAX, RATE_MIN, Clock, bounded_rate, gamma_and_beta
 
 EXPONENTS = torch.logspace(-6, 1.6, 60, dtype=torch.float64)
@@ -160,9 +161,8 @@ def clock_with(seed):
     return clock
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_clock_runs_from_zero_to_one_and_its_derivatives_are_exact(seed):
-    clock = clock_with(seed)
+@pytest.mark.parametrize("clock", [*map(clock_with, range(6)), LinearClock(), CosineClock()])
+def test_clock_runs_from_zero_to_one_and_its_derivatives_are_exact(clock):
     times = torch.linspace(0.002, 0.999, 400, dtype=torch.float64, requires_grad=True)
     value, speed, acceleration = clock(times)
     (first,) = torch.autograd.grad(value.sum(), times, create_graph=True)

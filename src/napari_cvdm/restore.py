@@ -27,7 +27,7 @@ from napari_cvdm.trust.validity import axes_warnings, beyond_trained_range, far_
 
 CLOCK_POINTS = 100
 STOPPED_UNEVENLY = "stopped:"  # how the warning of a result begins whose frames have different numbers of samples
-SINGLE_ANSWER = "a single answer: it has no spread, and nothing here tells how far to trust it."
+SINGLE_ANSWER = "a single answer: it has no spread."
 _OME_AXES = "TZC"
 Restoring = Generator[Progress, Stop | None, Restoration]
 

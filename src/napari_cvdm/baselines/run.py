@@ -8,12 +8,11 @@ import numpy as np
 from napari_cvdm.baselines.method import Answer, Baseline
 from napari_cvdm.record import Record
 from napari_cvdm.request import RestoreRequest
-from napari_cvdm.restore import Restoring, check_planes, frame_axes, frame_indices, task_of, unusable_warning
+from napari_cvdm.restore import SINGLE_ANSWER, Restoring, check_planes, frame_axes, frame_indices, task_of, unusable_warning
 from napari_cvdm.result import ClockCurve, Progress, Restoration, Stop
 from napari_cvdm.tasks import Task
 from napari_cvdm.trust.validity import axes_warnings
 
-SINGLE_ANSWER = "a single answer: it has no spread"
 NO_CLOCK = ClockCurve(times=(), values=(), speeds=())
 
 
@@ -52,7 +51,7 @@ def reconstruct_classically(request: RestoreRequest, method: Baseline) -> Restor
         record.finish(answer.estimated, max(answer.valid.shape))
         if stop is Stop.KEEP:
             break
-    warnings = (f"{method.name} is {SINGLE_ANSWER}.", *axes_warnings(request.image), *unusable_warning(arrays.valid, arrays.counts))
+    warnings = (f"{method.name} is {SINGLE_ANSWER}", *axes_warnings(request.image), *unusable_warning(arrays.valid, arrays.counts))
     return _assembled(request, task, arrays, record, warnings, time.perf_counter() - started)
 
 

@@ -13,6 +13,7 @@ from napari_cvdm.posterior import INTERVAL, STATISTICS, spread_as
 from napari_cvdm.request import ImageStack
 from napari_cvdm.result import Restoration
 from napari_cvdm.trust.phase_quantities import optical_path_nm
+from napari_cvdm.widgets.contrast import inner_limits, limits_from_zero, phase_colormap, symmetric_limits
 from napari_cvdm.widgets.placement import Placement, axis_letters
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ SIGNED_UNITS = ("rad", "nm")
 COLOURS = 3
 RESIDUAL_ROLE = "residual"
 RESIDUAL_LIMITS = (-5.0, 5.0)  # standard deviations, fixed: an image of noise alone is nearly dark
-
-_SHOWN_PERCENTILE = 99.9
 
 
 def our_metadata(layer: "Layer") -> Mapping[str, Any]:
@@ -132,7 +131,7 @@ def to_layer_data(restoration: Restoration, source: Placement, statistic: str = 
     return [
         *_schedule_layers(restoration, source),
         *_sample_layers(restoration, source),
-        _layer(restoration, source, "noise-rate map", restoration.rate, "", colormap="viridis", contrast_limits=_inner(restoration.rate[begun])),
+        _layer(restoration, source, "noise-rate map", restoration.rate, "", colormap="viridis", contrast_limits=inner_limits(restoration.rate[begun])),
         *_residual_layers(restoration, source),
         *_path_layers(restoration, source),
         _layer(restoration, source, "uncertainty", spread, spread_unit(unit, statistic), mark={"statistic": statistic}, **spread_look(spread[begun])),
@@ -169,13 +168,13 @@ def preview_layer_data(restoration: Restoration, source: Placement) -> LayerData
 def look_of(values: np.ndarray, unit: str) -> dict[str, Any]:
     """Colour map and fixed contrast limits of a reconstruction: diverging about zero for a phase, gray for counts."""
     if unit in SIGNED_UNITS:
-        return {"colormap": phase_colormap(), "contrast_limits": _symmetric(values)}
-    return {"colormap": "gray", "contrast_limits": _inner(values)}
+        return {"colormap": phase_colormap(), "contrast_limits": symmetric_limits(values)}
+    return {"colormap": "gray", "contrast_limits": inner_limits(values)}
 
 
 def spread_look(values: np.ndarray) -> dict[str, Any]:
     """Colour map and fixed contrast limits of an uncertainty."""
-    return {"colormap": "magma", "contrast_limits": _from_zero(values)}
+    return {"colormap": "magma", "contrast_limits": limits_from_zero(values)}
 
 
 def spread_unit(unit: str, statistic: str) -> str:
@@ -191,7 +190,7 @@ def _schedule_layers(restoration: Restoration, source: Placement) -> list[LayerD
         maps, ranges = schedule_maps(restoration.rate, restoration.clock), shown_ranges(restoration.rate, restoration.clock)
         found = {"gamma": (maps.gamma, ranges["gamma"]), "beta": (maps.beta, ranges["beta"])}
     elif restoration.gamma is not None and restoration.beta is not None:
-        found = {"gamma": (restoration.gamma, (0.0, 1.0)), "beta": (restoration.beta, _from_zero(restoration.beta))}
+        found = {"gamma": (restoration.gamma, (0.0, 1.0)), "beta": (restoration.beta, limits_from_zero(restoration.beta))}
     else:
         return []
     return [_layer(restoration, source, role, values, "", colormap="viridis", contrast_limits=limits) for role, (values, limits) in found.items()]
@@ -279,25 +278,3 @@ def _placed(restoration: Restoration, source: Placement, role: str, values: np.n
     if not leading:
         return values, place
     return values, place.with_leading("S", "sample") if role == "samples" else place.with_times(restoration.clock.times or restoration.times)
-
-
-def phase_colormap() -> Any:
-    """Blue for negative, black for zero, orange for positive: an empty field is dark, as the canvas is."""
-    from napari.utils import Colormap
-
-    colors = [(0.70, 0.87, 1.0), (0.18, 0.48, 0.80), (0.04, 0.05, 0.07), (0.80, 0.38, 0.10), (1.0, 0.88, 0.62)]
-    return Colormap(colors=colors, name="phase", display_name="phase (blue 0 orange)")
-
-
-def _symmetric(values: np.ndarray) -> tuple[float, float]:
-    largest = float(np.percentile(np.abs(values), _SHOWN_PERCENTILE)) or 1.0
-    return -largest, largest
-
-
-def _from_zero(values: np.ndarray) -> tuple[float, float]:
-    return 0.0, float(np.percentile(values, _SHOWN_PERCENTILE)) or 1.0
-
-
-def _inner(values: np.ndarray) -> tuple[float, float]:
-    low, high = (float(value) for value in np.percentile(values, (100 - _SHOWN_PERCENTILE, _SHOWN_PERCENTILE)))
-    return (low, high) if low < high else (low, low + 1.0)

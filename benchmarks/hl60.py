@@ -10,7 +10,7 @@ from napari_cvdm.intensity import noise_sigma
 from napari_cvdm.microscope import Microscope
 from napari_cvdm.model.checkpoint import Checkpoint
 from napari_cvdm.model.zoo import load_model
-from napari_cvdm.physics.tie import axial_difference, solve_us_tie
+from napari_cvdm.physics.tie import us_tie_of
 from napari_cvdm.request import ImageStack, RestoreRequest
 from napari_cvdm.simulate.phase import defocus_pair_of
 from napari_cvdm.tasks.levelling import FLATNESS_RAD, block_means, densest_value, drift_deviations, levelling_over
@@ -34,14 +34,12 @@ def measured_planes(phase: np.ndarray, seed: int) -> np.ndarray:
 def best_us_tie(planes: np.ndarray, phase: np.ndarray) -> float:
     """RMSE [rad] of US-TIE at the regularisation that suits it best, chosen with the truth in hand."""
     light = torch.from_numpy(planes)
-    derivative = axial_difference(light, DEFOCUS_UM)
-    return min(rmse(solve_us_tie(light.mean(dim=0), derivative, MICROSCOPE, r).numpy(), phase) for r in REGULARISATIONS)
+    return min(rmse(us_tie_of(light, DEFOCUS_UM, MICROSCOPE, r).numpy(), phase) for r in REGULARISATIONS)
 
 
 def us_tie(planes: np.ndarray) -> np.ndarray:
     """US-TIE [rad] with the authors' regularisation."""
-    light = torch.from_numpy(planes)
-    return solve_us_tie(light.mean(dim=0), axial_difference(light, DEFOCUS_UM), MICROSCOPE).numpy()
+    return us_tie_of(torch.from_numpy(planes), DEFOCUS_UM, MICROSCOPE).numpy()
 
 
 def told_the_medium(planes: np.ndarray, phase: np.ndarray, within_rad: float) -> tuple[float, float]:

@@ -20,7 +20,7 @@ from benchmarks.measure import Row, finish, print_rows
 from napari_cvdm.microscope import Microscope
 from napari_cvdm.model.checkpoint import Checkpoint
 from napari_cvdm.model.zoo import load_model
-from napari_cvdm.physics.tie import axial_difference, solve_us_tie
+from napari_cvdm.physics.tie import us_tie_of
 from napari_cvdm.request import ImageStack, RestoreRequest
 from napari_cvdm.simulate.phase import defocus_pair_of
 
@@ -65,8 +65,7 @@ def errors_of(name: str, seed: int, model: Checkpoint, margin: int) -> tuple[flo
     inside = np.zeros(truth.shape, dtype=bool)
     inside[8:-8, 8:-8] = True
     light = torch.from_numpy(planes)
-    derivative = axial_difference(light, DEFOCUS_UM)
-    tie = min(mean_error(solve_us_tie(light.mean(dim=0), derivative, MICROSCOPE, r).numpy(), truth, inside) for r in REGULARISATIONS)
+    tie = min(mean_error(us_tie_of(light, DEFOCUS_UM, MICROSCOPE, r).numpy(), truth, inside) for r in REGULARISATIONS)
     return mean_error(found.mean, truth, inside), tie
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from napari_cvdm.baselines.method import Answer, Baseline, Solving
 from napari_cvdm.microscope import Microscope
-from napari_cvdm.physics.tie import AUTHORS_REGULARISATION, axial_difference, solve_us_tie
+from napari_cvdm.physics.tie import AUTHORS_REGULARISATION, us_tie_of
 from napari_cvdm.physics.wotf import solve_wotf
 from napari_cvdm.request import RequestError, RestoreRequest
 from napari_cvdm.tasks.phase_channels import over_background, phase_optics, usable_pixels
@@ -50,7 +50,7 @@ class _TwoPlanes(Baseline):
 
 @dataclass(frozen=True, kw_only=True)
 class UsTie(_TwoPlanes):
-    """Universal solution of the transport-of-intensity equation, see `solve_us_tie`.
+    """Universal solution of the transport-of-intensity equation, see `napari_cvdm.physics.tie.solve_us_tie`.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ class UsTie(_TwoPlanes):
 
     def phase_of(self, ratio: Tensor, defocus_um: tuple[float, float], microscope: Microscope) -> Tensor:
         """US-TIE with the mean of both planes as intensity."""
-        return solve_us_tie(ratio.mean(dim=0), axial_difference(ratio, defocus_um), microscope, self.regularisation, self.iterations)
+        return us_tie_of(ratio, defocus_um, microscope, self.regularisation, self.iterations)
 
 
 @dataclass(frozen=True, kw_only=True)

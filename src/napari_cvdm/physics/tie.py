@@ -163,6 +163,13 @@ def axial_difference(planes: Tensor, defocus_um: tuple[float, float]) -> Tensor:
     return (planes[1] - planes[0]) / (defocus_um[1] - defocus_um[0])
 
 
+def us_tie_of(
+    planes: Tensor, defocus_um: tuple[float, float], microscope: Microscope, regularisation: float = AUTHORS_REGULARISATION, iterations: int = 25
+) -> Tensor:
+    """`solve_us_tie` [rad] of two planes over background (2, Y, X) at two signed positions [um]: (Y, X)."""
+    return solve_us_tie(planes.mean(dim=0), axial_difference(planes, defocus_um), microscope, regularisation, iterations)
+
+
 def regularised(phase: Tensor, pixel_um: float, regularisations: Sequence[float]) -> Tensor:
     """The `high_pass` of a phase (Y, X) at each of R dimensionless regularisations: (R, Y, X).
 

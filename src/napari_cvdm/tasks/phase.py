@@ -14,11 +14,7 @@ from napari_cvdm.tasks.anchor import light_anchor
 from napari_cvdm.tasks.conditioned import Background, Conditioned, FrameReader
 from napari_cvdm.tasks.phase_blocks import PhaseBlocks, survey_phase
 from napari_cvdm.tasks.phase_channels import (
-    SMALLEST_CONTRAST_NOISE,
-    SMALLEST_NOISE_RAD,
-    SMALLEST_STRENGTH_RAD,
     FieldNumbers,
-    fresnel_parameter,
     network_channels,
     over_background,
     phase_optics,
@@ -115,12 +111,7 @@ def _conditioned(
     """The frame for the networks, from planes in rising order and the noise of their difference."""
     derivative_sigma = sigma / (defocus_um[1] - defocus_um[0])
     baseline, noise_rad = without_noise(checked.phase, derivative_sigma, microscope)
-    numbers = FieldNumbers(
-        fresnel=(fresnel_parameter(defocus_um[0], microscope), fresnel_parameter(defocus_um[1], microscope)),
-        contrast_noise=max(sigma, SMALLEST_CONTRAST_NOISE),
-        strength_rad=float(np.hypot(float(baseline.square().mean().sqrt()), SMALLEST_STRENGTH_RAD)),
-        noise_rad=float(np.hypot(noise_rad, SMALLEST_NOISE_RAD)),
-    )
+    numbers = FieldNumbers.of(defocus_um, microscope, sigma, float(baseline.square().mean().sqrt()), noise_rad)
     anchor = light_anchor(baseline, derivative_sigma, defocus_um, microscope)
     estimated |= {"noise_sigma": sigma, "strength_rad": numbers.strength_rad, "noise_rad": numbers.noise_rad}
     estimated["levelled_by_medium_share"] = anchor.levelling.share if anchor.levelling else 0.0

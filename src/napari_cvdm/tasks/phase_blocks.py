@@ -7,21 +7,18 @@ import numpy as np
 import torch
 
 from napari_cvdm.microscope import Microscope
+from napari_cvdm.physics.tie import us_tie_of
 from napari_cvdm.request import RequestError
 from napari_cvdm.tasks.conditioned import BORDER_PX, Background, Conditioned, FrameReader, fitting, interior, saturated
 from napari_cvdm.tasks.phase_channels import (
     DARK_FRACTION,
-    SMALLEST_CONTRAST_NOISE,
-    SMALLEST_NOISE_RAD,
-    SMALLEST_STRENGTH_RAD,
     FieldNumbers,
     check_divided,
     equalised_levels,
-    fresnel_parameter,
     network_channels,
 )
 from napari_cvdm.tasks.sampled import SampledPlane
-from napari_cvdm.tasks.tie_scales import TwoScales, coarse_solution, coarse_step, us_tie_of, window_profile
+from napari_cvdm.tasks.tie_scales import TwoScales, coarse_solution, coarse_step, window_profile
 
 SURVEYED_WINDOWS = 16
 DEVIATIONS_IN_SURROUNDINGS = 8  # of the Gaussian that parts the scales: so far from its edge a window is sure
@@ -186,10 +183,6 @@ def survey_phase(
         profile=profile,
     )
     phases = np.concatenate([scales.phase(phase, first)[core].numpy().ravel() for phase, first, core in solved])
-    numbers = FieldNumbers(
-        fresnel=(fresnel_parameter(rising[0], microscope), fresnel_parameter(rising[1], microscope)),
-        contrast_noise=max(sigma, SMALLEST_CONTRAST_NOISE),
-        strength_rad=float(np.hypot(scales.strength_rad(solved), SMALLEST_STRENGTH_RAD)),
-        noise_rad=float(np.hypot(scales.noise_rad((solved[0][0].shape[-2], solved[0][0].shape[-1])), SMALLEST_NOISE_RAD)),
-    )
+    window = (solved[0][0].shape[-2], solved[0][0].shape[-1])
+    numbers = FieldNumbers.of(rising, microscope, sigma, scales.strength_rad(solved), scales.noise_rad(window))
     return PhaseBlocks(levels=levels, falling=falling, scales=scales, numbers_of_field=numbers, level=float(np.median(phases)))

@@ -156,6 +156,16 @@ class FieldNumbers:
     strength_rad: float
     noise_rad: float
 
+    @classmethod
+    def of(cls, defocus_um: tuple[float, float], microscope: Microscope, sigma: float, strength_rad: float, noise_rad: float) -> "FieldNumbers":
+        """From planes in rising order and the noise of their difference; none of the levels is smaller than what can be told from zero."""
+        return cls(
+            fresnel=(fresnel_parameter(defocus_um[0], microscope), fresnel_parameter(defocus_um[1], microscope)),
+            contrast_noise=max(sigma, SMALLEST_CONTRAST_NOISE),
+            strength_rad=float(np.hypot(strength_rad, SMALLEST_STRENGTH_RAD)),
+            noise_rad=float(np.hypot(noise_rad, SMALLEST_NOISE_RAD)),
+        )
+
     @property
     def gain_rad(self) -> float:
         """Radians for one network unit, sqrt(strength * noise): both a wrong shape and a little noise are of order one."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from napari_cvdm.intensity import MAD_TO_SIGMA
 from napari_cvdm.microscope import Microscope
-from napari_cvdm.physics.tie import axial_difference, solve_us_tie
+from napari_cvdm.physics.tie import us_tie_of
 from napari_cvdm.tasks.illumination import TERMS, LightDrift, evened, light_drift
 from napari_cvdm.tasks.registration import COARSE_PX, FINE_PX, LARGEST_MAGNIFICATION, Registration, put_back, register_planes
 
@@ -110,15 +110,14 @@ class CheckedPlanes:
     checks: PlaneChecks | None
 
 
-def us_tie_of(planes: np.ndarray, defocus_um: tuple[float, float], microscope: Microscope) -> Tensor:
-    """US-TIE [rad] of two planes (2, Y, X) over background, with almost no regularisation."""
-    light = torch.from_numpy(np.ascontiguousarray(planes))
-    return solve_us_tie(light.mean(dim=0), axial_difference(light, defocus_um), microscope)
+def phase_of(planes: np.ndarray, defocus_um: tuple[float, float], microscope: Microscope) -> Tensor:
+    """US-TIE [rad] of two planes (2, Y, X) over background in an array."""
+    return us_tie_of(torch.from_numpy(np.ascontiguousarray(planes)), defocus_um, microscope)
 
 
 def unchecked(planes: np.ndarray, defocus_um: tuple[float, float], microscope: Microscope) -> CheckedPlanes:
     """Two planes (2, Y, X) over background as they are."""
-    return CheckedPlanes(planes=planes, phase=us_tie_of(planes, defocus_um, microscope), margin_px=0, checks=None)
+    return CheckedPlanes(planes=planes, phase=phase_of(planes, defocus_um, microscope), margin_px=0, checks=None)
 
 
 def check_planes(
@@ -148,12 +147,12 @@ def check_planes(
     aligned = planes
     if place is not None and (any(shift) or magnification):
         aligned = np.stack([planes[0], put_back(planes[1], shift, magnification, place.centre_px)])
-    phase = us_tie_of(aligned, defocus_um, microscope)
+    phase = phase_of(aligned, defocus_um, microscope)
     light = light_drift(phase, aligned, sigma / (defocus_um[1] - defocus_um[0]), defocus_um, microscope)
     terms, ratio = safe_terms(light), safe_ratio(planes)
     if any(terms) or ratio != 1:
         aligned = evened(aligned, terms, ratio)
-        phase = us_tie_of(aligned, defocus_um, microscope)
+        phase = phase_of(aligned, defocus_um, microscope)
     applied = {"shift_px": any(shift), "magnification": bool(magnification), "ramp": any(terms[:2]), "quadratic": any(terms[2:]), "brightness": ratio != 1}
     corrected = tuple(name for name, is_applied in applied.items() if is_applied)
     brightness = float(levels[1] * planes[1].mean() / (levels[0] * planes[0].mean()) - 1)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from napari_cvdm.microscope import Microscope
 from napari_cvdm.physics.grids import squared_radius
-from napari_cvdm.physics.tie import axial_difference, expected_noise_power, ring_profile, solve_us_tie, spread_over_rings, wiener_gain
+from napari_cvdm.physics.tie import expected_noise_power, ring_profile, spread_over_rings, us_tie_of, wiener_gain
 from napari_cvdm.tasks.anchor import LINEAR_ANGLE, NETWORK_ERROR, Anchor
 from napari_cvdm.tasks.levelling import level_by_medium
 
@@ -129,11 +129,6 @@ class TwoScales:
         gain[0, 0] = 1
         amplitude = (noise / phase.numel()).sqrt() * (1 - gaussian_transfer(shape, self.deviation_px, phase))
         return Anchor(phase=phase, gain=gain, noise_amplitude=amplitude)
-
-
-def us_tie_of(planes: Tensor, defocus_um: tuple[float, float], microscope: Microscope) -> Tensor:
-    """The US-TIE phase of two planes over background (2, Y, X), almost unregularised: (Y, X) [rad]."""
-    return solve_us_tie(planes.mean(dim=0), axial_difference(planes, defocus_um), microscope)
 
 
 def window_profile(phases: Sequence[Tensor]) -> Tensor:

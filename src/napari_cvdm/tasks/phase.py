@@ -1,7 +1,7 @@
 """Two defocused brightfield planes to quantitative phase."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from napari_cvdm.intensity import noise_sigma
 from napari_cvdm.microscope import Microscope
 from napari_cvdm.request import Align, RestoreRequest
-from napari_cvdm.tasks.anchor import light_anchor
+from napari_cvdm.tasks.anchor import Anchor, light_anchor
 from napari_cvdm.tasks.conditioned import Background, Conditioned, FrameReader
 from napari_cvdm.tasks.phase_blocks import PhaseBlocks, survey_phase
 from napari_cvdm.tasks.phase_channels import (
@@ -21,7 +21,7 @@ from napari_cvdm.tasks.phase_channels import (
     usable_pixels,
     without_noise,
 )
-from napari_cvdm.tasks.plane_checks import CheckedPlanes, check_planes, unchecked
+from napari_cvdm.tasks.plane_checks import CheckedPlanes, check_planes, seen_as_they_are, unchecked
 from napari_cvdm.tasks.sampled import SampledPlane
 
 
@@ -102,7 +102,17 @@ class PhaseTwoShot:
     def from_request(self, frame: np.ndarray, request: RestoreRequest) -> Conditioned:
         """Prepare one frame with the optics of a request; OpticsError where one is missing."""
         microscope, defocus_um = phase_optics(request)
-        return self.condition(frame, microscope, defocus_um, request.background, request.align)
+        prepared = self.condition(frame, microscope, defocus_um, request.background, request.align)
+        return prepared if request.align == "auto" else _looked_at(prepared, frame, defocus_um)
+
+
+def _looked_at(prepared: Conditioned, frame: np.ndarray, defocus_um: tuple[float, float]) -> Conditioned:
+    """The same frame, with what its planes tell as they are; training has no use for it, so `condition` does not look."""
+    if not isinstance(prepared.anchor, Anchor):
+        return prepared
+    order = slice(None, None, 1 if defocus_um[0] < defocus_um[1] else -1)
+    checks = seen_as_they_are(frame[order], prepared.estimated["background"][order], prepared.anchor.phase.numpy())
+    return replace(prepared, estimated={**prepared.estimated, "planes": checks.as_mapping()})
 
 
 def _conditioned(

@@ -151,7 +151,7 @@ class Frame:
         if anchor is not None:
             origin, stream = self.prepared.anchor_origin, self._stream(sample)
             white = noise_field(anchor.shape, seed=self.request.seed, sample=stream, step=self.request.steps, origin=origin)
-            image = anchor.apply(image, white)
+            image = anchor.apply(image, white, anchor.drift(self.request.seed, stream))
         return self.prepared.kept(image)
 
     def stage(self, samples: range) -> str:

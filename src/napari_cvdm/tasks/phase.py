@@ -23,6 +23,7 @@ from napari_cvdm.tasks.phase_channels import (
 )
 from napari_cvdm.tasks.plane_checks import CheckedPlanes, check_planes, seen_as_they_are, unchecked
 from napari_cvdm.tasks.sampled import SampledPlane
+from napari_cvdm.tasks.surroundings import crossing_share
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +121,12 @@ def _conditioned(
 ) -> Conditioned:
     """The frame for the networks, from planes in rising order and the noise of their difference."""
     derivative_sigma = sigma / (defocus_um[1] - defocus_um[0])
-    baseline, noise_rad = without_noise(checked.phase, derivative_sigma, microscope)
+    baseline, wiener, noise_rad = without_noise(checked.phase, derivative_sigma, microscope)
     numbers = FieldNumbers.of(defocus_um, microscope, sigma, float(baseline.square().mean().sqrt()), noise_rad)
-    anchor = light_anchor(baseline, derivative_sigma, defocus_um, microscope)
+    crossing = crossing_share(checked.planes[1] - checked.planes[0], sigma)
+    anchor = light_anchor(baseline, wiener, derivative_sigma, defocus_um, microscope, crossing)
     estimated |= {"noise_sigma": sigma, "strength_rad": numbers.strength_rad, "noise_rad": numbers.noise_rad}
+    estimated["crossing_share"] = crossing
     estimated["levelled_by_medium_share"] = anchor.levelling.share if anchor.levelling else 0.0
     estimated |= {} if checked.checks is None else {"planes": checked.checks.as_mapping()}
     return Conditioned(

@@ -22,7 +22,8 @@ from napari_cvdm.model.zoo import load_model, model_folder
 from napari_cvdm.request import ImageStack
 from napari_cvdm.simulate.structures import mitochondria
 from napari_cvdm.simulate.widefield import UPSAMPLING, WidefieldRanges, simulate_widefield, splat
-from napari_cvdm.training.fields import widefield_field
+from napari_cvdm.tasks import WidefieldX2
+from napari_cvdm.training.fields import fluorescence_field
 from napari_cvdm.training.fine_tuning import FineTuning, LayerPairs, fine_tuning_recipe, prepare
 from napari_cvdm.training.loop import train
 from napari_cvdm.training.pair_files import Folders
@@ -66,7 +67,7 @@ def pairs(first: int) -> LayerPairs:
 def score_of(model: str) -> Score:
     """On eight fields that nobody has learned from."""
     asked = pairs(FIRST_TEST)
-    fields = [widefield_field(counts, truth) for counts, truth in zip(asked.measured.array, asked.truth.array, strict=True)]
+    fields = [fluorescence_field(WidefieldX2(), counts, truth) for counts, truth in zip(asked.measured.array, asked.truth.array, strict=True)]
     return scored(load_model(model).network, fields, Validation(samples=8, evaluations=10, largest_px=192))
 
 

@@ -189,7 +189,8 @@ def _add_train(parser: Parser) -> None:
 
 
 def _add_simulate(parser: Parser) -> None:
-    parser.add_argument("kind", choices=("phase", "widefield"), metavar="phase|widefield", help="two defocused planes, or one fluorescence image")
+    kinds, said = ("phase", "widefield", "denoising"), "two defocused planes, one fluorescence image and a sharper one, or one with and without noise"
+    parser.add_argument("kind", choices=kinds, metavar="|".join(kinds), help=said)
     _add_result_folder(parser)
     parser.add_argument("--count", type=whole, default=1, metavar="N", help="pairs to make (default 1)")
     parser.add_argument("--seed", type=whole, default=0, metavar="N", help="seed of the first pair, one more for each next (default 0)")

@@ -1,6 +1,6 @@
 """The physical check of a restoration while it runs: every sample and every mean imaged again, and what came of it in numbers and words."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import ceil, sqrt
 
 import numpy as np
@@ -10,12 +10,13 @@ from napari_cvdm.model.checkpoint import ModelCard
 from napari_cvdm.request import RestoreRequest
 from napari_cvdm.result import ForwardCheck
 from napari_cvdm.simulate.widefield import RESOLUTION_SIGMA_PX
-from napari_cvdm.tasks import Conditioned
+from napari_cvdm.tasks import TASKS, Conditioned
 from napari_cvdm.tasks.conditioned import BORDER_PX, interior
 from napari_cvdm.tasks.phase_channels import fresnel_parameter, over_background, phase_optics
 from napari_cvdm.tasks.widefield import above_dark
 from napari_cvdm.trust.camera_noise import photon_transfer
 from napari_cvdm.trust.imaging import Comparison, Imaging, PhaseImaging, WidefieldImaging
+from napari_cvdm.trust.same_grid_imaging import SameGridImaging
 from napari_cvdm.trust.squirrel import squirrel
 
 FAILURES = (ValueError, RuntimeError, MemoryError, ArithmeticError)
@@ -64,10 +65,10 @@ def imaging_of(pixels: np.ndarray, prepared: Conditioned, request: RestoreReques
     OpticsError
         What is not known, or a field without a pixel far enough from its border.
     """
-    upsampling = prepared.baseline.shape[-1] // prepared.valid.shape[-1]
+    upsampling = TASKS[card.task].upsampling
     fine = prepared.kept(np.kron(prepared.valid, np.ones((upsampling, upsampling), dtype=bool)))
     valid = fine[::upsampling, ::upsampling]
-    how = _phase_imaging(pixels, valid, request) if card.unit == "rad" else _widefield_imaging(pixels, valid, upsampling, request, card)
+    how = IMAGING[card.task](pixels, valid, request, card)
     if not how.valid.any():
         raise OpticsError("no pixel is far enough from the border; give a larger image")
     if not how.noisy:
@@ -75,7 +76,7 @@ def imaging_of(pixels: np.ndarray, prepared: Conditioned, request: RestoreReques
     return how
 
 
-def _phase_imaging(pixels: np.ndarray, valid: np.ndarray, request: RestoreRequest) -> PhaseImaging:
+def _phase_imaging(pixels: np.ndarray, valid: np.ndarray, request: RestoreRequest, card: ModelCard) -> PhaseImaging:
     microscope, defocus_um = phase_optics(request)
     planes = part_of(over_background(pixels, request.background)[0], request)
     zone = ceil(sqrt(max(abs(fresnel_parameter(z, microscope)) for z in defocus_um)))  # where light from beyond the border ends up
@@ -84,20 +85,37 @@ def _phase_imaging(pixels: np.ndarray, valid: np.ndarray, request: RestoreReques
     return PhaseImaging(measured=planes, noise=noise, valid=valid, microscope=microscope, defocus_um=defocus_um)
 
 
-def _widefield_imaging(pixels: np.ndarray, valid: np.ndarray, upsampling: int, request: RestoreRequest, card: ModelCard) -> WidefieldImaging:
+def _counts_and_valid(pixels: np.ndarray, valid: np.ndarray, request: RestoreRequest) -> tuple[np.ndarray, np.ndarray]:
+    """The part of a fluorescence image that was asked for, and what counts of it."""
+    return part_of(above_dark(pixels[0], request.background)[0], request), valid & interior(valid.shape, BORDER_PX)
+
+
+def _same_grid_imaging(pixels: np.ndarray, valid: np.ndarray, request: RestoreRequest, card: ModelCard) -> SameGridImaging:
+    counts, valid = _counts_and_valid(pixels, valid, request)
+    return SameGridImaging(measured=counts, noise=photon_transfer(counts, valid), valid=valid)
+
+
+def _widefield_imaging(pixels: np.ndarray, valid: np.ndarray, request: RestoreRequest, card: ModelCard) -> WidefieldImaging:
     microscope = widefield_microscope(request)
-    counts = part_of(above_dark(pixels[0], request.background)[0], request)
-    valid = valid & interior(valid.shape, BORDER_PX)
+    counts, valid = _counts_and_valid(pixels, valid, request)
     simulated: Mapping[str, tuple[float, float]] = card.training.get("simulation") or {}
     return WidefieldImaging(
         measured=counts,
         noise=photon_transfer(counts, valid),
         valid=valid,
         microscope=microscope,
-        upsampling=upsampling,
+        upsampling=TASKS[card.task].upsampling,
         own_sigma_px=RESOLUTION_SIGMA_PX if simulated else 0.0,  # truths of other kinds have a width that nobody knows
         extra_sigma_px=simulated.get("blur_px", (0.0, 1.0))[1],
     )
+
+
+IMAGING: Mapping[str, Callable[[np.ndarray, np.ndarray, RestoreRequest, ModelCard], Imaging]] = {
+    "phase-2shot": _phase_imaging,
+    "widefield-x2": _widefield_imaging,
+    "denoise": _same_grid_imaging,
+}
+"""How what a task reconstructs was imaged: (frame, valid pixels of the part that was asked for, request, card) -> Imaging."""
 
 
 class ForwardRecord:

@@ -120,7 +120,8 @@ class ForwardRecord:
         self._chi2, self._sample_chi2, self._gain, self._rsp, self._rse = (np.full(frames, np.nan) for _ in range(5))
         self._empty_chi2 = np.full(frames, np.nan)
         self._residual: np.ndarray | None = None
-        self._reason, self._worst = "", ""
+        self._local_chi2: np.ndarray | None = None
+        self._reason = ""
         self._how: Imaging | None = None
         self._fitted: float | np.ndarray | None = None
         self._seen = np.zeros(frames, dtype=int)
@@ -173,9 +174,10 @@ class ForwardRecord:
         return comparison
 
     def _keep(self, how: Imaging, comparison: Comparison, empty: Comparison) -> None:
-        if self._residual is None:
+        if self._residual is None or self._local_chi2 is None:
             self._residual = np.zeros((*self._loops, *comparison.residual.shape), np.float32)
-        self._residual[self._index] = comparison.residual
+            self._local_chi2 = np.zeros((*self._loops, *how.valid.shape), np.float32)
+        self._residual[self._index], self._local_chi2[self._index] = comparison.residual, comparison.local_chi2(how.valid)
         self._chi2[self._index], self._gain[self._index] = comparison.chi2(how.valid), comparison.gain
         self._empty_chi2[self._index] = empty.chi2(how.valid)
         if self._card.unit == "rad":
@@ -191,6 +193,7 @@ class ForwardRecord:
         unexplained = None if chi2 is None or empty is None or empty - 1 < LEAST_STRUCTURE else max(0.0, (chi2 - 1) / (empty - 1))
         return ForwardCheck(
             residual=self._residual,
+            local_chi2=self._local_chi2,
             axes="" if self._residual is None else axes + ("PYX" if self._card.unit == "rad" else "YX"),
             chi2=chi2,
             unexplained=unexplained,

@@ -12,7 +12,8 @@ from napari_cvdm.result import ForwardCheck
 from napari_cvdm.simulate.widefield import RESOLUTION_SIGMA_PX
 from napari_cvdm.tasks import Conditioned
 from napari_cvdm.tasks.conditioned import BORDER_PX, interior
-from napari_cvdm.tasks.phase_channels import fresnel_parameter, over_background, phase_optics
+from napari_cvdm.tasks.phase import RisingPlanes
+from napari_cvdm.tasks.phase_channels import fresnel_parameter, phase_optics
 from napari_cvdm.tasks.widefield import above_dark
 from napari_cvdm.trust.camera_noise import photon_transfer
 from napari_cvdm.trust.imaging import Comparison, Imaging, PhaseImaging, WidefieldImaging
@@ -67,7 +68,8 @@ def imaging_of(pixels: np.ndarray, prepared: Conditioned, request: RestoreReques
     upsampling = prepared.baseline.shape[-1] // prepared.valid.shape[-1]
     fine = prepared.kept(np.kron(prepared.valid, np.ones((upsampling, upsampling), dtype=bool)))
     valid = fine[::upsampling, ::upsampling]
-    how = _phase_imaging(pixels, valid, request) if card.unit == "rad" else _widefield_imaging(pixels, valid, upsampling, request, card)
+    moved = bool(prepared.estimated.get("planes", {}).get("corrected"))
+    how = _phase_imaging(pixels, valid, request, moved) if card.unit == "rad" else _widefield_imaging(pixels, valid, upsampling, request, card)
     if not how.valid.any():
         raise OpticsError("no pixel is far enough from the border; give a larger image")
     if not how.noisy:
@@ -75,9 +77,12 @@ def imaging_of(pixels: np.ndarray, prepared: Conditioned, request: RestoreReques
     return how
 
 
-def _phase_imaging(pixels: np.ndarray, valid: np.ndarray, request: RestoreRequest) -> PhaseImaging:
+def _phase_imaging(pixels: np.ndarray, valid: np.ndarray, request: RestoreRequest, moved: bool) -> PhaseImaging:
+    """The planes that the model saw: `moved` tells that one was put right."""
     microscope, defocus_um = phase_optics(request)
-    planes = part_of(over_background(pixels, request.background)[0], request)
+    rising = RisingPlanes.of(pixels, defocus_um, request.background)
+    in_order = rising.aligned(microscope).planes if moved else rising.ratio
+    planes = part_of(in_order if defocus_um[0] < defocus_um[1] else in_order[::-1], request)
     zone = ceil(sqrt(max(abs(fresnel_parameter(z, microscope)) for z in defocus_um)))  # where light from beyond the border ends up
     valid = valid & interior(valid.shape, BORDER_PX + zone)
     noise = tuple(photon_transfer(plane, valid) for plane in planes)
@@ -229,4 +234,4 @@ def verdict(chi2: float | None, limit: float, unexplained: float | None, reason:
     if chi2 <= limit:
         return f"Imaged again, it explains the measured image up to the noise (chi-squared {chi2:.2f}, 1 expected)."
     share = "" if unexplained is None else f"; {min(unexplained, 9.99):.1%} of the structure is left over"
-    return f"Imaged again, it misses the measured image by more than noise (chi-squared {chi2:.3g}, 1 expected{share}): see the residual."
+    return f"Imaged again, it misses the measured image by more than noise (chi-squared {chi2:.3g}, 1 expected{share}): see the local chi-squared."

@@ -121,8 +121,8 @@ def to_layer_data(restoration: Restoration, source: Placement, statistic: str = 
     -------
     list of (data, keywords, layer type)
         One group: gamma and beta with a leading axis of times (lazy), the samples with a leading axis (if the restoration
-        has them), rate map, residual (one for each plane) and local chi-squared on the camera's grid, optical path difference (of a phase), uncertainty, untrusted
-        pixels, reconstruction; all but the last are hidden at first.
+        has them), rate map, residual (one for each plane) and local chi-squared on the camera's grid, optical path difference (of a phase),
+        uncertainty, untrusted pixels, reconstruction; all but the last are hidden at first.
     """
     source = source.within(restoration.region)
     unit = restoration.unit

@@ -105,7 +105,7 @@ def test_phase_leaves_the_contracted_files(stack: Path, tiny_phase_model: Path, 
         "std": "rad",
         "variance": "rad^2",
         "samples": "rad",
-        **dict.fromkeys(("rate", "valid", "gamma", "beta", "residual"), "dimensionless"),
+        **dict.fromkeys(("rate", "valid", "gamma", "beta", "residual", "chi2"), "dimensionless"),
     }
     assert {path.name for path in out.iterdir()} == {f"{name}.ome.tif" for name in maps} | {"provenance.json"}
     for name, unit in maps.items():
@@ -136,6 +136,8 @@ def test_the_check_is_written_where_the_optics_are_known(spots: Path, tiny_widef
     said = json.loads((tmp_path / "with" / "provenance.json").read_text(encoding="utf-8"))["forward"]
     residual = read_image(tmp_path / "with" / "residual.ome.tif")
     assert (residual.axes, residual.array.shape) == ("YX", (40, 44))
+    local = read_image(tmp_path / "with" / "chi2.ome.tif")
+    assert (local.axes, local.array.shape, local.pixel_um) == ("YX", (40, 44), residual.pixel_um)
     assert residual.pixel_um == pytest.approx(0.065)
     valid = pixels(tmp_path / "with", "valid")[::2, ::2] > 0
     assert said["chi2"] == pytest.approx(float(np.mean(residual.array[valid].astype(np.float64) ** 2)), rel=1e-4)

@@ -1,5 +1,6 @@
 """Imaged once more, the truth leaves the camera's noise and nothing else; what is false leaves more."""
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from napari_cvdm.simulate.widefield import RESOLUTION_SIGMA_PX, WidefieldRanges,
 from napari_cvdm.tasks.conditioned import interior
 from napari_cvdm.trust import imaging
 from napari_cvdm.trust.camera_noise import CameraNoise, photon_transfer
-from napari_cvdm.trust.imaging import PhaseImaging, WidefieldImaging, by_blocks, illumination
+from napari_cvdm.trust.imaging import LOCAL_PX, Comparison, PhaseImaging, WidefieldImaging, by_blocks, illumination
 from napari_cvdm.trust.squirrel import squirrel
 
 BRIGHT = WidefieldRanges(haze=(0, 0), defocus_um=(0, 0), blur_px=(0, 0), photons=(500, 1500), background=(0.05, 0.3), field_px=96)
@@ -78,6 +79,52 @@ def test_the_largest_residual_is_where_the_false_structure_is(field):
     planted[60:66, 60:66] += 0.7 * np.percentile(pair.truth, 99)
     worst = np.unravel_index(np.abs(how.compare(planted).residual * how.valid).argmax(), how.valid.shape)
     assert np.abs(np.array(worst) - 31).max() <= 4
+
+
+def test_local_chi2_is_largest_where_the_fault_is_and_noise_elsewhere(field):
+    pair, how = field
+    planted = pair.truth.copy()
+    planted[60:66, 60:66] += 0.7 * np.percentile(pair.truth, 99)
+    found = how.compare(planted).local_chi2(how.valid)
+    worst = np.unravel_index(found.argmax(), found.shape)
+    assert np.abs(np.array(worst) - 31).max() <= 4
+    assert found.max() > 2
+    away = how.valid & (np.hypot(*(np.indices(found.shape) - 31)) > 20)
+    assert np.median(found[away]) == pytest.approx(1.0, abs=0.15)
+
+
+@pytest.mark.parametrize("planes", [(), (2,)])
+def test_local_chi2_of_noise_is_one_on_average_with_the_scatter_that_is_promised(planes):
+    valid = interior((200, 190), 8)
+    valid[60:70, 80:90] = False
+    noise = np.random.default_rng(0).normal(size=(*planes, 200, 190)).astype(np.float32)
+    noise[..., ~valid] = np.inf  # what does not count has no say
+    found = Comparison(residual=noise, predicted=noise, gain=1.0).local_chi2(valid)
+    deep = interior(valid.shape, 24)
+    deep[40:90, 60:110] = False
+    assert found.dtype == np.float32
+    assert found[valid].mean() == pytest.approx(1.0, abs=0.02)
+    assert found[deep].std() == pytest.approx(1 / (LOCAL_PX * np.sqrt(2 * np.pi * (planes or (1,))[0])), rel=0.15)
+    assert not found[~valid].any()
+
+
+def test_local_chi2_does_not_care_for_the_gain(field):
+    pair, how = field
+    found = how.compare(pair.truth).local_chi2(how.valid)
+    np.testing.assert_allclose(how.compare(3 * pair.truth).local_chi2(how.valid), found, rtol=1e-3)
+    brighter = 3 * how.measured
+    camera = replace(how, measured=brighter, noise=photon_transfer(brighter, how.valid))
+    np.testing.assert_allclose(camera.compare(pair.truth).local_chi2(how.valid), found, rtol=1e-3)
+
+
+def test_local_chi2_needs_no_more_than_some_images_of_memory():
+    residual, valid = np.ones((2, 512, 480), np.float32), np.ones((512, 480), bool)
+    comparison = Comparison(residual=residual, predicted=residual, gain=1.0)
+    tracemalloc.start()
+    comparison.local_chi2(valid)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 5 * residual.nbytes
 
 
 def test_flux_is_kept_and_its_error_is_the_gain(field):

@@ -66,6 +66,8 @@ def test_a_run_is_judged_and_says_it_in_its_provenance(tiny_phase_model):
     result = run(phase_request(planes((64, 72)), samples=3, keep_samples=True), tiny_phase_model)
     check, provenance = result.forward, result.provenance
     assert check.residual.shape == (2, 64, 72) and check.axes == "PYX"
+    assert check.local_chi2.shape == (64, 72)
+    assert check.local_chi2[check.local_chi2 > 0].mean() == pytest.approx(check.chi2, rel=0.1)
     assert check.sample_chi2 >= check.frame_chi2 > 0
     assert check.chi2 == pytest.approx(float(check.frame_chi2))
     assert provenance.light in ("amber", "red") and provenance.light_reasons
@@ -76,7 +78,7 @@ def test_a_run_is_judged_and_says_it_in_its_provenance(tiny_phase_model):
 
 def test_without_optics_a_widefield_result_says_that_it_was_not_checked(tiny_widefield_model):
     check = run(widefield_request(spots((40, 44))), tiny_widefield_model).forward
-    assert not check.possible and check.residual is None and check.chi2 is None
+    assert not check.possible and check.residual is None and check.local_chi2 is None and check.chi2 is None
     assert "--na" in check.verdict and "--wavelength-um" in check.verdict
     assert -1 <= check.rsp <= 1 and check.rse > 0
 
@@ -87,6 +89,7 @@ def test_every_frame_is_checked_as_if_alone(tiny_widefield_model, axes):
     result = run(widefield_request(movie, **OBJECTIVE), tiny_widefield_model)
     alone = run(widefield_request(replace(movie, array=movie.array[0], axes="YX"), **OBJECTIVE), tiny_widefield_model)
     assert (result.forward.axes, result.forward.residual.shape) == (axes, (2, 41, 38))
+    np.testing.assert_allclose(result.forward.local_chi2[0], alone.forward.local_chi2, rtol=1e-3)
     np.testing.assert_allclose(result.forward.residual[0], alone.forward.residual, atol=1e-4)
     assert result.forward.frame_chi2[0] == pytest.approx(float(alone.forward.frame_chi2), rel=1e-5)
     assert result.forward.chi2 == pytest.approx(result.forward.frame_chi2.mean())

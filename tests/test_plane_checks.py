@@ -6,55 +6,22 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from defocus_pairs import DEFOCUS_UM, MICROSCOPE, PHOTONS, domes, lit, moved, pair
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import gaussian_filter
 
-from napari_cvdm.microscope import Microscope
 from napari_cvdm.model.checkpoint import load_checkpoint
 from napari_cvdm.request import ImageStack, RequestError, RestoreRequest
 from napari_cvdm.restore import restore
 from napari_cvdm.simulate.phase import defocus_pair_of
 from napari_cvdm.tasks import Conditioned, PhaseTwoShot
-from napari_cvdm.tasks.illumination import evened, polynomials
+from napari_cvdm.tasks.illumination import evened
 from napari_cvdm.tasks.plane_checks import PlaneChecks, clipped_share
 from napari_cvdm.tasks.registration import count_structures, put_back, register_planes, warped
 from napari_cvdm.trust.plane_checks import one_sided_warning, plane_warnings
 from napari_cvdm.trust.validity import field_text
 
-MICROSCOPE = Microscope(pixel_um=0.2, wavelength_um=0.55, medium_index=1.337)
-DEFOCUS_UM = (-1.0, 1.0)
-PHOTONS = 1e5
 SHAPES = [(161, 210), (208, 175)]
-
-
-def domes(shape: tuple[int, int], height: float = 1.5) -> np.ndarray:
-    """Small cells on a jittered grid, clear of the frame: phase [rad] of shape (Y, X)."""
-    rng = np.random.default_rng(3)
-    phase, (y, x) = np.zeros(shape), np.mgrid[: shape[0], : shape[1]]
-    for row in np.arange(30, shape[0] - 20, 46):
-        for column in np.arange(30, shape[1] - 20, 46):
-            down, right = rng.uniform(-4, 4, 2)
-            wide, high = rng.uniform(9, 13, 2)
-            phase += height * (1 - ((y - row - down) / high) ** 2 - ((x - column - right) / wide) ** 2).clip(min=0)
-    return gaussian_filter(phase, 1.5)
-
-
-def pair(shape: tuple[int, int], defocus_um: tuple[float, float] = DEFOCUS_UM, photons: float = PHOTONS, spots: float = 0.0) -> np.ndarray:
-    """Two planes without a mistake, in units of the background."""
-    absorbance = gaussian_filter(np.random.default_rng(5).random(shape) > 0.997, 1.5) * spots
-    planes = defocus_pair_of(domes(shape), absorbance, MICROSCOPE, defocus_um)
-    return np.random.default_rng(1).poisson(planes * photons) / photons
-
-
-def moved(planes: np.ndarray, down: float, right: float, magnification: float = 0.0, centre: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
-    """The second plane moved down and right, and larger about a centre, as the first never was."""
-    scale = 1 / (1 + magnification) - 1
-    return np.stack([planes[0], put_back(planes[1], (-down * (1 + scale), -right * (1 + scale)), scale, centre)])
-
-
-def lit(planes: np.ndarray, *terms: float) -> np.ndarray:
-    """The second plane under a light that changed by these shares."""
-    return planes * np.stack([np.ones(planes.shape[1:]), 1 + np.tensordot(terms, polynomials(planes.shape[1:]), axes=1)])
 
 
 def conditioned(planes: np.ndarray, align: str = "auto", defocus_um: tuple[float, float] = DEFOCUS_UM) -> Conditioned:

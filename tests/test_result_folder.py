@@ -63,22 +63,22 @@ def changed_record(folder: Path, **changes: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **changes}), encoding="utf-8")
 
 
-def test_the_check_comes_back(tmp_path: Path) -> None:
-    result = restoration((3, 6, 8), "TYX", upsampling=2)
-    residual = np.random.default_rng(0).normal(size=(3, 3, 4)).astype(np.float32)
+@pytest.mark.parametrize(("axes", "shape"), [("TYX", (3, 3, 4)), ("TPYX", (3, 2, 3, 4))])
+def test_the_check_comes_back(tmp_path: Path, axes: str, shape: tuple[int, ...]) -> None:
+    result, rng = restoration((3, 6, 8), "TYX", upsampling=2), np.random.default_rng(0)
+    residual, local = (rng.normal(size=size).astype(np.float32) for size in (shape, (3, 3, 4)))
     frames = np.array([1.0, 2.0, np.nan])
-    check = ForwardCheck(
-        residual=residual, axes="TYX", chi2=1.5, frame_chi2=frames, sample_chi2=2 * frames, gain=0.98, rsp=0.9, rse=3.0, limit=1.5, verdict="ok"
-    )
+    numbers = {"axes": axes, "chi2": 1.5, "frame_chi2": frames, "sample_chi2": 2 * frames, "gain": 0.98, "rsp": 0.9, "rse": 3.0, "limit": 1.5, "verdict": "ok"}
+    check = ForwardCheck(residual=residual, local_chi2=local, **numbers)
     none = ForwardCheck(limit=1.5, verdict="na not known")
-    for name, given in (("with", check), ("without", none), ("older", None)):
+    for name, given in (("with", check), ("before chi2", replace(check, local_chi2=None)), ("without", none), ("older", None)):
         (tmp_path / name).mkdir()
         found = read_result_folder(written(tmp_path / name, replace(result, forward=given))).restoration.forward
         assert (found is None) == (given is None)
         if given is not None and found is not None:
             assert found.numbers() == given.numbers()
-            assert (found.residual is None) == (given.residual is None)
-            assert found.residual is None or np.array_equal(found.residual, residual)
+            np.testing.assert_array_equal(found.residual, given.residual)
+            np.testing.assert_array_equal(found.local_chi2, given.local_chi2)
 
 
 @pytest.fixture

@@ -136,8 +136,11 @@ class ForwardCheck:
     residual : ndarray of shape (..., Y, X) or (..., P, Y, X), float32, or None
         (measured - predicted) / sigma on the grid of the camera, signed, dimensionless; of the mean. None where the check was not possible, 0 in
         frames that were not begun.
+    local_chi2 : ndarray of shape (..., Y, X), float32, or None
+        chi-squared of the neighbourhood of each pixel of the camera, over both planes of a phase, dimensionless: about 1 where nothing but noise is left,
+        0 where nothing was compared. None where `residual` is, and in results of older versions.
     axes : str
-        Axes of `residual`.
+        Axes of `residual`; `local_chi2` has no P.
     chi2 : float, optional
         Reduced chi-squared of the mean: the mean of the squared residual over valid pixels; about 1 where nothing but noise is left.
     frame_chi2, sample_chi2 : ndarray of shape (...), float
@@ -157,6 +160,7 @@ class ForwardCheck:
     """
 
     residual: np.ndarray | None = field(default=None, repr=False)
+    local_chi2: np.ndarray | None = field(default=None, repr=False)
     axes: str = ""
     chi2: float | None = None
     frame_chi2: np.ndarray = field(default_factory=lambda: np.full((), np.nan), repr=False)
@@ -179,7 +183,7 @@ class ForwardCheck:
         return self.chi2 is not None and self.chi2 <= self.limit
 
     def numbers(self) -> dict[str, object]:
-        """Everything but the residual, as JSON has it: lists for arrays, None for NaN."""
+        """Everything but the images, as JSON has it: lists for arrays, None for NaN."""
         frames = {name: _listed(getattr(self, name)) for name in ("frame_chi2", "sample_chi2")}
         return {name: getattr(self, name) for name in NUMBERS} | frames | {"blind_spot": BLIND_SPOT}
 

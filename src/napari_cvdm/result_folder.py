@@ -17,6 +17,7 @@ PROVENANCE = "provenance.json"
 LEADING = ("gamma", "beta", "samples")
 ENDING = ".ome.tif"
 RESIDUAL = "residual"
+LOCAL_CHI2 = "chi2"
 NO_CLOCK = ClockCurve(times=(), values=(), speeds=())
 _PROGRAM = "napari-cvdm"
 _NEEDED = ("mean", "variance", "rate", "valid")
@@ -174,8 +175,16 @@ def _forward(folder: Path, said: Mapping[str, Any] | None, sizes: Mapping[str, i
     numbers: dict[str, Any] = {name: said[name] for name in NUMBERS}
     numbers |= {name: np.array(said[name], dtype=float) for name in ("frame_chi2", "sample_chi2")}
     coarse = {**sizes, "Y": sizes["Y"] // upsampling, "X": sizes["X"] // upsampling, "P": 2}
-    shape = tuple(coarse.get(letter, 1) for letter in numbers["axes"])
-    return ForwardCheck(residual=_pixels(folder, RESIDUAL, shape) if shape else None, **numbers)
+    axes = numbers["axes"]
+    if not axes:
+        return ForwardCheck(**numbers)
+    shapes = [tuple(coarse.get(letter, 1) for letter in letters) for letters in (axes, axes.replace("P", ""))]
+    older = not (folder / f"{LOCAL_CHI2}{ENDING}").exists()
+    return ForwardCheck(
+        residual=_pixels(folder, RESIDUAL, shapes[0]),
+        local_chi2=None if older else _pixels(folder, LOCAL_CHI2, shapes[1]),
+        **numbers,
+    )
 
 
 def _clock(output: Mapping[str, Any]) -> ClockCurve:

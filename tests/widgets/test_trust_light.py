@@ -3,7 +3,7 @@
 import numpy as np
 from qtpy.QtWidgets import QLabel
 
-from napari_cvdm.widgets.layers import RESIDUAL_LIMITS, our_metadata
+from napari_cvdm.widgets.layers import CHI2_LIMITS, RESIDUAL_LIMITS, our_metadata
 from napari_cvdm.widgets.trust_light import COLOURS, WORDS, TrustLight
 
 
@@ -35,6 +35,12 @@ def test_a_run_with_optics_shows_the_light_and_the_residual_where_the_image_lies
     assert residual.data.shape == source.data.shape
     np.testing.assert_allclose(residual.data_to_world((3, 4)), source.data_to_world((3, 4)))
     assert residual.units == source.units
+    local = viewer.layers["local chi-squared of cell"]
+    np.testing.assert_allclose(local.data_to_world((3, 4)), source.data_to_world((3, 4)))
+    assert not local.visible
+    assert tuple(local.contrast_limits) == CHI2_LIMITS
+    noise_alone = (1 - CHI2_LIMITS[0]) / (CHI2_LIMITS[1] - CHI2_LIMITS[0])
+    assert local.colormap.map(np.array([noise_alone])).sum() < min(local.colormap.map(np.array([value])).sum() for value in (0.0, 0.5, 1.0))
 
 
 def test_residual_layers_lie_on_the_grid_of_the_camera(viewer, tiny_phase_model, tiny_widefield_model):
@@ -68,3 +74,4 @@ def test_residual_layers_lie_on_the_grid_of_the_camera(viewer, tiny_phase_model,
     both = layers(phase_request(pair), tiny_phase_model, stack)
     assert both["residual"].data.shape[-2:] == both["residual of plane 2"].data.shape[-2:] == (48, 40)
     assert not np.array_equal(both["residual"].data, both["residual of plane 2"].data)
+    assert both["local chi-squared"].data.shape[-2:] == (48, 40)

@@ -13,7 +13,8 @@ from napari_cvdm.microscope import Microscope
 from napari_cvdm.physics.tie import AUTHORS_REGULARISATION, us_tie_of
 from napari_cvdm.physics.wotf import solve_wotf
 from napari_cvdm.request import RequestError, RestoreRequest
-from napari_cvdm.tasks.phase_channels import over_background, phase_optics, usable_pixels
+from napari_cvdm.tasks.phase import RisingPlanes
+from napari_cvdm.tasks.phase_channels import phase_optics, usable_pixels
 
 WOTF_REGULARISATION = 1e-5  # the best power of ten on the measured HL60 cell, see benchmarks.classical
 LARGEST_REGULARISATION = 10.0
@@ -39,13 +40,19 @@ class _TwoPlanes(Baseline):
         """Phase [rad] of two planes over their background (2, Y, X)."""
 
     def solve(self, frame: np.ndarray, request: RestoreRequest) -> Solving:
-        """Phase [rad] of one frame of two planes, zero mean over the field."""
+        """Phase [rad] of one frame of two planes, aligned as for the models, zero mean over the field."""
         microscope, defocus_um = phase_optics(request)
+        rising = RisingPlanes.of(frame, defocus_um, request.background)
+        estimated: dict[str, Any] = {"background": rising.levels if defocus_um[0] < defocus_um[1] else rising.levels[::-1]}
+        planes, margin_px = rising.ratio, 0
+        if request.align == "auto":
+            yield "looking for differences between the planes"
+            checked = rising.aligned(microscope)
+            planes, margin_px = checked.planes, checked.margin_px
+            estimated |= {} if checked.checks is None else {"planes": checked.checks.as_mapping()}
         yield "solving"
-        ratio, levels = over_background(frame, request.background)
-        phase = self.phase_of(torch.from_numpy(ratio), defocus_um, microscope)
-        estimated: dict[str, Any] = {"background": levels}
-        return Answer(image=phase.numpy().astype(np.float32), valid=usable_pixels(frame, ratio), estimated=estimated)
+        phase = self.phase_of(torch.from_numpy(np.ascontiguousarray(planes)), rising.defocus_um, microscope)
+        return Answer(image=phase.numpy().astype(np.float32), valid=usable_pixels(rising.frame, planes, margin_px), estimated=estimated)
 
 
 @dataclass(frozen=True, kw_only=True)

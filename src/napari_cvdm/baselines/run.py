@@ -11,6 +11,7 @@ from napari_cvdm.request import RestoreRequest
 from napari_cvdm.restore import SINGLE_ANSWER, Restoring, check_planes, frame_axes, frame_indices, task_of, unusable_warning
 from napari_cvdm.result import ClockCurve, Progress, Restoration, Stop
 from napari_cvdm.tasks import Task
+from napari_cvdm.trust.plane_checks import plane_warnings
 from napari_cvdm.trust.validity import axes_warnings
 
 NO_CLOCK = ClockCurve(times=(), values=(), speeds=())
@@ -22,7 +23,7 @@ def reconstruct_classically(request: RestoreRequest, method: Baseline) -> Restor
     Parameters
     ----------
     request : RestoreRequest
-        Its image, optics, background and region are used; what chooses noise or a network's cost is not.
+        Its image, optics, background, alignment and region are used; what chooses noise or a network's cost is not.
     method : Baseline
 
     Yields
@@ -51,7 +52,8 @@ def reconstruct_classically(request: RestoreRequest, method: Baseline) -> Restor
         record.finish(answer.estimated, max(answer.valid.shape))
         if stop is Stop.KEEP:
             break
-    warnings = (f"{method.name} is {SINGLE_ANSWER}", *axes_warnings(request.image), *unusable_warning(arrays.valid, arrays.counts))
+    found = (*axes_warnings(request.image), *plane_warnings(record.estimated), *unusable_warning(arrays.valid, arrays.counts))
+    warnings = (f"{method.name} is {SINGLE_ANSWER}", *found)
     return _assembled(request, task, arrays, record, warnings, time.perf_counter() - started)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from napari_cvdm.image_files import write_image
 from napari_cvdm.result import Restoration
-from napari_cvdm.result_folder import ENDING, PROVENANCE, RESIDUAL
+from napari_cvdm.result_folder import ENDING, LOCAL_CHI2, PROVENANCE, RESIDUAL
 
 NO_UNIT = "dimensionless"
 
@@ -86,27 +86,30 @@ def write_images(folder: Path, restoration: Restoration, place: Mapping[str, flo
             times=restoration.times if "K" in axes else None,
         )
         names.append(f"{name}{ENDING}")
-    return [*names, *_write_residual(folder, restoration, place)]
+    return [*names, *_write_check(folder, restoration, place)]
 
 
-def _write_residual(folder: Path, restoration: Restoration, place: Mapping[str, float]) -> list[str]:
-    """Write what the reconstruction leaves unexplained, on the grid of the camera; nothing where that is not known."""
+def _write_check(folder: Path, restoration: Restoration, place: Mapping[str, float]) -> list[str]:
+    """Write what the reconstruction leaves unexplained, and where, on the grid of the camera; nothing where that is not known."""
     check = restoration.forward
-    if check is None or check.residual is None:
+    if check is None:
         return []
     pixel_um = restoration.pixel_um * restoration.upsampling
     top, _, left, _ = restoration.region or (0, 0, 0, 0)
-    write_image(
-        folder / f"{RESIDUAL}{ENDING}",
-        check.residual,
-        axes=check.axes,
-        pixel_um=pixel_um,
-        unit=NO_UNIT,
-        name=RESIDUAL,
-        offset_um=(place.get("y_um", 0.0) + top * pixel_um, place.get("x_um", 0.0) + left * pixel_um),
-        z_step_um=place.get("z_step_um") if "Z" in check.axes else None,
-    )
-    return [f"{RESIDUAL}{ENDING}"]
+    images = {RESIDUAL: (check.residual, check.axes), LOCAL_CHI2: (check.local_chi2, check.axes.replace("P", ""))}
+    known = {name: (pixels, axes) for name, (pixels, axes) in images.items() if pixels is not None}
+    for name, (pixels, axes) in known.items():
+        write_image(
+            folder / f"{name}{ENDING}",
+            pixels,
+            axes=axes,
+            pixel_um=pixel_um,
+            unit=NO_UNIT,
+            name=name,
+            offset_um=(place.get("y_um", 0.0) + top * pixel_um, place.get("x_um", 0.0) + left * pixel_um),
+            z_step_um=place.get("z_step_um") if "Z" in axes else None,
+        )
+    return [f"{name}{ENDING}" for name in known]
 
 
 def write_provenance(

@@ -1,7 +1,7 @@
 """Two defocused brightfield planes to quantitative phase."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,44 @@ from napari_cvdm.tasks.phase_channels import (
 from napari_cvdm.tasks.plane_checks import CheckedPlanes, check_planes, seen_as_they_are, unchecked
 from napari_cvdm.tasks.sampled import SampledPlane
 from napari_cvdm.tasks.surroundings import crossing_share
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RisingPlanes:
+    """Two planes over their background, the lower one first.
+
+    Parameters
+    ----------
+    ratio : ndarray of shape (2, Y, X), float64
+        Over background.
+    frame : ndarray of shape (2, Y, X)
+        The same as the camera gave them.
+    levels : list of float
+        Blank-field intensity of each.
+    sigma : float
+        Standard deviation of the noise of their difference, over background.
+    defocus_um : tuple of float
+        Rising.
+    """
+
+    ratio: np.ndarray = field(repr=False)
+    frame: np.ndarray = field(repr=False)
+    levels: list[float]
+    sigma: float
+    defocus_um: tuple[float, float]
+
+    @classmethod
+    def of(cls, frame: np.ndarray, defocus_um: tuple[float, float], background: Background) -> "RisingPlanes":
+        """From planes in any order; errors as of `over_background`."""
+        ratio, levels = over_background(frame, background)
+        sigma = float(np.hypot(noise_sigma(ratio[0]), noise_sigma(ratio[1])))
+        if defocus_um[0] > defocus_um[1]:
+            ratio, frame, levels, defocus_um = ratio[::-1], frame[::-1], levels[::-1], (defocus_um[1], defocus_um[0])
+        return cls(ratio=ratio, frame=frame, levels=levels, sigma=sigma, defocus_um=defocus_um)
+
+    def aligned(self, microscope: Microscope) -> CheckedPlanes:
+        """What differs between them besides the focus is found, and taken back where it is significant."""
+        return check_planes(self.ratio, self.frame, self.levels, self.sigma, self.defocus_um, microscope)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +117,11 @@ class PhaseTwoShot:
         Conditioned
             Twelve channels, in the order of `channels`.
         """
-        ratio, levels = over_background(frame, background)
-        estimated = {"background": levels}
-        if defocus_um[0] > defocus_um[1]:
-            ratio, frame, levels, defocus_um = ratio[::-1], frame[::-1], levels[::-1], (defocus_um[1], defocus_um[0])
-        sigma = float(np.hypot(noise_sigma(ratio[0]), noise_sigma(ratio[1])))
-        checked = check_planes(ratio, frame, levels, sigma, defocus_um, microscope) if align == "auto" else unchecked(ratio, defocus_um, microscope)
-        return _conditioned(checked, usable_pixels(frame, checked.planes, checked.margin_px), sigma, defocus_um, microscope, estimated)
+        rising = RisingPlanes.of(frame, defocus_um, background)
+        checked = rising.aligned(microscope) if align == "auto" else unchecked(rising.ratio, rising.defocus_um, microscope)
+        estimated = {"background": rising.levels if defocus_um[0] < defocus_um[1] else rising.levels[::-1]}
+        valid = usable_pixels(rising.frame, checked.planes, checked.margin_px)
+        return _conditioned(checked, valid, rising.sigma, rising.defocus_um, microscope, estimated)
 
     def without(self, pixels: np.ndarray, background: np.ndarray) -> np.ndarray:
         """Pixels over the same part of the blank-field image."""

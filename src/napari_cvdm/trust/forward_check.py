@@ -12,7 +12,8 @@ from napari_cvdm.result import ForwardCheck
 from napari_cvdm.simulate.widefield import RESOLUTION_SIGMA_PX
 from napari_cvdm.tasks import TASKS, Conditioned
 from napari_cvdm.tasks.conditioned import BORDER_PX, interior
-from napari_cvdm.tasks.phase_channels import fresnel_parameter, over_background, phase_optics
+from napari_cvdm.tasks.phase import RisingPlanes
+from napari_cvdm.tasks.phase_channels import fresnel_parameter, phase_optics
 from napari_cvdm.tasks.widefield import above_dark
 from napari_cvdm.trust.camera_noise import photon_transfer
 from napari_cvdm.trust.imaging import Comparison, Imaging, PhaseImaging, WidefieldImaging
@@ -78,7 +79,9 @@ def imaging_of(pixels: np.ndarray, prepared: Conditioned, request: RestoreReques
 
 def _phase_imaging(pixels: np.ndarray, valid: np.ndarray, request: RestoreRequest, card: ModelCard) -> PhaseImaging:
     microscope, defocus_um = phase_optics(request)
-    planes = part_of(over_background(pixels, request.background)[0], request)
+    rising = RisingPlanes.of(pixels, defocus_um, request.background)
+    in_order = rising.aligned(microscope).planes if request.align == "auto" else rising.ratio  # as the model saw them
+    planes = part_of(in_order if defocus_um[0] < defocus_um[1] else in_order[::-1], request)
     zone = ceil(sqrt(max(abs(fresnel_parameter(z, microscope)) for z in defocus_um)))  # where light from beyond the border ends up
     valid = valid & interior(valid.shape, BORDER_PX + zone)
     noise = tuple(photon_transfer(plane, valid) for plane in planes)
@@ -138,7 +141,8 @@ class ForwardRecord:
         self._chi2, self._sample_chi2, self._gain, self._rsp, self._rse = (np.full(frames, np.nan) for _ in range(5))
         self._empty_chi2 = np.full(frames, np.nan)
         self._residual: np.ndarray | None = None
-        self._reason, self._worst = "", ""
+        self._local_chi2: np.ndarray | None = None
+        self._reason = ""
         self._how: Imaging | None = None
         self._fitted: float | np.ndarray | None = None
         self._seen = np.zeros(frames, dtype=int)
@@ -191,9 +195,10 @@ class ForwardRecord:
         return comparison
 
     def _keep(self, how: Imaging, comparison: Comparison, empty: Comparison) -> None:
-        if self._residual is None:
+        if self._residual is None or self._local_chi2 is None:
             self._residual = np.zeros((*self._loops, *comparison.residual.shape), np.float32)
-        self._residual[self._index] = comparison.residual
+            self._local_chi2 = np.zeros((*self._loops, *how.valid.shape), np.float32)
+        self._residual[self._index], self._local_chi2[self._index] = comparison.residual, comparison.local_chi2(how.valid)
         self._chi2[self._index], self._gain[self._index] = comparison.chi2(how.valid), comparison.gain
         self._empty_chi2[self._index] = empty.chi2(how.valid)
         if self._card.unit == "rad":
@@ -209,6 +214,7 @@ class ForwardRecord:
         unexplained = None if chi2 is None or empty is None or empty - 1 < LEAST_STRUCTURE else max(0.0, (chi2 - 1) / (empty - 1))
         return ForwardCheck(
             residual=self._residual,
+            local_chi2=self._local_chi2,
             axes="" if self._residual is None else axes + ("PYX" if self._card.unit == "rad" else "YX"),
             chi2=chi2,
             unexplained=unexplained,
@@ -244,4 +250,4 @@ def verdict(chi2: float | None, limit: float, unexplained: float | None, reason:
     if chi2 <= limit:
         return f"Imaged again, it explains the measured image up to the noise (chi-squared {chi2:.2f}, 1 expected)."
     share = "" if unexplained is None else f"; {min(unexplained, 9.99):.1%} of the structure is left over"
-    return f"Imaged again, it misses the measured image by more than noise (chi-squared {chi2:.3g}, 1 expected{share}): see the residual."
+    return f"Imaged again, it misses the measured image by more than noise (chi-squared {chi2:.3g}, 1 expected{share}): see the local chi-squared."

@@ -29,6 +29,7 @@ ILLUMINATION_ORDER = 2
 ABSORPTION_PX = 1.5  # standard deviation over which a transmission is smooth
 ABSORPTION_ROUNDS = 2
 LEAST_TRANSMISSION = 0.05
+LOCAL_PX = 3.0  # of the camera: about the width of a point, and wide enough that noise alone stays within 1 +- 0.13
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -55,6 +56,24 @@ class Comparison:
     def chi2(self, valid: np.ndarray) -> float:
         """Reduced chi-squared: the mean of the squared residual over the valid pixels (Y, X); about 1 for the truth."""
         return float(np.square(self.residual[..., valid], dtype=np.float64).mean())
+
+    def local_chi2(self, valid: np.ndarray) -> np.ndarray:
+        """chi2(x) = G(v r^2) / G(v), r^2 averaged over the planes, G a Gaussian of `LOCAL_PX`: where the reconstruction and the measured image part.
+
+        Of unit normals it is 1 with standard deviation 1 / (LOCAL_PX sqrt(2 pi P)).
+
+        Parameters
+        ----------
+        valid : ndarray of shape (Y, X), bool
+
+        Returns
+        -------
+        ndarray of shape (Y, X), float32
+            At least 0, dimensionless; 0 where a pixel does not count, so that nothing is said of it.
+        """
+        squares = np.square(self.residual).reshape(-1, *valid.shape).mean(axis=0)
+        average = weighted_average(valid.astype(np.float32), LOCAL_PX)
+        return np.where(valid, average(np.where(valid, squares, 0)), 0).astype(np.float32)
 
 
 class Imaging(Protocol):
@@ -194,12 +213,15 @@ class WidefieldImaging:
         return Comparison(residual=((self.measured - predicted) / np.sqrt(variance)).astype(np.float32), predicted=predicted, gain=gain, fitted=extra)
 
 
-def _weighted_smoothing(weight: np.ndarray, sigma: float) -> Callable[[np.ndarray], np.ndarray]:
-    """image -> S image + S (image - S image), S f = G(w f) / G(w): a Gaussian average over pixels that count, twice, so that slopes stay at the border."""
-    total = np.maximum(gaussian_filter(weight, sigma, truncate=3.0), np.finfo(float).tiny)
+def weighted_average(weight: np.ndarray, sigma: float) -> Callable[[np.ndarray], np.ndarray]:
+    """f -> G(w f) / G(w): the Gaussian average [px] of images (Y, X) over pixels that count."""
+    total = np.maximum(gaussian_filter(weight, sigma, truncate=3.0), np.finfo(weight.dtype).tiny)
+    return lambda image: np.asarray(gaussian_filter(weight * image, sigma, truncate=3.0) / total)
 
-    def average(image: np.ndarray) -> np.ndarray:
-        return np.asarray(gaussian_filter(weight * image, sigma, truncate=3.0) / total)
+
+def _weighted_smoothing(weight: np.ndarray, sigma: float) -> Callable[[np.ndarray], np.ndarray]:
+    """f -> S f + S (f - S f), S a `weighted_average`: twice, so that slopes stay at the border."""
+    average = weighted_average(weight, sigma)
 
     def smooth(image: np.ndarray) -> np.ndarray:
         once = average(image)

@@ -13,7 +13,7 @@ from napari_cvdm.posterior import INTERVAL, STATISTICS, spread_as
 from napari_cvdm.request import ImageStack
 from napari_cvdm.result import Restoration
 from napari_cvdm.trust.phase_quantities import optical_path_nm
-from napari_cvdm.widgets.contrast import inner_limits, limits_from_zero, phase_colormap, symmetric_limits
+from napari_cvdm.widgets.contrast import chi2_colormap, inner_limits, limits_from_zero, phase_colormap, symmetric_limits
 from napari_cvdm.widgets.placement import Placement, axis_letters
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ SIGNED_UNITS = ("rad", "nm")
 COLOURS = 3
 RESIDUAL_ROLE = "residual"
 RESIDUAL_LIMITS = (-5.0, 5.0)  # standard deviations, fixed: an image of noise alone is nearly dark
+CHI2_ROLE = "local chi-squared"
+CHI2_LIMITS = (0.0, 5.0)  # fixed, so that results can be compared; 1 is noise alone
 
 
 def our_metadata(layer: "Layer") -> Mapping[str, Any]:
@@ -119,8 +121,8 @@ def to_layer_data(restoration: Restoration, source: Placement, statistic: str = 
     -------
     list of (data, keywords, layer type)
         One group: gamma and beta with a leading axis of times (lazy), the samples with a leading axis (if the restoration
-        has them), rate map, residual (one for each plane, on the camera's grid), optical path difference (of a phase), uncertainty, untrusted
-        pixels, reconstruction; all but the last are hidden at first.
+        has them), rate map, residual (one for each plane) and local chi-squared on the camera's grid, optical path difference (of a phase),
+        uncertainty, untrusted pixels, reconstruction; all but the last are hidden at first.
     """
     source = source.within(restoration.region)
     unit = restoration.unit
@@ -132,7 +134,7 @@ def to_layer_data(restoration: Restoration, source: Placement, statistic: str = 
         *_schedule_layers(restoration, source),
         *_sample_layers(restoration, source),
         _layer(restoration, source, "noise-rate map", restoration.rate, "", colormap="viridis", contrast_limits=inner_limits(restoration.rate[begun])),
-        *_residual_layers(restoration, source),
+        *_check_layers(restoration, source),
         *_path_layers(restoration, source),
         _layer(restoration, source, "uncertainty", spread, spread_unit(unit, statistic), mark={"statistic": statistic}, **spread_look(spread[begun])),
         (*_layer(restoration, source, "untrusted pixels", (~restoration.valid).astype(np.uint8), "", opacity=0.5)[:2], "labels"),
@@ -203,15 +205,19 @@ def _sample_layers(restoration: Restoration, source: Placement) -> list[LayerDat
     return [_layer(restoration, source, "samples", restoration.samples, restoration.unit, **look)]
 
 
-def _residual_layers(restoration: Restoration, source: Placement) -> list[LayerData]:
-    """What the reconstruction leaves unexplained, in standard deviations of the camera's noise, plane by plane."""
+def _check_layers(restoration: Restoration, source: Placement) -> list[LayerData]:
+    """What the reconstruction leaves unexplained, in standard deviations of the camera's noise, plane by plane, and where that is more than noise."""
     check = restoration.forward
     if check is None or check.residual is None:
         return []
     planes = [check.residual] if "P" not in check.axes else list(np.moveaxis(check.residual, check.axes.index("P"), 0))
     coarse, look = replace(restoration, upsampling=1), {"colormap": phase_colormap(), "contrast_limits": RESIDUAL_LIMITS}
-    roles = [RESIDUAL_ROLE, *(f"{RESIDUAL_ROLE} of plane {number}" for number in range(2, len(planes) + 1))]
-    return [_layer(coarse, source, role, plane, "sigma", mark={"forward": check.numbers()}, **look) for role, plane in zip(roles, planes, strict=True)]
+    roles, mark = [RESIDUAL_ROLE, *(f"{RESIDUAL_ROLE} of plane {number}" for number in range(2, len(planes) + 1))], {"forward": check.numbers()}
+    layers = [_layer(coarse, source, role, plane, "sigma", mark=mark, **look) for role, plane in zip(roles, planes, strict=True)]
+    if check.local_chi2 is None:
+        return layers
+    look = {"colormap": chi2_colormap(), "contrast_limits": CHI2_LIMITS}
+    return [*layers, _layer(coarse, source, CHI2_ROLE, check.local_chi2, "", mark=mark, **look)]
 
 
 def _path_layers(restoration: Restoration, source: Placement) -> list[LayerData]:

@@ -11,11 +11,9 @@ from napari_cvdm.model.checkpoint import Checkpoint, ModelCard
 from napari_cvdm.model.zoo import load_model
 from napari_cvdm.request import RequestError, RestoreRequest
 from napari_cvdm.restore import with_planes
-from napari_cvdm.tiling.blocks import BlockPlan
+from napari_cvdm.tiling.blocks import BLOCK_PX, HALO_PX, BlockPlan
 
 SUFFIX = ".ome.zarr"
-BLOCK_PX = 1024
-HALO_PX = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

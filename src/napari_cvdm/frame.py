@@ -119,7 +119,8 @@ class Frame:
     def _noise(self, samples: range, step: int) -> Tensor:
         shape, seed, origin = (self.rate.shape[-2], self.rate.shape[-1]), self.request.seed, self.prepared.origin
         fields = [noise_field(shape, seed=seed, sample=self._stream(sample), step=step, origin=origin) for sample in samples]
-        return torch.from_numpy(np.stack(fields)[:, None]).to(self.rate.device)
+        noise = torch.from_numpy(np.stack(fields)[:, None]).to(self.rate.device)
+        return noise * self.tiled.network.config.noise_scale if step else noise  # the start is pure noise, whatever the denoiser does
 
     def clock_values(self) -> tuple[float, ...]:
         """Falling clock values T at which the denoiser is evaluated."""

@@ -87,9 +87,10 @@ class Record:
 
 
 def model_entry(model: Checkpoint) -> dict[str, object]:
-    """Name, fingerprint, task, training and calibration of a model."""
+    """Name, fingerprint, task, noise scale, training and calibration of a model."""
     card = model.card
-    return {"name": card.name, "sha256": model.sha256, "task": card.task, "training": dict(card.training), "calibration": dict(card.calibration)}
+    known = {"name": card.name, "sha256": model.sha256, "task": card.task, "noise_scale": model.network.config.noise_scale}
+    return {**known, "training": dict(card.training), "calibration": dict(card.calibration)}
 
 
 def short_memory_warning(used: int, asked: int) -> tuple[str, ...]:
@@ -116,6 +117,8 @@ def check_continues(request: RestoreRequest, model: Checkpoint, earlier: Restora
     changed = [name for name in now if name not in FREE_TO_CHANGE and now[name] != before.get(name)]
     if earlier.provenance.model.get("sha256") != model.sha256:
         changed.append("the model's weights")
+    if earlier.provenance.model.get("noise_scale", 1.0) != model.network.config.noise_scale:
+        changed.append("the model's noise scale")
     if not request.image.lazy and sha256_of(request.image.array) not in earlier.provenance.inputs.values():
         changed.append("the image")
     if changed:

@@ -239,5 +239,7 @@ def _add_calibrate(parser: Parser) -> None:
     where.add_argument("--in-place", action="store_true", default=False, help="write the factor into the card of MODEL; its weights stay as they are")
     parser.add_argument("--overwrite", action="store_true", default=False, help="replace an older model in DIR, once the new one is complete")
     parser.add_argument("--level", type=number, default=0.9, metavar="P", help="share of the errors to be below factor times spread (default 0.9)")
+    scales = "first choose, of these factors for the noise that the sampler adds at each step, the one of least CRPS (default: that of the model)"
+    parser.add_argument("--noise-scales", type=number, nargs="+", default=None, metavar="S", help=scales)
     parser.add_argument("--check", type=whole, default=None, metavar="N", help="simulated fields to check the factor on; 0 for none (default: as --fields)")
     _add_pairs(parser, samples=16)

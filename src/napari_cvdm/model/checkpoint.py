@@ -99,6 +99,11 @@ class ModelCard:
     limits: tuple[str, ...] = ()
     format: int = FORMAT
 
+    @property
+    def noise_scale(self) -> float:
+        """See `CVDMConfig`; 1 for what has no network."""
+        return float(self.network.get("noise_scale", 1.0))
+
     def config(self) -> CVDMConfig:
         """The networks' shape."""
         values = dict(self.network)

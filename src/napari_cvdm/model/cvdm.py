@@ -22,6 +22,7 @@ from napari_cvdm.model.unet import Modulation, UNet, UNetConfig
 LEVEL_SCALE = 2.0  # half log-SNR runs from about -20 to 6; the network sees it divided by 2 and clipped to +-3
 LEVEL_LIMIT = 3.0
 LARGEST_COUNT = 64
+NOISE_SCALES = (0.5, 2.0)
 SCHEDULES = ("pixel-wise", "global", "linear", "cosine")
 LEARNED_SCHEDULES = ("pixel-wise", "global")
 
@@ -52,6 +53,9 @@ class CVDMConfig:
         Of the hidden layers of the pixel-wise rate, see `PixelRate`: how far it sees. Empty for a single 1 x 1 layer.
     clock_terms : {2, 8, 32}
         Functions that a learned clock is mixed from.
+    noise_scale : float
+        By which the noise that stochastic samplers add at each step is multiplied, 0.5 to 2: above 1 where the denoiser takes
+        too much away and samples would be too alike (S_noise of Karras et al., arXiv 2206.00364, algorithm 2).
     """
 
     condition_channels: int
@@ -64,6 +68,7 @@ class CVDMConfig:
     schedule: str = "pixel-wise"
     rate_dilations: tuple[int, ...] = DILATIONS
     clock_terms: int = 8
+    noise_scale: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("condition_channels", "upsampling", "fold"):
@@ -78,6 +83,8 @@ class CVDMConfig:
             if value not in allowed:
                 raise ValueError(f"{name} is {value!r}; allowed are {', '.join(allowed)}.")
         check_schedule(self.rate_dilations, self.clock_terms)
+        if not isinstance(self.noise_scale, int | float) or not NOISE_SCALES[0] <= self.noise_scale <= NOISE_SCALES[1]:
+            raise ValueError(f"noise_scale is {self.noise_scale!r:.80}; a number from {NOISE_SCALES[0]:g} to {NOISE_SCALES[1]:g} is needed, 1 is usual.")
         if self.fold % self.upsampling:
             raise ValueError(f"fold is {self.fold}; it must be a multiple of upsampling, {self.upsampling}.")
 

@@ -75,6 +75,8 @@ class Record:
     def _calibration(self, counts: np.ndarray) -> dict[str, Any]:
         """That of the card, for the samples that every frame has; nothing where it does not hold."""
         request = self._request
+        if request.guidance:  # guided samples differ less
+            return {}
         carried = carried_calibration(self._fitted, int(counts.min()), request.steps, request.sampler)
         return {"calibration": carried} if carried else {}
 
@@ -111,8 +113,8 @@ def settings_of(request: RestoreRequest) -> dict[str, Any]:
 
 def check_continues(request: RestoreRequest, model: Checkpoint, earlier: Restoration) -> None:
     """RequestError unless the request asks for the same as an earlier result, with more samples."""
-    # Before precision and align were choices they were fp32 and off.
-    earlier_settings = {"precision": "fp32", "align": "off", **earlier.provenance.settings}
+    # Before these were choices they were fp32, off and none.
+    earlier_settings = {"precision": "fp32", "align": "off", "guidance": 0, **earlier.provenance.settings}
     before, now = (json.loads(json.dumps(settings)) for settings in (earlier_settings, settings_of(request)))
     changed = [name for name in now if name not in FREE_TO_CHANGE and now[name] != before.get(name)]
     if earlier.provenance.model.get("sha256") != model.sha256:

@@ -48,7 +48,7 @@ class TiledRequest:
     def __post_init__(self) -> None:
         if not str(self.out).lower().endswith(SUFFIX):
             raise RequestError(f"out is {self.out}; a result that is written block by block is an OME-Zarr: choose a name that ends in {SUFFIX}.")
-        for name in ("region", "schedule_points"):
+        for name in ("region", "schedule_points", "guidance"):
             if getattr(self.request, name):
                 raise RequestError(f"{name} is {getattr(self.request, name)}; it cannot be had block by block. Leave it out, or give a folder with --out.")
         try:

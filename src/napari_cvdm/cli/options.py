@@ -125,6 +125,8 @@ def _add_sampling(group: "argparse._ArgumentGroup") -> None:
     group.add_argument("--sampler", choices=SAMPLERS, help="solver of the reverse process: %(choices)s (default sde-2m)", metavar="NAME")
     group.add_argument("--device", help=_DEVICE_HELP)
     group.add_argument("--precision", choices=PRECISIONS, help="of the network: fp32, or bf16 for speed (default fp32)", metavar="NAME")
+    guided = "steps that draw every sample toward the measured image, as far as what is left over is more than noise (default 0)"
+    group.add_argument("--guidance", type=whole, metavar="N", help=guided)
     group.add_argument("--tile", type=whole, metavar="PX", help="side of a tile; changes memory and time, not the result (default 512)")
 
 

@@ -22,7 +22,9 @@ HELP = {
     "keep_samples": "Also show every sample, along an axis of its own: for the histogram at a pixel and the error of a dry mass.\n"
     "It takes as much memory as the samples need.",
     "align": "auto: take back a shift, a magnification or a change of the light between the planes where it is significant, and report it.\n"
-    "off: leave the planes as they are, and do not look.",
+    "off: leave the planes as they are.",
+    "guidance": "Steps that draw every sample toward the measured image, as far as what is left over is more than noise.\n"
+    "They make a result agree with the measurement, which seldom brings it nearer to the truth. 0 is usual.",
     "background": "auto: estimate the blank-field intensity (phase) or the dark level (fluorescence).\n"
     "none: it is already divided out (phase) or zero (fluorescence).",
 }

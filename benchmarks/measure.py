@@ -15,7 +15,7 @@ from napari_cvdm.model.cvdm import CVDM, CVDMConfig
 from napari_cvdm.model.unet import UNetConfig
 from napari_cvdm.model.zoo import load_model
 from napari_cvdm.request import RestoreRequest
-from napari_cvdm.result import Restoration
+from napari_cvdm.result import Restoration, finished
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 MATCHING_SIGMAS_PX = np.arange(0, 3.01, 0.1)
@@ -33,12 +33,7 @@ class Row:
 
 def finish(request: RestoreRequest, model: Checkpoint | Baseline, earlier: Restoration | None = None) -> Restoration:
     """Drain a restoration, by a model or by a classical method."""
-    steps = reconstruct(request, model, earlier)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
+    return finished(reconstruct(request, model, earlier))
 
 
 def tiny_model() -> Checkpoint:

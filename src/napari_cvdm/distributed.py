@@ -19,7 +19,7 @@ from napari_cvdm.by_tiles import BlockRestorer, Carrying
 from napari_cvdm.image_files.errors import one_line
 from napari_cvdm.image_files.job_folder import JobFolder
 from napari_cvdm.request import RequestError
-from napari_cvdm.result import Progress
+from napari_cvdm.result import Progress, finished
 from napari_cvdm.tiled_job import TiledFiles
 from napari_cvdm.tiling.blocks import Block
 
@@ -93,12 +93,7 @@ def _check(what: str, here: str, wanted: str) -> None:
 def carry_out_block(ticket: Ticket, number: int) -> dict[str, Any]:
     """One task: restore a block, write it, mark it; returns what the marker says."""
     restorer, blocks = opened(ticket)
-    steps = restorer.carry_out(blocks[number])
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return dict(end.value)
+    return dict(finished(restorer.carry_out(blocks[number])))
 
 
 def on_cluster(where: str, files: TiledFiles) -> Carrying:

@@ -91,7 +91,8 @@ def _phase_imaging(pixels: np.ndarray, valid: np.ndarray, request: RestoreReques
 
 def _widefield_imaging(pixels: np.ndarray, valid: np.ndarray, upsampling: int, request: RestoreRequest, card: ModelCard) -> WidefieldImaging:
     microscope = widefield_microscope(request)
-    counts = part_of(above_dark(pixels[0], request.background)[0], request)
+    raw, level = above_dark(pixels[0], request.background)
+    counts = part_of(raw - level, request)  # a camera's offset has no photon noise, so the line of the noise would not fit with it left in
     valid = valid & interior(valid.shape, BORDER_PX)
     simulated: Mapping[str, tuple[float, float]] = card.training.get("simulation") or {}
     return WidefieldImaging(

@@ -24,5 +24,7 @@ HELP = {
     "align": "auto: take back a shift, a magnification or a change of the light between the planes where it is significant, and report it.\n"
     "off: leave the planes as they are, and do not look.",
     "background": "auto: estimate the blank-field intensity (phase) or the dark level (fluorescence).\n"
-    "none: it is already divided out (phase) or zero (fluorescence).",
+    "none: it is already divided out (phase) or zero (fluorescence).\n"
+    "A layer: an image of an empty, lit field (phase) or a dark image of the camera (fluorescence), of the same size.\n"
+    "auto is a guess: counts and phases may be quantified only where it was not needed.",
 }

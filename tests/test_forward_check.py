@@ -9,10 +9,14 @@ import torch
 from torch.nn import functional
 
 from napari_cvdm.microscope import Microscope
+from napari_cvdm.model.checkpoint import load_checkpoint
+from napari_cvdm.request import ImageStack, RestoreRequest
 from napari_cvdm.simulate.phase import defocus_pair_of
 from napari_cvdm.simulate.widefield import RESOLUTION_SIGMA_PX, WidefieldRanges, simulate_widefield
+from napari_cvdm.tasks import WidefieldX2
 from napari_cvdm.tasks.conditioned import interior
 from napari_cvdm.trust.camera_noise import CameraNoise, photon_transfer
+from napari_cvdm.trust.forward_check import imaging_of
 from napari_cvdm.trust.imaging import LOCAL_PX, Comparison, PhaseImaging, WidefieldImaging, by_blocks, illumination
 from napari_cvdm.trust.squirrel import squirrel
 
@@ -239,3 +243,17 @@ def test_an_object_that_absorbs_is_no_error_of_its_phase():
     assert seen.chi2(how.valid) == pytest.approx(1.0, abs=0.12)
     np.testing.assert_allclose(seen.fitted[how.valid], np.exp(-absorbance)[how.valid], atol=0.05)
     assert chi2(how, phase / 2) > 2
+
+
+def test_the_offset_of_the_camera_has_no_say_in_the_noise(tiny_widefield_model):
+    """The same pixels with another offset are checked alike, whether the offset is guessed or measured."""
+    pair, card = simulate_widefield(0, BRIGHT), load_checkpoint(tiny_widefield_model).card
+    optics = {name: getattr(pair.microscope, name) for name in ("pixel_um", "wavelength_um", "medium_index", "na")}
+    found = []
+    for offset, background in ((0.0, "auto"), (3000.0, "auto"), (3000.0, np.full(pair.counts.shape, 3000.0))):
+        image = ImageStack(array=pair.counts - pair.camera.offset_counts + offset, axes="YX")
+        request = RestoreRequest(image=image, model="tiny", background=background, **optics)
+        pixels = request.image.frame(())
+        how = imaging_of(pixels, WidefieldX2().from_request(pixels, request), request, card)
+        found.append(how.compare(pair.truth).chi2(how.valid))
+    assert found[1:] == pytest.approx(found[:1] * 2, rel=1e-3)

@@ -112,7 +112,7 @@ def test_set_value_of_value_changes_nothing(viewer, planes, open_dock, tiny_phas
     for name, value in {"wavelength_um": 0.55, "medium_index": 1.33, "defocus_um": (0.0, 2.5), "na": 0.7}.items():
         dock.form.optics[name].set_value(value)
     dock.form.words["sampler"].setCurrentText("ddim")
-    dock.form.words["background"].setCurrentText("none")
+    dock.form.background.set_value("none")
     before = dock.form.value()
     other = dataclasses.replace(before, samples=5, seed=2**62 + 1, defocus_um=(-3.0, 1.0), wavelength_um=0.5500000001)
     dock.form.set_value(other)

@@ -147,7 +147,8 @@ def _until_only_noise_is_left(problem: Deconvolution, most: int) -> Generator[st
 
 def _problem(frame: np.ndarray, microscope: Microscope, request: RestoreRequest) -> tuple[Deconvolution, float]:
     """One frame above its dark level, and that level."""
-    raw, dark = above_dark(frame[0], request.background)
+    raw, level = above_dark(frame[0], request.background)
+    dark = level if isinstance(request.background, str) else 0.0  # no background is taken off here but the one that was measured
     counts = raw - dark
     psf = widefield_psf(replace(microscope, pixel_um=microscope.pixel_um / FINER), PSF_SIZE).numpy()
     pedestal = max(0.0, -dark_level(counts))

@@ -193,7 +193,9 @@ def saturated(frame: np.ndarray) -> np.ndarray:
 
 
 def fitting(background: np.ndarray, planes: np.ndarray) -> np.ndarray:
-    """A background image as float64; RequestError unless it has the shape of all planes (P, Y, X) or of one (Y, X)."""
+    """A background image as float64; RequestError unless it is finite and has the shape of all planes (P, Y, X) or of one (Y, X)."""
     if background.shape not in (planes.shape, planes.shape[1:]):
         raise RequestError(f"the background image has shape {background.shape}; it must be {planes.shape[1:]}, or {planes.shape} with one per plane.")
+    if not np.isfinite(background).all():
+        raise RequestError("the background image has NaN or infinite pixels; give one without, or auto.")
     return background.astype(np.float64)

@@ -125,6 +125,11 @@ class OptionalNumber(QLineEdit):
         except ValueError:
             raise RequestError(f"{self.objectName()} is {self.text()!r}; a number is needed, for example 0.5.") from None
 
+    @property
+    def typed(self) -> str:
+        """What stands in the field."""
+        return self.text()
+
     def set_value(self, value: float | None) -> None:
         """Show a number so that `value` gives it back exactly; None empties the field."""
         self.setText("" if value is None else shortest(value))
@@ -182,7 +187,8 @@ class OptionalPair(QWidget):
         for part in self._parts:
             part.set_needed(needed)
 
-    def texts(self) -> tuple[str, ...]:
+    @property
+    def typed(self) -> tuple[str, ...]:
         """What stands in both fields."""
         return tuple(part.text() for part in self._parts)
 

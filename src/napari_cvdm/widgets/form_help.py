@@ -26,5 +26,7 @@ HELP = {
     "guidance": "Steps that draw every sample toward the measured image, as far as what is left over is more than noise.\n"
     "They make a result agree with the measurement, which seldom brings it nearer to the truth. 0 is usual.",
     "background": "auto: estimate the blank-field intensity (phase) or the dark level (fluorescence).\n"
-    "none: it is already divided out (phase) or zero (fluorescence).",
+    "none: it is already divided out (phase) or zero (fluorescence).\n"
+    "A layer: an image of an empty, lit field (phase) or a dark image of the camera (fluorescence), of the same size.\n"
+    "auto is a guess: counts and phases may be quantified only where it was not needed.",
 }

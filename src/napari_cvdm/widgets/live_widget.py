@@ -1,5 +1,6 @@
 """The Live dock: the newest frame of a camera's layer or of a folder, reconstructed as fast as it goes."""
 
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -136,7 +137,7 @@ class LiveWidget(QWidget):
         self.stop_button.setEnabled(self.following)
         try:
             settings = self._settings()
-            if self.following and settings != self._started_with:
+            if self.following and _differ(settings, self._started_with):
                 self.stop("The settings were changed, so following has stopped; start it again." if self._source_is_there() else SOURCE_REMOVED)
             warnings = self.form.warnings()
         except ValueError as error:
@@ -280,6 +281,12 @@ class LiveWidget(QWidget):
         warnings = restoration.provenance.warnings
         seconds = restoration.provenance.timings_s["total"]
         self.panel.message.say(WARNING if warnings else INFORMATION, " ".join([f"Frame {number}: done in {seconds:.1f} s.", *warnings]))
+
+
+def _differ(settings: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
+    """Whether settings by the same names differ; images do unless they are the very same."""
+    pairs = [(one, others[name]) for name, one in settings.items()]
+    return any(one is not other and (isinstance(one, np.ndarray) or isinstance(other, np.ndarray) or one != other) for one, other in pairs)
 
 
 def _stop_all(runs: "list[LiveRun]") -> None:

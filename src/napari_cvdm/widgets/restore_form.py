@@ -14,6 +14,7 @@ from superqt.utils import signals_blocked
 
 from napari_cvdm.image_files import combine_planes
 from napari_cvdm.request import ALIGNMENTS, PRECISIONS, SAMPLERS, ImageStack, RequestError, RestoreRequest
+from napari_cvdm.widgets.background_choice import BackgroundChoice
 from napari_cvdm.widgets.choices import ModelChoice, card_text, whole_number, word_choice
 from napari_cvdm.widgets.field_of_view import image_shape
 from napari_cvdm.widgets.fields import LabelledRows, OptionalNumber, OptionalPair, folded, reading_pane, wrapped_label
@@ -59,8 +60,9 @@ class RestoreForm(QWidget):
         self.keep_samples = QCheckBox()
         self.optics: dict[str, OptionalNumber | OptionalPair] = {name: OptionalPair(name) if name == "defocus_um" else OptionalNumber(name) for name in OPTICS}
         self.counts = {name: whole_number(*bounds) for name, bounds in COUNTS.items()}
-        words = {"sampler": SAMPLERS, "device": ("auto", *available_devices()), "precision": PRECISIONS, "background": ("auto", "none"), "align": ALIGNMENTS}
+        words = {"sampler": SAMPLERS, "device": ("auto", *available_devices()), "precision": PRECISIONS, "align": ALIGNMENTS}
         self.words = {name: word_choice(allowed) for name, allowed in words.items()}
+        self.background = BackgroundChoice(viewer)
         self.field = wrapped_label()
         self._from_layer: dict[str, Any] = {}
         self._watched: Image | None = None
@@ -76,8 +78,8 @@ class RestoreForm(QWidget):
         sampled = {name: self.counts[name] for name in ("samples", "steps")}
         often: dict[str, QWidget] = {"image": self.image, "image2": self.second, "model": self.model, **self.optics, **sampled}
         seldom: dict[str, QWidget] = {"seed": self.counts["seed"], **{name: self.words[name] for name in ("sampler", "device", "precision")}}
-        seldom |= {**{name: self.words[name] for name in ("background", "align")}, **{name: self.counts[name] for name in ("guidance", "tile")}}
-        seldom["keep_samples"] = self.keep_samples
+        seldom |= {"background": self.background, "align": self.words["align"], "guidance": self.counts["guidance"]}
+        seldom |= {"tile": self.counts["tile"], "keep_samples": self.keep_samples}
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         self._often = LabelledRows(often, HELP)
@@ -98,7 +100,8 @@ class RestoreForm(QWidget):
 
     def _connect(self) -> None:
         self.image.changed.connect(self._on_image)
-        self.second.changed.connect(self.changed)
+        for choice in (self.second, self.background):
+            choice.changed.connect(self.changed)
         self.model.changed.connect(self._on_model)
         for name, field in self.optics.items():
             field.textChanged.connect(partial(self._on_typed, name))
@@ -140,10 +143,10 @@ class RestoreForm(QWidget):
         self._watch(layer)
         known = {} if layer is None else known_optics(layer)
         for name, field in self.optics.items():
-            if name in known or (name in self._from_layer and _text(field) == self._from_layer[name]):
+            if name in known or (name in self._from_layer and field.typed == self._from_layer[name]):
                 with signals_blocked(field):
                     field.set_value(known.get(name))
-        self._from_layer = {name: _text(self.optics[name]) for name in known if name in self.optics}
+        self._from_layer = {name: self.optics[name].typed for name in known if name in self.optics}
         self._choose_second()
         self.changed.emit()
 
@@ -183,7 +186,7 @@ class RestoreForm(QWidget):
         task, image = self.task, self.image.value()
         if image is None or task is None:
             return tuple(name for name, found in (("an image layer", image), ("a model", task)) if found is None)
-        unknown = tuple(name for name in task.needed_optics if _text(self.optics[name]) in ("", ("", "")))
+        unknown = tuple(name for name in task.needed_optics if self.optics[name].typed in ("", ("", "")))
         lonely = task.planes == 2 and self.second.value() is None and 2 not in image.data.shape[:-2]
         return ("the second plane", *unknown) if lonely else unknown
 
@@ -198,7 +201,8 @@ class RestoreForm(QWidget):
         optics = {name: field.value() for name, field in self.optics.items() if self.two_planes or name != "defocus_um"}
         counts = {name: box.value() for name, box in self.counts.items()}
         words = {name: box.currentText() for name, box in self.words.items()}
-        return {"model": self.model.value(), "keep_samples": self.keep_samples.isChecked(), **optics, **counts, **words}
+        others = {"model": self.model.value(), "background": self.background.background(), "keep_samples": self.keep_samples.isChecked()}
+        return {**others, **optics, **counts, **words}
 
     def typed_settings(self) -> dict[str, Any]:
         """The same, but without the optics that the chosen layer told: those are of that layer alone.
@@ -242,8 +246,9 @@ class RestoreForm(QWidget):
         return RestoreRequest(image=stack, **self.settings())
 
     def files(self) -> dict[str, str]:
-        """Files that the chosen layers were read from, by option: image, image2; empty unless all of them are known."""
-        layers: dict[str, Image | None] = {"image": self.image.value(), "image2": self.second.value() if self.two_planes else None}
+        """Files that the chosen layers were read from, by option: image, image2, background; empty unless all of them are known."""
+        second = self.second.value() if self.two_planes else None
+        layers: dict[str, Image | None] = {"image": self.image.value(), "image2": second, "background": self.background.layer}
         found = {role: layer.source.path or our_metadata(layer).get("file") for role, layer in layers.items() if layer is not None}
         return {role: str(path) for role, path in found.items() if path} if all(found.values()) else {}
 
@@ -277,6 +282,7 @@ class RestoreForm(QWidget):
         CheckpointError
             The model is not there.
         """
+        settings = {"precision": "fp32", "align": "off", "guidance": 0, **settings}  # what results of earlier versions do not say
         self.model.set_value(settings["model"])
         found = named_layers(self.image.layers(), source)
         if found is not None:
@@ -287,13 +293,8 @@ class RestoreForm(QWidget):
         for name, box in self.counts.items():
             box.setValue(settings[name])
         for name, choice in self.words.items():
-            value = {"precision": "fp32", "align": "off", "guidance": 0, **settings}[name]  # what results of earlier versions do not say
-            choice.setCurrentText(value if isinstance(value, str) else "auto")
+            choice.setCurrentText(settings[name])
         self.keep_samples.setChecked(settings["keep_samples"])
         lost = {f"the image {source}": found is None, "the region": settings.get("region") is not None}
-        lost["the background image"] = settings["background"] not in ("auto", "none")
+        lost["the background image"] = not self.background.show_background(settings["background"])
         return tuple(name for name, is_lost in lost.items() if is_lost)
-
-
-def _text(field: OptionalNumber | OptionalPair) -> Any:
-    return field.text() if isinstance(field, OptionalNumber) else field.texts()

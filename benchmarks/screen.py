@@ -23,6 +23,7 @@ from benchmarks.scale import field, planes_of, request_for
 from napari_cvdm.cli.results import write_images
 from napari_cvdm.model.checkpoint import Checkpoint, load_checkpoint
 from napari_cvdm.model.zoo import load_model, model_folder
+from napari_cvdm.request import STEPS
 from napari_cvdm.result import Restoration
 
 SIDES = (128, 192, 256)
@@ -170,7 +171,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--images", type=int, default=10_000)
     made.add_argument("--megapixels", type=float, default=4.2, help="of an image: 2048 x 2048 by default")
     made.add_argument("--samples", type=int, default=8)
-    made.add_argument("--steps", type=int, default=10)
+    made.add_argument("--steps", type=int, default=STEPS)
     made.add_argument("--faster", type=float, nargs="+", default=[1.0, 100.0])
     return made
 

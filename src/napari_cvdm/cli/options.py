@@ -12,6 +12,7 @@ from napari_cvdm import __version__
 FORMATS = ("bundle", "bioimageio")
 ALIGNMENTS = ("off", "auto")
 SAMPLERS = ("sde-2m", "ode-2m", "ddim", "ancestral")
+STEPS = 6
 PRECISIONS = ("fp32", "bf16")
 _DEVICE_HELP = "auto, cpu, cuda:0 or mps (default auto: the best there is)"
 
@@ -120,7 +121,7 @@ def _add_blocks(group: "argparse._ArgumentGroup") -> None:
 
 def _add_sampling(group: "argparse._ArgumentGroup") -> None:
     group.add_argument("--samples", type=whole, metavar="N", help="posterior samples (default 8)")
-    group.add_argument("--steps", type=whole, metavar="N", help="network evaluations for each sample (default 10)")
+    group.add_argument("--steps", type=whole, metavar="N", help=f"network evaluations for each sample (default {STEPS})")
     group.add_argument("--seed", type=whole, metavar="N", help="chooses the noise; the same seed gives the same result (default 0)")
     group.add_argument("--sampler", choices=SAMPLERS, help="solver of the reverse process: %(choices)s (default sde-2m)", metavar="NAME")
     group.add_argument("--device", help=_DEVICE_HELP)
@@ -175,7 +176,7 @@ def _add_export(parser: Parser) -> None:
     parser.add_argument("--author", metavar="NAME", help="who answers for a bioimageio package (default: the contributors to napari-cvdm)")
     fixed = parser.add_argument_group("fixed in a bioimageio package", "What another program cannot ask for. Optics in micrometres.")
     fixed.add_argument("--samples", type=whole, metavar="N", help="posterior samples behind mean and std (default 8)")
-    fixed.add_argument("--steps", type=whole, metavar="N", help="network evaluations for each sample (default 10)")
+    fixed.add_argument("--steps", type=whole, metavar="N", help=f"network evaluations for each sample (default {STEPS})")
     fixed.add_argument("--seed", type=whole, metavar="N", help="chooses the noise (default 0)")
     fixed.add_argument("--pixel-um", type=number, metavar="P", help="pixel size in the sample")
     fixed.add_argument("--wavelength-um", type=number, metavar="L", help="vacuum wavelength of the illumination (phase)")
@@ -208,7 +209,7 @@ def _add_pairs(parser: Parser, samples: int) -> None:
     sets.add_argument("--register", action="store_true", default=False, help="move the truth of a measured pair onto its image first")
     sampling = parser.add_argument_group("sampling")
     sampling.add_argument("--samples", type=whole, default=samples, metavar="N", help="posterior samples (default %(default)s)")
-    sampling.add_argument("--steps", type=whole, default=10, metavar="N", help="network evaluations for each sample (default 10)")
+    sampling.add_argument("--steps", type=whole, default=STEPS, metavar="N", help="network evaluations for each sample (default %(default)s)")
     sampling.add_argument("--sampler", choices=SAMPLERS, default="sde-2m", help="solver of the reverse process: %(choices)s (default sde-2m)", metavar="NAME")
     sampling.add_argument("--device", default="auto", help=_DEVICE_HELP)
     _add_optics(parser.add_argument_group("optics", "Of measured pairs, where their files do not say; in micrometres."), background=False)

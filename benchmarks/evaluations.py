@@ -79,7 +79,8 @@ def posterior(network: CVDM, channels: Tensor, baseline: Tensor, method: str, ev
 
     def one(sample: int) -> Tensor:
         def noise(step: int) -> Tensor:
-            return torch.from_numpy(noise_field(shape, seed=SEED, sample=sample, step=step)).to(rate.device)[None, None]
+            scale = network.config.noise_scale if step else 1.0
+            return scale * torch.from_numpy(noise_field(shape, seed=SEED, sample=sample, step=step)).to(rate.device)[None, None]
 
         source, left = (warmed(denoise, rate, noise), evaluations - 1) if method == WARM else (noise, evaluations)
         *_, clean = SAMPLERS[method.split(",")[0]](denoise, rate, grid(network, method, rate, left), source)

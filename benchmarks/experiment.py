@@ -34,6 +34,8 @@ class Experiment:
         Entries of a whole recipe.
     variants : dict of str to dict
         The entries that differ, by name of the variant.
+    judged : dict of str to dict
+        Where held-out fields differ from those of the base: entries of it, by the name of a set that every model is scored on.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Experiment:
     seeds: tuple[int, ...]
     base: dict[str, Any] = field(repr=False)
     variants: dict[str, dict[str, Any]] = field(repr=False)
+    judged: dict[str, dict[str, Any]] = field(default_factory=lambda: {"": {}}, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +67,7 @@ class Run:
 
 
 def read_experiment(path: str | Path) -> Experiment:
-    """Read a TOML file of ``question``, ``seeds``, ``[base]`` and ``[variants.NAME]``.
+    """Read a TOML file of ``question``, ``seeds``, ``[base]``, ``[variants.NAME]`` and, where there are several sets of fields, ``[judged.NAME]``.
 
     Raises
     ------
@@ -133,8 +136,8 @@ def carry_out(run: Run, device: str) -> None:
             shown.update(step.step + (plan.mean_steps if step.stage == "diffusion" else 0) - shown.n)
 
 
-def held_out_fields(experiment: Experiment, out: Path) -> list[TrainingField]:
-    """The fields that every variant is scored on: those that the base recipe holds out, which no seed and no variant learns from."""
-    base = _complete({**experiment.base, "name": experiment.name}, out / experiment.name / "base.toml", 1.0)
+def held_out_fields(experiment: Experiment, out: Path, changes: dict[str, Any]) -> list[TrainingField]:
+    """The fields that every variant is scored on: those that the base recipe with some changes holds out, which no seed and no variant learns from."""
+    base = _complete({**overlaid(experiment.base, changes), "name": experiment.name}, out / experiment.name / "base.toml", 1.0)
     looked = replace(base, validation=replace(base.validation, every=1))  # a recipe that never looks holds nothing out
     return [make() for make in looked.split().held_out]

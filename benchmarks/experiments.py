@@ -7,7 +7,7 @@ Several files may be named: what two experiments have in common is trained once.
 
 import argparse
 import csv
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +19,16 @@ from napari_cvdm.device import pick_device
 from napari_cvdm.model.checkpoint import load_checkpoint
 from napari_cvdm.request import RequestError
 
-Found = dict[str, list[Measures]]
-"""By variant, one for each seed."""
+Found = dict[tuple[str, str], list[Measures]]
+"""By variant and set of held-out fields, one for each seed."""
 
 COLUMNS: dict[str, Callable[[Measures], float]] = {
     "RMSE": lambda found: found.score.rmse,
     "CRPS": lambda found: found.score.crps,
+    "spread": lambda found: found.score.rmse * found.score.spread_ratio,
     "spread / error": lambda found: found.score.spread_ratio,
+    "90 % interval covers": lambda found: found.coverage,
+    "false structure": lambda found: found.false_area,
     "t of gamma = 1/2": lambda found: found.half_time,
     "rms d2gamma/dt2": lambda found: found.bend,
     "largest gamma(1)": lambda found: found.last_gamma,
@@ -42,11 +45,18 @@ def done(experiment: Experiment, out: Path, device: str, steps_factor: float) ->
     for number, run in enumerate(runs, start=1):
         print(f"{experiment.name}: {run.variant}, seed {run.recipe.seed} ({number} of {len(runs)})", flush=True)
         carry_out(run, device)
-    fields, found = held_out_fields(experiment, out), {variant: list[Measures]() for variant in experiment.variants}
-    for run in runs:
-        network = load_checkpoint(run.folder).network.to(pick_device(device))
-        found[run.variant].append(measured(network, fields, run.recipe.validation))
+    networks = [load_checkpoint(run.folder).network.to(pick_device(device)) for run in runs]
+    found: Found = {(variant, name): [] for variant in experiment.variants for name in experiment.judged}
+    for name, changes in experiment.judged.items():
+        fields = held_out_fields(experiment, out, changes)
+        for run, network in zip(runs, networks, strict=True):
+            found[run.variant, name].append(measured(network, fields, run.recipe.validation))
     return runs, found
+
+
+def titled(variant: str, name: str) -> str:
+    """A variant, and the set that it was scored on where there are several."""
+    return f"{variant}, on {name}" if name else variant
 
 
 def said(values: Sequence[float]) -> str:
@@ -59,42 +69,43 @@ def said(values: Sequence[float]) -> str:
 
 def table(experiment: Experiment, found: Found) -> str:
     """Mean and range of every column, in Markdown."""
-    first = next(iter(found.values()))[0]
     lines = [f"{experiment.question}\n", "| " + " | ".join(["variant", *COLUMNS, "failures named"]) + " |", "|---" * (len(COLUMNS) + 2) + "|"]
-    for variant, measures in found.items():
+    for (variant, name), measures in found.items():
         lights = sorted({light for one in measures for light in one.lights}) or ["none"]
         cells = [said([column(one) for one in measures]) for column in COLUMNS.values()]
-        lines.append("| " + " | ".join([variant, *cells, ", ".join(lights)]) + " |")
+        lines.append("| " + " | ".join([titled(variant, name), *cells, ", ".join(lights)]) + " |")
     seeds = f"{len(experiment.seeds)} seeds: mean (range)" if len(experiment.seeds) > 1 else f"seed {experiment.seeds[0]}"
-    return "\n".join(lines) + f"\n\n{seeds}. RMSE of the physical estimate alone: {first.score.baseline_rmse:.3g}.\n"
+    alone = {name: measures[0].score.baseline_rmse for (_, name), measures in found.items()}
+    estimates = ", ".join(f"{error:.3g} on {name}" if name else f"{error:.3g}" for name, error in alone.items())
+    return "\n".join(lines) + f"\n\n{seeds}. RMSE of the physical estimate alone: {estimates}.\n"
 
 
-def write_lines(path: Path, runs: Sequence[Run], found: Mapping[str, Sequence[Measures]]) -> None:
-    """One line of numbers for each run, with the folder of its model."""
-    order = {variant: iter(measures) for variant, measures in found.items()}
+def write_lines(path: Path, runs: Sequence[Run], found: Found) -> None:
+    """One line of numbers for each run and set, with the folder of its model."""
+    of_variant = {variant: [run for run in runs if run.variant == variant] for variant, _ in found}
     with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["variant", "seed", *COLUMNS, "failures named", "model"])
-        for run in runs:
-            one = next(order[run.variant])
-            numbers = [f"{column(one):.6g}" for column in COLUMNS.values()]
-            writer.writerow([run.variant, run.recipe.seed, *numbers, "; ".join(one.lights), run.folder.relative_to(path.parents[1]).as_posix()])
+        for (variant, name), measures in found.items():
+            for run, one in zip(of_variant[variant], measures, strict=True):
+                numbers = [f"{column(one):.6g}" for column in COLUMNS.values()]
+                writer.writerow([titled(variant, name), run.recipe.seed, *numbers, "; ".join(one.lights), run.folder.relative_to(path.parents[1]).as_posix()])
 
 
 def figure(experiment: Experiment, found: Found) -> Figure:
     """gamma(t) of the median pixel and between the 5 and 95 % pixels, of the first seed; then the scores, a dot for each seed."""
     drawn = Figure(figsize=(4 + 3 * len(BARS), 4), layout="constrained")
     curves, *panels = drawn.subplots(1, 1 + len(BARS), width_ratios=[1.6, *[1] * len(BARS)])
-    for variant, measures in found.items():
+    for (variant, name), measures in found.items():
         one = measures[0]
-        (line,) = curves.plot(one.times, one.gammas[1], label=variant)
+        (line,) = curves.plot(one.times, one.gammas[1], label=titled(variant, name))
         curves.fill_between(one.times, one.gammas[2], one.gammas[0], color=line.get_color(), alpha=0.25, linewidth=0)
     curves.set(xlabel="t", ylabel="gamma", xlim=(0, 1), ylim=(0, 1), title=experiment.name)
     curves.legend()
-    for panel, name in zip(panels, BARS, strict=True):
-        for variant, measures in found.items():
-            panel.plot([variant] * len(measures), [COLUMNS[name](one) for one in measures], "o")
-        panel.set(title=name)
+    for panel, bar in zip(panels, BARS, strict=True):
+        for (variant, name), measures in found.items():
+            panel.plot([titled(variant, name)] * len(measures), [COLUMNS[bar](one) for one in measures], "o")
+        panel.set(title=bar)
         panel.tick_params(axis="x", rotation=45)
     return drawn
 

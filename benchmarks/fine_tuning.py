@@ -8,10 +8,9 @@ Printed: the error on eight further fields of that microscope, of the shipped mo
 
 import argparse
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -20,9 +19,11 @@ from torch import Tensor
 from napari_cvdm.model.checkpoint import read_card
 from napari_cvdm.model.zoo import load_model, model_folder
 from napari_cvdm.request import ImageStack
+from napari_cvdm.result import finished
 from napari_cvdm.simulate.structures import mitochondria
 from napari_cvdm.simulate.widefield import UPSAMPLING, WidefieldRanges, simulate_widefield, splat
-from napari_cvdm.training.fields import widefield_field
+from napari_cvdm.tasks import WidefieldX2
+from napari_cvdm.training.fields import fluorescence_field
 from napari_cvdm.training.fine_tuning import FineTuning, LayerPairs, fine_tuning_recipe, prepare
 from napari_cvdm.training.loop import train
 from napari_cvdm.training.pair_files import Folders
@@ -66,17 +67,8 @@ def pairs(first: int) -> LayerPairs:
 def score_of(model: str) -> Score:
     """On eight fields that nobody has learned from."""
     asked = pairs(FIRST_TEST)
-    fields = [widefield_field(counts, truth) for counts, truth in zip(asked.measured.array, asked.truth.array, strict=True)]
+    fields = [fluorescence_field(WidefieldX2(), counts, truth) for counts, truth in zip(asked.measured.array, asked.truth.array, strict=True)]
     return scored(load_model(model).network, fields, Validation(samples=8, evaluations=10, largest_px=192))
-
-
-def result_of(steps: Generator[Any, Any, Any]) -> Any:
-    """What a generator returns."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
 
 
 def tuned_by_command(own: Path) -> Path:
@@ -84,8 +76,8 @@ def tuned_by_command(own: Path) -> Path:
     start, card = Start(model=SHIPPED), read_card(model_folder(SHIPPED))
     recipe = fine_tuning_recipe(name="tuned", start=start, card=card, source=Folders(measured="", truth=""), **SHARES, **STEPS)
     asked = FineTuning(recipe=recipe, folder=own / "runs" / "tuned", layers=pairs(FIRST_TRAINING), device="cpu")
-    request, _ = result_of(prepare(asked))
-    print(result_of(train(request)).verdict, flush=True)
+    request, _ = finished(prepare(asked))
+    print(finished(train(request)).verdict, flush=True)
     return asked.folder
 
 

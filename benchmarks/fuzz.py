@@ -38,6 +38,7 @@ def put(files: Files, folder: Path) -> Path:
     inside = folder / "given"
     inside.mkdir(parents=True)
     for name, content in files.items():
+        (inside / name).parent.mkdir(parents=True, exist_ok=True)
         (inside / name).write_bytes(content)
     return inside
 

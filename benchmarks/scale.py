@@ -1,4 +1,4 @@
-"""Time against pixels, memory, and what a halo costs: `python -m benchmarks.scale slope|memory|halo`; small unless told otherwise.
+"""Time against pixels, memory, and what a halo costs: `python -m benchmarks.scale slope|memory|halo`, or `--small`; small unless told otherwise.
 
 A shipped model is named as for `restore`; `tiny` is a network of almost no cost, with which reading, writing and bookkeeping
 are seen, and an image of any size can be carried out.
@@ -8,20 +8,18 @@ import argparse
 import resource
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import dask.array as da
 import numpy as np
-import torch
 import zarr
 
-from benchmarks.measure import Row, finish, print_rows
+from benchmarks.measure import Row, finish, print_rows, tiny_model
+from benchmarks.same_pixels import scale_rows
 from napari_cvdm.by_tiles import restore_by_tiles
-from napari_cvdm.model.checkpoint import Checkpoint, config_values
-from napari_cvdm.model.cvdm import CVDM, CVDMConfig
-from napari_cvdm.model.unet import UNetConfig
+from napari_cvdm.model.checkpoint import Checkpoint
 from napari_cvdm.model.zoo import load_model
 from napari_cvdm.request import ImageStack, RestoreRequest
 from napari_cvdm.tiled_job import TiledRequest
@@ -32,15 +30,8 @@ PIECE = 1024
 
 
 def model_of(name: str) -> Checkpoint:
-    """A shipped model, or `tiny`: random weights under the card of widefield-x2."""
-    if name != "tiny":
-        return load_model(name)
-    shape = {"widths": (4, 8), "blocks": (1, 1)}
-    denoiser, mean = UNetConfig(**shape, level_channels=4), UNetConfig(**shape, level_channels=0)  # type: ignore[arg-type]
-    config = CVDMConfig(condition_channels=2, upsampling=2, denoiser=denoiser, mean=mean)
-    torch.manual_seed(0)
-    card = replace(load_model("widefield-x2").card, name="tiny", network=config_values(config))
-    return Checkpoint(network=CVDM(config).eval(), card=card, sha256="0" * 64)
+    """A shipped model, or `tiny`."""
+    return tiny_model() if name == "tiny" else load_model(name)
 
 
 def field(side: int, planes: int) -> ImageStack:
@@ -120,10 +111,14 @@ def halo(model: Checkpoint, options: argparse.Namespace) -> Iterator[Row]:
         yield Row(what=name, value=f"{root:.1e} (worst {share:.1e}) of std")
 
 
+MEASURED = {"slope": slope, "memory": memory, "halo": halo}
+
+
 def parser() -> argparse.ArgumentParser:
     """Options of the command line."""
     made = argparse.ArgumentParser(description=__doc__)
-    made.add_argument("what", choices=("slope", "memory", "halo"))
+    made.add_argument("what", nargs="?", choices=tuple(MEASURED), help="without it: --small")
+    made.add_argument("--small", action="store_true", help="all of them on tiny images, and whether the paths compared give the same pixels")
     made.add_argument("--model", default="tiny")
     made.add_argument("--sizes", type=int, nargs="+", default=[512, 1024])
     made.add_argument("--samples", type=int, default=1)
@@ -135,7 +130,25 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+def small_tables() -> list[Row]:
+    """Every table on tiny images; the times in them mean nothing."""
+    options = parser().parse_args(["--samples", "2", "--block", "64", "--halo", "64", "--halos", "64", "--sizes", "128", "64"])
+    return [row for measured in MEASURED.values() for row in measured(tiny_model(), options)]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure what is asked for; the status is 1 where paths that must give the same pixels do not."""
+    chosen = parser().parse_args(argv)
+    if chosen.what == "halo" and chosen.samples < 2:
+        parser().error("halo is said in units of the spread: give --samples 2 or more")
+    if chosen.what is not None and not chosen.small:
+        print_rows(f"Scale: {chosen.what}", MEASURED[chosen.what](model_of(chosen.model), chosen))
+        return 0
+    print_rows("Scale, small: the times mean nothing", small_tables())
+    same = scale_rows(tiny_model())
+    print_rows("Scale: the same pixels", same)
+    return int(not all(row.met for row in same))
+
+
 if __name__ == "__main__":
-    chosen = parser().parse_args()
-    measured = {"slope": slope, "memory": memory, "halo": halo}[chosen.what]
-    print_rows(f"Scale: {chosen.what}", list(measured(model_of(chosen.model), chosen)))
+    raise SystemExit(main())

@@ -7,16 +7,20 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
+from benchmarks.reviewer.measures import false_structure_area
 from napari_cvdm.diffusion.loss import gamma_second_derivative
 from napari_cvdm.model.cvdm import CVDM
 from napari_cvdm.training.fields import TrainingField
 from napari_cvdm.training.health import schedule_findings, spread_findings
 from napari_cvdm.training.preview import Preview, previewed
 from napari_cvdm.training.validation import Score, Validation, scored
+from napari_cvdm.trust.coverage import coverage
 from napari_cvdm.trust.schedule_view import pixel_curves
 
 RATE_PERCENTILES = (5.0, 50.0, 95.0)
 CURVE_POINTS = 400
+INTERVAL = 0.9
+FALSE_STRUCTURE = 0.1  # of the brightest signal, which is one network unit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -38,6 +42,10 @@ class Measures:
     with_error, with_spread : float
         Spearman's correlation of lambda(x) with the absolute error of the posterior mean, and with the spread: inside each
         field, then averaged over fields. NaN where the rate is the same everywhere.
+    coverage : float
+        Share of the pixels within the 90 % interval of so many samples of a normal distribution: 0.9 of an honest spread.
+    false_area : float
+        Share of the empty pixels that stand out by more than a tenth of the brightest signal, averaged over fields; 0 where none is empty.
     lights : tuple of str
         Failures of the method that the loop would name.
     times, gammas : ndarray of shape (K,), (3, K)
@@ -51,6 +59,8 @@ class Measures:
     contrast: float
     with_error: float
     with_spread: float
+    coverage: float
+    false_area: float
     lights: tuple[str, ...]
     times: np.ndarray = field(repr=False)
     gammas: np.ndarray = field(repr=False)
@@ -83,6 +93,8 @@ def measured(network: CVDM, fields: Sequence[TrainingField], plan: Validation) -
         contrast=float(rate.std() / rate.mean()),
         with_error=correlation(views, lambda view: np.abs(view.mean - view.truth)),
         with_spread=correlation(views, lambda view: view.spread),
+        coverage=float(np.mean([coverage((view.mean - view.truth).ravel(), view.spread.ravel(), plan.samples, INTERVAL) for view in views])),
+        false_area=float(np.mean([false_structure_area(view.mean, view.truth, FALSE_STRUCTURE) for view in views])),
         lights=tuple(finding.name for finding in (*findings, *spread_findings(score))),
         times=np.array(clock.times),
         gammas=np.stack([pixel_curves(float(level), clock).gamma for level in np.percentile(rate, RATE_PERCENTILES)]),

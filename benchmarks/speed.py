@@ -3,6 +3,7 @@
 Time of a sample of 256 x 256 pixels against the published procedure; what sampling costs beside the network; the network against the rate of a matrix
 product; 16 samples of 512 x 512 pixels. Medians over turns, so that what else the machine does falls on both sides; in brackets the interquartile range.
 Processor time is what counts on a shared machine: it is that of all threads. Start-up is measured by `benchmarks.startup`.
+`--small` runs everything on tiny images and compares pixels.
 """
 
 import argparse
@@ -18,9 +19,10 @@ import torch
 from torch.utils.benchmark import Measurement, TaskSpec
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.measure import Row, finish, print_rows
+from benchmarks.measure import Row, finish, print_rows, tiny_model
 from benchmarks.published import STEPS as PUBLISHED_STEPS
 from benchmarks.published import Published, published_sample
+from benchmarks.same_pixels import speed_rows
 from napari_cvdm.device import autocast
 from napari_cvdm.frame import Frame, sample_frame
 from napari_cvdm.model.checkpoint import Checkpoint
@@ -32,7 +34,7 @@ from napari_cvdm.request import ImageStack, RestoreRequest
 from napari_cvdm.tasks import TASKS
 
 SIZE, SAMPLES, LARGE_SAMPLES, ROUNDS = 256, 5, 16, 5
-MATRIX = 1024
+SMALL_SIZE, MATRIX = 64, 1024
 INTERACTIVE_S, CORES = 10.0, 2
 CPU = torch.device("cpu")
 Work = Callable[[], object]
@@ -238,8 +240,14 @@ PARTS = {"one": one_rows, "ratio": ratio_rows, "overhead": overhead_rows, "rate"
 SELDOM = {"compile": compile_rows}
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Measure what is asked for."""
+def small_tables() -> list[Row]:
+    """Every part on a tiny image with a tiny network; the times in them mean nothing."""
+    model = tiny_model()
+    return [row for part in PARTS.values() for row in part(model, SMALL_SIZE, 1)]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure what is asked for; the status is 1 where paths that must give the same pixels do not."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", action="append", help="default: both shipped ones")
     parser.add_argument("--only", action="append", choices=PARTS | SELDOM)
@@ -247,13 +255,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     for name, kind in (("steps", int), ("precision", str), ("sampler", str)):
         parser.add_argument(f"--{name}", type=kind, help="of the reconstruction, default as in use")
+    parser.add_argument("--small", action="store_true", help="all of it on tiny images, and whether the paths compared give the same pixels")
     given = parser.parse_args(argv)
+    if given.small:
+        print_rows("Speed, small: the times mean nothing", small_tables())
+        print_rows("Speed: the same pixels", same := speed_rows(tiny_model()))
+        return int(not all(row.met for row in same))
     choices = {name: getattr(given, name) for name in ("steps", "precision", "sampler") if getattr(given, name)}
     for name in given.model or ["phase-2shot", "widefield-x2"]:
         model = load_model(name)
         rows = [row for part in given.only or PARTS for row in (PARTS | SELDOM)[part](model, given.size, given.rounds, **choices)]
         print_rows(f"Speed of {name}, {torch.get_num_threads()} threads", rows)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

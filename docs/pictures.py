@@ -15,10 +15,11 @@ from unittest.mock import patch
 import napari
 import numpy as np
 from qtpy.QtCore import QElapsedTimer
-from qtpy.QtWidgets import QApplication, QWidget
+from qtpy.QtWidgets import QApplication, QScrollArea, QWidget
 
 from napari_cvdm.simulate.samples import reticulum_pair
 from napari_cvdm.widgets import preferences
+from napari_cvdm.widgets.block_form import PROCESSES
 from napari_cvdm.widgets.dry_mass_widget import DryMassWidget
 from napari_cvdm.widgets.inspect_widget import InspectWidget
 from napari_cvdm.widgets.layers import CHI2_ROLE, our_metadata
@@ -229,6 +230,35 @@ def queue(out: Path, theme: str) -> None:
     studio.close()
 
 
+def large(out: Path, theme: str) -> None:
+    """A file that two processes work at, block by block, and its result."""
+    import tifffile
+
+    image = next(data for data, keywords, _ in widefield_network() if "true" not in keywords["name"])
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "slide.tif"
+        tifffile.imwrite(path, image)
+        studio = Studio(out, theme)
+        (layer,) = studio.viewer.open(str(path), plugin="napari")
+        layer.scale, layer.units = (0.0626, 0.0626), ("um", "um")
+        dock = studio.open_dock(RestoreWidget, "Reconstruct")
+        dock.form.model.set_value("widefield-x2")
+        for name in SHORT:
+            dock.form.counts[name].setValue(2)
+        dock.blocks.where.setCurrentText(PROCESSES)
+        dock.blocks.block.setValue(128)
+        dock.form.more.expand()
+        studio.wait(lambda: quiet(dock))
+        studio.viewer.reset_view()
+        dock.panel.run.click()
+        studio.wait(lambda: dock.panel.bar.value() > 0 or not dock.panel.busy)
+        dock.findChild(QScrollArea).ensureWidgetVisible(dock.blocks.overwrite)
+        studio.photograph("large-running")
+        studio.wait(lambda: quiet(dock))
+        studio.photograph("large-result")
+        studio.close()
+
+
 def train(out: Path, theme: str) -> None:
     """A fine-tuning for a described microscope: its settings, and the middle of it."""
     studio = Studio(out, theme)
@@ -264,6 +294,7 @@ def main() -> None:
     phase(out, "light")
     live(out, "dark")
     queue(out, "light")
+    large(out, "dark")
     train(out, "dark")
 
 

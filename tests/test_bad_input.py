@@ -125,7 +125,7 @@ FLUORESCENCE: dict[str, tuple[Case, tuple[str, ...]]] = {
     "NA above the index": (lambda b: [b.spots(), "--na", "1.4", "--medium-index", "1.0"], ("na is 1.4", "0.01 to 1", "medium_index")),
     "index of a vacuum and less": (lambda b: [b.spots(), "--medium-index", "0.5"], ("medium_index is 0.5", "1 to 2", "water 1.333")),
     "no samples": (lambda b: [b.spots(), "--samples", "0"], ("samples is 0", "1 to 1024", "8 is a good start")),
-    "no steps": (lambda b: [b.spots(), "--steps", "0"], ("steps is 0", "1 to 1000", "10 is a good start")),
+    "no steps": (lambda b: [b.spots(), "--steps", "0"], ("steps is 0", "1 to 1000", "6 is a good start")),
     "negative seed": (lambda b: [b.spots(), "--seed", "-1"], ("seed is -1", "0 to")),
     "tiny tile": (lambda b: [b.spots(), "--tile", "1"], ("tile is 1", "16 to", "512")),
     "negative schedule": (lambda b: [b.spots(), "--schedule-points", "-1"], ("schedule_points is -1", "0 to 1000")),

@@ -20,7 +20,7 @@ from napari_cvdm.cli import restore as restoring
 from napari_cvdm.image_files import read_image, write_image
 from napari_cvdm.microscope import Microscope
 from napari_cvdm.model.zoo import load_model
-from napari_cvdm.request import ALIGNMENTS, PRECISIONS, SAMPLERS, ImageStack, RestoreRequest, restore_command
+from napari_cvdm.request import ALIGNMENTS, PRECISIONS, SAMPLERS, STEPS, ImageStack, RestoreRequest, restore_command
 from napari_cvdm.simulate.phase import defocus_pair_of
 
 OPTICS = ["--wavelength-um", "0.55", "--medium-index", "1.33", "--defocus-um", "-1", "1"]
@@ -91,7 +91,7 @@ def test_options_and_request_have_the_same_names_and_defaults() -> None:
     requested = {entry.name: entry.default for entry in fields(RestoreRequest)}
     assert set(requested) <= set(actions)
     assert set(actions) - set(requested) == {"help", "image2", "out", "overwrite", "block", "halo", "scheduler"}
-    assert (options.SAMPLERS, options.PRECISIONS, options.ALIGNMENTS) == (SAMPLERS, PRECISIONS, ALIGNMENTS)
+    assert (options.SAMPLERS, options.STEPS, options.PRECISIONS, options.ALIGNMENTS) == (SAMPLERS, STEPS, PRECISIONS, ALIGNMENTS)
     for name, default in requested.items():
         said = re.search(r"\(default ([^):]+)", actions[name].help or "")
         assert (said[1] if said else None) == (None if default is MISSING or default is None or default is False else str(default)), name
@@ -187,7 +187,7 @@ def test_provenance_has_every_option_by_its_name(stack: Path, tiny_phase_model: 
     assert restore(stack, tiny_phase_model, out, *OPTICS, "--background", str(blank)) == 0
     provenance = json.loads((out / "provenance.json").read_text(encoding="utf-8"))
     said = provenance["settings"]
-    assert set(said) == set(CONTRACT["restore"].split()) | {"sampler", "precision", "region", "align"}
+    assert set(said) == set(CONTRACT["restore"].split()) | {"sampler", "precision", "region", "align", "guidance"}
     assert said["image"] == str(stack) and said["out"] == str(out) and said["background"] == str(blank) and said["overwrite"] is False
     assert (said["samples"], said["steps"], said["tile"], said["defocus_um"]) == (2, 2, 512, [-1.0, 1.0])
     assert said["pixel_um"] == pytest.approx(0.2)

@@ -14,7 +14,7 @@ from napari_cvdm.diffusion.loss import cvdm_loss, gamma_second_derivative, prior
 from napari_cvdm.diffusion.prediction import PREDICTIONS, TARGETS
 from napari_cvdm.diffusion.sampler import SAMPLERS, clock_grid, uniform_time_grid
 from napari_cvdm.model.fixed_schedule import CosineClock, LinearClock
-from napari_cvdm.model.schedule import RATE_MAX, RATE_MIN, Clock, bounded_rate, gamma_and_beta
+from napari_cvdm.model.schedule import CLOCK_TERMS, RATE_MAX, RATE_MIN, Clock, bounded_rate, gamma_and_beta
 
 EXPONENTS = torch.logspace(-6, 1.6, 60, dtype=torch.float64)
 
@@ -161,7 +161,7 @@ def clock_with(seed):
     return clock
 
 
-@pytest.mark.parametrize("clock", [*map(clock_with, range(6)), LinearClock(), CosineClock()])
+@pytest.mark.parametrize("clock", [*map(clock_with, range(6)), *(Clock(terms).double() for terms in CLOCK_TERMS), LinearClock(), CosineClock()])
 def test_clock_runs_from_zero_to_one_and_its_derivatives_are_exact(clock):
     times = torch.linspace(0.002, 0.999, 400, dtype=torch.float64, requires_grad=True)
     value, speed, acceleration = clock(times)

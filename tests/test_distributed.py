@@ -92,7 +92,7 @@ def test_a_worker_that_is_killed_costs_no_data_and_without_scheduler_the_job_can
         steps = restore_by_tiles(third.open()[0], model, on_cluster(address, third))
         stopped_at(steps, 4)
         scheduler.kill()
-        with pytest.raises(ClusterError, match=r"scheduler went away.*same command again"):
+        with pytest.raises(ClusterError, match=r"scheduler went away.*same job again"):
             drained(steps)
     assert drained(restore_by_tiles(third.open()[0], model)).earlier >= 1
     assert stored(Path(files.out)) == stored(Path(third.out))

@@ -8,6 +8,7 @@ from benchmarks.experiment import read_experiment, runs_of
 from benchmarks.experiments import COLUMNS, main
 
 from napari_cvdm.request import RequestError
+from napari_cvdm.simulate.structures import STRUCTURE_NAMES
 
 RECIPES = Path(__file__).parents[1] / "recipes" / "experiments"
 SHORT = """
@@ -73,6 +74,25 @@ def test_an_experiment_ends_in_a_table_and_a_figure_and_trains_nothing_twice(exp
     main([str(experiments[0]), "--out", str(out), "--device", "cpu"])
     assert {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*.safetensors")} == before
     assert (out / "first" / "table.csv").read_bytes() == table
+
+
+def test_every_model_is_scored_on_every_set_of_fields(tmp_path):
+    path, out = tmp_path / "unseen.toml", tmp_path / "out"
+    sets = '[judged."rings"]\nsimulation.structures = ["rings"]\n[judged."nothing"]\nsimulation.structures = ["nothing"]\n'
+    path.write_text(SHORT.replace("seeds = [1, 2]", "seeds = [1]") + sets)
+    main([str(path), "--out", str(out), "--device", "cpu"])
+    with (out / "unseen" / "table.csv").open(newline="") as stream:
+        rows = {row["variant"]: row for row in csv.DictReader(stream)}
+    assert list(rows) == ["with, on rings", "with, on nothing", "without, on rings", "without, on nothing"]
+    assert rows["with, on rings"]["model"] == rows["with, on nothing"]["model"] != rows["without, on rings"]["model"]
+    assert rows["with, on rings"]["RMSE"] != rows["with, on nothing"]["RMSE"]
+
+
+def test_what_is_left_out_of_an_experiment_is_what_it_is_judged_on(tmp_path):
+    unseen = read_experiment(RECIPES / "unseen-structure.toml")
+    drawn = {run.variant: set(run.recipe.simulation.structures) for run in runs_of(unseen, tmp_path)}
+    assert drawn.pop("all structures") == set(STRUCTURE_NAMES)
+    assert {f"without {name}": set(STRUCTURE_NAMES) - {name} for name in unseen.judged} == drawn
 
 
 def test_the_recipes_differ_only_in_what_they_ask(tmp_path):

@@ -15,7 +15,6 @@ from napari_cvdm.simulate.phase import defocus_pair_of
 from napari_cvdm.simulate.widefield import RESOLUTION_SIGMA_PX, WidefieldRanges, simulate_widefield
 from napari_cvdm.tasks import WidefieldX2
 from napari_cvdm.tasks.conditioned import interior
-from napari_cvdm.trust import imaging
 from napari_cvdm.trust.camera_noise import CameraNoise, photon_transfer
 from napari_cvdm.trust.forward_check import imaging_of
 from napari_cvdm.trust.imaging import LOCAL_PX, Comparison, PhaseImaging, WidefieldImaging, by_blocks, illumination
@@ -198,7 +197,7 @@ def test_blocks_do_not_choose_the_image(shape, monkeypatch):
     image = np.random.default_rng(0).random((2 * shape[0], 2 * shape[1]))
     whole = how.seen(image, 0.5)
     assert whole.shape == shape
-    monkeypatch.setattr(imaging, "BLOCK_PX", 16)
+    monkeypatch.setattr("napari_cvdm.trust.by_blocks.BLOCK_PX", 16)
     np.testing.assert_allclose(how.seen(image, 0.5), whole, atol=2e-3)
     assert by_blocks(lambda block: block[4:-4, 4:-4], image, 4) == pytest.approx(image)
 

@@ -1,14 +1,15 @@
 """The networks: locality, exact rebuilding from a card, and files that cannot be trusted."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from napari_cvdm.model.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from napari_cvdm.model.checkpoint import CheckpointError, config_values, load_checkpoint, read_card, save_checkpoint
 from napari_cvdm.model.cvdm import CVDM, CVDMConfig
-from napari_cvdm.model.schedule import RATE_MAX, RATE_MIN
+from napari_cvdm.model.schedule import DILATIONS, RATE_MAX, RATE_MIN, PixelRate
 from napari_cvdm.model.unet import UNet, UNetConfig
 from napari_cvdm.model.zoo import load_model, model_folder, shipped_models
 
@@ -37,6 +38,42 @@ def test_nothing_beyond_the_receptive_radius_changes_a_pixel(shape):
     assert difference[0, 0] > 0
     assert difference[radius + 1 :, :].max() == 0
     assert difference[:, radius + 1 :].max() == 0
+
+
+@pytest.mark.parametrize("dilations", [(), (1,), DILATIONS, (3, 2)])
+def test_a_rate_sees_as_far_as_its_layers_reach(dilations):
+    network = shaken(PixelRate(3, 2, dilations)).double()
+    radius, middle = network.receptive_radius, 12
+    image = torch.randn(1, 3, 25, 25, dtype=torch.float64)
+    changed = image.clone()
+    changed[..., middle, middle] += 10.0
+    difference = (network(changed) - network(image)).abs()[0, 0].reshape(25, 2, 25, 2).amax(dim=(1, 3))
+    rows, columns = torch.nonzero(difference, as_tuple=True)
+    assert int((rows - middle).abs().max()) == int((columns - middle).abs().max()) == radius
+
+
+def test_a_card_that_says_nothing_of_the_schedules_shape_has_the_usual_one(tiny_phase_model):
+    card = read_card(tiny_phase_model)
+    older = replace(card, network={name: value for name, value in card.network.items() if name not in ("rate_dilations", "clock_terms")})
+    assert older.config() == card.config()
+    assert (card.config().rate_dilations, card.config().clock_terms) == (DILATIONS, 8)
+
+
+@pytest.mark.parametrize(("dilations", "terms"), [((), 2), ((1, 2, 4, 8, 16), 32)])
+def test_a_schedule_of_another_shape_comes_back(tmp_path, tiny_phase_model, dilations, terms):
+    card = read_card(tiny_phase_model)
+    config = replace(card.config(), rate_dilations=dilations, clock_terms=terms)
+    network = CVDM(config)
+    save_checkpoint(tmp_path / "model", network, replace(card, network=config_values(config)))
+    loaded = load_checkpoint(tmp_path / "model").network
+    assert loaded.config == config
+    torch.testing.assert_close(loaded.clock.weights, network.clock.weights)
+
+
+@pytest.mark.parametrize("wrong", [{"rate_dilations": (0,)}, {"rate_dilations": (1.5,)}, {"rate_dilations": (1,) * 9}, {"clock_terms": 7}])
+def test_a_schedule_of_no_such_shape_is_refused(wrong):
+    with pytest.raises(ValueError, match=r"allowed are|are needed"):
+        CVDMConfig(condition_channels=1, **wrong)
 
 
 @pytest.mark.parametrize("schedule", ["pixel-wise", "global"])

@@ -205,7 +205,22 @@ def test_what_was_estimated_is_kept_with_the_result(tiny_phase_model):
     assert kept["corrected"] == ["shift_px", "ramp"]
     assert sum("moved back" in warning or "divided out" in warning for warning in results["auto"].warnings) == 2
     assert results["auto"].settings["align"] == "auto"
-    assert "planes" not in results["off"].estimated["frames"][0]
+    assert results["off"].estimated["frames"][0]["planes"]["corrected"] == ()
+
+
+@pytest.mark.parametrize("flipped", [False, True])
+def test_what_needs_no_registration_is_looked_at_with_align_off_too(flipped: bool):
+    counts = (8000 * pair(SHAPES[0])).clip(max=8850).round().astype(np.uint16)
+    first, second = DEFOCUS_UM if not flipped else DEFOCUS_UM[::-1]
+    image = ImageStack(array=counts, axes="PYX", pixel_um=MICROSCOPE.pixel_um)
+    known = {"wavelength_um": MICROSCOPE.wavelength_um, "medium_index": MICROSCOPE.medium_index}
+    request = RestoreRequest(image=image, model="tiny", defocus_um=(first, second), **known)
+    said = plane_warnings([PhaseTwoShot().from_request(counts, request).estimated])
+    assert any("sign of dz" in warning for warning in said) is flipped
+    assert any("are saturated" in warning for warning in said)
+    assert len(said) == 1 + flipped
+    twice = plane_warnings([PhaseTwoShot().from_request(counts[[0, 0]], request).estimated])
+    assert any("same pixels" in warning for warning in twice)
 
 
 def test_another_word_for_align_is_refused():

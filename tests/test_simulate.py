@@ -1,12 +1,17 @@
 """Laws of the simulations that the models learn from."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import gaussian_filter
 from skimage.registration import phase_cross_correlation
 
 from napari_cvdm.microscope import Microscope
+from napari_cvdm.request import RequestError
 from napari_cvdm.simulate import phase_objects, structures
 from napari_cvdm.simulate.phase import LARGEST_SLOPE, PhaseRanges, defocus_pair_of, draw_absorbance, draw_defocus, draw_phase, simulate_phase, steepest
 from napari_cvdm.simulate.phase import draw_microscope as draw_brightfield_microscope
@@ -135,6 +140,28 @@ def test_optics_of_widefield_fields_stay_in_their_ranges(seed: int):
     ranges = WidefieldRanges()
     microscope = draw_fluorescence_microscope(np.random.default_rng(seed), ranges)
     assert all(inside(float(getattr(microscope, name)), getattr(ranges, name)) for name in ("na", "wavelength_um", "pixel_um", "medium_index"))
+
+
+@settings(max_examples=20)
+@given(seed=st.integers(0, 2**32), names=st.sets(st.sampled_from(structures.STRUCTURE_NAMES), min_size=1))
+def test_what_is_left_out_is_never_drawn_and_the_rest_keeps_its_proportions(seed, names):
+    drawn = np.concatenate([structures.structure_kinds(rng, tuple(names)) for rng in [np.random.default_rng(seed)] for _ in range(200)])
+    shares = np.bincount(drawn, minlength=len(structures.STRUCTURES)) / len(drawn)
+    wanted = np.array([weight * (draw.__name__ in names) for draw, weight in structures.STRUCTURES])
+    assert not shares[wanted == 0].any()
+    assert_allclose(shares, wanted / wanted.sum(), atol=0.15)
+
+
+def test_all_structures_are_the_simulation_without_a_choice_and_one_is_a_choice():
+    everything, chosen = (replace(SMALL_WIDEFIELD, structures=names) for names in (structures.STRUCTURE_NAMES, ("nothing",)))
+    assert_array_equal(simulate_widefield(3, SMALL_WIDEFIELD).counts, simulate_widefield(3, everything).counts)
+    assert all(not simulate_widefield(seed, chosen).truth.any() for seed in SEEDS)
+
+
+@pytest.mark.parametrize(("names", "said"), [(("fog",), "'fog'"), ((), "is empty")])
+def test_a_structure_that_there_is_not_is_refused(names, said):
+    with pytest.raises(RequestError, match=said):
+        WidefieldRanges(structures=names)
 
 
 def test_a_share_of_widefield_fields_is_blank_in_truth_but_not_in_counts(monkeypatch: pytest.MonkeyPatch):

@@ -1,5 +1,7 @@
 """The benchmarks of speed measure what they say; none of these laws has a clock in it."""
 
+import math
+import re
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -8,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from benchmarks.evaluations import METHODS, Quality, append_row, posterior, read_rows, smallest_within
-from benchmarks.measure import finish
+from benchmarks.measure import finish, tiny_model
 from benchmarks.published import NOISE_PARAMETERS, SCHEDULE_PARAMETERS, Published, parameter_count, published_sample
-from benchmarks.speed import PARTS, overhead
+from benchmarks.same_pixels import speed_rows
+from benchmarks.speed import PARTS, overhead, small_tables
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -110,10 +113,19 @@ def test_the_overhead_is_measured_on_a_small_image(tiny_widefield_model: Path) -
     assert overhead(load_model(str(tiny_widefield_model)), size=64, samples=3, rounds=1, steps=2) > -1
 
 
-@pytest.mark.parametrize("part", ["one", "rate"])
-def test_a_row_of_the_benchmark_is_made(tiny_phase_model: Path, part: str) -> None:
-    rows = PARTS[part](load_model(str(tiny_phase_model)), 64, 1)
-    assert all(row.value for row in rows)
+def test_every_part_in_its_small_form_has_finite_rows() -> None:
+    rows = small_tables()
+    assert len(rows) >= len(PARTS)
+    for row in rows:
+        assert all(math.isfinite(float(number)) for number in re.findall(r"nan|inf|\d[\d.]*(?:e[+-]\d+)?", row.value)), row
+
+
+def test_the_paths_that_are_compared_give_the_same_pixels_and_a_fault_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model()
+    assert all(row.met for row in speed_rows(model))
+    really = frame.noise_field
+    monkeypatch.setattr(frame, "noise_field", lambda *given, **named: really(*given, **named) + (frame.SAMPLES_TOGETHER > 1))
+    assert [row.met for row in speed_rows(model)] == [False, False, False]
 
 
 def test_a_network_that_is_where_it_is_needed_is_not_copied(tiny_phase_model: Path) -> None:

@@ -16,7 +16,7 @@ from napari_cvdm.model.cvdm import CVDM, CVDMConfig
 from napari_cvdm.model.unet import UNetConfig
 from napari_cvdm.request import ImageStack, RestoreRequest
 from napari_cvdm.restore import restore
-from napari_cvdm.result import Restoration
+from napari_cvdm.result import finished
 from napari_cvdm.tasks import TASKS
 from napari_cvdm.training.state import STATE, save_state
 
@@ -70,22 +70,12 @@ def small_request(checkpoint_name: str = "tiny", **settings: Any) -> RestoreRequ
     return RestoreRequest(image=image, model=checkpoint_name, **{"samples": 1, "steps": 1, "device": "cpu", "tile": 64, **settings})
 
 
-def finished(request: RestoreRequest, checkpoint: Checkpoint) -> Restoration:
-    """Drain a restoration."""
-    steps = restore(request, checkpoint)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
-
-
 @cache
 def result() -> Files:
     """A result folder with samples and schedule."""
     with TemporaryDirectory() as name:
         folder = Path(name)
-        done = finished(small_request(samples=2, keep_samples=True, schedule_points=2), loaded())
+        done = finished(restore(small_request(samples=2, keep_samples=True, schedule_points=2), loaded()))
         write_images(folder, done, {"y_um": 1.0, "x_um": 2.0})
         write_provenance(folder, done, {}, {"image": {"path": "a.tif", "sha256": "0"}}, {"total": 1.0}, "cpu")
         return {path.name: path.read_bytes() for path in folder.iterdir()}

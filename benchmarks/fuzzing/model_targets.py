@@ -16,6 +16,8 @@ from napari_cvdm.cli.models import description
 from napari_cvdm.model.bundle import add_model
 from napari_cvdm.model.checkpoint import CARD, WEIGHTS, load_checkpoint, read_card
 from napari_cvdm.model.zoo import models_in
+from napari_cvdm.restore import restore
+from napari_cvdm.result import finished
 from napari_cvdm.result_folder import PROVENANCE, is_result_folder, read_result_folder
 from napari_cvdm.training import pair_files
 from napari_cvdm.training.recipe import read_recipe
@@ -137,7 +139,7 @@ def list_models(folder: Path) -> None:
 
 def use_model(folder: Path) -> None:
     """Load a model, and reconstruct with it."""
-    made.finished(made.small_request(), load_checkpoint(folder))
+    finished(restore(made.small_request(), load_checkpoint(folder)))
 
 
 def add_bundle(folder: Path) -> None:

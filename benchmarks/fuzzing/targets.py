@@ -7,16 +7,18 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
-from benchmarks.fuzzing import specimens
+from benchmarks.fuzzing import ngff_specimens, specimens
 from benchmarks.fuzzing.mutations import damaged
 from benchmarks.fuzzing.specimens import Specimen
-from napari_cvdm.image_files import ImageFileError, check_pixels, combine_planes, read_image
+from napari_cvdm.image_files import ImageFileError, check_finite, check_pixels, combine_planes, read_image
+from napari_cvdm.image_files.lazy import open_image, window_of
 from napari_cvdm.microscope import OpticsError
 from napari_cvdm.model.checkpoint import CheckpointError
 from napari_cvdm.request import RequestError
 
 OWN_ERRORS = (ImageFileError, RequestError, OpticsError, CheckpointError)
 Files = dict[str, bytes]
+WINDOW_PX = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,9 +56,19 @@ def look(folder: Path) -> None:
         check_pixels(stack)
 
 
+def look_lazily(folder: Path) -> None:
+    """Open an OME-Zarr as a job block by block does, and read its first block and its last."""
+    stack = open_image(folder / ngff_specimens.NAME)
+    frames = stack.array.shape[:-2]
+    for first, frame in ((True, (0,) * len(frames)), (False, tuple(size - 1 for size in frames))):
+        window = [slice(0, min(size, WINDOW_PX)) if first else slice(max(0, size - WINDOW_PX), size) for size in stack.array.shape[-2:]]
+        check_finite(window_of(stack, frame, *window), "PYX", stack.source)
+
+
 def _image_targets() -> list[Target]:
     kinds = {"tiff": specimens.tiffs, "mrc": specimens.mrcs, "npy": specimens.npys}
-    return [Target(name=name, files=one_damaged(kind), act=look) for name, kind in kinds.items()]
+    files = [Target(name=name, files=one_damaged(kind), act=look) for name, kind in kinds.items()]
+    return [*files, Target(name="ngff", files=ngff_specimens.damaged_folders(), act=look_lazily)]
 
 
 def _model_targets() -> list[Target]:

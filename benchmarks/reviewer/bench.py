@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from benchmarks.measure import Row, finish
 from benchmarks.reviewer.scene import Scene, phase_scene, widefield_scene
 from napari_cvdm.model.checkpoint import Checkpoint
-from napari_cvdm.request import ImageStack, RestoreRequest
+from napari_cvdm.request import STEPS, ImageStack, RestoreRequest
 from napari_cvdm.result import Restoration
 
 UNTOUCHED = "untouched"
@@ -28,7 +28,7 @@ class Plan:
     """
 
     samples: int = 8
-    steps: int = 10
+    steps: int = STEPS
     sides_px: dict[str, int] = field(default_factory=lambda: {"widefield-x2": 64, "phase-2shot": 144})
 
 

@@ -18,6 +18,7 @@ _HOMES = {
     "RestoreRequest": "request",
     "Progress": "result",
     "Restoration": "result",
+    "finished": "result",
     "TrainRequest": "request",
     "load_model": "model.zoo",
 }

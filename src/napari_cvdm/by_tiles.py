@@ -214,7 +214,7 @@ def planned(job: TiledRequest, model: Checkpoint, pixels_sha256: str) -> dict[st
     return {
         "version": __version__,
         "image": {"shape": list(image.array.shape), "axes": image.axes, "dtype": str(image.array.dtype), "sha256": pixels_sha256},
-        "model": {"name": model.card.name, "sha256": model.sha256},
+        "model": {"name": model.card.name, "sha256": model.sha256, "noise_scale": model.network.config.noise_scale},
         "settings": settings,
         "block": job.block,
         "halo": job.halo,

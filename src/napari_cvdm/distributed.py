@@ -19,12 +19,14 @@ from napari_cvdm.by_tiles import BlockRestorer, Carrying
 from napari_cvdm.image_files.errors import one_line
 from napari_cvdm.image_files.job_folder import JobFolder
 from napari_cvdm.request import RequestError
-from napari_cvdm.result import Progress
+from napari_cvdm.result import Progress, finished
 from napari_cvdm.tiled_job import TiledFiles
 from napari_cvdm.tiling.blocks import Block
 
 CONNECT_S = 20
 POLL_S = 0.1
+LOCAL = "local:"
+MOST_PROCESSES = 1024
 SCHEMES = ("tcp://", "tls://", "ucx://", "ws://", "wss://")
 NAMED_BLOCKS = 5
 
@@ -91,12 +93,7 @@ def _check(what: str, here: str, wanted: str) -> None:
 def carry_out_block(ticket: Ticket, number: int) -> dict[str, Any]:
     """One task: restore a block, write it, mark it; returns what the marker says."""
     restorer, blocks = opened(ticket)
-    steps = restorer.carry_out(blocks[number])
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return dict(end.value)
+    return dict(finished(restorer.carry_out(blocks[number])))
 
 
 def on_cluster(where: str, files: TiledFiles) -> Carrying:
@@ -123,15 +120,40 @@ def on_cluster(where: str, files: TiledFiles) -> Carrying:
     def carrying(restorer: BlockRestorer, left: Sequence[Block]) -> Generator[Progress, None, None]:
         if not left:
             return
+        each = restorer.job.request.samples * restorer.job.request.steps
+        yield Progress(stage=f"starting {where}" if where.startswith(LOCAL) else f"connecting to {where}", done=0, total=len(left) * each)
         with cluster_client(where) as client:
             yield from _followed(client, ticket_of(files, restorer), restorer, left)
 
     return carrying
 
 
+def check_scheduler(where: str) -> None:
+    """Find out before an image is read what would stop a job at its first block.
+
+    Parameters
+    ----------
+    where : str
+        As for `on_cluster`.
+
+    Raises
+    ------
+    RequestError
+        `where` is no scheduler.
+    ClusterError
+        dask.distributed is not installed, or nobody answers at the address.
+    """
+    _check_where(where)
+    if where.startswith(LOCAL):
+        _distributed()
+    else:
+        with cluster_client(where):
+            pass
+
+
 def _check_where(where: str) -> None:
-    kind, _, count = where.partition(":")
-    local = kind == "local" and count.isdecimal() and 1 <= int(count) <= 1024
+    count = where.removeprefix(LOCAL)
+    local = where.startswith(LOCAL) and count.isdecimal() and 1 <= int(count) <= MOST_PROCESSES
     if not local and not where.startswith(SCHEMES):
         raise RequestError(f"scheduler is {where!r}; allowed are local:N with N processes of this machine, or tcp://host:port of a scheduler of dask.")
 
@@ -145,23 +167,28 @@ def cluster_client(where: str) -> Iterator[Any]:
     ClusterError
         dask.distributed is not installed, or nobody answers.
     """
-    try:
-        import distributed
-    except ImportError as error:
-        raise ClusterError("a scheduler needs the extra cluster: pip install 'napari-cvdm[cluster]'.") from error
-    if where.startswith("local:"):
-        settings = {"n_workers": int(where.partition(":")[2]), "threads_per_worker": 1, "memory_limit": None, "dashboard_address": ":0"}
-        with distributed.LocalCluster(**settings) as cluster, distributed.Client(cluster) as client:
+    distributed = _distributed()
+    if where.startswith(LOCAL):
+        settings = {"n_workers": int(where.removeprefix(LOCAL)), "threads_per_worker": 1, "memory_limit": None, "dashboard_address": ":0"}
+        with distributed.LocalCluster(**settings) as cluster, distributed.Client(cluster, set_as_default=False) as client:
             yield client
         return
-    try:
-        client = distributed.Client(where, timeout=CONNECT_S)
+    try:  # never the default: other lazy arrays of this process, such as layers of a viewer, are not the cluster's business
+        client = distributed.Client(where, timeout=CONNECT_S, set_as_default=False)
     except (OSError, ValueError) as error:
         raise ClusterError(f"the scheduler {where} does not answer ({one_line(error)}); check the address, and that it runs.") from error
     try:
         yield client
     finally:
         client.close(timeout=CONNECT_S)
+
+
+def _distributed() -> Any:
+    try:
+        import distributed
+    except ImportError as error:
+        raise ClusterError("a scheduler needs the extra cluster: pip install 'napari-cvdm[cluster]'.") from error
+    return distributed
 
 
 def _followed(client: Any, ticket: Ticket, restorer: BlockRestorer, left: Sequence[Block]) -> Generator[Progress, None, None]:
@@ -192,11 +219,11 @@ def _followed(client: Any, ticket: Ticket, restorer: BlockRestorer, left: Sequen
 
 
 def _lost(restorer: BlockRestorer) -> ClusterError:
-    return ClusterError(f"the scheduler went away; what is done is kept in {restorer.folder.path}. Give the same command again to go on.")
+    return ClusterError(f"the scheduler went away; what is done is kept in {restorer.folder.path}. Start the same job again to go on.")
 
 
 def _failures(failed: Mapping[Block, str], blocks: int) -> str:
     in_order = sorted(failed, key=lambda block: block.number)
     named = "; ".join(f"{block.name}: {failed[block]}" for block in in_order[:NAMED_BLOCKS])
     more = f"; and {len(failed) - NAMED_BLOCKS} more" if len(failed) > NAMED_BLOCKS else ""
-    return f"{len(failed)} of {blocks} blocks failed ({named}{more}); the others are done. Give the same command again to try these once more."
+    return f"{len(failed)} of {blocks} blocks failed ({named}{more}); the others are done. Start the same job again to try these once more."

@@ -51,6 +51,8 @@ class Frame:
         On the padded canvas.
     grid_rate : float, optional
         The rate that sets the sampler's grid; the median of the frame's own where it is None.
+    guide : callable, optional
+        Draws an image (Y, X) of what was asked for toward what was measured, in output units; see `RestoreRequest.guidance`.
     """
 
     request: RestoreRequest
@@ -64,6 +66,7 @@ class Frame:
     features: Tensor = field(repr=False)
     rate: Tensor = field(repr=False)
     grid_rate: float | None = None
+    guide: Callable[[np.ndarray], np.ndarray] | None = None
 
     @classmethod
     @torch.inference_mode()
@@ -119,7 +122,8 @@ class Frame:
     def _noise(self, samples: range, step: int) -> Tensor:
         shape, seed, origin = (self.rate.shape[-2], self.rate.shape[-1]), self.request.seed, self.prepared.origin
         fields = [noise_field(shape, seed=seed, sample=self._stream(sample), step=step, origin=origin) for sample in samples]
-        return torch.from_numpy(np.stack(fields)[:, None]).to(self.rate.device)
+        noise = torch.from_numpy(np.stack(fields)[:, None]).to(self.rate.device)
+        return noise * self.tiled.network.config.noise_scale if step else noise  # the start is pure noise, whatever the denoiser does
 
     def clock_values(self) -> tuple[float, ...]:
         """Falling clock values T at which the denoiser is evaluated."""
@@ -134,7 +138,17 @@ class Frame:
 
     def _clean(self, noisy: Tensor, exponent: Tensor) -> Tensor:
         with autocast(noisy.device, self.request.precision):
-            return self.tiled.clean(noisy, exponent, self.features)
+            clean = self.tiled.clean(noisy, exponent, self.features)
+        return clean if self.guide is None else self._guided(clean, self.guide)
+
+    def _guided(self, clean: Tensor, guide: Callable[[np.ndarray], np.ndarray]) -> Tensor:
+        network, gain = self.tiled.network, self.prepared.gain
+        decoded = network.decode(clean, self.baseline, self.correction)
+        height, width = self.prepared.baseline.shape
+        for image in decoded[:, 0, :height, :width]:
+            asked = image if self.prepared.region is None else image[self.prepared.region]
+            asked.copy_(torch.from_numpy(guide(gain * asked.double().cpu().numpy()) / gain))
+        return network.encode(decoded, self.baseline, self.correction)
 
     def groups(self, first: int) -> Iterator[range]:
         """The samples from `first` on that go together; the very first goes alone, so that there is something to see and to keep soon."""
@@ -151,7 +165,7 @@ class Frame:
         if anchor is not None:
             origin, stream = self.prepared.anchor_origin, self._stream(sample)
             white = noise_field(anchor.shape, seed=self.request.seed, sample=stream, step=self.request.steps, origin=origin)
-            image = anchor.apply(image, white)
+            image = anchor.apply(image, white, anchor.drift(self.request.seed, stream))
         return self.prepared.kept(image)
 
     def stage(self, samples: range) -> str:

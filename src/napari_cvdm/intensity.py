@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 BRIGHT_PERCENTILE = 99.8
+DARK_PERCENTILE = 1.0
 NOISE_FLOOR = 12.0
 LARGEST_SUBSET = 4_000_000
 MAD_TO_SIGMA = 1.4826
@@ -45,6 +46,11 @@ def grouped_median(sizes: np.ndarray) -> float:
     step = float(np.diff(levels).min())
     low, high = max(0.0, levels[index] - step / 2), levels[index] + step / 2
     return float(low + (high - low) * (sizes.size / 2 - below[index]) / counts[index])
+
+
+def dark_level(counts: np.ndarray) -> float:
+    """The first percentile of an image [counts]: what a field that is not full of structure shows where there is none."""
+    return float(np.percentile(counts, DARK_PERCENTILE))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

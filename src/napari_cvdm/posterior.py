@@ -61,7 +61,7 @@ def normal_factor(samples: int, level: float) -> float:
 
 
 def carried_calibration(calibration: Mapping[str, Any], samples: int, steps: int, sampler: str) -> dict[str, Any]:
-    """A calibration carried over to another number of samples, whose spread is less (or better) known; {} where it says nothing.
+    """A calibration carried over to another number of samples, whose spread is less (or better) known, or to more steps; {} where it says nothing.
 
     Parameters
     ----------
@@ -69,14 +69,15 @@ def carried_calibration(calibration: Mapping[str, Any], samples: int, steps: int
         Of a card; see `napari_cvdm.trust.calibration.Calibration`.
     samples, steps : int
     sampler : str
-        Of the result. It says nothing about other steps or another sampler, nor about one sample.
+        Of the result. It says nothing about another sampler, nor about one sample, nor about fewer steps, which leave too little
+        spread; of more steps the spread is no smaller, so that the interval is at least wide enough.
 
     Returns
     -------
     dict
         The calibration, `factor` times normal_factor(samples) / normal_factor(fitted samples), and `fitted_factor` as it was.
     """
-    if not calibration or samples < 2 or (steps, sampler) != (calibration["steps"], calibration["sampler"]):
+    if not calibration or samples < 2 or sampler != calibration["sampler"] or steps < int(calibration["steps"]):
         return {}
     level, factor = float(calibration["level"]), float(calibration["factor"])
     carried = factor * normal_factor(samples, level) / normal_factor(int(calibration["samples"]), level)

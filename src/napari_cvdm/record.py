@@ -75,6 +75,8 @@ class Record:
     def _calibration(self, counts: np.ndarray) -> dict[str, Any]:
         """That of the card, for the samples that every frame has; nothing where it does not hold."""
         request = self._request
+        if request.guidance:  # guided samples differ less
+            return {}
         carried = carried_calibration(self._fitted, int(counts.min()), request.steps, request.sampler)
         return {"calibration": carried} if carried else {}
 
@@ -87,9 +89,10 @@ class Record:
 
 
 def model_entry(model: Checkpoint) -> dict[str, object]:
-    """Name, fingerprint, task, training and calibration of a model."""
+    """Name, fingerprint, task, noise scale, training and calibration of a model."""
     card = model.card
-    return {"name": card.name, "sha256": model.sha256, "task": card.task, "training": dict(card.training), "calibration": dict(card.calibration)}
+    known = {"name": card.name, "sha256": model.sha256, "task": card.task, "noise_scale": model.network.config.noise_scale}
+    return {**known, "training": dict(card.training), "calibration": dict(card.calibration)}
 
 
 def short_memory_warning(used: int, asked: int) -> tuple[str, ...]:
@@ -110,12 +113,14 @@ def settings_of(request: RestoreRequest) -> dict[str, Any]:
 
 def check_continues(request: RestoreRequest, model: Checkpoint, earlier: Restoration) -> None:
     """RequestError unless the request asks for the same as an earlier result, with more samples."""
-    # Before precision and align were choices they were fp32 and off.
-    earlier_settings = {"precision": "fp32", "align": "off", **earlier.provenance.settings}
+    # Before these were choices they were fp32, off and none.
+    earlier_settings = {"precision": "fp32", "align": "off", "guidance": 0, **earlier.provenance.settings}
     before, now = (json.loads(json.dumps(settings)) for settings in (earlier_settings, settings_of(request)))
     changed = [name for name in now if name not in FREE_TO_CHANGE and now[name] != before.get(name)]
     if earlier.provenance.model.get("sha256") != model.sha256:
         changed.append("the model's weights")
+    if earlier.provenance.model.get("noise_scale", 1.0) != model.network.config.noise_scale:
+        changed.append("the model's noise scale")
     if not request.image.lazy and sha256_of(request.image.array) not in earlier.provenance.inputs.values():
         changed.append("the image")
     if changed:

@@ -57,6 +57,7 @@ def request_of(settings: Mapping[str, Any], files: Mapping[str, str]) -> Restore
     stacks = [read_image(files[role]) for role in ("image", "image2") if role in files]
     known = {entry.name: settings[entry.name] for entry in fields(RestoreRequest) if entry.name in settings}
     known.setdefault("align", "off")  # of a version that did not align
+    known.setdefault("guidance", 0)
     known |= {name: tuple(value) for name, value in known.items() if isinstance(value, list)}
     known |= {"background": read_image(files["background"]).array} if "background" in files else {}
     return RestoreRequest(**{**known, "image": with_planes(stacks, card_of_method(settings["model"]))})

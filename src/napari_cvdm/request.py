@@ -97,6 +97,9 @@ class ImageStack:
             raise RequestError(f"{self.source}: the image is empty (shape {self.array.shape}); give an image with pixels in it.")
 
 
+STEPS = 6  # evaluations of sde-2m: the fewest within 2 % of the best CRPS, see `python -m benchmarks.evaluations`
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RestoreRequest:
     """One reconstruction: the image, the model, the optics and how the posterior is sampled.
@@ -132,6 +135,9 @@ class RestoreRequest:
     align : {"off", "auto"}
         ``auto`` measures what differs between the two planes besides the focus (shift, magnification, light), takes back what
         is significant and reports all of it; ``off`` neither measures nor changes anything. Phase models only.
+    guidance : int
+        Steps by which each clean estimate is drawn toward the measured image, as far as its residual is more than noise, 0 to 10. It
+        makes a result agree with the measurement, which need not bring it nearer to the truth.
     schedule_points : int
         Number of times at which the gamma and beta maps are returned, 0 to 1000.
     keep_samples : bool
@@ -149,7 +155,7 @@ class RestoreRequest:
     image: ImageStack
     model: str
     samples: int = 8
-    steps: int = 10
+    steps: int = STEPS
     seed: int = 0
     sampler: Sampler = "sde-2m"
     device: str = "auto"
@@ -162,15 +168,17 @@ class RestoreRequest:
     na: float | None = None
     background: Literal["auto", "none"] | np.ndarray = field(default="auto", repr=False)
     align: Align = "off"
+    guidance: int = 0
     schedule_points: int = 0
     keep_samples: bool = False
     region: tuple[int, int, int, int] | None = None
 
     def __post_init__(self) -> None:
         _check_count("samples", self.samples, 1, 1024, "8 is a good start; 16 for reports.")
-        _check_count("steps", self.steps, 1, 1000, "10 is a good start for sde-2m.")
+        _check_count("steps", self.steps, 1, 1000, f"{STEPS} is a good start for sde-2m.")
         _check_count("tile", self.tile, 16, 65536, "512 is a good start; smaller needs less memory.")
         _check_count("schedule_points", self.schedule_points, 0, 1000, "11 shows the schedule well.")
+        _check_count("guidance", self.guidance, 0, 10, "0 is usual; 1 draws samples toward the measured image.")
         _check_count("seed", self.seed, 0, 2**63 - 1, "Any whole number in that range will do.")
         if self.sampler not in SAMPLERS:
             raise RequestError(f"sampler is {self.sampler!r}; allowed are {', '.join(SAMPLERS)}.")

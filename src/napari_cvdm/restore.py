@@ -21,6 +21,7 @@ from napari_cvdm.result import Progress, Restoration, Stop
 from napari_cvdm.tasks import TASKS, Task
 from napari_cvdm.tasks.conditioned import BORDER_PX
 from napari_cvdm.trust.findings import Findings
+from napari_cvdm.trust.guidance import guide_of
 from napari_cvdm.trust.light import judged
 from napari_cvdm.trust.plane_checks import plane_warnings
 from napari_cvdm.trust.validity import axes_warnings, beyond_trained_range, far_from_training, optics_warnings
@@ -137,7 +138,8 @@ def restore(request: RestoreRequest, model: Checkpoint, earlier: Restoration | N
         if request.region is not None:
             prepared = prepared.within(request.region, network.config.condition_fold * network.config.alignment)
         findings.begin(index, pixels, prepared)
-        frame = Frame.begin(request, network, prepared, index, number, len(indices))
+        guide = guide_of(pixels, prepared, request, model.card)
+        frame = replace(Frame.begin(request, network, prepared, index, number, len(indices)), guide=guide)
         moments = arrays.moments(index)
         samples, stop = yield from sample_frame(frame, moments, findings.see)
         arrays.fill(frame, moments, samples)

@@ -1,13 +1,33 @@
 """What comes back: frozen results, in NumPy."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any, TypeVar
 
 import numpy as np
 
 NUMBERS = ("chi2", "unexplained", "gain", "rsp", "rse", "limit", "verdict", "axes")
 BLIND_SPOT = "The check is blind to detail below the optical limit: what it finds explained may still be invented there."
+
+
+Result = TypeVar("Result")
+
+
+def finished(steps: Generator[object, Any, Result]) -> Result:
+    """Carry long work out to its end without showing its progress, and return what comes of it.
+
+    Parameters
+    ----------
+    steps : generator
+        Such as `napari_cvdm.restore.restore` returns.
+    """
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
 
 
 class Stop(Enum):

@@ -11,11 +11,9 @@ from napari_cvdm.model.checkpoint import Checkpoint, ModelCard
 from napari_cvdm.model.zoo import load_model
 from napari_cvdm.request import RequestError, RestoreRequest
 from napari_cvdm.restore import with_planes
-from napari_cvdm.tiling.blocks import BlockPlan
+from napari_cvdm.tiling.blocks import BLOCK_PX, HALO_PX, BlockPlan
 
 SUFFIX = ".ome.zarr"
-BLOCK_PX = 1024
-HALO_PX = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -50,7 +48,7 @@ class TiledRequest:
     def __post_init__(self) -> None:
         if not str(self.out).lower().endswith(SUFFIX):
             raise RequestError(f"out is {self.out}; a result that is written block by block is an OME-Zarr: choose a name that ends in {SUFFIX}.")
-        for name in ("region", "schedule_points"):
+        for name in ("region", "schedule_points", "guidance"):
             if getattr(self.request, name):
                 raise RequestError(f"{name} is {getattr(self.request, name)}; it cannot be had block by block. Leave it out, or give a folder with --out.")
         try:

@@ -11,10 +11,11 @@ from skimage.restoration import richardson_lucy
 
 from napari_cvdm.baselines.method import Answer, Baseline, Solving
 from napari_cvdm.baselines.photon_transfer import PhotonTransfer, photon_transfer
+from napari_cvdm.intensity import dark_level
 from napari_cvdm.microscope import Microscope
 from napari_cvdm.physics.widefield import bin_pixels, blur, optical_transfer, widefield_psf
 from napari_cvdm.request import RequestError, RestoreRequest
-from napari_cvdm.tasks.widefield import DARK_PERCENTILE, WidefieldX2, above_dark
+from napari_cvdm.tasks.widefield import WidefieldX2, above_dark
 
 FINER = 2
 PSF_SIZE = 61
@@ -150,6 +151,6 @@ def _problem(frame: np.ndarray, microscope: Microscope, request: RestoreRequest)
     dark = level if isinstance(request.background, str) else 0.0  # no background is taken off here but the one that was measured
     counts = raw - dark
     psf = widefield_psf(replace(microscope, pixel_um=microscope.pixel_um / FINER), PSF_SIZE).numpy()
-    pedestal = max(0.0, -float(np.percentile(counts, DARK_PERCENTILE)))
+    pedestal = max(0.0, -dark_level(counts))
     valid = WidefieldX2().from_request(frame, request).valid
     return Deconvolution(counts=counts, psf=psf, noise=photon_transfer(counts), pedestal=pedestal, valid=valid), dark

@@ -72,7 +72,7 @@ def result_of(arguments: Namespace, folder: Path, model_name: str, set_name: str
     model = load_method(model_name)
     pairs = set_of(arguments, set_name, pairs_card(model), EVALUATION_SEED)
     wanted = {
-        "model": {"sha256": model.sha256, "calibration": dict(model.card.calibration)},
+        "model": {"sha256": model.sha256, "noise_scale": model.card.noise_scale, "calibration": dict(model.card.calibration)},
         "set": {"said": pairs.said},
         "sampling": asdict(sampling_of(arguments)),
     }

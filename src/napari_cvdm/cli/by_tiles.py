@@ -22,9 +22,10 @@ def run_by_tiles(arguments: Namespace, files: Mapping[str, str]) -> None:
         Files by role: image, image2, background.
     """
     job = job_of(arguments, files)
+    carrying = carrying_of(arguments, job)
     request, model = job.open()
     try:
-        made = with_bar(restore_by_tiles(request, model, carrying_of(arguments, job)), "restoring")
+        made = with_bar(restore_by_tiles(request, model, carrying), "restoring")
     except KeyboardInterrupt:
         raise KeyboardInterrupt("the blocks that are done are kept; give the same command again to go on.") from None
     earlier = f", {made.earlier} of them by an earlier run" if made.earlier else ""
@@ -37,8 +38,9 @@ def carrying_of(arguments: Namespace, job: TiledFiles) -> Carrying:
     """In this process, or on the cluster that the arguments name."""
     if not hasattr(arguments, "scheduler"):
         return one_by_one
-    from napari_cvdm.distributed import on_cluster
+    from napari_cvdm.distributed import check_scheduler, on_cluster
 
+    check_scheduler(arguments.scheduler)
     return on_cluster(arguments.scheduler, job)
 
 

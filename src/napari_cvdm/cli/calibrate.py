@@ -14,6 +14,7 @@ from napari_cvdm.image_files import output_folder
 from napari_cvdm.model.checkpoint import CARD, WEIGHTS, Checkpoint, write_card
 from napari_cvdm.model.zoo import load_model, model_folder
 from napari_cvdm.trust.calibration import Calibration, Scores, covered, fitted, least_fields, left_out_coverage, scores_of
+from napari_cvdm.trust.noise_scale import scores_by_scale, with_noise_scale
 from napari_cvdm.trust.pair_sets import CALIBRATION_SEED, EVALUATION_SEED, NAMED
 
 
@@ -31,18 +32,31 @@ def run(arguments: Namespace) -> None:
     """
     model = load_model(arguments.model)
     if arguments.in_place:
+        model = rescaled(arguments, model)
         scores, calibration = calibrated(arguments, model)
         folder = model_folder(arguments.model)
         write_card(folder, replace(model.card, calibration=calibration.values()))
     else:
         check_inputs_stay(arguments, [arguments.model])
         with output_folder(arguments.out, arguments.overwrite, sign=CARD) as work:
+            model = rescaled(arguments, model)
             scores, calibration = calibrated(arguments, model)
             shutil.copy(model_folder(arguments.model) / WEIGHTS, work / WEIGHTS)
             write_card(work, replace(model.card, calibration=calibration.values()))
         folder = Path(arguments.out)
     say_done(f"{folder / CARD}: {sentence(calibration, scores)}")
     say_done(checked(arguments, model, scores, calibration))
+
+
+def rescaled(arguments: Namespace, model: Checkpoint) -> Checkpoint:
+    """The model with the noise scale, of those that the arguments name, whose samples have the least CRPS; as it is where they name none."""
+    if not arguments.noise_scales:
+        return model
+    pairs = set_of(arguments, arguments.set, model.card, CALIBRATION_SEED)
+    scores = with_bar(scores_by_scale(pairs, model, sampling_of(arguments), arguments.noise_scales), "choosing the noise scale")
+    for scale, score in scores.items():
+        say_done(f"noise scale {scale:g}: CRPS {score.crps:.4g}, spread/skill {score.ratio:.2f}, the 90% interval covers {score.coverage['0.9']:.1%}")
+    return with_noise_scale(model, min(scores, key=lambda scale: scores[scale].crps))
 
 
 def calibrated(arguments: Namespace, model: Checkpoint) -> tuple[Scores, Calibration]:

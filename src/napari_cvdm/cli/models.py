@@ -86,7 +86,7 @@ def interval(card: ModelCard) -> str:
     said = card.calibration
     if not said:
         return "not calibrated: nobody has compared its spread with its errors; see napari-cvdm calibrate"
-    sampled = f"{said['samples']} samples at {said['steps']} steps"
+    sampled = f"{said['samples']} samples at {said['steps']} steps" + (f", noise scale {card.noise_scale:g}" if card.noise_scale != 1 else "")
     return f"{said['level']:.0%} of the errors are below {said['factor']:g} times the spread of {sampled}; fitted on {said['fields']} fields ({said['set']})"
 
 

@@ -12,6 +12,7 @@ from napari_cvdm import __version__
 FORMATS = ("bundle", "bioimageio")
 ALIGNMENTS = ("off", "auto")
 SAMPLERS = ("sde-2m", "ode-2m", "ddim", "ancestral")
+STEPS = 6
 PRECISIONS = ("fp32", "bf16")
 _DEVICE_HELP = "auto, cpu, cuda:0 or mps (default auto: the best there is)"
 
@@ -120,11 +121,13 @@ def _add_blocks(group: "argparse._ArgumentGroup") -> None:
 
 def _add_sampling(group: "argparse._ArgumentGroup") -> None:
     group.add_argument("--samples", type=whole, metavar="N", help="posterior samples (default 8)")
-    group.add_argument("--steps", type=whole, metavar="N", help="network evaluations for each sample (default 10)")
+    group.add_argument("--steps", type=whole, metavar="N", help=f"network evaluations for each sample (default {STEPS})")
     group.add_argument("--seed", type=whole, metavar="N", help="chooses the noise; the same seed gives the same result (default 0)")
     group.add_argument("--sampler", choices=SAMPLERS, help="solver of the reverse process: %(choices)s (default sde-2m)", metavar="NAME")
     group.add_argument("--device", help=_DEVICE_HELP)
     group.add_argument("--precision", choices=PRECISIONS, help="of the network: fp32, or bf16 for speed (default fp32)", metavar="NAME")
+    guided = "steps that draw every sample toward the measured image, as far as what is left over is more than noise (default 0)"
+    group.add_argument("--guidance", type=whole, metavar="N", help=guided)
     group.add_argument("--tile", type=whole, metavar="PX", help="side of a tile; changes memory and time, not the result (default 512)")
 
 
@@ -173,7 +176,7 @@ def _add_export(parser: Parser) -> None:
     parser.add_argument("--author", metavar="NAME", help="who answers for a bioimageio package (default: the contributors to napari-cvdm)")
     fixed = parser.add_argument_group("fixed in a bioimageio package", "What another program cannot ask for. Optics in micrometres.")
     fixed.add_argument("--samples", type=whole, metavar="N", help="posterior samples behind mean and std (default 8)")
-    fixed.add_argument("--steps", type=whole, metavar="N", help="network evaluations for each sample (default 10)")
+    fixed.add_argument("--steps", type=whole, metavar="N", help=f"network evaluations for each sample (default {STEPS})")
     fixed.add_argument("--seed", type=whole, metavar="N", help="chooses the noise (default 0)")
     fixed.add_argument("--pixel-um", type=number, metavar="P", help="pixel size in the sample")
     fixed.add_argument("--wavelength-um", type=number, metavar="L", help="vacuum wavelength of the illumination (phase)")
@@ -189,7 +192,8 @@ def _add_train(parser: Parser) -> None:
 
 
 def _add_simulate(parser: Parser) -> None:
-    parser.add_argument("kind", choices=("phase", "widefield"), metavar="phase|widefield", help="two defocused planes, or one fluorescence image")
+    kinds, said = ("phase", "widefield", "denoising"), "two defocused planes, one fluorescence image and a sharper one, or one with and without noise"
+    parser.add_argument("kind", choices=kinds, metavar="|".join(kinds), help=said)
     _add_result_folder(parser)
     parser.add_argument("--count", type=whole, default=1, metavar="N", help="pairs to make (default 1)")
     parser.add_argument("--seed", type=whole, default=0, metavar="N", help="seed of the first pair, one more for each next (default 0)")
@@ -205,7 +209,7 @@ def _add_pairs(parser: Parser, samples: int) -> None:
     sets.add_argument("--register", action="store_true", default=False, help="move the truth of a measured pair onto its image first")
     sampling = parser.add_argument_group("sampling")
     sampling.add_argument("--samples", type=whole, default=samples, metavar="N", help="posterior samples (default %(default)s)")
-    sampling.add_argument("--steps", type=whole, default=10, metavar="N", help="network evaluations for each sample (default 10)")
+    sampling.add_argument("--steps", type=whole, default=STEPS, metavar="N", help="network evaluations for each sample (default %(default)s)")
     sampling.add_argument("--sampler", choices=SAMPLERS, default="sde-2m", help="solver of the reverse process: %(choices)s (default sde-2m)", metavar="NAME")
     sampling.add_argument("--device", default="auto", help=_DEVICE_HELP)
     _add_optics(parser.add_argument_group("optics", "Of measured pairs, where their files do not say; in micrometres."), background=False)
@@ -238,5 +242,7 @@ def _add_calibrate(parser: Parser) -> None:
     where.add_argument("--in-place", action="store_true", default=False, help="write the factor into the card of MODEL; its weights stay as they are")
     parser.add_argument("--overwrite", action="store_true", default=False, help="replace an older model in DIR, once the new one is complete")
     parser.add_argument("--level", type=number, default=0.9, metavar="P", help="share of the errors to be below factor times spread (default 0.9)")
+    scales = "first choose, of these factors for the noise that the sampler adds at each step, the one of least CRPS (default: that of the model)"
+    parser.add_argument("--noise-scales", type=number, nargs="+", default=None, metavar="S", help=scales)
     parser.add_argument("--check", type=whole, default=None, metavar="N", help="simulated fields to check the factor on; 0 for none (default: as --fields)")
     _add_pairs(parser, samples=16)

@@ -11,12 +11,17 @@ from napari_cvdm.cli import check_inputs_stay, say_done
 from napari_cvdm.cli.progress import bar
 from napari_cvdm.image_files import output_folder, write_image
 from napari_cvdm.request import RequestError
+from napari_cvdm.simulate.denoising import DenoisingRanges
 from napari_cvdm.simulate.phase import PhaseRanges, simulate_phase
-from napari_cvdm.simulate.widefield import UPSAMPLING, WidefieldRanges, simulate_widefield
+from napari_cvdm.simulate.widefield import WidefieldRanges
 from napari_cvdm.training.recipe import read_recipe
 
 OPTICS = "optics.json"
-RANGES: Mapping[str, type[PhaseRanges] | type[WidefieldRanges]] = {"phase": PhaseRanges, "widefield": WidefieldRanges}
+RANGES: Mapping[str, type[PhaseRanges] | type[WidefieldRanges]] = {
+    "phase": PhaseRanges,
+    "widefield": WidefieldRanges,
+    "denoising": DenoisingRanges,
+}
 LARGEST_COUNT = 100_000
 
 
@@ -65,14 +70,14 @@ def ranges_of(arguments: Namespace) -> PhaseRanges | WidefieldRanges:
     if arguments.recipe is None:
         return kind()
     recipe = read_recipe(arguments.recipe)
-    if not isinstance(recipe.simulation, kind):
+    if recipe.simulation is None or type(recipe.simulation) is not kind:
         raise RequestError(f"{arguments.recipe} is a recipe for {recipe.task}, not for {arguments.kind}; give the other kind, or another recipe.")
     return recipe.simulation
 
 
 def write_pair(folder: Path, name: str, seed: int, ranges: PhaseRanges | WidefieldRanges) -> dict[str, Any]:
     """Write an image and its truth, whose file names begin with `name`; returns what is behind them."""
-    return write_phase(folder, name, seed, ranges) if isinstance(ranges, PhaseRanges) else write_widefield(folder, name, seed, ranges)
+    return write_phase(folder, name, seed, ranges) if isinstance(ranges, PhaseRanges) else write_fluorescence(folder, name, seed, ranges)
 
 
 def write_phase(folder: Path, name: str, seed: int, ranges: PhaseRanges) -> dict[str, Any]:
@@ -84,11 +89,11 @@ def write_phase(folder: Path, name: str, seed: int, ranges: PhaseRanges) -> dict
     return {"name": name, "seed": seed, "microscope": asdict(pair.microscope), "defocus_um": list(pair.defocus_um)}
 
 
-def write_widefield(folder: Path, name: str, seed: int, ranges: WidefieldRanges) -> dict[str, Any]:
-    """Write a camera image and its sharp truth on the finer grid [counts]; returns what is behind them."""
-    pair = simulate_widefield(seed, ranges)
-    pixel_um = pair.microscope.pixel_um
-    shift = -(UPSAMPLING - 1) / (2 * UPSAMPLING) * pixel_um
+def write_fluorescence(folder: Path, name: str, seed: int, ranges: WidefieldRanges) -> dict[str, Any]:
+    """Write a camera image and what ought to be made of it, on a grid as fine or finer [counts]; returns what is behind them."""
+    pair = ranges.simulated(seed)
+    pixel_um, finer = pair.microscope.pixel_um, pair.truth.shape[-1] // pair.counts.shape[-1]
+    shift = -(finer - 1) / (2 * finer) * pixel_um
     write_image(folder / f"{name}-image.ome.tif", pair.counts, axes="YX", pixel_um=pixel_um, unit="counts", name="image")
-    write_image(folder / f"{name}-truth.ome.tif", pair.truth, axes="YX", pixel_um=pixel_um / UPSAMPLING, unit="counts", name="truth", offset_um=(shift, shift))
+    write_image(folder / f"{name}-truth.ome.tif", pair.truth, axes="YX", pixel_um=pixel_um / finer, unit="counts", name="truth", offset_um=(shift, shift))
     return {"name": name, "seed": seed, "microscope": asdict(pair.microscope), "camera": asdict(pair.camera)}

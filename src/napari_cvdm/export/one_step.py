@@ -4,9 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from napari_cvdm.intensity import BRIGHT_PERCENTILE, MAD_TO_SIGMA, NOISE_FLOOR
+from napari_cvdm.intensity import BRIGHT_PERCENTILE, DARK_PERCENTILE, MAD_TO_SIGMA, NOISE_FLOOR
 from napari_cvdm.model.cvdm import CVDM
-from napari_cvdm.tasks.widefield import DARK_PERCENTILE
 
 
 class OneStep(CVDM):
@@ -28,14 +27,14 @@ class OneStepFromCounts(OneStep):
     """The same for fluorescence, from camera counts to counts: the scaling of `tasks.widefield` as operations that ONNX has."""
 
     def forward(self, image: Tensor) -> Tensor:  # type: ignore[override]  # counts alone are enough here
-        """Camera counts (B, 1, Y, X) -> mean in counts above the dark level, (B, 1, 2Y, 2X)."""
+        """Camera counts (B, 1, Y, X) -> mean in counts above the dark level, (B, 1, uY, uX)."""
         pixels = image.flatten(1).sort(dim=1).values
         dark = percentile(pixels, DARK_PERCENTILE)
         scale = torch.maximum(percentile(pixels, BRIGHT_PERCENTILE) - dark, NOISE_FLOOR * noise_deviation(image))
         scale = torch.where(scale > 0, scale, torch.ones_like(scale))[:, None, None, None]
         signal = (image - dark[:, None, None, None]) / scale
         condition = torch.cat([signal, signal.sign() * signal.abs().sqrt()], dim=1)
-        baseline = functional.interpolate(signal, scale_factor=2, mode="bicubic", align_corners=False)
+        baseline = functional.interpolate(signal, scale_factor=self.config.upsampling, mode="bicubic", align_corners=False)
         return scale * super().forward(condition, baseline)
 
 

@@ -21,6 +21,7 @@ ONE_STEP = "one-step-mean.zip"
 SMALLEST_PX = 32
 TAGS = {
     "phase-2shot": ("transmission-light-microscopy", "quantitative-phase-imaging", "image-reconstruction"),
+    "denoise": ("fluorescence-light-microscopy", "denoising", "image-restoration"),
     "widefield-x2": ("fluorescence-light-microscopy", "super-resolution", "image-restoration"),
 }
 CHANNELS = {1: ("counts",), 2: ("first plane", "second plane")}

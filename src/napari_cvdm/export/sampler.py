@@ -14,8 +14,8 @@ from torch import Tensor
 from napari_cvdm.export.settings import PackageSettings
 from napari_cvdm.model.checkpoint import Checkpoint, card_of
 from napari_cvdm.model.cvdm import CVDM
-from napari_cvdm.restore import Restoring, restore
-from napari_cvdm.result import Restoration
+from napari_cvdm.restore import restore
+from napari_cvdm.result import Restoration, finished
 
 
 class PosteriorSampler(CVDM):
@@ -47,12 +47,4 @@ class PosteriorSampler(CVDM):
     def restored(self, planes: np.ndarray) -> Restoration:
         """One measured image of shape (P, Y, X), reconstructed on the device of the weights."""
         request = self.settings.request(planes, self.card.name, str(self.residual_scale.device))
-        return _finished(restore(request, Checkpoint(network=self, card=self.card, sha256="")))
-
-
-def _finished(steps: Restoring) -> Restoration:
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
+        return finished(restore(request, Checkpoint(network=self, card=self.card, sha256="")))

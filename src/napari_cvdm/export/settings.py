@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from napari_cvdm.request import ImageStack, RestoreRequest
+from napari_cvdm.request import STEPS, ImageStack, RestoreRequest
 
 SOURCE = "the package"
 
@@ -31,7 +31,7 @@ class PackageSettings:
     """
 
     samples: int = 8
-    steps: int = 10
+    steps: int = STEPS
     seed: int = 0
     pixel_um: float | None = None
     wavelength_um: float | None = None

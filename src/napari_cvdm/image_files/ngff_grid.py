@@ -121,6 +121,14 @@ def open_level(path: Path, name: str, level: int = 0) -> Any:
     return zarr_library(path).open_array(str(path / name / str(level)), mode="r+")
 
 
+def open_pyramid(path: Path, name: str) -> list[Any]:
+    """All levels of one image of a collection as dask arrays, the finest first; their pixels stay on disk."""
+    import dask.array as da
+
+    group = zarr_library(path).open_group(str(path / name), mode="r")
+    return [da.from_zarr(group[level]) for level in sorted(group.array_keys(), key=int)]
+
+
 def build_pyramid(path: Path, image: GridImage, grid: Grid) -> None:
     """Write the coarser levels of an image, chunk by chunk, each the mean of 2 x 2 pixels (the minimum, for a mask), and name them.
 

@@ -8,6 +8,7 @@ import dask.array as da
 
 from napari_cvdm.image_files.errors import ImageFileError, one_line
 from napari_cvdm.image_files.ngff import zarr_library
+from napari_cvdm.image_files.ngff_promises import check_promises
 from napari_cvdm.image_files.pixel_size import length_um, position_um, square_pixel
 from napari_cvdm.image_files.pixels import ordered_axes, usable_dtype
 from napari_cvdm.request import ImageStack
@@ -31,7 +32,7 @@ def open_ngff(path: Path) -> ImageStack:
     Raises
     ------
     ImageFileError
-        zarr is not installed, no OME-Zarr, or axes without y and x.
+        zarr is not installed, no OME-Zarr, axes without y and x, or metadata that promise what the folder cannot hold.
 
     References
     ----------
@@ -44,6 +45,7 @@ def open_ngff(path: Path) -> ImageStack:
         multiscale = ome[1]["multiscales"][0]
         dataset = multiscale["datasets"][0]
         stored = ome[0][dataset["path"]]
+        check_promises(stored, path)
         axes = [axis if isinstance(axis, Mapping) else {"name": axis} for axis in multiscale["axes"]]
         array, letters = ordered_axes(usable_dtype(da.from_zarr(stored), path.name), _letters(axes), path.name)
         scale, translation = _placed([*dataset["coordinateTransformations"], *multiscale.get("coordinateTransformations", ())], len(axes))

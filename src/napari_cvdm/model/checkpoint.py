@@ -17,6 +17,7 @@ from napari_cvdm.image_files.errors import one_line
 from napari_cvdm.image_files.records import content_of, record_of
 from napari_cvdm.model.cvdm import CVDM, CVDMConfig
 from napari_cvdm.model.dfcan import DFCANConfig
+from napari_cvdm.model.schedule import DILATIONS
 from napari_cvdm.model.unet import UNetConfig
 
 FORMAT = 1
@@ -98,11 +99,17 @@ class ModelCard:
     limits: tuple[str, ...] = ()
     format: int = FORMAT
 
+    @property
+    def noise_scale(self) -> float:
+        """See `CVDMConfig`; 1 for what has no network."""
+        return float(self.network.get("noise_scale", 1.0))
+
     def config(self) -> CVDMConfig:
         """The networks' shape."""
         values = dict(self.network)
         for part in ("denoiser", "mean"):
             values[part] = network_shape(values[part])
+        values["rate_dilations"] = tuple(values.get("rate_dilations", DILATIONS))
         return CVDMConfig(**values)
 
 

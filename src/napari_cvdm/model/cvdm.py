@@ -16,12 +16,13 @@ from napari_cvdm.diffusion.prediction import PREDICTIONS, TARGETS
 from napari_cvdm.diffusion.process import half_log_snr
 from napari_cvdm.model.dfcan import DFCAN, DFCANConfig
 from napari_cvdm.model.fixed_schedule import COSINE_RATE, LINEAR_RATE, CosineClock, FixedRate, LinearClock
-from napari_cvdm.model.schedule import Clock, GlobalRate, PixelRate
+from napari_cvdm.model.schedule import DILATIONS, Clock, GlobalRate, PixelRate, check_schedule
 from napari_cvdm.model.unet import Modulation, UNet, UNetConfig
 
 LEVEL_SCALE = 2.0  # half log-SNR runs from about -20 to 6; the network sees it divided by 2 and clipped to +-3
 LEVEL_LIMIT = 3.0
 LARGEST_COUNT = 64
+NOISE_SCALES = (0.5, 2.0)
 SCHEDULES = ("pixel-wise", "global", "linear", "cosine")
 LEARNED_SCHEDULES = ("pixel-wise", "global")
 
@@ -48,6 +49,13 @@ class CVDMConfig:
         Around what the target is diffused; a regression is the mean network alone, nothing is diffused.
     schedule : {"pixel-wise", "global", "linear", "cosine"}
         One learned rate for each pixel, or one for all, or a fixed schedule (which makes the paper's CDDPM).
+    rate_dilations : tuple of int
+        Of the hidden layers of the pixel-wise rate, see `PixelRate`: how far it sees. Empty for a single 1 x 1 layer.
+    clock_terms : {2, 8, 32}
+        Functions that a learned clock is mixed from.
+    noise_scale : float
+        By which the noise that stochastic samplers add at each step is multiplied, 0.5 to 2: above 1 where the denoiser takes
+        too much away and samples would be too alike (S_noise of Karras et al., arXiv 2206.00364, algorithm 2).
     """
 
     condition_channels: int
@@ -58,6 +66,9 @@ class CVDMConfig:
     prediction: str = "v"
     target: str = "zero-mean"
     schedule: str = "pixel-wise"
+    rate_dilations: tuple[int, ...] = DILATIONS
+    clock_terms: int = 8
+    noise_scale: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("condition_channels", "upsampling", "fold"):
@@ -71,6 +82,9 @@ class CVDMConfig:
         ):
             if value not in allowed:
                 raise ValueError(f"{name} is {value!r}; allowed are {', '.join(allowed)}.")
+        check_schedule(self.rate_dilations, self.clock_terms)
+        if not isinstance(self.noise_scale, int | float) or not NOISE_SCALES[0] <= self.noise_scale <= NOISE_SCALES[1]:
+            raise ValueError(f"noise_scale is {self.noise_scale!r:.80}; a number from {NOISE_SCALES[0]:g} to {NOISE_SCALES[1]:g} is needed, 1 is usual.")
         if self.fold % self.upsampling:
             raise ValueError(f"fold is {self.fold}; it must be a multiple of upsampling, {self.upsampling}.")
 
@@ -106,7 +120,8 @@ def schedule_networks(config: CVDMConfig, inputs: int) -> tuple[PixelRate | Glob
         return FixedRate(LINEAR_RATE, config.fold), LinearClock()
     if config.schedule == "cosine":
         return FixedRate(COSINE_RATE, config.fold), CosineClock()
-    return (PixelRate(inputs, config.fold) if config.schedule == "pixel-wise" else GlobalRate(config.fold)), Clock()
+    rate = PixelRate(inputs, config.fold, config.rate_dilations) if config.schedule == "pixel-wise" else GlobalRate(config.fold)
+    return rate, Clock(config.clock_terms)
 
 
 class CVDM(nn.Module):

@@ -5,6 +5,7 @@ t = 0 to 1 at t = 1, so that T' is exact and positive; among them is the clock o
 """
 
 import math
+from itertools import product
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +16,24 @@ from napari_cvdm.result import ClockCurve
 
 RATE_MIN = 7.0  # gamma(1) <= 9.2e-4 everywhere: the sampler may start from pure noise
 RATE_MAX = 40.0  # gamma(1) >= 4e-18: still above zero in float32
-POWERS = (1.0, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 3.0)
-END_LEVELS = (1e-4, 1e-3, 1e-2, 0.3, 1e-4, 1e-3, 1e-1, 1e-2)
-START = 1  # gamma = 1 - (1 - 1e-3) t
+CLOCK_TERMS: dict[int, tuple[tuple[float, float], ...]] = {
+    2: ((1.0, 1e-3), (2.0, 1e-3)),
+    8: ((1.0, 1e-4), (1.0, 1e-3), (1.0, 1e-2), (1.0, 0.3), (2.0, 1e-4), (2.0, 1e-3), (2.0, 1e-1), (3.0, 1e-2)),
+    32: tuple(product((1.0, 2.0, 3.0, 4.0), (1e-5, 1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.3, 0.6))),
+}
+"""(p, d) of each term, by their number."""
+START = (1.0, 1e-3)  # gamma = 1 - (1 - 1e-3) t
+DILATIONS = (1, 2, 4)
+MOST_LAYERS, LARGEST_DILATION = 8, 64  # a card comes from anywhere
+
+
+def check_schedule(dilations: tuple[int, ...], terms: int) -> None:
+    """ValueError unless `PixelRate` has such layers, and `Clock` so many terms."""
+    if terms not in CLOCK_TERMS:
+        raise ValueError(f"clock_terms is {terms!r:.80}; allowed are {', '.join(map(str, CLOCK_TERMS))}.")
+    whole = all(isinstance(one, int) and not isinstance(one, bool) and 1 <= one <= LARGEST_DILATION for one in dilations)
+    if len(dilations) > MOST_LAYERS or not whole:
+        raise ValueError(f"rate_dilations is {dilations!r:.80}; at most {MOST_LAYERS} whole numbers from 1 to {LARGEST_DILATION} are needed, such as 1, 2, 4.")
 
 
 class Clock(nn.Module):
@@ -25,17 +41,23 @@ class Clock(nn.Module):
 
     Each term is the clock of gamma = 1 - (1 - d) t^p at the rate -log d: the linear schedule for p = 1, and for p = 2 what
     the cosine schedule looks like at its start.
+
+    Parameters
+    ----------
+    terms : int
+        A key of `CLOCK_TERMS`.
     """
 
     power: Tensor
     end: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, terms: int = 8) -> None:
         super().__init__()
-        self.register_buffer("power", torch.tensor(POWERS), persistent=False)
-        self.register_buffer("end", torch.tensor(END_LEVELS), persistent=False)
-        weights = torch.zeros(len(POWERS))
-        weights[START] = 5.0
+        powers, ends = zip(*CLOCK_TERMS[terms], strict=True)
+        self.register_buffer("power", torch.tensor(powers), persistent=False)
+        self.register_buffer("end", torch.tensor(ends), persistent=False)
+        weights = torch.zeros(terms)
+        weights[CLOCK_TERMS[terms].index(START)] = 5.0
         self.weights = nn.Parameter(weights)
 
     def forward(self, times: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -54,7 +76,7 @@ class Clock(nn.Module):
 
 
 class PixelRate(nn.Module):
-    """lambda(x): four small dilated convolutions on the folded grid, bounded to [7, 40].
+    """lambda(x): small dilated convolutions on the folded grid, bounded to [7, 40].
 
     Parameters
     ----------
@@ -62,23 +84,21 @@ class PixelRate(nn.Module):
         Channels of the folded condition.
     fold : int
         Output pixels folded into one; the map comes out unfolded.
+    dilations : tuple of int
+        Of each hidden 3 x 3 layer; a last 3 x 3 layer follows. None makes a single 1 x 1 layer, which sees one folded pixel.
+    width : int
+        Channels of the hidden layers.
     """
 
-    receptive_radius = 1 + 2 + 4 + 1
-
-    def __init__(self, inputs: int, fold: int, width: int = 24) -> None:
+    def __init__(self, inputs: int, fold: int, dilations: tuple[int, ...] = DILATIONS, width: int = 24) -> None:
         super().__init__()
         self.fold = fold
-        last = nn.Conv2d(width, fold**2, 3, padding=1)
-        self.layers = nn.Sequential(
-            nn.Conv2d(inputs, width, 3, padding=1),
-            nn.SiLU(),
-            nn.Conv2d(width, width, 3, padding=2, dilation=2),
-            nn.SiLU(),
-            nn.Conv2d(width, width, 3, padding=4, dilation=4),
-            nn.SiLU(),
-            last,
-        )
+        self.receptive_radius = sum(dilations) + 1 if dilations else 0
+        hidden: list[nn.Module] = []
+        for channels, dilation in zip((inputs, *[width] * len(dilations)), dilations, strict=False):
+            hidden += [nn.Conv2d(channels, width, 3, padding=dilation, dilation=dilation), nn.SiLU()]
+        last = nn.Conv2d(width, fold**2, 3, padding=1) if dilations else nn.Conv2d(inputs, fold**2, 1)
+        self.layers = nn.Sequential(*hidden, last)
         silence(last, bias=-3.0)
 
     def forward(self, features: Tensor) -> Tensor:

@@ -4,10 +4,12 @@ from collections.abc import Mapping
 
 from napari_cvdm.microscope import check_optics
 from napari_cvdm.request import RequestError
+from napari_cvdm.simulate.denoising import DenoisingRanges
 from napari_cvdm.simulate.phase import PhaseRanges
 from napari_cvdm.simulate.widefield import WidefieldRanges
 
-RANGES: dict[str, type[PhaseRanges] | type[WidefieldRanges]] = {"phase-2shot": PhaseRanges, "widefield-x2": WidefieldRanges}
+_ALL: tuple[type[PhaseRanges] | type[WidefieldRanges], ...] = (PhaseRanges, WidefieldRanges, DenoisingRanges)
+RANGES = {kind.task: kind for kind in _ALL}
 OPTICS = ("pixel_um", "wavelength_um", "medium_index", "na")
 
 
@@ -16,7 +18,8 @@ def described(task: str, known: Mapping[str, float | None], *, defocus_um: tuple
 
     Parameters
     ----------
-    task : {"phase-2shot", "widefield-x2"}
+    task : str
+        A name of `RANGES`.
     known : mapping of str to float or None
         By the names of the ranges: pixel_um, wavelength_um, medium_index, na, photons, ... None for what is not known. Of
         ``strength_rad`` it is the largest: weaker objects are drawn, too.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -37,6 +38,7 @@ class PhaseRanges:
         Side of the field whose US-TIE is solved as a whole, in steps of 16.
     """
 
+    task: ClassVar[str] = "phase-2shot"
     wavelength_um: Range = (0.4, 0.7)
     pixel_um: Range = (0.08, 0.5)
     medium_index: Range = (1.0, 1.52)

@@ -178,13 +178,16 @@ STRUCTURES: Sequence[tuple[Draw, float]] = (
 )
 
 
-def structure_kinds(rng: np.random.Generator) -> np.ndarray:
-    """Places in STRUCTURES of the first and the second kind of a field: the first that its generator draws."""
-    weights = np.array([weight for _, weight in STRUCTURES])
+STRUCTURE_NAMES = tuple(draw.__name__ for draw, _ in STRUCTURES)
+
+
+def structure_kinds(rng: np.random.Generator, names: Sequence[str] = STRUCTURE_NAMES) -> np.ndarray:
+    """Places in STRUCTURES of the first and the second kind of a field, of those named: the first that its generator draws."""
+    weights = np.array([weight if draw.__name__ in names else 0.0 for draw, weight in STRUCTURES])
     return rng.choice(len(STRUCTURES), size=2, p=weights / weights.sum())
 
 
-def draw_structure(rng: np.random.Generator, field: Field) -> Emitters:
+def draw_structure(rng: np.random.Generator, field: Field, names: Sequence[str] = STRUCTURE_NAMES) -> Emitters:
     """Emitters of a random structure; in a quarter of the fields a second one, of another brightness, is added.
 
     Parameters
@@ -192,6 +195,8 @@ def draw_structure(rng: np.random.Generator, field: Field) -> Emitters:
     rng : numpy Generator
     field : tuple of float
         Height and width [um].
+    names : sequence of str
+        Structures that may be drawn, in the proportions of STRUCTURES.
 
     Returns
     -------
@@ -200,7 +205,7 @@ def draw_structure(rng: np.random.Generator, field: Field) -> Emitters:
     brightness : ndarray of shape (N,)
         Arbitrary unit, >= 0.
     """
-    kinds = structure_kinds(rng)
+    kinds = structure_kinds(rng, names)
     first = STRUCTURES[kinds[0]][0](rng, field)
     if rng.uniform() > 0.25 or not len(first[0]):
         return first

@@ -1,7 +1,8 @@
 """Widefield fluorescence images of simulated structures, and what a microscope of twice the resolution would show."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor
 from napari_cvdm.microscope import Camera, Microscope
 from napari_cvdm.physics.camera import expose
 from napari_cvdm.physics.widefield import bin_pixels, blur, gaussian_transfer, optical_transfer, widefield_psf
-from napari_cvdm.simulate.structures import Emitters, draw_structure, log_uniform
+from napari_cvdm.request import RequestError
+from napari_cvdm.simulate.structures import STRUCTURE_NAMES, Emitters, draw_structure, log_uniform
 
 Range = tuple[float, float]
 UPSAMPLING = 2
@@ -45,8 +47,11 @@ class WidefieldRanges:
         Frames averaged into one image.
     field_px : int
         Side of the field in camera pixels.
+    structures : tuple of str
+        What may be drawn, in and out of focus: some of `STRUCTURE_NAMES`, in the proportions of all.
     """
 
+    task: ClassVar[str] = "widefield-x2"
     na: Range = (1.1, 1.49)
     wavelength_um: Range = (0.5, 0.69)
     pixel_um: Range = (0.055, 0.08)
@@ -61,23 +66,39 @@ class WidefieldRanges:
     offset_counts: Range = (0.0, 400.0)
     frames: tuple[int, int] = (1, 9)
     field_px: int = 160
+    structures: tuple[str, ...] = STRUCTURE_NAMES
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.structures if name not in STRUCTURE_NAMES]
+        if unknown or not self.structures:
+            said = f"has {', '.join(map(repr, unknown))}" if unknown else "is empty"
+            raise RequestError(f"[simulation] structures {said}; allowed are {', '.join(STRUCTURE_NAMES)}, at least one. Leave it out for all.")
 
     @property
     def smallest_px(self) -> int:
         """Side of the smallest field."""
         return self.field_px
 
+    def draw(self, rng: np.random.Generator, side: int, pixel_um: float) -> Tensor:
+        """Emitters of a random structure that may be drawn, see `DrawStructure`."""
+        return draw_emitters(rng, side, pixel_um, self.structures)
+
+    def simulated(self, seed: int, draw: "DrawStructure | None" = None) -> "WidefieldPair":
+        """The field of a seed, see `simulate_widefield`."""
+        return simulate_widefield(seed, self, draw)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class WidefieldPair:
-    """A simulated camera image and its sharp truth.
+    """A simulated camera image and what ought to be made of it.
 
     Parameters
     ----------
     counts : ndarray of shape (Y, X), float32
         Camera counts.
-    truth : ndarray of shape (2Y, 2X), float32
-        Structure in focus at the stated resolution: counts of a camera pixel, without background, haze or offset.
+    truth : ndarray of shape (uY, uX), float32
+        Counts of a camera pixel above the dark level. Of `simulate_widefield`, twice as fine: the structure in focus at the stated resolution,
+        without background, haze or offset. Of `simulate_noisy`: the image without its noise.
     microscope : Microscope
     camera : Camera
     photons : float
@@ -133,10 +154,10 @@ def _in_focus(rng: np.random.Generator, emitters: Tensor, fine: Microscope, rang
     return blur(emitters, transfer * gaussian_transfer(shape, UPSAMPLING * rng.uniform(*ranges.blur_px), emitters)).clamp(min=0)
 
 
-def _haze(rng: np.random.Generator, shape: tuple[int, int], fine: Microscope) -> Tensor:
+def _haze(rng: np.random.Generator, shape: tuple[int, int], fine: Microscope, names: tuple[str, ...]) -> Tensor:
     """Out-of-focus structure and broad autofluorescence, sum 1 (or 0)."""
     size = (shape[0] * fine.pixel_um, shape[1] * fine.pixel_um)
-    layer = splat(draw_structure(rng, size), shape, fine.pixel_um)
+    layer = splat(draw_structure(rng, size, names), shape, fine.pixel_um)
     defocused = blur(layer, optical_transfer(widefield_psf(fine, PSF_SIZE, rng.uniform(0.4, 2.0)), shape)).clamp(min=0)
     broad = torch.from_numpy(gaussian_filter(rng.uniform(size=shape), rng.uniform(15, 60)).astype(np.float32))
     broad = (broad - broad.min()) * rng.uniform(0, 1) * defocused.sum() / (broad - broad.min()).sum().clamp(min=1e-9)
@@ -148,31 +169,60 @@ DrawStructure = Callable[[np.random.Generator, int, float], Tensor]
 """(rng, side in fine pixels, size of a fine pixel [um]) -> emitters on that grid, float32 (side, side), any unit, >= 0."""
 
 
-def draw_emitters(rng: np.random.Generator, side: int, pixel_um: float) -> Tensor:
-    """Emitters of a random structure."""
-    return splat(draw_structure(rng, (side * pixel_um,) * 2), (side, side), pixel_um)
+def draw_emitters(rng: np.random.Generator, side: int, pixel_um: float, names: tuple[str, ...] = STRUCTURE_NAMES) -> Tensor:
+    """Emitters of a random structure, one of those named."""
+    return splat(draw_structure(rng, (side * pixel_um,) * 2, names), (side, side), pixel_um)
 
 
-def simulate_widefield(seed: int, ranges: WidefieldRanges, draw: DrawStructure = draw_emitters) -> WidefieldPair:
-    """One simulated field: structure, optics, haze, camera.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Scene:
+    """What a simulated camera is about to see.
 
     Parameters
     ----------
+    expected : Tensor of shape (Y, X)
+        Expected photons in each camera pixel, in all frames together.
+    sharp : Tensor of shape (2Y, 2X)
+        The structure in focus at the stated resolution [photons of a camera pixel].
+    microscope : Microscope
+    camera : Camera
+    photons : float
+        Of the brightest structure in a camera pixel.
+    frames : int
+        That are averaged.
     seed : int
-        The pair is a pure function of the arguments.
-    ranges : WidefieldRanges
-    draw : callable
-        What is in focus.
-
-    Returns
-    -------
-    WidefieldPair
+        Of the noise.
     """
+
+    expected: Tensor = field(repr=False)
+    sharp: Tensor = field(repr=False)
+    microscope: Microscope
+    camera: Camera
+    photons: float
+    frames: int
+    seed: int
+
+    def in_counts(self, photons: Tensor) -> np.ndarray:
+        """Photons of all frames as counts of their average, without the camera's offset; float32."""
+        counts: np.ndarray = (photons / self.frames / self.camera.gain_e_per_count).numpy().astype(np.float32)
+        return counts
+
+    def exposed(self) -> np.ndarray:
+        """The average of the noisy frames [counts], float32 (Y, X)."""
+        generator = torch.Generator().manual_seed(self.seed)
+        if self.frames == 1:
+            return expose(self.expected, self.camera, generator).numpy().astype(np.float32)
+        frames = (self.expected / self.frames).expand(self.frames, -1, -1)
+        return expose(frames, self.camera, generator).mean(dim=0).numpy().astype(np.float32)
+
+
+def draw_scene(seed: int, ranges: WidefieldRanges, draw: DrawStructure | None = None) -> Scene:
+    """Structure, optics, haze and camera of one field, a pure function of the arguments; without `draw`, the ranges say what is in focus."""
     rng = np.random.default_rng(seed)
     microscope, camera = draw_microscope(rng, ranges), draw_camera(rng, ranges)
-    fine = Microscope(pixel_um=microscope.pixel_um / UPSAMPLING, wavelength_um=microscope.wavelength_um, medium_index=microscope.medium_index, na=microscope.na)
+    fine = replace(microscope, pixel_um=microscope.pixel_um / UPSAMPLING)
     side = UPSAMPLING * (ranges.field_px + 2 * MARGIN_PX)
-    emitters = draw(rng, side, fine.pixel_um)
+    emitters = (draw or ranges.draw)(rng, side, fine.pixel_um)
     sharp = blur(emitters, gaussian_transfer((side, side), RESOLUTION_SIGMA_PX, emitters)).clamp(min=0)
     seen = _in_focus(rng, emitters, fine, ranges)
     photons = log_uniform(rng, *ranges.photons)
@@ -180,18 +230,36 @@ def simulate_widefield(seed: int, ranges: WidefieldRanges, draw: DrawStructure =
     expected = bin_pixels(seen, UPSAMPLING) * unit + photons * log_uniform(rng, *ranges.background)
     if rng.uniform() < 0.5:
         flux = max(float(seen.sum()) * unit, 0.3 * photons * expected.numel() / 10)
-        expected = expected + bin_pixels(_haze(rng, (side, side), fine), UPSAMPLING) * flux * rng.uniform(*ranges.haze)
-    frames = int(rng.integers(ranges.frames[0], ranges.frames[1] + 1))
+        expected = expected + bin_pixels(_haze(rng, (side, side), fine, ranges.structures), UPSAMPLING) * flux * rng.uniform(*ranges.haze)
     kept, kept_fine = (slice(MARGIN_PX * factor, -MARGIN_PX * factor) for factor in (1, UPSAMPLING))
-    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    counts = (
-        expose((expected[kept, kept] / frames).expand(frames, -1, -1), camera, generator).mean(dim=0)
-        if frames > 1
-        else expose(expected[kept, kept], camera, generator)
+    return Scene(
+        expected=expected[kept, kept],
+        sharp=sharp[kept_fine, kept_fine] * unit * UPSAMPLING**2,
+        microscope=microscope,
+        camera=camera,
+        photons=photons,
+        frames=int(rng.integers(ranges.frames[0], ranges.frames[1] + 1)),
+        seed=int(rng.integers(2**62)),
     )
-    truth = sharp[kept_fine, kept_fine] * unit * UPSAMPLING**2 / frames / camera.gain_e_per_count
-    seen_counts, true_counts = (image.numpy().astype(np.float32) for image in (counts, truth))
-    return WidefieldPair(counts=seen_counts, truth=true_counts, microscope=microscope, camera=camera, photons=photons)
+
+
+def simulate_widefield(seed: int, ranges: WidefieldRanges, draw: DrawStructure | None = None) -> WidefieldPair:
+    """One simulated field: structure, optics, haze, camera.
+
+    Parameters
+    ----------
+    seed : int
+        The pair is a pure function of the arguments.
+    ranges : WidefieldRanges
+    draw : callable, optional
+        What is in focus; one of the structures that the ranges name unless given.
+
+    Returns
+    -------
+    WidefieldPair
+    """
+    scene = draw_scene(seed, ranges, draw)
+    return WidefieldPair(counts=scene.exposed(), truth=scene.in_counts(scene.sharp), microscope=scene.microscope, camera=scene.camera, photons=scene.photons)
 
 
 def _brightest(image: Tensor) -> float:

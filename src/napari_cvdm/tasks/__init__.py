@@ -7,9 +7,23 @@ background, US-TIE, the intensity scale) is computed here; everything after this
 from napari_cvdm.tasks.conditioned import Background, Blocks, Conditioned, FrameReader, Task
 from napari_cvdm.tasks.phase import PhaseTwoShot
 from napari_cvdm.tasks.sampled import SampledPlane, sampled_lines
-from napari_cvdm.tasks.widefield import WidefieldX2
+from napari_cvdm.tasks.widefield import Denoise, Fluorescence, WidefieldX2
 
-_ALL: tuple[Task, ...] = (PhaseTwoShot(), WidefieldX2())
-TASKS: dict[str, Task] = {task.name: task for task in _ALL}
+FLUORESCENCE: dict[str, Fluorescence] = {task.name: task for task in (WidefieldX2(), Denoise())}
+TASKS: dict[str, Task] = {"phase-2shot": PhaseTwoShot(), **FLUORESCENCE}
 
-__all__ = ["TASKS", "Background", "Blocks", "Conditioned", "FrameReader", "PhaseTwoShot", "SampledPlane", "Task", "WidefieldX2", "sampled_lines"]
+__all__ = [
+    "FLUORESCENCE",
+    "TASKS",
+    "Background",
+    "Blocks",
+    "Conditioned",
+    "Denoise",
+    "Fluorescence",
+    "FrameReader",
+    "PhaseTwoShot",
+    "SampledPlane",
+    "Task",
+    "WidefieldX2",
+    "sampled_lines",
+]

@@ -1,7 +1,7 @@
 """Two defocused brightfield planes to quantitative phase."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from napari_cvdm.intensity import noise_sigma
 from napari_cvdm.microscope import Microscope
 from napari_cvdm.request import Align, RestoreRequest
-from napari_cvdm.tasks.anchor import light_anchor
+from napari_cvdm.tasks.anchor import Anchor, light_anchor
 from napari_cvdm.tasks.conditioned import Background, Conditioned, FrameReader
 from napari_cvdm.tasks.phase_blocks import PhaseBlocks, survey_phase
 from napari_cvdm.tasks.phase_channels import (
@@ -21,8 +21,9 @@ from napari_cvdm.tasks.phase_channels import (
     usable_pixels,
     without_noise,
 )
-from napari_cvdm.tasks.plane_checks import CheckedPlanes, check_planes, unchecked
+from napari_cvdm.tasks.plane_checks import CheckedPlanes, check_planes, seen_as_they_are, unchecked
 from napari_cvdm.tasks.sampled import SampledPlane
+from napari_cvdm.tasks.surroundings import crossing_share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -138,7 +139,17 @@ class PhaseTwoShot:
     def from_request(self, frame: np.ndarray, request: RestoreRequest) -> Conditioned:
         """Prepare one frame with the optics of a request; OpticsError where one is missing."""
         microscope, defocus_um = phase_optics(request)
-        return self.condition(frame, microscope, defocus_um, request.background, request.align)
+        prepared = self.condition(frame, microscope, defocus_um, request.background, request.align)
+        return prepared if request.align == "auto" else _looked_at(prepared, frame, defocus_um)
+
+
+def _looked_at(prepared: Conditioned, frame: np.ndarray, defocus_um: tuple[float, float]) -> Conditioned:
+    """The same frame, with what its planes tell as they are; training has no use for it, so `condition` does not look."""
+    if not isinstance(prepared.anchor, Anchor):
+        return prepared
+    order = slice(None, None, 1 if defocus_um[0] < defocus_um[1] else -1)
+    checks = seen_as_they_are(frame[order], prepared.estimated["background"][order], prepared.anchor.phase.numpy())
+    return replace(prepared, estimated={**prepared.estimated, "planes": checks.as_mapping()})
 
 
 def _conditioned(
@@ -146,10 +157,12 @@ def _conditioned(
 ) -> Conditioned:
     """The frame for the networks, from planes in rising order and the noise of their difference."""
     derivative_sigma = sigma / (defocus_um[1] - defocus_um[0])
-    baseline, noise_rad = without_noise(checked.phase, derivative_sigma, microscope)
+    baseline, wiener, noise_rad = without_noise(checked.phase, derivative_sigma, microscope)
     numbers = FieldNumbers.of(defocus_um, microscope, sigma, float(baseline.square().mean().sqrt()), noise_rad)
-    anchor = light_anchor(baseline, derivative_sigma, defocus_um, microscope)
+    crossing = crossing_share(checked.planes[1] - checked.planes[0], sigma)
+    anchor = light_anchor(baseline, wiener, derivative_sigma, defocus_um, microscope, crossing)
     estimated |= {"noise_sigma": sigma, "strength_rad": numbers.strength_rad, "noise_rad": numbers.noise_rad}
+    estimated["crossing_share"] = crossing
     estimated["levelled_by_medium_share"] = anchor.levelling.share if anchor.levelling else 0.0
     estimated |= {} if checked.checks is None else {"planes": checked.checks.as_mapping()}
     return Conditioned(

@@ -113,7 +113,7 @@ def usable_pixels(frame: np.ndarray, ratio: np.ndarray, margin_px: int = 0) -> n
     return np.asarray(inside & ~clipped & (ratio.mean(axis=0) > DARK_FRACTION))
 
 
-def without_noise(phase: Tensor, derivative_sigma: float, microscope: Microscope) -> tuple[Tensor, float]:
+def without_noise(phase: Tensor, derivative_sigma: float, microscope: Microscope) -> tuple[Tensor, Tensor, float]:
     """US-TIE without what noise explains, and the noise that is left.
 
     Parameters
@@ -127,12 +127,14 @@ def without_noise(phase: Tensor, derivative_sigma: float, microscope: Microscope
     Returns
     -------
     phase : Tensor of shape (Y, X) [rad]
+    gain : Tensor of shape (Y, X)
+        What was kept of each frequency, 0 to 1.
     noise_rad : float
         Expected root mean square of the noise in it.
     """
     gain = wiener_gain(phase, derivative_sigma, microscope)
     left = gain.square() * expected_noise_power((phase.shape[-2], phase.shape[-1]), derivative_sigma, microscope, phase)
-    return torch.fft.ifft2(torch.fft.fft2(phase) * gain).real, float(left.mean().sqrt()) / phase.numel() ** 0.5
+    return torch.fft.ifft2(torch.fft.fft2(phase) * gain).real, gain, float(left.mean().sqrt()) / phase.numel() ** 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """What two planes of focus tell about how they were taken, and what of it is put right before the phase is computed."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from math import ceil, isfinite
 from typing import Any
 
@@ -29,6 +29,7 @@ FLATNESS_RAD = 0.01
 SMALLEST_OUTSIDE = 0.05
 AROUND_PX = 8
 FEWEST_CLIPPED = 20
+NOT_LOOKED_FOR = ("not looked for: shift, magnification, ramp and quadratic; align auto does.",)
 PILE = 4  # times as many pixels at the top value as one below
 BRIGHT = 1.1
 
@@ -180,6 +181,29 @@ def _checks(
         corrected=corrected,
         notes=_notes(place, light, sign[0]),
     )
+
+
+def seen_as_they_are(frame: np.ndarray, levels: Sequence[float], phase: np.ndarray) -> PlaneChecks:
+    """What two planes tell that needs no registration: exposure, sign, saturation, and whether they are one image.
+
+    Parameters
+    ----------
+    frame : ndarray of shape (2, Y, X)
+        As the camera gave them, in rising order of their positions.
+    levels : sequence of float
+        Blank-field intensity of each.
+    phase : ndarray of shape (Y, X)
+        Their US-TIE [rad].
+
+    Returns
+    -------
+    PlaneChecks
+        Nothing in it is determined that `check_planes` would correct.
+    """
+    planes = frame / np.reshape(levels, (2, 1, 1))
+    brightness = float(frame[1].mean() / max(float(frame[0].mean()), np.finfo(float).tiny) - 1)
+    checks = _checks(frame, None, None, brightness, sign_of_structures(phase, planes), ())
+    return replace(checks, notes=NOT_LOOKED_FOR)
 
 
 def safe_movement(place: Registration | None) -> tuple[tuple[float, float], float]:

@@ -22,7 +22,7 @@ from torch import Tensor
 from napari_cvdm.microscope import Microscope
 from napari_cvdm.physics.grids import squared_radius
 from napari_cvdm.physics.tie import expected_noise_power, ring_profile, spread_over_rings, us_tie_of, wiener_gain
-from napari_cvdm.tasks.anchor import LINEAR_ANGLE, NETWORK_ERROR, Anchor
+from napari_cvdm.tasks.anchor import NETWORK_ERROR, Anchor, drawn_amplitude, linear_range, tie_gain
 from napari_cvdm.tasks.levelling import level_by_medium
 
 COARSE_PX = 2048  # longest side of the coarse image
@@ -121,13 +121,10 @@ class TwoScales:
     def anchor(self, phase: Tensor) -> Anchor:
         """As `tasks.anchor.light_anchor`, with the power of the whole image, and a draw of noise without long waves."""
         shape = (phase.shape[-2], phase.shape[-1])
-        noise = self.noise(shape)
-        error = NETWORK_ERROR**2 * spread_over_rings(self.profile, shape) * self.wiener(shape).square()
-        farthest = max(abs(z) for z in self.defocus_um)
-        angle = pi * self.microscope.wavelength_um / self.microscope.medium_index * farthest * squared_radius(shape, self.microscope.pixel_um, phase)
-        gain = torch.exp(-(angle / LINEAR_ANGLE).square()) * error / (error + noise).clamp(min=torch.finfo(phase.dtype).tiny)
-        gain[0, 0] = 1
-        amplitude = (noise / phase.numel()).sqrt() * (1 - gaussian_transfer(shape, self.deviation_px, phase))
+        noise, wiener = self.noise(shape), self.wiener(shape)
+        linear = linear_range(shape, self.defocus_um, self.microscope, phase)
+        gain = tie_gain(NETWORK_ERROR**2 * spread_over_rings(self.profile, shape) * wiener.square(), noise, linear)
+        amplitude = drawn_amplitude(gain, wiener, noise, linear) * (1 - gaussian_transfer(shape, self.deviation_px, phase))
         return Anchor(phase=phase, gain=gain, noise_amplitude=amplitude)
 
 

@@ -1,4 +1,4 @@
-"""Widefield fluorescence to super-resolution."""
+"""One fluorescence image: to twice the resolution, or without its noise."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,23 +7,30 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from napari_cvdm.intensity import BRIGHT_PERCENTILE, IntensityScale, noise_sigma
+from napari_cvdm.intensity import BRIGHT_PERCENTILE, DARK_PERCENTILE, IntensityScale, dark_level, noise_sigma
 from napari_cvdm.request import RestoreRequest
 from napari_cvdm.tasks.conditioned import BORDER_PX, Background, Conditioned, FrameReader, fitting, interior, saturated
 from napari_cvdm.tasks.sampled import SampledPlane
 
-DARK_PERCENTILE = 1.0
-
 
 @dataclass(frozen=True, slots=True)
-class WidefieldX2:
-    """Widefield fluorescence to twice the resolution on a grid twice as fine, in counts above the dark level."""
+class Fluorescence:
+    """One fluorescence image in, counts above its dark level out.
 
-    name: str = "widefield-x2"
-    title: str = "Super-resolution x2 from one widefield fluorescence image"
-    inputs: str = "one widefield fluorescence image"
+    Parameters
+    ----------
+    name, title, inputs, planes, upsampling, channels, unit, surroundings_px, needed_optics
+        See `Task`.
+    keeps_background : bool
+        Whether what is smooth in the image (background, haze) belongs to the result.
+    """
+
+    name: str
+    title: str
+    inputs: str
+    upsampling: int
+    keeps_background: bool
     planes: int = 1
-    upsampling: int = 2
     channels: tuple[str, ...] = ("signal", "root of signal")
     unit: str = "counts"
     surroundings_px: int = 0
@@ -66,7 +73,7 @@ class WidefieldX2:
         """
         signal = torch.from_numpy(scale.apply(counts))
         channels = torch.stack([signal, signal.sign() * signal.abs().sqrt()])
-        baseline = functional.interpolate(signal[None, None], scale_factor=2, mode="bicubic", align_corners=False)[0, 0]
+        baseline = functional.interpolate(signal[None, None], scale_factor=self.upsampling, mode="bicubic", align_corners=False)[0, 0]
         estimated = {"dark_level": scale.offset, "intensity_scale": scale.scale, "noise_sigma": noise}
         valid = interior((signal.shape[0], signal.shape[1]), BORDER_PX) & ~saturated(frame)
         return Conditioned(channels=channels, baseline=baseline, gain=scale.scale, valid=valid, estimated=estimated)
@@ -81,17 +88,39 @@ class WidefieldX2:
         (plane,) = planes
         offset = 0.0 if is_none(request.background) else plane.percentile(DARK_PERCENTILE)
         noise = plane.noise_sigma()
-        return ScaledBlocks(scale=IntensityScale.of_statistics(plane.percentile(BRIGHT_PERCENTILE), noise, offset), noise=noise)
+        return ScaledBlocks(task=self, scale=IntensityScale.of_statistics(plane.percentile(BRIGHT_PERCENTILE), noise, offset), noise=noise)
 
     def blocks(self, numbers: Mapping[str, np.ndarray]) -> "ScaledBlocks":
         """A survey that was kept in a file."""
         scale = IntensityScale(offset=float(numbers["offset"]), scale=float(numbers["scale"]))
-        return ScaledBlocks(scale=scale, noise=float(numbers["noise"]))
+        return ScaledBlocks(task=self, scale=scale, noise=float(numbers["noise"]))
 
     def from_request(self, frame: np.ndarray, request: RestoreRequest) -> Conditioned:
         """Prepare one frame; only the pixel size is needed, the other optics are compared with the trained range."""
         request.optics_value("pixel_um")
         return self.condition(frame, request.background)
+
+
+@dataclass(frozen=True, slots=True)
+class WidefieldX2(Fluorescence):
+    """Widefield fluorescence to twice the resolution on a grid twice as fine: the structure in focus."""
+
+    name: str = "widefield-x2"
+    title: str = "Super-resolution x2 from one widefield fluorescence image"
+    inputs: str = "one widefield fluorescence image"
+    upsampling: int = 2
+    keeps_background: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Denoise(Fluorescence):
+    """The expectation of a noisy fluorescence image on its own grid; `Conditioned.baseline` is the image itself."""
+
+    name: str = "denoise"
+    title: str = "One fluorescence image without its noise"
+    inputs: str = "one fluorescence image"
+    upsampling: int = 1
+    keeps_background: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,19 +129,21 @@ class ScaledBlocks:
 
     Parameters
     ----------
+    task : Fluorescence
     scale : IntensityScale
     noise : float
         Standard deviation of the pixel noise [counts].
     """
 
+    task: Fluorescence
     scale: IntensityScale
     noise: float
 
     def prepare(self, frame: np.ndarray, background: Background, first: tuple[int, int]) -> Conditioned:
         """A part of shape (1, Y, X), and the same part of the dark-field image where there is one."""
         counts, _ = above_dark(frame[0], "none" if isinstance(background, str) else background)
-        prepared = WidefieldX2().scaled(frame, counts, self.scale, self.noise)
-        return replace(prepared, origin=(2 * first[0], 2 * first[1]))
+        prepared, finer = self.task.scaled(frame, counts, self.scale, self.noise), self.task.upsampling
+        return replace(prepared, origin=(finer * first[0], finer * first[1]))
 
     @property
     def level(self) -> float:
@@ -149,4 +180,4 @@ def above_dark(image: np.ndarray, background: Background) -> tuple[np.ndarray, f
     counts = image.astype(np.float64)
     if not isinstance(background, str):
         counts = counts - fitting(background, counts[None]).reshape(counts.shape)
-    return counts, 0.0 if is_none(background) else float(np.percentile(counts, DARK_PERCENTILE))
+    return counts, 0.0 if is_none(background) else dark_level(counts)

@@ -4,10 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 
-from napari_cvdm.tiling.plan import Span
+from napari_cvdm.tiling.span import Span
 
 BLOCK_STEP_PX = 64  # of noise blocks and of every network's grid: origins at multiples of it meet both
 LARGEST_CHUNK_PX = 1024
+BLOCK_PX = 1024
+HALO_PX = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,13 +11,11 @@ import torch
 from napari_cvdm.model.checkpoint import ModelCard, config_values
 from napari_cvdm.model.cvdm import CVDM
 from napari_cvdm.model.schedule import Clock
-from napari_cvdm.tasks import TASKS
+from napari_cvdm.tasks import FLUORESCENCE, TASKS
 from napari_cvdm.training.recipe import Recipe
 
-INTENSITIES = {
-    "phase-2shot": "I / I_background - 1",
-    "widefield-x2": "(counts - dark level) / robust brightest signal, at least 12 noise deviations",
-}
+SIGNAL = "(counts - dark level) / robust brightest signal, at least 12 noise deviations"
+INTENSITIES = {"phase-2shot": "I / I_background - 1", **dict.fromkeys(FLUORESCENCE, SIGNAL)}
 
 
 def _commit() -> str:

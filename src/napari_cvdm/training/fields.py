@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from napari_cvdm.microscope import Microscope
-from napari_cvdm.tasks import PhaseTwoShot, WidefieldX2
+from napari_cvdm.tasks import Fluorescence, PhaseTwoShot
 
 ERROR_FLOOR_PHASE = 0.005
 ERROR_FLOOR_SIGNAL = 0.05
@@ -43,9 +43,9 @@ def phase_field(planes: np.ndarray, phase: np.ndarray, microscope: Microscope, d
     return TrainingField(channels=prepared.channels, baseline=prepared.baseline, truth=truth, weight=weight, pixel_um=microscope.pixel_um)
 
 
-def widefield_field(counts: np.ndarray, truth_counts: np.ndarray, pixel_um: float | None = None) -> TrainingField:
-    """A widefield image (Y, X) and its sharp truth (2Y, 2X), in counts of a camera pixel above the dark level."""
-    prepared = WidefieldX2().condition(counts[None], "auto")
+def fluorescence_field(task: Fluorescence, counts: np.ndarray, truth_counts: np.ndarray, pixel_um: float | None = None) -> TrainingField:
+    """A fluorescence image (Y, X) and what a task ought to make of it (uY, uX), in counts of a camera pixel above the dark level."""
+    prepared = task.condition(counts[None], "auto")
     truth = torch.from_numpy(truth_counts) / prepared.gain
     weight = _weight(truth, prepared.baseline, ERROR_FLOOR_SIGNAL)
     return TrainingField(channels=prepared.channels, baseline=prepared.baseline, truth=truth, weight=weight, pixel_um=pixel_um)

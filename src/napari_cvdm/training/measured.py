@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from napari_cvdm.intensity import noise_sigma
+from napari_cvdm.intensity import dark_level, noise_sigma
 from napari_cvdm.microscope import Microscope
 from napari_cvdm.request import RequestError
-from napari_cvdm.tasks import TASKS, PhaseTwoShot, Task
-from napari_cvdm.training.fields import TrainingField, phase_field, widefield_field
+from napari_cvdm.tasks import FLUORESCENCE, TASKS, Fluorescence, PhaseTwoShot, Task
+from napari_cvdm.training.fields import TrainingField, fluorescence_field, phase_field
 from napari_cvdm.training.pair_checks import BORDER_PX, PairError, check_agreement, check_saturation, compared_phase, compared_widefield, moved_truth
 
-DARK_PERCENTILE = 1.0
 NEEDED_FOR_PHASE = ("pixel_um", "wavelength_um", "medium_index", "defocus_um")
 
 
@@ -81,20 +80,22 @@ class MeasuredFields:
         """The field of one entry; PairError where it must not be learned from."""
         pair = self._entries[number].load()
         measured, truth = aligned(pair, self._task.name, register=self._register)
-        if isinstance(self._task, PhaseTwoShot):
-            return phase_field(measured, truth, *_phase_optics(pair))
-        return widefield_field(measured[0].astype(np.float32), truth.astype(np.float32), pair.optics.get("pixel_um"))
+        if isinstance(self._task, Fluorescence):
+            return fluorescence_field(self._task, measured[0].astype(np.float32), truth.astype(np.float32), pair.optics.get("pixel_um"))
+        return phase_field(measured, truth, *_phase_optics(pair))
 
     def blank(self, index: int) -> TrainingField:
         """An empty field with the level and the noise of one of the fields."""
         order = np.random.default_rng((self._seed, index // self.count)).permutation(self.count)
         pair = self._entries[int(order[index % self.count])].load()
         rng = np.random.default_rng((self._seed, index, 1))
-        planes = np.stack([_empty(plane, rng, dark=not isinstance(self._task, PhaseTwoShot)) for plane in pair.measured])
-        nothing = np.zeros_like(pair.truth, dtype=np.float32)
-        if isinstance(self._task, PhaseTwoShot):
-            return phase_field(planes, nothing.astype(np.float64), *_phase_optics(pair))
-        return widefield_field(planes[0], nothing, pair.optics.get("pixel_um"))
+        if isinstance(self._task, Fluorescence):
+            level = dark_level(pair.measured[0])
+            empty = _empty(pair.measured[0], level, rng)
+            expected = level - dark_level(empty) if self._task.keeps_background else 0.0
+            return fluorescence_field(self._task, empty, np.full(pair.truth.shape, expected, np.float32), pair.optics.get("pixel_um"))
+        planes = np.stack([_empty(plane, float(np.median(plane)), rng) for plane in pair.measured])
+        return phase_field(planes, np.zeros(pair.truth.shape), *_phase_optics(pair))
 
 
 def aligned(pair: Pair, task: str, *, register: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -112,7 +113,8 @@ def aligned(pair: Pair, task: str, *, register: bool) -> tuple[np.ndarray, np.nd
     -------
     measured : ndarray of shape (P, Y, X)
     truth : ndarray of shape (uY, uX), float64
-        Phase [rad] without its mean, or counts of a camera pixel above the dark level.
+        Phase [rad] without its mean, or counts of a camera pixel above the dark level: that of the truth, or where a task keeps the
+        background, that of the measured image.
 
     Raises
     ------
@@ -121,7 +123,7 @@ def aligned(pair: Pair, task: str, *, register: bool) -> tuple[np.ndarray, np.nd
     """
     check_saturation(pair.name, pair.measured)
     _check_shape(pair, TASKS[task])
-    return _aligned_phase(pair, register) if isinstance(TASKS[task], PhaseTwoShot) else _aligned_widefield(pair, TASKS[task].upsampling, register)
+    return _aligned_fluorescence(pair, FLUORESCENCE[task], register) if task in FLUORESCENCE else _aligned_phase(pair, register)
 
 
 def _check_shape(pair: Pair, task: Task) -> None:
@@ -135,15 +137,16 @@ def _check_shape(pair: Pair, task: Task) -> None:
         )
 
 
-def _aligned_widefield(pair: Pair, factor: int, register: bool) -> tuple[np.ndarray, np.ndarray]:
-    measured = pair.measured[0].astype(np.float64)
-    found = compared_widefield(measured, pair.truth, factor)
+def _aligned_fluorescence(pair: Pair, task: Fluorescence, register: bool) -> tuple[np.ndarray, np.ndarray]:
+    factor = task.upsampling
+    found = compared_widefield(pair.measured[0].astype(np.float64), pair.truth, factor)
     check_agreement(pair.name, found, register=register, signed=False)
     truth = moved_truth(pair.truth, found.shift_px, factor) if register else pair.truth.astype(np.float64)
-    # The unit of a truth is arbitrary; blurred, it must be the measured signal: counts of a camera pixel above the dark level.
-    scaled = found.gain * (truth - np.percentile(truth, DARK_PERCENTILE))
     inner = _inner(found.distance_px if register else 0, pair.measured.shape[-2:])
-    return pair.measured[(slice(None), *inner)], scaled[_finer(inner, factor)]
+    kept = pair.measured[(slice(None), *inner)]
+    # The unit of a truth is arbitrary; blurred, it must be the measured signal: counts of a camera pixel above the dark level.
+    zero = (dark_level(kept[0]) - found.offset) / found.gain if task.keeps_background else dark_level(truth)
+    return kept, found.gain * (truth - zero)[_finer(inner, factor)]
 
 
 def _aligned_phase(pair: Pair, register: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -157,8 +160,8 @@ def _aligned_phase(pair: Pair, register: bool) -> tuple[np.ndarray, np.ndarray]:
     return pair.measured[(slice(None), *inner)], kept - kept.mean()
 
 
-def _empty(plane: np.ndarray, rng: np.random.Generator, *, dark: bool) -> np.ndarray:
-    level = np.percentile(plane, DARK_PERCENTILE) if dark else np.median(plane)
+def _empty(plane: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
+    """A level with the noise of a plane, float32 (Y, X)."""
     return (level + noise_sigma(plane.astype(np.float64)) * rng.standard_normal(plane.shape)).astype(np.float32)
 
 

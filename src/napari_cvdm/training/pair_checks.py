@@ -13,7 +13,7 @@ LARGEST_SHIFT_PX = 0.3  # of the measured image: half of what blurs a truth by a
 SHIFT_PRECISION = 50  # parts of a pixel
 LEAST_CORRELATION = 0.5
 MOST_SATURATED = 0.01
-BLURS_PX = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0)  # of a widefield image beside its truth, in its own pixels
+BLURS_PX = (0.0, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)  # of a widefield image beside its truth, in its own pixels
 BORDER_PX = 8
 FADED = 0.5  # share of each side over which an image fades to nothing: its frame must not be what is registered
 REFINEMENTS = 3
@@ -35,11 +35,14 @@ class Agreement:
         (y, x) by which the truth must be moved to lie on the measured image, in pixels of that image.
     gain : float
         Units of the measured image for one unit of the truth (1 for phase).
+    offset : float
+        What the measured image shows where the truth is zero (0 for phase).
     """
 
     correlation: float
     shift_px: tuple[float, float]
     gain: float
+    offset: float = 0.0
 
     @property
     def distance_px(self) -> float:
@@ -54,14 +57,14 @@ def binned(image: np.ndarray, factor: int) -> np.ndarray:
 
 
 def compared_widefield(measured: np.ndarray, truth: np.ndarray, factor: int) -> Agreement:
-    """A widefield image (Y, X) and a truth `factor` times finer: blurred until it is most alike, registered, then fitted."""
+    """A fluorescence image (Y, X) and a truth `factor` times finer: blurred until it is most alike, registered, then fitted."""
     coarse = binned(truth.astype(np.float64), factor)
     blurred = max((gaussian_filter(coarse, sigma) for sigma in BLURS_PX), key=lambda image: _correlation(image, measured))
     moved = _shift(measured, blurred)
     laid = shift(blurred, moved, order=1, mode="nearest")
     inner = (slice(BORDER_PX, -BORDER_PX),) * 2 if min(measured.shape) > 4 * BORDER_PX else (slice(None),) * 2
-    gain = np.polyfit(laid[inner].ravel(), measured[inner].astype(np.float64).ravel(), 1)[0] if laid[inner].std() > 0 else 0.0
-    return Agreement(correlation=_correlation(laid[inner], measured[inner]), shift_px=moved, gain=float(gain))
+    gain, offset = np.polyfit(laid[inner].ravel(), measured[inner].astype(np.float64).ravel(), 1) if laid[inner].std() > 0 else (0.0, 0.0)
+    return Agreement(correlation=_correlation(laid[inner], measured[inner]), shift_px=moved, gain=float(gain), offset=float(offset))
 
 
 def compared_phase(baseline: np.ndarray, truth: np.ndarray) -> Agreement:

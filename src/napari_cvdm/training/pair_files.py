@@ -174,7 +174,7 @@ class Arrays:
         truth: np.ndarray = np.asarray(_array(self.y, "y")[number, ..., 0], np.float32)
         if task == "phase-2shot":
             planes, truth = (planes + 1) / 2, (truth + OFFICIAL_LARGEST) / 2 * self.phase_range_rad
-        elif truth.shape == planes.shape[-2:]:  # x was interpolated onto y's grid: take that back
+        elif TASKS[task].upsampling == 2 and truth.shape == planes.shape[-2:]:  # x was interpolated onto y's grid: take that back
             planes = planes.reshape(len(planes), truth.shape[0] // 2, 2, truth.shape[1] // 2, 2).mean(axis=(2, 4))
         optics = {name: getattr(self, name) for name in ("pixel_um", "wavelength_um", "medium_index", "defocus_um")}
         return Pair(name=f"{Path(self.x).name}[{number}]", measured=planes, truth=truth, optics=optics)

@@ -9,10 +9,10 @@ import numpy as np
 from napari_cvdm.image_files import write_image
 from napari_cvdm.request import ImageStack, RequestError
 from napari_cvdm.result import Progress
+from napari_cvdm.tasks import TASKS
 
 FIELD_AXES = "TS"  # along these, every frame counts as a field of view of its own
 MEASURED, TRUTH = "measured", "truth"
-UNITS = {"phase-2shot": "rad", "widefield-x2": "counts"}
 UNTOUCHED = (np.uint8, np.uint16, np.uint32, np.float32, np.float64)
 
 
@@ -55,7 +55,7 @@ def save_pairs(measured: ImageStack, truth: ImageStack, task: str, folder: str |
     views = list(product(*(range(size) for size in sizes)))
     for number, view in enumerate(views):
         yield Progress(stage="saving the pairs", done=number, total=len(views))
-        for stack, target, unit in ((measured, folders[0], "counts"), (truth, folders[1], UNITS[task])):
+        for stack, target, unit in ((measured, folders[0], "counts"), (truth, folders[1], TASKS[task].unit)):
             _write(stack, view, target / f"field-{number + 1:04d}.ome.tif", unit)
     return folders
 

@@ -31,7 +31,7 @@ class Batch:
 class Place:
     """Where a patch is cut and how it is laid: top, left, quarter turns, mirrored or not.
 
-    Turning and mirroring respect the physics of both tasks: pixels are square, and neither propagation nor a round pupil prefers a direction.
+    Turning and mirroring respect the physics of all tasks: pixels are square, and neither propagation nor a round pupil prefers a direction.
     """
 
     top: int

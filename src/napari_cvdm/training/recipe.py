@@ -37,7 +37,7 @@ class Recipe:
     Parameters
     ----------
     name, title, task, resolution, licence : str
-        For the card; `task` is phase-2shot or widefield-x2.
+        For the card; `task` is a name of `napari_cvdm.tasks.TASKS`.
     seed : int
         Chooses initial weights, data and noise.
     network : CVDMConfig

@@ -14,8 +14,9 @@ from napari_cvdm.image_files import SUFFIXES, read_image
 from napari_cvdm.request import RequestError
 from napari_cvdm.simulate.degrade import phase_of_image, structure_of_image
 from napari_cvdm.simulate.phase import DrawPhase, PhaseRanges, draw_phase, simulate_phase
-from napari_cvdm.simulate.widefield import DrawStructure, WidefieldRanges, draw_emitters, simulate_widefield
-from napari_cvdm.training.fields import TrainingField, phase_field, widefield_field
+from napari_cvdm.simulate.widefield import DrawStructure, WidefieldRanges
+from napari_cvdm.tasks import FLUORESCENCE
+from napari_cvdm.training.fields import TrainingField, fluorescence_field, phase_field
 from napari_cvdm.training.measured import MeasuredFields, PairEntry
 
 SEED_STRIDE = 1_000_003
@@ -71,8 +72,8 @@ def _simulated(ranges: Ranges, seed: int, draw: "DrawPhase | DrawStructure | Non
     if isinstance(ranges, PhaseRanges):
         pair = simulate_phase(seed, ranges, draw or draw_phase)  # type: ignore[arg-type]  # draws are made for the ranges
         return phase_field(pair.planes, pair.phase, pair.microscope, pair.defocus_um)
-    image = simulate_widefield(seed, ranges, draw or draw_emitters)  # type: ignore[arg-type]
-    return widefield_field(image.counts, image.truth, image.microscope.pixel_um)
+    image = ranges.simulated(seed, draw)  # type: ignore[arg-type]
+    return fluorescence_field(FLUORESCENCE[ranges.task], image.counts, image.truth, image.microscope.pixel_um)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

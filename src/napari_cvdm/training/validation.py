@@ -103,7 +103,8 @@ def posterior_samples(network: CVDM, channels: Tensor, baseline: Tensor, plan: V
     for sample in range(plan.samples):
 
         def noise(step: int, sample: int = sample) -> Tensor:
-            return torch.from_numpy(noise_field(shape, seed=seed, sample=sample, step=step)).to(rate.device)[None, None]
+            scale = network.config.noise_scale if step else 1.0
+            return scale * torch.from_numpy(noise_field(shape, seed=seed, sample=sample, step=step)).to(rate.device)[None, None]
 
         *_, clean = SAMPLERS[SAMPLER](lambda noisy, exponent: network.clean(noisy, exponent, features), rate, grid, noise)
         drawn.append(network.decode(clean, baseline, correction))

@@ -34,7 +34,7 @@ class Calibration:
         Least spread that counts, in the unit of the result.
     samples, steps : int
     sampler : str
-        With which it was fitted; it holds for these steps and this sampler, and is carried to other numbers of samples.
+        With which it was fitted; it holds for this sampler, and is carried to more steps and to other numbers of samples.
     set : str
         The pairs that it was fitted on.
     fields : int

@@ -69,7 +69,7 @@ class Evaluation:
     Parameters
     ----------
     model : mapping
-        Name, SHA-256, task, unit and calibration.
+        Name, SHA-256, task, unit, noise scale and calibration.
     set, said : str
         Name of the set, and what it is.
     sampling : Sampling
@@ -134,7 +134,14 @@ def evaluate(pairs: PairSet, model: Checkpoint | Baseline, sampling: Sampling) -
         raise RequestError(f"{pairs.name}: no pixel of its {left_out} fields can be trusted; give larger or better pairs.")
     card = model.card
     return Evaluation(
-        model={"name": card.name, "sha256": model.sha256, "task": card.task, "unit": card.unit, "calibration": dict(card.calibration)},
+        model={
+            "name": card.name,
+            "sha256": model.sha256,
+            "task": card.task,
+            "unit": card.unit,
+            "noise_scale": card.noise_scale,
+            "calibration": dict(card.calibration),
+        },
         set=pairs.name,
         said=pairs.said,
         sampling=sampling,

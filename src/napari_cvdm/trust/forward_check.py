@@ -1,6 +1,6 @@
 """The physical check of a restoration while it runs: every sample and every mean imaged again, and what came of it in numbers and words."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import ceil, sqrt
 
 import numpy as np
@@ -10,13 +10,14 @@ from napari_cvdm.model.checkpoint import ModelCard
 from napari_cvdm.request import RestoreRequest
 from napari_cvdm.result import ForwardCheck
 from napari_cvdm.simulate.widefield import RESOLUTION_SIGMA_PX
-from napari_cvdm.tasks import Conditioned
+from napari_cvdm.tasks import TASKS, Conditioned
 from napari_cvdm.tasks.conditioned import BORDER_PX, interior
 from napari_cvdm.tasks.phase import RisingPlanes
 from napari_cvdm.tasks.phase_channels import fresnel_parameter, phase_optics
 from napari_cvdm.tasks.widefield import above_dark
 from napari_cvdm.trust.camera_noise import photon_transfer
 from napari_cvdm.trust.imaging import Comparison, Imaging, PhaseImaging, WidefieldImaging
+from napari_cvdm.trust.same_grid_imaging import SameGridImaging
 from napari_cvdm.trust.squirrel import squirrel
 
 FAILURES = (ValueError, RuntimeError, MemoryError, ArithmeticError)
@@ -65,11 +66,10 @@ def imaging_of(pixels: np.ndarray, prepared: Conditioned, request: RestoreReques
     OpticsError
         What is not known, or a field without a pixel far enough from its border.
     """
-    upsampling = prepared.baseline.shape[-1] // prepared.valid.shape[-1]
+    upsampling = TASKS[card.task].upsampling
     fine = prepared.kept(np.kron(prepared.valid, np.ones((upsampling, upsampling), dtype=bool)))
     valid = fine[::upsampling, ::upsampling]
-    moved = bool(prepared.estimated.get("planes", {}).get("corrected"))
-    how = _phase_imaging(pixels, valid, request, moved) if card.unit == "rad" else _widefield_imaging(pixels, valid, upsampling, request, card)
+    how = IMAGING[card.task](pixels, valid, request, card)
     if not how.valid.any():
         raise OpticsError("no pixel is far enough from the border; give a larger image")
     if not how.noisy:
@@ -77,11 +77,10 @@ def imaging_of(pixels: np.ndarray, prepared: Conditioned, request: RestoreReques
     return how
 
 
-def _phase_imaging(pixels: np.ndarray, valid: np.ndarray, request: RestoreRequest, moved: bool) -> PhaseImaging:
-    """The planes that the model saw: `moved` tells that one was put right."""
+def _phase_imaging(pixels: np.ndarray, valid: np.ndarray, request: RestoreRequest, card: ModelCard) -> PhaseImaging:
     microscope, defocus_um = phase_optics(request)
     rising = RisingPlanes.of(pixels, defocus_um, request.background)
-    in_order = rising.aligned(microscope).planes if moved else rising.ratio
+    in_order = rising.aligned(microscope).planes if request.align == "auto" else rising.ratio  # as the model saw them
     planes = part_of(in_order if defocus_um[0] < defocus_um[1] else in_order[::-1], request)
     zone = ceil(sqrt(max(abs(fresnel_parameter(z, microscope)) for z in defocus_um)))  # where light from beyond the border ends up
     valid = valid & interior(valid.shape, BORDER_PX + zone)
@@ -89,21 +88,39 @@ def _phase_imaging(pixels: np.ndarray, valid: np.ndarray, request: RestoreReques
     return PhaseImaging(measured=planes, noise=noise, valid=valid, microscope=microscope, defocus_um=defocus_um)
 
 
-def _widefield_imaging(pixels: np.ndarray, valid: np.ndarray, upsampling: int, request: RestoreRequest, card: ModelCard) -> WidefieldImaging:
-    microscope = widefield_microscope(request)
+def _counts_and_valid(pixels: np.ndarray, valid: np.ndarray, request: RestoreRequest) -> tuple[np.ndarray, np.ndarray]:
+    """The part of a fluorescence image that was asked for, and what counts of it."""
     raw, level = above_dark(pixels[0], request.background)
     counts = part_of(raw - level, request)  # a camera's offset has no photon noise, so the line of the noise would not fit with it left in
-    valid = valid & interior(valid.shape, BORDER_PX)
+    return counts, valid & interior(valid.shape, BORDER_PX)
+
+
+def _same_grid_imaging(pixels: np.ndarray, valid: np.ndarray, request: RestoreRequest, card: ModelCard) -> SameGridImaging:
+    counts, valid = _counts_and_valid(pixels, valid, request)
+    return SameGridImaging(measured=counts, noise=photon_transfer(counts, valid), valid=valid)
+
+
+def _widefield_imaging(pixels: np.ndarray, valid: np.ndarray, request: RestoreRequest, card: ModelCard) -> WidefieldImaging:
+    microscope = widefield_microscope(request)
+    counts, valid = _counts_and_valid(pixels, valid, request)
     simulated: Mapping[str, tuple[float, float]] = card.training.get("simulation") or {}
     return WidefieldImaging(
         measured=counts,
         noise=photon_transfer(counts, valid),
         valid=valid,
         microscope=microscope,
-        upsampling=upsampling,
+        upsampling=TASKS[card.task].upsampling,
         own_sigma_px=RESOLUTION_SIGMA_PX if simulated else 0.0,  # truths of other kinds have a width that nobody knows
         extra_sigma_px=simulated.get("blur_px", (0.0, 1.0))[1],
     )
+
+
+IMAGING: Mapping[str, Callable[[np.ndarray, np.ndarray, RestoreRequest, ModelCard], Imaging]] = {
+    "phase-2shot": _phase_imaging,
+    "widefield-x2": _widefield_imaging,
+    "denoise": _same_grid_imaging,
+}
+"""How what a task reconstructs was imaged: (frame, valid pixels of the part that was asked for, request, card) -> Imaging."""
 
 
 class ForwardRecord:

@@ -15,13 +15,13 @@ from napari_cvdm.microscope import Microscope
 from napari_cvdm.physics.fresnel import defocused_intensity
 from napari_cvdm.physics.grids import circular_pupil
 from napari_cvdm.physics.widefield import bin_pixels, blur, gaussian_transfer, optical_transfer, widefield_psf
+from napari_cvdm.trust.by_blocks import by_blocks, inside
 from napari_cvdm.trust.camera_noise import CameraNoise
 
 PSF_SIZE = 61
 MARGIN_PX = 16  # of the camera, mirrored around the field: transforms are periodic, samples are not
 HAZE_UM = 1.0  # standard deviation of what counts as smooth background
 SMOOTHING_PX = 2.0
-BLOCK_PX = 1024
 PHASE_MARGIN_PX = 48  # mirrored, too: light that diffracts comes from farther away
 MIDDLE_PX = 256  # of the camera: large enough to fit one width
 BLUR_TOLERANCE = 0.05  # px^2 of the fine grid
@@ -95,32 +95,6 @@ class Imaging(Protocol):
         """Image a reconstruction of shape (uY, uX) again, and compare; `fitted` is what was fitted of the sample before."""
 
 
-def by_blocks(function: Callable[[Tensor], Tensor], image: np.ndarray, margin: int) -> np.ndarray:
-    """A local function of images (..., Y, X), block by block, so that a large image needs no transform of its own size.
-
-    Parameters
-    ----------
-    function : callable
-        Takes a block with its margin (mirrored at the image's border), float32, and gives back the (..., y, x) inside the margin.
-    image : ndarray of shape (..., Y, X)
-    margin : int
-        As far as the function looks [px].
-
-    Returns
-    -------
-    ndarray of shape (..., y, x), float64
-    """
-    around = [(0, 0)] * (image.ndim - 2) + [(margin, margin)] * 2
-    padded = torch.from_numpy(np.pad(np.asarray(image, dtype=np.float32), around, mode="symmetric"))
-    rows, columns = ([(start, min(start + BLOCK_PX, size)) for start in range(0, size, BLOCK_PX)] for size in image.shape[-2:])
-    blocks = [[function(padded[..., top : bottom + 2 * margin, left : right + 2 * margin]) for left, right in columns] for top, bottom in rows]
-    return torch.cat([torch.cat(row, dim=-1) for row in blocks], dim=-2).double().numpy()
-
-
-def _inside(image: Tensor, margin: int) -> Tensor:
-    return image[..., margin : image.shape[-2] - margin, margin : image.shape[-1] - margin]
-
-
 @lru_cache(maxsize=8)
 def sharp_to_seen(shape: tuple[int, int], fine: Microscope, own_sigma_px: float) -> Tensor:
     """OTF exp(2 pi^2 s^2 f^2) within the cutoff 2 NA / lambda: from what a reconstruction of own blur s shows to what the objective shows; (Y, X).
@@ -167,6 +141,11 @@ class WidefieldImaging:
         """Whether there is noise to compare with."""
         return not self.noise.none
 
+    @property
+    def fine(self) -> Microscope:
+        """The microscope with the pixel of the reconstruction."""
+        return replace(self.microscope, pixel_um=self.microscope.pixel_um / self.upsampling)
+
     def compare(self, image: np.ndarray, fitted: float | np.ndarray | None = None) -> Comparison:
         """Image a reconstruction (uY, uX) in counts again; without `fitted`, the blur that fits best is taken."""
         extra = self.best_blur(image) if fitted is None else float(fitted)
@@ -174,12 +153,11 @@ class WidefieldImaging:
 
     def seen(self, image: np.ndarray, extra: float) -> np.ndarray:
         """D (h * x): the image (uY, uX) through the objective and a Gaussian of variance `extra` [px^2], binned to the camera; (Y, X)."""
-        fine = replace(self.microscope, pixel_um=self.microscope.pixel_um / self.upsampling)
 
         def through(block: Tensor) -> Tensor:
             shape = (block.shape[0], block.shape[1])
-            transfer = sharp_to_seen(shape, fine, self.own_sigma_px) * gaussian_transfer(shape, extra**0.5, block)
-            return _inside(bin_pixels(blur(block, transfer), self.upsampling), MARGIN_PX) / self.upsampling**2
+            transfer = sharp_to_seen(shape, self.fine, self.own_sigma_px) * gaussian_transfer(shape, extra**0.5, block)
+            return inside(bin_pixels(blur(block, transfer), self.upsampling), MARGIN_PX) / self.upsampling**2
 
         return by_blocks(through, image, MARGIN_PX * self.upsampling)
 
@@ -277,7 +255,7 @@ class PhaseImaging:
 
         def through(block: Tensor) -> Tensor:
             light = torch.polar(block[1].clamp(min=0).sqrt(), block[0])
-            return torch.stack([_inside(defocused_intensity(light, z, self.microscope), PHASE_MARGIN_PX) for z in self.defocus_um])
+            return torch.stack([inside(defocused_intensity(light, z, self.microscope), PHASE_MARGIN_PX) for z in self.defocus_um])
 
         return by_blocks(through, np.stack([phase, transmission]), PHASE_MARGIN_PX)
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from napari_cvdm.baselines import Baseline, reconstruct
 from napari_cvdm.model.checkpoint import Checkpoint
-from napari_cvdm.request import RequestError, RestoreRequest, Sampler
+from napari_cvdm.request import STEPS, RequestError, RestoreRequest, Sampler
 from napari_cvdm.result import Progress, Restoration
 from napari_cvdm.trust.pair_sets import PairSet, TestPair
 
@@ -19,15 +19,16 @@ class Sampling:
     """How the posterior of every pair is sampled; see `RestoreRequest`."""
 
     samples: int = 16
-    steps: int = 10
+    steps: int = STEPS
     seed: int = 0
     sampler: Sampler = "sde-2m"
     device: str = "auto"
     tile: int = 512
+    guidance: int = 0
 
     def request(self, request: RestoreRequest) -> RestoreRequest:
         """The request, sampled in this way; its samples are kept."""
-        same = {name: getattr(self, name) for name in ("samples", "steps", "seed", "sampler", "device", "tile")}
+        same = {name: getattr(self, name) for name in ("samples", "steps", "seed", "sampler", "device", "tile", "guidance")}
         return replace(request, keep_samples=True, **same)
 
 

@@ -17,7 +17,7 @@ from napari_cvdm.simulate.described import RANGES
 from napari_cvdm.simulate.phase import PhaseRanges, draw_phase, simulate_phase
 from napari_cvdm.simulate.phase_objects import OBJECTS, object_kinds
 from napari_cvdm.simulate.structures import STRUCTURES, structure_kinds
-from napari_cvdm.simulate.widefield import WidefieldPair, WidefieldRanges, draw_emitters, simulate_widefield
+from napari_cvdm.simulate.widefield import WidefieldPair, WidefieldRanges
 from napari_cvdm.training.measured import PairEntry, aligned
 from napari_cvdm.training.pair_files import Folders
 from napari_cvdm.training.sources import SEED_STRIDE
@@ -109,7 +109,7 @@ def simulated_pairs(count: int, first_seed: int, ranges: Simulation, name: str =
     -------
     PairSet
     """
-    make = _phase_pair if isinstance(ranges, PhaseRanges) else _widefield_pair
+    make = _phase_pair if isinstance(ranges, PhaseRanges) else _fluorescence_pair
     pairs = tuple(partial(make, first_seed * SEED_STRIDE + number, ranges) for number in range(count))  # type: ignore[arg-type]
     side = ranges.field_px if isinstance(ranges, WidefieldRanges) else " to ".join(str(px) for px in dict.fromkeys(ranges.field_px))
     return PairSet(name=name, said=f"{count} simulated fields of {side} px, {MEANING[name]}, seed {first_seed}", pairs=pairs)
@@ -214,14 +214,14 @@ def _phase_pair(seed: int, ranges: PhaseRanges) -> TestPair:
     return TestPair(request=request, truth=pair.phase, tags={"structure": kinds[0], "dz_um": distance_um, **_tags(pair.microscope, pair.photons)})
 
 
-def _widefield_pair(seed: int, ranges: WidefieldRanges) -> TestPair:
+def _fluorescence_pair(seed: int, ranges: WidefieldRanges) -> TestPair:
     kinds: list[str] = []
 
     def draw(rng: np.random.Generator, side: int, pixel_um: float) -> Tensor:
-        kinds.append(STRUCTURES[structure_kinds(deepcopy(rng))[0]][0].__name__)
-        return draw_emitters(rng, side, pixel_um)
+        kinds.append(STRUCTURES[structure_kinds(deepcopy(rng), ranges.structures)[0]][0].__name__)
+        return ranges.draw(rng, side, pixel_um)
 
-    pair = simulate_widefield(seed, ranges, draw)
+    pair = ranges.simulated(seed, draw)
     return TestPair(request=widefield_request(pair), truth=pair.truth, tags={"structure": kinds[0], **_tags(pair.microscope, pair.photons)})
 
 

@@ -13,7 +13,7 @@ HELP = {
     "na": "Numerical aperture of the detection.\nOptional: used to say when the model was not trained for it.",
     "samples": "Draws from the posterior. Their mean is the reconstruction, their variance the spread;\n"
     "one draw has no spread. 8 is a good start, 16 for reports.",
-    "steps": "Evaluations of the network for each sample. 10 is a good start for sde-2m.",
+    "steps": "Evaluations of the network for each sample. 6 are enough for sde-2m.",
     "seed": "Chooses the noise. The same seed gives the same pixels.",
     "sampler": "How the diffusion is reversed: sde-2m is the most exact for few steps,\nancestral (the paper's) wants 200.",
     "device": "Where to compute; auto takes the fastest that is there.",
@@ -22,7 +22,9 @@ HELP = {
     "keep_samples": "Also show every sample, along an axis of its own: for the histogram at a pixel and the error of a dry mass.\n"
     "It takes as much memory as the samples need.",
     "align": "auto: take back a shift, a magnification or a change of the light between the planes where it is significant, and report it.\n"
-    "off: leave the planes as they are, and do not look.",
+    "off: leave the planes as they are.",
+    "guidance": "Steps that draw every sample toward the measured image, as far as what is left over is more than noise.\n"
+    "They make a result agree with the measurement, which seldom brings it nearer to the truth. 0 is usual.",
     "background": "auto: estimate the blank-field intensity (phase) or the dark level (fluorescence).\n"
     "none: it is already divided out (phase) or zero (fluorescence).\n"
     "A layer: an image of an empty, lit field (phase) or a dark image of the camera (fluorescence), of the same size.\n"

@@ -17,13 +17,15 @@ class PathField(QWidget):
         Of the dialog, such as "Choose the folder to follow".
     files : str, optional
         Which files to offer, such as "Arrays (*.npy *.npz)"; a folder is chosen without.
+    new : bool
+        Whether a name is asked for that does not exist yet.
     """
 
     changed = Signal()
 
-    def __init__(self, title: str, files: str = "") -> None:
+    def __init__(self, title: str, files: str = "", *, new: bool = False) -> None:
         super().__init__()
-        self._title, self._files = title, files
+        self._title, self._files, self._new = title, files, new
         self.line = QLineEdit()
         self.line.setMinimumWidth(NARROWEST_PX)
         self.line.setPlaceholderText("needed")
@@ -39,7 +41,9 @@ class PathField(QWidget):
         self._browse.clicked.connect(self._ask)
 
     def _ask(self) -> None:
-        if self._files:
+        if self._new:
+            path, _ = QFileDialog.getSaveFileName(self, self._title, self.line.text(), self._files)
+        elif self._files:
             path, _ = QFileDialog.getOpenFileName(self, self._title, self.line.text(), self._files)
         else:
             path = QFileDialog.getExistingDirectory(self, self._title, self.line.text())

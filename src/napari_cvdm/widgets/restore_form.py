@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 CARD_LINES = 12
 OPTICS = ("pixel_um", "wavelength_um", "defocus_um", "medium_index", "na")
-COUNTS = {"samples": (1, 1024), "steps": (1, 1000), "seed": (0, 2**63 - 1), "tile": (16, 65536)}
+COUNTS = {"samples": (1, 1024), "steps": (1, 1000), "seed": (0, 2**63 - 1), "tile": (16, 65536), "guidance": (0, 10)}
 
 
 class RestoreForm(QWidget):
@@ -75,18 +75,18 @@ class RestoreForm(QWidget):
         self._on_image()
 
     def _lay_out(self) -> None:
-        often: dict[str, QWidget] = {"image": self.image, "image2": self.second, "model": self.model, **self.optics}
-        often |= {name: self.counts[name] for name in ("samples", "steps")}
+        sampled = {name: self.counts[name] for name in ("samples", "steps")}
+        often: dict[str, QWidget] = {"image": self.image, "image2": self.second, "model": self.model, **self.optics, **sampled}
         seldom: dict[str, QWidget] = {"seed": self.counts["seed"], **{name: self.words[name] for name in ("sampler", "device", "precision")}}
-        seldom |= {"tile": self.counts["tile"], "background": self.background, "align": self.words["align"], "keep_samples": self.keep_samples}
+        seldom |= {"background": self.background, "align": self.words["align"], "guidance": self.counts["guidance"]}
+        seldom |= {"tile": self.counts["tile"], "keep_samples": self.keep_samples}
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         self._often = LabelledRows(often, HELP)
         self._often.insertRow(list(often).index("pixel_um") + 1, self.field)
         self._often.insertRow(list(often).index("model") + 1, self.about)
         layout.addLayout(self._often)
-        more = QWidget()
-        self._seldom = LabelledRows(seldom, HELP)
+        more, self._seldom = QWidget(), LabelledRows(seldom, HELP)
         more.setLayout(self._seldom)
         self.more = folded("More settings", more, "Settings that seldom need a change.")
         layout.addWidget(self.more)
@@ -282,6 +282,7 @@ class RestoreForm(QWidget):
         CheckpointError
             The model is not there.
         """
+        settings = {"precision": "fp32", "align": "off", "guidance": 0, **settings}  # what results of earlier versions do not say
         self.model.set_value(settings["model"])
         found = named_layers(self.image.layers(), source)
         if found is not None:
@@ -292,7 +293,7 @@ class RestoreForm(QWidget):
         for name, box in self.counts.items():
             box.setValue(settings[name])
         for name, choice in self.words.items():
-            choice.setCurrentText({"precision": "fp32", "align": "off", **settings}[name])  # what results of earlier versions do not say
+            choice.setCurrentText(settings[name])
         self.keep_samples.setChecked(settings["keep_samples"])
         lost = {f"the image {source}": found is None, "the region": settings.get("region") is not None}
         lost["the background image"] = not self.background.show_background(settings["background"])

@@ -10,6 +10,8 @@ from qtpy.QtWidgets import QApplication, QPushButton, QVBoxLayout, QWidget
 
 from napari_cvdm.request import RestoreRequest
 from napari_cvdm.result import Restoration
+from napari_cvdm.widgets.block_form import BlockForm
+from napari_cvdm.widgets.block_job import BlockJob, BlockRuns
 from napari_cvdm.widgets.classical import classical_layer_data, classical_run
 from napari_cvdm.widgets.cost_line import CostLine
 from napari_cvdm.widgets.drops import accepted_files, take_drops
@@ -51,9 +53,12 @@ class RestoreWidget(QWidget):
             layout.addWidget(wrapped_label(problem))
             return
         self.form = RestoreForm(napari_viewer)
+        self.blocks = BlockForm()
+        self.form.more.addWidget(self.blocks)
         self.cost = CostLine(self._request_to_measure)
         self.panel = RunPanel("&Reconstruct")
         self.preview = QPushButton("Pr&eview")
+        self._block_runs = BlockRuns(napari_viewer, self.panel)
         self.queue = FileQueue(napari_viewer, self.form, self.panel)
         self.results = ResultsPanel(napari_viewer)
         self.panel.buttons.insertWidget(0, self.preview, 1)
@@ -70,6 +75,7 @@ class RestoreWidget(QWidget):
             "one evaluation of the network, the regression mean without a spread.",
         )
         self.form.changed.connect(self._on_changed)
+        self.blocks.changed.connect(self._on_changed)
         self.form.model.refused.connect(partial(self.panel.message.say, ERROR))
         self.panel.asked.connect(self.start)
         self.panel.started.connect(self._on_started)
@@ -114,7 +120,7 @@ class RestoreWidget(QWidget):
             self.panel.message.clear()
 
     def _request_to_measure(self) -> RestoreRequest | None:
-        if self.panel.busy or self.form.missing():
+        if self.panel.busy or self.form.missing() or not self.blocks.in_memory:  # the estimate is of one process that holds the whole image
             return None
         try:
             return self.form.value()
@@ -124,8 +130,18 @@ class RestoreWidget(QWidget):
     def start(self) -> None:
         """Reconstruct with the settings of the form as they are now."""
         run = self._run_of_form()
-        if run is not None:
+        if run is None:
+            return
+        try:
+            card = self.form.model.card()
+            how = self.blocks.value(run.place.name, run.place.files, run.request.model if card is None else card.name)
+        except ValueError as error:
+            self.panel.message.say(ERROR, str(error))
+            return
+        if how is None:
             self._begin(run)
+        elif not self.panel.busy:
+            self._block_runs.start(BlockJob(run=run, how=how, settings=self.form.settings()))
 
     def add_samples(self) -> None:
         """Draw as many samples more of the last result as the form says."""

@@ -179,11 +179,15 @@ class RunPanel(QWidget):
             self._on_result(result)
 
     def _on_failed(self, message: str) -> None:
-        from napari.utils.notifications import show_error
-
         if self._on_failure is not None:
             self._on_failure(message)
-            return
+        else:
+            self.fail(message)
+
+    def fail(self, message: str) -> None:
+        """Say the reason of a failure here, and by napari."""
+        from napari.utils.notifications import show_error
+
         self.message.say(ERROR, message)
         show_error(message)
 

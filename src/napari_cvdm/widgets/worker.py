@@ -114,6 +114,8 @@ def relay(steps: Generator[Progress, Stop | None, Result], control: Control) -> 
                 shown = now
                 looking = progress.view is not None and now - looked >= control.view_interval_s
                 views = _views(progress, finished) if looking else ()
+                if control.cancelled.is_set():  # here, not in the window's thread: to close a cluster or to save a training takes a while
+                    steps.close()
                 if looking:
                     looked, finished = time.monotonic(), []
                 yield Seen(progress, views)
@@ -193,6 +195,8 @@ class Job(QObject):
     def _on_yielded(self, seen: Seen) -> None:
         self.progressed.emit(seen.progress)
         if self._activity is not None:
+            if self._activity.total != seen.progress.total:  # known only when the files were looked at
+                self._activity.total = seen.progress.total
             self._activity.update(seen.progress.done - self._activity.n)
         if not self._control.cancelled.is_set():
             self._show(seen.views)

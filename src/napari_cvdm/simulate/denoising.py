@@ -1,0 +1,53 @@
+"""One noisy fluorescence image, and what its camera would have shown of the same field without noise."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from napari_cvdm.intensity import dark_level
+from napari_cvdm.simulate.widefield import DrawStructure, Range, WidefieldPair, WidefieldRanges, draw_scene
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DenoisingRanges(WidefieldRanges):
+    """`WidefieldRanges` of little light, and of cameras whose offset keeps the read noise above zero: there a mean is not biased.
+
+    Parameters
+    ----------
+    photons, offset_counts, frames : tuple
+        As in `WidefieldRanges`, and so are all others.
+    """
+
+    task: ClassVar[str] = "denoise"
+    photons: Range = (3.0, 300.0)
+    offset_counts: Range = (100.0, 400.0)
+    frames: tuple[int, int] = (1, 1)
+
+    def simulated(self, seed: int, draw: DrawStructure | None = None) -> WidefieldPair:
+        """The field of a seed, see `simulate_noisy`."""
+        return simulate_noisy(seed, self, draw)
+
+
+def simulate_noisy(seed: int, ranges: WidefieldRanges, draw: DrawStructure | None = None) -> WidefieldPair:
+    """One simulated field: the image of `simulate_widefield`, and the expectation of its counts.
+
+    Truth = E[counts] - d, where d is the dark level of the noisy image: the one number by which a result differs from counts.
+
+    Parameters
+    ----------
+    seed : int
+        The pair is a pure function of the arguments.
+    ranges : WidefieldRanges
+    draw : callable, optional
+        What is in focus; one of the structures that the ranges name unless given.
+
+    Returns
+    -------
+    WidefieldPair
+        With a truth on the camera's grid: background and haze are in it.
+    """
+    scene = draw_scene(seed, ranges, draw)
+    counts = scene.exposed()
+    truth = scene.in_counts(scene.expected) + np.float32(scene.camera.offset_counts - dark_level(counts))
+    return WidefieldPair(counts=counts, truth=truth, microscope=scene.microscope, camera=scene.camera, photons=scene.photons)

@@ -9,7 +9,7 @@ import tifffile
 
 from benchmarks import hl60, tsim_er
 from benchmarks.measure import DATA, Row, finish, fitted_psnr, print_rows, rmse
-from benchmarks.microlens import FOLDER as MICROLENS
+from benchmarks.microlens import measured_planes as measured_microlens
 from napari_cvdm.baselines import BASELINES, Baseline
 from napari_cvdm.baselines.phase import UsTie
 from napari_cvdm.request import ImageStack, RestoreRequest
@@ -51,8 +51,7 @@ def beside(what: str, found: Restoration, reference: np.ndarray, bar: float | No
 
 def microlens() -> list[Row]:
     """The US-TIE authors' own microlens array."""
-    planes = np.stack([tifffile.imread(MICROLENS / name) for name in ("I0.tiff", "Iz_-1um.tiff")])
-    reference = tifffile.imread(MICROLENS / "phase_USTIE_reference.tif").astype(np.float64)
+    planes, reference = measured_microlens()
     optics = {"wavelength_um": 0.55, "medium_index": 1.0, "defocus_um": (0.0, -1.0)}
     rows = [beside(f"microlens, {name}", solved(BASELINES[name], planes, 0.2325, **optics), reference) for name in ("us-tie", "wotf")]
     as_they_come = {**optics, "background": "none"}  # of the same lamp: the authors make no means equal
@@ -89,9 +88,9 @@ def phase_errors(method: Baseline, planes: Iterable[np.ndarray], truths: Iterabl
 
 def hl60_cell() -> list[Row]:
     """Both phase methods at every regularisation, on planes made of a measured cell: +-1 um, 1e4 photons."""
-    series = np.load(DATA / "qpi/phase_gt/hl60_qlsi_series/hl60_qlsi_140.npz")["phase"].astype(np.float64)
-    truths = [series[frame] for frame in hl60.FRAMES]
-    planes = [hl60.measured_planes(truth, frame) for truth, frame in zip(truths, hl60.FRAMES, strict=True)]
+    phases = hl60.measured_phases()
+    truths = list(phases.values())
+    planes = [hl60.measured_planes(truth, frame) for frame, truth in phases.items()]
     rows = []
     for name in ("us-tie", "wotf"):
         default = BASELINES[name]
@@ -104,12 +103,11 @@ def hl60_cell() -> list[Row]:
     return rows
 
 
-def tsim() -> list[Row]:
+def tsim(fields: tsim_er.Fields) -> list[Row]:
     """Richardson-Lucy and cubic upsampling against SIM, on the SIM's own grid; the optics are assumed."""
     rows, gains = [], []
-    for number in tsim_er.FIELDS:
-        widefield = tifffile.imread(DATA / f"sr/tsim_er/ER_{number}_wf_t1.tif").astype(np.float64)
-        truth = tsim_er.scaled_truth(tifffile.imread(DATA / f"sr/tsim_er/ER_{number}_gt_sim.tif").astype(np.float64))
+    for number, (widefield, sim) in fields.items():
+        truth = tsim_er.scaled_truth(sim)
         found = solved(BASELINES["richardson-lucy"], widefield, tsim_er.ASSUMED_PIXEL_UM, **OIL_OBJECTIVE)
         cubic = np.asarray(tsim_er.zoom(widefield, 2, order=3, grid_mode=True, mode="nearest"))
         scores = [fitted_psnr(tsim_er.on_its_grid(image.astype(np.float64)), truth) for image in (cubic, found.mean)]
@@ -120,7 +118,7 @@ def tsim() -> list[Row]:
     return [*rows, Row(what="T-SIM ER: mean gain of Richardson-Lucy over cubic [dB]", value=f"{np.mean(gains):+.2f}")]
 
 
-PARTS: dict[str, Callable[[], list[Row]]] = {"microlens": microlens, "cells": cells, "hl60": hl60_cell, "tsim": tsim}
+PARTS: dict[str, Callable[[], list[Row]]] = {"microlens": microlens, "cells": cells, "hl60": hl60_cell, "tsim": lambda: tsim(tsim_er.measured_fields())}
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Run every benchmark and write docs/evidence.md: `python -m benchmarks.evidence`."""
+"""Run every benchmark and write docs/evidence.md: `python -m benchmarks.evidence`; `--small` only shows, in seconds, that each of them runs."""
 
 import argparse
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch.utils import collect_env
 
-from benchmarks import blank, classical, exactness, hl60, microlens, official_setting, speed, spread, tsim_er
+from benchmarks import blank, classical, exactness, hl60, microlens, official_setting, speed, spread, stand_ins, tsim_er
 from benchmarks.measure import DATA, Row, print_rows
 from napari_cvdm.model.checkpoint import Checkpoint, write_card
 from napari_cvdm.model.zoo import SHIPPED, load_model
@@ -53,11 +53,27 @@ def table(rows: list[Row]) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """One measurement: its title, the module that prints it alone, the model that it is about (None: all or none), and what to know of it."""
+    """One measurement.
+
+    Parameters
+    ----------
+    title : str
+    module : str
+        Prints it alone.
+    measure : callable
+        () -> rows.
+    small : callable
+        The same on small images, and simulated ones where `measure` reads real ones, in seconds: shows that the command runs, and nothing else.
+    model : str, optional
+        That it is about; None: all or none.
+    note : str
+        What to know of it.
+    """
 
     title: str
     module: str
     measure: Callable[[], list[Row]]
+    small: Callable[[], list[Row]]
     model: str | None = None
     note: str = ""
 
@@ -65,34 +81,77 @@ class Section:
 def sections(phase: Checkpoint, widefield: Checkpoint) -> list[Section]:
     """Everything that is measured, in the order of the page."""
     return [
-        Section(title="Exactness", module="exactness", measure=exactness.measure),
+        Section(title="Exactness", module="exactness", measure=exactness.measure, small=lambda: exactness.measure(20_000)),
+        *phase_sections(phase),
+        *widefield_sections(widefield),
+        Section(
+            title="Spread beside error: the sample images",
+            module="spread",
+            measure=lambda: spread.measure(phase, widefield),
+            small=lambda: spread.measure(phase, widefield, spread.Plan(samples=2, side=stand_ins.SIDE)),
+        ),
+        Section(
+            title="Speed",
+            module="speed",
+            measure=lambda: [row for model in (phase, widefield) for row in speed.one_rows(model, speed.SIZE, speed.ROUNDS)],
+            small=lambda: [row for model in (phase, widefield) for row in speed.one_rows(model, stand_ins.SIDE, 1)],
+        ),
+    ]
+
+
+def phase_sections(model: Checkpoint) -> list[Section]:
+    """Of the phase model."""
+    return [
         Section(
             title="Phase: HL60 cell, +-1 um, 1e4 photons per pixel, piston removed",
             module="hl60",
-            measure=lambda: hl60.measure(phase),
+            measure=lambda: hl60.measure(model, hl60.measured_phases()),
+            small=lambda: hl60.measure(model, stand_ins.phases(), samples=2),
             model="phase-2shot",
             note=HL60_NOTE,
         ),
         Section(
             title="Phase: the setting of the official code, on photographs",
             module="official_setting",
-            measure=lambda: official_setting.measure(phase),
+            measure=lambda: official_setting.measure(model),
+            small=lambda: official_setting.measure(model, official_setting.PHOTOGRAPHS[:2], stand_ins.SIDE),
             model="phase-2shot",
             note=OFFICIAL_NOTE,
         ),
-        Section(title="Phase: a real microlens array", module="microlens", measure=lambda: microlens.measure(phase), model="phase-2shot"),
+        Section(
+            title="Phase: a real microlens array",
+            module="microlens",
+            measure=lambda: microlens.measure(model, *microlens.measured_planes()),
+            small=lambda: microlens.measure(model, *stand_ins.microlens()),
+            model="phase-2shot",
+        ),
+    ]
+
+
+def widefield_sections(model: Checkpoint) -> list[Section]:
+    """Of the super-resolution model, and of what it is compared with."""
+    return [
         Section(
             title="Super-resolution: T-SIM endoplasmic reticulum, after an affine fit",
             module="tsim_er",
-            measure=lambda: tsim_er.measure(widefield),
+            measure=lambda: tsim_er.measure(model, tsim_er.measured_fields()),
+            small=lambda: tsim_er.measure(model, stand_ins.reticulum(), samples=2),
             model="widefield-x2",
             note=TSIM_NOTE,
         ),
-        Section(title="Super-resolution: the same images by Richardson-Lucy", module="classical", measure=classical.tsim, note=CLASSICAL_NOTE),
-        Section(title="Super-resolution: blank fields", module="blank", measure=lambda: blank.measure(widefield), model="widefield-x2"),
-        Section(title="Spread beside error: the sample images", module="spread", measure=spread.measure),
         Section(
-            title="Speed", module="speed", measure=lambda: [row for model in (phase, widefield) for row in speed.one_rows(model, speed.SIZE, speed.ROUNDS)]
+            title="Super-resolution: the same images by Richardson-Lucy",
+            module="classical",
+            measure=lambda: classical.tsim(tsim_er.measured_fields()),
+            small=lambda: classical.tsim(stand_ins.reticulum()),
+            note=CLASSICAL_NOTE,
+        ),
+        Section(
+            title="Super-resolution: blank fields",
+            module="blank",
+            measure=lambda: blank.measure(model),
+            small=lambda: blank.measure(model, samples=2, size=stand_ins.SIDE // 2),
+            model="widefield-x2",
         ),
     ]
 
@@ -109,29 +168,44 @@ def write_metrics(model: Checkpoint, rows: list[Row]) -> None:
     write_card(SHIPPED / model.card.name, replace(model.card, metrics={**metrics, "command": "python -m benchmarks.evidence"}))
 
 
-def main() -> None:
+def measured(phase: Checkpoint, widefield: Checkpoint, *, small: bool) -> list[tuple[Section, list[Row]]]:
+    """Every section with its rows, printed as they come."""
+    found = []
+    for section in sections(phase, widefield):
+        rows = section.small() if small else section.measure()
+        print_rows(section.title, rows)
+        found.append((section, rows))
+    return found
+
+
+def page_of(phase: Checkpoint, widefield: Checkpoint, found: list[tuple[Section, list[Row]]]) -> str:
+    """The page."""
+    parts = [HEAD, f"Models: {phase.card.name} `{phase.sha256[:12]}`, {widefield.card.name} `{widefield.sha256[:12]}`. "]
+    parts.append(f"{datetime.now(UTC).date()}, torch {torch.__version__}, {torch.get_num_threads()} threads, {processor()}.\n\n")
+    parts += [f"## {section.title}\n\n`python -m benchmarks.{section.module}`\n\n{table(rows)}\n{section.note}\n" for section, rows in found]
+    return "".join(parts).rstrip() + "\n"
+
+
+def main(words: Sequence[str] | None = None) -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--phase-model", default="phase-2shot")
     parser.add_argument("--widefield-model", default="widefield-x2")
     parser.add_argument("--cards", action="store_true", help="also write the figures into the shipped models' cards")
     parser.add_argument("--page", type=Path, default=PAGE)
-    options = parser.parse_args()
-    if not DATA.exists():
-        raise SystemExit(f"the real images are not at {DATA}; the evidence page needs them.")
+    parser.add_argument("--small", action="store_true", help="only show that every section runs, on small simulated images; writes nothing")
+    options = parser.parse_args(words)
     phase, widefield = load_model(options.phase_model), load_model(options.widefield_model)
-    parts = [HEAD, f"Models: phase-2shot `{phase.sha256[:12]}`, widefield-x2 `{widefield.sha256[:12]}`. "]
-    parts.append(f"{datetime.now(UTC).date()}, torch {torch.__version__}, {torch.get_num_threads()} threads, {processor()}.\n\n")
-    found: dict[str, list[Row]] = {}
-    for section in sections(phase, widefield):
-        rows = section.measure()
-        print_rows(section.title, rows)
-        parts.append(f"## {section.title}\n\n`python -m benchmarks.{section.module}`\n\n{table(rows)}\n{section.note}\n")
-        found[section.model or ""] = found.get(section.model or "", []) + rows
-    options.page.write_text("".join(parts).rstrip() + "\n", encoding="utf-8")
-    if options.cards:
-        for model in (phase, widefield):
-            write_metrics(model, found[model.card.name])
+    if options.small:
+        print("Small images, many of them stand-ins for real ones: no figure below is evidence of anything.")
+        measured(phase, widefield, small=True)
+        return
+    if not DATA.exists():
+        raise SystemExit(f"the real images are not at {DATA}; the evidence page needs them. --small runs every section without.")
+    found = measured(phase, widefield, small=False)
+    options.page.write_text(page_of(phase, widefield, found), encoding="utf-8")
+    for model in (phase, widefield) if options.cards else ():
+        write_metrics(model, [row for section, rows in found if section.model == model.card.name for row in rows])
     print(f"written: {options.page}")
 
 

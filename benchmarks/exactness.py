@@ -43,9 +43,9 @@ def observed_order(name: str) -> float:
     return math.log2(errors[0] / errors[1])
 
 
-def sampler_rows() -> list[Row]:
+def sampler_rows(pixels: int) -> list[Row]:
     """Mean, deviation and order."""
-    rate = torch.empty(PIXELS, dtype=torch.float64).uniform_(RATE_MIN, RATE_MAX, generator=torch.Generator().manual_seed(9))
+    rate = torch.empty(pixels, dtype=torch.float64).uniform_(RATE_MIN, RATE_MAX, generator=torch.Generator().manual_seed(9))
     sample = sample_gaussian("sde-2m", EVALUATIONS, rate)
     mean_error, ratio = abs(float(sample.mean()) - MEAN) / math.sqrt(VARIANCE), float(sample.std()) / math.sqrt(VARIANCE)
     order = observed_order("ode-2m")
@@ -72,9 +72,9 @@ def optics_rows() -> list[Row]:
     ]
 
 
-def measure() -> list[Row]:
-    """All rows."""
-    return [*sampler_rows(), *optics_rows()]
+def measure(pixels: int = PIXELS) -> list[Row]:
+    """All rows; means and deviations of samples are taken over so many pixels."""
+    return [*sampler_rows(pixels), *optics_rows()]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Phase of an HL60 cell, measured by others, from defocused planes made of it: `python -m benchmarks.hl60`."""
 
 import argparse
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -79,12 +80,17 @@ def longest_periods_share(planes: np.ndarray, phase: np.ndarray) -> float:
     return float(power[ring == 1].sum() / power.sum())
 
 
-def measure(model: Checkpoint, samples: int = 16) -> list[Row]:
-    """One row for each frame, and their mean ratio."""
+def measured_phases() -> dict[int, np.ndarray]:
+    """Phases [rad] of the cell, by frame."""
     series = np.load(DATA / "qpi/phase_gt/hl60_qlsi_series/hl60_qlsi_140.npz")["phase"].astype(np.float64)
+    return {frame: series[frame] for frame in FRAMES}
+
+
+def measure(model: Checkpoint, phases: Mapping[int, np.ndarray], samples: int = 16) -> list[Row]:
+    """One row for each phase (Y, X) [rad], and their mean ratio."""
     rows, ratios, shares, pairs, best = [], [], [], [], []
-    for frame in FRAMES:
-        planes = measured_planes(series[frame], frame)
+    for frame, phase in phases.items():
+        planes = measured_planes(phase, frame)
         image = ImageStack(array=planes, axes="PYX", pixel_um=MICROSCOPE.pixel_um, source=f"HL60 frame {frame}")
         request = RestoreRequest(
             image=image,
@@ -94,11 +100,11 @@ def measure(model: Checkpoint, samples: int = 16) -> list[Row]:
             medium_index=MICROSCOPE.medium_index,
             defocus_um=DEFOCUS_UM,
         )
-        ours, theirs = rmse(finish(request, model).mean, series[frame]), best_us_tie(planes, series[frame])
+        ours, theirs = rmse(finish(request, model).mean, phase), best_us_tie(planes, phase)
         ratios.append(ours / theirs)
-        pairs.append((planes, series[frame]))
+        pairs.append((planes, phase))
         best.append(theirs)
-        shares.append(longest_periods_share(planes, series[frame]))
+        shares.append(longest_periods_share(planes, phase))
         rows.append(Row(what=f"HL60 frame {frame}: RMSE, CVDM / best US-TIE [rad]", value=f"{ours:.4f} / {theirs:.4f} = {ratios[-1]:.2f}"))
     mean = float(np.mean(ratios))
     return [
@@ -114,4 +120,4 @@ if __name__ == "__main__":
     parser.add_argument("--model", default="phase-2shot")
     parser.add_argument("--samples", type=int, default=16)
     options = parser.parse_args()
-    print_rows("HL60, +-1 um, 1e4 photons", measure(load_model(options.model), options.samples))
+    print_rows("HL60, +-1 um, 1e4 photons", measure(load_model(options.model), measured_phases(), options.samples))

@@ -13,10 +13,14 @@ from napari_cvdm.request import ImageStack, RestoreRequest
 FOLDER = DATA / "qpi/ustie_microlens"
 
 
-def measure(model: Checkpoint, samples: int = 2) -> list[Row]:
-    """Correlation with the stored result over the whole field and over what the validity mask keeps, and the warnings."""
+def measured_planes() -> tuple[np.ndarray, np.ndarray]:
+    """Both planes (2, Y, X), and what the authors made of them (Y, X) [rad]."""
     planes = np.stack([tifffile.imread(FOLDER / name) for name in ("I0.tiff", "Iz_-1um.tiff")])
-    reference = tifffile.imread(FOLDER / "phase_USTIE_reference.tif").astype(np.float64)
+    return planes, tifffile.imread(FOLDER / "phase_USTIE_reference.tif").astype(np.float64)
+
+
+def measure(model: Checkpoint, planes: np.ndarray, reference: np.ndarray, samples: int = 2) -> list[Row]:
+    """Correlation with the stored result over the whole field and over what the validity mask keeps, and the warnings."""
     image = ImageStack(array=planes, axes="PYX", pixel_um=0.2325, source="microlens")
     result = finish(RestoreRequest(image=image, model=model.card.name, samples=samples, wavelength_um=0.55, medium_index=1.0, defocus_um=(0.0, -1.0)), model)
     kept = result.valid
@@ -33,4 +37,4 @@ def measure(model: Checkpoint, samples: int = 2) -> list[Row]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="phase-2shot")
-    print_rows("Microlens array", measure(load_model(parser.parse_args().model)))
+    print_rows("Microlens array", measure(load_model(parser.parse_args().model), *measured_planes()))

@@ -4,10 +4,12 @@ Calibration on data of many kinds is another matter; these are the images that e
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from benchmarks.measure import Row, finish, print_rows
+from napari_cvdm.model.checkpoint import Checkpoint
 from napari_cvdm.model.zoo import load_model
 from napari_cvdm.request import ImageStack, RestoreRequest
 from napari_cvdm.result import Restoration
@@ -27,12 +29,30 @@ from napari_cvdm.simulate.samples import (
 from napari_cvdm.trust.phase_quantities import PhaseField, dry_mass_pg
 from napari_cvdm.trust.regions import suggest_regions
 
-SAMPLES = 16
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Samples for each image, and how much of the image: the middle `side` pixels, None for all."""
+
+    samples: int = 16
+    side: int | None = None
 
 
-def restored(image: ImageStack, model: str, **optics: tuple[float, float]) -> Restoration:
+WHOLE = Plan()
+
+
+def middle(image: np.ndarray, side: int | None) -> np.ndarray:
+    """The middle `side` x `side` pixels of an image (..., Y, X); all of it with None."""
+    if side is None:
+        return image
+    top, left = ((size - side) // 2 for size in image.shape[-2:])
+    return image[..., top : top + side, left : left + side]
+
+
+def restored(image: ImageStack, model: Checkpoint, plan: Plan, **optics: tuple[float, float]) -> Restoration:
     """A sample image, with the optics that it states."""
-    return finish(RestoreRequest(image=image, model=model, samples=SAMPLES, keep_samples=True, **optics), load_model(model))
+    part = replace(image, array=middle(image.array, plan.side))
+    return finish(RestoreRequest(image=part, model=model.card.name, samples=plan.samples, keep_samples=True, **optics), model)
 
 
 def compared(what: str, result: Restoration, truth: np.ndarray, *, piston: bool) -> Row:
@@ -59,18 +79,20 @@ def masses(result: Restoration, truth: np.ndarray) -> list[Row]:
     ]
 
 
-def measure() -> list[Row]:
+def measure(phase: Checkpoint, widefield: Checkpoint, plan: Plan = WHOLE) -> list[Row]:
     """Every sample image."""
-    cells = restored(cell_planes(), "phase-2shot", defocus_um=CELL_DEFOCUS_UM)
-    rows = [compared("simulated cells", cells, cell_phase(), piston=True), *masses(cells, cell_phase())]
-    measured = restored(measured_cell_planes(), "phase-2shot", defocus_um=MEASURED_DEFOCUS_UM)
-    rows.append(compared("cell of measured phase", measured, measured_cell_phase(), piston=True))
+    cells, truth = restored(cell_planes(), phase, plan, defocus_um=CELL_DEFOCUS_UM), middle(cell_phase(), plan.side)
+    rows = [compared("simulated cells", cells, truth, piston=True), *masses(cells, truth)]
+    measured = restored(measured_cell_planes(), phase, plan, defocus_um=MEASURED_DEFOCUS_UM)
+    rows.append(compared("cell of measured phase", measured, middle(measured_cell_phase(), plan.side), piston=True))
+    fine = None if plan.side is None else 2 * plan.side
     images: dict[str, tuple[Callable[[], ImageStack], np.ndarray]] = {
         "network": (reticulum, reticulum_pair().truth),
         "microtubules": (microtubules, microtubules_pair().truth),
     }
-    return [*rows, *(compared(name, restored(image(), "widefield-x2"), truth, piston=False) for name, (image, truth) in images.items())]
+    found = {name: (restored(image(), widefield, plan), middle(true, fine)) for name, (image, true) in images.items()}
+    return [*rows, *(compared(name, result, true, piston=False) for name, (result, true) in found.items())]
 
 
 if __name__ == "__main__":
-    print_rows(f"Spread beside error, {SAMPLES} samples", measure())
+    print_rows(f"Spread beside error, {WHOLE.samples} samples", measure(load_model("phase-2shot"), load_model("widefield-x2")))

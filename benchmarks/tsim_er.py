@@ -1,6 +1,7 @@
 """Real widefield images of the endoplasmic reticulum against SIM of the same field: `python -m benchmarks.tsim_er`."""
 
 import argparse
+from collections.abc import Mapping
 
 import numpy as np
 import tifffile
@@ -33,12 +34,22 @@ def gains(floor: np.ndarray, mean: np.ndarray, truth: np.ndarray) -> tuple[float
     return fitted_psnr(floor, truth), fitted_psnr(mean, truth), matched, sigma
 
 
-def measure(model: Checkpoint, samples: int = 16) -> list[Row]:
+Fields = Mapping[int, tuple[np.ndarray, np.ndarray]]
+"""Widefield image (Y, X) and SIM reconstruction (2Y, 2X), by number."""
+
+
+def measured_fields() -> Fields:
+    """The fields of the data set."""
+    names = {number: (f"ER_{number}_wf_t1.tif", f"ER_{number}_gt_sim.tif") for number in FIELDS}
+    read = {number: [tifffile.imread(DATA / "sr/tsim_er" / name).astype(np.float64) for name in pair] for number, pair in names.items()}
+    return {number: (widefield, sim) for number, (widefield, sim) in read.items()}
+
+
+def measure(model: Checkpoint, fields: Fields, samples: int = 16) -> list[Row]:
     """Cubic upsampling and the posterior mean against SIM, on the grids as they come and on the SIM's own grid."""
     rows, as_they_come, registered = [], [], []
-    for number in FIELDS:
-        widefield = tifffile.imread(DATA / f"sr/tsim_er/ER_{number}_wf_t1.tif").astype(np.float64)
-        truth = scaled_truth(tifffile.imread(DATA / f"sr/tsim_er/ER_{number}_gt_sim.tif").astype(np.float64))
+    for number, (widefield, sim) in fields.items():
+        truth = scaled_truth(sim)
         request = RestoreRequest(image=ImageStack(array=widefield, axes="YX", pixel_um=ASSUMED_PIXEL_UM), model=model.card.name, samples=samples)
         mean = finish(request, model).mean.astype(np.float64)
         cubic = zoom(widefield, 2, order=3, grid_mode=True, mode="nearest")
@@ -67,4 +78,4 @@ def summary(name: str, found: list[tuple[float, float, float, float]]) -> list[R
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="widefield-x2")
-    print_rows("T-SIM endoplasmic reticulum", measure(load_model(parser.parse_args().model)))
+    print_rows("T-SIM endoplasmic reticulum", measure(load_model(parser.parse_args().model), measured_fields()))

@@ -13,14 +13,16 @@ from typing import Any
 from unittest.mock import patch
 
 import napari
+import numpy as np
 from qtpy.QtCore import QElapsedTimer
 from qtpy.QtWidgets import QApplication, QScrollArea, QWidget
 
+from napari_cvdm.simulate.samples import reticulum_pair
 from napari_cvdm.widgets import preferences
 from napari_cvdm.widgets.block_form import PROCESSES
 from napari_cvdm.widgets.dry_mass_widget import DryMassWidget
 from napari_cvdm.widgets.inspect_widget import InspectWidget
-from napari_cvdm.widgets.layers import our_metadata
+from napari_cvdm.widgets.layers import CHI2_ROLE, our_metadata
 from napari_cvdm.widgets.live_widget import LiveWidget
 from napari_cvdm.widgets.pair_source import MICROSCOPE
 from napari_cvdm.widgets.restore_widget import RestoreWidget
@@ -128,6 +130,27 @@ def super_resolution(out: Path, theme: str) -> None:
     studio.close()
 
 
+def checked(out: Path, theme: str) -> None:
+    """A result for which nothing was guessed: the camera's dark image is a layer, and the light is green."""
+    studio = Studio(out, theme)
+    studio.open_sample(widefield_network)
+    measured, offset = studio.viewer.layers["widefield network"], reticulum_pair().camera.offset_counts
+    place = {"scale": measured.scale, "units": measured.units, "contrast_limits": (0, 2 * offset)}
+    dark = studio.viewer.add_image(np.full(measured.data.shape, offset, np.float32), name="dark image", **place)
+    dark.visible = False
+    dock = studio.open_dock(RestoreWidget, "Reconstruct")
+    dock.form.model.set_value("widefield-x2")
+    dock.form.image.set_value(measured)
+    dock.form.background.set_value(dark)
+    set_short(dock)
+    studio.wait(lambda: quiet(dock))
+    dock.panel.run.click()
+    studio.wait(lambda: quiet(dock))
+    studio.show_only(CHI2_ROLE)
+    studio.photograph("check-green")
+    studio.close()
+
+
 def phase(out: Path, theme: str) -> None:
     """Phase of cells, the inspector on it, their dry mass."""
     studio = Studio(out, theme)
@@ -142,6 +165,9 @@ def phase(out: Path, theme: str) -> None:
     studio.wait(lambda: quiet(dock))
     studio.show_only("reconstruction")
     studio.photograph("phase-result")
+    studio.show_only(CHI2_ROLE)
+    studio.photograph("check-chi2")
+    studio.show_only("reconstruction")
     dock.results.compare.click()
     studio.wait(lambda: quiet(dock))
     studio.photograph("phase-compared")
@@ -264,6 +290,7 @@ def main() -> None:
     out = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_name("pictures")
     out.mkdir(parents=True, exist_ok=True)
     super_resolution(out, "dark")
+    checked(out, "dark")
     phase(out, "light")
     live(out, "dark")
     queue(out, "light")

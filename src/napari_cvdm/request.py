@@ -130,7 +130,8 @@ class RestoreRequest:
         Signed positions of the two planes [um], phase models only.
     background : {"auto", "none"} or ndarray of shape (Y, X) or (P, Y, X)
         ``auto`` estimates the blank-field intensity (phase) or the dark level (fluorescence); ``none`` says that it is
-        already divided out (phase) or zero (fluorescence); an array is a blank-field (dark-field) image.
+        already divided out (phase) or zero (fluorescence); an array is a blank-field (dark-field) image. Of fluorescence, all but
+        ``none`` take off what fills the field, too.
     align : {"off", "auto"}
         ``auto`` measures what differs between the two planes besides the focus (shift, magnification, light), takes back what
         is significant and reports all of it; ``off`` neither measures nor changes anything. Phase models only.

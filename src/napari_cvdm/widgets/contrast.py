@@ -19,7 +19,7 @@ def chi2_colormap() -> Any:
     """For chi-squared from 0 to 5: gray where nothing was compared, blue below noise, black for noise alone (1), orange for structure left over."""
     from napari.utils import Colormap
 
-    colors = [(0.35, 0.35, 0.35), (0.18, 0.48, 0.80), (0.04, 0.05, 0.07), (0.80, 0.38, 0.10), (1.0, 0.88, 0.62)]
+    colors = [(0.35, 0.35, 0.35), (0.10, 0.28, 0.48), (0.04, 0.05, 0.07), (0.80, 0.38, 0.10), (1.0, 0.88, 0.62)]
     return Colormap(colors=colors, controls=[0.0, 0.02, 0.2, 0.6, 1.0], name="chi-squared", display_name="chi-squared (black 1)")
 
 

@@ -4,11 +4,17 @@ import gc
 import weakref
 
 import pytest
+from napari.utils.events import EventEmitter
 from qtpy.QtCore import QCoreApplication, QEvent, QObject
 from qtpy.QtWidgets import QLabel, QWidget
 
 from napari_cvdm.result import Progress
-from napari_cvdm.widgets.lifetime import when_gone
+from napari_cvdm.widgets.dry_mass_widget import DryMassWidget
+from napari_cvdm.widgets.inspect_widget import InspectWidget
+from napari_cvdm.widgets.lifetime import listen, when_gone
+from napari_cvdm.widgets.live_widget import LiveWidget
+from napari_cvdm.widgets.restore_widget import RestoreWidget
+from napari_cvdm.widgets.train_widget import TrainWidget
 from napari_cvdm.widgets.worker import Job
 
 
@@ -63,6 +69,45 @@ def test_a_widget_that_stays_is_not_gone(gone):
     assert gone == []
     destroy(widget)
     assert gone == ["early"]
+
+
+class Listener(QWidget):
+    heard = 0
+
+    def hear(self):
+        self.heard += 1
+
+
+@pytest.mark.parametrize("by_qt", [True, False])
+def test_a_widget_that_is_gone_leaves_no_listener(qapp, by_qt):
+    emitter, listener = EventEmitter(type_name="renamed"), Listener()
+    listen(listener, emitter, listener.hear)
+    emitter()
+    assert listener.heard == 1
+    assert len(emitter.callbacks) == 1
+    if by_qt:
+        destroy(listener)
+        assert len(emitter.callbacks) == 0
+    del listener
+    gc.collect()
+    assert len(emitter.callbacks) == 0
+
+
+def test_docks_that_were_opened_and_closed_leave_no_listener(viewer):
+    emitters = [getattr(viewer.layers.events, name) for name in ("inserted", "removed", "reordered", "renamed")]
+    emitters += [viewer.events.theme, viewer.dims.events.current_step]
+
+    def listeners():
+        return [len(emitter.callbacks) for emitter in emitters]
+
+    before = listeners()
+    for kind in (RestoreWidget, InspectWidget, TrainWidget, DryMassWidget, LiveWidget):
+        dock = kind(viewer)
+        assert sum(listeners()) > sum(before)
+        destroy(dock)
+        del dock
+        gc.collect()
+    assert listeners() == before
 
 
 def endless():

@@ -8,7 +8,7 @@ from qtpy.QtWidgets import QHBoxLayout, QLabel, QTabWidget, QVBoxLayout, QWidget
 from superqt.utils import qdebounced
 
 from napari_cvdm.widgets.agreement_tab import AgreementTab
-from napari_cvdm.widgets.lifetime import when_gone
+from napari_cvdm.widgets.lifetime import listen, when_gone
 from napari_cvdm.widgets.offer import Entry, Offer
 from napari_cvdm.widgets.pixel_tab import PixelTab
 from napari_cvdm.widgets.plots import Ink
@@ -43,8 +43,8 @@ class InspectWidget(QWidget):
         for tab in (self.pixel, self.agreement):
             tab.trouble.connect(partial(self._on_trouble, tab))
         self.agreement.calibrated.connect(self._on_calibrated)
-        napari_viewer.dims.events.current_step.connect(self._on_slider)
-        napari_viewer.events.theme.connect(self._on_theme)
+        listen(self, napari_viewer.dims.events.current_step, self._on_slider)
+        listen(self, napari_viewer.events.theme, self._on_theme)
         self.show_group()
 
     def _lay_out(self) -> None:

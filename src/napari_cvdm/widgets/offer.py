@@ -12,7 +12,7 @@ from superqt.utils import signals_blocked
 
 from napari_cvdm.widgets.choices import narrow
 from napari_cvdm.widgets.layers import is_measurement
-from napari_cvdm.widgets.lifetime import when_gone
+from napari_cvdm.widgets.lifetime import listen, when_gone
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -60,7 +60,7 @@ class Offer(QComboBox):
         self._gone = gone = Event()
         when_gone(self, gone.set)
         for event in ("inserted", "removed", "reordered", "renamed"):
-            getattr(viewer.layers.events, event).connect(self.refresh)
+            listen(self, getattr(viewer.layers.events, event), self.refresh)
         self.currentIndexChanged.connect(lambda _: self.changed.emit())
         self.refresh()
 

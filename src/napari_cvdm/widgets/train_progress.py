@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtWidgets import QGridLayout, QLabel, QPushButton, QSpinBox, QVBoxLayout, QWidget
 
 from napari_cvdm.widgets.fields import explain_control
+from napari_cvdm.widgets.lifetime import listen
 from napari_cvdm.widgets.plots import Ink
 from napari_cvdm.widgets.train_lights import HealthLights
 from napari_cvdm.widgets.train_plots import TrainPlots
@@ -39,7 +40,7 @@ class TrainProgress(QWidget):
         self._layout.addLayout(self._preview_row())
         self._layout.addWidget(self.lights)
         self._layout.addWidget(self.plots, 1)
-        viewer.events.theme.connect(self._on_theme)
+        listen(self, viewer.events.theme, self._on_theme)
         for signal in (self.every.valueChanged, self.field.valueChanged):
             signal.connect(lambda _: self._set_control())
         self.now.clicked.connect(self._ask_preview)

@@ -12,7 +12,7 @@ from napari_cvdm import __version__
 from napari_cvdm.image_files import Fingerprint, check_finite, sha256_of
 from napari_cvdm.model.checkpoint import Checkpoint
 from napari_cvdm.posterior import carried_calibration
-from napari_cvdm.request import OPTICS, RequestError, RestoreRequest
+from napari_cvdm.request import EARLIER, OPTICS, RequestError, RestoreRequest
 from napari_cvdm.result import Provenance, Restoration
 
 # What may differ between a run and the one that goes on from it: it changes the cost, or what is shown, but no pixel.
@@ -113,8 +113,7 @@ def settings_of(request: RestoreRequest) -> dict[str, Any]:
 
 def check_continues(request: RestoreRequest, model: Checkpoint, earlier: Restoration) -> None:
     """RequestError unless the request asks for the same as an earlier result, with more samples."""
-    # Before these were choices they were fp32, off and none.
-    earlier_settings = {"precision": "fp32", "align": "off", "guidance": 0, **earlier.provenance.settings}
+    earlier_settings = {**EARLIER, **earlier.provenance.settings}
     before, now = (json.loads(json.dumps(settings)) for settings in (earlier_settings, settings_of(request)))
     changed = [name for name in now if name not in FREE_TO_CHANGE and now[name] != before.get(name)]
     if earlier.provenance.model.get("sha256") != model.sha256:

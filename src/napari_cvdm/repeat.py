@@ -8,7 +8,7 @@ from typing import Any
 
 from napari_cvdm.baselines import card_of_method
 from napari_cvdm.image_files import read_image, sha256_of
-from napari_cvdm.request import RequestError, RestoreRequest, restore_command
+from napari_cvdm.request import EARLIER, RequestError, RestoreRequest, restore_command
 from napari_cvdm.restore import STOPPED_UNEVENLY, with_planes
 from napari_cvdm.result import Progress
 
@@ -56,8 +56,7 @@ def request_of(settings: Mapping[str, Any], files: Mapping[str, str]) -> Restore
     """The request that settings and files make."""
     stacks = [read_image(files[role]) for role in ("image", "image2") if role in files]
     known = {entry.name: settings[entry.name] for entry in fields(RestoreRequest) if entry.name in settings}
-    known.setdefault("align", "off")  # of a version that did not align
-    known.setdefault("guidance", 0)
+    known = {**EARLIER, **known}
     known |= {name: tuple(value) for name, value in known.items() if isinstance(value, list)}
     known |= {"background": read_image(files["background"]).array} if "background" in files else {}
     return RestoreRequest(**{**known, "image": with_planes(stacks, card_of_method(settings["model"]))})

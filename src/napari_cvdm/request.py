@@ -97,6 +97,7 @@ class ImageStack:
             raise RequestError(f"{self.source}: the image is empty (shape {self.array.shape}); give an image with pixels in it.")
 
 
+EARLIER = {"precision": "fp32", "align": "off", "guidance": 0}  # settings of results that were made before these were choices
 STEPS = 6  # evaluations of sde-2m: the fewest within 2 % of the best CRPS, see `python -m benchmarks.evaluations`
 
 

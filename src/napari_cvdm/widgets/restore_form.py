@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QCheckBox, QVBoxLayout, QWidget
 from superqt.utils import signals_blocked
 
 from napari_cvdm.image_files import combine_planes
-from napari_cvdm.request import ALIGNMENTS, PRECISIONS, SAMPLERS, ImageStack, RequestError, RestoreRequest
+from napari_cvdm.request import ALIGNMENTS, EARLIER, PRECISIONS, SAMPLERS, ImageStack, RequestError, RestoreRequest
 from napari_cvdm.widgets.background_choice import BackgroundChoice
 from napari_cvdm.widgets.choices import ModelChoice, card_text, whole_number, word_choice
 from napari_cvdm.widgets.field_of_view import image_shape
@@ -52,8 +52,7 @@ class RestoreForm(QWidget):
 
         super().__init__()
         self._viewer = viewer
-        self.image = LayerChoice(viewer)
-        self.second = LayerChoice(viewer, none_text="in the same layer")
+        self.image, self.second = LayerChoice(viewer), LayerChoice(viewer, none_text="in the same layer")
         self.model = ModelChoice()
         self.card = reading_pane(CARD_LINES)
         self.about = folded("", self.card, "What this model was trained for, its limits and its licence.")
@@ -282,7 +281,7 @@ class RestoreForm(QWidget):
         CheckpointError
             The model is not there.
         """
-        settings = {"precision": "fp32", "align": "off", "guidance": 0, **settings}  # what results of earlier versions do not say
+        settings = {**EARLIER, **settings}
         self.model.set_value(settings["model"])
         found = named_layers(self.image.layers(), source)
         if found is not None:

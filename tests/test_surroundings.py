@@ -5,7 +5,11 @@ import pytest
 import torch
 
 from napari_cvdm.microscope import Microscope
+from napari_cvdm.model.checkpoint import load_checkpoint
 from napari_cvdm.physics.tie import us_tie_of
+from napari_cvdm.request import ImageStack, RestoreRequest
+from napari_cvdm.restore import restore
+from napari_cvdm.result import finished
 from napari_cvdm.simulate.phase import defocus_pair_of
 from napari_cvdm.simulate.phase_objects import power_law_field
 from napari_cvdm.tasks.surroundings import SMALLEST_CROSSING, Surroundings, crossing_share, error_of_repeating
@@ -68,3 +72,16 @@ def test_the_share_tells_objects_in_the_middle_from_objects_that_cross():
         assert crossing_share(brightness * everywhere, 0.0) > 0.8
     assert crossing_share(np.random.default_rng(0).standard_normal((96, 80)), 1.0) <= 1
     assert crossing_share(np.zeros((96, 80)), 0.0) == pytest.approx(SMALLEST_CROSSING**0.5)
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_preview_draws_nothing_and_a_sample_does(steps: int, tiny_phase_model, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Surroundings, "drift", lambda self, seed, sample: drawn.append(sample) or 0.0)
+    planes = defocus_pair_of(power_law_field(np.random.default_rng(0), (48, 48)), np.zeros((48, 48)), MICROSCOPE, (-0.3, 0.3))
+    image = ImageStack(array=planes, axes="PYX", pixel_um=MICROSCOPE.pixel_um)
+    known = {"wavelength_um": MICROSCOPE.wavelength_um, "medium_index": MICROSCOPE.medium_index, "defocus_um": (-0.3, 0.3)}
+    request = RestoreRequest(image=image, model="tiny", samples=2, steps=steps, device="cpu", background="none", **known)
+    result = finished(restore(request, load_checkpoint(tiny_phase_model)))
+    assert np.isfinite(result.mean).all()
+    assert (set(drawn) == {0, 1}) is (steps > 1)

@@ -17,6 +17,7 @@ from napari_cvdm.posterior import RunningMoments
 from napari_cvdm.request import RestoreRequest
 from napari_cvdm.result import FrameView, Progress, Stop
 from napari_cvdm.tasks import Conditioned
+from napari_cvdm.tasks.anchor import Anchor, AnchorWithin
 
 FRAME_SEED_STRIDE = 1 << 11  # more than the largest number of samples, so frames never share noise
 SAMPLES_TOGETHER = 4
@@ -161,12 +162,13 @@ class Frame:
         """A clean estimate (1, 1, uY, uX) in output units, tied to what the light decides: float32 (Y, X)."""
         decoded = self.tiled.network.decode(clean, self.baseline, self.correction)
         image = (self._cropped(decoded) * self.prepared.gain).float().cpu().numpy()
-        anchor = self.prepared.anchor
-        if anchor is not None:
-            origin, stream = self.prepared.anchor_origin, self._stream(sample)
-            white = noise_field(anchor.shape, seed=self.request.seed, sample=stream, step=self.request.steps, origin=origin)
-            image = anchor.apply(image, white, anchor.drift(self.request.seed, stream))
-        return self.prepared.kept(image)
+        return self.prepared.kept(image if self.prepared.anchor is None else self._tied(image, self.prepared.anchor, self._stream(sample)))
+
+    def _tied(self, image: np.ndarray, anchor: Anchor | AnchorWithin, stream: int) -> np.ndarray:
+        if self.request.steps == 1:  # a preview is a regression: nothing is drawn that only many samples average out
+            return anchor.apply(image, np.zeros(anchor.shape))
+        white = noise_field(anchor.shape, seed=self.request.seed, sample=stream, step=self.request.steps, origin=self.prepared.anchor_origin)
+        return anchor.apply(image, white, anchor.drift(self.request.seed, stream))
 
     def stage(self, samples: range) -> str:
         """What is being done, in words."""

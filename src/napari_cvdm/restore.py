@@ -24,7 +24,7 @@ from napari_cvdm.trust.findings import Findings
 from napari_cvdm.trust.guidance import guide_of
 from napari_cvdm.trust.light import judged
 from napari_cvdm.trust.plane_checks import plane_warnings
-from napari_cvdm.trust.validity import axes_warnings, beyond_trained_range, far_from_training, optics_warnings
+from napari_cvdm.trust.validity import axes_warnings, beyond_trained_range, crossing_warnings, far_from_training, optics_warnings
 
 CLOCK_POINTS = 100
 STOPPED_UNEVENLY = "stopped:"  # how the warning of a result begins whose frames have different numbers of samples
@@ -190,7 +190,7 @@ def _assembled(request: RestoreRequest, model: Checkpoint, task: Task, arrays: _
     said = (*axes_warnings(request.image), *optics_warnings(request, model.card), *plane_warnings(record.estimated))
     single = () if model.network.config.diffused else (SINGLE_ANSWER,)
     unusable = unusable_warning(arrays.valid, arrays.counts)
-    found = (*((beyond.reason,) if beyond.reason else ()), *single, *findings.unfamiliar())
+    found = (*((beyond.reason,) if beyond.reason else ()), *crossing_warnings(record.estimated), *single, *findings.unfamiliar())
     warnings = (*said, *found, *stopped_warning(arrays.counts, request.samples), *unusable)
     usable = not far_from_training(request, model.card)
     forward = findings.forward()

@@ -104,6 +104,6 @@ def crossing_share(difference: np.ndarray, sigma: float) -> float:
     squared = np.square(difference - difference.mean())
     everywhere = float(squared.mean()) - sigma**2
     along = float(squared[band].mean()) - sigma**2 * (1 + NOISE_ERRORS * np.sqrt(2 / band.sum()))
-    if everywhere <= 0:
+    if everywhere <= NOISE_ERRORS * sigma**2 * np.sqrt(2 / band.size):  # nothing that stands above the noise
         return float(np.sqrt(SMALLEST_CROSSING))
     return float(np.sqrt(np.clip(along / everywhere, SMALLEST_CROSSING, 1)))

@@ -1,6 +1,8 @@
 """Where, and whether, a model is used outside what it was trained for: said in words and in a mask."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +12,7 @@ from napari_cvdm.trust.plane_checks import one_sided_warning
 
 TOLERANCE = 1.02
 FAR = 10.0
+MUCH_CROSSES = 0.7  # of `crossing_share`: half the contrast's power of the field is in the band along the frame, too
 MEANING = {"fresnel": "defocus_um over the pixel (wavelength_um * distance / (medium_index * pixel_um^2))"}
 AXES_THAT_ARE_NO_FOCUS = {"T": "time points", "C": "channels"}
 
@@ -64,6 +67,21 @@ def field_text(shape: tuple[int, ...], pixel_um: float) -> str:
     """
     height, width = shape[-2:]
     return f"the field is {width * pixel_um:.4g} x {height * pixel_um:.4g} um ({width} x {height} px of {pixel_um:g} um)"
+
+
+def crossing_warnings(estimated: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """One sentence where much of the objects of a phase crosses the frame.
+
+    Parameters
+    ----------
+    estimated : sequence of mapping
+        What was estimated from each frame; those without ``crossing_share`` are not of a phase.
+    """
+    crossed = sum(frame.get("crossing_share", 0.0) > MUCH_CROSSES for frame in estimated)
+    if not crossed:
+        return ()
+    where = "" if len(estimated) == 1 else f" in {crossed} of {len(estimated)} frames"
+    return (f"objects reach the edge of the image{where}: slow waves of the phase are uncertain, which the spread allows for. Leave empty medium around them.",)
 
 
 def far_from_training(request: RestoreRequest, card: ModelCard) -> bool:

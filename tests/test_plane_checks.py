@@ -16,7 +16,8 @@ from napari_cvdm.restore import restore
 from napari_cvdm.simulate.phase import defocus_pair_of
 from napari_cvdm.tasks import Conditioned, PhaseTwoShot
 from napari_cvdm.tasks.illumination import evened
-from napari_cvdm.tasks.plane_checks import PlaneChecks, clipped_share
+from napari_cvdm.tasks.plane_checks import clipped_share
+from napari_cvdm.tasks.plane_record import PlaneChecks
 from napari_cvdm.tasks.registration import count_structures, put_back, register_planes, warped
 from napari_cvdm.trust.plane_checks import one_sided_warning, plane_warnings
 from napari_cvdm.trust.validity import field_text

@@ -59,6 +59,10 @@ class RisingPlanes:
             ratio, frame, levels, defocus_um = ratio[::-1], frame[::-1], levels[::-1], (defocus_um[1], defocus_um[0])
         return cls(ratio=ratio, frame=frame, levels=levels, sigma=sigma, defocus_um=defocus_um)
 
+    def levels_as_given(self, defocus_um: tuple[float, float]) -> list[float]:
+        """`levels` in the order of these positions."""
+        return self.levels if defocus_um[0] < defocus_um[1] else self.levels[::-1]
+
     def aligned(self, microscope: Microscope) -> CheckedPlanes:
         """What differs between them besides the focus is found, and taken back where it is significant."""
         return check_planes(self.ratio, self.frame, self.levels, self.sigma, self.defocus_um, microscope)
@@ -118,8 +122,10 @@ class PhaseTwoShot:
             Twelve channels, in the order of `channels`.
         """
         rising = RisingPlanes.of(frame, defocus_um, background)
+        return self._of_rising(rising, microscope, align, {"background": rising.levels_as_given(defocus_um)})
+
+    def _of_rising(self, rising: RisingPlanes, microscope: Microscope, align: Align, estimated: dict[str, Any]) -> Conditioned:
         checked = rising.aligned(microscope) if align == "auto" else unchecked(rising.ratio, rising.defocus_um, microscope)
-        estimated = {"background": rising.levels if defocus_um[0] < defocus_um[1] else rising.levels[::-1]}
         valid = usable_pixels(rising.frame, checked.planes, checked.margin_px)
         return _conditioned(checked, valid, rising.sigma, rising.defocus_um, microscope, estimated)
 
@@ -139,16 +145,16 @@ class PhaseTwoShot:
     def from_request(self, frame: np.ndarray, request: RestoreRequest) -> Conditioned:
         """Prepare one frame with the optics of a request; OpticsError where one is missing."""
         microscope, defocus_um = phase_optics(request)
-        prepared = self.condition(frame, microscope, defocus_um, request.background, request.align)
-        return prepared if request.align == "auto" else _looked_at(prepared, frame, defocus_um)
+        rising = RisingPlanes.of(frame, defocus_um, request.background)
+        prepared = self._of_rising(rising, microscope, request.align, {"background": rising.levels_as_given(defocus_um)})
+        return prepared if request.align == "auto" else _looked_at(prepared, rising)
 
 
-def _looked_at(prepared: Conditioned, frame: np.ndarray, defocus_um: tuple[float, float]) -> Conditioned:
+def _looked_at(prepared: Conditioned, rising: RisingPlanes) -> Conditioned:
     """The same frame, with what its planes tell as they are; training has no use for it, so `condition` does not look."""
     if not isinstance(prepared.anchor, Anchor):
         return prepared
-    order = slice(None, None, 1 if defocus_um[0] < defocus_um[1] else -1)
-    checks = seen_as_they_are(frame[order], prepared.estimated["background"][order], prepared.anchor.phase.numpy())
+    checks = seen_as_they_are(rising.frame, rising.ratio, rising.levels, prepared.anchor.phase.numpy())
     return replace(prepared, estimated={**prepared.estimated, "planes": checks.as_mapping()})
 
 

@@ -1,7 +1,7 @@
 """What two planes of focus tell about how they were taken, and what of it is put right before the phase is computed."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from math import ceil, isfinite
 from typing import Any
 
@@ -15,6 +15,7 @@ from napari_cvdm.intensity import MAD_TO_SIGMA
 from napari_cvdm.microscope import Microscope
 from napari_cvdm.physics.tie import us_tie_of
 from napari_cvdm.tasks.illumination import TERMS, LightDrift, evened, light_drift
+from napari_cvdm.tasks.plane_record import PlaneChecks
 from napari_cvdm.tasks.registration import COARSE_PX, FINE_PX, LARGEST_MAGNIFICATION, Registration, put_back, register_planes
 
 SIGNIFICANCE = 4.0  # standard errors; on simulated pairs without a mistake, nothing that mattered was above
@@ -32,61 +33,6 @@ FEWEST_CLIPPED = 20
 NOT_LOOKED_FOR = ("not looked for: shift, magnification, ramp and quadratic; align auto does.",)
 PILE = 4  # times as many pixels at the top value as one below
 BRIGHT = 1.1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlaneChecks:
-    """Differences of the upper plane from the lower that are no defocus; None where they cannot be determined.
-
-    Parameters
-    ----------
-    shift_px : tuple of float, optional
-        (y, x) of the upper plane, in the middle of all structures [px].
-    shift_error_px : float, optional
-    magnification : float, optional
-        The upper plane is larger by this share.
-    magnification_error : float, optional
-        None too where there are too few structures to tell it from defocus.
-    ramp : tuple of float, optional
-        (y, x): change of the ratio of the planes from edge to edge, as a share.
-    quadratic : tuple of float, optional
-        Coefficients of y^2, x^2 and y x of the ratio, y and x from -1/2 to 1/2.
-    light_errors : tuple of float, optional
-        Standard errors of both ramps and the three quadratic terms.
-    brightness : float
-        The upper plane is brighter by this share.
-    sign : int
-        1: structures are denser than what lies around them; -1: thinner; 0: it cannot be told.
-    sign_rad : float, optional
-        By how much [rad].
-    clipped : tuple of float
-        Share of the pixels of each plane at the top of the camera's range, or piled up at their largest value.
-    same_pixels : bool
-        The same image twice, with something in it.
-    corrected : tuple of str
-        Names of what was put right: shift_px, magnification, ramp, quadratic, brightness.
-    notes : tuple of str
-        What could not be determined, in words.
-    """
-
-    shift_px: tuple[float, float] | None
-    shift_error_px: float | None
-    magnification: float | None
-    magnification_error: float | None
-    ramp: tuple[float, float] | None
-    quadratic: tuple[float, float, float] | None
-    light_errors: tuple[float, ...] | None
-    brightness: float
-    sign: int
-    sign_rad: float | None
-    clipped: tuple[float, float]
-    same_pixels: bool
-    corrected: tuple[str, ...]
-    notes: tuple[str, ...]
-
-    def as_mapping(self) -> Mapping[str, Any]:
-        """The same for a record, by name."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -156,8 +102,7 @@ def check_planes(
         phase = phase_of(aligned, defocus_um, microscope)
     applied = {"shift_px": any(shift), "magnification": bool(magnification), "ramp": any(terms[:2]), "quadratic": any(terms[2:]), "brightness": ratio != 1}
     corrected = tuple(name for name, is_applied in applied.items() if is_applied)
-    brightness = float(levels[1] * planes[1].mean() / (levels[0] * planes[0].mean()) - 1)
-    checks = _checks(frame, place, light, brightness, sign_of_structures(phase.numpy(), aligned), corrected)
+    checks = _checks(frame, place, light, brightness_of(planes, levels), sign_of_structures(phase.numpy(), aligned), corrected)
     reach = max(abs(part) for part in shift) + abs(magnification) * max(planes.shape[1:])
     return CheckedPlanes(planes=aligned, phase=phase, margin_px=ceil(reach), checks=checks)
 
@@ -183,13 +128,15 @@ def _checks(
     )
 
 
-def seen_as_they_are(frame: np.ndarray, levels: Sequence[float], phase: np.ndarray) -> PlaneChecks:
+def seen_as_they_are(frame: np.ndarray, planes: np.ndarray, levels: Sequence[float], phase: np.ndarray) -> PlaneChecks:
     """What two planes tell that needs no registration: exposure, sign, saturation, and whether they are one image.
 
     Parameters
     ----------
     frame : ndarray of shape (2, Y, X)
         As the camera gave them, in rising order of their positions.
+    planes : ndarray of shape (2, Y, X)
+        The same over background.
     levels : sequence of float
         Blank-field intensity of each.
     phase : ndarray of shape (Y, X)
@@ -200,10 +147,15 @@ def seen_as_they_are(frame: np.ndarray, levels: Sequence[float], phase: np.ndarr
     PlaneChecks
         Nothing in it is determined that `check_planes` would correct.
     """
-    planes = frame / np.reshape(levels, (2, 1, 1))
-    brightness = float(frame[1].mean() / max(float(frame[0].mean()), np.finfo(float).tiny) - 1)
+    brightness = brightness_of(planes, levels)
     checks = _checks(frame, None, None, brightness, sign_of_structures(phase, planes), ())
     return replace(checks, notes=NOT_LOOKED_FOR)
+
+
+def brightness_of(planes: np.ndarray, levels: Sequence[float]) -> float:
+    """By what share the upper plane is brighter than the lower, from planes over background and what they were divided by."""
+    lower, upper = (level * float(plane.mean()) for plane, level in zip(planes, levels, strict=True))
+    return upper / lower - 1 if lower else 0.0
 
 
 def safe_movement(place: Registration | None) -> tuple[tuple[float, float], float]:

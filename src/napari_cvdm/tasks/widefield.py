@@ -52,7 +52,12 @@ class Fluorescence:
             Two channels; one network unit is `gain` counts.
         """
         counts, offset = above_dark(frame[0], background)
+        offset = offset if self._takes_level(background) else 0.0
         return self.scaled(frame, counts, IntensityScale.fit(counts, offset), noise_sigma(counts))
+
+    def _takes_level(self, background: Background) -> bool:
+        """Whether the first percentile is taken off: what fills the field above a dark image belongs to a result that keeps its background."""
+        return not is_none(background) and (isinstance(background, str) or not self.keeps_background)
 
     def scaled(self, frame: np.ndarray, counts: np.ndarray, scale: IntensityScale, noise: float) -> Conditioned:
         """`condition` with the numbers of the whole image known: local, so a part gives what the whole gives there.
@@ -86,7 +91,7 @@ class Fluorescence:
         """The numbers of a whole frame, from samples of its pixels (less the dark-field image, where there is one)."""
         request.optics_value("pixel_um")
         (plane,) = planes
-        offset = 0.0 if is_none(request.background) else plane.percentile(DARK_PERCENTILE)
+        offset = plane.percentile(DARK_PERCENTILE) if self._takes_level(request.background) else 0.0
         noise = plane.noise_sigma()
         return ScaledBlocks(task=self, scale=IntensityScale.of_statistics(plane.percentile(BRIGHT_PERCENTILE), noise, offset), noise=noise)
 

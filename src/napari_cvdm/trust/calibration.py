@@ -12,7 +12,7 @@ from napari_cvdm.posterior import conformal_scores
 from napari_cvdm.request import RequestError
 from napari_cvdm.result import Progress
 from napari_cvdm.trust.agreement import ResultFrame
-from napari_cvdm.trust.judged import JudgedField, Sampling, judged_fields
+from napari_cvdm.trust.judged import JudgedField, Sampling, check_spread, judged_fields
 from napari_cvdm.trust.pair_sets import PairSet
 
 LEVEL = 0.9
@@ -108,8 +108,7 @@ def scores_of(pairs: PairSet, model: Checkpoint, sampling: Sampling) -> Generato
     RequestError
         One sample only, or what is wrong with a pair.
     """
-    if sampling.samples < 2:
-        raise RequestError(f"samples is {sampling.samples}; a spread needs at least 2. 16 is a good start.")
+    check_spread(sampling)
     found = []
     for step in judged_fields(pairs, model, sampling):
         if isinstance(step, Progress):

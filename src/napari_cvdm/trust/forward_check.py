@@ -8,7 +8,7 @@ import numpy as np
 from napari_cvdm.microscope import Microscope, OpticsError
 from napari_cvdm.model.checkpoint import ModelCard
 from napari_cvdm.request import RestoreRequest
-from napari_cvdm.result import ForwardCheck
+from napari_cvdm.result import LEAST_CHI2, ForwardCheck
 from napari_cvdm.simulate.widefield import RESOLUTION_SIGMA_PX
 from napari_cvdm.tasks import TASKS, Conditioned
 from napari_cvdm.tasks.conditioned import BORDER_PX, interior
@@ -249,6 +249,8 @@ def verdict(chi2: float | None, limit: float, unexplained: float | None, reason:
     """
     if chi2 is None:
         return f"Not checked against the measured image: {reason or 'no frame was finished, or this is a preview'}."
+    if chi2 < LEAST_CHI2:
+        return f"Imaged again, it repeats the noise of the measured image (chi-squared {chi2:.2g}, 1 expected): what is called its structure is noise, too."
     if chi2 <= limit:
         return f"Imaged again, it explains the measured image up to the noise (chi-squared {chi2:.2f}, 1 expected)."
     share = "" if unexplained is None else f"; {min(unexplained, 9.99):.1%} of the structure is left over"

@@ -19,6 +19,7 @@ from napari_cvdm.trust.forward_check import imaging_of
 from napari_cvdm.trust.imaging import MARGIN_PX, Comparison, Imaging, PhaseImaging, WidefieldImaging, sharp_to_seen
 
 WOTF_REGULARISATION = 0.1  # a phase is weak only in steps: strong enough to leave slow waves to US-TIE
+GUIDED = ("phase-2shot", "widefield-x2")
 SHARES = (1.0, 0.5, 0.25)
 LEAST_PREDICTED = 0.1  # of the mean of the measured image: no ratio is taken to less
 
@@ -35,22 +36,19 @@ class Guide:
 
     def __init__(self, imaging: Imaging, steps: int) -> None:
         self._imaging, self._steps = imaging, steps
-        self._fitted: float | np.ndarray | None = None
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """The image (uY, uX) after as many steps as asked for, as long as chi^2 is above 1 and each makes it smaller; in units of the output."""
-        comparison = self._compared(image)
+        """The image (uY, uX) after as many steps as asked for, as long as chi^2 is above 1 and each makes it smaller; in units of the output.
+
+        What is fitted of the sample (a blur, a transmission) is fitted anew for each image: no image depends on those before it.
+        """
+        comparison = self._imaging.compare(image)
         for _ in range(self._steps):
             found = self._nearer(image, comparison)
             if found is None:
                 break
             image, comparison = found
         return image
-
-    def _compared(self, image: np.ndarray) -> Comparison:
-        comparison = self._imaging.compare(image, self._fitted)
-        self._fitted = comparison.fitted  # all images of a frame came through the same sample
-        return comparison
 
     def _nearer(self, image: np.ndarray, comparison: Comparison) -> tuple[np.ndarray, Comparison] | None:
         """x + s (1 - 1 / chi^2) step, with the first s of 1, 1/2, 1/4 that lessens chi^2: steps are for weak objects, images are not."""
@@ -60,7 +58,7 @@ class Guide:
         step = (1 - 1 / chi2) * step_toward(self._imaging, image, comparison)
         for share in SHARES:
             candidate = image + share * step
-            after = self._compared(candidate)
+            after = self._imaging.compare(candidate, comparison.fitted)
             if after.chi2(self._imaging.valid) < chi2:
                 return candidate, after
         return None
@@ -84,9 +82,9 @@ def guide_of(pixels: np.ndarray, prepared: Conditioned, request: RestoreRequest,
     """
     if not request.guidance:
         return None
+    if card.task not in GUIDED:
+        raise RequestError(f"guidance is {request.guidance}, but there is none for the task {card.task}; allowed are {', '.join(GUIDED)}. Leave it out.")
     imaging = imaging_of(pixels, prepared, request, card)
-    if step_toward.dispatch(type(imaging)) is step_toward.dispatch(object):
-        raise RequestError(f"guidance is {request.guidance}, but there is none for the task {card.task}; leave it out.")
     return Guide(imaging, request.guidance)
 
 

@@ -32,6 +32,12 @@ class Sampling:
         return replace(request, keep_samples=True, **same)
 
 
+def check_spread(sampling: Sampling) -> None:
+    """RequestError where there are too few samples for a spread."""
+    if sampling.samples < 2:
+        raise RequestError(f"samples is {sampling.samples}; a spread needs at least 2. 16 is a good start.")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class JudgedField:
     """One result beside its truth.

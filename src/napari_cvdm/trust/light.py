@@ -33,13 +33,21 @@ def guessed(request: RestoreRequest, unit: str, estimated: Sequence[Mapping[str,
     estimated : sequence of mapping
         What was estimated from each frame.
     """
-    if not isinstance(request.background, str) or request.background != "auto":
+    if not isinstance(request.background, str):
+        return taken_off(estimated)
+    if request.background != "auto":
         return ()
     if unit != "rad":
         return ("the dark level was guessed from the image; give a dark image, or background none, to compare counts.",)
     if all(frame.get("levelled_by_medium_share", 0.0) >= LEAST_MEDIUM for frame in estimated):
         return ()
     return ("the blank-field intensity was guessed, since no empty medium was found; give a blank-field image as background.",)
+
+
+def taken_off(estimated: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Where more than noise was taken off above a dark image: light that fills the field is not in a super-resolved image."""
+    most = max((frame["dark_level"] for frame in estimated if frame.get("dark_level", 0.0) > frame.get("noise_sigma", 0.0)), default=0.0)
+    return (f"{most:.3g} counts above the dark image were taken for light that fills the field, and taken off.",) if most else ()
 
 
 def contradicted(request: RestoreRequest) -> tuple[str, ...]:

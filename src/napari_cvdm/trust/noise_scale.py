@@ -10,7 +10,7 @@ from napari_cvdm.model.checkpoint import Checkpoint
 from napari_cvdm.request import RequestError
 from napari_cvdm.result import Progress
 from napari_cvdm.trust.coverage import SpreadScore, spread_score
-from napari_cvdm.trust.judged import JudgedField, Sampling, judged_fields
+from napari_cvdm.trust.judged import JudgedField, Sampling, check_spread, judged_fields
 from napari_cvdm.trust.pair_sets import PairSet
 
 STOCHASTIC = ("sde-2m", "ancestral")
@@ -57,6 +57,7 @@ def scores_by_scale(pairs: PairSet, model: Checkpoint, sampling: Sampling, scale
     ValueError
         A scale that is not allowed.
     """
+    check_spread(sampling)
     if sampling.sampler not in STOCHASTIC:
         raise RequestError(f"sampler is {sampling.sampler}, which adds no fresh noise; a noise scale is for {' and '.join(STOCHASTIC)}.")
     scaled, found = {scale: with_noise_scale(model, scale) for scale in scales}, {}

@@ -87,7 +87,8 @@ def brightness_sentence(found: Found) -> str:
     """About planes of different exposure."""
     if abs(found["brightness"]) < OTHER_EXPOSURE and "brightness" not in found["corrected"]:
         return ""
-    return f"the upper plane is {found['brightness']:+.1%} brighter than the lower; their means were made equal. Use one exposure for both."
+    equalised = "; their means were made equal" if "brightness" in found["corrected"] else ""
+    return f"the upper plane is {found['brightness']:+.1%} brighter than the lower{equalised}. Use one exposure for both."
 
 
 def sign_sentence(found: Found) -> str:

@@ -13,7 +13,7 @@ from napari_cvdm.trust.imaging import SMOOTHING_PX, Comparison
 class SameGridImaging:
     """A noisy image of a noiseless one on the same grid: y = a x + d + noise, a one gain and d one level.
 
-    No optics are needed. A reconstruction that keeps the noise is not found out: its chi-squared is near 0, where the truth has 1.
+    No optics are needed. A reconstruction that keeps the noise has a chi-squared near 0, where the truth has 1.
 
     Parameters
     ----------

@@ -111,7 +111,8 @@ class BlockForm(QWidget):
             return None
         if where != IN_BLOCKS and not files:
             raise RequestError(
-                f"{layer} was not opened from a file, and {where} read the image from one. Save the layer (File > Save Selected Layers, as .ome.zarr or .tif), "
+                f"{layer}, or another layer of this run, was not opened from a file, and {where} read them from files. "
+                f"Save the layer (File > Save Selected Layers, as .ome.zarr or .tif), "
                 f"open that file and choose it here; or run on: {IN_BLOCKS}."
             )
         scheduler = {IN_BLOCKS: "", PROCESSES: f"local:{self.processes.value()}", SCHEDULER: self.scheduler.text().strip()}[where]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from napari_cvdm.by_tiles import Carrying, TiledRestoration
     from napari_cvdm.model.checkpoint import Checkpoint
+    from napari_cvdm.tasks.conditioned import Background
     from napari_cvdm.tiled_job import TiledFiles, TiledRequest
 
 COMPARED_PX = 64
@@ -82,6 +83,7 @@ class BlockJob:
         files = self.files()
         request, model = files.open()
         check_same_pixels(request.request.image, self.run.request.image)
+        check_same_background(request.request.background, self.run.request.background)
         return request, model, on_cluster(self.how.scheduler, files)
 
     def files(self) -> "TiledFiles":
@@ -89,11 +91,12 @@ class BlockJob:
         from napari_cvdm.tiled_job import TiledFiles
 
         options = {name: value for name, value in self.settings.items() if name not in ("model", "background")}
+        files, word = self.run.place.files, self.settings["background"]
         return TiledFiles(
-            images=tuple(self.run.place.files[role] for role in ROLES if role in self.run.place.files),
+            images=tuple(files[role] for role in ROLES if role in files),
             model=self.run.request.model,
             out=self.how.out,
-            background=self.settings["background"],
+            background=word if isinstance(word, str) else files["background"],
             options=options,
             block=self.how.block,
             overwrite=self.how.overwrite,
@@ -110,6 +113,12 @@ def check_same_pixels(file: ImageStack, layer: ImageStack) -> None:
         return
     given = f"{file.axes} {file.array.shape} {file.array.dtype} against {layer.axes} {layer.array.shape} {layer.array.dtype}"
     raise RequestError(f"{file.source} holds other pixels than the layer {layer.source} ({given}). Save the layer, open that file, and choose it.")
+
+
+def check_same_background(file: "Background", layer: "Background") -> None:
+    """RequestError where the file of a background is not what its layer shows."""
+    if not isinstance(layer, str) and not np.array_equal(np.squeeze(file), np.squeeze(layer)):
+        raise RequestError("the file of the background holds other pixels than its layer. Save the layer, open that file, and choose it as background.")
 
 
 def _middles(array: Any) -> np.ndarray:

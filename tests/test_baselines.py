@@ -25,20 +25,13 @@ from napari_cvdm.physics.wotf import solve_wotf
 from napari_cvdm.repeat import command_of
 from napari_cvdm.request import ImageStack, RequestError
 from napari_cvdm.result import Restoration, Stop
+from napari_cvdm.result import finished as drained
 from napari_cvdm.result_folder import read_result_folder
 
 MICROSCOPE = Microscope(pixel_um=0.2, wavelength_um=0.55, medium_index=1.33)
 WEAK_RAD = 0.02
 PHASE_METHODS = ("us-tie", "wotf")
 FILES = {"mean.ome.tif", "std.ome.tif", "variance.ome.tif", "rate.ome.tif", "valid.ome.tif", "provenance.json"}
-
-
-def drained(steps):
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
 
 
 def run(request) -> Restoration:

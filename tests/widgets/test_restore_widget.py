@@ -13,17 +13,10 @@ from napari_cvdm.model.zoo import load_model
 from napari_cvdm.request import RequestError
 from napari_cvdm.restore import restore
 from napari_cvdm.result import Progress
+from napari_cvdm.result import finished as drained
 from napari_cvdm.widgets.layers import METADATA_KEY
 
 RESULTS = ("gamma", "beta", "noise-rate map", "uncertainty", "untrusted pixels", "reconstruction")
-
-
-def drained(steps):
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
 
 
 def _moving(bar):

@@ -8,18 +8,14 @@ from napari_cvdm.export.settings import PackageSettings
 from napari_cvdm.model.checkpoint import load_checkpoint
 from napari_cvdm.restore import restore
 from napari_cvdm.result import Restoration
+from napari_cvdm.result import finished as drained
 
 PHASE = PackageSettings(samples=3, steps=2, seed=7, pixel_um=0.2, wavelength_um=0.55, medium_index=1.337, defocus_um=(-2.5, 2.5))
 WIDEFIELD = PackageSettings(samples=3, steps=2, seed=7, pixel_um=0.0626)
 
 
 def restored(model: Path, planes: np.ndarray, settings: PackageSettings) -> Restoration:
-    steps = restore(settings.request(planes, str(model)), load_checkpoint(model))
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
+    return drained(restore(settings.request(planes, str(model)), load_checkpoint(model)))
 
 
 def measured(planes: int, shape: tuple[int, int] = (45, 61), seed: int = 0) -> np.ndarray:

@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from napari_cvdm.posterior import spread_as
+from napari_cvdm.result import finished as drained
 from napari_cvdm.trust.agreement import MOST_PIXELS, ResultFrame, agreement, error_by_spread, spearman
 from napari_cvdm.trust.claim import claimed_interval, sample_histogram
 
@@ -16,14 +17,6 @@ def planted(shape=(80, 90), honesty=1.0, seed=0):
     spread = rng.uniform(0.1, 1, shape)
     mean = truth + honesty * spread * rng.normal(size=shape)
     return ResultFrame(mean=mean, spread=spread, rate=7 + spread**3, valid=np.ones(shape, bool)), truth
-
-
-def drained(steps):
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
 
 
 def test_planted_ranks_are_found():

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 from defocus_pairs import DEFOCUS_UM, MICROSCOPE, domes, lit, moved, pair
-from draining import drained
 
 from napari_cvdm.baselines import load_method, reconstruct
 from napari_cvdm.model.checkpoint import load_checkpoint
 from napari_cvdm.request import ImageStack, RestoreRequest
 from napari_cvdm.result import Restoration
+from napari_cvdm.result import finished as drained
 from napari_cvdm.tasks import PhaseTwoShot
 from napari_cvdm.trust.forward_check import imaging_of
 

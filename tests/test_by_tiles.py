@@ -16,18 +16,10 @@ from napari_cvdm.image_files import ImageFileError, sha256_of
 from napari_cvdm.model.zoo import load_model
 from napari_cvdm.request import ImageStack
 from napari_cvdm.restore import restore
+from napari_cvdm.result import finished as drained
 from napari_cvdm.tiled_job import TiledRequest
 
 WHOLE_HALO = 64  # more than the tiny networks see in three evaluations
-
-
-def drained(steps):
-    """What a generator returns."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
 
 
 def image_in(path: Path, name: str, level: int = 0) -> np.ndarray:

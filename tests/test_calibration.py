@@ -17,20 +17,13 @@ from napari_cvdm.model.checkpoint import load_checkpoint, read_card, write_card
 from napari_cvdm.posterior import INTERVAL, STATISTICS, carried_calibration, normal_factor, spread_as
 from napari_cvdm.request import RequestError
 from napari_cvdm.restore import restore
+from napari_cvdm.result import finished as drained
 from napari_cvdm.trust.agreement import ResultFrame
 from napari_cvdm.trust.calibration import Calibration, calibrate_frame, conformal_factor, covered, left_out_coverage
 from napari_cvdm.trust.claim import claimed_interval
 
 FITTED = Calibration(factor=2.5, level=0.9, floor=0.0, samples=16, steps=3, sampler="sde-2m", set="invented", fields=40, date="2026-01-01")
 QUICK = ["--samples", "2", "--steps", "1", "--field-px", "32", "--device", "cpu"]
-
-
-def drained(steps):
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
 
 
 def exchangeable(rng: np.random.Generator, fields: int) -> list[np.ndarray]:

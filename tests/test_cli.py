@@ -12,15 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from napari_cvdm.cli import main, options
 from napari_cvdm.cli import restore as restoring
 from napari_cvdm.image_files import read_image, write_image
 from napari_cvdm.microscope import Microscope
-from napari_cvdm.model.zoo import load_model
-from napari_cvdm.request import ALIGNMENTS, PRECISIONS, SAMPLERS, STEPS, ImageStack, RestoreRequest, restore_command
+from napari_cvdm.request import ALIGNMENTS, PRECISIONS, SAMPLERS, STEPS, RestoreRequest
 from napari_cvdm.simulate.phase import defocus_pair_of
 
 OPTICS = ["--wavelength-um", "0.55", "--medium-index", "1.33", "--defocus-um", "-1", "1"]
@@ -267,35 +264,6 @@ def test_help_is_light() -> None:
         f"import sys\nfrom napari_cvdm.cli import main\ntry: main(['restore', '--help'])\nexcept SystemExit as end: print(end.code, {heavy} & {{*sys.modules}})"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()[-1] == "0 set()"
-
-
-optional = {
-    "wavelength_um": st.none() | st.floats(0.2, 2.0),
-    "medium_index": st.none() | st.floats(1.5, 2.0),
-    "na": st.none() | st.floats(0.01, 1.5),
-    "defocus_um": st.none() | st.tuples(st.floats(-250, -1e-3), st.floats(1e-3, 250)),
-    "pixel_um": st.none() | st.floats(0.005, 20),
-    "sampler": st.sampled_from(SAMPLERS),
-    "precision": st.sampled_from(PRECISIONS),
-    "samples": st.integers(1, 1024),
-    "seed": st.integers(0, 2**63 - 1),
-    "keep_samples": st.booleans(),
-    "background": st.sampled_from(["auto", "none"]),
-    "align": st.sampled_from(ALIGNMENTS),
-    "tile": st.integers(16, 4096),
-    "region": st.sampled_from([None, (0, 20, 4, 40)]),
-}
-
-
-@given(chosen=st.fixed_dictionaries(optional))
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_request_as_a_command_is_the_same_request(chosen: dict[str, Any], spots: Path, tiny_widefield_model: Path) -> None:
-    request = RestoreRequest(image=ImageStack(array=np.ones((40, 44)), axes="YX"), model=str(tiny_widefield_model), **chosen)
-    words = restore_command(request, {"image": str(spots)}, "out")
-    again = restoring.request_of(options.build_parser().parse_args(words[1:]), load_model(str(tiny_widefield_model)).card)
-    assert {entry.name: getattr(again, entry.name) for entry in fields(request) if entry.name != "image"} == {
-        entry.name: getattr(request, entry.name) for entry in fields(request) if entry.name != "image"
-    }
 
 
 def test_step_and_stage_position_of_the_input_are_kept(tiny_widefield_model: Path, tmp_path: Path) -> None:

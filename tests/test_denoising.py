@@ -15,6 +15,7 @@ from napari_cvdm.intensity import dark_level
 from napari_cvdm.model.checkpoint import load_checkpoint
 from napari_cvdm.request import ImageStack, RestoreRequest, TrainRequest
 from napari_cvdm.restore import restore
+from napari_cvdm.result import finished as drained
 from napari_cvdm.simulate.denoising import DenoisingRanges, simulate_noisy
 from napari_cvdm.simulate.described import RANGES
 from napari_cvdm.simulate.structures import mitochondria
@@ -44,14 +45,6 @@ def assert_blank(field):
     """A flat truth, at the level of the noise around it."""
     assert float(field.truth.std()) < 1e-5
     assert float(field.truth.mean()) == pytest.approx(float(field.baseline.mean()), abs=5 * float(field.baseline.std()) / field.baseline.numel() ** 0.5)
-
-
-def drained(steps):
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
 
 
 def test_the_simulated_truth_is_the_mean_of_many_noisy_images():

@@ -13,16 +13,12 @@ from napari_cvdm import estimate as module
 from napari_cvdm.device import peak_memory
 from napari_cvdm.frame import SAMPLES_TOGETHER
 from napari_cvdm.model.zoo import load_model
+from napari_cvdm.result import finished as drained
 
 
 def estimate(request, model):
     """What the measurement returns."""
-    steps = module.estimate(request, model)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
+    return drained(module.estimate(request, model))
 
 
 @pytest.fixture

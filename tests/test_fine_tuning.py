@@ -11,7 +11,8 @@ import torch
 from napari_cvdm.model.checkpoint import load_checkpoint
 from napari_cvdm.request import RequestError, TrainRequest
 from napari_cvdm.result import Stop
-from napari_cvdm.training.loop import Trained, train
+from napari_cvdm.result import finished as drained
+from napari_cvdm.training.loop import train
 from napari_cvdm.training.recipe import read_recipe
 from napari_cvdm.training.validation import pooled, summed
 
@@ -63,15 +64,6 @@ def request_for(tmp_path, tiny_widefield_model):
     return made
 
 
-def finished(steps) -> Trained:
-    """What a training returns."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
-
-
 @pytest.mark.parametrize(("part", "moved"), [("all", {"mean", "denoiser", "schedule"}), ("denoiser", {"denoiser"}), ("schedule", {"schedule"})])
 def test_only_the_named_part_moves(request_for, tiny_widefield_model, part, moved):
     request = request_for(part)
@@ -87,7 +79,7 @@ def test_only_the_named_part_moves(request_for, tiny_widefield_model, part, move
 
 
 def test_both_models_are_scored_on_the_same_fields(request_for):
-    trained = finished(train(request_for()))
+    trained = drained(train(request_for()))
     assert trained.start is not None and trained.score is not None
     assert trained.start.baseline_rmse == trained.score.baseline_rmse  # the physical estimate is no model's
     assert trained.better == (trained.score.crps < trained.start.crps)
@@ -98,7 +90,7 @@ def test_both_models_are_scored_on_the_same_fields(request_for):
 def test_weights_that_only_got_worse_are_not_kept(request_for, tiny_widefield_model):
     """A learning rate that wrecks the network: the best look was the one before the first step."""
     request = request_for(part="denoiser", rate=30.0)
-    trained = finished(train(request))
+    trained = drained(train(request))
     before, after = (load_checkpoint(folder).network.state_dict() for folder in (tiny_widefield_model, request.out))
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
     assert trained.score == trained.start
@@ -120,13 +112,13 @@ def test_a_stage_ends_when_asked_and_the_next_one_begins(request_for):
 @pytest.mark.parametrize("stop_after", [3, 5, 8, 11])
 def test_a_resumed_fine_tuning_is_the_uninterrupted_one(request_for, tmp_path, stop_after):
     whole = request_for()
-    trained = finished(train(whole))
+    trained = drained(train(whole))
     cut = replace(whole, out=str(tmp_path / "cut"))
     steps = train(cut)
     for _ in range(stop_after):
         next(steps)
     steps.close()
-    resumed = finished(train(replace(cut, resume=True)))
+    resumed = drained(train(replace(cut, resume=True)))
     assert (resumed.score, resumed.start) == (trained.score, trained.start)
     assert (tmp_path / "cut" / "log.csv").read_bytes() == (tmp_path / "out" / "log.csv").read_bytes()
     first, second = (load_checkpoint(folder).network.state_dict() for folder in (whole.out, cut.out))
@@ -135,7 +127,7 @@ def test_a_resumed_fine_tuning_is_the_uninterrupted_one(request_for, tmp_path, s
 
 def test_looks_are_written_to_the_log(request_for):
     request = request_for()
-    finished(train(request))
+    drained(train(request))
     rows = list(csv.DictReader((Path(request.out) / "log.csv").read_text().splitlines()))
     assert [row["step"] for row in rows if row["held_out_crps"]] == ["4", "8", "4", "8"]
 

@@ -9,6 +9,7 @@ import pytest
 from napari_cvdm.microscope import OpticsError
 from napari_cvdm.model.checkpoint import read_card
 from napari_cvdm.request import ImageStack, RequestError, TrainRequest
+from napari_cvdm.result import finished as drained
 from napari_cvdm.simulate.described import described
 from napari_cvdm.simulate.phase import simulate_phase
 from napari_cvdm.training.fine_tuning import RECIPE, FineTuning, LayerPairs, Simulated, fine_tuning_recipe, prepare, unfinished_runs
@@ -19,15 +20,6 @@ from napari_cvdm.training.pair_saving import save_pairs
 from napari_cvdm.training.plan import Start
 from napari_cvdm.training.recipe import read_recipe
 from napari_cvdm.training.state import STATE, kept_if_resumable
-
-
-def result_of(steps):
-    """What a generator returns."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
 
 
 @pytest.fixture
@@ -85,9 +77,9 @@ def test_looks_are_fewer_where_they_cost_more(recipe):
 
 
 def test_the_pace_of_every_stage_that_is_trained_is_measured(recipe):
-    assert set(result_of(measured_pace(recipe, "cpu")).step_s) == {"mean", "diffusion"}
+    assert set(drained(measured_pace(recipe, "cpu")).step_s) == {"mean", "diffusion"}
     fixed_mean = replace(recipe, start=replace(recipe.start, part="schedule"))
-    found = result_of(measured_pace(fixed_mean, "cpu"))
+    found = drained(measured_pace(fixed_mean, "cpu"))
     assert set(found.step_s) == {"diffusion"}
     assert found.step_s["diffusion"] > 0
 
@@ -110,7 +102,7 @@ def stacks():
 
 def test_saved_pairs_are_found_again_field_by_field(stacks, tmp_path):
     measured, truth = stacks
-    folders = result_of(save_pairs(measured, truth, "widefield-x2", tmp_path))
+    folders = drained(save_pairs(measured, truth, "widefield-x2", tmp_path))
     entries = Folders(measured=str(folders[0]), truth=str(folders[1])).entries("widefield-x2")
     assert len({entry.view for entry in entries}) == 3
     pairs = [entry.load() for entry in entries]
@@ -124,7 +116,7 @@ def test_two_planes_stay_together(tmp_path):
     rng = np.random.default_rng(0)
     planes = ImageStack(array=rng.random((2, 2, 24, 24)).astype(np.float32), axes="TPYX", pixel_um=0.2, source="planes")
     phase = ImageStack(array=rng.random((2, 24, 24)).astype(np.float32), axes="TYX", pixel_um=0.2, source="phase")
-    folders = result_of(save_pairs(planes, phase, "phase-2shot", tmp_path))
+    folders = drained(save_pairs(planes, phase, "phase-2shot", tmp_path))
     entries = Folders(measured=str(folders[0]), truth=str(folders[1])).entries("phase-2shot")
     assert np.array_equal([entry.load().measured for entry in entries], planes.array)
 
@@ -132,7 +124,7 @@ def test_two_planes_stay_together(tmp_path):
 def test_frames_without_a_truth_are_refused(stacks, tmp_path):
     measured, truth = stacks
     with pytest.raises(RequestError, match="T 3 C 2, and truth T 2 C 2"):
-        result_of(save_pairs(measured, replace(truth, array=truth.array[:2]), "widefield-x2", tmp_path / "pairs"))
+        drained(save_pairs(measured, replace(truth, array=truth.array[:2]), "widefield-x2", tmp_path / "pairs"))
     assert not (tmp_path / "pairs").exists()
 
 
@@ -151,11 +143,11 @@ def test_a_prepared_run_is_trained_from_its_folder_alone(stacks, tiny_widefield_
         diffusion_steps=2,
     )
     asked = FineTuning(recipe=recipe, folder=tmp_path / "runs" / "mine", layers=LayerPairs(measured=measured, truth=alike), device="cpu")
-    request, _ = result_of(prepare(asked))
+    request, _ = drained(prepare(asked))
     (tmp_path / "runs").rename(tmp_path / "elsewhere")
     moved = TrainRequest(recipe=str(tmp_path / "elsewhere" / "mine" / RECIPE), out=str(tmp_path / "again"), device="cpu")
     assert Path(request.recipe).name == RECIPE
-    trained = result_of(train(moved))
+    trained = drained(train(moved))
     assert trained.start is not None
     assert trained.card.title.endswith("fine-tuned from tiny-widefield-x2")
     with pytest.raises(RequestError, match="holds a run already"):
@@ -165,13 +157,13 @@ def test_a_prepared_run_is_trained_from_its_folder_alone(stacks, tiny_widefield_
 def test_images_smaller_than_a_patch_are_refused_in_words(stacks, tiny_widefield_model, tmp_path):
     measured, _ = stacks
     alike = ImageStack(array=np.repeat(np.repeat(measured.array, 2, -1), 2, -2), axes="TCYX", pixel_um=0.05, source="truth")
-    folders = result_of(save_pairs(measured, alike, "widefield-x2", tmp_path))
+    folders = drained(save_pairs(measured, alike, "widefield-x2", tmp_path))
     start = Start(model=str(tiny_widefield_model))
     source = Folders(measured=str(folders[0]), truth=str(folders[1]))
     recipe = fine_tuning_recipe(name="mine", start=start, card=read_card(tiny_widefield_model), source=source, patch_px=32, mean_steps=1)
-    request, _ = result_of(prepare(FineTuning(recipe=recipe, folder=tmp_path / "run", device="cpu")))
+    request, _ = drained(prepare(FineTuning(recipe=recipe, folder=tmp_path / "run", device="cpu")))
     with pytest.raises(RequestError, match="24 x 20 px; choose a patch that fits"):
-        result_of(train(request))
+        drained(train(request))
 
 
 def test_only_what_can_be_resumed_is_left_after_an_error(tmp_path):
@@ -198,5 +190,5 @@ def test_runs_that_can_be_gone_on_with_are_found(tmp_path):
 
 def test_the_recipe_of_a_run_is_the_one_that_was_asked_for(recipe, tmp_path):
     asked = FineTuning(recipe=recipe, folder=tmp_path / "run", minutes=1.0, device="cpu")
-    request, pace = result_of(prepare(asked))
+    request, pace = drained(prepare(asked))
     assert read_recipe(request.recipe) == timed(recipe, pace, 1.0)

@@ -18,6 +18,7 @@ from napari_cvdm.model.zoo import load_model
 from napari_cvdm.request import ImageStack, RestoreRequest
 from napari_cvdm.restore import restore
 from napari_cvdm.result import Progress
+from napari_cvdm.result import finished as drained
 
 OPTICS = {"wavelength_um": 0.55, "medium_index": 1.33, "defocus_um": (-1.0, 1.0)}
 
@@ -33,14 +34,6 @@ def given(stack):
 
 def template(model, **settings):
     return RestoreRequest(image=frame(), model=str(model), samples=5, steps=2, device="cpu", tile=64, **settings)
-
-
-def finish(steps):
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
 
 
 def events(source, model, **settings):
@@ -119,7 +112,7 @@ def test_a_live_frame_is_what_restoring_it_alone_gives(tiny_widefield_model):
     for seed in range(4):
         box.post(given(frame(seed)))
     (live,) = events(box, tiny_widefield_model)
-    alone = finish(restore(replace(template(tiny_widefield_model), image=frame(3), samples=1), load_model(str(tiny_widefield_model))))
+    alone = drained(restore(replace(template(tiny_widefield_model), image=frame(3), samples=1), load_model(str(tiny_widefield_model))))
     assert live.mean.tobytes() == alone.mean.tobytes()
     assert live.rate.tobytes() == alone.rate.tobytes()
     assert (live.number, live.done, live.dropped, live.frames_per_s) == (4, 1, 3, 0.0)

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from draining import drained
 from scipy.ndimage import gaussian_filter
 
 from napari_cvdm.microscope import Microscope, OpticsError
 from napari_cvdm.model.checkpoint import load_checkpoint
 from napari_cvdm.request import ImageStack, RequestError, RestoreRequest
 from napari_cvdm.restore import restore
+from napari_cvdm.result import finished as drained
 from napari_cvdm.simulate.phase import defocus_pair_of
 from napari_cvdm.tiled_job import TiledRequest
 from napari_cvdm.trust.camera_noise import CameraNoise

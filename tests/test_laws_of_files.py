@@ -16,6 +16,7 @@ from napari_cvdm.microscope import PIXEL_RANGE_UM, OpticsError
 from napari_cvdm.model.checkpoint import load_checkpoint
 from napari_cvdm.request import ImageStack, RequestError, RestoreRequest
 from napari_cvdm.restore import restore
+from napari_cvdm.result import finished as drained
 
 FEW = settings(max_examples=20, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 FEWER = settings(FEW, max_examples=8)
@@ -101,12 +102,7 @@ def test_a_request_is_carried_out_or_refused(tiny_widefield_model: Path, questio
 
     def attempt() -> None:
         request = RestoreRequest(image=ImageStack(array=array, axes=axes), model="tiny", device="cpu", **given_)
-        steps = restore(request, load_checkpoint(tiny_widefield_model))
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                return results.append(end.value)
+        results.append(drained(restore(request, load_checkpoint(tiny_widefield_model))))
 
     if outcome(attempt, (RequestError, OpticsError, ImageFileError)) == "read":
         (result,) = results

@@ -10,6 +10,7 @@ from napari_cvdm.model.zoo import load_model
 from napari_cvdm.request import ImageStack
 from napari_cvdm.restore import restore
 from napari_cvdm.result import ForwardCheck
+from napari_cvdm.result import finished as drained
 from napari_cvdm.tasks import WidefieldX2
 from napari_cvdm.trust.familiarity import STATISTICS, Familiarity, familiarity_warnings, statistics, vectors_of
 from napari_cvdm.trust.imaging import WidefieldImaging
@@ -20,12 +21,7 @@ OBJECTIVE = {"na": 1.4, "wavelength_um": 0.52, "medium_index": 1.515}
 
 
 def run(request, model, **options):
-    steps = restore(request, load_model(str(model)), **options)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
+    return drained(restore(request, load_model(str(model)), **options))
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from draining import drained
 from small_images import spots, widefield_request
 
 from napari_cvdm.cli import main
 from napari_cvdm.model.checkpoint import load_checkpoint, read_card, write_card
 from napari_cvdm.request import RequestError
 from napari_cvdm.restore import restore
+from napari_cvdm.result import finished as drained
 from napari_cvdm.trust.judged import Sampling
 from napari_cvdm.trust.noise_scale import mean_score, scores_by_scale, with_noise_scale
 from napari_cvdm.trust.pair_sets import Choice, pair_set

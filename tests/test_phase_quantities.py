@@ -8,6 +8,7 @@ import pytest
 
 from napari_cvdm.microscope import OpticsError
 from napari_cvdm.request import ImageStack, RequestError, RestoreRequest
+from napari_cvdm.result import finished as drained
 from napari_cvdm.trust.mass_measurement import (
     FrameMasses,
     MaskFrame,
@@ -44,14 +45,6 @@ def blobs():
     regions = np.zeros(phase.shape, int)
     regions[10:50, 5:40], regions[10:50, 42:75] = 1, 2
     return phase, regions
-
-
-def drained(steps):
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
 
 
 def test_one_wave_of_phase_is_one_wavelength_of_path():

@@ -13,6 +13,7 @@ from scipy.ndimage import gaussian_filter
 from napari_cvdm.model.checkpoint import load_checkpoint
 from napari_cvdm.request import ImageStack, RequestError, RestoreRequest
 from napari_cvdm.restore import restore
+from napari_cvdm.result import finished as drained
 from napari_cvdm.simulate.phase import defocus_pair_of
 from napari_cvdm.tasks import Conditioned, PhaseTwoShot
 from napari_cvdm.tasks.illumination import evened
@@ -197,11 +198,7 @@ def test_what_was_estimated_is_kept_with_the_result(tiny_phase_model):
     model = load_checkpoint(tiny_phase_model)
     results = {}
     for align in ("auto", "off"):
-        steps = restore(replace(request, align=align), model)
-        with pytest.raises(StopIteration) as end:
-            while True:
-                next(steps)
-        results[align] = end.value.value.provenance
+        results[align] = drained(restore(replace(request, align=align), model)).provenance
     kept = json.loads(json.dumps(results["auto"].estimated["frames"][0]["planes"], allow_nan=False))
     assert kept["corrected"] == ["shift_px", "ramp"]
     assert sum("moved back" in warning or "divided out" in warning for warning in results["auto"].warnings) == 2

@@ -15,6 +15,7 @@ from napari_cvdm.model.zoo import load_model
 from napari_cvdm.posterior import RunningMoments
 from napari_cvdm.request import ImageStack, RequestError
 from napari_cvdm.restore import restore
+from napari_cvdm.result import finished as drained
 
 
 def run(request, model):
@@ -269,12 +270,3 @@ def test_restoring_leaves_the_loaded_model_alone(tiny_phase_model):
     for (device, stride, values), tensor in zip(before, model.network.state_dict().values(), strict=True):
         assert (tensor.device, tensor.stride()) == (device, stride)
         assert torch.equal(tensor, values)
-
-
-def drained(steps):
-    """What a generator returns."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value

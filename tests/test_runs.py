@@ -13,15 +13,11 @@ from napari_cvdm.repeat import command_of
 from napari_cvdm.request import ImageStack, RequestError, RestoreRequest
 from napari_cvdm.restore import restore
 from napari_cvdm.result import Stop
+from napari_cvdm.result import finished as drained
 
 
 def run(request, model, earlier=None):
-    steps = restore(request, load_model(str(model)), earlier)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
+    return drained(restore(request, load_model(str(model)), earlier))
 
 
 def stopped(request, model, after, earlier=None):

@@ -9,6 +9,7 @@ import torch
 
 from napari_cvdm.diffusion.process import half_log_snr
 from napari_cvdm.model.schedule import Clock, clock_curve, gamma_and_beta
+from napari_cvdm.result import finished as drained
 from napari_cvdm.trust.regions import BACKGROUND, STRUCTURE, regions_on_grid, structure_and_background
 from napari_cvdm.trust.schedule_view import pixel_curves, region_curves, schedule_maps, shown_ranges
 
@@ -24,14 +25,6 @@ def clock():
 
 def rates(shape):
     return np.random.default_rng(0).uniform(7, 40, shape).astype(np.float32)
-
-
-def drained(steps):
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
 
 
 @pytest.mark.parametrize("shape", [(6, 5), (3, 6, 5), (2, 1, 6, 5)])

@@ -8,6 +8,7 @@ import pytest
 from napari_cvdm.model.zoo import load_model
 from napari_cvdm.request import RestoreRequest
 from napari_cvdm.restore import restore
+from napari_cvdm.result import finished as drained
 from napari_cvdm.simulate.phase import defocus_pair_of
 from napari_cvdm.simulate.samples import CELL_MARGIN_PX, CELL_MICROSCOPE, _cells_beyond_the_frame, cell_phase, cell_planes, reticulum, reticulum_pair
 
@@ -16,12 +17,7 @@ INNER = (slice(CELL_MARGIN_PX, -CELL_MARGIN_PX),) * 2
 
 def restored(image, model, **settings):
     """Drain a restoration by a shipped model."""
-    steps = restore(RestoreRequest(image=image, model=model, device="cpu", **settings), load_model(model))
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
+    return drained(restore(RestoreRequest(image=image, model=model, device="cpu", **settings), load_model(model)))
 
 
 def rmse(found, truth):

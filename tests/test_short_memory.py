@@ -25,15 +25,11 @@ import torch
 from napari_cvdm.model.zoo import load_model
 from napari_cvdm.request import ImageStack, RestoreRequest
 from napari_cvdm.restore import restore
+from napari_cvdm.result import finished as drained
 
 def finished(size, tile):
     image = ImageStack(array=np.random.default_rng(0).poisson(100, (size, size)).astype(np.uint16), axes="YX", pixel_um=0.065)
-    steps = restore(RestoreRequest(image=image, model="tiny", samples=1, steps=1, device="cpu", tile=tile), load_model(sys.argv[1]))
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
+    return drained(restore(RestoreRequest(image=image, model="tiny", samples=1, steps=1, device="cpu", tile=tile), load_model(sys.argv[1])))
 
 torch.set_num_threads(1)
 free = finished(512, 32)  # loads every library, and shows how much the whole canvas needs

@@ -18,6 +18,7 @@ from napari_cvdm.cli import main
 from napari_cvdm.image_files import read_image
 from napari_cvdm.model.zoo import load_model
 from napari_cvdm.restore import restore
+from napari_cvdm.result import finished as drained
 from napari_cvdm.widgets.layers import our_metadata
 
 MANIFEST = Path(napari_cvdm.__file__).with_name("napari.yaml")
@@ -58,12 +59,7 @@ class Evening:
 
     def expected(self, **changes: Any) -> Any:
         """What the core makes of the dock's request."""
-        steps = restore(replace(self.dock.form.value(), **changes), load_model(self.dock.form.model.value()))
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                return end.value
+        return drained(restore(replace(self.dock.form.value(), **changes), load_model(self.dock.form.model.value())))
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import pytest
 from napari_cvdm.baselines import load_method, reconstruct
 from napari_cvdm.request import RestoreRequest
 from napari_cvdm.result import Progress
+from napari_cvdm.result import finished as drained
 from napari_cvdm.widgets.inspect_widget import InspectWidget
 from napari_cvdm.widgets.layers import our_metadata, read_layer, to_layer_data
 from napari_cvdm.widgets.placement import Placement
@@ -13,14 +14,6 @@ from napari_cvdm.widgets.shown_layers import show_result
 
 OIL = {"wavelength_um": 0.52, "medium_index": 1.518, "na": 1.4}
 TWO_PLANES = {"wavelength_um": 0.55, "medium_index": 1.33, "defocus_um": (-1.0, 1.0)}
-
-
-def drained(steps):
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
 
 
 def fill(dock, optics):

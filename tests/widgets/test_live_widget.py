@@ -12,6 +12,7 @@ from napari_cvdm.follow import live
 from napari_cvdm.model.zoo import load_model
 from napari_cvdm.request import ImageStack, RestoreRequest
 from napari_cvdm.restore import restore
+from napari_cvdm.result import finished as drained
 from napari_cvdm.widgets.layers import METADATA_KEY, is_measurement
 from napari_cvdm.widgets.live_feed import LayerFeed
 from napari_cvdm.widgets.live_widget import LiveWidget
@@ -54,12 +55,7 @@ def _idle(dock):
 def alone(array, model, **settings):
     """What restoring a frame directly, in one step, gives."""
     image = ImageStack(array=array, axes="YX", pixel_um=0.065, source="cell")
-    steps = restore(RestoreRequest(image=image, model=str(model), samples=1, steps=1, tile=64, device="cpu", **settings), load_model(str(model)))
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value.mean
+    return drained(restore(RestoreRequest(image=image, model=str(model), samples=1, steps=1, tile=64, device="cpu", **settings), load_model(str(model)))).mean
 
 
 def assign(layer, number):
@@ -272,13 +268,7 @@ def test_the_full_posterior_of_the_shown_frame(viewer, measured, open_live, qtbo
     assert "live reconstruction of cell" in viewer.layers
     provenance = viewer.layers["reconstruction of cell"].metadata[METADATA_KEY]["provenance"]
     assert (provenance["settings"]["samples"], provenance["settings"]["steps"]) == (request.samples, request.steps) == (2, 3)
-    steps = restore(request, load_model(request.model))
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            assert viewer.layers["reconstruction of cell"].data.tobytes() == end.value.mean.tobytes()
-            break
+    assert viewer.layers["reconstruction of cell"].data.tobytes() == drained(restore(request, load_model(request.model))).mean.tobytes()
 
 
 def ways_to_end(dock, viewer):

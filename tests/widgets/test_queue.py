@@ -15,16 +15,9 @@ from napari_cvdm.image_files import combine_planes, read_image
 from napari_cvdm.model.zoo import load_model
 from napari_cvdm.request import RestoreRequest
 from napari_cvdm.restore import restore
+from napari_cvdm.result import finished as drained
 from napari_cvdm.widgets.layers import our_metadata
 from napari_cvdm.widgets.queue_panel import State
-
-
-def drained(steps):
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
 
 
 @pytest.fixture

@@ -13,17 +13,10 @@ from napari_cvdm.cli import main
 from napari_cvdm.model.zoo import load_model
 from napari_cvdm.restore import restore
 from napari_cvdm.result import Progress
+from napari_cvdm.result import finished as drained
 from napari_cvdm.widgets import run_panel
 from napari_cvdm.widgets.layers import METADATA_KEY, our_metadata
 from napari_cvdm.widgets.run_panel import RunPanel
-
-
-def drained(steps):
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import numpy as np
 from qtpy.QtWidgets import QLabel
 
+from napari_cvdm.result import finished as drained
 from napari_cvdm.widgets.layers import CHI2_LIMITS, RESIDUAL_LIMITS, our_metadata
 from napari_cvdm.widgets.trust_light import COLOURS, WORDS, TrustLight
 
@@ -53,13 +54,8 @@ def test_residual_layers_lie_on_the_grid_of_the_camera(viewer, tiny_phase_model,
     from napari_cvdm.widgets.placement import Placement
 
     def layers(request, model, image):
-        steps = restore(request, load_model(str(model)))
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                made = (Layer.create(*one) for one in to_layer_data(end.value, Placement.of(image)))
-                return {our_metadata(layer)["role"]: layer for layer in made}
+        made = (Layer.create(*one) for one in to_layer_data(drained(restore(request, load_model(str(model)))), Placement.of(image)))
+        return {our_metadata(layer)["role"]: layer for layer in made}
 
     movie = Image(spots((2, 40, 36), axes="TYX").array, name="cell", scale=(1.0, 0.065, 0.065), units=("s", "um", "um"), axis_labels=("t", "y", "x"))
     found = layers(widefield_request(spots((2, 40, 36), axes="TYX"), na=1.4, wavelength_um=0.52, medium_index=1.515), tiny_widefield_model, movie)

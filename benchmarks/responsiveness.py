@@ -15,6 +15,7 @@ from qtpy.QtCore import QEventLoop, QTimer
 from qtpy.QtWidgets import QApplication
 
 from benchmarks.measure import Row, print_rows
+from napari_cvdm.request import STEPS
 from napari_cvdm.widgets import worker
 from napari_cvdm.widgets.restore_widget import RestoreWidget
 from napari_cvdm.widgets.sample_data import two_defocused_planes, widefield_network
@@ -104,4 +105,4 @@ def measure(model: str) -> list[Row]:
 
 if __name__ == "__main__":
     for model in SAMPLES:
-        print_rows("A window with a reconstruction of 256 x 256 pixels, 8 samples of 10 steps", measure(model))
+        print_rows(f"A window with a reconstruction of 256 x 256 pixels, 8 samples of {STEPS} steps", measure(model))

@@ -1,13 +1,15 @@
 """What a screen of many images costs on one worker and on fifty, and what would bend first: `python -m benchmarks.screen [--model NAME] [--images N]`.
 
-Measured here, in seconds: the processor time of an image of each side on one thread, so that a straight line gives the cost of an image and of its megapixels;
-the model's loading; a task that does nothing, through a scheduler of dask; and a megabyte of result, written. From these follows how long each part of the
-machinery would be at work for the whole screen. The slowest of them is the time that the screen takes, since they work at the same time.
+Measured here, in seconds: the processor time of an image of each side on one thread, so that a straight line gives the cost of an image and of its
+megapixels; the model's loading; a task that does nothing, through a scheduler of dask; a megabyte of result, made into a TIFF, and on the disk that all share
+(here the local one; a network's is another). From these follows how long each part of the machinery would be at work for the whole screen. The slowest of
+them is the time that the screen takes, since they work at the same time.
 
 No GPU was at hand where this was written: `--faster K` says how many times faster than one thread of this machine a worker computes.
 """
 
 import argparse
+import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -44,8 +46,10 @@ class Costs:
         Of the model, once for a worker.
     task : float
         Of the scheduler, for a task that does nothing.
+    encoded_mb : float
+        Of a worker, for a megabyte of result: making a TIFF of it, and handing it to the system.
     written_mb : float
-        For a megabyte of result.
+        Of the disk that all share, for a megabyte of result, until it is there.
     megabytes : float
         Of the result, for a megapixel of input.
     """
@@ -54,6 +58,7 @@ class Costs:
     megapixel: float
     load: float
     task: float
+    encoded_mb: float
     written_mb: float
     megabytes: float
 
@@ -90,7 +95,7 @@ class Screen:
 def screen_of(costs: Costs, images: int, megapixels: float, workers: int, faster: float = 1.0) -> Screen:
     """A screen of so many images on so many workers, each so many times faster than one thread here; an image is one task."""
     rounds = -(-images // workers)
-    each = (costs.image + costs.megapixel * megapixels) / faster
+    each = (costs.image + costs.megapixel * megapixels) / faster + megapixels * costs.megabytes * costs.encoded_mb
     return Screen(
         computing=costs.load + rounds * each,
         scheduling=images * costs.task,
@@ -105,21 +110,22 @@ def clocked(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def measured_costs(model: Checkpoint, samples: int, steps: int, sides: Sequence[int] = SIDES, tasks: int = TASKS) -> Costs:
-    """Measure all of it on this machine."""
+def measured_costs(model: Checkpoint, folder: Path, samples: int, steps: int, sides: Sequence[int] = SIDES, tasks: int = TASKS) -> Costs:
+    """Measure all of it on this machine; `folder` is that of the model."""
     seconds = []
     for side in sides:
         started = time.process_time()
         result = finish(request_for(model, field(side, planes_of(model)), samples, steps), model)
         seconds.append(time.process_time() - started)
     slope, offset = np.polyfit([side**2 / 1e6 for side in sides], seconds, 1)
-    writing, megabytes = written(result)
+    encoding, megabytes = written(result)
     return Costs(
         image=max(0.0, float(offset)),
         megapixel=float(slope),
-        load=clocked(lambda: load_checkpoint(model_folder(model.card.name))),
+        load=clocked(lambda: load_checkpoint(folder)),
         task=scheduler_seconds(tasks),
-        written_mb=writing / megabytes,
+        encoded_mb=encoding / megabytes,
+        written_mb=disk_seconds(megabytes) / megabytes,
         megabytes=megabytes / (sides[-1] ** 2 / 1e6),
     )
 
@@ -130,6 +136,18 @@ def written(result: Restoration) -> tuple[float, float]:
         folder = Path(name)
         seconds = clocked(lambda: write_images(folder, result, {}))
         return seconds, sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
+
+
+def disk_seconds(megabytes: float) -> float:
+    """Seconds until so many megabytes are on the disk."""
+    with tempfile.NamedTemporaryFile() as file:
+
+        def work() -> None:
+            file.write(np.random.default_rng(0).bytes(int(megabytes * 1e6)))
+            file.flush()
+            os.fsync(file.fileno())
+
+        return clocked(work)
 
 
 def scheduler_seconds(tasks: int) -> float:
@@ -148,7 +166,9 @@ def rows_of(costs: Costs, images: int, megapixels: float, faster: float) -> list
         Row(what="computing, one thread here", value=f"{costs.image:.2f} s for an image + {costs.megapixel:.1f} s for a megapixel"),
         Row(what="loading the model, once for a worker", value=f"{costs.load:.2f} s"),
         Row(what="a task through the scheduler", value=f"{1e3 * costs.task:.2f} ms"),
-        Row(what="writing", value=f"{costs.megabytes:.0f} MB for a megapixel of input, {1e3 * costs.written_mb:.1f} ms for one MB"),
+        Row(what="the result, for a megapixel of input", value=f"{costs.megabytes:.0f} MB"),
+        Row(what="writing one MB: a worker", value=f"{1e3 * costs.encoded_mb:.1f} ms"),
+        Row(what="writing one MB: the disk", value=f"{1e3 * costs.written_mb:.1f} ms"),
     ]
     for workers in WORKERS:
         one = screen_of(costs, images, megapixels, workers, faster)
@@ -180,7 +200,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, and print the screens."""
     options = parser().parse_args(argv)
     torch.set_num_threads(1)
-    costs = measured_costs(load_model(options.model), options.samples, options.steps)
+    costs = measured_costs(load_model(options.model), model_folder(options.model), options.samples, options.steps)
     for faster in options.faster:
         print_rows(
             f"A screen, {options.model}, {options.samples} samples of {options.steps} evaluations", rows_of(costs, options.images, options.megapixels, faster)

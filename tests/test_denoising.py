@@ -15,6 +15,7 @@ from napari_cvdm.intensity import dark_level
 from napari_cvdm.model.checkpoint import load_checkpoint
 from napari_cvdm.request import ImageStack, RestoreRequest, TrainRequest
 from napari_cvdm.restore import restore
+from napari_cvdm.result import ForwardCheck
 from napari_cvdm.result import finished as drained
 from napari_cvdm.simulate.denoising import DenoisingRanges, simulate_noisy
 from napari_cvdm.simulate.described import RANGES
@@ -27,7 +28,8 @@ from napari_cvdm.training.pair_files import Folders
 from napari_cvdm.training.recipe import read_recipe
 from napari_cvdm.training.recipe_writing import write_recipe
 from napari_cvdm.training.sources import SimulatedFields, split_measured
-from napari_cvdm.trust.camera_noise import CameraNoise
+from napari_cvdm.trust.camera_noise import CameraNoise, photon_transfer
+from napari_cvdm.trust.forward_check import LIMIT, verdict
 from napari_cvdm.trust.pair_sets import simulated_pairs
 from napari_cvdm.trust.same_grid_imaging import SameGridImaging
 
@@ -167,3 +169,21 @@ def test_the_recipe_of_the_experiment_comes_back_trains_and_restores(tmp_path):
     assert (model.card.task, model.card.unit, model.card.inputs) == ("denoise", "counts", TASKS["denoise"].inputs)
     image = ImageStack(array=simulate_noisy(7, SMALL).counts, axes="YX", pixel_um=0.065)
     assert drained(restore(RestoreRequest(image=image, model="", samples=1, steps=2, device="cpu"), model)).mean.shape == (48, 48)
+
+
+@pytest.mark.parametrize(("kept", "explained"), [(0.0, True), (0.5, False), (1.0, False)])
+def test_what_keeps_the_noise_is_not_explained(kept: float, explained: bool):
+    pair = simulate_noisy(5, BRIGHT, thick)
+    measured, truth = pair.counts - dark_level(pair.counts), pair.truth.astype(float)
+    imaging = SameGridImaging(measured=measured, noise=photon_transfer(measured, np.ones(measured.shape, bool)), valid=np.ones(measured.shape, bool))
+    chi2 = imaging.compare(truth + kept * (measured - truth)).chi2(imaging.valid)
+    check = ForwardCheck(chi2=chi2, limit=LIMIT, verdict=verdict(chi2, LIMIT, None, ""))
+    assert check.explained is explained
+    assert ("repeats the noise" in check.verdict) is not explained
+
+
+def test_above_a_dark_image_nothing_more_is_taken_off_what_keeps_its_background():
+    light = np.random.default_rng(0).poisson(140, (1, 48, 48)).astype(float)
+    dark = np.full((48, 48), 100.0)
+    levels = {task.name: task.condition(light, dark).estimated["dark_level"] for task in (TASKS["denoise"], TASKS["widefield-x2"])}
+    assert levels["denoise"] == 0 and levels["widefield-x2"] > 0

@@ -104,3 +104,20 @@ def test_guidance_needs_optics_whole_images_and_a_small_number(phase_request, ti
         replace(phase_request, guidance=11)
     with pytest.raises(RequestError, match="cannot be had block by block"):
         TiledRequest(request=replace(phase_request, guidance=1), out=str(tmp_path / "out.ome.zarr"))
+
+
+@pytest.mark.parametrize("guidance", [0, 1])
+def test_guided_samples_that_are_added_later_are_those_of_one_run(guidance: int, phase_request, tiny_phase_model):
+    model, request = load_checkpoint(tiny_phase_model), replace(phase_request, guidance=guidance)
+    earlier = drained(restore(request, model))
+    later, at_once = drained(restore(replace(request, samples=4), model, earlier)), drained(restore(replace(request, samples=4), model))
+    np.testing.assert_array_equal(later.mean, at_once.mean)
+    np.testing.assert_array_equal(later.variance, at_once.variance)
+
+
+def test_a_frame_that_cannot_be_compared_is_not_guided_and_does_not_end_the_run(phase_request, tiny_phase_model):
+    good = phase_request.image.array
+    empty = np.full_like(good, 4000)  # no noise at all
+    movie = replace(phase_request.image, array=np.stack([good, empty]), axes="TPYX")
+    result = drained(restore(replace(phase_request, image=movie, guidance=1, background="auto"), load_checkpoint(tiny_phase_model)))
+    assert result.counts.tolist() == [2, 2]

@@ -228,3 +228,14 @@ def test_another_word_for_align_is_refused():
 
 def test_the_size_of_the_field_is_width_times_height():
     assert field_text((3, 100, 200), 0.5) == "the field is 100 x 50 um (200 x 100 px of 0.5 um)"
+
+
+@pytest.mark.parametrize("align", ["off", "auto"])
+def test_a_flipped_sign_is_seen_through_dust_that_a_blank_field_takes_away(align: str):
+    y, x = np.mgrid[: SHAPES[0][0], : SHAPES[0][1]]
+    blank = 4000 * (1 - 0.3 * ((y / y.max() - 0.5) ** 2 + (x / x.max() - 0.5) ** 2)) * (1 - 0.5 * (np.hypot(y % 40 - 20, x % 40 - 20) < 4))
+    image = ImageStack(array=pair(SHAPES[0]) * blank, axes="PYX", pixel_um=MICROSCOPE.pixel_um)
+    known = {"wavelength_um": MICROSCOPE.wavelength_um, "medium_index": MICROSCOPE.medium_index, "background": blank, "align": align}
+    request = RestoreRequest(image=image, model="tiny", defocus_um=DEFOCUS_UM[::-1], **known)
+    said = plane_warnings([PhaseTwoShot().from_request(image.array, request).estimated])
+    assert any("sign of dz" in warning for warning in said)

@@ -2,12 +2,15 @@
 
 from dataclasses import astuple, replace
 
+import numpy as np
 import pytest
 from benchmarks.measure import finish, tiny_model
 from benchmarks.scale import field, request_for
-from benchmarks.screen import Costs, most_workers, screen_of, written
+from benchmarks.screen import Costs, measured_costs, most_workers, screen_of, written
 
-COSTS = Costs(image=0.5, megapixel=40.0, load=2.0, task=0.002, written_mb=0.003, megabytes=80.0)
+from napari_cvdm.model.checkpoint import load_checkpoint
+
+COSTS = Costs(image=0.5, megapixel=40.0, load=2.0, task=0.002, encoded_mb=0.001, written_mb=0.003, megabytes=80.0)
 
 
 def test_twice_the_workers_halve_the_computing_and_leave_scheduler_and_disk_alone():
@@ -35,4 +38,9 @@ def test_what_is_written_is_as_large_as_the_images():
     seconds, megabytes = written(result)
     assert seconds > 0
     assert megabytes * 1e6 > 3 * result.mean.nbytes  # mean, spread and rate at least
-    assert all(value > 0 for value in astuple(COSTS))
+
+
+def test_every_cost_is_measured(tiny_widefield_model):
+    costs = measured_costs(load_checkpoint(tiny_widefield_model), tiny_widefield_model, 1, 1, sides=(32, 48, 64), tasks=5)
+    assert all(np.isfinite(value) and value >= 0 for value in astuple(costs))
+    assert min(costs.load, costs.task, costs.encoded_mb, costs.written_mb, costs.megabytes) > 0

@@ -114,7 +114,7 @@ class RestoreRequest:
     samples : int
         Posterior samples, 1 to 1024. One sample has no spread: variance is zero.
     steps : int
-        Evaluations of the network for each sample, 1 to 1000.
+        Evaluations of the network for each sample, 1 to 1000. One is a preview: the regression, without what samples draw beside it.
     seed : int
         Chooses the noise; the same seed gives the same bytes on the CPU.
     sampler : {"sde-2m", "ode-2m", "ddim", "ancestral"}
@@ -135,7 +135,8 @@ class RestoreRequest:
         ``none`` take off what fills the field, too.
     align : {"off", "auto"}
         ``auto`` measures what differs between the two planes besides the focus (shift, magnification, light), takes back what
-        is significant and reports all of it; ``off`` neither measures nor changes anything. Phase models only.
+        is significant and reports all of it; ``off`` changes nothing, and reports what needs no registration (sign, exposure,
+        saturation, one image given twice). Phase models only.
     guidance : int
         Steps by which each clean estimate is drawn toward the measured image, as far as its residual is more than noise, 0 to 10. It
         makes a result agree with the measurement, which need not bring it nearer to the truth.

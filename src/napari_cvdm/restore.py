@@ -21,7 +21,7 @@ from napari_cvdm.result import Progress, Restoration, Stop
 from napari_cvdm.tasks import TASKS, Task
 from napari_cvdm.tasks.conditioned import BORDER_PX
 from napari_cvdm.trust.findings import Findings
-from napari_cvdm.trust.guidance import guide_of
+from napari_cvdm.trust.guidance import check_guidance, guide_of
 from napari_cvdm.trust.light import judged
 from napari_cvdm.trust.plane_checks import plane_warnings
 from napari_cvdm.trust.validity import axes_warnings, beyond_trained_range, crossing_warnings, far_from_training, optics_warnings
@@ -125,6 +125,7 @@ def restore(request: RestoreRequest, model: Checkpoint, earlier: Restoration | N
     task, device = task_of(model.card), pick_device(request.device)
     image = request.image
     check_planes(image, task)
+    check_guidance(request, model.card)
     if earlier is not None:
         check_continues(request, model, earlier)
     network = placed(model.network, device)  # the checkpoint stays on the CPU, for others to use

@@ -3,19 +3,21 @@
 It makes a result agree with the measured image. That is not the same as with the truth: `python -m benchmarks.guidance` measures both.
 """
 
+from contextlib import suppress
 from functools import singledispatch
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from napari_cvdm.microscope import OpticsError
 from napari_cvdm.model.checkpoint import ModelCard
 from napari_cvdm.physics.widefield import blur, gaussian_transfer
 from napari_cvdm.physics.wotf import solve_wotf
 from napari_cvdm.request import RequestError, RestoreRequest
 from napari_cvdm.tasks import Conditioned
 from napari_cvdm.trust.by_blocks import by_blocks, inside
-from napari_cvdm.trust.forward_check import imaging_of
+from napari_cvdm.trust.forward_check import imaging_of, widefield_microscope
 from napari_cvdm.trust.imaging import MARGIN_PX, Comparison, Imaging, PhaseImaging, WidefieldImaging, sharp_to_seen
 
 WOTF_REGULARISATION = 0.1  # a phase is weak only in steps: strong enough to leave slow waves to US-TIE
@@ -64,8 +66,18 @@ class Guide:
         return None
 
 
+def check_guidance(request: RestoreRequest, card: ModelCard) -> None:
+    """RequestError or OpticsError where a request asks for a guidance that cannot be given: before anything is computed."""
+    if not request.guidance:
+        return
+    if card.task not in GUIDED:
+        raise RequestError(f"guidance is {request.guidance}, but there is none for the task {card.task}; allowed are {', '.join(GUIDED)}. Leave it out.")
+    if card.unit != "rad":
+        widefield_microscope(request)
+
+
 def guide_of(pixels: np.ndarray, prepared: Conditioned, request: RestoreRequest, card: ModelCard) -> Guide | None:
-    """The guide of one frame; None where the request asks for none.
+    """The guide of one frame; None where the request asks for none, and for a frame that cannot be compared (no noise, no pixel far enough from the border).
 
     Parameters
     ----------
@@ -74,18 +86,12 @@ def guide_of(pixels: np.ndarray, prepared: Conditioned, request: RestoreRequest,
     prepared : Conditioned
     request : RestoreRequest
     card : ModelCard
-
-    Raises
-    ------
-    RequestError, OpticsError
-        What hinders it, such as optics that are not known.
     """
     if not request.guidance:
         return None
-    if card.task not in GUIDED:
-        raise RequestError(f"guidance is {request.guidance}, but there is none for the task {card.task}; allowed are {', '.join(GUIDED)}. Leave it out.")
-    imaging = imaging_of(pixels, prepared, request, card)
-    return Guide(imaging, request.guidance)
+    with suppress(OpticsError):
+        return Guide(imaging_of(pixels, prepared, request, card), request.guidance)
+    return None
 
 
 @singledispatch

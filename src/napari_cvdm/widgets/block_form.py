@@ -127,4 +127,4 @@ class BlockForm(QWidget):
         if not files:
             raise RequestError(f"out is empty, and {layer} was not opened from a file beside which the result could lie; name the OME-Zarr to make.")
         image = Path(files["image"])
-        return str(image.with_name(f"{image.name.split('.')[0]}-{model}{SUFFIXES[0]}"))
+        return str(image.with_name(f"{image.stem.removesuffix('.ome')}-{model}{SUFFIXES[0]}"))

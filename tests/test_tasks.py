@@ -170,3 +170,12 @@ def test_a_grouped_median_is_the_plain_one_where_no_values_are_equal():
     values = np.random.default_rng(0).random((31, 21))
     assert grouped_median(values) == np.median(values)
     assert grouped_median(np.array([0.0, 0.0, 0.0])) == 0.0
+
+
+@pytest.mark.parametrize(("top", "dtype"), [(255, np.uint8), (4095, np.uint16), (65535, np.uint16)])
+def test_pixels_that_a_camera_cut_off_are_not_trusted_whatever_the_file_could_hold(top: int, dtype: type):
+    light = np.random.default_rng(0).poisson(np.linspace(0.3, 1.3, 96) * min(top, 4095) * np.ones((80, 1))) * (top / min(top, 4095))
+    cut = light.clip(max=top).astype(dtype)[None]
+    valid = WidefieldX2().condition(cut, "auto").valid
+    np.testing.assert_array_equal(valid[8:-8, 8:-8], (light < top)[8:-8, 8:-8])
+    assert WidefieldX2().condition((light / 2).astype(dtype)[None], "auto").valid[8:-8, 8:-8].all()

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 BRIGHT_PERCENTILE = 99.8
+FEWEST_CLIPPED = 20
+PILE = 4  # times as many pixels at the top value as one below
+BRIGHT = 1.1
 DARK_PERCENTILE = 1.0
 NOISE_FLOOR = 12.0
 LARGEST_SUBSET = 4_000_000
@@ -46,6 +49,19 @@ def grouped_median(sizes: np.ndarray) -> float:
     step = float(np.diff(levels).min())
     low, high = max(0.0, levels[index] - step / 2), levels[index] + step / 2
     return float(low + (high - low) * (sizes.size / 2 - below[index]) / counts[index])
+
+
+def clipping_level(plane: np.ndarray) -> int | None:
+    """The value at which a camera's plane (Y, X) was cut off: the top of its type, or a largest value at which pixels pile up (12 bits in 16).
+
+    None where none was, and for numbers that are no integers.
+    """
+    if plane.dtype.kind not in "ui":
+        return None
+    top = int(plane.max())
+    at_top, below = int((plane == top).sum()), int((plane == top - 1).sum())
+    piled = at_top >= max(FEWEST_CLIPPED, PILE * below) and top > BRIGHT * float(np.median(plane))
+    return top if piled or top == np.iinfo(plane.dtype).max else None
 
 
 def dark_level(counts: np.ndarray) -> float:

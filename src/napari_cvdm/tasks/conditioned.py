@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from torch import Tensor
 
+from napari_cvdm.intensity import clipping_level
 from napari_cvdm.request import RequestError, RestoreRequest
 from napari_cvdm.tasks.anchor import Anchor, AnchorWithin
 from napari_cvdm.tasks.sampled import SampledPlane
@@ -186,10 +187,9 @@ def interior(shape: tuple[int, int], border: int) -> np.ndarray:
 
 
 def saturated(frame: np.ndarray) -> np.ndarray:
-    """Pixels at the top of an integer camera's range in any plane: (P, Y, X) -> bool (Y, X)."""
-    if frame.dtype.kind not in "ui":
-        return np.zeros(frame.shape[1:], dtype=bool)
-    return np.asarray((frame >= np.iinfo(frame.dtype).max).any(axis=0))
+    """Pixels at which any plane of an integer camera was cut off, see `clipping_level`: (P, Y, X) -> bool (Y, X)."""
+    levels = [clipping_level(plane) for plane in frame]
+    return np.any([np.zeros(plane.shape, bool) if level is None else plane >= level for plane, level in zip(frame, levels, strict=True)], axis=0)
 
 
 def fitting(background: np.ndarray, planes: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from scipy.ndimage import binary_dilation, binary_fill_holes, gaussian_filter
 from skimage.filters import difference_of_gaussians, threshold_otsu
 from torch import Tensor
 
-from napari_cvdm.intensity import MAD_TO_SIGMA
+from napari_cvdm.intensity import MAD_TO_SIGMA, clipping_level
 from napari_cvdm.microscope import Microscope
 from napari_cvdm.physics.tie import us_tie_of
 from napari_cvdm.tasks.illumination import TERMS, LightDrift, evened, light_drift
@@ -211,15 +211,9 @@ def sign_of_structures(phase: np.ndarray, planes: np.ndarray) -> tuple[int, floa
 
 
 def clipped_share(plane: np.ndarray) -> float:
-    """Share of an integer plane's pixels that are at the top of its range, or piled up at a largest value below it (12 bits in 16)."""
-    if plane.dtype.kind not in "ui":
-        return 0.0
-    top = int(plane.max())
-    at_top = int((plane == top).sum())
-    if top == np.iinfo(plane.dtype).max:
-        return at_top / plane.size
-    piled = at_top >= max(FEWEST_CLIPPED, PILE * int((plane == top - 1).sum())) and top > BRIGHT * float(np.median(plane))
-    return at_top / plane.size if piled else 0.0
+    """Share of a plane's pixels at which it was cut off, see `clipping_level`."""
+    level = clipping_level(plane)
+    return 0.0 if level is None else float((plane >= level).mean())
 
 
 def _place_numbers(place: Registration | None) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import shlex
 from dataclasses import replace
 
+import dask.array as da
 import numpy as np
 import pytest
 import tifffile
@@ -74,3 +75,30 @@ def test_with_a_dark_image_and_the_optics_a_good_reconstruction_is_green(viewer,
     assert dock.results.light.colour == "green", dock.results.light.toolTip()
     provenance = our_metadata(viewer.layers["reconstruction of cell"])["provenance"]
     assert provenance["quantitative"] and "explains the measured image" in provenance["light_reasons"][-1]
+
+
+def test_layers_that_are_no_background_are_passed_over_unread(viewer, open_dock, tiny_widefield_model):
+    read_blocks = set()
+
+    def read(block_info=None):
+        read_blocks.add(block_info[None]["chunk-location"])
+        return np.zeros((1, 64, 64), np.uint16)
+
+    viewer.add_image(da.map_blocks(read, chunks=((1,) * 50, (64,), (64,)), dtype=np.uint16), name="stack", contrast_limits=(0, 1))
+    viewer.add_image(np.ones((8, 8), complex), name="complex", contrast_limits=(0, 1))
+    viewer.add_image(dark_image((8, 8)), name="dark")
+    choice = open_dock(tiny_widefield_model).form.background
+    read_blocks.clear()  # napari has looked at the first
+    assert choice.show_background(dark_image((8, 8))) and choice.layer is viewer.layers["dark"]
+    assert not choice.show_background(dark_image((9, 9))) and choice.value() == "auto"
+    assert not read_blocks
+
+
+def test_a_lazy_background_is_the_same_array_as_long_as_its_layer_is(viewer, open_dock, tiny_widefield_model):
+    viewer.add_image(da.from_array(dark_image((8, 8))), name="dark", contrast_limits=(0, 100))
+    choice = open_dock(tiny_widefield_model).form.background
+    choice.set_value(viewer.layers["dark"])
+    first = choice.background()
+    assert choice.background() is first
+    viewer.layers["dark"].data = da.from_array(dark_image((8, 8)) + 1)
+    assert np.array_equal(choice.background(), first + 1)

@@ -168,3 +168,19 @@ def test_movies_and_pyramids_keep_the_axes_of_the_layer(viewer, dock, ended, tmp
     assert shown["samples"].data.shape == (2, 2, 1, 40, 600)
     assert shown["reconstruction"].units == layer.units
     assert np.array_equal(np.asarray(shown["untrusted pixels"].data[0]) == 0, image_in(tmp_path / "movie.ome.zarr", "valid").reshape(2, 1, 40, 600) > 0)
+
+
+def test_a_background_layer_travels_to_processes_by_its_file(viewer, large, dock, ended, tmp_path):
+    dark = tmp_path / "dark.tif"
+    tifffile.imwrite(dark, np.random.default_rng(1).uniform(80, 90, (70, 130)).astype(np.float32))
+    (layer,) = viewer.open(str(dark), plugin="napari")
+    dock = dock(PROCESSES)
+    dock.form.image.set_value(large)
+    dock.form.background.set_value(layer)
+    dock.panel.run.click()
+    assert "(6 blocks)" in ended(dock)
+    settings, other = dock.form.settings(), tmp_path / "other.ome.zarr"
+    options = {name: value for name, value in settings.items() if name not in ("model", "background")}
+    files = TiledFiles(images=(large.source.path,), model=settings["model"], out=str(other), options=options, block=64, background=str(dark))
+    drained(restore_by_tiles(*files.open()))
+    assert stored(tmp_path / "slide-tiny-widefield-x2.ome.zarr") == stored(other)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from napari_cvdm.tasks.conditioned import Background
 
 WORDS = ("auto", "none")
+MOST_PIXELS = 1 << 25
 
 
 class BackgroundChoice(Offer):
@@ -27,6 +28,7 @@ class BackgroundChoice(Offer):
 
     def __init__(self, viewer: "Viewer") -> None:
         super().__init__(viewer, lambda: _entries(viewer))
+        self._lazy: tuple[Any, np.ndarray] | None = None
 
     @property
     def layer(self) -> "Image | None":
@@ -43,7 +45,15 @@ class BackgroundChoice(Offer):
             Pixels of a type that cannot be used.
         """
         layer = self.layer
-        return self.value() if layer is None else np.asarray(read_layer(layer).array)
+        return self.value() if layer is None else self._pixels(layer)
+
+    def _pixels(self, layer: "Image") -> np.ndarray:
+        """Those of a layer; of one that is read from elsewhere the same array as long as it shows the same data, so that nothing seems changed."""
+        if isinstance(layer.data, np.ndarray):
+            return np.asarray(read_layer(layer).array)
+        if self._lazy is None or self._lazy[0] is not layer.data:
+            self._lazy = layer.data, np.asarray(read_layer(layer).array)
+        return self._lazy[1]
 
     def show_background(self, wanted: "Background") -> bool:
         """Choose a word, or the layer with these pixels or with the fingerprint that a result's settings give; whether it is there.
@@ -54,10 +64,21 @@ class BackgroundChoice(Offer):
         if isinstance(wanted, str) and wanted in WORDS:
             return True
         known = wanted.removeprefix("image sha256:") if isinstance(wanted, str) else sha256_of(wanted)
-        alike = [entry.key for entry in self._entries if entry.key not in WORDS and sha256_of(np.asarray(read_layer(entry.value).array)) == known]
-        if alike:
-            self.set_value(alike[0])
-        return bool(alike)
+        alike = next((entry.key for entry in self._entries if entry.key not in WORDS and _shows(entry.value, known)), None)
+        if alike is not None:
+            self.set_value(alike)
+        return alike is not None
+
+
+def _shows(layer: "Image", fingerprint: str) -> bool:
+    """Whether a layer has these pixels; one that is no plane or pair of planes, or too large to be looked at in passing, has not."""
+    shape = tuple(layer.data.shape)
+    if not 2 <= len(shape) <= 3 or (len(shape) == 3 and shape[0] > 2) or np.prod(shape, dtype=float) > MOST_PIXELS:
+        return False
+    try:
+        return sha256_of(np.asarray(read_layer(layer).array)) == fingerprint
+    except ValueError:  # of a type that is no background
+        return False
 
 
 def _entries(viewer: "Viewer") -> list[Entry]:

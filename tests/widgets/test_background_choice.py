@@ -85,7 +85,6 @@ def test_layers_that_are_no_background_are_passed_over_unread(viewer, open_dock,
         return np.zeros((1, 64, 64), np.uint16)
 
     viewer.add_image(da.map_blocks(read, chunks=((1,) * 50, (64,), (64,)), dtype=np.uint16), name="stack", contrast_limits=(0, 1))
-    viewer.add_image(np.ones((8, 8), complex), name="complex", contrast_limits=(0, 1))
     viewer.add_image(dark_image((8, 8)), name="dark")
     choice = open_dock(tiny_widefield_model).form.background
     read_blocks.clear()  # napari has looked at the first

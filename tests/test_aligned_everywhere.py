@@ -32,9 +32,8 @@ def away(one: Restoration, other: Restoration) -> float:
     return float(np.std((one.mean - other.mean)[kept]))
 
 
-@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize(("method", "order"), [("us-tie", 1), ("us-tie", -1), ("wotf:1e-3", 1)])
 @pytest.mark.parametrize("mistake", MISTAKES)
-@pytest.mark.parametrize("method", METHODS)
 def test_a_classical_method_of_a_pair_put_right_is_near_that_of_the_pair_without_a_mistake(method: str, mistake: str, order: int):
     good = pair(SHAPE)
     wrong = MISTAKES[mistake](good)

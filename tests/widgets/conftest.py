@@ -1,7 +1,20 @@
 """What the tests of the dock share: small measured layers, a dock in a real window, and patience."""
 
+from functools import partial
+
 import numpy as np
 import pytest
+import tifffile
+from inspected_result import add_samples, restoration, roles, settle
+from live_frames import FRAMES, PATIENCE_MS
+from qtpy.QtCore import QTimer
+
+from napari_cvdm.widgets.inspect_widget import InspectWidget
+from napari_cvdm.widgets.layers import METADATA_KEY, to_layer_data
+from napari_cvdm.widgets.live_widget import LiveWidget
+from napari_cvdm.widgets.placement import Placement
+from napari_cvdm.widgets.result_group import SCHEDULE
+from napari_cvdm.widgets.shown_layers import show_layers
 
 
 @pytest.fixture
@@ -65,3 +78,105 @@ def finished(qtbot):
         qtbot.waitUntil(lambda: not dock.panel.busy, timeout=30_000)
 
     return wait
+
+
+@pytest.fixture
+def write(tmp_path, spots):
+    """Write a TIFF with a pixel size, or without one."""
+
+    def written(name, pixels=None, pixel_um=0.1):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        said = {} if pixel_um is None else {"resolution": (1 / pixel_um,) * 2, "metadata": {"unit": "um"}}
+        tifffile.imwrite(path, spots if pixels is None else pixels, imagej=pixel_um is not None, **said)
+        return path
+
+    return written
+
+
+@pytest.fixture
+def worked_off(qtbot):
+    """Wait until a dock's queue has ended."""
+
+    def wait(dock):
+        qtbot.waitUntil(lambda: not dock.queue.running and not dock.panel.busy, timeout=60_000)
+
+    return wait
+
+
+@pytest.fixture
+def open_live(viewer, qtbot):
+    """Open the dock with a model chosen; what still runs at the end of the test is ended."""
+    docks = []
+
+    def opened(model):
+        dock = LiveWidget(viewer)
+        viewer.window.add_dock_widget(dock)
+        dock.form.model.set_value(str(model))
+        for name, count in {"samples": 2, "steps": 3, "tile": 64}.items():
+            dock.form.counts[name].setValue(count)
+        dock.form.words["device"].setCurrentText("cpu")
+        docks.append(dock)
+        return dock
+
+    yield opened
+    for dock in docks:
+        dock.stop("")
+        qtbot.waitUntil(partial(_idle, dock), timeout=PATIENCE_MS)
+
+
+@pytest.fixture
+def film(qtbot):
+    """Write frames with a timer, and wait for the last one."""
+
+    def filmed(layer, write):
+        written = []
+        timer = QTimer()
+
+        def tick():
+            written.append(len(written) + 1)
+            write(layer, written[-1])
+            if len(written) == FRAMES:
+                timer.stop()
+
+        timer.timeout.connect(tick)
+        timer.start(10)
+        qtbot.waitUntil(lambda: len(written) == FRAMES, timeout=PATIENCE_MS)
+
+    return filmed
+
+
+@pytest.fixture
+def show(viewer):
+    """Put a measured layer and its result into the viewer; returns the result and the role's layers."""
+
+    def shown(shape=(24, 20), axes="YX", samples=False):
+        labels = tuple(axes.lower())
+        size = (*shape[:-2], shape[-2] // 2, shape[-1] // 2)
+        units = tuple("s" if label == "t" else "um" for label in labels)
+        scale = tuple(1.0 if label == "t" else 0.2 for label in labels)
+        source = viewer.add_image(np.zeros(size), name="cell", scale=scale, units=units, axis_labels=labels)
+        result = restoration(shape, axes)
+        show_layers(viewer, [data for data in to_layer_data(result, Placement.of(source)) if data[1]["metadata"][METADATA_KEY]["role"] not in SCHEDULE])
+        if samples:
+            add_samples(viewer, result)
+        return result, roles(viewer)
+
+    return shown
+
+
+@pytest.fixture
+def inspect(viewer, qtbot):
+    """Open the dock and wait until it has nothing more to do."""
+
+    def opened():
+        dock = InspectWidget(viewer)
+        viewer.window.add_dock_widget(dock)
+        settle(qtbot, dock)
+        return dock
+
+    return opened
+
+
+def _idle(dock):
+    return not dock.following and not dock.panel.busy

@@ -1,120 +1,18 @@
 """The Inspect dock in a real window: schedules as layers and curves, samples, agreement, and everything that may be missing."""
 
-import gc
-from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import dask.array as da
 import numpy as np
 import pytest
-from qtpy.QtCore import QThread
+from inspected_result import CLOCK, drawn, point_at, restoration, settle
 
 import napari_cvdm
-from napari_cvdm.result import ClockCurve, Progress, Provenance, Restoration
 from napari_cvdm.widgets.inspect_widget import InspectWidget
 from napari_cvdm.widgets.layers import METADATA_KEY, our_metadata, to_layer_data
 from napari_cvdm.widgets.placement import Placement
-from napari_cvdm.widgets.result_group import SCHEDULE, groups_of
+from napari_cvdm.widgets.result_group import groups_of
 from napari_cvdm.widgets.shown_layers import show_layers
-from napari_cvdm.widgets.worker import Job
-
-TIMES = (0.25, 0.5, 0.75, 1.0)
-CLOCK = ClockCurve(times=TIMES, values=(0.05, 0.1, 0.3, 1.0), speeds=(0.2, 0.4, 1.5, 9.0))
-PROVENANCE = Provenance(inputs={}, model={"name": "tiny"}, settings={}, estimated={}, versions={}, timings_s={})
-
-
-def restoration(shape=(24, 20), axes="YX"):
-    rng = np.random.default_rng(0)
-    rate = rng.uniform(7, 40, shape).astype(np.float32)
-    mean = np.zeros(shape, np.float32)
-    mean[..., 4:9, :] = 5
-    return Restoration(
-        mean=mean + rng.normal(size=shape).astype(np.float32),
-        variance=np.square(rate / 40).astype(np.float32),
-        rate=rate,
-        axes=axes,
-        unit="counts",
-        pixel_um=0.1,
-        upsampling=2,
-        valid=np.ones(shape, bool),
-        provenance=PROVENANCE,
-        clock=CLOCK,
-        counts=np.full(shape[:-2], 2),
-    )
-
-
-@pytest.fixture
-def show(viewer):
-    """Put a measured layer and its result into the viewer; returns the result and the role's layers."""
-
-    def shown(shape=(24, 20), axes="YX", samples=False):
-        labels = tuple(axes.lower())
-        size = (*shape[:-2], shape[-2] // 2, shape[-1] // 2)
-        units = tuple("s" if label == "t" else "um" for label in labels)
-        scale = tuple(1.0 if label == "t" else 0.2 for label in labels)
-        source = viewer.add_image(np.zeros(size), name="cell", scale=scale, units=units, axis_labels=labels)
-        result = restoration(shape, axes)
-        show_layers(viewer, [data for data in to_layer_data(result, Placement.of(source)) if data[1]["metadata"][METADATA_KEY]["role"] not in SCHEDULE])
-        if samples:
-            add_samples(viewer, result)
-        return result, roles(viewer)
-
-    return shown
-
-
-def add_samples(viewer, result):
-    mean = roles(viewer)["reconstruction"]
-    values = result.mean + np.arange(-3, 4).reshape(7, *[1] * result.mean.ndim)
-    viewer.add_image(
-        values,
-        name="samples",
-        visible=False,
-        scale=(1, *mean.scale),
-        translate=(0, *mean.translate),
-        units=("dimensionless", *mean.units),
-        axis_labels=("sample", *mean.axis_labels),
-        metadata={METADATA_KEY: {**our_metadata(mean), "role": "samples"}},
-    )
-
-
-def roles(viewer):
-    return {our_metadata(layer)["role"]: layer for layer in viewer.layers if "role" in our_metadata(layer)}
-
-
-@pytest.fixture
-def inspect(viewer, qtbot):
-    """Open the dock and wait until it has nothing more to do."""
-
-    def opened():
-        dock = InspectWidget(viewer)
-        viewer.window.add_dock_widget(dock)
-        settle(qtbot, dock)
-        return dock
-
-    return opened
-
-
-def settle(qtbot, dock):
-    """Wait until neither a delayed call nor a job is left."""
-
-    def quiet():
-        delayed = [dock.refresh, dock._show_frame, dock.pixel.refresh_regions, dock.agreement.refresh, dock.pixel.on_mouse]
-        assert not any(one._timer.isActive() for one in delayed)
-        assert not dock.pixel.work.busy
-        assert not dock.agreement.work.busy
-
-    qtbot.waitUntil(quiet, timeout=20_000)
-
-
-def point_at(viewer, layer, pixel):
-    viewer.cursor.position = layer.data_to_world((*[0] * (layer.ndim - 2), *pixel))
-    for callback in viewer.mouse_move_callbacks:
-        callback(viewer, SimpleNamespace(type="mouse_move"))
-
-
-def drawn(dock, name):
-    return dock.pixel.curves._pixel[name].getOriginalDataset()[1]
 
 
 def test_without_a_result_it_says_what_to_do(inspect):
@@ -276,59 +174,6 @@ def test_labels_on_a_coarser_grid_cover_the_pixels_they_lie_on(viewer, show, ins
     assert dock.pixel.regions.currentText() == "structure and background"
 
 
-def test_ranks_without_a_truth_leave_the_error_open(show, inspect):
-    show()
-    dock = inspect()
-    assert dock.agreement.numbers["rate", "spread"].text() == "1.00"
-    assert dock.agreement.numbers["rate", "error"].text() == "–"
-    assert "only a truth can tell" in dock.agreement.text.text()
-    assert dock.agreement.plot.isHidden()
-
-
-def add_truth(viewer, values, **changes):
-    mean = roles(viewer)["reconstruction"]
-    place = {"scale": mean.scale[-2:], "translate": mean.translate[-2:], "units": mean.units[-2:], "axis_labels": ("y", "x")}
-    return viewer.add_image(values, name="known", metadata={METADATA_KEY: {"role": "truth"}}, **{**place, **changes})
-
-
-def test_a_truth_on_the_results_grid_is_taken_by_itself(viewer, show, inspect):
-    result, _ = show()
-    rng = np.random.default_rng(1)
-    add_truth(viewer, result.mean + result.std * rng.normal(size=result.mean.shape))
-    dock = inspect()
-    assert dock.agreement.truth.currentText() == "known"
-    assert float(dock.agreement.numbers["spread", "error"].text()) > 0.2
-    assert "λ" in dock.agreement.text.text()
-    assert not dock.agreement.plot.isHidden()
-    np.testing.assert_allclose(dock.agreement.plot._found.getOriginalDataset()[1].mean(), result.std.mean(), rtol=0.2)
-
-
-def test_a_truth_of_another_shape_is_said_in_words(viewer, show, inspect, qtbot):
-    show()
-    truth = add_truth(viewer, np.zeros((12, 10)))
-    dock = inspect()
-    assert dock.agreement.truth.value() is None
-    dock.agreement.truth.set_value(truth)
-    settle(qtbot, dock)
-    assert "known has 12 × 10 pixels, the result 24 × 20" in dock.message.text()
-    assert dock.agreement.numbers["rate", "error"].text() == "–"
-    dock.agreement.truth.set_value(None)
-    settle(qtbot, dock)
-    assert dock.agreement.numbers["rate", "spread"].text() == "1.00"
-    assert dock.message.text() == ""
-
-
-def test_a_truth_that_lies_elsewhere_is_compared_and_said(viewer, show, inspect, qtbot):
-    result, _ = show()
-    truth = add_truth(viewer, result.mean + 1, translate=(50, 50))
-    dock = inspect()
-    assert dock.agreement.truth.value() is None
-    dock.agreement.truth.set_value(truth)
-    settle(qtbot, dock)
-    assert "lies elsewhere" in dock.agreement.text.text()
-    assert "1 counts (RMS)" in dock.agreement.text.text()
-
-
 def test_the_slider_picks_the_frame_of_a_time_lapse(viewer, show, inspect, qtbot):
     result, _ = show(shape=(3, 24, 20), axes="TYX")
     dock = inspect()
@@ -390,65 +235,6 @@ def test_the_dock_goes_through_two_results(viewer, show, inspect, qtbot):
     layers["reconstruction"].name = "renamed"
     dock.pixel.row.setValue(1)
     assert f"λ = {result.rate[1, 10]:.3g}" in dock.pixel.values.text()
-
-
-def slow(*_, **__):
-    for done in range(10_000):
-        QThread.msleep(20)
-        yield Progress(stage="slow", done=done, total=10_000)
-
-
-def _busy(work):
-    return work.busy
-
-
-def test_only_the_newest_answer_arrives(viewer, show, inspect, qtbot, monkeypatch):
-    show()
-    dock = inspect()
-    with monkeypatch.context() as slowed:
-        slowed.setattr("napari_cvdm.widgets.agreement_tab.agreement", slow)
-        dock.agreement.refresh()
-        qtbot.waitUntil(lambda: dock.agreement.work.busy, timeout=10_000)
-        dock.agreement.numbers["rate", "spread"].setText("stale")
-    dock.agreement.refresh()
-    settle(qtbot, dock)
-    assert dock.agreement.numbers["rate", "spread"].text() == "1.00"
-
-
-def test_closing_the_viewer_with_a_pending_job_is_survived(make_napari_viewer, qtbot, monkeypatch):
-    from superqt.utils import WorkerBase
-
-    monkeypatch.setattr("napari_cvdm.widgets.agreement_tab.agreement", slow)
-    viewer = make_napari_viewer()
-    source = viewer.add_image(np.zeros((12, 10)), name="cell")
-    show_layers(viewer, to_layer_data(restoration(), Placement.of(source)))
-    dock = InspectWidget(viewer)
-    viewer.window.add_dock_widget(dock)
-    qtbot.waitUntil(lambda: dock.agreement.work.busy, timeout=10_000)
-    viewer.close()
-    WorkerBase.await_workers(10_000)
-    qtbot.waitUntil(lambda: not Job._running, timeout=10_000)
-    assert not Job._running
-
-
-def test_a_dock_that_is_destroyed_leaves_the_viewer_alone(viewer, show, inspect, qtbot, monkeypatch):
-    _, layers = show()
-    callbacks = len(viewer.mouse_move_callbacks)
-    dock = inspect()
-    assert len(viewer.mouse_move_callbacks) == callbacks + 1
-    monkeypatch.setattr("napari_cvdm.widgets.agreement_tab.agreement", slow)
-    dock.agreement.refresh()
-    qtbot.waitUntil(partial(_busy, dock.agreement.work), timeout=10_000)
-    (job,) = dock.agreement.work._unfinished
-    with qtbot.waitSignal(job.ended, timeout=10_000):
-        viewer.window.remove_dock_widget(dock)
-        dock.deleteLater()
-        del dock
-    gc.collect()
-    point_at(viewer, layers["reconstruction"], (3, 3))
-    viewer.theme = "light"
-    viewer.layers.clear()
-    assert len(viewer.mouse_move_callbacks) == callbacks
 
 
 @pytest.mark.parametrize("theme", ["dark", "light"])

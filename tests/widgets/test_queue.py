@@ -11,7 +11,7 @@ from dropping import drag_enter, drop
 from qtpy.QtCore import QMimeData, Qt, QUrl
 from qtpy.QtWidgets import QApplication, QFileDialog, QLineEdit, QWidget
 
-from napari_cvdm.image_files import combine_planes, read_image
+from napari_cvdm.image_files import read_image
 from napari_cvdm.model.zoo import load_model
 from napari_cvdm.request import RestoreRequest
 from napari_cvdm.restore import restore
@@ -21,33 +21,9 @@ from napari_cvdm.widgets.queue_panel import State
 
 
 @pytest.fixture
-def write(tmp_path, spots):
-    """Write a TIFF with a pixel size, or without one."""
-
-    def written(name, pixels=None, pixel_um=0.1):
-        path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
-        said = {} if pixel_um is None else {"resolution": (1 / pixel_um,) * 2, "metadata": {"unit": "um"}}
-        tifffile.imwrite(path, spots if pixels is None else pixels, imagej=pixel_um is not None, **said)
-        return path
-
-    return written
-
-
-@pytest.fixture
 def dock(open_dock, tiny_widefield_model):
     """A dock without a layer."""
     return open_dock(tiny_widefield_model)
-
-
-@pytest.fixture
-def worked_off(qtbot):
-    """Wait until a dock's queue has ended."""
-
-    def wait(dock):
-        qtbot.waitUntil(lambda: not dock.queue.running and not dock.panel.busy, timeout=60_000)
-
-    return wait
 
 
 def states(dock):
@@ -179,54 +155,6 @@ def test_stop_and_keep_keeps_this_file_and_goes_on(qtbot, viewer, dock, write, w
         qtbot.waitUntil(lambda name=name: states(dock)[name] is State.DONE, timeout=20_000)
     worked_off(dock)
     assert "stopped with" in dock.queue.view.rows[0].detail
-
-
-@pytest.fixture
-def phase_dock(open_dock, tiny_phase_model):
-    """A dock with a phase model and its optics."""
-    dock = open_dock(tiny_phase_model)
-    for name, value in {"wavelength_um": 0.55, "medium_index": 1.33}.items():
-        dock.form.optics[name].set_value(value)
-    return dock
-
-
-def test_two_files_are_the_two_planes_and_what_no_file_says_is_asked_for_first(viewer, phase_dock, write, planes, worked_off):
-    paths = [write(f"cell_{name}.tif", plane, 0.2) for name, plane in zip(("below", "above"), planes, strict=True)]
-    drop(phase_dock, *reversed(paths))
-    assert states(phase_dock) == {"cell_below.tif + cell_above.tif": State.WAITING}
-    assert "defocus_um" in phase_dock.panel.message.text()
-    phase_dock.form.optics["defocus_um"].set_value((-1.0, 1.0))
-    phase_dock.queue.view.start.click()
-    worked_off(phase_dock)
-    result = viewer.layers["reconstruction of cell_below"]
-    image = combine_planes(*(read_image(path) for path in paths))
-    asked = phase_dock.form.settings() | {"pixel_um": None}
-    alone = drained(restore(RestoreRequest(image=image, **asked), load_model(asked["model"])))
-    assert result.data.tobytes() == alone.mean.tobytes()
-    assert [layer.name for layer in viewer.layers][:2] == ["cell_below", "cell_above"]
-
-
-def test_two_files_of_two_planes_each_are_two_images(viewer, phase_dock, write, planes, worked_off):
-    phase_dock.form.optics["defocus_um"].set_value((-1.0, 1.0))
-    drop(phase_dock, write("a.tif", planes, 0.2), write("b.tif", planes[:, ::-1], 0.2))
-    assert states(phase_dock) == {"a.tif + b.tif": State.WAITING} or phase_dock.panel.busy
-    worked_off(phase_dock)
-    assert states(phase_dock) == {"a.tif": State.DONE, "b.tif": State.DONE}
-    assert viewer.layers["reconstruction of a"].data.shape == (48, 40)
-
-
-def test_the_command_of_a_queued_pair_names_both_files(qtbot, phase_dock, write, planes, worked_off):
-    phase_dock.form.optics["defocus_um"].set_value((-1.0, 1.0))
-    paths = [write(f"cell_{number}.tif", plane, 0.2) for number, plane in enumerate(planes)]
-    drop(phase_dock, *paths)
-    worked_off(phase_dock)
-    phase_dock.results.command.click()
-    worked_off(phase_dock)
-    command = QApplication.clipboard().text()
-    assert all(str(path) in command for path in paths)
-    phase_dock.form.image.set_value(phase_dock._viewer.layers["cell_0"])
-    phase_dock.form.second.set_value(phase_dock._viewer.layers["cell_1"])
-    assert phase_dock.form.files() == dict(zip(("image", "image2"), map(str, paths), strict=True))
 
 
 def test_a_queued_result_can_be_repeated(viewer, dock, write, worked_off):

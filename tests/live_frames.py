@@ -1,0 +1,26 @@
+"""Frames of a camera that is followed, and what is shown of them."""
+
+import numpy as np
+
+from napari_cvdm.model.zoo import load_model
+from napari_cvdm.request import ImageStack, RestoreRequest
+from napari_cvdm.restore import restore
+from napari_cvdm.result import finished as drained
+
+FRAMES = 12
+PATIENCE_MS = 30_000
+
+
+def frame(number, shape=(40, 36)):
+    rng = np.random.default_rng(number)
+    return rng.poisson(100 + 50 * rng.random(shape)).astype(np.uint16)
+
+
+def alone(array, model, **settings):
+    """What restoring a frame directly, in one step, gives."""
+    image = ImageStack(array=array, axes="YX", pixel_um=0.065, source="cell")
+    return drained(restore(RestoreRequest(image=image, model=str(model), samples=1, steps=1, tile=64, device="cpu", **settings), load_model(str(model)))).mean
+
+
+def shown(viewer):
+    return viewer.layers["live reconstruction of cell"].data if "live reconstruction of cell" in viewer.layers else np.zeros(0)

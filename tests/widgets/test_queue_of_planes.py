@@ -1,0 +1,64 @@
+"""Files of two planes dropped on the dock: one file each, or both in one."""
+
+import pytest
+from dropping import drop
+from qtpy.QtWidgets import QApplication
+
+from napari_cvdm.image_files import combine_planes, read_image
+from napari_cvdm.model.zoo import load_model
+from napari_cvdm.request import RestoreRequest
+from napari_cvdm.restore import restore
+from napari_cvdm.result import finished as drained
+from napari_cvdm.widgets.queue_panel import State
+
+
+def states(dock):
+    return {row.text(0): row.state for row in dock.queue.view.rows}
+
+
+@pytest.fixture
+def phase_dock(open_dock, tiny_phase_model):
+    """A dock with a phase model and its optics."""
+    dock = open_dock(tiny_phase_model)
+    for name, value in {"wavelength_um": 0.55, "medium_index": 1.33}.items():
+        dock.form.optics[name].set_value(value)
+    return dock
+
+
+def test_two_files_are_the_two_planes_and_what_no_file_says_is_asked_for_first(viewer, phase_dock, write, planes, worked_off):
+    paths = [write(f"cell_{name}.tif", plane, 0.2) for name, plane in zip(("below", "above"), planes, strict=True)]
+    drop(phase_dock, *reversed(paths))
+    assert states(phase_dock) == {"cell_below.tif + cell_above.tif": State.WAITING}
+    assert "defocus_um" in phase_dock.panel.message.text()
+    phase_dock.form.optics["defocus_um"].set_value((-1.0, 1.0))
+    phase_dock.queue.view.start.click()
+    worked_off(phase_dock)
+    result = viewer.layers["reconstruction of cell_below"]
+    image = combine_planes(*(read_image(path) for path in paths))
+    asked = phase_dock.form.settings() | {"pixel_um": None}
+    alone = drained(restore(RestoreRequest(image=image, **asked), load_model(asked["model"])))
+    assert result.data.tobytes() == alone.mean.tobytes()
+    assert [layer.name for layer in viewer.layers][:2] == ["cell_below", "cell_above"]
+
+
+def test_two_files_of_two_planes_each_are_two_images(viewer, phase_dock, write, planes, worked_off):
+    phase_dock.form.optics["defocus_um"].set_value((-1.0, 1.0))
+    drop(phase_dock, write("a.tif", planes, 0.2), write("b.tif", planes[:, ::-1], 0.2))
+    assert states(phase_dock) == {"a.tif + b.tif": State.WAITING} or phase_dock.panel.busy
+    worked_off(phase_dock)
+    assert states(phase_dock) == {"a.tif": State.DONE, "b.tif": State.DONE}
+    assert viewer.layers["reconstruction of a"].data.shape == (48, 40)
+
+
+def test_the_command_of_a_queued_pair_names_both_files(qtbot, phase_dock, write, planes, worked_off):
+    phase_dock.form.optics["defocus_um"].set_value((-1.0, 1.0))
+    paths = [write(f"cell_{number}.tif", plane, 0.2) for number, plane in enumerate(planes)]
+    drop(phase_dock, *paths)
+    worked_off(phase_dock)
+    phase_dock.results.command.click()
+    worked_off(phase_dock)
+    command = QApplication.clipboard().text()
+    assert all(str(path) in command for path in paths)
+    phase_dock.form.image.set_value(phase_dock._viewer.layers["cell_0"])
+    phase_dock.form.second.set_value(phase_dock._viewer.layers["cell_1"])
+    assert phase_dock.form.files() == dict(zip(("image", "image2"), map(str, paths), strict=True))

@@ -1,11 +1,12 @@
 """The models that ship, on the sample images: laws that a tiny random network cannot show."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 
-from napari_cvdm.model.zoo import load_model
+from napari_cvdm.model.zoo import load_model, shipped_models
+from napari_cvdm.posterior import carried_calibration
 from napari_cvdm.request import RestoreRequest
 from napari_cvdm.restore import restore
 from napari_cvdm.result import finished as drained
@@ -75,3 +76,11 @@ def test_twice_the_light_gives_twice_the_counts():
     image = reticulum()
     once, twice = (restored(replace(image, array=image.array * factor), "widefield-x2", samples=1, steps=2).mean for factor in (1.0, 2.0))
     assert np.abs(twice - 2 * once).max() < 1e-3 * np.ptp(twice)
+
+
+@pytest.mark.parametrize("name", [card.name for _, card in shipped_models()])
+def test_a_run_with_the_defaults_has_a_calibrated_interval(name: str):
+    card, asked = load_model(name).card, {entry.name: entry.default for entry in fields(RestoreRequest)}
+    carried = carried_calibration(card.calibration, asked["samples"], asked["steps"], asked["sampler"])
+    assert carried["factor"] > 0
+    assert card.calibration["fields"] >= 100

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from small_images import planes, spots
 
+from napari_cvdm.baselines import load_method
 from napari_cvdm.cli import benchmark, main
 from napari_cvdm.image_files import write_image
-from napari_cvdm.model.checkpoint import read_card
+from napari_cvdm.model.checkpoint import load_checkpoint, read_card
 from napari_cvdm.request import RequestError
 from napari_cvdm.simulate.phase import PhaseRanges
 from napari_cvdm.simulate.widefield import WidefieldRanges
@@ -20,6 +21,8 @@ from napari_cvdm.trust import pair_sets
 from napari_cvdm.trust.accuracy import accuracy, fitted_line, ms_ssim, path_nm
 from napari_cvdm.trust.coverage import LEVELS, auroc, ause, coverage, sparsification, spread_score
 from napari_cvdm.trust.evaluation_summary import grouped
+from napari_cvdm.trust.judged import JudgedField, Sampling, judged_fields
+from napari_cvdm.trust.pair_sets import Choice, pair_set
 from napari_cvdm.trust.rate_skill import over_fields, partial_correlation
 from napari_cvdm.trust.resolution import apart, decorrelation, smallest_separation
 from napari_cvdm.trust.two_points import point_field
@@ -228,3 +231,15 @@ def test_benchmark_computes_nothing_twice(tiny_widefield_model, tmp_path, monkey
     assert main(words) == 0
     assert len(called) == 1 and (folders[1] / "metrics.json").stat().st_mtime_ns == stamps[1]
     assert main([*words, "--sets", "dim", "--seed", "3"]) == 0 and len(called) == 2
+
+
+def test_errors_of_a_classical_method_have_the_unit_of_a_models(tiny_widefield_model):
+    model = load_checkpoint(tiny_widefield_model)
+    pairs = pair_set("simulation", model.card, Choice(fields=1, field_px=32))
+    sampling = Sampling(samples=2, steps=1, device="cpu")
+    units = [
+        step.unit for method in (model, load_method("richardson-lucy")) for step in judged_fields(pairs, method, sampling) if isinstance(step, JudgedField)
+    ]
+    assert units[0] == units[1] > 1
+    (first,) = [step for step in judged_fields(pairs, model, sampling) if isinstance(step, JudgedField)]
+    assert first.restoration.provenance.estimated["frames"][0]["intensity_scale"] == pytest.approx(units[0])

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from napari_cvdm.baselines import Baseline, reconstruct
+from napari_cvdm.intensity import IntensityScale
 from napari_cvdm.model.checkpoint import Checkpoint
 from napari_cvdm.request import STEPS, RequestError, RestoreRequest, Sampler
 from napari_cvdm.result import Progress, Restoration
+from napari_cvdm.tasks.widefield import above_dark
 from napari_cvdm.trust.pair_sets import PairSet, TestPair
 
 MOST_PIXELS = 20_000
@@ -62,8 +64,9 @@ class JudgedField:
         """What errors of one field are divided by before they are pooled with those of others: 1 rad, or the field's intensity scale [counts]."""
         if self.restoration.unit == "rad":
             return 1.0
-        frames = self.restoration.provenance.estimated["frames"]
-        return float(frames[0].get("intensity_scale", 1.0))  # type: ignore[index]
+        request = self.pair.request
+        counts, level = above_dark(request.image.frame(())[0], request.background)
+        return IntensityScale.fit(counts, level).scale  # of the image, whatever the method: errors of all methods have one unit
 
     @property
     def piston(self) -> float:

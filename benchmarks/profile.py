@@ -23,7 +23,7 @@ STAGES = {  # of a run, by file and function; none of them is called by another
     "background, US-TIE or intensity scale": (("conditioned.py", "from_request"), ("phase.py", "from_request"), ("widefield.py", "from_request")),
     "mean network and rate map, once for an image": (("frame.py", "begin"),),
     "noise level of the denoiser, once for samples that go together": (("unet.py", "modulations"),),
-    "the denoiser itself": (("cvdm.py", "_denoised"),),
+    "the denoiser itself": (("cvdm.py", "_through"),),
     "noise, keyed to pixels": (("frame.py", "_noise"),),
     "decoding, units and moments": (("frame.py", "image"), ("posterior.py", "add")),
 }

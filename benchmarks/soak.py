@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from benchmarks.fuzzing.model_specimens import RECIPE, finished, tiny_model
+from benchmarks.fuzzing.model_specimens import RECIPE, tiny_model
 from benchmarks.gauges import Gauges
 from benchmarks.measure import print_rows
 from napari_cvdm.cli import main as command
@@ -28,7 +28,7 @@ from napari_cvdm.model.bundle import add_model, write_bundle
 from napari_cvdm.model.checkpoint import CARD, load_checkpoint
 from napari_cvdm.request import ImageStack, RestoreRequest, TrainRequest
 from napari_cvdm.restore import restore
-from napari_cvdm.result import Stop
+from napari_cvdm.result import Stop, finished
 from napari_cvdm.result_folder import PROVENANCE, read_result_folder
 from napari_cvdm.training.loop import train
 
@@ -54,12 +54,12 @@ class Lap:
 
     def widefield(self) -> None:
         """A fluorescence image, another shape in each lap."""
-        finished(self._widefield(), load_checkpoint(self.models["widefield-x2"]))
+        finished(restore(self._widefield(), load_checkpoint(self.models["widefield-x2"])))
 
     def phase(self) -> None:
         """A pair of planes."""
         image = combine_planes(ImageStack(array=self._rng.poisson(900, (2, 96, 110)).astype(np.float32), axes="ZYX"))
-        finished(RestoreRequest(image=image, model="tiny", **QUICK, **OPTICS), load_checkpoint(self.models["phase-2shot"]))
+        finished(restore(RestoreRequest(image=image, model="tiny", **QUICK, **OPTICS), load_checkpoint(self.models["phase-2shot"])))
 
     def cancelled(self) -> None:
         """Stopped in the middle, and stopped with what was finished kept."""

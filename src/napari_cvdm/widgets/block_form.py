@@ -111,7 +111,7 @@ class BlockForm(QWidget):
             return None
         if where != IN_BLOCKS and not files:
             raise RequestError(
-                f"{layer}, or another layer of this run, was not opened from a file, and {where} read them from files. "
+                f"{layer} was not opened from a file, or another layer of this run was not, and {where} read them from files. "
                 f"Save the layer (File > Save Selected Layers, as .ome.zarr or .tif), "
                 f"open that file and choose it here; or run on: {IN_BLOCKS}."
             )

@@ -7,7 +7,7 @@ import pytest
 from small_images import phase_request, planes, spots, widefield_request
 
 from napari_cvdm.model.zoo import load_model
-from napari_cvdm.request import ImageStack
+from napari_cvdm.request import ImageStack, RestoreRequest
 from napari_cvdm.restore import restore
 from napari_cvdm.result import ForwardCheck
 from napari_cvdm.result import finished as drained
@@ -171,3 +171,11 @@ def test_a_constant_image_has_finite_numbers(tiny_widefield_model):
     check = run(widefield_request(flat, **OBJECTIVE), tiny_widefield_model).forward
     assert not check.possible and "no noise" in check.verdict
     assert np.isfinite(statistics(np.zeros((40, 40)))).all()
+
+
+@pytest.mark.parametrize(("level", "said"), [(-3.0, False), (2.0, False), (20.0, True)])
+def test_light_that_fills_the_field_above_a_dark_image_is_said_where_it_counts(level: float, said: bool):
+    image = ImageStack(array=np.ones((20, 20)), axes="YX", pixel_um=0.065)
+    request = RestoreRequest(image=image, model="m", background=np.zeros((20, 20)))
+    found = guessed(request, "counts", [{"dark_level": level, "intensity_scale": 100.0, "noise_sigma": 1.0}])
+    assert bool(found) is said

@@ -11,6 +11,7 @@ Colour = Literal["green", "amber", "red"]
 NOTHING_FOUND = "Nothing found that speaks against it."
 LARGEST_SHARE = 0.5  # of the structure above noise left over. A good phase (0.026 of 2 rad wrong) leaves 0.38: fine detail counts most between two planes
 PIXEL_TOLERANCE = 0.01
+LARGEST_TAKEN_OFF = 0.05  # of the image's robust brightest signal: less changes no comparison of counts that noise does not change more
 LEAST_MEDIUM = 0.02  # share of the field that must be empty for the blank-field intensity to be measured rather than guessed
 
 
@@ -45,8 +46,9 @@ def guessed(request: RestoreRequest, unit: str, estimated: Sequence[Mapping[str,
 
 
 def taken_off(estimated: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Where more than noise was taken off above a dark image: light that fills the field is not in a super-resolved image."""
-    most = max((frame["dark_level"] for frame in estimated if frame.get("dark_level", 0.0) > frame.get("noise_sigma", 0.0)), default=0.0)
+    """Where something that counts was taken off above a dark image: light that fills the field is not in a super-resolved image."""
+    levels = [frame["dark_level"] for frame in estimated if frame.get("dark_level", 0.0) > LARGEST_TAKEN_OFF * frame.get("intensity_scale", 0.0)]
+    most = max(levels, default=0.0)
     return (f"{most:.3g} counts above the dark image were taken for light that fills the field, and taken off.",) if most else ()
 
 

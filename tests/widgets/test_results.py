@@ -68,6 +68,7 @@ def test_stop_and_keep_gives_what_is_finished(qtbot, viewer, dock, finished):
 
 def test_layers_show_the_result_while_it_is_made_and_go_when_it_is_there(qtbot, viewer, dock, finished):
     dock.form.counts["samples"].setValue(1000)
+    dock.form.counts["steps"].setValue(100)  # a run that is not over before a busy window looks again
     dock.start()
     qtbot.waitUntil(lambda: "reconstruction of cell (running)" in viewer.layers, timeout=20_000)
     running = viewer.layers["reconstruction of cell (running)"]

@@ -12,9 +12,9 @@ import numpy as np
 from benchmarks.measure import Row, print_rows
 from napari_cvdm.model.checkpoint import Checkpoint
 from napari_cvdm.model.zoo import load_model
-from napari_cvdm.trust.coverage import SpreadScore, spread_score
+from napari_cvdm.trust.coverage import SpreadScore
 from napari_cvdm.trust.judged import JudgedField, Sampling, judged_fields
-from napari_cvdm.trust.noise_scale import mean_score
+from napari_cvdm.trust.noise_scale import field_score, mean_score
 from napari_cvdm.trust.pair_sets import EVALUATION_SEED, Choice, PairSet, pair_set
 
 MODELS = {"phase-2shot": 128, "widefield-x2": 64}  # side of the fields
@@ -25,8 +25,7 @@ def guided_scores(pairs: PairSet, model: Checkpoint, sampling: Sampling) -> list
     """Of every field that can be judged: its score, and chi-squared of its mean imaged again."""
     found = []
     for step in judged_fields(pairs, model, sampling):
-        if isinstance(step, JudgedField) and (where := step.pixels())[0].size and step.restoration.samples is not None:
-            score = spread_score(step.restoration.samples[:, *where] / step.unit, step.truth[where] / step.unit)
+        if isinstance(step, JudgedField) and (score := field_score(step)) is not None:
             chi2 = None if step.restoration.forward is None else step.restoration.forward.chi2
             found.append((score, np.nan if chi2 is None else chi2))
     return found

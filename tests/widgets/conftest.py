@@ -53,21 +53,22 @@ def viewer(make_napari_viewer):
     return make_napari_viewer(show=False)
 
 
+def set_up(dock, viewer, model):
+    """A dock in its window, with a model chosen and little to compute."""
+    viewer.window.add_dock_widget(dock)
+    dock.form.model.set_value(str(model))
+    for name, count in {"samples": 2, "steps": 3, "tile": 64}.items():
+        dock.form.counts[name].setValue(count)
+    dock.form.words["device"].setCurrentText("cpu")
+    return dock
+
+
 @pytest.fixture
 def open_dock(viewer):
     """Open the dock with a model chosen."""
     from napari_cvdm.widgets.restore_widget import RestoreWidget
 
-    def opened(model):
-        dock = RestoreWidget(viewer)
-        viewer.window.add_dock_widget(dock)
-        dock.form.model.set_value(str(model))
-        for name, count in {"samples": 2, "steps": 3, "tile": 64}.items():
-            dock.form.counts[name].setValue(count)
-        dock.form.words["device"].setCurrentText("cpu")
-        return dock
-
-    return opened
+    return lambda model: set_up(RestoreWidget(viewer), viewer, model)
 
 
 @pytest.fixture
@@ -110,12 +111,7 @@ def open_live(viewer, qtbot):
     docks = []
 
     def opened(model):
-        dock = LiveWidget(viewer)
-        viewer.window.add_dock_widget(dock)
-        dock.form.model.set_value(str(model))
-        for name, count in {"samples": 2, "steps": 3, "tile": 64}.items():
-            dock.form.counts[name].setValue(count)
-        dock.form.words["device"].setCurrentText("cpu")
+        dock = set_up(LiveWidget(viewer), viewer, model)
         docks.append(dock)
         return dock
 

@@ -1,6 +1,6 @@
 """How much fresh noise a sampler should add, so that samples differ as much as they err: chosen by the CRPS on fields whose truth is known."""
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 
@@ -62,28 +62,20 @@ def scores_by_scale(pairs: PairSet, model: Checkpoint, sampling: Sampling, scale
         raise RequestError(f"sampler is {sampling.sampler}, which adds no fresh noise; a noise scale is for {' and '.join(STOCHASTIC)}.")
     scaled, found = {scale: with_noise_scale(model, scale) for scale in scales}, {}
     for number, (scale, one) in enumerate(scaled.items()):
-        for step in _mean_score(pairs, one, sampling):
-            if isinstance(step, SpreadScore):
-                found[scale] = step
-            else:
+        scores = []
+        for step in judged_fields(pairs, one, sampling):
+            if isinstance(step, Progress):
                 yield replace(step, stage=f"noise scale {scale:g}: {step.stage}", done=step.done + number * len(pairs), total=len(scaled) * len(pairs))
+            elif (score := field_score(step)) is not None:
+                scores.append(score)
+        if not scores:
+            raise RequestError(f"{pairs.name}: no pixel of its fields can be trusted; give larger or better pairs.")
+        found[scale] = mean_score(scores)
     return found
 
 
-def _mean_score(pairs: PairSet, model: Checkpoint, sampling: Sampling) -> Iterator[Progress | SpreadScore]:
-    """Progress, and at last the mean score of all fields."""
-    scores = []
-    for step in judged_fields(pairs, model, sampling):
-        if isinstance(step, Progress):
-            yield step
-        elif (score := _score(step)) is not None:
-            scores.append(score)
-    if not scores:
-        raise RequestError(f"{pairs.name}: no pixel of its fields can be trusted; give larger or better pairs.")
-    yield mean_score(scores)
-
-
-def _score(judged: JudgedField) -> SpreadScore | None:
+def field_score(judged: JudgedField) -> SpreadScore | None:
+    """The score of the samples of one field, in the field's unit; None where no pixel can be trusted."""
     where = judged.pixels()
     if judged.restoration.samples is None or not where[0].size:
         return None

@@ -16,6 +16,7 @@ from napari_cvdm.model.unet import UNetConfig
 from napari_cvdm.model.zoo import load_model
 from napari_cvdm.request import RestoreRequest
 from napari_cvdm.result import Restoration, finished
+from napari_cvdm.tasks import TASKS
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 MATCHING_SIGMAS_PX = np.arange(0, 3.01, 0.1)
@@ -36,17 +37,17 @@ def finish(request: RestoreRequest, model: Checkpoint | Baseline, earlier: Resto
     return finished(reconstruct(request, model, earlier))
 
 
-def tiny_model() -> Checkpoint:
-    """A network of almost no cost with random weights, under the card of widefield-x2."""
+def tiny_model(task: str = "widefield-x2") -> Checkpoint:
+    """A network of almost no cost with random weights for one fluorescence image, under the card of widefield-x2."""
     shape = {"widths": (4, 8), "blocks": (1, 1)}
     denoiser, mean = UNetConfig(**shape, level_channels=4), UNetConfig(**shape, level_channels=0)  # type: ignore[arg-type]
-    config = CVDMConfig(condition_channels=2, upsampling=2, denoiser=denoiser, mean=mean)
+    config = CVDMConfig(condition_channels=2, upsampling=TASKS[task].upsampling, denoiser=denoiser, mean=mean)
     network, generator = CVDM(config).eval(), torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in network.parameters():
             if parameter.ndim == 4:  # fresh networks end in zeros, and whatever comes before them makes no difference
                 parameter.copy_(0.5 * torch.randn(parameter.shape, generator=generator) / parameter[0].numel() ** 0.5)
-    card = replace(load_model("widefield-x2").card, name="tiny", network=config_values(config))
+    card = replace(load_model("widefield-x2").card, name="tiny", task=task, network=config_values(config))
     return Checkpoint(network=network, card=card, sha256="0" * 64)
 
 

@@ -1,7 +1,8 @@
 """Time against pixels, memory, and what a halo costs: `python -m benchmarks.scale slope|memory|halo`, or `--small`; small unless told otherwise.
 
 A shipped model is named as for `restore`; `tiny` is a network of almost no cost, with which reading, writing and bookkeeping
-are seen, and an image of any size can be carried out.
+are seen, and `tiny-denoise` the same on the grid of the image, with which an image of any size can be carried out. One image is read from an
+OME-Zarr, a movie of planes is made while it is read.
 """
 
 import argparse
@@ -10,15 +11,19 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import dask.array as da
 import numpy as np
 import zarr
+from yaozarrs import validate_zarr_store
 
 from benchmarks.measure import Row, finish, print_rows, tiny_model
 from benchmarks.same_pixels import scale_rows
 from napari_cvdm.by_tiles import restore_by_tiles
+from napari_cvdm.image_files.lazy import open_image
+from napari_cvdm.image_files.ngff_grid import Grid, GridImage, create_images, open_level
 from napari_cvdm.model.checkpoint import Checkpoint
 from napari_cvdm.model.zoo import load_model
 from napari_cvdm.request import ImageStack, RestoreRequest
@@ -27,19 +32,31 @@ from napari_cvdm.tiled_job import TiledRequest
 SLOPE_BAR = 0.05
 MEMORY_BAR_GIB = 2.0
 PIECE = 1024
+TINY = {"tiny": tiny_model, "tiny-denoise": partial(tiny_model, "denoise")}
 
 
 def model_of(name: str) -> Checkpoint:
-    """A shipped model, or `tiny`."""
-    return tiny_model() if name == "tiny" else load_model(name)
+    """A shipped model, or one that costs almost nothing."""
+    return TINY[name]() if name in TINY else load_model(name)
 
 
-def field(side: int, planes: int) -> ImageStack:
-    """Whole counts around 100, made piece by piece when they are read; a movie of planes has P before YX."""
-    shape = (side, side) if planes == 1 else (planes, side, side)
-    chunks = (1,) * (len(shape) - 2) + (min(side, PIECE),) * 2
-    array = da.random.default_rng(0).integers(80, 120, shape, dtype=np.uint16, chunks=chunks)
-    return ImageStack(array=array, axes="YX" if planes == 1 else "PYX", pixel_um=0.0626 if planes == 1 else 0.2, source=f"{side} x {side}")
+def counts(*shape: int) -> da.Array:
+    """Whole counts around 100, made piece by piece when they are read."""
+    chunks = (1,) * (len(shape) - 2) + (min(shape[-1], PIECE),) * 2
+    return da.random.default_rng(0).integers(80, 120, shape, dtype=np.uint16, chunks=chunks)
+
+
+def stored(path: Path, side: int) -> ImageStack:
+    """One fluorescence image as a microscope leaves it: written as OME-Zarr, and opened again."""
+    grid = Grid(shape=(side, side), chunk=min(side, PIECE), pixel_um=0.0626)
+    create_images(path, [GridImage(name="image", dtype="uint16", unit="counts")], grid, {})
+    da.store(counts(side, side), open_level(path, "image"), scheduler="synchronous")
+    return open_image(path)
+
+
+def planes(side: int) -> ImageStack:
+    """Two defocused images."""
+    return ImageStack(array=counts(2, side, side), axes="PYX", pixel_um=0.2, source=f"{side} x {side}")
 
 
 def request_for(model: Checkpoint, image: ImageStack, samples: int, steps: int) -> RestoreRequest:
@@ -48,23 +65,25 @@ def request_for(model: Checkpoint, image: ImageStack, samples: int, steps: int) 
     return RestoreRequest(image=image, model=model.card.name, samples=samples, steps=steps, **optics)  # type: ignore[arg-type]
 
 
-def planes_of(model: Checkpoint) -> int:
-    """Defocus planes of a model's task."""
-    return 1 if model.card.unit == "counts" else 2
+def field(model: Checkpoint, side: int, folder: str) -> ImageStack:
+    """What the model's task takes."""
+    return stored(Path(folder) / f"{side}.ome.zarr", side) if model.card.unit == "counts" else planes(side)
 
 
 def carried_out(model: Checkpoint, side: int, options: argparse.Namespace, blocks: int | None = None) -> float:
     """Seconds of a job on an image of some side; with `blocks`, of its beginning only."""
     with tempfile.TemporaryDirectory() as folder:
-        store = zarr.open_array(f"{folder}/in.zarr", mode="w", shape=(1,), dtype="u1")  # zarr is loaded before the clock starts
-        request = request_for(model, field(side, planes_of(model)), options.samples, options.steps)
-        steps = restore_by_tiles(TiledRequest(request=request, out=f"{folder}/out.ome.zarr", block=options.block, halo=options.halo), model)
+        request = request_for(model, field(model, side, folder), options.samples, options.steps)
+        out = f"{folder}/out.ome.zarr"
+        steps = restore_by_tiles(TiledRequest(request=request, out=out, block=options.block, halo=options.halo), model)
         started = time.perf_counter()
         for step in steps:
             if blocks is not None and step.total > 1 and step.done >= blocks * options.samples * options.steps:
                 steps.close()
-        del store
-        return time.perf_counter() - started
+        seconds = time.perf_counter() - started
+        if blocks is None:
+            validate_zarr_store(out)
+        return seconds
 
 
 def slope(model: Checkpoint, options: argparse.Namespace) -> Iterator[Row]:
@@ -96,8 +115,9 @@ def memory(model: Checkpoint, options: argparse.Namespace) -> Iterator[Row]:
 def halo(model: Checkpoint, options: argparse.Namespace) -> Iterator[Row]:
     """What a block differs by from the whole image, over the posterior spread, for several halos."""
     side = options.sizes[0]
-    lazy = field(side, planes_of(model))
-    request = request_for(model, replace(lazy, array=np.asarray(lazy.array)), options.samples, options.steps)
+    with tempfile.TemporaryDirectory() as folder:
+        lazy = field(model, side, folder)
+        request = request_for(model, replace(lazy, array=np.asarray(lazy.array)), options.samples, options.steps)
     whole = finish(request, model)
     for pixels in options.halos:
         with tempfile.TemporaryDirectory() as folder:

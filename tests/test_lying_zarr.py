@@ -109,6 +109,44 @@ def test_a_chunk_that_promises_more_than_there_is_memory_is_refused(tmp_path):
     refused(store, "cannot be read")
 
 
+def heads() -> dict[str, tuple[str, object, bytes]]:
+    """For each packer the version of the format, the codec, and a head that asks for a gibibyte of a chunk of a few kilobytes."""
+    import numcodecs
+
+    gibibyte = (2**30).to_bytes(4, "little")
+    zstd, blosc = b"\x28\xb5\x2f\xfd\xa0" + gibibyte, b"\x02\x01\x01\x02" + gibibyte
+    return {
+        "lz4": ("0.4", numcodecs.LZ4(), gibibyte),
+        "blosc": ("0.4", numcodecs.Blosc(), blosc),
+        "zstd": ("0.4", numcodecs.Zstd(), zstd),
+        "zstd, 0.5": ("0.5", zarr.codecs.ZstdCodec(), zstd),
+        "blosc, 0.5": ("0.5", zarr.codecs.BloscCodec(), blosc),
+    }
+
+
+@pytest.mark.parametrize(("packer", "shards"), [*((packer, None) for packer in heads()), ("zstd, 0.5", (96, 112)), ("blosc, 0.5", (48, 56))])
+def test_a_chunk_whose_head_asks_for_a_gibibyte_is_refused_before_it_is_unpacked(tmp_path, packer, shards):
+    version, codec, head = heads()[packer]
+    image, store = spots((90, 100)), ngff_image(tmp_path / "in.ome.zarr", spots((90, 100)), version)
+    kept = {} if shards is None else {"shards": shards}
+    zarr.open_group(str(store), mode="r+").create_array("0", data=image.array, chunks=(48, 56), compressors=codec, overwrite=True, **kept)
+    assert np.array_equal(window_of(open_image(store), (), slice(0, 90), slice(0, 100))[0], image.array)
+    for chunk in (path for path in (store / "0").rglob("0*") if path.is_file()):
+        content = bytearray(chunk.read_bytes())
+        content[: len(head)] = head
+        chunk.write_bytes(content)
+    refused(store, "promises 1.074e\\+09 bytes")
+
+
+@pytest.mark.parametrize("shards", [(48, 56), (96, 112)])
+def test_shards_whose_index_looks_like_a_head_are_read(tmp_path, shards):
+    store, pixels = ngff_image(tmp_path / "in.ome.zarr", spots((90, 100)), "0.5"), np.zeros((90, 100), np.uint16)
+    pixels[50:, 60:] = spots((90, 100)).array[50:, 60:]  # empty chunks are not stored, and their place in the index is nothing but ones
+    group = zarr.open_group(str(store), mode="r+")
+    group.create_array("0", data=pixels, chunks=(48, 56), shards=shards, compressors=zarr.codecs.BloscCodec(), overwrite=True)
+    assert np.array_equal(window_of(open_image(store), (), slice(0, 90), slice(0, 100))[0], pixels)
+
+
 def test_pixels_outside_the_folder_are_not_read(store):
     beside = ngff_image(store.with_name("beside.ome.zarr"), spots((90, 100)), "0.5")
     path = store / (".zattrs" if (store / ".zattrs").exists() else "zarr.json")

@@ -8,11 +8,12 @@ from napari_cvdm.image_files.errors import ImageFileError
 from napari_cvdm.image_files.promises import ALWAYS_ALLOWED_BYTES, LARGEST_EXPANSION
 
 LARGEST_CHUNKS = 10_000_000
+WIDEST_STORED = 8  # a filter may keep numbers of one byte as numbers of eight
 # Zarr 2 lets metadata name any codec that is installed, and one of them, pickle, executes what it unpacks. These make numbers of numbers.
 PACKING = ("blosc", "bz2", "gzip", "lz4", "lzma", "pcodec", "zfpy", "zlib", "zstd")
 CHANGING = ("astype", "bitround", "bytes", "delta", "endian", "fixedscaleoffset", "packbits", "quantize", "sharding_indexed", "shuffle", "transpose")
 CHECKING = ("adler32", "crc32", "crc32c", "fletcher32", "jenkins_lookup3")
-_METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup")
+METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup")
 
 
 def check_promises(stored: Any, path: Path) -> None:
@@ -39,6 +40,25 @@ def check_promises(stored: Any, path: Path) -> None:
         raise ImageFileError(f"{path}: its metadata promise chunks of {wanted:.4g} bytes, and no file in it is large enough for one. Copy it again.")
 
 
+def modest(stored: Any) -> Any:
+    """The same array, read so that no chunk is unpacked whose own head promises more than a chunk can be.
+
+    Parameters
+    ----------
+    stored : zarr.Array
+        Its codecs passed `check_promises`.
+    """
+    import zarr
+
+    from napari_cvdm.image_files.ngff_heads import PROMISES, ModestStore
+
+    packed = [name for name in _codecs(stored.metadata.to_dict()) if name in PACKING]
+    if not packed or packed[-1] not in PROMISES:  # the last one packs what is on the disk
+        return stored
+    most = max(ALWAYS_ALLOWED_BYTES, WIDEST_STORED * prod(stored.chunks) * stored.dtype.itemsize)
+    return zarr.open_array(store=ModestStore(stored.store, PROMISES[packed[-1]], most), path=stored.path, mode="r")
+
+
 def _check_codecs(stored: Any, path: Path) -> None:
     unknown = sorted(set(_codecs(stored.metadata.to_dict())) - {*PACKING, *CHANGING, *CHECKING})
     if unknown:
@@ -56,4 +76,4 @@ def _codecs(said: Any) -> list[str]:
 
 def _holds(folder: Path, least: float) -> bool:
     """Whether a chunk of at least so many bytes is stored."""
-    return any(file.stat().st_size >= least for file in folder.rglob("*") if file.name not in _METADATA and file.is_file())
+    return any(file.stat().st_size >= least for file in folder.rglob("*") if file.name not in METADATA and file.is_file())

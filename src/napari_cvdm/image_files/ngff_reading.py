@@ -8,7 +8,7 @@ import dask.array as da
 
 from napari_cvdm.image_files.errors import ImageFileError, one_line
 from napari_cvdm.image_files.ngff import zarr_library
-from napari_cvdm.image_files.ngff_promises import check_promises
+from napari_cvdm.image_files.ngff_promises import check_promises, modest
 from napari_cvdm.image_files.pixel_size import length_um, position_um, square_pixel
 from napari_cvdm.image_files.pixels import ordered_axes, usable_dtype
 from napari_cvdm.request import ImageStack
@@ -47,7 +47,7 @@ def open_ngff(path: Path) -> ImageStack:
         stored = ome[0][dataset["path"]]
         check_promises(stored, path)
         axes = [axis if isinstance(axis, Mapping) else {"name": axis} for axis in multiscale["axes"]]
-        array, letters = ordered_axes(usable_dtype(da.from_zarr(stored), path.name), _letters(axes), path.name)
+        array, letters = ordered_axes(usable_dtype(da.from_zarr(modest(stored)), path.name), _letters(axes), path.name)
         scale, translation = _placed([*dataset["coordinateTransformations"], *multiscale.get("coordinateTransformations", ())], len(axes))
         return ImageStack(array=array, axes=letters, source=path.name, **_lengths(axes, scale, translation, path.name))
     except ImageFileError:

@@ -9,6 +9,7 @@ import argparse
 import csv
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +30,9 @@ from napari_cvdm.training.validation import cut_to_centre, pooled, summed
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 MODELS = ("phase-2shot", "widefield-x2")
-WARM = "ode-2m, warm"
-METHODS = ("sde-2m", "ode-2m", WARM, "ddim", "ancestral")
-COUNTS = (2, 4, 6, 8, 10, 20, 50)
+WARM, ALONE = "ode-2m, warm", "sde-2m, no first shared"
+METHODS = ("sde-2m", ALONE, "ode-2m", WARM, "ddim", "ancestral")
+COUNTS = (2, 4, 6, 8, 10, 20, 50, 200)  # the last is the published number
 TOLERANCE = 0.02  # of the best CRPS
 SEED = 77
 
@@ -44,7 +45,7 @@ class Quality:
     ----------
     model, method : str
     evaluations : int
-        Of the denoiser for one sample, all counted.
+        Of the denoiser for one sample, all counted, also the first, which is one for all samples.
     crps, rmse, spread_ratio : float
         As in `napari_cvdm.training.validation.Score`.
     """
@@ -77,13 +78,16 @@ def posterior(network: CVDM, channels: Tensor, baseline: Tensor, method: str, ev
     def denoise(noisy: Tensor, exponent: Tensor) -> Tensor:
         return network.clean(noisy, exponent, features)
 
-    def one(sample: int) -> Tensor:
-        def noise(step: int) -> Tensor:
-            scale = network.config.noise_scale if step else 1.0
-            return scale * torch.from_numpy(noise_field(shape, seed=SEED, sample=sample, step=step)).to(rate.device)[None, None]
+    def noise(sample: int, step: int) -> Tensor:
+        scale = network.config.noise_scale if step else 1.0
+        return scale * torch.from_numpy(noise_field(shape, seed=SEED, sample=sample, step=step)).to(rate.device)[None, None]
 
-        source, left = (warmed(denoise, rate, noise), evaluations - 1) if method == WARM else (noise, evaluations)
-        *_, clean = SAMPLERS[method.split(",")[0]](denoise, rate, grid(network, method, rate, left), source)
+    first = None if method in (WARM, ALONE) else denoise(noise(0, 0), rate)  # see `napari_cvdm.frame.Frame.start`
+
+    def one(sample: int) -> Tensor:
+        own = partial(noise, sample)
+        source, left = (warmed(denoise, rate, own), evaluations - 1) if method == WARM else (own, evaluations)
+        *_, clean = SAMPLERS[method.split(",")[0]](denoise, rate, grid(network, method, rate, left), source, first)
         return network.decode(clean, baseline, correction)
 
     return torch.cat([one(sample) for sample in range(samples)])
@@ -198,7 +202,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for evaluations.csv and evaluations.png")
     parser.add_argument("--model", action="append", choices=MODELS)
     parser.add_argument("--method", action="append", choices=METHODS)
-    parser.add_argument("--count", action="append", type=int, help="evaluations; 200 is the published number")
+    parser.add_argument("--count", action="append", type=int, help="evaluations")
     parser.add_argument("--fields", type=int, default=3)
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--side", type=int, default=96, help="of a field, in pixels of the input")

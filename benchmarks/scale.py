@@ -152,15 +152,15 @@ def parser() -> argparse.ArgumentParser:
 
 def small_tables() -> list[Row]:
     """Every table on tiny images; the times in them mean nothing."""
-    options = parser().parse_args(["--samples", "2", "--block", "64", "--halo", "64", "--halos", "64", "--sizes", "128", "64"])
+    options = parser().parse_args(["--samples", "2", "--steps", "2", "--block", "64", "--halo", "64", "--halos", "64", "--sizes", "128", "64"])
     return [row for measured in MEASURED.values() for row in measured(tiny_model(), options)]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure what is asked for; the status is 1 where paths that must give the same pixels do not."""
     chosen = parser().parse_args(argv)
-    if chosen.what == "halo" and chosen.samples < 2:
-        parser().error("halo is said in units of the spread: give --samples 2 or more")
+    if chosen.what == "halo" and min(chosen.samples, chosen.steps) < 2:
+        parser().error("halo is said in units of the spread: give --samples and --steps 2 or more")
     if chosen.what is not None and not chosen.small:
         print_rows(f"Scale: {chosen.what}", MEASURED[chosen.what](model_of(chosen.model), chosen))
         return 0

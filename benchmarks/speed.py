@@ -122,18 +122,20 @@ def ratio_rows(model: Checkpoint, size: int, rounds: int, **choices: object) -> 
 def overhead(model: Checkpoint, size: int = SIZE, samples: int = SAMPLES, rounds: int = ROUNDS, **choices: object) -> float:
     """Processor time of sampling over that of the bare evaluations of the network in it, less 1.
 
-    The bare evaluations are as many, in the same groups; sampling adds the schedule, the noise, the sampler's update, decoding and the moments.
+    The bare evaluations are as many, in the same groups, the first one for all samples; sampling adds the schedule, the noise, the sampler's update,
+    decoding and the moments.
     """
     request = request_of_output(model, size, samples, **choices)
     task = TASKS[model.card.task]
     prepared = task.from_request(request.image.frame(()), request)
     frame = Frame.begin(request, placed(model.network, CPU), prepared, (), 0, 1)
-    exponents = [frame.rate * clock for clock in frame.clock_values()]
+    first, *exponents = [frame.rate * clock for clock in frame.clock_values()]
     groups = [frame.rate.expand(len(group), -1, -1, -1).contiguous() for group in frame.groups(0)]
 
     @torch.inference_mode()
     def bare() -> None:
         with autocast(CPU, request.precision):
+            frame.tiled.clean(frame.rate, first, frame.features)
             for noisy, exponent in product(groups, exponents):
                 frame.tiled.clean(noisy, exponent, frame.features)
 

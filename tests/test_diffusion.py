@@ -130,6 +130,30 @@ def test_samplers_yield_every_evaluation_and_return_the_last():
         assert all(image.isfinite().all() for image in seen)
 
 
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_a_first_estimate_that_is_known_is_not_evaluated_and_changes_nothing(name, count):
+    rate, denoise, evaluated = torch.linspace(RATE_MIN, RATE_MAX, 64, dtype=torch.float64), gaussian_denoiser(0.4, 0.3), []
+    grid, noise = clock_grid(12.0, count), seeded_noise(64)
+
+    def counted(noisy, exponent):
+        evaluated.append(exponent)
+        return denoise(noisy, exponent)
+
+    known = list(SAMPLERS[name](counted, rate, grid, noise, denoise(noise(0), rate)))
+    assert len(evaluated) == count - 1
+    assert all(torch.equal(one, other) for one, other in zip(known, SAMPLERS[name](denoise, rate, grid, noise), strict=True))
+
+
+@pytest.mark.parametrize("name", ["sde-2m", "ode-2m"])
+def test_samples_that_share_the_first_estimate_reproduce_a_gaussian_as_well(name):
+    rate = torch.empty(60_000, dtype=torch.float64).uniform_(RATE_MIN, 25, generator=torch.Generator().manual_seed(5))
+    denoise, first = gaussian_denoiser(0.7, 0.25), seeded_noise(60_000, seed=1)(0)
+    sample = drained(SAMPLERS[name](denoise, rate, clock_grid(float(rate.median()), 20), seeded_noise(60_000), denoise(first, rate)))
+    assert abs(sample.mean().item() - 0.7) < 0.03 * 0.5
+    assert abs(sample.std().item() / 0.5 - 1) < 0.03
+
+
 def test_one_evaluation_is_the_regression_mean():
     rate = torch.full((1000,), 12.0, dtype=torch.float64)
     seen = drained(SAMPLERS["sde-2m"](gaussian_denoiser(1.5, 0.2), rate, clock_grid(12.0, 1), seeded_noise(1000)))

@@ -33,7 +33,7 @@ def test_seconds_are_those_of_one_tile_times_what_is_asked_for(clock, tiny_widef
     image = spots((frames, 40, 36), axes="TYX")
     found = estimate(widefield_request(image, samples=5, steps=7), load_model(str(tiny_widefield_model)))
     assert found.tiles == 1
-    assert found.seconds == frames * (1 + 1 + 5 * 7 / SAMPLES_TOGETHER)  # a step of so many took the second
+    assert found.seconds == frames * (1 + 1 + (1 + 5 * 6) / SAMPLES_TOGETHER)  # a step of so many took the second, and the first step is one for all
 
 
 def test_more_tiles_read_more_pixels(clock, tiny_widefield_model):

@@ -9,18 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from benchmarks.evaluations import METHODS, Quality, append_row, posterior, read_rows, smallest_within
+from benchmarks.evaluations import ALONE, METHODS, WARM, Quality, append_row, posterior, read_rows, smallest_within
 from benchmarks.measure import finish, tiny_model
 from benchmarks.profile import STAGES, stage_seconds
 from benchmarks.published import NOISE_PARAMETERS, SCHEDULE_PARAMETERS, Published, parameter_count, published_sample
 from benchmarks.same_pixels import speed_rows
-from benchmarks.speed import PARTS, overhead, small_tables
+from benchmarks.speed import PARTS, overhead, request_of_output, small_tables
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from napari_cvdm import frame
+from napari_cvdm.diffusion.prediction import PREDICTIONS
 from napari_cvdm.model import cvdm
-from napari_cvdm.model.checkpoint import load_checkpoint
+from napari_cvdm.model.checkpoint import Checkpoint, load_checkpoint
 from napari_cvdm.model.tiled import placed
 from napari_cvdm.model.zoo import load_model
 from napari_cvdm.request import ImageStack, RequestError, RestoreRequest
@@ -95,13 +97,58 @@ def test_samples_are_added_to_a_result_from_before_precision_was_a_choice(tiny_p
         drained("ddim", tiny_phase_model, earlier=older, precision="bf16")
 
 
-def drained(sampler: str, model: Path, earlier: Restoration | None = None, samples: int = 6, **choices: object) -> Restoration:
+def drained(sampler: str, model: Path | Checkpoint, earlier: Restoration | None = None, samples: int = 6, steps: int = 3, **choices: object) -> Restoration:
     """A restoration of six samples, the first alone, then four, then one."""
     rng = np.random.default_rng(3)
     image = ImageStack(array=1 + 0.05 * rng.standard_normal((2, 37, 50)), axes="PYX", pixel_um=0.2)
     optics = {"wavelength_um": 0.55, "medium_index": 1.33, "defocus_um": (-1.0, 1.0)}
-    request = RestoreRequest(image=image, model=str(model), samples=samples, steps=3, keep_samples=True, sampler=sampler, **optics, **choices)
-    return finish(request, load_model(str(model)), earlier)
+    loaded = model if isinstance(model, Checkpoint) else load_model(str(model))
+    request = RestoreRequest(image=image, model=loaded.card.name, samples=samples, steps=steps, keep_samples=True, sampler=sampler, **optics, **choices)
+    return finish(request, loaded, earlier)
+
+
+@pytest.mark.parametrize(("prediction", "expected"), [("v", 1 + 6 * 2), ("eps", 6 * 3)])
+def test_what_every_sample_starts_from_is_evaluated_once(tiny_phase_model: Path, monkeypatch: pytest.MonkeyPatch, prediction: str, expected: int) -> None:
+    denoised: list[int] = []
+    really = cvdm.CVDM.clean
+    monkeypatch.setattr(cvdm.CVDM, "clean", lambda network, noisy, *given: denoised.extend([1] * len(noisy)) or really(network, noisy, *given))
+    model = load_model(str(tiny_phase_model))
+    monkeypatch.setattr(model.network, "prediction", PREDICTIONS[prediction])
+    drained("sde-2m", model)
+    assert len(denoised) == expected == frame.evaluations(model.network, samples=6, steps=3)
+
+
+def test_a_start_of_its_own_moves_a_sample_far_less_than_samples_scatter(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_model("widefield-x2")
+    shared = finish(request_of_output(model, 128, 4, keep_samples=True), model)
+    monkeypatch.setattr(frame.Frame, "start", lambda self: None)
+    alone = finish(request_of_output(model, 128, 4, keep_samples=True), model)
+    assert shared.samples is not None and alone.samples is not None
+    moved = np.sqrt(np.mean((shared.samples - alone.samples) ** 2, axis=(1, 2)))
+    assert moved[0] == 0, "the first sample starts from its own"
+    assert 0 < moved[1:].max() < 0.01 * np.sqrt(alone.variance.mean())
+
+
+class Waits(TorchDispatchMode):
+    """Counts what makes a processor wait for its device: numbers and sizes that are read from a tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        self.count += func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default, torch.ops.aten.equal.default)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("sampler", ["sde-2m", "ode-2m", "ddim", "ancestral"])
+def test_no_step_waits_for_the_device(tiny_phase_model: Path, sampler: str) -> None:
+    found = []
+    for steps in (2, 7):
+        with Waits() as waits:
+            drained(sampler, load_model(str(tiny_phase_model)), steps=steps)
+        found.append(waits.count)
+    assert found[0] == found[1] > 0
 
 
 @given(first=st.integers(0, 20), samples=st.integers(1, 40), together=st.integers(1, 8))
@@ -165,7 +212,7 @@ def test_every_method_spends_the_evaluations_it_says(tiny_widefield_model: Path,
     monkeypatch.setattr(network, "clean", lambda *given: calls.append(1) or really(*given))
     channels, baseline = torch.randn(1, network.config.condition_channels, 16, 16), torch.zeros(1, 1, 32, 32)
     drawn = posterior(network, channels, baseline, method, evaluations=4, samples=2)
-    assert len(calls) == 4 * 2
+    assert len(calls) == (4 * 2 if method in (WARM, ALONE) else 1 + 3 * 2)
     assert drawn.shape == (2, 1, 32, 32) and bool(drawn.isfinite().all())
 
 

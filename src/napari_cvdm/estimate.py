@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from napari_cvdm.device import autocast, peak_memory, pick_device, synchronize
-from napari_cvdm.frame import samples_together
+from napari_cvdm.frame import evaluations, samples_together
 from napari_cvdm.model.checkpoint import Checkpoint
 from napari_cvdm.model.cvdm import CVDM
 from napari_cvdm.model.tiled import TiledModel, placed
@@ -80,8 +80,9 @@ def estimate(request: RestoreRequest, model: Checkpoint) -> Generator[Progress, 
     largest = max(sides, key=lambda side: side[0] * side[1])
     together = min(request.samples, samples_together(prepared.valid.size * network.config.upsampling**2))
     once, step, peak = yield from _one_tile(network, largest, device, together, request.precision)
-    evaluations = sum(height * width for height, width in sides) / (largest[0] * largest[1])  # tiles at the edges read less
-    seconds = len(frames) * (preparing + evaluations * (once + request.samples * request.steps * step))
+    tiles = sum(height * width for height, width in sides) / (largest[0] * largest[1])  # those at the edges read less
+    drawing = evaluations(network, request.samples, request.steps)
+    seconds = len(frames) * (preparing + tiles * (once + drawing * step))
     return Estimate(seconds=seconds, memory_bytes=peak + _bytes_of(request, network, prepared.valid.shape, len(frames), together), tiles=len(plan.tiles))
 
 

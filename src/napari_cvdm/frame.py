@@ -35,6 +35,11 @@ def sample_groups(first: int, samples: int, together: int) -> Iterator[range]:
     return (range(start, min(samples, start + together)) for start in range(first, samples, together))
 
 
+def evaluations(network: CVDM, samples: int, steps: int) -> int:
+    """Evaluations of the denoiser for one frame: see `Frame.start`."""
+    return 1 + samples * (steps - 1) if network.prediction.bounded else samples * steps
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Frame:
     """A frame on a device, with all that is computed once for all its samples.
@@ -50,8 +55,8 @@ class Frame:
     tiled : TiledModel
     baseline, correction, features, rate : Tensor
         On the padded canvas.
-    grid_rate : float, optional
-        The rate that sets the sampler's grid; the median of the frame's own where it is None.
+    grid_rate : float
+        The rate that sets the sampler's grid.
     guide : callable, optional
         Draws an image (Y, X) of what was asked for toward what was measured, in output units; see `RestoreRequest.guidance`.
     """
@@ -66,7 +71,7 @@ class Frame:
     correction: Tensor = field(repr=False)
     features: Tensor = field(repr=False)
     rate: Tensor = field(repr=False)
-    grid_rate: float | None = None
+    grid_rate: float
     guide: Callable[[np.ndarray], np.ndarray] | None = None
 
     @classmethod
@@ -81,13 +86,14 @@ class Frame:
         frames: int,
         grid_rate: float | None = None,
     ) -> "Frame":
-        """Evaluate what does not depend on the sample."""
+        """Evaluate what does not depend on the sample; without a `grid_rate` it is the median of the frame's own."""
         device = network.residual_scale.device
         tiled = TiledModel(network, prepared.valid.shape, request.tile)
         condition = tiled.padded_condition(prepared.channels[None].to(device))
         with autocast(device, request.precision):
             correction = tiled.correction(condition)
         features = network.features(condition, correction)
+        rate, (height, width) = tiled.rate(features), prepared.baseline.shape
         return cls(
             request=request,
             prepared=prepared,
@@ -98,8 +104,8 @@ class Frame:
             baseline=tiled.padded_target(prepared.baseline[None, None].to(device)),
             correction=correction,
             features=features,
-            rate=tiled.rate(features),
-            grid_rate=grid_rate,
+            rate=rate,
+            grid_rate=float(rate[0, 0, :height, :width].median()) if grid_rate is None else grid_rate,
         )
 
     @property
@@ -130,12 +136,23 @@ class Frame:
         """Falling clock values T at which the denoiser is evaluated."""
         if self.request.sampler == "ancestral":
             return uniform_time_grid(self.tiled.network.clock, self.request.steps, self.rate.device)
-        rate = float(self._cropped(self.rate).median()) if self.grid_rate is None else self.grid_rate
-        return clock_grid(rate, self.request.steps)
+        return clock_grid(self.grid_rate, self.request.steps)
 
-    def steps(self, samples: range) -> Sampling:
-        """The clean estimates of a group of posterior samples, (S, 1, uY, uX), step by step."""
-        return SAMPLERS[self.request.sampler](self._clean, self.rate, self.clock_values(), partial(self._noise, samples))
+    @torch.inference_mode()
+    def start(self) -> Tensor | None:
+        """The clean estimate (1, 1, uY, uX) at T = 1, the same for all samples; None where each needs its own.
+
+        What a sample starts from is nothing but noise, so that all the denoiser can say of it is the regression mean. It is asked once, with the noise
+        of the first sample. Of a denoiser that says eps, this estimate is its error over a = exp(-lambda / 2), in which no two samples are alike.
+        """
+        if not self.tiled.network.prediction.bounded:
+            return None
+        return self._clean(self._noise(range(1), 0), self.rate * self.clock_values()[0])
+
+    def steps(self, samples: range, start: Tensor | None) -> Sampling:
+        """The clean estimates of a group of posterior samples, (S, 1, uY, uX), step by step, the first of them known where `start` is one."""
+        first = None if start is None else start.expand(len(samples), -1, -1, -1)
+        return SAMPLERS[self.request.sampler](self._clean, self.rate, self.clock_values(), partial(self._noise, samples), first)
 
     def _clean(self, noisy: Tensor, exponent: Tensor) -> Tensor:
         with autocast(noisy.device, self.request.precision):
@@ -196,7 +213,7 @@ def sample_frame(frame: Frame, moments: RunningMoments, see: Callable[[np.ndarra
     Yields
     ------
     Progress
-        After every evaluation of the network, which may be one of several samples together. Sent `Stop.KEEP`, no further sample is begun, and those in
+        After every step of the sampler, which may be one of several samples together. Sent `Stop.KEEP`, no further sample is begun, and those in
         the making are dropped unless it is the first of all.
 
     Returns
@@ -210,9 +227,10 @@ def sample_frame(frame: Frame, moments: RunningMoments, see: Callable[[np.ndarra
     kept: list[np.ndarray] = []
     total = frame.frames * request.samples * request.steps
     stop = None
+    start = frame.start() if moments.count < request.samples else None
     for group in frame.groups(moments.count):
         done = (frame.number * request.samples + group.start) * request.steps
-        for step, clean in enumerate(frame.steps(group), start=1):
+        for step, clean in enumerate(frame.steps(group, start), start=1):
             last = step == request.steps
             for sample, one in zip(group, clean.split(1), strict=True) if last else ():
                 image = frame.image(one, sample)

@@ -125,6 +125,6 @@ def _group(tag: str, groups: Mapping[str, Any]) -> str:
 
 def _cost(found: Mapping[str, Any]) -> str:
     cost = found["cost"]
-    seconds = f"{cost['seconds_per_field']:.3g} s and {cost['evaluations_per_field']} evaluations for a field ({cost['seconds_per_evaluation']:.3g} s each)"
+    seconds = f"{cost['seconds_per_field']:.3g} s and {cost['steps_per_field']} steps of the sampler for a field ({cost['seconds_per_step']:.3g} s each)"
     memory = "" if cost["peak_memory_mb"] is None else f"; the process had at most {cost['peak_memory_mb']:.0f} MB"
     return f"## Cost\n\n{seconds}{memory}.\n"

@@ -16,6 +16,10 @@ from napari_cvdm.diffusion import process
 class Prediction(Protocol):
     """Meaning of the network's output."""
 
+    @property
+    def bounded(self) -> bool:
+        """Whether an error of the output stays as small in the clean target where no signal is left, a = 0."""
+
     def wanted(self, target: Tensor, exponent: Tensor, noise: Tensor) -> Tensor:
         """What the network should have said."""
 
@@ -29,6 +33,8 @@ class Prediction(Protocol):
 @dataclass(frozen=True, slots=True)
 class Velocity:
     """v = a eps - s y, the default: bounded at every noise level."""
+
+    bounded: bool = True
 
     def wanted(self, target: Tensor, exponent: Tensor, noise: Tensor) -> Tensor:
         """v of the forward process."""
@@ -46,6 +52,8 @@ class Velocity:
 @dataclass(frozen=True, slots=True)
 class Noise:
     """eps, as published; kept for the reproduction."""
+
+    bounded: bool = False
 
     def wanted(self, target: Tensor, exponent: Tensor, noise: Tensor) -> Tensor:
         """eps of the forward process."""

@@ -2,11 +2,13 @@
 
 A sampler evaluates the denoiser once at every point of a falling grid of clock values T and returns the last clean
 estimate. It is a generator: it yields every clean estimate on the way (a preview, a place to cancel) and returns the last.
+Where the clean estimate at the first point is known already, it is given as `first`, and not evaluated again.
 Notation at two grid points r (noisier) -> t: a = sqrt(gamma), s = sqrt(1 - gamma), l = log(a/s), h = l_t - l_r > 0.
 """
 
 import itertools
 from collections.abc import Callable, Generator, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -20,7 +22,14 @@ NoiseSource = Callable[[int], Tensor]
 """step -> standard normal noise of the image's shape; step 0 is the start."""
 
 Sampling = Generator[Tensor, None, Tensor]
-Sampler = Callable[[Denoiser, Tensor, Sequence[float], NoiseSource], Sampling]
+
+
+class Sampler(Protocol):
+    """How the clock runs from T = 1 down to the last of its values."""
+
+    def __call__(self, denoise: Denoiser, rate: Tensor, clocks: Sequence[float], noise: NoiseSource, first: Tensor | None = None) -> Sampling:
+        """The clean estimates, one for each clock value."""
+
 
 LAST_HALF_LOG_SNR = 2.8
 
@@ -65,25 +74,27 @@ def _extrapolated(clean: Tensor, previous: Tensor | None, step: Tensor, previous
     return clean + step / (2 * previous_step) * (clean - previous)
 
 
-def _second_order(denoise: Denoiser, rate: Tensor, clocks: Sequence[float], noise: NoiseSource, update: Callable[..., Tensor]) -> Sampling:
+def _second_order(
+    denoise: Denoiser, rate: Tensor, clocks: Sequence[float], noise: NoiseSource, first: Tensor | None, update: Callable[..., Tensor]
+) -> Sampling:
     noisy = noise(0)
     previous: Tensor | None = None
     previous_step: Tensor | None = None
     level = half_log_snr(rate * clocks[0])
     for index, (now, later) in enumerate(itertools.pairwise(clocks)):
-        clean = _evaluate(denoise, noisy, rate, now)
+        clean, first = _evaluate(denoise, noisy, rate, now) if first is None else first, None
         yield clean
         next_level = half_log_snr(rate * later)
         step = next_level - level
         direction = _extrapolated(clean, previous, step, previous_step)
         noisy = update(noisy, direction, rate * now, rate * later, step, index + 1)
         previous, previous_step, level = clean, step, next_level
-    clean = _evaluate(denoise, noisy, rate, clocks[-1])
+    clean = _evaluate(denoise, noisy, rate, clocks[-1]) if first is None else first
     yield clean
     return clean
 
 
-def sde_dpm_solver_2m(denoise: Denoiser, rate: Tensor, clocks: Sequence[float], noise: NoiseSource) -> Sampling:
+def sde_dpm_solver_2m(denoise: Denoiser, rate: Tensor, clocks: Sequence[float], noise: NoiseSource, first: Tensor | None = None) -> Sampling:
     """SDE-DPM-Solver++(2M), the default: second order, stochastic (arXiv 2211.01095, eq. 23).
 
     z_t = (s_t/s_r) e^-h z_r + a_t (1 - e^-2h) D + s_t sqrt(1 - e^-2h) xi.
@@ -94,10 +105,10 @@ def sde_dpm_solver_2m(denoise: Denoiser, rate: Tensor, clocks: Sequence[float], 
         kept = noise_level(later) / noise_level(now) * torch.exp(-step) * noisy
         return kept + signal_level(later) * fresh * direction + noise_level(later) * fresh.sqrt() * noise(index)
 
-    return _second_order(denoise, rate, clocks, noise, update)
+    return _second_order(denoise, rate, clocks, noise, first, update)
 
 
-def ode_dpm_solver_2m(denoise: Denoiser, rate: Tensor, clocks: Sequence[float], noise: NoiseSource) -> Sampling:
+def ode_dpm_solver_2m(denoise: Denoiser, rate: Tensor, clocks: Sequence[float], noise: NoiseSource, first: Tensor | None = None) -> Sampling:
     """DPM-Solver++(2M): second order, deterministic after the start (arXiv 2211.01095, eq. 20).
 
     z_t = (s_t/s_r) z_r - a_t expm1(-h) D.
@@ -106,30 +117,30 @@ def ode_dpm_solver_2m(denoise: Denoiser, rate: Tensor, clocks: Sequence[float], 
     def update(noisy: Tensor, direction: Tensor, now: Tensor, later: Tensor, step: Tensor, index: int) -> Tensor:
         return noise_level(later) / noise_level(now) * noisy - signal_level(later) * torch.expm1(-step) * direction
 
-    return _second_order(denoise, rate, clocks, noise, update)
+    return _second_order(denoise, rate, clocks, noise, first, update)
 
 
-def _first_order(denoise: Denoiser, rate: Tensor, clocks: Sequence[float], noise: NoiseSource, update: Callable[..., Tensor]) -> Sampling:
+def _first_order(denoise: Denoiser, rate: Tensor, clocks: Sequence[float], noise: NoiseSource, first: Tensor | None, update: Callable[..., Tensor]) -> Sampling:
     noisy = noise(0)
     for index, (now, later) in enumerate(itertools.pairwise(clocks)):
-        clean = _evaluate(denoise, noisy, rate, now)
+        clean, first = _evaluate(denoise, noisy, rate, now) if first is None else first, None
         yield clean
         noisy = update(noisy, clean, rate * now, rate * later, index + 1)
-    clean = _evaluate(denoise, noisy, rate, clocks[-1])
+    clean = _evaluate(denoise, noisy, rate, clocks[-1]) if first is None else first
     yield clean
     return clean
 
 
-def ddim(denoise: Denoiser, rate: Tensor, clocks: Sequence[float], noise: NoiseSource) -> Sampling:
+def ddim(denoise: Denoiser, rate: Tensor, clocks: Sequence[float], noise: NoiseSource, first: Tensor | None = None) -> Sampling:
     """DDIM, z_t = a_t x + s_t eps_hat: first order, deterministic after the start (arXiv 2010.02502, eq. 12, sigma = 0)."""
 
     def update(noisy: Tensor, clean: Tensor, now: Tensor, later: Tensor, index: int) -> Tensor:
         return signal_level(later) * clean + noise_level(later) * noise_from_clean(noisy, clean, now)
 
-    return _first_order(denoise, rate, clocks, noise, update)
+    return _first_order(denoise, rate, clocks, noise, first, update)
 
 
-def ancestral(denoise: Denoiser, rate: Tensor, clocks: Sequence[float], noise: NoiseSource) -> Sampling:
+def ancestral(denoise: Denoiser, rate: Tensor, clocks: Sequence[float], noise: NoiseSource, first: Tensor | None = None) -> Sampling:
     """DDPM's ancestral sampling with the exact posterior variance (arXiv 2006.11239, eq. 7); the paper's, corrected.
 
     v = (s_t/s_r)^2 (1 - e^-(n_r - n_t)), z_t = a_t x + sqrt(s_t^2 - v) eps_hat + sqrt(v) xi.
@@ -141,7 +152,7 @@ def ancestral(denoise: Denoiser, rate: Tensor, clocks: Sequence[float], noise: N
         kept = (spread.square() - variance).clamp(min=0).sqrt() * noise_from_clean(noisy, clean, now)
         return signal_level(later) * clean + kept + variance.sqrt() * noise(index)
 
-    return _first_order(denoise, rate, clocks, noise, update)
+    return _first_order(denoise, rate, clocks, noise, first, update)
 
 
 SAMPLERS: dict[str, Sampler] = {"sde-2m": sde_dpm_solver_2m, "ode-2m": ode_dpm_solver_2m, "ddim": ddim, "ancestral": ancestral}

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import sqrt
 from typing import Any
 
@@ -99,14 +100,15 @@ def posterior_samples(network: CVDM, channels: Tensor, baseline: Tensor, plan: V
     features = network.features(channels, correction)
     rate = network.rate(features)
     shape, grid = (rate.shape[-2], rate.shape[-1]), clock_grid(float(rate.median()), plan.evaluations)
+
+    def noise(sample: int, step: int) -> Tensor:
+        scale = network.config.noise_scale if step else 1.0
+        return scale * torch.from_numpy(noise_field(shape, seed=seed, sample=sample, step=step)).to(rate.device)[None, None]
+
+    first = network.clean(noise(0, 0), rate * grid[0], features) if network.prediction.bounded else None  # see `Frame.start`
     drawn = []
     for sample in range(plan.samples):
-
-        def noise(step: int, sample: int = sample) -> Tensor:
-            scale = network.config.noise_scale if step else 1.0
-            return scale * torch.from_numpy(noise_field(shape, seed=seed, sample=sample, step=step)).to(rate.device)[None, None]
-
-        *_, clean = SAMPLERS[SAMPLER](lambda noisy, exponent: network.clean(noisy, exponent, features), rate, grid, noise)
+        *_, clean = SAMPLERS[SAMPLER](lambda noisy, exponent: network.clean(noisy, exponent, features), rate, grid, partial(noise, sample), first)
         drawn.append(network.decode(clean, baseline, correction))
     return torch.cat(drawn), network.target.centre(baseline, correction)
 

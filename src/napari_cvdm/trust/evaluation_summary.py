@@ -136,10 +136,10 @@ def _uncertainty(fields: Sequence[FieldReport], place: int) -> dict[str, Any]:
 
 def _cost(found: Evaluation) -> dict[str, Any]:
     fields = len(found.fields) + found.left_out
-    evaluations = found.sampling.samples * found.sampling.steps
+    steps = found.sampling.samples * found.sampling.steps
     return {
         "seconds_per_field": found.seconds / fields,
-        "evaluations_per_field": evaluations,
-        "seconds_per_evaluation": found.seconds / fields / evaluations,
+        "steps_per_field": steps,
+        "seconds_per_step": found.seconds / fields / steps,
         "peak_memory_mb": found.peak_memory_mb,
     }

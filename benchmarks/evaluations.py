@@ -72,11 +72,11 @@ def posterior(network: CVDM, channels: Tensor, baseline: Tensor, method: str, ev
     """
     correction = network.correction(channels)
     features = network.features(channels, correction)
-    rate = network.rate(features)
+    rate, entered = network.rate(features), network.entered(features)
     shape = (rate.shape[-2], rate.shape[-1])
 
     def denoise(noisy: Tensor, exponent: Tensor) -> Tensor:
-        return network.clean(noisy, exponent, features)
+        return network.clean(noisy, exponent, entered)
 
     def noise(sample: int, step: int) -> Tensor:
         scale = network.config.noise_scale if step else 1.0

@@ -135,9 +135,9 @@ def overhead(model: Checkpoint, size: int = SIZE, samples: int = SAMPLES, rounds
     @torch.inference_mode()
     def bare() -> None:
         with autocast(CPU, request.precision):
-            frame.tiled.clean(frame.rate, first, frame.features)
+            frame.tiled.clean(frame.rate, first, frame.entered)
             for noisy, exponent in product(groups, exponents):
-                frame.tiled.clean(noisy, exponent, frame.features)
+                frame.tiled.clean(noisy, exponent, frame.entered)
 
     def sampling() -> None:
         empty = np.zeros(frame.rate.shape[-2:], np.float32)
@@ -160,13 +160,13 @@ def evaluation(model: Checkpoint, size: int, precision: str = "fp32", change: Ca
     config = network.config
     with torch.inference_mode():
         condition = torch.randn(1, config.condition_channels, size // config.upsampling, size // config.upsampling)
-        features = network.features(condition, network.correction(condition))
+        entered = network.entered(network.features(condition, network.correction(condition)))
         noisy, exponent = torch.randn(1, 1, size, size), torch.full((1, 1, size, size), 2.0)
 
     @torch.inference_mode()
     def evaluate() -> torch.Tensor:
         with autocast(CPU, precision):
-            return network.clean(noisy, exponent, features)
+            return network.clean(noisy, exponent, entered)
 
     return evaluate
 

@@ -42,6 +42,14 @@ def test_nothing_beyond_the_receptive_radius_changes_a_pixel(shape):
     assert difference[:, radius + 1 :].max() == 0
 
 
+@pytest.mark.parametrize("changing", [1, 2])
+def test_channels_that_enter_before_the_others_give_what_all_give_together(changing):
+    network, image = shaken(UNet(3, 2, SMALL)).double(), torch.randn(1, 3, 32, 48, dtype=torch.float64)
+    level = torch.randn(1, 1, 32, 48, dtype=torch.float64)
+    parted = network.through(network.entered(image[:, changing:]), network.modulations(level), image[:, :changing])
+    torch.testing.assert_close(parted, network(image, level))
+
+
 @pytest.mark.parametrize("dilations", [(), (1,), DILATIONS, (3, 2)])
 def test_a_rate_sees_as_far_as_its_layers_reach(dilations):
     network = shaken(PixelRate(3, 2, dilations)).double()
@@ -92,7 +100,7 @@ def test_every_kind_of_model_has_the_right_shapes_and_decodes_what_it_encodes(sc
     rate = network.rate(features)
     assert correction.shape == rate.shape == fine
     assert ((rate >= RATE_MIN) & (rate <= RATE_MAX)).all()
-    assert network.clean(torch.randn(fine), rate * 0.5, features).shape == fine
+    assert network.clean(torch.randn(fine), rate * 0.5, network.entered(features)).shape == fine
     truth, baseline = torch.randn(fine), torch.randn(fine)
     torch.testing.assert_close(network.decode(network.encode(truth, baseline, correction), baseline, correction), truth)
     if schedule == "global":
@@ -101,11 +109,11 @@ def test_every_kind_of_model_has_the_right_shapes_and_decodes_what_it_encodes(sc
 
 def test_the_denoiser_sees_the_noise_level_of_each_pixel():
     network = shaken(CVDM(CVDMConfig(condition_channels=1, denoiser=SMALL, mean=SMALL_MEAN)))
-    features, noisy = network.features(torch.zeros(1, 1, 32, 32), torch.zeros(1, 1, 32, 32)), torch.zeros(1, 1, 32, 32)
+    entered, noisy = network.entered(network.features(torch.zeros(1, 1, 32, 32), torch.zeros(1, 1, 32, 32))), torch.zeros(1, 1, 32, 32)
     exponent = torch.full((1, 1, 32, 32), 0.5)
     other = exponent.clone()
     other[..., :16] = 3.0
-    assert (network.output(noisy, exponent, features) - network.output(noisy, other, features)).abs().max() > 1e-4
+    assert (network.output(noisy, exponent, entered) - network.output(noisy, other, entered)).abs().max() > 1e-4
 
 
 def test_a_checkpoint_is_what_was_saved(tiny_phase_model, tmp_path):
@@ -187,9 +195,11 @@ def test_loading_a_model_again_and_again_leaves_nothing_behind(tiny_phase_model)
         gc.collect()
         return sys.getallocatedblocks()
 
-    for _ in range(3):
-        tensors = len(load_checkpoint(tiny_phase_model).network.state_dict())
-    before = blocks()
-    for _ in range(10):
-        load_checkpoint(tiny_phase_model)
-    assert blocks() - before < 10 * tensors / 2
+    def growth():
+        before = blocks()
+        for _ in range(10):
+            load_checkpoint(tiny_phase_model)
+        return blocks() - before
+
+    tensors = len(load_checkpoint(tiny_phase_model).network.state_dict())
+    assert min(growth() for _ in range(4)) < 10 * tensors / 2  # the least: other threads of the test run take blocks, too, now and then

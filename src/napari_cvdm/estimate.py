@@ -96,12 +96,12 @@ def _one_tile(
     condition = tiled.padded_condition(torch.zeros(1, network.config.condition_channels, *shape, device=device))
     correction = tiled.correction(condition)
     features = network.features(condition, correction)
-    rate = tiled.rate(features)
+    rate, entered = tiled.rate(features), network.entered(features)
     exponent, noisy = torch.full_like(rate, MIDDLE_EXPONENT), rate.expand(together, -1, -1, -1)
 
     def step() -> Tensor:
         with autocast(device, precision):
-            return tiled.clean(noisy, exponent, features)
+            return tiled.clean(noisy, exponent, entered)
 
     yield _measuring(1)
     peak = peak_memory(device, step)
@@ -130,7 +130,10 @@ def _bytes_of(request: RestoreRequest, network: CVDM, shape: tuple[int, int], fr
     config = network.config
     pixels = shape[0] * shape[1]
     fine = pixels * config.upsampling**2
-    frame = FLOAT_BYTES * (2 * config.condition_channels * pixels + (4 + 4 * together) * fine)  # of each sample: noisy, clean, the clean one before, and noise
+    entered = config.denoiser.widths[0] * fine // config.fold**2
+    frame = FLOAT_BYTES * (
+        2 * config.condition_channels * pixels + entered + (4 + 4 * together) * fine
+    )  # of each sample: noisy, clean, the clean one before, and noise
     result = fine * frames * (RESULT_BYTES + FLOAT_BYTES * request.samples * request.keep_samples)
     weights = sum(parameter.numel() for parameter in network.parameters()) * FLOAT_BYTES
     return frame + result + weights

@@ -53,7 +53,7 @@ class Frame:
     number, frames : int
         Which one of how many.
     tiled : TiledModel
-    baseline, correction, features, rate : Tensor
+    baseline, correction, entered, rate : Tensor
         On the padded canvas.
     grid_rate : float
         The rate that sets the sampler's grid.
@@ -69,7 +69,7 @@ class Frame:
     tiled: TiledModel
     baseline: Tensor = field(repr=False)
     correction: Tensor = field(repr=False)
-    features: Tensor = field(repr=False)
+    entered: Tensor = field(repr=False)
     rate: Tensor = field(repr=False)
     grid_rate: float
     guide: Callable[[np.ndarray], np.ndarray] | None = None
@@ -103,7 +103,7 @@ class Frame:
             tiled=tiled,
             baseline=tiled.padded_target(prepared.baseline[None, None].to(device)),
             correction=correction,
-            features=features,
+            entered=network.entered(features),
             rate=rate,
             grid_rate=float(rate[0, 0, :height, :width].median()) if grid_rate is None else grid_rate,
         )
@@ -156,7 +156,7 @@ class Frame:
 
     def _clean(self, noisy: Tensor, exponent: Tensor) -> Tensor:
         with autocast(noisy.device, self.request.precision):
-            clean = self.tiled.clean(noisy, exponent, self.features)
+            clean = self.tiled.clean(noisy, exponent, self.entered)
         return clean if self.guide is None else self._guided(clean, self.guide)
 
     def _guided(self, clean: Tensor, guide: Callable[[np.ndarray], np.ndarray]) -> Tensor:

@@ -19,7 +19,7 @@ class OneStep(CVDM):
         correction = self.correction(condition)
         features = self.features(condition, correction)
         exponent = self.rate(features)  # n = lambda T with T(1) = 1
-        clean = self.clean(torch.zeros_like(exponent), exponent, features)
+        clean = self.clean(torch.zeros_like(exponent), exponent, self.entered(features))
         return self.decode(clean, baseline, correction)
 
 

@@ -165,7 +165,7 @@ class CVDM(nn.Module):
         return functional.pixel_shuffle(self.mean(folded), self.config.fold).to(condition.dtype)
 
     def features(self, condition: Tensor, correction: Tensor) -> Tensor:
-        """What the denoiser and the rate see of the image, on the working grid: computed once, used at every step."""
+        """What the denoiser and the rate see of the image, on the working grid."""
         folded = functional.pixel_unshuffle(condition, self.config.condition_fold)
         if self.mean is None:
             return folded
@@ -179,29 +179,33 @@ class CVDM(nn.Module):
         with torch.autocast(features.device.type, enabled=False):
             return self.rate_network(features)
 
-    def output(self, noisy: Tensor, exponent: Tensor, features: Tensor) -> Tensor:
-        """The denoiser's raw output (v or eps) for a noisy target and n = lambda T, all of shape (B, 1, uY, uX).
+    def entered(self, features: Tensor) -> Tensor:
+        """What the features give to the denoiser's first layer, on the working grid: computed once, used at every step."""
+        return features if self.denoiser is None else self.denoiser.entered(features)
 
-        Several noisy targets may share one exponent and one image's features, which have a batch of 1 then: what depends on these is computed once.
+    def output(self, noisy: Tensor, exponent: Tensor, entered: Tensor) -> Tensor:
+        """The denoiser's raw output (v or eps) for a noisy target and n = lambda T, all of shape (B, 1, uY, uX), and for an image's `entered`.
+
+        Several noisy targets may share one exponent and one image, which have a batch of 1 then: what depends on these is computed once.
         """
         if self.denoiser is None:
             raise TypeError("a regression has no denoiser, so there is no output to ask for.")
         level = (half_log_snr(exponent) / LEVEL_SCALE).clamp(-LEVEL_LIMIT, LEVEL_LIMIT)
         modulations = self.denoiser.modulations(functional.avg_pool2d(level, self.config.fold))
-        if len(noisy) == len(features) or not best_one_by_one(noisy.device):
-            return self._through(self.denoiser, noisy, features.expand(len(noisy), -1, -1, -1), modulations)
+        if len(noisy) == len(entered) or not best_one_by_one(noisy.device):
+            return self._through(self.denoiser, noisy, entered, modulations)
         shared = tuple(modulations)
-        return torch.cat([self._through(self.denoiser, one, features, shared) for one in noisy.split(1)])
+        return torch.cat([self._through(self.denoiser, one, entered, shared) for one in noisy.split(1)])
 
-    def _through(self, denoiser: UNet, noisy: Tensor, features: Tensor, modulations: Iterable[Modulation]) -> Tensor:
-        stacked = torch.cat([functional.pixel_unshuffle(noisy, self.config.fold), features], dim=1)
-        return functional.pixel_shuffle(denoiser.through(stacked, modulations), self.config.fold).to(noisy.dtype)
+    def _through(self, denoiser: UNet, noisy: Tensor, entered: Tensor, modulations: Iterable[Modulation]) -> Tensor:
+        folded = functional.pixel_unshuffle(noisy, self.config.fold)
+        return functional.pixel_shuffle(denoiser.through(entered, modulations, folded), self.config.fold).to(noisy.dtype)
 
-    def clean(self, noisy: Tensor, exponent: Tensor, features: Tensor) -> Tensor:
+    def clean(self, noisy: Tensor, exponent: Tensor, entered: Tensor) -> Tensor:
         """The clean (centred, scaled) target that the denoiser sees in a noisy one; zero, the centre itself, in a regression."""
         if self.denoiser is None:
             return torch.zeros_like(noisy)
-        return self.prediction.clean(noisy, self.output(noisy, exponent, features), exponent)
+        return self.prediction.clean(noisy, self.output(noisy, exponent, entered), exponent)
 
     def encode(self, truth: Tensor, baseline: Tensor, correction: Tensor) -> Tensor:
         """Truth to the centred, scaled target of the diffusion."""

@@ -54,9 +54,9 @@ class TiledModel:
         """`CVDM.rate` of the whole image's features."""
         return self._evaluate(self.network.rate, [features], self.network.rate_network.receptive_radius)
 
-    def clean(self, noisy: Tensor, exponent: Tensor, features: Tensor) -> Tensor:
+    def clean(self, noisy: Tensor, exponent: Tensor, entered: Tensor) -> Tensor:
         """`CVDM.clean` of the whole canvas."""
-        return self._evaluate(self.network.clean, [noisy, exponent, features], self.network.config.denoiser.receptive_radius)
+        return self._evaluate(self.network.clean, [noisy, exponent, entered], self.network.config.denoiser.receptive_radius)
 
     def _evaluate(self, function: Callable[..., Tensor], images: Sequence[Tensor], radius: int) -> Tensor:
         while True:

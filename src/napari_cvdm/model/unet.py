@@ -89,14 +89,14 @@ class ResidualBlock(nn.Module):
         hidden = self.first(functional.silu(features))
         if modulation is not None:
             gain, shift = modulation
-            hidden = hidden * gain + shift
+            hidden = torch.addcmul(shift, hidden, gain)
         return features + self.second(functional.silu(hidden))
 
 
-def _in_full_precision(layer: nn.Conv2d, features: Tensor) -> Tensor:
-    """A layer outside autocast: at the doors bf16 would round radians to hundredths."""
+def _in_full_precision(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A 3 x 3 convolution outside autocast: at the doors bf16 would round radians to hundredths."""
     with torch.autocast(features.device.type, enabled=False):
-        return layer(features.to(layer.weight.dtype))
+        return functional.conv2d(features.to(weight.dtype), weight, bias, padding=1)
 
 
 def _through(blocks: nn.Module, features: Tensor, modulations: Iterator[Modulation]) -> Tensor:
@@ -137,7 +137,14 @@ class UNet(nn.Module):
 
         Y and X must be multiples of the config's stride.
         """
-        return self.through(features, self.modulations(level))
+        return self.through(self.entered(features), self.modulations(level))
+
+    def entered(self, features: Tensor) -> Tensor:
+        """What the last channels of an input, all or some, (B, n, Y, X), add to the first layer, its bias included: (B, widths[0], Y, X).
+
+        The layer is a sum over channels, so that what does not change between two inputs is convolved once: see `through`.
+        """
+        return _in_full_precision(features, self.entry.weight[:, -features.shape[1] :], self.entry.bias)
 
     def modulations(self, level: Tensor | None) -> Iterator[Modulation]:
         """What a noise level does to every block, in the order in which `through` meets them, each made when its turn comes.
@@ -149,10 +156,11 @@ class UNet(nn.Module):
             for block in blocks.children():
                 yield block.modulated(pyramid[depth])  # type: ignore[operator]  # torch's stubs: a child may be a tensor
 
-    def through(self, features: Tensor, modulations: Iterable[Modulation]) -> Tensor:
-        """`forward` for a level that `modulations` has already embedded."""
+    def through(self, features: Tensor, modulations: Iterable[Modulation], changing: Tensor | None = None) -> Tensor:
+        """`forward` for a level that `modulations` has embedded, from what `entered`, and from the first channels of the input where those did not."""
         given = iter(modulations)
-        features = _in_full_precision(self.entry, features)
+        if changing is not None:
+            features = features + _in_full_precision(changing, self.entry.weight[:, : changing.shape[1]], None)
         skips: list[Tensor] = []
         for depth, blocks in enumerate(self.encoder):
             if depth:
@@ -162,7 +170,7 @@ class UNet(nn.Module):
         for depth in reversed(range(len(self.decoder))):
             features = self.up[depth](features) + skips[depth]
             features = _through(self.decoder[depth], features, given)
-        return _in_full_precision(self.exit, functional.silu(features))
+        return _in_full_precision(functional.silu(features), self.exit.weight, self.exit.bias)
 
     def _level_pyramid(self, level: Tensor | None) -> list[Tensor | None]:
         if self.embed is None or level is None:

@@ -72,8 +72,9 @@ class DiffusionObjective(nn.Module):
             correction = network.correction(batch.channels)
             target = network.encode(batch.truth, batch.baseline, correction).clamp(-LARGEST_TARGET, LARGEST_TARGET)
         features = network.features(batch.channels, correction)
+        entered = network.entered(features)
         terms = cvdm_loss(
-            lambda noisy, exponent: network.output(noisy, exponent, features),
+            lambda noisy, exponent: network.output(noisy, exponent, entered),
             network.prediction,
             network.rate(features),
             network.clock,

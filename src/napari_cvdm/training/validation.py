@@ -98,17 +98,17 @@ def posterior_samples(network: CVDM, channels: Tensor, baseline: Tensor, plan: V
     """Samples of one field, (S, 1, uY, uX), and the image that they scatter around, in network units; the noise is that of the seed."""
     correction = network.correction(channels)
     features = network.features(channels, correction)
-    rate = network.rate(features)
+    rate, entered = network.rate(features), network.entered(features)
     shape, grid = (rate.shape[-2], rate.shape[-1]), clock_grid(float(rate.median()), plan.evaluations)
 
     def noise(sample: int, step: int) -> Tensor:
         scale = network.config.noise_scale if step else 1.0
         return scale * torch.from_numpy(noise_field(shape, seed=seed, sample=sample, step=step)).to(rate.device)[None, None]
 
-    first = network.clean(noise(0, 0), rate * grid[0], features) if network.prediction.bounded else None  # see `Frame.start`
+    first = network.clean(noise(0, 0), rate * grid[0], entered) if network.prediction.bounded else None  # see `Frame.start`
     drawn = []
     for sample in range(plan.samples):
-        *_, clean = SAMPLERS[SAMPLER](lambda noisy, exponent: network.clean(noisy, exponent, features), rate, grid, partial(noise, sample), first)
+        *_, clean = SAMPLERS[SAMPLER](lambda noisy, exponent: network.clean(noisy, exponent, entered), rate, grid, partial(noise, sample), first)
         drawn.append(network.decode(clean, baseline, correction))
     return torch.cat(drawn), network.target.centre(baseline, correction)
 

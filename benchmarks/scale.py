@@ -54,8 +54,10 @@ def stored(path: Path, side: int) -> ImageStack:
     return open_image(path)
 
 
-def planes(side: int) -> ImageStack:
-    """Two defocused images."""
+def made(model: Checkpoint, side: int) -> ImageStack:
+    """What the model's task takes, one fluorescence image or two defocused planes, made while it is read."""
+    if model.card.unit == "counts":
+        return ImageStack(array=counts(side, side), axes="YX", pixel_um=0.0626, source=f"{side} x {side}")
     return ImageStack(array=counts(2, side, side), axes="PYX", pixel_um=0.2, source=f"{side} x {side}")
 
 
@@ -66,8 +68,8 @@ def request_for(model: Checkpoint, image: ImageStack, samples: int, steps: int) 
 
 
 def field(model: Checkpoint, side: int, folder: str) -> ImageStack:
-    """What the model's task takes."""
-    return stored(Path(folder) / f"{side}.ome.zarr", side) if model.card.unit == "counts" else planes(side)
+    """What the model's task takes, from a file where it is one image."""
+    return stored(Path(folder) / f"{side}.ome.zarr", side) if model.card.unit == "counts" else made(model, side)
 
 
 def carried_out(model: Checkpoint, side: int, options: argparse.Namespace, blocks: int | None = None) -> float:

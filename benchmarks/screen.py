@@ -21,7 +21,7 @@ import torch
 from distributed import Client, LocalCluster, wait
 
 from benchmarks.measure import Row, finish, print_rows
-from benchmarks.scale import field, planes_of, request_for
+from benchmarks.scale import made, request_for
 from napari_cvdm.cli.results import write_images
 from napari_cvdm.model.checkpoint import Checkpoint, load_checkpoint
 from napari_cvdm.model.zoo import load_model, model_folder
@@ -115,7 +115,7 @@ def measured_costs(model: Checkpoint, folder: Path, samples: int, steps: int, si
     seconds = []
     for side in sides:
         started = time.process_time()
-        result = finish(request_for(model, field(side, planes_of(model)), samples, steps), model)
+        result = finish(request_for(model, made(model, side), samples, steps), model)
         seconds.append(time.process_time() - started)
     slope, offset = np.polyfit([side**2 / 1e6 for side in sides], seconds, 1)
     encoding, megabytes = written(result)

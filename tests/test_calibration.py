@@ -23,7 +23,7 @@ from napari_cvdm.trust.calibration import Calibration, calibrate_frame, conforma
 from napari_cvdm.trust.claim import claimed_interval
 
 FITTED = Calibration(factor=2.5, level=0.9, floor=0.0, samples=16, steps=3, sampler="sde-2m", set="invented", fields=40, date="2026-01-01")
-QUICK = ["--samples", "2", "--steps", "1", "--field-px", "32", "--device", "cpu"]
+QUICK = ["--samples", "2", "--steps", "2", "--field-px", "32", "--device", "cpu"]
 
 
 def exchangeable(rng: np.random.Generator, fields: int) -> list[np.ndarray]:
@@ -124,7 +124,7 @@ def test_calibrate_and_restore_write_the_interval(tiny_widefield_model, tmp_path
         and (out / "model.safetensors").read_bytes() == (tiny_widefield_model / "model.safetensors").read_bytes()
     )
     write_image(tmp_path / "in.ome.tif", np.asarray(spots((24, 28)).array), axes="YX", pixel_um=0.065, unit="counts", name="in")
-    words = ["restore", str(tmp_path / "in.ome.tif"), "--model", str(out), "--out", str(tmp_path / "result"), "--samples", "2", "--steps", "1"]
+    words = ["restore", str(tmp_path / "in.ome.tif"), "--model", str(out), "--out", str(tmp_path / "result"), "--samples", "2", "--steps", "2"]
     assert main(words) == 0
     interval, std = (np.asarray(read_image(tmp_path / "result" / f"{name}.ome.tif").array) for name in ("interval", "std"))
     np.testing.assert_allclose(interval, calibration["factor"] * std, rtol=1e-4)

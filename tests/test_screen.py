@@ -5,7 +5,7 @@ from dataclasses import astuple, replace
 import numpy as np
 import pytest
 from benchmarks.measure import finish, tiny_model
-from benchmarks.scale import field, request_for
+from benchmarks.scale import made, request_for
 from benchmarks.screen import Costs, measured_costs, most_workers, screen_of, written
 
 from napari_cvdm.model.checkpoint import load_checkpoint
@@ -34,7 +34,7 @@ def test_beyond_the_most_workers_another_part_sets_the_time():
 
 def test_what_is_written_is_as_large_as_the_images():
     model = tiny_model()
-    result = finish(request_for(model, field(48, 1), 2, 2), model)
+    result = finish(request_for(model, made(model, 48), 2, 2), model)
     seconds, megabytes = written(result)
     assert seconds > 0
     assert megabytes * 1e6 > 3 * result.mean.nbytes  # mean, spread and rate at least

@@ -129,6 +129,17 @@ def test_a_start_of_its_own_moves_a_sample_far_less_than_samples_scatter(monkeyp
     assert 0 < moved[1:].max() < 0.01 * np.sqrt(alone.variance.mean())
 
 
+@pytest.mark.parametrize(("samples", "steps", "prediction", "alike"), [(2, 1, "v", True), (1, 1, "v", False), (2, 2, "v", False), (2, 1, "eps", False)])
+def test_samples_that_cannot_differ_are_named(
+    tiny_phase_model: Path, monkeypatch: pytest.MonkeyPatch, samples: int, steps: int, prediction: str, alike: bool
+) -> None:
+    model = load_model(str(tiny_phase_model))
+    monkeypatch.setattr(model.network, "prediction", PREDICTIONS[prediction])
+    found = drained("sde-2m", model, samples=samples, steps=steps)
+    assert any("all 2 samples are alike" in warning for warning in found.provenance.warnings) == alike
+    assert (samples > 1 and found.variance.max() == 0) == alike
+
+
 class Waits(TorchDispatchMode):
     """Counts what makes a processor wait for its device: numbers and sizes that are read from a tensor."""
 

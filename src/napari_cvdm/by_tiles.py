@@ -95,7 +95,7 @@ class BlockRestorer:
         Yields
         ------
         Progress
-            After every evaluation of the network.
+            After every step of the sampler.
 
         Returns
         -------

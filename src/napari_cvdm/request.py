@@ -114,7 +114,8 @@ class RestoreRequest:
     samples : int
         Posterior samples, 1 to 1024. One sample has no spread: variance is zero.
     steps : int
-        Evaluations of the network for each sample, 1 to 1000. One is a preview: the regression, without what samples draw beside it.
+        Evaluations of the network for each sample, 1 to 1000, of which the first is one for all samples. One is a preview: the regression,
+        without what samples draw beside it, in which all samples are alike.
     seed : int
         Chooses the noise; the same seed gives the same bytes on the CPU.
     sampler : {"sde-2m", "ode-2m", "ddim", "ancestral"}

@@ -108,7 +108,7 @@ def restore(request: RestoreRequest, model: Checkpoint, earlier: Restoration | N
     Yields
     ------
     Progress
-        After every evaluation of the network; stop iterating to cancel. Sent `Stop.KEEP`, it returns what is finished.
+        After every step of the sampler; stop iterating to cancel. Sent `Stop.KEEP`, it returns what is finished.
 
     Returns
     -------
@@ -189,9 +189,8 @@ def _assembled(request: RestoreRequest, model: Checkpoint, task: Task, arrays: _
     gamma, beta, times = schedule_maps(model, arrays.rate, request.schedule_points)
     beyond = beyond_trained_range(arrays.mean, model.card)
     said = (*axes_warnings(request.image), *optics_warnings(request, model.card), *plane_warnings(record.estimated))
-    single = () if model.network.config.diffused else (SINGLE_ANSWER,)
     unusable = unusable_warning(arrays.valid, arrays.counts)
-    found = (*((beyond.reason,) if beyond.reason else ()), *crossing_warnings(record.estimated), *single, *findings.unfamiliar())
+    found = (*((beyond.reason,) if beyond.reason else ()), *crossing_warnings(record.estimated), *single_answer(request, model), *findings.unfamiliar())
     warnings = (*said, *found, *stopped_warning(arrays.counts, request.samples), *unusable)
     usable = not far_from_training(request, model.card)
     forward = findings.forward()
@@ -215,6 +214,14 @@ def _assembled(request: RestoreRequest, model: Checkpoint, task: Task, arrays: _
         region=request.region,
         forward=forward,
     )
+
+
+def single_answer(request: RestoreRequest, model: Checkpoint) -> tuple[str, ...]:
+    """One sentence where no sample can differ from another: a regression's, or several of one step, which is the regression mean."""
+    if not model.network.config.diffused:
+        return (SINGLE_ANSWER,)
+    alike = request.steps == 1 and request.samples > 1 and model.network.prediction.bounded
+    return (f"all {request.samples} samples are alike: one step gives the mean, without a spread; ask for 2 steps or more.",) if alike else ()
 
 
 def stopped_warning(counts: np.ndarray, asked: int) -> tuple[str, ...]:

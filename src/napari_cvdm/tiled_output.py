@@ -12,6 +12,7 @@ from napari_cvdm.image_files.ngff_grid import Grid, GridImage
 from napari_cvdm.model.checkpoint import Checkpoint
 from napari_cvdm.record import short_memory_warning
 from napari_cvdm.request import RequestError, RestoreRequest
+from napari_cvdm.restore import single_answer
 from napari_cvdm.tasks import Task
 from napari_cvdm.tiling.blocks import BlockPlan
 from napari_cvdm.trust.validity import axes_warnings, beyond_warning, optics_warnings
@@ -71,7 +72,7 @@ def provenance_of(request: RestoreRequest, model: Checkpoint, folder: JobFolder,
 
 
 def _warnings(request: RestoreRequest, model: Checkpoint, marks: Mapping[str, Mapping[str, Any]], plan: BlockPlan) -> tuple[str, ...]:
-    warnings = [*axes_warnings(request.image), *optics_warnings(request, model.card)]
+    warnings = [*axes_warnings(request.image), *optics_warnings(request, model.card), *single_answer(request, model)]
     beyond, usable = (sum(said[name] for said in marks.values()) for name in ("beyond", "usable"))
     tile = min(said["tile"] for said in marks.values())
     pixels = len(plan.frames) * plan.shape[0] * plan.shape[1] * model.card.config().upsampling ** 2

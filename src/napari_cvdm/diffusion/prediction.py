@@ -5,7 +5,7 @@ target is diffused; all are in the units of the network and scaled by one stored
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -34,7 +34,7 @@ class Prediction(Protocol):
 class Velocity:
     """v = a eps - s y, the default: bounded at every noise level."""
 
-    bounded: bool = True
+    bounded: ClassVar[bool] = True
 
     def wanted(self, target: Tensor, exponent: Tensor, noise: Tensor) -> Tensor:
         """v of the forward process."""
@@ -53,7 +53,7 @@ class Velocity:
 class Noise:
     """eps, as published; kept for the reproduction."""
 
-    bounded: bool = False
+    bounded: ClassVar[bool] = False
 
     def wanted(self, target: Tensor, exponent: Tensor, noise: Tensor) -> Tensor:
         """eps of the forward process."""

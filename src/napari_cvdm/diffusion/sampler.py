@@ -25,10 +25,10 @@ Sampling = Generator[Tensor, None, Tensor]
 
 
 class Sampler(Protocol):
-    """How the clock runs from T = 1 down to the last of its values."""
+    """A way from pure noise to a clean estimate."""
 
     def __call__(self, denoise: Denoiser, rate: Tensor, clocks: Sequence[float], noise: NoiseSource, first: Tensor | None = None) -> Sampling:
-        """The clean estimates, one for each clock value."""
+        """The clean estimate at each clock value, in turn."""
 
 
 LAST_HALF_LOG_SNR = 2.8

@@ -122,7 +122,7 @@ def follow(source: FrameSource, template: RestoreRequest, model: Checkpoint) -> 
     Yields
     ------
     Progress
-        After each evaluation of the network, and now and then while no frame comes.
+        After each step of the sampler, and now and then while no frame comes.
     LiveFrame
         Every frame that was reconstructed.
     SkippedFrame

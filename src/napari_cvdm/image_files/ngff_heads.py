@@ -42,13 +42,13 @@ class ModestStore(WrapperStore[Any]):
     Parameters
     ----------
     store : zarr.abc.store.Store
-    promise : callable, optional
+    promise : callable
         One of `PROMISES`.
     most : int
         Bytes that a chunk may unpack to.
     """
 
-    def __init__(self, store: Any, promise: Callable[[bytes], int] = zstd_promise, most: int = 0) -> None:
+    def __init__(self, store: Any, promise: Callable[[bytes], int], most: int) -> None:
         super().__init__(store)
         self.promise, self.most = promise, most
 

@@ -13,7 +13,7 @@ HELP = {
     "na": "Numerical aperture of the detection.\nOptional: used to say when the model was not trained for it.",
     "samples": "Draws from the posterior. Their mean is the reconstruction, their variance the spread;\n"
     "one draw has no spread. 8 is a good start, 16 for reports.",
-    "steps": "Evaluations of the network for each sample. 6 are enough for sde-2m.",
+    "steps": "Evaluations of the network for each sample. 6 are enough for sde-2m;\nwith 1 all samples are alike, and there is no spread.",
     "seed": "Chooses the noise. The same seed gives the same pixels.",
     "sampler": "How the diffusion is reversed: sde-2m is the most exact for few steps,\nancestral (the paper's) wants 200.",
     "device": "Where to compute; auto takes the fastest that is there.",

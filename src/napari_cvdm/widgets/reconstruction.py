@@ -49,7 +49,7 @@ class Run:
 
 
 def steps_of(request: RestoreRequest) -> int:
-    """Evaluations of the network that a request asks for, over all its frames."""
+    """Steps of the sampler that a request asks for, over all its samples and frames."""
     from napari_cvdm.restore import frame_indices
 
     return request.samples * request.steps * sum(1 for _ in frame_indices(request.image))

@@ -100,7 +100,7 @@ def _changed(draw: st.DrawFn, name: str, content: bytes) -> bytes:
         return draw(damaged(content, ((0, 24),)))
     try:
         return draw(json_text(json.loads(content)))
-    except ValueError:  # changed before
+    except (ValueError, RecursionError):  # changed before, perhaps into brackets in brackets
         return draw(damaged(content))
 
 
@@ -115,6 +115,6 @@ def _other_codec(draw: st.DrawFn, content: bytes) -> bytes:
         else:
             named = {"name": draw(st.sampled_from((name, f"numcodecs.{name}"))), "configuration": {}}
             said["codecs"] = [{"name": "bytes"}, named] if draw(st.booleans()) else [named]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return content
     return json.dumps(said).encode()

@@ -97,6 +97,7 @@ class Processes:
         self.accelerator.wait_for_everyone()
 
     def close(self) -> None:
-        """Leave the group: threads of it that are still there when Python ends would abort the process."""
+        """Leave the group: threads of it that are still there when Python ends would abort the process, and the wrapped models hold on to them."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
+            self.accelerator.free_memory()
             torch.distributed.destroy_process_group()

@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Generator, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
@@ -20,6 +20,7 @@ from napari_cvdm.image_files.ngff_grid import build_pyramid, create_images, open
 from napari_cvdm.model.checkpoint import Checkpoint
 from napari_cvdm.model.tiled import channels_last
 from napari_cvdm.posterior import RunningMoments
+from napari_cvdm.precision import settled
 from napari_cvdm.record import settings_of
 from napari_cvdm.restore import check_planes, task_of
 from napari_cvdm.result import Progress
@@ -68,7 +69,8 @@ class BlockRestorer:
     """
 
     def __init__(self, job: TiledRequest, model: Checkpoint, path: Path) -> None:
-        self.job, self.model, self.folder = job, model, JobFolder(path)
+        self.model, self.folder = model, JobFolder(path)
+        self.job = replace(job, request=settled(job.request, model, self.folder.plan()["settings"] if self.folder.planned else None))
         self.task = task_of(model.card)
         self.plan = job.plan(self.task.surroundings_px)
         self._network = channels_last(deepcopy(model.network), pick_device(job.request.device))

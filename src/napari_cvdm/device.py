@@ -1,10 +1,13 @@
 """Where tensors live: the only module that names an accelerator."""
 
+import time
 import weakref
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -63,6 +66,17 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     context manager
     """
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def knows_bf16(device: torch.device) -> bool:
+    """Whether torch computes in bf16 on a device at all, be it slowly: it refuses to on older GPUs."""
+    return device.type != "cuda" or torch.cuda.is_bf16_supported()
+
+
+def sent(pixels: np.ndarray, device: torch.device) -> Tensor:
+    """Pixels on a device; to a GPU through pinned memory, so that they travel while it computes and nobody waits for them."""
+    tensor = torch.from_numpy(pixels)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def best_one_by_one(device: torch.device) -> bool:
@@ -142,7 +156,21 @@ def peak_memory(device: torch.device, work: Callable[[], object]) -> int:
     return alive.peak
 
 
-def synchronize(device: torch.device) -> None:
+def seconds_of(device: torch.device, work: Callable[[], object]) -> float:
+    """Seconds that some work takes on a device, done once."""
+    _synchronize(device)
+    started = time.perf_counter()
+    work()
+    _synchronize(device)
+    return time.perf_counter() - started
+
+
+def telling_px(device: torch.device) -> int:
+    """Side of an output [px] on which speeds can be compared: small ones are all overhead, and a large one takes a CPU seconds."""
+    return 128 if device.type == "cpu" else 512
+
+
+def _synchronize(device: torch.device) -> None:
     """Wait until the device has done what it was told, before a clock is read."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,24 +1,25 @@
 """What a run will cost, measured on one tile before it starts."""
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
-from torch import Tensor
 
-from napari_cvdm.device import autocast, peak_memory, pick_device, synchronize
+from napari_cvdm.device import peak_memory, pick_device, seconds_of
+from napari_cvdm.empty_tile import EmptyTile
 from napari_cvdm.frame import evaluations, samples_together
 from napari_cvdm.model.checkpoint import Checkpoint
 from napari_cvdm.model.cvdm import CVDM
 from napari_cvdm.model.tiled import TiledModel, placed
+from napari_cvdm.precision import settled
 from napari_cvdm.request import RestoreRequest
 from napari_cvdm.restore import check_planes, frame_indices, task_of
 from napari_cvdm.result import Progress
 
 FLOAT_BYTES = 4
 RESULT_BYTES = 3 * FLOAT_BYTES + 1  # mean, variance and rate, and the mask
-MIDDLE_EXPONENT = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +66,7 @@ def estimate(request: RestoreRequest, model: Checkpoint) -> Generator[Progress, 
     """
     task, device = task_of(model.card), pick_device(request.device)
     check_planes(request.image, task)
+    request = settled(request, model)
     network = placed(model.network, device)
     frames = list(frame_indices(request.image))
     started = time.perf_counter()
@@ -86,43 +88,25 @@ def estimate(request: RestoreRequest, model: Checkpoint) -> Generator[Progress, 
     return Estimate(seconds=seconds, memory_bytes=peak + _bytes_of(request, network, prepared.valid.shape, len(frames), together), tiles=len(plan.tiles))
 
 
-@torch.inference_mode()
 def _one_tile(
     network: CVDM, shape: tuple[int, int], device: torch.device, together: int, precision: str
 ) -> Generator[Progress, None, tuple[float, float, int]]:
     """Seconds of what is done once, seconds of one sample's step among others, and bytes at the peak, on an empty tile."""
     yield _measuring(0)
-    tiled = TiledModel(network, shape, max(shape))
-    condition = tiled.padded_condition(torch.zeros(1, network.config.condition_channels, *shape, device=device))
-    correction = tiled.correction(condition)
-    features = network.features(condition, correction)
-    rate, entered = tiled.rate(features), network.entered(features)
-    exponent, noisy = torch.full_like(rate, MIDDLE_EXPONENT), rate.expand(together, -1, -1, -1)
-
-    def step() -> Tensor:
-        with autocast(device, precision):
-            return tiled.clean(noisy, exponent, entered)
-
+    tile = EmptyTile(network, shape, together)
+    step = partial(tile.step, precision)
     yield _measuring(1)
     peak = peak_memory(device, step)
     yield _measuring(2)
-    peak = max(peak, peak_memory(device, lambda: tiled.correction(condition)))
+    peak = max(peak, peak_memory(device, tile.correction))
     yield _measuring(3)
-    once = _seconds(lambda: tiled.rate(network.features(condition, tiled.correction(condition))), device)
+    once = seconds_of(device, tile.rate)
     yield _measuring(4)
-    return once, _seconds(step, device) / together, peak
+    return once, seconds_of(device, step) / together, peak
 
 
 def _measuring(done: int) -> Progress:
     return Progress(stage="measuring one tile", done=done, total=5)
-
-
-def _seconds(work: Callable[[], object], device: torch.device) -> float:
-    synchronize(device)
-    started = time.perf_counter()
-    work()
-    synchronize(device)
-    return time.perf_counter() - started
 
 
 def _bytes_of(request: RestoreRequest, network: CVDM, shape: tuple[int, int], frames: int, together: int) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from napari_cvdm.device import autocast
+from napari_cvdm.device import autocast, sent
 from napari_cvdm.diffusion.sampler import SAMPLERS, Sampling, clock_grid, uniform_time_grid
 from napari_cvdm.model.cvdm import CVDM
 from napari_cvdm.model.tiled import TiledModel
@@ -129,7 +129,7 @@ class Frame:
     def _noise(self, samples: range, step: int) -> Tensor:
         shape, seed, origin = (self.rate.shape[-2], self.rate.shape[-1]), self.request.seed, self.prepared.origin
         fields = [noise_field(shape, seed=seed, sample=self._stream(sample), step=step, origin=origin) for sample in samples]
-        noise = torch.from_numpy(np.stack(fields)[:, None]).to(self.rate.device)
+        noise = sent(np.stack(fields)[:, None], self.rate.device)
         return noise * self.tiled.network.config.noise_scale if step else noise  # the start is pure noise, whatever the denoiser does
 
     def clock_values(self) -> tuple[float, ...]:

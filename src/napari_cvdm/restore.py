@@ -15,6 +15,7 @@ from napari_cvdm.model.checkpoint import Checkpoint, CheckpointError, ModelCard
 from napari_cvdm.model.schedule import clock_curve, clock_device, gamma_and_beta
 from napari_cvdm.model.tiled import placed
 from napari_cvdm.posterior import RunningMoments
+from napari_cvdm.precision import settled
 from napari_cvdm.record import Record, check_continues, model_entry
 from napari_cvdm.request import ImageStack, RequestError, RestoreRequest
 from napari_cvdm.result import Progress, Restoration, Stop
@@ -126,6 +127,7 @@ def restore(request: RestoreRequest, model: Checkpoint, earlier: Restoration | N
     image = request.image
     check_planes(image, task)
     check_guidance(request, model.card)
+    request = settled(request, model, None if earlier is None else earlier.provenance.settings)
     if earlier is not None:
         check_continues(request, model, earlier)
     network = placed(model.network, device)  # the checkpoint stays on the CPU, for others to use

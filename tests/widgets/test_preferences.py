@@ -55,7 +55,10 @@ def test_nothing_set_means_the_defaults():
     assert {name: preferred(name) for name in PREFERENCES} == defaults()
 
 
-@pytest.mark.parametrize(("name", "value"), [("device", "cpu"), ("tile", 256), ("samples", 16), ("steps", 6), ("model_folder", "/models"), ("offline", True)])
+CHOSEN = {"device": "cpu", "precision": "auto", "tile": 256, "samples": 16, "steps": 6, "model_folder": "/models", "offline": True}
+
+
+@pytest.mark.parametrize(("name", "value"), CHOSEN.items())
 def test_what_is_set_is_preferred(stored, name, value):
     setattr(getattr(stored, PREFERENCES[name]), name, value)
     assert preferred(name) == value
@@ -94,10 +97,11 @@ def test_a_new_dock_starts_with_what_is_preferred(stored, make_napari_viewer, ti
     (tmp_path / "no model").mkdir()
     (tmp_path / "mine").symlink_to(tiny_phase_model)
     stored.sampling.samples, stored.sampling.steps, stored.computing.tile = 5, 7, 128
-    stored.computing.device, stored.models.model_folder = "cpu", str(tmp_path)
+    stored.computing.device, stored.computing.precision, stored.models.model_folder = "cpu", "auto", str(tmp_path)
     form = RestoreForm(make_napari_viewer(show=False))
     settings = form.settings()
-    assert {name: settings[name] for name in ("samples", "steps", "tile", "device")} == {"samples": 5, "steps": 7, "tile": 128, "device": "cpu"}
+    set_up = {"samples": 5, "steps": 7, "tile": 128, "device": "cpu", "precision": "auto"}
+    assert {name: settings[name] for name in set_up} == set_up
     form.model.set_value(str(tmp_path / "mine"))
     assert form.model.card().name == "tiny-phase-2shot"
 

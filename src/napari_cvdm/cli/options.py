@@ -13,7 +13,8 @@ FORMATS = ("bundle", "bioimageio")
 ALIGNMENTS = ("off", "auto")
 SAMPLERS = ("sde-2m", "ode-2m", "ddim", "ancestral")
 STEPS = 6
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("fp32", "bf16", "auto")
+_PRECISION_HELP = "of the network: fp32, bf16 for speed, or auto: bf16 where it is faster (default fp32)"
 _DEVICE_HELP = "auto, cpu, cuda:0 or mps (default auto: the best there is)"
 
 
@@ -125,7 +126,7 @@ def _add_sampling(group: "argparse._ArgumentGroup") -> None:
     group.add_argument("--seed", type=whole, metavar="N", help="chooses the noise; the same seed gives the same result (default 0)")
     group.add_argument("--sampler", choices=SAMPLERS, help="solver of the reverse process: %(choices)s (default sde-2m)", metavar="NAME")
     group.add_argument("--device", help=_DEVICE_HELP)
-    group.add_argument("--precision", choices=PRECISIONS, help="of the network: fp32, or bf16 for speed (default fp32)", metavar="NAME")
+    group.add_argument("--precision", choices=PRECISIONS, help=_PRECISION_HELP, metavar="NAME")
     guided = "steps that draw every sample toward the measured image, as far as what is left over is more than noise (default 0)"
     group.add_argument("--guidance", type=whole, metavar="N", help=guided)
     group.add_argument("--tile", type=whole, metavar="PX", help="side of a tile; changes memory and time, not the result (default 512)")

@@ -125,8 +125,8 @@ def files_of(arguments: Namespace) -> dict[str, str]:
 
 
 def settings_of(arguments: Namespace) -> dict[str, Any]:
-    """Every option that was given, by its name; the restoration knows the others."""
-    left_out = ("command", *OPTICS, "defocus_um")
+    """Every option that was given, by its name; the restoration knows the others, and what ``auto`` came to."""
+    left_out = ("command", *OPTICS, "defocus_um", "precision")
     return {name: spelt(value) if isinstance(value, str) else value for name, value in vars(arguments).items() if name not in left_out}
 
 

@@ -34,6 +34,11 @@ class JobFolder:
         """What is no image: the plan, and a marker for every block that is done."""
         return self.path / NOTES
 
+    @property
+    def planned(self) -> bool:
+        """Whether a job was begun here."""
+        return (self.notes / PLAN).exists()
+
     def plan(self) -> dict[str, Any]:
         """What was planned; ImageFileError where there is no readable plan."""
         try:
@@ -105,7 +110,7 @@ def begin_job(folder: JobFolder, plan: Mapping[str, Any], *, overwrite: bool) ->
     """
     now = json.loads(json.dumps(dict(plan)))
     if folder.path.exists():
-        before = folder.plan() if (folder.notes / PLAN).exists() else {}
+        before = folder.plan() if folder.planned else {}
         changed = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
         if not changed:
             return True

@@ -17,7 +17,8 @@ HELP = {
     "seed": "Chooses the noise. The same seed gives the same pixels.",
     "sampler": "How the diffusion is reversed: sde-2m is the most exact for few steps,\nancestral (the paper's) wants 200.",
     "device": "Where to compute; auto takes the fastest that is there.",
-    "precision": "Of the network. bf16 moves the samples by a few per cent of the spread;\nit is faster on most GPUs and on some processors.",
+    "precision": "Of the network. bf16 moves the samples by a few per cent of the spread;\nit is faster on most GPUs and on some processors.\n"
+    "auto measures both, and takes bf16 where it pays; the result says which it was.",
     "tile": "Side of a square tile [px]. It changes memory and time, never the pixels.",
     "keep_samples": "Also show every sample, along an axis of its own: for the histogram at a pixel and the error of a dry mass.\n"
     "It takes as much memory as the samples need.",

@@ -8,7 +8,15 @@ from napari_cvdm.request import RestoreRequest
 
 PLUGIN = "napari-cvdm"
 # Name of each preference and the group that the manifest has it in.
-PREFERENCES = {"device": "computing", "tile": "computing", "samples": "sampling", "steps": "sampling", "model_folder": "models", "offline": "models"}
+PREFERENCES = {
+    "device": "computing",
+    "precision": "computing",
+    "tile": "computing",
+    "samples": "sampling",
+    "steps": "sampling",
+    "model_folder": "models",
+    "offline": "models",
+}
 _OWN_DEFAULTS: dict[str, Any] = {"model_folder": "", "offline": False}
 OWN_MODELS = Path("~/napari-cvdm")  # where a model that was trained here goes, as long as nobody has chosen a folder
 
@@ -24,8 +32,8 @@ def preferred(name: str) -> Any:
 
     Parameters
     ----------
-    name : {"device", "tile", "samples", "steps", "model_folder", "offline"}
-        The first four are settings of `RestoreRequest`; ``model_folder`` is a path or "".
+    name : {"device", "precision", "tile", "samples", "steps", "model_folder", "offline"}
+        The first five are settings of `RestoreRequest`; ``model_folder`` is a path or "".
 
     Returns
     -------

@@ -95,7 +95,8 @@ class RestoreForm(QWidget):
         defaults = {entry.name: entry.default for entry in fields(RestoreRequest)}
         for name, box in self.counts.items():
             box.setValue(preferred(name) if name in PREFERENCES else defaults[name])
-        self.words["device"].setCurrentText(preferred("device"))  # one that this machine lacks changes nothing
+        for name in ("device", "precision"):
+            self.words[name].setCurrentText(preferred(name))  # a device that this machine lacks changes nothing
 
     def _connect(self) -> None:
         self.image.changed.connect(self._on_image)
@@ -199,9 +200,8 @@ class RestoreForm(QWidget):
         """
         optics = {name: field.value() for name, field in self.optics.items() if self.two_planes or name != "defocus_um"}
         counts = {name: box.value() for name, box in self.counts.items()}
-        words = {name: box.currentText() for name, box in self.words.items()}
         others = {"model": self.model.value(), "background": self.background.background(), "keep_samples": self.keep_samples.isChecked()}
-        return {**others, **optics, **counts, **words}
+        return {**others, **optics, **counts, **{name: box.currentText() for name, box in self.words.items()}}
 
     def typed_settings(self) -> dict[str, Any]:
         """The same, but without the optics that the chosen layer told: those are of that layer alone.

@@ -71,7 +71,7 @@ def _extrapolated(clean: Tensor, previous: Tensor | None, step: Tensor, previous
     # D of DPM-Solver++(2M), arXiv 2211.01095, algorithm 2; the first step has no history.
     if previous is None or previous_step is None:
         return clean
-    return clean + step / (2 * previous_step) * (clean - previous)
+    return torch.addcmul(clean, step / (2 * previous_step), clean - previous)
 
 
 def _second_order(
@@ -101,9 +101,9 @@ def sde_dpm_solver_2m(denoise: Denoiser, rate: Tensor, clocks: Sequence[float], 
     """
 
     def update(noisy: Tensor, direction: Tensor, now: Tensor, later: Tensor, step: Tensor, index: int) -> Tensor:
-        fresh = -torch.expm1(-2 * step)
-        kept = noise_level(later) / noise_level(now) * torch.exp(-step) * noisy
-        return kept + signal_level(later) * fresh * direction + noise_level(later) * fresh.sqrt() * noise(index)
+        fresh, sigma = -torch.expm1(-2 * step), noise_level(later)
+        kept = sigma / noise_level(now) * torch.exp(-step) * noisy
+        return kept.addcmul_(signal_level(later) * fresh, direction).addcmul_(sigma * fresh.sqrt(), noise(index))
 
     return _second_order(denoise, rate, clocks, noise, first, update)
 

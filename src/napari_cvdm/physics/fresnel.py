@@ -4,6 +4,7 @@ Sign: H = exp(-i pi lambda z f^2) with the time convention exp(+ikz), so that a 
 away from the source (Goodman, Introduction to Fourier Optics, eq. 4-21). The carrier exp(ikz) is left out.
 """
 
+from collections.abc import Sequence
 from math import pi
 
 import torch
@@ -34,7 +35,7 @@ def propagate(field: Tensor, transfer: Tensor) -> Tensor:
     Parameters
     ----------
     field : Tensor of shape (..., Y, X), complex
-    transfer : Tensor of shape (Y, X), complex or real
+    transfer : Tensor of shape (Y, X), or (..., Y, X) for several of them, complex or real
         On the unshifted FFT grid.
 
     Returns
@@ -44,23 +45,29 @@ def propagate(field: Tensor, transfer: Tensor) -> Tensor:
     return torch.fft.ifft2(torch.fft.fft2(field) * transfer)
 
 
-def defocused_intensity(field: Tensor, defocus_um: float, microscope: Microscope) -> Tensor:
-    """Intensity |P_z field|^2 of a coherent field at one plane, through the pupil where the microscope has an NA.
+def defocused_planes(field: Tensor, defocus_um: Sequence[float], microscope: Microscope) -> Tensor:
+    """Intensities |P_z field|^2 of a coherent field at some planes, through the pupil where the microscope has an NA.
 
     Parameters
     ----------
     field : Tensor of shape (..., Y, X), complex
         The object's field sqrt(I) exp(i phi) at z = 0.
-    defocus_um : float
-        Signed plane position [um].
+    defocus_um : sequence of float
+        Signed positions of P planes [um].
     microscope : Microscope
 
     Returns
     -------
-    Tensor of shape (..., Y, X), real, >= 0
+    Tensor of shape (..., P, Y, X), real, >= 0
     """
     shape = (field.shape[-2], field.shape[-1])
-    transfer = fresnel_transfer(shape, defocus_um, microscope, field)
+    transfer = torch.stack([fresnel_transfer(shape, z, microscope, field) for z in defocus_um])
     if microscope.na is not None:
         transfer = transfer * circular_pupil(shape, microscope.pixel_um, microscope.na / microscope.wavelength_um, field)
-    return propagate(field, transfer).abs().square()
+    seen = propagate(field[..., None, :, :], transfer)
+    return seen.real.square() + seen.imag.square()
+
+
+def defocused_intensity(field: Tensor, defocus_um: float, microscope: Microscope) -> Tensor:
+    """`defocused_planes` for one of them, without the axis P: (..., Y, X)."""
+    return defocused_planes(field, (defocus_um,), microscope)[..., 0, :, :]

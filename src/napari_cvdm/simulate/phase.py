@@ -9,7 +9,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from napari_cvdm.microscope import Microscope
-from napari_cvdm.physics.fresnel import defocused_intensity
+from napari_cvdm.physics.fresnel import defocused_planes
 from napari_cvdm.simulate.phase_objects import draw_object, power_law_field
 
 Range = tuple[float, float]
@@ -143,7 +143,7 @@ def draw_absorbance(rng: np.random.Generator, phase: np.ndarray, ranges: PhaseRa
 def defocus_pair_of(phase: np.ndarray, absorbance: np.ndarray, microscope: Microscope, defocus_um: tuple[float, float]) -> np.ndarray:
     """Noiseless planes of an object exp(-absorbance / 2 + i phase), relative to a blank field: (2, Y, X), float32."""
     field_in = torch.polar(torch.from_numpy(np.exp(-absorbance / 2)).double(), torch.from_numpy(phase).double())
-    return torch.stack([defocused_intensity(field_in, z, microscope) for z in defocus_um]).numpy().astype(np.float32)
+    return defocused_planes(field_in, defocus_um, microscope).numpy().astype(np.float32)
 
 
 def _framed(rng: np.random.Generator, size: int) -> tuple[int, slice]:

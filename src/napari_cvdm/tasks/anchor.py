@@ -75,10 +75,11 @@ class Anchor:
         -------
         ndarray of shape (Y, X), float32
         """
-        own = torch.fft.fft2(torch.from_numpy(sample).double())
-        noise = torch.fft.fft2(torch.from_numpy(white.copy()).double()) * self.noise_amplitude
-        tied = own + self.gain * (torch.fft.fft2(self.phase) - own) + noise
-        image = torch.fft.ifft2(tied).real.numpy() + drift
+        lacking = torch.fft.rfft2(self.phase - torch.from_numpy(sample).double())
+        noise = torch.fft.rfft2(torch.from_numpy(white.copy()).double())
+        half = (..., slice(lacking.shape[-1]))  # of a grid on which both filters are even
+        drawn = torch.fft.irfft2(self.gain[half] * lacking + self.noise_amplitude[half] * noise, s=self.shape)
+        image = sample + drawn.numpy() + drift
         return (image if self.levelling is None else self.levelling.apply(image)).astype(np.float32)
 
 

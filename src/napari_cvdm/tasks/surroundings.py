@@ -74,12 +74,14 @@ def error_of_repeating(surrounded: Tensor) -> Tensor:
     """
     inside = surrounded[1:-1, 1:-1]
     laplacian = surrounded[2:, 1:-1] + surrounded[:-2, 1:-1] + surrounded[1:-1, 2:] + surrounded[1:-1, :-2] - 4 * inside
-    down, across = (2 * torch.cos(2 * pi * torch.fft.fftfreq(size, dtype=surrounded.dtype)) - 2 for size in inside.shape)
+    height, width = inside.shape
+    frequencies = torch.fft.fftfreq(height, dtype=surrounded.dtype), torch.fft.rfftfreq(width, dtype=surrounded.dtype)
+    down, across = (2 * torch.cos(2 * pi * frequency) - 2 for frequency in frequencies)
     symbol = down[:, None] + across[None, :]
     symbol[0, 0] = 1
-    spectrum = torch.fft.fft2(laplacian) / symbol
+    spectrum = torch.fft.rfft2(laplacian) / symbol
     spectrum[0, 0] = 0
-    return inside - inside.mean() - torch.fft.ifft2(spectrum).real
+    return inside - inside.mean() - torch.fft.irfft2(spectrum, s=(height, width))
 
 
 def crossing_share(difference: np.ndarray, sigma: float) -> float:

@@ -12,7 +12,7 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from napari_cvdm.microscope import Microscope
-from napari_cvdm.physics.fresnel import defocused_intensity
+from napari_cvdm.physics.fresnel import defocused_planes
 from napari_cvdm.physics.grids import circular_pupil
 from napari_cvdm.physics.widefield import bin_pixels, blur, gaussian_transfer, optical_transfer, widefield_psf
 from napari_cvdm.trust.by_blocks import by_blocks, inside
@@ -255,7 +255,7 @@ class PhaseImaging:
 
         def through(block: Tensor) -> Tensor:
             light = torch.polar(block[1].clamp(min=0).sqrt(), block[0])
-            return torch.stack([inside(defocused_intensity(light, z, self.microscope), PHASE_MARGIN_PX) for z in self.defocus_um])
+            return inside(defocused_planes(light, self.defocus_um, self.microscope), PHASE_MARGIN_PX)
 
         return by_blocks(through, np.stack([phase, transmission]), PHASE_MARGIN_PX)
 
@@ -267,10 +267,12 @@ class PhaseImaging:
 
 def illumination(seen: np.ndarray, measured: np.ndarray, valid: np.ndarray) -> np.ndarray:
     """The polynomial of second order q with the least squares of measured - q seen over valid pixels; (Y, X)."""
-    y, x = (np.linspace(-1, 1, size) for size in seen.shape)
-    terms = [np.outer(y**i, x**j) for i in range(ILLUMINATION_ORDER + 1) for j in range(ILLUMINATION_ORDER + 1 - i)]
+    y, x = (np.vander(np.linspace(-1, 1, size), ILLUMINATION_ORDER + 1, increasing=True) for size in seen.shape)
+    rows, columns = np.nonzero(np.tri(ILLUMINATION_ORDER + 1)[::-1])  # powers of y and x, no more than the order together
     step = max(1, int((valid.sum() / 40_000) ** 0.5))
     few = (slice(None, None, step),) * 2
-    rows = np.stack([(term * seen)[few][valid[few]] for term in terms], axis=1)
-    found, *_ = np.linalg.lstsq(rows, measured[few][valid[few]], rcond=None)
-    return np.asarray(sum(factor * term for factor, term in zip(found, terms, strict=True)))
+    kept = valid[few]
+    terms = [np.outer(y[::step, i], x[::step, j])[kept] * seen[few][kept] for i, j in zip(rows, columns, strict=True)]
+    factors = np.zeros((ILLUMINATION_ORDER + 1, ILLUMINATION_ORDER + 1))
+    factors[rows, columns] = np.linalg.lstsq(np.stack(terms, axis=1), measured[few][kept], rcond=None)[0]
+    return np.asarray(y @ factors @ x.T)

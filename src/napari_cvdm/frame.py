@@ -1,7 +1,6 @@
 """One frame: prepared once, then as many posterior samples as are wanted."""
 
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -129,9 +128,7 @@ class Frame:
 
     def _noise(self, samples: range, step: int) -> Tensor:
         shape, seed, origin = (self.rate.shape[-2], self.rate.shape[-1]), self.request.seed, self.prepared.origin
-        drawn = partial(noise_field, shape, seed=seed, step=step, origin=origin)
-        with ThreadPoolExecutor(torch.get_num_threads()) as threads:  # numpy lets go of the interpreter while it draws
-            fields = list(threads.map(lambda sample: drawn(sample=self._stream(sample)), samples))
+        fields = [noise_field(shape, seed=seed, sample=self._stream(sample), step=step, origin=origin) for sample in samples]
         noise = sent(np.stack(fields)[:, None], self.rate.device)
         return noise * self.tiled.network.config.noise_scale if step else noise  # the start is pure noise, whatever the denoiser does
 

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 import napari
 import numpy as np
 from qtpy.QtCore import QEvent
-from qtpy.QtWidgets import QApplication, QWidget
+from qtpy.QtWidgets import QApplication, QLabel, QWidget
 
 from benchmarks.fuzzing.model_specimens import tiny_model
 from benchmarks.gauges import Gauges
@@ -19,6 +19,7 @@ from napari_cvdm.widgets.train_widget import TrainWidget
 
 PATIENCE_S = 600.0  # the machine may be busy with other things
 FAR_TOO_MANY = 1000
+LAYERS, DOCKS = 7, 3  # of a lap: the image, and what a run makes of it
 
 
 def wait(until: Callable[[], bool]) -> None:
@@ -69,7 +70,7 @@ def one_lap(viewer: napari.Viewer, model: Path, number: int) -> None:
     dock = open_dock(viewer, model)
     dock.start()
     wait(lambda: settled(dock))
-    assert len(viewer.layers) > 1
+    assert len(viewer.layers) == LAYERS
     dock.form.counts["samples"].setValue(FAR_TOO_MANY)
     dock.start()
     wait(lambda: dock.panel.bar.value() > 2)
@@ -85,13 +86,28 @@ def one_lap(viewer: napari.Viewer, model: Path, number: int) -> None:
     QApplication.processEvents()
 
 
-def soak_window(seconds: float, fewest: int = FEWEST_LAPS) -> Gauges:
+def bare_lap(viewer: napari.Viewer, model: Path, number: int) -> None:
+    """As many layers and docks as a lap has, and nothing of this program: what napari and Qt leave behind by themselves."""
+    image = np.random.default_rng(number).random((96, 96), dtype=np.float32)
+    for layer in range(LAYERS):
+        viewer.add_image(image, name=f"layer {layer}", scale=(0.1, 0.1), units=("um", "um"))
+    docks = [QLabel("empty") for _ in range(DOCKS)]
+    for dock in docks:
+        viewer.window.add_dock_widget(dock)
+    QApplication.processEvents()
+    for dock in docks:
+        close_dock(viewer, dock)
+    viewer.layers.clear()
+    QApplication.processEvents()
+
+
+def soak_window(seconds: float, fewest: int = FEWEST_LAPS, lap: Callable[[napari.Viewer, Path, int], None] = one_lap) -> Gauges:
     """Lap after lap in one window."""
     gauges, viewer = Gauges(), napari.Viewer(show=True)
     with TemporaryDirectory() as name:
         model = tiny_model(Path(name))
         for number in laps(seconds, fewest):
-            one_lap(viewer, model, number)
+            lap(viewer, model, number)
             gauges.read()
     viewer.close()
     return gauges

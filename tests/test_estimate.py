@@ -1,5 +1,6 @@
 """What a run is said to cost follows from one tile by arithmetic that can be checked."""
 
+import gc
 import subprocess
 import sys
 from dataclasses import replace
@@ -82,3 +83,11 @@ def test_peak_memory_counts_what_is_alive_at_once():
 
     assert 8000 <= peak_memory(torch.device("cpu"), work) <= 8100
     assert np.isfinite(peak_memory(torch.device("cpu"), lambda: None))
+
+
+def test_peak_memory_counts_no_weights_and_leaves_nothing_with_them():
+    """What is sliced off a weight is no new memory; a listener for its end once stayed with the weight, for every estimate one."""
+    weight = torch.ones(1000, dtype=torch.float32)
+    assert 2000 <= peak_memory(torch.device("cpu"), lambda: weight[:500] + 1) <= 2100
+    gc.collect()
+    assert not [kept for kept in gc.get_objects() if type(kept).__module__ == peak_memory.__module__]

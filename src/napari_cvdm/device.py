@@ -65,12 +65,7 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     -------
     context manager
     """
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
-
-
-def knows_bf16(device: torch.device) -> bool:
-    """Whether torch computes in bf16 on a device at all, be it slowly: it refuses to on older GPUs."""
-    return device.type != "cuda" or torch.cuda.is_bf16_supported()
+    return torch.autocast(device.type, torch.bfloat16, enabled={"fp32": False, "bf16": True}[precision])
 
 
 def sent(pixels: np.ndarray, device: torch.device) -> Tensor:
@@ -115,10 +110,11 @@ class _LiveStorage(TorchDispatchMode):
         return False  # nothing is compiled here; to be hidden from the compiler, torch would import it first, for seconds
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self._seen.update(_storages((args, kwargs)))  # weights were there before, and a view of one is no new memory
         made = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(made):
-            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage() not in self._seen:
-                self._count(tensor.untyped_storage())
+        for storage in _storages(made):
+            if storage not in self._seen:
+                self._count(storage)
         return made
 
     def _count(self, storage: Any) -> None:
@@ -130,6 +126,10 @@ class _LiveStorage(TorchDispatchMode):
 
     def _forget(self, size: int) -> None:
         self._alive -= size
+
+
+def _storages(values: Any) -> list[Any]:
+    return [value.untyped_storage() for value in tree_leaves(values) if isinstance(value, torch.Tensor)]
 
 
 def peak_memory(device: torch.device, work: Callable[[], object]) -> int:

@@ -10,7 +10,7 @@ from napari_cvdm.diffusion.process import noise_level, signal_level
 from napari_cvdm.diffusion.sampler import SAMPLERS, clock_grid
 from napari_cvdm.microscope import Microscope
 from napari_cvdm.model.schedule import RATE_MAX, RATE_MIN
-from napari_cvdm.physics.fresnel import defocused_intensity, fresnel_transfer, propagate
+from napari_cvdm.physics.fresnel import defocused_planes, fresnel_transfer, propagate
 from napari_cvdm.physics.tie import axial_difference, solve_us_tie
 
 PIXELS, EVALUATIONS = 200_000, 20
@@ -64,7 +64,7 @@ def optics_rows() -> list[Row]:
     gap = float((back - field).abs().max())
     y, x = np.mgrid[-1:1:97j, -1:1:130j]
     phase = torch.from_numpy(1.1 * np.exp(-14 * (y**2 + x**2)))
-    light = torch.stack([defocused_intensity(torch.polar(torch.ones_like(phase), phase), z, LIGHT) for z in (-1.0, 1.0)])
+    light = defocused_planes(torch.polar(torch.ones_like(phase), phase), (-1.0, 1.0), LIGHT)
     error = rmse(solve_us_tie(light.mean(dim=0), axial_difference(light, (-1.0, 1.0)), LIGHT, 1e-12).numpy(), phase.numpy())
     return [
         Row(what="Fresnel there and back, largest difference (97 x 130)", value=f"{gap:.1e}", bar="the identity", met=gap < 1e-12),

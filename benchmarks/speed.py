@@ -10,7 +10,7 @@ import argparse
 import time
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 
@@ -30,7 +30,9 @@ from napari_cvdm.model.cvdm import CVDM
 from napari_cvdm.model.tiled import placed
 from napari_cvdm.model.zoo import load_model
 from napari_cvdm.posterior import RunningMoments
+from napari_cvdm.precision import settled
 from napari_cvdm.request import ImageStack, RestoreRequest
+from napari_cvdm.result import Restoration
 from napari_cvdm.tasks import TASKS
 
 SIZE, SAMPLES, LARGE_SAMPLES, ROUNDS = 256, 5, 16, 5
@@ -125,7 +127,7 @@ def overhead(model: Checkpoint, size: int = SIZE, samples: int = SAMPLES, rounds
     The bare evaluations are as many, in the same groups, the first one for all samples; sampling adds the schedule, the noise, the sampler's update,
     decoding and the moments.
     """
-    request = request_of_output(model, size, samples, **choices)
+    request = settled(request_of_output(model, size, samples, **choices), model)
     task = TASKS[model.card.task]
     prepared = task.from_request(request.image.frame(()), request)
     frame = Frame.begin(request, placed(model.network, CPU), prepared, (), 0, 1)
@@ -198,15 +200,24 @@ def rate_rows(model: Checkpoint, size: int, rounds: int, **_: object) -> list[Ro
 def precision_rows(model: Checkpoint, size: int, rounds: int, **_: object) -> list[Row]:
     """What bf16 saves here, and how far it moves the samples."""
     exact, narrow = (request_of_output(model, size, SAMPLES, keep_samples=True, precision=precision) for precision in ("fp32", "bf16"))
+    side = size // (2 * TASKS[model.card.task].upsampling)
+    tiled = [finish(replace(request, tile=side), model) for request in (exact, narrow)]
     one, other = finish(exact, model), finish(narrow, model)
     timed = by_turns([lambda: finish(exact, model), lambda: finish(narrow, model)], rounds)
-    assert one.samples is not None and other.samples is not None
-    moved = float(np.sqrt(np.mean((other.samples - one.samples) ** 2)) / np.sqrt(one.variance.mean()))
+    spread = np.sqrt(one.variance.mean())
+    moved, *by_tiles = (_apart(*pair) / spread for pair in ((other, one), (tiled[0], one), (tiled[1], other)))
     faster = timed[0].processor.median / timed[1].processor.median
     return [
         Row(what=f"{model.card.name}: a reconstruction in fp32 / in bf16", value=f"{faster:.2f} x faster"),
         Row(what="samples in bf16 less those in fp32, root mean square", value=f"{moved:.2%} of the spread"),
+        Row(what="samples in four tiles less those in one, fp32 / bf16", value=" / ".join(f"{share:.1e}" for share in by_tiles) + " of the spread"),
     ]
+
+
+def _apart(one: Restoration, other: Restoration) -> float:
+    """Root mean square of what two results differ by in all their samples."""
+    assert one.samples is not None and other.samples is not None
+    return float(np.sqrt(np.mean((one.samples - other.samples) ** 2)))
 
 
 def compile_rows(model: Checkpoint, size: int, rounds: int, **_: object) -> list[Row]:

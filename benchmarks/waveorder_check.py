@@ -17,7 +17,7 @@ from scipy.ndimage import gaussian_filter
 
 from benchmarks.measure import Row, print_rows
 from napari_cvdm.microscope import Microscope
-from napari_cvdm.physics.fresnel import defocused_intensity
+from napari_cvdm.physics.fresnel import defocused_planes
 from napari_cvdm.physics.wotf import solve_wotf
 
 MICROSCOPE = Microscope(pixel_um=0.25, wavelength_um=0.55, medium_index=1.0, na=0.5)
@@ -48,7 +48,7 @@ def weak_planes() -> tuple[np.ndarray, np.ndarray]:
     field = gaussian_filter(np.random.default_rng(0).normal(size=SHAPE), GRAIN_PX, mode="wrap")
     phase = PHASE_RAD * (field - field.mean()) / field.std()
     light = torch.from_numpy(np.exp(1j * phase))
-    return phase, torch.stack([defocused_intensity(light, z, MICROSCOPE) for z in DEFOCUS_UM]).numpy()
+    return phase, defocused_planes(light, DEFOCUS_UM, MICROSCOPE).numpy()
 
 
 def waveorder_phases(planes: np.ndarray, python: str) -> np.ndarray:

@@ -10,7 +10,7 @@ from small_images import OPTICS, phase_request, planes
 
 from napari_cvdm.baselines import BASELINES, load_method, reconstruct
 from napari_cvdm.microscope import Microscope
-from napari_cvdm.physics.fresnel import defocused_intensity
+from napari_cvdm.physics.fresnel import defocused_planes
 from napari_cvdm.physics.tie import axial_difference, solve_us_tie
 from napari_cvdm.physics.wotf import solve_wotf
 from napari_cvdm.request import ImageStack
@@ -36,7 +36,7 @@ def weak_phase(shape=(96, 80), seed=0, sigma_px=3.0) -> np.ndarray:
 def contrast_of(phase: np.ndarray, defocus_um, log_amplitude: np.ndarray | float = 0.0) -> torch.Tensor:
     """I - 1 of planes of a periodic object in light of intensity 1."""
     field = torch.from_numpy(np.exp(log_amplitude + 1j * phase))
-    return torch.stack([defocused_intensity(field, z, MICROSCOPE) for z in defocus_um]) - 1
+    return defocused_planes(field, defocus_um, MICROSCOPE) - 1
 
 
 def rmse(found, truth) -> float:

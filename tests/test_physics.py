@@ -6,7 +6,8 @@ import torch
 
 from napari_cvdm.microscope import Camera, Microscope, OpticsError
 from napari_cvdm.physics.camera import electrons_from_counts, expose
-from napari_cvdm.physics.fresnel import angular_spectrum_transfer, defocused_intensity, fresnel_transfer, propagate
+from napari_cvdm.physics.fresnel import angular_spectrum_transfer, defocused_planes, fresnel_transfer, propagate
+from napari_cvdm.physics.grids import circular_pupil
 from napari_cvdm.physics.tie import axial_difference, divergence_of_flux, high_pass, inverse_laplacian, regularised, solvable, solve_us_tie, wiener_gain
 from napari_cvdm.physics.widefield import bin_pixels, blur, gaussian_transfer, optical_transfer, widefield_psf
 
@@ -67,7 +68,7 @@ def test_a_converging_lens_brightens_toward_the_objective():
     phase = smooth_phase((128, 128), 1.0)
     field = torch.polar(torch.ones_like(phase), phase)
     peak = divmod(int(phase.argmax()), 128)
-    above, below = (defocused_intensity(field, z, BRIGHTFIELD)[peak] for z in (2.0, -2.0))
+    above, below = defocused_planes(field, (2.0, -2.0), BRIGHTFIELD)[:, *peak]
     assert above > 1.0 > below
 
 
@@ -75,14 +76,26 @@ def test_a_pupil_removes_what_it_does_not_pass():
     with_pupil = Microscope(pixel_um=0.1, wavelength_um=0.5, na=0.4)
     y = torch.arange(64, dtype=torch.float64)[:, None].expand(64, 64)
     grating = torch.polar(torch.ones_like(y), 0.1 * torch.sin(2 * torch.pi * y / 4))  # 2.5 cycles/um against a cutoff of 0.8
-    torch.testing.assert_close(defocused_intensity(grating, 1.0, with_pupil).std(), torch.zeros((), dtype=torch.float64), rtol=0, atol=1e-12)
+    torch.testing.assert_close(defocused_planes(grating, (1.0,), with_pupil).std(), torch.zeros((), dtype=torch.float64), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_each_plane_is_the_light_that_went_there_alone(shape):
+    microscope, defocus_um = Microscope(pixel_um=0.2, wavelength_um=0.5, na=0.4), (-1.0, 0.0, 2.5)
+    fields = torch.stack([random_field(shape, seed) for seed in (0, 1)])
+    planes = defocused_planes(fields, defocus_um, microscope)
+    pupil = circular_pupil(shape, 0.2, 0.4 / 0.5, fields)
+    assert planes.shape == (2, 3, *shape)
+    for index, z in enumerate(defocus_um):
+        alone = torch.stack([propagate(field, pupil * fresnel_transfer(shape, z, microscope, field)).abs().square() for field in fields])
+        torch.testing.assert_close(planes[:, index], alone, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("shape", [(96, 96), (97, 120)])
 def test_us_tie_recovers_a_known_phase(shape):
     phase = smooth_phase(shape, 1.1)
     field = torch.polar(torch.ones_like(phase), phase)
-    planes = torch.stack([defocused_intensity(field, z, BRIGHTFIELD) for z in (-1.0, 1.0)])
+    planes = defocused_planes(field, (-1.0, 1.0), BRIGHTFIELD)
     found = solve_us_tie(planes.mean(dim=0), axial_difference(planes, (-1.0, 1.0)), BRIGHTFIELD, regularisation=1e-12)
     assert (found - phase).square().mean().sqrt() < 0.01
 
@@ -108,8 +121,8 @@ def test_us_tie_recovers_a_phase_under_absorption():
     phase = smooth_phase((96, 110), 1.0)
     absorbed = 0.5 + 0.5 * torch.exp(-smooth_phase((96, 110), 1.0).square())
     field = torch.polar(absorbed.sqrt(), phase)
-    planes = torch.stack([defocused_intensity(field, z, BRIGHTFIELD) for z in (-0.5, 0.5)])
-    found = solve_us_tie(defocused_intensity(field, 0.0, BRIGHTFIELD), axial_difference(planes, (-0.5, 0.5)), BRIGHTFIELD, regularisation=1e-12)
+    planes = defocused_planes(field, (-0.5, 0.5), BRIGHTFIELD)
+    found = solve_us_tie(defocused_planes(field, (0.0,), BRIGHTFIELD)[0], axial_difference(planes, (-0.5, 0.5)), BRIGHTFIELD, regularisation=1e-12)
     assert (found - phase).square().mean().sqrt() < 0.01
 
 
@@ -121,7 +134,7 @@ def test_phase_does_not_depend_on_the_unit_of_length(scale):
     field = torch.polar(torch.ones_like(phase), phase)
     results = []
     for microscope, z in ((BRIGHTFIELD, 1.0), (scaled, scale)):
-        planes = torch.stack([defocused_intensity(field, sign * z, microscope) for sign in (-1, 1)])
+        planes = defocused_planes(field, (-z, z), microscope)
         results.append(solve_us_tie(planes.mean(dim=0), axial_difference(planes, (-z, z)), microscope))
     torch.testing.assert_close(results[0], results[1], rtol=0, atol=1e-9)
 

@@ -1,25 +1,32 @@
 """``precision="auto"``: the faster arithmetic here, asked for once, and the same one for whatever goes on later or elsewhere."""
 
 import json
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from small_images import spots, widefield_request
 from test_by_tiles import stored
 
 from napari_cvdm import precision
+from napari_cvdm.baselines import load_method, reconstruct
 from napari_cvdm.by_tiles import BlockRestorer, restore_by_tiles
 from napari_cvdm.cli import main
-from napari_cvdm.device import DeviceError
 from napari_cvdm.distributed import opened, ticket_of
+from napari_cvdm.empty_tile import EmptyTile
 from napari_cvdm.estimate import estimate
+from napari_cvdm.follow.live import LiveFrame, follow
+from napari_cvdm.follow.mailbox import Mailbox
+from napari_cvdm.image_files import ImageFileError
 from napari_cvdm.model.checkpoint import Checkpoint
-from napari_cvdm.model.tiled import placed
+from napari_cvdm.model.cvdm import CVDM
 from napari_cvdm.model.zoo import load_model
 from napari_cvdm.request import Precision
 from napari_cvdm.restore import restore
@@ -40,7 +47,7 @@ def faster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     """What this machine is taken to be faster in; it may be asked once."""
     asked: list[object] = []
     monkeypatch.setattr(precision, "_measured", {})
-    monkeypatch.setattr(precision, "step_seconds", lambda network: asked.append(network) or ([2.0], [1.0 if request.param == "bf16" else 20.0]))
+    monkeypatch.setattr(precision, "evaluation_seconds", lambda network: asked.append(network) or ([2.0], [1.0 if request.param == "bf16" else 20.0]))
     yield request.param
     assert len(asked) <= 1, "the device was measured more than once"
 
@@ -63,31 +70,61 @@ def test_samples_are_added_in_the_precision_of_the_first(model: Checkpoint, fast
     assert np.array_equal(continued.mean, restored(model, begun, samples=4).mean), f"though {faster} is faster"
 
 
-def test_samples_are_added_to_a_result_from_before_precision_was_a_choice(model: Checkpoint) -> None:
+def test_auto_goes_on_in_fp32_with_a_result_that_does_not_say(model: Checkpoint, faster: Precision) -> None:
     part = restored(model, "fp32")
     settings = {name: value for name, value in part.provenance.settings.items() if name != "precision"}
     older = replace(part, provenance=replace(part.provenance, settings=settings))
-    assert restored(model, "auto", earlier=older, samples=3).provenance.settings["precision"] == "fp32"
+    continued = restored(model, "auto", earlier=older, samples=3)
+    assert continued.provenance.settings["precision"] == "fp32", f"though {faster} is faster"
+
+
+@pytest.fixture
+def files(tmp_path: Path, tiny_widefield_model: Path) -> TiledFiles:
+    """A job of six blocks."""
+    np.save(tmp_path / "in.npy", spots((100, 130)).array)
+    return TiledFiles(images=(str(tmp_path / "in.npy"),), model=str(tiny_widefield_model), out=str(tmp_path / "auto.ome.zarr"), options=OPTIONS, block=64)
+
+
+def begun_in(files: TiledFiles, begun: Precision, evaluations: int = 6, **choices: object) -> None:
+    """A machine that is faster in `begun` plans the job, does some of it, and is gone."""
+    job, model = files.open()
+    steps = restore_by_tiles(replace(job, request=replace(job.request, precision=begun, **choices)), model)
+    while next(steps).done < evaluations:
+        pass
+    steps.close()
 
 
 @pytest.mark.parametrize("begun", ["fp32", "bf16"])
-def test_a_job_goes_on_as_it_was_planned_here_and_on_a_worker(
-    tmp_path: Path, tiny_widefield_model: Path, faster: Precision, begun: Precision, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    np.save(tmp_path / "in.npy", spots((100, 130)).array)
-    files = TiledFiles(images=(str(tmp_path / "in.npy"),), model=str(tiny_widefield_model), out=str(tmp_path / "auto.ome.zarr"), options=OPTIONS, block=64)
+def test_a_job_goes_on_as_it_was_planned_here_and_on_a_worker(files: TiledFiles, faster: Precision, begun: Precision, tmp_path: Path) -> None:
     job, model = files.open()
     named = replace(job, out=str(tmp_path / "named.ome.zarr"), request=replace(job.request, precision=begun))
     finished(restore_by_tiles(named, model))
-    steps = restore_by_tiles(replace(job, request=named.request), model)
-    while next(steps).done < 6:  # a machine that is faster in `begun` plans the job, and is gone
-        pass
-    steps.close()
-    growing = BlockRestorer(job, model, tmp_path / "auto.part.ome.zarr")
-    worker, _ = opened(ticket_of(files, growing))
-    assert growing.job.request.precision == worker.job.request.precision == begun
+    begun_in(files, begun)
+    worker, _ = opened(ticket_of(files, BlockRestorer(job, model, tmp_path / "auto.part.ome.zarr")))
+    assert worker.job.request.precision == begun
     assert finished(restore_by_tiles(job, model)).earlier > 0
-    assert stored(tmp_path / "auto.ome.zarr") == stored(tmp_path / "named.ome.zarr"), f"though {faster} is faster"
+    assert stored(Path(job.out)) == stored(Path(named.out)), f"though {faster} is faster"
+
+
+def test_another_job_that_is_replaced_does_not_choose(files: TiledFiles, faster: Precision) -> None:
+    begun_in(files, "fp32" if faster == "bf16" else "bf16", seed=5)
+    job, model = files.open()
+    with pytest.raises(ImageFileError, match="settings differ"):
+        finished(restore_by_tiles(job, model))
+    result = finished(restore_by_tiles(replace(job, overwrite=True), model))
+    assert result.earlier == 0
+    assert json.loads((result.path / "provenance.json").read_text())["plan"]["settings"]["precision"] == faster
+
+
+@pytest.mark.parametrize("plan", ["", "[]", "[1]", "{}", '{"settings": null}', '{"settings": {"precision": "fp8"}}'])
+@pytest.mark.usefixtures("faster")
+def test_a_damaged_plan_is_named_and_may_be_replaced(files: TiledFiles, plan: str, tmp_path: Path) -> None:
+    begun_in(files, "fp32")
+    (tmp_path / "auto.part.ome.zarr" / ".napari-cvdm" / "plan.json").write_text(plan)
+    job, model = files.open()
+    with pytest.raises(ImageFileError, match=r"--overwrite"):
+        finished(restore_by_tiles(job, model))
+    assert finished(restore_by_tiles(replace(job, overwrite=True), model)).earlier == 0
 
 
 def test_the_command_line_writes_what_auto_came_to(tmp_path: Path, tiny_widefield_model: Path, faster: Precision) -> None:
@@ -109,23 +146,54 @@ def _no_time() -> Iterator[None]:
     return 0.0, 0.0, 0
 
 
-def test_a_device_without_bf16_is_not_measured_and_says_so_where_it_was_asked_for(model: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "knows_bf16", lambda device: False)
-    monkeypatch.setattr(precision, "step_seconds", None)
+def test_a_live_image_is_measured_before_its_first_frame(model: Checkpoint, faster: Precision) -> None:
+    source = Mailbox()
+    source.post(lambda: spots((48, 64)))
+    frames = follow(source, widefield_request(spots((8, 8)), precision="auto", steps=1), model)
+    frame = next(event for event in frames if isinstance(event, LiveFrame))
+    frames.close()
+    assert frame.restoration.provenance.settings["precision"] == faster
+
+
+@pytest.mark.usefixtures("faster")
+def test_a_method_without_a_network_says_fp32() -> None:
+    result = finished(
+        reconstruct(widefield_request(spots((48, 64)), precision="auto", wavelength_um=0.52, na=1.4, medium_index=1.518), load_method("richardson-lucy"))
+    )
+    assert result.provenance.settings["precision"] == "fp32"
+
+
+def test_threads_that_ask_at_once_are_told_the_same(model: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def slowly(network: object) -> tuple[list[float], list[float]]:
+        asked.append(1)
+        time.sleep(0.05)
+        return [1.0], [1.0 / (3 - 2 * len(asked))]  # another answer each time
+
     monkeypatch.setattr(precision, "_measured", {})
-    assert restored(model, "auto").provenance.settings["precision"] == "fp32"
-    with pytest.raises(DeviceError, match="use fp32 or auto"):
-        restored(model, "bf16")
+    monkeypatch.setattr(precision, "evaluation_seconds", slowly)
+    with ThreadPoolExecutor(4) as threads:
+        found = set(threads.map(lambda _: precision.measured(model, torch.device("cpu")), range(8)))
+    assert len(found) == len(asked) == 1
 
 
-@given(exact=TIMES, narrow=TIMES)
-def test_bf16_has_to_win_clearly(exact: list[float], narrow: list[float]) -> None:
+@given(exact=TIMES, narrow=TIMES, longer=st.floats(1, 1e3), slower=st.floats(1, 10))
+def test_bf16_is_chosen_by_its_best_turn_and_only_where_it_wins(exact: list[float], narrow: list[float], longer: float, slower: float) -> None:
     chosen = precision.faster(exact, narrow)
-    assert chosen == ("bf16" if min(exact) >= precision.WORTH * min(narrow) else "fp32")
-    assert precision.faster(exact, exact) == "fp32", "where both are alike, the exact one"
+    assert precision.faster([*exact, slower * min(exact)], [slower * min(narrow), *narrow]) == chosen, "a disturbed turn changes nothing"
+    assert precision.faster(exact, exact) == "fp32", "where both are alike, the one that rounds less"
+    if chosen == "bf16":
+        assert min(narrow) < min(exact)
+        assert precision.faster([longer * seconds for seconds in exact], narrow) == "bf16"
 
 
-def test_the_device_is_really_measured(model: Checkpoint) -> None:
-    exact, narrow = precision.step_seconds(placed(model.network, model.network.residual_scale.device))
+@pytest.mark.parametrize(("diffused", "name"), [(True, "step"), (False, "correction")])
+def test_both_are_measured_by_turns_where_the_time_goes(model: Checkpoint, monkeypatch: pytest.MonkeyPatch, diffused: bool, name: str) -> None:
+    network = model.network if diffused else CVDM(replace(model.network.config, target="regression")).eval()
+    evaluated: list[str] = []
+    really = getattr(EmptyTile, name)
+    monkeypatch.setattr(EmptyTile, name, lambda tile, asked: evaluated.append(asked) or really(tile, asked))
+    exact, narrow = precision.evaluation_seconds(network)
+    assert evaluated[-2 * (1 + precision.TURNS) :] == ["fp32", "bf16"] * (1 + precision.TURNS)
     assert len(exact) == len(narrow) == precision.TURNS
-    assert min(*exact, *narrow) > 0

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -63,14 +63,14 @@ class BlockRestorer:
     Parameters
     ----------
     job : TiledRequest
+        Of a precision that is settled.
     model : Checkpoint
     path : Path
         The folder that grows.
     """
 
     def __init__(self, job: TiledRequest, model: Checkpoint, path: Path) -> None:
-        self.model, self.folder = model, JobFolder(path)
-        self.job = replace(job, request=settled(job.request, model, self.folder.plan()["settings"] if self.folder.planned else None))
+        self.job, self.model, self.folder = job, model, JobFolder(path)
         self.task = task_of(model.card)
         self.plan = job.plan(self.task.surroundings_px)
         self._network = channels_last(deepcopy(model.network), pick_device(job.request.device))
@@ -176,6 +176,7 @@ def restore_by_tiles(job: TiledRequest, model: Checkpoint, carrying: Carrying = 
     started = time.perf_counter()
     check_planes(job.request.image, task_of(model.card))
     folder = growing_folder(job.out, job.overwrite)
+    job = replace(job, request=settled(job.request, model, _begun_settings(job, model, folder)))
     restorer = BlockRestorer(job, model, folder.path)
     yield from _prepare(restorer, folder)
     plan = restorer.plan
@@ -207,6 +208,17 @@ def _prepare(restorer: BlockRestorer, folder: JobFolder) -> Generator[Progress, 
             if not restorer.numbers_path(number).exists():
                 yield Progress(stage=f"surveying frame {number + 1} of {len(read)}", done=0, total=1)
                 restorer.keep_survey(load_numbers(path, restorer.task)[0], number)
+
+
+def _begun_settings(job: TiledRequest, model: Checkpoint, folder: JobFolder) -> Mapping[str, Any] | None:
+    """Of the same job, begun before, whatever it was computed in; None where there is no job, or another one."""
+    before, now = folder.begun(job.overwrite), json.loads(json.dumps(planned(job, model, "")))
+    settings = before.get("settings")
+    if not isinstance(settings, dict):
+        return None
+    now["image"] = before.get("image")  # whether it is the same is known only when all of it was read
+    now["settings"]["precision"] = settings.get("precision")
+    return settings if before == now else None
 
 
 def planned(job: TiledRequest, model: Checkpoint, pixels_sha256: str) -> dict[str, Any]:

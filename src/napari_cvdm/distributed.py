@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from napari_cvdm import __version__
 from napari_cvdm.by_tiles import BlockRestorer, Carrying
 from napari_cvdm.image_files.errors import one_line
 from napari_cvdm.image_files.job_folder import JobFolder
+from napari_cvdm.precision import settled
 from napari_cvdm.request import RequestError
 from napari_cvdm.result import Progress, finished
 from napari_cvdm.tiled_job import TiledFiles
@@ -77,11 +78,13 @@ def opened(ticket: Ticket) -> tuple[BlockRestorer, dict[int, Block]]:
         This process has another version, another plan or another model.
     """
     _check("version of napari-cvdm", __version__, ticket.version)
-    _check("plan", JobFolder(Path(ticket.path)).plan_sha256(), ticket.plan_sha256)
+    folder = JobFolder(Path(ticket.path))
+    _check("plan", folder.plan_sha256(), ticket.plan_sha256)
     values = json.loads(ticket.files)
     job, model = TiledFiles(**{**values, "images": tuple(values["images"])}).open()
     _check(f"model {model.card.name}", model.sha256, ticket.model_sha256)
-    restorer = BlockRestorer(job, model, Path(ticket.path))
+    job = replace(job, request=settled(job.request, model, folder.plan()["settings"]))  # computed as planned, whatever is faster here
+    restorer = BlockRestorer(job, model, folder.path)
     return restorer, {block.number: block for block in restorer.plan.blocks()}
 
 

@@ -98,9 +98,9 @@ def _one_tile(
     yield _measuring(1)
     peak = peak_memory(device, step)
     yield _measuring(2)
-    peak = max(peak, peak_memory(device, tile.correction))
+    peak = max(peak, peak_memory(device, partial(tile.correction, precision)))
     yield _measuring(3)
-    once = seconds_of(device, tile.rate)
+    once = seconds_of(device, partial(tile.rate, precision))
     yield _measuring(4)
     return once, seconds_of(device, step) / together, peak
 

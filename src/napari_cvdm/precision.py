@@ -3,20 +3,23 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from threading import Lock
+from typing import Any, Literal
 
 import torch
 
-from napari_cvdm.device import DeviceError, knows_bf16, pick_device, seconds_of, telling_px
+from napari_cvdm.device import pick_device, seconds_of, telling_px
 from napari_cvdm.empty_tile import EmptyTile
 from napari_cvdm.model.checkpoint import Checkpoint
 from napari_cvdm.model.cvdm import CVDM
 from napari_cvdm.model.tiled import placed
-from napari_cvdm.request import EARLIER, Precision, RestoreRequest
+from napari_cvdm.request import EARLIER, RestoreRequest
 
-WORTH = 1.2  # times as fast as fp32, whose pixels are the same whatever the tile; less is no more than chance on a busy machine
+Arithmetic = Literal["fp32", "bf16"]
+WORTH = 1.2  # times as fast as fp32, which rounds less; a smaller gain is chance on a busy machine
 TURNS = 3
-_measured: dict[tuple[str, str], Precision] = {}
+_measured: dict[tuple[str, str], Arithmetic] = {}
+_one_at_a_time = Lock()  # two threads that measure at once slow each other
 
 
 def settled(request: RestoreRequest, model: Checkpoint, begun: Mapping[str, Any] | None = None) -> RestoreRequest:
@@ -37,36 +40,38 @@ def settled(request: RestoreRequest, model: Checkpoint, begun: Mapping[str, Any]
     Raises
     ------
     DeviceError
-        This machine has no such device, or the device no bf16.
+        This machine has no such device.
     """
-    device, chosen = pick_device(request.device), request.precision
-    if chosen == "auto":
-        chosen = measured(model, device) if begun is None else {**EARLIER, **begun}["precision"]
-    if chosen == "bf16" and not knows_bf16(device):
-        raise DeviceError(f"precision is bf16, which {device} does not compute in; use fp32 or auto, or another device.")
-    return replace(request, precision=chosen)
+    device = pick_device(request.device)
+    if request.precision != "auto":
+        return request
+    return replace(request, precision=measured(model, device) if begun is None else {**EARLIER, **begun}["precision"])
 
 
-def measured(model: Checkpoint, device: torch.device) -> Precision:
+def measured(model: Checkpoint, device: torch.device) -> Arithmetic:
     """The faster precision for a model on a device, as it was found the first time in this process."""
     known = (model.sha256, str(device))
-    if known not in _measured:
-        _measured[known] = faster(*step_seconds(placed(model.network, device))) if knows_bf16(device) else "fp32"
-    return _measured[known]
+    with _one_at_a_time:
+        if known not in _measured:
+            _measured[known] = faster(*evaluation_seconds(placed(model.network, device)))
+        return _measured[known]
 
 
-def step_seconds(network: CVDM) -> tuple[Sequence[float], Sequence[float]]:
-    """Seconds of an evaluation of the denoiser in fp32 and in bf16, by turns, so that what else the machine does falls on both."""
+def evaluation_seconds(network: CVDM) -> tuple[Sequence[float], Sequence[float]]:
+    """Seconds of an evaluation in fp32 and in bf16, by turns, so that what else the machine does falls on both.
+
+    It is one of the denoiser, or of the mean network where there is no denoiser.
+    """
     device = network.residual_scale.device
     side = telling_px(device) // network.config.upsampling
     tile = EmptyTile(network, (side, side))
-    works = [partial(tile.step, precision) for precision in ("fp32", "bf16")]
-    for work in works:
-        work()  # the first time, the kernels are chosen
-    turns = [[seconds_of(device, work) for work in works] for _ in range(TURNS)]
+    evaluate = tile.step if network.config.diffused else tile.correction
+    exact, narrow = partial(evaluate, "fp32"), partial(evaluate, "bf16")
+    exact(), narrow()  # the first time, the kernels are chosen
+    turns = [(seconds_of(device, exact), seconds_of(device, narrow)) for _ in range(TURNS)]
     return [turn[0] for turn in turns], [turn[1] for turn in turns]
 
 
-def faster(exact_s: Sequence[float], narrow_s: Sequence[float]) -> Precision:
+def faster(exact_s: Sequence[float], narrow_s: Sequence[float]) -> Arithmetic:
     """bf16 where its quickest turn is `WORTH` times as fast as that of fp32."""
     return "bf16" if min(exact_s) >= WORTH * min(narrow_s) else "fp32"

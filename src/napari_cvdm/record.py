@@ -99,7 +99,7 @@ def short_memory_warning(used: int, asked: int) -> tuple[str, ...]:
     """One sentence where tiles had to be smaller than asked for."""
     if used >= asked:
         return ()
-    return (f"the memory was short: tiles of {used} px were used in place of {asked}, which cost time and changed no pixel.",)
+    return (f"the memory was short: tiles of {used} px were used in place of {asked}, which cost time, and moved pixels by no more than rounding.",)
 
 
 def settings_of(request: RestoreRequest) -> dict[str, Any]:

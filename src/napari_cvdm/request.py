@@ -117,16 +117,16 @@ class RestoreRequest:
         Evaluations of the network for each sample, 1 to 1000, of which the first is one for all samples. One is a preview: the regression,
         without what samples draw beside it, in which all samples are alike.
     seed : int
-        Chooses the noise; the same seed gives the same bytes on the CPU.
+        Chooses the noise; the same seed gives the same bytes on one CPU in one precision.
     sampler : {"sde-2m", "ode-2m", "ddim", "ancestral"}
         Solver of the reverse process.
     device : str
         ``auto``, ``cpu``, ``cuda:0`` or ``mps``.
     precision : {"fp32", "bf16", "auto"}
         Of the network's convolutions alone. bf16 moves the samples by a few per cent of the spread, and is faster on most GPUs and on processors that have it.
-        ``auto`` measures both on the device, and takes bf16 where it pays; the result says which it was.
+        ``auto`` measures both on the device (of a job on a cluster: where it is planned), and takes bf16 where it pays; the result says which it was.
     tile : int
-        Side of a square tile [px of the input]; it changes memory and time, never the pixels (in bf16, less than bf16 itself does).
+        Side of a square tile [px of the input]; it changes memory and time; the pixels only by rounding.
     pixel_um, wavelength_um, medium_index, na : float, optional
         Optics; what is None is taken from `image`, or missed aloud.
     defocus_um : tuple of float, optional

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Generator
+from dataclasses import replace
 
 import numpy as np
 
@@ -42,6 +43,7 @@ def reconstruct_classically(request: RestoreRequest, method: Baseline) -> Restor
         What is wrong with the request, before any long work.
     """
     started = time.perf_counter()
+    request = replace(request, precision="fp32")  # no network, no choice: the result says what it was
     task = task_of(method.card)
     check_planes(request.image, task)
     record, indices = Record(request, method.entry), list(frame_indices(request.image))

@@ -129,7 +129,7 @@ def _add_sampling(group: "argparse._ArgumentGroup") -> None:
     group.add_argument("--precision", choices=PRECISIONS, help=_PRECISION_HELP, metavar="NAME")
     guided = "steps that draw every sample toward the measured image, as far as what is left over is more than noise (default 0)"
     group.add_argument("--guidance", type=whole, metavar="N", help=guided)
-    group.add_argument("--tile", type=whole, metavar="PX", help="side of a tile; changes memory and time, not the result (default 512)")
+    group.add_argument("--tile", type=whole, metavar="PX", help="side of a tile; changes memory and time, and the pixels only by rounding (default 512)")
 
 
 def _add_optics(group: "argparse._ArgumentGroup", *, background: bool = True) -> None:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from napari_cvdm.device import pick_device
 from napari_cvdm.follow.mailbox import FrameSource, Letter, ReadFrame
 from napari_cvdm.image_files import check_pixels, combine_planes
 from napari_cvdm.model.checkpoint import Checkpoint
+from napari_cvdm.precision import settled
 from napari_cvdm.request import ImageStack, RestoreRequest
 from napari_cvdm.restore import restore, task_of
 from napari_cvdm.result import Progress, Restoration
@@ -136,8 +136,7 @@ def follow(source: FrameSource, template: RestoreRequest, model: Checkpoint) -> 
         The followed folder is gone.
     """
     planes = task_of(model.card).planes
-    pick_device(template.device)
-    template = replace(template, samples=1, schedule_points=0, keep_samples=False)
+    template = replace(settled(template, model), samples=1, schedule_points=0, keep_samples=False)
     ends: deque[float] = deque(maxlen=RATED_FRAMES)
     done = skipped = 0
     while not source.stopped:

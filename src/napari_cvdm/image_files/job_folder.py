@@ -43,8 +43,17 @@ class JobFolder:
         """What was planned; ImageFileError where there is no readable plan."""
         try:
             return dict(json.loads((self.notes / PLAN).read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError) as error:
             raise ImageFileError(f"{self.path}: holds no plan that can be read; start the job again with --overwrite.") from error
+
+    def begun(self, overwrite: bool) -> dict[str, Any]:
+        """The plan of a job that was begun; none where there is no such job, or where a damaged one may be replaced."""
+        try:
+            return self.plan() if self.planned else {}
+        except ImageFileError:
+            if not overwrite:
+                raise
+            return {}
 
     def plan_sha256(self) -> str:
         """Fingerprint of the plan's file: two processes that see the same one work at the same job."""
@@ -110,11 +119,11 @@ def begin_job(folder: JobFolder, plan: Mapping[str, Any], *, overwrite: bool) ->
     """
     now = json.loads(json.dumps(dict(plan)))
     if folder.path.exists():
-        before = folder.plan() if folder.planned else {}
+        before = folder.begun(overwrite)
         changed = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
         if not changed:
             return True
-        if not overwrite or (any(folder.path.iterdir()) and not before):
+        if not overwrite or (any(folder.path.iterdir()) and not folder.planned):
             raise ImageFileError(f"{folder.path}: another job was begun there ({', '.join(changed)} differ); choose another --out, or say --overwrite.")
         shutil.rmtree(folder.path)
     folder.write(PLAN, (json.dumps(now, indent=2, sort_keys=True) + "\n").encode())

@@ -1,4 +1,4 @@
-"""A model evaluated tile by tile on one image; the answer does not depend on the tiles."""
+"""A model evaluated tile by tile on one image; the answer depends on the tiles only by rounding."""
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy

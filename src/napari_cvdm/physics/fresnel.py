@@ -66,8 +66,3 @@ def defocused_planes(field: Tensor, defocus_um: Sequence[float], microscope: Mic
         transfer = transfer * circular_pupil(shape, microscope.pixel_um, microscope.na / microscope.wavelength_um, field)
     seen = propagate(field[..., None, :, :], transfer)
     return seen.real.square() + seen.imag.square()
-
-
-def defocused_intensity(field: Tensor, defocus_um: float, microscope: Microscope) -> Tensor:
-    """`defocused_planes` for one of them, without the axis P: (..., Y, X)."""
-    return defocused_planes(field, (defocus_um,), microscope)[..., 0, :, :]

@@ -31,7 +31,7 @@ class Anchor:
     phase : Tensor of shape (Y, X)
         US-TIE [rad].
     gain : Tensor of shape (Y, X)
-        G, 0 to 1, on the unshifted FFT grid.
+        G, 0 to 1, on the unshifted FFT grid; even, as all that depends on the frequency's size is.
     noise_amplitude : Tensor of shape (Y, X)
         That of n for white noise of unit variance, on the same grid; see `drawn_amplitude`.
     levelling : Levelling, optional
@@ -77,7 +77,7 @@ class Anchor:
         """
         lacking = torch.fft.rfft2(self.phase - torch.from_numpy(sample).double())
         noise = torch.fft.rfft2(torch.from_numpy(white.copy()).double())
-        half = (..., slice(lacking.shape[-1]))  # of a grid on which both filters are even
+        half = (..., slice(lacking.shape[-1]))
         drawn = torch.fft.irfft2(self.gain[half] * lacking + self.noise_amplitude[half] * noise, s=self.shape)
         image = sample + drawn.numpy() + drift
         return (image if self.levelling is None else self.levelling.apply(image)).astype(np.float32)

@@ -14,12 +14,12 @@ HELP = {
     "samples": "Draws from the posterior. Their mean is the reconstruction, their variance the spread;\n"
     "one draw has no spread. 8 is a good start, 16 for reports.",
     "steps": "Evaluations of the network for each sample. 6 are enough for sde-2m;\nwith 1 all samples are alike, and there is no spread.",
-    "seed": "Chooses the noise. The same seed gives the same pixels.",
+    "seed": "Chooses the noise. The same seed gives the same pixels, in one precision.",
     "sampler": "How the diffusion is reversed: sde-2m is the most exact for few steps,\nancestral (the paper's) wants 200.",
     "device": "Where to compute; auto takes the fastest that is there.",
     "precision": "Of the network. bf16 moves the samples by a few per cent of the spread;\nit is faster on most GPUs and on some processors.\n"
     "auto measures both, and takes bf16 where it pays; the result says which it was.",
-    "tile": "Side of a square tile [px]. It changes memory and time, never the pixels.",
+    "tile": "Side of a square tile [px]. It changes memory and time; the pixels only by rounding.",
     "keep_samples": "Also show every sample, along an axis of its own: for the histogram at a pixel and the error of a dry mass.\n"
     "It takes as much memory as the samples need.",
     "align": "auto: take back a shift, a magnification or a change of the light between the planes where it is significant, and report it.\n"

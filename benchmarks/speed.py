@@ -10,15 +10,15 @@ import argparse
 import time
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import product
 
 import numpy as np
 import torch
-from torch.utils.benchmark import Measurement, TaskSpec
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.clocks import ROUNDS, Work, by_turns
 from benchmarks.measure import Row, finish, print_rows, tiny_model
 from benchmarks.published import STEPS as PUBLISHED_STEPS
 from benchmarks.published import Published, published_sample
@@ -35,47 +35,10 @@ from napari_cvdm.request import ImageStack, RestoreRequest
 from napari_cvdm.result import Restoration
 from napari_cvdm.tasks import TASKS
 
-SIZE, SAMPLES, LARGE_SAMPLES, ROUNDS = 256, 5, 16, 5
+SIZE, SAMPLES, LARGE_SAMPLES = 256, 5, 16
 SMALL_SIZE, MATRIX = 64, 1024
 INTERACTIVE_S, CORES = 10.0, 2
 CPU = torch.device("cpu")
-Work = Callable[[], object]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timed:
-    """Seconds of one piece of work.
-
-    Parameters
-    ----------
-    wall, processor : Measurement
-        Of torch.utils.benchmark, with median and interquartile range; processor time is the sum over all threads.
-    """
-
-    wall: Measurement
-    processor: Measurement
-
-    def __str__(self) -> str:
-        return f"{self.processor.median:.3g} s processor ({self.processor.iqr:.2g}), {self.wall.median:.3g} s wall ({self.wall.iqr:.2g})"
-
-
-def by_turns(works: Sequence[Work], rounds: int = ROUNDS) -> list[Timed]:
-    """Time some pieces of work, one after the other, round after round, after one round to warm up; each run by both clocks at once."""
-    times: list[list[tuple[float, float]]] = [[] for _ in works]
-    for work in works:
-        work()
-    for _ in range(rounds):
-        for work, found in zip(works, times, strict=True):
-            began, used = time.perf_counter(), time.process_time()
-            work()
-            found.append((time.perf_counter() - began, time.process_time() - used))
-    return [
-        Timed(**{name: _measurement(name, values) for name, values in zip(("wall", "processor"), zip(*found, strict=True), strict=True)}) for found in times
-    ]
-
-
-def _measurement(name: str, seconds: Sequence[float]) -> Measurement:
-    return Measurement(number_per_run=1, raw_times=list(seconds), task_spec=TaskSpec(stmt=name, setup="", num_threads=torch.get_num_threads()))
 
 
 def request_for(model: Checkpoint, side: int = SIZE, samples: int = 1, **choices: object) -> RestoreRequest:
@@ -200,24 +163,30 @@ def rate_rows(model: Checkpoint, size: int, rounds: int, **_: object) -> list[Ro
 def precision_rows(model: Checkpoint, size: int, rounds: int, **_: object) -> list[Row]:
     """What bf16 saves here, and how far it moves the samples."""
     exact, narrow = (request_of_output(model, size, SAMPLES, keep_samples=True, precision=precision) for precision in ("fp32", "bf16"))
-    side = size // (2 * TASKS[model.card.task].upsampling)
-    tiled = [finish(replace(request, tile=side), model) for request in (exact, narrow)]
     one, other = finish(exact, model), finish(narrow, model)
     timed = by_turns([lambda: finish(exact, model), lambda: finish(narrow, model)], rounds)
-    spread = np.sqrt(one.variance.mean())
-    moved, *by_tiles = (_apart(*pair) / spread for pair in ((other, one), (tiled[0], one), (tiled[1], other)))
     faster = timed[0].processor.median / timed[1].processor.median
     return [
         Row(what=f"{model.card.name}: a reconstruction in fp32 / in bf16", value=f"{faster:.2f} x faster"),
-        Row(what="samples in bf16 less those in fp32, root mean square", value=f"{moved:.2%} of the spread"),
-        Row(what="samples in four tiles less those in one, fp32 / bf16", value=" / ".join(f"{share:.1e}" for share in by_tiles) + " of the spread"),
+        Row(what="samples in bf16 less those in fp32, root mean square", value=f"{_apart(other, one):.2%} of the spread"),
     ]
 
 
+def tile_rows(model: Checkpoint, size: int, rounds: int, **_: object) -> list[Row]:
+    """How far tiles move the samples of an image of twice the side, in each precision."""
+    side, rows = size // TASKS[model.card.task].upsampling, []
+    for precision in ("fp32", "bf16"):
+        whole = request_of_output(model, 2 * size, 2, keep_samples=True, precision=precision)
+        moved = _apart(finish(replace(whole, tile=side), model), finish(whole, model))
+        name = f"{model.card.name}, {precision}: samples in four tiles less those in one, root mean square"
+        rows.append(Row(what=name, value=f"{moved:.1e} of the spread"))
+    return rows
+
+
 def _apart(one: Restoration, other: Restoration) -> float:
-    """Root mean square of what two results differ by in all their samples."""
+    """Root mean square of what two results differ by in all their samples, over the spread of the second."""
     assert one.samples is not None and other.samples is not None
-    return float(np.sqrt(np.mean((one.samples - other.samples) ** 2)))
+    return float(np.sqrt(np.mean((one.samples - other.samples) ** 2) / other.variance.mean()))
 
 
 def compile_rows(model: Checkpoint, size: int, rounds: int, **_: object) -> list[Row]:
@@ -255,7 +224,15 @@ def _large_row(model: Checkpoint, request: RestoreRequest) -> Row:
     return Row(what=named, value=value, bar=f"< {INTERACTIVE_S:.0f} s", met=free < INTERACTIVE_S)
 
 
-PARTS = {"one": one_rows, "ratio": ratio_rows, "overhead": overhead_rows, "rate": rate_rows, "precision": precision_rows, "large": large_rows}
+PARTS = {
+    "one": one_rows,
+    "ratio": ratio_rows,
+    "overhead": overhead_rows,
+    "rate": rate_rows,
+    "precision": precision_rows,
+    "tiles": tile_rows,
+    "large": large_rows,
+}
 SELDOM = {"compile": compile_rows}
 
 

@@ -24,6 +24,7 @@ from benchmarks.published import STEPS as PUBLISHED_STEPS
 from benchmarks.published import Published, published_sample
 from benchmarks.same_pixels import speed_rows
 from napari_cvdm.device import autocast
+from napari_cvdm.empty_tile import EmptyTile
 from napari_cvdm.frame import Frame, sample_frame
 from napari_cvdm.model.checkpoint import Checkpoint
 from napari_cvdm.model.cvdm import CVDM
@@ -121,19 +122,8 @@ def overhead_rows(model: Checkpoint, size: int, rounds: int, **choices: object) 
 
 def evaluation(model: Checkpoint, size: int, precision: str = "fp32", change: Callable[[CVDM], CVDM] = lambda network: network) -> Callable[[], torch.Tensor]:
     """One evaluation of the denoiser for an output of `size` x `size` pixels, ready to be timed."""
-    network = change(placed(model.network, CPU))
-    config = network.config
-    with torch.inference_mode():
-        condition = torch.randn(1, config.condition_channels, size // config.upsampling, size // config.upsampling)
-        entered = network.entered(network.features(condition, network.correction(condition)))
-        noisy, exponent = torch.randn(1, 1, size, size), torch.full((1, 1, size, size), 2.0)
-
-    @torch.inference_mode()
-    def evaluate() -> torch.Tensor:
-        with autocast(CPU, precision):
-            return network.clean(noisy, exponent, entered)
-
-    return evaluate
+    side = size // model.card.config().upsampling
+    return partial(EmptyTile(change(placed(model.network, CPU)), (side, side)).step, precision)
 
 
 def rate_rows(model: Checkpoint, size: int, rounds: int, **_: object) -> list[Row]:

@@ -1,7 +1,8 @@
 """What a process holds, lap after lap, and whether it grows: memory, open files, threads, and what Python holds.
 
-Resident memory comes and goes with what the C library gives back; blocks of Python's own allocator are exact, and count what the cycle collector
-does not list, such as text and numbers.
+Resident memory comes and goes with what the C library gives back, and grows where small pieces that live long lie between large ones that are freed.
+The heap in use is exact: what C, Qt and torch have asked for and not given back. So are the blocks of Python's own allocator, which count what the
+cycle collector does not list, such as text and numbers.
 """
 
 import gc
@@ -24,11 +25,18 @@ def open_files(process: psutil.Process) -> int:
     return int(process.num_fds() if hasattr(process, "num_fds") else process.num_handles())
 
 
+def heap_in_use() -> int:
+    """Bytes that the C library has handed out and not got back, small pieces and large ones."""
+    heap = psutil.heap_info()
+    return int(heap.heap_used + heap.mmap_used)
+
+
 @dataclass(slots=True)
 class Gauges:
     """Readings of this process after every lap."""
 
     memory_kib: list[float] = field(default_factory=list)
+    heap_kib: list[float] = field(default_factory=list)
     files: list[int] = field(default_factory=list)
     threads: list[int] = field(default_factory=list)
     objects: list[int] = field(default_factory=list)
@@ -39,6 +47,7 @@ class Gauges:
         gc.collect()
         process = psutil.Process()
         self.memory_kib.append(process.memory_info().rss / KIB)
+        self.heap_kib.append(heap_in_use() / KIB)
         self.files.append(open_files(process))
         self.threads.append(process.num_threads())
         self.objects.append(len(gc.get_objects()))
@@ -48,6 +57,7 @@ class Gauges:
         """Slope of each by Theil and Sen, with its 95 % interval, over the laps after the warming up."""
         return [
             _row("memory [KiB]", self.memory_kib, LARGEST_LEAK_KIB),
+            _row("heap in use [KiB]", self.heap_kib, None),
             _row("open files", self.files, 0.0),
             _row("threads", self.threads, 0.0),
             _row("Python objects", self.objects, None),

@@ -159,15 +159,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--window", action="store_true", help="in napari")
-    parser.add_argument("--bare", action="store_true", help="in napari, with as many layers and docks, and nothing of this program")
+    parser.add_argument("--bare", action="store_true", help="in napari, with the layers that a lap makes and as many docks, and nothing of this program")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     where, work = "without a window", soak
     if asked.window or asked.bare:
-        from benchmarks.soak_window import bare_lap, one_lap, soak_window
+        from benchmarks.soak_window import soak_window
 
         where = "of napari alone" if asked.bare else "in a window"
-        work = partial(soak_window, lap=bare_lap if asked.bare else one_lap)
+        work = partial(soak_window, bare=asked.bare)
     gauges = work(60 * asked.minutes)
     rows = gauges.rows()
     print_rows(f"{len(gauges.files)} laps {where}", rows)

@@ -4,9 +4,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any, TypeAlias
 
 import napari
 import numpy as np
+from napari.layers import Layer
 from qtpy.QtCore import QEvent
 from qtpy.QtWidgets import QApplication, QLabel, QWidget
 
@@ -20,6 +22,7 @@ from napari_cvdm.widgets.train_widget import TrainWidget
 PATIENCE_S = 600.0  # the machine may be busy with other things
 FAR_TOO_MANY = 1000
 LAYERS, DOCKS = 7, 3  # of a lap: the image, and what a run makes of it
+LayerData: TypeAlias = tuple[Any, dict[str, Any], str]
 
 
 def wait(until: Callable[[], bool]) -> None:
@@ -59,18 +62,29 @@ def close_dock(viewer: napari.Viewer, dock: QWidget) -> None:
     """As its owner closes it; what Qt was to delete later is deleted now."""
     viewer.window.remove_dock_widget(dock)
     dock.deleteLater()
+    delete_now()
+
+
+def delete_now() -> None:
+    """What Qt was to delete later, such as the controls of layers that are gone."""
     QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
     QApplication.processEvents()
 
 
-def one_lap(viewer: napari.Viewer, model: Path, number: int) -> None:
-    """Open, refuse, run, cancel, look, close."""
+def reconstruct(viewer: napari.Viewer, model: Path, number: int) -> RestoreWidget:
+    """A layer, and what a run makes of it."""
     image = np.random.default_rng(number).poisson(100.0, (96, 96)).astype(np.uint16)
     viewer.add_image(image, name="cell", scale=(0.1, 0.1), units=("um", "um"))
     dock = open_dock(viewer, model)
     dock.start()
     wait(lambda: settled(dock))
     assert len(viewer.layers) == LAYERS
+    return dock
+
+
+def one_lap(viewer: napari.Viewer, model: Path, number: int) -> None:
+    """Open, refuse, run, cancel, look, close."""
+    dock = reconstruct(viewer, model, number)
     dock.form.counts["samples"].setValue(FAR_TOO_MANY)
     dock.start()
     wait(lambda: dock.panel.bar.value() > 2)
@@ -82,32 +96,55 @@ def one_lap(viewer: napari.Viewer, model: Path, number: int) -> None:
     QApplication.processEvents()
     for closing in (*others, dock):
         close_dock(viewer, closing)
+    clear(viewer)
+
+
+def clear(viewer: napari.Viewer) -> None:
+    """No layers, and nothing of their controls."""
     viewer.layers.clear()
     QApplication.processEvents()
+    delete_now()
 
 
-def bare_lap(viewer: napari.Viewer, model: Path, number: int) -> None:
-    """As many layers and docks as a lap has, and nothing of this program: what napari and Qt leave behind by themselves."""
-    image = np.random.default_rng(number).random((96, 96), dtype=np.float32)
-    for layer in range(LAYERS):
-        viewer.add_image(image, name=f"layer {layer}", scale=(0.1, 0.1), units=("um", "um"))
+def bare_lap(viewer: napari.Viewer, layers: list[LayerData]) -> None:
+    """The layers of a lap and as many docks, and nothing of this program: what napari and Qt leave behind by themselves."""
+    for data, how, kind in layers:
+        viewer.add_layer(Layer.create(data, how, kind))
     docks = [QLabel("empty") for _ in range(DOCKS)]
     for dock in docks:
         viewer.window.add_dock_widget(dock)
     QApplication.processEvents()
     for dock in docks:
         close_dock(viewer, dock)
-    viewer.layers.clear()
-    QApplication.processEvents()
+    clear(viewer)
 
 
-def soak_window(seconds: float, fewest: int = FEWEST_LAPS, lap: Callable[[napari.Viewer, Path, int], None] = one_lap) -> Gauges:
-    """Lap after lap in one window."""
+def made_layers(viewer: napari.Viewer, model: Path) -> list[LayerData]:
+    """The image and the results of one run, as napari passes layers on; what this program writes into their metadata is left out."""
+    dock = reconstruct(viewer, model, 0)
+    layers = [layer.as_layer_data_tuple() for layer in viewer.layers]
+    close_dock(viewer, dock)
+    clear(viewer)
+    return [(data, {**how, "metadata": {}}, kind) for data, how, kind in layers]
+
+
+def soak_window(seconds: float, fewest: int = FEWEST_LAPS, *, bare: bool = False) -> Gauges:
+    """Lap after lap in one window.
+
+    Parameters
+    ----------
+    seconds : float
+    fewest : int
+        Laps in any case.
+    bare : bool
+        Of napari alone, with the layers that a lap makes.
+    """
     gauges, viewer = Gauges(), napari.Viewer(show=True)
     with TemporaryDirectory() as name:
         model = tiny_model(Path(name))
+        layers = made_layers(viewer, model) if bare else []
         for number in laps(seconds, fewest):
-            lap(viewer, model, number)
+            bare_lap(viewer, layers) if bare else one_lap(viewer, model, number)
             gauges.read()
     viewer.close()
     return gauges

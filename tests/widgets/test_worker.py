@@ -11,12 +11,12 @@ from napari_cvdm.result import Progress
 from napari_cvdm.widgets.worker import DRAWING_SHARE, VIEW_INTERVAL_S, Control, Job, explain
 
 
-@pytest.fixture
-def collected(qtbot):
-    """Run steps to the end and return what was said."""
+@pytest.fixture(params=["test", ""])
+def collected(qtbot, request):
+    """Run steps to the end, with a line in the activity area and without, and return what was said."""
 
     def run(steps, cancel_after=None):
-        job, said = Job(steps, title="test", total=5), []
+        job, said = Job(steps, title=request.param, total=5), []
         job.progressed.connect(lambda progress: said.append(progress.done))
         job.succeeded.connect(lambda result: said.append(("succeeded", result)))
         job.failed.connect(lambda message: said.append(("failed", message)))
@@ -97,6 +97,16 @@ def test_what_the_work_held_is_free_after_it(collected):
     collected(steps(), cancel_after=2)
     gc.collect()
     assert alive[0]() is None
+
+
+def test_napari_keeps_nothing_of_work_without_a_title(qtbot, viewer):
+    job = Job(counting(1), title="", total=1)
+    worker = weakref.ref(job._worker)
+    with qtbot.waitSignal(job.ended, timeout=10_000):
+        job.start()
+    gc.collect()
+    assert worker() is None
+    assert viewer.window is not None  # which would have kept it
 
 
 @pytest.mark.parametrize("drawing_s", [0.0, 0.001, 0.1, 3.0])

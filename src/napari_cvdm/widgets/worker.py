@@ -3,16 +3,17 @@
 import atexit
 import logging
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from threading import Event
 from typing import Any, ClassVar, TypeVar
 from weakref import ref
 
-from napari.qt.threading import GeneratorWorker, thread_worker
+from napari.qt.threading import GeneratorWorker
+from napari.qt.threading import create_worker as create_listed_worker
 from napari.utils import progress as activity
 from qtpy.QtCore import QObject, QTimer, Signal
-from superqt.utils import WorkerBase
+from superqt.utils import WorkerBase, create_worker
 
 from napari_cvdm.result import FrameView, Progress, Stop
 from napari_cvdm.widgets.lifetime import when_gone
@@ -147,7 +148,7 @@ class Job(QObject):
     steps : generator
         Yields Progress, returns a result; it must not touch widgets, layers or viewers.
     title : str
-        For the activity area; "" for work so short that it is not worth a line there.
+        For the activity area; "" for work so short that it is not worth a line there, nor a question when the window is closed.
     total : int
         Number of steps to come, 0 if not known.
     owner : QObject, optional
@@ -168,7 +169,9 @@ class Job(QObject):
         self._control = Control()
         self._relayed = relay(steps, self._control)
         self._activity = activity(total=total, desc=title) if title else None
-        self._worker: GeneratorWorker | None = thread_worker(_passed_on, ignore_errors=True)(self._relayed)
+        # napari keeps a worker that it lists for as long as its window is there, and asks before the window is closed
+        made: Callable[..., GeneratorWorker] = create_listed_worker if title else create_worker
+        self._worker: GeneratorWorker | None = made(_passed_on, self._relayed, _ignore_errors=True)
         self._worker.yielded.connect(self._on_yielded)
         self._worker.returned.connect(self._on_returned)
         self._worker.errored.connect(self._on_errored)

@@ -59,11 +59,13 @@ def request_of_output(model: Checkpoint, size: int, samples: int, **choices: obj
 
 
 def one_rows(model: Checkpoint, size: int, rounds: int, **choices: object) -> list[Row]:
-    """One sample of an input of that size, model loaded."""
+    """One sample of an input of that size, model loaded; judged where there are as many threads as the bar has cores."""
     request = request_for(model, size, **choices)
     (timed,) = by_turns([lambda: finish(request, model)], rounds)
-    name = f"{model.card.name}: {size} x {size} input, 1 sample, {request.steps} steps"
-    return [Row(what=name, value=str(timed), bar="< 1 s on 2 cores", met=timed.processor.median / CORES < 1.0)]
+    threads = torch.get_num_threads()
+    name = f"{model.card.name}: {size} x {size} input, 1 sample, {request.steps} steps, {threads} threads"
+    met = timed.processor.median / CORES < 1.0 if threads == CORES else None
+    return [Row(what=name, value=str(timed), bar=f"< 1 s on {CORES} cores", met=met)]
 
 
 def published_step(size: int) -> Work:

@@ -8,6 +8,7 @@ from qtpy.QtCore import QThread
 
 from napari_cvdm.request import RequestError
 from napari_cvdm.result import Progress
+from napari_cvdm.widgets.activity_sign import AS_MADE_PERCENT, SLOW_PERCENT, signs
 from napari_cvdm.widgets.worker import DRAWING_SHARE, VIEW_INTERVAL_S, Control, Job, explain
 
 
@@ -107,6 +108,16 @@ def test_napari_keeps_nothing_of_work_without_a_title(qtbot, viewer):
     gc.collect()
     assert worker() is None
     assert viewer.window is not None  # which would have kept it
+
+
+def test_the_sign_of_activity_turns_slowly_during_a_run_and_as_it_was_made_after_it(qtbot, viewer):
+    speeds = []
+    job = Job(counting(2), title="test", total=2)
+    job.progressed.connect(lambda _: speeds.append({movie.speed() for movie in signs()}))
+    with qtbot.waitSignal(job.ended, timeout=10_000):
+        job.start()
+    assert speeds[0] == {SLOW_PERCENT}
+    assert {movie.speed() for movie in signs()} == {AS_MADE_PERCENT}
 
 
 @pytest.mark.parametrize("drawing_s", [0.0, 0.001, 0.1, 3.0])

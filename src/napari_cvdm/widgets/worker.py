@@ -16,6 +16,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 from superqt.utils import WorkerBase, create_worker
 
 from napari_cvdm.result import FrameView, Progress, Stop
+from napari_cvdm.widgets import activity_sign
 from napari_cvdm.widgets.lifetime import when_gone
 
 Result = TypeVar("Result")
@@ -183,6 +184,8 @@ class Job(QObject):
         """Start the thread."""
         if self._worker is not None:
             self._running.add(self)
+            if self._activity is not None:
+                activity_sign.turn(activity_sign.SLOW_PERCENT)
             self._worker.start()
 
     def cancel(self) -> None:
@@ -227,6 +230,8 @@ class Job(QObject):
         self._close()
         self.ended.emit()
         self._running.discard(self)
+        if not self._running:
+            activity_sign.turn(activity_sign.AS_MADE_PERCENT)
 
     def _close(self) -> None:
         """Napari's task list keeps the worker; the frames with their tensors must not live as long."""

@@ -11,7 +11,7 @@ from napari.layers import Image
 from napari_cvdm.widgets.layers import METADATA_KEY, our_metadata, to_layer_data
 from napari_cvdm.widgets.placement import Placement
 from napari_cvdm.widgets.result_group import groups_of
-from napari_cvdm.widgets.shown_layers import show_result
+from napari_cvdm.widgets.shown_layers import remove_layers, show_result
 
 
 def shown(viewer, source, seed, model="tiny", *, samples=False):
@@ -43,6 +43,21 @@ def test_samples_of_an_earlier_run_do_not_stay_with_a_later_one():
     assert "samples of cell" in viewer.layers
     shown(viewer, source, 2)
     assert {our_metadata(layer).get("role") for layer in viewer.layers} == {None, *ROLES}
+
+
+def test_layers_go_all_at_once():
+    viewer, said = ViewerModel(), []
+    for name in ("begin_batch", "removed", "end_batch"):
+        getattr(viewer.layers.events, name).connect(lambda event, name=name: said.append(name))
+    source = viewer.add_image(np.zeros((6, 8)), name="cell")
+    shown(viewer, source, 1, samples=True)
+    said.clear()
+    shown(viewer, source, 2)
+    assert said == ["begin_batch", *["removed"] * len(ROLES), "end_batch", "begin_batch", "removed", "end_batch"]
+    said.clear()
+    remove_layers(viewer, list(viewer.layers))
+    remove_layers(viewer, [source])
+    assert said == ["begin_batch", *["removed"] * (1 + len(ROLES)), "end_batch"]
 
 
 def test_what_the_user_renamed_is_kept_as_a_group_of_its_own():

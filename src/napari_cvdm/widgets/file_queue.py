@@ -17,6 +17,7 @@ from napari_cvdm.widgets.queue_panel import QueuePanel, Row, State
 from napari_cvdm.widgets.readers import image_layer
 from napari_cvdm.widgets.reconstruction import Run
 from napari_cvdm.widgets.run_panel import ERROR, INFORMATION, WARNING, RunPanel
+from napari_cvdm.widgets.shown_layers import remove_layers
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -181,9 +182,8 @@ class FileQueue(QObject):
     def _settle(self, row: Row, layers: "list[Image]") -> None:
         state, detail = self._outcome
         self.view.show_state(row, state, detail)
-        for layer in layers if state is not State.DONE else []:
-            if layer in self._viewer.layers:
-                self._viewer.layers.remove(layer)
+        if state is not State.DONE:
+            remove_layers(self._viewer, layers)
         if state is State.CANCELLED:
             self._leave_the_rest()
         if self._batch is None:

@@ -12,6 +12,7 @@ from napari_cvdm.widgets.choices import narrow
 from napari_cvdm.widgets.fields import explain_control
 from napari_cvdm.widgets.offer import Entry, Offer
 from napari_cvdm.widgets.result_group import ResultGroup, groups_of, layers_of
+from napari_cvdm.widgets.shown_layers import remove_layers
 from napari_cvdm.widgets.spread_choice import choices_of, help_of, show_spread_as
 from napari_cvdm.widgets.trust_light import TrustLight
 
@@ -131,5 +132,5 @@ class ResultsPanel(QWidget):
 
     def _on_remove(self) -> None:
         group = self.value()
-        for layer in layers_of(self._viewer.layers, group.name) if group is not None else []:
-            self._viewer.layers.remove(layer)
+        if group is not None:
+            remove_layers(self._viewer, layers_of(self._viewer.layers, group.name))

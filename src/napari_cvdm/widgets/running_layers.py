@@ -8,6 +8,7 @@ from napari_cvdm.posterior import spread_as
 from napari_cvdm.result import FrameView
 from napari_cvdm.widgets.layers import METADATA_KEY, look_of, placed_image, spread_look
 from napari_cvdm.widgets.reconstruction import Run
+from napari_cvdm.widgets.shown_layers import remove_layers
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -62,7 +63,5 @@ class RunningLayers:
 
     def remove(self) -> None:
         """Take them away."""
-        for layer in self._layers.values():
-            if layer in self._viewer.layers:
-                self._viewer.layers.remove(layer)
+        remove_layers(self._viewer, self._layers.values())
         self._layers.clear()

@@ -1,6 +1,7 @@
 """Layers put into a viewer in place of those that they supersede."""
 
 import re
+from collections.abc import Iterable
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -33,10 +34,11 @@ def show_layers(viewer: "Viewer", layers: list[LayerData]) -> None:
         alike = [layer for layer in viewer.layers if all(our_metadata(layer).get(key) == mark[key] for key in ("role", shared))]
         old = next((layer for layer in alike if _is_named(layer, keywords["name"])), None)
         pairs.append((old, Layer.create(data, keywords if old is None else {**keywords, "visible": old.visible}, kind)))
-    for old, new in pairs:
-        if old is not None:
-            viewer.layers.remove(old)
-        viewer.add_layer(new)
+    with viewer.layers.batched_update():  # or napari collects garbage once for every layer, a third of a second each
+        for old, new in pairs:
+            if old is not None:
+                viewer.layers.remove(old)
+            viewer.add_layer(new)
 
 
 def show_result(viewer: "Viewer", layers: list[LayerData]) -> None:
@@ -54,12 +56,23 @@ def show_result(viewer: "Viewer", layers: list[LayerData]) -> None:
     earlier = layers_of(viewer.layers, group)
     show_layers(viewer, layers)
     kept = next(name for name in (f"{group} ({number})" for number in count(1)) if not layers_of(viewer.layers, name))
+    superseded = []
     for layer in [layer for layer in earlier if layer in viewer.layers]:
         mark = our_metadata(layer)
         if _is_named(layer, f"{mark['role']} of {mark['source']}"):
-            viewer.layers.remove(layer)
+            superseded.append(layer)
         else:
             layer.metadata = {**layer.metadata, METADATA_KEY: {**mark, "group": kept}}
+    remove_layers(viewer, superseded)
+
+
+def remove_layers(viewer: "Viewer", layers: Iterable["Layer"]) -> None:
+    """Take those away that are still there, all at once."""
+    there = [layer for layer in layers if layer in viewer.layers]
+    if there:
+        with viewer.layers.batched_update():
+            for layer in there:
+                viewer.layers.remove(layer)
 
 
 def _is_named(layer: "Layer", name: str) -> bool:

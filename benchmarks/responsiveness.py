@@ -124,7 +124,7 @@ def measure(model: str) -> list[Row]:
     return [
         Row(what=f"{model}: lag of the window, median / 95th percentile [ms]", value=f"{middle:.0f} / {late:.0f}", bar="<= 50", met=late <= LIMIT_MS),
         Row(what=f"{model}: time of a run that is shown over one that is not", value=f"{ratio:.2f}", bar="<= 1.10", met=ratio <= MOST_SLOWER),
-        Row(what=f"{model}: the same with napari's sign of activity as it was made, over slowed", value=f"{sign:.2f}"),
+        Row(what=f"{model}: time of a run with napari's sign of activity as it was made over one with it slowed", value=f"{sign:.2f}"),
         Row(what=f"{model}: time of a run in the window over one without", value=f"{window:.2f} ({median(shown):.1f} s / {median(bare):.1f} s)"),
     ]
 

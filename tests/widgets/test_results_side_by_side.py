@@ -51,7 +51,7 @@ def test_layers_go_all_at_once():
         getattr(viewer.layers.events, name).connect(lambda event, name=name: said.append(name))
     source = viewer.add_image(np.zeros((6, 8)), name="cell")
     shown(viewer, source, 1, samples=True)
-    said.clear()
+    assert said == []
     shown(viewer, source, 2)
     assert said == ["begin_batch", *["removed"] * len(ROLES), "end_batch", "begin_batch", "removed", "end_batch"]
     said.clear()

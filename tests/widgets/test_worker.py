@@ -5,6 +5,8 @@ import weakref
 
 import pytest
 from qtpy.QtCore import QThread
+from qtpy.QtGui import QMovie
+from qtpy.QtWidgets import QLabel
 
 from napari_cvdm.request import RequestError
 from napari_cvdm.result import Progress
@@ -105,19 +107,31 @@ def test_napari_keeps_nothing_of_work_without_a_title(qtbot, viewer):
     worker = weakref.ref(job._worker)
     with qtbot.waitSignal(job.ended, timeout=10_000):
         job.start()
+    qtbot.waitUntil(lambda: gc.collect() >= 0 and worker() is None, timeout=10_000)
+
+
+def test_napari_lists_work_with_a_title_as_long_as_its_window_is_there(qtbot, viewer):
+    job = Job(counting(1), title="test", total=1)
+    worker = weakref.ref(job._worker)
+    with qtbot.waitSignal(job.ended, timeout=10_000):
+        job.start()
     gc.collect()
-    assert worker() is None
-    assert viewer.window is not None  # which would have kept it
+    assert worker() is not None
 
 
 def test_the_sign_of_activity_turns_slowly_during_a_run_and_as_it_was_made_after_it(qtbot, viewer):
     speeds = []
+    of_another = QLabel()
+    of_another.setMovie(QMovie(parent=of_another))
+    of_another.movie().setSpeed(70)
+    qtbot.addWidget(of_another)
     job = Job(counting(2), title="test", total=2)
     job.progressed.connect(lambda _: speeds.append({movie.speed() for movie in signs()}))
     with qtbot.waitSignal(job.ended, timeout=10_000):
         job.start()
     assert speeds[0] == {SLOW_PERCENT}
     assert {movie.speed() for movie in signs()} == {AS_MADE_PERCENT}
+    assert of_another.movie().speed() == 70
 
 
 @pytest.mark.parametrize("drawing_s", [0.0, 0.001, 0.1, 3.0])

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from contextlib import nullcontext
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,9 @@ def show_layers(viewer: "Viewer", layers: list[LayerData]) -> None:
         alike = [layer for layer in viewer.layers if all(our_metadata(layer).get(key) == mark[key] for key in ("role", shared))]
         old = next((layer for layer in alike if _is_named(layer, keywords["name"])), None)
         pairs.append((old, Layer.create(data, keywords if old is None else {**keywords, "visible": old.visible}, kind)))
-    with viewer.layers.batched_update():  # or napari collects garbage once for every layer, a third of a second each
+    # napari collects garbage after each layer that is removed, but after a batch only once; where nothing is removed, not at all
+    together = viewer.layers.batched_update() if any(old is not None for old, _ in pairs) else nullcontext()
+    with together:
         for old, new in pairs:
             if old is not None:
                 viewer.layers.remove(old)
@@ -72,7 +75,8 @@ def remove_layers(viewer: "Viewer", layers: Iterable["Layer"]) -> None:
     if there:
         with viewer.layers.batched_update():
             for layer in there:
-                viewer.layers.remove(layer)
+                if layer in viewer.layers:  # who listens may have taken it along with another
+                    viewer.layers.remove(layer)
 
 
 def _is_named(layer: "Layer", name: str) -> bool:

@@ -172,7 +172,7 @@ class Job(QObject):
         self._activity = activity(total=total, desc=title) if title else None
         # napari keeps a worker that it lists for as long as its window is there, and asks before the window is closed
         made: Callable[..., GeneratorWorker] = create_listed_worker if title else create_worker
-        self._worker: GeneratorWorker | None = made(_passed_on, self._relayed, _ignore_errors=True)
+        self._worker: GeneratorWorker | None = made(_passed_on, self._relayed, _worker_class=GeneratorWorker, _ignore_errors=True)
         self._worker.yielded.connect(self._on_yielded)
         self._worker.returned.connect(self._on_returned)
         self._worker.errored.connect(self._on_errored)
@@ -230,7 +230,7 @@ class Job(QObject):
         self._close()
         self.ended.emit()
         self._running.discard(self)
-        if not self._running:
+        if self._activity is not None and not any(job._activity is not None for job in self._running):
             activity_sign.turn(activity_sign.AS_MADE_PERCENT)
 
     def _close(self) -> None:

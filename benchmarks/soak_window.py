@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeAlias
 
 import napari
 import numpy as np
@@ -16,13 +15,13 @@ from benchmarks.fuzzing.model_specimens import tiny_model
 from benchmarks.gauges import Gauges
 from benchmarks.soak import FEWEST_LAPS, QUICK, laps
 from napari_cvdm.widgets.inspect_widget import InspectWidget
+from napari_cvdm.widgets.layers import LayerData
 from napari_cvdm.widgets.restore_widget import RestoreWidget
 from napari_cvdm.widgets.train_widget import TrainWidget
 
 PATIENCE_S = 600.0  # the machine may be busy with other things
 FAR_TOO_MANY = 1000
 LAYERS, DOCKS = 7, 3  # of a lap: the image, and what a run makes of it
-LayerData: TypeAlias = tuple[Any, dict[str, Any], str]
 
 
 def wait(until: Callable[[], bool]) -> None:

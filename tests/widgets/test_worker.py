@@ -102,21 +102,13 @@ def test_what_the_work_held_is_free_after_it(collected):
     assert alive[0]() is None
 
 
-def test_napari_keeps_nothing_of_work_without_a_title(qtbot, viewer):
-    job = Job(counting(1), title="", total=1)
+@pytest.mark.parametrize(("title", "listed"), [("test", True), ("", False)])
+def test_napari_lists_work_with_a_title_and_keeps_nothing_of_other_work(qtbot, viewer, title, listed):
+    job = Job(counting(1), title=title, total=1)
     worker = weakref.ref(job._worker)
     with qtbot.waitSignal(job.ended, timeout=10_000):
         job.start()
-    qtbot.waitUntil(lambda: gc.collect() >= 0 and worker() is None, timeout=10_000)
-
-
-def test_napari_lists_work_with_a_title_as_long_as_its_window_is_there(qtbot, viewer):
-    job = Job(counting(1), title="test", total=1)
-    worker = weakref.ref(job._worker)
-    with qtbot.waitSignal(job.ended, timeout=10_000):
-        job.start()
-    gc.collect()
-    assert worker() is not None
+    qtbot.waitUntil(lambda: gc.collect() >= 0 and (worker() is not None) == listed, timeout=10_000)
 
 
 def test_the_sign_of_activity_turns_slowly_during_a_run_and_as_it_was_made_after_it(qtbot, viewer):

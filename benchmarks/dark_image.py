@@ -16,7 +16,7 @@ from benchmarks.measure import Row, finish, print_rows
 from napari_cvdm.model.checkpoint import Checkpoint
 from napari_cvdm.model.zoo import load_model
 from napari_cvdm.request import ImageStack, RestoreRequest
-from napari_cvdm.simulate.samples import RETICULUM_RANGES
+from napari_cvdm.simulate.samples import WIDEFIELD_RANGES
 from napari_cvdm.simulate.widefield import WidefieldPair, WidefieldRanges, simulate_widefield
 from napari_cvdm.trust.light import Colour
 
@@ -82,7 +82,7 @@ def main(words: Sequence[str] | None = None) -> None:
     given = parser.parse_args(words)
     model = load_model(given.model)
     trained = replace(WidefieldRanges(**ranges_of(model.card)), field_px=FIELD_PX)
-    kinds = {"like the samples": replace(RETICULUM_RANGES, field_px=FIELD_PX), "trained ranges": trained, "bright": replace(trained, photons=BRIGHT_PHOTONS)}
+    kinds = {"like the samples": replace(WIDEFIELD_RANGES, field_px=FIELD_PX), "trained ranges": trained, "bright": replace(trained, photons=BRIGHT_PHOTONS)}
     for what, ranges in kinds.items():
         print_rows(f"{what}: medians over {given.fields} fields, less those without structure", rows_of(what, ranges, given.fields, model))
 

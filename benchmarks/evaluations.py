@@ -123,7 +123,7 @@ def measured(model: str, fields: Sequence[TrainingField], method: str, evaluatio
     network = channels_last(load_model(model).network, torch.device("cpu"))
     unit, sums = network.config.alignment * network.config.condition_fold, np.zeros(6)
     for entry in fields:
-        channels, baseline, truth = cut_to_centre(entry, side, unit)
+        channels, baseline, truth, _ = cut_to_centre(entry, side, unit)
         drawn = posterior(network, channels, baseline, method, evaluations, samples)
         sums += summed(drawn, baseline, baseline, truth)
     score = pooled(sums, samples)

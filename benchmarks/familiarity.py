@@ -13,10 +13,12 @@ from tqdm import tqdm
 
 from napari_cvdm.model.checkpoint import CheckpointError, ModelCard, read_card, write_card
 from napari_cvdm.model.zoo import model_folder
-from napari_cvdm.simulate.phase import PhaseRanges, simulate_phase
+from napari_cvdm.simulate.phase import PhaseRanges
 from napari_cvdm.simulate.widefield import WidefieldRanges, simulate_widefield
-from napari_cvdm.tasks import Conditioned, PhaseTwoShot, WidefieldX2
-from napari_cvdm.trust.familiarity import Familiarity, vectors_of
+from napari_cvdm.tasks import Denoise
+from napari_cvdm.tasks.phase_input import FieldNumbers, inner_frame, network_channels
+from napari_cvdm.training.solved_fields import solve_field
+from napari_cvdm.trust.familiarity import Familiarity, channel_vectors, image_names, vectors_of
 
 FIRST_SEED = 5_000_000  # the shipped models were trained on other fields
 
@@ -30,18 +32,20 @@ def ranges_of(card: ModelCard) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in simulation.items() if name in known}
 
 
-def conditioned(card: ModelCard, seed: int) -> Conditioned:
-    """One simulated training field, prepared as for training."""
+def measure_field(card: ModelCard, seed: int) -> np.ndarray:
+    """Statistics of one simulated training field, prepared as for training."""
     if card.unit == "rad":
-        pair = simulate_phase(seed, PhaseRanges(**ranges_of(card)))
-        return PhaseTwoShot().condition(pair.planes, pair.microscope, pair.defocus_um, "auto")
-    return WidefieldX2().condition(simulate_widefield(seed, WidefieldRanges(**ranges_of(card))).counts[None], "auto")
+        maps = solve_field(seed, PhaseRanges(**ranges_of(card))).maps
+        channels = network_channels(maps, FieldNumbers.measure(maps))
+        return channel_vectors(channels[:, *inner_frame(maps)].numpy(), card.unit)
+    counts = simulate_widefield(seed, WidefieldRanges(**ranges_of(card))).counts
+    return vectors_of(Denoise().condition(counts[None], "auto"), card.unit)  # its signal is that of every fluorescence task
 
 
 def vectors(card: ModelCard, seeds: range) -> Iterator[np.ndarray]:
     """Statistics of simulated fields."""
     for seed in tqdm(seeds):
-        yield vectors_of(conditioned(card, seed), card.unit)
+        yield measure_field(card, seed)
 
 
 def main() -> None:
@@ -55,7 +59,7 @@ def main() -> None:
     card = read_card(folder)
     last = FIRST_SEED + arguments.fields
     fitted = list(vectors(card, range(FIRST_SEED, last)))
-    familiarity = Familiarity.fit(fitted, list(vectors(card, range(last, last + arguments.held_out))))
+    familiarity = Familiarity.fit(fitted, list(vectors(card, range(last, last + arguments.held_out))), image_names(card.unit))
     counts = {"fields": arguments.fields, "held_out": arguments.held_out, "first_seed": FIRST_SEED}
     command = f"python -m benchmarks.familiarity {arguments.model} --fields {arguments.fields} --held-out {arguments.held_out}"
     write_card(folder, replace(card, familiarity={**familiarity.plain(), **counts, "command": command}))

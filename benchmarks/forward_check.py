@@ -2,6 +2,7 @@
 
 Simulated fields that nobody trained on, in the ranges of each shipped model: chi-squared of the truth, of faults planted into it, of what the model makes
 of the image, and of that with wrong optics; how often each is beyond the limit; and what the check costs beside the run.
+For a phase also: draws of the physics alone on fields and on the package's own samples, and planes in reversed order.
 """
 
 import argparse
@@ -18,14 +19,19 @@ from benchmarks.familiarity import ranges_of
 from benchmarks.measure import DATA, Row, finish, print_rows
 from napari_cvdm.model.zoo import load_model
 from napari_cvdm.request import ImageStack, RestoreRequest
+from napari_cvdm.result import ForwardCheck
+from napari_cvdm.simulate import samples
 from napari_cvdm.simulate.phase import PhaseRanges, simulate_phase
 from napari_cvdm.simulate.widefield import WidefieldRanges, simulate_widefield
 from napari_cvdm.tasks import TASKS
+from napari_cvdm.tasks.phase_inversion import draw_phases
+from napari_cvdm.tasks.phase_posterior import PhasePosterior
 from napari_cvdm.trust.findings import Findings
-from napari_cvdm.trust.forward_check import LIMIT, imaging_of
+from napari_cvdm.trust.forward_check import LIMIT, ForwardRecord, imaging_of
+from napari_cvdm.trust.plane_order import order_sentence, reverse_positions
 
 FIRST_SEED = 8_000_000
-SAMPLES, STEPS = 2, 6
+SAMPLES, STEPS, DRAWS = 2, 6, 4
 RESTORED_PX = 96  # of the middle of each field: the command is to end in minutes
 Change = Callable[[RestoreRequest, np.ndarray], tuple[RestoreRequest, np.ndarray]]
 
@@ -47,7 +53,9 @@ def simulated(model: str, seed: int) -> Field:
     optics = {name: getattr(seen, name) for name in ("pixel_um", "wavelength_um", "medium_index", "na")}
     if card.unit == "rad":
         image = ImageStack(array=pair.planes, axes="PYX", pixel_um=seen.pixel_um)
-        return Field(request=RestoreRequest(image=image, defocus_um=pair.defocus_um, **options, **optics), truth=pair.phase)
+        condenser_na = pair.condenser_na or None
+        request = RestoreRequest(image=image, defocus_um=pair.defocus_um, background="none", condenser_na=condenser_na, **options, **optics)
+        return Field(request=request, truth=pair.phase)
     return Field(request=RestoreRequest(image=ImageStack(array=pair.counts, axes="YX", pixel_um=seen.pixel_um), **options, **optics), truth=pair.truth)
 
 
@@ -100,6 +108,57 @@ def on_truths(model: str, fields: int) -> list[Row]:
     for name, change in FAULTS[model].items():
         rows.append(row(f"{model}: the truth with {name}", [chi2(*change(field.request, field.truth)) for field in made]))
     return rows
+
+
+def check_draws(request: RestoreRequest) -> ForwardCheck:
+    """The check of draws of the physics alone, in place of a model's samples."""
+    card, pixels = load_model(request.model).card, request.image.frame(())
+    prepared = TASKS[card.task].from_request(pixels, request)
+    assert isinstance(prepared.posterior, PhasePosterior)
+    fit = prepared.posterior.fit
+    drawn = draw_phases(fit, 1, range(DRAWS))[:, *fit.model.frame].numpy() + fit.phase.numpy()
+    record = ForwardRecord(request, card, (), None, np.zeros((), int))
+    record.begin((), pixels, prepared)
+    for sample in drawn:
+        record.see(sample)
+    record.end(drawn.mean(axis=0))
+    return record.result()
+
+
+def on_draws(fields: int) -> list[Row]:
+    """Chi-squared of draws of the physics: on simulated fields, and on the samples that come with the package."""
+    made = [check_draws(simulated("phase-2shot", FIRST_SEED + number).request) for number in range(fields)]
+    rows = [row(f"the mean of {DRAWS} draws of the physics", [float(check.chi2 or 0) for check in made])]
+    rows.append(row("one draw of the physics", [float(check.sample_chi2) for check in made]))
+    for name, image, positions in (
+        ("cells", samples.cell_planes(), samples.CELL_DEFOCUS_UM),
+        ("measured cell", samples.measured_cell_planes(), samples.MEASURED_DEFOCUS_UM),
+    ):
+        check = check_draws(RestoreRequest(image=image, model="phase-2shot", samples=DRAWS, steps=STEPS, defocus_um=positions))
+        chi2_found = float(check.chi2 or 0)
+        rows.append(Row(what=f"the package's sample: {name}", value=f"{chi2_found:.2f}", bar="0.8 to 1.2", met=0.8 <= chi2_found <= 1.2))
+    return rows
+
+
+def said_of_order(request: RestoreRequest) -> bool:
+    """Whether the planes of a request are said to be in the wrong order."""
+    pixels = request.image.frame(())
+    posterior = TASKS["phase-2shot"].from_request(pixels, request).posterior
+    assert isinstance(posterior, PhasePosterior)
+    return bool(order_sentence(posterior.fit, request))
+
+
+def on_orders(fields: int) -> list[Row]:
+    """How often fields with unequal positions are said to be in the wrong order, in the right and in the wrong one."""
+    requests = [simulated("phase-2shot", FIRST_SEED + number).request for number in range(fields)]
+    asked = [(request, request.defocus_um) for request in requests if request.defocus_um is not None]
+    unequal = [request for request, positions in asked if abs(sum(positions)) > 0.02 * max(map(abs, positions))]
+    swapped = [replace(request, defocus_um=reverse_positions(request.defocus_um or ())) for request in unequal]
+    right, wrong = (sum(map(said_of_order, group)) for group in (unequal, swapped))
+    return [
+        Row(what="planes in the right order that are said to be swapped", value=f"{right} of {len(unequal)}", bar="0", met=right == 0),
+        Row(what="swapped planes that are said to be swapped", value=f"{wrong} of {len(swapped)}"),
+    ]
 
 
 def middle_of(request: RestoreRequest) -> RestoreRequest:
@@ -199,6 +258,9 @@ def main() -> None:
     print(f"chi-squared: median, 95 % quantile, share beyond the limit of {LIMIT:g}")
     for model in arguments.models:
         print_rows(f"{model}, imaged again", on_truths(model, arguments.fields))
+        if model == "phase-2shot":
+            print_rows("Draws of the physics, imaged again", on_draws(arguments.fields))
+            print_rows("Planes in reversed order", on_orders(arguments.fields))
         if arguments.restored:
             print_rows(f"{model}, restored and imaged again", on_results(model, arguments.restored))
 

@@ -41,7 +41,7 @@ def tiny_model(task: str = "widefield-x2") -> Checkpoint:
     """A network of almost no cost with random weights for one fluorescence image, under the card of widefield-x2."""
     shape = {"widths": (4, 8), "blocks": (1, 1)}
     denoiser, mean = UNetConfig(**shape, level_channels=4), UNetConfig(**shape, level_channels=0)  # type: ignore[arg-type]
-    config = CVDMConfig(condition_channels=2, upsampling=TASKS[task].upsampling, denoiser=denoiser, mean=mean)
+    config = CVDMConfig(condition_channels=len(TASKS[task].channels), upsampling=TASKS[task].upsampling, denoiser=denoiser, mean=mean)
     network, generator = CVDM(config).eval(), torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in network.parameters():

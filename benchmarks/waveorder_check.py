@@ -17,8 +17,8 @@ from scipy.ndimage import gaussian_filter
 
 from benchmarks.measure import Row, print_rows
 from napari_cvdm.microscope import Microscope
-from napari_cvdm.physics.fresnel import defocused_planes
 from napari_cvdm.physics.wotf import solve_wotf
+from napari_cvdm.simulate.phase import defocus_pair_of
 
 MICROSCOPE = Microscope(pixel_um=0.25, wavelength_um=0.55, medium_index=1.0, na=0.5)
 DEFOCUS_UM = (-2.0, 2.0)
@@ -47,8 +47,7 @@ def weak_planes() -> tuple[np.ndarray, np.ndarray]:
     """A random weak phase (Y, X) [rad] and its two planes (2, Y, X), without noise."""
     field = gaussian_filter(np.random.default_rng(0).normal(size=SHAPE), GRAIN_PX, mode="wrap")
     phase = PHASE_RAD * (field - field.mean()) / field.std()
-    light = torch.from_numpy(np.exp(1j * phase))
-    return phase, defocused_planes(light, DEFOCUS_UM, MICROSCOPE).numpy()
+    return phase, defocus_pair_of(phase, np.zeros(SHAPE), MICROSCOPE, DEFOCUS_UM).astype(np.float64)
 
 
 def waveorder_phases(planes: np.ndarray, python: str) -> np.ndarray:

@@ -171,7 +171,7 @@ def phase(out: Path, theme: str) -> None:
     dock.results.compare.click()
     studio.wait(lambda: quiet(dock))
     studio.photograph("phase-compared")
-    studio.viewer.layers.remove("us-tie (classical) of two defocused planes")
+    studio.viewer.layers.remove("phase-physics (classical) of two defocused planes")
     inspector = studio.open_dock(InspectWidget, "Inspect")
     mean = next(layer for layer in studio.viewer.layers if our_metadata(layer).get("role") == "reconstruction")
     studio.viewer.cursor.position = mean.data_to_world((128, 160))

@@ -5,7 +5,19 @@ import numpy as np
 from napari_cvdm.microscope import Microscope
 from napari_cvdm.request import ImageStack, RestoreRequest
 from napari_cvdm.simulate.phase import defocus_pair_of
+from napari_cvdm.simulate.widefield import WidefieldRanges
 
+CLEAR = WidefieldRanges(
+    field_px=96,
+    photons=(2000, 2000),
+    background=(0.02, 0.02),
+    haze=(0, 0),
+    defocus=(0, 0),
+    na=(1.4, 1.4),
+    wavelength_um=(0.52, 0.52),
+    pixel_um=(0.0626, 0.0626),
+    structures=("reticulum", "microtubules", "actin"),
+)
 OPTICS = {"pixel_um": 0.2, "wavelength_um": 0.55, "medium_index": 1.33, "defocus_um": (-1.0, 1.0)}
 
 

@@ -114,7 +114,7 @@ FLUORESCENCE: dict[str, tuple[Case, tuple[str, ...]]] = {
     "too large to square": (lambda b: [b.npy(b.noise() * 1e30), *PIXEL], ("e+31", "up to 1e+18", "another unit")),
     "too much alike to square": (lambda b: [b.npy(b.noise() * 1e-35), *PIXEL], ("e-34", "differ by 1e-16", "another unit")),
     "constant image": (lambda b: [b.npy(np.full((32, 32), 7.0)), *PIXEL], ("constant", "7", "something in it")),
-    "two images for one": (lambda b: [b.spots(), b.npy(b.noise()), *PIXEL], ("two images", "one widefield", "Leave one out")),
+    "two images for one": (lambda b: [b.spots(), b.npy(b.noise()), *PIXEL], ("2 images", "one widefield", "Give one image")),
     "no pixel size": (lambda b: [b.npy(b.noise())], ("pixel_um", "image0.npy", "--pixel-um")),
     "pixel size of exactly 1": (lambda b: [b.tif(b.noise(), imagej=True, resolution=(1.0, 1.0), metadata={"unit": "um"})], ("pixel_um", "--pixel-um")),
     "pixel size in pixels": (lambda b: [b.tif(b.noise(), imagej=True, resolution=(8.0, 8.0), metadata={"unit": "pixel"})], ("pixel_um", "--pixel-um")),
@@ -140,8 +140,33 @@ FLUORESCENCE: dict[str, tuple[Case, tuple[str, ...]]] = {
     "samples of five axes": (lambda b: [b.npy(b.noise(2, 2, 2, 2, 16, 16)), *PIXEL, "--keep-samples"], ("no room for samples", "fewer axes")),
 }
 PHASE: dict[str, tuple[Case, tuple[str, ...]]] = {
-    "one plane": (lambda b: [b.spots(), *OPTICS], ("one plane", "exactly two", "two image files")),
-    "three planes": (lambda b: [b.npy(b.noise(3, 32, 36)), *OPTICS, *PIXEL], ("(3, 32, 36)", "exactly two")),
+    "one plane": (lambda b: [b.spots(), *OPTICS], ("one plane", "2 are needed", "2 image files")),
+    "three planes": (lambda b: [b.npy(b.noise(3, 32, 36)), *OPTICS, *PIXEL], ("(3, 32, 36)", "2 planes are needed", "defocus_um")),
+    "two planes, three positions": (
+        lambda b: [b.npy(b.noise()), b.npy(b.noise() + 1), *OPTICS[:-2], "-1", "0", "1", *PIXEL],
+        ("has 2 planes", "defocus_um has 3 positions", "one position for each plane"),
+    ),
+    "three files, two positions": (
+        lambda b: [*(b.npy(b.noise() + shift) for shift in range(3)), *OPTICS, *PIXEL],
+        ("has 3 planes", "defocus_um has 2 positions"),
+    ),
+    "a third plane given twice": (
+        lambda b: [b.npy(np.stack([image := b.noise(), image + 1, image])), *OPTICS[:-2], "-1", "0", "1", *PIXEL],
+        ("planes 1 and 3", "same pixels"),
+    ),
+    "two equal positions of three": (
+        lambda b: [b.npy(b.noise(3, 32, 36)), *OPTICS[:-2], "1", "-1", "1.0001", *PIXEL],
+        ("defocus_um has 1 and 1.0001", "same plane twice"),
+    ),
+    "condenser above the index": (
+        lambda b: [b.planes(), *OPTICS, "--condenser-na", "1.4"],
+        ("condenser_na is 1.4", "0 to 1.33", "not of the objective"),
+    ),
+    "condenser below zero": (lambda b: [b.planes(), *OPTICS, "--condenser-na", "-0.1"], ("condenser_na is -0.1", "0 to 1.33")),
+    "condenser above every lens": (
+        lambda b: [b.planes(), *WAVELENGTH, *DEFOCUS, "--medium-index", "1.9", "--condenser-na", "1.7"],
+        ("condenser_na is 1.7", "0 to 1.6"),
+    ),
     "two stacks of two": (lambda b: [b.planes(), b.spots(), *OPTICS], ("planes are", "same axes and shape", "Crop")),
     "planes of different shape": (lambda b: [b.npy(b.noise()), b.npy(b.noise(30, 36)), *OPTICS, *PIXEL], ("(32, 36)", "(30, 36)", "Crop")),
     "twice the same plane": (lambda b: [*[b.npy(b.noise())] * 2, *OPTICS, *PIXEL], ("same pixels", "different focus")),
@@ -149,8 +174,8 @@ PHASE: dict[str, tuple[Case, tuple[str, ...]]] = {
     "no wavelength": (lambda b: [b.planes(), *INDEX, *DEFOCUS], ("wavelength_um", "--wavelength-um")),
     "no index": (lambda b: [b.planes(), *WAVELENGTH, *DEFOCUS], ("medium_index", "--medium-index")),
     "no defocus": (lambda b: [b.planes(), *WAVELENGTH, *INDEX], ("defocus_um", "--defocus-um -1 1")),
-    "one defocus": (lambda b: [b.planes(), *WAVELENGTH, *INDEX, "--defocus-um", "1"], ("--defocus-um", "2 arguments", "--help")),
-    "equal defocus": (lambda b: [b.planes(), *WAVELENGTH, *INDEX, "--defocus-um", "1", "1"], ("defocus_um is 1", "two different", "-1 1")),
+    "one defocus": (lambda b: [b.planes(), *WAVELENGTH, *INDEX, "--defocus-um", "1"], ("defocus_um has 1 value", "at least two", "-1 1")),
+    "equal defocus": (lambda b: [b.planes(), *WAVELENGTH, *INDEX, "--defocus-um", "1", "1"], ("defocus_um has 1 and 1", "same plane twice", "-1 1")),
     "nanometres of defocus": (lambda b: [b.planes(), *WAVELENGTH, *INDEX, "--defocus-um", "-500", "500"], ("-500", "500 nm is 0.5")),
     "defocus of nothing": (lambda b: [b.planes(), *WAVELENGTH, *INDEX, "--defocus-um", "0", "1e-300"], ("same plane", "-1 1")),
     "counts called divided": (lambda b: [b.planes(), *OPTICS, "--background", "none"], ("background none", "median is", "auto")),

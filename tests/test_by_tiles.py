@@ -14,7 +14,7 @@ from napari_cvdm.by_tiles import restore_by_tiles
 from napari_cvdm.cli import main
 from napari_cvdm.image_files import ImageFileError, sha256_of
 from napari_cvdm.model.zoo import load_model
-from napari_cvdm.request import ImageStack
+from napari_cvdm.request import ImageStack, RequestError
 from napari_cvdm.restore import restore
 from napari_cvdm.result import finished as drained
 from napari_cvdm.tiled_job import TiledRequest
@@ -100,6 +100,12 @@ def test_a_job_that_was_killed_goes_on_to_the_same_bytes(tiny_widefield_model, t
     assert 0 < result.earlier == len(written) < result.blocks == 6
     assert {name: (Path(jobs["two"].out) / ".napari-cvdm" / "done" / name).stat().st_mtime_ns for name in written} == written
     assert stored(Path(jobs["one"].out)) == stored(Path(jobs["two"].out))
+
+
+@pytest.mark.parametrize("choice", [{"region": (0, 40, 0, 40)}, {"schedule_points": 3}])
+def test_regions_and_schedules_are_refused_block_by_block(choice, tmp_path):
+    with pytest.raises(RequestError, match="cannot be had block by block"):
+        TiledRequest(request=widefield_request(spots((100, 130)), **choice), out=str(tmp_path / "out.ome.zarr"))
 
 
 def test_another_plan_does_not_go_on_where_one_was_stopped(tiny_widefield_model, tmp_path):

@@ -1,21 +1,23 @@
 """Phase without a network: the weak-object transfer function and US-TIE solve the case they are made for, frame by frame."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 import torch
+from cut_planes import OPTICS as CUT_OPTICS
+from cut_planes import take_planes
 from scipy.ndimage import gaussian_filter
 from small_images import OPTICS, phase_request, planes
 
 from napari_cvdm.baselines import BASELINES, load_method, reconstruct
 from napari_cvdm.microscope import Microscope
-from napari_cvdm.physics.fresnel import defocused_planes
 from napari_cvdm.physics.tie import axial_difference, solve_us_tie
 from napari_cvdm.physics.wotf import solve_wotf
-from napari_cvdm.request import ImageStack
+from napari_cvdm.request import ImageStack, RequestError
 from napari_cvdm.result import Restoration
 from napari_cvdm.result import finished as drained
+from napari_cvdm.simulate.phase import defocus_pair_of
 
 MICROSCOPE = Microscope(pixel_um=0.2, wavelength_um=0.55, medium_index=1.33)
 WEAK_RAD = 0.02
@@ -35,8 +37,8 @@ def weak_phase(shape=(96, 80), seed=0, sigma_px=3.0) -> np.ndarray:
 
 def contrast_of(phase: np.ndarray, defocus_um, log_amplitude: np.ndarray | float = 0.0) -> torch.Tensor:
     """I - 1 of planes of a periodic object in light of intensity 1."""
-    field = torch.from_numpy(np.exp(log_amplitude + 1j * phase))
-    return defocused_planes(field, defocus_um, MICROSCOPE) - 1
+    absorbance = -2 * log_amplitude * np.ones_like(phase)
+    return torch.from_numpy(defocus_pair_of(phase, absorbance, MICROSCOPE, defocus_um)).double() - 1
 
 
 def rmse(found, truth) -> float:
@@ -56,6 +58,30 @@ def test_wotf_tells_absorption_from_phase() -> None:
     truth, absorption = weak_phase(seed=1), weak_phase(seed=2)
     found = solve_wotf(contrast_of(truth, (-1.0, 1.5), absorption), (-1.0, 1.5), MICROSCOPE, 1e-9)
     assert rmse(found, truth) < 0.05 * WEAK_RAD
+
+
+def planes_in_open_light(condenser_na: float, defocus_um=(-2.0, 0.0, 2.0)) -> tuple[ImageStack, np.ndarray]:
+    """Three planes under an open condenser, and their phase [rad]."""
+    truth = weak_phase()
+    light = defocus_pair_of(truth, 0 * truth, MICROSCOPE, defocus_um, condenser_na)
+    return ImageStack(array=1000 * light, axes="PYX", pixel_um=0.2), truth
+
+
+def test_wotf_takes_the_condenser_into_account() -> None:
+    image, truth = planes_in_open_light(0.5)
+    asked = {"model": "wotf:1e-9", "defocus_um": (-2.0, 0.0, 2.0), "background": "none"}
+    known, unknown = (run(phase_request(replace(image, array=image.array / 1000), condenser_na=na, **asked)) for na in (0.5, None))
+    assert rmse(known.mean, truth) < 0.05 * WEAK_RAD
+    assert rmse(unknown.mean, truth) > 4 * rmse(known.mean, truth)
+    assert not any("condenser" in warning for warning in known.provenance.warnings)
+
+
+def test_us_tie_says_that_it_does_not_use_the_condenser() -> None:
+    image, _ = planes_in_open_light(0.5)
+    said, silent = (run(phase_request(image, model="us-tie", defocus_um=(-2.0, 0.0, 2.0), condenser_na=na)) for na in (0.5, 0.0))
+    np.testing.assert_array_equal(said.mean, silent.mean)
+    assert [warning for warning in said.provenance.warnings if "condenser_na 0.5 was not used" in warning]
+    assert not any("condenser" in warning for warning in silent.provenance.warnings)
 
 
 def test_wotf_is_linear_in_the_contrast() -> None:
@@ -96,7 +122,7 @@ def test_a_phase_method_gives_a_result_like_a_model_s(name) -> None:
     assert result.provenance.model["parameters"] == asdict(BASELINES[name])
 
 
-@pytest.mark.parametrize("name", PHASE_METHODS)
+@pytest.mark.parametrize("name", [*PHASE_METHODS, "phase-physics"])
 def test_frames_regions_and_the_order_of_planes_do_not_matter(name) -> None:
     one, other = planes((48, 64)), planes((48, 64), seed=1)
     both = ImageStack(array=np.stack([one.array, other.array]), axes="TPYX", pixel_um=0.2)
@@ -108,3 +134,60 @@ def test_frames_regions_and_the_order_of_planes_do_not_matter(name) -> None:
     part = run(phase_request(other, model=name, region=(8, 40, 16, 48)))
     assert np.array_equal(part.mean, alone.mean[8:40, 16:48])
     assert np.array_equal(part.valid, alone.valid[8:40, 16:48])
+    assert np.array_equal(part.variance, alone.variance[8:40, 16:48])
+
+
+def dome(shape=(96, 88)) -> tuple[np.ndarray, np.ndarray]:
+    """Noisy planes [counts] of one cell in an empty field, and its phase [rad]."""
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    phase = 1.5 * (1 - ((y - 44) ** 2 + (x - 40) ** 2) / 18**2).clip(min=0)
+    phase = gaussian_filter(phase, 1.5)
+    contrast = contrast_of(phase, (-2.0, 2.0)).numpy()
+    return np.random.default_rng(0).poisson(20_000 * (1 + contrast)).astype(float), phase
+
+
+def physics_of(planes: np.ndarray, **changes) -> Restoration:
+    image = ImageStack(array=planes, axes="PYX", pixel_um=0.2)
+    asked = {"model": "phase-physics", "defocus_um": (-2.0, 2.0), **changes}
+    return run(phase_request(image, **asked))
+
+
+def test_phase_physics_is_zero_in_the_background() -> None:
+    planes_of_dome, phase = dome()
+    result = physics_of(planes_of_dome)
+    assert abs(result.mean[phase < 1e-3].mean()) < 0.02
+    assert np.std(result.mean - phase) < 0.05 * np.ptp(phase)
+    assert result.valid.all()
+
+
+def test_phase_physics_has_a_spread_that_its_seed_decides() -> None:
+    planes_of_dome, phase = dome()
+    one, again, other = (physics_of(planes_of_dome, seed=seed) for seed in (3, 3, 4))
+    assert (one.variance > 0).all()
+    assert np.array_equal(one.variance, again.variance)
+    assert not np.array_equal(one.variance, other.variance)
+    np.testing.assert_allclose(one.mean, other.mean, atol=1e-6)
+    error = np.sqrt(np.mean((one.mean - phase) ** 2))
+    assert 0.2 < error / np.sqrt(one.variance.mean()) < 4
+    assert not any("no spread" in warning for warning in one.provenance.warnings)
+
+
+def test_phase_physics_with_a_number_of_draws_of_its_own() -> None:
+    planes_of_dome, _ = dome()
+    few, many = (physics_of(planes_of_dome, model=f"phase-physics:{draws}") for draws in (4, 8))
+    assert few.provenance.model["parameters"] == {"draws": 4}
+    np.testing.assert_allclose(few.mean, many.mean, atol=1e-6)
+    assert not np.array_equal(few.variance, many.variance)
+    for draws in (1, 65):
+        with pytest.raises(RequestError, match="allowed is 2 to 64"):
+            load_method(f"phase-physics:{draws}")
+
+
+@pytest.mark.parametrize("optics", ["symmetric", "three planes"])
+def test_phase_physics_is_better_than_us_tie_on_cells_that_the_frame_cuts(optics) -> None:
+    cut = take_planes(CUT_OPTICS[optics])
+    found, tie = (run(cut.request(model=name)) for name in ("phase-physics", "us-tie"))
+    assert rmse(found.mean, cut.phase) < 0.5 * rmse(tie.mean, cut.phase)
+    frame = found.provenance.estimated["frames"][0]
+    assert not frame["periodic"]
+    assert len(frame["background"]) == len(CUT_OPTICS[optics].defocus_um)

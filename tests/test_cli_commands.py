@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
 from napari_cvdm.cli import main, progress, train
 from napari_cvdm.cli.progress import with_bar
@@ -22,7 +23,9 @@ from napari_cvdm.model.checkpoint import WEIGHTS
 from napari_cvdm.model.zoo import load_model
 from napari_cvdm.result import Progress
 from napari_cvdm.simulate.phase import PhaseRanges, simulate_phase
+from napari_cvdm.training.recipe import read_recipe
 from napari_cvdm.training.session import Session
+from napari_cvdm.training.solved_fields import load_field, load_training_field
 from napari_cvdm.training.state import STATE
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "smoke.toml"
@@ -141,6 +144,84 @@ def test_simulated_planes_can_be_restored(tiny_phase_model: Path, tmp_path: Path
     restored = read_image(tmp_path / "out" / "mean.ome.tif")
     assert restored.array.shape == truth.array.shape
     assert restored.pixel_um == pytest.approx(scope["pixel_um"])
+
+
+def test_a_stack_of_unequal_steps_states_no_z_step(tmp_path: Path) -> None:
+    """Positions and condenser are in optics.json; a file has one step, which holds for two planes only."""
+    counts = [len(simulate_phase(seed, PhaseRanges()).defocus_um) for seed in range(40)]
+    seeds = {"pair": counts.index(2), "stack": next(seed for seed, count in enumerate(counts) if count > 2)}
+    for name, seed in seeds.items():
+        out, expected = tmp_path / name, simulate_phase(seed, PhaseRanges())
+        assert main(["simulate", "phase", "--out", str(out), "--seed", str(seed)]) == 0
+        (pair,) = json.loads((out / "optics.json").read_text(encoding="utf-8"))["pairs"]
+        assert pair["defocus_um"] == pytest.approx(expected.defocus_um)
+        assert pair["condenser_na"] == pytest.approx(expected.condenser_na)
+        with tifffile.TiffFile(out / "00000-planes.ome.tif") as file:
+            assert ("PhysicalSizeZ=" in file.ome_metadata) == (name == "pair")
+        assert read_image(out / "00000-planes.ome.tif").array.shape == expected.planes.shape
+
+
+SMALL_PHASE = """name = "small"
+title = "small fields"
+task = "phase-2shot"
+resolution = "none"
+[network]
+denoiser = { widths = [8, 16], blocks = [1, 1], level_channels = 8 }
+mean = { widths = [8, 16], blocks = [1, 1], level_channels = 0 }
+[simulation]
+field_px = [48, 48]
+fresnel = [8.0, 20.0]
+[plan]
+mean_steps = 2
+diffusion_steps = 2
+patch_px = 32
+batch = 2
+log_every = 1
+"""
+
+
+@pytest.fixture
+def solved_recipe(tmp_path: Path) -> Path:
+    """A recipe of a tiny phase model."""
+    path = tmp_path / "small.toml"
+    path.write_text(SMALL_PHASE, encoding="utf-8")
+    return path
+
+
+def solve(out: Path, recipe: Path, count: int) -> int:
+    """Make solved fields from the command line."""
+    return main(["simulate", "phase", "--solved", "--out", str(out), "--count", str(count), "--seed", "5", "--recipe", str(recipe)])
+
+
+def test_solved_fields_are_kept_and_completed(solved_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "solved"
+    assert solve(out, solved_recipe, 1) == 0
+    first, when = (out / "000000.npz").read_bytes(), (out / "000000.npz").stat().st_mtime_ns
+    assert solve(out, solved_recipe, 3) == 0
+    assert "3 solved fields" in capsys.readouterr().out
+    assert sorted(path.name for path in out.glob("*.npz")) == ["000000.npz", "000001.npz", "000002.npz"]
+    assert ((out / "000000.npz").read_bytes(), (out / "000000.npz").stat().st_mtime_ns) == (first, when)
+    ranges = read_recipe(solved_recipe).simulation
+    assert isinstance(ranges, PhaseRanges)
+    np.testing.assert_array_equal(load_field(out / "000002.npz").truth, simulate_phase(7, ranges).phase)
+
+
+def test_a_model_is_trained_from_solved_fields(solved_recipe: Path, tmp_path: Path) -> None:
+    """The folder is beside the recipe; an empty one is refused in one line."""
+    solved_recipe.write_text(SMALL_PHASE + '[solved]\nfolder = "solved"\n', encoding="utf-8")
+    out = tmp_path / "model"
+    assert main(["train", str(solved_recipe), "--out", str(out), "--device", "cpu"]) == 2
+    assert not out.exists()
+    assert solve(tmp_path / "solved", solved_recipe, 2) == 0
+    assert main(["train", str(solved_recipe), "--out", str(out), "--device", "cpu"]) == 0
+    card = load_model(str(out)).card
+    assert (card.task, len(card.channels)) == ("phase-2shot", 13)
+
+
+@pytest.mark.parametrize(("kind", "channels"), [("widefield", 17), ("denoising", 2)])
+def test_fluorescence_fields_are_solved_too(kind: str, channels: int, tmp_path: Path) -> None:
+    assert main(["simulate", kind, "--solved", "--out", str(tmp_path / "solved"), "--count", "1"]) == 0
+    assert len(load_training_field(tmp_path / "solved" / "000000.npz").channels) == channels
 
 
 def test_a_recipe_gives_the_ranges_of_a_simulation(tmp_path: Path) -> None:

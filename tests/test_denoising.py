@@ -13,6 +13,7 @@ from napari_cvdm.export.one_step import OneStep, OneStepFromCounts
 from napari_cvdm.image_files import write_image
 from napari_cvdm.intensity import dark_level
 from napari_cvdm.model.checkpoint import load_checkpoint
+from napari_cvdm.physics.camera_noise import CameraNoise, photon_transfer
 from napari_cvdm.request import ImageStack, RestoreRequest, TrainRequest
 from napari_cvdm.restore import restore
 from napari_cvdm.result import ForwardCheck
@@ -28,7 +29,6 @@ from napari_cvdm.training.pair_files import Folders
 from napari_cvdm.training.recipe import read_recipe
 from napari_cvdm.training.recipe_writing import write_recipe
 from napari_cvdm.training.sources import SimulatedFields, split_measured
-from napari_cvdm.trust.camera_noise import CameraNoise, photon_transfer
 from napari_cvdm.trust.forward_check import LIMIT, verdict
 from napari_cvdm.trust.pair_sets import simulated_pairs
 from napari_cvdm.trust.same_grid_imaging import SameGridImaging
@@ -88,7 +88,7 @@ def test_what_is_learned_is_the_noise_and_nothing_else():
 @pytest.fixture
 def measured_pairs(tmp_path):
     """Two noisy images, and long exposures of the same fields in a unit and at a level of their own."""
-    found = [simulate_noisy(seed, BRIGHT, thick) for seed in (0, 2)]  # with enough structure in the middle to fit a gain to
+    found = [simulate_noisy(seed, BRIGHT, thick) for seed in (1, 6)]  # with enough structure in the middle to fit a gain to
     for number, pair in enumerate(found):
         for name, pixels in (("measured", pair.counts), ("truth", 3 * pair.truth + 70)):
             (tmp_path / name).mkdir(exist_ok=True)
@@ -185,5 +185,5 @@ def test_what_keeps_the_noise_is_not_explained(kept: float, explained: bool):
 def test_above_a_dark_image_nothing_more_is_taken_off_what_keeps_its_background():
     light = np.random.default_rng(0).poisson(140, (1, 48, 48)).astype(float)
     dark = np.full((48, 48), 100.0)
-    levels = {task.name: task.condition(light, dark).estimated["dark_level"] for task in (TASKS["denoise"], TASKS["widefield-x2"])}
-    assert levels["denoise"] == 0 and levels["widefield-x2"] > 0
+    levels = [task.condition(light, dark).estimated["dark_level"] for task in (TASKS["denoise"], TASKS["widefield-x2"])]
+    assert levels == [0, 0]

@@ -14,6 +14,7 @@ import pytest
 
 pytest.importorskip("distributed", reason="dask.distributed is not installed: pip install 'napari-cvdm[cluster]'")
 
+from conftest import tiny_checkpoint
 from small_images import spots
 from test_by_tiles import drained, ngff_image, stored
 from yaozarrs import validate_zarr_store
@@ -100,7 +101,8 @@ def test_a_worker_that_is_killed_costs_no_data_and_without_scheduler_the_job_can
 
 def test_a_block_that_cannot_be_read_is_named_and_the_others_are_done(files: TiledFiles, tmp_path: Path) -> None:
     store = ngff_image(tmp_path / "in.ome.zarr", spots((150, 213)), "0.5")
-    files = replace(files, images=(str(store),), halo=0)
+    denoising = str(tiny_checkpoint("denoise", tmp_path / "denoise"))  # reads nothing around a block
+    files = replace(files, images=(str(store),), halo=0, model=denoising)
     job, model = files.open()
     steps = restore_by_tiles(job, model, on_cluster("local:2", files))
     while not (tmp_path / "out.part.ome.zarr" / ".napari-cvdm" / "frames" / "0.npz").exists():  # the image was read once

@@ -56,6 +56,21 @@ def test_planes_are_paired_by_the_ending_of_their_names(tmp_path, given, pairs):
     assert len(sort_paths(paths, planes=1).entries) == len(given)
 
 
+@pytest.mark.parametrize(
+    ("given", "images"),
+    [
+        (("t_0.tif", "t_1.tif", "t_2.tif"), ["t_0.tif + t_1.tif + t_2.tif"]),
+        (("a_z3.tif", "a_z1.tif", "a_z2.tif", "b.tif"), ["a_z1.tif + a_z2.tif + a_z3.tif", "b.tif"]),
+        (("far.tif", "focus.tif", "near.tif"), ["far.tif + focus.tif + near.tif"]),
+        (("t_0.tif", "t_1.tif", "t_2.tif", "t_3.tif"), ["t_0.tif", "t_1.tif", "t_2.tif", "t_3.tif"]),
+        (("a_below.tif", "a_above.tif"), ["a_above.tif", "a_below.tif"]),
+        (("stack.tif",), ["stack.tif"]),
+    ],
+)
+def test_as_many_files_as_positions_are_one_image(tmp_path, given, images):
+    assert names(sort_paths(reversed(touched(tmp_path, *given)), planes=3)) == images
+
+
 def test_what_is_no_folder_of_images_says_so(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "image.zarr").mkdir()

@@ -7,20 +7,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import tiny_checkpoint
 from packaged_models import PHASE, WIDEFIELD, measured, restored
 
 from napari_cvdm.cli import main
+from napari_cvdm.cli.options import build_parser
 from napari_cvdm.export.errors import ExportError
 from napari_cvdm.export.example import example_planes
 from napari_cvdm.export.one_step import OneStep, OneStepFromCounts, noise_deviation, percentile
+from napari_cvdm.export.readme import one_step_readme, sampler_readme
 from napari_cvdm.export.sampler import PosteriorSampler
 from napari_cvdm.export.settings import PackageSettings
 from napari_cvdm.export.zoo import write_bioimageio
 from napari_cvdm.intensity import noise_sigma
 from napari_cvdm.microscope import OpticsError
 from napari_cvdm.model.checkpoint import load_checkpoint
+from napari_cvdm.model.tiled import TiledModel
 from napari_cvdm.request import RequestError
-from napari_cvdm.tasks import WidefieldX2
+from napari_cvdm.tasks import TASKS, Denoise
 
 
 def sampler_of(model: Path, settings: PackageSettings) -> PosteriorSampler:
@@ -67,17 +71,36 @@ def test_the_scaling_for_onnx_is_that_of_the_task(counts: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("blank", [False, True])
-def test_one_step_from_counts_is_one_step_from_the_channels_of_the_task(tiny_widefield_model: Path, blank: bool) -> None:
-    checkpoint = load_checkpoint(tiny_widefield_model)
+def test_one_step_from_counts_is_one_step_from_the_channels_of_the_task(tmp_path: Path, blank: bool) -> None:
+    checkpoint = load_checkpoint(tiny_checkpoint("denoise", tmp_path / "tiny"))
     counts = np.random.default_rng(0).poisson(100, (1, 48, 64)).astype(np.float32) if blank else measured(1, (48, 64))
     networks = [kind(checkpoint.card.config()).eval() for kind in (OneStep, OneStepFromCounts)]
     for network in networks:
         network.load_state_dict(checkpoint.network.state_dict())
-    prepared = WidefieldX2().condition(counts, "auto")
+    prepared = Denoise().condition(counts, "auto")
     with torch.inference_mode():
         expected = networks[0](prepared.channels[None], prepared.baseline[None, None]) * prepared.gain
         found = networks[1](torch.from_numpy(counts)[None])
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * prepared.gain)
+
+
+def test_one_step_of_a_phase_takes_the_prepared_channels_as_the_readme_says(tiny_phase_model: Path) -> None:
+    """Channels cover the frame and a little around it; what is kept is the frame."""
+    checkpoint, planes = load_checkpoint(tiny_phase_model), measured(2)
+    request = PHASE.request(planes, str(tiny_phase_model))
+    prepared = TASKS["phase-2shot"].from_request(planes, request)
+    network = OneStep(checkpoint.card.config()).eval()
+    network.load_state_dict(checkpoint.network.state_dict())
+    tiled = TiledModel(network, prepared.valid.shape, 0)
+    condition = tiled.padded_condition(prepared.channels[None])
+    with torch.inference_mode():
+        mean = network(condition, tiled.padded_target(prepared.baseline[None, None])).numpy()
+    mean = mean[:, :, : prepared.valid.shape[0], : prepared.valid.shape[1]]
+    phase = prepared.kept(prepared.posterior.blend(mean[0, 0] * prepared.gain))
+    assert prepared.channels.shape[0] == len(checkpoint.card.channels) == 13
+    assert phase.shape == planes.shape[1:]
+    assert np.isfinite(phase).all()
+    assert "prepared.posterior.blend(" in one_step_readme(checkpoint.card, from_counts=False)
 
 
 def test_settings_come_back_from_plain_values_and_wrong_ones_are_refused() -> None:
@@ -86,6 +109,31 @@ def test_settings_come_back_from_plain_values_and_wrong_ones_are_refused() -> No
         PackageSettings(samples=0)
     with pytest.raises(OpticsError, match="pixel_um is 65"):
         PackageSettings(pixel_um=65)
+    with pytest.raises(OpticsError, match=r"condenser_na is 1\.4; allowed is 0 to 1\.337"):
+        replace(PHASE, condenser_na=1.4)
+
+
+def test_three_planes_and_the_condenser_reach_the_package(tiny_phase_model: Path) -> None:
+    words = ["--pixel-um", "0.2", "--wavelength-um", "0.55", "--medium-index", "1.337", "--samples", "2", "--steps", "1"]
+    words += ["--defocus-um", "-2.5", "0", "1.5", "--condenser-na", "0.3"]
+    settings = PackageSettings.of(vars(build_parser().parse_args(["export", "phase-2shot", "--out", "out", "--format", "bioimageio", *words])))
+    assert (settings.defocus_um, settings.condenser_na) == ((-2.5, 0.0, 1.5), 0.3)
+    sampler = sampler_of(tiny_phase_model, settings)
+    assert sampler.settings == PackageSettings.of({**settings.given(), "defocus_um": [-2.5, 0, 1.5]}) == settings
+    image = measured(3)
+    np.testing.assert_array_equal(sampler(torch.from_numpy(image)[None])[0][0, 0], restored(tiny_phase_model, image, settings).mean)
+    with pytest.raises(RequestError, match="the image has 2 planes, but defocus_um has 3 positions"):
+        sampler.restored(measured(2))
+    readme = sampler_readme(sampler.card, settings, ())
+    assert "Give 3 planes" in readme and "condenser_na: 0.3" in readme
+
+
+def test_the_example_is_imaged_with_the_condenser_of_the_package() -> None:
+    closed, wide = (example_planes(replace(PHASE, defocus_um=(-5.0, 0.0, 5.0), condenser_na=na).request(np.zeros((1, 1, 1)), ""), 2) for na in (None, 0.5))
+    assert closed.shape == wide.shape == (3, 96, 128)
+    contrast = [planes.std(axis=(1, 2)) for planes in (closed, wide)]
+    assert (contrast[1][[0, 2]] < 0.9 * contrast[0][[0, 2]]).all()
+    assert contrast[1][1] == pytest.approx(contrast[0][1], rel=0.01)  # in focus, light from all angles meets
 
 
 def test_the_example_has_the_optics_that_the_package_fixes() -> None:

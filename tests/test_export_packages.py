@@ -72,7 +72,10 @@ def test_onnx_gives_what_torch_gives_for_any_batch_and_size(core: Any, exported:
     rng = np.random.default_rng(3)
     network = (OneStep if settings is PHASE else OneStepFromCounts)(checkpoint.card.config()).eval()
     network.load_state_dict(checkpoint.network.state_dict())
-    arrays = [rng.normal(size=(3, 12, 40, 56)), rng.normal(size=(3, 1, 40, 56))] if settings is PHASE else [rng.poisson(90, (3, 1, 40, 56))]
+    if settings is PHASE:
+        arrays = [rng.normal(size=(3, channels, 40, 56)) for channels in (len(checkpoint.card.channels), 1)]
+    else:
+        arrays = [rng.poisson(90, (3, 1, 40, 56))]
     tensors = [torch.from_numpy(array.astype(np.float32)) for array in arrays]
     with zipfile.ZipFile(out / ONE_STEP) as archive:
         session = onnxruntime.InferenceSession(archive.read("weights.onnx"))

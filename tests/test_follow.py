@@ -119,6 +119,18 @@ def test_a_live_frame_is_what_restoring_it_alone_gives(tiny_widefield_model):
     assert live.latency_s > 0
 
 
+def test_a_frame_says_how_it_is_prepared_before_its_samples(tiny_phase_model):
+    box = Mailbox()
+    box.post(given(frame(1, (2, 48, 40), "PYX")))
+    steps = follow(box, template(tiny_phase_model, **OPTICS), load_model(str(tiny_phase_model)))
+    said = []
+    while not (event := next(steps)).done:
+        said.append(event.stage)
+    steps.close()
+    assert any("noise" in stage for stage in said)
+    assert said[-2:] == ["posterior width", "the first image"]
+
+
 def test_two_planes_are_found_in_a_growing_time_lapse(tiny_phase_model):
     box, series = Mailbox(), frame(1, (3, 2, 48, 40), "TZYX")
     box.post(given(series))
@@ -157,11 +169,13 @@ def test_a_bad_frame_is_named_and_passed_over(tiny_widefield_model, words):
     assert last.frames_per_s > 0
 
 
-def test_a_frame_that_is_given_up_counts_as_dropped(tiny_widefield_model):
+@pytest.mark.parametrize("done", [0, 1], ids=["while it is prepared", "while it is sampled"])
+def test_a_frame_that_is_given_up_counts_as_dropped(tiny_widefield_model, done):
     box = Mailbox()
     box.post(given(frame()))
     steps = follow(box, template(tiny_widefield_model), load_model(str(tiny_widefield_model)))
-    assert next(steps).done == 1
+    while next(steps).done < done:
+        pass
     steps.close()
     assert (box.posted, box.dropped) == (1, 1)
 

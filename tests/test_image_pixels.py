@@ -50,7 +50,7 @@ def test_the_plane_axis_of_one_stack(sizes: dict[str, int], axes: list[str]) -> 
     given_stack = stack(array, "".join(axes) + "YX", pixel_um=0.1, metadata={"na": 0.7})
     expected = next((letter for letter in "ZSCT" if sizes[letter] == 2), None)
     if expected is None:
-        assert "two planes" in refusal(lambda: combine_planes(given_stack))
+        assert "2 planes" in refusal(lambda: combine_planes(given_stack))
         return
     planes = combine_planes(given_stack)
     assert planes.axes == "".join(axes).replace(expected, "") + "PYX"

@@ -2,19 +2,23 @@
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
 
+from napari_cvdm.intensity import noise_sigma
 from napari_cvdm.microscope import Microscope
+from napari_cvdm.physics.tie import us_tie_of
 from napari_cvdm.simulate.phase import defocus_pair_of
 from napari_cvdm.simulate.samples import CELL_MARGIN_PX, CELL_MICROSCOPE, _cells_beyond_the_frame, cell_phase
-from napari_cvdm.tasks import PhaseTwoShot
 from napari_cvdm.tasks.levelling import (
+    FLATNESS_RAD,
     LARGEST_DRIFT,
     MOST_WAVES,
     Levelling,
     block_means,
     densest_value,
     drift_deviations,
+    find_background,
     find_medium,
     level_by_medium,
     levelling_over,
@@ -163,15 +167,22 @@ def test_one_of_each_pair_of_waves_is_kept():
 def test_soft_edges_of_cells_in_noise_are_not_taken_for_medium(defocus_um: tuple[float, float]):
     """Over several noises the error of US-TIE falls, and in no single one does it rise by a tenth."""
     whole = _cells_beyond_the_frame()
-    blank = np.zeros_like(whole)
-    planes = defocus_pair_of(whole, blank, CELL_MICROSCOPE, defocus_um)[:, CELL_MARGIN_PX:-CELL_MARGIN_PX, CELL_MARGIN_PX:-CELL_MARGIN_PX]
+    planes = defocus_pair_of(whole, np.zeros_like(whole), CELL_MICROSCOPE, defocus_um)[:, CELL_MARGIN_PX:-CELL_MARGIN_PX, CELL_MARGIN_PX:-CELL_MARGIN_PX]
     before, after = [], []
     for seed in range(5):
         noisy = np.random.default_rng(seed).poisson(planes * 1e4) / 1e4
-        anchor = PhaseTwoShot().condition(noisy, CELL_MICROSCOPE, defocus_um, "none").anchor
-        assert anchor is not None
-        phase = anchor.phase.numpy()
+        phase = us_tie_of(torch.from_numpy(noisy), defocus_um, CELL_MICROSCOPE).numpy()
+        sigma = np.hypot(*(noise_sigma(plane) for plane in noisy)) / (defocus_um[1] - defocus_um[0])
+        found = level_by_medium(phase, float(sigma), CELL_MICROSCOPE)
         before.append(np.std(phase - cell_phase()))
-        after.append(np.std((phase if anchor.levelling is None else anchor.levelling.apply(phase)) - cell_phase()))
+        after.append(np.std((phase if found is None else found.apply(phase)) - cell_phase()))
     assert np.mean(after) < 0.8 * np.mean(before)
     assert np.max(np.array(after) / before) < 1.1
+
+
+def test_the_background_is_the_commonest_phase():
+    phase = 0.7 + cell(SHAPE)
+    level, background, share = find_background(phase)
+    assert level == pytest.approx(phase[background].mean())
+    assert_array_equal(background, np.abs(phase - 0.7) < FLATNESS_RAD)
+    assert share == pytest.approx(background.mean())

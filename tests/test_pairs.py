@@ -10,20 +10,25 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import shift
+from small_images import CLEAR
 
-from napari_cvdm.image_files import write_image
+from napari_cvdm.image_files import ImageFileError, write_image
+from napari_cvdm.microscope import OpticsError
+from napari_cvdm.model.checkpoint import read_card
 from napari_cvdm.request import RequestError
 from napari_cvdm.simulate.degrade import phase_of_image, structure_of_image
 from napari_cvdm.simulate.phase import PhaseRanges, simulate_phase
-from napari_cvdm.simulate.widefield import WidefieldRanges, simulate_widefield
+from napari_cvdm.simulate.widefield import MARGIN_PX, simulate_widefield
+from napari_cvdm.training.fields import phase_field
 from napari_cvdm.training.measured import MeasuredFields
 from napari_cvdm.training.pair_checks import compared_widefield
-from napari_cvdm.training.pair_files import Folders
+from napari_cvdm.training.pair_files import Arrays, Folders
 from napari_cvdm.training.sources import CleanImages, SimulatedFields, held_out_views, split_measured, split_simulation
+from napari_cvdm.trust.pair_sets import measured_pairs
 
-CLEAR = WidefieldRanges(field_px=96, photons=(2000, 2000), background=(0.02, 0.02), haze=(0, 0), defocus_um=(0, 0), pixel_um=(0.0626, 0.0626))
 SEEDS = (0, 1, 4, 7)
 STRONG = PhaseRanges(field_px=(96, 96), photons=(1e5, 1e5), strength_rad=(1.5, 2.5), fresnel=(20, 30), pixel_um=(0.2, 0.2))
+OPEN, STACK_SEED = replace(STRONG, condenser_na=(0.3, 0.3), field_px=(64, 64)), 30
 FAINT_SHIFT = (0.6, -0.4)
 
 
@@ -49,8 +54,8 @@ def pairs():
     return {f"field {seed}": (structured(seed).counts, structured(seed).truth) for seed in SEEDS}
 
 
-def fields_of(folders: Folders, task="widefield-x2", seed=0) -> MeasuredFields:
-    """All fields of two folders."""
+def fields_of(folders: Folders | Arrays, task="widefield-x2", seed=0) -> MeasuredFields:
+    """All fields of two folders or arrays."""
     return MeasuredFields(folders.entries(task), task, register=folders.register, seed=seed)
 
 
@@ -133,27 +138,60 @@ def test_pairs_that_do_not_belong_together_are_refused_by_name(tmp_path, pairs, 
         fields_of(folders).exactly(0)
 
 
-def phase_folders(root: Path, seed: int, sign: int = 1) -> tuple[Folders, np.ndarray]:
-    """A simulated defocus pair as two files."""
-    pair = simulate_phase(seed, STRONG)
+def phase_folders(root: Path, seed: int, sign: int = 1, ranges: PhaseRanges = STRONG) -> tuple[Folders, np.ndarray]:
+    """Simulated planes and their phase as two files."""
+    pair = simulate_phase(seed, ranges)
     for kind, image in (("measured", pair.planes), ("truth", sign * pair.phase)):
         (root / kind).mkdir()
         tifffile.imwrite(root / kind / "cell.tif", image.astype(np.float32), imagej=True, metadata={"axes": "ZYX" if image.ndim == 3 else "YX"})
-    optics = {"pixel_um": pair.microscope.pixel_um, "wavelength_um": pair.microscope.wavelength_um, "medium_index": pair.microscope.medium_index}
+    optics = {name: getattr(pair.microscope, name) for name in ("pixel_um", "wavelength_um", "medium_index", "na")} | {"condenser_na": pair.condenser_na}
     return Folders(measured=str(root / "measured"), truth=str(root / "truth"), defocus_um=pair.defocus_um, **optics), pair.phase
 
 
 def test_phase_pairs_are_read_with_their_optics(tmp_path):
     folders, phase = phase_folders(tmp_path, 3)
     found = fields_of(folders, "phase-2shot").exactly(0)
-    assert found.channels.shape == (12, 96, 96)
-    assert np.corrcoef(found.truth.numpy().ravel(), phase.ravel())[0, 1] > 0.9999
+    known = found.known.bool()
+    assert found.channels.shape == (13, *found.truth.shape)
+    assert known.sum() == phase.size
+    assert np.corrcoef(found.truth[known].numpy(), phase.ravel())[0, 1] > 0.9999
+    torch.testing.assert_close(found.truth[known].mean(), found.baseline[known].mean())
+    assert not found.weights[~known].any()
 
 
 def test_a_phase_of_opposite_sign_is_said_to_be_so(tmp_path):
     folders, _ = phase_folders(tmp_path, 3, sign=-1)
-    with pytest.raises(RequestError, match="exchange the two values of defocus_um"):
+    with pytest.raises(RequestError, match="reverse the sign of all positions in defocus_um"):
         fields_of(folders, "phase-2shot").exactly(0)
+
+
+def test_a_measured_stack_is_learned_from_and_judged_with_its_condenser(tmp_path, tiny_phase_model):
+    folders, phase = phase_folders(tmp_path, STACK_SEED, ranges=OPEN)
+    pair = simulate_phase(STACK_SEED, OPEN)
+    assert len(pair.defocus_um) > 2 and pair.condenser_na == 0.3
+    found = fields_of(folders, "phase-2shot").exactly(0)
+    expected, coherent = (phase_field(pair.planes, pair.phase, pair.microscope, pair.defocus_um, na).channels for na in (pair.condenser_na, 0.0))
+    torch.testing.assert_close(found.channels, expected, rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(found.channels, coherent, rtol=1e-3, atol=1e-3)
+    optics = {name: getattr(folders, name) for name in ("pixel_um", "wavelength_um", "medium_index", "na", "defocus_um", "condenser_na")}
+    judged = measured_pairs(tmp_path, read_card(tiny_phase_model), optics).pairs[0]()
+    assert (judged.request.defocus_um, judged.request.condenser_na) == (pair.defocus_um, 0.3)
+    np.testing.assert_allclose(judged.truth, phase, atol=1e-5)
+
+
+def test_every_plane_of_a_pair_needs_its_position(tmp_path):
+    folders, _ = phase_folders(tmp_path, STACK_SEED, ranges=OPEN)
+    with pytest.raises(ImageFileError, match="none of length 2, but 2 planes are needed, one for each position"):
+        fields_of(replace(folders, defocus_um=(-1.0, 1.0)), "phase-2shot")
+    np.save(tmp_path / "x.npy", np.zeros((1, 32, 32, 3), np.float32))
+    np.save(tmp_path / "y.npy", np.zeros((1, 32, 32, 1), np.float32))
+    arrays = Arrays(x=str(tmp_path / "x.npy"), y=str(tmp_path / "y.npy"), pixel_um=0.2, wavelength_um=0.5, medium_index=1.0, defocus_um=(-1.0, 1.0))
+    with pytest.raises(RequestError, match="has 3 planes, but defocus_um has 2 positions"):
+        fields_of(arrays, "phase-2shot").exactly(0)
+    with pytest.raises(OpticsError, match="same plane twice"):
+        replace(arrays, defocus_um=(0.0, 1.0, 1.0))
+    with pytest.raises(OpticsError, match=r"condenser_na is 1\.2; allowed is 0 to 1"):
+        replace(arrays, condenser_na=1.2)
 
 
 def test_optics_that_nobody_states_are_asked_for(tmp_path):
@@ -190,7 +228,7 @@ def test_held_out_fields_of_a_simulation_are_no_training_fields():
 def test_a_clean_image_is_degraded_as_a_simulated_object_is():
     """The emitters of a simulated field, given as a clean image on its fine grid, are seen as before."""
     fine_um = CLEAR.pixel_um[0] / 2
-    side = 2 * (CLEAR.field_px + 32)
+    side = 2 * (CLEAR.field_px + 2 * MARGIN_PX)
     image = np.zeros((side, side), np.float32)
     image[side // 2, side // 2] = 1e4
     pair = simulate_widefield(0, CLEAR, structure_of_image(image, fine_um))
@@ -223,5 +261,5 @@ def test_clean_images_are_split_like_fields_of_view(tmp_path):
 def test_an_empty_field_has_the_noise_of_the_measured_one(tmp_path, pairs):
     source = fields_of(write_folders(tmp_path, pairs))
     blank = source.blank(0)
-    assert not blank.truth.any()
+    assert float(blank.truth.std()) < 1e-5
     assert float(blank.channels[0].std()) > 0

@@ -4,15 +4,15 @@ import mrcfile
 import numpy as np
 import pytest
 import torch
+from small_images import CLEAR
 
 from napari_cvdm.request import RequestError
 from napari_cvdm.simulate.phase import PhaseRanges, simulate_phase
-from napari_cvdm.simulate.widefield import WidefieldRanges, simulate_widefield
+from napari_cvdm.simulate.widefield import simulate_widefield
 from napari_cvdm.training.fields import TrainingField
 from napari_cvdm.training.pair_files import Arrays, BioSR
 from napari_cvdm.training.pool import FieldPool
 
-CLEAR = WidefieldRanges(field_px=96, photons=(2000, 2000), background=(0.02, 0.02), haze=(0, 0), defocus_um=(0, 0), pixel_um=(0.0626, 0.0626))
 STRONG = PhaseRanges(field_px=(96, 96), photons=(1e5, 1e5), strength_rad=(1.5, 2.5), fresnel=(20, 30), pixel_um=(0.2, 0.2))
 
 

@@ -5,13 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from napari_cvdm.simulate.phase import PhaseRanges
 from napari_cvdm.training.pair_files import Arrays, BioSR, Folders
 from napari_cvdm.training.plan import Start
 from napari_cvdm.training.recipe import read_recipe
 from napari_cvdm.training.recipe_writing import write_recipe
-from napari_cvdm.training.sources import CleanImages
+from napari_cvdm.training.sources import CleanImages, SolvedFields
 
 RECIPES = Path(__file__).parents[1] / "recipes"
+PHASE_NETWORK = read_recipe(RECIPES / "phase-2shot.toml").network
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
@@ -27,9 +29,15 @@ def test_every_recipe_of_the_repository_comes_back(path, tmp_path):
     "source",
     [
         lambda folder: {"pairs": Folders(measured=f"{folder / 'a'}", truth=f"{folder / 'b'}", pixel_um=0.2, defocus_um=(-1.0, 1.0)), "simulation": None},
+        lambda folder: {
+            "pairs": Folders(measured=f"{folder / 'a'}", truth=f"{folder / 'b'}", defocus_um=(-1.0, 0.0, 1.5), condenser_na=0.2),
+            "simulation": None,
+        },
         lambda folder: {"pairs": Arrays(x=f"{folder / 'x.npy'}", y=f"{folder / 'y.npy'}", register=True), "simulation": None},
         lambda folder: {"pairs": BioSR(folder=f"{folder}", levels=(2, 5)), "simulation": None, "title": 'a "quoted" title, µm \\ and a\nnew line'},
         lambda folder: {"clean": CleanImages(folder=f"{folder / 'clean'}")},
+        lambda folder: {"solved": SolvedFields(folder=f"{folder / 'solved'}")},
+        lambda folder: {"task": "phase-2shot", "network": PHASE_NETWORK, "simulation": PhaseRanges(photographs=f"{folder / 'photographs'}")},
     ],
 )
 def test_every_source_of_pairs_comes_back(source, place, tmp_path):

@@ -1,6 +1,7 @@
 """A request written as a command, and the command read, are the same request."""
 
 from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,17 @@ def spots(tmp_path: Path) -> Path:
     return path
 
 
+def apart(positions: list[float]) -> tuple[float, ...] | None:
+    """Positions that are far enough from each other; None for others."""
+    return tuple(positions) if all(upper - lower > 2e-3 for lower, upper in pairwise(sorted(positions))) else None
+
+
 optional = {
     "wavelength_um": st.none() | st.floats(0.2, 2.0),
     "medium_index": st.none() | st.floats(1.5, 2.0),
     "na": st.none() | st.floats(0.01, 1.5),
-    "defocus_um": st.none() | st.tuples(st.floats(-250, -1e-3), st.floats(1e-3, 250)),
+    "defocus_um": st.none() | st.lists(st.floats(-250, 250), min_size=2, max_size=6, unique_by=lambda z: round(z, 2)).map(apart).filter(bool),
+    "condenser_na": st.none() | st.floats(0, 1.5),
     "pixel_um": st.none() | st.floats(0.005, 20),
     "sampler": st.sampled_from(SAMPLERS),
     "precision": st.sampled_from(PRECISIONS),

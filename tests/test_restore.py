@@ -104,7 +104,7 @@ def test_frames_are_looped_and_the_first_is_as_if_alone(tiny_widefield_model):
     assert result.mean.shape == (3, 2, 80, 72)
     assert result.axes == "TCYX"
     assert np.array_equal(result.mean[0, 0], alone.mean)
-    done = [step.done for step in seen]
+    done = [step.done for step in seen if step.view is not None]  # preparing a frame shows nothing
     assert done == sorted(set(done))
     assert done[-1] == seen[-1].total == 3 * 2 * 2 * 3
 
@@ -127,7 +127,7 @@ def test_more_samples_begin_with_the_same_ones(tiny_phase_model):
 def test_every_sampler_restores(tiny_phase_model, sampler):
     result, seen = run(phase_request(planes((40, 40)), sampler=sampler, steps=4), tiny_phase_model)
     assert np.isfinite(result.mean).all()
-    assert len(seen) == 8
+    assert sum(step.done > 0 for step in seen) == 8  # the inversion comes before the first evaluation
 
 
 def test_one_sample_has_no_spread(tiny_phase_model):
@@ -162,18 +162,18 @@ def test_an_image_of_the_blank_field_is_divided_out(tiny_phase_model):
     np.testing.assert_allclose(corrected.mean, clean.mean, atol=1e-4)
 
 
-def test_saturated_pixels_and_the_border_are_not_valid(tiny_phase_model):
+def test_saturated_pixels_of_a_phase_are_not_valid_and_its_border_is(tiny_phase_model):
     counts = (planes((64, 64)).array / 8).clip(0, 254).astype(np.uint8)
     counts[0, 30, 30] = 255
     result, _ = run(phase_request(ImageStack(array=counts, axes="PYX", pixel_um=0.2)), tiny_phase_model)
     assert not result.valid[30, 30]
-    assert not result.valid[0].any()
+    assert result.valid[0].all()
     assert result.valid[32, 20]
 
 
 @pytest.mark.parametrize(("shape", "said"), [((16, 40), True), ((17, 40), False)])
-def test_an_image_that_is_all_border_is_said_to_be_of_no_use(shape, said, tiny_phase_model):
-    result, _ = run(phase_request(planes(shape)), tiny_phase_model)
+def test_an_image_that_is_all_border_is_said_to_be_of_no_use(shape, said, tiny_widefield_model):
+    result, _ = run(widefield_request(spots(shape)), tiny_widefield_model)
     assert result.valid.any() != said
     assert any("no pixel can be trusted" in warning for warning in result.provenance.warnings) == said
 
@@ -208,7 +208,7 @@ def test_cancelling_is_to_stop_iterating(tiny_phase_model):
     steps = restore(phase_request(planes((40, 40))), load_model(str(tiny_phase_model)))
     first = next(steps)
     steps.close()
-    assert first.done == 1
+    assert first.done == 0  # the first round of the inversion
     with pytest.raises(StopIteration):
         next(steps)
 

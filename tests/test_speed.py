@@ -11,7 +11,6 @@ import pytest
 import torch
 from benchmarks.evaluations import ALONE, METHODS, WARM, Quality, append_row, posterior, read_rows, smallest_within
 from benchmarks.measure import finish, tiny_model
-from benchmarks.profile import STAGES, stage_seconds
 from benchmarks.published import NOISE_PARAMETERS, SCHEDULE_PARAMETERS, Published, parameter_count, published_sample
 from benchmarks.same_pixels import speed_rows
 from benchmarks.speed import PARTS, overhead, request_of_output, small_tables
@@ -22,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from napari_cvdm import frame
 from napari_cvdm.diffusion.prediction import PREDICTIONS
 from napari_cvdm.model import cvdm
-from napari_cvdm.model.checkpoint import Checkpoint, load_checkpoint
+from napari_cvdm.model.checkpoint import Checkpoint
 from napari_cvdm.model.tiled import placed
 from napari_cvdm.model.zoo import load_model
 from napari_cvdm.request import ImageStack, RequestError, RestoreRequest
@@ -225,12 +224,3 @@ def test_every_method_spends_the_evaluations_it_says(tiny_widefield_model: Path,
     drawn = posterior(network, channels, baseline, method, evaluations=4, samples=2)
     assert len(calls) == (4 * 2 if method in (WARM, ALONE) else 1 + 3 * 2)
     assert drawn.shape == (2, 1, 32, 32) and bool(drawn.isfinite().all())
-
-
-def test_every_stage_of_the_profile_is_a_function_that_runs(tiny_widefield_model):
-    model = load_checkpoint(tiny_widefield_model)
-    image = ImageStack(array=np.random.default_rng(0).poisson(80, (24, 28)), axes="YX", pixel_um=0.065)
-    request = RestoreRequest(image=image, model="tiny", samples=2, steps=2, device="cpu")
-    whole, stages = stage_seconds(lambda: finish(request, model))
-    assert set(STAGES) <= set(stages), "a function was renamed, so that its time is counted as the rest"
-    assert sum(stages.values()) == pytest.approx(whole)

@@ -19,6 +19,7 @@ from napari_cvdm.simulate.structures import Emitters, Field
 from napari_cvdm.simulate.widefield import DrawStructure
 
 BEADS_PER_UM2 = 1.0
+DEPTH_UM = WIDEFIELD.medium_index[0] * WIDEFIELD.wavelength_um[0] / WIDEFIELD.na[0] ** 2  # the unit of a defocus
 SPHERE_RADIUS_PX = 5.0
 SPHERES = 12
 CLEAR_OF_FRAME_PX = 24
@@ -83,7 +84,7 @@ def out_of_focus(bench: Bench) -> Finding:
         return compared(bench, "Out of focus", scenes)
     cases = []
     for z in OUT_OF_FOCUS_UM:
-        scene = widefield_scene(bench.side, replace(WIDEFIELD, defocus_um=(z, z)))
+        scene = widefield_scene(bench.side, replace(WIDEFIELD, defocus=(z / DEPTH_UM, z / DEPTH_UM)))
         cases.append(bench.case(f"all of it {z:g} um off", replace(scene, truth=np.zeros_like(scene.truth))))
     return Finding(rows=[blank_row(case) for case in cases], figure=drawn("Out of focus: there is nothing in focus", cases))
 

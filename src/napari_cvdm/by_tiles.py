@@ -22,7 +22,7 @@ from napari_cvdm.model.tiled import channels_last
 from napari_cvdm.posterior import RunningMoments
 from napari_cvdm.precision import settled
 from napari_cvdm.record import settings_of
-from napari_cvdm.restore import check_planes, task_of
+from napari_cvdm.restore import check_planes, check_psf, task_of
 from napari_cvdm.result import Progress
 from napari_cvdm.survey import begin_block, load_numbers, median_rate, save_numbers, survey_frame, surveyed_blocks
 from napari_cvdm.tasks import Blocks
@@ -175,6 +175,7 @@ def restore_by_tiles(job: TiledRequest, model: Checkpoint, carrying: Carrying = 
     """
     started = time.perf_counter()
     check_planes(job.request.image, task_of(model.card))
+    check_psf(job.request, task_of(model.card))
     folder = growing_folder(job.out, job.overwrite)
     job = replace(job, request=settled(job.request, model, _begun_settings(job, model, folder)))
     restorer = BlockRestorer(job, model, folder.path)

@@ -53,6 +53,12 @@ def pick_device(name: str) -> torch.device:
     return torch.device(wanted)
 
 
+def pick_fourier_device(name: str) -> torch.device:
+    """`pick_device` where complex Fourier transforms are whole: the CPU instead of mps."""
+    device = pick_device(name)
+    return torch.device("cpu") if device.type == "mps" else device
+
+
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Mixed precision for the network alone: ``bf16`` casts convolutions, ``fp32`` casts nothing.
 

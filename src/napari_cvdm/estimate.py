@@ -15,8 +15,9 @@ from napari_cvdm.model.cvdm import CVDM
 from napari_cvdm.model.tiled import TiledModel, placed
 from napari_cvdm.precision import settled
 from napari_cvdm.request import RestoreRequest
-from napari_cvdm.restore import check_planes, frame_indices, task_of
+from napari_cvdm.restore import check_planes, frame_indices, prepare_frame, task_of
 from napari_cvdm.result import Progress
+from napari_cvdm.tasks.deconvolved import DECONVOLVED_BYTES
 
 FLOAT_BYTES = 4
 RESULT_BYTES = 3 * FLOAT_BYTES + 1  # mean, variance and rate, and the mask
@@ -31,7 +32,7 @@ class Estimate:
     seconds : float
         Until the last sample of the last frame.
     memory_bytes : int
-        At the peak: the network's tensors for one tile, the whole frame's, and the result.
+        At the peak: the network's tensors for one tile, the whole frame's, and the result; or the inversion's, where they are more.
     tiles : int
         In one frame.
     """
@@ -70,7 +71,7 @@ def estimate(request: RestoreRequest, model: Checkpoint) -> Generator[Progress, 
     network = placed(model.network, device)
     frames = list(frame_indices(request.image))
     started = time.perf_counter()
-    prepared = task.from_request(request.image.frame(frames[0]), request)
+    prepared, _ = yield from prepare_frame(task.prepare(request.image.frame(frames[0]), request), request, 0, 1)
     if request.region is not None:
         prepared = prepared.within(request.region, network.config.condition_fold * network.config.alignment)
     preparing = time.perf_counter() - started
@@ -85,7 +86,10 @@ def estimate(request: RestoreRequest, model: Checkpoint) -> Generator[Progress, 
     tiles = sum(height * width for height, width in sides) / (largest[0] * largest[1])  # those at the edges read less
     drawing = evaluations(network, request.samples, request.steps)
     seconds = len(frames) * (preparing + tiles * (once + drawing * step))
-    return Estimate(seconds=seconds, memory_bytes=peak + _bytes_of(request, network, prepared.valid.shape, len(frames), together), tiles=len(plan.tiles))
+    memory = peak + _bytes_of(request, network, prepared.valid.shape, len(frames), together)
+    deconvolved = 0 if prepared.lens is None else DECONVOLVED_BYTES * prepared.valid.size * network.config.upsampling**2
+    before = deconvolved if prepared.posterior is None else prepared.posterior.memory_bytes
+    return Estimate(seconds=seconds, memory_bytes=max(memory, before), tiles=len(plan.tiles))
 
 
 def _one_tile(

@@ -12,14 +12,12 @@ from napari_cvdm.device import autocast, sent
 from napari_cvdm.diffusion.sampler import SAMPLERS, Sampling, clock_grid, uniform_time_grid
 from napari_cvdm.model.cvdm import CVDM
 from napari_cvdm.model.tiled import TiledModel
-from napari_cvdm.noise import noise_field
+from napari_cvdm.noise import FRAME_SEED_STRIDE, noise_field
 from napari_cvdm.posterior import RunningMoments
 from napari_cvdm.request import RestoreRequest
 from napari_cvdm.result import FrameView, Progress, Stop
 from napari_cvdm.tasks import Conditioned
-from napari_cvdm.tasks.anchor import Anchor, AnchorWithin
 
-FRAME_SEED_STRIDE = 1 << 11  # more than the largest number of samples, so frames never share noise
 SAMPLES_TOGETHER = 4
 PIXELS_TOGETHER = 1 << 20  # no step of several samples takes longer than one of a 1024 x 1024 image
 Sampled = Generator[Progress, Stop | None, tuple[list[np.ndarray], Stop | None]]
@@ -57,8 +55,6 @@ class Frame:
         On the padded canvas.
     grid_rate : float
         The rate that sets the sampler's grid.
-    guide : callable, optional
-        Draws an image (Y, X) of what was asked for toward what was measured, in output units; see `RestoreRequest.guidance`.
     """
 
     request: RestoreRequest
@@ -72,7 +68,6 @@ class Frame:
     entered: Tensor = field(repr=False)
     rate: Tensor = field(repr=False)
     grid_rate: float
-    guide: Callable[[np.ndarray], np.ndarray] | None = None
 
     @classmethod
     @torch.inference_mode()
@@ -156,17 +151,7 @@ class Frame:
 
     def _clean(self, noisy: Tensor, exponent: Tensor) -> Tensor:
         with autocast(noisy.device, self.request.precision):
-            clean = self.tiled.clean(noisy, exponent, self.entered)
-        return clean if self.guide is None else self._guided(clean, self.guide)
-
-    def _guided(self, clean: Tensor, guide: Callable[[np.ndarray], np.ndarray]) -> Tensor:
-        network, gain = self.tiled.network, self.prepared.gain
-        decoded = network.decode(clean, self.baseline, self.correction)
-        height, width = self.prepared.baseline.shape
-        for image in decoded[:, 0, :height, :width]:
-            asked = image if self.prepared.region is None else image[self.prepared.region]
-            asked.copy_(torch.from_numpy(guide(gain * asked.double().cpu().numpy()) / gain))
-        return network.encode(decoded, self.baseline, self.correction)
+            return self.tiled.clean(noisy, exponent, self.entered)
 
     def groups(self, first: int) -> Iterator[range]:
         """The samples from `first` on that go together; the very first goes alone, so that there is something to see and to keep soon."""
@@ -176,21 +161,26 @@ class Frame:
 
     @torch.inference_mode()
     def image(self, clean: Tensor, sample: int) -> np.ndarray:
-        """A clean estimate (1, 1, uY, uX) in output units, tied to what the light decides: float32 (Y, X)."""
+        """A clean estimate (1, 1, uY, uX) in output units, with what the physics leaves open drawn into it: float32 (Y, X).
+
+        A preview of one step is a regression: nothing is drawn.
+        """
         decoded = self.tiled.network.decode(clean, self.baseline, self.correction)
         image = (self._cropped(decoded) * self.prepared.gain).float().cpu().numpy()
-        return self.prepared.kept(image if self.prepared.anchor is None else self._tied(image, self.prepared.anchor, self._stream(sample)))
-
-    def _tied(self, image: np.ndarray, anchor: Anchor | AnchorWithin, stream: int) -> np.ndarray:
-        if self.request.steps == 1:  # a preview is a regression: nothing is drawn that only many samples average out
-            return anchor.apply(image, np.zeros(anchor.shape))
-        white = noise_field(anchor.shape, seed=self.request.seed, sample=stream, step=self.request.steps, origin=self.prepared.anchor_origin)
-        return anchor.apply(image, white, anchor.drift(self.request.seed, stream))
+        posterior = self.prepared.posterior
+        if posterior is not None:
+            image = posterior.refine(image, self._stream(sample)) if self.request.steps > 1 else posterior.blend(image)
+        return self.prepared.kept(image)
 
     def stage(self, samples: range) -> str:
         """What is being done, in words."""
         which = f"sample {samples.stop}" if len(samples) == 1 else f"samples {samples.start + 1} to {samples.stop}"
         return f"{which} of {self.request.samples}" + (f", frame {self.number + 1} of {self.frames}" if self.frames > 1 else "")
+
+    def first_view(self) -> FrameView:
+        """The physical estimate, before there is a sample."""
+        estimate = self.prepared.estimate
+        return FrameView(index=self.index, samples=0, mean=estimate, variance=np.zeros_like(estimate), rate=self.rate_map, valid=self.valid)
 
     def view(self, moments: RunningMoments, clean: Tensor, sample: int) -> FrameView:
         """What there is to see: the finished samples, or the first one in the making."""
@@ -199,7 +189,7 @@ class Frame:
 
 
 @torch.inference_mode()
-def sample_frame(frame: Frame, moments: RunningMoments, see: Callable[[np.ndarray], None] = lambda image: None) -> Sampled:
+def sample_frame(frame: Frame, moments: RunningMoments, see: Callable[[np.ndarray], None] = lambda image: None, stop: Stop | None = None) -> Sampled:
     """Draw the samples that a frame still lacks.
 
     Parameters
@@ -209,6 +199,8 @@ def sample_frame(frame: Frame, moments: RunningMoments, see: Callable[[np.ndarra
         Of the samples that are there already; the new ones are counted in.
     see : callable
         Is shown every new sample (Y, X).
+    stop : Stop, optional
+        What was sent while the frame was prepared.
 
     Yields
     ------
@@ -226,7 +218,8 @@ def sample_frame(frame: Frame, moments: RunningMoments, see: Callable[[np.ndarra
     request = frame.request
     kept: list[np.ndarray] = []
     total = frame.frames * request.samples * request.steps
-    stop = None
+    if moments.count < request.samples and frame.prepared.posterior is not None:  # the physics is something to see
+        stop = (yield Progress(stage="the first image", done=frame.number * request.samples * request.steps, total=total, view=frame.first_view)) or stop
     start = frame.start() if moments.count < request.samples else None
     for group in frame.groups(moments.count):
         done = (frame.number * request.samples + group.start) * request.steps

@@ -64,6 +64,21 @@ def clipping_level(plane: np.ndarray) -> int | None:
     return top if piled or top == np.iinfo(plane.dtype).max else None
 
 
+def unclipped_mean(sample: np.ndarray, mean: float) -> float:
+    """Mean of the pixels of a plane that were not cut off; of all pixels, if all were.
+
+    Parameters
+    ----------
+    sample : ndarray of shape (Y, X)
+        The plane or even parts of it, as the camera gave them; shows at which value the plane was cut off, and how often.
+    mean : float
+        Of all pixels of the plane.
+    """
+    top = clipping_level(sample)
+    clipped = 0.0 if top is None else float((sample >= top).mean())
+    return mean if top is None or clipped == 1 else (mean - clipped * top) / (1 - clipped)
+
+
 def dark_level(counts: np.ndarray) -> float:
     """The first percentile of an image [counts]: what a field that is not full of structure shows where there is none."""
     return float(np.percentile(counts, DARK_PERCENTILE))

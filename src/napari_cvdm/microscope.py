@@ -3,7 +3,9 @@
 Lengths are in micrometres. Every error names the value given, what is allowed and what to try.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import isfinite
 
 WAVELENGTH_RANGE_UM = (0.2, 2.0)
@@ -11,6 +13,8 @@ PIXEL_RANGE_UM = (0.005, 20.0)
 INDEX_RANGE = (1.0, 2.0)
 DEFOCUS_LIMIT_UM = 250.0
 SMALLEST_DISTANCE_UM = 0.001
+FEWEST_PLANES = 2
+HIGHEST_CONDENSER_NA = 1.6
 
 
 class OpticsError(ValueError):
@@ -78,32 +82,58 @@ def check_optics(*, pixel_um: float | None, wavelength_um: float | None, medium_
     )
 
 
-def defocus_pair(values: tuple[float, ...] | list[float]) -> tuple[float, float]:
-    """Two signed plane positions [um], checked.
+def check_condenser(condenser_na: float, medium_index: float | None) -> None:
+    """Check the numerical aperture of the illumination.
 
     Parameters
     ----------
-    values : sequence of float
-        Defocus of the first and second plane in micrometres; positive is away from the source, toward the objective.
-
-    Returns
-    -------
-    tuple of float
-        The same two numbers.
+    condenser_na : float
+        0 is coherent light.
+    medium_index : float, optional
+        None if it is unknown.
 
     Raises
     ------
     OpticsError
-        Not two values, values closer than 1 nm, or one beyond +-250 um.
+        A value below 0, above the medium index or above 1.6.
     """
-    if len(values) != 2:
-        raise OpticsError(f"defocus_um has {len(values)} values; two are needed, one for each plane, for example -1 1.")
-    first, second = (float(value) for value in values)
-    for value in (first, second):
-        _check_range("defocus_um", value, (-DEFOCUS_LIMIT_UM, DEFOCUS_LIMIT_UM), "Give it in micrometres: 500 nm is 0.5.")
-    if abs(first - second) < SMALLEST_DISTANCE_UM:
-        raise OpticsError(f"defocus_um is {first:g} and {second:g}, the same plane twice; two different positions are needed, for example -1 1.")
-    return first, second
+    index = HIGHEST_CONDENSER_NA if medium_index is None else medium_index
+    allowed = (0.0, min(HIGHEST_CONDENSER_NA, index))
+    advice = "It is the NA of the illumination, not of the objective; leave it out for coherent light."
+    _check_range("condenser_na", condenser_na, allowed, advice)
+
+
+def check_defocus(values: Sequence[float]) -> tuple[float, ...]:
+    """Check the signed positions of two or more planes.
+
+    Parameters
+    ----------
+    values : sequence of float
+        Defocus of each plane [um]; positive is away from the source, toward the objective.
+
+    Returns
+    -------
+    tuple of float
+        The same numbers in the same order.
+
+    Raises
+    ------
+    OpticsError
+        Fewer than two values, two values closer than 1 nm, or one beyond +-250 um.
+    """
+    if len(values) < FEWEST_PLANES:
+        given = f"{len(values)} value{'' if len(values) == 1 else 's'}"
+        raise OpticsError(f"defocus_um has {given}; at least two are needed, one for each plane, for example -1 1.")
+    positions = tuple(float(value) for value in values)
+    limits = (-DEFOCUS_LIMIT_UM, DEFOCUS_LIMIT_UM)
+    for position in positions:
+        _check_range("defocus_um", position, limits, "Give it in micrometres: 500 nm is 0.5.")
+    for lower, upper in pairwise(sorted(positions)):
+        if upper - lower < SMALLEST_DISTANCE_UM:
+            raise OpticsError(
+                f"defocus_um has {lower:g} and {upper:g}, the same plane twice; positions must differ by {SMALLEST_DISTANCE_UM:g} um or more, for example -1 1."
+            )
+    return positions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ started at (sample, step, block row, block column) (Salmon et al., SC 2011).
 import numpy as np
 
 BLOCK = 64
+FRAME_SEED_STRIDE = 1 << 11  # more than the largest number of samples, so frames never share noise
 
 
 def _block(seed: int, sample: int, step: int, row: int, column: int) -> np.ndarray:

@@ -74,10 +74,7 @@ class Record:
 
     def _calibration(self, counts: np.ndarray) -> dict[str, Any]:
         """That of the card, for the samples that every frame has; nothing where it does not hold."""
-        request = self._request
-        if request.guidance:  # guided samples differ less
-            return {}
-        carried = carried_calibration(self._fitted, int(counts.min()), request.steps, request.sampler)
+        carried = carried_calibration(self._fitted, int(counts.min()), self._request.steps, self._request.sampler)
         return {"calibration": carried} if carried else {}
 
     def _input_hash(self) -> str:
@@ -103,11 +100,13 @@ def short_memory_warning(used: int, asked: int) -> tuple[str, ...]:
 
 
 def settings_of(request: RestoreRequest) -> dict[str, Any]:
-    """Every setting by its name; optics that the image told are filled in, a background image becomes its fingerprint."""
+    """Every setting by its name; optics that the image told are filled in, images among them become their fingerprints."""
     settings = {entry.name: getattr(request, entry.name) for entry in fields(request) if entry.name != "image"}
     settings |= {name: request.known_optics(name) for name in OPTICS}
     if not isinstance(request.background, str):
         settings["background"] = f"image sha256:{sha256_of(request.background)}"
+    if request.psf is not None:
+        settings["psf"] = f"image sha256:{sha256_of(request.psf.array)}, {request.psf.pixel_um:g} um"
     return settings
 
 

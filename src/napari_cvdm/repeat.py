@@ -8,9 +8,12 @@ from typing import Any
 
 from napari_cvdm.baselines import card_of_method
 from napari_cvdm.image_files import read_image, sha256_of
-from napari_cvdm.request import EARLIER, RequestError, RestoreRequest, restore_command
+from napari_cvdm.image_files.psf import read_psf
+from napari_cvdm.request import EARLIER, MeasuredPsf, RequestError, RestoreRequest, image_roles, restore_command
 from napari_cvdm.restore import STOPPED_UNEVENLY, with_planes
 from napari_cvdm.result import Progress
+
+FINGERPRINT = "image sha256:"
 
 
 def command_of(provenance: Mapping[str, Any], files: Mapping[str, str]) -> Generator[Progress, None, str]:
@@ -21,7 +24,7 @@ def command_of(provenance: Mapping[str, Any], files: Mapping[str, str]) -> Gener
     provenance : mapping
         `Provenance` as plain values: its settings and the fingerprint of its input.
     files : mapping of str to str
-        The files that its image was read from, by option: image, and image2 where there is one.
+        The files that its image was read from, by option: image, and image2, image3, ... where there are such.
 
     Yields
     ------
@@ -54,9 +57,22 @@ def command_of(provenance: Mapping[str, Any], files: Mapping[str, str]) -> Gener
 
 def request_of(settings: Mapping[str, Any], files: Mapping[str, str]) -> RestoreRequest:
     """The request that settings and files make."""
-    stacks = [read_image(files[role]) for role in ("image", "image2") if role in files]
+    stacks = [read_image(files[role]) for role in image_roles(files)]
     known = {entry.name: settings[entry.name] for entry in fields(RestoreRequest) if entry.name in settings}
     known = {**EARLIER, **known}
     known |= {name: tuple(value) for name, value in known.items() if isinstance(value, list)}
     known |= {"background": read_image(files["background"]).array} if "background" in files else {}
-    return RestoreRequest(**{**known, "image": with_planes(stacks, card_of_method(settings["model"]))})
+    known["psf"] = _same_psf(settings.get("psf"), files.get("psf"))
+    return RestoreRequest(**{**known, "image": with_planes(stacks, card_of_method(settings["model"]), known.get("defocus_um"))})
+
+
+def _same_psf(setting: str | None, file: str | None) -> MeasuredPsf | None:
+    """The PSF of a file; RequestError where the settings name one and the file is missing or holds another."""
+    if setting is None:
+        return None
+    if file is None:
+        raise RequestError("the file of the measured PSF is not known, so no command can name it. Choose it again, and reconstruct.")
+    psf = read_psf(file)
+    if setting.startswith(FINGERPRINT) and sha256_of(psf.array) not in setting:
+        raise RequestError(f"{file} holds another PSF than the result was made with. Choose the one that was used.")
+    return psf

@@ -4,19 +4,22 @@ The names of the fields are the names of the command-line options, of the fields
 ``provenance.json``.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
 import numpy as np
 
-from napari_cvdm.microscope import OpticsError, check_optics, defocus_pair
+from napari_cvdm.microscope import OpticsError, check_condenser, check_defocus, check_optics
 
 OPTICS = ("pixel_um", "wavelength_um", "medium_index", "na")
 AXES = "TCZSPYX"
 SMALLEST_REGION_PX = 16
+SMALLEST_PSF_PX = 5
 SAMPLERS = ("sde-2m", "ode-2m", "ddim", "ancestral")
 Sampler = Literal["sde-2m", "ode-2m", "ddim", "ancestral"]
+IMAGE_ROLE = re.compile(r"image(?:[2-9]|[1-9]\d+)?")
 PRECISIONS = ("fp32", "bf16", "auto")
 Precision = Literal["fp32", "bf16", "auto"]
 ALIGNMENTS = ("off", "auto")
@@ -40,6 +43,17 @@ def _check_region(region: tuple[int, int, int, int], image: "ImageStack") -> Non
         raise RequestError(
             f"region is {' '.join(map(str, region))} (top, bottom, left, right); it must lie within 0 {height} 0 {width} "
             f"and be at least {SMALLEST_REGION_PX} px wide and high. Leave it out for the whole image."
+        )
+
+
+def _check_positions(defocus_um: tuple[float, ...], image: "ImageStack") -> None:
+    """Check the positions, and that there is one for each plane of the image."""
+    positions = len(check_defocus(defocus_um))
+    planes = image.planes
+    if planes is not None and planes != positions:
+        raise RequestError(
+            f"{image.source}: the image has {planes} plane{'' if planes == 1 else 's'}, but "
+            f"defocus_um has {positions} positions; give one position for each plane, in their order."
         )
 
 
@@ -83,6 +97,11 @@ class ImageStack:
         """Whether the pixels are still somewhere else, to be read when their turn comes."""
         return not isinstance(self.array, np.ndarray)
 
+    @property
+    def planes(self) -> int | None:
+        """Length of the plane axis P; None without one."""
+        return int(self.array.shape[self.axes.index("P")]) if "P" in self.axes else None
+
     def frame(self, index: tuple[int, ...]) -> np.ndarray:
         """Pixels of one frame, shape (P, Y, X), P of length 1 where there is no such axis."""
         return np.asarray(self.array[index]).reshape(-1, *self.array.shape[-2:])
@@ -97,7 +116,38 @@ class ImageStack:
             raise RequestError(f"{self.source}: the image is empty (shape {self.array.shape}); give an image with pixels in it.")
 
 
-EARLIER = {"precision": "fp32", "align": "off", "guidance": 0}  # settings of results that were made before these were choices
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class MeasuredPsf:
+    """A point spread function that was measured, of a bead for example.
+
+    Parameters
+    ----------
+    array : ndarray of shape (Y, X)
+        Its focal plane, any unit; the brightest point lies inside.
+    pixel_um : float
+        Its pixel size in the sample [um].
+    source : str
+        Where it came from.
+
+    Raises
+    ------
+    RequestError, OpticsError
+        An array without a peak, or with NaN; a pixel size that no microscope has.
+    """
+
+    array: np.ndarray = field(repr=False)
+    pixel_um: float
+    source: str = "array"
+
+    def __post_init__(self) -> None:
+        if self.array.ndim != 2 or min(self.array.shape) < SMALLEST_PSF_PX:
+            raise RequestError(f"{self.source}: a PSF of shape {self.array.shape}; one plane of at least {SMALLEST_PSF_PX} x {SMALLEST_PSF_PX} px is needed.")
+        if not np.isfinite(self.array).all() or not np.ptp(self.array):
+            raise RequestError(f"{self.source}: the PSF has NaN or infinite pixels, or none that is brighter than another; give the image of a bead.")
+        check_optics(pixel_um=self.pixel_um, wavelength_um=None, medium_index=None, na=None)
+
+
+EARLIER = {"precision": "fp32", "align": "off", "condenser_na": None, "psf": None}  # settings of results that were made before these were choices
 STEPS = 6  # evaluations of sde-2m: the fewest within 2 % of the best CRPS, see `python -m benchmarks.evaluations`
 
 
@@ -108,7 +158,7 @@ class RestoreRequest:
     Parameters
     ----------
     image : ImageStack
-        The measured image. For a phase model it carries a plane axis ``P`` of length 2 just before YX.
+        The measured image. For a phase model it carries a plane axis ``P`` of two or more planes just before YX.
     model : str
         Name of a shipped model or path of a checkpoint folder.
     samples : int
@@ -130,18 +180,20 @@ class RestoreRequest:
     pixel_um, wavelength_um, medium_index, na : float, optional
         Optics; what is None is taken from `image`, or missed aloud.
     defocus_um : tuple of float, optional
-        Signed positions of the two planes [um], phase models only.
+        Signed positions of the planes [um], one for each plane of `image`, two or more. Phase models only.
+    condenser_na : float, optional
+        Numerical aperture of the illumination, 0 up to the medium index and at most 1.6. None and 0 are coherent light.
+        Phase models only.
     background : {"auto", "none"} or ndarray of shape (Y, X) or (P, Y, X)
         ``auto`` estimates the blank-field intensity (phase) or the dark level (fluorescence); ``none`` says that it is
-        already divided out (phase) or zero (fluorescence); an array is a blank-field (dark-field) image. Of fluorescence, all but
-        ``none`` take off what fills the field, too.
+        already divided out (phase) or zero (fluorescence); an array is a blank-field (dark-field) image. Of fluorescence, ``auto`` takes
+        off the first percentile, with what fills the field in it.
+    psf : MeasuredPsf, optional
+        Of the microscope (fluorescence); decides over NA and wavelength.
     align : {"off", "auto"}
         ``auto`` measures what differs between the two planes besides the focus (shift, magnification, light), takes back what
         is significant and reports all of it; ``off`` changes nothing, and reports what needs no registration (sign, exposure,
         saturation, one image given twice). Phase models only.
-    guidance : int
-        Steps by which each clean estimate is drawn toward the measured image, as far as its residual is more than noise, 0 to 10. It
-        makes a result agree with the measurement, which need not bring it nearer to the truth.
     schedule_points : int
         Number of times at which the gamma and beta maps are returned, 0 to 1000.
     keep_samples : bool
@@ -167,12 +219,13 @@ class RestoreRequest:
     tile: int = 512
     pixel_um: float | None = None
     wavelength_um: float | None = None
-    defocus_um: tuple[float, float] | None = None
+    defocus_um: tuple[float, ...] | None = None
     medium_index: float | None = None
     na: float | None = None
+    condenser_na: float | None = None
     background: Literal["auto", "none"] | np.ndarray = field(default="auto", repr=False)
+    psf: MeasuredPsf | None = None
     align: Align = "off"
-    guidance: int = 0
     schedule_points: int = 0
     keep_samples: bool = False
     region: tuple[int, int, int, int] | None = None
@@ -182,7 +235,6 @@ class RestoreRequest:
         _check_count("steps", self.steps, 1, 1000, f"{STEPS} is a good start for sde-2m.")
         _check_count("tile", self.tile, 16, 65536, "512 is a good start; smaller needs less memory.")
         _check_count("schedule_points", self.schedule_points, 0, 1000, "11 shows the schedule well.")
-        _check_count("guidance", self.guidance, 0, 10, "0 is usual; 1 draws samples toward the measured image.")
         _check_count("seed", self.seed, 0, 2**63 - 1, "Any whole number in that range will do.")
         if self.sampler not in SAMPLERS:
             raise RequestError(f"sampler is {self.sampler!r}; allowed are {', '.join(SAMPLERS)}.")
@@ -193,10 +245,12 @@ class RestoreRequest:
         if self.align not in ALIGNMENTS:
             raise RequestError(f"align is {self.align!r}; allowed are {', '.join(ALIGNMENTS)}. off takes the planes as they are.")
         if self.defocus_um is not None:
-            defocus_pair(self.defocus_um)
+            _check_positions(self.defocus_um, self.image)
         if self.region is not None:
             _check_region(self.region, self.image)
         check_optics(**{name: self.known_optics(name) for name in OPTICS})
+        if self.condenser_na is not None:
+            check_condenser(self.condenser_na, self.known_optics("medium_index"))
 
     def known_optics(self, name: str) -> float | None:
         """The optics value `name`, from the request or else from the image; None when neither says it."""
@@ -220,6 +274,16 @@ class RestoreRequest:
         return given
 
 
+def image_roles(paths: Iterable[str]) -> tuple[str, ...]:
+    """The names of the image files among options, in the order of the planes: image, image2, image3 and so on."""
+    return tuple(sorted((role for role in paths if IMAGE_ROLE.fullmatch(role)), key=lambda role: int(role[len("image") :] or 1)))
+
+
+def roles_of_images(count: int) -> tuple[str, ...]:
+    """The names of so many image files: image, image2, image3 and so on."""
+    return tuple(f"image{number if number > 1 else ''}" for number in range(1, count + 1))
+
+
 def restore_command(request: RestoreRequest, paths: Mapping[str, str], out: str) -> list[str]:
     """The command that carries a request out.
 
@@ -227,7 +291,7 @@ def restore_command(request: RestoreRequest, paths: Mapping[str, str], out: str)
     ----------
     request : RestoreRequest
     paths : mapping of str to str
-        Files by option: ``image``, and ``image2`` and ``background`` where there are such.
+        Files by option: ``image``, and ``image2``, ``image3``, ..., ``background`` and ``psf`` where there are such.
     out : str
         Folder for the results.
 
@@ -236,10 +300,10 @@ def restore_command(request: RestoreRequest, paths: Mapping[str, str], out: str)
     list of str
         Words for ``shlex.join``; options at their default are left out.
     """
-    words = ["napari-cvdm", "restore", *(paths[role] for role in ("image", "image2") if role in paths)]
+    words = ["napari-cvdm", "restore", *(paths[role] for role in image_roles(paths))]
     for entry in fields(request):
         value = getattr(request, entry.name)
-        value = paths[entry.name] if isinstance(value, np.ndarray) else value
+        value = paths[entry.name] if isinstance(value, np.ndarray | MeasuredPsf) else value
         if entry.name != "image" and value != entry.default:
             words += ["--" + entry.name.replace("_", "-"), *_words(value)]
     return [*words, "--out", out]

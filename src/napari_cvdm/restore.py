@@ -14,18 +14,18 @@ from napari_cvdm.image_files import combine_planes
 from napari_cvdm.model.checkpoint import Checkpoint, CheckpointError, ModelCard
 from napari_cvdm.model.schedule import clock_curve, clock_device, gamma_and_beta
 from napari_cvdm.model.tiled import placed
+from napari_cvdm.plane_positions import count_planes, file_warnings
 from napari_cvdm.posterior import RunningMoments
 from napari_cvdm.precision import settled
 from napari_cvdm.record import Record, check_continues, model_entry
 from napari_cvdm.request import ImageStack, RequestError, RestoreRequest
 from napari_cvdm.result import Progress, Restoration, Stop
-from napari_cvdm.tasks import TASKS, Task
+from napari_cvdm.tasks import TASKS, Conditioned, Task
 from napari_cvdm.tasks.conditioned import BORDER_PX
 from napari_cvdm.trust.findings import Findings
-from napari_cvdm.trust.guidance import check_guidance, guide_of
 from napari_cvdm.trust.light import judged
 from napari_cvdm.trust.plane_checks import plane_warnings
-from napari_cvdm.trust.validity import axes_warnings, beyond_trained_range, crossing_warnings, far_from_training, optics_warnings
+from napari_cvdm.trust.validity import axes_warnings, beyond_trained_range, far_from_training, optics_warnings
 
 CLOCK_POINTS = 100
 STOPPED_UNEVENLY = "stopped:"  # how the warning of a result begins whose frames have different numbers of samples
@@ -45,12 +45,26 @@ def frame_axes(image: ImageStack) -> str:
 
 
 def check_planes(image: ImageStack, task: Task) -> None:
-    """RequestError unless the image has as many defocus planes as the task needs, just before YX."""
+    """Check the plane axis of an image.
+
+    Raises
+    ------
+    RequestError
+        The plane axis is not just before YX, or the task takes another number of planes.
+    """
     if "P" in image.axes and not image.axes.endswith("PYX"):
         raise RequestError(f"{image.source}: axes {image.axes}; the plane axis P must stand just before YX. Move it there with numpy.moveaxis.")
-    planes = image.array.shape[image.axes.index("P")] if "P" in image.axes else 1
-    if planes != task.planes:
-        raise RequestError(f"{image.source}: {planes} plane(s) of axes {image.axes}; {task.name} needs {task.planes}: {task.inputs}.")
+    planes = image.planes or 1
+    more_are_allowed = task.planes > 1
+    if planes < task.planes or (planes > task.planes and not more_are_allowed):
+        needed = f"{task.planes} or more" if more_are_allowed else str(task.planes)
+        raise RequestError(f"{image.source}: {planes} plane(s) of axes {image.axes}; {task.name} needs {needed}: {task.inputs}.")
+
+
+def check_psf(request: RestoreRequest, task: Task) -> None:
+    """RequestError where a PSF is given to a task that deconvolves nothing."""
+    if request.psf is not None and not getattr(task, "fine_channels", 0):
+        raise RequestError(f"{request.psf.source}: {task.name} has no use for a measured PSF; leave --psf out, or choose widefield-x2 or richardson-lucy.")
 
 
 def task_of(card: ModelCard) -> Task:
@@ -72,8 +86,16 @@ def task_of(card: ModelCard) -> Task:
     return task
 
 
-def with_planes(stacks: Sequence[ImageStack], card: ModelCard) -> ImageStack:
-    """One image with as many planes as the model takes, its unnamed axis under a name that image files have.
+def with_planes(stacks: Sequence[ImageStack], card: ModelCard, defocus_um: Sequence[float] | None = None) -> ImageStack:
+    """One image with all planes, its unnamed axis under a name that image files have.
+
+    Parameters
+    ----------
+    stacks : sequence of ImageStack
+        One stack, or one image for each plane.
+    card : ModelCard
+    defocus_um : sequence of float, optional
+        The positions of the planes: a single stack must have an axis of as many planes.
 
     Raises
     ------
@@ -81,13 +103,13 @@ def with_planes(stacks: Sequence[ImageStack], card: ModelCard) -> ImageStack:
         Too many or too few planes, or planes that do not fit together.
     """
     task = task_of(card)
-    if task.planes == 2:
-        image = combine_planes(*stacks)
+    if task.planes > 1:
+        image = combine_planes(*stacks, count=count_planes(task.planes, defocus_um))
     elif len(stacks) == 1:
         image = stacks[0]
     else:
-        both = " and ".join(stack.source for stack in stacks)
-        raise RequestError(f"two images were given ({both}); {card.name} takes {task.inputs}. Leave one out.")
+        sources = " and ".join(stack.source for stack in stacks)
+        raise RequestError(f"{len(stacks)} images were given ({sources}); {card.name} takes {task.inputs}. Give one image.")
     free = next((letter for letter in _OME_AXES if letter not in image.axes), "S")
     return replace(image, axes=image.axes.replace("S", free))
 
@@ -126,7 +148,7 @@ def restore(request: RestoreRequest, model: Checkpoint, earlier: Restoration | N
     task, device = task_of(model.card), pick_device(request.device)
     image = request.image
     check_planes(image, task)
-    check_guidance(request, model.card)
+    check_psf(request, task)
     request = settled(request, model, None if earlier is None else earlier.provenance.settings)
     if earlier is not None:
         check_continues(request, model, earlier)
@@ -136,15 +158,14 @@ def restore(request: RestoreRequest, model: Checkpoint, earlier: Restoration | N
     findings = Findings(request, model.card, arrays.counts, earlier, check=check)
     for number, index in enumerate(indices):
         pixels = record.read(index)
-        prepared = task.from_request(pixels, request)
+        prepared, stop = yield from prepare_frame(task.prepare(pixels, request), request, number, len(indices))
         findings.prepared(prepared)
         if request.region is not None:
             prepared = prepared.within(request.region, network.config.condition_fold * network.config.alignment)
         findings.begin(index, pixels, prepared)
-        guide = guide_of(pixels, prepared, request, model.card)
-        frame = replace(Frame.begin(request, network, prepared, index, number, len(indices)), guide=guide)
+        frame = Frame.begin(request, network, prepared, index, number, len(indices))
         moments = arrays.moments(index)
-        samples, stop = yield from sample_frame(frame, moments, findings.see)
+        samples, stop = yield from sample_frame(frame, moments, findings.see, stop)
         arrays.fill(frame, moments, samples)
         if moments.count:
             findings.end(moments.mean)
@@ -152,6 +173,20 @@ def restore(request: RestoreRequest, model: Checkpoint, earlier: Restoration | N
         if stop is Stop.KEEP:  # what was not begun stays as it is
             break
     return _assembled(request, model, task, arrays, findings, record, time.perf_counter() - started)
+
+
+def prepare_frame(
+    steps: Generator[str, None, Conditioned], request: RestoreRequest, number: int, frames: int
+) -> Generator[Progress, Stop | None, tuple[Conditioned, Stop | None]]:
+    """Prepare a frame, step by step; returns it and what was sent on the way."""
+    stop, per_frame = None, request.samples * request.steps
+    while True:
+        try:
+            stage = next(steps)
+        except StopIteration as end:
+            return end.value, stop
+        which = f", frame {number + 1} of {frames}" if frames > 1 else ""
+        stop = (yield Progress(stage=f"{stage}{which}", done=number * per_frame, total=frames * per_frame)) or stop
 
 
 class _Arrays:
@@ -190,9 +225,9 @@ class _Arrays:
 def _assembled(request: RestoreRequest, model: Checkpoint, task: Task, arrays: _Arrays, findings: Findings, record: Record, seconds: float) -> Restoration:
     gamma, beta, times = schedule_maps(model, arrays.rate, request.schedule_points)
     beyond = beyond_trained_range(arrays.mean, model.card)
-    said = (*axes_warnings(request.image), *optics_warnings(request, model.card), *plane_warnings(record.estimated))
+    said = (*axes_warnings(request.image), *optics_warnings(request, model.card), *file_warnings(request), *plane_warnings(record.estimated))
     unusable = unusable_warning(arrays.valid, arrays.counts)
-    found = (*((beyond.reason,) if beyond.reason else ()), *crossing_warnings(record.estimated), *single_answer(request, model), *findings.unfamiliar())
+    found = (*((beyond.reason,) if beyond.reason else ()), *single_answer(request, model), *findings.warnings())
     warnings = (*said, *found, *stopped_warning(arrays.counts, request.samples), *unusable)
     usable = not far_from_training(request, model.card)
     forward = findings.forward()

@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-NUMBERS = ("chi2", "unexplained", "gain", "rsp", "rse", "limit", "verdict", "axes")
+NUMBERS = ("chi2", "unexplained", "estimate_chi2", "gain", "rsp", "rse", "limit", "verdict", "axes")
+WORSE = 1.25  # times the chi-squared of the deconvolution: more is no matter of noise
 LEAST_CHI2 = 0.3  # half of the noise kept gives 0.25; a transmission that is fitted takes the truth of a phase down to 0.45
 BLIND_SPOT = "The check is blind to detail below the optical limit: what it finds explained may still be invented there."
 
@@ -169,8 +170,10 @@ class ForwardCheck:
     unexplained : float, optional
         Share of the measured structure above the noise that is not explained, 0 to 1 and more: (chi2 - 1) / (chi2_0 - 1) with chi2_0 of an empty
         reconstruction. None where the field has no structure above the noise.
+    estimate_chi2 : float, optional
+        Of the deconvolution that a super-resolved image was made from, alone.
     gain : float, optional
-        By which the reconstruction had to be multiplied, median over frames: 1 where its flux is right.
+        By which the reconstruction would have to be multiplied, median over frames: 1 where its flux is right.
     rsp, rse : float, optional
         Resolution-scaled Pearson correlation and error (SQUIRREL; error in units of the measured image), average over frames; for a phase the
         correlation and the error of the propagated planes. Blind below the optical limit.
@@ -187,6 +190,7 @@ class ForwardCheck:
     frame_chi2: np.ndarray = field(default_factory=lambda: np.full((), np.nan), repr=False)
     sample_chi2: np.ndarray = field(default_factory=lambda: np.full((), np.nan), repr=False)
     unexplained: float | None = None
+    estimate_chi2: float | None = None
     gain: float | None = None
     rsp: float | None = None
     rse: float | None = None
@@ -197,6 +201,11 @@ class ForwardCheck:
     def possible(self) -> bool:
         """Whether the optics were known and there were pixels to compare."""
         return self.chi2 is not None
+
+    @property
+    def beaten(self) -> bool:
+        """Whether the deconvolution alone explains the measured image clearly better."""
+        return self.chi2 is not None and self.estimate_chi2 is not None and self.chi2 > WORSE * max(self.estimate_chi2, 1.0)
 
     @property
     def explained(self) -> bool:

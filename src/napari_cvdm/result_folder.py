@@ -36,7 +36,7 @@ class StoredResult:
     place : mapping
         ``z_step_um``, and ``y_um``, ``x_um`` of the centre of the first pixel of the measured image, where known; see `ImageStack`.
     planes_um : tuple of float, optional
-        Positions of the two defocus planes, where both were in one file: its axis of planes became one image.
+        Positions of the defocus planes, if all were in one file: its axis of planes became one image.
     files : mapping of str to str
         What was read, by option of the command line.
     """
@@ -44,7 +44,7 @@ class StoredResult:
     restoration: Restoration
     source: str
     place: Mapping[str, float] = field(default_factory=dict)
-    planes_um: tuple[float, float] | None = None
+    planes_um: tuple[float, ...] | None = None
     files: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -104,6 +104,7 @@ def _stored(folder: Path, record: Mapping[str, Any]) -> StoredResult:
     sizes = dict(zip(mean.axes, mean.array.shape, strict=True))
     shape = tuple(sizes.get(letter, 1) for letter in axes)  # files drop axes of length 1
     upsampling = round(float(record["settings"]["pixel_um"]) / pixel_um)
+    planes = len(record["settings"].get("defocus_um") or (0.0,))
     gamma, beta, samples = (_pixels(folder, name, shape, leading=True) if (folder / f"{name}{ENDING}").exists() else None for name in LEADING)
     region = record["settings"].get("region")
     restoration = Restoration(
@@ -123,7 +124,7 @@ def _stored(folder: Path, record: Mapping[str, Any]) -> StoredResult:
         samples=samples,
         counts=np.array(output.get("counts", np.full(shape[:-2], record["settings"].get("samples", 1))), dtype=int),
         region=tuple(region) if region else None,
-        forward=_forward(folder, record.get("forward"), sizes, upsampling),
+        forward=_forward(folder, record.get("forward"), {**sizes, "P": planes}, upsampling),
     )
     return StoredResult(
         restoration=restoration,
@@ -172,9 +173,9 @@ def _forward(folder: Path, said: Mapping[str, Any] | None, sizes: Mapping[str, i
     """The check against the measured image; None in a folder that is older than it."""
     if said is None:
         return None
-    numbers: dict[str, Any] = {name: said[name] for name in NUMBERS}
+    numbers: dict[str, Any] = {name: said.get(name) for name in NUMBERS}
     numbers |= {name: np.array(said[name], dtype=float) for name in ("frame_chi2", "sample_chi2")}
-    coarse = {**sizes, "Y": sizes["Y"] // upsampling, "X": sizes["X"] // upsampling, "P": 2}
+    coarse = {**sizes, "Y": sizes["Y"] // upsampling, "X": sizes["X"] // upsampling}
     axes = numbers["axes"]
     if not axes:
         return ForwardCheck(**numbers)

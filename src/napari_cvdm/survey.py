@@ -11,6 +11,7 @@ import torch
 from napari_cvdm.frame import Frame
 from napari_cvdm.image_files import Fingerprint, ImageFileError, check_finite
 from napari_cvdm.image_files.lazy import window_of
+from napari_cvdm.intensity import unclipped_mean
 from napari_cvdm.model.cvdm import CVDM
 from napari_cvdm.request import ImageStack, RestoreRequest
 from napari_cvdm.tasks import Background, Blocks, SampledPlane, Task, sampled_lines
@@ -46,13 +47,15 @@ def sample_plane(request: RestoreRequest, task: Task, frame: tuple[int, ...], pl
         fingerprint.add(pixels)
         low, high, total = min(low, pixels.min()), max(high, pixels.max()), total + float(pixels.sum(dtype=np.float64))
         chosen = rows[(rows >= band.start) & (rows < band.stop)]
-        part = pixels[np.ix_(chosen - band.start, columns)].astype(np.float64)
-        if not isinstance(background, str):
-            part = task.without(part, (background if background.ndim == 2 else background[plane])[np.ix_(chosen, columns)].astype(np.float64))
-        kept.append(part)
+        kept.append(pixels[np.ix_(chosen - band.start, columns)])
     if low == high:
         raise ImageFileError(f"{image.source}: plane {plane + 1} of frame {frame} is constant (every pixel is {low:g}); give an image with something in it.")
-    return SampledPlane(pixels=np.concatenate(kept), whole=len(rows) == shape[0] and len(columns) == shape[1], mean=total / (shape[0] * shape[1]))
+    sample = np.concatenate(kept)
+    drawn = sample.astype(np.float64)
+    if not isinstance(background, str):
+        drawn = task.without(drawn, (background if background.ndim == 2 else background[plane])[np.ix_(rows, columns)].astype(np.float64))
+    mean = unclipped_mean(sample, total / (shape[0] * shape[1]))
+    return SampledPlane(pixels=drawn, whole=len(rows) == shape[0] and len(columns) == shape[1], mean=mean)
 
 
 def _one_plane(image: ImageStack, plane: int) -> ImageStack:
@@ -105,9 +108,9 @@ class BlockReader:
 def survey_frame(request: RestoreRequest, task: Task, plan: BlockPlan, frame_number: int, fingerprint: Fingerprint) -> Blocks:
     """The numbers of one frame that must be global, but for the rate of the networks."""
     if not isinstance(request.background, str):
-        fitting(request.background, np.broadcast_to(np.float32(0), (task.planes, *plan.shape)))
+        fitting(request.background, np.broadcast_to(np.float32(0), (request.image.planes or 1, *plan.shape)))
     frame = plan.frames[frame_number]
-    planes = [sample_plane(request, task, frame, plane, fingerprint) for plane in range(task.planes)]
+    planes = [sample_plane(request, task, frame, plane, fingerprint) for plane in range(request.image.planes or 1)]
     return task.survey(planes, request, BlockReader(request=request, plan=plan, frame_number=frame_number))
 
 

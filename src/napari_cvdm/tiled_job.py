@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_cvdm.image_files.lazy import open_image
+from napari_cvdm.image_files.psf import read_psf
 from napari_cvdm.image_files.read import read_image
 from napari_cvdm.model.checkpoint import Checkpoint, ModelCard
 from napari_cvdm.model.zoo import load_model
@@ -48,7 +49,7 @@ class TiledRequest:
     def __post_init__(self) -> None:
         if not str(self.out).lower().endswith(SUFFIX):
             raise RequestError(f"out is {self.out}; a result that is written block by block is an OME-Zarr: choose a name that ends in {SUFFIX}.")
-        for name in ("region", "schedule_points", "guidance"):
+        for name in ("region", "schedule_points"):
             if getattr(self.request, name):
                 raise RequestError(f"{name} is {getattr(self.request, name)}; it cannot be had block by block. Leave it out, or give a folder with --out.")
         try:
@@ -70,14 +71,14 @@ class TiledFiles:
     Parameters
     ----------
     images : tuple of str
-        One path, or two where the planes lie in two files.
+        One path, or one for each plane where each lies in a file of its own.
     model : str
         A shipped name, or the path of a checkpoint folder.
     out : str
     background : str
         ``auto``, ``none`` or a path.
     options : mapping
-        Further fields of `RestoreRequest`, as JSON holds them.
+        Further fields of `RestoreRequest`, as JSON holds them; ``psf`` is a path.
     block, halo : int
     overwrite : bool
     """
@@ -96,7 +97,8 @@ class TiledFiles:
         background = self.background if self.background in ("auto", "none") else str(Path(self.background).resolve())
         model = str(Path(self.model).resolve()) if Path(self.model).is_dir() else self.model
         images = tuple(str(Path(path).resolve()) for path in self.images)
-        return replace(self, images=images, model=model, out=str(Path(self.out).resolve()), background=background)
+        options = {**self.options, "psf": str(Path(self.options["psf"]).resolve())} if self.options.get("psf") else self.options
+        return replace(self, images=images, model=model, out=str(Path(self.out).resolve()), background=background, options=options)
 
     def open(self) -> tuple[TiledRequest, Checkpoint]:
         """The images, not yet read, and the model.
@@ -111,8 +113,10 @@ class TiledFiles:
         return TiledRequest(request=request, out=self.out, block=self.block, halo=self.halo, overwrite=self.overwrite), model
 
     def _request(self, card: ModelCard) -> RestoreRequest:
-        image = with_planes([open_image(path) for path in self.images], card)
+        image = with_planes([open_image(path) for path in self.images], card, self.options.get("defocus_um"))
         background: Any = self.background if self.background in ("auto", "none") else read_image(self.background).array
         options: dict[str, Any] = {name: tuple(value) if isinstance(value, list | tuple) else value for name, value in self.options.items()}
         options["background"] = background
+        if options.get("psf"):
+            options["psf"] = read_psf(options["psf"])
         return RestoreRequest(**options, image=image, model=self.model)

@@ -10,6 +10,7 @@ from napari_cvdm.device import pick_device
 from napari_cvdm.image_files.job_folder import JobFolder
 from napari_cvdm.image_files.ngff_grid import Grid, GridImage
 from napari_cvdm.model.checkpoint import Checkpoint
+from napari_cvdm.plane_positions import z_step_warning
 from napari_cvdm.record import short_memory_warning
 from napari_cvdm.request import RequestError, RestoreRequest
 from napari_cvdm.restore import single_answer
@@ -20,7 +21,7 @@ from napari_cvdm.trust.validity import axes_warnings, beyond_warning, optics_war
 NO_UNIT = "dimensionless"
 _ORDER = "TCZ"
 NOT_ALIGNED = (
-    "block by block the two planes are taken as they are, and only focus may differ between them; restore a --region into a folder to see whether they fit."
+    "block by block the planes are taken as they are, and only focus may differ between them; restore a --region into a folder to see whether they fit."
 )
 
 
@@ -72,7 +73,7 @@ def provenance_of(request: RestoreRequest, model: Checkpoint, folder: JobFolder,
 
 
 def _warnings(request: RestoreRequest, model: Checkpoint, marks: Mapping[str, Mapping[str, Any]], plan: BlockPlan) -> tuple[str, ...]:
-    warnings = [*axes_warnings(request.image), *optics_warnings(request, model.card), *single_answer(request, model)]
+    warnings = [*axes_warnings(request.image), *optics_warnings(request, model.card), *z_step_warning(request), *single_answer(request, model)]
     beyond, usable = (sum(said[name] for said in marks.values()) for name in ("beyond", "usable"))
     tile = min(said["tile"] for said in marks.values())
     pixels = len(plan.frames) * plan.shape[0] * plan.shape[1] * model.card.config().upsampling ** 2

@@ -182,7 +182,7 @@ def drop_two_files(evening: Evening, folder: Path) -> None:
     evening.qtbot.waitUntil(lambda: not evening.dock.queue.running and not evening.dock.panel.busy, timeout=60_000)
     for path in paths:
         layer = evening.result(path.stem)["reconstruction"]
-        whole = evening.expected(image=read_image(path), pixel_um=None)
+        whole = evening.expected(image=read_image(path), pixel_um=None, wavelength_um=None, medium_index=None, na=None)  # the files say none
         assert layer.data.tobytes() == whole.mean.tobytes()
         np.testing.assert_allclose(evening.layer(path.stem).scale, 0.065)
 

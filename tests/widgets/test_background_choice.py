@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QApplication
 
 from napari_cvdm.cli import main
 from napari_cvdm.image_files import read_image
-from napari_cvdm.simulate.samples import RETICULUM_RANGES
+from napari_cvdm.simulate.samples import WIDEFIELD_RANGES
 from napari_cvdm.simulate.widefield import simulate_widefield
 from napari_cvdm.widgets.layers import METADATA_KEY, our_metadata
 
@@ -63,7 +63,7 @@ def test_a_background_that_does_not_fit_is_refused_in_words(viewer, measured, op
 
 
 def test_with_a_dark_image_and_the_optics_a_good_reconstruction_is_green(viewer, open_dock, finished):
-    pair = simulate_widefield(9_100_000, replace(RETICULUM_RANGES, field_px=64))
+    pair = simulate_widefield(9_100_000, replace(WIDEFIELD_RANGES, field_px=64))
     optics = {name: getattr(pair.microscope, name) for name in ("wavelength_um", "medium_index", "na")}
     place = {"scale": (pair.microscope.pixel_um,) * 2, "units": ("um", "um"), "metadata": {METADATA_KEY: {"optics": optics}}}
     dark = viewer.add_image(np.full(pair.counts.shape, pair.camera.offset_counts, np.float32), contrast_limits=(0, 200))

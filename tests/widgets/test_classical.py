@@ -31,7 +31,7 @@ def widefield(viewer, measured, open_dock, finished, tiny_widefield_model):
     return dock
 
 
-def test_a_phase_result_is_compared_with_us_tie(viewer, planes, open_dock, finished, tiny_phase_model):
+def test_a_phase_result_is_compared_with_the_physics_alone(viewer, planes, open_dock, finished, tiny_phase_model):
     viewer.add_image(planes, name="near", scale=(1, 0.2, 0.2), units=("um",) * 3)
     dock = open_dock(tiny_phase_model)
     fill(dock, TWO_PLANES)
@@ -42,13 +42,13 @@ def test_a_phase_result_is_compared_with_us_tie(viewer, planes, open_dock, finis
     result.contrast_limits = (-0.5, 0.5)
     dock.results.compare.click()
     finished(dock)
-    layer = viewer.layers["us-tie (classical) of near"]
-    assert layer.data.tobytes() == drained(reconstruct(request, load_method("us-tie"))).mean.tobytes()
+    layer = viewer.layers["phase-physics (classical) of near"]
+    assert layer.data.tobytes() == drained(reconstruct(request, load_method("phase-physics"))).mean.tobytes()
     assert layer.visible
     assert (tuple(layer.contrast_limits), layer.colormap.name) == ((-0.5, 0.5), result.colormap.name)
     np.testing.assert_allclose(layer.scale, result.scale)
     assert our_metadata(layer)["provenance"]["model"]["kind"] == "baseline"
-    assert "single answer" in dock.panel.message.text()
+    assert "its spread is not shown" in dock.panel.message.text()
 
 
 def test_a_second_comparison_replaces_the_first_and_the_result_stays_chosen(viewer, widefield, finished):
@@ -63,15 +63,15 @@ def test_a_second_comparison_replaces_the_first_and_the_result_stays_chosen(view
     assert widefield.results.more.isEnabled()
 
 
-def test_optics_that_the_method_lacks_are_said_and_can_be_filled_in_then(viewer, widefield, finished):
-    widefield.results.compare.click()
-    finished(widefield)
-    assert "wavelength_um is not known" in widefield.panel.message.text()
-    assert "richardson-lucy (classical) of cell" not in viewer.layers
-    fill(widefield, OIL)
-    widefield.results.compare.click()
-    finished(widefield)
-    assert "richardson-lucy (classical) of cell" in viewer.layers
+def test_optics_that_are_filled_in_later_are_used_by_the_method(viewer, widefield, finished):
+    sources = []
+    for known in ({}, OIL):
+        fill(widefield, known)
+        widefield.results.compare.click()
+        finished(widefield)
+        layer = viewer.layers["richardson-lucy (classical) of cell"]
+        sources.append(our_metadata(layer)["provenance"]["estimated"]["frames"][0]["optics"])
+    assert sources[0] in ("estimated", "assumed") and sources[1] == "stated"
 
 
 def test_a_comparison_can_be_cancelled(viewer, widefield, finished, monkeypatch, qtbot):

@@ -185,7 +185,7 @@ def test_planes_in_two_layers_are_refused_with_what_is_needed(viewer, planes, op
         dock.form.optics[name].set_value(value)
     dock.start()
     assert not dock.following
-    assert "both planes in one layer" in dock.message.text()
+    assert "all planes in one layer" in dock.message.text()
 
 
 def test_the_full_posterior_of_the_shown_frame(viewer, measured, open_live, qtbot, tiny_widefield_model):

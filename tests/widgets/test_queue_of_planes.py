@@ -1,8 +1,9 @@
-"""Files of two planes dropped on the dock: one file each, or both in one."""
+"""Files of planes dropped on the dock: one file each, or all in one."""
 
+import numpy as np
 import pytest
 from dropping import drop
-from qtpy.QtWidgets import QApplication
+from qtpy.QtWidgets import QApplication, QLineEdit
 
 from napari_cvdm.image_files import combine_planes, read_image
 from napari_cvdm.model.zoo import load_model
@@ -62,3 +63,36 @@ def test_the_command_of_a_queued_pair_names_both_files(qtbot, phase_dock, write,
     phase_dock.form.image.set_value(phase_dock._viewer.layers["cell_0"])
     phase_dock.form.second.set_value(phase_dock._viewer.layers["cell_1"])
     assert phase_dock.form.files() == dict(zip(("image", "image2"), map(str, paths), strict=True))
+
+
+def test_three_files_become_one_image_when_three_positions_are_typed(viewer, phase_dock, write, planes, worked_off):
+    three = [*planes, planes[0, ::-1]]
+    paths = [write(f"cell_z{number}.tif", plane, 0.2) for number, plane in enumerate(three)]
+    drop(phase_dock, *paths)
+    assert len(states(phase_dock)) == 3
+    first = phase_dock.form.positions.findChildren(QLineEdit)[0]
+    first.setText("-1 0 1,5")
+    first.editingFinished.emit()
+    assert phase_dock.form.positions.typed == ("-1", "0", "1.5")
+    phase_dock.queue.view.start.click()
+    assert list(states(phase_dock)) == ["cell_z0.tif + cell_z1.tif + cell_z2.tif"]
+    worked_off(phase_dock)
+    assert list(states(phase_dock).values()) == [State.DONE]
+    assert viewer.layers["reconstruction of cell_z0"].data.shape == (48, 40)
+    phase_dock.results.command.click()
+    worked_off(phase_dock)
+    assert all(str(path) in QApplication.clipboard().text() for path in paths)
+
+
+def test_a_dropped_stack_has_as_many_planes_as_positions(viewer, phase_dock, write, planes, worked_off):
+    stack = np.stack([*planes, planes[0, ::-1]])
+    phase_dock.form.optics["defocus_um"].set_value((-1.0, 1.0))
+    drop(phase_dock, write("cell.tif", stack, 0.2))
+    worked_off(phase_dock)
+    assert states(phase_dock) == {"cell.tif": State.FAILED}
+    assert "one position for each plane of this stack" in phase_dock.queue.view.rows[0].detail
+    phase_dock.form.optics["defocus_um"].set_value((-1.0, 0.0, 1.5))
+    phase_dock.queue.view.start.click()
+    worked_off(phase_dock)
+    assert states(phase_dock) == {"cell.tif": State.DONE}
+    assert viewer.layers["reconstruction of cell"].data.shape == (48, 40)

@@ -145,15 +145,16 @@ def test_a_damaged_result_says_what_is_wrong(plugin, tmp_path):
     assert "rate.ome.tif is missing" in str(caught.value.__cause__)
 
 
-def test_a_result_of_two_planes_goes_with_the_layer_of_both(plugin, tmp_path):
+@pytest.mark.parametrize("defocus_um", [(-1.0, 1.5), (-2.5, 0.0, 2.5)])
+def test_a_result_of_planes_goes_with_the_layer_of_all(plugin, tmp_path, defocus_um):
     result = restoration(upsampling=1)
-    provenance = replace(result.provenance, settings={**result.provenance.settings, "defocus_um": (-1.0, 1.5)})
+    provenance = replace(result.provenance, settings={**result.provenance.settings, "defocus_um": defocus_um})
     folder_of(replace(result, provenance=provenance), tmp_path, {})
     viewer = ViewerModel()
-    planes = viewer.add_image(np.zeros((2, 12, 16)), name="cell", scale=(2.5, 0.1, 0.1), units=("um",) * 3, axis_labels=("z", "y", "x"))
+    planes = viewer.add_image(np.zeros((len(defocus_um), 12, 16)), name="cell", scale=(2.5, 0.1, 0.1), units=("um",) * 3, axis_labels=("z", "y", "x"))
     opened = viewer.open(tmp_path / "provenance.json", plugin=None)
     assert viewer.layers.units is not None
-    shown = [Layer.create(*one) for one in to_layer_data(result, Placement.of(planes))]
+    shown = [Layer.create(*one) for one in to_layer_data(result, replace(Placement.of(planes), planes=len(defocus_um)))]
     for one, other in zip(opened, shown, strict=True):
         assert one.data.shape == other.data.shape
         np.testing.assert_allclose(one.extent.world, other.extent.world)

@@ -4,9 +4,13 @@ import dataclasses
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
-from napari_cvdm.request import RequestError
+from napari_cvdm.image_files import write_image
+from napari_cvdm.plane_positions import z_step_warning
+from napari_cvdm.request import RequestError, restore_command
+from napari_cvdm.widgets.layers import METADATA_KEY
 
 
 def test_rows_follow_the_model(viewer, measured, open_dock, tiny_widefield_model, tiny_phase_model):
@@ -16,7 +20,7 @@ def test_rows_follow_the_model(viewer, measured, open_dock, tiny_widefield_model
     assert dock.form.optics["defocus_um"].isHidden()
     dock.form.model.set_value(str(tiny_phase_model))
     assert not dock.form.second.isHidden()
-    assert dock.form.missing()[0] == "the second plane"
+    assert dock.form.missing()[0] == "the other planes"
 
 
 def test_optics_follow_the_layer_but_what_was_typed_stays(viewer, measured, open_dock, tiny_widefield_model):
@@ -33,6 +37,38 @@ def test_optics_follow_the_layer_but_what_was_typed_stays(viewer, measured, open
     dock.form.optics["na"].setText("1.4")
     dock.form.image.set_value(viewer.layers["unknown"])
     assert dock.form.optics["na"].value() == 1.4
+
+
+def test_a_measured_psf_is_asked_for_where_it_is_used_and_comes_back_with_a_request(
+    viewer, measured, open_dock, tiny_widefield_model, tiny_phase_model, tmp_path
+):
+    y, x = np.mgrid[-10:11, -10:11]
+    write_image(tmp_path / "bead.ome.tif", np.exp(-(x**2 + y**2) / 8.0).astype(np.float32), axes="YX", pixel_um=0.05, unit="counts", name="bead")
+    viewer.add_image(**measured)
+    dock = open_dock(tiny_widefield_model)
+    assert not dock.form.psf.isHidden() and dock.form.value().psf is None
+    dock.form.psf.set_value(tmp_path / "bead.ome.tif")
+    request = dock.form.value()
+    assert request.psf.pixel_um == pytest.approx(0.05)
+    dock.form.psf.set_value("")
+    dock.form.set_value(request)
+    assert dock.form.value().psf.array.tobytes() == request.psf.array.tobytes()
+    dock.form.psf.set_value(tmp_path / "none.tif")
+    with pytest.raises(RequestError, match=r"none\.tif"):
+        dock.form.value()
+    dock.form.model.set_value(str(tiny_phase_model))
+    assert dock.form.psf.isHidden() and dock.form.settings()["psf"] is None
+
+
+def test_positions_that_a_layer_told_go_with_it(viewer, planes, open_dock, tiny_phase_model):
+    told = {METADATA_KEY: {"optics": {"defocus_um": (-1.0, 0.0, 1.5)}}}
+    viewer.add_image(np.concatenate([planes, planes[:1]]), name="stack", axis_labels=("plane", "y", "x"), metadata=told)
+    viewer.add_image(planes, name="pair", axis_labels=("plane", "y", "x"))
+    dock = open_dock(tiny_phase_model)
+    dock.form.image.set_value(viewer.layers["stack"])
+    assert dock.form.positions.value() == (-1.0, 0.0, 1.5)
+    dock.form.image.set_value(viewer.layers["pair"])
+    assert dock.form.positions.typed == ("", "")
 
 
 def test_set_value_of_value_changes_nothing(viewer, planes, open_dock, tiny_phase_model):
@@ -118,8 +154,65 @@ def test_align_and_the_size_of_the_field_are_in_the_form(viewer, planes, open_do
     dock.form.words["align"].setCurrentText("auto")
     assert dock.form.settings()["align"] == "auto"
     dock.form.optics["defocus_um"].set_value((1.0, 3.0))
-    assert "same side of focus" in dock.panel.message.text() or "same side of focus" in " ".join(dock.form.warnings())
+    assert "one side of focus" in dock.panel.message.text() or "one side of focus" in " ".join(dock.form.warnings())
     dock.form.more.expand(animate=False)
     assert not dock.form.words["align"].isHidden()
     dock.form.model.set_value(str(tiny_widefield_model))
     assert dock.form.words["align"].isHidden()
+
+
+def fill(form, **values):
+    for name, value in {"pixel_um": 0.2, "wavelength_um": 0.55, "medium_index": 1.33, **values}.items():
+        form.optics[name].set_value(value)
+
+
+def test_a_layer_of_three_planes_has_three_positions_and_two_layers_have_two(viewer, open_dock, tiny_phase_model):
+    pixels = np.random.default_rng(0).random((3, 48, 40))
+    viewer.add_image(pixels, name="stack", scale=(0.5, 0.2, 0.2), units=("um",) * 3, axis_labels=("z", "y", "x"))
+    form = open_dock(tiny_phase_model).form
+    fill(form)
+    assert form.missing() == ("defocus_um",)
+    assert len(form.optics["defocus_um"].typed) == 3
+    form.optics["defocus_um"].set_value((-1.0, 0.0, 2.0))
+    form.optics["condenser_na"].setText("0,3")
+    request = form.value()
+    assert (request.image.axes, request.image.planes) == ("PYX", 3)
+    assert (request.defocus_um, request.condenser_na) == ((-1.0, 0.0, 2.0), 0.3)
+    assert "0.5 um" in z_step_warning(request)[0] and "2 um" in z_step_warning(request)[0]
+    assert form.placement().planes == 3
+    command = " ".join(restore_command(request, {"image": "stack.tif"}, "out"))
+    assert "--defocus-um -1 0 2 " in command and "--condenser-na 0.3 " in command
+    for name in ("below", "above"):
+        viewer.add_image(pixels[0], name=name)
+    form.image.set_value(viewer.layers["below"])
+    form.second.set_value(viewer.layers["above"])
+    assert len(form.optics["defocus_um"].typed) == 2
+
+
+def test_one_of_three_positions_left_empty_is_said(viewer, open_dock, tiny_phase_model):
+    viewer.add_image(np.random.default_rng(0).random((3, 48, 40)), name="stack", axis_labels=("plane", "y", "x"))
+    form = open_dock(tiny_phase_model).form
+    fill(form, defocus_um=(-1.0, 0.0, 2.0))
+    form.optics["condenser_na"].setText("1.5")
+    with pytest.raises(ValueError, match=r"condenser_na is 1\.5; allowed is 0 to 1\.33"):
+        form.value()
+    form.optics["condenser_na"].setText("")
+    assert form.value().condenser_na is None
+    form.optics["defocus_um"]._parts[1].setText("")
+    with pytest.raises(RequestError, match="2 of 3 values"):
+        form.value()
+
+
+def test_settings_of_three_planes_come_back_into_the_form(viewer, open_dock, tiny_phase_model, tiny_widefield_model):
+    viewer.add_image(np.random.default_rng(0).random((4, 48, 40)), name="stack")
+    dock = open_dock(tiny_phase_model)
+    fill(dock.form, defocus_um=(-2.0, -1.0, 1.0, 2.0), condenser_na=0.2)
+    before = dock.form.value()
+    assert before.image.planes == 4
+    dock.form.model.set_value(str(tiny_widefield_model))
+    assert dock.form.optics["condenser_na"].isHidden()
+    assert "condenser_na" not in dock.form.settings()
+    fill(dock.form, defocus_um=(0.0, 1.0), condenser_na=None)
+    dock.form.set_value(before)
+    after = dock.form.value()
+    assert (after.defocus_um, after.condenser_na) == (before.defocus_um, before.condenser_na)

@@ -352,6 +352,27 @@ def test_a_phase_model_asks_for_two_planes(viewer, tiny_phase_model):
         dock.form.value()
 
 
+def test_layers_of_three_planes_and_the_condenser_reach_the_recipe(viewer, tiny_phase_model):
+    rng = np.random.default_rng(0)
+    viewer.add_image(rng.random((4, 3, 40, 48)), name="planes", axis_labels=("t", "plane", "y", "x"))
+    viewer.add_image(rng.random((4, 40, 48)), name="phase", axis_labels=("t", "y", "x"))
+    source = prepared(viewer, tiny_phase_model, LAYERS).form.source
+    for name, layer in {"measured layer": "planes", "truth layer": "phase"}.items():
+        source.layers[name].set_value(viewer.layers[layer])
+    assert len(source.numbers["defocus_um"].typed) == 3
+    for name, value in {"defocus_um": (-1.0, 0.0, 1.5), "condenser_na": 0.2}.items():
+        source.numbers[name].set_value(value)
+    folders, layers = source.value()
+    assert (folders.defocus_um, folders.condenser_na) == ((-1.0, 0.0, 1.5), 0.2)
+    assert (layers.measured.axes, layers.measured.planes) == ("TPYX", 3)
+    source.kind.setCurrentText(MICROSCOPE)
+    for name, value in {"pixel_um": 0.2, "wavelength_um": 0.55, "medium_index": 1.337}.items():
+        source.numbers[name].set_value(value)
+    ranges = source.value()[0].ranges
+    assert ranges.condenser_na == (0.2, 0.2)
+    assert ranges.fresnel[0] == pytest.approx(0.55 * 2.5 / (1.337 * 0.2**2))
+
+
 def test_a_phase_model_is_tuned_on_files(viewer, tiny_phase_model, own_models, qtbot, tmp_path):
     from napari_cvdm.simulate.phase import PhaseRanges, simulate_phase
 

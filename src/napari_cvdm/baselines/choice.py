@@ -5,6 +5,7 @@ from dataclasses import replace
 from napari_cvdm import restore as restoring
 from napari_cvdm.baselines.method import Baseline
 from napari_cvdm.baselines.phase import UsTie, Wotf
+from napari_cvdm.baselines.phase_physics import PhasePhysics
 from napari_cvdm.baselines.richardson_lucy import RichardsonLucy
 from napari_cvdm.baselines.run import reconstruct_classically
 from napari_cvdm.model.checkpoint import Checkpoint, ModelCard, read_card
@@ -13,10 +14,10 @@ from napari_cvdm.request import RequestError, RestoreRequest
 from napari_cvdm.restore import Restoring
 from napari_cvdm.result import Restoration
 
-_ALL: tuple[Baseline, ...] = (UsTie(), Wotf(), RichardsonLucy())
+_ALL: tuple[Baseline, ...] = (PhasePhysics(), UsTie(), Wotf(), RichardsonLucy())
 BASELINES: dict[str, Baseline] = {method.name: method for method in _ALL}
-FITTING = {"phase-2shot": "us-tie", "widefield-x2": "richardson-lucy"}
-"""The method that fits each task best, by name."""
+FITTING = {"phase-2shot": "phase-physics", "widefield-x2": "richardson-lucy"}
+"""The method without a network that fits each task best, by name."""
 
 
 def baseline_named(name: str) -> Baseline | None:

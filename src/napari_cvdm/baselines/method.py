@@ -26,11 +26,14 @@ class Answer:
         False in the border band and where the camera says nothing, as the task makes it.
     estimated : mapping
         What was estimated from the frame.
+    variance : ndarray of shape (uY, uX), float32, optional
+        Of the posterior, by methods that have one.
     """
 
     image: np.ndarray = field(repr=False)
     valid: np.ndarray = field(repr=False)
     estimated: Mapping[str, Any]
+    variance: np.ndarray | None = field(default=None, repr=False)
 
 
 Solving = Generator[str, None, Answer]
@@ -53,6 +56,10 @@ class Baseline(ABC):
     @abstractmethod
     def solve(self, frame: np.ndarray, request: RestoreRequest) -> Solving:
         """Solve one frame of shape (P, Y, X) with the optics of a request."""
+
+    def warnings(self, request: RestoreRequest) -> tuple[str, ...]:
+        """One sentence for each setting of a request that the method cannot use; most methods have none."""
+        return ()
 
     @property
     def card(self) -> ModelCard:

@@ -1,6 +1,7 @@
-"""Phase from two defocused planes without a network: the transport of intensity, and the weak-object transfer function."""
+"""Phase from defocused planes without a network: the transport of intensity, and the weak-object transfer function."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,8 +14,9 @@ from napari_cvdm.microscope import Microscope
 from napari_cvdm.physics.tie import AUTHORS_REGULARISATION, us_tie_of
 from napari_cvdm.physics.wotf import solve_wotf
 from napari_cvdm.request import RequestError, RestoreRequest
-from napari_cvdm.tasks.phase import RisingPlanes
-from napari_cvdm.tasks.phase_channels import phase_optics, usable_pixels
+from napari_cvdm.tasks.conditioned import BORDER_PX, interior
+from napari_cvdm.tasks.phase import SortedPlanes
+from napari_cvdm.tasks.phase_channels import phase_optics, usable_planes
 
 WOTF_REGULARISATION = 1e-5  # the best power of ten on the measured HL60 cell, see benchmarks.classical
 LARGEST_REGULARISATION = 10.0
@@ -22,7 +24,7 @@ MOST_ROUNDS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
-class _TwoPlanes(Baseline):
+class _PhaseMethod(Baseline):
     task: ClassVar[str] = "phase-2shot"
     needed_optics: ClassVar[tuple[str, ...]] = ("pixel_um", "wavelength_um", "medium_index", "defocus_um")
     parameter: ClassVar[str] = "regularisation"
@@ -36,27 +38,29 @@ class _TwoPlanes(Baseline):
             )
 
     @abstractmethod
-    def phase_of(self, ratio: Tensor, defocus_um: tuple[float, float], microscope: Microscope) -> Tensor:
-        """Phase [rad] of two planes over their background (2, Y, X)."""
+    def phase_of(self, ratio: Tensor, defocus_um: Sequence[float], microscope: Microscope, condenser_na: float = 0.0) -> Tensor:
+        """Phase [rad] of planes over their background (P, Y, X)."""
 
     def solve(self, frame: np.ndarray, request: RestoreRequest) -> Solving:
-        """Phase [rad] of one frame of two planes, aligned as for the models, zero mean over the field."""
+        """Phase [rad] of one frame, aligned as for the models, zero mean over the field."""
         microscope, defocus_um = phase_optics(request)
-        rising = RisingPlanes.of(frame, defocus_um, request.background)
-        estimated: dict[str, Any] = {"background": rising.levels if defocus_um[0] < defocus_um[1] else rising.levels[::-1]}
-        planes, margin_px = rising.ratio, 0
+        planes = SortedPlanes.sort(frame, defocus_um, request.background)
+        estimated: dict[str, Any] = {"background": planes.levels_as_given(defocus_um)}
+        ratio, margin_px = planes.ratio, 0
         if request.align == "auto":
             yield "looking for differences between the planes"
-            checked = rising.aligned(microscope)
-            planes, margin_px = checked.planes, checked.margin_px
+            checked = planes.align(microscope)
+            ratio, margin_px = checked.planes, checked.margin_px
             estimated |= {} if checked.checks is None else {"planes": checked.checks.as_mapping()}
         yield "solving"
-        phase = self.phase_of(torch.from_numpy(np.ascontiguousarray(planes)), rising.defocus_um, microscope)
-        return Answer(image=phase.numpy().astype(np.float32), valid=usable_pixels(rising.frame, planes, margin_px), estimated=estimated)
+        phase = self.phase_of(torch.from_numpy(np.ascontiguousarray(ratio)), planes.defocus_um, microscope, request.condenser_na or 0.0)
+        usable = usable_planes(planes.frame, ratio, margin_px).all(axis=0)
+        valid = usable & interior((frame.shape[1], frame.shape[2]), BORDER_PX + margin_px)
+        return Answer(image=phase.numpy().astype(np.float32), valid=valid, estimated=estimated)
 
 
 @dataclass(frozen=True, kw_only=True)
-class UsTie(_TwoPlanes):
+class UsTie(_PhaseMethod):
     """Universal solution of the transport-of-intensity equation, see `napari_cvdm.physics.tie.solve_us_tie`.
 
     Parameters
@@ -80,14 +84,23 @@ class UsTie(_TwoPlanes):
         if not 1 <= self.iterations <= MOST_ROUNDS:
             raise RequestError(f"the iterations of {self.name} are {self.iterations}; allowed is 1 to {MOST_ROUNDS}. Leave them out for the default.")
 
-    def phase_of(self, ratio: Tensor, defocus_um: tuple[float, float], microscope: Microscope) -> Tensor:
-        """US-TIE with the mean of both planes as intensity."""
+    def warnings(self, request: RestoreRequest) -> tuple[str, ...]:
+        """Warn if the condenser is open: US-TIE assumes coherent light."""
+        if not request.condenser_na:
+            return ()
+        return (
+            f"{self.name} assumes coherent light, so condenser_na {request.condenser_na:g} was not used. An open condenser blurs the planes, "
+            f"and fine structures come out too weak. Use {Wotf.name} or phase-physics, which take it into account.",
+        )
+
+    def phase_of(self, ratio: Tensor, defocus_um: Sequence[float], microscope: Microscope, condenser_na: float = 0.0) -> Tensor:
+        """US-TIE with the mean of all planes as intensity and the slope of a line through them as its derivative, in coherent light."""
         return us_tie_of(ratio, defocus_um, microscope, self.regularisation, self.iterations)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wotf(_TwoPlanes):
-    """Weak-object transfer function for coherent light with a Tikhonov term, see `solve_wotf`.
+class Wotf(_PhaseMethod):
+    """Weak-object transfer function with a Tikhonov term, see `solve_wotf`.
 
     Parameters
     ----------
@@ -96,12 +109,12 @@ class Wotf(_TwoPlanes):
     """
 
     name: ClassVar[str] = "wotf"
-    title: ClassVar[str] = "Phase by the weak-object transfer function of coherent light"
+    title: ClassVar[str] = "Phase by the weak-object transfer function"
     source: ClassVar[str] = "Guigay, Optik 49, 121 (1977); Jenkins and Gaylord, Appl. Opt. 54, 8566 (2015)"
     resolution: ClassVar[str] = "that of the objective, but for the waves that no plane shows"
     limits: ClassVar[tuple[str, ...]] = ("For weak objects: phases well below 1 rad.", "The regularisation takes slow waves away.")
     regularisation: float = WOTF_REGULARISATION
 
-    def phase_of(self, ratio: Tensor, defocus_um: tuple[float, float], microscope: Microscope) -> Tensor:
-        """Least squares over both planes, absorption told from phase."""
-        return solve_wotf(ratio - 1, defocus_um, microscope, self.regularisation)
+    def phase_of(self, ratio: Tensor, defocus_um: Sequence[float], microscope: Microscope, condenser_na: float = 0.0) -> Tensor:
+        """Least squares over all planes, absorption told from phase."""
+        return solve_wotf(ratio - 1, defocus_um, microscope, self.regularisation, condenser_na)

@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 
 from napari_cvdm.baselines.method import Answer, Baseline
+from napari_cvdm.plane_positions import position_warnings
 from napari_cvdm.record import Record
 from napari_cvdm.request import RestoreRequest
-from napari_cvdm.restore import SINGLE_ANSWER, Restoring, check_planes, frame_axes, frame_indices, task_of, unusable_warning
+from napari_cvdm.restore import SINGLE_ANSWER, Restoring, check_planes, check_psf, frame_axes, frame_indices, task_of, unusable_warning
 from napari_cvdm.result import ClockCurve, Progress, Restoration, Stop
 from napari_cvdm.tasks import Task
 from napari_cvdm.trust.plane_checks import plane_warnings
@@ -46,6 +47,7 @@ def reconstruct_classically(request: RestoreRequest, method: Baseline) -> Restor
     request = replace(request, precision="fp32")  # no network, no choice: the result says what it was
     task = task_of(method.card)
     check_planes(request.image, task)
+    check_psf(request, task)
     record, indices = Record(request, method.entry), list(frame_indices(request.image))
     arrays = _Arrays(request, task)
     for number, index in enumerate(indices):
@@ -54,8 +56,9 @@ def reconstruct_classically(request: RestoreRequest, method: Baseline) -> Restor
         record.finish(answer.estimated, max(answer.valid.shape))
         if stop is Stop.KEEP:
             break
-    found = (*axes_warnings(request.image), *plane_warnings(record.estimated), *unusable_warning(arrays.valid, arrays.counts))
-    warnings = (f"{method.name} is {SINGLE_ANSWER}", *found)
+    before = (*axes_warnings(request.image), *position_warnings(request), *method.warnings(request))
+    found = (*before, *plane_warnings(record.estimated), *unusable_warning(arrays.valid, arrays.counts))
+    warnings = found if arrays.has_spread else (f"{method.name} is {SINGLE_ANSWER}", *found)
     return _assembled(request, task, arrays, record, warnings, time.perf_counter() - started)
 
 
@@ -83,11 +86,15 @@ class _Arrays:
         top, bottom, left, right = (border * self._fine for border in region)
         self._window = slice(top, bottom), slice(left, right)
         shape = (*loops, bottom - top, right - left)
-        self.mean, self.valid, self.counts = np.zeros(shape, np.float32), np.zeros(shape, dtype=bool), np.zeros(loops, dtype=int)
+        self.mean, self.variance = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+        self.valid, self.counts = np.zeros(shape, dtype=bool), np.zeros(loops, dtype=int)
+        self.has_spread = False
 
     def fill(self, index: tuple[int, ...], answer: Answer) -> None:
         """Put one frame in, or the part of it that was asked for."""
         self.mean[index] = answer.image[self._window]
+        if answer.variance is not None:
+            self.variance[index], self.has_spread = answer.variance[self._window], True
         self.valid[index] = np.kron(answer.valid, np.ones((self._fine, self._fine), dtype=bool))[self._window]
         self.counts[index] = 1
 
@@ -95,7 +102,7 @@ class _Arrays:
 def _assembled(request: RestoreRequest, task: Task, arrays: _Arrays, record: Record, warnings: tuple[str, ...], seconds: float) -> Restoration:
     return Restoration(
         mean=arrays.mean,
-        variance=np.zeros_like(arrays.mean),
+        variance=arrays.variance,
         rate=np.zeros_like(arrays.mean),
         axes=frame_axes(request.image) + "YX",
         unit=task.unit,

@@ -8,7 +8,7 @@ from dataclasses import fields
 from napari_cvdm.by_tiles import Carrying, one_by_one, restore_by_tiles
 from napari_cvdm.cli import say_done
 from napari_cvdm.cli.progress import with_bar
-from napari_cvdm.request import RestoreRequest
+from napari_cvdm.request import RestoreRequest, image_roles
 from napari_cvdm.tiled_job import TiledFiles
 
 
@@ -19,7 +19,7 @@ def run_by_tiles(arguments: Namespace, files: Mapping[str, str]) -> None:
     ----------
     arguments : Namespace
     files : mapping of str to str
-        Files by role: image, image2, background.
+        Files by role: image, image2, image3 and so on, background.
     """
     job = job_of(arguments, files)
     carrying = carrying_of(arguments, job)
@@ -51,7 +51,7 @@ def job_of(arguments: Namespace, files: Mapping[str, str]) -> TiledFiles:
     for name in ("image", "model", "background"):
         options.pop(name, None)
     return TiledFiles(
-        images=tuple(files[role] for role in ("image", "image2") if role in files),
+        images=tuple(files[role] for role in image_roles(files)),
         model=arguments.model,
         out=arguments.out,
         background=given.get("background", "auto"),

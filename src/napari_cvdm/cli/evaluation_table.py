@@ -18,7 +18,7 @@ INTRODUCTION = """{model} on {said}. {fields} fields{left_out}; {samples} sample
 Over the {valid} of the pixels that can be trusted. Means over fields, with 95 % bootstrap intervals over fields where they are given. Unit: {unit}. Images are
 compared as they are; the range of PSNR and SSIM is that of the truth (0.1 to 99.9 percentile). {piston}
 """
-PISTON = "The constant of a phase, which two planes do not tell, is taken out, but for the row that says so."
+PISTON = "The constant of a phase, which the planes do not tell, is taken out, but for the row that says so."
 FITTED = "The row *fitted* is after one least-squares gain and offset for each field."
 SPREAD_NOTE = """Intervals are those of a normal distribution, with Student's t and sqrt(1 + 1/N) for N samples.
 AUROC: how well the spread finds the tenth of the pixels with the largest errors; 0.5 is chance.

@@ -5,6 +5,7 @@ An option that is left out is left out of the parsed arguments, too, so that the
 
 import argparse
 import re
+import sys
 from typing import Any, NoReturn
 
 from napari_cvdm import __version__
@@ -13,7 +14,9 @@ FORMATS = ("bundle", "bioimageio")
 ALIGNMENTS = ("off", "auto")
 SAMPLERS = ("sde-2m", "ode-2m", "ddim", "ancestral")
 STEPS = 6
+DEFOCUS = "--defocus-um"
 PRECISIONS = ("fp32", "bf16", "auto")
+_NUMBER = re.compile(r"[-+]?[.,]?\d[\d.,]*(?:[eE][-+]?\d+)?$")
 _PRECISION_HELP = "of the network: fp32, bf16 for speed, or auto: bf16 where it is faster (default fp32)"
 _DEVICE_HELP = "auto, cpu, cuda:0 or mps (default auto: the best there is)"
 
@@ -30,9 +33,24 @@ class Parser(argparse.ArgumentParser):
         # As in Python 3.14: before, -1. and -1e0 are taken for options.
         self._negative_number_matcher = re.compile(r"-\.?\d")
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As of argparse, but the positions of planes end at the first word that is no number: an image may follow."""
+        return super().parse_known_args(_with_positions_last(sys.argv[1:] if args is None else list(args)), namespace)
+
     def error(self, message: str) -> NoReturn:
         """Raise UsageError with the advice to look at the help."""
         raise UsageError(f"{message.rstrip('.')}. Try {self.prog} --help.")
+
+
+def _with_positions_last(words: list[str]) -> list[str]:
+    """The words with the option for positions and its numbers moved behind all others."""
+    if DEFOCUS not in words or "--" in words:
+        return words
+    first = words.index(DEFOCUS)
+    end = first + 1
+    while end < len(words) and _NUMBER.match(words[end]):
+        end += 1
+    return words if end == first + 1 else [*words[:first], *words[end:], *words[first:end]]
 
 
 def number(text: str) -> float:
@@ -94,7 +112,7 @@ def _add_result_folder(parser: Parser) -> None:
 
 def _add_restore(parser: Parser) -> None:
     parser.add_argument("image", metavar="IMAGE", help="TIFF, OME-TIFF, ImageJ TIFF, MRC, NPY or OME-Zarr; T, Z and C axes are looped over")
-    parser.add_argument("image2", metavar="IMAGE2", nargs="?", default=None, help="the second plane, where IMAGE is not a stack of two")
+    parser.add_argument("image2", metavar="IMAGE2", nargs="*", default=[], help="the other planes, if IMAGE is not a stack of all planes")
     parser.add_argument(
         "--model", required=True, metavar="NAME_OR_PATH", help="a shipped model or a classical baseline (see napari-cvdm models), or a checkpoint folder"
     )
@@ -127,15 +145,19 @@ def _add_sampling(group: "argparse._ArgumentGroup") -> None:
     group.add_argument("--sampler", choices=SAMPLERS, help="solver of the reverse process: %(choices)s (default sde-2m)", metavar="NAME")
     group.add_argument("--device", help=_DEVICE_HELP)
     group.add_argument("--precision", choices=PRECISIONS, help=_PRECISION_HELP, metavar="NAME")
-    guided = "steps that draw every sample toward the measured image, as far as what is left over is more than noise (default 0)"
-    group.add_argument("--guidance", type=whole, metavar="N", help=guided)
     group.add_argument("--tile", type=whole, metavar="PX", help="side of a tile; changes memory and time, and the pixels only by rounding (default 512)")
+
+
+def _add_planes(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(DEFOCUS, type=number, nargs="+", metavar=("Z1 Z2", "Z3"), help="position of each plane, in their order, + toward the objective: -1 1")
+    condenser = "numerical aperture of the illumination (phase), at most the index; left out, the light is taken for coherent"
+    group.add_argument("--condenser-na", type=number, metavar="NA", help=condenser)
 
 
 def _add_optics(group: "argparse._ArgumentGroup", *, background: bool = True) -> None:
     group.add_argument("--pixel-um", type=number, metavar="P", help="pixel size in the sample")
     group.add_argument("--wavelength-um", type=number, metavar="L", help="vacuum wavelength: illumination for phase, emission for fluorescence")
-    group.add_argument("--defocus-um", type=number, nargs=2, metavar=("Z1", "Z2"), help="positions of the two planes, + toward the objective: -1 1")
+    _add_planes(group)
     group.add_argument("--medium-index", type=number, metavar="N", help="refractive index of the medium: air 1.0, water 1.333, oil 1.518")
     group.add_argument("--na", type=number, metavar="NA", help="numerical aperture of the objective, at most the index")
     if not background:
@@ -145,11 +167,12 @@ def _add_optics(group: "argparse._ArgumentGroup", *, background: bool = True) ->
         metavar="auto|none|FILE",
         help="blank-field (dark) level: auto estimates it, none says that it is divided out (zero) already, FILE is an image of it (default auto)",
     )
+    group.add_argument("--psf", metavar="FILE", help="measured point spread function of the microscope (fluorescence): one plane, or a stack in focus")
     group.add_argument(
         "--align",
         choices=ALIGNMENTS,
         metavar="off|auto",
-        help="two planes: auto takes back a shift, a magnification or a change of the light between them where it is significant, "
+        help="of two planes: auto takes back a shift, a magnification or a change of the light between them where it is significant, "
         "and reports it; off leaves them as they are (default off)",
     )
 
@@ -181,7 +204,7 @@ def _add_export(parser: Parser) -> None:
     fixed.add_argument("--seed", type=whole, metavar="N", help="chooses the noise (default 0)")
     fixed.add_argument("--pixel-um", type=number, metavar="P", help="pixel size in the sample")
     fixed.add_argument("--wavelength-um", type=number, metavar="L", help="vacuum wavelength of the illumination (phase)")
-    fixed.add_argument("--defocus-um", type=number, nargs=2, metavar=("Z1", "Z2"), help="positions of the two planes, + toward the objective (phase)")
+    _add_planes(fixed)
     fixed.add_argument("--medium-index", type=number, metavar="N", help="refractive index of the medium (phase)")
 
 
@@ -193,12 +216,14 @@ def _add_train(parser: Parser) -> None:
 
 
 def _add_simulate(parser: Parser) -> None:
-    kinds, said = ("phase", "widefield", "denoising"), "two defocused planes, one fluorescence image and a sharper one, or one with and without noise"
+    kinds, said = ("phase", "widefield", "denoising"), "two to five defocused planes, one fluorescence image and a sharper one, or one with and without noise"
     parser.add_argument("kind", choices=kinds, metavar="|".join(kinds), help=said)
     _add_result_folder(parser)
     parser.add_argument("--count", type=whole, default=1, metavar="N", help="pairs to make (default 1)")
     parser.add_argument("--seed", type=whole, default=0, metavar="N", help="seed of the first pair, one more for each next (default 0)")
     parser.add_argument("--recipe", default=None, metavar="FILE", help="take the ranges of optics and noise from this recipe")
+    said = "invert (phase) or deconvolve (fluorescence) every field for a training; those that DIR has already are kept"
+    parser.add_argument("--solved", action="store_true", default=False, help=said)
 
 
 def _add_pairs(parser: Parser, samples: int) -> None:

@@ -49,7 +49,7 @@ def pairs_card(method: Checkpoint | Baseline) -> ModelCard:
 
 def optics_of(arguments: Namespace) -> dict[str, Any]:
     """The optics that were given."""
-    given = {name: getattr(arguments, name) for name in (*OPTICS, "defocus_um") if hasattr(arguments, name)}
+    given = {name: getattr(arguments, name) for name in (*OPTICS, "defocus_um", "condenser_na") if hasattr(arguments, name)}
     return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
 
 

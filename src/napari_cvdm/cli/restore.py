@@ -18,8 +18,9 @@ from napari_cvdm.cli.progress import with_bar
 from napari_cvdm.cli.results import write_images, write_provenance
 from napari_cvdm.device import pick_device
 from napari_cvdm.image_files import check_pixels, output_folder, read_image
+from napari_cvdm.image_files.psf import read_psf
 from napari_cvdm.model.checkpoint import ModelCard
-from napari_cvdm.request import OPTICS, RequestError, RestoreRequest
+from napari_cvdm.request import OPTICS, RequestError, RestoreRequest, image_roles, roles_of_images
 from napari_cvdm.restore import with_planes
 from napari_cvdm.result import Restoration
 from napari_cvdm.result_folder import PROVENANCE
@@ -119,15 +120,19 @@ def file_sha256(path: Path) -> str:
 
 
 def files_of(arguments: Namespace) -> dict[str, str]:
-    """The files that the arguments name, by option: image, image2, background."""
-    named = {"image": arguments.image, "image2": arguments.image2, "background": getattr(arguments, "background", "auto")}
-    return {role: path for role, path in named.items() if path is not None and (role != "background" or path not in ("auto", "none"))}
+    """The files that the arguments name, by option: image, image2, image3 and so on, background, psf."""
+    images = [arguments.image, *arguments.image2]
+    files = dict(zip(roles_of_images(len(images)), images, strict=True))
+    background = getattr(arguments, "background", "auto")
+    files |= {} if background in ("auto", "none") else {"background": background}
+    return files | ({"psf": arguments.psf} if hasattr(arguments, "psf") else {})
 
 
 def settings_of(arguments: Namespace) -> dict[str, Any]:
     """Every option that was given, by its name; the restoration knows the others, and what ``auto`` came to."""
-    left_out = ("command", *OPTICS, "defocus_um", "precision")
-    return {name: spelt(value) if isinstance(value, str) else value for name, value in vars(arguments).items() if name not in left_out}
+    left_out = ("command", *OPTICS, "defocus_um", "condenser_na", "precision")
+    given = {**vars(arguments), "image2": None, **files_of(arguments)}
+    return {name: spelt(value) if isinstance(value, str) else value for name, value in given.items() if name not in left_out}
 
 
 def spelt(path: str) -> str:
@@ -156,11 +161,12 @@ def request_of(arguments: Namespace, card: ModelCard, locate: Locate = Path) -> 
         What is wrong with the files or the options.
     """
     paths = files_of(arguments)
-    stacks = [read_image(locate(paths[role])) for role in ("image", "image2") if role in paths]
-    image = with_planes(stacks, card)
+    stacks = [read_image(locate(paths[role])) for role in image_roles(paths)]
+    image = with_planes(stacks, card, getattr(arguments, "defocus_um", None))
     check_pixels(image)
     options = {entry.name: getattr(arguments, entry.name) for entry in fields(RestoreRequest) if hasattr(arguments, entry.name)}
     options["background"] = read_background(locate(paths["background"])) if "background" in paths else options.get("background", "auto")
+    options |= {"psf": read_psf(locate(paths["psf"]))} if "psf" in paths else {}
     options |= {name: tuple(options[name]) for name in ("defocus_um", "region") if name in options}
     request = RestoreRequest(**{**options, "image": image})
     request.optics_value("pixel_um")
@@ -169,7 +175,7 @@ def request_of(arguments: Namespace, card: ModelCard, locate: Locate = Path) -> 
 
 
 def read_background(path: Path) -> np.ndarray:
-    """The blank-field (dark-field) image of a file, shape (Y, X) or (2, Y, X); RequestError where it is not finite."""
+    """The blank-field (dark-field) image of a file, shape (Y, X) or (P, Y, X); RequestError where it is not finite."""
     background = read_image(path).array
     if not np.isfinite(background).all():
         raise RequestError(f"the background {path} has NaN or infinite pixels; give a blank-field image without, or --background auto.")

@@ -10,11 +10,13 @@ from typing import Any
 from napari_cvdm.cli import check_inputs_stay, say_done
 from napari_cvdm.cli.progress import bar
 from napari_cvdm.image_files import output_folder, write_image
+from napari_cvdm.microscope import FEWEST_PLANES
 from napari_cvdm.request import RequestError
 from napari_cvdm.simulate.denoising import DenoisingRanges
 from napari_cvdm.simulate.phase import PhaseRanges, simulate_phase
 from napari_cvdm.simulate.widefield import WidefieldRanges
 from napari_cvdm.training.recipe import read_recipe
+from napari_cvdm.training.solved_fields import solve_missing
 
 OPTICS = "optics.json"
 RANGES: Mapping[str, type[PhaseRanges] | type[WidefieldRanges]] = {
@@ -40,6 +42,9 @@ def run(arguments: Namespace) -> None:
     check(arguments)
     check_inputs_stay(arguments, [] if arguments.recipe is None else [arguments.recipe])
     ranges = ranges_of(arguments)
+    if arguments.solved:
+        solve_fields(arguments, ranges)
+        return
     with output_folder(arguments.out, arguments.overwrite, sign=OPTICS) as folder, bar("simulating", total=arguments.count) as shown:
         records = []
         for index in range(arguments.count):
@@ -48,6 +53,14 @@ def run(arguments: Namespace) -> None:
         record = {"kind": arguments.kind, "recipe": arguments.recipe, "ranges": asdict(ranges), "pairs": records}
         (folder / OPTICS).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     say_done(f"{arguments.out}: {arguments.count} pairs and {OPTICS}")
+
+
+def solve_fields(arguments: Namespace, ranges: PhaseRanges | WidefieldRanges) -> None:
+    """Simulate and invert fields for a training; those that are in the folder already are kept."""
+    with bar("inverting", total=arguments.count) as shown:
+        for _ in solve_missing(Path(arguments.out), ranges, arguments.seed, range(arguments.count)):
+            shown.update()
+    say_done(f"{arguments.out}: {arguments.count} solved fields")
 
 
 def check(arguments: Namespace) -> None:
@@ -81,12 +94,17 @@ def write_pair(folder: Path, name: str, seed: int, ranges: PhaseRanges | Widefie
 
 
 def write_phase(folder: Path, name: str, seed: int, ranges: PhaseRanges) -> dict[str, Any]:
-    """Write two planes (over their blank-field intensity) and the phase [rad]; returns what is behind them."""
+    """Write planes (over their blank-field intensity) and the phase [rad]; returns what is behind them.
+
+    A file has one z step, so that of more than two planes, whose steps differ, is left out.
+    """
     pair = simulate_phase(seed, ranges)
-    pixel_um, distance = pair.microscope.pixel_um, pair.defocus_um[1] - pair.defocus_um[0]
-    write_image(folder / f"{name}-planes.ome.tif", pair.planes, axes="PYX", pixel_um=pixel_um, unit="I/I_background", name="planes", z_step_um=distance)
+    pixel_um, positions = pair.microscope.pixel_um, pair.defocus_um
+    step = positions[1] - positions[0] if len(positions) == FEWEST_PLANES else None
+    write_image(folder / f"{name}-planes.ome.tif", pair.planes, axes="PYX", pixel_um=pixel_um, unit="I/I_background", name="planes", z_step_um=step)
     write_image(folder / f"{name}-truth.ome.tif", pair.phase, axes="YX", pixel_um=pixel_um, unit="rad", name="phase")
-    return {"name": name, "seed": seed, "microscope": asdict(pair.microscope), "defocus_um": list(pair.defocus_um)}
+    optics = {"microscope": asdict(pair.microscope), "defocus_um": list(positions), "condenser_na": pair.condenser_na}
+    return {"name": name, "seed": seed, **optics}
 
 
 def write_fluorescence(folder: Path, name: str, seed: int, ranges: WidefieldRanges) -> dict[str, Any]:

@@ -19,11 +19,11 @@ def example_planes(request: RestoreRequest, planes: int) -> np.ndarray:
     request : RestoreRequest
         Gives the optics.
     planes : int
-        2 for two defocused brightfield planes, 1 for a fluorescence image.
+        Fewest planes of the model: 1 for a fluorescence image. A phase image has one plane for each position of the request.
 
     Returns
     -------
-    ndarray of shape (planes, 96, 128), float32
+    ndarray of shape (P, 96, 128), float32
         Whole counts.
 
     Raises
@@ -37,5 +37,5 @@ def example_planes(request: RestoreRequest, planes: int) -> np.ndarray:
         return reticulum().array[window].astype(np.float32)[None]
     microscope, defocus_um = phase_optics(request)
     phase = cell_phase()
-    light = defocus_pair_of(phase, np.zeros_like(phase), microscope, defocus_um)[:, *window]
+    light = defocus_pair_of(phase, np.zeros_like(phase), microscope, defocus_um, request.condenser_na or 0.0)[:, *window]
     return np.random.default_rng(0).poisson(CELL_COUNTS * light.clip(min=0)).astype(np.float32)

@@ -19,12 +19,12 @@ from napari_cvdm.tasks import Conditioned
 SAMPLER = "posterior-sampler.zip"
 ONE_STEP = "one-step-mean.zip"
 SMALLEST_PX = 32
+COUNTED = "denoise"  # the task whose channels ONNX can make of counts: neither an inversion nor a deconvolution is in them
 TAGS = {
     "phase-2shot": ("transmission-light-microscopy", "quantitative-phase-imaging", "image-reconstruction"),
     "denoise": ("fluorescence-light-microscopy", "denoising", "image-restoration"),
     "widefield-x2": ("fluorescence-light-microscopy", "super-resolution", "image-restoration"),
 }
-CHANNELS = {1: ("counts",), 2: ("first plane", "second plane")}
 
 
 def sampler_package(model: Checkpoint, settings: PackageSettings, planes: np.ndarray, author: str, parts: Path) -> Package:
@@ -75,7 +75,7 @@ def one_step_package(model: Checkpoint, settings: PackageSettings, planes: np.nd
     """
     card, task = model.card, task_of(model.card)
     request = settings.request(planes, card.name)
-    pixel_um, from_counts = request.optics_value("pixel_um"), task.planes == 1
+    pixel_um, from_counts = request.optics_value("pixel_um"), card.task == COUNTED
     inputs = (_measured(card, planes, pixel_um),) if from_counts else _prepared(card, task.from_request(planes, request), pixel_um)
     network = (OneStepFromCounts if from_counts else OneStep)(card.config()).eval()
     network.load_state_dict(model.network.state_dict())
@@ -101,7 +101,11 @@ def one_step_package(model: Checkpoint, settings: PackageSettings, planes: np.nd
 
 
 def _measured(card: ModelCard, planes: np.ndarray, pixel_um: float) -> PackagedTensor:
-    return PackagedTensor(name="image", meaning=f"{card.inputs} [counts]", channels=CHANNELS[len(planes)], pixel_um=pixel_um, values=planes[None])
+    return PackagedTensor(name="image", meaning=f"{card.inputs} [counts]", channels=_channels(len(planes)), pixel_um=pixel_um, values=planes[None])
+
+
+def _channels(planes: int) -> tuple[str, ...]:
+    return ("counts",) if planes == 1 else tuple(f"plane {number + 1}" for number in range(planes))
 
 
 def _prepared(card: ModelCard, prepared: Conditioned, pixel_um: float) -> tuple[PackagedTensor, ...]:

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from napari_cvdm import __version__
 from napari_cvdm.export.settings import PackageSettings
 from napari_cvdm.model.checkpoint import ModelCard
+from napari_cvdm.plane_positions import count_planes
+from napari_cvdm.tasks import TASKS
 
 _SAMPLER = """\
 # {title}: posterior sampler
@@ -22,10 +24,10 @@ For other optics make another package: `napari-cvdm export MODEL --format bioima
 ## How to use it
 
 - It needs the Python package napari-cvdm {version}, which the environment file names: the code of the sampler is there, not here.
-- Give whole images. A tile would get an intensity scale of its own (of a phase: slow waves of its own), and the same noise as every other
+{planes}- Give whole images. A tile would get an intensity scale of its own (of a phase: slow waves of its own), and the same noise as every other
   tile, so that seams show.
 - The standard deviation is the spread of the samples, not a bound on the error.
-- Do not trust pixels within 8 px of the frame, or saturated or dark ones.
+- Do not trust saturated or dark pixels, and of a fluorescence image those within 8 px of the frame.
 """
 
 _ONE_STEP = """\
@@ -39,20 +41,37 @@ same model.
 """
 
 _FROM_COUNTS = """
-Camera counts in, counts above the dark level out, on a grid twice as fine. Dark level and intensity scale are those of the image that is given:
+Camera counts in, counts above the dark level out, on the same grid. Dark level and intensity scale are those of the image that is given:
 give whole images, not tiles. Do not trust pixels within 8 px of the frame, or saturated ones.
 """
 
 _FROM_CHANNELS = """
 The channels and the baseline that napari-cvdm makes from the measured planes: they need Fourier transforms and estimates over the whole field, which
-are not part of this file. The result is in network units, and without the tie of slow waves to the light that `napari-cvdm restore` makes:
+are not part of this file. Their number does not depend on that of the planes. They cover the measured frame and a little around it. The result is in
+network units. `blend` takes the share of it that `napari-cvdm restore` takes, and levels it:
 
 ```python
 from napari_cvdm.tasks import TASKS
 
-prepared = TASKS["phase-2shot"].from_request(planes, request)  # planes: (2, Y, X); request: a napari_cvdm.RestoreRequest
+prepared = TASKS["phase-2shot"].from_request(planes, request)  # planes: (P, Y, X); request: a napari_cvdm.RestoreRequest with the optics:
+# defocus_um has one position for each plane, condenser_na is that of an open condenser
 condition, baseline = prepared.channels[None].numpy(), prepared.baseline[None, None].numpy()
-phase_rad = mean * prepared.gain  # mean: what this network makes of condition and baseline
+# mean: what this network makes of condition and baseline; the phase is zero in the cell-free background
+phase_rad = prepared.kept(prepared.posterior.blend(mean[0, 0] * prepared.gain))
+```
+"""
+
+_FROM_DECONVOLVED = """
+The channels and the baseline that napari-cvdm makes from the measured image: a deconvolution with the PSF of its microscope is among them, which
+is not part of this file. The result is in network units of `prepared.gain` counts, on a grid twice as fine:
+
+```python
+from napari_cvdm.tasks import TASKS
+
+prepared = TASKS["widefield-x2"].from_request(image[None], request)  # image: (Y, X); request: a napari_cvdm.RestoreRequest with the optics
+condition, baseline = prepared.channels[None].numpy(), prepared.baseline[None, None].numpy()
+# mean: what this network makes of condition and baseline
+counts = mean[0, 0] * prepared.gain
 ```
 """
 
@@ -94,12 +113,15 @@ def sampler_readme(card: ModelCard, settings: PackageSettings, warnings: Iterabl
     str
     """
     fixed = _listed([*(f"{name}: {value}" for name, value in settings.given().items()), *(f"**warning**: {warning}" for warning in warnings)])
-    return _SAMPLER.format(title=card.title, inputs=card.inputs, unit=card.unit, fixed=fixed, version=__version__) + _from_card(card)
+    count = count_planes(TASKS[card.task].planes, settings.defocus_um)
+    planes = f"- Give {count} planes, in the order of defocus_um.\n" if count > 1 else ""
+    return _SAMPLER.format(title=card.title, inputs=card.inputs, unit=card.unit, fixed=fixed, planes=planes, version=__version__) + _from_card(card)
 
 
 def one_step_readme(card: ModelCard, *, from_counts: bool) -> str:
     """Markdown for the one-step mean, which takes camera counts or prepared channels."""
-    return _ONE_STEP.format(title=card.title) + (_FROM_COUNTS if from_counts else _FROM_CHANNELS) + _from_card(card)
+    from_channels = _FROM_CHANNELS if card.unit == "rad" else _FROM_DECONVOLVED
+    return _ONE_STEP.format(title=card.title) + (_FROM_COUNTS if from_counts else from_channels) + _from_card(card)
 
 
 def _from_card(card: ModelCard) -> str:

@@ -22,7 +22,9 @@ class PackageSettings:
     pixel_um, wavelength_um, medium_index : float, optional
         Optics; every model needs the pixel size, a phase model all of them.
     defocus_um : tuple of float, optional
-        Signed positions of the two planes [um], phase models only.
+        Signed position of each plane [um], two or more, phase models only. The package takes as many planes.
+    condenser_na : float, optional
+        Numerical aperture of the illumination, phase models only; coherent light, if None.
 
     Raises
     ------
@@ -35,8 +37,9 @@ class PackageSettings:
     seed: int = 0
     pixel_um: float | None = None
     wavelength_um: float | None = None
-    defocus_um: tuple[float, float] | None = None
+    defocus_um: tuple[float, ...] | None = None
     medium_index: float | None = None
+    condenser_na: float | None = None
 
     def __post_init__(self) -> None:
         self.request(np.zeros((1, 1, 1), np.float32), "")

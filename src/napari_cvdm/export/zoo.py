@@ -54,8 +54,7 @@ def write_bioimageio(
     from napari_cvdm.export.packages import ONE_STEP, SAMPLER, one_step_package, sampler_package
 
     settings, model = settings or PackageSettings(), load_checkpoint(folder)
-    count = task_of(model.card).planes
-    planes = example_planes(settings.request(np.zeros((count, 1, 1), np.float32), model.card.name), count)
+    planes = example_planes(settings.request(np.zeros((1, 1, 1), np.float32), model.card.name), task_of(model.card).planes)
     with output_folder(out, overwrite, sign=SAMPLER) as work:
         for pack in (sampler_package, one_step_package):
             with TemporaryDirectory(ignore_cleanup_errors=True) as parts:

@@ -10,6 +10,7 @@ import numpy as np
 from napari_cvdm.follow.mailbox import FrameSource, Letter, ReadFrame
 from napari_cvdm.image_files import check_pixels, combine_planes
 from napari_cvdm.model.checkpoint import Checkpoint
+from napari_cvdm.plane_positions import count_planes
 from napari_cvdm.precision import settled
 from napari_cvdm.request import ImageStack, RestoreRequest
 from napari_cvdm.restore import restore, task_of
@@ -93,7 +94,7 @@ def newest_index(shape: tuple[int, ...], axes: str, planes: int) -> tuple[tuple[
     axes : str
         Letters of an `ImageStack`, one for each dimension.
     planes : int
-        Defocus planes that the task needs. An axis T of length 2 that alone can hold the two of them is no time.
+        Defocus planes of a frame. Of two or more, an axis T of that length that alone can hold them is no time.
 
     Returns
     -------
@@ -102,8 +103,8 @@ def newest_index(shape: tuple[int, ...], axes: str, planes: int) -> tuple[tuple[
     axes : str
         Letters that are left.
     """
-    pairs = [letter for letter, size in zip(axes, shape, strict=True) if size == 2 and letter not in "YX"]
-    if planes == 2 and pairs == ["T"]:
+    holders = [letter for letter, size in zip(axes, shape, strict=True) if size == planes and letter not in "YX"]
+    if planes > 1 and holders == ["T"]:
         return (slice(None),) * len(axes), axes
     return tuple(-1 if letter == "T" else slice(None) for letter in axes), axes.replace("T", "")
 
@@ -135,7 +136,7 @@ def follow(source: FrameSource, template: RestoreRequest, model: Checkpoint) -> 
     ImageFileError
         The followed folder is gone.
     """
-    planes = task_of(model.card).planes
+    planes = count_planes(task_of(model.card).planes, template.defocus_um)
     template = replace(settled(template, model), samples=1, schedule_points=0, keep_samples=False)
     ends: deque[float] = deque(maxlen=RATED_FRAMES)
     done = skipped = 0
@@ -162,8 +163,8 @@ def follow(source: FrameSource, template: RestoreRequest, model: Checkpoint) -> 
 def _usable(image: ImageStack, planes: int) -> ImageStack:
     index, axes = newest_index(image.array.shape, image.axes, planes)
     image = replace(image, array=image.array[index], axes=axes)
-    if planes == 2 and "P" not in image.axes:
-        image = combine_planes(image)
+    if planes > 1 and "P" not in image.axes:
+        image = combine_planes(image, count=planes)
     check_pixels(image)
     return image
 

@@ -10,11 +10,12 @@ import tifffile
 
 from napari_cvdm.image_files.read import SUFFIXES
 
-PAIR_RULE = (
-    "Two files are one pair of planes when their names are the same but for the ending: _below and _above, _minus and _plus, _neg and _pos, _0 and _1, "
-    "or _1 and _2 (also after z or plane, as in _z0 and _z1), and no third file is numbered so; or when just two files are given."
+PLANES_RULE = (
+    "Files are the planes of one image when their names are the same but for the ending: _below and _above, _minus and _plus, _neg and _pos, or numbers "
+    "that begin with _0 or _1 (also after z or plane, as in _z0 and _z1). There must be as many of them as defocus_um has positions (two if it is empty). "
+    "Files are also the planes of one image when just that many are given."
 )
-_ENDINGS = (("below", "above"), ("minus", "plus"), ("neg", "pos"), ("0", "1"), ("1", "2"))
+_WORDS = (("below", "above"), ("minus", "plus"), ("neg", "pos"))
 _NAME = re.compile(r"(.+[_\- ](?:z|plane)?)(below|above|minus|plus|neg|pos|\d+)", re.IGNORECASE)
 
 
@@ -25,7 +26,7 @@ class ImageEntry:
     Parameters
     ----------
     files : tuple of Path
-        One file, or the first and the second plane.
+        One file, or one for each plane, in their order.
     """
 
     files: tuple[Path, ...]
@@ -67,18 +68,18 @@ def sort_paths(paths: Iterable[str | Path], planes: int) -> Sorted:
     ----------
     paths : iterable of str or Path
         Files, or folders: of a folder the files directly in it are taken, those with a name that begins with a dot excepted.
-    planes : {1, 2}
-        How many planes the model takes; for 2 files are paired by `PAIR_RULE`.
+    planes : int
+        How many planes one image has. If two or more, files are put together by `PLANES_RULE`.
 
     Returns
     -------
     Sorted
-        Each file once; a file without a partner stands alone, since it may hold both planes.
+        Each file once; a file without a partner stands alone, since it may hold all planes.
     """
     found = list(chain.from_iterable(_inside(Path(path)) for path in dict.fromkeys(paths)))
     files = _natural(dict.fromkeys(path for path in found if isinstance(path, Path)))
     strays = tuple(dict.fromkeys(stray for stray in found if isinstance(stray, Stray)))
-    return Sorted(entries=tuple(_paired(files) if planes == 2 else (ImageEntry(files=(file,)) for file in files)), strays=strays)
+    return Sorted(entries=tuple(_grouped(files, planes) if planes > 1 else (ImageEntry(files=(file,)) for file in files)), strays=strays)
 
 
 def _inside(path: Path) -> Iterator[Path | Stray]:
@@ -113,16 +114,16 @@ def _natural(paths: Iterable[Path]) -> list[Path]:
     return [Path(text) for text in tifffile.natural_sorted([str(path) for path in paths])]
 
 
-def _paired(files: Sequence[Path]) -> Iterator[ImageEntry]:
-    """Pairs where their first file stands, the other files alone; two files that are all there is are a pair."""
-    partners = _partners(files)
-    if len(files) == 2 and not partners:
-        partners = {files[0]: (files[0], files[1]), files[1]: (files[0], files[1])}
+def _grouped(files: Sequence[Path], planes: int) -> Iterator[ImageEntry]:
+    """The planes of one image where the first of its files stands, the other files alone."""
+    partners = _partners(files, planes)
+    if len(files) == planes and not partners:
+        partners = dict.fromkeys(files, tuple(files))
     yield from dict.fromkeys(ImageEntry(files=partners.get(file, (file,))) for file in files)
 
 
-def _partners(files: Iterable[Path]) -> dict[Path, tuple[Path, ...]]:
-    """The pair of every file that has a partner by its name."""
+def _partners(files: Iterable[Path], planes: int) -> dict[Path, tuple[Path, ...]]:
+    """All planes of the image of every file that has partners by its name."""
     groups: dict[tuple[Path, str, str], dict[str, Path]] = {}
     for file in files:
         match = _NAME.fullmatch(file.stem.removesuffix(".ome"))
@@ -130,5 +131,7 @@ def _partners(files: Iterable[Path]) -> dict[Path, tuple[Path, ...]]:
             shared, ending = match.groups()
             alike = file.parent, shared.lower(), file.suffix.lower()
             groups.setdefault(alike, {})[str(int(ending)) if ending.isdigit() else ending.lower()] = file
-    pairs = [tuple(group[ending] for ending in endings) for group in groups.values() for endings in _ENDINGS if set(group) == set(endings)]
-    return {file: pair for pair in pairs for file in pair}
+    numbers = [tuple(str(number) for number in range(first, first + planes)) for first in (0, 1)]
+    known = [endings for endings in (*_WORDS, *numbers) if len(endings) == planes]
+    images = [tuple(group[ending] for ending in endings) for group in groups.values() for endings in known if set(group) == set(endings)]
+    return {file: image for image in images for file in image}

@@ -26,8 +26,3 @@ def expose(photons: Tensor, camera: Camera, generator: torch.Generator) -> Tenso
     electrons = electrons + camera.read_noise_e * torch.randn(photons.shape, generator=generator, dtype=photons.dtype, device=photons.device)
     counts = electrons / camera.gain_e_per_count + camera.offset_counts
     return counts if camera.bit_depth is None else counts.round().clamp(0, 2**camera.bit_depth - 1)
-
-
-def electrons_from_counts(counts: Tensor, camera: Camera) -> Tensor:
-    """(ADU - offset) * gain, in electrons; the inverse of `expose` on average."""
-    return (counts - camera.offset_counts) * camera.gain_e_per_count

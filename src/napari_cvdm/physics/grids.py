@@ -34,6 +34,15 @@ def squared_radius(shape: tuple[int, int], pixel_um: float, like: Tensor) -> Ten
     return fy**2 + fx**2
 
 
+def half_spectrum_counts(width: int, like: Tensor) -> Tensor:
+    """How many columns of a whole spectrum each column of a real FFT stands for, shape (X // 2 + 1): 1 or 2."""
+    counts = torch.full((width // 2 + 1,), 2.0, dtype=like.real.dtype, device=like.device)
+    counts[0] = 1
+    if width % 2 == 0:
+        counts[-1] = 1
+    return counts
+
+
 def circular_pupil(shape: tuple[int, int], pixel_um: float, cutoff_per_um: float, like: Tensor) -> Tensor:
     """1 where f <= cutoff, else 0; shape (Y, X), real. The coherent cutoff is NA / wavelength [cycles/um]."""
     return (squared_radius(shape, pixel_um, like) <= cutoff_per_um**2).to(like.real.dtype)

@@ -114,67 +114,20 @@ def expected_noise_power(shape: tuple[int, int], derivative_sigma: float, micros
     return shape[0] * shape[1] * derivative_sigma**2 * gain.square()
 
 
-def _rings(shape: tuple[int, int], like: Tensor) -> Tensor:
-    return (squared_radius(shape, 1.0, like).sqrt() * max(shape)).round().long().flatten()
-
-
-def ring_profile(power: Tensor) -> Tensor:
-    """Average of a spectrum (Y, X) over rings one frequency sample wide: (R,), from f = 0 outward."""
-    ring = _rings((power.shape[0], power.shape[1]), power)
-    return (torch.bincount(ring, weights=power.flatten()) / torch.bincount(ring).clamp(min=1)).to(power.dtype)
-
-
-def spread_over_rings(profile: Tensor, shape: tuple[int, int]) -> Tensor:
-    """A ring profile put on every sample of its ring: (Y, X), of a spectrum whose `ring_profile` has this length."""
-    return profile[_rings(shape, profile)].reshape(shape)
-
-
-def ring_average(power: Tensor) -> Tensor:
-    """Average of a spectrum over rings one frequency sample wide, put back on every sample of its ring; (Y, X)."""
-    return spread_over_rings(ring_profile(power), (power.shape[0], power.shape[1]))
-
-
-def wiener_gain(phase: Tensor, derivative_sigma: float, microscope: Microscope) -> Tensor:
-    """Keep of each ring of frequencies what stands above the expected noise: max(0, 1 - N / P).
-
-    P is the ring average of the phase's own power, N what noise alone would give; so the cutoff follows from the light in
-    the image and nobody has to choose it.
-
-    Parameters
-    ----------
-    phase : Tensor of shape (Y, X), real
-        A TIE phase [rad] with almost no regularisation.
-    derivative_sigma : float
-        Standard deviation of the noise of dI/dz [1/um], intensity over background.
-    microscope : Microscope
-
-    Returns
-    -------
-    Tensor of shape (Y, X)
-        Gain of each frequency, 0 to 1.
-    """
-    noise = expected_noise_power((phase.shape[-2], phase.shape[-1]), derivative_sigma, microscope, phase)
-    measured = ring_average(torch.fft.fft2(phase).abs().square())
-    return (1 - ring_average(noise) / measured.clamp(min=torch.finfo(measured.dtype).tiny)).clamp(min=0)
-
-
-def axial_difference(planes: Tensor, defocus_um: tuple[float, float]) -> Tensor:
-    """dI/dz of two planes (2, Y, X) at two signed positions [um]: (Y, X)."""
-    return (planes[1] - planes[0]) / (defocus_um[1] - defocus_um[0])
+def axial_difference(planes: Tensor, defocus_um: Sequence[float]) -> Tensor:
+    """dI/dz of planes (P, Y, X) at signed positions [um]: (Y, X), the slope of a least-squares line through all planes."""
+    if len(defocus_um) == 2:
+        return (planes[1] - planes[0]) / (defocus_um[1] - defocus_um[0])
+    middle = sum(defocus_um) / len(defocus_um)
+    offsets = torch.tensor([z - middle for z in defocus_um], dtype=planes.dtype, device=planes.device)
+    return torch.tensordot(offsets / offsets.square().sum(), planes, dims=1)
 
 
 def us_tie_of(
-    planes: Tensor, defocus_um: tuple[float, float], microscope: Microscope, regularisation: float = AUTHORS_REGULARISATION, iterations: int = 25
+    planes: Tensor, defocus_um: Sequence[float], microscope: Microscope, regularisation: float = AUTHORS_REGULARISATION, iterations: int = 25
 ) -> Tensor:
-    """`solve_us_tie` [rad] of two planes over background (2, Y, X) at two signed positions [um]: (Y, X)."""
-    return solve_us_tie(planes.mean(dim=0), axial_difference(planes, defocus_um), microscope, regularisation, iterations)
+    """`solve_us_tie` [rad] of planes over background (P, Y, X) at signed positions [um]: (Y, X).
 
-
-def regularised(phase: Tensor, pixel_um: float, regularisations: Sequence[float]) -> Tensor:
-    """The `high_pass` of a phase (Y, X) at each of R dimensionless regularisations: (R, Y, X).
-
-    US-TIE is so solved once, with almost no regularisation, and shown at several: they differ in low frequencies only.
+    The mean of all planes is taken for the intensity at the plane of the phase.
     """
-    shape = (phase.shape[-2], phase.shape[-1])
-    filters = torch.stack([high_pass(shape, pixel_um, r, phase) for r in regularisations])
-    return torch.fft.ifft2(torch.fft.fft2(phase) * filters).real
+    return solve_us_tie(planes.mean(dim=0), axial_difference(planes, defocus_um), microscope, regularisation, iterations)

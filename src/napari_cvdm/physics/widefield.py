@@ -1,11 +1,16 @@
 """Widefield fluorescence: the point spread function of the objective and what it does to an image."""
 
+from dataclasses import dataclass, field
+
 import torch
 from psf_generator.propagators import VectorialSphericalPropagator
+from scipy.fft import next_fast_len
 from torch import Tensor
 
 from napari_cvdm.microscope import Microscope, OpticsError
 
+MEDIA = (1.0, 1.333, 1.515)  # air, water, oil
+MEDIUM_ROOM = 1.01  # by how much the index of a medium exceeds the NA at least
 PUPIL_SAMPLES = 97  # odd, as Simpson's rule wants it
 NM_PER_UM = 1000.0
 
@@ -88,3 +93,67 @@ def bin_pixels(image: Tensor, factor: int) -> Tensor:
     height, width = image.shape[-2] // factor, image.shape[-1] // factor
     blocks = image[..., : height * factor, : width * factor].unflatten(-2, (height, factor)).unflatten(-1, (width, factor))
     return blocks.sum(dim=(-3, -1))
+
+
+def usual_index(na: float) -> float:
+    """Index of air, water or oil, the first that lets light of this NA through; that of a denser oil, where none does."""
+    return next((index for index in MEDIA if index > MEDIUM_ROOM * na), max(MEDIA[-1], MEDIUM_ROOM * na))
+
+
+def cutoff_period_um(microscope: Microscope) -> float:
+    """Period of the finest wave that a widefield image shows: lambda / (2 NA) [um]; OpticsError without NA."""
+    if microscope.na is None:
+        raise OpticsError("na is not known; the cut-off frequency needs it. Give it with --na, for example 1.4.")
+    return microscope.wavelength_um / (2 * microscope.na)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class WidefieldForwardModel:
+    """Expected counts of a camera of the light on a finer canvas, which is larger than the frame: light enters from outside, too.
+
+    (A x)_i = mean over the camera pixel i of (h * x), with h the point spread function, sum 1. Light is in counts of a camera pixel,
+    so that a flat x gives the same flat image.
+
+    Parameters
+    ----------
+    transfer : Tensor of shape (H, W // 2 + 1), complex
+        Of the point spread function on the canvas.
+    canvas_shape, frame_shape : tuple of int
+        (H, W) of the canvas in fine pixels, (Y, X) of the camera's frame.
+    margin : int
+        Fine pixels of the canvas before the first row and column of the frame.
+    upsampling : int
+        Fine pixels to a camera pixel along each axis.
+    """
+
+    transfer: Tensor = field(repr=False)
+    canvas_shape: tuple[int, int]
+    frame_shape: tuple[int, int]
+    margin: int
+    upsampling: int
+
+    @classmethod
+    def on_canvas(cls, psf: Tensor, frame_shape: tuple[int, int], margin: int, upsampling: int) -> "WidefieldForwardModel":
+        """A model with at least `margin` fine pixels around the frame; `psf` (S, S) is on the fine grid."""
+        canvas = tuple(next_fast_len(upsampling * size + 2 * margin, real=True) for size in frame_shape)
+        shape = (canvas[0], canvas[1])
+        transfer = optical_transfer(psf, shape)[:, : shape[1] // 2 + 1].contiguous()
+        return cls(transfer=transfer, canvas_shape=shape, frame_shape=frame_shape, margin=margin, upsampling=upsampling)
+
+    @property
+    def frame(self) -> tuple[slice, slice]:
+        """Rows and columns of the canvas that the camera saw."""
+        rows, columns = (slice(self.margin, self.margin + self.upsampling * size) for size in self.frame_shape)
+        return rows, columns
+
+    def apply(self, light: Tensor) -> Tensor:
+        """A x: (..., H, W) -> (..., Y, X)."""
+        seen = torch.fft.irfft2(torch.fft.rfft2(light) * self.transfer, s=self.canvas_shape)
+        return bin_pixels(seen[(..., *self.frame)], self.upsampling) / self.upsampling**2
+
+    def adjoint(self, counts: Tensor) -> Tensor:
+        """A^T y: (..., Y, X) -> (..., H, W)."""
+        spread = counts.repeat_interleave(self.upsampling, dim=-2).repeat_interleave(self.upsampling, dim=-1) / self.upsampling**2
+        canvas = counts.new_zeros((*counts.shape[:-2], *self.canvas_shape))
+        canvas[(..., *self.frame)] = spread
+        return torch.fft.irfft2(torch.fft.rfft2(canvas) * self.transfer.conj(), s=self.canvas_shape)

@@ -3,23 +3,22 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
-from napari_cvdm.intensity import dark_level
-from napari_cvdm.simulate.widefield import DrawStructure, Range, WidefieldPair, WidefieldRanges, draw_scene
+from napari_cvdm.simulate.widefield import DrawStructure, Range, WidefieldPair, WidefieldRanges, draw_scene, make_pair
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DenoisingRanges(WidefieldRanges):
-    """`WidefieldRanges` of little light, and of cameras whose offset keeps the read noise above zero: there a mean is not biased.
+    """`WidefieldRanges` of oil objectives with little light, and of cameras whose offset keeps the read noise above zero: there a mean is not biased.
 
     Parameters
     ----------
-    photons, offset_counts, frames : tuple
+    na, cutoff_px, photons, offset_counts, frames : tuple
         As in `WidefieldRanges`, and so are all others.
     """
 
     task: ClassVar[str] = "denoise"
+    na: Range = (1.1, 1.49)
+    cutoff_px: Range = (2.2, 4.0)
     photons: Range = (3.0, 300.0)
     offset_counts: Range = (100.0, 400.0)
     frames: tuple[int, int] = (1, 1)
@@ -48,6 +47,4 @@ def simulate_noisy(seed: int, ranges: WidefieldRanges, draw: DrawStructure | Non
         With a truth on the camera's grid: background and haze are in it.
     """
     scene = draw_scene(seed, ranges, draw)
-    counts = scene.exposed()
-    truth = scene.in_counts(scene.expected) + np.float32(scene.camera.offset_counts - dark_level(counts))
-    return WidefieldPair(counts=counts, truth=truth, microscope=scene.microscope, camera=scene.camera, photons=scene.photons)
+    return make_pair(scene, scene.expected)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from napari_cvdm.microscope import check_optics
+from napari_cvdm.microscope import check_condenser, check_optics
 from napari_cvdm.request import RequestError
 from napari_cvdm.simulate.denoising import DenoisingRanges
 from napari_cvdm.simulate.phase import PhaseRanges
@@ -13,7 +13,7 @@ RANGES = {kind.task: kind for kind in _ALL}
 OPTICS = ("pixel_um", "wavelength_um", "medium_index", "na")
 
 
-def described(task: str, known: Mapping[str, float | None], *, defocus_um: tuple[float, float] | None = None) -> "PhaseRanges | WidefieldRanges":
+def described(task: str, known: Mapping[str, float | None], *, defocus_um: tuple[float, ...] | None = None) -> "PhaseRanges | WidefieldRanges":
     """Ranges around one microscope.
 
     Parameters
@@ -21,10 +21,11 @@ def described(task: str, known: Mapping[str, float | None], *, defocus_um: tuple
     task : str
         A name of `RANGES`.
     known : mapping of str to float or None
-        By the names of the ranges: pixel_um, wavelength_um, medium_index, na, photons, ... None for what is not known. Of
-        ``strength_rad`` it is the largest: weaker objects are drawn, too.
+        By the names of the ranges: pixel_um, wavelength_um, medium_index, na, condenser_na, photons, ... None for what is not
+        known. Of ``strength_rad`` it is the largest: weaker objects are drawn, too.
     defocus_um : tuple of float, optional
-        Positions of the two planes [um]; with pixel, wavelength and index they fix lambda dz / (n px^2).
+        Positions of two or more planes [um], in any order. With pixel, wavelength and index, the distance of the outermost two
+        fixes lambda dz / (n px^2).
 
     Returns
     -------
@@ -37,19 +38,24 @@ def described(task: str, known: Mapping[str, float | None], *, defocus_um: tuple
     """
     fixed = {name: (value, value) for name, value in known.items() if value is not None}
     check_optics(**{name: known.get(name) for name in OPTICS})
+    condenser_na = known.get("condenser_na")
+    if condenser_na is not None:
+        check_condenser(condenser_na, known.get("medium_index"))
     values: dict[str, object] = dict(fixed)
     if "strength_rad" in fixed:
         weakest, strongest = PhaseRanges().strength_rad[0], fixed["strength_rad"][1]
         values["strength_rad"] = (min(weakest, strongest), strongest)
+    if "gain_e_per_count" in fixed or "offset_counts" in fixed:
+        values["stretched"] = 0.0  # counts of a camera that is known are as it gives them
     if defocus_um is not None:
         fresnel = _fresnel(known, defocus_um)
         values["fresnel"] = (fresnel, fresnel)
     return RANGES[task](**values)  # type: ignore[arg-type]  # names and types are those of the ranges
 
 
-def _fresnel(known: Mapping[str, float | None], defocus_um: tuple[float, float]) -> float:
+def _fresnel(known: Mapping[str, float | None], defocus_um: tuple[float, ...]) -> float:
     """lambda dz / (n px^2)."""
     pixel_um, wavelength_um, index = (known.get(name) for name in OPTICS[:3])
     if pixel_um is None or wavelength_um is None or index is None:
         raise RequestError("defocus_um is given; pixel_um, wavelength_um and medium_index are needed with it, or leave it empty to have it drawn.")
-    return wavelength_um * abs(defocus_um[1] - defocus_um[0]) / (index * pixel_um**2)
+    return wavelength_um * (max(defocus_um) - min(defocus_um)) / (index * pixel_um**2)

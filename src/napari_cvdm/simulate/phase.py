@@ -1,21 +1,25 @@
 """Defocus pairs of phase objects over ranges of microscopes."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
+from torch import Tensor
 
 from napari_cvdm.microscope import Microscope
-from napari_cvdm.physics.fresnel import defocused_planes
+from napari_cvdm.physics.forward_model import PhaseForwardModel, PhaseObject, canvas_shape
 from napari_cvdm.simulate.phase_objects import draw_object, power_law_field
 
 Range = tuple[float, float]
 LARGEST_SLOPE = 1.8  # rad/px: beyond this neighbouring pixels alias
 MOST_SMOOTHINGS = 3
-CROPPED_SHARE = 0.25  # a cut object bends US-TIE's slow waves; more such fields, and the network distrusts them everywhere
+CROPPED_SHARE = 0.7  # of the fields are parts of larger ones, as nearly every photograph of a microscope is
+CONDENSER_SHARE = 0.3
+STACK_SHARE = 0.2
+MOST_PLANES = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +39,13 @@ class PhaseRanges:
     absorption : tuple of float
         Largest absorbance, in the share of fields that absorb.
     field_px : tuple of int
-        Side of the field whose US-TIE is solved as a whole, in steps of 16.
+        Side of the field that is inverted as a whole, in steps of 16.
+    condenser_na : tuple of float
+        Numerical aperture of the illumination, in the share of fields that are not coherent; in all fields, if it is one number twice.
+    ramp : tuple of float
+        Standard deviation of the illumination's ramps over the field, in half of the fields. Log-uniform.
+    photographs : str
+        Folder of photographs that some of the objects are taken from; none if empty.
     """
 
     task: ClassVar[str] = "phase-2shot"
@@ -47,7 +57,10 @@ class PhaseRanges:
     strength_rad: Range = (0.05, 6.0)
     photons: Range = (100.0, 1e5)
     absorption: Range = (0.01, 0.3)
-    field_px: tuple[int, int] = (144, 256)
+    field_px: tuple[int, int] = (128, 192)
+    condenser_na: Range = (0.05, 0.35)
+    ramp: Range = (3e-4, 6e-3)
+    photographs: str = ""
 
     @property
     def smallest_px(self) -> int:
@@ -57,11 +70,11 @@ class PhaseRanges:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DefocusPair:
-    """Two simulated planes and the phase behind them.
+    """Simulated planes and the phase behind them.
 
     Parameters
     ----------
-    planes : ndarray of shape (2, Y, X), float32
+    planes : ndarray of shape (P, Y, X), float32
         Photons over the photons of a blank pixel.
     phase : ndarray of shape (Y, X), float32
         Radians, zero mean over the field.
@@ -69,13 +82,15 @@ class DefocusPair:
     defocus_um : tuple of float
     photons : float
         Of a blank pixel.
+    condenser_na : float
     """
 
     planes: np.ndarray = field(repr=False)
     phase: np.ndarray = field(repr=False)
     microscope: Microscope
-    defocus_um: tuple[float, float]
+    defocus_um: tuple[float, ...]
     photons: float
+    condenser_na: float = 0.0
 
 
 def _log_uniform(rng: np.random.Generator, bounds: Range) -> float:
@@ -102,15 +117,23 @@ def draw_defocus(rng: np.random.Generator, microscope: Microscope, ranges: Phase
     return start, start + distance
 
 
+def draw_stack(rng: np.random.Generator, pair: tuple[float, float]) -> tuple[float, ...]:
+    """The two positions, in a share of the fields with more between them, at unequal steps."""
+    if rng.uniform() >= STACK_SHARE:
+        return pair
+    between = rng.uniform(0.1, 0.9, int(rng.integers(1, MOST_PLANES - 1)))
+    return (pair[0], *sorted(pair[0] + between * (pair[1] - pair[0])), pair[1])
+
+
 def draw_phase(rng: np.random.Generator, shape: tuple[int, int], ranges: PhaseRanges, pixel_um: float) -> np.ndarray:
     """A random object scaled to a random strength, no steeper than a camera can follow; (Y, X) [rad]. Objects have no size of their own."""
-    image = draw_object(rng, shape)
+    image = draw_object(rng, shape, ranges.photographs)
     strength = draw_strength(rng, ranges.strength_rad)
     for _ in range(MOST_SMOOTHINGS):
         if steepest(image) * strength <= LARGEST_SLOPE:
             break
         image = gaussian_filter(image, 2.0)
-    if image.any():
+    if steepest(image) > 0:
         strength = min(strength, LARGEST_SLOPE / steepest(image))
     return image * strength * (1.0 if rng.uniform() < 0.85 else -1.0)
 
@@ -140,16 +163,11 @@ def draw_absorbance(rng: np.random.Generator, phase: np.ndarray, ranges: PhaseRa
     return _log_uniform(rng, ranges.absorption) * pattern / (pattern.max() + 1e-12)
 
 
-def defocus_pair_of(phase: np.ndarray, absorbance: np.ndarray, microscope: Microscope, defocus_um: tuple[float, float]) -> np.ndarray:
-    """Noiseless planes of an object exp(-absorbance / 2 + i phase), relative to a blank field: (2, Y, X), float32."""
-    field_in = torch.polar(torch.from_numpy(np.exp(-absorbance / 2)).double(), torch.from_numpy(phase).double())
-    return defocused_planes(field_in, defocus_um, microscope).numpy().astype(np.float32)
-
-
-def _framed(rng: np.random.Generator, size: int) -> tuple[int, slice]:
-    """Side to simulate and what to keep of it: a crop (objects cross the frame) or all of a periodic field."""
-    margin = size // 4 if rng.uniform() < CROPPED_SHARE else 0
-    return size + margin, slice(margin // 2, margin // 2 + size)
+def defocus_pair_of(phase: np.ndarray, absorbance: np.ndarray, microscope: Microscope, defocus_um: Sequence[float], condenser_na: float = 0.0) -> np.ndarray:
+    """Noiseless planes of an object exp(-absorbance / 2 + i phase) that repeats, over the blank field: (P, Y, X), float32."""
+    model = PhaseForwardModel.create(phase.shape, defocus_um, microscope, condenser_na=condenser_na, like=torch.zeros(1, dtype=torch.float64))
+    maps = torch.from_numpy(np.stack([-absorbance / 2, phase])).double()
+    return model.apply(replace(model.zero(), maps=maps)).numpy().astype(np.float32)
 
 
 DrawPhase = Callable[[np.random.Generator, tuple[int, int], PhaseRanges, float], np.ndarray]
@@ -157,12 +175,12 @@ DrawPhase = Callable[[np.random.Generator, tuple[int, int], PhaseRanges, float],
 
 
 def simulate_phase(seed: int, ranges: PhaseRanges, draw: DrawPhase = draw_phase) -> DefocusPair:
-    """One simulated field: object, optics, propagation, camera.
+    """One simulated field: object, optics, image formation, camera.
 
     Parameters
     ----------
     seed : int
-        The pair is a pure function of the arguments.
+        The planes are a pure function of the arguments.
     ranges : PhaseRanges
     draw : callable
         What is in the field.
@@ -173,21 +191,33 @@ def simulate_phase(seed: int, ranges: PhaseRanges, draw: DrawPhase = draw_phase)
     """
     rng = np.random.default_rng(seed)
     microscope = draw_microscope(rng, ranges)
-    defocus_um = draw_defocus(rng, microscope, ranges)
-    side, kept = _framed(rng, int(rng.integers(ranges.field_px[0] // 16, ranges.field_px[1] // 16 + 1)) * 16)
-    phase = draw(rng, (side, side), ranges, microscope.pixel_um)
-    planes = defocus_pair_of(phase, draw_absorbance(rng, phase, ranges), microscope, defocus_um)[:, kept, kept]
+    defocus_um = draw_stack(rng, draw_defocus(rng, microscope, ranges))
+    side = int(rng.integers(ranges.field_px[0] // 16, ranges.field_px[1] // 16 + 1)) * 16
+    canvas = canvas_shape((side, side), defocus_um, microscope) if rng.uniform() < CROPPED_SHARE else (side, side)
+    is_open = rng.uniform() < CONDENSER_SHARE or ranges.condenser_na[0] == ranges.condenser_na[1]
+    condenser_na = rng.uniform(*ranges.condenser_na) if is_open else 0.0
+    double = torch.zeros(1, dtype=torch.float64)
+    model = PhaseForwardModel.create((side, side), defocus_um, microscope, canvas_shape=canvas, condenser_na=condenser_na, like=double)
+    phase = draw(rng, canvas, ranges, microscope.pixel_um)
+    absorbance = draw_absorbance(rng, phase, ranges)
+    sample = PhaseObject(maps=torch.from_numpy(np.stack([-absorbance / 2, phase])).double(), illumination=draw_illumination(rng, model, ranges))
     photons = _log_uniform(rng, ranges.photons)
-    noisy = rng.poisson(planes.clip(min=0) * photons) / photons * uneven_light(rng, planes.shape)
-    truth = phase[kept, kept]
-    phase = (truth - truth.mean()).astype(np.float32)
-    return DefocusPair(planes=noisy.astype(np.float32), phase=phase, microscope=microscope, defocus_um=defocus_um, photons=photons)
+    noisy = rng.poisson(model.apply(sample).numpy().clip(min=0) * photons) / photons
+    truth = phase[model.frame]
+    return DefocusPair(
+        planes=noisy.astype(np.float32),
+        phase=(truth - truth.mean()).astype(np.float32),
+        microscope=microscope,
+        defocus_um=defocus_um,
+        photons=photons,
+        condenser_na=condenser_na,
+    )
 
 
-def uneven_light(rng: np.random.Generator, shape: tuple[int, int, int]) -> np.ndarray:
-    """A smooth drift of the illumination between the planes in a tenth of the fields, at most 0.2 %: (2, Y, X) about 1."""
-    light = np.ones(shape)
-    if rng.uniform() < 0.1:
-        y, x = np.linspace(-1, 1, shape[1])[:, None], np.linspace(-1, 1, shape[2])[None, :]
-        light[1] += _log_uniform(rng, (1e-4, 2e-3)) * (rng.normal() * y + rng.normal() * x + rng.normal() * (x**2 + y**2)) / 2
-    return light
+def draw_illumination(rng: np.random.Generator, model: PhaseForwardModel, ranges: PhaseRanges) -> Tensor:
+    """Coefficients of the illumination of each plane: ramps, and bowls a fiftieth as high, in half of the fields; (P, K)."""
+    coefficients = torch.zeros(model.planes, len(model.terms), dtype=torch.float64)
+    if rng.uniform() < 0.5:
+        heights = _log_uniform(rng, ranges.ramp) * np.array([0.0, 1, 1, 0.02, 0.02, 0.02])
+        coefficients += torch.from_numpy(rng.normal(size=coefficients.shape) * heights)
+    return coefficients

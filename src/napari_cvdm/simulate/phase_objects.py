@@ -5,6 +5,7 @@ Each function draws one object on a field of `shape` (Y, X) pixels from a NumPy 
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
@@ -139,23 +140,31 @@ def tissue(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
 
 
 @cache
-def photographs() -> tuple[np.ndarray, ...]:
-    """Photographs that ship inside scikit-image, grey, 0 to 1."""
-    from skimage import color, data
+def read_photographs(folder: str) -> tuple[np.ndarray, ...]:
+    """Every image of a folder, grey, 0 to 1, its shorter side at most 900 px; ValueError where there is none."""
+    from skimage import color, io, transform
 
-    names = ("camera", "astronaut", "chelsea", "coffee", "coins", "moon", "page", "rocket", "brick", "grass", "gravel", "text")
-    images = (getattr(data, name)() for name in names)
-    return tuple((color.rgb2gray(image) if image.ndim == 3 else image / 255.0).astype(np.float32) for image in images)
+    images = []
+    for path in sorted(Path(folder).rglob("*")):
+        if path.suffix.lower() in PHOTOGRAPH_SUFFIXES:
+            image = io.imread(path)
+            grey = color.rgb2gray(image[..., :3]) if image.ndim == 3 else image / np.iinfo(image.dtype).max
+            scale = PHOTOGRAPH_PX / min(grey.shape)
+            images.append((transform.rescale(grey, scale, anti_aliasing=True) if scale < 1 else grey).astype(np.float32))
+    if not images:
+        raise ValueError(f"{folder}: no photograph in it; files ending in {', '.join(PHOTOGRAPH_SUFFIXES)} are read.")
+    return tuple(images)
 
 
-def photograph(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-    """A random part of a photograph, turned and stretched: real edges and textures in a small share of the fields."""
-    library = photographs()
+def photograph(rng: np.random.Generator, shape: tuple[int, int], folder: str) -> np.ndarray:
+    """A random part of a photograph, turned and stretched."""
+    library = read_photographs(folder)
     image = np.rot90(library[int(rng.integers(len(library)))], int(rng.integers(4)))
-    zoom = max(rng.uniform(0.6, 1.6), shape[0] / image.shape[0] + 0.02, shape[1] / image.shape[1] + 0.02)
-    image = ndimage.zoom(image, zoom, order=1)
-    top, left = (int(rng.integers(0, extent - size + 1)) for extent, size in zip(image.shape, shape, strict=True))
-    return image[top : top + shape[0], left : left + shape[1]]
+    zoom = max(_log_uniform(rng, 0.3, 1.6), shape[0] / image.shape[0] + 0.02, shape[1] / image.shape[1] + 0.02)
+    sizes = [min(extent, int(size / zoom) + 4) for extent, size in zip(image.shape, shape, strict=True)]  # only what is needed is stretched
+    top, left = (int(rng.integers(0, extent - size + 1)) for extent, size in zip(image.shape, sizes, strict=True))
+    part = ndimage.zoom(image[top : top + sizes[0], left : left + sizes[1]], zoom, order=1)
+    return part[: shape[0], : shape[1]]
 
 
 def blank(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
@@ -168,12 +177,14 @@ OBJECTS: Sequence[tuple[Draw, float]] = (
     (dead_leaves, 0.12),
     (power_law_field, 0.10),
     (beads, 0.10),
-    (tissue, 0.08),
-    (photograph, 0.08),
+    (tissue, 0.10),
     (lens_array, 0.05),
     (gratings, 0.05),
     (blank, 0.06),
 )
+PHOTOGRAPH_SHARE = 0.4  # of the objects, where a folder of photographs is given
+PHOTOGRAPH_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+PHOTOGRAPH_PX = 900
 
 
 def object_kinds(rng: np.random.Generator) -> np.ndarray:
@@ -182,7 +193,7 @@ def object_kinds(rng: np.random.Generator) -> np.ndarray:
     return rng.choice(len(OBJECTS), size=2, p=weights / weights.sum())
 
 
-def draw_object(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+def draw_object(rng: np.random.Generator, shape: tuple[int, int], photographs: str = "") -> np.ndarray:
     """One object of a random kind (two added in a quarter of the fields), slightly smoothed, range about 1.
 
     Parameters
@@ -190,12 +201,17 @@ def draw_object(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     rng : numpy Generator
     shape : tuple of int
         (Y, X).
+    photographs : str
+        Folder of photographs that a share of the objects are taken from.
 
     Returns
     -------
     ndarray of shape (Y, X), float32
         Peak-to-peak 1, or 0 for a blank field.
     """
+    if photographs and rng.uniform() < PHOTOGRAPH_SHARE:
+        image = ndimage.gaussian_filter(photograph(rng, shape, photographs), rng.uniform(0.0, 1.0))
+        return ((image - image.min()) / (np.ptp(image) + 1e-12)).astype(np.float32)
     kinds = object_kinds(rng)
     image = OBJECTS[kinds[0]][0](rng, shape)
     if rng.uniform() < 0.25 and image.any():

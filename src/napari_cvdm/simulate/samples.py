@@ -4,6 +4,7 @@ They are simulated, so that nobody's data has to be shipped, with optics that ma
 a phase that was measured: the cell that comes with scikit-image.
 """
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -28,9 +29,9 @@ MEASURED_PHASE_RAD = 3.0  # from the medium to the brightest pixel
 MEASURED_CENTRE = (374, 427)
 MEASURED_SIDE_PX = 200
 MEASURED_MARGIN_PX = 22  # as far as 1 um of defocus carries light, lambda z / (2 n px): no ripples from where the field wraps round
-RETICULUM_SEED = 5
-MICROTUBULES_SEED = 33
-RETICULUM_RANGES = WidefieldRanges(
+RETICULUM_SEED = 4
+MICROTUBULES_SEED = 6
+WIDEFIELD_RANGES = WidefieldRanges(
     na=(1.4, 1.4),
     wavelength_um=(0.52, 0.52),
     pixel_um=(0.0626, 0.0626),
@@ -38,6 +39,7 @@ RETICULUM_RANGES = WidefieldRanges(
     photons=(250, 250),
     background=(0.05, 0.05),
     haze=(0.1, 0.2),
+    stretched=0.0,
     field_px=256,
 )
 
@@ -104,13 +106,13 @@ def _two_planes(planes: np.ndarray, microscope: Microscope, source: str) -> Imag
 @cache
 def reticulum_pair() -> WidefieldPair:
     """Camera counts of shape (256, 256) and the truth behind them, (512, 512)."""
-    return simulate_widefield(RETICULUM_SEED, RETICULUM_RANGES)
+    return simulate_widefield(RETICULUM_SEED, replace(WIDEFIELD_RANGES, structures=("reticulum",)))
 
 
 @cache
 def microtubules_pair() -> WidefieldPair:
     """Camera counts of shape (256, 256) and the truth behind them, (512, 512)."""
-    return simulate_widefield(MICROTUBULES_SEED, RETICULUM_RANGES)
+    return simulate_widefield(MICROTUBULES_SEED, replace(WIDEFIELD_RANGES, structures=("microtubules",)))
 
 
 def reticulum() -> ImageStack:

@@ -119,9 +119,12 @@ def reticulum(rng: np.random.Generator, field: Field) -> Emitters:
     if rng.uniform() < 0.35:
         tubes = np.concatenate([tubes, tubular_network(rng, field, 0.5 * cell, rng.uniform(0.06, 0.1), rng.uniform(0.2, 0.7))])
     parts = [labelled(rng, tubes, rng.uniform(0.3, 3))]
-    if rng.uniform() < 0.5:
-        flat = sheets(rng, field, rng.uniform(500, 3000), rng.uniform(0.02, 0.2), rng.uniform(0.3, 1.0))
+    if rng.uniform() < 0.6:
+        flat = sheets(rng, field, rng.uniform(500, 3000), log_uniform(rng, 0.02, 0.5), rng.uniform(0.3, 1.5))
         parts.append(labelled(rng, flat, rng.uniform(0.3, 3)))
+    if rng.uniform() < 0.3:
+        positions, brightness = vesicles(rng, field)
+        parts.append((positions, brightness * rng.uniform(0.05, 1) * sum(part[1].sum() for part in parts) / max(brightness.sum(), 1e-9)))
     return _where_there_is_a_cell(rng, field, merged(parts))
 
 
@@ -157,6 +160,43 @@ def mitochondria(rng: np.random.Generator, field: Field) -> Emitters:
     return labelled(rng, positions, rng.uniform(1, 6))
 
 
+def membranes(rng: np.random.Generator, field: Field) -> Emitters:
+    """Cells with a thin outline, a diffuse inside and a nucleus that is dark or bright; vesicles, filled or not, in some."""
+    parts = []
+    radius = rng.uniform(0.15, 0.6) * max(field)
+    inside = log_uniform(rng, 0.05, 2.0)  # light of the inside over that of the outline
+    for _ in range(int(rng.integers(1, 5))):
+        centre = rng.uniform(0, 1, 2) * np.array(field)
+        orders = np.arange(2, 8)
+        amplitude, phase = rng.normal(0, 0.25, len(orders)) / orders**1.2, rng.uniform(0, 2 * np.pi, len(orders))
+        count = int(2 * np.pi * radius / SPACING_UM * 3)
+        angle = rng.uniform(0, 2 * np.pi, 2 * count)
+        reach = radius * (1 + np.sum(amplitude * np.cos(orders * angle[:, None] + phase), axis=1)).clip(0.3, 2)
+        share = np.concatenate([np.ones(count), np.sqrt(rng.uniform(size=count))])
+        place = centre + (share * reach)[:, None] * np.stack([np.sin(angle), np.cos(angle)], axis=1) + rng.normal(0, 0.01, (2 * count, 2))
+        bright = np.concatenate([np.ones(count), np.full(count, inside)])
+        nucleus = np.linalg.norm(place - centre - rng.normal(0, 0.1 * radius, 2), axis=1) < rng.uniform(0.2, 0.5) * radius
+        bright[nucleus] *= rng.choice([0.1, rng.uniform(0.1, 3.0)])
+        parts.append((place, bright))
+    if rng.uniform() < 0.5:
+        positions, brightness = vesicles(rng, field)
+        parts.append((positions, brightness * rng.uniform(0.2, 3) * sum(part[1].sum() for part in parts) / max(brightness.sum(), 1e-9)))
+    return merged(parts)
+
+
+def vesicles(rng: np.random.Generator, field: Field) -> Emitters:
+    """Filled balls and hollow shells of 0.1 to 1 um, projected."""
+    count = int(log_uniform(rng, 0.05, 1.0) * field[0] * field[1]) + 1
+    centres, radius = rng.uniform(0, 1, (count, 2)) * np.array(field), 0.5 * np.exp(rng.uniform(np.log(0.1), np.log(1.0), count))
+    points = np.maximum(12, (radius / SPACING_UM) ** 2 * 6).astype(int).clip(max=2000)
+    index = np.repeat(np.arange(count), points)
+    angle, height, depth = rng.uniform(0, 2 * np.pi, len(index)), rng.uniform(-1, 1, len(index)), rng.uniform(size=len(index)) ** (1 / 3)
+    depth = np.where((rng.uniform(size=count) < 0.5)[index], depth, 1.0)
+    reach = radius[index] * depth * np.sqrt(1 - height**2)
+    bright = (np.exp(rng.normal(0, 0.8, count)) / points)[index]
+    return centres[index] + reach[:, None] * np.stack([np.sin(angle), np.cos(angle)], axis=1), bright
+
+
 def nothing(rng: np.random.Generator, field: Field) -> Emitters:
     """A blank field."""
     return EMPTY
@@ -168,13 +208,14 @@ def merged(parts: Sequence[Emitters]) -> Emitters:
 
 
 STRUCTURES: Sequence[tuple[Draw, float]] = (
-    (reticulum, 0.40),
-    (microtubules, 0.16),
-    (actin, 0.12),
+    (reticulum, 0.30),
+    (microtubules, 0.15),
+    (actin, 0.13),
     (rings, 0.12),
     (beads, 0.06),
-    (mitochondria, 0.08),
-    (nothing, 0.06),
+    (mitochondria, 0.10),
+    (membranes, 0.10),
+    (nothing, 0.04),
 )
 
 
@@ -188,7 +229,7 @@ def structure_kinds(rng: np.random.Generator, names: Sequence[str] = STRUCTURE_N
 
 
 def draw_structure(rng: np.random.Generator, field: Field, names: Sequence[str] = STRUCTURE_NAMES) -> Emitters:
-    """Emitters of a random structure; in a quarter of the fields a second one, of another brightness, is added.
+    """Emitters of a random structure; in half of the fields a second one, of another brightness, is added.
 
     Parameters
     ----------
@@ -207,8 +248,8 @@ def draw_structure(rng: np.random.Generator, field: Field, names: Sequence[str] 
     """
     kinds = structure_kinds(rng, names)
     first = STRUCTURES[kinds[0]][0](rng, field)
-    if rng.uniform() > 0.25 or not len(first[0]):
+    if rng.uniform() > 0.5 or not len(first[0]):
         return first
     positions, brightness = STRUCTURES[kinds[1]][0](rng, field)
-    balance = log_uniform(rng, 0.2, 2.0) * first[1].sum() / max(brightness.sum(), 1e-9)
+    balance = log_uniform(rng, 0.03, 2.0) * first[1].sum() / max(brightness.sum(), 1e-9)
     return merged([first, (positions, brightness * balance)])

@@ -1,6 +1,7 @@
 """Widefield fluorescence images of simulated structures, and what a microscope of twice the resolution would show."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -9,18 +10,24 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
+from napari_cvdm.intensity import dark_level
 from napari_cvdm.microscope import Camera, Microscope
 from napari_cvdm.physics.camera import expose
-from napari_cvdm.physics.widefield import bin_pixels, blur, gaussian_transfer, optical_transfer, widefield_psf
+from napari_cvdm.physics.widefield import bin_pixels, blur, cutoff_period_um, gaussian_transfer, optical_transfer, usual_index, widefield_psf
 from napari_cvdm.request import RequestError
-from napari_cvdm.simulate.structures import STRUCTURE_NAMES, Emitters, draw_structure, log_uniform
+from napari_cvdm.simulate.phase_objects import dead_leaves, photograph, power_law_field
+from napari_cvdm.simulate.structures import STRUCTURE_NAMES, STRUCTURES, Emitters, draw_structure, log_uniform, structure_kinds
 
 Range = tuple[float, float]
 UPSAMPLING = 2
-RESOLUTION_SIGMA_PX = 1.4  # of the target, in pixels of the fine grid: FWHM 3.3 px = 1.65 camera pixels, 103 nm at 62.6 nm
-MARGIN_PX = 16
-PSF_SIZE = 61
+RESOLUTION_PERIODS = 0.433  # sigma of the target in fine pixels over the cut-off period in camera pixels: half the width (FWHM) of the PSF
+MARGIN_PX = 24
+PSF_SIZE = 81
 BRIGHT_PERCENTILE = 99.5
+FINEST_DRAWN_UM, COARSEST_DRAWN_UM = 0.012, 0.05  # a fine pixel, as the structures are drawn: a dry objective is shown larger ones
+TEXTURE_SHARE = 0.25  # of the fields
+TOP_OF_16_BITS = 65535.0
+LEAST_GAIN = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,44 +36,55 @@ class WidefieldRanges:
 
     Parameters
     ----------
-    na, wavelength_um, pixel_um, medium_index : tuple of float
-        Optics; the pixel is the camera's.
+    na, wavelength_um, medium_index : tuple of float
+        Optics. The index is that of air, water or oil, whichever suits the NA, within its range.
+    cutoff_px : tuple of float
+        Period of the finest wave that the microscope shows, lambda / (2 NA), in camera pixels. Log-uniform.
+    pixel_um : tuple of float
+        The camera's pixel, which follows from the others, is kept within this range.
     photons : tuple of float
         Photons of the brightest structure in one camera pixel. Log-uniform.
     background : tuple of float
         Flat background, as a share of `photons`. Log-uniform.
     haze : tuple of float
         Flux of out-of-focus structure over that of the structure in focus, in half of the fields.
-    defocus_um : tuple of float
-        Distance of the structure from focus.
-    blur_px : tuple of float
-        Extra Gaussian blur by the sample, standard deviation in camera pixels.
+    defocus : tuple of float
+        Distance of the structure from focus, in units of n lambda / NA^2.
+    blur_periods : tuple of float
+        Extra Gaussian blur by sample and lenses, standard deviation in cut-off periods.
     read_noise_e, gain_e_per_count, offset_counts : tuple of float
         Camera.
     frames : tuple of int
         Frames averaged into one image.
     field_px : int
         Side of the field in camera pixels.
+    stretched : float
+        Share of the images that are stored between 0 and 65535, as programs do that show contrast.
     structures : tuple of str
-        What may be drawn, in and out of focus: some of `STRUCTURE_NAMES`, in the proportions of all.
+        What may be drawn, in and out of focus: some of `STRUCTURE_NAMES`, in the proportions of all. Generic textures are drawn with all only.
+    photographs : str
+        Folder of photographs that some of the textures are taken from; none if empty.
     """
 
     task: ClassVar[str] = "widefield-x2"
-    na: Range = (1.1, 1.49)
-    wavelength_um: Range = (0.5, 0.69)
-    pixel_um: Range = (0.055, 0.08)
-    medium_index: Range = (1.515, 1.52)
-    photons: Range = (8.0, 3000.0)
+    na: Range = (0.4, 1.49)
+    wavelength_um: Range = (0.45, 0.72)
+    cutoff_px: Range = (2.2, 6.0)
+    pixel_um: Range = (0.025, 0.4)
+    medium_index: Range = (1.0, 1.52)
+    photons: Range = (8.0, 5000.0)
     background: Range = (0.01, 0.6)
     haze: Range = (0.0, 1.5)
-    defocus_um: Range = (-0.15, 0.15)
-    blur_px: Range = (0.0, 0.7)
+    defocus: Range = (-0.4, 0.4)
+    blur_periods: Range = (0.0, 0.15)
     read_noise_e: Range = (0.5, 3.0)
     gain_e_per_count: Range = (0.2, 2.5)
     offset_counts: Range = (0.0, 400.0)
     frames: tuple[int, int] = (1, 9)
-    field_px: int = 160
+    field_px: int = 144
+    stretched: float = 0.15
     structures: tuple[str, ...] = STRUCTURE_NAMES
+    photographs: str = ""
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.structures if name not in STRUCTURE_NAMES]
@@ -80,8 +98,18 @@ class WidefieldRanges:
         return self.field_px
 
     def draw(self, rng: np.random.Generator, side: int, pixel_um: float) -> Tensor:
-        """Emitters of a random structure that may be drawn, see `DrawStructure`."""
-        return draw_emitters(rng, side, pixel_um, self.structures)
+        """Emitters of what may be drawn, see `DrawStructure`: structures, or a texture."""
+        if self.structures == STRUCTURE_NAMES and rng.uniform() < TEXTURE_SHARE:
+            return draw_texture(rng, side, self.photographs)
+        return draw_specimen(rng, side, pixel_um, self.structures)
+
+    def drawn_kind(self, rng: np.random.Generator) -> str:
+        """Name of the structure, or "texture", that `draw` makes first of a generator, which is not advanced."""
+        ahead = deepcopy(rng)
+        if self.structures == STRUCTURE_NAMES and ahead.uniform() < TEXTURE_SHARE:
+            return "texture"
+        ahead.uniform()  # chose the scale
+        return STRUCTURES[structure_kinds(ahead, self.structures)[0]][0].__name__
 
     def simulated(self, seed: int, draw: "DrawStructure | None" = None) -> "WidefieldPair":
         """The field of a seed, see `simulate_widefield`."""
@@ -97,8 +125,8 @@ class WidefieldPair:
     counts : ndarray of shape (Y, X), float32
         Camera counts.
     truth : ndarray of shape (uY, uX), float32
-        Counts of a camera pixel above the dark level. Of `simulate_widefield`, twice as fine: the structure in focus at the stated resolution,
-        without background, haze or offset. Of `simulate_noisy`: the image without its noise.
+        Counts of a camera pixel above the dark level of the image. Of `simulate_widefield`, twice as fine: the structure in focus at twice the resolution,
+        with the same haze and background as the image. Of `simulate_noisy`: the image without its noise.
     microscope : Microscope
     camera : Camera
     photons : float
@@ -113,12 +141,14 @@ class WidefieldPair:
 
 
 def draw_microscope(rng: np.random.Generator, ranges: WidefieldRanges) -> Microscope:
-    """A random objective on a random camera."""
+    """A random objective on a camera whose pixels suit it."""
+    na, wavelength_um = rng.uniform(*ranges.na), rng.uniform(*ranges.wavelength_um)
+    pixel_um = wavelength_um / (2 * na) / log_uniform(rng, *ranges.cutoff_px)
     return Microscope(
-        pixel_um=rng.uniform(*ranges.pixel_um),
-        wavelength_um=rng.uniform(*ranges.wavelength_um),
-        medium_index=rng.uniform(*ranges.medium_index),
-        na=rng.uniform(*ranges.na),
+        pixel_um=float(np.clip(pixel_um, *ranges.pixel_um)),
+        wavelength_um=wavelength_um,
+        medium_index=float(np.clip(usual_index(na), *ranges.medium_index)),
+        na=na,
     )
 
 
@@ -149,29 +179,53 @@ def splat(emitters: Emitters, shape: tuple[int, int], pixel_um: float) -> Tensor
 
 
 def _in_focus(rng: np.random.Generator, emitters: Tensor, fine: Microscope, ranges: WidefieldRanges) -> Tensor:
-    shape = (emitters.shape[0], emitters.shape[1])
-    transfer = optical_transfer(widefield_psf(fine, PSF_SIZE, rng.uniform(*ranges.defocus_um)), shape)
-    return blur(emitters, transfer * gaussian_transfer(shape, UPSAMPLING * rng.uniform(*ranges.blur_px), emitters)).clamp(min=0)
+    shape, depth = (emitters.shape[0], emitters.shape[1]), fine.medium_index * fine.wavelength_um / (fine.na or 1.0) ** 2
+    transfer = optical_transfer(widefield_psf(fine, PSF_SIZE, rng.uniform(*ranges.defocus) * depth), shape)
+    sigma = rng.uniform(*ranges.blur_periods) * cutoff_period_um(fine) / fine.pixel_um
+    return blur(emitters, transfer * gaussian_transfer(shape, sigma, emitters)).clamp(min=0)
 
 
 def _haze(rng: np.random.Generator, shape: tuple[int, int], fine: Microscope, names: tuple[str, ...]) -> Tensor:
     """Out-of-focus structure and broad autofluorescence, sum 1 (or 0)."""
-    size = (shape[0] * fine.pixel_um, shape[1] * fine.pixel_um)
-    layer = splat(draw_structure(rng, size, names), shape, fine.pixel_um)
-    defocused = blur(layer, optical_transfer(widefield_psf(fine, PSF_SIZE, rng.uniform(0.4, 2.0)), shape)).clamp(min=0)
+    drawn_um = _drawn_pixel(rng, fine.pixel_um)
+    layer = splat(draw_structure(rng, (shape[0] * drawn_um, shape[1] * drawn_um), names), shape, drawn_um)
+    distance = rng.uniform(1.0, 5.0) * fine.medium_index * fine.wavelength_um / (fine.na or 1.0) ** 2
+    defocused = blur(layer, optical_transfer(widefield_psf(fine, PSF_SIZE, distance), shape)).clamp(min=0)
     broad = torch.from_numpy(gaussian_filter(rng.uniform(size=shape), rng.uniform(15, 60)).astype(np.float32))
     broad = (broad - broad.min()) * rng.uniform(0, 1) * defocused.sum() / (broad - broad.min()).sum().clamp(min=1e-9)
     total = defocused + broad
     return total / total.sum().clamp(min=1e-9)
 
 
+def _drawn_pixel(rng: np.random.Generator, pixel_um: float) -> float:
+    """The size that a fine pixel has while structures are drawn."""
+    return min(pixel_um, log_uniform(rng, FINEST_DRAWN_UM, COARSEST_DRAWN_UM))
+
+
 DrawStructure = Callable[[np.random.Generator, int, float], Tensor]
 """(rng, side in fine pixels, size of a fine pixel [um]) -> emitters on that grid, float32 (side, side), any unit, >= 0."""
 
 
-def draw_emitters(rng: np.random.Generator, side: int, pixel_um: float, names: tuple[str, ...] = STRUCTURE_NAMES) -> Tensor:
-    """Emitters of a random structure, one of those named."""
-    return splat(draw_structure(rng, (side * pixel_um,) * 2, names), (side, side), pixel_um)
+def draw_specimen(rng: np.random.Generator, side: int, pixel_um: float, names: tuple[str, ...] = STRUCTURE_NAMES) -> Tensor:
+    """Emitters of random structures of those named, under a smooth random brightness: dim and bright ones are in one field."""
+    drawn_um = _drawn_pixel(rng, pixel_um)
+    image = splat(draw_structure(rng, (side * drawn_um,) * 2, names), (side, side), drawn_um)
+    smooth = torch.from_numpy(gaussian_filter(rng.normal(size=(side, side)), side / rng.uniform(6, 20), mode="wrap")).float()
+    return image * torch.exp(rng.uniform(0, 1.2) * smooth / smooth.std())
+
+
+def draw_texture(rng: np.random.Generator, side: int, photographs: str = "") -> Tensor:
+    """Emitters that form no structure of a cell: dead leaves, a random field of a power law, or a photograph."""
+    kind = rng.choice(3 if photographs else 2)
+    if kind == 0:
+        image = gaussian_filter(dead_leaves(rng, (side, side)), rng.uniform(0.3, 1.5))
+    elif kind == 1:
+        image = np.exp(rng.uniform(0.2, 1.0) * power_law_field(rng, (side, side), rng.uniform(0.6, 2.0)).clip(-4, 4))
+    else:
+        image = photograph(rng, (side, side), photographs)
+    low, high = float(image.min()), float(image.max())
+    contrast = ((image - low) / max(high - low, 1e-9)) ** rng.uniform(0.7, 2.5)
+    return torch.from_numpy(np.asarray(contrast, np.float32) + np.float32(rng.choice([0.0, rng.uniform(0, 0.5)])))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -182,8 +236,8 @@ class Scene:
     ----------
     expected : Tensor of shape (Y, X)
         Expected photons in each camera pixel, in all frames together.
-    sharp : Tensor of shape (2Y, 2X)
-        The structure in focus at the stated resolution [photons of a camera pixel].
+    truth : Tensor of shape (2Y, 2X)
+        The structure in focus at twice the resolution, haze and background [photons of a camera pixel].
     microscope : Microscope
     camera : Camera
     photons : float
@@ -195,7 +249,7 @@ class Scene:
     """
 
     expected: Tensor = field(repr=False)
-    sharp: Tensor = field(repr=False)
+    truth: Tensor = field(repr=False)
     microscope: Microscope
     camera: Camera
     photons: float
@@ -223,18 +277,19 @@ def draw_scene(seed: int, ranges: WidefieldRanges, draw: DrawStructure | None = 
     fine = replace(microscope, pixel_um=microscope.pixel_um / UPSAMPLING)
     side = UPSAMPLING * (ranges.field_px + 2 * MARGIN_PX)
     emitters = (draw or ranges.draw)(rng, side, fine.pixel_um)
-    sharp = blur(emitters, gaussian_transfer((side, side), RESOLUTION_SIGMA_PX, emitters)).clamp(min=0)
+    sigma = RESOLUTION_PERIODS * cutoff_period_um(microscope) / microscope.pixel_um
+    sharp = blur(emitters, gaussian_transfer((side, side), sigma, emitters)).clamp(min=0)
     seen = _in_focus(rng, emitters, fine, ranges)
     photons = log_uniform(rng, *ranges.photons)
     unit = photons / _brightest(bin_pixels(seen, UPSAMPLING))
-    expected = bin_pixels(seen, UPSAMPLING) * unit + photons * log_uniform(rng, *ranges.background)
+    rest = torch.full_like(seen, photons * log_uniform(rng, *ranges.background) / UPSAMPLING**2)  # in photons of a fine pixel
     if rng.uniform() < 0.5:
-        flux = max(float(seen.sum()) * unit, 0.3 * photons * expected.numel() / 10)
-        expected = expected + bin_pixels(_haze(rng, (side, side), fine, ranges.structures), UPSAMPLING) * flux * rng.uniform(*ranges.haze)
+        flux = max(float(seen.sum()) * unit, 0.3 * photons * (side / UPSAMPLING) ** 2 / 10)
+        rest = rest + _haze(rng, (side, side), fine, ranges.structures) * flux * rng.uniform(*ranges.haze)
     kept, kept_fine = (slice(MARGIN_PX * factor, -MARGIN_PX * factor) for factor in (1, UPSAMPLING))
     return Scene(
-        expected=expected[kept, kept],
-        sharp=sharp[kept_fine, kept_fine] * unit * UPSAMPLING**2,
+        expected=bin_pixels(seen * unit + rest, UPSAMPLING)[kept, kept],
+        truth=(sharp * unit + rest)[kept_fine, kept_fine] * UPSAMPLING**2,
         microscope=microscope,
         camera=camera,
         photons=photons,
@@ -246,20 +301,41 @@ def draw_scene(seed: int, ranges: WidefieldRanges, draw: DrawStructure | None = 
 def simulate_widefield(seed: int, ranges: WidefieldRanges, draw: DrawStructure | None = None) -> WidefieldPair:
     """One simulated field: structure, optics, haze, camera.
 
+    Truth = E - d: the light of the scene at twice the resolution, and d the dark level of the noisy image, by which a result differs from counts.
+
     Parameters
     ----------
     seed : int
         The pair is a pure function of the arguments.
     ranges : WidefieldRanges
     draw : callable, optional
-        What is in focus; one of the structures that the ranges name unless given.
+        What is in focus; what the ranges name unless given.
 
     Returns
     -------
     WidefieldPair
     """
     scene = draw_scene(seed, ranges, draw)
-    return WidefieldPair(counts=scene.exposed(), truth=scene.in_counts(scene.sharp), microscope=scene.microscope, camera=scene.camera, photons=scene.photons)
+    pair = make_pair(scene, scene.truth)
+    return stretched(pair) if np.random.default_rng((seed, 1)).uniform() < ranges.stretched else pair
+
+
+def make_pair(scene: Scene, truth: Tensor) -> WidefieldPair:
+    """The exposed scene, and a truth of it [photons of a camera pixel]."""
+    counts = scene.exposed()
+    above = scene.in_counts(truth) + np.float32(scene.camera.offset_counts - dark_level(counts))
+    return WidefieldPair(counts=counts, truth=above, microscope=scene.microscope, camera=scene.camera, photons=scene.photons)
+
+
+def stretched(pair: WidefieldPair) -> WidefieldPair:
+    """The same image between 0 and 65535, as programs store it that show contrast: offset and gain are another camera's."""
+    low, high = float(pair.counts.min()), float(pair.counts.max())
+    factor = TOP_OF_16_BITS / max(high - low, 1.0)
+    camera = replace(
+        pair.camera, offset_counts=(pair.camera.offset_counts - low) * factor, gain_e_per_count=max(pair.camera.gain_e_per_count / factor, LEAST_GAIN)
+    )
+    counts = np.round((pair.counts - low) * np.float32(factor))
+    return replace(pair, counts=counts, truth=pair.truth * np.float32(factor), camera=camera)
 
 
 def _brightest(image: Tensor) -> float:

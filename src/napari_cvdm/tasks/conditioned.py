@@ -1,6 +1,6 @@
 """What every job shares: a prepared frame, and where it can be trusted before anything was computed."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from napari_cvdm.intensity import clipping_level
 from napari_cvdm.request import RequestError, RestoreRequest
-from napari_cvdm.tasks.anchor import Anchor, AnchorWithin
+from napari_cvdm.tasks.deconvolved import Lens
 from napari_cvdm.tasks.sampled import SampledPlane
 
 Background = Literal["auto", "none"] | np.ndarray
@@ -25,7 +25,7 @@ class Conditioned:
     Parameters
     ----------
     channels : Tensor of shape (C, Y, X), float32
-        The condition.
+        The condition, of the frame and perhaps of something around it.
     baseline : Tensor of shape (uY, uX), float32
         The physical estimate of the target, in network units.
     gain : float
@@ -34,14 +34,16 @@ class Conditioned:
         False in the border band and where the camera says nothing (saturated, dark).
     estimated : mapping
         What was estimated from the frame.
-    anchor : Anchor or AnchorWithin, optional
-        Ties the slow waves of every sample to what the light decides.
+    posterior : Posterior, optional
+        Makes a sample of the result from one of the networks.
     origin : tuple of int
         Row and column of the first output pixel in the whole image: noise belongs to absolute pixels.
-    anchor_origin : tuple of int
-        The same of the anchor's field.
+    frame : tuple of slice, optional
+        Rows and columns of the input that were measured; None for all.
+    lens : Lens, optional
+        That a fluorescence image was deconvolved with.
     region : tuple of slice, optional
-        What of the output was asked for; the rest is surroundings that the networks need. None for all of it.
+        What of the output was asked for; the rest is surroundings that the networks need. None for all of the frame.
     """
 
     channels: Tensor = field(repr=False)
@@ -49,14 +51,23 @@ class Conditioned:
     gain: float
     valid: np.ndarray = field(repr=False)
     estimated: Mapping[str, Any]
-    anchor: Anchor | AnchorWithin | None = field(default=None, repr=False)
+    posterior: "Posterior | None" = field(default=None, repr=False)
     origin: tuple[int, int] = (0, 0)
-    anchor_origin: tuple[int, int] = (0, 0)
+    frame: tuple[slice, slice] | None = None
     region: tuple[slice, slice] | None = None
+    lens: Lens | None = None
+
+    @property
+    def estimate(self) -> np.ndarray:
+        """The physical estimate in output units, float32, of what was asked for."""
+        image = self.baseline.numpy() * self.gain
+        return self.kept(image if self.posterior is None else self.posterior.blend(image)).astype(np.float32)
 
     def kept(self, image: np.ndarray) -> np.ndarray:
         """What was asked for of an output image (Y, X)."""
-        return image if self.region is None else image[self.region]
+        if self.region is not None:
+            return image[self.region]
+        return image if self.frame is None else image[self.frame]  # a frame with surroundings has the grid of its output
 
     def within(self, region: tuple[int, int, int, int], alignment: int, surroundings: int = SURROUNDING_PX) -> "Conditioned":
         """The same frame for a part of it, with surroundings.
@@ -77,20 +88,22 @@ class Conditioned:
         -------
         Conditioned
         """
-        rows, columns = (_grown(region[2 * axis], region[2 * axis + 1], self.valid.shape[axis], alignment, surroundings) for axis in (0, 1))
+        first = (0, 0) if self.frame is None else (self.frame[0].start, self.frame[1].start)
+        inside = tuple((region[2 * axis] + first[axis], region[2 * axis + 1] + first[axis]) for axis in (0, 1))
+        rows, columns = (_grown(*inside[axis], self.valid.shape[axis], alignment, surroundings) for axis in (0, 1))
         upsampling = self.baseline.shape[-1] // self.valid.shape[-1]
         fine = tuple(slice(part.start * upsampling, part.stop * upsampling) for part in (rows, columns))
         inner = tuple(
-            slice((start - part.start) * upsampling, (stop - part.start) * upsampling)
-            for start, stop, part in zip(region[::2], region[1::2], (rows, columns), strict=True)
+            slice((start - part.start) * upsampling, (stop - part.start) * upsampling) for (start, stop), part in zip(inside, (rows, columns), strict=True)
         )
         return replace(
             self,
             channels=self.channels[:, rows, columns].contiguous(),
             baseline=self.baseline[fine].contiguous(),
             valid=self.valid[rows, columns],
-            anchor=self.anchor.within((fine[0], fine[1])) if isinstance(self.anchor, Anchor) else None,
+            posterior=None if self.posterior is None else self.posterior.within((rows, columns)),
             origin=(self.origin[0] + fine[0].start, self.origin[1] + fine[1].start),
+            frame=None,
             region=(inner[0], inner[1]),
         )
 
@@ -99,12 +112,33 @@ def _grown(start: int, stop: int, size: int, alignment: int, surroundings: int) 
     return slice(max(0, start - surroundings) // alignment * alignment, min(size, stop + surroundings))
 
 
+class Posterior(Protocol):
+    """What is known of a frame beside what the networks draw."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """What it took to find it, at the peak."""
+
+    def blend(self, image: np.ndarray) -> np.ndarray:
+        """The result that an image (Y, X) of the networks in output units, on their grid, stands for: nothing is drawn."""
+
+    def refine(self, image: np.ndarray, stream: int) -> np.ndarray:
+        """A sample of the result from one of the networks."""
+
+    def within(self, part: tuple[slice, slice]) -> "Posterior":
+        """The same for a part of the networks' grid."""
+
+
 class FrameReader(Protocol):
     """Reads one frame part by part, each with the same part of the background image where there is one."""
 
     @property
     def shape(self) -> tuple[int, int]:
         """(Y, X) of the frame."""
+
+    @property
+    def frame_number(self) -> int:
+        """Which one of the image."""
 
     def bands(self, multiple: int) -> Iterator[tuple[np.ndarray, Background]]:
         """Parts of shape (P, rows, X) from top to bottom, the rows a multiple (but for the last part)."""
@@ -162,8 +196,11 @@ class Task(Protocol):
     def needed_optics(self) -> tuple[str, ...]:
         """Request fields without which a frame cannot be prepared."""
 
+    def prepare(self, frame: np.ndarray, request: RestoreRequest) -> Generator[str, None, Conditioned]:
+        """Prepare one frame of shape (P, Y, X) with the optics of a request; yields what was done."""
+
     def from_request(self, frame: np.ndarray, request: RestoreRequest) -> Conditioned:
-        """Prepare one frame of shape (P, Y, X) with the optics of a request."""
+        """`prepare` to its end."""
 
     @property
     def surroundings_px(self) -> int:

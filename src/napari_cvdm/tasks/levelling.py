@@ -24,6 +24,7 @@ SHY_BLOCKS = 2  # distance of medium from all else: soft edges of cells, taken f
 MOST_BLOCKS = 128  # along an axis; larger fields have larger blocks
 FLATNESS_RAD = 0.05  # what real medium and glass still vary by, in a block
 DENSEST_SHARE = 0.15
+LEAST_BACKGROUND = 0.1  # of the frame within `FLATNESS_RAD` of the commonest phase: less is no background
 SMALLEST_SHARE = 0.05
 LARGEST_SHARE = 0.95
 OTHER_SIDE_SHARE = 0.02
@@ -147,6 +148,26 @@ def densest_value(values: np.ndarray) -> float:
     count = max(2, int(DENSEST_SHARE * ordered.size))
     start = int(np.argmin(ordered[count - 1 :] - ordered[: ordered.size - count + 1]))
     return float(np.median(ordered[start : start + count]))
+
+
+def find_background(phase: np.ndarray) -> tuple[float, np.ndarray, float]:
+    """Mean phase of the cell-free background [rad], and where it is: the whole field where there is none.
+
+    Parameters
+    ----------
+    phase : ndarray of shape (Y, X) [rad]
+
+    Returns
+    -------
+    level : float
+    background : ndarray of shape (Y, X), bool
+    share : float
+        Of the field within `FLATNESS_RAD` of its commonest phase.
+    """
+    flat = np.abs(phase - densest_value(phase)) < FLATNESS_RAD
+    share = float(flat.mean())
+    background = flat if share >= LEAST_BACKGROUND else np.ones(phase.shape, dtype=bool)
+    return float(phase[background].mean()), background, share
 
 
 def find_medium(means: np.ndarray, tolerance: float) -> np.ndarray | None:

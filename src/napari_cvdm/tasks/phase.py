@@ -1,45 +1,46 @@
-"""Two defocused brightfield planes to quantitative phase."""
+"""Defocused brightfield planes to quantitative phase: the physics is inverted first, the network sees what came of it."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
+from napari_cvdm.device import pick_fourier_device
 from napari_cvdm.intensity import noise_sigma
 from napari_cvdm.microscope import Microscope
+from napari_cvdm.physics.camera_noise import inverse_variance
+from napari_cvdm.physics.forward_model import fresnel_number
 from napari_cvdm.request import Align, RestoreRequest
-from napari_cvdm.tasks.anchor import Anchor, light_anchor
+from napari_cvdm.result import finished
 from napari_cvdm.tasks.conditioned import Background, Conditioned, FrameReader
+from napari_cvdm.tasks.levelling import Levelling, find_background, level_by_medium
 from napari_cvdm.tasks.phase_blocks import PhaseBlocks, survey_phase
-from napari_cvdm.tasks.phase_channels import (
-    FieldNumbers,
-    network_channels,
-    over_background,
-    phase_optics,
-    usable_pixels,
-    without_noise,
-)
+from napari_cvdm.tasks.phase_channels import over_background, phase_optics, usable_planes
+from napari_cvdm.tasks.phase_input import CHANNELS, FieldNumbers, inner_frame, network_channels, network_window
+from napari_cvdm.tasks.phase_inversion import NOISE_ORIGIN, PhaseEstimate, PhaseMaps, invert_planes, phase_maps
+from napari_cvdm.tasks.phase_posterior import PhasePosterior, PosteriorDraws, level_frame
 from napari_cvdm.tasks.plane_checks import CheckedPlanes, check_planes, seen_as_they_are, unchecked
 from napari_cvdm.tasks.sampled import SampledPlane
-from napari_cvdm.tasks.surroundings import crossing_share
+
+Preparing = Generator[str, None, Conditioned]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class RisingPlanes:
-    """Two planes over their background, the lower one first.
+class SortedPlanes:
+    """Planes over their background, in rising order of their positions.
 
     Parameters
     ----------
-    ratio : ndarray of shape (2, Y, X), float64
+    ratio : ndarray of shape (P, Y, X), float64
         Over background.
-    frame : ndarray of shape (2, Y, X)
+    frame : ndarray of shape (P, Y, X)
         The same as the camera gave them.
     levels : list of float
         Blank-field intensity of each.
     sigma : float
-        Standard deviation of the noise of their difference, over background.
+        Standard deviation of the noise of the difference of the outermost two, over background.
     defocus_um : tuple of float
         Rising.
     """
@@ -48,134 +49,157 @@ class RisingPlanes:
     frame: np.ndarray = field(repr=False)
     levels: list[float]
     sigma: float
-    defocus_um: tuple[float, float]
+    defocus_um: tuple[float, ...]
 
     @classmethod
-    def of(cls, frame: np.ndarray, defocus_um: tuple[float, float], background: Background) -> "RisingPlanes":
+    def sort(cls, frame: np.ndarray, defocus_um: Sequence[float], background: Background) -> "SortedPlanes":
         """From planes in any order; errors as of `over_background`."""
         ratio, levels = over_background(frame, background)
-        sigma = float(np.hypot(noise_sigma(ratio[0]), noise_sigma(ratio[1])))
-        if defocus_um[0] > defocus_um[1]:
-            ratio, frame, levels, defocus_um = ratio[::-1], frame[::-1], levels[::-1], (defocus_um[1], defocus_um[0])
-        return cls(ratio=ratio, frame=frame, levels=levels, sigma=sigma, defocus_um=defocus_um)
+        order = np.argsort(defocus_um)
+        ratio = ratio[order]
+        return cls(
+            ratio=ratio,
+            frame=frame[order],
+            levels=[levels[place] for place in order],
+            sigma=float(np.hypot(noise_sigma(ratio[0]), noise_sigma(ratio[-1]))),
+            defocus_um=tuple(float(defocus_um[place]) for place in order),
+        )
 
-    def levels_as_given(self, defocus_um: tuple[float, float]) -> list[float]:
+    def levels_as_given(self, defocus_um: Sequence[float]) -> list[float]:
         """`levels` in the order of these positions."""
-        return self.levels if defocus_um[0] < defocus_um[1] else self.levels[::-1]
+        return [self.levels[place] for place in np.argsort(np.argsort(defocus_um))]
 
-    def aligned(self, microscope: Microscope) -> CheckedPlanes:
-        """What differs between them besides the focus is found, and taken back where it is significant."""
-        return check_planes(self.ratio, self.frame, self.levels, self.sigma, self.defocus_um, microscope)
+    @property
+    def outermost(self) -> tuple[float, float]:
+        """The lowest and the highest position [um]."""
+        return self.defocus_um[0], self.defocus_um[-1]
+
+    def align(self, microscope: Microscope) -> CheckedPlanes:
+        """Find what differs between two planes besides the focus, and take back what is significant; more than two planes stay as they are."""
+        if len(self.ratio) > 2:
+            return unchecked(self.ratio)
+        return check_planes(self.ratio, self.frame, self.levels, self.sigma, self.outermost, microscope)
 
 
 @dataclass(frozen=True, slots=True)
 class PhaseTwoShot:
-    """Two defocused brightfield planes to phase in radians, absolute scale, zero mean over the field."""
+    """Two or more defocused brightfield planes to phase in radians, absolute scale, zero mean over the field."""
 
     name: str = "phase-2shot"
-    title: str = "Phase from two defocused brightfield planes"
-    inputs: str = "two brightfield planes at different focus (one may be in focus)"
+    title: str = "Phase from defocused brightfield planes"
+    inputs: str = "two or more brightfield planes at different focus (one may be in focus)"
     planes: int = 2
     upsampling: int = 1
-    channels: tuple[str, ...] = (
-        "contrast below",
-        "contrast above",
-        "US-TIE over strength",
-        "US-TIE over noise",
-        "US-TIE beyond 353 px",
-        "US-TIE beyond 112 px",
-        "US-TIE beyond 35 px",
-        "defocus below",
-        "defocus above",
-        "noise",
-        "strength",
-        "noise over strength",
-    )
+    channels: tuple[str, ...] = CHANNELS
     unit: str = "rad"
-    surroundings_px: int = 512
+    surroundings_px: int = 128
     needed_optics: tuple[str, ...] = ("pixel_um", "wavelength_um", "medium_index", "defocus_um")
 
     def condition(
-        self, frame: np.ndarray, microscope: Microscope, defocus_um: tuple[float, float], background: Background, align: Align = "off"
+        self,
+        frame: np.ndarray,
+        microscope: Microscope,
+        defocus_um: Sequence[float],
+        background: Background,
+        align: Align = "off",
+        *,
+        condenser_na: float = 0.0,
     ) -> Conditioned:
-        """Contrast, US-TIE and its long periods, and the numbers that hold for the whole field.
-
-        The channels are the contrast I / I_background - 1 of both planes; US-TIE with every frequency that stands above the
-        expected noise (the baseline), from its median, once over its strength and once over its noise, so that a thick cell
-        and an undulation of the empty field are both seen; what of it is lost at each of three regularisations (where noise
-        and light that drifts end up); and the field's numbers. Large values are compressed by asinh. The network's unit
-        comes from physics (US-TIE in radians and the photon noise), so the radians are absolute.
+        """Invert one frame and make the network's channels of it, see `phase_input`.
 
         Parameters
         ----------
-        frame : ndarray of shape (2, Y, X)
+        frame : ndarray of shape (P, Y, X)
         microscope : Microscope
-        defocus_um : tuple of float
-            Signed positions; the planes are put in rising order.
+        defocus_um : sequence of float
+            Signed position of each plane [um], in any order.
         background : {"auto", "none"} or ndarray
         align : {"off", "auto"}
-            ``auto`` looks for differences of the planes besides the focus and takes back what is significant.
+            ``auto`` looks for differences of two planes besides the focus and takes back what is significant.
+        condenser_na : float
 
         Returns
         -------
         Conditioned
-            Twelve channels, in the order of `channels`.
         """
-        rising = RisingPlanes.of(frame, defocus_um, background)
-        return self._of_rising(rising, microscope, align, {"background": rising.levels_as_given(defocus_um)})
+        sorted_planes = SortedPlanes.sort(frame, defocus_um, background)
+        return finished(self._prepare(sorted_planes, microscope, align, condenser_na, {"background": sorted_planes.levels_as_given(defocus_um)}))
 
-    def _of_rising(self, rising: RisingPlanes, microscope: Microscope, align: Align, estimated: dict[str, Any]) -> Conditioned:
-        checked = rising.aligned(microscope) if align == "auto" else unchecked(rising.ratio, rising.defocus_um, microscope)
-        valid = usable_pixels(rising.frame, checked.planes, checked.margin_px)
-        return _conditioned(checked, valid, rising.sigma, rising.defocus_um, microscope, estimated)
+    def prepare(self, frame: np.ndarray, request: RestoreRequest) -> Preparing:
+        """Prepare one frame with the optics of a request, step by step; OpticsError where one is missing."""
+        microscope, defocus_um = phase_optics(request)
+        planes = SortedPlanes.sort(frame, defocus_um, request.background)
+        estimated: dict[str, Any] = {"background": planes.levels_as_given(defocus_um)}
+        device = pick_fourier_device(request.device)
+        return self._prepare(planes, microscope, request.align, request.condenser_na or 0.0, estimated, request.seed, device)
+
+    def from_request(self, frame: np.ndarray, request: RestoreRequest) -> Conditioned:
+        """`prepare` to its end."""
+        return finished(self.prepare(frame, request))
+
+    def _prepare(
+        self,
+        planes: SortedPlanes,
+        microscope: Microscope,
+        align: Align,
+        condenser_na: float,
+        estimated: dict[str, Any],
+        seed: int = 0,
+        device: torch.device | None = None,
+    ) -> Preparing:
+        checked = planes.align(microscope) if align == "auto" else unchecked(planes.ratio)
+        usable = usable_planes(planes.frame, checked.planes, checked.margin_px)
+        data = np.where(usable, checked.planes, 1.0)
+        light, weight = (torch.from_numpy(values).float().to(device) for values in (data, inverse_variance(data, usable)))
+        estimate = yield from invert_planes(light, weight, planes.defocus_um, microscope, condenser_na)
+        phase = estimate.fit.phase.cpu().numpy()
+        yield "posterior width"
+        draws = PosteriorDraws(estimate.fit, seed)
+        maps = phase_maps(estimate, max(fresnel_number(z, microscope) for z in planes.defocus_um), draws.first())
+        if checked.checks is not None:
+            estimated["planes"] = checked.checks.as_mapping()
+        else:
+            estimated["planes"] = seen_as_they_are(planes.frame, planes.ratio, planes.levels, phase).as_mapping()
+        derivative_sigma = 2**0.5 * maps.noise / (planes.defocus_um[-1] - planes.defocus_um[0])
+        levelling = level_by_medium(phase.astype(np.float64), derivative_sigma, microscope)
+        return condition_maps(maps, estimate, draws, levelling, np.asarray(usable.all(axis=0)), estimated)
 
     def without(self, pixels: np.ndarray, background: np.ndarray) -> np.ndarray:
         """Pixels over the same part of the blank-field image."""
         return pixels / background
 
     def survey(self, planes: Sequence[SampledPlane], request: RestoreRequest, reader: FrameReader) -> PhaseBlocks:
-        """What must be global: background, noise, the coarse image's US-TIE and the strength of the phase."""
-        microscope, defocus_um = phase_optics(request)
-        return survey_phase(planes, microscope, defocus_um, request.background, reader, self.surroundings_px)
+        """What must be global: background, noise, and the low spatial frequencies of the phase from a coarse image."""
+        return survey_phase(planes, request, reader)
 
     def blocks(self, numbers: Mapping[str, np.ndarray]) -> PhaseBlocks:
         """A survey that was kept in a file."""
         return PhaseBlocks.of_numbers(numbers)
 
-    def from_request(self, frame: np.ndarray, request: RestoreRequest) -> Conditioned:
-        """Prepare one frame with the optics of a request; OpticsError where one is missing."""
-        microscope, defocus_um = phase_optics(request)
-        rising = RisingPlanes.of(frame, defocus_um, request.background)
-        prepared = self._of_rising(rising, microscope, request.align, {"background": rising.levels_as_given(defocus_um)})
-        return prepared if request.align == "auto" else _looked_at(prepared, rising)
 
-
-def _looked_at(prepared: Conditioned, rising: RisingPlanes) -> Conditioned:
-    """The same frame, with what its planes tell as they are; training has no use for it, so `condition` does not look."""
-    if not isinstance(prepared.anchor, Anchor):
-        return prepared
-    checks = seen_as_they_are(rising.frame, rising.ratio, rising.levels, prepared.anchor.phase.numpy())
-    return replace(prepared, estimated={**prepared.estimated, "planes": checks.as_mapping()})
-
-
-def _conditioned(
-    checked: CheckedPlanes, valid: np.ndarray, sigma: float, defocus_um: tuple[float, float], microscope: Microscope, estimated: dict[str, Any]
+def condition_maps(
+    maps: PhaseMaps, estimate: PhaseEstimate, draws: PosteriorDraws, levelling: Levelling | None, usable: np.ndarray, estimated: dict[str, Any]
 ) -> Conditioned:
-    """The frame for the networks, from planes in rising order and the noise of their difference."""
-    derivative_sigma = sigma / (defocus_um[1] - defocus_um[0])
-    baseline, wiener, noise_rad = without_noise(checked.phase, derivative_sigma, microscope)
-    numbers = FieldNumbers.of(defocus_um, microscope, sigma, float(baseline.square().mean().sqrt()), noise_rad)
-    crossing = crossing_share(checked.planes[1] - checked.planes[0], sigma)
-    anchor = light_anchor(baseline, wiener, derivative_sigma, defocus_um, microscope, crossing)
-    estimated |= {"noise_sigma": sigma, "strength_rad": numbers.strength_rad, "noise_rad": numbers.noise_rad}
-    estimated["crossing_share"] = crossing
-    estimated["levelled_by_medium_share"] = anchor.levelling.share if anchor.levelling else 0.0
-    estimated |= {} if checked.checks is None else {"planes": checked.checks.as_mapping()}
+    """The frame for the networks, from its maps and the fit behind them."""
+    numbers, window, fit = FieldNumbers.measure(maps), network_window(maps), estimate.fit
+    estimated |= {"noise_sigma": numbers.noise, "strength_rad": numbers.strength, "noise_rad": numbers.width, "periodic": estimate.periodic}
+    levelled = level_frame(maps.phase, maps.frame, levelling)
+    zero, background, share = find_background(levelled[maps.frame])
+    estimated |= {"background_share": share, "levelled_by_medium_share": levelling.share if levelling else 0.0}
+    estimated |= {"chi2": float(fit.chi2), "illumination": fit.estimate.illumination.tolist(), "inner_steps": fit.inner_steps}
+    valid = np.zeros(maps.phase.shape, dtype=bool)
+    valid[maps.frame] = usable
+    corner = tuple(NOISE_ORIGIN + seen.start - part.start for seen, part in zip(window, maps.frame, strict=True))
+    level = (maps.phase[window] - numbers.level).astype(np.float32)
     return Conditioned(
-        channels=network_channels(torch.from_numpy(np.ascontiguousarray(checked.planes)), baseline, microscope, numbers).float(),
-        baseline=(baseline / numbers.gain_rad).float(),
-        gain=numbers.gain_rad,
-        valid=valid,
+        channels=network_channels(maps, numbers),
+        baseline=torch.from_numpy(level / numbers.unit).float(),
+        gain=numbers.unit,
+        valid=valid[window],
         estimated=estimated,
-        anchor=anchor,
+        posterior=PhasePosterior(
+            fit=fit, window=window, estimate=level, result=levelled[window] - np.float32(zero), background=background, levelling=levelling, draws=draws
+        ),
+        origin=(corner[0], corner[1]),
+        frame=inner_frame(maps),
     )

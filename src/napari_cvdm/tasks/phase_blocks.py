@@ -1,27 +1,37 @@
-"""Parts of a phase field that is never whole in memory, prepared so that they fit together."""
+"""Parts of a phase field that is never whole in memory, prepared so that they fit together.
+
+Low spatial frequencies come from an inversion of the whole field, binned; the others from an inversion of each part with what lies
+around it. A Gaussian parts the two.
+"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
+from math import ceil
 
 import numpy as np
 import torch
+from scipy.ndimage import gaussian_filter
 
+from napari_cvdm.inversion import Fit
 from napari_cvdm.microscope import Microscope
-from napari_cvdm.physics.tie import us_tie_of
-from napari_cvdm.request import RequestError
-from napari_cvdm.tasks.conditioned import BORDER_PX, Background, Conditioned, FrameReader, fitting, interior, saturated
-from napari_cvdm.tasks.phase_channels import (
-    DARK_FRACTION,
-    FieldNumbers,
-    check_divided,
-    equalised_levels,
-    network_channels,
-)
+from napari_cvdm.noise import FRAME_SEED_STRIDE
+from napari_cvdm.physics.camera_noise import inverse_variance
+from napari_cvdm.physics.forward_model import fresnel_number
+from napari_cvdm.request import RequestError, RestoreRequest
+from napari_cvdm.result import finished
+from napari_cvdm.tasks.conditioned import Background, Conditioned, FrameReader, fitting
+from napari_cvdm.tasks.levelling import find_background, level_by_medium
+from napari_cvdm.tasks.phase_channels import check_divided, equalised_levels, phase_optics, usable_planes
+from napari_cvdm.tasks.phase_input import SMALLEST_STRENGTH_RAD, FieldNumbers, inner_frame, network_channels, network_window
+from napari_cvdm.tasks.phase_inversion import NOISE_ORIGIN, PhaseMaps, invert_surrounded, phase_maps
+from napari_cvdm.tasks.phase_posterior import PhasePosterior, PosteriorDraws, level_draw, level_frame
 from napari_cvdm.tasks.sampled import SampledPlane
-from napari_cvdm.tasks.tie_scales import TwoScales, coarse_solution, coarse_step, window_profile
 
-SURVEYED_WINDOWS = 16
-DEVIATIONS_IN_SURROUNDINGS = 8  # of the Gaussian that parts the scales: so far from its edge a window is sure
+SURVEYED_WINDOWS = 8
+ALL_USABLE = 1 - 1e-9  # of the pixels of a bin, but for rounding
+LARGEST_COARSE_PX = 768
+PARTING_PX = 16.0  # standard deviation of the Gaussian that parts the scales; at least two coarse pixels
+SMALLEST_SHARE = 1e-3  # of a Gaussian within the frame; the networks do not see so far out
 _MICROSCOPE = ("pixel_um", "wavelength_um", "medium_index")
 
 
@@ -31,86 +41,186 @@ class PhaseBlocks:
 
     Parameters
     ----------
-    levels : ndarray of shape (2,)
-        Blank-field intensity of each plane, in the order of the file; 1 where an image of it is given.
-    falling : bool
-        Whether the planes come in falling order of position.
-    scales : TwoScales
-    numbers_of_field : FieldNumbers
-    level : float
-        Median of US-TIE over the field [rad].
+    microscope : Microscope
+    defocus_um : tuple of float
+        In the order of the file.
+    condenser_na : float
+    levels : ndarray of shape (P,)
+        Blank-field intensity of each plane; 1 where an image of it is given.
+    coarse : ndarray of shape (y, x)
+        Phase of the binned whole [rad].
+    step : int
+        Pixels binned into one.
+    zero : float
+        Phase of the coarse whole that is called zero [rad].
+    field_numbers : FieldNumbers
+    draws : ndarray of shape (K, y, x)
+        Draws about the coarse whole, levelled as it is [rad]: one for two samples.
+    seed : int
     """
 
+    microscope: Microscope
+    defocus_um: tuple[float, ...]
+    condenser_na: float
     levels: np.ndarray = field(repr=False)
-    falling: bool
-    scales: TwoScales = field(repr=False)
-    numbers_of_field: FieldNumbers
-    level: float
+    coarse: np.ndarray = field(repr=False)
+    step: int
+    zero: float
+    field_numbers: FieldNumbers
+    draws: np.ndarray = field(repr=False)
+    seed: int
 
-    def over_background(self, frame: np.ndarray, background: Background) -> np.ndarray:
-        """Planes (2, Y, X) over their blank-field intensity, in rising order of position: float64."""
-        return rising_ratio(frame, background, self.levels, self.falling)
+    @property
+    def level(self) -> float:
+        """Median of the output over the field [rad]."""
+        return self.field_numbers.level - self.zero
+
+    def maps(self, frame: np.ndarray, background: Background, first: tuple[int, int]) -> tuple[PhaseMaps, Fit, PosteriorDraws, np.ndarray]:
+        """Invert a part of a field; its low spatial frequencies are those of the coarse whole.
+
+        Parameters
+        ----------
+        frame : ndarray of shape (P, Y, X)
+            In the order of `defocus_um`.
+        background : {"auto", "none"} or ndarray
+        first : tuple of int
+            Row and column of the part's first pixel in the field.
+
+        Returns
+        -------
+        maps : PhaseMaps
+        fit : Fit
+            Of the part alone.
+        draws : PosteriorDraws
+            About that fit.
+        usable : ndarray of shape (Y, X), bool
+        """
+        ratio, order = _over_levels(frame, background, self.levels), np.argsort(self.defocus_um)
+        usable = usable_planes(frame, ratio)[order]
+        data = np.where(usable, ratio[order], 1.0)
+        weight = torch.from_numpy(inverse_variance(data, usable)).float()
+        rising = sorted(self.defocus_um)
+        estimate = finished(invert_surrounded(torch.from_numpy(data).float(), weight, rising, self.microscope, self.condenser_na))
+        draws = PosteriorDraws(estimate.fit, self.seed, first)
+        own = phase_maps(estimate, max(fresnel_number(z, self.microscope) for z in rising), draws.first())
+        phase = own.phase + self.lacking(self.coarse, own.phase, own.frame, first)
+        return replace(own, phase=phase), estimate.fit, draws, np.asarray(usable.all(axis=0))
 
     def prepare(self, frame: np.ndarray, background: Background, first: tuple[int, int]) -> Conditioned:
-        """A part of shape (2, Y, X) whose first pixel is `first`."""
-        ratio = self.over_background(frame, background)
-        planes, numbers, microscope = torch.from_numpy(ratio), self.numbers_of_field, self.scales.microscope
-        baseline = self.scales.phase(us_tie_of(planes, self.scales.defocus_um, microscope), first)
-        valid = interior(frame.shape[1:], BORDER_PX) & ~saturated(frame) & (ratio.mean(axis=0) > DARK_FRACTION)
+        """A part of shape (P, Y, X) whose first pixel is `first`."""
+        maps, fit, draws, usable = self.maps(frame, background, first)
+        window, numbers = network_window(maps), self.field_numbers
+        valid = np.zeros(maps.phase.shape, dtype=bool)
+        valid[maps.frame] = usable
+        corner = tuple(NOISE_ORIGIN + start + seen.start - part.start for start, seen, part in zip(first, window, maps.frame, strict=True))
+        level = (maps.phase[window] - numbers.level).astype(np.float32)
+        parted = PartDraws(blocks=self, own=draws, frame=maps.frame, first=first)
+        posterior = PhasePosterior(fit=fit, window=window, estimate=level, result=level + np.float32(self.level), draws=parted)
         return Conditioned(
-            channels=network_channels(planes, baseline, microscope, numbers, self.level).float(),
-            baseline=(baseline / numbers.gain_rad).float(),
-            gain=numbers.gain_rad,
-            valid=valid,
+            channels=network_channels(maps, numbers),
+            baseline=torch.from_numpy(level / numbers.unit).float(),
+            gain=numbers.unit,
+            valid=valid[window],
             estimated={},
-            anchor=self.scales.anchor(baseline),
-            origin=first,
-            anchor_origin=first,
+            posterior=posterior,
+            origin=(corner[0], corner[1]),
+            frame=inner_frame(maps),
         )
+
+    def lacking(self, coarse: np.ndarray, own: np.ndarray, frame: tuple[slice, slice], first: tuple[int, int]) -> np.ndarray:
+        """Low spatial frequencies of an image of the coarse whole less that of a part, on the part's canvas (H, W).
+
+        The difference is averaged over the frame alone, so that nothing is lost where the frame ends.
+        """
+        sigma = max(PARTING_PX, 2.0 * self.step)
+        rows, columns = ((np.arange(size) - part.start + start + 0.5) / self.step - 0.5 for size, part, start in zip(own.shape, frame, first, strict=True))
+        inside = np.zeros(own.shape)
+        inside[frame] = 1
+        difference = (_bilinear(coarse, rows, columns) - own) * inside
+        share = np.maximum(gaussian_filter(inside, sigma), SMALLEST_SHARE)
+        return np.asarray(gaussian_filter(difference, sigma) / share, dtype=np.float32)
 
     def numbers(self) -> dict[str, np.ndarray]:
         """All of it, for a file."""
-        scales, numbers, microscope = self.scales, self.numbers_of_field, self.scales.microscope
         return {
+            "microscope": np.array([getattr(self.microscope, name) for name in _MICROSCOPE]),
+            "na": np.array([] if self.microscope.na is None else [self.microscope.na]),
+            "defocus_um": np.array(self.defocus_um),
+            "condenser_na": np.asarray(self.condenser_na),
             "levels": self.levels,
-            "falling": np.asarray(self.falling),
-            "level": np.asarray(self.level),
-            "microscope": np.array([getattr(microscope, name) for name in _MICROSCOPE]),
-            "defocus_um": np.array(scales.defocus_um),
-            "scales": np.array([scales.derivative_sigma, scales.step, scales.deviation_px, scales.coarse_noise_rad]),
-            "coarse": scales.coarse.numpy(),
-            "profile": scales.profile.numpy(),
-            "field": np.array([*numbers.fresnel, numbers.contrast_noise, numbers.strength_rad, numbers.noise_rad]),
+            "coarse": self.coarse,
+            "step": np.asarray(self.step),
+            "zero": np.asarray(self.zero),
+            "field": np.array(list(asdict(self.field_numbers).values())),
+            "draws": self.draws,
+            "seed": np.asarray(self.seed),
         }
 
     @classmethod
     def of_numbers(cls, kept: Mapping[str, np.ndarray]) -> "PhaseBlocks":
         """The inverse of `numbers`."""
-        sigma, step, deviation, coarse_noise_rad = kept["scales"].tolist()
-        below, above, contrast, strength, noise = kept["field"].tolist()
-        scales = TwoScales(
-            microscope=Microscope(**dict(zip(_MICROSCOPE, kept["microscope"].tolist(), strict=True))),
-            defocus_um=(float(kept["defocus_um"][0]), float(kept["defocus_um"][1])),
-            derivative_sigma=sigma,
-            step=int(step),
-            coarse=torch.from_numpy(kept["coarse"]),
-            coarse_noise_rad=coarse_noise_rad,
-            deviation_px=deviation,
-            profile=torch.from_numpy(kept["profile"]),
+        names = [entry.name for entry in fields(FieldNumbers)]
+        na = kept["na"].tolist()
+        return cls(
+            microscope=Microscope(**dict(zip(_MICROSCOPE, kept["microscope"].tolist(), strict=True)), na=na[0] if na else None),
+            defocus_um=tuple(kept["defocus_um"].tolist()),
+            condenser_na=float(kept["condenser_na"]),
+            levels=kept["levels"],
+            coarse=kept["coarse"],
+            step=int(kept["step"]),
+            zero=float(kept["zero"]),
+            field_numbers=FieldNumbers(**dict(zip(names, kept["field"].tolist(), strict=True))),
+            draws=kept["draws"],
+            seed=int(kept["seed"]),
         )
-        numbers = FieldNumbers(fresnel=(below, above), contrast_noise=contrast, strength_rad=strength, noise_rad=noise)
-        return cls(levels=kept["levels"], falling=bool(kept["falling"]), scales=scales, numbers_of_field=numbers, level=float(kept["level"]))
 
 
-def rising_ratio(frame: np.ndarray, background: Background, levels: np.ndarray, falling: bool) -> np.ndarray:
-    """Planes (2, Y, X) over a blank-field image or two levels, in rising order of position."""
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PartDraws:
+    """Draws of a part, whose low spatial frequencies are those of the draws of the coarse whole.
+
+    Parameters
+    ----------
+    blocks : PhaseBlocks
+    own : PosteriorDraws
+    frame : tuple of slice
+        Rows and columns of the part on its canvas.
+    first : tuple of int
+    """
+
+    blocks: PhaseBlocks = field(repr=False)
+    own: PosteriorDraws = field(repr=False)
+    frame: tuple[slice, slice]
+    first: tuple[int, int]
+
+    def draw(self, stream: int) -> np.ndarray:
+        """Difference from the estimate [rad] on the part's canvas, (H, W)."""
+        own, of_the_frame = self.own.draw(stream), stream % (FRAME_SEED_STRIDE // 2)
+        return own + self.blocks.lacking(self.blocks.draws[of_the_frame], own, self.frame, self.first)
+
+
+def _bilinear(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """An image at rows and columns, continued by its border pixels."""
+
+    def weights(size: int, at: np.ndarray) -> np.ndarray:
+        low = np.clip(np.floor(at), 0, max(0, size - 2)).astype(int)
+        share = np.clip(at - low, 0, 1)
+        matrix = np.zeros((len(at), size))
+        matrix[np.arange(len(at)), low] += 1 - share
+        matrix[np.arange(len(at)), np.minimum(low + 1, size - 1)] += share
+        return matrix
+
+    return np.asarray(weights(image.shape[0], rows) @ image @ weights(image.shape[1], columns).T)
+
+
+def _over_levels(frame: np.ndarray, background: Background, levels: np.ndarray) -> np.ndarray:
+    """Planes (P, Y, X) over a blank-field image or their levels: float64."""
     over = levels[:, None, None] if isinstance(background, str) else np.broadcast_to(background, frame.shape)
-    ratio = frame.astype(np.float64) / over
-    return np.ascontiguousarray(ratio[::-1] if falling else ratio)
+    return np.asarray(frame.astype(np.float64) / over)
 
 
 def blank_levels(planes: Sequence[SampledPlane], background: Background, shape: tuple[int, int]) -> np.ndarray:
-    """Blank-field intensity of both planes from their samples, as `over_background` has it of whole planes: (2,).
+    """Blank-field intensity of all planes from their samples, as `over_background` has it of whole planes: (P,).
 
     Raises
     ------
@@ -118,9 +228,9 @@ def blank_levels(planes: Sequence[SampledPlane], background: Background, shape: 
         A background that is not positive or of another shape, or planes that ``none`` cannot be true of.
     """
     pooled = np.concatenate([plane.pixels.ravel() for plane in planes])
-    levels = np.ones(2)
+    levels = np.ones(len(planes))
     if not isinstance(background, str):
-        positive = bool((fitting(background, np.broadcast_to(np.float32(0), (2, *shape))) > 0).all())
+        positive = bool((fitting(background, np.broadcast_to(np.float32(0), (len(planes), *shape))) > 0).all())
     elif background == "none":
         check_divided(pooled)
         positive = True
@@ -134,55 +244,72 @@ def blank_levels(planes: Sequence[SampledPlane], background: Background, shape: 
     return levels
 
 
-def survey_phase(
-    planes: Sequence[SampledPlane],
-    microscope: Microscope,
-    defocus_um: tuple[float, float],
-    background: Background,
-    reader: FrameReader,
-    surroundings_px: int,
-) -> PhaseBlocks:
+def survey_phase(planes: Sequence[SampledPlane], request: RestoreRequest, reader: FrameReader) -> PhaseBlocks:
     """What must be global of one field.
 
     Parameters
     ----------
     planes : sequence of SampledPlane
         Over the blank-field image, where there is one.
-    microscope : Microscope
-    defocus_um : tuple of float
-        Of the planes, in the order of the file [um].
-    background : {"auto", "none"} or ndarray
+    request : RestoreRequest
     reader : FrameReader
-    surroundings_px : int
-        Around the part of a window that is written.
 
     Returns
     -------
     PhaseBlocks
     """
-    levels, falling = blank_levels(planes, background, reader.shape), defocus_um[0] > defocus_um[1]
-    rising = (min(defocus_um), max(defocus_um))
-    sigma = float(np.hypot(*(plane.noise_sigma() / level for plane, level in zip(planes, levels, strict=True))))
-    step, derivative_sigma = coarse_step(reader.shape), sigma / (rising[1] - rising[0])
-
-    def ratio(frame: np.ndarray, part: Background) -> torch.Tensor:
-        return torch.from_numpy(rising_ratio(frame, part, levels, falling))
-
-    solved = [(us_tie_of(ratio(frame, part), rising, microscope), first, core) for frame, part, first, core in reader.windows(SURVEYED_WINDOWS)]
-    deviation_px = surroundings_px / DEVIATIONS_IN_SURROUNDINGS
-    coarse, coarse_noise_rad = coarse_solution((ratio(*band) for band in reader.bands(step)), step, rising, microscope, derivative_sigma, deviation_px)
-    profile = window_profile([phase for phase, _, _ in solved])
-    scales = TwoScales(
+    microscope, defocus_um = phase_optics(request)
+    levels, condenser_na = blank_levels(planes, request.background, reader.shape), request.condenser_na or 0.0
+    step = max(1, ceil(max(reader.shape) / LARGEST_COARSE_PX))
+    order, parts = np.argsort(defocus_um), [_binned_band(frame, part, levels, step) for frame, part in reader.bands(step)]
+    binned, usable = (np.concatenate(bands, axis=1)[order] for bands in zip(*parts, strict=True))
+    wider = replace(microscope, pixel_um=microscope.pixel_um * step)
+    weight = torch.from_numpy(inverse_variance(binned, usable)).float()
+    whole = finished(invert_surrounded(torch.from_numpy(binned).float(), weight, sorted(defocus_um), wider, condenser_na))
+    fit = whole.fit
+    derivative_sigma = 2**0.5 * float(fit.weight[fit.weight > 0].mean()) ** -0.5 / (max(defocus_um) - min(defocus_um))
+    levelling = level_by_medium(fit.phase.double().numpy(), derivative_sigma, wider)
+    coarse = level_frame(fit.estimate.maps[1].numpy(), fit.model.frame, levelling)[fit.model.frame]
+    zero, background, _ = find_background(coarse)
+    draws, first_stream = PosteriorDraws(fit, request.seed), reader.frame_number * FRAME_SEED_STRIDE // 2
+    empty = FieldNumbers(level=0, strength=1, width=1, pull=1, pull_absorption=1, noise=1, fresnel=1)
+    blocks = PhaseBlocks(
         microscope=microscope,
-        defocus_um=rising,
-        derivative_sigma=derivative_sigma,
-        step=step,
+        defocus_um=tuple(defocus_um),
+        condenser_na=condenser_na,
+        levels=levels,
         coarse=coarse,
-        coarse_noise_rad=coarse_noise_rad,
-        deviation_px=deviation_px,
-        profile=profile,
+        step=step,
+        zero=zero,
+        field_numbers=empty,
+        draws=np.stack(
+            [
+                level_draw(draws.draw(first_stream + number), fit.model.frame, levelling, background)[fit.model.frame]
+                for number in range(ceil(request.samples / 2))
+            ]
+        ),
+        seed=request.seed,
     )
-    phases = np.concatenate([scales.phase(phase, first)[core].numpy().ravel() for phase, first, core in solved])
-    window = (solved[0][0].shape[-2], solved[0][0].shape[-1])
-    numbers = FieldNumbers.of(rising, microscope, sigma, scales.strength_rad(solved), scales.noise_rad(window))
-    return PhaseBlocks(levels=levels, falling=falling, scales=scales, numbers_of_field=numbers, level=float(np.median(phases)))
+    seen = [FieldNumbers.measure(blocks.maps(frame, part, first)[0]) for frame, part, first, _ in reader.windows(SURVEYED_WINDOWS)]
+    return replace(blocks, field_numbers=_pooled(seen, coarse))
+
+
+def _pooled(seen: Sequence[FieldNumbers], coarse: np.ndarray) -> FieldNumbers:
+    """Numbers of the whole from those of windows: root mean squares, level and strength from the coarse phase."""
+    mean = {entry.name: float(np.sqrt(np.mean([getattr(one, entry.name) ** 2 for one in seen]))) for entry in fields(FieldNumbers)}
+    strength = float(np.hypot(np.std(coarse), SMALLEST_STRENGTH_RAD))
+    return FieldNumbers(**{**mean, "level": float(np.median(coarse)), "strength": strength})
+
+
+def _binned_band(frame: np.ndarray, background: Background, levels: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """A band over its background, binned, and where every pixel of a bin was measured: both (P, y, x); 1 where none was."""
+    ratio = _over_levels(frame, background, levels)
+    usable = _binned(usable_planes(frame, ratio).astype(np.float64), step) > ALL_USABLE
+    return np.where(usable, _binned(np.where(np.isfinite(ratio), ratio, 1.0), step), 1.0), usable
+
+
+def _binned(planes: np.ndarray, step: int) -> np.ndarray:
+    """Means over step x step pixels, what is left over at the edges dropped: (P, y, x)."""
+    height, width = (size // step * step for size in planes.shape[1:])
+    blocks = planes[:, :height, :width].reshape(len(planes), height // step, step, width // step, step)
+    return np.asarray(blocks.mean(axis=(2, 4)))

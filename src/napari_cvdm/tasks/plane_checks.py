@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from math import ceil, isfinite
 from typing import Any
 
@@ -15,6 +16,7 @@ from napari_cvdm.intensity import MAD_TO_SIGMA, clipping_level
 from napari_cvdm.microscope import Microscope
 from napari_cvdm.physics.tie import us_tie_of
 from napari_cvdm.tasks.illumination import TERMS, LightDrift, evened, light_drift
+from napari_cvdm.tasks.phase_channels import equalised_levels
 from napari_cvdm.tasks.plane_record import PlaneChecks
 from napari_cvdm.tasks.registration import COARSE_PX, FINE_PX, LARGEST_MAGNIFICATION, Registration, put_back, register_planes
 
@@ -24,15 +26,11 @@ LARGEST_SHIFT_PX = 16.0
 SMALLEST_MAGNIFICATION = 0.001
 SMALLEST_LIGHT = 0.0005
 LARGEST_LIGHT = 0.3
-SMALLEST_BRIGHTNESS = 0.005
 CLEAR_SIGN = 3.0  # medians of structures and of medium apart, in standard deviations of the medium
 FLATNESS_RAD = 0.01
 SMALLEST_OUTSIDE = 0.05
 AROUND_PX = 8
-FEWEST_CLIPPED = 20
 NOT_LOOKED_FOR = ("not looked for: shift, magnification, ramp and quadratic; align auto does.",)
-PILE = 4  # times as many pixels at the top value as one below
-BRIGHT = 1.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -43,8 +41,6 @@ class CheckedPlanes:
     ----------
     planes : ndarray of shape (2, Y, X), float64
         Over background; the very same array where nothing was corrected.
-    phase : Tensor of shape (Y, X)
-        Their US-TIE [rad], with almost no regularisation.
     margin_px : int
         Width of the border band into which nothing was measured by both planes.
     checks : PlaneChecks, optional
@@ -52,7 +48,6 @@ class CheckedPlanes:
     """
 
     planes: np.ndarray = field(repr=False)
-    phase: Tensor = field(repr=False)
     margin_px: int
     checks: PlaneChecks | None
 
@@ -62,9 +57,9 @@ def phase_of(planes: np.ndarray, defocus_um: tuple[float, float], microscope: Mi
     return us_tie_of(torch.from_numpy(np.ascontiguousarray(planes)), defocus_um, microscope)
 
 
-def unchecked(planes: np.ndarray, defocus_um: tuple[float, float], microscope: Microscope) -> CheckedPlanes:
-    """Two planes (2, Y, X) over background as they are."""
-    return CheckedPlanes(planes=planes, phase=phase_of(planes, defocus_um, microscope), margin_px=0, checks=None)
+def unchecked(planes: np.ndarray) -> CheckedPlanes:
+    """Planes (P, Y, X) over background as they are."""
+    return CheckedPlanes(planes=planes, margin_px=0, checks=None)
 
 
 def check_planes(
@@ -104,7 +99,7 @@ def check_planes(
     corrected = tuple(name for name, is_applied in applied.items() if is_applied)
     checks = _checks(frame, place, light, brightness_of(planes, levels), sign_of_structures(phase.numpy(), aligned), corrected)
     reach = max(abs(part) for part in shift) + abs(magnification) * max(planes.shape[1:])
-    return CheckedPlanes(planes=aligned, phase=phase, margin_px=ceil(reach), checks=checks)
+    return CheckedPlanes(planes=aligned, margin_px=ceil(reach), checks=checks)
 
 
 def _checks(
@@ -121,26 +116,26 @@ def _checks(
         brightness=brightness,
         sign=sign[0],
         sign_rad=sign[1],
-        clipped=(clipped_share(frame[0]), clipped_share(frame[1])),
-        same_pixels=bool(np.array_equal(*frame) and np.ptp(frame[0]) > 0),
+        clipped=tuple(clipped_share(plane) for plane in frame),
+        same_pixels=any(np.array_equal(lower, upper) and np.ptp(lower) > 0 for lower, upper in pairwise(frame)),
         corrected=corrected,
         notes=_notes(place, light, sign[0]),
     )
 
 
 def seen_as_they_are(frame: np.ndarray, planes: np.ndarray, levels: Sequence[float], phase: np.ndarray) -> PlaneChecks:
-    """What two planes tell that needs no registration: exposure, sign, saturation, and whether they are one image.
+    """What planes tell that needs no registration: exposure, sign, saturation, and whether two are one image.
 
     Parameters
     ----------
-    frame : ndarray of shape (2, Y, X)
+    frame : ndarray of shape (P, Y, X)
         As the camera gave them, in rising order of their positions.
-    planes : ndarray of shape (2, Y, X)
+    planes : ndarray of shape (P, Y, X)
         The same over background.
     levels : sequence of float
         Blank-field intensity of each.
     phase : ndarray of shape (Y, X)
-        Their US-TIE [rad].
+        Their phase [rad].
 
     Returns
     -------
@@ -153,8 +148,8 @@ def seen_as_they_are(frame: np.ndarray, planes: np.ndarray, levels: Sequence[flo
 
 
 def brightness_of(planes: np.ndarray, levels: Sequence[float]) -> float:
-    """By what share the upper plane is brighter than the lower, from planes over background and what they were divided by."""
-    lower, upper = (level * float(plane.mean()) for plane, level in zip(planes, levels, strict=True))
+    """By what share the uppermost plane is brighter than the lowest, from planes over background and what they were divided by."""
+    lower, upper = (levels[place] * float(planes[place].mean()) for place in (0, -1))
     return upper / lower - 1 if lower else 0.0
 
 
@@ -174,9 +169,9 @@ def safe_terms(light: LightDrift | None) -> tuple[float, ...]:
 
 
 def safe_ratio(planes: np.ndarray) -> float:
-    """Ratio of the mean light of both planes over background; 1 where it is 1 to half a percent, as where means were made equal."""
-    ratio = float(planes[1].mean() / planes[0].mean())
-    return ratio if abs(ratio - 1) > SMALLEST_BRIGHTNESS else 1.0
+    """Ratio of the mean light of both planes over background; 1 where `equalised_levels` leaves them as they are."""
+    lower, upper = equalised_levels(1.0, planes.mean(axis=(1, 2)))
+    return float(upper / lower)
 
 
 def sign_of_structures(phase: np.ndarray, planes: np.ndarray) -> tuple[int, float | None]:
@@ -188,7 +183,7 @@ def sign_of_structures(phase: np.ndarray, planes: np.ndarray) -> tuple[int, floa
     ----------
     phase : ndarray of shape (Y, X)
         [rad].
-    planes : ndarray of shape (2, Y, X)
+    planes : ndarray of shape (P, Y, X)
         Over background.
 
     Returns

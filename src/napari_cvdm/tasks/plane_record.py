@@ -33,7 +33,7 @@ class PlaneChecks:
     clipped : tuple of float
         Share of the pixels of each plane at the top of the camera's range, or piled up at their largest value.
     same_pixels : bool
-        The same image twice, with something in it.
+        Two neighbouring planes are the same image, with something in it.
     corrected : tuple of str
         Names of what was put right: shift_px, magnification, ramp, quadratic, brightness.
     notes : tuple of str
@@ -50,7 +50,7 @@ class PlaneChecks:
     brightness: float
     sign: int
     sign_rad: float | None
-    clipped: tuple[float, float]
+    clipped: tuple[float, ...]
     same_pixels: bool
     corrected: tuple[str, ...]
     notes: tuple[str, ...]

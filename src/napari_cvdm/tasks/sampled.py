@@ -35,7 +35,7 @@ class SampledPlane:
     whole : bool
         Whether that is every pixel.
     mean : float
-        Of all pixels.
+        Of all measured pixels that were not cut off, see `intensity.unclipped_mean`.
     """
 
     pixels: np.ndarray = field(repr=False)

@@ -1,6 +1,6 @@
 """One fluorescence image: to twice the resolution, or without its noise."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,9 +8,42 @@ import torch
 from torch.nn import functional
 
 from napari_cvdm.intensity import BRIGHT_PERCENTILE, DARK_PERCENTILE, IntensityScale, dark_level, noise_sigma
+from napari_cvdm.physics.camera_noise import CameraNoise, photon_transfer
 from napari_cvdm.request import RestoreRequest
+from napari_cvdm.result import finished
 from napari_cvdm.tasks.conditioned import BORDER_PX, Background, Conditioned, FrameReader, fitting, interior, saturated
+from napari_cvdm.tasks.deconvolved import (
+    DECONVOLVED_CHANNELS,
+    Deconvolution,
+    Lens,
+    deconvolve_channels,
+    estimate_lens,
+    lens_of_request,
+)
 from napari_cvdm.tasks.sampled import SampledPlane
+
+SURVEYED_WINDOWS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameNumbers:
+    """What is measured once on a whole frame.
+
+    Parameters
+    ----------
+    scale : IntensityScale
+    noise : float
+        Standard deviation of the pixel noise [counts].
+    camera : CameraNoise
+        Variance against level.
+    lens : Lens, optional
+        Where the task deconvolves.
+    """
+
+    scale: IntensityScale
+    noise: float
+    camera: CameraNoise
+    lens: Lens | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,23 +54,25 @@ class Fluorescence:
     ----------
     name, title, inputs, planes, upsampling, channels, unit, surroundings_px, needed_optics
         See `Task`.
-    keeps_background : bool
-        Whether what is smooth in the image (background, haze) belongs to the result.
     """
 
     name: str
     title: str
     inputs: str
     upsampling: int
-    keeps_background: bool
     planes: int = 1
     channels: tuple[str, ...] = ("signal", "root of signal")
     unit: str = "counts"
     surroundings_px: int = 0
     needed_optics: tuple[str, ...] = ("pixel_um",)
 
-    def condition(self, frame: np.ndarray, background: Background) -> Conditioned:
-        """Signal above the dark level over one robust intensity of the whole image, and its square root.
+    @property
+    def fine_channels(self) -> int:
+        """Of the channels, the last so many are fine pixels: upsampling^2 to each fine image."""
+        return 0
+
+    def condition(self, frame: np.ndarray, background: Background, lens: Lens | None = None) -> Conditioned:
+        """Signal above the dark level over one robust intensity of the whole image, and what a task makes of it.
 
         Parameters
         ----------
@@ -45,21 +80,23 @@ class Fluorescence:
             Camera counts.
         background : {"auto", "none"} or ndarray of shape (Y, X)
             As in `above_dark`.
+        lens : Lens, optional
+            Estimated from the image where it is needed and not given.
 
         Returns
         -------
         Conditioned
-            Two channels; one network unit is `gain` counts.
+            One network unit is `gain` counts.
         """
-        counts, offset = above_dark(frame[0], background)
-        offset = offset if self._takes_level(background) else 0.0
-        return self.scaled(frame, counts, IntensityScale.fit(counts, offset), noise_sigma(counts))
+        return finished(self._prepare(frame, *self._measure(frame, background, lens)))
 
-    def _takes_level(self, background: Background) -> bool:
-        """Whether the first percentile is taken off: what fills the field above a dark image belongs to a result that keeps its background."""
-        return not is_none(background) and (isinstance(background, str) or not self.keeps_background)
+    def _measure(self, frame: np.ndarray, background: Background, lens: Lens | None) -> tuple[np.ndarray, FrameNumbers]:
+        """Counts above the dark image, where there is one, and the numbers of the whole frame."""
+        counts, level = above_dark(frame[0], background)
+        camera = photon_transfer(counts - level, ~saturated(frame))
+        return counts, FrameNumbers(scale=IntensityScale.fit(counts, level), noise=noise_sigma(counts), camera=camera, lens=lens)
 
-    def scaled(self, frame: np.ndarray, counts: np.ndarray, scale: IntensityScale, noise: float) -> Conditioned:
+    def scaled(self, frame: np.ndarray, counts: np.ndarray, numbers: FrameNumbers) -> Conditioned:
         """`condition` with the numbers of the whole image known: local, so a part gives what the whole gives there.
 
         Parameters
@@ -68,20 +105,31 @@ class Fluorescence:
             As the camera gave it; tells what is saturated.
         counts : ndarray of shape (Y, X)
             Less the dark-field image, where there is one.
-        scale : IntensityScale
-        noise : float
-            Standard deviation of the pixel noise [counts].
+        numbers : FrameNumbers
 
         Returns
         -------
         Conditioned
         """
+        return finished(self._prepare(frame, counts, numbers))
+
+    def _prepare(self, frame: np.ndarray, counts: np.ndarray, numbers: FrameNumbers) -> Generator[str, None, Conditioned]:
+        """`scaled`, step by step."""
+        yield "intensity scale"
+        return self._scale(frame, counts, numbers)
+
+    def _scale(self, frame: np.ndarray, counts: np.ndarray, numbers: FrameNumbers) -> Conditioned:
+        scale, unclipped = numbers.scale, ~saturated(frame)
         signal = torch.from_numpy(scale.apply(counts))
-        channels = torch.stack([signal, signal.sign() * signal.abs().sqrt()])
         baseline = functional.interpolate(signal[None, None], scale_factor=self.upsampling, mode="bicubic", align_corners=False)[0, 0]
-        estimated = {"dark_level": scale.offset, "intensity_scale": scale.scale, "noise_sigma": noise}
-        valid = interior((signal.shape[0], signal.shape[1]), BORDER_PX) & ~saturated(frame)
-        return Conditioned(channels=channels, baseline=baseline, gain=scale.scale, valid=valid, estimated=estimated)
+        estimated = {"dark_level": scale.offset, "intensity_scale": scale.scale, "noise_sigma": numbers.noise}
+        return Conditioned(
+            channels=torch.stack([signal, signal.sign() * signal.abs().sqrt()]),
+            baseline=baseline,
+            gain=scale.scale,
+            valid=interior((signal.shape[0], signal.shape[1]), BORDER_PX) & unclipped,
+            estimated=estimated,
+        )
 
     def without(self, pixels: np.ndarray, background: np.ndarray) -> np.ndarray:
         """Pixels less the same part of the dark-field image."""
@@ -91,30 +139,80 @@ class Fluorescence:
         """The numbers of a whole frame, from samples of its pixels (less the dark-field image, where there is one)."""
         request.optics_value("pixel_um")
         (plane,) = planes
-        offset = plane.percentile(DARK_PERCENTILE) if self._takes_level(request.background) else 0.0
+        level = plane.percentile(DARK_PERCENTILE) if takes_level(request.background) else 0.0
         noise = plane.noise_sigma()
-        return ScaledBlocks(task=self, scale=IntensityScale.of_statistics(plane.percentile(BRIGHT_PERCENTILE), noise, offset), noise=noise)
+        scale = IntensityScale.of_statistics(plane.percentile(BRIGHT_PERCENTILE), noise, level)
+        parts = [(pixels[0], part) for pixels, part, *_ in reader.windows(SURVEYED_WINDOWS)]
+        cameras = [
+            photon_transfer(above_dark(pixels, part if not isinstance(part, str) else "none")[0] - level, ~saturated(pixels[None])) for pixels, part in parts
+        ]
+        gain, read_variance = (float(np.median([getattr(camera, name) for camera in cameras])) for name in ("gain", "read_variance"))
+        lens = self.lens_of(request) or self.estimated_lens([pixels for pixels, _ in parts])
+        return ScaledBlocks(
+            task=self, frame_numbers=FrameNumbers(scale=scale, noise=noise, camera=CameraNoise(gain=gain, read_variance=read_variance), lens=lens)
+        )
 
     def blocks(self, numbers: Mapping[str, np.ndarray]) -> "ScaledBlocks":
         """A survey that was kept in a file."""
         scale = IntensityScale(offset=float(numbers["offset"]), scale=float(numbers["scale"]))
-        return ScaledBlocks(task=self, scale=scale, noise=float(numbers["noise"]))
+        camera = CameraNoise(gain=float(numbers["gain"]), read_variance=float(numbers["read_variance"]))
+        lens = Lens(psf=numbers["psf"], cutoff_px=float(numbers["cutoff_px"]), source=str(numbers["lens_source"])) if "psf" in numbers else None
+        return ScaledBlocks(task=self, frame_numbers=FrameNumbers(scale=scale, noise=float(numbers["noise"]), camera=camera, lens=lens))
+
+    def lens_of(self, request: RestoreRequest) -> Lens | None:
+        """The lens that a request describes; None where it does not, or where none is needed."""
+        return None
+
+    def estimated_lens(self, parts: Sequence[np.ndarray]) -> Lens | None:
+        """The lens by parts (Y, X) of an image; None where none is needed."""
+        return None
+
+    def prepare(self, frame: np.ndarray, request: RestoreRequest) -> Generator[str, None, Conditioned]:
+        """Prepare one frame, step by step; only the pixel size is needed."""
+        request.optics_value("pixel_um")
+        return (yield from self._prepare(frame, *self._measure(frame, request.background, self.lens_of(request))))
 
     def from_request(self, frame: np.ndarray, request: RestoreRequest) -> Conditioned:
-        """Prepare one frame; only the pixel size is needed, the other optics are compared with the trained range."""
-        request.optics_value("pixel_um")
-        return self.condition(frame, request.background)
+        """`prepare` to its end."""
+        return finished(self.prepare(frame, request))
 
 
 @dataclass(frozen=True, slots=True)
 class WidefieldX2(Fluorescence):
-    """Widefield fluorescence to twice the resolution on a grid twice as fine: the structure in focus."""
+    """Widefield fluorescence to twice the resolution on a grid twice as fine: all of the light, haze and background among it.
+
+    The image is deconvolved first by Richardson-Lucy of three strengths, with the PSF of its own microscope: the network knows the optics by it.
+    """
 
     name: str = "widefield-x2"
     title: str = "Super-resolution x2 from one widefield fluorescence image"
     inputs: str = "one widefield fluorescence image"
     upsampling: int = 2
-    keeps_background: bool = False
+    channels: tuple[str, ...] = ("signal", "root of signal", "noise", "misfit of the deconvolution", "cut-off period", *DECONVOLVED_CHANNELS)
+    surroundings_px: int = 64
+
+    @property
+    def fine_channels(self) -> int:
+        """The deconvolved images."""
+        return len(DECONVOLVED_CHANNELS)
+
+    def lens_of(self, request: RestoreRequest) -> Lens | None:
+        """From NA, wavelength and index, or from a measured PSF."""
+        return lens_of_request(request, self.upsampling)
+
+    def estimated_lens(self, parts: Sequence[np.ndarray]) -> Lens | None:
+        """Of the median cut-off period of the parts that show one."""
+        return estimate_lens(parts, self.upsampling)
+
+    def _prepare(self, frame: np.ndarray, counts: np.ndarray, numbers: FrameNumbers) -> Generator[str, None, Conditioned]:
+        """The baseline is the deconvolution of `BASELINE_STRENGTH`."""
+        plain, scale = self._scale(frame, counts, numbers), numbers.scale
+        yield "cut-off frequency"
+        lens = numbers.lens or estimate_lens([counts], self.upsampling)
+        problem = Deconvolution.of_frame(counts - scale.offset, lens, numbers.camera, scale.scale, self.upsampling)
+        channels, baseline = yield from deconvolve_channels(problem, scale.scale, lens.cutoff_px)
+        known = {"cutoff_px": lens.cutoff_px, "optics": lens.source}
+        return replace(plain, channels=torch.cat([plain.channels, channels]), baseline=baseline, estimated={**plain.estimated, **known}, lens=lens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +223,6 @@ class Denoise(Fluorescence):
     title: str = "One fluorescence image without its noise"
     inputs: str = "one fluorescence image"
     upsampling: int = 1
-    keeps_background: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,19 +232,16 @@ class ScaledBlocks:
     Parameters
     ----------
     task : Fluorescence
-    scale : IntensityScale
-    noise : float
-        Standard deviation of the pixel noise [counts].
+    frame_numbers : FrameNumbers
     """
 
     task: Fluorescence
-    scale: IntensityScale
-    noise: float
+    frame_numbers: FrameNumbers
 
     def prepare(self, frame: np.ndarray, background: Background, first: tuple[int, int]) -> Conditioned:
         """A part of shape (1, Y, X), and the same part of the dark-field image where there is one."""
         counts, _ = above_dark(frame[0], "none" if isinstance(background, str) else background)
-        prepared, finer = self.task.scaled(frame, counts, self.scale, self.noise), self.task.upsampling
+        prepared, finer = self.task.scaled(frame, counts, self.frame_numbers), self.task.upsampling
         return replace(prepared, origin=(finer * first[0], finer * first[1]))
 
     @property
@@ -157,23 +251,33 @@ class ScaledBlocks:
 
     def numbers(self) -> dict[str, np.ndarray]:
         """All of it, for a file."""
-        return {name: np.asarray(value) for name, value in (("offset", self.scale.offset), ("scale", self.scale.scale), ("noise", self.noise))}
+        known = self.frame_numbers
+        values: dict[str, object] = {
+            "offset": known.scale.offset,
+            "scale": known.scale.scale,
+            "noise": known.noise,
+            "gain": known.camera.gain,
+            "read_variance": known.camera.read_variance,
+        }
+        if known.lens is not None:
+            values |= {"psf": known.lens.psf, "cutoff_px": known.lens.cutoff_px, "lens_source": known.lens.source}
+        return {name: np.asarray(value) for name, value in values.items()}
 
 
-def is_none(background: Background) -> bool:
-    """Whether nothing is to be taken off."""
-    return isinstance(background, str) and background == "none"
+def takes_level(background: Background) -> bool:
+    """Whether the first percentile is taken off: what fills the field above a measured dark image belongs to the result."""
+    return isinstance(background, str) and background != "none"
 
 
 def above_dark(image: np.ndarray, background: Background) -> tuple[np.ndarray, float]:
-    """Counts as float64 and the level in them that is no structure.
+    """Counts as float64 and the level in them that counts as the camera's.
 
     Parameters
     ----------
     image : ndarray of shape (Y, X)
     background : {"auto", "none"} or ndarray of shape (Y, X)
-        ``none``: the level is zero. Else it is the first percentile, of the image or of what is left above a dark image: fluorescence that fills the
-        field is in every training image taken off with the camera's dark level, and with it left in, the networks do worse.
+        ``auto``: the level is the first percentile, as the camera's own is not known. Else it is zero, of the counts above the dark image where
+        there is one.
 
     Returns
     -------
@@ -185,4 +289,4 @@ def above_dark(image: np.ndarray, background: Background) -> tuple[np.ndarray, f
     counts = image.astype(np.float64)
     if not isinstance(background, str):
         counts = counts - fitting(background, counts[None]).reshape(counts.shape)
-    return counts, 0.0 if is_none(background) else dark_level(counts)
+    return counts, dark_level(counts) if takes_level(background) else 0.0

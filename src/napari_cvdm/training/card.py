@@ -15,6 +15,7 @@ from napari_cvdm.tasks import FLUORESCENCE, TASKS
 from napari_cvdm.training.recipe import Recipe
 
 SIGNAL = "(counts - dark level) / robust brightest signal, at least 12 noise deviations"
+JUDGED_OPTICS = ("pixel_um", "wavelength_um", "medium_index", "na", "fresnel", "cutoff_px")
 INTENSITIES = {"phase-2shot": "I / I_background - 1", **dict.fromkeys(FLUORESCENCE, SIGNAL)}
 
 
@@ -46,7 +47,7 @@ def make_card(recipe: Recipe, network: CVDM, recipe_path: str) -> ModelCard:
     task = TASKS[recipe.task]
     simulation = {} if recipe.simulation is None else asdict(recipe.simulation)
     known = simulation if recipe.pairs is None else asdict(recipe.pairs)
-    optics = {name: _as_range(known[name]) for name in ("pixel_um", "wavelength_um", "medium_index", "na", "fresnel") if known.get(name) is not None}
+    optics = {name: _as_range(known[name]) for name in JUDGED_OPTICS if known.get(name) is not None}
     return ModelCard(
         name=recipe.name,
         title=recipe.title,

@@ -1,16 +1,24 @@
 """One field for training: a measured image, conditioned as in use, and its truth in the same units."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from napari_cvdm.intensity import dark_level
 from napari_cvdm.microscope import Microscope
-from napari_cvdm.tasks import Fluorescence, PhaseTwoShot
+from napari_cvdm.simulate.widefield import WidefieldPair
+from napari_cvdm.tasks import Background, Fluorescence, PhaseTwoShot
+from napari_cvdm.tasks.deconvolved import Lens, lens_of_microscope
+from napari_cvdm.tasks.phase_input import FieldNumbers, inner_frame, network_channels, network_window
+from napari_cvdm.tasks.phase_inversion import PhaseMaps
 
-ERROR_FLOOR_PHASE = 0.005
-ERROR_FLOOR_SIGNAL = 0.05
+ERROR_FLOOR_PHASE = 0.05
+ERROR_FLOOR_SIGNAL = 0.02
+KNOWN_DARK_SHARE, KNOWN_OPTICS_SHARE = 0.5, 0.75  # of the simulated images
+NA_ERROR = 0.03  # of a stated NA, in its logarithm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -26,6 +34,10 @@ class TrainingField:
         fields count alike.
     pixel_um : float, optional
         Pixel size of the measured image, where it is known.
+    known : Tensor of shape (uY, uX), optional
+        1 where the truth is known, else 0; known everywhere, if None.
+    fine_channels : int
+        Of the channels, the last so many are fine pixels: u^2 channels to each fine image.
     """
 
     channels: Tensor = field(repr=False)
@@ -33,22 +45,68 @@ class TrainingField:
     truth: Tensor = field(repr=False)
     weight: float
     pixel_um: float | None = None
+    known: Tensor | None = field(default=None, repr=False)
+    fine_channels: int = 0
+
+    @property
+    def weights(self) -> Tensor:
+        """Weight of the squared error of each pixel, (uY, uX)."""
+        return torch.full_like(self.truth, self.weight) if self.known is None else self.weight * self.known
 
 
-def phase_field(planes: np.ndarray, phase: np.ndarray, microscope: Microscope, defocus_um: tuple[float, float]) -> TrainingField:
-    """Two planes (2, Y, X) and their phase (Y, X) [rad]; US-TIE is solved on the whole field."""
-    prepared = PhaseTwoShot().condition(planes, microscope, defocus_um, "auto")
-    truth = torch.from_numpy(phase) / prepared.gain
-    weight = _weight(truth, prepared.baseline, ERROR_FLOOR_PHASE)
-    return TrainingField(channels=prepared.channels, baseline=prepared.baseline, truth=truth, weight=weight, pixel_um=microscope.pixel_um)
+def solved_field(maps: PhaseMaps, phase: np.ndarray) -> TrainingField:
+    """An inverted field and its phase within the frame (h, w) [rad]."""
+    numbers = FieldNumbers.measure(maps)
+    baseline = torch.from_numpy((maps.phase[network_window(maps)] - numbers.level) / numbers.unit).float()
+    return _with_truth(network_channels(maps, numbers), baseline, inner_frame(maps), phase / numbers.unit)
 
 
-def fluorescence_field(task: Fluorescence, counts: np.ndarray, truth_counts: np.ndarray, pixel_um: float | None = None) -> TrainingField:
-    """A fluorescence image (Y, X) and what a task ought to make of it (uY, uX), in counts of a camera pixel above the dark level."""
-    prepared = task.condition(counts[None], "auto")
+def phase_field(planes: np.ndarray, phase: np.ndarray, microscope: Microscope, defocus_um: Sequence[float], condenser_na: float = 0.0) -> TrainingField:
+    """Measured planes (P, Y, X), inverted as a user's are, and their phase (Y, X) [rad]."""
+    prepared = PhaseTwoShot().condition(planes, microscope, defocus_um, "auto", condenser_na=condenser_na)
+    assert prepared.frame is not None  # a whole phase field has one
+    return replace(_with_truth(prepared.channels, prepared.baseline, prepared.frame, phase / prepared.gain), pixel_um=microscope.pixel_um)
+
+
+def _with_truth(channels: Tensor, baseline: Tensor, frame: tuple[slice, slice], phase: np.ndarray) -> TrainingField:
+    """The planes do not tell the mean over the frame, so that the truth is given that of the estimate."""
+    truth, known = baseline.clone(), torch.zeros_like(baseline)
+    truth[frame] = torch.from_numpy(phase - phase.mean()).float() + baseline[frame].mean()
+    known[frame] = 1
+    weight = _weight(truth[frame], baseline[frame], ERROR_FLOOR_PHASE)
+    return TrainingField(channels=channels, baseline=baseline, truth=truth, weight=weight, known=known)
+
+
+def fluorescence_field(
+    task: Fluorescence,
+    counts: np.ndarray,
+    truth_counts: np.ndarray,
+    background: Background = "auto",
+    lens: Lens | None = None,
+    pixel_um: float | None = None,
+) -> TrainingField:
+    """A fluorescence image (Y, X) and its truth (uY, uX) [counts of a camera pixel], both above the level that the task takes off the image."""
+    prepared = task.condition(counts[None], background, lens)
     truth = torch.from_numpy(truth_counts) / prepared.gain
     weight = _weight(truth, prepared.baseline, ERROR_FLOOR_SIGNAL)
-    return TrainingField(channels=prepared.channels, baseline=prepared.baseline, truth=truth, weight=weight, pixel_um=pixel_um)
+    return TrainingField(
+        channels=prepared.channels, baseline=prepared.baseline, truth=truth, weight=weight, pixel_um=pixel_um, fine_channels=task.fine_channels
+    )
+
+
+def simulated_fluorescence(task: Fluorescence, pair: WidefieldPair, seed: int) -> TrainingField:
+    """A simulated pair as people would give it: with or without its dark level, its optics nearly right, or not known."""
+    rng = np.random.default_rng((seed, 2))
+    counts, truth = pair.counts, pair.truth
+    background: Background = "auto"
+    if rng.uniform() < KNOWN_DARK_SHARE:
+        background = np.full(counts.shape, pair.camera.offset_counts)
+        truth = truth + np.float32(dark_level(counts) - pair.camera.offset_counts)
+    lens = None
+    if task.fine_channels and rng.uniform() < KNOWN_OPTICS_SHARE:
+        na = (pair.microscope.na or 1.0) * np.exp(rng.normal(0, NA_ERROR))
+        lens = lens_of_microscope(replace(pair.microscope, na=min(na, pair.microscope.medium_index)), task.upsampling)
+    return fluorescence_field(task, counts, truth, background, lens, pair.microscope.pixel_um)
 
 
 def _weight(truth: Tensor, baseline: Tensor, floor: float) -> float:

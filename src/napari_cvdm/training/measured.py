@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from napari_cvdm.intensity import dark_level, noise_sigma
-from napari_cvdm.microscope import Microscope
+from napari_cvdm.microscope import Microscope, check_condenser, check_defocus
 from napari_cvdm.request import RequestError
 from napari_cvdm.tasks import FLUORESCENCE, TASKS, Fluorescence, PhaseTwoShot, Task
+from napari_cvdm.tasks.deconvolved import lens_of_optics
 from napari_cvdm.training.fields import TrainingField, fluorescence_field, phase_field
 from napari_cvdm.training.pair_checks import BORDER_PX, PairError, check_agreement, check_saturation, compared_phase, compared_widefield, moved_truth
 
@@ -28,7 +29,7 @@ class Pair:
     truth : ndarray of shape (uY, uX)
         Fluorescence in any unit, phase in radians.
     optics : mapping
-        `pixel_um` and, for phase, `wavelength_um`, `medium_index` and `defocus_um`.
+        `pixel_um` and, for phase, `wavelength_um`, `medium_index` and `defocus_um`, and `condenser_na` if the condenser is open.
     """
 
     name: str
@@ -81,7 +82,7 @@ class MeasuredFields:
         pair = self._entries[number].load()
         measured, truth = aligned(pair, self._task.name, register=self._register)
         if isinstance(self._task, Fluorescence):
-            return fluorescence_field(self._task, measured[0].astype(np.float32), truth.astype(np.float32), pair.optics.get("pixel_um"))
+            return self._fluorescence(pair, measured[0].astype(np.float32), truth.astype(np.float32))
         return phase_field(measured, truth, *_phase_optics(pair))
 
     def blank(self, index: int) -> TrainingField:
@@ -92,10 +93,17 @@ class MeasuredFields:
         if isinstance(self._task, Fluorescence):
             level = dark_level(pair.measured[0])
             empty = _empty(pair.measured[0], level, rng)
-            expected = level - dark_level(empty) if self._task.keeps_background else 0.0
-            return fluorescence_field(self._task, empty, np.full(pair.truth.shape, expected, np.float32), pair.optics.get("pixel_um"))
+            expected = level - dark_level(empty)
+            return self._fluorescence(pair, empty, np.full(pair.truth.shape, expected, np.float32))
         planes = np.stack([_empty(plane, float(np.median(plane)), rng) for plane in pair.measured])
         return phase_field(planes, np.zeros(pair.truth.shape), *_phase_optics(pair))
+
+    def _fluorescence(self, pair: Pair, counts: np.ndarray, truth: np.ndarray) -> TrainingField:
+        """With the lens of the optics that the pair says, as in use."""
+        assert isinstance(self._task, Fluorescence)
+        pixel_um, wavelength_um, na, index = (pair.optics.get(name) for name in ("pixel_um", "wavelength_um", "na", "medium_index"))
+        lens = lens_of_optics(pixel_um, wavelength_um, na, index, self._task.upsampling) if self._task.fine_channels and pixel_um else None
+        return fluorescence_field(self._task, counts, truth, lens=lens, pixel_um=pixel_um)
 
 
 def aligned(pair: Pair, task: str, *, register: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -113,8 +121,7 @@ def aligned(pair: Pair, task: str, *, register: bool) -> tuple[np.ndarray, np.nd
     -------
     measured : ndarray of shape (P, Y, X)
     truth : ndarray of shape (uY, uX), float64
-        Phase [rad] without its mean, or counts of a camera pixel above the dark level: that of the truth, or where a task keeps the
-        background, that of the measured image.
+        Phase [rad] without its mean, or counts of a camera pixel above the dark level of the measured image.
 
     Raises
     ------
@@ -128,7 +135,7 @@ def aligned(pair: Pair, task: str, *, register: bool) -> tuple[np.ndarray, np.nd
 
 def _check_shape(pair: Pair, task: Task) -> None:
     wanted = tuple(task.upsampling * size for size in pair.measured.shape[-2:])
-    if len(pair.measured) != task.planes:
+    if len(pair.measured) < task.planes or (task.planes == 1 and len(pair.measured) > 1):
         raise PairError(f"{pair.name}: has {len(pair.measured)} plane(s); {task.name} takes {task.inputs}.")
     if pair.truth.shape != wanted:
         raise PairError(
@@ -145,14 +152,14 @@ def _aligned_fluorescence(pair: Pair, task: Fluorescence, register: bool) -> tup
     inner = _inner(found.distance_px if register else 0, pair.measured.shape[-2:])
     kept = pair.measured[(slice(None), *inner)]
     # The unit of a truth is arbitrary; blurred, it must be the measured signal: counts of a camera pixel above the dark level.
-    zero = (dark_level(kept[0]) - found.offset) / found.gain if task.keeps_background else dark_level(truth)
+    zero = (dark_level(kept[0]) - found.offset) / found.gain
     return kept, found.gain * (truth - zero)[_finer(inner, factor)]
 
 
 def _aligned_phase(pair: Pair, register: bool) -> tuple[np.ndarray, np.ndarray]:
-    microscope, defocus_um = _phase_optics(pair)
-    prepared = PhaseTwoShot().condition(pair.measured, microscope, defocus_um, "auto")
-    found = compared_phase(prepared.baseline.numpy() * prepared.gain, pair.truth)
+    microscope, defocus_um, condenser_na = _phase_optics(pair)
+    prepared = PhaseTwoShot().condition(pair.measured, microscope, defocus_um, "auto", condenser_na=condenser_na)
+    found = compared_phase(prepared.kept(prepared.baseline.numpy()) * prepared.gain, pair.truth)
     check_agreement(pair.name, found, register=register, signed=True)
     truth = moved_truth(pair.truth, found.shift_px, 1) if register else pair.truth.astype(np.float64)
     inner = _inner(found.distance_px if register else 0, pair.truth.shape)
@@ -176,20 +183,16 @@ def _finer(inner: tuple[slice, slice], factor: int) -> tuple[slice, slice]:
     return rows, columns
 
 
-def _phase_optics(pair: Pair) -> tuple[Microscope, tuple[float, float]]:
+def _phase_optics(pair: Pair) -> tuple[Microscope, tuple[float, ...], float]:
+    """Microscope, position of each plane [um] and NA of the condenser (0 for coherent light)."""
     missing = [name for name in NEEDED_FOR_PHASE if pair.optics.get(name) is None]
     if missing:
         raise RequestError(f"{pair.name}: {', '.join(missing)} not known; give them beside the folders in the recipe.")
     values = {name: float(pair.optics[name]) for name in NEEDED_FOR_PHASE[:3]}
-    first, second = (float(value) for value in pair.optics["defocus_um"])
-    return Microscope(**values, na=pair.optics.get("na")), (first, second)
-
-
-def optics_ranges(optics: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, float]]:
-    """Lowest and highest value of each number that all pairs state, for the card."""
-    found: dict[str, tuple[float, float]] = {}
-    for name in ("pixel_um", "wavelength_um", "medium_index", "na"):
-        values = [float(one[name]) for one in optics if one.get(name) is not None]
-        if values and len(values) == len(optics):
-            found[name] = (min(values), max(values))
-    return found
+    defocus_um, condenser_na = check_defocus(pair.optics["defocus_um"]), float(pair.optics.get("condenser_na") or 0.0)
+    if len(defocus_um) != len(pair.measured):
+        raise RequestError(
+            f"{pair.name}: has {len(pair.measured)} planes, but defocus_um has {len(defocus_um)} positions; give one position for each plane, in their order."
+        )
+    check_condenser(condenser_na, values["medium_index"])
+    return Microscope(**values, na=pair.optics.get("na")), defocus_um, condenser_na

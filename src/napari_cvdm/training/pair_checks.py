@@ -68,7 +68,7 @@ def compared_widefield(measured: np.ndarray, truth: np.ndarray, factor: int) -> 
 
 
 def compared_phase(baseline: np.ndarray, truth: np.ndarray) -> Agreement:
-    """US-TIE's phase and a true phase on one grid, both without their slow waves, of which two planes say little."""
+    """US-TIE's phase and a true phase on one grid, both without their slow waves, of which defocused planes say little."""
     slow = max(4.0, min(truth.shape) / 16)
     first, second = (image - gaussian_filter(image, slow) for image in (baseline.astype(np.float64), truth.astype(np.float64)))
     moved = _shift(first, second)
@@ -104,10 +104,12 @@ def check_agreement(name: str, found: Agreement, *, register: bool, signed: bool
     register : bool
         Whether a shift will be taken out.
     signed : bool
-        Whether a truth of opposite sign has a meaning (phase: the planes are exchanged).
+        Whether a truth of opposite sign has a meaning (phase: the signs of the positions are wrong).
     """
     if signed and found.correlation < -LEAST_CORRELATION:
-        raise PairError(f"{name}: the truth has the opposite sign of what the planes say; exchange the two values of defocus_um, or the planes.")
+        raise PairError(
+            f"{name}: the truth has the opposite sign of what the planes say; reverse the sign of all positions in defocus_um, or the order of the planes."
+        )
     if found.correlation < LEAST_CORRELATION:
         raise PairError(
             f"{name}: measured image and truth have a correlation of {found.correlation:.2f} (at least {LEAST_CORRELATION} is needed); "

@@ -11,6 +11,8 @@ import numpy as np
 
 from napari_cvdm.image_files import SUFFIXES, combine_planes, read_image
 from napari_cvdm.image_files.errors import one_line
+from napari_cvdm.microscope import check_condenser, check_defocus
+from napari_cvdm.plane_positions import count_planes
 from napari_cvdm.request import ImageStack, RequestError
 from napari_cvdm.tasks import TASKS
 from napari_cvdm.training.measured import Pair, PairEntry
@@ -35,6 +37,9 @@ class Folders:
     pixel_um, wavelength_um, medium_index, na : float, optional
         Of the measured images, where their files do not say.
     defocus_um : tuple of float, optional
+        Position of each plane [um], two or more. A stack of planes must have as many.
+    condenser_na : float, optional
+        Numerical aperture of the illumination; coherent light, if None.
     """
 
     measured: str
@@ -44,7 +49,11 @@ class Folders:
     wavelength_um: float | None = None
     medium_index: float | None = None
     na: float | None = None
-    defocus_um: tuple[float, float] | None = None
+    defocus_um: tuple[float, ...] | None = None
+    condenser_na: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_optics(self)
 
     @property
     def said(self) -> str:
@@ -60,22 +69,25 @@ class Folders:
         return [entry for name in sorted(measured) for entry in self._frames(name, measured[name], truth[name], task)]
 
     def _frames(self, name: str, measured: Path, truth: Path, task: str) -> Iterator[PairEntry]:
-        first, second = _opened(measured, TASKS[task].planes), _opened(truth, 1)
+        first, second = self._open(measured, truth, task)
         shapes = [stack.array.shape[: len(_looped(stack))] for stack in (first, second)]
         if shapes[0] != shapes[1]:
             raise RequestError(f"{name}: the measured file has frames {shapes[0]} and the truth {shapes[1]}; each frame needs its truth.")
         for index in product(*(range(size) for size in shapes[0])):
             yield PairEntry(view=name, load=partial(self._load, name, measured, truth, index, task))
 
+    def _open(self, measured: Path, truth: Path, task: str) -> tuple[ImageStack, ImageStack]:
+        return _opened(measured, count_planes(TASKS[task].planes, self.defocus_um)), _opened(truth, 1)
+
     def _load(self, name: str, measured: Path, truth: Path, index: tuple[int, ...], task: str) -> Pair:
-        first, second = _opened(measured, TASKS[task].planes), _opened(truth, 1)
+        first, second = self._open(measured, truth, task)
         optics = self._optics(first)
         _check_pixel(name, optics.get("pixel_um"), second.pixel_um, TASKS[task].upsampling)
         title = f"{name}, frame {index}" if index else name
         return Pair(name=title, measured=first.frame(index), truth=second.frame(index)[0], optics=optics)
 
     def _optics(self, stack: ImageStack) -> dict[str, Any]:
-        given = {name: getattr(self, name) for name in ("pixel_um", "wavelength_um", "medium_index", "na", "defocus_um")}
+        given = {name: getattr(self, name) for name in ("pixel_um", "wavelength_um", "medium_index", "na", "defocus_um", "condenser_na")}
         stated: Mapping[str, Any] = {"pixel_um": stack.pixel_um, **stack.metadata}
         return {name: value if value is not None else stated.get(name) for name, value in given.items()}
 
@@ -146,6 +158,9 @@ class Arrays:
     register : bool
     pixel_um, wavelength_um, medium_index : float, optional
     defocus_um : tuple of float, optional
+        Position of each plane [um], one for each channel of x.
+    condenser_na : float, optional
+        Numerical aperture of the illumination; coherent light, if None.
     """
 
     x: str
@@ -155,7 +170,11 @@ class Arrays:
     pixel_um: float | None = None
     wavelength_um: float | None = None
     medium_index: float | None = None
-    defocus_um: tuple[float, float] | None = None
+    defocus_um: tuple[float, ...] | None = None
+    condenser_na: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_optics(self)
 
     @property
     def said(self) -> str:
@@ -176,8 +195,16 @@ class Arrays:
             planes, truth = (planes + 1) / 2, (truth + OFFICIAL_LARGEST) / 2 * self.phase_range_rad
         elif TASKS[task].upsampling == 2 and truth.shape == planes.shape[-2:]:  # x was interpolated onto y's grid: take that back
             planes = planes.reshape(len(planes), truth.shape[0] // 2, 2, truth.shape[1] // 2, 2).mean(axis=(2, 4))
-        optics = {name: getattr(self, name) for name in ("pixel_um", "wavelength_um", "medium_index", "defocus_um")}
+        optics = {name: getattr(self, name) for name in ("pixel_um", "wavelength_um", "medium_index", "defocus_um", "condenser_na")}
         return Pair(name=f"{Path(self.x).name}[{number}]", measured=planes, truth=truth, optics=optics)
+
+
+def _check_optics(pairs: Folders | Arrays) -> None:
+    """OpticsError if the positions of the planes or the condenser that a recipe gives are not allowed."""
+    if pairs.defocus_um is not None:
+        check_defocus(pairs.defocus_um)
+    if pairs.condenser_na is not None:
+        check_condenser(pairs.condenser_na, pairs.medium_index)
 
 
 @lru_cache(maxsize=OPEN_FILES)
@@ -195,7 +222,7 @@ def _array(path: str, name: str) -> np.ndarray:
 @lru_cache(maxsize=OPEN_FILES)
 def _opened(path: Path, planes: int) -> ImageStack:
     stack = read_image(path)
-    return combine_planes(stack) if planes == 2 else stack
+    return combine_planes(stack, count=planes) if planes > 1 else stack
 
 
 def _looped(stack: ImageStack) -> str:

@@ -9,6 +9,7 @@ from threading import Lock
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from napari_cvdm.request import RequestError
 from napari_cvdm.training.fields import TrainingField
@@ -19,7 +20,7 @@ CANDIDATES = 8  # places of which a foreground patch takes the one with the most
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Batch:
-    """Patches: channels (B, C, Y, X), baseline and truth (B, 1, uY, uX), weight (B, 1, 1, 1)."""
+    """Patches: channels (B, C, Y, X), baseline, truth and weight of the squared error (B, 1, uY, uX)."""
 
     channels: Tensor = field(repr=False)
     baseline: Tensor = field(repr=False)
@@ -44,6 +45,14 @@ class Place:
         rows, columns = (slice(start * factor, (start + side) * factor) for start in (self.top, self.left))
         part = torch.rot90(image[..., rows, columns], self.turns, (-2, -1))
         return part.flip(-1) if self.mirror else part
+
+    def cut_with_fine(self, channels: Tensor, side: int, fine: int, factor: int) -> Tensor:
+        """The patch of channels (C, Y, X) of which the last `fine` are `factor`^2 pixels of finer images each: those turn among themselves, too."""
+        plain = self.cut(channels[: len(channels) - fine], side, 1)
+        if not fine:
+            return plain
+        finer = self.cut(functional.pixel_shuffle(channels[-fine:], factor), side, factor)
+        return torch.cat([plain, functional.pixel_unshuffle(finer, factor)])
 
 
 class FieldPool:
@@ -91,8 +100,7 @@ class FieldPool:
             self._forget_before(newest - self._size)
             fields = [self._field(int(index), bool(empty)) for index, empty in zip(chosen[part], blank[part], strict=True)]
         cut = [self._patch(entry, side, np.random.default_rng(int(one))) for entry, one in zip(fields, seeds[part], strict=True)]
-        channels, baseline, truth = (torch.stack(parts) for parts in zip(*cut, strict=True))
-        weight = torch.tensor([entry.weight for entry in fields], dtype=torch.float32)[:, None, None, None]
+        channels, baseline, truth, weight = (torch.stack(parts) for parts in zip(*cut, strict=True))
         return Batch(channels=channels, baseline=baseline, truth=truth, weight=weight)
 
     def _forget_before(self, oldest: int) -> None:
@@ -103,14 +111,15 @@ class FieldPool:
             self._fields[index, empty] = self._source.blank(index) if empty else self._source.field(index)
         return self._fields[index, empty]
 
-    def _patch(self, entry: TrainingField, side: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def _patch(self, entry: TrainingField, side: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         if min(entry.channels.shape[-2:]) < side:
             held = " x ".join(str(size) for size in entry.channels.shape[-2:])
             raise RequestError(f"[plan] patch_px is {side}, and one of the images has {held} px; choose a patch that fits into every image.")
         places = [self._place(entry, side, rng) for _ in range(CANDIDATES if rng.uniform() < self._foreground else 1)]
         factor = entry.truth.shape[-2] // entry.channels.shape[-2]
         place = max(places, key=lambda one: float(one.cut(entry.truth, side, factor).abs().mean())) if len(places) > 1 else places[0]
-        return place.cut(entry.channels, side, 1), place.cut(entry.baseline[None], side, factor), place.cut(entry.truth[None], side, factor)
+        baseline, truth, weights = (place.cut(image[None], side, factor) for image in (entry.baseline, entry.truth, entry.weights))
+        return place.cut_with_fine(entry.channels, side, entry.fine_channels, factor), baseline, truth, weights
 
     def _place(self, entry: TrainingField, side: int, rng: np.random.Generator) -> Place:
         height, width = entry.channels.shape[-2:]

@@ -77,7 +77,7 @@ def previewed(network: CVDM, entry: TrainingField, plan: Validation) -> Preview:
         Says how many samples and evaluations, and how large a field.
     """
     device, unit = network.residual_scale.device, network.config.alignment * network.config.condition_fold
-    channels, baseline, truth = (image.to(device) for image in cut_to_centre(entry, plan.largest_px, unit))
+    channels, baseline, truth, _ = (image.to(device) for image in cut_to_centre(entry, plan.largest_px, unit))
     samples, _ = posterior_samples(network, channels, baseline, plan, seed=0)
     rate = network.rate(network.features(channels, network.correction(channels)))
     images = {"baseline": baseline[0], "truth": truth[0], "mean": samples.mean(dim=0), "spread": samples.std(dim=0), "rate": rate[0]}

@@ -21,13 +21,13 @@ from napari_cvdm.simulate.widefield import WidefieldRanges
 from napari_cvdm.tasks import TASKS
 from napari_cvdm.training.pair_files import Arrays, BioSR, Folders
 from napari_cvdm.training.plan import Plan, Start
-from napari_cvdm.training.sources import CleanImages, Split, split_measured, split_simulation
+from napari_cvdm.training.sources import CleanImages, SolvedFields, Split, split_measured, split_simulation, split_solved
 from napari_cvdm.training.validation import Validation
 
 MeasuredPairs = Folders | BioSR | Arrays
 PAIRS: dict[str, type[Folders] | type[BioSR] | type[Arrays]] = {"folders": Folders, "biosr": BioSR, "arrays": Arrays}
 LARGEST_RECIPE = 1_000_000
-PATHS = ("measured", "truth", "folder", "x", "y")
+PATHS = ("measured", "truth", "folder", "photographs", "x", "y")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +45,8 @@ class Recipe:
         The microscope; None where pairs were measured.
     clean : CleanImages, optional
         What the simulated microscope looks at, in place of simulated objects.
+    solved : SolvedFields, optional
+        Fields of the simulation that were inverted before; each is made when it is needed, if None.
     pairs : Folders, BioSR or Arrays, optional
         Measured pairs.
     plan : Plan
@@ -63,6 +65,7 @@ class Recipe:
     plan: Plan
     simulation: PhaseRanges | WidefieldRanges | None = None
     clean: CleanImages | None = None
+    solved: SolvedFields | None = None
     pairs: MeasuredPairs | None = None
     validation: Validation = field(default_factory=Validation)
     start: Start | None = None
@@ -90,6 +93,8 @@ class Recipe:
         if self.simulation is None:
             raise RequestError("the recipe names neither pairs nor a simulation; recipes/smoke.toml is an example.")
         held_out = looked.fields if looked.every else 0
+        if self.solved is not None:
+            return split_solved(self.solved, self.seed, held_out)
         return split_simulation(self.simulation, self.seed, held_out, clean=self.clean, share=looked.share, fields=self.plan.fields or None)
 
     @property
@@ -97,13 +102,15 @@ class Recipe:
         """What is learned from, in words."""
         if self.pairs is not None:
             return self.pairs.said
+        if self.solved is not None:
+            return "simulated, and inverted before the training"
         return "simulated on the fly" if self.clean is None else f"images of {self.clean.folder}, degraded on the fly"
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 of everything that decides the weights."""
         values = asdict(self)
-        kept = {name: values[name] for name in ("task", "seed", "network", "simulation", "clean", "pairs", "plan", "validation", "start")}
+        kept = {name: values[name] for name in ("task", "seed", "network", "simulation", "clean", "solved", "pairs", "plan", "validation", "start")}
         kept["kind"] = type(self.pairs).__name__
         kept["plan"] = {name: value for name, value in kept["plan"].items() if name not in ("log_every", "save_every")}
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
@@ -147,14 +154,16 @@ def _data(task: str, values: dict[str, Any], path: Path) -> dict[str, Any]:
     if named and named[0] in PAIRS:
         kind = PAIRS[named[0]]
         return {"pairs": kind(**_found(_known(kind, values.pop(named[0]), named[0], path), path))}
-    ranges = {name: _range(value) for name, value in values.pop("simulation", {}).items()}
+    drawn = {entry.name for entry in fields(RANGES[task]) if isinstance(entry.default, tuple)}
+    ranges = _found({name: _range(value) if name in drawn else value for name, value in values.pop("simulation", {}).items()}, path)
     clean = CleanImages(**_found(_known(CleanImages, values.pop("clean"), "clean", path), path)) if "clean" in values else None
-    return {"simulation": RANGES[task](**_known(RANGES[task], ranges, "simulation", path)), "clean": clean}
+    solved = SolvedFields(**_found(_known(SolvedFields, values.pop("solved"), "solved", path), path)) if "solved" in values else None
+    return {"simulation": RANGES[task](**_known(RANGES[task], ranges, "simulation", path)), "clean": clean, "solved": solved}
 
 
 def _found(values: dict[str, Any], path: Path) -> dict[str, Any]:
     """Files and folders that a recipe names are beside it, unless their paths are absolute."""
-    return {name: str(path.parent / value) if name in PATHS and isinstance(value, str) else value for name, value in values.items()}
+    return {name: str(path.parent / value) if name in PATHS and isinstance(value, str) and value else value for name, value in values.items()}
 
 
 def _range(value: Any) -> Any:

@@ -13,11 +13,12 @@ from torch import Tensor
 from napari_cvdm.image_files import SUFFIXES, read_image
 from napari_cvdm.request import RequestError
 from napari_cvdm.simulate.degrade import phase_of_image, structure_of_image
-from napari_cvdm.simulate.phase import DrawPhase, PhaseRanges, draw_phase, simulate_phase
+from napari_cvdm.simulate.phase import DrawPhase, PhaseRanges, draw_phase
 from napari_cvdm.simulate.widefield import DrawStructure, WidefieldRanges
 from napari_cvdm.tasks import FLUORESCENCE
-from napari_cvdm.training.fields import TrainingField, fluorescence_field, phase_field
+from napari_cvdm.training.fields import TrainingField, simulated_fluorescence, solved_field
 from napari_cvdm.training.measured import MeasuredFields, PairEntry
+from napari_cvdm.training.solved_fields import load_training_field, solve_field
 
 SEED_STRIDE = 1_000_003
 HELD_OUT_SEED = 500_000  # added to the seed: no training reaches these
@@ -70,10 +71,65 @@ class SimulatedFields:
 
 def _simulated(ranges: Ranges, seed: int, draw: "DrawPhase | DrawStructure | None") -> TrainingField:
     if isinstance(ranges, PhaseRanges):
-        pair = simulate_phase(seed, ranges, draw or draw_phase)  # type: ignore[arg-type]  # draws are made for the ranges
-        return phase_field(pair.planes, pair.phase, pair.microscope, pair.defocus_um)
-    image = ranges.simulated(seed, draw)  # type: ignore[arg-type]
-    return fluorescence_field(FLUORESCENCE[ranges.task], image.counts, image.truth, image.microscope.pixel_um)
+        solved = solve_field(seed, ranges, draw or draw_phase)  # type: ignore[arg-type]  # draws are made for the ranges
+        return solved_field(solved.maps, solved.truth)
+    return simulated_fluorescence(FLUORESCENCE[ranges.task], ranges.simulated(seed, draw), seed)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SolvedFields:
+    """``[solved]``: fields that were simulated and inverted before, see `solved_fields`.
+
+    Parameters
+    ----------
+    folder : str
+        With one NPZ file for each field, as ``napari-cvdm simulate --solved`` writes them.
+    """
+
+    folder: str
+
+    def paths(self) -> list[Path]:
+        """The files that are there now, in order; RequestError where there is none."""
+        paths = sorted(Path(self.folder).glob("*.npz"))
+        if not paths:
+            command = f"napari-cvdm simulate phase --solved --out {self.folder}, or with widefield in place of phase"
+            raise RequestError(f"{self.folder}: no solved field in it; make them with {command}.")
+        return paths
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SolvedSource:
+    """Solved fields on disk, in an order of their own on every pass."""
+
+    paths: Sequence[Path]
+    seed: int
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.paths)
+
+    def field(self, index: int) -> TrainingField:
+        """Read one of them."""
+        order = np.random.default_rng((self.seed, index // self.count)).permutation(self.count)
+        return self.exactly(int(order[index % self.count]))
+
+    def exactly(self, number: int) -> TrainingField:
+        """Read the field of one file."""
+        return load_training_field(self.paths[number])
+
+    def blank(self, index: int) -> TrainingField:
+        """The same as `field`: empty fields are among them."""
+        return self.field(index)
+
+
+def split_solved(fields: SolvedFields, seed: int, held_out: int) -> "Split":
+    """Solved fields, the first of them held out, so that files that are added later are learned from."""
+    paths = fields.paths()
+    if len(paths) <= held_out:
+        raise RequestError(f"{fields.folder}: {len(paths)} solved fields, and {held_out} are to be held out; make more.")
+    judged = SolvedSource(paths=paths[:held_out], seed=seed)
+    return Split(training=SolvedSource(paths=paths[held_out:], seed=seed), held_out=tuple(partial(judged.exactly, number) for number in range(held_out)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -71,6 +71,7 @@ class DiffusionObjective(nn.Module):
         with torch.no_grad():
             correction = network.correction(batch.channels)
             target = network.encode(batch.truth, batch.baseline, correction).clamp(-LARGEST_TARGET, LARGEST_TARGET)
+            target = target * (batch.weight > 0)  # nothing is learned where the truth is not known
         features = network.features(batch.channels, correction)
         entered = network.entered(features)
         terms = cvdm_loss(
@@ -163,5 +164,6 @@ def measured_residual_scale(network: CVDM, batches: Iterable[Batch]) -> Tensor:
     sizes = []
     for batch in batches:
         residual = batch.truth - network.target.centre(batch.baseline, network.correction(batch.channels))
-        sizes.append(residual.square().mean(dim=(1, 2, 3)).sqrt())
+        known = (batch.weight > 0).float()
+        sizes.append(((residual.square() * known).sum(dim=(1, 2, 3)) / known.sum(dim=(1, 2, 3)).clamp(min=1)).sqrt())
     return torch.cat(sizes).median().clamp(min=1e-6)

@@ -79,8 +79,8 @@ class Score:
     spread_ratio: float
 
 
-def cut_to_centre(entry: TrainingField, largest: int, unit: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Channels, baseline and truth of the middle of a field, (1, C, Y, X) each, in multiples of `unit` input pixels."""
+def cut_to_centre(entry: TrainingField, largest: int, unit: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Channels, baseline, truth and weights of the middle of a field, (1, C, Y, X) each, in multiples of `unit` input pixels."""
     height, width = entry.channels.shape[-2:]
     factor = entry.truth.shape[-1] // width
     sides = [min(size, largest) // unit * unit for size in (height, width)]
@@ -90,7 +90,8 @@ def cut_to_centre(entry: TrainingField, largest: int, unit: int) -> tuple[Tensor
         rows, columns = (slice(start * scale, (start + side) * scale) for start, side in zip(corner, sides, strict=True))
         return image[..., rows, columns]
 
-    return cut(entry.channels, 1)[None], cut(entry.baseline, factor)[None, None], cut(entry.truth, factor)[None, None]
+    baseline, truth, weights = (cut(image, factor)[None, None] for image in (entry.baseline, entry.truth, entry.weights))
+    return cut(entry.channels, 1)[None], baseline, truth, weights
 
 
 @torch.inference_mode()
@@ -127,9 +128,10 @@ def scored(network: CVDM, fields: Sequence[TrainingField], plan: Validation) -> 
     device, unit = network.residual_scale.device, network.config.alignment * network.config.condition_fold
     sums = np.zeros(6)
     for number, entry in enumerate(fields):
-        channels, baseline, truth = (image.to(device) for image in cut_to_centre(entry, plan.largest_px, unit))
+        channels, baseline, truth, weights = (image.to(device) for image in cut_to_centre(entry, plan.largest_px, unit))
         samples, centre = posterior_samples(network, channels, baseline, plan, seed=number)
-        sums += summed(samples, centre, baseline, truth)
+        known = (weights > 0)[0, 0]
+        sums += summed(samples[..., known], centre[..., known], baseline[..., known], truth[..., known])
     return pooled(sums, plan.samples)
 
 

@@ -6,7 +6,7 @@ the fit, so that one in a hundred ordinary images is called unusual.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,9 @@ from scipy.signal.windows import hann
 
 from napari_cvdm.intensity import noise_sigma
 from napari_cvdm.tasks import Conditioned
+from napari_cvdm.tasks.phase_input import CHANNELS
 
+PHASE_IMAGES = ("phase over strength", "phase over width", "pull of the data on the phase", "misfit")
 WINDOW_PX = 128  # a large image is looked at in windows of the size of a training field
 MOST_WINDOWS = 32  # of one image, evenly spread: more say no more, and cost
 SMALLEST_PX = 32
@@ -34,9 +36,14 @@ STATISTICS = (
 )
 
 
-def looked_at(channels: np.ndarray, unit: str) -> np.ndarray:
-    """What of a condition (C, Y, X) is looked at: the signal of a fluorescence image, the difference of the planes and US-TIE of a phase; (I, Y, X)."""
-    return channels[:1] if unit != "rad" else np.stack([channels[1] - channels[0], channels[2]])
+def image_names(unit: str) -> tuple[str, ...]:
+    """Channels whose statistics are taken: the signal of a fluorescence image; what describes the object of a phase."""
+    return PHASE_IMAGES if unit == "rad" else ("signal",)
+
+
+def select_images(channels: np.ndarray, unit: str) -> np.ndarray:
+    """The images of `image_names` from a condition (C, Y, X): shape (I, Y, X)."""
+    return channels[[CHANNELS.index(name) for name in PHASE_IMAGES]] if unit == "rad" else channels[:1]
 
 
 def statistics(image: np.ndarray) -> np.ndarray:
@@ -69,8 +76,14 @@ def windows(images: np.ndarray) -> list[np.ndarray]:
 
 
 def vectors_of(prepared: Conditioned, unit: str) -> np.ndarray:
-    """Statistics of a prepared frame, window by window: shape (W, K); none where the frame is too small."""
-    images = looked_at(prepared.channels.numpy().astype(np.float64), unit)
+    """Statistics of a prepared frame, without what lies around it; see `channel_vectors`."""
+    channels = prepared.channels.numpy()
+    return channel_vectors(channels if prepared.frame is None else channels[:, *prepared.frame], unit)
+
+
+def channel_vectors(channels: np.ndarray, unit: str) -> np.ndarray:
+    """Statistics of the channels (C, Y, X) of a frame, window by window: (W, K); none where the frame is too small."""
+    images = select_images(channels, unit).astype(np.float64)
     if min(images.shape[1:]) < SMALLEST_PX:
         return np.zeros((0, len(images) * len(STATISTICS)))
     return np.stack([np.concatenate([statistics(image) for image in part]) for part in windows(images)])
@@ -86,14 +99,17 @@ class Familiarity:
     covariance : ndarray of shape (K, K)
     threshold : float
         Distance below which 99 % of held-out training fields lie.
+    images : tuple of str
+        Names of the images that the statistics belong to, K / 12 of them.
     """
 
     mean: np.ndarray = field(repr=False)
     covariance: np.ndarray = field(repr=False)
     threshold: float
+    images: tuple[str, ...] = ("signal",)
 
     @classmethod
-    def fit(cls, fields: Sequence[np.ndarray], held_out: Sequence[np.ndarray]) -> "Familiarity":
+    def fit(cls, fields: Sequence[np.ndarray], held_out: Sequence[np.ndarray], images: tuple[str, ...] = ("signal",)) -> "Familiarity":
         """From the vectors (W, K) of fields, the threshold from others.
 
         Raises
@@ -105,21 +121,23 @@ class Familiarity:
         if len(rows) <= rows.shape[1] or not held_out:
             raise ValueError(f"{len(rows)} vectors of {rows.shape[1]} statistics were given; give more than that, 300 fields are a good start.")
         covariance = np.cov(rows, rowvar=False) + RIDGE * np.eye(rows.shape[1])
-        plain = cls(mean=rows.mean(axis=0), covariance=covariance, threshold=np.inf)
+        plain = cls(mean=rows.mean(axis=0), covariance=covariance, threshold=np.inf, images=images)
         found = [plain.distance(vectors) for vectors in held_out]
-        return cls(mean=plain.mean, covariance=covariance, threshold=float(np.quantile(found, QUANTILE)))
+        return replace(plain, threshold=float(np.quantile(found, QUANTILE)))
 
     @classmethod
-    def from_card(cls, values: Mapping[str, Any]) -> "Familiarity | None":
-        """From `ModelCard.familiarity`; None where the card has none, or one of other statistics."""
-        if not values or tuple(values.get("statistics", ())) != STATISTICS:
+    def from_card(cls, values: Mapping[str, Any], unit: str = "counts") -> "Familiarity | None":
+        """From `ModelCard.familiarity`; None where the card has none, or one of other images or statistics."""
+        images = tuple(values.get("images", ("signal",)))
+        if tuple(values.get("statistics", ())) != STATISTICS or images != image_names(unit):
             return None
-        return cls(mean=np.array(values["mean"]), covariance=np.array(values["covariance"]), threshold=float(values["threshold"]))
+        mean, covariance = np.array(values["mean"]), np.array(values["covariance"])
+        return cls(mean=mean, covariance=covariance, threshold=float(values["threshold"]), images=images)
 
     def plain(self) -> dict[str, Any]:
         """As the card holds it."""
         rounded = {name: np.round(getattr(self, name), 6).tolist() for name in ("mean", "covariance")}
-        return {"statistics": list(STATISTICS), "threshold": round(self.threshold, 4), "quantile": QUANTILE, **rounded}
+        return {"images": list(self.images), "statistics": list(STATISTICS), "threshold": round(self.threshold, 4), "quantile": QUANTILE, **rounded}
 
     def distance(self, vectors: np.ndarray) -> float:
         """Mahalanobis distance of a field, the median over its windows (W, K); 0 for none."""
@@ -133,7 +151,9 @@ class Familiarity:
         """The statistic that is farthest from its mean, in its own standard deviations, in words."""
         scores = np.median((vectors - self.mean) / np.sqrt(np.diag(self.covariance)), axis=0)
         index = int(np.abs(scores).argmax())
-        return f"{STATISTICS[index % len(STATISTICS)]} is {'high' if scores[index] > 0 else 'low'}"
+        image, statistic = divmod(index, len(STATISTICS))
+        which = f" of {self.images[image]}" if len(self.images) > 1 else ""
+        return f"{STATISTICS[statistic]}{which} is {'high' if scores[index] > 0 else 'low'}"
 
 
 def familiarity_warnings(frames: Sequence[np.ndarray], familiarity: Familiarity | None, name: str) -> tuple[str, ...]:

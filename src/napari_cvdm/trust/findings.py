@@ -9,10 +9,13 @@ from napari_cvdm.model.checkpoint import ModelCard
 from napari_cvdm.request import RestoreRequest
 from napari_cvdm.result import ForwardCheck, Restoration
 from napari_cvdm.tasks import Conditioned
+from napari_cvdm.tasks.phase_posterior import PhasePosterior
 from napari_cvdm.trust.familiarity import Familiarity, familiarity_warnings, vectors_of
 from napari_cvdm.trust.forward_check import ForwardRecord
 from napari_cvdm.trust.light import Light, contradicted, guessed, light_of
-from napari_cvdm.trust.validity import optics_warnings
+from napari_cvdm.trust.plane_checks import count_frames
+from napari_cvdm.trust.plane_order import order_sentence
+from napari_cvdm.trust.validity import lens_warnings, optics_warnings
 
 
 class Findings:
@@ -33,13 +36,21 @@ class Findings:
     def __init__(self, request: RestoreRequest, card: ModelCard, counts: np.ndarray, earlier: Restoration | None, *, check: bool = True) -> None:
         self._request, self._card, self._checking = request, card, check and request.steps > 1
         self._forward = ForwardRecord(request, card, counts.shape, None if earlier is None else earlier.forward, counts)
-        self._familiarity = Familiarity.from_card(card.familiarity)
+        self._familiarity = Familiarity.from_card(card.familiarity, card.unit)
         self._vectors: list[np.ndarray] = []
+        self._orders: list[str] = []
+        self._cutoffs_px: list[float] = []
 
     def prepared(self, whole: Conditioned) -> None:
         """A whole frame is prepared, before a region is taken out of it."""
-        if self._familiarity is not None and self._checking:
+        if whole.lens is not None and whole.lens.source != "stated":
+            self._cutoffs_px.append(whole.lens.cutoff_px)
+        if not self._checking:
+            return
+        if self._familiarity is not None:
             self._vectors.append(vectors_of(whole, self._card.unit))
+        if isinstance(whole.posterior, PhasePosterior):
+            self._orders.append(order_sentence(whole.posterior.fit, self._request))
 
     def begin(self, index: tuple[int, ...], pixels: np.ndarray, part: Conditioned) -> None:
         """What is going to be sampled."""
@@ -59,6 +70,10 @@ class Findings:
     def forward(self) -> ForwardCheck:
         """The check against the measured image."""
         return self._forward.result()
+
+    def warnings(self) -> tuple[str, ...]:
+        """What was found of the frames before they were sampled: planes that seem to be swapped, unfamiliar frames."""
+        return (*count_frames(self._orders), *self.unfamiliar(), *lens_warnings(self._cutoffs_px, self._card))
 
     def unfamiliar(self) -> tuple[str, ...]:
         """One sentence where frames are unlike the training data."""

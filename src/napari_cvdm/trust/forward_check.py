@@ -1,42 +1,33 @@
 """The physical check of a restoration while it runs: every sample and every mean imaged again, and what came of it in numbers and words."""
 
 from collections.abc import Callable, Mapping
-from math import ceil, sqrt
+from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
+from scipy.ndimage import zoom
 
-from napari_cvdm.microscope import Microscope, OpticsError
+from napari_cvdm.microscope import OpticsError
 from napari_cvdm.model.checkpoint import ModelCard
+from napari_cvdm.physics.camera_noise import photon_transfer
 from napari_cvdm.request import RestoreRequest
 from napari_cvdm.result import LEAST_CHI2, ForwardCheck
-from napari_cvdm.simulate.widefield import RESOLUTION_SIGMA_PX
+from napari_cvdm.simulate.widefield import RESOLUTION_PERIODS
 from napari_cvdm.tasks import TASKS, Conditioned
 from napari_cvdm.tasks.conditioned import BORDER_PX, interior
-from napari_cvdm.tasks.phase import RisingPlanes
-from napari_cvdm.tasks.phase_channels import fresnel_parameter, phase_optics
+from napari_cvdm.tasks.phase_channels import phase_optics
+from napari_cvdm.tasks.phase_posterior import PhasePosterior
 from napari_cvdm.tasks.widefield import above_dark
-from napari_cvdm.trust.camera_noise import photon_transfer
-from napari_cvdm.trust.imaging import Comparison, Imaging, PhaseImaging, WidefieldImaging
+from napari_cvdm.trust.imaging import Comparison, Fitted, Imaging, WidefieldImaging
+from napari_cvdm.trust.phase_imaging import PhaseImaging
 from napari_cvdm.trust.same_grid_imaging import SameGridImaging
 from napari_cvdm.trust.squirrel import squirrel
 
 FAILURES = (ValueError, RuntimeError, MemoryError, ArithmeticError)
 LEAST_STRUCTURE = 0.1  # of chi-squared, above the noise: less is no structure to explain
 LIMIT = 1.5  # of chi-squared, for models whose card does not say it: half as much unexplained as there is noise
-OPTICS_OF_WIDEFIELD = ("pixel_um", "wavelength_um", "na")
-OIL_INDEX = 1.518
-WATER_INDEX = 1.333
-
-
-def widefield_microscope(request: RestoreRequest) -> Microscope:
-    """The objective of a request; OpticsError names what is missing. Without an index, the smallest usual one that the NA allows is taken."""
-    missing = [name for name in OPTICS_OF_WIDEFIELD if request.known_optics(name) is None]
-    if missing:
-        raise OpticsError(f"{' and '.join(missing)} not known; give {' and '.join('--' + name.replace('_', '-') for name in missing)}")
-    na, index = request.optics_value("na"), request.known_optics("medium_index")
-    if index is None:
-        index = next((usual for usual in (1.0, WATER_INDEX, OIL_INDEX) if na < usual), na)
-    return Microscope(pixel_um=request.optics_value("pixel_um"), wavelength_um=request.optics_value("wavelength_um"), medium_index=index, na=na)
+PHASES_IMAGED = 2  # samples of a frame: their chi-squared is an average over many pixels, and each costs some fits
+LEAST_FREEDOM = 0.1  # share of the degrees of freedom that a mean leaves at least
 
 
 def part_of(pixels: np.ndarray, request: RestoreRequest) -> np.ndarray:
@@ -66,61 +57,63 @@ def imaging_of(pixels: np.ndarray, prepared: Conditioned, request: RestoreReques
     OpticsError
         What is not known, or a field without a pixel far enough from its border.
     """
-    upsampling = TASKS[card.task].upsampling
-    fine = prepared.kept(np.kron(prepared.valid, np.ones((upsampling, upsampling), dtype=bool)))
-    valid = fine[::upsampling, ::upsampling]
-    how = IMAGING[card.task](pixels, valid, request, card)
-    if not how.valid.any():
-        raise OpticsError("no pixel is far enough from the border; give a larger image")
+    how = IMAGING[card.task](pixels, prepared, request, card)
     if not how.noisy:
         raise OpticsError("the image has no noise to compare with; give it as the camera measured it")
+    if not how.valid.any():
+        raise OpticsError("no pixel is far enough from the border; give a larger image")
     return how
 
 
-def _phase_imaging(pixels: np.ndarray, valid: np.ndarray, request: RestoreRequest, card: ModelCard) -> PhaseImaging:
-    microscope, defocus_um = phase_optics(request)
-    rising = RisingPlanes.of(pixels, defocus_um, request.background)
-    in_order = rising.aligned(microscope).planes if request.align == "auto" else rising.ratio  # as the model saw them
-    planes = part_of(in_order if defocus_um[0] < defocus_um[1] else in_order[::-1], request)
-    zone = ceil(sqrt(max(abs(fresnel_parameter(z, microscope)) for z in defocus_um)))  # where light from beyond the border ends up
-    valid = valid & interior(valid.shape, BORDER_PX + zone)
-    noise = tuple(photon_transfer(plane, valid) for plane in planes)
-    return PhaseImaging(measured=planes, noise=noise, valid=valid, microscope=microscope, defocus_um=defocus_um)
+def _phase_imaging(pixels: np.ndarray, prepared: Conditioned, request: RestoreRequest, card: ModelCard) -> PhaseImaging:
+    if not isinstance(prepared.posterior, PhasePosterior):
+        raise OpticsError("the planes were not fitted as a whole")
+    _, defocus_um = phase_optics(request)
+    return PhaseImaging.create(prepared.posterior.fit, defocus_um, request.region)
 
 
-def _counts_and_valid(pixels: np.ndarray, valid: np.ndarray, request: RestoreRequest) -> tuple[np.ndarray, np.ndarray]:
+def _valid_of(prepared: Conditioned, upsampling: int) -> np.ndarray:
+    """Pixels of the camera that can be trusted, of what was asked for; bool (Y, X)."""
+    fine = prepared.kept(np.kron(prepared.valid, np.ones((upsampling, upsampling), dtype=bool)))
+    return fine[::upsampling, ::upsampling]
+
+
+def _counts_and_valid(pixels: np.ndarray, prepared: Conditioned, request: RestoreRequest, upsampling: int) -> tuple[np.ndarray, np.ndarray]:
     """The part of a fluorescence image that was asked for, and what counts of it."""
+    valid = _valid_of(prepared, upsampling)
     raw, level = above_dark(pixels[0], request.background)
     counts = part_of(raw - level, request)  # a camera's offset has no photon noise, so the line of the noise would not fit with it left in
     return counts, valid & interior(valid.shape, BORDER_PX)
 
 
-def _same_grid_imaging(pixels: np.ndarray, valid: np.ndarray, request: RestoreRequest, card: ModelCard) -> SameGridImaging:
-    counts, valid = _counts_and_valid(pixels, valid, request)
+def _same_grid_imaging(pixels: np.ndarray, prepared: Conditioned, request: RestoreRequest, card: ModelCard) -> SameGridImaging:
+    counts, valid = _counts_and_valid(pixels, prepared, request, 1)
     return SameGridImaging(measured=counts, noise=photon_transfer(counts, valid), valid=valid)
 
 
-def _widefield_imaging(pixels: np.ndarray, valid: np.ndarray, request: RestoreRequest, card: ModelCard) -> WidefieldImaging:
-    microscope = widefield_microscope(request)
-    counts, valid = _counts_and_valid(pixels, valid, request)
+def _widefield_imaging(pixels: np.ndarray, prepared: Conditioned, request: RestoreRequest, card: ModelCard) -> WidefieldImaging:
+    lens = prepared.lens
+    if lens is None or lens.source == "assumed":
+        raise OpticsError("na and wavelength_um not known, and the image does not show its cut-off; give --na and --wavelength-um, or --psf")
+    counts, valid = _counts_and_valid(pixels, prepared, request, TASKS[card.task].upsampling)
     simulated: Mapping[str, tuple[float, float]] = card.training.get("simulation") or {}
     return WidefieldImaging(
         measured=counts,
         noise=photon_transfer(counts, valid),
         valid=valid,
-        microscope=microscope,
+        lens=lens,
         upsampling=TASKS[card.task].upsampling,
-        own_sigma_px=RESOLUTION_SIGMA_PX if simulated else 0.0,  # truths of other kinds have a width that nobody knows
-        extra_sigma_px=simulated.get("blur_px", (0.0, 1.0))[1],
+        own_sigma_px=RESOLUTION_PERIODS * lens.cutoff_px if simulated else 0.0,  # truths of other kinds have a width that nobody knows
+        extra_sigma_px=simulated["blur_periods"][1] * lens.cutoff_px if "blur_periods" in simulated else 1.0,
     )
 
 
-IMAGING: Mapping[str, Callable[[np.ndarray, np.ndarray, RestoreRequest, ModelCard], Imaging]] = {
+IMAGING: Mapping[str, Callable[[np.ndarray, Conditioned, RestoreRequest, ModelCard], Imaging]] = {
     "phase-2shot": _phase_imaging,
     "widefield-x2": _widefield_imaging,
     "denoise": _same_grid_imaging,
 }
-"""How what a task reconstructs was imaged: (frame, valid pixels of the part that was asked for, request, card) -> Imaging."""
+"""How what a task reconstructs was imaged: (frame, what was prepared of it, request, card) -> Imaging."""
 
 
 class ForwardRecord:
@@ -141,12 +134,12 @@ class ForwardRecord:
     def __init__(self, request: RestoreRequest, card: ModelCard, frames: tuple[int, ...], earlier: ForwardCheck | None, counts: np.ndarray) -> None:
         self._request, self._card, self._loops = request, card, frames
         self._chi2, self._sample_chi2, self._gain, self._rsp, self._rse = (np.full(frames, np.nan) for _ in range(5))
-        self._empty_chi2 = np.full(frames, np.nan)
+        self._empty_chi2, self._estimate_chi2 = np.full(frames, np.nan), np.full(frames, np.nan)
         self._residual: np.ndarray | None = None
         self._local_chi2: np.ndarray | None = None
         self._reason = ""
         self._how: Imaging | None = None
-        self._fitted: float | np.ndarray | None = None
+        self._fitted: Fitted | None = None
         self._seen = np.zeros(frames, dtype=int)
         if earlier is not None and earlier.sample_chi2.shape == frames and np.isfinite(earlier.sample_chi2).any():
             self._sample_chi2, self._seen = earlier.sample_chi2.copy(), np.array(counts)
@@ -159,14 +152,17 @@ class ForwardRecord:
             self._how = imaging_of(pixels, prepared, self._request, self._card)
         except ValueError as error:
             self._reason = str(error)
-        self._reference = None if self._card.unit == "rad" else prepared.kept(prepared.baseline.numpy() * prepared.gain)
+        self._reference = None if self._card.unit == "rad" else part_of(pixels[0], self._request).astype(np.float64)
+        if isinstance(self._how, WidefieldImaging):
+            with suppress(*FAILURES):  # of the result itself it is said
+                self._estimate_chi2[index] = replace(self._how, own_sigma_px=0.0).compare(prepared.estimate).chi2(self._how.valid)
 
     def see(self, sample: np.ndarray) -> None:
         """One posterior sample of the frame (uY, uX). A check that fails costs nobody the result: it is given up, with the reason."""
-        if self._how is None:
+        if self._how is None or (self._card.unit == "rad" and self._seen[self._index] >= PHASES_IMAGED):
             return
         try:
-            comparison = self._compared(self._how, sample)
+            comparison = self._compare(self._how, sample)
         except FAILURES as error:
             self._how, self._reason = None, f"the check failed ({error})"
             return
@@ -177,24 +173,40 @@ class ForwardRecord:
     def end(self, mean: np.ndarray) -> None:
         """The mean of the frame's samples (uY, uX)."""
         if self._reference is not None:
-            found = squirrel(mean, self._reference, mean.shape[-1] // part_of(self._request.image.array, self._request).shape[-1])
+            upsampling = mean.shape[-1] // self._reference.shape[-1]
+            found = squirrel(mean, zoom(self._reference, upsampling, order=3, mode="nearest", grid_mode=True), upsampling)
             self._rsp[self._index], self._rse[self._index] = found.rsp, found.rse
         if self._how is not None:
             self._end_compared(self._how, mean)
 
     def _end_compared(self, how: Imaging, mean: np.ndarray) -> None:
-        fitted = None if self._card.unit == "rad" else self._fitted  # a transmission follows from the phase, a blur does not
         try:
-            comparison, empty = how.compare(mean, fitted), how.compare(np.zeros_like(mean), fitted)
+            comparison = self._compare(how, mean)
+            empty = how.compare(np.zeros_like(mean), comparison.fitted)
         except FAILURES as error:
             self._reason = f"the check failed ({error})"
             return
-        self._keep(how, comparison, empty)
+        self._keep(how, self._free_of_fit(how, comparison), empty)
 
-    def _compared(self, how: Imaging, image: np.ndarray) -> Comparison:
-        comparison = how.compare(image, self._fitted)
-        self._fitted = comparison.fitted  # all images of a frame came through the same sample
+    def _compare(self, how: Imaging, image: np.ndarray) -> Comparison:
+        """Compare an image with what was measured.
+
+        All fluorescence images of a frame came through the same blur; absorption and surroundings belong to each phase.
+        """
+        comparison = how.compare(image, None if self._card.unit == "rad" else self._fitted)
+        self._fitted = comparison.fitted
         return comparison
+
+    def _free_of_fit(self, how: Imaging, comparison: Comparison) -> Comparison:
+        """The comparison of a mean, with the degrees of freedom that it has.
+
+        A mean of samples is fitted to the noise; a sample is not, since what the mean gains is scattered again by the draw.
+        So the mean has lost as many degrees of freedom as its chi-squared is below that of a sample, at most as many
+        as the data determine.
+        """
+        gained = float(self._sample_chi2[self._index]) - comparison.chi2(how.valid)
+        fitted = min(max(0.0, float(np.nan_to_num(gained))), how.most_fitted)
+        return replace(comparison, freedom=comparison.freedom * max(LEAST_FREEDOM, 1 - fitted))
 
     def _keep(self, how: Imaging, comparison: Comparison, empty: Comparison) -> None:
         if self._residual is None or self._local_chi2 is None:
@@ -203,8 +215,8 @@ class ForwardRecord:
         self._residual[self._index], self._local_chi2[self._index] = comparison.residual, comparison.local_chi2(how.valid)
         self._chi2[self._index], self._gain[self._index] = comparison.chi2(how.valid), comparison.gain
         self._empty_chi2[self._index] = empty.chi2(how.valid)
-        if self._card.unit == "rad":
-            measured, predicted = how.measured[..., how.valid].ravel(), comparison.predicted[..., how.valid].ravel()
+        if comparison.counted is not None:
+            measured, predicted = how.measured[comparison.counted], comparison.predicted[comparison.counted]
             flat = measured.std() == 0 or predicted.std() == 0
             self._rsp[self._index] = 0.0 if flat else np.corrcoef(measured, predicted)[0, 1]
             self._rse[self._index] = np.sqrt(np.mean((measured - predicted) ** 2))
@@ -226,6 +238,7 @@ class ForwardRecord:
             rsp=_average(self._rsp),
             rse=_average(self._rse),
             limit=limit,
+            estimate_chi2=_average(self._estimate_chi2),
             verdict=verdict(chi2, limit, unexplained, self._reason),
         )
 

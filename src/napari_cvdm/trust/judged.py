@@ -26,11 +26,10 @@ class Sampling:
     sampler: Sampler = "sde-2m"
     device: str = "auto"
     tile: int = 512
-    guidance: int = 0
 
     def request(self, request: RestoreRequest) -> RestoreRequest:
         """The request, sampled in this way; its samples are kept."""
-        same = {name: getattr(self, name) for name in ("samples", "steps", "seed", "sampler", "device", "tile", "guidance")}
+        same = {name: getattr(self, name) for name in ("samples", "steps", "seed", "sampler", "device", "tile")}
         return replace(request, keep_samples=True, **same)
 
 

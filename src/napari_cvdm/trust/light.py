@@ -11,8 +11,8 @@ Colour = Literal["green", "amber", "red"]
 NOTHING_FOUND = "Nothing found that speaks against it."
 LARGEST_SHARE = 0.5  # of the structure above noise left over. A good phase (0.026 of 2 rad wrong) leaves 0.38: fine detail counts most between two planes
 PIXEL_TOLERANCE = 0.01
-LARGEST_TAKEN_OFF = 0.05  # of the image's robust brightest signal: less changes no comparison of counts that noise does not change more
-LEAST_MEDIUM = 0.02  # share of the field that must be empty for the blank-field intensity to be measured rather than guessed
+BEATEN = "the deconvolution alone explains the measured image better (chi-squared {1:.2f}, the result {0:.2f}): compare the two."
+LEAST_BACKGROUND = 0.25  # of the frame within 0.05 rad of one phase: simulated cells have 0.65, a texture of 1.5 rad 0.13
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,22 +34,26 @@ def guessed(request: RestoreRequest, unit: str, estimated: Sequence[Mapping[str,
     estimated : sequence of mapping
         What was estimated from each frame.
     """
-    if not isinstance(request.background, str):
-        return taken_off(estimated)
-    if request.background != "auto":
-        return ()
     if unit != "rad":
-        return ("the dark level was guessed from the image; give a dark image, or background none, to compare counts.",)
-    if all(frame.get("levelled_by_medium_share", 0.0) >= LEAST_MEDIUM for frame in estimated):
+        dark = isinstance(request.background, str) and request.background == "auto"
+        level = ("the dark level was guessed from the image; give a dark image, or background none, to compare counts.",) if dark else ()
+        return (*level, *estimated_optics(estimated))
+    if not isinstance(request.background, str) or request.background != "auto":
         return ()
-    return ("the blank-field intensity was guessed, since no empty medium was found; give a blank-field image as background.",)
+    if all(frame.get("background_share", 0.0) >= LEAST_BACKGROUND for frame in estimated):
+        return ()
+    return ("the blank-field intensity was guessed, since no cell-free background was found; give a blank-field image as background.",)
 
 
-def taken_off(estimated: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Where something that counts was taken off above a dark image: light that fills the field is not in a super-resolved image."""
-    levels = [frame["dark_level"] for frame in estimated if frame.get("dark_level", 0.0) > LARGEST_TAKEN_OFF * frame.get("intensity_scale", 0.0)]
-    most = max(levels, default=0.0)
-    return (f"{most:.3g} counts above the dark image were taken for light that fills the field, and taken off.",) if most else ()
+def estimated_optics(estimated: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Where the lens was estimated from the image, or assumed because the image shows none."""
+    sources = {frame.get("optics") for frame in estimated}
+    periods = [frame["cutoff_px"] for frame in estimated if frame.get("optics") == "estimated"]
+    if "assumed" in sources:
+        return ("the optics are not known, and the image does not show them; give NA and wavelength, or a measured PSF.",)
+    if periods:
+        return (f"optics estimated from the image: its finest waves are {min(periods):.2g} px long; give NA and wavelength, or a measured PSF.",)
+    return ()
 
 
 def contradicted(request: RestoreRequest) -> tuple[str, ...]:
@@ -87,6 +91,7 @@ def light_of(grave: Sequence[str], guesses: Sequence[str], warnings: Sequence[st
     """
     grave = [*grave, *unexplained(check)]
     checked = [] if check.explained else [check.verdict]
+    checked += [BEATEN.format(check.chi2, check.estimate_chi2)] if check.beaten else []
     doubts = [*warnings, *checked, *(f"not for quantification: {guess}" for guess in guesses)]
     good = [check.verdict] if check.explained else []  # said last, whatever else was found
     because = (*grave, *guesses)

@@ -1,6 +1,6 @@
 """What a model is judged on: requests whose truth is known, from a simulation or from folders of measured pairs."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
@@ -16,7 +16,6 @@ from napari_cvdm.request import OPTICS, ImageStack, RequestError, RestoreRequest
 from napari_cvdm.simulate.described import RANGES
 from napari_cvdm.simulate.phase import PhaseRanges, draw_phase, simulate_phase
 from napari_cvdm.simulate.phase_objects import OBJECTS, object_kinds
-from napari_cvdm.simulate.structures import STRUCTURES, structure_kinds
 from napari_cvdm.simulate.widefield import WidefieldPair, WidefieldRanges
 from napari_cvdm.training.measured import PairEntry, aligned
 from napari_cvdm.training.pair_files import Folders
@@ -209,8 +208,9 @@ def _phase_pair(seed: int, ranges: PhaseRanges) -> TestPair:
         return draw_phase(rng, shape, within, pixel_um)
 
     pair = simulate_phase(seed, ranges, draw)
-    request = RestoreRequest(image=_stack(pair.planes, "PYX", pair.microscope), model="", defocus_um=pair.defocus_um)
-    distance_um = pair.defocus_um[1] - pair.defocus_um[0]
+    image, condenser_na = _stack(pair.planes, "PYX", pair.microscope), pair.condenser_na or None
+    request = RestoreRequest(image=image, model="", defocus_um=pair.defocus_um, condenser_na=condenser_na)
+    distance_um = pair.defocus_um[-1] - pair.defocus_um[0]
     return TestPair(request=request, truth=pair.phase, tags={"structure": kinds[0], "dz_um": distance_um, **_tags(pair.microscope, pair.photons)})
 
 
@@ -218,7 +218,7 @@ def _fluorescence_pair(seed: int, ranges: WidefieldRanges) -> TestPair:
     kinds: list[str] = []
 
     def draw(rng: np.random.Generator, side: int, pixel_um: float) -> Tensor:
-        kinds.append(STRUCTURES[structure_kinds(deepcopy(rng), ranges.structures)[0]][0].__name__)
+        kinds.append(ranges.drawn_kind(rng))
         return ranges.draw(rng, side, pixel_um)
 
     pair = ranges.simulated(seed, draw)
@@ -250,7 +250,7 @@ def measured_pairs(folder: str | Path, card: ModelCard, optics: Mapping[str, Any
     card : ModelCard
         Says the task, and with it how truth and measured image go together.
     optics : mapping, optional
-        `pixel_um`, `wavelength_um`, `medium_index`, `na`, `defocus_um`, where the files do not say.
+        `pixel_um`, `wavelength_um`, `medium_index`, `na`, `defocus_um`, `condenser_na`, where the files do not say.
     register : bool
         Move a truth that lies beside its image onto it.
 
@@ -276,20 +276,7 @@ def _measured_pair(entry: PairEntry, task: str, register: bool) -> TestPair:
     known = {name: pair.optics.get(name) for name in OPTICS}
     metadata = {name: float(value) for name, value in known.items() if value is not None and name != "pixel_um"}
     image = ImageStack(array=measured if phase else measured[0], axes="PYX" if phase else "YX", pixel_um=known["pixel_um"], source=pair.name, metadata=metadata)
-    defocus_um = tuple(pair.optics["defocus_um"]) if phase else None
-    request = RestoreRequest(image=image, model="", defocus_um=defocus_um)
+    planes: dict[str, Any] = {name: pair.optics[name] for name in ("defocus_um", "condenser_na")} if phase else {}
+    request = RestoreRequest(image=image, model="", **planes)
     request.optics_value("pixel_um")
     return TestPair(request=request, truth=truth, tags={"structure": entry.view})
-
-
-def chosen(pairs: PairSet, numbers: Sequence[int]) -> PairSet:
-    """Some of the pairs.
-
-    Raises
-    ------
-    RequestError
-        None of them.
-    """
-    if not len(numbers):
-        raise RequestError(f"{pairs.name}: no pair is left; give at least one.")
-    return replace(pairs, pairs=tuple(pairs.pairs[number] for number in numbers))

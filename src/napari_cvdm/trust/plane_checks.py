@@ -1,10 +1,9 @@
-"""What was found between two planes besides the focus, in words: what was put right, what was not, and what to do."""
+"""What was found between the planes besides the focus, in words: what was put right, what was not, and what to do."""
 
 from collections.abc import Callable, Mapping, Sequence
 from math import hypot
 from typing import Any
 
-from napari_cvdm.request import RestoreRequest
 from napari_cvdm.tasks.plane_checks import LARGEST_LIGHT, LARGEST_SHIFT_PX, SIGNIFICANCE, SMALLEST_LIGHT, SMALLEST_SHIFT_PX
 
 OTHER_EXPOSURE = 0.2
@@ -26,24 +25,16 @@ def plane_warnings(frames: Sequence[Found]) -> tuple[str, ...]:
     tuple of str
     """
     looked = [frame["planes"] for frame in frames if "planes" in frame]
-    warnings = []
-    for sentence in SENTENCES:
-        said = [(number, text) for number, planes in enumerate(looked) if (text := sentence(planes))]
-        if said:
-            first, text = said[0]
-            warnings.append(text if len(looked) == 1 else f"in {len(said)} of {len(looked)} frames, the first of them {first}: {text}")
-    return tuple(warnings)
+    return tuple(warning for sentence in SENTENCES for warning in count_frames([sentence(planes) for planes in looked]))
 
 
-def one_sided_warning(request: RestoreRequest) -> tuple[str, ...]:
-    """One sentence where both planes are on the same side of focus."""
-    positions = request.defocus_um
-    if positions is None or min(positions) <= 0 <= max(positions):
+def count_frames(sentences: Sequence[str]) -> tuple[str, ...]:
+    """The first sentence that is not empty and, if there are several frames, how many have one; one sentence a frame."""
+    said = [(number, text) for number, text in enumerate(sentences) if text]
+    if not said:
         return ()
-    return (
-        f"defocus_um is {positions[0]:g} and {positions[1]:g}, both on the same side of focus: phase and absorption cannot be told apart well there, "
-        f"and no model was trained for it. Take one plane on each side, or one in focus.",
-    )
+    first, text = said[0]
+    return (text if len(sentences) == 1 else f"in {len(said)} of {len(sentences)} frames, the first of them {first}: {text}",)
 
 
 def shift_sentence(found: Found) -> str:
@@ -97,7 +88,7 @@ def sign_sentence(found: Found) -> str:
         return ""
     return (
         f"structures come out {-found['sign_rad']:.2g} rad below what lies around them, but cells are denser than their medium: the sign of dz may be flipped. "
-        f"If it is, swap the two values of defocus_um."
+        f"If it is, reverse the sign of all positions in defocus_um."
     )
 
 
@@ -105,13 +96,13 @@ def clipped_sentence(found: Found) -> str:
     """About saturated planes."""
     if max(found["clipped"]) < FEW_CLIPPED:
         return ""
-    lower, upper = found["clipped"]
-    return f"{lower:.2%} of the lower plane's pixels and {upper:.2%} of the upper's are saturated: phase is wrong there and around. Expose less."
+    shares = ", ".join(f"{share:.2%}" for share in found["clipped"])
+    return f"pixels are saturated ({shares} of the planes from the lowest up); the phase is uncertain there. Expose less."
 
 
 def same_pixels_sentence(found: Found) -> str:
     """About the same image given twice."""
-    return "both planes have the same pixels; give two images at different focus." if found["same_pixels"] else ""
+    return "planes have the same pixels; give images at different focus." if found["same_pixels"] else ""
 
 
 SENTENCES: tuple[Callable[[Found], str], ...] = (

@@ -1,6 +1,6 @@
 """Whether the learned rate map says anything about the error: rank correlations over fields, with their uncertainty."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 
@@ -83,8 +83,3 @@ def over_fields(values: Sequence[float]) -> Interval:
     found = stats.bootstrap((known,), np.mean, n_resamples=RESAMPLES, confidence_level=CONFIDENCE, rng=np.random.default_rng(0))
     low, high = (float(value) for value in found.confidence_interval)
     return Interval(mean=float(known.mean()), low=low, high=high, fields=known.size)
-
-
-def by_name(fields: Sequence[Mapping[str, float]]) -> dict[str, Interval]:
-    """`over_fields` of every figure that the fields share."""
-    return {name: over_fields([one[name] for one in fields]) for name in (fields[0] if fields else {})}

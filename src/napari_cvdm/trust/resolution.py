@@ -3,7 +3,6 @@
 The first rewards sharpness, be it true or invented: it is never to be read without the second, or without the errors.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -125,9 +124,3 @@ def apart(image: np.ndarray, first: np.ndarray, second: np.ndarray, smoothing_px
     one, middle, other = (map_coordinates(smooth, place.T, order=1) for place in (first, (first + second) / 2, second))
     fainter = np.minimum(one, other)
     return (fainter > 0) & (middle <= DIP * fainter)
-
-
-def smallest_separation(separations: Sequence[float], shares: Sequence[float], wanted: float = 0.75) -> float:
-    """The smallest separation from which on at least `wanted` of the pairs are apart; NaN where there is none."""
-    apart_from = [min(shares[number:]) >= wanted for number in range(len(shares))]
-    return float(separations[apart_from.index(True)]) if True in apart_from else float("nan")

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from napari_cvdm.trust.camera_noise import CameraNoise
-from napari_cvdm.trust.imaging import SMOOTHING_PX, Comparison
+from napari_cvdm.physics.camera_noise import CameraNoise
+from napari_cvdm.trust.imaging import SMOOTHING_PX, Comparison, Fitted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -32,7 +32,12 @@ class SameGridImaging:
         """Whether there is noise to compare with."""
         return not self.noise.none
 
-    def compare(self, image: np.ndarray, fitted: float | np.ndarray | None = None) -> Comparison:
+    @property
+    def most_fitted(self) -> float:
+        """Not known."""
+        return 0.0
+
+    def compare(self, image: np.ndarray, fitted: Fitted | None = None) -> Comparison:
         """An image (Y, X) in counts with the gain and the level that weighted least squares give it; nothing of the sample is fitted."""
         variance = self.noise.variance(gaussian_filter(self.measured, SMOOTHING_PX))
         weight = self.valid / variance

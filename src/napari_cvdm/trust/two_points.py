@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from skimage.transform import resize
@@ -19,6 +20,8 @@ PER_FIELD = 5  # separations, one for each row of pairs
 SPACING_UM = 1.0
 FIELD_PX = 96
 PHOTONS = 1000.0
+ZERO = (0.0, 0.0)
+OIL_OBJECTIVE = {"na": 1.4, "wavelength_um": 0.52, "cutoff_px": 3.0}
 MOST_SAMPLES = 8
 
 
@@ -57,17 +60,18 @@ class PointField:
 
 
 def point_field(seed: int, ranges: WidefieldRanges, separations_um: tuple[float, ...]) -> PointField:
-    """Point pairs at every separation, at random angles, in focus, without haze, at 1000 photons.
+    """Point pairs at every separation, at random angles, in focus, without haze, at 1000 photons, seen by an oil objective or the nearest that is allowed.
 
     Parameters
     ----------
     seed : int
     ranges : WidefieldRanges
-        Objectives and cameras are drawn from these.
+        Cameras are drawn from these.
     separations_um : tuple of float
         Distances [um], at most PER_FIELD.
     """
-    clear = replace(ranges, field_px=FIELD_PX, photons=(PHOTONS, PHOTONS), haze=(0.0, 0.0), defocus_um=(0.0, 0.0), blur_px=(0.0, 0.0), frames=(1, 1))
+    usual: Any = {name: nearest(getattr(ranges, name), value) for name, value in OIL_OBJECTIVE.items()}
+    clear = replace(ranges, field_px=FIELD_PX, photons=(PHOTONS, PHOTONS), haze=ZERO, defocus=ZERO, blur_periods=ZERO, frames=(1, 1), stretched=0.0, **usual)
     places: list[np.ndarray] = []
 
     def draw(rng: np.random.Generator, side: int, pixel_um: float) -> Tensor:
@@ -78,6 +82,12 @@ def point_field(seed: int, ranges: WidefieldRanges, separations_um: tuple[float,
     made = simulate_widefield(seed, clear, draw)
     pair = TestPair(request=widefield_request(made), truth=made.truth, tags={"structure": "point pairs"})
     return PointField(pair=pair, first=places[0][0], second=places[0][1])
+
+
+def nearest(allowed: tuple[float, float], value: float) -> tuple[float, float]:
+    """A range of one value, the one in `allowed` that is nearest."""
+    inside = float(np.clip(value, *allowed))
+    return (inside, inside)
 
 
 def _points_um(rng: np.random.Generator, side_um: float, separations_um: tuple[float, ...]) -> np.ndarray:

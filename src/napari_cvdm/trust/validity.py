@@ -1,19 +1,20 @@
 """Where, and whether, a model is used outside what it was trained for: said in words and in a mask."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from napari_cvdm.model.checkpoint import ModelCard
+from napari_cvdm.plane_positions import one_sided_warning
 from napari_cvdm.request import OPTICS, ImageStack, RestoreRequest
-from napari_cvdm.trust.plane_checks import one_sided_warning
 
 TOLERANCE = 1.02
 FAR = 10.0
-MUCH_CROSSES = 0.7  # of `crossing_share`: half the contrast's power of the field is in the band along the frame, too
-MEANING = {"fresnel": "defocus_um over the pixel (wavelength_um * distance / (medium_index * pixel_um^2))"}
+MEANING = {
+    "cutoff_px": "the period of the cut-off frequency in pixels (wavelength_um / (2 * na * pixel_um))",
+    "fresnel": "defocus_um over the pixel (wavelength_um * distance / (medium_index * pixel_um^2))",
+}
 AXES_THAT_ARE_NO_FOCUS = {"T": "time points", "C": "channels"}
 
 
@@ -26,12 +27,14 @@ class Beyond:
 
 
 def optics_values(request: RestoreRequest) -> dict[str, float]:
-    """The optics of a request that are known, and the Fresnel parameter lambda |dz| / (n px^2) when it follows from them."""
+    """The optics of a request that are known; Fresnel parameter lambda |dz| / (n px^2) and cut-off period where they follow from them."""
     known = {name: request.known_optics(name) for name in OPTICS}
     values = {name: value for name, value in known.items() if value is not None}
     if request.defocus_um is not None and {"pixel_um", "wavelength_um", "medium_index"} <= set(values):
-        distance = abs(request.defocus_um[1] - request.defocus_um[0])
+        distance = max(request.defocus_um) - min(request.defocus_um)
         values["fresnel"] = values["wavelength_um"] * distance / (values["medium_index"] * values["pixel_um"] ** 2)
+    if {"pixel_um", "wavelength_um", "na"} <= set(values) and request.psf is None:  # a measured one decides
+        values["cutoff_px"] = values["wavelength_um"] / (2 * values["na"] * values["pixel_um"])
     return values
 
 
@@ -47,13 +50,26 @@ def optics_warnings(request: RestoreRequest, card: ModelCard) -> tuple[str, ...]
     -------
     tuple of str
     """
-    warnings = []
-    for name, value in optics_values(request).items():
-        low, high = card.optics.get(name, (-np.inf, np.inf))
-        if not low / TOLERANCE <= value <= high * TOLERANCE:
-            meaning = MEANING.get(name, name)
-            warnings.append(f"{meaning} is {value:.4g}, outside the {low:g} to {high:g} that {card.name} was trained for; do not quantify this result.")
-    return (*warnings, *one_sided_warning(request))
+    values = optics_values(request)
+    return (*(outside(card, name, value) for name, value in values.items() if is_outside(card, name, value)), *one_sided_warning(request))
+
+
+def is_outside(card: ModelCard, name: str, value: float) -> bool:
+    """Whether an optics value is outside the card's trained range."""
+    low, high = card.optics.get(name, (-np.inf, np.inf))
+    return not low / TOLERANCE <= value <= high * TOLERANCE
+
+
+def outside(card: ModelCard, name: str, value: float) -> str:
+    """The sentence that says it."""
+    low, high = card.optics[name]
+    return f"{MEANING.get(name, name)} is {value:.4g}, outside the {low:g} to {high:g} that {card.name} was trained for; do not quantify this result."
+
+
+def lens_warnings(cutoffs_px: Iterable[float], card: ModelCard) -> tuple[str, ...]:
+    """One sentence where lenses that were measured or estimated are outside the trained range."""
+    beyond = [value for value in cutoffs_px if is_outside(card, "cutoff_px", value)]
+    return (outside(card, "cutoff_px", beyond[0]),) if beyond else ()
 
 
 def field_text(shape: tuple[int, ...], pixel_um: float) -> str:
@@ -69,21 +85,6 @@ def field_text(shape: tuple[int, ...], pixel_um: float) -> str:
     return f"the field is {width * pixel_um:.4g} x {height * pixel_um:.4g} um ({width} x {height} px of {pixel_um:g} um)"
 
 
-def crossing_warnings(estimated: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """One sentence where much of the objects of a phase crosses the frame.
-
-    Parameters
-    ----------
-    estimated : sequence of mapping
-        What was estimated from each frame; those without ``crossing_share`` are not of a phase.
-    """
-    crossed = sum(frame.get("crossing_share", 0.0) > MUCH_CROSSES for frame in estimated)
-    if not crossed:
-        return ()
-    where = "" if len(estimated) == 1 else f" in {crossed} of {len(estimated)} frames"
-    return (f"objects reach the edge of the image{where}: slow waves of the phase are uncertain, which the spread allows for. Leave empty medium around them.",)
-
-
 def far_from_training(request: RestoreRequest, card: ModelCard) -> bool:
     """Whether an optics value is more than ten times outside its trained range, so that no pixel can be trusted."""
     ranges = {name: card.optics.get(name, (-np.inf, np.inf)) for name in optics_values(request)}
@@ -91,11 +92,14 @@ def far_from_training(request: RestoreRequest, card: ModelCard) -> bool:
 
 
 def axes_warnings(image: ImageStack) -> tuple[str, ...]:
-    """One sentence where time points or channels were taken for the two planes of focus."""
+    """One sentence where time points or channels were taken for planes of focus."""
     if image.taken_for_planes not in AXES_THAT_ARE_NO_FOCUS:
         return ()
     name = AXES_THAT_ARE_NO_FOCUS[image.taken_for_planes]
-    return (f"{image.source}: its two {name} (axis {image.taken_for_planes}) were taken for the two planes of focus; give two files if they are not.",)
+    return (
+        f"{image.source}: its {image.planes} {name} (axis {image.taken_for_planes}) were taken for planes of focus; "
+        f"give one file for each plane if they are not.",
+    )
 
 
 def beyond_trained_range(mean: np.ndarray, card: ModelCard, level: float | None = None) -> Beyond:

@@ -7,6 +7,7 @@ import numpy as np
 from napari_cvdm.image_files import sha256_of
 from napari_cvdm.widgets.layers import is_measurement, read_layer
 from napari_cvdm.widgets.offer import Entry, Offer
+from napari_cvdm.widgets.placement import MOST_PLANES
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -71,9 +72,9 @@ class BackgroundChoice(Offer):
 
 
 def _shows(layer: "Image", fingerprint: str) -> bool:
-    """Whether a layer has these pixels; one that is no plane or pair of planes, or too large to be looked at in passing, has not."""
+    """Whether a layer has these pixels; one that has too many planes, or is too large to be looked at in passing, has not."""
     shape = tuple(layer.data.shape)
-    if not 2 <= len(shape) <= 3 or (len(shape) == 3 and shape[0] > 2) or np.prod(shape, dtype=float) > MOST_PIXELS:
+    if not 2 <= len(shape) <= 3 or (len(shape) == 3 and shape[0] > MOST_PLANES) or np.prod(shape, dtype=float) > MOST_PIXELS:
         return False
     try:
         return sha256_of(np.asarray(read_layer(layer).array)) == fingerprint

@@ -6,15 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from napari_cvdm.image_files import check_pixels, combine_planes, read_image
 from napari_cvdm.image_files.dropped import ImageEntry
-from napari_cvdm.request import OPTICS, ImageStack, RequestError, RestoreRequest
+from napari_cvdm.plane_positions import count_planes
+from napari_cvdm.request import OPTICS, ImageStack, RequestError, RestoreRequest, roles_of_images
 from napari_cvdm.result import Progress
 from napari_cvdm.widgets.placement import Placement
 from napari_cvdm.widgets.reconstruction import Run
 
 if TYPE_CHECKING:
     from napari_cvdm.tasks import Task
-
-ROLES = ("image", "image2")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -27,7 +26,7 @@ class ReadEntry:
     stacks : tuple of ImageStack
         One for each file, to be shown.
     request : RestoreRequest
-        Of the file, or of both planes together.
+        Of the file, or of all planes together.
     """
 
     entry: ImageEntry
@@ -36,16 +35,19 @@ class ReadEntry:
 
     def run(self, places: Sequence[Placement], task: "Task") -> Run:
         """The run of this entry, whose files are the layers that lie at `places`."""
-        files = dict(zip(ROLES, (str(path) for path in self.entry.files), strict=False))
+        paths = [str(path) for path in self.entry.files]
+        files = dict(zip(roles_of_images(len(paths)), paths, strict=True))
+        files |= {"psf": self.request.psf.source} if self.request.psf is not None else {}
         image = replace(self.request.image, source=" + ".join(place.name for place in places))
-        return Run(request=replace(self.request, image=image), place=replace(places[0], files=files), unit=task.unit, upsampling=task.upsampling)
+        place = replace(places[0], files=files, planes=image.planes or 1)
+        return Run(request=replace(self.request, image=image), place=place, unit=task.unit, upsampling=task.upsampling)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class TwoStacks:
-    """Two files that looked like the planes of one image, but each holds two planes."""
+class WholeStacks:
+    """Files that looked like the planes of one image, but each holds all planes."""
 
-    files: tuple[ImageEntry, ImageEntry]
+    files: tuple[ImageEntry, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -63,11 +65,16 @@ class Batch:
     settings: Mapping[str, Any] = field(repr=False)
     task: "Task"
 
+    @property
+    def planes(self) -> int:
+        """How many planes one image has."""
+        return count_planes(self.task.planes, self.settings.get("defocus_um"))
+
     def missing(self) -> tuple[str, ...]:
         """Settings that no file can say."""
         return tuple(name for name in self.task.needed_optics if name not in OPTICS and self.settings[name] is None)
 
-    def read(self, entry: ImageEntry) -> Generator[Progress, None, ReadEntry | TwoStacks]:
+    def read(self, entry: ImageEntry) -> Generator[Progress, None, ReadEntry | WholeStacks]:
         """Read the files of an entry and make its request; for the worker's thread.
 
         Raises
@@ -80,11 +87,14 @@ class Batch:
             yield Progress(stage=f"reading {path.name}", done=number, total=len(entry.files))
             stacks.append(read_image(path))
         yield Progress(stage="reading", done=len(stacks), total=len(stacks))  # so that a cancel during the last file is heeded
-        if len(stacks) == 2 and all(2 in stack.array.shape[:-2] for stack in stacks):
-            return TwoStacks(files=(ImageEntry(files=entry.files[:1]), ImageEntry(files=entry.files[1:])))
-        if len(stacks) > self.task.planes:
-            raise RequestError(f"{entry.name}: these two were taken for planes, but the model takes {self.task.inputs}. Remove them, and drop them again.")
-        image = combine_planes(*stacks) if self.task.planes == 2 else stacks[0]
+        if len(stacks) > 1 and all(max(self.planes, 2) in stack.array.shape[:-2] for stack in stacks):
+            return WholeStacks(files=tuple(ImageEntry(files=(path,)) for path in entry.files))
+        if len(stacks) > self.planes:
+            raise RequestError(
+                f"{entry.name}: these {len(stacks)} files were taken for planes of one image, but the model takes {self.task.inputs}. "
+                f"Remove them, and drop them again."
+            )
+        image = combine_planes(*stacks, count=self.planes) if self.planes > 1 else stacks[0]
         check_pixels(image)
         return ReadEntry(entry=entry, stacks=tuple(stacks), request=self.request_of(image))
 

@@ -90,8 +90,9 @@ class BlockJob:
         """The job by the names of its files."""
         from napari_cvdm.tiled_job import TiledFiles
 
-        options = {name: value for name, value in self.settings.items() if name not in ("model", "background")}
         files, word = self.run.place.files, self.settings["background"]
+        options = {name: value for name, value in self.settings.items() if name not in ("model", "background", "psf")}
+        options |= {"psf": files["psf"]} if "psf" in files else {}
         return TiledFiles(
             images=tuple(files[role] for role in ROLES if role in files),
             model=self.run.request.model,

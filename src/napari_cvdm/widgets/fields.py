@@ -1,13 +1,16 @@
 """Fields for numbers that may be left empty, and text that wraps."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtGui import QKeySequence
-from qtpy.QtWidgets import QAbstractButton, QFormLayout, QFrame, QHBoxLayout, QLabel, QLineEdit, QPlainTextEdit, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QAbstractButton, QFormLayout, QFrame, QGridLayout, QLabel, QLineEdit, QPlainTextEdit, QScrollArea, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
 from napari_cvdm.request import RequestError
+
+NUMBERS_A_ROW = 4
 
 
 def wrapped_label(text: str = "") -> QLabel:
@@ -95,6 +98,26 @@ def shortest(value: float) -> str:
     return text if float(text) == value else repr(float(value))
 
 
+def parse_number(name: str, text: str) -> float | None:
+    """The number that a text says, with a point or a comma; None if there is no text.
+
+    Parameters
+    ----------
+    name : str
+        The request's name, for messages.
+    text : str
+
+    Raises
+    ------
+    RequestError
+        Text that is not a number.
+    """
+    try:
+        return float(text.replace(",", ".")) if text.strip() else None
+    except ValueError:
+        raise RequestError(f"{name} is {text!r}; a number is needed, for example 0.5.") from None
+
+
 class OptionalNumber(QLineEdit):
     """A number, or nothing.
 
@@ -117,13 +140,7 @@ class OptionalNumber(QLineEdit):
         RequestError
             Text that is not a number.
         """
-        text = self.text().strip().replace(",", ".")
-        if not text:
-            return None
-        try:
-            return float(text)
-        except ValueError:
-            raise RequestError(f"{self.objectName()} is {self.text()!r}; a number is needed, for example 0.5.") from None
+        return parse_number(self.objectName(), self.text())
 
     @property
     def typed(self) -> str:
@@ -140,59 +157,100 @@ class OptionalNumber(QLineEdit):
         self.setPlaceholderText("needed" if needed else "optional")
 
 
-class OptionalPair(QWidget):
-    """Two numbers side by side, or nothing.
+class OptionalNumbers(QWidget):
+    """Several numbers side by side, or nothing. Several numbers typed into one field, with spaces between them, replace all.
 
     Parameters
     ----------
     name : str
         The request's name, for messages.
+    count : int
+        Numbers at first.
     """
 
     textChanged = Signal()
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, count: int = 2) -> None:
         super().__init__()
         self.setObjectName(name)
-        self._parts = (OptionalNumber(name), OptionalNumber(name))
-        layout = QHBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        for part in self._parts:
-            part.textChanged.connect(lambda _: self.textChanged.emit())
-            layout.addWidget(part)
-        self.setFocusProxy(self._parts[0])
+        self._made: list[OptionalNumber] = []  # those beyond the count are hidden and keep their text
+        self._count = 0
+        self._grid = QGridLayout(self)
+        self._grid.setContentsMargins(0, 0, 0, 0)
+        self.set_count(count)
+        self.setFocusProxy(self._made[0])
 
-    def value(self) -> tuple[float, float] | None:
-        """Both numbers; None when both fields are empty.
+    @property
+    def _parts(self) -> list[OptionalNumber]:
+        return self._made[: self._count]
+
+    def set_count(self, count: int) -> None:
+        """Show so many numbers."""
+        while len(self._made) < count:
+            self._add_part()
+        for number, part in enumerate(self._made):
+            part.setVisible(number < count)
+        self._count = count
+
+    def _add_part(self) -> None:
+        part, number = OptionalNumber(self.objectName()), len(self._made)
+        part.textChanged.connect(lambda _: self.textChanged.emit())
+        part.editingFinished.connect(self._spread)
+        part.setToolTip(self.toolTip())
+        self._grid.addWidget(part, number // NUMBERS_A_ROW, number % NUMBERS_A_ROW)
+        if self._made:
+            part.setPlaceholderText(self._made[0].placeholderText())
+            QWidget.setTabOrder(self._made[-1], part)
+        self._made.append(part)
+
+    def value(self) -> tuple[float, ...] | None:
+        """All numbers; None when all fields are empty.
 
         Raises
         ------
         RequestError
-            Only one of them, or text that is not a number.
+            Only some of them, or text that is not a number.
         """
-        first, second = (part.value() for part in self._parts)
-        if first is None and second is None:
+        values = [parse_number(self.objectName(), text) for text in self._listed or self.typed]
+        known = tuple(value for value in values if value is not None)
+        if not known:
             return None
-        if first is None or second is None:
-            raise RequestError(f"{self.objectName()} has one value; two are needed, one for each plane, for example -1 and 1.")
-        return first, second
+        if len(known) < len(values):
+            raise RequestError(f"{self.objectName()} has {len(known)} of {len(values)} values; one is needed for each plane, for example -1 and 1 for two.")
+        return known
 
-    def set_value(self, value: tuple[float, float] | None) -> None:
-        """Show two numbers; None empties the fields."""
-        for part, number in zip(self._parts, value or (None, None), strict=True):
+    @property
+    def _listed(self) -> list[str]:
+        """The numbers of the field that holds several; empty without one."""
+        lists = (text.split() for text in self.typed)
+        return next((words for words in lists if len(words) > 1), [])
+
+    def _spread(self) -> None:
+        """Give each of several numbers in one field a field of its own."""
+        if self._listed:
+            with suppress(RequestError):  # said when the value is asked for
+                self.set_value(self.value())
+
+    def set_value(self, value: Sequence[float] | None) -> None:
+        """Show these numbers; None empties the fields."""
+        if value is not None:
+            self.set_count(len(value))
+        numbers: Sequence[float | None] = [None] * self._count if value is None else value
+        for part, number in zip(self._parts, numbers, strict=True):
             part.set_value(number)
 
     def set_needed(self, needed: bool) -> None:
         """Say in the empty fields whether they must be filled."""
-        for part in self._parts:
+        for part in self._made:
             part.set_needed(needed)
 
     @property
     def typed(self) -> tuple[str, ...]:
-        """What stands in both fields."""
+        """What stands in the fields."""
         return tuple(part.text() for part in self._parts)
 
     def setToolTip(self, text: str | None) -> None:
-        """Show the same help over both fields."""
-        for part in self._parts:
+        """Show the same help over all fields."""
+        super().setToolTip(text)
+        for part in self._made:
             part.setToolTip(text)

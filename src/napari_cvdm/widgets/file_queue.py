@@ -1,6 +1,7 @@
 """Files that are opened and reconstructed one after another; what goes wrong with one does not stop the next."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,9 +9,9 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import QObject, Signal
 
 from napari_cvdm.image_files.dropped import sort_paths
-from napari_cvdm.request import ImageStack
+from napari_cvdm.request import ImageStack, RequestError
 from napari_cvdm.result import Progress, Restoration
-from napari_cvdm.widgets.batch import Batch, ReadEntry, TwoStacks
+from napari_cvdm.widgets.batch import Batch, ReadEntry, WholeStacks
 from napari_cvdm.widgets.layers import METADATA_KEY
 from napari_cvdm.widgets.placement import Placement
 from napari_cvdm.widgets.queue_panel import QueuePanel, Row, State
@@ -53,6 +54,7 @@ class FileQueue(QObject):
         self.view = QueuePanel()
         self._viewer, self._form, self._panel = viewer, form, panel
         self._batch: Batch | None = None
+        self._grouped_for: set[int] = set()  # numbers of planes for which files were put together
         self._row: Row | None = None
         self._outcome = State.CANCELLED, ""
         self._layers: list[Image] = []
@@ -71,9 +73,19 @@ class FileQueue(QObject):
 
     def add(self, paths: Sequence[str]) -> None:
         """Append files and folders, and begin."""
-        task = self._form.task if self._batch is None else self._batch.task
-        self.view.add_sorted(sort_paths(paths, 1 if task is None else task.planes))
+        planes = self._expected_planes() if self._batch is None else self._batch.planes
+        self._grouped_for.add(planes)
+        self.view.add_sorted(sort_paths(paths, planes))
         self.start()
+
+    def _expected_planes(self) -> int:
+        """How many planes one image has, as far as the form says it."""
+        task = self._form.task
+        if task is None:
+            return 1
+        with suppress(RequestError):  # text that is not a number is refused when the queue starts
+            return Batch(settings=self._form.typed_settings(), task=task).planes
+        return task.planes
 
     def restart(self) -> None:
         """Begin, also with what failed or was cancelled before."""
@@ -88,7 +100,18 @@ class FileQueue(QObject):
             self._batch = self._form_batch()
         except ValueError as error:
             self._panel.message.say(ERROR, str(error))
+        if self._batch is not None:
+            self._regroup(self._batch.planes)
         self.go_on()
+
+    def _regroup(self, planes: int) -> None:
+        """Put the waiting files together anew if some were put together for another number of planes."""
+        if self._grouped_for == {planes}:
+            return
+        self._grouped_for.add(planes)
+        waiting = self.view.waiting()
+        files = [file for row in waiting if row.entry is not None for file in row.entry.files]
+        self.view.replace(waiting, sort_paths(files, planes).entries)
 
     def _form_batch(self) -> Batch | None:
         """What the form says for every file; None, and what is missing in the message line, where that is not enough."""
@@ -130,11 +153,11 @@ class FileQueue(QObject):
         steps, total = self._batch.read(row.entry), len(row.entry.files)
         self._panel.start(steps, title="", total=total, on_result=self._on_read, on_failure=self.on_failure, on_end=self._on_read_end)
 
-    def _on_read(self, read: ReadEntry | TwoStacks) -> None:
+    def _on_read(self, read: ReadEntry | WholeStacks) -> None:
         if self._batch is None or self._row is None:  # cancelled when the last byte was read
             return
-        if isinstance(read, TwoStacks):
-            self.view.split(self._row, read.files)
+        if isinstance(read, WholeStacks):
+            self.view.replace([self._row], read.files)
             self._row = None
             return
         for path, stack in zip(read.entry.files, read.stacks, strict=True):

@@ -2,15 +2,17 @@
 
 HELP = {
     "image": "The measured image: a layer of the viewer. Time, z and channel axes are looped over.\n"
-    "A pair of planes may also be one layer with an axis of length 2.",
-    "image2": "The image at the other focus: same field, same camera.",
+    "The planes of a phase may also be one layer: with an axis of length 2, or with an axis named plane or z.",
+    "image2": "The image at the other focus: same field, same camera.\nMore than two planes must be one layer.",
     "model": "What to reconstruct, and with which trained network.",
     "pixel_um": "Pixel size in the sample [µm]: camera pixel × binning / magnification. 65 nm is 0.065.",
     "wavelength_um": "Vacuum wavelength [µm]: of the illumination for phase, of the emission for fluorescence. 520 nm is 0.52.",
-    "defocus_um": "Position of the first and of the second plane [µm], with sign:\n"
-    "positive is away from the light source, toward the objective.\n0 and 2.5 (one plane in focus) is as good as -1 and 1.",
+    "defocus_um": "Position of each plane [µm], in their order, with sign:\n"
+    "positive is away from the light source, toward the objective.\n0 and 2.5 (one plane in focus) works, too.\n"
+    "Several numbers in one field, with spaces between them, are the positions of as many planes.",
     "medium_index": "Refractive index of the medium between the planes: air 1.0, water 1.333, oil 1.518.",
-    "na": "Numerical aperture of the detection.\nOptional: used to say when the model was not trained for it.",
+    "na": "Numerical aperture of the detection.\nA fluorescence image is deconvolved with it; without it, its cut-off frequency is estimated.",
+    "condenser_na": "Numerical aperture of the illumination, at most the refractive index.\nEmpty: the light is taken for coherent.",
     "samples": "Draws from the posterior. Their mean is the reconstruction, their variance the spread;\n"
     "one draw has no spread. 8 is a good start, 16 for reports.",
     "steps": "Evaluations of the network for each sample. 6 are enough for sde-2m;\nwith 1 all samples are alike, and there is no spread.",
@@ -24,8 +26,7 @@ HELP = {
     "It takes as much memory as the samples need.",
     "align": "auto: take back a shift, a magnification or a change of the light between the planes where it is significant, and report it.\n"
     "off: leave the planes as they are.",
-    "guidance": "Steps that draw every sample toward the measured image, as far as what is left over is more than noise.\n"
-    "They make a result agree with the measurement, which seldom brings it nearer to the truth. 0 is usual.",
+    "psf": "The image of a bead, one plane or a stack: it decides over NA and wavelength.\nThe file must say its pixel size.",
     "background": "auto: estimate the blank-field intensity (phase) or the dark level (fluorescence).\n"
     "none: it is already divided out (phase) or zero (fluorescence).\n"
     "A layer: an image of an empty, lit field (phase) or a dark image of the camera (fluorescence), of the same size.\n"

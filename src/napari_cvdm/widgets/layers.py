@@ -103,7 +103,17 @@ def read_layer(layer: "Image", index: tuple[int, ...] | None = None) -> ImageSta
     if layer.rgb:
         pixels, axes = np.moveaxis(pixels[..., :COLOURS], -1, 0), "C" + axes
     optics = {name: float(value) for name, value in our_metadata(layer).get("optics", {}).items() if name != "defocus_um"}
-    return ImageStack(array=usable_dtype(pixels, layer.name), axes=axes, pixel_um=layer_pixel_um(layer), source=layer.name, metadata=optics)
+    known: dict[str, Any] = {"pixel_um": layer_pixel_um(layer), "source": layer.name, "metadata": optics, "place": _z_step(layer, axes)}
+    return ImageStack(array=usable_dtype(pixels, layer.name), axes=axes, **known)
+
+
+def _z_step(layer: "Image", axes: str) -> dict[str, float]:
+    """The z step of a layer by its name in `ImageStack.place`; nothing without one, in pixels or if it is exactly 1."""
+    if "Z" not in axes or layer.rgb:
+        return {}
+    place = axes.index("Z")
+    step = length_um(abs(float(layer.scale[place])), f"{layer.units[place]:~}")
+    return {} if step is None or step == 1 else {"z_step_um": step}
 
 
 def to_layer_data(restoration: Restoration, source: Placement, statistic: str = STATISTICS[0]) -> list[LayerData]:

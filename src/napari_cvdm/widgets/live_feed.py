@@ -1,6 +1,7 @@
 """The newest frame of a layer, copied and posted whenever its pixels change."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ class LayerFeed:
     layer : Image
         Along its time axis the last index is the newest frame; of a multiscale layer the finest level is read.
     planes : int
-        Defocus planes that the task needs.
+        Defocus planes of a frame.
     post : callable
         Takes a function that returns the frame as an `ImageStack`, or raises ValueError; called in the thread that wrote the pixels.
 
@@ -43,7 +44,7 @@ class LayerFeed:
         self._planes, self._post = planes, post
         self._last: np.ndarray | None = None
         _, axes = self._newest()
-        self.place = Placement.of(layer).finer(axes, 1)
+        self.place = replace(Placement.of(layer).finer(axes, 1), planes=planes)
         optics = {name: float(value) for name, value in our_metadata(layer).get("optics", {}).items() if name != "defocus_um"}
         self._known: dict[str, Any] = {"pixel_um": layer_pixel_um(layer), "source": layer.name, "metadata": optics}
         layer.events.data.connect(self._on_changed)

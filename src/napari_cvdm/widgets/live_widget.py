@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QHBoxLayout, QPushButton, QStyle, QVBoxLayout, QWidge
 
 from napari_cvdm.follow.folder import FolderWatch
 from napari_cvdm.follow.mailbox import FrameSource, Mailbox, ReadFrame
+from napari_cvdm.plane_positions import count_planes
 from napari_cvdm.request import ImageStack, RequestError, RestoreRequest
 from napari_cvdm.result import Restoration
 from napari_cvdm.widgets.fields import explain_control, scrolled, wrapped_label
@@ -23,7 +24,7 @@ from napari_cvdm.widgets.live_source import LiveSource
 from napari_cvdm.widgets.placement import Placement
 from napari_cvdm.widgets.readers import placement
 from napari_cvdm.widgets.reconstruction import Run, engine_problem, steps_of
-from napari_cvdm.widgets.restore_form import RestoreForm
+from napari_cvdm.widgets.restore_form import OTHER_PLANES, RestoreForm
 from napari_cvdm.widgets.run_panel import ERROR, INFORMATION, WARNING, MessageLine, RunPanel
 from napari_cvdm.widgets.shown_layers import show_result
 
@@ -33,11 +34,11 @@ if TYPE_CHECKING:
 
     from napari_cvdm.follow.live import LiveFrame, SkippedFrame
 
-BOTH_PLANES = "a layer with both planes (an axis of length 2)"
+ALL_PLANES = "a layer with all planes (along one axis)"
 SOURCE_REMOVED = "The followed layer was removed, so following has stopped."
 TWO_LAYERS = (
-    "Following needs both planes in one layer: choose image2 'in the same layer', and a layer with an axis of length 2, for example (plane, y, x) or "
-    "(t, plane, y, x). A camera that alternates between the planes must write them as pairs (numpy.stack)."
+    "Following needs all planes in one layer: choose image2 'in the same layer', and a layer with an axis as long as defocus_um has positions, for "
+    "example (plane, y, x) or (t, plane, y, x). A camera that cycles through the planes must write them as one stack (numpy.stack)."
 )
 
 
@@ -120,7 +121,7 @@ class LiveWidget(QWidget):
     def missing(self) -> tuple[str, ...]:
         """What must still be chosen or filled in before a start, by name; what files may tell is missed when they do not."""
         if self.source.is_layer:
-            return tuple(BOTH_PLANES if name == "the second plane" else name for name in self.form.missing())
+            return tuple(ALL_PLANES if name == OTHER_PLANES else name for name in self.form.missing())
         found = {"a folder": self.source.folder, "a model": self.form.task}
         return tuple(name for name, value in found.items() if value is None)
 
@@ -168,11 +169,11 @@ class LiveWidget(QWidget):
         missing, task, settings = self.missing(), self.form.task, self._settings()
         if missing or task is None:
             raise RequestError(f"Needed before a start: {', '.join(missing)}.")
-        if self.source.is_layer and task.planes == 2 and settings["second"] is not None:
+        if self.source.is_layer and task.planes > 1 and settings["second"] is not None:
             raise RequestError(TWO_LAYERS)
         asked = {name: value for name, value in settings.items() if name not in ("followed", "second")}
         template = RestoreRequest(image=ImageStack(array=np.zeros((1, 1)), axes="YX"), **asked)
-        source, self._title = self._open(task.planes)
+        source, self._title = self._open(count_planes(task.planes, settings.get("defocus_um")))
         run = LiveRun(source, template, title=f"Following {self._title}", on_stop=self._on_stop)
         run.framed.connect(self._on_frame)
         run.skipped.connect(self._on_skipped)

@@ -8,12 +8,14 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QWidget
 
 from napari_cvdm.image_files import combine_planes
+from napari_cvdm.plane_positions import count_planes
 from napari_cvdm.request import RequestError
 from napari_cvdm.widgets.choices import whole_number, word_choice
-from napari_cvdm.widgets.fields import LabelledRows, OptionalNumber, OptionalPair
+from napari_cvdm.widgets.fields import LabelledRows, OptionalNumber, OptionalNumbers
 from napari_cvdm.widgets.layers import known_optics, our_metadata, read_layer
 from napari_cvdm.widgets.offer import LayerChoice
 from napari_cvdm.widgets.path_field import PathField
+from napari_cvdm.widgets.placement import chosen_planes
 
 if TYPE_CHECKING:
     from napari.layers import Layer
@@ -30,7 +32,7 @@ LAYERS, FOLDERS, MICROSCOPE, CLEAN, BIOSR, ARRAYS = KINDS = (
     "BioSR folders",
     "arrays x and y",
 )
-OPTICS = ("pixel_um", "wavelength_um", "defocus_um", "medium_index", "na")
+OPTICS = ("pixel_um", "wavelength_um", "defocus_um", "medium_index", "na", "condenser_na")
 ROWS: dict[str, tuple[str, ...]] = {
     LAYERS: ("measured layer", "second plane", "truth layer", "register", *OPTICS),
     FOLDERS: ("measured folder", "truth folder", "register", *OPTICS),
@@ -39,7 +41,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     BIOSR: ("BioSR folder", "lowest level", "highest level"),
     ARRAYS: ("x", "y", "register", *OPTICS),
 }
-ONLY_PHASE = ("second plane", "defocus_um", "strength_rad")
+ONLY_PHASE = ("second plane", "defocus_um", "condenser_na", "strength_rad")
 NEEDED_FOR_PHASE = ("pixel_um", "wavelength_um", "defocus_um", "medium_index")
 NO_BIOSR = "BioSR is fluorescence; choose a super-resolution model to start from, or another source of pairs."
 HELP = {
@@ -47,7 +49,7 @@ HELP = {
     "structures are simulated, and seen by your optics and your camera's photons.",
     "measured layer": "The measured images: one layer whose frames (along t, or an axis without a name) are fields of view.\n"
     "At least two, so that one can be held out to judge the training.",
-    "second plane": "The images at the other focus, frame by frame.",
+    "second plane": "The images at the other focus, frame by frame. More than two planes must be in the measured layer.",
     "truth layer": "The sharp image, or the phase in radians, of every frame: on a grid twice as fine for super-resolution x2.",
     "measured folder": "Measured images, one file for each field of view; frames of one file are one field of view.",
     "truth folder": "A truth for each of them, under the same name.",
@@ -61,9 +63,13 @@ HELP = {
     "y": "Their truths: .npy, or the same .npz.",
     "pixel_um": "Pixel size in the sample [µm]. For a described microscope, empty means: any that the model was trained for.",
     "wavelength_um": "Vacuum wavelength [µm]: of the illumination for phase, of the emission for fluorescence. 520 nm is 0.52.",
-    "defocus_um": "Positions of the two planes [µm], with sign: positive is toward the objective.",
+    "defocus_um": "Position of each plane [µm], in their order, with sign: positive is toward the objective.\n"
+    "Several numbers in one field, with spaces between them, are the positions of as many planes.\n"
+    "Of a described microscope, only the distance of the outermost planes is used.",
     "medium_index": "Refractive index of the medium between the planes or at the objective: air 1.0, water 1.333, oil 1.518.",
     "na": "Numerical aperture of the detection.",
+    "condenser_na": "Numerical aperture of the illumination. Empty: the light is taken for coherent;\n"
+    "of a described microscope, any that the model was trained for.",
     "photons": "Photons of the brightest structure (fluorescence), or of a blank pixel (phase). Counts times gain, above the dark level.",
     "strength_rad": "Largest phase difference in a field [rad].",
 }
@@ -103,7 +109,7 @@ class PairSource(QWidget):
         self.levels = {"lowest level": whole_number(1, 12), "highest level": whole_number(1, 12)}
         self.levels["highest level"].setValue(12)
         numbers = ("clean pixel_um", *OPTICS, "photons", "strength_rad")
-        self.numbers: dict[str, Any] = {name: OptionalPair(name) if name == "defocus_um" else OptionalNumber(name) for name in numbers}
+        self.numbers: dict[str, Any] = {name: OptionalNumbers(name) if name == "defocus_um" else OptionalNumber(name) for name in numbers}
         rows: Mapping[str, QWidget] = {"pairs from": self.kind, **self.layers, **self.paths, "register": self.register, **self.levels, **self.numbers}
         self._rows = LabelledRows(rows, HELP)
         self.setLayout(self._rows)
@@ -113,6 +119,7 @@ class PairSource(QWidget):
     def _connect(self) -> None:
         self.kind.currentIndexChanged.connect(lambda _: self._on_kind())
         self.layers["measured layer"].changed.connect(self._on_measured)
+        self.layers["second plane"].changed.connect(self._count_positions)
         for layer in self.layers.values():
             layer.changed.connect(self.changed)
         for path in self.paths.values():
@@ -130,8 +137,8 @@ class PairSource(QWidget):
 
     @property
     def phase(self) -> bool:
-        """Whether the task takes two planes."""
-        return self._task is not None and self._task.planes == 2
+        """Whether the task takes two planes or more."""
+        return self._task is not None and self._task.planes > 1
 
     @property
     def measured(self) -> bool:
@@ -159,6 +166,13 @@ class PairSource(QWidget):
             if name in known or name in told:
                 self.numbers[name].set_value(known.get(name))
                 self._told[name] = known.get(name)
+        self._count_positions()
+
+    def _count_positions(self) -> None:
+        """Show one position for each plane of the chosen layers, if their number is known."""
+        planes = chosen_planes(self.layers["measured layer"].value(), self.layers["second plane"].value())
+        if planes is not None:
+            self.numbers["defocus_um"].set_count(planes)
 
     def _on_typed(self, name: str, *_: str) -> None:
         self._told.pop(name, None)
@@ -232,6 +246,7 @@ class PairSource(QWidget):
 
     def _measured_stack(self) -> Any:
         stack, second = self._stack("measured layer"), self.layers["second plane"].value()
-        if not self.phase:
+        if self._task is None or not self.phase:
             return stack
-        return combine_planes(stack, None if second is None else read_layer(second))
+        count = count_planes(self._task.planes, self.numbers["defocus_um"].value())
+        return combine_planes(stack, None if second is None else read_layer(second), count=count)

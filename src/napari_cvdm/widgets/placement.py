@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 _LETTERS = {"t": "T", "time": "T", "c": "C", "channel": "C", "z": "Z", "p": "P", "plane": "P", "defocus": "P", "s": "S", "sample": "S"}
 _LETTERS_FOR_UNKNOWN = "TZCS"
-MERGED_PLANES = 2
+MOST_PLANES = 32  # of one image: a longer axis is not taken for its planes
+MOST_UNNAMED_PLANES = 16
 
 
 def axis_letters(layer: "Image") -> str:
@@ -50,6 +51,30 @@ def axis_letters(layer: "Image") -> str:
     return "".join(letters) + "YX"
 
 
+def stated_planes(layer: "Image") -> int | None:
+    """Number of defocus planes of a layer: an axis of length 2, else its axis P or Z; None without one."""
+    sizes = dict(zip(axis_letters(layer), layer.data.shape[: layer.ndim], strict=True))
+    found = [size for letter, size in sizes.items() if letter not in "YX" and size == 2]
+    found += [sizes[letter] for letter in "PZ" if 2 < sizes.get(letter, 0) <= MOST_PLANES]
+    return found[0] if found else None
+
+
+def likely_planes(layer: "Image") -> int | None:
+    """The same; of a layer with one short axis that has no known name, the length of that axis."""
+    planes = stated_planes(layer)
+    unnamed = layer.ndim == 3 and layer.axis_labels[0].strip().lower() not in _LETTERS
+    if planes is None and unnamed and 2 < layer.data.shape[0] <= MOST_UNNAMED_PLANES:
+        return int(layer.data.shape[0])
+    return planes
+
+
+def chosen_planes(image: "Image | None", second: "Image | None") -> int | None:
+    """Number of planes of one image in one or two layers; None if it is not known."""
+    if image is None:
+        return None
+    return likely_planes(image) if second is None else 2
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Placement:
     """Where a layer lies in the world, kept apart from the layer, which may be moved or removed meanwhile.
@@ -65,7 +90,9 @@ class Placement:
     units, labels : tuple of str
         One for each dimension.
     merged : str
-        Letter of the axis whose two planes become one image; "" without one.
+        Letter of the axis whose planes become one image; "" without one.
+    planes : int
+        Length of that axis.
     files : mapping of str to str
         Files that the layer was read from, by option of the command line, where they are known.
     """
@@ -80,6 +107,7 @@ class Placement:
     units: tuple[str, ...]
     labels: tuple[str, ...]
     merged: str = ""
+    planes: int = 2
     files: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -104,12 +132,12 @@ class Placement:
         """The placement of an image with these of the axes, on a grid `factor` times finer along Y and X.
 
         napari places the centre of a pixel, so the first finer pixel lies (1 - 1 / factor) / 2 of a pixel before the first
-        coarse one. Of an axis that stays although both its planes became one image, that image covers both.
+        coarse one. Of an axis that stays although its planes became one image, that image covers all.
 
         Parameters
         ----------
         axes : str
-            Letters of this placement, fewer or all of them; the axis of two planes is the one that `merged` names.
+            Letters of this placement, fewer or all of them; the axis of the planes is the one that `merged` names.
         factor : int
 
         Returns
@@ -120,7 +148,7 @@ class Placement:
         size = np.ones(len(self.axes))
         size[-2:] = factor
         if self.merged:
-            size[self.axes.index(self.merged)] = 1 / MERGED_PLANES
+            size[self.axes.index(self.merged)] = 1 / self.planes
         shift = self.rotate @ self.shear @ (self.scale * (1 / size - 1) / 2)
         return replace(
             self,

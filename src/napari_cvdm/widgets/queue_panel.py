@@ -1,6 +1,6 @@
 """The list of a queue of files: what waits, what runs, what is done, what went wrong."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 
 from qtpy.QtCore import QSize, Qt, Signal
@@ -20,7 +20,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cvdm.image_files import SUFFIXES
-from napari_cvdm.image_files.dropped import PAIR_RULE, ImageEntry, Sorted, Stray
+from napari_cvdm.image_files.dropped import PLANES_RULE, ImageEntry, Sorted, Stray
 from napari_cvdm.widgets.fields import explain_control, wrapped_label
 
 ROWS_SHOWN = 5
@@ -120,7 +120,7 @@ class QueuePanel(QWidget):
         explain_control(
             self.add,
             "Open files with their pixel size and reconstruct them one after another with the settings above.\n"
-            f"Files or a folder can also be dropped anywhere on this dock.\nFor models that take two planes: {PAIR_RULE}",
+            f"Files or a folder can also be dropped anywhere on this dock.\nFor models that take several planes: {PLANES_RULE}",
         )
         explain_control(self.start, "Reconstruct what waits, has failed or was cancelled, all with the settings as they are now.")
         explain_control(self.cancel, "Stop the file at work before its next step, and leave the others alone.")
@@ -165,10 +165,10 @@ class QueuePanel(QWidget):
         """Append images, which wait, and strays, which are skipped."""
         self._append([*found.entries, *found.strays], len(self.rows))
 
-    def split(self, row: Row, entries: Iterable[ImageEntry]) -> None:
-        """Put entries in the place of a row."""
-        index = self.rows.index(row)
-        self._remove([row])
+    def replace(self, rows: Sequence[Row], entries: Iterable[ImageEntry]) -> None:
+        """Put entries in the place of rows, where the first of them is."""
+        index = self.rows.index(rows[0])
+        self._remove(rows)
         self._append(entries, index)
 
     def _append(self, found: Iterable[ImageEntry | Stray], index: int) -> None:
@@ -198,9 +198,13 @@ class QueuePanel(QWidget):
             self.list.scrollToItem(row)
         self.refresh()
 
+    def waiting(self) -> list[Row]:
+        """The rows that wait."""
+        return [row for row in self.rows if row.state is State.WAITING]
+
     def next(self) -> Row | None:
         """The first row that waits."""
-        return next((row for row in self.rows if row.state is State.WAITING), None)
+        return next(iter(self.waiting()), None)
 
     def change(self, before: Iterable[State], after: State) -> None:
         """Change the state of all rows that are in one of the states."""

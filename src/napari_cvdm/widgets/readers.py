@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_cvdm.image_files.planes import distance_um
+from napari_cvdm.image_files.planes import mean_step_um
 from napari_cvdm.image_files.read import SUFFIXES, read_image
 from napari_cvdm.request import ImageStack
 from napari_cvdm.result_folder import PROVENANCE, is_result_folder, read_result_folder
@@ -81,9 +81,10 @@ def read_result_layers(path: str | Sequence[str]) -> list[LayerData]:
         raise ValueError(f"{path}: give one result folder.")
     stored = read_result_folder(folder)
     result, axes, place = stored.restoration, stored.restoration.axes, stored.place
-    if stored.planes_um is not None and "Z" not in axes:  # as beside the layer that has both planes, whose sliders the results share
-        axes, place = axes.replace("YX", "ZYX"), {**place, "z_step_um": distance_um(stored.planes_um)}
-    source = replace(placement(stored.source, axes, result.pixel_um * result.upsampling, place), files=stored.files)
+    if stored.planes_um is not None and "Z" not in axes:  # as beside the layer that has all planes, whose sliders the results share
+        axes, place = axes.replace("YX", "ZYX"), {**place, "z_step_um": mean_step_um(stored.planes_um)}
+    source = placement(stored.source, axes, result.pixel_um * result.upsampling, place)
+    source = replace(source, files=stored.files, planes=len(stored.planes_um or (0.0,)))
     return to_layer_data(result, source)
 
 

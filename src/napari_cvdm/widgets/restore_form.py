@@ -17,13 +17,14 @@ from napari_cvdm.request import ALIGNMENTS, EARLIER, PRECISIONS, SAMPLERS, Image
 from napari_cvdm.widgets.background_choice import BackgroundChoice
 from napari_cvdm.widgets.choices import ModelChoice, card_text, whole_number, word_choice
 from napari_cvdm.widgets.field_of_view import image_shape
-from napari_cvdm.widgets.fields import LabelledRows, OptionalNumber, OptionalPair, folded, reading_pane, wrapped_label
+from napari_cvdm.widgets.fields import LabelledRows, OptionalNumber, OptionalNumbers, folded, reading_pane, wrapped_label
 from napari_cvdm.widgets.form_help import HELP
 from napari_cvdm.widgets.layers import known_optics, named_layers, our_metadata, read_layer
 from napari_cvdm.widgets.lifetime import when_gone
 from napari_cvdm.widgets.offer import LayerChoice
-from napari_cvdm.widgets.placement import Placement
+from napari_cvdm.widgets.placement import Placement, chosen_planes, stated_planes
 from napari_cvdm.widgets.preferences import PREFERENCES, preferred
+from napari_cvdm.widgets.psf_field import PsfField
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -32,8 +33,10 @@ if TYPE_CHECKING:
     from napari_cvdm.tasks import Task
 
 CARD_LINES = 12
-OPTICS = ("pixel_um", "wavelength_um", "defocus_um", "medium_index", "na")
-COUNTS = {"samples": (1, 1024), "steps": (1, 1000), "seed": (0, 2**63 - 1), "tile": (16, 65536), "guidance": (0, 10)}
+OPTICS = ("pixel_um", "wavelength_um", "defocus_um", "medium_index", "na", "condenser_na")
+PHASE_OPTICS = ("defocus_um", "condenser_na")
+OTHER_PLANES = "the other planes"
+COUNTS = {"samples": (1, 1024), "steps": (1, 1000), "seed": (0, 2**63 - 1), "tile": (16, 65536)}
 
 
 class RestoreForm(QWidget):
@@ -57,11 +60,13 @@ class RestoreForm(QWidget):
         self.card = reading_pane(CARD_LINES)
         self.about = folded("", self.card, "What this model was trained for, its limits and its licence.")
         self.keep_samples = QCheckBox()
-        self.optics: dict[str, OptionalNumber | OptionalPair] = {name: OptionalPair(name) if name == "defocus_um" else OptionalNumber(name) for name in OPTICS}
+        self.positions = OptionalNumbers("defocus_um")
+        numbers = {name: OptionalNumber(name) for name in OPTICS if name != "defocus_um"}
+        self.optics: dict[str, OptionalNumber | OptionalNumbers] = {name: numbers.get(name, self.positions) for name in OPTICS}
         self.counts = {name: whole_number(*bounds) for name, bounds in COUNTS.items()}
         words = {"sampler": SAMPLERS, "device": ("auto", *available_devices()), "precision": PRECISIONS, "align": ALIGNMENTS}
         self.words = {name: word_choice(allowed) for name, allowed in words.items()}
-        self.background = BackgroundChoice(viewer)
+        self.background, self.psf = BackgroundChoice(viewer), PsfField()
         self.field = wrapped_label()
         self._from_layer: dict[str, Any] = {}
         self._watched: Image | None = None
@@ -77,8 +82,7 @@ class RestoreForm(QWidget):
         sampled = {name: self.counts[name] for name in ("samples", "steps")}
         often: dict[str, QWidget] = {"image": self.image, "image2": self.second, "model": self.model, **self.optics, **sampled}
         seldom: dict[str, QWidget] = {"seed": self.counts["seed"], **{name: self.words[name] for name in ("sampler", "device", "precision")}}
-        seldom |= {"background": self.background, "align": self.words["align"], "guidance": self.counts["guidance"]}
-        seldom |= {"tile": self.counts["tile"], "keep_samples": self.keep_samples}
+        seldom |= {"background": self.background, "psf": self.psf, "align": self.words["align"], "tile": self.counts["tile"], "keep_samples": self.keep_samples}
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         self._often = LabelledRows(often, HELP)
@@ -100,8 +104,9 @@ class RestoreForm(QWidget):
 
     def _connect(self) -> None:
         self.image.changed.connect(self._on_image)
-        for choice in (self.second, self.background):
-            choice.changed.connect(self.changed)
+        self.second.changed.connect(self._on_second)
+        for chosen in (self.background, self.psf):
+            chosen.changed.connect(self.changed)
         self.model.changed.connect(self._on_model)
         for name, field in self.optics.items():
             field.textChanged.connect(partial(self._on_typed, name))
@@ -119,8 +124,27 @@ class RestoreForm(QWidget):
 
     @property
     def two_planes(self) -> bool:
-        """Whether the chosen model takes two planes."""
-        return self.task is not None and self.task.planes == 2
+        """Whether the chosen model takes two planes or more."""
+        return self.task is not None and self.task.planes > 1
+
+    @property
+    def deconvolved(self) -> bool:
+        """Whether the chosen model sees the image deconvolved."""
+        return bool(getattr(self.task, "fine_channels", 0))
+
+    @property
+    def planes(self) -> int | None:
+        """Number of planes of the chosen layers; None if it is not known."""
+        return chosen_planes(self.image.value(), self.second.value())
+
+    def _on_second(self) -> None:
+        self._count_positions()
+        self.changed.emit()
+
+    def _count_positions(self) -> None:
+        """Show one position for each plane of the chosen layers. If their number is not known, the positions that were typed stay."""
+        if self.planes is not None or not any(self.positions.typed):
+            self.positions.set_count(self.planes or 2)
 
     def _on_model(self) -> None:
         task, card = self.task, self.model.card()
@@ -129,9 +153,10 @@ class RestoreForm(QWidget):
         needed = () if task is None else task.needed_optics
         for name, field in self.optics.items():
             field.set_needed(name in needed)
-        for name in ("image2", "defocus_um"):
+        for name in ("image2", *PHASE_OPTICS):
             self._often.show_row(name, self.two_planes)
         self._seldom.show_row("align", self.two_planes)
+        self._seldom.show_row("psf", self.deconvolved)
         self._choose_second()
         self.changed.emit()
 
@@ -146,6 +171,7 @@ class RestoreForm(QWidget):
             if name in known or (name in self._from_layer and field.typed == self._from_layer[name]):
                 with signals_blocked(field):
                     field.set_value(known.get(name))
+        self._count_positions()
         self._from_layer = {name: self.optics[name].typed for name in known if name in self.optics}
         self._choose_second()
         self.changed.emit()
@@ -173,9 +199,9 @@ class RestoreForm(QWidget):
         self.changed.emit()
 
     def _choose_second(self) -> None:
-        """Guess the other plane: the only other layer of the same shape, unless the image holds both."""
+        """Guess the other plane: the only other layer of the same shape, unless the image holds all planes."""
         image = self.image.value()
-        if image is None or self.second.value() is not None or 2 in image.data.shape[:-2]:
+        if image is None or self.second.value() is not None or stated_planes(image) is not None:
             return
         others = [layer for layer in self.second.layers() if layer is not image and layer.data.shape == image.data.shape]
         if len(others) == 1:
@@ -186,9 +212,9 @@ class RestoreForm(QWidget):
         task, image = self.task, self.image.value()
         if image is None or task is None:
             return tuple(name for name, found in (("an image layer", image), ("a model", task)) if found is None)
-        unknown = tuple(name for name in task.needed_optics if self.optics[name].typed in ("", ("", "")))
-        lonely = task.planes == 2 and self.second.value() is None and 2 not in image.data.shape[:-2]
-        return ("the second plane", *unknown) if lonely else unknown
+        unknown = tuple(name for name in task.needed_optics if not any(self.optics[name].typed))
+        lonely = self.two_planes and self.planes is None
+        return (OTHER_PLANES, *unknown) if lonely else unknown
 
     def settings(self) -> dict[str, Any]:
         """Everything but the image, by request name.
@@ -198,9 +224,10 @@ class RestoreForm(QWidget):
         RequestError
             Text that is not a number.
         """
-        optics = {name: field.value() for name, field in self.optics.items() if self.two_planes or name != "defocus_um"}
+        optics = {name: field.value() for name, field in self.optics.items() if self.two_planes or name not in PHASE_OPTICS}
         counts = {name: box.value() for name, box in self.counts.items()}
         others = {"model": self.model.value(), "background": self.background.background(), "keep_samples": self.keep_samples.isChecked()}
+        others["psf"] = self.psf.measured() if self.deconvolved else None
         return {**others, **optics, **counts, **{name: box.currentText() for name, box in self.words.items()}}
 
     def typed_settings(self) -> dict[str, Any]:
@@ -239,16 +266,18 @@ class RestoreForm(QWidget):
         if missing or task is None or image is None:
             raise RequestError(f"Needed before a run: {', '.join(missing)}.")
         stack = read_layer(image)
-        if task.planes == 2:
+        settings = self.settings()
+        if self.two_planes:
             second = self.second.value()
-            stack = combine_planes(stack, None if second is None else read_layer(second))
-        return RestoreRequest(image=stack, **self.settings())
+            stack = combine_planes(stack, None if second is None else read_layer(second), count=len(settings["defocus_um"]))
+        return RestoreRequest(image=stack, **settings)
 
     def files(self) -> dict[str, str]:
-        """Files that the chosen layers were read from, by option: image, image2, background; empty unless all of them are known."""
+        """Files that the chosen layers were read from, by option: image, image2, background, psf; empty unless all of them are known."""
         second = self.second.value() if self.two_planes else None
         layers: dict[str, Image | None] = {"image": self.image.value(), "image2": second, "background": self.background.layer}
         found = {role: layer.source.path or our_metadata(layer).get("file") for role, layer in layers.items() if layer is not None}
+        found |= {"psf": self.psf.value()} if self.psf.value() and self.deconvolved else {}
         return {role: str(path) for role, path in found.items() if path} if all(found.values()) else {}
 
     def placement(self) -> Placement:
@@ -256,7 +285,7 @@ class RestoreForm(QWidget):
         image: Image | None = self.image.value()
         if image is None:
             raise RequestError("Needed before a run: an image layer.")
-        return replace(Placement.of(image), files=self.files())
+        return replace(Placement.of(image), files=self.files(), planes=self.planes or 1)
 
     def set_value(self, request: RestoreRequest) -> None:
         """Show the settings of a request; its image is chosen if a layer has its name.
@@ -295,5 +324,6 @@ class RestoreForm(QWidget):
             choice.setCurrentText(settings[name])
         self.keep_samples.setChecked(settings["keep_samples"])
         lost = {f"the image {source}": found is None, "the region": settings.get("region") is not None}
+        lost["the measured PSF"] = not self.psf.show_psf(settings["psf"])
         lost["the background image"] = not self.background.show_background(settings["background"])
         return tuple(name for name, is_lost in lost.items() if is_lost)

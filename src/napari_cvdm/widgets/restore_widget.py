@@ -258,7 +258,8 @@ class RestoreWidget(QWidget):
         beside = results[0].layers.get(RECONSTRUCTION) if results else None
         show_layers(self._viewer, [classical_layer_data(answer, run.place, beside)])
         seconds, name = answer.provenance.timings_s["total"], answer.provenance.model["name"]
-        self.panel.message.say(INFORMATION, f"{name} in {seconds:.1f} s, with the settings and the contrast of the result; a single answer, without a spread.")
+        kind = "its spread is not shown" if answer.variance.any() else "a single answer, without a spread"
+        self.panel.message.say(INFORMATION, f"{name} in {seconds:.1f} s, with the settings and the contrast of the result; {kind}.")
 
     def repeat(self) -> None:
         """Put the settings of the chosen result into the form."""

@@ -11,6 +11,7 @@ from napari_cvdm.intensity import noise_sigma
 LEVELS = 12  # groups of equal brightness
 LEAST_IN_A_LEVEL = 64
 SMOOTHING_PX = 2.0
+LEAST_DEVIATION = 1e-5  # of planes over their background: no camera has less noise, and simulated planes may have none
 SECOND_DIFFERENCES = np.outer([1.0, -2.0, 1.0], [1.0, -2.0, 1.0])
 
 
@@ -28,6 +29,11 @@ class CameraNoise:
 
     gain: float
     read_variance: float
+
+    @property
+    def dark_signal(self) -> float:
+        """Signal whose photon noise equals the read noise, read^2 / gain; infinite without photon noise."""
+        return self.read_variance / self.gain if self.gain > 0 else float("inf")
 
     @property
     def none(self) -> bool:
@@ -70,3 +76,23 @@ def photon_transfer(image: np.ndarray, valid: np.ndarray) -> CameraNoise:
     floor = np.maximum(levels[:, 1], 1e-6 * levels[:, 1].max() + np.finfo(float).tiny)
     line, _ = nnls(np.stack([levels[:, 0], np.ones(len(levels))], axis=1) / floor[:, None], levels[:, 1] / floor)
     return CameraNoise(gain=float(line[0]), read_variance=float(line[1]))
+
+
+def inverse_variance(planes: np.ndarray, usable: np.ndarray | None = None) -> np.ndarray:
+    """One over the variance of every pixel of planes, from each plane's own photon transfer.
+
+    Parameters
+    ----------
+    planes : ndarray of shape (P, Y, X)
+    usable : ndarray of shape (P, Y, X), bool, optional
+        Pixels that were measured; all, if None.
+
+    Returns
+    -------
+    ndarray of shape (P, Y, X), float64
+        0 where a pixel is not usable; nowhere more than that of `LEAST_DEVIATION`.
+    """
+    usable = np.ones(planes.shape, dtype=bool) if usable is None else usable
+    noises = [photon_transfer(plane, where) for plane, where in zip(planes, usable, strict=True)]
+    variances = [noise.variance(gaussian_filter(plane, SMOOTHING_PX)) for noise, plane in zip(noises, planes, strict=True)]
+    return np.where(usable, 1 / np.maximum(np.stack(variances), LEAST_DEVIATION**2), 0)

@@ -1,0 +1,217 @@
+"""The most probable object under a nonlinear image formation: Gauss-Newton with preconditioned conjugate gradients.
+
+minimise sum W (d - I(x))^2 / 2 + x^T C^-1 x / 2, first with the noise taken for as large as the contrast, then for half of that, and so on:
+without this continuation, strong phases end in a local minimum. Every round solves (J^T W J + C^-1) v = J^T W r - C^-1 x to a few
+digits (Nocedal and Wright, Numerical Optimization, 7.1 and 10.3), and the amplitudes of the prior follow the estimate.
+"""
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from math import ceil, log2
+
+import torch
+from torch import Tensor
+
+from napari_cvdm.inversion.priors import PhasePrior, PowerLaws, weak_normal
+from napari_cvdm.physics.forward_model import PhaseForwardModel, PhaseLinearisation, PhaseObject
+
+Stage = tuple[float, int, int]
+Linear = Callable[[PhaseObject], PhaseObject]
+SMALLEST_GAIN = 1e-3  # of the cost: a round that gains less is the last at its noise
+HALVINGS = 5
+LOOK_BACK = 4  # steps of conjugate gradients
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Fit:
+    """The estimate of a batch of objects, with what draws around it and checks of it need.
+
+    Parameters
+    ----------
+    model : PhaseForwardModel
+    estimate : PhaseObject
+    linearisation : PhaseLinearisation
+        About the estimate.
+    prior : PhasePrior
+    weight : Tensor of shape (..., P, h, w)
+        One over the variance of the data, 0 where nothing was measured.
+    residual : Tensor of shape (..., P, h, w)
+        Data less expected intensity.
+    laws : PowerLaws
+        What was found of object and noise.
+    inner_steps : int
+        Conjugate-gradient steps in all.
+    """
+
+    model: PhaseForwardModel
+    estimate: PhaseObject
+    linearisation: PhaseLinearisation
+    prior: PhasePrior
+    weight: Tensor = field(repr=False)
+    residual: Tensor = field(repr=False)
+    laws: PowerLaws
+    inner_steps: int
+
+    @property
+    def chi2(self) -> Tensor:
+        """Mean square of the weighted residual over what was measured, shape (...)."""
+        measured = (self.weight > 0).sum(dim=(-3, -2, -1)).clamp(min=1)
+        return weighted_squares(self.weight, self.residual).sum(dim=(-3, -2, -1)) / measured
+
+    @property
+    def phase(self) -> Tensor:
+        """Phase within the frame [rad], (..., h, w)."""
+        return self.estimate.maps[..., 1, self.model.frame[0], self.model.frame[1]]
+
+
+Solving = Generator[str, None, Fit]
+
+
+def fit_object(
+    model: PhaseForwardModel,
+    data: Tensor,
+    weight: Tensor,
+    start: tuple[PhaseObject, PowerLaws] | None = None,
+    stages: Sequence[Stage] | None = None,
+) -> Solving:
+    """Fit objects to their planes.
+
+    Parameters
+    ----------
+    model : PhaseForwardModel
+    data : Tensor of shape (..., P, h, w), real
+        Intensity over the blank field; finite everywhere, also where the weight is zero.
+    weight : Tensor of shape (..., P, h, w), real
+        One over the variance of each pixel; 0 where it was saturated, dark or never measured.
+    start : tuple of PhaseObject and PowerLaws, optional
+        An empty field of unknown kind, if None.
+    stages : sequence of (float, int, int), optional
+        Factor of the noise, most rounds at it, and conjugate-gradient steps in each; those of `continuation`, if None.
+
+    Yields
+    ------
+    str
+        What was done, after every round.
+
+    Returns
+    -------
+    Fit
+    """
+    batch = tuple(data.shape[:-3])
+    stages = continuation(data, weight) if stages is None else stages
+    at, laws = (model.zero(batch), PowerLaws.start(batch, data)) if start is None else start
+    steps, seen = 0, model.linearise(at)
+    prior = laws.prior(model)
+    for factor, rounds, inner in stages:
+        for number in range(rounds):
+            noisier = weight / (factor**2 * laws.noise[..., None, None, None])
+            before = _cost(data, noisier, seen, prior, at)
+            change = solve_normal(model, seen, noisier, prior, _gradient(model, seen, data, noisier, prior, at), inner)
+            at, seen, after = _step(model, data, noisier, prior, at, change, before)
+            steps += inner
+            last, laws = laws, laws.refine(at.maps, data - seen.expected, weight, factor, model)
+            prior = laws.prior(model)
+            yield f"noise x {factor:g}, round {number + 1}"
+            if float(((before - after) / before).max()) < SMALLEST_GAIN and laws.agrees_with(last):
+                break
+    weight = weight / laws.noise[..., None, None, None]
+    return Fit(model=model, estimate=at, linearisation=seen, prior=prior, weight=weight, residual=data - seen.expected, laws=laws, inner_steps=steps)
+
+
+def continuation(data: Tensor, weight: Tensor) -> tuple[Stage, ...]:
+    """Stages from noise as large as the contrast of the planes down to what it is."""
+    measured = (weight > 0).sum(dim=(-3, -2, -1)).clamp(min=1)
+    contrast = float((weighted_squares(weight, data - 1).sum(dim=(-3, -2, -1)) / measured).max()) ** 0.5
+    first = max(0, ceil(log2(max(contrast, 1.0))))
+    return (*((2.0**power, 3, 10) for power in range(first, 0, -1)), (1.0, 6, 12))
+
+
+def weighted_squares(weight: Tensor, residual: Tensor) -> Tensor:
+    """w r^2 in an order that stays 0 where a pixel without weight holds a number whose square would be infinite."""
+    return weight * residual * residual
+
+
+def _cost(data: Tensor, weight: Tensor, seen: PhaseLinearisation, prior: PhasePrior, at: PhaseObject) -> Tensor:
+    return weighted_squares(weight, data - seen.expected).sum(dim=(-3, -2, -1)) / 2 + prior.penalty(at)
+
+
+def _gradient(model: PhaseForwardModel, seen: PhaseLinearisation, data: Tensor, weight: Tensor, prior: PhasePrior, at: PhaseObject) -> PhaseObject:
+    return model.adjoint(seen, weight * (data - seen.expected)).add(prior.precision(at), -1.0)
+
+
+def _step(
+    model: PhaseForwardModel, data: Tensor, weight: Tensor, prior: PhasePrior, at: PhaseObject, change: PhaseObject, before: Tensor
+) -> tuple[PhaseObject, PhaseLinearisation, Tensor]:
+    """Backtrack until the cost of every member of the batch falls; a member whose cost never does stays where it is."""
+    size = torch.ones_like(before)
+    for _ in range(HALVINGS):
+        there = at.add(change, size)
+        seen = model.linearise(there)
+        cost = _cost(data, weight, seen, prior, there)
+        rising = ~(cost <= before)
+        if not bool(rising.any()):
+            return there, seen, cost
+        size = torch.where(rising, size / 3, size)
+    there = at.add(change, torch.where(rising, 0.0, size))
+    return there, model.linearise(there), torch.where(rising, before, cost)
+
+
+def solve_normal(model: PhaseForwardModel, seen: PhaseLinearisation, weight: Tensor, prior: PhasePrior, right: PhaseObject, steps: int) -> PhaseObject:
+    """(J^T W J + C^-1)^-1 b by `steps` of preconditioned conjugate gradients, for every member of a batch."""
+
+    def normal(change: PhaseObject) -> PhaseObject:
+        return model.adjoint(seen, weight * model.derivative(seen, change)).add(prior.precision(change))
+
+    return conjugate_gradients(normal, weak_object_inverse(model, seen, weight, prior), right, steps)
+
+
+def conjugate_gradients(normal: Linear, precondition: Linear, right: PhaseObject, steps: int, least_gain: float = 0.0) -> PhaseObject:
+    """A^-1 b from zero by preconditioned conjugate gradients.
+
+    Parameters
+    ----------
+    normal, precondition : callable
+        A, and something near its inverse; both symmetric and positive.
+    right : PhaseObject
+        b.
+    steps : int
+        At most so many.
+    least_gain : float
+        Ends once `LOOK_BACK` steps lower the cost of every member of a batch by less.
+
+    Returns
+    -------
+    PhaseObject
+    """
+    found, residual = PhaseObject(maps=torch.zeros_like(right.maps), illumination=torch.zeros_like(right.illumination)), right
+    direction = towards = precondition(residual)
+    size = residual.dot(towards)
+    tiny, gains = torch.finfo(size.dtype).tiny, []
+    for _ in range(steps):
+        image = normal(direction)
+        factor = size / direction.dot(image).clamp(min=tiny)
+        found, residual = found.add(direction, factor), residual.add(image, -factor)
+        if least_gain:
+            gains.append(float((factor * size).max()) / 2)
+            if len(gains) >= LOOK_BACK and sum(gains[-LOOK_BACK:]) <= least_gain:
+                break
+        towards = precondition(residual)
+        size, last = residual.dot(towards), size
+        direction = towards.add(direction, size / last.clamp(min=tiny))
+    return found
+
+
+def weak_object_inverse(model: PhaseForwardModel, seen: PhaseLinearisation, weight: Tensor, prior: PhasePrior) -> Linear:
+    """The inverse of the normal matrix of a weak object, 2 x 2 at each frequency, and of the illumination's diagonal."""
+    own_mu, mixed, own_phi = weak_normal(weight, model)
+    own_mu, own_phi = own_mu + prior.spectrum[..., 0, :, :], own_phi + prior.spectrum[..., 1, :, :]
+    determinant = own_mu * own_phi - mixed.square()
+    of_mu, across, of_phi = own_phi / determinant, -mixed / determinant, own_mu / determinant
+    illumination = 1 / (torch.einsum("...phw,khw->...pk", weight * seen.unlit.square(), model.terms.square()) + prior.illumination)
+
+    def apply(change: PhaseObject) -> PhaseObject:
+        mu, phi = torch.fft.rfft2(change.maps).unbind(dim=-3)
+        spectra = torch.stack([of_mu * mu + across * phi, across * mu + of_phi * phi], dim=-3)
+        return PhaseObject(maps=torch.fft.irfft2(spectra, s=model.canvas_shape), illumination=illumination * change.illumination)
+
+    return apply

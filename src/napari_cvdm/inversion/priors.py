@@ -1,0 +1,223 @@
+"""Gaussian priors of phase, absorption and illumination, and their amplitudes from the image itself.
+
+The power of the phase is A f^-2 + B f^-4 (f in cycles/px, |F|^2 over the number of pixels): A f^-2 is that of natural images
+(Field, J. Opt. Soc. Am. A 4, 2379 (1987)), B f^-4 lets smooth objects be high. The power of the log-amplitude is
+C f^-2, and its mean is free. A and C follow from each image by expectation maximisation
+(Dempster, Laird, Rubin, J. R. Stat. Soc. B 39, 1 (1977)): the second moment of a spectrum is that of the estimate plus the
+posterior variance, without which frequencies that the data leave open would look empty. A power law whose exponent is fitted,
+too, was tried and is not robust.
+"""
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from napari_cvdm.physics.forward_model import PhaseForwardModel, PhaseObject
+from napari_cvdm.physics.grids import half_spectrum_counts, squared_radius
+
+START_PHASE = 2e-3
+START_ABSORPTION = 3e-7
+SMOOTH_PHASE = 3e-8
+SMOOTH_SHARE = 5e-8  # of the variance of the phase over the frame: B of lenses and thick cells
+MEAN_ABSORPTION = 0.05  # standard deviation of the mean log-amplitude: an object that absorbs, or a blank field that was guessed
+WIDER = 2.0  # times the estimated A: a prior that is too tight does harm, one that is too wide hardly any
+HIGHEST_FREQUENCY = 0.35  # cycles/px: beyond it camera and pupil decide, not the object
+SMOOTH_FREQUENCY = 0.04  # cycles/px: lower ones tell how smooth an object is; the higher ones of a smooth object are empty
+EM_ROUNDS = 20
+LEAST_NOISE = 0.01  # of the variance that the camera's estimate has; planes without any noise would leave none
+SETTLED = 0.1  # relative change of an amplitude from round to round
+ILLUMINATION_DEVIATIONS = (1e-4, 2e-3, 2e-3, 2e-5, 2e-5, 2e-5)  # constant, ramps, bowls of `legendre_terms`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PhasePrior:
+    """Inverse variances, for the two maps diagonal in Fourier space.
+
+    Parameters
+    ----------
+    spectrum : Tensor of shape (..., 2, H, W // 2 + 1)
+        One over the power of log-amplitude and phase on the real-FFT grid of the canvas.
+    illumination : Tensor of shape (P, K)
+        One over the variance of each coefficient.
+    """
+
+    spectrum: Tensor = field(repr=False)
+    illumination: Tensor = field(repr=False)
+
+    def precision(self, change: PhaseObject) -> PhaseObject:
+        """C^-1 v."""
+        return PhaseObject(maps=filter_maps(change.maps, self.spectrum), illumination=change.illumination * self.illumination)
+
+    def precision_root(self, white: PhaseObject) -> PhaseObject:
+        """C^-1/2 v, which has the covariance C^-1 where v is white noise."""
+        return PhaseObject(maps=filter_maps(white.maps, self.spectrum.sqrt()), illumination=white.illumination * self.illumination.sqrt())
+
+    def penalty(self, sample: PhaseObject) -> Tensor:
+        """v^T C^-1 v / 2, shape (...)."""
+        return sample.dot(self.precision(sample)) / 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PowerLaws:
+    """Amplitudes of the power spectra of a batch of fields.
+
+    Parameters
+    ----------
+    phase : Tensor of shape (...)
+        A.
+    absorption : Tensor of shape (...)
+        C.
+    noise : Tensor of shape (...)
+        By which the variance of the data is multiplied: at most 1, since texture makes the camera's estimate too large and never too small.
+    smooth : Tensor of shape (...)
+        B, at most `SMOOTH_PHASE`, or more for strong objects: without a bound it would take low spatial frequencies that the data do not decide
+        for real ones.
+    """
+
+    phase: Tensor
+    absorption: Tensor
+    noise: Tensor
+    smooth: Tensor
+
+    @classmethod
+    def start(cls, batch: tuple[int, ...], like: Tensor) -> "PowerLaws":
+        """Before anything is known of the image."""
+        phase, absorption = like.new_full(batch, START_PHASE), like.new_full(batch, START_ABSORPTION)
+        return cls(phase=phase, absorption=absorption, noise=like.new_ones(batch), smooth=like.new_full(batch, SMOOTH_PHASE))
+
+    def prior(self, model: PhaseForwardModel) -> PhasePrior:
+        """The prior of fields on the canvas of a model."""
+        shapes = _shapes(model, self.phase)
+        power = torch.stack(self._powers(shapes), dim=-3)
+        deviations = torch.tensor(ILLUMINATION_DEVIATIONS).to(self.phase)
+        return PhasePrior(
+            spectrum=1 / power,
+            illumination=deviations.pow(-2).expand(model.planes, -1),
+        )
+
+    def _powers(self, shapes: "_Shapes") -> tuple[Tensor, Tensor]:
+        """Prior power of log-amplitude, whose mean is free, and of phase."""
+        absorption = self.absorption[..., None, None] * shapes.natural
+        absorption[..., 0, 0] = shapes.mean_absorption
+        return absorption, WIDER * self.phase[..., None, None] * shapes.natural + self.smooth[..., None, None] * shapes.smooth
+
+    def agrees_with(self, other: "PowerLaws") -> bool:
+        """Whether no amplitude of the phase or of the noise differs by more than `SETTLED`."""
+        pairs = ((self.phase, other.phase), (self.noise, other.noise))
+        return all(bool(((one - two).abs() <= SETTLED * two).all()) for one, two in pairs)
+
+    def refine(self, maps: Tensor, residual: Tensor, weight: Tensor, factor: float, model: PhaseForwardModel) -> "PowerLaws":
+        """Expectation maximisation, from an estimate and the posterior variance of the weak-object problem.
+
+        Parameters
+        ----------
+        maps : Tensor of shape (..., 2, H, W)
+            Estimated log-amplitude and phase.
+        residual, weight : Tensor of shape (..., P, h, w)
+            Data less expected intensity, and one over the variance of the data before it is multiplied by `noise`.
+        factor : float
+            By which the standard deviation of the noise was exaggerated for this estimate.
+        model : PhaseForwardModel
+
+        Returns
+        -------
+        PowerLaws
+        """
+        power = torch.fft.rfft2(maps).abs().square() / (maps.shape[-2] * maps.shape[-1])
+        exaggerated = self.noise * factor**2
+        normal = weak_normal(weight / exaggerated[..., None, None, None], model)
+        shapes, laws = _shapes(model, power), self
+        most_smooth = (SMOOTH_SHARE * maps[..., 1, model.frame[0], model.frame[1]].var(dim=(-2, -1))).clamp(min=SMOOTH_PHASE)
+        for _ in range(EM_ROUNDS):
+            laws = laws._refined_once(power, shapes, normal, most_smooth)
+        squares = (weight * residual * residual).sum(dim=(-3, -2, -1))
+        fitted = self.fitted_numbers(model, weight / exaggerated[..., None, None, None])
+        found = (squares + exaggerated * fitted) / (weight > 0).sum(dim=(-3, -2, -1)).clamp(min=1)
+        return replace(laws, noise=torch.minimum(self.noise, found.clamp(min=LEAST_NOISE)))
+
+    def fitted_numbers(self, model: PhaseForwardModel, weight: Tensor) -> Tensor:
+        """tr (N + C^-1)^-1 N: how many numbers of a weak object the data determine, shape (...).
+
+        Parameters
+        ----------
+        model : PhaseForwardModel
+        weight : Tensor of shape (..., P, h, w)
+            One over the variance of the data.
+        """
+        frame = weight.shape[-2] * weight.shape[-1] / (model.canvas_shape[0] * model.canvas_shape[1])  # the data are spread over no more than that
+        shapes, (of_mu, mixed, of_phi) = _shapes(model, self.phase), (part / frame for part in weak_normal(weight, model))
+        own_mu, own_phi = (own + 1 / power for own, power in zip((of_mu, of_phi), self._powers(shapes), strict=True))
+        share = (own_phi * of_mu + own_mu * of_phi - 2 * mixed.square()) / (own_mu * own_phi - mixed.square())
+        within = (share * shapes.count).sum(dim=(-2, -1))
+        return frame**0.5 * within  # some of the surroundings is determined, too: so many by draws of the posterior
+
+    def _refined_once(self, power: Tensor, shapes: "_Shapes", normal: tuple[Tensor, Tensor, Tensor], most_smooth: Tensor) -> "PowerLaws":
+        natural, absorption = self.phase[..., None, None] * shapes.natural, self._powers(shapes)[0]
+        smooth = self.smooth[..., None, None] * shapes.smooth
+        phase = natural + smooth
+        own_mu, mixed, own_phi = normal[0] + 1 / absorption, normal[1], normal[2] + 1 / phase
+        determinant = own_mu * own_phi - mixed.square()
+        second_mu, second_phi = power[..., 0, :, :] + own_phi / determinant, power[..., 1, :, :] + own_mu / determinant
+        share = natural / phase  # what the natural part has of the phase at each frequency, as a linear estimate
+        second_natural = share.square() * second_phi + share * smooth
+        second_smooth = (1 - share).square() * second_phi + share * smooth
+        inside = shapes.count[shapes.inside]
+        counted = (1 - share)[..., shapes.inside] * inside * shapes.lowest[shapes.inside]
+        return PowerLaws(
+            phase=((second_natural / shapes.natural)[..., shapes.inside] * inside).sum(dim=-1) / inside.sum(),
+            absorption=((second_mu / shapes.natural)[..., shapes.inside] * inside).sum(dim=-1) / inside.sum(),
+            noise=self.noise,
+            smooth=((second_smooth / shapes.smooth)[..., shapes.inside] * counted).sum(dim=-1).div(counted.sum(dim=-1)).minimum(most_smooth),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Shapes:
+    """Power spectra of amplitude 1 on the real-FFT grid, the frequencies that tell A and B, and how many of the whole spectrum each stands for."""
+
+    natural: Tensor
+    smooth: Tensor
+    mean_absorption: float
+    inside: Tensor
+    lowest: Tensor
+    count: Tensor
+
+
+def _shapes(model: PhaseForwardModel, like: Tensor) -> _Shapes:
+    height, width = model.canvas_shape
+    squared = squared_radius((height, width), 1.0, like)[:, : width // 2 + 1]
+    inside = squared < HIGHEST_FREQUENCY**2
+    inside[0, 0] = False
+    squared[0, 0] = (0.5 / max(height, width)) ** 2  # the mean has no frequency: as of a wave twice as long as the field
+    return _Shapes(
+        natural=1 / squared,
+        smooth=1 / squared.square(),
+        mean_absorption=height * width * MEAN_ABSORPTION**2,
+        inside=inside,
+        lowest=inside & (squared < max(SMOOTH_FREQUENCY, 1.5 / min(height, width)) ** 2),
+        count=half_spectrum_counts(width, squared).expand_as(squared),
+    )
+
+
+def filter_maps(maps: Tensor, transfer: Tensor) -> Tensor:
+    """Multiply the real-FFT spectra of real maps (..., H, W) by a real transfer function."""
+    return torch.fft.irfft2(torch.fft.rfft2(maps) * transfer, s=(maps.shape[-2], maps.shape[-1]))
+
+
+def weak_normal(weight: Tensor, model: PhaseForwardModel) -> tuple[Tensor, Tensor, Tensor]:
+    """J^T W J of a weak object at each frequency, W averaged over the canvas: its entries mu mu, mu phi and phi phi.
+
+    Parameters
+    ----------
+    weight : Tensor of shape (..., P, h, w)
+    model : PhaseForwardModel
+
+    Returns
+    -------
+    tuple of Tensor of shape (..., H, W // 2 + 1)
+    """
+    height, width = model.canvas_shape
+    mean = (weight.sum(dim=(-2, -1)) / (height * width))[..., None, None]
+    of_mu, of_phi = model.weak_transfer()
+    return (mean * of_mu.square()).sum(dim=-3), (mean * of_mu * of_phi).sum(dim=-3), (mean * of_phi.square()).sum(dim=-3)

@@ -1,0 +1,47 @@
+"""Richardson-Lucy: the maximum likelihood of Poisson counts, climbed step by step from the counts themselves."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+LEAST_SEEN = 1e-5  # of the light of a pixel: what the frame sees less of stays dark
+
+
+class PositiveModel(Protocol):
+    """A linear image formation with entries >= 0."""
+
+    def apply(self, light: Tensor) -> Tensor:
+        """A x."""
+
+    def adjoint(self, counts: Tensor) -> Tensor:
+        """A^T y."""
+
+
+def deconvolve(counts: Tensor, model: PositiveModel, dark_counts: float) -> Iterator[Tensor]:
+    """x <- x A^T((d + v) / (A x + v)) / A^T 1 (Richardson 1972, Lucy 1974; v of Snyder et al., J. Opt. Soc. Am. A 10, 1014 (1993)).
+
+    The start, A^T d / A^T 1, is local, so that a part of an image is deconvolved as the whole is there.
+    Read noise of variance r^2 counts like v = r^2 / slope more Poisson counts in data and model, where slope is the variance of a count of light.
+
+    Parameters
+    ----------
+    counts : Tensor of shape (Y, X)
+        d, above the dark level.
+    model : PositiveModel
+    dark_counts : float
+        v >= 0 [counts].
+
+    Yields
+    ------
+    Tensor of the canvas' shape
+        x >= 0 [counts], after each step, without end.
+    """
+    seen = model.adjoint(torch.ones_like(counts)).clamp(min=LEAST_SEEN)
+    data, smallest = (counts + dark_counts).clamp(min=0), torch.finfo(counts.dtype).tiny ** 0.5
+    estimate = (model.adjoint(counts) / seen).clamp(min=smallest)  # noise about zero averages out before it is cut off
+    while True:
+        expected = (model.apply(estimate) + dark_counts).clamp(min=smallest)
+        estimate = estimate * model.adjoint(data / expected).clamp(min=0) / seen
+        yield estimate

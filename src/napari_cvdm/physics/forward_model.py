@@ -1,0 +1,248 @@
+"""Image formation of defocused brightfield: from log-amplitude and phase on a canvas to the intensity of each plane.
+
+    U_z = P_z exp(mu + i phi)                       P_z: exp(-i pi lambda0 z f^2 / n) and the pupil f <= NA / lambda0
+    I_z = L_z * (|U_z|^2 (x) disc(|z| NA_c / n))    L_z = 1 + sum_k c_zk T_k, Legendre polynomials over the frame
+
+A source point of a condenser at angle theta shifts the image at z by z theta, so that in the Fresnel approximation partial
+coherence is one convolution of each plane, jinc(2 pi |z| NA_c f / n) in Fourier space (Hopkins, Proc. R. Soc. A 217, 408 (1953)).
+The canvas is larger than the frame where light may come from outside it. Simulation, inversion, the check of a result and
+evaluation use this one object.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from math import ceil
+
+import torch
+from scipy.fft import next_fast_len
+from scipy.special import j1
+from torch import Tensor
+
+from napari_cvdm.microscope import Microscope
+from napari_cvdm.physics.fresnel import fresnel_transfer, propagate
+from napari_cvdm.physics.grids import circular_pupil, squared_radius
+
+SMALLEST_MARGIN_PX, LARGEST_MARGIN_PX = 16, 96
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PhaseObject:
+    """What a phase image is made of, or a change of it; leading dimensions are a batch.
+
+    Parameters
+    ----------
+    maps : Tensor of shape (..., 2, H, W), real
+        Log-amplitude mu and phase phi [rad] on the canvas.
+    illumination : Tensor of shape (..., P, K), real
+        Coefficients c_zk of each plane.
+    """
+
+    maps: Tensor = field(repr=False)
+    illumination: Tensor = field(repr=False)
+
+    def add(self, other: "PhaseObject", factor: Tensor | float = 1.0) -> "PhaseObject":
+        """self + factor * other, with one factor for each member of a batch."""
+        scale = torch.as_tensor(factor, dtype=self.maps.dtype, device=self.maps.device)
+        return PhaseObject(
+            maps=self.maps + scale[..., None, None, None] * other.maps,
+            illumination=self.illumination + scale[..., None, None] * other.illumination,
+        )
+
+    def dot(self, other: "PhaseObject") -> Tensor:
+        """Inner product of each member of a batch, shape (...)."""
+        return (self.maps * other.maps).sum(dim=(-3, -2, -1)) + (self.illumination * other.illumination).sum(dim=(-2, -1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PhaseLinearisation:
+    """The image of one object, and what the derivative about it needs.
+
+    Parameters
+    ----------
+    expected : Tensor of shape (..., P, h, w), real
+        Intensity of each plane within the frame, over the blank field.
+    unlit : Tensor of shape (..., P, h, w), real
+        The same before the illumination.
+    light : Tensor of shape (..., P, h, w), real
+        L_z.
+    wave : Tensor of shape (..., 1, H, W), complex
+        exp(mu + i phi).
+    waves : Tensor of shape (..., P, H, W), complex
+        U_z.
+    """
+
+    expected: Tensor = field(repr=False)
+    unlit: Tensor = field(repr=False)
+    light: Tensor = field(repr=False)
+    wave: Tensor = field(repr=False)
+    waves: Tensor = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PhaseForwardModel:
+    """Defocused brightfield planes of an object on a canvas.
+
+    Parameters
+    ----------
+    transfer : Tensor of shape (P, H, W), complex
+        P_z on the unshifted FFT grid of the canvas.
+    condenser : Tensor of shape (P, H, W // 2 + 1), real, optional
+        Transfer function of the condenser's disc; None for coherent light.
+    frame : tuple of slice
+        Rows and columns of the canvas that the camera sees.
+    terms : Tensor of shape (K, h, w), real
+        Polynomials of the illumination over the frame.
+    """
+
+    transfer: Tensor = field(repr=False)
+    condenser: Tensor | None = field(repr=False)
+    frame: tuple[slice, slice]
+    terms: Tensor = field(repr=False)
+
+    @classmethod
+    def create(
+        cls,
+        frame_shape: tuple[int, int],
+        defocus_um: Sequence[float],
+        microscope: Microscope,
+        *,
+        canvas_shape: tuple[int, int] | None = None,
+        condenser_na: float = 0.0,
+        like: Tensor | None = None,
+    ) -> "PhaseForwardModel":
+        """The model of a frame in the middle of a canvas.
+
+        Parameters
+        ----------
+        frame_shape : tuple of int
+            (h, w) of the image.
+        defocus_um : sequence of float
+            Signed position of each plane [um], any number.
+        microscope : Microscope
+            Pixel, wavelength and index; with an NA, nothing beyond NA / lambda0 is transferred.
+        canvas_shape : tuple of int, optional
+            (H, W), at least the frame; the frame alone, which then repeats periodically, if None.
+        condenser_na : float
+            Numerical aperture of the illumination; 0 is coherent light.
+        like : Tensor, optional
+            Gives device and real dtype; float32 on the CPU if None.
+
+        Returns
+        -------
+        PhaseForwardModel
+        """
+        like = torch.zeros(1) if like is None else like
+        canvas = frame_shape if canvas_shape is None else canvas_shape
+        top, left = (canvas[0] - frame_shape[0]) // 2, (canvas[1] - frame_shape[1]) // 2
+        double = torch.zeros(1, dtype=torch.float64)  # phases of hundreds of radians need it
+        transfer = torch.stack([fresnel_transfer(canvas, z, microscope, double) for z in defocus_um])
+        if microscope.na is not None:
+            transfer = transfer * circular_pupil(canvas, microscope.pixel_um, microscope.na / microscope.wavelength_um, double)
+        disc = None
+        if condenser_na > 0:
+            radii = [abs(z) * condenser_na / microscope.medium_index for z in defocus_um]
+            disc = torch.stack([disc_transfer(canvas, radius, microscope.pixel_um) for radius in radii]).to(like)
+        return cls(
+            transfer=transfer.to(device=like.device, dtype=torch.complex128 if like.dtype == torch.float64 else torch.complex64),
+            condenser=disc,
+            frame=(slice(top, top + frame_shape[0]), slice(left, left + frame_shape[1])),
+            terms=legendre_terms(frame_shape).to(like),
+        )
+
+    def double(self) -> "PhaseForwardModel":
+        """The same in double precision."""
+        disc = None if self.condenser is None else self.condenser.double()
+        return replace(self, transfer=self.transfer.to(torch.complex128), condenser=disc, terms=self.terms.double())
+
+    @property
+    def canvas_shape(self) -> tuple[int, int]:
+        """(H, W)."""
+        return self.transfer.shape[-2], self.transfer.shape[-1]
+
+    @property
+    def planes(self) -> int:
+        """How many planes there are."""
+        return self.transfer.shape[0]
+
+    def zero(self, batch: Sequence[int] = ()) -> PhaseObject:
+        """An empty field under even light."""
+        shape = (*batch, 2, *self.canvas_shape)
+        return PhaseObject(maps=self.terms.new_zeros(shape), illumination=self.terms.new_zeros((*batch, self.planes, len(self.terms))))
+
+    def apply(self, sample: PhaseObject) -> Tensor:
+        """Expected intensity of each plane over the blank field: (..., P, h, w)."""
+        return self.linearise(sample).expected
+
+    def linearise(self, sample: PhaseObject) -> PhaseLinearisation:
+        """The image of an object, and what `derivative` and `adjoint` about it need."""
+        amplitude = sample.maps[..., 0, :, :].exp()
+        wave = torch.polar(amplitude, sample.maps[..., 1, :, :])[..., None, :, :]
+        waves = propagate(wave, self.transfer)
+        unlit = self._to_frame(waves.real.square() + waves.imag.square())
+        light = 1 + torch.einsum("...pk,khw->...phw", sample.illumination, self.terms)
+        return PhaseLinearisation(expected=light * unlit, unlit=unlit, light=light, wave=wave, waves=waves)
+
+    def derivative(self, at: PhaseLinearisation, change: PhaseObject) -> Tensor:
+        """J v = L (2 Re(conj(U) P(e (v_mu + i v_phi))) (x) disc) + I_0 sum_k v_k T_k: (..., P, h, w)."""
+        turned = at.wave * torch.complex(change.maps[..., 0, :, :], change.maps[..., 1, :, :])[..., None, :, :]
+        waves = propagate(turned, self.transfer)
+        seen = self._to_frame(2 * (at.waves.real * waves.real + at.waves.imag * waves.imag))
+        return at.light * seen + at.unlit * torch.einsum("...pk,khw->...phw", change.illumination, self.terms)
+
+    def adjoint(self, at: PhaseLinearisation, planes: Tensor) -> PhaseObject:
+        """J^T y of images (..., P, h, w)."""
+        spread = self._to_canvas(at.light * planes)
+        spectrum = (torch.fft.fft2(2 * at.waves * spread) * self.transfer.conj()).sum(dim=-3, keepdim=True)
+        back = (at.wave.conj() * torch.fft.ifft2(spectrum))[..., 0, :, :]
+        return PhaseObject(
+            maps=torch.stack([back.real, back.imag], dim=-3),
+            illumination=torch.einsum("...phw,khw->...pk", at.unlit * planes, self.terms),
+        )
+
+    def weak_transfer(self) -> tuple[Tensor, Tensor]:
+        """Transfer of log-amplitude, 2 cos, and of phase, 2 sin, of a weak object to each plane: (P, H, W // 2 + 1), real."""
+        half = self.transfer[..., : self.canvas_shape[1] // 2 + 1]
+        disc = 1.0 if self.condenser is None else self.condenser
+        return 2 * half.real * disc, -2 * half.imag * disc
+
+    def _to_frame(self, canvas: Tensor) -> Tensor:
+        if self.condenser is not None:
+            canvas = torch.fft.irfft2(torch.fft.rfft2(canvas) * self.condenser, s=self.canvas_shape)
+        return canvas[..., self.frame[0], self.frame[1]]
+
+    def _to_canvas(self, frame: Tensor) -> Tensor:
+        if self.canvas_shape == frame.shape[-2:]:
+            canvas = frame
+        else:
+            canvas = frame.new_zeros((*frame.shape[:-2], *self.canvas_shape))
+            canvas[..., self.frame[0], self.frame[1]] = frame
+        if self.condenser is not None:
+            canvas = torch.fft.irfft2(torch.fft.rfft2(canvas) * self.condenser, s=self.canvas_shape)
+        return canvas
+
+
+def fresnel_number(defocus_um: float, microscope: Microscope) -> float:
+    """|lambda z| / (n px^2)."""
+    return microscope.wavelength_um * abs(defocus_um) / (microscope.medium_index * microscope.pixel_um**2)
+
+
+def canvas_shape(shape: tuple[int, int], defocus_um: Sequence[float], microscope: Microscope) -> tuple[int, int]:
+    """Size of a canvas with surroundings from which light may reach the frame, a fast size for Fourier transforms."""
+    reach = max(fresnel_number(z, microscope) for z in defocus_um) / 3  # light of frequency f [cycles/px] goes F f pixels aside
+    margin = min(LARGEST_MARGIN_PX, ceil(SMALLEST_MARGIN_PX + reach))
+    return next_fast_len(shape[0] + 2 * margin, real=True), next_fast_len(shape[1] + 2 * margin, real=True)
+
+
+def disc_transfer(shape: tuple[int, int], radius_um: float, pixel_um: float) -> Tensor:
+    """Transfer function 2 J1(x) / x, x = 2 pi f radius, of a uniform disc of sum 1, on the real-FFT grid; (Y, X // 2 + 1), float64."""
+    half = shape[1] // 2 + 1
+    argument = 2 * torch.pi * radius_um * squared_radius(shape, pixel_um, torch.zeros(1, dtype=torch.float64)).sqrt()[:, :half]
+    safe = argument.clamp(min=1e-9)
+    return torch.from_numpy(2 * j1(safe.numpy())) / safe
+
+
+def legendre_terms(shape: tuple[int, int]) -> Tensor:
+    """1, y, x, (3 y^2 - 1) / 2, y x, (3 x^2 - 1) / 2 over a frame, y and x from -1 to 1: (6, Y, X), float64."""
+    y, x = (torch.linspace(-1, 1, size, dtype=torch.float64) for size in shape)
+    rows, columns = (torch.stack([torch.ones_like(u), u, (3 * u**2 - 1) / 2]) for u in (y, x))
+    return torch.stack([rows[i][:, None] * columns[j][None, :] for i, j in ((0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2))])

@@ -1,0 +1,234 @@
+"""A fluorescence image deconvolved with the PSF of its own microscope: what the network is told of the optics."""
+
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from itertools import islice
+
+import numpy as np
+import torch
+from scipy.ndimage import center_of_mass, gaussian_filter, map_coordinates
+from torch import Tensor
+from torch.nn import functional
+
+from napari_cvdm.intensity import MAD_TO_SIGMA
+from napari_cvdm.inversion.richardson_lucy import deconvolve
+from napari_cvdm.microscope import Microscope
+from napari_cvdm.physics.camera_noise import CameraNoise
+from napari_cvdm.physics.cutoff import USUAL_PERIOD_PX, estimate_cutoff
+from napari_cvdm.physics.widefield import WidefieldForwardModel, cutoff_period_um, usual_index, widefield_psf
+from napari_cvdm.request import MeasuredPsf, RequestError, RestoreRequest
+
+ITERATIONS = (8, 30, 100)
+BASELINE_STRENGTH = 1  # the place of the estimate that the diffusion is centred on
+PSF_SIZE = 81
+MARGIN_PX = 40  # of the canvas around the frame, fine pixels
+LARGEST_MISFIT = 6.0
+LEAST_DEVIATION = 1e-6  # of the brightest pixel: an image without noise is still exact to so much
+USUAL_OPTICS = {"wavelength_um": 0.52, "na": 1.4}  # scaled to the cut-off period of an image
+LARGEST_ESTIMATED_PX = 512
+SAID_EVERY = 10  # steps
+DECONVOLVED_BYTES = 48  # for a pixel of the fine canvas while it is deconvolved: estimates, ratio, two spectra
+NOISE_SIGMAS = 3.0  # above the border of a measured PSF: of less the mean of its ring is taken
+CENTRE_UM = 0.3  # about the peak of a measured PSF, in which its centre is looked for
+LOW_CONTRAST, LOW_CONTRAST_SHARE = 0.1, 0.75  # objectives of NA 0.8 to 1.4 show so much of the contrast at such a share of their cut-off frequency
+STRENGTHS = tuple(f"deconvolved, {count} steps" for count in ITERATIONS)
+DECONVOLVED_CHANNELS = tuple(f"{name}, pixel {row} {column} of 4" for name in STRENGTHS for row in (0, 1) for column in (0, 1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Lens:
+    """What is known of the objective.
+
+    Parameters
+    ----------
+    psf : ndarray of shape (S, S)
+        On the fine grid, sum 1.
+    cutoff_px : float
+        Period of its cut-off frequency in camera pixels.
+    source : {"stated", "measured", "estimated", "assumed"}
+        Where it comes from: NA and wavelength, a measured PSF, the spectrum of the image, or nowhere.
+    """
+
+    psf: np.ndarray = field(repr=False)
+    cutoff_px: float
+    source: str
+
+
+@lru_cache(maxsize=16)
+def _psf_of(microscope: Microscope) -> np.ndarray:
+    return widefield_psf(microscope, PSF_SIZE).numpy()
+
+
+def lens_of_microscope(microscope: Microscope, upsampling: int) -> Lens:
+    """The lens of stated optics; the pixel is the camera's."""
+    fine = replace(microscope, pixel_um=microscope.pixel_um / upsampling)
+    return Lens(psf=_psf_of(fine), cutoff_px=cutoff_period_um(microscope) / microscope.pixel_um, source="stated")
+
+
+def lens_of_optics(pixel_um: float, wavelength_um: float | None, na: float | None, medium_index: float | None, upsampling: int) -> Lens | None:
+    """The lens of stated optics, without an index in the usual medium of its NA; None where NA or wavelength is not known."""
+    if na is None or wavelength_um is None:
+        return None
+    index = usual_index(na) if medium_index is None else medium_index
+    return lens_of_microscope(Microscope(pixel_um=pixel_um, wavelength_um=wavelength_um, medium_index=index, na=na), upsampling)
+
+
+def lens_of_request(request: RestoreRequest, upsampling: int) -> Lens | None:
+    """The lens of the optics of a request, a measured PSF before all; None where neither it nor NA and wavelength are known."""
+    pixel_um = request.optics_value("pixel_um")
+    if request.psf is not None:
+        return lens_of_psf(request.psf, pixel_um, upsampling)
+    wavelength_um, na, medium_index = (request.known_optics(name) for name in ("wavelength_um", "na", "medium_index"))
+    return lens_of_optics(pixel_um, wavelength_um, na, medium_index, upsampling)
+
+
+def lens_of_psf(measured: MeasuredPsf, pixel_um: float, upsampling: int) -> Lens:
+    """The lens of a measured PSF: less its background, centred, on the fine grid of an image of that pixel size."""
+    border = np.concatenate([measured.array[0], measured.array[-1], measured.array[:, 0], measured.array[:, -1]]).astype(np.float64)
+    level, noise = float(np.median(border)), MAD_TO_SIGMA * float(np.median(np.abs(border - np.median(border))))
+    image = measured.array - level
+    peak = np.unravel_index(int(gaussian_filter(image, 1.0).argmax()), image.shape)
+    reach = max(2, round(CENTRE_UM / measured.pixel_um))
+    near, part = np.zeros_like(image), tuple(slice(max(0, int(place) - reach), int(place) + reach + 1) for place in peak)
+    near[part] = np.where(image[part] > NOISE_SIGMAS * noise, image[part], 0.0)
+    if not near.any():
+        raise RequestError(f"{measured.source}: the PSF has no peak above its border; give the image of a bright bead on a dark background.")
+    centre, step = np.array(center_of_mass(near)), pixel_um / upsampling / measured.pixel_um
+    offsets = (np.arange(PSF_SIZE) - PSF_SIZE // 2) * step
+    places = np.meshgrid(*(offsets + place for place in centre), indexing="ij")
+    psf = map_coordinates(gaussian_filter(image, 0.5 * step) if step > 1 else image, places, order=1)
+    psf = np.where(psf > NOISE_SIGMAS * noise, psf, ring_means(psf)).clip(min=0)
+    psf /= psf.sum()
+    return Lens(psf=psf.astype(np.float32), cutoff_px=low_contrast_period(psf) * LOW_CONTRAST_SHARE / upsampling, source="measured")
+
+
+def ring_means(image: np.ndarray) -> np.ndarray:
+    """Mean of a square image (S, S) on the ring about its centre that each pixel lies on: its wings without their noise."""
+    place = np.arange(image.shape[0]) - image.shape[0] // 2
+    ring = np.rint(np.hypot(place[:, None], place[None, :])).astype(int)
+    means: np.ndarray = np.bincount(ring.ravel(), image.ravel()) / np.bincount(ring.ravel())
+    return means[ring]
+
+
+def low_contrast_period(psf: np.ndarray) -> float:
+    """Period [px] of the wave that a PSF (S, S) of sum 1 shows with a tenth of its contrast, averaged over directions."""
+    size = 8 * psf.shape[0]
+    contrast = np.abs(np.fft.rfft2(psf, (size, size)))
+    frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :])
+    ring = (frequency * size).astype(int)
+    mean = np.bincount(ring.ravel(), contrast.ravel()) / np.bincount(ring.ravel())
+    return size / max(1.0, float(np.argmax(mean < LOW_CONTRAST * mean[0])) + 0.5)
+
+
+def estimate_lens(parts: Sequence[np.ndarray], upsampling: int) -> Lens:
+    """The lens by the spectra of parts (Y, X) of an image; a usual one where they tell nothing."""
+    found = [estimate_cutoff(_middle(part)) for part in parts]
+    periods = [period for period in found if period is not None]
+    return lens_of_period(float(np.median(periods)) if periods else None, upsampling)
+
+
+def _middle(image: np.ndarray) -> np.ndarray:
+    rows, columns = (slice(max(0, (size - LARGEST_ESTIMATED_PX) // 2), (size + LARGEST_ESTIMATED_PX) // 2) for size in image.shape)
+    return image[rows, columns]
+
+
+def lens_of_period(period_px: float | None, upsampling: int) -> Lens:
+    """The lens of a cut-off period in camera pixels; a usual one for None."""
+    lens = lens_of_microscope(usual_microscope(USUAL_PERIOD_PX if period_px is None else period_px), upsampling)
+    return replace(lens, source="assumed" if period_px is None else "estimated")
+
+
+def usual_microscope(cutoff_px: float) -> Microscope:
+    """An oil objective on a camera whose pixels give this cut-off period."""
+    pixel_um = USUAL_OPTICS["wavelength_um"] / (2 * USUAL_OPTICS["na"]) / cutoff_px
+    return Microscope(pixel_um=pixel_um, medium_index=usual_index(USUAL_OPTICS["na"]), **USUAL_OPTICS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Deconvolution:
+    """One frame to deconvolve; the light from outside it is among the unknowns.
+
+    Parameters
+    ----------
+    data : Tensor of shape (Y, X)
+        Counts above the dark level. Saturated pixels are taken as they are: there is at least so much light.
+    model : WidefieldForwardModel
+    noise : CameraNoise
+    brightest : float
+        Of the whole image [counts]: read noise counts as no more light than that.
+    """
+
+    data: Tensor = field(repr=False)
+    model: WidefieldForwardModel
+    noise: CameraNoise
+    brightest: float
+
+    @classmethod
+    def of_frame(cls, counts: np.ndarray, lens: Lens, noise: CameraNoise, brightest: float, upsampling: int) -> "Deconvolution":
+        """From counts (Y, X) above the dark level."""
+        model = WidefieldForwardModel.on_canvas(torch.from_numpy(lens.psf), (counts.shape[0], counts.shape[1]), MARGIN_PX, upsampling)
+        return cls(data=torch.from_numpy(counts).float(), model=model, noise=noise, brightest=brightest)
+
+    @property
+    def dark_counts(self) -> float:
+        """Read noise as counts of light, but never above the brightest."""
+        return min(self.noise.dark_signal, max(self.brightest, 0.0))
+
+    def steps(self) -> Iterator[tuple[int, Tensor]]:
+        """Number of each step of Richardson-Lucy from 1 on, and the light on the canvas after it; without end."""
+        return enumerate(deconvolve(self.data, self.model, self.dark_counts), start=1)
+
+    def estimates(self, iterations: Sequence[int]) -> Iterator[Tensor]:
+        """Light on the canvas after each of these rising numbers of steps."""
+        return (canvas for step, canvas in islice(self.steps(), max(iterations)) if step in iterations)
+
+    def in_frame(self, canvas: Tensor) -> Tensor:
+        """What lies in the frame, on the fine grid (uY, uX)."""
+        return canvas[self.model.frame].clone()
+
+    def compare(self, canvas: Tensor) -> tuple[Tensor, Tensor]:
+        """Misfit (d - A x) / sd of each pixel (Y, X), and the standard deviation sd of the noise [counts] at the level of A x."""
+        expected = self.model.apply(canvas)
+        least = max(LEAST_DEVIATION * float(self.data.abs().max()), torch.finfo(torch.float32).tiny)
+        deviation = torch.from_numpy(np.sqrt(self.noise.variance(expected.numpy()))).float().clamp(min=least)
+        return (self.data - expected) / deviation, deviation
+
+
+def chi_squared(misfit: Tensor, valid: np.ndarray) -> float:
+    """Mean squared misfit where `valid` (Y, X) holds: 1 where only noise is left; 0 where it holds nowhere."""
+    kept = misfit.numpy()[valid]
+    return float(np.mean(np.square(kept, dtype=np.float64))) if kept.size else 0.0
+
+
+def deconvolve_channels(problem: Deconvolution, unit: float, cutoff_px: float) -> Generator[str, None, tuple[Tensor, Tensor]]:
+    """What the network is given of a deconvolution, in network units of `unit` counts.
+
+    Yields
+    ------
+    str
+        What was done, every few steps.
+
+    Returns
+    -------
+    channels : Tensor of shape (3 + 3 u^2, Y, X)
+        Noise, misfit and cut-off period, then each strength as u^2 channels.
+    baseline : Tensor of shape (uY, uX)
+        The estimate of `BASELINE_STRENGTH`.
+    """
+    canvases = []
+    for step, canvas in islice(problem.steps(), max(ITERATIONS)):
+        if step in ITERATIONS:
+            canvases.append(canvas)
+        if step % SAID_EVERY == 0:
+            yield f"deconvolution, step {step} of {max(ITERATIONS)}"
+    misfit, deviation = problem.compare(canvases[BASELINE_STRENGTH])
+    fine = torch.stack([problem.in_frame(canvas) for canvas in canvases]) / unit
+    local = torch.stack(
+        [
+            deviation / unit,
+            misfit.clamp(-LARGEST_MISFIT, LARGEST_MISFIT) / LARGEST_MISFIT,
+            torch.full_like(misfit, float(np.log2(cutoff_px / USUAL_PERIOD_PX))),
+        ]
+    )
+    return torch.cat([local, functional.pixel_unshuffle(fine, problem.model.upsampling)]), fine[BASELINE_STRENGTH].clone()

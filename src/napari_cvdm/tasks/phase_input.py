@@ -1,0 +1,125 @@
+"""What the phase network sees of an inverted field: maps of the inversion on compressed scales, and numbers of the whole field.
+
+None of it depends on how many planes there were. Lengths are set by physics: the unit of the network is the geometric mean of the
+strength of the phase and of its posterior width, so that a little noise and a wrong shape are both of order one.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from napari_cvdm.tasks.phase_inversion import PhaseMaps
+
+CHANNELS = (
+    "phase over strength",
+    "phase over width",
+    "pull of the data on the phase",
+    "pull of the data on the absorption",
+    "absorption",
+    "difference of the borders",
+    "width",
+    "misfit",
+    "frame",
+    "strength",
+    "width over strength",
+    "noise",
+    "Fresnel number",
+)
+SURROUNDINGS_PX = 16  # of the canvas around the frame that the network sees
+SMALLEST_STRENGTH_RAD = 0.02
+SMALLEST_WIDTH_RAD = 1e-3
+ABSORPTION_UNIT = 0.02
+TYPICAL_NOISE = 0.01
+TYPICAL_FRESNEL = 30.0
+LOG_GAIN = 0.25
+LARGEST_MISFIT = 100.0
+TINY = 1e-30
+
+
+def network_window(maps: PhaseMaps) -> tuple[slice, slice]:
+    """Rows and columns of the canvas that the network sees: the frame and a little around it."""
+    rows, columns = (
+        slice(max(0, part.start - SURROUNDINGS_PX), min(size, part.stop + SURROUNDINGS_PX)) for part, size in zip(maps.frame, maps.phase.shape, strict=True)
+    )
+    return rows, columns
+
+
+def inner_frame(maps: PhaseMaps) -> tuple[slice, slice]:
+    """The frame within `network_window`."""
+    rows, columns = (slice(part.start - seen.start, part.stop - seen.start) for part, seen in zip(maps.frame, network_window(maps), strict=True))
+    return rows, columns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldNumbers:
+    """What holds for a whole field, also where only a part of it is prepared.
+
+    Parameters
+    ----------
+    level : float
+        Median of the phase over the frame [rad].
+    strength, width : float
+        Root mean squares over the frame of the phase and of its posterior width [rad].
+    pull, pull_absorption : float
+        Root mean squares of both pulls of the data.
+    noise : float
+        Standard deviation over the blank field.
+    fresnel : float
+        Largest |lambda z| / (n px^2).
+    """
+
+    level: float
+    strength: float
+    width: float
+    pull: float
+    pull_absorption: float
+    noise: float
+    fresnel: float
+
+    @classmethod
+    def measure(cls, maps: PhaseMaps) -> "FieldNumbers":
+        """From the maps of a whole field."""
+        phase = maps.phase[maps.frame]
+        return cls(
+            level=float(np.median(phase)),
+            strength=float(np.hypot(np.std(phase), SMALLEST_STRENGTH_RAD)),
+            width=float(np.hypot(_rms(maps.width[maps.frame]), SMALLEST_WIDTH_RAD)),
+            pull=_rms(maps.pull[maps.frame]),
+            pull_absorption=_rms(maps.pull_absorption[maps.frame]),
+            noise=maps.noise,
+            fresnel=maps.fresnel,
+        )
+
+    @property
+    def unit(self) -> float:
+        """Radians for one unit of the network."""
+        return float(np.sqrt(self.strength * self.width))
+
+
+def network_channels(maps: PhaseMaps, numbers: FieldNumbers) -> Tensor:
+    """The channels of a field within `network_window`: (13, Y, X), float32, in the order of `CHANNELS`."""
+    window = network_window(maps)
+    level = maps.phase - numbers.level
+    inside = np.zeros(maps.phase.shape, np.float32)
+    inside[maps.frame] = 1
+    images = (
+        np.arcsinh(level / numbers.strength),
+        np.arcsinh(level / numbers.width) / 2,
+        np.arcsinh(maps.pull / max(numbers.pull, TINY)),
+        np.arcsinh(maps.pull_absorption / max(numbers.pull_absorption, TINY)),
+        np.arcsinh(maps.absorption / ABSORPTION_UNIT),
+        np.arcsinh(maps.border_difference / numbers.unit),
+        np.log(np.maximum(maps.width, SMALLEST_WIDTH_RAD) / numbers.width),
+        np.log(np.clip(maps.misfit, 0.1, LARGEST_MISFIT)) / 2,
+        inside,
+    )
+    constants = (numbers.strength, numbers.width / numbers.strength, numbers.noise / TYPICAL_NOISE, numbers.fresnel / TYPICAL_FRESNEL)
+    shown = torch.from_numpy(np.stack([image[window] for image in images]).astype(np.float32))
+    logarithms = LOG_GAIN * torch.log(torch.tensor(constants, dtype=torch.float32))
+    return torch.cat([shown, logarithms[:, None, None].expand(-1, *shown.shape[1:])])
+
+
+def _rms(image: np.ndarray) -> float:
+    return float(np.sqrt(np.square(image, dtype=np.float64).mean()))

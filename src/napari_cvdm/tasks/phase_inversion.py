@@ -1,0 +1,202 @@
+"""The physics of a phase field inverted: which border explains the planes, the estimate, its posterior width, what is left over.
+
+Two hypotheses about what lies outside the frame are fitted: unknown surroundings on a larger canvas, and a field that repeats
+(as an isolated object in a flat medium does). The second is taken where its evidence is not clearly smaller.
+"""
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+
+from napari_cvdm.inversion import Fit, Solving, draw_around, fit_object, log_evidence, misfit_and_penalty
+from napari_cvdm.inversion.gauss_newton import weighted_squares
+from napari_cvdm.microscope import Microscope
+from napari_cvdm.noise import noise_field
+from napari_cvdm.physics.forward_model import PhaseForwardModel, PhaseObject, canvas_shape
+
+BORDER_EVIDENCE = -0.09  # of a measured value: what repeats had more, and what "periodic" harms less, see `python -m benchmarks.phase_inversion`
+HOPELESS_COST = 0.3  # of a measured value after a first look: such a field is not fitted to the end
+FIRST_LOOK, LAST_ROUNDS = ((2.0, 3, 10),), ((1.0, 8, 12),)
+NOISE_ORIGIN = 1 << 20  # noise belongs to absolute pixels, and a canvas begins before the first of the frame
+DATA_STEP, PRIOR_STEP = 1 << 16, 1 << 17  # of `noise_field`: beyond the steps of a sampler
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PhaseEstimate:
+    """One field after the inversion.
+
+    Parameters
+    ----------
+    fit : Fit
+        Without batch dimension.
+    other : Tensor of shape (h, w)
+        Phase [rad] under the hypothesis about the border that was not taken.
+    periodic : bool
+        Whether the field was taken for one that repeats.
+    """
+
+    fit: Fit
+    other: Tensor = field(repr=False)
+    periodic: bool
+
+
+Inverting = Generator[str, None, PhaseEstimate]
+
+
+def invert_planes(planes: Tensor, weight: Tensor, defocus_um: Sequence[float], microscope: Microscope, condenser_na: float = 0.0) -> Inverting:
+    """Fit the whole image formation to the planes of one field.
+
+    Parameters
+    ----------
+    planes : Tensor of shape (P, h, w), float32
+        Intensity over the blank field.
+    weight : Tensor of shape (P, h, w), float32
+        One over the variance of each pixel, 0 where nothing was measured.
+    defocus_um : sequence of float
+        Signed position of each plane [um].
+    microscope : Microscope
+    condenser_na : float
+
+    Yields
+    ------
+    str
+        What was done.
+
+    Returns
+    -------
+    PhaseEstimate
+    """
+    surrounded = yield from fit_surrounded(planes, weight, defocus_um, microscope, condenser_na)
+    repeating = yield from fit_periodic(planes, weight, defocus_um, microscope, condenser_na, surrounded)
+    periodic = is_worth_a_fit(repeating, surrounded) and float(log_evidence(repeating) - log_evidence(surrounded)) > BORDER_EVIDENCE
+    taken, other = (repeating, surrounded) if periodic else (surrounded, repeating)
+    return PhaseEstimate(fit=taken, other=other.phase, periodic=periodic)
+
+
+def fit_surrounded(planes: Tensor, weight: Tensor, defocus_um: Sequence[float], microscope: Microscope, condenser_na: float) -> Solving:
+    """Fit with unknown surroundings alone; parameters as of `invert_planes`."""
+    frame = (planes.shape[-2], planes.shape[-1])
+    canvas = canvas_shape(frame, defocus_um, microscope)
+    model = PhaseForwardModel.create(frame, defocus_um, microscope, canvas_shape=canvas, condenser_na=condenser_na, like=planes)
+    return (yield from fit_object(model, planes, weight))
+
+
+def fit_periodic(planes: Tensor, weight: Tensor, defocus_um: Sequence[float], microscope: Microscope, condenser_na: float, surrounded: Fit) -> Solving:
+    """Fit a field that repeats, from the fit with unknown surroundings; not to the end where it is hopeless."""
+    model = PhaseForwardModel.create((planes.shape[-2], planes.shape[-1]), defocus_um, microscope, condenser_na=condenser_na, like=planes)
+    rows, columns = surrounded.model.frame
+    inner = replace(surrounded.estimate, maps=surrounded.estimate.maps[..., rows, columns].contiguous())
+    fit = yield from fit_object(model, planes, weight, (inner, surrounded.laws), FIRST_LOOK)
+    if not is_worth_a_fit(fit, surrounded):
+        return fit
+    return (yield from fit_object(model, planes, weight, (fit.estimate, fit.laws), LAST_ROUNDS))
+
+
+def is_worth_a_fit(repeating: Fit, surrounded: Fit) -> bool:
+    """Whether a periodic field after its first look costs little more than unknown surroundings."""
+    return float(misfit_and_penalty(repeating) - misfit_and_penalty(surrounded)) < HOPELESS_COST
+
+
+def invert_surrounded(planes: Tensor, weight: Tensor, defocus_um: Sequence[float], microscope: Microscope, condenser_na: float) -> Inverting:
+    """The estimate of a part of a larger field, whose border is never one that repeats; parameters as of `invert_planes`."""
+    fit = yield from fit_surrounded(planes, weight, defocus_um, microscope, condenser_na)
+    return PhaseEstimate(fit=fit, other=fit.phase, periodic=False)
+
+
+def white_noise(model: PhaseForwardModel, seed: int, streams: Sequence[int], first: tuple[int, int] = (0, 0)) -> tuple[Tensor, PhaseObject]:
+    """White noise for `draw_around`, one draw for each stream: the same at the same absolute pixel, `first` that of the frame's first."""
+    like, (rows, columns) = model.terms, model.frame
+    inside = NOISE_ORIGIN + first[0], NOISE_ORIGIN + first[1]
+    start = inside[0] - rows.start, inside[1] - columns.start
+
+    def draw(shape: tuple[int, int], stream: int, step: int, origin: tuple[int, int]) -> np.ndarray:
+        return noise_field(shape, seed=seed, sample=stream, step=step, origin=origin)
+
+    frame_shape = (like.shape[-2], like.shape[-1])
+    data = np.stack([[draw(frame_shape, s, DATA_STEP + p, inside) for p in range(model.planes)] for s in streams])
+    maps = np.stack([[draw(model.canvas_shape, s, PRIOR_STEP + m, start) for m in range(2)] for s in streams])
+    coefficients = np.stack([draw((model.planes, len(like)), s, PRIOR_STEP + 2, (0, 0)) for s in streams])
+    sample = PhaseObject(maps=torch.from_numpy(maps).to(like), illumination=torch.from_numpy(coefficients).to(like))
+    return torch.from_numpy(data).to(like), sample
+
+
+def draw_phases(fit: Fit, seed: int, streams: Sequence[int], first: tuple[int, int] = (0, 0)) -> Tensor:
+    """Draws about the estimate of one field: differences from it [rad] on the canvas, (S, H, W)."""
+    return draw_around(fit, *white_noise(fit.model, seed, streams, first)).maps[:, 1]
+
+
+WIDTH_DRAWS = 4
+WIDTH_PX, MISFIT_PX = 4.0, 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PhaseMaps:
+    """What the inversion says of one field, on the canvas (H, W); of a training field it is what is kept on disk.
+
+    Parameters
+    ----------
+    phase : ndarray [rad]
+        The estimate.
+    absorption : ndarray
+        Log-amplitude.
+    width : ndarray [rad]
+        Standard deviation of the posterior of the physics, without that of the mean over the frame.
+    pull : ndarray [1/rad]
+        J^T W r of the phase: which way the data pull, against the prior.
+    pull_absorption : ndarray
+        The same of the log-amplitude.
+    border_difference : ndarray [rad]
+        Estimate under the other hypothesis about the border, less this one; 0 outside the frame.
+    misfit : ndarray
+        Squared residual in noise variances, averaged over planes and a neighbourhood; 1 where nothing was measured.
+    frame : tuple of slice
+        What the camera saw of the canvas.
+    fresnel : float
+        Largest |lambda z| / (n px^2) of the planes.
+    noise : float
+        Standard deviation of the noise over the blank field.
+    """
+
+    phase: np.ndarray = field(repr=False)
+    absorption: np.ndarray = field(repr=False)
+    width: np.ndarray = field(repr=False)
+    pull: np.ndarray = field(repr=False)
+    pull_absorption: np.ndarray = field(repr=False)
+    border_difference: np.ndarray = field(repr=False)
+    misfit: np.ndarray = field(repr=False)
+    frame: tuple[slice, slice]
+    fresnel: float
+    noise: float
+
+
+def phase_maps(estimate: PhaseEstimate, fresnel: float, draws: np.ndarray) -> PhaseMaps:
+    """The maps of an estimate; the width is that of a few draws (S, H, W) [rad], averaged over a neighbourhood."""
+    fit, (rows, columns) = estimate.fit, estimate.fit.model.frame
+    draws = draws - draws[:, rows, columns].mean(axis=(-2, -1), keepdims=True)
+    width = np.sqrt(gaussian_filter(np.square(draws).mean(axis=0), WIDTH_PX, mode="wrap"))
+    pull = fit.model.adjoint(fit.linearisation, fit.weight * fit.residual).maps.cpu().numpy()
+    measured = (fit.weight > 0).cpu().numpy().mean(axis=0)
+    squares, seen = (np.zeros(fit.model.canvas_shape, np.float32) for _ in range(2))
+    squares[rows, columns], seen[rows, columns] = weighted_squares(fit.weight, fit.residual).mean(dim=0).cpu().numpy(), measured
+    share = gaussian_filter(seen, MISFIT_PX)
+    misfit = np.where(share > 0.05, gaussian_filter(squares, MISFIT_PX) / np.maximum(share, 0.05), 1.0)
+    difference = np.zeros(fit.model.canvas_shape, np.float32)
+    gap = (estimate.other - fit.phase).cpu().numpy()
+    difference[rows, columns] = gap - gap.mean()
+    known = fit.weight[fit.weight > 0]
+    return PhaseMaps(
+        phase=fit.estimate.maps[1].cpu().numpy(),
+        absorption=fit.estimate.maps[0].cpu().numpy(),
+        width=width,
+        pull=pull[1],
+        pull_absorption=pull[0],
+        border_difference=difference,
+        misfit=misfit.astype(np.float32),
+        frame=fit.model.frame,
+        fresnel=fresnel,
+        noise=float(known.mean()) ** -0.5,
+    )

@@ -1,0 +1,137 @@
+"""What a phase sample is made of: the estimate, a trusted share of what the network changes, and a draw of the physics' posterior.
+
+x = x_0 + t (D - x_0) + (J^T W J + C^-1)^-1 (J^T W^1/2 e_1 + C^-1/2 e_2), x_0 the estimate, D a sample of the network. The draw is what the
+data leave open, low spatial frequencies among it, which a local network cannot know. The draws of samples 2 k and 2 k + 1 are opposite, so
+that the mean does not carry them; the variance of N samples is therefore too large by N / (N - 1). The share t keeps the mean of fields
+unlike the training as good as the estimate.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import numpy as np
+
+from napari_cvdm.inversion import Fit
+from napari_cvdm.tasks.levelling import Levelling
+from napari_cvdm.tasks.phase_inversion import WIDTH_DRAWS, draw_phases
+
+TRUST = 0.03  # of what the network changes: with more, bright planes are explained worse than by noise (`python -m benchmarks.sample_phases`)
+FIT_BYTES, PLANE_BYTES = 150, 300  # of a pixel of the canvas, of all planes and of each; measured by `peak_memory`, 2 to 15 % too many
+
+
+class PosteriorDraws:
+    """Draws about the estimate of one field, each solved once: the width of the posterior and the samples share them.
+
+    Parameters
+    ----------
+    fit : Fit
+        Without batch dimension.
+    seed : int
+    first : tuple of int
+        Row and column of the frame's first pixel in the whole image: noise belongs to absolute pixels.
+    """
+
+    def __init__(self, fit: Fit, seed: int, first: tuple[int, int] = (0, 0)) -> None:
+        self._fit, self._seed, self._first = fit, seed, first
+        self._kept: dict[int, np.ndarray] = {}
+
+    def draw(self, stream: int) -> np.ndarray:
+        """Difference from the estimate [rad] on the canvas, (H, W); the first few and the last one are kept."""
+        if stream not in self._kept:
+            self._kept = {number: kept for number, kept in self._kept.items() if number < WIDTH_DRAWS}
+            self._kept[stream] = draw_phases(self._fit, self._seed, [stream], self._first)[0].cpu().numpy()
+        return self._kept[stream]
+
+    def first(self) -> np.ndarray:
+        """Those that the width is taken from: (S, H, W)."""
+        return np.stack([self.draw(stream) for stream in range(WIDTH_DRAWS)])
+
+
+class Draws(Protocol):
+    """Makes draws about an estimate."""
+
+    def draw(self, stream: int) -> np.ndarray:
+        """Difference from the estimate [rad] on the canvas, (H, W)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PhasePosterior:
+    """What a fit knows beside the network.
+
+    Parameters
+    ----------
+    fit : Fit
+        Without batch dimension.
+    window : tuple of slice
+        Rows and columns of the canvas that the network sees.
+    estimate : ndarray of shape (Y, X), float32
+        The estimate on the window as the network has it [rad].
+    result : ndarray of shape (Y, X), float32
+        The same as the result has it: levelled [rad].
+    background : ndarray of shape (h, w), bool, optional
+        Pixels of the frame over which every sample has mean zero; samples keep their level, if None.
+    levelling : Levelling, optional
+        Takes the drift that the empty medium shows out of estimate and draws.
+    draws : Draws
+    """
+
+    fit: Fit = field(repr=False)
+    window: tuple[slice, slice]
+    estimate: np.ndarray = field(repr=False)
+    result: np.ndarray = field(repr=False)
+    background: np.ndarray | None = field(default=None, repr=False)
+    levelling: Levelling | None = field(default=None, repr=False)
+    draws: Draws
+
+    @property
+    def memory_bytes(self) -> int:
+        """Of the inversion at its peak: maps, waves and directions of the conjugate gradients."""
+        height, width = self.fit.model.canvas_shape
+        return height * width * (FIT_BYTES + PLANE_BYTES * self.fit.model.planes)
+
+    def blend(self, image: np.ndarray) -> np.ndarray:
+        """The estimate and the trusted share of what the network (Y, X) [rad] changes, levelled as the result."""
+        return (self.result + TRUST * (image - self.estimate)).astype(np.float32)
+
+    def refine(self, image: np.ndarray, stream: int) -> np.ndarray:
+        """A sample of the network (Y, X) [rad], made one of the result."""
+        blended = self.blend(image) + (1 - 2 * (stream % 2)) * self._levelled_draw(stream // 2)[self.window]
+        inner = self._frame_in_window()
+        whole = all(part.start >= 0 and part.stop <= size for part, size in zip(inner, blended.shape, strict=True))
+        if self.background is None or not whole:  # a part shows too little background to be levelled by it
+            return blended
+        return np.asarray(blended - blended[inner][self.background].mean())
+
+    def draw_phases(self, count: int) -> np.ndarray:
+        """Samples of the physics alone within the frame: (S, h, w) [rad]."""
+        rows, columns = self.fit.model.frame
+        inner = self._frame_in_window()
+        return np.stack([self.result[inner] + self._levelled_draw(stream)[rows, columns] for stream in range(count)])
+
+    def within(self, part: tuple[slice, slice]) -> "PhasePosterior":
+        """The same for a part of the window."""
+        rows, columns = (slice(seen.start + inner.start, seen.start + inner.stop) for seen, inner in zip(self.window, part, strict=True))
+        return replace(self, window=(rows, columns), estimate=self.estimate[part], result=self.result[part])
+
+    def _frame_in_window(self) -> tuple[slice, slice]:
+        """Rows and columns of the frame, counted from the window's first pixel; they may begin or end outside it."""
+        rows, columns = (slice(part.start - seen.start, part.stop - seen.start) for part, seen in zip(self.fit.model.frame, self.window, strict=True))
+        return rows, columns
+
+    def _levelled_draw(self, stream: int) -> np.ndarray:
+        return level_draw(self.draws.draw(stream), self.fit.model.frame, self.levelling, self.background)
+
+
+def level_draw(canvas: np.ndarray, frame: tuple[slice, slice], levelling: Levelling | None, background: np.ndarray | None) -> np.ndarray:
+    """A draw on the canvas (H, W) without the drift that the medium shows, and with mean zero over the background."""
+    levelled = level_frame(canvas, frame, levelling)
+    return levelled if background is None else levelled - levelled[frame][background].mean()
+
+
+def level_frame(canvas: np.ndarray, frame: tuple[slice, slice], levelling: Levelling | None) -> np.ndarray:
+    """An image of the canvas (H, W) without the drift that the medium in the frame shows; linear, and the mean of the frame stays."""
+    if levelling is None:
+        return canvas
+    levelled = canvas.copy()
+    levelled[frame] = levelling.apply(canvas[frame].astype(np.float64))
+    return levelled

@@ -1,0 +1,120 @@
+"""Simulated fields that went through the inversion or deconvolution, kept on disk: solved once, cut into patches in every epoch.
+
+One NPZ file a field, named by its number, complete before it takes its name: a run that was killed goes on where it stopped. A record
+beside them says of which seed, ranges and version they are, so that no folder holds fields of two kinds.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from napari_cvdm import __version__
+from napari_cvdm.physics.camera_noise import inverse_variance
+from napari_cvdm.physics.forward_model import fresnel_number
+from napari_cvdm.request import RequestError
+from napari_cvdm.result import finished
+from napari_cvdm.simulate.phase import DrawPhase, PhaseRanges, draw_phase, simulate_phase
+from napari_cvdm.simulate.widefield import WidefieldRanges
+from napari_cvdm.tasks import FLUORESCENCE
+from napari_cvdm.tasks.phase_inversion import PhaseMaps, invert_planes, phase_maps
+from napari_cvdm.tasks.phase_posterior import PosteriorDraws
+from napari_cvdm.training.fields import TrainingField, simulated_fluorescence, solved_field
+
+RECORD = "fields.json"
+COARSE = ("width", "border_difference", "misfit", "absorption")  # kept as float16; pulls are too large for it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SolvedField:
+    """The maps of one field and its truth within the frame (h, w) [rad]."""
+
+    maps: PhaseMaps
+    truth: np.ndarray
+
+
+def solve_field(seed: int, ranges: PhaseRanges, draw: DrawPhase = draw_phase) -> SolvedField:
+    """Simulate one field and invert it as a user's image would be; parameters as of `simulate_phase`."""
+    pair = simulate_phase(seed, ranges, draw)
+    weight = torch.from_numpy(inverse_variance(pair.planes)).float()
+    estimate = finished(invert_planes(torch.from_numpy(pair.planes), weight, pair.defocus_um, pair.microscope, pair.condenser_na))
+    fresnel = max(fresnel_number(z, pair.microscope) for z in pair.defocus_um)
+    return SolvedField(maps=phase_maps(estimate, fresnel, PosteriorDraws(estimate.fit, seed).first()), truth=pair.phase)
+
+
+def save_field(path: Path, solved: SolvedField) -> None:
+    """Write one field."""
+    maps = {entry.name: getattr(solved.maps, entry.name) for entry in fields(PhaseMaps)}
+    rows, columns = maps.pop("frame")
+    maps |= {name: np.clip(maps[name], -6e4, 6e4).astype(np.float16) for name in COARSE}
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
+        np.savez_compressed(file, truth=solved.truth, frame=[rows.start, rows.stop, columns.start, columns.stop], **maps)
+    partial.replace(path)
+
+
+def load_field(path: Path) -> SolvedField:
+    """Read one field back."""
+    with np.load(path, allow_pickle=False) as kept:
+        values = {name: kept[name].astype(np.float32) for name in kept.files}
+    top, bottom, left, right = values.pop("frame").astype(int).tolist()
+    truth = values.pop("truth")
+    fresnel, noise = (float(values.pop(name)) for name in ("fresnel", "noise"))
+    maps = PhaseMaps(frame=(slice(top, bottom), slice(left, right)), fresnel=fresnel, noise=noise, **values)
+    return SolvedField(maps=maps, truth=truth)
+
+
+def save_training_field(path: Path, solved: TrainingField) -> None:
+    """Write a field that is ready for training, in half precision."""
+    images = {name: getattr(solved, name).numpy().astype(np.float16) for name in ("channels", "baseline", "truth")}
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
+        np.savez_compressed(file, weight=solved.weight, pixel_um=solved.pixel_um or 0.0, fine_channels=solved.fine_channels, **images)
+    partial.replace(path)
+
+
+def load_training_field(path: Path) -> TrainingField:
+    """Read a field of either kind, ready for training."""
+    with np.load(path, allow_pickle=False) as kept:
+        if "channels" in kept.files:
+            images = {name: torch.from_numpy(kept[name].astype(np.float32)) for name in ("channels", "baseline", "truth")}
+            return TrainingField(weight=float(kept["weight"]), pixel_um=float(kept["pixel_um"]) or None, fine_channels=int(kept["fine_channels"]), **images)
+    solved = load_field(path)
+    return solved_field(solved.maps, solved.truth)
+
+
+def solve_missing(folder: Path, ranges: PhaseRanges | WidefieldRanges, seed: int, numbers: range) -> Iterator[int]:
+    """Solve and keep every field of these numbers that is not there yet, one at a time; yields each number when it is done.
+
+    Raises
+    ------
+    RequestError
+        A folder with fields of another seed, other ranges or another version.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    check_record(folder, {"version": __version__, "seed": seed, "ranges": asdict(ranges) | {"photographs": Path(ranges.photographs).name}})
+    for number in numbers:
+        path = folder / f"{number:06d}.npz"
+        if path.exists():
+            pass
+        elif isinstance(ranges, PhaseRanges):
+            save_field(path, solve_field(seed + number, ranges))
+        else:
+            save_training_field(path, simulated_fluorescence(FLUORESCENCE[ranges.task], ranges.simulated(seed + number), seed + number))
+        yield number
+
+
+def check_record(folder: Path, made_of: dict[str, Any]) -> None:
+    """Write what fields are made of beside them, or compare it with what is written there; RequestError where it differs."""
+    path, text = folder / RECORD, json.dumps(made_of, indent=2) + "\n"
+    if not path.exists():
+        path.write_text(text, encoding="utf-8")
+        return
+    kept, made_of = json.loads(path.read_text(encoding="utf-8")), json.loads(text)
+    different = sorted(name for name in made_of if kept.get(name) != made_of[name])
+    if different:
+        raise RequestError(f"{path}: the fields in this folder have other {', '.join(different)}; give another folder with --out, or delete this one.")

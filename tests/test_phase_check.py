@@ -1,0 +1,181 @@
+"""A phase imaged once more by the model that was fitted: the truth leaves noise, what is false leaves more."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from cut_planes import OPTICS, SHAPE, CutPlanes, Optics, take_planes
+
+from napari_cvdm.model.checkpoint import load_checkpoint
+from napari_cvdm.request import ImageStack, RestoreRequest
+from napari_cvdm.simulate import samples
+from napari_cvdm.tasks import PhaseTwoShot
+from napari_cvdm.tasks.phase_inversion import draw_phases
+from napari_cvdm.trust.forward_check import ForwardRecord, imaging_of
+from napari_cvdm.trust.phase_imaging import PhaseImaging
+from napari_cvdm.trust.plane_order import order_sentence, reverse_positions
+
+BUMP = (60, 50)
+
+
+@pytest.fixture
+def card(tiny_phase_model):
+    return load_checkpoint(tiny_phase_model).card
+
+
+def imaging(request: RestoreRequest, card) -> PhaseImaging:
+    """How planes of photons were imaged; their noise is known, so that nothing is tested of its estimate."""
+    pixels = request.image.frame(())
+    prepared = PhaseTwoShot().from_request(pixels, request)
+    how = imaging_of(pixels, prepared, request, card)
+    photons = torch.tensor(prepared.estimated["background"], dtype=torch.float32).mean()
+    known = photons / how.fit.linearisation.expected.clamp(min=0.02)
+    fit = replace(how.fit, weight=torch.where(how.fit.weight > 0, known, 0.0))
+    return PhaseImaging.create(fit, request.defocus_um, request.region)
+
+
+def chi2(how: PhaseImaging, image: np.ndarray) -> float:
+    return how.compare(image).chi2(how.valid)
+
+
+def with_bump(phase: np.ndarray) -> np.ndarray:
+    y, x = np.mgrid[: phase.shape[0], : phase.shape[1]]
+    return phase + 0.3 * np.exp(-((y - BUMP[0]) ** 2 + (x - BUMP[1]) ** 2) / 32)
+
+
+@pytest.mark.parametrize(("absorbance", "ramp"), [(0.0, 0.0), (0.02, 0.005)])
+@pytest.mark.parametrize("optics", OPTICS)
+def test_the_truth_leaves_noise_alone_whatever_the_optics_and_the_light(optics, absorbance, ramp, card):
+    taken = take_planes(OPTICS[optics], absorbance=absorbance, ramp=ramp)
+    how = imaging(taken.request(), card)
+    truth = chi2(how, taken.phase)
+    assert truth == pytest.approx(1.0, abs=0.1)
+    assert chi2(how, taken.phase + 5.0) == pytest.approx(truth, rel=0.02)  # a constant phase changes no intensity
+    assert how.measured.shape == (len(OPTICS[optics].defocus_um), *SHAPE)
+
+
+@pytest.mark.parametrize("optics", ["symmetric", "three planes", "upper plane first"])
+def test_planted_faults_leave_more(optics, card):
+    taken = take_planes(OPTICS[optics], absorbance=0.02, ramp=0.005)
+    positions, pixel_um = taken.optics.defocus_um, taken.optics.microscope.pixel_um
+    how = imaging(taken.request(), card)
+    truth = chi2(how, taken.phase)
+    assert chi2(how, with_bump(taken.phase)) > 1.2 * truth
+    assert chi2(how, -taken.phase) > 20 * truth
+    assert chi2(how, taken.phase / 2) > 5 * truth
+    assert chi2(imaging(taken.request(pixel_um=2 * pixel_um), card), taken.phase) > 5 * truth
+    assert chi2(imaging(taken.request(defocus_um=tuple(1.3 * z for z in positions)), card), taken.phase) > 1.5 * truth
+    assert chi2(imaging(taken.request(defocus_um=tuple(-z for z in positions)), card), taken.phase) > 20 * truth
+
+
+def test_local_chi2_marks_the_place_of_a_bump_that_is_not_there(card):
+    taken = take_planes(OPTICS["symmetric"])
+    how = imaging(taken.request(), card)
+    comparison = how.compare(with_bump(taken.phase))
+    found = comparison.local_chi2(how.valid)
+    assert np.abs(np.array(np.unravel_index(found.argmax(), found.shape)) - BUMP).max() <= 3
+    assert found.max() > 10
+    assert np.median(found) == pytest.approx(1.0, abs=0.25)
+    assert found.mean() == pytest.approx(comparison.chi2(how.valid), rel=0.05)
+
+
+def test_pixels_that_were_not_measured_do_not_count(card):
+    taken = take_planes(OPTICS["three planes"])
+    counts = taken.counts.copy()
+    counts[1, 30:50, 20:45] = 65535
+    counts[0, 80:90, 60:80] = 0
+    blank = np.full(SHAPE, 1e4)
+    how = imaging(replace(taken, counts=counts.astype(np.uint16)).request(background=blank), card)
+    comparison = how.compare(taken.phase)
+    assert not how.counted[1, 30:50, 20:45].any() and not how.counted[0, 80:90, 60:80].any()
+    assert how.valid.all()  # another plane has measured them
+    assert not comparison.residual[~how.counted].any()
+    assert comparison.chi2(how.valid) == pytest.approx(1.0, abs=0.1)
+    assert comparison.local_chi2(how.valid)[35:45, 25:40].mean() == pytest.approx(1.0, abs=0.3)
+
+
+def test_a_region_is_the_part_of_the_whole(card):
+    taken, (top, bottom, left, right) = take_planes(OPTICS["symmetric"]), (20, 90, 30, 100)
+    whole, part = (imaging(taken.request(region=region), card) for region in (None, (top, bottom, left, right)))
+    inner = (slice(top, bottom), slice(left, right))
+    np.testing.assert_array_equal(part.measured, whole.measured[:, *inner])
+    draw = draw_phases(whole.fit, 1, range(1))[0][whole.fit.model.frame].numpy() + whole.fit.phase.numpy()
+    found, expected = part.compare(draw[inner]), whole.compare(draw)
+    assert found.residual.shape == (2, bottom - top, right - left)
+    core = (slice(None), slice(16, -16), slice(16, -16))
+    assert np.std(found.residual[core] - expected.residual[:, *inner][core]) < 0.3
+    assert chi2(part, taken.phase[inner]) == pytest.approx(1.0, abs=0.15)
+
+
+def checked(request: RestoreRequest, card, count: int):
+    """The check of draws of the posterior and their mean, as of a run."""
+    pixels = request.image.frame(())
+    prepared = PhaseTwoShot().from_request(pixels, request)
+    fit = prepared.posterior.fit
+    drawn = draw_phases(fit, 1, range(count))[:, *fit.model.frame].numpy() + fit.phase.numpy()
+    record = ForwardRecord(request, card, (), None, np.zeros((), int))
+    record.begin((), pixels, prepared)
+    for sample in drawn:
+        record.see(sample - sample.mean())
+    record.end(np.mean(drawn, axis=0))
+    return record.result()
+
+
+@pytest.mark.parametrize("sample", ["cell", "measured_cell"])
+def test_samples_of_the_physics_explain_the_package_s_own_samples(sample, card):
+    image, positions = {
+        "cell": (samples.cell_planes, samples.CELL_DEFOCUS_UM),
+        "measured_cell": (samples.measured_cell_planes, samples.MEASURED_DEFOCUS_UM),
+    }[sample]
+    found = checked(RestoreRequest(image=image(), model="tiny", samples=4, steps=2, defocus_um=positions), card, 4)
+    assert 0.7 < found.chi2 < 1.2  # bounded from below by how well the noise is known
+    assert found.explained and found.unexplained == pytest.approx(0.0, abs=0.05)
+    assert found.local_chi2.mean() == pytest.approx(found.chi2, rel=0.05)
+
+
+@pytest.mark.parametrize("count", [1, 2, 8])
+def test_the_number_of_samples_does_not_choose_the_chi2_of_their_mean(count, card):
+    found = checked(take_planes(OPTICS["three planes"]).request(), card, count)
+    assert found.chi2 == pytest.approx(1.0, abs=0.1)
+    assert float(found.sample_chi2) == pytest.approx(1.0, abs=0.1)
+
+
+def said(taken: CutPlanes, **changes) -> str:
+    request = taken.request(**changes)
+    pixels = request.image.frame(())
+    return order_sentence(PhaseTwoShot().from_request(pixels, request).posterior.fit, request)
+
+
+@pytest.mark.parametrize("positions", [(0.0, 4.0), (-3.0, 1.0), (-4.0, 0.0, 1.0)])
+def test_planes_of_a_strong_object_in_the_wrong_order_are_found_by_trying(positions):
+    taken = take_planes(Optics(defocus_um=positions), absorbance=0.01)
+    assert said(taken) == ""
+    assert f"--defocus-um {' '.join(f'{z:g}' for z in positions)}." in said(taken, defocus_um=positions[::-1])
+
+
+def test_the_order_of_a_weak_object_is_not_said_to_be_wrong():
+    taken = take_planes(Optics(defocus_um=(0.0, 4.0)), strength=0.03, photons=1e3)
+    assert said(taken) == "" == said(taken, defocus_um=(4.0, 0.0))
+
+
+def test_the_sign_of_all_positions_cannot_be_told_from_the_planes(card):
+    """The image at -z of the complex conjugate field is the image at z: the fit is the same with the opposite phase."""
+    taken = take_planes(OPTICS["symmetric"], absorbance=0.02)
+    fit, flipped = (imaging(taken.request(defocus_um=positions), card).fit for positions in ((-2.5, 2.5), (2.5, -2.5)))
+    np.testing.assert_allclose(flipped.phase, -fit.phase, atol=0.02)
+    assert float(flipped.chi2) == pytest.approx(float(fit.chi2), rel=1e-2)
+    assert said(taken) == "" == said(taken, defocus_um=(2.5, -2.5))
+
+
+def test_positions_are_reversed_plane_by_plane():
+    assert reverse_positions((0.0, 2.0)) == (2.0, 0.0)
+    assert reverse_positions((1.0, -3.0, 0.0)) == (-3.0, 1.0, 0.0)
+
+
+def test_planes_without_noise_are_not_compared(card):
+    constant = ImageStack(array=np.full((2, 64, 64), 1000.0), axes="PYX", pixel_um=0.2)
+    request = replace(take_planes(OPTICS["symmetric"]).request(), image=constant)
+    prepared = PhaseTwoShot().from_request(constant.array, request)
+    with pytest.raises(ValueError, match="no noise"):
+        imaging_of(constant.array, prepared, request, card)

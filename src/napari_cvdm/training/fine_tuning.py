@@ -24,6 +24,7 @@ RECIPE = "recipe.toml"
 PAIRS = "pairs"
 PRESETS_MIN = {"minutes (10 min)": 10.0, "an hour": 60.0, "overnight (8 h)": 480.0}
 LOWERED = 0.25  # of the learning rate that the model was made with: what it knows is to be bent, not forgotten
+SIMULATED_PLAN = {"pool_fields": 24, "fields_per_step": 0.1}  # each new field is deconvolved or inverted, which takes longer than a step
 FALLBACK_PLAN = {"batch": 5, "patch_px": 72, "learning_rate": 8e-4, "precision": "fp32"}
 PATIENCE = 6
 
@@ -87,7 +88,7 @@ class FineTuning:
 def plan_of(card: ModelCard) -> dict[str, Any]:
     """Batch, patch, precision and weight of L_gamma that a model was made with, and a lower learning rate."""
     made = {**FALLBACK_PLAN, **card.training.get("plan", {})}
-    kept = {name: made[name] for name in ("batch", "patch_px", "precision", "alpha", "pool_fields") if name in made}
+    kept = {name: made[name] for name in ("batch", "patch_px", "precision", "alpha") if name in made}
     return {**kept, "learning_rate": LOWERED * made["learning_rate"]}
 
 
@@ -123,7 +124,7 @@ def fine_tuning_recipe(*, name: str, start: Start, card: ModelCard, source: Sour
         limits=(*card.limits, f"Fine-tuned from {card.name}: outside the images that it was tuned for, use that model."),
         network=card.config(),
         start=start,
-        plan=Plan(**{"mean_steps": 0, "diffusion_steps": 1, **plan_of(card), **plan}),
+        plan=Plan(**{"mean_steps": 0, "diffusion_steps": 1, **plan_of(card), **(SIMULATED_PLAN if simulated else {}), **plan}),
         validation=validation or Validation(every=1, patience=PATIENCE),
         seed=seed,
         **data,

@@ -121,7 +121,7 @@ def check_draws(request: RestoreRequest) -> ForwardCheck:
     record.begin((), pixels, prepared)
     for sample in drawn:
         record.see(sample)
-    record.end(drawn.mean(axis=0))
+    record.end(drawn.mean(axis=0), drawn.var(axis=0, ddof=1))
     return record.result()
 
 

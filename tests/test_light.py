@@ -111,6 +111,16 @@ def test_every_frame_is_checked_as_if_alone(tiny_widefield_model, axes):
     assert result.forward.chi2 == pytest.approx(result.forward.frame_chi2.mean())
 
 
+@pytest.mark.parametrize(("factor", "outside"), [(0.0, 1.0), (1e6, 0.0)])
+def test_the_deconvolution_is_set_beside_the_interval_of_the_result(tiny_widefield_model, factor, outside):
+    model = load_model(str(tiny_widefield_model))
+    calibration = {"level": 0.9, "samples": 2, "steps": 2, "sampler": "sde-2m", "factor": factor, "floor": 1e-3}
+    calibrated = replace(model, card=replace(model.card, calibration=calibration))
+    check = drained(restore(widefield_request(spots((40, 44)), **OBJECTIVE), calibrated)).forward
+    assert check.estimate_outside == pytest.approx(outside, abs=0.01)
+    assert f"The deconvolution alone: chi-squared {check.estimate_chi2:.2f}, and outside the interval in {outside:.0%}" in check.verdict
+
+
 def test_added_samples_are_counted_in(tiny_widefield_model):
     request = widefield_request(spots((40, 36)), **OBJECTIVE)
     model = load_model(str(tiny_widefield_model))

@@ -118,7 +118,7 @@ def checked(request: RestoreRequest, card, count: int):
     record.begin((), pixels, prepared)
     for sample in drawn:
         record.see(sample - sample.mean())
-    record.end(np.mean(drawn, axis=0))
+    record.end(np.mean(drawn, axis=0), np.var(drawn, axis=0))
     return record.result()
 
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-NUMBERS = ("chi2", "unexplained", "estimate_chi2", "gain", "rsp", "rse", "limit", "verdict", "axes")
+NUMBERS = ("chi2", "unexplained", "estimate_chi2", "estimate_outside", "gain", "rsp", "rse", "limit", "verdict", "axes")
 WORSE = 1.25  # times the chi-squared of the deconvolution: more is no matter of noise
 LEAST_CHI2 = 0.3  # half of the noise kept gives 0.25; a transmission that is fitted takes the truth of a phase down to 0.45
 BLIND_SPOT = "The check is blind to detail below the optical limit: what it finds explained may still be invented there."
@@ -172,6 +172,8 @@ class ForwardCheck:
         reconstruction. None where the field has no structure above the noise.
     estimate_chi2 : float, optional
         Of the deconvolution that a super-resolved image was made from, alone.
+    estimate_outside : float, optional
+        Share of the valid pixels where that deconvolution lies outside the calibrated interval of the result.
     gain : float, optional
         By which the reconstruction would have to be multiplied, median over frames: 1 where its flux is right.
     rsp, rse : float, optional
@@ -191,6 +193,7 @@ class ForwardCheck:
     sample_chi2: np.ndarray = field(default_factory=lambda: np.full((), np.nan), repr=False)
     unexplained: float | None = None
     estimate_chi2: float | None = None
+    estimate_outside: float | None = None
     gain: float | None = None
     rsp: float | None = None
     rse: float | None = None
@@ -285,8 +288,13 @@ class Restoration:
         calibration = self.provenance.model.get("calibration")
         if not isinstance(calibration, Mapping):
             return None
-        half_width: np.ndarray = np.float32(calibration["factor"]) * np.maximum(self.std, np.float32(calibration["floor"]))
-        return half_width
+        return half_width(calibration, self.std)
+
+
+def half_width(calibration: Mapping[str, Any], std: np.ndarray) -> np.ndarray:
+    """Half-width of the calibrated interval: factor times max(std, floor), in the unit of `std`."""
+    width: np.ndarray = np.float32(calibration["factor"]) * np.maximum(std, np.float32(calibration["floor"]))
+    return width
 
 
 def _listed(values: np.ndarray) -> object:

@@ -62,10 +62,10 @@ class Findings:
         if self._checking:
             self._forward.see(sample)
 
-    def end(self, mean: np.ndarray) -> None:
-        """The mean of a frame's samples (uY, uX)."""
+    def end(self, mean: np.ndarray, variance: np.ndarray) -> None:
+        """Mean and variance of a frame's samples (uY, uX)."""
         if self._checking:
-            self._forward.end(mean)
+            self._forward.end(mean, variance)
 
     def forward(self) -> ForwardCheck:
         """The check against the measured image."""

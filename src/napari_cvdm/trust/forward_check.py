@@ -10,9 +10,10 @@ from scipy.ndimage import zoom
 from napari_cvdm.microscope import OpticsError
 from napari_cvdm.model.checkpoint import ModelCard
 from napari_cvdm.physics.camera_noise import photon_transfer
+from napari_cvdm.posterior import carried_calibration
 from napari_cvdm.request import RestoreRequest
-from napari_cvdm.result import LEAST_CHI2, ForwardCheck
-from napari_cvdm.simulate.widefield import RESOLUTION_PERIODS
+from napari_cvdm.result import LEAST_CHI2, ForwardCheck, half_width
+from napari_cvdm.simulate.widefield import RESOLUTION_PERIODS, UPSAMPLING
 from napari_cvdm.tasks import TASKS, Conditioned
 from napari_cvdm.tasks.conditioned import BORDER_PX, interior
 from napari_cvdm.tasks.phase_channels import phase_optics
@@ -134,7 +135,9 @@ class ForwardRecord:
     def __init__(self, request: RestoreRequest, card: ModelCard, frames: tuple[int, ...], earlier: ForwardCheck | None, counts: np.ndarray) -> None:
         self._request, self._card, self._loops = request, card, frames
         self._chi2, self._sample_chi2, self._gain, self._rsp, self._rse = (np.full(frames, np.nan) for _ in range(5))
-        self._empty_chi2, self._estimate_chi2 = np.full(frames, np.nan), np.full(frames, np.nan)
+        self._empty_chi2, self._estimate_chi2, self._estimate_outside = (np.full(frames, np.nan) for _ in range(3))
+        self._calibration = carried_calibration(card.calibration, request.samples, request.steps, request.sampler)
+        self._estimate: np.ndarray | None = None
         self._residual: np.ndarray | None = None
         self._local_chi2: np.ndarray | None = None
         self._reason = ""
@@ -147,15 +150,16 @@ class ForwardRecord:
 
     def begin(self, index: tuple[int, ...], pixels: np.ndarray, prepared: Conditioned) -> None:
         """A frame is prepared."""
-        self._index, self._how, self._fitted = index, None, None
+        self._index, self._how, self._fitted, self._estimate = index, None, None, None
         try:
             self._how = imaging_of(pixels, prepared, self._request, self._card)
         except ValueError as error:
             self._reason = str(error)
         self._reference = None if self._card.unit == "rad" else part_of(pixels[0], self._request).astype(np.float64)
         if isinstance(self._how, WidefieldImaging):
+            self._estimate = prepared.estimate
             with suppress(*FAILURES):  # of the result itself it is said
-                self._estimate_chi2[index] = replace(self._how, own_sigma_px=0.0).compare(prepared.estimate).chi2(self._how.valid)
+                self._estimate_chi2[index] = replace(self._how, own_sigma_px=0.0).compare(self._estimate).chi2(self._how.valid)
 
     def see(self, sample: np.ndarray) -> None:
         """One posterior sample of the frame (uY, uX). A check that fails costs nobody the result: it is given up, with the reason."""
@@ -170,14 +174,17 @@ class ForwardRecord:
         self._seen[self._index] = before + 1
         self._sample_chi2[self._index] = known + (comparison.chi2(self._how.valid) - known) / (before + 1)
 
-    def end(self, mean: np.ndarray) -> None:
-        """The mean of the frame's samples (uY, uX)."""
+    def end(self, mean: np.ndarray, variance: np.ndarray) -> None:
+        """Mean and variance of the frame's samples (uY, uX)."""
         if self._reference is not None:
             upsampling = mean.shape[-1] // self._reference.shape[-1]
             found = squirrel(mean, zoom(self._reference, upsampling, order=3, mode="nearest", grid_mode=True), upsampling)
             self._rsp[self._index], self._rse[self._index] = found.rsp, found.rse
         if self._how is not None:
             self._end_compared(self._how, mean)
+        if self._how is not None and self._estimate is not None and self._calibration:
+            outside = np.abs(mean - self._estimate) > half_width(self._calibration, np.sqrt(variance))
+            self._estimate_outside[self._index] = outside[np.kron(self._how.valid, np.ones(2 * (UPSAMPLING,), bool))].mean()
 
     def _end_compared(self, how: Imaging, mean: np.ndarray) -> None:
         try:
@@ -225,6 +232,7 @@ class ForwardRecord:
         """What was found."""
         axes = "".join(axis for axis in self._request.image.axes if axis not in "PYX")
         chi2, empty, limit = _average(self._chi2), _average(self._empty_chi2), LIMIT
+        estimate_chi2, outside = _average(self._estimate_chi2), _average(self._estimate_outside)
         unexplained = None if chi2 is None or empty is None or empty - 1 < LEAST_STRUCTURE else max(0.0, (chi2 - 1) / (empty - 1))
         return ForwardCheck(
             residual=self._residual,
@@ -238,13 +246,22 @@ class ForwardRecord:
             rsp=_average(self._rsp),
             rse=_average(self._rse),
             limit=limit,
-            estimate_chi2=_average(self._estimate_chi2),
-            verdict=verdict(chi2, limit, unexplained, self._reason),
+            estimate_chi2=estimate_chi2,
+            estimate_outside=outside,
+            verdict=verdict(chi2, limit, unexplained, self._reason) + ("" if chi2 is None else beside_estimate(estimate_chi2, outside)),
         )
 
 
 def _average(values: np.ndarray) -> float | None:
     return None if np.isnan(values).all() else float(np.nanmean(values))
+
+
+def beside_estimate(chi2: float | None, outside: float | None) -> str:
+    """How well the deconvolution alone explains the image, and how often it lies outside the interval of the result; empty where that is not known."""
+    if chi2 is None:
+        return ""
+    share = "" if outside is None else f", and outside the interval in {outside:.0%} of the pixels"
+    return f" The deconvolution alone: chi-squared {chi2:.2f}{share}."
 
 
 def verdict(chi2: float | None, limit: float, unexplained: float | None, reason: str) -> str:

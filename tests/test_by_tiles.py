@@ -42,7 +42,11 @@ def test_blocks_give_the_pixels_of_the_whole_image(tiny_widefield_model, tmp_pat
         expected = getattr(whole, name)
         assert np.abs(image_in(out, name) - expected).max() <= 1e-4 * np.ptp(expected), name
     assert np.array_equal(image_in(out, "valid") > 0, whole.valid)
-    assert json.loads((out / "provenance.json").read_text())["plan"]["image"]["sha256"] == sha256_of(image.array)
+    said = json.loads((out / "provenance.json").read_text())
+    assert said["plan"]["image"]["sha256"] == sha256_of(image.array)
+    (frame,), (wanted,) = said["estimated"]["frames"], whole.provenance.estimated["frames"]
+    assert frame["optics"] == wanted["optics"] and frame["cutoff_px"] == pytest.approx(wanted["cutoff_px"])
+    assert (frame["optics"] == "stated") is not any("give NA and wavelength" in warning for warning in said["warnings"])
     validate_zarr_store(str(out))
 
 

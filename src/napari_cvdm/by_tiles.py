@@ -116,7 +116,8 @@ class BlockRestorer:
             self._write(name, block.frame, block, pixels)
         for number, sample in enumerate(samples):
             self._write("samples", (number, *block.frame), block, sample)
-        said = {"tile": frame.tiled.tile, "beyond": int(beyond.mask.sum()), "usable": int(images["valid"].sum())}
+        said: dict[str, Any] = {"tile": frame.tiled.tile, "beyond": int(beyond.mask.sum()), "usable": int(images["valid"].sum())}
+        said |= {"frame": block.frame_number, "estimated": dict(frame.prepared.estimated)}
         self.folder.mark(block.name, said)
         return said
 

@@ -16,7 +16,8 @@ from napari_cvdm.request import RequestError, RestoreRequest
 from napari_cvdm.restore import single_answer
 from napari_cvdm.tasks import Task
 from napari_cvdm.tiling.blocks import BlockPlan
-from napari_cvdm.trust.validity import axes_warnings, beyond_warning, optics_warnings
+from napari_cvdm.trust.light import estimated_optics
+from napari_cvdm.trust.validity import axes_warnings, beyond_warning, lens_warnings, optics_warnings
 
 NO_UNIT = "dimensionless"
 _ORDER = "TCZ"
@@ -60,11 +61,13 @@ def provenance_of(request: RestoreRequest, model: Checkpoint, folder: JobFolder,
     """Everything needed to make the same pixels again, and reasons to doubt them."""
     marks = folder.marks()
     tiles = sorted({int(said["tile"]) for said in marks.values()})
+    frames = _estimated(marks)
     return {
         "plan": folder.plan(),
         "source": request.image.source,
         "tile": request.tile,
         "tile_used": tiles[0],
+        "estimated": {"frames": frames},
         "warnings": list(_warnings(request, model, marks, plan)),
         "versions": {"python": platform.python_version(), "napari-cvdm": __version__, **{name: version(name) for name in ("torch", "numpy", "zarr")}},
         "machine": {"device": str(pick_device(request.device)), "platform": platform.platform()},
@@ -72,11 +75,19 @@ def provenance_of(request: RestoreRequest, model: Checkpoint, folder: JobFolder,
     }
 
 
+def _estimated(marks: Mapping[str, Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """What was estimated from each frame, in their order: its blocks share the numbers."""
+    frames = {said["frame"]: said["estimated"] for said in marks.values()}
+    return [frames[number] for number in sorted(frames)]
+
+
 def _warnings(request: RestoreRequest, model: Checkpoint, marks: Mapping[str, Mapping[str, Any]], plan: BlockPlan) -> tuple[str, ...]:
     warnings = [*axes_warnings(request.image), *optics_warnings(request, model.card), *z_step_warning(request), *single_answer(request, model)]
     beyond, usable = (sum(said[name] for said in marks.values()) for name in ("beyond", "usable"))
     tile = min(said["tile"] for said in marks.values())
     pixels = len(plan.frames) * plan.shape[0] * plan.shape[1] * model.card.config().upsampling ** 2
+    frames = _estimated(marks)
+    warnings += [*estimated_optics(frames), *lens_warnings([frame["cutoff_px"] for frame in frames if frame.get("optics") not in (None, "stated")], model.card)]
     if beyond:
         warnings.append(beyond_warning(beyond / pixels, model.card))
     if not usable:

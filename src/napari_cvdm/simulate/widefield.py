@@ -20,12 +20,11 @@ from napari_cvdm.simulate.structures import STRUCTURE_NAMES, STRUCTURES, Emitter
 
 Range = tuple[float, float]
 UPSAMPLING = 2
-RESOLUTION_PERIODS = 0.433  # sigma of the target in fine pixels over the cut-off period in camera pixels: half the width (FWHM) of the PSF
+RESOLUTION_PERIODS = 0.35  # sigma of the target in fine pixels over the cut-off period in camera pixels: as structured illumination shows it
 MARGIN_PX = 24
 PSF_SIZE = 81
 BRIGHT_PERCENTILE = 99.5
 FINEST_DRAWN_UM, COARSEST_DRAWN_UM = 0.012, 0.05  # a fine pixel, as the structures are drawn: a dry objective is shown larger ones
-TEXTURE_SHARE = 0.25  # of the fields
 TOP_OF_16_BITS = 65535.0
 LEAST_GAIN = 1e-6
 
@@ -60,6 +59,8 @@ class WidefieldRanges:
         Side of the field in camera pixels.
     stretched : float
         Share of the images that are stored between 0 and 65535, as programs do that show contrast.
+    textures : float
+        Share of the fields that show a generic texture in place of a structure.
     structures : tuple of str
         What may be drawn, in and out of focus: some of `STRUCTURE_NAMES`, in the proportions of all. Generic textures are drawn with all only.
     photographs : str
@@ -83,6 +84,7 @@ class WidefieldRanges:
     frames: tuple[int, int] = (1, 9)
     field_px: int = 144
     stretched: float = 0.15
+    textures: float = 0.25
     structures: tuple[str, ...] = STRUCTURE_NAMES
     photographs: str = ""
 
@@ -99,14 +101,14 @@ class WidefieldRanges:
 
     def draw(self, rng: np.random.Generator, side: int, pixel_um: float) -> Tensor:
         """Emitters of what may be drawn, see `DrawStructure`: structures, or a texture."""
-        if self.structures == STRUCTURE_NAMES and rng.uniform() < TEXTURE_SHARE:
+        if self.structures == STRUCTURE_NAMES and rng.uniform() < self.textures:
             return draw_texture(rng, side, self.photographs)
         return draw_specimen(rng, side, pixel_um, self.structures)
 
     def drawn_kind(self, rng: np.random.Generator) -> str:
         """Name of the structure, or "texture", that `draw` makes first of a generator, which is not advanced."""
         ahead = deepcopy(rng)
-        if self.structures == STRUCTURE_NAMES and ahead.uniform() < TEXTURE_SHARE:
+        if self.structures == STRUCTURE_NAMES and ahead.uniform() < self.textures:
             return "texture"
         ahead.uniform()  # chose the scale
         return STRUCTURES[structure_kinds(ahead, self.structures)[0]][0].__name__

@@ -5,13 +5,17 @@ import tomllib
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import tomli_w
 
 from napari_cvdm.cli.progress import bar
 from napari_cvdm.model.checkpoint import CARD
 from napari_cvdm.request import RequestError, TrainRequest
+from napari_cvdm.simulate.described import RANGES
+from napari_cvdm.simulate.widefield import WidefieldRanges
+from napari_cvdm.tasks import FLUORESCENCE, TASKS, Fluorescence
+from napari_cvdm.training.card import INTENSITIES
 from napari_cvdm.training.fields import TrainingField
 from napari_cvdm.training.loop import train
 from napari_cvdm.training.recipe import Recipe, read_recipe
@@ -19,6 +23,17 @@ from napari_cvdm.training.recipe_writing import write_recipe
 from napari_cvdm.training.state import STATE
 
 FOLDER_LETTERS = 12  # of a fingerprint
+BLIND = Fluorescence(name="widefield-x2-blind", title="Super-resolution of counts alone", inputs="one widefield fluorescence image", upsampling=2)
+
+
+class BlindRanges(WidefieldRanges):
+    """The same fields for a network that sees no deconvolution."""
+
+    task: ClassVar[str] = BLIND.name
+
+
+RANGES[BLIND.name], FLUORESCENCE[BLIND.name], TASKS[BLIND.name] = BlindRanges, BLIND, BLIND
+INTENSITIES[BLIND.name] = INTENSITIES[WidefieldRanges.task]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,8 +151,11 @@ def carry_out(run: Run, device: str) -> None:
             shown.update(step.step + (plan.mean_steps if step.stage == "diffusion" else 0) - shown.n)
 
 
-def held_out_fields(experiment: Experiment, out: Path, changes: dict[str, Any]) -> list[TrainingField]:
-    """The fields that every variant is scored on: those that the base recipe with some changes holds out, which no seed and no variant learns from."""
-    base = _complete({**overlaid(experiment.base, changes), "name": experiment.name}, out / experiment.name / "base.toml", 1.0)
+def held_out_fields(experiment: Experiment, out: Path, changes: dict[str, Any], task: str) -> list[TrainingField]:
+    """The fields that every variant is scored on: those that the base recipe with some changes holds out, which no seed and no variant learns from.
+
+    They are prepared for the `task` of the variant.
+    """
+    base = _complete({**overlaid(experiment.base, changes), "name": experiment.name, "task": task}, out / experiment.name / "base.toml", 1.0)
     looked = replace(base, validation=replace(base.validation, every=1))  # a recipe that never looks holds nothing out
     return [make() for make in looked.split().held_out]

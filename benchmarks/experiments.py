@@ -48,9 +48,9 @@ def done(experiment: Experiment, out: Path, device: str, steps_factor: float) ->
     networks = [load_checkpoint(run.folder).network.to(pick_device(device)) for run in runs]
     found: Found = {(variant, name): [] for variant in experiment.variants for name in experiment.judged}
     for name, changes in experiment.judged.items():
-        fields = held_out_fields(experiment, out, changes)
+        fields = {task: held_out_fields(experiment, out, changes, task) for task in sorted({run.recipe.task for run in runs})}
         for run, network in zip(runs, networks, strict=True):
-            found[run.variant, name].append(measured(network, fields, run.recipe.validation))
+            found[run.variant, name].append(measured(network, fields[run.recipe.task], run.recipe.validation))
     return runs, found
 
 

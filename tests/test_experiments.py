@@ -88,6 +88,18 @@ def test_every_model_is_scored_on_every_set_of_fields(tmp_path):
     assert rows["with, on rings"]["RMSE"] != rows["with, on nothing"]["RMSE"]
 
 
+def test_a_network_that_sees_no_deconvolution_is_scored_on_the_same_fields(tmp_path):
+    """The recipes of the two experiments of super-resolution, with a step each."""
+    for name, rows in (("deconvolution", 2), ("textures", 4)):
+        path, out = tmp_path / f"{name}.toml", tmp_path / "out"
+        text = (RECIPES / path.name).read_text().replace("[1, 2]", "[1]").replace("fields = 32", "fields = 1").replace("pool_fields = 64", "pool_fields = 1")
+        path.write_text(text)
+        main([str(path), "--out", str(out), "--device", "cpu", "--steps-factor", "0.001"])
+        with (out / name / "table.csv").open(newline="") as stream:
+            found = [float(row["RMSE"]) for row in csv.DictReader(stream)]
+        assert len(found) == rows and min(found) > 0
+
+
 def test_what_is_left_out_of_an_experiment_is_what_it_is_judged_on(tmp_path):
     unseen = read_experiment(RECIPES / "unseen-structure.toml")
     drawn = {run.variant: set(run.recipe.simulation.structures) for run in runs_of(unseen, tmp_path)}

@@ -33,7 +33,7 @@ from napari_cvdm.simulate.phase import (
 )
 from napari_cvdm.simulate.phase import draw_microscope as draw_brightfield_microscope
 from napari_cvdm.simulate.samples import CELL_PHASE_RAD, cell_phase, cell_planes, reticulum, reticulum_pair
-from napari_cvdm.simulate.widefield import UPSAMPLING, WidefieldRanges, simulate_widefield, splat
+from napari_cvdm.simulate.widefield import UPSAMPLING, WidefieldRanges, coloured, simulate_widefield, splat
 from napari_cvdm.simulate.widefield import draw_microscope as draw_fluorescence_microscope
 
 SEEDS = range(12)
@@ -259,6 +259,17 @@ def test_a_sharp_truth_lies_where_the_image_does_and_counts_like_it(seed: int):
     assert_allclose(shift, 0, atol=0.15)
     signal = pair.counts - dark_level(pair.counts)
     assert_allclose(binned.sum(), signal.sum(), rtol=0.05)  # some light comes and goes over the border
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_coloured_noise_is_smoothed_or_in_lines_and_the_light_stays(seed: int):
+    """Smoothing takes variance away, and lines differ only from row to row."""
+    white = simulate_widefield(seed, replace(SMALL_WIDEFIELD, coloured=0.0, stretched=0.0)).counts
+    found = coloured(white, np.random.default_rng(seed))
+    assert_allclose(found.mean(), white.mean(), rtol=0.05)
+    of_lines = (found - white).std(axis=1).max() < 1e-3 * white.std()
+    assert of_lines or np.diff(found).std() < np.diff(white).std()
+    assert np.abs(found - white).max() > 0
 
 
 def test_samples_are_always_the_same_and_say_their_optics():

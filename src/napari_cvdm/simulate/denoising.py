@@ -47,4 +47,4 @@ def simulate_noisy(seed: int, ranges: WidefieldRanges, draw: DrawStructure | Non
         With a truth on the camera's grid: background and haze are in it.
     """
     scene = draw_scene(seed, ranges, draw)
-    return make_pair(scene, scene.expected)
+    return make_pair(scene, scene.exposed(), scene.expected)

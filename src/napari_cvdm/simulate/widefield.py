@@ -10,7 +10,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from napari_cvdm.intensity import dark_level
+from napari_cvdm.intensity import dark_level, noise_sigma
 from napari_cvdm.microscope import Camera, Microscope
 from napari_cvdm.physics.camera import expose
 from napari_cvdm.physics.widefield import bin_pixels, blur, cutoff_period_um, gaussian_transfer, optical_transfer, usual_index, widefield_psf
@@ -27,6 +27,8 @@ BRIGHT_PERCENTILE = 99.5
 FINEST_DRAWN_UM, COARSEST_DRAWN_UM = 0.012, 0.05  # a fine pixel, as the structures are drawn: a dry objective is shown larger ones
 TOP_OF_16_BITS = 65535.0
 LEAST_GAIN = 1e-6
+SMOOTHING_PX = (0.3, 1.2)  # standard deviation of what registration and interpolation do to an image
+LINES = (0.2, 1.2)  # standard deviation of the lines of a CMOS camera over that of the noise of its pixels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +61,8 @@ class WidefieldRanges:
         Side of the field in camera pixels.
     stretched : float
         Share of the images that are stored between 0 and 65535, as programs do that show contrast.
+    coloured : float
+        Share of the images whose noise is not white: smoothed by registration, or with lines of a CMOS camera.
     textures : float
         Share of the fields that show a generic texture in place of a structure.
     structures : tuple of str
@@ -84,6 +88,7 @@ class WidefieldRanges:
     frames: tuple[int, int] = (1, 9)
     field_px: int = 144
     stretched: float = 0.15
+    coloured: float = 0.15
     textures: float = 0.25
     structures: tuple[str, ...] = STRUCTURE_NAMES
     photographs: str = ""
@@ -318,13 +323,21 @@ def simulate_widefield(seed: int, ranges: WidefieldRanges, draw: DrawStructure |
     WidefieldPair
     """
     scene = draw_scene(seed, ranges, draw)
-    pair = make_pair(scene, scene.truth)
+    counts, rng = scene.exposed(), np.random.default_rng((seed, 3))
+    pair = make_pair(scene, coloured(counts, rng) if rng.uniform() < ranges.coloured else counts, scene.truth)
     return stretched(pair) if np.random.default_rng((seed, 1)).uniform() < ranges.stretched else pair
 
 
-def make_pair(scene: Scene, truth: Tensor) -> WidefieldPair:
-    """The exposed scene, and a truth of it [photons of a camera pixel]."""
-    counts = scene.exposed()
+def coloured(counts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """An image (Y, X) smoothed, its noise with it, or with a random offset in each line; float32."""
+    if rng.uniform() < 0.5:
+        return gaussian_filter(counts, rng.uniform(*SMOOTHING_PX))
+    lines = rng.normal(0, rng.uniform(*LINES) * noise_sigma(counts), (len(counts), 1))
+    return (counts + lines).astype(np.float32)
+
+
+def make_pair(scene: Scene, counts: np.ndarray, truth: Tensor) -> WidefieldPair:
+    """The image that a scene gave, and a truth of it [photons of a camera pixel]."""
     above = scene.in_counts(truth) + np.float32(scene.camera.offset_counts - dark_level(counts))
     return WidefieldPair(counts=counts, truth=above, microscope=scene.microscope, camera=scene.camera, photons=scene.photons)
 

@@ -71,7 +71,9 @@ def point_field(seed: int, ranges: WidefieldRanges, separations_um: tuple[float,
         Distances [um], at most PER_FIELD.
     """
     usual: Any = {name: nearest(getattr(ranges, name), value) for name, value in OIL_OBJECTIVE.items()}
-    clear = replace(ranges, field_px=FIELD_PX, photons=(PHOTONS, PHOTONS), haze=ZERO, defocus=ZERO, blur_periods=ZERO, frames=(1, 1), stretched=0.0, **usual)
+    clear = replace(
+        ranges, field_px=FIELD_PX, photons=(PHOTONS, PHOTONS), haze=ZERO, defocus=ZERO, blur_periods=ZERO, frames=(1, 1), stretched=0.0, coloured=0.0, **usual
+    )
     places: list[np.ndarray] = []
 
     def draw(rng: np.random.Generator, side: int, pixel_um: float) -> Tensor:

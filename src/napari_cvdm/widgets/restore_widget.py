@@ -180,13 +180,10 @@ class RestoreWidget(QWidget):
             if on_result is not None:
                 on_result(restoration)
 
-        def end() -> None:
-            live.remove()
-            if on_end is not None:
-                on_end()
-
         title = f"Reconstructing {run.place.name}"
-        self.panel.start(run.work(), title=title, total=steps_of(run.request), on_result=show, on_view=live.show, on_failure=on_failure, on_end=end)
+        self.panel.start(
+            run.work(), title=title, total=steps_of(run.request), on_result=show, on_view=live.show, on_leave=live.remove, on_failure=on_failure, on_end=on_end
+        )
 
     def _on_started(self) -> None:
         self.preview.setEnabled(False)

@@ -93,6 +93,7 @@ class RunPanel(QWidget):
         total: int,
         on_result: Callable[[Any], None],
         on_view: Callable[[FrameView], None] | None = None,
+        on_leave: Callable[[], None] | None = None,
         on_failure: Callable[[str], None] | None = None,
         on_end: Callable[[], None] | None = None,
     ) -> None:
@@ -110,6 +111,8 @@ class RunPanel(QWidget):
             Not called after a failure or a cancelled run, nor when this panel is gone.
         on_view : callable, optional
             Takes what there is to see on the way; with it, the work can also be stopped and kept.
+        on_leave : callable, optional
+            Called in any case, before `on_end`, and also when this panel is gone: it must not refer to it.
         on_failure : callable, optional
             Takes the reason of a failure, which is said here and by napari if nobody takes it.
         on_end : callable, optional
@@ -121,6 +124,8 @@ class RunPanel(QWidget):
         job.succeeded.connect(self._on_succeeded)
         job.failed.connect(self._on_failed)
         job.seen.connect(self._on_seen)
+        if on_leave is not None:
+            job.ended.connect(on_leave)
         job.ended.connect(self._on_ended)
         self._on_result, self._on_view, self._on_failure, self._on_end = on_result, on_view, on_failure, on_end
         self._busy, self._first = True, None

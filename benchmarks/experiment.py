@@ -23,17 +23,19 @@ from napari_cvdm.training.recipe_writing import write_recipe
 from napari_cvdm.training.state import STATE
 
 FOLDER_LETTERS = 12  # of a fingerprint
-BLIND = Fluorescence(name="widefield-x2-blind", title="Super-resolution of counts alone", inputs="one widefield fluorescence image", upsampling=2)
+COUNTS_ONLY = Fluorescence(name="widefield-x2-counts-only", title="Super-resolution of counts alone", inputs="one widefield fluorescence image", upsampling=2)
 
 
-class BlindRanges(WidefieldRanges):
+class CountsOnlyRanges(WidefieldRanges):
     """The same fields for a network that sees no deconvolution."""
 
-    task: ClassVar[str] = BLIND.name
+    task: ClassVar[str] = COUNTS_ONLY.name
 
 
-RANGES[BLIND.name], FLUORESCENCE[BLIND.name], TASKS[BLIND.name] = BlindRanges, BLIND, BLIND
-INTENSITIES[BLIND.name] = INTENSITIES[WidefieldRanges.task]
+def register_counts_only() -> None:
+    """Make the task known to recipes of this process."""
+    RANGES[COUNTS_ONLY.name], INTENSITIES[COUNTS_ONLY.name] = CountsOnlyRanges, INTENSITIES[WidefieldRanges.task]
+    TASKS[COUNTS_ONLY.name] = FLUORESCENCE[COUNTS_ONLY.name] = COUNTS_ONLY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +72,7 @@ class Run:
     variant : str
     recipe : Recipe
     path : Path
-        The complete recipe, for ``napari-cvdm train``.
+        The complete recipe; for ``napari-cvdm train``, too, where the task is one of the package.
     folder : Path
         Of the model: runs of several experiments that have the same recipe share it.
     """

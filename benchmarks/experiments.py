@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.experiment import Experiment, Run, carry_out, held_out_fields, read_experiment, runs_of
+from benchmarks.experiment import Experiment, Run, carry_out, held_out_fields, read_experiment, register_counts_only, runs_of
 from benchmarks.schedule_measures import Measures, measured
 from napari_cvdm.device import pick_device
 from napari_cvdm.model.checkpoint import load_checkpoint
@@ -127,6 +127,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda:0 or mps")
     parser.add_argument("--steps-factor", type=float, default=1.0, help="times the steps of the recipes: 0.02 for a trial, 20 on a GPU")
     options = parser.parse_args(words)
+    register_counts_only()
     try:
         for path in options.experiment:
             experiment = read_experiment(path)

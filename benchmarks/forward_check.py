@@ -18,6 +18,7 @@ import tifffile
 from benchmarks.familiarity import ranges_of
 from benchmarks.measure import DATA, Row, finish, print_rows
 from napari_cvdm.model.zoo import load_model
+from napari_cvdm.posterior import RunningMoments
 from napari_cvdm.request import ImageStack, RestoreRequest
 from napari_cvdm.result import ForwardCheck
 from napari_cvdm.simulate import samples
@@ -121,7 +122,7 @@ def check_draws(request: RestoreRequest) -> ForwardCheck:
     record.begin((), pixels, prepared)
     for sample in drawn:
         record.see(sample)
-    record.end(drawn.mean(axis=0), drawn.var(axis=0, ddof=1))
+    record.end(RunningMoments(drawn.mean(axis=0), drawn.var(axis=0, ddof=1), len(drawn)))
     return record.result()
 
 

@@ -13,7 +13,7 @@ from napari_cvdm.microscope import Microscope
 from napari_cvdm.model.checkpoint import load_checkpoint
 from napari_cvdm.physics.camera_noise import photon_transfer
 from napari_cvdm.request import ImageStack, RestoreRequest
-from napari_cvdm.simulate.widefield import RESOLUTION_PERIODS, UPSAMPLING, WidefieldRanges, simulate_widefield
+from napari_cvdm.simulate.widefield import UPSAMPLING, WidefieldRanges, simulate_widefield
 from napari_cvdm.tasks import WidefieldX2
 from napari_cvdm.tasks.conditioned import interior
 from napari_cvdm.tasks.deconvolved import lens_of_microscope
@@ -21,7 +21,7 @@ from napari_cvdm.trust.forward_check import imaging_of
 from napari_cvdm.trust.imaging import LOCAL_PX, Comparison, WidefieldImaging, by_blocks
 from napari_cvdm.trust.squirrel import squirrel
 
-BRIGHT = WidefieldRanges(haze=(0, 0), defocus=(0, 0), blur_periods=(0, 0), photons=(500, 1500), background=(0.05, 0.3), field_px=96)
+BRIGHT = WidefieldRanges(haze=(0, 0), defocus=(0, 0), blur_periods=(0, 0), photons=(500, 1500), background=(0.05, 0.3), correlated=0.0, field_px=96)
 
 OIL_OBJECTIVE = Microscope(pixel_um=0.065, wavelength_um=0.52, medium_index=1.515, na=1.4)
 
@@ -39,7 +39,7 @@ def field(request):
 
 def own_sigma_px(lens):
     """Of a truth, in fine pixels."""
-    return RESOLUTION_PERIODS * lens.cutoff_px
+    return BRIGHT.target_sigma_periods * lens.cutoff_px
 
 
 def chi2(how, image):

@@ -118,7 +118,9 @@ def test_the_deconvolution_is_set_beside_the_interval_of_the_result(tiny_widefie
     calibrated = replace(model, card=replace(model.card, calibration=calibration))
     check = drained(restore(widefield_request(spots((40, 44)), **OBJECTIVE), calibrated)).forward
     assert check.estimate_outside == pytest.approx(outside, abs=0.01)
-    assert f"The deconvolution alone: chi-squared {check.estimate_chi2:.2f}, and outside the interval in {outside:.0%}" in check.verdict
+    assert f"has chi-squared {check.estimate_chi2:.2f}, and lies outside the calibrated interval in {outside:.0%}" in check.verdict
+    alone = drained(restore(widefield_request(spots((40, 44)), samples=1, **OBJECTIVE), calibrated)).forward
+    assert alone.estimate_outside is None and "outside" not in alone.verdict  # one sample has no interval
 
 
 def test_added_samples_are_counted_in(tiny_widefield_model):

@@ -8,6 +8,7 @@ import torch
 from cut_planes import OPTICS, SHAPE, CutPlanes, Optics, take_planes
 
 from napari_cvdm.model.checkpoint import load_checkpoint
+from napari_cvdm.posterior import RunningMoments
 from napari_cvdm.request import ImageStack, RestoreRequest
 from napari_cvdm.simulate import samples
 from napari_cvdm.tasks import PhaseTwoShot
@@ -118,7 +119,7 @@ def checked(request: RestoreRequest, card, count: int):
     record.begin((), pixels, prepared)
     for sample in drawn:
         record.see(sample - sample.mean())
-    record.end(np.mean(drawn, axis=0), np.var(drawn, axis=0))
+    record.end(RunningMoments(np.mean(drawn, axis=0), np.var(drawn, axis=0), count))
     return record.result()
 
 

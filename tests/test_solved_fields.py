@@ -134,6 +134,9 @@ def test_a_folder_holds_fields_of_one_kind(seed, ranges, what, tmp_path, monkeyp
     with pytest.raises(RequestError, match=f"other {what}"):
         list(solve_missing(folder, ranges, seed, range(2)))
     assert not (folder / "000001.npz").exists()
+    if ranges != SMALL:
+        with pytest.raises(RequestError, match="other ranges"):
+            split_solved(SolvedFields(folder=str(folder)), ranges, 0, 0)
 
 
 @pytest.fixture
@@ -154,18 +157,18 @@ def test_each_solved_field_comes_once_in_a_pass(folder):
 
 
 def test_the_first_fields_are_held_out_whatever_is_added_later(folder, solved):
-    split = split_solved(SolvedFields(folder=str(folder)), 0, 1)
+    split = split_solved(SolvedFields(folder=str(folder)), SMALL, 0, 1)
     assert (split.training.count, len(split.held_out)) == (3, 1)
     held_out = split.held_out[0]().truth
     save_field(folder / "000004.npz", solved)
-    more = split_solved(SolvedFields(folder=str(folder)), 0, 1)
+    more = split_solved(SolvedFields(folder=str(folder)), SMALL, 0, 1)
     assert more.training.count == 4
     assert torch.equal(more.held_out[0]().truth, held_out)
 
 
 def test_too_few_solved_fields_are_refused(folder, tmp_path):
     with pytest.raises(RequestError, match="4 are to be held out"):
-        split_solved(SolvedFields(folder=str(folder)), 0, 4)
+        split_solved(SolvedFields(folder=str(folder)), SMALL, 0, 4)
     (tmp_path / "empty").mkdir()
     with pytest.raises(RequestError, match="simulate phase --solved"):
         SolvedFields(folder=str(tmp_path / "empty")).paths()

@@ -17,6 +17,7 @@ from napari_cvdm.posterior import RunningMoments
 from napari_cvdm.request import RestoreRequest
 from napari_cvdm.result import FrameView, Progress, Stop
 from napari_cvdm.tasks import Conditioned
+from napari_cvdm.tasks.conditioned import refine_mask
 
 SAMPLES_TOGETHER = 4
 PIXELS_TOGETHER = 1 << 20  # no step of several samples takes longer than one of a 1024 x 1024 image
@@ -112,7 +113,7 @@ class Frame:
     def valid(self) -> np.ndarray:
         """Where the frame can be trusted, bool (Y, X) on the output's grid."""
         upsampling = self.tiled.network.config.upsampling
-        return self.prepared.kept(np.kron(self.prepared.valid, np.ones((upsampling, upsampling), dtype=bool)))
+        return self.prepared.kept(refine_mask(self.prepared.valid, upsampling))
 
     def _cropped(self, canvas: Tensor) -> Tensor:
         height, width = self.prepared.baseline.shape

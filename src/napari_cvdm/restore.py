@@ -168,7 +168,7 @@ def restore(request: RestoreRequest, model: Checkpoint, earlier: Restoration | N
         samples, stop = yield from sample_frame(frame, moments, findings.see, stop)
         arrays.fill(frame, moments, samples)
         if moments.count:
-            findings.end(moments.mean, moments.variance)
+            findings.end(moments)
         record.finish(prepared.estimated, frame.tiled.tile)
         if stop is Stop.KEEP:  # what was not begun stays as it is
             break

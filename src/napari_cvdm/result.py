@@ -288,10 +288,10 @@ class Restoration:
         calibration = self.provenance.model.get("calibration")
         if not isinstance(calibration, Mapping):
             return None
-        return half_width(calibration, self.std)
+        return compute_half_width(calibration, self.std)
 
 
-def half_width(calibration: Mapping[str, Any], std: np.ndarray) -> np.ndarray:
+def compute_half_width(calibration: Mapping[str, Any], std: np.ndarray) -> np.ndarray:
     """Half-width of the calibrated interval: factor times max(std, floor), in the unit of `std`."""
     width: np.ndarray = np.float32(calibration["factor"]) * np.maximum(std, np.float32(calibration["floor"]))
     return width

@@ -68,7 +68,7 @@ def provenance_of(request: RestoreRequest, model: Checkpoint, folder: JobFolder,
         "tile": request.tile,
         "tile_used": tiles[0],
         "estimated": {"frames": frames},
-        "warnings": list(_warnings(request, model, marks, plan)),
+        "warnings": list(_warnings(request, model, marks, plan, frames)),
         "versions": {"python": platform.python_version(), "napari-cvdm": __version__, **{name: version(name) for name in ("torch", "numpy", "zarr")}},
         "machine": {"device": str(pick_device(request.device)), "platform": platform.platform()},
         "timings_s": dict(seconds),
@@ -76,18 +76,19 @@ def provenance_of(request: RestoreRequest, model: Checkpoint, folder: JobFolder,
 
 
 def _estimated(marks: Mapping[str, Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """What was estimated from each frame, in their order: its blocks share the numbers."""
-    frames = {said["frame"]: said["estimated"] for said in marks.values()}
+    """What was estimated from each frame, in their order: its blocks share the numbers. Marks of older versions lack it."""
+    frames = {said["frame"]: said["estimated"] for said in marks.values() if "frame" in said}
     return [frames[number] for number in sorted(frames)]
 
 
-def _warnings(request: RestoreRequest, model: Checkpoint, marks: Mapping[str, Mapping[str, Any]], plan: BlockPlan) -> tuple[str, ...]:
+def _warnings(
+    request: RestoreRequest, model: Checkpoint, marks: Mapping[str, Mapping[str, Any]], plan: BlockPlan, frames: list[Mapping[str, Any]]
+) -> tuple[str, ...]:
     warnings = [*axes_warnings(request.image), *optics_warnings(request, model.card), *z_step_warning(request), *single_answer(request, model)]
     beyond, usable = (sum(said[name] for said in marks.values()) for name in ("beyond", "usable"))
     tile = min(said["tile"] for said in marks.values())
     pixels = len(plan.frames) * plan.shape[0] * plan.shape[1] * model.card.config().upsampling ** 2
-    frames = _estimated(marks)
-    warnings += [*estimated_optics(frames), *lens_warnings([frame["cutoff_px"] for frame in frames if frame.get("optics") not in (None, "stated")], model.card)]
+    warnings += [*estimated_optics(frames), *lens_warnings(frames, model.card)]
     if beyond:
         warnings.append(beyond_warning(beyond / pixels, model.card))
     if not usable:

@@ -15,7 +15,7 @@ from napari_cvdm.image_files import write_image
 from napari_cvdm.model.bundle import add_model
 from napari_cvdm.model.checkpoint import CARD, load_checkpoint
 from napari_cvdm.request import RequestError
-from napari_cvdm.training.fine_tuning import RECIPE, SIMULATED_PLAN
+from napari_cvdm.training.fine_tuning import RECIPE, SOLVED_PLAN
 from napari_cvdm.training.health import FAILURES
 from napari_cvdm.training.pair_files import Arrays, BioSR
 from napari_cvdm.training.recipe import read_recipe
@@ -50,7 +50,7 @@ def prepared(viewer, model, kind, steps=(12, 12)):
 @pytest.fixture(autouse=True)
 def few_fields(monkeypatch):
     """Each field is deconvolved: two of them are enough to see that a training runs."""
-    monkeypatch.setitem(SIMULATED_PLAN, "pool_fields", 2)
+    monkeypatch.setitem(SOLVED_PLAN, "pool_fields", 2)
 
 
 @pytest.fixture

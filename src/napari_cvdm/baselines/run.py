@@ -13,6 +13,7 @@ from napari_cvdm.request import RestoreRequest
 from napari_cvdm.restore import SINGLE_ANSWER, Restoring, check_planes, check_psf, frame_axes, frame_indices, task_of, unusable_warning
 from napari_cvdm.result import ClockCurve, Progress, Restoration, Stop
 from napari_cvdm.tasks import Task
+from napari_cvdm.tasks.conditioned import refine_mask
 from napari_cvdm.trust.plane_checks import plane_warnings
 from napari_cvdm.trust.validity import axes_warnings
 
@@ -95,7 +96,7 @@ class _Arrays:
         self.mean[index] = answer.image[self._window]
         if answer.variance is not None:
             self.variance[index], self.has_spread = answer.variance[self._window], True
-        self.valid[index] = np.kron(answer.valid, np.ones((self._fine, self._fine), dtype=bool))[self._window]
+        self.valid[index] = refine_mask(answer.valid, self._fine)[self._window]
         self.counts[index] = 1
 
 

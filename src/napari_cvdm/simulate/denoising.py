@@ -14,6 +14,8 @@ class DenoisingRanges(WidefieldRanges):
     ----------
     na, cutoff_px, photons, offset_counts, frames : tuple
         As in `WidefieldRanges`, and so are all others.
+    stretched, correlated : float
+        0: noise is the camera's, in its counts.
     """
 
     task: ClassVar[str] = "denoise"
@@ -22,6 +24,8 @@ class DenoisingRanges(WidefieldRanges):
     photons: Range = (3.0, 300.0)
     offset_counts: Range = (100.0, 400.0)
     frames: tuple[int, int] = (1, 1)
+    stretched: float = 0.0
+    correlated: float = 0.0
 
     def simulated(self, seed: int, draw: DrawStructure | None = None) -> WidefieldPair:
         """The field of a seed, see `simulate_noisy`."""

@@ -46,7 +46,7 @@ def described(task: str, known: Mapping[str, float | None], *, defocus_um: tuple
         weakest, strongest = PhaseRanges().strength_rad[0], fixed["strength_rad"][1]
         values["strength_rad"] = (min(weakest, strongest), strongest)
     if "gain_e_per_count" in fixed or "offset_counts" in fixed:
-        values["stretched"] = 0.0  # counts of a camera that is known are as it gives them
+        values |= {"stretched": 0.0, "correlated": 0.0}  # counts of a camera that is known are as it gives them
     if defocus_um is not None:
         fresnel = _fresnel(known, defocus_um)
         values["fresnel"] = (fresnel, fresnel)

@@ -40,7 +40,7 @@ WIDEFIELD_RANGES = WidefieldRanges(
     background=(0.05, 0.05),
     haze=(0.1, 0.2),
     stretched=0.0,
-    coloured=0.0,
+    correlated=0.0,
     field_px=256,
 )
 

@@ -20,7 +20,6 @@ from napari_cvdm.simulate.structures import STRUCTURE_NAMES, STRUCTURES, Emitter
 
 Range = tuple[float, float]
 UPSAMPLING = 2
-RESOLUTION_PERIODS = 0.35  # sigma of the target in fine pixels over the cut-off period in camera pixels: as structured illumination shows it
 MARGIN_PX = 24
 PSF_SIZE = 81
 BRIGHT_PERCENTILE = 99.5
@@ -28,7 +27,7 @@ FINEST_DRAWN_UM, COARSEST_DRAWN_UM = 0.012, 0.05  # a fine pixel, as the structu
 TOP_OF_16_BITS = 65535.0
 LEAST_GAIN = 1e-6
 SMOOTHING_PX = (0.3, 1.2)  # standard deviation of what registration and interpolation do to an image
-LINES = (0.2, 1.2)  # standard deviation of the lines of a CMOS camera over that of the noise of its pixels
+LINE_SIGMAS = (0.2, 1.2)  # standard deviation of the lines of a CMOS camera over that of the noise of its pixels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +60,9 @@ class WidefieldRanges:
         Side of the field in camera pixels.
     stretched : float
         Share of the images that are stored between 0 and 65535, as programs do that show contrast.
-    coloured : float
+    target_sigma_periods : float
+        Standard deviation of what the truth shows of a point, in fine pixels over the cut-off period in camera pixels.
+    correlated : float
         Share of the images whose noise is not white: smoothed by registration, or with lines of a CMOS camera.
     textures : float
         Share of the fields that show a generic texture in place of a structure.
@@ -88,7 +89,8 @@ class WidefieldRanges:
     frames: tuple[int, int] = (1, 9)
     field_px: int = 144
     stretched: float = 0.15
-    coloured: float = 0.15
+    target_sigma_periods: float = 0.35
+    correlated: float = 0.15
     textures: float = 0.25
     structures: tuple[str, ...] = STRUCTURE_NAMES
     photographs: str = ""
@@ -284,7 +286,7 @@ def draw_scene(seed: int, ranges: WidefieldRanges, draw: DrawStructure | None = 
     fine = replace(microscope, pixel_um=microscope.pixel_um / UPSAMPLING)
     side = UPSAMPLING * (ranges.field_px + 2 * MARGIN_PX)
     emitters = (draw or ranges.draw)(rng, side, fine.pixel_um)
-    sigma = RESOLUTION_PERIODS * cutoff_period_um(microscope) / microscope.pixel_um
+    sigma = ranges.target_sigma_periods * cutoff_period_um(microscope) / microscope.pixel_um
     sharp = blur(emitters, gaussian_transfer((side, side), sigma, emitters)).clamp(min=0)
     seen = _in_focus(rng, emitters, fine, ranges)
     photons = log_uniform(rng, *ranges.photons)
@@ -324,15 +326,15 @@ def simulate_widefield(seed: int, ranges: WidefieldRanges, draw: DrawStructure |
     """
     scene = draw_scene(seed, ranges, draw)
     counts, rng = scene.exposed(), np.random.default_rng((seed, 3))
-    pair = make_pair(scene, coloured(counts, rng) if rng.uniform() < ranges.coloured else counts, scene.truth)
+    pair = make_pair(scene, correlate_noise(counts, rng) if rng.uniform() < ranges.correlated else counts, scene.truth)
     return stretched(pair) if np.random.default_rng((seed, 1)).uniform() < ranges.stretched else pair
 
 
-def coloured(counts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def correlate_noise(counts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """An image (Y, X) smoothed, its noise with it, or with a random offset in each line; float32."""
     if rng.uniform() < 0.5:
         return gaussian_filter(counts, rng.uniform(*SMOOTHING_PX))
-    lines = rng.normal(0, rng.uniform(*LINES) * noise_sigma(counts), (len(counts), 1))
+    lines = rng.normal(0, rng.uniform(*LINE_SIGMAS) * noise_sigma(counts), (len(counts), 1))
     return (counts + lines).astype(np.float32)
 
 

@@ -223,6 +223,11 @@ def interior(shape: tuple[int, int], border: int) -> np.ndarray:
     return mask
 
 
+def refine_mask(mask: np.ndarray, factor: int) -> np.ndarray:
+    """A mask (Y, X) on a grid of `factor` times as many pixels along each axis."""
+    return np.kron(mask, np.ones((factor, factor), dtype=bool))
+
+
 def saturated(frame: np.ndarray) -> np.ndarray:
     """Pixels at which any plane of an integer camera was cut off, see `clipping_level`: (P, Y, X) -> bool (Y, X)."""
     levels = [clipping_level(plane) for plane in frame]

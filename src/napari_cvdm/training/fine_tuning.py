@@ -24,8 +24,8 @@ RECIPE = "recipe.toml"
 PAIRS = "pairs"
 PRESETS_MIN = {"minutes (10 min)": 10.0, "an hour": 60.0, "overnight (8 h)": 480.0}
 LOWERED = 0.25  # of the learning rate that the model was made with: what it knows is to be bent, not forgotten
-SIMULATED_PLAN = {"pool_fields": 24, "fields_per_step": 0.1}  # each new field is deconvolved or inverted, which takes longer than a step
-FALLBACK_PLAN = {"batch": 5, "patch_px": 72, "learning_rate": 8e-4, "precision": "fp32"}
+SOLVED_PLAN = {"pool_fields": 24, "fields_per_step": 0.1}  # a simulated field is deconvolved or inverted, which takes longer than a step
+FALLBACK_PLAN = {"batch": 5, "patch_px": 72, "learning_rate": 8e-4}
 PATIENCE = 6
 
 
@@ -86,9 +86,9 @@ class FineTuning:
 
 
 def plan_of(card: ModelCard) -> dict[str, Any]:
-    """Batch, patch, precision and weight of L_gamma that a model was made with, and a lower learning rate."""
+    """Batch, patch, pool and weight of L_gamma that a model was made with, and a lower learning rate."""
     made = {**FALLBACK_PLAN, **card.training.get("plan", {})}
-    kept = {name: made[name] for name in ("batch", "patch_px", "precision", "alpha") if name in made}
+    kept = {name: made[name] for name in ("batch", "patch_px", "alpha", "pool_fields") if name in made}
     return {**kept, "learning_rate": LOWERED * made["learning_rate"]}
 
 
@@ -114,6 +114,7 @@ def fine_tuning_recipe(*, name: str, start: Start, card: ModelCard, source: Sour
         Values that are not allowed.
     """
     simulated = isinstance(source, Simulated)
+    solved = simulated and card.task in (PhaseRanges.task, WidefieldRanges.task)
     data = {"simulation": source.ranges, "clean": source.clean} if isinstance(source, Simulated) else {"pairs": source}
     return Recipe(
         name=name,
@@ -124,7 +125,7 @@ def fine_tuning_recipe(*, name: str, start: Start, card: ModelCard, source: Sour
         limits=(*card.limits, f"Fine-tuned from {card.name}: outside the images that it was tuned for, use that model."),
         network=card.config(),
         start=start,
-        plan=Plan(**{"mean_steps": 0, "diffusion_steps": 1, **plan_of(card), **(SIMULATED_PLAN if simulated else {}), **plan}),
+        plan=Plan(**{"mean_steps": 0, "diffusion_steps": 1, **plan_of(card), **(SOLVED_PLAN if solved else {}), **plan}),
         validation=validation or Validation(every=1, patience=PATIENCE),
         seed=seed,
         **data,

@@ -94,7 +94,7 @@ class Recipe:
             raise RequestError("the recipe names neither pairs nor a simulation; recipes/smoke.toml is an example.")
         held_out = looked.fields if looked.every else 0
         if self.solved is not None:
-            return split_solved(self.solved, self.seed, held_out)
+            return split_solved(self.solved, self.simulation, self.seed, held_out)
         return split_simulation(self.simulation, self.seed, held_out, clean=self.clean, share=looked.share, fields=self.plan.fields or None)
 
     @property

@@ -96,7 +96,9 @@ def solve_missing(folder: Path, ranges: PhaseRanges | WidefieldRanges, seed: int
         A folder with fields of another seed, other ranges or another version.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    check_record(folder, {"version": __version__, "seed": seed, "ranges": asdict(ranges) | {"photographs": Path(ranges.photographs).name}})
+    made_of = {"version": __version__, "seed": seed, **ranges_entry(ranges)}
+    check_record(folder, made_of)
+    (folder / RECORD).write_text(json.dumps(made_of, indent=2) + "\n", encoding="utf-8")
     for number in numbers:
         path = folder / f"{number:06d}.npz"
         if path.exists():
@@ -108,13 +110,17 @@ def solve_missing(folder: Path, ranges: PhaseRanges | WidefieldRanges, seed: int
         yield number
 
 
+def ranges_entry(ranges: PhaseRanges | WidefieldRanges) -> dict[str, Any]:
+    """Ranges as a record has them: wherever the folder of photographs lies."""
+    return {"ranges": asdict(ranges) | {"photographs": Path(ranges.photographs).name}}
+
+
 def check_record(folder: Path, made_of: dict[str, Any]) -> None:
-    """Write what fields are made of beside them, or compare it with what is written there; RequestError where it differs."""
-    path, text = folder / RECORD, json.dumps(made_of, indent=2) + "\n"
+    """Compare what fields are to be made of with what is written beside them, where it is; RequestError where it differs."""
+    path = folder / RECORD
     if not path.exists():
-        path.write_text(text, encoding="utf-8")
         return
-    kept, made_of = json.loads(path.read_text(encoding="utf-8")), json.loads(text)
-    different = sorted(name for name in made_of if kept.get(name) != made_of[name])
+    kept, wanted = json.loads(path.read_text(encoding="utf-8")), json.loads(json.dumps(made_of))
+    different = sorted(name for name in wanted if kept.get(name) != wanted[name])
     if different:
-        raise RequestError(f"{path}: the fields in this folder have other {', '.join(different)}; give another folder with --out, or delete this one.")
+        raise RequestError(f"{path}: the fields in this folder have other {', '.join(different)}; name another folder, or delete this one.")

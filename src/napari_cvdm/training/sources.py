@@ -18,7 +18,7 @@ from napari_cvdm.simulate.widefield import DrawStructure, WidefieldRanges
 from napari_cvdm.tasks import FLUORESCENCE
 from napari_cvdm.training.fields import TrainingField, simulated_fluorescence, solved_field
 from napari_cvdm.training.measured import MeasuredFields, PairEntry
-from napari_cvdm.training.solved_fields import load_training_field, solve_field
+from napari_cvdm.training.solved_fields import check_record, load_training_field, ranges_entry, solve_field
 
 SEED_STRIDE = 1_000_003
 HELD_OUT_SEED = 500_000  # added to the seed: no training reaches these
@@ -123,9 +123,10 @@ class SolvedSource:
         return self.field(index)
 
 
-def split_solved(fields: SolvedFields, seed: int, held_out: int) -> "Split":
-    """Solved fields, the first of them held out, so that files that are added later are learned from."""
+def split_solved(fields: SolvedFields, ranges: Ranges, seed: int, held_out: int) -> "Split":
+    """Solved fields of these ranges, the first of them held out, so that files that are added later are learned from."""
     paths = fields.paths()
+    check_record(Path(fields.folder), ranges_entry(ranges))
     if len(paths) <= held_out:
         raise RequestError(f"{fields.folder}: {len(paths)} solved fields, and {held_out} are to be held out; make more.")
     judged = SolvedSource(paths=paths[:held_out], seed=seed)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from napari_cvdm.model.checkpoint import ModelCard
+from napari_cvdm.posterior import RunningMoments
 from napari_cvdm.request import RestoreRequest
 from napari_cvdm.result import ForwardCheck, Restoration
 from napari_cvdm.tasks import Conditioned
@@ -39,12 +40,11 @@ class Findings:
         self._familiarity = Familiarity.from_card(card.familiarity, card.unit)
         self._vectors: list[np.ndarray] = []
         self._orders: list[str] = []
-        self._cutoffs_px: list[float] = []
+        self._estimated: list[Mapping[str, Any]] = []
 
     def prepared(self, whole: Conditioned) -> None:
         """A whole frame is prepared, before a region is taken out of it."""
-        if whole.lens is not None and whole.lens.source != "stated":
-            self._cutoffs_px.append(whole.lens.cutoff_px)
+        self._estimated.append(whole.estimated)
         if not self._checking:
             return
         if self._familiarity is not None:
@@ -62,10 +62,10 @@ class Findings:
         if self._checking:
             self._forward.see(sample)
 
-    def end(self, mean: np.ndarray, variance: np.ndarray) -> None:
-        """Mean and variance of a frame's samples (uY, uX)."""
+    def end(self, moments: RunningMoments) -> None:
+        """The samples of a frame (uY, uX) are all drawn."""
         if self._checking:
-            self._forward.end(mean, variance)
+            self._forward.end(moments)
 
     def forward(self) -> ForwardCheck:
         """The check against the measured image."""
@@ -73,7 +73,7 @@ class Findings:
 
     def warnings(self) -> tuple[str, ...]:
         """What was found of the frames before they were sampled: planes that seem to be swapped, unfamiliar frames."""
-        return (*count_frames(self._orders), *self.unfamiliar(), *lens_warnings(self._cutoffs_px, self._card))
+        return (*count_frames(self._orders), *self.unfamiliar(), *lens_warnings(self._estimated, self._card))
 
     def unfamiliar(self) -> tuple[str, ...]:
         """One sentence where frames are unlike the training data."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from scipy.ndimage import zoom
@@ -10,12 +11,11 @@ from scipy.ndimage import zoom
 from napari_cvdm.microscope import OpticsError
 from napari_cvdm.model.checkpoint import ModelCard
 from napari_cvdm.physics.camera_noise import photon_transfer
-from napari_cvdm.posterior import carried_calibration
+from napari_cvdm.posterior import RunningMoments, carried_calibration
 from napari_cvdm.request import RestoreRequest
-from napari_cvdm.result import LEAST_CHI2, ForwardCheck, half_width
-from napari_cvdm.simulate.widefield import RESOLUTION_PERIODS, UPSAMPLING
+from napari_cvdm.result import LEAST_CHI2, ForwardCheck, compute_half_width
 from napari_cvdm.tasks import TASKS, Conditioned
-from napari_cvdm.tasks.conditioned import BORDER_PX, interior
+from napari_cvdm.tasks.conditioned import BORDER_PX, interior, refine_mask
 from napari_cvdm.tasks.phase_channels import phase_optics
 from napari_cvdm.tasks.phase_posterior import PhasePosterior
 from napari_cvdm.tasks.widefield import above_dark
@@ -75,7 +75,7 @@ def _phase_imaging(pixels: np.ndarray, prepared: Conditioned, request: RestoreRe
 
 def _valid_of(prepared: Conditioned, upsampling: int) -> np.ndarray:
     """Pixels of the camera that can be trusted, of what was asked for; bool (Y, X)."""
-    fine = prepared.kept(np.kron(prepared.valid, np.ones((upsampling, upsampling), dtype=bool)))
+    fine = prepared.kept(refine_mask(prepared.valid, upsampling))
     return fine[::upsampling, ::upsampling]
 
 
@@ -97,14 +97,14 @@ def _widefield_imaging(pixels: np.ndarray, prepared: Conditioned, request: Resto
     if lens is None or lens.source == "assumed":
         raise OpticsError("na and wavelength_um not known, and the image does not show its cut-off; give --na and --wavelength-um, or --psf")
     counts, valid = _counts_and_valid(pixels, prepared, request, TASKS[card.task].upsampling)
-    simulated: Mapping[str, tuple[float, float]] = card.training.get("simulation") or {}
+    simulated: Mapping[str, Any] = card.training.get("simulation") or {}
     return WidefieldImaging(
         measured=counts,
         noise=photon_transfer(counts, valid),
         valid=valid,
         lens=lens,
         upsampling=TASKS[card.task].upsampling,
-        own_sigma_px=RESOLUTION_PERIODS * lens.cutoff_px if simulated else 0.0,  # truths of other kinds have a width that nobody knows
+        own_sigma_px=simulated.get("target_sigma_periods", 0.0) * lens.cutoff_px,  # truths of other kinds have a width that nobody knows
         extra_sigma_px=simulated["blur_periods"][1] * lens.cutoff_px if "blur_periods" in simulated else 1.0,
     )
 
@@ -136,7 +136,6 @@ class ForwardRecord:
         self._request, self._card, self._loops = request, card, frames
         self._chi2, self._sample_chi2, self._gain, self._rsp, self._rse = (np.full(frames, np.nan) for _ in range(5))
         self._empty_chi2, self._estimate_chi2, self._estimate_outside = (np.full(frames, np.nan) for _ in range(3))
-        self._calibration = carried_calibration(card.calibration, request.samples, request.steps, request.sampler)
         self._estimate: np.ndarray | None = None
         self._residual: np.ndarray | None = None
         self._local_chi2: np.ndarray | None = None
@@ -174,17 +173,19 @@ class ForwardRecord:
         self._seen[self._index] = before + 1
         self._sample_chi2[self._index] = known + (comparison.chi2(self._how.valid) - known) / (before + 1)
 
-    def end(self, mean: np.ndarray, variance: np.ndarray) -> None:
-        """Mean and variance of the frame's samples (uY, uX)."""
+    def end(self, moments: RunningMoments) -> None:
+        """The frame's samples (uY, uX) are all drawn."""
+        mean = moments.mean
         if self._reference is not None:
             upsampling = mean.shape[-1] // self._reference.shape[-1]
             found = squirrel(mean, zoom(self._reference, upsampling, order=3, mode="nearest", grid_mode=True), upsampling)
             self._rsp[self._index], self._rse[self._index] = found.rsp, found.rse
         if self._how is not None:
             self._end_compared(self._how, mean)
-        if self._how is not None and self._estimate is not None and self._calibration:
-            outside = np.abs(mean - self._estimate) > half_width(self._calibration, np.sqrt(variance))
-            self._estimate_outside[self._index] = outside[np.kron(self._how.valid, np.ones(2 * (UPSAMPLING,), bool))].mean()
+        if isinstance(self._how, WidefieldImaging) and self._estimate is not None:
+            calibration = carried_calibration(self._card.calibration, moments.count, self._request.steps, self._request.sampler)
+            outside = np.abs(mean - self._estimate) > compute_half_width(calibration, np.sqrt(moments.variance)) if calibration else None
+            self._estimate_outside[self._index] = np.nan if outside is None else outside[refine_mask(self._how.valid, self._how.upsampling)].mean()
 
     def _end_compared(self, how: Imaging, mean: np.ndarray) -> None:
         try:
@@ -248,7 +249,7 @@ class ForwardRecord:
             limit=limit,
             estimate_chi2=estimate_chi2,
             estimate_outside=outside,
-            verdict=verdict(chi2, limit, unexplained, self._reason) + ("" if chi2 is None else beside_estimate(estimate_chi2, outside)),
+            verdict=verdict(chi2, limit, unexplained, self._reason) + ("" if chi2 is None else describe_estimate(estimate_chi2, outside)),
         )
 
 
@@ -256,12 +257,12 @@ def _average(values: np.ndarray) -> float | None:
     return None if np.isnan(values).all() else float(np.nanmean(values))
 
 
-def beside_estimate(chi2: float | None, outside: float | None) -> str:
+def describe_estimate(chi2: float | None, outside: float | None) -> str:
     """How well the deconvolution alone explains the image, and how often it lies outside the interval of the result; empty where that is not known."""
     if chi2 is None:
         return ""
-    share = "" if outside is None else f", and outside the interval in {outside:.0%} of the pixels"
-    return f" The deconvolution alone: chi-squared {chi2:.2f}{share}."
+    share = "" if outside is None else f", and lies outside the calibrated interval in {outside:.0%} of the pixels"
+    return f" The deconvolution alone has chi-squared {chi2:.2f}{share}."
 
 
 def verdict(chi2: float | None, limit: float, unexplained: float | None, reason: str) -> str:

@@ -72,7 +72,7 @@ def point_field(seed: int, ranges: WidefieldRanges, separations_um: tuple[float,
     """
     usual: Any = {name: nearest(getattr(ranges, name), value) for name, value in OIL_OBJECTIVE.items()}
     clear = replace(
-        ranges, field_px=FIELD_PX, photons=(PHOTONS, PHOTONS), haze=ZERO, defocus=ZERO, blur_periods=ZERO, frames=(1, 1), stretched=0.0, coloured=0.0, **usual
+        ranges, field_px=FIELD_PX, photons=(PHOTONS, PHOTONS), haze=ZERO, defocus=ZERO, blur_periods=ZERO, frames=(1, 1), stretched=0.0, correlated=0.0, **usual
     )
     places: list[np.ndarray] = []
 

@@ -1,7 +1,8 @@
 """Where, and whether, a model is used outside what it was trained for: said in words and in a mask."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -66,8 +67,9 @@ def outside(card: ModelCard, name: str, value: float) -> str:
     return f"{MEANING.get(name, name)} is {value:.4g}, outside the {low:g} to {high:g} that {card.name} was trained for; do not quantify this result."
 
 
-def lens_warnings(cutoffs_px: Iterable[float], card: ModelCard) -> tuple[str, ...]:
-    """One sentence where lenses that were measured or estimated are outside the trained range."""
+def lens_warnings(estimated: Iterable[Mapping[str, Any]], card: ModelCard) -> tuple[str, ...]:
+    """One sentence where lenses that were measured or estimated, by what was estimated of each frame, are outside the trained range."""
+    cutoffs_px = [frame["cutoff_px"] for frame in estimated if frame.get("optics", "stated") != "stated"]
     beyond = [value for value in cutoffs_px if is_outside(card, "cutoff_px", value)]
     return (outside(card, "cutoff_px", beyond[0]),) if beyond else ()
 

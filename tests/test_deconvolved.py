@@ -18,7 +18,7 @@ from napari_cvdm.physics.camera_noise import CameraNoise, photon_transfer
 from napari_cvdm.physics.cutoff import estimate_cutoff
 from napari_cvdm.physics.widefield import WidefieldForwardModel, cutoff_period_um, usual_index, widefield_psf
 from napari_cvdm.repeat import command_of, request_of
-from napari_cvdm.request import MeasuredPsf, RequestError
+from napari_cvdm.request import ImageStack, MeasuredPsf, RequestError, RestoreRequest
 from napari_cvdm.restore import restore
 from napari_cvdm.result import finished
 from napari_cvdm.result_folder import read_result_folder
@@ -231,3 +231,18 @@ def test_a_part_is_deconvolved_as_the_whole_is_there(noise):
         kept, own = (slice(2 * (inner.start - start), 2 * (inner.stop - start)) for start in (0, read.start))
         difference = whole.in_frame(wanted)[kept, kept] - part.in_frame(found)[own, own]
         assert float(difference.abs().max()) < 0.01 * brightest
+
+
+def test_a_region_is_deconvolved_with_its_surroundings_alone(monkeypatch):
+    """What the networks see of it is that of the whole image, and a large image costs no more than the region."""
+    pair, sizes = simulate_widefield(4, replace(BRIGHT, field_px=400)), []
+    of_frame = Deconvolution.of_frame
+    monkeypatch.setattr(Deconvolution, "of_frame", lambda counts, *others: sizes.append(counts.shape) or of_frame(counts, *others))
+    image = ImageStack(array=pair.counts, axes="YX", pixel_um=pair.microscope.pixel_um)
+    asked = RestoreRequest(image=image, model="widefield-x2", na=pair.microscope.na, wavelength_um=pair.microscope.wavelength_um)
+    whole, part = (WidefieldX2().from_request(pair.counts[None], replace(asked, region=region)) for region in (None, (0, 32, 8, 40)))
+    assert sizes == [(400, 400), (192, 200)]
+    wanted, found = (prepared.within((0, 32, 8, 40), 8) for prepared in (whole, part))
+    assert found.channels.shape == wanted.channels.shape
+    assert float((found.channels - wanted.channels).abs().max()) < 0.01 * float(wanted.channels.abs().max())
+    assert float((found.baseline - wanted.baseline).abs().max()) < 0.01 * float(wanted.baseline.abs().max())

@@ -11,7 +11,7 @@ from napari_cvdm.intensity import BRIGHT_PERCENTILE, DARK_PERCENTILE, IntensityS
 from napari_cvdm.physics.camera_noise import CameraNoise, photon_transfer
 from napari_cvdm.request import RestoreRequest
 from napari_cvdm.result import finished
-from napari_cvdm.tasks.conditioned import BORDER_PX, Background, Conditioned, FrameReader, fitting, interior, saturated
+from napari_cvdm.tasks.conditioned import BORDER_PX, SURROUNDING_PX, Background, Conditioned, FrameReader, fitting, interior, saturated
 from napari_cvdm.tasks.deconvolved import (
     DECONVOLVED_CHANNELS,
     Deconvolution,
@@ -113,8 +113,10 @@ class Fluorescence:
         """
         return finished(self._prepare(frame, counts, numbers))
 
-    def _prepare(self, frame: np.ndarray, counts: np.ndarray, numbers: FrameNumbers) -> Generator[str, None, Conditioned]:
-        """`scaled`, step by step."""
+    def _prepare(
+        self, frame: np.ndarray, counts: np.ndarray, numbers: FrameNumbers, region: tuple[int, int, int, int] | None = None
+    ) -> Generator[str, None, Conditioned]:
+        """`scaled`, step by step; only the `region` and its surroundings will be looked at, where it is given."""
         yield "intensity scale"
         return self._scale(frame, counts, numbers)
 
@@ -170,7 +172,7 @@ class Fluorescence:
     def prepare(self, frame: np.ndarray, request: RestoreRequest) -> Generator[str, None, Conditioned]:
         """Prepare one frame, step by step; only the pixel size is needed."""
         request.optics_value("pixel_um")
-        return (yield from self._prepare(frame, *self._measure(frame, request.background, self.lens_of(request))))
+        return (yield from self._prepare(frame, *self._measure(frame, request.background, self.lens_of(request)), request.region))
 
     def from_request(self, frame: np.ndarray, request: RestoreRequest) -> Conditioned:
         """`prepare` to its end."""
@@ -204,15 +206,27 @@ class WidefieldX2(Fluorescence):
         """Of the median cut-off period of the parts that show one."""
         return estimate_lens(parts, self.upsampling)
 
-    def _prepare(self, frame: np.ndarray, counts: np.ndarray, numbers: FrameNumbers) -> Generator[str, None, Conditioned]:
-        """The baseline is the deconvolution of `BASELINE_STRENGTH`."""
+    def _prepare(
+        self, frame: np.ndarray, counts: np.ndarray, numbers: FrameNumbers, region: tuple[int, int, int, int] | None = None
+    ) -> Generator[str, None, Conditioned]:
+        """The baseline is the deconvolution of `BASELINE_STRENGTH`. Where there is a region, nothing is deconvolved far from it, and zero is there."""
         plain, scale = self._scale(frame, counts, numbers), numbers.scale
         yield "cut-off frequency"
         lens = numbers.lens or estimate_lens([counts], self.upsampling)
-        problem = Deconvolution.of_frame(counts - scale.offset, lens, numbers.camera, scale.scale, self.upsampling)
-        channels, baseline = yield from deconvolve_channels(problem, scale.scale, lens.cutoff_px)
+        part = self._deconvolved_part(region, counts)
+        problem = Deconvolution.of_frame((counts - scale.offset)[part], lens, numbers.camera, scale.scale, self.upsampling)
+        local, estimate = yield from deconvolve_channels(problem, scale.scale, lens.cutoff_px)
+        channels, baseline = local.new_zeros((len(local), *counts.shape)), torch.zeros_like(plain.baseline)
+        channels[:, *part] = local
+        baseline[tuple(slice(self.upsampling * one.start, self.upsampling * one.stop) for one in part)] = estimate
         known = {"cutoff_px": lens.cutoff_px, "optics": lens.source}
         return replace(plain, channels=torch.cat([plain.channels, channels]), baseline=baseline, estimated={**plain.estimated, **known}, lens=lens)
+
+    def _deconvolved_part(self, region: tuple[int, int, int, int] | None, counts: np.ndarray) -> tuple[slice, slice]:
+        """Rows and columns of an image (Y, X) that decide what the networks see of a region; all of them without one."""
+        around = SURROUNDING_PX + self.surroundings_px
+        top, bottom, left, right = (0, counts.shape[0], 0, counts.shape[1]) if region is None else region
+        return slice(max(0, top - around), min(counts.shape[0], bottom + around)), slice(max(0, left - around), min(counts.shape[1], right + around))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Super-resolution beside Richardson-Lucy: `python -m benchmarks.super_resolution [tsim] [filtered] [dlsim] [airyscan] [textures] [flux]`, all by default.
+"""Super-resolution beside Richardson-Lucy: `python -m benchmarks.super_resolution [PART ...]`; the parts are at the end of this file, all by default.
 
 Images are registered to the truth before they are scored, and blurred to its resolution where that scores better. The real images are those of
 shared/data. Textures and fields of the flux are simulated with seeds that no training has.
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import tifffile
+import torch
 from scipy.ndimage import gaussian_filter, shift, zoom
 from skimage.metrics import structural_similarity
 from skimage.registration import phase_cross_correlation
@@ -23,6 +24,7 @@ from napari_cvdm.intensity import dark_level
 from napari_cvdm.model.checkpoint import Checkpoint
 from napari_cvdm.model.zoo import load_model
 from napari_cvdm.request import ImageStack, RestoreRequest
+from napari_cvdm.simulate.samples import reticulum
 from napari_cvdm.simulate.widefield import WidefieldRanges, draw_texture, simulate_widefield
 
 BORDER_PX = 8
@@ -34,6 +36,7 @@ FIELDS = 6
 LEAST_GAIN_DB = 0.5
 LARGEST_LOSS = 0.02  # of the flux
 LARGEST_EXPOSURE_ERROR = 0.01
+LARGEST_SECONDS = 6.0
 FILTER_RINGS = 60  # of spatial frequency, from 0 to 1/2
 
 
@@ -185,6 +188,16 @@ def simulated_request(counts: np.ndarray, microscope: Any, model: str, samples: 
     )
 
 
+def speed_rows(model: Checkpoint, samples: int) -> Iterator[Row]:
+    """Seconds for an image of 256 x 256 pixels, with its deconvolution and its check, on all threads; the second of two runs."""
+    request = RestoreRequest(image=reticulum(), model=model.card.name, samples=samples, wavelength_um=0.52, medium_index=1.518, na=1.4)
+    for precision in ("fp32", "bf16"):
+        asked = replace(request, precision=precision)
+        seconds = [finish(asked, model).provenance.timings_s["total"] for _ in range(2)][1]
+        what = f"256 x 256, {samples} samples, {precision}, {torch.get_num_threads()} threads [s]"
+        yield Row(what=what, value=f"{seconds:.1f}", bar="<= 6", met=seconds <= LARGEST_SECONDS)
+
+
 PARTS: dict[str, Callable[[Checkpoint, int], Iterator[Row]]] = {
     "tsim": lambda model, samples: real_rows(model, tsim_fields(), LEAST_GAIN_DB, samples),
     "filtered": filtered_rows,
@@ -192,6 +205,7 @@ PARTS: dict[str, Callable[[Checkpoint, int], Iterator[Row]]] = {
     "airyscan": lambda model, samples: real_rows(model, airyscan_fields(), 0.0, samples),
     "textures": texture_rows,
     "flux": flux_rows,
+    "speed": speed_rows,
 }
 
 

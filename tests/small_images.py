@@ -8,6 +8,7 @@ from napari_cvdm.simulate.phase import defocus_pair_of
 from napari_cvdm.simulate.widefield import WidefieldRanges
 
 CLEAR = WidefieldRanges(
+    correlated=0.0,
     field_px=96,
     photons=(2000, 2000),
     background=(0.02, 0.02),

@@ -238,6 +238,7 @@ def test_a_share_of_widefield_fields_is_blank_in_truth_but_not_in_counts(monkeyp
 
 
 QUIET = WidefieldRanges(
+    correlated=0.0,
     photons=(3000, 3000),
     background=(1e-6, 1e-6),
     haze=(0, 0),

@@ -21,6 +21,7 @@ FALSE_STRUCTURE_SIGMAS = 1.5  # of the input's noise over empty background, as i
 FALSE_STRUCTURE_RAD = 0.1  # twice what real medium varies by
 READ_NOISE_E, GAIN_E_PER_COUNT, OFFSET_COUNTS = 1.5, 0.5, 100.0
 WIDEFIELD = WidefieldRanges(
+    correlated=0.0,
     na=(1.3, 1.3),
     wavelength_um=(0.52, 0.52),
     pixel_um=(0.0626, 0.0626),

@@ -25,7 +25,8 @@ from napari_cvdm.model.checkpoint import Checkpoint
 from napari_cvdm.model.zoo import load_model
 from napari_cvdm.request import ImageStack, RestoreRequest
 from napari_cvdm.simulate.samples import reticulum
-from napari_cvdm.simulate.widefield import WidefieldRanges, draw_texture, simulate_widefield
+from napari_cvdm.simulate.widefield import UPSAMPLING, WidefieldRanges, draw_texture, simulate_widefield
+from napari_cvdm.training.pair_checks import binned
 
 BORDER_PX = 8
 REGISTERED_SIGMA_PX = 2.0
@@ -68,7 +69,7 @@ def dlsim_fields() -> Iterator[RealField]:
     for name, light in (("HE", "normal"), ("LE", "low")):
         image = tifffile.imread(DATA / f"sr/dlsim_microtubule/{name}/{name}_15.tif").astype(np.float64)
         truth = tifffile.imread(DATA / f"sr/dlsim_microtubule/{name}R_sim_{light}_light.tif").astype(np.float64)
-        yield RealField(name=f"dL-SIM {light} light", image=binned(image), truth=truth, pixel_um=DL_SIM_PIXEL_UM, optics=OIL_OBJECTIVE)
+        yield RealField(name=f"dL-SIM {light} light", image=binned(image, UPSAMPLING), truth=truth, pixel_um=DL_SIM_PIXEL_UM, optics=OIL_OBJECTIVE)
 
 
 def airyscan_fields() -> Iterator[RealField]:
@@ -85,11 +86,6 @@ def airyscan_fields() -> Iterator[RealField]:
     margin = (whole.shape[0] - truth.shape[0]) // 2
     optics = {"wavelength_um": 0.488, "medium_index": 1.518, "na": 1.4}  # the pinhole is open: the excitation makes the image
     yield RealField(name="Airyscan", image=whole[margin:-margin, margin:-margin], truth=truth, pixel_um=AIRYSCAN_PIXEL_UM, factor=1, optics=optics)
-
-
-def binned(image: np.ndarray) -> np.ndarray:
-    """Means over 2 x 2 pixels."""
-    return image.reshape(image.shape[0] // 2, 2, image.shape[1] // 2, 2).mean(axis=(1, 3))
 
 
 def register(image: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -125,7 +121,7 @@ def real_rows(model: Checkpoint, fields: Iterator[RealField], bar: float, sample
         found = finish(one.request(model.card.name, samples), model)
         deconvolved = finish(one.request("richardson-lucy", 1), load_method("richardson-lucy"))
         images = [zoom(one.image, 2, order=3, grid_mode=True, mode="nearest"), deconvolved.mean, found.mean]
-        scores = [score((binned(image) if one.factor == 1 else image).astype(np.float64), truth) for image in images]
+        scores = [score((binned(image, UPSAMPLING) if one.factor == 1 else image).astype(np.float64), truth) for image in images]
         (_, (classical, classical_ssim), (ours, our_ssim)) = scores
         value = ", ".join(f"{psnr:.2f} ({ssim:.3f})" for psnr, ssim in scores)
         chi2 = "" if found.forward is None or found.forward.chi2 is None else f", chi2 {found.forward.chi2:.2f}"

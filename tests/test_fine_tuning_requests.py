@@ -8,6 +8,7 @@ import pytest
 
 from napari_cvdm.microscope import OpticsError
 from napari_cvdm.model.checkpoint import read_card
+from napari_cvdm.model.zoo import model_folder
 from napari_cvdm.request import ImageStack, RequestError, TrainRequest
 from napari_cvdm.result import finished as drained
 from napari_cvdm.simulate.described import described
@@ -45,6 +46,17 @@ def test_a_microscope_that_cannot_be_is_refused():
         described("widefield-x2", {"na": 1.4, "medium_index": 1.0})
     with pytest.raises(RequestError, match="wavelength_um"):
         described("phase-2shot", {"pixel_um": 0.2}, defocus_um=(-1.0, 1.0))
+
+
+def test_few_fields_are_solved_for_a_described_microscope_and_pairs_keep_the_pool_of_the_model():
+    """A field of the shipped model is deconvolved first, which takes longer than a step; measured pairs are few."""
+    card, start = read_card(model_folder("widefield-x2")), Start(model="widefield-x2")
+    plans = {
+        kind: fine_tuning_recipe(name="mine", start=start, card=card, source=source).plan
+        for kind, source in (("described", Simulated(ranges=described(card.task, {"na": 1.4}))), ("pairs", Folders(measured="measured", truth="truth")))
+    }
+    assert (plans["described"].pool_fields, plans["described"].fields_per_step) == (24, 0.1)
+    assert plans["pairs"].pool_fields == card.training["plan"]["pool_fields"] > 24
 
 
 def test_what_is_not_said_is_as_the_model_was_made(tiny_widefield_model):

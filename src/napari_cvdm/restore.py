@@ -25,7 +25,7 @@ from napari_cvdm.tasks.conditioned import BORDER_PX
 from napari_cvdm.trust.findings import Findings
 from napari_cvdm.trust.light import judged
 from napari_cvdm.trust.plane_checks import plane_warnings
-from napari_cvdm.trust.validity import axes_warnings, beyond_trained_range, far_from_training, optics_warnings
+from napari_cvdm.trust.validity import axes_warnings, beyond_trained_range, far_from_training, lens_warnings, optics_warnings
 
 CLOCK_POINTS = 100
 STOPPED_UNEVENLY = "stopped:"  # how the warning of a result begins whose frames have different numbers of samples
@@ -227,7 +227,7 @@ def _assembled(request: RestoreRequest, model: Checkpoint, task: Task, arrays: _
     beyond = beyond_trained_range(arrays.mean, model.card)
     said = (*axes_warnings(request.image), *optics_warnings(request, model.card), *file_warnings(request), *plane_warnings(record.estimated))
     unusable = unusable_warning(arrays.valid, arrays.counts)
-    found = (*((beyond.reason,) if beyond.reason else ()), *single_answer(request, model), *findings.warnings())
+    found = (*((beyond.reason,) if beyond.reason else ()), *single_answer(request, model), *findings.warnings(), *lens_warnings(record.estimated, model.card))
     warnings = (*said, *found, *stopped_warning(arrays.counts, request.samples), *unusable)
     usable = not far_from_training(request, model.card)
     forward = findings.forward()

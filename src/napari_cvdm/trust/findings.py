@@ -16,7 +16,7 @@ from napari_cvdm.trust.forward_check import ForwardRecord
 from napari_cvdm.trust.light import Light, contradicted, guessed, light_of
 from napari_cvdm.trust.plane_checks import count_frames
 from napari_cvdm.trust.plane_order import order_sentence
-from napari_cvdm.trust.validity import lens_warnings, optics_warnings
+from napari_cvdm.trust.validity import optics_warnings
 
 
 class Findings:
@@ -40,11 +40,9 @@ class Findings:
         self._familiarity = Familiarity.from_card(card.familiarity, card.unit)
         self._vectors: list[np.ndarray] = []
         self._orders: list[str] = []
-        self._estimated: list[Mapping[str, Any]] = []
 
     def prepared(self, whole: Conditioned) -> None:
         """A whole frame is prepared, before a region is taken out of it."""
-        self._estimated.append(whole.estimated)
         if not self._checking:
             return
         if self._familiarity is not None:
@@ -73,7 +71,7 @@ class Findings:
 
     def warnings(self) -> tuple[str, ...]:
         """What was found of the frames before they were sampled: planes that seem to be swapped, unfamiliar frames."""
-        return (*count_frames(self._orders), *self.unfamiliar(), *lens_warnings(self._estimated, self._card))
+        return (*count_frames(self._orders), *self.unfamiliar())
 
     def unfamiliar(self) -> tuple[str, ...]:
         """One sentence where frames are unlike the training data."""

@@ -7,23 +7,18 @@ import numpy as np
 import torch
 
 from benchmarks.measure import DATA, Row, finish, print_rows, rmse
-from napari_cvdm.intensity import noise_sigma
 from napari_cvdm.microscope import Microscope
 from napari_cvdm.model.checkpoint import Checkpoint
 from napari_cvdm.model.zoo import load_model
 from napari_cvdm.physics.tie import us_tie_of
 from napari_cvdm.request import ImageStack, RestoreRequest
 from napari_cvdm.simulate.phase import defocus_pair_of
-from napari_cvdm.tasks.levelling import FLATNESS_RAD, block_means, densest_value, drift_deviations, levelling_over
 
 FRAMES = (0, 35, 70, 105)
 MICROSCOPE = Microscope(pixel_um=0.139, wavelength_um=0.647, medium_index=1.335)
 DEFOCUS_UM = (-1.0, 1.0)
 PHOTONS = 1e4
 REGULARISATIONS = 10.0 ** np.arange(-10, 0.1, 0.5)
-BLOCK_PX = 4
-MEDIUM_RAD = (0.05, 0.1)  # how far from the commonest phase the oracle still calls it medium
-TOLD_FLATNESS_RAD = 0.002  # told the medium's exact phase, all that is left to doubt is noise
 
 
 def measured_planes(phase: np.ndarray, seed: int) -> np.ndarray:
@@ -43,34 +38,6 @@ def us_tie(planes: np.ndarray) -> np.ndarray:
     return us_tie_of(torch.from_numpy(planes), DEFOCUS_UM, MICROSCOPE).numpy()
 
 
-def told_the_medium(planes: np.ndarray, phase: np.ndarray, within_rad: float) -> tuple[float, float]:
-    """RMSE [rad] of US-TIE levelled by the true medium: told where it is; told its exact phase as well.
-
-    The drift is followed from the medium into the cell by the best linear estimate there is for photon noise, that of
-    `napari_cvdm.tasks.levelling`, from the truth's own medium.
-    """
-    shape = (phase.shape[0], phase.shape[1])
-    medium = block_means(np.abs(phase - densest_value(phase)) < within_rad, BLOCK_PX) == 1
-    sigma = float(np.hypot(noise_sigma(planes[0]), noise_sigma(planes[1])))
-    waves = drift_deviations(shape, sigma / (DEFOCUS_UM[1] - DEFOCUS_UM[0]), MICROSCOPE)
-    span = float(np.ptp(np.percentile(block_means(phase, BLOCK_PX), [1, 99])))
-    deviations = np.concatenate([[10 * span], waves, waves])
-    place, value = (levelling_over(medium, BLOCK_PX, shape, deviations, flatness_rad=s) for s in (FLATNESS_RAD, TOLD_FLATNESS_RAD))
-    found = us_tie(planes)
-    return rmse(place.apply(found), phase), rmse(value.apply(found - phase), np.zeros(shape))
-
-
-def told_rows(pairs: list[tuple[np.ndarray, np.ndarray]], best: list[float]) -> list[Row]:
-    """What knowing the medium would do for US-TIE, frame by frame and on average, over `best`."""
-    rows = []
-    for within_rad in MEDIUM_RAD:
-        told = np.array([told_the_medium(planes, phase, within_rad) for planes, phase in pairs]) / np.array(best)[:, None]
-        for ratios, what in zip(told.T, ("where the medium is", "the medium's exact phase"), strict=True):
-            each = ", ".join(f"{ratio:.2f}" for ratio in ratios)
-            rows.append(Row(what=f"HL60: RMSE / best US-TIE of US-TIE told {what} (to {within_rad} rad)", value=f"{each}; mean {ratios.mean():.2f}"))
-    return rows
-
-
 def longest_periods_share(planes: np.ndarray, phase: np.ndarray) -> float:
     """Share of US-TIE's squared error in the lowest ring of frequencies (period of the field), where photons decide."""
     error = us_tie(planes) - phase
@@ -88,7 +55,7 @@ def measured_phases() -> dict[int, np.ndarray]:
 
 def measure(model: Checkpoint, phases: Mapping[int, np.ndarray], samples: int = 16) -> list[Row]:
     """One row for each phase (Y, X) [rad], and their mean ratio."""
-    rows, ratios, shares, pairs, best = [], [], [], [], []
+    rows, ratios, shares = [], [], []
     for frame, phase in phases.items():
         planes = measured_planes(phase, frame)
         image = ImageStack(array=planes, axes="PYX", pixel_um=MICROSCOPE.pixel_um, source=f"HL60 frame {frame}")
@@ -102,8 +69,6 @@ def measure(model: Checkpoint, phases: Mapping[int, np.ndarray], samples: int = 
         )
         ours, theirs = rmse(finish(request, model).mean, phase), best_us_tie(planes, phase)
         ratios.append(ours / theirs)
-        pairs.append((planes, phase))
-        best.append(theirs)
         shares.append(longest_periods_share(planes, phase))
         rows.append(Row(what=f"HL60 frame {frame}: RMSE, CVDM / best US-TIE [rad]", value=f"{ours:.4f} / {theirs:.4f} = {ratios[-1]:.2f}"))
     mean = float(np.mean(ratios))
@@ -111,7 +76,6 @@ def measure(model: Checkpoint, phases: Mapping[int, np.ndarray], samples: int = 
         *rows,
         Row(what="HL60: mean ratio of the RMSE", value=f"{mean:.2f}", bar="<= 0.50", met=mean <= 0.5),
         Row(what="HL60: share of US-TIE's squared error in its 4 to 8 slowest waves", value=f"{np.mean(shares):.0%}"),
-        *told_rows(pairs, best),
     ]
 
 

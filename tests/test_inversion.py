@@ -78,16 +78,19 @@ def unit_objects(model: PhaseForwardModel) -> PhaseObject:
     )
 
 
-@pytest.fixture(params=[0.0, 0.2], ids=["coherent", "condenser"])
+@pytest.fixture(params=[(0.0, False), (0.2, False), (0.0, True)], ids=["coherent", "condenser", "flat background"])
 def tiny(request) -> tuple[Fit, torch.Tensor]:
     """A field of 8 px with a frame of 6 x 5 about any object, and its dense normal matrix."""
-    model = model_of((-1.0, 0.4), (6, 5), (8, 8), condenser_na=request.param)
+    condenser_na, has_background = request.param
+    model = model_of((-1.0, 0.4), (6, 5), (8, 8), condenser_na=condenser_na)
     generator = torch.Generator().manual_seed(0)
     at = model.zero().add(white_object(model, (), generator), 0.3)
     seen, laws = model.linearise(at), PowerLaws.start((), DOUBLE)
     weight = 1e3 * (0.5 + torch.rand(seen.expected.shape, generator=generator).double())
     weight[:, 2, 1:3] = 0
     prior, units = laws.prior(model), unit_objects(model)
+    if has_background:
+        prior = replace(prior, flat=400.0 * (torch.rand(model.canvas_shape, generator=generator).double() - 0.3).clamp(min=0))
     columns = model.derivative(seen, units).flatten(1)
     normal = (columns * weight.flatten()) @ columns.T + flat(prior.precision(units))
     fitted = {"estimate": at, "linearisation": seen, "prior": prior, "laws": laws}
@@ -96,13 +99,17 @@ def tiny(request) -> tuple[Fit, torch.Tensor]:
 
 
 def test_prior_is_a_covariance(tiny):
-    """Symmetric and positive; its root applied twice is the whole."""
+    """Symmetric and positive; its root times the root's transpose is the whole."""
     prior, units = tiny[0].prior, unit_objects(tiny[0].model)
     precision = flat(prior.precision(units))
     torch.testing.assert_close(precision, precision.T)
     assert torch.linalg.eigvalsh(precision).min() > 0
-    twice = prior.precision_root(prior.precision_root(units))
-    torch.testing.assert_close(flat(twice), precision)
+    white = torch.eye(64, dtype=torch.float64).reshape(-1, 8, 8)
+    of_background = prior.precision_root(tiny[0].model.zero((64,)), white).maps[:, 1]
+    root = flat(replace(prior, flat=None).precision_root(units))
+    total = root @ root.T
+    total[64:128, 64:128] += of_background.flatten(1).T @ of_background.flatten(1)
+    torch.testing.assert_close(total, precision)
     torch.testing.assert_close(2 * prior.penalty(units), precision.diag())
 
 
@@ -121,7 +128,8 @@ def test_draws_have_the_covariance_of_the_posterior(tiny, monkeypatch, steps, to
     fit, normal = tiny
     draws, generator = 800, torch.Generator().manual_seed(2)
     data = torch.randn(draws, *fit.weight.shape, generator=generator, dtype=torch.float64)
-    found = draw_around(fit, data, white_object(fit.model, (draws,), generator))
+    background = torch.randn(draws, *fit.model.canvas_shape, generator=generator, dtype=torch.float64)
+    found = draw_around(fit, data, white_object(fit.model, (draws,), generator), background)
     white = flat(found) @ torch.linalg.cholesky(normal)
     covariance = white.T @ white / draws
     assert (covariance.diag() - 1).mean().abs() < 0.02
@@ -140,9 +148,10 @@ def test_a_draw_depends_on_its_stream_alone():
 
 def test_noise_belongs_to_pixels_of_the_frame_whatever_the_canvas():
     bare, wide = model_of(frame=(20, 30)), model_of(frame=(20, 30), canvas=(54, 65))
-    (data, small), (same, large) = (white_noise(model, 5, [0, 2]) for model in (bare, wide))
+    (data, small, background), (same, large, wider) = (white_noise(model, 5, [0, 2]) for model in (bare, wide))
     assert torch.equal(data, same)
     assert torch.equal(large.maps[..., wide.frame[0], wide.frame[1]], small.maps)
+    assert torch.equal(wider[..., wide.frame[0], wide.frame[1]], background)
 
 
 def test_cost_never_rises(monkeypatch):

@@ -205,6 +205,8 @@ def weak_object_inverse(model: PhaseForwardModel, seen: PhaseLinearisation, weig
     """The inverse of the normal matrix of a weak object, 2 x 2 at each frequency, and of the illumination's diagonal."""
     own_mu, mixed, own_phi = weak_normal(weight, model)
     own_mu, own_phi = own_mu + prior.spectrum[..., 0, :, :], own_phi + prior.spectrum[..., 1, :, :]
+    if prior.flat is not None:
+        own_phi = own_phi + prior.flat.mean()
     determinant = own_mu * own_phi - mixed.square()
     of_mu, across, of_phi = own_phi / determinant, -mixed / determinant, own_mu / determinant
     illumination = 1 / (torch.einsum("...phw,khw->...pk", weight * seen.unlit.square(), model.terms.square()) + prior.illumination)

@@ -12,7 +12,7 @@ from napari_cvdm.physics.forward_model import PhaseObject
 SOLVE_STEPS = 25
 
 
-def draw_around(fit: Fit, data_noise: torch.Tensor, prior_noise: PhaseObject) -> PhaseObject:
+def draw_around(fit: Fit, data_noise: torch.Tensor, prior_noise: PhaseObject, background_noise: torch.Tensor | None = None) -> PhaseObject:
     """Differences from the estimate, one for each draw of noise.
 
     Parameters
@@ -23,11 +23,13 @@ def draw_around(fit: Fit, data_noise: torch.Tensor, prior_noise: PhaseObject) ->
         White.
     prior_noise : PhaseObject
         White, maps (S, 2, H, W) and illumination (S, P, K).
+    background_noise : Tensor of shape (S, H, W), optional
+        White; needed where the prior has a flat background.
 
     Returns
     -------
     PhaseObject
         With leading dimension S.
     """
-    right = fit.model.adjoint(fit.linearisation, fit.weight.sqrt() * data_noise).add(fit.prior.precision_root(prior_noise))
+    right = fit.model.adjoint(fit.linearisation, fit.weight.sqrt() * data_noise).add(fit.prior.precision_root(prior_noise, background_noise))
     return solve_normal(fit.model, fit.linearisation, fit.weight, fit.prior, right, SOLVE_STEPS)

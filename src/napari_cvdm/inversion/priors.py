@@ -40,18 +40,29 @@ class PhasePrior:
         One over the power of log-amplitude and phase on the real-FFT grid of the canvas.
     illumination : Tensor of shape (P, K)
         One over the variance of each coefficient.
+    flat : Tensor of shape (H, W), optional
+        One over the variance [1/rad^2] of each pixel of the cell-free background about one unknown constant, 0 elsewhere.
     """
 
     spectrum: Tensor = field(repr=False)
     illumination: Tensor = field(repr=False)
+    flat: Tensor | None = field(default=None, repr=False)
 
     def precision(self, change: PhaseObject) -> PhaseObject:
         """C^-1 v."""
-        return PhaseObject(maps=filter_maps(change.maps, self.spectrum), illumination=change.illumination * self.illumination)
+        maps = filter_maps(change.maps, self.spectrum)
+        if self.flat is not None:
+            maps = torch.stack([maps[..., 0, :, :], maps[..., 1, :, :] + about_mean(self.flat, change.maps[..., 1, :, :])], dim=-3)
+        return PhaseObject(maps=maps, illumination=change.illumination * self.illumination)
 
-    def precision_root(self, white: PhaseObject) -> PhaseObject:
-        """C^-1/2 v, which has the covariance C^-1 where v is white noise."""
-        return PhaseObject(maps=filter_maps(white.maps, self.spectrum.sqrt()), illumination=white.illumination * self.illumination.sqrt())
+    def precision_root(self, white: PhaseObject, white_background: Tensor | None = None) -> PhaseObject:
+        """Noise of covariance C^-1 from white noise; `white_background` (..., H, W) is that of a flat background."""
+        maps = filter_maps(white.maps, self.spectrum.sqrt())
+        if self.flat is not None and white_background is not None:
+            root = self.flat.sqrt() * white_background
+            background = root - self.flat * root.sum(dim=(-2, -1), keepdim=True) / self.flat.sum()
+            maps = torch.stack([maps[..., 0, :, :], maps[..., 1, :, :] + background], dim=-3)
+        return PhaseObject(maps=maps, illumination=white.illumination * self.illumination.sqrt())
 
     def penalty(self, sample: PhaseObject) -> Tensor:
         """v^T C^-1 v / 2, shape (...)."""
@@ -198,6 +209,12 @@ def _shapes(model: PhaseForwardModel, like: Tensor) -> _Shapes:
         lowest=inside & (squared < max(SMOOTH_FREQUENCY, 1.5 / min(height, width)) ** 2),
         count=half_spectrum_counts(width, squared).expand_as(squared),
     )
+
+
+def about_mean(weight: Tensor, image: Tensor) -> Tensor:
+    """w (v - mean v), the mean weighted, of images (..., H, W): what a weighted sum of squares about the mean has as gradient."""
+    mean = (weight * image).sum(dim=(-2, -1), keepdim=True) / weight.sum()
+    return weight * (image - mean)
 
 
 def filter_maps(maps: Tensor, transfer: Tensor) -> Tensor:

@@ -14,9 +14,10 @@ import torch
 from scipy.ndimage import binary_erosion, gaussian_filter
 from torch import Tensor
 
+from napari_cvdm.inversion.background import densest_value
 from napari_cvdm.microscope import Microscope
 from napari_cvdm.physics.tie import AUTHORS_REGULARISATION, inverse_laplacian
-from napari_cvdm.tasks.levelling import BLOCK_PX, MOST_BLOCKS, SHY_BLOCKS, block_means, densest_value, drift_deviations, wave_numbers
+from napari_cvdm.tasks.levelling import BLOCK_PX, MOST_BLOCKS, SHY_BLOCKS, block_means, drift_deviations, wave_numbers
 
 TERMS = ("ramp_y", "ramp_x", "quadratic_yy", "quadratic_xx", "quadratic_yx")
 TOLERANCES = (0.1, 0.15, 0.25)  # how far medium may lie from its level, as a share of all phases

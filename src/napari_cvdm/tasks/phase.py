@@ -15,12 +15,12 @@ from napari_cvdm.physics.forward_model import fresnel_number
 from napari_cvdm.request import Align, RestoreRequest
 from napari_cvdm.result import finished
 from napari_cvdm.tasks.conditioned import Background, Conditioned, FrameReader
-from napari_cvdm.tasks.levelling import Levelling, find_background, level_by_medium
+from napari_cvdm.tasks.levelling import find_background
 from napari_cvdm.tasks.phase_blocks import PhaseBlocks, survey_phase
 from napari_cvdm.tasks.phase_channels import over_background, phase_optics, usable_planes
 from napari_cvdm.tasks.phase_input import CHANNELS, FieldNumbers, inner_frame, network_channels, network_window
 from napari_cvdm.tasks.phase_inversion import NOISE_ORIGIN, PhaseEstimate, PhaseMaps, invert_planes, phase_maps
-from napari_cvdm.tasks.phase_posterior import PhasePosterior, PosteriorDraws, level_frame
+from napari_cvdm.tasks.phase_posterior import PhasePosterior, PosteriorDraws
 from napari_cvdm.tasks.plane_checks import CheckedPlanes, check_planes, seen_as_they_are, unchecked
 from napari_cvdm.tasks.sampled import SampledPlane
 
@@ -160,9 +160,7 @@ class PhaseTwoShot:
             estimated["planes"] = checked.checks.as_mapping()
         else:
             estimated["planes"] = seen_as_they_are(planes.frame, planes.ratio, planes.levels, phase).as_mapping()
-        derivative_sigma = 2**0.5 * maps.noise / (planes.defocus_um[-1] - planes.defocus_um[0])
-        levelling = level_by_medium(phase.astype(np.float64), derivative_sigma, microscope)
-        return condition_maps(maps, estimate, draws, levelling, np.asarray(usable.all(axis=0)), estimated)
+        return condition_maps(maps, estimate, draws, np.asarray(usable.all(axis=0)), estimated)
 
     def without(self, pixels: np.ndarray, background: np.ndarray) -> np.ndarray:
         """Pixels over the same part of the blank-field image."""
@@ -177,15 +175,12 @@ class PhaseTwoShot:
         return PhaseBlocks.of_numbers(numbers)
 
 
-def condition_maps(
-    maps: PhaseMaps, estimate: PhaseEstimate, draws: PosteriorDraws, levelling: Levelling | None, usable: np.ndarray, estimated: dict[str, Any]
-) -> Conditioned:
+def condition_maps(maps: PhaseMaps, estimate: PhaseEstimate, draws: PosteriorDraws, usable: np.ndarray, estimated: dict[str, Any]) -> Conditioned:
     """The frame for the networks, from its maps and the fit behind them."""
     numbers, window, fit = FieldNumbers.measure(maps), network_window(maps), estimate.fit
     estimated |= {"noise_sigma": numbers.noise, "strength_rad": numbers.strength, "noise_rad": numbers.width, "periodic": estimate.periodic}
-    levelled = level_frame(maps.phase, maps.frame, levelling)
-    zero, background, share = find_background(levelled[maps.frame])
-    estimated |= {"background_share": share, "levelled_by_medium_share": levelling.share if levelling else 0.0}
+    zero, background, share = find_background(maps.phase[maps.frame])
+    estimated |= {"background_share": share, "flat_background": fit.prior.flat is not None}
     estimated |= {"chi2": float(fit.chi2), "illumination": fit.estimate.illumination.tolist(), "inner_steps": fit.inner_steps}
     valid = np.zeros(maps.phase.shape, dtype=bool)
     valid[maps.frame] = usable
@@ -197,9 +192,7 @@ def condition_maps(
         gain=numbers.unit,
         valid=valid[window],
         estimated=estimated,
-        posterior=PhasePosterior(
-            fit=fit, window=window, estimate=level, result=levelled[window] - np.float32(zero), background=background, levelling=levelling, draws=draws
-        ),
+        posterior=PhasePosterior(fit=fit, window=window, estimate=level, result=maps.phase[window] - np.float32(zero), background=background, draws=draws),
         origin=(corner[0], corner[1]),
         frame=inner_frame(maps),
     )

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
 
-from napari_cvdm.inversion import Fit
+from napari_cvdm.inversion import Fit, flatten_background
 from napari_cvdm.microscope import Microscope
 from napari_cvdm.noise import FRAME_SEED_STRIDE
 from napari_cvdm.physics.camera_noise import inverse_variance
@@ -20,11 +20,11 @@ from napari_cvdm.physics.forward_model import fresnel_number
 from napari_cvdm.request import RequestError, RestoreRequest
 from napari_cvdm.result import finished
 from napari_cvdm.tasks.conditioned import Background, Conditioned, FrameReader, fitting
-from napari_cvdm.tasks.levelling import find_background, level_by_medium
+from napari_cvdm.tasks.levelling import find_background
 from napari_cvdm.tasks.phase_channels import check_divided, equalised_levels, phase_optics, usable_planes
 from napari_cvdm.tasks.phase_input import SMALLEST_STRENGTH_RAD, FieldNumbers, inner_frame, network_channels, network_window
 from napari_cvdm.tasks.phase_inversion import NOISE_ORIGIN, PhaseMaps, invert_surrounded, phase_maps
-from napari_cvdm.tasks.phase_posterior import PhasePosterior, PosteriorDraws, level_draw, level_frame
+from napari_cvdm.tasks.phase_posterior import PhasePosterior, PosteriorDraws, level_draw
 from napari_cvdm.tasks.sampled import SampledPlane
 
 SURVEYED_WINDOWS = 8
@@ -266,10 +266,8 @@ def survey_phase(planes: Sequence[SampledPlane], request: RestoreRequest, reader
     wider = replace(microscope, pixel_um=microscope.pixel_um * step)
     weight = torch.from_numpy(inverse_variance(binned, usable)).float()
     whole = finished(invert_surrounded(torch.from_numpy(binned).float(), weight, sorted(defocus_um), wider, condenser_na))
-    fit = whole.fit
-    derivative_sigma = 2**0.5 * float(fit.weight[fit.weight > 0].mean()) ** -0.5 / (max(defocus_um) - min(defocus_um))
-    levelling = level_by_medium(fit.phase.double().numpy(), derivative_sigma, wider)
-    coarse = level_frame(fit.estimate.maps[1].numpy(), fit.model.frame, levelling)[fit.model.frame]
+    fit = flatten_background(whole.fit)
+    coarse = fit.phase.numpy()
     zero, background, _ = find_background(coarse)
     draws, first_stream = PosteriorDraws(fit, request.seed), reader.frame_number * FRAME_SEED_STRIDE // 2
     empty = FieldNumbers(level=0, strength=1, width=1, pull=1, pull_absorption=1, noise=1, fresnel=1)
@@ -283,10 +281,7 @@ def survey_phase(planes: Sequence[SampledPlane], request: RestoreRequest, reader
         zero=zero,
         field_numbers=empty,
         draws=np.stack(
-            [
-                level_draw(draws.draw(first_stream + number), fit.model.frame, levelling, background)[fit.model.frame]
-                for number in range(ceil(request.samples / 2))
-            ]
+            [level_draw(draws.draw(first_stream + number), fit.model.frame, background)[fit.model.frame] for number in range(ceil(request.samples / 2))]
         ),
         seed=request.seed,
     )

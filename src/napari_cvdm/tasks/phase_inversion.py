@@ -1,7 +1,7 @@
 """The physics of a phase field inverted: which border explains the planes, the estimate, its posterior width, what is left over.
 
 Two hypotheses about what lies outside the frame are fitted: unknown surroundings on a larger canvas, and a field that repeats
-(as an isolated object in a flat medium does). The second is taken where its evidence is not clearly smaller.
+(as an isolated object in a flat medium does). The better one is taken, and a cell-free background in it is made flat.
 """
 
 from collections.abc import Generator, Sequence
@@ -12,13 +12,14 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from napari_cvdm.inversion import Fit, Solving, draw_around, fit_object, log_evidence, misfit_and_penalty
+from napari_cvdm.inversion import Fit, Solving, draw_around, fit_object, flatten_background, log_evidence, misfit_and_penalty
 from napari_cvdm.inversion.gauss_newton import weighted_squares
 from napari_cvdm.microscope import Microscope
 from napari_cvdm.noise import noise_field
 from napari_cvdm.physics.forward_model import PhaseForwardModel, PhaseObject, canvas_shape
 
-BORDER_EVIDENCE = -0.09  # of a measured value: what repeats had more, and what "periodic" harms less, see `python -m benchmarks.phase_inversion`
+EQUAL_GAIN = -0.003  # of a measured value: the smaller canvas is taken where the gain is nothing
+COST_SHARE = 0.5  # more than evidence counts it: a prior that is too wide makes the complexity too large (`python -m benchmarks.phase_inversion`)
 HOPELESS_COST = 0.3  # of a measured value after a first look: such a field is not fitted to the end
 FIRST_LOOK, LAST_ROUNDS = ((2.0, 3, 10),), ((1.0, 8, 12),)
 NOISE_ORIGIN = 1 << 20  # noise belongs to absolute pixels, and a canvas begins before the first of the frame
@@ -72,9 +73,10 @@ def invert_planes(planes: Tensor, weight: Tensor, defocus_um: Sequence[float], m
     """
     surrounded = yield from fit_surrounded(planes, weight, defocus_um, microscope, condenser_na)
     repeating = yield from fit_periodic(planes, weight, defocus_um, microscope, condenser_na, surrounded)
-    periodic = is_worth_a_fit(repeating, surrounded) and float(log_evidence(repeating) - log_evidence(surrounded)) > BORDER_EVIDENCE
+    periodic = is_worth_a_fit(repeating, surrounded) and border_gain(repeating, surrounded) > EQUAL_GAIN
     taken, other = (repeating, surrounded) if periodic else (surrounded, repeating)
-    return PhaseEstimate(fit=taken, other=other.phase, periodic=periodic)
+    yield "flat background"
+    return PhaseEstimate(fit=flatten_background(taken), other=other.phase, periodic=periodic)
 
 
 def fit_surrounded(planes: Tensor, weight: Tensor, defocus_um: Sequence[float], microscope: Microscope, condenser_na: float) -> Solving:
@@ -101,13 +103,19 @@ def is_worth_a_fit(repeating: Fit, surrounded: Fit) -> bool:
     return float(misfit_and_penalty(repeating) - misfit_and_penalty(surrounded)) < HOPELESS_COST
 
 
+def border_gain(repeating: Fit, surrounded: Fit) -> float:
+    """By how much a field that repeats explains the planes better, of a measured value: log-evidence, with more weight on misfit and penalty."""
+    cost = float(misfit_and_penalty(repeating) - misfit_and_penalty(surrounded))
+    return float(log_evidence(repeating) - log_evidence(surrounded)) - COST_SHARE * cost
+
+
 def invert_surrounded(planes: Tensor, weight: Tensor, defocus_um: Sequence[float], microscope: Microscope, condenser_na: float) -> Inverting:
     """The estimate of a part of a larger field, whose border is never one that repeats; parameters as of `invert_planes`."""
     fit = yield from fit_surrounded(planes, weight, defocus_um, microscope, condenser_na)
     return PhaseEstimate(fit=fit, other=fit.phase, periodic=False)
 
 
-def white_noise(model: PhaseForwardModel, seed: int, streams: Sequence[int], first: tuple[int, int] = (0, 0)) -> tuple[Tensor, PhaseObject]:
+def white_noise(model: PhaseForwardModel, seed: int, streams: Sequence[int], first: tuple[int, int] = (0, 0)) -> tuple[Tensor, PhaseObject, Tensor]:
     """White noise for `draw_around`, one draw for each stream: the same at the same absolute pixel, `first` that of the frame's first."""
     like, (rows, columns) = model.terms, model.frame
     inside = NOISE_ORIGIN + first[0], NOISE_ORIGIN + first[1]
@@ -121,7 +129,8 @@ def white_noise(model: PhaseForwardModel, seed: int, streams: Sequence[int], fir
     maps = np.stack([[draw(model.canvas_shape, s, PRIOR_STEP + m, start) for m in range(2)] for s in streams])
     coefficients = np.stack([draw((model.planes, len(like)), s, PRIOR_STEP + 2, (0, 0)) for s in streams])
     sample = PhaseObject(maps=torch.from_numpy(maps).to(like), illumination=torch.from_numpy(coefficients).to(like))
-    return torch.from_numpy(data).to(like), sample
+    background = np.stack([draw(model.canvas_shape, s, PRIOR_STEP + 3, start) for s in streams])
+    return torch.from_numpy(data).to(like), sample, torch.from_numpy(background).to(like)
 
 
 def draw_phases(fit: Fit, seed: int, streams: Sequence[int], first: tuple[int, int] = (0, 0)) -> Tensor:

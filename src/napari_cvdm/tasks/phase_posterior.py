@@ -12,7 +12,6 @@ from typing import Protocol
 import numpy as np
 
 from napari_cvdm.inversion import Fit
-from napari_cvdm.tasks.levelling import Levelling
 from napari_cvdm.tasks.phase_inversion import WIDTH_DRAWS, draw_phases
 
 TRUST = 0.03  # of what the network changes: with more, bright planes are explained worse than by noise (`python -m benchmarks.sample_phases`)
@@ -70,8 +69,6 @@ class PhasePosterior:
         The same as the result has it: levelled [rad].
     background : ndarray of shape (h, w), bool, optional
         Pixels of the frame over which every sample has mean zero; samples keep their level, if None.
-    levelling : Levelling, optional
-        Takes the drift that the empty medium shows out of estimate and draws.
     draws : Draws
     """
 
@@ -80,7 +77,6 @@ class PhasePosterior:
     estimate: np.ndarray = field(repr=False)
     result: np.ndarray = field(repr=False)
     background: np.ndarray | None = field(default=None, repr=False)
-    levelling: Levelling | None = field(default=None, repr=False)
     draws: Draws
 
     @property
@@ -119,19 +115,9 @@ class PhasePosterior:
         return rows, columns
 
     def _levelled_draw(self, stream: int) -> np.ndarray:
-        return level_draw(self.draws.draw(stream), self.fit.model.frame, self.levelling, self.background)
+        return level_draw(self.draws.draw(stream), self.fit.model.frame, self.background)
 
 
-def level_draw(canvas: np.ndarray, frame: tuple[slice, slice], levelling: Levelling | None, background: np.ndarray | None) -> np.ndarray:
-    """A draw on the canvas (H, W) without the drift that the medium shows, and with mean zero over the background."""
-    levelled = level_frame(canvas, frame, levelling)
-    return levelled if background is None else levelled - levelled[frame][background].mean()
-
-
-def level_frame(canvas: np.ndarray, frame: tuple[slice, slice], levelling: Levelling | None) -> np.ndarray:
-    """An image of the canvas (H, W) without the drift that the medium in the frame shows; linear, and the mean of the frame stays."""
-    if levelling is None:
-        return canvas
-    levelled = canvas.copy()
-    levelled[frame] = levelling.apply(canvas[frame].astype(np.float64))
-    return levelled
+def level_draw(canvas: np.ndarray, frame: tuple[slice, slice], background: np.ndarray | None) -> np.ndarray:
+    """A draw on the canvas (H, W), with mean zero over the background."""
+    return canvas if background is None else canvas - canvas[frame][background].mean()

@@ -4,7 +4,7 @@ Barer, Nature 169, 366 (1952): matter dissolved in a medium raises the refractiv
 the phase summed over a cell weighs what is in it beside the medium. The level of the medium is the zero of that scale: the
 median of the trusted pixels outside all regions, after those that stand out (cells without a region, edges that a region
 left out) were clipped away. No plane is fitted: the drift that empty medium shows was taken out when the phase was
-reconstructed (`tasks.levelling`).
+reconstructed (`inversion.background`).
 """
 
 from dataclasses import dataclass, field

@@ -1,0 +1,195 @@
+"""Cell-free background, where the phase is one constant: found in a fit, and made part of its prior.
+
+The data leave low spatial frequencies open, and a bend of the background goes on into the cells. Pixels are candidates where
+the estimate is as smooth as noise alone makes it. Those near one level are kept, while a weak-object model on a coarse grid
+takes out the bend (Tukey's biweight, with a width that shrinks). The background is believed where flattening it costs
+about as much penalty and misfit as noise explains.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from scipy.ndimage import binary_erosion, gaussian_filter
+from torch import Tensor
+from torch.nn import functional
+
+from napari_cvdm.inversion.gauss_newton import Fit, solve_normal, weighted_squares
+from napari_cvdm.inversion.priors import about_mean, filter_maps, weak_normal
+from napari_cvdm.physics.forward_model import PhaseObject
+
+ROUGHNESS_PX = 3.0
+MOST_ROUGHNESS = 1.2  # of what the posterior's own noise would show
+SHY_PX = 2  # distance of background from all else
+COARSE_PX = 4
+WHOLE_BLOCK = 0.9  # of a coarse pixel that must be a candidate
+LEAST_SHARE = 0.05  # of the frame
+DENSEST_SHARE = 0.15
+FIRST_WIDTH_RAD, LAST_WIDTH_RAD, ROUNDS = 0.15, 0.05, 5
+TUKEY = 3.0  # widths from the level, beyond which a pixel does not count
+LEAST_WEIGHT = 0.3
+TESTED_RAD, FLATNESS_RAD = 0.05, 0.2  # of a pixel, about the constant: what is tested, and what the prior says
+MOST_COST, MOST_PRODUCT = 0.8, 2.1  # over what noise explains: cells in medium stay below, tissue and most photographs do not
+COARSE_STEPS, FLAT_STEPS = 40, 40
+
+
+def flatten_background(fit: Fit) -> Fit:
+    """The fit with a flat background in its prior, or as it was where none is seen.
+
+    Parameters
+    ----------
+    fit : Fit
+        Without batch dimension.
+
+    Returns
+    -------
+    Fit
+        Its `prior.flat` says where the background is.
+    """
+    background = find_background(fit)
+    if background is None:
+        return fit
+    tested = background / TESTED_RAD**2
+    change = flat_change(fit, tested)
+    expected = expected_costs(fit, tested)
+    cost, misfit = penalty_of(fit, change) / expected[0], misfit_of(fit, change) / expected[1]
+    if cost > MOST_COST or cost * misfit > MOST_PRODUCT:
+        return fit
+    flat = background / FLATNESS_RAD**2
+    estimate = fit.estimate.add(flat_change(fit, flat))
+    seen = fit.model.linearise(estimate)
+    prior, steps = replace(fit.prior, flat=flat), fit.inner_steps + 2 * FLAT_STEPS
+    return replace(fit, estimate=estimate, linearisation=seen, residual=_data(fit) - seen.expected, prior=prior, inner_steps=steps)
+
+
+def flat_change(fit: Fit, flat: Tensor) -> PhaseObject:
+    """What a flat background changes of the estimate: -(J^T W J + C^-1 + M)^-1 M x, M about the mean of the background.
+
+    Parameters
+    ----------
+    fit : Fit
+        Without a flat background.
+    flat : Tensor of shape (H, W)
+        One over the variance [1/rad^2] of each pixel of the background about one constant, 0 elsewhere.
+    """
+    pull = torch.zeros_like(fit.estimate.maps)
+    pull[1] = -about_mean(flat, fit.estimate.maps[1])
+    right = PhaseObject(maps=pull, illumination=torch.zeros_like(fit.estimate.illumination))
+    return solve_normal(fit.model, fit.linearisation, fit.weight, replace(fit.prior, flat=flat), right, FLAT_STEPS)
+
+
+def penalty_of(fit: Fit, change: PhaseObject) -> float:
+    """v^T (J^T W J + C^-1) v of a change v of the most probable object: twice what it costs."""
+    data = fit.model.derivative(fit.linearisation, change)
+    return float((fit.weight * data.square()).sum() + 2 * fit.prior.penalty(change))
+
+
+def misfit_of(fit: Fit, change: PhaseObject) -> float:
+    """By how much a change raises the sum of squared residuals, in variances of the noise."""
+    residual = _data(fit) - fit.model.linearise(fit.estimate.add(change)).expected
+    return float((weighted_squares(fit.weight, residual) - weighted_squares(fit.weight, fit.residual)).sum())
+
+
+def expected_costs(fit: Fit, flat: Tensor) -> tuple[float, float]:
+    """`penalty_of` a `flat_change` where the background is flat and the estimate differs by posterior noise, and its part J^T W J.
+
+    For a weak object, A and N = A - C^-1 in Fourier space: tr (M (A + M)^-1)^2 and tr (M (A + M)^-1)^2 N A^-1, over the background.
+    """
+    precision, strength = _phase_precision(fit), float(flat.max())
+    share = (strength / (precision + strength)).square()
+    of_data = share * (1 - fit.prior.spectrum[1] / precision)
+    pixels = float((flat > 0).sum())
+    penalty, misfit = (float(torch.fft.irfft2(one, s=flat.shape)[0, 0]) * pixels for one in (share, of_data))
+    return penalty, misfit
+
+
+def find_background(fit: Fit) -> Tensor | None:
+    """Pixels of the canvas (H, W) that are flat and near one level, 1 or 0; None where there are too few."""
+    shape, (rows, columns) = fit.model.canvas_shape, fit.model.frame
+    precision = _phase_precision(fit)
+    smooth = _smooth_pixels(fit.phase.cpu().numpy(), precision, shape)
+    if smooth.mean() < LEAST_SHARE:
+        return None
+    canvas = torch.zeros(shape).to(precision)
+    canvas[rows, columns] = torch.from_numpy(smooth).to(canvas)
+    coarse = (-(-shape[0] // COARSE_PX), -(-shape[1] // COARSE_PX))
+    area = shape[0] * shape[1] / (coarse[0] * coarse[1])
+    candidates = (_binned(canvas, coarse) > WHOLE_BLOCK).to(canvas)
+    near = _near_one_level(_binned(fit.estimate.maps[1], coarse), candidates, area * _lowest(precision, coarse, shape[0]), area)
+    if near is None:
+        return None
+    found = canvas * (functional.interpolate(near[None, None], size=shape)[0, 0] > LEAST_WEIGHT)
+    return found if float(found.mean()) >= LEAST_SHARE else None
+
+
+def _smooth_pixels(phase: np.ndarray, precision: Tensor, shape: tuple[int, int]) -> np.ndarray:
+    """Where the high spatial frequencies of a phase (h, w) are no larger than posterior noise makes them."""
+    response = np.zeros(shape)
+    response[0, 0] = 1
+    passed = np.abs(np.fft.rfft2(response - gaussian_filter(response, ROUGHNESS_PX, mode="wrap"))) ** 2
+    noise = torch.fft.irfft2(torch.from_numpy(passed).to(precision) / precision, s=shape)[0, 0]
+    rough = gaussian_filter(np.square(phase - gaussian_filter(phase, ROUGHNESS_PX)), ROUGHNESS_PX)
+    return np.asarray(binary_erosion(rough < MOST_ROUGHNESS**2 * float(noise), iterations=SHY_PX, border_value=1))
+
+
+def _near_one_level(phase: Tensor, candidates: Tensor, precision: Tensor, area: float) -> Tensor | None:
+    """Weights, 0 to 1, of candidates near one level once the bend of a coarse phase (h, w) is out; None where hardly any is."""
+    flattened, width = phase, FIRST_WIDTH_RAD
+    if float(candidates.mean()) < LEAST_SHARE / 2:
+        return None
+    for number in range(ROUNDS):
+        level = densest_value(flattened[candidates > 0].cpu().numpy())
+        weight = candidates * (1 - ((flattened - level) / (TUKEY * width)).square()).clamp(min=0).square()
+        if float((weight > 0).float().mean()) < LEAST_SHARE / 2:
+            return None
+        if number < ROUNDS - 1:
+            flattened = phase + _coarse_change(phase, weight * area / LAST_WIDTH_RAD**2, precision)
+            width = max(width / 2, LAST_WIDTH_RAD)
+    return weight
+
+
+def _coarse_change(phase: Tensor, flat: Tensor, precision: Tensor) -> Tensor:
+    """`flat_change` of a coarse weak object."""
+
+    def normal(change: Tensor) -> Tensor:
+        return filter_maps(change, precision) + about_mean(flat, change)
+
+    found, residual = torch.zeros_like(phase), -about_mean(flat, phase)
+    direction = towards = filter_maps(residual, 1 / (precision + flat.mean()))
+    size = (residual * towards).sum()
+    for _ in range(COARSE_STEPS):
+        image = normal(direction)
+        factor = size / (direction * image).sum().clamp(min=torch.finfo(size.dtype).tiny)
+        found, residual = found + factor * direction, residual - factor * image
+        towards = filter_maps(residual, 1 / (precision + flat.mean()))
+        size, last = (residual * towards).sum(), size
+        direction = towards + size / last.clamp(min=torch.finfo(size.dtype).tiny) * direction
+    return found
+
+
+def densest_value(values: np.ndarray) -> float:
+    """Middle of the narrowest interval that holds `DENSEST_SHARE` of the values."""
+    ordered = np.sort(values, axis=None)
+    count = min(ordered.size, max(2, int(DENSEST_SHARE * ordered.size)))
+    start = int(np.argmin(ordered[count - 1 :] - ordered[: ordered.size - count + 1]))
+    return float(np.median(ordered[start : start + count]))
+
+
+def _phase_precision(fit: Fit) -> Tensor:
+    """Of the phase of a weak object at each frequency, whatever its absorption: a Schur complement, (H, W // 2 + 1)."""
+    of_mu, mixed, of_phi = weak_normal(fit.weight, fit.model)
+    return of_phi + fit.prior.spectrum[1] - mixed.square() / (of_mu + fit.prior.spectrum[0])
+
+
+def _data(fit: Fit) -> Tensor:
+    return fit.residual + fit.linearisation.expected
+
+
+def _lowest(spectrum: Tensor, shape: tuple[int, int], height: int) -> Tensor:
+    """The low frequencies of a real-FFT grid that a coarser grid has."""
+    rows = torch.fft.fftfreq(shape[0], 1 / shape[0]).round().long() % height
+    return spectrum[rows][:, : shape[1] // 2 + 1]
+
+
+def _binned(image: Tensor, shape: tuple[int, int]) -> Tensor:
+    return functional.adaptive_avg_pool2d(image[None, None], shape)[0, 0]

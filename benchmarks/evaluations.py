@@ -22,7 +22,6 @@ from napari_cvdm.diffusion.sampler import SAMPLERS, clock_grid, uniform_time_gri
 from napari_cvdm.model.cvdm import CVDM
 from napari_cvdm.model.tiled import channels_last
 from napari_cvdm.model.zoo import load_model
-from napari_cvdm.noise import noise_field
 from napari_cvdm.training.fields import TrainingField
 from napari_cvdm.training.recipe import read_recipe
 from napari_cvdm.training.sources import split_simulation
@@ -72,15 +71,14 @@ def posterior(network: CVDM, channels: Tensor, baseline: Tensor, method: str, ev
     """
     correction = network.correction(channels)
     features = network.features(channels, correction)
-    rate, entered = network.rate(features), network.entered(features)
+    rate, entered, std = network.rate(features), network.entered(features), network.residual_std(features)
     shape = (rate.shape[-2], rate.shape[-1])
 
     def denoise(noisy: Tensor, exponent: Tensor) -> Tensor:
         return network.clean(noisy, exponent, entered)
 
     def noise(sample: int, step: int) -> Tensor:
-        scale = network.config.noise_scale if step else 1.0
-        return scale * torch.from_numpy(noise_field(shape, seed=SEED, sample=sample, step=step)).to(rate.device)[None, None]
+        return network.noise(shape, [sample], step, SEED)
 
     first = None if method in (WARM, ALONE) else denoise(noise(0, 0), rate)  # see `napari_cvdm.frame.Frame.start`
 
@@ -88,7 +86,7 @@ def posterior(network: CVDM, channels: Tensor, baseline: Tensor, method: str, ev
         own = partial(noise, sample)
         source, left = (warmed(denoise, rate, own), evaluations - 1) if method == WARM else (own, evaluations)
         *_, clean = SAMPLERS[method.split(",")[0]](denoise, rate, grid(network, method, rate, left), source, first)
-        return network.decode(clean, baseline, correction)
+        return network.decode(clean, baseline, correction, std)
 
     return torch.cat([one(sample) for sample in range(samples)])
 

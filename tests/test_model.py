@@ -1,6 +1,7 @@
 """The networks: locality, exact rebuilding from a card, and files that cannot be trusted."""
 
 import json
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,8 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from napari_cvdm.model.checkpoint import CheckpointError, config_values, load_checkpoint, read_card, save_checkpoint
-from napari_cvdm.model.cvdm import CVDM, CVDMConfig
+from napari_cvdm.model.cvdm import CVDM, LARGEST_LOG_STD, CVDMConfig
 from napari_cvdm.model.schedule import DILATIONS, RATE_MAX, RATE_MIN, PixelRate
+from napari_cvdm.model.tiled import TiledModel
 from napari_cvdm.model.unet import UNet, UNetConfig
 from napari_cvdm.model.zoo import load_model, model_folder, shipped_models
 
@@ -88,9 +90,11 @@ def test_a_schedule_of_no_such_shape_is_refused(wrong):
 
 @pytest.mark.parametrize("schedule", ["pixel-wise", "global"])
 @pytest.mark.parametrize("target", ["zero-mean", "residual", "direct"])
-@pytest.mark.parametrize("upsampling", [1, 2])
-def test_every_kind_of_model_has_the_right_shapes_and_decodes_what_it_encodes(schedule, target, upsampling):
-    config = CVDMConfig(condition_channels=3, upsampling=upsampling, denoiser=SMALL, mean=SMALL_MEAN, schedule=schedule, target=target)
+@pytest.mark.parametrize(("upsampling", "residual_std"), [(1, None), (2, SMALL_MEAN)])
+def test_every_kind_of_model_has_the_right_shapes_and_decodes_what_it_encodes(schedule, target, upsampling, residual_std):
+    config = CVDMConfig(
+        condition_channels=3, upsampling=upsampling, denoiser=SMALL, mean=SMALL_MEAN, schedule=schedule, target=target, residual_std=residual_std
+    )
     network = shaken(CVDM(config))
     network.residual_scale.fill_(0.3)
     condition = torch.randn(2, 3, 16, 24)
@@ -102,7 +106,10 @@ def test_every_kind_of_model_has_the_right_shapes_and_decodes_what_it_encodes(sc
     assert ((rate >= RATE_MIN) & (rate <= RATE_MAX)).all()
     assert network.clean(torch.randn(fine), rate * 0.5, network.entered(features)).shape == fine
     truth, baseline = torch.randn(fine), torch.randn(fine)
-    torch.testing.assert_close(network.decode(network.encode(truth, baseline, correction), baseline, correction), truth)
+    std = network.residual_std(features)
+    assert std.shape == fine
+    assert (std.min() < std.max()) == (residual_std is not None)
+    torch.testing.assert_close(network.decode(network.encode(truth, baseline, correction, std), baseline, correction, std), truth)
     if schedule == "global":
         assert rate.min() == rate.max()
 
@@ -114,6 +121,24 @@ def test_the_denoiser_sees_the_noise_level_of_each_pixel():
     other = exponent.clone()
     other[..., :16] = 3.0
     assert (network.output(noisy, exponent, entered) - network.output(noisy, other, entered)).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("push", [-1e6, 0.0, 1e6])
+def test_the_predicted_error_is_bounded(push):
+    """However far its network goes: within a factor of e^4 of the residual scale, and no gradient is lost at the middle."""
+    network = CVDM(CVDMConfig(condition_channels=1, denoiser=SMALL, mean=SMALL_MEAN, residual_std=SMALL_MEAN))
+    network.residual_scale.fill_(0.3)
+    torch.nn.init.constant_(network.std_network.exit.bias, push)
+    std = network.residual_std(network.features(torch.zeros(1, 1, 32, 32), torch.zeros(1, 1, 32, 32)))
+    torch.testing.assert_close(std, torch.full_like(std, 0.3 * math.exp(math.copysign(LARGEST_LOG_STD, push) if push else 0)))
+
+
+def test_tiles_do_not_change_the_predicted_error():
+    config = CVDMConfig(condition_channels=2, denoiser=SMALL, mean=SMALL_MEAN, residual_std=SMALL_MEAN)
+    network, image = shaken(CVDM(config)).double(), torch.randn(1, 2, 96, 80, dtype=torch.float64)
+    features = network.features(image, network.correction(image))
+    whole, parts = (TiledModel(network, (96, 80), tile).residual_std(features) for tile in (200, 32))
+    torch.testing.assert_close(parts, whole)
 
 
 def test_a_checkpoint_is_what_was_saved(tiny_phase_model, tmp_path):

@@ -1,6 +1,7 @@
 """Training: pure data, losses that fall, a resumed run that ends where the uninterrupted one does."""
 
 import csv
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,18 +10,18 @@ import pytest
 import torch
 
 from napari_cvdm.model.checkpoint import load_checkpoint
-from napari_cvdm.model.cvdm import CVDM
+from napari_cvdm.model.cvdm import CVDM, LARGEST_LOG_STD
 from napari_cvdm.request import ImageStack, RequestError, RestoreRequest, TrainRequest
 from napari_cvdm.restore import restore
 from napari_cvdm.simulate.phase import PhaseRanges, simulate_phase
 from napari_cvdm.simulate.widefield import WidefieldRanges
 from napari_cvdm.training.loop import train
 from napari_cvdm.training.parallel import Processes
-from napari_cvdm.training.pool import FieldPool
+from napari_cvdm.training.pool import Batch, FieldPool
 from napari_cvdm.training.recipe import read_recipe
 from napari_cvdm.training.sources import SimulatedFields
 from napari_cvdm.training.stage_run import TrainingDiverged
-from napari_cvdm.training.stages import Draw, stages_of
+from napari_cvdm.training.stages import DiffusionObjective, Draw, stages_of
 from napari_cvdm.training.state import load_state
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -160,7 +161,7 @@ def test_denoiser_and_schedule_learn_from_their_own_losses():
     """Without `joint`, the denoiser's gradient does not know the schedule's losses, and the schedule's not the denoiser's."""
     recipe = read_recipe(RECIPES / "smoke.toml")
     torch.manual_seed(0)
-    network = CVDM(recipe.network)
+    network = CVDM(replace(recipe.network, residual_std=recipe.network.mean))
     stage = stages_of(network, recipe.plan, "all")[1]
     processes = Processes("cpu", "fp32", 1, 2)
     for parameter in network.parameters():
@@ -168,13 +169,35 @@ def test_denoiser_and_schedule_learn_from_their_own_losses():
     batch = FieldPool(SimulatedFields(ranges=WidefieldRanges(field_px=32), seed=0), 2, 0, 0).batch(0, 2, 32)
     draw = Draw.of_step(batch.truth.shape, 0, 0)
     processes.backward(stage.objective, stage, batch, draw)
-    weight, clock = network.denoiser.entry.weight, network.clock.weights
-    got = weight.grad.clone(), clock.grad.clone()
+    weight, clock, std = network.denoiser.entry.weight, network.clock.weights, network.std_network.entry.weight
+    got = weight.grad.clone(), clock.grad.clone(), std.grad.clone()
     terms = stage.objective(batch, draw)
     (denoiser,) = torch.autograd.grad(terms["network"], weight, retain_graph=True)
-    (schedule,) = torch.autograd.grad(terms["schedule"], clock)
+    (schedule,) = torch.autograd.grad(terms["schedule"], clock, retain_graph=True)
+    (likelihood,) = torch.autograd.grad(terms["likelihood"], std)
     torch.testing.assert_close(got[0], denoiser)
     torch.testing.assert_close(got[1], schedule)
+    torch.testing.assert_close(got[2], likelihood)
+
+
+@pytest.mark.parametrize("error", [0.1, 0.5])
+def test_the_predicted_error_that_is_most_likely_is_that_of_the_residual(error):
+    """Where the mean is wrong by one number, the likelihood has its minimum where sigma is that number."""
+    recipe = read_recipe(RECIPES / "smoke.toml")
+    network = CVDM(replace(recipe.network, residual_std=recipe.network.mean))
+    network.residual_scale.fill_(0.2)
+    objective, shape = DiffusionObjective(network, 1e-3), (2, 1, 32, 32)
+    channels = torch.zeros(2, network.config.condition_channels, *(side // network.config.upsampling for side in shape[2:]))
+    batch = Batch(channels=channels, baseline=torch.zeros(shape), truth=torch.full(shape, error), weight=torch.ones(2, 1, 1, 1))
+
+    def slope(std: float) -> float:
+        bias = network.std_network.exit.bias
+        torch.nn.init.constant_(bias, LARGEST_LOG_STD * math.atanh(math.log(std / 0.2) / LARGEST_LOG_STD))
+        (gradient,) = torch.autograd.grad(objective(batch, Draw.of_step(shape, 0, 0))["likelihood"], bias)
+        return float(gradient.sum())
+
+    assert slope(error) == pytest.approx(0, abs=1e-5)
+    assert slope(0.8 * error) < -0.1 < 0.1 < slope(1.25 * error)
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)

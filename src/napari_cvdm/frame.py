@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from napari_cvdm.device import autocast, sent
+from napari_cvdm.device import autocast
 from napari_cvdm.diffusion.sampler import SAMPLERS, Sampling, clock_grid, uniform_time_grid
 from napari_cvdm.model.cvdm import CVDM
 from napari_cvdm.model.tiled import TiledModel
-from napari_cvdm.noise import FRAME_SEED_STRIDE, noise_field
+from napari_cvdm.noise import FRAME_SEED_STRIDE
 from napari_cvdm.posterior import RunningMoments
 from napari_cvdm.request import RestoreRequest
 from napari_cvdm.result import FrameView, Progress, Stop
@@ -52,7 +52,7 @@ class Frame:
     number, frames : int
         Which one of how many.
     tiled : TiledModel
-    baseline, correction, entered, rate : Tensor
+    baseline, correction, entered, rate, std : Tensor
         On the padded canvas.
     grid_rate : float
         The rate that sets the sampler's grid.
@@ -68,6 +68,7 @@ class Frame:
     correction: Tensor = field(repr=False)
     entered: Tensor = field(repr=False)
     rate: Tensor = field(repr=False)
+    std: Tensor = field(repr=False)
     grid_rate: float
 
     @classmethod
@@ -88,7 +89,8 @@ class Frame:
         condition = tiled.padded_condition(prepared.channels[None].to(device))
         with autocast(device, request.precision):
             correction = tiled.correction(condition)
-        features = network.features(condition, correction)
+            features = network.features(condition, correction)
+            std = tiled.residual_std(features)
         rate, (height, width) = tiled.rate(features), prepared.baseline.shape
         return cls(
             request=request,
@@ -101,6 +103,7 @@ class Frame:
             correction=correction,
             entered=network.entered(features),
             rate=rate,
+            std=std,
             grid_rate=float(rate[0, 0, :height, :width].median()) if grid_rate is None else grid_rate,
         )
 
@@ -124,9 +127,7 @@ class Frame:
 
     def _noise(self, samples: range, step: int) -> Tensor:
         shape, seed, origin = (self.rate.shape[-2], self.rate.shape[-1]), self.request.seed, self.prepared.origin
-        fields = [noise_field(shape, seed=seed, sample=self._stream(sample), step=step, origin=origin) for sample in samples]
-        noise = sent(np.stack(fields)[:, None], self.rate.device)
-        return noise * self.tiled.network.config.noise_scale if step else noise  # the start is pure noise, whatever the denoiser does
+        return self.tiled.network.noise(shape, [self._stream(sample) for sample in samples], step, seed, origin)
 
     def clock_values(self) -> tuple[float, ...]:
         """Falling clock values T at which the denoiser is evaluated."""
@@ -166,7 +167,7 @@ class Frame:
 
         A preview of one step is a regression: nothing is drawn.
         """
-        decoded = self.tiled.network.decode(clean, self.baseline, self.correction)
+        decoded = self.tiled.network.decode(clean, self.baseline, self.correction, self.std)
         image = (self._cropped(decoded) * self.prepared.gain).float().cpu().numpy()
         posterior = self.prepared.posterior
         if posterior is not None:

@@ -20,7 +20,7 @@ class OneStep(CVDM):
         features = self.features(condition, correction)
         exponent = self.rate(features)  # n = lambda T with T(1) = 1
         clean = self.clean(torch.zeros_like(exponent), exponent, self.entered(features))
-        return self.decode(clean, baseline, correction)
+        return self.decode(clean, baseline, correction, self.residual_std(features))
 
 
 class OneStepFromCounts(OneStep):

@@ -109,6 +109,8 @@ class ModelCard:
         values = dict(self.network)
         for part in ("denoiser", "mean"):
             values[part] = network_shape(values[part])
+        if values.get("residual_std") is not None:
+            values["residual_std"] = network_shape(values["residual_std"])
         values["rate_dilations"] = tuple(values.get("rate_dilations", DILATIONS))
         return CVDMConfig(**values)
 

@@ -4,20 +4,22 @@ The condition comes in channels on the grid of the input image; the target lives
 are folded onto one working grid, where all three networks run.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_cvdm.device import best_one_by_one
+from napari_cvdm.device import best_one_by_one, sent
 from napari_cvdm.diffusion.prediction import PREDICTIONS, TARGETS
 from napari_cvdm.diffusion.process import half_log_snr
 from napari_cvdm.model.dfcan import DFCAN, DFCANConfig
 from napari_cvdm.model.fixed_schedule import COSINE_RATE, LINEAR_RATE, CosineClock, FixedRate, LinearClock
 from napari_cvdm.model.schedule import DILATIONS, Clock, GlobalRate, PixelRate, check_schedule
 from napari_cvdm.model.unet import Modulation, UNet, UNetConfig
+from napari_cvdm.noise import noise_field
 
 LEVEL_SCALE = 2.0  # half log-SNR runs from about -20 to 6; the network sees it divided by 2 and clipped to +-3
 LEVEL_LIMIT = 3.0
@@ -25,6 +27,7 @@ LARGEST_COUNT = 64
 NOISE_SCALES = (0.5, 2.0)
 SCHEDULES = ("pixel-wise", "global", "linear", "cosine")
 LEARNED_SCHEDULES = ("pixel-wise", "global")
+LARGEST_LOG_STD = 4.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +56,9 @@ class CVDMConfig:
         Of the hidden layers of the pixel-wise rate, see `PixelRate`: how far it sees. Empty for a single 1 x 1 layer.
     clock_terms : {2, 8, 32}
         Functions that a learned clock is mixed from.
+    residual_std : UNetConfig or DFCANConfig, optional
+        Shape of the network that predicts sigma(x), the expected error of the mean, by which the target is divided: the noise
+        that is added follows it, so that dim and bright structures are diffused alike. Without one, a constant divides all pixels.
     noise_scale : float
         By which the noise that stochastic samplers add at each step is multiplied, 0.5 to 2: above 1 where the denoiser takes
         too much away and samples would be too alike (S_noise of Karras et al., arXiv 2206.00364, algorithm 2).
@@ -68,6 +74,7 @@ class CVDMConfig:
     schedule: str = "pixel-wise"
     rate_dilations: tuple[int, ...] = DILATIONS
     clock_terms: int = 8
+    residual_std: UNetConfig | DFCANConfig | None = None
     noise_scale: float = 1.0
 
     def __post_init__(self) -> None:
@@ -106,10 +113,10 @@ class CVDMConfig:
     @property
     def alignment(self) -> int:
         """Sizes and tile origins on the working grid must be multiples of this."""
-        return max(self.denoiser.stride, self.mean.stride)
+        return max(self.denoiser.stride, self.mean.stride, 1 if self.residual_std is None else self.residual_std.stride)
 
 
-def mean_network(inputs: int, outputs: int, config: UNetConfig | DFCANConfig) -> UNet | DFCAN:
+def regression_network(inputs: int, outputs: int, config: UNetConfig | DFCANConfig) -> UNet | DFCAN:
     """The network of a shape."""
     return DFCAN(inputs, outputs, config) if isinstance(config, DFCANConfig) else UNet(inputs, outputs, config)
 
@@ -142,9 +149,10 @@ class CVDM(nn.Module):
         folded = config.condition_channels * config.condition_fold**2
         pixels = config.fold**2
         corrected = folded + (pixels if self.has_mean else 0)
-        self.mean = mean_network(folded, pixels, config.mean) if self.has_mean else None
+        self.mean = regression_network(folded, pixels, config.mean) if self.has_mean else None
         self.denoiser = UNet(corrected + pixels, pixels, config.denoiser) if config.diffused else None
         self.rate_network, self.clock = schedule_networks(config, corrected)
+        self.std_network = regression_network(corrected, pixels, config.residual_std) if config.residual_std is not None and config.diffused else None
         self.register_buffer("residual_scale", torch.tensor(1.0))
 
     @property
@@ -179,6 +187,14 @@ class CVDM(nn.Module):
         with torch.autocast(features.device.type, enabled=False):
             return self.rate_network(features)
 
+    def residual_std(self, features: Tensor) -> Tensor:
+        """sigma(x), by which the target is divided, (B, 1, uY, uX) in network units: within a factor of e^4 of the residual scale."""
+        if self.std_network is None:
+            batch, _, height, width = features.shape
+            return self.residual_scale.expand(batch, 1, height * self.config.fold, width * self.config.fold)
+        logarithm = functional.pixel_shuffle(self.std_network(features), self.config.fold).to(features.dtype)
+        return self.residual_scale * torch.exp(LARGEST_LOG_STD * torch.tanh(logarithm / LARGEST_LOG_STD))
+
     def entered(self, features: Tensor) -> Tensor:
         """What the features give to the denoiser's first layer, on the working grid: computed once, used at every step."""
         return features if self.denoiser is None else self.denoiser.entered(features)
@@ -207,10 +223,20 @@ class CVDM(nn.Module):
             return torch.zeros_like(noisy)
         return self.prediction.clean(noisy, self.output(noisy, exponent, entered), exponent)
 
-    def encode(self, truth: Tensor, baseline: Tensor, correction: Tensor) -> Tensor:
-        """Truth to the centred, scaled target of the diffusion."""
-        return (truth - self.target.centre(baseline, correction)) / self.residual_scale
+    def noise(self, shape: tuple[int, int], samples: Sequence[int], step: int, seed: int, origin: tuple[int, int] = (0, 0)) -> Tensor:
+        """Noise that a sampler adds at a step, (S, 1, uY, uX): a function of seed, sample, step and absolute pixel.
 
-    def decode(self, sample: Tensor, baseline: Tensor, correction: Tensor) -> Tensor:
+        Step 0 is the start, pure noise, whatever `noise_scale` is. Samples 2 k and 2 k + 1 have opposite noise, so that most of it
+        cancels in their mean (antithetic variates; Hammersley and Morton, Proc. Camb. Phil. Soc. 52, 449 (1956)).
+        """
+        fields = [(1 - 2 * (sample % 2)) * noise_field(shape, seed=seed, sample=sample // 2, step=step, origin=origin) for sample in samples]
+        noise = sent(np.stack(fields)[:, None], self.residual_scale.device)
+        return noise * self.config.noise_scale if step else noise
+
+    def encode(self, truth: Tensor, baseline: Tensor, correction: Tensor, std: Tensor) -> Tensor:
+        """Truth to the centred, scaled target of the diffusion; `std` is the image's `residual_std`."""
+        return (truth - self.target.centre(baseline, correction)) / std
+
+    def decode(self, sample: Tensor, baseline: Tensor, correction: Tensor, std: Tensor) -> Tensor:
         """The inverse of `encode`."""
-        return sample * self.residual_scale + self.target.centre(baseline, correction)
+        return sample * std + self.target.centre(baseline, correction)

@@ -54,6 +54,11 @@ class TiledModel:
         """`CVDM.rate` of the whole image's features."""
         return self._evaluate(self.network.rate, [features], self.network.rate_network.receptive_radius)
 
+    def residual_std(self, features: Tensor) -> Tensor:
+        """`CVDM.residual_std` of the whole image's features."""
+        config = self.network.config.residual_std
+        return self._evaluate(self.network.residual_std, [features], 0 if config is None else config.receptive_radius)
+
     def clean(self, noisy: Tensor, exponent: Tensor, entered: Tensor) -> Tensor:
         """`CVDM.clean` of the whole canvas."""
         return self._evaluate(self.network.clean, [noisy, exponent, entered], self.network.config.denoiser.receptive_radius)

@@ -130,7 +130,7 @@ def _shape(values: dict[str, Any], section: str, path: Path) -> UNetConfig | DFC
 
 
 def _network(values: dict[str, Any], task: str, path: Path) -> CVDMConfig:
-    parts: dict[str, Any] = {part: _shape(values.pop(part), f"network.{part}", path) for part in ("denoiser", "mean") if part in values}
+    parts: dict[str, Any] = {part: _shape(values.pop(part), f"network.{part}", path) for part in ("denoiser", "mean", "residual_std") if part in values}
     job = TASKS[task]
     known: dict[str, Any] = {**_known(CVDMConfig, values, "network", path), **parts}
     return CVDMConfig(**known, condition_channels=len(job.channels), upsampling=job.upsampling)

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-LOSSES = ("baseline", "mean", "network", "noise", "prior", "smoothness", "boundary", "schedule")
+LOSSES = ("baseline", "mean", "network", "noise", "prior", "smoothness", "boundary", "schedule", "likelihood")
 HELD_OUT = tuple(f"held_out_{name}" for name in ("rmse", "centre_rmse", "baseline_rmse", "crps", "spread_ratio"))
 COLUMNS = ("stage", "step", "learning_rate", *LOSSES, "gradient", *HELD_OUT)
 

@@ -59,7 +59,10 @@ class MeanObjective(nn.Module):
 
 
 class DiffusionObjective(nn.Module):
-    """The losses of CVDM around a mean that is frozen, with the closed-form derivatives of the schedule."""
+    """The losses of CVDM around a mean that is frozen, with the closed-form derivatives of the schedule.
+
+    sigma(x) is learned from the negative log-likelihood of a normal residual, log sigma + r^2 / (2 sigma^2) (Nix & Weigend 1994).
+    """
 
     def __init__(self, network: CVDM, alpha: float) -> None:
         super().__init__()
@@ -70,9 +73,11 @@ class DiffusionObjective(nn.Module):
         network = self.network
         with torch.no_grad():
             correction = network.correction(batch.channels)
-            target = network.encode(batch.truth, batch.baseline, correction).clamp(-LARGEST_TARGET, LARGEST_TARGET)
-            target = target * (batch.weight > 0)  # nothing is learned where the truth is not known
-        features = network.features(batch.channels, correction)
+            features = network.features(batch.channels, correction)
+        std, known = network.residual_std(features), batch.weight > 0  # nothing is learned where the truth is not known
+        target = network.encode(batch.truth, batch.baseline, correction, std) * known
+        likelihood = (known * (torch.log(std / network.residual_scale) + target.square() / 2)).sum() / known.sum().clamp(min=1)
+        target = target.detach().clamp(-LARGEST_TARGET, LARGEST_TARGET)
         entered = network.entered(features)
         terms = cvdm_loss(
             lambda noisy, exponent: network.output(noisy, exponent, entered),
@@ -85,7 +90,8 @@ class DiffusionObjective(nn.Module):
             self.alpha,
         )
         named = {name: getattr(terms, name) for name in ("network", "noise", "prior", "smoothness", "boundary")}
-        return {**named, "schedule": terms.schedule}
+        learned = {} if network.std_network is None else {"likelihood": likelihood}
+        return {**named, "schedule": terms.schedule, **learned}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -123,7 +129,7 @@ class Stage:
 def stages_of(network: CVDM, plan: Plan, part: str) -> tuple[Stage, ...]:
     """The stages of a training, those without a step left out.
 
-    The denoiser learns from its own squared error with the schedule held fixed, the schedule from the paper's losses with
+    The denoiser learns from its own squared error with the schedule held fixed, sigma(x) from its likelihood, the schedule from the paper's losses with
     the denoiser held fixed: one forward pass, two backward passes. `joint` gives both one loss, as published.
 
     Parameters
@@ -135,9 +141,10 @@ def stages_of(network: CVDM, plan: Plan, part: str) -> tuple[Stage, ...]:
     """
     denoiser = [] if network.denoiser is None else list(network.denoiser.parameters())
     schedule = network.schedule_parameters()
+    std = [] if network.std_network is None else list(network.std_network.parameters())
     routes = {
-        "all": (("schedule", [*denoiser, *schedule]),) if plan.joint else (("network", denoiser), ("schedule", schedule)),
-        "denoiser": (("network", denoiser),),
+        "all": ((("schedule", [*denoiser, *schedule]),) if plan.joint else (("network", denoiser), ("schedule", schedule))) + (("likelihood", std),),
+        "denoiser": (("network", denoiser), ("likelihood", std)),
         "schedule": (("schedule", schedule),),
     }[part]
     mean = list(network.mean.parameters()) if network.mean is not None and part == "all" else []

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from napari_cvdm.diffusion.sampler import SAMPLERS, clock_grid
 from napari_cvdm.model.cvdm import CVDM
-from napari_cvdm.noise import noise_field
 from napari_cvdm.request import RequestError
 from napari_cvdm.training.fields import TrainingField
 
@@ -99,18 +98,17 @@ def posterior_samples(network: CVDM, channels: Tensor, baseline: Tensor, plan: V
     """Samples of one field, (S, 1, uY, uX), and the image that they scatter around, in network units; the noise is that of the seed."""
     correction = network.correction(channels)
     features = network.features(channels, correction)
-    rate, entered = network.rate(features), network.entered(features)
+    rate, entered, std = network.rate(features), network.entered(features), network.residual_std(features)
     shape, grid = (rate.shape[-2], rate.shape[-1]), clock_grid(float(rate.median()), plan.evaluations)
 
     def noise(sample: int, step: int) -> Tensor:
-        scale = network.config.noise_scale if step else 1.0
-        return scale * torch.from_numpy(noise_field(shape, seed=seed, sample=sample, step=step)).to(rate.device)[None, None]
+        return network.noise(shape, [sample], step, seed)
 
     first = network.clean(noise(0, 0), rate * grid[0], entered) if network.prediction.bounded else None  # see `Frame.start`
     drawn = []
     for sample in range(plan.samples):
         *_, clean = SAMPLERS[SAMPLER](lambda noisy, exponent: network.clean(noisy, exponent, entered), rate, grid, partial(noise, sample), first)
-        drawn.append(network.decode(clean, baseline, correction))
+        drawn.append(network.decode(clean, baseline, correction, std))
     return torch.cat(drawn), network.target.centre(baseline, correction)
 
 

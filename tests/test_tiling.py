@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from napari_cvdm.model.cvdm import CVDM, CVDMConfig
 from napari_cvdm.noise import noise_field
 from napari_cvdm.tiling.plan import map_tiles, pad_to_canvas, plan_tiles
 
@@ -61,6 +62,16 @@ def test_noise_belongs_to_absolute_pixels(top, left, height, width, seed):
     whole = noise_field((400, 400), seed=seed, sample=3, step=2)
     part = noise_field((height, width), seed=seed, sample=3, step=2, origin=(top, left))
     assert np.array_equal(part, whole[top : top + height, left : left + width])
+
+
+def test_samples_come_in_pairs_of_opposite_noise_that_belongs_to_absolute_pixels():
+    network = CVDM(CVDMConfig(condition_channels=1, noise_scale=1.3))
+    whole = network.noise((300, 300), [4, 5, 6], 2, 7)
+    torch.testing.assert_close(network.noise((90, 110), [5], 2, 7, (70, 130))[0], whole[1, :, 70:160, 130:240])
+    assert torch.equal(whole[0], -whole[1])
+    assert abs(float((whole[0] * whole[2]).mean())) < 0.03
+    assert float(whole[0].std()) == pytest.approx(1.3, abs=0.02)
+    assert float(network.noise((300, 300), [4], 0, 7).std()) == pytest.approx(1, abs=0.02)
 
 
 def test_noise_differs_between_seeds_samples_and_steps_and_is_normal():

@@ -28,7 +28,7 @@ def noise_field(shape: tuple[int, int], *, seed: int, sample: int, step: int, or
     sample, step : int
         Which posterior sample and which step of the sampler, 0 to 2**32 - 1.
     origin : tuple of int
-        Absolute row and column of the window's first pixel, >= 0.
+        Absolute row and column of the window's first pixel.
 
     Returns
     -------

@@ -73,6 +73,12 @@ def test_draws_know_that_the_background_is_flat(cell_fit):
     assert after < 0.85 * before
 
 
+@pytest.mark.parametrize("weight", [1e12, 1e25])
+def test_planes_without_noise_have_an_answer(cell_fit, weight):
+    found = flatten_background(replace(cell_fit, weight=torch.full_like(cell_fit.weight, weight)))
+    assert bool(torch.isfinite(found.phase).all())
+
+
 def test_a_field_without_background_stays_as_it_is():
     fit = fit_of(leaves(CANVAS))
     assert flatten_background(fit) is fit

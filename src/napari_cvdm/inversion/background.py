@@ -52,6 +52,8 @@ def flatten_background(fit: Fit) -> Fit:
     tested = background / TESTED_RAD**2
     change = flat_change(fit, tested)
     expected = expected_costs(fit, tested)
+    if not min(expected) > 0:  # planes without noise decide everything
+        return fit
     cost, misfit = penalty_of(fit, change) / expected[0], misfit_of(fit, change) / expected[1]
     if cost > MOST_COST or cost * misfit > MOST_PRODUCT:
         return fit

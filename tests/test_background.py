@@ -8,7 +8,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from napari_cvdm.inversion import Fit, background, fit_object, flatten_background
-from napari_cvdm.inversion.background import FLATNESS_RAD, LAST_WIDTH_RAD, expected_costs, find_background, flat_change, penalty_of
+from napari_cvdm.inversion.background import LAST_WIDTH_RAD, PRIOR_STD_RAD, expected_costs, find_background, flat_change, penalty_of
 from napari_cvdm.microscope import Microscope
 from napari_cvdm.physics.forward_model import PhaseForwardModel, PhaseObject
 from napari_cvdm.result import finished
@@ -101,7 +101,7 @@ def test_a_background_that_really_bends_is_not_made_flat():
 
 
 def test_more_steps_change_the_background_no_further(cell_fit, monkeypatch):
-    flat = find_background(cell_fit) / FLATNESS_RAD**2
+    flat = find_background(cell_fit) / PRIOR_STD_RAD**2
     few = flat_change(cell_fit, flat).maps[1]
     monkeypatch.setattr(background, "FLAT_STEPS", 300)
     many = flat_change(cell_fit, flat).maps[1]

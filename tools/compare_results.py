@@ -121,7 +121,9 @@ def main() -> None:
             make_inputs(trees[0], inputs)
             old, new = (results(tree, inputs, options.runs) for tree in trees)
         finally:
-            subprocess.run(["git", "worktree", "prune"], cwd=REPOSITORY, check=False)
+            for tree in trees:
+                if tree != REPOSITORY:
+                    subprocess.run(["git", "worktree", "remove", "--force", str(tree)], cwd=REPOSITORY, check=False)
     different = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
     for name in sorted(old.keys() | new.keys()):
         print(f"{'DIFFERS' if name in different else 'same':8} {old.get(name, '-'):16} {new.get(name, '-'):16} {name}")

@@ -14,21 +14,21 @@ from scipy.ndimage import binary_erosion, gaussian_filter
 from torch import Tensor
 from torch.nn import functional
 
-from napari_cvdm.inversion.gauss_newton import Fit, solve_normal, weighted_squares
+from napari_cvdm.inversion.gauss_newton import Fit, conjugate_gradients, solve_normal, weighted_squares
 from napari_cvdm.inversion.priors import about_mean, filter_maps, weak_normal
 from napari_cvdm.physics.forward_model import PhaseObject
 
 ROUGHNESS_PX = 3.0
 MOST_ROUGHNESS = 1.2  # of what the posterior's own noise would show
-SHY_PX = 2  # distance of background from all else
+EROSION_PX = 2  # distance of background from all else
 COARSE_PX = 4
 WHOLE_BLOCK = 0.9  # of a coarse pixel that must be a candidate
-LEAST_SHARE = 0.05  # of the frame
+LEAST_SHARE = 0.05  # of the frame, or of the canvas around it
 DENSEST_SHARE = 0.15
 FIRST_WIDTH_RAD, LAST_WIDTH_RAD, ROUNDS = 0.15, 0.05, 5
 TUKEY = 3.0  # widths from the level, beyond which a pixel does not count
 LEAST_WEIGHT = 0.3
-TESTED_RAD, FLATNESS_RAD = 0.05, 0.2  # of a pixel, about the constant: what is tested, and what the prior says
+TESTED_STD_RAD, PRIOR_STD_RAD = 0.05, 0.2  # of a pixel, about the constant: what is tested, and what the prior says
 MOST_COST, MOST_PRODUCT = 0.8, 2.1  # over what noise explains: cells in medium stay below, tissue and most photographs do not
 COARSE_STEPS, FLAT_STEPS = 40, 40
 
@@ -49,7 +49,7 @@ def flatten_background(fit: Fit) -> Fit:
     background = find_background(fit)
     if background is None:
         return fit
-    tested = background / TESTED_RAD**2
+    tested = background / TESTED_STD_RAD**2
     change = flat_change(fit, tested)
     expected = expected_costs(fit, tested)
     if not min(expected) > 0:  # planes without noise decide everything
@@ -57,7 +57,7 @@ def flatten_background(fit: Fit) -> Fit:
     cost, misfit = penalty_of(fit, change) / expected[0], misfit_of(fit, change) / expected[1]
     if cost > MOST_COST or cost * misfit > MOST_PRODUCT:
         return fit
-    flat = background / FLATNESS_RAD**2
+    flat = background / PRIOR_STD_RAD**2
     estimate = fit.estimate.add(flat_change(fit, flat))
     seen = fit.model.linearise(estimate)
     prior, steps = replace(fit.prior, flat=flat), fit.inner_steps + 2 * FLAT_STEPS
@@ -131,7 +131,7 @@ def _smooth_pixels(phase: np.ndarray, precision: Tensor, shape: tuple[int, int])
     passed = np.abs(np.fft.rfft2(response - gaussian_filter(response, ROUGHNESS_PX, mode="wrap"))) ** 2
     noise = torch.fft.irfft2(torch.from_numpy(passed).to(precision) / precision, s=shape)[0, 0]
     rough = gaussian_filter(np.square(phase - gaussian_filter(phase, ROUGHNESS_PX)), ROUGHNESS_PX)
-    return np.asarray(binary_erosion(rough < MOST_ROUGHNESS**2 * float(noise), iterations=SHY_PX, border_value=1))
+    return np.asarray(binary_erosion(rough < MOST_ROUGHNESS**2 * float(noise), iterations=EROSION_PX, border_value=1))
 
 
 def _near_one_level(phase: Tensor, candidates: Tensor, precision: Tensor, area: float) -> Tensor | None:
@@ -152,21 +152,18 @@ def _near_one_level(phase: Tensor, candidates: Tensor, precision: Tensor, area: 
 
 def _coarse_change(phase: Tensor, flat: Tensor, precision: Tensor) -> Tensor:
     """`flat_change` of a coarse weak object."""
+    empty = phase.new_zeros(1, 1)
 
-    def normal(change: Tensor) -> Tensor:
-        return filter_maps(change, precision) + about_mean(flat, change)
+    def wrap(image: Tensor) -> PhaseObject:
+        return PhaseObject(maps=image[None], illumination=empty)
 
-    found, residual = torch.zeros_like(phase), -about_mean(flat, phase)
-    direction = towards = filter_maps(residual, 1 / (precision + flat.mean()))
-    size = (residual * towards).sum()
-    for _ in range(COARSE_STEPS):
-        image = normal(direction)
-        factor = size / (direction * image).sum().clamp(min=torch.finfo(size.dtype).tiny)
-        found, residual = found + factor * direction, residual - factor * image
-        towards = filter_maps(residual, 1 / (precision + flat.mean()))
-        size, last = (residual * towards).sum(), size
-        direction = towards + size / last.clamp(min=torch.finfo(size.dtype).tiny) * direction
-    return found
+    def normal(change: PhaseObject) -> PhaseObject:
+        return wrap(filter_maps(change.maps[0], precision) + about_mean(flat, change.maps[0]))
+
+    def precondition(change: PhaseObject) -> PhaseObject:
+        return wrap(filter_maps(change.maps[0], 1 / (precision + flat.mean())))
+
+    return conjugate_gradients(normal, precondition, wrap(-about_mean(flat, phase)), COARSE_STEPS).maps[0]
 
 
 def densest_value(values: np.ndarray) -> float:

@@ -7,6 +7,7 @@ Everything goes through the command line, which stays while modules move. Proven
 
 import argparse
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -71,6 +72,9 @@ def hashes_of(path: Path) -> Iterator[tuple[str, str]]:
             yield name, _hash(tifffile.imread(file).tobytes())
         elif file.suffix == ".safetensors" and file.name != "training.safetensors":
             yield name, _hash_weights(file.read_bytes())
+        elif file.name == "metrics.json":
+            scores = json.loads(file.read_text(encoding="utf-8"))
+            yield name, _hash(json.dumps({key: scores[key] for key in scores if key != "cost"}).encode())
         elif file.suffix == ".csv" or (file.is_file() and file.parent.name == "c" and "zarr" in file.as_posix()):
             yield name, _hash(file.read_bytes())
         elif file.suffix == ".zip":
@@ -96,7 +100,10 @@ def results(source: Path, inputs: Path, runs: list[str]) -> dict[str, str]:
         for name in runs:
             out = folder / "out" / f"{name}{ENDINGS.get(name, '')}"
             command(source, [*RUNS[name], "--out", str(out)], folder)
-            found |= dict(hashes_of(out))
+            hashes = dict(hashes_of(out))
+            if not hashes:
+                raise SystemExit(f"{name}: the run left nothing to compare in {out}.")
+            found |= hashes
             print(f"  {name}", flush=True)
     return found
 

@@ -6,7 +6,7 @@ digits (Nocedal and Wright, Numerical Optimization, 7.1 and 10.3), and the ampli
 """
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil, log2
 
 import torch
@@ -105,9 +105,7 @@ def fit_object(
     for factor, rounds, inner in stages:
         for number in range(rounds):
             noisier = weight / (factor**2 * laws.noise[..., None, None, None])
-            before = _cost(data, noisier, seen, prior, at)
-            change = solve_normal(model, seen, noisier, prior, _gradient(model, seen, data, noisier, prior, at), inner)
-            at, seen, after = _step(model, data, noisier, prior, at, change, before)
+            at, seen, before, after = _solve_round(model, data, noisier, prior, at, seen, inner)
             steps += inner
             last, laws = laws, laws.refine(at.maps, data - seen.expected, weight, factor, model)
             prior = laws.prior(model)
@@ -116,6 +114,13 @@ def fit_object(
                 break
     weight = weight / laws.noise[..., None, None, None]
     return Fit(model=model, estimate=at, linearisation=seen, prior=prior, weight=weight, residual=data - seen.expected, laws=laws, inner_steps=steps)
+
+
+def solve_round(fit: Fit, inner: int) -> Fit:
+    """One more round, with the prior that a fit has; `inner` conjugate-gradient steps."""
+    data = fit.residual + fit.linearisation.expected
+    at, seen, _, _ = _solve_round(fit.model, data, fit.weight, fit.prior, fit.estimate, fit.linearisation, inner)
+    return replace(fit, estimate=at, linearisation=seen, residual=data - seen.expected, inner_steps=fit.inner_steps + inner)
 
 
 def continuation(data: Tensor, weight: Tensor) -> tuple[Stage, ...]:
@@ -137,6 +142,16 @@ def _cost(data: Tensor, weight: Tensor, seen: PhaseLinearisation, prior: PhasePr
 
 def _gradient(model: PhaseForwardModel, seen: PhaseLinearisation, data: Tensor, weight: Tensor, prior: PhasePrior, at: PhaseObject) -> PhaseObject:
     return model.adjoint(seen, weight * (data - seen.expected)).add(prior.precision(at), -1.0)
+
+
+def _solve_round(
+    model: PhaseForwardModel, data: Tensor, weight: Tensor, prior: PhasePrior, at: PhaseObject, seen: PhaseLinearisation, inner: int
+) -> tuple[PhaseObject, PhaseLinearisation, Tensor, Tensor]:
+    """The object after a round, its linearisation, and the costs before and after."""
+    before = _cost(data, weight, seen, prior, at)
+    change = solve_normal(model, seen, weight, prior, _gradient(model, seen, data, weight, prior, at), inner)
+    at, seen, after = _step(model, data, weight, prior, at, change, before)
+    return at, seen, before, after
 
 
 def _step(
@@ -204,9 +219,7 @@ def conjugate_gradients(normal: Linear, precondition: Linear, right: PhaseObject
 def weak_object_inverse(model: PhaseForwardModel, seen: PhaseLinearisation, weight: Tensor, prior: PhasePrior) -> Linear:
     """The inverse of the normal matrix of a weak object, 2 x 2 at each frequency, and of the illumination's diagonal."""
     own_mu, mixed, own_phi = weak_normal(weight, model)
-    own_mu, own_phi = own_mu + prior.spectrum[..., 0, :, :], own_phi + prior.spectrum[..., 1, :, :]
-    if prior.flat is not None:
-        own_phi = own_phi + prior.flat.mean()
+    own_mu, own_phi = own_mu + prior.spectrum[..., 0, :, :], own_phi + prior.phase_precision()
     determinant = own_mu * own_phi - mixed.square()
     of_mu, across, of_phi = own_phi / determinant, -mixed / determinant, own_mu / determinant
     illumination = 1 / (torch.einsum("...phw,khw->...pk", weight * seen.unlit.square(), model.terms.square()) + prior.illumination)

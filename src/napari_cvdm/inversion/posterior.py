@@ -12,7 +12,7 @@ from napari_cvdm.physics.forward_model import PhaseObject
 SOLVE_STEPS = 25
 
 
-def draw_around(fit: Fit, data_noise: torch.Tensor, prior_noise: PhaseObject, background_noise: torch.Tensor | None = None) -> PhaseObject:
+def draw_around(fit: Fit, data_noise: torch.Tensor, prior_noise: PhaseObject, pixel_noise: torch.Tensor) -> PhaseObject:
     """Differences from the estimate, one for each draw of noise.
 
     Parameters
@@ -23,13 +23,13 @@ def draw_around(fit: Fit, data_noise: torch.Tensor, prior_noise: PhaseObject, ba
         White.
     prior_noise : PhaseObject
         White, maps (S, 2, H, W) and illumination (S, P, K).
-    background_noise : Tensor of shape (S, H, W), optional
-        White; needed where the prior has a flat background.
+    pixel_noise : Tensor of shape (S, 4, H, W)
+        White; for a flat background and a local prior.
 
     Returns
     -------
     PhaseObject
         With leading dimension S.
     """
-    right = fit.model.adjoint(fit.linearisation, fit.weight.sqrt() * data_noise).add(fit.prior.precision_root(prior_noise, background_noise))
+    right = fit.model.adjoint(fit.linearisation, fit.weight.sqrt() * data_noise).add(fit.prior.precision_root(prior_noise, pixel_noise))
     return solve_normal(fit.model, fit.linearisation, fit.weight, fit.prior, right, SOLVE_STEPS)

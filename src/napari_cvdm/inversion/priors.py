@@ -31,6 +31,38 @@ ILLUMINATION_DEVIATIONS = (1e-4, 2e-3, 2e-3, 2e-5, 2e-5, 2e-5)  # constant, ramp
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LocalPrecision:
+    """Inverse variances of differences of the phase at each pixel: D^T G D + L K L, D the gradient and L the Laplacian.
+
+    Parameters
+    ----------
+    gradient : Tensor of shape (H, W)
+        G, one over the variance of a forward difference [px^2/rad^2].
+    curvature : Tensor of shape (H, W)
+        K, one over the variance of the Laplacian of five pixels [px^4/rad^2].
+    """
+
+    gradient: Tensor = field(repr=False)
+    curvature: Tensor = field(repr=False)
+
+    def apply(self, phase: Tensor) -> Tensor:
+        """(D^T G D + L K L) phase, (..., H, W)."""
+        return divergence(self.gradient * gradients(phase)) + laplacian(self.curvature * laplacian(phase))
+
+    def apply_root(self, white: Tensor) -> Tensor:
+        """Noise whose covariance is that operator, from white noise (..., 3, H, W): (..., H, W)."""
+        along = divergence(self.gradient.sqrt() * white[..., :2, :, :].movedim(-3, 0))
+        return along + laplacian(self.curvature.sqrt() * white[..., 2, :, :])
+
+    def spectrum(self) -> Tensor:
+        """The operator in Fourier space with its median weights, on the real-FFT grid (H, W // 2 + 1)."""
+        impulse = torch.zeros_like(self.gradient)
+        impulse[0, 0] = 1
+        steepness = torch.fft.rfft2(-laplacian(impulse)).real
+        return self.gradient.median() * steepness + self.curvature.median() * steepness.square()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PhasePrior:
     """Inverse variances, for the two maps diagonal in Fourier space.
 
@@ -42,27 +74,47 @@ class PhasePrior:
         One over the variance of each coefficient.
     flat : Tensor of shape (H, W), optional
         One over the variance [1/rad^2] of each pixel of the cell-free background about one unknown constant, 0 elsewhere.
+    local : LocalPrecision, optional
+        Of each pixel's differences; added to the others.
     """
 
     spectrum: Tensor = field(repr=False)
     illumination: Tensor = field(repr=False)
     flat: Tensor | None = field(default=None, repr=False)
+    local: LocalPrecision | None = None
 
     def precision(self, change: PhaseObject) -> PhaseObject:
         """C^-1 v."""
-        maps = filter_maps(change.maps, self.spectrum)
+        maps, phase = filter_maps(change.maps, self.spectrum), change.maps[..., 1, :, :]
         if self.flat is not None:
-            maps = torch.stack([maps[..., 0, :, :], maps[..., 1, :, :] + about_mean(self.flat, change.maps[..., 1, :, :])], dim=-3)
+            maps = add_to_phase(maps, about_mean(self.flat, phase))
+        if self.local is not None:
+            maps = add_to_phase(maps, self.local.apply(phase))
         return PhaseObject(maps=maps, illumination=change.illumination * self.illumination)
 
-    def precision_root(self, white: PhaseObject, white_background: Tensor | None = None) -> PhaseObject:
-        """Noise of covariance C^-1 from white noise; `white_background` (..., H, W) is that of a flat background."""
+    def precision_root(self, white: PhaseObject, white_pixels: Tensor) -> PhaseObject:
+        """Noise of covariance C^-1 from white noise.
+
+        Parameters
+        ----------
+        white : PhaseObject
+        white_pixels : Tensor of shape (..., 4, H, W)
+            For the flat background, the two differences and the Laplacian.
+        """
         maps = filter_maps(white.maps, self.spectrum.sqrt())
-        if self.flat is not None and white_background is not None:
-            root = self.flat.sqrt() * white_background
-            background = root - self.flat * root.sum(dim=(-2, -1), keepdim=True) / self.flat.sum()
-            maps = torch.stack([maps[..., 0, :, :], maps[..., 1, :, :] + background], dim=-3)
+        if self.flat is not None:
+            root = self.flat.sqrt() * white_pixels[..., 0, :, :]
+            maps = add_to_phase(maps, root - self.flat * root.sum(dim=(-2, -1), keepdim=True) / self.flat.sum())
+        if self.local is not None:
+            maps = add_to_phase(maps, self.local.apply_root(white_pixels[..., 1:, :, :]))
         return PhaseObject(maps=maps, illumination=white.illumination * self.illumination.sqrt())
+
+    def phase_precision(self) -> Tensor:
+        """About C^-1 of the phase at each frequency, for a preconditioner: (..., H, W // 2 + 1)."""
+        precision = self.spectrum[..., 1, :, :]
+        if self.flat is not None:
+            precision = precision + self.flat.mean()
+        return precision if self.local is None else precision + self.local.spectrum()
 
     def penalty(self, sample: PhaseObject) -> Tensor:
         """v^T C^-1 v / 2, shape (...)."""
@@ -215,6 +267,26 @@ def about_mean(weight: Tensor, image: Tensor) -> Tensor:
     """w (v - mean v), the mean weighted, of images (..., H, W): what a weighted sum of squares about the mean has as gradient."""
     mean = (weight * image).sum(dim=(-2, -1), keepdim=True) / weight.sum()
     return weight * (image - mean)
+
+
+def gradients(image: Tensor) -> Tensor:
+    """Forward differences along x and y of periodic images (..., H, W): (2, ..., H, W)."""
+    return torch.stack([image.roll(-1, -1) - image, image.roll(-1, -2) - image])
+
+
+def divergence(flow: Tensor) -> Tensor:
+    """The adjoint of `gradients`: (2, ..., H, W) to (..., H, W)."""
+    return flow[0].roll(1, -1) - flow[0] + flow[1].roll(1, -2) - flow[1]
+
+
+def laplacian(image: Tensor) -> Tensor:
+    """Of five pixels, of periodic images (..., H, W)."""
+    return -divergence(gradients(image))
+
+
+def add_to_phase(maps: Tensor, phase: Tensor) -> Tensor:
+    """Maps (..., 2, H, W) with something added to their phase."""
+    return torch.stack([maps[..., 0, :, :], maps[..., 1, :, :] + phase], dim=-3)
 
 
 def filter_maps(maps: Tensor, transfer: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
 
-from napari_cvdm.inversion import Fit, flatten_background
+from napari_cvdm.inversion import Fit, fit_local_prior, flatten_background
 from napari_cvdm.microscope import Microscope
 from napari_cvdm.noise import FRAME_SEED_STRIDE
 from napari_cvdm.physics.camera_noise import inverse_variance
@@ -23,7 +23,7 @@ from napari_cvdm.tasks.conditioned import Background, Conditioned, FrameReader, 
 from napari_cvdm.tasks.levelling import find_background
 from napari_cvdm.tasks.phase_channels import check_divided, equalised_levels, phase_optics, usable_planes
 from napari_cvdm.tasks.phase_input import SMALLEST_STRENGTH_RAD, FieldNumbers, inner_frame, network_channels, network_window
-from napari_cvdm.tasks.phase_inversion import NOISE_ORIGIN, PhaseMaps, invert_surrounded, phase_maps
+from napari_cvdm.tasks.phase_inversion import NOISE_ORIGIN, PhaseMaps, fit_surrounded, invert_surrounded, phase_maps
 from napari_cvdm.tasks.phase_posterior import PhasePosterior, PosteriorDraws, level_draw
 from napari_cvdm.tasks.sampled import SampledPlane
 
@@ -265,8 +265,8 @@ def survey_phase(planes: Sequence[SampledPlane], request: RestoreRequest, reader
     binned, usable = (np.concatenate(bands, axis=1)[order] for bands in zip(*parts, strict=True))
     wider = replace(microscope, pixel_um=microscope.pixel_um * step)
     weight = torch.from_numpy(inverse_variance(binned, usable)).float()
-    whole = finished(invert_surrounded(torch.from_numpy(binned).float(), weight, sorted(defocus_um), wider, condenser_na))
-    fit = flatten_background(whole.fit)
+    whole = finished(fit_surrounded(torch.from_numpy(binned).float(), weight, sorted(defocus_um), wider, condenser_na))
+    fit = finished(fit_local_prior(flatten_background(whole)))
     coarse = fit.phase.numpy()
     zero, background, _ = find_background(coarse)
     draws, first_stream = PosteriorDraws(fit, request.seed), reader.frame_number * FRAME_SEED_STRIDE // 2

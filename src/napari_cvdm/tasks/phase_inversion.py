@@ -1,7 +1,8 @@
 """The physics of a phase field inverted: which border explains the planes, the estimate, its posterior width, what is left over.
 
 Two hypotheses about what lies outside the frame are fitted: unknown surroundings on a larger canvas, and a field that repeats
-(as an isolated object in a flat medium does). The better one is taken, and a cell-free background in it is made flat.
+(as an isolated object in a flat medium does). The better one is taken, a cell-free background in it is made flat, and its prior
+follows its edges.
 """
 
 from collections.abc import Generator, Sequence
@@ -12,7 +13,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from napari_cvdm.inversion import Fit, Solving, draw_around, fit_object, flatten_background, log_evidence, misfit_and_penalty
+from napari_cvdm.inversion import Fit, Solving, draw_around, fit_local_prior, fit_object, flatten_background, log_evidence, misfit_and_penalty
 from napari_cvdm.inversion.gauss_newton import weighted_squares
 from napari_cvdm.microscope import Microscope
 from napari_cvdm.noise import noise_field
@@ -76,7 +77,8 @@ def invert_planes(planes: Tensor, weight: Tensor, defocus_um: Sequence[float], m
     periodic = is_worth_a_fit(repeating, surrounded) and border_gain(repeating, surrounded) > EQUAL_GAIN
     taken, other = (repeating, surrounded) if periodic else (surrounded, repeating)
     yield "flat background"
-    return PhaseEstimate(fit=flatten_background(taken), other=other.phase, periodic=periodic)
+    fit = yield from fit_local_prior(flatten_background(taken))
+    return PhaseEstimate(fit=fit, other=other.phase, periodic=periodic)
 
 
 def fit_surrounded(planes: Tensor, weight: Tensor, defocus_um: Sequence[float], microscope: Microscope, condenser_na: float) -> Solving:
@@ -111,7 +113,8 @@ def border_gain(repeating: Fit, surrounded: Fit) -> float:
 
 def invert_surrounded(planes: Tensor, weight: Tensor, defocus_um: Sequence[float], microscope: Microscope, condenser_na: float) -> Inverting:
     """The estimate of a part of a larger field, whose border is never one that repeats; parameters as of `invert_planes`."""
-    fit = yield from fit_surrounded(planes, weight, defocus_um, microscope, condenser_na)
+    surrounded = yield from fit_surrounded(planes, weight, defocus_um, microscope, condenser_na)
+    fit = yield from fit_local_prior(surrounded)
     return PhaseEstimate(fit=fit, other=fit.phase, periodic=False)
 
 
@@ -129,8 +132,8 @@ def white_noise(model: PhaseForwardModel, seed: int, streams: Sequence[int], fir
     maps = np.stack([[draw(model.canvas_shape, s, PRIOR_STEP + m, start) for m in range(2)] for s in streams])
     coefficients = np.stack([draw((model.planes, len(like)), s, PRIOR_STEP + 2, (0, 0)) for s in streams])
     sample = PhaseObject(maps=torch.from_numpy(maps).to(like), illumination=torch.from_numpy(coefficients).to(like))
-    background = np.stack([draw(model.canvas_shape, s, PRIOR_STEP + 3, start) for s in streams])
-    return torch.from_numpy(data).to(like), sample, torch.from_numpy(background).to(like)
+    pixels = np.stack([[draw(model.canvas_shape, s, PRIOR_STEP + 3 + m, start) for m in range(4)] for s in streams])
+    return torch.from_numpy(data).to(like), sample, torch.from_numpy(pixels).to(like)
 
 
 def draw_phases(fit: Fit, seed: int, streams: Sequence[int], first: tuple[int, int] = (0, 0)) -> Tensor:

@@ -6,10 +6,10 @@ import numpy as np
 from scipy.ndimage import zoom
 
 from benchmarks.measure import Row, finish, print_rows
-from napari_cvdm.microscope import Camera
-from napari_cvdm.model.checkpoint import Checkpoint
-from napari_cvdm.model.zoo import load_model
-from napari_cvdm.request import ImageStack, RestoreRequest
+from napari_cvdm.core.microscope import Camera
+from napari_cvdm.core.request import ImageStack, RestoreRequest
+from napari_cvdm.models.checkpoint import Checkpoint
+from napari_cvdm.models.registry import load_model
 
 PHOTON_LEVELS = (0.0, 5.0, 50.0, 500.0)
 SEEDS = (0, 1)

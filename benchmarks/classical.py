@@ -12,8 +12,8 @@ from benchmarks.measure import DATA, Row, finish, fitted_psnr, print_rows, rmse
 from benchmarks.microlens import measured_planes as measured_microlens
 from napari_cvdm.baselines import BASELINES, Baseline
 from napari_cvdm.baselines.phase import UsTie
-from napari_cvdm.request import ImageStack, RestoreRequest
-from napari_cvdm.result import Restoration
+from napari_cvdm.core.request import ImageStack, RestoreRequest
+from napari_cvdm.core.result import Restoration
 
 CELLS = DATA / "qpi/sephace_brightfield"
 CELL_STAGE_UM = (1341.95, 1352.25, 1362.00)  # below, in and above focus; larger stage z is negative defocus

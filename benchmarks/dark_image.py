@@ -13,12 +13,12 @@ import numpy as np
 
 from benchmarks.familiarity import ranges_of
 from benchmarks.measure import Row, finish, print_rows
-from napari_cvdm.model.checkpoint import Checkpoint
-from napari_cvdm.model.zoo import load_model
-from napari_cvdm.request import ImageStack, RestoreRequest
+from napari_cvdm.checks.quality_flag import Colour
+from napari_cvdm.core.request import ImageStack, RestoreRequest
+from napari_cvdm.models.checkpoint import Checkpoint
+from napari_cvdm.models.registry import load_model
 from napari_cvdm.simulate.samples import WIDEFIELD_RANGES
 from napari_cvdm.simulate.widefield import WidefieldPair, WidefieldRanges, simulate_widefield
-from napari_cvdm.trust.light import Colour
 
 FIRST_SEED = 9_100_000
 FIELDS, FIELD_PX, BORDER_PX = 10, 96, 16

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from napari_cvdm.diffusion.process import noise_level, signal_level
 from napari_cvdm.diffusion.sampler import SAMPLERS, clock_grid, uniform_time_grid
-from napari_cvdm.model.cvdm import CVDM
-from napari_cvdm.model.tiled import channels_last
-from napari_cvdm.model.zoo import load_model
+from napari_cvdm.models.cvdm import CVDM
+from napari_cvdm.models.registry import load_model
+from napari_cvdm.models.tiled import channels_last
 from napari_cvdm.training.fields import TrainingField
 from napari_cvdm.training.recipe import read_recipe
 from napari_cvdm.training.sources import split_simulation
@@ -80,7 +80,7 @@ def posterior(network: CVDM, channels: Tensor, baseline: Tensor, method: str, ev
     def noise(sample: int, step: int) -> Tensor:
         return network.noise(shape, [sample], step, SEED)
 
-    first = None if method in (WARM, ALONE) else denoise(noise(0, 0), rate)  # see `napari_cvdm.frame.Frame.start`
+    first = None if method in (WARM, ALONE) else denoise(noise(0, 0), rate)  # see `napari_cvdm.reconstruct.sampling.Frame.start`
 
     def one(sample: int) -> Tensor:
         own = partial(noise, sample)

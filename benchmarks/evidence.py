@@ -12,8 +12,8 @@ from torch.utils import collect_env
 
 from benchmarks import blank, classical, exactness, hl60, microlens, official_setting, speed, spread, stand_ins, tsim_er
 from benchmarks.measure import DATA, Row, print_rows
-from napari_cvdm.model.checkpoint import Checkpoint, write_card
-from napari_cvdm.model.zoo import SHIPPED, load_model
+from napari_cvdm.models.checkpoint import Checkpoint, write_card
+from napari_cvdm.models.registry import SHIPPED, load_model
 
 HL60_NOTE = """Most of US-TIE's squared error lies in its slowest waves, where photon noise grows with the fourth power of the period.
 Nothing in the two planes says more about them; only the flatness of the empty medium does, and it is used (see [Symbols](symbols.md)). On this

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 
 from benchmarks.measure import Row, print_rows, rmse
+from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.diffusion.process import noise_level, signal_level
 from napari_cvdm.diffusion.sampler import SAMPLERS, clock_grid
-from napari_cvdm.microscope import Microscope
-from napari_cvdm.model.schedule import RATE_MAX, RATE_MIN
+from napari_cvdm.models.schedule import RATE_MAX, RATE_MIN
 from napari_cvdm.physics.fresnel import fresnel_transfer, propagate
 from napari_cvdm.physics.tie import us_tie_of
 from napari_cvdm.simulate.phase import defocus_pair_of

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import tomli_w
 
 from napari_cvdm.cli.progress import bar
-from napari_cvdm.model.checkpoint import CARD
-from napari_cvdm.request import RequestError, TrainRequest
+from napari_cvdm.core.request import RequestError, TrainRequest
+from napari_cvdm.models.checkpoint import CARD
 from napari_cvdm.simulate.described import RANGES
 from napari_cvdm.simulate.widefield import WidefieldRanges
 from napari_cvdm.tasks import FLUORESCENCE, TASKS, Fluorescence

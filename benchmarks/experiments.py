@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 
 from benchmarks.experiment import Experiment, Run, carry_out, held_out_fields, read_experiment, register_counts_only, runs_of
 from benchmarks.schedule_measures import Measures, measured
-from napari_cvdm.device import pick_device
-from napari_cvdm.model.checkpoint import load_checkpoint
-from napari_cvdm.request import RequestError
+from napari_cvdm.core.device import pick_device
+from napari_cvdm.core.request import RequestError
+from napari_cvdm.models.checkpoint import load_checkpoint
 
 Found = dict[tuple[str, str], list[Measures]]
 """By variant and set of held-out fields, one for each seed."""

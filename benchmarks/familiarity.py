@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from napari_cvdm.model.checkpoint import CheckpointError, ModelCard, read_card, write_card
-from napari_cvdm.model.zoo import model_folder
+from napari_cvdm.checks.out_of_distribution import Familiarity, channel_vectors, image_names, vectors_of
+from napari_cvdm.models.checkpoint import CheckpointError, ModelCard, read_card, write_card
+from napari_cvdm.models.registry import model_folder
 from napari_cvdm.simulate.phase import PhaseRanges
 from napari_cvdm.simulate.widefield import WidefieldRanges, simulate_widefield
 from napari_cvdm.tasks import Denoise
 from napari_cvdm.tasks.phase_input import FieldNumbers, inner_frame, network_channels
 from napari_cvdm.training.solved_fields import solve_field
-from napari_cvdm.trust.familiarity import Familiarity, channel_vectors, image_names, vectors_of
 
 FIRST_SEED = 5_000_000  # the shipped models were trained on other fields
 

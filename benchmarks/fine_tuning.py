@@ -16,10 +16,10 @@ from unittest.mock import patch
 import numpy as np
 from torch import Tensor
 
-from napari_cvdm.model.checkpoint import read_card
-from napari_cvdm.model.zoo import load_model, model_folder
-from napari_cvdm.request import ImageStack
-from napari_cvdm.result import finished
+from napari_cvdm.core.request import ImageStack
+from napari_cvdm.core.result import finished
+from napari_cvdm.models.checkpoint import read_card
+from napari_cvdm.models.registry import load_model, model_folder
 from napari_cvdm.simulate.structures import mitochondria
 from napari_cvdm.simulate.widefield import UPSAMPLING, WidefieldRanges, simulate_widefield, splat
 from napari_cvdm.tasks import WidefieldX2

@@ -17,19 +17,19 @@ import tifffile
 
 from benchmarks.familiarity import ranges_of
 from benchmarks.measure import DATA, Row, finish, print_rows
-from napari_cvdm.model.zoo import load_model
-from napari_cvdm.posterior import RunningMoments
-from napari_cvdm.request import ImageStack, RestoreRequest
-from napari_cvdm.result import ForwardCheck
+from napari_cvdm.checks.forward_check import LIMIT, ForwardRecord, imaging_of
+from napari_cvdm.checks.plane_order import order_sentence, reverse_positions
+from napari_cvdm.checks.run_checks import Findings
+from napari_cvdm.core.request import ImageStack, RestoreRequest
+from napari_cvdm.core.result import ForwardCheck
+from napari_cvdm.core.statistics import RunningMoments
+from napari_cvdm.models.registry import load_model
 from napari_cvdm.simulate import samples
 from napari_cvdm.simulate.phase import PhaseRanges, simulate_phase
 from napari_cvdm.simulate.widefield import WidefieldRanges, simulate_widefield
 from napari_cvdm.tasks import TASKS
 from napari_cvdm.tasks.phase_inversion import draw_phases
 from napari_cvdm.tasks.phase_posterior import PhasePosterior
-from napari_cvdm.trust.findings import Findings
-from napari_cvdm.trust.forward_check import LIMIT, ForwardRecord, imaging_of
-from napari_cvdm.trust.plane_order import order_sentence, reverse_positions
 
 FIRST_SEED = 8_000_000
 SAMPLES, STEPS, DRAWS = 2, 6, 4

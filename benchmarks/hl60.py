@@ -7,11 +7,11 @@ import numpy as np
 import torch
 
 from benchmarks.measure import DATA, Row, finish, print_rows, rmse
-from napari_cvdm.microscope import Microscope
-from napari_cvdm.model.checkpoint import Checkpoint
-from napari_cvdm.model.zoo import load_model
+from napari_cvdm.core.microscope import Microscope
+from napari_cvdm.core.request import ImageStack, RestoreRequest
+from napari_cvdm.models.checkpoint import Checkpoint
+from napari_cvdm.models.registry import load_model
 from napari_cvdm.physics.tie import us_tie_of
-from napari_cvdm.request import ImageStack, RestoreRequest
 from napari_cvdm.simulate.phase import defocus_pair_of
 
 FRAMES = (0, 35, 70, 105)

@@ -17,8 +17,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
-from napari_cvdm.model.checkpoint import CARD, load_checkpoint
-from napari_cvdm.request import TrainRequest
+from napari_cvdm.core.request import TrainRequest
+from napari_cvdm.models.checkpoint import CARD, load_checkpoint
 from napari_cvdm.training.loop import train
 from napari_cvdm.training.recipe import Recipe, read_recipe
 from napari_cvdm.training.recipe_writing import write_recipe

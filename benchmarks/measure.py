@@ -9,13 +9,14 @@ import torch
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio
 
-from napari_cvdm.baselines import Baseline, reconstruct
-from napari_cvdm.model.checkpoint import Checkpoint, config_values
-from napari_cvdm.model.cvdm import CVDM, CVDMConfig
-from napari_cvdm.model.unet import UNetConfig
-from napari_cvdm.model.zoo import load_model
-from napari_cvdm.request import RestoreRequest
-from napari_cvdm.result import Restoration, finished
+from napari_cvdm.baselines import Baseline
+from napari_cvdm.core.request import RestoreRequest
+from napari_cvdm.core.result import Restoration, finished
+from napari_cvdm.models.checkpoint import Checkpoint, config_values
+from napari_cvdm.models.cvdm import CVDM, CVDMConfig
+from napari_cvdm.models.registry import load_model
+from napari_cvdm.models.unet import UNetConfig
+from napari_cvdm.reconstruct.choice import reconstruct
 from napari_cvdm.tasks import TASKS
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"

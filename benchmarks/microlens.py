@@ -6,9 +6,9 @@ import numpy as np
 import tifffile
 
 from benchmarks.measure import DATA, Row, finish, print_rows
-from napari_cvdm.model.checkpoint import Checkpoint
-from napari_cvdm.model.zoo import load_model
-from napari_cvdm.request import ImageStack, RestoreRequest
+from napari_cvdm.core.request import ImageStack, RestoreRequest
+from napari_cvdm.models.checkpoint import Checkpoint
+from napari_cvdm.models.registry import load_model
 
 FOLDER = DATA / "qpi/ustie_microlens"
 

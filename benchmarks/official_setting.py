@@ -14,8 +14,8 @@ import numpy as np
 from benchmarks import phase_fields
 from benchmarks.measure import Row, print_rows
 from benchmarks.phase_accuracy import best_us_tie, mean_error, solve
-from napari_cvdm.model.checkpoint import Checkpoint
-from napari_cvdm.model.zoo import load_model
+from napari_cvdm.models.checkpoint import Checkpoint
+from napari_cvdm.models.registry import load_model
 
 SIDE, BEYOND = 224, 16  # waves from outside the frame reach in, where it is part of a larger one
 PHOTOGRAPHS = phase_fields.PHOTOGRAPHS[:8]

@@ -18,13 +18,13 @@ from benchmarks.measure import DATA, Row, finish, print_rows, rmse
 from benchmarks.microlens import measured_planes as measured_microlens
 from benchmarks.phase_fields import JudgedField
 from napari_cvdm.baselines import BASELINES, Baseline
-from napari_cvdm.microscope import Microscope
-from napari_cvdm.model.checkpoint import Checkpoint
-from napari_cvdm.model.zoo import load_model
+from napari_cvdm.core.microscope import Microscope
+from napari_cvdm.core.request import ImageStack, RestoreRequest
+from napari_cvdm.core.result import Restoration
+from napari_cvdm.models.checkpoint import Checkpoint
+from napari_cvdm.models.registry import load_model
 from napari_cvdm.physics.forward_model import PhaseForwardModel, PhaseObject
 from napari_cvdm.physics.tie import us_tie_of
-from napari_cvdm.request import ImageStack, RestoreRequest
-from napari_cvdm.result import Restoration
 from napari_cvdm.tasks import phase_posterior
 
 SAMPLES = 8

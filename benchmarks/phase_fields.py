@@ -11,7 +11,7 @@ from skimage.color import rgb2gray
 from skimage.util import img_as_float64
 
 from benchmarks import hl60
-from napari_cvdm.microscope import Microscope
+from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.physics.forward_model import PhaseForwardModel, PhaseObject
 from napari_cvdm.simulate.phase import defocus_pair_of, steepest
 from napari_cvdm.simulate.phase_objects import cells, tissue

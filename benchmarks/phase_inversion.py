@@ -16,9 +16,9 @@ from scipy.stats import norm
 from benchmarks import phase_fields
 from benchmarks.measure import Row, print_rows, rmse
 from benchmarks.phase_fields import PHOTOGRAPHS, JudgedField
+from napari_cvdm.core.result import finished
 from napari_cvdm.inversion import PowerLaws, priors
 from napari_cvdm.physics.camera_noise import inverse_variance
-from napari_cvdm.result import finished
 from napari_cvdm.simulate.phase import PhaseRanges, simulate_phase
 from napari_cvdm.tasks import PhaseTwoShot
 from napari_cvdm.tasks.phase_inversion import EQUAL_GAIN, PhaseEstimate, border_gain, fit_periodic, fit_surrounded, invert_planes

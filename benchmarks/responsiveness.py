@@ -18,9 +18,9 @@ from qtpy.QtCore import QEventLoop, QTimer
 from qtpy.QtWidgets import QApplication
 
 from benchmarks.measure import Row, print_rows
-from napari_cvdm.baselines import load_method, reconstruct
-from napari_cvdm.request import STEPS
-from napari_cvdm.result import finished
+from napari_cvdm.core.request import STEPS
+from napari_cvdm.core.result import finished
+from napari_cvdm.reconstruct.choice import load_method, reconstruct
 from napari_cvdm.widgets import activity_sign, worker
 from napari_cvdm.widgets.restore_widget import RestoreWidget
 from napari_cvdm.widgets.sample_data import two_defocused_planes, widefield_network

@@ -11,9 +11,9 @@ from unittest.mock import patch
 import numpy as np
 
 from benchmarks.measure import Row, finish
-from napari_cvdm import frame
-from napari_cvdm.model.checkpoint import Checkpoint
-from napari_cvdm.request import ImageStack, RestoreRequest
+from napari_cvdm.core.request import ImageStack, RestoreRequest
+from napari_cvdm.models.checkpoint import Checkpoint
+from napari_cvdm.reconstruct import sampling as frame
 
 SIDE = 96
 ROUNDING = 1e-4  # of the range: float32, another order of sums
@@ -52,9 +52,9 @@ def speed_rows(model: Checkpoint) -> list[Row]:
 
 def scale_rows(model: Checkpoint) -> list[Row]:
     """Block by block against the whole image; a job that was stopped and taken up again against one that was not."""
-    from napari_cvdm.by_tiles import restore_by_tiles  # zarr and dask
-    from napari_cvdm.image_files.ngff_grid import open_level
-    from napari_cvdm.tiled_job import TiledRequest
+    from napari_cvdm.io.ngff_grid import open_level
+    from napari_cvdm.out_of_core.job import TiledRequest
+    from napari_cvdm.out_of_core.run import restore_by_tiles  # zarr and dask
 
     request = small_request()
     whole = finish(request, model)

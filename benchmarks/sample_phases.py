@@ -9,10 +9,10 @@ from dataclasses import replace
 import numpy as np
 
 from benchmarks.measure import Row, finish, print_rows, rmse
-from napari_cvdm.microscope import Microscope
-from napari_cvdm.model.checkpoint import Checkpoint
-from napari_cvdm.model.zoo import load_model
-from napari_cvdm.request import ImageStack, RestoreRequest
+from napari_cvdm.core.microscope import Microscope
+from napari_cvdm.core.request import ImageStack, RestoreRequest
+from napari_cvdm.models.checkpoint import Checkpoint
+from napari_cvdm.models.registry import load_model
 from napari_cvdm.simulate import samples
 
 

@@ -21,13 +21,13 @@ from yaozarrs import validate_zarr_store
 
 from benchmarks.measure import Row, finish, print_rows, tiny_model
 from benchmarks.same_pixels import scale_rows
-from napari_cvdm.by_tiles import restore_by_tiles
-from napari_cvdm.image_files.lazy import open_image
-from napari_cvdm.image_files.ngff_grid import Grid, GridImage, create_images, open_level
-from napari_cvdm.model.checkpoint import Checkpoint
-from napari_cvdm.model.zoo import load_model
-from napari_cvdm.request import ImageStack, RestoreRequest
-from napari_cvdm.tiled_job import TiledRequest
+from napari_cvdm.core.request import ImageStack, RestoreRequest
+from napari_cvdm.io.lazy import open_image
+from napari_cvdm.io.ngff_grid import Grid, GridImage, create_images, open_level
+from napari_cvdm.models.checkpoint import Checkpoint
+from napari_cvdm.models.registry import load_model
+from napari_cvdm.out_of_core.job import TiledRequest
+from napari_cvdm.out_of_core.run import restore_by_tiles
 
 SLOPE_BAR = 0.05
 MEMORY_BAR_GIB = 2.0

@@ -8,14 +8,14 @@ import torch
 from scipy.stats import spearmanr
 
 from benchmarks.reviewer.measures import false_structure_area
+from napari_cvdm.analysis.schedule_maps import pixel_curves
 from napari_cvdm.diffusion.loss import gamma_second_derivative
-from napari_cvdm.model.cvdm import CVDM
+from napari_cvdm.evaluation.coverage import coverage
+from napari_cvdm.models.cvdm import CVDM
 from napari_cvdm.training.fields import TrainingField
 from napari_cvdm.training.health import schedule_findings, spread_findings
 from napari_cvdm.training.preview import Preview, previewed
 from napari_cvdm.training.validation import Score, Validation, scored
-from napari_cvdm.trust.coverage import coverage
-from napari_cvdm.trust.schedule_view import pixel_curves
 
 RATE_PERCENTILES = (5.0, 50.0, 95.0)
 CURVE_POINTS = 400

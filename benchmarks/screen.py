@@ -23,10 +23,10 @@ from distributed import Client, LocalCluster, wait
 from benchmarks.measure import Row, finish, print_rows
 from benchmarks.scale import made, request_for
 from napari_cvdm.cli.results import write_images
-from napari_cvdm.model.checkpoint import Checkpoint, load_checkpoint
-from napari_cvdm.model.zoo import load_model, model_folder
-from napari_cvdm.request import STEPS
-from napari_cvdm.result import Restoration
+from napari_cvdm.core.request import STEPS
+from napari_cvdm.core.result import Restoration
+from napari_cvdm.models.checkpoint import Checkpoint, load_checkpoint
+from napari_cvdm.models.registry import load_model, model_folder
 
 SIDES = (128, 192, 256)
 TASKS = 2000

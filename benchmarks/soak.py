@@ -24,13 +24,13 @@ from benchmarks.fuzzing.model_specimens import RECIPE, tiny_model
 from benchmarks.gauges import Gauges
 from benchmarks.measure import print_rows
 from napari_cvdm.cli import main as command
-from napari_cvdm.image_files import combine_planes, read_image, write_image
-from napari_cvdm.model.bundle import add_model, write_bundle
-from napari_cvdm.model.checkpoint import CARD, load_checkpoint
-from napari_cvdm.request import ImageStack, RestoreRequest, TrainRequest
-from napari_cvdm.restore import restore
-from napari_cvdm.result import Stop, finished
-from napari_cvdm.result_folder import PROVENANCE, read_result_folder
+from napari_cvdm.core.request import ImageStack, RestoreRequest, TrainRequest
+from napari_cvdm.core.result import Stop, finished
+from napari_cvdm.io import combine_planes, read_image, write_image
+from napari_cvdm.io.result_folder import PROVENANCE, read_result_folder
+from napari_cvdm.models.bundle import add_model, write_bundle
+from napari_cvdm.models.checkpoint import CARD, load_checkpoint
+from napari_cvdm.reconstruct.restore import restore
 from napari_cvdm.training.loop import train
 
 SHAPES = ((96, 96), (97, 120), (2, 96, 101), (128, 96))

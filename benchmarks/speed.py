@@ -23,17 +23,17 @@ from benchmarks.measure import Row, finish, print_rows, tiny_model
 from benchmarks.published import STEPS as PUBLISHED_STEPS
 from benchmarks.published import Published, published_sample
 from benchmarks.same_pixels import speed_rows
-from napari_cvdm.device import autocast
-from napari_cvdm.empty_tile import EmptyTile
-from napari_cvdm.frame import Frame, sample_frame
-from napari_cvdm.model.checkpoint import Checkpoint
-from napari_cvdm.model.cvdm import CVDM
-from napari_cvdm.model.tiled import placed
-from napari_cvdm.model.zoo import load_model
-from napari_cvdm.posterior import RunningMoments
-from napari_cvdm.precision import settled
-from napari_cvdm.request import ImageStack, RestoreRequest
-from napari_cvdm.result import Restoration
+from napari_cvdm.core.device import autocast
+from napari_cvdm.core.request import ImageStack, RestoreRequest
+from napari_cvdm.core.result import Restoration
+from napari_cvdm.core.statistics import RunningMoments
+from napari_cvdm.models.checkpoint import Checkpoint
+from napari_cvdm.models.cvdm import CVDM
+from napari_cvdm.models.registry import load_model
+from napari_cvdm.models.tiled import placed
+from napari_cvdm.reconstruct.benchmark_tile import EmptyTile
+from napari_cvdm.reconstruct.precision import settled
+from napari_cvdm.reconstruct.sampling import Frame, sample_frame
 from napari_cvdm.tasks import TASKS
 
 SIZE, SAMPLES, LARGE_SAMPLES = 256, 5, 16

@@ -9,10 +9,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from benchmarks.measure import Row, finish, print_rows
-from napari_cvdm.model.checkpoint import Checkpoint
-from napari_cvdm.model.zoo import load_model
-from napari_cvdm.request import ImageStack, RestoreRequest
-from napari_cvdm.result import Restoration
+from napari_cvdm.analysis.phase_quantities import PhaseField, dry_mass_pg
+from napari_cvdm.analysis.regions import suggest_regions
+from napari_cvdm.core.request import ImageStack, RestoreRequest
+from napari_cvdm.core.result import Restoration
+from napari_cvdm.models.checkpoint import Checkpoint
+from napari_cvdm.models.registry import load_model
 from napari_cvdm.simulate.samples import (
     CELL_DEFOCUS_UM,
     CELL_MICROSCOPE,
@@ -26,8 +28,6 @@ from napari_cvdm.simulate.samples import (
     reticulum,
     reticulum_pair,
 )
-from napari_cvdm.trust.phase_quantities import PhaseField, dry_mass_pg
-from napari_cvdm.trust.regions import suggest_regions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

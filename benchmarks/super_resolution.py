@@ -19,11 +19,11 @@ from skimage.registration import phase_cross_correlation
 from benchmarks import tsim_er
 from benchmarks.classical import OIL_OBJECTIVE
 from benchmarks.measure import DATA, Row, affine_fit, finish, fitted_psnr, matched_psnr, print_rows
-from napari_cvdm.baselines import load_method
-from napari_cvdm.intensity import dark_level
-from napari_cvdm.model.checkpoint import Checkpoint
-from napari_cvdm.model.zoo import load_model
-from napari_cvdm.request import ImageStack, RestoreRequest
+from napari_cvdm.core.intensity import dark_level
+from napari_cvdm.core.request import ImageStack, RestoreRequest
+from napari_cvdm.models.checkpoint import Checkpoint
+from napari_cvdm.models.registry import load_model
+from napari_cvdm.reconstruct.choice import load_method
 from napari_cvdm.simulate.samples import reticulum
 from napari_cvdm.simulate.widefield import UPSAMPLING, WidefieldRanges, draw_texture, simulate_widefield
 from napari_cvdm.training.pair_checks import binned

@@ -18,7 +18,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 from tqdm import tqdm
 
-from napari_cvdm.request import TrainRequest
+from napari_cvdm.core.request import TrainRequest
 from napari_cvdm.training.loop import train
 from napari_cvdm.training.parallel import Processes
 from napari_cvdm.training.recipe import read_recipe

@@ -8,9 +8,9 @@ import tifffile
 from scipy.ndimage import shift, zoom
 
 from benchmarks.measure import DATA, Row, finish, fitted_psnr, matched_psnr, print_rows
-from napari_cvdm.model.checkpoint import Checkpoint
-from napari_cvdm.model.zoo import load_model
-from napari_cvdm.request import ImageStack, RestoreRequest
+from napari_cvdm.core.request import ImageStack, RestoreRequest
+from napari_cvdm.models.checkpoint import Checkpoint
+from napari_cvdm.models.registry import load_model
 
 FIELDS = (1, 2, 3)
 GRID_SHIFT_PX = -0.5  # this SIM reconstruction puts its pixel 2i on widefield pixel i; napari and we centre both grids

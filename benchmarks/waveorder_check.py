@@ -16,7 +16,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from benchmarks.measure import Row, print_rows
-from napari_cvdm.microscope import Microscope
+from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.physics.wotf import solve_wotf
 from napari_cvdm.simulate.phase import defocus_pair_of
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from hypothesis import settings
 
-from napari_cvdm.model.checkpoint import ModelCard, config_values, save_checkpoint
-from napari_cvdm.model.cvdm import CVDM, CVDMConfig
-from napari_cvdm.model.unet import UNetConfig
+from napari_cvdm.models.checkpoint import ModelCard, config_values, save_checkpoint
+from napari_cvdm.models.cvdm import CVDM, CVDMConfig
+from napari_cvdm.models.unet import UNetConfig
 from napari_cvdm.tasks import TASKS
 
 # How long an example takes depends on the machine, and no law does.

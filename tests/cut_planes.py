@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
 
-from napari_cvdm.microscope import Microscope
+from napari_cvdm.core.microscope import Microscope
+from napari_cvdm.core.request import ImageStack, RestoreRequest
 from napari_cvdm.physics.forward_model import PhaseForwardModel, PhaseObject, canvas_shape
-from napari_cvdm.request import ImageStack, RestoreRequest
 
 SHAPE = (120, 104)
 WATER = Microscope(pixel_um=0.2, wavelength_um=0.55, medium_index=1.33)

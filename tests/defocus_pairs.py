@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from napari_cvdm.microscope import Microscope
+from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.simulate.phase import defocus_pair_of
 from napari_cvdm.tasks.illumination import polynomials
 from napari_cvdm.tasks.registration import put_back

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from napari_cvdm.result import ClockCurve, Provenance, Restoration
+from napari_cvdm.core.result import ClockCurve, Provenance, Restoration
 from napari_cvdm.widgets.layers import METADATA_KEY, our_metadata
 
 TIMES = (0.25, 0.5, 0.75, 1.0)

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from napari_cvdm.model.zoo import load_model
-from napari_cvdm.request import ImageStack, RestoreRequest
-from napari_cvdm.restore import restore
-from napari_cvdm.result import finished as drained
+from napari_cvdm.core.request import ImageStack, RestoreRequest
+from napari_cvdm.core.result import finished as drained
+from napari_cvdm.models.registry import load_model
+from napari_cvdm.reconstruct.restore import restore
 
 FRAMES = 12
 PATIENCE_MS = 30_000

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from napari_cvdm.result import ClockCurve, Provenance, Restoration
+from napari_cvdm.core.result import ClockCurve, Provenance, Restoration
 
 PROVENANCE = Provenance(inputs={}, model={"name": "tiny"}, settings={"seed": 3, "wavelength_um": 0.5}, estimated={}, versions={}, timings_s={})
 ROLES = ["gamma", "beta", "noise-rate map", "optical path difference", "uncertainty", "untrusted pixels", "reconstruction"]

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
+from napari_cvdm.core.result import Restoration
+from napari_cvdm.core.result import finished as drained
 from napari_cvdm.export.settings import PackageSettings
-from napari_cvdm.model.checkpoint import load_checkpoint
-from napari_cvdm.restore import restore
-from napari_cvdm.result import Restoration
-from napari_cvdm.result import finished as drained
+from napari_cvdm.models.checkpoint import load_checkpoint
+from napari_cvdm.reconstruct.restore import restore
 
 PHASE = PackageSettings(samples=3, steps=2, seed=7, pixel_um=0.2, wavelength_um=0.55, medium_index=1.337, defocus_um=(-2.5, 2.5))
 WIDEFIELD = PackageSettings(samples=3, steps=2, seed=7, pixel_um=0.0626)

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from napari_cvdm.microscope import Microscope
-from napari_cvdm.request import ImageStack, RestoreRequest
+from napari_cvdm.core.microscope import Microscope
+from napari_cvdm.core.request import ImageStack, RestoreRequest
 from napari_cvdm.simulate.phase import defocus_pair_of
 from napari_cvdm.simulate.widefield import WidefieldRanges
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from napari_cvdm.posterior import spread_as
-from napari_cvdm.result import finished as drained
-from napari_cvdm.trust.agreement import MOST_PIXELS, ResultFrame, agreement, error_by_spread, spearman
-from napari_cvdm.trust.claim import claimed_interval, sample_histogram
+from napari_cvdm.analysis.correlations import MOST_PIXELS, ResultFrame, agreement, error_by_spread, spearman
+from napari_cvdm.analysis.intervals import claimed_interval, sample_histogram
+from napari_cvdm.core.result import finished as drained
+from napari_cvdm.core.statistics import spread_as
 
 
 def planted(shape=(80, 90), honesty=1.0, seed=0):

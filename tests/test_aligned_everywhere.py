@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from defocus_pairs import DEFOCUS_UM, MICROSCOPE, domes, lit, moved, pair
 
-from napari_cvdm.baselines import load_method, reconstruct
-from napari_cvdm.model.checkpoint import load_checkpoint
-from napari_cvdm.request import ImageStack, RestoreRequest
-from napari_cvdm.result import Restoration
-from napari_cvdm.result import finished as drained
+from napari_cvdm.checks.forward_check import imaging_of
+from napari_cvdm.core.request import ImageStack, RestoreRequest
+from napari_cvdm.core.result import Restoration
+from napari_cvdm.core.result import finished as drained
+from napari_cvdm.models.checkpoint import load_checkpoint
+from napari_cvdm.reconstruct.choice import load_method, reconstruct
 from napari_cvdm.tasks import PhaseTwoShot
 from napari_cvdm.tasks.conditioned import interior
-from napari_cvdm.trust.forward_check import imaging_of
 
 SHAPE = (161, 210)
 METHODS = ("us-tie", "wotf:1e-3")  # without slow waves, where noise is large

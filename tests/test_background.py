@@ -7,11 +7,11 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
+from napari_cvdm.core.microscope import Microscope
+from napari_cvdm.core.result import finished
 from napari_cvdm.inversion import Fit, background, fit_object, flatten_background
 from napari_cvdm.inversion.background import LAST_WIDTH_RAD, PRIOR_STD_RAD, expected_costs, find_background, flat_change, penalty_of
-from napari_cvdm.microscope import Microscope
 from napari_cvdm.physics.forward_model import PhaseForwardModel, PhaseObject
-from napari_cvdm.result import finished
 from napari_cvdm.simulate.phase_objects import dead_leaves
 from napari_cvdm.tasks.phase_inversion import draw_phases
 

@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load, save
 
 from napari_cvdm.cli import main
-from napari_cvdm.image_files import write_image
-from napari_cvdm.model.checkpoint import CARD, WEIGHTS
+from napari_cvdm.io import write_image
+from napari_cvdm.models.checkpoint import CARD, WEIGHTS
 
 WAVELENGTH, INDEX, DEFOCUS = ["--wavelength-um", "0.55"], ["--medium-index", "1.33"], ["--defocus-um", "-1", "1"]
 OPTICS = [*WAVELENGTH, *INDEX, *DEFOCUS]
@@ -296,7 +296,7 @@ def test_a_full_disk_leaves_nothing(error: OSError, bench: Bench, capfd: pytest.
 
 
 def test_too_little_memory_is_said_in_words(bench: Bench, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from napari_cvdm.model import tiled
+    from napari_cvdm.models import tiled
 
     def small(*arguments: object, **settings: object) -> None:
         raise MemoryError

@@ -10,18 +10,19 @@ import tifffile
 import torch
 from small_images import phase_request, planes, spots, widefield_request
 
-from napari_cvdm.baselines import BASELINES, load_method, reconstruct
+from napari_cvdm.baselines import BASELINES
 from napari_cvdm.cli import main
-from napari_cvdm.image_files import write_image
-from napari_cvdm.microscope import Microscope
-from napari_cvdm.model.checkpoint import CheckpointError
+from napari_cvdm.core.microscope import Microscope
+from napari_cvdm.core.request import ImageStack, MeasuredPsf, RequestError
+from napari_cvdm.core.result import Restoration, Stop
+from napari_cvdm.core.result import finished as drained
+from napari_cvdm.io import write_image
+from napari_cvdm.io.result_folder import read_result_folder
+from napari_cvdm.models.checkpoint import CheckpointError
 from napari_cvdm.physics.camera_noise import photon_transfer
 from napari_cvdm.physics.widefield import bin_pixels, blur, optical_transfer, widefield_psf
-from napari_cvdm.repeat import command_of
-from napari_cvdm.request import ImageStack, MeasuredPsf, RequestError
-from napari_cvdm.result import Restoration, Stop
-from napari_cvdm.result import finished as drained
-from napari_cvdm.result_folder import read_result_folder
+from napari_cvdm.reconstruct.choice import load_method, reconstruct
+from napari_cvdm.reconstruct.command import command_of
 from napari_cvdm.simulate.samples import WIDEFIELD_RANGES
 from napari_cvdm.simulate.widefield import simulate_widefield
 

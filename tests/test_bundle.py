@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from napari_cvdm.cli import main
-from napari_cvdm.image_files import ImageFileError
-from napari_cvdm.model.bundle import add_model, write_bundle
-from napari_cvdm.model.checkpoint import CARD, WEIGHTS, CheckpointError, load_checkpoint
-from napari_cvdm.model.zoo import models_in
+from napari_cvdm.io import ImageFileError
+from napari_cvdm.models.bundle import add_model, write_bundle
+from napari_cvdm.models.checkpoint import CARD, WEIGHTS, CheckpointError, load_checkpoint
+from napari_cvdm.models.registry import models_in
 
 
 def files_in(folder: Path) -> set[str]:

@@ -10,14 +10,14 @@ import zarr
 from small_images import spots, widefield_request
 from yaozarrs import validate_zarr_store
 
-from napari_cvdm.by_tiles import restore_by_tiles
 from napari_cvdm.cli import main
-from napari_cvdm.image_files import ImageFileError, sha256_of
-from napari_cvdm.model.zoo import load_model
-from napari_cvdm.request import ImageStack, RequestError
-from napari_cvdm.restore import restore
-from napari_cvdm.result import finished as drained
-from napari_cvdm.tiled_job import TiledRequest
+from napari_cvdm.core.request import ImageStack, RequestError
+from napari_cvdm.core.result import finished as drained
+from napari_cvdm.io import ImageFileError, sha256_of
+from napari_cvdm.models.registry import load_model
+from napari_cvdm.out_of_core.job import TiledRequest
+from napari_cvdm.out_of_core.run import restore_by_tiles
+from napari_cvdm.reconstruct.restore import restore
 
 WHOLE_HALO = 64  # more than the tiny networks see in three evaluations
 

@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 from scipy import stats
 from small_images import spots, widefield_request
 
+from napari_cvdm.analysis.correlations import ResultFrame
+from napari_cvdm.analysis.intervals import claimed_interval
 from napari_cvdm.cli import main
-from napari_cvdm.image_files import read_image, write_image
-from napari_cvdm.model.checkpoint import load_checkpoint, read_card, write_card
-from napari_cvdm.posterior import INTERVAL, STATISTICS, carried_calibration, normal_factor, spread_as
-from napari_cvdm.request import RequestError
-from napari_cvdm.restore import restore
-from napari_cvdm.result import finished as drained
-from napari_cvdm.trust.agreement import ResultFrame
-from napari_cvdm.trust.calibration import Calibration, calibrate_frame, conformal_factor, covered, left_out_coverage
-from napari_cvdm.trust.claim import claimed_interval
+from napari_cvdm.core.request import RequestError
+from napari_cvdm.core.result import finished as drained
+from napari_cvdm.core.statistics import INTERVAL, STATISTICS, carried_calibration, normal_factor, spread_as
+from napari_cvdm.evaluation.calibration import Calibration, calibrate_frame, conformal_factor, covered, left_out_coverage
+from napari_cvdm.io import read_image, write_image
+from napari_cvdm.models.checkpoint import load_checkpoint, read_card, write_card
+from napari_cvdm.reconstruct.restore import restore
 
 FITTED = Calibration(factor=2.5, level=0.9, floor=0.0, samples=16, steps=3, sampler="sde-2m", set="invented", fields=40, date="2026-01-01")
 QUICK = ["--samples", "2", "--steps", "2", "--field-px", "32", "--device", "cpu"]

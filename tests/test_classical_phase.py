@@ -10,13 +10,14 @@ from cut_planes import take_planes
 from scipy.ndimage import gaussian_filter
 from small_images import OPTICS, phase_request, planes
 
-from napari_cvdm.baselines import BASELINES, load_method, reconstruct
-from napari_cvdm.microscope import Microscope
+from napari_cvdm.baselines import BASELINES
+from napari_cvdm.core.microscope import Microscope
+from napari_cvdm.core.request import ImageStack, RequestError
+from napari_cvdm.core.result import Restoration
+from napari_cvdm.core.result import finished as drained
 from napari_cvdm.physics.tie import axial_difference, solve_us_tie
 from napari_cvdm.physics.wotf import solve_wotf
-from napari_cvdm.request import ImageStack, RequestError
-from napari_cvdm.result import Restoration
-from napari_cvdm.result import finished as drained
+from napari_cvdm.reconstruct.choice import load_method, reconstruct
 from napari_cvdm.simulate.phase import defocus_pair_of
 
 MICROSCOPE = Microscope(pixel_um=0.2, wavelength_um=0.55, medium_index=1.33)

@@ -15,9 +15,9 @@ import tifffile
 
 from napari_cvdm.cli import main, options
 from napari_cvdm.cli import restore as restoring
-from napari_cvdm.image_files import read_image, write_image
-from napari_cvdm.microscope import Microscope
-from napari_cvdm.request import ALIGNMENTS, PRECISIONS, SAMPLERS, STEPS, RestoreRequest
+from napari_cvdm.core.microscope import Microscope
+from napari_cvdm.core.request import ALIGNMENTS, PRECISIONS, SAMPLERS, STEPS, RestoreRequest
+from napari_cvdm.io import read_image, write_image
 from napari_cvdm.simulate.phase import defocus_pair_of
 
 OPTICS = ["--wavelength-um", "0.55", "--medium-index", "1.33", "--defocus-um", "-1", "1"]

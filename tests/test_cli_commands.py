@@ -17,11 +17,11 @@ import tifffile
 
 from napari_cvdm.cli import main, progress, train
 from napari_cvdm.cli.progress import with_bar
-from napari_cvdm.image_files import read_image
-from napari_cvdm.model import zoo
-from napari_cvdm.model.checkpoint import WEIGHTS
-from napari_cvdm.model.zoo import load_model
-from napari_cvdm.result import Progress
+from napari_cvdm.core.result import Progress
+from napari_cvdm.io import read_image
+from napari_cvdm.models import registry as zoo
+from napari_cvdm.models.checkpoint import WEIGHTS
+from napari_cvdm.models.registry import load_model
 from napari_cvdm.simulate.phase import PhaseRanges, simulate_phase
 from napari_cvdm.training.recipe import read_recipe
 from napari_cvdm.training.session import Session

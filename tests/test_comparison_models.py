@@ -8,13 +8,13 @@ import pytest
 import torch
 from conftest import tiny_checkpoint
 
-from napari_cvdm.model.checkpoint import load_checkpoint
-from napari_cvdm.model.cvdm import CVDM, CVDMConfig
-from napari_cvdm.model.dfcan import DFCAN, DFCANConfig
-from napari_cvdm.model.fixed_schedule import COSINE_OFFSET, COSINE_RATE, LINEAR_RATE, CosineClock, LinearClock
-from napari_cvdm.model.unet import UNetConfig
-from napari_cvdm.request import ImageStack, RestoreRequest, TrainRequest
-from napari_cvdm.restore import SINGLE_ANSWER, restore
+from napari_cvdm.core.request import ImageStack, RestoreRequest, TrainRequest
+from napari_cvdm.models.checkpoint import load_checkpoint
+from napari_cvdm.models.cvdm import CVDM, CVDMConfig
+from napari_cvdm.models.dfcan import DFCAN, DFCANConfig
+from napari_cvdm.models.fixed_schedule import COSINE_OFFSET, COSINE_RATE, LINEAR_RATE, CosineClock, LinearClock
+from napari_cvdm.models.unet import UNetConfig
+from napari_cvdm.reconstruct.restore import SINGLE_ANSWER, restore
 from napari_cvdm.training.loop import train
 
 SMALL = UNetConfig(widths=(4, 8), blocks=(1, 1), level_channels=4)

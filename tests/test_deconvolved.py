@@ -9,19 +9,19 @@ import torch
 from small_images import phase_request, planes, spots, widefield_request
 
 from napari_cvdm.cli import main
-from napari_cvdm.image_files import write_image
-from napari_cvdm.image_files.psf import read_psf
+from napari_cvdm.core.microscope import Microscope, OpticsError
+from napari_cvdm.core.request import ImageStack, MeasuredPsf, RequestError, RestoreRequest
+from napari_cvdm.core.result import finished
 from napari_cvdm.inversion.richardson_lucy import deconvolve
-from napari_cvdm.microscope import Microscope, OpticsError
-from napari_cvdm.model.checkpoint import load_checkpoint
+from napari_cvdm.io import write_image
+from napari_cvdm.io.psf import read_psf
+from napari_cvdm.io.result_folder import read_result_folder
+from napari_cvdm.models.checkpoint import load_checkpoint
 from napari_cvdm.physics.camera_noise import CameraNoise, photon_transfer
 from napari_cvdm.physics.cutoff import estimate_cutoff
 from napari_cvdm.physics.widefield import WidefieldForwardModel, cutoff_period_um, usual_index, widefield_psf
-from napari_cvdm.repeat import command_of, request_of
-from napari_cvdm.request import ImageStack, MeasuredPsf, RequestError, RestoreRequest
-from napari_cvdm.restore import restore
-from napari_cvdm.result import finished
-from napari_cvdm.result_folder import read_result_folder
+from napari_cvdm.reconstruct.command import command_of, request_of
+from napari_cvdm.reconstruct.restore import restore
 from napari_cvdm.simulate.widefield import WidefieldRanges, simulate_widefield
 from napari_cvdm.tasks import WidefieldX2
 from napari_cvdm.tasks.deconvolved import DECONVOLVED_CHANNELS, ITERATIONS, Deconvolution, estimate_lens, lens_of_microscope, lens_of_psf, lens_of_request

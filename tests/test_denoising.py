@@ -9,15 +9,18 @@ import torch
 from benchmarks.experiment import read_experiment, runs_of
 from conftest import tiny_checkpoint
 
+from napari_cvdm.checks.forward_check import LIMIT, verdict
+from napari_cvdm.checks.same_grid_imaging import SameGridImaging
+from napari_cvdm.core.intensity import dark_level
+from napari_cvdm.core.request import ImageStack, RestoreRequest, TrainRequest
+from napari_cvdm.core.result import ForwardCheck
+from napari_cvdm.core.result import finished as drained
+from napari_cvdm.evaluation.pair_sets import simulated_pairs
 from napari_cvdm.export.one_step import OneStep, OneStepFromCounts
-from napari_cvdm.image_files import write_image
-from napari_cvdm.intensity import dark_level
-from napari_cvdm.model.checkpoint import load_checkpoint
+from napari_cvdm.io import write_image
+from napari_cvdm.models.checkpoint import load_checkpoint
 from napari_cvdm.physics.camera_noise import CameraNoise, photon_transfer
-from napari_cvdm.request import ImageStack, RestoreRequest, TrainRequest
-from napari_cvdm.restore import restore
-from napari_cvdm.result import ForwardCheck
-from napari_cvdm.result import finished as drained
+from napari_cvdm.reconstruct.restore import restore
 from napari_cvdm.simulate.denoising import DenoisingRanges, simulate_noisy
 from napari_cvdm.simulate.described import RANGES
 from napari_cvdm.simulate.structures import mitochondria
@@ -29,9 +32,6 @@ from napari_cvdm.training.pair_files import Folders
 from napari_cvdm.training.recipe import read_recipe
 from napari_cvdm.training.recipe_writing import write_recipe
 from napari_cvdm.training.sources import SimulatedFields, split_measured
-from napari_cvdm.trust.forward_check import LIMIT, verdict
-from napari_cvdm.trust.pair_sets import simulated_pairs
-from napari_cvdm.trust.same_grid_imaging import SameGridImaging
 
 CLAIMS = Path(__file__).parents[1] / "recipes" / "experiments" / "claims-denoising.toml"
 SMALL = DenoisingRanges(field_px=48)

@@ -13,8 +13,8 @@ from napari_cvdm.diffusion import process
 from napari_cvdm.diffusion.loss import cvdm_loss, gamma_second_derivative, prior_divergence, stratified_times
 from napari_cvdm.diffusion.prediction import PREDICTIONS, TARGETS
 from napari_cvdm.diffusion.sampler import SAMPLERS, clock_grid, uniform_time_grid
-from napari_cvdm.model.fixed_schedule import CosineClock, LinearClock
-from napari_cvdm.model.schedule import CLOCK_TERMS, RATE_MAX, RATE_MIN, Clock, bounded_rate, gamma_and_beta
+from napari_cvdm.models.fixed_schedule import CosineClock, LinearClock
+from napari_cvdm.models.schedule import CLOCK_TERMS, RATE_MAX, RATE_MIN, Clock, bounded_rate, gamma_and_beta
 
 EXPONENTS = torch.logspace(-6, 1.6, 60, dtype=torch.float64)
 

@@ -19,12 +19,12 @@ from small_images import spots
 from test_by_tiles import drained, ngff_image, stored
 from yaozarrs import validate_zarr_store
 
-from napari_cvdm.by_tiles import BlockRestorer, TiledRestoration, restore_by_tiles
 from napari_cvdm.cli import main
-from napari_cvdm.distributed import ClusterError, carry_out_block, on_cluster, opened, ticket_of
-from napari_cvdm.request import RequestError
-from napari_cvdm.result import Progress
-from napari_cvdm.tiled_job import TiledFiles
+from napari_cvdm.core.request import RequestError
+from napari_cvdm.core.result import Progress
+from napari_cvdm.out_of_core.dask import ClusterError, carry_out_block, on_cluster, opened, ticket_of
+from napari_cvdm.out_of_core.job import TiledFiles
+from napari_cvdm.out_of_core.run import BlockRestorer, TiledRestoration, restore_by_tiles
 
 OPTIONS = {"pixel_um": 0.065, "samples": 2, "steps": 2, "device": "cpu"}
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from small_images import phase_request, planes, spots, widefield_request
 
-from napari_cvdm import estimate as module
-from napari_cvdm.device import peak_memory
-from napari_cvdm.frame import SAMPLES_TOGETHER
-from napari_cvdm.model.zoo import load_model
-from napari_cvdm.result import finished as drained
+from napari_cvdm.core.device import peak_memory
+from napari_cvdm.core.result import finished as drained
+from napari_cvdm.models.registry import load_model
+from napari_cvdm.reconstruct import cost as module
+from napari_cvdm.reconstruct.sampling import SAMPLES_TOGETHER
 
 
 def estimate(request, model):
@@ -73,9 +73,11 @@ def test_a_measurement_can_be_stopped_before_each_evaluation(tiny_widefield_mode
 
 
 def test_measuring_memory_does_not_load_torch_s_compiler():
-    code = "import sys, torch; from napari_cvdm.device import peak_memory; peak_memory(torch.device('cpu'), lambda: torch.ones(2) + 1); print(*sys.modules)"
+    code = (
+        "import sys, torch; from napari_cvdm.core.device import peak_memory; peak_memory(torch.device('cpu'), lambda: torch.ones(2) + 1); print(*sys.modules)"
+    )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert "napari_cvdm.device" in loaded
+    assert "napari_cvdm.core.device" in loaded
     assert "torch._dynamo" not in loaded
 
 

@@ -9,23 +9,23 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from small_images import planes, spots
 
-from napari_cvdm.baselines import load_method
+from napari_cvdm.analysis.rank_correlations import over_fields, partial_correlation
 from napari_cvdm.cli import benchmark, main
-from napari_cvdm.image_files import write_image
-from napari_cvdm.model.checkpoint import load_checkpoint, read_card
-from napari_cvdm.request import RequestError
+from napari_cvdm.core.request import RequestError
+from napari_cvdm.evaluation import pair_sets
+from napari_cvdm.evaluation.coverage import LEVELS, auroc, ause, coverage, sparsification, spread_score
+from napari_cvdm.evaluation.metrics import accuracy, fitted_line, ms_ssim, path_nm
+from napari_cvdm.evaluation.pair_sets import Choice, pair_set
+from napari_cvdm.evaluation.reconstructed_pair import JudgedField, Sampling, judged_fields
+from napari_cvdm.evaluation.resolution import apart, decorrelation
+from napari_cvdm.evaluation.summary import grouped
+from napari_cvdm.evaluation.two_points import point_field
+from napari_cvdm.io import write_image
+from napari_cvdm.models.checkpoint import load_checkpoint, read_card
+from napari_cvdm.reconstruct.choice import load_method
 from napari_cvdm.simulate.phase import PhaseRanges
 from napari_cvdm.simulate.widefield import WidefieldRanges
 from napari_cvdm.training.sources import HELD_OUT_SEED
-from napari_cvdm.trust import pair_sets
-from napari_cvdm.trust.accuracy import accuracy, fitted_line, ms_ssim, path_nm
-from napari_cvdm.trust.coverage import LEVELS, auroc, ause, coverage, sparsification, spread_score
-from napari_cvdm.trust.evaluation_summary import grouped
-from napari_cvdm.trust.judged import JudgedField, Sampling, judged_fields
-from napari_cvdm.trust.pair_sets import Choice, pair_set
-from napari_cvdm.trust.rate_skill import over_fields, partial_correlation
-from napari_cvdm.trust.resolution import apart, decorrelation
-from napari_cvdm.trust.two_points import point_field
 
 QUICK = ["--fields", "2", "--field-px", "32", "--samples", "4", "--steps", "1", "--device", "cpu"]
 seeds = st.integers(0, 10_000)

@@ -8,7 +8,7 @@ import pytest
 from benchmarks.evidence import PAGE, main, measured, page_of, sections
 from benchmarks.measure import Row
 
-from napari_cvdm.model.checkpoint import Checkpoint, load_checkpoint
+from napari_cvdm.models.checkpoint import Checkpoint, load_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import torch
 from benchmarks.experiment import COUNTS_ONLY, held_out_fields, read_experiment, runs_of
 from benchmarks.experiments import COLUMNS, main
 
-from napari_cvdm.request import RequestError
+from napari_cvdm.core.request import RequestError
 from napari_cvdm.simulate.structures import STRUCTURE_NAMES
 
 RECIPES = Path(__file__).parents[1] / "recipes" / "experiments"

@@ -17,8 +17,8 @@ from napari_cvdm.export.errors import ExportError
 from napari_cvdm.export.one_step import OneStep, OneStepFromCounts
 from napari_cvdm.export.settings import PackageSettings
 from napari_cvdm.export.zoo import write_bioimageio
-from napari_cvdm.image_files import ImageFileError
-from napari_cvdm.model.checkpoint import load_checkpoint
+from napari_cvdm.io import ImageFileError
+from napari_cvdm.models.checkpoint import load_checkpoint
 
 SAMPLER, ONE_STEP = "posterior-sampler.zip", "one-step-mean.zip"
 # bioimageio.spec 0.5.12 leaves files open that it has read.

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from napari_cvdm.model.checkpoint import load_checkpoint
-from napari_cvdm.request import RequestError, TrainRequest
-from napari_cvdm.result import Stop
-from napari_cvdm.result import finished as drained
+from napari_cvdm.core.request import RequestError, TrainRequest
+from napari_cvdm.core.result import Stop
+from napari_cvdm.core.result import finished as drained
+from napari_cvdm.models.checkpoint import load_checkpoint
 from napari_cvdm.training.loop import train
 from napari_cvdm.training.recipe import read_recipe
 from napari_cvdm.training.validation import pooled, summed

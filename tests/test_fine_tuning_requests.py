@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_cvdm.microscope import OpticsError
-from napari_cvdm.model.checkpoint import read_card
-from napari_cvdm.model.zoo import model_folder
-from napari_cvdm.request import ImageStack, RequestError, TrainRequest
-from napari_cvdm.result import finished as drained
+from napari_cvdm.core.microscope import OpticsError
+from napari_cvdm.core.request import ImageStack, RequestError, TrainRequest
+from napari_cvdm.core.result import finished as drained
+from napari_cvdm.models.checkpoint import read_card
+from napari_cvdm.models.registry import model_folder
 from napari_cvdm.simulate.described import described
 from napari_cvdm.simulate.phase import simulate_phase
 from napari_cvdm.training.fine_tuning import RECIPE, FineTuning, LayerPairs, Simulated, fine_tuning_recipe, prepare, unfinished_runs
@@ -61,7 +61,7 @@ def test_few_fields_are_solved_for_a_described_microscope_and_pairs_keep_the_poo
 
 def test_what_is_not_said_is_as_the_model_was_made(tiny_widefield_model):
     source, start = Simulated(ranges=described("widefield-x2", {})), Start(model="widefield-x2")
-    card = read_card(Path(__file__).parents[1] / "src/napari_cvdm/models/widefield-x2")
+    card = read_card(Path(__file__).parents[1] / "src/napari_cvdm/models/weights/widefield-x2")
     recipe = fine_tuning_recipe(name="mine", start=start, card=card, source=source)
     made = card.training["plan"]
     assert (recipe.plan.batch, recipe.plan.patch_px, recipe.plan.alpha) == (made["batch"], made["patch_px"], made["alpha"])

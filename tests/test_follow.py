@@ -9,16 +9,16 @@ from functools import partial
 import numpy as np
 import pytest
 
-from napari_cvdm.device import DeviceError
-from napari_cvdm.follow.folder import FolderWatch
-from napari_cvdm.follow.live import LiveFrame, SkippedFrame, follow, newest_index
-from napari_cvdm.follow.mailbox import Mailbox
-from napari_cvdm.image_files import ImageFileError, write_image
-from napari_cvdm.model.zoo import load_model
-from napari_cvdm.request import ImageStack, RestoreRequest
-from napari_cvdm.restore import restore
-from napari_cvdm.result import Progress
-from napari_cvdm.result import finished as drained
+from napari_cvdm.core.device import DeviceError
+from napari_cvdm.core.request import ImageStack, RestoreRequest
+from napari_cvdm.core.result import Progress
+from napari_cvdm.core.result import finished as drained
+from napari_cvdm.io import ImageFileError, write_image
+from napari_cvdm.live.folder import FolderWatch
+from napari_cvdm.live.follow import LiveFrame, SkippedFrame, follow, newest_index
+from napari_cvdm.live.mailbox import Mailbox
+from napari_cvdm.models.registry import load_model
+from napari_cvdm.reconstruct.restore import restore
 
 OPTICS = {"wavelength_um": 0.55, "medium_index": 1.33, "defocus_um": (-1.0, 1.0)}
 

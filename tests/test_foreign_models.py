@@ -14,10 +14,10 @@ import torch
 from benchmarks.fuzzing.watch import confined, frugal
 from safetensors.torch import load, save
 
-from napari_cvdm.model.bundle import LARGEST_BYTES, LARGEST_EXPANSION, add_model, write_bundle
-from napari_cvdm.model.checkpoint import CARD, WEIGHTS, CheckpointError, card_of, load_checkpoint
-from napari_cvdm.model.cvdm import CVDMConfig
-from napari_cvdm.model.unet import UNetConfig
+from napari_cvdm.models.bundle import LARGEST_BYTES, LARGEST_EXPANSION, add_model, write_bundle
+from napari_cvdm.models.checkpoint import CARD, WEIGHTS, CheckpointError, card_of, load_checkpoint
+from napari_cvdm.models.cvdm import CVDMConfig
+from napari_cvdm.models.unet import UNetConfig
 
 SOON_S = 60.0
 

@@ -8,18 +8,18 @@ import pytest
 import torch
 from torch.nn import functional
 
-from napari_cvdm.intensity import dark_level
-from napari_cvdm.microscope import Microscope
-from napari_cvdm.model.checkpoint import load_checkpoint
+from napari_cvdm.checks.forward_check import imaging_of
+from napari_cvdm.checks.imaging import LOCAL_PX, Comparison, WidefieldImaging, by_blocks
+from napari_cvdm.checks.squirrel import squirrel
+from napari_cvdm.core.intensity import dark_level
+from napari_cvdm.core.microscope import Microscope
+from napari_cvdm.core.request import ImageStack, RestoreRequest
+from napari_cvdm.models.checkpoint import load_checkpoint
 from napari_cvdm.physics.camera_noise import photon_transfer
-from napari_cvdm.request import ImageStack, RestoreRequest
 from napari_cvdm.simulate.widefield import UPSAMPLING, WidefieldRanges, simulate_widefield
 from napari_cvdm.tasks import WidefieldX2
 from napari_cvdm.tasks.conditioned import interior
 from napari_cvdm.tasks.deconvolved import lens_of_microscope
-from napari_cvdm.trust.forward_check import imaging_of
-from napari_cvdm.trust.imaging import LOCAL_PX, Comparison, WidefieldImaging, by_blocks
-from napari_cvdm.trust.squirrel import squirrel
 
 BRIGHT = WidefieldRanges(haze=(0, 0), defocus=(0, 0), blur_periods=(0, 0), photons=(500, 1500), background=(0.05, 0.3), correlated=0.0, field_px=96)
 
@@ -154,7 +154,7 @@ def test_blocks_do_not_choose_the_image(shape, monkeypatch):
     image = np.random.default_rng(0).random((2 * shape[0], 2 * shape[1]))
     whole = how.seen(image, 0.5)
     assert whole.shape == shape
-    monkeypatch.setattr("napari_cvdm.trust.by_blocks.BLOCK_PX", 16)
+    monkeypatch.setattr("napari_cvdm.checks.by_blocks.BLOCK_PX", 16)
     np.testing.assert_allclose(how.seen(image, 0.5), whole, atol=2e-3)
     assert by_blocks(lambda block: block[4:-4, 4:-4], image, 4) == pytest.approx(image)
 

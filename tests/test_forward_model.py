@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_cvdm.microscope import Microscope
+from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.physics import forward_model
 from napari_cvdm.physics.forward_model import PhaseForwardModel, PhaseObject, canvas_shape
 from napari_cvdm.physics.fresnel import fresnel_transfer, propagate

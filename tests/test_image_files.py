@@ -10,7 +10,7 @@ import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from napari_cvdm.image_files import ImageFileError, combine_planes, read_image
+from napari_cvdm.io import ImageFileError, combine_planes, read_image
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 real_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the real images are not at {DATA}")

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from napari_cvdm.image_files import SUFFIXES, ImageFileError, read_image
+from napari_cvdm.io import SUFFIXES, ImageFileError, read_image
 
 OME = """<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Instrument ID="Instrument:0"><Objective ID="Objective:0" LensNA="1.2"/></Instrument>
 <Image ID="Image:0"><ObjectiveSettings ID="Objective:0" RefractiveIndex="1.33"/><Pixels><Channel EmissionWavelength="520"/>

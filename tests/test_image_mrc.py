@@ -6,7 +6,7 @@ import mrcfile
 import numpy as np
 import pytest
 
-from napari_cvdm.image_files import ImageFileError, read_image
+from napari_cvdm.io import ImageFileError, read_image
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 real_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the real images are not at {DATA}")

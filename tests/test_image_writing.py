@@ -11,7 +11,7 @@ import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from napari_cvdm.image_files import ImageFileError, output_folder, read_image, write_image
+from napari_cvdm.io import ImageFileError, output_folder, read_image, write_image
 
 many_files = settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

@@ -8,15 +8,15 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
+from napari_cvdm.core.microscope import Microscope
+from napari_cvdm.core.result import finished
 from napari_cvdm.inversion import Fit, PowerLaws, draw_around, fit_object, gauss_newton, posterior
 from napari_cvdm.inversion.evidence import log_determinant
 from napari_cvdm.inversion.gauss_newton import solve_normal
 from napari_cvdm.inversion.posterior import SOLVE_STEPS
 from napari_cvdm.inversion.priors import LocalPrecision, filter_maps
-from napari_cvdm.microscope import Microscope
 from napari_cvdm.physics.forward_model import PhaseForwardModel, PhaseObject
 from napari_cvdm.physics.tie import us_tie_of
-from napari_cvdm.result import finished
 from napari_cvdm.simulate.phase_objects import dead_leaves
 from napari_cvdm.tasks.phase_inversion import draw_phases, invert_planes, white_noise
 

@@ -10,13 +10,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from napari_cvdm.image_files import ImageFileError, read_image, write_image
-from napari_cvdm.image_files.pixel_size import length_um
-from napari_cvdm.microscope import PIXEL_RANGE_UM, OpticsError
-from napari_cvdm.model.checkpoint import load_checkpoint
-from napari_cvdm.request import ImageStack, RequestError, RestoreRequest
-from napari_cvdm.restore import restore
-from napari_cvdm.result import finished as drained
+from napari_cvdm.core.microscope import PIXEL_RANGE_UM, OpticsError
+from napari_cvdm.core.request import ImageStack, RequestError, RestoreRequest
+from napari_cvdm.core.result import finished as drained
+from napari_cvdm.io import ImageFileError, read_image, write_image
+from napari_cvdm.io.pixel_size import length_um
+from napari_cvdm.models.checkpoint import load_checkpoint
+from napari_cvdm.reconstruct.restore import restore
 
 FEW = settings(max_examples=20, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 FEWER = settings(FEW, max_examples=8)

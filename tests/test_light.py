@@ -6,16 +6,8 @@ import numpy as np
 import pytest
 from small_images import phase_request, planes, spots, widefield_request
 
-from napari_cvdm.model.zoo import load_model
-from napari_cvdm.request import ImageStack
-from napari_cvdm.restore import restore
-from napari_cvdm.result import ForwardCheck
-from napari_cvdm.result import finished as drained
-from napari_cvdm.simulate.phase import PhaseRanges
-from napari_cvdm.tasks import PhaseTwoShot, WidefieldX2
-from napari_cvdm.tasks.phase_input import FieldNumbers, inner_frame, network_channels
-from napari_cvdm.training.solved_fields import solve_field
-from napari_cvdm.trust.familiarity import (
+from napari_cvdm.checks.imaging import WidefieldImaging
+from napari_cvdm.checks.out_of_distribution import (
     PHASE_IMAGES,
     STATISTICS,
     Familiarity,
@@ -25,8 +17,16 @@ from napari_cvdm.trust.familiarity import (
     statistics,
     vectors_of,
 )
-from napari_cvdm.trust.imaging import WidefieldImaging
-from napari_cvdm.trust.light import contradicted, guessed, light_of
+from napari_cvdm.checks.quality_flag import contradicted, guessed, light_of
+from napari_cvdm.core.request import ImageStack
+from napari_cvdm.core.result import ForwardCheck
+from napari_cvdm.core.result import finished as drained
+from napari_cvdm.models.registry import load_model
+from napari_cvdm.reconstruct.restore import restore
+from napari_cvdm.simulate.phase import PhaseRanges
+from napari_cvdm.tasks import PhaseTwoShot, WidefieldX2
+from napari_cvdm.tasks.phase_input import FieldNumbers, inner_frame, network_channels
+from napari_cvdm.training.solved_fields import solve_field
 
 GOOD = ForwardCheck(chi2=1.02, limit=1.5, unexplained=0.0, verdict="explained")
 OBJECTIVE = {"na": 1.4, "wavelength_um": 0.52, "medium_index": 1.515}

@@ -13,11 +13,11 @@ import pytest
 import tifffile
 from benchmarks.fuzzing.watch import Escape, confined, frugal, outcome
 
-from napari_cvdm.image_files import ImageFileError, read_image
-from napari_cvdm.image_files.promises import ALWAYS_ALLOWED_BYTES, LARGEST_EXPANSION, check_expansion
-from napari_cvdm.image_files.records import DEEPEST, content_of, record_of
-from napari_cvdm.request import RequestError
-from napari_cvdm.result_folder import PROVENANCE, is_result_folder, read_result_folder
+from napari_cvdm.core.request import RequestError
+from napari_cvdm.io import ImageFileError, read_image
+from napari_cvdm.io.promises import ALWAYS_ALLOWED_BYTES, LARGEST_EXPANSION, check_expansion
+from napari_cvdm.io.records import DEEPEST, content_of, record_of
+from napari_cvdm.io.result_folder import PROVENANCE, is_result_folder, read_result_folder
 from napari_cvdm.training.pair_files import Arrays
 from napari_cvdm.training.recipe import read_recipe
 

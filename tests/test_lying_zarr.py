@@ -15,8 +15,8 @@ from benchmarks.fuzzing.watch import confined, frugal
 from small_images import spots
 from test_by_tiles import ngff_image
 
-from napari_cvdm.image_files import ImageFileError
-from napari_cvdm.image_files.lazy import open_image, window_of
+from napari_cvdm.io import ImageFileError
+from napari_cvdm.io.lazy import open_image, window_of
 
 RAN = "NAPARI_CVDM_TEST_RAN"
 
@@ -80,7 +80,7 @@ def test_a_codec_that_is_not_for_numbers_is_refused_and_nothing_is_executed(stor
 
 
 def test_the_codecs_are_looked_at_also_where_zarr_lets_them_pass(store, monkeypatch):
-    from napari_cvdm.image_files import ngff_promises
+    from napari_cvdm.io import ngff_promises
 
     monkeypatch.setattr(ngff_promises, "PACKING", ())
     refused(store, "is packed by|are packed by")

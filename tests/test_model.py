@@ -10,12 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from napari_cvdm.model.checkpoint import CheckpointError, config_values, load_checkpoint, read_card, save_checkpoint
-from napari_cvdm.model.cvdm import CVDM, LARGEST_LOG_STD, CVDMConfig
-from napari_cvdm.model.schedule import DILATIONS, RATE_MAX, RATE_MIN, PixelRate
-from napari_cvdm.model.tiled import TiledModel
-from napari_cvdm.model.unet import UNet, UNetConfig
-from napari_cvdm.model.zoo import load_model, model_folder, shipped_models
+from napari_cvdm.models.checkpoint import CheckpointError, config_values, load_checkpoint, read_card, save_checkpoint
+from napari_cvdm.models.cvdm import CVDM, LARGEST_LOG_STD, CVDMConfig
+from napari_cvdm.models.registry import load_model, model_folder, shipped_models
+from napari_cvdm.models.schedule import DILATIONS, RATE_MAX, RATE_MIN, PixelRate
+from napari_cvdm.models.tiled import TiledModel
+from napari_cvdm.models.unet import UNet, UNetConfig
 
 SMALL = UNetConfig(widths=(4, 8, 8), blocks=(1, 1, 1), level_channels=4)
 SMALL_MEAN = UNetConfig(widths=(4, 8, 8), blocks=(1, 1, 1), level_channels=0)
@@ -221,7 +221,7 @@ def test_loading_a_model_again_and_again_leaves_nothing_behind(tiny_phase_model)
     code = f"""
 import gc, sys
 from pathlib import Path
-from napari_cvdm.model.checkpoint import load_checkpoint
+from napari_cvdm.models.checkpoint import load_checkpoint
 
 def blocks():
     gc.collect()

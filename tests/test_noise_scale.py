@@ -8,13 +8,13 @@ import pytest
 from small_images import spots, widefield_request
 
 from napari_cvdm.cli import main
-from napari_cvdm.model.checkpoint import load_checkpoint, read_card, write_card
-from napari_cvdm.request import RequestError
-from napari_cvdm.restore import restore
-from napari_cvdm.result import finished as drained
-from napari_cvdm.trust.judged import Sampling
-from napari_cvdm.trust.noise_scale import mean_score, scores_by_scale, with_noise_scale
-from napari_cvdm.trust.pair_sets import Choice, pair_set
+from napari_cvdm.core.request import RequestError
+from napari_cvdm.core.result import finished as drained
+from napari_cvdm.evaluation.noise_scale import mean_score, scores_by_scale, with_noise_scale
+from napari_cvdm.evaluation.pair_sets import Choice, pair_set
+from napari_cvdm.evaluation.reconstructed_pair import Sampling
+from napari_cvdm.models.checkpoint import load_checkpoint, read_card, write_card
+from napari_cvdm.reconstruct.restore import restore
 
 QUICK = ["--samples", "4", "--steps", "2", "--field-px", "32", "--device", "cpu"]
 

@@ -8,10 +8,10 @@ import torch
 from benchmarks.measure import finish
 from benchmarks.speed import request_of_output
 
-from napari_cvdm.device import sent
-from napari_cvdm.frame import Frame
-from napari_cvdm.model.checkpoint import Checkpoint
-from napari_cvdm.model.zoo import load_model
+from napari_cvdm.core.device import sent
+from napari_cvdm.models.checkpoint import Checkpoint
+from napari_cvdm.models.registry import load_model
+from napari_cvdm.reconstruct.sampling import Frame
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
 

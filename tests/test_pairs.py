@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from scipy.ndimage import shift
 from small_images import CLEAR
 
-from napari_cvdm.image_files import ImageFileError, write_image
-from napari_cvdm.microscope import OpticsError
-from napari_cvdm.model.checkpoint import read_card
-from napari_cvdm.request import RequestError
+from napari_cvdm.core.microscope import OpticsError
+from napari_cvdm.core.request import RequestError
+from napari_cvdm.evaluation.pair_sets import measured_pairs
+from napari_cvdm.io import ImageFileError, write_image
+from napari_cvdm.models.checkpoint import read_card
 from napari_cvdm.simulate.degrade import phase_of_image, structure_of_image
 from napari_cvdm.simulate.phase import PhaseRanges, simulate_phase
 from napari_cvdm.simulate.widefield import MARGIN_PX, simulate_widefield
@@ -24,7 +25,6 @@ from napari_cvdm.training.measured import MeasuredFields
 from napari_cvdm.training.pair_checks import compared_widefield
 from napari_cvdm.training.pair_files import Arrays, Folders
 from napari_cvdm.training.sources import CleanImages, SimulatedFields, held_out_views, split_measured, split_simulation
-from napari_cvdm.trust.pair_sets import measured_pairs
 
 SEEDS = (0, 1, 4, 7)
 STRONG = PhaseRanges(field_px=(96, 96), photons=(1e5, 1e5), strength_rad=(1.5, 2.5), fresnel=(20, 30), pixel_um=(0.2, 0.2))

@@ -11,19 +11,19 @@ from scipy.ndimage import gaussian_filter
 from small_images import phase_request
 from test_by_tiles import drained, image_in
 
-from napari_cvdm.by_tiles import restore_by_tiles
-from napari_cvdm.image_files import Fingerprint
-from napari_cvdm.microscope import Microscope
-from napari_cvdm.model.zoo import load_model
-from napari_cvdm.request import ImageStack, RequestError
-from napari_cvdm.restore import restore
+from napari_cvdm.core.microscope import Microscope
+from napari_cvdm.core.request import ImageStack, RequestError
+from napari_cvdm.core.tiling.blocks import BlockPlan
+from napari_cvdm.io import Fingerprint
+from napari_cvdm.models.registry import load_model
+from napari_cvdm.out_of_core.global_statistics import BlockReader, survey_frame
+from napari_cvdm.out_of_core.job import TiledRequest
+from napari_cvdm.out_of_core.run import restore_by_tiles
+from napari_cvdm.reconstruct.restore import restore
 from napari_cvdm.simulate.phase import defocus_pair_of
-from napari_cvdm.survey import BlockReader, survey_frame
 from napari_cvdm.tasks import TASKS, PhaseTwoShot, phase_blocks
 from napari_cvdm.tasks.phase_inversion import NOISE_ORIGIN
 from napari_cvdm.tasks.phase_posterior import PhasePosterior
-from napari_cvdm.tiled_job import TiledRequest
-from napari_cvdm.tiling.blocks import BlockPlan
 
 SURROUNDINGS, BLOCK = 64, 64
 SHAPE = (256, 128)  # two windows of 192 rows, which meet in row 128

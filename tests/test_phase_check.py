@@ -7,15 +7,15 @@ import pytest
 import torch
 from cut_planes import OPTICS, SHAPE, CutPlanes, Optics, take_planes
 
-from napari_cvdm.model.checkpoint import load_checkpoint
-from napari_cvdm.posterior import RunningMoments
-from napari_cvdm.request import ImageStack, RestoreRequest
+from napari_cvdm.checks.forward_check import ForwardRecord, imaging_of
+from napari_cvdm.checks.phase_imaging import PhaseImaging
+from napari_cvdm.checks.plane_order import order_sentence, reverse_positions
+from napari_cvdm.core.request import ImageStack, RestoreRequest
+from napari_cvdm.core.statistics import RunningMoments
+from napari_cvdm.models.checkpoint import load_checkpoint
 from napari_cvdm.simulate import samples
 from napari_cvdm.tasks import PhaseTwoShot
 from napari_cvdm.tasks.phase_inversion import draw_phases
-from napari_cvdm.trust.forward_check import ForwardRecord, imaging_of
-from napari_cvdm.trust.phase_imaging import PhaseImaging
-from napari_cvdm.trust.plane_order import order_sentence, reverse_positions
 
 BUMP = (60, 50)
 

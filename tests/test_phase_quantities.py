@@ -6,10 +6,7 @@ import io
 import numpy as np
 import pytest
 
-from napari_cvdm.microscope import OpticsError
-from napari_cvdm.request import ImageStack, RequestError, RestoreRequest
-from napari_cvdm.result import finished as drained
-from napari_cvdm.trust.mass_measurement import (
+from napari_cvdm.analysis.dry_mass import (
     FrameMasses,
     MaskFrame,
     PhaseFrame,
@@ -19,8 +16,11 @@ from napari_cvdm.trust.mass_measurement import (
     suggest_frames,
     table_text,
 )
-from napari_cvdm.trust.phase_quantities import ALPHA_UM3_PER_PG, NO_SAMPLES, ONE_SAMPLE, PhaseField, dry_mass_pg, find_medium, optical_path_nm
-from napari_cvdm.trust.regions import regions_on_grid, suggest_regions
+from napari_cvdm.analysis.phase_quantities import ALPHA_UM3_PER_PG, NO_SAMPLES, ONE_SAMPLE, PhaseField, dry_mass_pg, find_medium, optical_path_nm
+from napari_cvdm.analysis.regions import regions_on_grid, suggest_regions
+from napari_cvdm.core.microscope import OpticsError
+from napari_cvdm.core.request import ImageStack, RequestError, RestoreRequest
+from napari_cvdm.core.result import finished as drained
 
 WAVELENGTH_UM = 0.55
 RADIUS_UM = 5.0
@@ -287,8 +287,8 @@ def test_the_table_reads_back_as_the_same_numbers(blobs):
 
 
 def test_every_warning_about_optics_forbids_to_quantify(tiny_phase_model):
-    from napari_cvdm.model.checkpoint import read_card
-    from napari_cvdm.trust.validity import optics_warnings
+    from napari_cvdm.checks.training_range import optics_warnings
+    from napari_cvdm.models.checkpoint import read_card
 
     request = RestoreRequest(image=ImageStack(array=np.zeros((1, 1)), axes="YX"), model="tiny", pixel_um=2.0, wavelength_um=0.9)
     warnings = optics_warnings(request, read_card(tiny_phase_model))

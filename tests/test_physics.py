@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_cvdm.microscope import Camera, Microscope, OpticsError
+from napari_cvdm.core.microscope import Camera, Microscope, OpticsError
 from napari_cvdm.physics.camera import expose
 from napari_cvdm.physics.forward_model import PhaseForwardModel
 from napari_cvdm.physics.fresnel import fresnel_transfer, propagate

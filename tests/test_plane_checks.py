@@ -10,18 +10,18 @@ from defocus_pairs import DEFOCUS_UM, MICROSCOPE, PHOTONS, domes, lit, moved, pa
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import gaussian_filter
 
-from napari_cvdm.model.checkpoint import load_checkpoint
-from napari_cvdm.request import ImageStack, RequestError, RestoreRequest
-from napari_cvdm.restore import restore
-from napari_cvdm.result import finished as drained
+from napari_cvdm.checks.plane_warnings import plane_warnings
+from napari_cvdm.checks.training_range import field_text
+from napari_cvdm.core.request import ImageStack, RequestError, RestoreRequest
+from napari_cvdm.core.result import finished as drained
+from napari_cvdm.models.checkpoint import load_checkpoint
+from napari_cvdm.reconstruct.restore import restore
 from napari_cvdm.simulate.phase import defocus_pair_of
 from napari_cvdm.tasks import Conditioned, PhaseTwoShot
 from napari_cvdm.tasks.illumination import evened
 from napari_cvdm.tasks.plane_checks import clipped_share
 from napari_cvdm.tasks.plane_record import PlaneChecks
 from napari_cvdm.tasks.registration import count_structures, put_back, register_planes, warped
-from napari_cvdm.trust.plane_checks import plane_warnings
-from napari_cvdm.trust.validity import field_text
 
 SHAPES = [(161, 210), (208, 175)]
 

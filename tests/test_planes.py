@@ -11,21 +11,21 @@ import tifffile
 import torch
 from small_images import phase_request
 
-from napari_cvdm.baselines import card_of_method, load_method, reconstruct
 from napari_cvdm.baselines.phase import UsTie, Wotf
 from napari_cvdm.cli import main, options
 from napari_cvdm.cli.by_tiles import job_of
 from napari_cvdm.cli.restore import files_of, request_of
-from napari_cvdm.follow.live import newest_index
-from napari_cvdm.image_files import combine_planes, read_image
-from napari_cvdm.image_files.dropped import ImageEntry
-from napari_cvdm.microscope import Microscope, OpticsError, check_defocus
+from napari_cvdm.core.microscope import Microscope, OpticsError, check_defocus
+from napari_cvdm.core.plane_positions import count_planes, file_warnings, one_sided_warning, z_step_warning
+from napari_cvdm.core.request import ImageStack, RequestError, RestoreRequest, image_roles, restore_command
+from napari_cvdm.core.result import finished
+from napari_cvdm.io import combine_planes, read_image
+from napari_cvdm.io.dropped import ImageEntry
+from napari_cvdm.io.result_folder import read_result_folder
+from napari_cvdm.live.follow import newest_index
 from napari_cvdm.physics.tie import axial_difference
-from napari_cvdm.plane_positions import count_planes, file_warnings, one_sided_warning, z_step_warning
-from napari_cvdm.repeat import command_of
-from napari_cvdm.request import ImageStack, RequestError, RestoreRequest, image_roles, restore_command
-from napari_cvdm.result import finished
-from napari_cvdm.result_folder import read_result_folder
+from napari_cvdm.reconstruct.choice import card_of_method, load_method, reconstruct
+from napari_cvdm.reconstruct.command import command_of
 from napari_cvdm.simulate.phase import defocus_pair_of
 from napari_cvdm.tasks import TASKS
 from napari_cvdm.widgets.batch import Batch

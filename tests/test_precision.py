@@ -15,23 +15,23 @@ from hypothesis import strategies as st
 from small_images import spots, widefield_request
 from test_by_tiles import stored
 
-from napari_cvdm import precision
-from napari_cvdm.baselines import load_method, reconstruct
-from napari_cvdm.by_tiles import BlockRestorer, restore_by_tiles
 from napari_cvdm.cli import main
-from napari_cvdm.distributed import opened, ticket_of
-from napari_cvdm.empty_tile import EmptyTile
-from napari_cvdm.estimate import estimate
-from napari_cvdm.follow.live import LiveFrame, follow
-from napari_cvdm.follow.mailbox import Mailbox
-from napari_cvdm.image_files import ImageFileError
-from napari_cvdm.model.checkpoint import Checkpoint
-from napari_cvdm.model.cvdm import CVDM
-from napari_cvdm.model.zoo import load_model
-from napari_cvdm.request import Precision
-from napari_cvdm.restore import restore
-from napari_cvdm.result import Restoration, finished
-from napari_cvdm.tiled_job import TiledFiles
+from napari_cvdm.core.request import Precision
+from napari_cvdm.core.result import Restoration, finished
+from napari_cvdm.io import ImageFileError
+from napari_cvdm.live.follow import LiveFrame, follow
+from napari_cvdm.live.mailbox import Mailbox
+from napari_cvdm.models.checkpoint import Checkpoint
+from napari_cvdm.models.cvdm import CVDM
+from napari_cvdm.models.registry import load_model
+from napari_cvdm.out_of_core.dask import opened, ticket_of
+from napari_cvdm.out_of_core.job import TiledFiles
+from napari_cvdm.out_of_core.run import BlockRestorer, restore_by_tiles
+from napari_cvdm.reconstruct import precision
+from napari_cvdm.reconstruct.benchmark_tile import EmptyTile
+from napari_cvdm.reconstruct.choice import load_method, reconstruct
+from napari_cvdm.reconstruct.cost import estimate
+from napari_cvdm.reconstruct.restore import restore
 
 OPTIONS = {"pixel_um": 0.065, "samples": 2, "steps": 2, "device": "cpu", "precision": "auto"}
 TIMES = st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=5)
@@ -136,7 +136,7 @@ def test_the_command_line_writes_what_auto_came_to(tmp_path: Path, tiny_widefiel
 
 def test_a_cost_is_estimated_in_the_precision_that_will_be_used(model: Checkpoint, faster: Precision, monkeypatch: pytest.MonkeyPatch) -> None:
     used: list[str] = []
-    monkeypatch.setattr("napari_cvdm.estimate._one_tile", lambda *given: used.append(given[-1]) or _no_time())
+    monkeypatch.setattr("napari_cvdm.reconstruct.cost._one_tile", lambda *given: used.append(given[-1]) or _no_time())
     finished(estimate(widefield_request(spots((48, 64)), precision="auto"), model))
     assert used == [faster]
 

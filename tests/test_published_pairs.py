@@ -6,7 +6,7 @@ import pytest
 import torch
 from small_images import CLEAR
 
-from napari_cvdm.request import RequestError
+from napari_cvdm.core.request import RequestError
 from napari_cvdm.simulate.phase import PhaseRanges, simulate_phase
 from napari_cvdm.simulate.widefield import simulate_widefield
 from napari_cvdm.training.fields import TrainingField

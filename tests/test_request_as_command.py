@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from napari_cvdm.cli import options
 from napari_cvdm.cli import restore as restoring
-from napari_cvdm.model.zoo import load_model
-from napari_cvdm.request import ALIGNMENTS, PRECISIONS, SAMPLERS, ImageStack, RestoreRequest, restore_command
+from napari_cvdm.core.request import ALIGNMENTS, PRECISIONS, SAMPLERS, ImageStack, RestoreRequest, restore_command
+from napari_cvdm.models.registry import load_model
 
 
 @pytest.fixture

@@ -8,14 +8,14 @@ import pytest
 import torch
 from small_images import phase_request, planes, spots, widefield_request
 
-from napari_cvdm.image_files import combine_planes
-from napari_cvdm.microscope import OpticsError
-from napari_cvdm.model.schedule import RATE_MAX, RATE_MIN
-from napari_cvdm.model.zoo import load_model
-from napari_cvdm.posterior import RunningMoments
-from napari_cvdm.request import ImageStack, RequestError
-from napari_cvdm.restore import restore
-from napari_cvdm.result import finished as drained
+from napari_cvdm.core.microscope import OpticsError
+from napari_cvdm.core.request import ImageStack, RequestError
+from napari_cvdm.core.result import finished as drained
+from napari_cvdm.core.statistics import RunningMoments
+from napari_cvdm.io import combine_planes
+from napari_cvdm.models.registry import load_model
+from napari_cvdm.models.schedule import RATE_MAX, RATE_MIN
+from napari_cvdm.reconstruct.restore import restore
 
 
 def run(request, model):
@@ -214,7 +214,7 @@ def test_cancelling_is_to_stop_iterating(tiny_phase_model):
 
 
 def test_too_little_memory_halves_the_tile_and_gives_the_same_pixels(tiny_phase_model, monkeypatch):
-    from napari_cvdm.model import tiled
+    from napari_cvdm.models import tiled
 
     whole, _ = run(phase_request(planes((128, 128))), tiny_phase_model)
     really = tiled.map_tiles

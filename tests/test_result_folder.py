@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from napari_cvdm.cli.results import write_images, write_provenance
-from napari_cvdm.image_files import ImageFileError
-from napari_cvdm.result import ClockCurve, ForwardCheck, Provenance, Restoration
-from napari_cvdm.result_folder import NO_CLOCK, StoredResult, is_result_folder, read_result_folder
+from napari_cvdm.core.result import ClockCurve, ForwardCheck, Provenance, Restoration
+from napari_cvdm.io import ImageFileError
+from napari_cvdm.io.result_folder import NO_CLOCK, StoredResult, is_result_folder, read_result_folder
 
 CLOCK = ClockCurve(times=(0.5, 1.0), values=(0.4, 1.0), speeds=(1.25, 2.0))
 PLACE = {"y_um": 12.0, "x_um": -3.5, "z_step_um": 0.3}

@@ -15,7 +15,7 @@ from benchmarks.reviewer.registry import PHASE, TESTS, WIDEFIELD
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_cvdm.model.checkpoint import load_checkpoint
+from napari_cvdm.models.checkpoint import load_checkpoint
 
 SIDE = 64
 FIELDS = np.random.default_rng(0)

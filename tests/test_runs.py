@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from small_images import OPTICS, phase_request, planes, spots, widefield_request
 
-from napari_cvdm.image_files import ImageFileError, combine_planes
-from napari_cvdm.model.zoo import load_model
-from napari_cvdm.repeat import command_of
-from napari_cvdm.request import ImageStack, RequestError, RestoreRequest
-from napari_cvdm.restore import restore
-from napari_cvdm.result import Stop
-from napari_cvdm.result import finished as drained
+from napari_cvdm.core.request import ImageStack, RequestError, RestoreRequest
+from napari_cvdm.core.result import Stop
+from napari_cvdm.core.result import finished as drained
+from napari_cvdm.io import ImageFileError, combine_planes
+from napari_cvdm.models.registry import load_model
+from napari_cvdm.reconstruct.command import command_of
+from napari_cvdm.reconstruct.restore import restore
 
 
 def run(request, model, earlier=None):

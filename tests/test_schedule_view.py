@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from napari_cvdm.analysis.regions import BACKGROUND, STRUCTURE, regions_on_grid, structure_and_background
+from napari_cvdm.analysis.schedule_maps import pixel_curves, region_curves, schedule_maps, shown_ranges
+from napari_cvdm.core.result import finished as drained
 from napari_cvdm.diffusion.process import half_log_snr
-from napari_cvdm.model.schedule import Clock, clock_curve, gamma_and_beta
-from napari_cvdm.result import finished as drained
-from napari_cvdm.trust.regions import BACKGROUND, STRUCTURE, regions_on_grid, structure_and_background
-from napari_cvdm.trust.schedule_view import pixel_curves, region_curves, schedule_maps, shown_ranges
+from napari_cvdm.models.schedule import Clock, clock_curve, gamma_and_beta
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from benchmarks.measure import finish, tiny_model
 from benchmarks.scale import made, request_for
 from benchmarks.screen import Costs, measured_costs, most_workers, screen_of, written
 
-from napari_cvdm.model.checkpoint import load_checkpoint
+from napari_cvdm.models.checkpoint import load_checkpoint
 
 COSTS = Costs(image=0.5, megapixel=40.0, load=2.0, task=0.002, encoded_mb=0.001, written_mb=0.003, megabytes=80.0)
 

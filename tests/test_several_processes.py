@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from napari_cvdm.request import RequestError, TrainRequest
+from napari_cvdm.core.request import RequestError, TrainRequest
 from napari_cvdm.training.parallel import Processes
 from napari_cvdm.training.recipe import read_recipe
 from napari_cvdm.training.session import Session

@@ -5,11 +5,11 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from napari_cvdm.model.zoo import load_model, shipped_models
-from napari_cvdm.posterior import carried_calibration
-from napari_cvdm.request import RestoreRequest
-from napari_cvdm.restore import restore
-from napari_cvdm.result import finished as drained
+from napari_cvdm.core.request import RestoreRequest
+from napari_cvdm.core.result import finished as drained
+from napari_cvdm.core.statistics import carried_calibration
+from napari_cvdm.models.registry import load_model, shipped_models
+from napari_cvdm.reconstruct.restore import restore
 from napari_cvdm.simulate.phase import defocus_pair_of
 from napari_cvdm.simulate.samples import (
     CELL_DEFOCUS_UM,

@@ -12,20 +12,20 @@ from conftest import tiny_checkpoint
 from small_images import spots, widefield_request
 from test_by_tiles import WHOLE_HALO, drained, image_in
 
-from napari_cvdm.by_tiles import restore_by_tiles
-from napari_cvdm.model import tiled
-from napari_cvdm.model.zoo import load_model
-from napari_cvdm.restore import restore
-from napari_cvdm.tiled_job import TiledRequest
+from napari_cvdm.models import tiled
+from napari_cvdm.models.registry import load_model
+from napari_cvdm.out_of_core.job import TiledRequest
+from napari_cvdm.out_of_core.run import restore_by_tiles
+from napari_cvdm.reconstruct.restore import restore
 
 LIMITED = """
 import resource, sys
 import numpy as np
 import torch
-from napari_cvdm.model.zoo import load_model
-from napari_cvdm.request import ImageStack, RestoreRequest
-from napari_cvdm.restore import restore
-from napari_cvdm.result import finished as drained
+from napari_cvdm.models.registry import load_model
+from napari_cvdm.core.request import ImageStack, RestoreRequest
+from napari_cvdm.reconstruct.restore import restore
+from napari_cvdm.core.result import finished as drained
 
 def finished(size, tile):
     image = ImageStack(array=np.random.default_rng(0).poisson(100, (size, size)).astype(np.uint16), axes="YX", pixel_um=0.065)

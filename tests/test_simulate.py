@@ -13,10 +13,10 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from skimage.registration import phase_cross_correlation
 
-from napari_cvdm.intensity import dark_level, noise_sigma
-from napari_cvdm.microscope import Microscope
+from napari_cvdm.core.intensity import dark_level, noise_sigma
+from napari_cvdm.core.microscope import Microscope
+from napari_cvdm.core.request import RequestError
 from napari_cvdm.physics.forward_model import PhaseForwardModel, fresnel_number
-from napari_cvdm.request import RequestError
 from napari_cvdm.simulate import phase_objects, structures
 from napari_cvdm.simulate.phase import (
     CONDENSER_SHARE,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_cvdm.request import RequestError
+from napari_cvdm.core.request import RequestError
 from napari_cvdm.simulate.denoising import DenoisingRanges
 from napari_cvdm.simulate.phase import PhaseRanges, simulate_phase
 from napari_cvdm.simulate.widefield import WidefieldRanges

@@ -18,14 +18,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from napari_cvdm import frame
+from napari_cvdm.core.request import ImageStack, RequestError, RestoreRequest
+from napari_cvdm.core.result import Restoration
 from napari_cvdm.diffusion.prediction import PREDICTIONS
-from napari_cvdm.model import cvdm
-from napari_cvdm.model.checkpoint import Checkpoint
-from napari_cvdm.model.tiled import placed
-from napari_cvdm.model.zoo import load_model
-from napari_cvdm.request import ImageStack, RequestError, RestoreRequest
-from napari_cvdm.result import Restoration
+from napari_cvdm.models import cvdm
+from napari_cvdm.models.checkpoint import Checkpoint
+from napari_cvdm.models.registry import load_model
+from napari_cvdm.models.tiled import placed
+from napari_cvdm.reconstruct import sampling as frame
 
 
 @pytest.fixture(scope="module")

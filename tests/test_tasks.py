@@ -6,13 +6,13 @@ import torch
 from cut_planes import OPTICS, take_planes
 from small_images import phase_request
 
-from napari_cvdm.image_files import Fingerprint
-from napari_cvdm.intensity import grouped_median, noise_sigma
-from napari_cvdm.microscope import Microscope
+from napari_cvdm.core.intensity import grouped_median, noise_sigma
+from napari_cvdm.core.microscope import Microscope
+from napari_cvdm.core.request import ImageStack, RequestError
+from napari_cvdm.io import Fingerprint
+from napari_cvdm.out_of_core.global_statistics import sample_plane
 from napari_cvdm.physics.forward_model import fresnel_number
-from napari_cvdm.request import ImageStack, RequestError
 from napari_cvdm.simulate.phase import defocus_pair_of
-from napari_cvdm.survey import sample_plane
 from napari_cvdm.tasks import TASKS, PhaseTwoShot, WidefieldX2
 from napari_cvdm.tasks.levelling import LEAST_BACKGROUND, find_background
 from napari_cvdm.tasks.phase_blocks import blank_levels

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from napari_cvdm.model.checkpoint import CheckpointError, load_checkpoint
-from napari_cvdm.request import TrainRequest
+from napari_cvdm.core.request import TrainRequest
+from napari_cvdm.models.checkpoint import CheckpointError, load_checkpoint
 from napari_cvdm.training import state as training_state
 from napari_cvdm.training.loop import train
 from napari_cvdm.training.recipe import read_recipe

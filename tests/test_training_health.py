@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from napari_cvdm.model.schedule import Clock
-from napari_cvdm.model.zoo import load_model, shipped_models
+from napari_cvdm.models.registry import load_model, shipped_models
+from napari_cvdm.models.schedule import Clock
 from napari_cvdm.training.health import gradient_findings, overfitting_findings, schedule_findings, spread_findings
 from napari_cvdm.training.validation import Score
 

@@ -11,12 +11,12 @@ import torch
 
 from benchmarks.fuzzing.specimens import pixels
 from napari_cvdm.cli.results import write_images, write_provenance
-from napari_cvdm.model.checkpoint import CARD, WEIGHTS, Checkpoint, ModelCard, config_values, load_checkpoint, save_checkpoint
-from napari_cvdm.model.cvdm import CVDM, CVDMConfig
-from napari_cvdm.model.unet import UNetConfig
-from napari_cvdm.request import ImageStack, RestoreRequest
-from napari_cvdm.restore import restore
-from napari_cvdm.result import finished
+from napari_cvdm.core.request import ImageStack, RestoreRequest
+from napari_cvdm.core.result import finished
+from napari_cvdm.models.checkpoint import CARD, WEIGHTS, Checkpoint, ModelCard, config_values, load_checkpoint, save_checkpoint
+from napari_cvdm.models.cvdm import CVDM, CVDMConfig
+from napari_cvdm.models.unet import UNetConfig
+from napari_cvdm.reconstruct.restore import restore
 from napari_cvdm.tasks import TASKS
 from napari_cvdm.training.state import STATE, save_state
 

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from benchmarks.fuzzing import model_specimens as made
 from benchmarks.fuzzing.mutations import damaged, json_text
 from napari_cvdm.cli.models import description
-from napari_cvdm.model.bundle import add_model
-from napari_cvdm.model.checkpoint import CARD, WEIGHTS, load_checkpoint, read_card
-from napari_cvdm.model.zoo import models_in
-from napari_cvdm.restore import restore
-from napari_cvdm.result import finished
-from napari_cvdm.result_folder import PROVENANCE, is_result_folder, read_result_folder
+from napari_cvdm.core.result import finished
+from napari_cvdm.io.result_folder import PROVENANCE, is_result_folder, read_result_folder
+from napari_cvdm.models.bundle import add_model
+from napari_cvdm.models.checkpoint import CARD, WEIGHTS, load_checkpoint, read_card
+from napari_cvdm.models.registry import models_in
+from napari_cvdm.reconstruct.restore import restore
 from napari_cvdm.training import pair_files
 from napari_cvdm.training.recipe import read_recipe
 from napari_cvdm.training.state import STATE, load_state

@@ -13,7 +13,7 @@ from numcodecs import LZ4, Zlib
 
 from benchmarks.fuzzing.mutations import damaged, json_text
 from benchmarks.fuzzing.specimens import pixels
-from napari_cvdm.image_files.ngff_grid import Grid, GridImage, build_pyramid, create_images, open_level
+from napari_cvdm.io.ngff_grid import Grid, GridImage, build_pyramid, create_images, open_level
 
 NAME = "image.ome.zarr"
 Files = dict[str, bytes]

@@ -13,7 +13,7 @@ import numpy as np
 import tifffile
 
 from benchmarks.fuzzing.mutations import Hot
-from napari_cvdm.image_files import write_image
+from napari_cvdm.io import write_image
 
 HEADER = 1024
 

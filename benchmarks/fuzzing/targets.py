@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from benchmarks.fuzzing import ngff_specimens, specimens
 from benchmarks.fuzzing.mutations import damaged
 from benchmarks.fuzzing.specimens import Specimen
-from napari_cvdm.image_files import ImageFileError, check_finite, check_pixels, combine_planes, read_image
-from napari_cvdm.image_files.lazy import open_image, window_of
-from napari_cvdm.microscope import OpticsError
-from napari_cvdm.model.checkpoint import CheckpointError
-from napari_cvdm.request import RequestError
+from napari_cvdm.core.microscope import OpticsError
+from napari_cvdm.core.request import RequestError
+from napari_cvdm.io import ImageFileError, check_finite, check_pixels, combine_planes, read_image
+from napari_cvdm.io.lazy import open_image, window_of
+from napari_cvdm.models.checkpoint import CheckpointError
 
 OWN_ERRORS = (ImageFileError, RequestError, OpticsError, CheckpointError)
 Files = dict[str, bytes]

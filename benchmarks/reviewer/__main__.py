@@ -13,7 +13,7 @@ from benchmarks.evidence import table
 from benchmarks.measure import Row, print_rows
 from benchmarks.reviewer.bench import SMALL, Bench, Finding, Plan
 from benchmarks.reviewer.registry import TESTS
-from napari_cvdm.model.zoo import load_model, shipped_models
+from napari_cvdm.models.registry import load_model, shipped_models
 
 RISE = 1.1  # error or spread is said to rise when it grows by a tenth
 

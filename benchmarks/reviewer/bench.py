@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 
 from benchmarks.measure import Row, finish
 from benchmarks.reviewer.scene import Scene, phase_scene, widefield_scene
-from napari_cvdm.model.checkpoint import Checkpoint
-from napari_cvdm.request import STEPS, ImageStack, RestoreRequest
-from napari_cvdm.result import Restoration
+from napari_cvdm.core.request import STEPS, ImageStack, RestoreRequest
+from napari_cvdm.core.result import Restoration
+from napari_cvdm.models.checkpoint import Checkpoint
 
 UNTOUCHED = "untouched"
 

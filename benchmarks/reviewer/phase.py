@@ -10,8 +10,8 @@ from benchmarks.reviewer.blank import empty_phase
 from benchmarks.reviewer.figures import drawn
 from benchmarks.reviewer.measures import bias, blank_row, kept_pixels, measured
 from benchmarks.reviewer.scene import MARGIN_PX, PHASE, SEED, PhaseOptics, phase_map, phase_scene
+from napari_cvdm.analysis.phase_quantities import PhaseField, dry_mass_pg, optical_path_nm
 from napari_cvdm.simulate.phase_objects import cells
-from napari_cvdm.trust.phase_quantities import PhaseField, dry_mass_pg, optical_path_nm
 
 PHOTON_LEVELS = (1e3, 1e4, 6e4)
 STRENGTHS_RAD = (0.05, 0.15, 0.5, 1.5, 3.0, 6.0)

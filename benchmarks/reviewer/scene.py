@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
 
-from napari_cvdm.microscope import Camera, Microscope
+from napari_cvdm.core.microscope import Camera, Microscope
 from napari_cvdm.physics.camera import expose
 from napari_cvdm.simulate.phase import LARGEST_SLOPE, defocus_pair_of, steepest
 from napari_cvdm.simulate.phase_objects import cells

@@ -12,15 +12,15 @@ except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
 
 _HOMES = {
-    "Camera": "microscope",
-    "Microscope": "microscope",
-    "ImageStack": "request",
-    "RestoreRequest": "request",
-    "Progress": "result",
-    "Restoration": "result",
-    "finished": "result",
-    "TrainRequest": "request",
-    "load_model": "model.zoo",
+    "Camera": "core.microscope",
+    "Microscope": "core.microscope",
+    "ImageStack": "core.request",
+    "RestoreRequest": "core.request",
+    "Progress": "core.result",
+    "Restoration": "core.result",
+    "finished": "core.result",
+    "TrainRequest": "core.request",
+    "load_model": "models.registry",
 }
 
 __all__ = ["__version__", *_HOMES]

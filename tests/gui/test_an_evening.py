@@ -15,10 +15,10 @@ from qtpy.QtWidgets import QApplication
 
 import napari_cvdm
 from napari_cvdm.cli import main
-from napari_cvdm.image_files import read_image
-from napari_cvdm.model.zoo import load_model
-from napari_cvdm.restore import restore
-from napari_cvdm.result import finished as drained
+from napari_cvdm.core.result import finished as drained
+from napari_cvdm.io import read_image
+from napari_cvdm.models.registry import load_model
+from napari_cvdm.reconstruct.restore import restore
 from napari_cvdm.widgets.layers import our_metadata
 
 MANIFEST = Path(napari_cvdm.__file__).with_name("napari.yaml")

@@ -13,7 +13,7 @@ import pytest
 import torch
 from qtpy.QtWidgets import QDockWidget
 
-from napari_cvdm.model.cvdm import CVDM
+from napari_cvdm.models.cvdm import CVDM
 from napari_cvdm.training.fine_tuning import RECIPE, unfinished_runs
 from napari_cvdm.training.recipe import read_recipe
 from napari_cvdm.training.state import load_state

@@ -10,7 +10,7 @@ import tifffile
 from qtpy.QtWidgets import QApplication
 
 from napari_cvdm.cli import main
-from napari_cvdm.image_files import read_image
+from napari_cvdm.io import read_image
 from napari_cvdm.simulate.samples import WIDEFIELD_RANGES
 from napari_cvdm.simulate.widefield import simulate_widefield
 from napari_cvdm.widgets.layers import METADATA_KEY, our_metadata

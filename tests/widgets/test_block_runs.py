@@ -11,9 +11,9 @@ pytest.importorskip("distributed", reason="dask.distributed is not installed: pi
 
 from test_by_tiles import drained, image_in, stored
 
-from napari_cvdm import distributed as cluster
-from napari_cvdm.by_tiles import restore_by_tiles
-from napari_cvdm.tiled_job import TiledFiles
+from napari_cvdm.out_of_core import dask as cluster
+from napari_cvdm.out_of_core.job import TiledFiles
+from napari_cvdm.out_of_core.run import restore_by_tiles
 from napari_cvdm.widgets.block_form import IN_BLOCKS, PROCESSES, SCHEDULER
 from napari_cvdm.widgets.layers import METADATA_KEY, is_measurement
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from napari_cvdm.model.checkpoint import load_checkpoint, save_checkpoint
-from napari_cvdm.posterior import INTERVAL, carried_calibration
-from napari_cvdm.trust.calibration import Calibration
+from napari_cvdm.core.statistics import INTERVAL, carried_calibration
+from napari_cvdm.evaluation.calibration import Calibration
+from napari_cvdm.models.checkpoint import load_checkpoint, save_checkpoint
 from napari_cvdm.widgets.inspect_widget import InspectWidget
 from napari_cvdm.widgets.layers import METADATA_KEY, our_metadata
 from napari_cvdm.widgets.result_group import groups_of

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from napari_cvdm.baselines import load_method, reconstruct
-from napari_cvdm.request import RestoreRequest
-from napari_cvdm.result import Progress
-from napari_cvdm.result import finished as drained
+from napari_cvdm.core.request import RestoreRequest
+from napari_cvdm.core.result import Progress
+from napari_cvdm.core.result import finished as drained
+from napari_cvdm.reconstruct.choice import load_method, reconstruct
 from napari_cvdm.widgets.inspect_widget import InspectWidget
 from napari_cvdm.widgets.layers import our_metadata, read_layer, to_layer_data
 from napari_cvdm.widgets.placement import Placement
@@ -81,7 +81,7 @@ def test_a_comparison_can_be_cancelled(viewer, widefield, finished, monkeypatch,
             yield Progress(stage="waiting", done=done, total=10**9)
             done += 1
 
-    monkeypatch.setattr("napari_cvdm.baselines.choice.reconstruct_classically", endless)
+    monkeypatch.setattr("napari_cvdm.reconstruct.choice.reconstruct_classically", endless)
     before = [layer.name for layer in viewer.layers]
     fill(widefield, OIL)
     widefield.results.compare.click()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from qtpy.QtGui import QGuiApplication
 
-from napari_cvdm.trust.phase_quantities import PhaseField, dry_mass_pg
+from napari_cvdm.analysis.phase_quantities import PhaseField, dry_mass_pg
 from napari_cvdm.widgets.dry_mass_widget import FEATURES, DryMassWidget
 from napari_cvdm.widgets.layers import METADATA_KEY
 from napari_cvdm.widgets.mass_table import with_error

@@ -7,7 +7,7 @@ import numpy as np
 from inspected_result import point_at, restoration, settle
 from qtpy.QtCore import QThread
 
-from napari_cvdm.result import Progress
+from napari_cvdm.core.result import Progress
 from napari_cvdm.widgets.inspect_widget import InspectWidget
 from napari_cvdm.widgets.layers import to_layer_data
 from napari_cvdm.widgets.placement import Placement

@@ -9,9 +9,9 @@ from made_results import PROVENANCE, ROLES, restoration
 from napari.components import ViewerModel
 from napari.layers import Image, Layer
 
-from napari_cvdm.image_files import ImageFileError
-from napari_cvdm.posterior import STATISTICS
-from napari_cvdm.request import RequestError
+from napari_cvdm.core.request import RequestError
+from napari_cvdm.core.statistics import STATISTICS
+from napari_cvdm.io import ImageFileError
 from napari_cvdm.widgets.layers import METADATA_KEY, is_measurement, known_optics, layer_pixel_um, read_layer, to_layer_data
 from napari_cvdm.widgets.placement import Placement
 from napari_cvdm.widgets.shown_layers import show_layers

@@ -8,7 +8,7 @@ from napari.utils.events import EventEmitter
 from qtpy.QtCore import QCoreApplication, QEvent, QObject
 from qtpy.QtWidgets import QLabel, QWidget
 
-from napari_cvdm.result import Progress
+from napari_cvdm.core.result import Progress
 from napari_cvdm.widgets.dry_mass_widget import DryMassWidget
 from napari_cvdm.widgets.inspect_widget import InspectWidget
 from napari_cvdm.widgets.lifetime import listen, when_gone

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from live_frames import FRAMES, PATIENCE_MS, alone, frame, shown
 
-from napari_cvdm.follow import live
-from napari_cvdm.model.zoo import load_model
-from napari_cvdm.request import RestoreRequest
-from napari_cvdm.restore import restore
-from napari_cvdm.result import finished as drained
+from napari_cvdm.core.request import RestoreRequest
+from napari_cvdm.core.result import finished as drained
+from napari_cvdm.live import follow as live
+from napari_cvdm.models.registry import load_model
+from napari_cvdm.reconstruct.restore import restore
 from napari_cvdm.widgets.layers import METADATA_KEY, is_measurement
 from napari_cvdm.widgets.live_feed import LayerFeed
 from napari_cvdm.widgets.live_widget import LiveWidget

@@ -8,7 +8,7 @@ import npe2
 import pytest
 
 import napari_cvdm
-from napari_cvdm.request import RestoreRequest
+from napari_cvdm.core.request import RestoreRequest
 from napari_cvdm.widgets.preferences import PLUGIN, PREFERENCES, defaults, preferred
 
 MANIFEST = Path(napari_cvdm.__file__).with_name("napari.yaml")
@@ -39,7 +39,7 @@ def test_the_manifest_offers_every_preference_with_its_default():
 def test_the_manifest_allows_what_a_request_allows(name, bounds):
     import numpy as np
 
-    from napari_cvdm.request import ImageStack, RequestError
+    from napari_cvdm.core.request import ImageStack, RequestError
 
     entry = offered()[name][1]
     assert (entry.minimum, entry.maximum) == bounds

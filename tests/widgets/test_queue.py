@@ -11,11 +11,11 @@ from dropping import drag_enter, drop
 from qtpy.QtCore import QMimeData, Qt, QUrl
 from qtpy.QtWidgets import QApplication, QFileDialog, QLineEdit, QWidget
 
-from napari_cvdm.image_files import read_image
-from napari_cvdm.model.zoo import load_model
-from napari_cvdm.request import RestoreRequest
-from napari_cvdm.restore import restore
-from napari_cvdm.result import finished as drained
+from napari_cvdm.core.request import RestoreRequest
+from napari_cvdm.core.result import finished as drained
+from napari_cvdm.io import read_image
+from napari_cvdm.models.registry import load_model
+from napari_cvdm.reconstruct.restore import restore
 from napari_cvdm.widgets.layers import our_metadata
 from napari_cvdm.widgets.queue_panel import State
 

@@ -5,11 +5,11 @@ import pytest
 from dropping import drop
 from qtpy.QtWidgets import QApplication, QLineEdit
 
-from napari_cvdm.image_files import combine_planes, read_image
-from napari_cvdm.model.zoo import load_model
-from napari_cvdm.request import RestoreRequest
-from napari_cvdm.restore import restore
-from napari_cvdm.result import finished as drained
+from napari_cvdm.core.request import RestoreRequest
+from napari_cvdm.core.result import finished as drained
+from napari_cvdm.io import combine_planes, read_image
+from napari_cvdm.models.registry import load_model
+from napari_cvdm.reconstruct.restore import restore
 from napari_cvdm.widgets.queue_panel import State
 
 

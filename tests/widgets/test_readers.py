@@ -12,10 +12,10 @@ from napari.layers import Image, Layer
 
 import napari_cvdm
 from napari_cvdm.cli.results import write_images, write_provenance
-from napari_cvdm.image_files import ImageFileError
-from napari_cvdm.request import ImageStack
-from napari_cvdm.result import ClockCurve, Provenance, Restoration
-from napari_cvdm.result_folder import read_result_folder
+from napari_cvdm.core.request import ImageStack
+from napari_cvdm.core.result import ClockCurve, Provenance, Restoration
+from napari_cvdm.io import ImageFileError
+from napari_cvdm.io.result_folder import read_result_folder
 from napari_cvdm.widgets.layers import known_optics, our_metadata, read_layer, to_layer_data
 from napari_cvdm.widgets.placement import Placement
 from napari_cvdm.widgets.readers import get_image_reader, get_result_reader, image_layer

@@ -7,9 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-from napari_cvdm.image_files import write_image
-from napari_cvdm.plane_positions import z_step_warning
-from napari_cvdm.request import RequestError, restore_command
+from napari_cvdm.core.plane_positions import z_step_warning
+from napari_cvdm.core.request import RequestError, restore_command
+from napari_cvdm.io import write_image
 from napari_cvdm.widgets.layers import METADATA_KEY
 
 

@@ -6,10 +6,10 @@ from itertools import count
 import numpy as np
 import pytest
 
-from napari_cvdm.model.zoo import load_model
-from napari_cvdm.restore import restore
-from napari_cvdm.result import Progress
-from napari_cvdm.result import finished as drained
+from napari_cvdm.core.result import Progress
+from napari_cvdm.core.result import finished as drained
+from napari_cvdm.models.registry import load_model
+from napari_cvdm.reconstruct.restore import restore
 from napari_cvdm.widgets.layers import METADATA_KEY
 
 RESULTS = ("gamma", "beta", "noise-rate map", "uncertainty", "untrusted pixels", "reconstruction")
@@ -99,7 +99,7 @@ def test_a_planted_runtime_error_is_reported_and_the_button_comes_back(viewer, m
     viewer.add_image(**measured)
     dock = open_dock(tiny_widefield_model)
     with monkeypatch.context() as planted:
-        planted.setattr("napari_cvdm.restore.restore", broken)
+        planted.setattr("napari_cvdm.reconstruct.restore.restore", broken)
         dock.start()
         assert not dock.panel.run.isEnabled()
         finished(dock)
@@ -134,7 +134,7 @@ def test_cancel_answers_within_one_step_and_leaves_no_half_result(viewer, measur
                 return end.value
             yield made[-1]
 
-    monkeypatch.setattr("napari_cvdm.restore.restore", counted)
+    monkeypatch.setattr("napari_cvdm.reconstruct.restore.restore", counted)
     viewer.add_image(**measured)
     dock = open_dock(tiny_widefield_model)
     dock.form.counts["steps"].setValue(1000)
@@ -229,7 +229,7 @@ def test_closing_the_viewer_in_mid_run_is_survived(make_napari_viewer, measured,
     dock = RestoreWidget(viewer)
     viewer.window.add_dock_widget(dock)
     dock.form.model.set_value(str(tiny_widefield_model))
-    monkeypatch.setattr("napari_cvdm.restore.restore", endless)
+    monkeypatch.setattr("napari_cvdm.reconstruct.restore.restore", endless)
     dock.start()
     qtbot.waitUntil(lambda: dock.panel.bar.value() > 2, timeout=20_000)
     viewer.close()

@@ -10,10 +10,10 @@ import tifffile
 from qtpy.QtWidgets import QApplication
 
 from napari_cvdm.cli import main
-from napari_cvdm.model.zoo import load_model
-from napari_cvdm.restore import restore
-from napari_cvdm.result import Progress
-from napari_cvdm.result import finished as drained
+from napari_cvdm.core.result import Progress
+from napari_cvdm.core.result import finished as drained
+from napari_cvdm.models.registry import load_model
+from napari_cvdm.reconstruct.restore import restore
 from napari_cvdm.widgets import run_panel
 from napari_cvdm.widgets.layers import METADATA_KEY, our_metadata
 from napari_cvdm.widgets.run_panel import RunPanel

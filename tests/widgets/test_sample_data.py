@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from napari.layers import Layer
 
-from napari_cvdm.microscope import Microscope
-from napari_cvdm.model.checkpoint import read_card
-from napari_cvdm.model.zoo import model_folder
+from napari_cvdm.core.microscope import Microscope
+from napari_cvdm.models.checkpoint import read_card
+from napari_cvdm.models.registry import model_folder
 from napari_cvdm.simulate import samples
 from napari_cvdm.simulate.phase import defocus_pair_of
 from napari_cvdm.tasks import TASKS

@@ -11,10 +11,10 @@ from qtpy.QtCore import QCoreApplication, QEvent
 from qtpy.QtWidgets import QApplication
 
 from napari_cvdm.cli import main
-from napari_cvdm.image_files import write_image
-from napari_cvdm.model.bundle import add_model
-from napari_cvdm.model.checkpoint import CARD, load_checkpoint
-from napari_cvdm.request import RequestError
+from napari_cvdm.core.request import RequestError
+from napari_cvdm.io import write_image
+from napari_cvdm.models.bundle import add_model
+from napari_cvdm.models.checkpoint import CARD, load_checkpoint
 from napari_cvdm.training.fine_tuning import RECIPE, SOLVED_PLAN
 from napari_cvdm.training.health import FAILURES
 from napari_cvdm.training.pair_files import Arrays, BioSR

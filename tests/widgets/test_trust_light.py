@@ -3,7 +3,7 @@
 import numpy as np
 from qtpy.QtWidgets import QLabel
 
-from napari_cvdm.result import finished as drained
+from napari_cvdm.core.result import finished as drained
 from napari_cvdm.widgets.layers import CHI2_LIMITS, RESIDUAL_LIMITS, our_metadata
 from napari_cvdm.widgets.trust_light import COLOURS, WORDS, TrustLight
 
@@ -48,8 +48,8 @@ def test_residual_layers_lie_on_the_grid_of_the_camera(viewer, tiny_phase_model,
     from napari.layers import Image, Layer
     from small_images import phase_request, planes, spots, widefield_request
 
-    from napari_cvdm.model.zoo import load_model
-    from napari_cvdm.restore import restore
+    from napari_cvdm.models.registry import load_model
+    from napari_cvdm.reconstruct.restore import restore
     from napari_cvdm.widgets.layers import to_layer_data
     from napari_cvdm.widgets.placement import Placement
 

@@ -8,8 +8,8 @@ from qtpy.QtCore import QThread
 from qtpy.QtGui import QMovie
 from qtpy.QtWidgets import QLabel
 
-from napari_cvdm.request import RequestError
-from napari_cvdm.result import Progress
+from napari_cvdm.core.request import RequestError
+from napari_cvdm.core.result import Progress
 from napari_cvdm.widgets.activity_sign import AS_MADE_PERCENT, SLOW_PERCENT, signs
 from napari_cvdm.widgets.worker import DRAWING_SHARE, VIEW_INTERVAL_S, Control, Job, explain
 

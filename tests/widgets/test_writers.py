@@ -14,7 +14,7 @@ from napari.layers import Image, Labels
 from napari.utils.notifications import notification_manager
 
 import napari_cvdm
-from napari_cvdm.image_files import ImageFileError, read_image
+from napari_cvdm.io import ImageFileError, read_image
 from napari_cvdm.widgets.layers import METADATA_KEY
 from napari_cvdm.widgets.readers import image_layer
 from napari_cvdm.widgets.writers import write_tiff, write_zarr

@@ -1,11 +1,13 @@
-"""What a user would run instead of a model: classical methods that give one answer, behind the interface of the models.
+"""What a user would run instead of a model: classical methods that give one answer, behind the interface of the models."""
 
-A name that `RestoreRequest.model` takes is a shipped model, a checkpoint folder, or one of `BASELINES`; `load_method` finds what
-it names and `reconstruct` runs it.
-"""
-
-from napari_cvdm.baselines.choice import BASELINES, FITTING, card_of_method, load_method, reconstruct
 from napari_cvdm.baselines.method import Baseline
-from napari_cvdm.baselines.run import reconstruct_classically
+from napari_cvdm.baselines.phase import UsTie, Wotf
+from napari_cvdm.baselines.phase_physics import PhasePhysics
+from napari_cvdm.baselines.richardson_lucy import RichardsonLucy
 
-__all__ = ["BASELINES", "FITTING", "Baseline", "card_of_method", "load_method", "reconstruct", "reconstruct_classically"]
+_ALL: tuple[Baseline, ...] = (PhasePhysics(), UsTie(), Wotf(), RichardsonLucy())
+BASELINES: dict[str, Baseline] = {method.name: method for method in _ALL}
+FITTING = {"phase-2shot": "phase-physics", "widefield-x2": "richardson-lucy"}
+"""The method without a network that fits each task best, by name."""
+
+__all__ = ["BASELINES", "FITTING", "Baseline"]

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from napari_cvdm.model.checkpoint import ModelCard
-from napari_cvdm.request import RestoreRequest
+from napari_cvdm.core.request import RestoreRequest
+from napari_cvdm.models.checkpoint import ModelCard
 from napari_cvdm.tasks import TASKS
 
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from napari_cvdm.baselines.method import Answer, Baseline, Solving
-from napari_cvdm.microscope import Microscope
+from napari_cvdm.core.microscope import Microscope
+from napari_cvdm.core.request import RequestError, RestoreRequest
 from napari_cvdm.physics.tie import AUTHORS_REGULARISATION, us_tie_of
 from napari_cvdm.physics.wotf import solve_wotf
-from napari_cvdm.request import RequestError, RestoreRequest
 from napari_cvdm.tasks.conditioned import BORDER_PX, interior
 from napari_cvdm.tasks.phase import SortedPlanes
 from napari_cvdm.tasks.phase_channels import phase_optics, usable_planes

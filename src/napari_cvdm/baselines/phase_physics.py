@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from napari_cvdm.baselines.method import Answer, Baseline, Solving
-from napari_cvdm.request import RequestError, RestoreRequest
+from napari_cvdm.core.request import RequestError, RestoreRequest
 from napari_cvdm.tasks.phase import PhaseTwoShot
 from napari_cvdm.tasks.phase_posterior import PhasePosterior
 

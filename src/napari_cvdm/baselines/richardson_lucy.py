@@ -8,9 +8,9 @@ import numpy as np
 from torch import Tensor
 
 from napari_cvdm.baselines.method import Answer, Baseline, Solving
-from napari_cvdm.intensity import IntensityScale
+from napari_cvdm.core.intensity import IntensityScale
+from napari_cvdm.core.request import RequestError, RestoreRequest
 from napari_cvdm.physics.camera_noise import photon_transfer
-from napari_cvdm.request import RequestError, RestoreRequest
 from napari_cvdm.tasks.conditioned import BORDER_PX, interior, saturated
 from napari_cvdm.tasks.deconvolved import Deconvolution, chi_squared, estimate_lens, lens_of_request
 from napari_cvdm.tasks.widefield import WidefieldX2, above_dark

@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say("error", in_words(error))
         return BAD_INPUT
     except (RuntimeError, MemoryError) as error:
-        from napari_cvdm.device import out_of_memory
+        from napari_cvdm.core.device import out_of_memory
 
         if not out_of_memory(error):
             raise

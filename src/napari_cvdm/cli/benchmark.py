@@ -9,16 +9,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from napari_cvdm.baselines import load_method
 from napari_cvdm.cli import say_done
 from napari_cvdm.cli.evaluate import METRICS, TABLE, evaluate_into
 from napari_cvdm.cli.evaluation_table import markdown, shown
 from napari_cvdm.cli.pairs import pairs_card, sampling_of, set_of
-from napari_cvdm.image_files import output_folder
-from napari_cvdm.model.zoo import shipped_models
-from napari_cvdm.request import RequestError
-from napari_cvdm.trust.evaluation_summary import plain
-from napari_cvdm.trust.pair_sets import EVALUATION_SEED
+from napari_cvdm.core.request import RequestError
+from napari_cvdm.evaluation.pair_sets import EVALUATION_SEED
+from napari_cvdm.evaluation.summary import plain
+from napari_cvdm.io import output_folder
+from napari_cvdm.models.registry import shipped_models
+from napari_cvdm.reconstruct.choice import load_method
 
 HEAD = (
     "model",

@@ -5,11 +5,11 @@ from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import fields
 
-from napari_cvdm.by_tiles import Carrying, one_by_one, restore_by_tiles
 from napari_cvdm.cli import say_done
 from napari_cvdm.cli.progress import with_bar
-from napari_cvdm.request import RestoreRequest, image_roles
-from napari_cvdm.tiled_job import TiledFiles
+from napari_cvdm.core.request import RestoreRequest, image_roles
+from napari_cvdm.out_of_core.job import TiledFiles
+from napari_cvdm.out_of_core.run import Carrying, one_by_one, restore_by_tiles
 
 
 def run_by_tiles(arguments: Namespace, files: Mapping[str, str]) -> None:
@@ -38,7 +38,7 @@ def carrying_of(arguments: Namespace, job: TiledFiles) -> Carrying:
     """In this process, or on the cluster that the arguments name."""
     if not hasattr(arguments, "scheduler"):
         return one_by_one
-    from napari_cvdm.distributed import check_scheduler, on_cluster
+    from napari_cvdm.out_of_core.dask import check_scheduler, on_cluster
 
     check_scheduler(arguments.scheduler)
     return on_cluster(arguments.scheduler, job)

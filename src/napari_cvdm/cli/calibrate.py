@@ -10,12 +10,12 @@ import numpy as np
 from napari_cvdm.cli import check_inputs_stay, say_done
 from napari_cvdm.cli.pairs import sampling_of, set_of
 from napari_cvdm.cli.progress import with_bar
-from napari_cvdm.image_files import output_folder
-from napari_cvdm.model.checkpoint import CARD, WEIGHTS, Checkpoint, write_card
-from napari_cvdm.model.zoo import load_model, model_folder
-from napari_cvdm.trust.calibration import Calibration, Scores, covered, fitted, least_fields, left_out_coverage, scores_of
-from napari_cvdm.trust.noise_scale import scores_by_scale, with_noise_scale
-from napari_cvdm.trust.pair_sets import CALIBRATION_SEED, EVALUATION_SEED, NAMED
+from napari_cvdm.evaluation.calibration import Calibration, Scores, covered, fitted, least_fields, left_out_coverage, scores_of
+from napari_cvdm.evaluation.noise_scale import scores_by_scale, with_noise_scale
+from napari_cvdm.evaluation.pair_sets import CALIBRATION_SEED, EVALUATION_SEED, NAMED
+from napari_cvdm.io import output_folder
+from napari_cvdm.models.checkpoint import CARD, WEIGHTS, Checkpoint, write_card
+from napari_cvdm.models.registry import load_model, model_folder
 
 
 def run(arguments: Namespace) -> None:

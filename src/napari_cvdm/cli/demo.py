@@ -12,9 +12,9 @@ from napari_cvdm.cli import say_done
 from napari_cvdm.cli.options import build_parser
 from napari_cvdm.cli.pictures import Panel, draw
 from napari_cvdm.cli.restore import restore_into
-from napari_cvdm.image_files import output_folder, write_image
-from napari_cvdm.request import ImageStack, RestoreRequest, restore_command
-from napari_cvdm.result import Restoration
+from napari_cvdm.core.request import ImageStack, RestoreRequest, restore_command
+from napari_cvdm.core.result import Restoration
+from napari_cvdm.io import output_folder, write_image
 from napari_cvdm.simulate.samples import CELL_DEFOCUS_UM, cell_phase, cell_planes, reticulum, reticulum_pair
 
 COMMANDS = "commands.txt"

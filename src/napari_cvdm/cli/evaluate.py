@@ -5,17 +5,18 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from napari_cvdm.baselines import Baseline, load_method
+from napari_cvdm.baselines import Baseline
 from napari_cvdm.cli import check_inputs_stay, say_done
 from napari_cvdm.cli.evaluation_figures import draw_figures
 from napari_cvdm.cli.evaluation_table import tables
 from napari_cvdm.cli.pairs import pairs_card, sampling_of, set_of
 from napari_cvdm.cli.progress import with_bar
-from napari_cvdm.image_files import output_folder
-from napari_cvdm.trust.evaluation import evaluate
-from napari_cvdm.trust.evaluation_summary import summary
-from napari_cvdm.trust.pair_sets import EVALUATION_SEED, SIMULATION
-from napari_cvdm.trust.two_points import two_points
+from napari_cvdm.evaluation.evaluate import evaluate
+from napari_cvdm.evaluation.pair_sets import EVALUATION_SEED, SIMULATION
+from napari_cvdm.evaluation.summary import summary
+from napari_cvdm.evaluation.two_points import two_points
+from napari_cvdm.io import output_folder
+from napari_cvdm.reconstruct.choice import load_method
 
 METRICS, TABLE = "metrics.json", "table.md"
 POINTS_FOR = "widefield-x2"

@@ -9,11 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from napari_cvdm.analysis.correlations import error_by_spread
 from napari_cvdm.cli.pictures import DPI, Panel, draw
-from napari_cvdm.trust.agreement import error_by_spread
-from napari_cvdm.trust.coverage import REMOVED
-from napari_cvdm.trust.evaluation import Evaluation
-from napari_cvdm.trust.judged import JudgedField
+from napari_cvdm.evaluation.coverage import REMOVED
+from napari_cvdm.evaluation.evaluate import Evaluation
+from napari_cvdm.evaluation.reconstructed_pair import JudgedField
 
 INCHES = 4.4
 GUIDE: Mapping[str, Any] = {"color": "0.6", "linestyle": "--", "linewidth": 1}

@@ -31,7 +31,7 @@ def tables(found: Mapping[str, Any]) -> str:
     Parameters
     ----------
     found : mapping
-        See `napari_cvdm.trust.evaluation_summary.summary`.
+        See `napari_cvdm.evaluation.summary.summary`.
 
     Returns
     -------

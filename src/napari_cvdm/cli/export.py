@@ -7,8 +7,8 @@ from napari_cvdm.cli import check_inputs_stay, say_done
 from napari_cvdm.cli.options import UsageError
 from napari_cvdm.export.settings import PackageSettings
 from napari_cvdm.export.zoo import write_bioimageio
-from napari_cvdm.model.bundle import write_bundle
-from napari_cvdm.model.zoo import model_folder
+from napari_cvdm.models.bundle import write_bundle
+from napari_cvdm.models.registry import model_folder
 
 
 def run(arguments: Namespace) -> None:

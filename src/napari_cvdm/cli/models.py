@@ -7,9 +7,9 @@ from dataclasses import asdict
 
 from napari_cvdm.baselines import BASELINES, Baseline
 from napari_cvdm.cli import say_done
-from napari_cvdm.model.bundle import add_model
-from napari_cvdm.model.checkpoint import WEIGHTS, ModelCard
-from napari_cvdm.model.zoo import model_folder, shipped_models
+from napari_cvdm.models.bundle import add_model
+from napari_cvdm.models.checkpoint import WEIGHTS, ModelCard
+from napari_cvdm.models.registry import model_folder, shipped_models
 
 WIDTH = 110
 INDENT = 14

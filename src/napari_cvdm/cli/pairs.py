@@ -4,11 +4,11 @@ from argparse import Namespace
 from typing import Any
 
 from napari_cvdm.baselines import Baseline
-from napari_cvdm.model.checkpoint import Checkpoint, ModelCard
-from napari_cvdm.model.zoo import shipped_models
-from napari_cvdm.request import OPTICS
-from napari_cvdm.trust.judged import Sampling
-from napari_cvdm.trust.pair_sets import Choice, PairSet, pair_set
+from napari_cvdm.core.request import OPTICS
+from napari_cvdm.evaluation.pair_sets import Choice, PairSet, pair_set
+from napari_cvdm.evaluation.reconstructed_pair import Sampling
+from napari_cvdm.models.checkpoint import Checkpoint, ModelCard
+from napari_cvdm.models.registry import shipped_models
 
 
 def set_of(arguments: Namespace, name: str, card: ModelCard, first_seed: int, count: int | None = None) -> PairSet:

@@ -7,7 +7,7 @@ from typing import Any, TextIO, TypeVar
 
 from tqdm import tqdm
 
-from napari_cvdm.result import Progress
+from napari_cvdm.core.result import Progress
 
 Result = TypeVar("Result")
 LOG_INTERVAL_S = 10.0

@@ -12,19 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from napari_cvdm.baselines import load_method, reconstruct
+from napari_cvdm.checks.training_range import field_text
 from napari_cvdm.cli import check_inputs_stay, say_done
 from napari_cvdm.cli.progress import with_bar
 from napari_cvdm.cli.results import write_images, write_provenance
-from napari_cvdm.device import pick_device
-from napari_cvdm.image_files import check_pixels, output_folder, read_image
-from napari_cvdm.image_files.psf import read_psf
-from napari_cvdm.model.checkpoint import ModelCard
-from napari_cvdm.request import OPTICS, RequestError, RestoreRequest, image_roles, roles_of_images
-from napari_cvdm.restore import with_planes
-from napari_cvdm.result import Restoration
-from napari_cvdm.result_folder import PROVENANCE
-from napari_cvdm.trust.validity import field_text
+from napari_cvdm.core.device import pick_device
+from napari_cvdm.core.request import OPTICS, RequestError, RestoreRequest, image_roles, roles_of_images
+from napari_cvdm.core.result import Restoration
+from napari_cvdm.io import check_pixels, output_folder, read_image
+from napari_cvdm.io.psf import read_psf
+from napari_cvdm.io.result_folder import PROVENANCE
+from napari_cvdm.models.checkpoint import ModelCard
+from napari_cvdm.reconstruct.choice import load_method, reconstruct
+from napari_cvdm.reconstruct.restore import with_planes
 
 Locate = Callable[[str], Path]
 _OME_AXES = "TZC"

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from napari_cvdm.image_files import write_image
-from napari_cvdm.result import Restoration
-from napari_cvdm.result_folder import ENDING, LOCAL_CHI2, PROVENANCE, RESIDUAL
+from napari_cvdm.core.result import Restoration
+from napari_cvdm.io import write_image
+from napari_cvdm.io.result_folder import ENDING, LOCAL_CHI2, PROVENANCE, RESIDUAL
 
 NO_UNIT = "dimensionless"
 

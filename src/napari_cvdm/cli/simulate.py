@@ -9,9 +9,9 @@ from typing import Any
 
 from napari_cvdm.cli import check_inputs_stay, say_done
 from napari_cvdm.cli.progress import bar
-from napari_cvdm.image_files import output_folder, write_image
-from napari_cvdm.microscope import FEWEST_PLANES
-from napari_cvdm.request import RequestError
+from napari_cvdm.core.microscope import FEWEST_PLANES
+from napari_cvdm.core.request import RequestError
+from napari_cvdm.io import output_folder, write_image
 from napari_cvdm.simulate.denoising import DenoisingRanges
 from napari_cvdm.simulate.phase import PhaseRanges, simulate_phase
 from napari_cvdm.simulate.widefield import WidefieldRanges

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from napari_cvdm.cli import say_done
 from napari_cvdm.cli.progress import bar
-from napari_cvdm.request import RequestError, TrainRequest
+from napari_cvdm.core.request import RequestError, TrainRequest
 from napari_cvdm.training.loop import Trained, TrainStep, train
 from napari_cvdm.training.parallel import is_first_process
 from napari_cvdm.training.recipe import read_recipe

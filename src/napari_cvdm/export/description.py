@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 
 from napari_cvdm import __version__
 from napari_cvdm.export.errors import ExportError
-from napari_cvdm.image_files.errors import one_line
-from napari_cvdm.model.checkpoint import ModelCard
+from napari_cvdm.io.errors import one_line
+from napari_cvdm.models.checkpoint import ModelCard
 
 PAPER = "della Maggiora et al., Conditional Variational Diffusion Models, ICLR 2024"
 PAPER_URL = "https://arxiv.org/abs/2312.02246"

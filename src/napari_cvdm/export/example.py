@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from napari_cvdm.request import RestoreRequest
+from napari_cvdm.core.request import RestoreRequest
 from napari_cvdm.simulate.phase import defocus_pair_of
 from napari_cvdm.simulate.samples import CELL_COUNTS, cell_phase, reticulum
 from napari_cvdm.tasks.phase_channels import phase_optics

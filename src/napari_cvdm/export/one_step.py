@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from napari_cvdm.intensity import BRIGHT_PERCENTILE, DARK_PERCENTILE, MAD_TO_SIGMA, NOISE_FLOOR
-from napari_cvdm.model.cvdm import CVDM
+from napari_cvdm.core.intensity import BRIGHT_PERCENTILE, DARK_PERCENTILE, MAD_TO_SIGMA, NOISE_FLOOR
+from napari_cvdm.models.cvdm import CVDM
 
 
 class OneStep(CVDM):

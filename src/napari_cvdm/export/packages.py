@@ -12,8 +12,8 @@ from napari_cvdm.export.readme import one_step_readme, sampler_readme
 from napari_cvdm.export.sampler import PosteriorSampler
 from napari_cvdm.export.settings import PackageSettings
 from napari_cvdm.export.weights import onnx_weights, pytorch_weights
-from napari_cvdm.model.checkpoint import Checkpoint, ModelCard
-from napari_cvdm.restore import task_of
+from napari_cvdm.models.checkpoint import Checkpoint, ModelCard
+from napari_cvdm.reconstruct.restore import task_of
 from napari_cvdm.tasks import Conditioned
 
 SAMPLER = "posterior-sampler.zip"

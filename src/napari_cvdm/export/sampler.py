@@ -1,7 +1,7 @@
 """The whole reconstruction as one network: measured images in, mean and standard deviation of posterior samples out.
 
 The format asks for a callable that returns a torch module. This one is imported from the installed napari-cvdm, which the package's
-environment names, and calls `napari_cvdm.restore`: there is no second sampler that could differ from the first.
+environment names, and calls `napari_cvdm.reconstruct.restore`: there is no second sampler that could differ from the first.
 """
 
 from collections.abc import Mapping
@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from napari_cvdm.core.result import Restoration, finished
 from napari_cvdm.export.settings import PackageSettings
-from napari_cvdm.model.checkpoint import Checkpoint, card_of
-from napari_cvdm.model.cvdm import CVDM
-from napari_cvdm.restore import restore
-from napari_cvdm.result import Restoration, finished
+from napari_cvdm.models.checkpoint import Checkpoint, card_of
+from napari_cvdm.models.cvdm import CVDM
+from napari_cvdm.reconstruct.restore import restore
 
 
 class PosteriorSampler(CVDM):

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from napari_cvdm.request import STEPS, ImageStack, RestoreRequest
+from napari_cvdm.core.request import STEPS, ImageStack, RestoreRequest
 
 SOURCE = "the package"
 

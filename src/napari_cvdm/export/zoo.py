@@ -9,9 +9,9 @@ import numpy as np
 from napari_cvdm.export.errors import ExportError
 from napari_cvdm.export.example import example_planes
 from napari_cvdm.export.settings import PackageSettings
-from napari_cvdm.image_files import output_folder
-from napari_cvdm.model.checkpoint import load_checkpoint
-from napari_cvdm.restore import task_of
+from napari_cvdm.io import output_folder
+from napari_cvdm.models.checkpoint import load_checkpoint
+from napari_cvdm.reconstruct.restore import task_of
 
 NEEDED = ("bioimageio.core", "onnx", "onnxruntime", "onnxscript")
 AUTHOR = "napari-cvdm contributors"

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from napari_cvdm.microscope import Camera
+from napari_cvdm.core.microscope import Camera
 
 
 def expose(photons: Tensor, camera: Camera, generator: torch.Generator) -> Tensor:

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.ndimage import convolve, gaussian_filter, minimum_filter
 from scipy.optimize import nnls
 
-from napari_cvdm.intensity import noise_sigma
+from napari_cvdm.core.intensity import noise_sigma
 
 LEVELS = 12  # groups of equal brightness
 LEAST_IN_A_LEVEL = 64

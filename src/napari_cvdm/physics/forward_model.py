@@ -18,7 +18,7 @@ from scipy.fft import next_fast_len
 from scipy.special import j1
 from torch import Tensor
 
-from napari_cvdm.microscope import Microscope
+from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.physics.fresnel import fresnel_transfer, propagate
 from napari_cvdm.physics.grids import circular_pupil, squared_radius
 

@@ -9,7 +9,7 @@ from math import pi
 import torch
 from torch import Tensor
 
-from napari_cvdm.microscope import Microscope
+from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.physics.grids import squared_radius
 
 

@@ -7,7 +7,7 @@ from psf_generator.propagators import VectorialSphericalPropagator
 from scipy.fft import next_fast_len
 from torch import Tensor
 
-from napari_cvdm.microscope import Microscope, OpticsError
+from napari_cvdm.core.microscope import Microscope, OpticsError
 
 MEDIA = (1.0, 1.333, 1.515)  # air, water, oil
 MEDIUM_ROOM = 1.01  # by how much the index of a medium exceeds the NA at least

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from napari_cvdm.microscope import Microscope
+from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.physics.forward_model import PhaseForwardModel
 
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from napari_cvdm.microscope import check_condenser, check_optics
-from napari_cvdm.request import RequestError
+from napari_cvdm.core.microscope import check_condenser, check_optics
+from napari_cvdm.core.request import RequestError
 from napari_cvdm.simulate.denoising import DenoisingRanges
 from napari_cvdm.simulate.phase import PhaseRanges
 from napari_cvdm.simulate.widefield import WidefieldRanges

@@ -9,7 +9,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from napari_cvdm.microscope import Microscope
+from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.physics.forward_model import PhaseForwardModel, PhaseObject, canvas_shape
 from napari_cvdm.simulate.phase_objects import draw_object, power_law_field
 

@@ -9,8 +9,8 @@ from functools import cache
 
 import numpy as np
 
-from napari_cvdm.microscope import Microscope
-from napari_cvdm.request import ImageStack
+from napari_cvdm.core.microscope import Microscope
+from napari_cvdm.core.request import ImageStack
 from napari_cvdm.simulate.phase import defocus_pair_of
 from napari_cvdm.simulate.phase_objects import cells
 from napari_cvdm.simulate.widefield import WidefieldPair, WidefieldRanges, simulate_widefield

@@ -10,11 +10,11 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from napari_cvdm.intensity import dark_level, noise_sigma
-from napari_cvdm.microscope import Camera, Microscope
+from napari_cvdm.core.intensity import dark_level, noise_sigma
+from napari_cvdm.core.microscope import Camera, Microscope
+from napari_cvdm.core.request import RequestError
 from napari_cvdm.physics.camera import expose
 from napari_cvdm.physics.widefield import bin_pixels, blur, cutoff_period_um, gaussian_transfer, optical_transfer, usual_index, widefield_psf
-from napari_cvdm.request import RequestError
 from napari_cvdm.simulate.phase_objects import dead_leaves, photograph, power_law_field
 from napari_cvdm.simulate.structures import STRUCTURE_NAMES, STRUCTURES, Emitters, draw_structure, log_uniform, structure_kinds
 

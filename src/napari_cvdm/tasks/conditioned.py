@@ -7,8 +7,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from torch import Tensor
 
-from napari_cvdm.intensity import clipping_level
-from napari_cvdm.request import RequestError, RestoreRequest
+from napari_cvdm.core.intensity import clipping_level
+from napari_cvdm.core.request import RequestError, RestoreRequest
 from napari_cvdm.tasks.deconvolved import Lens
 from napari_cvdm.tasks.sampled import SampledPlane
 

@@ -11,13 +11,13 @@ from scipy.ndimage import center_of_mass, gaussian_filter, map_coordinates
 from torch import Tensor
 from torch.nn import functional
 
-from napari_cvdm.intensity import MAD_TO_SIGMA
+from napari_cvdm.core.intensity import MAD_TO_SIGMA
+from napari_cvdm.core.microscope import Microscope
+from napari_cvdm.core.request import MeasuredPsf, RequestError, RestoreRequest
 from napari_cvdm.inversion.richardson_lucy import deconvolve
-from napari_cvdm.microscope import Microscope
 from napari_cvdm.physics.camera_noise import CameraNoise
 from napari_cvdm.physics.cutoff import USUAL_PERIOD_PX, estimate_cutoff
 from napari_cvdm.physics.widefield import WidefieldForwardModel, cutoff_period_um, usual_index, widefield_psf
-from napari_cvdm.request import MeasuredPsf, RequestError, RestoreRequest
 
 ITERATIONS = (8, 30, 100)
 BASELINE_STRENGTH = 1  # the place of the estimate that the diffusion is centred on

@@ -14,8 +14,8 @@ import torch
 from scipy.ndimage import binary_erosion, gaussian_filter
 from torch import Tensor
 
+from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.inversion.background import densest_value
-from napari_cvdm.microscope import Microscope
 from napari_cvdm.physics.tie import AUTHORS_REGULARISATION, inverse_laplacian
 from napari_cvdm.tasks.levelling import BLOCK_PX, MOST_BLOCKS, SHY_BLOCKS, block_means, drift_deviations, wave_numbers
 

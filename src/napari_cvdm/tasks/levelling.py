@@ -5,8 +5,8 @@ from functools import cache
 import numpy as np
 import torch
 
+from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.inversion.background import densest_value
-from napari_cvdm.microscope import Microscope
 from napari_cvdm.physics.tie import expected_noise_power
 
 MOST_WAVES = 8  # across the field: noise power falls with the fourth power of their number

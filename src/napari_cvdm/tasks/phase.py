@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from napari_cvdm.device import pick_fourier_device
-from napari_cvdm.intensity import noise_sigma
-from napari_cvdm.microscope import Microscope
+from napari_cvdm.core.device import pick_fourier_device
+from napari_cvdm.core.intensity import noise_sigma
+from napari_cvdm.core.microscope import Microscope
+from napari_cvdm.core.request import Align, RestoreRequest
+from napari_cvdm.core.result import finished
 from napari_cvdm.physics.camera_noise import inverse_variance
 from napari_cvdm.physics.forward_model import fresnel_number
-from napari_cvdm.request import Align, RestoreRequest
-from napari_cvdm.result import finished
 from napari_cvdm.tasks.conditioned import Background, Conditioned, FrameReader
 from napari_cvdm.tasks.levelling import find_background
 from napari_cvdm.tasks.phase_blocks import PhaseBlocks, survey_phase

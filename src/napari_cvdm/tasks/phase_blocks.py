@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
 
+from napari_cvdm.core.microscope import Microscope
+from napari_cvdm.core.noise import FRAME_SEED_STRIDE
+from napari_cvdm.core.request import RequestError, RestoreRequest
+from napari_cvdm.core.result import finished
 from napari_cvdm.inversion import Fit, fit_local_prior, flatten_background
-from napari_cvdm.microscope import Microscope
-from napari_cvdm.noise import FRAME_SEED_STRIDE
 from napari_cvdm.physics.camera_noise import inverse_variance
 from napari_cvdm.physics.forward_model import fresnel_number
-from napari_cvdm.request import RequestError, RestoreRequest
-from napari_cvdm.result import finished
 from napari_cvdm.tasks.conditioned import Background, Conditioned, FrameReader, fitting
 from napari_cvdm.tasks.levelling import find_background
 from napari_cvdm.tasks.phase_channels import check_divided, equalised_levels, phase_optics, usable_planes

@@ -3,9 +3,9 @@
 import numpy as np
 from scipy.ndimage import maximum_filter
 
-from napari_cvdm.intensity import clipping_level, unclipped_mean
-from napari_cvdm.microscope import Microscope, check_defocus
-from napari_cvdm.request import RequestError, RestoreRequest
+from napari_cvdm.core.intensity import clipping_level, unclipped_mean
+from napari_cvdm.core.microscope import Microscope, check_defocus
+from napari_cvdm.core.request import RequestError, RestoreRequest
 from napari_cvdm.tasks.conditioned import Background, fitting, interior
 
 FLICKER = 0.02  # of the mean light: a larger difference is the lamp's, a smaller one may be light that crosses the border

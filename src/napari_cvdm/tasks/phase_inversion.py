@@ -13,10 +13,10 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
+from napari_cvdm.core.microscope import Microscope
+from napari_cvdm.core.noise import noise_field
 from napari_cvdm.inversion import Fit, Solving, draw_around, fit_local_prior, fit_object, flatten_background, log_evidence, misfit_and_penalty
 from napari_cvdm.inversion.gauss_newton import weighted_squares
-from napari_cvdm.microscope import Microscope
-from napari_cvdm.noise import noise_field
 from napari_cvdm.physics.forward_model import PhaseForwardModel, PhaseObject, canvas_shape
 
 EQUAL_GAIN = -0.003  # of a measured value: the smaller canvas is taken where the gain is nothing

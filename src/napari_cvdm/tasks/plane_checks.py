@@ -12,8 +12,8 @@ from scipy.ndimage import binary_dilation, binary_fill_holes, gaussian_filter
 from skimage.filters import difference_of_gaussians, threshold_otsu
 from torch import Tensor
 
-from napari_cvdm.intensity import MAD_TO_SIGMA, clipping_level
-from napari_cvdm.microscope import Microscope
+from napari_cvdm.core.intensity import MAD_TO_SIGMA, clipping_level
+from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.physics.tie import us_tie_of
 from napari_cvdm.tasks.illumination import TERMS, LightDrift, evened, light_drift
 from napari_cvdm.tasks.phase_channels import equalised_levels

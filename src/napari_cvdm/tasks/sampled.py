@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from napari_cvdm.intensity import checkerboard_sigma, noise_sigma
+from napari_cvdm.core.intensity import checkerboard_sigma, noise_sigma
 
 LARGEST_SAMPLE_PX = 4_000_000
 

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from napari_cvdm.intensity import BRIGHT_PERCENTILE, DARK_PERCENTILE, IntensityScale, dark_level, noise_sigma
+from napari_cvdm.core.intensity import BRIGHT_PERCENTILE, DARK_PERCENTILE, IntensityScale, dark_level, noise_sigma
+from napari_cvdm.core.request import RestoreRequest
+from napari_cvdm.core.result import finished
 from napari_cvdm.physics.camera_noise import CameraNoise, photon_transfer
-from napari_cvdm.request import RestoreRequest
-from napari_cvdm.result import finished
 from napari_cvdm.tasks.conditioned import BORDER_PX, SURROUNDING_PX, Background, Conditioned, FrameReader, fitting, interior, saturated
 from napari_cvdm.tasks.deconvolved import (
     DECONVOLVED_CHANNELS,

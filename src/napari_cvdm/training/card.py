@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from napari_cvdm.model.checkpoint import ModelCard, config_values
-from napari_cvdm.model.cvdm import CVDM
-from napari_cvdm.model.schedule import Clock
+from napari_cvdm.models.checkpoint import ModelCard, config_values
+from napari_cvdm.models.cvdm import CVDM
+from napari_cvdm.models.schedule import Clock
 from napari_cvdm.tasks import FLUORESCENCE, TASKS
 from napari_cvdm.training.recipe import Recipe
 

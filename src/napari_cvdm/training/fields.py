@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from napari_cvdm.intensity import dark_level
-from napari_cvdm.microscope import Microscope
+from napari_cvdm.core.intensity import dark_level
+from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.simulate.widefield import WidefieldPair
 from napari_cvdm.tasks import Background, Fluorescence, PhaseTwoShot
 from napari_cvdm.tasks.deconvolved import Lens, lens_of_microscope

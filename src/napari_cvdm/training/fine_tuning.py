@@ -5,9 +5,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from napari_cvdm.model.checkpoint import CARD, ModelCard
-from napari_cvdm.request import ImageStack, RequestError, TrainRequest
-from napari_cvdm.result import Progress
+from napari_cvdm.core.request import ImageStack, RequestError, TrainRequest
+from napari_cvdm.core.result import Progress
+from napari_cvdm.models.checkpoint import CARD, ModelCard
 from napari_cvdm.simulate.phase import PhaseRanges
 from napari_cvdm.simulate.widefield import WidefieldRanges
 from napari_cvdm.training.pace import Pace, looked_at, measured_pace, timed

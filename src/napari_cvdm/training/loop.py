@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from napari_cvdm.model.checkpoint import ModelCard
-from napari_cvdm.request import TrainRequest
-from napari_cvdm.result import Stop
+from napari_cvdm.core.request import TrainRequest
+from napari_cvdm.core.result import Stop
+from napari_cvdm.models.checkpoint import ModelCard
 from napari_cvdm.training.health import Finding
 from napari_cvdm.training.preview import Preview, ScheduleNow
 from napari_cvdm.training.recipe import read_recipe

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from napari_cvdm.intensity import dark_level, noise_sigma
-from napari_cvdm.microscope import Microscope, check_condenser, check_defocus
-from napari_cvdm.request import RequestError
+from napari_cvdm.core.intensity import dark_level, noise_sigma
+from napari_cvdm.core.microscope import Microscope, check_condenser, check_defocus
+from napari_cvdm.core.request import RequestError
 from napari_cvdm.tasks import FLUORESCENCE, TASKS, Fluorescence, PhaseTwoShot, Task
 from napari_cvdm.tasks.deconvolved import lens_of_optics
 from napari_cvdm.training.fields import TrainingField, fluorescence_field, phase_field

@@ -7,7 +7,7 @@ from math import ceil
 
 import torch
 
-from napari_cvdm.result import Progress
+from napari_cvdm.core.result import Progress
 from napari_cvdm.training.parallel import Processes
 from napari_cvdm.training.plan import Plan
 from napari_cvdm.training.pool import Batch

@@ -7,7 +7,7 @@ from scipy.ndimage import gaussian_filter, shift
 from scipy.signal.windows import tukey
 from skimage.registration import phase_cross_correlation
 
-from napari_cvdm.request import RequestError
+from napari_cvdm.core.request import RequestError
 
 LARGEST_SHIFT_PX = 0.3  # of the measured image: half of what blurs a truth by a tenth of its resolution
 SHIFT_PRECISION = 50  # parts of a pixel

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from napari_cvdm.image_files import SUFFIXES, combine_planes, read_image
-from napari_cvdm.image_files.errors import one_line
-from napari_cvdm.microscope import check_condenser, check_defocus
-from napari_cvdm.plane_positions import count_planes
-from napari_cvdm.request import ImageStack, RequestError
+from napari_cvdm.core.microscope import check_condenser, check_defocus
+from napari_cvdm.core.plane_positions import count_planes
+from napari_cvdm.core.request import ImageStack, RequestError
+from napari_cvdm.io import SUFFIXES, combine_planes, read_image
+from napari_cvdm.io.errors import one_line
 from napari_cvdm.tasks import TASKS
 from napari_cvdm.training.measured import Pair, PairEntry
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_cvdm.image_files import write_image
-from napari_cvdm.request import ImageStack, RequestError
-from napari_cvdm.result import Progress
+from napari_cvdm.core.request import ImageStack, RequestError
+from napari_cvdm.core.result import Progress
+from napari_cvdm.io import write_image
 from napari_cvdm.tasks import TASKS
 
 FIELD_AXES = "TS"  # along these, every frame counts as a field of view of its own

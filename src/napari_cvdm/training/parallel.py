@@ -8,8 +8,8 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
-from napari_cvdm.device import pick_device
-from napari_cvdm.request import RequestError
+from napari_cvdm.core.device import pick_device
+from napari_cvdm.core.request import RequestError
 from napari_cvdm.training.pool import Batch
 from napari_cvdm.training.stages import Draw, Stage, Terms
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from math import isfinite
 
-from napari_cvdm.request import RequestError
+from napari_cvdm.core.request import RequestError
 
 PARTS = ("all", "denoiser", "schedule")
 SMALLEST = {

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from napari_cvdm.request import RequestError
+from napari_cvdm.core.request import RequestError
 from napari_cvdm.training.fields import TrainingField
 from napari_cvdm.training.sources import FieldSource
 

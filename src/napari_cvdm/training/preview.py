@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from napari_cvdm.model.cvdm import CVDM
-from napari_cvdm.model.schedule import clock_curve
-from napari_cvdm.result import ClockCurve
+from napari_cvdm.core.result import ClockCurve
+from napari_cvdm.models.cvdm import CVDM
+from napari_cvdm.models.schedule import clock_curve
 from napari_cvdm.training.fields import TrainingField
 from napari_cvdm.training.validation import Validation, cut_to_centre, posterior_samples
 

@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from napari_cvdm.image_files.errors import one_line
-from napari_cvdm.image_files.records import check_depth, content_of
-from napari_cvdm.model.checkpoint import read_card
-from napari_cvdm.model.cvdm import CVDMConfig
-from napari_cvdm.model.dfcan import DFCANConfig
-from napari_cvdm.model.unet import UNetConfig
-from napari_cvdm.model.zoo import model_folder
-from napari_cvdm.request import RequestError
+from napari_cvdm.core.request import RequestError
+from napari_cvdm.io.errors import one_line
+from napari_cvdm.io.records import check_depth, content_of
+from napari_cvdm.models.checkpoint import read_card
+from napari_cvdm.models.cvdm import CVDMConfig
+from napari_cvdm.models.dfcan import DFCANConfig
+from napari_cvdm.models.registry import model_folder
+from napari_cvdm.models.unet import UNetConfig
 from napari_cvdm.simulate.described import RANGES
 from napari_cvdm.simulate.phase import PhaseRanges
 from napari_cvdm.simulate.widefield import WidefieldRanges

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from napari_cvdm.model.checkpoint import ModelCard, save_checkpoint
-from napari_cvdm.model.cvdm import CVDM
-from napari_cvdm.model.tiled import channels_last
-from napari_cvdm.model.zoo import load_model
-from napari_cvdm.request import TrainRequest
+from napari_cvdm.core.request import TrainRequest
+from napari_cvdm.models.checkpoint import ModelCard, save_checkpoint
+from napari_cvdm.models.cvdm import CVDM
+from napari_cvdm.models.registry import load_model
+from napari_cvdm.models.tiled import channels_last
 from napari_cvdm.training.card import make_card
 from napari_cvdm.training.health import Finding, gradient_findings, overfitting_findings, schedule_findings, spread_findings
 from napari_cvdm.training.parallel import Processes

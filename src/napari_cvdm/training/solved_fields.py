@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from napari_cvdm import __version__
+from napari_cvdm.core.request import RequestError
+from napari_cvdm.core.result import finished
 from napari_cvdm.physics.camera_noise import inverse_variance
 from napari_cvdm.physics.forward_model import fresnel_number
-from napari_cvdm.request import RequestError
-from napari_cvdm.result import finished
 from napari_cvdm.simulate.phase import DrawPhase, PhaseRanges, draw_phase, simulate_phase
 from napari_cvdm.simulate.widefield import WidefieldRanges
 from napari_cvdm.tasks import FLUORESCENCE

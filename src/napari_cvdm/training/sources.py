@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from napari_cvdm.image_files import SUFFIXES, read_image
-from napari_cvdm.request import RequestError
+from napari_cvdm.core.request import RequestError
+from napari_cvdm.io import SUFFIXES, read_image
 from napari_cvdm.simulate.degrade import phase_of_image, structure_of_image
 from napari_cvdm.simulate.phase import DrawPhase, PhaseRanges, draw_phase
 from napari_cvdm.simulate.widefield import DrawStructure, WidefieldRanges

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from napari_cvdm.model.cvdm import CVDM
+from napari_cvdm.models.cvdm import CVDM
 from napari_cvdm.training.parallel import Processes
 from napari_cvdm.training.plan import Plan
 from napari_cvdm.training.pool import Batch

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_cvdm.diffusion.loss import cvdm_loss, stratified_times
-from napari_cvdm.model.cvdm import CVDM
+from napari_cvdm.models.cvdm import CVDM
 from napari_cvdm.training.plan import Plan
 from napari_cvdm.training.pool import Batch
 

@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
-from napari_cvdm.image_files.errors import one_line
-from napari_cvdm.image_files.records import record_of
-from napari_cvdm.model.checkpoint import replace_file
-from napari_cvdm.model.cvdm import CVDM
-from napari_cvdm.request import RequestError
+from napari_cvdm.core.request import RequestError
+from napari_cvdm.io.errors import one_line
+from napari_cvdm.io.records import record_of
+from napari_cvdm.models.checkpoint import replace_file
+from napari_cvdm.models.cvdm import CVDM
 
 STATE = "training.safetensors"
 

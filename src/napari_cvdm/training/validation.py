@@ -11,9 +11,9 @@ import torch
 from scoringrules import crps_ensemble
 from torch import Tensor
 
+from napari_cvdm.core.request import RequestError
 from napari_cvdm.diffusion.sampler import SAMPLERS, clock_grid
-from napari_cvdm.model.cvdm import CVDM
-from napari_cvdm.request import RequestError
+from napari_cvdm.models.cvdm import CVDM
 from napari_cvdm.training.fields import TrainingField
 
 SAMPLER = "sde-2m"

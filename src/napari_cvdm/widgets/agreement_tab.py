@@ -8,8 +8,8 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 from superqt.utils import qdebounced
 
-from napari_cvdm.request import RequestError
-from napari_cvdm.trust.agreement import Agreement, agreement, in_words
+from napari_cvdm.analysis.correlations import Agreement, agreement, in_words
+from napari_cvdm.core.request import RequestError
 from napari_cvdm.widgets.fields import explain_control, wrapped_label
 from napari_cvdm.widgets.frames import frame_index, frame_pixels, result_frame, same_place
 from napari_cvdm.widgets.latest_work import LatestWork
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from napari.layers import Layer
     from napari.viewer import Viewer
 
-    from napari_cvdm.trust.calibration import Calibration
+    from napari_cvdm.evaluation.calibration import Calibration
 
 ROWS = {"rate": "rate map λ", "spread": "spread", "structure": "structure"}
 COLUMNS = {"spread": "spread", "structure": "structure", "error": "error"}
@@ -177,7 +177,7 @@ class AgreementTab(QWidget):
         except ValueError as error:
             self.trouble.emit(str(error))
             return
-        from napari_cvdm.trust.calibration import calibrate_frame  # it brings torch
+        from napari_cvdm.evaluation.calibration import calibrate_frame  # it brings torch
 
         if truth is not None:
             settings = group.mark.get("provenance", {}).get("settings", {})

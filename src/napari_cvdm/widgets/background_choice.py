@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cvdm.image_files import sha256_of
+from napari_cvdm.io import sha256_of
 from napari_cvdm.widgets.layers import is_measurement, read_layer
 from napari_cvdm.widgets.offer import Entry, Offer
 from napari_cvdm.widgets.placement import MOST_PLANES

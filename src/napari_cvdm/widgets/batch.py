@@ -4,11 +4,11 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from napari_cvdm.image_files import check_pixels, combine_planes, read_image
-from napari_cvdm.image_files.dropped import ImageEntry
-from napari_cvdm.plane_positions import count_planes
-from napari_cvdm.request import OPTICS, ImageStack, RequestError, RestoreRequest, roles_of_images
-from napari_cvdm.result import Progress
+from napari_cvdm.core.plane_positions import count_planes
+from napari_cvdm.core.request import OPTICS, ImageStack, RequestError, RestoreRequest, roles_of_images
+from napari_cvdm.core.result import Progress
+from napari_cvdm.io import check_pixels, combine_planes, read_image
+from napari_cvdm.io.dropped import ImageEntry
 from napari_cvdm.widgets.placement import Placement
 from napari_cvdm.widgets.reconstruction import Run
 

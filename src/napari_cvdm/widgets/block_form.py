@@ -7,9 +7,9 @@ from pathlib import Path
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QLineEdit, QVBoxLayout, QWidget
 
-from napari_cvdm.image_files.ngff import SUFFIXES
-from napari_cvdm.request import RequestError
-from napari_cvdm.tiling.blocks import BLOCK_PX, BLOCK_STEP_PX
+from napari_cvdm.core.request import RequestError
+from napari_cvdm.core.tiling.blocks import BLOCK_PX, BLOCK_STEP_PX
+from napari_cvdm.io.ngff import SUFFIXES
 from napari_cvdm.widgets.choices import NARROWEST_PX, whole_number, word_choice
 from napari_cvdm.widgets.fields import LabelledRows
 from napari_cvdm.widgets.path_field import PathField

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cvdm.request import ImageStack, RequestError
-from napari_cvdm.result import Progress
+from napari_cvdm.core.request import ImageStack, RequestError
+from napari_cvdm.core.result import Progress
 from napari_cvdm.widgets.block_form import Blockwise
 from napari_cvdm.widgets.disk_layers import disk_layer_data
 from napari_cvdm.widgets.layers import LayerData
@@ -19,10 +19,10 @@ from napari_cvdm.widgets.shown_layers import show_layers
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
-    from napari_cvdm.by_tiles import Carrying, TiledRestoration
-    from napari_cvdm.model.checkpoint import Checkpoint
+    from napari_cvdm.models.checkpoint import Checkpoint
+    from napari_cvdm.out_of_core.job import TiledFiles, TiledRequest
+    from napari_cvdm.out_of_core.run import Carrying, TiledRestoration
     from napari_cvdm.tasks.conditioned import Background
-    from napari_cvdm.tiled_job import TiledFiles, TiledRequest
 
 COMPARED_PX = 64
 ROLES = ("image", "image2")
@@ -61,7 +61,7 @@ class BlockJob:
         ClusterError, RequestError, ImageFileError, OpticsError, CheckpointError
             What is wrong, in words; blocks that are done stay done.
         """
-        from napari_cvdm.by_tiles import restore_by_tiles
+        from napari_cvdm.out_of_core.run import restore_by_tiles
 
         yield Progress(stage=f"looking for {self.how.scheduler}" if self.how.scheduler else "loading the model", done=0, total=0)
         request, model, carrying = self._opened()
@@ -70,14 +70,14 @@ class BlockJob:
         return Made(restoration=made, layers=disk_layer_data(made.path, made.images, self.run))
 
     def _opened(self) -> "tuple[TiledRequest, Checkpoint, Carrying]":
-        from napari_cvdm.by_tiles import one_by_one
-        from napari_cvdm.model.zoo import load_model
-        from napari_cvdm.tiled_job import TiledRequest
+        from napari_cvdm.models.registry import load_model
+        from napari_cvdm.out_of_core.job import TiledRequest
+        from napari_cvdm.out_of_core.run import one_by_one
 
         if not self.how.scheduler:
             request = TiledRequest(request=self.run.request, out=self.how.out, block=self.how.block, overwrite=self.how.overwrite)
             return request, load_model(self.run.request.model), one_by_one
-        from napari_cvdm.distributed import check_scheduler, on_cluster
+        from napari_cvdm.out_of_core.dask import check_scheduler, on_cluster
 
         check_scheduler(self.how.scheduler)
         files = self.files()
@@ -88,7 +88,7 @@ class BlockJob:
 
     def files(self) -> "TiledFiles":
         """The job by the names of its files."""
-        from napari_cvdm.tiled_job import TiledFiles
+        from napari_cvdm.out_of_core.job import TiledFiles
 
         files, word = self.run.place.files, self.settings["background"]
         options = {name: value for name, value in self.settings.items() if name not in ("model", "background", "psf")}

@@ -11,7 +11,7 @@ from superqt import QLargeIntSpinBox
 from napari_cvdm.widgets.preferences import own_models
 
 if TYPE_CHECKING:
-    from napari_cvdm.model.checkpoint import ModelCard
+    from napari_cvdm.models.checkpoint import ModelCard
 
 NARROWEST_PX = 60
 USUAL_LETTERS = 16
@@ -86,7 +86,7 @@ class ModelChoice(QWidget):
 
     def refresh(self) -> None:
         """Offer what has come since: a model that was trained, or added by hand. What is chosen stays chosen."""
-        from napari_cvdm.model.zoo import models_in, shipped_models
+        from napari_cvdm.models.registry import models_in, shipped_models
 
         for model, card in (*shipped_models(), *models_in(own_models())):
             if model not in self._cards:
@@ -104,8 +104,8 @@ class ModelChoice(QWidget):
         CheckpointError
             There is no readable card in it, or one of a task that this version does not know.
         """
-        from napari_cvdm.model.checkpoint import read_card
-        from napari_cvdm.restore import task_of
+        from napari_cvdm.models.checkpoint import read_card
+        from napari_cvdm.reconstruct.restore import task_of
 
         if folder not in self._cards:
             card = read_card(folder)

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from napari_cvdm.request import OPTICS, RequestError
-from napari_cvdm.result import Restoration
+from napari_cvdm.core.request import OPTICS, RequestError
+from napari_cvdm.core.result import Restoration
 from napari_cvdm.widgets.layers import METADATA_KEY, LayerData, look_of, placed_image
 from napari_cvdm.widgets.placement import Placement
 from napari_cvdm.widgets.reconstruction import Run

@@ -7,12 +7,12 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QLabel
 from tqdm import tqdm
 
-from napari_cvdm.request import RestoreRequest
-from napari_cvdm.result import Progress
+from napari_cvdm.core.request import RestoreRequest
+from napari_cvdm.core.result import Progress
 from napari_cvdm.widgets.worker import Job
 
 if TYPE_CHECKING:
-    from napari_cvdm.estimate import Estimate
+    from napari_cvdm.reconstruct.cost import Estimate
 
 REST_MS = 700
 GIGABYTE = 1e9
@@ -21,8 +21,8 @@ LONG_S = 100
 
 def measured(request: RestoreRequest) -> "Generator[Progress, None, Estimate]":
     """The estimate for a request; for the worker's thread."""
-    from napari_cvdm.estimate import estimate
-    from napari_cvdm.model.zoo import load_model
+    from napari_cvdm.models.registry import load_model
+    from napari_cvdm.reconstruct.cost import estimate
 
     yield Progress(stage="loading the model", done=0, total=0)
     return (yield from estimate(request, load_model(request.model)))

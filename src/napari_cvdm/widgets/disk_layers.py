@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from napari_cvdm.image_files.ngff_grid import open_pyramid
-from napari_cvdm.image_files.records import record_of
-from napari_cvdm.result_folder import PROVENANCE
+from napari_cvdm.io.ngff_grid import open_pyramid
+from napari_cvdm.io.records import record_of
+from napari_cvdm.io.result_folder import PROVENANCE
 from napari_cvdm.widgets.contrast import inner_limits
 from napari_cvdm.widgets.layers import METADATA_KEY, LayerData, look_of, placed_image, spread_look
 from napari_cvdm.widgets.placement import Placement

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtWidgets import QCheckBox, QDoubleSpinBox, QFileDialog, QFormLayout, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
-from napari_cvdm.request import RequestError
-from napari_cvdm.trust.mass_measurement import FrameMasses, measure_frames, reasons_not_to_quantify, suggest_frames
-from napari_cvdm.trust.phase_quantities import ALPHA_UM3_PER_PG, LEAST_ALPHA, MOST_ALPHA
+from napari_cvdm.analysis.dry_mass import FrameMasses, measure_frames, reasons_not_to_quantify, suggest_frames
+from napari_cvdm.analysis.phase_quantities import ALPHA_UM3_PER_PG, LEAST_ALPHA, MOST_ALPHA
+from napari_cvdm.core.request import RequestError
 from napari_cvdm.widgets.choices import NARROWEST_PX
 from napari_cvdm.widgets.fields import explain_control, wrapped_label
 from napari_cvdm.widgets.frames import frame_index

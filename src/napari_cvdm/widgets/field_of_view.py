@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cvdm.request import SMALLEST_REGION_PX, RequestError
+from napari_cvdm.core.request import SMALLEST_REGION_PX, RequestError
 
 if TYPE_CHECKING:
     from napari.layers import Image, Shapes

@@ -8,7 +8,7 @@ from qtpy.QtGui import QKeySequence
 from qtpy.QtWidgets import QAbstractButton, QFormLayout, QFrame, QGridLayout, QLabel, QLineEdit, QPlainTextEdit, QScrollArea, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
-from napari_cvdm.request import RequestError
+from napari_cvdm.core.request import RequestError
 
 NUMBERS_A_ROW = 4
 

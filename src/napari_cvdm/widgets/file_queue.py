@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QObject, Signal
 
-from napari_cvdm.image_files.dropped import sort_paths
-from napari_cvdm.request import ImageStack, RequestError
-from napari_cvdm.result import Progress, Restoration
+from napari_cvdm.core.request import ImageStack, RequestError
+from napari_cvdm.core.result import Progress, Restoration
+from napari_cvdm.io.dropped import sort_paths
 from napari_cvdm.widgets.batch import Batch, ReadEntry, WholeStacks
 from napari_cvdm.widgets.layers import METADATA_KEY
 from napari_cvdm.widgets.placement import Placement

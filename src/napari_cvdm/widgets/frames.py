@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cvdm.posterior import spread_as
-from napari_cvdm.request import RequestError
-from napari_cvdm.trust.agreement import ResultFrame
-from napari_cvdm.trust.regions import regions_on_grid
+from napari_cvdm.analysis.correlations import ResultFrame
+from napari_cvdm.analysis.regions import regions_on_grid
+from napari_cvdm.core.request import RequestError
+from napari_cvdm.core.statistics import spread_as
 from napari_cvdm.widgets.result_group import RECONSTRUCTION, SAMPLES, UNTRUSTED, ResultGroup
 
 if TYPE_CHECKING:

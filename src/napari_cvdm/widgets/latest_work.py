@@ -5,7 +5,7 @@ from typing import Any
 
 from qtpy.QtCore import QObject, Signal
 
-from napari_cvdm.result import Progress
+from napari_cvdm.core.result import Progress
 from napari_cvdm.widgets.worker import Job
 
 

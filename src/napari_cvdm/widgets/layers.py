@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cvdm.image_files.errors import ImageFileError
-from napari_cvdm.image_files.pixel_size import length_um, square_pixel
-from napari_cvdm.image_files.pixels import usable_dtype
-from napari_cvdm.posterior import INTERVAL, STATISTICS, spread_as
-from napari_cvdm.request import ImageStack
-from napari_cvdm.result import Restoration
-from napari_cvdm.trust.phase_quantities import optical_path_nm
+from napari_cvdm.analysis.phase_quantities import optical_path_nm
+from napari_cvdm.core.request import ImageStack
+from napari_cvdm.core.result import Restoration
+from napari_cvdm.core.statistics import INTERVAL, STATISTICS, spread_as
+from napari_cvdm.io.errors import ImageFileError
+from napari_cvdm.io.pixel_size import length_um, square_pixel
+from napari_cvdm.io.pixels import usable_dtype
 from napari_cvdm.widgets.contrast import chi2_colormap, inner_limits, limits_from_zero, phase_colormap, symmetric_limits
 from napari_cvdm.widgets.placement import Placement, axis_letters
 
@@ -197,7 +197,7 @@ def spread_unit(unit: str, statistic: str) -> str:
 def _schedule_layers(restoration: Restoration, source: Placement) -> list[LayerData]:
     """gamma and beta over time: computed when they are looked at, where the clock is known."""
     if restoration.clock.times:
-        from napari_cvdm.trust.schedule_view import schedule_maps, shown_ranges
+        from napari_cvdm.analysis.schedule_maps import schedule_maps, shown_ranges
 
         maps, ranges = schedule_maps(restoration.rate, restoration.clock), shown_ranges(restoration.rate, restoration.clock)
         found = {"gamma": (maps.gamma, ranges["gamma"]), "beta": (maps.beta, ranges["beta"])}

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cvdm.follow.mailbox import ReadFrame
-from napari_cvdm.image_files.pixels import usable_dtype
-from napari_cvdm.request import ImageStack, RequestError
+from napari_cvdm.core.request import ImageStack, RequestError
+from napari_cvdm.io.pixels import usable_dtype
+from napari_cvdm.live.mailbox import ReadFrame
 from napari_cvdm.widgets.layers import layer_pixel_um, our_metadata
 from napari_cvdm.widgets.placement import Placement, axis_letters
 
@@ -51,7 +51,7 @@ class LayerFeed:
         layer.events.set_data.connect(self._on_changed)
 
     def _newest(self) -> tuple[np.ndarray, str]:
-        from napari_cvdm.follow.live import newest_index
+        from napari_cvdm.live.follow import newest_index
 
         layer = self.layer
         if layer.rgb:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from napari.layers import Layer
     from napari.viewer import Viewer
 
-    from napari_cvdm.follow.live import LiveFrame
+    from napari_cvdm.live.follow import LiveFrame
 
 
 class LiveLayer:

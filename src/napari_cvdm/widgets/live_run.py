@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_cvdm.follow.mailbox import FrameSource, Mailbox
-from napari_cvdm.request import RestoreRequest
-from napari_cvdm.result import Progress
+from napari_cvdm.core.request import RestoreRequest
+from napari_cvdm.core.result import Progress
+from napari_cvdm.live.mailbox import FrameSource, Mailbox
 from napari_cvdm.widgets.worker import LEAST_INTERVAL_S, Job
 
 if TYPE_CHECKING:
-    from napari_cvdm.follow.live import LiveFrame, SkippedFrame
+    from napari_cvdm.live.follow import LiveFrame, SkippedFrame
 
 
 def followed(source: FrameSource, template: RestoreRequest, frames: "Mailbox[LiveFrame]", refused: "Mailbox[SkippedFrame]") -> Generator[Progress, None, None]:
     """Load the model and follow, for the worker's thread; what comes of it lies in two mailboxes, the newest of each."""
-    from napari_cvdm.follow.live import LiveFrame, SkippedFrame, follow
-    from napari_cvdm.model.zoo import load_model
+    from napari_cvdm.live.follow import LiveFrame, SkippedFrame, follow
+    from napari_cvdm.models.registry import load_model
 
     running = Progress(stage="following", done=0, total=0)
     yield running

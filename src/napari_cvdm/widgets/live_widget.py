@@ -9,11 +9,11 @@ from qtpy.QtCore import QTimer
 from qtpy.QtGui import QHideEvent
 from qtpy.QtWidgets import QHBoxLayout, QPushButton, QStyle, QVBoxLayout, QWidget
 
-from napari_cvdm.follow.folder import FolderWatch
-from napari_cvdm.follow.mailbox import FrameSource, Mailbox, ReadFrame
-from napari_cvdm.plane_positions import count_planes
-from napari_cvdm.request import ImageStack, RequestError, RestoreRequest
-from napari_cvdm.result import Restoration
+from napari_cvdm.core.plane_positions import count_planes
+from napari_cvdm.core.request import ImageStack, RequestError, RestoreRequest
+from napari_cvdm.core.result import Restoration
+from napari_cvdm.live.folder import FolderWatch
+from napari_cvdm.live.mailbox import FrameSource, Mailbox, ReadFrame
 from napari_cvdm.widgets.fields import explain_control, scrolled, wrapped_label
 from napari_cvdm.widgets.layers import to_layer_data
 from napari_cvdm.widgets.lifetime import when_gone
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from napari.utils.events import Event
     from napari.viewer import Viewer
 
-    from napari_cvdm.follow.live import LiveFrame, SkippedFrame
+    from napari_cvdm.live.follow import LiveFrame, SkippedFrame
 
 ALL_PLANES = "a layer with all planes (along one axis)"
 SOURCE_REMOVED = "The followed layer was removed, so following has stopped."

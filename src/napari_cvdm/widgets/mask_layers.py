@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cvdm.request import RequestError
-from napari_cvdm.trust.mass_measurement import MaskFrame
+from napari_cvdm.analysis.dry_mass import MaskFrame
+from napari_cvdm.core.request import RequestError
 from napari_cvdm.widgets.layers import our_metadata
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QGuiApplication, QKeySequence
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QShortcut, QStyle, QTableWidget, QTableWidgetItem
 
-from napari_cvdm.trust.mass_measurement import FrameMasses, mass_rows, table_text
-from napari_cvdm.trust.phase_quantities import RegionMass
+from napari_cvdm.analysis.dry_mass import FrameMasses, mass_rows, table_text
+from napari_cvdm.analysis.phase_quantities import RegionMass
 
 WIDEST_REMARK_PX = 170
 COLUMNS = {

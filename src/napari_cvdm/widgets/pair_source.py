@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QWidget
 
-from napari_cvdm.image_files import combine_planes
-from napari_cvdm.plane_positions import count_planes
-from napari_cvdm.request import RequestError
+from napari_cvdm.core.plane_positions import count_planes
+from napari_cvdm.core.request import RequestError
+from napari_cvdm.io import combine_planes
 from napari_cvdm.widgets.choices import whole_number, word_choice
 from napari_cvdm.widgets.fields import LabelledRows, OptionalNumber, OptionalNumbers
 from napari_cvdm.widgets.layers import known_optics, our_metadata, read_layer

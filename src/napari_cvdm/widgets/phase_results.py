@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from napari_cvdm.request import RequestError
-from napari_cvdm.trust.mass_measurement import PhaseFrame
+from napari_cvdm.analysis.dry_mass import PhaseFrame
+from napari_cvdm.core.request import RequestError
 from napari_cvdm.widgets.layers import layer_pixel_um, our_metadata
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QPushButton, QSpinBox, QVBoxLayout, QWidget
 from superqt.utils import qdebounced, qthrottled, signals_blocked
 
-from napari_cvdm.trust.claim import Claim, claimed_interval, sample_histogram
-from napari_cvdm.trust.regions import BACKGROUND, STRUCTURE, structure_and_background
-from napari_cvdm.trust.schedule_view import RegionCurves, pixel_curves, region_curves
+from napari_cvdm.analysis.intervals import Claim, claimed_interval, sample_histogram
+from napari_cvdm.analysis.regions import BACKGROUND, STRUCTURE, structure_and_background
+from napari_cvdm.analysis.schedule_maps import RegionCurves, pixel_curves, region_curves
 from napari_cvdm.widgets.fields import explain_control, wrapped_label
 from napari_cvdm.widgets.frames import Pixel, drawn_regions, frame_index, pixel_at, result_frame, samples_at, values_at
 from napari_cvdm.widgets.latest_work import LatestWork

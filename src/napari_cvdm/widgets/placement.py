@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cvdm.request import RequestError
+from napari_cvdm.core.request import RequestError
 
 if TYPE_CHECKING:
     from napari.layers import Image

@@ -8,9 +8,9 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 
-from napari_cvdm.trust.agreement import ErrorBySpread
-from napari_cvdm.trust.claim import Claim, SampleHistogram
-from napari_cvdm.trust.schedule_view import ScheduleCurves
+from napari_cvdm.analysis.correlations import ErrorBySpread
+from napari_cvdm.analysis.intervals import Claim, SampleHistogram
+from napari_cvdm.analysis.schedule_maps import ScheduleCurves
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer

@@ -4,7 +4,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-from napari_cvdm.request import RestoreRequest
+from napari_cvdm.core.request import RestoreRequest
 
 PLUGIN = "napari-cvdm"
 # Name of each preference and the group that the manifest has it in.

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from napari_cvdm.image_files import ImageFileError, sha256_of
-from napari_cvdm.image_files.psf import read_psf
-from napari_cvdm.request import MeasuredPsf, RequestError
+from napari_cvdm.core.request import MeasuredPsf, RequestError
+from napari_cvdm.io import ImageFileError, sha256_of
+from napari_cvdm.io.psf import read_psf
 from napari_cvdm.widgets.path_field import PathField
 
 

@@ -19,8 +19,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_cvdm.image_files import SUFFIXES
-from napari_cvdm.image_files.dropped import PLANES_RULE, ImageEntry, Sorted, Stray
+from napari_cvdm.io import SUFFIXES
+from napari_cvdm.io.dropped import PLANES_RULE, ImageEntry, Sorted, Stray
 from napari_cvdm.widgets.fields import explain_control, wrapped_label
 
 ROWS_SHOWN = 5

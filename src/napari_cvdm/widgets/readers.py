@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_cvdm.image_files.planes import mean_step_um
-from napari_cvdm.image_files.read import SUFFIXES, read_image
-from napari_cvdm.request import ImageStack
-from napari_cvdm.result_folder import PROVENANCE, is_result_folder, read_result_folder
+from napari_cvdm.core.request import ImageStack
+from napari_cvdm.io.planes import mean_step_um
+from napari_cvdm.io.read import SUFFIXES, read_image
+from napari_cvdm.io.result_folder import PROVENANCE, is_result_folder, read_result_folder
 from napari_cvdm.widgets.layers import METADATA_KEY, LayerData, to_layer_data
 from napari_cvdm.widgets.placement import Placement
 

@@ -3,8 +3,8 @@
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field, replace
 
-from napari_cvdm.request import RestoreRequest
-from napari_cvdm.result import Progress, Restoration, Stop
+from napari_cvdm.core.request import RestoreRequest
+from napari_cvdm.core.result import Progress, Restoration, Stop
 from napari_cvdm.widgets.placement import Placement
 
 Working = Generator[Progress, Stop | None, Restoration]
@@ -40,8 +40,8 @@ class Run:
 
     def work(self) -> Working:
         """Load the model, check the pixels, restore; for the worker's thread."""
-        from napari_cvdm.baselines import load_method, reconstruct
-        from napari_cvdm.image_files import check_pixels
+        from napari_cvdm.io import check_pixels
+        from napari_cvdm.reconstruct.choice import load_method, reconstruct
 
         yield Progress(stage="loading the model", done=0, total=steps_of(self.request))
         check_pixels(self.request.image)
@@ -50,7 +50,7 @@ class Run:
 
 def steps_of(request: RestoreRequest) -> int:
     """Steps of the sampler that a request asks for, over all its samples and frames."""
-    from napari_cvdm.restore import frame_indices
+    from napari_cvdm.reconstruct.restore import frame_indices
 
     return request.samples * request.steps * sum(1 for _ in frame_indices(request.image))
 

@@ -12,8 +12,8 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QVBoxLayout, QWidget
 from superqt.utils import signals_blocked
 
-from napari_cvdm.image_files import combine_planes
-from napari_cvdm.request import ALIGNMENTS, EARLIER, PRECISIONS, SAMPLERS, ImageStack, RequestError, RestoreRequest
+from napari_cvdm.core.request import ALIGNMENTS, EARLIER, PRECISIONS, SAMPLERS, ImageStack, RequestError, RestoreRequest
+from napari_cvdm.io import combine_planes
 from napari_cvdm.widgets.background_choice import BackgroundChoice
 from napari_cvdm.widgets.choices import ModelChoice, card_text, whole_number, word_choice
 from napari_cvdm.widgets.field_of_view import image_shape
@@ -51,7 +51,7 @@ class RestoreForm(QWidget):
     changed = Signal()
 
     def __init__(self, viewer: "Viewer") -> None:
-        from napari_cvdm.device import available_devices
+        from napari_cvdm.core.device import available_devices
 
         super().__init__()
         self._viewer = viewer
@@ -117,7 +117,7 @@ class RestoreForm(QWidget):
     @property
     def task(self) -> "Task | None":
         """The job of the chosen model."""
-        from napari_cvdm.restore import task_of
+        from napari_cvdm.reconstruct.restore import task_of
 
         card = self.model.card()
         return None if card is None else task_of(card)
@@ -178,7 +178,7 @@ class RestoreForm(QWidget):
 
     def _say_field(self) -> None:
         """How large the field is in the sample: who forgot the binning sees it."""
-        from napari_cvdm.trust.validity import field_text
+        from napari_cvdm.checks.training_range import field_text
 
         layer, pixel_um = self.image.value(), None
         with suppress(RequestError):  # said in the message line
@@ -248,7 +248,7 @@ class RestoreForm(QWidget):
         RequestError, OpticsError
             Settings that are not allowed.
         """
-        from napari_cvdm.trust.validity import optics_warnings
+        from napari_cvdm.checks.training_range import optics_warnings
 
         card = self.model.card()
         blank = ImageStack(array=np.zeros((1, 1)), axes="YX")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import QApplication, QPushButton, QVBoxLayout, QWidget
 
-from napari_cvdm.request import RestoreRequest
-from napari_cvdm.result import Restoration
+from napari_cvdm.core.request import RestoreRequest
+from napari_cvdm.core.result import Restoration
 from napari_cvdm.widgets.block_form import BlockForm
 from napari_cvdm.widgets.block_job import BlockJob, BlockRuns
 from napari_cvdm.widgets.classical import classical_layer_data, classical_run
@@ -277,7 +277,7 @@ class RestoreWidget(QWidget):
         """Copy the command line that gives the chosen result again."""
         group = self.results.value()
         if group is not None and not self.panel.busy:
-            from napari_cvdm.repeat import command_of
+            from napari_cvdm.reconstruct.command import command_of
 
             work = command_of(group.mark["provenance"], group.mark.get("files", {}))
             self.panel.start(work, title="", total=1, on_result=self._on_command)

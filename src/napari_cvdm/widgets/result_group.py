@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from napari_cvdm.result import ClockCurve
+from napari_cvdm.core.result import ClockCurve
 from napari_cvdm.widgets.layers import our_metadata
 
 if TYPE_CHECKING:

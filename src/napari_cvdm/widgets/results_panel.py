@@ -7,7 +7,7 @@ from qtpy.QtGui import QEnterEvent
 from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 from superqt.utils import signals_blocked
 
-from napari_cvdm.posterior import STATISTICS
+from napari_cvdm.core.statistics import STATISTICS
 from napari_cvdm.widgets.choices import narrow
 from napari_cvdm.widgets.fields import explain_control
 from napari_cvdm.widgets.offer import Entry, Offer

@@ -8,7 +8,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QStyle, QVBoxLayout, QWidget
 from tqdm import tqdm
 
-from napari_cvdm.result import FrameView, Progress
+from napari_cvdm.core.result import FrameView, Progress
 from napari_cvdm.widgets.fields import explain_control, wrapped_label
 from napari_cvdm.widgets.worker import Job
 

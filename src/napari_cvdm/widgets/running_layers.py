@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_cvdm.posterior import spread_as
-from napari_cvdm.result import FrameView
+from napari_cvdm.core.result import FrameView
+from napari_cvdm.core.statistics import spread_as
 from napari_cvdm.widgets.layers import METADATA_KEY, look_of, placed_image, spread_look
 from napari_cvdm.widgets.reconstruction import Run
 from napari_cvdm.widgets.shown_layers import remove_layers

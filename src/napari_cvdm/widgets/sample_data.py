@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_cvdm.request import ImageStack
+from napari_cvdm.core.request import ImageStack
 from napari_cvdm.widgets.layers import METADATA_KEY, LayerData
 
 

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from napari_cvdm.request import RequestError
-from napari_cvdm.trust.schedule_view import schedule_maps, shown_ranges
+from napari_cvdm.analysis.schedule_maps import schedule_maps, shown_ranges
+from napari_cvdm.core.request import RequestError
 from napari_cvdm.widgets.frames import frame_pixels
 from napari_cvdm.widgets.layers import METADATA_KEY, LayerData, our_metadata
 from napari_cvdm.widgets.placement import Placement

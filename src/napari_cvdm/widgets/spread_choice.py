@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from napari_cvdm.posterior import INTERVAL, STATISTICS, spread_as
+from napari_cvdm.core.statistics import INTERVAL, STATISTICS, spread_as
 from napari_cvdm.widgets.layers import METADATA_KEY, our_metadata, spread_look, spread_unit
 from napari_cvdm.widgets.result_group import ResultGroup, layers_of
 

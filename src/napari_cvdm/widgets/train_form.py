@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QLineEdit, QVBoxLayout, QWidget
 
-from napari_cvdm.request import RequestError
+from napari_cvdm.core.request import RequestError
 from napari_cvdm.widgets.choices import ModelChoice, whole_number, word_choice
 from napari_cvdm.widgets.fields import LabelledRows, OptionalNumber, folded
 from napari_cvdm.widgets.pair_source import PairSource
@@ -66,7 +66,7 @@ class TrainForm(QWidget):
     changed = Signal()
 
     def __init__(self, viewer: "Viewer") -> None:
-        from napari_cvdm.device import available_devices
+        from napari_cvdm.core.device import available_devices
         from napari_cvdm.training.fine_tuning import PRESETS_MIN
         from napari_cvdm.training.plan import PARTS
 
@@ -116,7 +116,7 @@ class TrainForm(QWidget):
 
     def _on_model(self) -> None:
         """Take over how the model was made, and propose a name that is free."""
-        from napari_cvdm.restore import task_of
+        from napari_cvdm.reconstruct.restore import task_of
         from napari_cvdm.training.fine_tuning import plan_of
 
         card = self.model.card()

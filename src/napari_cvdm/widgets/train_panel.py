@@ -3,7 +3,7 @@
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QGridLayout, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
-from napari_cvdm.result import Progress
+from napari_cvdm.core.result import Progress
 from napari_cvdm.widgets.fields import explain_control, wrapped_label
 from napari_cvdm.widgets.run_panel import MessageLine
 

@@ -180,7 +180,7 @@ class MovingSchedule(QWidget):
 
     def show_schedule(self, schedule: "ScheduleNow") -> None:
         """Draw where the schedule is now."""
-        from napari_cvdm.trust.schedule_view import pixel_curves
+        from napari_cvdm.analysis.schedule_maps import pixel_curves
 
         low, median, high = (pixel_curves(rate, schedule.clock) for rate in schedule.rates)
         for item, curve in ((self._low, low), (self._high, high), (self._median, median)):

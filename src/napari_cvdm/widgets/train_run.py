@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import QObject, Signal
 from tqdm import tqdm
 
-from napari_cvdm.request import TrainRequest
-from napari_cvdm.result import Progress, Stop
+from napari_cvdm.core.request import TrainRequest
+from napari_cvdm.core.result import Progress, Stop
 from napari_cvdm.widgets.lifetime import when_gone
 from napari_cvdm.widgets.worker import Job
 
@@ -159,7 +159,7 @@ def _tell(step: "TrainStep", control: TrainingControl, news: "SimpleQueue[object
 
 
 def _offered(run: Path, found: "Trained", models: Path) -> Path | None:
-    from napari_cvdm.model.bundle import add_model
+    from napari_cvdm.models.bundle import add_model
 
     return add_model(run, models) if found.better else None
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import QInputDialog, QTabWidget, QVBoxLayout, QWidget
 
-from napari_cvdm.request import TrainRequest
+from napari_cvdm.core.request import TrainRequest
 from napari_cvdm.widgets.fields import scrolled, wrapped_label
 from napari_cvdm.widgets.preferences import own_models
 from napari_cvdm.widgets.reconstruction import engine_problem

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QApplication, QFileDialog, QHBoxLayout, QPushButton, QStyle, QWidget
 
-from napari_cvdm.result import Progress
+from napari_cvdm.core.result import Progress
 from napari_cvdm.widgets.fields import explain_control
 from napari_cvdm.widgets.latest_work import LatestWork
 from napari_cvdm.widgets.menu_actions import open_reconstruct
@@ -23,7 +23,7 @@ BUNDLE, ZOO = "Model bundle (*.zip)", "BioImage Model Zoo, a folder with two pac
 
 def exported(folder: Path, path: Path) -> Generator[Progress, None, Path]:
     """Put a model into one file, for a worker's thread."""
-    from napari_cvdm.model.bundle import write_bundle
+    from napari_cvdm.models.bundle import write_bundle
 
     yield Progress(stage="exporting", done=0, total=1)
     return write_bundle(folder, path, overwrite=True)  # the dialog has asked

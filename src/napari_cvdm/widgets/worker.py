@@ -15,7 +15,7 @@ from napari.utils import progress as activity
 from qtpy.QtCore import QObject, QTimer, Signal
 from superqt.utils import WorkerBase, create_worker
 
-from napari_cvdm.result import FrameView, Progress, Stop
+from napari_cvdm.core.result import FrameView, Progress, Stop
 from napari_cvdm.widgets import activity_sign
 from napari_cvdm.widgets.lifetime import when_gone
 
@@ -48,7 +48,7 @@ def explain(error: BaseException) -> str:
     -------
     str
     """
-    from napari_cvdm.device import accelerator_lost, out_of_memory
+    from napari_cvdm.core.device import accelerator_lost, out_of_memory
 
     if out_of_memory(error):
         return "The memory is too small for this run. Try a smaller tile (half of it), close other programs, or choose device cpu."

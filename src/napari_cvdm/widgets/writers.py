@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cvdm.image_files import write_image
-from napari_cvdm.image_files.ngff import PlacedImage, write_ngff
-from napari_cvdm.image_files.pixel_size import square_pixel
-from napari_cvdm.image_files.pixels import storable
+from napari_cvdm.io import write_image
+from napari_cvdm.io.ngff import PlacedImage, write_ngff
+from napari_cvdm.io.pixel_size import square_pixel
+from napari_cvdm.io.pixels import storable
 from napari_cvdm.widgets.layers import METADATA_KEY, LayerData, our_metadata
 from napari_cvdm.widgets.placement import Placement, axis_letters
 

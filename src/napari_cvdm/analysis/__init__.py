@@ -1,0 +1,1 @@
+"""What can be learned from a result: schedule maps, intervals, correlations, dry mass."""

@@ -1,0 +1,189 @@
+"""The schedule at any time, made only when somebody looks: lazy maps, and curves at a pixel or over regions.
+
+gamma(t, x) = exp(-lambda(x) T(t)), beta(t, x) = lambda(x) dT/dt, half log-SNR l(t, x) = -1/2 log expm1(lambda(x) T(t)).
+"""
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import dask.array as da
+import numpy as np
+
+from napari_cvdm.core.result import ClockCurve, Progress
+
+SHOWN_TIMES = (0.05, 0.95)  # beta and the log-SNR run off to large numbers at the ends of [0, 1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ScheduleMaps:
+    """gamma, beta and half log-SNR at every time of a clock, as dask arrays.
+
+    Parameters
+    ----------
+    gamma, beta, half_log_snr : dask array of shape (K, ..., Y, X), float32
+        Dimensionless; one chunk for each time and frame.
+    """
+
+    gamma: Any = field(repr=False)
+    beta: Any = field(repr=False)
+    half_log_snr: Any = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ScheduleCurves:
+    """The schedule of one pixel, or its mean over a region.
+
+    Parameters
+    ----------
+    times, gamma, beta, half_log_snr : ndarray of shape (K,)
+    pixels : int
+        How many pixels were averaged.
+    """
+
+    times: np.ndarray = field(repr=False)
+    gamma: np.ndarray = field(repr=False)
+    beta: np.ndarray = field(repr=False)
+    half_log_snr: np.ndarray = field(repr=False)
+    pixels: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RegionCurves:
+    """Mean schedules of regions.
+
+    Parameters
+    ----------
+    curves : mapping of int to ScheduleCurves
+        By number of the region.
+    found : int
+        How many regions there are, also where only the first of them were averaged.
+    """
+
+    curves: Mapping[int, ScheduleCurves] = field(repr=False)
+    found: int
+
+
+def schedule_maps(rate: Any, clock: ClockCurve) -> ScheduleMaps:
+    """The schedule of a rate map, computed slice by slice when it is looked at.
+
+    Parameters
+    ----------
+    rate : ndarray or dask array of shape (..., Y, X)
+        lambda(x).
+    clock : ClockCurve
+        Of K times.
+
+    Returns
+    -------
+    ScheduleMaps
+    """
+    frames = da.asanyarray(rate).astype(np.float32, copy=False)
+    frames = frames.rechunk((1,) * (frames.ndim - 2) + frames.shape[-2:])[None]
+    values, speeds = (_along_t(numbers, frames.ndim) for numbers in (clock.values, clock.speeds))
+    gamma, beta, level = (da.map_blocks(part, frames, along, dtype=np.float32) for part, along in ((_gamma, values), (_beta, speeds), (_half_log_snr, values)))
+    return ScheduleMaps(gamma=gamma, beta=beta, half_log_snr=level)
+
+
+def _along_t(numbers: tuple[float, ...], ndim: int) -> Any:
+    return da.from_array(np.array(numbers, np.float32).reshape(-1, *[1] * (ndim - 1)), chunks=1)
+
+
+def _gamma(rate: np.ndarray, value: np.ndarray) -> np.ndarray:
+    exponent = rate * -value
+    return np.exp(exponent, out=exponent)
+
+
+def _beta(rate: np.ndarray, speed: np.ndarray) -> np.ndarray:
+    return rate * speed
+
+
+def _half_log_snr(rate: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """-1/2 log expm1(n) as -1/2 (n + log(-expm1(-n))): no overflow for large n, no cancellation for small ones, infinite for none."""
+    exponent = rate * value
+    rest = np.expm1(-exponent)
+    with np.errstate(divide="ignore"):
+        np.log(np.negative(rest, out=rest), out=rest)
+    rest += exponent
+    rest *= -0.5
+    return rest
+
+
+def shown_ranges(rate: np.ndarray, clock: ClockCurve) -> dict[str, tuple[float, float]]:
+    """Contrast limits of the three maps that hold for every time from 0.05 to 0.95, by field name.
+
+    Parameters
+    ----------
+    rate : ndarray
+        All of the map or a part. It is zero in frames that were not begun, which do not count.
+    clock : ClockCurve
+    """
+    begun = rate[rate > 0]
+    low, high = (float(begun.min()), float(begun.max())) if begun.size else (1.0, 1.0)
+    inside = [index for index, time in enumerate(clock.times) if SHOWN_TIMES[0] <= time <= SHOWN_TIMES[1]] or [len(clock.times) - 1]
+    first, last = clock.values[inside[0]], clock.values[inside[-1]]
+    noisiest, cleanest = _half_log_snr(np.array([high, low]), np.array([last, first])).tolist()
+    level = (noisiest, cleanest) if noisiest < cleanest else (noisiest - 1, noisiest + 1)
+    return {"gamma": (0.0, 1.0), "beta": (0.0, high * max(clock.speeds[index] for index in inside)), "half_log_snr": level}
+
+
+def pixel_curves(rate: float, clock: ClockCurve) -> ScheduleCurves:
+    """The schedule of one pixel.
+
+    Parameters
+    ----------
+    rate : float
+        lambda at this pixel.
+    clock : ClockCurve
+    """
+    values, speeds = np.array(clock.values), np.array(clock.speeds)
+    one = np.array(rate, np.float64)
+    return ScheduleCurves(times=np.array(clock.times), gamma=_gamma(one, values), beta=_beta(one, speeds), half_log_snr=_half_log_snr(one, values))
+
+
+def region_curves(rate: np.ndarray, labels: np.ndarray, clock: ClockCurve, most: int = 6) -> Generator[Progress, None, RegionCurves]:
+    """Mean of the schedule over every region: of gamma itself, which is not gamma of the mean rate.
+
+    Parameters
+    ----------
+    rate : ndarray of shape (Y, X)
+    labels : ndarray of shape (Y, X), integer
+        Number of the region of each pixel; 0 is none.
+    clock : ClockCurve
+    most : int
+        Only the first so many regions are averaged.
+
+    Yields
+    ------
+    Progress
+        After each region.
+
+    Returns
+    -------
+    RegionCurves
+
+    Raises
+    ------
+    ValueError
+        Labels of another shape.
+    """
+    if labels.shape != rate.shape:
+        raise ValueError(f"the regions have {labels.shape} pixels, the rate map {rate.shape}; give regions on the grid of the rate map.")
+    found = np.unique(labels[labels > 0])
+    numbers, curves = found[:most], {}
+    yield Progress(stage="averaging the schedule", done=0, total=len(numbers))
+    for done, number in enumerate(numbers, start=1):
+        curves[int(number)] = _mean_curves(rate[labels == number].astype(np.float64), clock)
+        yield Progress(stage="averaging the schedule", done=done, total=len(numbers))
+    return RegionCurves(curves=curves, found=len(found))
+
+
+def _mean_curves(rate: np.ndarray, clock: ClockCurve) -> ScheduleCurves:
+    values = [np.array(value) for value in clock.values]
+    return ScheduleCurves(
+        times=np.array(clock.times),
+        gamma=np.array([_gamma(rate, value).mean() for value in values]),
+        beta=_beta(rate.mean(), np.array(clock.speeds)),
+        half_log_snr=np.array([_half_log_snr(rate, value).mean() for value in values]),
+        pixels=rate.size,
+    )

@@ -1,0 +1,209 @@
+"""A reconstruction imaged once more: what the camera would have measured of it, and how far that is from what it did measure."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter
+from scipy.optimize import minimize_scalar
+from torch import Tensor
+
+from napari_cvdm.checks.by_blocks import by_blocks, inside
+from napari_cvdm.physics.camera_noise import CameraNoise
+from napari_cvdm.physics.forward_model import PhaseObject
+from napari_cvdm.physics.grids import circular_pupil
+from napari_cvdm.physics.widefield import bin_pixels, blur, gaussian_transfer, optical_transfer
+from napari_cvdm.tasks.deconvolved import Lens
+
+MARGIN_PX = 20  # of the camera, mirrored around the field: transforms are periodic, samples are not
+SMOOTHING_PX = 2.0
+MIDDLE_PX = 256  # of the camera: large enough to fit one width
+BLUR_TOLERANCE = 0.05  # px^2 of the fine grid
+Fitted = float | PhaseObject
+"""What is fitted of the sample beside the reconstruction: the variance of a blur, or absorption and light beside a phase."""
+LOCAL_PX = 3.0  # of the camera: about the width of a point, and wide enough that noise alone stays within 1 +- 0.13
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Comparison:
+    """What was measured against what the reconstruction predicts.
+
+    Parameters
+    ----------
+    residual : ndarray of shape (Y, X) or (P, Y, X), float32
+        (measured - predicted) / sigma, signed.
+    predicted : ndarray of the same shape
+        In units of the measured image.
+    gain : float
+        By which the reconstruction had to be multiplied: 1 when its flux is right.
+    fitted : float or PhaseObject
+        What was fitted of the sample: the variance of its blur, in squared pixels of the fine grid; or the change of
+        absorption, illumination and surroundings of a phase object.
+    counted : ndarray of the same shape, bool, optional
+        Values that were measured; all, if None.
+    freedom : float
+        Degrees of freedom of one measured value: below 1 where what is compared was fitted to the same noise.
+    """
+
+    residual: np.ndarray = field(repr=False)
+    predicted: np.ndarray = field(repr=False)
+    gain: float
+    fitted: Fitted = field(default=0.0, repr=False)
+    counted: np.ndarray | None = field(default=None, repr=False)
+    freedom: float = 1.0
+
+    def chi2(self, valid: np.ndarray) -> float:
+        """Reduced chi-squared over the valid pixels (Y, X); about 1 for the truth."""
+        squares, count = self._sums(valid)
+        return float(squares.sum(dtype=np.float64) / max(1, count.sum()) / self.freedom)
+
+    def local_chi2(self, valid: np.ndarray) -> np.ndarray:
+        """chi2(x) = G(s) / G(n), s the sum of r^2 over n counted planes, G a Gaussian of `LOCAL_PX`.
+
+        It shows where the reconstruction and the measured image differ. Of unit normals in P planes it is 1 with standard
+        deviation 1 / (LOCAL_PX sqrt(2 pi P)).
+
+        Parameters
+        ----------
+        valid : ndarray of shape (Y, X), bool
+
+        Returns
+        -------
+        ndarray of shape (Y, X), float32
+            At least 0, dimensionless; 0 where no pixel counts.
+        """
+        squares, count = self._sums(valid)
+        average = weighted_average(count, LOCAL_PX)
+        return np.where(count > 0, average(squares / np.maximum(count, 1)) / self.freedom, 0).astype(np.float32)
+
+    def _sums(self, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Sum of the squared residual over the planes that count, and their number, each (Y, X)."""
+        squares, count = np.zeros(valid.shape, self.residual.dtype), np.zeros(valid.shape, np.float32)
+        planes = self.residual.reshape(-1, *valid.shape)
+        counted = [valid] * len(planes) if self.counted is None else self.counted & valid
+        for plane, where in zip(planes, counted, strict=True):
+            squares += np.square(np.where(where, plane, 0))
+            count += where
+        return squares, count
+
+
+class Imaging(Protocol):
+    """How an image came about."""
+
+    @property
+    def measured(self) -> np.ndarray:
+        """What the camera measured, (Y, X) or (P, Y, X)."""
+
+    @property
+    def valid(self) -> np.ndarray:
+        """Pixels of the camera that count, bool (Y, X)."""
+
+    @property
+    def noisy(self) -> bool:
+        """Whether there is noise to compare with."""
+
+    @property
+    def most_fitted(self) -> float:
+        """Share of the degrees of freedom that a reconstruction can be fitted to at most; 0 where that is not known."""
+
+    def compare(self, image: np.ndarray, fitted: Fitted | None = None) -> Comparison:
+        """Image a reconstruction of shape (uY, uX) again, and compare; `fitted` is what was fitted of the sample before."""
+
+
+def sharp_to_seen(shape: tuple[int, int], psf: Tensor, period_px: float, own_sigma_px: float) -> Tensor:
+    """OTF exp(2 pi^2 s^2 f^2) below the cut-off 1 / period: from what a reconstruction of own blur s shows to what the objective shows; (Y, X).
+
+    Nowhere above 1, since an image never has more contrast than its object.
+    """
+    otf = optical_transfer(psf, shape)
+    own = gaussian_transfer(shape, own_sigma_px, otf.real).clamp(min=1e-6)
+    ratio = otf / own * circular_pupil(shape, 1.0, 1 / period_px, otf)
+    return ratio / ratio.abs().clamp(min=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class WidefieldImaging:
+    """A widefield image of a sharp one: y = D (h * x) + noise, D the binning. The width of h is fitted within what the model was trained for.
+
+    Parameters
+    ----------
+    measured : ndarray of shape (Y, X)
+        Counts above the dark level.
+    noise : CameraNoise
+    valid : ndarray of shape (Y, X), bool
+    lens : Lens
+        Its PSF is on the grid of the reconstruction.
+    upsampling : int
+    own_sigma_px : float
+        Standard deviation of the reconstruction's own point spread, in pixels of the fine grid.
+    extra_sigma_px : float
+        Largest blur by the sample, in camera pixels.
+    """
+
+    measured: np.ndarray = field(repr=False)
+    noise: CameraNoise
+    valid: np.ndarray = field(repr=False)
+    lens: Lens
+    upsampling: int = 2
+    own_sigma_px: float = 0.0
+    extra_sigma_px: float = 0.0
+
+    @property
+    def noisy(self) -> bool:
+        """Whether there is noise to compare with."""
+        return not self.noise.none
+
+    @property
+    def most_fitted(self) -> float:
+        """Not known; the camera has many more pixels than a reconstruction has details."""
+        return 0.0
+
+    def compare(self, image: np.ndarray, fitted: Fitted | None = None) -> Comparison:
+        """Image a reconstruction (uY, uX) in counts again; without `fitted`, the blur that fits best is taken."""
+        extra = float(fitted) if isinstance(fitted, float) else self.best_blur(image)
+        return self._beside_measured(self.seen(image, extra), extra)
+
+    def seen(self, image: np.ndarray, extra: float) -> np.ndarray:
+        """D (h * x): the image (uY, uX) through the objective and a Gaussian of variance `extra` [px^2], binned to the camera; (Y, X)."""
+        psf, period_px = torch.from_numpy(self.lens.psf), self.upsampling * self.lens.cutoff_px
+
+        def through(block: Tensor) -> Tensor:
+            shape = (block.shape[0], block.shape[1])
+            transfer = sharp_to_seen(shape, psf.to(block.dtype), period_px, self.own_sigma_px) * gaussian_transfer(shape, extra**0.5, block)
+            return inside(bin_pixels(blur(block, transfer), self.upsampling), MARGIN_PX) / self.upsampling**2
+
+        return by_blocks(through, image, MARGIN_PX * self.upsampling)
+
+    def best_blur(self, image: np.ndarray) -> float:
+        """Variance of the extra blur [px^2] with the least chi-squared, from the middle of the field."""
+        widest = (self.extra_sigma_px * self.upsampling) ** 2
+        middle, inner = self._middle(image)
+        if widest == 0 or not middle.valid.any():
+            return 0.0
+
+        def cost(extra: float) -> float:
+            return middle._beside_measured(middle.seen(inner, extra), extra).chi2(middle.valid)
+
+        return float(minimize_scalar(cost, bounds=(0, widest), method="bounded", options={"xatol": BLUR_TOLERANCE}).x)
+
+    def _middle(self, image: np.ndarray) -> "tuple[WidefieldImaging, np.ndarray]":
+        starts = [max(0, (size - MIDDLE_PX) // 2) for size in self.measured.shape]
+        coarse = tuple(slice(start, start + MIDDLE_PX) for start in starts)
+        fine = tuple(slice(start * self.upsampling, (start + MIDDLE_PX) * self.upsampling) for start in starts)
+        return replace(self, measured=self.measured[coarse], valid=self.valid[coarse]), image[fine]
+
+    def _beside_measured(self, seen: np.ndarray, extra: float) -> Comparison:
+        """The gain is what least squares would multiply by; nothing is multiplied."""
+        variance = self.noise.variance(gaussian_filter(self.measured, SMOOTHING_PX))
+        weight = self.valid / variance
+        size = float((weight * seen**2).sum())
+        gain = float((weight * seen * self.measured).sum()) / size if size > 0 else 0.0
+        return Comparison(residual=((self.measured - seen) / np.sqrt(variance)).astype(np.float32), predicted=seen, gain=gain, fitted=extra)
+
+
+def weighted_average(weight: np.ndarray, sigma: float) -> Callable[[np.ndarray], np.ndarray]:
+    """f -> G(w f) / G(w): the Gaussian average [px] of images (Y, X) over pixels that count."""
+    total = np.maximum(gaussian_filter(weight, sigma, truncate=3.0), np.finfo(weight.dtype).tiny)
+    return lambda image: np.asarray(gaussian_filter(weight * image, sigma, truncate=3.0) / total)

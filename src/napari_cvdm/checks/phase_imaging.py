@@ -1,0 +1,208 @@
+"""A phase imaged once more, by the very image formation that was fitted to the planes.
+
+The phase of the fit is replaced by the phase of the result. Log-amplitude, illumination and the phase around
+the result are unknown. They are fitted again by conjugate gradients, with the phase of the result held fixed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from napari_cvdm.checks.imaging import Comparison, Fitted
+from napari_cvdm.inversion import Fit
+from napari_cvdm.inversion.gauss_newton import conjugate_gradients
+from napari_cvdm.inversion.priors import weak_normal
+from napari_cvdm.physics.camera_noise import LEAST_DEVIATION
+from napari_cvdm.physics.forward_model import PhaseLinearisation, PhaseObject
+from napari_cvdm.tasks.conditioned import interior
+
+MOST_STEPS = 40
+SMALLEST_GAIN = 0.005  # of chi-squared: the solution is good enough
+REACH_PX = 32  # how far a difference from the fit goes on outside the result
+RING_PX = 2
+LEAST_FREEDOM = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PhaseImaging:
+    """Defocused planes of a phase.
+
+    Parameters
+    ----------
+    fit : Fit
+        Of the whole frame, without batch dimension.
+    order : tuple of int
+        Place in the fit of each plane of the request.
+    part : tuple of slice
+        Rows and columns of the canvas that the result covers.
+    freedom : float
+        Degrees of freedom of one measured value for a given phase: all else is fitted to the noise.
+    most_fitted : float
+        Share of these degrees of freedom that a phase can be fitted to at most.
+    """
+
+    fit: Fit = field(repr=False)
+    order: tuple[int, ...]
+    part: tuple[slice, slice]
+    freedom: float
+    most_fitted: float
+
+    @classmethod
+    def create(cls, fit: Fit, defocus_um: Sequence[float], region: tuple[int, int, int, int] | None = None) -> "PhaseImaging":
+        """Image formation of a frame, or of a region of it.
+
+        Parameters
+        ----------
+        fit : Fit
+        defocus_um : sequence of float
+            Positions in the order of the request; the fit has them in rising order.
+        region : tuple of int, optional
+            (top, bottom, left, right) in pixels of the frame.
+
+        Returns
+        -------
+        PhaseImaging
+        """
+        rows, columns = fit.model.frame
+        if region is not None:
+            top, bottom, left, right = region
+            rows = slice(rows.start + top, rows.start + bottom)
+            columns = slice(columns.start + left, columns.start + right)
+        order = tuple(int(place) for place in np.argsort(np.argsort(defocus_um)))
+        plain = cls(fit=fit, order=order, part=(rows, columns), freedom=1.0, most_fitted=0.0)
+        freedom = 1 - plain.measure_fitted()
+        phase_alone = count_fitted(fit) - (1 - freedom)
+        return replace(plain, freedom=freedom, most_fitted=min(1.0, max(0.0, phase_alone / freedom)))
+
+    @property
+    def measured(self) -> np.ndarray:
+        """Planes over the blank field, (P, Y, X), in the order of the request."""
+        return self._cut(self.fit.linearisation.expected + self.fit.residual)
+
+    @property
+    def counted(self) -> np.ndarray:
+        """Pixels of each plane that were measured, bool (P, Y, X)."""
+        return self._cut(self.fit.weight > 0)
+
+    @property
+    def valid(self) -> np.ndarray:
+        """Pixels that any plane measured, bool (Y, X)."""
+        return np.asarray(self.counted.any(axis=0))
+
+    @property
+    def noisy(self) -> bool:
+        """Whether there is noise to compare with."""
+        return bool(torch.isfinite(self.fit.weight).all()) and float(self.fit.weight.max()) < 0.99 / LEAST_DEVIATION**2
+
+    def compare(self, image: np.ndarray, fitted: Fitted | None = None) -> Comparison:
+        """Image a phase (Y, X) [rad] again, and compare.
+
+        Parameters
+        ----------
+        image : ndarray of shape (Y, X)
+        fitted : PhaseObject, optional
+            What was fitted beside another phase; it is fitted anew if None.
+        """
+        start = self.place(image)
+        change = fitted if isinstance(fitted, PhaseObject) else self.refit(start)
+        seen = self.fit.model.linearise(start.add(change))
+        residual = (self.fit.linearisation.expected + self.fit.residual - seen.expected) * self.fit.weight.sqrt()
+        return Comparison(
+            residual=self._cut(residual).astype(np.float32),
+            predicted=self._cut(seen.expected),
+            gain=float(seen.light.median()),
+            fitted=change,
+            counted=self.counted,
+            freedom=self.freedom,
+        )
+
+    def place(self, image: np.ndarray) -> PhaseObject:
+        """The object of the fit with another phase within the part.
+
+        The level of the image follows from the ring along its border. Outside the part, the difference
+        from the fit is mirrored and fades.
+        """
+        phase = self.fit.estimate.maps[1].clone()
+        difference = np.asarray(image, dtype=np.float64) - phase[self.part].double().cpu().numpy()
+        ring = ~interior((difference.shape[0], difference.shape[1]), RING_PX)
+        grown, extended = _extend(difference - difference[ring].mean(), self.part, self.fit.model.canvas_shape)
+        phase[grown] += torch.from_numpy(extended).to(phase)
+        return replace(self.fit.estimate, maps=torch.stack([self.fit.estimate.maps[0], phase]))
+
+    def refit(self, start: PhaseObject) -> PhaseObject:
+        """The change of all but the given phase that explains the planes best, to first order."""
+        fit, model = self.fit, self.fit.model
+        seen = model.linearise(start)
+        missing = fit.linearisation.expected + fit.residual - seen.expected
+        right = model.adjoint(seen, fit.weight * missing).add(fit.prior.precision(start), -1.0)
+        change = self._solve_around(seen, right)
+        after, root = missing + seen.expected - model.apply(start.add(change)), fit.weight.sqrt()
+        return change if float((root * after).square().sum()) < float((root * missing).square().sum()) else model.zero()
+
+    def measure_fitted(self) -> float:
+        """Share of the measured values of the part that `refit` fits.
+
+        e^T W^1/2 J v for one draw of white noise e, v what `refit` makes of that noise
+        (Hutchinson, Commun. Stat. Simul. Comput. 19, 433 (1990)).
+        """
+        fit, seen = self.fit, self.fit.linearisation
+        rows, columns = (slice(part.start - all_of.start, part.stop - all_of.start) for part, all_of in zip(self.part, fit.model.frame, strict=True))
+        white = torch.randn(fit.weight.shape, generator=torch.Generator().manual_seed(0), dtype=fit.weight.dtype).to(fit.weight)
+        change = self._solve_around(seen, fit.model.adjoint(seen, fit.weight.sqrt() * white))
+        explained = white * fit.weight.sqrt() * fit.model.derivative(seen, change)
+        measured = int((fit.weight[..., rows, columns] > 0).sum())
+        return min(1 - LEAST_FREEDOM, max(0.0, float(explained[..., rows, columns].sum()) / max(1, measured)))
+
+    def _solve_around(self, seen: PhaseLinearisation, right: PhaseObject) -> PhaseObject:
+        """P (J^T W J + C^-1) P v = P b, where P sets the phase within the part to zero."""
+        fit, model = self.fit, self.fit.model
+        free = torch.ones_like(right.maps)
+        free[(1, *self.part)] = 0
+
+        def project(change: PhaseObject) -> PhaseObject:
+            return replace(change, maps=change.maps * free)
+
+        def normal(change: PhaseObject) -> PhaseObject:
+            back = model.adjoint(seen, fit.weight * model.derivative(seen, change))
+            return project(back.add(fit.prior.precision(change)))
+
+        of_mu, _, of_phi = weak_normal(fit.weight, model)
+        maps_inverse = 1 / (torch.stack([of_mu, of_phi]) + fit.prior.spectrum)
+        lit = torch.einsum("phw,khw->pk", fit.weight * seen.unlit.square(), model.terms.square())
+        light_inverse = 1 / (lit + fit.prior.illumination)
+
+        def precondition(change: PhaseObject) -> PhaseObject:
+            maps = torch.fft.irfft2(torch.fft.rfft2(change.maps) * maps_inverse, s=model.canvas_shape)
+            return project(PhaseObject(maps=maps, illumination=light_inverse * change.illumination))
+
+        least_gain = SMALLEST_GAIN * int((fit.weight > 0).sum()) / 2
+        return conjugate_gradients(normal, precondition, project(right), MOST_STEPS, least_gain)
+
+    def _cut(self, planes: Tensor) -> np.ndarray:
+        """The part of planes (P, h, w) of the frame, in the order of the request."""
+        first = self.fit.model.frame[0].start, self.fit.model.frame[1].start
+        rows, columns = (slice(part.start - start, part.stop - start) for part, start in zip(self.part, first, strict=True))
+        return np.asarray(planes[list(self.order), rows, columns].cpu().numpy())
+
+
+def count_fitted(fit: Fit) -> float:
+    """Numbers of the object that a fit determines, as a share of the measured values; see `PowerLaws.fitted_numbers`."""
+    return float(fit.laws.fitted_numbers(fit.model, fit.weight)) / max(1, int((fit.weight > 0).sum()))
+
+
+def _extend(difference: np.ndarray, part: tuple[slice, slice], shape: tuple[int, int]) -> tuple[tuple[slice, slice], np.ndarray]:
+    """A difference mirrored at its border and fading, and where on the canvas it is."""
+    pads, fades, grown = [], [], []
+    for inner, size in zip(part, shape, strict=True):
+        before, after = min(REACH_PX, inner.start), min(REACH_PX, size - inner.stop)
+        pads.append((before, after))
+        grown.append(slice(inner.start - before, inner.stop + after))
+        fades.append(np.concatenate([_rise(before), np.ones(inner.stop - inner.start), _rise(after)[::-1]]))
+    return (grown[0], grown[1]), np.pad(difference, pads, mode="symmetric") * np.outer(*fades)
+
+
+def _rise(count: int) -> np.ndarray:
+    return np.sin((np.arange(count) + 0.5) / max(count, 1) * np.pi / 2) ** 2

@@ -1,0 +1,94 @@
+"""Everything that is looked at while a restoration runs, to judge it at the end."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from napari_cvdm.checks.forward_check import ForwardRecord
+from napari_cvdm.checks.out_of_distribution import Familiarity, familiarity_warnings, vectors_of
+from napari_cvdm.checks.plane_order import order_sentence
+from napari_cvdm.checks.plane_warnings import count_frames
+from napari_cvdm.checks.quality_flag import Light, contradicted, guessed, light_of
+from napari_cvdm.checks.training_range import optics_warnings
+from napari_cvdm.core.request import RestoreRequest
+from napari_cvdm.core.result import ForwardCheck, Restoration
+from napari_cvdm.core.statistics import RunningMoments
+from napari_cvdm.models.checkpoint import ModelCard
+from napari_cvdm.tasks import Conditioned
+from napari_cvdm.tasks.phase_posterior import PhasePosterior
+
+
+class Findings:
+    """Takes up frames, samples and means, as `ForwardRecord` does, and whether the frames are like the training data.
+
+    Parameters
+    ----------
+    request : RestoreRequest
+    card : ModelCard
+    counts : ndarray of shape (...), int
+        Samples that each frame has already.
+    earlier : Restoration, optional
+        What this one goes on from.
+    check : bool
+        Whether anything is compared with the measured image. A preview of one step is not: its mean is a regression.
+    """
+
+    def __init__(self, request: RestoreRequest, card: ModelCard, counts: np.ndarray, earlier: Restoration | None, *, check: bool = True) -> None:
+        self._request, self._card, self._checking = request, card, check and request.steps > 1
+        self._forward = ForwardRecord(request, card, counts.shape, None if earlier is None else earlier.forward, counts)
+        self._familiarity = Familiarity.from_card(card.familiarity, card.unit)
+        self._vectors: list[np.ndarray] = []
+        self._orders: list[str] = []
+
+    def prepared(self, whole: Conditioned) -> None:
+        """A whole frame is prepared, before a region is taken out of it."""
+        if not self._checking:
+            return
+        if self._familiarity is not None:
+            self._vectors.append(vectors_of(whole, self._card.unit))
+        if isinstance(whole.posterior, PhasePosterior):
+            self._orders.append(order_sentence(whole.posterior.fit, self._request))
+
+    def begin(self, index: tuple[int, ...], pixels: np.ndarray, part: Conditioned) -> None:
+        """What is going to be sampled."""
+        if self._checking:
+            self._forward.begin(index, pixels, part)
+
+    def see(self, sample: np.ndarray) -> None:
+        """One posterior sample (uY, uX)."""
+        if self._checking:
+            self._forward.see(sample)
+
+    def end(self, moments: RunningMoments) -> None:
+        """The samples of a frame (uY, uX) are all drawn."""
+        if self._checking:
+            self._forward.end(moments)
+
+    def forward(self) -> ForwardCheck:
+        """The check against the measured image."""
+        return self._forward.result()
+
+    def warnings(self) -> tuple[str, ...]:
+        """What was found of the frames before they were sampled: planes that seem to be swapped, unfamiliar frames."""
+        return (*count_frames(self._orders), *self.unfamiliar())
+
+    def unfamiliar(self) -> tuple[str, ...]:
+        """One sentence where frames are unlike the training data."""
+        return familiarity_warnings(self._vectors, self._familiarity, self._card.name)
+
+    def light(self, check: ForwardCheck, warnings: Sequence[str], unusable: Sequence[str], estimated: Sequence[Mapping[str, Any]]) -> Light:
+        """The light of the result.
+
+        Parameters
+        ----------
+        check : ForwardCheck
+        warnings : sequence of str
+            All reasons to doubt.
+        unusable : sequence of str
+            Those that leave no pixel.
+        estimated : sequence of mapping
+            What was estimated from each frame.
+        """
+        grave = (*optics_warnings(self._request, self._card), *contradicted(self._request), *unusable)
+        return light_of(grave, guessed(self._request, self._card.unit, estimated), [one for one in warnings if one not in grave], check)

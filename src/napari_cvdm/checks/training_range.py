@@ -1,0 +1,132 @@
+"""Where, and whether, a model is used outside what it was trained for: said in words and in a mask."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from napari_cvdm.core.plane_positions import one_sided_warning
+from napari_cvdm.core.request import OPTICS, ImageStack, RestoreRequest
+from napari_cvdm.models.checkpoint import ModelCard
+
+TOLERANCE = 1.02
+FAR = 10.0
+MEANING = {
+    "cutoff_px": "the period of the cut-off frequency in pixels (wavelength_um / (2 * na * pixel_um))",
+    "fresnel": "defocus_um over the pixel (wavelength_um * distance / (medium_index * pixel_um^2))",
+}
+AXES_THAT_ARE_NO_FOCUS = {"T": "time points", "C": "channels"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Beyond:
+    """Pixels beyond the trained range of the output, and the reason in words ("" when there are none)."""
+
+    mask: np.ndarray = field(repr=False)
+    reason: str
+
+
+def optics_values(request: RestoreRequest) -> dict[str, float]:
+    """The optics of a request that are known; Fresnel parameter lambda |dz| / (n px^2) and cut-off period where they follow from them."""
+    known = {name: request.known_optics(name) for name in OPTICS}
+    values = {name: value for name, value in known.items() if value is not None}
+    if request.defocus_um is not None and {"pixel_um", "wavelength_um", "medium_index"} <= set(values):
+        distance = max(request.defocus_um) - min(request.defocus_um)
+        values["fresnel"] = values["wavelength_um"] * distance / (values["medium_index"] * values["pixel_um"] ** 2)
+    if {"pixel_um", "wavelength_um", "na"} <= set(values) and request.psf is None:  # a measured one decides
+        values["cutoff_px"] = values["wavelength_um"] / (2 * values["na"] * values["pixel_um"])
+    return values
+
+
+def optics_warnings(request: RestoreRequest, card: ModelCard) -> tuple[str, ...]:
+    """One sentence for every optics value outside the card's trained range, and for planes on one side of focus.
+
+    Parameters
+    ----------
+    request : RestoreRequest
+    card : ModelCard
+
+    Returns
+    -------
+    tuple of str
+    """
+    values = optics_values(request)
+    return (*(outside(card, name, value) for name, value in values.items() if is_outside(card, name, value)), *one_sided_warning(request))
+
+
+def is_outside(card: ModelCard, name: str, value: float) -> bool:
+    """Whether an optics value is outside the card's trained range."""
+    low, high = card.optics.get(name, (-np.inf, np.inf))
+    return not low / TOLERANCE <= value <= high * TOLERANCE
+
+
+def outside(card: ModelCard, name: str, value: float) -> str:
+    """The sentence that says it."""
+    low, high = card.optics[name]
+    return f"{MEANING.get(name, name)} is {value:.4g}, outside the {low:g} to {high:g} that {card.name} was trained for; do not quantify this result."
+
+
+def lens_warnings(estimated: Iterable[Mapping[str, Any]], card: ModelCard) -> tuple[str, ...]:
+    """One sentence where lenses that were measured or estimated, by what was estimated of each frame, are outside the trained range."""
+    cutoffs_px = [frame["cutoff_px"] for frame in estimated if frame.get("optics", "stated") != "stated"]
+    beyond = [value for value in cutoffs_px if is_outside(card, "cutoff_px", value)]
+    return (outside(card, "cutoff_px", beyond[0]),) if beyond else ()
+
+
+def field_text(shape: tuple[int, ...], pixel_um: float) -> str:
+    """Size of the field in the sample, which everybody knows of their microscope: a forgotten binning makes it half or twice as wide.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (..., Y, X) of the image.
+    pixel_um : float
+    """
+    height, width = shape[-2:]
+    return f"the field is {width * pixel_um:.4g} x {height * pixel_um:.4g} um ({width} x {height} px of {pixel_um:g} um)"
+
+
+def far_from_training(request: RestoreRequest, card: ModelCard) -> bool:
+    """Whether an optics value is more than ten times outside its trained range, so that no pixel can be trusted."""
+    ranges = {name: card.optics.get(name, (-np.inf, np.inf)) for name in optics_values(request)}
+    return any(not ranges[name][0] / FAR <= value <= ranges[name][1] * FAR for name, value in optics_values(request).items())
+
+
+def axes_warnings(image: ImageStack) -> tuple[str, ...]:
+    """One sentence where time points or channels were taken for planes of focus."""
+    if image.taken_for_planes not in AXES_THAT_ARE_NO_FOCUS:
+        return ()
+    name = AXES_THAT_ARE_NO_FOCUS[image.taken_for_planes]
+    return (
+        f"{image.source}: its {image.planes} {name} (axis {image.taken_for_planes}) were taken for planes of focus; "
+        f"give one file for each plane if they are not.",
+    )
+
+
+def beyond_trained_range(mean: np.ndarray, card: ModelCard, level: float | None = None) -> Beyond:
+    """Pixels whose phase is farther from the field's median than the model was trained for.
+
+    Parameters
+    ----------
+    mean : ndarray of shape (..., Y, X)
+    card : ModelCard
+    level : float, optional
+        The field's median, where `mean` is a part of it.
+
+    Returns
+    -------
+    Beyond
+        All False for models without such a limit.
+    """
+    strength = card.training.get("simulation", {}).get("strength_rad") if card.unit == "rad" else None
+    if strength is None:
+        return Beyond(mask=np.zeros(mean.shape, dtype=bool), reason="")
+    mask = np.abs(mean - (np.median(mean, axis=(-2, -1), keepdims=True) if level is None else level)) > strength[1]
+    return Beyond(mask=mask, reason=beyond_warning(float(mask.mean()), card) if mask.any() else "")
+
+
+def beyond_warning(share: float, card: ModelCard) -> str:
+    """One sentence on a share of pixels that is beyond the trained range."""
+    most = card.training["simulation"]["strength_rad"][1]
+    return f"phase beyond the trained {most:g} rad in {share:.1%} of the pixels; they are marked invalid."

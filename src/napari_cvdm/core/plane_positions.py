@@ -1,0 +1,80 @@
+"""Number and positions of defocused planes, and warnings about them from the request alone."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from napari_cvdm.core.request import RestoreRequest
+
+STEP_TOLERANCE = 0.05
+ALIGNED_PLANES = 2
+
+
+def count_planes(fewest: int, defocus_um: Sequence[float] | None) -> int:
+    """Planes of one frame: as many as there are positions, if the task takes two or more.
+
+    Parameters
+    ----------
+    fewest : int
+        The smallest number of planes that the task takes.
+    defocus_um : sequence of float, optional
+    """
+    return fewest if fewest == 1 else max(fewest, len(defocus_um or ()))
+
+
+def position_warnings(request: RestoreRequest) -> tuple[str, ...]:
+    """All sentences about the positions of the planes.
+
+    Parameters
+    ----------
+    request : RestoreRequest
+
+    Returns
+    -------
+    tuple of str
+        Empty if nothing is wrong, or if the request has no positions.
+    """
+    return (*one_sided_warning(request), *file_warnings(request))
+
+
+def file_warnings(request: RestoreRequest) -> tuple[str, ...]:
+    """The sentences that need the image: a z step of the file that differs, and planes that `align` leaves as they are."""
+    return (*z_step_warning(request), *not_aligned_warning(request))
+
+
+def one_sided_warning(request: RestoreRequest) -> tuple[str, ...]:
+    """Warn if all planes lie on one side of focus."""
+    positions = request.defocus_um
+    if positions is None or min(positions) <= 0 <= max(positions):
+        return ()
+    return (
+        f"all planes lie on one side of focus: defocus_um is {_listed(positions)}. Phase and absorption cannot be told apart "
+        f"well there. Take planes on both sides of focus, or one in focus.",
+    )
+
+
+def z_step_warning(request: RestoreRequest) -> tuple[str, ...]:
+    """Warn if the file states a z step that differs from a step of ``defocus_um`` by more than 5 %."""
+    image, positions = request.image, request.defocus_um
+    stated = image.place.get("z_step_um")
+    if not stated or positions is None or image.taken_for_planes != "Z":
+        return ()
+    steps = [abs(second - first) for first, second in pairwise(positions)]
+    worst = max(steps, key=lambda step: abs(step - stated))
+    if abs(worst - stated) <= STEP_TOLERANCE * stated:
+        return ()
+    return (
+        f"{image.source} states a z step of {stated:g} um, but defocus_um ({_listed(positions)}) has a step of {worst:g} um. "
+        f"defocus_um was used; correct it if the file is right.",
+    )
+
+
+def not_aligned_warning(request: RestoreRequest) -> tuple[str, ...]:
+    """Warn if the planes are too many to be aligned."""
+    planes = request.image.planes or 0
+    if request.align != "auto" or planes <= ALIGNED_PLANES:
+        return ()
+    return (f"align is auto, but only two planes can be aligned; the {planes} planes were taken as they are.",)
+
+
+def _listed(positions: Sequence[float]) -> str:
+    return " ".join(f"{position:g}" for position in positions)

@@ -1,0 +1,340 @@
+"""What is asked for: frozen requests, checked when they are made.
+
+The names of the fields are the names of the command-line options, of the fields in the dock and of the entries in
+``provenance.json``.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Literal
+
+import numpy as np
+
+from napari_cvdm.core.microscope import OpticsError, check_condenser, check_defocus, check_optics
+
+OPTICS = ("pixel_um", "wavelength_um", "medium_index", "na")
+AXES = "TCZSPYX"
+SMALLEST_REGION_PX = 16
+SMALLEST_PSF_PX = 5
+SAMPLERS = ("sde-2m", "ode-2m", "ddim", "ancestral")
+Sampler = Literal["sde-2m", "ode-2m", "ddim", "ancestral"]
+IMAGE_ROLE = re.compile(r"image(?:[2-9]|[1-9]\d+)?")
+PRECISIONS = ("fp32", "bf16", "auto")
+Precision = Literal["fp32", "bf16", "auto"]
+ALIGNMENTS = ("off", "auto")
+Align = Literal["off", "auto"]
+
+
+class RequestError(ValueError):
+    """A request that cannot be carried out: what was given, what is allowed, what to try."""
+
+
+def _check_count(name: str, value: int, low: int, high: int, advice: str) -> None:
+    if not low <= value <= high:
+        raise RequestError(f"{name} is {value}; allowed is {low} to {high}. {advice}")
+
+
+def _check_region(region: tuple[int, int, int, int], image: "ImageStack") -> None:
+    height, width = image.array.shape[-2:]
+    top, bottom, left, right = region
+    inside = 0 <= top and bottom <= height and 0 <= left and right <= width
+    if not inside or min(bottom - top, right - left) < SMALLEST_REGION_PX:
+        raise RequestError(
+            f"region is {' '.join(map(str, region))} (top, bottom, left, right); it must lie within 0 {height} 0 {width} "
+            f"and be at least {SMALLEST_REGION_PX} px wide and high. Leave it out for the whole image."
+        )
+
+
+def _check_positions(defocus_um: tuple[float, ...], image: "ImageStack") -> None:
+    """Check the positions, and that there is one for each plane of the image."""
+    positions = len(check_defocus(defocus_um))
+    planes = image.planes
+    if planes is not None and planes != positions:
+        raise RequestError(
+            f"{image.source}: the image has {planes} plane{'' if planes == 1 else 's'}, but "
+            f"defocus_um has {positions} positions; give one position for each plane, in their order."
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ImageStack:
+    """An image with named axes.
+
+    Parameters
+    ----------
+    array : ndarray, or a lazy array such as dask's
+        Pixels, one dimension for each letter of `axes`. Of a lazy array only the frames that are restored are read, one by one.
+    axes : str
+        Letters among T, C, Z, S (sample), P (defocus plane), Y, X, each at most once, ending in YX.
+    pixel_um : float, optional
+        Pixel size in the sample [um]; None when the file does not say (1.0 exactly, or "pixel", count as not said).
+    source : str
+        Where the image came from: a file or a layer's name.
+    metadata : mapping
+        Optics that the file names, by the names of `RestoreRequest` (``wavelength_um``, ``na``, ``medium_index``).
+    taken_for_planes : str
+        The letter that the file had for what is now axis P; "" when nobody had to guess.
+    place : mapping
+        Where the image lies, as far as the file says: ``z_step_um``, and ``y_um``, ``x_um`` of the first pixel's centre.
+
+    Raises
+    ------
+    RequestError
+        Axes that do not fit the array, or an empty array.
+    """
+
+    array: np.ndarray = field(repr=False)
+    axes: str
+    pixel_um: float | None = None
+    source: str = "array"
+    metadata: Mapping[str, float] = field(default_factory=dict)
+    taken_for_planes: str = ""
+    place: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def lazy(self) -> bool:
+        """Whether the pixels are still somewhere else, to be read when their turn comes."""
+        return not isinstance(self.array, np.ndarray)
+
+    @property
+    def planes(self) -> int | None:
+        """Length of the plane axis P; None without one."""
+        return int(self.array.shape[self.axes.index("P")]) if "P" in self.axes else None
+
+    def frame(self, index: tuple[int, ...]) -> np.ndarray:
+        """Pixels of one frame, shape (P, Y, X), P of length 1 where there is no such axis."""
+        return np.asarray(self.array[index]).reshape(-1, *self.array.shape[-2:])
+
+    def __post_init__(self) -> None:
+        fits = len(self.axes) == self.array.ndim and self.axes.endswith("YX") and len(set(self.axes)) == len(self.axes)
+        if not fits or not set(self.axes) <= set(AXES):
+            raise RequestError(
+                f"{self.source}: axes {self.axes!r} do not fit an array of shape {self.array.shape}; letters of {AXES}, one for each dimension, ending in YX."
+            )
+        if self.array.size == 0:
+            raise RequestError(f"{self.source}: the image is empty (shape {self.array.shape}); give an image with pixels in it.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class MeasuredPsf:
+    """A point spread function that was measured, of a bead for example.
+
+    Parameters
+    ----------
+    array : ndarray of shape (Y, X)
+        Its focal plane, any unit; the brightest point lies inside.
+    pixel_um : float
+        Its pixel size in the sample [um].
+    source : str
+        Where it came from.
+
+    Raises
+    ------
+    RequestError, OpticsError
+        An array without a peak, or with NaN; a pixel size that no microscope has.
+    """
+
+    array: np.ndarray = field(repr=False)
+    pixel_um: float
+    source: str = "array"
+
+    def __post_init__(self) -> None:
+        if self.array.ndim != 2 or min(self.array.shape) < SMALLEST_PSF_PX:
+            raise RequestError(f"{self.source}: a PSF of shape {self.array.shape}; one plane of at least {SMALLEST_PSF_PX} x {SMALLEST_PSF_PX} px is needed.")
+        if not np.isfinite(self.array).all() or not np.ptp(self.array):
+            raise RequestError(f"{self.source}: the PSF has NaN or infinite pixels, or none that is brighter than another; give the image of a bead.")
+        check_optics(pixel_um=self.pixel_um, wavelength_um=None, medium_index=None, na=None)
+
+
+EARLIER = {"precision": "fp32", "align": "off", "condenser_na": None, "psf": None}  # settings of results that were made before these were choices
+STEPS = 6  # evaluations of sde-2m: the fewest within 2 % of the best CRPS, see `python -m benchmarks.evaluations`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RestoreRequest:
+    """One reconstruction: the image, the model, the optics and how the posterior is sampled.
+
+    Parameters
+    ----------
+    image : ImageStack
+        The measured image. For a phase model it carries a plane axis ``P`` of two or more planes just before YX.
+    model : str
+        Name of a shipped model or path of a checkpoint folder.
+    samples : int
+        Posterior samples, 1 to 1024. One sample has no spread: variance is zero.
+    steps : int
+        Evaluations of the network for each sample, 1 to 1000, of which the first is one for all samples. One is a preview: the regression,
+        without what samples draw beside it, in which all samples are alike.
+    seed : int
+        Chooses the noise; the same seed gives the same bytes on one CPU in one precision.
+    sampler : {"sde-2m", "ode-2m", "ddim", "ancestral"}
+        Solver of the reverse process.
+    device : str
+        ``auto``, ``cpu``, ``cuda:0`` or ``mps``.
+    precision : {"fp32", "bf16", "auto"}
+        Of the network's convolutions alone. bf16 moves the samples by a few per cent of the spread, and is faster on most GPUs and on processors that have it.
+        ``auto`` measures both on the device (of a job on a cluster: where it is planned), and takes bf16 where it pays; the result says which it was.
+    tile : int
+        Side of a square tile [px of the input]; it changes memory and time; the pixels only by rounding.
+    pixel_um, wavelength_um, medium_index, na : float, optional
+        Optics; what is None is taken from `image`, or missed aloud.
+    defocus_um : tuple of float, optional
+        Signed positions of the planes [um], one for each plane of `image`, two or more. Phase models only.
+    condenser_na : float, optional
+        Numerical aperture of the illumination, 0 up to the medium index and at most 1.6. None and 0 are coherent light.
+        Phase models only.
+    background : {"auto", "none"} or ndarray of shape (Y, X) or (P, Y, X)
+        ``auto`` estimates the blank-field intensity (phase) or the dark level (fluorescence); ``none`` says that it is
+        already divided out (phase) or zero (fluorescence); an array is a blank-field (dark-field) image. Of fluorescence, ``auto`` takes
+        off the first percentile, with what fills the field in it.
+    psf : MeasuredPsf, optional
+        Of the microscope (fluorescence); decides over NA and wavelength.
+    align : {"off", "auto"}
+        ``auto`` measures what differs between the two planes besides the focus (shift, magnification, light), takes back what
+        is significant and reports all of it; ``off`` changes nothing, and reports what needs no registration (sign, exposure,
+        saturation, one image given twice). Phase models only.
+    schedule_points : int
+        Number of times at which the gamma and beta maps are returned, 0 to 1000.
+    keep_samples : bool
+        Whether every posterior sample is returned.
+    region : tuple of int, optional
+        (top, bottom, left, right): the part of the image to restore, in pixels of the input; bottom and right are the first
+        ones outside. What is global (background, US-TIE, intensity) is still taken from the whole image.
+
+    Raises
+    ------
+    RequestError, OpticsError
+        A value that is not allowed, with what is.
+    """
+
+    image: ImageStack
+    model: str
+    samples: int = 8
+    steps: int = STEPS
+    seed: int = 0
+    sampler: Sampler = "sde-2m"
+    device: str = "auto"
+    precision: Precision = "fp32"
+    tile: int = 512
+    pixel_um: float | None = None
+    wavelength_um: float | None = None
+    defocus_um: tuple[float, ...] | None = None
+    medium_index: float | None = None
+    na: float | None = None
+    condenser_na: float | None = None
+    background: Literal["auto", "none"] | np.ndarray = field(default="auto", repr=False)
+    psf: MeasuredPsf | None = None
+    align: Align = "off"
+    schedule_points: int = 0
+    keep_samples: bool = False
+    region: tuple[int, int, int, int] | None = None
+
+    def __post_init__(self) -> None:
+        _check_count("samples", self.samples, 1, 1024, "8 is a good start; 16 for reports.")
+        _check_count("steps", self.steps, 1, 1000, f"{STEPS} is a good start for sde-2m.")
+        _check_count("tile", self.tile, 16, 65536, "512 is a good start; smaller needs less memory.")
+        _check_count("schedule_points", self.schedule_points, 0, 1000, "11 shows the schedule well.")
+        _check_count("seed", self.seed, 0, 2**63 - 1, "Any whole number in that range will do.")
+        if self.sampler not in SAMPLERS:
+            raise RequestError(f"sampler is {self.sampler!r}; allowed are {', '.join(SAMPLERS)}.")
+        if self.precision not in PRECISIONS:
+            raise RequestError(f"precision is {self.precision!r}; allowed are {', '.join(PRECISIONS)}.")
+        if isinstance(self.background, str) and self.background not in ("auto", "none"):
+            raise RequestError(f"background is {self.background!r}; allowed are auto, none or an image.")
+        if self.align not in ALIGNMENTS:
+            raise RequestError(f"align is {self.align!r}; allowed are {', '.join(ALIGNMENTS)}. off takes the planes as they are.")
+        if self.defocus_um is not None:
+            _check_positions(self.defocus_um, self.image)
+        if self.region is not None:
+            _check_region(self.region, self.image)
+        check_optics(**{name: self.known_optics(name) for name in OPTICS})
+        if self.condenser_na is not None:
+            check_condenser(self.condenser_na, self.known_optics("medium_index"))
+
+    def known_optics(self, name: str) -> float | None:
+        """The optics value `name`, from the request or else from the image; None when neither says it."""
+        given = getattr(self, name)
+        if given is None:
+            given = self.image.pixel_um if name == "pixel_um" else self.image.metadata.get(name)
+        return None if given is None else float(given)
+
+    def optics_value(self, name: str) -> float:
+        """The optics value `name`, from the request or else from the image.
+
+        Raises
+        ------
+        OpticsError
+            Neither says it; the message names the option to give.
+        """
+        given = self.known_optics(name)
+        if given is None:
+            option = "--" + name.replace("_", "-")
+            raise OpticsError(f"{name} is not known: {self.image.source} does not say it. Give it with {option}.")
+        return given
+
+
+def image_roles(paths: Iterable[str]) -> tuple[str, ...]:
+    """The names of the image files among options, in the order of the planes: image, image2, image3 and so on."""
+    return tuple(sorted((role for role in paths if IMAGE_ROLE.fullmatch(role)), key=lambda role: int(role[len("image") :] or 1)))
+
+
+def roles_of_images(count: int) -> tuple[str, ...]:
+    """The names of so many image files: image, image2, image3 and so on."""
+    return tuple(f"image{number if number > 1 else ''}" for number in range(1, count + 1))
+
+
+def restore_command(request: RestoreRequest, paths: Mapping[str, str], out: str) -> list[str]:
+    """The command that carries a request out.
+
+    Parameters
+    ----------
+    request : RestoreRequest
+    paths : mapping of str to str
+        Files by option: ``image``, and ``image2``, ``image3``, ..., ``background`` and ``psf`` where there are such.
+    out : str
+        Folder for the results.
+
+    Returns
+    -------
+    list of str
+        Words for ``shlex.join``; options at their default are left out.
+    """
+    words = ["napari-cvdm", "restore", *(paths[role] for role in image_roles(paths))]
+    for entry in fields(request):
+        value = getattr(request, entry.name)
+        value = paths[entry.name] if isinstance(value, np.ndarray | MeasuredPsf) else value
+        if entry.name != "image" and value != entry.default:
+            words += ["--" + entry.name.replace("_", "-"), *_words(value)]
+    return [*words, "--out", out]
+
+
+def _words(value: object) -> list[str]:
+    if isinstance(value, bool):
+        return []
+    if isinstance(value, tuple):
+        return [word for part in value for word in _words(part)]
+    # Never an exponent: -1e-05 would be taken for an option.
+    return [np.format_float_positional(value, trim="-") if isinstance(value, float) else str(value)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainRequest:
+    """One training run: a recipe and where the result goes.
+
+    Parameters
+    ----------
+    recipe : str
+        Path of a TOML recipe.
+    out : str
+        Folder for checkpoint, log and card.
+    resume : bool
+        Continue from the last checkpoint in `out`.
+    device : str
+        ``auto``, ``cpu``, ``cuda:0`` or ``mps``.
+    """
+
+    recipe: str
+    out: str
+    resume: bool = False
+    device: str = "auto"

@@ -1,0 +1,114 @@
+"""The mean and the variance of posterior samples, taken up one by one, and the intervals that follow from them."""
+
+from collections.abc import Mapping
+from math import sqrt
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+STATISTICS = ("standard deviation", "variance")
+INTERVAL = "calibrated interval"  # half its width: factor x standard deviation, of calibrated models only
+
+
+def spread_as(values: np.ndarray, given: str, wanted: str, factor: float | None = None) -> np.ndarray:
+    """The spread of the samples as a standard deviation, as a variance, or as the half-width of a calibrated interval.
+
+    Parameters
+    ----------
+    values : ndarray
+        The spread, of any shape.
+    given, wanted : {"standard deviation", "variance", "calibrated interval"}
+        What `values` are, and what they shall be.
+    factor : float, optional
+        Half-width over standard deviation; without it there is no interval.
+
+    Raises
+    ------
+    ValueError
+        Another statistic, or an interval without a factor.
+    """
+    known = STATISTICS if factor is None else (*STATISTICS, INTERVAL)
+    for statistic in (given, wanted):
+        if statistic not in known:
+            raise ValueError(f"the spread is a {statistic!r}; known are {' and '.join(known)}. Reconstruct again with this version.")
+    if given == wanted:
+        return values
+    deviation = np.sqrt(values) if given == "variance" else values / np.float32(factor) if given == INTERVAL else values
+    return np.square(deviation) if wanted == "variance" else deviation * np.float32(factor) if wanted == INTERVAL else deviation
+
+
+def conformal_scores(error: np.ndarray, spread: np.ndarray, floor: float = 0.0) -> np.ndarray:
+    """abs(error) / max(spread, floor): 0 where there is no error, infinite where there is one and no spread.
+
+    Parameters
+    ----------
+    error, spread : ndarray of shape (n,)
+    floor : float
+        In the unit of both.
+    """
+    size = np.abs(error.astype(np.float64))
+    least = np.maximum(spread.astype(np.float64), floor)
+    return np.where(size > 0, np.divide(size, least, out=np.full_like(size, np.inf), where=least > 0), 0.0)
+
+
+def normal_factor(samples: int, level: float) -> float:
+    """Half-width of a central interval over the standard deviation of N samples, for a truth that is one more draw of the same normal distribution.
+
+    t_{N-1}((1 + level) / 2) sqrt(1 + 1 / N): Student's t for the deviation that is estimated, the root for the mean that is.
+    """
+    return float(stats.t.ppf((1 + level) / 2, samples - 1)) * sqrt(1 + 1 / samples)
+
+
+def carried_calibration(calibration: Mapping[str, Any], samples: int, steps: int, sampler: str) -> dict[str, Any]:
+    """A calibration carried over to another number of samples, whose spread is less (or better) known, or to more steps; {} where it says nothing.
+
+    Parameters
+    ----------
+    calibration : mapping
+        Of a card; see `napari_cvdm.evaluation.calibration.Calibration`.
+    samples, steps : int
+    sampler : str
+        Of the result. It says nothing about another sampler, nor about one sample, nor about fewer steps, which leave too little
+        spread; of more steps the spread is no smaller, so that the interval is at least wide enough.
+
+    Returns
+    -------
+    dict
+        The calibration, `factor` times normal_factor(samples) / normal_factor(fitted samples), and `fitted_factor` as it was.
+    """
+    if not calibration or samples < 2 or sampler != calibration["sampler"] or steps < int(calibration["steps"]):
+        return {}
+    level, factor = float(calibration["level"]), float(calibration["factor"])
+    carried = factor * normal_factor(samples, level) / normal_factor(int(calibration["samples"]), level)
+    return {**calibration, "factor": carried, "fitted_factor": factor}
+
+
+class RunningMoments:
+    """Mean and unbiased variance of images that come one by one (Welford 1962).
+
+    The state is what the result shows (count, mean, variance; float32), computed in float64: a result that is taken up again
+    later goes on to the very bytes that one longer run would have given.
+
+    Parameters
+    ----------
+    mean, variance : ndarray of shape (Y, X)
+        Of the images counted already.
+    count : int
+        How many those are; with 0 only the shape of `mean` matters.
+    """
+
+    def __init__(self, mean: np.ndarray, variance: np.ndarray, count: int = 0) -> None:
+        self.count = count
+        self.mean = mean.astype(np.float32)
+        self.variance = variance.astype(np.float32)
+
+    def add(self, image: np.ndarray) -> None:
+        """Count one more image in."""
+        mean, squares = self.mean.astype(np.float64), self.variance.astype(np.float64) * max(0, self.count - 1)
+        self.count += 1
+        difference = image - mean
+        mean = mean + difference / self.count
+        squares = squares + difference * (image - mean)
+        self.mean = mean.astype(np.float32)
+        self.variance = (squares / max(1, self.count - 1)).astype(np.float32)

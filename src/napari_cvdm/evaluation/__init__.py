@@ -1,0 +1,1 @@
+"""Reconstructions beside their truth: metrics, calibration, summaries."""

@@ -1,0 +1,271 @@
+"""Split-conformal scaling of the spread: a factor so that a stated share of the errors lies below factor x spread."""
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from napari_cvdm.analysis.correlations import ResultFrame
+from napari_cvdm.core.request import RequestError
+from napari_cvdm.core.result import Progress
+from napari_cvdm.core.statistics import conformal_scores
+from napari_cvdm.evaluation.pair_sets import PairSet
+from napari_cvdm.evaluation.reconstructed_pair import JudgedField, Sampling, check_spread, judged_fields
+from napari_cvdm.models.checkpoint import Checkpoint
+
+LEVEL = 0.9
+FLOOR = 0.0  # the quantile of the scores is finite without it: a spread of zero counts as wrong
+BLOCK_PX = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """What a card says about its intervals.
+
+    Parameters
+    ----------
+    factor : float
+        `level` of the errors are below `factor` times max(spread, `floor`).
+    level : float
+        In (0, 1).
+    floor : float
+        Least spread that counts, in the unit of the result.
+    samples, steps : int
+    sampler : str
+        With which it was fitted; it holds for this sampler, and is carried to more steps and to other numbers of samples.
+    set : str
+        The pairs that it was fitted on.
+    fields : int
+        How many of them had pixels that could be trusted.
+    date : str
+        ISO 8601.
+    """
+
+    factor: float
+    level: float
+    floor: float
+    samples: int
+    steps: int
+    sampler: str
+    set: str
+    fields: int
+    date: str
+
+    def values(self) -> dict[str, Any]:
+        """As plain values for the card."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Scores:
+    """Errors over spread of the fields of a set.
+
+    Parameters
+    ----------
+    set : str
+        What the set is, in words.
+    fields : tuple of ndarray of shape (n,)
+        abs(error) / max(spread, floor) of each field's pixels that can be trusted.
+    sampling : Sampling
+    left_out : int
+        Fields without such a pixel.
+    """
+
+    set: str
+    fields: tuple[np.ndarray, ...] = field(repr=False)
+    sampling: Sampling
+    left_out: int = 0
+
+
+def field_scores(judged: JudgedField, floor: float = FLOOR) -> np.ndarray:
+    """abs(error) / max(spread, floor) at the judged pixels of a field, shape (n,)."""
+    where = judged.pixels()
+    return conformal_scores(judged.error[where], judged.restoration.std[where], floor)
+
+
+def scores_of(pairs: PairSet, model: Checkpoint, sampling: Sampling) -> Generator[Progress, None, Scores]:
+    """Restore every pair of a set, and keep error over spread.
+
+    Parameters
+    ----------
+    pairs : PairSet
+    model : Checkpoint
+    sampling : Sampling
+        With at least two samples.
+
+    Yields
+    ------
+    Progress
+
+    Returns
+    -------
+    Scores
+
+    Raises
+    ------
+    RequestError
+        One sample only, or what is wrong with a pair.
+    """
+    check_spread(sampling)
+    found = []
+    for step in judged_fields(pairs, model, sampling):
+        if isinstance(step, Progress):
+            yield step
+        else:
+            found.append(field_scores(step))
+    kept = tuple(scores for scores in found if scores.size)
+    return Scores(set=pairs.said, fields=kept, sampling=sampling, left_out=len(found) - len(kept))
+
+
+def conformal_factor(fields: Sequence[np.ndarray], level: float = LEVEL) -> float:
+    r"""The quantile of scores that makes intervals valid for a random pixel of a new field.
+
+    .. math:: q = Q_{level}\Big(\sum_k \frac{1}{K+1} \frac{1}{n_k} \sum_i \delta_{s_{ki}} + \frac{1}{K+1} \delta_\infty\Big)
+
+    Pixels of one field are not independent, fields are: each field weighs the same, and one more, unknown field counts as wrong everywhere.
+
+    Parameters
+    ----------
+    fields : sequence of ndarray of shape (n_k,)
+        Scores of K exchangeable fields, none of them empty.
+    level : float
+        In (0, 1).
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    RequestError
+        A level outside (0, 1), or too few fields for it.
+
+    References
+    ----------
+    Lee, Barber and Willett, arXiv 2306.06342 (2023), eq. 8; Angelopoulos et al., ICML 2022 (im2im-uq), for scores over a heuristic spread.
+    """
+    _check_level(level, len(fields))
+    scores, _, weights = _pooled(fields)
+    return _quantile(scores, weights / (len(fields) + 1), level)
+
+
+def _check_level(level: float, count: int) -> None:
+    if not 0 < level < 1:
+        raise RequestError(f"level is {level:g}; allowed is between 0 and 1. 0.9 is usual.")
+    if level * (count + 1) > count:
+        raise RequestError(f"{count} fields cannot be calibrated for a level of {level:g}: at least {least_fields(level)} are needed.")
+
+
+def least_fields(level: float) -> int:
+    """The fewest fields that a level can be calibrated with."""
+    return int(np.ceil(level / (1 - level) - 1e-9))
+
+
+def _pooled(fields: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All scores, rising, with the number of the field of each, and one over the size of that field."""
+    scores, sizes = np.concatenate(fields), np.array([len(one) for one in fields])
+    order = np.argsort(scores)
+    owners = np.repeat(np.arange(len(fields)), sizes)[order]
+    return scores[order], owners, 1 / sizes[owners]
+
+
+def _quantile(scores: np.ndarray, weights: np.ndarray, level: float) -> float:
+    """The first of rising scores up to which the weights sum to the level."""
+    place = int(np.searchsorted(np.cumsum(weights), level - 1e-12))
+    return float(scores[min(place, len(scores) - 1)])
+
+
+def fitted(scores: Scores, level: float = LEVEL) -> Calibration:
+    """The calibration of the fields of a set.
+
+    Raises
+    ------
+    RequestError
+        Too few fields, or more than the allowed share of errors without any spread.
+    """
+    factor = conformal_factor(scores.fields, level)
+    if not np.isfinite(factor) or factor <= 0:
+        raise RequestError(f"the spread is zero where the error is not, or the error is zero everywhere (factor {factor:g}): {scores.set} cannot calibrate it.")
+    sampling = scores.sampling
+    return Calibration(
+        factor=round(factor, 4),
+        level=level,
+        floor=FLOOR,
+        samples=sampling.samples,
+        steps=sampling.steps,
+        sampler=sampling.sampler,
+        set=scores.set,
+        fields=len(scores.fields),
+        date=datetime.now(UTC).date().isoformat(),
+    )
+
+
+def calibrate_frame(frame: ResultFrame, truth: np.ndarray, settings: Mapping[str, Any], name: str, *, phase: bool) -> Generator[Progress, None, Calibration]:
+    """A calibration from one result whose truth is known: blocks of the image stand for fields, so it holds for images like this one.
+
+    Parameters
+    ----------
+    frame : ResultFrame
+    truth : ndarray of shape (Y, X)
+    settings : mapping
+        Of the result's provenance: samples, steps, sampler.
+    name : str
+        Of the truth.
+    phase : bool
+        Whether the constant of the error is left out.
+
+    Yields
+    ------
+    Progress
+
+    Returns
+    -------
+    Calibration
+
+    Raises
+    ------
+    RequestError
+        A truth of another shape, one sample, or an image that is too small.
+    """
+    yield Progress(stage="comparing spread and error", done=0, total=1)
+    if truth.shape != frame.mean.shape:
+        raise RequestError(f"the truth has {truth.shape} pixels, the result {frame.mean.shape}; give a truth on the grid of the result.")
+    if not {"samples", "steps", "sampler"} <= set(settings):
+        raise RequestError("the result does not say how it was sampled; reconstruct again with this version.")
+    if int(settings["samples"]) < 2:
+        raise RequestError("the result has one sample, and so no spread; add samples first.")
+    error = frame.mean.astype(np.float64) - truth
+    if phase and frame.valid.any():
+        error -= error[frame.valid].mean()
+    blocks = block_scores(error, frame.spread, frame.valid)
+    sampling = Sampling(samples=int(settings["samples"]), steps=int(settings["steps"]), sampler=settings["sampler"])
+    yield Progress(stage="comparing spread and error", done=1, total=1)
+    return fitted(Scores(set=f"blocks of {name}", fields=blocks, sampling=sampling))
+
+
+def block_scores(error: np.ndarray, spread: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Scores of every block of BLOCK_PX x BLOCK_PX pixels that has a valid one; all arrays of shape (Y, X)."""
+    rows, columns = (range(0, size, BLOCK_PX) for size in error.shape)
+    places = [(slice(top, top + BLOCK_PX), slice(left, left + BLOCK_PX)) for top in rows for left in columns]
+    return tuple(conformal_scores(error[place][valid[place]], spread[place][valid[place]], FLOOR) for place in places if valid[place].any())
+
+
+def covered(fields: Sequence[np.ndarray], factor: float) -> np.ndarray:
+    """Share of each field's pixels whose error is at most factor times the spread, shape (K,)."""
+    return np.array([np.mean(scores <= factor) for scores in fields])
+
+
+def left_out_coverage(fields: Sequence[np.ndarray], level: float = LEVEL) -> np.ndarray:
+    """Share covered in each field by the factor of all other fields, shape (K,): what to expect where no field can be spared.
+
+    Raises
+    ------
+    RequestError
+        Too few fields to leave one out.
+    """
+    _check_level(level, len(fields) - 1)
+    scores, owners, weights = _pooled(fields)
+    factors = [_quantile(scores, np.where(owners == number, 0.0, weights) / len(fields), level) for number in range(len(fields))]
+    return np.array([np.mean(one <= factor) for one, factor in zip(fields, factors, strict=True)])

@@ -1,0 +1,145 @@
+"""The figures of all fields of an evaluation in one mapping of plain values: what ``metrics.json`` holds."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from itertools import pairwise
+from math import isfinite
+from typing import Any
+
+import numpy as np
+
+from napari_cvdm.analysis.rank_correlations import Interval, over_fields
+from napari_cvdm.evaluation.coverage import LEVELS, spread_skill
+from napari_cvdm.evaluation.evaluate import Evaluation, FieldReport
+from napari_cvdm.evaluation.metrics import mean_of, path_nm
+
+GROUPS = 3
+FIGURES = ("rmse", "mae", "psnr", "ssim", "ms_ssim")
+UNIT_OF_COUNTS = "parts of each field's intensity scale"
+
+
+def summary(found: Evaluation) -> dict[str, Any]:
+    """Everything as plain values; None where a figure has no meaning.
+
+    Parameters
+    ----------
+    found : Evaluation
+
+    Returns
+    -------
+    dict
+        For ``json.dumps``.
+    """
+    fields, phase = found.fields, found.model["unit"] == "rad"
+    calibrated = [one.calibrated for one in fields if one.calibrated is not None]
+    values = {
+        "model": dict(found.model),
+        "set": {"name": found.set, "said": found.said, "fields": len(fields), "left_out": found.left_out},
+        "sampling": asdict(found.sampling),
+        "unit": "rad" if phase else UNIT_OF_COUNTS,
+        "valid_share": over_fields([one.valid_share for one in fields]),
+        "accuracy": {name: _accuracy(fields, name, phase) for name in fields[0].accuracy},
+        "groups": {tag: _group(fields, tag) for tag in _tags(fields)},
+        "resolution_nm": {name: over_fields([1000 * one.resolution_um[name] for one in fields]) for name in fields[0].resolution_um},
+        "uncertainty": {str(one.samples): _uncertainty(fields, place) for place, one in enumerate(fields[0].spread)},
+        "calibrated": {"level": found.model["calibration"].get("level"), "coverage": over_fields(calibrated)} if calibrated else None,
+        "ranks": {name: over_fields([one.ranks[name] for one in fields]) for name in fields[0].ranks},
+        "cost": _cost(found),
+    }
+    return plain(values)
+
+
+def plain(value: Any) -> Any:
+    """Intervals as mappings, NaN as None, NumPy numbers as Python's."""
+    if isinstance(value, Interval):
+        return plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(name): plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    if isinstance(value, float | np.floating):
+        return float(value) if isfinite(value) else None
+    return value
+
+
+def _accuracy(fields: Sequence[FieldReport], name: str, phase: bool) -> dict[str, Any]:
+    found = {figure: _over([getattr(one.accuracy[name], figure) for one in fields]) for figure in FIGURES}
+    if phase:
+        for figure in ("rmse", "mae"):
+            found[f"{figure}_nm"] = _over([_nm(getattr(one.accuracy[name], figure), one.wavelength_um) for one in fields])
+    return found
+
+
+def _nm(phase_rad: float, wavelength_um: float | None) -> float | None:
+    return None if wavelength_um is None else path_nm(phase_rad, wavelength_um)
+
+
+def _over(figures: Sequence[float | None]) -> Interval:
+    return over_fields([value for value in figures if value is not None])
+
+
+def _tags(fields: Sequence[FieldReport]) -> list[str]:
+    return list(dict.fromkeys(tag for one in fields for tag in one.tags))
+
+
+def grouped(values: Sequence[Any]) -> dict[str, list[int]]:
+    """Places of equal words, or of numbers in three groups of equally many, by the name of the group.
+
+    Parameters
+    ----------
+    values : sequence of str, float or None
+        None belongs to no group.
+    """
+    known = [value for value in values if value is not None]
+    if any(isinstance(value, str) for value in known):
+        return {str(name): [place for place, value in enumerate(values) if value == name] for name in sorted(set(known))}
+    edges = np.unique(np.quantile(known, np.linspace(0, 1, GROUPS + 1)))
+    if len(edges) < 2:
+        return {f"{edges[0]:.3g}": [place for place, value in enumerate(values) if value is not None]}
+    spans = pairwise(edges.tolist())
+    return {
+        f"{low:.3g} to {high:.3g}": [n for n, value in enumerate(values) if value is not None and low <= value and (value < high or high == edges[-1])]
+        for low, high in spans
+    }
+
+
+def _group(fields: Sequence[FieldReport], tag: str) -> dict[str, Any]:
+    places = grouped([one.tags.get(tag) for one in fields])
+    return {name: _figures_of_group([fields[place] for place in chosen]) for name, chosen in places.items() if chosen}
+
+
+def _figures_of_group(fields: Sequence[FieldReport]) -> dict[str, Any]:
+    last = [one.spread[-1] for one in fields]
+    return {
+        "fields": len(fields),
+        "rmse": mean_of({place: one.accuracy["mean"].rmse for place, one in enumerate(fields)}),
+        "ssim": mean_of({place: one.accuracy["mean"].ssim for place, one in enumerate(fields)}),
+        "coverage_90": mean_of({place: one.coverage["0.9"] for place, one in enumerate(last)}),
+        "calibrated": mean_of({place: one.calibrated for place, one in enumerate(fields)}),
+        "spread_skill": spread_skill(np.array([one.variance for one in last]), np.array([one.error for one in last]), last[0].samples),
+        "auroc": mean_of({place: one.auroc for place, one in enumerate(last)}),
+    }
+
+
+def _uncertainty(fields: Sequence[FieldReport], place: int) -> dict[str, Any]:
+    scores = [one.spread[place] for one in fields]
+    variances, errors = np.array([one.variance for one in scores]), np.array([one.error for one in scores])
+    return {
+        "coverage": {f"{level:g}": over_fields([one.coverage[f"{level:g}"] for one in scores]) for level in LEVELS},
+        "spread_skill": spread_skill(variances, errors, scores[0].samples),
+        "spread_skill_of_fields": np.nanmedian([one.ratio for one in scores]) if errors.any() else None,
+        "crps": over_fields([one.crps for one in scores]),
+        "ause": over_fields([one.ause for one in scores]),
+        "auroc": over_fields([one.auroc for one in scores]),
+    }
+
+
+def _cost(found: Evaluation) -> dict[str, Any]:
+    fields = len(found.fields) + found.left_out
+    steps = found.sampling.samples * found.sampling.steps
+    return {
+        "seconds_per_field": found.seconds / fields,
+        "steps_per_field": steps,
+        "seconds_per_step": found.seconds / fields / steps,
+        "peak_memory_mb": found.peak_memory_mb,
+    }

@@ -1,0 +1,166 @@
+"""Results as OME-Zarr 0.5 that is filled block by block: images side by side, one writer to a chunk, a pyramid at the end."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_cvdm.io.ngff import NOTES_KEY, VERSION, zarr_library
+
+SMALLEST_LEVEL_PX = 512
+_KINDS = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GridImage:
+    """One image of a result that is written in chunks.
+
+    Parameters
+    ----------
+    name : str
+        Of its group: mean, std, rate, valid.
+    dtype : str
+    unit : str
+        Of the values.
+    leading : tuple of (str, int)
+        Name and size of every axis before Y and X.
+    """
+
+    name: str
+    dtype: str
+    unit: str
+    leading: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grid:
+    """What all images of a result share.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (Y, X) of the output.
+    chunk : int
+        Side of a chunk.
+    pixel_um : float
+    first_um : tuple of float
+        Position (y, x) of the centre of the first pixel.
+    z_step_um : float, optional
+    """
+
+    shape: tuple[int, int]
+    chunk: int
+    pixel_um: float
+    first_um: tuple[float, float] = (0.0, 0.0)
+    z_step_um: float | None = None
+
+    def levels(self) -> int:
+        """Levels of the pyramid: until the longer side is at most SMALLEST_LEVEL_PX."""
+        side, levels = max(self.shape), 1
+        while side > SMALLEST_LEVEL_PX and min(self.shape) >> levels:
+            side, levels = side // 2, levels + 1
+        return levels
+
+
+def create_images(path: Path, images: Sequence[GridImage], grid: Grid, notes: Mapping[str, Any]) -> None:
+    """Make an OME-Zarr collection of empty images; every one of them is whole for a reader at any time, as far as it is filled.
+
+    Parameters
+    ----------
+    path : Path
+        Folder to make, or to fill.
+    images : sequence of GridImage
+    grid : Grid
+    notes : mapping
+        Anything that JSON holds, kept under ``napari-cvdm``.
+
+    References
+    ----------
+    .. [1] Next-generation file format 0.5, https://ngff.openmicroscopy.org/0.5/
+    """
+    root = zarr_library(path).open_group(str(path), mode="a", zarr_format=3)
+    root.attrs.update({"ome": {"version": VERSION, "bioformats2raw.layout": 3}, NOTES_KEY: dict(notes)})
+    root.require_group("OME").attrs["ome"] = {"version": VERSION, "series": [image.name for image in images]}
+    for image in images:
+        group = root.require_group(image.name)
+        group.attrs.update({"ome": _multiscales(image, grid, levels=1), NOTES_KEY: {"value_unit": image.unit}})
+        if "0" not in group:  # else the job is taken up again
+            _create_level(group, "0", image, grid.shape, grid.chunk)
+
+
+def _create_level(group: Any, name: str, image: GridImage, shape: tuple[int, int], chunk: int) -> Any:
+    leading = tuple(size for _, size in image.leading)
+    chunks = (1,) * len(leading) + tuple(min(size, chunk) for size in shape)
+    names = [*(label for label, _ in image.leading), "y", "x"]
+    return group.create_array(name, shape=(*leading, *shape), chunks=chunks, dtype=image.dtype, dimension_names=names, overwrite=True)
+
+
+def _multiscales(image: GridImage, grid: Grid, levels: int) -> dict[str, Any]:
+    axes: list[dict[str, str]] = [{"name": label, **({"type": _KINDS[label]} if label in _KINDS else {})} for label, _ in image.leading]
+    axes += [{"name": name, "type": "space", "unit": "micrometer"} for name in "yx"]
+    if "z" in dict(image.leading) and grid.z_step_um:
+        next(axis for axis in axes if axis["name"] == "z")["unit"] = "micrometer"
+    datasets = [{"path": str(level), "coordinateTransformations": _places(image, grid, 2**level)} for level in range(levels)]
+    return {"version": VERSION, "multiscales": [{"name": image.name, "axes": axes, "datasets": datasets}]}
+
+
+def _places(image: GridImage, grid: Grid, factor: int) -> list[dict[str, Any]]:
+    """A coarse pixel is `factor` wide, and its centre that of the fine pixels in it."""
+    before = [grid.z_step_um or 1.0 if label == "z" else 1.0 for label, _ in image.leading]
+    shift = (factor - 1) / 2 * grid.pixel_um
+    return [
+        {"type": "scale", "scale": [*before, grid.pixel_um * factor, grid.pixel_um * factor]},
+        {"type": "translation", "translation": [*(0.0 for _ in before), *(first + shift for first in grid.first_um)]},
+    ]
+
+
+def open_level(path: Path, name: str, level: int = 0) -> Any:
+    """The array of one image of a collection, to read and to write parts of."""
+    return zarr_library(path).open_array(str(path / name / str(level)), mode="r+")
+
+
+def open_pyramid(path: Path, name: str) -> list[Any]:
+    """All levels of one image of a collection as dask arrays, the finest first; their pixels stay on disk."""
+    import dask.array as da
+
+    group = zarr_library(path).open_group(str(path / name), mode="r")
+    return [da.from_zarr(group[level]) for level in sorted(group.array_keys(), key=int)]
+
+
+def build_pyramid(path: Path, image: GridImage, grid: Grid) -> None:
+    """Write the coarser levels of an image, chunk by chunk, each the mean of 2 x 2 pixels (the minimum, for a mask), and name them.
+
+    Parameters
+    ----------
+    path : Path
+        The collection, its finest level complete.
+    image : GridImage
+    grid : Grid
+    """
+    group = zarr_library(path).open_group(str(path / image.name), mode="r+")
+    finer, levels = group["0"], grid.levels()
+    for level in range(1, levels):
+        shape = (finer.shape[-2] // 2, finer.shape[-1] // 2)
+        coarser = _create_level(group, str(level), image, shape, grid.chunk)
+        _halve(finer, coarser)
+        finer = coarser
+    group.attrs["ome"] = _multiscales(image, grid, levels)
+
+
+def _halve(finer: Any, coarser: Any) -> None:
+    side = coarser.chunks[-1]
+    leading = np.ndindex(*finer.shape[:-2])
+    for index in leading:
+        for top in range(0, coarser.shape[-2], coarser.chunks[-2]):
+            for left in range(0, coarser.shape[-1], side):
+                rows = slice(top, min(coarser.shape[-2], top + coarser.chunks[-2]))
+                columns = slice(left, min(coarser.shape[-1], left + side))
+                fine = np.asarray(finer[(*index, slice(2 * rows.start, 2 * rows.stop), slice(2 * columns.start, 2 * columns.stop))])
+                coarser[(*index, rows, columns)] = _coarse(fine)
+
+
+def _coarse(fine: np.ndarray) -> np.ndarray:
+    squares = fine.reshape(fine.shape[0] // 2, 2, fine.shape[1] // 2, 2)
+    return squares.min(axis=(1, 3)) if fine.dtype.kind == "u" else squares.mean(axis=(1, 3), dtype=np.float64).astype(fine.dtype)

@@ -1,0 +1,92 @@
+"""One door for every image file."""
+
+from collections.abc import Callable
+from io import BytesIO
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+from napari_cvdm.core.request import ImageStack
+from napari_cvdm.io import makers
+from napari_cvdm.io.errors import ImageFileError, one_line
+from napari_cvdm.io.mrc import read_mrc
+from napari_cvdm.io.pixels import ordered_axes, usable_dtype
+from napari_cvdm.io.tiff import read_tiff
+
+_UNNAMED_AXES = "QIARHE"
+_LARGEST_NPY_HEADER = 1 << 16  # NumPy itself reads no more than 10,000 bytes
+
+
+def _read_npy(path: Path) -> ImageStack:
+    source = path.name
+    try:
+        _check_npy(path)
+        array = np.load(path, allow_pickle=False)
+    except Exception as error:  # NumPy lets through whatever a damaged header makes happen
+        raise ImageFileError(f"{source}: cannot be read as NPY ({one_line(error)}). Save one numeric array with numpy.save.") from error
+    leading = max(array.ndim - 2, 0)
+    if leading > len(_UNNAMED_AXES):
+        raise ImageFileError(f"{source}: an array of {array.ndim} dimensions is no image; at most six are read.")
+    axes = _UNNAMED_AXES[:leading] + "YX"[-array.ndim :] if array.ndim else ""
+    array, axes = ordered_axes(usable_dtype(array, source), axes, source)
+    return ImageStack(array=array, axes=axes, source=source)
+
+
+def _check_npy(path: Path) -> None:
+    """ValueError where the file has fewer bytes than its header promises: NumPy would ask for the memory first."""
+    readers = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
+    with path.open("rb") as file:
+        head = BytesIO(file.read(_LARGEST_NPY_HEADER))
+    major, _ = np.lib.format.read_magic(head)
+    shape, _, dtype = readers[min(major, 2)](head)
+    wanted, held = prod(shape) * dtype.itemsize, path.stat().st_size - head.tell()
+    if wanted > held:
+        raise ValueError(f"its header promises {wanted:.4g} bytes of pixels, and it holds {held}")
+
+
+_READERS: dict[str, Callable[[Path], ImageStack]] = {".tif": read_tiff, ".tiff": read_tiff, ".mrc": read_mrc, ".npy": _read_npy}
+_READERS |= dict.fromkeys(makers.SUFFIXES, makers.read_maker_file)
+SUFFIXES = tuple(_READERS)
+
+
+def read_image(path: str | Path) -> ImageStack:
+    """Read an image with its axes, its pixel size and the optics that the file names.
+
+    Parameters
+    ----------
+    path : str or Path
+        TIFF, OME-TIFF, ImageJ TIFF (``.tif``, ``.tiff``), MRC (``.mrc``), NumPy (``.npy``) or, with the extra `bioio`, the files of
+        Zeiss (``.czi``), Leica (``.lif``) and Nikon (``.nd2``). Of a file with several images the first is read.
+
+    Returns
+    -------
+    ImageStack
+        Axes among T, C, Z, S and YX; axes of length 1 are dropped, colour becomes C, axes without a name S, then T, Z, C.
+        ``pixel_um`` is None when the file does not say it, says exactly 1.0, pixels or a printer's resolution.
+
+    Raises
+    ------
+    ImageFileError
+        Missing, unreadable, cut short, empty, not an image, not real numbers, or pixels that are not square.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ImageFileError(f"{path}: there is no such file; check the name.")
+    if path.is_dir() and path.suffix.lower() == ".zarr":
+        raise ImageFileError(f"{path}: an OME-Zarr is restored block by block: choose a name with --out that ends in .ome.zarr.")
+    if path.is_dir():
+        raise ImageFileError(f"{path}: is a folder; give one image file ({', '.join(SUFFIXES)}).")
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        ending = path.suffix or "nothing"
+        raise ImageFileError(f"{path}: files ending in {ending} are not read; allowed are {', '.join(SUFFIXES)}. Save it as OME-TIFF from Fiji.")
+    if not path.is_file():  # a pipe would be waited for without end
+        raise ImageFileError(f"{path}: is no file but a device or a pipe; give one image file ({', '.join(SUFFIXES)}).")
+    try:
+        with path.open("rb") as file:
+            if not file.read(1):
+                raise ImageFileError(f"{path}: the file is empty (0 bytes); copy it again.")
+    except OSError as error:
+        raise ImageFileError(f"{path}: cannot be opened ({error.strerror}); check that you may read it.") from error
+    return reader(path)

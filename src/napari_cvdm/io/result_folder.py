@@ -1,0 +1,201 @@
+"""A folder of results read back into the `Restoration` that was written there."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_cvdm.core.request import ImageStack
+from napari_cvdm.core.result import NUMBERS, ClockCurve, ForwardCheck, Provenance, Restoration
+from napari_cvdm.io import ImageFileError, read_image
+from napari_cvdm.io.errors import one_line
+from napari_cvdm.io.records import content_of, record_of
+
+PROVENANCE = "provenance.json"
+LEADING = ("gamma", "beta", "samples")
+ENDING = ".ome.tif"
+RESIDUAL = "residual"
+LOCAL_CHI2 = "chi2"
+NO_CLOCK = ClockCurve(times=(), values=(), speeds=())
+_PROGRAM = "napari-cvdm"
+_NEEDED = ("mean", "variance", "rate", "valid")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class StoredResult:
+    """A result folder's content, and where the measured image lay.
+
+    Parameters
+    ----------
+    restoration : Restoration
+        Its clock has no points where the folder is older than the clock in ``provenance.json``.
+    source : str
+        Name of the measured image.
+    place : mapping
+        ``z_step_um``, and ``y_um``, ``x_um`` of the centre of the first pixel of the measured image, where known; see `ImageStack`.
+    planes_um : tuple of float, optional
+        Positions of the defocus planes, if all were in one file: its axis of planes became one image.
+    files : mapping of str to str
+        What was read, by option of the command line.
+    """
+
+    restoration: Restoration
+    source: str
+    place: Mapping[str, float] = field(default_factory=dict)
+    planes_um: tuple[float, ...] | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+def is_result_folder(path: str | Path) -> bool:
+    """Whether a folder says that this program filled it, be it whole or damaged."""
+    folder = Path(path)
+    if not (folder / PROVENANCE).is_file():
+        return False
+    try:
+        versions = _record(folder).get("versions")
+        return isinstance(versions, dict) and _PROGRAM in versions
+    except ImageFileError:  # cut short: ours if the images beside it are
+        return any((folder / f"{name}{ENDING}").exists() for name in _NEEDED)
+
+
+def read_result_folder(path: str | Path) -> StoredResult:
+    """Read what ``napari-cvdm restore`` wrote.
+
+    Parameters
+    ----------
+    path : str or Path
+        A folder with ``provenance.json`` and the images beside it.
+
+    Returns
+    -------
+    StoredResult
+        Pixels as they were written, bit for bit.
+
+    Raises
+    ------
+    ImageFileError
+        Not such a folder, or one with a file missing, cut short or of another shape than the rest.
+    """
+    folder = Path(path)
+    if not is_result_folder(folder):
+        raise ImageFileError(f"{folder}: is no result of napari-cvdm (no {PROVENANCE} of it); choose a folder that `napari-cvdm restore` made.")
+    record = _record(folder)
+    try:
+        return _stored(folder, record)
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, StopIteration) as error:
+        if isinstance(error, ImageFileError):
+            raise
+        raise ImageFileError(f"{folder}: {PROVENANCE} lacks what a result has ({type(error).__name__}: {one_line(error)}). Restore the image again.") from error
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    try:
+        return record_of(content_of(folder / PROVENANCE))
+    except (OSError, ValueError) as error:
+        raise ImageFileError(f"{folder}: {PROVENANCE} cannot be read, it may be cut short. Copy the folder again, or restore the image again.") from error
+
+
+def _stored(folder: Path, record: Mapping[str, Any]) -> StoredResult:
+    output = record["output"]
+    axes, pixel_um = output["axes"], float(output["pixel_um"])
+    mean = _image(folder, "mean")
+    sizes = dict(zip(mean.axes, mean.array.shape, strict=True))
+    shape = tuple(sizes.get(letter, 1) for letter in axes)  # files drop axes of length 1
+    upsampling = round(float(record["settings"]["pixel_um"]) / pixel_um)
+    planes = len(record["settings"].get("defocus_um") or (0.0,))
+    gamma, beta, samples = (_pixels(folder, name, shape, leading=True) if (folder / f"{name}{ENDING}").exists() else None for name in LEADING)
+    region = record["settings"].get("region")
+    restoration = Restoration(
+        mean=_pixels(folder, "mean", shape),
+        variance=_pixels(folder, "variance", shape),
+        rate=_pixels(folder, "rate", shape),
+        valid=_pixels(folder, "valid", shape) > 0,
+        axes=axes,
+        unit=output["unit"],
+        pixel_um=pixel_um,
+        upsampling=upsampling,
+        provenance=_provenance(record),
+        clock=_clock(output),
+        times=tuple(output["times"]),
+        gamma=gamma,
+        beta=beta,
+        samples=samples,
+        counts=np.array(output.get("counts", np.full(shape[:-2], record["settings"].get("samples", 1))), dtype=int),
+        region=tuple(region) if region else None,
+        forward=_forward(folder, record.get("forward"), {**sizes, "P": planes}, upsampling),
+    )
+    return StoredResult(
+        restoration=restoration,
+        source=next(iter(restoration.provenance.inputs)),
+        place=_source_place(mean.place, pixel_um, upsampling, restoration.region),
+        files={role: str(entry["path"]) for role, entry in record["inputs"].items() if isinstance(entry, Mapping) and "path" in entry},
+        planes_um=None if "image2" in record["inputs"] else restoration.provenance.settings.get("defocus_um"),  # type: ignore[arg-type]
+    )
+
+
+def _image(folder: Path, name: str) -> ImageStack:
+    path = folder / f"{name}{ENDING}"
+    if not path.exists():
+        raise ImageFileError(f"{folder}: {path.name} is missing, so the result is not whole. Copy the folder again, or restore the image again.")
+    return read_image(path)
+
+
+def _pixels(folder: Path, name: str, shape: tuple[int, ...], *, leading: bool = False) -> np.ndarray:
+    """Pixels in the shape that was written; `leading` tells that one more axis stands before it."""
+    stack = _image(folder, name)
+    array = stack.array
+    if leading and "S" in stack.axes and array.ndim > len(shape):  # OME puts its other axis behind the one it shares
+        array = np.moveaxis(array, stack.axes.index("S"), 0)
+    wanted = (max(1, array.size // int(np.prod(shape))), *shape) if leading else shape
+    if tuple(size for size in array.shape if size > 1) != tuple(size for size in wanted if size > 1):
+        raise ImageFileError(f"{folder}: {name}{ENDING} has the shape {array.shape}, which does not fit the mean's {shape}; it is from another result.")
+    return array.reshape(wanted)
+
+
+def _provenance(record: Mapping[str, Any]) -> Provenance:
+    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in record["settings"].items()}
+    same = {name: record[name] for name in ("model", "estimated", "versions", "timings_s")}
+    return Provenance(
+        inputs=record["pixels_sha256"],
+        settings=settings,
+        warnings=tuple(record["warnings"]),
+        quantitative=bool(record.get("quantitative", True)),
+        not_quantitative_because=tuple(record.get("not_quantitative_because", ())),
+        light=str(record.get("light", "")),
+        light_reasons=tuple(record.get("light_reasons", ())),
+        **same,
+    )
+
+
+def _forward(folder: Path, said: Mapping[str, Any] | None, sizes: Mapping[str, int], upsampling: int) -> ForwardCheck | None:
+    """The check against the measured image; None in a folder that is older than it."""
+    if said is None:
+        return None
+    numbers: dict[str, Any] = {name: said.get(name) for name in NUMBERS}
+    numbers |= {name: np.array(said[name], dtype=float) for name in ("frame_chi2", "sample_chi2")}
+    coarse = {**sizes, "Y": sizes["Y"] // upsampling, "X": sizes["X"] // upsampling}
+    axes = numbers["axes"]
+    if not axes:
+        return ForwardCheck(**numbers)
+    shapes = [tuple(coarse.get(letter, 1) for letter in letters) for letters in (axes, axes.replace("P", ""))]
+    older = not (folder / f"{LOCAL_CHI2}{ENDING}").exists()
+    return ForwardCheck(
+        residual=_pixels(folder, RESIDUAL, shapes[0]),
+        local_chi2=None if older else _pixels(folder, LOCAL_CHI2, shapes[1]),
+        **numbers,
+    )
+
+
+def _clock(output: Mapping[str, Any]) -> ClockCurve:
+    said = output.get("clock")
+    return NO_CLOCK if said is None else ClockCurve(**{name: tuple(said[name]) for name in ("times", "values", "speeds")})
+
+
+def _source_place(place: Mapping[str, float], pixel_um: float, upsampling: int, region: tuple[int, int, int, int] | None) -> dict[str, float]:
+    """The measured image's place from that of the result: a coarse pixel's centre is that of the fine pixels in it, and a part begins later."""
+    top, _, left, _ = region or (0, 0, 0, 0)
+    first = {"y_um": top, "x_um": left}
+    shift = (upsampling - 1) / 2 * pixel_um
+    return {name: value + (shift - first[name] * pixel_um * upsampling if name in first else 0.0) for name, value in place.items()}

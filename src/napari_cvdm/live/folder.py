@@ -1,0 +1,116 @@
+"""A folder that another program writes images into."""
+
+import os
+import time
+from functools import partial
+from pathlib import Path
+from threading import Event
+
+from napari_cvdm.io import SUFFIXES, ImageFileError, read_image
+from napari_cvdm.live.mailbox import Letter, ReadFrame
+
+POLL_S = 0.1
+State = tuple[int, int]
+
+
+class FolderWatch:
+    """Hands out the newest image that was written into a folder, when it is complete.
+
+    A file counts as complete when two polls in a row found the same size and the same time of change. Files that are there at the
+    beginning are left alone until they change. Of several complete ones the newest is handed out, the others are dropped and
+    counted.
+
+    Parameters
+    ----------
+    folder : str or Path
+    suffixes : tuple of str
+        Endings of image files, in lower case.
+    poll_s : float
+        Time between two looks [s].
+
+    Raises
+    ------
+    ImageFileError
+        There is no such folder, or it may not be read.
+    """
+
+    def __init__(self, folder: str | Path, suffixes: tuple[str, ...] = SUFFIXES, poll_s: float = POLL_S) -> None:
+        self.folder = Path(folder)
+        self._suffixes, self._poll_s = suffixes, poll_s
+        self._stop = Event()
+        self._handed_out = 0
+        self._dropped = 0
+        self._seen = self._look()
+        self._settled = dict(self._seen)
+
+    def _look(self) -> dict[str, State]:
+        """Size and time of change [ns] of every image file that is not empty."""
+        try:
+            with os.scandir(self.folder) as entries:
+                images = [entry for entry in entries if entry.name.lower().endswith(self._suffixes)]
+            states = {entry.name: _state(entry) for entry in images}
+        except OSError as error:
+            raise ImageFileError(f"{self.folder}: the folder cannot be read ({error.strerror}); check that it is there, and follow it again.") from error
+        return {name: state for name, state in states.items() if state is not None}
+
+    def poll(self) -> Path | None:
+        """Look once; the newest file that became complete since, if any did.
+
+        Raises
+        ------
+        ImageFileError
+            The folder is gone.
+        """
+        now = self._look()
+        complete = [name for name, state in now.items() if self._seen.get(name) == state and self._settled.get(name) != state]
+        self._seen = now
+        self._settled = {name: state for name, state in self._settled.items() if name in now} | {name: now[name] for name in complete}
+        if not complete:
+            return None
+        self._handed_out += 1
+        self._dropped += len(complete) - 1
+        return self.folder / max(complete, key=lambda name: (now[name][1], name))
+
+    def take(self, patience_s: float) -> Letter[ReadFrame] | None:
+        """The newest complete file, still to be read; None when there was none for `patience_s` [s], or after `stop`.
+
+        Raises
+        ------
+        ImageFileError
+            The folder is gone.
+        """
+        until = time.monotonic() + patience_s
+        while not self._stop.is_set():
+            path = self.poll()
+            if path is not None:
+                return Letter(number=self._handed_out + self._dropped, content=partial(read_image, path), posted_s=time.monotonic())
+            if time.monotonic() >= until:
+                break
+            self._stop.wait(self._poll_s)
+        return None
+
+    def drop(self) -> None:
+        """Count a file that was taken and given up."""
+        self._dropped += 1
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._stop.set()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stop.is_set()
+
+    @property
+    def dropped(self) -> int:
+        """Complete files that nobody reconstructed."""
+        return self._dropped
+
+
+def _state(entry: "os.DirEntry[str]") -> State | None:
+    try:
+        found = os.stat(entry.path)  # on Windows the entry's own numbers lag behind while the file is written
+    except OSError:  # renamed or removed since the folder was listed
+        return None
+    return (found.st_size, found.st_mtime_ns) if found.st_size else None

@@ -1,0 +1,184 @@
+"""The newest frame, again and again, through `restore` with few steps."""
+
+import time
+from collections import deque
+from collections.abc import Generator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from napari_cvdm.core.plane_positions import count_planes
+from napari_cvdm.core.request import ImageStack, RestoreRequest
+from napari_cvdm.core.result import Progress, Restoration
+from napari_cvdm.io import check_pixels, combine_planes
+from napari_cvdm.live.mailbox import FrameSource, Letter, ReadFrame
+from napari_cvdm.models.checkpoint import Checkpoint
+from napari_cvdm.reconstruct.precision import settled
+from napari_cvdm.reconstruct.restore import restore, task_of
+
+PATIENCE_S = 0.2  # how long a thread that follows may sleep before it can be asked to end
+RATED_FRAMES = 20
+WAITING = Progress(stage="waiting for a frame", done=0, total=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LiveFrame:
+    """One frame, reconstructed.
+
+    Parameters
+    ----------
+    number : int
+        Of the frame among all that came, from 1.
+    image : ImageStack
+        The measured frame, as it was reconstructed.
+    restoration : Restoration
+        Of one sample: its variance is zero and says nothing.
+    latency_s : float
+        From the frame's coming to the end of its reconstruction [s].
+    frames_per_s : float
+        Reconstructions for each second, over the last ones; 0 for the first.
+    done, skipped, dropped : int
+        Frames that were reconstructed, could not be, and were passed over for a newer one, so far.
+    """
+
+    number: int
+    image: ImageStack = field(repr=False)
+    restoration: Restoration = field(repr=False)
+    latency_s: float
+    frames_per_s: float
+    done: int
+    skipped: int
+    dropped: int
+
+    @property
+    def mean(self) -> np.ndarray:
+        """The reconstruction, (..., Y, X) in `restoration.unit`."""
+        return self.restoration.mean
+
+    @property
+    def rate(self) -> np.ndarray:
+        """The learned noise-rate map, (..., Y, X), dimensionless."""
+        return self.restoration.rate
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Reasons to doubt the reconstruction, in words."""
+        return self.restoration.provenance.warnings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SkippedFrame:
+    """One frame that could not be reconstructed.
+
+    Parameters
+    ----------
+    number : int
+        Of the frame among all that came, from 1.
+    reason : str
+        What is wrong with it, in one line.
+    """
+
+    number: int
+    reason: str
+
+
+Event = Progress | LiveFrame | SkippedFrame
+
+
+def newest_index(shape: tuple[int, ...], axes: str, planes: int) -> tuple[tuple[int | slice, ...], str]:
+    """Where the newest frame lies in an image that may grow along T.
+
+    Parameters
+    ----------
+    shape : tuple of int
+    axes : str
+        Letters of an `ImageStack`, one for each dimension.
+    planes : int
+        Defocus planes of a frame. Of two or more, an axis T of that length that alone can hold them is no time.
+
+    Returns
+    -------
+    index : tuple
+        The last T, everything along the other axes.
+    axes : str
+        Letters that are left.
+    """
+    holders = [letter for letter, size in zip(axes, shape, strict=True) if size == planes and letter not in "YX"]
+    if planes > 1 and holders == ["T"]:
+        return (slice(None),) * len(axes), axes
+    return tuple(-1 if letter == "T" else slice(None) for letter in axes), axes.replace("T", "")
+
+
+def follow(source: FrameSource, template: RestoreRequest, model: Checkpoint) -> Generator[Event, None, None]:
+    """Reconstruct the newest frame until the source is stopped.
+
+    Parameters
+    ----------
+    source : FrameSource
+    template : RestoreRequest
+        All settings; its image is replaced by each frame, its samples by one. ``steps=1`` is the preview: one evaluation, close to the
+        regression mean.
+    model : Checkpoint
+
+    Yields
+    ------
+    Progress
+        After each step of the sampler, and now and then while no frame comes.
+    LiveFrame
+        Every frame that was reconstructed.
+    SkippedFrame
+        Every frame that could not be; the next one is tried all the same.
+
+    Raises
+    ------
+    CheckpointError, DeviceError
+        A model or a device that no frame could be reconstructed with.
+    ImageFileError
+        The followed folder is gone.
+    """
+    planes = count_planes(task_of(model.card).planes, template.defocus_um)
+    template = replace(settled(template, model), samples=1, schedule_points=0, keep_samples=False)
+    ends: deque[float] = deque(maxlen=RATED_FRAMES)
+    done = skipped = 0
+    while not source.stopped:
+        letter = source.take(PATIENCE_S)
+        if letter is None:
+            yield WAITING
+            continue
+        try:
+            image = _usable(letter.content(), planes)
+            restoration = yield from restore(replace(template, image=image), model, check=False)
+        except ValueError as error:
+            skipped += 1
+            yield SkippedFrame(number=letter.number, reason=str(error))
+            continue
+        except GeneratorExit:
+            source.drop()
+            raise
+        done += 1
+        ends.append(time.monotonic())
+        yield _live_frame(letter, image, restoration, ends, (done, skipped, source.dropped))
+
+
+def _usable(image: ImageStack, planes: int) -> ImageStack:
+    index, axes = newest_index(image.array.shape, image.axes, planes)
+    image = replace(image, array=image.array[index], axes=axes)
+    if planes > 1 and "P" not in image.axes:
+        image = combine_planes(image, count=planes)
+    check_pixels(image)
+    return image
+
+
+def _live_frame(letter: Letter[ReadFrame], image: ImageStack, restoration: Restoration, ends: deque[float], counts: tuple[int, int, int]) -> LiveFrame:
+    done, skipped, dropped = counts
+    elapsed = ends[-1] - ends[0]
+    return LiveFrame(
+        number=letter.number,
+        image=image,
+        restoration=restoration,
+        latency_s=ends[-1] - letter.posted_s,
+        frames_per_s=(len(ends) - 1) / elapsed if elapsed > 0 else 0.0,
+        done=done,
+        skipped=skipped,
+        dropped=dropped,
+    )

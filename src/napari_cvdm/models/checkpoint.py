@@ -1,0 +1,278 @@
+"""Checkpoints: a folder with ``model.safetensors`` and ``card.json``. Nothing from a file is ever executed."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from napari_cvdm.io.errors import one_line
+from napari_cvdm.io.records import content_of, record_of
+from napari_cvdm.models.cvdm import CVDM, CVDMConfig
+from napari_cvdm.models.dfcan import DFCANConfig
+from napari_cvdm.models.schedule import DILATIONS
+from napari_cvdm.models.unet import UNetConfig
+
+FORMAT = 1
+MAPPINGS = ("network", "schedule", "training", "metrics", "calibration", "familiarity")
+WORDS = ("name", "title", "task", "inputs", "unit", "intensity", "resolution", "licence")
+LISTS = ("channels", "limits")
+LARGEST_CARD = 10_000_000
+DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+WEIGHTS = "model.safetensors"
+CARD = "card.json"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used, and why."""
+
+
+def network_shape(values: Mapping[str, Any]) -> UNetConfig | DFCANConfig:
+    """The shape that plain values describe; only DFCAN has groups."""
+    if "groups" in values:
+        return DFCANConfig(**values)
+    return UNetConfig(widths=tuple(values["widths"]), blocks=tuple(values["blocks"]), level_channels=values["level_channels"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCard:
+    """What a model is for, how it was made and where it stops.
+
+    Parameters
+    ----------
+    name, title, task, licence : str
+        `task` names the conditioning in `napari_cvdm.tasks`.
+    network : mapping
+        `CVDMConfig` as plain values.
+    channels : tuple of str
+        Meaning of each condition channel.
+    inputs : str
+        What the user gives, in words.
+    unit : str
+        Unit of the output.
+    optics : mapping
+        Trained range (low, high) by request name: pixel_um, wavelength_um, na, ...
+    intensity : str
+        How intensities are scaled, in words.
+    resolution : str
+        Resolution of the output, in words and nm.
+    schedule : mapping
+        Summary of the learned schedule.
+    training : mapping
+        Data, recipe, commit, steps, seed, date.
+    metrics : mapping
+        Measured figures with the command that prints them.
+    calibration : mapping
+        How the spread is scaled to an interval: factor, level, floor, samples, steps, sampler, set, fields, date; see
+        `napari_cvdm.evaluation.calibration`. Empty where nobody has fitted it.
+    familiarity : mapping
+        What its training fields look like, see `napari_cvdm.checks.out_of_distribution`; empty where nobody has looked.
+    limits : tuple of str
+        What the model must not be used for.
+    format : int
+        Version of this layout.
+    """
+
+    name: str
+    title: str
+    task: str
+    network: Mapping[str, Any]
+    channels: tuple[str, ...]
+    inputs: str
+    unit: str
+    optics: Mapping[str, tuple[float, float]]
+    intensity: str
+    resolution: str
+    licence: str
+    schedule: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    calibration: Mapping[str, Any] = field(default_factory=dict)
+    familiarity: Mapping[str, Any] = field(default_factory=dict)
+    limits: tuple[str, ...] = ()
+    format: int = FORMAT
+
+    @property
+    def noise_scale(self) -> float:
+        """See `CVDMConfig`; 1 for what has no network."""
+        return float(self.network.get("noise_scale", 1.0))
+
+    def config(self) -> CVDMConfig:
+        """The networks' shape."""
+        values = dict(self.network)
+        for part in ("denoiser", "mean"):
+            values[part] = network_shape(values[part])
+        if values.get("residual_std") is not None:
+            values["residual_std"] = network_shape(values["residual_std"])
+        values["rate_dilations"] = tuple(values.get("rate_dilations", DILATIONS))
+        return CVDMConfig(**values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Checkpoint:
+    """A model that is ready to use.
+
+    Parameters
+    ----------
+    network : CVDM
+        In evaluation mode, float32, on the CPU.
+    card : ModelCard
+    sha256 : str
+        Of the weights file.
+    """
+
+    network: CVDM = field(repr=False)
+    card: ModelCard
+    sha256: str
+
+
+def _read_card(folder: Path) -> ModelCard:
+    path = folder / CARD
+    try:
+        values = record_of(content_of(path, LARGEST_CARD))
+        if values.get("format") != FORMAT:
+            raise CheckpointError(
+                f"{path} has format {values.get('format')!r:.40}; this version reads format {FORMAT}. Update napari-cvdm or train the model again."
+            )
+        card = card_of(values)
+        card.config()
+    except CheckpointError:
+        raise
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{path} is not a model card ({one_line(error)}); a checkpoint is a folder with {WEIGHTS} and {CARD}.") from None
+    return card
+
+
+def card_of(values: Mapping[str, Any]) -> ModelCard:
+    """A card from plain values, as JSON or YAML holds them; ValueError, TypeError, KeyError or AttributeError where they make none."""
+    _check_words(values)
+    optics = {key: (float(low), float(high)) for key, (low, high) in values["optics"].items()}
+    if not all(low <= high and math.isfinite(low) and math.isfinite(high) for low, high in optics.values()):
+        raise ValueError("its optics are no ranges from a low to a high number")
+    mappings = {name: dict(values.get(name, {})) for name in MAPPINGS}
+    return ModelCard(**{**values, **mappings, "optics": optics, "channels": tuple(values["channels"]), "limits": tuple(values["limits"])})
+
+
+def _check_words(values: Mapping[str, Any]) -> None:
+    """ValueError where a text is none: it is shown wherever a model is chosen."""
+    said = {name: [values[name]] for name in WORDS} | {name: values[name] for name in LISTS}
+    wrong = [name for name, texts in said.items() if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts)]
+    if wrong:
+        raise ValueError(f"its {', '.join(wrong)} should be text")
+
+
+def read_card(folder: str | Path) -> ModelCard:
+    """The card alone, without loading weights.
+
+    Raises
+    ------
+    CheckpointError
+        There is no readable card in the folder.
+    """
+    return _read_card(Path(folder))
+
+
+def load_checkpoint(folder: str | Path) -> Checkpoint:
+    """Read a checkpoint folder.
+
+    Parameters
+    ----------
+    folder : path
+        With ``model.safetensors`` (float16 or float32) and ``card.json``.
+
+    Returns
+    -------
+    Checkpoint
+
+    Raises
+    ------
+    CheckpointError
+        Missing, corrupted or foreign files.
+    """
+    folder = Path(folder)
+    card = _read_card(folder)
+    weights = folder / WEIGHTS
+    try:
+        if not weights.is_file():
+            raise OSError("there is no such file")
+        content = weights.read_bytes()
+        tensors = load(content)  # load_file of safetensors 0.8.0 leaves two small objects behind for every tensor
+        _check_fit(card.config(), tensors)
+        network = CVDM(card.config())
+        network.load_state_dict(_finite({name: tensor.float() for name, tensor in tensors.items()}))
+        digest = hashlib.sha256(content).hexdigest()
+    except (OSError, SafetensorError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+        raise CheckpointError(f"{weights} cannot be loaded ({one_line(error)}); copy the model again, or choose one of `napari-cvdm models`.") from None
+    return Checkpoint(network=network.eval(), card=card, sha256=digest)
+
+
+def _check_fit(config: CVDMConfig, tensors: Mapping[str, Tensor]) -> None:
+    """ValueError unless the file has the tensors of the network that the card describes: looked at before memory is asked for."""
+    with torch.device("meta"):
+        wanted = {name: tensor.shape for name, tensor in CVDM(config).state_dict().items()}
+    given = {name: tensor.shape for name, tensor in tensors.items()}
+    wrong = sorted(name for name in wanted.keys() | given.keys() if wanted.get(name) != given.get(name))
+    if wrong:
+        raise ValueError(f"{len(wrong)} of its tensors are not those of the network in its card, {wrong[0]} first")
+    kinds = {str(tensor.dtype) for tensor in tensors.values() if tensor.dtype not in DTYPES}
+    if kinds:
+        raise ValueError(f"its tensors are {', '.join(sorted(kinds))}; numbers of 16 or 32 bits with a point are needed")
+
+
+def _finite(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    bad = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    if bad:
+        raise ValueError(f"{len(bad)} of its tensors hold NaN or infinity, {bad[0]} first")
+    return tensors
+
+
+def save_checkpoint(folder: str | Path, network: CVDM, card: ModelCard) -> None:
+    """Write weights (float16) and card; each file is complete before it takes its name.
+
+    Parameters
+    ----------
+    folder : path
+        Made if missing.
+    network : CVDM
+    card : ModelCard
+        Its `network` entry must describe `network`.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().to("cpu", torch.float16).contiguous() for name, tensor in network.state_dict().items()}
+    replace_file(folder / WEIGHTS, save(tensors))
+    write_card(folder, card)
+
+
+def write_card(folder: str | Path, card: ModelCard) -> None:
+    """Write the card alone, beside weights that stay as they are."""
+    replace_file(Path(folder) / CARD, (json.dumps(asdict(card), indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file that is complete before it takes its name; others may read it as they may read the folder's other files.
+
+    Raises
+    ------
+    CheckpointError
+        It cannot be written; an older file stays as it was.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise CheckpointError(f"{path} cannot be written ({error.strerror}); free some space, or choose a folder that you may write to.") from None
+
+
+def config_values(config: CVDMConfig) -> dict[str, Any]:
+    """A config as plain values for the card."""
+    return asdict(config)

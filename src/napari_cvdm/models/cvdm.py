@@ -1,0 +1,242 @@
+"""CVDM: a schedule, a denoiser and (for the zero-mean target) a regression mean, over one condition.
+
+The condition comes in channels on the grid of the input image; the target lives on a grid `upsampling` times finer. Both
+are folded onto one working grid, where all three networks run.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from napari_cvdm.core.device import best_one_by_one, sent
+from napari_cvdm.core.noise import noise_field
+from napari_cvdm.diffusion.prediction import PREDICTIONS, TARGETS
+from napari_cvdm.diffusion.process import half_log_snr
+from napari_cvdm.models.dfcan import DFCAN, DFCANConfig
+from napari_cvdm.models.fixed_schedule import COSINE_RATE, LINEAR_RATE, CosineClock, FixedRate, LinearClock
+from napari_cvdm.models.schedule import DILATIONS, Clock, GlobalRate, PixelRate, check_schedule
+from napari_cvdm.models.unet import Modulation, UNet, UNetConfig
+
+LEVEL_SCALE = 2.0  # half log-SNR runs from about -20 to 6; the network sees it divided by 2 and clipped to +-3
+LEVEL_LIMIT = 3.0
+LARGEST_COUNT = 64
+NOISE_SCALES = (0.5, 2.0)
+SCHEDULES = ("pixel-wise", "global", "linear", "cosine")
+LEARNED_SCHEDULES = ("pixel-wise", "global")
+LARGEST_LOG_STD = 4.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CVDMConfig:
+    """Everything that shapes the networks; stored in the card, so that a checkpoint rebuilds itself.
+
+    Parameters
+    ----------
+    condition_channels : int
+        Channels of the condition.
+    upsampling : int
+        Target pixels to one condition pixel along each axis, 1 or 2.
+    fold : int
+        Target pixels folded into one on the working grid, a multiple of `upsampling`.
+    denoiser : UNetConfig
+        Shape of the U-Net that sees the noise.
+    mean : UNetConfig or DFCANConfig
+        Shape of the mean network, which sees no noise level.
+    prediction : {"v", "eps"}
+        What the denoiser predicts.
+    target : {"zero-mean", "residual", "direct", "regression"}
+        Around what the target is diffused; a regression is the mean network alone, nothing is diffused.
+    schedule : {"pixel-wise", "global", "linear", "cosine"}
+        One learned rate for each pixel, or one for all, or a fixed schedule (which makes the paper's CDDPM).
+    rate_dilations : tuple of int
+        Of the hidden layers of the pixel-wise rate, see `PixelRate`: how far it sees. Empty for a single 1 x 1 layer.
+    clock_terms : {2, 8, 32}
+        Functions that a learned clock is mixed from.
+    residual_std : UNetConfig or DFCANConfig, optional
+        Shape of the network that predicts sigma(x), the expected error of the mean, by which the target is divided: the noise
+        that is added follows it, so that dim and bright structures are diffused alike. Without one, a constant divides all pixels.
+    noise_scale : float
+        By which the noise that stochastic samplers add at each step is multiplied, 0.5 to 2: above 1 where the denoiser takes
+        too much away and samples would be too alike (S_noise of Karras et al., arXiv 2206.00364, algorithm 2).
+    """
+
+    condition_channels: int
+    upsampling: int = 1
+    fold: int = 2
+    denoiser: UNetConfig = field(default_factory=UNetConfig)
+    mean: UNetConfig | DFCANConfig = field(default_factory=lambda: UNetConfig(level_channels=0))
+    prediction: str = "v"
+    target: str = "zero-mean"
+    schedule: str = "pixel-wise"
+    rate_dilations: tuple[int, ...] = DILATIONS
+    clock_terms: int = 8
+    residual_std: UNetConfig | DFCANConfig | None = None
+    noise_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("condition_channels", "upsampling", "fold"):
+            number = getattr(self, name)
+            if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= LARGEST_COUNT:
+                raise ValueError(f"{name} is {number!r:.80}; a whole number from 1 to {LARGEST_COUNT} is needed.")
+        for name, value, allowed in (
+            ("prediction", self.prediction, tuple(PREDICTIONS)),
+            ("target", self.target, tuple(TARGETS)),
+            ("schedule", self.schedule, SCHEDULES),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{name} is {value!r}; allowed are {', '.join(allowed)}.")
+        check_schedule(self.rate_dilations, self.clock_terms)
+        if not isinstance(self.noise_scale, int | float) or not NOISE_SCALES[0] <= self.noise_scale <= NOISE_SCALES[1]:
+            raise ValueError(f"noise_scale is {self.noise_scale!r:.80}; a number from {NOISE_SCALES[0]:g} to {NOISE_SCALES[1]:g} is needed, 1 is usual.")
+        if self.fold % self.upsampling:
+            raise ValueError(f"fold is {self.fold}; it must be a multiple of upsampling, {self.upsampling}.")
+
+    @property
+    def diffused(self) -> bool:
+        """Whether samples differ: a regression has one answer."""
+        return self.target != "regression"
+
+    @property
+    def learned_schedule(self) -> bool:
+        """Whether the schedule has something to learn."""
+        return self.diffused and self.schedule in LEARNED_SCHEDULES
+
+    @property
+    def condition_fold(self) -> int:
+        """Condition pixels folded into one on the working grid."""
+        return self.fold // self.upsampling
+
+    @property
+    def alignment(self) -> int:
+        """Sizes and tile origins on the working grid must be multiples of this."""
+        return max(self.denoiser.stride, self.mean.stride, 1 if self.residual_std is None else self.residual_std.stride)
+
+
+def regression_network(inputs: int, outputs: int, config: UNetConfig | DFCANConfig) -> UNet | DFCAN:
+    """The network of a shape."""
+    return DFCAN(inputs, outputs, config) if isinstance(config, DFCANConfig) else UNet(inputs, outputs, config)
+
+
+def schedule_networks(config: CVDMConfig, inputs: int) -> tuple[PixelRate | GlobalRate | FixedRate, Clock | LinearClock | CosineClock]:
+    """Rate and clock of a model."""
+    if config.schedule == "linear":
+        return FixedRate(LINEAR_RATE, config.fold), LinearClock()
+    if config.schedule == "cosine":
+        return FixedRate(COSINE_RATE, config.fold), CosineClock()
+    rate = PixelRate(inputs, config.fold, config.rate_dilations) if config.schedule == "pixel-wise" else GlobalRate(config.fold)
+    return rate, Clock(config.clock_terms)
+
+
+class CVDM(nn.Module):
+    """The three networks of one model.
+
+    Parameters
+    ----------
+    config : CVDMConfig
+    """
+
+    residual_scale: Tensor
+
+    def __init__(self, config: CVDMConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.prediction = PREDICTIONS[config.prediction]
+        self.target = TARGETS[config.target]
+        folded = config.condition_channels * config.condition_fold**2
+        pixels = config.fold**2
+        corrected = folded + (pixels if self.has_mean else 0)
+        self.mean = regression_network(folded, pixels, config.mean) if self.has_mean else None
+        self.denoiser = UNet(corrected + pixels, pixels, config.denoiser) if config.diffused else None
+        self.rate_network, self.clock = schedule_networks(config, corrected)
+        self.std_network = regression_network(corrected, pixels, config.residual_std) if config.residual_std is not None and config.diffused else None
+        self.register_buffer("residual_scale", torch.tensor(1.0))
+
+    @property
+    def has_mean(self) -> bool:
+        """Whether a mean network is part of the model."""
+        return self.config.target in ("zero-mean", "regression")
+
+    def schedule_parameters(self) -> list[nn.Parameter]:
+        """Parameters of the rate and of the clock."""
+        return [*self.rate_network.parameters(), *self.clock.parameters()]
+
+    def correction(self, condition: Tensor) -> Tensor:
+        """What the mean network adds to the baseline: (B, C, Y, X) -> (B, 1, uY, uX); zero without one."""
+        folded = functional.pixel_unshuffle(condition, self.config.condition_fold)
+        if self.mean is None:
+            batch, _, height, width = folded.shape
+            return folded.new_zeros(batch, 1, height * self.config.fold, width * self.config.fold)
+        return functional.pixel_shuffle(self.mean(folded), self.config.fold).to(condition.dtype)
+
+    def features(self, condition: Tensor, correction: Tensor) -> Tensor:
+        """What the denoiser and the rate see of the image, on the working grid."""
+        folded = functional.pixel_unshuffle(condition, self.config.condition_fold)
+        if self.mean is None:
+            return folded
+        return torch.cat([folded, functional.pixel_unshuffle(correction / self.residual_scale, self.config.fold)], dim=1)
+
+    def rate(self, features: Tensor) -> Tensor:
+        """lambda(x) of shape (B, 1, uY, uX), from the features.
+
+        In full precision: torch 2.13 gives NaN for the bf16 gradient of a dilated convolution in channels-last order on the CPU.
+        """
+        with torch.autocast(features.device.type, enabled=False):
+            return self.rate_network(features)
+
+    def residual_std(self, features: Tensor) -> Tensor:
+        """sigma(x), by which the target is divided, (B, 1, uY, uX) in network units: within a factor of e^4 of the residual scale."""
+        if self.std_network is None:
+            batch, _, height, width = features.shape
+            return self.residual_scale.expand(batch, 1, height * self.config.fold, width * self.config.fold)
+        logarithm = functional.pixel_shuffle(self.std_network(features), self.config.fold).to(features.dtype)
+        return self.residual_scale * torch.exp(LARGEST_LOG_STD * torch.tanh(logarithm / LARGEST_LOG_STD))
+
+    def entered(self, features: Tensor) -> Tensor:
+        """What the features give to the denoiser's first layer, on the working grid: computed once, used at every step."""
+        return features if self.denoiser is None else self.denoiser.entered(features)
+
+    def output(self, noisy: Tensor, exponent: Tensor, entered: Tensor) -> Tensor:
+        """The denoiser's raw output (v or eps) for a noisy target and n = lambda T, all of shape (B, 1, uY, uX), and for an image's `entered`.
+
+        Several noisy targets may share one exponent and one image, which have a batch of 1 then: what depends on these is computed once.
+        """
+        if self.denoiser is None:
+            raise TypeError("a regression has no denoiser, so there is no output to ask for.")
+        level = (half_log_snr(exponent) / LEVEL_SCALE).clamp(-LEVEL_LIMIT, LEVEL_LIMIT)
+        modulations = self.denoiser.modulations(functional.avg_pool2d(level, self.config.fold))
+        if len(noisy) == len(entered) or not best_one_by_one(noisy.device):
+            return self._through(self.denoiser, noisy, entered, modulations)
+        shared = tuple(modulations)
+        return torch.cat([self._through(self.denoiser, one, entered, shared) for one in noisy.split(1)])
+
+    def _through(self, denoiser: UNet, noisy: Tensor, entered: Tensor, modulations: Iterable[Modulation]) -> Tensor:
+        folded = functional.pixel_unshuffle(noisy, self.config.fold)
+        return functional.pixel_shuffle(denoiser.through(entered, modulations, folded), self.config.fold).to(noisy.dtype)
+
+    def clean(self, noisy: Tensor, exponent: Tensor, entered: Tensor) -> Tensor:
+        """The clean (centred, scaled) target that the denoiser sees in a noisy one; zero, the centre itself, in a regression."""
+        if self.denoiser is None:
+            return torch.zeros_like(noisy)
+        return self.prediction.clean(noisy, self.output(noisy, exponent, entered), exponent)
+
+    def noise(self, shape: tuple[int, int], samples: Sequence[int], step: int, seed: int, origin: tuple[int, int] = (0, 0)) -> Tensor:
+        """Noise that a sampler adds at a step, (S, 1, uY, uX): a function of seed, sample, step and absolute pixel.
+
+        Step 0 is the start, pure noise, whatever `noise_scale` is. Samples 2 k and 2 k + 1 have opposite noise, so that most of it
+        cancels in their mean (antithetic variates; Hammersley and Morton, Proc. Camb. Phil. Soc. 52, 449 (1956)).
+        """
+        fields = [(1 - 2 * (sample % 2)) * noise_field(shape, seed=seed, sample=sample // 2, step=step, origin=origin) for sample in samples]
+        noise = sent(np.stack(fields)[:, None], self.residual_scale.device)
+        return noise * self.config.noise_scale if step else noise
+
+    def encode(self, truth: Tensor, baseline: Tensor, correction: Tensor, std: Tensor) -> Tensor:
+        """Truth to the centred, scaled target of the diffusion; `std` is the image's `residual_std`."""
+        return (truth - self.target.centre(baseline, correction)) / std
+
+    def decode(self, sample: Tensor, baseline: Tensor, correction: Tensor, std: Tensor) -> Tensor:
+        """The inverse of `encode`."""
+        return sample * std + self.target.centre(baseline, correction)

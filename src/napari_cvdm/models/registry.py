@@ -1,0 +1,77 @@
+"""The models that ship in the package, and loading by name or by path."""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from napari_cvdm.models.checkpoint import CARD, WEIGHTS, Checkpoint, CheckpointError, ModelCard, load_checkpoint, read_card
+from napari_cvdm.models.tiled import channels_last
+
+SHIPPED = Path(__file__).parent / "weights"
+
+
+class UnknownModelError(CheckpointError):
+    """A name that no model has."""
+
+
+def shipped_models() -> Iterator[tuple[str, ModelCard]]:
+    """Name and card of every shipped model, in alphabetical order."""
+    for path in sorted(SHIPPED.glob(f"*/{CARD}")):
+        yield path.parent.name, read_card(path.parent)
+
+
+def models_in(folder: str | Path) -> Iterator[tuple[str, ModelCard]]:
+    """Path and card of every model in a folder of models, in alphabetical order; what is no model is passed over."""
+    for path in sorted(Path(folder).glob(f"*/{CARD}")):
+        try:
+            yield str(path.parent), read_card(path.parent)
+        except CheckpointError:
+            continue
+
+
+def model_folder(name_or_path: str) -> Path:
+    """Folder of a shipped model's name, or of a path to a checkpoint.
+
+    Raises
+    ------
+    UnknownModelError
+        Neither; the message lists the shipped names.
+    """
+    if (SHIPPED / name_or_path / CARD).exists() and "/" not in name_or_path:
+        return SHIPPED / name_or_path
+    folder = Path(name_or_path)
+    if folder.is_dir():
+        return folder
+    names = ", ".join(name for name, _ in shipped_models())
+    raise UnknownModelError(f"model {name_or_path!r} is neither a shipped model ({names}) nor a checkpoint folder; see `napari-cvdm models`.")
+
+
+@lru_cache(maxsize=4)
+def _loaded(folder: Path, written_ns: tuple[int, ...]) -> Checkpoint:
+    checkpoint = load_checkpoint(folder)
+    channels_last(checkpoint.network, torch.device("cpu"))
+    return checkpoint
+
+
+def load_model(name_or_path: str) -> Checkpoint:
+    """Load a model once; the next call returns the same object, until one of its files is another one.
+
+    Parameters
+    ----------
+    name_or_path : str
+        A shipped name, for example ``phase-2shot``, or the path of a checkpoint folder.
+
+    Returns
+    -------
+    Checkpoint
+
+    Raises
+    ------
+    CheckpointError
+        Unknown name, or a checkpoint that cannot be read.
+    """
+    folder = model_folder(name_or_path).resolve()
+    files = [path for path in (folder / WEIGHTS, folder / CARD) if path.exists()]
+    return _loaded(folder, tuple(path.stat().st_mtime_ns for path in files))

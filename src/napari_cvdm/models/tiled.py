@@ -1,0 +1,86 @@
+"""A model evaluated tile by tile on one image; the answer depends on the tiles only by rounding."""
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+
+import torch
+from torch import Tensor
+
+from napari_cvdm.core.device import out_of_memory, release_memory
+from napari_cvdm.core.tiling.plan import TilePlan, aligned_size, map_tiles, pad_to_canvas, plan_tiles
+from napari_cvdm.models.cvdm import CVDM
+
+SMALLEST_TILE = 16
+
+
+class TiledModel:
+    """The networks of a `CVDM` on one image of any size.
+
+    When a tile does not fit the memory, the tile is halved and tried again; `tile` tells what was used in the end.
+
+    Parameters
+    ----------
+    network : CVDM
+    shape : tuple of int
+        (Y, X) of the condition.
+    tile : int
+        Side of a tile on the condition's grid.
+    """
+
+    def __init__(self, network: CVDM, shape: tuple[int, int], tile: int) -> None:
+        self.network, self.shape = network, shape
+        self.tile = tile
+
+    def plan(self, radius: int = 0) -> TilePlan:
+        """Tiles on the working grid, for the present tile size and a network of some receptive radius there."""
+        config = self.network.config
+        folded = tuple(-(-size // config.condition_fold) for size in self.shape)
+        side = max(1, self.tile // config.condition_fold)
+        return plan_tiles((folded[0], folded[1]), tile=side, halo=aligned_size(radius, config.alignment), alignment=config.alignment)
+
+    def padded_condition(self, condition: Tensor) -> Tensor:
+        """(B, C, Y, X) with its last row and column repeated up to the canvas."""
+        return pad_to_canvas(condition, self.plan(), self.network.config.condition_fold)
+
+    def padded_target(self, image: Tensor) -> Tensor:
+        """(B, 1, uY, uX) with its last row and column repeated up to the canvas."""
+        return pad_to_canvas(image, self.plan(), self.network.config.fold)
+
+    def correction(self, condition: Tensor) -> Tensor:
+        """`CVDM.correction` of a padded condition."""
+        return self._evaluate(self.network.correction, [condition], self.network.config.mean.receptive_radius)
+
+    def rate(self, features: Tensor) -> Tensor:
+        """`CVDM.rate` of the whole image's features."""
+        return self._evaluate(self.network.rate, [features], self.network.rate_network.receptive_radius)
+
+    def residual_std(self, features: Tensor) -> Tensor:
+        """`CVDM.residual_std` of the whole image's features."""
+        config = self.network.config.residual_std
+        return self._evaluate(self.network.residual_std, [features], 0 if config is None else config.receptive_radius)
+
+    def clean(self, noisy: Tensor, exponent: Tensor, entered: Tensor) -> Tensor:
+        """`CVDM.clean` of the whole canvas."""
+        return self._evaluate(self.network.clean, [noisy, exponent, entered], self.network.config.denoiser.receptive_radius)
+
+    def _evaluate(self, function: Callable[..., Tensor], images: Sequence[Tensor], radius: int) -> Tensor:
+        while True:
+            try:
+                return map_tiles(function, images, self.plan(radius), factor_out=self.network.config.fold)
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error) or self.tile <= SMALLEST_TILE:
+                    raise
+            self.tile = max(SMALLEST_TILE, min(self.tile, *self.shape) // 2)
+            release_memory(images[0].device)
+
+
+def channels_last(network: CVDM, device: torch.device) -> CVDM:
+    """The network on a device, in the memory layout that convolutions like."""
+    return network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs do not know it
+
+
+def placed(network: CVDM, device: torch.device) -> CVDM:
+    """A network to evaluate on a device: itself, where it is there in the layout that convolutions like (as `load_model` gives it), else a copy."""
+    weights = [parameter for parameter in network.parameters() if parameter.ndim == 4]
+    there = network.residual_scale.device == device and all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
+    return network if there else channels_last(deepcopy(network), device)

@@ -1,0 +1,1 @@
+"""Images larger than memory, block by block."""

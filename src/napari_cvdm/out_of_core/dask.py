@@ -1,0 +1,232 @@
+"""The blocks of one job on dask.distributed: processes of this machine, or a scheduler and workers that somebody started.
+
+Only names of files travel: every worker opens the image, the model and the growing result itself, so they must lie where all
+workers see them. A block is written by one task only, and writing it twice gives the same bytes, so a worker that dies costs
+time and no data.
+"""
+
+import json
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from napari_cvdm import __version__
+from napari_cvdm.core.request import RequestError
+from napari_cvdm.core.result import Progress, finished
+from napari_cvdm.core.tiling.blocks import Block
+from napari_cvdm.io.errors import one_line
+from napari_cvdm.io.job_folder import JobFolder
+from napari_cvdm.out_of_core.job import TiledFiles
+from napari_cvdm.out_of_core.run import BlockRestorer, Carrying
+from napari_cvdm.reconstruct.precision import settled
+
+CONNECT_S = 20
+POLL_S = 0.1
+LOCAL = "local:"
+MOST_PROCESSES = 1024
+SCHEMES = ("tcp://", "tls://", "ucx://", "ws://", "wss://")
+NAMED_BLOCKS = 5
+
+
+class ClusterError(ValueError):
+    """Blocks that failed, workers that do not fit the job, or a cluster that cannot be reached: what is done stays done."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ticket:
+    """What a task is told of its job, and what it must find there.
+
+    Parameters
+    ----------
+    files : str
+        `TiledFiles` as JSON.
+    path : str
+        The folder that grows.
+    version, plan_sha256, model_sha256 : str
+        Of the process that planned the job.
+    """
+
+    files: str
+    path: str
+    version: str
+    plan_sha256: str
+    model_sha256: str
+
+
+def ticket_of(files: TiledFiles, restorer: BlockRestorer) -> Ticket:
+    """The ticket of a job whose folder has its plan already."""
+    return Ticket(
+        files=json.dumps(asdict(files.absolute())),
+        path=str(restorer.folder.path),
+        version=__version__,
+        plan_sha256=restorer.folder.plan_sha256(),
+        model_sha256=restorer.model.sha256,
+    )
+
+
+@lru_cache(maxsize=2)
+def opened(ticket: Ticket) -> tuple[BlockRestorer, dict[int, Block]]:
+    """The job of a ticket and its blocks by number: opened once in a process, the model with it.
+
+    Raises
+    ------
+    ClusterError
+        This process has another version, another plan or another model.
+    """
+    _check("version of napari-cvdm", __version__, ticket.version)
+    folder = JobFolder(Path(ticket.path))
+    _check("plan", folder.plan_sha256(), ticket.plan_sha256)
+    values = json.loads(ticket.files)
+    job, model = TiledFiles(**{**values, "images": tuple(values["images"])}).open()
+    _check(f"model {model.card.name}", model.sha256, ticket.model_sha256)
+    job = replace(job, request=settled(job.request, model, folder.plan()["settings"]))  # computed as planned, whatever is faster here
+    restorer = BlockRestorer(job, model, folder.path)
+    return restorer, {block.number: block for block in restorer.plan.blocks()}
+
+
+def _check(what: str, here: str, wanted: str) -> None:
+    if here != wanted:
+        raise ClusterError(f"a worker has another {what} ({here}) than the job ({wanted}); install the same on every machine, and start again.")
+
+
+def carry_out_block(ticket: Ticket, number: int) -> dict[str, Any]:
+    """One task: restore a block, write it, mark it; returns what the marker says."""
+    restorer, blocks = opened(ticket)
+    return dict(finished(restorer.carry_out(blocks[number])))
+
+
+def on_cluster(where: str, files: TiledFiles) -> Carrying:
+    """Carry blocks out on a cluster.
+
+    Parameters
+    ----------
+    where : str
+        ``local:N`` for N processes of this machine, or ``tcp://host:port`` of a scheduler.
+    files : TiledFiles
+
+    Returns
+    -------
+    callable
+        For `by_tiles.restore_by_tiles`. It raises ClusterError where blocks failed, or where the scheduler went away.
+
+    Raises
+    ------
+    RequestError
+        `where` is neither.
+    """
+    _check_where(where)
+
+    def carrying(restorer: BlockRestorer, left: Sequence[Block]) -> Generator[Progress, None, None]:
+        if not left:
+            return
+        each = restorer.job.request.samples * restorer.job.request.steps
+        yield Progress(stage=f"starting {where}" if where.startswith(LOCAL) else f"connecting to {where}", done=0, total=len(left) * each)
+        with cluster_client(where) as client:
+            yield from _followed(client, ticket_of(files, restorer), restorer, left)
+
+    return carrying
+
+
+def check_scheduler(where: str) -> None:
+    """Find out before an image is read what would stop a job at its first block.
+
+    Parameters
+    ----------
+    where : str
+        As for `on_cluster`.
+
+    Raises
+    ------
+    RequestError
+        `where` is no scheduler.
+    ClusterError
+        dask.distributed is not installed, or nobody answers at the address.
+    """
+    _check_where(where)
+    if where.startswith(LOCAL):
+        _distributed()
+    else:
+        with cluster_client(where):
+            pass
+
+
+def _check_where(where: str) -> None:
+    count = where.removeprefix(LOCAL)
+    local = where.startswith(LOCAL) and count.isdecimal() and 1 <= int(count) <= MOST_PROCESSES
+    if not local and not where.startswith(SCHEMES):
+        raise RequestError(f"scheduler is {where!r}; allowed are local:N with N processes of this machine, or tcp://host:port of a scheduler of dask.")
+
+
+@contextmanager
+def cluster_client(where: str) -> Iterator[Any]:
+    """A client of a cluster that is started here, or of a scheduler that runs already; closed at the end, the started cluster with it.
+
+    Raises
+    ------
+    ClusterError
+        dask.distributed is not installed, or nobody answers.
+    """
+    distributed = _distributed()
+    if where.startswith(LOCAL):
+        settings = {"n_workers": int(where.removeprefix(LOCAL)), "threads_per_worker": 1, "memory_limit": None, "dashboard_address": ":0"}
+        with distributed.LocalCluster(**settings) as cluster, distributed.Client(cluster, set_as_default=False) as client:
+            yield client
+        return
+    try:  # never the default: other lazy arrays of this process, such as layers of a viewer, are not the cluster's business
+        client = distributed.Client(where, timeout=CONNECT_S, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise ClusterError(f"the scheduler {where} does not answer ({one_line(error)}); check the address, and that it runs.") from error
+    try:
+        yield client
+    finally:
+        client.close(timeout=CONNECT_S)
+
+
+def _distributed() -> Any:
+    try:
+        import distributed
+    except ImportError as error:
+        raise ClusterError("a scheduler needs the extra cluster: pip install 'napari-cvdm[cluster]'.") from error
+    return distributed
+
+
+def _followed(client: Any, ticket: Ticket, restorer: BlockRestorer, left: Sequence[Block]) -> Generator[Progress, None, None]:
+    """Submit every block, and wait for all of them; the first one that fails does not stop the others."""
+    each = restorer.job.request.samples * restorer.job.request.steps
+    futures = {client.submit(carry_out_block, ticket, block.number, key=f"{block.name}-{ticket.plan_sha256[:8]}-{time.time_ns()}"): block for block in left}
+    failed: dict[Block, str] = {}
+    waiting = dict(futures)
+    try:
+        while waiting:
+            finished = [future for future in waiting if future.status != "pending"]
+            for future in finished:
+                block = waiting.pop(future)
+                if future.status == "error":
+                    failed[block] = one_line(future.exception())
+                elif future.status != "finished":
+                    raise _lost(restorer)
+            if client.status != "running":
+                raise _lost(restorer)
+            done = len(left) - len(waiting)
+            yield Progress(stage=f"block {done} of {len(left)}", done=done * each, total=len(left) * each)
+            time.sleep(0 if finished else POLL_S)
+    finally:
+        if client.status == "running":
+            client.cancel(list(waiting))
+    if failed:
+        raise ClusterError(_failures(failed, len(left)))
+
+
+def _lost(restorer: BlockRestorer) -> ClusterError:
+    return ClusterError(f"the scheduler went away; what is done is kept in {restorer.folder.path}. Start the same job again to go on.")
+
+
+def _failures(failed: Mapping[Block, str], blocks: int) -> str:
+    in_order = sorted(failed, key=lambda block: block.number)
+    named = "; ".join(f"{block.name}: {failed[block]}" for block in in_order[:NAMED_BLOCKS])
+    more = f"; and {len(failed) - NAMED_BLOCKS} more" if len(failed) > NAMED_BLOCKS else ""
+    return f"{len(failed)} of {blocks} blocks failed ({named}{more}); the others are done. Start the same job again to try these once more."

@@ -1,0 +1,237 @@
+"""Images that are larger than the memory: block by block from file to file, each block once, and a killed job goes on where it was."""
+
+import json
+import time
+from collections.abc import Generator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Protocol
+
+import numpy as np
+
+from napari_cvdm import __version__
+from napari_cvdm.checks.training_range import beyond_trained_range, far_from_training
+from napari_cvdm.core.device import pick_device
+from napari_cvdm.core.result import Progress
+from napari_cvdm.core.statistics import RunningMoments
+from napari_cvdm.core.tiling.blocks import Block
+from napari_cvdm.io import Fingerprint
+from napari_cvdm.io.job_folder import JobFolder, begin_job, finish_job, growing_folder
+from napari_cvdm.io.ngff_grid import build_pyramid, create_images, open_level
+from napari_cvdm.models.checkpoint import Checkpoint
+from napari_cvdm.models.tiled import channels_last
+from napari_cvdm.out_of_core.global_statistics import begin_block, load_numbers, median_rate, save_numbers, survey_frame, surveyed_blocks
+from napari_cvdm.out_of_core.job import TiledRequest
+from napari_cvdm.out_of_core.output import grid_of, images_of, provenance_of
+from napari_cvdm.reconstruct.precision import settled
+from napari_cvdm.reconstruct.provenance import settings_of
+from napari_cvdm.reconstruct.restore import check_planes, check_psf, task_of
+from napari_cvdm.reconstruct.sampling import sample_frame
+from napari_cvdm.tasks import Blocks
+
+FREE_TO_CHANGE = ("device", "tile")  # they change the cost, and no pixel beyond rounding
+PROVENANCE = "provenance.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TiledRestoration:
+    """What was made.
+
+    Parameters
+    ----------
+    path : Path
+        The OME-Zarr.
+    images : tuple of str
+        Its groups.
+    blocks, earlier : int
+        Blocks in all, and how many of them an earlier run had done.
+    warnings : tuple of str
+    """
+
+    path: Path
+    images: tuple[str, ...]
+    blocks: int
+    earlier: int
+    warnings: tuple[str, ...] = field(default=())
+
+
+class BlockRestorer:
+    """Restores and writes single blocks of one job; one for each process.
+
+    Parameters
+    ----------
+    job : TiledRequest
+        Of a precision that is settled.
+    model : Checkpoint
+    path : Path
+        The folder that grows.
+    """
+
+    def __init__(self, job: TiledRequest, model: Checkpoint, path: Path) -> None:
+        self.job, self.model, self.folder = job, model, JobFolder(path)
+        self.task = task_of(model.card)
+        self.plan = job.plan(self.task.surroundings_px)
+        self._network = channels_last(deepcopy(model.network), pick_device(job.request.device))
+        self._usable = not far_from_training(job.request, model.card)
+        self._surveys: dict[int, tuple[Blocks, float]] = {}
+
+    def numbers_path(self, frame_number: int) -> Path:
+        """Where the survey of a frame is kept."""
+        return self.folder.notes / "frames" / f"{frame_number}.npz"
+
+    def survey(self, frame_number: int, fingerprint: Fingerprint) -> Blocks:
+        """What must be global of one frame, but for the rate: the image is read once."""
+        return survey_frame(self.job.request, self.task, self.plan, frame_number, fingerprint)
+
+    def keep_survey(self, blocks: Blocks, frame_number: int) -> None:
+        """Find the rate that sets the sampler's grid, and keep the survey for every process."""
+        chosen = surveyed_blocks(self.plan, frame_number)
+        parts = (begin_block(self.job.request, self._network, blocks, block, self.job.halo, None) for block in chosen)
+        save_numbers(self.numbers_path(frame_number), blocks, median_rate(parts, len(chosen)))
+
+    def carry_out(self, block: Block) -> Generator[Progress, None, dict[str, Any]]:
+        """Restore a block, write it, and mark it as done.
+
+        Yields
+        ------
+        Progress
+            After every step of the sampler.
+
+        Returns
+        -------
+        dict
+            What the marker says.
+        """
+        blocks, grid_rate = self._survey_of(block.frame_number)
+        frame = begin_block(self.job.request, self._network, blocks, block, self.job.halo, grid_rate)
+        shape = frame.valid.shape
+        moments = RunningMoments(np.zeros(shape, np.float32), np.zeros(shape, np.float32))
+        samples, _ = yield from sample_frame(frame, moments)
+        beyond = beyond_trained_range(moments.mean, self.model.card, blocks.level)
+        images = {"mean": moments.mean, "std": np.sqrt(moments.variance), "rate": frame.rate_map}
+        images["valid"] = (frame.valid & ~beyond.mask & self._usable).astype(np.uint8)
+        for name, pixels in images.items():
+            self._write(name, block.frame, block, pixels)
+        for number, sample in enumerate(samples):
+            self._write("samples", (number, *block.frame), block, sample)
+        said: dict[str, Any] = {"tile": frame.tiled.tile, "beyond": int(beyond.mask.sum()), "usable": int(images["valid"].sum())}
+        said |= {"frame": block.frame_number, "estimated": dict(frame.prepared.estimated)}
+        self.folder.mark(block.name, said)
+        return said
+
+    def _survey_of(self, frame_number: int) -> tuple[Blocks, float]:
+        if frame_number not in self._surveys:
+            self._surveys = {frame_number: load_numbers(self.numbers_path(frame_number), self.task)}
+        return self._surveys[frame_number]
+
+    def _write(self, name: str, index: tuple[int, ...], block: Block, pixels: np.ndarray) -> None:
+        open_level(self.folder.path, name)[(*index, *block.written(self.task.upsampling))] = pixels
+
+
+class Carrying(Protocol):
+    """How the blocks that are left are carried out: here, or on a cluster."""
+
+    def __call__(self, restorer: BlockRestorer, left: Sequence[Block]) -> Generator[Progress, None, None]:
+        """Carry all out; yields Progress counted in network evaluations."""
+
+
+def one_by_one(restorer: BlockRestorer, left: Sequence[Block]) -> Generator[Progress, None, None]:
+    """In this process."""
+    request = restorer.job.request
+    each = request.samples * request.steps
+    for number, block in enumerate(left):
+        steps = restorer.carry_out(block)
+        for done, step in enumerate(steps, start=number * each + 1):
+            yield Progress(stage=f"block {number + 1} of {len(left)}, {step.stage.partition(',')[0]}", done=done, total=len(left) * each)
+
+
+def restore_by_tiles(job: TiledRequest, model: Checkpoint, carrying: Carrying = one_by_one) -> Generator[Progress, None, TiledRestoration]:
+    """Restore an image that does not fit the memory.
+
+    The image is read twice: once for what must be global (dark level or background, intensity, noise, the fingerprint), then
+    block by block with a halo. Noise belongs to absolute pixels, so neither the order of the blocks nor the process that
+    carries one out chooses the pixels. What was done by an earlier run with the same plan is not done again.
+
+    Parameters
+    ----------
+    job : TiledRequest
+    model : Checkpoint
+    carrying : callable
+        How the blocks are carried out.
+
+    Yields
+    ------
+    Progress
+
+    Returns
+    -------
+    TiledRestoration
+
+    Raises
+    ------
+    RequestError, OpticsError, DeviceError, ImageFileError
+        What is wrong with the request, the image or the folder.
+    """
+    started = time.perf_counter()
+    check_planes(job.request.image, task_of(model.card))
+    check_psf(job.request, task_of(model.card))
+    folder = growing_folder(job.out, job.overwrite)
+    job = replace(job, request=settled(job.request, model, _begun_settings(job, model, folder)))
+    restorer = BlockRestorer(job, model, folder.path)
+    yield from _prepare(restorer, folder)
+    plan = restorer.plan
+    left = [block for block in plan.blocks() if not folder.is_done(block.name)]
+    yield from carrying(restorer, left)
+    images, grid = images_of(job.request, restorer.task), grid_of(job.request, restorer.task, plan)
+    for image in images:
+        build_pyramid(folder.path, image, grid)
+    seconds = {"total": round(time.perf_counter() - started, 3)}
+    record = provenance_of(job.request, model, folder, plan, seconds)
+    (folder.path / PROVENANCE).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", errors="replace")
+    finish_job(folder, job.out, job.overwrite)
+    earlier, names = plan.count - len(left), tuple(image.name for image in images)
+    return TiledRestoration(path=Path(job.out), images=names, blocks=plan.count, earlier=earlier, warnings=tuple(record["warnings"]))
+
+
+def _prepare(restorer: BlockRestorer, folder: JobFolder) -> Generator[Progress, None, None]:
+    """Read the image once, compare the plan with what was begun, and keep what must be global."""
+    job, plan = restorer.job, restorer.plan
+    fingerprint = Fingerprint(job.request.image.array)
+    with TemporaryDirectory() as place:  # the plan is known only when every frame was read, and many surveys are too much to hold
+        read = [Path(place) / f"{number}.npz" for number in range(len(plan.frames))]
+        for number, path in enumerate(read):
+            yield Progress(stage=f"reading frame {number + 1} of {len(read)}", done=0, total=1)
+            save_numbers(path, restorer.survey(number, fingerprint), np.nan)
+        begin_job(folder, planned(job, restorer.model, fingerprint.value), overwrite=job.overwrite)
+        create_images(folder.path, images_of(job.request, restorer.task), grid_of(job.request, restorer.task, plan), {"version": __version__})
+        for number, path in enumerate(read):
+            if not restorer.numbers_path(number).exists():
+                yield Progress(stage=f"surveying frame {number + 1} of {len(read)}", done=0, total=1)
+                restorer.keep_survey(load_numbers(path, restorer.task)[0], number)
+
+
+def _begun_settings(job: TiledRequest, model: Checkpoint, folder: JobFolder) -> Mapping[str, Any] | None:
+    """Of the same job, begun before, whatever it was computed in; None where there is no job, or another one."""
+    before, now = folder.begun(job.overwrite), json.loads(json.dumps(planned(job, model, "")))
+    settings = before.get("settings")
+    if not isinstance(settings, dict):
+        return None
+    now["image"] = before.get("image")  # whether it is the same is known only when all of it was read
+    now["settings"]["precision"] = settings.get("precision")
+    return settings if before == now else None
+
+
+def planned(job: TiledRequest, model: Checkpoint, pixels_sha256: str) -> dict[str, Any]:
+    """All that the pixels depend on."""
+    settings = {name: value for name, value in settings_of(job.request).items() if name not in FREE_TO_CHANGE}
+    image = job.request.image
+    return {
+        "version": __version__,
+        "image": {"shape": list(image.array.shape), "axes": image.axes, "dtype": str(image.array.dtype), "sha256": pixels_sha256},
+        "model": {"name": model.card.name, "sha256": model.sha256, "noise_scale": model.network.config.noise_scale},
+        "settings": settings,
+        "block": job.block,
+        "halo": job.halo,
+    }

@@ -1,0 +1,85 @@
+"""From a name to what it names, a model or a classical method, and both run the same way."""
+
+from dataclasses import replace
+
+from napari_cvdm.baselines import BASELINES, Baseline
+from napari_cvdm.core.request import RequestError, RestoreRequest
+from napari_cvdm.core.result import Restoration
+from napari_cvdm.models.checkpoint import Checkpoint, ModelCard, read_card
+from napari_cvdm.models.registry import UnknownModelError, load_model, model_folder
+from napari_cvdm.reconstruct import restore as restoring
+from napari_cvdm.reconstruct.classical import reconstruct_classically
+from napari_cvdm.reconstruct.restore import Restoring
+
+
+def baseline_named(name: str) -> Baseline | None:
+    """The classical method of a name, or of a name and its parameter (``us-tie:1e-5``); None where it is no such name.
+
+    Raises
+    ------
+    RequestError
+        A parameter that is no number, or out of its range.
+    """
+    word, colon, value = name.partition(":")
+    method = BASELINES.get(word)
+    if method is None or not colon:
+        return method
+    kind = type(getattr(method, method.parameter))
+    try:
+        number = kind(value)
+    except ValueError:
+        example = f"{word}:{getattr(method, method.parameter)}"
+        raise RequestError(f"model {name!r}: {value!r} is no {method.parameter}; give a number, for example {example}.") from None
+    return replace(method, **{method.parameter: number})
+
+
+def _with_baselines(error: UnknownModelError) -> UnknownModelError:
+    return UnknownModelError(f"{error} Classical baselines are {', '.join(BASELINES)}.")
+
+
+def load_method(name_or_path: str) -> Checkpoint | Baseline:
+    """A model or a classical method.
+
+    Parameters
+    ----------
+    name_or_path : str
+        A name of `BASELINES`, with its parameter after a colon if need be, or what `load_model` takes.
+
+    Returns
+    -------
+    Checkpoint or Baseline
+        Both have a `card`.
+
+    Raises
+    ------
+    CheckpointError, RequestError
+        Unknown name (the message lists models and baselines), a checkpoint that cannot be read, or a parameter that is not allowed.
+    """
+    try:
+        return baseline_named(name_or_path) or load_model(name_or_path)
+    except UnknownModelError as error:
+        raise _with_baselines(error) from None
+
+
+def card_of_method(name_or_path: str) -> ModelCard:
+    """The card alone, without loading weights; errors as of `load_method`."""
+    method = baseline_named(name_or_path)
+    try:
+        return read_card(model_folder(name_or_path)) if method is None else method.card
+    except UnknownModelError as error:
+        raise _with_baselines(error) from None
+
+
+def reconstruct(request: RestoreRequest, method: Checkpoint | Baseline, earlier: Restoration | None = None) -> Restoring:
+    """Run a model or a classical method; parameters, progress, result and errors as of `restore`.
+
+    Raises
+    ------
+    RequestError
+        An earlier result of a classical method: there are no samples to add.
+    """
+    if not isinstance(method, Baseline):
+        return restoring.restore(request, method, earlier)
+    if earlier is not None:
+        raise RequestError(f"{method.name} gives a single answer, so no samples can be added. Use a model for a spread.")
+    return reconstruct_classically(request, method)

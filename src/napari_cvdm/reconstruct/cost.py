@@ -1,0 +1,127 @@
+"""What a run will cost, measured on one tile before it starts."""
+
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from napari_cvdm.core.device import peak_memory, pick_device, seconds_of
+from napari_cvdm.core.request import RestoreRequest
+from napari_cvdm.core.result import Progress
+from napari_cvdm.models.checkpoint import Checkpoint
+from napari_cvdm.models.cvdm import CVDM
+from napari_cvdm.models.tiled import TiledModel, placed
+from napari_cvdm.reconstruct.benchmark_tile import EmptyTile
+from napari_cvdm.reconstruct.precision import settled
+from napari_cvdm.reconstruct.restore import check_planes, frame_indices, prepare_frame, task_of
+from napari_cvdm.reconstruct.sampling import evaluations, samples_together
+from napari_cvdm.tasks.deconvolved import DECONVOLVED_BYTES
+
+FLOAT_BYTES = 4
+RESULT_BYTES = 3 * FLOAT_BYTES + 1  # mean, variance and rate, and the mask
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """Cost of a run.
+
+    Parameters
+    ----------
+    seconds : float
+        Until the last sample of the last frame.
+    memory_bytes : int
+        At the peak: the network's tensors for one tile, the whole frame's, and the result; or the inversion's, where they are more.
+    tiles : int
+        In one frame.
+    """
+
+    seconds: float
+    memory_bytes: int
+    tiles: int
+
+
+def estimate(request: RestoreRequest, model: Checkpoint) -> Generator[Progress, None, Estimate]:
+    """Evaluate the networks on the largest tile, with what it reads around it, and multiply by the areas of all.
+
+    Parameters
+    ----------
+    request : RestoreRequest
+    model : Checkpoint
+
+    Yields
+    ------
+    Progress
+        Before each evaluation; to cancel is to stop iterating.
+
+    Returns
+    -------
+    Estimate
+        Preparing the frames is measured on the first one.
+
+    Raises
+    ------
+    RequestError, OpticsError, DeviceError, CheckpointError
+        As from `restore`.
+    """
+    task, device = task_of(model.card), pick_device(request.device)
+    check_planes(request.image, task)
+    request = settled(request, model)
+    network = placed(model.network, device)
+    frames = list(frame_indices(request.image))
+    started = time.perf_counter()
+    prepared, _ = yield from prepare_frame(task.prepare(request.image.frame(frames[0]), request), request, 0, 1)
+    if request.region is not None:
+        prepared = prepared.within(request.region, network.config.condition_fold * network.config.alignment)
+    preparing = time.perf_counter() - started
+    tiled = TiledModel(network, prepared.valid.shape, request.tile)
+    plan = tiled.plan(network.config.denoiser.receptive_radius)
+    fold = network.config.condition_fold
+    areas = [(rows.read(fold), columns.read(fold)) for rows, columns in plan.tiles]
+    sides = [(rows.stop - rows.start, columns.stop - columns.start) for rows, columns in areas]
+    largest = max(sides, key=lambda side: side[0] * side[1])
+    together = min(request.samples, samples_together(prepared.valid.size * network.config.upsampling**2))
+    once, step, peak = yield from _one_tile(network, largest, device, together, request.precision)
+    tiles = sum(height * width for height, width in sides) / (largest[0] * largest[1])  # those at the edges read less
+    drawing = evaluations(network, request.samples, request.steps)
+    seconds = len(frames) * (preparing + tiles * (once + drawing * step))
+    memory = peak + _bytes_of(request, network, prepared.valid.shape, len(frames), together)
+    deconvolved = 0 if prepared.lens is None else DECONVOLVED_BYTES * prepared.valid.size * network.config.upsampling**2
+    before = deconvolved if prepared.posterior is None else prepared.posterior.memory_bytes
+    return Estimate(seconds=seconds, memory_bytes=max(memory, before), tiles=len(plan.tiles))
+
+
+def _one_tile(
+    network: CVDM, shape: tuple[int, int], device: torch.device, together: int, precision: str
+) -> Generator[Progress, None, tuple[float, float, int]]:
+    """Seconds of what is done once, seconds of one sample's step among others, and bytes at the peak, on an empty tile."""
+    yield _measuring(0)
+    tile = EmptyTile(network, shape, together)
+    step = partial(tile.step, precision)
+    yield _measuring(1)
+    peak = peak_memory(device, step)
+    yield _measuring(2)
+    peak = max(peak, peak_memory(device, partial(tile.correction, precision)))
+    yield _measuring(3)
+    once = seconds_of(device, partial(tile.rate, precision))
+    yield _measuring(4)
+    return once, seconds_of(device, step) / together, peak
+
+
+def _measuring(done: int) -> Progress:
+    return Progress(stage="measuring one tile", done=done, total=5)
+
+
+def _bytes_of(request: RestoreRequest, network: CVDM, shape: tuple[int, int], frames: int, together: int) -> int:
+    """Of what does not depend on the tile: conditions, features and noisy images of a frame, and the arrays of the result."""
+    config = network.config
+    pixels = shape[0] * shape[1]
+    fine = pixels * config.upsampling**2
+    entered = config.denoiser.widths[0] * fine // config.fold**2
+    frame = FLOAT_BYTES * (
+        2 * config.condition_channels * pixels + entered + (4 + 4 * together) * fine
+    )  # of each sample: noisy, clean, the clean one before, and noise
+    result = fine * frames * (RESULT_BYTES + FLOAT_BYTES * request.samples * request.keep_samples)
+    weights = sum(parameter.numel() for parameter in network.parameters()) * FLOAT_BYTES
+    return frame + result + weights

@@ -1,0 +1,246 @@
+"""One frame: prepared once, then as many posterior samples as are wanted."""
+
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from napari_cvdm.core.device import autocast
+from napari_cvdm.core.noise import FRAME_SEED_STRIDE
+from napari_cvdm.core.request import RestoreRequest
+from napari_cvdm.core.result import FrameView, Progress, Stop
+from napari_cvdm.core.statistics import RunningMoments
+from napari_cvdm.diffusion.sampler import SAMPLERS, Sampling, clock_grid, uniform_time_grid
+from napari_cvdm.models.cvdm import CVDM
+from napari_cvdm.models.tiled import TiledModel
+from napari_cvdm.tasks import Conditioned
+from napari_cvdm.tasks.conditioned import refine_mask
+
+SAMPLES_TOGETHER = 4
+PIXELS_TOGETHER = 1 << 20  # no step of several samples takes longer than one of a 1024 x 1024 image
+Sampled = Generator[Progress, Stop | None, tuple[list[np.ndarray], Stop | None]]
+
+
+def samples_together(pixels: int) -> int:
+    """How many samples of an image of so many (output) pixels go through the sampler together: they share schedule and noise level."""
+    return max(1, min(SAMPLES_TOGETHER, PIXELS_TOGETHER // pixels))
+
+
+def sample_groups(first: int, samples: int, together: int) -> Iterator[range]:
+    """Samples `first`, ..., `samples` - 1, so many of them together."""
+    return (range(start, min(samples, start + together)) for start in range(first, samples, together))
+
+
+def evaluations(network: CVDM, samples: int, steps: int) -> int:
+    """Evaluations of the denoiser for one frame: see `Frame.start`."""
+    return 1 + samples * (steps - 1) if network.prediction.bounded else samples * steps
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Frame:
+    """A frame on a device, with all that is computed once for all its samples.
+
+    Parameters
+    ----------
+    request : RestoreRequest
+    prepared : Conditioned
+    index : tuple of int
+        Along the axes that are looped over.
+    number, frames : int
+        Which one of how many.
+    tiled : TiledModel
+    baseline, correction, entered, rate, std : Tensor
+        On the padded canvas.
+    grid_rate : float
+        The rate that sets the sampler's grid.
+    """
+
+    request: RestoreRequest
+    prepared: Conditioned
+    index: tuple[int, ...]
+    number: int
+    frames: int
+    tiled: TiledModel
+    baseline: Tensor = field(repr=False)
+    correction: Tensor = field(repr=False)
+    entered: Tensor = field(repr=False)
+    rate: Tensor = field(repr=False)
+    std: Tensor = field(repr=False)
+    grid_rate: float
+
+    @classmethod
+    @torch.inference_mode()
+    def begin(
+        cls,
+        request: RestoreRequest,
+        network: CVDM,
+        prepared: Conditioned,
+        index: tuple[int, ...],
+        number: int,
+        frames: int,
+        grid_rate: float | None = None,
+    ) -> "Frame":
+        """Evaluate what does not depend on the sample; without a `grid_rate` it is the median of the frame's own."""
+        device = network.residual_scale.device
+        tiled = TiledModel(network, prepared.valid.shape, request.tile)
+        condition = tiled.padded_condition(prepared.channels[None].to(device))
+        with autocast(device, request.precision):
+            correction = tiled.correction(condition)
+            features = network.features(condition, correction)
+            std = tiled.residual_std(features)
+        rate, (height, width) = tiled.rate(features), prepared.baseline.shape
+        return cls(
+            request=request,
+            prepared=prepared,
+            index=index,
+            number=number,
+            frames=frames,
+            tiled=tiled,
+            baseline=tiled.padded_target(prepared.baseline[None, None].to(device)),
+            correction=correction,
+            entered=network.entered(features),
+            rate=rate,
+            std=std,
+            grid_rate=float(rate[0, 0, :height, :width].median()) if grid_rate is None else grid_rate,
+        )
+
+    @property
+    def rate_map(self) -> np.ndarray:
+        """lambda(x) of shape (Y, X)."""
+        return self.prepared.kept(self._cropped(self.rate).cpu().numpy())
+
+    @property
+    def valid(self) -> np.ndarray:
+        """Where the frame can be trusted, bool (Y, X) on the output's grid."""
+        upsampling = self.tiled.network.config.upsampling
+        return self.prepared.kept(refine_mask(self.prepared.valid, upsampling))
+
+    def _cropped(self, canvas: Tensor) -> Tensor:
+        height, width = self.prepared.baseline.shape
+        return canvas[0, 0, :height, :width]
+
+    def _stream(self, sample: int) -> int:
+        return self.number * FRAME_SEED_STRIDE + sample
+
+    def _noise(self, samples: range, step: int) -> Tensor:
+        shape, seed, origin = (self.rate.shape[-2], self.rate.shape[-1]), self.request.seed, self.prepared.origin
+        return self.tiled.network.noise(shape, [self._stream(sample) for sample in samples], step, seed, origin)
+
+    def clock_values(self) -> tuple[float, ...]:
+        """Falling clock values T at which the denoiser is evaluated."""
+        if self.request.sampler == "ancestral":
+            return uniform_time_grid(self.tiled.network.clock, self.request.steps, self.rate.device)
+        return clock_grid(self.grid_rate, self.request.steps)
+
+    @torch.inference_mode()
+    def start(self) -> Tensor | None:
+        """The clean estimate (1, 1, uY, uX) at T = 1, the same for all samples; None where each needs its own.
+
+        What a sample starts from is nothing but noise, so that all the denoiser can say of it is the regression mean. It is asked once, with the noise
+        of the first sample. Of a denoiser that says eps, this estimate is its error over a = exp(-lambda / 2), in which no two samples are alike.
+        """
+        if not self.tiled.network.prediction.bounded:
+            return None
+        return self._clean(self._noise(range(1), 0), self.rate * self.clock_values()[0])
+
+    def steps(self, samples: range, start: Tensor | None) -> Sampling:
+        """The clean estimates of a group of posterior samples, (S, 1, uY, uX), step by step, the first of them known where `start` is one."""
+        first = None if start is None else start.expand(len(samples), -1, -1, -1)
+        return SAMPLERS[self.request.sampler](self._clean, self.rate, self.clock_values(), partial(self._noise, samples), first)
+
+    def _clean(self, noisy: Tensor, exponent: Tensor) -> Tensor:
+        with autocast(noisy.device, self.request.precision):
+            return self.tiled.clean(noisy, exponent, self.entered)
+
+    def groups(self, first: int) -> Iterator[range]:
+        """The samples from `first` on that go together; the very first goes alone, so that there is something to see and to keep soon."""
+        alone = int(first == 0 and self.number == 0)
+        yield from (range(1),) * alone
+        yield from sample_groups(first + alone, self.request.samples, samples_together(self.rate.numel()))
+
+    @torch.inference_mode()
+    def image(self, clean: Tensor, sample: int) -> np.ndarray:
+        """A clean estimate (1, 1, uY, uX) in output units, with what the physics leaves open drawn into it: float32 (Y, X).
+
+        A preview of one step is a regression: nothing is drawn.
+        """
+        decoded = self.tiled.network.decode(clean, self.baseline, self.correction, self.std)
+        image = (self._cropped(decoded) * self.prepared.gain).float().cpu().numpy()
+        posterior = self.prepared.posterior
+        if posterior is not None:
+            image = posterior.refine(image, self._stream(sample)) if self.request.steps > 1 else posterior.blend(image)
+        return self.prepared.kept(image)
+
+    def stage(self, samples: range) -> str:
+        """What is being done, in words."""
+        which = f"sample {samples.stop}" if len(samples) == 1 else f"samples {samples.start + 1} to {samples.stop}"
+        return f"{which} of {self.request.samples}" + (f", frame {self.number + 1} of {self.frames}" if self.frames > 1 else "")
+
+    def first_view(self) -> FrameView:
+        """The physical estimate, before there is a sample."""
+        estimate = self.prepared.estimate
+        return FrameView(index=self.index, samples=0, mean=estimate, variance=np.zeros_like(estimate), rate=self.rate_map, valid=self.valid)
+
+    def view(self, moments: RunningMoments, clean: Tensor, sample: int) -> FrameView:
+        """What there is to see: the finished samples, or the first one in the making."""
+        mean = moments.mean if moments.count else self.image(clean, sample)
+        return FrameView(index=self.index, samples=moments.count, mean=mean, variance=moments.variance, rate=self.rate_map, valid=self.valid)
+
+
+@torch.inference_mode()
+def sample_frame(frame: Frame, moments: RunningMoments, see: Callable[[np.ndarray], None] = lambda image: None, stop: Stop | None = None) -> Sampled:
+    """Draw the samples that a frame still lacks.
+
+    Parameters
+    ----------
+    frame : Frame
+    moments : RunningMoments
+        Of the samples that are there already; the new ones are counted in.
+    see : callable
+        Is shown every new sample (Y, X).
+    stop : Stop, optional
+        What was sent while the frame was prepared.
+
+    Yields
+    ------
+    Progress
+        After every step of the sampler, which may be one of several samples together. Sent `Stop.KEEP`, no further sample is begun, and those in
+        the making are dropped unless it is the first of all.
+
+    Returns
+    -------
+    samples : list of ndarray
+        The new ones, if the request keeps them.
+    stop : Stop, optional
+        What was sent, so that no further frame is begun, either.
+    """
+    request = frame.request
+    kept: list[np.ndarray] = []
+    total = frame.frames * request.samples * request.steps
+    if moments.count < request.samples and frame.prepared.posterior is not None:  # the physics is something to see
+        stop = (yield Progress(stage="the first image", done=frame.number * request.samples * request.steps, total=total, view=frame.first_view)) or stop
+    start = frame.start() if moments.count < request.samples else None
+    for group in frame.groups(moments.count):
+        done = (frame.number * request.samples + group.start) * request.steps
+        for step, clean in enumerate(frame.steps(group, start), start=1):
+            last = step == request.steps
+            for sample, one in zip(group, clean.split(1), strict=True) if last else ():
+                image = frame.image(one, sample)
+                moments.add(image)
+                see(image)
+                kept += [image] if request.keep_samples else []
+            view = partial(frame.view, moments, clean[:1], group.start)
+            now = Progress(
+                stage=frame.stage(group),
+                done=done + step * len(group),
+                total=total,
+                view=view,
+                frame_done=last and moments.count == request.samples,
+            )
+            stop = (yield now) or stop
+            if stop is Stop.KEEP and (moments.count or frame.number):
+                return kept, stop
+    return kept, stop

@@ -1,1 +1,0 @@
-"""How far a result can be trusted."""

@@ -20,13 +20,26 @@ FALSE_STRUCTURE_SIGMAS = 1.5  # cubic upsampling alone fails the bar by far
 def blank_field(photons: float, seed: int, size: int = SIZE) -> np.ndarray:
     """A flat background through a camera: counts (size, size)."""
     camera, rng = Camera(), np.random.default_rng(seed)
-    electrons = rng.poisson(np.full((size, size), photons)) + rng.normal(0, camera.read_noise_e, (size, size))
-    return np.round(electrons / camera.gain_e_per_count + camera.offset_counts).clip(0, 65535).astype(np.uint16)
+    electrons = rng.poisson(np.full((size, size), photons)) + rng.normal(
+        0, camera.read_noise_e, (size, size)
+    )
+    return (
+        np.round(electrons / camera.gain_e_per_count + camera.offset_counts)
+        .clip(0, 65535)
+        .astype(np.uint16)
+    )
 
 
 def false_structure(counts: np.ndarray, model: Checkpoint, samples: int) -> float:
     """`standing_out` of the posterior mean."""
-    mean = finish(RestoreRequest(image=ImageStack(array=counts, axes="YX", pixel_um=0.0626), model=model.card.name, samples=samples), model).mean
+    mean = finish(
+        RestoreRequest(
+            image=ImageStack(array=counts, axes="YX", pixel_um=0.0626),
+            model=model.card.name,
+            samples=samples,
+        ),
+        model,
+    ).mean
     return standing_out(mean, counts)
 
 
@@ -37,13 +50,37 @@ def standing_out(image: np.ndarray, counts: np.ndarray) -> float:
 
 def measure(model: Checkpoint, samples: int = 4, size: int = SIZE) -> list[Row]:
     """One row for each light level, and the worst."""
-    shares = {level: max(false_structure(blank_field(level, seed, size), model, samples) for seed in SEEDS) for level in PHOTON_LEVELS}
-    rows = [Row(what=f"blank field, {level:g} photons: false structure area", value=f"{share:.3%}") for level, share in shares.items()]
+    shares = {
+        level: max(
+            false_structure(blank_field(level, seed, size), model, samples) for seed in SEEDS
+        )
+        for level in PHOTON_LEVELS
+    }
+    rows = [
+        Row(what=f"blank field, {level:g} photons: false structure area", value=f"{share:.3%}")
+        for level, share in shares.items()
+    ]
     worst = max(shares.values())
     fields = [blank_field(level, 0, size) for level in PHOTON_LEVELS]
-    cubic = [standing_out(zoom(field.astype(float), 2, order=3, grid_mode=True, mode="nearest"), field) for field in fields]
-    rows.append(Row(what="blank fields: the same of cubic upsampling, which does nothing about noise", value=f"{max(cubic):.3%}"))
-    return [*rows, Row(what="blank fields: worst false structure area", value=f"{worst:.3%}", bar="< 0.1 %", met=worst < 1e-3)]
+    cubic = [
+        standing_out(zoom(field.astype(float), 2, order=3, grid_mode=True, mode="nearest"), field)
+        for field in fields
+    ]
+    rows.append(
+        Row(
+            what="blank fields: the same of cubic upsampling, which does nothing about noise",
+            value=f"{max(cubic):.3%}",
+        )
+    )
+    return [
+        *rows,
+        Row(
+            what="blank fields: worst false structure area",
+            value=f"{worst:.3%}",
+            bar="< 0.1 %",
+            met=worst < 1e-3,
+        ),
+    ]
 
 
 if __name__ == "__main__":

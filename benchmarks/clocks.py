@@ -39,9 +39,21 @@ def by_turns(works: Sequence[Work], rounds: int = ROUNDS) -> list[Timed]:
             work()
             found.append((time.perf_counter() - began, time.process_time() - used))
     return [
-        Timed(**{name: _measurement(name, values) for name, values in zip(("wall", "processor"), zip(*found, strict=True), strict=True)}) for found in times
+        Timed(
+            **{
+                name: _measurement(name, values)
+                for name, values in zip(
+                    ("wall", "processor"), zip(*found, strict=True), strict=True
+                )
+            }
+        )
+        for found in times
     ]
 
 
 def _measurement(name: str, seconds: Sequence[float]) -> Measurement:
-    return Measurement(number_per_run=1, raw_times=list(seconds), task_spec=TaskSpec(stmt=name, setup="", num_threads=torch.get_num_threads()))
+    return Measurement(
+        number_per_run=1,
+        raw_times=list(seconds),
+        task_spec=TaskSpec(stmt=name, setup="", num_threads=torch.get_num_threads()),
+    )

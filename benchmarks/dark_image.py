@@ -43,9 +43,19 @@ def request_of(pair: WidefieldPair, way: str) -> RestoreRequest:
     dark = np.full(pair.counts.shape, pair.camera.offset_counts, np.float32)
     pixels = pair.counts - dark if way == WAYS[2] else pair.counts
     background = {WAYS[0]: "auto", WAYS[1]: dark, WAYS[2]: "none"}[way]
-    optics = {name: getattr(seen, name) for name in ("pixel_um", "wavelength_um", "medium_index", "na")}
+    optics = {
+        name: getattr(seen, name) for name in ("pixel_um", "wavelength_um", "medium_index", "na")
+    }
     image = ImageStack(array=pixels, axes="YX", source="simulated field")
-    return RestoreRequest(image=image, model="widefield-x2", background=background, samples=SAMPLES, steps=STEPS, device="cpu", **optics)  # type: ignore[arg-type]
+    return RestoreRequest(
+        image=image,
+        model="widefield-x2",
+        background=background,
+        samples=SAMPLES,
+        steps=STEPS,
+        device="cpu",
+        **optics,
+    )  # type: ignore[arg-type]
 
 
 def inner(image: np.ndarray) -> np.ndarray:
@@ -64,27 +74,50 @@ def outcome(pair: WidefieldPair, way: str, model: Checkpoint) -> Outcome:
 
 def rows_of(what: str, ranges: WidefieldRanges, fields: int, model: Checkpoint) -> list[Row]:
     """Medians over the fields with any structure for each way, and the lights."""
-    pairs = [pair for number in range(fields) if inner((pair := simulate_widefield(FIRST_SEED + number, ranges)).truth).any()]
+    pairs = [
+        pair
+        for number in range(fields)
+        if inner((pair := simulate_widefield(FIRST_SEED + number, ranges)).truth).any()
+    ]
     rows = []
     for way in WAYS:
         found = [outcome(pair, way, model) for pair in pairs]
-        medians = ", ".join(f"{np.median([getattr(one, name) for one in found]):.2f}" for name in ("error", "flux", "chi2"))
-        lights = ", ".join(str(sum(one.light == colour for one in found)) for colour in get_args(Colour))
-        rows.append(Row(what=f"{what}, {way}: error, flux, chi-squared; green, amber, red", value=f"{medians}; {lights}"))
+        medians = ", ".join(
+            f"{np.median([getattr(one, name) for one in found]):.2f}"
+            for name in ("error", "flux", "chi2")
+        )
+        lights = ", ".join(
+            str(sum(one.light == colour for one in found)) for colour in get_args(Colour)
+        )
+        rows.append(
+            Row(
+                what=f"{what}, {way}: error, flux, chi-squared; green, amber, red",
+                value=f"{medians}; {lights}",
+            )
+        )
     return rows
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Print the rows."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--fields", type=int, default=FIELDS)
     parser.add_argument("--model", default="widefield-x2")
     given = parser.parse_args(words)
     model = load_model(given.model)
     trained = replace(WidefieldRanges(**ranges_of(model.card)), field_px=FIELD_PX)
-    kinds = {"like the samples": replace(WIDEFIELD_RANGES, field_px=FIELD_PX), "trained ranges": trained, "bright": replace(trained, photons=BRIGHT_PHOTONS)}
+    kinds = {
+        "like the samples": replace(WIDEFIELD_RANGES, field_px=FIELD_PX),
+        "trained ranges": trained,
+        "bright": replace(trained, photons=BRIGHT_PHOTONS),
+    }
     for what, ranges in kinds.items():
-        print_rows(f"{what}: medians over {given.fields} fields, less those without structure", rows_of(what, ranges, given.fields, model))
+        print_rows(
+            f"{what}: medians over {given.fields} fields, less those without structure",
+            rows_of(what, ranges, given.fields, model),
+        )
 
 
 if __name__ == "__main__":

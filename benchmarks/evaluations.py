@@ -58,7 +58,9 @@ class Quality:
 
 
 @torch.inference_mode()
-def posterior(network: CVDM, channels: Tensor, baseline: Tensor, method: str, evaluations: int, samples: int) -> Tensor:
+def posterior(
+    network: CVDM, channels: Tensor, baseline: Tensor, method: str, evaluations: int, samples: int
+) -> Tensor:
     """Samples of one field, (S, 1, uY, uX), all with the same noise whatever the method.
 
     Parameters
@@ -71,7 +73,11 @@ def posterior(network: CVDM, channels: Tensor, baseline: Tensor, method: str, ev
     """
     correction = network.correction(channels)
     features = network.features(channels, correction)
-    rate, entered, std = network.rate(features), network.entered(features), network.residual_std(features)
+    rate, entered, std = (
+        network.rate(features),
+        network.entered(features),
+        network.residual_std(features),
+    )
     shape = (rate.shape[-2], rate.shape[-1])
 
     def denoise(noisy: Tensor, exponent: Tensor) -> Tensor:
@@ -80,23 +86,33 @@ def posterior(network: CVDM, channels: Tensor, baseline: Tensor, method: str, ev
     def noise(sample: int, step: int) -> Tensor:
         return network.noise(shape, [sample], step, SEED)
 
-    first = None if method in (WARM, ALONE) else denoise(noise(0, 0), rate)  # see `napari_cvdm.reconstruct.sampling.Frame.start`
+    first = (
+        None if method in (WARM, ALONE) else denoise(noise(0, 0), rate)
+    )  # see `napari_cvdm.reconstruct.sampling.Frame.start`
 
     def one(sample: int) -> Tensor:
         own = partial(noise, sample)
-        source, left = (warmed(denoise, rate, own), evaluations - 1) if method == WARM else (own, evaluations)
-        *_, clean = SAMPLERS[method.split(",")[0]](denoise, rate, grid(network, method, rate, left), source, first)
+        source, left = (
+            (warmed(denoise, rate, own), evaluations - 1) if method == WARM else (own, evaluations)
+        )
+        *_, clean = SAMPLERS[method.split(",")[0]](
+            denoise, rate, grid(network, method, rate, left), source, first
+        )
         return network.decode(clean, baseline, correction, std)
 
     return torch.cat([one(sample) for sample in range(samples)])
 
 
-def warmed(denoise: Callable[[Tensor, Tensor], Tensor], rate: Tensor, noise: Callable[[int], Tensor]) -> Callable[[int], Tensor]:
+def warmed(
+    denoise: Callable[[Tensor, Tensor], Tensor], rate: Tensor, noise: Callable[[int], Tensor]
+) -> Callable[[int], Tensor]:
     """A start with the little signal that T = 1 leaves, a x(1) + s xi, for one more evaluation: an ODE never forgets its start."""
 
     def source(step: int) -> Tensor:
         fresh = noise(step)
-        return fresh if step else signal_level(rate) * denoise(fresh, rate) + noise_level(rate) * fresh
+        return (
+            fresh if step else signal_level(rate) * denoise(fresh, rate) + noise_level(rate) * fresh
+        )
 
     return source
 
@@ -112,11 +128,20 @@ def fields_of(model: str, count: int) -> list[TrainingField]:
     """Fields from the simulation of the model's recipe, with the seeds that training holds out."""
     recipe = read_recipe(RECIPES / f"{model}.toml")
     if recipe.simulation is None:
-        raise ValueError(f"the recipe of {model} has no simulation; the quality is measured on simulated fields.")
+        raise ValueError(
+            f"the recipe of {model} has no simulation; the quality is measured on simulated fields."
+        )
     return [make() for make in split_simulation(recipe.simulation, recipe.seed, count).held_out]
 
 
-def measured(model: str, fields: Sequence[TrainingField], method: str, evaluations: int, samples: int, side: int) -> Quality:
+def measured(
+    model: str,
+    fields: Sequence[TrainingField],
+    method: str,
+    evaluations: int,
+    samples: int,
+    side: int,
+) -> Quality:
     """The quality of one method on all fields."""
     network = channels_last(load_model(model).network, torch.device("cpu"))
     unit, sums = network.config.alignment * network.config.condition_fold, np.zeros(6)
@@ -125,12 +150,25 @@ def measured(model: str, fields: Sequence[TrainingField], method: str, evaluatio
         drawn = posterior(network, channels, baseline, method, evaluations, samples)
         sums += summed(drawn, baseline, baseline, truth)
     score = pooled(sums, samples)
-    return Quality(model=model, method=method, evaluations=evaluations, crps=score.crps, rmse=score.rmse, spread_ratio=score.spread_ratio)
+    return Quality(
+        model=model,
+        method=method,
+        evaluations=evaluations,
+        crps=score.crps,
+        rmse=score.rmse,
+        spread_ratio=score.spread_ratio,
+    )
 
 
-def smallest_within(rows: Iterable[Quality], best: float, tolerance: float = TOLERANCE) -> Quality | None:
+def smallest_within(
+    rows: Iterable[Quality], best: float, tolerance: float = TOLERANCE
+) -> Quality | None:
     """The row with the fewest evaluations whose CRPS is at most (1 + tolerance) times the best; None if there is none."""
-    return min((row for row in rows if row.crps <= (1 + tolerance) * best), key=lambda row: row.evaluations, default=None)
+    return min(
+        (row for row in rows if row.crps <= (1 + tolerance) * best),
+        key=lambda row: row.evaluations,
+        default=None,
+    )
 
 
 def read_rows(path: Path) -> list[Quality]:
@@ -138,11 +176,16 @@ def read_rows(path: Path) -> list[Quality]:
     if not path.exists():
         return []
     with path.open(encoding="utf-8", newline="") as file:
-        return [Quality(**{name: _typed(name, text) for name, text in row.items()}) for row in csv.DictReader(file)]  # type: ignore[arg-type]
+        return [
+            Quality(**{name: _typed(name, text) for name, text in row.items()})
+            for row in csv.DictReader(file)
+        ]  # type: ignore[arg-type]
 
 
 def _typed(name: str, text: str) -> str | int | float:
-    return text if name in ("model", "method") else int(text) if name == "evaluations" else float(text)
+    return (
+        text if name in ("model", "method") else int(text) if name == "evaluations" else float(text)
+    )
 
 
 def append_row(path: Path, row: Quality) -> None:
@@ -158,17 +201,22 @@ def append_row(path: Path, row: Quality) -> None:
 def print_model(model: str, rows: list[Quality]) -> None:
     """A table of Markdown, and the smallest count of each method."""
     best = min(row.crps for row in rows)
-    print(f"\n{model}\n\n| sampler | evaluations | CRPS / best | spread / error | RMSE / best |\n|---|---|---|---|---|")
+    print(
+        f"\n{model}\n\n| sampler | evaluations | CRPS / best | spread / error | RMSE / best |\n|---|---|---|---|---|"
+    )
     sharpest = min(row.rmse for row in rows)
     ordered = sorted(rows, key=lambda row: (METHODS.index(row.method), row.evaluations))
     for row in ordered:
-        print(f"| {row.method} | {row.evaluations} | {row.crps / best:.3f} | {row.spread_ratio:.2f} | {row.rmse / sharpest:.3f} |")
+        print(
+            f"| {row.method} | {row.evaluations} | {row.crps / best:.3f} | {row.spread_ratio:.2f} | {row.rmse / sharpest:.3f} |"
+        )
     print()
     for method in METHODS:
         few = smallest_within((row for row in rows if row.method == method), best)
         if any(row.method == method for row in rows):
             print(
-                f"{model}, {method}: within {TOLERANCE:.0%} of the best CRPS " + (f"from {few.evaluations} evaluations on" if few else "at no number measured")
+                f"{model}, {method}: within {TOLERANCE:.0%} of the best CRPS "
+                + (f"from {few.evaluations} evaluations on" if few else "at no number measured")
             )
 
 
@@ -180,7 +228,10 @@ def draw(rows: list[Quality], path: Path) -> None:
     for column, model in enumerate(models):
         best = min(row.crps for row in rows if row.model == model)
         for method in METHODS:
-            line = sorted((row for row in rows if (row.model, row.method) == (model, method)), key=lambda row: row.evaluations)
+            line = sorted(
+                (row for row in rows if (row.model, row.method) == (model, method)),
+                key=lambda row: row.evaluations,
+            )
             counts = [row.evaluations for row in line]
             axes[0, column].plot(counts, [row.crps / best for row in line], ".-", label=method)
             axes[1, column].plot(counts, [row.spread_ratio for row in line], ".-")
@@ -197,7 +248,13 @@ def draw(rows: list[Quality], path: Path) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure what is missing, print and draw what there is."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for evaluations.csv and evaluations.png")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="for evaluations.csv and evaluations.png",
+    )
     parser.add_argument("--model", action="append", choices=MODELS)
     parser.add_argument("--method", action="append", choices=METHODS)
     parser.add_argument("--count", action="append", type=int, help="evaluations")
@@ -211,7 +268,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         fields = fields_of(model, given.fields)
         for method in given.method or METHODS:
             for count in given.count or COUNTS:
-                if not any((row.model, row.method, row.evaluations) == (model, method, count) for row in rows):
+                if not any(
+                    (row.model, row.method, row.evaluations) == (model, method, count)
+                    for row in rows
+                ):
                     rows.append(measured(model, fields, method, count, given.samples, given.side))
                     append_row(given.out / "evaluations.csv", rows[-1])
         print_model(model, [row for row in rows if row.model == model])

@@ -10,7 +10,18 @@ from pathlib import Path
 import torch
 from torch.utils import collect_env
 
-from benchmarks import blank, classical, exactness, hl60, microlens, official_setting, speed, spread, stand_ins, tsim_er
+from benchmarks import (
+    blank,
+    classical,
+    exactness,
+    hl60,
+    microlens,
+    official_setting,
+    speed,
+    spread,
+    stand_ins,
+    tsim_er,
+)
 from benchmarks.measure import DATA, Row, print_rows
 from napari_cvdm.models.checkpoint import Checkpoint, write_card
 from napari_cvdm.models.registry import SHIPPED, load_model
@@ -48,7 +59,18 @@ def table(rows: list[Row]) -> str:
     """Rows as a Markdown table."""
     lines = ["| measured | value | bar | |", "|---|---|---|---|"]
     verdicts = {None: "", True: "met", False: "**missed**"}
-    return "\n".join([*lines, *(f"| {row.what} | {row.value} | {row.bar} | {verdicts[row.met]} |" for row in rows)]) + "\n"
+    return (
+        "\n".join(
+            [
+                *lines,
+                *(
+                    f"| {row.what} | {row.value} | {row.bar} | {verdicts[row.met]} |"
+                    for row in rows
+                ),
+            ]
+        )
+        + "\n"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,20 +103,35 @@ class Section:
 def sections(phase: Checkpoint, widefield: Checkpoint) -> list[Section]:
     """Everything that is measured, in the order of the page."""
     return [
-        Section(title="Exactness", module="exactness", measure=exactness.measure, small=lambda: exactness.measure(20_000)),
+        Section(
+            title="Exactness",
+            module="exactness",
+            measure=exactness.measure,
+            small=lambda: exactness.measure(20_000),
+        ),
         *phase_sections(phase),
         *widefield_sections(widefield),
         Section(
             title="Spread beside error: the sample images",
             module="spread",
             measure=lambda: spread.measure(phase, widefield),
-            small=lambda: spread.measure(phase, widefield, spread.Plan(samples=2, side=stand_ins.SIDE)),
+            small=lambda: spread.measure(
+                phase, widefield, spread.Plan(samples=2, side=stand_ins.SIDE)
+            ),
         ),
         Section(
             title="Speed",
             module="speed",
-            measure=lambda: [row for model in (phase, widefield) for row in speed.one_rows(model, speed.SIZE, speed.ROUNDS)],
-            small=lambda: [row for model in (phase, widefield) for row in speed.one_rows(model, stand_ins.SIDE, 1)],
+            measure=lambda: [
+                row
+                for model in (phase, widefield)
+                for row in speed.one_rows(model, speed.SIZE, speed.ROUNDS)
+            ],
+            small=lambda: [
+                row
+                for model in (phase, widefield)
+                for row in speed.one_rows(model, stand_ins.SIDE, 1)
+            ],
         ),
     ]
 
@@ -114,7 +151,9 @@ def phase_sections(model: Checkpoint) -> list[Section]:
             title="Phase: the setting of the official code, on photographs",
             module="official_setting",
             measure=lambda: official_setting.measure(model),
-            small=lambda: official_setting.measure(model, official_setting.PHOTOGRAPHS[:2], stand_ins.SIDE),
+            small=lambda: official_setting.measure(
+                model, official_setting.PHOTOGRAPHS[:2], stand_ins.SIDE
+            ),
             model="phase-2shot",
             note=OFFICIAL_NOTE,
         ),
@@ -158,17 +197,30 @@ def widefield_sections(model: Checkpoint) -> list[Section]:
 
 def processor() -> str:
     """Name of this machine's processor: seconds mean little without it."""
-    names = [line.partition(":")[2].strip() for line in collect_env.get_cpu_info(collect_env.run).splitlines() if line.startswith("Model name")]
+    names = [
+        line.partition(":")[2].strip()
+        for line in collect_env.get_cpu_info(collect_env.run).splitlines()
+        if line.startswith("Model name")
+    ]
     return names[0] if names else platform.machine()
 
 
 def write_metrics(model: Checkpoint, rows: list[Row]) -> None:
     """Put the figures of a shipped model into its card."""
-    metrics = {row.what: row.value + (f" (bar {row.bar}: {'met' if row.met else 'missed'})" if row.bar else "") for row in rows}
-    write_card(SHIPPED / model.card.name, replace(model.card, metrics={**metrics, "command": "python -m benchmarks.evidence"}))
+    metrics = {
+        row.what: row.value
+        + (f" (bar {row.bar}: {'met' if row.met else 'missed'})" if row.bar else "")
+        for row in rows
+    }
+    write_card(
+        SHIPPED / model.card.name,
+        replace(model.card, metrics={**metrics, "command": "python -m benchmarks.evidence"}),
+    )
 
 
-def measured(phase: Checkpoint, widefield: Checkpoint, *, small: bool) -> list[tuple[Section, list[Row]]]:
+def measured(
+    phase: Checkpoint, widefield: Checkpoint, *, small: bool
+) -> list[tuple[Section, list[Row]]]:
     """Every section with its rows, printed as they come."""
     found = []
     for section in sections(phase, widefield):
@@ -178,11 +230,21 @@ def measured(phase: Checkpoint, widefield: Checkpoint, *, small: bool) -> list[t
     return found
 
 
-def page_of(phase: Checkpoint, widefield: Checkpoint, found: list[tuple[Section, list[Row]]]) -> str:
+def page_of(
+    phase: Checkpoint, widefield: Checkpoint, found: list[tuple[Section, list[Row]]]
+) -> str:
     """The page."""
-    parts = [HEAD, f"Models: {phase.card.name} `{phase.sha256[:12]}`, {widefield.card.name} `{widefield.sha256[:12]}`. "]
-    parts.append(f"{datetime.now(UTC).date()}, torch {torch.__version__}, {torch.get_num_threads()} threads, {processor()}.\n\n")
-    parts += [f"## {section.title}\n\n`python -m benchmarks.{section.module}`\n\n{table(rows)}\n{section.note}\n" for section, rows in found]
+    parts = [
+        HEAD,
+        f"Models: {phase.card.name} `{phase.sha256[:12]}`, {widefield.card.name} `{widefield.sha256[:12]}`. ",
+    ]
+    parts.append(
+        f"{datetime.now(UTC).date()}, torch {torch.__version__}, {torch.get_num_threads()} threads, {processor()}.\n\n"
+    )
+    parts += [
+        f"## {section.title}\n\n`python -m benchmarks.{section.module}`\n\n{table(rows)}\n{section.note}\n"
+        for section, rows in found
+    ]
     return "".join(parts).rstrip() + "\n"
 
 
@@ -191,21 +253,34 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--phase-model", default="phase-2shot")
     parser.add_argument("--widefield-model", default="widefield-x2")
-    parser.add_argument("--cards", action="store_true", help="also write the figures into the shipped models' cards")
+    parser.add_argument(
+        "--cards", action="store_true", help="also write the figures into the shipped models' cards"
+    )
     parser.add_argument("--page", type=Path, default=PAGE)
-    parser.add_argument("--small", action="store_true", help="only show that every section runs, on small simulated images; writes nothing")
+    parser.add_argument(
+        "--small",
+        action="store_true",
+        help="only show that every section runs, on small simulated images; writes nothing",
+    )
     options = parser.parse_args(words)
     phase, widefield = load_model(options.phase_model), load_model(options.widefield_model)
     if options.small:
-        print("Small images, many of them stand-ins for real ones: no figure below is evidence of anything.")
+        print(
+            "Small images, many of them stand-ins for real ones: no figure below is evidence of anything."
+        )
         measured(phase, widefield, small=True)
         return
     if not DATA.exists():
-        raise SystemExit(f"the real images are not at {DATA}; the evidence page needs them. --small runs every section without.")
+        raise SystemExit(
+            f"the real images are not at {DATA}; the evidence page needs them. --small runs every section without."
+        )
     found = measured(phase, widefield, small=False)
     options.page.write_text(page_of(phase, widefield, found), encoding="utf-8")
     for model in (phase, widefield) if options.cards else ():
-        write_metrics(model, [row for section, rows in found if section.model == model.card.name for row in rows])
+        write_metrics(
+            model,
+            [row for section, rows in found if section.model == model.card.name for row in rows],
+        )
     print(f"written: {options.page}")
 
 

@@ -23,7 +23,12 @@ from napari_cvdm.training.recipe_writing import write_recipe
 from napari_cvdm.training.state import STATE
 
 FOLDER_LETTERS = 12  # of a fingerprint
-COUNTS_ONLY = Fluorescence(name="widefield-x2-counts-only", title="Super-resolution of counts alone", inputs="one widefield fluorescence image", upsampling=2)
+COUNTS_ONLY = Fluorescence(
+    name="widefield-x2-counts-only",
+    title="Super-resolution of counts alone",
+    inputs="one widefield fluorescence image",
+    upsampling=2,
+)
 
 
 class CountsOnlyRanges(WidefieldRanges):
@@ -34,7 +39,10 @@ class CountsOnlyRanges(WidefieldRanges):
 
 def register_counts_only() -> None:
     """Make the task known to recipes of this process."""
-    RANGES[COUNTS_ONLY.name], INTENSITIES[COUNTS_ONLY.name] = CountsOnlyRanges, INTENSITIES[WidefieldRanges.task]
+    RANGES[COUNTS_ONLY.name], INTENSITIES[COUNTS_ONLY.name] = (
+        CountsOnlyRanges,
+        INTENSITIES[WidefieldRanges.task],
+    )
     TASKS[COUNTS_ONLY.name] = FLUORESCENCE[COUNTS_ONLY.name] = COUNTS_ONLY
 
 
@@ -97,7 +105,9 @@ def read_experiment(path: str | Path) -> Experiment:
         seeds = tuple(values.pop("seeds"))
         return Experiment(name=path.stem, seeds=seeds, **values)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError, TypeError) as error:
-        raise RequestError(f"the experiment {path} cannot be read ({error}); recipes/experiments/alpha.toml is an example.") from None
+        raise RequestError(
+            f"the experiment {path} cannot be read ({error}); recipes/experiments/alpha.toml is an example."
+        ) from None
 
 
 def overlaid(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -122,9 +132,20 @@ def runs_of(experiment: Experiment, out: Path, steps_factor: float = 1.0) -> lis
     for variant, changes in experiment.variants.items():
         for seed in experiment.seeds:
             path = out / experiment.name / f"{variant}-{seed}.toml"
-            values = {**overlaid(experiment.base, changes), "seed": seed, "name": f"{experiment.name}-{variant}-{seed}"}
+            values = {
+                **overlaid(experiment.base, changes),
+                "seed": seed,
+                "name": f"{experiment.name}-{variant}-{seed}",
+            }
             recipe = _complete(values, path, steps_factor)
-            runs.append(Run(variant=variant, recipe=recipe, path=path, folder=out / "runs" / recipe.fingerprint[:FOLDER_LETTERS]))
+            runs.append(
+                Run(
+                    variant=variant,
+                    recipe=recipe,
+                    path=path,
+                    folder=out / "runs" / recipe.fingerprint[:FOLDER_LETTERS],
+                )
+            )
     return runs
 
 
@@ -133,7 +154,11 @@ def _complete(values: dict[str, Any], path: Path, steps_factor: float) -> Recipe
     path.write_text(tomli_w.dumps(values), encoding="utf-8")
     recipe = read_recipe(path)
     plan = recipe.plan
-    longer = replace(plan, mean_steps=round(plan.mean_steps * steps_factor), diffusion_steps=max(1, round(plan.diffusion_steps * steps_factor)))
+    longer = replace(
+        plan,
+        mean_steps=round(plan.mean_steps * steps_factor),
+        diffusion_steps=max(1, round(plan.diffusion_steps * steps_factor)),
+    )
     recipe = replace(recipe, plan=longer)
     write_recipe(recipe, path)
     return recipe
@@ -148,16 +173,29 @@ def carry_out(run: Run, device: str) -> None:
         shutil.rmtree(run.folder, ignore_errors=True)
     request = TrainRequest(recipe=str(run.path), out=str(run.folder), resume=resume, device=device)
     plan = run.recipe.plan
-    with closing(train(request)) as steps, bar(run.recipe.name, total=plan.mean_steps + plan.diffusion_steps) as shown:
+    with (
+        closing(train(request)) as steps,
+        bar(run.recipe.name, total=plan.mean_steps + plan.diffusion_steps) as shown,
+    ):
         for step in steps:
-            shown.update(step.step + (plan.mean_steps if step.stage == "diffusion" else 0) - shown.n)
+            shown.update(
+                step.step + (plan.mean_steps if step.stage == "diffusion" else 0) - shown.n
+            )
 
 
-def held_out_fields(experiment: Experiment, out: Path, changes: dict[str, Any], task: str) -> list[TrainingField]:
+def held_out_fields(
+    experiment: Experiment, out: Path, changes: dict[str, Any], task: str
+) -> list[TrainingField]:
     """The fields that every variant is scored on: those that the base recipe with some changes holds out, which no seed and no variant learns from.
 
     They are prepared for the `task` of the variant.
     """
-    base = _complete({**overlaid(experiment.base, changes), "name": experiment.name, "task": task}, out / experiment.name / "base.toml", 1.0)
-    looked = replace(base, validation=replace(base.validation, every=1))  # a recipe that never looks holds nothing out
+    base = _complete(
+        {**overlaid(experiment.base, changes), "name": experiment.name, "task": task},
+        out / experiment.name / "base.toml",
+        1.0,
+    )
+    looked = replace(
+        base, validation=replace(base.validation, every=1)
+    )  # a recipe that never looks holds nothing out
     return [make() for make in looked.split().held_out]

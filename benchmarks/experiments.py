@@ -13,7 +13,15 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.experiment import Experiment, Run, carry_out, held_out_fields, read_experiment, register_counts_only, runs_of
+from benchmarks.experiment import (
+    Experiment,
+    Run,
+    carry_out,
+    held_out_fields,
+    read_experiment,
+    register_counts_only,
+    runs_of,
+)
 from benchmarks.schedule_measures import Measures, measured
 from napari_cvdm.core.device import pick_device
 from napari_cvdm.core.request import RequestError
@@ -39,18 +47,30 @@ COLUMNS: dict[str, Callable[[Measures], float]] = {
 BARS = ("RMSE", "CRPS", "spread / error")
 
 
-def done(experiment: Experiment, out: Path, device: str, steps_factor: float) -> tuple[list[Run], Found]:
+def done(
+    experiment: Experiment, out: Path, device: str, steps_factor: float
+) -> tuple[list[Run], Found]:
     """Train what is not trained yet, and measure every model on the same fields."""
     runs = runs_of(experiment, out, steps_factor)
     for number, run in enumerate(runs, start=1):
-        print(f"{experiment.name}: {run.variant}, seed {run.recipe.seed} ({number} of {len(runs)})", flush=True)
+        print(
+            f"{experiment.name}: {run.variant}, seed {run.recipe.seed} ({number} of {len(runs)})",
+            flush=True,
+        )
         carry_out(run, device)
     networks = [load_checkpoint(run.folder).network.to(pick_device(device)) for run in runs]
-    found: Found = {(variant, name): [] for variant in experiment.variants for name in experiment.judged}
+    found: Found = {
+        (variant, name): [] for variant in experiment.variants for name in experiment.judged
+    }
     for name, changes in experiment.judged.items():
-        fields = {task: held_out_fields(experiment, out, changes, task) for task in sorted({run.recipe.task for run in runs})}
+        fields = {
+            task: held_out_fields(experiment, out, changes, task)
+            for task in sorted({run.recipe.task for run in runs})
+        }
         for run, network in zip(runs, networks, strict=True):
-            found[run.variant, name].append(measured(network, fields[run.recipe.task], run.recipe.validation))
+            found[run.variant, name].append(
+                measured(network, fields[run.recipe.task], run.recipe.validation)
+            )
     return runs, found
 
 
@@ -64,19 +84,31 @@ def said(values: Sequence[float]) -> str:
     low, mean, high = min(values), float(np.mean(values)), max(values)
     if np.isnan(mean):
         return "none"
-    return f"{mean:.3g}" if f"{low:.3g}" == f"{high:.3g}" else f"{mean:.3g} ({low:.3g} to {high:.3g})"
+    return (
+        f"{mean:.3g}" if f"{low:.3g}" == f"{high:.3g}" else f"{mean:.3g} ({low:.3g} to {high:.3g})"
+    )
 
 
 def table(experiment: Experiment, found: Found) -> str:
     """Mean and range of every column, in Markdown."""
-    lines = [f"{experiment.question}\n", "| " + " | ".join(["variant", *COLUMNS, "failures named"]) + " |", "|---" * (len(COLUMNS) + 2) + "|"]
+    lines = [
+        f"{experiment.question}\n",
+        "| " + " | ".join(["variant", *COLUMNS, "failures named"]) + " |",
+        "|---" * (len(COLUMNS) + 2) + "|",
+    ]
     for (variant, name), measures in found.items():
         lights = sorted({light for one in measures for light in one.lights}) or ["none"]
         cells = [said([column(one) for one in measures]) for column in COLUMNS.values()]
         lines.append("| " + " | ".join([titled(variant, name), *cells, ", ".join(lights)]) + " |")
-    seeds = f"{len(experiment.seeds)} seeds: mean (range)" if len(experiment.seeds) > 1 else f"seed {experiment.seeds[0]}"
+    seeds = (
+        f"{len(experiment.seeds)} seeds: mean (range)"
+        if len(experiment.seeds) > 1
+        else f"seed {experiment.seeds[0]}"
+    )
     alone = {name: measures[0].score.baseline_rmse for (_, name), measures in found.items()}
-    estimates = ", ".join(f"{error:.3g} on {name}" if name else f"{error:.3g}" for name, error in alone.items())
+    estimates = ", ".join(
+        f"{error:.3g} on {name}" if name else f"{error:.3g}" for name, error in alone.items()
+    )
     return "\n".join(lines) + f"\n\n{seeds}. RMSE of the physical estimate alone: {estimates}.\n"
 
 
@@ -89,7 +121,15 @@ def write_lines(path: Path, runs: Sequence[Run], found: Found) -> None:
         for (variant, name), measures in found.items():
             for run, one in zip(of_variant[variant], measures, strict=True):
                 numbers = [f"{column(one):.6g}" for column in COLUMNS.values()]
-                writer.writerow([titled(variant, name), run.recipe.seed, *numbers, "; ".join(one.lights), run.folder.relative_to(path.parents[1]).as_posix()])
+                writer.writerow(
+                    [
+                        titled(variant, name),
+                        run.recipe.seed,
+                        *numbers,
+                        "; ".join(one.lights),
+                        run.folder.relative_to(path.parents[1]).as_posix(),
+                    ]
+                )
 
 
 def figure(experiment: Experiment, found: Found) -> Figure:
@@ -99,12 +139,18 @@ def figure(experiment: Experiment, found: Found) -> Figure:
     for (variant, name), measures in found.items():
         one = measures[0]
         (line,) = curves.plot(one.times, one.gammas[1], label=titled(variant, name))
-        curves.fill_between(one.times, one.gammas[2], one.gammas[0], color=line.get_color(), alpha=0.25, linewidth=0)
+        curves.fill_between(
+            one.times, one.gammas[2], one.gammas[0], color=line.get_color(), alpha=0.25, linewidth=0
+        )
     curves.set(xlabel="t", ylabel="gamma", xlim=(0, 1), ylim=(0, 1), title=experiment.name)
     curves.legend()
     for panel, bar in zip(panels, BARS, strict=True):
         for (variant, name), measures in found.items():
-            panel.plot([titled(variant, name)] * len(measures), [COLUMNS[bar](one) for one in measures], "o")
+            panel.plot(
+                [titled(variant, name)] * len(measures),
+                [COLUMNS[bar](one) for one in measures],
+                "o",
+            )
         panel.set(title=bar)
         panel.tick_params(axis="x", rotation=45)
     return drawn
@@ -121,11 +167,20 @@ def report(experiment: Experiment, out: Path, runs: Sequence[Run], found: Found)
 
 def main(words: Sequence[str] | None = None) -> None:
     """Carry out every experiment that is named."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("experiment", nargs="+", type=Path, help="TOML files, as those of recipes/experiments")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "experiment", nargs="+", type=Path, help="TOML files, as those of recipes/experiments"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for models and tables")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda:0 or mps")
-    parser.add_argument("--steps-factor", type=float, default=1.0, help="times the steps of the recipes: 0.02 for a trial, 20 on a GPU")
+    parser.add_argument(
+        "--steps-factor",
+        type=float,
+        default=1.0,
+        help="times the steps of the recipes: 0.02 for a trial, 20 on a GPU",
+    )
     options = parser.parse_args(words)
     register_counts_only()
     try:

@@ -11,7 +11,12 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from napari_cvdm.checks.out_of_distribution import Familiarity, channel_vectors, image_names, vectors_of
+from napari_cvdm.checks.out_of_distribution import (
+    Familiarity,
+    channel_vectors,
+    image_names,
+    vectors_of,
+)
 from napari_cvdm.models.checkpoint import CheckpointError, ModelCard, read_card, write_card
 from napari_cvdm.models.registry import model_folder
 from napari_cvdm.simulate.phase import PhaseRanges
@@ -27,9 +32,15 @@ def ranges_of(card: ModelCard) -> dict[str, Any]:
     """Ranges that a card's training fields were drawn from; CheckpointError where they were not simulated."""
     simulation = card.training.get("simulation")
     if not simulation:
-        raise CheckpointError(f"{card.name}: its card has no simulation, so no training fields can be made; it keeps its card.")
+        raise CheckpointError(
+            f"{card.name}: its card has no simulation, so no training fields can be made; it keeps its card."
+        )
     known = {entry.name for entry in fields(PhaseRanges if card.unit == "rad" else WidefieldRanges)}
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in simulation.items() if name in known}
+    return {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in simulation.items()
+        if name in known
+    }
 
 
 def measure_field(card: ModelCard, seed: int) -> np.ndarray:
@@ -39,7 +50,9 @@ def measure_field(card: ModelCard, seed: int) -> np.ndarray:
         channels = network_channels(maps, FieldNumbers.measure(maps))
         return channel_vectors(channels[:, *inner_frame(maps)].numpy(), card.unit)
     counts = simulate_widefield(seed, WidefieldRanges(**ranges_of(card))).counts
-    return vectors_of(Denoise().condition(counts[None], "auto"), card.unit)  # its signal is that of every fluorescence task
+    return vectors_of(
+        Denoise().condition(counts[None], "auto"), card.unit
+    )  # its signal is that of every fluorescence task
 
 
 def vectors(card: ModelCard, seeds: range) -> Iterator[np.ndarray]:
@@ -59,11 +72,17 @@ def main() -> None:
     card = read_card(folder)
     last = FIRST_SEED + arguments.fields
     fitted = list(vectors(card, range(FIRST_SEED, last)))
-    familiarity = Familiarity.fit(fitted, list(vectors(card, range(last, last + arguments.held_out))), image_names(card.unit))
+    familiarity = Familiarity.fit(
+        fitted, list(vectors(card, range(last, last + arguments.held_out))), image_names(card.unit)
+    )
     counts = {"fields": arguments.fields, "held_out": arguments.held_out, "first_seed": FIRST_SEED}
     command = f"python -m benchmarks.familiarity {arguments.model} --fields {arguments.fields} --held-out {arguments.held_out}"
-    write_card(folder, replace(card, familiarity={**familiarity.plain(), **counts, "command": command}))
-    print(f"{card.name}: threshold {familiarity.threshold:.3f}, the {len(familiarity.mean)} statistics of {arguments.fields} fields")
+    write_card(
+        folder, replace(card, familiarity={**familiarity.plain(), **counts, "command": command})
+    )
+    print(
+        f"{card.name}: threshold {familiarity.threshold:.3f}, the {len(familiarity.mean)} statistics of {arguments.fields} fields"
+    )
 
 
 if __name__ == "__main__":

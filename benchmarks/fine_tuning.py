@@ -56,8 +56,13 @@ def draw_mitochondria(rng: np.random.Generator, side: int, pixel_um: float) -> T
 
 def pairs(first: int) -> LayerPairs:
     """Eight fields of view."""
-    found = [simulate_widefield(first + number, UNSEEN, draw_mitochondria) for number in range(FIELDS)]
-    measured, truth = np.stack([pair.counts for pair in found]), np.stack([pair.truth for pair in found])
+    found = [
+        simulate_widefield(first + number, UNSEEN, draw_mitochondria) for number in range(FIELDS)
+    ]
+    measured, truth = (
+        np.stack([pair.counts for pair in found]),
+        np.stack([pair.truth for pair in found]),
+    )
     return LayerPairs(
         measured=ImageStack(array=measured, axes="TYX", pixel_um=PIXEL_UM, source="measured"),
         truth=ImageStack(array=truth, axes="TYX", pixel_um=PIXEL_UM / UPSAMPLING, source="truth"),
@@ -67,15 +72,29 @@ def pairs(first: int) -> LayerPairs:
 def score_of(model: str) -> Score:
     """On eight fields that nobody has learned from."""
     asked = pairs(FIRST_TEST)
-    fields = [fluorescence_field(WidefieldX2(), counts, truth) for counts, truth in zip(asked.measured.array, asked.truth.array, strict=True)]
-    return scored(load_model(model).network, fields, Validation(samples=8, evaluations=10, largest_px=192))
+    fields = [
+        fluorescence_field(WidefieldX2(), counts, truth)
+        for counts, truth in zip(asked.measured.array, asked.truth.array, strict=True)
+    ]
+    return scored(
+        load_model(model).network, fields, Validation(samples=8, evaluations=10, largest_px=192)
+    )
 
 
 def tuned_by_command(own: Path) -> Path:
     """As napari-cvdm train does it; the folder of the new model."""
     start, card = Start(model=SHIPPED), read_card(model_folder(SHIPPED))
-    recipe = fine_tuning_recipe(name="tuned", start=start, card=card, source=Folders(measured="", truth=""), **SHARES, **STEPS)
-    asked = FineTuning(recipe=recipe, folder=own / "runs" / "tuned", layers=pairs(FIRST_TRAINING), device="cpu")
+    recipe = fine_tuning_recipe(
+        name="tuned",
+        start=start,
+        card=card,
+        source=Folders(measured="", truth=""),
+        **SHARES,
+        **STEPS,
+    )
+    asked = FineTuning(
+        recipe=recipe, folder=own / "runs" / "tuned", layers=pairs(FIRST_TRAINING), device="cpu"
+    )
     request, _ = finished(prepare(asked))
     print(finished(train(request)).verdict, flush=True)
     return asked.folder
@@ -94,7 +113,13 @@ def tuned_in_the_dock(own: Path) -> Path:
     viewer, asked = napari.Viewer(show=True), pairs(FIRST_TRAINING)
     for stack in (asked.measured, asked.truth):
         pixel_um = float(stack.pixel_um or 0)
-        viewer.add_image(stack.array, name=stack.source, scale=(1, pixel_um, pixel_um), units=("pixel", "um", "um"), axis_labels=("t", "y", "x"))
+        viewer.add_image(
+            stack.array,
+            name=stack.source,
+            scale=(1, pixel_um, pixel_um),
+            units=("pixel", "um", "um"),
+            axis_labels=("t", "y", "x"),
+        )
     with patch.object(preferences, "OWN_MODELS", own):
         dock = TrainWidget(viewer)
         viewer.window.add_dock_widget(dock, name="Train")
@@ -120,7 +145,9 @@ def tuned_in_the_dock(own: Path) -> Path:
 
 def main(words: Sequence[str] | None = None) -> None:
     """Tune, and compare."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--dock", action="store_true", help="in the Train dock of a real window")
     dock = parser.parse_args(words).dock
     with TemporaryDirectory() as folder:
@@ -129,8 +156,12 @@ def main(words: Sequence[str] | None = None) -> None:
         seconds = time.process_time() - began
         before, after = score_of(SHIPPED), score_of(str(model))
     lower = 1 - after.rmse / before.rmse
-    print(f"held-out RMSE [network units]: {SHIPPED} {before.rmse:.4f}, fine-tuned {after.rmse:.4f}: {lower:.1%} lower (bar >= {BAR:.0%})")
-    print(f"CRPS {before.crps:.4f}, {after.crps:.4f}; spread over error {before.spread_ratio:.2f}, {after.spread_ratio:.2f}")
+    print(
+        f"held-out RMSE [network units]: {SHIPPED} {before.rmse:.4f}, fine-tuned {after.rmse:.4f}: {lower:.1%} lower (bar >= {BAR:.0%})"
+    )
+    print(
+        f"CRPS {before.crps:.4f}, {after.crps:.4f}; spread over error {before.spread_ratio:.2f}, {after.spread_ratio:.2f}"
+    )
     print(f"{seconds:.0f} s of the processor (bar <= {LIMIT_S} s), data and window included")
 
 

@@ -49,15 +49,35 @@ def simulated(model: str, seed: int) -> Field:
     """One field of the ranges in the model's card."""
     card = load_model(model).card
     options: dict[str, Any] = {"model": model, "samples": SAMPLES, "steps": STEPS, "device": "cpu"}
-    pair = simulate_phase(seed, PhaseRanges(**ranges_of(card))) if card.unit == "rad" else simulate_widefield(seed, WidefieldRanges(**ranges_of(card)))
+    pair = (
+        simulate_phase(seed, PhaseRanges(**ranges_of(card)))
+        if card.unit == "rad"
+        else simulate_widefield(seed, WidefieldRanges(**ranges_of(card)))
+    )
     seen = pair.microscope
-    optics = {name: getattr(seen, name) for name in ("pixel_um", "wavelength_um", "medium_index", "na")}
+    optics = {
+        name: getattr(seen, name) for name in ("pixel_um", "wavelength_um", "medium_index", "na")
+    }
     if card.unit == "rad":
         image = ImageStack(array=pair.planes, axes="PYX", pixel_um=seen.pixel_um)
         condenser_na = pair.condenser_na or None
-        request = RestoreRequest(image=image, defocus_um=pair.defocus_um, background="none", condenser_na=condenser_na, **options, **optics)
+        request = RestoreRequest(
+            image=image,
+            defocus_um=pair.defocus_um,
+            background="none",
+            condenser_na=condenser_na,
+            **options,
+            **optics,
+        )
         return Field(request=request, truth=pair.phase)
-    return Field(request=RestoreRequest(image=ImageStack(array=pair.counts, axes="YX", pixel_um=seen.pixel_um), **options, **optics), truth=pair.truth)
+    return Field(
+        request=RestoreRequest(
+            image=ImageStack(array=pair.counts, axes="YX", pixel_um=seen.pixel_um),
+            **options,
+            **optics,
+        ),
+        truth=pair.truth,
+    )
 
 
 def chi2(request: RestoreRequest, image: np.ndarray) -> float:
@@ -71,7 +91,9 @@ def chi2(request: RestoreRequest, image: np.ndarray) -> float:
 def planted(request: RestoreRequest, truth: np.ndarray) -> tuple[RestoreRequest, np.ndarray]:
     """A line of 4 x 40 pixels, half as bright as the brightest structure (0.3 rad for a phase)."""
     false, middle = truth.copy(), truth.shape[0] // 2
-    false[middle : middle + 4, middle - 20 : middle + 20] += 0.3 if request.defocus_um else np.percentile(truth, 99.5) / 2
+    false[middle : middle + 4, middle - 20 : middle + 20] += (
+        0.3 if request.defocus_um else np.percentile(truth, 99.5) / 2
+    )
     return request, false
 
 
@@ -80,13 +102,24 @@ def scaled(name: str, factor: float) -> Change:
 
     def change(request: RestoreRequest, truth: np.ndarray) -> tuple[RestoreRequest, np.ndarray]:
         value = getattr(request, name)
-        return replace(request, **{name: tuple(factor * one for one in value) if isinstance(value, tuple) else factor * value}), truth
+        return replace(
+            request,
+            **{
+                name: tuple(factor * one for one in value)
+                if isinstance(value, tuple)
+                else factor * value
+            },
+        ), truth
 
     return change
 
 
 FAULTS: dict[str, dict[str, Change]] = {
-    "widefield-x2": {"a false line": planted, "half the pixel size": scaled("pixel_um", 0.5), "twice the pixel size": scaled("pixel_um", 2.0)},
+    "widefield-x2": {
+        "a false line": planted,
+        "half the pixel size": scaled("pixel_um", 0.5),
+        "twice the pixel size": scaled("pixel_um", 2.0),
+    },
     "phase-2shot": {
         "a false line": planted,
         "half the pixel size": scaled("pixel_um", 0.5),
@@ -99,7 +132,9 @@ FAULTS: dict[str, dict[str, Change]] = {
 def row(what: str, values: list[float]) -> Row:
     """Median, 95 % quantile and share beyond the limit."""
     beyond = float(np.mean(np.array(values) > LIMIT))
-    return Row(what=what, value=f"{np.median(values):.2f}, {np.quantile(values, 0.95):.2f}, {beyond:.0%}")
+    return Row(
+        what=what, value=f"{np.median(values):.2f}, {np.quantile(values, 0.95):.2f}, {beyond:.0%}"
+    )
 
 
 def on_truths(model: str, fields: int) -> list[Row]:
@@ -107,7 +142,12 @@ def on_truths(model: str, fields: int) -> list[Row]:
     made = [simulated(model, FIRST_SEED + number) for number in range(fields)]
     rows = [row(f"{model}: the truth", [chi2(field.request, field.truth) for field in made])]
     for name, change in FAULTS[model].items():
-        rows.append(row(f"{model}: the truth with {name}", [chi2(*change(field.request, field.truth)) for field in made]))
+        rows.append(
+            row(
+                f"{model}: the truth with {name}",
+                [chi2(*change(field.request, field.truth)) for field in made],
+            )
+        )
     return rows
 
 
@@ -128,16 +168,32 @@ def check_draws(request: RestoreRequest) -> ForwardCheck:
 
 def on_draws(fields: int) -> list[Row]:
     """Chi-squared of draws of the physics: on simulated fields, and on the samples that come with the package."""
-    made = [check_draws(simulated("phase-2shot", FIRST_SEED + number).request) for number in range(fields)]
-    rows = [row(f"the mean of {DRAWS} draws of the physics", [float(check.chi2 or 0) for check in made])]
+    made = [
+        check_draws(simulated("phase-2shot", FIRST_SEED + number).request)
+        for number in range(fields)
+    ]
+    rows = [
+        row(f"the mean of {DRAWS} draws of the physics", [float(check.chi2 or 0) for check in made])
+    ]
     rows.append(row("one draw of the physics", [float(check.sample_chi2) for check in made]))
     for name, image, positions in (
         ("cells", samples.cell_planes(), samples.CELL_DEFOCUS_UM),
         ("measured cell", samples.measured_cell_planes(), samples.MEASURED_DEFOCUS_UM),
     ):
-        check = check_draws(RestoreRequest(image=image, model="phase-2shot", samples=DRAWS, steps=STEPS, defocus_um=positions))
+        check = check_draws(
+            RestoreRequest(
+                image=image, model="phase-2shot", samples=DRAWS, steps=STEPS, defocus_um=positions
+            )
+        )
         chi2_found = float(check.chi2 or 0)
-        rows.append(Row(what=f"the package's sample: {name}", value=f"{chi2_found:.2f}", bar="0.8 to 1.2", met=0.8 <= chi2_found <= 1.2))
+        rows.append(
+            Row(
+                what=f"the package's sample: {name}",
+                value=f"{chi2_found:.2f}",
+                bar="0.8 to 1.2",
+                met=0.8 <= chi2_found <= 1.2,
+            )
+        )
     return rows
 
 
@@ -152,12 +208,26 @@ def said_of_order(request: RestoreRequest) -> bool:
 def on_orders(fields: int) -> list[Row]:
     """How often fields with unequal positions are said to be in the wrong order, in the right and in the wrong one."""
     requests = [simulated("phase-2shot", FIRST_SEED + number).request for number in range(fields)]
-    asked = [(request, request.defocus_um) for request in requests if request.defocus_um is not None]
-    unequal = [request for request, positions in asked if abs(sum(positions)) > 0.02 * max(map(abs, positions))]
-    swapped = [replace(request, defocus_um=reverse_positions(request.defocus_um or ())) for request in unequal]
+    asked = [
+        (request, request.defocus_um) for request in requests if request.defocus_um is not None
+    ]
+    unequal = [
+        request
+        for request, positions in asked
+        if abs(sum(positions)) > 0.02 * max(map(abs, positions))
+    ]
+    swapped = [
+        replace(request, defocus_um=reverse_positions(request.defocus_um or ()))
+        for request in unequal
+    ]
     right, wrong = (sum(map(said_of_order, group)) for group in (unequal, swapped))
     return [
-        Row(what="planes in the right order that are said to be swapped", value=f"{right} of {len(unequal)}", bar="0", met=right == 0),
+        Row(
+            what="planes in the right order that are said to be swapped",
+            value=f"{right} of {len(unequal)}",
+            bar="0",
+            met=right == 0,
+        ),
         Row(what="swapped planes that are said to be swapped", value=f"{wrong} of {len(swapped)}"),
     ]
 
@@ -172,41 +242,89 @@ def middle_of(request: RestoreRequest) -> RestoreRequest:
 def on_results(model: str, fields: int) -> list[Row]:
     """Chi-squared of what the model makes of the images, its light, and what the check costs."""
     results, started, spent = [], time.perf_counter(), Stopwatch()
-    with patch.multiple(Findings, begin=spent.timed(Findings.begin), see=spent.timed(Findings.see), end=spent.timed(Findings.end)):
+    with patch.multiple(
+        Findings,
+        begin=spent.timed(Findings.begin),
+        see=spent.timed(Findings.see),
+        end=spent.timed(Findings.end),
+    ):
         for number in range(fields):
-            results.append(finish(middle_of(simulated(model, FIRST_SEED + number).request), load_model(model)))
+            results.append(
+                finish(middle_of(simulated(model, FIRST_SEED + number).request), load_model(model))
+            )
     seconds = time.perf_counter() - started
-    checks = [result.forward for result in results if result.forward is not None and result.forward.chi2 is not None]
+    checks = [
+        result.forward
+        for result in results
+        if result.forward is not None and result.forward.chi2 is not None
+    ]
     lights = [result.provenance.light for result in results]
     left = [check.unexplained for check in checks if check.unexplained is not None]
     return [
-        row(f"{model}: the mean of {SAMPLES} samples", [float(check.chi2 or 0) for check in checks]),
+        row(
+            f"{model}: the mean of {SAMPLES} samples", [float(check.chi2 or 0) for check in checks]
+        ),
         row(f"{model}: one sample", [float(np.nanmean(check.sample_chi2)) for check in checks]),
-        Row(what=f"{model}: share of the structure left over by the mean, median and 95 %", value=f"{np.median(left):.1%}, {np.quantile(left, 0.95):.1%}"),
-        Row(what=f"{model}: flux (gain fitted), median and range", value=_range([float(check.gain or 0) for check in checks])),
-        Row(what=f"{model}: lights green, amber, red", value=", ".join(str(lights.count(colour)) for colour in ("green", "amber", "red"))),
-        Row(what=f"{model}: share of the run that the check takes", value=f"{spent.seconds / seconds:.1%}", bar="< 10 %", met=spent.seconds < 0.1 * seconds),
+        Row(
+            what=f"{model}: share of the structure left over by the mean, median and 95 %",
+            value=f"{np.median(left):.1%}, {np.quantile(left, 0.95):.1%}",
+        ),
+        Row(
+            what=f"{model}: flux (gain fitted), median and range",
+            value=_range([float(check.gain or 0) for check in checks]),
+        ),
+        Row(
+            what=f"{model}: lights green, amber, red",
+            value=", ".join(str(lights.count(colour)) for colour in ("green", "amber", "red")),
+        ),
+        Row(
+            what=f"{model}: share of the run that the check takes",
+            value=f"{spent.seconds / seconds:.1%}",
+            bar="< 10 %",
+            met=spent.seconds < 0.1 * seconds,
+        ),
     ]
 
 
 def measured() -> dict[str, RestoreRequest]:
     """Parts of real images, 96 px wide, with the optics that come with them; those of T-SIM are not recorded and were assumed."""
     options: dict[str, Any] = {"samples": SAMPLES, "steps": STEPS, "device": "cpu"}
-    lens = np.stack([tifffile.imread(DATA / "qpi/ustie_microlens" / name) for name in ("I0.tiff", "Iz_-1um.tiff")])
-    cells = np.stack([tifffile.imread(DATA / f"qpi/sephace_brightfield/set1_fine_z{z}.tif") for z in ("1362.00", "1341.95")])
+    lens = np.stack(
+        [
+            tifffile.imread(DATA / "qpi/ustie_microlens" / name)
+            for name in ("I0.tiff", "Iz_-1um.tiff")
+        ]
+    )
+    cells = np.stack(
+        [
+            tifffile.imread(DATA / f"qpi/sephace_brightfield/set1_fine_z{z}.tif")
+            for z in ("1362.00", "1341.95")
+        ]
+    )
     network = tifffile.imread(DATA / "sr/tsim_er/ER_1_wf_t1.tif")
     phase = {"model": "phase-2shot", "wavelength_um": 0.55, **options}
     return {
-        "microlens array": RestoreRequest(image=_stack(lens, 0.2325), medium_index=1.0, defocus_um=(0.0, -1.0), **phase),
-        "brightfield cells": RestoreRequest(image=_stack(cells, 0.2004), medium_index=1.33, defocus_um=(-10.0, 10.05), **phase),
+        "microlens array": RestoreRequest(
+            image=_stack(lens, 0.2325), medium_index=1.0, defocus_um=(0.0, -1.0), **phase
+        ),
+        "brightfield cells": RestoreRequest(
+            image=_stack(cells, 0.2004), medium_index=1.33, defocus_um=(-10.0, 10.05), **phase
+        ),
         "endoplasmic reticulum": RestoreRequest(
-            image=_stack(network, 0.0626), model="widefield-x2", na=1.49, wavelength_um=0.52, medium_index=1.518, **options
+            image=_stack(network, 0.0626),
+            model="widefield-x2",
+            na=1.49,
+            wavelength_um=0.52,
+            medium_index=1.518,
+            **options,
         ),
     }
 
 
 def _stack(pixels: np.ndarray, pixel_um: float) -> ImageStack:
-    return ImageStack(array=pixels, axes="PYX" if pixels.ndim == len("PYX") else "YX", pixel_um=pixel_um)
+    return ImageStack(
+        array=pixels, axes="PYX" if pixels.ndim == len("PYX") else "YX", pixel_um=pixel_um
+    )
 
 
 def on_measured() -> list[Row]:
@@ -218,7 +336,12 @@ def on_measured() -> list[Row]:
         if check is None or check.chi2 is None:
             continue
         left = "none to explain" if check.unexplained is None else f"{check.unexplained:.1%}"
-        rows.append(Row(what=f"{name}: chi-squared, left over, RSP, light", value=f"{check.chi2:.2f}, {left}, {check.rsp:.3f}, {provenance.light}"))
+        rows.append(
+            Row(
+                what=f"{name}: chi-squared, left over, RSP, light",
+                value=f"{check.chi2:.2f}, {left}, {check.rsp:.3f}, {provenance.light}",
+            )
+        )
         rows += [Row(what=f"  {reason}", value="") for reason in provenance.light_reasons]
     return rows
 

@@ -29,7 +29,13 @@ INPUT_S = 20
 ROUND = 200
 ADDRESS_SPACE = 4 << 30  # more than there is when everything is imported [bytes]
 SLICE_S = 20.0
-QUIET = settings(max_examples=ROUND, deadline=None, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+QUIET = settings(
+    max_examples=ROUND,
+    deadline=None,
+    database=None,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
 
 
 def put(files: Files, folder: Path) -> Path:
@@ -110,14 +116,36 @@ def fuzz(target: Target, start: int, seconds: float, keep: Path) -> Counter[str]
     """Run one reader's process for a while; a process that dies is an escape of its own."""
     with TemporaryDirectory() as name:
         folder = Path(name)
-        command = [sys.executable, "-m", "benchmarks.fuzz", "--worker", target.name, "--folder", name, "--seed", str(start), "--minutes", str(seconds / 60)]
-        ended = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"})
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.fuzz",
+            "--worker",
+            target.name,
+            "--folder",
+            name,
+            "--seed",
+            str(start),
+            "--minutes",
+            str(seconds / 60),
+        ]
+        ended = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"},
+        )
         counts: Counter[str] = Counter()
         for line in ended.stdout.splitlines():
             counts.update(json.loads(line) if line.startswith("{") else {})
         if ended.returncode:
             lines = ended.stderr.strip().splitlines()
-            kind = "hang" if "Timeout (" in ended.stderr else f"ended with {ended.returncode}: {lines[-1] if lines else ''}"
+            kind = (
+                "hang"
+                if "Timeout (" in ended.stderr
+                else f"ended with {ended.returncode}: {lines[-1] if lines else ''}"
+            )
             counts[f"ESCAPE {kind}"] += 1
             _keep(folder, f"{target.name}-ended-{start}")
         if (folder / "kept").exists():
@@ -128,19 +156,39 @@ def fuzz(target: Target, start: int, seconds: float, keep: Path) -> Counter[str]
 def report(name: str, counts: Counter[str]) -> None:
     """One line of counts, and one for each kind of escape."""
     escapes = {kind: count for kind, count in counts.items() if kind.startswith("ESCAPE")}
-    usual = ", ".join(f"{kind} {count}" for kind, count in counts.most_common() if kind not in escapes)
-    print(f"{name:<12} {counts.total():>7} inputs: {usual}; escapes {sum(escapes.values())}", flush=True)
+    usual = ", ".join(
+        f"{kind} {count}" for kind, count in counts.most_common() if kind not in escapes
+    )
+    print(
+        f"{name:<12} {counts.total():>7} inputs: {usual}; escapes {sum(escapes.values())}",
+        flush=True,
+    )
     for kind, count in sorted(escapes.items()):
         print(f"    {count:>5} x {kind}", flush=True)
 
 
 def options() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=10.0, help="in all, shared by the readers (10)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=10.0, help="in all, shared by the readers (10)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="another one makes other inputs (0)")
-    parser.add_argument("--only", nargs="+", choices=sorted(targets()), default=sorted(targets()), help="these readers only")
-    parser.add_argument("--keep", type=Path, default=Path("fuzz-escapes"), help="folder for inputs that escaped (fuzz-escapes)")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=sorted(targets()),
+        default=sorted(targets()),
+        help="these readers only",
+    )
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        default=Path("fuzz-escapes"),
+        help="folder for inputs that escaped (fuzz-escapes)",
+    )
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -157,7 +205,14 @@ def main() -> None:
     slices = max(1, round(share / SLICE_S))
     for number in range(slices):
         for name in asked.only:
-            totals[name].update(fuzz(targets()[name], 1000 * asked.seed + 100_000 * number, share / slices, asked.keep))
+            totals[name].update(
+                fuzz(
+                    targets()[name],
+                    1000 * asked.seed + 100_000 * number,
+                    share / slices,
+                    asked.keep,
+                )
+            )
     for name, counts in totals.items():
         report(name, counts)
     report("all", sum(totals.values(), Counter()))

@@ -16,7 +16,9 @@ from scipy.stats import theilslopes
 from benchmarks.measure import Row
 
 KIB = 1024.0
-LARGEST_LEAK_KIB = 20.0  # a lap; the smallest map of a lap's results has 36 KiB, so that one that is kept shows
+LARGEST_LEAK_KIB = (
+    20.0  # a lap; the smallest map of a lap's results has 36 KiB, so that one that is kept shows
+)
 WARMING_UP = 1 / 3  # of the laps: caches fill, libraries load
 
 
@@ -76,4 +78,9 @@ def _row(what: str, readings: list[float] | list[int], most: float | None) -> Ro
     rise, low, high = slope(readings)
     value = f"{rise:+.2f} ({low:+.2f} to {high:+.2f})"
     where = f"{what}, rise a lap; from {readings[int(WARMING_UP * len(readings))]:,.0f} to {readings[-1]:,.0f}"
-    return Row(what=where, value=value, bar="" if most is None else f"<= {most:g}", met=None if most is None else rise <= most)
+    return Row(
+        what=where,
+        value=value,
+        bar="" if most is None else f"<= {most:g}",
+        met=None if most is None else rise <= most,
+    )

@@ -49,7 +49,15 @@ def steps_saved(run: Path) -> int:
 def steps_logged(run: Path) -> int:
     """Steps behind the last whole line of the log, over both stages."""
     log = run / "log.csv"
-    lines = [line.split(",") for line in log.read_text().splitlines(keepends=True)[1:] if line.endswith("\n")] if log.exists() else []
+    lines = (
+        [
+            line.split(",")
+            for line in log.read_text().splitlines(keepends=True)[1:]
+            if line.endswith("\n")
+        ]
+        if log.exists()
+        else []
+    )
     return int(lines[-1][1]) + (STEPS if lines[-1][0] == "diffusion" else 0) if lines else 0
 
 
@@ -58,10 +66,25 @@ def killed_once(recipe: Path, run: Path, chance: random.Random) -> bool:
     resume = ["--resume"] if (run / STATE).exists() else []
     log, started = run / "log.csv", time.time()
     process = subprocess.Popen(
-        [sys.executable, "-c", TRAIN, "train", str(recipe), "--out", str(run), "--device", "cpu", *resume], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [
+            sys.executable,
+            "-c",
+            TRAIN,
+            "train",
+            str(recipe),
+            "--out",
+            str(run),
+            "--device",
+            "cpu",
+            *resume,
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     # what it goes on with has lines that it will make again: it is at work when it has written one of its own
-    while process.poll() is None and not (log.exists() and log.stat().st_mtime > started and steps_logged(run) > steps_saved(run)):
+    while process.poll() is None and not (
+        log.exists() and log.stat().st_mtime > started and steps_logged(run) > steps_saved(run)
+    ):
         time.sleep(0.02)
     time.sleep(chance.uniform(0, LONGEST_S))
     at_work = process.poll() is None
@@ -78,7 +101,9 @@ def uninterrupted(recipe: Path, out: Path) -> None:
 
 def longer(recipe: Recipe) -> Recipe:
     """Long enough for fifty kills, saved and logged often."""
-    plan = replace(recipe.plan, mean_steps=STEPS, diffusion_steps=STEPS, save_every=INTERVAL, log_every=1)
+    plan = replace(
+        recipe.plan, mean_steps=STEPS, diffusion_steps=STEPS, save_every=INTERVAL, log_every=1
+    )
     return replace(recipe, plan=plan)
 
 
@@ -87,7 +112,11 @@ def main() -> None:
     torch.set_num_threads(1)
     chance, lost, unreadable, kills = random.Random(0), [0], 0, 0
     with TemporaryDirectory() as folder:
-        recipe, run, whole = write_recipe(longer(read_recipe(RECIPE)), Path(folder) / "recipe.toml"), Path(folder) / "run", Path(folder) / "whole"
+        recipe, run, whole = (
+            write_recipe(longer(read_recipe(RECIPE)), Path(folder) / "recipe.toml"),
+            Path(folder) / "run",
+            Path(folder) / "whole",
+        )
         for _ in tqdm(range(KILLS)):
             if (run / CARD).exists():
                 break
@@ -98,12 +127,18 @@ def main() -> None:
                     load_checkpoint(run / "so-far")
             except (SafetensorError, ValueError):
                 unreadable += 1
-        for step in train(TrainRequest(recipe=str(recipe), out=str(run), resume=True, device="cpu")) if not (run / CARD).exists() else ():
+        for step in (
+            train(TrainRequest(recipe=str(recipe), out=str(run), resume=True, device="cpu"))
+            if not (run / CARD).exists()
+            else ()
+        ):
             del step
         uninterrupted(recipe, whole)
         first, second = (load_checkpoint(one).network.state_dict() for one in (run, whole))
         same = all(torch.equal(tensor, second[name]) for name, tensor in first.items())
-    print(f"{kills} kills while at work; most steps lost by one: {max(lost)} (interval {INTERVAL}); unreadable files: {unreadable}")
+    print(
+        f"{kills} kills while at work; most steps lost by one: {max(lost)} (interval {INTERVAL}); unreadable files: {unreadable}"
+    )
     print(f"last weights as without a kill, bit for bit: {'yes' if same else 'NO'}")
 
 

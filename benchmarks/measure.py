@@ -33,7 +33,9 @@ class Row:
     met: bool | None = None
 
 
-def finish(request: RestoreRequest, model: Checkpoint | Baseline, earlier: Restoration | None = None) -> Restoration:
+def finish(
+    request: RestoreRequest, model: Checkpoint | Baseline, earlier: Restoration | None = None
+) -> Restoration:
     """Drain a restoration, by a model or by a classical method."""
     return finished(reconstruct(request, model, earlier))
 
@@ -42,13 +44,26 @@ def tiny_model(task: str = "widefield-x2") -> Checkpoint:
     """A network of almost no cost with random weights for one fluorescence image, under the card of widefield-x2."""
     shape = {"widths": (4, 8), "blocks": (1, 1)}
     denoiser, mean = UNetConfig(**shape, level_channels=4), UNetConfig(**shape, level_channels=0)  # type: ignore[arg-type]
-    config = CVDMConfig(condition_channels=len(TASKS[task].channels), upsampling=TASKS[task].upsampling, denoiser=denoiser, mean=mean)
+    config = CVDMConfig(
+        condition_channels=len(TASKS[task].channels),
+        upsampling=TASKS[task].upsampling,
+        denoiser=denoiser,
+        mean=mean,
+    )
     network, generator = CVDM(config).eval(), torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in network.parameters():
-            if parameter.ndim == 4:  # fresh networks end in zeros, and whatever comes before them makes no difference
-                parameter.copy_(0.5 * torch.randn(parameter.shape, generator=generator) / parameter[0].numel() ** 0.5)
-    card = replace(load_model("widefield-x2").card, name="tiny", task=task, network=config_values(config))
+            if (
+                parameter.ndim == 4
+            ):  # fresh networks end in zeros, and whatever comes before them makes no difference
+                parameter.copy_(
+                    0.5
+                    * torch.randn(parameter.shape, generator=generator)
+                    / parameter[0].numel() ** 0.5
+                )
+    card = replace(
+        load_model("widefield-x2").card, name="tiny", task=task, network=config_values(config)
+    )
     return Checkpoint(network=network, card=card, sha256="0" * 64)
 
 

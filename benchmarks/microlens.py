@@ -19,16 +19,37 @@ def measured_planes() -> tuple[np.ndarray, np.ndarray]:
     return planes, tifffile.imread(FOLDER / "phase_USTIE_reference.tif").astype(np.float64)
 
 
-def measure(model: Checkpoint, planes: np.ndarray, reference: np.ndarray, samples: int = 2) -> list[Row]:
+def measure(
+    model: Checkpoint, planes: np.ndarray, reference: np.ndarray, samples: int = 2
+) -> list[Row]:
     """Correlation with the stored result over the whole field and over what the validity mask keeps, and the warnings."""
     image = ImageStack(array=planes, axes="PYX", pixel_um=0.2325, source="microlens")
-    result = finish(RestoreRequest(image=image, model=model.card.name, samples=samples, wavelength_um=0.55, medium_index=1.0, defocus_um=(0.0, -1.0)), model)
+    result = finish(
+        RestoreRequest(
+            image=image,
+            model=model.card.name,
+            samples=samples,
+            wavelength_um=0.55,
+            medium_index=1.0,
+            defocus_um=(0.0, -1.0),
+        ),
+        model,
+    )
     kept = result.valid
     whole = float(np.corrcoef(result.mean.ravel(), reference.ravel())[0, 1])
-    valid = float(np.corrcoef(result.mean[kept], reference[kept])[0, 1]) if kept.sum() > 2 else float("nan")
+    valid = (
+        float(np.corrcoef(result.mean[kept], reference[kept])[0, 1])
+        if kept.sum() > 2
+        else float("nan")
+    )
     said = "; ".join(result.provenance.warnings) or "none"
     return [
-        Row(what="microlens: correlation with the stored US-TIE, whole field", value=f"{whole:.3f}", bar=">= 0.9", met=whole >= 0.9),
+        Row(
+            what="microlens: correlation with the stored US-TIE, whole field",
+            value=f"{whole:.3f}",
+            bar=">= 0.9",
+            met=whole >= 0.9,
+        ),
         Row(what=f"microlens: the same over the valid {kept.mean():.0%}", value=f"{valid:.3f}"),
         Row(what="microlens: warnings", value=said),
     ]
@@ -37,4 +58,6 @@ def measure(model: Checkpoint, planes: np.ndarray, reference: np.ndarray, sample
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="phase-2shot")
-    print_rows("Microlens array", measure(load_model(parser.parse_args().model), *measured_planes()))
+    print_rows(
+        "Microlens array", measure(load_model(parser.parse_args().model), *measured_planes())
+    )

@@ -22,26 +22,51 @@ PHOTOGRAPHS = phase_fields.PHOTOGRAPHS[:8]
 BAR = 0.506  # lower than US-TIE, as the paper reports it
 
 
-def compared(model: Checkpoint, photographs: Sequence[str], side: int, margin: int, said: str) -> list[Row]:
+def compared(
+    model: Checkpoint, photographs: Sequence[str], side: int, margin: int, said: str
+) -> list[Row]:
     """Mean absolute errors of every photograph, and the mean over them."""
     fields = phase_fields.photograph_fields(side, margin, photographs)
-    pairs = [(mean_error(solve(one, model).mean, one.phase), best_us_tie(one, mean_error)) for one in fields]
+    pairs = [
+        (mean_error(solve(one, model).mean, one.phase), best_us_tie(one, mean_error))
+        for one in fields
+    ]
     rows = [
-        Row(what=f"{said}, {one.name}: MAE, CVDM / best US-TIE [rad]", value=f"{ours:.3f} / {tie:.3f}") for one, (ours, tie) in zip(fields, pairs, strict=True)
+        Row(
+            what=f"{said}, {one.name}: MAE, CVDM / best US-TIE [rad]",
+            value=f"{ours:.3f} / {tie:.3f}",
+        )
+        for one, (ours, tie) in zip(fields, pairs, strict=True)
     ]
     ours, tie = np.mean(pairs, axis=0)
     value, met = f"{ours:.3f} / {tie:.3f}: {1 - ours / tie:+.1%} lower", bool(1 - ours / tie >= BAR)
-    return [*rows, Row(what=f"{said}: mean MAE, CVDM / best US-TIE [rad]", value=value, bar=f">= {BAR:.1%} lower", met=met)]
+    return [
+        *rows,
+        Row(
+            what=f"{said}: mean MAE, CVDM / best US-TIE [rad]",
+            value=value,
+            bar=f">= {BAR:.1%} lower",
+            met=met,
+        ),
+    ]
 
 
-def measure(model: Checkpoint, photographs: Sequence[str] = PHOTOGRAPHS, side: int = SIDE) -> list[Row]:
+def measure(
+    model: Checkpoint, photographs: Sequence[str] = PHOTOGRAPHS, side: int = SIDE
+) -> list[Row]:
     """The official setting, and the same photographs as parts of larger fields."""
-    return [row for margin, said in ((0, "official"), (BEYOND, "part of a larger field")) for row in compared(model, photographs, side, margin, said)]
+    return [
+        row
+        for margin, said in ((0, "official"), (BEYOND, "part of a larger field"))
+        for row in compared(model, photographs, side, margin, said)
+    ]
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Print the rows."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="phase-2shot")
     print_rows("Phase, the official setting", measure(load_model(parser.parse_args(words).model)))
 

@@ -48,15 +48,27 @@ def photograph_phase(name: str, side: int) -> np.ndarray:
     return np.asarray(LARGEST_RAD * (part - part.min()) / np.ptp(part))
 
 
-def photograph_fields(side: int = 256, margin: int = 0, names: Sequence[str] = PHOTOGRAPHS) -> list[JudgedField]:
+def photograph_fields(
+    side: int = 256, margin: int = 0, names: Sequence[str] = PHOTOGRAPHS
+) -> list[JudgedField]:
     """The official setting: periodic without a margin, else parts of larger photographs."""
     fields = []
     for seed, name in enumerate(names):
         whole = photograph_phase(name, side + 2 * margin)
         seen = (slice(margin, whole.shape[0] - margin), slice(margin, whole.shape[1] - margin))
-        planes = defocus_pair_of(whole, np.zeros_like(whole), OFFICIAL, OFFICIAL_DEFOCUS_UM)[:, *seen]
+        planes = defocus_pair_of(whole, np.zeros_like(whole), OFFICIAL, OFFICIAL_DEFOCUS_UM)[
+            :, *seen
+        ]
         noisy = planes + np.random.default_rng(seed).normal(0, NOISE, planes.shape)
-        fields.append(JudgedField(name=name, planes=noisy, phase=whole[seen], microscope=OFFICIAL, defocus_um=OFFICIAL_DEFOCUS_UM))
+        fields.append(
+            JudgedField(
+                name=name,
+                planes=noisy,
+                phase=whole[seen],
+                microscope=OFFICIAL,
+                defocus_um=OFFICIAL_DEFOCUS_UM,
+            )
+        )
     return fields
 
 
@@ -67,12 +79,26 @@ def hl60_fields(margin: int = 0) -> list[JudgedField]:
         seen = (slice(margin, phase.shape[0] - margin), slice(margin, phase.shape[1] - margin))
         planes = hl60.measured_planes(phase, frame)[:, *seen]
         name = f"frame {frame}"
-        fields.append(JudgedField(name=name, planes=planes, phase=phase[seen], microscope=hl60.MICROSCOPE, defocus_um=hl60.DEFOCUS_UM))
+        fields.append(
+            JudgedField(
+                name=name,
+                planes=planes,
+                phase=phase[seen],
+                microscope=hl60.MICROSCOPE,
+                defocus_um=hl60.DEFOCUS_UM,
+            )
+        )
     return fields
 
 
 def specimen_fields(
-    count: int = 8, side: int = 192, *, absorption: float = 0.02, ramp: float = 0.005, condenser_na: float = 0.3, photons: float = PHOTONS
+    count: int = 8,
+    side: int = 192,
+    *,
+    absorption: float = 0.02,
+    ramp: float = 0.005,
+    condenser_na: float = 0.3,
+    photons: float = PHOTONS,
 ) -> list[JudgedField]:
     """Simulated cells and tissue that the frame cuts, +-2 um, with absorption, ramps of the lamp and an open condenser."""
     fields, defocus_um, margin = [], (-2.0, 2.0), 40
@@ -83,10 +109,19 @@ def specimen_fields(
         image = image / np.ptp(image)
         phase = image * min(rng.uniform(1.5, 4.0), 1.2 / steepest(image))
         double = torch.zeros(1, dtype=torch.float64)
-        model = PhaseForwardModel.create((side, side), defocus_um, hl60.MICROSCOPE, canvas_shape=(whole, whole), condenser_na=condenser_na, like=double)
+        model = PhaseForwardModel.create(
+            (side, side),
+            defocus_um,
+            hl60.MICROSCOPE,
+            canvas_shape=(whole, whole),
+            condenser_na=condenser_na,
+            like=double,
+        )
         light = torch.zeros(2, len(model.terms), dtype=torch.float64)
         light[:, 1:3] = torch.from_numpy(rng.normal(size=(2, 2)) * ramp)
-        sample = PhaseObject(maps=torch.from_numpy(np.stack([-absorption * image, phase])), illumination=light)
+        sample = PhaseObject(
+            maps=torch.from_numpy(np.stack([-absorption * image, phase])), illumination=light
+        )
         planes = rng.poisson(model.apply(sample).numpy() * photons) / photons
         fields.append(
             JudgedField(

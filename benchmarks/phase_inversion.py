@@ -21,7 +21,14 @@ from napari_cvdm.inversion import PowerLaws, priors
 from napari_cvdm.physics.camera_noise import inverse_variance
 from napari_cvdm.simulate.phase import PhaseRanges, simulate_phase
 from napari_cvdm.tasks import PhaseTwoShot
-from napari_cvdm.tasks.phase_inversion import EQUAL_GAIN, PhaseEstimate, border_gain, fit_periodic, fit_surrounded, invert_planes
+from napari_cvdm.tasks.phase_inversion import (
+    EQUAL_GAIN,
+    PhaseEstimate,
+    border_gain,
+    fit_periodic,
+    fit_surrounded,
+    invert_planes,
+)
 from napari_cvdm.tasks.phase_posterior import PhasePosterior
 
 SETS: dict[str, Callable[[], list[JudgedField]]] = {
@@ -69,8 +76,12 @@ PRIORS: dict[str, Callable[[], AbstractContextManager[object]]] = {
     "A f^-2 + B f^-4, B at most by strength (taken)": nullcontext,
     "A f^-2": lambda: patch.multiple(priors, SMOOTH_PHASE=1e-14, SMOOTH_SHARE=0.0),
     "A f^-2 + B f^-4, B <= 3e-8": lambda: patch.object(priors, "SMOOTH_SHARE", 0.0),
-    "A f^-2 + B f^-4, B <= 1e-6": lambda: patch.multiple(priors, SMOOTH_PHASE=1e-6, SMOOTH_SHARE=0.0),
-    "A and B from all frequencies": lambda: patch.object(priors, "SMOOTH_FREQUENCY", priors.HIGHEST_FREQUENCY),
+    "A f^-2 + B f^-4, B <= 1e-6": lambda: patch.multiple(
+        priors, SMOOTH_PHASE=1e-6, SMOOTH_SHARE=0.0
+    ),
+    "A and B from all frequencies": lambda: patch.object(
+        priors, "SMOOTH_FREQUENCY", priors.HIGHEST_FREQUENCY
+    ),
     "A and B not fitted": lambda: patch.object(PowerLaws, "refine", without_fit),
 }
 
@@ -82,7 +93,11 @@ def compare_priors() -> Iterator[Row]:
         for prior, within in PRIORS.items():
             with within():
                 errors = [rmse(invert(one).fit.phase.numpy(), one.phase) for one in fields]
-            yield Row(what=f"{name}: {prior} [rad]", value=f"{np.mean(errors):.4f}", bar=f"worst {max(errors):.4f}")
+            yield Row(
+                what=f"{name}: {prior} [rad]",
+                value=f"{np.mean(errors):.4f}",
+                bar=f"worst {max(errors):.4f}",
+            )
 
 
 def invert(one: JudgedField) -> PhaseEstimate:
@@ -96,28 +111,48 @@ def spread() -> Iterator[Row]:
     variances, squares, inside = [], [], []
     for number in range(FIELDS):
         pair = simulate_phase(FIRST_SEED + number, PhaseRanges())
-        prepared = PhaseTwoShot().condition(pair.planes, pair.microscope, pair.defocus_um, "none", condenser_na=pair.condenser_na)
+        prepared = PhaseTwoShot().condition(
+            pair.planes, pair.microscope, pair.defocus_um, "none", condenser_na=pair.condenser_na
+        )
         assert isinstance(prepared.posterior, PhasePosterior)
         error = prepared.estimate - pair.phase
-        error, draws = error - error.mean(), prepared.posterior.draw_phases(DRAWS) - prepared.estimate
+        error, draws = (
+            error - error.mean(),
+            prepared.posterior.draw_phases(DRAWS) - prepared.estimate,
+        )
         width = np.sqrt(np.square(draws - draws.mean(axis=(1, 2), keepdims=True)).mean(axis=0))
         variances.append(float(np.square(width).mean()))
         squares.append(float(np.square(error).mean()))
         inside.append(float((np.abs(error) <= norm.ppf((1 + LEVEL) / 2) * width).mean()))
     ratios = np.sqrt(np.array(variances) / np.array(squares))
     pooled = np.sqrt(np.mean(np.minimum(variances, 1.0)) / np.mean(np.minimum(squares, 1.0)))
-    yield Row(what=f"spread / error of the physics, {FIELDS} fields, each at most 1 rad", value=f"{pooled:.2f}")
-    yield Row(what="spread / error of the physics, median of the fields", value=f"{np.median(ratios):.2f}", bar=f"{ratios.min():.2f} to {ratios.max():.2f}")
+    yield Row(
+        what=f"spread / error of the physics, {FIELDS} fields, each at most 1 rad",
+        value=f"{pooled:.2f}",
+    )
+    yield Row(
+        what="spread / error of the physics, median of the fields",
+        value=f"{np.median(ratios):.2f}",
+        bar=f"{ratios.min():.2f} to {ratios.max():.2f}",
+    )
     yield Row(what=f"{LEVEL:.0%} intervals of the physics cover", value=f"{np.mean(inside):.1%}")
 
 
-PARTS: dict[str, Callable[[], Iterator[Row]]] = {"borders": borders, "priors": compare_priors, "spread": spread}
+PARTS: dict[str, Callable[[], Iterator[Row]]] = {
+    "borders": borders,
+    "priors": compare_priors,
+    "spread": spread,
+}
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Print the rows."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", choices=[[], *PARTS], metavar="PART", help=", ".join(PARTS))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "parts", nargs="*", choices=[[], *PARTS], metavar="PART", help=", ".join(PARTS)
+    )
     for name in parser.parse_args(words).parts or PARTS:
         print_rows(f"Inversion of the phase: {name}", PARTS[name]())
 

@@ -20,7 +20,10 @@ STEPS = 200
 SIZE = 256
 TIMED_STEPS = 3
 NOISE_PARAMETERS, SCHEDULE_PARAMETERS = 48.81e6, 14.41e6  # counted in the official code
-OFFICIAL_STEP_S, OFFICIAL_STEP_CPU_S = 0.85, 1.36  # the official code under TensorFlow 2.14 on two cores with AVX-512, in a run of its own
+OFFICIAL_STEP_S, OFFICIAL_STEP_CPU_S = (
+    0.85,
+    1.36,
+)  # the official code under TensorFlow 2.14 on two cores with AVX-512, in a run of its own
 LAST_TIME, SMALLEST_ALPHA, LARGEST_ALPHA = 0.99999, 1e-6, 0.99999
 
 
@@ -41,7 +44,13 @@ class Convolution(nn.Module):
 def stage(inputs: int, *outputs: int) -> nn.Sequential:
     """3 x 3 convolutions, each followed by an instance norm with gain and offset."""
     sizes = zip((inputs, *outputs), outputs, strict=False)
-    return nn.Sequential(*(layer for size in sizes for layer in (Convolution(*size, 3), nn.InstanceNorm2d(size[1], eps=1e-3, affine=True))))
+    return nn.Sequential(
+        *(
+            layer
+            for size in sizes
+            for layer in (Convolution(*size, 3), nn.InstanceNorm2d(size[1], eps=1e-3, affine=True))
+        )
+    )
 
 
 class Rise(nn.Module):
@@ -75,9 +84,31 @@ class PublishedUNet(nn.Module):
         w = width
         self.image, self.level = Convolution(inputs, w, 3), Convolution(level_inputs, w, 7)
         self.first_norm = nn.InstanceNorm2d(w, eps=1e-3, affine=True)
-        self.down = nn.ModuleList([stage(w, w), stage(w, 2 * w, 2 * w), stage(2 * w, 4 * w, 4 * w), stage(4 * w, 8 * w, 16 * w), stage(16 * w, 16 * w, 16 * w)])
-        self.rise = nn.ModuleList([Rise(16 * w, 512, 16 * w), Rise(8 * w, 256, 4 * w), Rise(4 * w, 128, 2 * w), Rise(2 * w, 64, w)])
-        self.up = nn.ModuleList([stage(32 * w, 8 * w, 8 * w), stage(8 * w, 4 * w, 4 * w), stage(4 * w, 2 * w, 2 * w), stage(2 * w, w, w, w)])
+        self.down = nn.ModuleList(
+            [
+                stage(w, w),
+                stage(w, 2 * w, 2 * w),
+                stage(2 * w, 4 * w, 4 * w),
+                stage(4 * w, 8 * w, 16 * w),
+                stage(16 * w, 16 * w, 16 * w),
+            ]
+        )
+        self.rise = nn.ModuleList(
+            [
+                Rise(16 * w, 512, 16 * w),
+                Rise(8 * w, 256, 4 * w),
+                Rise(4 * w, 128, 2 * w),
+                Rise(2 * w, 64, w),
+            ]
+        )
+        self.up = nn.ModuleList(
+            [
+                stage(32 * w, 8 * w, 8 * w),
+                stage(8 * w, 4 * w, 4 * w),
+                stage(4 * w, 2 * w, 2 * w),
+                stage(2 * w, w, w, w),
+            ]
+        )
         self.last = nn.Conv2d(w, 1, 1)
 
     def forward(self, image: Tensor, level: Tensor) -> Tensor:
@@ -126,8 +157,14 @@ class Published:
     @classmethod
     def build(cls, condition_channels: int = 2) -> "Published":
         """Random weights, in the layout of memory that convolutions like."""
-        networks = PublishedUNet(condition_channels + 1, 1, 64), PublishedUNet(condition_channels, condition_channels, 32), PublishedTimeModel()
-        noise, rate, tau = (network.eval().to(memory_format=torch.channels_last) for network in networks)  # type: ignore[call-overload]  # torch's stubs
+        networks = (
+            PublishedUNet(condition_channels + 1, 1, 64),
+            PublishedUNet(condition_channels, condition_channels, 32),
+            PublishedTimeModel(),
+        )
+        noise, rate, tau = (
+            network.eval().to(memory_format=torch.channels_last) for network in networks
+        )  # type: ignore[call-overload]  # torch's stubs
         return cls(noise=noise, rate=rate, tau=tau)
 
     def beta(self, condition: Tensor, time: float) -> Tensor:
@@ -137,9 +174,13 @@ class Published:
 
     def alpha(self, condition: Tensor, index: int, steps: int) -> Tensor:
         """1 - beta / T, clipped."""
-        return (1 - self.beta(condition, index / steps) / steps).clamp(SMALLEST_ALPHA, LARGEST_ALPHA)
+        return (1 - self.beta(condition, index / steps) / steps).clamp(
+            SMALLEST_ALPHA, LARGEST_ALPHA
+        )
 
-    def less_noisy(self, noisy: Tensor, condition: Tensor, alphas: Tensor, gammas: Tensor, index: int) -> Tensor:
+    def less_noisy(
+        self, noisy: Tensor, condition: Tensor, alphas: Tensor, gammas: Tensor, index: int
+    ) -> Tensor:
         """One ancestral step of DDPM (arXiv 2006.11239, eq. 7), with a noise level at every pixel; alphas and gammas hold all steps."""
         alpha, gamma = alphas[index], gammas[index]
         before = gammas[index - 1] if index else torch.ones_like(gamma)
@@ -199,7 +240,12 @@ class StepTime:
         return self.step_s * STEPS
 
 
-def timed_published(model: Published, size: int = SIZE, steps: int = TIMED_STEPS, clock: Callable[[], float] = time.perf_counter) -> StepTime:
+def timed_published(
+    model: Published,
+    size: int = SIZE,
+    steps: int = TIMED_STEPS,
+    clock: Callable[[], float] = time.perf_counter,
+) -> StepTime:
     """Time a few steps of each part, after one of each to warm up.
 
     Parameters
@@ -229,16 +275,28 @@ def parameter_count(networks: Sequence[nn.Module]) -> int:
 def measure(size: int, steps: int) -> list[Row]:
     """The network's size and the time of a step beside the official one."""
     model = Published.build()
-    wall, cpu = timed_published(model, size, steps), timed_published(model, size, steps, time.process_time)
+    wall, cpu = (
+        timed_published(model, size, steps),
+        timed_published(model, size, steps, time.process_time),
+    )
     count = parameter_count([model.noise])
     return [
-        Row(what="parameters of the noise network", value=f"{count / 1e6:.2f} M", bar="48.8 M", met=abs(count / NOISE_PARAMETERS - 1) < 0.01),
+        Row(
+            what="parameters of the noise network",
+            value=f"{count / 1e6:.2f} M",
+            bar="48.8 M",
+            met=abs(count / NOISE_PARAMETERS - 1) < 0.01,
+        ),
         Row(
             what=f"one step at {size} x {size}, {torch.get_num_threads()} threads: wall",
             value=spread(wall),
             bar=f"official code: {OFFICIAL_STEP_S} s on 2 cores",
         ),
-        Row(what="the same: processor time", value=spread(cpu), bar=f"official code: {OFFICIAL_STEP_CPU_S} s"),
+        Row(
+            what="the same: processor time",
+            value=spread(cpu),
+            bar=f"official code: {OFFICIAL_STEP_CPU_S} s",
+        ),
         Row(
             what=f"{STEPS} steps, extrapolated from {steps}: wall",
             value=f"{wall.sample_s:.0f} s",
@@ -255,6 +313,8 @@ def spread(timed: StepTime) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=SIZE)
-    parser.add_argument("--steps", type=int, default=TIMED_STEPS, help="steps to time; the rest is extrapolated")
+    parser.add_argument(
+        "--steps", type=int, default=TIMED_STEPS, help="steps to time; the rest is extrapolated"
+    )
     given = parser.parse_args()
     print_rows("The published procedure", measure(given.size, given.steps))

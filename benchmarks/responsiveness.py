@@ -72,7 +72,9 @@ def run(dock: RestoreWidget) -> float:
 def wait(until: Callable[[], bool]) -> None:
     """Let the window live, as its own loop would: asleep between two events."""
     while not until():
-        QApplication.processEvents(QEventLoop.ProcessEventsFlag.AllEvents | QEventLoop.ProcessEventsFlag.WaitForMoreEvents)
+        QApplication.processEvents(
+            QEventLoop.ProcessEventsFlag.AllEvents | QEventLoop.ProcessEventsFlag.WaitForMoreEvents
+        )
 
 
 def open_dock(model: str) -> tuple[napari.Viewer, RestoreWidget]:
@@ -115,22 +117,49 @@ def measure(model: str, rounds: int) -> list[Row]:
         shown.append(run(dock))
         lag.stop()
         hidden.append(with_setting(worker, "VIEW_INTERVAL_S", NEVER_S, dock))
-        turning.append(with_setting(activity_sign, "SLOW_PERCENT", activity_sign.AS_MADE_PERCENT, dock))
+        turning.append(
+            with_setting(activity_sign, "SLOW_PERCENT", activity_sign.AS_MADE_PERCENT, dock)
+        )
         bare.append(without_window(dock))
     viewer.close()
     middle, late = np.percentile(lag.found, (50, 95))
-    ratio, sign, window = median(shown) / median(hidden), median(turning) / median(shown), median(shown) / median(bare)
+    ratio, sign, window = (
+        median(shown) / median(hidden),
+        median(turning) / median(shown),
+        median(shown) / median(bare),
+    )
     return [
-        Row(what=f"{model}: lag of the window, median / 95th percentile [ms]", value=f"{middle:.0f} / {late:.0f}", bar="<= 50", met=late <= LIMIT_MS),
-        Row(what=f"{model}: time of a run that is shown over one that is not", value=f"{ratio:.2f}", bar="<= 1.10", met=ratio <= MOST_SLOWER),
-        Row(what=f"{model}: time of a run with napari's sign of activity as it was made over one with it slowed", value=f"{sign:.2f}"),
-        Row(what=f"{model}: time of a run in the window over one without", value=f"{window:.2f} ({median(shown):.1f} s / {median(bare):.1f} s)"),
+        Row(
+            what=f"{model}: lag of the window, median / 95th percentile [ms]",
+            value=f"{middle:.0f} / {late:.0f}",
+            bar="<= 50",
+            met=late <= LIMIT_MS,
+        ),
+        Row(
+            what=f"{model}: time of a run that is shown over one that is not",
+            value=f"{ratio:.2f}",
+            bar="<= 1.10",
+            met=ratio <= MOST_SLOWER,
+        ),
+        Row(
+            what=f"{model}: time of a run with napari's sign of activity as it was made over one with it slowed",
+            value=f"{sign:.2f}",
+        ),
+        Row(
+            what=f"{model}: time of a run in the window over one without",
+            value=f"{window:.2f} ({median(shown):.1f} s / {median(bare):.1f} s)",
+        ),
     ]
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     asked = parser.parse_args()
     for model in SAMPLES:
-        print_rows(f"A window with a reconstruction of 256 x 256 pixels, 8 samples of {STEPS} steps", measure(model, asked.rounds))
+        print_rows(
+            f"A window with a reconstruction of 256 x 256 pixels, 8 samples of {STEPS} steps",
+            measure(model, asked.rounds),
+        )

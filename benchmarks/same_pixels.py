@@ -23,7 +23,14 @@ SEEN_PX = 64  # more than the tiny network sees in two steps
 def small_request() -> RestoreRequest:
     """Six samples of two steps of a noisy fluorescence image, no multiple of anything."""
     counts = np.random.default_rng(0).poisson(100, (SIDE + 5, SIDE + 34)).astype(np.float32)
-    return RestoreRequest(image=ImageStack(array=counts, axes="YX", pixel_um=0.0626), model="tiny", samples=6, steps=2, device="cpu", keep_samples=True)
+    return RestoreRequest(
+        image=ImageStack(array=counts, axes="YX", pixel_um=0.0626),
+        model="tiny",
+        samples=6,
+        steps=2,
+        device="cpu",
+        keep_samples=True,
+    )
 
 
 def _difference(one: np.ndarray, other: np.ndarray) -> float:
@@ -59,7 +66,10 @@ def scale_rows(model: Checkpoint) -> list[Row]:
     request = small_request()
     whole = finish(request, model)
     with TemporaryDirectory() as folder:
-        jobs = [TiledRequest(request=request, out=f"{folder}/{name}.ome.zarr", block=64, halo=SEEN_PX) for name in ("through", "stopped")]
+        jobs = [
+            TiledRequest(request=request, out=f"{folder}/{name}.ome.zarr", block=64, halo=SEEN_PX)
+            for name in ("through", "stopped")
+        ]
         steps = restore_by_tiles(jobs[1], model)
         for step in steps:
             if step.stage.startswith("block 3"):
@@ -67,7 +77,24 @@ def scale_rows(model: Checkpoint) -> list[Row]:
         for job in jobs:
             for _ in restore_by_tiles(job, model):
                 pass
-        through, stopped = ({name: open_level(Path(job.out), name)[:] for name in ("mean", "std", "samples")} for job in jobs)
+        through, stopped = (
+            {name: open_level(Path(job.out), name)[:] for name in ("mean", "std", "samples")}
+            for job in jobs
+        )
     expected = {"mean": whole.mean, "std": whole.std, "samples": whole.samples}
-    rows = [_row(f"{name}: block by block and whole", _difference(through[name], expected[name]), ROUNDING) for name in through]
-    return rows + [_row(f"{name}: stopped and taken up, and run through", _difference(stopped[name], through[name]), 0.0) for name in through]
+    rows = [
+        _row(
+            f"{name}: block by block and whole",
+            _difference(through[name], expected[name]),
+            ROUNDING,
+        )
+        for name in through
+    ]
+    return rows + [
+        _row(
+            f"{name}: stopped and taken up, and run through",
+            _difference(stopped[name], through[name]),
+            0.0,
+        )
+        for name in through
+    ]

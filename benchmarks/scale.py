@@ -57,30 +57,52 @@ def stored(path: Path, side: int) -> ImageStack:
 def made(model: Checkpoint, side: int) -> ImageStack:
     """What the model's task takes, one fluorescence image or two defocused planes, made while it is read."""
     if model.card.unit == "counts":
-        return ImageStack(array=counts(side, side), axes="YX", pixel_um=0.0626, source=f"{side} x {side}")
-    return ImageStack(array=counts(2, side, side), axes="PYX", pixel_um=0.2, source=f"{side} x {side}")
+        return ImageStack(
+            array=counts(side, side), axes="YX", pixel_um=0.0626, source=f"{side} x {side}"
+        )
+    return ImageStack(
+        array=counts(2, side, side), axes="PYX", pixel_um=0.2, source=f"{side} x {side}"
+    )
 
 
 def request_for(model: Checkpoint, image: ImageStack, samples: int, steps: int) -> RestoreRequest:
     """A request of the right kind."""
-    optics = {} if model.card.unit == "counts" else {"wavelength_um": 0.55, "medium_index": 1.33, "defocus_um": (-1.0, 1.0)}
-    return RestoreRequest(image=image, model=model.card.name, samples=samples, steps=steps, **optics)  # type: ignore[arg-type]
+    optics = (
+        {}
+        if model.card.unit == "counts"
+        else {"wavelength_um": 0.55, "medium_index": 1.33, "defocus_um": (-1.0, 1.0)}
+    )
+    return RestoreRequest(
+        image=image, model=model.card.name, samples=samples, steps=steps, **optics
+    )  # type: ignore[arg-type]
 
 
 def field(model: Checkpoint, side: int, folder: str) -> ImageStack:
     """What the model's task takes, from a file where it is one image."""
-    return stored(Path(folder) / f"{side}.ome.zarr", side) if model.card.unit == "counts" else made(model, side)
+    return (
+        stored(Path(folder) / f"{side}.ome.zarr", side)
+        if model.card.unit == "counts"
+        else made(model, side)
+    )
 
 
-def carried_out(model: Checkpoint, side: int, options: argparse.Namespace, blocks: int | None = None) -> float:
+def carried_out(
+    model: Checkpoint, side: int, options: argparse.Namespace, blocks: int | None = None
+) -> float:
     """Seconds of a job on an image of some side; with `blocks`, of its beginning only."""
     with tempfile.TemporaryDirectory() as folder:
         request = request_for(model, field(model, side, folder), options.samples, options.steps)
         out = f"{folder}/out.ome.zarr"
-        steps = restore_by_tiles(TiledRequest(request=request, out=out, block=options.block, halo=options.halo), model)
+        steps = restore_by_tiles(
+            TiledRequest(request=request, out=out, block=options.block, halo=options.halo), model
+        )
         started = time.perf_counter()
         for step in steps:
-            if blocks is not None and step.total > 1 and step.done >= blocks * options.samples * options.steps:
+            if (
+                blocks is not None
+                and step.total > 1
+                and step.done >= blocks * options.samples * options.steps
+            ):
                 steps.close()
         seconds = time.perf_counter() - started
         if blocks is None:
@@ -97,9 +119,16 @@ def slope(model: Checkpoint, options: argparse.Namespace) -> Iterator[Row]:
         name = f"{model.card.name}: {side} x {side} px, {options.samples} samples of {options.steps} steps"
         yield Row(what=name, value=f"{spent:.2f} s, {each:.2f} s/Mpx/sample")
     if len(seconds) > 1:
-        exponent = float(np.polyfit(2 * np.log(list(seconds)), np.log(list(seconds.values())), 1)[0])
+        exponent = float(
+            np.polyfit(2 * np.log(list(seconds)), np.log(list(seconds.values())), 1)[0]
+        )
         met = abs(exponent - 1) <= SLOPE_BAR
-        yield Row(what=f"{model.card.name}: slope of log time against log pixels", value=f"{exponent:.3f}", bar="1.00 +- 0.05", met=met)
+        yield Row(
+            what=f"{model.card.name}: slope of log time against log pixels",
+            value=f"{exponent:.3f}",
+            bar="1.00 +- 0.05",
+            met=met,
+        )
 
 
 def memory(model: Checkpoint, options: argparse.Namespace) -> Iterator[Row]:
@@ -119,14 +148,20 @@ def halo(model: Checkpoint, options: argparse.Namespace) -> Iterator[Row]:
     side = options.sizes[0]
     with tempfile.TemporaryDirectory() as folder:
         lazy = field(model, side, folder)
-        request = request_for(model, replace(lazy, array=np.asarray(lazy.array)), options.samples, options.steps)
+        request = request_for(
+            model, replace(lazy, array=np.asarray(lazy.array)), options.samples, options.steps
+        )
     whole = finish(request, model)
     for pixels in options.halos:
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "out.ome.zarr"
-            for _ in restore_by_tiles(TiledRequest(request=request, out=str(out), block=options.block, halo=pixels), model):
+            for _ in restore_by_tiles(
+                TiledRequest(request=request, out=str(out), block=options.block, halo=pixels), model
+            ):
                 pass
-            difference = np.abs(np.asarray(zarr.open_array(str(out / "mean" / "0"), mode="r")) - whole.mean)
+            difference = np.abs(
+                np.asarray(zarr.open_array(str(out / "mean" / "0"), mode="r")) - whole.mean
+            )
         share = float(difference.max() / np.median(whole.std))
         root = float(np.sqrt(np.mean(difference**2)) / np.median(whole.std))
         name = f"{model.card.name}: {side} px in blocks of {options.block}, halo {pixels} px: error of the mean"
@@ -140,7 +175,11 @@ def parser() -> argparse.ArgumentParser:
     """Options of the command line."""
     made = argparse.ArgumentParser(description=__doc__)
     made.add_argument("what", nargs="?", choices=tuple(MEASURED), help="without it: --small")
-    made.add_argument("--small", action="store_true", help="all of them on tiny images, and whether the paths compared give the same pixels")
+    made.add_argument(
+        "--small",
+        action="store_true",
+        help="all of them on tiny images, and whether the paths compared give the same pixels",
+    )
     made.add_argument("--model", default="tiny")
     made.add_argument("--sizes", type=int, nargs="+", default=[512, 1024])
     made.add_argument("--samples", type=int, default=1)
@@ -148,13 +187,31 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--block", type=int, default=256)
     made.add_argument("--halo", type=int, default=128)
     made.add_argument("--halos", type=int, nargs="+", default=[64, 128, 192])
-    made.add_argument("--blocks", type=int, help="memory: carry out only so many blocks after the survey")
+    made.add_argument(
+        "--blocks", type=int, help="memory: carry out only so many blocks after the survey"
+    )
     return made
 
 
 def small_tables() -> list[Row]:
     """Every table on tiny images; the times in them mean nothing."""
-    options = parser().parse_args(["--samples", "2", "--steps", "2", "--block", "64", "--halo", "64", "--halos", "64", "--sizes", "128", "64"])
+    options = parser().parse_args(
+        [
+            "--samples",
+            "2",
+            "--steps",
+            "2",
+            "--block",
+            "64",
+            "--halo",
+            "64",
+            "--halos",
+            "64",
+            "--sizes",
+            "128",
+            "64",
+        ]
+    )
     return [row for measured in MEASURED.values() for row in measured(tiny_model(), options)]
 
 

@@ -77,10 +77,18 @@ def measured(network: CVDM, fields: Sequence[TrainingField], plan: Validation) -
     plan : Validation
         Samples and evaluations.
     """
-    score, views = scored(network, fields, plan), [previewed(network, entry, plan) for entry in fields]
+    score, views = (
+        scored(network, fields, plan),
+        [previewed(network, entry, plan) for entry in fields],
+    )
     rate = np.concatenate([view.rate.ravel() for view in views])
     config = network.config
-    learned = schedule_findings(torch.from_numpy(rate), network.clock.cpu(), pixel_wise=config.schedule == "pixel-wise", share_done=1.0)
+    learned = schedule_findings(
+        torch.from_numpy(rate),
+        network.clock.cpu(),
+        pixel_wise=config.schedule == "pixel-wise",
+        share_done=1.0,
+    )
     findings = learned if config.learned_schedule else ()
     times, value, speed, acceleration = _clock(network)
     median = float(np.median(rate))
@@ -88,16 +96,44 @@ def measured(network: CVDM, fields: Sequence[TrainingField], plan: Validation) -
     return Measures(
         score=score,
         half_time=float(np.interp(np.log(2) / median, value, times)),
-        bend=float(gamma_second_derivative(*(torch.as_tensor(part) for part in (median, value, speed, acceleration))).square().mean().sqrt()),
+        bend=float(
+            gamma_second_derivative(
+                *(torch.as_tensor(part) for part in (median, value, speed, acceleration))
+            )
+            .square()
+            .mean()
+            .sqrt()
+        ),
         last_gamma=float(np.exp(-rate.min())),
         contrast=float(rate.std() / rate.mean()),
         with_error=correlation(views, lambda view: np.abs(view.mean - view.truth)),
         with_spread=correlation(views, lambda view: view.spread),
-        coverage=float(np.mean([coverage((view.mean - view.truth).ravel(), view.spread.ravel(), plan.samples, INTERVAL) for view in views])),
-        false_area=float(np.mean([false_structure_area(view.mean, view.truth, FALSE_STRUCTURE) for view in views])),
+        coverage=float(
+            np.mean(
+                [
+                    coverage(
+                        (view.mean - view.truth).ravel(),
+                        view.spread.ravel(),
+                        plan.samples,
+                        INTERVAL,
+                    )
+                    for view in views
+                ]
+            )
+        ),
+        false_area=float(
+            np.mean(
+                [false_structure_area(view.mean, view.truth, FALSE_STRUCTURE) for view in views]
+            )
+        ),
         lights=tuple(finding.name for finding in (*findings, *spread_findings(score))),
         times=np.array(clock.times),
-        gammas=np.stack([pixel_curves(float(level), clock).gamma for level in np.percentile(rate, RATE_PERCENTILES)]),
+        gammas=np.stack(
+            [
+                pixel_curves(float(level), clock).gamma
+                for level in np.percentile(rate, RATE_PERCENTILES)
+            ]
+        ),
     )
 
 
@@ -111,4 +147,6 @@ def correlation(views: Sequence[Preview], other: Callable[[Preview], np.ndarray]
     """Mean over fields of Spearman's correlation of lambda(x) with another image; NaN where a rate is the same everywhere."""
     if any(np.ptp(view.rate) == 0 for view in views):
         return float("nan")
-    return float(np.mean([spearmanr(view.rate.ravel(), other(view).ravel()).statistic for view in views]))
+    return float(
+        np.mean([spearmanr(view.rate.ravel(), other(view).ravel()).statistic for view in views])
+    )

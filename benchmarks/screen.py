@@ -92,10 +92,14 @@ class Screen:
         return max(("computing", "scheduling", "writing"), key=lambda name: getattr(self, name))
 
 
-def screen_of(costs: Costs, images: int, megapixels: float, workers: int, faster: float = 1.0) -> Screen:
+def screen_of(
+    costs: Costs, images: int, megapixels: float, workers: int, faster: float = 1.0
+) -> Screen:
     """A screen of so many images on so many workers, each so many times faster than one thread here; an image is one task."""
     rounds = -(-images // workers)
-    each = (costs.image + costs.megapixel * megapixels) / faster + megapixels * costs.megabytes * costs.encoded_mb
+    each = (
+        costs.image + costs.megapixel * megapixels
+    ) / faster + megapixels * costs.megabytes * costs.encoded_mb
     return Screen(
         computing=costs.load + rounds * each,
         scheduling=images * costs.task,
@@ -110,7 +114,14 @@ def clocked(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def measured_costs(model: Checkpoint, folder: Path, samples: int, steps: int, sides: Sequence[int] = SIDES, tasks: int = TASKS) -> Costs:
+def measured_costs(
+    model: Checkpoint,
+    folder: Path,
+    samples: int,
+    steps: int,
+    sides: Sequence[int] = SIDES,
+    tasks: int = TASKS,
+) -> Costs:
     """Measure all of it on this machine; `folder` is that of the model."""
     seconds = []
     for side in sides:
@@ -135,7 +146,9 @@ def written(result: Restoration) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         seconds = clocked(lambda: write_images(folder, result, {}))
-        return seconds, sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
+        return seconds, sum(
+            path.stat().st_size for path in folder.rglob("*") if path.is_file()
+        ) / 1e6
 
 
 def disk_seconds(megabytes: float) -> float:
@@ -152,7 +165,12 @@ def disk_seconds(megabytes: float) -> float:
 
 def scheduler_seconds(tasks: int) -> float:
     """Seconds of dask's scheduler and one worker for a task that does nothing."""
-    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster, Client(cluster) as client:
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
+        ) as cluster,
+        Client(cluster) as client,
+    ):
         return clocked(lambda: wait(client.map(_nothing, range(tasks), pure=False))) / tasks
 
 
@@ -163,7 +181,10 @@ def _nothing(number: int) -> int:
 def rows_of(costs: Costs, images: int, megapixels: float, faster: float) -> list[Row]:
     """What was measured, and the screens that follow."""
     rows = [
-        Row(what="computing, one thread here", value=f"{costs.image:.2f} s for an image + {costs.megapixel:.1f} s for a megapixel"),
+        Row(
+            what="computing, one thread here",
+            value=f"{costs.image:.2f} s for an image + {costs.megapixel:.1f} s for a megapixel",
+        ),
         Row(what="loading the model, once for a worker", value=f"{costs.load:.2f} s"),
         Row(what="a task through the scheduler", value=f"{1e3 * costs.task:.2f} ms"),
         Row(what="the result, for a megapixel of input", value=f"{costs.megabytes:.0f} MB"),
@@ -174,8 +195,16 @@ def rows_of(costs: Costs, images: int, megapixels: float, faster: float) -> list
         one = screen_of(costs, images, megapixels, workers, faster)
         parts = f"computing {one.computing / HOUR_S:.2f}, scheduling {one.scheduling / HOUR_S:.3f}, writing {one.writing / HOUR_S:.2f}"
         what = f"{images} images of {megapixels:g} Mpx, {workers} worker(s), each {faster:g} x one thread here"
-        rows.append(Row(what=what, value=f"{one.total / HOUR_S:.2f} h ({parts}); {one.bends} sets the time"))
-    return [*rows, Row(what="workers beyond which another part sets the time", value=f"{most_workers(costs, images, megapixels, faster):.0f}")]
+        rows.append(
+            Row(what=what, value=f"{one.total / HOUR_S:.2f} h ({parts}); {one.bends} sets the time")
+        )
+    return [
+        *rows,
+        Row(
+            what="workers beyond which another part sets the time",
+            value=f"{most_workers(costs, images, megapixels, faster):.0f}",
+        ),
+    ]
 
 
 def most_workers(costs: Costs, images: int, megapixels: float, faster: float) -> float:
@@ -186,10 +215,14 @@ def most_workers(costs: Costs, images: int, megapixels: float, faster: float) ->
 
 def parser() -> argparse.ArgumentParser:
     """The command's options."""
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     made.add_argument("--model", default="widefield-x2")
     made.add_argument("--images", type=int, default=10_000)
-    made.add_argument("--megapixels", type=float, default=4.2, help="of an image: 2048 x 2048 by default")
+    made.add_argument(
+        "--megapixels", type=float, default=4.2, help="of an image: 2048 x 2048 by default"
+    )
     made.add_argument("--samples", type=int, default=8)
     made.add_argument("--steps", type=int, default=STEPS)
     made.add_argument("--faster", type=float, nargs="+", default=[1.0, 100.0])
@@ -200,10 +233,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, and print the screens."""
     options = parser().parse_args(argv)
     torch.set_num_threads(1)
-    costs = measured_costs(load_model(options.model), model_folder(options.model), options.samples, options.steps)
+    costs = measured_costs(
+        load_model(options.model), model_folder(options.model), options.samples, options.steps
+    )
     for faster in options.faster:
         print_rows(
-            f"A screen, {options.model}, {options.samples} samples of {options.steps} evaluations", rows_of(costs, options.images, options.megapixels, faster)
+            f"A screen, {options.model}, {options.samples} samples of {options.steps} evaluations",
+            rows_of(costs, options.images, options.megapixels, faster),
         )
     return 0
 

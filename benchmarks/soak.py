@@ -48,10 +48,20 @@ class Lap:
         self._rng = np.random.default_rng(number)
 
     def _image(self, shape: tuple[int, ...]) -> ImageStack:
-        return ImageStack(array=self._rng.poisson(200, shape).astype(np.float32), axes="TYX"[-len(shape) :], pixel_um=0.1)
+        return ImageStack(
+            array=self._rng.poisson(200, shape).astype(np.float32),
+            axes="TYX"[-len(shape) :],
+            pixel_um=0.1,
+        )
 
     def _widefield(self) -> RestoreRequest:
-        return RestoreRequest(image=self._image(SHAPES[self.number % len(SHAPES)]), model="tiny", **QUICK, keep_samples=True, schedule_points=3)
+        return RestoreRequest(
+            image=self._image(SHAPES[self.number % len(SHAPES)]),
+            model="tiny",
+            **QUICK,
+            keep_samples=True,
+            schedule_points=3,
+        )
 
     def widefield(self) -> None:
         """A fluorescence image, another shape in each lap."""
@@ -59,8 +69,15 @@ class Lap:
 
     def phase(self) -> None:
         """A pair of planes."""
-        image = combine_planes(ImageStack(array=self._rng.poisson(900, (2, 96, 110)).astype(np.float32), axes="ZYX"))
-        finished(restore(RestoreRequest(image=image, model="tiny", **QUICK, **OPTICS), load_checkpoint(self.models["phase-2shot"])))
+        image = combine_planes(
+            ImageStack(array=self._rng.poisson(900, (2, 96, 110)).astype(np.float32), axes="ZYX")
+        )
+        finished(
+            restore(
+                RestoreRequest(image=image, model="tiny", **QUICK, **OPTICS),
+                load_checkpoint(self.models["phase-2shot"]),
+            )
+        )
 
     def cancelled(self) -> None:
         """Stopped in the middle, and stopped with what was finished kept."""
@@ -92,10 +109,26 @@ class Lap:
     def files(self) -> None:
         """An image written, restored by the command line, the result opened, damaged, and refused."""
         image, out = self.folder / "image.tif", self.folder / "out"
-        write_image(image, self._image((96, 96)).array, axes="YX", pixel_um=0.1, unit="counts", name="image")
+        write_image(
+            image, self._image((96, 96)).array, axes="YX", pixel_um=0.1, unit="counts", name="image"
+        )
         options = [word for name, value in QUICK.items() for word in (f"--{name}", str(value))]
         with redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):
-            assert command(["restore", str(image), "--model", str(self.models["widefield-x2"]), *options, "--out", str(out), "--keep-samples"]) == 0
+            assert (
+                command(
+                    [
+                        "restore",
+                        str(image),
+                        "--model",
+                        str(self.models["widefield-x2"]),
+                        *options,
+                        "--out",
+                        str(out),
+                        "--keep-samples",
+                    ]
+                )
+                == 0
+            )
         read_result_folder(out)
         (out / PROVENANCE).write_text(json.dumps({"versions": {"napari-cvdm": "0"}}))
         with suppress(ValueError):
@@ -110,14 +143,25 @@ class Lap:
 
     def training(self) -> None:
         """A few steps of a training, left in the middle."""
-        steps = train(TrainRequest(recipe=str(self.models["recipe"]), out=str(self.folder / "run"), device="cpu"))
+        steps = train(
+            TrainRequest(
+                recipe=str(self.models["recipe"]), out=str(self.folder / "run"), device="cpu"
+            )
+        )
         with closing(steps):
             for _ in islice(steps, 4):
                 pass
 
     def run(self) -> None:
         """Every job once; the training, which takes as long as all others, in every third lap."""
-        for job in (self.widefield, self.phase, self.cancelled, self.failures, self.files, self.models_passed_on):
+        for job in (
+            self.widefield,
+            self.phase,
+            self.cancelled,
+            self.failures,
+            self.files,
+            self.models_passed_on,
+        ):
             job()
         if self.number % TRAINED_EVERY == 0:
             self.training()
@@ -127,7 +171,11 @@ def made_models(folder: Path) -> dict[str, Path]:
     """Two tiny models and a short recipe."""
     models = {name: tiny_model(folder / name, name) for name in ("widefield-x2", "phase-2shot")}
     assert all((path / CARD).exists() for path in models.values())
-    text = RECIPE.read_text(encoding="utf-8").replace("pool_fields = 8", "pool_fields = 2").replace("_steps = 80", "_steps = 2")
+    text = (
+        RECIPE.read_text(encoding="utf-8")
+        .replace("pool_fields = 8", "pool_fields = 2")
+        .replace("_steps = 80", "_steps = 2")
+    )
     recipe = folder / "recipe.toml"
     recipe.write_text(text, encoding="utf-8")
     return {**models, "recipe": recipe}
@@ -156,10 +204,16 @@ def soak(seconds: float, fewest: int = FEWEST_LAPS) -> Gauges:
 
 def main() -> None:
     """Soak, print the slopes."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--window", action="store_true", help="in napari")
-    parser.add_argument("--bare", action="store_true", help="in napari, with the layers that a lap makes and as many docks, and nothing of this program")
+    parser.add_argument(
+        "--bare",
+        action="store_true",
+        help="in napari, with the layers that a lap makes and as many docks, and nothing of this program",
+    )
     asked = parser.parse_args()
     torch.set_num_threads(1)
     where, work = "without a window", soak

@@ -42,18 +42,26 @@ INTERACTIVE_S, CORES = 10.0, 2
 CPU = torch.device("cpu")
 
 
-def request_for(model: Checkpoint, side: int = SIZE, samples: int = 1, **choices: object) -> RestoreRequest:
+def request_for(
+    model: Checkpoint, side: int = SIZE, samples: int = 1, **choices: object
+) -> RestoreRequest:
     """A noisy image of the right kind, of `side` x `side` pixels."""
     rng = np.random.default_rng(0)
     if TASKS[model.card.task].planes == 2:
-        image = ImageStack(array=1 + 0.05 * rng.standard_normal((2, side, side)), axes="PYX", pixel_um=0.2)
+        image = ImageStack(
+            array=1 + 0.05 * rng.standard_normal((2, side, side)), axes="PYX", pixel_um=0.2
+        )
         choices |= {"wavelength_um": 0.55, "medium_index": 1.33, "defocus_um": (-1.0, 1.0)}
     else:
-        image = ImageStack(array=rng.poisson(100, (side, side)).astype(np.float32), axes="YX", pixel_um=0.0626)
+        image = ImageStack(
+            array=rng.poisson(100, (side, side)).astype(np.float32), axes="YX", pixel_um=0.0626
+        )
     return RestoreRequest(image=image, model=model.card.name, samples=samples, **choices)  # type: ignore[arg-type]
 
 
-def request_of_output(model: Checkpoint, size: int, samples: int, **choices: object) -> RestoreRequest:
+def request_of_output(
+    model: Checkpoint, size: int, samples: int, **choices: object
+) -> RestoreRequest:
     """The same, so that the output has `size` x `size` pixels."""
     return request_for(model, size // TASKS[model.card.task].upsampling, samples, **choices)
 
@@ -65,7 +73,14 @@ def one_rows(model: Checkpoint, size: int, rounds: int, **choices: object) -> li
     (timed,) = by_turns([lambda: finish(request, model)], rounds)
     torch.set_num_threads(threads)
     name = f"{model.card.name}: {size} x {size} input, 1 sample, {request.steps} steps, {CORES} threads"
-    return [Row(what=name, value=str(timed), bar=f"< 1 s on {CORES} cores", met=timed.processor.median / CORES < 1.0)]
+    return [
+        Row(
+            what=name,
+            value=str(timed),
+            bar=f"< 1 s on {CORES} cores",
+            met=timed.processor.median / CORES < 1.0,
+        )
+    ]
 
 
 def published_step(size: int) -> Work:
@@ -78,16 +93,30 @@ def ratio_rows(model: Checkpoint, size: int, rounds: int, **choices: object) -> 
     """A sample against the published procedure, which is extrapolated from one step."""
     request = request_of_output(model, size, SAMPLES, **choices)
     step, ours = by_turns([published_step(size), lambda: finish(request, model)], rounds)
-    ratios = [PUBLISHED_STEPS * one.median / (other.median / request.samples) for one, other in ((step.processor, ours.processor), (step.wall, ours.wall))]
+    ratios = [
+        PUBLISHED_STEPS * one.median / (other.median / request.samples)
+        for one, other in ((step.processor, ours.processor), (step.wall, ours.wall))
+    ]
     name = f"{model.card.name}, {size} x {size}, {request.steps} evaluations of {request.sampler}, {request.precision}"
     return [
         Row(what=f"published: one of {PUBLISHED_STEPS} steps", value=str(step)),
         Row(what=f"{name}: {request.samples} samples", value=str(ours)),
-        Row(what="published sample / ours, processor (wall)", value=f"{ratios[0]:.0f} ({ratios[1]:.0f})", bar=">= 1000", met=ratios[0] >= 1000),
+        Row(
+            what="published sample / ours, processor (wall)",
+            value=f"{ratios[0]:.0f} ({ratios[1]:.0f})",
+            bar=">= 1000",
+            met=ratios[0] >= 1000,
+        ),
     ]
 
 
-def overhead(model: Checkpoint, size: int = SIZE, samples: int = SAMPLES, rounds: int = ROUNDS, **choices: object) -> float:
+def overhead(
+    model: Checkpoint,
+    size: int = SIZE,
+    samples: int = SAMPLES,
+    rounds: int = ROUNDS,
+    **choices: object,
+) -> float:
     """Processor time of sampling over that of the bare evaluations of the network in it, less 1.
 
     The bare evaluations are as many, in the same groups, the first one for all samples; sampling adds the schedule, the noise, the sampler's update,
@@ -119,10 +148,22 @@ def overhead(model: Checkpoint, size: int = SIZE, samples: int = SAMPLES, rounds
 def overhead_rows(model: Checkpoint, size: int, rounds: int, **choices: object) -> list[Row]:
     """What sampling adds to the network."""
     found = overhead(model, size, rounds=rounds, **choices)  # type: ignore[arg-type]
-    return [Row(what=f"{model.card.name}: sampling over the bare evaluations", value=f"{found:+.1%}", bar="<= 5 %", met=found <= 0.05)]
+    return [
+        Row(
+            what=f"{model.card.name}: sampling over the bare evaluations",
+            value=f"{found:+.1%}",
+            bar="<= 5 %",
+            met=found <= 0.05,
+        )
+    ]
 
 
-def evaluation(model: Checkpoint, size: int, precision: str = "fp32", change: Callable[[CVDM], CVDM] = lambda network: network) -> Callable[[], torch.Tensor]:
+def evaluation(
+    model: Checkpoint,
+    size: int,
+    precision: str = "fp32",
+    change: Callable[[CVDM], CVDM] = lambda network: network,
+) -> Callable[[], torch.Tensor]:
     """One evaluation of the denoiser for an output of `size` x `size` pixels, ready to be timed."""
     side = size // model.card.config().upsampling
     return partial(EmptyTile(change(placed(model.network, CPU)), (side, side)).step, precision)
@@ -135,13 +176,22 @@ def rate_rows(model: Checkpoint, size: int, rounds: int, **_: object) -> list[Ro
         evaluate = evaluation(model, size, precision)
         with FlopCounterMode(display=False) as counted:
             evaluate()
-        one, other = torch.randn(MATRIX, MATRIX, dtype=kind), torch.randn(MATRIX, MATRIX, dtype=kind)
+        one, other = (
+            torch.randn(MATRIX, MATRIX, dtype=kind),
+            torch.randn(MATRIX, MATRIX, dtype=kind),
+        )
         network, matrices = by_turns([evaluate, partial(torch.matmul, one, other)], 3 * rounds)
         operations = counted.get_total_flops()
-        reached, possible = operations / network.processor.median, 2 * MATRIX**3 / matrices.processor.median
+        reached, possible = (
+            operations / network.processor.median,
+            2 * MATRIX**3 / matrices.processor.median,
+        )
         share, asked = reached / possible, precision == "fp32"
         rows += [
-            Row(what=f"{model.card.name}, {precision}: one evaluation, {operations / 1e9:.2f} GFLOP", value=str(network)),
+            Row(
+                what=f"{model.card.name}, {precision}: one evaluation, {operations / 1e9:.2f} GFLOP",
+                value=str(network),
+            ),
             Row(
                 what="network / product of two matrices, for each thread",
                 value=f"{reached / 1e9:.0f} / {possible / 1e9:.0f} GFLOP/s, {share:.0%}",
@@ -154,13 +204,22 @@ def rate_rows(model: Checkpoint, size: int, rounds: int, **_: object) -> list[Ro
 
 def precision_rows(model: Checkpoint, size: int, rounds: int, **_: object) -> list[Row]:
     """What bf16 saves here, and how far it moves the samples."""
-    exact, narrow = (request_of_output(model, size, SAMPLES, keep_samples=True, precision=precision) for precision in ("fp32", "bf16"))
+    exact, narrow = (
+        request_of_output(model, size, SAMPLES, keep_samples=True, precision=precision)
+        for precision in ("fp32", "bf16")
+    )
     one, other = finish(exact, model), finish(narrow, model)
     timed = by_turns([lambda: finish(exact, model), lambda: finish(narrow, model)], rounds)
     faster = timed[0].processor.median / timed[1].processor.median
     return [
-        Row(what=f"{model.card.name}: a reconstruction in fp32 / in bf16", value=f"{faster:.2f} x faster"),
-        Row(what="samples in bf16 less those in fp32, root mean square", value=f"{_apart(other, one):.2%} of the spread"),
+        Row(
+            what=f"{model.card.name}: a reconstruction in fp32 / in bf16",
+            value=f"{faster:.2f} x faster",
+        ),
+        Row(
+            what="samples in bf16 less those in fp32, root mean square",
+            value=f"{_apart(other, one):.2%} of the spread",
+        ),
     ]
 
 
@@ -193,15 +252,29 @@ def compile_rows(model: Checkpoint, size: int, rounds: int, **_: object) -> list
     one, other = by_turns([plain, compiled], rounds)
     ratio = one.processor.median / other.processor.median
     return [
-        Row(what=f"{model.card.name}: one evaluation, as it is / compiled", value=f"{ratio:.2f} x faster"),
-        Row(what="the first compiled evaluation", value=f"{processor:.0f} s processor, {wall:.0f} s wall"),
+        Row(
+            what=f"{model.card.name}: one evaluation, as it is / compiled",
+            value=f"{ratio:.2f} x faster",
+        ),
+        Row(
+            what="the first compiled evaluation",
+            value=f"{processor:.0f} s processor, {wall:.0f} s wall",
+        ),
     ]
 
 
 def large_rows(model: Checkpoint, size: int, rounds: int, **choices: object) -> list[Row]:
     """Sixteen samples of four times as many pixels, in fp32 and in what is faster here, unless one is asked for."""
     asked = [choices["precision"]] if "precision" in choices else ["fp32", "auto"]
-    return [_large_row(model, request_of_output(model, 2 * size, LARGE_SAMPLES, **{**choices, "precision": precision})) for precision in asked]
+    return [
+        _large_row(
+            model,
+            request_of_output(
+                model, 2 * size, LARGE_SAMPLES, **{**choices, "precision": precision}
+            ),
+        )
+        for precision in asked
+    ]
 
 
 def _large_row(model: Checkpoint, request: RestoreRequest) -> Row:
@@ -209,7 +282,11 @@ def _large_row(model: Checkpoint, request: RestoreRequest) -> Row:
     began, used = time.perf_counter(), time.process_time()
     result = finish(request, model)
     wall, processor = time.perf_counter() - began, time.process_time() - used
-    free, (height, width), chosen = processor / CORES, result.mean.shape, result.provenance.settings["precision"]
+    free, (height, width), chosen = (
+        processor / CORES,
+        result.mean.shape,
+        result.provenance.settings["precision"],
+    )
     name = f"{model.card.name}: {request.samples} samples of {height} x {width}, {request.steps} evaluations, {request.precision}"
     value = f"{free:.1f} s on {CORES} free cores ({wall:.1f} s wall with {torch.get_num_threads()} threads here)"
     named = name if chosen == request.precision else f"{name} ({chosen})"
@@ -239,20 +316,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", action="append", help="default: both shipped ones")
     parser.add_argument("--only", action="append", choices=PARTS | SELDOM)
-    parser.add_argument("--size", type=int, default=SIZE, help="side of the output [px] (of the input for one), a multiple of 32")
+    parser.add_argument(
+        "--size",
+        type=int,
+        default=SIZE,
+        help="side of the output [px] (of the input for one), a multiple of 32",
+    )
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     for name, kind in (("steps", int), ("precision", str), ("sampler", str)):
         parser.add_argument(f"--{name}", type=kind, help="of the reconstruction, default as in use")
-    parser.add_argument("--small", action="store_true", help="all of it on tiny images, and whether the paths compared give the same pixels")
+    parser.add_argument(
+        "--small",
+        action="store_true",
+        help="all of it on tiny images, and whether the paths compared give the same pixels",
+    )
     given = parser.parse_args(argv)
     if given.small:
         print_rows("Speed, small: the times mean nothing", small_tables())
         print_rows("Speed: the same pixels", same := speed_rows(tiny_model()))
         return int(not all(row.met for row in same))
-    choices = {name: getattr(given, name) for name in ("steps", "precision", "sampler") if getattr(given, name)}
+    choices = {
+        name: getattr(given, name)
+        for name in ("steps", "precision", "sampler")
+        if getattr(given, name)
+    }
     for name in given.model or ["phase-2shot", "widefield-x2"]:
         model = load_model(name)
-        rows = [row for part in given.only or PARTS for row in (PARTS | SELDOM)[part](model, given.size, given.rounds, **choices)]
+        rows = [
+            row
+            for part in given.only or PARTS
+            for row in (PARTS | SELDOM)[part](model, given.size, given.rounds, **choices)
+        ]
         print_rows(f"Speed of {name}, {torch.get_num_threads()} threads", rows)
     return 0
 

@@ -49,10 +49,17 @@ def middle(image: np.ndarray, side: int | None) -> np.ndarray:
     return image[..., top : top + side, left : left + side]
 
 
-def restored(image: ImageStack, model: Checkpoint, plan: Plan, **optics: tuple[float, float]) -> Restoration:
+def restored(
+    image: ImageStack, model: Checkpoint, plan: Plan, **optics: tuple[float, float]
+) -> Restoration:
     """A sample image, with the optics that it states."""
     part = replace(image, array=middle(image.array, plan.side))
-    return finish(RestoreRequest(image=part, model=model.card.name, samples=plan.samples, keep_samples=True, **optics), model)
+    return finish(
+        RestoreRequest(
+            image=part, model=model.card.name, samples=plan.samples, keep_samples=True, **optics
+        ),
+        model,
+    )
 
 
 def compared(what: str, result: Restoration, truth: np.ndarray, *, piston: bool) -> Row:
@@ -60,15 +67,23 @@ def compared(what: str, result: Restoration, truth: np.ndarray, *, piston: bool)
     error, kept = result.mean - truth, result.valid
     if piston:
         error = error - error[kept].mean()
-    of_error, of_spread = (float(np.sqrt(np.mean(values[kept] ** 2))) for values in (error, result.std))
-    return Row(what=f"{what}: RMS error, RMS spread", value=f"{of_error:.3g}, {of_spread:.3g} {result.unit}")
+    of_error, of_spread = (
+        float(np.sqrt(np.mean(values[kept] ** 2))) for values in (error, result.std)
+    )
+    return Row(
+        what=f"{what}: RMS error, RMS spread",
+        value=f"{of_error:.3g}, {of_spread:.3g} {result.unit}",
+    )
 
 
 def masses(result: Restoration, truth: np.ndarray) -> list[Row]:
     """Dry mass of the simulated cells beside that of their true phase, in the same regions."""
     optics = {"pixel_um": CELL_MICROSCOPE.pixel_um, "wavelength_um": CELL_MICROSCOPE.wavelength_um}
     regions = suggest_regions(result.mean, CELL_MICROSCOPE.pixel_um, result.valid)
-    found = dry_mass_pg(PhaseField(phase=result.mean, samples=result.samples, trusted=result.valid, **optics), regions)
+    found = dry_mass_pg(
+        PhaseField(phase=result.mean, samples=result.samples, trusted=result.valid, **optics),
+        regions,
+    )
     true = dry_mass_pg(PhaseField(phase=truth, **optics), regions)
     return [
         Row(
@@ -81,18 +96,37 @@ def masses(result: Restoration, truth: np.ndarray) -> list[Row]:
 
 def measure(phase: Checkpoint, widefield: Checkpoint, plan: Plan = WHOLE) -> list[Row]:
     """Every sample image."""
-    cells, truth = restored(cell_planes(), phase, plan, defocus_um=CELL_DEFOCUS_UM), middle(cell_phase(), plan.side)
+    cells, truth = (
+        restored(cell_planes(), phase, plan, defocus_um=CELL_DEFOCUS_UM),
+        middle(cell_phase(), plan.side),
+    )
     rows = [compared("simulated cells", cells, truth, piston=True), *masses(cells, truth)]
     measured = restored(measured_cell_planes(), phase, plan, defocus_um=MEASURED_DEFOCUS_UM)
-    rows.append(compared("cell of measured phase", measured, middle(measured_cell_phase(), plan.side), piston=True))
+    rows.append(
+        compared(
+            "cell of measured phase",
+            measured,
+            middle(measured_cell_phase(), plan.side),
+            piston=True,
+        )
+    )
     fine = None if plan.side is None else 2 * plan.side
     images: dict[str, tuple[Callable[[], ImageStack], np.ndarray]] = {
         "network": (reticulum, reticulum_pair().truth),
         "microtubules": (microtubules, microtubules_pair().truth),
     }
-    found = {name: (restored(image(), widefield, plan), middle(true, fine)) for name, (image, true) in images.items()}
-    return [*rows, *(compared(name, result, true, piston=False) for name, (result, true) in found.items())]
+    found = {
+        name: (restored(image(), widefield, plan), middle(true, fine))
+        for name, (image, true) in images.items()
+    }
+    return [
+        *rows,
+        *(compared(name, result, true, piston=False) for name, (result, true) in found.items()),
+    ]
 
 
 if __name__ == "__main__":
-    print_rows(f"Spread beside error, {WHOLE.samples} samples", measure(load_model("phase-2shot"), load_model("widefield-x2")))
+    print_rows(
+        f"Spread beside error, {WHOLE.samples} samples",
+        measure(load_model("phase-2shot"), load_model("widefield-x2")),
+    )

@@ -14,7 +14,10 @@ SEED = 7_000_000
 
 def phases() -> dict[int, np.ndarray]:
     """Two phases [rad] in place of the HL60 cell, a cell with some medium."""
-    return {number: cell_phase()[start : start + SIDE, start : start + SIDE] for number, start in enumerate((40, 96))}
+    return {
+        number: cell_phase()[start : start + SIDE, start : start + SIDE]
+        for number, start in enumerate((40, 96))
+    }
 
 
 def microlens() -> tuple[np.ndarray, np.ndarray]:

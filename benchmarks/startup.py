@@ -33,9 +33,14 @@ class Answer:
 def help_answer() -> Answer:
     """The whole process of `napari-cvdm --help`."""
     began, used = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, "-m", "napari_cvdm.cli", "--help"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, "-m", "napari_cvdm.cli", "--help"], check=True, stdout=subprocess.DEVNULL
+    )
     spent = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return Answer(wall=time.perf_counter() - began, processor=spent.ru_utime + spent.ru_stime - used.ru_utime - used.ru_stime)
+    return Answer(
+        wall=time.perf_counter() - began,
+        processor=spent.ru_utime + spent.ru_stime - used.ru_utime - used.ru_stime,
+    )
 
 
 def window_answer(what: str) -> Answer:
@@ -61,7 +66,10 @@ def in_window(what: str) -> None:
         layers, began, used = len(viewer.layers), time.perf_counter(), time.process_time()
         dock.start()
         _settled(lambda: len(viewer.layers) > layers, QApplication)
-    print(json.dumps({"wall": time.perf_counter() - began, "processor": time.process_time() - used}), flush=True)
+    print(
+        json.dumps({"wall": time.perf_counter() - began, "processor": time.process_time() - used}),
+        flush=True,
+    )
     os._exit(0)  # a run goes on; nobody waits for it
 
 
@@ -79,7 +87,9 @@ def row(what: str, bar: float, answers: Sequence[Answer]) -> Row:
     parts = []
     for name in ("processor", "wall"):
         values = [getattr(answer, name) for answer in answers]
-        parts.append(f"{statistics.median(values):.2f} s {name} ({min(values):.2f} to {max(values):.2f})")
+        parts.append(
+            f"{statistics.median(values):.2f} s {name} ({min(values):.2f} to {max(values):.2f})"
+        )
     met = statistics.median(answer.processor for answer in answers) < bar
     return Row(what=what, value=", ".join(parts), bar=f"< {bar:g} s", met=met)
 
@@ -88,7 +98,11 @@ SAMPLE = "two_planes"
 MEASURED: dict[str, tuple[str, float, Callable[[], Answer]]] = {
     "help": ("napari-cvdm --help", 0.3, help_answer),
     "dock": ("opening the dock in an open napari", 2.0, lambda: window_answer("dock")),
-    "first": ("from the click to the first image, no model loaded before", 5.0, lambda: window_answer("first")),
+    "first": (
+        "from the click to the first image, no model loaded before",
+        5.0,
+        lambda: window_answer("first"),
+    ),
 }
 
 
@@ -102,7 +116,10 @@ def main() -> None:
     if given.inside:
         in_window(given.inside)
     chosen = [MEASURED[name] for name in given.only or MEASURED]
-    print_rows("Start-up", [row(what, bar, [measure() for _ in range(given.rounds)]) for what, bar, measure in chosen])
+    print_rows(
+        "Start-up",
+        [row(what, bar, [measure() for _ in range(given.rounds)]) for what, bar, measure in chosen],
+    )
 
 
 if __name__ == "__main__":

@@ -25,7 +25,12 @@ from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.models.registry import load_model
 from napari_cvdm.reconstruct.choice import load_method
 from napari_cvdm.simulate.samples import reticulum
-from napari_cvdm.simulate.widefield import UPSAMPLING, WidefieldRanges, draw_texture, simulate_widefield
+from napari_cvdm.simulate.widefield import (
+    UPSAMPLING,
+    WidefieldRanges,
+    draw_texture,
+    simulate_widefield,
+)
 from napari_cvdm.training.pair_checks import binned
 
 BORDER_PX = 8
@@ -61,15 +66,31 @@ class RealField:
 def tsim_fields() -> Iterator[RealField]:
     """Endoplasmic reticulum; the optics are not recorded, those of a usual oil objective are assumed."""
     for number, (widefield, sim) in tsim_er.measured_fields().items():
-        yield RealField(name=f"T-SIM ER {number}", image=widefield, truth=sim, pixel_um=tsim_er.ASSUMED_PIXEL_UM, optics=OIL_OBJECTIVE)
+        yield RealField(
+            name=f"T-SIM ER {number}",
+            image=widefield,
+            truth=sim,
+            pixel_um=tsim_er.ASSUMED_PIXEL_UM,
+            optics=OIL_OBJECTIVE,
+        )
 
 
 def dlsim_fields() -> Iterator[RealField]:
     """Microtubules at two light levels; the published images are upsampled, pixels of the camera are their means over 2 x 2."""
     for name, light in (("HE", "normal"), ("LE", "low")):
-        image = tifffile.imread(DATA / f"sr/dlsim_microtubule/{name}/{name}_15.tif").astype(np.float64)
-        truth = tifffile.imread(DATA / f"sr/dlsim_microtubule/{name}R_sim_{light}_light.tif").astype(np.float64)
-        yield RealField(name=f"dL-SIM {light} light", image=binned(image, UPSAMPLING), truth=truth, pixel_um=DL_SIM_PIXEL_UM, optics=OIL_OBJECTIVE)
+        image = tifffile.imread(DATA / f"sr/dlsim_microtubule/{name}/{name}_15.tif").astype(
+            np.float64
+        )
+        truth = tifffile.imread(
+            DATA / f"sr/dlsim_microtubule/{name}R_sim_{light}_light.tif"
+        ).astype(np.float64)
+        yield RealField(
+            name=f"dL-SIM {light} light",
+            image=binned(image, UPSAMPLING),
+            truth=truth,
+            pixel_um=DL_SIM_PIXEL_UM,
+            optics=OIL_OBJECTIVE,
+        )
 
 
 def airyscan_fields() -> Iterator[RealField]:
@@ -84,8 +105,19 @@ def airyscan_fields() -> Iterator[RealField]:
     truth = tifffile.imread(folder / "reference_ism.tif").astype(np.float64)
     whole = np.sum(detectors, axis=0, dtype=np.float64)
     margin = (whole.shape[0] - truth.shape[0]) // 2
-    optics = {"wavelength_um": 0.488, "medium_index": 1.518, "na": 1.4}  # the pinhole is open: the excitation makes the image
-    yield RealField(name="Airyscan", image=whole[margin:-margin, margin:-margin], truth=truth, pixel_um=AIRYSCAN_PIXEL_UM, factor=1, optics=optics)
+    optics = {
+        "wavelength_um": 0.488,
+        "medium_index": 1.518,
+        "na": 1.4,
+    }  # the pinhole is open: the excitation makes the image
+    yield RealField(
+        name="Airyscan",
+        image=whole[margin:-margin, margin:-margin],
+        truth=truth,
+        pixel_um=AIRYSCAN_PIXEL_UM,
+        factor=1,
+        optics=optics,
+    )
 
 
 def register(image: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -99,10 +131,17 @@ def register(image: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarr
 def filter_to_truth(image: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """The image after the round filter that takes it closest to the truth: H = Re(T conj(F)) / |F|^2, summed over rings of spatial frequency."""
     found, wanted = np.fft.rfft2(image - image.mean()), np.fft.rfft2(truth - truth.mean())
-    frequency = np.hypot(np.fft.fftfreq(image.shape[0])[:, None], np.fft.rfftfreq(image.shape[1])[None, :])
+    frequency = np.hypot(
+        np.fft.fftfreq(image.shape[0])[:, None], np.fft.rfftfreq(image.shape[1])[None, :]
+    )
     ring = np.minimum(2 * FILTER_RINGS * frequency, FILTER_RINGS).astype(int)
-    shared, power = (np.bincount(ring.ravel(), values.ravel()) for values in ((wanted * found.conj()).real, np.abs(found) ** 2))
-    filtered: np.ndarray = np.fft.irfft2(found * (shared / power)[ring], s=image.shape) + truth.mean()
+    shared, power = (
+        np.bincount(ring.ravel(), values.ravel())
+        for values in ((wanted * found.conj()).real, np.abs(found) ** 2)
+    )
+    filtered: np.ndarray = (
+        np.fft.irfft2(found * (shared / power)[ring], s=image.shape) + truth.mean()
+    )
     return filtered
 
 
@@ -114,17 +153,32 @@ def score(image: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
     return psnr, float(structural_similarity(wanted, fitted, data_range=1.0))
 
 
-def real_rows(model: Checkpoint, fields: Iterator[RealField], bar: float, samples: int) -> Iterator[Row]:
+def real_rows(
+    model: Checkpoint, fields: Iterator[RealField], bar: float, samples: int
+) -> Iterator[Row]:
     """Cubic upsampling, Richardson-Lucy and the model against the sharper image."""
     for one in fields:
         truth = tsim_er.scaled_truth(one.truth)
         found = finish(one.request(model.card.name, samples), model)
         deconvolved = finish(one.request("richardson-lucy", 1), load_method("richardson-lucy"))
-        images = [zoom(one.image, 2, order=3, grid_mode=True, mode="nearest"), deconvolved.mean, found.mean]
-        scores = [score((binned(image, UPSAMPLING) if one.factor == 1 else image).astype(np.float64), truth) for image in images]
+        images = [
+            zoom(one.image, 2, order=3, grid_mode=True, mode="nearest"),
+            deconvolved.mean,
+            found.mean,
+        ]
+        scores = [
+            score(
+                (binned(image, UPSAMPLING) if one.factor == 1 else image).astype(np.float64), truth
+            )
+            for image in images
+        ]
         (_, (classical, classical_ssim), (ours, our_ssim)) = scores
         value = ", ".join(f"{psnr:.2f} ({ssim:.3f})" for psnr, ssim in scores)
-        chi2 = "" if found.forward is None or found.forward.chi2 is None else f", chi2 {found.forward.chi2:.2f}"
+        chi2 = (
+            ""
+            if found.forward is None or found.forward.chi2 is None
+            else f", chi2 {found.forward.chi2:.2f}"
+        )
         yield Row(
             what=f"{one.name}: cubic, Richardson-Lucy, {model.card.name} [dB (SSIM)]",
             value=f"{value}: {ours - classical:+.2f} dB{chi2}",
@@ -137,38 +191,82 @@ def filtered_rows(model: Checkpoint, samples: int) -> Iterator[Row]:
     """What the best filter, fitted with the truth in hand, makes of Richardson-Lucy and of the model: what is left is no matter of sharpness."""
     for one in tsim_fields():
         truth, scores = tsim_er.scaled_truth(one.truth), []
-        for name, how, count in (("richardson-lucy", load_method("richardson-lucy"), 1), (model.card.name, model, samples)):
-            moved, wanted = register(finish(one.request(name, count), how).mean.astype(np.float64), truth)
-            scores += [fitted_psnr(moved, wanted), fitted_psnr(filter_to_truth(moved, wanted), wanted)]
+        for name, how, count in (
+            ("richardson-lucy", load_method("richardson-lucy"), 1),
+            (model.card.name, model, samples),
+        ):
+            moved, wanted = register(
+                finish(one.request(name, count), how).mean.astype(np.float64), truth
+            )
+            scores += [
+                fitted_psnr(moved, wanted),
+                fitted_psnr(filter_to_truth(moved, wanted), wanted),
+            ]
         value = "{:.2f}, {:.2f}; {:.2f}, {:.2f}".format(*scores)
-        yield Row(what=f"{one.name}: Richardson-Lucy, filtered; {model.card.name}, filtered [dB]", value=value)
+        yield Row(
+            what=f"{one.name}: Richardson-Lucy, filtered; {model.card.name}, filtered [dB]",
+            value=value,
+        )
 
 
 def texture_rows(model: Checkpoint, samples: int) -> Iterator[Row]:
     """RMSE on textures over that of Richardson-Lucy."""
     ranges = WidefieldRanges(photons=(100, 3000), field_px=128)
     for number in range(FIELDS):
-        pair = simulate_widefield(SEED + number, ranges, lambda rng, side, pixel_um: draw_texture(rng, side))
+        pair = simulate_widefield(
+            SEED + number, ranges, lambda rng, side, pixel_um: draw_texture(rng, side)
+        )
         request = simulated_request(pair.counts, pair.microscope, model.card.name, samples)
         ours, classical = (
-            float(np.sqrt(np.mean((finish(replace(request, model=name), how).mean - pair.truth)[inner()] ** 2)))
-            for name, how in ((model.card.name, model), ("richardson-lucy", load_method("richardson-lucy")))
+            float(
+                np.sqrt(
+                    np.mean(
+                        (finish(replace(request, model=name), how).mean - pair.truth)[inner()] ** 2
+                    )
+                )
+            )
+            for name, how in (
+                (model.card.name, model),
+                ("richardson-lucy", load_method("richardson-lucy")),
+            )
         )
-        yield Row(what=f"texture {number}: RMSE over Richardson-Lucy's", value=f"{ours / classical:.2f}", bar="<= 1", met=ours <= classical)
+        yield Row(
+            what=f"texture {number}: RMSE over Richardson-Lucy's",
+            value=f"{ours / classical:.2f}",
+            bar="<= 1",
+            met=ours <= classical,
+        )
 
 
 def flux_rows(model: Checkpoint, samples: int) -> Iterator[Row]:
     """Total of the counts above the dark level, and what twice the exposure makes of it."""
     for number in range(FIELDS):
-        pair = simulate_widefield(SEED + 100 + number, WidefieldRanges(photons=(100, 3000), field_px=128))
+        pair = simulate_widefield(
+            SEED + 100 + number, WidefieldRanges(photons=(100, 3000), field_px=128)
+        )
         dark = np.full(pair.counts.shape, pair.camera.offset_counts)
-        request = replace(simulated_request(pair.counts.astype(np.float64), pair.microscope, model.card.name, samples), background=dark)
+        request = replace(
+            simulated_request(
+                pair.counts.astype(np.float64), pair.microscope, model.card.name, samples
+            ),
+            background=dark,
+        )
         once = finish(request, model).mean
-        doubled = replace(request, image=replace(request.image, array=2 * (pair.counts - dark) + dark))
+        doubled = replace(
+            request, image=replace(request.image, array=2 * (pair.counts - dark) + dark)
+        )
         light = float(pair.truth.mean()) + dark_level(pair.counts) - pair.camera.offset_counts
-        kept, twice = float(once.mean() / light), float(finish(doubled, model).mean.mean() / once.mean())
+        kept, twice = (
+            float(once.mean() / light),
+            float(finish(doubled, model).mean.mean() / once.mean()),
+        )
         met = abs(kept - 1) <= LARGEST_LOSS and abs(twice / 2 - 1) <= LARGEST_EXPOSURE_ERROR
-        yield Row(what=f"flux {number}: kept, and at twice the counts", value=f"{kept:.3f}, {twice:.3f}", bar="1 +- 0.02, 2 +- 0.02", met=met)
+        yield Row(
+            what=f"flux {number}: kept, and at twice the counts",
+            value=f"{kept:.3f}, {twice:.3f}",
+            bar="1 +- 0.02, 2 +- 0.02",
+            met=met,
+        )
 
 
 def inner() -> tuple[slice, slice]:
@@ -176,17 +274,31 @@ def inner() -> tuple[slice, slice]:
     return (slice(2 * BORDER_PX, -2 * BORDER_PX),) * 2
 
 
-def simulated_request(counts: np.ndarray, microscope: Any, model: str, samples: int) -> RestoreRequest:
+def simulated_request(
+    counts: np.ndarray, microscope: Any, model: str, samples: int
+) -> RestoreRequest:
     """A simulated image with its optics."""
     image = ImageStack(array=counts, axes="YX", pixel_um=microscope.pixel_um, source="simulated")
     return RestoreRequest(
-        image=image, model=model, samples=samples, wavelength_um=microscope.wavelength_um, medium_index=microscope.medium_index, na=microscope.na
+        image=image,
+        model=model,
+        samples=samples,
+        wavelength_um=microscope.wavelength_um,
+        medium_index=microscope.medium_index,
+        na=microscope.na,
     )
 
 
 def speed_rows(model: Checkpoint, samples: int) -> Iterator[Row]:
     """Seconds for an image of 256 x 256 pixels, with its deconvolution and its check, on all threads; the second of two runs."""
-    request = RestoreRequest(image=reticulum(), model=model.card.name, samples=samples, wavelength_um=0.52, medium_index=1.518, na=1.4)
+    request = RestoreRequest(
+        image=reticulum(),
+        model=model.card.name,
+        samples=samples,
+        wavelength_um=0.52,
+        medium_index=1.518,
+        na=1.4,
+    )
     for precision in ("fp32", "bf16"):
         asked = replace(request, precision=precision)
         seconds = [finish(asked, model).provenance.timings_s["total"] for _ in range(2)][1]

@@ -44,7 +44,12 @@ def marked(function: Callable[..., Any], name: str) -> Callable[..., Any]:
 def shares(path: Path, out: Path) -> Iterable[tuple[str, dict[str, float]]]:
     """Share of each part in the steps of each stage."""
     recipe = read_recipe(path)
-    plan = replace(recipe.plan, mean_steps=WARM_UP + PROFILED, diffusion_steps=WARM_UP + PROFILED, pool_fields=8)
+    plan = replace(
+        recipe.plan,
+        mean_steps=WARM_UP + PROFILED,
+        diffusion_steps=WARM_UP + PROFILED,
+        pool_fields=8,
+    )
     request = TrainRequest(recipe=str(path), out=str(out), device="cpu")
     Processes.backward = marked(Processes.backward, "forward and backward")  # type: ignore[method-assign]
     with closing(Session(request, replace(recipe, plan=plan), None)) as session:
@@ -59,19 +64,43 @@ def shares(path: Path, out: Path) -> Iterable[tuple[str, dict[str, float]]]:
                     with record_function("waiting for data"):
                         parts = next(batches)
                     run.step(parts)
-            found = {event.key: event.cpu_time_total for event in profiled.key_averages() if event.key in ("step", "forward and backward", "waiting for data")}
+            found = {
+                event.key: event.cpu_time_total
+                for event in profiled.key_averages()
+                if event.key in ("step", "forward and backward", "waiting for data")
+            }
             total = found["step"] + found["waiting for data"]
-            yield stage.name, {name: found[name] / total for name in ("forward and backward", "waiting for data")}
+            yield (
+                stage.name,
+                {
+                    name: found[name] / total
+                    for name in ("forward and backward", "waiting for data")
+                },
+            )
             batches.close()
 
 
 def memory(out: Path) -> np.ndarray:
     """Resident memory [MiB] after each of 2,000 steps."""
     recipe = read_recipe(RECIPES / "smoke.toml")
-    recipe = replace(recipe, plan=replace(recipe.plan, mean_steps=MEMORY_STEPS // 2, diffusion_steps=MEMORY_STEPS // 2, save_every=200))
+    recipe = replace(
+        recipe,
+        plan=replace(
+            recipe.plan,
+            mean_steps=MEMORY_STEPS // 2,
+            diffusion_steps=MEMORY_STEPS // 2,
+            save_every=200,
+        ),
+    )
     path, process = write_recipe(recipe, out / "recipe.toml"), psutil.Process(os.getpid())
     return np.array(
-        [process.memory_info().rss / 2**20 for _ in tqdm(train(TrainRequest(recipe=str(path), out=str(out / "run"), device="cpu")), total=MEMORY_STEPS)]
+        [
+            process.memory_info().rss / 2**20
+            for _ in tqdm(
+                train(TrainRequest(recipe=str(path), out=str(out / "run"), device="cpu")),
+                total=MEMORY_STEPS,
+            )
+        ]
     )
 
 
@@ -83,9 +112,14 @@ def main() -> None:
         for name in ("phase-2shot", "widefield-x2"):
             for stage, found in shares(RECIPES / f"{name}.toml", Path(folder) / name):
                 said = ", ".join(f"{part} {share:.1%}" for part, share in found.items())
-                print(f"{name}, {stage}: {said}, the rest {1 - sum(found.values()):.1%} (bar: networks >= {BAR:.0%})", flush=True)
+                print(
+                    f"{name}, {stage}: {said}, the rest {1 - sum(found.values()):.1%} (bar: networks >= {BAR:.0%})",
+                    flush=True,
+                )
     slope = np.polyfit(np.arange(SETTLED, len(used)), used[SETTLED:], 1)[0]
-    print(f"memory: {used[SETTLED]:.0f} MiB after {SETTLED} steps, {used[-1]:.0f} MiB after {len(used)}; {1000 * slope:+.2f} MiB for 1,000 steps")
+    print(
+        f"memory: {used[SETTLED]:.0f} MiB after {SETTLED} steps, {used[-1]:.0f} MiB after {len(used)}; {1000 * slope:+.2f} MiB for 1,000 steps"
+    )
 
 
 if __name__ == "__main__":

@@ -54,14 +54,33 @@ def waveorder_phases(planes: np.ndarray, python: str) -> np.ndarray:
     """What waveorder makes of planes at each of `REGULARISATIONS`: (R, Y, X) [rad]; RuntimeError with its last words where it fails."""
     with TemporaryDirectory() as folder:
         given, found = Path(folder) / "given.npz", Path(folder) / "found.npy"
-        optics = {"pixel": MICROSCOPE.pixel_um, "wavelength": MICROSCOPE.wavelength_um, "index": MICROSCOPE.medium_index, "na": MICROSCOPE.na}
-        np.savez(given, planes=planes, z=DEFOCUS_UM, condenser=CONDENSER_NA, regularisations=REGULARISATIONS, **optics)
+        optics = {
+            "pixel": MICROSCOPE.pixel_um,
+            "wavelength": MICROSCOPE.wavelength_um,
+            "index": MICROSCOPE.medium_index,
+            "na": MICROSCOPE.na,
+        }
+        np.savez(
+            given,
+            planes=planes,
+            z=DEFOCUS_UM,
+            condenser=CONDENSER_NA,
+            regularisations=REGULARISATIONS,
+            **optics,
+        )
         try:
-            done = subprocess.run([python, "-c", PEER, str(given), str(found)], capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                [python, "-c", PEER, str(given), str(found)],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
         except OSError as error:
             raise RuntimeError(f"{python} cannot be started ({error.strerror})") from None
         if done.returncode:
-            raise RuntimeError((done.stderr.strip().splitlines() or ["it ended without a word"])[-1])
+            raise RuntimeError(
+                (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
+            )
         return np.load(found)
 
 
@@ -80,17 +99,39 @@ def measure(python: str) -> list[Row]:
         ours = solve_wotf(torch.from_numpy(contrast), DEFOCUS_UM, MICROSCOPE, r).numpy()
         alike = float(np.corrcoef(ours[inside].ravel(), theirs[inside].ravel())[0, 1])
         ratio = slope(theirs[inside], ours[inside])
-        truth = f"{slope(ours[inside], phase[inside]):.3f} / {slope(theirs[inside], phase[inside]):.3f}"
-        rows.append(Row(what=f"WOTF at {r:g}: correlation with waveorder", value=f"{alike:.4f}", bar=">= 0.99", met=alike >= 0.99))
-        rows.append(Row(what=f"WOTF at {r:g}: waveorder's slope on ours", value=f"{ratio:.3f}", bar="0.95 to 1.05", met=abs(ratio - 1) <= 0.05))
+        truth = (
+            f"{slope(ours[inside], phase[inside]):.3f} / {slope(theirs[inside], phase[inside]):.3f}"
+        )
+        rows.append(
+            Row(
+                what=f"WOTF at {r:g}: correlation with waveorder",
+                value=f"{alike:.4f}",
+                bar=">= 0.99",
+                met=alike >= 0.99,
+            )
+        )
+        rows.append(
+            Row(
+                what=f"WOTF at {r:g}: waveorder's slope on ours",
+                value=f"{ratio:.3f}",
+                bar="0.95 to 1.05",
+                met=abs(ratio - 1) <= 0.05,
+            )
+        )
         rows.append(Row(what=f"WOTF at {r:g}: slope on the truth, ours / waveorder's", value=truth))
     return rows
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--python", default="python", help="the interpreter of an environment that has waveorder")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--python", default="python", help="the interpreter of an environment that has waveorder"
+    )
     try:
         print_rows("Weak-object transfer function", measure(parser.parse_args().python))
     except RuntimeError as reason:
-        print(f"skipped: {reason}. Make an environment for waveorder as the head of this file says.")
+        print(
+            f"skipped: {reason}. Make an environment for waveorder as the head of this file says."
+        )

@@ -34,7 +34,13 @@ WINDOW = (1280, 800)
 LONGEST_MS = 300_000  # a training on a busy machine
 SETTLED_MS = 400
 SHORT = {"samples": 4, "steps": 6}
-AIR_OBJECTIVE = {"pixel_um": 0.108, "wavelength_um": 0.6, "medium_index": 1.0, "na": 0.8, "photons": 200.0}
+AIR_OBJECTIVE = {
+    "pixel_um": 0.108,
+    "wavelength_um": 0.6,
+    "medium_index": 1.0,
+    "na": 0.8,
+    "photons": 200.0,
+}
 
 
 class Studio:
@@ -60,7 +66,9 @@ class Studio:
     def open_dock(self, kind: type, name: str) -> Any:
         """A dock at the right."""
         dock = kind(self.viewer)
-        self.viewer.window.add_dock_widget(dock, name=f"{name} (CVDM reconstruction)", area="right", tabify=True)
+        self.viewer.window.add_dock_widget(
+            dock, name=f"{name} (CVDM reconstruction)", area="right", tabify=True
+        )
         return dock
 
     def wait(self, until: Callable[[], bool] = lambda: True) -> None:
@@ -117,7 +125,9 @@ def super_resolution(out: Path, theme: str) -> None:
     studio.wait(lambda: quiet(dock))
     studio.photograph("first-preview")
     dock.panel.run.click()
-    studio.wait(lambda: dock.panel.bar.value() > dock.panel.bar.maximum() / 2 or not dock.panel.busy)
+    studio.wait(
+        lambda: dock.panel.bar.value() > dock.panel.bar.maximum() / 2 or not dock.panel.busy
+    )
     studio.photograph("first-running")
     studio.wait(lambda: quiet(dock))
     studio.viewer.layers["preview of widefield network"].visible = False
@@ -134,9 +144,14 @@ def checked(out: Path, theme: str) -> None:
     """A result for which nothing was guessed: the camera's dark image is a layer, and the light is green."""
     studio = Studio(out, theme)
     studio.open_sample(widefield_network)
-    measured, offset = studio.viewer.layers["widefield network"], reticulum_pair().camera.offset_counts
+    measured, offset = (
+        studio.viewer.layers["widefield network"],
+        reticulum_pair().camera.offset_counts,
+    )
     place = {"scale": measured.scale, "units": measured.units, "contrast_limits": (0, 2 * offset)}
-    dark = studio.viewer.add_image(np.full(measured.data.shape, offset, np.float32), name="dark image", **place)
+    dark = studio.viewer.add_image(
+        np.full(measured.data.shape, offset, np.float32), name="dark image", **place
+    )
     dark.visible = False
     dock = studio.open_dock(RestoreWidget, "Reconstruct")
     dock.form.model.set_value("widefield-x2")
@@ -173,7 +188,11 @@ def phase(out: Path, theme: str) -> None:
     studio.photograph("phase-compared")
     studio.viewer.layers.remove("phase-physics (classical) of two defocused planes")
     inspector = studio.open_dock(InspectWidget, "Inspect")
-    mean = next(layer for layer in studio.viewer.layers if our_metadata(layer).get("role") == "reconstruction")
+    mean = next(
+        layer
+        for layer in studio.viewer.layers
+        if our_metadata(layer).get("role") == "reconstruction"
+    )
     studio.viewer.cursor.position = mean.data_to_world((128, 160))
     for callback in studio.viewer.mouse_move_callbacks:
         callback(studio.viewer, SimpleNamespace(type="mouse_move"))
@@ -199,7 +218,11 @@ def live(out: Path, theme: str) -> None:
     dock.form.model.set_value("phase-2shot")
     studio.wait()
     dock.start_button.click()
-    studio.wait(lambda: any(our_metadata(layer).get("role") == "reconstruction" for layer in studio.viewer.layers))
+    studio.wait(
+        lambda: any(
+            our_metadata(layer).get("role") == "reconstruction" for layer in studio.viewer.layers
+        )
+    )
     studio.photograph("live")
     dock.stop_button.click()
     studio.wait(lambda: not dock.following)
@@ -213,10 +236,18 @@ def queue(out: Path, theme: str) -> None:
 
     folder = out / "dropped"
     folder.mkdir(exist_ok=True)
-    image = next(data for data, keywords, _ in widefield_network() if "true" not in keywords["name"])
+    image = next(
+        data for data, keywords, _ in widefield_network() if "true" not in keywords["name"]
+    )
     paths = [folder / f"field {number}.tif" for number in (1, 2)]
     for number, path in enumerate(paths):
-        tifffile.imwrite(path, image[96 * number : 96 * number + 160, :160], imagej=True, resolution=(1 / 0.0626, 1 / 0.0626), metadata={"unit": "um"})
+        tifffile.imwrite(
+            path,
+            image[96 * number : 96 * number + 160, :160],
+            imagej=True,
+            resolution=(1 / 0.0626, 1 / 0.0626),
+            metadata={"unit": "um"},
+        )
     notes = folder / "notes.txt"
     notes.write_text("stray")
     studio = Studio(out, theme)
@@ -234,7 +265,9 @@ def large(out: Path, theme: str) -> None:
     """A file that two processes work at, block by block, and its result."""
     import tifffile
 
-    image = next(data for data, keywords, _ in widefield_network() if "true" not in keywords["name"])
+    image = next(
+        data for data, keywords, _ in widefield_network() if "true" not in keywords["name"]
+    )
     with TemporaryDirectory() as folder:
         path = Path(folder) / "slide.tif"
         tifffile.imwrite(path, image)
@@ -271,7 +304,13 @@ def train(out: Path, theme: str) -> None:
         studio.wait()
         studio.photograph("train-form")
         dock.form.time.setCurrentText(OWN_STEPS)
-        for name, count in {"mean_steps": 4, "diffusion_steps": 60, "batch": 1, "patch_px": 48, "held-out fields": 1}.items():
+        for name, count in {
+            "mean_steps": 4,
+            "diffusion_steps": 60,
+            "batch": 1,
+            "patch_px": 48,
+            "held-out fields": 1,
+        }.items():
             dock.form.counts[name].setValue(count)
         dock.panel.start.click()
         studio.wait(lambda: len(dock.progress.plots.schedule.seen) > 2 or not dock.training)

@@ -65,7 +65,9 @@ class Schedule(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.rate_layers = nn.Sequential(nn.Conv2d(2, 16, 3, padding=1), nn.SiLU(), nn.Conv2d(16, 1, 3, padding=1))
+        self.rate_layers = nn.Sequential(
+            nn.Conv2d(2, 16, 3, padding=1), nn.SiLU(), nn.Conv2d(16, 1, 3, padding=1)
+        )
         self.mix = nn.Parameter(torch.tensor([3.0, 0.0, 0.0]))  # of the powers t, t^2, t^3
 
     def rate(self, condition: Tensor) -> Tensor:
@@ -119,17 +121,23 @@ class Denoiser(nn.Module):
 # The losses -------------------------------------------------------------------------------------------------------------
 
 
-def compute_loss(schedule: Schedule, denoiser: Denoiser, clean: Tensor, condition: Tensor) -> Tensor:
+def compute_loss(
+    schedule: Schedule, denoiser: Denoiser, clean: Tensor, condition: Tensor
+) -> Tensor:
     """Noise loss + 2 prior + 2 alpha L_gamma, with the paper's weights; it trains schedule and denoiser together.
 
     The noise loss asks for a schedule under which the noise is easy to tell. The prior asks that nothing is left of the image
     at t = 1. Both would be happy with a schedule that jumps; L_gamma = (d2 gamma / dt2)^2 keeps it smooth.
     """
-    t = ((torch.arange(len(clean)) + torch.rand(len(clean))) / len(clean)).clamp(1e-4, 1 - 1e-4)[:, None, None, None]
+    t = ((torch.arange(len(clean)) + torch.rand(len(clean))) / len(clean)).clamp(1e-4, 1 - 1e-4)[
+        :, None, None, None
+    ]
     rate, (clock, speed, acceleration) = schedule.rate(condition), schedule.clock(t)
     exponent, noise = rate * clock, torch.randn_like(clean)
     gamma = torch.exp(-exponent)
-    error = denoiser(add_noise(clean, exponent, noise), condition, exponent) - (gamma.sqrt() * noise - (1 - gamma).sqrt() * clean)
+    error = denoiser(add_noise(clean, exponent, noise), condition, exponent) - (
+        gamma.sqrt() * noise - (1 - gamma).sqrt() * clean
+    )
     noise_loss = (gamma * error.square()).mean()  # eps is off by sqrt(gamma) times what v is off by
     last = torch.exp(-rate)
     prior = (last * clean.square() - last - torch.log1p(-last)).mean() / 2
@@ -171,7 +179,9 @@ def draw_samples(schedule: Schedule, denoiser: Denoiser, condition: Tensor, coun
         clean = denoiser.clean(noisy, condition, rate * now)
         step = torch.exp(-rate * (now - later))  # gamma_r / gamma_t
         gamma_now, gamma_later = torch.exp(-rate * now), torch.exp(-rate * later)
-        mean = (gamma_later.sqrt() * (1 - step) * clean + step.sqrt() * (1 - gamma_later) * noisy) / (1 - gamma_now)
+        mean = (
+            gamma_later.sqrt() * (1 - step) * clean + step.sqrt() * (1 - gamma_later) * noisy
+        ) / (1 - gamma_now)
         variance = (1 - gamma_later) * (1 - step) / (1 - gamma_now)
         noisy = mean + variance.sqrt() * torch.randn_like(mean)
     return noisy
@@ -183,7 +193,11 @@ def draw_samples(schedule: Schedule, denoiser: Denoiser, condition: Tensor, coun
 @torch.no_grad()
 def draw_figure(schedule: Schedule, clean: Tensor, condition: Tensor, samples: Tensor) -> Figure:
     """Measurement, truth, mean, spread, error and rate of one field, and the schedule of its fastest and slowest pixels."""
-    rate, mean, spread = schedule.rate(condition), samples.mean(dim=0, keepdim=True), samples.std(dim=0, keepdim=True)
+    rate, mean, spread = (
+        schedule.rate(condition),
+        samples.mean(dim=0, keepdim=True),
+        samples.std(dim=0, keepdim=True),
+    )
     figure = Figure(figsize=(14, 7), layout="constrained")
     *panels, curves, scatter = figure.subplots(2, 4).ravel()
     shown = {
@@ -195,7 +209,10 @@ def draw_figure(schedule: Schedule, clean: Tensor, condition: Tensor, samples: T
         "rate lambda(x)": rate,
     }
     for panel, (name, image) in zip(panels, shown.items(), strict=True):
-        figure.colorbar(panel.imshow(image[0, 0].numpy(), cmap="gray" if name in list(shown)[:3] else "magma"), ax=panel)
+        figure.colorbar(
+            panel.imshow(image[0, 0].numpy(), cmap="gray" if name in list(shown)[:3] else "magma"),
+            ax=panel,
+        )
         panel.set(title=name, xticks=[], yticks=[])
     t = torch.linspace(0, 1, 200)
     for name, value in (("slowest pixel", rate.min()), ("fastest pixel", rate.max())):
@@ -209,7 +226,9 @@ def draw_figure(schedule: Schedule, clean: Tensor, condition: Tensor, samples: T
 
 def main(words: list[str] | None = None) -> None:
     """Train, sample, draw."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--samples", type=int, default=16)
     parser.add_argument("--out", type=Path, default=Path("cvdm.png"))

@@ -38,7 +38,11 @@ def tiny_checkpoint(task_name: str, folder: Path, widths: tuple[int, ...] = (8, 
     with torch.no_grad():
         for parameter in network.parameters():
             if parameter.ndim == 4:
-                parameter.copy_(0.5 * torch.randn(parameter.shape, generator=generator) / parameter[0].numel() ** 0.5)
+                parameter.copy_(
+                    0.5
+                    * torch.randn(parameter.shape, generator=generator)
+                    / parameter[0].numel() ** 0.5
+                )
     card = ModelCard(
         name=f"tiny-{task_name}",
         title="A tiny model with random weights",

@@ -25,8 +25,14 @@ class Optics:
 
 OPTICS = {
     "symmetric": Optics(defocus_um=(-2.5, 2.5)),
-    "near": Optics(defocus_um=(-1.0, 1.0), microscope=Microscope(pixel_um=0.107, wavelength_um=0.647, medium_index=1.335)),
-    "in focus": Optics(defocus_um=(0.0, 4.0), microscope=Microscope(pixel_um=0.25, wavelength_um=0.5, medium_index=1.0, na=0.5)),
+    "near": Optics(
+        defocus_um=(-1.0, 1.0),
+        microscope=Microscope(pixel_um=0.107, wavelength_um=0.647, medium_index=1.335),
+    ),
+    "in focus": Optics(
+        defocus_um=(0.0, 4.0),
+        microscope=Microscope(pixel_um=0.25, wavelength_um=0.5, medium_index=1.0, na=0.5),
+    ),
     "three planes": Optics(defocus_um=(-3.0, 0.0, 3.0), condenser_na=0.2),
     "upper plane first": Optics(defocus_um=(3.0, -3.0), condenser_na=0.3),
 }
@@ -43,9 +49,19 @@ class CutPlanes:
     def request(self, **changes) -> RestoreRequest:
         """As a user would ask for their phase."""
         optics, seen = self.optics, self.optics.microscope
-        known = {"wavelength_um": seen.wavelength_um, "medium_index": seen.medium_index, "na": seen.na}
+        known = {
+            "wavelength_um": seen.wavelength_um,
+            "medium_index": seen.medium_index,
+            "na": seen.na,
+        }
         image = ImageStack(array=self.counts, axes="PYX", pixel_um=seen.pixel_um)
-        asked = {"model": "tiny", "samples": 2, "steps": 2, "device": "cpu", "defocus_um": optics.defocus_um}
+        asked = {
+            "model": "tiny",
+            "samples": 2,
+            "steps": 2,
+            "device": "cpu",
+            "defocus_um": optics.defocus_um,
+        }
         asked |= {"condenser_na": optics.condenser_na or None}
         return RestoreRequest(image=image, **{**known, **asked, **changes})
 
@@ -55,7 +71,11 @@ def domes(shape: tuple[int, int], rng: np.random.Generator, strength: float) -> 
     y, x = np.mgrid[: shape[0], : shape[1]]
     phase = np.zeros(shape)
     for _ in range(14):
-        down, right, (high, wide) = rng.uniform(0, shape[0]), rng.uniform(0, shape[1]), rng.uniform(8, 16, 2)
+        down, right, (high, wide) = (
+            rng.uniform(0, shape[0]),
+            rng.uniform(0, shape[1]),
+            rng.uniform(8, 16, 2),
+        )
         dome = (1 - ((y - down) / high) ** 2 - ((x - right) / wide) ** 2).clip(min=0)
         phase = np.maximum(phase, strength * rng.uniform(0.5, 1) * dome)
     return gaussian_filter(phase, 1.5)
@@ -88,4 +108,8 @@ def take_planes(
     light[:, 1:3] = torch.from_numpy(ramp * rng.normal(size=(len(positions), 2)))
     maps = torch.from_numpy(np.stack([-absorbance / 2 * stain / stain.max(), phase]))
     expected = model.apply(PhaseObject(maps=maps, illumination=light)).numpy()
-    return CutPlanes(counts=rng.poisson(photons * expected).astype(float), phase=phase[model.frame], optics=optics)
+    return CutPlanes(
+        counts=rng.poisson(photons * expected).astype(float),
+        phase=phase[model.frame],
+        optics=optics,
+    )

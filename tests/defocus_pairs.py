@@ -21,23 +21,40 @@ def domes(shape: tuple[int, int], height: float = 1.5) -> np.ndarray:
         for column in np.arange(30, shape[1] - 20, 46):
             down, right = rng.uniform(-4, 4, 2)
             wide, high = rng.uniform(9, 13, 2)
-            phase += height * (1 - ((y - row - down) / high) ** 2 - ((x - column - right) / wide) ** 2).clip(min=0)
+            phase += height * (
+                1 - ((y - row - down) / high) ** 2 - ((x - column - right) / wide) ** 2
+            ).clip(min=0)
     return gaussian_filter(phase, 1.5)
 
 
-def pair(shape: tuple[int, int], defocus_um: tuple[float, float] = DEFOCUS_UM, photons: float = PHOTONS, spots: float = 0.0) -> np.ndarray:
+def pair(
+    shape: tuple[int, int],
+    defocus_um: tuple[float, float] = DEFOCUS_UM,
+    photons: float = PHOTONS,
+    spots: float = 0.0,
+) -> np.ndarray:
     """Two planes without a mistake, in units of the background."""
     absorbance = gaussian_filter(np.random.default_rng(5).random(shape) > 0.997, 1.5) * spots
     planes = defocus_pair_of(domes(shape), absorbance, MICROSCOPE, defocus_um)
     return np.random.default_rng(1).poisson(planes * photons) / photons
 
 
-def moved(planes: np.ndarray, down: float, right: float, magnification: float = 0.0, centre: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
+def moved(
+    planes: np.ndarray,
+    down: float,
+    right: float,
+    magnification: float = 0.0,
+    centre: tuple[float, float] = (0.0, 0.0),
+) -> np.ndarray:
     """The second plane moved down and right, and larger about a centre, as the first never was."""
     scale = 1 / (1 + magnification) - 1
-    return np.stack([planes[0], put_back(planes[1], (-down * (1 + scale), -right * (1 + scale)), scale, centre)])
+    return np.stack(
+        [planes[0], put_back(planes[1], (-down * (1 + scale), -right * (1 + scale)), scale, centre)]
+    )
 
 
 def lit(planes: np.ndarray, *terms: float) -> np.ndarray:
     """The second plane under a light that changed by these shares."""
-    return planes * np.stack([np.ones(planes.shape[1:]), 1 + np.tensordot(terms, polynomials(planes.shape[1:]), axes=1)])
+    return planes * np.stack(
+        [np.ones(planes.shape[1:]), 1 + np.tensordot(terms, polynomials(planes.shape[1:]), axes=1)]
+    )

@@ -38,5 +38,8 @@ def drop(widget: QWidget, *paths: Path) -> bool:
         dropped = QDropEvent(PLACE, COPY | MOVE, data, *KEYS)
         dropped.setDropAction(MOVE)
         QApplication.sendEvent(widget, dropped)
-        assert (enter.dropAction(), dropped.dropAction()) == (COPY, COPY)  # a move would let the file manager delete the file
+        assert (enter.dropAction(), dropped.dropAction()) == (
+            COPY,
+            COPY,
+        )  # a move would let the file manager delete the file
     return enter.isAccepted()

@@ -9,7 +9,9 @@ from napari_cvdm.widgets.layers import METADATA_KEY, our_metadata
 
 TIMES = (0.25, 0.5, 0.75, 1.0)
 CLOCK = ClockCurve(times=TIMES, values=(0.05, 0.1, 0.3, 1.0), speeds=(0.2, 0.4, 1.5, 9.0))
-PROVENANCE = Provenance(inputs={}, model={"name": "tiny"}, settings={}, estimated={}, versions={}, timings_s={})
+PROVENANCE = Provenance(
+    inputs={}, model={"name": "tiny"}, settings={}, estimated={}, versions={}, timings_s={}
+)
 
 
 def restoration(shape=(24, 20), axes="YX"):
@@ -48,14 +50,24 @@ def add_samples(viewer, result):
 
 
 def roles(viewer):
-    return {our_metadata(layer)["role"]: layer for layer in viewer.layers if "role" in our_metadata(layer)}
+    return {
+        our_metadata(layer)["role"]: layer
+        for layer in viewer.layers
+        if "role" in our_metadata(layer)
+    }
 
 
 def settle(qtbot, dock):
     """Wait until neither a delayed call nor a job is left."""
 
     def quiet():
-        delayed = [dock.refresh, dock._show_frame, dock.pixel.refresh_regions, dock.agreement.refresh, dock.pixel.on_mouse]
+        delayed = [
+            dock.refresh,
+            dock._show_frame,
+            dock.pixel.refresh_regions,
+            dock.agreement.refresh,
+            dock.pixel.on_mouse,
+        ]
         assert not any(one._timer.isActive() for one in delayed)
         assert not dock.pixel.work.busy
         assert not dock.agreement.work.busy

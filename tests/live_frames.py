@@ -19,8 +19,19 @@ def frame(number, shape=(40, 36)):
 def alone(array, model, **settings):
     """What restoring a frame directly, in one step, gives."""
     image = ImageStack(array=array, axes="YX", pixel_um=0.065, source="cell")
-    return drained(restore(RestoreRequest(image=image, model=str(model), samples=1, steps=1, tile=64, device="cpu", **settings), load_model(str(model)))).mean
+    return drained(
+        restore(
+            RestoreRequest(
+                image=image, model=str(model), samples=1, steps=1, tile=64, device="cpu", **settings
+            ),
+            load_model(str(model)),
+        )
+    ).mean
 
 
 def shown(viewer):
-    return viewer.layers["live reconstruction of cell"].data if "live reconstruction of cell" in viewer.layers else np.zeros(0)
+    return (
+        viewer.layers["live reconstruction of cell"].data
+        if "live reconstruction of cell" in viewer.layers
+        else np.zeros(0)
+    )

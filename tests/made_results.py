@@ -4,14 +4,33 @@ import numpy as np
 
 from napari_cvdm.core.result import ClockCurve, Provenance, Restoration
 
-PROVENANCE = Provenance(inputs={}, model={"name": "tiny"}, settings={"seed": 3, "wavelength_um": 0.5}, estimated={}, versions={}, timings_s={})
-ROLES = ["gamma", "beta", "noise-rate map", "optical path difference", "uncertainty", "untrusted pixels", "reconstruction"]
+PROVENANCE = Provenance(
+    inputs={},
+    model={"name": "tiny"},
+    settings={"seed": 3, "wavelength_um": 0.5},
+    estimated={},
+    versions={},
+    timings_s={},
+)
+ROLES = [
+    "gamma",
+    "beta",
+    "noise-rate map",
+    "optical path difference",
+    "uncertainty",
+    "untrusted pixels",
+    "reconstruction",
+]
 
 
 def restoration(shape, axes, upsampling=1, unit="rad", times=(0.5, 1.0), seed=0):
     rng = np.random.default_rng(seed)
     values = rng.normal(size=shape).astype(np.float32)
-    schedule = np.broadcast_to(np.array([0.6, 0.2]).reshape(2, *[1] * len(shape)), (2, *shape)) if times else None
+    schedule = (
+        np.broadcast_to(np.array([0.6, 0.2]).reshape(2, *[1] * len(shape)), (2, *shape))
+        if times
+        else None
+    )
     return Restoration(
         mean=values,
         variance=values**2,

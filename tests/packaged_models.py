@@ -10,7 +10,15 @@ from napari_cvdm.export.settings import PackageSettings
 from napari_cvdm.models.checkpoint import load_checkpoint
 from napari_cvdm.reconstruct.restore import restore
 
-PHASE = PackageSettings(samples=3, steps=2, seed=7, pixel_um=0.2, wavelength_um=0.55, medium_index=1.337, defocus_um=(-2.5, 2.5))
+PHASE = PackageSettings(
+    samples=3,
+    steps=2,
+    seed=7,
+    pixel_um=0.2,
+    wavelength_um=0.55,
+    medium_index=1.337,
+    defocus_um=(-2.5, 2.5),
+)
 WIDEFIELD = PackageSettings(samples=3, steps=2, seed=7, pixel_um=0.0626)
 
 
@@ -20,5 +28,9 @@ def restored(model: Path, planes: np.ndarray, settings: PackageSettings) -> Rest
 
 def measured(planes: int, shape: tuple[int, int] = (45, 61), seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    blobs = np.exp(-((np.mgrid[: shape[0], : shape[1]] - np.array([[[20]], [[30]]])) ** 2).sum(axis=0) / 60)
-    return np.stack([rng.poisson(200 + 100 * (1 + plane) * blobs) for plane in range(planes)]).astype(np.float32)
+    blobs = np.exp(
+        -((np.mgrid[: shape[0], : shape[1]] - np.array([[[20]], [[30]]])) ** 2).sum(axis=0) / 60
+    )
+    return np.stack(
+        [rng.poisson(200 + 100 * (1 + plane) * blobs) for plane in range(planes)]
+    ).astype(np.float32)

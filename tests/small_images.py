@@ -27,21 +27,44 @@ def planes(shape, seed=0):
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[-1 : 1 : shape[0] * 1j, -1 : 1 : shape[1] * 1j]
     phase = np.exp(-6 * (y**2 + x**2))
-    pair = defocus_pair_of(phase, 0 * phase, Microscope(pixel_um=0.2, wavelength_um=0.55, medium_index=1.33), (-1.0, 1.0))
-    return ImageStack(array=(pair * 1000 + rng.normal(0, 5, pair.shape)).astype(np.float32), axes="PYX", pixel_um=0.2)
+    pair = defocus_pair_of(
+        phase,
+        0 * phase,
+        Microscope(pixel_um=0.2, wavelength_um=0.55, medium_index=1.33),
+        (-1.0, 1.0),
+    )
+    return ImageStack(
+        array=(pair * 1000 + rng.normal(0, 5, pair.shape)).astype(np.float32),
+        axes="PYX",
+        pixel_um=0.2,
+    )
 
 
 def spots(shape, seed=0, axes="YX"):
     """A noisy fluorescence image."""
     rng = np.random.default_rng(seed)
-    return ImageStack(array=rng.poisson(100 + 50 * rng.random(shape)).astype(np.uint16), axes=axes, pixel_um=0.065)
+    return ImageStack(
+        array=rng.poisson(100 + 50 * rng.random(shape)).astype(np.uint16), axes=axes, pixel_um=0.065
+    )
 
 
 def phase_request(image, **changes):
     """A short phase run."""
-    return RestoreRequest(**{"image": image, "model": "tiny", "samples": 2, "steps": 3, "device": "cpu", **OPTICS, **changes})
+    return RestoreRequest(
+        **{
+            "image": image,
+            "model": "tiny",
+            "samples": 2,
+            "steps": 3,
+            "device": "cpu",
+            **OPTICS,
+            **changes,
+        }
+    )
 
 
 def widefield_request(image, **changes):
     """A short super-resolution run."""
-    return RestoreRequest(**{"image": image, "model": "tiny", "samples": 2, "steps": 3, "device": "cpu", **changes})
+    return RestoreRequest(
+        **{"image": image, "model": "tiny", "samples": 2, "steps": 3, "device": "cpu", **changes}
+    )

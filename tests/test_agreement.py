@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from napari_cvdm.analysis.correlations import MOST_PIXELS, ResultFrame, agreement, error_by_spread, spearman
+from napari_cvdm.analysis.correlations import (
+    MOST_PIXELS,
+    ResultFrame,
+    agreement,
+    error_by_spread,
+    spearman,
+)
 from napari_cvdm.analysis.intervals import claimed_interval, sample_histogram
 from napari_cvdm.core.result import finished as drained
 from napari_cvdm.core.statistics import spread_as
@@ -16,14 +22,18 @@ def planted(shape=(80, 90), honesty=1.0, seed=0):
     truth = np.sin(np.linspace(0, 9, shape[1])) * np.ones(shape)
     spread = rng.uniform(0.1, 1, shape)
     mean = truth + honesty * spread * rng.normal(size=shape)
-    return ResultFrame(mean=mean, spread=spread, rate=7 + spread**3, valid=np.ones(shape, bool)), truth
+    return ResultFrame(
+        mean=mean, spread=spread, rate=7 + spread**3, valid=np.ones(shape, bool)
+    ), truth
 
 
 def test_planted_ranks_are_found():
     frame, truth = planted()
     found = drained(agreement(frame, truth))
     assert found.rate_spread == pytest.approx(1)
-    assert found.spread_error == pytest.approx(stats.spearmanr(frame.spread.ravel(), np.abs(frame.mean - truth).ravel()).statistic)
+    assert found.spread_error == pytest.approx(
+        stats.spearmanr(frame.spread.ravel(), np.abs(frame.mean - truth).ravel()).statistic
+    )
     assert found.spread_error > 0.3
     assert found.rate_error == pytest.approx(found.spread_error)
     assert found.used == found.usable == truth.size
@@ -31,7 +41,9 @@ def test_planted_ranks_are_found():
 
 def test_ranks_do_not_change_with_a_rising_scale():
     frame, truth = planted()
-    other = ResultFrame(mean=frame.mean, spread=np.exp(frame.spread), rate=np.log(frame.rate), valid=frame.valid)
+    other = ResultFrame(
+        mean=frame.mean, spread=np.exp(frame.spread), rate=np.log(frame.rate), valid=frame.valid
+    )
     first, second = drained(agreement(frame, truth)), drained(agreement(other, truth))
     assert first.spread_error == pytest.approx(second.spread_error)
     assert first.rate_error == pytest.approx(second.rate_error)
@@ -58,7 +70,9 @@ def test_untrusted_and_unknown_pixels_do_not_count():
     clean = drained(agreement(frame, truth))
     valid, mean, spoilt = frame.valid.copy(), frame.mean.copy(), truth.copy()
     valid[:4], mean[:4], spoilt[70:] = False, 1e9, np.nan
-    found = drained(agreement(ResultFrame(mean=mean, spread=frame.spread, rate=frame.rate, valid=valid), spoilt))
+    found = drained(
+        agreement(ResultFrame(mean=mean, spread=frame.spread, rate=frame.rate, valid=valid), spoilt)
+    )
     assert found.usable == clean.usable - 4 * 90 - 10 * 90
     assert found.spread_error == pytest.approx(clean.spread_error, abs=0.05)
     assert found.rmse < 2 * clean.rmse
@@ -66,7 +80,13 @@ def test_untrusted_and_unknown_pixels_do_not_count():
 
 def test_without_truth_there_is_no_error():
     found = drained(agreement(planted()[0]))
-    assert (found.rate_error, found.spread_error, found.structure_error, found.rmse, found.by_spread) == (None,) * 5
+    assert (
+        found.rate_error,
+        found.spread_error,
+        found.structure_error,
+        found.rmse,
+        found.by_spread,
+    ) == (None,) * 5
     assert found.rate_spread == pytest.approx(1)
 
 
@@ -81,7 +101,9 @@ def test_large_images_are_thinned_out_always_in_the_same_way():
 
 def test_a_constant_has_no_rank_and_one_bin():
     frame, truth = planted()
-    flat = ResultFrame(mean=frame.mean, spread=np.zeros(truth.shape), rate=frame.rate, valid=frame.valid)
+    flat = ResultFrame(
+        mean=frame.mean, spread=np.zeros(truth.shape), rate=frame.rate, valid=frame.valid
+    )
     found = drained(agreement(flat, truth))
     assert np.isnan(found.rate_spread)
     assert found.by_spread.pixels.tolist() == [truth.size]
@@ -93,7 +115,14 @@ def test_what_cannot_be_ranked_is_refused_in_words():
     with pytest.raises(ValueError, match="on the grid of the result"):
         drained(agreement(frame, truth[:-1]))
     with pytest.raises(ValueError, match="0 valid pixels"):
-        drained(agreement(ResultFrame(mean=frame.mean, spread=frame.spread, rate=frame.rate, valid=~frame.valid), truth))
+        drained(
+            agreement(
+                ResultFrame(
+                    mean=frame.mean, spread=frame.spread, rate=frame.rate, valid=~frame.valid
+                ),
+                truth,
+            )
+        )
     with pytest.raises(ValueError, match="'range'"):
         spread_as(truth, "range", "standard deviation")
 
@@ -116,7 +145,9 @@ def test_a_calibrated_claim_uses_the_models_factor():
     assert (claim.low, claim.high, claim.level, claim.calibrated) == (0.5, 3.5, 0.8, True)
 
 
-@pytest.mark.parametrize("samples", [np.arange(16.0), np.ones(8), np.array([1.0, np.nan, 2.0]), np.array([np.nan])])
+@pytest.mark.parametrize(
+    "samples", [np.arange(16.0), np.ones(8), np.array([1.0, np.nan, 2.0]), np.array([np.nan])]
+)
 def test_every_finite_sample_is_in_the_histogram_once(samples):
     found = sample_histogram(samples)
     assert found.counts.sum() == np.isfinite(samples).sum()

@@ -15,12 +15,21 @@ from napari_cvdm.tasks.conditioned import interior
 
 SHAPE = (161, 210)
 METHODS = ("us-tie", "wotf:1e-3")  # without slow waves, where noise is large
-MISTAKES = {"moved": lambda planes: moved(planes, 1.4, -0.8), "lit": lambda planes: lit(planes, 0.02, -0.01, 0.0, 0.0, 0.0)}
+MISTAKES = {
+    "moved": lambda planes: moved(planes, 1.4, -0.8),
+    "lit": lambda planes: lit(planes, 0.02, -0.01, 0.0, 0.0, 0.0),
+}
 
 
 def request(planes: np.ndarray, model: str, align: str = "auto", order: int = 1) -> RestoreRequest:
-    optics = {"wavelength_um": MICROSCOPE.wavelength_um, "medium_index": MICROSCOPE.medium_index, "defocus_um": DEFOCUS_UM[::order]}
-    image = ImageStack(array=np.ascontiguousarray(planes[::order]), axes="PYX", pixel_um=MICROSCOPE.pixel_um)
+    optics = {
+        "wavelength_um": MICROSCOPE.wavelength_um,
+        "medium_index": MICROSCOPE.medium_index,
+        "defocus_um": DEFOCUS_UM[::order],
+    }
+    image = ImageStack(
+        array=np.ascontiguousarray(planes[::order]), axes="PYX", pixel_um=MICROSCOPE.pixel_um
+    )
     return RestoreRequest(image=image, model=model, align=align, **optics)
 
 
@@ -35,7 +44,9 @@ def away(one: Restoration, other: Restoration) -> float:
 
 @pytest.mark.parametrize(("method", "order"), [("us-tie", 1), ("us-tie", -1), ("wotf:1e-3", 1)])
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_classical_method_of_a_pair_put_right_is_near_that_of_the_pair_without_a_mistake(method: str, mistake: str, order: int):
+def test_a_classical_method_of_a_pair_put_right_is_near_that_of_the_pair_without_a_mistake(
+    method: str, mistake: str, order: int
+):
     good = pair(SHAPE)
     wrong = MISTAKES[mistake](good)
     best = solved(good, method, "off")
@@ -49,7 +60,9 @@ def test_a_classical_method_of_a_pair_put_right_is_near_that_of_the_pair_without
 @pytest.mark.parametrize("method", METHODS)
 def test_a_pair_without_a_mistake_stays_as_it_is_to_the_bit(method: str):
     good = pair(SHAPE)
-    np.testing.assert_array_equal(solved(good, method, "auto").mean, solved(good, method, "off").mean)
+    np.testing.assert_array_equal(
+        solved(good, method, "auto").mean, solved(good, method, "off").mean
+    )
 
 
 def test_pixels_that_only_one_plane_saw_are_trusted_as_little_as_a_model_s():
@@ -75,4 +88,6 @@ def test_the_truth_explains_a_pair_that_was_put_right(mistake: str, order: int, 
     wrong = MISTAKES[mistake](good)
     put_right = chi2(wrong, "auto")
     assert put_right < 1.2 * chi2(good, "off")
-    assert mistake == "lit" or chi2(wrong, "off") > 1.5 * put_right  # light of second order is taken out by the check itself
+    assert (
+        mistake == "lit" or chi2(wrong, "off") > 1.5 * put_right
+    )  # light of second order is taken out by the check itself

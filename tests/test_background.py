@@ -10,7 +10,14 @@ from scipy.ndimage import gaussian_filter
 from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.core.result import finished
 from napari_cvdm.inversion import Fit, background, fit_object, flatten_background
-from napari_cvdm.inversion.background import LAST_WIDTH_RAD, PRIOR_STD_RAD, expected_costs, find_background, flat_change, penalty_of
+from napari_cvdm.inversion.background import (
+    LAST_WIDTH_RAD,
+    PRIOR_STD_RAD,
+    expected_costs,
+    find_background,
+    flat_change,
+    penalty_of,
+)
 from napari_cvdm.physics.forward_model import PhaseForwardModel, PhaseObject
 from napari_cvdm.simulate.phase_objects import dead_leaves
 from napari_cvdm.tasks.phase_inversion import draw_phases
@@ -22,18 +29,25 @@ SIDE, CANVAS, PHOTONS = 128, 160, 1e4
 def cells(side: int) -> np.ndarray:
     """Two domes of 2 and 3 rad, one of them cut by the frame."""
     y, x = np.mgrid[0:side, 0:side].astype(float)
-    domes = [np.sqrt((1 - ((y - a) ** 2 + (x - b) ** 2) / r**2).clip(min=0)) * h for a, b, r, h in ((60, 95, 22, 3.0), (120, 30, 26, 2.0))]
+    domes = [
+        np.sqrt((1 - ((y - a) ** 2 + (x - b) ** 2) / r**2).clip(min=0)) * h
+        for a, b, r, h in ((60, 95, 22, 3.0), (120, 30, 26, 2.0))
+    ]
     return gaussian_filter(np.sum(domes, axis=0) * (1 + 0.2 * np.sin(y / 2 + x)), 1.0)
 
 
 def leaves(side: int) -> np.ndarray:
     """Structure everywhere."""
-    return gaussian_filter(3 * dead_leaves(np.random.default_rng(0), (side, side)).astype(float), 1.0)
+    return gaussian_filter(
+        3 * dead_leaves(np.random.default_rng(0), (side, side)).astype(float), 1.0
+    )
 
 
 def fit_of(phase: np.ndarray) -> Fit:
     """Two noisy planes of a part of a field, inverted."""
-    model = PhaseForwardModel.create((SIDE, SIDE), (-2.0, 2.0), AIR, canvas_shape=phase.shape, like=torch.zeros(1))
+    model = PhaseForwardModel.create(
+        (SIDE, SIDE), (-2.0, 2.0), AIR, canvas_shape=phase.shape, like=torch.zeros(1)
+    )
     maps = torch.from_numpy(np.stack([np.zeros_like(phase), phase])).float()
     expected = model.apply(replace(model.zero(), maps=maps))
     weight = PHOTONS / expected.clamp(min=0.01)
@@ -69,7 +83,9 @@ def test_background_is_background(cell_fit):
 def test_draws_know_that_the_background_is_flat(cell_fit):
     found = flatten_background(cell_fit)
     inside = found.prior.flat > 0
-    before, after = (draw_phases(fit, 0, [0, 1])[:, inside].std(dim=1).mean() for fit in (cell_fit, found))
+    before, after = (
+        draw_phases(fit, 0, [0, 1])[:, inside].std(dim=1).mean() for fit in (cell_fit, found)
+    )
     assert after < 0.85 * before
 
 
@@ -86,7 +102,9 @@ def test_a_field_without_background_stays_as_it_is():
 
 @pytest.mark.parametrize("shape", [(5, 7), (16, 1), (33, 8)])
 def test_small_fields_have_an_answer(shape):
-    model = PhaseForwardModel.create(shape, (-1.0, 1.0), AIR, canvas_shape=shape, like=torch.zeros(1))
+    model = PhaseForwardModel.create(
+        shape, (-1.0, 1.0), AIR, canvas_shape=shape, like=torch.zeros(1)
+    )
     planes = 1 + 0.01 * torch.randn((2, *shape), generator=torch.Generator().manual_seed(0))
     found = flatten_background(finished(fit_object(model, planes, torch.full_like(planes, 1e4))))
     assert bool(torch.isfinite(found.phase).all())
@@ -113,6 +131,9 @@ def test_noise_costs_what_is_expected(cell_fit):
     flat = find_background(cell_fit) / LAST_WIDTH_RAD**2
     costs = []
     for draw in draw_phases(cell_fit, 0, [0, 1, 2]):
-        sample = PhaseObject(maps=torch.stack([torch.zeros_like(draw), draw]), illumination=torch.zeros_like(cell_fit.estimate.illumination))
+        sample = PhaseObject(
+            maps=torch.stack([torch.zeros_like(draw), draw]),
+            illumination=torch.zeros_like(cell_fit.estimate.illumination),
+        )
         costs.append(penalty_of(cell_fit, flat_change(replace(cell_fit, estimate=sample), flat)))
     assert np.mean(costs) == pytest.approx(expected_costs(cell_fit, flat)[0], rel=0.4)

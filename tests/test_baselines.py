@@ -28,7 +28,14 @@ from napari_cvdm.simulate.widefield import simulate_widefield
 
 MICROSCOPE = Microscope(pixel_um=0.2, wavelength_um=0.55, medium_index=1.33)
 PHASE_METHODS = ("us-tie", "wotf", "phase-physics")
-FILES = {"mean.ome.tif", "std.ome.tif", "variance.ome.tif", "rate.ome.tif", "valid.ome.tif", "provenance.json"}
+FILES = {
+    "mean.ome.tif",
+    "std.ome.tif",
+    "variance.ome.tif",
+    "rate.ome.tif",
+    "valid.ome.tif",
+    "provenance.json",
+}
 
 
 def run(request) -> Restoration:
@@ -39,7 +46,10 @@ def test_a_parameter_after_a_colon_is_used_and_written_down() -> None:
     image = planes((48, 48))
     strong = run(phase_request(image, model="us-tie:1e-2"))
     assert strong.provenance.model["parameters"] == {"regularisation": 1e-2, "iterations": 25}
-    assert strong.provenance.model["sha256"] != run(phase_request(image, model="us-tie")).provenance.model["sha256"]
+    assert (
+        strong.provenance.model["sha256"]
+        != run(phase_request(image, model="us-tie")).provenance.model["sha256"]
+    )
     assert strong.mean.std() < run(phase_request(image, model="us-tie")).mean.std()
 
 
@@ -75,8 +85,15 @@ FLUORESCENCE = {"pixel_um": 0.065, "wavelength_um": 0.52, "medium_index": 1.518,
 
 def widefield_image(emitters: np.ndarray, background: float = 100.0, seed: int = 0) -> np.ndarray:
     """A noisy camera image (Y, X) of emitters on the grid twice as fine."""
-    psf = widefield_psf(Microscope(**{**FLUORESCENCE, "pixel_um": FLUORESCENCE["pixel_um"] / 2}), 61)
-    seen = bin_pixels(blur(torch.from_numpy(emitters).float(), optical_transfer(psf, emitters.shape)).clamp(min=0), 2).numpy()
+    psf = widefield_psf(
+        Microscope(**{**FLUORESCENCE, "pixel_um": FLUORESCENCE["pixel_um"] / 2}), 61
+    )
+    seen = bin_pixels(
+        blur(torch.from_numpy(emitters).float(), optical_transfer(psf, emitters.shape)).clamp(
+            min=0
+        ),
+        2,
+    ).numpy()
     return np.random.default_rng(seed).poisson(seen + background).astype(np.uint16)
 
 
@@ -88,7 +105,11 @@ def lines() -> np.ndarray:
 
 
 def deconvolved(counts: np.ndarray, name: str = "richardson-lucy", **changes) -> Restoration:
-    return run(widefield_request(ImageStack(array=counts, axes="YX"), model=name, **{**FLUORESCENCE, **changes}))
+    return run(
+        widefield_request(
+            ImageStack(array=counts, axes="YX"), model=name, **{**FLUORESCENCE, **changes}
+        )
+    )
 
 
 def dip(profile: np.ndarray, left: int, right: int) -> float:
@@ -100,7 +121,9 @@ def dip(profile: np.ndarray, left: int, right: int) -> float:
 def test_richardson_lucy_keeps_the_flux_and_resolves_what_was_blurred() -> None:
     counts = widefield_image(lines())
     result = deconvolved(counts)
-    measured = np.kron(counts - result.provenance.estimated["frames"][0]["dark_level"], np.ones((2, 2)))
+    measured = np.kron(
+        counts - result.provenance.estimated["frames"][0]["dark_level"], np.ones((2, 2))
+    )
     assert result.mean.shape == (96, 112)
     assert result.pixel_um == pytest.approx(0.0325)
     assert result.mean.sum() == pytest.approx(measured.sum(), rel=0.01)
@@ -156,7 +179,9 @@ def test_optics_are_estimated_where_they_are_not_stated_and_it_says_so() -> None
     pair = simulate_widefield(1, replace(WIDEFIELD_RANGES, field_px=128, structures=("reticulum",)))
     found = {}
     for source, changes in (("stated", {}), ("estimated", {"na": None, "wavelength_um": None})):
-        found[source] = deconvolved(pair.counts, pixel_um=0.0626, **changes).provenance.estimated["frames"][0]
+        found[source] = deconvolved(pair.counts, pixel_um=0.0626, **changes).provenance.estimated[
+            "frames"
+        ][0]
         assert found[source]["optics"] == source
     assert found["estimated"]["cutoff_px"] == pytest.approx(found["stated"]["cutoff_px"], rel=0.2)
 
@@ -171,7 +196,10 @@ def test_a_measured_psf_decides_over_the_stated_optics() -> None:
     assert np.abs(by_psf.mean - stated.mean).max() < 0.1 * np.ptp(stated.mean)
 
 
-@pytest.mark.parametrize("counts", [np.full((40, 40), 7.0), np.zeros((24, 40), np.uint16), np.full((40, 40), 65535, np.uint16)])
+@pytest.mark.parametrize(
+    "counts",
+    [np.full((40, 40), 7.0), np.zeros((24, 40), np.uint16), np.full((40, 40), 65535, np.uint16)],
+)
 def test_an_image_without_noise_is_left_as_it_is(counts) -> None:
     result = deconvolved(counts, background="none")
     np.testing.assert_allclose(result.mean, np.kron(counts, np.ones((2, 2))), rtol=1e-3, atol=1e-9)
@@ -186,16 +214,26 @@ def written(folder: Path, name: str) -> tuple[Path, list[str], Restoration]:
     phase = BASELINES[name].task == "phase-2shot"
     image = planes((48, 40)) if phase else spots((40, 36))
     path = folder / "image.ome.tif"
-    write_image(path, image.array, axes=image.axes, pixel_um=image.pixel_um, unit="counts", name="image")
-    return path, PHASE_WORDS if phase else FLUORESCENCE_WORDS, run(phase_request(image, model=name)) if phase else deconvolved(image.array)
+    write_image(
+        path, image.array, axes=image.axes, pixel_um=image.pixel_um, unit="counts", name="image"
+    )
+    return (
+        path,
+        PHASE_WORDS if phase else FLUORESCENCE_WORDS,
+        run(phase_request(image, model=name)) if phase else deconvolved(image.array),
+    )
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_the_command_line_leaves_the_contracted_files(name, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line_leaves_the_contracted_files(
+    name, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (path, optics, expected), out = written(tmp_path, name), tmp_path / "out"
     assert main(["restore", str(path), "--model", name, "--out", str(out), *optics]) == 0
     assert {entry.name for entry in out.iterdir()} == FILES
-    np.testing.assert_allclose(tifffile.imread(out / "mean.ome.tif"), expected.mean, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        tifffile.imread(out / "mean.ome.tif"), expected.mean, rtol=1e-4, atol=1e-4
+    )
     has_spread = name == "phase-physics"
     assert tifffile.imread(out / "variance.ome.tif").any() == has_spread
     record = json.loads((out / "provenance.json").read_text(encoding="utf-8"))
@@ -209,7 +247,20 @@ def test_the_command_line_leaves_the_contracted_files(name, tmp_path: Path, caps
 
 def test_an_opened_result_of_a_baseline_tells_its_command(tmp_path: Path) -> None:
     path, optics, _ = written(tmp_path, "us-tie")
-    assert main(["restore", str(path), "--model", "us-tie:1e-5", "--out", str(tmp_path / "out"), *optics]) == 0
+    assert (
+        main(
+            [
+                "restore",
+                str(path),
+                "--model",
+                "us-tie:1e-5",
+                "--out",
+                str(tmp_path / "out"),
+                *optics,
+            ]
+        )
+        == 0
+    )
     stored = read_result_folder(tmp_path / "out")
     command = drained(command_of(asdict(stored.restoration.provenance), stored.files))
     assert "--model us-tie:1e-5" in command
@@ -221,9 +272,14 @@ def test_models_lists_the_baselines_apart(capsys: pytest.CaptureFixture[str]) ->
     assert all(f"{name}: " in baselines and f"{name}: " not in models for name in BASELINES)
 
 
-def test_an_unknown_model_is_one_line_that_names_the_baselines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_model_is_one_line_that_names_the_baselines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path, optics, _ = written(tmp_path, "us-tie")
-    assert main(["restore", str(path), "--model", "us-ty", "--out", str(tmp_path / "out"), *optics]) == 2
+    assert (
+        main(["restore", str(path), "--model", "us-ty", "--out", str(tmp_path / "out"), *optics])
+        == 2
+    )
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert all(name in said for name in BASELINES)
@@ -238,7 +294,9 @@ def test_small_images_are_solved_too(shape) -> None:
     assert np.isfinite(result.mean).all()
     assert not result.valid.any() or min(shape) > 16
     for name in PHASE_METHODS:
-        pair = ImageStack(array=rng.poisson(1000, (2, *shape)).astype(np.uint16), axes="PYX", pixel_um=0.2)
+        pair = ImageStack(
+            array=rng.poisson(1000, (2, *shape)).astype(np.uint16), axes="PYX", pixel_um=0.2
+        )
         assert np.isfinite(run(phase_request(pair, model=name)).mean).all()
 
 
@@ -251,7 +309,11 @@ def test_planes_without_light_are_refused_as_by_the_models(name) -> None:
 
 def test_a_baseline_wants_as_many_planes_as_its_task() -> None:
     with pytest.raises(RequestError, match="needs 2"):
-        run(phase_request(ImageStack(array=np.ones((32, 32)), axes="YX", pixel_um=0.2), model="us-tie"))
+        run(
+            phase_request(
+                ImageStack(array=np.ones((32, 32)), axes="YX", pixel_um=0.2), model="us-tie"
+            )
+        )
 
 
 def test_a_run_that_is_stopped_and_kept_has_the_frames_that_are_finished() -> None:

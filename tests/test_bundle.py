@@ -23,7 +23,9 @@ def bundle(tiny_phase_model: Path, tmp_path: Path) -> Path:
     return write_bundle(tiny_phase_model, tmp_path / "out" / "model.zip")
 
 
-def test_a_model_comes_back_byte_for_byte_under_the_name_in_its_card(tiny_phase_model: Path, bundle: Path, tmp_path: Path) -> None:
+def test_a_model_comes_back_byte_for_byte_under_the_name_in_its_card(
+    tiny_phase_model: Path, bundle: Path, tmp_path: Path
+) -> None:
     folder = add_model(bundle, tmp_path / "mine")
     assert folder == tmp_path / "mine" / "tiny-phase-2shot"
     assert files_in(folder) == {CARD, WEIGHTS}
@@ -33,8 +35,12 @@ def test_a_model_comes_back_byte_for_byte_under_the_name_in_its_card(tiny_phase_
     assert load_checkpoint(folder).sha256 == load_checkpoint(tiny_phase_model).sha256
 
 
-def test_the_same_model_makes_the_same_file(tiny_phase_model: Path, bundle: Path, tmp_path: Path) -> None:
-    assert write_bundle(tiny_phase_model, tmp_path / "again.zip").read_bytes() == bundle.read_bytes()
+def test_the_same_model_makes_the_same_file(
+    tiny_phase_model: Path, bundle: Path, tmp_path: Path
+) -> None:
+    assert (
+        write_bundle(tiny_phase_model, tmp_path / "again.zip").read_bytes() == bundle.read_bytes()
+    )
     assert files_in(tmp_path) == {"out/model.zip", "again.zip"}
 
 
@@ -43,8 +49,20 @@ def test_a_folder_is_added_as_a_bundle_is(tiny_widefield_model: Path, tmp_path: 
     assert (folder / WEIGHTS).read_bytes() == (tiny_widefield_model / WEIGHTS).read_bytes()
 
 
-@pytest.mark.parametrize("name", ["../evil.py", "/tmp/evil.py", "card.json/../../evil", "setup.py", "sub/card.json", "CARD.JSON"])
-def test_a_bundle_with_anything_else_in_it_is_refused_and_leaves_nothing(bundle: Path, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../evil.py",
+        "/tmp/evil.py",
+        "card.json/../../evil",
+        "setup.py",
+        "sub/card.json",
+        "CARD.JSON",
+    ],
+)
+def test_a_bundle_with_anything_else_in_it_is_refused_and_leaves_nothing(
+    bundle: Path, tmp_path: Path, name: str
+) -> None:
     with zipfile.ZipFile(bundle, "a") as archive:
         archive.writestr(name, "print('never')")
     before = files_in(tmp_path)
@@ -67,18 +85,24 @@ def test_a_member_that_comes_twice_or_not_at_all_is_refused(bundle: Path, tmp_pa
 
 
 @pytest.mark.parametrize("fault", ["cut", "flipped", "no zip", "empty"])
-def test_a_damaged_bundle_is_refused_in_one_line_and_leaves_nothing(bundle: Path, tmp_path: Path, fault: str) -> None:
+def test_a_damaged_bundle_is_refused_in_one_line_and_leaves_nothing(
+    bundle: Path, tmp_path: Path, fault: str
+) -> None:
     content = bytearray(bundle.read_bytes())
     if fault == "flipped":
         content[len(content) // 2] ^= 0xFF
-    bundle.write_bytes({"cut": content[:-200], "flipped": content, "no zip": b"no zip at all", "empty": b""}[fault])
+    bundle.write_bytes(
+        {"cut": content[:-200], "flipped": content, "no zip": b"no zip at all", "empty": b""}[fault]
+    )
     with pytest.raises(CheckpointError) as refusal:
         add_model(bundle, tmp_path / "mine")
     assert str(bundle) in str(refusal.value) and "\n" not in str(refusal.value)
     assert not (tmp_path / "mine").exists()
 
 
-def test_weights_of_another_model_are_refused_before_they_take_a_name(tiny_phase_model: Path, tiny_widefield_model: Path, tmp_path: Path) -> None:
+def test_weights_of_another_model_are_refused_before_they_take_a_name(
+    tiny_phase_model: Path, tiny_widefield_model: Path, tmp_path: Path
+) -> None:
     mixed = tmp_path / "mixed.zip"
     with zipfile.ZipFile(mixed, "w") as archive:
         archive.write(tiny_phase_model / CARD, CARD)
@@ -88,8 +112,12 @@ def test_weights_of_another_model_are_refused_before_they_take_a_name(tiny_phase
     assert files_in(tmp_path) == {"mixed.zip"}
 
 
-@pytest.mark.parametrize("name", ["../up", "/etc/passwd", "", ".hidden", "a/b", "a\\b", "trailing.", 7, "line\nbreak"])
-def test_a_name_in_the_card_is_never_a_way_out_of_the_folder(tiny_phase_model: Path, tmp_path: Path, name: object) -> None:
+@pytest.mark.parametrize(
+    "name", ["../up", "/etc/passwd", "", ".hidden", "a/b", "a\\b", "trailing.", 7, "line\nbreak"]
+)
+def test_a_name_in_the_card_is_never_a_way_out_of_the_folder(
+    tiny_phase_model: Path, tmp_path: Path, name: object
+) -> None:
     evil = tmp_path / "evil"
     evil.mkdir()
     card = json.loads((tiny_phase_model / CARD).read_text(encoding="utf-8"))
@@ -104,7 +132,9 @@ def test_an_older_model_stays_unless_it_is_to_be_replaced(bundle: Path, tmp_path
     folder = add_model(bundle, tmp_path / "mine")
     with pytest.raises(ImageFileError, match="exists already"):
         add_model(bundle, tmp_path / "mine")
-    np.testing.assert_equal(files_in(add_model(bundle, tmp_path / "mine", overwrite=True)), files_in(folder))
+    np.testing.assert_equal(
+        files_in(add_model(bundle, tmp_path / "mine", overwrite=True)), files_in(folder)
+    )
 
 
 def test_a_broken_model_is_not_passed_on(tiny_phase_model: Path, tmp_path: Path) -> None:
@@ -117,7 +147,9 @@ def test_a_broken_model_is_not_passed_on(tiny_phase_model: Path, tmp_path: Path)
     assert not (tmp_path / "out.zip").exists()
 
 
-def test_the_command_line_passes_a_model_on(tiny_widefield_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line_passes_a_model_on(
+    tiny_widefield_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "passed on.zip"
     assert main(["export", str(tiny_widefield_model), "--out", str(file)]) == 0
     assert main(["export", str(tiny_widefield_model), "--out", str(file)]) == 2

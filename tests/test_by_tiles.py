@@ -28,7 +28,11 @@ def image_in(path: Path, name: str, level: int = 0) -> np.ndarray:
 
 def stored(path: Path) -> dict[str, bytes]:
     """All that readers see: every file but the notes on the run."""
-    files = (file for file in sorted(path.rglob("*")) if file.is_file() and ".napari-cvdm" not in file.parts and file.name != "provenance.json")
+    files = (
+        file
+        for file in sorted(path.rglob("*"))
+        if file.is_file() and ".napari-cvdm" not in file.parts and file.name != "provenance.json"
+    )
     return {str(file.relative_to(path)): file.read_bytes() for file in files}
 
 
@@ -37,7 +41,14 @@ def test_blocks_give_the_pixels_of_the_whole_image(tiny_widefield_model, tmp_pat
     image, model = spots((150, 213)), load_model(str(tiny_widefield_model))
     whole = drained(restore(widefield_request(image), model))
     out = tmp_path / "out.ome.zarr"
-    drained(restore_by_tiles(TiledRequest(request=widefield_request(image), out=str(out), block=block, halo=WHOLE_HALO), model))
+    drained(
+        restore_by_tiles(
+            TiledRequest(
+                request=widefield_request(image), out=str(out), block=block, halo=WHOLE_HALO
+            ),
+            model,
+        )
+    )
     for name in ("mean", "std"):
         expected = getattr(whole, name)
         assert np.abs(image_in(out, name) - expected).max() <= 1e-4 * np.ptp(expected), name
@@ -45,7 +56,9 @@ def test_blocks_give_the_pixels_of_the_whole_image(tiny_widefield_model, tmp_pat
     said = json.loads((out / "provenance.json").read_text())
     assert said["plan"]["image"]["sha256"] == sha256_of(image.array)
     (frame,), (wanted,) = said["estimated"]["frames"], whole.provenance.estimated["frames"]
-    assert frame["optics"] == wanted["optics"] != "stated" and frame["cutoff_px"] == pytest.approx(wanted["cutoff_px"])
+    assert frame["optics"] == wanted["optics"] != "stated" and frame["cutoff_px"] == pytest.approx(
+        wanted["cutoff_px"]
+    )
     assert any("give NA and wavelength" in warning for warning in said["warnings"])
     validate_zarr_store(str(out))
 
@@ -55,24 +68,46 @@ def ngff_image(path: Path, image: ImageStack, version: str) -> Path:
     group = zarr.open_group(str(path), mode="w", zarr_format=2 if version == "0.4" else 3)
     chunks = (1,) * (image.array.ndim - 2) + (48, 56)
     group.create_array("0", data=image.array, chunks=chunks)
-    axes = [{"name": letter.lower(), "type": "space", "unit": "micrometer"} for letter in image.axes]
+    axes = [
+        {"name": letter.lower(), "type": "space", "unit": "micrometer"} for letter in image.axes
+    ]
     scale = {"type": "scale", "scale": [image.pixel_um] * len(axes)}
-    multiscales = [{"version": version, "name": "i", "axes": axes, "datasets": [{"path": "0", "coordinateTransformations": [scale]}]}]
-    group.attrs.update({"multiscales": multiscales} if version == "0.4" else {"ome": {"version": version, "multiscales": multiscales}})
+    multiscales = [
+        {
+            "version": version,
+            "name": "i",
+            "axes": axes,
+            "datasets": [{"path": "0", "coordinateTransformations": [scale]}],
+        }
+    ]
+    group.attrs.update(
+        {"multiscales": multiscales}
+        if version == "0.4"
+        else {"ome": {"version": version, "multiscales": multiscales}}
+    )
     return path
 
 
 @pytest.fixture(scope="module")
-def from_memory(tiny_widefield_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def from_memory(
+    tiny_widefield_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, bytes]:
     """All files of a result whose image was in memory."""
     out = tmp_path_factory.mktemp("memory") / "out.ome.zarr"
     request = widefield_request(spots((150, 213)), model=str(tiny_widefield_model), steps=2)
-    drained(restore_by_tiles(TiledRequest(request=request, out=str(out), block=128), load_model(str(tiny_widefield_model))))
+    drained(
+        restore_by_tiles(
+            TiledRequest(request=request, out=str(out), block=128),
+            load_model(str(tiny_widefield_model)),
+        )
+    )
     return stored(out)
 
 
 @pytest.mark.parametrize("kind", ["0.4", "0.5", "plain.tif", "tiled.tif", "npy"])
-def test_every_way_in_gives_the_same_pixels(tiny_widefield_model, tmp_path, kind, from_memory, capsys):
+def test_every_way_in_gives_the_same_pixels(
+    tiny_widefield_model, tmp_path, kind, from_memory, capsys
+):
     image = spots((150, 213))
     if kind.startswith("0"):
         path = ngff_image(tmp_path / "in.ome.zarr", image, kind)
@@ -84,14 +119,34 @@ def test_every_way_in_gives_the_same_pixels(tiny_widefield_model, tmp_path, kind
         tiles = {"tile": (64, 64), "compression": "zlib"} if kind == "tiled.tif" else {}
         tifffile.imwrite(path, image.array, **tiles)
     out, sized = tmp_path / "out.ome.zarr", ["--pixel-um", "0.065"]
-    words = ["restore", str(path), "--model", str(tiny_widefield_model), "--out", str(out), "--block", "128", "--samples", "2", "--steps", "2"]
+    words = [
+        "restore",
+        str(path),
+        "--model",
+        str(tiny_widefield_model),
+        "--out",
+        str(out),
+        "--block",
+        "128",
+        "--samples",
+        "2",
+        "--steps",
+        "2",
+    ]
     assert main([*words, *sized]) == 0, capsys.readouterr().err
     assert stored(out) == from_memory
 
 
 def test_a_job_that_was_killed_goes_on_to_the_same_bytes(tiny_widefield_model, tmp_path):
     model, done = load_model(str(tiny_widefield_model)), {}
-    jobs = {name: TiledRequest(request=widefield_request(spots((100, 130))), out=str(tmp_path / f"{name}.ome.zarr"), block=64) for name in ("one", "two")}
+    jobs = {
+        name: TiledRequest(
+            request=widefield_request(spots((100, 130))),
+            out=str(tmp_path / f"{name}.ome.zarr"),
+            block=64,
+        )
+        for name in ("one", "two")
+    }
     drained(restore_by_tiles(jobs["one"], model))
     steps = restore_by_tiles(jobs["two"], model)
     while done.get("done", 0) < 15:  # two of six blocks, and half of the third
@@ -102,19 +157,27 @@ def test_a_job_that_was_killed_goes_on_to_the_same_bytes(tiny_widefield_model, t
     written = {mark.name: mark.stat().st_mtime_ns for mark in marks}
     result = drained(restore_by_tiles(jobs["two"], model))
     assert 0 < result.earlier == len(written) < result.blocks == 6
-    assert {name: (Path(jobs["two"].out) / ".napari-cvdm" / "done" / name).stat().st_mtime_ns for name in written} == written
+    assert {
+        name: (Path(jobs["two"].out) / ".napari-cvdm" / "done" / name).stat().st_mtime_ns
+        for name in written
+    } == written
     assert stored(Path(jobs["one"].out)) == stored(Path(jobs["two"].out))
 
 
 @pytest.mark.parametrize("choice", [{"region": (0, 40, 0, 40)}, {"schedule_points": 3}])
 def test_regions_and_schedules_are_refused_block_by_block(choice, tmp_path):
     with pytest.raises(RequestError, match="cannot be had block by block"):
-        TiledRequest(request=widefield_request(spots((100, 130)), **choice), out=str(tmp_path / "out.ome.zarr"))
+        TiledRequest(
+            request=widefield_request(spots((100, 130)), **choice),
+            out=str(tmp_path / "out.ome.zarr"),
+        )
 
 
 def test_another_plan_does_not_go_on_where_one_was_stopped(tiny_widefield_model, tmp_path):
     model, out = load_model(str(tiny_widefield_model)), str(tmp_path / "out.ome.zarr")
-    steps = restore_by_tiles(TiledRequest(request=widefield_request(spots((100, 130))), out=out, block=64), model)
+    steps = restore_by_tiles(
+        TiledRequest(request=widefield_request(spots((100, 130))), out=out, block=64), model
+    )
     while next(steps).done < 12:
         pass
     steps.close()

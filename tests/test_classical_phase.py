@@ -36,7 +36,9 @@ def weak_phase(shape=(96, 80), seed=0, sigma_px=3.0) -> np.ndarray:
     return WEAK_RAD * field / field.std()
 
 
-def contrast_of(phase: np.ndarray, defocus_um, log_amplitude: np.ndarray | float = 0.0) -> torch.Tensor:
+def contrast_of(
+    phase: np.ndarray, defocus_um, log_amplitude: np.ndarray | float = 0.0
+) -> torch.Tensor:
     """I - 1 of planes of a periodic object in light of intensity 1."""
     absorbance = -2 * log_amplitude * np.ones_like(phase)
     return torch.from_numpy(defocus_pair_of(phase, absorbance, MICROSCOPE, defocus_um)).double() - 1
@@ -61,7 +63,9 @@ def test_wotf_tells_absorption_from_phase() -> None:
     assert rmse(found, truth) < 0.05 * WEAK_RAD
 
 
-def planes_in_open_light(condenser_na: float, defocus_um=(-2.0, 0.0, 2.0)) -> tuple[ImageStack, np.ndarray]:
+def planes_in_open_light(
+    condenser_na: float, defocus_um=(-2.0, 0.0, 2.0)
+) -> tuple[ImageStack, np.ndarray]:
     """Three planes under an open condenser, and their phase [rad]."""
     truth = weak_phase()
     light = defocus_pair_of(truth, 0 * truth, MICROSCOPE, defocus_um, condenser_na)
@@ -71,7 +75,10 @@ def planes_in_open_light(condenser_na: float, defocus_um=(-2.0, 0.0, 2.0)) -> tu
 def test_wotf_takes_the_condenser_into_account() -> None:
     image, truth = planes_in_open_light(0.5)
     asked = {"model": "wotf:1e-9", "defocus_um": (-2.0, 0.0, 2.0), "background": "none"}
-    known, unknown = (run(phase_request(replace(image, array=image.array / 1000), condenser_na=na, **asked)) for na in (0.5, None))
+    known, unknown = (
+        run(phase_request(replace(image, array=image.array / 1000), condenser_na=na, **asked))
+        for na in (0.5, None)
+    )
     assert rmse(known.mean, truth) < 0.05 * WEAK_RAD
     assert rmse(unknown.mean, truth) > 4 * rmse(known.mean, truth)
     assert not any("condenser" in warning for warning in known.provenance.warnings)
@@ -79,15 +86,24 @@ def test_wotf_takes_the_condenser_into_account() -> None:
 
 def test_us_tie_says_that_it_does_not_use_the_condenser() -> None:
     image, _ = planes_in_open_light(0.5)
-    said, silent = (run(phase_request(image, model="us-tie", defocus_um=(-2.0, 0.0, 2.0), condenser_na=na)) for na in (0.5, 0.0))
+    said, silent = (
+        run(phase_request(image, model="us-tie", defocus_um=(-2.0, 0.0, 2.0), condenser_na=na))
+        for na in (0.5, 0.0)
+    )
     np.testing.assert_array_equal(said.mean, silent.mean)
-    assert [warning for warning in said.provenance.warnings if "condenser_na 0.5 was not used" in warning]
+    assert [
+        warning
+        for warning in said.provenance.warnings
+        if "condenser_na 0.5 was not used" in warning
+    ]
     assert not any("condenser" in warning for warning in silent.provenance.warnings)
 
 
 def test_wotf_is_linear_in_the_contrast() -> None:
     contrast = contrast_of(weak_phase(), (-1.0, 1.0))
-    once, twice = (solve_wotf(factor * contrast, (-1.0, 1.0), MICROSCOPE, 1e-5) for factor in (1, 2))
+    once, twice = (
+        solve_wotf(factor * contrast, (-1.0, 1.0), MICROSCOPE, 1e-5) for factor in (1, 2)
+    )
     np.testing.assert_allclose(twice, 2 * once, atol=1e-12)
 
 
@@ -95,13 +111,18 @@ def test_wotf_and_us_tie_agree_on_slow_waves() -> None:
     truth, defocus_um = weak_phase(sigma_px=9.0), (-1.0, 1.0)
     contrast = contrast_of(truth, defocus_um)
     wotf = solve_wotf(contrast, defocus_um, MICROSCOPE, 1e-9)
-    us_tie = solve_us_tie(1 + contrast.mean(dim=0), axial_difference(contrast, defocus_um), MICROSCOPE, 1e-12)
+    us_tie = solve_us_tie(
+        1 + contrast.mean(dim=0), axial_difference(contrast, defocus_um), MICROSCOPE, 1e-12
+    )
     assert rmse(wotf, us_tie.numpy()) < 0.01 * WEAK_RAD
 
 
 def test_more_regularisation_leaves_less_of_the_slow_waves() -> None:
     contrast = contrast_of(weak_phase(sigma_px=9.0), (-1.0, 1.0))
-    left = [float(solve_wotf(contrast, (-1.0, 1.0), MICROSCOPE, regularisation).std()) for regularisation in (1e-9, 1e-5, 1e-3, 1e-1)]
+    left = [
+        float(solve_wotf(contrast, (-1.0, 1.0), MICROSCOPE, regularisation).std())
+        for regularisation in (1e-9, 1e-5, 1e-3, 1e-1)
+    ]
     assert left == sorted(left, reverse=True)
     assert left[-1] < 0.1 * left[0]
 
@@ -110,7 +131,14 @@ def test_more_regularisation_leaves_less_of_the_slow_waves() -> None:
 def test_a_phase_method_gives_a_result_like_a_model_s(name) -> None:
     truth = 20 * weak_phase((64, 72))
     pair = 1000 * (1 + contrast_of(truth, OPTICS["defocus_um"]).numpy())
-    result = run(phase_request(ImageStack(array=pair, axes="PYX", pixel_um=0.2), model=name, samples=8, keep_samples=True))
+    result = run(
+        phase_request(
+            ImageStack(array=pair, axes="PYX", pixel_um=0.2),
+            model=name,
+            samples=8,
+            keep_samples=True,
+        )
+    )
     assert result.mean.shape == result.valid.shape == (64, 72)
     assert (result.unit, result.axes, result.pixel_um, result.upsampling) == ("rad", "YX", 0.2, 1)
     assert not result.variance.any()
@@ -131,7 +159,9 @@ def test_frames_regions_and_the_order_of_planes_do_not_matter(name) -> None:
     alone = run(phase_request(other, model=name))
     assert np.array_equal(series.mean[1], alone.mean)
     swapped = ImageStack(array=other.array[::-1].copy(), axes="PYX", pixel_um=0.2)
-    np.testing.assert_allclose(run(phase_request(swapped, model=name, defocus_um=(1.0, -1.0))).mean, alone.mean, atol=1e-5)
+    np.testing.assert_allclose(
+        run(phase_request(swapped, model=name, defocus_um=(1.0, -1.0))).mean, alone.mean, atol=1e-5
+    )
     part = run(phase_request(other, model=name, region=(8, 40, 16, 48)))
     assert np.array_equal(part.mean, alone.mean[8:40, 16:48])
     assert np.array_equal(part.valid, alone.valid[8:40, 16:48])

@@ -33,7 +33,12 @@ PNG_MAGIC = b"\x89PNG\r\n"
 
 
 @pytest.fixture
-def shipped(tmp_path: Path, tiny_phase_model: Path, tiny_widefield_model: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Path]]:
+def shipped(
+    tmp_path: Path,
+    tiny_phase_model: Path,
+    tiny_widefield_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[dict[str, Path]]:
     """The tiny models in the place of the shipped ones."""
     folders = {"phase-2shot": tiny_phase_model, "widefield-x2": tiny_widefield_model}
     for name, folder in folders.items():
@@ -48,14 +53,26 @@ def shipped(tmp_path: Path, tiny_phase_model: Path, tiny_widefield_model: Path, 
 def short_recipe(tmp_path: Path) -> Path:
     """A recipe of eight steps that saves its state after every second one."""
     text = RECIPE.read_text(encoding="utf-8")
-    for name, value in (("mean_steps", 4), ("diffusion_steps", 4), ("log_every", 2), ("save_every", 2), ("pool_fields", 2), ("fields_per_step", 0.1)):
-        text = "\n".join(f"{name} = {value}" if line.startswith(f"{name} =") else line for line in text.splitlines())
+    for name, value in (
+        ("mean_steps", 4),
+        ("diffusion_steps", 4),
+        ("log_every", 2),
+        ("save_every", 2),
+        ("pool_fields", 2),
+        ("fields_per_step", 0.1),
+    ):
+        text = "\n".join(
+            f"{name} = {value}" if line.startswith(f"{name} =") else line
+            for line in text.splitlines()
+        )
     path = tmp_path / "short.toml"
     path.write_text(text, encoding="utf-8")
     return path
 
 
-def test_models_are_listed_in_words_and_as_json(shipped: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_models_are_listed_in_words_and_as_json(
+    shipped: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["models"]) == 0
     words = " ".join(capsys.readouterr().out.split())
     assert main(["models", "--json"]) == 0
@@ -63,15 +80,31 @@ def test_models_are_listed_in_words_and_as_json(shipped: dict[str, Path], capsys
     assert set(cards) == set(shipped)
     for name, card in cards.items():
         assert card["bytes"] == (shipped[name] / WEIGHTS).stat().st_size
-        for text in (f"{name}: {card['title']}", card["inputs"], card["resolution"], card["licence"], *card["limits"], f"{card['bytes'] / 1e6:.1f} MB"):
+        for text in (
+            f"{name}: {card['title']}",
+            card["inputs"],
+            card["resolution"],
+            card["licence"],
+            *card["limits"],
+            f"{card['bytes'] / 1e6:.1f} MB",
+        ):
             assert text in words
-        assert all(f"{key} {low:g} to {high:g}" in words for key, (low, high) in card["optics"].items())
+        assert all(
+            f"{key} {low:g} to {high:g}" in words for key, (low, high) in card["optics"].items()
+        )
 
 
-def test_demo_leaves_pictures_tiffs_and_commands_that_make_them_again(shipped: dict[str, Path], tmp_path: Path) -> None:
+def test_demo_leaves_pictures_tiffs_and_commands_that_make_them_again(
+    shipped: dict[str, Path], tmp_path: Path
+) -> None:
     out = tmp_path / "demo"
     assert main(["demo", "--out", str(out), "--samples", "1"]) == 0
-    assert {path.name for path in out.iterdir()} == {"inputs", "commands.txt", *shipped, *(f"{name}.png" for name in shipped)}
+    assert {path.name for path in out.iterdir()} == {
+        "inputs",
+        "commands.txt",
+        *shipped,
+        *(f"{name}.png" for name in shipped),
+    }
     before = read_image(out / "phase-2shot" / "mean.ome.tif").array
     assert np.isfinite(before).all()
     assert all((out / f"{name}.png").read_bytes().startswith(PNG_MAGIC) for name in shipped)
@@ -81,14 +114,25 @@ def test_demo_leaves_pictures_tiffs_and_commands_that_make_them_again(shipped: d
     np.testing.assert_array_equal(read_image(out / "phase-2shot" / "mean.ome.tif").array, before)
 
 
-def test_training_leaves_a_model_and_says_how_it_goes(short_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", str(short_recipe), "--out", str(tmp_path / "model"), "--device", "cpu"]) == 0
+def test_training_leaves_a_model_and_says_how_it_goes(
+    short_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        main(["train", str(short_recipe), "--out", str(tmp_path / "model"), "--device", "cpu"]) == 0
+    )
     said = capsys.readouterr().out
-    assert "mean 2/4" in said and "diffusion 4/4" in said and "left" in said and "smoothness" in said
+    assert (
+        "mean 2/4" in said and "diffusion 4/4" in said and "left" in said and "smoothness" in said
+    )
     assert load_model(str(tmp_path / "model")).card.task == "widefield-x2"
 
 
-def test_an_interrupted_training_is_resumed(short_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_interrupted_training_is_resumed(
+    short_recipe: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     out = tmp_path / "model"
     really = train.line_of
 
@@ -106,17 +150,25 @@ def test_an_interrupted_training_is_resumed(short_recipe: Path, tmp_path: Path, 
     assert (out / WEIGHTS).exists()
 
 
-def test_a_training_that_did_not_begin_leaves_nothing(short_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_that_did_not_begin_leaves_nothing(
+    short_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupted(*arguments: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Session, "begin", interrupted)
-    assert main(["train", str(short_recipe), "--out", str(tmp_path / "model"), "--device", "cpu"]) == 130
+    assert (
+        main(["train", str(short_recipe), "--out", str(tmp_path / "model"), "--device", "cpu"])
+        == 130
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["short.toml"]
 
 
 def test_a_training_keeps_what_it_learned_since_the_last_save(
-    short_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    short_recipe: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     def interrupted(step: train.TrainStep, shown: object) -> str:
         raise KeyboardInterrupt
@@ -124,7 +176,10 @@ def test_a_training_keeps_what_it_learned_since_the_last_save(
     monkeypatch.setattr(train, "line_of", interrupted)
     recipe = short_recipe.read_text(encoding="utf-8").replace("save_every = 2", "save_every = 100")
     short_recipe.write_text(recipe, encoding="utf-8")
-    assert main(["train", str(short_recipe), "--out", str(tmp_path / "model"), "--device", "cpu"]) == 130
+    assert (
+        main(["train", str(short_recipe), "--out", str(tmp_path / "model"), "--device", "cpu"])
+        == 130
+    )
     assert (tmp_path / "model" / STATE).exists()
     assert "--resume" in capfd.readouterr().err
 
@@ -137,9 +192,28 @@ def test_simulated_planes_can_be_restored(tiny_phase_model: Path, tmp_path: Path
     truth = read_image(out / "00001-truth.ome.tif")
     np.testing.assert_array_equal(truth.array, simulate_phase(5, PhaseRanges()).phase)
     scope, defocus = pairs[1]["microscope"], pairs[1]["defocus_um"]
-    optics = ["--wavelength-um", str(scope["wavelength_um"]), "--medium-index", str(scope["medium_index"]), "--defocus-um", *map(str, defocus)]
+    optics = [
+        "--wavelength-um",
+        str(scope["wavelength_um"]),
+        "--medium-index",
+        str(scope["medium_index"]),
+        "--defocus-um",
+        *map(str, defocus),
+    ]
     image = str(out / "00001-planes.ome.tif")
-    arguments = [image, "--model", str(tiny_phase_model), "--out", str(tmp_path / "out"), "--samples", "1", "--steps", "1", "--background", "none"]
+    arguments = [
+        image,
+        "--model",
+        str(tiny_phase_model),
+        "--out",
+        str(tmp_path / "out"),
+        "--samples",
+        "1",
+        "--steps",
+        "1",
+        "--background",
+        "none",
+    ]
     assert main(["restore", *arguments, *optics]) == 0
     restored = read_image(tmp_path / "out" / "mean.ome.tif")
     assert restored.array.shape == truth.array.shape
@@ -149,7 +223,10 @@ def test_simulated_planes_can_be_restored(tiny_phase_model: Path, tmp_path: Path
 def test_a_stack_of_unequal_steps_states_no_z_step(tmp_path: Path) -> None:
     """Positions and condenser are in optics.json; a file has one step, which holds for two planes only."""
     counts = [len(simulate_phase(seed, PhaseRanges()).defocus_um) for seed in range(40)]
-    seeds = {"pair": counts.index(2), "stack": next(seed for seed, count in enumerate(counts) if count > 2)}
+    seeds = {
+        "pair": counts.index(2),
+        "stack": next(seed for seed, count in enumerate(counts) if count > 2),
+    }
     for name, seed in seeds.items():
         out, expected = tmp_path / name, simulate_phase(seed, PhaseRanges())
         assert main(["simulate", "phase", "--out", str(out), "--seed", str(seed)]) == 0
@@ -190,20 +267,45 @@ def solved_recipe(tmp_path: Path) -> Path:
 
 def solve(out: Path, recipe: Path, count: int) -> int:
     """Make solved fields from the command line."""
-    return main(["simulate", "phase", "--solved", "--out", str(out), "--count", str(count), "--seed", "5", "--recipe", str(recipe)])
+    return main(
+        [
+            "simulate",
+            "phase",
+            "--solved",
+            "--out",
+            str(out),
+            "--count",
+            str(count),
+            "--seed",
+            "5",
+            "--recipe",
+            str(recipe),
+        ]
+    )
 
 
-def test_solved_fields_are_kept_and_completed(solved_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_solved_fields_are_kept_and_completed(
+    solved_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "solved"
     assert solve(out, solved_recipe, 1) == 0
     first, when = (out / "000000.npz").read_bytes(), (out / "000000.npz").stat().st_mtime_ns
     assert solve(out, solved_recipe, 3) == 0
     assert "3 solved fields" in capsys.readouterr().out
-    assert sorted(path.name for path in out.glob("*.npz")) == ["000000.npz", "000001.npz", "000002.npz"]
-    assert ((out / "000000.npz").read_bytes(), (out / "000000.npz").stat().st_mtime_ns) == (first, when)
+    assert sorted(path.name for path in out.glob("*.npz")) == [
+        "000000.npz",
+        "000001.npz",
+        "000002.npz",
+    ]
+    assert ((out / "000000.npz").read_bytes(), (out / "000000.npz").stat().st_mtime_ns) == (
+        first,
+        when,
+    )
     ranges = read_recipe(solved_recipe).simulation
     assert isinstance(ranges, PhaseRanges)
-    np.testing.assert_array_equal(load_field(out / "000002.npz").truth, simulate_phase(7, ranges).phase)
+    np.testing.assert_array_equal(
+        load_field(out / "000002.npz").truth, simulate_phase(7, ranges).phase
+    )
 
 
 def test_a_model_is_trained_from_solved_fields(solved_recipe: Path, tmp_path: Path) -> None:
@@ -220,7 +322,9 @@ def test_a_model_is_trained_from_solved_fields(solved_recipe: Path, tmp_path: Pa
 
 @pytest.mark.parametrize(("kind", "channels"), [("widefield", 17), ("denoising", 2)])
 def test_fluorescence_fields_are_solved_too(kind: str, channels: int, tmp_path: Path) -> None:
-    assert main(["simulate", kind, "--solved", "--out", str(tmp_path / "solved"), "--count", "1"]) == 0
+    assert (
+        main(["simulate", kind, "--solved", "--out", str(tmp_path / "solved"), "--count", "1"]) == 0
+    )
     assert len(load_training_field(tmp_path / "solved" / "000000.npz").channels) == channels
 
 
@@ -248,7 +352,9 @@ def counted(total: int) -> Iterator[Progress]:
 
 
 @pytest.mark.parametrize(("stderr", "shows"), [(Terminal(), True), (io.StringIO(), False)])
-def test_a_bar_with_time_left_is_shown_on_a_terminal(stderr: io.StringIO, shows: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bar_with_time_left_is_shown_on_a_terminal(
+    stderr: io.StringIO, shows: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys, "stderr", stderr)
     assert with_bar(counted(300), "restoring") == 300
     assert ("restoring:" in stderr.getvalue() and "<" in stderr.getvalue()) is shows
@@ -266,7 +372,9 @@ def test_a_log_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signals there")
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
-def test_a_schedulers_signal_cleans_up_as_ctrl_c_does(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_schedulers_signal_cleans_up_as_ctrl_c_does(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     def struck(*_: object) -> None:
         os.kill(os.getpid(), getattr(signal, name))
         time.sleep(10)
@@ -280,12 +388,33 @@ def test_a_schedulers_signal_cleans_up_as_ctrl_c_does(name: str, tmp_path: Path,
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full there")
-def test_a_result_stands_though_nobody_can_be_told(tiny_widefield_model: Path, tmp_path: Path) -> None:
+def test_a_result_stands_though_nobody_can_be_told(
+    tiny_widefield_model: Path, tmp_path: Path
+) -> None:
     image = tmp_path / "image.npy"
     np.save(image, np.random.default_rng(0).poisson(100, (32, 32)).astype(np.float32))
-    words = ["restore", image, "--model", tiny_widefield_model, "--out", tmp_path / "out", "--pixel-um", "0.065", "--samples", "1", "--steps", "1"]
+    words = [
+        "restore",
+        image,
+        "--model",
+        tiny_widefield_model,
+        "--out",
+        tmp_path / "out",
+        "--pixel-um",
+        "0.065",
+        "--samples",
+        "1",
+        "--steps",
+        "1",
+    ]
     with Path("/dev/full").open("w") as nobody:
-        done = subprocess.run([sys.executable, "-m", "napari_cvdm.cli", *map(str, words)], stdout=nobody, stderr=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-m", "napari_cvdm.cli", *map(str, words)],
+            stdout=nobody,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "mean.ome.tif").exists()
 

@@ -12,7 +12,13 @@ from napari_cvdm.core.request import ImageStack, RestoreRequest, TrainRequest
 from napari_cvdm.models.checkpoint import load_checkpoint
 from napari_cvdm.models.cvdm import CVDM, CVDMConfig
 from napari_cvdm.models.dfcan import DFCAN, DFCANConfig
-from napari_cvdm.models.fixed_schedule import COSINE_OFFSET, COSINE_RATE, LINEAR_RATE, CosineClock, LinearClock
+from napari_cvdm.models.fixed_schedule import (
+    COSINE_OFFSET,
+    COSINE_RATE,
+    LINEAR_RATE,
+    CosineClock,
+    LinearClock,
+)
 from napari_cvdm.models.unet import UNetConfig
 from napari_cvdm.reconstruct.restore import SINGLE_ANSWER, restore
 from napari_cvdm.training.loop import train
@@ -59,7 +65,9 @@ def result_of(steps):
 
 
 def test_linear_schedule_is_the_limit_of_a_thousand_steps_of_ho_et_al():
-    gamma = torch.exp(-LINEAR_RATE * LinearClock()(torch.tensor([0.25, 0.5, 1.0], dtype=torch.float64))[0])
+    gamma = torch.exp(
+        -LINEAR_RATE * LinearClock()(torch.tensor([0.25, 0.5, 1.0], dtype=torch.float64))[0]
+    )
     products = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))[[249, 499, 999]]
     np.testing.assert_allclose(gamma.sqrt().numpy(), np.sqrt(products), atol=4e-3)
 
@@ -74,26 +82,50 @@ def test_cosine_schedule_is_that_of_nichol_and_dhariwal_but_for_its_last_step():
 
 def test_attention_of_dfcan_weighs_channels_by_their_spectrum():
     network = DFCAN(2, 4, DFCANConfig(width=8, groups=1, blocks=1, reduction=4))
-    assert torch.count_nonzero(network(torch.randn(1, 2, 20, 17))) == 0  # it starts from the physical estimate
+    assert (
+        torch.count_nonzero(network(torch.randn(1, 2, 20, 17))) == 0
+    )  # it starts from the physical estimate
     features = torch.randn(2, 8, 20, 17)
     out = network.groups[0](features)
     assert out.shape == features.shape
     flipped = network.groups[0](torch.roll(features, 5, dims=-1).roll(3, dims=-2))
     inner = torch.roll(out, 5, dims=-1).roll(3, dims=-2) - flipped
-    assert inner[..., 8:-4, 10:-4].abs().max() < 0.05 * out.abs().max()  # a shift moves the answer; the spectrum hardly notices
+    assert (
+        inner[..., 8:-4, 10:-4].abs().max() < 0.05 * out.abs().max()
+    )  # a shift moves the answer; the spectrum hardly notices
 
 
-@pytest.mark.parametrize(("target", "schedule", "mean"), [("residual", "linear", U_NET), ("zero-mean", "cosine", U_NET), ("regression", "cosine", DFCAN_SHAPE)])
+@pytest.mark.parametrize(
+    ("target", "schedule", "mean"),
+    [
+        ("residual", "linear", U_NET),
+        ("zero-mean", "cosine", U_NET),
+        ("regression", "cosine", DFCAN_SHAPE),
+    ],
+)
 def test_they_are_trained_stored_and_used_by_the_same_code(target, schedule, mean, tmp_path: Path):
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(RECIPE.format(target=target, schedule=schedule, mean=mean))
-    trained, steps = result_of(train(TrainRequest(recipe=str(recipe), out=str(tmp_path / "model"), device="cpu")))
+    trained, steps = result_of(
+        train(TrainRequest(recipe=str(recipe), out=str(tmp_path / "model"), device="cpu"))
+    )
     assert steps == {"residual": 3, "zero-mean": 6, "regression": 3}[target]
     model = load_checkpoint(tmp_path / "model")
     assert model.card.config() == trained.card.config() == model.network.config
     assert isinstance(model.network.mean, DFCAN) == (mean == DFCAN_SHAPE)
-    image = ImageStack(array=np.random.default_rng(0).poisson(50, (40, 36)).astype(np.float32), axes="YX", pixel_um=0.065)
-    found, _ = result_of(restore(RestoreRequest(image=image, model="compared", samples=2, steps=2, device="cpu", schedule_points=2), model))
+    image = ImageStack(
+        array=np.random.default_rng(0).poisson(50, (40, 36)).astype(np.float32),
+        axes="YX",
+        pixel_um=0.065,
+    )
+    found, _ = result_of(
+        restore(
+            RestoreRequest(
+                image=image, model="compared", samples=2, steps=2, device="cpu", schedule_points=2
+            ),
+            model,
+        )
+    )
     assert (found.variance.max() > 0) == (target != "regression")
     assert (SINGLE_ANSWER in found.provenance.warnings) == (target == "regression")
     assert np.ptp(found.rate) == 0
@@ -102,11 +134,26 @@ def test_they_are_trained_stored_and_used_by_the_same_code(target, schedule, mea
 def test_a_regression_is_the_mean_network_of_a_zero_mean_model(tmp_path: Path):
     whole = load_checkpoint(tiny_checkpoint("widefield-x2", tmp_path / "whole")).network
     config = whole.config
-    alone = CVDM(CVDMConfig(**{**{name: getattr(config, name) for name in config.__dataclass_fields__}, "target": "regression"}))
-    alone.load_state_dict({name: value for name, value in whole.state_dict().items() if name.startswith("mean.")}, strict=False)
+    alone = CVDM(
+        CVDMConfig(
+            **{
+                **{name: getattr(config, name) for name in config.__dataclass_fields__},
+                "target": "regression",
+            }
+        )
+    )
+    alone.load_state_dict(
+        {name: value for name, value in whole.state_dict().items() if name.startswith("mean.")},
+        strict=False,
+    )
     condition, baseline = torch.randn(1, 2, 16, 16), torch.randn(1, 1, 32, 32)
     correction = alone.correction(condition)
     noisy = torch.randn(1, 1, 32, 32)
     features = alone.features(condition, correction)
-    answer = alone.decode(alone.clean(noisy, noisy.abs(), alone.entered(features)), baseline, correction, alone.residual_std(features))
+    answer = alone.decode(
+        alone.clean(noisy, noisy.abs(), alone.entered(features)),
+        baseline,
+        correction,
+        alone.residual_std(features),
+    )
     torch.testing.assert_close(answer, whole.target.centre(baseline, whole.correction(condition)))

@@ -19,17 +19,36 @@ from napari_cvdm.io.result_folder import read_result_folder
 from napari_cvdm.models.checkpoint import load_checkpoint
 from napari_cvdm.physics.camera_noise import CameraNoise, photon_transfer
 from napari_cvdm.physics.cutoff import estimate_cutoff
-from napari_cvdm.physics.widefield import WidefieldForwardModel, cutoff_period_um, usual_index, widefield_psf
+from napari_cvdm.physics.widefield import (
+    WidefieldForwardModel,
+    cutoff_period_um,
+    usual_index,
+    widefield_psf,
+)
 from napari_cvdm.reconstruct.command import command_of, request_of
 from napari_cvdm.reconstruct.restore import restore
 from napari_cvdm.simulate.widefield import WidefieldRanges, simulate_widefield
 from napari_cvdm.tasks import WidefieldX2
-from napari_cvdm.tasks.deconvolved import DECONVOLVED_CHANNELS, ITERATIONS, Deconvolution, estimate_lens, lens_of_microscope, lens_of_psf, lens_of_request
+from napari_cvdm.tasks.deconvolved import (
+    DECONVOLVED_CHANNELS,
+    ITERATIONS,
+    Deconvolution,
+    estimate_lens,
+    lens_of_microscope,
+    lens_of_psf,
+    lens_of_request,
+)
 from napari_cvdm.training.fields import fluorescence_field, simulated_fluorescence
 from napari_cvdm.training.pool import Place
 
 OIL = Microscope(pixel_um=0.065, wavelength_um=0.52, medium_index=1.518, na=1.4)
-BRIGHT = WidefieldRanges(photons=(300, 3000), haze=(0, 0.5), correlated=0.0, field_px=96, structures=("reticulum", "microtubules", "actin"))
+BRIGHT = WidefieldRanges(
+    photons=(300, 3000),
+    haze=(0, 0.5),
+    correlated=0.0,
+    field_px=96,
+    structures=("reticulum", "microtubules", "actin"),
+)
 
 
 def model_of(shape=(40, 51), dtype=torch.float64):
@@ -40,14 +59,24 @@ def model_of(shape=(40, 51), dtype=torch.float64):
 
 def test_the_adjoint_is_the_adjoint():
     model, rng = model_of(), torch.Generator().manual_seed(0)
-    light, counts = (torch.randn(shape, generator=rng, dtype=torch.float64) for shape in (model.canvas_shape, model.frame_shape))
-    forward, backward = float((model.apply(light) * counts).sum()), float((light * model.adjoint(counts)).sum())
+    light, counts = (
+        torch.randn(shape, generator=rng, dtype=torch.float64)
+        for shape in (model.canvas_shape, model.frame_shape)
+    )
+    forward, backward = (
+        float((model.apply(light) * counts).sum()),
+        float((light * model.adjoint(counts)).sum()),
+    )
     assert forward == pytest.approx(backward, rel=1e-10)
 
 
 def test_flat_light_gives_the_same_flat_image_and_a_point_keeps_its_flux():
     model = model_of()
-    assert torch.allclose(model.apply(torch.full(model.canvas_shape, 3.0, dtype=torch.float64)), torch.tensor(3.0, dtype=torch.float64), rtol=1e-6)
+    assert torch.allclose(
+        model.apply(torch.full(model.canvas_shape, 3.0, dtype=torch.float64)),
+        torch.tensor(3.0, dtype=torch.float64),
+        rtol=1e-6,
+    )
     light = torch.zeros(model.canvas_shape, dtype=torch.float64)
     light[model.margin + 40, model.margin + 51] = 4.0
     assert float(model.apply(light).sum()) == pytest.approx(1.0, abs=0.02)
@@ -69,7 +98,9 @@ def test_richardson_lucy_never_explains_the_counts_worse_and_keeps_the_flux():
 
 def test_read_noise_that_counts_as_light_keeps_a_dark_field_dark():
     noise = np.random.default_rng(0).normal(0, 3, (64, 64))
-    problem = Deconvolution.of_frame(noise, lens_of_microscope(OIL, 2), CameraNoise(gain=1.0, read_variance=9.0), 100.0, 2)
+    problem = Deconvolution.of_frame(
+        noise, lens_of_microscope(OIL, 2), CameraNoise(gain=1.0, read_variance=9.0), 100.0, 2
+    )
     (canvas,) = problem.estimates((30,))
     assert float(problem.in_frame(canvas).mean()) < 1.0
 
@@ -78,18 +109,34 @@ def test_read_noise_that_counts_as_light_keeps_a_dark_field_dark():
 def test_the_total_of_the_light_stays(seed):
     """Light that left the frame by blur is put back, so that the total is that of the truth, not that of the image."""
     pair = simulate_widefield(seed, replace(BRIGHT, field_px=160))
-    prepared = WidefieldX2().condition(pair.counts[None], "auto", lens_of_microscope(pair.microscope, 2))
-    assert float(prepared.baseline.mean()) * prepared.gain == pytest.approx(float(pair.truth.mean()), rel=0.02)
+    prepared = WidefieldX2().condition(
+        pair.counts[None], "auto", lens_of_microscope(pair.microscope, 2)
+    )
+    assert float(prepared.baseline.mean()) * prepared.gain == pytest.approx(
+        float(pair.truth.mean()), rel=0.02
+    )
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_the_cutoff_of_a_bright_image_is_found_in_its_spectrum(seed):
-    pair = simulate_widefield(seed, replace(BRIGHT, photons=(3000, 3000), haze=(0, 0), defocus=(0, 0), blur_periods=(0, 0), field_px=160))
+    pair = simulate_widefield(
+        seed,
+        replace(
+            BRIGHT,
+            photons=(3000, 3000),
+            haze=(0, 0),
+            defocus=(0, 0),
+            blur_periods=(0, 0),
+            field_px=160,
+        ),
+    )
     period_px = cutoff_period_um(pair.microscope) / pair.microscope.pixel_um
     assert estimate_cutoff(pair.counts) == pytest.approx(period_px, rel=0.35)
 
 
-@pytest.mark.parametrize("image", [np.ones((64, 64)), np.random.default_rng(0).normal(size=(64, 64)), np.ones((8, 90))])
+@pytest.mark.parametrize(
+    "image", [np.ones((64, 64)), np.random.default_rng(0).normal(size=(64, 64)), np.ones((8, 90))]
+)
 def test_an_image_without_structure_has_no_cutoff_and_a_usual_lens_is_assumed(image):
     assert estimate_cutoff(image) is None
     assert estimate_lens([image], 2).source == "assumed"
@@ -99,15 +146,25 @@ def test_the_lens_is_measured_stated_or_not_known():
     request = widefield_request(spots((40, 40)))
     assert lens_of_request(request, 2) is None
     stated = lens_of_request(replace(request, na=1.4, wavelength_um=0.52), 2)
-    assert stated.source == "stated" and stated.cutoff_px == pytest.approx(0.52 / 2.8 / request.optics_value("pixel_um"))
-    measured = MeasuredPsf(array=widefield_psf(replace(OIL, pixel_um=0.04), 61).numpy(), pixel_um=0.04)
-    assert lens_of_request(replace(request, na=0.5, wavelength_um=0.52, psf=measured), 2).source == "measured"
+    assert stated.source == "stated" and stated.cutoff_px == pytest.approx(
+        0.52 / 2.8 / request.optics_value("pixel_um")
+    )
+    measured = MeasuredPsf(
+        array=widefield_psf(replace(OIL, pixel_um=0.04), 61).numpy(), pixel_um=0.04
+    )
+    assert (
+        lens_of_request(replace(request, na=0.5, wavelength_um=0.52, psf=measured), 2).source
+        == "measured"
+    )
 
 
 @pytest.mark.parametrize("pixel_um", [0.03, 0.05])
 def test_a_measured_psf_becomes_that_of_the_stated_optics(pixel_um):
     bead = np.roll(widefield_psf(replace(OIL, pixel_um=pixel_um), 81).numpy(), (4, -6), (0, 1))
-    found, stated = lens_of_psf(MeasuredPsf(array=1000 * bead + 50, pixel_um=pixel_um), OIL.pixel_um, 2), lens_of_microscope(OIL, 2)
+    found, stated = (
+        lens_of_psf(MeasuredPsf(array=1000 * bead + 50, pixel_um=pixel_um), OIL.pixel_um, 2),
+        lens_of_microscope(OIL, 2),
+    )
     assert found.psf.sum() == pytest.approx(1, abs=1e-5)
     assert np.abs(found.psf - stated.psf).max() < 0.05 * stated.psf.max()
     assert found.cutoff_px == pytest.approx(stated.cutoff_px, rel=0.15)
@@ -117,7 +174,10 @@ def test_a_noisy_bead_on_a_background_becomes_the_same_lens():
     rng, pixel_um = np.random.default_rng(0), 0.04
     bead = widefield_psf(replace(OIL, pixel_um=pixel_um), 61).numpy()
     noisy = rng.poisson(2000 * bead / bead.max() + 100).astype(float)
-    found, stated = lens_of_psf(MeasuredPsf(array=noisy, pixel_um=pixel_um), OIL.pixel_um, 2), lens_of_microscope(OIL, 2)
+    found, stated = (
+        lens_of_psf(MeasuredPsf(array=noisy, pixel_um=pixel_um), OIL.pixel_um, 2),
+        lens_of_microscope(OIL, 2),
+    )
     assert np.abs(found.psf - stated.psf).max() < 0.15 * stated.psf.max()
     assert found.cutoff_px == pytest.approx(stated.cutoff_px, rel=0.15)
 
@@ -129,8 +189,17 @@ def test_an_inverted_bead_is_refused():
 
 
 def test_the_focal_plane_of_a_psf_file_is_taken(tmp_path):
-    planes = np.stack([widefield_psf(replace(OIL, pixel_um=0.04), 41, z).numpy() for z in (-0.4, 0.0, 0.4)])
-    write_image(tmp_path / "psf.ome.tif", planes.astype(np.float32), axes="ZYX", pixel_um=0.04, unit="counts", name="psf")
+    planes = np.stack(
+        [widefield_psf(replace(OIL, pixel_um=0.04), 41, z).numpy() for z in (-0.4, 0.0, 0.4)]
+    )
+    write_image(
+        tmp_path / "psf.ome.tif",
+        planes.astype(np.float32),
+        axes="ZYX",
+        pixel_um=0.04,
+        unit="counts",
+        name="psf",
+    )
     np.testing.assert_allclose(read_psf(tmp_path / "psf.ome.tif").array, planes[1], rtol=1e-5)
 
 
@@ -148,11 +217,31 @@ def test_a_psf_that_cannot_be_one_is_refused(array, pixel_um, said):
         MeasuredPsf(array=array, pixel_um=pixel_um)
 
 
-def test_a_psf_file_is_used_kept_in_the_provenance_and_named_by_the_command(tiny_widefield_model, tmp_path):
+def test_a_psf_file_is_used_kept_in_the_provenance_and_named_by_the_command(
+    tiny_widefield_model, tmp_path
+):
     image, bead = tmp_path / "image.ome.tif", tmp_path / "bead.ome.tif"
-    write_image(image, spots((40, 36)).array, axes="YX", pixel_um=0.065, unit="counts", name="image")
-    write_image(bead, widefield_psf(replace(OIL, pixel_um=0.04), 41).numpy(), axes="YX", pixel_um=0.04, unit="counts", name="bead")
-    words = ["--model", str(tiny_widefield_model), "--samples", "2", "--steps", "2", "--psf", str(bead)]
+    write_image(
+        image, spots((40, 36)).array, axes="YX", pixel_um=0.065, unit="counts", name="image"
+    )
+    write_image(
+        bead,
+        widefield_psf(replace(OIL, pixel_um=0.04), 41).numpy(),
+        axes="YX",
+        pixel_um=0.04,
+        unit="counts",
+        name="bead",
+    )
+    words = [
+        "--model",
+        str(tiny_widefield_model),
+        "--samples",
+        "2",
+        "--steps",
+        "2",
+        "--psf",
+        str(bead),
+    ]
     assert main(["restore", str(image), "--out", str(tmp_path / "out"), *words]) == 0
     stored = read_result_folder(tmp_path / "out")
     provenance = stored.restoration.provenance
@@ -163,10 +252,22 @@ def test_a_psf_file_is_used_kept_in_the_provenance_and_named_by_the_command(tiny
 
 def test_no_command_names_a_result_whose_psf_is_gone(tiny_widefield_model, tmp_path):
     image, bead = tmp_path / "image.ome.tif", tmp_path / "bead.ome.tif"
-    write_image(image, spots((40, 36)).array, axes="YX", pixel_um=0.065, unit="counts", name="image")
-    write_image(bead, widefield_psf(replace(OIL, pixel_um=0.04), 41).numpy(), axes="YX", pixel_um=0.04, unit="counts", name="bead")
+    write_image(
+        image, spots((40, 36)).array, axes="YX", pixel_um=0.065, unit="counts", name="image"
+    )
+    write_image(
+        bead,
+        widefield_psf(replace(OIL, pixel_um=0.04), 41).numpy(),
+        axes="YX",
+        pixel_um=0.04,
+        unit="counts",
+        name="bead",
+    )
     settings = {"psf": "image sha256:0, 0.04 um", "model": str(tiny_widefield_model)}
-    for files, said in (({"image": str(image)}, "not known"), ({"image": str(image), "psf": str(bead)}, "another PSF")):
+    for files, said in (
+        ({"image": str(image)}, "not known"),
+        ({"image": str(image), "psf": str(bead)}, "another PSF"),
+    ):
         with pytest.raises(RequestError, match=said):
             request_of(settings, files)
 
@@ -174,14 +275,25 @@ def test_no_command_names_a_result_whose_psf_is_gone(tiny_widefield_model, tmp_p
 def test_a_phase_has_no_use_for_a_psf(tiny_phase_model):
     psf = MeasuredPsf(array=np.eye(9), pixel_um=0.04)
     with pytest.raises(RequestError, match="no use for a measured PSF"):
-        finished(restore(phase_request(planes((48, 48)), psf=psf), load_checkpoint(tiny_phase_model)))
+        finished(
+            restore(phase_request(planes((48, 48)), psf=psf), load_checkpoint(tiny_phase_model))
+        )
 
 
 def test_a_psf_without_a_pixel_size_is_refused_in_one_line(tiny_widefield_model, tmp_path, capsys):
     image = tmp_path / "image.ome.tif"
-    write_image(image, spots((40, 36)).array, axes="YX", pixel_um=0.065, unit="counts", name="image")
+    write_image(
+        image, spots((40, 36)).array, axes="YX", pixel_um=0.065, unit="counts", name="image"
+    )
     np.save(tmp_path / "bead.npy", np.eye(9))
-    words = ["--model", str(tiny_widefield_model), "--psf", str(tmp_path / "bead.npy"), "--out", str(tmp_path / "out")]
+    words = [
+        "--model",
+        str(tiny_widefield_model),
+        "--psf",
+        str(tmp_path / "bead.npy"),
+        "--out",
+        str(tmp_path / "out"),
+    ]
     assert main(["restore", str(image), *words]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "pixel size" in said and "bead.npy" in said
@@ -202,10 +314,22 @@ def test_a_turned_field_is_the_field_of_the_turned_image(turns, mirror):
     place = Place(top=0, left=0, turns=turns, mirror=mirror)
     task, lens = WidefieldX2(), lens_of_microscope(pair.microscope, 2)
     whole = fluorescence_field(task, pair.counts, pair.truth, lens=lens)
-    counts, truth = (place.cut(torch.from_numpy(image)[None], 40, factor)[0].numpy() for image, factor in ((pair.counts, 1), (pair.truth, 2)))
-    turned = fluorescence_field(task, np.ascontiguousarray(counts), np.ascontiguousarray(truth), lens=lens)
-    torch.testing.assert_close(place.cut_with_fine(whole.channels, 40, whole.fine_channels, 2), turned.channels, rtol=1e-3, atol=2e-3)
-    torch.testing.assert_close(place.cut(whole.baseline[None], 40, 2)[0], turned.baseline, rtol=1e-3, atol=2e-3)
+    counts, truth = (
+        place.cut(torch.from_numpy(image)[None], 40, factor)[0].numpy()
+        for image, factor in ((pair.counts, 1), (pair.truth, 2))
+    )
+    turned = fluorescence_field(
+        task, np.ascontiguousarray(counts), np.ascontiguousarray(truth), lens=lens
+    )
+    torch.testing.assert_close(
+        place.cut_with_fine(whole.channels, 40, whole.fine_channels, 2),
+        turned.channels,
+        rtol=1e-3,
+        atol=2e-3,
+    )
+    torch.testing.assert_close(
+        place.cut(whole.baseline[None], 40, 2)[0], turned.baseline, rtol=1e-3, atol=2e-3
+    )
 
 
 def test_the_channels_hold_the_deconvolved_images():
@@ -223,12 +347,21 @@ def test_a_part_is_deconvolved_as_the_whole_is_there(noise):
     counts = pair.counts.astype(float) - np.percentile(pair.counts, 1)
     if noise is not None:
         counts[:, 112:] *= 0.02
-    noise, lens, task = noise or photon_transfer(counts, np.ones(counts.shape, bool)), lens_of_microscope(pair.microscope, 2), WidefieldX2()
+    noise, lens, task = (
+        noise or photon_transfer(counts, np.ones(counts.shape, bool)),
+        lens_of_microscope(pair.microscope, 2),
+        WidefieldX2(),
+    )
     inner, brightest = slice(72, 152), float(np.percentile(counts, 99.8))
     read = slice(inner.start - task.surroundings_px, inner.stop + task.surroundings_px)
-    whole, part = (Deconvolution.of_frame(image, lens, noise, brightest, 2) for image in (counts, counts[read, read]))
+    whole, part = (
+        Deconvolution.of_frame(image, lens, noise, brightest, 2)
+        for image in (counts, counts[read, read])
+    )
     for wanted, found in zip(whole.estimates(ITERATIONS), part.estimates(ITERATIONS), strict=True):
-        kept, own = (slice(2 * (inner.start - start), 2 * (inner.stop - start)) for start in (0, read.start))
+        kept, own = (
+            slice(2 * (inner.start - start), 2 * (inner.stop - start)) for start in (0, read.start)
+        )
         difference = whole.in_frame(wanted)[kept, kept] - part.in_frame(found)[own, own]
         assert float(difference.abs().max()) < 0.01 * brightest
 
@@ -237,12 +370,28 @@ def test_a_region_is_deconvolved_with_its_surroundings_alone(monkeypatch):
     """What the networks see of it is that of the whole image, and a large image costs no more than the region."""
     pair, sizes = simulate_widefield(4, replace(BRIGHT, field_px=400)), []
     of_frame = Deconvolution.of_frame
-    monkeypatch.setattr(Deconvolution, "of_frame", lambda counts, *others: sizes.append(counts.shape) or of_frame(counts, *others))
+    monkeypatch.setattr(
+        Deconvolution,
+        "of_frame",
+        lambda counts, *others: sizes.append(counts.shape) or of_frame(counts, *others),
+    )
     image = ImageStack(array=pair.counts, axes="YX", pixel_um=pair.microscope.pixel_um)
-    asked = RestoreRequest(image=image, model="widefield-x2", na=pair.microscope.na, wavelength_um=pair.microscope.wavelength_um)
-    whole, part = (WidefieldX2().from_request(pair.counts[None], replace(asked, region=region)) for region in (None, (0, 32, 8, 40)))
+    asked = RestoreRequest(
+        image=image,
+        model="widefield-x2",
+        na=pair.microscope.na,
+        wavelength_um=pair.microscope.wavelength_um,
+    )
+    whole, part = (
+        WidefieldX2().from_request(pair.counts[None], replace(asked, region=region))
+        for region in (None, (0, 32, 8, 40))
+    )
     assert sizes == [(400, 400), (192, 200)]
     wanted, found = (prepared.within((0, 32, 8, 40), 8) for prepared in (whole, part))
     assert found.channels.shape == wanted.channels.shape
-    assert float((found.channels - wanted.channels).abs().max()) < 0.01 * float(wanted.channels.abs().max())
-    assert float((found.baseline - wanted.baseline).abs().max()) < 0.01 * float(wanted.baseline.abs().max())
+    assert float((found.channels - wanted.channels).abs().max()) < 0.01 * float(
+        wanted.channels.abs().max()
+    )
+    assert float((found.baseline - wanted.baseline).abs().max()) < 0.01 * float(
+        wanted.baseline.abs().max()
+    )

@@ -46,7 +46,10 @@ def thick(rng, side, pixel_um):
 def assert_blank(field):
     """A flat truth, at the level of the noise around it."""
     assert float(field.truth.std()) < 1e-5
-    assert float(field.truth.mean()) == pytest.approx(float(field.baseline.mean()), abs=5 * float(field.baseline.std()) / field.baseline.numel() ** 0.5)
+    assert float(field.truth.mean()) == pytest.approx(
+        float(field.baseline.mean()),
+        abs=5 * float(field.baseline.std()) / field.baseline.numel() ** 0.5,
+    )
 
 
 def test_the_simulated_truth_is_the_mean_of_many_noisy_images():
@@ -74,7 +77,9 @@ def test_it_is_the_image_of_the_super_resolution_and_only_the_truth_differs():
 def test_the_estimate_that_is_built_upon_is_the_image_itself():
     counts = np.random.default_rng(0).poisson(30, (1, 40, 52)).astype(np.uint16)
     prepared = Denoise().condition(counts, "auto")
-    np.testing.assert_allclose(prepared.baseline * prepared.gain + prepared.estimated["dark_level"], counts[0], rtol=1e-5)
+    np.testing.assert_allclose(
+        prepared.baseline * prepared.gain + prepared.estimated["dark_level"], counts[0], rtol=1e-5
+    )
     assert torch.equal(prepared.baseline, prepared.channels[0])
 
 
@@ -88,11 +93,20 @@ def test_what_is_learned_is_the_noise_and_nothing_else():
 @pytest.fixture
 def measured_pairs(tmp_path):
     """Two noisy images, and long exposures of the same fields in a unit and at a level of their own."""
-    found = [simulate_noisy(seed, BRIGHT, thick) for seed in (1, 6)]  # with enough structure in the middle to fit a gain to
+    found = [
+        simulate_noisy(seed, BRIGHT, thick) for seed in (1, 6)
+    ]  # with enough structure in the middle to fit a gain to
     for number, pair in enumerate(found):
         for name, pixels in (("measured", pair.counts), ("truth", 3 * pair.truth + 70)):
             (tmp_path / name).mkdir(exist_ok=True)
-            write_image(tmp_path / name / f"{number}.tif", pixels, axes="YX", pixel_um=pair.microscope.pixel_um, unit="counts", name=name)
+            write_image(
+                tmp_path / name / f"{number}.tif",
+                pixels,
+                axes="YX",
+                pixel_um=pair.microscope.pixel_um,
+                unit="counts",
+                name=name,
+            )
     return found, Folders(measured=str(tmp_path / "measured"), truth=str(tmp_path / "truth"))
 
 
@@ -105,7 +119,9 @@ def test_measured_pairs_in_any_unit_are_those_of_the_simulation(measured_pairs):
 
 
 def test_a_blank_field_of_measured_pairs_has_the_level_of_its_noise(measured_pairs):
-    source = split_measured(measured_pairs[1].entries("denoise"), "denoise", 0, 0.5, register=False).training
+    source = split_measured(
+        measured_pairs[1].entries("denoise"), "denoise", 0, 0.5, register=False
+    ).training
     assert_blank(source.blank(0))
 
 
@@ -124,9 +140,15 @@ def test_a_checkpoint_restores_onto_the_grid_of_the_image_the_same_whole_and_in_
 
 def test_the_truth_leaves_noise_over_and_a_blank_leaves_structure():
     pair = simulate_noisy(2, BRIGHT, thick)
-    signal, gain, offset = pair.counts - dark_level(pair.counts), 1 / pair.camera.gain_e_per_count, pair.camera.offset_counts
+    signal, gain, offset = (
+        pair.counts - dark_level(pair.counts),
+        1 / pair.camera.gain_e_per_count,
+        pair.camera.offset_counts,
+    )
     level = dark_level(pair.counts) - offset
-    noise = CameraNoise(gain=gain, read_variance=gain * level + (pair.camera.read_noise_e * gain) ** 2 + 1 / 12)
+    noise = CameraNoise(
+        gain=gain, read_variance=gain * level + (pair.camera.read_noise_e * gain) ** 2 + 1 / 12
+    )
     how = SameGridImaging(measured=signal, noise=noise, valid=np.ones(signal.shape, bool))
     for image in (pair.truth, 2 * pair.truth + 30):  # a gain and a level are free, and said
         assert how.compare(image).chi2(how.valid) == pytest.approx(1, abs=0.12)
@@ -146,7 +168,10 @@ def test_one_evaluation_from_counts_is_that_from_the_channels(tmp_path):
     counts = simulate_noisy(4, DIM, thick).counts
     prepared = Denoise().condition(counts[None], "auto")
     found = []
-    for kind, inputs in ((OneStep, (prepared.channels[None], prepared.baseline[None, None])), (OneStepFromCounts, (torch.from_numpy(counts)[None, None],))):
+    for kind, inputs in (
+        (OneStep, (prepared.channels[None], prepared.baseline[None, None])),
+        (OneStepFromCounts, (torch.from_numpy(counts)[None, None],)),
+    ):
         one = kind(network.config).eval()
         one.load_state_dict(network.state_dict())
         with torch.inference_mode():
@@ -155,7 +180,9 @@ def test_one_evaluation_from_counts_is_that_from_the_channels(tmp_path):
 
 
 def test_the_recipe_of_the_experiment_comes_back_trains_and_restores(tmp_path):
-    run = next(run for run in runs_of(read_experiment(CLAIMS), tmp_path, 0.001) if run.variant == "CVDM")
+    run = next(
+        run for run in runs_of(read_experiment(CLAIMS), tmp_path, 0.001) if run.variant == "CVDM"
+    )
     recipe = replace(
         run.recipe,
         plan=replace(run.recipe.plan, patch_px=16, pool_fields=2, batch=2),
@@ -164,18 +191,34 @@ def test_the_recipe_of_the_experiment_comes_back_trains_and_restores(tmp_path):
     )
     assert read_recipe(write_recipe(recipe, tmp_path / "short.toml")) == recipe
     assert RANGES["denoise"] is type(recipe.simulation)
-    drained(train(TrainRequest(recipe=str(tmp_path / "short.toml"), out=str(tmp_path / "model"), device="cpu")))
+    drained(
+        train(
+            TrainRequest(
+                recipe=str(tmp_path / "short.toml"), out=str(tmp_path / "model"), device="cpu"
+            )
+        )
+    )
     model = load_checkpoint(tmp_path / "model")
-    assert (model.card.task, model.card.unit, model.card.inputs) == ("denoise", "counts", TASKS["denoise"].inputs)
+    assert (model.card.task, model.card.unit, model.card.inputs) == (
+        "denoise",
+        "counts",
+        TASKS["denoise"].inputs,
+    )
     image = ImageStack(array=simulate_noisy(7, SMALL).counts, axes="YX", pixel_um=0.065)
-    assert drained(restore(RestoreRequest(image=image, model="", samples=1, steps=2, device="cpu"), model)).mean.shape == (48, 48)
+    assert drained(
+        restore(RestoreRequest(image=image, model="", samples=1, steps=2, device="cpu"), model)
+    ).mean.shape == (48, 48)
 
 
 @pytest.mark.parametrize(("kept", "explained"), [(0.0, True), (0.5, False), (1.0, False)])
 def test_what_keeps_the_noise_is_not_explained(kept: float, explained: bool):
     pair = simulate_noisy(5, BRIGHT, thick)
     measured, truth = pair.counts - dark_level(pair.counts), pair.truth.astype(float)
-    imaging = SameGridImaging(measured=measured, noise=photon_transfer(measured, np.ones(measured.shape, bool)), valid=np.ones(measured.shape, bool))
+    imaging = SameGridImaging(
+        measured=measured,
+        noise=photon_transfer(measured, np.ones(measured.shape, bool)),
+        valid=np.ones(measured.shape, bool),
+    )
     chi2 = imaging.compare(truth + kept * (measured - truth)).chi2(imaging.valid)
     check = ForwardCheck(chi2=chi2, limit=LIMIT, verdict=verdict(chi2, LIMIT, None, ""))
     assert check.explained is explained
@@ -185,5 +228,8 @@ def test_what_keeps_the_noise_is_not_explained(kept: float, explained: bool):
 def test_above_a_dark_image_nothing_more_is_taken_off_what_keeps_its_background():
     light = np.random.default_rng(0).poisson(140, (1, 48, 48)).astype(float)
     dark = np.full((48, 48), 100.0)
-    levels = [task.condition(light, dark).estimated["dark_level"] for task in (TASKS["denoise"], TASKS["widefield-x2"])]
+    levels = [
+        task.condition(light, dark).estimated["dark_level"]
+        for task in (TASKS["denoise"], TASKS["widefield-x2"])
+    ]
     assert levels == [0, 0]

@@ -10,11 +10,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_cvdm.diffusion import process
-from napari_cvdm.diffusion.loss import cvdm_loss, gamma_second_derivative, prior_divergence, stratified_times
+from napari_cvdm.diffusion.loss import (
+    cvdm_loss,
+    gamma_second_derivative,
+    prior_divergence,
+    stratified_times,
+)
 from napari_cvdm.diffusion.prediction import PREDICTIONS, TARGETS
 from napari_cvdm.diffusion.sampler import SAMPLERS, clock_grid, uniform_time_grid
 from napari_cvdm.models.fixed_schedule import CosineClock, LinearClock
-from napari_cvdm.models.schedule import CLOCK_TERMS, RATE_MAX, RATE_MIN, Clock, bounded_rate, gamma_and_beta
+from napari_cvdm.models.schedule import (
+    CLOCK_TERMS,
+    RATE_MAX,
+    RATE_MIN,
+    Clock,
+    bounded_rate,
+    gamma_and_beta,
+)
 
 EXPONENTS = torch.logspace(-6, 1.6, 60, dtype=torch.float64)
 
@@ -36,11 +48,16 @@ def gaussian_denoiser(mean, variance):
 
 def seeded_noise(shape, seed=0, dtype=torch.float64):
     """Independent noise for every step."""
-    return lambda step: torch.randn(shape, generator=torch.Generator().manual_seed(1000 * seed + step), dtype=dtype)
+    return lambda step: torch.randn(
+        shape, generator=torch.Generator().manual_seed(1000 * seed + step), dtype=dtype
+    )
 
 
 def test_signal_and_noise_share_the_power():
-    torch.testing.assert_close(process.signal_level(EXPONENTS) ** 2 + process.noise_level(EXPONENTS) ** 2, torch.ones_like(EXPONENTS))
+    torch.testing.assert_close(
+        process.signal_level(EXPONENTS) ** 2 + process.noise_level(EXPONENTS) ** 2,
+        torch.ones_like(EXPONENTS),
+    )
 
 
 def test_half_log_snr_and_exponent_are_inverses():
@@ -50,33 +67,60 @@ def test_half_log_snr_and_exponent_are_inverses():
 
 @pytest.mark.parametrize("name", PREDICTIONS)
 def test_a_perfect_output_gives_the_clean_target(name):
-    target, noise = (torch.randn(60, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) for seed in (1, 2))
+    target, noise = (
+        torch.randn(60, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        for seed in (1, 2)
+    )
     kind = PREDICTIONS[name]
     noisy = process.noised(target, EXPONENTS, noise)
-    torch.testing.assert_close(kind.clean(noisy, kind.wanted(target, EXPONENTS, noise), EXPONENTS), target, rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        kind.clean(noisy, kind.wanted(target, EXPONENTS, noise), EXPONENTS),
+        target,
+        rtol=0,
+        atol=1e-6,
+    )
 
 
 @pytest.mark.parametrize("name", PREDICTIONS)
 def test_noise_error_is_the_error_of_the_noise_that_is_implied(name):
-    target, noise, error = (torch.randn(60, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) for seed in (1, 2, 3))
+    target, noise, error = (
+        torch.randn(60, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        for seed in (1, 2, 3)
+    )
     kind, exponent = PREDICTIONS[name], EXPONENTS.clamp(min=1e-3)
     noisy = process.noised(target, exponent, noise)
-    implied = process.noise_from_clean(noisy, kind.clean(noisy, kind.wanted(target, exponent, noise) + error, exponent), exponent)
-    torch.testing.assert_close(implied - noise, kind.noise_error(error, exponent), rtol=1e-6, atol=1e-9)
+    implied = process.noise_from_clean(
+        noisy, kind.clean(noisy, kind.wanted(target, exponent, noise) + error, exponent), exponent
+    )
+    torch.testing.assert_close(
+        implied - noise, kind.noise_error(error, exponent), rtol=1e-6, atol=1e-9
+    )
 
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_targets_centre_on_what_they_say(name):
     baseline, correction = torch.ones(3), torch.full((3,), 0.5)
     expected = {"direct": 0.0, "residual": 1.0, "zero-mean": 1.5, "regression": 1.5}[name]
-    torch.testing.assert_close(TARGETS[name].centre(baseline, correction), torch.full((3,), expected))
+    torch.testing.assert_close(
+        TARGETS[name].centre(baseline, correction), torch.full((3,), expected)
+    )
 
 
 @pytest.mark.parametrize("name", ["sde-2m", "ode-2m"])
 def test_second_order_samplers_reproduce_a_gaussian_in_20_evaluations(name):
-    pixels, rate = 60_000, torch.empty(60_000, dtype=torch.float64).uniform_(7, 25, generator=torch.Generator().manual_seed(5))
+    pixels, rate = (
+        60_000,
+        torch.empty(60_000, dtype=torch.float64).uniform_(
+            7, 25, generator=torch.Generator().manual_seed(5)
+        ),
+    )
     mean, deviation = 0.7, 0.5
-    steps = SAMPLERS[name](gaussian_denoiser(mean, deviation**2), rate, clock_grid(float(rate.median()), 20), seeded_noise(pixels))
+    steps = SAMPLERS[name](
+        gaussian_denoiser(mean, deviation**2),
+        rate,
+        clock_grid(float(rate.median()), 20),
+        seeded_noise(pixels),
+    )
     sample = drained(steps)
     assert abs(sample.mean().item() - mean) < 0.03 * deviation
     assert abs(sample.std().item() / deviation - 1) < 0.03
@@ -85,7 +129,14 @@ def test_second_order_samplers_reproduce_a_gaussian_in_20_evaluations(name):
 @pytest.mark.parametrize("name", ["ddim", "ancestral"])
 def test_first_order_samplers_reach_the_gaussian_with_many_evaluations(name):
     rate = torch.full((40_000,), 9.0, dtype=torch.float64)
-    sample = drained(SAMPLERS[name](gaussian_denoiser(-0.3, 0.49), rate, clock_grid(9.0, 400, last=4.0), seeded_noise(40_000)))
+    sample = drained(
+        SAMPLERS[name](
+            gaussian_denoiser(-0.3, 0.49),
+            rate,
+            clock_grid(9.0, 400, last=4.0),
+            seeded_noise(40_000),
+        )
+    )
     assert abs(sample.mean().item() + 0.3) < 0.02
     assert abs(sample.std().item() / 0.7 - 1) < 0.03
 
@@ -109,7 +160,9 @@ def order_of(name, counts=(20, 40, 80)):
     errors = []
     for count in counts:
         grid = clock_grid(12.0, count)
-        exact = exact_gaussian_flow(noise(0), rate, grid[-1], mean, torch.tensor(variance, dtype=torch.float64))
+        exact = exact_gaussian_flow(
+            noise(0), rate, grid[-1], mean, torch.tensor(variance, dtype=torch.float64)
+        )
         denoise = gaussian_denoiser(mean, variance)
         found = drained(SAMPLERS[name](denoise, rate, grid, noise))
         errors.append((found - denoise(exact, rate * grid[-1])).square().mean().sqrt().item())
@@ -133,7 +186,11 @@ def test_samplers_yield_every_evaluation_and_return_the_last():
 @pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_a_first_estimate_that_is_known_is_not_evaluated_and_changes_nothing(name, count):
-    rate, denoise, evaluated = torch.linspace(RATE_MIN, RATE_MAX, 64, dtype=torch.float64), gaussian_denoiser(0.4, 0.3), []
+    rate, denoise, evaluated = (
+        torch.linspace(RATE_MIN, RATE_MAX, 64, dtype=torch.float64),
+        gaussian_denoiser(0.4, 0.3),
+        [],
+    )
     grid, noise = clock_grid(12.0, count), seeded_noise(64)
 
     def counted(noisy, exponent):
@@ -142,21 +199,38 @@ def test_a_first_estimate_that_is_known_is_not_evaluated_and_changes_nothing(nam
 
     known = list(SAMPLERS[name](counted, rate, grid, noise, denoise(noise(0), rate)))
     assert len(evaluated) == count - 1
-    assert all(torch.equal(one, other) for one, other in zip(known, SAMPLERS[name](denoise, rate, grid, noise), strict=True))
+    assert all(
+        torch.equal(one, other)
+        for one, other in zip(known, SAMPLERS[name](denoise, rate, grid, noise), strict=True)
+    )
 
 
 @pytest.mark.parametrize("name", ["sde-2m", "ode-2m"])
 def test_samples_that_share_the_first_estimate_reproduce_a_gaussian_as_well(name):
-    rate = torch.empty(60_000, dtype=torch.float64).uniform_(RATE_MIN, 25, generator=torch.Generator().manual_seed(5))
+    rate = torch.empty(60_000, dtype=torch.float64).uniform_(
+        RATE_MIN, 25, generator=torch.Generator().manual_seed(5)
+    )
     denoise, first = gaussian_denoiser(0.7, 0.25), seeded_noise(60_000, seed=1)(0)
-    sample = drained(SAMPLERS[name](denoise, rate, clock_grid(float(rate.median()), 20), seeded_noise(60_000), denoise(first, rate)))
+    sample = drained(
+        SAMPLERS[name](
+            denoise,
+            rate,
+            clock_grid(float(rate.median()), 20),
+            seeded_noise(60_000),
+            denoise(first, rate),
+        )
+    )
     assert abs(sample.mean().item() - 0.7) < 0.03 * 0.5
     assert abs(sample.std().item() / 0.5 - 1) < 0.03
 
 
 def test_one_evaluation_is_the_regression_mean():
     rate = torch.full((1000,), 12.0, dtype=torch.float64)
-    seen = drained(SAMPLERS["sde-2m"](gaussian_denoiser(1.5, 0.2), rate, clock_grid(12.0, 1), seeded_noise(1000)))
+    seen = drained(
+        SAMPLERS["sde-2m"](
+            gaussian_denoiser(1.5, 0.2), rate, clock_grid(12.0, 1), seeded_noise(1000)
+        )
+    )
     assert abs(seen.mean().item() - 1.5) < 0.01
     assert seen.std() < 0.01
 
@@ -181,11 +255,26 @@ def test_published_grid_is_uniform_in_time():
 def clock_with(seed):
     clock = Clock().double()
     with torch.no_grad():
-        clock.weights.copy_(torch.randn(len(clock.weights), generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 3)
+        clock.weights.copy_(
+            torch.randn(
+                len(clock.weights),
+                generator=torch.Generator().manual_seed(seed),
+                dtype=torch.float64,
+            )
+            * 3
+        )
     return clock
 
 
-@pytest.mark.parametrize("clock", [*map(clock_with, range(6)), *(Clock(terms).double() for terms in CLOCK_TERMS), LinearClock(), CosineClock()])
+@pytest.mark.parametrize(
+    "clock",
+    [
+        *map(clock_with, range(6)),
+        *(Clock(terms).double() for terms in CLOCK_TERMS),
+        LinearClock(),
+        CosineClock(),
+    ],
+)
 def test_clock_runs_from_zero_to_one_and_its_derivatives_are_exact(clock):
     times = torch.linspace(0.002, 0.999, 400, dtype=torch.float64, requires_grad=True)
     value, speed, acceleration = clock(times)
@@ -194,7 +283,9 @@ def test_clock_runs_from_zero_to_one_and_its_derivatives_are_exact(clock):
     torch.testing.assert_close(speed, first)
     torch.testing.assert_close(acceleration, second)
     ends = clock(torch.tensor([0.0, 1.0], dtype=torch.float64))[0]
-    torch.testing.assert_close(ends, torch.tensor([0.0, 1.0], dtype=torch.float64), rtol=0, atol=1e-9)
+    torch.testing.assert_close(
+        ends, torch.tensor([0.0, 1.0], dtype=torch.float64), rtol=0, atol=1e-9
+    )
     assert (speed > 0).all()
 
 
@@ -203,7 +294,9 @@ def test_clock_runs_from_zero_to_one_and_its_derivatives_are_exact(clock):
 def test_gamma_is_in_the_open_interval_and_falls_for_any_input(logit, seed):
     rate = bounded_rate(torch.tensor([logit], dtype=torch.float32))
     clock = clock_with(seed).float()
-    gammas = np.array([gamma_and_beta(rate, clock, time)[0].item() for time in np.linspace(0.05, 1, 20)])
+    gammas = np.array(
+        [gamma_and_beta(rate, clock, time)[0].item() for time in np.linspace(0.05, 1, 20)]
+    )
     assert ((gammas > 0) & (gammas < 1)).all()
     assert (np.diff(gammas) < 0).all()
     assert gammas[-1] <= 1e-3
@@ -216,7 +309,9 @@ def test_beta_and_gamma_are_tied(rate, seed, time):
     clock, rates = clock_with(seed), torch.tensor([rate], dtype=torch.float64)
     h = 1e-6
     gamma, beta = gamma_and_beta(rates, clock, time)
-    slope = (gamma_and_beta(rates, clock, time + h)[0] - gamma_and_beta(rates, clock, time - h)[0]) / (2 * h)
+    slope = (
+        gamma_and_beta(rates, clock, time + h)[0] - gamma_and_beta(rates, clock, time - h)[0]
+    ) / (2 * h)
     torch.testing.assert_close(slope, -beta * gamma, rtol=1e-4, atol=1e-8)
 
 
@@ -261,7 +356,9 @@ def test_smoothness_counts_every_item_of_a_batch():
     clock, times = Clock(), torch.full((4, 1, 1, 1), 0.4)
 
     def smoothness(rate):
-        return cvdm_loss(lambda noisy, exponent: noisy, PREDICTIONS["v"], rate, clock, target, times, noise, 1.0).smoothness.item()
+        return cvdm_loss(
+            lambda noisy, exponent: noisy, PREDICTIONS["v"], rate, clock, target, times, noise, 1.0
+        ).smoothness.item()
 
     changes = []
     for item in range(4):
@@ -283,10 +380,14 @@ def test_perfect_network_has_no_noise_loss():
     target, noise = (torch.randn(3, 1, 4, 4, generator=generator) for _ in range(2))
     times, clock, rate = stratified_times(3, generator), Clock(), torch.full((3, 1, 4, 4), 9.0)
     wanted = PREDICTIONS["v"].wanted(target, rate * clock(times)[0], noise)
-    terms = cvdm_loss(lambda noisy, exponent: wanted, PREDICTIONS["v"], rate, clock, target, times, noise, 1e-3)
+    terms = cvdm_loss(
+        lambda noisy, exponent: wanted, PREDICTIONS["v"], rate, clock, target, times, noise, 1e-3
+    )
     assert terms.network.item() == pytest.approx(0, abs=1e-10)
     assert terms.noise.item() == pytest.approx(0, abs=1e-10)
-    assert terms.schedule.item() == pytest.approx(2 * terms.prior.item() + 2 * terms.smoothness.item())
+    assert terms.schedule.item() == pytest.approx(
+        2 * terms.prior.item() + 2 * terms.smoothness.item()
+    )
 
 
 def test_times_are_stratified():
@@ -295,5 +396,8 @@ def test_times_are_stratified():
 
 
 def test_the_published_grid_is_made_where_its_clock_lives():
-    with torch.device("meta"), pytest.raises(NotImplementedError):  # a meta tensor has no values to list, but got that far
+    with (
+        torch.device("meta"),
+        pytest.raises(NotImplementedError),
+    ):  # a meta tensor has no values to list, but got that far
         uniform_time_grid(Clock(), 4, "meta")

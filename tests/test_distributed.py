@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("distributed", reason="dask.distributed is not installed: pip install 'napari-cvdm[cluster]'")
+pytest.importorskip(
+    "distributed", reason="dask.distributed is not installed: pip install 'napari-cvdm[cluster]'"
+)
 
 from conftest import tiny_checkpoint
 from small_images import spots
@@ -22,7 +24,13 @@ from yaozarrs import validate_zarr_store
 from napari_cvdm.cli import main
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.core.result import Progress
-from napari_cvdm.out_of_core.dask import ClusterError, carry_out_block, on_cluster, opened, ticket_of
+from napari_cvdm.out_of_core.dask import (
+    ClusterError,
+    carry_out_block,
+    on_cluster,
+    opened,
+    ticket_of,
+)
 from napari_cvdm.out_of_core.job import TiledFiles
 from napari_cvdm.out_of_core.run import BlockRestorer, TiledRestoration, restore_by_tiles
 
@@ -33,28 +41,86 @@ OPTIONS = {"pixel_um": 0.065, "samples": 2, "steps": 2, "device": "cpu"}
 def files(tmp_path: Path, tiny_widefield_model: Path) -> TiledFiles:
     """A job of twelve blocks."""
     np.save(tmp_path / "in.npy", spots((150, 213)).array)
-    return TiledFiles(images=(str(tmp_path / "in.npy"),), model=str(tiny_widefield_model), out=str(tmp_path / "out.ome.zarr"), options=OPTIONS, block=64)
+    return TiledFiles(
+        images=(str(tmp_path / "in.npy"),),
+        model=str(tiny_widefield_model),
+        out=str(tmp_path / "out.ome.zarr"),
+        options=OPTIONS,
+        block=64,
+    )
 
 
 def test_two_processes_give_the_bytes_of_one(files: TiledFiles, tmp_path: Path) -> None:
     job, model = files.open()
     drained(restore_by_tiles(job, model))
     other = tmp_path / "other.ome.zarr"
-    words = ["--pixel-um", "0.065", "--samples", "2", "--steps", "2", "--device", "cpu", "--block", "64"]
-    assert main(["restore", files.images[0], "--model", files.model, "--out", str(other), *words, "--scheduler", "local:2"]) == 0
+    words = [
+        "--pixel-um",
+        "0.065",
+        "--samples",
+        "2",
+        "--steps",
+        "2",
+        "--device",
+        "cpu",
+        "--block",
+        "64",
+    ]
+    assert (
+        main(
+            [
+                "restore",
+                files.images[0],
+                "--model",
+                files.model,
+                "--out",
+                str(other),
+                *words,
+                "--scheduler",
+                "local:2",
+            ]
+        )
+        == 0
+    )
     assert stored(Path(files.out)) == stored(other)
 
 
 @contextmanager
-def started_by_hand(tmp_path: Path, workers: int) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
+def started_by_hand(
+    tmp_path: Path, workers: int
+) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
     """A scheduler and workers in processes of their own, as dask's documentation starts them: (address, [scheduler, worker, ...])."""
     note = tmp_path / "scheduler.json"
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    module = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(note)]
+    module = [
+        sys.executable,
+        "-m",
+        "distributed.cli.dask_scheduler",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "0",
+        "--no-dashboard",
+        "--scheduler-file",
+        str(note),
+    ]
     processes = [subprocess.Popen(module, **quiet)]
-    worker = [sys.executable, "-m", "distributed.cli.dask_worker", "--scheduler-file", str(note), "--nthreads", "1", "--no-nanny", "--no-dashboard"]
+    worker = [
+        sys.executable,
+        "-m",
+        "distributed.cli.dask_worker",
+        "--scheduler-file",
+        str(note),
+        "--nthreads",
+        "1",
+        "--no-nanny",
+        "--no-dashboard",
+    ]
     try:
-        processes += [subprocess.Popen([*worker, "--local-directory", str(tmp_path)], **quiet) for _ in range(workers)]
+        processes += [
+            subprocess.Popen([*worker, "--local-directory", str(tmp_path)], **quiet)
+            for _ in range(workers)
+        ]
         yield address_in(note, processes[0]), processes
     finally:
         for process in processes:
@@ -80,7 +146,9 @@ def stopped_at(steps: Generator[Progress, None, TiledRestoration], evaluations: 
     raise AssertionError("the job ended before")
 
 
-def test_a_worker_that_is_killed_costs_no_data_and_without_scheduler_the_job_can_go_on(files: TiledFiles, tmp_path: Path) -> None:
+def test_a_worker_that_is_killed_costs_no_data_and_without_scheduler_the_job_can_go_on(
+    files: TiledFiles, tmp_path: Path
+) -> None:
     (job, model), other = files.open(), replace(files, out=str(tmp_path / "other.ome.zarr"))
     third = replace(files, out=str(tmp_path / "third.ome.zarr"))
     drained(restore_by_tiles(job, model))
@@ -99,18 +167,27 @@ def test_a_worker_that_is_killed_costs_no_data_and_without_scheduler_the_job_can
     assert stored(Path(files.out)) == stored(Path(third.out))
 
 
-def test_a_block_that_cannot_be_read_is_named_and_the_others_are_done(files: TiledFiles, tmp_path: Path) -> None:
+def test_a_block_that_cannot_be_read_is_named_and_the_others_are_done(
+    files: TiledFiles, tmp_path: Path
+) -> None:
     store = ngff_image(tmp_path / "in.ome.zarr", spots((150, 213)), "0.5")
-    denoising = str(tiny_checkpoint("denoise", tmp_path / "denoise"))  # reads nothing around a block
+    denoising = str(
+        tiny_checkpoint("denoise", tmp_path / "denoise")
+    )  # reads nothing around a block
     files = replace(files, images=(str(store),), halo=0, model=denoising)
     job, model = files.open()
     steps = restore_by_tiles(job, model, on_cluster("local:2", files))
-    while not (tmp_path / "out.part.ome.zarr" / ".napari-cvdm" / "frames" / "0.npz").exists():  # the image was read once
+    while not (
+        tmp_path / "out.part.ome.zarr" / ".napari-cvdm" / "frames" / "0.npz"
+    ).exists():  # the image was read once
         next(steps)
     (corner,) = (path for path in (store / "0" / "c").rglob("3") if path.parent.name == "3")
     kept = corner.read_bytes()
     corner.write_bytes(kept[:7])
-    with pytest.raises(ClusterError, match=r"4 of 12 blocks failed \(f0-y64-x128: in.ome.zarr: rows 64 to 150, .*the others are done"):
+    with pytest.raises(
+        ClusterError,
+        match=r"4 of 12 blocks failed \(f0-y64-x128: in.ome.zarr: rows 64 to 150, .*the others are done",
+    ):
         drained(steps)
     corner.write_bytes(kept)
     again = drained(restore_by_tiles(job, model))
@@ -125,7 +202,11 @@ def test_a_worker_checks_version_plan_and_model(files: TiledFiles) -> None:
     restorer = BlockRestorer(job, model, Path(files.out).with_name("out.part.ome.zarr"))
     ticket = ticket_of(files, restorer)
     carry_out_block(ticket, 3)
-    for name, words in (("version", "another version"), ("plan_sha256", "another plan"), ("model_sha256", "another model")):
+    for name, words in (
+        ("version", "another version"),
+        ("plan_sha256", "another plan"),
+        ("model_sha256", "another model"),
+    ):
         with pytest.raises(ClusterError, match=words):
             opened(replace(ticket, **{name: "0"}))
 

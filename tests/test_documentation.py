@@ -9,12 +9,19 @@ import napari_cvdm
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-SOURCE = "\n".join(path.read_text(encoding="utf-8") for path in sorted(Path(napari_cvdm.__file__).parent.rglob("*.py")))
+SOURCE = "\n".join(
+    path.read_text(encoding="utf-8")
+    for path in sorted(Path(napari_cvdm.__file__).parent.rglob("*.py"))
+)
 
 
 def messages() -> list[str]:
     """Every message of the troubleshooting page, in the parts that do not change."""
-    terms = [line for line in (DOCS / "troubleshooting.md").read_text(encoding="utf-8").splitlines() if line.startswith("**")]
+    terms = [
+        line
+        for line in (DOCS / "troubleshooting.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith("**")
+    ]
     bold = [text for line in terms for text in re.findall(r"\*\*(.+?)\*\*", line)]
     parts = [part.strip(" ,;") for text in bold for part in text.split("…")]
     return sorted({part for part in parts if len(part) > 5})
@@ -26,8 +33,14 @@ def test_every_message_on_the_troubleshooting_page_is_one_of_the_program(message
 
 
 def test_every_picture_of_the_pages_is_one_that_the_script_takes():
-    wanted = {name for page in DOCS.glob("*.md") for name in re.findall(r"pictures/([\w-]+)\.png", page.read_text(encoding="utf-8"))}
-    taken = set(re.findall(r'photograph\("([\w-]+)"', (DOCS / "pictures.py").read_text(encoding="utf-8")))
+    wanted = {
+        name
+        for page in DOCS.glob("*.md")
+        for name in re.findall(r"pictures/([\w-]+)\.png", page.read_text(encoding="utf-8"))
+    }
+    taken = set(
+        re.findall(r'photograph\("([\w-]+)"', (DOCS / "pictures.py").read_text(encoding="utf-8"))
+    )
     assert wanted <= taken
 
 
@@ -35,6 +48,13 @@ def test_every_picture_of_the_pages_is_one_that_the_script_takes():
 def test_what_a_how_to_names_in_bold_is_in_the_program(page):
     """Controls and menu entries are named as the window names them, but for the key that is underlined."""
     named = re.findall(r"\*\*(.+?)\*\*", (DOCS / page).read_text(encoding="utf-8"))
-    plain = SOURCE.replace("&", "") + (Path(napari_cvdm.__file__).parent / "napari.yaml").read_text(encoding="utf-8")
+    plain = SOURCE.replace("&", "") + (Path(napari_cvdm.__file__).parent / "napari.yaml").read_text(
+        encoding="utf-8"
+    )
     entries = [part for text in named for part in text.split(" > ")]
-    assert [entry for entry in entries if entry not in plain and entry not in ("Plugins", "File", "Save Selected Layers", "File", "not")] == []
+    assert [
+        entry
+        for entry in entries
+        if entry not in plain
+        and entry not in ("Plugins", "File", "Save Selected Layers", "File", "not")
+    ] == []

@@ -32,40 +32,61 @@ def clock(monkeypatch):
 @pytest.mark.parametrize("frames", [1, 3])
 def test_seconds_are_those_of_one_tile_times_what_is_asked_for(clock, tiny_widefield_model, frames):
     image = spots((frames, 40, 36), axes="TYX")
-    found = estimate(widefield_request(image, samples=5, steps=7), load_model(str(tiny_widefield_model)))
+    found = estimate(
+        widefield_request(image, samples=5, steps=7), load_model(str(tiny_widefield_model))
+    )
     assert found.tiles == 1
-    assert found.seconds == frames * (1 + 1 + (1 + 5 * 6) / SAMPLES_TOGETHER)  # a step of so many took the second, and the first step is one for all
+    assert found.seconds == frames * (
+        1 + 1 + (1 + 5 * 6) / SAMPLES_TOGETHER
+    )  # a step of so many took the second, and the first step is one for all
 
 
 def test_more_tiles_read_more_pixels(clock, tiny_widefield_model):
-    request, model = widefield_request(spots((128, 128)), samples=1, steps=1), load_model(str(tiny_widefield_model))
+    request, model = (
+        widefield_request(spots((128, 128)), samples=1, steps=1),
+        load_model(str(tiny_widefield_model)),
+    )
     whole, tiled = estimate(request, model), estimate(replace(request, tile=64), model)
     assert (whole.tiles, tiled.tiles) == (1, 4)
     assert tiled.seconds > whole.seconds
 
 
 def test_a_smaller_tile_needs_less_memory_and_kept_samples_need_more(tiny_widefield_model):
-    request, model = widefield_request(spots((160, 160)), samples=6), load_model(str(tiny_widefield_model))
-    whole, tiled, keeping = (estimate(replace(request, **change), model).memory_bytes for change in ({}, {"tile": 32}, {"keep_samples": True}))
+    request, model = (
+        widefield_request(spots((160, 160)), samples=6),
+        load_model(str(tiny_widefield_model)),
+    )
+    whole, tiled, keeping = (
+        estimate(replace(request, **change), model).memory_bytes
+        for change in ({}, {"tile": 32}, {"keep_samples": True})
+    )
     assert tiled < whole
     assert keeping - whole == 6 * 320 * 320 * 4
 
 
 def test_the_inversion_of_a_phase_decides_its_memory(tiny_phase_model):
     request, model = phase_request(planes((160, 160)), samples=6), load_model(str(tiny_phase_model))
-    whole, tiled, keeping = (estimate(replace(request, **change), model).memory_bytes for change in ({}, {"tile": 32}, {"keep_samples": True}))
+    whole, tiled, keeping = (
+        estimate(replace(request, **change), model).memory_bytes
+        for change in ({}, {"tile": 32}, {"keep_samples": True})
+    )
     assert keeping == tiled == whole
 
 
 def test_a_region_costs_less_than_the_image(clock, tiny_widefield_model):
-    request, model = widefield_request(spots((600, 500)), tile=1024), load_model(str(tiny_widefield_model))
+    request, model = (
+        widefield_request(spots((600, 500)), tile=1024),
+        load_model(str(tiny_widefield_model)),
+    )
     whole, part = estimate(request, model), estimate(replace(request, region=(0, 40, 0, 40)), model)
     assert part.memory_bytes < whole.memory_bytes / 3
 
 
 def test_a_measurement_can_be_stopped_before_each_evaluation(tiny_widefield_model, monkeypatch):
     model, evaluated = load_model(str(tiny_widefield_model)), []
-    monkeypatch.setattr(module.TiledModel, "clean", lambda tiled, rate, *_: evaluated.append("clean") or rate)
+    monkeypatch.setattr(
+        module.TiledModel, "clean", lambda tiled, rate, *_: evaluated.append("clean") or rate
+    )
     steps = module.estimate(widefield_request(spots((40, 36))), model)
     counts = [len(evaluated) for _ in steps]
     assert counts == sorted(counts) and counts[-4:] == [0, 1, 1, 1]
@@ -73,10 +94,10 @@ def test_a_measurement_can_be_stopped_before_each_evaluation(tiny_widefield_mode
 
 
 def test_measuring_memory_does_not_load_torch_s_compiler():
-    code = (
-        "import sys, torch; from napari_cvdm.core.device import peak_memory; peak_memory(torch.device('cpu'), lambda: torch.ones(2) + 1); print(*sys.modules)"
-    )
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    code = "import sys, torch; from napari_cvdm.core.device import peak_memory; peak_memory(torch.device('cpu'), lambda: torch.ones(2) + 1); print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
     assert "napari_cvdm.core.device" in loaded
     assert "torch._dynamo" not in loaded
 
@@ -98,4 +119,6 @@ def test_peak_memory_counts_no_weights_and_leaves_nothing_with_them():
     weight = torch.ones(1000, dtype=torch.float32)
     assert 2000 <= peak_memory(torch.device("cpu"), lambda: weight[:500] + 1) <= 2100
     gc.collect()
-    assert not [kept for kept in gc.get_objects() if type(kept).__module__ == peak_memory.__module__]
+    assert not [
+        kept for kept in gc.get_objects() if type(kept).__module__ == peak_memory.__module__
+    ]

@@ -13,7 +13,14 @@ from napari_cvdm.analysis.rank_correlations import over_fields, partial_correlat
 from napari_cvdm.cli import benchmark, main
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.evaluation import pair_sets
-from napari_cvdm.evaluation.coverage import LEVELS, auroc, ause, coverage, sparsification, spread_score
+from napari_cvdm.evaluation.coverage import (
+    LEVELS,
+    auroc,
+    ause,
+    coverage,
+    sparsification,
+    spread_score,
+)
 from napari_cvdm.evaluation.metrics import accuracy, fitted_line, ms_ssim, path_nm
 from napari_cvdm.evaluation.pair_sets import Choice, pair_set
 from napari_cvdm.evaluation.reconstructed_pair import JudgedField, Sampling, judged_fields
@@ -35,13 +42,20 @@ seeds = st.integers(0, 10_000)
 def test_coverage_of_a_normal_posterior_is_nominal_for_few_samples_too(samples):
     rng = np.random.default_rng(samples)
     spread = rng.uniform(0.1, 3, 40_000)
-    drawn, truth = (spread * rng.normal(size=shape) for shape in ((samples, spread.size), spread.shape))
+    drawn, truth = (
+        spread * rng.normal(size=shape) for shape in ((samples, spread.size), spread.shape)
+    )
     found = spread_score(drawn, truth)
     for level in LEVELS:
         assert found.coverage[f"{level:g}"] == pytest.approx(level, abs=0.01)
     assert found.ratio == pytest.approx(1, abs=0.02)
-    assert spread_score(0.5 * drawn, truth).ratio < 0.7 and spread_score(0.5 * drawn, truth).coverage["0.9"] < 0.75
-    assert found.crps == pytest.approx(spread.mean() / np.sqrt(np.pi), rel=0.02)  # fair CRPS of a normal forecast, averaged over its own draws
+    assert (
+        spread_score(0.5 * drawn, truth).ratio < 0.7
+        and spread_score(0.5 * drawn, truth).coverage["0.9"] < 0.75
+    )
+    assert found.crps == pytest.approx(
+        spread.mean() / np.sqrt(np.pi), rel=0.02
+    )  # fair CRPS of a normal forecast, averaged over its own draws
 
 
 @given(seeds)
@@ -91,7 +105,9 @@ def test_the_resolution_of_a_band_limited_image_is_its_cutoff(cutoff, shape):
     rng = np.random.default_rng(0)
     y, x = (2 * np.fft.fftfreq(size) for size in shape)
     radius = np.hypot(y[:, None], x[None, :])
-    image = np.fft.ifft2(np.fft.fft2(rng.normal(size=shape)) * (radius < cutoff) / (radius + 0.05)).real
+    image = np.fft.ifft2(
+        np.fft.fft2(rng.normal(size=shape)) * (radius < cutoff) / (radius + 0.05)
+    ).real
     image += 0.01 * image.std() * rng.normal(size=shape)
     found = decorrelation(7 * image + 3)
     assert found.cutoff == pytest.approx(cutoff, abs=0.03)
@@ -112,12 +128,17 @@ def test_two_points_come_apart_when_they_are_farther_apart_than_the_blur():
 
 def test_the_truth_of_point_pairs_shows_them_where_they_were_put():
     where = point_field(0, WidefieldRanges(), (0.06, 0.24))
-    found = [apart(where.pair.truth, first, second).mean() for first, second in zip(where.first, where.second, strict=True)]
+    found = [
+        apart(where.pair.truth, first, second).mean()
+        for first, second in zip(where.first, where.second, strict=True)
+    ]
     assert found == [0, 1]
     middles = (where.first + where.second) / 2
     brightest = ndimage.maximum_filter(where.pair.truth, 5)
     values = ndimage.map_coordinates(where.pair.truth, middles[0].T.reshape(2, -1), order=1)
-    assert (values > 0.8 * brightest[tuple(np.round(middles[0].T.reshape(2, -1)).astype(int))]).all()
+    assert (
+        values > 0.8 * brightest[tuple(np.round(middles[0].T.reshape(2, -1)).astype(int))]
+    ).all()
 
 
 @given(seeds, st.floats(0.1, 100), st.floats(-50, 50))
@@ -125,9 +146,13 @@ def test_accuracy_does_not_rescale_and_a_fitted_line_takes_gain_and_offset_out(s
     rng = np.random.default_rng(seed)
     truth, valid = rng.normal(size=(24, 26)), np.ones((24, 26), bool)
     other = gain * truth + offset
-    assert accuracy(other, truth, valid).mae == pytest.approx(np.abs(other - truth).mean(), rel=1e-6)
+    assert accuracy(other, truth, valid).mae == pytest.approx(
+        np.abs(other - truth).mean(), rel=1e-6
+    )
     assert accuracy(fitted_line(other, truth, valid), truth, valid).rmse < 1e-6
-    assert accuracy(gain * (truth + 0.1), gain * truth, valid).psnr == pytest.approx(accuracy(truth + 0.1, truth, valid).psnr)
+    assert accuracy(gain * (truth + 0.1), gain * truth, valid).psnr == pytest.approx(
+        accuracy(truth + 0.1, truth, valid).psnr
+    )
     assert accuracy(truth, 0 * truth, valid).psnr is None
 
 
@@ -152,7 +177,9 @@ def test_groups_hold_every_field_once():
 
 @pytest.mark.parametrize("ranges", [PhaseRanges(field_px=(32, 32)), WidefieldRanges(field_px=32)])
 def test_simulated_pairs_are_fresh_and_repeatable_and_name_their_structure(ranges):
-    first, again = (pair_sets.simulated_pairs(2, pair_sets.EVALUATION_SEED, ranges).pairs for _ in range(2))
+    first, again = (
+        pair_sets.simulated_pairs(2, pair_sets.EVALUATION_SEED, ranges).pairs for _ in range(2)
+    )
     other = pair_sets.simulated_pairs(1, pair_sets.CALIBRATION_SEED, ranges).pairs[0]()
     one, two = first[0](), first[1]()
     np.testing.assert_array_equal(one.truth, again[0]().truth)
@@ -168,7 +195,11 @@ def test_sets_outside_the_training_lie_outside(name, tiny_phase_model, tiny_wide
         card = read_card(folder)
         inside, shift = pair_sets.trained_ranges(card), pair_sets.NAMED[name]
         changed = shift(inside)
-        moved = [field for field in ("photons", "fresnel", "na") if getattr(changed, field, None) != getattr(inside, field, None)]
+        moved = [
+            field
+            for field in ("photons", "fresnel", "na")
+            if getattr(changed, field, None) != getattr(inside, field, None)
+        ]
         assert moved
         for field in moved:
             (low, high), (least, most) = getattr(changed, field), getattr(inside, field)
@@ -177,12 +208,21 @@ def test_sets_outside_the_training_lie_outside(name, tiny_phase_model, tiny_wide
         pair_sets.pair_set("nowhere", card, pair_sets.Choice())
 
 
-def test_evaluate_leaves_figures_and_a_table_of_the_same_numbers(tiny_phase_model, tmp_path, capsys):
+def test_evaluate_leaves_figures_and_a_table_of_the_same_numbers(
+    tiny_phase_model, tmp_path, capsys
+):
     out = tmp_path / "out"
     assert main(["evaluate", str(tiny_phase_model), "--out", str(out), *QUICK]) == 0
-    assert {path.name for path in out.iterdir()} == {"metrics.json", "table.md", "uncertainty.png", "example.png"}
+    assert {path.name for path in out.iterdir()} == {
+        "metrics.json",
+        "table.md",
+        "uncertainty.png",
+        "example.png",
+    }
     values = json.loads((out / "metrics.json").read_text())
-    assert values["set"]["fields"] + values["set"]["left_out"] == 2 and set(values["uncertainty"]) == {"4"}
+    assert values["set"]["fields"] + values["set"]["left_out"] == 2 and set(
+        values["uncertainty"]
+    ) == {"4"}
     rmse, table = values["accuracy"]["mean"]["rmse"]["mean"], (out / "table.md").read_text()
     assert rmse > 0 and f"{rmse:.3g}" in table and f"{rmse:.3g}" in capsys.readouterr().out
     assert values["accuracy"]["mean, with piston"]["rmse"]["mean"] >= rmse
@@ -198,35 +238,107 @@ def write_pairs(folder, task):
             truth = np.exp(-6 * sum(axis**2 for axis in np.mgrid[-1:1:64j, -1:1:64j]))
             image, axes = planes((64, 64), number).array, "PYX"
         else:
-            truth = ndimage.gaussian_filter(np.random.default_rng(number).normal(size=(96, 96)), 2).clip(min=0) * 1000
-            image, axes = ndimage.gaussian_filter(truth.reshape(48, 2, 48, 2).mean(axis=(1, 3)), 1) + spots((48, 48), number).array, "YX"
-        write_image(folder / "measured" / f"{number}.ome.tif", image, axes=axes, pixel_um=0.2, unit="counts", name="image")
-        write_image(folder / "truth" / f"{number}.ome.tif", truth, axes="YX", pixel_um=0.2 if task == "phase" else 0.1, unit="rad", name="truth")
-
-
-def test_measured_pairs_are_judged_in_their_folder(tiny_phase_model, tiny_widefield_model, tmp_path, capsys):
-    optics = ["--wavelength-um", "0.55", "--medium-index", "1.33", "--defocus-um", "-1", "1"]
-    for task, model, words in (("phase", tiny_phase_model, optics), ("widefield", tiny_widefield_model, [])):
-        write_pairs(tmp_path / task, task)
-        assert main(["evaluate", str(model), "--set", str(tmp_path / task), "--out", str(tmp_path / f"{task}-out"), *QUICK, *words]) == 0, (
-            capsys.readouterr().err
+            truth = (
+                ndimage.gaussian_filter(
+                    np.random.default_rng(number).normal(size=(96, 96)), 2
+                ).clip(min=0)
+                * 1000
+            )
+            image, axes = (
+                ndimage.gaussian_filter(truth.reshape(48, 2, 48, 2).mean(axis=(1, 3)), 1)
+                + spots((48, 48), number).array,
+                "YX",
+            )
+        write_image(
+            folder / "measured" / f"{number}.ome.tif",
+            image,
+            axes=axes,
+            pixel_um=0.2,
+            unit="counts",
+            name="image",
         )
+        write_image(
+            folder / "truth" / f"{number}.ome.tif",
+            truth,
+            axes="YX",
+            pixel_um=0.2 if task == "phase" else 0.1,
+            unit="rad",
+            name="truth",
+        )
+
+
+def test_measured_pairs_are_judged_in_their_folder(
+    tiny_phase_model, tiny_widefield_model, tmp_path, capsys
+):
+    optics = ["--wavelength-um", "0.55", "--medium-index", "1.33", "--defocus-um", "-1", "1"]
+    for task, model, words in (
+        ("phase", tiny_phase_model, optics),
+        ("widefield", tiny_widefield_model, []),
+    ):
+        write_pairs(tmp_path / task, task)
+        assert (
+            main(
+                [
+                    "evaluate",
+                    str(model),
+                    "--set",
+                    str(tmp_path / task),
+                    "--out",
+                    str(tmp_path / f"{task}-out"),
+                    *QUICK,
+                    *words,
+                ]
+            )
+            == 0
+        ), capsys.readouterr().err
         values = json.loads((tmp_path / f"{task}-out" / "metrics.json").read_text())
         assert values["set"]["fields"] == 2 and values["set"]["said"].startswith("2 measured pairs")
-    assert main(["evaluate", str(tiny_phase_model), "--set", str(tmp_path / "phase"), "--out", str(tmp_path / "none"), *QUICK]) == 2
+    assert (
+        main(
+            [
+                "evaluate",
+                str(tiny_phase_model),
+                "--set",
+                str(tmp_path / "phase"),
+                "--out",
+                str(tmp_path / "none"),
+                *QUICK,
+            ]
+        )
+        == 2
+    )
     assert "wavelength_um" in capsys.readouterr().err and not (tmp_path / "none").exists()
 
 
 def test_benchmark_computes_nothing_twice(tiny_widefield_model, tmp_path, monkeypatch):
-    words = ["benchmark", "--out", str(tmp_path / "all"), "--models", str(tiny_widefield_model), "--sets", "simulation", "dim", *QUICK, "--fields", "1"]
+    words = [
+        "benchmark",
+        "--out",
+        str(tmp_path / "all"),
+        "--models",
+        str(tiny_widefield_model),
+        "--sets",
+        "simulation",
+        "dim",
+        *QUICK,
+        "--fields",
+        "1",
+    ]
     assert main(words) == 0
     folders = sorted(path for path in (tmp_path / "all").iterdir() if path.is_dir())
-    table, stamps = (tmp_path / "all" / "table.md").read_text(), [(path / "metrics.json").stat().st_mtime_ns for path in folders]
+    table, stamps = (
+        (tmp_path / "all" / "table.md").read_text(),
+        [(path / "metrics.json").stat().st_mtime_ns for path in folders],
+    )
     assert len(folders) == 2 and table.count("tiny-widefield-x2") == 2
-    (folders[0] / "metrics.json").write_text("{ cut sh")  # a run that was killed: only this one is computed again
+    (folders[0] / "metrics.json").write_text(
+        "{ cut sh"
+    )  # a run that was killed: only this one is computed again
     called = []
     real = benchmark.evaluate_into
-    monkeypatch.setattr(benchmark, "evaluate_into", lambda *parts: called.append(parts[-1]) or real(*parts))
+    monkeypatch.setattr(
+        benchmark, "evaluate_into", lambda *parts: called.append(parts[-1]) or real(*parts)
+    )
     assert main(words) == 0
     assert len(called) == 1 and (folders[1] / "metrics.json").stat().st_mtime_ns == stamps[1]
     assert main([*words, "--sets", "dim", "--seed", "3"]) == 0 and len(called) == 2
@@ -237,8 +349,15 @@ def test_errors_of_a_classical_method_have_the_unit_of_a_models(tiny_widefield_m
     pairs = pair_set("simulation", model.card, Choice(fields=1, field_px=32))
     sampling = Sampling(samples=2, steps=1, device="cpu")
     units = [
-        step.unit for method in (model, load_method("richardson-lucy")) for step in judged_fields(pairs, method, sampling) if isinstance(step, JudgedField)
+        step.unit
+        for method in (model, load_method("richardson-lucy"))
+        for step in judged_fields(pairs, method, sampling)
+        if isinstance(step, JudgedField)
     ]
     assert units[0] == units[1] > 1
-    (first,) = [step for step in judged_fields(pairs, model, sampling) if isinstance(step, JudgedField)]
-    assert first.restoration.provenance.estimated["frames"][0]["intensity_scale"] == pytest.approx(units[0])
+    (first,) = [
+        step for step in judged_fields(pairs, model, sampling) if isinstance(step, JudgedField)
+    ]
+    assert first.restoration.provenance.estimated["frames"][0]["intensity_scale"] == pytest.approx(
+        units[0]
+    )

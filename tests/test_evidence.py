@@ -17,10 +17,16 @@ def models(tiny_phase_model: Path, tiny_widefield_model: Path) -> tuple[Checkpoi
 
 
 def finite(row: Row) -> bool:
-    return re.search(r"\b(nan|inf)\b", row.value) is None and row.value != "" and (row.met is None) == (row.bar == "")
+    return (
+        re.search(r"\b(nan|inf)\b", row.value) is None
+        and row.value != ""
+        and (row.met is None) == (row.bar == "")
+    )
 
 
-def test_every_section_runs_in_its_small_form_and_the_page_shows_it(models: tuple[Checkpoint, Checkpoint], capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_section_runs_in_its_small_form_and_the_page_shows_it(
+    models: tuple[Checkpoint, Checkpoint], capsys: pytest.CaptureFixture[str]
+) -> None:
     found = measured(*models, small=True)
     assert [row for _, rows in found for row in rows if not finite(row)] == []
     assert all(rows for _, rows in found)
@@ -30,14 +36,20 @@ def test_every_section_runs_in_its_small_form_and_the_page_shows_it(models: tupl
         assert all(f"| {row.what} | {row.value} |" in page for row in rows)
 
 
-def test_the_page_in_the_docs_has_the_sections_that_are_measured_each_with_a_command(models: tuple[Checkpoint, Checkpoint]) -> None:
+def test_the_page_in_the_docs_has_the_sections_that_are_measured_each_with_a_command(
+    models: tuple[Checkpoint, Checkpoint],
+) -> None:
     text, known = PAGE.read_text(encoding="utf-8"), sections(*models)
     assert re.findall(r"^## (.*)$", text, re.MULTILINE) == [section.title for section in known]
-    assert re.findall(r"^`python -m benchmarks\.(\w+)`$", text, re.MULTILINE) == [section.module for section in known]
+    assert re.findall(r"^`python -m benchmarks\.(\w+)`$", text, re.MULTILINE) == [
+        section.module for section in known
+    ]
     assert all(find_spec(f"benchmarks.{section.module}") for section in known)
 
 
-def test_the_small_command_writes_nothing(models: tuple[Checkpoint, Checkpoint], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_small_command_writes_nothing(
+    models: tuple[Checkpoint, Checkpoint], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("benchmarks.evidence.sections", lambda *_: [])
     page = tmp_path / "evidence.md"
     main(["--small", "--page", str(page)])

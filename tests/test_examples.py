@@ -24,17 +24,32 @@ def test_gamma_falls_from_one_to_nearly_nothing_and_beta_is_its_rate(page):
     rate, (clock, speed, _) = schedule.rate(condition)[..., None], schedule.clock(times)
     gamma = torch.exp(-rate * clock)
     assert torch.all(gamma.diff(dim=-1) < 0)
-    assert torch.all(gamma[..., 0] == 1) and torch.all(gamma[..., -1] <= torch.exp(torch.tensor(-page.RATE_RANGE[0])) + 1e-12)
+    assert torch.all(gamma[..., 0] == 1) and torch.all(
+        gamma[..., -1] <= torch.exp(torch.tensor(-page.RATE_RANGE[0])) + 1e-12
+    )
     measured = torch.gradient(gamma, spacing=(times,), dim=-1)[0]
-    torch.testing.assert_close(measured[..., 1:-1], (-rate * speed * gamma)[..., 1:-1], rtol=1e-2, atol=1e-3)
+    torch.testing.assert_close(
+        measured[..., 1:-1], (-rate * speed * gamma)[..., 1:-1], rtol=1e-2, atol=1e-3
+    )
 
 
 def test_v_gives_the_clean_image_back(page, monkeypatch):
-    clean, noise, exponent = page.draw_discs(2), torch.randn(2, 1, page.SIDE, page.SIDE), torch.full((2, 1, 1, 1), 0.7)
+    clean, noise, exponent = (
+        page.draw_discs(2),
+        torch.randn(2, 1, page.SIDE, page.SIDE),
+        torch.full((2, 1, 1, 1), 0.7),
+    )
     gamma = torch.exp(-exponent)
     denoiser = page.Denoiser()
-    monkeypatch.setattr(denoiser, "forward", lambda *_: gamma.sqrt() * noise - (1 - gamma).sqrt() * clean)
-    torch.testing.assert_close(denoiser.clean(page.add_noise(clean, exponent, noise), None, exponent), clean, atol=1e-5, rtol=0)
+    monkeypatch.setattr(
+        denoiser, "forward", lambda *_: gamma.sqrt() * noise - (1 - gamma).sqrt() * clean
+    )
+    torch.testing.assert_close(
+        denoiser.clean(page.add_noise(clean, exponent, noise), None, exponent),
+        clean,
+        atol=1e-5,
+        rtol=0,
+    )
 
 
 def test_the_sampler_ends_at_what_the_denoiser_sees(page, monkeypatch):

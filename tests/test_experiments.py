@@ -55,7 +55,11 @@ def experiments(tmp_path):
     """Two files that have a variant in common."""
     first, second = tmp_path / "first.toml", tmp_path / "second.toml"
     first.write_text(SHORT)
-    second.write_text(SHORT.replace('"without"', '"global"').replace("plan.alpha = 0.0", 'network.schedule = "global"'))
+    second.write_text(
+        SHORT.replace('"without"', '"global"').replace(
+            "plan.alpha = 0.0", 'network.schedule = "global"'
+        )
+    )
     return first, second
 
 
@@ -73,7 +77,9 @@ def test_an_experiment_ends_in_a_table_and_a_figure_and_trains_nothing_twice(exp
     before = {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*.safetensors")}
     table = (out / "first" / "table.csv").read_bytes()
     main([str(experiments[0]), "--out", str(out), "--device", "cpu"])
-    assert {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*.safetensors")} == before
+    assert {
+        path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*.safetensors")
+    } == before
     assert (out / "first" / "table.csv").read_bytes() == table
 
 
@@ -84,8 +90,17 @@ def test_every_model_is_scored_on_every_set_of_fields(tmp_path):
     main([str(path), "--out", str(out), "--device", "cpu"])
     with (out / "unseen" / "table.csv").open(newline="") as stream:
         rows = {row["variant"]: row for row in csv.DictReader(stream)}
-    assert list(rows) == ["with, on rings", "with, on nothing", "without, on rings", "without, on nothing"]
-    assert rows["with, on rings"]["model"] == rows["with, on nothing"]["model"] != rows["without, on rings"]["model"]
+    assert list(rows) == [
+        "with, on rings",
+        "with, on nothing",
+        "without, on rings",
+        "without, on nothing",
+    ]
+    assert (
+        rows["with, on rings"]["model"]
+        == rows["with, on nothing"]["model"]
+        != rows["without, on rings"]["model"]
+    )
     assert rows["with, on rings"]["RMSE"] != rows["with, on nothing"]["RMSE"]
 
 
@@ -93,13 +108,22 @@ def test_a_network_that_sees_no_deconvolution_is_scored_on_the_same_fields(tmp_p
     """The recipes of the two experiments of super-resolution, with a step each."""
     for name, rows in (("deconvolution", 2), ("textures", 4)):
         path, out = tmp_path / f"{name}.toml", tmp_path / "out"
-        text = (RECIPES / path.name).read_text().replace("[1, 2]", "[1]").replace("fields = 32", "fields = 1").replace("pool_fields = 64", "pool_fields = 1")
+        text = (
+            (RECIPES / path.name)
+            .read_text()
+            .replace("[1, 2]", "[1]")
+            .replace("fields = 32", "fields = 1")
+            .replace("pool_fields = 64", "pool_fields = 1")
+        )
         path.write_text(text)
         main([str(path), "--out", str(out), "--device", "cpu", "--steps-factor", "0.001"])
         with (out / name / "table.csv").open(newline="") as stream:
             assert len(list(csv.DictReader(stream))) == rows
     experiment = read_experiment(RECIPES / "deconvolution.toml")
-    whole, counts = (held_out_fields(experiment, out, {"validation": {"fields": 2}}, task) for task in ("widefield-x2", COUNTS_ONLY.name))
+    whole, counts = (
+        held_out_fields(experiment, out, {"validation": {"fields": 2}}, task)
+        for task in ("widefield-x2", COUNTS_ONLY.name)
+    )
     for one, other in zip(whole, counts, strict=True):
         assert torch.equal(one.truth, other.truth)
         assert torch.equal(one.channels[: len(other.channels)], other.channels)
@@ -107,15 +131,22 @@ def test_a_network_that_sees_no_deconvolution_is_scored_on_the_same_fields(tmp_p
 
 def test_what_is_left_out_of_an_experiment_is_what_it_is_judged_on(tmp_path):
     unseen = read_experiment(RECIPES / "unseen-structure.toml")
-    drawn = {run.variant: set(run.recipe.simulation.structures) for run in runs_of(unseen, tmp_path)}
+    drawn = {
+        run.variant: set(run.recipe.simulation.structures) for run in runs_of(unseen, tmp_path)
+    }
     assert drawn.pop("all structures") == set(STRUCTURE_NAMES)
     assert {f"without {name}": set(STRUCTURE_NAMES) - {name} for name in unseen.judged} == drawn
 
 
 def test_the_recipes_differ_only_in_what_they_ask(tmp_path):
-    found = {name: read_experiment(RECIPES / f"{name}.toml") for name in ("l-gamma", "schedule", "alpha")}
+    found = {
+        name: read_experiment(RECIPES / f"{name}.toml") for name in ("l-gamma", "schedule", "alpha")
+    }
     assert found["l-gamma"].base == found["schedule"].base == found["alpha"].base
-    recipes = {name: {run.recipe.fingerprint for run in runs_of(one, tmp_path)} for name, one in found.items()}
+    recipes = {
+        name: {run.recipe.fingerprint for run in runs_of(one, tmp_path)}
+        for name, one in found.items()
+    }
     assert recipes["l-gamma"] < recipes["alpha"]
     assert len(recipes["schedule"] & recipes["alpha"]) == 3  # the pixel-wise one
 

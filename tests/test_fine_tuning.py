@@ -58,13 +58,27 @@ def request_for(tmp_path, tiny_widefield_model):
 
     def made(part="all", rate=1e-3, validation=""):
         path = tmp_path / "recipe.toml"
-        path.write_text(FINE_TUNING.format(model=Path(tiny_widefield_model).as_posix(), part=part, rate=rate, validation=validation))
+        path.write_text(
+            FINE_TUNING.format(
+                model=Path(tiny_widefield_model).as_posix(),
+                part=part,
+                rate=rate,
+                validation=validation,
+            )
+        )
         return TrainRequest(recipe=str(path), out=str(tmp_path / "out"), device="cpu")
 
     return made
 
 
-@pytest.mark.parametrize(("part", "moved"), [("all", {"mean", "denoiser", "schedule"}), ("denoiser", {"denoiser"}), ("schedule", {"schedule"})])
+@pytest.mark.parametrize(
+    ("part", "moved"),
+    [
+        ("all", {"mean", "denoiser", "schedule"}),
+        ("denoiser", {"denoiser"}),
+        ("schedule", {"schedule"}),
+    ],
+)
 def test_only_the_named_part_moves(request_for, tiny_widefield_model, part, moved):
     request = request_for(part)
     for step in train(request):
@@ -73,7 +87,11 @@ def test_only_the_named_part_moves(request_for, tiny_widefield_model, part, move
             break
     tuned = load_checkpoint(Path(request.out) / "so-far").network.state_dict()
     before = load_checkpoint(tiny_widefield_model).network.state_dict()
-    changed = {name.split(".")[0] for name, tensor in before.items() if not torch.equal(tensor, tuned[name])}
+    changed = {
+        name.split(".")[0]
+        for name, tensor in before.items()
+        if not torch.equal(tensor, tuned[name])
+    }
     names = {"rate_network": "schedule", "clock": "schedule", "residual_scale": "mean"}
     assert {names.get(name, name) for name in changed} == moved
 
@@ -81,7 +99,9 @@ def test_only_the_named_part_moves(request_for, tiny_widefield_model, part, move
 def test_both_models_are_scored_on_the_same_fields(request_for):
     trained = drained(train(request_for()))
     assert trained.start is not None and trained.score is not None
-    assert trained.start.baseline_rmse == trained.score.baseline_rmse  # the physical estimate is no model's
+    assert (
+        trained.start.baseline_rmse == trained.score.baseline_rmse
+    )  # the physical estimate is no model's
     assert trained.better == (trained.score.crps < trained.start.crps)
     assert trained.card.metrics["held_out"]["start"]["rmse"] == trained.start.rmse
     assert trained.card.metrics["held_out"]["new"]["rmse"] == trained.score.rmse
@@ -91,7 +111,10 @@ def test_weights_that_only_got_worse_are_not_kept(request_for, tiny_widefield_mo
     """A learning rate that wrecks the network: the best look was the one before the first step."""
     request = request_for(part="denoiser", rate=30.0)
     trained = drained(train(request))
-    before, after = (load_checkpoint(folder).network.state_dict() for folder in (tiny_widefield_model, request.out))
+    before, after = (
+        load_checkpoint(folder).network.state_dict()
+        for folder in (tiny_widefield_model, request.out)
+    )
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
     assert trained.score == trained.start
     assert not trained.better
@@ -120,8 +143,12 @@ def test_a_resumed_fine_tuning_is_the_uninterrupted_one(request_for, tmp_path, s
     steps.close()
     resumed = drained(train(replace(cut, resume=True)))
     assert (resumed.score, resumed.start) == (trained.score, trained.start)
-    assert (tmp_path / "cut" / "log.csv").read_bytes() == (tmp_path / "out" / "log.csv").read_bytes()
-    first, second = (load_checkpoint(folder).network.state_dict() for folder in (whole.out, cut.out))
+    assert (tmp_path / "cut" / "log.csv").read_bytes() == (
+        tmp_path / "out" / "log.csv"
+    ).read_bytes()
+    first, second = (
+        load_checkpoint(folder).network.state_dict() for folder in (whole.out, cut.out)
+    )
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
 
 
@@ -155,7 +182,9 @@ def test_a_fine_tuning_that_cannot_be_is_refused(request_for, given, words):
     }[given]
     path = Path(request.recipe)
     text = path.read_text().replace(given, wrong)
-    path.write_text(text.replace("field_px = 48", "field_px = [48, 48]") if "phase" in wrong else text)
+    path.write_text(
+        text.replace("field_px = 48", "field_px = [48, 48]") if "phase" in wrong else text
+    )
     with pytest.raises(RequestError, match=words):
         read_recipe(path)
 
@@ -164,7 +193,10 @@ def test_a_fine_tuning_that_cannot_be_is_refused(request_for, given, words):
 def test_spread_ratio_and_crps_are_those_of_normal_distributions(spread):
     """Truth from N(0, 1), samples from N(0, s^2): the ratio of a calibrated ensemble is 1 for any S, its CRPS 1 / sqrt(pi)."""
     generator = torch.Generator().manual_seed(0)
-    truth, samples = torch.randn(1, 1, 300, 300, generator=generator), spread * torch.randn(4, 1, 300, 300, generator=generator)
+    truth, samples = (
+        torch.randn(1, 1, 300, 300, generator=generator),
+        spread * torch.randn(4, 1, 300, 300, generator=generator),
+    )
     score = pooled(summed(samples, 0 * truth, 2 * truth, truth), samples=4)
     error = sqrt(1 + spread**2 / 4)
     assert score.spread_ratio == pytest.approx(sqrt(1.25) * spread / error, rel=0.01)

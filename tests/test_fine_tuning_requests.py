@@ -13,7 +13,15 @@ from napari_cvdm.models.checkpoint import read_card
 from napari_cvdm.models.registry import model_folder
 from napari_cvdm.simulate.described import described
 from napari_cvdm.simulate.phase import simulate_phase
-from napari_cvdm.training.fine_tuning import RECIPE, FineTuning, LayerPairs, Simulated, fine_tuning_recipe, prepare, unfinished_runs
+from napari_cvdm.training.fine_tuning import (
+    RECIPE,
+    FineTuning,
+    LayerPairs,
+    Simulated,
+    fine_tuning_recipe,
+    prepare,
+    unfinished_runs,
+)
 from napari_cvdm.training.loop import train
 from napari_cvdm.training.pace import LOOKING_SHARE, Pace, TimeLeft, looked_at, measured_pace, timed
 from napari_cvdm.training.pair_files import Folders
@@ -26,13 +34,29 @@ from napari_cvdm.training.state import STATE, kept_if_resumable
 @pytest.fixture
 def recipe(tiny_widefield_model):
     """A fine-tuning of the tiny model for a described microscope."""
-    source = Simulated(ranges=described("widefield-x2", {"na": 0.8, "pixel_um": 0.11, "medium_index": 1.0}))
+    source = Simulated(
+        ranges=described("widefield-x2", {"na": 0.8, "pixel_um": 0.11, "medium_index": 1.0})
+    )
     start = Start(model=str(tiny_widefield_model))
-    return fine_tuning_recipe(name="mine", start=start, card=read_card(tiny_widefield_model), source=source, patch_px=32, batch=2)
+    return fine_tuning_recipe(
+        name="mine",
+        start=start,
+        card=read_card(tiny_widefield_model),
+        source=source,
+        patch_px=32,
+        batch=2,
+    )
 
 
 def test_a_described_phase_microscope_makes_planes_at_its_own_distance():
-    known = {"pixel_um": 0.2, "wavelength_um": 0.55, "medium_index": 1.337, "na": None, "photons": 1e4, "strength_rad": 2.0}
+    known = {
+        "pixel_um": 0.2,
+        "wavelength_um": 0.55,
+        "medium_index": 1.337,
+        "na": None,
+        "photons": 1e4,
+        "strength_rad": 2.0,
+    }
     ranges = described("phase-2shot", known, defocus_um=(-1.0, 2.0))
     for seed in range(4):
         pair = simulate_phase(seed, replace(ranges, na=(0.3, 0.31), field_px=(64, 64)))
@@ -53,7 +77,10 @@ def test_few_fields_are_solved_for_a_described_microscope_and_pairs_keep_the_poo
     card, start = read_card(model_folder("widefield-x2")), Start(model="widefield-x2")
     plans = {
         kind: fine_tuning_recipe(name="mine", start=start, card=card, source=source).plan
-        for kind, source in (("described", Simulated(ranges=described(card.task, {"na": 1.4}))), ("pairs", Folders(measured="measured", truth="truth")))
+        for kind, source in (
+            ("described", Simulated(ranges=described(card.task, {"na": 1.4}))),
+            ("pairs", Folders(measured="measured", truth="truth")),
+        )
     }
     assert (plans["described"].pool_fields, plans["described"].fields_per_step) == (24, 0.1)
     assert plans["pairs"].pool_fields == card.training["plan"]["pool_fields"] > 24
@@ -64,7 +91,11 @@ def test_what_is_not_said_is_as_the_model_was_made(tiny_widefield_model):
     card = read_card(Path(__file__).parents[1] / "src/napari_cvdm/models/weights/widefield-x2")
     recipe = fine_tuning_recipe(name="mine", start=start, card=card, source=source)
     made = card.training["plan"]
-    assert (recipe.plan.batch, recipe.plan.patch_px, recipe.plan.alpha) == (made["batch"], made["patch_px"], made["alpha"])
+    assert (recipe.plan.batch, recipe.plan.patch_px, recipe.plan.alpha) == (
+        made["batch"],
+        made["patch_px"],
+        made["alpha"],
+    )
     assert 0 < recipe.plan.learning_rate < made["learning_rate"]
     assert recipe.limits[: len(card.limits)] == card.limits
 
@@ -72,10 +103,17 @@ def test_what_is_not_said_is_as_the_model_was_made(tiny_widefield_model):
 @pytest.mark.parametrize("minutes", [10.0, 60.0, 480.0])
 @pytest.mark.parametrize("part", ["all", "denoiser"])
 def test_the_steps_and_the_looks_fill_the_time(recipe, minutes, part):
-    recipe = replace(recipe, start=replace(recipe.start, part=part), plan=replace(recipe.plan, patch_px=72, batch=5))
+    recipe = replace(
+        recipe,
+        start=replace(recipe.start, part=part),
+        plan=replace(recipe.plan, patch_px=72, batch=5),
+    )
     pace = Pace(step_s={"mean": 0.1, "diffusion": 0.3} if part == "all" else {"diffusion": 0.3})
     planned = timed(recipe, pace, minutes)
-    training_s = planned.plan.mean_steps * pace.step_s.get("mean", 0.0) + planned.plan.diffusion_steps * pace.step_s["diffusion"]
+    training_s = (
+        planned.plan.mean_steps * pace.step_s.get("mean", 0.0)
+        + planned.plan.diffusion_steps * pace.step_s["diffusion"]
+    )
     assert training_s == pytest.approx(60 * minutes * (1 - LOOKING_SHARE), rel=0.01)
     assert (planned.plan.mean_steps > 0) == (part == "all")
     looks = (planned.plan.mean_steps + planned.plan.diffusion_steps) / planned.validation.every
@@ -84,7 +122,10 @@ def test_the_steps_and_the_looks_fill_the_time(recipe, minutes, part):
 
 def test_looks_are_fewer_where_they_cost_more(recipe):
     pace = Pace(step_s={"mean": 0.1, "diffusion": 0.3})
-    cheap, dear = (looked_at(replace(recipe, validation=replace(recipe.validation, samples=samples)), pace) for samples in (2, 64))
+    cheap, dear = (
+        looked_at(replace(recipe, validation=replace(recipe.validation, samples=samples)), pace)
+        for samples in (2, 64)
+    )
     assert dear.validation.every > cheap.validation.every
 
 
@@ -107,8 +148,18 @@ def test_the_time_left_counts_the_stages_to_come(recipe):
 def stacks():
     """Three fields of view of two channels, and truths twice as fine."""
     rng = np.random.default_rng(0)
-    measured = ImageStack(array=rng.poisson(100, (3, 2, 24, 20)).astype(np.uint16), axes="TCYX", pixel_um=0.1, source="measured")
-    truth = ImageStack(array=rng.random((3, 2, 48, 40)).astype(np.float32), axes="TCYX", pixel_um=0.05, source="truth")
+    measured = ImageStack(
+        array=rng.poisson(100, (3, 2, 24, 20)).astype(np.uint16),
+        axes="TCYX",
+        pixel_um=0.1,
+        source="measured",
+    )
+    truth = ImageStack(
+        array=rng.random((3, 2, 48, 40)).astype(np.float32),
+        axes="TCYX",
+        pixel_um=0.05,
+        source="truth",
+    )
     return measured, truth
 
 
@@ -126,8 +177,15 @@ def test_saved_pairs_are_found_again_field_by_field(stacks, tmp_path):
 
 def test_two_planes_stay_together(tmp_path):
     rng = np.random.default_rng(0)
-    planes = ImageStack(array=rng.random((2, 2, 24, 24)).astype(np.float32), axes="TPYX", pixel_um=0.2, source="planes")
-    phase = ImageStack(array=rng.random((2, 24, 24)).astype(np.float32), axes="TYX", pixel_um=0.2, source="phase")
+    planes = ImageStack(
+        array=rng.random((2, 2, 24, 24)).astype(np.float32),
+        axes="TPYX",
+        pixel_um=0.2,
+        source="planes",
+    )
+    phase = ImageStack(
+        array=rng.random((2, 24, 24)).astype(np.float32), axes="TYX", pixel_um=0.2, source="phase"
+    )
     folders = drained(save_pairs(planes, phase, "phase-2shot", tmp_path))
     entries = Folders(measured=str(folders[0]), truth=str(folders[1])).entries("phase-2shot")
     assert np.array_equal([entry.load().measured for entry in entries], planes.array)
@@ -136,13 +194,19 @@ def test_two_planes_stay_together(tmp_path):
 def test_frames_without_a_truth_are_refused(stacks, tmp_path):
     measured, truth = stacks
     with pytest.raises(RequestError, match="T 3 C 2, and truth T 2 C 2"):
-        drained(save_pairs(measured, replace(truth, array=truth.array[:2]), "widefield-x2", tmp_path / "pairs"))
+        drained(
+            save_pairs(
+                measured, replace(truth, array=truth.array[:2]), "widefield-x2", tmp_path / "pairs"
+            )
+        )
     assert not (tmp_path / "pairs").exists()
 
 
 def test_a_prepared_run_is_trained_from_its_folder_alone(stacks, tiny_widefield_model, tmp_path):
     measured, truth = (replace(stack, array=stack.array.astype(np.float32)) for stack in stacks)
-    alike = replace(truth, array=np.repeat(np.repeat(measured.array, 2, -1), 2, -2))  # a truth of the same field
+    alike = replace(
+        truth, array=np.repeat(np.repeat(measured.array, 2, -1), 2, -2)
+    )  # a truth of the same field
     start = Start(model=str(tiny_widefield_model))
     recipe = fine_tuning_recipe(
         name="mine",
@@ -154,10 +218,19 @@ def test_a_prepared_run_is_trained_from_its_folder_alone(stacks, tiny_widefield_
         mean_steps=2,
         diffusion_steps=2,
     )
-    asked = FineTuning(recipe=recipe, folder=tmp_path / "runs" / "mine", layers=LayerPairs(measured=measured, truth=alike), device="cpu")
+    asked = FineTuning(
+        recipe=recipe,
+        folder=tmp_path / "runs" / "mine",
+        layers=LayerPairs(measured=measured, truth=alike),
+        device="cpu",
+    )
     request, _ = drained(prepare(asked))
     (tmp_path / "runs").rename(tmp_path / "elsewhere")
-    moved = TrainRequest(recipe=str(tmp_path / "elsewhere" / "mine" / RECIPE), out=str(tmp_path / "again"), device="cpu")
+    moved = TrainRequest(
+        recipe=str(tmp_path / "elsewhere" / "mine" / RECIPE),
+        out=str(tmp_path / "again"),
+        device="cpu",
+    )
     assert Path(request.recipe).name == RECIPE
     trained = drained(train(moved))
     assert trained.start is not None
@@ -168,11 +241,23 @@ def test_a_prepared_run_is_trained_from_its_folder_alone(stacks, tiny_widefield_
 
 def test_images_smaller_than_a_patch_are_refused_in_words(stacks, tiny_widefield_model, tmp_path):
     measured, _ = stacks
-    alike = ImageStack(array=np.repeat(np.repeat(measured.array, 2, -1), 2, -2), axes="TCYX", pixel_um=0.05, source="truth")
+    alike = ImageStack(
+        array=np.repeat(np.repeat(measured.array, 2, -1), 2, -2),
+        axes="TCYX",
+        pixel_um=0.05,
+        source="truth",
+    )
     folders = drained(save_pairs(measured, alike, "widefield-x2", tmp_path))
     start = Start(model=str(tiny_widefield_model))
     source = Folders(measured=str(folders[0]), truth=str(folders[1]))
-    recipe = fine_tuning_recipe(name="mine", start=start, card=read_card(tiny_widefield_model), source=source, patch_px=32, mean_steps=1)
+    recipe = fine_tuning_recipe(
+        name="mine",
+        start=start,
+        card=read_card(tiny_widefield_model),
+        source=source,
+        patch_px=32,
+        mean_steps=1,
+    )
     request, _ = drained(prepare(FineTuning(recipe=recipe, folder=tmp_path / "run", device="cpu")))
     with pytest.raises(RequestError, match="24 x 20 px; choose a patch that fits"):
         drained(train(request))
@@ -193,7 +278,11 @@ def test_only_what_can_be_resumed_is_left_after_an_error(tmp_path):
 
 
 def test_runs_that_can_be_gone_on_with_are_found(tmp_path):
-    for name, files in {"stopped": (STATE, RECIPE), "done": (STATE, RECIPE, "card.json"), "foreign": (STATE,)}.items():
+    for name, files in {
+        "stopped": (STATE, RECIPE),
+        "done": (STATE, RECIPE, "card.json"),
+        "foreign": (STATE,),
+    }.items():
         (tmp_path / name).mkdir()
         for file in files:
             (tmp_path / name / file).touch()

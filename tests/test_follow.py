@@ -25,7 +25,12 @@ OPTICS = {"wavelength_um": 0.55, "medium_index": 1.33, "defocus_um": (-1.0, 1.0)
 
 def frame(seed=0, shape=(40, 36), axes="YX"):
     rng = np.random.default_rng(seed)
-    return ImageStack(array=rng.poisson(100 + 50 * rng.random(shape)).astype(np.float32), axes=axes, pixel_um=0.1, source=f"frame {seed}")
+    return ImageStack(
+        array=rng.poisson(100 + 50 * rng.random(shape)).astype(np.float32),
+        axes=axes,
+        pixel_um=0.1,
+        source=f"frame {seed}",
+    )
 
 
 def given(stack):
@@ -33,7 +38,9 @@ def given(stack):
 
 
 def template(model, **settings):
-    return RestoreRequest(image=frame(), model=str(model), samples=5, steps=2, device="cpu", tile=64, **settings)
+    return RestoreRequest(
+        image=frame(), model=str(model), samples=5, steps=2, device="cpu", tile=64, **settings
+    )
 
 
 def events(source, model, **settings):
@@ -65,7 +72,9 @@ def test_nothing_is_lost_or_counted_twice_between_threads():
             taken.extend([] if letter is None else [letter.number])
 
     reader = threading.Thread(target=take)
-    writers = [threading.Thread(target=lambda: [box.post(None) for _ in range(2000)]) for _ in range(3)]
+    writers = [
+        threading.Thread(target=lambda: [box.post(None) for _ in range(2000)]) for _ in range(3)
+    ]
     reader.start()
     for writer in writers:
         writer.start()
@@ -112,7 +121,12 @@ def test_a_live_frame_is_what_restoring_it_alone_gives(tiny_widefield_model):
     for seed in range(4):
         box.post(given(frame(seed)))
     (live,) = events(box, tiny_widefield_model)
-    alone = drained(restore(replace(template(tiny_widefield_model), image=frame(3), samples=1), load_model(str(tiny_widefield_model))))
+    alone = drained(
+        restore(
+            replace(template(tiny_widefield_model), image=frame(3), samples=1),
+            load_model(str(tiny_widefield_model)),
+        )
+    )
     assert live.mean.tobytes() == alone.mean.tobytes()
     assert live.rate.tobytes() == alone.rate.tobytes()
     assert (live.number, live.done, live.dropped, live.frames_per_s) == (4, 1, 3, 0.0)
@@ -143,7 +157,11 @@ def test_two_planes_are_found_in_a_growing_time_lapse(tiny_phase_model):
 def bad_frames():
     holed = frame(1)
     holed.array[3, 3] = np.nan
-    return {"NaN": holed, "constant": replace(frame(), array=np.ones((40, 36))), "planes|plane": frame(2, (3, 40, 36), "PYX")}
+    return {
+        "NaN": holed,
+        "constant": replace(frame(), array=np.ones((40, 36))),
+        "planes|plane": frame(2, (3, 40, 36), "PYX"),
+    }
 
 
 @pytest.mark.parametrize("words", bad_frames())
@@ -161,7 +179,12 @@ def test_a_bad_frame_is_named_and_passed_over(tiny_widefield_model, words):
 
     reel = [given(frame(0)), given(bad_frames()[words]), broken, given(frame(5))]
     first, second, third, last = events(Reel(), tiny_widefield_model)
-    assert [type(one) for one in (first, second, third, last)] == [LiveFrame, SkippedFrame, SkippedFrame, LiveFrame]
+    assert [type(one) for one in (first, second, third, last)] == [
+        LiveFrame,
+        SkippedFrame,
+        SkippedFrame,
+        LiveFrame,
+    ]
     assert any(word in second.reason for word in words.split("|"))
     assert "\n" not in second.reason
     assert "cable" in third.reason
@@ -181,7 +204,11 @@ def test_a_frame_that_is_given_up_counts_as_dropped(tiny_widefield_model, done):
 
 
 def test_a_device_that_is_not_there_ends_it_at_once(tiny_widefield_model):
-    steps = follow(Mailbox(), replace(template(tiny_widefield_model), device="cuda:99"), load_model(str(tiny_widefield_model)))
+    steps = follow(
+        Mailbox(),
+        replace(template(tiny_widefield_model), device="cuda:99"),
+        load_model(str(tiny_widefield_model)),
+    )
     with pytest.raises(DeviceError):
         next(steps)
 
@@ -235,7 +262,9 @@ def test_the_newest_of_several_files_is_taken_and_strays_are_passed_by(tmp_path,
     assert (letter.number, watch.dropped) == (3, 2)
 
 
-def test_a_folder_is_followed_like_a_camera_and_a_damaged_file_is_passed_over(tmp_path, write, tiny_widefield_model):
+def test_a_folder_is_followed_like_a_camera_and_a_damaged_file_is_passed_over(
+    tmp_path, write, tiny_widefield_model
+):
     class Film(FolderWatch):
         """Writes the next file when one is taken."""
 
@@ -244,7 +273,11 @@ def test_a_folder_is_followed_like_a_camera_and_a_damaged_file_is_passed_over(tm
                 scenes.pop(0)()
             return super().take(0.05 if scenes else 0.02)
 
-    scenes = [partial(write, 1), partial((tmp_path / "b.tif").write_bytes, b"II*\0 no image"), partial(write, 3)]
+    scenes = [
+        partial(write, 1),
+        partial((tmp_path / "b.tif").write_bytes, b"II*\0 no image"),
+        partial(write, 3),
+    ]
     first, second, third = events(Film(tmp_path, poll_s=0.001), tiny_widefield_model, pixel_um=0.1)
     assert [type(one) for one in (first, second, third)] == [LiveFrame, SkippedFrame, LiveFrame]
     assert "b.tif" in second.reason
@@ -264,7 +297,9 @@ def test_a_folder_that_vanishes_is_said(tmp_path):
 
 def test_files_that_this_package_writes_are_followed(tmp_path):
     watch = FolderWatch(tmp_path, poll_s=0.001)
-    write_image(tmp_path / "out.tif", frame(2).array, axes="YX", pixel_um=0.1, unit="counts", name="out")
+    write_image(
+        tmp_path / "out.tif", frame(2).array, axes="YX", pixel_um=0.1, unit="counts", name="out"
+    )
     read = watch.take(1.0).content()
     np.testing.assert_array_equal(read.array, frame(2).array)
     assert read.pixel_um == pytest.approx(0.1)

@@ -50,7 +50,9 @@ def refused(source: Path, mine: Path, words: str) -> None:
     assert not mine.exists()
 
 
-def bomb(path: Path, stored: int, *, lie: int | None = None, method: int = zipfile.ZIP_DEFLATED) -> Path:
+def bomb(
+    path: Path, stored: int, *, lie: int | None = None, method: int = zipfile.ZIP_DEFLATED
+) -> Path:
     """A bundle whose weights unpack to zeros."""
     with zipfile.ZipFile(path, "w", method) as archive:
         archive.writestr(CARD, "{}")
@@ -65,7 +67,9 @@ def test_a_zip_bomb_is_not_unpacked(tmp_path: Path) -> None:
     refused(bomb(tmp_path / "bomb.zip", 30 << 20), tmp_path / "mine", "would unpack to")
 
 
-def test_a_zip_that_says_to_be_small_is_unpacked_no_further_than_it_says(stranger: Path, tmp_path: Path) -> None:
+def test_a_zip_that_says_to_be_small_is_unpacked_no_further_than_it_says(
+    stranger: Path, tmp_path: Path
+) -> None:
     path = bomb(tmp_path / "bomb.zip", 30 << 20, lie=500_000)
     with zipfile.ZipFile(path) as archive:
         assert archive.getinfo(WEIGHTS).file_size == 500_000
@@ -75,7 +79,11 @@ def test_a_zip_that_says_to_be_small_is_unpacked_no_further_than_it_says(strange
     with zipfile.ZipFile(tmp_path / "second.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.write(stranger / CARD, CARD)
         archive.writestr(WEIGHTS, bytes(30 << 20))
-    content = (tmp_path / "second.zip").read_bytes().replace(struct.pack("<I", 30 << 20), struct.pack("<I", 500_000))
+    content = (
+        (tmp_path / "second.zip")
+        .read_bytes()
+        .replace(struct.pack("<I", 30 << 20), struct.pack("<I", 500_000))
+    )
     (tmp_path / "second.zip").write_bytes(content)
     refused(tmp_path / "second.zip", tmp_path / "mine", "cannot be read as a model")
 
@@ -113,7 +121,9 @@ def test_a_symlink_in_a_folder_is_not_followed(stranger: Path, tmp_path: Path, n
 
 
 @pytest.mark.parametrize("name", ["CON", "nul.txt", "com1", "LPT9", "a" * 101, "x" * 300])
-def test_names_that_some_system_keeps_or_cannot_hold_are_refused(stranger: Path, tmp_path: Path, name: str) -> None:
+def test_names_that_some_system_keeps_or_cannot_hold_are_refused(
+    stranger: Path, tmp_path: Path, name: str
+) -> None:
     refused(with_card(stranger, lambda card: card.update(name=name)), tmp_path / "mine", "is named")
 
 
@@ -130,34 +140,80 @@ def test_names_that_some_system_keeps_or_cannot_hold_are_refused(stranger: Path,
         {"widths": [4096, 4096]},
     ],
 )
-def test_a_card_that_asks_for_a_giant_network_gets_none(stranger: Path, tmp_path: Path, shape: dict) -> None:
-    refused(with_card(stranger, lambda card: card["network"]["denoiser"].update(shape)), tmp_path / "mine", "not a model card|not those of the network")
+def test_a_card_that_asks_for_a_giant_network_gets_none(
+    stranger: Path, tmp_path: Path, shape: dict
+) -> None:
+    refused(
+        with_card(stranger, lambda card: card["network"]["denoiser"].update(shape)),
+        tmp_path / "mine",
+        "not a model card|not those of the network",
+    )
 
 
-@pytest.mark.parametrize("entry", [{"fold": 10**6}, {"condition_channels": 10**6}, {"upsampling": 0}, {"fold": "2"}, {"upsampling": True}])
-def test_a_card_with_counts_that_no_network_has_is_refused(stranger: Path, tmp_path: Path, entry: dict) -> None:
-    refused(with_card(stranger, lambda card: card["network"].update(entry)), tmp_path / "mine", "not a model card")
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"fold": 10**6},
+        {"condition_channels": 10**6},
+        {"upsampling": 0},
+        {"fold": "2"},
+        {"upsampling": True},
+    ],
+)
+def test_a_card_with_counts_that_no_network_has_is_refused(
+    stranger: Path, tmp_path: Path, entry: dict
+) -> None:
+    refused(
+        with_card(stranger, lambda card: card["network"].update(entry)),
+        tmp_path / "mine",
+        "not a model card",
+    )
 
 
-@pytest.mark.parametrize(("name", "value"), [("title", 5), ("limits", [1]), ("channels", "rate"), ("unit", None), ("optics", {"na": [1.0, 0.5]})])
-def test_a_card_that_cannot_be_shown_is_refused(stranger: Path, tmp_path: Path, name: str, value: object) -> None:
-    refused(with_card(stranger, lambda card: card.update({name: value})), tmp_path / "mine", "not a model card")
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("title", 5),
+        ("limits", [1]),
+        ("channels", "rate"),
+        ("unit", None),
+        ("optics", {"na": [1.0, 0.5]}),
+    ],
+)
+def test_a_card_that_cannot_be_shown_is_refused(
+    stranger: Path, tmp_path: Path, name: str, value: object
+) -> None:
+    refused(
+        with_card(stranger, lambda card: card.update({name: value})),
+        tmp_path / "mine",
+        "not a model card",
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.complex64, torch.int32, torch.float64])
-def test_weights_of_another_kind_are_refused(stranger: Path, tmp_path: Path, dtype: torch.dtype) -> None:
+def test_weights_of_another_kind_are_refused(
+    stranger: Path, tmp_path: Path, dtype: torch.dtype
+) -> None:
     tensors = load((stranger / WEIGHTS).read_bytes())
-    (stranger / WEIGHTS).write_bytes(save({name: tensor.to(dtype) for name, tensor in tensors.items()}))
+    (stranger / WEIGHTS).write_bytes(
+        save({name: tensor.to(dtype) for name, tensor in tensors.items()})
+    )
     refused(stranger, tmp_path / "mine", "16 or 32 bits")
 
 
-@pytest.mark.parametrize("content", [b"\x80\x04\x95pickle", b"PK\x03\x04 a torch file", b"\x7fELF", b"MZ"])
-def test_what_is_no_safetensors_is_never_unpickled_or_run(stranger: Path, tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    "content", [b"\x80\x04\x95pickle", b"PK\x03\x04 a torch file", b"\x7fELF", b"MZ"]
+)
+def test_what_is_no_safetensors_is_never_unpickled_or_run(
+    stranger: Path, tmp_path: Path, content: bytes
+) -> None:
     (stranger / WEIGHTS).write_bytes(content + bytes(100))
     refused(stranger, tmp_path / "mine", "cannot be loaded")
 
 
-def test_a_good_model_is_added_with_no_network_and_no_program_and_its_hash_is_that_of_its_file(stranger: Path, tmp_path: Path) -> None:
+def test_a_good_model_is_added_with_no_network_and_no_program_and_its_hash_is_that_of_its_file(
+    stranger: Path, tmp_path: Path
+) -> None:
     bundle = write_bundle(stranger, tmp_path / "model.zip")
     with confined(tmp_path):
         folder = add_model(bundle, tmp_path / "mine")

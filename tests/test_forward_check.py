@@ -21,7 +21,15 @@ from napari_cvdm.tasks import WidefieldX2
 from napari_cvdm.tasks.conditioned import interior
 from napari_cvdm.tasks.deconvolved import lens_of_microscope
 
-BRIGHT = WidefieldRanges(haze=(0, 0), defocus=(0, 0), blur_periods=(0, 0), photons=(500, 1500), background=(0.05, 0.3), correlated=0.0, field_px=96)
+BRIGHT = WidefieldRanges(
+    haze=(0, 0),
+    defocus=(0, 0),
+    blur_periods=(0, 0),
+    photons=(500, 1500),
+    background=(0.05, 0.3),
+    correlated=0.0,
+    field_px=96,
+)
 
 OIL_OBJECTIVE = Microscope(pixel_um=0.065, wavelength_um=0.52, medium_index=1.515, na=1.4)
 
@@ -34,7 +42,9 @@ def field(request):
     valid = interior(counts.shape, 12)
     noise = photon_transfer(counts, valid)
     lens = lens_of_microscope(pair.microscope, UPSAMPLING)
-    return pair, WidefieldImaging(measured=counts, noise=noise, valid=valid, lens=lens, own_sigma_px=own_sigma_px(lens))
+    return pair, WidefieldImaging(
+        measured=counts, noise=noise, valid=valid, lens=lens, own_sigma_px=own_sigma_px(lens)
+    )
 
 
 def own_sigma_px(lens):
@@ -72,7 +82,12 @@ def test_planted_structure_missing_structure_and_a_wrong_pixel_size_raise_it(fie
     assert chi2(how, planted) > 1.5 * truth
     assert chi2(how, missing) > 1.2 * truth
     for factor in (0.5, 2.0):
-        wrong = replace(how, lens=lens_of_microscope(replace(pair.microscope, pixel_um=factor * pair.microscope.pixel_um), UPSAMPLING))
+        wrong = replace(
+            how,
+            lens=lens_of_microscope(
+                replace(pair.microscope, pixel_um=factor * pair.microscope.pixel_um), UPSAMPLING
+            ),
+        )
         assert chi2(wrong, pair.truth) > 1.3 * truth
 
 
@@ -80,7 +95,9 @@ def test_the_largest_residual_is_where_the_false_structure_is(field):
     pair, how = field
     planted = pair.truth.copy()
     planted[60:66, 60:66] += 0.7 * np.percentile(pair.truth, 99)
-    worst = np.unravel_index(np.abs(how.compare(planted).residual * how.valid).argmax(), how.valid.shape)
+    worst = np.unravel_index(
+        np.abs(how.compare(planted).residual * how.valid).argmax(), how.valid.shape
+    )
     assert np.abs(np.array(worst) - 31).max() <= 4
 
 
@@ -107,7 +124,9 @@ def test_local_chi2_of_noise_is_one_on_average_with_the_scatter_that_is_promised
     deep[40:90, 60:110] = False
     assert found.dtype == np.float32
     assert found[valid].mean() == pytest.approx(1.0, abs=0.02)
-    assert found[deep].std() == pytest.approx(1 / (LOCAL_PX * np.sqrt(2 * np.pi * (planes or (1,))[0])), rel=0.15)
+    assert found[deep].std() == pytest.approx(
+        1 / (LOCAL_PX * np.sqrt(2 * np.pi * (planes or (1,))[0])), rel=0.15
+    )
     assert not found[~valid].any()
 
 
@@ -126,7 +145,9 @@ def test_flux_is_kept_and_its_error_is_the_gain(field):
     seen = how.seen(pair.truth, 0.0)
     inner = (slice(16, -16),) * 2
     assert seen.sum() == pytest.approx(pair.truth.sum() / 4, rel=0.02)
-    assert how.compare(2 * pair.truth).gain == pytest.approx(how.compare(pair.truth).gain / 2, rel=1e-3)
+    assert how.compare(2 * pair.truth).gain == pytest.approx(
+        how.compare(pair.truth).gain / 2, rel=1e-3
+    )
     np.testing.assert_allclose(how.seen(np.ones((192, 192)), 0.0)[inner], 1.0, rtol=1e-3)
 
 
@@ -136,9 +157,16 @@ def test_blur_by_the_sample_is_fitted_within_bounds():
     valid = interior(counts.shape, 12)
     noise = photon_transfer(counts, valid)
     lens = lens_of_microscope(pair.microscope, UPSAMPLING)
-    strict, period_px = WidefieldImaging(measured=counts, noise=noise, valid=valid, lens=lens, own_sigma_px=own_sigma_px(lens)), lens.cutoff_px
+    strict, period_px = (
+        WidefieldImaging(
+            measured=counts, noise=noise, valid=valid, lens=lens, own_sigma_px=own_sigma_px(lens)
+        ),
+        lens.cutoff_px,
+    )
     fitted = replace(strict, extra_sigma_px=0.2 * period_px)
-    assert fitted.compare(pair.truth).fitted ** 0.5 == pytest.approx(0.15 * UPSAMPLING * period_px, rel=0.15)
+    assert fitted.compare(pair.truth).fitted ** 0.5 == pytest.approx(
+        0.15 * UPSAMPLING * period_px, rel=0.15
+    )
     assert chi2(fitted, pair.truth) < chi2(strict, pair.truth)
     assert chi2(fitted, pair.truth) == pytest.approx(1.0, abs=0.1)
 
@@ -162,8 +190,12 @@ def test_blocks_do_not_choose_the_image(shape, monkeypatch):
 @pytest.mark.parametrize(("gain", "read"), [(2.0, 3.0), (0.5, 8.0), (0.0, 2.0)])
 def test_the_photon_transfer_line_is_that_of_the_camera(gain, read):
     rng = np.random.default_rng(0)
-    signal = 200 * (1 + np.sin(np.linspace(0, 12, 300))[:, None] * np.cos(np.linspace(0, 9, 280))[None, :])
-    counts = (gain * rng.poisson(signal / gain) if gain else signal) + rng.normal(0, read, signal.shape)
+    signal = 200 * (
+        1 + np.sin(np.linspace(0, 12, 300))[:, None] * np.cos(np.linspace(0, 9, 280))[None, :]
+    )
+    counts = (gain * rng.poisson(signal / gain) if gain else signal) + rng.normal(
+        0, read, signal.shape
+    )
     found = photon_transfer(counts, np.ones(signal.shape, bool))
     assert found.gain == pytest.approx(gain, abs=0.08 * max(gain, 0.1))
     assert np.median(np.abs(found.variance(signal) / (gain * signal + read**2) - 1)) < 0.05
@@ -171,7 +203,9 @@ def test_the_photon_transfer_line_is_that_of_the_camera(gain, read):
 
 def test_squirrel_does_not_care_for_gain_and_offset_and_finds_the_blur(field):
     pair, how = field
-    reference = functional.interpolate(torch.from_numpy(how.measured)[None, None], scale_factor=2, mode="bicubic")[0, 0].numpy()
+    reference = functional.interpolate(
+        torch.from_numpy(how.measured)[None, None], scale_factor=2, mode="bicubic"
+    )[0, 0].numpy()
     one, other = squirrel(pair.truth, reference, 2), squirrel(3 * pair.truth + 70, reference, 2)
     assert (other.rsp, other.rse) == pytest.approx((one.rsp, one.rse), rel=1e-5)
     assert squirrel(pair.truth, 5 * reference - 8, 2).rse == pytest.approx(5 * one.rse, rel=1e-5)
@@ -188,16 +222,25 @@ def test_squirrel_is_blind_below_the_optical_limit(field):
     one[90:92, 30:160] = 1000.0
     two[89], two[92] = one[90], one[91]
     seen = how.seen(one, 0.0)
-    reference = functional.interpolate(torch.from_numpy(seen)[None, None], scale_factor=2, mode="bicubic")[0, 0].numpy()
+    reference = functional.interpolate(
+        torch.from_numpy(seen)[None, None], scale_factor=2, mode="bicubic"
+    )[0, 0].numpy()
     assert abs(squirrel(one, reference, 2).rsp - squirrel(two, reference, 2).rsp) < 0.01
 
 
 def test_the_offset_of_the_camera_has_no_say_in_the_noise(tiny_widefield_model):
     """The same pixels with another offset are checked alike, whether the offset is guessed or measured."""
     pair, card = simulate_widefield(0, BRIGHT), load_checkpoint(tiny_widefield_model).card
-    optics = {name: getattr(pair.microscope, name) for name in ("pixel_um", "wavelength_um", "medium_index", "na")}
+    optics = {
+        name: getattr(pair.microscope, name)
+        for name in ("pixel_um", "wavelength_um", "medium_index", "na")
+    }
     found = []
-    for offset, background in ((0.0, "auto"), (3000.0, "auto"), (3000.0, np.full(pair.counts.shape, 3000.0))):
+    for offset, background in (
+        (0.0, "auto"),
+        (3000.0, "auto"),
+        (3000.0, np.full(pair.counts.shape, 3000.0)),
+    ):
         image = ImageStack(array=pair.counts - pair.camera.offset_counts + offset, axes="YX")
         request = RestoreRequest(image=image, model="tiny", background=background, **optics)
         pixels = request.image.frame(())

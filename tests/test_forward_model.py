@@ -32,7 +32,9 @@ SETTINGS = {
 
 def model_of(name: str, like: torch.Tensor = DOUBLE) -> tuple[PhaseForwardModel, tuple[int, ...]]:
     frame, canvas, positions, microscope, condenser_na, batch = SETTINGS[name]
-    return PhaseForwardModel.create(frame, positions, microscope, canvas_shape=canvas, condenser_na=condenser_na, like=like), batch
+    return PhaseForwardModel.create(
+        frame, positions, microscope, canvas_shape=canvas, condenser_na=condenser_na, like=like
+    ), batch
 
 
 def random_object(model: PhaseForwardModel, batch: tuple[int, ...], seed: int, size=1.0):
@@ -101,7 +103,10 @@ def test_derivative_is_linear_and_each_member_of_a_batch_has_its_own():
     expected = of_first + factors[..., None, None, None] * of_second
     torch.testing.assert_close(model.derivative(at, first.add(second, factors)), expected)
     for i, j in np.ndindex(batch):
-        alone, change = (PhaseObject(maps=part.maps[i, j], illumination=part.illumination[i, j]) for part in (sample, first))
+        alone, change = (
+            PhaseObject(maps=part.maps[i, j], illumination=part.illumination[i, j])
+            for part in (sample, first)
+        )
         seen = model.linearise(alone)
         torch.testing.assert_close(seen.expected, at.expected[i, j])
         torch.testing.assert_close(model.derivative(seen, change), of_first[i, j])
@@ -134,7 +139,10 @@ def test_condenser_is_a_sum_over_tilted_plane_waves(shape):
 
 def test_condenser_does_not_blur_the_plane_in_focus_and_keeps_the_light():
     mu, phi = smooth_maps((32, 40), 1)
-    coherent, open_condenser = (PhaseForwardModel.create((32, 40), (0.0, 3.0), AIR, condenser_na=na, like=DOUBLE) for na in (0.0, 0.4))
+    coherent, open_condenser = (
+        PhaseForwardModel.create((32, 40), (0.0, 3.0), AIR, condenser_na=na, like=DOUBLE)
+        for na in (0.0, 0.4)
+    )
     sample = object_of(coherent, 0.2 * mu, phi)
     sharp, blurred = coherent.apply(sample), open_condenser.apply(sample)
     torch.testing.assert_close(blurred[0], sharp[0])
@@ -200,17 +208,29 @@ def test_weak_objects_follow_their_transfer_functions(name):
 @pytest.mark.parametrize("microscope", [AIR, OIL_AND_PUPIL])
 @pytest.mark.parametrize("condenser_na", [0.0, 0.4])
 def test_weak_transfer_is_that_of_weak_object_theory(shape, microscope, condenser_na):
-    model = PhaseForwardModel.create(shape, STACK, microscope, condenser_na=condenser_na, like=DOUBLE)
+    model = PhaseForwardModel.create(
+        shape, STACK, microscope, condenser_na=condenser_na, like=DOUBLE
+    )
     squared = squared_radius(shape, microscope.pixel_um, DOUBLE)
-    angle = torch.pi * microscope.wavelength_um / microscope.medium_index * torch.tensor(STACK, dtype=torch.float64)[:, None, None] * squared
+    angle = (
+        torch.pi
+        * microscope.wavelength_um
+        / microscope.medium_index
+        * torch.tensor(STACK, dtype=torch.float64)[:, None, None]
+        * squared
+    )
     passed = torch.ones_like(squared)
     if microscope.na is not None:
-        passed = circular_pupil(shape, microscope.pixel_um, microscope.na / microscope.wavelength_um, DOUBLE)
+        passed = circular_pupil(
+            shape, microscope.pixel_um, microscope.na / microscope.wavelength_um, DOUBLE
+        )
     half = shape[1] // 2 + 1
     disc = 1.0
     if condenser_na:
         radii = [abs(z) * condenser_na / microscope.medium_index for z in STACK]
-        disc = torch.stack([forward_model.disc_transfer(shape, radius, microscope.pixel_um) for radius in radii])
+        disc = torch.stack(
+            [forward_model.disc_transfer(shape, radius, microscope.pixel_um) for radius in radii]
+        )
     theory = ((2 * wave(angle) * passed)[..., :half] * disc for wave in (torch.cos, torch.sin))
     for found, expected in zip(model.weak_transfer(), theory, strict=True):
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
@@ -262,7 +282,9 @@ def test_what_lies_far_outside_the_frame_is_not_seen_and_what_lies_near_is():
 def test_a_frame_is_a_part_of_its_canvas():
     maps = smooth_maps((30, 37), 3)
     whole = PhaseForwardModel.create((30, 37), STACK, AIR, condenser_na=0.2, like=DOUBLE)
-    part = PhaseForwardModel.create((15, 20), STACK, AIR, canvas_shape=(30, 37), condenser_na=0.2, like=DOUBLE)
+    part = PhaseForwardModel.create(
+        (15, 20), STACK, AIR, canvas_shape=(30, 37), condenser_na=0.2, like=DOUBLE
+    )
     everything, seen = (model.apply(replace(model.zero(), maps=maps)) for model in (whole, part))
     torch.testing.assert_close(seen, everything[..., part.frame[0], part.frame[1]])
 

@@ -26,7 +26,9 @@ def test_a_broken_file_is_read_or_refused_in_words(target: Target, tmp_path: Pat
     assert len(seen) == EXAMPLES
 
 
-def test_a_planted_fault_is_counted_and_its_input_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_planted_fault_is_counted_and_its_input_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     def fall(folder: Path) -> None:
         raise ZeroDivisionError("planted")
 
@@ -35,5 +37,7 @@ def test_a_planted_fault_is_counted_and_its_input_kept(tmp_path: Path, capsys: p
         count(replace(targets()["npy"], act=fall), tmp_path, counts, {"a.npy": b"given"})
     report("npy", counts)
     said = capsys.readouterr().out
-    assert "escapes 2" in said and "2 x ESCAPE ZeroDivisionError: 'planted'" in said.replace('"', "")
+    assert "escapes 2" in said and "2 x ESCAPE ZeroDivisionError: 'planted'" in said.replace(
+        '"', ""
+    )
     assert [path.read_bytes() for path in (tmp_path / "kept").rglob("*.npy")] == [b"given"]

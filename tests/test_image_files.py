@@ -37,13 +37,28 @@ def refusal(action: Callable[[], object]) -> str:
     return message
 
 
-@pytest.mark.parametrize(("x", "unit", "expected"), [(65, "nm", 0.065), (6.5e-5, "mm", 0.065), (0.065, "µm", 0.065), (1, "µm", None), (3, "pixel", None)])
-def test_ome_pixel_size_in_any_unit_and_optics(tmp_path: Path, x: float, unit: str, expected: float | None) -> None:
+@pytest.mark.parametrize(
+    ("x", "unit", "expected"),
+    [
+        (65, "nm", 0.065),
+        (6.5e-5, "mm", 0.065),
+        (0.065, "µm", 0.065),
+        (1, "µm", None),
+        (3, "pixel", None),
+    ],
+)
+def test_ome_pixel_size_in_any_unit_and_optics(
+    tmp_path: Path, x: float, unit: str, expected: float | None
+) -> None:
     xml = OME_WITH_OPTICS.format(x=x, y=x, unit=unit).encode()
     tifffile.imwrite(tmp_path / "a.ome.tif", ramp(16, 20), description=xml, metadata=None)
     image = read_image(tmp_path / "a.ome.tif")
     assert image.pixel_um == (None if expected is None else pytest.approx(expected))
-    assert dict(image.metadata) == {"na": 1.4, "medium_index": 1.518, "wavelength_um": pytest.approx(0.525)}
+    assert dict(image.metadata) == {
+        "na": 1.4,
+        "medium_index": 1.518,
+        "wavelength_um": pytest.approx(0.525),
+    }
 
 
 @pytest.mark.parametrize(
@@ -58,8 +73,16 @@ def test_ome_pixel_size_in_any_unit_and_optics(tmp_path: Path, x: float, unit: s
         (72.0, "inch", None),
     ],
 )
-def test_imagej_resolution_is_pixels_per_unit(tmp_path: Path, resolution: float, unit: str, expected: float | None) -> None:
-    tifffile.imwrite(tmp_path / "a.tif", ramp(3, 2, 16, 20), imagej=True, resolution=(resolution, resolution), metadata={"axes": "TCYX", "unit": unit})
+def test_imagej_resolution_is_pixels_per_unit(
+    tmp_path: Path, resolution: float, unit: str, expected: float | None
+) -> None:
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        ramp(3, 2, 16, 20),
+        imagej=True,
+        resolution=(resolution, resolution),
+        metadata={"axes": "TCYX", "unit": unit},
+    )
     image = read_image(tmp_path / "a.tif")
     assert (image.axes, image.array.shape) == ("TCYX", (3, 2, 16, 20))
     assert image.pixel_um == (None if expected is None else pytest.approx(expected, rel=1e-4))
@@ -77,14 +100,25 @@ def test_imagej_resolution_is_pixels_per_unit(tmp_path: Path, resolution: float,
         (1, "NONE", None),
     ],
 )
-def test_printer_resolutions_are_no_pixel_size(tmp_path: Path, pixels: float, unit: str, expected: float | None) -> None:
-    tifffile.imwrite(tmp_path / "a.tif", ramp(16, 20), resolution=(pixels, pixels), resolutionunit=unit)
-    assert read_image(tmp_path / "a.tif").pixel_um == (None if expected is None else pytest.approx(expected, rel=1e-4))
+def test_printer_resolutions_are_no_pixel_size(
+    tmp_path: Path, pixels: float, unit: str, expected: float | None
+) -> None:
+    tifffile.imwrite(
+        tmp_path / "a.tif", ramp(16, 20), resolution=(pixels, pixels), resolutionunit=unit
+    )
+    assert read_image(tmp_path / "a.tif").pixel_um == (
+        None if expected is None else pytest.approx(expected, rel=1e-4)
+    )
 
 
 def test_pixels_that_are_not_square_are_refused(tmp_path: Path) -> None:
     for y, wrong in ((65.3, False), (66.0, True)):
-        tifffile.imwrite(tmp_path / "a.ome.tif", ramp(16, 20), description=OME_WITH_OPTICS.format(x=65, y=y, unit="nm").encode(), metadata=None)
+        tifffile.imwrite(
+            tmp_path / "a.ome.tif",
+            ramp(16, 20),
+            description=OME_WITH_OPTICS.format(x=65, y=y, unit="nm").encode(),
+            metadata=None,
+        )
         if wrong:
             assert "square" in refusal(lambda: read_image(tmp_path / "a.ome.tif"))
         else:
@@ -108,17 +142,27 @@ def test_colours_become_a_leading_channel_axis(tmp_path: Path, planar: str) -> N
     dtype=st.sampled_from(["uint8", ">u2", "int16", "float32", ">f8", "bool"]),
     suffix=st.sampled_from([".npy", ".tif"]),
 )
-def test_values_survive_reading_whatever_shape_and_type(tmp_path: Path, leading: list[int], size: tuple[int, int], dtype: str, suffix: str) -> None:
-    array = (ramp(*leading, *size) % 2).astype(dtype) if dtype == "bool" else ramp(*leading, *size).astype(dtype)
+def test_values_survive_reading_whatever_shape_and_type(
+    tmp_path: Path, leading: list[int], size: tuple[int, int], dtype: str, suffix: str
+) -> None:
+    array = (
+        (ramp(*leading, *size) % 2).astype(dtype)
+        if dtype == "bool"
+        else ramp(*leading, *size).astype(dtype)
+    )
     path = tmp_path / f"a{suffix}"
     if suffix == ".npy":
         np.save(path, array)
     else:
-        tifffile.imwrite(path, array, photometric="minisblack", metadata={"axes": "QIR"[: len(leading)] + "YX"})
+        tifffile.imwrite(
+            path, array, photometric="minisblack", metadata={"axes": "QIR"[: len(leading)] + "YX"}
+        )
     image = read_image(path)
     assert image.array.dtype.isnative and image.pixel_um is None
     assert set(image.axes) <= set("STZYX")
-    np.testing.assert_array_equal(image.array, array.reshape([length for length in leading if length > 1] + list(size)))
+    np.testing.assert_array_equal(
+        image.array, array.reshape([length for length in leading if length > 1] + list(size))
+    )
 
 
 @real_data
@@ -127,9 +171,21 @@ def test_real_files() -> None:
     raw = read_image(DATA / "sr" / "tsim_er" / "ER_1_raw_t3_p9.tif")
     assert (raw.axes, raw.array.shape, raw.pixel_um) == ("ZCYX", (3, 9, 112, 512), None)
     np.testing.assert_allclose(raw.array[1].mean(axis=0), widefield.array, rtol=1e-6)
-    assert read_image(DATA / "sr" / "dlsim_microtubule" / "HER_sim_normal_light.tif").pixel_um == pytest.approx(0.03, rel=1e-6)
-    lenses = combine_planes(*(read_image(DATA / "qpi" / "ustie_microlens" / name) for name in ("I0.tiff", "Iz_-1um.tiff")))
-    assert (lenses.axes, lenses.array.shape, lenses.array.dtype, lenses.pixel_um) == ("PYX", (2, 960, 1280), np.uint8, None)
+    assert read_image(
+        DATA / "sr" / "dlsim_microtubule" / "HER_sim_normal_light.tif"
+    ).pixel_um == pytest.approx(0.03, rel=1e-6)
+    lenses = combine_planes(
+        *(
+            read_image(DATA / "qpi" / "ustie_microlens" / name)
+            for name in ("I0.tiff", "Iz_-1um.tiff")
+        )
+    )
+    assert (lenses.axes, lenses.array.shape, lenses.array.dtype, lenses.pixel_um) == (
+        "PYX",
+        (2, 960, 1280),
+        np.uint8,
+        None,
+    )
 
 
 def _uncompressed(path: Path, array: np.ndarray) -> None:
@@ -164,7 +220,15 @@ def _mrc(path: Path, array: np.ndarray) -> None:
         mrc.set_data(array)
 
 
-WRITERS = {"plain.tif": _uncompressed, "pages.tif": _pages, "a.ome.tif": _ome, "imagej.tif": _imagej, "tiles.tif": _tiles, "a.npy": _npy, "a.mrc": _mrc}
+WRITERS = {
+    "plain.tif": _uncompressed,
+    "pages.tif": _pages,
+    "a.ome.tif": _ome,
+    "imagej.tif": _imagej,
+    "tiles.tif": _tiles,
+    "a.npy": _npy,
+    "a.mrc": _mrc,
+}
 
 
 @many_files
@@ -184,7 +248,14 @@ def test_a_cut_file_is_refused_or_whole_never_half(tmp_path: Path, cut: float, n
 
 
 @real_data
-@pytest.mark.parametrize("name", ["qpi/ustie_microlens/I0.tiff", "sr/tsim_er/ER_1_raw_t3_p9.tif", "sr/dlsim_microtubule/HE/HE_15.tif"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "qpi/ustie_microlens/I0.tiff",
+        "sr/tsim_er/ER_1_raw_t3_p9.tif",
+        "sr/dlsim_microtubule/HE/HE_15.tif",
+    ],
+)
 @pytest.mark.parametrize("cut", [0.02, 0.5, 0.97])
 def test_a_cut_real_file_is_refused(tmp_path: Path, name: str, cut: float) -> None:
     whole = (DATA / name).read_bytes()
@@ -203,7 +274,9 @@ def test_a_cut_real_file_is_refused(tmp_path: Path, name: str, cut: float) -> No
         ("empty.tif", b"", "0 bytes"),
     ],
 )
-def test_what_is_no_image_is_refused(tmp_path: Path, name: str, content: bytes | None, says: str) -> None:
+def test_what_is_no_image_is_refused(
+    tmp_path: Path, name: str, content: bytes | None, says: str
+) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
     assert says in refusal(lambda: read_image(tmp_path / name))
@@ -230,12 +303,18 @@ def test_arrays_that_are_no_image_are_refused(tmp_path: Path, array: np.ndarray,
 
 
 def test_ome_companion_that_is_missing_is_refused(tmp_path: Path) -> None:
-    xml = OME_WITH_OPTICS.format(x=65, y=65, unit="nm").replace('SizeT="1"', 'SizeT="3"').replace('PlaneCount="1"', 'PlaneCount="3"')
+    xml = (
+        OME_WITH_OPTICS.format(x=65, y=65, unit="nm")
+        .replace('SizeT="1"', 'SizeT="3"')
+        .replace('PlaneCount="1"', 'PlaneCount="3"')
+    )
     tifffile.imwrite(tmp_path / "a.ome.tif", ramp(16, 20), description=xml.encode(), metadata=None)
     assert "missing pages" in refusal(lambda: read_image(tmp_path / "a.ome.tif"))
 
 
-def test_a_compression_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compression_that_is_not_installed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _pages(tmp_path / "a.tif", ramp(1, 16, 20))
 
     def missing(*args: object, **options: object) -> None:
@@ -247,7 +326,9 @@ def test_a_compression_that_is_not_installed_is_named(tmp_path: Path, monkeypatc
 
 @many_files
 @given(where=st.integers(0, 1500), byte=st.integers(0, 255), name=st.sampled_from(sorted(WRITERS)))
-def test_a_damaged_byte_never_gives_another_error(tmp_path: Path, where: int, byte: int, name: str) -> None:
+def test_a_damaged_byte_never_gives_another_error(
+    tmp_path: Path, where: int, byte: int, name: str
+) -> None:
     path = tmp_path / name
     path.unlink(missing_ok=True)
     WRITERS[name](path, ramp(4, 40, 24))

@@ -55,16 +55,27 @@ def test_makers_files_are_listed_as_readable() -> None:
 @pytest.mark.usefixtures("bioio")
 def test_pixels_axes_sizes_and_optics_are_read(file: Path) -> None:
     image = read_image(file)
-    assert (image.axes, image.array.shape, image.array.dtype, image.pixel_um) == ("CZYX", (2, 3, 8, 9), np.dtype(np.uint16), 0.0626)
+    assert (image.axes, image.array.shape, image.array.dtype, image.pixel_um) == (
+        "CZYX",
+        (2, 3, 8, 9),
+        np.dtype(np.uint16),
+        0.0626,
+    )
     np.testing.assert_array_equal(image.array.ravel(), np.arange(2 * 3 * 8 * 9))
     zeiss = file.suffix == ".czi"
     assert image.metadata == pytest.approx(
-        {"na": 1.4, "medium_index": 1.518, "wavelength_um": 0.5225} if zeiss else dict(na=1.2, medium_index=1.33, wavelength_um=0.52)
+        {"na": 1.4, "medium_index": 1.518, "wavelength_um": 0.5225}
+        if zeiss
+        else dict(na=1.2, medium_index=1.33, wavelength_um=0.52)
     )
-    assert image.place == ({"z_step_um": 0.3} if zeiss else {"z_step_um": 0.3, "y_um": 4.0, "x_um": 3.0})
+    assert image.place == (
+        {"z_step_um": 0.3} if zeiss else {"z_step_um": 0.3, "y_um": 4.0, "x_um": 3.0}
+    )
 
 
-def test_a_wavelength_of_two_channels_is_not_taken_for_that_of_the_image(bioio: Any, tmp_path: Path) -> None:
+def test_a_wavelength_of_two_channels_is_not_taken_for_that_of_the_image(
+    bioio: Any, tmp_path: Path
+) -> None:
     (tmp_path / "a.czi").write_bytes(b"something")
     bioio.found.metadata = ElementTree.fromstring(CZI.format(more=ANOTHER_CHANNEL))
     assert set(read_image(tmp_path / "a.czi").metadata) == {"na", "medium_index"}
@@ -89,8 +100,16 @@ def test_without_the_extra_its_name_is_told(file: Path, monkeypatch: pytest.Monk
         read_image(file)
 
 
-@pytest.mark.parametrize(("error", "told"), [(UnsupportedFileFormatError("no"), r"plugin of bioio.*napari-cvdm\[bioio\]"), (KeyError("x"), "cannot be read")])
-def test_what_bioio_raises_is_told_in_one_line(bioio: Any, file: Path, error: Exception, told: str) -> None:
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (UnsupportedFileFormatError("no"), r"plugin of bioio.*napari-cvdm\[bioio\]"),
+        (KeyError("x"), "cannot be read"),
+    ],
+)
+def test_what_bioio_raises_is_told_in_one_line(
+    bioio: Any, file: Path, error: Exception, told: str
+) -> None:
     def failing(path: Path) -> None:
         raise error
 
@@ -108,7 +127,13 @@ def test_a_real_czi_file(tmp_path: Path) -> None:
     with writer.create_czi(str(tmp_path / "a.czi")) as document:
         for channel, plane in enumerate(planes):
             document.write(data=plane[..., None], plane={"C": channel, "T": 0, "Z": 0})
-        document.write_metadata(document_name="a", channel_names={0: "a", 1: "b"}, scale_x=62.6e-9, scale_y=62.6e-9, scale_z=3e-7)
+        document.write_metadata(
+            document_name="a",
+            channel_names={0: "a", 1: "b"},
+            scale_x=62.6e-9,
+            scale_y=62.6e-9,
+            scale_z=3e-7,
+        )
     image = read_image(tmp_path / "a.czi")
     assert (image.axes, image.pixel_um) == ("CYX", pytest.approx(0.0626))
     np.testing.assert_array_equal(image.array, planes)

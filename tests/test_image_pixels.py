@@ -40,11 +40,16 @@ def test_bad_pixels_are_counted_and_placed() -> None:
 def test_constant_images_and_planes_are_refused(value: int, size: tuple[int, int]) -> None:
     blank = np.full(size, value, np.uint8)
     assert f"every pixel is {value}" in refusal(lambda: check_pixels(stack(blank, "YX")))
-    planes = np.stack([np.pad(blank, 1, constant_values=value // 2 + 1), np.pad(blank, 1, constant_values=value)])
+    planes = np.stack(
+        [np.pad(blank, 1, constant_values=value // 2 + 1), np.pad(blank, 1, constant_values=value)]
+    )
     assert "plane" in refusal(lambda: check_pixels(stack(planes, "PYX")))
 
 
-@given(sizes=st.fixed_dictionaries({letter: st.integers(2, 4) for letter in "SCTZ"}), axes=st.permutations("SCTZ"))
+@given(
+    sizes=st.fixed_dictionaries({letter: st.integers(2, 4) for letter in "SCTZ"}),
+    axes=st.permutations("SCTZ"),
+)
 def test_the_plane_axis_of_one_stack(sizes: dict[str, int], axes: list[str]) -> None:
     array = ramp(*(sizes[letter] for letter in axes), 3, 5, dtype="int64")
     given_stack = stack(array, "".join(axes) + "YX", pixel_um=0.1, metadata={"na": 0.7})
@@ -55,7 +60,9 @@ def test_the_plane_axis_of_one_stack(sizes: dict[str, int], axes: list[str]) -> 
     planes = combine_planes(given_stack)
     assert planes.axes == "".join(axes).replace(expected, "") + "PYX"
     assert (planes.pixel_um, dict(planes.metadata)) == (0.1, {"na": 0.7})
-    np.testing.assert_array_equal(planes.array[..., 1, :, :], array.take(1, axis=axes.index(expected)))
+    np.testing.assert_array_equal(
+        planes.array[..., 1, :, :], array.take(1, axis=axes.index(expected))
+    )
 
 
 def test_two_files_make_the_stack_that_one_file_holds() -> None:
@@ -83,7 +90,15 @@ def test_planes_that_do_not_fit_are_refused(second: ImageStack | None, says: str
 
 def test_fingerprint_follows_values_type_and_shape_not_memory() -> None:
     array = ramp(4, 6)
-    same = {sha256_of(image) for image in (array, np.asfortranarray(array), array.astype(">u2"), np.repeat(array, 2, axis=1)[:, ::2])}
+    same = {
+        sha256_of(image)
+        for image in (
+            array,
+            np.asfortranarray(array),
+            array.astype(">u2"),
+            np.repeat(array, 2, axis=1)[:, ::2],
+        )
+    }
     other = {sha256_of(image) for image in (array.astype("int16"), array.reshape(6, 4), array + 1)}
     assert len(same) == 1 and len(other) == 3 and not same & other
 

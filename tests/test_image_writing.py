@@ -21,7 +21,9 @@ def values(*shape: int) -> np.ndarray:
 
 
 def write(path: Path, array: np.ndarray, axes: str, **more: object) -> None:
-    write_image(path, array, axes=axes, **({"pixel_um": 0.0313, "unit": "rad", "name": "mean"} | more))
+    write_image(
+        path, array, axes=axes, **({"pixel_um": 0.0313, "unit": "rad", "name": "mean"} | more)
+    )
 
 
 def plane_positions(path: Path) -> set[tuple[str, str, str]]:
@@ -33,14 +35,20 @@ def plane_positions(path: Path) -> set[tuple[str, str, str]]:
 
 @st.composite
 def axes_and_sizes(draw: st.DrawFn) -> tuple[str, tuple[int, ...]]:
-    leading = draw(st.permutations("STCZ").flatmap(lambda letters: st.integers(0, 4).map(lambda count: "".join(letters[:count]))))
+    leading = draw(
+        st.permutations("STCZ").flatmap(
+            lambda letters: st.integers(0, 4).map(lambda count: "".join(letters[:count]))
+        )
+    )
     sizes = draw(st.lists(st.integers(1, 3), min_size=len(leading), max_size=len(leading)))
     return leading + "YX", (*sizes, draw(st.integers(1, 6)), draw(st.integers(1, 6)))
 
 
 @many_files
 @given(case=axes_and_sizes(), pixel_um=st.sampled_from([0.0313, 0.139, 6.5, None]))
-def test_what_is_written_reads_back(tmp_path: Path, case: tuple[str, tuple[int, ...]], pixel_um: float | None) -> None:
+def test_what_is_written_reads_back(
+    tmp_path: Path, case: tuple[str, tuple[int, ...]], pixel_um: float | None
+) -> None:
     axes, shape = case
     array = values(*shape)
     write(tmp_path / "a.ome.tif", array, axes, pixel_um=pixel_um)
@@ -48,14 +56,29 @@ def test_what_is_written_reads_back(tmp_path: Path, case: tuple[str, tuple[int, 
     kept = [index for index, letter in enumerate(axes) if letter in "YX" or shape[index] > 1]
     expected = array.reshape([shape[index] for index in kept])
     letters = "".join(axes[index] for index in kept)
-    if letters.startswith("S") and len(letters) == 6:  # a sixth axis has to share one of OME's: S then comes second
+    if (
+        letters.startswith("S") and len(letters) == 6
+    ):  # a sixth axis has to share one of OME's: S then comes second
         letters, expected = letters[1] + "S" + letters[2:], np.moveaxis(expected, 0, 1)
-    assert (image.axes, image.pixel_um) == (letters, None if pixel_um is None else pytest.approx(pixel_um))
+    assert (image.axes, image.pixel_um) == (
+        letters,
+        None if pixel_um is None else pytest.approx(pixel_um),
+    )
     np.testing.assert_array_equal(image.array, expected)
     assert [path.name for path in tmp_path.iterdir()] == ["a.ome.tif"]
 
 
-@pytest.mark.parametrize(("axes", "read_as"), [("KYX", "TYX"), ("KCYX", "TCYX"), ("KTYX", "STYX"), ("PYX", "ZYX"), ("SPYX", "SZYX"), ("TZPYX", "TZSYX")])
+@pytest.mark.parametrize(
+    ("axes", "read_as"),
+    [
+        ("KYX", "TYX"),
+        ("KCYX", "TCYX"),
+        ("KTYX", "STYX"),
+        ("PYX", "ZYX"),
+        ("SPYX", "SZYX"),
+        ("TZPYX", "TZSYX"),
+    ],
+)
 def test_letters_that_ome_lacks(tmp_path: Path, axes: str, read_as: str) -> None:
     array = values(*range(2, len(axes)), 6, 7)
     write(tmp_path / "a.ome.tif", array, axes)
@@ -65,11 +88,23 @@ def test_letters_that_ome_lacks(tmp_path: Path, axes: str, read_as: str) -> None
 
 
 def test_position_units_names_and_times(tmp_path: Path) -> None:
-    write(tmp_path / "a.ome.tif", values(3, 2, 4, 5), "KCYX", offset_um=(-0.01565, 0.02), times=(0.25, 0.5, 1.0), z_step_um=0.3, name="gamma", unit="1")
+    write(
+        tmp_path / "a.ome.tif",
+        values(3, 2, 4, 5),
+        "KCYX",
+        offset_um=(-0.01565, 0.02),
+        times=(0.25, 0.5, 1.0),
+        z_step_um=0.3,
+        name="gamma",
+        unit="1",
+    )
     with tifffile.TiffFile(tmp_path / "a.ome.tif") as tiff:
         xml = tiff.ome_metadata or ""
     pixels = tifffile.xml2dict(xml)["OME"]["Image"]["Pixels"]
-    assert plane_positions(tmp_path / "a.ome.tif") == {(-0.01565, 0.02, "µm")} and len(pixels["Plane"]) == 6
+    assert (
+        plane_positions(tmp_path / "a.ome.tif") == {(-0.01565, 0.02, "µm")}
+        and len(pixels["Plane"]) == 6
+    )
     assert [pixels[f"PhysicalSize{letter}"] for letter in "XYZ"] == [0.0313, 0.0313, 0.3]
     assert [channel["Name"] for channel in pixels["Channel"]] == ["gamma [1] 0", "gamma [1] 1"]
     assert "0.25 0.5 1.0" in xml and "pixel values in 1" in xml
@@ -85,7 +120,9 @@ def test_position_units_names_and_times(tmp_path: Path) -> None:
         ("missing/a.tif", "YX", {}, "cannot be written"),
     ],
 )
-def test_what_cannot_be_written_is_refused(tmp_path: Path, name: str, axes: str, more: dict[str, object], says: str) -> None:
+def test_what_cannot_be_written_is_refused(
+    tmp_path: Path, name: str, axes: str, more: dict[str, object], says: str
+) -> None:
     with pytest.raises(ImageFileError, match=says):
         write(tmp_path / name, values(4, 5), axes, **more)
     assert not list(tmp_path.iterdir())
@@ -101,11 +138,16 @@ def test_a_full_disk_keeps_the_older_file_and_leaves_nothing(tmp_path: Path) -> 
     write(tmp_path / "a.ome.tif", values(8, 8), "YX")
     before = (tmp_path / "a.ome.tif").read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # the system itself now refuses larger files
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (100_000, hard)
+    )  # the system itself now refuses larger files
     try:
         with pytest.raises(ImageFileError, match="disk is full"):
             write(tmp_path / "a.ome.tif", values(400, 400), "YX")
-        with pytest.raises(ImageFileError, match=r"result.b\.ome\.tif: the disk is full"), output_folder(tmp_path / "result", False) as folder:
+        with (
+            pytest.raises(ImageFileError, match=r"result.b\.ome\.tif: the disk is full"),
+            output_folder(tmp_path / "result", False) as folder,
+        ):
             write(folder / "b.ome.tif", values(400, 400), "YX")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -136,21 +178,37 @@ def test_an_older_result_is_replaced_only_when_asked(tmp_path: Path) -> None:
     with output_folder(target, True) as folder:
         fill(folder, "new")
         assert (target / "provenance.json").read_text() == "old"
-    assert [path.name for path in target.iterdir()] == ["provenance.json"] and (target / "provenance.json").read_text() == "new"
+    assert [path.name for path in target.iterdir()] == ["provenance.json"] and (
+        target / "provenance.json"
+    ).read_text() == "new"
     assert [path.name for path in tmp_path.iterdir()] == ["result"]
 
 
-@pytest.mark.parametrize("make", [lambda path: (path.mkdir(), (path / "thesis.doc").touch()), lambda path: path.touch()])
-def test_what_is_no_result_is_never_overwritten(tmp_path: Path, make: Callable[[Path], object]) -> None:
+@pytest.mark.parametrize(
+    "make", [lambda path: (path.mkdir(), (path / "thesis.doc").touch()), lambda path: path.touch()]
+)
+def test_what_is_no_result_is_never_overwritten(
+    tmp_path: Path, make: Callable[[Path], object]
+) -> None:
     make(tmp_path / "mine")
     with pytest.raises(ImageFileError), output_folder(tmp_path / "mine", True):
         pytest.fail("the block must not run")
     assert (tmp_path / "mine").exists()
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("broken"), OSError(errno.ENOSPC, "No space left on device"), GeneratorExit()])
+@pytest.mark.parametrize(
+    "error",
+    [
+        KeyboardInterrupt(),
+        RuntimeError("broken"),
+        OSError(errno.ENOSPC, "No space left on device"),
+        GeneratorExit(),
+    ],
+)
 @pytest.mark.parametrize("older", [False, True])
-def test_whatever_goes_wrong_leaves_the_older_result(tmp_path: Path, error: BaseException, older: bool) -> None:
+def test_whatever_goes_wrong_leaves_the_older_result(
+    tmp_path: Path, error: BaseException, older: bool
+) -> None:
     target = tmp_path / "result"
     if older:
         target.mkdir()
@@ -165,19 +223,29 @@ def test_whatever_goes_wrong_leaves_the_older_result(tmp_path: Path, error: Base
 
 def test_a_folder_below_a_file_is_refused_before_the_work(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ImageFileError, match="not a folder"), output_folder(tmp_path / "file" / "deep" / "result", False):
+    with (
+        pytest.raises(ImageFileError, match="not a folder"),
+        output_folder(tmp_path / "file" / "deep" / "result", False),
+    ):
         pytest.fail("the block must not run")
 
 
 def test_a_result_that_another_process_made_meanwhile_stays(tmp_path: Path) -> None:
-    with pytest.raises(ImageFileError, match="cannot be written"), output_folder(tmp_path / "result", False) as folder:
+    with (
+        pytest.raises(ImageFileError, match="cannot be written"),
+        output_folder(tmp_path / "result", False) as folder,
+    ):
         fill(folder, "ours")
         (tmp_path / "result").mkdir()
         fill(tmp_path / "result", "theirs")
-    assert [path.name for path in tmp_path.iterdir()] == ["result"] and (tmp_path / "result" / "provenance.json").read_text() == "theirs"
+    assert [path.name for path in tmp_path.iterdir()] == ["result"] and (
+        tmp_path / "result" / "provenance.json"
+    ).read_text() == "theirs"
 
 
-def test_a_failing_last_step_puts_the_older_result_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_last_step_puts_the_older_result_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     target, rename = tmp_path / "result", os.rename
     target.mkdir()
     fill(target, "old")
@@ -190,7 +258,9 @@ def test_a_failing_last_step_puts_the_older_result_back(tmp_path: Path, monkeypa
     monkeypatch.setattr(os, "rename", failing)
     with pytest.raises(ImageFileError, match="denied"), output_folder(target, True) as folder:
         fill(folder, "new")
-    assert [path.name for path in tmp_path.iterdir()] == ["result"] and (target / "provenance.json").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["result"] and (
+        target / "provenance.json"
+    ).read_text() == "old"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need rights there")

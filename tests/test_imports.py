@@ -25,7 +25,9 @@ def names_in(source: str) -> Iterator[str]:
             local |= {alias.asname: alias.name for alias in node.names if alias.asname}
         elif isinstance(node, ast.ImportFrom):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
-            local |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+            local |= {
+                alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names
+            }
     for node in nodes:
         if isinstance(node, ast.Attribute):
             first, dot, rest = ast.unparse(node).partition(".")
@@ -34,7 +36,11 @@ def names_in(source: str) -> Iterator[str]:
 
 def modules_that_name(*prefixes: str) -> set[str]:
     def names(path: Path) -> bool:
-        return any(f"{name}.".startswith(f"{prefix}.") for name in names_in(path.read_text(encoding="utf-8")) for prefix in prefixes)
+        return any(
+            f"{name}.".startswith(f"{prefix}.")
+            for name in names_in(path.read_text(encoding="utf-8"))
+            for prefix in prefixes
+        )
 
     return {path.relative_to(PACKAGE).as_posix() for path in MODULES if names(path)}
 
@@ -63,8 +69,13 @@ def test_a_planted_import_is_seen(source: str) -> None:
 
 
 def test_networks_live_in_models_only() -> None:
-    bare = {"torch.nn.Module", "torch.nn.Parameter"}  # of no architecture: an objective of a training is a module, too
-    layers = {f"torch.nn.{name}" for name in dir(torch.nn) if isinstance(getattr(torch.nn, name), type)} - bare
+    bare = {
+        "torch.nn.Module",
+        "torch.nn.Parameter",
+    }  # of no architecture: an objective of a training is a module, too
+    layers = {
+        f"torch.nn.{name}" for name in dir(torch.nn) if isinstance(getattr(torch.nn, name), type)
+    } - bare
     assert {path.partition("/")[0] for path in modules_that_name(*layers)} <= {"models"}
     assert {path.partition("/")[0] for path in modules_that_name(*bare)} <= {"models", "training"}
 
@@ -74,12 +85,20 @@ def test_physics_does_without_torch_nn_altogether() -> None:
 
 
 def test_only_device_names_an_accelerator() -> None:
-    assert modules_that_name("torch.cuda", "torch.mps", "torch.backends.cuda", "torch.backends.mps") <= {"core/device.py"}
+    assert modules_that_name(
+        "torch.cuda", "torch.mps", "torch.backends.cuda", "torch.backends.mps"
+    ) <= {"core/device.py"}
 
 
 def test_importing_the_package_loads_neither_torch_nor_qt() -> None:
-    script = "import sys, napari_cvdm; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
-    loaded = set(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split())
+    script = (
+        "import sys, napari_cvdm; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    )
+    loaded = set(
+        subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, check=True
+        ).stdout.split()
+    )
     assert "napari_cvdm" in loaded
     assert not loaded & {"torch", "napari", "magicgui", "qtpy", "superqt", "PyQt6", "PySide6"}
 
@@ -101,8 +120,15 @@ def test_imports_point_down() -> None:
     ],
 )
 def test_a_planted_fault_breaks_a_contract(tmp_path: Path, module: str, fault: str) -> None:
-    shutil.copytree(PACKAGE, tmp_path / "napari_cvdm", ignore=shutil.ignore_patterns("*.safetensors", "*.tif", "__pycache__"))
+    shutil.copytree(
+        PACKAGE,
+        tmp_path / "napari_cvdm",
+        ignore=shutil.ignore_patterns("*.safetensors", "*.tif", "__pycache__"),
+    )
     planted = tmp_path / "napari_cvdm" / module
-    planted.write_text(f"{fault}\n{planted.read_text(encoding='utf-8') if planted.exists() else ''}", encoding="utf-8")
+    planted.write_text(
+        f"{fault}\n{planted.read_text(encoding='utf-8') if planted.exists() else ''}",
+        encoding="utf-8",
+    )
     result = lint_imports(tmp_path)
     assert result.returncode != 0, result.stdout

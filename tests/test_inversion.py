@@ -78,7 +78,10 @@ def unit_objects(model: PhaseForwardModel) -> PhaseObject:
     )
 
 
-@pytest.fixture(params=[(0.0, ""), (0.2, ""), (0.0, "flat"), (0.0, "local")], ids=["coherent", "condenser", "flat background", "local"])
+@pytest.fixture(
+    params=[(0.0, ""), (0.2, ""), (0.0, "flat"), (0.0, "local")],
+    ids=["coherent", "condenser", "flat background", "local"],
+)
 def tiny(request) -> tuple[Fit, torch.Tensor]:
     """A field of 8 px with a frame of 6 x 5 about any object, and its dense normal matrix."""
     condenser_na, part = request.param
@@ -90,9 +93,15 @@ def tiny(request) -> tuple[Fit, torch.Tensor]:
     weight[:, 2, 1:3] = 0
     prior, units = laws.prior(model), unit_objects(model)
     if part == "flat":
-        prior = replace(prior, flat=400.0 * (torch.rand(model.canvas_shape, generator=generator).double() - 0.3).clamp(min=0))
+        prior = replace(
+            prior,
+            flat=400.0
+            * (torch.rand(model.canvas_shape, generator=generator).double() - 0.3).clamp(min=0),
+        )
     if part == "local":
-        gradient, curvature = 100.0 * torch.rand((2, *model.canvas_shape), generator=generator).double()
+        gradient, curvature = (
+            100.0 * torch.rand((2, *model.canvas_shape), generator=generator).double()
+        )
         prior = replace(prior, local=LocalPrecision(gradient=gradient, curvature=curvature))
     columns = model.derivative(seen, units).flatten(1)
     normal = (columns * weight.flatten()) @ columns.T + flat(prior.precision(units))
@@ -107,7 +116,10 @@ def test_prior_is_a_covariance(tiny):
     precision = flat(prior.precision(units))
     torch.testing.assert_close(precision, precision.T)
     assert torch.linalg.eigvalsh(precision).min() > 0
-    nothing, white = torch.zeros(len(flat(units)), 4, 8, 8).double(), torch.eye(256, dtype=torch.float64).reshape(-1, 4, 8, 8)
+    nothing, white = (
+        torch.zeros(len(flat(units)), 4, 8, 8).double(),
+        torch.eye(256, dtype=torch.float64).reshape(-1, 4, 8, 8),
+    )
     of_pixels = prior.precision_root(tiny[0].model.zero((256,)), white).maps[:, 1].flatten(1)
     root = flat(prior.precision_root(units, nothing))
     total = root @ root.T
@@ -131,7 +143,9 @@ def test_draws_have_the_covariance_of_the_posterior(tiny, monkeypatch, steps, to
     fit, normal = tiny
     draws, generator = 800, torch.Generator().manual_seed(2)
     data = torch.randn(draws, *fit.weight.shape, generator=generator, dtype=torch.float64)
-    pixels = torch.randn(draws, 4, *fit.model.canvas_shape, generator=generator, dtype=torch.float64)
+    pixels = torch.randn(
+        draws, 4, *fit.model.canvas_shape, generator=generator, dtype=torch.float64
+    )
     found = draw_around(fit, data, white_object(fit.model, (draws,), generator), pixels)
     white = flat(found) @ torch.linalg.cholesky(normal)
     covariance = white.T @ white / draws
@@ -151,7 +165,9 @@ def test_a_draw_depends_on_its_stream_alone():
 
 def test_noise_belongs_to_pixels_of_the_frame_whatever_the_canvas():
     bare, wide = model_of(frame=(20, 30)), model_of(frame=(20, 30), canvas=(54, 65))
-    (data, small, pixels), (same, large, wider) = (white_noise(model, 5, [0, 2]) for model in (bare, wide))
+    (data, small, pixels), (same, large, wider) = (
+        white_noise(model, 5, [0, 2]) for model in (bare, wide)
+    )
     assert torch.equal(data, same)
     assert torch.equal(large.maps[..., wide.frame[0], wide.frame[1]], small.maps)
     assert torch.equal(wider[..., wide.frame[0], wide.frame[1]], pixels)
@@ -268,7 +284,10 @@ def test_planes_taken_for_each_other_make_absorption_out_of_nothing(positions):
 
 @pytest.mark.parametrize("repeats", [True, False])
 def test_the_border_with_more_evidence_is_taken(repeats):
-    phi, model = leaves(4, 1.0, SIDE if repeats else 92), model_of(canvas=None if repeats else (92, 92))
+    phi, model = (
+        leaves(4, 1.0, SIDE if repeats else 92),
+        model_of(canvas=None if repeats else (92, 92)),
+    )
     planes, weight = (values.float() for values in expose(model, phi, 1e4))
     estimate = finished(invert_planes(planes, weight, PAIR, AIR))
     truth = phi[model.frame]
@@ -296,7 +315,10 @@ def test_the_log_determinant_is_that_of_the_whole_matrix():
     root, columns = fit.weight.sqrt(), []
     for unit in torch.eye(data.numel(), dtype=data.dtype).reshape(-1, *data.shape):
         back = model.adjoint(fit.linearisation, root * unit)
-        likely = PhaseObject(maps=filter_maps(back.maps, 1 / fit.prior.spectrum), illumination=back.illumination / fit.prior.illumination)
+        likely = PhaseObject(
+            maps=filter_maps(back.maps, 1 / fit.prior.spectrum),
+            illumination=back.illumination / fit.prior.illumination,
+        )
         columns.append((unit + root * model.derivative(fit.linearisation, likely)).ravel())
     expected = torch.linalg.slogdet(torch.stack(columns)).logabsdet / data.numel()
     torch.testing.assert_close(log_determinant(fit), expected, rtol=0.1, atol=0)

@@ -5,7 +5,13 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from napari_cvdm.inversion.background import densest_value
-from napari_cvdm.tasks.levelling import FLATNESS_RAD, MOST_WAVES, block_means, find_background, wave_numbers
+from napari_cvdm.tasks.levelling import (
+    FLATNESS_RAD,
+    MOST_WAVES,
+    block_means,
+    find_background,
+    wave_numbers,
+)
 
 SHAPE = (150, 205)
 
@@ -18,7 +24,9 @@ def cell(shape: tuple[int, int], height: float = 2.0) -> np.ndarray:
 
 def test_the_densest_value_is_the_commonest_and_no_average():
     values = np.concatenate([np.full(300, 0.5), np.linspace(1, 9, 700)])
-    assert densest_value(np.random.default_rng(0).permutation(values).reshape(20, 50)) == pytest.approx(0.5)
+    assert densest_value(
+        np.random.default_rng(0).permutation(values).reshape(20, 50)
+    ) == pytest.approx(0.5)
 
 
 def test_block_means_leave_out_what_fills_no_block():

@@ -50,7 +50,9 @@ def run(request, model, **options):
         (("far",), ("guess",), ("doubt",), GOOD, "red", False),
     ],
 )
-def test_the_gravest_finding_sets_the_colour_and_every_one_is_named(grave, guesses, warnings, check, colour, quantitative):
+def test_the_gravest_finding_sets_the_colour_and_every_one_is_named(
+    grave, guesses, warnings, check, colour, quantitative
+):
     light = light_of(grave, guesses, warnings, check)
     assert (light.colour, not light.not_quantitative_because) == (colour, quantitative)
     said = " ".join(light.reasons)
@@ -70,7 +72,10 @@ def test_what_was_guessed_is_named():
     assert "not known" in guessed(known, "counts", [{"optics": "assumed", "cutoff_px": 3.3}])[0]
     phase = phase_request(planes((40, 40)))
     assert guessed(phase, "rad", [{"background_share": 0.4}]) == ()
-    assert "blank-field" in guessed(phase, "rad", [{"background_share": 0.4}, {"background_share": 0.1}])[0]
+    assert (
+        "blank-field"
+        in guessed(phase, "rad", [{"background_share": 0.4}, {"background_share": 0.1}])[0]
+    )
     assert "blank-field" in guessed(phase, "rad", [{}])[0]
     assert guessed(replace(phase, background="none"), "rad", [{}]) == ()
     assert contradicted(request) == ()
@@ -89,12 +94,21 @@ def test_a_run_is_judged_and_says_it_in_its_provenance(tiny_phase_model):
     assert provenance.light == "green" and provenance.light_reasons
     assert provenance.quantitative == (not provenance.not_quantitative_because)
     far = run(phase_request(planes((48, 48)), pixel_um=5.0), tiny_phase_model).provenance
-    assert far.light == "red" and not far.quantitative and "pixel_um" in far.not_quantitative_because[0]
+    assert (
+        far.light == "red"
+        and not far.quantitative
+        and "pixel_um" in far.not_quantitative_because[0]
+    )
 
 
 def test_without_optics_a_widefield_result_says_that_it_was_not_checked(tiny_widefield_model):
     check = run(widefield_request(spots((40, 44))), tiny_widefield_model).forward
-    assert not check.possible and check.residual is None and check.local_chi2 is None and check.chi2 is None
+    assert (
+        not check.possible
+        and check.residual is None
+        and check.local_chi2 is None
+        and check.chi2 is None
+    )
     assert "--na" in check.verdict and "--wavelength-um" in check.verdict
     assert -1 <= check.rsp <= 1 and check.rse > 0
 
@@ -103,7 +117,10 @@ def test_without_optics_a_widefield_result_says_that_it_was_not_checked(tiny_wid
 def test_every_frame_is_checked_as_if_alone(tiny_widefield_model, axes):
     movie = spots((2, 41, 38), axes=axes)
     result = run(widefield_request(movie, **OBJECTIVE), tiny_widefield_model)
-    alone = run(widefield_request(replace(movie, array=movie.array[0], axes="YX"), **OBJECTIVE), tiny_widefield_model)
+    alone = run(
+        widefield_request(replace(movie, array=movie.array[0], axes="YX"), **OBJECTIVE),
+        tiny_widefield_model,
+    )
     assert (result.forward.axes, result.forward.residual.shape) == (axes, (2, 41, 38))
     np.testing.assert_allclose(result.forward.local_chi2[0], alone.forward.local_chi2, rtol=1e-3)
     np.testing.assert_allclose(result.forward.residual[0], alone.forward.residual, atol=1e-4)
@@ -112,24 +129,46 @@ def test_every_frame_is_checked_as_if_alone(tiny_widefield_model, axes):
 
 
 @pytest.mark.parametrize(("factor", "outside"), [(0.0, 1.0), (1e6, 0.0)])
-def test_the_deconvolution_is_set_beside_the_interval_of_the_result(tiny_widefield_model, factor, outside):
+def test_the_deconvolution_is_set_beside_the_interval_of_the_result(
+    tiny_widefield_model, factor, outside
+):
     model = load_model(str(tiny_widefield_model))
-    calibration = {"level": 0.9, "samples": 2, "steps": 2, "sampler": "sde-2m", "factor": factor, "floor": 1e-3}
+    calibration = {
+        "level": 0.9,
+        "samples": 2,
+        "steps": 2,
+        "sampler": "sde-2m",
+        "factor": factor,
+        "floor": 1e-3,
+    }
     calibrated = replace(model, card=replace(model.card, calibration=calibration))
     check = drained(restore(widefield_request(spots((40, 44)), **OBJECTIVE), calibrated)).forward
     assert check.estimate_outside == pytest.approx(outside, abs=0.01)
-    assert f"has chi-squared {check.estimate_chi2:.2f}, and lies outside the calibrated interval in {outside:.0%}" in check.verdict
-    alone = drained(restore(widefield_request(spots((40, 44)), samples=1, **OBJECTIVE), calibrated)).forward
-    assert alone.estimate_outside is None and "outside" not in alone.verdict  # one sample has no interval
+    assert (
+        f"has chi-squared {check.estimate_chi2:.2f}, and lies outside the calibrated interval in {outside:.0%}"
+        in check.verdict
+    )
+    alone = drained(
+        restore(widefield_request(spots((40, 44)), samples=1, **OBJECTIVE), calibrated)
+    ).forward
+    assert (
+        alone.estimate_outside is None and "outside" not in alone.verdict
+    )  # one sample has no interval
 
 
 def test_added_samples_are_counted_in(tiny_widefield_model):
     request = widefield_request(spots((40, 36)), **OBJECTIVE)
     model = load_model(str(tiny_widefield_model))
     whole = run(replace(request, samples=3), tiny_widefield_model)
-    more = run(replace(request, samples=3), tiny_widefield_model, earlier=run(request, tiny_widefield_model))
+    more = run(
+        replace(request, samples=3),
+        tiny_widefield_model,
+        earlier=run(request, tiny_widefield_model),
+    )
     assert more.forward.chi2 == pytest.approx(whole.forward.chi2, rel=0.05)
-    assert float(more.forward.sample_chi2) == pytest.approx(float(whole.forward.sample_chi2), rel=0.05)
+    assert float(more.forward.sample_chi2) == pytest.approx(
+        float(whole.forward.sample_chi2), rel=0.05
+    )
     assert model.card.familiarity == {}
 
 
@@ -146,8 +185,12 @@ def test_an_image_that_is_all_border_is_not_checked(tiny_widefield_model, shape)
 
 
 def test_previews_and_live_images_have_no_time_for_it(tiny_widefield_model):
-    assert not run(widefield_request(spots((40, 40)), steps=1, **OBJECTIVE), tiny_widefield_model).forward.possible
-    assert not run(widefield_request(spots((40, 40)), **OBJECTIVE), tiny_widefield_model, check=False).forward.possible
+    assert not run(
+        widefield_request(spots((40, 40)), steps=1, **OBJECTIVE), tiny_widefield_model
+    ).forward.possible
+    assert not run(
+        widefield_request(spots((40, 40)), **OBJECTIVE), tiny_widefield_model, check=False
+    ).forward.possible
 
 
 def test_a_check_that_fails_costs_nobody_the_result(tiny_widefield_model, monkeypatch):
@@ -170,11 +213,21 @@ def texture(rng, sigma, noise, side=96):
 
 def test_what_is_like_the_training_data_is_familiar_and_what_is_not_is_named():
     rng = np.random.default_rng(0)
-    fields = [statistics(texture(rng, rng.uniform(1.5, 4), rng.uniform(0.05, 0.3)))[None] for _ in range(150)]
+    fields = [
+        statistics(texture(rng, rng.uniform(1.5, 4), rng.uniform(0.05, 0.3)))[None]
+        for _ in range(150)
+    ]
     found = Familiarity.fit(fields[:100], fields[100:])
-    again = [statistics(texture(rng, rng.uniform(1.5, 4), rng.uniform(0.05, 0.3)))[None] for _ in range(40)]
+    again = [
+        statistics(texture(rng, rng.uniform(1.5, 4), rng.uniform(0.05, 0.3)))[None]
+        for _ in range(40)
+    ]
     assert np.mean([found.distance(one) > found.threshold for one in again]) < 0.15
-    odd = [statistics(texture(rng, 12, 0.001))[None], statistics(texture(rng, 3, 3.0))[None], statistics(texture(rng, 0.1, 0.0))[None]]
+    odd = [
+        statistics(texture(rng, 12, 0.001))[None],
+        statistics(texture(rng, 3, 3.0))[None],
+        statistics(texture(rng, 0.1, 0.0))[None],
+    ]
     assert [familiarity_warnings([one], found, "tiny") == () for one in odd] == [False] * 3
     assert any(name in familiarity_warnings([odd[1]], found, "tiny")[0] for name in STATISTICS)
     assert "1 of 2 frames" in familiarity_warnings([fields[0], odd[0]], found, "tiny")[0]
@@ -197,11 +250,17 @@ def test_a_phase_is_described_by_what_its_inversion_says_of_the_object():
 
 def test_statistics_of_other_images_are_not_compared():
     rng = np.random.default_rng(0)
-    fields = [np.concatenate([statistics(texture(rng, 2, 0.1)) for _ in PHASE_IMAGES])[None] for _ in range(60)]
+    fields = [
+        np.concatenate([statistics(texture(rng, 2, 0.1)) for _ in PHASE_IMAGES])[None]
+        for _ in range(60)
+    ]
     card = Familiarity.fit(fields[:55], fields[55:], image_names("rad")).plain()
     back = Familiarity.from_card(card, "rad")
     assert back is not None and back.images == PHASE_IMAGES
-    odd = np.concatenate([statistics(texture(rng, 2, 0.1)) for _ in PHASE_IMAGES[1:]] + [statistics(texture(rng, 12, 3.0))])
+    odd = np.concatenate(
+        [statistics(texture(rng, 2, 0.1)) for _ in PHASE_IMAGES[1:]]
+        + [statistics(texture(rng, 12, 3.0))]
+    )
     assert PHASE_IMAGES[-1] in familiarity_warnings([odd[None]], back, "tiny")[0]
     assert Familiarity.from_card(card) is None
     earlier = {name: value for name, value in card.items() if name != "images"}
@@ -215,10 +274,20 @@ def test_statistics_do_not_care_which_way_up_the_image_is():
 
 
 def test_exposure_and_offset_do_not_change_the_statistics_and_small_images_have_none():
-    counts = np.random.default_rng(0).poisson(20 + 200 * (texture(np.random.default_rng(2), 2, 0) > 1.0)).astype(np.float64)
-    one, other = (vectors_of(WidefieldX2().condition(values[None], "auto"), "counts") for values in (counts, 3 * counts + 70))
+    counts = (
+        np.random.default_rng(0)
+        .poisson(20 + 200 * (texture(np.random.default_rng(2), 2, 0) > 1.0))
+        .astype(np.float64)
+    )
+    one, other = (
+        vectors_of(WidefieldX2().condition(values[None], "auto"), "counts")
+        for values in (counts, 3 * counts + 70)
+    )
     np.testing.assert_allclose(one, other, atol=1e-3)
-    assert vectors_of(WidefieldX2().condition(counts[None, :20, :90], "auto"), "counts").shape == (0, len(STATISTICS))
+    assert vectors_of(WidefieldX2().condition(counts[None, :20, :90], "auto"), "counts").shape == (
+        0,
+        len(STATISTICS),
+    )
 
 
 def test_a_constant_image_has_finite_numbers(tiny_widefield_model):

@@ -34,7 +34,9 @@ def dome(side: int) -> np.ndarray:
 
 def fit_of(phase: np.ndarray) -> Fit:
     """Two noisy planes of a part of a field, inverted."""
-    model = PhaseForwardModel.create((SIDE, SIDE), (-1.0, 1.0), AIR, canvas_shape=phase.shape, like=torch.zeros(1))
+    model = PhaseForwardModel.create(
+        (SIDE, SIDE), (-1.0, 1.0), AIR, canvas_shape=phase.shape, like=torch.zeros(1)
+    )
     maps = torch.from_numpy(np.stack([np.zeros_like(phase), phase])).float()
     expected = model.apply(replace(model.zero(), maps=maps))
     weight = torch.full_like(expected, PHOTONS)
@@ -61,7 +63,9 @@ def test_the_laplacian_of_a_wave_is_its_frequency_squared():
     """To second order: a wave twice as long has a quarter of the error."""
     errors = []
     for size in (32, 64):
-        wave = torch.cos(2 * torch.pi * torch.arange(size, dtype=torch.float64) / size).expand(size, size)
+        wave = torch.cos(2 * torch.pi * torch.arange(size, dtype=torch.float64) / size).expand(
+            size, size
+        )
         errors.append(float((laplacian(wave) * (size / (2 * torch.pi)) ** 2 + wave).abs().max()))
     assert errors[1] == pytest.approx(errors[0] / 4, rel=0.05)
 
@@ -69,7 +73,10 @@ def test_the_laplacian_of_a_wave_is_its_frequency_squared():
 def test_equal_weights_are_diagonal_in_fourier_space():
     """What the preconditioner takes the operator for is then exact."""
     weight = torch.ones(12, 10, dtype=torch.float64)
-    local, phase = LocalPrecision(gradient=3 * weight, curvature=5 * weight), torch.randn(12, 10, dtype=torch.float64)
+    local, phase = (
+        LocalPrecision(gradient=3 * weight, curvature=5 * weight),
+        torch.randn(12, 10, dtype=torch.float64),
+    )
     there = torch.fft.irfft2(torch.fft.rfft2(phase) * local.spectrum(), s=phase.shape)
     torch.testing.assert_close(local.apply(phase), there)
 
@@ -96,7 +103,9 @@ def test_the_prior_is_wide_at_edges_alone_and_constant_around_the_frame(step_fit
 
 def test_a_round_lowers_the_cost(step_fit):
     def cost(fit: Fit) -> float:
-        return float((fit.weight * fit.residual.square()).sum() / 2 + fit.prior.penalty(fit.estimate))
+        return float(
+            (fit.weight * fit.residual.square()).sum() / 2 + fit.prior.penalty(fit.estimate)
+        )
 
     fit = replace(step_fit, prior=replace(step_fit.prior, local=measure_local_precision(step_fit)))
     assert cost(solve_round(fit, 10)) < cost(fit)
@@ -104,8 +113,12 @@ def test_a_round_lowers_the_cost(step_fit):
 
 @pytest.mark.parametrize("shape", [(5, 7), (16, 1), (33, 8)])
 def test_small_fields_and_planes_without_noise_have_an_answer(shape):
-    model = PhaseForwardModel.create(shape, (-1.0, 1.0), AIR, canvas_shape=shape, like=torch.zeros(1))
+    model = PhaseForwardModel.create(
+        shape, (-1.0, 1.0), AIR, canvas_shape=shape, like=torch.zeros(1)
+    )
     planes = torch.ones((2, *shape))
     for weight in (1e4, 1e12):
-        found = finished(fit_local_prior(finished(fit_object(model, planes, torch.full_like(planes, weight)))))
+        found = finished(
+            fit_local_prior(finished(fit_object(model, planes, torch.full_like(planes, weight))))
+        )
         assert bool(torch.isfinite(found.phase).all())

@@ -46,7 +46,9 @@ def with_tag(path: Path, code: int, value: object) -> Path:
 
 @pytest.mark.parametrize("compression", [None, "zlib", "zstd", "lzw"])
 @pytest.mark.parametrize("side", [10**6, 2**31 - 1])
-def test_a_tiff_of_a_million_million_pixels_asks_for_no_memory(compression: str | None, side: int, tmp_path: Path) -> None:
+def test_a_tiff_of_a_million_million_pixels_asks_for_no_memory(
+    compression: str | None, side: int, tmp_path: Path
+) -> None:
     path = tiff(tmp_path / "image.tif", compression=compression, rowsperstrip=24)
     for code in (WIDTH, LENGTH, STRIP_ROWS):
         with_tag(path, code, side)
@@ -59,7 +61,9 @@ def test_a_tiff_with_fewer_strips_than_rows_is_cut_short(tmp_path: Path) -> None
 
 
 def test_pages_that_lead_back_to_an_earlier_page_do_not_go_on_for_ever(tmp_path: Path) -> None:
-    path = tiff(tmp_path / "image.tif", np.stack([PIXELS] * 3), photometric="minisblack", metadata=None)
+    path = tiff(
+        tmp_path / "image.tif", np.stack([PIXELS] * 3), photometric="minisblack", metadata=None
+    )
     with tifffile.TiffFile(path) as file:
         first, last = file.pages[0].offset, file.pages[2]
         place = last.offset + 2 + 12 * len(last.tags)
@@ -71,28 +75,50 @@ def test_pages_that_lead_back_to_an_earlier_page_do_not_go_on_for_ever(tmp_path:
 
 def test_a_ring_of_pages_that_is_longer_than_tifffile_looks(tmp_path: Path) -> None:
     path = tmp_path / "ring.tif"
-    pages = [8 + 6 * number for number in range(150)]  # without an entry: two bytes of count, four of the next
-    path.write_bytes(b"II*\x00" + struct.pack("<I", 8) + b"".join(struct.pack("<HI", 0, following) for following in [*pages[1:], pages[3]]))
+    pages = [
+        8 + 6 * number for number in range(150)
+    ]  # without an entry: two bytes of count, four of the next
+    path.write_bytes(
+        b"II*\x00"
+        + struct.pack("<I", 8)
+        + b"".join(struct.pack("<HI", 0, following) for following in [*pages[1:], pages[3]])
+    )
     refused(path)
 
 
 @pytest.mark.parametrize(
     ("said", "lie"),
-    [('SizeT="2"', 'SizeT="2000000000"'), ('SizeX="20"', 'SizeX="20000000000000"'), ('PlaneCount="2"', 'PlaneCount="9000000000"')],
+    [
+        ('SizeT="2"', 'SizeT="2000000000"'),
+        ('SizeX="20"', 'SizeX="20000000000000"'),
+        ('PlaneCount="2"', 'PlaneCount="9000000000"'),
+    ],
 )
 def test_ome_planes_without_end_are_not_counted_out(said: str, lie: str, tmp_path: Path) -> None:
-    path = tiff(tmp_path / "image.ome.tif", np.stack([PIXELS] * 2), ome=True, metadata={"axes": "TYX"})
+    path = tiff(
+        tmp_path / "image.ome.tif", np.stack([PIXELS] * 2), ome=True, metadata={"axes": "TYX"}
+    )
     with tifffile.TiffFile(path) as file:
         xml = file.ome_metadata or ""
     assert said in xml
     refused(with_tag(path, DESCRIPTION, xml.replace(said, lie)), "promises")
 
 
-@pytest.mark.parametrize("name", ["../secret.ome.tif", "/etc/secret.ome.tif", "C:\\secret.ome.tif", "\\\\host\\share\\secret.ome.tif"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../secret.ome.tif",
+        "/etc/secret.ome.tif",
+        "C:\\secret.ome.tif",
+        "\\\\host\\share\\secret.ome.tif",
+    ],
+)
 def test_ome_companions_are_taken_from_the_same_folder_only(name: str, tmp_path: Path) -> None:
     inside = tmp_path / "inside"
     inside.mkdir()
-    path = tiff(inside / "image.ome.tif", np.stack([PIXELS] * 2), ome=True, metadata={"axes": "TYX"})
+    path = tiff(
+        inside / "image.ome.tif", np.stack([PIXELS] * 2), ome=True, metadata={"axes": "TYX"}
+    )
     with tifffile.TiffFile(path) as file:
         xml = file.ome_metadata or ""
     elsewhere = f'<UUID FileName="{name}">urn:uuid:2</UUID></TiffData>'
@@ -103,7 +129,9 @@ def test_ome_companions_are_taken_from_the_same_folder_only(name: str, tmp_path:
 
 
 def test_entities_within_entities_are_not_unfolded(tmp_path: Path) -> None:
-    laughs = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10 if n else "ha" * 100}">' for n in range(9))
+    laughs = "".join(
+        f'<!ENTITY e{n} "{f"&e{n - 1};" * 10 if n else "ha" * 100}">' for n in range(9)
+    )
     xml = f'<?xml version="1.0"?><!DOCTYPE OME [{laughs}]><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image Name="&e8;"/></OME>'
     path = tiff(tmp_path / "image.ome.tif", description=xml, metadata=None)
     with frugal():
@@ -113,13 +141,17 @@ def test_entities_within_entities_are_not_unfolded(tmp_path: Path) -> None:
 def test_a_stack_of_many_planes_behind_one_page_is_no_lie(tmp_path: Path) -> None:
     stack = np.zeros((LARGEST_EXPANSION + 100, 128, 128), np.uint8)
     stack[:, 5, 5] = 9
-    np.testing.assert_array_equal(read_image(tiff(tmp_path / "stack.tif", stack, imagej=True)).array, stack)
+    np.testing.assert_array_equal(
+        read_image(tiff(tmp_path / "stack.tif", stack, imagej=True)).array, stack
+    )
 
 
 def test_a_dark_image_that_packs_well_is_no_lie(tmp_path: Path) -> None:
     dark = np.zeros((2048, 2048), np.uint16)
     dark[7, 9] = 1
-    np.testing.assert_array_equal(read_image(tiff(tmp_path / "dark.tif", dark, compression="zstd")).array, dark)
+    np.testing.assert_array_equal(
+        read_image(tiff(tmp_path / "dark.tif", dark, compression="zstd")).array, dark
+    )
 
 
 @pytest.mark.parametrize("stored", [0, 1, 10**4, 10**7])
@@ -135,7 +167,10 @@ def mrc(path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("place", "value"), [(0, 10**6), (4, 2**31 - 1), (8, 10**6), (92, 2**31 - 1), (92, -1), (92, 960), (0, -24)])
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [(0, 10**6), (4, 2**31 - 1), (8, 10**6), (92, 2**31 - 1), (92, -1), (92, 960), (0, -24)],
+)
 def test_an_mrc_header_that_lies_asks_for_no_memory(place: int, value: int, tmp_path: Path) -> None:
     path = mrc(tmp_path / "image.mrc")
     content = bytearray(path.read_bytes())
@@ -154,7 +189,9 @@ def test_a_packed_mrc_is_not_unpacked(magic: bytes, tmp_path: Path) -> None:
 @pytest.mark.parametrize("shape", [(10**6, 10**6), (2**40,), (1, 2**62, 2), (-1, -(2**40))])
 def test_an_npy_header_that_lies_asks_for_no_memory(shape: tuple[int, ...], tmp_path: Path) -> None:
     stream = io.BytesIO()
-    np.lib.format.write_array_header_1_0(stream, {"descr": "<u2", "fortran_order": False, "shape": shape})
+    np.lib.format.write_array_header_1_0(
+        stream, {"descr": "<u2", "fortran_order": False, "shape": shape}
+    )
     path = tmp_path / "image.npy"
     path.write_bytes(stream.getvalue() + bytes(960))
     refused(path, "NPY")
@@ -171,7 +208,9 @@ def test_an_npy_with_a_header_of_two_gigabytes_asks_for_no_memory(tmp_path: Path
 def test_a_pipe_is_not_waited_for(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     os.mkfifo(path)
-    with pytest.raises(ImageFileError if name.endswith("tif") else ValueError, match=r"no file but|no regular file"):
+    with pytest.raises(
+        ImageFileError if name.endswith("tif") else ValueError, match=r"no file but|no regular file"
+    ):
         read_image(path) if name.endswith("tif") else content_of(path)
 
 
@@ -208,7 +247,18 @@ def test_a_larger_file_than_agreed_is_not_read(tmp_path: Path) -> None:
         content_of(path, 999)
 
 
-@pytest.mark.parametrize("entry", ["network = 5", 'network = "wide"', "plan = [1]", "simulation = 1", "start = true", 'clean = "x"', "validation = 0.5"])
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "network = 5",
+        'network = "wide"',
+        "plan = [1]",
+        "simulation = 1",
+        "start = true",
+        'clean = "x"',
+        "validation = 0.5",
+    ],
+)
 def test_a_recipe_with_a_word_for_a_section_is_refused(entry: str, tmp_path: Path) -> None:
     path = tmp_path / "recipe.toml"
     path.write_text(f'task = "widefield-x2"\n{entry}\n')
@@ -216,7 +266,9 @@ def test_a_recipe_with_a_word_for_a_section_is_refused(entry: str, tmp_path: Pat
         read_recipe(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut", b"\x93NUMPY\x01\x00", b"\x80\x04pickle"])
+@pytest.mark.parametrize(
+    "content", [b"", b"PK\x03\x04 cut", b"\x93NUMPY\x01\x00", b"\x80\x04pickle"]
+)
 def test_damaged_arrays_for_training_are_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "pairs.npz"
     path.write_bytes(content)
@@ -230,12 +282,21 @@ def test_the_watch_sees_what_it_is_for(tmp_path: Path) -> None:
     inside.mkdir()
     with confined(inside):
         (inside / "mine").write_text("allowed")
-    for wrong in ((tmp_path / "out").touch, (tmp_path / "folder").mkdir, lambda: os.system(""), lambda: (inside / ".." / "x").write_text("")):
+    for wrong in (
+        (tmp_path / "out").touch,
+        (tmp_path / "folder").mkdir,
+        lambda: os.system(""),
+        lambda: (inside / ".." / "x").write_text(""),
+    ):
         with pytest.raises(Escape, match="outside its folder"), confined(inside):
             wrong()
     with pytest.raises(Escape, match="memory"), frugal(1 << 20):
         bytes(2 << 20)
-    for act in (lambda: 1 / 0, lambda: (_ for _ in ()).throw(ImageFileError("two\nlines")), lambda: (_ for _ in ()).throw(ImageFileError(""))):
+    for act in (
+        lambda: 1 / 0,
+        lambda: (_ for _ in ()).throw(ImageFileError("two\nlines")),
+        lambda: (_ for _ in ()).throw(ImageFileError("")),
+    ):
         with pytest.raises(Escape):
             outcome(act, (ImageFileError,))
     assert outcome(lambda: sys.version, ()) == "read"

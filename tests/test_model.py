@@ -10,7 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from napari_cvdm.models.checkpoint import CheckpointError, config_values, load_checkpoint, read_card, save_checkpoint
+from napari_cvdm.models.checkpoint import (
+    CheckpointError,
+    config_values,
+    load_checkpoint,
+    read_card,
+    save_checkpoint,
+)
 from napari_cvdm.models.cvdm import CVDM, LARGEST_LOG_STD, CVDMConfig
 from napari_cvdm.models.registry import load_model, model_folder, shipped_models
 from napari_cvdm.models.schedule import DILATIONS, RATE_MAX, RATE_MIN, PixelRate
@@ -30,12 +36,17 @@ def shaken(module, seed=0):
     return module
 
 
-@pytest.mark.parametrize("shape", [SMALL, UNetConfig(widths=(4, 6), blocks=(2, 1), level_channels=4)])
+@pytest.mark.parametrize(
+    "shape", [SMALL, UNetConfig(widths=(4, 6), blocks=(2, 1), level_channels=4)]
+)
 def test_nothing_beyond_the_receptive_radius_changes_a_pixel(shape):
     network = shaken(UNet(2, 1, shape)).double()
     radius = shape.receptive_radius
     size = -(-(2 * radius + 20) // shape.stride) * shape.stride
-    image, level = torch.randn(1, 2, size, size, dtype=torch.float64), torch.zeros(1, 1, size, size, dtype=torch.float64)
+    image, level = (
+        torch.randn(1, 2, size, size, dtype=torch.float64),
+        torch.zeros(1, 1, size, size, dtype=torch.float64),
+    )
     changed = image.clone()
     changed[..., 0, 0] += 10.0
     difference = (network(changed, level) - network(image, level)).abs()[0, 0]
@@ -46,9 +57,14 @@ def test_nothing_beyond_the_receptive_radius_changes_a_pixel(shape):
 
 @pytest.mark.parametrize("changing", [1, 2])
 def test_channels_that_enter_before_the_others_give_what_all_give_together(changing):
-    network, image = shaken(UNet(3, 2, SMALL)).double(), torch.randn(1, 3, 32, 48, dtype=torch.float64)
+    network, image = (
+        shaken(UNet(3, 2, SMALL)).double(),
+        torch.randn(1, 3, 32, 48, dtype=torch.float64),
+    )
     level = torch.randn(1, 1, 32, 48, dtype=torch.float64)
-    parted = network.through(network.entered(image[:, changing:]), network.modulations(level), image[:, :changing])
+    parted = network.through(
+        network.entered(image[:, changing:]), network.modulations(level), image[:, :changing]
+    )
     torch.testing.assert_close(parted, network(image, level))
 
 
@@ -59,14 +75,23 @@ def test_a_rate_sees_as_far_as_its_layers_reach(dilations):
     image = torch.randn(1, 3, 25, 25, dtype=torch.float64)
     changed = image.clone()
     changed[..., middle, middle] += 10.0
-    difference = (network(changed) - network(image)).abs()[0, 0].reshape(25, 2, 25, 2).amax(dim=(1, 3))
+    difference = (
+        (network(changed) - network(image)).abs()[0, 0].reshape(25, 2, 25, 2).amax(dim=(1, 3))
+    )
     rows, columns = torch.nonzero(difference, as_tuple=True)
     assert int((rows - middle).abs().max()) == int((columns - middle).abs().max()) == radius
 
 
 def test_a_card_that_says_nothing_of_the_schedules_shape_has_the_usual_one(tiny_phase_model):
     card = read_card(tiny_phase_model)
-    older = replace(card, network={name: value for name, value in card.network.items() if name not in ("rate_dilations", "clock_terms")})
+    older = replace(
+        card,
+        network={
+            name: value
+            for name, value in card.network.items()
+            if name not in ("rate_dilations", "clock_terms")
+        },
+    )
     assert older.config() == card.config()
     assert (card.config().rate_dilations, card.config().clock_terms) == (DILATIONS, 8)
 
@@ -82,7 +107,15 @@ def test_a_schedule_of_another_shape_comes_back(tmp_path, tiny_phase_model, dila
     torch.testing.assert_close(loaded.clock.weights, network.clock.weights)
 
 
-@pytest.mark.parametrize("wrong", [{"rate_dilations": (0,)}, {"rate_dilations": (1.5,)}, {"rate_dilations": (1,) * 9}, {"clock_terms": 7}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"rate_dilations": (0,)},
+        {"rate_dilations": (1.5,)},
+        {"rate_dilations": (1,) * 9},
+        {"clock_terms": 7},
+    ],
+)
 def test_a_schedule_of_no_such_shape_is_refused(wrong):
     with pytest.raises(ValueError, match=r"allowed are|are needed"):
         CVDMConfig(condition_channels=1, **wrong)
@@ -91,9 +124,17 @@ def test_a_schedule_of_no_such_shape_is_refused(wrong):
 @pytest.mark.parametrize("schedule", ["pixel-wise", "global"])
 @pytest.mark.parametrize("target", ["zero-mean", "residual", "direct"])
 @pytest.mark.parametrize(("upsampling", "residual_std"), [(1, None), (2, SMALL_MEAN)])
-def test_every_kind_of_model_has_the_right_shapes_and_decodes_what_it_encodes(schedule, target, upsampling, residual_std):
+def test_every_kind_of_model_has_the_right_shapes_and_decodes_what_it_encodes(
+    schedule, target, upsampling, residual_std
+):
     config = CVDMConfig(
-        condition_channels=3, upsampling=upsampling, denoiser=SMALL, mean=SMALL_MEAN, schedule=schedule, target=target, residual_std=residual_std
+        condition_channels=3,
+        upsampling=upsampling,
+        denoiser=SMALL,
+        mean=SMALL_MEAN,
+        schedule=schedule,
+        target=target,
+        residual_std=residual_std,
     )
     network = shaken(CVDM(config))
     network.residual_scale.fill_(0.3)
@@ -109,35 +150,54 @@ def test_every_kind_of_model_has_the_right_shapes_and_decodes_what_it_encodes(sc
     std = network.residual_std(features)
     assert std.shape == fine
     assert (std.min() < std.max()) == (residual_std is not None)
-    torch.testing.assert_close(network.decode(network.encode(truth, baseline, correction, std), baseline, correction, std), truth)
+    torch.testing.assert_close(
+        network.decode(network.encode(truth, baseline, correction, std), baseline, correction, std),
+        truth,
+    )
     if schedule == "global":
         assert rate.min() == rate.max()
 
 
 def test_the_denoiser_sees_the_noise_level_of_each_pixel():
     network = shaken(CVDM(CVDMConfig(condition_channels=1, denoiser=SMALL, mean=SMALL_MEAN)))
-    entered, noisy = network.entered(network.features(torch.zeros(1, 1, 32, 32), torch.zeros(1, 1, 32, 32))), torch.zeros(1, 1, 32, 32)
+    entered, noisy = (
+        network.entered(network.features(torch.zeros(1, 1, 32, 32), torch.zeros(1, 1, 32, 32))),
+        torch.zeros(1, 1, 32, 32),
+    )
     exponent = torch.full((1, 1, 32, 32), 0.5)
     other = exponent.clone()
     other[..., :16] = 3.0
-    assert (network.output(noisy, exponent, entered) - network.output(noisy, other, entered)).abs().max() > 1e-4
+    assert (
+        network.output(noisy, exponent, entered) - network.output(noisy, other, entered)
+    ).abs().max() > 1e-4
 
 
 @pytest.mark.parametrize("push", [-1e6, 0.0, 1e6])
 def test_the_predicted_error_is_bounded(push):
     """However far its network goes: within a factor of e^4 of the residual scale, and no gradient is lost at the middle."""
-    network = CVDM(CVDMConfig(condition_channels=1, denoiser=SMALL, mean=SMALL_MEAN, residual_std=SMALL_MEAN))
+    network = CVDM(
+        CVDMConfig(condition_channels=1, denoiser=SMALL, mean=SMALL_MEAN, residual_std=SMALL_MEAN)
+    )
     network.residual_scale.fill_(0.3)
     torch.nn.init.constant_(network.std_network.exit.bias, push)
-    std = network.residual_std(network.features(torch.zeros(1, 1, 32, 32), torch.zeros(1, 1, 32, 32)))
-    torch.testing.assert_close(std, torch.full_like(std, 0.3 * math.exp(math.copysign(LARGEST_LOG_STD, push) if push else 0)))
+    std = network.residual_std(
+        network.features(torch.zeros(1, 1, 32, 32), torch.zeros(1, 1, 32, 32))
+    )
+    torch.testing.assert_close(
+        std,
+        torch.full_like(std, 0.3 * math.exp(math.copysign(LARGEST_LOG_STD, push) if push else 0)),
+    )
 
 
 def test_tiles_do_not_change_the_predicted_error():
-    config = CVDMConfig(condition_channels=2, denoiser=SMALL, mean=SMALL_MEAN, residual_std=SMALL_MEAN)
+    config = CVDMConfig(
+        condition_channels=2, denoiser=SMALL, mean=SMALL_MEAN, residual_std=SMALL_MEAN
+    )
     network, image = shaken(CVDM(config)).double(), torch.randn(1, 2, 96, 80, dtype=torch.float64)
     features = network.features(image, network.correction(image))
-    whole, parts = (TiledModel(network, (96, 80), tile).residual_std(features) for tile in (200, 32))
+    whole, parts = (
+        TiledModel(network, (96, 80), tile).residual_std(features) for tile in (200, 32)
+    )
     torch.testing.assert_close(parts, whole)
 
 
@@ -234,5 +294,10 @@ for _ in range(10):
     load_checkpoint(Path({str(tiny_phase_model)!r}))
 print(blocks() - before, tensors)
 """
-    grown, tensors = map(int, subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+    grown, tensors = map(
+        int,
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.split(),
+    )
     assert grown < 10 * tensors / 2

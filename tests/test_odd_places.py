@@ -21,7 +21,9 @@ Command = Callable[..., list[str]]
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
     """A good fluorescence image."""
-    np.save(tmp_path / "image.npy", np.random.default_rng(0).poisson(100, (32, 32)).astype(np.float32))
+    np.save(
+        tmp_path / "image.npy", np.random.default_rng(0).poisson(100, (32, 32)).astype(np.float32)
+    )
     return tmp_path / "image.npy"
 
 
@@ -36,7 +38,9 @@ def command(image: Path, tiny_widefield_model: Path) -> Command:
     return restore
 
 
-def refused(arguments: list[str], words: tuple[str, ...], home: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def refused(
+    arguments: list[str], words: tuple[str, ...], home: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """The command ends with 2 and one line that has these words; everything in the folder stays as it was."""
     before = {path: path.lstat().st_mtime_ns for path in home.rglob("*")}
     capfd.readouterr()
@@ -52,30 +56,52 @@ def test_a_model_in_the_folder_is_not_replaced_even_when_asked(
     out = tmp_path / "out"
     assert main(command(out)) == 0
     model = shutil.copytree(tiny_widefield_model, out / "model")
-    refused([*command(out, model=model), "--overwrite"], (str(model), "lies in", "another folder"), tmp_path, capfd)
+    refused(
+        [*command(out, model=model), "--overwrite"],
+        (str(model), "lies in", "another folder"),
+        tmp_path,
+        capfd,
+    )
 
 
-def test_a_recipe_in_the_folder_is_not_replaced_even_when_asked(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_recipe_in_the_folder_is_not_replaced_even_when_asked(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out"
     assert main(["simulate", "widefield", "--recipe", str(RECIPE), "--out", str(out)]) == 0
     recipe = shutil.copy(RECIPE, out)
-    refused(["simulate", "widefield", "--recipe", str(recipe), "--out", str(out), "--overwrite"], (str(recipe), "lies in"), tmp_path, capfd)
+    refused(
+        ["simulate", "widefield", "--recipe", str(recipe), "--out", str(out), "--overwrite"],
+        (str(recipe), "lies in"),
+        tmp_path,
+        capfd,
+    )
 
 
 @pytest.mark.parametrize("name", ["restore", "simulate", "train"])
-def test_a_name_that_no_disk_takes_is_refused_with_advice(name: str, command: Command, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_name_that_no_disk_takes_is_refused_with_advice(
+    name: str, command: Command, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / ("x" * 300)
-    words = {"restore": command(out), "simulate": ["simulate", "phase", "--out", str(out)], "train": ["train", str(RECIPE), "--out", str(out)]}[name]
+    words = {
+        "restore": command(out),
+        "simulate": ["simulate", "phase", "--out", str(out)],
+        "train": ["train", str(RECIPE), "--out", str(out)],
+    }[name]
     refused(words, ("xxx", "Check the name"), tmp_path, capfd)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
-def test_a_loop_of_links_is_refused(command: Command, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_loop_of_links_is_refused(
+    command: Command, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "loop").symlink_to("loop")
     refused(command(tmp_path / "loop"), ("loop", "another folder"), tmp_path, capfd)
 
 
-def test_an_account_without_a_home_may_overwrite(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_account_without_a_home_may_overwrite(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In a container with a number for a user, Path.home() raises RuntimeError."""
 
     def nowhere() -> Path:
@@ -89,12 +115,16 @@ def test_an_account_without_a_home_may_overwrite(command: Command, tmp_path: Pat
 def test_a_file_name_may_hold_any_bytes(command: Command, image: Path, tmp_path: Path) -> None:
     path = image.rename(tmp_path / os.fsdecode(b"n\xff\n.npy"))
     assert main(command(tmp_path / "out", image=path)) == 0
-    assert json.loads((tmp_path / "out" / "provenance.json").read_text(encoding="utf-8"))["settings"]["image"].endswith(".npy")
+    assert json.loads((tmp_path / "out" / "provenance.json").read_text(encoding="utf-8"))[
+        "settings"
+    ]["image"].endswith(".npy")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such shell there")
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
-def test_a_job_may_be_started_without_streams(closed: str, command: Command, tmp_path: Path) -> None:
+def test_a_job_may_be_started_without_streams(
+    closed: str, command: Command, tmp_path: Path
+) -> None:
     line = shlex.join([sys.executable, "-m", "napari_cvdm.cli", *command(tmp_path / "out")])
     assert subprocess.run(f"{line} {closed}", shell=True, check=False).returncode == 0
     assert (tmp_path / "out" / "mean.ome.tif").exists()
@@ -104,5 +134,11 @@ def test_a_job_may_be_started_without_streams(closed: str, command: Command, tmp
 @pytest.mark.parametrize("more", [[], ["--json"]])
 def test_a_list_of_models_may_be_cut_off(more: list[str]) -> None:
     with Path("/dev/full").open("w") as nobody:
-        done = subprocess.run([sys.executable, "-m", "napari_cvdm.cli", "models", *more], stdout=nobody, stderr=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-m", "napari_cvdm.cli", "models", *more],
+            stdout=nobody,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
     assert (done.returncode, done.stderr) == (0, "")

@@ -13,7 +13,9 @@ from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.models.registry import load_model
 from napari_cvdm.reconstruct.sampling import Frame
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
+pytestmark = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="there is no CUDA device here"
+)
 
 
 @pytest.fixture(scope="module", params=["phase-2shot", "widefield-x2"])
@@ -22,9 +24,14 @@ def model(request: pytest.FixtureRequest) -> Checkpoint:
 
 
 @pytest.mark.parametrize(("precision", "share"), [("fp32", 0.01), ("bf16", 0.1)])
-def test_a_gpu_moves_the_samples_far_less_than_they_scatter(model: Checkpoint, precision: str, share: float) -> None:
+def test_a_gpu_moves_the_samples_far_less_than_they_scatter(
+    model: Checkpoint, precision: str, share: float
+) -> None:
     here = finish(request_of_output(model, 128, 6, keep_samples=True, device="cpu"), model)
-    there = finish(request_of_output(model, 128, 6, keep_samples=True, device="cuda", precision=precision), model)
+    there = finish(
+        request_of_output(model, 128, 6, keep_samples=True, device="cuda", precision=precision),
+        model,
+    )
     assert here.samples is not None and there.samples is not None
     moved = np.sqrt(np.mean((there.samples - here.samples) ** 2))
     assert moved < share * np.sqrt(here.variance.mean())
@@ -35,7 +42,9 @@ def test_auto_names_what_it_came_to(model: Checkpoint) -> None:
     assert result.provenance.settings["precision"] in ("fp32", "bf16")
 
 
-def test_nothing_stays_on_the_gpu_after_a_run_or_an_error(model: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_stays_on_the_gpu_after_a_run_or_an_error(
+    model: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
     request = request_of_output(model, 128, 2, device="cuda")
     finish(request, model)
     gc.collect()

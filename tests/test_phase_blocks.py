@@ -133,9 +133,14 @@ def test_a_coarse_whole_is_as_near_to_the_truth(task: PhaseTwoShot, monkeypatch)
 def test_an_image_of_the_blank_field_takes_uneven_light_out(task: PhaseTwoShot) -> None:
     flat = 1000 * (1 + 0.2 * np.linspace(-1, 1, SHAPE[1])) * np.ones((SHAPE[0], 1))
     lit = replace(planes(), array=(planes().array * flat / 1000).astype(np.float32))
-    even, uneven = (survey(task, request) for request in (request_of(planes()), request_of(lit, background=flat)))
+    even, uneven = (
+        survey(task, request)
+        for request in (request_of(planes()), request_of(lit, background=flat))
+    )
     window = slice(64, 256), slice(0, 128)
-    expected, found = (blocks.prepare(*reader.part(*window), (64, 0)).estimate for blocks, reader in (even, uneven))
+    expected, found = (
+        blocks.prepare(*reader.part(*window), (64, 0)).estimate for blocks, reader in (even, uneven)
+    )
     np.testing.assert_allclose(found, expected, atol=0.02 * np.std(expected))
 
 
@@ -157,12 +162,22 @@ def test_numbers_come_back(task: PhaseTwoShot) -> None:
     blocks, reader = survey(task, request_of(small_part(), condenser_na=0.1, na=0.6))
     again = task.blocks(blocks.numbers())
     assert asdict(again).keys() == asdict(blocks).keys()
-    for name in ("microscope", "defocus_um", "condenser_na", "step", "zero", "field_numbers", "seed"):
+    for name in (
+        "microscope",
+        "defocus_um",
+        "condenser_na",
+        "step",
+        "zero",
+        "field_numbers",
+        "seed",
+    ):
         assert getattr(again, name) == getattr(blocks, name), name
     assert np.array_equal(again.coarse, blocks.coarse)
     assert np.array_equal(again.draws, blocks.draws)
     assert np.array_equal(again.levels, blocks.levels)
-    parts = [one.prepare(*reader.part(slice(0, 96), slice(0, 96)), (0, 0)) for one in (blocks, again)]
+    parts = [
+        one.prepare(*reader.part(slice(0, 96), slice(0, 96)), (0, 0)) for one in (blocks, again)
+    ]
     assert np.array_equal(parts[0].channels, parts[1].channels)
 
 
@@ -191,8 +206,15 @@ def draw_by_blocks(task: PhaseTwoShot, count: int) -> np.ndarray:
     for rows in (slice(0, 192), slice(64, 256)):
         part = blocks.prepare(*reader.part(rows, slice(0, SHAPE[1])), (rows.start, 0))
         zero = part.posterior.blend(part.posterior.estimate)
-        halves.append([part.kept(part.posterior.refine(part.posterior.estimate, 2 * stream) - zero) for stream in range(count)])
-    return np.concatenate([np.stack(halves[0])[:, :SEAM], np.stack(halves[1])[:, SEAM - 64 :]], axis=1)
+        halves.append(
+            [
+                part.kept(part.posterior.refine(part.posterior.estimate, 2 * stream) - zero)
+                for stream in range(count)
+            ]
+        )
+    return np.concatenate(
+        [np.stack(halves[0])[:, :SEAM], np.stack(halves[1])[:, SEAM - 64 :]], axis=1
+    )
 
 
 def test_draws_of_parts_are_as_wide_as_those_of_the_whole_and_meet(task: PhaseTwoShot) -> None:
@@ -221,7 +243,9 @@ def test_planes_without_light_are_refused(task: PhaseTwoShot) -> None:
         survey(task, request_of(dark))
 
 
-def test_blocks_of_a_phase_field_are_the_whole_field(tiny_phase_model, tmp_path, task, monkeypatch) -> None:
+def test_blocks_of_a_phase_field_are_the_whole_field(
+    tiny_phase_model, tmp_path, task, monkeypatch
+) -> None:
     """The draws of two samples are opposite, so that the mean has none."""
     request, model = request_of(planes(), samples=2, steps=2), load_model(str(tiny_phase_model))
     whole = drained(restore(request, model, check=False))

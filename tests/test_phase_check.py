@@ -47,12 +47,16 @@ def with_bump(phase: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize(("absorbance", "ramp"), [(0.0, 0.0), (0.02, 0.005)])
 @pytest.mark.parametrize("optics", OPTICS)
-def test_the_truth_leaves_noise_alone_whatever_the_optics_and_the_light(optics, absorbance, ramp, card):
+def test_the_truth_leaves_noise_alone_whatever_the_optics_and_the_light(
+    optics, absorbance, ramp, card
+):
     taken = take_planes(OPTICS[optics], absorbance=absorbance, ramp=ramp)
     how = imaging(taken.request(), card)
     truth = chi2(how, taken.phase)
     assert truth == pytest.approx(1.0, abs=0.1)
-    assert chi2(how, taken.phase + 5.0) == pytest.approx(truth, rel=0.02)  # a constant phase changes no intensity
+    assert chi2(how, taken.phase + 5.0) == pytest.approx(
+        truth, rel=0.02
+    )  # a constant phase changes no intensity
     assert how.measured.shape == (len(OPTICS[optics].defocus_um), *SHAPE)
 
 
@@ -66,8 +70,16 @@ def test_planted_faults_leave_more(optics, card):
     assert chi2(how, -taken.phase) > 20 * truth
     assert chi2(how, taken.phase / 2) > 5 * truth
     assert chi2(imaging(taken.request(pixel_um=2 * pixel_um), card), taken.phase) > 5 * truth
-    assert chi2(imaging(taken.request(defocus_um=tuple(1.3 * z for z in positions)), card), taken.phase) > 1.5 * truth
-    assert chi2(imaging(taken.request(defocus_um=tuple(-z for z in positions)), card), taken.phase) > 20 * truth
+    assert (
+        chi2(
+            imaging(taken.request(defocus_um=tuple(1.3 * z for z in positions)), card), taken.phase
+        )
+        > 1.5 * truth
+    )
+    assert (
+        chi2(imaging(taken.request(defocus_um=tuple(-z for z in positions)), card), taken.phase)
+        > 20 * truth
+    )
 
 
 def test_local_chi2_marks_the_place_of_a_bump_that_is_not_there(card):
@@ -98,10 +110,15 @@ def test_pixels_that_were_not_measured_do_not_count(card):
 
 def test_a_region_is_the_part_of_the_whole(card):
     taken, (top, bottom, left, right) = take_planes(OPTICS["symmetric"]), (20, 90, 30, 100)
-    whole, part = (imaging(taken.request(region=region), card) for region in (None, (top, bottom, left, right)))
+    whole, part = (
+        imaging(taken.request(region=region), card) for region in (None, (top, bottom, left, right))
+    )
     inner = (slice(top, bottom), slice(left, right))
     np.testing.assert_array_equal(part.measured, whole.measured[:, *inner])
-    draw = draw_phases(whole.fit, 1, range(1))[0][whole.fit.model.frame].numpy() + whole.fit.phase.numpy()
+    draw = (
+        draw_phases(whole.fit, 1, range(1))[0][whole.fit.model.frame].numpy()
+        + whole.fit.phase.numpy()
+    )
     found, expected = part.compare(draw[inner]), whole.compare(draw)
     assert found.residual.shape == (2, bottom - top, right - left)
     core = (slice(None), slice(16, -16), slice(16, -16))
@@ -129,7 +146,11 @@ def test_samples_of_the_physics_explain_the_package_s_own_samples(sample, card):
         "cell": (samples.cell_planes, samples.CELL_DEFOCUS_UM),
         "measured_cell": (samples.measured_cell_planes, samples.MEASURED_DEFOCUS_UM),
     }[sample]
-    found = checked(RestoreRequest(image=image(), model="tiny", samples=4, steps=2, defocus_um=positions), card, 4)
+    found = checked(
+        RestoreRequest(image=image(), model="tiny", samples=4, steps=2, defocus_um=positions),
+        card,
+        4,
+    )
     assert 0.7 < found.chi2 < 1.2  # bounded from below by how well the noise is known
     assert found.explained and found.unexplained == pytest.approx(0.0, abs=0.05)
     assert found.local_chi2.mean() == pytest.approx(found.chi2, rel=0.05)
@@ -152,7 +173,9 @@ def said(taken: CutPlanes, **changes) -> str:
 def test_planes_of_a_strong_object_in_the_wrong_order_are_found_by_trying(positions):
     taken = take_planes(Optics(defocus_um=positions), absorbance=0.01)
     assert said(taken) == ""
-    assert f"--defocus-um {' '.join(f'{z:g}' for z in positions)}." in said(taken, defocus_um=positions[::-1])
+    assert f"--defocus-um {' '.join(f'{z:g}' for z in positions)}." in said(
+        taken, defocus_um=positions[::-1]
+    )
 
 
 def test_the_order_of_a_weak_object_is_not_said_to_be_wrong():
@@ -163,7 +186,10 @@ def test_the_order_of_a_weak_object_is_not_said_to_be_wrong():
 def test_the_sign_of_all_positions_cannot_be_told_from_the_planes(card):
     """The image at -z of the complex conjugate field is the image at z: the fit is the same with the opposite phase."""
     taken = take_planes(OPTICS["symmetric"], absorbance=0.02)
-    fit, flipped = (imaging(taken.request(defocus_um=positions), card).fit for positions in ((-2.5, 2.5), (2.5, -2.5)))
+    fit, flipped = (
+        imaging(taken.request(defocus_um=positions), card).fit
+        for positions in ((-2.5, 2.5), (2.5, -2.5))
+    )
     np.testing.assert_allclose(flipped.phase, -fit.phase, atol=0.02)
     assert float(flipped.chi2) == pytest.approx(float(fit.chi2), rel=1e-2)
     assert said(taken) == "" == said(taken, defocus_um=(2.5, -2.5))

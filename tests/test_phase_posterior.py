@@ -55,7 +55,9 @@ def test_a_trusted_share_of_what_the_network_changes_is_kept(prepared):
     posterior, proposal, planted = posterior_of(prepared), proposal_of(prepared), bump(prepared)
     left = posterior.blend(proposal + planted) - posterior.blend(proposal)
     np.testing.assert_allclose(left, TRUST * planted, atol=1e-5)
-    np.testing.assert_allclose(prepared.kept(posterior.blend(proposal)), prepared.estimate, atol=1e-5)
+    np.testing.assert_allclose(
+        prepared.kept(posterior.blend(proposal)), prepared.estimate, atol=1e-5
+    )
 
 
 def test_samples_in_turn_carry_opposite_draws(prepared):
@@ -86,7 +88,10 @@ def test_a_part_is_that_part_of_the_whole(prepared):
     part = prepared.within((8, 56, 8, 56), 8, 16)
     whole, posterior = posterior_of(prepared), posterior_of(part)
     planted = proposal_of(prepared) + bump(prepared)
-    rows, columns = (slice(start - first, start - first + size) for start, first, size in zip(part.origin, prepared.origin, part.valid.shape, strict=True))
+    rows, columns = (
+        slice(start - first, start - first + size)
+        for start, first, size in zip(part.origin, prepared.origin, part.valid.shape, strict=True)
+    )
     expected = whole.refine(planted, 1)[rows, columns]
     difference = posterior.refine(planted[rows, columns], 1) - expected
     assert np.ptp(difference) < 1e-4

@@ -16,7 +16,15 @@ from napari_cvdm.analysis.dry_mass import (
     suggest_frames,
     table_text,
 )
-from napari_cvdm.analysis.phase_quantities import ALPHA_UM3_PER_PG, NO_SAMPLES, ONE_SAMPLE, PhaseField, dry_mass_pg, find_medium, optical_path_nm
+from napari_cvdm.analysis.phase_quantities import (
+    ALPHA_UM3_PER_PG,
+    NO_SAMPLES,
+    ONE_SAMPLE,
+    PhaseField,
+    dry_mass_pg,
+    find_medium,
+    optical_path_nm,
+)
 from napari_cvdm.analysis.regions import regions_on_grid, suggest_regions
 from napari_cvdm.core.microscope import OpticsError
 from napari_cvdm.core.request import ImageStack, RequestError, RestoreRequest
@@ -41,14 +49,18 @@ def distance_um(pixel_um=0.1, side_um=16.0):
 def blobs():
     """Phase of two smooth blobs [rad], and a region around each."""
     y, x = np.mgrid[:60, :80]
-    phase = 1.5 * np.exp(-((y - 30) ** 2 + (x - 22) ** 2) / 40) + 0.8 * np.exp(-((y - 30) ** 2 + (x - 58) ** 2) / 60)
+    phase = 1.5 * np.exp(-((y - 30) ** 2 + (x - 22) ** 2) / 40) + 0.8 * np.exp(
+        -((y - 30) ** 2 + (x - 58) ** 2) / 60
+    )
     regions = np.zeros(phase.shape, int)
     regions[10:50, 5:40], regions[10:50, 42:75] = 1, 2
     return phase, regions
 
 
 def test_one_wave_of_phase_is_one_wavelength_of_path():
-    np.testing.assert_allclose(optical_path_nm(np.array([0.0, np.pi, 2 * np.pi]), 0.55), [0, 275, 550])
+    np.testing.assert_allclose(
+        optical_path_nm(np.array([0.0, np.pi, 2 * np.pi]), 0.55), [0, 275, 550]
+    )
     with pytest.raises(OpticsError):
         optical_path_nm(np.zeros(2), 550.0)
 
@@ -56,7 +68,9 @@ def test_one_wave_of_phase_is_one_wavelength_of_path():
 def test_a_disc_of_known_path_has_its_known_mass():
     """m = OPD A / alpha: 100 nm over a disc."""
     inside = distance_um(0.05) < RADIUS_UM
-    (found,) = dry_mass_pg(field_of(0.1 * 2 * np.pi / WAVELENGTH_UM * inside, 0.05), inside.astype(int))
+    (found,) = dry_mass_pg(
+        field_of(0.1 * 2 * np.pi / WAVELENGTH_UM * inside, 0.05), inside.astype(int)
+    )
     assert found.area_um2 == pytest.approx(np.pi * RADIUS_UM**2, rel=0.01)
     assert found.mass_pg == pytest.approx(0.1 * found.area_um2 / ALPHA_UM3_PER_PG)
     assert found.mean_opd_nm == pytest.approx(100)
@@ -68,16 +82,28 @@ def test_a_sphere_has_its_known_mass_at_any_pixel_size(pixel_um):
     """m = 4/3 pi R^3 (n - n_medium) / alpha."""
     contrast, distance = 0.03, distance_um(pixel_um)
     thickness = 2 * np.sqrt(np.clip(RADIUS_UM**2 - distance**2, 0, None))
-    (found,) = dry_mass_pg(field_of(2 * np.pi / WAVELENGTH_UM * contrast * thickness, pixel_um), (distance < RADIUS_UM + 1).astype(int))
-    assert found.mass_pg == pytest.approx(4 / 3 * np.pi * RADIUS_UM**3 * contrast / ALPHA_UM3_PER_PG, rel=2e-3)
+    (found,) = dry_mass_pg(
+        field_of(2 * np.pi / WAVELENGTH_UM * contrast * thickness, pixel_um),
+        (distance < RADIUS_UM + 1).astype(int),
+    )
+    assert found.mass_pg == pytest.approx(
+        4 / 3 * np.pi * RADIUS_UM**3 * contrast / ALPHA_UM3_PER_PG, rel=2e-3
+    )
 
 
 def test_finer_pixels_of_the_same_phase_change_nothing(blobs):
     phase, regions = blobs
     fine = [np.kron(array, np.ones((3, 3), array.dtype)) for array in blobs]
-    coarse, refined = dry_mass_pg(field_of(phase, 0.3), regions), dry_mass_pg(field_of(fine[0], 0.1), fine[1])
-    np.testing.assert_allclose([mass.mass_pg for mass in refined], [mass.mass_pg for mass in coarse])
-    np.testing.assert_allclose([mass.area_um2 for mass in refined], [mass.area_um2 for mass in coarse])
+    coarse, refined = (
+        dry_mass_pg(field_of(phase, 0.3), regions),
+        dry_mass_pg(field_of(fine[0], 0.1), fine[1]),
+    )
+    np.testing.assert_allclose(
+        [mass.mass_pg for mass in refined], [mass.mass_pg for mass in coarse]
+    )
+    np.testing.assert_allclose(
+        [mass.area_um2 for mass in refined], [mass.area_um2 for mass in coarse]
+    )
 
 
 def test_a_piston_changes_nothing_not_even_one_of_each_sample(blobs):
@@ -86,7 +112,9 @@ def test_a_piston_changes_nothing_not_even_one_of_each_sample(blobs):
     samples = phase + 0.1 * rng.normal(size=(5, *phase.shape))
     pistons = rng.normal(size=(5, 1, 1))
     for first, second in zip(
-        dry_mass_pg(field_of(phase, samples=samples), regions), dry_mass_pg(field_of(phase + 3, samples=samples + pistons), regions), strict=True
+        dry_mass_pg(field_of(phase, samples=samples), regions),
+        dry_mass_pg(field_of(phase + 3, samples=samples + pistons), regions),
+        strict=True,
     ):
         assert second.mass_pg == pytest.approx(first.mass_pg)
         assert second.error_pg == pytest.approx(first.error_pg)
@@ -103,7 +131,9 @@ def test_masses_add_over_disjoint_regions(blobs):
 
 def test_mass_falls_as_alpha_grows(blobs):
     phase, regions = blobs
-    usual, twice = (dry_mass_pg(field_of(phase), regions, alpha)[0].mass_pg for alpha in (0.18, 0.36))
+    usual, twice = (
+        dry_mass_pg(field_of(phase), regions, alpha)[0].mass_pg for alpha in (0.18, 0.36)
+    )
     assert usual == pytest.approx(2 * twice)
 
 
@@ -123,7 +153,9 @@ def test_cells_without_a_region_do_not_move_the_zero(blobs):
     phase = np.array([0, 1.5, 0.8])[regions]
     samples = phase + 0.1 * np.random.default_rng(4).normal(size=(6, *phase.shape))
     for mass in dry_mass_pg(field_of(phase, samples=samples), regions):
-        (alone,) = dry_mass_pg(field_of(phase, samples=samples), np.where(regions == mass.label, mass.label, 0))
+        (alone,) = dry_mass_pg(
+            field_of(phase, samples=samples), np.where(regions == mass.label, mass.label, 0)
+        )
         assert alone.mass_pg == pytest.approx(mass.mass_pg, rel=0.005)
 
 
@@ -133,7 +165,12 @@ def test_the_error_is_the_spread_of_the_sums(blobs):
     image = field_of(phase, samples=samples)
     medium = find_medium(image, regions)
     for mass in dry_mass_pg(image, regions):
-        sums = np.array([(sample - np.median(sample[medium]))[regions == mass.label].sum() for sample in samples])
+        sums = np.array(
+            [
+                (sample - np.median(sample[medium]))[regions == mass.label].sum()
+                for sample in samples
+            ]
+        )
         direct = sums * WAVELENGTH_UM * 0.1**2 / (2 * np.pi * ALPHA_UM3_PER_PG)
         assert mass.mass_pg == pytest.approx(direct.mean())
         assert mass.error_pg == pytest.approx(direct.std(ddof=1))
@@ -145,16 +182,22 @@ def test_the_error_knows_whether_pixels_move_together(together):
     """Standard deviation s in n pixels: sqrt(n) s where they are independent, n s where they move as one."""
     rng, regions = np.random.default_rng(2), np.zeros((40, 40), int)
     regions[10:30, 10:30] = 1
-    noise = rng.normal(size=(400, 1, 1)) * (regions > 0) if together else rng.normal(size=(400, 40, 40))
+    noise = (
+        rng.normal(size=(400, 1, 1)) * (regions > 0) if together else rng.normal(size=(400, 40, 40))
+    )
     (found,) = dry_mass_pg(field_of(np.zeros((40, 40)), samples=0.1 * noise), regions)
-    expected = 0.1 * (400 if together else 20) * WAVELENGTH_UM * 0.01 / (2 * np.pi * ALPHA_UM3_PER_PG)
+    expected = (
+        0.1 * (400 if together else 20) * WAVELENGTH_UM * 0.01 / (2 * np.pi * ALPHA_UM3_PER_PG)
+    )
     assert found.error_pg == pytest.approx(expected, rel=0.3)
 
 
 @pytest.mark.parametrize(("samples", "reason"), [(None, NO_SAMPLES), (1, ONE_SAMPLE)])
 def test_without_a_spread_there_is_no_error_and_a_reason(blobs, samples, reason):
     phase, regions = blobs
-    (first, _) = dry_mass_pg(field_of(phase, samples=None if samples is None else phase[None]), regions)
+    (first, _) = dry_mass_pg(
+        field_of(phase, samples=None if samples is None else phase[None]), regions
+    )
     assert first.error_pg is None
     assert first.why_no_error == reason
 
@@ -173,14 +216,19 @@ def test_a_region_that_reaches_doubtful_pixels_says_so(blobs):
 
 def test_a_swapped_pair_of_planes_is_asked_about(blobs):
     phase, regions = blobs
-    assert any("sign of the defocus" in remark for remark in dry_mass_pg(field_of(-phase), regions)[0].remarks)
+    assert any(
+        "sign of the defocus" in remark
+        for remark in dry_mass_pg(field_of(-phase), regions)[0].remarks
+    )
 
 
 def test_untrusted_pixels_do_not_level_the_field(blobs):
     phase, regions = blobs
     doubtful = phase + np.where(np.arange(60) < 9, 5.0, 0.0)[:, None]
     plain = dry_mass_pg(field_of(phase, trusted=np.arange(60)[:, None] + 0 * phase >= 9), regions)
-    spoilt = dry_mass_pg(field_of(doubtful, trusted=np.arange(60)[:, None] + 0 * phase >= 9), regions)
+    spoilt = dry_mass_pg(
+        field_of(doubtful, trusted=np.arange(60)[:, None] + 0 * phase >= 9), regions
+    )
     assert [mass.mass_pg for mass in spoilt] == [mass.mass_pg for mass in plain]
 
 
@@ -218,7 +266,10 @@ def test_a_mask_on_a_grid_of_its_own_lands_where_it_was_drawn():
     fine = regions_on_grid(coarse, np.eye(2) / 2, np.full(2, -0.25), (12, 16))
     np.testing.assert_array_equal(fine, np.kron(coarse, np.ones((2, 2), int)))
     assert regions_on_grid(coarse, np.eye(2), np.zeros(2), (6, 8)) is coarse
-    np.testing.assert_array_equal(regions_on_grid(coarse, np.eye(2), np.array([-1.0, 0.0]), (6, 8)), np.roll(coarse, 1, axis=0))
+    np.testing.assert_array_equal(
+        regions_on_grid(coarse, np.eye(2), np.array([-1.0, 0.0]), (6, 8)),
+        np.roll(coarse, 1, axis=0),
+    )
 
 
 def test_the_suggested_mask_holds_the_cells_and_not_the_medium(blobs):
@@ -247,7 +298,13 @@ def test_no_mask_is_suggested_where_nothing_stands_out():
 
 
 def frame(phase, **place):
-    return PhaseFrame(place=place, phase=phase, pixel_um=0.1, wavelength_um=WAVELENGTH_UM, untrusted=np.zeros(phase.shape))
+    return PhaseFrame(
+        place=place,
+        phase=phase,
+        pixel_um=0.1,
+        wavelength_um=WAVELENGTH_UM,
+        untrusted=np.zeros(phase.shape),
+    )
 
 
 def test_frames_are_weighed_one_by_one_and_empty_ones_left_out(blobs):
@@ -277,7 +334,10 @@ def test_a_mask_is_suggested_for_every_frame(blobs):
 def test_the_table_reads_back_as_the_same_numbers(blobs):
     phase, regions = blobs
     masses = dry_mass_pg(field_of(phase, samples=np.stack([phase, 1.1 * phase])), regions)
-    rows = mass_rows([FrameMasses(place={"t": 4}, masses=masses)], {"alpha_um3_per_pg": 0.18, "group": 'cell, "left" by model'})
+    rows = mass_rows(
+        [FrameMasses(place={"t": 4}, masses=masses)],
+        {"alpha_um3_per_pg": 0.18, "group": 'cell, "left" by model'},
+    )
     read = list(csv.DictReader(io.StringIO(table_text(rows))))
     assert [float(row["dry_mass_pg"]) for row in read] == [mass.mass_pg for mass in masses]
     assert [float(row["error_pg"]) for row in read] == [mass.error_pg for mass in masses]
@@ -290,7 +350,15 @@ def test_every_warning_about_optics_forbids_to_quantify(tiny_phase_model):
     from napari_cvdm.checks.training_range import optics_warnings
     from napari_cvdm.models.checkpoint import read_card
 
-    request = RestoreRequest(image=ImageStack(array=np.zeros((1, 1)), axes="YX"), model="tiny", pixel_um=2.0, wavelength_um=0.9)
+    request = RestoreRequest(
+        image=ImageStack(array=np.zeros((1, 1)), axes="YX"),
+        model="tiny",
+        pixel_um=2.0,
+        wavelength_um=0.9,
+    )
     warnings = optics_warnings(request, read_card(tiny_phase_model))
     assert len(warnings) == 2
-    assert reasons_not_to_quantify([*warnings, "its two time points were taken for planes"]) == warnings
+    assert (
+        reasons_not_to_quantify([*warnings, "its two time points were taken for planes"])
+        == warnings
+    )

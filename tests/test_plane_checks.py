@@ -26,7 +26,9 @@ from napari_cvdm.tasks.registration import count_structures, put_back, register_
 SHAPES = [(161, 210), (208, 175)]
 
 
-def conditioned(planes: np.ndarray, align: str = "auto", defocus_um: tuple[float, float] = DEFOCUS_UM) -> Conditioned:
+def conditioned(
+    planes: np.ndarray, align: str = "auto", defocus_um: tuple[float, float] = DEFOCUS_UM
+) -> Conditioned:
     return PhaseTwoShot().condition(planes, MICROSCOPE, defocus_um, "auto", align)
 
 
@@ -41,7 +43,9 @@ def error_of(prepared: Conditioned, truth: np.ndarray) -> float:
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("shift", [(0.0, 0.0), (0.37, -0.62), (-1.5, 0.25), (6.3, -4.8)])
 @pytest.mark.parametrize("spots", [0.0, 0.5])
-def test_planted_shifts_are_found_though_the_contrast_is_reversed(shape: tuple[int, int], shift: tuple[float, float], spots: float):
+def test_planted_shifts_are_found_though_the_contrast_is_reversed(
+    shape: tuple[int, int], shift: tuple[float, float], spots: float
+):
     found = register_planes(moved(pair(shape, spots=spots), *shift), significance=4)
     assert found is not None
     assert_allclose(found.shift_px, shift, atol=0.05)
@@ -52,7 +56,10 @@ def test_the_lower_plane_stays_whichever_is_given_first(order: int):
     planes = moved(pair(SHAPES[0]), 0.8, -0.6)
     found = checks_of(planes[::order], DEFOCUS_UM[::order])
     assert_allclose(found.shift_px, (0.8, -0.6), atol=0.05)
-    assert_array_equal(conditioned(planes[::order], defocus_um=DEFOCUS_UM[::order]).channels, conditioned(planes).channels)
+    assert_array_equal(
+        conditioned(planes[::order], defocus_um=DEFOCUS_UM[::order]).channels,
+        conditioned(planes).channels,
+    )
 
 
 @pytest.mark.parametrize("magnification", [0.01, -0.02])
@@ -73,27 +80,47 @@ def test_rings_of_one_cell_are_not_taken_for_magnification_or_a_shift(beside: fl
     assert count_structures(planes) < 6
     found = checks_of(np.random.default_rng(0).poisson(planes * PHOTONS) / PHOTONS, (-3.0, 3.0))
     assert found.corrected == ()
-    assert beside or (found.magnification_error is None and any("too few structures" in note for note in found.notes))
+    assert beside or (
+        found.magnification_error is None
+        and any("too few structures" in note for note in found.notes)
+    )
 
 
 def test_moving_and_putting_back_are_inverse():
     image = gaussian_filter(np.random.default_rng(0).normal(size=(81, 64)), 2)
     inner, corner = (slice(12, -12), slice(12, -12)), (0.0, 0.0)
-    assert_allclose(put_back(put_back(image, (0.4, -1.3), 0, corner), (-0.4, 1.3), 0, corner)[inner], image[inner], atol=1e-2)
-    assert_array_equal(put_back(image, (3, -2), 0, corner)[inner].round(9), np.roll(image, (-3, 2), (0, 1))[inner].round(9))
+    assert_allclose(
+        put_back(put_back(image, (0.4, -1.3), 0, corner), (-0.4, 1.3), 0, corner)[inner],
+        image[inner],
+        atol=1e-2,
+    )
+    assert_array_equal(
+        put_back(image, (3, -2), 0, corner)[inner].round(9),
+        np.roll(image, (-3, 2), (0, 1))[inner].round(9),
+    )
     still, middle = np.zeros(2), np.array([30.0, 41.0])
-    assert_allclose(warped(warped(image, still, 0.05, middle, 5), still, 1 / 1.05 - 1, middle, 5)[inner], image[inner], atol=1e-3)
+    assert_allclose(
+        warped(warped(image, still, 0.05, middle, 5), still, 1 / 1.05 - 1, middle, 5)[inner],
+        image[inner],
+        atol=1e-3,
+    )
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("terms", [(0.01, 0.0, 0.0, 0.0, 0.0), (-0.005, 0.02, 0.0, 0.0, 0.0), (0.0, 0.0, 0.03, -0.03, 0.0)])
+@pytest.mark.parametrize(
+    "terms",
+    [(0.01, 0.0, 0.0, 0.0, 0.0), (-0.005, 0.02, 0.0, 0.0, 0.0), (0.0, 0.0, 0.03, -0.03, 0.0)],
+)
 def test_planted_light_is_found_and_taken_out(shape: tuple[int, int], terms: tuple[float, ...]):
     planes = pair(shape)
     wrong = lit(planes, *terms)
     found = checks_of(wrong)
     assert_allclose((*found.ramp, *found.quadratic), terms, atol=3e-3)
     assert_allclose(found.ramp, terms[:2], atol=1e-3)
-    before, after, at_best = (error_of(conditioned(*given), domes(shape)) for given in ((wrong, "off"), (wrong, "auto"), (planes, "off")))
+    before, after, at_best = (
+        error_of(conditioned(*given), domes(shape))
+        for given in ((wrong, "off"), (wrong, "auto"), (planes, "off"))
+    )
     assert after < 1.5 * at_best
     if any(terms[2:]):
         assert after < 0.25 * before
@@ -111,7 +138,9 @@ def test_light_and_its_correction_are_inverse():
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("defocus_um", [(-1.0, 1.0), (0.0, 2.0)])
 @pytest.mark.parametrize("photons", [1e3, 1e5])
-def test_a_pair_without_mistakes_stays_as_it_is_to_the_bit(shape: tuple[int, int], defocus_um: tuple[float, float], photons: float):
+def test_a_pair_without_mistakes_stays_as_it_is_to_the_bit(
+    shape: tuple[int, int], defocus_um: tuple[float, float], photons: float
+):
     planes = pair(shape, defocus_um, photons)
     plain, looked = conditioned(planes, "off", defocus_um), conditioned(planes, "auto", defocus_um)
     assert looked.estimated["planes"]["corrected"] == ()
@@ -126,19 +155,30 @@ def test_an_empty_field_stays_as_it_is():
     assert conditioned(planes).estimated["planes"]["shift_px"] is None
 
 
-@pytest.mark.parametrize("spoil", [lambda planes: moved(planes, 1.0, -1.0), lambda planes: lit(planes, 0.02, 0.0, 0.0, 0.0, 0.0)])
+@pytest.mark.parametrize(
+    "spoil",
+    [lambda planes: moved(planes, 1.0, -1.0), lambda planes: lit(planes, 0.02, 0.0, 0.0, 0.0, 0.0)],
+)
 def test_off_means_off(spoil: Callable[[np.ndarray], np.ndarray]):
     planes = spoil(pair(SHAPES[0]))
     off, auto = conditioned(planes, "off"), conditioned(planes, "auto")
-    assert off.estimated["planes"]["shift_px"] is None and off.estimated["planes"]["corrected"] == ()
-    assert_array_equal(off.channels, PhaseTwoShot().condition(planes, MICROSCOPE, DEFOCUS_UM, "auto").channels)
-    assert off.channels.shape != auto.channels.shape or not np.array_equal(off.channels, auto.channels)
+    assert (
+        off.estimated["planes"]["shift_px"] is None and off.estimated["planes"]["corrected"] == ()
+    )
+    assert_array_equal(
+        off.channels, PhaseTwoShot().condition(planes, MICROSCOPE, DEFOCUS_UM, "auto").channels
+    )
+    assert off.channels.shape != auto.channels.shape or not np.array_equal(
+        off.channels, auto.channels
+    )
 
 
 def test_absorbing_specks_that_moved_leave_no_false_phase():
     shape = SHAPES[0]
     planes = moved(pair(shape, spots=0.5), 1.0, -1.0)
-    assert error_of(conditioned(planes, "auto"), domes(shape)) < 0.8 * error_of(conditioned(planes, "off"), domes(shape))
+    assert error_of(conditioned(planes, "auto"), domes(shape)) < 0.8 * error_of(
+        conditioned(planes, "off"), domes(shape)
+    )
 
 
 def test_what_only_one_plane_saw_is_not_valid():
@@ -175,11 +215,16 @@ def test_saturation_is_seen_below_the_top_of_the_type_too(top: int, dtype: type)
 
 def test_the_same_plane_twice_is_said():
     planes = pair(SHAPES[0])[[0, 0]]
-    assert any("same pixels" in warning for warning in plane_warnings([conditioned(planes).estimated]))
+    assert any(
+        "same pixels" in warning for warning in plane_warnings([conditioned(planes).estimated])
+    )
 
 
 def test_frames_are_counted_and_those_nobody_looked_at_are_left_out():
-    good, bad = (checks_of(planes).as_mapping() for planes in (pair(SHAPES[0]), moved(pair(SHAPES[0]), 2.0, 0.0)))
+    good, bad = (
+        checks_of(planes).as_mapping()
+        for planes in (pair(SHAPES[0]), moved(pair(SHAPES[0]), 2.0, 0.0))
+    )
     said = plane_warnings([{"planes": good}, {"planes": bad}, {"planes": bad}])
     assert len(said) == 1
     assert said[0].startswith("in 2 of 3 frames, the first of them 1: the upper plane lies +2.0")
@@ -189,14 +234,29 @@ def test_frames_are_counted_and_those_nobody_looked_at_are_left_out():
 def test_what_was_estimated_is_kept_with_the_result(tiny_phase_model):
     planes = lit(moved(pair(SHAPES[0]), 1.0, -1.0), 0.01, 0.0, 0.0, 0.0, 0.0).astype(np.float32)
     image = ImageStack(array=planes, axes="PYX", pixel_um=0.2)
-    request = RestoreRequest(image=image, model="tiny", samples=1, steps=1, device="cpu", wavelength_um=0.55, medium_index=1.337, defocus_um=DEFOCUS_UM)
+    request = RestoreRequest(
+        image=image,
+        model="tiny",
+        samples=1,
+        steps=1,
+        device="cpu",
+        wavelength_um=0.55,
+        medium_index=1.337,
+        defocus_um=DEFOCUS_UM,
+    )
     model = load_checkpoint(tiny_phase_model)
     results = {}
     for align in ("auto", "off"):
         results[align] = drained(restore(replace(request, align=align), model)).provenance
     kept = json.loads(json.dumps(results["auto"].estimated["frames"][0]["planes"], allow_nan=False))
     assert kept["corrected"] == ["shift_px", "ramp"]
-    assert sum("moved back" in warning or "divided out" in warning for warning in results["auto"].warnings) == 2
+    assert (
+        sum(
+            "moved back" in warning or "divided out" in warning
+            for warning in results["auto"].warnings
+        )
+        == 2
+    )
     assert results["auto"].settings["align"] == "auto"
     assert results["off"].estimated["frames"][0]["planes"]["corrected"] == ()
 
@@ -218,7 +278,9 @@ def test_what_needs_no_registration_is_looked_at_with_align_off_too(flipped: boo
 
 def test_another_word_for_align_is_refused():
     with pytest.raises(RequestError, match=r"align is 'on'; allowed are off, auto\."):
-        RestoreRequest(image=ImageStack(array=np.ones((2, 20, 20)), axes="PYX"), model="m", align="on")
+        RestoreRequest(
+            image=ImageStack(array=np.ones((2, 20, 20)), axes="PYX"), model="m", align="on"
+        )
 
 
 def test_the_size_of_the_field_is_width_times_height():
@@ -228,7 +290,10 @@ def test_the_size_of_the_field_is_width_times_height():
 def test_reversed_signs_of_three_positions_put_a_flipped_sign_right() -> None:
     right, wrong, shape = (-1.0, 0.0, 1.5), (1.0, 0.0, -1.5), (96, 110)
     planes = defocus_pair_of(domes(shape), np.zeros(shape), MICROSCOPE, right)
-    advised, silent = (plane_warnings([conditioned(planes, "off", positions).estimated]) for positions in (wrong, right))
+    advised, silent = (
+        plane_warnings([conditioned(planes, "off", positions).estimated])
+        for positions in (wrong, right)
+    )
     assert any("reverse the sign of all positions in defocus_um" in warning for warning in advised)
     assert silent == ()
 
@@ -236,9 +301,18 @@ def test_reversed_signs_of_three_positions_put_a_flipped_sign_right() -> None:
 @pytest.mark.parametrize("align", ["off", "auto"])
 def test_a_flipped_sign_is_seen_through_dust_that_a_blank_field_takes_away(align: str):
     y, x = np.mgrid[: SHAPES[0][0], : SHAPES[0][1]]
-    blank = 4000 * (1 - 0.3 * ((y / y.max() - 0.5) ** 2 + (x / x.max() - 0.5) ** 2)) * (1 - 0.5 * (np.hypot(y % 40 - 20, x % 40 - 20) < 4))
+    blank = (
+        4000
+        * (1 - 0.3 * ((y / y.max() - 0.5) ** 2 + (x / x.max() - 0.5) ** 2))
+        * (1 - 0.5 * (np.hypot(y % 40 - 20, x % 40 - 20) < 4))
+    )
     image = ImageStack(array=pair(SHAPES[0]) * blank, axes="PYX", pixel_um=MICROSCOPE.pixel_um)
-    known = {"wavelength_um": MICROSCOPE.wavelength_um, "medium_index": MICROSCOPE.medium_index, "background": blank, "align": align}
+    known = {
+        "wavelength_um": MICROSCOPE.wavelength_um,
+        "medium_index": MICROSCOPE.medium_index,
+        "background": blank,
+        "align": align,
+    }
     request = RestoreRequest(image=image, model="tiny", defocus_um=DEFOCUS_UM[::-1], **known)
     said = plane_warnings([PhaseTwoShot().from_request(image.array, request).estimated])
     assert any("sign of dz" in warning for warning in said)

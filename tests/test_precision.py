@@ -47,16 +47,32 @@ def faster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     """What this machine is taken to be faster in; it may be asked once."""
     asked: list[object] = []
     monkeypatch.setattr(precision, "_measured", {})
-    monkeypatch.setattr(precision, "evaluation_seconds", lambda network: asked.append(network) or ([2.0], [1.0 if request.param == "bf16" else 20.0]))
+    monkeypatch.setattr(
+        precision,
+        "evaluation_seconds",
+        lambda network: (
+            asked.append(network) or ([2.0], [1.0 if request.param == "bf16" else 20.0])
+        ),
+    )
     yield request.param
     assert len(asked) <= 1, "the device was measured more than once"
 
 
-def restored(model: Checkpoint, asked: Precision, earlier: Restoration | None = None, samples: int = 2) -> Restoration:
-    return finished(restore(widefield_request(spots((48, 64)), precision=asked, samples=samples, steps=2), model, earlier))
+def restored(
+    model: Checkpoint, asked: Precision, earlier: Restoration | None = None, samples: int = 2
+) -> Restoration:
+    return finished(
+        restore(
+            widefield_request(spots((48, 64)), precision=asked, samples=samples, steps=2),
+            model,
+            earlier,
+        )
+    )
 
 
-def test_auto_gives_the_bytes_of_the_faster_precision_and_names_it(model: Checkpoint, faster: Precision) -> None:
+def test_auto_gives_the_bytes_of_the_faster_precision_and_names_it(
+    model: Checkpoint, faster: Precision
+) -> None:
     found, again = restored(model, "auto"), restored(model, "auto")
     assert found.provenance.settings["precision"] == faster
     assert np.array_equal(found.mean, restored(model, faster).mean)
@@ -64,15 +80,23 @@ def test_auto_gives_the_bytes_of_the_faster_precision_and_names_it(model: Checkp
 
 
 @pytest.mark.parametrize("begun", ["fp32", "bf16"])
-def test_samples_are_added_in_the_precision_of_the_first(model: Checkpoint, faster: Precision, begun: Precision) -> None:
+def test_samples_are_added_in_the_precision_of_the_first(
+    model: Checkpoint, faster: Precision, begun: Precision
+) -> None:
     continued = restored(model, "auto", earlier=restored(model, begun), samples=4)
     assert continued.provenance.settings["precision"] == begun
-    assert np.array_equal(continued.mean, restored(model, begun, samples=4).mean), f"though {faster} is faster"
+    assert np.array_equal(continued.mean, restored(model, begun, samples=4).mean), (
+        f"though {faster} is faster"
+    )
 
 
-def test_auto_goes_on_in_fp32_with_a_result_that_does_not_say(model: Checkpoint, faster: Precision) -> None:
+def test_auto_goes_on_in_fp32_with_a_result_that_does_not_say(
+    model: Checkpoint, faster: Precision
+) -> None:
     part = restored(model, "fp32")
-    settings = {name: value for name, value in part.provenance.settings.items() if name != "precision"}
+    settings = {
+        name: value for name, value in part.provenance.settings.items() if name != "precision"
+    }
     older = replace(part, provenance=replace(part.provenance, settings=settings))
     continued = restored(model, "auto", earlier=older, samples=3)
     assert continued.provenance.settings["precision"] == "fp32", f"though {faster} is faster"
@@ -82,22 +106,34 @@ def test_auto_goes_on_in_fp32_with_a_result_that_does_not_say(model: Checkpoint,
 def files(tmp_path: Path, tiny_widefield_model: Path) -> TiledFiles:
     """A job of six blocks."""
     np.save(tmp_path / "in.npy", spots((100, 130)).array)
-    return TiledFiles(images=(str(tmp_path / "in.npy"),), model=str(tiny_widefield_model), out=str(tmp_path / "auto.ome.zarr"), options=OPTIONS, block=64)
+    return TiledFiles(
+        images=(str(tmp_path / "in.npy"),),
+        model=str(tiny_widefield_model),
+        out=str(tmp_path / "auto.ome.zarr"),
+        options=OPTIONS,
+        block=64,
+    )
 
 
 def begun_in(files: TiledFiles, begun: Precision, evaluations: int = 6, **choices: object) -> None:
     """A machine that is faster in `begun` plans the job, does some of it, and is gone."""
     job, model = files.open()
-    steps = restore_by_tiles(replace(job, request=replace(job.request, precision=begun, **choices)), model)
+    steps = restore_by_tiles(
+        replace(job, request=replace(job.request, precision=begun, **choices)), model
+    )
     while next(steps).done < evaluations:
         pass
     steps.close()
 
 
 @pytest.mark.parametrize("begun", ["fp32", "bf16"])
-def test_a_job_goes_on_as_it_was_planned_here_and_on_a_worker(files: TiledFiles, faster: Precision, begun: Precision, tmp_path: Path) -> None:
+def test_a_job_goes_on_as_it_was_planned_here_and_on_a_worker(
+    files: TiledFiles, faster: Precision, begun: Precision, tmp_path: Path
+) -> None:
     job, model = files.open()
-    named = replace(job, out=str(tmp_path / "named.ome.zarr"), request=replace(job.request, precision=begun))
+    named = replace(
+        job, out=str(tmp_path / "named.ome.zarr"), request=replace(job.request, precision=begun)
+    )
     finished(restore_by_tiles(named, model))
     begun_in(files, begun)
     worker, _ = opened(ticket_of(files, BlockRestorer(job, model, tmp_path / "auto.part.ome.zarr")))
@@ -113,12 +149,19 @@ def test_another_job_that_is_replaced_does_not_choose(files: TiledFiles, faster:
         finished(restore_by_tiles(job, model))
     result = finished(restore_by_tiles(replace(job, overwrite=True), model))
     assert result.earlier == 0
-    assert json.loads((result.path / "provenance.json").read_text())["plan"]["settings"]["precision"] == faster
+    assert (
+        json.loads((result.path / "provenance.json").read_text())["plan"]["settings"]["precision"]
+        == faster
+    )
 
 
-@pytest.mark.parametrize("plan", ["", "[]", "[1]", "{}", '{"settings": null}', '{"settings": {"precision": "fp8"}}'])
+@pytest.mark.parametrize(
+    "plan", ["", "[]", "[1]", "{}", '{"settings": null}', '{"settings": {"precision": "fp8"}}']
+)
 @pytest.mark.usefixtures("faster")
-def test_a_damaged_plan_is_named_and_may_be_replaced(files: TiledFiles, plan: str, tmp_path: Path) -> None:
+def test_a_damaged_plan_is_named_and_may_be_replaced(
+    files: TiledFiles, plan: str, tmp_path: Path
+) -> None:
     begun_in(files, "fp32")
     (tmp_path / "auto.part.ome.zarr" / ".napari-cvdm" / "plan.json").write_text(plan)
     job, model = files.open()
@@ -127,16 +170,50 @@ def test_a_damaged_plan_is_named_and_may_be_replaced(files: TiledFiles, plan: st
     assert finished(restore_by_tiles(replace(job, overwrite=True), model)).earlier == 0
 
 
-def test_the_command_line_writes_what_auto_came_to(tmp_path: Path, tiny_widefield_model: Path, faster: Precision) -> None:
+def test_the_command_line_writes_what_auto_came_to(
+    tmp_path: Path, tiny_widefield_model: Path, faster: Precision
+) -> None:
     np.save(tmp_path / "in.npy", spots((48, 64)).array)
-    words = ["--pixel-um", "0.065", "--samples", "2", "--steps", "2", "--device", "cpu", "--precision", "auto"]
-    assert main(["restore", str(tmp_path / "in.npy"), "--model", str(tiny_widefield_model), "--out", str(tmp_path / "out"), *words]) == 0
-    assert json.loads((tmp_path / "out" / "provenance.json").read_text())["settings"]["precision"] == faster
+    words = [
+        "--pixel-um",
+        "0.065",
+        "--samples",
+        "2",
+        "--steps",
+        "2",
+        "--device",
+        "cpu",
+        "--precision",
+        "auto",
+    ]
+    assert (
+        main(
+            [
+                "restore",
+                str(tmp_path / "in.npy"),
+                "--model",
+                str(tiny_widefield_model),
+                "--out",
+                str(tmp_path / "out"),
+                *words,
+            ]
+        )
+        == 0
+    )
+    assert (
+        json.loads((tmp_path / "out" / "provenance.json").read_text())["settings"]["precision"]
+        == faster
+    )
 
 
-def test_a_cost_is_estimated_in_the_precision_that_will_be_used(model: Checkpoint, faster: Precision, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cost_is_estimated_in_the_precision_that_will_be_used(
+    model: Checkpoint, faster: Precision, monkeypatch: pytest.MonkeyPatch
+) -> None:
     used: list[str] = []
-    monkeypatch.setattr("napari_cvdm.reconstruct.cost._one_tile", lambda *given: used.append(given[-1]) or _no_time())
+    monkeypatch.setattr(
+        "napari_cvdm.reconstruct.cost._one_tile",
+        lambda *given: used.append(given[-1]) or _no_time(),
+    )
     finished(estimate(widefield_request(spots((48, 64)), precision="auto"), model))
     assert used == [faster]
 
@@ -146,7 +223,9 @@ def _no_time() -> Iterator[None]:
     return 0.0, 0.0, 0
 
 
-def test_a_live_image_is_measured_before_its_first_frame(model: Checkpoint, faster: Precision) -> None:
+def test_a_live_image_is_measured_before_its_first_frame(
+    model: Checkpoint, faster: Precision
+) -> None:
     source = Mailbox()
     source.post(lambda: spots((48, 64)))
     frames = follow(source, widefield_request(spots((8, 8)), precision="auto", steps=1), model)
@@ -158,12 +237,19 @@ def test_a_live_image_is_measured_before_its_first_frame(model: Checkpoint, fast
 @pytest.mark.usefixtures("faster")
 def test_a_method_without_a_network_says_fp32() -> None:
     result = finished(
-        reconstruct(widefield_request(spots((48, 64)), precision="auto", wavelength_um=0.52, na=1.4, medium_index=1.518), load_method("richardson-lucy"))
+        reconstruct(
+            widefield_request(
+                spots((48, 64)), precision="auto", wavelength_um=0.52, na=1.4, medium_index=1.518
+            ),
+            load_method("richardson-lucy"),
+        )
     )
     assert result.provenance.settings["precision"] == "fp32"
 
 
-def test_threads_that_ask_at_once_are_told_the_same(model: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_that_ask_at_once_are_told_the_same(
+    model: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[int] = []
 
     def slowly(network: object) -> tuple[list[float], list[float]]:
@@ -179,21 +265,35 @@ def test_threads_that_ask_at_once_are_told_the_same(model: Checkpoint, monkeypat
 
 
 @given(exact=TIMES, narrow=TIMES, longer=st.floats(1, 1e3), slower=st.floats(1, 10))
-def test_bf16_is_chosen_by_its_best_turn_and_only_where_it_wins(exact: list[float], narrow: list[float], longer: float, slower: float) -> None:
+def test_bf16_is_chosen_by_its_best_turn_and_only_where_it_wins(
+    exact: list[float], narrow: list[float], longer: float, slower: float
+) -> None:
     chosen = precision.faster(exact, narrow)
-    assert precision.faster([*exact, slower * min(exact)], [slower * min(narrow), *narrow]) == chosen, "a disturbed turn changes nothing"
-    assert precision.faster(exact, exact) == "fp32", "where both are alike, the one that rounds less"
+    assert (
+        precision.faster([*exact, slower * min(exact)], [slower * min(narrow), *narrow]) == chosen
+    ), "a disturbed turn changes nothing"
+    assert precision.faster(exact, exact) == "fp32", (
+        "where both are alike, the one that rounds less"
+    )
     if chosen == "bf16":
         assert min(narrow) < min(exact)
         assert precision.faster([longer * seconds for seconds in exact], narrow) == "bf16"
 
 
 @pytest.mark.parametrize(("diffused", "name"), [(True, "step"), (False, "correction")])
-def test_both_are_measured_by_turns_where_the_time_goes(model: Checkpoint, monkeypatch: pytest.MonkeyPatch, diffused: bool, name: str) -> None:
-    network = model.network if diffused else CVDM(replace(model.network.config, target="regression")).eval()
+def test_both_are_measured_by_turns_where_the_time_goes(
+    model: Checkpoint, monkeypatch: pytest.MonkeyPatch, diffused: bool, name: str
+) -> None:
+    network = (
+        model.network
+        if diffused
+        else CVDM(replace(model.network.config, target="regression")).eval()
+    )
     evaluated: list[str] = []
     really = getattr(EmptyTile, name)
-    monkeypatch.setattr(EmptyTile, name, lambda tile, asked: evaluated.append(asked) or really(tile, asked))
+    monkeypatch.setattr(
+        EmptyTile, name, lambda tile, asked: evaluated.append(asked) or really(tile, asked)
+    )
     exact, narrow = precision.evaluation_seconds(network)
     assert evaluated[-2 * (1 + precision.TURNS) :] == ["fp32", "bf16"] * (1 + precision.TURNS)
     assert len(exact) == len(narrow) == precision.TURNS

@@ -13,7 +13,13 @@ from napari_cvdm.training.fields import TrainingField
 from napari_cvdm.training.pair_files import Arrays, BioSR
 from napari_cvdm.training.pool import FieldPool
 
-STRONG = PhaseRanges(field_px=(96, 96), photons=(1e5, 1e5), strength_rad=(1.5, 2.5), fresnel=(20, 30), pixel_um=(0.2, 0.2))
+STRONG = PhaseRanges(
+    field_px=(96, 96),
+    photons=(1e5, 1e5),
+    strength_rad=(1.5, 2.5),
+    fresnel=(20, 30),
+    pixel_um=(0.2, 0.2),
+)
 
 
 def structured(seed):
@@ -29,8 +35,15 @@ def test_the_official_arrays_are_read_in_their_units(tmp_path):
     x = np.moveaxis(2 * (pair.planes - lowest) / span - 1, 0, -1)[None]
     y = ((pair.phase - pair.phase.min()) / 3.5 * 2 - 1)[None, ..., None]
     np.savez(tmp_path / "pair.npz", x=x, y=y)
-    optics = {"pixel_um": 0.2, "wavelength_um": pair.microscope.wavelength_um, "medium_index": pair.microscope.medium_index, "defocus_um": pair.defocus_um}
-    (entry,) = Arrays(x=str(tmp_path / "pair.npz"), y=str(tmp_path / "pair.npz"), **optics).entries("phase-2shot")
+    optics = {
+        "pixel_um": 0.2,
+        "wavelength_um": pair.microscope.wavelength_um,
+        "medium_index": pair.microscope.medium_index,
+        "defocus_um": pair.defocus_um,
+    }
+    (entry,) = Arrays(x=str(tmp_path / "pair.npz"), y=str(tmp_path / "pair.npz"), **optics).entries(
+        "phase-2shot"
+    )
     loaded = entry.load()
     np.testing.assert_allclose(loaded.truth, pair.phase - pair.phase.min(), atol=1e-5)
     assert loaded.measured.shape == pair.planes.shape
@@ -43,7 +56,11 @@ def test_biosr_folders_are_read_as_they_are_downloaded(tmp_path):
         folder = tmp_path / "Microtubules" / cell
         folder.mkdir(parents=True)
         frames = np.stack([pair.counts + offset for offset in range(-4, 5)]).astype(np.float32)
-        for name, image in (("RawSIMData_level_01", frames), ("RawSIMData_level_02", frames), ("SIM_gt", pair.truth)):
+        for name, image in (
+            ("RawSIMData_level_01", frames),
+            ("RawSIMData_level_02", frames),
+            ("SIM_gt", pair.truth),
+        ):
             with mrcfile.new(folder / f"{name}.mrc") as file:
                 file.set_data(image.astype(np.float32))
                 file.voxel_size = 626.0 if "Raw" in name else 313.0
@@ -65,10 +82,20 @@ class Numbered:
         self.made.append(index)
         truth = torch.zeros(32, 32)
         truth[:4, :4] = 1 + index
-        return TrainingField(channels=torch.full((1, 32, 32), float(index)), baseline=torch.zeros(32, 32), truth=truth, weight=1.0 + index)
+        return TrainingField(
+            channels=torch.full((1, 32, 32), float(index)),
+            baseline=torch.zeros(32, 32),
+            truth=truth,
+            weight=1.0 + index,
+        )
 
     def blank(self, index: int) -> TrainingField:
-        return TrainingField(channels=torch.full((1, 32, 32), -1.0), baseline=torch.zeros(32, 32), truth=torch.zeros(32, 32), weight=0.0)
+        return TrainingField(
+            channels=torch.full((1, 32, 32), -1.0),
+            baseline=torch.zeros(32, 32),
+            truth=torch.zeros(32, 32),
+            weight=0.0,
+        )
 
 
 @pytest.mark.parametrize("part", [slice(0, 3), slice(3, 6), slice(1, 2)])
@@ -84,9 +111,17 @@ def test_a_part_of_a_batch_is_that_part_and_makes_only_its_fields(part):
 def test_blank_and_foreground_patches_come_as_often_as_was_asked():
     pool = FieldPool(Numbered(4), 10, 0.5, 3, foreground=0.0, blank=0.25)
     batch = pool.batch(0, 2000, 8)
-    assert float((batch.channels.amax(dim=(1, 2, 3)) < 0).float().mean()) == pytest.approx(0.25, abs=0.03)
+    assert float((batch.channels.amax(dim=(1, 2, 3)) < 0).float().mean()) == pytest.approx(
+        0.25, abs=0.03
+    )
     rare = FieldPool(Numbered(4), 10, 0.5, 3).batch(0, 1000, 8).truth.abs().sum(dim=(1, 2, 3)) > 0
-    often = FieldPool(Numbered(4), 10, 0.5, 3, foreground=1.0).batch(0, 1000, 8).truth.abs().sum(dim=(1, 2, 3)) > 0
+    often = (
+        FieldPool(Numbered(4), 10, 0.5, 3, foreground=1.0)
+        .batch(0, 1000, 8)
+        .truth.abs()
+        .sum(dim=(1, 2, 3))
+        > 0
+    )
     assert float(often.float().mean()) > 3 * float(rare.float().mean())
 
 

@@ -53,7 +53,9 @@ def test_tiled_equals_whole_for_super_resolution(tiny_widefield_model, tile):
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(tiny_phase_model):
-    first, second, other = (run(phase_request(planes((64, 64)), seed=seed), tiny_phase_model)[0] for seed in (5, 5, 6))
+    first, second, other = (
+        run(phase_request(planes((64, 64)), seed=seed), tiny_phase_model)[0] for seed in (5, 5, 6)
+    )
     assert first.mean.tobytes() == second.mean.tobytes()
     assert first.variance.tobytes() == second.variance.tobytes()
     assert first.mean.tobytes() != other.mean.tobytes()
@@ -100,7 +102,10 @@ def test_super_resolution_doubles_the_grid_and_halves_the_pixel(tiny_widefield_m
 def test_frames_are_looped_and_the_first_is_as_if_alone(tiny_widefield_model):
     movie = spots((3, 2, 40, 36), axes="TCYX")
     result, seen = run(widefield_request(movie), tiny_widefield_model)
-    alone, _ = run(widefield_request(ImageStack(array=movie.array[0, 0], axes="YX", pixel_um=0.065)), tiny_widefield_model)
+    alone, _ = run(
+        widefield_request(ImageStack(array=movie.array[0, 0], axes="YX", pixel_um=0.065)),
+        tiny_widefield_model,
+    )
     assert result.mean.shape == (3, 2, 80, 72)
     assert result.axes == "TCYX"
     assert np.array_equal(result.mean[0, 0], alone.mean)
@@ -127,7 +132,9 @@ def test_more_samples_begin_with_the_same_ones(tiny_phase_model):
 def test_every_sampler_restores(tiny_phase_model, sampler):
     result, seen = run(phase_request(planes((40, 40)), sampler=sampler, steps=4), tiny_phase_model)
     assert np.isfinite(result.mean).all()
-    assert sum(step.done > 0 for step in seen) == 8  # the inversion comes before the first evaluation
+    assert (
+        sum(step.done > 0 for step in seen) == 8
+    )  # the inversion comes before the first evaluation
 
 
 def test_one_sample_has_no_spread(tiny_phase_model):
@@ -157,7 +164,12 @@ def test_an_image_of_the_blank_field_is_divided_out(tiny_phase_model):
     image = planes((48, 48))
     shade = 1 + 0.3 * np.linspace(-1, 1, 48)[None, :] * np.ones((48, 1))
     shaded = ImageStack(array=image.array / 1000 * shade, axes="PYX", pixel_um=0.2)
-    clean, _ = run(phase_request(ImageStack(array=image.array / 1000, axes="PYX", pixel_um=0.2), background="none"), tiny_phase_model)
+    clean, _ = run(
+        phase_request(
+            ImageStack(array=image.array / 1000, axes="PYX", pixel_um=0.2), background="none"
+        ),
+        tiny_phase_model,
+    )
     corrected, _ = run(phase_request(shaded, background=shade), tiny_phase_model)
     np.testing.assert_allclose(corrected.mean, clean.mean, atol=1e-4)
 
@@ -165,7 +177,9 @@ def test_an_image_of_the_blank_field_is_divided_out(tiny_phase_model):
 def test_saturated_pixels_of_a_phase_are_not_valid_and_its_border_is(tiny_phase_model):
     counts = (planes((64, 64)).array / 8).clip(0, 254).astype(np.uint8)
     counts[0, 30, 30] = 255
-    result, _ = run(phase_request(ImageStack(array=counts, axes="PYX", pixel_um=0.2)), tiny_phase_model)
+    result, _ = run(
+        phase_request(ImageStack(array=counts, axes="PYX", pixel_um=0.2)), tiny_phase_model
+    )
     assert not result.valid[30, 30]
     assert result.valid[0].all()
     assert result.valid[32, 20]
@@ -175,7 +189,9 @@ def test_saturated_pixels_of_a_phase_are_not_valid_and_its_border_is(tiny_phase_
 def test_an_image_that_is_all_border_is_said_to_be_of_no_use(shape, said, tiny_widefield_model):
     result, _ = run(widefield_request(spots(shape)), tiny_widefield_model)
     assert result.valid.any() != said
-    assert any("no pixel can be trusted" in warning for warning in result.provenance.warnings) == said
+    assert (
+        any("no pixel can be trusted" in warning for warning in result.provenance.warnings) == said
+    )
 
 
 def test_optics_beyond_the_card_are_said_in_words(tiny_phase_model):
@@ -243,7 +259,10 @@ def test_a_request_far_from_the_training_has_no_valid_pixel(tiny_phase_model):
     """A pixel of 0.2 um with planes 200 um apart: the card says 4 to 300, this is forty times as much."""
     card = replace(load_model(str(tiny_phase_model)).card, optics={"fresnel": (4.0, 300.0)})
     model = replace(load_model(str(tiny_phase_model)), card=card)
-    near, far = (drained(restore(phase_request(planes((48, 48)), defocus_um=pair), model)) for pair in ((-1.0, 1.0), (-100.0, 200.0)))
+    near, far = (
+        drained(restore(phase_request(planes((48, 48)), defocus_um=pair), model))
+        for pair in ((-1.0, 1.0), (-100.0, 200.0))
+    )
     assert near.valid.any()
     assert not far.valid.any()
     assert any("defocus_um" in warning for warning in far.provenance.warnings)
@@ -265,8 +284,13 @@ def test_planes_must_stand_before_the_pixels(tiny_phase_model):
 def test_restoring_leaves_the_loaded_model_alone(tiny_phase_model):
     """Another restoration may use it at the same time, on another device."""
     model = load_model(str(tiny_phase_model))
-    before = [(tensor.device, tensor.stride(), tensor.clone()) for tensor in model.network.state_dict().values()]
+    before = [
+        (tensor.device, tensor.stride(), tensor.clone())
+        for tensor in model.network.state_dict().values()
+    ]
     run(phase_request(planes((48, 48))), tiny_phase_model)
-    for (device, stride, values), tensor in zip(before, model.network.state_dict().values(), strict=True):
+    for (device, stride, values), tensor in zip(
+        before, model.network.state_dict().values(), strict=True
+    ):
         assert (tensor.device, tensor.stride()) == (device, stride)
         assert torch.equal(tensor, values)

@@ -11,13 +11,20 @@ import pytest
 from napari_cvdm.cli.results import write_images, write_provenance
 from napari_cvdm.core.result import ClockCurve, ForwardCheck, Provenance, Restoration
 from napari_cvdm.io import ImageFileError
-from napari_cvdm.io.result_folder import NO_CLOCK, StoredResult, is_result_folder, read_result_folder
+from napari_cvdm.io.result_folder import (
+    NO_CLOCK,
+    StoredResult,
+    is_result_folder,
+    read_result_folder,
+)
 
 CLOCK = ClockCurve(times=(0.5, 1.0), values=(0.4, 1.0), speeds=(1.25, 2.0))
 PLACE = {"y_um": 12.0, "x_um": -3.5, "z_step_um": 0.3}
 
 
-def restoration(shape: tuple[int, ...], axes: str, *, upsampling: int = 1, points: int = 0, samples: int = 0) -> Restoration:
+def restoration(
+    shape: tuple[int, ...], axes: str, *, upsampling: int = 1, points: int = 0, samples: int = 0
+) -> Restoration:
     rng = np.random.default_rng(len(shape))
 
     def draw(*size: int) -> np.ndarray:
@@ -26,7 +33,12 @@ def restoration(shape: tuple[int, ...], axes: str, *, upsampling: int = 1, point
     provenance = Provenance(
         inputs={"cell.tif": "0" * 64},
         model={"name": "tiny", "sha256": "1" * 64, "task": "phase-2shot", "training": {}},
-        settings={"model": "tiny", "seed": 3, "pixel_um": 0.25 * upsampling, "defocus_um": (-1.0, 1.0)},
+        settings={
+            "model": "tiny",
+            "seed": 3,
+            "pixel_um": 0.25 * upsampling,
+            "defocus_um": (-1.0, 1.0),
+        },
         estimated={"frames": [{"level": 3.0}], "tile_used": 64},
         versions={"napari-cvdm": "0.1.0", "torch": "2"},
         timings_s={"total": 1.0},
@@ -54,13 +66,22 @@ def restoration(shape: tuple[int, ...], axes: str, *, upsampling: int = 1, point
 def written(folder: Path, result: Restoration, place: dict[str, float] = PLACE) -> Path:
     """The folder, filled as the command line fills it."""
     write_images(folder, result, place)
-    write_provenance(folder, result, {"image": "cell.tif", "out": "there"}, {"image": {"path": "cell.tif"}}, {"total": 2.0}, "cpu")
+    write_provenance(
+        folder,
+        result,
+        {"image": "cell.tif", "out": "there"},
+        {"image": {"path": "cell.tif"}},
+        {"total": 2.0},
+        "cpu",
+    )
     return folder
 
 
 def changed_record(folder: Path, **changes: Any) -> None:
     path = folder / "provenance.json"
-    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **changes}), encoding="utf-8")
+    path.write_text(
+        json.dumps({**json.loads(path.read_text(encoding="utf-8")), **changes}), encoding="utf-8"
+    )
 
 
 @pytest.mark.parametrize(("axes", "shape"), [("TYX", (3, 3, 4)), ("TPYX", (3, 2, 3, 4))])
@@ -68,12 +89,29 @@ def test_the_check_comes_back(tmp_path: Path, axes: str, shape: tuple[int, ...])
     result, rng = restoration((3, 6, 8), "TYX", upsampling=2), np.random.default_rng(0)
     residual, local = (rng.normal(size=size).astype(np.float32) for size in (shape, (3, 3, 4)))
     frames = np.array([1.0, 2.0, np.nan])
-    numbers = {"axes": axes, "chi2": 1.5, "frame_chi2": frames, "sample_chi2": 2 * frames, "gain": 0.98, "rsp": 0.9, "rse": 3.0, "limit": 1.5, "verdict": "ok"}
+    numbers = {
+        "axes": axes,
+        "chi2": 1.5,
+        "frame_chi2": frames,
+        "sample_chi2": 2 * frames,
+        "gain": 0.98,
+        "rsp": 0.9,
+        "rse": 3.0,
+        "limit": 1.5,
+        "verdict": "ok",
+    }
     check = ForwardCheck(residual=residual, local_chi2=local, **numbers)
     none = ForwardCheck(limit=1.5, verdict="na not known")
-    for name, given in (("with", check), ("before chi2", replace(check, local_chi2=None)), ("without", none), ("older", None)):
+    for name, given in (
+        ("with", check),
+        ("before chi2", replace(check, local_chi2=None)),
+        ("without", none),
+        ("older", None),
+    ):
         (tmp_path / name).mkdir()
-        found = read_result_folder(written(tmp_path / name, replace(result, forward=given))).restoration.forward
+        found = read_result_folder(
+            written(tmp_path / name, replace(result, forward=given))
+        ).restoration.forward
         assert (found is None) == (given is None)
         if given is not None and found is not None:
             assert found.numbers() == given.numbers()
@@ -100,7 +138,9 @@ def whole(tmp_path: Path) -> Path:
     ],
 )
 @pytest.mark.parametrize(("points", "samples"), [(0, 0), (1, 1), (4, 3)])
-def test_what_was_written_is_read(tmp_path: Path, shape: tuple[int, ...], axes: str, points: int, samples: int) -> None:
+def test_what_was_written_is_read(
+    tmp_path: Path, shape: tuple[int, ...], axes: str, points: int, samples: int
+) -> None:
     result = restoration(shape, axes, upsampling=2, points=points, samples=samples)
     read = read_result_folder(written(tmp_path, result)).restoration
     for entry in fields(Restoration):
@@ -115,7 +155,10 @@ def test_what_was_written_is_read(tmp_path: Path, shape: tuple[int, ...], axes: 
 
 
 def test_the_provenance_is_what_was_written_and_more(whole: Path) -> None:
-    before, after = asdict(restoration((6, 8), "YX").provenance), asdict(read_result_folder(whole).restoration.provenance)
+    before, after = (
+        asdict(restoration((6, 8), "YX").provenance),
+        asdict(read_result_folder(whole).restoration.provenance),
+    )
     for name in ("inputs", "model", "estimated", "warnings"):
         assert after[name] == before[name], name
     for name in ("settings", "versions"):
@@ -125,7 +168,9 @@ def test_the_provenance_is_what_was_written_and_more(whole: Path) -> None:
 
 @pytest.mark.parametrize("upsampling", [1, 2])
 def test_the_place_is_that_of_the_measured_image(tmp_path: Path, upsampling: int) -> None:
-    stored = read_result_folder(written(tmp_path, restoration((2, 6, 8), "ZYX", upsampling=upsampling)))
+    stored = read_result_folder(
+        written(tmp_path, restoration((2, 6, 8), "ZYX", upsampling=upsampling))
+    )
     assert stored.place == pytest.approx(PLACE)
     assert stored.source == "cell.tif"
 
@@ -152,7 +197,18 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-@pytest.mark.parametrize("name", ["provenance.json", "mean.ome.tif", "variance.ome.tif", "rate.ome.tif", "valid.ome.tif", "gamma.ome.tif", "samples.ome.tif"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "provenance.json",
+        "mean.ome.tif",
+        "variance.ome.tif",
+        "rate.ome.tif",
+        "valid.ome.tif",
+        "gamma.ome.tif",
+        "samples.ome.tif",
+    ],
+)
 def test_a_file_cut_short_is_told(whole: Path, name: str) -> None:
     cut(whole / name)
     assert is_result_folder(whole)
@@ -168,7 +224,9 @@ def test_a_missing_file_is_named(whole: Path, name: str) -> None:
         read_result_folder(whole)
 
 
-def test_a_file_of_another_result_is_told(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_file_of_another_result_is_told(
+    whole: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     other = written(tmp_path_factory.mktemp("other"), restoration((7, 8), "YX"))
     (whole / "rate.ome.tif").write_bytes((other / "rate.ome.tif").read_bytes())
     with pytest.raises(ImageFileError, match="from another result"):

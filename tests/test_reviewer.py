@@ -23,10 +23,15 @@ FIELDS = np.random.default_rng(0)
 
 @pytest.fixture(scope="module")
 def benches(tiny_phase_model, tiny_widefield_model):
-    return {task: Bench(model=load_checkpoint(path), plan=SMALL) for task, path in ((PHASE, tiny_phase_model), (WIDEFIELD, tiny_widefield_model))}
+    return {
+        task: Bench(model=load_checkpoint(path), plan=SMALL)
+        for task, path in ((PHASE, tiny_phase_model), (WIDEFIELD, tiny_widefield_model))
+    }
 
 
-@pytest.mark.parametrize(("name", "task"), [(name, task) for name, test in TESTS.items() for task in test.tasks])
+@pytest.mark.parametrize(
+    ("name", "task"), [(name, task) for name, test in TESTS.items() for task in test.tasks]
+)
 def test_every_test_says_something_in_finite_numbers_and_draws_it(name, task, benches):
     finding = TESTS[name].run(benches[task])
     assert finding.rows
@@ -42,7 +47,9 @@ def perfect(bench, scene):
     """An answer that is the truth, and sure of it."""
     result = bench.untouched.result
     mean = scene.truth.astype(np.float32)
-    return Case(name="perfect", scene=scene, result=replace(result, mean=mean, variance=np.zeros_like(mean)))
+    return Case(
+        name="perfect", scene=scene, result=replace(result, mean=mean, variance=np.zeros_like(mean))
+    )
 
 
 @pytest.mark.parametrize("task", [PHASE, WIDEFIELD])
@@ -54,12 +61,19 @@ def test_a_perfect_answer_has_no_false_structure_no_bias_and_no_error(task, benc
     assert found.error == pytest.approx(0, abs=1e-5)
 
 
-@given(height=st.integers(1, 20), width=st.integers(1, 20), level=st.floats(-5, 5), both_signs=st.booleans())
+@given(
+    height=st.integers(1, 20),
+    width=st.integers(1, 20),
+    level=st.floats(-5, 5),
+    both_signs=st.booleans(),
+)
 def test_the_false_structure_area_is_the_area_that_was_planted(height, width, level, both_signs):
     truth = np.zeros((SIDE, SIDE))
     found = truth + level
     found[10 : 10 + height, 20 : 20 + width] += 2.0
-    assert false_structure_area(found, truth, 1.0, both_signs=both_signs) == height * width / SIDE**2
+    assert (
+        false_structure_area(found, truth, 1.0, both_signs=both_signs) == height * width / SIDE**2
+    )
     assert false_structure_area(truth + level, truth, 1.0, both_signs=both_signs) == 0
 
 
@@ -82,7 +96,9 @@ def test_what_stands_beside_true_structure_is_not_called_false_but_far_from_it_i
 
 def test_on_a_blank_field_it_is_the_measure_of_the_blank_benchmark():
     counts, image = FIELDS.normal(100, 5, (SIDE, SIDE)), FIELDS.normal(0, 6, (2 * SIDE, 2 * SIDE))
-    assert false_structure_area(image, np.zeros_like(image), 1.5 * counts.std()) == standing_out(image, counts)
+    assert false_structure_area(image, np.zeros_like(image), 1.5 * counts.std()) == standing_out(
+        image, counts
+    )
 
 
 def test_a_spread_that_is_the_error_finds_all_large_errors_and_a_flat_one_none():
@@ -122,7 +138,9 @@ def test_parts_of_one_truth_agree_where_they_overlap(task, benches):
 def test_the_share_of_cut_pixels_that_are_marked_is_none_or_all(task, benches):
     untouched = benches[task].untouched
     cut = np.ones(untouched.scene.array.shape, bool)
-    blind = replace(untouched, result=replace(untouched.result, valid=np.zeros_like(untouched.result.valid)))
+    blind = replace(
+        untouched, result=replace(untouched.result, valid=np.zeros_like(untouched.result.valid))
+    )
     assert marked_share(untouched, untouched, cut) == 0
     assert marked_share(blind, untouched, cut) == 1
     assert marked_share(blind, untouched, ~cut) == 0
@@ -133,8 +151,20 @@ def test_the_summary_counts_what_the_spread_does_not_say():
     assert "in 2 of 3 cases; in 1 of them" in said
 
 
-def test_the_command_writes_figures_and_one_table_of_all_that_was_run(tiny_widefield_model, tmp_path, capsys):
-    main(["half-pixel", "blank", "--small", "--model", str(tiny_widefield_model), "--out", str(tmp_path)])
+def test_the_command_writes_figures_and_one_table_of_all_that_was_run(
+    tiny_widefield_model, tmp_path, capsys
+):
+    main(
+        [
+            "half-pixel",
+            "blank",
+            "--small",
+            "--model",
+            str(tiny_widefield_model),
+            "--out",
+            str(tmp_path),
+        ]
+    )
     folder = tmp_path / "tiny-widefield-x2"
     assert {path.name for path in folder.glob("*.png")} == {"blank.png", "half-pixel.png"}
     text = (folder / "RESULTS.md").read_text(encoding="utf-8")

@@ -34,7 +34,10 @@ def stopped(request, model, after, earlier=None):
 
 
 def same(one, other):
-    return all(getattr(one, name).tobytes() == getattr(other, name).tobytes() for name in ("mean", "variance", "rate", "valid", "counts"))
+    return all(
+        getattr(one, name).tobytes() == getattr(other, name).tobytes()
+        for name in ("mean", "variance", "rate", "valid", "counts")
+    )
 
 
 @pytest.mark.parametrize("keep_samples", [False, True])
@@ -50,13 +53,20 @@ def test_adding_samples_draws_only_those_that_are_missing(tiny_widefield_model):
     request = widefield_request(spots((40, 36)), samples=2)
     part = run(request, tiny_widefield_model)
     steps = restore(replace(request, samples=5), load_model(str(tiny_widefield_model)), part)
-    done = [step.done for step in steps if step.view is not None]  # preparing the frame shows nothing
+    done = [
+        step.done for step in steps if step.view is not None
+    ]  # preparing the frame shows nothing
     assert 2 * request.steps < done[0] <= 5 * request.steps == done[-1]
 
 
 @pytest.mark.parametrize(
     ("change", "says"),
-    [({"seed": 1}, "seed"), ({"steps": 4}, "steps"), ({"image": planes((48, 48), seed=9)}, "image"), ({"samples": 2}, "ask for more")],
+    [
+        ({"seed": 1}, "seed"),
+        ({"steps": 4}, "steps"),
+        ({"image": planes((48, 48), seed=9)}, "image"),
+        ({"samples": 2}, "ask for more"),
+    ],
 )
 def test_samples_are_added_to_the_same_request_only(tiny_phase_model, change, says):
     request = phase_request(planes((48, 48)))
@@ -86,7 +96,9 @@ def test_a_stopped_time_lapse_keeps_its_first_frames_and_goes_on_later(tiny_wide
 
 
 @pytest.mark.parametrize(("after", "finished"), [(6, 2), (7, 2), (9, 2), (12, 4)])
-def test_a_stop_at_any_step_of_a_time_lapse_begins_no_further_frame(tiny_widefield_model, after, finished):
+def test_a_stop_at_any_step_of_a_time_lapse_begins_no_further_frame(
+    tiny_widefield_model, after, finished
+):
     """Two samples of three steps to a frame: at 6 and 12 evaluations the message meets the end of a frame."""
     result = stopped(widefield_request(spots((4, 40, 36), axes="TYX")), tiny_widefield_model, after)
     assert result.counts.sum() == finished
@@ -148,9 +160,15 @@ def test_looking_changes_nothing(tiny_phase_model):
 
 
 @pytest.mark.parametrize("model", ["phase", "widefield"])
-def test_a_region_is_what_the_whole_image_shows_there(tiny_phase_model, tiny_widefield_model, model):
+def test_a_region_is_what_the_whole_image_shows_there(
+    tiny_phase_model, tiny_widefield_model, model
+):
     region, phase = (150, 190, 37, 90), model == "phase"
-    request = phase_request(planes((300, 260)), steps=1) if phase else widefield_request(spots((300, 260)), steps=1)
+    request = (
+        phase_request(planes((300, 260)), steps=1)
+        if phase
+        else widefield_request(spots((300, 260)), steps=1)
+    )
     folder, fine = (tiny_phase_model, 1) if phase else (tiny_widefield_model, 2)
     whole, part = run(request, folder), run(replace(request, region=region), folder)
     there = whole.mean[region[0] * fine : region[1] * fine, region[2] * fine : region[3] * fine]
@@ -160,7 +178,9 @@ def test_a_region_is_what_the_whole_image_shows_there(tiny_phase_model, tiny_wid
     assert np.abs(difference).max() <= (2e-2 if phase else 1e-5) * np.ptp(whole.mean)
 
 
-@pytest.mark.parametrize("region", [(0, 300, 0, 10), (-1, 40, 0, 40), (0, 301, 0, 40), (40, 20, 0, 40)])
+@pytest.mark.parametrize(
+    "region", [(0, 300, 0, 10), (-1, 40, 0, 40), (0, 301, 0, 40), (40, 20, 0, 40)]
+)
 def test_a_region_outside_the_image_or_too_small_is_refused(region):
     with pytest.raises(RequestError, match="region is"):
         widefield_request(spots((300, 260)), region=region)
@@ -174,7 +194,10 @@ class Counted:
 
     def lazy(self):
         return da.map_blocks(
-            self.block, chunks=((1,) * len(self.array), *((size,) for size in self.array.shape[1:])), dtype=self.array.dtype, meta=self.array[:0]
+            self.block,
+            chunks=((1,) * len(self.array), *((size,) for size in self.array.shape[1:])),
+            dtype=self.array.dtype,
+            meta=self.array[:0],
         )
 
     def block(self, block_info=None):
@@ -187,7 +210,10 @@ def test_of_a_lazy_image_only_the_frames_that_are_restored_are_read(tiny_widefie
     movie = spots((5, 40, 36), axes="TYX")
     counted = Counted(movie.array)
     lazy = replace(movie, array=counted.lazy())
-    assert same(run(widefield_request(lazy), tiny_widefield_model), run(widefield_request(movie), tiny_widefield_model))
+    assert same(
+        run(widefield_request(lazy), tiny_widefield_model),
+        run(widefield_request(movie), tiny_widefield_model),
+    )
     assert sorted(counted.read) == [0, 1, 2, 3, 4]
     counted.read.clear()
     result = stopped(widefield_request(lazy), tiny_widefield_model, 7)
@@ -198,24 +224,39 @@ def test_of_a_lazy_image_only_the_frames_that_are_restored_are_read(tiny_widefie
 def test_a_lazy_image_has_the_fingerprint_of_the_same_one_in_memory(tiny_widefield_model):
     movie = spots((2, 40, 36), axes="TYX")
     lazy = replace(movie, array=da.from_array(movie.array, chunks=(1, 20, 36)))
-    one, other = (run(widefield_request(image, samples=1, steps=1), tiny_widefield_model) for image in (movie, lazy))
+    one, other = (
+        run(widefield_request(image, samples=1, steps=1), tiny_widefield_model)
+        for image in (movie, lazy)
+    )
     assert one.provenance.inputs == other.provenance.inputs
 
 
 def test_a_bad_frame_of_a_lazy_image_is_named_when_its_turn_comes(tiny_widefield_model):
     array = spots((3, 40, 36), axes="TYX").array.astype(np.float32)
     array[1, 5, 6] = np.nan
-    lazy = ImageStack(array=da.from_array(array, chunks=(1, 40, 36)), axes="TYX", pixel_um=0.065, source="movie")
+    lazy = ImageStack(
+        array=da.from_array(array, chunks=(1, 40, 36)), axes="TYX", pixel_um=0.065, source="movie"
+    )
     with pytest.raises(ImageFileError, match="movie, frame 1: 1 of"):
         run(widefield_request(lazy, samples=1, steps=1), tiny_widefield_model)
 
 
 def test_lazy_planes_are_combined_without_reading_them(tiny_phase_model):
     pair = planes((48, 48)).array
-    first, second = (ImageStack(array=da.from_array(plane[None].repeat(2, axis=0), chunks=(1, 48, 48)), axes="TYX", pixel_um=0.2) for plane in pair)
+    first, second = (
+        ImageStack(
+            array=da.from_array(plane[None].repeat(2, axis=0), chunks=(1, 48, 48)),
+            axes="TYX",
+            pixel_um=0.2,
+        )
+        for plane in pair
+    )
     both = combine_planes(first, second)
     assert both.lazy
     assert both.axes == "TPYX"
-    result = run(RestoreRequest(image=both, model="tiny", samples=1, steps=1, device="cpu", **OPTICS), tiny_phase_model)
+    result = run(
+        RestoreRequest(image=both, model="tiny", samples=1, steps=1, device="cpu", **OPTICS),
+        tiny_phase_model,
+    )
     alone = run(phase_request(planes((48, 48)), samples=1, steps=1), tiny_phase_model)
     assert np.array_equal(result.mean[0], alone.mean)

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 pytest.importorskip("zarr", reason="zarr is not installed: pip install 'napari-cvdm[zarr]'")
-pytest.importorskip("resource", reason="the peak memory of a process is read from resource, which Windows lacks")
+pytest.importorskip(
+    "resource", reason="the peak memory of a process is read from resource, which Windows lacks"
+)
 
 from benchmarks import same_pixels
 from benchmarks.measure import tiny_model
@@ -17,7 +19,10 @@ def test_every_table_has_finite_rows() -> None:
     rows = small_tables()
     assert [row.what.count("peak memory") for row in rows].count(1) == 2
     for row in rows:
-        assert all(np.isfinite(float(number)) for number in re.findall(r"nan|inf|\d[\d.]*(?:e[+-]\d+)?", row.value)), row
+        assert all(
+            np.isfinite(float(number))
+            for number in re.findall(r"nan|inf|\d[\d.]*(?:e[+-]\d+)?", row.value)
+        ), row
 
 
 def test_blocks_and_a_job_that_is_taken_up_give_the_same_pixels() -> None:

@@ -7,8 +7,18 @@ import numpy as np
 import pytest
 import torch
 
-from napari_cvdm.analysis.regions import BACKGROUND, STRUCTURE, regions_on_grid, structure_and_background
-from napari_cvdm.analysis.schedule_maps import pixel_curves, region_curves, schedule_maps, shown_ranges
+from napari_cvdm.analysis.regions import (
+    BACKGROUND,
+    STRUCTURE,
+    regions_on_grid,
+    structure_and_background,
+)
+from napari_cvdm.analysis.schedule_maps import (
+    pixel_curves,
+    region_curves,
+    schedule_maps,
+    shown_ranges,
+)
 from napari_cvdm.core.result import finished as drained
 from napari_cvdm.diffusion.process import half_log_snr
 from napari_cvdm.models.schedule import Clock, clock_curve, gamma_and_beta
@@ -45,7 +55,11 @@ def test_maps_have_one_chunk_for_each_time_and_frame(clock):
     for rate in (rates((3, 6, 5)), da.from_array(rates((3, 6, 5)), chunks=2)):
         maps = schedule_maps(rate, clock_curve(clock, 20))
         for one in (maps.gamma, maps.beta, maps.half_log_snr):
-            assert (one.shape, one.dtype, one.chunksize) == ((20, 3, 6, 5), np.float32, (1, 1, 6, 5))
+            assert (one.shape, one.dtype, one.chunksize) == (
+                (20, 3, 6, 5),
+                np.float32,
+                (1, 1, 6, 5),
+            )
 
 
 @pytest.mark.parametrize("name", ["gamma", "beta", "half_log_snr"])
@@ -66,15 +80,21 @@ def test_gamma_falls_by_beta(clock):
     for one in (pixel_curves(rate, curve) for rate in (7.0, 15.0, 40.0)):
         slope = np.gradient(one.gamma, one.times, edge_order=2)
         early = one.times < 0.9
-        np.testing.assert_allclose(slope[early], (-one.beta * one.gamma)[early], atol=2e-4 * np.abs(slope).max())
-        np.testing.assert_allclose(one.half_log_snr, 0.5 * np.log(one.gamma / -np.expm1(np.log(one.gamma))), rtol=1e-9)
+        np.testing.assert_allclose(
+            slope[early], (-one.beta * one.gamma)[early], atol=2e-4 * np.abs(slope).max()
+        )
+        np.testing.assert_allclose(
+            one.half_log_snr, 0.5 * np.log(one.gamma / -np.expm1(np.log(one.gamma))), rtol=1e-9
+        )
 
 
 def test_the_log_snr_survives_what_gamma_does_not(clock):
     curve = clock_curve(clock, 10)
     huge, tiny = pixel_curves(1e4, curve), pixel_curves(1e-12, curve)
     np.testing.assert_allclose(huge.half_log_snr, -0.5e4 * np.array(curve.values), rtol=1e-6)
-    np.testing.assert_allclose(tiny.half_log_snr, -0.5 * np.log(1e-12 * np.array(curve.values)), rtol=1e-9)
+    np.testing.assert_allclose(
+        tiny.half_log_snr, -0.5 * np.log(1e-12 * np.array(curve.values)), rtol=1e-9
+    )
 
 
 def test_a_region_has_the_mean_of_its_pixels_schedules(clock):
@@ -85,8 +105,14 @@ def test_a_region_has_the_mean_of_its_pixels_schedules(clock):
     assert {number: one.pixels for number, one in found.items()} == {4: 3, 7: 1}
     alone = [pixel_curves(rate[1, column], curve) for column in range(3)]
     for name in ("gamma", "beta", "half_log_snr"):
-        np.testing.assert_allclose(getattr(found[4], name), np.mean([getattr(one, name) for one in alone], axis=0), rtol=1e-9)
-        np.testing.assert_allclose(getattr(found[7], name), getattr(pixel_curves(rate[3, 2], curve), name), rtol=1e-9)
+        np.testing.assert_allclose(
+            getattr(found[4], name),
+            np.mean([getattr(one, name) for one in alone], axis=0),
+            rtol=1e-9,
+        )
+        np.testing.assert_allclose(
+            getattr(found[7], name), getattr(pixel_curves(rate[3, 2], curve), name), rtol=1e-9
+        )
 
 
 def test_many_regions_are_counted_and_the_first_are_averaged(clock):
@@ -107,7 +133,10 @@ def test_shown_ranges_hold_the_maps_between_the_ends(clock):
     for name, (low, high) in ranges.items():
         values = np.asarray(getattr(maps, name)[inside])
         assert low - 1e-5 <= values.min() <= values.max() <= high + 1e-5, name
-    assert all(low < high for low, high in shown_ranges(np.full((2, 2), 9.0), clock_curve(clock, 1)).values())
+    assert all(
+        low < high
+        for low, high in shown_ranges(np.full((2, 2), 9.0), clock_curve(clock, 1)).values()
+    )
 
 
 def test_structure_and_background_are_told_apart():
@@ -125,7 +154,10 @@ def test_structure_and_background_are_told_apart():
 def test_labels_are_read_on_a_finer_grid():
     labels = np.arange(12).reshape(3, 4)
     matrix = np.array([[0.5, 0, -0.25], [0, 0.5, -0.25], [0, 0, 1]])
-    np.testing.assert_array_equal(regions_on_grid(labels, matrix[:2, :2], matrix[:2, 2], (6, 8)), np.kron(labels, np.ones((2, 2), int)))
+    np.testing.assert_array_equal(
+        regions_on_grid(labels, matrix[:2, :2], matrix[:2, 2], (6, 8)),
+        np.kron(labels, np.ones((2, 2), int)),
+    )
 
 
 def test_frames_without_a_rate_set_no_range(clock):

@@ -10,7 +10,15 @@ from benchmarks.screen import Costs, measured_costs, most_workers, screen_of, wr
 
 from napari_cvdm.models.checkpoint import load_checkpoint
 
-COSTS = Costs(image=0.5, megapixel=40.0, load=2.0, task=0.002, encoded_mb=0.001, written_mb=0.003, megabytes=80.0)
+COSTS = Costs(
+    image=0.5,
+    megapixel=40.0,
+    load=2.0,
+    task=0.002,
+    encoded_mb=0.001,
+    written_mb=0.003,
+    megabytes=80.0,
+)
 
 
 def test_twice_the_workers_halve_the_computing_and_leave_scheduler_and_disk_alone():
@@ -21,7 +29,9 @@ def test_twice_the_workers_halve_the_computing_and_leave_scheduler_and_disk_alon
 
 def test_a_screen_is_linear_in_its_images():
     one, ten = (screen_of(COSTS, images, 4.0, 1) for images in (100, 1000))
-    assert ten.scheduling == pytest.approx(10 * one.scheduling) and ten.writing == pytest.approx(10 * one.writing)
+    assert ten.scheduling == pytest.approx(10 * one.scheduling) and ten.writing == pytest.approx(
+        10 * one.writing
+    )
     assert ten.computing - COSTS.load == pytest.approx(10 * (one.computing - COSTS.load))
 
 
@@ -41,6 +51,13 @@ def test_what_is_written_is_as_large_as_the_images():
 
 
 def test_every_cost_is_measured(tiny_widefield_model):
-    costs = measured_costs(load_checkpoint(tiny_widefield_model), tiny_widefield_model, 1, 1, sides=(32, 48, 64), tasks=5)
+    costs = measured_costs(
+        load_checkpoint(tiny_widefield_model),
+        tiny_widefield_model,
+        1,
+        1,
+        sides=(32, 48, 64),
+        tasks=5,
+    )
     assert all(np.isfinite(value) and value >= 0 for value in astuple(costs))
     assert min(costs.load, costs.task, costs.encoded_mb, costs.written_mb, costs.megabytes) > 0

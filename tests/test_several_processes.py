@@ -28,12 +28,20 @@ def recipe_with(tmp_path: Path, **plan: object) -> Path:
 
 def in_float64(parts):
     """Batches and draws of a step, in double precision."""
-    return [tuple(replace(one, **{name: getattr(one, name).double() for name in type(one).__slots__}) for one in pair) for pair in parts]
+    return [
+        tuple(
+            replace(one, **{name: getattr(one, name).double() for name in type(one).__slots__})
+            for one in pair
+        )
+        for pair in parts
+    ]
 
 
 def save_gradients(recipe: Path, out: Path) -> None:
     """One backward pass of each stage, as the session does it; the first process writes the gradients."""
-    session = Session(TrainRequest(recipe=str(recipe), out=str(out), device="cpu"), read_recipe(recipe), None)
+    session = Session(
+        TrainRequest(recipe=str(recipe), out=str(out), device="cpu"), read_recipe(recipe), None
+    )
     session.network.double()  # so that what is compared is not rounding
     torch.manual_seed(1)
     for parameter in session.network.parameters():
@@ -42,7 +50,10 @@ def save_gradients(recipe: Path, out: Path) -> None:
     for stage in session.stages:
         run = session.begin(stage, None)
         run.accumulate(in_float64(next(session.batches(0, 1))))
-        found |= {f"{stage.name}.{index}": parameter.grad.contiguous() for index, parameter in enumerate(stage.parameters)}
+        found |= {
+            f"{stage.name}.{index}": parameter.grad.contiguous()
+            for index, parameter in enumerate(stage.parameters)
+        }
     if os.environ.get("RANK", "0") == "0":
         save_file(found, out / "gradients.safetensors")
     session.close()
@@ -50,8 +61,23 @@ def save_gradients(recipe: Path, out: Path) -> None:
 
 def torchrun(processes: int, *command: str) -> subprocess.CompletedProcess[str]:
     """Start several processes as the documentation says."""
-    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), *command]
-    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    words = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        str(processes),
+        *command,
+    ]
+    return subprocess.run(
+        words,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +94,13 @@ def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor
     largest = max(float(tensor.abs().max()) for tensor in expected.values())
     assert largest > 0
     for name, tensor in expected.items():
-        torch.testing.assert_close(found[name], tensor, rtol=0, atol=1e-9 * largest, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            found[name],
+            tensor,
+            rtol=0,
+            atol=1e-9 * largest,
+            msg=lambda text, name=name: f"{name}: {text}",
+        )
 
 
 def test_two_processes_find_the_gradients_of_one(alone, tmp_path):
@@ -85,9 +117,13 @@ def test_accumulated_parts_find_the_gradients_of_the_whole(alone, tmp_path, part
 
 
 def test_two_processes_train_one_model(tmp_path):
-    recipe = recipe_with(tmp_path, batch=4, mean_steps=2, diffusion_steps=2, log_every=1, save_every=2)
+    recipe = recipe_with(
+        tmp_path, batch=4, mean_steps=2, diffusion_steps=2, log_every=1, save_every=2
+    )
     out = tmp_path / "out"
-    done = torchrun(2, "-m", "napari_cvdm.cli", "train", str(recipe), "--out", str(out), "--device", "cpu")
+    done = torchrun(
+        2, "-m", "napari_cvdm.cli", "train", str(recipe), "--out", str(out), "--device", "cpu"
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("use it with --model") == 1
     assert len((out / "log.csv").read_text().splitlines()) == 5

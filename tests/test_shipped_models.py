@@ -27,7 +27,11 @@ INNER = (slice(CELL_MARGIN_PX, -CELL_MARGIN_PX),) * 2
 
 def restored(image, model, **settings):
     """Drain a restoration by a shipped model."""
-    return drained(restore(RestoreRequest(image=image, model=model, device="cpu", **settings), load_model(model)))
+    return drained(
+        restore(
+            RestoreRequest(image=image, model=model, device="cpu", **settings), load_model(model)
+        )
+    )
 
 
 def rmse(found, truth):
@@ -38,8 +42,12 @@ def rmse(found, truth):
 def planes_at(defocus_um, seed=0):
     """The sample cells, focused elsewhere."""
     whole = _cells_beyond_the_frame()
-    planes = defocus_pair_of(whole, np.zeros_like(whole), CELL_MICROSCOPE, defocus_um)[(slice(None), *INNER)]
-    return replace(cell_planes(), array=np.random.default_rng(seed).poisson(planes * 20_000).astype(np.uint16))
+    planes = defocus_pair_of(whole, np.zeros_like(whole), CELL_MICROSCOPE, defocus_um)[
+        (slice(None), *INNER)
+    ]
+    return replace(
+        cell_planes(), array=np.random.default_rng(seed).poisson(planes * 20_000).astype(np.uint16)
+    )
 
 
 @pytest.mark.parametrize("tile", [96, 200])
@@ -54,16 +62,23 @@ def test_tiles_do_not_choose_the_pixels_of_the_phase(tile):
 
 def test_tiles_do_not_choose_the_pixels_of_the_fluorescence():
     image = reticulum()
-    whole, tiled = (restored(image, "widefield-x2", samples=1, steps=2, tile=side) for side in (1024, 100))
+    whole, tiled = (
+        restored(image, "widefield-x2", samples=1, steps=2, tile=side) for side in (1024, 100)
+    )
     assert np.abs(whole.mean - tiled.mean).max() <= 1e-5 * np.ptp(whole.mean)
 
 
 def test_one_plane_in_focus_is_enough():
-    results = [restored(planes_at(pair), "phase-2shot", samples=2, defocus_um=pair) for pair in ((-1.0, 1.0), (0.0, 2.0))]
+    results = [
+        restored(planes_at(pair), "phase-2shot", samples=2, defocus_um=pair)
+        for pair in ((-1.0, 1.0), (0.0, 2.0))
+    ]
     errors = [rmse(result.mean, cell_phase()) for result in results]
     assert max(errors) < 0.8 * 0.054  # rad, of version 0.1.0
     assert max(errors) < 0.1 * np.std(cell_phase()) + 0.02
-    assert all(0.8 < result.forward.chi2 < 1.2 for result in results)  # the network keeps off what many photons decide
+    assert all(
+        0.8 < result.forward.chi2 < 1.2 for result in results
+    )  # the network keeps off what many photons decide
 
 
 def test_a_phase_of_bright_planes_explains_them_up_to_the_noise():
@@ -91,13 +106,23 @@ def test_the_mean_is_nearer_to_the_truth_than_a_sample_and_than_the_image():
 
 def test_twice_the_light_gives_twice_the_counts():
     image = reticulum()
-    once, twice = (restored(replace(image, array=image.array * factor), "widefield-x2", samples=1, steps=2).mean for factor in (1.0, 2.0))
+    once, twice = (
+        restored(
+            replace(image, array=image.array * factor), "widefield-x2", samples=1, steps=2
+        ).mean
+        for factor in (1.0, 2.0)
+    )
     assert np.abs(twice - 2 * once).max() < 1e-3 * np.ptp(twice)
 
 
 @pytest.mark.parametrize("name", [card.name for _, card in shipped_models()])
 def test_a_run_with_the_defaults_has_a_calibrated_interval(name: str):
-    card, asked = load_model(name).card, {entry.name: entry.default for entry in fields(RestoreRequest)}
-    carried = carried_calibration(card.calibration, asked["samples"], asked["steps"], asked["sampler"])
+    card, asked = (
+        load_model(name).card,
+        {entry.name: entry.default for entry in fields(RestoreRequest)},
+    )
+    carried = carried_calibration(
+        card.calibration, asked["samples"], asked["steps"], asked["sampler"]
+    )
     assert carried["factor"] > 0
     assert card.calibration["fields"] >= 100

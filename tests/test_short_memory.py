@@ -40,9 +40,13 @@ print(result.provenance.estimated["tile_used"], float(np.abs(result.mean - free.
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the size of a process is limited as Linux does it")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="the size of a process is limited as Linux does it"
+)
 def test_a_real_shortage_halves_the_tile_says_so_and_changes_no_pixel(tmp_path: Path) -> None:
-    wide = tiny_checkpoint("widefield-x2", tmp_path, widths=(48, 48))  # its features are much larger than the image
+    wide = tiny_checkpoint(
+        "widefield-x2", tmp_path, widths=(48, 48)
+    )  # its features are much larger than the image
     command = [sys.executable, "-c", LIMITED, str(wide), "240"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr[-2000:]
@@ -55,11 +59,17 @@ def test_a_real_shortage_halves_the_tile_says_so_and_changes_no_pixel(tmp_path: 
 def alive() -> int:
     """Bytes of all tensors that something still holds."""
     gc.collect()
-    held = {thing.untyped_storage().data_ptr(): thing.untyped_storage().nbytes() for thing in gc.get_objects() if issubclass(type(thing), torch.Tensor)}
+    held = {
+        thing.untyped_storage().data_ptr(): thing.untyped_storage().nbytes()
+        for thing in gc.get_objects()
+        if issubclass(type(thing), torch.Tensor)
+    }
     return sum(held.values())
 
 
-def test_a_planted_shortage_of_the_device_halves_the_tile_of_a_block(tiny_widefield_model, tmp_path, monkeypatch):
+def test_a_planted_shortage_of_the_device_halves_the_tile_of_a_block(
+    tiny_widefield_model, tmp_path, monkeypatch
+):
     model, request = load_model(str(tiny_widefield_model)), widefield_request(spots((150, 213)))
     really, out = tiled.map_tiles, str(tmp_path / "out.ome.zarr")
 
@@ -69,17 +79,25 @@ def test_a_planted_shortage_of_the_device_halves_the_tile_of_a_block(tiny_widefi
         return really(function, images, plan, factor_out=factor_out)
 
     monkeypatch.setattr(tiled, "map_tiles", small_device)
-    made = drained(restore_by_tiles(TiledRequest(request=request, out=out, block=512, halo=WHOLE_HALO), model))
+    made = drained(
+        restore_by_tiles(TiledRequest(request=request, out=out, block=512, halo=WHOLE_HALO), model)
+    )
     monkeypatch.setattr(tiled, "map_tiles", really)
     whole = drained(restore(request, model))
     assert any("tiles of 75 px were used in place of 512" in warning for warning in made.warnings)
     assert np.abs(image_in(Path(out), "mean") - whole.mean).max() <= 1e-5 * np.ptp(whole.mean)
 
 
-def test_nothing_is_kept_after_a_run_nor_after_an_error(tiny_widefield_model, tmp_path, monkeypatch):
+def test_nothing_is_kept_after_a_run_nor_after_an_error(
+    tiny_widefield_model, tmp_path, monkeypatch
+):
     model, request = load_model(str(tiny_widefield_model)), widefield_request(spots((150, 213)))
     before = alive()
-    drained(restore_by_tiles(TiledRequest(request=request, out=str(tmp_path / "out.ome.zarr"), block=128), model))
+    drained(
+        restore_by_tiles(
+            TiledRequest(request=request, out=str(tmp_path / "out.ome.zarr"), block=128), model
+        )
+    )
     assert alive() == before
 
     def no_memory(function, images, plan, *, factor_out):
@@ -87,5 +105,10 @@ def test_nothing_is_kept_after_a_run_nor_after_an_error(tiny_widefield_model, tm
 
     monkeypatch.setattr(tiled, "map_tiles", no_memory)
     with pytest.raises(torch.OutOfMemoryError):
-        drained(restore_by_tiles(TiledRequest(request=request, out=str(tmp_path / "other.ome.zarr"), block=128), model))
+        drained(
+            restore_by_tiles(
+                TiledRequest(request=request, out=str(tmp_path / "other.ome.zarr"), block=128),
+                model,
+            )
+        )
     assert alive() == before

@@ -32,8 +32,20 @@ from napari_cvdm.simulate.phase import (
     steepest,
 )
 from napari_cvdm.simulate.phase import draw_microscope as draw_brightfield_microscope
-from napari_cvdm.simulate.samples import CELL_PHASE_RAD, cell_phase, cell_planes, reticulum, reticulum_pair
-from napari_cvdm.simulate.widefield import LINE_SIGMAS, UPSAMPLING, WidefieldRanges, simulate_widefield, splat
+from napari_cvdm.simulate.samples import (
+    CELL_PHASE_RAD,
+    cell_phase,
+    cell_planes,
+    reticulum,
+    reticulum_pair,
+)
+from napari_cvdm.simulate.widefield import (
+    LINE_SIGMAS,
+    UPSAMPLING,
+    WidefieldRanges,
+    simulate_widefield,
+    splat,
+)
 from napari_cvdm.simulate.widefield import draw_microscope as draw_fluorescence_microscope
 
 SEEDS = range(12)
@@ -48,7 +60,11 @@ def inside(value: float, bounds: tuple[float, float]) -> bool:
 
 
 def test_a_phase_field_is_a_function_of_its_seed():
-    first, again, other = simulate_phase(3, SMALL_PHASE), simulate_phase(3, SMALL_PHASE), simulate_phase(4, SMALL_PHASE)
+    first, again, other = (
+        simulate_phase(3, SMALL_PHASE),
+        simulate_phase(3, SMALL_PHASE),
+        simulate_phase(4, SMALL_PHASE),
+    )
     assert_array_equal(first.planes, again.planes)
     assert_array_equal(first.phase, again.phase)
     assert (first.microscope, first.defocus_um) == (again.microscope, again.defocus_um)
@@ -67,11 +83,16 @@ def test_fields_are_pairs_and_stacks_in_coherent_and_in_wider_light():
     for field in fields:
         assert list(field.defocus_um) == sorted(set(field.defocus_um))
         distance = fresnel_number(field.defocus_um[-1] - field.defocus_um[0], field.microscope)
-        assert inside(distance, (PhaseRanges().fresnel[0] * 0.999, PhaseRanges().fresnel[1] * 1.001))
+        assert inside(
+            distance, (PhaseRanges().fresnel[0] * 0.999, PhaseRanges().fresnel[1] * 1.001)
+        )
 
 
 def test_a_known_condenser_is_that_of_every_field():
-    assert {simulate_phase(seed, PhaseRanges(field_px=(32, 32), condenser_na=(0.2, 0.2))).condenser_na for seed in range(6)} == {0.2}
+    assert {
+        simulate_phase(seed, PhaseRanges(field_px=(32, 32), condenser_na=(0.2, 0.2))).condenser_na
+        for seed in range(6)
+    } == {0.2}
 
 
 def test_planes_are_those_of_the_stated_optics():
@@ -81,7 +102,13 @@ def test_planes_are_those_of_the_stated_optics():
     for seed in range(30):
         pair = simulate_phase(seed, ranges)
         double = torch.zeros(1, dtype=torch.float64)
-        model = PhaseForwardModel.create(pair.phase.shape, pair.defocus_um, pair.microscope, condenser_na=pair.condenser_na, like=double)
+        model = PhaseForwardModel.create(
+            pair.phase.shape,
+            pair.defocus_um,
+            pair.microscope,
+            condenser_na=pair.condenser_na,
+            like=double,
+        )
         maps = torch.from_numpy(np.stack([np.zeros_like(pair.phase), pair.phase])).double()
         expected = model.apply(replace(model.zero(), maps=maps)).numpy()
         checked += int(np.abs(pair.planes - expected).max() < 5e-3 and pair.phase.std() > 0)
@@ -98,9 +125,16 @@ def test_photographs_of_a_folder_become_objects(tmp_path: Path):
     part = phase_objects.photograph(np.random.default_rng(1), (96, 50), str(tmp_path))
     assert part.shape == (96, 50) and np.isfinite(part).all()
     with_photographs = replace(SMALL_PHASE, photographs=str(tmp_path))
-    differ = [not np.array_equal(simulate_phase(seed, with_photographs).phase, simulate_phase(seed, SMALL_PHASE).phase) for seed in range(10)]
+    differ = [
+        not np.array_equal(
+            simulate_phase(seed, with_photographs).phase, simulate_phase(seed, SMALL_PHASE).phase
+        )
+        for seed in range(10)
+    ]
     assert any(differ)
-    assert_array_equal(simulate_phase(3, with_photographs).planes, simulate_phase(3, with_photographs).planes)
+    assert_array_equal(
+        simulate_phase(3, with_photographs).planes, simulate_phase(3, with_photographs).planes
+    )
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no photograph in it"):
         phase_objects.read_photographs(str(tmp_path / "empty"))
@@ -127,7 +161,9 @@ def test_defocus_moves_light_and_loses_none(seed: int):
     rng = np.random.default_rng(seed)
     phase = draw_phase(rng, (72, 56), SMALL_PHASE, 0.2)
     microscope = Microscope(pixel_um=0.3, wavelength_um=0.5, medium_index=1.33)
-    planes = defocus_pair_of(phase, np.zeros_like(phase), microscope, draw_defocus(rng, microscope, SMALL_PHASE))
+    planes = defocus_pair_of(
+        phase, np.zeros_like(phase), microscope, draw_defocus(rng, microscope, SMALL_PHASE)
+    )
     assert_allclose(planes.mean(axis=(1, 2)), 1.0, atol=1e-5)
 
 
@@ -157,7 +193,9 @@ def test_optics_of_phase_fields_stay_in_their_ranges(seed: int):
 
 @pytest.mark.parametrize("draw", OBJECTS, ids=lambda draw: draw.__name__)
 @pytest.mark.parametrize("shape", [(48, 80), (65, 33)])
-def test_phase_objects_fill_rectangular_fields_and_differ_between_draws(draw: phase_objects.Draw, shape: tuple[int, int]):
+def test_phase_objects_fill_rectangular_fields_and_differ_between_draws(
+    draw: phase_objects.Draw, shape: tuple[int, int]
+):
     rng = np.random.default_rng(1)
     first, second = draw(rng, shape), draw(rng, shape)
     assert first.shape == shape
@@ -185,7 +223,10 @@ def test_emitters_on_a_grid_keep_their_flux_and_their_place():
     image = splat((positions, brightness), (32, 40), pixel_um).double().numpy()
     assert_allclose(image.sum(), brightness.sum(), rtol=1e-6)
     centres = [(np.arange(size) + 0.5) * pixel_um for size in image.shape]
-    found = (image.sum(axis=1) @ centres[0] / image.sum(), image.sum(axis=0) @ centres[1] / image.sum())
+    found = (
+        image.sum(axis=1) @ centres[0] / image.sum(),
+        image.sum(axis=0) @ centres[1] / image.sum(),
+    )
     assert_allclose(found, brightness @ positions / brightness.sum(), rtol=1e-6)
 
 
@@ -198,7 +239,9 @@ def test_emitters_outside_the_field_leave_it_empty():
 def test_a_widefield_truth_is_twice_as_fine_and_never_negative(seed: int):
     pair = simulate_widefield(seed, SMALL_WIDEFIELD)
     assert pair.truth.shape == tuple(UPSAMPLING * size for size in pair.counts.shape)
-    assert pair.truth.min() >= pair.camera.offset_counts - dark_level(pair.counts) - 1e-3 * np.ptp(pair.truth)
+    assert pair.truth.min() >= pair.camera.offset_counts - dark_level(pair.counts) - 1e-3 * np.ptp(
+        pair.truth
+    )
     assert np.isfinite(pair.counts).all()
 
 
@@ -206,13 +249,25 @@ def test_a_widefield_truth_is_twice_as_fine_and_never_negative(seed: int):
 def test_optics_of_widefield_fields_stay_in_their_ranges(seed: int):
     ranges = WidefieldRanges()
     microscope = draw_fluorescence_microscope(np.random.default_rng(seed), ranges)
-    assert all(inside(float(getattr(microscope, name)), getattr(ranges, name)) for name in ("na", "wavelength_um", "pixel_um", "medium_index"))
+    assert all(
+        inside(float(getattr(microscope, name)), getattr(ranges, name))
+        for name in ("na", "wavelength_um", "pixel_um", "medium_index")
+    )
 
 
 @settings(max_examples=20)
-@given(seed=st.integers(0, 2**32), names=st.sets(st.sampled_from(structures.STRUCTURE_NAMES), min_size=1))
+@given(
+    seed=st.integers(0, 2**32),
+    names=st.sets(st.sampled_from(structures.STRUCTURE_NAMES), min_size=1),
+)
 def test_what_is_left_out_is_never_drawn_and_the_rest_keeps_its_proportions(seed, names):
-    drawn = np.concatenate([structures.structure_kinds(rng, tuple(names)) for rng in [np.random.default_rng(seed)] for _ in range(200)])
+    drawn = np.concatenate(
+        [
+            structures.structure_kinds(rng, tuple(names))
+            for rng in [np.random.default_rng(seed)]
+            for _ in range(200)
+        ]
+    )
     shares = np.bincount(drawn, minlength=len(structures.STRUCTURES)) / len(drawn)
     wanted = np.array([weight * (draw.__name__ in names) for draw, weight in structures.STRUCTURES])
     assert not shares[wanted == 0].any()
@@ -220,9 +275,17 @@ def test_what_is_left_out_is_never_drawn_and_the_rest_keeps_its_proportions(seed
 
 
 def test_all_structures_are_the_simulation_without_a_choice_and_one_is_a_choice():
-    everything, chosen = (replace(SMALL_WIDEFIELD, structures=names) for names in (structures.STRUCTURE_NAMES, ("nothing",)))
-    assert_array_equal(simulate_widefield(3, SMALL_WIDEFIELD).counts, simulate_widefield(3, everything).counts)
-    assert all(np.ptp(one.truth) <= 1e-4 * np.ptp(one.counts) for one in (simulate_widefield(seed, replace(chosen, haze=(0.0, 0.0))) for seed in SEEDS))
+    everything, chosen = (
+        replace(SMALL_WIDEFIELD, structures=names)
+        for names in (structures.STRUCTURE_NAMES, ("nothing",))
+    )
+    assert_array_equal(
+        simulate_widefield(3, SMALL_WIDEFIELD).counts, simulate_widefield(3, everything).counts
+    )
+    assert all(
+        np.ptp(one.truth) <= 1e-4 * np.ptp(one.counts)
+        for one in (simulate_widefield(seed, replace(chosen, haze=(0.0, 0.0))) for seed in SEEDS)
+    )
 
 
 @pytest.mark.parametrize(("names", "said"), [(("fog",), "'fog'"), ((), "is empty")])
@@ -231,7 +294,9 @@ def test_a_structure_that_there_is_not_is_refused(names, said):
         WidefieldRanges(structures=names)
 
 
-def test_a_share_of_widefield_fields_is_blank_in_truth_but_not_in_counts(monkeypatch: pytest.MonkeyPatch):
+def test_a_share_of_widefield_fields_is_blank_in_truth_but_not_in_counts(
+    monkeypatch: pytest.MonkeyPatch,
+):
     monkeypatch.setattr(structures, "STRUCTURES", ((structures.nothing, 1.0),))
     pair = simulate_widefield(0, SMALL_WIDEFIELD)
     assert np.ptp(pair.truth) < 1e-3 * pair.counts.std()
@@ -251,23 +316,37 @@ QUIET = WidefieldRanges(
 )
 
 
-@pytest.mark.parametrize("seed", [seed for seed in SEEDS if np.ptp(simulate_widefield(seed, QUIET).truth) > 100])
+@pytest.mark.parametrize(
+    "seed", [seed for seed in SEEDS if np.ptp(simulate_widefield(seed, QUIET).truth) > 100]
+)
 def test_a_sharp_truth_lies_where_the_image_does_and_counts_like_it(seed: int):
     """Fine pixels 2i and 2i + 1 are camera pixel i, and blur only moves light about."""
     pair = simulate_widefield(seed, QUIET)
     binned = pair.truth.reshape(64, UPSAMPLING, 64, UPSAMPLING).mean(axis=(1, 3))
-    shift, *_ = phase_cross_correlation(gaussian_filter(binned, 1.5), gaussian_filter(pair.counts, 1.0), upsample_factor=20, normalization=None)
+    shift, *_ = phase_cross_correlation(
+        gaussian_filter(binned, 1.5),
+        gaussian_filter(pair.counts, 1.0),
+        upsample_factor=20,
+        normalization=None,
+    )
     assert_allclose(shift, 0, atol=0.15)
     signal = pair.counts - dark_level(pair.counts)
-    assert_allclose(binned.sum(), signal.sum(), rtol=0.05)  # some light comes and goes over the border
+    assert_allclose(
+        binned.sum(), signal.sum(), rtol=0.05
+    )  # some light comes and goes over the border
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_correlated_noise_is_smoothed_or_in_lines_and_the_light_stays(seed: int):
     """Lines differ from row to row alone, by as much as the ranges say; smoothing takes differences between pixels away."""
-    white, found = (simulate_widefield(seed, replace(SMALL_WIDEFIELD, correlated=share, stretched=0.0)).counts for share in (0.0, 1.0))
+    white, found = (
+        simulate_widefield(seed, replace(SMALL_WIDEFIELD, correlated=share, stretched=0.0)).counts
+        for share in (0.0, 1.0)
+    )
     added = found - white
-    assert_allclose(found.mean(), white.mean(), atol=3 * LINE_SIGMAS[1] * noise_sigma(white) / len(white) ** 0.5)
+    assert_allclose(
+        found.mean(), white.mean(), atol=3 * LINE_SIGMAS[1] * noise_sigma(white) / len(white) ** 0.5
+    )
     if np.ptp(added, axis=1).max() < 1e-2 * noise_sigma(white):
         assert 0.5 * LINE_SIGMAS[0] < added[:, 0].std() / noise_sigma(white) < 1.5 * LINE_SIGMAS[1]
     else:

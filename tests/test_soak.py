@@ -9,14 +9,37 @@ from benchmarks.soak import Lap, laps, made_models
 
 
 def gauges_of(memory: list[float], files: list[int]) -> Gauges:
-    return Gauges(memory_kib=memory, heap_kib=memory, files=files, threads=[3] * len(files), objects=[1] * len(files), blocks=[1] * len(files))
+    return Gauges(
+        memory_kib=memory,
+        heap_kib=memory,
+        files=files,
+        threads=[3] * len(files),
+        objects=[1] * len(files),
+        blocks=[1] * len(files),
+    )
 
 
 def test_what_stays_flat_is_met_and_what_leaks_is_missed() -> None:
-    noise = [900.0, 5.0, 0.0, 3.0, 1.0, 4.0, 2.0, 3.0, 0.0, 1.0, 4.0, 2.0]  # high at first: the warming up does not count
+    noise = [
+        900.0,
+        5.0,
+        0.0,
+        3.0,
+        1.0,
+        4.0,
+        2.0,
+        3.0,
+        0.0,
+        1.0,
+        4.0,
+        2.0,
+    ]  # high at first: the warming up does not count
     flat = gauges_of([1e5 + jitter for jitter in noise], [7] * 12).rows()
     assert [row.met for row in flat] == [True, None, True, True, None, None]
-    leaking = gauges_of([1e5 + jitter + 2 * LARGEST_LEAK_KIB * lap for lap, jitter in enumerate(noise)], list(range(12))).rows()
+    leaking = gauges_of(
+        [1e5 + jitter + 2 * LARGEST_LEAK_KIB * lap for lap, jitter in enumerate(noise)],
+        list(range(12)),
+    ).rows()
     assert [row.met for row in leaking] == [False, None, False, True, None, None]
 
 

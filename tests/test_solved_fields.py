@@ -65,7 +65,10 @@ def test_a_field_comes_back_from_its_file(solved, tmp_path):
 
 
 def test_pulls_too_large_for_half_precision_stay_finite(solved, tmp_path):
-    large = replace(solved, maps=replace(solved.maps, pull=1e6 * solved.maps.pull, misfit=1e9 * solved.maps.misfit))
+    large = replace(
+        solved,
+        maps=replace(solved.maps, pull=1e6 * solved.maps.pull, misfit=1e9 * solved.maps.misfit),
+    )
     save_field(tmp_path / "one.npz", large)
     again = load_field(tmp_path / "one.npz")
     np.testing.assert_allclose(again.maps.pull, large.maps.pull, rtol=1e-6)
@@ -76,7 +79,9 @@ def test_pulls_too_large_for_half_precision_stay_finite(solved, tmp_path):
 def test_a_solved_field_is_what_a_measured_one_becomes(solved):
     """Training and use see the same channels; seeds choose the draws of the width."""
     pair = simulate_phase(3, SMALL)
-    measured = phase_field(pair.planes, pair.phase, pair.microscope, pair.defocus_um, pair.condenser_na)
+    measured = phase_field(
+        pair.planes, pair.phase, pair.microscope, pair.defocus_um, pair.condenser_na
+    )
     trained = solved_field(solved.maps, solved.truth)
     assert trained.channels.shape == measured.channels.shape
     for number, name in enumerate(CHANNELS):
@@ -104,7 +109,9 @@ def test_what_is_there_is_kept_and_what_is_missing_is_solved(tmp_path, monkeypat
     assert list(solve_missing(folder, SMALL, 70, range(4))) == [0, 1, 2, 3]
     assert made == [70, 71, 72, 73]
     assert (folder / "000001.npz").read_bytes() == b"kept as it is"
-    assert sorted(path.name for path in folder.glob("*.npz")) == [f"{number:06d}.npz" for number in range(4)]
+    assert sorted(path.name for path in folder.glob("*.npz")) == [
+        f"{number:06d}.npz" for number in range(4)
+    ]
 
 
 def test_a_field_that_was_cut_short_is_solved_again(tmp_path, monkeypatch, solved):
@@ -126,7 +133,10 @@ def test_solving_stops_between_two_fields(tmp_path, monkeypatch, solved):
     assert sorted(path.name for path in (tmp_path / "fields").iterdir()) == ["000000.npz", RECORD]
 
 
-@pytest.mark.parametrize(("seed", "ranges", "what"), [(1, SMALL, "seed"), (0, replace(SMALL, photons=(1e3, 1e4)), "ranges")])
+@pytest.mark.parametrize(
+    ("seed", "ranges", "what"),
+    [(1, SMALL, "seed"), (0, replace(SMALL, photons=(1e3, 1e4)), "ranges")],
+)
 def test_a_folder_holds_fields_of_one_kind(seed, ranges, what, tmp_path, monkeypatch, solved):
     monkeypatch.setattr(solved_fields, "solve_field", lambda seed, ranges: solved)
     folder = tmp_path / "fields"
@@ -187,10 +197,14 @@ def test_fluorescence_fields_are_those_of_the_simulation_to_half_precision(range
     assert list(solve_missing(tmp_path, ranges, 7, range(2))) == [0, 1]
     for number in range(2):
         kept = load_training_field(tmp_path / f"{number:06d}.npz")
-        made = simulated_fluorescence(FLUORESCENCE[ranges.task], ranges.simulated(7 + number), 7 + number)
+        made = simulated_fluorescence(
+            FLUORESCENCE[ranges.task], ranges.simulated(7 + number), 7 + number
+        )
         assert (kept.fine_channels, kept.pixel_um) == (made.fine_channels, made.pixel_um)
         assert kept.weight == pytest.approx(made.weight)
         for name in ("channels", "baseline", "truth"):
-            torch.testing.assert_close(getattr(kept, name), getattr(made, name), rtol=1e-3, atol=1e-4)
+            torch.testing.assert_close(
+                getattr(kept, name), getattr(made, name), rtol=1e-3, atol=1e-4
+            )
     with pytest.raises(RequestError, match="other"):
         next(solve_missing(tmp_path, replace(ranges, photons=(9.0, 99.0)), 7, range(1)))

@@ -9,9 +9,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from benchmarks.evaluations import ALONE, METHODS, WARM, Quality, append_row, posterior, read_rows, smallest_within
+from benchmarks.evaluations import (
+    ALONE,
+    METHODS,
+    WARM,
+    Quality,
+    append_row,
+    posterior,
+    read_rows,
+    smallest_within,
+)
 from benchmarks.measure import finish, tiny_model
-from benchmarks.published import NOISE_PARAMETERS, SCHEDULE_PARAMETERS, Published, parameter_count, published_sample
+from benchmarks.published import (
+    NOISE_PARAMETERS,
+    SCHEDULE_PARAMETERS,
+    Published,
+    parameter_count,
+    published_sample,
+)
 from benchmarks.same_pixels import speed_rows
 from benchmarks.speed import PARTS, overhead, request_of_output, small_tables
 from hypothesis import given
@@ -36,7 +51,9 @@ def published() -> Published:
 
 def test_the_published_networks_have_the_published_size(published: Published) -> None:
     assert parameter_count([published.noise]) == pytest.approx(NOISE_PARAMETERS, rel=0.01)
-    assert parameter_count([published.rate, published.tau, published.tau]) == pytest.approx(SCHEDULE_PARAMETERS, rel=0.01)
+    assert parameter_count([published.rate, published.tau, published.tau]) == pytest.approx(
+        SCHEDULE_PARAMETERS, rel=0.01
+    )
 
 
 def test_the_published_procedure_evaluates_the_schedule_at_every_step(published: Published) -> None:
@@ -48,7 +65,10 @@ def test_the_published_procedure_evaluates_the_schedule_at_every_step(published:
 
         return hook
 
-    hooks = [published.rate.register_forward_hook(count("schedule")), published.noise.register_forward_hook(count("noise"))]
+    hooks = [
+        published.rate.register_forward_hook(count("schedule")),
+        published.noise.register_forward_hook(count("noise")),
+    ]
     images = list(published_sample(published, torch.zeros(1, 2, 32, 16), steps=3))
     for hook in hooks:
         hook.remove()
@@ -57,7 +77,9 @@ def test_the_published_procedure_evaluates_the_schedule_at_every_step(published:
 
 
 @pytest.mark.parametrize("sampler", ["sde-2m", "ode-2m", "ddim", "ancestral"])
-def test_samples_drawn_together_are_those_drawn_one_by_one(tiny_phase_model: Path, monkeypatch: pytest.MonkeyPatch, sampler: str) -> None:
+def test_samples_drawn_together_are_those_drawn_one_by_one(
+    tiny_phase_model: Path, monkeypatch: pytest.MonkeyPatch, sampler: str
+) -> None:
     together = drained(sampler, tiny_phase_model)
     monkeypatch.setattr(frame, "SAMPLES_TOGETHER", 1)
     alone = drained(sampler, tiny_phase_model)
@@ -65,20 +87,31 @@ def test_samples_drawn_together_are_those_drawn_one_by_one(tiny_phase_model: Pat
     assert np.array_equal(together.variance, alone.variance)
 
 
-def test_a_true_batch_gives_the_same_samples_to_rounding(tiny_phase_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_true_batch_gives_the_same_samples_to_rounding(
+    tiny_phase_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one_by_one = drained("sde-2m", tiny_phase_model)
     monkeypatch.setattr(cvdm, "best_one_by_one", lambda device: False)
     batched = drained("sde-2m", tiny_phase_model)
-    np.testing.assert_allclose(batched.samples, one_by_one.samples, atol=1e-5 * float(np.abs(one_by_one.samples).max()))
+    np.testing.assert_allclose(
+        batched.samples, one_by_one.samples, atol=1e-5 * float(np.abs(one_by_one.samples).max())
+    )
 
 
-def test_bf16_moves_the_samples_far_less_than_they_scatter(tiny_phase_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    exact, narrow = drained("sde-2m", tiny_phase_model), drained("sde-2m", tiny_phase_model, precision="bf16")
+def test_bf16_moves_the_samples_far_less_than_they_scatter(
+    tiny_phase_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact, narrow = (
+        drained("sde-2m", tiny_phase_model),
+        drained("sde-2m", tiny_phase_model, precision="bf16"),
+    )
     moved = np.sqrt(np.mean((narrow.samples - exact.samples) ** 2))
     assert 0 < moved < 0.05 * np.sqrt(exact.variance.mean())
     assert narrow.provenance.settings["precision"] == "bf16"
     monkeypatch.setattr(frame, "SAMPLES_TOGETHER", 1)
-    assert np.array_equal(narrow.samples, drained("sde-2m", tiny_phase_model, precision="bf16").samples)
+    assert np.array_equal(
+        narrow.samples, drained("sde-2m", tiny_phase_model, precision="bf16").samples
+    )
 
 
 def test_a_precision_that_is_not_known_is_refused(tiny_phase_model: Path) -> None:
@@ -86,9 +119,13 @@ def test_a_precision_that_is_not_known_is_refused(tiny_phase_model: Path) -> Non
         drained("sde-2m", tiny_phase_model, precision="fp8")
 
 
-def test_samples_are_added_to_a_result_from_before_precision_was_a_choice(tiny_phase_model: Path) -> None:
+def test_samples_are_added_to_a_result_from_before_precision_was_a_choice(
+    tiny_phase_model: Path,
+) -> None:
     part = drained("ddim", tiny_phase_model, samples=2)
-    settings = {name: value for name, value in part.provenance.settings.items() if name != "precision"}
+    settings = {
+        name: value for name, value in part.provenance.settings.items() if name != "precision"
+    }
     older = replace(part, provenance=replace(part.provenance, settings=settings))
     continued = drained("ddim", tiny_phase_model, earlier=older)
     assert np.array_equal(continued.samples, drained("ddim", tiny_phase_model).samples)
@@ -96,28 +133,54 @@ def test_samples_are_added_to_a_result_from_before_precision_was_a_choice(tiny_p
         drained("ddim", tiny_phase_model, earlier=older, precision="bf16")
 
 
-def drained(sampler: str, model: Path | Checkpoint, earlier: Restoration | None = None, samples: int = 6, steps: int = 3, **choices: object) -> Restoration:
+def drained(
+    sampler: str,
+    model: Path | Checkpoint,
+    earlier: Restoration | None = None,
+    samples: int = 6,
+    steps: int = 3,
+    **choices: object,
+) -> Restoration:
     """A restoration of six samples, the first alone, then four, then one."""
     rng = np.random.default_rng(3)
     image = ImageStack(array=1 + 0.05 * rng.standard_normal((2, 37, 50)), axes="PYX", pixel_um=0.2)
     optics = {"wavelength_um": 0.55, "medium_index": 1.33, "defocus_um": (-1.0, 1.0)}
     loaded = model if isinstance(model, Checkpoint) else load_model(str(model))
-    request = RestoreRequest(image=image, model=loaded.card.name, samples=samples, steps=steps, keep_samples=True, sampler=sampler, **optics, **choices)
+    request = RestoreRequest(
+        image=image,
+        model=loaded.card.name,
+        samples=samples,
+        steps=steps,
+        keep_samples=True,
+        sampler=sampler,
+        **optics,
+        **choices,
+    )
     return finish(request, loaded, earlier)
 
 
 @pytest.mark.parametrize(("prediction", "expected"), [("v", 1 + 6 * 2), ("eps", 6 * 3)])
-def test_what_every_sample_starts_from_is_evaluated_once(tiny_phase_model: Path, monkeypatch: pytest.MonkeyPatch, prediction: str, expected: int) -> None:
+def test_what_every_sample_starts_from_is_evaluated_once(
+    tiny_phase_model: Path, monkeypatch: pytest.MonkeyPatch, prediction: str, expected: int
+) -> None:
     denoised: list[int] = []
     really = cvdm.CVDM.clean
-    monkeypatch.setattr(cvdm.CVDM, "clean", lambda network, noisy, *given: denoised.extend([1] * len(noisy)) or really(network, noisy, *given))
+    monkeypatch.setattr(
+        cvdm.CVDM,
+        "clean",
+        lambda network, noisy, *given: (
+            denoised.extend([1] * len(noisy)) or really(network, noisy, *given)
+        ),
+    )
     model = load_model(str(tiny_phase_model))
     monkeypatch.setattr(model.network, "prediction", PREDICTIONS[prediction])
     drained("sde-2m", model)
     assert len(denoised) == expected == frame.evaluations(model.network, samples=6, steps=3)
 
 
-def test_a_start_of_its_own_moves_a_sample_far_less_than_samples_scatter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_start_of_its_own_moves_a_sample_far_less_than_samples_scatter(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     model = load_model("widefield-x2")
     shared = finish(request_of_output(model, 128, 4, keep_samples=True), model)
     monkeypatch.setattr(frame.Frame, "start", lambda self: None)
@@ -128,14 +191,24 @@ def test_a_start_of_its_own_moves_a_sample_far_less_than_samples_scatter(monkeyp
     assert 0 < moved[1:].max() < 0.01 * np.sqrt(alone.variance.mean())
 
 
-@pytest.mark.parametrize(("samples", "steps", "prediction", "alike"), [(2, 1, "v", True), (1, 1, "v", False), (2, 2, "v", False), (2, 1, "eps", False)])
+@pytest.mark.parametrize(
+    ("samples", "steps", "prediction", "alike"),
+    [(2, 1, "v", True), (1, 1, "v", False), (2, 2, "v", False), (2, 1, "eps", False)],
+)
 def test_samples_that_cannot_differ_are_named(
-    tiny_phase_model: Path, monkeypatch: pytest.MonkeyPatch, samples: int, steps: int, prediction: str, alike: bool
+    tiny_phase_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    samples: int,
+    steps: int,
+    prediction: str,
+    alike: bool,
 ) -> None:
     model = load_model(str(tiny_phase_model))
     monkeypatch.setattr(model.network, "prediction", PREDICTIONS[prediction])
     found = drained("sde-2m", model, samples=samples, steps=steps)
-    assert any("all 2 samples are alike" in warning for warning in found.provenance.warnings) == alike
+    assert (
+        any("all 2 samples are alike" in warning for warning in found.provenance.warnings) == alike
+    )
     assert (samples > 1 and found.variance.max() == 0) == alike
 
 
@@ -147,7 +220,11 @@ class Waits(TorchDispatchMode):
         self.count = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        self.count += func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default, torch.ops.aten.equal.default)
+        self.count += func in (
+            torch.ops.aten._local_scalar_dense.default,
+            torch.ops.aten.nonzero.default,
+            torch.ops.aten.equal.default,
+        )
         return func(*args, **(kwargs or {}))
 
 
@@ -162,28 +239,41 @@ def test_no_step_waits_for_the_device(tiny_phase_model: Path, sampler: str) -> N
 
 
 @given(first=st.integers(0, 20), samples=st.integers(1, 40), together=st.integers(1, 8))
-def test_groups_hold_every_sample_once_and_in_order(first: int, samples: int, together: int) -> None:
+def test_groups_hold_every_sample_once_and_in_order(
+    first: int, samples: int, together: int
+) -> None:
     groups = list(frame.sample_groups(first, samples, together))
     assert [sample for group in groups for sample in group] == list(range(first, samples))
     assert all(1 <= len(group) <= together for group in groups)
 
 
 def test_the_overhead_is_measured_on_a_small_image(tiny_widefield_model: Path) -> None:
-    assert overhead(load_model(str(tiny_widefield_model)), size=64, samples=3, rounds=1, steps=2) > -1
+    assert (
+        overhead(load_model(str(tiny_widefield_model)), size=64, samples=3, rounds=1, steps=2) > -1
+    )
 
 
 def test_every_part_in_its_small_form_has_finite_rows() -> None:
     rows = small_tables()
     assert len(rows) >= len(PARTS)
     for row in rows:
-        assert all(math.isfinite(float(number)) for number in re.findall(r"nan|inf|\d[\d.]*(?:e[+-]\d+)?", row.value)), row
+        assert all(
+            math.isfinite(float(number))
+            for number in re.findall(r"nan|inf|\d[\d.]*(?:e[+-]\d+)?", row.value)
+        ), row
 
 
-def test_the_paths_that_are_compared_give_the_same_pixels_and_a_fault_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_paths_that_are_compared_give_the_same_pixels_and_a_fault_shows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     model = tiny_model()
     assert all(row.met for row in speed_rows(model))
     really = cvdm.noise_field
-    monkeypatch.setattr(cvdm, "noise_field", lambda *given, **named: really(*given, **named) + (frame.SAMPLES_TOGETHER > 1))
+    monkeypatch.setattr(
+        cvdm,
+        "noise_field",
+        lambda *given, **named: really(*given, **named) + (frame.SAMPLES_TOGETHER > 1),
+    )
     assert [row.met for row in speed_rows(model)] == [False, False, False]
 
 
@@ -194,12 +284,22 @@ def test_a_network_that_is_where_it_is_needed_is_not_copied(tiny_phase_model: Pa
     copied = placed(plain, here)
     assert copied is not plain
     assert placed(copied, here) is copied
-    assert all(torch.equal(one, other) for one, other in zip(plain.parameters(), copied.parameters(), strict=True))
+    assert all(
+        torch.equal(one, other)
+        for one, other in zip(plain.parameters(), copied.parameters(), strict=True)
+    )
 
 
 def test_the_smallest_number_within_a_tolerance_is_found() -> None:
     def quality(evaluations: int, crps: float) -> Quality:
-        return Quality(model="m", method="sde-2m", evaluations=evaluations, crps=crps, rmse=1.0, spread_ratio=1.0)
+        return Quality(
+            model="m",
+            method="sde-2m",
+            evaluations=evaluations,
+            crps=crps,
+            rmse=1.0,
+            spread_ratio=1.0,
+        )
 
     rows = [quality(10, 1.0), quality(6, 1.02), quality(8, 1.01), quality(4, 1.03)]
     found = smallest_within(rows, 1.0)
@@ -209,18 +309,26 @@ def test_the_smallest_number_within_a_tolerance_is_found() -> None:
 
 def test_what_was_measured_is_read_back(tmp_path: Path) -> None:
     path = tmp_path / "evaluations.csv"
-    rows = [Quality(model="m", method=method, evaluations=4, crps=0.1, rmse=1 / 3, spread_ratio=0.9) for method in METHODS]
+    rows = [
+        Quality(model="m", method=method, evaluations=4, crps=0.1, rmse=1 / 3, spread_ratio=0.9)
+        for method in METHODS
+    ]
     for row in rows:
         append_row(path, row)
     assert read_rows(path) == rows
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_spends_the_evaluations_it_says(tiny_widefield_model: Path, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+def test_every_method_spends_the_evaluations_it_says(
+    tiny_widefield_model: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
     network, calls = load_model(str(tiny_widefield_model)).network, []
     really = network.clean
     monkeypatch.setattr(network, "clean", lambda *given: calls.append(1) or really(*given))
-    channels, baseline = torch.randn(1, network.config.condition_channels, 16, 16), torch.zeros(1, 1, 32, 32)
+    channels, baseline = (
+        torch.randn(1, network.config.condition_channels, 16, 16),
+        torch.zeros(1, 1, 32, 32),
+    )
     drawn = posterior(network, channels, baseline, method, evaluations=4, samples=2)
     assert len(calls) == (4 * 2 if method in (WARM, ALONE) else 1 + 3 * 2)
     assert drawn.shape == (2, 1, 32, 32) and bool(drawn.isfinite().all())

@@ -65,7 +65,9 @@ def test_twice_the_defocus_in_twice_the_index_is_the_same_image():
 def test_a_lamp_that_flickers_between_the_planes_does_not_matter():
     pair = planes(bump(0.5), photons=10_000)
     one = PhaseTwoShot().condition(pair, MICROSCOPE, DEFOCUS, "auto")
-    other = PhaseTwoShot().condition(pair * np.array([1.0, 1.05])[:, None, None], MICROSCOPE, DEFOCUS, "auto")
+    other = PhaseTwoShot().condition(
+        pair * np.array([1.0, 1.05])[:, None, None], MICROSCOPE, DEFOCUS, "auto"
+    )
     np.testing.assert_allclose(phase_of(one), phase_of(other), atol=1e-3)
 
 
@@ -102,15 +104,21 @@ def test_expected_noise_is_about_the_noise_there_is():
 
 
 def test_every_channel_has_a_name_and_is_finite():
-    phase_channels = PhaseTwoShot().condition(planes(bump(0.5), 1000), MICROSCOPE, DEFOCUS, "auto").channels
-    signal_channels = WidefieldX2().condition(np.random.default_rng(0).poisson(20, (1, 40, 44)), "auto").channels
+    phase_channels = (
+        PhaseTwoShot().condition(planes(bump(0.5), 1000), MICROSCOPE, DEFOCUS, "auto").channels
+    )
+    signal_channels = (
+        WidefieldX2().condition(np.random.default_rng(0).poisson(20, (1, 40, 44)), "auto").channels
+    )
     for task, channels in (("phase-2shot", phase_channels), ("widefield-x2", signal_channels)):
         assert len(channels) == len(TASKS[task].channels)
         assert channels.isfinite().all()
         assert channels.dtype == torch.float32
 
 
-@pytest.mark.parametrize("background", [np.zeros((96, 80)), np.full((96, 80), np.nan), np.ones((5, 5))])
+@pytest.mark.parametrize(
+    "background", [np.zeros((96, 80)), np.full((96, 80), np.nan), np.ones((5, 5))]
+)
 def test_an_impossible_background_is_refused(background):
     with pytest.raises(RequestError, match="background"):
         over_background(planes(bump(0.5)), background)
@@ -185,7 +193,9 @@ def test_a_part_of_a_frame_keeps_its_pixels():
         assert (part.origin[axis] - prepared.origin[axis]) % 8 == 0
     assert part.posterior.window == tuple(
         slice(whole.start + start - begin, whole.start + start - begin + size)
-        for whole, start, begin, size in zip(prepared.posterior.window, part.origin, prepared.origin, part.valid.shape, strict=True)
+        for whole, start, begin, size in zip(
+            prepared.posterior.window, part.origin, prepared.origin, part.valid.shape, strict=True
+        )
     )
 
 
@@ -207,7 +217,9 @@ def test_three_planes_in_any_order_are_one_field():
     noisy = np.random.default_rng(0).poisson(clean * 10_000) / 10_000
     one = PhaseTwoShot().condition(noisy, MICROSCOPE, positions, "none")
     order = [2, 0, 1]
-    other = PhaseTwoShot().condition(noisy[order], MICROSCOPE, [positions[i] for i in order], "none")
+    other = PhaseTwoShot().condition(
+        noisy[order], MICROSCOPE, [positions[i] for i in order], "none"
+    )
     assert torch.equal(one.channels, other.channels)
     assert np.std(one.estimate - phase) < 0.2 * np.std(phase)
 
@@ -239,8 +251,13 @@ def test_the_means_of_a_plane_in_parts_leave_out_what_was_cut_off_too():
     pair = np.round(1000 * planes(bump(0.5), 10_000)).astype(np.uint16)
     pair[1, 20:40, 30:60] = 4095
     image = ImageStack(array=pair, axes="PYX", pixel_um=0.2)
-    sampled = [sample_plane(phase_request(image), PhaseTwoShot(), (), plane, Fingerprint(pair)) for plane in range(2)]
-    np.testing.assert_allclose(blank_levels(sampled, "auto", pair.shape[1:]), over_background(pair, "auto")[1], rtol=1e-12)
+    sampled = [
+        sample_plane(phase_request(image), PhaseTwoShot(), (), plane, Fingerprint(pair))
+        for plane in range(2)
+    ]
+    np.testing.assert_allclose(
+        blank_levels(sampled, "auto", pair.shape[1:]), over_background(pair, "auto")[1], rtol=1e-12
+    )
 
 
 @pytest.mark.parametrize("deviation", [0.3, 0.5, 1.0, 3.0, 40.0])
@@ -257,8 +274,12 @@ def test_a_grouped_median_is_the_plain_one_where_no_values_are_equal():
 
 
 @pytest.mark.parametrize(("top", "dtype"), [(255, np.uint8), (4095, np.uint16), (65535, np.uint16)])
-def test_pixels_that_a_camera_cut_off_are_not_trusted_whatever_the_file_could_hold(top: int, dtype: type):
-    light = np.random.default_rng(0).poisson(np.linspace(0.3, 1.3, 96) * min(top, 4095) * np.ones((80, 1))) * (top / min(top, 4095))
+def test_pixels_that_a_camera_cut_off_are_not_trusted_whatever_the_file_could_hold(
+    top: int, dtype: type
+):
+    light = np.random.default_rng(0).poisson(
+        np.linspace(0.3, 1.3, 96) * min(top, 4095) * np.ones((80, 1))
+    ) * (top / min(top, 4095))
     cut = light.clip(max=top).astype(dtype)[None]
     valid = WidefieldX2().condition(cut, "auto").valid
     np.testing.assert_array_equal(valid[8:-8, 8:-8], (light < top)[8:-8, 8:-8])

@@ -14,7 +14,13 @@ SIZES = st.integers(1, 300)
 
 
 @settings(max_examples=80)
-@given(height=SIZES, width=SIZES, tile=st.integers(1, 200), halo=st.integers(0, 6), alignment=st.sampled_from([1, 2, 4, 8]))
+@given(
+    height=SIZES,
+    width=SIZES,
+    tile=st.integers(1, 200),
+    halo=st.integers(0, 6),
+    alignment=st.sampled_from([1, 2, 4, 8]),
+)
 def test_tiles_write_every_pixel_once_and_read_their_halo(height, width, tile, halo, alignment):
     plan = plan_tiles((height, width), tile=tile, halo=halo * alignment, alignment=alignment)
     written = np.zeros(plan.canvas, int)
@@ -45,10 +51,16 @@ def test_a_convolution_does_not_notice_tiles_and_grids_of_other_factors():
     kernel = torch.rand(1, 1, 5, 5, dtype=torch.float64)
 
     def work(coarse, fine):
-        grown = torch.nn.functional.conv2d(coarse, kernel, padding=2).repeat_interleave(2, -1).repeat_interleave(2, -2)
+        grown = (
+            torch.nn.functional.conv2d(coarse, kernel, padding=2)
+            .repeat_interleave(2, -1)
+            .repeat_interleave(2, -2)
+        )
         return grown + torch.nn.functional.conv2d(fine, kernel, padding=2)
 
-    torch.testing.assert_close(map_tiles(work, [image, finer], plan, factor_out=2), work(image, finer), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        map_tiles(work, [image, finer], plan, factor_out=2), work(image, finer), rtol=0, atol=1e-12
+    )
 
 
 def test_a_halo_off_the_grid_is_refused():
@@ -57,7 +69,13 @@ def test_a_halo_off_the_grid_is_refused():
 
 
 @settings(max_examples=40)
-@given(top=st.integers(0, 300), left=st.integers(0, 300), height=st.integers(1, 90), width=st.integers(1, 90), seed=st.integers(0, 2**63 - 1))
+@given(
+    top=st.integers(0, 300),
+    left=st.integers(0, 300),
+    height=st.integers(1, 90),
+    width=st.integers(1, 90),
+    seed=st.integers(0, 2**63 - 1),
+)
 def test_noise_belongs_to_absolute_pixels(top, left, height, width, seed):
     whole = noise_field((400, 400), seed=seed, sample=3, step=2)
     part = noise_field((height, width), seed=seed, sample=3, step=2, origin=(top, left))
@@ -67,7 +85,9 @@ def test_noise_belongs_to_absolute_pixels(top, left, height, width, seed):
 def test_samples_come_in_pairs_of_opposite_noise_that_belongs_to_absolute_pixels():
     network = CVDM(CVDMConfig(condition_channels=1, noise_scale=1.3))
     whole = network.noise((300, 300), [4, 5, 6], 2, 7)
-    torch.testing.assert_close(network.noise((90, 110), [5], 2, 7, (70, 130))[0], whole[1, :, 70:160, 130:240])
+    torch.testing.assert_close(
+        network.noise((90, 110), [5], 2, 7, (70, 130))[0], whole[1, :, 70:160, 130:240]
+    )
     assert torch.equal(whole[0], -whole[1])
     assert abs(float((whole[0] * whole[2]).mean())) < 0.03
     assert float(whole[0].std()) == pytest.approx(1.3, abs=0.02)
@@ -75,7 +95,10 @@ def test_samples_come_in_pairs_of_opposite_noise_that_belongs_to_absolute_pixels
 
 
 def test_noise_differs_between_seeds_samples_and_steps_and_is_normal():
-    fields = [noise_field((256, 256), seed=a, sample=b, step=c).ravel() for a, b, c in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1))]
+    fields = [
+        noise_field((256, 256), seed=a, sample=b, step=c).ravel()
+        for a, b, c in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1))
+    ]
     correlation = np.corrcoef(fields)
     assert np.abs(correlation - np.eye(4)).max() < 0.02
     assert abs(np.mean(fields[0])) < 0.02

@@ -32,13 +32,23 @@ SMALL_FIELD = PhaseRanges(field_px=(64, 64))
 def smoke_run(tmp_path_factory):
     """The smoke recipe, trained once."""
     out = tmp_path_factory.mktemp("smoke")
-    return out, [step for step in train(TrainRequest(recipe=str(RECIPES / "smoke.toml"), out=str(out), device="cpu")) if step.terms]
+    return out, [
+        step
+        for step in train(
+            TrainRequest(recipe=str(RECIPES / "smoke.toml"), out=str(out), device="cpu")
+        )
+        if step.terms
+    ]
 
 
 def test_training_lowers_both_losses(smoke_run):
     _, lines = smoke_run
-    mean, diffusion = ([line for line in lines if line.stage == stage] for stage in ("mean", "diffusion"))
-    learned, baseline = (sum(line.terms[name] for line in mean) for name in ("mean", "baseline"))  # a single batch scatters
+    mean, diffusion = (
+        [line for line in lines if line.stage == stage] for stage in ("mean", "diffusion")
+    )
+    learned, baseline = (
+        sum(line.terms[name] for line in mean) for name in ("mean", "baseline")
+    )  # a single batch scatters
     assert learned < baseline
     assert diffusion[-1].terms["network"] < diffusion[0].terms["network"]
     assert [line.step for line in mean] == [20, 40, 60, 80]
@@ -68,7 +78,9 @@ def test_the_averaged_weights_are_the_ones_that_are_kept(smoke_run):
     assert (kept[name] - averaged).abs().sum() < (kept[name] - last).abs().sum()
 
 
-@pytest.mark.parametrize(("stop_after", "stage"), [(57, "mean"), (81, "diffusion"), (133, "diffusion")])
+@pytest.mark.parametrize(
+    ("stop_after", "stage"), [(57, "mean"), (81, "diffusion"), (133, "diffusion")]
+)
 def test_a_resumed_run_ends_with_the_same_weights(smoke_run, tmp_path, stop_after, stage):
     """Stopped after any step, between two lines of the log, then resumed: same weights, same log."""
     request = TrainRequest(recipe=str(RECIPES / "smoke.toml"), out=str(tmp_path), device="cpu")
@@ -80,28 +92,54 @@ def test_a_resumed_run_ends_with_the_same_weights(smoke_run, tmp_path, stop_afte
     assert (state.stage, state.step) == (stage, stop_after if stage == "mean" else stop_after - 80)
     list(train(replace(request, resume=True)))
     assert (tmp_path / "log.csv").read_bytes() == (smoke_run[0] / "log.csv").read_bytes()
-    whole, resumed = (load_checkpoint(folder).network.state_dict() for folder in (smoke_run[0], tmp_path))
+    whole, resumed = (
+        load_checkpoint(folder).network.state_dict() for folder in (smoke_run[0], tmp_path)
+    )
     for name, tensor in whole.items():
         assert torch.equal(tensor, resumed[name]), name
 
 
 def test_resuming_nothing_is_refused(tmp_path):
     with pytest.raises(RequestError, match="resume"):
-        list(train(TrainRequest(recipe=str(RECIPES / "smoke.toml"), out=str(tmp_path), resume=True, device="cpu")))
+        list(
+            train(
+                TrainRequest(
+                    recipe=str(RECIPES / "smoke.toml"), out=str(tmp_path), resume=True, device="cpu"
+                )
+            )
+        )
 
 
 @pytest.mark.parametrize("damage", ["other recipe", "cut short"])
 def test_a_state_that_does_not_belong_is_refused(smoke_run, tmp_path, damage):
     text = (RECIPES / "smoke.toml").read_text()
-    (tmp_path / "smoke.toml").write_text(text.replace("2e-3", "3e-3") if damage == "other recipe" else text)
+    (tmp_path / "smoke.toml").write_text(
+        text.replace("2e-3", "3e-3") if damage == "other recipe" else text
+    )
     state = (smoke_run[0] / "training.safetensors").read_bytes()
-    (tmp_path / "training.safetensors").write_bytes(state if damage == "other recipe" else state[: len(state) // 2])
-    with pytest.raises(RequestError, match="another recipe" if damage == "other recipe" else "cannot be resumed"):
-        list(train(TrainRequest(recipe=str(tmp_path / "smoke.toml"), out=str(tmp_path), resume=True, device="cpu")))
+    (tmp_path / "training.safetensors").write_bytes(
+        state if damage == "other recipe" else state[: len(state) // 2]
+    )
+    with pytest.raises(
+        RequestError, match="another recipe" if damage == "other recipe" else "cannot be resumed"
+    ):
+        list(
+            train(
+                TrainRequest(
+                    recipe=str(tmp_path / "smoke.toml"),
+                    out=str(tmp_path),
+                    resume=True,
+                    device="cpu",
+                )
+            )
+        )
 
 
 def test_a_trained_model_can_be_read_by_whoever_may_read_its_folder(smoke_run):
-    modes = {(smoke_run[0] / name).stat().st_mode & 0o777 for name in ("model.safetensors", "card.json", "training.safetensors", "log.csv")}
+    modes = {
+        (smoke_run[0] / name).stat().st_mode & 0o777
+        for name in ("model.safetensors", "card.json", "training.safetensors", "log.csv")
+    }
     assert len(modes) == 1
 
 
@@ -119,7 +157,9 @@ def test_a_trained_model_can_be_read_by_whoever_may_read_its_folder(smoke_run):
 @pytest.mark.parametrize("value", ["0", "-2", "'x'", "nan"])
 def test_a_plan_that_cannot_be_carried_out_is_refused(tmp_path, given, words, value):
     path = tmp_path / "wrong.toml"
-    path.write_text((RECIPES / "smoke.toml").read_text().replace(given, f"{given.split()[0]} = {value}"))
+    path.write_text(
+        (RECIPES / "smoke.toml").read_text().replace(given, f"{given.split()[0]} = {value}")
+    )
     with pytest.raises(RequestError, match=words):
         read_recipe(path)
 
@@ -127,7 +167,9 @@ def test_a_plan_that_cannot_be_carried_out_is_refused(tmp_path, given, words, va
 @pytest.mark.parametrize("side", [33, 4096])
 def test_a_patch_must_fit_the_network_and_the_field(tmp_path, side):
     path = tmp_path / "wrong.toml"
-    path.write_text((RECIPES / "smoke.toml").read_text().replace("patch_px = 32", f"patch_px = {side}"))
+    path.write_text(
+        (RECIPES / "smoke.toml").read_text().replace("patch_px = 32", f"patch_px = {side}")
+    )
     with pytest.raises(RequestError, match=f"patch_px is {side}"):
         read_recipe(path)
 
@@ -144,7 +186,17 @@ def test_data_are_a_pure_function_of_seed_and_step(ranges):
 
 def test_a_patch_and_its_truth_are_turned_together():
     """The truth of a super-resolution patch, binned, follows the image wherever it was cut, turned or mirrored."""
-    pool = FieldPool(SimulatedFields(ranges=WidefieldRanges(field_px=64, photons=(3000, 3000), background=(0.01, 0.01), haze=(0, 0)), seed=1), 6, 0, 1)
+    pool = FieldPool(
+        SimulatedFields(
+            ranges=WidefieldRanges(
+                field_px=64, photons=(3000, 3000), background=(0.01, 0.01), haze=(0, 0)
+            ),
+            seed=1,
+        ),
+        6,
+        0,
+        1,
+    )
     batch = pool.batch(0, 12, 48)
     binned = torch.nn.functional.avg_pool2d(batch.truth, 2)
     for image, truth in zip(batch.channels[:, 0], binned[:, 0], strict=True):
@@ -153,7 +205,9 @@ def test_a_patch_and_its_truth_are_turned_together():
 
 
 def test_blank_fields_are_among_the_data():
-    flat = [not simulate_phase(seed, PhaseRanges(field_px=(32, 32))).phase.any() for seed in range(120)]
+    flat = [
+        not simulate_phase(seed, PhaseRanges(field_px=(32, 32))).phase.any() for seed in range(120)
+    ]
     assert 0.01 < np.mean(flat) < 0.2
 
 
@@ -166,10 +220,16 @@ def test_denoiser_and_schedule_learn_from_their_own_losses():
     processes = Processes("cpu", "fp32", 1, 2)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, 0, 0.1)
-    batch = FieldPool(SimulatedFields(ranges=WidefieldRanges(field_px=32), seed=0), 2, 0, 0).batch(0, 2, 32)
+    batch = FieldPool(SimulatedFields(ranges=WidefieldRanges(field_px=32), seed=0), 2, 0, 0).batch(
+        0, 2, 32
+    )
     draw = Draw.of_step(batch.truth.shape, 0, 0)
     processes.backward(stage.objective, stage, batch, draw)
-    weight, clock, std = network.denoiser.entry.weight, network.clock.weights, network.std_network.entry.weight
+    weight, clock, std = (
+        network.denoiser.entry.weight,
+        network.clock.weights,
+        network.std_network.entry.weight,
+    )
     got = weight.grad.clone(), clock.grad.clone(), std.grad.clone()
     terms = stage.objective(batch, draw)
     (denoiser,) = torch.autograd.grad(terms["network"], weight, retain_graph=True)
@@ -187,13 +247,26 @@ def test_the_predicted_error_that_is_most_likely_is_that_of_the_residual(error):
     network = CVDM(replace(recipe.network, residual_std=recipe.network.mean))
     network.residual_scale.fill_(0.2)
     objective, shape = DiffusionObjective(network, 1e-3), (2, 1, 32, 32)
-    channels = torch.zeros(2, network.config.condition_channels, *(side // network.config.upsampling for side in shape[2:]))
-    batch = Batch(channels=channels, baseline=torch.zeros(shape), truth=torch.full(shape, error), weight=torch.ones(2, 1, 1, 1))
+    channels = torch.zeros(
+        2,
+        network.config.condition_channels,
+        *(side // network.config.upsampling for side in shape[2:]),
+    )
+    batch = Batch(
+        channels=channels,
+        baseline=torch.zeros(shape),
+        truth=torch.full(shape, error),
+        weight=torch.ones(2, 1, 1, 1),
+    )
 
     def slope(std: float) -> float:
         bias = network.std_network.exit.bias
-        torch.nn.init.constant_(bias, LARGEST_LOG_STD * math.atanh(math.log(std / 0.2) / LARGEST_LOG_STD))
-        (gradient,) = torch.autograd.grad(objective(batch, Draw.of_step(shape, 0, 0))["likelihood"], bias)
+        torch.nn.init.constant_(
+            bias, LARGEST_LOG_STD * math.atanh(math.log(std / 0.2) / LARGEST_LOG_STD)
+        )
+        (gradient,) = torch.autograd.grad(
+            objective(batch, Draw.of_step(shape, 0, 0))["likelihood"], bias
+        )
         return float(gradient.sum())
 
     assert slope(error) == pytest.approx(0, abs=1e-5)
@@ -226,24 +299,60 @@ def test_a_wrong_recipe_is_refused_with_words(tmp_path, text, words):
 
 def test_the_published_choices_train_and_sample(tmp_path):
     """eps-prediction, the image itself as target, one joint loss, ancestral sampling: the paper's preset in small."""
-    text = (RECIPES / "paper.toml").read_text().replace("[32, 64, 96]", "[8, 16]").replace("[1, 2, 3]", "[1, 1]").replace("16000", "6")
-    text = text.replace("[144, 256]", "[64, 64]").replace("patch_px = 144", "patch_px = 32\npool_fields = 4\nlog_every = 3")
+    text = (
+        (RECIPES / "paper.toml")
+        .read_text()
+        .replace("[32, 64, 96]", "[8, 16]")
+        .replace("[1, 2, 3]", "[1, 1]")
+        .replace("16000", "6")
+    )
+    text = text.replace("[144, 256]", "[64, 64]").replace(
+        "patch_px = 144", "patch_px = 32\npool_fields = 4\nlog_every = 3"
+    )
     (tmp_path / "paper.toml").write_text(text)
-    lines = list(train(TrainRequest(recipe=str(tmp_path / "paper.toml"), out=str(tmp_path / "out"), device="cpu")))
+    lines = list(
+        train(
+            TrainRequest(
+                recipe=str(tmp_path / "paper.toml"), out=str(tmp_path / "out"), device="cpu"
+            )
+        )
+    )
     model = load_checkpoint(tmp_path / "out")
     assert {line.stage for line in lines} == {"diffusion"}
     assert model.network.mean is None
     assert model.card.network["prediction"] == "eps"
     pair = simulate_phase(3, SMALL_FIELD)
     image = ImageStack(array=pair.planes, axes="PYX", pixel_um=pair.microscope.pixel_um)
-    optics = {"wavelength_um": pair.microscope.wavelength_um, "medium_index": pair.microscope.medium_index, "defocus_um": pair.defocus_um}
-    steps = list(restore(RestoreRequest(image=image, model="paper", samples=1, steps=4, sampler="ancestral", device="cpu", **optics), model))
+    optics = {
+        "wavelength_um": pair.microscope.wavelength_um,
+        "medium_index": pair.microscope.medium_index,
+        "defocus_um": pair.defocus_um,
+    }
+    steps = list(
+        restore(
+            RestoreRequest(
+                image=image,
+                model="paper",
+                samples=1,
+                steps=4,
+                sampler="ancestral",
+                device="cpu",
+                **optics,
+            ),
+            model,
+        )
+    )
     assert steps[-1].done == 4
 
 
 def smoke_with(tmp_path, *, steps=4, **changes):
     """The smoke recipe, shortened, with some entries of its plan changed."""
-    text = (RECIPES / "smoke.toml").read_text().replace("_steps = 80", f"_steps = {steps}").replace("log_every = 20", "log_every = 2")
+    text = (
+        (RECIPES / "smoke.toml")
+        .read_text()
+        .replace("_steps = 80", f"_steps = {steps}")
+        .replace("log_every = 20", "log_every = 2")
+    )
     path = tmp_path / "recipe.toml"
     path.write_text(text + "".join(f"{name} = {value}\n" for name, value in changes.items()))
     return TrainRequest(recipe=str(path), out=str(tmp_path / "out"), device="cpu")
@@ -260,4 +369,6 @@ def test_mixed_precision_trains_every_part(tmp_path):
 
 def test_a_loss_that_is_no_number_stops_with_words(tmp_path):
     with pytest.raises(TrainingDiverged, match="smaller learning_rate"):
-        list(train(smoke_with(tmp_path, steps=30, alpha="1e300")))  # beyond float32, so infinite in the loss
+        list(
+            train(smoke_with(tmp_path, steps=30, alpha="1e300"))
+        )  # beyond float32, so infinite in the loss

@@ -21,7 +21,9 @@ SMOKE = Path(__file__).parents[1] / "recipes" / "smoke.toml"
 INTERVAL = 5
 KILLS = 4
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and limits are those of POSIX")
+pytestmark = pytest.mark.skipif(
+    sys.platform == "win32", reason="signals and limits are those of POSIX"
+)
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +46,22 @@ def whole(recipe, tmp_path_factory) -> Path:
 def started(recipe: Path, out: Path) -> subprocess.Popen[str]:
     """A training in a process of its own, with as many threads (they decide the order of sums); it resumes if it can."""
     more = ["--resume"] if (out / STATE).exists() else []
-    words = [sys.executable, "-m", "napari_cvdm.cli", "train", str(recipe), "--out", str(out), "--device", "cpu", *more]
+    words = [
+        sys.executable,
+        "-m",
+        "napari_cvdm.cli",
+        "train",
+        str(recipe),
+        "--out",
+        str(out),
+        "--device",
+        "cpu",
+        *more,
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+    return subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    )
 
 
 def lines_of(process: subprocess.Popen[str], count: int) -> None:
@@ -61,7 +76,9 @@ def assert_same_model(first: Path, second: Path) -> None:
     assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
-def test_a_training_that_is_killed_again_and_again_ends_like_an_undisturbed_one(recipe, whole, tmp_path):
+def test_a_training_that_is_killed_again_and_again_ends_like_an_undisturbed_one(
+    recipe, whole, tmp_path
+):
     """kill -9 after a random number of lines; every time the state can be read, and it has not gone back."""
     out, rng, reached = tmp_path / "out", np.random.default_rng(0), (0, 0)
     for _ in range(KILLS):
@@ -119,7 +136,9 @@ def test_a_state_appears_complete_or_not_at_all(recipe, tmp_path, monkeypatch):
     seen, replace_file = [], training_state.replace_file
 
     def watched(path, content):
-        seen.append(load_state(tmp_path, read_recipe(recipe).fingerprint).step if path.exists() else None)
+        seen.append(
+            load_state(tmp_path, read_recipe(recipe).fingerprint).step if path.exists() else None
+        )
         replace_file(path, content)
 
     monkeypatch.setattr(training_state, "replace_file", watched)

@@ -5,7 +5,12 @@ import torch
 
 from napari_cvdm.models.registry import load_model, shipped_models
 from napari_cvdm.models.schedule import Clock
-from napari_cvdm.training.health import gradient_findings, overfitting_findings, schedule_findings, spread_findings
+from napari_cvdm.training.health import (
+    gradient_findings,
+    overfitting_findings,
+    schedule_findings,
+    spread_findings,
+)
 from napari_cvdm.training.validation import Score
 
 
@@ -20,7 +25,9 @@ def clock_of(term: int) -> Clock:
 
 def rate_of(level: float, contrast: float = 0.1) -> torch.Tensor:
     """A rate map around a level."""
-    return level * (1 + contrast * torch.randn(1, 1, 32, 32, generator=torch.Generator().manual_seed(0)))
+    return level * (
+        1 + contrast * torch.randn(1, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    )
 
 
 HEALTHY = Score(rmse=1.0, centre_rmse=1.0, baseline_rmse=2.0, crps=0.5, spread_ratio=0.9)
@@ -37,7 +44,10 @@ HEALTHY = Score(rmse=1.0, centre_rmse=1.0, baseline_rmse=2.0, crps=0.5, spread_r
     ],
 )
 def test_a_planted_schedule_is_found(name, clock, rate):
-    found = {finding.name: finding for finding in schedule_findings(rate, clock, pixel_wise=True, share_done=1.0)}
+    found = {
+        finding.name: finding
+        for finding in schedule_findings(rate, clock, pixel_wise=True, share_done=1.0)
+    }
     assert name in found
     assert found[name].advice.endswith(".")
 
@@ -47,7 +57,9 @@ def test_the_schedule_that_a_training_begins_with_is_healthy():
 
 
 def test_a_global_rate_need_not_follow_anything():
-    assert schedule_findings(rate_of(12.0, 0.0), clock_of(1), pixel_wise=False, share_done=1.0) == ()
+    assert (
+        schedule_findings(rate_of(12.0, 0.0), clock_of(1), pixel_wise=False, share_done=1.0) == ()
+    )
 
 
 @pytest.mark.parametrize("name", [name for name, _ in shipped_models()])
@@ -67,7 +79,9 @@ def test_overfitting_is_found_when_the_score_rises_above_its_best():
     assert "step 400" in overfitting_findings(1.1, 1.0, 400)[0].advice
 
 
-@pytest.mark.parametrize(("ratio", "names"), [(0.1, ["posterior collapse"]), (0.9, []), (3.0, ["posterior too wide"])])
+@pytest.mark.parametrize(
+    ("ratio", "names"), [(0.1, ["posterior collapse"]), (0.9, []), (3.0, ["posterior too wide"])]
+)
 def test_a_spread_that_does_not_fit_the_error_is_found(ratio, names):
     score = Score(rmse=1.0, centre_rmse=1.0, baseline_rmse=2.0, crps=0.5, spread_ratio=ratio)
     assert [finding.name for finding in spread_findings(score)] == names

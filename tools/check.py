@@ -15,15 +15,22 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # The platform plugin "offscreen" has no OpenGL, which napari needs: on Linux the tests get a virtual screen instead.
-SCREEN = ["xvfb-run", "-a", "-s", "-screen 0 1600x1000x24"] if sys.platform.startswith("linux") else []
+SCREEN = (
+    ["xvfb-run", "-a", "-s", "-screen 0 1600x1000x24"] if sys.platform.startswith("linux") else []
+)
 SITE = str(Path(tempfile.gettempdir()) / f"napari-cvdm-docs-{os.getpid()}")
 CHECKS = {
     "lint": [["ruff", "check", "."], ["ruff", "format", "--check", "."]],
     "types": [["mypy"]],
     "imports": [["lint-imports", "--config", "setup.cfg"]],
-    "docs": [[*SCREEN, "python", "docs/pictures.py"], ["sphinx-build", "-q", "-n", "-W", "--keep-going", "-d", f"{SITE}/doctrees", "docs", SITE]],
+    "docs": [
+        [*SCREEN, "python", "docs/pictures.py"],
+        ["sphinx-build", "-q", "-n", "-W", "--keep-going", "-d", f"{SITE}/doctrees", "docs", SITE],
+    ],
     "manifest": [["npe2", "validate", "--imports", "napari-cvdm"]],
-    "tests": [[*SCREEN, "pytest", "-n", "2", "--dist", "loadgroup"]],  # windows in one process, everything else beside them
+    "tests": [
+        [*SCREEN, "pytest", "-n", "2", "--dist", "loadgroup"]
+    ],  # windows in one process, everything else beside them
 }
 
 
@@ -40,12 +47,23 @@ def main() -> None:
 
 def passes(command: list[str]) -> bool:
     """Run one command in the repository's folder, with this environment's programs first in the path."""
-    environment = {**os.environ, "PATH": os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])}
+    environment = {
+        **os.environ,
+        "PATH": os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")]),
+    }
     environment.pop("QT_QPA_PLATFORM", None)
-    environment.setdefault("OMP_NUM_THREADS", "1")  # the networks of the tests are tiny: more threads only wait for each other
+    environment.setdefault(
+        "OMP_NUM_THREADS", "1"
+    )  # the networks of the tests are tiny: more threads only wait for each other
     program = shutil.which(command[0], path=environment["PATH"])
     print("$", " ".join(command), flush=True)
-    return program is not None and subprocess.run([program, *command[1:]], cwd=REPOSITORY, env=environment, check=False).returncode == 0
+    return (
+        program is not None
+        and subprocess.run(
+            [program, *command[1:]], cwd=REPOSITORY, env=environment, check=False
+        ).returncode
+        == 0
+    )
 
 
 if __name__ == "__main__":

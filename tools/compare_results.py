@@ -25,16 +25,34 @@ from safetensors.numpy import load
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 START = "import sys; from napari_cvdm.cli import main; sys.exit(main())"
-PHASE = ["--wavelength-um", "0.55", "--medium-index", "1.337", "--defocus-um", "-1", "1", "--pixel-um", "0.2"]
+PHASE = [
+    "--wavelength-um",
+    "0.55",
+    "--medium-index",
+    "1.337",
+    "--defocus-um",
+    "-1",
+    "1",
+    "--pixel-um",
+    "0.2",
+]
 FEW = ["--samples", "2", "--steps", "3", "--device", "cpu"]
 
 
 def command(source: Path, words: list[str], folder: Path) -> None:
     """Run the command line of one source tree; its output is shown where it fails."""
     environment = {**os.environ, "PYTHONPATH": str(source / "src"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", START, *words], cwd=folder, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", START, *words],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     if done.returncode:
-        raise SystemExit(f"{source}: napari-cvdm {' '.join(words)}\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+        raise SystemExit(
+            f"{source}: napari-cvdm {' '.join(words)}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+        )
 
 
 def make_inputs(source: Path, folder: Path) -> None:
@@ -42,9 +60,19 @@ def make_inputs(source: Path, folder: Path) -> None:
     command(source, ["simulate", "phase", "--seed", "3", "--out", "phase"], folder)
     command(source, ["simulate", "widefield", "--seed", "3", "--out", "widefield"], folder)
     for name in ("phase", "widefield"):
-        shutil.copy(next(path for path in sorted((folder / name).rglob("*.tif*")) if "truth" not in path.name), folder / f"{name}.tif")
+        shutil.copy(
+            next(
+                path for path in sorted((folder / name).rglob("*.tif*")) if "truth" not in path.name
+            ),
+            folder / f"{name}.tif",
+        )
     image = tifffile.imread(folder / "widefield.tif").squeeze()
-    tifffile.imwrite(folder / "movie.tif", np.stack([image[:64, :64], image[64:128, :64]]).astype(np.float32), imagej=True, metadata={"axes": "TYX"})
+    tifffile.imwrite(
+        folder / "movie.tif",
+        np.stack([image[:64, :64], image[64:128, :64]]).astype(np.float32),
+        imagej=True,
+        metadata={"axes": "TYX"},
+    )
     recipe = tomllib.loads((source / "recipes" / "smoke.toml").read_text(encoding="utf-8"))
     recipe["plan"] |= {"mean_steps": 10, "diffusion_steps": 10}
     (folder / "recipe.toml").write_text(tomli_w.dumps(recipe), encoding="utf-8")
@@ -52,11 +80,55 @@ def make_inputs(source: Path, folder: Path) -> None:
 
 RUNS = {
     "phase": ["restore", "phase.tif", "--model", "phase-2shot", *PHASE, *FEW],
-    "super-resolution": ["restore", "widefield.tif", "--model", "widefield-x2", "--pixel-um", "0.1", *FEW],
+    "super-resolution": [
+        "restore",
+        "widefield.tif",
+        "--model",
+        "widefield-x2",
+        "--pixel-um",
+        "0.1",
+        *FEW,
+    ],
     "movie": ["restore", "movie.tif", "--model", "widefield-x2", "--pixel-um", "0.1", *FEW],
-    "region": ["restore", "widefield.tif", "--model", "widefield-x2", "--pixel-um", "0.1", "--region", "8", "72", "16", "80", *FEW],
-    "block-wise": ["restore", "widefield.tif", "--model", "widefield-x2", "--pixel-um", "0.1", "--block", "64", *FEW],
-    "evaluation": ["evaluate", "widefield-x2", "--fields", "2", "--field-px", "48", "--samples", "4", "--steps", "3", "--device", "cpu"],
+    "region": [
+        "restore",
+        "widefield.tif",
+        "--model",
+        "widefield-x2",
+        "--pixel-um",
+        "0.1",
+        "--region",
+        "8",
+        "72",
+        "16",
+        "80",
+        *FEW,
+    ],
+    "block-wise": [
+        "restore",
+        "widefield.tif",
+        "--model",
+        "widefield-x2",
+        "--pixel-um",
+        "0.1",
+        "--block",
+        "64",
+        *FEW,
+    ],
+    "evaluation": [
+        "evaluate",
+        "widefield-x2",
+        "--fields",
+        "2",
+        "--field-px",
+        "48",
+        "--samples",
+        "4",
+        "--steps",
+        "3",
+        "--device",
+        "cpu",
+    ],
     "training": ["train", "recipe.toml"],
     "export": ["export", "widefield-x2"],
 }
@@ -74,12 +146,21 @@ def hashes_of(path: Path) -> Iterator[tuple[str, str]]:
             yield name, _hash_weights(file.read_bytes())
         elif file.name == "metrics.json":
             scores = json.loads(file.read_text(encoding="utf-8"))
-            yield name, _hash(json.dumps({key: scores[key] for key in scores if key != "cost"}).encode())
-        elif file.suffix == ".csv" or (file.is_file() and file.parent.name == "c" and "zarr" in file.as_posix()):
+            yield (
+                name,
+                _hash(json.dumps({key: scores[key] for key in scores if key != "cost"}).encode()),
+            )
+        elif file.suffix == ".csv" or (
+            file.is_file() and file.parent.name == "c" and "zarr" in file.as_posix()
+        ):
             yield name, _hash(file.read_bytes())
         elif file.suffix == ".zip":
             with zipfile.ZipFile(file) as archive:
-                yield from ((f"{name}/{inner}", _hash_weights(archive.read(inner))) for inner in archive.namelist() if inner.endswith(".safetensors"))
+                yield from (
+                    (f"{name}/{inner}", _hash_weights(archive.read(inner)))
+                    for inner in archive.namelist()
+                    if inner.endswith(".safetensors")
+                )
 
 
 def _hash(content: bytes) -> str:
@@ -110,7 +191,9 @@ def results(source: Path, inputs: Path, runs: list[str]) -> dict[str, str]:
 
 def main() -> None:
     """Make both sets of results and name what differs; exit status 1 where something does."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("old")
     parser.add_argument("new", nargs="?")
     parser.add_argument("--runs", nargs="+", choices=list(RUNS), default=list(RUNS))
@@ -120,7 +203,12 @@ def main() -> None:
         for name in (options.old, options.new):
             tree = Path(temporary) / f"tree{len(trees)}" if name else REPOSITORY
             if name:
-                subprocess.run(["git", "worktree", "add", "--detach", str(tree), name], cwd=REPOSITORY, check=True, capture_output=True)
+                subprocess.run(
+                    ["git", "worktree", "add", "--detach", str(tree), name],
+                    cwd=REPOSITORY,
+                    check=True,
+                    capture_output=True,
+                )
             trees.append(tree)
         try:
             inputs = Path(temporary) / "inputs"
@@ -130,10 +218,16 @@ def main() -> None:
         finally:
             for tree in trees:
                 if tree != REPOSITORY:
-                    subprocess.run(["git", "worktree", "remove", "--force", str(tree)], cwd=REPOSITORY, check=False)
+                    subprocess.run(
+                        ["git", "worktree", "remove", "--force", str(tree)],
+                        cwd=REPOSITORY,
+                        check=False,
+                    )
     different = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
     for name in sorted(old.keys() | new.keys()):
-        print(f"{'DIFFERS' if name in different else 'same':8} {old.get(name, '-'):16} {new.get(name, '-'):16} {name}")
+        print(
+            f"{'DIFFERS' if name in different else 'same':8} {old.get(name, '-'):16} {new.get(name, '-'):16} {name}"
+        )
     raise SystemExit(1 if different else 0)
 
 

@@ -32,7 +32,9 @@ def require_python() -> None:
     """Stop if the Python that runs this is too old for napari 0.9."""
     if sys.version_info < OLDEST_PYTHON:
         found, oldest = platform.python_version(), ".".join(map(str, OLDEST_PYTHON))
-        stop(f"{sys.executable} is Python {found}; napari-cvdm needs {oldest} to 3.14. Start this script with a newer one, as in: python3.12 {sys.argv[0]}")
+        stop(
+            f"{sys.executable} is Python {found}; napari-cvdm needs {oldest} to 3.14. Start this script with a newer one, as in: python3.12 {sys.argv[0]}"
+        )
 
 
 def require_system(programs: Mapping[str, str], libraries: Mapping[str, str]) -> None:
@@ -42,14 +44,28 @@ def require_system(programs: Mapping[str, str], libraries: Mapping[str, str]) ->
     """
     missing = {name: package for name, package in programs.items() if not shutil.which(name)}
     missing.update((name, package) for name, package in libraries.items() if not _loads(name))
-    missing.update((name, f"python{_python_version()}-venv") for name in ("venv", "ensurepip") if not importlib.util.find_spec(name))
+    missing.update(
+        (name, f"python{_python_version()}-venv")
+        for name in ("venv", "ensurepip")
+        if not importlib.util.find_spec(name)
+    )
     if not missing:
         return
     if not shutil.which("apt-get"):
-        stop(f"This system lacks {', '.join(missing)}. Install them with the system's package manager, then start again.")
-    install = ["apt-get", "install", "-y", "--no-install-recommends", *sorted(set(missing.values()))]
+        stop(
+            f"This system lacks {', '.join(missing)}. Install them with the system's package manager, then start again."
+        )
+    install = [
+        "apt-get",
+        "install",
+        "-y",
+        "--no-install-recommends",
+        *sorted(set(missing.values())),
+    ]
     if os.geteuid() != 0:
-        stop(f"This system lacks {', '.join(missing)}. Run this line, then start again:\nsudo apt-get update && sudo {' '.join(install)}")
+        stop(
+            f"This system lacks {', '.join(missing)}. Run this line, then start again:\nsudo apt-get update && sudo {' '.join(install)}"
+        )
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     run(["apt-get", "update"], environment)
     run(install, environment)
@@ -66,10 +82,26 @@ def prepare(extras: str = "") -> Path:
     sources = _digest()
     installed = made.get("extras", []) if made.get("sources") == sources else []
     if extras not in installed:
-        print(f"Installing napari-cvdm into {VENV} (once; this downloads PyTorch and takes some minutes)", flush=True)
+        print(
+            f"Installing napari-cvdm into {VENV} (once; this downloads PyTorch and takes some minutes)",
+            flush=True,
+        )
         target = f"{REPOSITORY}[{extras}]" if extras else str(REPOSITORY)
-        run([str(_programs() / "python"), "-m", "pip", "install", "--constraint", str(REPOSITORY / "constraints.txt"), "--editable", target])
-        _write_marker({"origin": _origin(), "sources": sources, "extras": sorted({*installed, "", extras})})
+        run(
+            [
+                str(_programs() / "python"),
+                "-m",
+                "pip",
+                "install",
+                "--constraint",
+                str(REPOSITORY / "constraints.txt"),
+                "--editable",
+                target,
+            ]
+        )
+        _write_marker(
+            {"origin": _origin(), "sources": sources, "extras": sorted({*installed, "", extras})}
+        )
     return _programs()
 
 
@@ -101,7 +133,9 @@ def _origin() -> list[str]:
 
 def _make_venv() -> None:
     if VENV.exists() and not _marker().exists():
-        stop(f"{VENV} exists and was not made by this script. Move it away, or name another folder: NAPARI_CVDM_VENV=/some/folder")
+        stop(
+            f"{VENV} exists and was not made by this script. Move it away, or name another folder: NAPARI_CVDM_VENV=/some/folder"
+        )
     shutil.rmtree(str(VENV), ignore_errors=True)
     VENV.mkdir(parents=True)
     _write_marker({"origin": _origin()})
@@ -110,7 +144,13 @@ def _make_venv() -> None:
 
 def _pip_works() -> bool:
     python = _programs() / "python"
-    return shutil.which(str(python)) is not None and subprocess.run([str(python), "-c", "import pip"], stderr=subprocess.DEVNULL, check=False).returncode == 0
+    return (
+        shutil.which(str(python)) is not None
+        and subprocess.run(
+            [str(python), "-c", "import pip"], stderr=subprocess.DEVNULL, check=False
+        ).returncode
+        == 0
+    )
 
 
 def _programs() -> Path:
@@ -135,4 +175,6 @@ def _write_marker(made: dict[str, Any]) -> None:
 def _digest() -> str:
     """Return a digest of everything that says what is installed: another digest means that it must be done again."""
     names = ("setup.cfg", "pyproject.toml", "constraints.txt")
-    return hashlib.sha256(b"\0".join((REPOSITORY / name).read_bytes() for name in names)).hexdigest()
+    return hashlib.sha256(
+        b"\0".join((REPOSITORY / name).read_bytes() for name in names)
+    ).hexdigest()

@@ -13,7 +13,15 @@ from benchmarks.fuzzing.specimens import pixels
 from napari_cvdm.cli.results import write_images, write_provenance
 from napari_cvdm.core.request import ImageStack, RestoreRequest
 from napari_cvdm.core.result import finished
-from napari_cvdm.models.checkpoint import CARD, WEIGHTS, Checkpoint, ModelCard, config_values, load_checkpoint, save_checkpoint
+from napari_cvdm.models.checkpoint import (
+    CARD,
+    WEIGHTS,
+    Checkpoint,
+    ModelCard,
+    config_values,
+    load_checkpoint,
+    save_checkpoint,
+)
 from napari_cvdm.models.cvdm import CVDM, CVDMConfig
 from napari_cvdm.models.unet import UNetConfig
 from napari_cvdm.reconstruct.restore import restore
@@ -28,8 +36,16 @@ Files = dict[str, bytes]
 def tiny_model(folder: Path, task_name: str = "widefield-x2") -> Path:
     """A checkpoint of a small network with random weights, written into a folder."""
     task = TASKS[task_name]
-    small, smaller = UNetConfig(widths=(4, 8), blocks=(1, 1), level_channels=4), UNetConfig(widths=(4, 8), blocks=(1, 1), level_channels=0)
-    config = CVDMConfig(condition_channels=len(task.channels), upsampling=task.upsampling, denoiser=small, mean=smaller)
+    small, smaller = (
+        UNetConfig(widths=(4, 8), blocks=(1, 1), level_channels=4),
+        UNetConfig(widths=(4, 8), blocks=(1, 1), level_channels=0),
+    )
+    config = CVDMConfig(
+        condition_channels=len(task.channels),
+        upsampling=task.upsampling,
+        denoiser=small,
+        mean=smaller,
+    )
     torch.manual_seed(0)
     card = ModelCard(
         name=f"tiny-{task_name}",
@@ -67,7 +83,11 @@ def loaded() -> Checkpoint:
 def small_request(checkpoint_name: str = "tiny", **settings: Any) -> RestoreRequest:
     """A small image, the quickest way through a model, on the CPU."""
     image = ImageStack(array=pixels(20, 24), axes="YX", pixel_um=0.1)
-    return RestoreRequest(image=image, model=checkpoint_name, **{"samples": 1, "steps": 1, "device": "cpu", "tile": 64, **settings})
+    return RestoreRequest(
+        image=image,
+        model=checkpoint_name,
+        **{"samples": 1, "steps": 1, "device": "cpu", "tile": 64, **settings},
+    )
 
 
 @cache
@@ -75,9 +95,13 @@ def result() -> Files:
     """A result folder with samples and schedule."""
     with TemporaryDirectory() as name:
         folder = Path(name)
-        done = finished(restore(small_request(samples=2, keep_samples=True, schedule_points=2), loaded()))
+        done = finished(
+            restore(small_request(samples=2, keep_samples=True, schedule_points=2), loaded())
+        )
         write_images(folder, done, {"y_um": 1.0, "x_um": 2.0})
-        write_provenance(folder, done, {}, {"image": {"path": "a.tif", "sha256": "0"}}, {"total": 1.0}, "cpu")
+        write_provenance(
+            folder, done, {}, {"image": {"path": "a.tif", "sha256": "0"}}, {"total": 1.0}, "cpu"
+        )
         return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
@@ -86,7 +110,9 @@ def state() -> bytes:
     """An unfinished training."""
     with TemporaryDirectory() as name:
         tensors = {f"network.{key}": value for key, value in loaded().network.state_dict().items()}
-        save_state(Path(name), FINGERPRINT, {"stage": "mean", "step": 3, "counts": {"fields": 8}}, tensors)
+        save_state(
+            Path(name), FINGERPRINT, {"stage": "mean", "step": 3, "counts": {"fields": 8}}, tensors
+        )
         return (Path(name) / STATE).read_bytes()
 
 

@@ -24,7 +24,20 @@ from napari_cvdm.training.recipe import read_recipe
 from napari_cvdm.training.state import STATE, load_state
 
 Files = dict[str, bytes]
-_NAMES = (CARD, WEIGHTS, "../evil", "/tmp/evil", "a/../../evil", "C:\\evil", "\\\\host\\share\\evil", "setup.py", "card.json/", "CARD.JSON", "x\x00y", "")
+_NAMES = (
+    CARD,
+    WEIGHTS,
+    "../evil",
+    "/tmp/evil",
+    "a/../../evil",
+    "C:\\evil",
+    "\\\\host\\share\\evil",
+    "setup.py",
+    "card.json/",
+    "CARD.JSON",
+    "x\x00y",
+    "",
+)
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 _SYMLINK = 0o120777 << 16
 
@@ -40,7 +53,10 @@ def network_files(draw: st.DrawFn) -> Files:
     """A model whose card describes another network."""
     card = made.card_values()
     text = draw(json_text(card["network"]))
-    return {**made.model(), CARD: json.dumps({**card, "network": "HERE"}).encode().replace(b'"HERE"', text)}
+    return {
+        **made.model(),
+        CARD: json.dumps({**card, "network": "HERE"}).encode().replace(b'"HERE"', text),
+    }
 
 
 @st.composite
@@ -92,7 +108,15 @@ def _members(draw: st.DrawFn) -> list[tuple[str, bytes]]:
     elif kind == "weights":
         members[1] = (WEIGHTS, draw(weights_files())[WEIGHTS])
     elif kind == "name":
-        members[0] = (CARD, json.dumps({**made.card_values(), "name": draw(st.one_of(st.sampled_from(_NAMES), st.text(max_size=8)))}).encode())
+        members[0] = (
+            CARD,
+            json.dumps(
+                {
+                    **made.card_values(),
+                    "name": draw(st.one_of(st.sampled_from(_NAMES), st.text(max_size=8))),
+                }
+            ).encode(),
+        )
     elif kind == "more":
         members.append((draw(st.sampled_from(_NAMES)), b"print('never')"))
     elif kind == "fewer":
@@ -122,7 +146,11 @@ def result_files(draw: st.DrawFn) -> Files:
 @st.composite
 def recipe_files(draw: st.DrawFn) -> Files:
     """A recipe with other entries."""
-    return {"recipe.toml": draw(json_text(tomllib.loads(made.RECIPE.read_text(encoding="utf-8")), dumps=_toml))}
+    return {
+        "recipe.toml": draw(
+            json_text(tomllib.loads(made.RECIPE.read_text(encoding="utf-8")), dumps=_toml)
+        )
+    }
 
 
 def _toml(value: Any) -> str:

@@ -38,11 +38,53 @@ _INTERESTING = (
     2**64 - 1,
 )
 _DIGITS = re.compile(rb"\d+")
-_NUMBERS = (b"0", b"-1", b"1", b"2", b"65536", b"100000", b"2147483647", b"1000000000000", b"1e308", b"nan", b"inf", b"1e-320", b"9" * 30)
+_NUMBERS = (
+    b"0",
+    b"-1",
+    b"1",
+    b"2",
+    b"65536",
+    b"100000",
+    b"2147483647",
+    b"1000000000000",
+    b"1e308",
+    b"nan",
+    b"inf",
+    b"1e-320",
+    b"9" * 30,
+)
 _VALUES: tuple[Any, ...] = (
     *(None, True, False, 0, 1, -1, 2, 0.5, 1e308, -1e308, 5e-324, 2**31, 2**63, 10**30),
-    *(float("nan"), float("inf"), "", "a", "../../evil", "/etc/passwd", "\x00", "\ud800", "é" * 300, "YX", "x" * 100_000, "line\nbreak"),
-    *([], {}, [[]], [1], [1, 2], [0, 0], ["a", "b"], [1e9] * 9, {"a": 1}, {"": {}}, [10**9], [4096] * 64, [None], {"path": None}),
+    *(
+        float("nan"),
+        float("inf"),
+        "",
+        "a",
+        "../../evil",
+        "/etc/passwd",
+        "\x00",
+        "\ud800",
+        "é" * 300,
+        "YX",
+        "x" * 100_000,
+        "line\nbreak",
+    ),
+    *(
+        [],
+        {},
+        [[]],
+        [1],
+        [1, 2],
+        [0, 0],
+        ["a", "b"],
+        [1e9] * 9,
+        {"a": 1},
+        {"": {}},
+        [10**9],
+        [4096] * 64,
+        [None],
+        {"path": None},
+    ),
 )
 
 
@@ -56,8 +98,14 @@ def damaged(draw: st.DrawFn, content: bytes, hot: Hot = ()) -> bytes:
 
 @st.composite
 def _edited(draw: st.DrawFn, content: bytes, hot: Hot) -> bytes:
-    edit = draw(st.sampled_from((_number, _number, _number, _bits, _cut, _dropped, _doubled, _filled, _digits)))
-    start, stop = draw(st.sampled_from(hot)) if hot and draw(st.integers(0, 9)) else (0, len(content))
+    edit = draw(
+        st.sampled_from(
+            (_number, _number, _number, _bits, _cut, _dropped, _doubled, _filled, _digits)
+        )
+    )
+    start, stop = (
+        draw(st.sampled_from(hot)) if hot and draw(st.integers(0, 9)) else (0, len(content))
+    )
     place = draw(st.integers(min(start, len(content)), min(stop, len(content))))
     return draw(edit(content, place))
 
@@ -66,12 +114,20 @@ def _edited(draw: st.DrawFn, content: bytes, hot: Hot) -> bytes:
 def _number(draw: st.DrawFn, content: bytes, place: int) -> bytes:
     size = draw(st.sampled_from((1, 2, 4, 8)))
     value = draw(st.sampled_from(_INTERESTING)) % 256**size
-    return content[:place] + value.to_bytes(size, draw(st.sampled_from(("little", "big")))) + content[place + size :]
+    return (
+        content[:place]
+        + value.to_bytes(size, draw(st.sampled_from(("little", "big"))))
+        + content[place + size :]
+    )
 
 
 @st.composite
 def _bits(draw: st.DrawFn, content: bytes, place: int) -> bytes:
-    return content[:place] + bytes(byte ^ draw(st.integers(1, 255)) for byte in content[place : place + 1]) + content[place + 1 :]
+    return (
+        content[:place]
+        + bytes(byte ^ draw(st.integers(1, 255)) for byte in content[place : place + 1])
+        + content[place + 1 :]
+    )
 
 
 @st.composite
@@ -119,7 +175,13 @@ def changed(draw: st.DrawFn, value: Any) -> Any:
 
 @st.composite
 def _changed_once(draw: st.DrawFn, value: Any) -> Any:
-    inside = list(value) if isinstance(value, dict) else list(range(len(value))) if isinstance(value, list) else []
+    inside = (
+        list(value)
+        if isinstance(value, dict)
+        else list(range(len(value)))
+        if isinstance(value, list)
+        else []
+    )
     if not inside or draw(st.integers(0, 5)) == 0:
         return draw(_another(value))
     key = draw(st.sampled_from(inside))
@@ -128,7 +190,11 @@ def _changed_once(draw: st.DrawFn, value: Any) -> Any:
         value[key] = draw(_changed_once(value[key]))
     elif isinstance(value, dict):
         kept = value.pop(key)
-        value |= {draw(st.sampled_from(("", "x", "name", "format", "__class__"))): kept} if action == "renamed" else {}
+        value |= (
+            {draw(st.sampled_from(("", "x", "name", "format", "__class__"))): kept}
+            if action == "renamed"
+            else {}
+        )
     else:
         value.pop(key)
     return value
@@ -153,7 +219,9 @@ def json_text(draw: st.DrawFn, value: Any, dumps: Callable[[Any], str] = json.du
         return nested(draw(st.sampled_from((50, 900, 5000, 200_000)))).encode()
     if kind == 1 and isinstance(value, dict) and value:
         buried = json.dumps(value | {draw(st.sampled_from(sorted(value))): "BURIED"})
-        return buried.replace('"BURIED"', nested(draw(st.sampled_from((60, 300, 900, 50_000))))).encode()
+        return buried.replace(
+            '"BURIED"', nested(draw(st.sampled_from((60, 300, 900, 50_000))))
+        ).encode()
     try:
         text = dumps(draw(changed(value))).encode("utf-8", "surrogatepass")
     except (TypeError, ValueError, OverflowError):  # TOML has no word for it

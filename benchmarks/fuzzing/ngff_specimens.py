@@ -17,12 +17,30 @@ from napari_cvdm.io.ngff_grid import Grid, GridImage, build_pyramid, create_imag
 
 NAME = "image.ome.zarr"
 Files = dict[str, bytes]
-CODECS = ("pickle", "msgpack2", "json2", "vlen-utf8", "zlib", "blosc", "zstd", "lz4", "bz2", "lzma", "delta", "nothing", "sharding_indexed")
+CODECS = (
+    "pickle",
+    "msgpack2",
+    "json2",
+    "vlen-utf8",
+    "zlib",
+    "blosc",
+    "zstd",
+    "lz4",
+    "bz2",
+    "lzma",
+    "delta",
+    "nothing",
+    "sharding_indexed",
+)
 METADATA = ("zarr.json", ".zattrs", ".zgroup", ".zarray")
 
 
 def _content(folder: Path) -> Files:
-    return {str(path.relative_to(folder).as_posix()): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(folder).as_posix()): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def _image(folder: Path, version: str, letters: str, **settings: Any) -> None:
@@ -31,14 +49,31 @@ def _image(folder: Path, version: str, letters: str, **settings: Any) -> None:
     chunks = (1,) * (len(letters) - 2) + (16, 16)
     group.create_array("0", data=pixels(*shape), **{"chunks": chunks, **settings})
     axes = [{"name": letter, "type": "space", "unit": "micrometer"} for letter in letters]
-    places = [{"type": "scale", "scale": [0.1] * len(letters)}, {"type": "translation", "translation": [2.0] * len(letters)}]
-    multiscales = [{"version": version, "name": "i", "axes": axes, "datasets": [{"path": "0", "coordinateTransformations": places}]}]
-    group.attrs.update({"multiscales": multiscales} if version == "0.4" else {"ome": {"version": version, "multiscales": multiscales}})
+    places = [
+        {"type": "scale", "scale": [0.1] * len(letters)},
+        {"type": "translation", "translation": [2.0] * len(letters)},
+    ]
+    multiscales = [
+        {
+            "version": version,
+            "name": "i",
+            "axes": axes,
+            "datasets": [{"path": "0", "coordinateTransformations": places}],
+        }
+    ]
+    group.attrs.update(
+        {"multiscales": multiscales}
+        if version == "0.4"
+        else {"ome": {"version": version, "multiscales": multiscales}}
+    )
 
 
 def _own(folder: Path) -> None:
     """A result of this program: a collection with a pyramid."""
-    path, image = folder / NAME, GridImage(name="mean", dtype="float32", unit="counts", leading=(("t", 2),))
+    path, image = (
+        folder / NAME,
+        GridImage(name="mean", dtype="float32", unit="counts", leading=(("t", 2),)),
+    )
     grid = Grid(shape=(520, 12), chunk=256, pixel_um=0.1)
     create_images(path, [image], grid, {"version": "0"})
     open_level(path, "mean")[:] = pixels(2, 520, 12)
@@ -82,7 +117,9 @@ def damaged_folders(draw: st.DrawFn) -> Files:
     for _ in range(draw(st.integers(1, 2))):
         names = list(_parts(files))
         name = draw(st.sampled_from(names))
-        kind = draw(st.sampled_from(("changed", "changed", "changed", "missing", "swapped", "codec")))
+        kind = draw(
+            st.sampled_from(("changed", "changed", "changed", "missing", "swapped", "codec"))
+        )
         if kind == "missing" and len(files) > 1:
             files.pop(name)
         elif kind == "swapped":
@@ -111,9 +148,14 @@ def _other_codec(draw: st.DrawFn, content: bytes) -> bytes:
     try:
         said = json.loads(content)
         if "compressor" in said:
-            said[draw(st.sampled_from(("compressor", "filters")))] = {"id": name} if draw(st.booleans()) else [{"id": name}]
+            said[draw(st.sampled_from(("compressor", "filters")))] = (
+                {"id": name} if draw(st.booleans()) else [{"id": name}]
+            )
         else:
-            named = {"name": draw(st.sampled_from((name, f"numcodecs.{name}"))), "configuration": {}}
+            named = {
+                "name": draw(st.sampled_from((name, f"numcodecs.{name}"))),
+                "configuration": {},
+            }
             said["codecs"] = [{"name": "bytes"}, named] if draw(st.booleans()) else [named]
     except (ValueError, TypeError, KeyError, RecursionError):
         return content

@@ -47,7 +47,11 @@ def _tiff(name: str, array: np.ndarray, **settings: object) -> Specimen:
     content = stream.getvalue()
     with tifffile.TiffFile(io.BytesIO(content)) as tiff:
         tags = [(tag.offset, tag.offset + 12) for page in tiff.pages for tag in page.tags]
-        values = [(tag.valueoffset, tag.valueoffset + tag.valuebytecount) for tag in tiff.pages[0].tags if tag.valuebytecount > 4]
+        values = [
+            (tag.valueoffset, tag.valueoffset + tag.valuebytecount)
+            for tag in tiff.pages[0].tags
+            if tag.valuebytecount > 4
+        ]
     return Specimen(name=name, content=content, hot=((0, 8), *tags, *values))
 
 
@@ -82,7 +86,10 @@ def written() -> Specimen:
         path = Path(folder) / "own.ome.tif"
         write_image(path, pixels(2, 24, 20), axes="PYX", pixel_um=0.2, unit="counts", name="planes")
         with tifffile.TiffFile(path) as tiff:
-            hot = tuple((tag.valueoffset, tag.valueoffset + tag.valuebytecount) for tag in tiff.pages[0].tags)
+            hot = tuple(
+                (tag.valueoffset, tag.valueoffset + tag.valuebytecount)
+                for tag in tiff.pages[0].tags
+            )
         return Specimen(name=path.name, content=path.read_bytes(), hot=hot)
 
 
@@ -108,20 +115,30 @@ def _priism() -> Specimen:
     struct.pack_into("<h", header, 96, -16224)
     struct.pack_into("<2h", header, 180, 1, 0)
     struct.pack_into("<6h", header, 196, 2, 525, 600, 0, 0, 0)
-    return Specimen(name="priism.mrc", content=bytes(header) + pixels(4, 24, 20).tobytes(), hot=((0, 224),))
+    return Specimen(
+        name="priism.mrc", content=bytes(header) + pixels(4, 24, 20).tobytes(), hot=((0, 224),)
+    )
 
 
 @cache
 def npys() -> tuple[Specimen, ...]:
     """Three shapes and types."""
-    return tuple(_npy(f"array{number}.npy", array) for number, array in enumerate((pixels(24, 20), pixels(2, 3, 24, 20) / 7, pixels(24, 20) > 90)))
+    return tuple(
+        _npy(f"array{number}.npy", array)
+        for number, array in enumerate(
+            (pixels(24, 20), pixels(2, 3, 24, 20) / 7, pixels(24, 20) > 90)
+        )
+    )
 
 
 @cache
 def npzs() -> tuple[Specimen, ...]:
     """Arrays x and y for training, packed and not."""
     arrays = {"x": pixels(2, 8, 8, 2) / 200, "y": pixels(2, 16, 16, 1) / 200}
-    return tuple(_npz(f"pairs{number}.npz", save, arrays) for number, save in enumerate((np.savez, np.savez_compressed)))
+    return tuple(
+        _npz(f"pairs{number}.npz", save, arrays)
+        for number, save in enumerate((np.savez, np.savez_compressed))
+    )
 
 
 def _npz(name: str, save: Callable[..., None], arrays: dict[str, np.ndarray]) -> Specimen:

@@ -61,7 +61,10 @@ def look_lazily(folder: Path) -> None:
     stack = open_image(folder / ngff_specimens.NAME)
     frames = stack.array.shape[:-2]
     for first, frame in ((True, (0,) * len(frames)), (False, tuple(size - 1 for size in frames))):
-        window = [slice(0, min(size, WINDOW_PX)) if first else slice(max(0, size - WINDOW_PX), size) for size in stack.array.shape[-2:]]
+        window = [
+            slice(0, min(size, WINDOW_PX)) if first else slice(max(0, size - WINDOW_PX), size)
+            for size in stack.array.shape[-2:]
+        ]
         check_finite(window_of(stack, frame, *window), "PYX", stack.source)
 
 

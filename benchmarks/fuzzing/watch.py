@@ -10,14 +10,38 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-LARGEST_BYTES = 64 << 20  # every specimen is far below 1 MB, and a reader may hold it in several copies
+LARGEST_BYTES = (
+    64 << 20
+)  # every specimen is far below 1 MB, and a reader may hold it in several copies
 LONGEST_MESSAGE = 700
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-_PLACES = {"os.mkdir": 1, "os.rename": 2, "os.remove": 1, "os.rmdir": 1, "os.symlink": 2, "os.link": 2, "os.truncate": 1, "shutil.rmtree": 1}
-_NEVER = ("socket.", "subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.fork", "pickle.find_class", "urllib.Request", "ctypes.dlopen")
+_PLACES = {
+    "os.mkdir": 1,
+    "os.rename": 2,
+    "os.remove": 1,
+    "os.rmdir": 1,
+    "os.symlink": 2,
+    "os.link": 2,
+    "os.truncate": 1,
+    "shutil.rmtree": 1,
+}
+_NEVER = (
+    "socket.",
+    "subprocess.",
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+    "os.fork",
+    "pickle.find_class",
+    "urllib.Request",
+    "ctypes.dlopen",
+)
 
 
-_OWN_PICKLES = ("dask", "tokenize.py")  # it names an array by the pickles of what made it, and unpickles those that it has just made
+_OWN_PICKLES = (
+    "dask",
+    "tokenize.py",
+)  # it names an array by the pickles of what made it, and unpickles those that it has just made
 
 
 class Escape(Exception):
@@ -57,7 +81,9 @@ class _Guard:
     def _outside(self, event: str, places: tuple[Any, ...]) -> None:
         assert self.folder is not None
         for place in places:
-            if isinstance(place, str | bytes | os.PathLike) and not Path(os.path.realpath(os.fsdecode(place))).is_relative_to(self.folder):
+            if isinstance(place, str | bytes | os.PathLike) and not Path(
+                os.path.realpath(os.fsdecode(place))
+            ).is_relative_to(self.folder):
                 self.seen.append(f"{event} {os.fsdecode(place)!r:.120}")
 
 
@@ -116,7 +142,9 @@ def frugal(limit: int = LARGEST_BYTES) -> Iterator[None]:
         if not running:
             tracemalloc.stop()
         if peak > limit:
-            raise Escape(f"memory: more than {(1 << peak.bit_length() - 1) >> 20} MiB for a small file")
+            raise Escape(
+                f"memory: more than {(1 << peak.bit_length() - 1) >> 20} MiB for a small file"
+            )
 
 
 def outcome(act: Callable[[], object], allowed: tuple[type[BaseException], ...]) -> str:
@@ -139,7 +167,9 @@ def outcome(act: Callable[[], object], allowed: tuple[type[BaseException], ...])
     except allowed as error:
         said = str(error)
         if "\n" in said or not said or len(said) > LONGEST_MESSAGE:
-            raise Escape(f"unclear: {type(error).__name__} of {len(said)} characters, {said.count(chr(10))} line breaks: {said!r:.90}") from error
+            raise Escape(
+                f"unclear: {type(error).__name__} of {len(said)} characters, {said.count(chr(10))} line breaks: {said!r:.90}"
+            ) from error
         return type(error).__name__
     except Escape:
         raise

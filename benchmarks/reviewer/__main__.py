@@ -40,7 +40,9 @@ def gathered(folder: Path, head: str) -> str:
         path = folder / f"{name}.json"
         if path.exists():
             found = json.loads(path.read_text(encoding="utf-8"))
-            parts.append(f"**{name}**: {TESTS[name].asks}\n\n{table([Row(**row) for row in found['rows']])}")
+            parts.append(
+                f"**{name}**: {TESTS[name].asks}\n\n{table([Row(**row) for row in found['rows']])}"
+            )
             ratios += [(error, spread) for error, spread in found["ratios"].values()]
     return "\n".join([*parts, said_by_the_spread(ratios)]) + "\n"
 
@@ -61,11 +63,23 @@ def review(model: str, names: Sequence[str], out: Path, plan: Plan) -> None:
 
 def main(words: Sequence[str] | None = None) -> None:
     """Run what is asked for."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.reviewer", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.reviewer",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("test", nargs="+", choices=["all", *TESTS])
     parser.add_argument("--out", type=Path, required=True, help="folder for figures and tables")
-    parser.add_argument("--model", action="append", help="name or folder; several may be given; both shipped models by default")
-    parser.add_argument("--small", action="store_true", help="small fields, few samples: that it runs, not what it says")
+    parser.add_argument(
+        "--model",
+        action="append",
+        help="name or folder; several may be given; both shipped models by default",
+    )
+    parser.add_argument(
+        "--small",
+        action="store_true",
+        help="small fields, few samples: that it runs, not what it says",
+    )
     options = parser.parse_args(words)
     names = list(TESTS) if "all" in options.test else options.test
     for model in options.model or [name for name, _ in shipped_models()]:

@@ -29,7 +29,9 @@ class Plan:
 
     samples: int = 8
     steps: int = STEPS
-    sides_px: dict[str, int] = field(default_factory=lambda: {"widefield-x2": 64, "phase-2shot": 144})
+    sides_px: dict[str, int] = field(
+        default_factory=lambda: {"widefield-x2": 64, "phase-2shot": 144}
+    )
 
 
 SMALL = Plan(samples=2, steps=2, sides_px={"widefield-x2": 32, "phase-2shot": 48})
@@ -98,9 +100,23 @@ class Bench:
 
     def restored(self, scene: Scene, seed: int = 0) -> Restoration:
         """The posterior of one scene."""
-        image = ImageStack(array=np.ascontiguousarray(scene.array), axes="PYX" if self.is_phase else "YX", source="scene")
+        image = ImageStack(
+            array=np.ascontiguousarray(scene.array),
+            axes="PYX" if self.is_phase else "YX",
+            source="scene",
+        )
         told = dict(scene.told)
-        return finish(RestoreRequest(image=image, model=self.model.card.name, samples=self.plan.samples, steps=self.plan.steps, seed=seed, **told), self.model)
+        return finish(
+            RestoreRequest(
+                image=image,
+                model=self.model.card.name,
+                samples=self.plan.samples,
+                steps=self.plan.steps,
+                seed=seed,
+                **told,
+            ),
+            self.model,
+        )
 
     def case(self, name: str, scene: Scene) -> Case:
         """A scene, restored."""

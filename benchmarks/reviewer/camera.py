@@ -10,7 +10,17 @@ from benchmarks.reviewer.bench import Bench, Case, Finding
 from benchmarks.reviewer.compare import compared
 from benchmarks.reviewer.figures import drawn
 from benchmarks.reviewer.measures import bias, kept_pixels
-from benchmarks.reviewer.scene import GAIN_E_PER_COUNT, OFFSET_COUNTS, PHASE, SEED, WIDEFIELD, Scene, emitters_of, phase_scene, widefield_scene
+from benchmarks.reviewer.scene import (
+    GAIN_E_PER_COUNT,
+    OFFSET_COUNTS,
+    PHASE,
+    SEED,
+    WIDEFIELD,
+    Scene,
+    emitters_of,
+    phase_scene,
+    widefield_scene,
+)
 from napari_cvdm.simulate.structures import microtubules, mitochondria, reticulum
 
 FULL_SCALE = 65535
@@ -33,26 +43,46 @@ def saturated(bench: Bench) -> Finding:
     scale = 1.0 if bench.is_phase else factor
     full = np.round(scene.array * factor).clip(max=FULL_SCALE).astype(np.uint16)
     scenes = {
-        "at the top of 16 bits": Scene(array=full, truth=scene.truth * scale, told=scene.told, threshold=scene.threshold * scale),
-        "below the top of 16 bits": scene.spoiled(np.minimum(scene.array, np.floor(level)).astype(np.uint16)),
+        "at the top of 16 bits": Scene(
+            array=full,
+            truth=scene.truth * scale,
+            told=scene.told,
+            threshold=scene.threshold * scale,
+        ),
+        "below the top of 16 bits": scene.spoiled(
+            np.minimum(scene.array, np.floor(level)).astype(np.uint16)
+        ),
     }
     finding = compared(bench, "Saturated", scenes)
     untouched, *cases = finding.cases
     cut = scene.array >= level
-    marked = [Row(what=f"{case.name}: of the pixels cut off, marked", value=f"{marked_share(case, untouched, cut):.0%}") for case in cases]
+    marked = [
+        Row(
+            what=f"{case.name}: of the pixels cut off, marked",
+            value=f"{marked_share(case, untouched, cut):.0%}",
+        )
+        for case in cases
+    ]
     return replace(finding, rows=[*finding.rows, *marked])
 
 
 def marked_share(case: Case, untouched: Case, cut: np.ndarray) -> float:
     """Share of the cut pixels (Y, X) or (2, Y, X), border band aside, that the validity mask leaves out; 0 where none is cut."""
     factor = case.result.upsampling
-    there = np.kron(cut.reshape(-1, *cut.shape[-2:]).any(axis=0), np.ones((factor, factor), bool)) & untouched.result.valid
+    there = (
+        np.kron(cut.reshape(-1, *cut.shape[-2:]).any(axis=0), np.ones((factor, factor), bool))
+        & untouched.result.valid
+    )
     return float(np.mean(~case.result.valid[there])) if there.any() else 0.0
 
 
 def with_bad_pixels(array: np.ndarray, value: float) -> np.ndarray:
     """The same 0.2 % of the pixels of every plane at one value, at least one."""
-    order = np.random.default_rng(SEED).permutation(array.shape[-2] * array.shape[-1]).reshape(array.shape[-2:])
+    order = (
+        np.random.default_rng(SEED)
+        .permutation(array.shape[-2] * array.shape[-1])
+        .reshape(array.shape[-2:])
+    )
     bad = order < max(1, round(BAD_SHARE * order.size))
     return np.where(bad, value, array).astype(array.dtype)
 
@@ -61,7 +91,14 @@ def dead_pixels(bench: Bench) -> Finding:
     """Some pixels are dark or bright whatever falls on them."""
     array = bench.scene.array
     values = {"0.2 % dead": 0.0, "0.2 % hot, twice the brightest": 2.0 * float(array.max())}
-    return compared(bench, "Dead pixels", {name: bench.scene.spoiled(with_bad_pixels(array, value)) for name, value in values.items()})
+    return compared(
+        bench,
+        "Dead pixels",
+        {
+            name: bench.scene.spoiled(with_bad_pixels(array, value))
+            for name, value in values.items()
+        },
+    )
 
 
 def through_eight_bits(array: np.ndarray, level: int | None) -> np.ndarray:
@@ -71,14 +108,26 @@ def through_eight_bits(array: np.ndarray, level: int | None) -> np.ndarray:
     bytes_ = np.round((array.astype(float) - low) / step).astype(np.uint8)
     planes = bytes_.reshape(-1, *array.shape[-2:])
     if level is not None:
-        planes = np.stack([imagecodecs.jpeg8_decode(imagecodecs.jpeg8_encode(plane, level=level)) for plane in planes])
+        planes = np.stack(
+            [
+                imagecodecs.jpeg8_decode(imagecodecs.jpeg8_encode(plane, level=level))
+                for plane in planes
+            ]
+        )
     return (planes.reshape(array.shape) * step + low).astype(np.float32)
 
 
 def jpeg(bench: Bench) -> Finding:
     """A file that went through 8 bits, and through JPEG."""
     names = {"8 bits": None, **{f"JPEG {level}": level for level in JPEG_LEVELS}}
-    return compared(bench, "JPEG", {name: bench.scene.spoiled(through_eight_bits(bench.scene.array, level)) for name, level in names.items()})
+    return compared(
+        bench,
+        "JPEG",
+        {
+            name: bench.scene.spoiled(through_eight_bits(bench.scene.array, level))
+            for name, level in names.items()
+        },
+    )
 
 
 def exposed(bench: Bench, factor: float) -> Scene:
@@ -91,12 +140,26 @@ def exposed(bench: Bench, factor: float) -> Scene:
 
 def exposure(bench: Bench) -> Finding:
     """Twice the light doubles counts and leaves phase as it is; a tenth of it."""
-    finding = compared(bench, "Exposure", {"twice the light": exposed(bench, 2.0), "a tenth of the light": exposed(bench, 0.1)})
+    finding = compared(
+        bench,
+        "Exposure",
+        {"twice the light": exposed(bench, 2.0), "a tenth of the light": exposed(bench, 0.1)},
+    )
     wanted = 1.0 if bench.is_phase else 2.0
     ratio = response(finding.cases[1], bench.untouched)
     met = abs(ratio / wanted - 1) <= EXPOSURE_BAR
-    what = "twice the light: slope of the phase on the untouched one" if bench.is_phase else "twice the light: flux over the untouched"
-    return replace(finding, rows=[*finding.rows, Row(what=what, value=f"{ratio:.3f}", bar=f"{wanted:g} +- 3 %", met=met)])
+    what = (
+        "twice the light: slope of the phase on the untouched one"
+        if bench.is_phase
+        else "twice the light: flux over the untouched"
+    )
+    return replace(
+        finding,
+        rows=[
+            *finding.rows,
+            Row(what=what, value=f"{ratio:.3f}", bar=f"{wanted:g} +- 3 %", met=met),
+        ],
+    )
 
 
 def response(case: Case, untouched: Case) -> float:
@@ -115,7 +178,11 @@ def offset(bench: Bench) -> Finding:
         return compared(
             bench,
             "Background offset",
-            {f"{DARK_SHARE:.0%} of dark level not subtracted (phase reads {1 / (1 + DARK_SHARE) - 1:+.1%})": bench.scene.spoiled(dark)},
+            {
+                f"{DARK_SHARE:.0%} of dark level not subtracted (phase reads {1 / (1 + DARK_SHARE) - 1:+.1%})": bench.scene.spoiled(
+                    dark
+                )
+            },
         )
     bright = replace(WIDEFIELD, background=(0.5, 0.5))
     scenes = {
@@ -131,32 +198,53 @@ def ramp(bench: Bench) -> Finding:
     across = np.linspace(-0.5, 0.5, scene.array.shape[-1])
     if bench.is_phase:
         weights = np.array([0.0, 1.0])[:, None, None]
-        scenes = {f"{share:.1%} between the planes": scene.spoiled(scene.array * (1 + share * weights * across)) for share in RAMPS_BETWEEN_PLANES}
+        scenes = {
+            f"{share:.1%} between the planes": scene.spoiled(
+                scene.array * (1 + share * weights * across)
+            )
+            for share in RAMPS_BETWEEN_PLANES
+        }
         return compared(bench, "Ramp of the light", scenes)
-    light, fine = 1 + FALL_OF_LIGHT * across, 1 + FALL_OF_LIGHT * np.linspace(-0.5, 0.5, scene.truth.shape[-1])
-    uneven = replace(scene, array=(scene.array - OFFSET_COUNTS) * light + OFFSET_COUNTS, truth=scene.truth * fine)
+    light, fine = (
+        1 + FALL_OF_LIGHT * across,
+        1 + FALL_OF_LIGHT * np.linspace(-0.5, 0.5, scene.truth.shape[-1]),
+    )
+    uneven = replace(
+        scene, array=(scene.array - OFFSET_COUNTS) * light + OFFSET_COUNTS, truth=scene.truth * fine
+    )
     return compared(bench, "Ramp of the light", {f"{FALL_OF_LIGHT:.0%} across the field": uneven})
 
 
 def flux(bench: Bench) -> Finding:
     """Flux of several structures against the truth's, and against the input's signal above background; two fields of each, since one may be kind."""
-    structures = {"reticulum": reticulum, "microtubules": microtubules, "mitochondria": mitochondria}
+    structures = {
+        "reticulum": reticulum,
+        "microtubules": microtubules,
+        "mitochondria": mitochondria,
+    }
     cases = [
-        bench.case(f"{name}, field {seed}", widefield_scene(bench.side, WIDEFIELD, emitters_of(draw), seed))
+        bench.case(
+            f"{name}, field {seed}", widefield_scene(bench.side, WIDEFIELD, emitters_of(draw), seed)
+        )
         for name, draw in structures.items()
         for seed in FLUX_SEEDS
     ]
     rows = [
         row
         for case in cases
-        for row in (flux_row(f"{case.name}, against the truth's", bias(case)), flux_row(f"{case.name}, against the input's", input_bias(case)))
+        for row in (
+            flux_row(f"{case.name}, against the truth's", bias(case)),
+            flux_row(f"{case.name}, against the input's", input_bias(case)),
+        )
     ]
     return Finding(rows=rows, figure=drawn("Flux", cases))
 
 
 def flux_row(what: str, away: float) -> Row:
     """One flux over another, minus 1, beside the bar."""
-    return Row(what=what, value=f"{away:+.2%}", bar=f"within {FLUX_BAR:.0%}", met=abs(away) <= FLUX_BAR)
+    return Row(
+        what=what, value=f"{away:+.2%}", bar=f"within {FLUX_BAR:.0%}", met=abs(away) <= FLUX_BAR
+    )
 
 
 def input_bias(case: Case) -> float:

@@ -8,7 +8,9 @@ from benchmarks.reviewer.measures import case_row
 from benchmarks.reviewer.scene import Scene
 
 
-def compared(bench: Bench, title: str, scenes: Mapping[str, Scene], untouched: Case | None = None) -> Finding:
+def compared(
+    bench: Bench, title: str, scenes: Mapping[str, Scene], untouched: Case | None = None
+) -> Finding:
     """Restore every scene and set it beside the untouched image.
 
     Parameters
@@ -29,5 +31,9 @@ def compared(bench: Bench, title: str, scenes: Mapping[str, Scene], untouched: C
     base = untouched or bench.untouched
     cases = [base, *(bench.case(name, scene) for name, scene in scenes.items())]
     found = [case_row(case, base) for case in cases]
-    ratios = {f"{title}: {case.name}": pair for case, (_, pair) in zip(cases[1:], found[1:], strict=True)}
-    return Finding(rows=[row for row, _ in found], figure=drawn(title, cases), cases=cases, ratios=ratios)
+    ratios = {
+        f"{title}: {case.name}": pair for case, (_, pair) in zip(cases[1:], found[1:], strict=True)
+    }
+    return Finding(
+        rows=[row for row, _ in found], figure=drawn(title, cases), cases=cases, ratios=ratios
+    )

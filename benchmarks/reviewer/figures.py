@@ -28,7 +28,10 @@ def drawn(title: str, cases: Sequence[Case]) -> Figure:
     -------
     Figure
     """
-    figure = Figure(figsize=(PANEL_INCHES * len(COLUMNS) + 1, PANEL_INCHES * len(cases) + 0.5), layout="constrained")
+    figure = Figure(
+        figsize=(PANEL_INCHES * len(COLUMNS) + 1, PANEL_INCHES * len(cases) + 0.5),
+        layout="constrained",
+    )
     panels = figure.subplots(len(cases), len(COLUMNS), squeeze=False)
     loudest = max(float(np.percentile(case.result.std, PERCENTILES[1])) for case in cases) or 1.0
     for line, case in zip(panels, cases, strict=True):
@@ -52,7 +55,9 @@ def _line(line: np.ndarray, case: Case, loudest: float) -> None:
         (line[3], difference(case), "RdBu_r", (-far, far)),
         (line[4], result.std, "viridis", (0.0, loudest)),
     ):
-        bar = panel.figure.colorbar(_show(panel, image, colours, limits), ax=panel, shrink=0.8, pad=0.02)
+        bar = panel.figure.colorbar(
+            _show(panel, image, colours, limits), ax=panel, shrink=0.8, pad=0.02
+        )
         bar.ax.tick_params(labelsize=7)
     line[0].set_ylabel(case.name.replace(", ", ",\n"), fontsize=9)
 
@@ -64,4 +69,6 @@ def _scale(image: np.ndarray) -> tuple[float, float]:
 
 def _show(panel: Axes, image: np.ndarray, colours: str, limits: tuple[float, float]) -> AxesImage:
     panel.set(xticks=[], yticks=[])
-    return panel.imshow(image, cmap=colours, vmin=limits[0], vmax=limits[1], interpolation="nearest")
+    return panel.imshow(
+        image, cmap=colours, vmin=limits[0], vmax=limits[1], interpolation="nearest"
+    )

@@ -22,15 +22,30 @@ def half_pixel(bench: Bench) -> Finding:
     """Half a pixel: one plane against the other (phase), or the specimen against the camera (widefield)."""
     if bench.is_phase:
         first, second = bench.scene.array.astype(np.float32)
-        planes = {move: np.stack([first, shifted(second, (0, move), order=3, mode="nearest")]) for move in (-HALF_PX, HALF_PX)}
-        return compared(bench, "Half a pixel", {f"second plane {move:+g} px": bench.scene.spoiled(array) for move, array in planes.items()})
-    scenes = {f"specimen {step / 2:+g} px": widefield_scene(bench.side, WIDEFIELD, moved(step)) for step in (-1, 1)}
+        planes = {
+            move: np.stack([first, shifted(second, (0, move), order=3, mode="nearest")])
+            for move in (-HALF_PX, HALF_PX)
+        }
+        return compared(
+            bench,
+            "Half a pixel",
+            {
+                f"second plane {move:+g} px": bench.scene.spoiled(array)
+                for move, array in planes.items()
+            },
+        )
+    scenes = {
+        f"specimen {step / 2:+g} px": widefield_scene(bench.side, WIDEFIELD, moved(step))
+        for step in (-1, 1)
+    }
     return compared(bench, "Half a pixel", scenes)
 
 
 def moved(fine_px: int) -> DrawStructure:
     """The reticulum, moved along x by whole pixels of the fine grid."""
-    return lambda rng, side, fine_um: emitters_of(reticulum)(rng, side, fine_um).roll(fine_px, dims=1)
+    return lambda rng, side, fine_um: emitters_of(reticulum)(rng, side, fine_um).roll(
+        fine_px, dims=1
+    )
 
 
 TURNS = {
@@ -43,11 +58,17 @@ TURNS = {
 def rotation(bench: Bench) -> Finding:
     """A turned image must give the turned result."""
     scene = bench.scene
-    chance = inner(bench.restored(scene, seed=1).mean, bench) - inner(bench.untouched.result.mean, bench)
+    chance = inner(bench.restored(scene, seed=1).mean, bench) - inner(
+        bench.untouched.result.mean, bench
+    )
     cases, rows = [bench.untouched], []
     for name, turn in TURNS.items():
         case = bench.case(name, replace(scene, array=turn(scene.array), truth=turn(scene.truth)))
-        rows.append(against_chance(name, inner(case.result.mean - turn(bench.untouched.result.mean), bench), chance))
+        rows.append(
+            against_chance(
+                name, inner(case.result.mean - turn(bench.untouched.result.mean), bench), chance
+            )
+        )
         cases.append(case)
     return Finding(rows=rows, figure=drawn("Rotation", cases))
 

@@ -56,7 +56,14 @@ def common_level(image: np.ndarray) -> float:
     return float(image[(image >= edges[fullest]) & (image <= edges[fullest + 1])].mean())
 
 
-def false_structure_area(found: np.ndarray, truth: np.ndarray, threshold: float, *, both_signs: bool = False, kept: np.ndarray | None = None) -> float:
+def false_structure_area(
+    found: np.ndarray,
+    truth: np.ndarray,
+    threshold: float,
+    *,
+    both_signs: bool = False,
+    kept: np.ndarray | None = None,
+) -> float:
     """Share of the empty pixels that stand out from their own median by more than the threshold.
 
     Parameters
@@ -85,7 +92,9 @@ def false_structure_area(found: np.ndarray, truth: np.ndarray, threshold: float,
 
 def kept_pixels(case: Case) -> np.ndarray:
     """All but the border band: (Y, X), bool. Pixels that the program does not trust are measured as well."""
-    return interior((case.result.mean.shape[-2], case.result.mean.shape[-1]), BORDER_PX * case.result.upsampling)
+    return interior(
+        (case.result.mean.shape[-2], case.result.mean.shape[-1]), BORDER_PX * case.result.upsampling
+    )
 
 
 def difference(case: Case) -> np.ndarray:
@@ -96,7 +105,13 @@ def difference(case: Case) -> np.ndarray:
 
 def false_area(case: Case) -> float:
     """`false_structure_area` of the posterior mean."""
-    return false_structure_area(case.result.mean, case.scene.truth, case.scene.threshold, both_signs=case.result.unit == "rad", kept=kept_pixels(case))
+    return false_structure_area(
+        case.result.mean,
+        case.scene.truth,
+        case.scene.threshold,
+        both_signs=case.result.unit == "rad",
+        kept=kept_pixels(case),
+    )
 
 
 def bias(case: Case) -> float:
@@ -105,7 +120,11 @@ def bias(case: Case) -> float:
     found, truth = case.result.mean[kept].astype(float), case.scene.truth[kept].astype(float)
     if case.result.unit == "rad":
         power = float(np.var(truth))
-        return float(np.mean((found - found.mean()) * (truth - truth.mean()))) / power - 1 if power > 0 else 0.0
+        return (
+            float(np.mean((found - found.mean()) * (truth - truth.mean()))) / power - 1
+            if power > 0
+            else 0.0
+        )
     return float(found.sum() / truth.sum()) - 1 if truth.sum() > 0 else 0.0
 
 
@@ -114,7 +133,9 @@ def auroc(score: np.ndarray, error: np.ndarray) -> float:
     large = error > np.quantile(error, LARGE_ERRORS)
     if large.all() or not large.any():
         return 0.5
-    return float(mannwhitneyu(score[large], score[~large]).statistic) / (int(large.sum()) * int((~large).sum()))
+    return float(mannwhitneyu(score[large], score[~large]).statistic) / (
+        int(large.sum()) * int((~large).sum())
+    )
 
 
 def measured(case: Case) -> Measures:
@@ -136,11 +157,20 @@ def case_row(case: Case, untouched: Case) -> tuple[Row, tuple[float, float]]:
     """One case beside the untouched image, and the ratios of error and spread."""
     one, other = measured(case), measured(untouched)
     ratios = one.error / max(other.error, 1e-12), one.spread / max(other.spread, 1e-12)
-    false = f"false structure {one.false_area:.2%}" if one.empty >= SMALLEST_EMPTY else "hardly anything empty"
+    false = (
+        f"false structure {one.false_area:.2%}"
+        if one.empty >= SMALLEST_EMPTY
+        else "hardly anything empty"
+    )
     what = f"{false}, {'slope' if case.result.unit == 'rad' else 'flux'} {one.bias:+.1%}, error {one.error:.1%}"
     if case is untouched:
-        return Row(what=case.name, value=f"{what}, spread {one.spread:.1%}, AUROC {one.auroc:.2f}"), ratios
-    return Row(what=case.name, value=f"{what} (x {ratios[0]:.2f}), spread x {ratios[1]:.2f}, AUROC {one.auroc:.2f}"), ratios
+        return Row(
+            what=case.name, value=f"{what}, spread {one.spread:.1%}, AUROC {one.auroc:.2f}"
+        ), ratios
+    return Row(
+        what=case.name,
+        value=f"{what} (x {ratios[0]:.2f}), spread x {ratios[1]:.2f}, AUROC {one.auroc:.2f}",
+    ), ratios
 
 
 def blank_row(case: Case, *, bar: bool = False) -> Row:
@@ -148,4 +178,9 @@ def blank_row(case: Case, *, bar: bool = False) -> Row:
     area, kept = false_area(case), kept_pixels(case)
     mean, std = case.result.mean[kept], case.result.std[kept]
     value = f"false structure {area:.3%}, level {mean.mean():+.3g}, deviation {mean.std():.3g}, spread {std.mean():.3g} {case.result.unit}"
-    return Row(what=case.name, value=value, bar="< 0.1 %" if bar else "", met=area < BLANK_BAR if bar else None)
+    return Row(
+        what=case.name,
+        value=value,
+        bar="< 0.1 %" if bar else "",
+        met=area < BLANK_BAR if bar else None,
+    )

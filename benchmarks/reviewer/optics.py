@@ -22,7 +22,10 @@ def pixel_size(bench: Bench) -> Finding:
         return with_warnings(bench, "Wrong pixel size", {f"told 2 x {expected(4.0)}": wrong})
     doubled = (2 * WIDEFIELD.pixel_um[0],) * 2
     binned = widefield_scene(bench.side, replace(WIDEFIELD, pixel_um=doubled))
-    scenes = {"truly 2 x, told as usual": binned, "truly 2 x, told so": binned.told_otherwise(pixel_um=doubled[0])}
+    scenes = {
+        "truly 2 x, told as usual": binned,
+        "truly 2 x, told so": binned.told_otherwise(pixel_um=doubled[0]),
+    }
     return with_warnings(bench, "Wrong pixel size", scenes)
 
 
@@ -30,14 +33,25 @@ def with_warnings(bench: Bench, title: str, scenes: dict[str, Scene]) -> Finding
     """The comparison, and whether the result carries a warning."""
     finding = compared(bench, title, scenes)
     warned = {case.name: len(case.result.provenance.warnings) for case in finding.cases}
-    return replace(finding, rows=[*finding.rows, *(Row(what=f"{name}: warnings", value=f"{count}") for name, count in warned.items())])
+    return replace(
+        finding,
+        rows=[
+            *finding.rows,
+            *(Row(what=f"{name}: warnings", value=f"{count}") for name, count in warned.items()),
+        ],
+    )
 
 
 def distance(bench: Bench) -> Finding:
     """Told a distance between the planes that is 20 % off."""
     factors = (0.8, 1.2)
     below, above = PHASE.defocus_um
-    scenes = {f"told {f - 1:+.0%} {expected(1 / f)}": bench.scene.told_otherwise(defocus_um=(f * below, f * above)) for f in factors}
+    scenes = {
+        f"told {f - 1:+.0%} {expected(1 / f)}": bench.scene.told_otherwise(
+            defocus_um=(f * below, f * above)
+        )
+        for f in factors
+    }
     return compared(bench, "Distance of the planes", scenes)
 
 
@@ -46,10 +60,26 @@ def wavelength(bench: Bench) -> Finding:
     factors = (0.9, 1.1)
     if bench.is_phase:
         told = bench.scene.told["wavelength_um"]
-        return compared(bench, "Wavelength", {f"told {f - 1:+.0%} {expected(1 / f)}": bench.scene.told_otherwise(wavelength_um=f * told) for f in factors})
+        return compared(
+            bench,
+            "Wavelength",
+            {
+                f"told {f - 1:+.0%} {expected(1 / f)}": bench.scene.told_otherwise(
+                    wavelength_um=f * told
+                )
+                for f in factors
+            },
+        )
     truly = WIDEFIELD.wavelength_um[0]
     return compared(
-        bench, "Wavelength", {f"truly {f - 1:+.0%}": widefield_scene(bench.side, replace(WIDEFIELD, wavelength_um=(f * truly, f * truly))) for f in factors}
+        bench,
+        "Wavelength",
+        {
+            f"truly {f - 1:+.0%}": widefield_scene(
+                bench.side, replace(WIDEFIELD, wavelength_um=(f * truly, f * truly))
+            )
+            for f in factors
+        },
     )
 
 
@@ -60,11 +90,28 @@ def aperture(bench: Bench) -> Finding:
         return _aperture_of_phase(bench, factors)
     truly = WIDEFIELD.na[0]
     return compared(
-        bench, "Numerical aperture", {f"truly {f - 1:+.0%}": widefield_scene(bench.side, replace(WIDEFIELD, na=(f * truly, f * truly))) for f in factors}
+        bench,
+        "Numerical aperture",
+        {
+            f"truly {f - 1:+.0%}": widefield_scene(
+                bench.side, replace(WIDEFIELD, na=(f * truly, f * truly))
+            )
+            for f in factors
+        },
     )
 
 
 def _aperture_of_phase(bench: Bench, factors: tuple[float, ...]) -> Finding:
-    seen = {f: phase_scene(bench.side, replace(PHASE, microscope=replace(PHASE.microscope, na=f * NA_OF_PHASE))) for f in (1.0, *factors)}
+    seen = {
+        f: phase_scene(
+            bench.side, replace(PHASE, microscope=replace(PHASE.microscope, na=f * NA_OF_PHASE))
+        )
+        for f in (1.0, *factors)
+    }
     untouched = bench.case(f"NA {NA_OF_PHASE:g}", seen[1.0])
-    return compared(bench, "Numerical aperture", {f"truly {f - 1:+.0%}": seen[f].told_otherwise(na=NA_OF_PHASE) for f in factors}, untouched)
+    return compared(
+        bench,
+        "Numerical aperture",
+        {f"truly {f - 1:+.0%}": seen[f].told_otherwise(na=NA_OF_PHASE) for f in factors},
+        untouched,
+    )

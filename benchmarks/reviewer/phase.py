@@ -23,17 +23,29 @@ def zero_phase(bench: Bench) -> Finding:
     """Two planes of nothing but light."""
     cases, rows = [], []
     for photons in PHOTON_LEVELS:
-        planes = np.random.default_rng(SEED).poisson(photons, (2, bench.side, bench.side)).astype(np.float32)
+        planes = (
+            np.random.default_rng(SEED)
+            .poisson(photons, (2, bench.side, bench.side))
+            .astype(np.float32)
+        )
         case = bench.case(f"{photons:g} photons", empty_phase(planes))
-        noise = optical_path_nm(case.result.mean[kept_pixels(case)], PHASE.microscope.wavelength_um).std()
-        rows += [blank_row(case, bar=True), Row(what=f"{case.name}: deviation of the path", value=f"{noise:.3g} nm")]
+        noise = optical_path_nm(
+            case.result.mean[kept_pixels(case)], PHASE.microscope.wavelength_um
+        ).std()
+        rows += [
+            blank_row(case, bar=True),
+            Row(what=f"{case.name}: deviation of the path", value=f"{noise:.3g} nm"),
+        ]
         cases.append(case)
     return Finding(rows=rows, figure=drawn("No phase", cases))
 
 
 def linearity(bench: Bench) -> Finding:
     """The same cells, weak to strong."""
-    cases = [bench.case(f"{rad:g} rad", phase_scene(bench.side, replace(PHASE, strength_rad=rad))) for rad in STRENGTHS_RAD]
+    cases = [
+        bench.case(f"{rad:g} rad", phase_scene(bench.side, replace(PHASE, strength_rad=rad)))
+        for rad in STRENGTHS_RAD
+    ]
     rows = []
     for case in cases:
         one = measured(case)
@@ -44,7 +56,9 @@ def linearity(bench: Bench) -> Finding:
 
 def cell_labels(bench: Bench, optics: PhaseOptics) -> np.ndarray:
     """1 where the object is, from the truth before its mean was taken off: (Y, X), int."""
-    phase = phase_map(bench.side, optics.strength_rad, cells)[MARGIN_PX:-MARGIN_PX, MARGIN_PX:-MARGIN_PX]
+    phase = phase_map(bench.side, optics.strength_rad, cells)[
+        MARGIN_PX:-MARGIN_PX, MARGIN_PX:-MARGIN_PX
+    ]
     return (phase > CELL_SHARE * phase.max()).astype(int)
 
 
@@ -57,10 +71,18 @@ def mass(case: Case, phase: np.ndarray, labels: np.ndarray) -> float:
 
 def dry_mass(bench: Bench) -> Finding:
     """Mass of the same cells, measured with different distances of the planes."""
-    cases = [bench.case(f"+-{z:g} um", phase_scene(bench.side, replace(PHASE, defocus_um=(-z, z)))) for z in HALF_DISTANCES_UM]
+    cases = [
+        bench.case(f"+-{z:g} um", phase_scene(bench.side, replace(PHASE, defocus_um=(-z, z))))
+        for z in HALF_DISTANCES_UM
+    ]
     labels = cell_labels(bench, PHASE)
     rows = []
     for case in cases:
         true, found = mass(case, case.scene.truth, labels), mass(case, case.result.mean, labels)
-        rows.append(Row(what=f"{case.name}: dry mass over the true {true:.1f} pg", value=f"{found / true - 1:+.1%} (slope of the phase {bias(case):+.1%})"))
+        rows.append(
+            Row(
+                what=f"{case.name}: dry mass over the true {true:.1f} pg",
+                value=f"{found / true - 1:+.1%} (slope of the phase {bias(case):+.1%})",
+            )
+        )
     return Finding(rows=rows, figure=drawn("Dry mass and the distance of the planes", cases))

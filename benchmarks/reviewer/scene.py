@@ -13,11 +13,22 @@ from napari_cvdm.physics.camera import expose
 from napari_cvdm.simulate.phase import LARGEST_SLOPE, defocus_pair_of, steepest
 from napari_cvdm.simulate.phase_objects import cells
 from napari_cvdm.simulate.structures import Draw, reticulum
-from napari_cvdm.simulate.widefield import DrawStructure, WidefieldPair, WidefieldRanges, simulate_widefield, splat
+from napari_cvdm.simulate.widefield import (
+    DrawStructure,
+    WidefieldPair,
+    WidefieldRanges,
+    simulate_widefield,
+    splat,
+)
 
-WIDEFIELD_SEED, PHASE_SEED = 6, 6  # of fields that end inside the frame: empty background beside structure
+WIDEFIELD_SEED, PHASE_SEED = (
+    6,
+    6,
+)  # of fields that end inside the frame: empty background beside structure
 SEED = 7  # of noise alone
-FALSE_STRUCTURE_SIGMAS = 1.5  # of the input's noise over empty background, as in benchmarks/blank.py
+FALSE_STRUCTURE_SIGMAS = (
+    1.5  # of the input's noise over empty background, as in benchmarks/blank.py
+)
 FALSE_STRUCTURE_RAD = 0.1  # twice what real medium varies by
 READ_NOISE_E, GAIN_E_PER_COUNT, OFFSET_COUNTS = 1.5, 0.5, 100.0
 WIDEFIELD = WidefieldRanges(
@@ -85,7 +96,9 @@ class PhaseOptics:
         Peak-to-peak phase; less where a camera could not follow the slopes.
     """
 
-    microscope: Microscope = field(default_factory=lambda: Microscope(pixel_um=0.2, wavelength_um=0.55, medium_index=1.337))
+    microscope: Microscope = field(
+        default_factory=lambda: Microscope(pixel_um=0.2, wavelength_um=0.55, medium_index=1.337)
+    )
     defocus_um: tuple[float, float] = (-2.5, 2.5)
     photons: float = 2e4
     strength_rad: float = 2.5
@@ -111,22 +124,42 @@ def background_noise(ranges: WidefieldRanges) -> float:
     return float(np.sqrt(photons + ranges.read_noise_e[0] ** 2) / ranges.gain_e_per_count[0])
 
 
-def widefield_pair(side: int, ranges: WidefieldRanges = WIDEFIELD, draw: DrawStructure | None = None, seed: int = WIDEFIELD_SEED) -> WidefieldPair:
+def widefield_pair(
+    side: int,
+    ranges: WidefieldRanges = WIDEFIELD,
+    draw: DrawStructure | None = None,
+    seed: int = WIDEFIELD_SEED,
+) -> WidefieldPair:
     """Counts of shape (side, side) and the truth behind them: the same structure whatever the ranges."""
     return simulate_widefield(seed, replace(ranges, field_px=side), draw or emitters_of(reticulum))
 
 
-def widefield_scene(side: int, ranges: WidefieldRanges = WIDEFIELD, draw: DrawStructure | None = None, seed: int = WIDEFIELD_SEED) -> Scene:
+def widefield_scene(
+    side: int,
+    ranges: WidefieldRanges = WIDEFIELD,
+    draw: DrawStructure | None = None,
+    seed: int = WIDEFIELD_SEED,
+) -> Scene:
     """A widefield image, told the optics of `WIDEFIELD` whatever the true ones are."""
     pair = widefield_pair(side, ranges, draw, seed)
-    told = {name: getattr(WIDEFIELD, name)[0] for name in ("pixel_um", "wavelength_um", "medium_index", "na")}
-    return Scene(array=pair.counts, truth=pair.truth, told=told, threshold=FALSE_STRUCTURE_SIGMAS * background_noise(ranges))
+    told = {
+        name: getattr(WIDEFIELD, name)[0]
+        for name in ("pixel_um", "wavelength_um", "medium_index", "na")
+    }
+    return Scene(
+        array=pair.counts,
+        truth=pair.truth,
+        told=told,
+        threshold=FALSE_STRUCTURE_SIGMAS * background_noise(ranges),
+    )
 
 
 def phase_map(side: int, strength_rad: float, draw: DrawMap = cells) -> np.ndarray:
     """Phase [rad] of a field with a margin all around: (side + 2 margin)^2."""
     shape = (side + 2 * MARGIN_PX,) * 2
-    image = gaussian_filter(draw(np.random.default_rng(PHASE_SEED), shape).astype(float), SMOOTHING_PX)
+    image = gaussian_filter(
+        draw(np.random.default_rng(PHASE_SEED), shape).astype(float), SMOOTHING_PX
+    )
     image = image / max(float(np.ptp(image)), 1e-12)
     return image * min(strength_rad, LARGEST_SLOPE / max(steepest(image), 1e-12))
 
@@ -135,21 +168,37 @@ def phase_scene(side: int, optics: PhaseOptics = PHASE, draw: DrawMap = cells) -
     """Two planes, told the truth about the optics."""
     phase = phase_map(side, optics.strength_rad, draw)
     inner = slice(MARGIN_PX, MARGIN_PX + side)
-    planes = defocus_pair_of(phase, np.zeros_like(phase), optics.microscope, optics.defocus_um)[:, inner, inner]
-    counts = np.random.default_rng(PHASE_SEED).poisson(planes.clip(min=0) * optics.photons).astype(np.float32)
+    planes = defocus_pair_of(phase, np.zeros_like(phase), optics.microscope, optics.defocus_um)[
+        :, inner, inner
+    ]
+    counts = (
+        np.random.default_rng(PHASE_SEED)
+        .poisson(planes.clip(min=0) * optics.photons)
+        .astype(np.float32)
+    )
     truth = phase[inner, inner]
-    return Scene(array=counts, truth=truth - truth.mean(), told=told_of(optics), threshold=FALSE_STRUCTURE_RAD)
+    return Scene(
+        array=counts,
+        truth=truth - truth.mean(),
+        told=told_of(optics),
+        threshold=FALSE_STRUCTURE_RAD,
+    )
 
 
 def told_of(optics: PhaseOptics) -> dict[str, Any]:
     """The optics as a request names them."""
     microscope = optics.microscope
-    named = {name: getattr(microscope, name) for name in ("pixel_um", "wavelength_um", "medium_index", "na")}
+    named = {
+        name: getattr(microscope, name)
+        for name in ("pixel_um", "wavelength_um", "medium_index", "na")
+    }
     return {**named, "defocus_um": optics.defocus_um}
 
 
 def flat_counts(side: int, photons: float, seed: int = SEED) -> np.ndarray:
     """An empty field through a camera, uint16 (side, side)."""
-    camera = Camera(read_noise_e=READ_NOISE_E, gain_e_per_count=GAIN_E_PER_COUNT, offset_counts=OFFSET_COUNTS)
+    camera = Camera(
+        read_noise_e=READ_NOISE_E, gain_e_per_count=GAIN_E_PER_COUNT, offset_counts=OFFSET_COUNTS
+    )
     light = torch.full((side, side), photons, dtype=torch.float64)
     return expose(light, camera, torch.Generator().manual_seed(seed)).numpy().astype(np.uint16)

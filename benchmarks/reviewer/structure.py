@@ -14,12 +14,23 @@ from benchmarks.reviewer.compare import compared
 from benchmarks.reviewer.figures import drawn
 from benchmarks.reviewer.measures import blank_row, common_level, kept_pixels
 from benchmarks.reviewer.pictures import PICTURES
-from benchmarks.reviewer.scene import MARGIN_PX, PHASE, WIDEFIELD, DrawMap, Scene, emitters_of, phase_scene, widefield_scene
+from benchmarks.reviewer.scene import (
+    MARGIN_PX,
+    PHASE,
+    WIDEFIELD,
+    DrawMap,
+    Scene,
+    emitters_of,
+    phase_scene,
+    widefield_scene,
+)
 from napari_cvdm.simulate.structures import Emitters, Field
 from napari_cvdm.simulate.widefield import DrawStructure
 
 BEADS_PER_UM2 = 1.0
-DEPTH_UM = WIDEFIELD.medium_index[0] * WIDEFIELD.wavelength_um[0] / WIDEFIELD.na[0] ** 2  # the unit of a defocus
+DEPTH_UM = (
+    WIDEFIELD.medium_index[0] * WIDEFIELD.wavelength_um[0] / WIDEFIELD.na[0] ** 2
+)  # the unit of a defocus
 SPHERE_RADIUS_PX = 5.0
 SPHERES = 12
 CLEAR_OF_FRAME_PX = 24
@@ -42,7 +53,13 @@ def spheres(margin: float) -> DrawMap:
         y, x = np.arange(shape[0])[:, None], np.arange(shape[1])[None, :]
         image = np.zeros(shape)
         for centre in margin + rng.uniform(0, 1, (SPHERES, 2)) * (np.array(shape) - 2 * margin):
-            image = np.maximum(image, 2 * np.sqrt((SPHERE_RADIUS_PX**2 - (y - centre[0]) ** 2 - (x - centre[1]) ** 2).clip(min=0)))
+            image = np.maximum(
+                image,
+                2
+                * np.sqrt(
+                    (SPHERE_RADIUS_PX**2 - (y - centre[0]) ** 2 - (x - centre[1]) ** 2).clip(min=0)
+                ),
+            )
         return image
 
     return draw
@@ -51,7 +68,11 @@ def spheres(margin: float) -> DrawMap:
 def peaks(image: np.ndarray, case: Case) -> np.ndarray:
     """Rows and columns of what stands out of an image as single peaks, away from its border: (N, 2)."""
     inside = np.where(kept_pixels(case), image, image.min())
-    return peak_local_max(gaussian_filter(inside, 1.0), min_distance=PEAK_DISTANCE_PX, threshold_abs=common_level(image) + case.scene.threshold)
+    return peak_local_max(
+        gaussian_filter(inside, 1.0),
+        min_distance=PEAK_DISTANCE_PX,
+        threshold_abs=common_level(image) + case.scene.threshold,
+    )
 
 
 def counted(case: Case) -> Row:
@@ -61,17 +82,34 @@ def counted(case: Case) -> Row:
         return Row(what=f"{case.name}: found of {len(true)}, false", value=f"0, {len(found)}")
     near = KDTree(true).query(found)[0] <= SAME_PEAK_PX
     missed = KDTree(found).query(true)[0] > SAME_PEAK_PX
-    return Row(what=f"{case.name}: found of {len(true)}, false", value=f"{int((~missed).sum())}, {int((~near).sum())}")
+    return Row(
+        what=f"{case.name}: found of {len(true)}, false",
+        value=f"{int((~missed).sum())}, {int((~near).sum())}",
+    )
 
 
 def beads(bench: Bench) -> Finding:
     """Single beads: those found, and those that are not there."""
     if bench.is_phase:
         clear = min(CLEAR_OF_FRAME_PX, bench.side // 4)
-        margins = {"beads": MARGIN_PX + clear, "beads, some cut by the frame": MARGIN_PX - SPHERE_RADIUS_PX}
-        finding = compared(bench, "Beads", {name: phase_scene(bench.side, PHASE, spheres(margin)) for name, margin in margins.items()})
+        margins = {
+            "beads": MARGIN_PX + clear,
+            "beads, some cut by the frame": MARGIN_PX - SPHERE_RADIUS_PX,
+        }
+        finding = compared(
+            bench,
+            "Beads",
+            {
+                name: phase_scene(bench.side, PHASE, spheres(margin))
+                for name, margin in margins.items()
+            },
+        )
     else:
-        finding = compared(bench, "Beads", {"beads": widefield_scene(bench.side, WIDEFIELD, emitters_of(point_beads))})
+        finding = compared(
+            bench,
+            "Beads",
+            {"beads": widefield_scene(bench.side, WIDEFIELD, emitters_of(point_beads))},
+        )
     return replace(finding, rows=[*finding.rows, *map(counted, finding.cases[1:])])
 
 
@@ -79,14 +117,27 @@ def out_of_focus(bench: Bench) -> Finding:
     """Nothing in focus: light from elsewhere is no structure (widefield); both planes off by the same distance (phase)."""
     if bench.is_phase:
         below, above = PHASE.defocus_um
-        off = {f"both planes {z:+g} um": replace(PHASE, defocus_um=(below + z, above + z)) for z in FOCUS_OFFSETS_UM}
-        scenes = {name: phase_scene(bench.side, optics).told_otherwise(defocus_um=PHASE.defocus_um) for name, optics in off.items()}
+        off = {
+            f"both planes {z:+g} um": replace(PHASE, defocus_um=(below + z, above + z))
+            for z in FOCUS_OFFSETS_UM
+        }
+        scenes = {
+            name: phase_scene(bench.side, optics).told_otherwise(defocus_um=PHASE.defocus_um)
+            for name, optics in off.items()
+        }
         return compared(bench, "Out of focus", scenes)
     cases = []
     for z in OUT_OF_FOCUS_UM:
-        scene = widefield_scene(bench.side, replace(WIDEFIELD, defocus=(z / DEPTH_UM, z / DEPTH_UM)))
-        cases.append(bench.case(f"all of it {z:g} um off", replace(scene, truth=np.zeros_like(scene.truth))))
-    return Finding(rows=[blank_row(case) for case in cases], figure=drawn("Out of focus: there is nothing in focus", cases))
+        scene = widefield_scene(
+            bench.side, replace(WIDEFIELD, defocus=(z / DEPTH_UM, z / DEPTH_UM))
+        )
+        cases.append(
+            bench.case(f"all of it {z:g} um off", replace(scene, truth=np.zeros_like(scene.truth)))
+        )
+    return Finding(
+        rows=[blank_row(case) for case in cases],
+        figure=drawn("Out of focus: there is nothing in focus", cases),
+    )
 
 
 def picture_emitters(name: str) -> DrawStructure:
@@ -102,7 +153,9 @@ def picture_phase(name: str) -> DrawMap:
 def unseen(bench: Bench) -> Finding:
     """Structure that no training showed."""
     scenes = {
-        name: phase_scene(bench.side, PHASE, picture_phase(name)) if bench.is_phase else widefield_scene(bench.side, WIDEFIELD, picture_emitters(name))
+        name: phase_scene(bench.side, PHASE, picture_phase(name))
+        if bench.is_phase
+        else widefield_scene(bench.side, WIDEFIELD, picture_emitters(name))
         for name in PICTURES
     }
     return compared(bench, "Unseen structure", scenes)
@@ -112,11 +165,24 @@ def inverted(bench: Bench) -> Finding:
     """Contrast turned round: planes exchanged (phase turns its sign), or dark structure on a bright field."""
     scene = bench.scene
     if bench.is_phase:
-        return compared(bench, "Contrast inverted", {"planes exchanged": replace(scene, array=scene.array[::-1], truth=-scene.truth)})
-    dark = Scene(array=scene.array.max() + scene.array.min() - scene.array, truth=scene.truth.max() - scene.truth, told=scene.told, threshold=scene.threshold)
+        return compared(
+            bench,
+            "Contrast inverted",
+            {"planes exchanged": replace(scene, array=scene.array[::-1], truth=-scene.truth)},
+        )
+    dark = Scene(
+        array=scene.array.max() + scene.array.min() - scene.array,
+        truth=scene.truth.max() - scene.truth,
+        told=scene.told,
+        threshold=scene.threshold,
+    )
     cases = [bench.untouched, bench.case("dark on bright", dark)]
     rows = [
-        Row(what=case.name, value=f"correlation with the truth {truth_correlation(case):.3f}, spread {case.result.std.mean():.3g} counts") for case in cases
+        Row(
+            what=case.name,
+            value=f"correlation with the truth {truth_correlation(case):.3f}, spread {case.result.std.mean():.3g} counts",
+        )
+        for case in cases
     ]
     return Finding(rows=rows, figure=drawn("Contrast inverted", cases))
 

@@ -17,7 +17,12 @@ from napari_cvdm.widgets.train_widget import TrainWidget
 def main(moment: str, loop: str, model: str) -> None:
     """Open a dock, begin what is to be left in the middle, close the viewer in that moment, and end the program."""
     viewer = napari.Viewer()
-    viewer.add_image(np.random.default_rng(0).poisson(100.0, (256, 256)).astype(np.uint16), name="cell", scale=(0.065, 0.065), units=("um", "um"))
+    viewer.add_image(
+        np.random.default_rng(0).poisson(100.0, (256, 256)).astype(np.uint16),
+        name="cell",
+        scale=(0.065, 0.065),
+        units=("um", "um"),
+    )
     dock = {"following": LiveWidget, "training": TrainWidget}.get(moment, RestoreWidget)(viewer)
     viewer.window.add_dock_widget(dock)
     dock.form.model.set_value(model)

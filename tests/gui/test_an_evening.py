@@ -39,7 +39,9 @@ class Evening:
         """An entry of the menu bar, by the texts on the way to it."""
         menu = self.viewer.window._qt_window.menuBar()
         for text in path:
-            (found,) = (action for action in menu.actions() if action.text().replace("&", "") == text)
+            (found,) = (
+                action for action in menu.actions() if action.text().replace("&", "") == text
+            )
             menu = found.menu()
             if menu is not None:
                 menu.aboutToShow.emit()
@@ -47,7 +49,9 @@ class Evening:
 
     def settled(self) -> None:
         """Wait until the dock has nothing to do."""
-        self.qtbot.waitUntil(lambda: not (self.dock.panel.busy or self.dock.cost.waiting), timeout=60_000)
+        self.qtbot.waitUntil(
+            lambda: not (self.dock.panel.busy or self.dock.cost.waiting), timeout=60_000
+        )
 
     def layer(self, name: str) -> Any:
         """A layer by its name."""
@@ -55,11 +59,19 @@ class Evening:
 
     def result(self, source: str) -> dict[str, Any]:
         """Layers of the newest result of a measured layer, by role."""
-        return {our_metadata(layer)["role"]: layer for layer in self.viewer.layers if our_metadata(layer).get("source") == source}
+        return {
+            our_metadata(layer)["role"]: layer
+            for layer in self.viewer.layers
+            if our_metadata(layer).get("source") == source
+        }
 
     def expected(self, **changes: Any) -> Any:
         """What the core makes of the dock's request."""
-        return drained(restore(replace(self.dock.form.value(), **changes), load_model(self.dock.form.model.value())))
+        return drained(
+            restore(
+                replace(self.dock.form.value(), **changes), load_model(self.dock.form.model.value())
+            )
+        )
 
 
 @pytest.fixture
@@ -87,7 +99,9 @@ def test_an_evening_at_the_microscope(evening, tmp_path, monkeypatch):
 def open_a_sample_by_the_menu(evening: Evening) -> None:
     """File > Open Sample > CVDM reconstruction > ..."""
     evening.action("File", "Open Sample", "CVDM reconstruction", SAMPLE).trigger()
-    truth, measured = sorted(evening.viewer.layers, key=lambda layer: our_metadata(layer).get("role") != "truth")
+    truth, measured = sorted(
+        evening.viewer.layers, key=lambda layer: our_metadata(layer).get("role") != "truth"
+    )
     assert our_metadata(truth)["role"] == "truth"
     assert measured.units == truth.units
     measured.data = measured.data[:56, :48]  # less to wait for
@@ -141,10 +155,14 @@ def run(evening: Evening) -> None:
     assert layers.keys() >= ROLES
     assert layers["reconstruction"].data.tobytes() == whole.mean.tobytes()
     assert layers["uncertainty"].data.tobytes() == whole.std.tobytes()
-    assert {our_metadata(layer)["group"] for role, layer in layers.items() if role in ROLES} == {evening.dock.results.value().name}
+    assert {our_metadata(layer)["group"] for role, layer in layers.items() if role in ROLES} == {
+        evening.dock.results.value().name
+    }
     source = evening.layer("network")
     np.testing.assert_allclose(layers["reconstruction"].scale, source.scale / 2)
-    np.testing.assert_allclose(layers["reconstruction"].data_to_world((-0.5, -0.5)), source.data_to_world((-0.5, -0.5)))
+    np.testing.assert_allclose(
+        layers["reconstruction"].data_to_world((-0.5, -0.5)), source.data_to_world((-0.5, -0.5))
+    )
 
 
 def add_samples(evening: Evening) -> None:
@@ -160,15 +178,23 @@ def add_samples(evening: Evening) -> None:
 def inspect_a_pixel(evening: Evening) -> None:
     """The curves under the mouse are those of the rate map there."""
     evening.action("Plugins", "CVDM reconstruction", "Inspect (CVDM reconstruction)").trigger()
-    dock = next(dock for name, dock in evening.viewer.window.dock_widgets.items() if name.startswith("Inspect"))
+    dock = next(
+        dock
+        for name, dock in evening.viewer.window.dock_widgets.items()
+        if name.startswith("Inspect")
+    )
     layers = evening.result("network")
     rate, clock = layers["noise-rate map"], our_metadata(layers["reconstruction"])["clock"]
     evening.viewer.cursor.position = rate.data_to_world((30, 20))
     for callback in evening.viewer.mouse_move_callbacks:
         callback(evening.viewer, SimpleNamespace(type="mouse_move"))
-    evening.qtbot.waitUntil(lambda: (dock.pixel.row.value(), dock.pixel.column.value()) == (30, 20), timeout=10_000)
+    evening.qtbot.waitUntil(
+        lambda: (dock.pixel.row.value(), dock.pixel.column.value()) == (30, 20), timeout=10_000
+    )
     gamma = dock.pixel.curves._pixel["gamma"].getOriginalDataset()[1]
-    np.testing.assert_allclose(gamma, np.exp(-rate.data[30, 20] * np.array(clock["values"])), rtol=1e-5)
+    np.testing.assert_allclose(
+        gamma, np.exp(-rate.data[30, 20] * np.array(clock["values"])), rtol=1e-5
+    )
 
 
 def drop_two_files(evening: Evening, folder: Path) -> None:
@@ -177,12 +203,22 @@ def drop_two_files(evening: Evening, folder: Path) -> None:
     for number in range(2):
         paths.append(folder / f"field {number}.tif")
         pixels = np.roll(evening.layer("network").data, 7 * number, axis=0)
-        tifffile.imwrite(paths[-1], pixels, imagej=True, resolution=(1 / 0.065, 1 / 0.065), metadata={"unit": "um"})
+        tifffile.imwrite(
+            paths[-1],
+            pixels,
+            imagej=True,
+            resolution=(1 / 0.065, 1 / 0.065),
+            metadata={"unit": "um"},
+        )
     assert drop(evening.dock, *paths)
-    evening.qtbot.waitUntil(lambda: not evening.dock.queue.running and not evening.dock.panel.busy, timeout=60_000)
+    evening.qtbot.waitUntil(
+        lambda: not evening.dock.queue.running and not evening.dock.panel.busy, timeout=60_000
+    )
     for path in paths:
         layer = evening.result(path.stem)["reconstruction"]
-        whole = evening.expected(image=read_image(path), pixel_um=None, wavelength_um=None, medium_index=None, na=None)  # the files say none
+        whole = evening.expected(
+            image=read_image(path), pixel_um=None, wavelength_um=None, medium_index=None, na=None
+        )  # the files say none
         assert layer.data.tobytes() == whole.mean.tobytes()
         np.testing.assert_allclose(evening.layer(path.stem).scale, 0.065)
 
@@ -207,7 +243,10 @@ def repeat(evening: Evening) -> None:
     before = evening.result("network")["reconstruction"].data.copy()
     evening.dock.form.counts["seed"].setValue(99)
     evening.dock.results.repeat.click()
-    assert (evening.dock.form.counts["seed"].value(), evening.dock.form.counts["samples"].value()) == (0, 4)
+    assert (
+        evening.dock.form.counts["seed"].value(),
+        evening.dock.form.counts["samples"].value(),
+    ) == (0, 4)
     assert evening.dock.form.image.value() is evening.layer("network")
     evening.dock.panel.run.click()
     evening.settled()

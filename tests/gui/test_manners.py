@@ -27,7 +27,9 @@ PATIENCE_MS = 30_000
 @pytest.mark.parametrize("loop", ["napari", "script"])
 @pytest.mark.parametrize("moment", ["running", "measuring", "following"])
 def test_leaving_in_the_middle_ends_the_program_cleanly(tiny_widefield_model, moment, loop):
-    model = "widefield-x2" if moment == "measuring" else str(tiny_widefield_model)  # large enough that leaving is in the middle of an evaluation
+    model = (
+        "widefield-x2" if moment == "measuring" else str(tiny_widefield_model)
+    )  # large enough that leaving is in the middle of an evaluation
     command = [sys.executable, str(Path(__file__).with_name("leaving.py")), moment, loop, model]
     left = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert (left.returncode, left.stderr) == (0, "")
@@ -37,8 +39,16 @@ def test_leaving_in_the_middle_ends_the_program_cleanly(tiny_widefield_model, mo
 @pytest.mark.parametrize("loop", ["napari", "script"])
 def test_a_training_is_saved_when_the_program_is_left(tiny_widefield_model, tmp_path, loop):
     home = {**os.environ, "HOME": str(tmp_path), "USERPROFILE": str(tmp_path)}
-    command = [sys.executable, str(Path(__file__).with_name("leaving.py")), "training", loop, str(tiny_widefield_model)]
-    left = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=home)
+    command = [
+        sys.executable,
+        str(Path(__file__).with_name("leaving.py")),
+        "training",
+        loop,
+        str(tiny_widefield_model),
+    ]
+    left = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, check=False, env=home
+    )
     assert (left.returncode, left.stderr) == (0, "")
     (run,) = unfinished_runs(tmp_path / "napari-cvdm" / "runs")
     saved = load_state(run, read_recipe(run / RECIPE).fingerprint)
@@ -70,7 +80,12 @@ def evaluations(monkeypatch):
 def dock(make_napari_viewer, evaluations, tiny_widefield_model, qtbot):
     """A dock in a window that is shown, in the middle of a run."""
     viewer = make_napari_viewer(show=True)
-    viewer.add_image(np.random.default_rng(0).poisson(100.0, (40, 36)).astype(np.uint16), name="cell", scale=(0.065, 0.065), units=("um", "um"))
+    viewer.add_image(
+        np.random.default_rng(0).poisson(100.0, (40, 36)).astype(np.uint16),
+        name="cell",
+        scale=(0.065, 0.065),
+        units=("um", "um"),
+    )
     dock = RestoreWidget(viewer)
     viewer.window.add_dock_widget(dock, name="Reconstruct")
     dock.form.model.set_value(str(tiny_widefield_model))
@@ -91,14 +106,22 @@ def _idle(dock):
 
 
 def result_of(dock):
-    return next(layer for layer in dock._viewer.layers if our_metadata(layer).get("role") == "reconstruction")
+    return next(
+        layer
+        for layer in dock._viewer.layers
+        if our_metadata(layer).get("role") == "reconstruction"
+    )
 
 
-def test_a_run_goes_on_with_the_model_that_it_began_with(dock, qtbot, tiny_widefield_model, tiny_phase_model):
+def test_a_run_goes_on_with_the_model_that_it_began_with(
+    dock, qtbot, tiny_widefield_model, tiny_phase_model
+):
     dock.form.model.set_value(str(tiny_phase_model))
     assert dock.panel.busy
     qtbot.waitUntil(partial(_idle, dock), timeout=PATIENCE_MS)
-    assert our_metadata(result_of(dock))["provenance"]["settings"]["model"] == str(tiny_widefield_model)
+    assert our_metadata(result_of(dock))["provenance"]["settings"]["model"] == str(
+        tiny_widefield_model
+    )
     assert "Needed before a run" in dock.panel.message.text() or "Done" in dock.panel.message.text()
 
 
@@ -117,7 +140,11 @@ def test_a_hidden_dock_goes_on_and_has_its_result(dock, qtbot):
 @pytest.mark.parametrize("kind", [torch.AcceleratorError, RuntimeError])
 def test_a_lost_gpu_is_said_in_words_and_another_run_can_be_made(dock, evaluations, qtbot, kind):
     _, faults = evaluations
-    faults.append(kind("CUDA error: device-side assert triggered\nCUDA kernel errors might be asynchronously reported"))
+    faults.append(
+        kind(
+            "CUDA error: device-side assert triggered\nCUDA kernel errors might be asynchronously reported"
+        )
+    )
     qtbot.waitUntil(partial(_idle, dock), timeout=PATIENCE_MS)
     said = dock.panel.message.text()
     assert said.startswith("The GPU has failed (CUDA error: device-side assert triggered).")
@@ -137,7 +164,9 @@ def test_a_cancelled_run_holds_no_tensor(dock, evaluations, qtbot):
     assert not alive()
 
 
-def test_a_finished_run_holds_its_result_until_the_layers_and_the_dock_are_gone(dock, evaluations, qtbot):
+def test_a_finished_run_holds_its_result_until_the_layers_and_the_dock_are_gone(
+    dock, evaluations, qtbot
+):
     alive, _ = evaluations
     qtbot.waitUntil(lambda: not dock.panel.busy and not dock.cost.waiting, timeout=PATIENCE_MS)
     assert not alive()

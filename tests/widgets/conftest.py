@@ -34,7 +34,14 @@ def planes():
 @pytest.fixture
 def measured(spots):
     """Keywords of a measured layer that knows its place."""
-    return {"data": spots, "name": "cell", "scale": (0.065, 0.065), "translate": (5.0, 7.0), "units": ("um", "um"), "axis_labels": ("y", "x")}
+    return {
+        "data": spots,
+        "name": "cell",
+        "scale": (0.065, 0.065),
+        "translate": (5.0, 7.0),
+        "units": ("um", "um"),
+        "axis_labels": ("y", "x"),
+    }
 
 
 @pytest.fixture(autouse=True)
@@ -88,8 +95,14 @@ def write(tmp_path, spots):
     def written(name, pixels=None, pixel_um=0.1):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
-        said = {} if pixel_um is None else {"resolution": (1 / pixel_um,) * 2, "metadata": {"unit": "um"}}
-        tifffile.imwrite(path, spots if pixels is None else pixels, imagej=pixel_um is not None, **said)
+        said = (
+            {}
+            if pixel_um is None
+            else {"resolution": (1 / pixel_um,) * 2, "metadata": {"unit": "um"}}
+        )
+        tifffile.imwrite(
+            path, spots if pixels is None else pixels, imagej=pixel_um is not None, **said
+        )
         return path
 
     return written
@@ -151,9 +164,18 @@ def show(viewer):
         size = (*shape[:-2], shape[-2] // 2, shape[-1] // 2)
         units = tuple("s" if label == "t" else "um" for label in labels)
         scale = tuple(1.0 if label == "t" else 0.2 for label in labels)
-        source = viewer.add_image(np.zeros(size), name="cell", scale=scale, units=units, axis_labels=labels)
+        source = viewer.add_image(
+            np.zeros(size), name="cell", scale=scale, units=units, axis_labels=labels
+        )
         result = restoration(shape, axes)
-        show_layers(viewer, [data for data in to_layer_data(result, Placement.of(source)) if data[1]["metadata"][METADATA_KEY]["role"] not in SCHEDULE])
+        show_layers(
+            viewer,
+            [
+                data
+                for data in to_layer_data(result, Placement.of(source))
+                if data[1]["metadata"][METADATA_KEY]["role"] not in SCHEDULE
+            ],
+        )
         if samples:
             add_samples(viewer, result)
         return result, roles(viewer)

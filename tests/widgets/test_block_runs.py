@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import tifffile
 
-pytest.importorskip("distributed", reason="dask.distributed is not installed: pip install 'napari-cvdm[cluster]'")
+pytest.importorskip(
+    "distributed", reason="dask.distributed is not installed: pip install 'napari-cvdm[cluster]'"
+)
 
 from test_by_tiles import drained, image_in, stored
 
@@ -59,13 +61,23 @@ def ended(qtbot):
 def of_command_line(dock, layer, out):
     """The bytes of the same job without a window."""
     settings = dock.form.settings()
-    options = {name: value for name, value in settings.items() if name not in ("model", "background")}
-    files = TiledFiles(images=(layer.source.path,), model=settings["model"], out=str(out), options=options, block=64)
+    options = {
+        name: value for name, value in settings.items() if name not in ("model", "background")
+    }
+    files = TiledFiles(
+        images=(layer.source.path,),
+        model=settings["model"],
+        out=str(out),
+        options=options,
+        block=64,
+    )
     drained(restore_by_tiles(*files.open()))
     return stored(out)
 
 
-def test_two_processes_make_the_bytes_of_the_command_line_and_they_are_shown_where_the_image_lies(viewer, large, dock, ended, tmp_path):
+def test_two_processes_make_the_bytes_of_the_command_line_and_they_are_shown_where_the_image_lies(
+    viewer, large, dock, ended, tmp_path
+):
     dock = dock(PROCESSES)
     dock.panel.run.click()
     assert "(6 blocks)" in ended(dock)
@@ -83,7 +95,10 @@ def test_two_processes_make_the_bytes_of_the_command_line_and_they_are_shown_whe
 
 
 def test_a_job_that_is_cancelled_is_kept_and_goes_on(viewer, large, dock, ended, qtbot, tmp_path):
-    dock, marks = dock(IN_BLOCKS, samples=20), tmp_path / "slide-tiny-widefield-x2.part.ome.zarr" / ".napari-cvdm" / "done"
+    dock, marks = (
+        dock(IN_BLOCKS, samples=20),
+        tmp_path / "slide-tiny-widefield-x2.part.ome.zarr" / ".napari-cvdm" / "done",
+    )
     dock.panel.run.click()
     qtbot.waitUntil(lambda: len(list(marks.glob("*.json"))) >= 1, timeout=60_000)
     dock.panel.cancel.click()
@@ -93,7 +108,9 @@ def test_a_job_that_is_cancelled_is_kept_and_goes_on(viewer, large, dock, ended,
     assert 1 <= written < 6
     dock.panel.run.click()
     assert f"(6 blocks, {written} of them by an earlier run)" in ended(dock)
-    assert stored(tmp_path / "slide-tiny-widefield-x2.ome.zarr") == of_command_line(dock, large, tmp_path / "other.ome.zarr")
+    assert stored(tmp_path / "slide-tiny-widefield-x2.ome.zarr") == of_command_line(
+        dock, large, tmp_path / "other.ome.zarr"
+    )
 
 
 def test_several_processes_are_ended_when_the_job_is_cancelled(large, dock, ended, qtbot, tmp_path):
@@ -107,12 +124,17 @@ def test_several_processes_are_ended_when_the_job_is_cancelled(large, dock, ende
     assert (tmp_path / "slide-tiny-widefield-x2.part.ome.zarr").is_dir()
 
 
-def test_where_nobody_listens_is_said_before_anything_is_written(viewer, large, dock, ended, tmp_path, monkeypatch):
+def test_where_nobody_listens_is_said_before_anything_is_written(
+    viewer, large, dock, ended, tmp_path, monkeypatch
+):
     monkeypatch.setattr(cluster, "CONNECT_S", 1)
     dock = dock(SCHEDULER)
     dock.panel.run.click()
     assert "scheduler is empty" in dock.panel.message.text()
-    for address, said in (("localhost:8786", "allowed are local:N"), (NOBODY, f"the scheduler {NOBODY} does not answer")):
+    for address, said in (
+        ("localhost:8786", "allowed are local:N"),
+        (NOBODY, f"the scheduler {NOBODY} does not answer"),
+    ):
         dock.blocks.scheduler.setText(address)
         dock.panel.run.click()
         assert said in ended(dock)
@@ -127,7 +149,9 @@ def test_what_is_not_installed_is_named(large, dock, ended, monkeypatch):
     assert "pip install 'napari-cvdm[cluster]'" in ended(dock)
 
 
-def test_a_layer_without_a_file_goes_block_by_block_here_and_is_asked_for_a_file_elsewhere(viewer, measured, dock, ended, tmp_path):
+def test_a_layer_without_a_file_goes_block_by_block_here_and_is_asked_for_a_file_elsewhere(
+    viewer, measured, dock, ended, tmp_path
+):
     viewer.add_image(**measured)
     dock = dock(PROCESSES)
     dock.panel.run.click()
@@ -143,7 +167,9 @@ def test_a_layer_without_a_file_goes_block_by_block_here_and_is_asked_for_a_file
     dock.blocks.overwrite.setChecked(True)
     dock.panel.run.click()
     assert "(1 blocks)" in ended(dock)
-    assert [layer.name for layer in viewer.layers].count("reconstruction of cell (cell.ome.zarr)") == 1
+    assert [layer.name for layer in viewer.layers].count(
+        "reconstruction of cell (cell.ome.zarr)"
+    ) == 1
 
 
 def test_a_layer_that_is_not_what_its_file_holds_is_refused(large, dock, ended):
@@ -155,19 +181,34 @@ def test_a_layer_that_is_not_what_its_file_holds_is_refused(large, dock, ended):
 
 def test_movies_and_pyramids_keep_the_axes_of_the_layer(viewer, dock, ended, tmp_path):
     movie = np.random.default_rng(1).poisson(100, (2, 1, 20, 300)).astype(np.uint16)
-    layer = viewer.add_image(movie, name="movie", scale=(1, 1, 0.065, 0.065), units=("s", "um", "um", "um"), axis_labels=("t", "z", "y", "x"))
+    layer = viewer.add_image(
+        movie,
+        name="movie",
+        scale=(1, 1, 0.065, 0.065),
+        units=("s", "um", "um", "um"),
+        axis_labels=("t", "z", "y", "x"),
+    )
     dock = dock(IN_BLOCKS, samples=2)
     dock.form.keep_samples.setChecked(True)
     dock.blocks.block.setValue(512)
     dock.blocks.out.set_value(tmp_path / "movie.ome.zarr")
     dock.panel.run.click()
     assert "Done" in ended(dock)
-    shown = {role: viewer.layers[f"{role} of movie (movie.ome.zarr)"] for role in ("reconstruction", "samples", "untrusted pixels")}
+    shown = {
+        role: viewer.layers[f"{role} of movie (movie.ome.zarr)"]
+        for role in ("reconstruction", "samples", "untrusted pixels")
+    }
     assert shown["reconstruction"].multiscale
-    assert [level.shape for level in shown["reconstruction"].data] == [(2, 1, 40, 600), (2, 1, 20, 300)]
+    assert [level.shape for level in shown["reconstruction"].data] == [
+        (2, 1, 40, 600),
+        (2, 1, 20, 300),
+    ]
     assert shown["samples"].data.shape == (2, 2, 1, 40, 600)
     assert shown["reconstruction"].units == layer.units
-    assert np.array_equal(np.asarray(shown["untrusted pixels"].data[0]) == 0, image_in(tmp_path / "movie.ome.zarr", "valid").reshape(2, 1, 40, 600) > 0)
+    assert np.array_equal(
+        np.asarray(shown["untrusted pixels"].data[0]) == 0,
+        image_in(tmp_path / "movie.ome.zarr", "valid").reshape(2, 1, 40, 600) > 0,
+    )
 
 
 def test_a_background_layer_travels_to_processes_by_its_file(viewer, large, dock, ended, tmp_path):
@@ -180,7 +221,16 @@ def test_a_background_layer_travels_to_processes_by_its_file(viewer, large, dock
     dock.panel.run.click()
     assert "(6 blocks)" in ended(dock)
     settings, other = dock.form.settings(), tmp_path / "other.ome.zarr"
-    options = {name: value for name, value in settings.items() if name not in ("model", "background")}
-    files = TiledFiles(images=(large.source.path,), model=settings["model"], out=str(other), options=options, block=64, background=str(dark))
+    options = {
+        name: value for name, value in settings.items() if name not in ("model", "background")
+    }
+    files = TiledFiles(
+        images=(large.source.path,),
+        model=settings["model"],
+        out=str(other),
+        options=options,
+        block=64,
+        background=str(dark),
+    )
     drained(restore_by_tiles(*files.open()))
     assert stored(tmp_path / "slide-tiny-widefield-x2.ome.zarr") == stored(other)

@@ -12,17 +12,31 @@ from napari_cvdm.widgets.inspect_widget import InspectWidget
 from napari_cvdm.widgets.layers import METADATA_KEY, our_metadata
 from napari_cvdm.widgets.result_group import groups_of
 
-FITTED = Calibration(factor=2.5, level=0.9, floor=0.0, samples=16, steps=3, sampler="sde-2m", set="invented", fields=40, date="2026-01-01")
+FITTED = Calibration(
+    factor=2.5,
+    level=0.9,
+    floor=0.0,
+    samples=16,
+    steps=3,
+    sampler="sde-2m",
+    set="invented",
+    fields=40,
+    date="2026-01-01",
+)
 
 
 @pytest.fixture
 def calibrated_model(tiny_widefield_model, tmp_path):
     model = load_checkpoint(tiny_widefield_model)
-    save_checkpoint(tmp_path / "calibrated", model.network, replace(model.card, calibration=FITTED.values()))
+    save_checkpoint(
+        tmp_path / "calibrated", model.network, replace(model.card, calibration=FITTED.values())
+    )
     return tmp_path / "calibrated"
 
 
-def test_the_spread_of_a_calibrated_model_can_be_shown_as_an_interval(viewer, measured, open_dock, calibrated_model, finished):
+def test_the_spread_of_a_calibrated_model_can_be_shown_as_an_interval(
+    viewer, measured, open_dock, calibrated_model, finished
+):
     viewer.add_image(**measured)
     dock = open_dock(calibrated_model)
     dock.start()
@@ -38,13 +52,17 @@ def test_the_spread_of_a_calibrated_model_can_be_shown_as_an_interval(viewer, me
     np.testing.assert_allclose(layer.data, before, rtol=1e-5)
 
 
-def test_a_truth_calibrates_a_result_that_was_not(viewer, measured, open_dock, tiny_widefield_model, finished, qtbot):
+def test_a_truth_calibrates_a_result_that_was_not(
+    viewer, measured, open_dock, tiny_widefield_model, finished, qtbot
+):
     rng = np.random.default_rng(0)
     viewer.add_image(**{**measured, "data": rng.poisson(100, (80, 72)).astype(np.uint16)})
     dock = open_dock(tiny_widefield_model)
     dock.start()
     finished(dock)
-    assert [dock.results.statistic.itemText(place) for place in range(dock.results.statistic.count())] == ["standard deviation", "variance"]
+    assert [
+        dock.results.statistic.itemText(place) for place in range(dock.results.statistic.count())
+    ] == ["standard deviation", "variance"]
     inspect = InspectWidget(viewer)
     viewer.window.add_dock_widget(inspect)
     spread, mean = viewer.layers["uncertainty of cell"], viewer.layers["reconstruction of cell"]

@@ -31,7 +31,9 @@ def widefield(viewer, measured, open_dock, finished, tiny_widefield_model):
     return dock
 
 
-def test_a_phase_result_is_compared_with_the_physics_alone(viewer, planes, open_dock, finished, tiny_phase_model):
+def test_a_phase_result_is_compared_with_the_physics_alone(
+    viewer, planes, open_dock, finished, tiny_phase_model
+):
     viewer.add_image(planes, name="near", scale=(1, 0.2, 0.2), units=("um",) * 3)
     dock = open_dock(tiny_phase_model)
     fill(dock, TWO_PLANES)
@@ -43,22 +45,33 @@ def test_a_phase_result_is_compared_with_the_physics_alone(viewer, planes, open_
     dock.results.compare.click()
     finished(dock)
     layer = viewer.layers["phase-physics (classical) of near"]
-    assert layer.data.tobytes() == drained(reconstruct(request, load_method("phase-physics"))).mean.tobytes()
+    assert (
+        layer.data.tobytes()
+        == drained(reconstruct(request, load_method("phase-physics"))).mean.tobytes()
+    )
     assert layer.visible
-    assert (tuple(layer.contrast_limits), layer.colormap.name) == ((-0.5, 0.5), result.colormap.name)
+    assert (tuple(layer.contrast_limits), layer.colormap.name) == (
+        (-0.5, 0.5),
+        result.colormap.name,
+    )
     np.testing.assert_allclose(layer.scale, result.scale)
     assert our_metadata(layer)["provenance"]["model"]["kind"] == "baseline"
     assert "its spread is not shown" in dock.panel.message.text()
 
 
-def test_a_second_comparison_replaces_the_first_and_the_result_stays_chosen(viewer, widefield, finished):
+def test_a_second_comparison_replaces_the_first_and_the_result_stays_chosen(
+    viewer, widefield, finished
+):
     fill(widefield, OIL)
     before = widefield.results.value().name
     for _ in range(2):
         widefield.results.compare.click()
         finished(widefield)
     assert [layer.name for layer in viewer.layers].count("richardson-lucy (classical) of cell") == 1
-    assert viewer.layers["richardson-lucy (classical) of cell"].data.shape == viewer.layers["reconstruction of cell"].data.shape
+    assert (
+        viewer.layers["richardson-lucy (classical) of cell"].data.shape
+        == viewer.layers["reconstruction of cell"].data.shape
+    )
     assert widefield.results.value().name == before
     assert widefield.results.more.isEnabled()
 
@@ -93,7 +106,12 @@ def test_a_comparison_can_be_cancelled(viewer, widefield, finished, monkeypatch,
 
 def test_a_whole_result_of_a_baseline_can_be_shown_and_inspected(viewer, measured, qtbot):
     layer = viewer.add_image(**measured)
-    result = drained(reconstruct(RestoreRequest(image=read_layer(layer), model="richardson-lucy:2", **OIL), load_method("richardson-lucy:2")))
+    result = drained(
+        reconstruct(
+            RestoreRequest(image=read_layer(layer), model="richardson-lucy:2", **OIL),
+            load_method("richardson-lucy:2"),
+        )
+    )
     show_result(viewer, to_layer_data(result, Placement.of(layer)))
     assert "gamma of cell" not in viewer.layers
     dock = InspectWidget(viewer)

@@ -20,7 +20,9 @@ OUTSIDE = "n is 2, outside the 1 to 1.5 that tiny was trained for; do not quanti
 def cells():
     """Phase of two smooth cells, left heavier than right."""
     y, x = np.mgrid[:48, :64]
-    return 1.5 * np.exp(-((y - 24) ** 2 + (x - 18) ** 2) / 40) + 0.8 * np.exp(-((y - 24) ** 2 + (x - 46) ** 2) / 40)
+    return 1.5 * np.exp(-((y - 24) ** 2 + (x - 18) ** 2) / 40) + 0.8 * np.exp(
+        -((y - 24) ** 2 + (x - 46) ** 2) / 40
+    )
 
 
 def boxes():
@@ -31,18 +33,56 @@ def boxes():
 
 def marked(role, warnings=(), settings=None):
     model = {"name": "tiny", "sha256": "0123abcd"}
-    provenance = {"settings": {**SETTINGS, **(settings or {})}, "model": model, "warnings": list(warnings)}
-    return {METADATA_KEY: {"role": role, "unit": "rad", "group": "cell by tiny", "source": "cell", "provenance": provenance}}
+    provenance = {
+        "settings": {**SETTINGS, **(settings or {})},
+        "model": model,
+        "warnings": list(warnings),
+    }
+    return {
+        METADATA_KEY: {
+            "role": role,
+            "unit": "rad",
+            "group": "cell by tiny",
+            "source": "cell",
+            "provenance": provenance,
+        }
+    }
 
 
 def add_result(viewer, phase, samples=None, labels=("y", "x"), **mark):
     """A reconstruction as the Reconstruct dock leaves it, away from the world's origin."""
-    place = {"scale": (1,) * (phase.ndim - 2) + (PIXEL_UM,) * 2, "translate": (0,) * (phase.ndim - 2) + (5, 7), "units": ("um",) * phase.ndim}
+    place = {
+        "scale": (1,) * (phase.ndim - 2) + (PIXEL_UM,) * 2,
+        "translate": (0,) * (phase.ndim - 2) + (5, 7),
+        "units": ("um",) * phase.ndim,
+    }
     if samples is not None:
-        led = {"scale": (1, *place["scale"]), "translate": (0, *place["translate"]), "units": ("dimensionless", *place["units"])}
-        viewer.add_image(samples, name="samples of cell", axis_labels=("sample", *labels), metadata=marked("samples", **mark), **led)
-    viewer.add_labels(np.zeros(phase.shape, np.uint8), name="untrusted pixels of cell", axis_labels=labels, metadata=marked("untrusted pixels"), **place)
-    viewer.add_image(phase, name="reconstruction of cell", axis_labels=labels, metadata=marked("reconstruction", **mark), **place)
+        led = {
+            "scale": (1, *place["scale"]),
+            "translate": (0, *place["translate"]),
+            "units": ("dimensionless", *place["units"]),
+        }
+        viewer.add_image(
+            samples,
+            name="samples of cell",
+            axis_labels=("sample", *labels),
+            metadata=marked("samples", **mark),
+            **led,
+        )
+    viewer.add_labels(
+        np.zeros(phase.shape, np.uint8),
+        name="untrusted pixels of cell",
+        axis_labels=labels,
+        metadata=marked("untrusted pixels"),
+        **place,
+    )
+    viewer.add_image(
+        phase,
+        name="reconstruction of cell",
+        axis_labels=labels,
+        metadata=marked("reconstruction", **mark),
+        **place,
+    )
     return place
 
 
@@ -67,7 +107,11 @@ def masses_of(dock):
 
 
 def core(phase, regions, samples=None, alpha=0.18):
-    return dry_mass_pg(PhaseField(phase=phase, pixel_um=PIXEL_UM, wavelength_um=0.55, samples=samples), regions, alpha)
+    return dry_mass_pg(
+        PhaseField(phase=phase, pixel_um=PIXEL_UM, wavelength_um=0.55, samples=samples),
+        regions,
+        alpha,
+    )
 
 
 def test_the_dock_shows_what_the_core_weighs(viewer, dock, draws, finished):
@@ -100,11 +144,23 @@ def test_without_samples_the_table_says_why_there_is_no_error(viewer, dock, fini
 def test_a_mask_counts_where_it_lies_in_the_world(viewer, dock, finished):
     """The same regions on half the pixels, and as rectangles drawn on a layer with another scale and origin."""
     place = add_result(viewer, cells())
-    coarse = viewer.add_labels(boxes()[::2, ::2], scale=(2 * PIXEL_UM,) * 2, translate=np.array(place["translate"]) + PIXEL_UM / 2, units=("um", "um"))
+    coarse = viewer.add_labels(
+        boxes()[::2, ::2],
+        scale=(2 * PIXEL_UM,) * 2,
+        translate=np.array(place["translate"]) + PIXEL_UM / 2,
+        units=("um", "um"),
+    )
     assert np.array_equal(np.kron(coarse.data, np.ones((2, 2), int)), boxes())
-    corners = [np.array([[10, left], [10, left + 23], [37, left + 23], [37, left]]) for left in (6, 34)]
+    corners = [
+        np.array([[10, left], [10, left + 23], [37, left + 23], [37, left]]) for left in (6, 34)
+    ]
     world = [np.array(place["translate"]) + PIXEL_UM * vertices for vertices in corners]
-    shapes = viewer.add_shapes([(vertices - 3) / 0.5 for vertices in world], scale=(0.5, 0.5), translate=(3, 3), units=("um", "um"))
+    shapes = viewer.add_shapes(
+        [(vertices - 3) / 0.5 for vertices in world],
+        scale=(0.5, 0.5),
+        translate=(3, 3),
+        units=("um", "um"),
+    )
     expected = [mass.mass_pg for mass in core(cells(), boxes())]
     for mask in (coarse, shapes):
         dock.mask.set_value(mask)
@@ -115,7 +171,12 @@ def test_a_mask_counts_where_it_lies_in_the_world(viewer, dock, finished):
 
 def test_an_ellipse_weighs_what_lies_inside(viewer, dock, finished):
     place = add_result(viewer, cells())
-    shape = {"shape_type": "ellipse", "scale": place["scale"], "translate": place["translate"], "units": place["units"]}
+    shape = {
+        "shape_type": "ellipse",
+        "scale": place["scale"],
+        "translate": place["translate"],
+        "units": place["units"],
+    }
     viewer.add_shapes([np.array([[10, 4], [10, 32], [38, 32], [38, 4]])], **shape)
     dock.start()
     finished(dock)
@@ -125,10 +186,22 @@ def test_an_ellipse_weighs_what_lies_inside(viewer, dock, finished):
     assert float(rows_of(dock)[0]["area_um2"]) == pytest.approx(expected.area_um2, rel=0.03)
 
 
-@pytest.mark.parametrize(("kind", "where", "words"), [("line", [[10, 6], [30, 40]], "has no inside"), ("rectangle", [[90, 90], [95, 95]], "covers no pixel")])
+@pytest.mark.parametrize(
+    ("kind", "where", "words"),
+    [
+        ("line", [[10, 6], [30, 40]], "has no inside"),
+        ("rectangle", [[90, 90], [95, 95]], "covers no pixel"),
+    ],
+)
 def test_shapes_that_cannot_be_weighed_are_named(viewer, dock, kind, where, words):
     place = add_result(viewer, cells())
-    viewer.add_shapes([np.array(where)], shape_type=kind, scale=place["scale"], translate=place["translate"], units=place["units"])
+    viewer.add_shapes(
+        [np.array(where)],
+        shape_type=kind,
+        scale=place["scale"],
+        translate=place["translate"],
+        units=place["units"],
+    )
     dock.start()
     assert not dock.panel.busy
     assert words in dock.panel.message.text()
@@ -175,13 +248,19 @@ def test_shapes_belong_to_the_frame_they_were_drawn_in_and_flat_ones_to_all(view
     movie = np.stack([1.0 * cells(), 2.0 * cells()])
     place = add_result(viewer, movie, labels=("t", "y", "x"))
     box = np.array([[10, 6], [10, 29], [37, 29], [37, 6]])
-    deep = [np.column_stack([np.full(4, frame), box + np.array([0, 28 * frame])]) for frame in (0, 1)]
-    viewer.add_shapes(deep, scale=place["scale"], translate=place["translate"], units=place["units"])
+    deep = [
+        np.column_stack([np.full(4, frame), box + np.array([0, 28 * frame])]) for frame in (0, 1)
+    ]
+    viewer.add_shapes(
+        deep, scale=place["scale"], translate=place["translate"], units=place["units"]
+    )
     dock.every_frame.setChecked(True)
     dock.start()
     finished(dock)
     assert [(row["t"], row["region"]) for row in rows_of(dock)] == [("0", "1"), ("1", "2")]
-    viewer.add_shapes([box], scale=place["scale"][1:], translate=place["translate"][1:], units=place["units"][1:])
+    viewer.add_shapes(
+        [box], scale=place["scale"][1:], translate=place["translate"][1:], units=place["units"][1:]
+    )
     dock.mask.set_value(viewer.layers[-1])
     dock.start()
     finished(dock)
@@ -210,7 +289,14 @@ def test_every_row_that_leaves_the_dock_says_how_it_was_made(viewer, dock, tmp_p
     dock.save_table(str(tmp_path / "mass.csv"))
     saved = list(csv.DictReader(io.StringIO((tmp_path / "mass.csv").read_text(encoding="utf-8"))))
     assert copied == saved == rows_of(dock)
-    made = {"alpha_um3_per_pg": "0.18", "wavelength_um": "0.55", "pixel_um": "0.2", "group": "cell by tiny", "model_sha256": "0123abcd", "warnings": OUTSIDE}
+    made = {
+        "alpha_um3_per_pg": "0.18",
+        "wavelength_um": "0.55",
+        "pixel_um": "0.2",
+        "group": "cell by tiny",
+        "model_sha256": "0123abcd",
+        "warnings": OUTSIDE,
+    }
     assert all(row | made == row and row["mask"] == mask.name for row in saved)
     dock.save_table(str(tmp_path / "nowhere" / "mass.csv"))
     assert "cannot be written" in dock.panel.message.text()
@@ -263,7 +349,13 @@ def test_features_of_the_user_are_kept(viewer, dock, finished):
 
 @pytest.mark.parametrize(
     ("value", "error", "text"),
-    [(151.437, 1.09, "151.4 ± 1.1"), (1234.5, 12.0, "1234 ± 12"), (0.01234, 0.00056, "0.01234 ± 0.00056"), (151.437, None, "151.4"), (2.0, 0.0, "2")],
+    [
+        (151.437, 1.09, "151.4 ± 1.1"),
+        (1234.5, 12.0, "1234 ± 12"),
+        (0.01234, 0.00056, "0.01234 ± 0.00056"),
+        (151.437, None, "151.4"),
+        (2.0, 0.0, "2"),
+    ],
 )
 def test_a_mass_has_as_many_digits_as_its_error_allows(value, error, text):
     assert with_error(value, error) == text

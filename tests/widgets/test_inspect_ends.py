@@ -54,7 +54,9 @@ def test_closing_the_viewer_with_a_pending_job_is_survived(make_napari_viewer, q
     assert not Job._running
 
 
-def test_a_dock_that_is_destroyed_leaves_the_viewer_alone(viewer, show, inspect, qtbot, monkeypatch):
+def test_a_dock_that_is_destroyed_leaves_the_viewer_alone(
+    viewer, show, inspect, qtbot, monkeypatch
+):
     _, layers = show()
     callbacks = len(viewer.mouse_move_callbacks)
     dock = inspect()

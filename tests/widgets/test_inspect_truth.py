@@ -17,8 +17,15 @@ def test_ranks_without_a_truth_leave_the_error_open(show, inspect):
 
 def add_truth(viewer, values, **changes):
     mean = roles(viewer)["reconstruction"]
-    place = {"scale": mean.scale[-2:], "translate": mean.translate[-2:], "units": mean.units[-2:], "axis_labels": ("y", "x")}
-    return viewer.add_image(values, name="known", metadata={METADATA_KEY: {"role": "truth"}}, **{**place, **changes})
+    place = {
+        "scale": mean.scale[-2:],
+        "translate": mean.translate[-2:],
+        "units": mean.units[-2:],
+        "axis_labels": ("y", "x"),
+    }
+    return viewer.add_image(
+        values, name="known", metadata={METADATA_KEY: {"role": "truth"}}, **{**place, **changes}
+    )
 
 
 def test_a_truth_on_the_results_grid_is_taken_by_itself(viewer, show, inspect):
@@ -30,7 +37,9 @@ def test_a_truth_on_the_results_grid_is_taken_by_itself(viewer, show, inspect):
     assert float(dock.agreement.numbers["spread", "error"].text()) > 0.2
     assert "λ" in dock.agreement.text.text()
     assert not dock.agreement.plot.isHidden()
-    np.testing.assert_allclose(dock.agreement.plot._found.getOriginalDataset()[1].mean(), result.std.mean(), rtol=0.2)
+    np.testing.assert_allclose(
+        dock.agreement.plot._found.getOriginalDataset()[1].mean(), result.std.mean(), rtol=0.2
+    )
 
 
 def test_a_truth_of_another_shape_is_said_in_words(viewer, show, inspect, qtbot):

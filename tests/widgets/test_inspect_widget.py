@@ -38,7 +38,9 @@ def test_curves_are_those_of_the_pixel_under_the_mouse(viewer, show, inspect, qt
     settle(qtbot, dock)
     rate = result.rate[7, 13]
     assert (dock.pixel.row.value(), dock.pixel.column.value()) == (7, 13)
-    np.testing.assert_allclose(drawn(dock, "gamma"), np.exp(-rate * np.array(CLOCK.values)), rtol=1e-6)
+    np.testing.assert_allclose(
+        drawn(dock, "gamma"), np.exp(-rate * np.array(CLOCK.values)), rtol=1e-6
+    )
     np.testing.assert_allclose(drawn(dock, "beta"), rate * np.array(CLOCK.speeds), rtol=1e-6)
     assert f"λ = {rate:.3g}" in dock.pixel.values.text()
     assert f"± {result.std[7, 13]:.2g} counts" in dock.pixel.values.text()
@@ -56,11 +58,17 @@ def test_the_mouse_outside_changes_nothing_and_a_typed_pixel_stays(viewer, show,
     point_at(viewer, layers["reconstruction"], (9, 9))
     settle(qtbot, dock)
     assert not dock.pixel.follow.isChecked()
-    np.testing.assert_allclose(drawn(dock, "gamma"), np.exp(-result.rate[3, 10] * np.array(CLOCK.values)), rtol=1e-6)
+    np.testing.assert_allclose(
+        drawn(dock, "gamma"), np.exp(-result.rate[3, 10] * np.array(CLOCK.values)), rtol=1e-6
+    )
 
 
-@pytest.mark.parametrize(("role", "field"), [("gamma", "gamma"), ("beta", "beta"), ("log-SNR", "half_log_snr")])
-def test_a_map_is_lazy_lies_on_the_rate_map_and_has_a_slider_for_t(viewer, show, inspect, qtbot, role, field):
+@pytest.mark.parametrize(
+    ("role", "field"), [("gamma", "gamma"), ("beta", "beta"), ("log-SNR", "half_log_snr")]
+)
+def test_a_map_is_lazy_lies_on_the_rate_map_and_has_a_slider_for_t(
+    viewer, show, inspect, qtbot, role, field
+):
     _, layers = show()
     dock = inspect()
     dock.pixel.buttons[role].click()
@@ -118,7 +126,9 @@ def test_the_histogram_holds_the_samples_of_the_pixel(viewer, show, inspect, qtb
     edges, counts = dock.pixel.samples._bars.getOriginalDataset()
     assert not dock.pixel.samples.isHidden()
     assert counts.sum() == 7
-    np.testing.assert_allclose((edges[0], edges[-1]), result.mean[7, 13] + np.array([-3, 3]), rtol=1e-5)
+    np.testing.assert_allclose(
+        (edges[0], edges[-1]), result.mean[7, 13] + np.array([-3, 3]), rtol=1e-5
+    )
     low, high = dock.pixel.samples._claim.getRegion()
     np.testing.assert_allclose((low + high) / 2, result.mean[7, 13], rtol=1e-5)
     np.testing.assert_allclose((high - low) / 2, 1.645 * result.std[7, 13], rtol=1e-3)
@@ -141,7 +151,9 @@ def test_structure_and_background_have_curves_of_their_own(show, inspect):
 
 def test_regions_follow_shapes_that_are_drawn_on_another_grid(viewer, show, inspect, qtbot):
     result, _ = show()
-    shapes = viewer.add_shapes(scale=(0.2, 0.2), units=("um", "um"), axis_labels=("y", "x"), name="drawn")
+    shapes = viewer.add_shapes(
+        scale=(0.2, 0.2), units=("um", "um"), axis_labels=("y", "x"), name="drawn"
+    )
     dock = inspect()
     dock.pixel.regions.set_value(shapes)
     settle(qtbot, dock)
@@ -149,9 +161,13 @@ def test_regions_follow_shapes_that_are_drawn_on_another_grid(viewer, show, insp
     shapes.add_rectangles([[1, 1], [3, 4]])
     settle(qtbot, dock)
     (region,) = dock.pixel._regions
-    covered = result.rate[3:7, 3:9]  # 1 to 3 and 1 to 4 measured pixels, between the centres of pixels
+    covered = result.rate[
+        3:7, 3:9
+    ]  # 1 to 3 and 1 to 4 measured pixels, between the centres of pixels
     assert region.curves.pixels == covered.size
-    np.testing.assert_allclose(region.curves.beta, covered.mean() * np.array(CLOCK.speeds), rtol=1e-5)
+    np.testing.assert_allclose(
+        region.curves.beta, covered.mean() * np.array(CLOCK.speeds), rtol=1e-5
+    )
     shapes.add_ellipses([[6, 6], [9, 9]])
     settle(qtbot, dock)
     assert [one.name.split(" (")[0] for one in dock.pixel._regions] == ["shape 1", "shape 2"]
@@ -162,13 +178,17 @@ def test_labels_on_a_coarser_grid_cover_the_pixels_they_lie_on(viewer, show, ins
     result, _ = show()
     painted = np.zeros((12, 10), np.uint8)
     painted[2:4, 5] = 3
-    labels = viewer.add_labels(painted, scale=(0.2, 0.2), units=("um", "um"), axis_labels=("y", "x"))
+    labels = viewer.add_labels(
+        painted, scale=(0.2, 0.2), units=("um", "um"), axis_labels=("y", "x")
+    )
     dock = inspect()
     dock.pixel.regions.set_value(labels)
     settle(qtbot, dock)
     (region,) = dock.pixel._regions
     assert region.name == "label 3 (8 px)"
-    np.testing.assert_allclose(region.curves.beta, result.rate[4:8, 10:12].mean() * np.array(CLOCK.speeds), rtol=1e-5)
+    np.testing.assert_allclose(
+        region.curves.beta, result.rate[4:8, 10:12].mean() * np.array(CLOCK.speeds), rtol=1e-5
+    )
     viewer.layers.remove(labels)
     settle(qtbot, dock)
     assert dock.pixel.regions.currentText() == "structure and background"
@@ -181,7 +201,9 @@ def test_the_slider_picks_the_frame_of_a_time_lapse(viewer, show, inspect, qtbot
     for frame in (2, 0):
         viewer.dims.set_current_step(0, frame)
         settle(qtbot, dock)
-        np.testing.assert_allclose(drawn(dock, "beta"), result.rate[frame, 5, 10] * np.array(CLOCK.speeds), rtol=1e-5)
+        np.testing.assert_allclose(
+            drawn(dock, "beta"), result.rate[frame, 5, 10] * np.array(CLOCK.speeds), rtol=1e-5
+        )
     dock.pixel.buttons["beta"].click()
     settle(qtbot, dock)
     layer = viewer.layers["beta of cell"]
@@ -197,7 +219,12 @@ def test_variance_and_standard_deviation_are_the_same_to_the_dock(viewer, show, 
     before = dock.pixel.values.text()
     spread = layers["uncertainty"]
     variance = viewer.add_image(
-        np.square(spread.data), scale=spread.scale, translate=spread.translate, units=spread.units, axis_labels=spread.axis_labels, visible=False
+        np.square(spread.data),
+        scale=spread.scale,
+        translate=spread.translate,
+        units=spread.units,
+        axis_labels=spread.axis_labels,
+        visible=False,
     )
     variance.metadata[METADATA_KEY] = {**our_metadata(spread), "statistic": "variance"}
     viewer.layers.remove(spread)
@@ -224,7 +251,13 @@ def test_a_removed_layer_is_missed_in_words(viewer, show, inspect, qtbot, role):
 
 def test_the_dock_goes_through_two_results(viewer, show, inspect, qtbot):
     result, layers = show()
-    other = viewer.add_image(np.zeros((10, 8)), name="yeast", scale=(0.2, 0.2), units=("um", "um"), axis_labels=("y", "x"))
+    other = viewer.add_image(
+        np.zeros((10, 8)),
+        name="yeast",
+        scale=(0.2, 0.2),
+        units=("um", "um"),
+        axis_labels=("y", "x"),
+    )
     show_layers(viewer, to_layer_data(restoration((20, 16)), Placement.of(other)))
     dock = inspect()
     assert dock.group.currentText() == "yeast by tiny"
@@ -246,16 +279,30 @@ def test_plots_wear_the_theme(viewer, show, inspect, theme):
     viewer.theme = "light" if theme == "dark" else "dark"
     viewer.theme = theme
     colors = get_theme(theme)
-    for plot in (*dock.pixel.curves.plots.values(), dock.pixel.samples.plot, dock.agreement.plot.plot):
+    for plot in (
+        *dock.pixel.curves.plots.values(),
+        dock.pixel.samples.plot,
+        dock.agreement.plot.plot,
+    ):
         assert plot.backgroundBrush().color().name() == colors.background.as_hex(format="long")
-        assert plot.getPlotItem().getAxis("left").textPen().color().name() == colors.text.as_hex(format="long")
+        assert plot.getPlotItem().getAxis("left").textPen().color().name() == colors.text.as_hex(
+            format="long"
+        )
     assert colors.text.as_hex(format="long") in dock.pixel.legend.text()
 
 
 def test_every_control_has_help_and_the_dock_may_be_narrow(show, inspect):
     show()
     dock = inspect()
-    controls = [*dock.pixel.buttons.values(), dock.pixel.row, dock.pixel.column, dock.pixel.follow, dock.pixel.regions, dock.agreement.truth, dock.group]
+    controls = [
+        *dock.pixel.buttons.values(),
+        dock.pixel.row,
+        dock.pixel.column,
+        dock.pixel.follow,
+        dock.pixel.regions,
+        dock.agreement.truth,
+        dock.group,
+    ]
     assert all(control.toolTip() for control in controls)
     assert dock.minimumSizeHint().width() <= 330
     assert dock.minimumSizeHint().height() <= 620

@@ -5,7 +5,17 @@ from importlib import import_module
 import pytest
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QKeySequence
-from qtpy.QtWidgets import QAbstractButton, QAbstractSpinBox, QComboBox, QLabel, QLineEdit, QTabBar, QTableView, QTabWidget, QWidget
+from qtpy.QtWidgets import (
+    QAbstractButton,
+    QAbstractSpinBox,
+    QComboBox,
+    QLabel,
+    QLineEdit,
+    QTabBar,
+    QTableView,
+    QTabWidget,
+    QWidget,
+)
 
 DOCKS = {
     "Reconstruct": "restore_widget:RestoreWidget",
@@ -30,7 +40,11 @@ def mnemonics(root: QWidget) -> dict[str, list[str]]:
     """Texts by the key that stands underlined in them."""
     labels = [label.text() for label in root.findChildren(QLabel) if label.buddy() is not None]
     buttons = [button.text() for button in root.findChildren(QAbstractButton)]
-    tabs = [tabs.tabText(index) for tabs in root.findChildren(QTabWidget) for index in range(tabs.count())]
+    tabs = [
+        tabs.tabText(index)
+        for tabs in root.findChildren(QTabWidget)
+        for index in range(tabs.count())
+    ]
     found: dict[str, list[str]] = {}
     for text in (*labels, *buttons, *tabs):
         key = QKeySequence.mnemonic(text).toString()
@@ -41,11 +55,19 @@ def mnemonics(root: QWidget) -> dict[str, list[str]]:
 
 def own_controls(root: QWidget) -> list[QWidget]:
     """What a user meets: not the arrows of a row of tabs or the corner of a table, which Qt makes itself."""
-    return [control for kind in CONTROLS for control in root.findChildren(kind) if not isinstance(control.parent(), (QTabBar, QTableView))]
+    return [
+        control
+        for kind in CONTROLS
+        for control in root.findChildren(kind)
+        if not isinstance(control.parent(), (QTabBar, QTableView))
+    ]
 
 
 def test_no_key_has_two_meanings(dock, viewer):
-    menus = {QKeySequence.mnemonic(action.text()).toString() for action in viewer.window._qt_window.menuBar().actions()}
+    menus = {
+        QKeySequence.mnemonic(action.text()).toString()
+        for action in viewer.window._qt_window.menuBar().actions()
+    }
     found = mnemonics(dock)
     assert {key: texts for key, texts in found.items() if len(texts) > 1} == {}
     assert {key: texts for key, texts in found.items() if key in menus} == {}
@@ -53,14 +75,25 @@ def test_no_key_has_two_meanings(dock, viewer):
 
 def test_every_control_says_what_it_does(dock):
     silent = [control for control in own_controls(dock) if not control.toolTip()]
-    assert [(type(control).__name__, control.text() if hasattr(control, "text") else "") for control in silent] == []
+    assert [
+        (type(control).__name__, control.text() if hasattr(control, "text") else "")
+        for control in silent
+    ] == []
 
 
 def test_every_control_is_reached_by_the_keyboard(dock):
-    unreachable = [control for control in own_controls(dock) if not control.focusPolicy() & Qt.FocusPolicy.TabFocus]
+    unreachable = [
+        control
+        for control in own_controls(dock)
+        if not control.focusPolicy() & Qt.FocusPolicy.TabFocus
+    ]
     assert [(type(control).__name__, control.toolTip()) for control in unreachable] == []
 
 
 def test_every_line_to_write_in_has_a_name_or_a_tooltip(dock):
-    lines = [line for line in dock.findChildren(QLineEdit) if not isinstance(line.parent(), (QAbstractSpinBox, QComboBox))]
+    lines = [
+        line
+        for line in dock.findChildren(QLineEdit)
+        if not isinstance(line.parent(), (QAbstractSpinBox, QComboBox))
+    ]
     assert [line for line in lines if not line.toolTip()] == []

@@ -12,19 +12,37 @@ from napari.layers import Image, Layer
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.core.statistics import STATISTICS
 from napari_cvdm.io import ImageFileError
-from napari_cvdm.widgets.layers import METADATA_KEY, is_measurement, known_optics, layer_pixel_um, read_layer, to_layer_data
+from napari_cvdm.widgets.layers import (
+    METADATA_KEY,
+    is_measurement,
+    known_optics,
+    layer_pixel_um,
+    read_layer,
+    to_layer_data,
+)
 from napari_cvdm.widgets.placement import Placement
 from napari_cvdm.widgets.shown_layers import show_layers
 
 
 def results(source, **changes):
     data = to_layer_data(restoration(**changes), Placement.of(source))
-    return {layer.metadata[METADATA_KEY]["role"]: layer for layer in (Layer.create(*one) for one in data)}
+    return {
+        layer.metadata[METADATA_KEY]["role"]: layer
+        for layer in (Layer.create(*one) for one in data)
+    }
 
 
 @pytest.mark.parametrize(
     ("scale", "unit", "expected"),
-    [(0.065, "um", 0.065), (65.0, "nm", 0.065), (6.5e-5, "mm", 0.065), (-0.1, "um", 0.1), (1.0, "um", None), (0.1, "pixel", None), (1.0, "pixel", None)],
+    [
+        (0.065, "um", 0.065),
+        (65.0, "nm", 0.065),
+        (6.5e-5, "mm", 0.065),
+        (-0.1, "um", 0.1),
+        (1.0, "um", None),
+        (0.1, "pixel", None),
+        (1.0, "pixel", None),
+    ],
 )
 def test_pixel_size_is_known_only_where_the_layer_says_it(scale, unit, expected):
     layer = Image(np.zeros((4, 5)), scale=(scale, scale), units=(unit, unit))
@@ -52,7 +70,10 @@ def test_axes_are_named_by_labels_and_the_others_in_order(labels, letters):
     assert read_layer(Image(np.zeros((2, 3, 4, 5)), axis_labels=labels)).axes == letters
 
 
-@pytest.mark.parametrize(("shape", "labels"), [((2, 4, 5), ("y", "x", "t")), ((1,) * 7, ("a", "b", "c", "d", "e", "f", "g"))])
+@pytest.mark.parametrize(
+    ("shape", "labels"),
+    [((2, 4, 5), ("y", "x", "t")), ((1,) * 7, ("a", "b", "c", "d", "e", "f", "g"))],
+)
 def test_axes_that_cannot_be_used_are_refused(shape, labels):
     with pytest.raises(RequestError):
         read_layer(Image(np.zeros(shape), axis_labels=labels))
@@ -78,7 +99,10 @@ def test_a_lazy_layer_is_left_where_it_is():
 def test_samples_have_an_axis_of_their_own():
     source = Image(np.zeros((6, 8)), scale=(0.1, 0.1), units=("um", "um"), axis_labels=("y", "x"))
     kept = replace(restoration((6, 8), "YX"), samples=np.zeros((5, 6, 8), np.float32))
-    layers = {data[1]["metadata"][METADATA_KEY]["role"]: Layer.create(*data) for data in to_layer_data(kept, Placement.of(source))}
+    layers = {
+        data[1]["metadata"][METADATA_KEY]["role"]: Layer.create(*data)
+        for data in to_layer_data(kept, Placement.of(source))
+    }
     assert layers["samples"].axis_labels == ("sample", "y", "x")
     assert layers["samples"].units[1:] == source.units
 
@@ -86,18 +110,27 @@ def test_samples_have_an_axis_of_their_own():
 @pytest.mark.parametrize("factor", [1, 2])
 def test_a_region_lies_where_it_was_taken(factor):
     source = Image(np.zeros((60, 80)), scale=(0.1, 0.2), translate=(5.0, 7.0), rotate=30.0)
-    whole = results(source, shape=(60 * factor, 80 * factor), axes="YX", upsampling=factor)["reconstruction"]
+    whole = results(source, shape=(60 * factor, 80 * factor), axes="YX", upsampling=factor)[
+        "reconstruction"
+    ]
     part = replace(restoration((20 * factor, 30 * factor), "YX", factor), region=(10, 30, 40, 70))
     layer = Layer.create(*to_layer_data(part, Placement.of(source))[-1])
     for pixel in ((0, 0), (7, 11)):
         there = (pixel[0] + 10 * factor, pixel[1] + 40 * factor)
-        np.testing.assert_allclose(layer.data_to_world(pixel), whole.data_to_world(there), atol=1e-9)
+        np.testing.assert_allclose(
+            layer.data_to_world(pixel), whole.data_to_world(there), atol=1e-9
+        )
 
 
 def test_the_spread_is_shown_one_way_or_the_other():
     source = Placement.of(Image(np.zeros((6, 8))))
-    layers = {name: Layer.create(*to_layer_data(restoration((6, 8), "YX"), source, name)[-3]) for name in STATISTICS}
-    np.testing.assert_allclose(layers["variance"].data, layers["standard deviation"].data ** 2, rtol=1e-6)
+    layers = {
+        name: Layer.create(*to_layer_data(restoration((6, 8), "YX"), source, name)[-3])
+        for name in STATISTICS
+    }
+    np.testing.assert_allclose(
+        layers["variance"].data, layers["standard deviation"].data ** 2, rtol=1e-6
+    )
     assert [layer.metadata[METADATA_KEY]["unit"] for layer in layers.values()] == ["rad", "rad²"]
     assert layers["variance"].metadata[METADATA_KEY]["statistic"] == "variance"
 
@@ -108,33 +141,64 @@ def test_the_finest_level_of_a_multiscale_layer_is_read():
 
 
 @pytest.mark.parametrize("factor", [1, 2])
-@pytest.mark.parametrize("turned", [{}, {"rotate": 30.0, "shear": [0.2]}, {"affine": np.array([[1, 0.1, 3], [0, 2, 1], [0, 0, 1]])}])
+@pytest.mark.parametrize(
+    "turned",
+    [
+        {},
+        {"rotate": 30.0, "shear": [0.2]},
+        {"affine": np.array([[1, 0.1, 3], [0, 2, 1], [0, 0, 1]])},
+    ],
+)
 def test_every_result_pixel_lies_where_it_was_measured(factor, turned):
-    source = Image(np.zeros((6, 8)), name="cell", scale=(0.1, 0.1), translate=(5.0, 7.0), units=("um", "um"), axis_labels=("y", "x"), **turned)
+    source = Image(
+        np.zeros((6, 8)),
+        name="cell",
+        scale=(0.1, 0.1),
+        translate=(5.0, 7.0),
+        units=("um", "um"),
+        axis_labels=("y", "x"),
+        **turned,
+    )
     layers = results(source, shape=(6 * factor, 8 * factor), axes="YX", upsampling=factor)
     for pixel in [(0, 0), (3, 4), (6 * factor - 1, 8 * factor - 1)]:
         measured = source.data_to_world((np.array(pixel) + 0.5) / factor - 0.5)
-        np.testing.assert_allclose(layers["reconstruction"].data_to_world(pixel), measured, atol=1e-9)
-        np.testing.assert_allclose(layers["gamma"].data_to_world((0, *pixel))[1:], measured, atol=1e-9)
+        np.testing.assert_allclose(
+            layers["reconstruction"].data_to_world(pixel), measured, atol=1e-9
+        )
+        np.testing.assert_allclose(
+            layers["gamma"].data_to_world((0, *pixel))[1:], measured, atol=1e-9
+        )
 
 
 def test_a_finer_result_covers_exactly_what_the_image_covers():
     source = Image(np.zeros((6, 8)), scale=(0.1, 0.1), translate=(5.0, 7.0), units=("um", "um"))
     half_a_pixel = np.array([[-0.05], [0.05]])
     result = results(source, shape=(12, 16), axes="YX", upsampling=2)["reconstruction"]
-    np.testing.assert_allclose(result.extent.world + half_a_pixel / 2, source.extent.world + half_a_pixel)
+    np.testing.assert_allclose(
+        result.extent.world + half_a_pixel / 2, source.extent.world + half_a_pixel
+    )
 
 
 def test_results_carry_names_units_labels_limits_and_provenance():
-    source = Image(np.zeros((6, 8)), name="cell", scale=(0.1, 0.1), units=("um", "um"), axis_labels=("y", "x"))
+    source = Image(
+        np.zeros((6, 8)), name="cell", scale=(0.1, 0.1), units=("um", "um"), axis_labels=("y", "x")
+    )
     layers = results(source, shape=(6, 8), axes="YX")
     assert list(layers) == ROLES
     assert [layer.name for layer in layers.values()] == [f"{role} of cell" for role in ROLES]
-    assert all(layer.units[-2:] == source.units and layer.axis_labels[-2:] == ("y", "x") for layer in layers.values())
+    assert all(
+        layer.units[-2:] == source.units and layer.axis_labels[-2:] == ("y", "x")
+        for layer in layers.values()
+    )
     assert layers["gamma"].axis_labels == ("t", "y", "x")
     assert layers["gamma"].contrast_limits == [0, 1]
-    assert layers["reconstruction"].contrast_limits[0] == -layers["reconstruction"].contrast_limits[1]
-    assert all(layer.metadata[METADATA_KEY]["provenance"]["settings"] == PROVENANCE.settings for layer in layers.values())
+    assert (
+        layers["reconstruction"].contrast_limits[0] == -layers["reconstruction"].contrast_limits[1]
+    )
+    assert all(
+        layer.metadata[METADATA_KEY]["provenance"]["settings"] == PROVENANCE.settings
+        for layer in layers.values()
+    )
     assert [role for role, layer in layers.items() if layer.visible] == ["reconstruction"]
     assert not any(is_measurement(layer) for layer in layers.values())
 
@@ -156,25 +220,38 @@ SOURCES = [
 @pytest.mark.parametrize(("source_shape", "labels", "shape", "axes"), SOURCES)
 def test_units_stay_consistent_and_sliders_agree(source_shape, labels, shape, axes):
     units = tuple("s" if label == "t" else "um" for label in labels)
-    source = Image(np.zeros(source_shape), scale=[0.1] * len(labels), units=units, axis_labels=labels)
+    source = Image(
+        np.zeros(source_shape), scale=[0.1] * len(labels), units=units, axis_labels=labels
+    )
     viewer = ViewerModel()
     viewer.add_layer(source)
     layers = results(source, shape=shape, axes=axes)
     for layer in layers.values():
         viewer.add_layer(layer)
     assert viewer.layers.units is not None
-    assert all(layer.units[-source.ndim :] == source.units[-layer.ndim :] for layer in layers.values())
+    assert all(
+        layer.units[-source.ndim :] == source.units[-layer.ndim :] for layer in layers.values()
+    )
     leading = len(labels) - 2
     for corner in np.ndindex(*source_shape[:leading]):
         world = source.data_to_world((*corner, 2, 3))
-        index = np.round(layers["uncertainty"].world_to_data(world[-layers["uncertainty"].ndim :])).astype(int)
-        assert all(0 <= i < size for i, size in zip(index, layers["uncertainty"].data.shape, strict=True))
+        index = np.round(
+            layers["uncertainty"].world_to_data(world[-layers["uncertainty"].ndim :])
+        ).astype(int)
+        assert all(
+            0 <= i < size for i, size in zip(index, layers["uncertainty"].data.shape, strict=True)
+        )
         assert tuple(index[-2:]) == (2, 3)
 
 
 def test_a_name_of_the_images_own_t_axis_is_left_alone():
     source = Image(np.zeros((3, 6, 8)), axis_labels=("t", "y", "x"))
-    assert results(source, shape=(3, 6, 8), axes="TYX")["gamma"].axis_labels == ("schedule t", "t", "y", "x")
+    assert results(source, shape=(3, 6, 8), axes="TYX")["gamma"].axis_labels == (
+        "schedule t",
+        "t",
+        "y",
+        "x",
+    )
 
 
 def test_a_rerun_replaces_its_own_results_only():

@@ -94,7 +94,10 @@ def test_a_widget_that_is_gone_leaves_no_listener(qapp, by_qt):
 
 
 def test_docks_that_were_opened_and_closed_leave_no_listener(viewer):
-    emitters = [getattr(viewer.layers.events, name) for name in ("inserted", "removed", "reordered", "renamed")]
+    emitters = [
+        getattr(viewer.layers.events, name)
+        for name in ("inserted", "removed", "reordered", "renamed")
+    ]
     emitters += [viewer.events.theme, viewer.dims.events.current_step]
 
     def listeners():

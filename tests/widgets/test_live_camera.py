@@ -4,8 +4,13 @@ import numpy as np
 import pytest
 from qtpy.QtCore import QTimer
 
-pymmcore_plus = pytest.importorskip("pymmcore_plus", reason="pymmcore-plus is not installed: pip install napari-cvdm[microscope]")
-pytest.importorskip("mm_test_adapters", reason="the demo camera's driver is not installed: pip install napari-cvdm[microscope]")
+pymmcore_plus = pytest.importorskip(
+    "pymmcore_plus", reason="pymmcore-plus is not installed: pip install napari-cvdm[microscope]"
+)
+pytest.importorskip(
+    "mm_test_adapters",
+    reason="the demo camera's driver is not installed: pip install napari-cvdm[microscope]",
+)
 
 from napari_cvdm.widgets.live_widget import LiveWidget  # noqa: E402 - after the skips
 

@@ -14,20 +14,27 @@ def ways_to_end(dock, viewer):
     return {
         "stop": (dock.stop_button.click, "Stopped"),
         "source": (partial(viewer.layers.remove, "cell"), "followed layer was removed"),
-        "live": (partial(viewer.layers.remove, "live reconstruction of cell"), "live layer was removed"),
+        "live": (
+            partial(viewer.layers.remove, "live reconstruction of cell"),
+            "live layer was removed",
+        ),
         "steps": (partial(dock.source.steps.setValue, 4), "settings were changed"),
         "text": (partial(dock.form.optics["pixel_um"].setText, "abc"), "a number is needed"),
     }
 
 
 @pytest.mark.parametrize("way", ["stop", "source", "live", "steps", "text", "model"])
-def test_every_end_is_clean_and_says_why(viewer, measured, open_live, qtbot, tiny_widefield_model, way):
+def test_every_end_is_clean_and_says_why(
+    viewer, measured, open_live, qtbot, tiny_widefield_model, way
+):
     layer = viewer.add_image(**measured)
     dock = open_live(tiny_widefield_model)
     dock.start()
     qtbot.waitUntil(lambda: shown(viewer).size > 0, timeout=PATIENCE_MS)
     source = dock._runs[0].source
-    act, words = ways_to_end(dock, viewer).get(way, (partial(dock.form.model.set_value, "widefield-x2"), "settings were changed"))
+    act, words = ways_to_end(dock, viewer).get(
+        way, (partial(dock.form.model.set_value, "widefield-x2"), "settings were changed")
+    )
     act()
     qtbot.waitUntil(lambda: not dock.following, timeout=PATIENCE_MS)
     assert words in dock.message.text()
@@ -51,11 +58,16 @@ def test_what_stopped_starts_again(viewer, measured, open_live, qtbot, tiny_wide
     assert [layer.name for layer in viewer.layers] == ["cell", "live reconstruction of cell"]
 
 
-def test_a_closed_dock_stops_but_a_tab_behind_another_goes_on(make_napari_viewer, measured, qtbot, tiny_widefield_model):
+def test_a_closed_dock_stops_but_a_tab_behind_another_goes_on(
+    make_napari_viewer, measured, qtbot, tiny_widefield_model
+):
     viewer = make_napari_viewer(show=True)
     layer = viewer.add_image(**measured)
     dock, other = LiveWidget(viewer), LiveWidget(viewer)
-    frames = [viewer.window.add_dock_widget(one, name=name, tabify=name == "other") for one, name in ((dock, "live"), (other, "other"))]
+    frames = [
+        viewer.window.add_dock_widget(one, name=name, tabify=name == "other")
+        for one, name in ((dock, "live"), (other, "other"))
+    ]
     dock.form.model.set_value(str(tiny_widefield_model))
     frames[0].raise_()
     qtbot.waitUntil(dock.isVisible, timeout=PATIENCE_MS)
@@ -70,7 +82,9 @@ def test_a_closed_dock_stops_but_a_tab_behind_another_goes_on(make_napari_viewer
     assert "dock was closed" in dock.message.text()
 
 
-def test_a_dock_that_is_destroyed_ends_its_following(viewer, measured, open_live, qtbot, tiny_widefield_model):
+def test_a_dock_that_is_destroyed_ends_its_following(
+    viewer, measured, open_live, qtbot, tiny_widefield_model
+):
     layer = viewer.add_image(**measured)
     dock = LiveWidget(viewer)
     viewer.window.add_dock_widget(dock)
@@ -87,7 +101,9 @@ def test_a_dock_that_is_destroyed_ends_its_following(viewer, measured, open_live
     assert run.source.posted == 1
 
 
-def test_closing_the_viewer_while_following_is_survived(make_napari_viewer, measured, tiny_widefield_model, qtbot):
+def test_closing_the_viewer_while_following_is_survived(
+    make_napari_viewer, measured, tiny_widefield_model, qtbot
+):
     from superqt.utils import WorkerBase
 
     viewer = make_napari_viewer()
@@ -104,7 +120,9 @@ def test_closing_the_viewer_while_following_is_survived(make_napari_viewer, meas
     assert run.source.posted == 1
 
 
-def test_a_folder_is_followed_until_it_vanishes(viewer, open_live, qtbot, tmp_path, tiny_widefield_model):
+def test_a_folder_is_followed_until_it_vanishes(
+    viewer, open_live, qtbot, tmp_path, tiny_widefield_model
+):
     folder = tmp_path / "camera"
     folder.mkdir()
     dock = open_live(tiny_widefield_model)
@@ -119,7 +137,10 @@ def test_a_folder_is_followed_until_it_vanishes(viewer, open_live, qtbot, tmp_pa
     expected = alone(frame(4), tiny_widefield_model)
 
     def shows_it():
-        return "live reconstruction of camera" in viewer.layers and viewer.layers[0].data.tobytes() == expected.tobytes()
+        return (
+            "live reconstruction of camera" in viewer.layers
+            and viewer.layers[0].data.tobytes() == expected.tobytes()
+        )
 
     qtbot.waitUntil(shows_it, timeout=PATIENCE_MS)
     np.testing.assert_allclose(viewer.layers[0].scale, (0.0325, 0.0325))

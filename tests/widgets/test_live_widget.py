@@ -32,9 +32,15 @@ def grow(layer, number):
 
 
 @pytest.mark.parametrize("write", [assign, in_place, grow])
-def test_the_last_frame_that_was_written_is_the_one_that_is_shown(viewer, measured, open_live, film, qtbot, tiny_widefield_model, write):
+def test_the_last_frame_that_was_written_is_the_one_that_is_shown(
+    viewer, measured, open_live, film, qtbot, tiny_widefield_model, write
+):
     if write is grow:
-        stack = {"data": measured["data"][None], "scale": (1.0, 0.065, 0.065), "translate": (0.0, 5.0, 7.0)}
+        stack = {
+            "data": measured["data"][None],
+            "scale": (1.0, 0.065, 0.065),
+            "translate": (0.0, 5.0, 7.0),
+        }
         measured |= stack | {"units": ("s", "um", "um"), "axis_labels": ("t", "y", "x")}
     layer = viewer.add_image(**measured)
     dock = open_live(tiny_widefield_model)
@@ -52,11 +58,15 @@ def test_the_last_frame_that_was_written_is_the_one_that_is_shown(viewer, measur
     np.testing.assert_allclose(result.translate, (5 - 0.065 / 4, 7 - 0.065 / 4))
     assert viewer.layers.units is not None
     assert not is_measurement(result)
-    assert result.metadata[METADATA_KEY]["provenance"]["inputs"] == last.restoration.provenance.inputs
+    assert (
+        result.metadata[METADATA_KEY]["provenance"]["inputs"] == last.restoration.provenance.inputs
+    )
     assert result.metadata[METADATA_KEY]["source"] == place.name == "cell"
 
 
-def test_one_layer_is_kept_with_the_limits_that_the_user_gave_it(viewer, measured, open_live, film, qtbot, tiny_widefield_model):
+def test_one_layer_is_kept_with_the_limits_that_the_user_gave_it(
+    viewer, measured, open_live, film, qtbot, tiny_widefield_model
+):
     layer = viewer.add_image(**measured)
     dock = open_live(tiny_widefield_model)
     dock.start()
@@ -70,7 +80,9 @@ def test_one_layer_is_kept_with_the_limits_that_the_user_gave_it(viewer, measure
     assert len(viewer.layers) == 2
 
 
-def test_writing_a_frame_never_reconstructs_in_the_window(viewer, measured, open_live, film, qtbot, tiny_widefield_model, monkeypatch):
+def test_writing_a_frame_never_reconstructs_in_the_window(
+    viewer, measured, open_live, film, qtbot, tiny_widefield_model, monkeypatch
+):
     threads = []
 
     def watched(*args, **named):
@@ -82,12 +94,16 @@ def test_writing_a_frame_never_reconstructs_in_the_window(viewer, measured, open
     dock = open_live(tiny_widefield_model)
     dock.start()
     film(layer, assign)
-    qtbot.waitUntil(lambda: dock._last is not None and dock._last[0].number == 1 + FRAMES, timeout=PATIENCE_MS)
+    qtbot.waitUntil(
+        lambda: dock._last is not None and dock._last[0].number == 1 + FRAMES, timeout=PATIENCE_MS
+    )
     assert len(threads) == dock._last[0].done
     assert threading.main_thread() not in threads
 
 
-def test_a_writer_in_a_hung_following_is_not_kept_waiting(viewer, measured, open_live, film, qtbot, tiny_widefield_model, monkeypatch):
+def test_a_writer_in_a_hung_following_is_not_kept_waiting(
+    viewer, measured, open_live, film, qtbot, tiny_widefield_model, monkeypatch
+):
     free = threading.Event()
 
     def stuck(*args, **named):
@@ -102,7 +118,9 @@ def test_a_writer_in_a_hung_following_is_not_kept_waiting(viewer, measured, open
     film(layer, assign)
     assert source.posted == 1 + FRAMES
     free.set()
-    qtbot.waitUntil(lambda: dock._last is not None and dock._last[0].number == 1 + FRAMES, timeout=PATIENCE_MS)
+    qtbot.waitUntil(
+        lambda: dock._last is not None and dock._last[0].number == 1 + FRAMES, timeout=PATIENCE_MS
+    )
     assert dock._last[0].done + source.dropped == source.posted
 
 
@@ -134,7 +152,9 @@ def test_a_posted_frame_is_a_copy(viewer):
     np.testing.assert_array_equal(posted[0]().array, frame(1))
 
 
-def test_bad_frames_are_named_and_following_goes_on(viewer, measured, open_live, qtbot, tiny_widefield_model):
+def test_bad_frames_are_named_and_following_goes_on(
+    viewer, measured, open_live, qtbot, tiny_widefield_model
+):
     layer = viewer.add_image(**measured)
     dock = open_live(tiny_widefield_model)
     dock.start()
@@ -144,7 +164,10 @@ def test_bad_frames_are_named_and_following_goes_on(viewer, measured, open_live,
         (np.zeros((40, 36, 3), np.uint16), "axes|plane|constant"),
     ):
         layer.data = bad
-        qtbot.waitUntil(lambda words=words: any(word in dock.message.text() for word in words.split("|")), timeout=PATIENCE_MS)
+        qtbot.waitUntil(
+            lambda words=words: any(word in dock.message.text() for word in words.split("|")),
+            timeout=PATIENCE_MS,
+        )
         assert dock.following
     layer.data = frame(1)
     expected = alone(frame(1), tiny_widefield_model)
@@ -153,7 +176,9 @@ def test_bad_frames_are_named_and_following_goes_on(viewer, measured, open_live,
     assert "3 unusable" in dock.status.text()
 
 
-def test_a_camera_whose_field_changes_is_followed(viewer, measured, open_live, qtbot, tiny_widefield_model):
+def test_a_camera_whose_field_changes_is_followed(
+    viewer, measured, open_live, qtbot, tiny_widefield_model
+):
     layer = viewer.add_image(**measured)
     dock = open_live(tiny_widefield_model)
     dock.start()
@@ -162,12 +187,26 @@ def test_a_camera_whose_field_changes_is_followed(viewer, measured, open_live, q
     assert dock.following
 
 
-@pytest.mark.parametrize("labels", [("plane", "y", "x"), ("-3", "-2", "-1"), ("t", "plane", "y", "x")])
-def test_two_planes_in_one_layer_are_followed(viewer, planes, open_live, qtbot, tiny_phase_model, labels):
+@pytest.mark.parametrize(
+    "labels", [("plane", "y", "x"), ("-3", "-2", "-1"), ("t", "plane", "y", "x")]
+)
+def test_two_planes_in_one_layer_are_followed(
+    viewer, planes, open_live, qtbot, tiny_phase_model, labels
+):
     data = planes if len(labels) == 3 else planes[None]
-    layer = viewer.add_image(data, name="cell", scale=(*(1,) * (len(labels) - 2), 0.2, 0.2), units=("um",) * len(labels), axis_labels=labels)
+    layer = viewer.add_image(
+        data,
+        name="cell",
+        scale=(*(1,) * (len(labels) - 2), 0.2, 0.2),
+        units=("um",) * len(labels),
+        axis_labels=labels,
+    )
     dock = open_live(tiny_phase_model)
-    for name, value in {"wavelength_um": 0.55, "medium_index": 1.33, "defocus_um": (-1.0, 1.0)}.items():
+    for name, value in {
+        "wavelength_um": 0.55,
+        "medium_index": 1.33,
+        "defocus_um": (-1.0, 1.0),
+    }.items():
         dock.form.optics[name].set_value(value)
     dock.start()
     qtbot.waitUntil(lambda: shown(viewer).shape == (48, 40), timeout=PATIENCE_MS)
@@ -177,18 +216,26 @@ def test_two_planes_in_one_layer_are_followed(viewer, planes, open_live, qtbot, 
     assert viewer.layers.units is not None
 
 
-def test_planes_in_two_layers_are_refused_with_what_is_needed(viewer, planes, open_live, tiny_phase_model):
+def test_planes_in_two_layers_are_refused_with_what_is_needed(
+    viewer, planes, open_live, tiny_phase_model
+):
     for name, plane in zip(("far", "near"), planes, strict=True):
         viewer.add_image(plane, name=name, scale=(0.2, 0.2), units=("um", "um"))
     dock = open_live(tiny_phase_model)
-    for name, value in {"wavelength_um": 0.55, "medium_index": 1.33, "defocus_um": (-1.0, 1.0)}.items():
+    for name, value in {
+        "wavelength_um": 0.55,
+        "medium_index": 1.33,
+        "defocus_um": (-1.0, 1.0),
+    }.items():
         dock.form.optics[name].set_value(value)
     dock.start()
     assert not dock.following
     assert "all planes in one layer" in dock.message.text()
 
 
-def test_the_full_posterior_of_the_shown_frame(viewer, measured, open_live, qtbot, tiny_widefield_model):
+def test_the_full_posterior_of_the_shown_frame(
+    viewer, measured, open_live, qtbot, tiny_widefield_model
+):
     layer = viewer.add_image(**measured)
     dock = open_live(tiny_widefield_model)
     assert not dock.panel.run.isEnabled()
@@ -202,8 +249,15 @@ def test_the_full_posterior_of_the_shown_frame(viewer, measured, open_live, qtbo
     assert {f"{role} of cell" for role in RESULTS} < {one.name for one in viewer.layers}
     assert "live reconstruction of cell" in viewer.layers
     provenance = viewer.layers["reconstruction of cell"].metadata[METADATA_KEY]["provenance"]
-    assert (provenance["settings"]["samples"], provenance["settings"]["steps"]) == (request.samples, request.steps) == (2, 3)
-    assert viewer.layers["reconstruction of cell"].data.tobytes() == drained(restore(request, load_model(request.model))).mean.tobytes()
+    assert (
+        (provenance["settings"]["samples"], provenance["settings"]["steps"])
+        == (request.samples, request.steps)
+        == (2, 3)
+    )
+    assert (
+        viewer.layers["reconstruction of cell"].data.tobytes()
+        == drained(restore(request, load_model(request.model))).mean.tobytes()
+    )
 
 
 def test_the_dock_opens_from_the_menu(npe2pm, make_napari_viewer):
@@ -211,7 +265,9 @@ def test_the_dock_opens_from_the_menu(npe2pm, make_napari_viewer):
 
     import napari_cvdm
 
-    with npe2pm.tmp_plugin(manifest=str(Path(napari_cvdm.__file__).with_name("napari.yaml"))) as plugin:
+    with npe2pm.tmp_plugin(
+        manifest=str(Path(napari_cvdm.__file__).with_name("napari.yaml"))
+    ) as plugin:
         viewer = make_napari_viewer()
         _, dock = viewer.window.add_plugin_dock_widget(plugin.name, "Live")
         assert isinstance(dock, LiveWidget)

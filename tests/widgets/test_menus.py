@@ -14,7 +14,22 @@ from napari_cvdm.widgets.restore_widget import RestoreWidget
 
 MANIFEST = Path(napari_cvdm.__file__).with_name("napari.yaml")
 SUBMENU = "napari-cvdm/reconstruct"
-VERBS = ("Copy", "Measure", "Inspect", "Open", "Read", "Reconstruct", "Save", "Train", "Follow", "Load", "Repeat", "Watch", "Queue", "Show")
+VERBS = (
+    "Copy",
+    "Measure",
+    "Inspect",
+    "Open",
+    "Read",
+    "Reconstruct",
+    "Save",
+    "Train",
+    "Follow",
+    "Load",
+    "Repeat",
+    "Watch",
+    "Queue",
+    "Show",
+)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +45,9 @@ def plugin(npe2pm):
         yield registered.name
 
 
-def test_the_dock_opens_from_the_menu_on_an_opened_sample(plugin, make_napari_viewer, tiny_phase_model):
+def test_the_dock_opens_from_the_menu_on_an_opened_sample(
+    plugin, make_napari_viewer, tiny_phase_model
+):
     viewer = make_napari_viewer()
     viewer.open_sample(plugin, "two_planes")
     _, dock = viewer.window.add_plugin_dock_widget(plugin, "Reconstruct")
@@ -50,27 +67,46 @@ def test_every_sample_opens_with_units(plugin, make_napari_viewer):
 
 
 def test_titles_are_what_the_user_wants_to_do(contributions):
-    assert [command.title for command in contributions.commands if command.title.split()[0] not in VERBS] == []
+    assert [
+        command.title for command in contributions.commands if command.title.split()[0] not in VERBS
+    ] == []
 
 
 def test_every_icon_is_there(contributions):
-    icons = [one.icon for one in (*contributions.commands, *(contributions.submenus or ())) if one.icon]
-    paths = [path for icon in icons for path in ((icon,) if isinstance(icon, str) else (icon.light, icon.dark)) if path]
-    assert [path for path in paths if ":" not in path and not MANIFEST.with_name(path).exists()] == []
+    icons = [
+        one.icon for one in (*contributions.commands, *(contributions.submenus or ())) if one.icon
+    ]
+    paths = [
+        path
+        for icon in icons
+        for path in ((icon,) if isinstance(icon, str) else (icon.light, icon.dark))
+        if path
+    ]
+    assert [
+        path for path in paths if ":" not in path and not MANIFEST.with_name(path).exists()
+    ] == []
 
 
 def test_every_reference_is_declared(contributions):
     commands = {command.id for command in contributions.commands}
     submenus = {submenu.id for submenu in contributions.submenus}
     items = [item for menu in contributions.menus.values() for item in menu]
-    used = [*contributions.readers, *contributions.writers, *contributions.widgets, *contributions.sample_data, *(i for i in items if hasattr(i, "command"))]
+    used = [
+        *contributions.readers,
+        *contributions.writers,
+        *contributions.widgets,
+        *contributions.sample_data,
+        *(i for i in items if hasattr(i, "command")),
+    ]
     assert {one.command for one in used} <= commands
     assert {item.submenu for item in items if hasattr(item, "submenu")} == submenus
 
 
 def test_importing_the_manifest_imports_nothing_heavy():
     code = f"import npe2, sys; npe2.PluginManifest.from_file({str(MANIFEST)!r}); import napari_cvdm; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
     assert "npe2" in loaded
     assert not {"torch", "qtpy", "pyqtgraph", "zarr", "bioio"} & set(loaded)
 
@@ -84,11 +120,23 @@ def entry(viewer):
     """The menu entry as the user sees it now."""
     menu = viewer.window.layers_menu
     menu.aboutToShow.emit()
-    (filters,) = (action.menu() for action in menu.actions() if action.menu() is not None and action.text().replace("&", "") == "Filter")
+    (filters,) = (
+        action.menu()
+        for action in menu.actions()
+        if action.menu() is not None and action.text().replace("&", "") == "Filter"
+    )
     filters.aboutToShow.emit()
-    (ours,) = (action.menu() for action in filters.actions() if action.menu() is not None and action.text() == "napari-cvdm")
+    (ours,) = (
+        action.menu()
+        for action in filters.actions()
+        if action.menu() is not None and action.text() == "napari-cvdm"
+    )
     ours.aboutToShow.emit()
-    (action,) = (action for action in ours.actions() if action.text().startswith("Reconstruct the selected image"))
+    (action,) = (
+        action
+        for action in ours.actions()
+        if action.text().startswith("Reconstruct the selected image")
+    )
     return action
 
 
@@ -104,9 +152,14 @@ def test_the_menu_entry_is_enabled_where_an_image_is_selected(plugin, make_napar
 
 def test_the_menu_entry_opens_one_dock_with_the_selected_image(plugin, make_napari_viewer):
     viewer = make_napari_viewer()
-    first, second = (viewer.add_image(np.random.default_rng(0).random((32, 32)), name=name) for name in ("first", "second"))
+    first, second = (
+        viewer.add_image(np.random.default_rng(0).random((32, 32)), name=name)
+        for name in ("first", "second")
+    )
     for wanted in (first, second, first):
         viewer.layers.selection = {wanted}
         entry(viewer).trigger()
-        (dock,) = (dock for dock in viewer.window.dock_widgets.values() if isinstance(dock, RestoreWidget))
+        (dock,) = (
+            dock for dock in viewer.window.dock_widgets.values() if isinstance(dock, RestoreWidget)
+        )
         assert dock.form.image.value() is wanted

@@ -26,7 +26,11 @@ def stored(plugin_settings, npe2pm):
 
 def offered():
     groups = npe2.PluginManifest.from_file(MANIFEST).contributions.configurations
-    return {name: (group, entry) for group, content in groups.items() for name, entry in content.properties.items()}
+    return {
+        name: (group, entry)
+        for group, content in groups.items()
+        for name, entry in content.properties.items()
+    }
 
 
 def test_the_manifest_offers_every_preference_with_its_default():
@@ -55,7 +59,15 @@ def test_nothing_set_means_the_defaults():
     assert {name: preferred(name) for name in PREFERENCES} == defaults()
 
 
-CHOSEN = {"device": "cpu", "precision": "auto", "tile": 256, "samples": 16, "steps": 6, "model_folder": "/models", "offline": True}
+CHOSEN = {
+    "device": "cpu",
+    "precision": "auto",
+    "tile": 256,
+    "samples": 16,
+    "steps": 6,
+    "model_folder": "/models",
+    "offline": True,
+}
 
 
 @pytest.mark.parametrize(("name", "value"), CHOSEN.items())
@@ -74,8 +86,12 @@ def test_a_plugin_that_napari_does_not_know_gives_the_defaults():
     assert {name: preferred(name) for name in PREFERENCES} == defaults()
 
 
-@pytest.mark.parametrize("text", ["sampling: {samples: 0}", "sampling: {samples: many}", "sampling: [", "sampling: 3"])
-def test_a_damaged_settings_file_gives_the_defaults(plugin_settings, npe2pm, tmp_path, text, caplog):
+@pytest.mark.parametrize(
+    "text", ["sampling: {samples: 0}", "sampling: {samples: many}", "sampling: [", "sampling: 3"]
+)
+def test_a_damaged_settings_file_gives_the_defaults(
+    plugin_settings, npe2pm, tmp_path, text, caplog
+):
     from napari import settings
 
     with npe2pm.tmp_plugin(manifest=str(MANIFEST)):
@@ -91,13 +107,19 @@ def test_an_unknown_preference_is_an_error():
         preferred("colour")
 
 
-def test_a_new_dock_starts_with_what_is_preferred(stored, make_napari_viewer, tiny_phase_model, tmp_path):
+def test_a_new_dock_starts_with_what_is_preferred(
+    stored, make_napari_viewer, tiny_phase_model, tmp_path
+):
     from napari_cvdm.widgets.restore_form import RestoreForm
 
     (tmp_path / "no model").mkdir()
     (tmp_path / "mine").symlink_to(tiny_phase_model)
     stored.sampling.samples, stored.sampling.steps, stored.computing.tile = 5, 7, 128
-    stored.computing.device, stored.computing.precision, stored.models.model_folder = "cpu", "auto", str(tmp_path)
+    stored.computing.device, stored.computing.precision, stored.models.model_folder = (
+        "cpu",
+        "auto",
+        str(tmp_path),
+    )
     form = RestoreForm(make_napari_viewer(show=False))
     settings = form.settings()
     set_up = {"samples": 5, "steps": 7, "tile": 128, "device": "cpu", "precision": "auto"}
@@ -106,8 +128,13 @@ def test_a_new_dock_starts_with_what_is_preferred(stored, make_napari_viewer, ti
     assert form.model.card().name == "tiny-phase-2shot"
 
 
-@pytest.mark.parametrize(("group", "name", "value"), [("computing", "device", "cuda:9"), ("models", "model_folder", "/no/such/folder")])
-def test_a_preference_that_does_not_fit_this_machine_is_passed_over(stored, make_napari_viewer, group, name, value):
+@pytest.mark.parametrize(
+    ("group", "name", "value"),
+    [("computing", "device", "cuda:9"), ("models", "model_folder", "/no/such/folder")],
+)
+def test_a_preference_that_does_not_fit_this_machine_is_passed_over(
+    stored, make_napari_viewer, group, name, value
+):
     from napari_cvdm.widgets.restore_form import RestoreForm
 
     setattr(getattr(stored, group), name, value)

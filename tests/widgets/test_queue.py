@@ -30,7 +30,9 @@ def states(dock):
     return {row.text(0): row.state for row in dock.queue.view.rows}
 
 
-def test_a_dropped_file_is_opened_with_its_pixel_size_and_reconstructed_as_it_would_be_directly(viewer, dock, write, worked_off):
+def test_a_dropped_file_is_opened_with_its_pixel_size_and_reconstructed_as_it_would_be_directly(
+    viewer, dock, write, worked_off
+):
     path = write("cell.tif", pixel_um=0.08)
     assert dock.queue.view.list.isHidden()
     assert drop(dock, path)
@@ -42,13 +44,17 @@ def test_a_dropped_file_is_opened_with_its_pixel_size_and_reconstructed_as_it_wo
     assert layer.axis_labels == ("y", "x")
     np.testing.assert_allclose(result.scale, 0.04, rtol=1e-6)
     asked = dock.form.settings() | {"pixel_um": None}
-    alone = drained(restore(RestoreRequest(image=read_image(path), **asked), load_model(asked["model"])))
+    alone = drained(
+        restore(RestoreRequest(image=read_image(path), **asked), load_model(asked["model"]))
+    )
     assert result.data.tobytes() == alone.mean.tobytes()
     assert viewer.layers["uncertainty of cell"].data.tobytes() == alone.std.tobytes()
     assert states(dock) == {"cell.tif": State.DONE}
 
 
-def test_a_folder_is_worked_off_in_natural_order_and_strays_are_named(viewer, dock, write, worked_off, tmp_path):
+def test_a_folder_is_worked_off_in_natural_order_and_strays_are_named(
+    viewer, dock, write, worked_off, tmp_path
+):
     for name in ("in/c10.tif", "in/c2.tif"):
         write(name)
     (tmp_path / "in" / "notes.txt").write_text("not an image")
@@ -62,7 +68,9 @@ def test_a_folder_is_worked_off_in_natural_order_and_strays_are_named(viewer, do
     assert dock.panel.message.text() == "The queue has ended: 2 done, 1 skipped."
 
 
-def test_damaged_lost_and_constant_files_fail_with_words_and_the_others_go_on(viewer, dock, write, spots, worked_off, tmp_path, monkeypatch):
+def test_damaged_lost_and_constant_files_fail_with_words_and_the_others_go_on(
+    viewer, dock, write, spots, worked_off, tmp_path, monkeypatch
+):
     shown = []
     monkeypatch.setattr("napari.utils.notifications.show_error", shown.append)
     good, cut, lost, flat, last = (write(f"{name}.tif") for name in ("a", "b", "c", "d", "e"))
@@ -71,8 +79,16 @@ def test_damaged_lost_and_constant_files_fail_with_words_and_the_others_go_on(vi
     lost.unlink()
     drop(dock, good, cut, lost, flat, last)
     worked_off(dock)
-    assert list(states(dock).values()) == [State.DONE, State.FAILED, State.FAILED, State.FAILED, State.DONE]
-    for row, words in zip(dock.queue.view.rows[1:4], ("cut short", "no such file", "constant"), strict=True):
+    assert list(states(dock).values()) == [
+        State.DONE,
+        State.FAILED,
+        State.FAILED,
+        State.FAILED,
+        State.DONE,
+    ]
+    for row, words in zip(
+        dock.queue.view.rows[1:4], ("cut short", "no such file", "constant"), strict=True
+    ):
         assert words in row.text(1)
         assert words in row.toolTip(1)
     assert {layer.name.split()[-1] for layer in viewer.layers} == {"a", "e"}
@@ -80,7 +96,9 @@ def test_damaged_lost_and_constant_files_fail_with_words_and_the_others_go_on(vi
     assert not shown
 
 
-def test_optics_that_only_another_layer_told_are_not_taken_for_a_file(viewer, dock, write, worked_off):
+def test_optics_that_only_another_layer_told_are_not_taken_for_a_file(
+    viewer, dock, write, worked_off
+):
     drop(dock, write("known.tif"), write("unknown.tif", pixel_um=None))
     worked_off(dock)
     assert dock.form.optics["pixel_um"].value() == pytest.approx(0.1)
@@ -100,19 +118,31 @@ def test_what_the_file_says_goes_before_the_form(viewer, dock, write, worked_off
     dock.form.optics["pixel_um"].setText("0.3")
     drop(dock, write("known.tif", pixel_um=0.1), write("unknown.tif", pixel_um=None))
     worked_off(dock)
-    pixels = [our_metadata(viewer.layers[f"reconstruction of {name}"])["provenance"]["settings"]["pixel_um"] for name in ("known", "unknown")]
+    pixels = [
+        our_metadata(viewer.layers[f"reconstruction of {name}"])["provenance"]["settings"][
+            "pixel_um"
+        ]
+        for name in ("known", "unknown")
+    ]
     assert pixels == pytest.approx([0.1, 0.3])
-    np.testing.assert_allclose([viewer.layers[name].scale[0] for name in ("known", "unknown")], (0.1, 0.3), rtol=1e-6)
+    np.testing.assert_allclose(
+        [viewer.layers[name].scale[0] for name in ("known", "unknown")], (0.1, 0.3), rtol=1e-6
+    )
     assert viewer.layers.units is not None
 
 
-def test_cancel_stops_the_file_at_work_and_the_rest_and_start_goes_on(qtbot, viewer, dock, write, worked_off):
+def test_cancel_stops_the_file_at_work_and_the_rest_and_start_goes_on(
+    qtbot, viewer, dock, write, worked_off
+):
     paths = [write(f"{name}.tif") for name in "abc"]
     dock.form.counts["samples"].setValue(100)
     drop(dock, paths[0])
     dock.form.counts["samples"].setValue(2)
     drop(dock, *paths[1:])  # appended; the settings are those that the queue began with
-    qtbot.waitUntil(lambda: dock.panel.bar.value() > 2 and dock.panel.keep.isVisibleTo(dock.panel), timeout=20_000)
+    qtbot.waitUntil(
+        lambda: dock.panel.bar.value() > 2 and dock.panel.keep.isVisibleTo(dock.panel),
+        timeout=20_000,
+    )
     assert "%" in dock.queue.view.rows[0].text(1)
     dock.panel.cancel.click()
     worked_off(dock)
@@ -121,10 +151,14 @@ def test_cancel_stops_the_file_at_work_and_the_rest_and_start_goes_on(qtbot, vie
     dock.queue.view.start.click()
     worked_off(dock)
     assert set(states(dock).values()) == {State.DONE}
-    assert {f"reconstruction of {name}" for name in "abc"} <= {layer.name for layer in viewer.layers}
+    assert {f"reconstruction of {name}" for name in "abc"} <= {
+        layer.name for layer in viewer.layers
+    }
 
 
-def test_cancel_all_of_the_list_does_the_same_in_the_second_file(qtbot, viewer, dock, write, worked_off):
+def test_cancel_all_of_the_list_does_the_same_in_the_second_file(
+    qtbot, viewer, dock, write, worked_off
+):
     drop(dock, *(write(f"{name}.tif") for name in "abc"))
     qtbot.waitUntil(lambda: states(dock)["b.tif"] is not State.WAITING, timeout=20_000)
     dock.queue.view.cancel.click()
@@ -142,7 +176,11 @@ def test_a_drop_while_a_run_is_on_waits_for_it(qtbot, viewer, measured, dock, wr
     worked_off(dock)
     assert states(dock) == {"later.tif": State.DONE}
     names = [layer.name for layer in viewer.layers]
-    assert names.index("reconstruction of cell") < names.index("later") < names.index("reconstruction of later")
+    assert (
+        names.index("reconstruction of cell")
+        < names.index("later")
+        < names.index("reconstruction of later")
+    )
     assert dock.preview.isEnabled()
 
 
@@ -150,7 +188,10 @@ def test_stop_and_keep_keeps_this_file_and_goes_on(qtbot, viewer, dock, write, w
     dock.form.counts["samples"].setValue(200)
     drop(dock, write("a.tif"), write("b.tif"))
     for name in ("a.tif", "b.tif"):
-        qtbot.waitUntil(lambda name=name: states(dock)[name] is State.RUNNING and dock.panel.bar.value() > 20, timeout=20_000)
+        qtbot.waitUntil(
+            lambda name=name: states(dock)[name] is State.RUNNING and dock.panel.bar.value() > 20,
+            timeout=20_000,
+        )
         dock.panel.keep.click()
         qtbot.waitUntil(lambda name=name: states(dock)[name] is State.DONE, timeout=20_000)
     worked_off(dock)
@@ -187,7 +228,9 @@ def test_every_part_of_the_dock_takes_a_drop_of_files_and_nothing_else(viewer, d
     assert viewer.window._qt_viewer.acceptDrops()
 
 
-def test_rows_go_with_the_delete_key_and_with_clear_but_not_the_one_at_work(qtbot, dock, write, worked_off):
+def test_rows_go_with_the_delete_key_and_with_clear_but_not_the_one_at_work(
+    qtbot, dock, write, worked_off
+):
     dock.form.counts["samples"].setValue(100)
     drop(dock, *(write(f"{name}.tif") for name in "abcd"))
     view = dock.queue.view
@@ -227,7 +270,9 @@ def test_nothing_of_a_finished_file_is_kept_but_its_layers(qtbot, viewer, dock, 
     qtbot.waitUntil(freed, timeout=20_000)
 
 
-def test_closing_the_viewer_in_mid_queue_is_survived(make_napari_viewer, tiny_widefield_model, write, qtbot):
+def test_closing_the_viewer_in_mid_queue_is_survived(
+    make_napari_viewer, tiny_widefield_model, write, qtbot
+):
     from superqt.utils import WorkerBase
 
     from napari_cvdm.widgets.restore_widget import RestoreWidget
@@ -249,6 +294,9 @@ def test_a_file_of_the_same_name_is_a_layer_of_its_own(viewer, dock, write, spot
     drop(dock, write("one/cell.tif"), write("two/cell.tif", spots[::-1]))
     worked_off(dock)
     assert viewer.layers["cell [1]"].data[0].tobytes() == spots[-1].tobytes()
-    request = replace(dock.form.value(), image=read_image(viewer.layers["cell [1]"].metadata["napari-cvdm"]["file"]))
+    request = replace(
+        dock.form.value(),
+        image=read_image(viewer.layers["cell [1]"].metadata["napari-cvdm"]["file"]),
+    )
     alone = drained(restore(request, load_model(request.model)))
     assert viewer.layers["reconstruction of cell [1]"].data.tobytes() == alone.mean.tobytes()

@@ -26,8 +26,13 @@ def phase_dock(open_dock, tiny_phase_model):
     return dock
 
 
-def test_two_files_are_the_two_planes_and_what_no_file_says_is_asked_for_first(viewer, phase_dock, write, planes, worked_off):
-    paths = [write(f"cell_{name}.tif", plane, 0.2) for name, plane in zip(("below", "above"), planes, strict=True)]
+def test_two_files_are_the_two_planes_and_what_no_file_says_is_asked_for_first(
+    viewer, phase_dock, write, planes, worked_off
+):
+    paths = [
+        write(f"cell_{name}.tif", plane, 0.2)
+        for name, plane in zip(("below", "above"), planes, strict=True)
+    ]
     drop(phase_dock, *reversed(paths))
     assert states(phase_dock) == {"cell_below.tif + cell_above.tif": State.WAITING}
     assert "defocus_um" in phase_dock.panel.message.text()
@@ -51,7 +56,9 @@ def test_two_files_of_two_planes_each_are_two_images(viewer, phase_dock, write, 
     assert viewer.layers["reconstruction of a"].data.shape == (48, 40)
 
 
-def test_the_command_of_a_queued_pair_names_both_files(qtbot, phase_dock, write, planes, worked_off):
+def test_the_command_of_a_queued_pair_names_both_files(
+    qtbot, phase_dock, write, planes, worked_off
+):
     phase_dock.form.optics["defocus_um"].set_value((-1.0, 1.0))
     paths = [write(f"cell_{number}.tif", plane, 0.2) for number, plane in enumerate(planes)]
     drop(phase_dock, *paths)
@@ -65,7 +72,9 @@ def test_the_command_of_a_queued_pair_names_both_files(qtbot, phase_dock, write,
     assert phase_dock.form.files() == dict(zip(("image", "image2"), map(str, paths), strict=True))
 
 
-def test_three_files_become_one_image_when_three_positions_are_typed(viewer, phase_dock, write, planes, worked_off):
+def test_three_files_become_one_image_when_three_positions_are_typed(
+    viewer, phase_dock, write, planes, worked_off
+):
     three = [*planes, planes[0, ::-1]]
     paths = [write(f"cell_z{number}.tif", plane, 0.2) for number, plane in enumerate(three)]
     drop(phase_dock, *paths)
@@ -84,7 +93,9 @@ def test_three_files_become_one_image_when_three_positions_are_typed(viewer, pha
     assert all(str(path) in QApplication.clipboard().text() for path in paths)
 
 
-def test_a_dropped_stack_has_as_many_planes_as_positions(viewer, phase_dock, write, planes, worked_off):
+def test_a_dropped_stack_has_as_many_planes_as_positions(
+    viewer, phase_dock, write, planes, worked_off
+):
     stack = np.stack([*planes, planes[0, ::-1]])
     phase_dock.form.optics["defocus_um"].set_value((-1.0, 1.0))
     drop(phase_dock, write("cell.tif", stack, 0.2))

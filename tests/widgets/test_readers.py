@@ -56,7 +56,14 @@ def restoration(upsampling=2, axes="YX", shape=(12, 16)):
         gamma=schedule,
         beta=schedule,
         times=(0.5, 1.0),
-        provenance=Provenance(inputs={"cell": "0"}, model={"name": "tiny"}, settings=settings, estimated={}, versions={"napari-cvdm": "0"}, timings_s={}),
+        provenance=Provenance(
+            inputs={"cell": "0"},
+            model={"name": "tiny"},
+            settings=settings,
+            estimated={},
+            versions={"napari-cvdm": "0"},
+            timings_s={},
+        ),
         clock=ClockCurve(times=(0.5, 1.0), values=(0.4, 1.0), speeds=(1.0, 2.0)),
         counts=np.full(shape[:-2], 2),
     )
@@ -83,7 +90,13 @@ def test_an_mrc_file_opens_by_its_name_with_pixel_size(plugin, mrc):
 def test_an_image_comes_back_from_its_layer(axes, pixel_um):
     optics = {"na": 1.4, "wavelength_um": 0.52}
     shape = tuple(range(2, 2 + len(axes)))
-    image = ImageStack(array=np.zeros(shape), axes=axes, pixel_um=pixel_um, metadata=optics, place={"z_step_um": 0.3, "y_um": 5.0, "x_um": 7.0})
+    image = ImageStack(
+        array=np.zeros(shape),
+        axes=axes,
+        pixel_um=pixel_um,
+        metadata=optics,
+        place={"z_step_um": 0.3, "y_um": 5.0, "x_um": 7.0},
+    )
     layer = Layer.create(*image_layer(image, "cell"))
     read = read_layer(layer)
     assert (read.axes, read.pixel_um, dict(read.metadata)) == (axes, pixel_um, optics)
@@ -104,20 +117,40 @@ def test_layers_of_files_with_and_without_time_go_together():
 
 @pytest.mark.parametrize("upsampling", [1, 2])
 def test_a_result_folder_opens_as_the_dock_would_show_it(plugin, tmp_path, upsampling):
-    source = Image(np.zeros((6, 8)), name="cell", scale=(0.1, 0.1), translate=(5.0, 7.0), units=("um", "um"), axis_labels=("y", "x"))
+    source = Image(
+        np.zeros((6, 8)),
+        name="cell",
+        scale=(0.1, 0.1),
+        translate=(5.0, 7.0),
+        units=("um", "um"),
+        axis_labels=("y", "x"),
+    )
     result = restoration(upsampling)
     folder = folder_of(result, tmp_path, {"y_um": 5.0, "x_um": 7.0})
     stored = read_result_folder(folder).restoration
-    shown = [Layer.create(*one) for one in to_layer_data(replace(result, provenance=stored.provenance), Placement.of(source))]
+    shown = [
+        Layer.create(*one)
+        for one in to_layer_data(
+            replace(result, provenance=stored.provenance), Placement.of(source)
+        )
+    ]
     opened = ViewerModel().open(folder, plugin=plugin)
     assert [layer.name for layer in opened] == [layer.name for layer in shown]
     for one, other in zip(opened, shown, strict=True):
         np.testing.assert_array_equal(one.data, other.data)
         np.testing.assert_allclose(one.extent.world, other.extent.world)
-        assert (type(one), one.units, one.axis_labels, one.visible) == (type(other), other.units, other.axis_labels, other.visible)
+        assert (type(one), one.units, one.axis_labels, one.visible) == (
+            type(other),
+            other.units,
+            other.axis_labels,
+            other.visible,
+        )
         assert our_metadata(one) == our_metadata(other)
         if isinstance(one, Image):
-            assert (one.colormap.name, one.contrast_limits) == (other.colormap.name, other.contrast_limits)
+            assert (one.colormap.name, one.contrast_limits) == (
+                other.colormap.name,
+                other.contrast_limits,
+            )
 
 
 def test_the_provenance_file_opens_its_folder(plugin, tmp_path):
@@ -148,13 +181,24 @@ def test_a_damaged_result_says_what_is_wrong(plugin, tmp_path):
 @pytest.mark.parametrize("defocus_um", [(-1.0, 1.5), (-2.5, 0.0, 2.5)])
 def test_a_result_of_planes_goes_with_the_layer_of_all(plugin, tmp_path, defocus_um):
     result = restoration(upsampling=1)
-    provenance = replace(result.provenance, settings={**result.provenance.settings, "defocus_um": defocus_um})
+    provenance = replace(
+        result.provenance, settings={**result.provenance.settings, "defocus_um": defocus_um}
+    )
     folder_of(replace(result, provenance=provenance), tmp_path, {})
     viewer = ViewerModel()
-    planes = viewer.add_image(np.zeros((len(defocus_um), 12, 16)), name="cell", scale=(2.5, 0.1, 0.1), units=("um",) * 3, axis_labels=("z", "y", "x"))
+    planes = viewer.add_image(
+        np.zeros((len(defocus_um), 12, 16)),
+        name="cell",
+        scale=(2.5, 0.1, 0.1),
+        units=("um",) * 3,
+        axis_labels=("z", "y", "x"),
+    )
     opened = viewer.open(tmp_path / "provenance.json", plugin=None)
     assert viewer.layers.units is not None
-    shown = [Layer.create(*one) for one in to_layer_data(result, replace(Placement.of(planes), planes=len(defocus_um)))]
+    shown = [
+        Layer.create(*one)
+        for one in to_layer_data(result, replace(Placement.of(planes), planes=len(defocus_um)))
+    ]
     for one, other in zip(opened, shown, strict=True):
         assert one.data.shape == other.data.shape
         np.testing.assert_allclose(one.extent.world, other.extent.world)

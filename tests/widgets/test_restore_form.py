@@ -23,7 +23,9 @@ def test_rows_follow_the_model(viewer, measured, open_dock, tiny_widefield_model
     assert dock.form.missing()[0] == "the other planes"
 
 
-def test_optics_follow_the_layer_but_what_was_typed_stays(viewer, measured, open_dock, tiny_widefield_model):
+def test_optics_follow_the_layer_but_what_was_typed_stays(
+    viewer, measured, open_dock, tiny_widefield_model
+):
     viewer.add_image(**measured)
     viewer.add_image(measured["data"], name="unknown")
     dock = open_dock(tiny_widefield_model)
@@ -43,7 +45,14 @@ def test_a_measured_psf_is_asked_for_where_it_is_used_and_comes_back_with_a_requ
     viewer, measured, open_dock, tiny_widefield_model, tiny_phase_model, tmp_path
 ):
     y, x = np.mgrid[-10:11, -10:11]
-    write_image(tmp_path / "bead.ome.tif", np.exp(-(x**2 + y**2) / 8.0).astype(np.float32), axes="YX", pixel_um=0.05, unit="counts", name="bead")
+    write_image(
+        tmp_path / "bead.ome.tif",
+        np.exp(-(x**2 + y**2) / 8.0).astype(np.float32),
+        axes="YX",
+        pixel_um=0.05,
+        unit="counts",
+        name="bead",
+    )
     viewer.add_image(**measured)
     dock = open_dock(tiny_widefield_model)
     assert not dock.form.psf.isHidden() and dock.form.value().psf is None
@@ -62,7 +71,12 @@ def test_a_measured_psf_is_asked_for_where_it_is_used_and_comes_back_with_a_requ
 
 def test_positions_that_a_layer_told_go_with_it(viewer, planes, open_dock, tiny_phase_model):
     told = {METADATA_KEY: {"optics": {"defocus_um": (-1.0, 0.0, 1.5)}}}
-    viewer.add_image(np.concatenate([planes, planes[:1]]), name="stack", axis_labels=("plane", "y", "x"), metadata=told)
+    viewer.add_image(
+        np.concatenate([planes, planes[:1]]),
+        name="stack",
+        axis_labels=("plane", "y", "x"),
+        metadata=told,
+    )
     viewer.add_image(planes, name="pair", axis_labels=("plane", "y", "x"))
     dock = open_dock(tiny_phase_model)
     dock.form.image.set_value(viewer.layers["stack"])
@@ -74,14 +88,24 @@ def test_positions_that_a_layer_told_go_with_it(viewer, planes, open_dock, tiny_
 def test_set_value_of_value_changes_nothing(viewer, planes, open_dock, tiny_phase_model):
     viewer.add_image(planes, scale=(1, 0.2, 0.2), units=("um",) * 3)
     dock = open_dock(tiny_phase_model)
-    for name, value in {"wavelength_um": 0.55, "medium_index": 1.33, "defocus_um": (0.0, 2.5), "na": 0.7}.items():
+    for name, value in {
+        "wavelength_um": 0.55,
+        "medium_index": 1.33,
+        "defocus_um": (0.0, 2.5),
+        "na": 0.7,
+    }.items():
         dock.form.optics[name].set_value(value)
     dock.form.words["sampler"].setCurrentText("ddim")
     dock.form.background.set_value("none")
     before = dock.form.value()
-    other = dataclasses.replace(before, samples=5, seed=2**62 + 1, defocus_um=(-3.0, 1.0), wavelength_um=0.5500000001)
+    other = dataclasses.replace(
+        before, samples=5, seed=2**62 + 1, defocus_um=(-3.0, 1.0), wavelength_um=0.5500000001
+    )
     dock.form.set_value(other)
-    assert (dock.form.value().seed, dock.form.value().wavelength_um) == (other.seed, other.wavelength_um)
+    assert (dock.form.value().seed, dock.form.value().wavelength_um) == (
+        other.seed,
+        other.wavelength_um,
+    )
     dock.form.set_value(before)
     after = dock.form.value()
     for entry in dataclasses.fields(before):
@@ -89,14 +113,18 @@ def test_set_value_of_value_changes_nothing(viewer, planes, open_dock, tiny_phas
             assert getattr(after, entry.name) == getattr(before, entry.name), entry.name
 
 
-def test_the_trained_range_is_said_before_the_run(viewer, measured, open_dock, tiny_widefield_model):
+def test_the_trained_range_is_said_before_the_run(
+    viewer, measured, open_dock, tiny_widefield_model
+):
     viewer.add_image(**measured)
     dock = open_dock(tiny_widefield_model)
     dock.form.optics["pixel_um"].setText("3")
     assert "outside" in dock.panel.message.text()
 
 
-def test_a_layer_that_is_renamed_or_removed_is_so_in_the_list(viewer, measured, open_dock, tiny_widefield_model):
+def test_a_layer_that_is_renamed_or_removed_is_so_in_the_list(
+    viewer, measured, open_dock, tiny_widefield_model
+):
     viewer.add_image(**measured)
     dock = open_dock(tiny_widefield_model)
     viewer.layers["cell"].name = "yeast"
@@ -120,7 +148,9 @@ def test_torch_that_cannot_be_loaded_is_said_in_the_dock(viewer, monkeypatch):
 
 def test_reading_the_manifest_and_the_forms_modules_loads_no_torch():
     script = "import sys, napari_cvdm.widgets.restore_widget, napari_cvdm.widgets.sample_data; print('torch' in sys.modules)"
-    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    answer = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    ).stdout
     assert answer.strip() == "False"
 
 
@@ -131,7 +161,9 @@ def test_a_long_path_does_not_widen_the_dock(viewer, open_dock, tiny_widefield_m
     assert dock.panel.message.text() == "/a/path" * 40 + " is not a model."
 
 
-def test_a_pixel_size_given_to_the_chosen_layer_later_is_the_one_of_the_run(viewer, spots, open_dock, tiny_widefield_model):
+def test_a_pixel_size_given_to_the_chosen_layer_later_is_the_one_of_the_run(
+    viewer, spots, open_dock, tiny_widefield_model
+):
     layer, other = (viewer.add_image(spots, name=name) for name in ("cell", "other"))
     dock = open_dock(tiny_widefield_model)
     dock.form.image.set_value(layer)
@@ -143,7 +175,9 @@ def test_a_pixel_size_given_to_the_chosen_layer_later_is_the_one_of_the_run(view
     assert dock.form.value().optics_value("pixel_um") == pytest.approx(0.1)
 
 
-def test_align_and_the_size_of_the_field_are_in_the_form(viewer, planes, open_dock, tiny_phase_model, tiny_widefield_model):
+def test_align_and_the_size_of_the_field_are_in_the_form(
+    viewer, planes, open_dock, tiny_phase_model, tiny_widefield_model
+):
     viewer.add_image(planes, scale=(1, 0.2, 0.2), units=("um",) * 3)
     dock = open_dock(tiny_phase_model)
     height, width = planes.shape[-2:]
@@ -154,7 +188,9 @@ def test_align_and_the_size_of_the_field_are_in_the_form(viewer, planes, open_do
     dock.form.words["align"].setCurrentText("auto")
     assert dock.form.settings()["align"] == "auto"
     dock.form.optics["defocus_um"].set_value((1.0, 3.0))
-    assert "one side of focus" in dock.panel.message.text() or "one side of focus" in " ".join(dock.form.warnings())
+    assert "one side of focus" in dock.panel.message.text() or "one side of focus" in " ".join(
+        dock.form.warnings()
+    )
     dock.form.more.expand(animate=False)
     assert not dock.form.words["align"].isHidden()
     dock.form.model.set_value(str(tiny_widefield_model))
@@ -162,13 +198,22 @@ def test_align_and_the_size_of_the_field_are_in_the_form(viewer, planes, open_do
 
 
 def fill(form, **values):
-    for name, value in {"pixel_um": 0.2, "wavelength_um": 0.55, "medium_index": 1.33, **values}.items():
+    for name, value in {
+        "pixel_um": 0.2,
+        "wavelength_um": 0.55,
+        "medium_index": 1.33,
+        **values,
+    }.items():
         form.optics[name].set_value(value)
 
 
-def test_a_layer_of_three_planes_has_three_positions_and_two_layers_have_two(viewer, open_dock, tiny_phase_model):
+def test_a_layer_of_three_planes_has_three_positions_and_two_layers_have_two(
+    viewer, open_dock, tiny_phase_model
+):
     pixels = np.random.default_rng(0).random((3, 48, 40))
-    viewer.add_image(pixels, name="stack", scale=(0.5, 0.2, 0.2), units=("um",) * 3, axis_labels=("z", "y", "x"))
+    viewer.add_image(
+        pixels, name="stack", scale=(0.5, 0.2, 0.2), units=("um",) * 3, axis_labels=("z", "y", "x")
+    )
     form = open_dock(tiny_phase_model).form
     fill(form)
     assert form.missing() == ("defocus_um",)
@@ -190,7 +235,9 @@ def test_a_layer_of_three_planes_has_three_positions_and_two_layers_have_two(vie
 
 
 def test_one_of_three_positions_left_empty_is_said(viewer, open_dock, tiny_phase_model):
-    viewer.add_image(np.random.default_rng(0).random((3, 48, 40)), name="stack", axis_labels=("plane", "y", "x"))
+    viewer.add_image(
+        np.random.default_rng(0).random((3, 48, 40)), name="stack", axis_labels=("plane", "y", "x")
+    )
     form = open_dock(tiny_phase_model).form
     fill(form, defocus_um=(-1.0, 0.0, 2.0))
     form.optics["condenser_na"].setText("1.5")
@@ -203,7 +250,9 @@ def test_one_of_three_positions_left_empty_is_said(viewer, open_dock, tiny_phase
         form.value()
 
 
-def test_settings_of_three_planes_come_back_into_the_form(viewer, open_dock, tiny_phase_model, tiny_widefield_model):
+def test_settings_of_three_planes_come_back_into_the_form(
+    viewer, open_dock, tiny_phase_model, tiny_widefield_model
+):
     viewer.add_image(np.random.default_rng(0).random((4, 48, 40)), name="stack")
     dock = open_dock(tiny_phase_model)
     fill(dock.form, defocus_um=(-2.0, -1.0, 1.0, 2.0), condenser_na=0.2)

@@ -24,12 +24,17 @@ def endless(*_):
         yield Progress(stage="waiting", done=done, total=10**9)
 
 
-def test_a_widefield_run_adds_its_layers(viewer, measured, open_dock, finished, tiny_widefield_model):
+def test_a_widefield_run_adds_its_layers(
+    viewer, measured, open_dock, finished, tiny_widefield_model
+):
     source = viewer.add_image(**measured)
     dock = open_dock(tiny_widefield_model)
     dock.panel.run.click()
     finished(dock)
-    assert [layer.name for layer in viewer.layers] == ["cell", *(f"{role} of cell" for role in RESULTS)]
+    assert [layer.name for layer in viewer.layers] == [
+        "cell",
+        *(f"{role} of cell" for role in RESULTS),
+    ]
     result = viewer.layers["reconstruction of cell"]
     assert result.data.shape == (80, 72)
     np.testing.assert_allclose(result.scale, source.scale / 2)
@@ -39,7 +44,9 @@ def test_a_widefield_run_adds_its_layers(viewer, measured, open_dock, finished, 
     assert dock.panel.run.isEnabled()
 
 
-def test_the_dock_and_the_core_give_the_same_pixels(viewer, measured, open_dock, finished, tiny_widefield_model):
+def test_the_dock_and_the_core_give_the_same_pixels(
+    viewer, measured, open_dock, finished, tiny_widefield_model
+):
     viewer.add_image(**measured)
     dock = open_dock(tiny_widefield_model)
     request = dock.form.value()
@@ -47,11 +54,15 @@ def test_the_dock_and_the_core_give_the_same_pixels(viewer, measured, open_dock,
     finished(dock)
     alone = drained(restore(request, load_model(request.model)))
     assert viewer.layers["reconstruction of cell"].data.tobytes() == alone.mean.tobytes()
-    assert viewer.layers["uncertainty of cell"].metadata[METADATA_KEY]["provenance"]["settings"]["pixel_um"] == pytest.approx(0.065)
+    assert viewer.layers["uncertainty of cell"].metadata[METADATA_KEY]["provenance"]["settings"][
+        "pixel_um"
+    ] == pytest.approx(0.065)
 
 
 @pytest.mark.parametrize("together", [True, False])
-def test_a_phase_run_takes_one_layer_of_two_planes_or_two_layers(viewer, planes, open_dock, finished, tiny_phase_model, together):
+def test_a_phase_run_takes_one_layer_of_two_planes_or_two_layers(
+    viewer, planes, open_dock, finished, tiny_phase_model, together
+):
     if together:
         viewer.add_image(planes, name="near", scale=(1, 0.2, 0.2), units=("um",) * 3)
     else:
@@ -60,7 +71,11 @@ def test_a_phase_run_takes_one_layer_of_two_planes_or_two_layers(viewer, planes,
     dock = open_dock(tiny_phase_model)
     assert dock.form.missing() == ("wavelength_um", "medium_index", "defocus_um")
     assert not dock.panel.run.isEnabled()
-    for name, value in {"wavelength_um": 0.55, "medium_index": 1.33, "defocus_um": (-1.0, 1.0)}.items():
+    for name, value in {
+        "wavelength_um": 0.55,
+        "medium_index": 1.33,
+        "defocus_um": (-1.0, 1.0),
+    }.items():
         dock.form.optics[name].set_value(value)
     assert dock.panel.run.isEnabled()
     dock.start()
@@ -70,7 +85,9 @@ def test_a_phase_run_takes_one_layer_of_two_planes_or_two_layers(viewer, planes,
 
 
 @pytest.mark.parametrize("text", ["abc", "-1", "65"])
-def test_bad_optics_are_refused_in_one_line_and_nothing_runs(viewer, measured, open_dock, finished, tiny_widefield_model, text):
+def test_bad_optics_are_refused_in_one_line_and_nothing_runs(
+    viewer, measured, open_dock, finished, tiny_widefield_model, text
+):
     viewer.add_image(**measured)
     dock = open_dock(tiny_widefield_model)
     dock.form.optics["pixel_um"].setText(text)
@@ -81,9 +98,20 @@ def test_bad_optics_are_refused_in_one_line_and_nothing_runs(viewer, measured, o
     assert dock.panel.run.isEnabled()
 
 
-@pytest.mark.parametrize(("spoil", "words"), [(lambda image: np.full_like(image, np.nan), "NaN"), (np.zeros_like, "constant")])
-def test_bad_pixels_are_refused(viewer, measured, open_dock, finished, tiny_widefield_model, spoil, words):
-    viewer.add_image(**{**measured, "data": spoil(measured["data"].astype(np.float32)), "contrast_limits": (0, 1)})
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [(lambda image: np.full_like(image, np.nan), "NaN"), (np.zeros_like, "constant")],
+)
+def test_bad_pixels_are_refused(
+    viewer, measured, open_dock, finished, tiny_widefield_model, spoil, words
+):
+    viewer.add_image(
+        **{
+            **measured,
+            "data": spoil(measured["data"].astype(np.float32)),
+            "contrast_limits": (0, 1),
+        }
+    )
     dock = open_dock(tiny_widefield_model)
     dock.start()
     finished(dock)
@@ -91,7 +119,9 @@ def test_bad_pixels_are_refused(viewer, measured, open_dock, finished, tiny_wide
     assert len(viewer.layers) == 1
 
 
-def test_a_planted_runtime_error_is_reported_and_the_button_comes_back(viewer, measured, open_dock, finished, tiny_widefield_model, monkeypatch):
+def test_a_planted_runtime_error_is_reported_and_the_button_comes_back(
+    viewer, measured, open_dock, finished, tiny_widefield_model, monkeypatch
+):
     def broken(*_):
         yield Progress(stage="sampling", done=1, total=6)
         raise RuntimeError("cuDNN error: planted")
@@ -111,7 +141,9 @@ def test_a_planted_runtime_error_is_reported_and_the_button_comes_back(viewer, m
     assert "reconstruction of cell" in viewer.layers
 
 
-def test_a_corrupted_model_is_reported(viewer, measured, open_dock, finished, tiny_widefield_model, tmp_path):
+def test_a_corrupted_model_is_reported(
+    viewer, measured, open_dock, finished, tiny_widefield_model, tmp_path
+):
     (tmp_path / "card.json").write_bytes((tiny_widefield_model / "card.json").read_bytes())
     (tmp_path / "model.safetensors").write_bytes(b"nonsense")
     viewer.add_image(**measured)
@@ -122,7 +154,9 @@ def test_a_corrupted_model_is_reported(viewer, measured, open_dock, finished, ti
     assert dock.panel.run.isEnabled()
 
 
-def test_cancel_answers_within_one_step_and_leaves_no_half_result(viewer, measured, open_dock, finished, tiny_widefield_model, monkeypatch, qtbot):
+def test_cancel_answers_within_one_step_and_leaves_no_half_result(
+    viewer, measured, open_dock, finished, tiny_widefield_model, monkeypatch, qtbot
+):
     made = []
 
     def counted(request, model, earlier):
@@ -149,7 +183,9 @@ def test_cancel_answers_within_one_step_and_leaves_no_half_result(viewer, measur
     assert dock.panel.run.isEnabled()
 
 
-def test_a_rerun_replaces_the_former_result_when_it_is_complete(viewer, measured, open_dock, finished, tiny_widefield_model):
+def test_a_rerun_replaces_the_former_result_when_it_is_complete(
+    viewer, measured, open_dock, finished, tiny_widefield_model
+):
     viewer.add_image(**measured)
     dock = open_dock(tiny_widefield_model)
     for seed in (0, 1):
@@ -157,11 +193,18 @@ def test_a_rerun_replaces_the_former_result_when_it_is_complete(viewer, measured
         dock.start()
         finished(dock)
     assert len(viewer.layers) == 1 + len(RESULTS)
-    assert viewer.layers["reconstruction of cell"].metadata[METADATA_KEY]["provenance"]["settings"]["seed"] == 1
+    assert (
+        viewer.layers["reconstruction of cell"].metadata[METADATA_KEY]["provenance"]["settings"][
+            "seed"
+        ]
+        == 1
+    )
     assert dock.form.image.count() == 1
 
 
-def test_the_source_layer_may_go_and_the_slider_may_move_during_a_run(viewer, measured, open_dock, finished, tiny_widefield_model):
+def test_the_source_layer_may_go_and_the_slider_may_move_during_a_run(
+    viewer, measured, open_dock, finished, tiny_widefield_model
+):
     source = viewer.add_image(
         **{
             **measured,
@@ -182,7 +225,9 @@ def test_the_source_layer_may_go_and_the_slider_may_move_during_a_run(viewer, me
     np.testing.assert_allclose(viewer.layers["reconstruction of cell"].scale, (1, 0.0325, 0.0325))
 
 
-def test_a_second_start_during_a_run_does_nothing(viewer, measured, open_dock, finished, tiny_widefield_model):
+def test_a_second_start_during_a_run_does_nothing(
+    viewer, measured, open_dock, finished, tiny_widefield_model
+):
     viewer.add_image(**measured)
     dock = open_dock(tiny_widefield_model)
     dock.start()
@@ -191,7 +236,9 @@ def test_a_second_start_during_a_run_does_nothing(viewer, measured, open_dock, f
     assert len(viewer.layers) == 1 + len(RESULTS)
 
 
-def test_removing_the_dock_in_mid_run_is_survived(viewer, measured, open_dock, tiny_widefield_model, qtbot):
+def test_removing_the_dock_in_mid_run_is_survived(
+    viewer, measured, open_dock, tiny_widefield_model, qtbot
+):
     viewer.add_image(**measured)
     dock = open_dock(tiny_widefield_model)
     dock.form.counts["steps"].setValue(50)
@@ -204,7 +251,9 @@ def test_removing_the_dock_in_mid_run_is_survived(viewer, measured, open_dock, t
     assert "later" in viewer.layers
 
 
-def test_a_dock_that_is_destroyed_in_mid_run_leaves_no_trace(viewer, measured, open_dock, tiny_widefield_model, qtbot):
+def test_a_dock_that_is_destroyed_in_mid_run_leaves_no_trace(
+    viewer, measured, open_dock, tiny_widefield_model, qtbot
+):
     viewer.add_image(**measured)
     dock = open_dock(tiny_widefield_model)
     dock.form.counts["steps"].setValue(50)
@@ -219,7 +268,9 @@ def test_a_dock_that_is_destroyed_in_mid_run_leaves_no_trace(viewer, measured, o
     assert [layer.name for layer in viewer.layers] == ["yeast"]
 
 
-def test_closing_the_viewer_in_mid_run_is_survived(make_napari_viewer, measured, tiny_widefield_model, monkeypatch, qtbot):
+def test_closing_the_viewer_in_mid_run_is_survived(
+    make_napari_viewer, measured, tiny_widefield_model, monkeypatch, qtbot
+):
     from superqt.utils import WorkerBase
 
     from napari_cvdm.widgets.restore_widget import RestoreWidget
@@ -238,13 +289,17 @@ def test_closing_the_viewer_in_mid_run_is_survived(make_napari_viewer, measured,
     assert "reconstruction of cell" not in viewer.layers
 
 
-def test_napari_s_activity_area_shows_the_run_and_nothing_after_it(viewer, measured, open_dock, finished, tiny_widefield_model):
+def test_napari_s_activity_area_shows_the_run_and_nothing_after_it(
+    viewer, measured, open_dock, finished, tiny_widefield_model
+):
     from napari.utils import progress
 
     viewer.add_image(**measured)
     dock = open_dock(tiny_widefield_model)
     before = len(progress._all_instances)
     dock.start()
-    assert [bar.desc.rstrip(": ") for bar in progress._all_instances][before:] == ["Reconstructing cell"]
+    assert [bar.desc.rstrip(": ") for bar in progress._all_instances][before:] == [
+        "Reconstructing cell"
+    ]
     finished(dock)
     assert len(progress._all_instances) == before

@@ -33,10 +33,15 @@ def test_added_samples_make_the_result_of_one_longer_run(viewer, dock, finished)
     assert dock.results.more.text() == "Add 3 sa&mples"
     dock.results.more.click()
     finished(dock)
-    whole = drained(restore(replace(dock.form.value(), samples=5), load_model(dock.form.model.value())))
+    whole = drained(
+        restore(replace(dock.form.value(), samples=5), load_model(dock.form.model.value()))
+    )
     assert viewer.layers["reconstruction of cell"].data.tobytes() == whole.mean.tobytes()
     assert viewer.layers["uncertainty of cell"].data.tobytes() == whole.std.tobytes()
-    assert our_metadata(viewer.layers["reconstruction of cell"])["provenance"]["settings"]["samples"] == 5
+    assert (
+        our_metadata(viewer.layers["reconstruction of cell"])["provenance"]["settings"]["samples"]
+        == 5
+    )
 
 
 def test_the_time_left_of_a_run_that_goes_on_is_that_of_its_own_steps(qtbot, monkeypatch):
@@ -61,14 +66,20 @@ def test_stop_and_keep_gives_what_is_finished(qtbot, viewer, dock, finished):
     _, kept = dock.last
     count = int(kept.counts)
     assert 1 <= count < 1000
-    shorter = drained(restore(replace(dock.form.value(), samples=count), load_model(dock.form.model.value())))
+    shorter = drained(
+        restore(replace(dock.form.value(), samples=count), load_model(dock.form.model.value()))
+    )
     assert viewer.layers["reconstruction of cell"].data.tobytes() == shorter.mean.tobytes()
     assert f"stopped with {count} of 1000" in dock.panel.message.text()
 
 
-def test_layers_show_the_result_while_it_is_made_and_go_when_it_is_there(qtbot, viewer, dock, finished):
+def test_layers_show_the_result_while_it_is_made_and_go_when_it_is_there(
+    qtbot, viewer, dock, finished
+):
     dock.form.counts["samples"].setValue(1000)
-    dock.form.counts["steps"].setValue(100)  # a run that is not over before a busy window looks again
+    dock.form.counts["steps"].setValue(
+        100
+    )  # a run that is not over before a busy window looks again
     dock.start()
     qtbot.waitUntil(lambda: "reconstruction of cell (running)" in viewer.layers, timeout=20_000)
     running = viewer.layers["reconstruction of cell (running)"]
@@ -80,9 +91,19 @@ def test_layers_show_the_result_while_it_is_made_and_go_when_it_is_there(qtbot, 
     assert [layer.name for layer in viewer.layers] == ["cell"]
 
 
-def test_a_time_lapse_streams_frame_by_frame(qtbot, viewer, measured, open_dock, finished, tiny_widefield_model):
-    movie = np.repeat(measured["data"][None], 100, axis=0) + np.arange(100, dtype=np.uint16)[:, None, None]
-    place = {"scale": (1, 0.065, 0.065), "translate": (0, 5, 7), "units": ("s", "um", "um"), "axis_labels": ("t", "y", "x")}
+def test_a_time_lapse_streams_frame_by_frame(
+    qtbot, viewer, measured, open_dock, finished, tiny_widefield_model
+):
+    movie = (
+        np.repeat(measured["data"][None], 100, axis=0)
+        + np.arange(100, dtype=np.uint16)[:, None, None]
+    )
+    place = {
+        "scale": (1, 0.065, 0.065),
+        "translate": (0, 5, 7),
+        "units": ("s", "um", "um"),
+        "axis_labels": ("t", "y", "x"),
+    }
     viewer.add_image(movie, name="movie", **place)
     dock = open_dock(tiny_widefield_model)
     dock.start()
@@ -106,16 +127,33 @@ def test_a_preview_of_the_screen_is_one_layer_of_that_part(viewer, dock, finishe
     finished(dock)
     layer = viewer.layers["preview of cell"]
     assert our_metadata(layer)["provenance"]["settings"]["region"] == (10, 36, 6, 31)
-    request = replace(dock.form.value(), region=(10, 36, 6, 31), samples=1, steps=1, schedule_points=0)
-    assert layer.data.tobytes() == drained(restore(request, load_model(request.model))).mean.tobytes()
-    np.testing.assert_allclose(layer.data_to_world((0.5, 0.5)), viewer.layers["cell"].data_to_world((10, 6)))
+    request = replace(
+        dock.form.value(), region=(10, 36, 6, 31), samples=1, steps=1, schedule_points=0
+    )
+    assert (
+        layer.data.tobytes() == drained(restore(request, load_model(request.model))).mean.tobytes()
+    )
+    np.testing.assert_allclose(
+        layer.data_to_world((0.5, 0.5)), viewer.layers["cell"].data_to_world((10, 6))
+    )
     assert dock.results.value() is None
 
 
-def test_a_preview_of_a_drawn_rectangle_follows_scale_and_slider(viewer, measured, open_dock, finished, tiny_widefield_model):
+def test_a_preview_of_a_drawn_rectangle_follows_scale_and_slider(
+    viewer, measured, open_dock, finished, tiny_widefield_model
+):
     movie = np.stack([measured["data"], measured["data"][::-1]])
-    viewer.add_image(movie, name="movie", scale=(1, 0.1, 0.1), units=("s", "um", "um"), axis_labels=("t", "y", "x"))
-    shapes = viewer.add_shapes([np.array([[0, 0.5, 0.3], [0, 0.5, 2.9], [0, 2.7, 2.9], [0, 2.7, 0.3]])], units=("s", "um", "um"))
+    viewer.add_image(
+        movie,
+        name="movie",
+        scale=(1, 0.1, 0.1),
+        units=("s", "um", "um"),
+        axis_labels=("t", "y", "x"),
+    )
+    shapes = viewer.add_shapes(
+        [np.array([[0, 0.5, 0.3], [0, 0.5, 2.9], [0, 2.7, 2.9], [0, 2.7, 0.3]])],
+        units=("s", "um", "um"),
+    )
     dock = open_dock(tiny_widefield_model)
     viewer.dims.set_point(0, 1)
     viewer.layers.selection.active = shapes
@@ -124,16 +162,32 @@ def test_a_preview_of_a_drawn_rectangle_follows_scale_and_slider(viewer, measure
     settings = our_metadata(viewer.layers["preview of movie"])["provenance"]["settings"]
     assert settings["region"] == (5, 28, 3, 30)
     image = replace(dock.form.value().image, array=movie[1], axes="YX")
-    request = replace(dock.form.value(), image=image, region=(5, 28, 3, 30), samples=1, steps=1, schedule_points=0)
-    assert viewer.layers["preview of movie"].data.tobytes() == drained(restore(request, load_model(request.model))).mean.tobytes()
+    request = replace(
+        dock.form.value(), image=image, region=(5, 28, 3, 30), samples=1, steps=1, schedule_points=0
+    )
+    assert (
+        viewer.layers["preview of movie"].data.tobytes()
+        == drained(restore(request, load_model(request.model))).mean.tobytes()
+    )
 
 
-@pytest.mark.parametrize(("shape", "rgb", "shown"), [((3, 2, 24, 20), False, (48, 40)), ((3, 24, 20, 3), True, (3, 1, 48, 40))])
-def test_a_preview_of_many_axes_is_one_frame(viewer, open_dock, finished, tiny_widefield_model, shape, rgb, shown):
+@pytest.mark.parametrize(
+    ("shape", "rgb", "shown"),
+    [((3, 2, 24, 20), False, (48, 40)), ((3, 24, 20, 3), True, (3, 1, 48, 40))],
+)
+def test_a_preview_of_many_axes_is_one_frame(
+    viewer, open_dock, finished, tiny_widefield_model, shape, rgb, shown
+):
     """It lies on the frame of the sliders, and no unit of an axis differs from that of its source."""
     data = np.random.default_rng(3).integers(20, 200, shape).astype(np.uint8)
     axes = len(shape) - rgb
-    movie = viewer.add_image(data, name="movie", rgb=rgb, scale=(*(1,) * (axes - 2), 0.1, 0.1), units=(*("pixel",) * (axes - 2), "um", "um"))
+    movie = viewer.add_image(
+        data,
+        name="movie",
+        rgb=rgb,
+        scale=(*(1,) * (axes - 2), 0.1, 0.1),
+        units=(*("pixel",) * (axes - 2), "um", "um"),
+    )
     dock = open_dock(tiny_widefield_model)
     viewer.dims.set_point(0, 2)
     dock.start_preview()
@@ -142,7 +196,11 @@ def test_a_preview_of_many_axes_is_one_frame(viewer, open_dock, finished, tiny_w
     assert layer.data.shape == shown
     kept = min(layer.ndim, movie.ndim)
     there = (2, *(0,) * (movie.ndim - 1))
-    np.testing.assert_allclose(layer.data_to_world((*(0,) * (layer.ndim - 2), 0.5, 0.5))[-kept:], movie.data_to_world(there)[-kept:], atol=1e-9)
+    np.testing.assert_allclose(
+        layer.data_to_world((*(0,) * (layer.ndim - 2), 0.5, 0.5))[-kept:],
+        movie.data_to_world(there)[-kept:],
+        atol=1e-9,
+    )
     assert layer.units[-kept:] == movie.units[-kept:]
 
 
@@ -159,7 +217,10 @@ def test_the_spread_can_be_switched_there_and_back(viewer, dock, finished):
     before = layer.data.copy()
     dock.results.statistic.setCurrentText("variance")
     np.testing.assert_allclose(layer.data, before**2, rtol=1e-6)
-    assert (our_metadata(layer)["statistic"], our_metadata(layer)["unit"]) == ("variance", "counts²")
+    assert (our_metadata(layer)["statistic"], our_metadata(layer)["unit"]) == (
+        "variance",
+        "counts²",
+    )
     dock.results.statistic.setCurrentText("standard deviation")
     np.testing.assert_allclose(layer.data, before, rtol=1e-6)
     assert our_metadata(layer)["unit"] == "counts"
@@ -180,8 +241,12 @@ def test_settings_of_a_result_are_put_back_into_the_form(viewer, dock, finished)
     assert viewer.layers["reconstruction of cell"].data.tobytes() == first
 
 
-def test_repeating_chooses_a_layer_whose_name_looks_like_two(viewer, measured, open_dock, finished, tiny_widefield_model):
-    layers = [viewer.add_image(**{**measured, "name": name}) for name in ("cell + dye", "cell", "dye")]
+def test_repeating_chooses_a_layer_whose_name_looks_like_two(
+    viewer, measured, open_dock, finished, tiny_widefield_model
+):
+    layers = [
+        viewer.add_image(**{**measured, "name": name}) for name in ("cell + dye", "cell", "dye")
+    ]
     dock = open_dock(tiny_widefield_model)
     dock.form.image.set_value(layers[0])
     dock.start()
@@ -196,7 +261,10 @@ def test_repeating_chooses_a_layer_whose_name_looks_like_two(viewer, measured, o
 def test_repeating_says_what_the_form_cannot_show(viewer, dock, finished, lost):
     dock.start()
     finished(dock)
-    change = {"the region": {"region": (0, 20, 0, 20)}, "the background image": {"background": "image sha256:0123"}}.get(lost, {})
+    change = {
+        "the region": {"region": (0, 20, 0, 20)},
+        "the background image": {"background": "image sha256:0123"},
+    }.get(lost, {})
     for layer in dock.results.value().layers.values():
         layer.metadata[METADATA_KEY]["provenance"]["settings"] |= change
     if not change:
@@ -205,7 +273,9 @@ def test_repeating_says_what_the_form_cannot_show(viewer, dock, finished, lost):
     assert f"but for {lost}: a run would give other pixels" in dock.panel.message.text()
 
 
-def test_the_copied_command_gives_the_same_pixels(viewer, spots, open_dock, finished, tiny_widefield_model, tmp_path, monkeypatch):
+def test_the_copied_command_gives_the_same_pixels(
+    viewer, spots, open_dock, finished, tiny_widefield_model, tmp_path, monkeypatch
+):
     path = tmp_path / "cell.tif"
     tifffile.imwrite(path, spots)
     viewer.open(str(path), plugin="napari")
@@ -224,8 +294,12 @@ def test_the_copied_command_gives_the_same_pixels(viewer, spots, open_dock, fini
     assert written.tobytes() == viewer.layers[f"reconstruction of {layer.name}"].data.tobytes()
 
 
-@pytest.mark.parametrize(("change", "says"), [(False, "was not opened from a file"), (True, "holds other pixels")])
-def test_no_command_is_given_that_would_make_other_pixels(viewer, measured, dock, finished, tmp_path, change, says):
+@pytest.mark.parametrize(
+    ("change", "says"), [(False, "was not opened from a file"), (True, "holds other pixels")]
+)
+def test_no_command_is_given_that_would_make_other_pixels(
+    viewer, measured, dock, finished, tmp_path, change, says
+):
     dock.start()
     finished(dock)
     if change:

@@ -53,7 +53,14 @@ def test_layers_go_all_at_once():
     shown(viewer, source, 1, samples=True)
     assert said == []
     shown(viewer, source, 2)
-    assert said == ["begin_batch", *["removed"] * len(ROLES), "end_batch", "begin_batch", "removed", "end_batch"]
+    assert said == [
+        "begin_batch",
+        *["removed"] * len(ROLES),
+        "end_batch",
+        "begin_batch",
+        "removed",
+        "end_batch",
+    ]
     said.clear()
     remove_layers(viewer, list(viewer.layers))
     remove_layers(viewer, [source])
@@ -68,7 +75,11 @@ def test_what_the_user_renamed_is_kept_as_a_group_of_its_own():
         newest = {group.name: group for group in groups_of(viewer.layers)}["cell by tiny"]
         np.testing.assert_array_equal(newest.layers["reconstruction"].data, result.mean)
         newest.layers["reconstruction"].name = f"mine {seed}"
-    assert [group.name for group in groups_of(viewer.layers)] == ["cell by tiny (1)", "cell by tiny (2)", "cell by tiny"]
+    assert [group.name for group in groups_of(viewer.layers)] == [
+        "cell by tiny (1)",
+        "cell by tiny (2)",
+        "cell by tiny",
+    ]
     assert viewer.layers["mine 0"].metadata[METADATA_KEY]["group"] == "cell by tiny (1)"
 
 
@@ -77,13 +88,33 @@ def test_what_the_user_renamed_is_kept_as_a_group_of_its_own():
 def test_a_result_beside_a_movie_takes_no_units_from_the_viewer(unit, samples):
     """t and sample get sliders of their own: napari drops all units, and the scale bar, where those of one slider differ."""
     viewer = ViewerModel()
-    viewer.add_image(np.zeros((5, 6, 8)), name="movie", scale=(0.5, 0.1, 0.1), units=(unit, "um", "um"), axis_labels=("t", "y", "x"))
-    source = viewer.add_image(np.zeros((6, 8)), name="cell", scale=(0.1, 0.1), translate=(3, 4), units=("um", "um"), axis_labels=("y", "x"))
+    viewer.add_image(
+        np.zeros((5, 6, 8)),
+        name="movie",
+        scale=(0.5, 0.1, 0.1),
+        units=(unit, "um", "um"),
+        axis_labels=("t", "y", "x"),
+    )
+    source = viewer.add_image(
+        np.zeros((6, 8)),
+        name="cell",
+        scale=(0.1, 0.1),
+        translate=(3, 4),
+        units=("um", "um"),
+        axis_labels=("y", "x"),
+    )
     shown(viewer, source, 1, samples=samples)
     assert viewer.layers.units is not None
-    assert [str(one) for one in viewer.layers.units[-3:]] == [str(one) for one in viewer.layers["movie"].units]
-    assert viewer.dims.axis_labels == (("schedule t", *(("sample",) if samples else ()), "t", "y", "x"))
-    for layer in (viewer.layers["gamma of cell"], viewer.layers["samples of cell"] if samples else viewer.layers["beta of cell"]):
+    assert [str(one) for one in viewer.layers.units[-3:]] == [
+        str(one) for one in viewer.layers["movie"].units
+    ]
+    assert viewer.dims.axis_labels == (
+        ("schedule t", *(("sample",) if samples else ()), "t", "y", "x")
+    )
+    for layer in (
+        viewer.layers["gamma of cell"],
+        viewer.layers["samples of cell"] if samples else viewer.layers["beta of cell"],
+    ):
         np.testing.assert_allclose(layer.data_to_world((0,) * layer.ndim)[-2:], (3, 4))
         for frame in range(5):
             index = layer.world_to_data(viewer.layers["movie"].data_to_world((frame, 0, 0)))
@@ -102,7 +133,17 @@ def test_samples_and_schedule_of_one_result_have_two_sliders():
 def test_frames_that_were_not_begun_set_no_contrast():
     maps = ("mean", "variance", "rate")
     one = restoration((1, 6, 8), "TYX")
-    movie = replace(one, counts=np.array([2, 0, 0]), **{name: np.concatenate([getattr(one, name)] + 2 * [0 * one.mean]) for name in maps})
+    movie = replace(
+        one,
+        counts=np.array([2, 0, 0]),
+        **{name: np.concatenate([getattr(one, name)] + 2 * [0 * one.mean]) for name in maps},
+    )
     source = Placement.of(Image(np.zeros((3, 6, 8)), axis_labels=("t", "y", "x"), name="cell"))
-    limits = [{keywords["name"]: keywords.get("contrast_limits") for _, keywords, _ in to_layer_data(result, source)} for result in (one, movie)]
+    limits = [
+        {
+            keywords["name"]: keywords.get("contrast_limits")
+            for _, keywords, _ in to_layer_data(result, source)
+        }
+        for result in (one, movie)
+    ]
     assert limits[0] == limits[1]

@@ -13,20 +13,30 @@ from napari_cvdm.simulate import samples
 from napari_cvdm.simulate.phase import defocus_pair_of
 from napari_cvdm.tasks import TASKS
 from napari_cvdm.widgets.layers import is_measurement, known_optics, read_layer
-from napari_cvdm.widgets.sample_data import measured_cell, two_defocused_planes, widefield_microtubules, widefield_network
+from napari_cvdm.widgets.sample_data import (
+    measured_cell,
+    two_defocused_planes,
+    widefield_microtubules,
+    widefield_network,
+)
 
 PHASE = (two_defocused_planes, measured_cell)
 FLUORESCENCE = (widefield_network, widefield_microtubules)
 
 
-@pytest.mark.parametrize(("sample", "task"), [*((one, "phase-2shot") for one in PHASE), *((one, "widefield-x2") for one in FLUORESCENCE)])
+@pytest.mark.parametrize(
+    ("sample", "task"),
+    [*((one, "phase-2shot") for one in PHASE), *((one, "widefield-x2") for one in FLUORESCENCE)],
+)
 def test_a_sample_says_all_that_its_task_needs(sample, task):
     truth, image = (Layer.create(*one) for one in sample())
     assert is_measurement(image)
     assert not is_measurement(truth)
     assert set(TASKS[task].needed_optics) <= set(known_optics(image))
     assert read_layer(image).array.std() > 0
-    np.testing.assert_allclose(truth.extent.world[:, -2:], image.extent.world[:, -2:], atol=image.scale[-1])
+    np.testing.assert_allclose(
+        truth.extent.world[:, -2:], image.extent.world[:, -2:], atol=image.scale[-1]
+    )
     np.testing.assert_array_equal(sample()[1][0], image.data)
 
 
@@ -41,8 +51,14 @@ def test_the_truth_of_a_structure_matches_its_image(sample):
 def test_the_truth_of_a_phase_makes_its_planes(sample):
     truth, image = (Layer.create(*one) for one in sample())
     optics = known_optics(image)
-    microscope = Microscope(pixel_um=optics["pixel_um"], wavelength_um=optics["wavelength_um"], medium_index=optics["medium_index"])
-    planes = defocus_pair_of(truth.data, np.zeros_like(truth.data), microscope, optics["defocus_um"])[:, 40:-40, 40:-40]
+    microscope = Microscope(
+        pixel_um=optics["pixel_um"],
+        wavelength_um=optics["wavelength_um"],
+        medium_index=optics["medium_index"],
+    )
+    planes = defocus_pair_of(
+        truth.data, np.zeros_like(truth.data), microscope, optics["defocus_um"]
+    )[:, 40:-40, 40:-40]
     assert np.corrcoef(planes.ravel(), image.data[:, 40:-40, 40:-40].ravel())[0, 1] > 0.9
 
 
@@ -59,5 +75,9 @@ def test_the_measured_cell_comes_without_a_network(monkeypatch):
 def test_the_shipped_models_are_trained_for_every_sample(sample):
     optics = known_optics(Layer.create(*sample()[1]))
     card = read_card(model_folder("phase-2shot" if sample in PHASE else "widefield-x2"))
-    outside = {name: optics[name] for name, (low, high) in card.optics.items() if name in optics and not low <= optics[name] <= high}
+    outside = {
+        name: optics[name]
+        for name, (low, high) in card.optics.items()
+        if name in optics and not low <= optics[name] <= high
+    }
     assert not outside

@@ -37,7 +37,13 @@ def prepared(viewer, model, kind, steps=(12, 12)):
     dock.form.model.set_value(str(model))
     dock.form.source.kind.setCurrentText(kind)
     dock.form.time.setCurrentText(OWN_STEPS)
-    small = {"mean_steps": steps[0], "diffusion_steps": steps[1], "batch": 2, "patch_px": 32, "held-out fields": 1}
+    small = {
+        "mean_steps": steps[0],
+        "diffusion_steps": steps[1],
+        "batch": 2,
+        "patch_px": 32,
+        "held-out fields": 1,
+    }
     for name, count in small.items():
         dock.form.counts[name].setValue(count)
     dock.form.numbers["learning_rate"].set_value(1e-3)
@@ -75,7 +81,9 @@ def wait(qtbot, dock):
 
 def steps_done(dock):
     """Of the training itself: the bar also shows how the pace is measured."""
-    return dock.panel.bar.value() if dock.panel.stage.text().startswith(("mean", "diffusion")) else 0
+    return (
+        dock.panel.bar.value() if dock.panel.stage.text().startswith(("mean", "diffusion")) else 0
+    )
 
 
 def weights(folder):
@@ -140,7 +148,10 @@ def test_stopped_and_resumed_it_comes_to_the_same_weights(dock, own_models, qtbo
     assert dock.panel.resume.isEnabled()
     dock.resume(run)
     wait(qtbot, dock)
-    assert main(["train", str(run / RECIPE), "--out", str(own_models / "whole"), "--device", "cpu"]) == 0
+    assert (
+        main(["train", str(run / RECIPE), "--out", str(own_models / "whole"), "--device", "cpu"])
+        == 0
+    )
     assert equal(weights(run), weights(own_models / "whole"))
 
 
@@ -207,11 +218,17 @@ def test_the_curves_are_the_log(dock, own_models, qtbot):
         rows = list(csv.DictReader(stream))
     plots = dock.progress.plots
     for stage in ("mean", "diffusion"):
-        logged = [float(row["baseline" if stage == "mean" else "network"]) for row in rows if row["stage"] == stage and row["learning_rate"]]
+        logged = [
+            float(row["baseline" if stage == "mean" else "network"])
+            for row in rows
+            if row["stage"] == stage and row["learning_rate"]
+        ]
         drawn = plots.terms.traces[stage]["baseline" if stage == "mean" else "network"].values
         assert np.allclose(drawn, logged, rtol=1e-5)
         assert set(plots.terms.traces[stage]) == (
-            {"baseline", "mean"} if stage == "mean" else {"network", "noise", "prior", "smoothness", "boundary", "schedule"}
+            {"baseline", "mean"}
+            if stage == "mean"
+            else {"network", "noise", "prior", "smoothness", "boundary", "schedule"}
         )
     looked = [float(row["held_out_rmse"]) for row in rows if row["held_out_rmse"]]
     assert np.allclose(plots.held_out.rmse.values[: len(looked)], looked, rtol=1e-5)
@@ -233,7 +250,10 @@ def test_a_held_out_field_is_shown_and_renewed(endless, viewer, qtbot):
     assert np.allclose(first["mean"].scale, pixel / 2)
     assert np.allclose(low, high, atol=pixel)  # the finer image covers the same place
     endless.progress.now.click()
-    qtbot.waitUntil(lambda: not np.array_equal(endless.progress.preview.layers()["mean"].data, before), timeout=PATIENCE_MS)
+    qtbot.waitUntil(
+        lambda: not np.array_equal(endless.progress.preview.layers()["mean"].data, before),
+        timeout=PATIENCE_MS,
+    )
     assert endless.progress.preview.layers()["mean"] is first["mean"]
     viewer.layers.remove(first["spread"])
     endless.progress.now.click()
@@ -271,7 +291,9 @@ def with_layers(viewer, model, measured, truth):
     return dock
 
 
-def test_layers_become_folders_beside_the_recipe(viewer, tiny_widefield_model, pairs, own_models, qtbot, tmp_path):
+def test_layers_become_folders_beside_the_recipe(
+    viewer, tiny_widefield_model, pairs, own_models, qtbot, tmp_path
+):
     dock = with_layers(viewer, tiny_widefield_model, *pairs)
     assert dock.form.source.numbers["pixel_um"].value() == pytest.approx(0.1)
     dock.panel.start.click()
@@ -280,11 +302,16 @@ def test_layers_become_folders_beside_the_recipe(viewer, tiny_widefield_model, p
     assert len(list((run / "pairs" / "measured").iterdir())) == len(pairs[0])
     own_models.rename(tmp_path / "cluster")
     moved = tmp_path / "cluster" / "runs" / "mine"
-    assert main(["train", str(moved / RECIPE), "--out", str(tmp_path / "again"), "--device", "cpu"]) == 0
+    assert (
+        main(["train", str(moved / RECIPE), "--out", str(tmp_path / "again"), "--device", "cpu"])
+        == 0
+    )
     assert equal(weights(moved), weights(tmp_path / "again"))
 
 
-def test_pairs_that_are_shifted_light_the_light_and_leave_nothing(viewer, tiny_widefield_model, pairs, own_models, qtbot):
+def test_pairs_that_are_shifted_light_the_light_and_leave_nothing(
+    viewer, tiny_widefield_model, pairs, own_models, qtbot
+):
     measured, truth = pairs
     dock = with_layers(viewer, tiny_widefield_model, measured, np.roll(truth, 4, axis=-1))
     dock.panel.start.click()
@@ -334,7 +361,9 @@ def test_every_source_makes_its_section_of_the_recipe(viewer, tiny_widefield_mod
     assert isinstance(dock.form.value().recipe.pairs, Arrays)
     source.kind.setCurrentText(BIOSR)
     source.levels["lowest level"].setValue(4)
-    assert dock.form.value().recipe.pairs == BioSR(folder=str(tmp_path / "BioSR folder"), levels=(4, 12))
+    assert dock.form.value().recipe.pairs == BioSR(
+        folder=str(tmp_path / "BioSR folder"), levels=(4, 12)
+    )
     source.kind.setCurrentText(CLEAN)
     source.numbers["na"].set_value(1.2)
     recipe = dock.form.value().recipe
@@ -351,7 +380,9 @@ def test_a_phase_model_asks_for_two_planes(viewer, tiny_phase_model):
     for name, value in {"pixel_um": 0.2, "wavelength_um": 0.55, "medium_index": 1.337}.items():
         source.numbers[name].set_value(value)
     source.numbers["defocus_um"].set_value((-2.5, 2.5))
-    assert dock.form.value().recipe.simulation.fresnel[0] == pytest.approx(0.55 * 5 / (1.337 * 0.2**2))
+    assert dock.form.value().recipe.simulation.fresnel[0] == pytest.approx(
+        0.55 * 5 / (1.337 * 0.2**2)
+    )
     source.kind.setCurrentText(BIOSR)
     source.paths["BioSR folder"].set_value("cells")
     with pytest.raises(RequestError, match="fluorescence"):
@@ -360,7 +391,9 @@ def test_a_phase_model_asks_for_two_planes(viewer, tiny_phase_model):
 
 def test_layers_of_three_planes_and_the_condenser_reach_the_recipe(viewer, tiny_phase_model):
     rng = np.random.default_rng(0)
-    viewer.add_image(rng.random((4, 3, 40, 48)), name="planes", axis_labels=("t", "plane", "y", "x"))
+    viewer.add_image(
+        rng.random((4, 3, 40, 48)), name="planes", axis_labels=("t", "plane", "y", "x")
+    )
     viewer.add_image(rng.random((4, 40, 48)), name="phase", axis_labels=("t", "y", "x"))
     source = prepared(viewer, tiny_phase_model, LAYERS).form.source
     for name, layer in {"measured layer": "planes", "truth layer": "phase"}.items():
@@ -383,10 +416,25 @@ def test_a_phase_model_is_tuned_on_files(viewer, tiny_phase_model, own_models, q
     from napari_cvdm.simulate.phase import PhaseRanges, simulate_phase
 
     for number in range(2):
-        pair = simulate_phase(number, PhaseRanges(field_px=(64, 64), photons=(1e5, 1e5), strength_rad=(1.0, 2.0), absorption=(0.01, 0.011)))
+        pair = simulate_phase(
+            number,
+            PhaseRanges(
+                field_px=(64, 64),
+                photons=(1e5, 1e5),
+                strength_rad=(1.0, 2.0),
+                absorption=(0.01, 0.011),
+            ),
+        )
         for kind, pixels, axes in (("measured", pair.planes, "PYX"), ("truth", pair.phase, "YX")):
             (tmp_path / kind).mkdir(exist_ok=True)
-            write_image(tmp_path / kind / f"{number}.ome.tif", pixels, axes=axes, pixel_um=pair.microscope.pixel_um, unit="rad", name=kind)
+            write_image(
+                tmp_path / kind / f"{number}.ome.tif",
+                pixels,
+                axes=axes,
+                pixel_um=pair.microscope.pixel_um,
+                unit="rad",
+                name=kind,
+            )
     dock = prepared(viewer, tiny_phase_model, FOLDERS, steps=(2, 2))
     for name in ("measured", "truth"):
         dock.form.source.paths[f"{name} folder"].set_value(tmp_path / name)
@@ -401,7 +449,9 @@ def test_a_model_is_exported(dock, own_models, qtbot, tmp_path, monkeypatch):
 
     dock.panel.start.click()
     wait(qtbot, dock)
-    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "passed on.zip"), ""))
+    monkeypatch.setattr(
+        QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "passed on.zip"), "")
+    )
     dock.result.export.click()
     qtbot.waitUntil(lambda: "Exported" in dock.panel.message.text(), timeout=PATIENCE_MS)
     added = add_model(tmp_path / "passed on.zip", tmp_path / "theirs")
@@ -415,7 +465,9 @@ def test_packages_for_other_programs_say_what_they_lack(dock, qtbot, tmp_path, m
     from napari_cvdm.widgets.trained_model import ZOO
 
     monkeypatch.setattr(zoo, "NEEDED", ("a_module_that_nobody_has",))
-    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "packages"), ZOO))
+    monkeypatch.setattr(
+        QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "packages"), ZOO)
+    )
     dock.panel.start.click()
     wait(qtbot, dock)
     dock.result.export.click()
@@ -454,7 +506,9 @@ def test_a_full_disk_is_said_and_loses_nothing_else(dock, own_models, qtbot, mon
 def test_the_lights_forget_an_earlier_training(dock, qtbot):
     from napari_cvdm.training.health import Finding
 
-    dock.progress.lights.add(Finding(name="overfitting", value=2.0, threshold=1.0, advice="Stop here."))
+    dock.progress.lights.add(
+        Finding(name="overfitting", value=2.0, threshold=1.0, advice="Stop here.")
+    )
     assert "Stop here." in dock.progress.lights.advice.text()
     dock.panel.start.click()
     assert dock.progress.lights.advice.text() == ""

@@ -12,7 +12,9 @@ def test_the_light_names_its_reason_and_a_result_without_one_shows_none(qtbot):
     light = TrustLight()
     qtbot.addWidget(light)
     for colour in COLOURS:
-        light.show_provenance({"light": colour, "light_reasons": ["the gravest", "another", "a third"]})
+        light.show_provenance(
+            {"light": colour, "light_reasons": ["the gravest", "another", "a third"]}
+        )
         assert not light.isHidden()
         assert light.text().startswith(f"{WORDS[colour]}: the gravest") and "2 more" in light.text()
         assert light.toolTip().splitlines() == ["the gravest", "another", "a third"]
@@ -21,7 +23,9 @@ def test_the_light_names_its_reason_and_a_result_without_one_shows_none(qtbot):
     assert light.isHidden()
 
 
-def test_a_run_with_optics_shows_the_light_and_the_residual_where_the_image_lies(viewer, measured, open_dock, finished, tiny_widefield_model):
+def test_a_run_with_optics_shows_the_light_and_the_residual_where_the_image_lies(
+    viewer, measured, open_dock, finished, tiny_widefield_model
+):
     source = viewer.add_image(**measured)
     dock = open_dock(tiny_widefield_model)
     for name, value in {"na": "1.4", "wavelength_um": "0.52", "medium_index": "1.515"}.items():
@@ -41,10 +45,14 @@ def test_a_run_with_optics_shows_the_light_and_the_residual_where_the_image_lies
     assert not local.visible
     assert tuple(local.contrast_limits) == CHI2_LIMITS
     noise_alone = (1 - CHI2_LIMITS[0]) / (CHI2_LIMITS[1] - CHI2_LIMITS[0])
-    assert local.colormap.map(np.array([noise_alone])).sum() < min(local.colormap.map(np.array([value])).sum() for value in (0.0, 0.5, 1.0))
+    assert local.colormap.map(np.array([noise_alone])).sum() < min(
+        local.colormap.map(np.array([value])).sum() for value in (0.0, 0.5, 1.0)
+    )
 
 
-def test_residual_layers_lie_on_the_grid_of_the_camera(viewer, tiny_phase_model, tiny_widefield_model):
+def test_residual_layers_lie_on_the_grid_of_the_camera(
+    viewer, tiny_phase_model, tiny_widefield_model
+):
     from napari.layers import Image, Layer
     from small_images import phase_request, planes, spots, widefield_request
 
@@ -54,11 +62,28 @@ def test_residual_layers_lie_on_the_grid_of_the_camera(viewer, tiny_phase_model,
     from napari_cvdm.widgets.placement import Placement
 
     def layers(request, model, image):
-        made = (Layer.create(*one) for one in to_layer_data(drained(restore(request, load_model(str(model)))), Placement.of(image)))
+        made = (
+            Layer.create(*one)
+            for one in to_layer_data(
+                drained(restore(request, load_model(str(model)))), Placement.of(image)
+            )
+        )
         return {our_metadata(layer)["role"]: layer for layer in made}
 
-    movie = Image(spots((2, 40, 36), axes="TYX").array, name="cell", scale=(1.0, 0.065, 0.065), units=("s", "um", "um"), axis_labels=("t", "y", "x"))
-    found = layers(widefield_request(spots((2, 40, 36), axes="TYX"), na=1.4, wavelength_um=0.52, medium_index=1.515), tiny_widefield_model, movie)
+    movie = Image(
+        spots((2, 40, 36), axes="TYX").array,
+        name="cell",
+        scale=(1.0, 0.065, 0.065),
+        units=("s", "um", "um"),
+        axis_labels=("t", "y", "x"),
+    )
+    found = layers(
+        widefield_request(
+            spots((2, 40, 36), axes="TYX"), na=1.4, wavelength_um=0.52, medium_index=1.515
+        ),
+        tiny_widefield_model,
+        movie,
+    )
     residual = found["residual"]
     assert residual.data.shape == (2, 40, 36)
     np.testing.assert_allclose(residual.data_to_world((1, 3, 4)), movie.data_to_world((1, 3, 4)))
@@ -66,8 +91,16 @@ def test_residual_layers_lie_on_the_grid_of_the_camera(viewer, tiny_phase_model,
     assert tuple(residual.contrast_limits) == RESIDUAL_LIMITS
     assert our_metadata(residual)["unit"] == "sigma"
     pair = planes((48, 40))
-    stack = Image(pair.array, name="pair", scale=(1.0, 0.2, 0.2), units=("um", "um", "um"), axis_labels=("z", "y", "x"))
+    stack = Image(
+        pair.array,
+        name="pair",
+        scale=(1.0, 0.2, 0.2),
+        units=("um", "um", "um"),
+        axis_labels=("z", "y", "x"),
+    )
     both = layers(phase_request(pair), tiny_phase_model, stack)
-    assert both["residual"].data.shape[-2:] == both["residual of plane 2"].data.shape[-2:] == (48, 40)
+    assert (
+        both["residual"].data.shape[-2:] == both["residual of plane 2"].data.shape[-2:] == (48, 40)
+    )
     assert not np.array_equal(both["residual"].data, both["residual of plane 2"].data)
     assert both["local chi-squared"].data.shape[-2:] == (48, 40)

@@ -53,7 +53,10 @@ def test_a_runtime_error_arrives_as_words(collected):
 
 
 def test_an_error_of_ours_arrives_as_it_is(collected):
-    assert collected(counting(1, RequestError("steps is 0; allowed is 1 to 1000."))) == [1, ("failed", "steps is 0; allowed is 1 to 1000.")]
+    assert collected(counting(1, RequestError("steps is 0; allowed is 1 to 1000."))) == [
+        1,
+        ("failed", "steps is 0; allowed is 1 to 1000."),
+    ]
 
 
 def test_memory_that_is_too_small_says_what_to_try():
@@ -103,7 +106,9 @@ def test_what_the_work_held_is_free_after_it(collected):
 
 
 @pytest.mark.parametrize(("title", "listed"), [("test", True), ("", False)])
-def test_napari_lists_work_with_a_title_and_keeps_nothing_of_other_work(qtbot, viewer, title, listed):
+def test_napari_lists_work_with_a_title_and_keeps_nothing_of_other_work(
+    qtbot, viewer, title, listed
+):
     job = Job(counting(1), title=title, total=1)
     worker = weakref.ref(job._worker)
     with qtbot.waitSignal(job.ended, timeout=10_000):

@@ -20,7 +20,14 @@ from napari_cvdm.widgets.readers import image_layer
 from napari_cvdm.widgets.writers import write_tiff, write_zarr
 
 MANIFEST = Path(napari_cvdm.__file__).with_name("napari.yaml")
-MARK = {"role": "reconstruction", "unit": "rad", "provenance": {"settings": {"seed": 3, "defocus_um": (-1.0, 1.0)}, "warnings": ['<far> & "away" µ']}}
+MARK = {
+    "role": "reconstruction",
+    "unit": "rad",
+    "provenance": {
+        "settings": {"seed": 3, "defocus_um": (-1.0, 1.0)},
+        "warnings": ['<far> & "away" µ'],
+    },
+}
 
 
 def layer_of(shape=(6, 8), labels=("y", "x"), dtype=np.float32, **changes):
@@ -28,7 +35,14 @@ def layer_of(shape=(6, 8), labels=("y", "x"), dtype=np.float32, **changes):
     known = {"z": (0.3, "um"), "t": (2.5, "s"), "y": (0.065, "um"), "x": (0.065, "um")}
     scale, units = zip(*(known.get(label, (1.0, "pixel")) for label in labels), strict=True)
     translate = [0.0] * (len(labels) - 2) + [5.0, -7.0]
-    keywords = {"scale": scale, "units": units, "translate": translate, "axis_labels": labels, "name": "cell", "metadata": {METADATA_KEY: MARK}}
+    keywords = {
+        "scale": scale,
+        "units": units,
+        "translate": translate,
+        "axis_labels": labels,
+        "name": "cell",
+        "metadata": {METADATA_KEY: MARK},
+    }
     return Image(values, **{**keywords, **changes})
 
 
@@ -37,7 +51,12 @@ def saved(write, path, *layers):
     return write(str(path), *data[0][:2]) if write is write_tiff else write(str(path), data)
 
 
-AXES = [((6, 8), ("y", "x")), ((3, 6, 8), ("z", "y", "x")), ((3, 6, 8), ("t", "y", "x")), ((2, 3, 4, 6, 8), ("t", "c", "z", "y", "x"))]
+AXES = [
+    ((6, 8), ("y", "x")),
+    ((3, 6, 8), ("z", "y", "x")),
+    ((3, 6, 8), ("t", "y", "x")),
+    ((2, 3, 4, 6, 8), ("t", "c", "z", "y", "x")),
+]
 
 
 @pytest.mark.parametrize(("shape", "labels"), [*AXES, ((2, 3, 6, 8), ("sample", "t", "y", "x"))])
@@ -61,7 +80,9 @@ def test_a_tiff_tells_time_provenance_and_value_unit(tmp_path):
     with tifffile.TiffFile(tmp_path / "a.tif") as file:
         assert 'TimeIncrement="2.5"' in file.ome_metadata
         assert 'TimeIncrementUnit="s"' in file.ome_metadata
-        annotation = tifffile.xml2dict(file.ome_metadata)["OME"]["StructuredAnnotations"]["MapAnnotation"]["Value"]["M"]
+        annotation = tifffile.xml2dict(file.ome_metadata)["OME"]["StructuredAnnotations"][
+            "MapAnnotation"
+        ]["Value"]["M"]
     notes = {entry["K"]: entry["value"] for entry in annotation}
     assert notes["value_unit"] == "rad"
     assert json.loads(notes[METADATA_KEY]) == json.loads(json.dumps(MARK))
@@ -70,7 +91,11 @@ def test_a_tiff_tells_time_provenance_and_value_unit(tmp_path):
 @pytest.mark.parametrize("unit", ["nm", "mm", "m"])
 def test_a_tiff_is_in_micrometres_whatever_the_layer_is_in(tmp_path, unit):
     in_um = {"nm": 1e-3, "mm": 1e3, "m": 1e6}[unit]
-    saved(write_tiff, tmp_path / "a.tif", layer_of(scale=(0.065 / in_um,) * 2, translate=(5 / in_um, 7 / in_um), units=(unit, unit)))
+    saved(
+        write_tiff,
+        tmp_path / "a.tif",
+        layer_of(scale=(0.065 / in_um,) * 2, translate=(5 / in_um, 7 / in_um), units=(unit, unit)),
+    )
     read = read_image(tmp_path / "a.tif")
     assert read.pixel_um == pytest.approx(0.065)
     assert dict(read.place) == pytest.approx({"y_um": 5.0, "x_um": 7.0})
@@ -81,7 +106,14 @@ def test_a_layer_in_pixels_is_not_given_a_size(tmp_path):
     assert read_image(tmp_path / "a.tif").pixel_um is None
 
 
-@pytest.mark.parametrize(("values", "stored"), [(np.array([[0, 2**31]]), np.uint32), (np.array([[-5, 7]]), np.int32), (np.array([[True, False]]), np.uint8)])
+@pytest.mark.parametrize(
+    ("values", "stored"),
+    [
+        (np.array([[0, 2**31]]), np.uint32),
+        (np.array([[-5, 7]]), np.int32),
+        (np.array([[True, False]]), np.uint8),
+    ],
+)
 def test_types_that_tiff_lacks_keep_their_values(tmp_path, values, stored):
     saved(write_tiff, tmp_path / "a.tif", Image(values))
     read = tifffile.imread(tmp_path / "a.tif")
@@ -125,7 +157,13 @@ def test_axes_in_another_order_are_put_into_that_of_the_format(tmp_path):
 
 
 def test_several_layers_become_one_collection(tmp_path):
-    mask = Labels(np.eye(6, 8, dtype=np.uint8), scale=(0.065, 0.065), units=("um", "um"), axis_labels=("y", "x"), name="untrusted")
+    mask = Labels(
+        np.eye(6, 8, dtype=np.uint8),
+        scale=(0.065, 0.065),
+        units=("um", "um"),
+        axis_labels=("y", "x"),
+        name="untrusted",
+    )
     layers = [layer_of(), layer_of((2, 6, 8), ("t", "y", "x")), mask]
     saved(write_zarr, tmp_path / "a.ome.zarr", *layers)
     yaozarrs.validate_zarr_store(tmp_path / "a.ome.zarr")
@@ -148,7 +186,11 @@ def test_lazy_multiscale_and_colour_layers_are_saved_whole(tmp_path, write):
     ]:
         path = tmp_path / ("a.ome.tif" if write is write_tiff else "a.ome.zarr")
         saved(write, path, layer)
-        read = tifffile.imread(path) if write is write_tiff else zarr.open_group(path, mode="r")["0"][:]
+        read = (
+            tifffile.imread(path)
+            if write is write_tiff
+            else zarr.open_group(path, mode="r")["0"][:]
+        )
         np.testing.assert_array_equal(read, expected)
 
 
@@ -175,7 +217,12 @@ BAD = [
     (write_tiff, "a.tif", Image(np.array([[0, 2**40]])), "32 bits"),
     (write_tiff, "a.png", layer_of(), "OME-TIFF"),
     (write_zarr, "a.tif", layer_of(), "ome.zarr"),
-    (write_zarr, "a.zarr", layer_of((2, 3, 6, 8), ("c", "sample", "y", "x")), "one of channel or sample"),
+    (
+        write_zarr,
+        "a.zarr",
+        layer_of((2, 3, 6, 8), ("c", "sample", "y", "x")),
+        "one of channel or sample",
+    ),
 ]
 
 
@@ -193,7 +240,9 @@ def test_an_older_file_stays_until_the_new_one_is_complete(tmp_path, write):
             raise OSError(28, "No space left on device")
         return block
 
-    failing = dask.array.ones((3, 6, 8), chunks=(1, 6, 8), dtype=np.float32).map_blocks(plane, dtype=np.float32, meta=np.empty((0, 0, 0), np.float32))
+    failing = dask.array.ones((3, 6, 8), chunks=(1, 6, 8), dtype=np.float32).map_blocks(
+        plane, dtype=np.float32, meta=np.empty((0, 0, 0), np.float32)
+    )
     path = tmp_path / ("a.ome.tif" if write is write_tiff else "a.ome.zarr")
     older, newer = layer_of(), Image(failing, contrast_limits=(0, 1))
     saved(write, path, older)

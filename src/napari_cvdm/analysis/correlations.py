@@ -86,7 +86,9 @@ def structure_of(mean: np.ndarray) -> np.ndarray:
     return ndimage.gaussian_gradient_magnitude(mean.astype(np.float64), EDGE_PX)
 
 
-def agreement(frame: ResultFrame, truth: np.ndarray | None = None) -> Generator[Progress, None, Agreement]:
+def agreement(
+    frame: ResultFrame, truth: np.ndarray | None = None
+) -> Generator[Progress, None, Agreement]:
     """Rank correlations over the valid pixels of a frame (Spearman 1904), and the error against the spread.
 
     Parameters
@@ -109,7 +111,11 @@ def agreement(frame: ResultFrame, truth: np.ndarray | None = None) -> Generator[
     """
     yield Progress(stage="ranking pixels", done=0, total=2)
     where, usable = chosen_pixels(frame, truth)
-    rate, spread, structure = frame.rate[where], frame.spread[where], structure_of(frame.mean)[where]
+    rate, spread, structure = (
+        frame.rate[where],
+        frame.spread[where],
+        structure_of(frame.mean)[where],
+    )
     error = None if truth is None else np.abs(frame.mean.astype(np.float64) - truth)[where]
     yield Progress(stage="ranking pixels", done=1, total=2)
     return Agreement(
@@ -127,7 +133,9 @@ def agreement(frame: ResultFrame, truth: np.ndarray | None = None) -> Generator[
     )
 
 
-def chosen_pixels(frame: ResultFrame, truth: np.ndarray | None = None) -> tuple[tuple[np.ndarray, np.ndarray], int]:
+def chosen_pixels(
+    frame: ResultFrame, truth: np.ndarray | None = None
+) -> tuple[tuple[np.ndarray, np.ndarray], int]:
     """Rows and columns of the pixels to rank, and how many there are to choose from; always the same choice.
 
     Raises
@@ -136,11 +144,17 @@ def chosen_pixels(frame: ResultFrame, truth: np.ndarray | None = None) -> tuple[
         A truth of another shape, or fewer than three valid pixels.
     """
     if truth is not None and truth.shape != frame.mean.shape:
-        raise ValueError(f"the truth has {_size(truth)} pixels, the result {_size(frame.mean)}; give a truth on the grid of the result.")
+        raise ValueError(
+            f"the truth has {_size(truth)} pixels, the result {_size(frame.mean)}; give a truth on the grid of the result."
+        )
     arrays = (frame.mean, frame.spread, frame.rate, *(() if truth is None else (truth,)))
-    usable = np.flatnonzero(frame.valid & np.logical_and.reduce([np.isfinite(array) for array in arrays]))
+    usable = np.flatnonzero(
+        frame.valid & np.logical_and.reduce([np.isfinite(array) for array in arrays])
+    )
     if usable.size < 3:
-        raise ValueError(f"{usable.size} valid pixels; at least 3 are needed to rank them. Look at the layer of untrusted pixels.")
+        raise ValueError(
+            f"{usable.size} valid pixels; at least 3 are needed to rank them. Look at the layer of untrusted pixels."
+        )
     ranked = usable
     if usable.size > MOST_PIXELS:
         ranked = np.random.default_rng(0).choice(usable, MOST_PIXELS, replace=False)
@@ -172,7 +186,10 @@ def error_by_spread(spread: np.ndarray, error: np.ndarray, bins: int = BINS) -> 
     places = np.searchsorted(inner, spread, side="right")
     pixels = np.bincount(places)
     filled = pixels > 0
-    roots = [np.sqrt(np.bincount(places, np.square(values, dtype=np.float64))[filled] / pixels[filled]) for values in (spread, error)]
+    roots = [
+        np.sqrt(np.bincount(places, np.square(values, dtype=np.float64))[filled] / pixels[filled])
+        for values in (spread, error)
+    ]
     return ErrorBySpread(spread=roots[0], error=roots[1], pixels=pixels[filled])
 
 
@@ -193,26 +210,42 @@ def in_words(found: Agreement, unit: str) -> str:
     unit : str
         Of the result.
     """
-    lines = ["The schedule is a learned noise rate λ for each pixel, made to ease training. It tells how the samples were drawn, not how wrong they are."]
+    lines = [
+        "The schedule is a learned noise rate λ for each pixel, made to ease training. It tells how the samples were drawn, not how wrong they are."
+    ]
     if found.rate_error is None or found.spread_error is None or found.rmse is None:
         ranks = f"structure (edges, {_rank(found.rate_structure)}) and with the spread of the samples ({_rank(found.rate_spread)})"
-        lines.append(f"Here λ goes with {ranks}. Whether either goes with the error, only a truth can tell: choose one above. λ is not an uncertainty.")
+        lines.append(
+            f"Here λ goes with {ranks}. Whether either goes with the error, only a truth can tell: choose one above. λ is not an uncertainty."
+        )
     else:
         lines.append(_rate_and_error(found.rate_structure, found.rate_error))
         spread = f"The spread goes with the error ({_rank(found.spread_error)})"
-        lines.append(f"{spread}; the error is {found.rmse:.3g} {unit} (RMS) where the spread says {found.rms_spread:.3g} {unit}.")
+        lines.append(
+            f"{spread}; the error is {found.rmse:.3g} {unit} (RMS) where the spread says {found.rms_spread:.3g} {unit}."
+        )
     if found.used < found.usable:
-        lines.append(f"Over {found.used} of {found.usable} valid pixels, drawn at random, always the same.")
+        lines.append(
+            f"Over {found.used} of {found.usable} valid pixels, drawn at random, always the same."
+        )
     return "\n".join(lines)
 
 
 def _rate_and_error(with_structure: float, with_error: float) -> str:
     if abs(with_error) > abs(with_structure):
-        ranks = f"error ({_rank(with_error)}) more than with structure (edges, {_rank(with_structure)})"
-        return f"Here λ goes with the {ranks}: one image, and no calibration. λ is not an uncertainty."
+        ranks = (
+            f"error ({_rank(with_error)}) more than with structure (edges, {_rank(with_structure)})"
+        )
+        return (
+            f"Here λ goes with the {ranks}: one image, and no calibration. λ is not an uncertainty."
+        )
     ranks = f"structure (edges, {_rank(with_structure)}) at least as much as with the error ({_rank(with_error)})"
     return f"λ is not an uncertainty: here it goes with {ranks}."
 
 
 def _rank(value: float) -> str:
-    return "ρ undefined, one of the two is the same everywhere" if np.isnan(value) else f"ρ = {value:.2f}"
+    return (
+        "ρ undefined, one of the two is the same everywhere"
+        if np.isnan(value)
+        else f"ρ = {value:.2f}"
+    )

@@ -79,7 +79,9 @@ class FrameMasses:
     masses: tuple[RegionMass, ...]
 
 
-def measure_frames(frames: Sequence[tuple[PhaseFrame, MaskFrame]], alpha_um3_per_pg: float) -> Generator[Progress, None, tuple[FrameMasses, ...]]:
+def measure_frames(
+    frames: Sequence[tuple[PhaseFrame, MaskFrame]], alpha_um3_per_pg: float
+) -> Generator[Progress, None, tuple[FrameMasses, ...]]:
     """Weigh every region of every frame; frames without a region are left out.
 
     Parameters
@@ -107,14 +109,22 @@ def measure_frames(frames: Sequence[tuple[PhaseFrame, MaskFrame]], alpha_um3_per
         image = frame.read()
         regions = mask.read((image.phase.shape[0], image.phase.shape[1]))
         if regions.any() or len(frames) == 1:
-            found.append(FrameMasses(place=frame.place, masses=_weighed(frame, image, regions, alpha_um3_per_pg)))
+            found.append(
+                FrameMasses(
+                    place=frame.place, masses=_weighed(frame, image, regions, alpha_um3_per_pg)
+                )
+            )
         yield Progress(stage=f"frame {number} of {len(frames)}", done=number, total=len(frames))
     if not found:
-        raise RequestError(f"the mask is empty in all {len(frames)} frames. Draw at least one region around a cell.")
+        raise RequestError(
+            f"the mask is empty in all {len(frames)} frames. Draw at least one region around a cell."
+        )
     return tuple(found)
 
 
-def _weighed(frame: PhaseFrame, image: PhaseField, regions: np.ndarray, alpha: float) -> tuple[RegionMass, ...]:
+def _weighed(
+    frame: PhaseFrame, image: PhaseField, regions: np.ndarray, alpha: float
+) -> tuple[RegionMass, ...]:
     try:
         return dry_mass_pg(image, regions, alpha)
     except RequestError as error:
@@ -161,7 +171,9 @@ def reasons_not_to_quantify(warnings: Sequence[str]) -> tuple[str, ...]:
     return tuple(warning for warning in warnings if QUANTIFY_NOT in warning)
 
 
-def mass_rows(measured: Sequence[FrameMasses], made_with: Mapping[str, object]) -> list[dict[str, object]]:
+def mass_rows(
+    measured: Sequence[FrameMasses], made_with: Mapping[str, object]
+) -> list[dict[str, object]]:
     """One row for each region of each frame, ready for a table: every row also says how it was made.
 
     Parameters

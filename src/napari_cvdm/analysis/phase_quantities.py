@@ -81,14 +81,22 @@ class PhaseField:
     trusted: np.ndarray | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        check_optics(pixel_um=self.pixel_um, wavelength_um=self.wavelength_um, medium_index=None, na=None)
+        check_optics(
+            pixel_um=self.pixel_um, wavelength_um=self.wavelength_um, medium_index=None, na=None
+        )
         if self.phase.ndim != 2:
-            raise RequestError(f"the phase has {self.phase.ndim} axes; one image with axes Y and X is needed. Give frame by frame.")
+            raise RequestError(
+                f"the phase has {self.phase.ndim} axes; one image with axes Y and X is needed. Give frame by frame."
+            )
         for name, array in (("samples", self.samples), ("trusted", self.trusted)):
             if array is not None and array.shape[-2:] != self.phase.shape:
-                raise RequestError(f"{name} has {array.shape[-2:]} pixels, the phase {self.phase.shape}; both must be of one reconstruction.")
+                raise RequestError(
+                    f"{name} has {array.shape[-2:]} pixels, the phase {self.phase.shape}; both must be of one reconstruction."
+                )
         if not np.isfinite(self.images().sum()):
-            raise RequestError("some pixels of the phase are no numbers; was this frame reconstructed to its end? Reconstruct it again.")
+            raise RequestError(
+                "some pixels of the phase are no numbers; was this frame reconstructed to its end? Reconstruct it again."
+            )
 
     def images(self) -> np.ndarray:
         """What is weighed: the samples, or the one phase image, shape (N, Y, X)."""
@@ -96,7 +104,9 @@ class PhaseField:
 
     def trusted_pixels(self) -> np.ndarray:
         """Pixels that may be trusted: (Y, X), bool."""
-        return np.ones(self.phase.shape, bool) if self.trusted is None else self.trusted.astype(bool)
+        return (
+            np.ones(self.phase.shape, bool) if self.trusted is None else self.trusted.astype(bool)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +142,9 @@ class RegionMass:
     remarks: tuple[str, ...] = ()
 
 
-def dry_mass_pg(image: PhaseField, regions: np.ndarray, alpha_um3_per_pg: float = ALPHA_UM3_PER_PG) -> tuple[RegionMass, ...]:
+def dry_mass_pg(
+    image: PhaseField, regions: np.ndarray, alpha_um3_per_pg: float = ALPHA_UM3_PER_PG
+) -> tuple[RegionMass, ...]:
     """Dry mass in every region: m = lambda / (2 pi alpha) sum(phi - phi_medium) pixel^2.
 
     Every posterior sample is levelled and weighed by itself, so the error holds what neighbouring pixels, and the level of
@@ -163,14 +175,28 @@ def dry_mass_pg(image: PhaseField, regions: np.ndarray, alpha_um3_per_pg: float 
     _check_alpha(alpha_um3_per_pg)
     medium = find_medium(image, regions)
     labels = np.setdiff1d(regions, 0)
-    sums = np.stack([ndimage.sum_labels(phase.astype(float) - np.median(phase[medium]), regions, labels) for phase in image.images()])
+    sums = np.stack(
+        [
+            ndimage.sum_labels(phase.astype(float) - np.median(phase[medium]), regions, labels)
+            for phase in image.images()
+        ]
+    )
     masses = sums * image.wavelength_um * image.pixel_um**2 / (2 * np.pi * alpha_um3_per_pg)
     pixels = np.bincount(np.searchsorted(labels, regions[regions != 0]))
-    found = zip(labels, pixels, sums.T, masses.T, _place_remarks(image, regions, labels), strict=True)
+    found = zip(
+        labels, pixels, sums.T, masses.T, _place_remarks(image, regions, labels), strict=True
+    )
     return tuple(_region_mass(image, *one) for one in found)
 
 
-def _region_mass(image: PhaseField, label: int, pixels: int, sums: np.ndarray, masses: np.ndarray, remarks: tuple[str, ...]) -> RegionMass:
+def _region_mass(
+    image: PhaseField,
+    label: int,
+    pixels: int,
+    sums: np.ndarray,
+    masses: np.ndarray,
+    remarks: tuple[str, ...],
+) -> RegionMass:
     """One region, from its phase sum [rad] and its mass [pg] in every sample."""
     mean_phase = float(sums.mean() / pixels)
     return RegionMass(
@@ -204,13 +230,19 @@ def find_medium(image: PhaseField, regions: np.ndarray) -> np.ndarray:
         Regions of another size, no region, or too little left for medium.
     """
     if regions.shape != image.phase.shape:
-        raise RequestError(f"the mask has {regions.shape} pixels, the phase {image.phase.shape}; draw it on the phase.")
+        raise RequestError(
+            f"the mask has {regions.shape} pixels, the phase {image.phase.shape}; draw it on the phase."
+        )
     if not regions.any():
-        raise RequestError("the mask is empty: no region covers a pixel of the phase. Draw at least one region around a cell.")
+        raise RequestError(
+            "the mask is empty: no region covers a pixel of the phase. Draw at least one region around a cell."
+        )
     trusted = image.trusted_pixels()
     outside = (regions == 0) & trusted
     if not trusted.any():
-        raise RequestError("no pixel of this phase is trusted, so there is nothing to weigh. See the warnings of the reconstruction.")
+        raise RequestError(
+            "no pixel of this phase is trusted, so there is nothing to weigh. See the warnings of the reconstruction."
+        )
     if outside.mean() < SMALLEST_MEDIUM_SHARE:
         raise RequestError(
             f"trusted medium outside all regions is {outside.mean():.1%} of the field; mass is relative to it and needs at least {SMALLEST_MEDIUM_SHARE:.0%}. "
@@ -233,10 +265,14 @@ def _clipped(phase: np.ndarray, outside: np.ndarray) -> np.ndarray:
 
 def _check_alpha(alpha: float) -> None:
     if not LEAST_ALPHA <= alpha <= MOST_ALPHA:
-        raise RequestError(f"alpha is {alpha:g} um^3/pg; allowed is {LEAST_ALPHA:g} to {MOST_ALPHA:g}. For proteins and cells 0.18 to 0.20 is usual.")
+        raise RequestError(
+            f"alpha is {alpha:g} um^3/pg; allowed is {LEAST_ALPHA:g} to {MOST_ALPHA:g}. For proteins and cells 0.18 to 0.20 is usual."
+        )
 
 
-def _place_remarks(image: PhaseField, regions: np.ndarray, labels: np.ndarray) -> list[tuple[str, ...]]:
+def _place_remarks(
+    image: PhaseField, regions: np.ndarray, labels: np.ndarray
+) -> list[tuple[str, ...]]:
     untrusted = ~image.trusted_pixels()
     at_edge = np.concatenate([regions[[0, -1]].ravel(), regions[:, [0, -1]].ravel()])
     touching = regions[ndimage.binary_dilation(untrusted)]

@@ -30,7 +30,13 @@ class Interval:
     fields: int
 
 
-def rank_correlations(rate: np.ndarray, spread: np.ndarray, error: np.ndarray, intensity: np.ndarray, structure: np.ndarray) -> dict[str, float]:
+def rank_correlations(
+    rate: np.ndarray,
+    spread: np.ndarray,
+    error: np.ndarray,
+    intensity: np.ndarray,
+    structure: np.ndarray,
+) -> dict[str, float]:
     """Spearman's correlations of one field, all of shape (n,).
 
     Parameters
@@ -47,13 +53,24 @@ def rank_correlations(rate: np.ndarray, spread: np.ndarray, error: np.ndarray, i
     dict
         ``rate-error given intensity`` is the correlation of what intensity does not explain, see `partial_correlation`.
     """
-    named = {"rate": rate, "spread": spread, "error": error, "intensity": intensity, "structure": structure}
+    named = {
+        "rate": rate,
+        "spread": spread,
+        "error": error,
+        "intensity": intensity,
+        "structure": structure,
+    }
     ranks = {name: stats.rankdata(values) for name, values in named.items()}
-    found = {f"{first}-{second}": spearman(ranks[first], ranks[second]) for first, second in (("rate", "spread"), ("rate", "error"), ("spread", "error"))}
+    found = {
+        f"{first}-{second}": spearman(ranks[first], ranks[second])
+        for first, second in (("rate", "spread"), ("rate", "error"), ("spread", "error"))
+    }
     found["structure-error"] = spearman(ranks["structure"], ranks["error"])
     for first in ("rate", "spread"):
         for given in ("intensity", "structure"):
-            found[f"{first}-error given {given}"] = partial_correlation(ranks[first], ranks["error"], ranks[given])
+            found[f"{first}-error given {given}"] = partial_correlation(
+                ranks[first], ranks["error"], ranks[given]
+            )
     return found
 
 
@@ -80,6 +97,12 @@ def over_fields(values: Sequence[float]) -> Interval:
         mean = float(known.mean()) if known.size else float("nan")
         spread = mean if known.size > 1 else float("nan")
         return Interval(mean=mean, low=spread, high=spread, fields=known.size)
-    found = stats.bootstrap((known,), np.mean, n_resamples=RESAMPLES, confidence_level=CONFIDENCE, rng=np.random.default_rng(0))
+    found = stats.bootstrap(
+        (known,),
+        np.mean,
+        n_resamples=RESAMPLES,
+        confidence_level=CONFIDENCE,
+        rng=np.random.default_rng(0),
+    )
     low, high = (float(value) for value in found.confidence_interval)
     return Interval(mean=float(known.mean()), low=low, high=high, fields=known.size)

@@ -10,7 +10,9 @@ SMALLEST_UM2 = 5.0
 STRUCTURE, BACKGROUND = 1, 2
 
 
-def regions_on_grid(labels: np.ndarray, matrix: np.ndarray, offset: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+def regions_on_grid(
+    labels: np.ndarray, matrix: np.ndarray, offset: np.ndarray, shape: tuple[int, int]
+) -> np.ndarray:
     """A label image on another grid: each pixel takes the label that lies under its centre.
 
     Parameters
@@ -27,12 +29,25 @@ def regions_on_grid(labels: np.ndarray, matrix: np.ndarray, offset: np.ndarray, 
     ndarray of shape (Y, X), int
         0 outside `labels`.
     """
-    if labels.shape == shape and np.allclose(matrix, np.eye(2), atol=1e-6) and np.allclose(offset, 0, atol=1e-3):
+    if (
+        labels.shape == shape
+        and np.allclose(matrix, np.eye(2), atol=1e-6)
+        and np.allclose(offset, 0, atol=1e-3)
+    ):
         return labels
-    return np.asarray(ndimage.affine_transform(labels, matrix, offset, output_shape=shape, order=0, mode="grid-constant"))
+    return np.asarray(
+        ndimage.affine_transform(
+            labels, matrix, offset, output_shape=shape, order=0, mode="grid-constant"
+        )
+    )
 
 
-def suggest_regions(phase: np.ndarray, pixel_um: float, trusted: np.ndarray | None = None, smallest_um2: float = SMALLEST_UM2) -> np.ndarray:
+def suggest_regions(
+    phase: np.ndarray,
+    pixel_um: float,
+    trusted: np.ndarray | None = None,
+    smallest_um2: float = SMALLEST_UM2,
+) -> np.ndarray:
     """Regions of more phase than the medium, by the triangle threshold.
 
     In a field that is mostly medium the triangle method cuts where the peak of the medium ends, so the thin edge of a cell
@@ -68,12 +83,18 @@ def suggest_regions(phase: np.ndarray, pixel_um: float, trusted: np.ndarray | No
     trusted = np.ones(phase.shape, bool) if trusted is None else trusted
     smooth = ndimage.gaussian_filter(phase.astype(float), SMOOTHING_PX)
     if not trusted.any() or np.ptp(smooth[trusted]) == 0:
-        raise RequestError("no phase stands out from the medium, so there is no mask to suggest. Draw one in a Labels or Shapes layer.")
-    pieces, _ = ndimage.label(ndimage.binary_fill_holes((smooth > threshold_triangle(smooth[trusted])) & trusted))
+        raise RequestError(
+            "no phase stands out from the medium, so there is no mask to suggest. Draw one in a Labels or Shapes layer."
+        )
+    pieces, _ = ndimage.label(
+        ndimage.binary_fill_holes((smooth > threshold_triangle(smooth[trusted])) & trusted)
+    )
     kept = np.bincount(pieces.ravel()) * pixel_um**2 >= smallest_um2
     kept[0] = False
     if not kept.any():
-        raise RequestError(f"nothing of {smallest_um2:g} um^2 or more stands out from the medium. Draw a mask in a Labels or Shapes layer.")
+        raise RequestError(
+            f"nothing of {smallest_um2:g} um^2 or more stands out from the medium. Draw a mask in a Labels or Shapes layer."
+        )
     return np.asarray(ndimage.label(kept[pieces])[0], np.int32)
 
 

@@ -81,7 +81,10 @@ def schedule_maps(rate: Any, clock: ClockCurve) -> ScheduleMaps:
     frames = da.asanyarray(rate).astype(np.float32, copy=False)
     frames = frames.rechunk((1,) * (frames.ndim - 2) + frames.shape[-2:])[None]
     values, speeds = (_along_t(numbers, frames.ndim) for numbers in (clock.values, clock.speeds))
-    gamma, beta, level = (da.map_blocks(part, frames, along, dtype=np.float32) for part, along in ((_gamma, values), (_beta, speeds), (_half_log_snr, values)))
+    gamma, beta, level = (
+        da.map_blocks(part, frames, along, dtype=np.float32)
+        for part, along in ((_gamma, values), (_beta, speeds), (_half_log_snr, values))
+    )
     return ScheduleMaps(gamma=gamma, beta=beta, half_log_snr=level)
 
 
@@ -120,11 +123,17 @@ def shown_ranges(rate: np.ndarray, clock: ClockCurve) -> dict[str, tuple[float, 
     """
     begun = rate[rate > 0]
     low, high = (float(begun.min()), float(begun.max())) if begun.size else (1.0, 1.0)
-    inside = [index for index, time in enumerate(clock.times) if SHOWN_TIMES[0] <= time <= SHOWN_TIMES[1]] or [len(clock.times) - 1]
+    inside = [
+        index for index, time in enumerate(clock.times) if SHOWN_TIMES[0] <= time <= SHOWN_TIMES[1]
+    ] or [len(clock.times) - 1]
     first, last = clock.values[inside[0]], clock.values[inside[-1]]
     noisiest, cleanest = _half_log_snr(np.array([high, low]), np.array([last, first])).tolist()
     level = (noisiest, cleanest) if noisiest < cleanest else (noisiest - 1, noisiest + 1)
-    return {"gamma": (0.0, 1.0), "beta": (0.0, high * max(clock.speeds[index] for index in inside)), "half_log_snr": level}
+    return {
+        "gamma": (0.0, 1.0),
+        "beta": (0.0, high * max(clock.speeds[index] for index in inside)),
+        "half_log_snr": level,
+    }
 
 
 def pixel_curves(rate: float, clock: ClockCurve) -> ScheduleCurves:
@@ -138,10 +147,17 @@ def pixel_curves(rate: float, clock: ClockCurve) -> ScheduleCurves:
     """
     values, speeds = np.array(clock.values), np.array(clock.speeds)
     one = np.array(rate, np.float64)
-    return ScheduleCurves(times=np.array(clock.times), gamma=_gamma(one, values), beta=_beta(one, speeds), half_log_snr=_half_log_snr(one, values))
+    return ScheduleCurves(
+        times=np.array(clock.times),
+        gamma=_gamma(one, values),
+        beta=_beta(one, speeds),
+        half_log_snr=_half_log_snr(one, values),
+    )
 
 
-def region_curves(rate: np.ndarray, labels: np.ndarray, clock: ClockCurve, most: int = 6) -> Generator[Progress, None, RegionCurves]:
+def region_curves(
+    rate: np.ndarray, labels: np.ndarray, clock: ClockCurve, most: int = 6
+) -> Generator[Progress, None, RegionCurves]:
     """Mean of the schedule over every region: of gamma itself, which is not gamma of the mean rate.
 
     Parameters
@@ -168,7 +184,9 @@ def region_curves(rate: np.ndarray, labels: np.ndarray, clock: ClockCurve, most:
         Labels of another shape.
     """
     if labels.shape != rate.shape:
-        raise ValueError(f"the regions have {labels.shape} pixels, the rate map {rate.shape}; give regions on the grid of the rate map.")
+        raise ValueError(
+            f"the regions have {labels.shape} pixels, the rate map {rate.shape}; give regions on the grid of the rate map."
+        )
     found = np.unique(labels[labels > 0])
     numbers, curves = found[:most], {}
     yield Progress(stage="averaging the schedule", done=0, total=len(numbers))

@@ -84,9 +84,18 @@ class Baseline(ABC):
     @property
     def entry(self) -> dict[str, object]:
         """What a result says of its model: the method, its parameters, and a fingerprint of both."""
-        return {"name": self.name, "sha256": self.sha256, "task": self.task, "kind": "baseline", "parameters": asdict(self), "training": {}}
+        return {
+            "name": self.name,
+            "sha256": self.sha256,
+            "task": self.task,
+            "kind": "baseline",
+            "parameters": asdict(self),
+            "training": {},
+        }
 
     @property
     def sha256(self) -> str:
         """A fingerprint of the method's name and parameters."""
-        return hashlib.sha256(json.dumps([self.name, asdict(self)], sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(
+            json.dumps([self.name, asdict(self)], sort_keys=True).encode()
+        ).hexdigest()

@@ -18,7 +18,9 @@ from napari_cvdm.tasks.conditioned import BORDER_PX, interior
 from napari_cvdm.tasks.phase import SortedPlanes
 from napari_cvdm.tasks.phase_channels import phase_optics, usable_planes
 
-WOTF_REGULARISATION = 1e-5  # the best power of ten on the measured HL60 cell, see benchmarks.classical
+WOTF_REGULARISATION = (
+    1e-5  # the best power of ten on the measured HL60 cell, see benchmarks.classical
+)
 LARGEST_REGULARISATION = 10.0
 MOST_ROUNDS = 1000
 
@@ -26,7 +28,12 @@ MOST_ROUNDS = 1000
 @dataclass(frozen=True, kw_only=True)
 class _PhaseMethod(Baseline):
     task: ClassVar[str] = "phase-2shot"
-    needed_optics: ClassVar[tuple[str, ...]] = ("pixel_um", "wavelength_um", "medium_index", "defocus_um")
+    needed_optics: ClassVar[tuple[str, ...]] = (
+        "pixel_um",
+        "wavelength_um",
+        "medium_index",
+        "defocus_um",
+    )
     parameter: ClassVar[str] = "regularisation"
     regularisation: float
 
@@ -38,7 +45,13 @@ class _PhaseMethod(Baseline):
             )
 
     @abstractmethod
-    def phase_of(self, ratio: Tensor, defocus_um: Sequence[float], microscope: Microscope, condenser_na: float = 0.0) -> Tensor:
+    def phase_of(
+        self,
+        ratio: Tensor,
+        defocus_um: Sequence[float],
+        microscope: Microscope,
+        condenser_na: float = 0.0,
+    ) -> Tensor:
         """Phase [rad] of planes over their background (P, Y, X)."""
 
     def solve(self, frame: np.ndarray, request: RestoreRequest) -> Solving:
@@ -53,7 +66,12 @@ class _PhaseMethod(Baseline):
             ratio, margin_px = checked.planes, checked.margin_px
             estimated |= {} if checked.checks is None else {"planes": checked.checks.as_mapping()}
         yield "solving"
-        phase = self.phase_of(torch.from_numpy(np.ascontiguousarray(ratio)), planes.defocus_um, microscope, request.condenser_na or 0.0)
+        phase = self.phase_of(
+            torch.from_numpy(np.ascontiguousarray(ratio)),
+            planes.defocus_um,
+            microscope,
+            request.condenser_na or 0.0,
+        )
         usable = usable_planes(planes.frame, ratio, margin_px).all(axis=0)
         valid = usable & interior((frame.shape[1], frame.shape[2]), BORDER_PX + margin_px)
         return Answer(image=phase.numpy().astype(np.float32), valid=valid, estimated=estimated)
@@ -74,15 +92,22 @@ class UsTie(_PhaseMethod):
     name: ClassVar[str] = "us-tie"
     title: ClassVar[str] = "Phase by the universal solution of the transport-of-intensity equation"
     source: ClassVar[str] = "Zhang, Chen, Sun, Tian, Zuo, Opt. Lett. 45, 3649 (2020)"
-    resolution: ClassVar[str] = "up to half a turn of pi lambda z f^2 / n; finer detail comes out too weak"
-    limits: ClassVar[tuple[str, ...]] = ("Slow waves drown in photon noise, the more so the longer they are.", "Needs nearly coherent light.")
+    resolution: ClassVar[str] = (
+        "up to half a turn of pi lambda z f^2 / n; finer detail comes out too weak"
+    )
+    limits: ClassVar[tuple[str, ...]] = (
+        "Slow waves drown in photon noise, the more so the longer they are.",
+        "Needs nearly coherent light.",
+    )
     regularisation: float = AUTHORS_REGULARISATION
     iterations: int = 25
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 1 <= self.iterations <= MOST_ROUNDS:
-            raise RequestError(f"the iterations of {self.name} are {self.iterations}; allowed is 1 to {MOST_ROUNDS}. Leave them out for the default.")
+            raise RequestError(
+                f"the iterations of {self.name} are {self.iterations}; allowed is 1 to {MOST_ROUNDS}. Leave them out for the default."
+            )
 
     def warnings(self, request: RestoreRequest) -> tuple[str, ...]:
         """Warn if the condenser is open: US-TIE assumes coherent light."""
@@ -93,7 +118,13 @@ class UsTie(_PhaseMethod):
             f"and fine structures come out too weak. Use {Wotf.name} or phase-physics, which take it into account.",
         )
 
-    def phase_of(self, ratio: Tensor, defocus_um: Sequence[float], microscope: Microscope, condenser_na: float = 0.0) -> Tensor:
+    def phase_of(
+        self,
+        ratio: Tensor,
+        defocus_um: Sequence[float],
+        microscope: Microscope,
+        condenser_na: float = 0.0,
+    ) -> Tensor:
         """US-TIE with the mean of all planes as intensity and the slope of a line through them as its derivative, in coherent light."""
         return us_tie_of(ratio, defocus_um, microscope, self.regularisation, self.iterations)
 
@@ -110,11 +141,22 @@ class Wotf(_PhaseMethod):
 
     name: ClassVar[str] = "wotf"
     title: ClassVar[str] = "Phase by the weak-object transfer function"
-    source: ClassVar[str] = "Guigay, Optik 49, 121 (1977); Jenkins and Gaylord, Appl. Opt. 54, 8566 (2015)"
+    source: ClassVar[str] = (
+        "Guigay, Optik 49, 121 (1977); Jenkins and Gaylord, Appl. Opt. 54, 8566 (2015)"
+    )
     resolution: ClassVar[str] = "that of the objective, but for the waves that no plane shows"
-    limits: ClassVar[tuple[str, ...]] = ("For weak objects: phases well below 1 rad.", "The regularisation takes slow waves away.")
+    limits: ClassVar[tuple[str, ...]] = (
+        "For weak objects: phases well below 1 rad.",
+        "The regularisation takes slow waves away.",
+    )
     regularisation: float = WOTF_REGULARISATION
 
-    def phase_of(self, ratio: Tensor, defocus_um: Sequence[float], microscope: Microscope, condenser_na: float = 0.0) -> Tensor:
+    def phase_of(
+        self,
+        ratio: Tensor,
+        defocus_um: Sequence[float],
+        microscope: Microscope,
+        condenser_na: float = 0.0,
+    ) -> Tensor:
         """Least squares over all planes, absorption told from phase."""
         return solve_wotf(ratio - 1, defocus_um, microscope, self.regularisation, condenser_na)

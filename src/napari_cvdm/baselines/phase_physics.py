@@ -26,7 +26,12 @@ class PhasePhysics(Baseline):
     name: ClassVar[str] = "phase-physics"
     title: ClassVar[str] = "Phase by inverting the whole image formation"
     task: ClassVar[str] = "phase-2shot"
-    needed_optics: ClassVar[tuple[str, ...]] = ("pixel_um", "wavelength_um", "medium_index", "defocus_um")
+    needed_optics: ClassVar[tuple[str, ...]] = (
+        "pixel_um",
+        "wavelength_um",
+        "medium_index",
+        "defocus_um",
+    )
     parameter: ClassVar[str] = "draws"
     source: ClassVar[str] = "Gauss-Newton with conjugate gradients, see docs/symbols.md"
     resolution: ClassVar[str] = "that of the objective, as far as the photons carry"
@@ -38,7 +43,9 @@ class PhasePhysics(Baseline):
 
     def __post_init__(self) -> None:
         if not 2 <= self.draws <= MOST_DRAWS:
-            raise RequestError(f"the draws of {self.name} are {self.draws}; allowed is 2 to {MOST_DRAWS}. Leave them out for the default.")
+            raise RequestError(
+                f"the draws of {self.name} are {self.draws}; allowed is 2 to {MOST_DRAWS}. Leave them out for the default."
+            )
 
     def solve(self, frame: np.ndarray, request: RestoreRequest) -> Solving:
         """Invert one frame of any number of planes; the phase is zero in the cell-free background, where there is some."""

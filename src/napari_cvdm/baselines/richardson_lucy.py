@@ -39,14 +39,23 @@ class RichardsonLucy(Baseline):
     task: ClassVar[str] = "widefield-x2"
     needed_optics: ClassVar[tuple[str, ...]] = ("pixel_um",)
     parameter: ClassVar[str] = "iterations"
-    source: ClassVar[str] = "Richardson, J. Opt. Soc. Am. 62, 55 (1972); Lucy, Astron. J. 79, 745 (1974); Snyder et al., J. Opt. Soc. Am. A 10, 1014 (1993)"
-    resolution: ClassVar[str] = "as far as the photons carry; beyond the diffraction limit only for isolated points"
-    limits: ClassVar[tuple[str, ...]] = ("Haze out of focus stays.", "Noise turns into grains when it runs for long.")
+    source: ClassVar[str] = (
+        "Richardson, J. Opt. Soc. Am. 62, 55 (1972); Lucy, Astron. J. 79, 745 (1974); Snyder et al., J. Opt. Soc. Am. A 10, 1014 (1993)"
+    )
+    resolution: ClassVar[str] = (
+        "as far as the photons carry; beyond the diffraction limit only for isolated points"
+    )
+    limits: ClassVar[tuple[str, ...]] = (
+        "Haze out of focus stays.",
+        "Noise turns into grains when it runs for long.",
+    )
     iterations: int = MOST_ITERATIONS
 
     def __post_init__(self) -> None:
         if not 1 <= self.iterations <= LARGEST_ITERATIONS:
-            raise RequestError(f"the iterations of {self.name} are {self.iterations}; allowed is 1 to {LARGEST_ITERATIONS}. Leave them out for the default.")
+            raise RequestError(
+                f"the iterations of {self.name} are {self.iterations}; allowed is 1 to {LARGEST_ITERATIONS}. Leave them out for the default."
+            )
 
     def solve(self, frame: np.ndarray, request: RestoreRequest) -> Solving:
         """Deconvolve one frame (1, Y, X)."""
@@ -56,15 +65,28 @@ class RichardsonLucy(Baseline):
         lens = lens_of_request(request, task.upsampling) or estimate_lens([counts], task.upsampling)
         usable = ~saturated(frame)
         camera = photon_transfer(counts - level, usable)
-        problem = Deconvolution.of_frame(counts - level, lens, camera, IntensityScale.fit(counts, level).scale, task.upsampling)
+        problem = Deconvolution.of_frame(
+            counts - level, lens, camera, IntensityScale.fit(counts, level).scale, task.upsampling
+        )
         valid = interior(counts.shape, BORDER_PX) & usable
         canvas, chi, used = yield from _until_only_noise_is_left(problem, valid, self.iterations)
-        found: dict[str, Any] = {"dark_level": level, "read_variance": camera.read_variance, "counts_per_electron": camera.gain}
-        found |= {"cutoff_px": lens.cutoff_px, "optics": lens.source, "iterations": used, "chi_squared": chi}
+        found: dict[str, Any] = {
+            "dark_level": level,
+            "read_variance": camera.read_variance,
+            "counts_per_electron": camera.gain,
+        }
+        found |= {
+            "cutoff_px": lens.cutoff_px,
+            "optics": lens.source,
+            "iterations": used,
+            "chi_squared": chi,
+        }
         return Answer(image=problem.in_frame(canvas).numpy(), valid=valid, estimated=found)
 
 
-def _until_only_noise_is_left(problem: Deconvolution, valid: np.ndarray, most: int) -> Generator[str, None, tuple[Tensor, float, int]]:
+def _until_only_noise_is_left(
+    problem: Deconvolution, valid: np.ndarray, most: int
+) -> Generator[str, None, tuple[Tensor, float, int]]:
     """The estimate on the canvas, its chi^2 in the frame, and how many iterations made it."""
     counts = (*(count for count in CHECKED_AFTER if count < most), most)
     best: tuple[Tensor, float, int] | None = None

@@ -26,8 +26,17 @@ def by_blocks(function: Callable[[Tensor], Tensor], image: np.ndarray, margin: i
     """
     around = [(0, 0)] * (image.ndim - 2) + [(margin, margin)] * 2
     padded = torch.from_numpy(np.pad(np.asarray(image, dtype=np.float32), around, mode="symmetric"))
-    rows, columns = ([(start, min(start + BLOCK_PX, size)) for start in range(0, size, BLOCK_PX)] for size in image.shape[-2:])
-    blocks = [[function(padded[..., top : bottom + 2 * margin, left : right + 2 * margin]) for left, right in columns] for top, bottom in rows]
+    rows, columns = (
+        [(start, min(start + BLOCK_PX, size)) for start in range(0, size, BLOCK_PX)]
+        for size in image.shape[-2:]
+    )
+    blocks = [
+        [
+            function(padded[..., top : bottom + 2 * margin, left : right + 2 * margin])
+            for left, right in columns
+        ]
+        for top, bottom in rows
+    ]
     return torch.cat([torch.cat(row, dim=-1) for row in blocks], dim=-2).double().numpy()
 
 

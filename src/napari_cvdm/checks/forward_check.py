@@ -37,7 +37,9 @@ def part_of(pixels: np.ndarray, request: RestoreRequest) -> np.ndarray:
     return pixels[..., top:bottom, left:right]
 
 
-def imaging_of(pixels: np.ndarray, prepared: Conditioned, request: RestoreRequest, card: ModelCard) -> Imaging:
+def imaging_of(
+    pixels: np.ndarray, prepared: Conditioned, request: RestoreRequest, card: ModelCard
+) -> Imaging:
     """How one frame was imaged.
 
     Parameters
@@ -60,13 +62,17 @@ def imaging_of(pixels: np.ndarray, prepared: Conditioned, request: RestoreReques
     """
     how = IMAGING[card.task](pixels, prepared, request, card)
     if not how.noisy:
-        raise OpticsError("the image has no noise to compare with; give it as the camera measured it")
+        raise OpticsError(
+            "the image has no noise to compare with; give it as the camera measured it"
+        )
     if not how.valid.any():
         raise OpticsError("no pixel is far enough from the border; give a larger image")
     return how
 
 
-def _phase_imaging(pixels: np.ndarray, prepared: Conditioned, request: RestoreRequest, card: ModelCard) -> PhaseImaging:
+def _phase_imaging(
+    pixels: np.ndarray, prepared: Conditioned, request: RestoreRequest, card: ModelCard
+) -> PhaseImaging:
     if not isinstance(prepared.posterior, PhasePosterior):
         raise OpticsError("the planes were not fitted as a whole")
     _, defocus_um = phase_optics(request)
@@ -79,23 +85,33 @@ def _valid_of(prepared: Conditioned, upsampling: int) -> np.ndarray:
     return fine[::upsampling, ::upsampling]
 
 
-def _counts_and_valid(pixels: np.ndarray, prepared: Conditioned, request: RestoreRequest, upsampling: int) -> tuple[np.ndarray, np.ndarray]:
+def _counts_and_valid(
+    pixels: np.ndarray, prepared: Conditioned, request: RestoreRequest, upsampling: int
+) -> tuple[np.ndarray, np.ndarray]:
     """The part of a fluorescence image that was asked for, and what counts of it."""
     valid = _valid_of(prepared, upsampling)
     raw, level = above_dark(pixels[0], request.background)
-    counts = part_of(raw - level, request)  # a camera's offset has no photon noise, so the line of the noise would not fit with it left in
+    counts = part_of(
+        raw - level, request
+    )  # a camera's offset has no photon noise, so the line of the noise would not fit with it left in
     return counts, valid & interior(valid.shape, BORDER_PX)
 
 
-def _same_grid_imaging(pixels: np.ndarray, prepared: Conditioned, request: RestoreRequest, card: ModelCard) -> SameGridImaging:
+def _same_grid_imaging(
+    pixels: np.ndarray, prepared: Conditioned, request: RestoreRequest, card: ModelCard
+) -> SameGridImaging:
     counts, valid = _counts_and_valid(pixels, prepared, request, 1)
     return SameGridImaging(measured=counts, noise=photon_transfer(counts, valid), valid=valid)
 
 
-def _widefield_imaging(pixels: np.ndarray, prepared: Conditioned, request: RestoreRequest, card: ModelCard) -> WidefieldImaging:
+def _widefield_imaging(
+    pixels: np.ndarray, prepared: Conditioned, request: RestoreRequest, card: ModelCard
+) -> WidefieldImaging:
     lens = prepared.lens
     if lens is None or lens.source == "assumed":
-        raise OpticsError("na and wavelength_um not known, and the image does not show its cut-off; give --na and --wavelength-um, or --psf")
+        raise OpticsError(
+            "na and wavelength_um not known, and the image does not show its cut-off; give --na and --wavelength-um, or --psf"
+        )
     counts, valid = _counts_and_valid(pixels, prepared, request, TASKS[card.task].upsampling)
     simulated: Mapping[str, Any] = card.training.get("simulation") or {}
     return WidefieldImaging(
@@ -104,8 +120,11 @@ def _widefield_imaging(pixels: np.ndarray, prepared: Conditioned, request: Resto
         valid=valid,
         lens=lens,
         upsampling=TASKS[card.task].upsampling,
-        own_sigma_px=simulated.get("target_sigma_periods", 0.0) * lens.cutoff_px,  # truths of other kinds have a width that nobody knows
-        extra_sigma_px=simulated["blur_periods"][1] * lens.cutoff_px if "blur_periods" in simulated else 1.0,
+        own_sigma_px=simulated.get("target_sigma_periods", 0.0)
+        * lens.cutoff_px,  # truths of other kinds have a width that nobody knows
+        extra_sigma_px=simulated["blur_periods"][1] * lens.cutoff_px
+        if "blur_periods" in simulated
+        else 1.0,
     )
 
 
@@ -132,10 +151,21 @@ class ForwardRecord:
         Samples behind `earlier`.
     """
 
-    def __init__(self, request: RestoreRequest, card: ModelCard, frames: tuple[int, ...], earlier: ForwardCheck | None, counts: np.ndarray) -> None:
+    def __init__(
+        self,
+        request: RestoreRequest,
+        card: ModelCard,
+        frames: tuple[int, ...],
+        earlier: ForwardCheck | None,
+        counts: np.ndarray,
+    ) -> None:
         self._request, self._card, self._loops = request, card, frames
-        self._chi2, self._sample_chi2, self._gain, self._rsp, self._rse = (np.full(frames, np.nan) for _ in range(5))
-        self._empty_chi2, self._estimate_chi2, self._estimate_outside = (np.full(frames, np.nan) for _ in range(3))
+        self._chi2, self._sample_chi2, self._gain, self._rsp, self._rse = (
+            np.full(frames, np.nan) for _ in range(5)
+        )
+        self._empty_chi2, self._estimate_chi2, self._estimate_outside = (
+            np.full(frames, np.nan) for _ in range(3)
+        )
         self._estimate: np.ndarray | None = None
         self._residual: np.ndarray | None = None
         self._local_chi2: np.ndarray | None = None
@@ -143,7 +173,11 @@ class ForwardRecord:
         self._how: Imaging | None = None
         self._fitted: Fitted | None = None
         self._seen = np.zeros(frames, dtype=int)
-        if earlier is not None and earlier.sample_chi2.shape == frames and np.isfinite(earlier.sample_chi2).any():
+        if (
+            earlier is not None
+            and earlier.sample_chi2.shape == frames
+            and np.isfinite(earlier.sample_chi2).any()
+        ):
             self._sample_chi2, self._seen = earlier.sample_chi2.copy(), np.array(counts)
         self._reference: np.ndarray | None = None
 
@@ -154,15 +188,25 @@ class ForwardRecord:
             self._how = imaging_of(pixels, prepared, self._request, self._card)
         except ValueError as error:
             self._reason = str(error)
-        self._reference = None if self._card.unit == "rad" else part_of(pixels[0], self._request).astype(np.float64)
+        self._reference = (
+            None
+            if self._card.unit == "rad"
+            else part_of(pixels[0], self._request).astype(np.float64)
+        )
         if isinstance(self._how, WidefieldImaging):
             self._estimate = prepared.estimate
             with suppress(*FAILURES):  # of the result itself it is said
-                self._estimate_chi2[index] = replace(self._how, own_sigma_px=0.0).compare(self._estimate).chi2(self._how.valid)
+                self._estimate_chi2[index] = (
+                    replace(self._how, own_sigma_px=0.0)
+                    .compare(self._estimate)
+                    .chi2(self._how.valid)
+                )
 
     def see(self, sample: np.ndarray) -> None:
         """One posterior sample of the frame (uY, uX). A check that fails costs nobody the result: it is given up, with the reason."""
-        if self._how is None or (self._card.unit == "rad" and self._seen[self._index] >= PHASES_IMAGED):
+        if self._how is None or (
+            self._card.unit == "rad" and self._seen[self._index] >= PHASES_IMAGED
+        ):
             return
         try:
             comparison = self._compare(self._how, sample)
@@ -171,21 +215,38 @@ class ForwardRecord:
             return
         before, known = int(self._seen[self._index]), np.nan_to_num(self._sample_chi2[self._index])
         self._seen[self._index] = before + 1
-        self._sample_chi2[self._index] = known + (comparison.chi2(self._how.valid) - known) / (before + 1)
+        self._sample_chi2[self._index] = known + (comparison.chi2(self._how.valid) - known) / (
+            before + 1
+        )
 
     def end(self, moments: RunningMoments) -> None:
         """The frame's samples (uY, uX) are all drawn."""
         mean = moments.mean
         if self._reference is not None:
             upsampling = mean.shape[-1] // self._reference.shape[-1]
-            found = squirrel(mean, zoom(self._reference, upsampling, order=3, mode="nearest", grid_mode=True), upsampling)
+            found = squirrel(
+                mean,
+                zoom(self._reference, upsampling, order=3, mode="nearest", grid_mode=True),
+                upsampling,
+            )
             self._rsp[self._index], self._rse[self._index] = found.rsp, found.rse
         if self._how is not None:
             self._end_compared(self._how, mean)
         if isinstance(self._how, WidefieldImaging) and self._estimate is not None:
-            calibration = carried_calibration(self._card.calibration, moments.count, self._request.steps, self._request.sampler)
-            outside = np.abs(mean - self._estimate) > compute_half_width(calibration, np.sqrt(moments.variance)) if calibration else None
-            self._estimate_outside[self._index] = np.nan if outside is None else outside[refine_mask(self._how.valid, self._how.upsampling)].mean()
+            calibration = carried_calibration(
+                self._card.calibration, moments.count, self._request.steps, self._request.sampler
+            )
+            outside = (
+                np.abs(mean - self._estimate)
+                > compute_half_width(calibration, np.sqrt(moments.variance))
+                if calibration
+                else None
+            )
+            self._estimate_outside[self._index] = (
+                np.nan
+                if outside is None
+                else outside[refine_mask(self._how.valid, self._how.upsampling)].mean()
+            )
 
     def _end_compared(self, how: Imaging, mean: np.ndarray) -> None:
         try:
@@ -220,11 +281,20 @@ class ForwardRecord:
         if self._residual is None or self._local_chi2 is None:
             self._residual = np.zeros((*self._loops, *comparison.residual.shape), np.float32)
             self._local_chi2 = np.zeros((*self._loops, *how.valid.shape), np.float32)
-        self._residual[self._index], self._local_chi2[self._index] = comparison.residual, comparison.local_chi2(how.valid)
-        self._chi2[self._index], self._gain[self._index] = comparison.chi2(how.valid), comparison.gain
+        self._residual[self._index], self._local_chi2[self._index] = (
+            comparison.residual,
+            comparison.local_chi2(how.valid),
+        )
+        self._chi2[self._index], self._gain[self._index] = (
+            comparison.chi2(how.valid),
+            comparison.gain,
+        )
         self._empty_chi2[self._index] = empty.chi2(how.valid)
         if comparison.counted is not None:
-            measured, predicted = how.measured[comparison.counted], comparison.predicted[comparison.counted]
+            measured, predicted = (
+                how.measured[comparison.counted],
+                comparison.predicted[comparison.counted],
+            )
             flat = measured.std() == 0 or predicted.std() == 0
             self._rsp[self._index] = 0.0 if flat else np.corrcoef(measured, predicted)[0, 1]
             self._rse[self._index] = np.sqrt(np.mean((measured - predicted) ** 2))
@@ -234,11 +304,17 @@ class ForwardRecord:
         axes = "".join(axis for axis in self._request.image.axes if axis not in "PYX")
         chi2, empty, limit = _average(self._chi2), _average(self._empty_chi2), LIMIT
         estimate_chi2, outside = _average(self._estimate_chi2), _average(self._estimate_outside)
-        unexplained = None if chi2 is None or empty is None or empty - 1 < LEAST_STRUCTURE else max(0.0, (chi2 - 1) / (empty - 1))
+        unexplained = (
+            None
+            if chi2 is None or empty is None or empty - 1 < LEAST_STRUCTURE
+            else max(0.0, (chi2 - 1) / (empty - 1))
+        )
         return ForwardCheck(
             residual=self._residual,
             local_chi2=self._local_chi2,
-            axes="" if self._residual is None else axes + ("PYX" if self._card.unit == "rad" else "YX"),
+            axes=""
+            if self._residual is None
+            else axes + ("PYX" if self._card.unit == "rad" else "YX"),
             chi2=chi2,
             unexplained=unexplained,
             frame_chi2=self._chi2,
@@ -249,7 +325,8 @@ class ForwardRecord:
             limit=limit,
             estimate_chi2=estimate_chi2,
             estimate_outside=outside,
-            verdict=verdict(chi2, limit, unexplained, self._reason) + ("" if chi2 is None else describe_estimate(estimate_chi2, outside)),
+            verdict=verdict(chi2, limit, unexplained, self._reason)
+            + ("" if chi2 is None else describe_estimate(estimate_chi2, outside)),
         )
 
 
@@ -261,7 +338,11 @@ def describe_estimate(chi2: float | None, outside: float | None) -> str:
     """How well the deconvolution alone explains the image, and how often it lies outside the interval of the result; empty where that is not known."""
     if chi2 is None:
         return ""
-    share = "" if outside is None else f", and lies outside the calibrated interval in {outside:.0%} of the pixels"
+    share = (
+        ""
+        if outside is None
+        else f", and lies outside the calibrated interval in {outside:.0%} of the pixels"
+    )
     return f" The deconvolution alone has chi-squared {chi2:.2f}{share}."
 
 
@@ -284,5 +365,9 @@ def verdict(chi2: float | None, limit: float, unexplained: float | None, reason:
         return f"Imaged again, it repeats the noise of the measured image (chi-squared {chi2:.2g}, 1 expected): what is called its structure is noise, too."
     if chi2 <= limit:
         return f"Imaged again, it explains the measured image up to the noise (chi-squared {chi2:.2f}, 1 expected)."
-    share = "" if unexplained is None else f"; {min(unexplained, 9.99):.1%} of the structure is left over"
+    share = (
+        ""
+        if unexplained is None
+        else f"; {min(unexplained, 9.99):.1%} of the structure is left over"
+    )
     return f"Imaged again, it misses the measured image by more than noise (chi-squared {chi2:.3g}, 1 expected{share}): see the local chi-squared."

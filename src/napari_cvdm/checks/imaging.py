@@ -76,11 +76,16 @@ class Comparison:
         """
         squares, count = self._sums(valid)
         average = weighted_average(count, LOCAL_PX)
-        return np.where(count > 0, average(squares / np.maximum(count, 1)) / self.freedom, 0).astype(np.float32)
+        return np.where(
+            count > 0, average(squares / np.maximum(count, 1)) / self.freedom, 0
+        ).astype(np.float32)
 
     def _sums(self, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Sum of the squared residual over the planes that count, and their number, each (Y, X)."""
-        squares, count = np.zeros(valid.shape, self.residual.dtype), np.zeros(valid.shape, np.float32)
+        squares, count = (
+            np.zeros(valid.shape, self.residual.dtype),
+            np.zeros(valid.shape, np.float32),
+        )
         planes = self.residual.reshape(-1, *valid.shape)
         counted = [valid] * len(planes) if self.counted is None else self.counted & valid
         for plane, where in zip(planes, counted, strict=True):
@@ -112,7 +117,9 @@ class Imaging(Protocol):
         """Image a reconstruction of shape (uY, uX) again, and compare; `fitted` is what was fitted of the sample before."""
 
 
-def sharp_to_seen(shape: tuple[int, int], psf: Tensor, period_px: float, own_sigma_px: float) -> Tensor:
+def sharp_to_seen(
+    shape: tuple[int, int], psf: Tensor, period_px: float, own_sigma_px: float
+) -> Tensor:
     """OTF exp(2 pi^2 s^2 f^2) below the cut-off 1 / period: from what a reconstruction of own blur s shows to what the objective shows; (Y, X).
 
     Nowhere above 1, since an image never has more contrast than its object.
@@ -171,8 +178,13 @@ class WidefieldImaging:
 
         def through(block: Tensor) -> Tensor:
             shape = (block.shape[0], block.shape[1])
-            transfer = sharp_to_seen(shape, psf.to(block.dtype), period_px, self.own_sigma_px) * gaussian_transfer(shape, extra**0.5, block)
-            return inside(bin_pixels(blur(block, transfer), self.upsampling), MARGIN_PX) / self.upsampling**2
+            transfer = sharp_to_seen(
+                shape, psf.to(block.dtype), period_px, self.own_sigma_px
+            ) * gaussian_transfer(shape, extra**0.5, block)
+            return (
+                inside(bin_pixels(blur(block, transfer), self.upsampling), MARGIN_PX)
+                / self.upsampling**2
+            )
 
         return by_blocks(through, image, MARGIN_PX * self.upsampling)
 
@@ -186,12 +198,19 @@ class WidefieldImaging:
         def cost(extra: float) -> float:
             return middle._beside_measured(middle.seen(inner, extra), extra).chi2(middle.valid)
 
-        return float(minimize_scalar(cost, bounds=(0, widest), method="bounded", options={"xatol": BLUR_TOLERANCE}).x)
+        return float(
+            minimize_scalar(
+                cost, bounds=(0, widest), method="bounded", options={"xatol": BLUR_TOLERANCE}
+            ).x
+        )
 
     def _middle(self, image: np.ndarray) -> "tuple[WidefieldImaging, np.ndarray]":
         starts = [max(0, (size - MIDDLE_PX) // 2) for size in self.measured.shape]
         coarse = tuple(slice(start, start + MIDDLE_PX) for start in starts)
-        fine = tuple(slice(start * self.upsampling, (start + MIDDLE_PX) * self.upsampling) for start in starts)
+        fine = tuple(
+            slice(start * self.upsampling, (start + MIDDLE_PX) * self.upsampling)
+            for start in starts
+        )
         return replace(self, measured=self.measured[coarse], valid=self.valid[coarse]), image[fine]
 
     def _beside_measured(self, seen: np.ndarray, extra: float) -> Comparison:
@@ -200,7 +219,12 @@ class WidefieldImaging:
         weight = self.valid / variance
         size = float((weight * seen**2).sum())
         gain = float((weight * seen * self.measured).sum()) / size if size > 0 else 0.0
-        return Comparison(residual=((self.measured - seen) / np.sqrt(variance)).astype(np.float32), predicted=seen, gain=gain, fitted=extra)
+        return Comparison(
+            residual=((self.measured - seen) / np.sqrt(variance)).astype(np.float32),
+            predicted=seen,
+            gain=gain,
+            fitted=extra,
+        )
 
 
 def weighted_average(weight: np.ndarray, sigma: float) -> Callable[[np.ndarray], np.ndarray]:

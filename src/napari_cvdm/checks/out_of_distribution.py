@@ -17,7 +17,12 @@ from napari_cvdm.core.intensity import noise_sigma
 from napari_cvdm.tasks import Conditioned
 from napari_cvdm.tasks.phase_input import CHANNELS
 
-PHASE_IMAGES = ("phase over strength", "phase over width", "pull of the data on the phase", "misfit")
+PHASE_IMAGES = (
+    "phase over strength",
+    "phase over width",
+    "pull of the data on the phase",
+    "misfit",
+)
 WINDOW_PX = 128  # a large image is looked at in windows of the size of a training field
 MOST_WINDOWS = 32  # of one image, evenly spread: more say no more, and cost
 SMALLEST_PX = 32
@@ -43,33 +48,61 @@ def image_names(unit: str) -> tuple[str, ...]:
 
 def select_images(channels: np.ndarray, unit: str) -> np.ndarray:
     """The images of `image_names` from a condition (C, Y, X): shape (I, Y, X)."""
-    return channels[[CHANNELS.index(name) for name in PHASE_IMAGES]] if unit == "rad" else channels[:1]
+    return (
+        channels[[CHANNELS.index(name) for name in PHASE_IMAGES]] if unit == "rad" else channels[:1]
+    )
 
 
 def statistics(image: np.ndarray) -> np.ndarray:
     """The numbers named in `STATISTICS` of one image (Y, X), on logarithmic scales."""
     spread = float(image.std()) + TINY
-    local = np.sqrt(np.clip(uniform_filter(image**2, LOCAL_PX) - uniform_filter(image, LOCAL_PX) ** 2, 0, None)) / spread
+    local = (
+        np.sqrt(
+            np.clip(
+                uniform_filter(image**2, LOCAL_PX) - uniform_filter(image, LOCAL_PX) ** 2, 0, None
+            )
+        )
+        / spread
+    )
     dark, middle, bright = (float(value) for value in np.percentile(image, (1, 50, 99)))
     asymmetry = (bright + dark - 2 * middle) / (bright - dark + TINY)
     noise = np.log(noise_sigma(image) / spread + TINY**0.5)
-    return np.array([noise, np.log(spread), *octave_shares(image), *np.log(np.percentile(local, PERCENTILES) + 1e-2), asymmetry])
+    return np.array(
+        [
+            noise,
+            np.log(spread),
+            *octave_shares(image),
+            *np.log(np.percentile(local, PERCENTILES) + 1e-2),
+            asymmetry,
+        ]
+    )
 
 
 def octave_shares(image: np.ndarray) -> np.ndarray:
     """Logarithm of the share of the power that each of `OCTAVES` [cycles/px] holds; shape (5,). Windowed, since images are not periodic."""
     window = np.outer(*(hann(size) for size in image.shape))
     power = np.abs(np.fft.fft2((image - image.mean()) * window)) ** 2
-    radius = np.hypot(np.fft.fftfreq(image.shape[0])[:, None], np.fft.fftfreq(image.shape[1])[None, :])
+    radius = np.hypot(
+        np.fft.fftfreq(image.shape[0])[:, None], np.fft.fftfreq(image.shape[1])[None, :]
+    )
     total = float(power.sum()) + TINY**2
-    return np.log(np.array([power[(radius >= low) & (radius < high)].sum() / total for low, high in OCTAVES]) + TINY)
+    return np.log(
+        np.array([power[(radius >= low) & (radius < high)].sum() / total for low, high in OCTAVES])
+        + TINY
+    )
 
 
 def windows(images: np.ndarray) -> list[np.ndarray]:
     """Parts (I, y, x) of images (I, Y, X), as large as a training field or as the image is, from those with the larger half of the contrast."""
     sides = [min(WINDOW_PX, size) for size in images.shape[1:]]
-    starts = [range(0, size - side + 1, side) for size, side in zip(images.shape[1:], sides, strict=True)]
-    parts = [images[:, top : top + sides[0], left : left + sides[1]] for top in starts[0] for left in starts[1]]
+    starts = [
+        range(0, size - side + 1, side) for size, side in zip(images.shape[1:], sides, strict=True)
+    ]
+    parts = [
+        images[:, top : top + sides[0], left : left + sides[1]]
+        for top in starts[0]
+        for left in starts[1]
+    ]
     parts = parts[:: max(1, len(parts) // MOST_WINDOWS)]
     contrast = np.array([part[0].std() for part in parts])
     return [part for part, size in zip(parts, contrast, strict=True) if size >= np.median(contrast)]
@@ -78,7 +111,9 @@ def windows(images: np.ndarray) -> list[np.ndarray]:
 def vectors_of(prepared: Conditioned, unit: str) -> np.ndarray:
     """Statistics of a prepared frame, without what lies around it; see `channel_vectors`."""
     channels = prepared.channels.numpy()
-    return channel_vectors(channels if prepared.frame is None else channels[:, *prepared.frame], unit)
+    return channel_vectors(
+        channels if prepared.frame is None else channels[:, *prepared.frame], unit
+    )
 
 
 def channel_vectors(channels: np.ndarray, unit: str) -> np.ndarray:
@@ -86,7 +121,9 @@ def channel_vectors(channels: np.ndarray, unit: str) -> np.ndarray:
     images = select_images(channels, unit).astype(np.float64)
     if min(images.shape[1:]) < SMALLEST_PX:
         return np.zeros((0, len(images) * len(STATISTICS)))
-    return np.stack([np.concatenate([statistics(image) for image in part]) for part in windows(images)])
+    return np.stack(
+        [np.concatenate([statistics(image) for image in part]) for part in windows(images)]
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -109,7 +146,12 @@ class Familiarity:
     images: tuple[str, ...] = ("signal",)
 
     @classmethod
-    def fit(cls, fields: Sequence[np.ndarray], held_out: Sequence[np.ndarray], images: tuple[str, ...] = ("signal",)) -> "Familiarity":
+    def fit(
+        cls,
+        fields: Sequence[np.ndarray],
+        held_out: Sequence[np.ndarray],
+        images: tuple[str, ...] = ("signal",),
+    ) -> "Familiarity":
         """From the vectors (W, K) of fields, the threshold from others.
 
         Raises
@@ -119,7 +161,9 @@ class Familiarity:
         """
         rows = np.concatenate(list(fields))
         if len(rows) <= rows.shape[1] or not held_out:
-            raise ValueError(f"{len(rows)} vectors of {rows.shape[1]} statistics were given; give more than that, 300 fields are a good start.")
+            raise ValueError(
+                f"{len(rows)} vectors of {rows.shape[1]} statistics were given; give more than that, 300 fields are a good start."
+            )
         covariance = np.cov(rows, rowvar=False) + RIDGE * np.eye(rows.shape[1])
         plain = cls(mean=rows.mean(axis=0), covariance=covariance, threshold=np.inf, images=images)
         found = [plain.distance(vectors) for vectors in held_out]
@@ -132,12 +176,22 @@ class Familiarity:
         if tuple(values.get("statistics", ())) != STATISTICS or images != image_names(unit):
             return None
         mean, covariance = np.array(values["mean"]), np.array(values["covariance"])
-        return cls(mean=mean, covariance=covariance, threshold=float(values["threshold"]), images=images)
+        return cls(
+            mean=mean, covariance=covariance, threshold=float(values["threshold"]), images=images
+        )
 
     def plain(self) -> dict[str, Any]:
         """As the card holds it."""
-        rounded = {name: np.round(getattr(self, name), 6).tolist() for name in ("mean", "covariance")}
-        return {"images": list(self.images), "statistics": list(STATISTICS), "threshold": round(self.threshold, 4), "quantile": QUANTILE, **rounded}
+        rounded = {
+            name: np.round(getattr(self, name), 6).tolist() for name in ("mean", "covariance")
+        }
+        return {
+            "images": list(self.images),
+            "statistics": list(STATISTICS),
+            "threshold": round(self.threshold, 4),
+            "quantile": QUANTILE,
+            **rounded,
+        }
 
     def distance(self, vectors: np.ndarray) -> float:
         """Mahalanobis distance of a field, the median over its windows (W, K); 0 for none."""
@@ -156,7 +210,9 @@ class Familiarity:
         return f"{STATISTICS[statistic]}{which} is {'high' if scores[index] > 0 else 'low'}"
 
 
-def familiarity_warnings(frames: Sequence[np.ndarray], familiarity: Familiarity | None, name: str) -> tuple[str, ...]:
+def familiarity_warnings(
+    frames: Sequence[np.ndarray], familiarity: Familiarity | None, name: str
+) -> tuple[str, ...]:
     """One sentence where frames are unlike the training data.
 
     Parameters
@@ -170,7 +226,9 @@ def familiarity_warnings(frames: Sequence[np.ndarray], familiarity: Familiarity 
     if familiarity is None:
         return ()
     distances = [familiarity.distance(vectors) for vectors in frames]
-    unusual = [number for number, distance in enumerate(distances) if distance > familiarity.threshold]
+    unusual = [
+        number for number, distance in enumerate(distances) if distance > familiarity.threshold
+    ]
     if not unusual:
         return ()
     worst = max(unusual, key=lambda number: distances[number])

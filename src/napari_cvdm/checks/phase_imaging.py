@@ -51,7 +51,9 @@ class PhaseImaging:
     most_fitted: float
 
     @classmethod
-    def create(cls, fit: Fit, defocus_um: Sequence[float], region: tuple[int, int, int, int] | None = None) -> "PhaseImaging":
+    def create(
+        cls, fit: Fit, defocus_um: Sequence[float], region: tuple[int, int, int, int] | None = None
+    ) -> "PhaseImaging":
         """Image formation of a frame, or of a region of it.
 
         Parameters
@@ -75,7 +77,9 @@ class PhaseImaging:
         plain = cls(fit=fit, order=order, part=(rows, columns), freedom=1.0, most_fitted=0.0)
         freedom = 1 - plain.measure_fitted()
         phase_alone = count_fitted(fit) - (1 - freedom)
-        return replace(plain, freedom=freedom, most_fitted=min(1.0, max(0.0, phase_alone / freedom)))
+        return replace(
+            plain, freedom=freedom, most_fitted=min(1.0, max(0.0, phase_alone / freedom))
+        )
 
     @property
     def measured(self) -> np.ndarray:
@@ -95,7 +99,10 @@ class PhaseImaging:
     @property
     def noisy(self) -> bool:
         """Whether there is noise to compare with."""
-        return bool(torch.isfinite(self.fit.weight).all()) and float(self.fit.weight.max()) < 0.99 / LEAST_DEVIATION**2
+        return (
+            bool(torch.isfinite(self.fit.weight).all())
+            and float(self.fit.weight.max()) < 0.99 / LEAST_DEVIATION**2
+        )
 
     def compare(self, image: np.ndarray, fitted: Fitted | None = None) -> Comparison:
         """Image a phase (Y, X) [rad] again, and compare.
@@ -109,7 +116,9 @@ class PhaseImaging:
         start = self.place(image)
         change = fitted if isinstance(fitted, PhaseObject) else self.refit(start)
         seen = self.fit.model.linearise(start.add(change))
-        residual = (self.fit.linearisation.expected + self.fit.residual - seen.expected) * self.fit.weight.sqrt()
+        residual = (
+            self.fit.linearisation.expected + self.fit.residual - seen.expected
+        ) * self.fit.weight.sqrt()
         return Comparison(
             residual=self._cut(residual).astype(np.float32),
             predicted=self._cut(seen.expected),
@@ -128,7 +137,9 @@ class PhaseImaging:
         phase = self.fit.estimate.maps[1].clone()
         difference = np.asarray(image, dtype=np.float64) - phase[self.part].double().cpu().numpy()
         ring = ~interior((difference.shape[0], difference.shape[1]), RING_PX)
-        grown, extended = _extend(difference - difference[ring].mean(), self.part, self.fit.model.canvas_shape)
+        grown, extended = _extend(
+            difference - difference[ring].mean(), self.part, self.fit.model.canvas_shape
+        )
         phase[grown] += torch.from_numpy(extended).to(phase)
         return replace(self.fit.estimate, maps=torch.stack([self.fit.estimate.maps[0], phase]))
 
@@ -140,7 +151,11 @@ class PhaseImaging:
         right = model.adjoint(seen, fit.weight * missing).add(fit.prior.precision(start), -1.0)
         change = self._solve_around(seen, right)
         after, root = missing + seen.expected - model.apply(start.add(change)), fit.weight.sqrt()
-        return change if float((root * after).square().sum()) < float((root * missing).square().sum()) else model.zero()
+        return (
+            change
+            if float((root * after).square().sum()) < float((root * missing).square().sum())
+            else model.zero()
+        )
 
     def measure_fitted(self) -> float:
         """Share of the measured values of the part that `refit` fits.
@@ -149,12 +164,20 @@ class PhaseImaging:
         (Hutchinson, Commun. Stat. Simul. Comput. 19, 433 (1990)).
         """
         fit, seen = self.fit, self.fit.linearisation
-        rows, columns = (slice(part.start - all_of.start, part.stop - all_of.start) for part, all_of in zip(self.part, fit.model.frame, strict=True))
-        white = torch.randn(fit.weight.shape, generator=torch.Generator().manual_seed(0), dtype=fit.weight.dtype).to(fit.weight)
+        rows, columns = (
+            slice(part.start - all_of.start, part.stop - all_of.start)
+            for part, all_of in zip(self.part, fit.model.frame, strict=True)
+        )
+        white = torch.randn(
+            fit.weight.shape, generator=torch.Generator().manual_seed(0), dtype=fit.weight.dtype
+        ).to(fit.weight)
         change = self._solve_around(seen, fit.model.adjoint(seen, fit.weight.sqrt() * white))
         explained = white * fit.weight.sqrt() * fit.model.derivative(seen, change)
         measured = int((fit.weight[..., rows, columns] > 0).sum())
-        return min(1 - LEAST_FREEDOM, max(0.0, float(explained[..., rows, columns].sum()) / max(1, measured)))
+        return min(
+            1 - LEAST_FREEDOM,
+            max(0.0, float(explained[..., rows, columns].sum()) / max(1, measured)),
+        )
 
     def _solve_around(self, seen: PhaseLinearisation, right: PhaseObject) -> PhaseObject:
         """P (J^T W J + C^-1) P v = P b, where P sets the phase within the part to zero."""
@@ -175,7 +198,9 @@ class PhaseImaging:
         light_inverse = 1 / (lit + fit.prior.illumination)
 
         def precondition(change: PhaseObject) -> PhaseObject:
-            maps = torch.fft.irfft2(torch.fft.rfft2(change.maps) * maps_inverse, s=model.canvas_shape)
+            maps = torch.fft.irfft2(
+                torch.fft.rfft2(change.maps) * maps_inverse, s=model.canvas_shape
+            )
             return project(PhaseObject(maps=maps, illumination=light_inverse * change.illumination))
 
         least_gain = SMALLEST_GAIN * int((fit.weight > 0).sum()) / 2
@@ -184,23 +209,32 @@ class PhaseImaging:
     def _cut(self, planes: Tensor) -> np.ndarray:
         """The part of planes (P, h, w) of the frame, in the order of the request."""
         first = self.fit.model.frame[0].start, self.fit.model.frame[1].start
-        rows, columns = (slice(part.start - start, part.stop - start) for part, start in zip(self.part, first, strict=True))
+        rows, columns = (
+            slice(part.start - start, part.stop - start)
+            for part, start in zip(self.part, first, strict=True)
+        )
         return np.asarray(planes[list(self.order), rows, columns].cpu().numpy())
 
 
 def count_fitted(fit: Fit) -> float:
     """Numbers of the object that a fit determines, as a share of the measured values; see `PowerLaws.fitted_numbers`."""
-    return float(fit.laws.fitted_numbers(fit.model, fit.weight)) / max(1, int((fit.weight > 0).sum()))
+    return float(fit.laws.fitted_numbers(fit.model, fit.weight)) / max(
+        1, int((fit.weight > 0).sum())
+    )
 
 
-def _extend(difference: np.ndarray, part: tuple[slice, slice], shape: tuple[int, int]) -> tuple[tuple[slice, slice], np.ndarray]:
+def _extend(
+    difference: np.ndarray, part: tuple[slice, slice], shape: tuple[int, int]
+) -> tuple[tuple[slice, slice], np.ndarray]:
     """A difference mirrored at its border and fading, and where on the canvas it is."""
     pads, fades, grown = [], [], []
     for inner, size in zip(part, shape, strict=True):
         before, after = min(REACH_PX, inner.start), min(REACH_PX, size - inner.stop)
         pads.append((before, after))
         grown.append(slice(inner.start - before, inner.stop + after))
-        fades.append(np.concatenate([_rise(before), np.ones(inner.stop - inner.start), _rise(after)[::-1]]))
+        fades.append(
+            np.concatenate([_rise(before), np.ones(inner.stop - inner.start), _rise(after)[::-1]])
+        )
     return (grown[0], grown[1]), np.pad(difference, pads, mode="symmetric") * np.outer(*fades)
 
 

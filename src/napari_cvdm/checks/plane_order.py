@@ -24,7 +24,9 @@ from napari_cvdm.tasks.phase_inversion import fit_surrounded
 TRIED_PX = 128
 SYMMETRY = 0.02  # of the largest distance from focus
 POOR_CHI2 = 1.2  # a fit that is worse, or that
-MUCH_ABSORPTION = 1e-6  # needs more power of absorption, is worth the trial; see `PowerLaws.absorption`
+MUCH_ABSORPTION = (
+    1e-6  # needs more power of absorption, is worth the trial; see `PowerLaws.absorption`
+)
 CLEAR_EVIDENCE = 0.02  # of one measured value; on simulated fields at least 0.07 in the wrong order, at most -0.07 in the right one
 
 
@@ -44,11 +46,17 @@ def order_sentence(fit: Fit, request: RestoreRequest) -> str:
     """
     microscope, given = phase_optics(request)
     positions = np.sort(given)
-    if np.abs(positions + positions[::-1]).max() <= SYMMETRY * np.abs(positions).max() or not is_doubtful(fit):
+    if np.abs(positions + positions[::-1]).max() <= SYMMETRY * np.abs(
+        positions
+    ).max() or not is_doubtful(fit):
         return ""
     planes, weight = most_contrast(fit)
     both, both_weights = (torch.stack([images, images.flip(0)]) for images in (planes, weight))
-    tried = finished(fit_surrounded(both, both_weights, tuple(positions.tolist()), microscope, request.condenser_na or 0.0))
+    tried = finished(
+        fit_surrounded(
+            both, both_weights, tuple(positions.tolist()), microscope, request.condenser_na or 0.0
+        )
+    )
     as_given, reversed_order = log_evidence(tried).tolist()
     if reversed_order - as_given < CLEAR_EVIDENCE:
         return ""
@@ -60,7 +68,10 @@ def order_sentence(fit: Fit, request: RestoreRequest) -> str:
 
 def is_doubtful(fit: Fit) -> bool:
     """Whether a fit misses the planes, or explains them by much absorption."""
-    return float(fit.chi2) > POOR_CHI2 * max(0.1, 1 - count_fitted(fit)) or float(fit.laws.absorption) > MUCH_ABSORPTION
+    return (
+        float(fit.chi2) > POOR_CHI2 * max(0.1, 1 - count_fitted(fit))
+        or float(fit.laws.absorption) > MUCH_ABSORPTION
+    )
 
 
 def reverse_positions(given: Sequence[float]) -> tuple[float, ...]:
@@ -78,5 +89,8 @@ def most_contrast(fit: Fit) -> tuple[Tensor, Tensor]:
         for top in range(0, max(1, height - TRIED_PX + 1), TRIED_PX)
         for left in range(0, max(1, width - TRIED_PX + 1), TRIED_PX)
     ]
-    rows, columns = max(corners, key=lambda part: float(weighted_squares(weight[:, *part], planes[:, *part] - 1).sum()))
+    rows, columns = max(
+        corners,
+        key=lambda part: float(weighted_squares(weight[:, *part], planes[:, *part] - 1).sum()),
+    )
     return planes[:, rows, columns].contiguous(), weight[:, rows, columns].contiguous()

@@ -4,7 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from math import hypot
 from typing import Any
 
-from napari_cvdm.tasks.plane_checks import LARGEST_LIGHT, LARGEST_SHIFT_PX, SIGNIFICANCE, SMALLEST_LIGHT, SMALLEST_SHIFT_PX
+from napari_cvdm.tasks.plane_checks import (
+    LARGEST_LIGHT,
+    LARGEST_SHIFT_PX,
+    SIGNIFICANCE,
+    SMALLEST_LIGHT,
+    SMALLEST_SHIFT_PX,
+)
 
 OTHER_EXPOSURE = 0.2
 FEW_CLIPPED = 1e-4
@@ -25,7 +31,11 @@ def plane_warnings(frames: Sequence[Found]) -> tuple[str, ...]:
     tuple of str
     """
     looked = [frame["planes"] for frame in frames if "planes" in frame]
-    return tuple(warning for sentence in SENTENCES for warning in count_frames([sentence(planes) for planes in looked]))
+    return tuple(
+        warning
+        for sentence in SENTENCES
+        for warning in count_frames([sentence(planes) for planes in looked])
+    )
 
 
 def count_frames(sentences: Sequence[str]) -> tuple[str, ...]:
@@ -34,7 +44,11 @@ def count_frames(sentences: Sequence[str]) -> tuple[str, ...]:
     if not said:
         return ()
     first, text = said[0]
-    return (text if len(sentences) == 1 else f"in {len(said)} of {len(sentences)} frames, the first of them {first}: {text}",)
+    return (
+        text
+        if len(sentences) == 1
+        else f"in {len(said)} of {len(sentences)} frames, the first of them {first}: {text}",
+    )
 
 
 def shift_sentence(found: Found) -> str:
@@ -68,7 +82,11 @@ def light_sentence(found: Found) -> str:
     changed += f", bowl {', '.join(f'{term:+.2%}' for term in bowl)} in y^2, x^2 and y x"
     if {"ramp", "quadratic"} & set(found["corrected"]):
         return f"{changed}; what of it is significant was divided out."
-    clear = [abs(term) for term, error in zip(terms, found["light_errors"], strict=True) if abs(term) > max(SIGNIFICANCE * error, SMALLEST_LIGHT)]
+    clear = [
+        abs(term)
+        for term, error in zip(terms, found["light_errors"], strict=True)
+        if abs(term) > max(SIGNIFICANCE * error, SMALLEST_LIGHT)
+    ]
     if clear and max(clear) > LARGEST_LIGHT:
         return f"{changed}, more than the {LARGEST_LIGHT:.0%} that are divided out; give a blank-field image of each plane as background."
     return ""
@@ -102,7 +120,11 @@ def clipped_sentence(found: Found) -> str:
 
 def same_pixels_sentence(found: Found) -> str:
     """About the same image given twice."""
-    return "planes have the same pixels; give images at different focus." if found["same_pixels"] else ""
+    return (
+        "planes have the same pixels; give images at different focus."
+        if found["same_pixels"]
+        else ""
+    )
 
 
 SENTENCES: tuple[Callable[[Found], str], ...] = (

@@ -24,7 +24,9 @@ class Light:
     not_quantitative_because: tuple[str, ...]
 
 
-def guessed(request: RestoreRequest, unit: str, estimated: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+def guessed(
+    request: RestoreRequest, unit: str, estimated: Sequence[Mapping[str, Any]]
+) -> tuple[str, ...]:
     """What had to be guessed, in words.
 
     Parameters
@@ -36,13 +38,21 @@ def guessed(request: RestoreRequest, unit: str, estimated: Sequence[Mapping[str,
     """
     if unit != "rad":
         dark = isinstance(request.background, str) and request.background == "auto"
-        level = ("the dark level was guessed from the image; give a dark image, or background none, to compare counts.",) if dark else ()
+        level = (
+            (
+                "the dark level was guessed from the image; give a dark image, or background none, to compare counts.",
+            )
+            if dark
+            else ()
+        )
         return (*level, *estimated_optics(estimated))
     if not isinstance(request.background, str) or request.background != "auto":
         return ()
     if all(frame.get("background_share", 0.0) >= LEAST_BACKGROUND for frame in estimated):
         return ()
-    return ("the blank-field intensity was guessed, since no cell-free background was found; give a blank-field image as background.",)
+    return (
+        "the blank-field intensity was guessed, since no cell-free background was found; give a blank-field image as background.",
+    )
 
 
 def estimated_optics(estimated: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
@@ -50,9 +60,13 @@ def estimated_optics(estimated: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     sources = {frame.get("optics") for frame in estimated}
     periods = [frame["cutoff_px"] for frame in estimated if frame.get("optics") == "estimated"]
     if "assumed" in sources:
-        return ("the optics are not known, and the image does not show them; give NA and wavelength, or a measured PSF.",)
+        return (
+            "the optics are not known, and the image does not show them; give NA and wavelength, or a measured PSF.",
+        )
     if periods:
-        return (f"optics estimated from the image: its finest waves are {min(periods):.2g} px long; give NA and wavelength, or a measured PSF.",)
+        return (
+            f"optics estimated from the image: its finest waves are {min(periods):.2g} px long; give NA and wavelength, or a measured PSF.",
+        )
     return ()
 
 
@@ -68,10 +82,14 @@ def unexplained(check: ForwardCheck) -> tuple[str, ...]:
     """Where the measured image contradicts the reconstruction."""
     if check.explained or check.unexplained is None or check.unexplained < LARGEST_SHARE:
         return ()
-    return (f"imaged again, {min(check.unexplained, 9.99):.0%} of the measured structure is left over.",)
+    return (
+        f"imaged again, {min(check.unexplained, 9.99):.0%} of the measured structure is left over.",
+    )
 
 
-def light_of(grave: Sequence[str], guesses: Sequence[str], warnings: Sequence[str], check: ForwardCheck) -> Light:
+def light_of(
+    grave: Sequence[str], guesses: Sequence[str], warnings: Sequence[str], check: ForwardCheck
+) -> Light:
     """The light of a result.
 
     Parameters
@@ -96,10 +114,16 @@ def light_of(grave: Sequence[str], guesses: Sequence[str], warnings: Sequence[st
     good = [check.verdict] if check.explained else []  # said last, whatever else was found
     because = (*grave, *guesses)
     if grave:
-        return Light(colour="red", reasons=(*(f"not for quantification: {reason}" for reason in grave), *doubts, *good), not_quantitative_because=because)
+        return Light(
+            colour="red",
+            reasons=(*(f"not for quantification: {reason}" for reason in grave), *doubts, *good),
+            not_quantitative_because=because,
+        )
     if doubts:
         return Light(colour="amber", reasons=(*doubts, *good), not_quantitative_because=because)
-    return Light(colour="green", reasons=(NOTHING_FOUND, check.verdict), not_quantitative_because=())
+    return Light(
+        colour="green", reasons=(NOTHING_FOUND, check.verdict), not_quantitative_because=()
+    )
 
 
 def judged(provenance: Provenance, light: Light) -> Provenance:

@@ -34,9 +34,19 @@ class Findings:
         Whether anything is compared with the measured image. A preview of one step is not: its mean is a regression.
     """
 
-    def __init__(self, request: RestoreRequest, card: ModelCard, counts: np.ndarray, earlier: Restoration | None, *, check: bool = True) -> None:
+    def __init__(
+        self,
+        request: RestoreRequest,
+        card: ModelCard,
+        counts: np.ndarray,
+        earlier: Restoration | None,
+        *,
+        check: bool = True,
+    ) -> None:
         self._request, self._card, self._checking = request, card, check and request.steps > 1
-        self._forward = ForwardRecord(request, card, counts.shape, None if earlier is None else earlier.forward, counts)
+        self._forward = ForwardRecord(
+            request, card, counts.shape, None if earlier is None else earlier.forward, counts
+        )
         self._familiarity = Familiarity.from_card(card.familiarity, card.unit)
         self._vectors: list[np.ndarray] = []
         self._orders: list[str] = []
@@ -77,7 +87,13 @@ class Findings:
         """One sentence where frames are unlike the training data."""
         return familiarity_warnings(self._vectors, self._familiarity, self._card.name)
 
-    def light(self, check: ForwardCheck, warnings: Sequence[str], unusable: Sequence[str], estimated: Sequence[Mapping[str, Any]]) -> Light:
+    def light(
+        self,
+        check: ForwardCheck,
+        warnings: Sequence[str],
+        unusable: Sequence[str],
+        estimated: Sequence[Mapping[str, Any]],
+    ) -> Light:
         """The light of the result.
 
         Parameters
@@ -90,5 +106,14 @@ class Findings:
         estimated : sequence of mapping
             What was estimated from each frame.
         """
-        grave = (*optics_warnings(self._request, self._card), *contradicted(self._request), *unusable)
-        return light_of(grave, guessed(self._request, self._card.unit, estimated), [one for one in warnings if one not in grave], check)
+        grave = (
+            *optics_warnings(self._request, self._card),
+            *contradicted(self._request),
+            *unusable,
+        )
+        return light_of(
+            grave,
+            guessed(self._request, self._card.unit, estimated),
+            [one for one in warnings if one not in grave],
+            check,
+        )

@@ -41,8 +41,15 @@ class SameGridImaging:
         """An image (Y, X) in counts with the gain and the level that weighted least squares give it; nothing of the sample is fitted."""
         variance = self.noise.variance(gaussian_filter(self.measured, SMOOTHING_PX))
         weight = self.valid / variance
-        seen, wanted = (values - np.average(values, weights=weight) for values in (image.astype(np.float64), self.measured))
+        seen, wanted = (
+            values - np.average(values, weights=weight)
+            for values in (image.astype(np.float64), self.measured)
+        )
         size = float((weight * seen**2).sum())
         gain = float((weight * seen * wanted).sum()) / size if size > 0 else 0.0
         predicted = self.measured - wanted + gain * seen
-        return Comparison(residual=((self.measured - predicted) / np.sqrt(variance)).astype(np.float32), predicted=predicted, gain=gain)
+        return Comparison(
+            residual=((self.measured - predicted) / np.sqrt(variance)).astype(np.float32),
+            predicted=predicted,
+            gain=gain,
+        )

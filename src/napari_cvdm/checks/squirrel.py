@@ -48,9 +48,18 @@ def squirrel(image: np.ndarray, reference: np.ndarray, upsampling: int) -> Squir
         RSP is 0, and RSE the contrast of the reference, where either image is flat.
     """
     image, reference = (values[_middle(values.shape)] for values in (image, reference))
-    own, other = (torch.fft.fft2(torch.from_numpy(np.asarray(values, dtype=np.float64) - float(np.mean(values)))) for values in (image, reference))
+    own, other = (
+        torch.fft.fft2(
+            torch.from_numpy(np.asarray(values, dtype=np.float64) - float(np.mean(values)))
+        )
+        for values in (image, reference)
+    )
     contrast, like = float(np.std(reference)), own.real
-    cross, power, shape = (own * other.conj()).real, own.abs().square(), (image.shape[0], image.shape[1])
+    cross, power, shape = (
+        (own * other.conj()).real,
+        own.abs().square(),
+        (image.shape[0], image.shape[1]),
+    )
     norm = float(other.abs().square().sum())
 
     def correlation(sigma: float) -> float:
@@ -59,7 +68,10 @@ def squirrel(image: np.ndarray, reference: np.ndarray, upsampling: int) -> Squir
         return float((cross * transfer).sum()) / size**0.5 if size > 0 else 0.0
 
     found = minimize_scalar(
-        lambda sigma: -correlation(sigma), bounds=(0, WIDEST_FWHM_PX / FWHM_TO_SIGMA * upsampling), method="bounded", options={"xatol": 0.02}
+        lambda sigma: -correlation(sigma),
+        bounds=(0, WIDEST_FWHM_PX / FWHM_TO_SIGMA * upsampling),
+        method="bounded",
+        options={"xatol": 0.02},
     )
     rsp = correlation(float(found.x))
     return Squirrel(rsp=rsp, rse=contrast * max(0.0, 1 - rsp**2) ** 0.5, sigma_px=float(found.x))

@@ -31,10 +31,16 @@ def optics_values(request: RestoreRequest) -> dict[str, float]:
     """The optics of a request that are known; Fresnel parameter lambda |dz| / (n px^2) and cut-off period where they follow from them."""
     known = {name: request.known_optics(name) for name in OPTICS}
     values = {name: value for name, value in known.items() if value is not None}
-    if request.defocus_um is not None and {"pixel_um", "wavelength_um", "medium_index"} <= set(values):
+    if request.defocus_um is not None and {"pixel_um", "wavelength_um", "medium_index"} <= set(
+        values
+    ):
         distance = max(request.defocus_um) - min(request.defocus_um)
-        values["fresnel"] = values["wavelength_um"] * distance / (values["medium_index"] * values["pixel_um"] ** 2)
-    if {"pixel_um", "wavelength_um", "na"} <= set(values) and request.psf is None:  # a measured one decides
+        values["fresnel"] = (
+            values["wavelength_um"] * distance / (values["medium_index"] * values["pixel_um"] ** 2)
+        )
+    if {"pixel_um", "wavelength_um", "na"} <= set(
+        values
+    ) and request.psf is None:  # a measured one decides
         values["cutoff_px"] = values["wavelength_um"] / (2 * values["na"] * values["pixel_um"])
     return values
 
@@ -52,7 +58,14 @@ def optics_warnings(request: RestoreRequest, card: ModelCard) -> tuple[str, ...]
     tuple of str
     """
     values = optics_values(request)
-    return (*(outside(card, name, value) for name, value in values.items() if is_outside(card, name, value)), *one_sided_warning(request))
+    return (
+        *(
+            outside(card, name, value)
+            for name, value in values.items()
+            if is_outside(card, name, value)
+        ),
+        *one_sided_warning(request),
+    )
 
 
 def is_outside(card: ModelCard, name: str, value: float) -> bool:
@@ -69,7 +82,9 @@ def outside(card: ModelCard, name: str, value: float) -> str:
 
 def lens_warnings(estimated: Iterable[Mapping[str, Any]], card: ModelCard) -> tuple[str, ...]:
     """One sentence where lenses that were measured or estimated, by what was estimated of each frame, are outside the trained range."""
-    cutoffs_px = [frame["cutoff_px"] for frame in estimated if frame.get("optics", "stated") != "stated"]
+    cutoffs_px = [
+        frame["cutoff_px"] for frame in estimated if frame.get("optics", "stated") != "stated"
+    ]
     beyond = [value for value in cutoffs_px if is_outside(card, "cutoff_px", value)]
     return (outside(card, "cutoff_px", beyond[0]),) if beyond else ()
 
@@ -90,7 +105,10 @@ def field_text(shape: tuple[int, ...], pixel_um: float) -> str:
 def far_from_training(request: RestoreRequest, card: ModelCard) -> bool:
     """Whether an optics value is more than ten times outside its trained range, so that no pixel can be trusted."""
     ranges = {name: card.optics.get(name, (-np.inf, np.inf)) for name in optics_values(request)}
-    return any(not ranges[name][0] / FAR <= value <= ranges[name][1] * FAR for name, value in optics_values(request).items())
+    return any(
+        not ranges[name][0] / FAR <= value <= ranges[name][1] * FAR
+        for name, value in optics_values(request).items()
+    )
 
 
 def axes_warnings(image: ImageStack) -> tuple[str, ...]:
@@ -119,10 +137,15 @@ def beyond_trained_range(mean: np.ndarray, card: ModelCard, level: float | None 
     Beyond
         All False for models without such a limit.
     """
-    strength = card.training.get("simulation", {}).get("strength_rad") if card.unit == "rad" else None
+    strength = (
+        card.training.get("simulation", {}).get("strength_rad") if card.unit == "rad" else None
+    )
     if strength is None:
         return Beyond(mask=np.zeros(mean.shape, dtype=bool), reason="")
-    mask = np.abs(mean - (np.median(mean, axis=(-2, -1), keepdims=True) if level is None else level)) > strength[1]
+    mask = (
+        np.abs(mean - (np.median(mean, axis=(-2, -1), keepdims=True) if level is None else level))
+        > strength[1]
+    )
     return Beyond(mask=mask, reason=beyond_warning(float(mask.mean()), card) if mask.any() else "")
 
 

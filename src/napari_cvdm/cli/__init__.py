@@ -75,20 +75,34 @@ def check_inputs_stay(arguments: Namespace, paths: Iterable[str]) -> None:
     """ValueError where the folder that --overwrite would replace holds a file, or a model, that is read."""
     out = Path(os.path.realpath(arguments.out))
     for path in paths:
-        if arguments.overwrite and os.path.lexists(path) and out in Path(os.path.realpath(path)).parents:
-            raise ValueError(f"{path} lies in {arguments.out}, which --overwrite would replace; choose another folder with --out.")
+        if (
+            arguments.overwrite
+            and os.path.lexists(path)
+            and out in Path(os.path.realpath(path)).parents
+        ):
+            raise ValueError(
+                f"{path} lies in {arguments.out}, which --overwrite would replace; choose another folder with --out."
+            )
 
 
 def in_words(error: OSError) -> str:
     """What the operating system refused, of which file, and what to try."""
-    what = f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror or str(error)
+    what = (
+        f"{error.filename}: {error.strerror}"
+        if error.filename is not None
+        else error.strerror or str(error)
+    )
     return f"{what}. Check the name, the free space on that disk, and that you may read and write there."
 
 
 @contextmanager
 def ended_gently() -> Iterator[None]:
     """A scheduler's SIGTERM and a closed terminal's SIGHUP clean up as Ctrl-C does."""
-    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)] if current_thread() is main_thread() else []
+    names = (
+        [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+        if current_thread() is main_thread()
+        else []
+    )
     before = {name: signal.signal(getattr(signal, name), _interrupt) for name in names}
     try:
         yield
@@ -104,12 +118,19 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 def say_done(message: str) -> None:
     """Print what was made. The result is in place then: a reader that has gone away, or cannot spell it, does not undo it."""
     with suppress(OSError):
-        print(message.encode(sys.stdout.encoding or "utf-8", "backslashreplace").decode(sys.stdout.encoding or "utf-8"), flush=True)
+        print(
+            message.encode(sys.stdout.encoding or "utf-8", "backslashreplace").decode(
+                sys.stdout.encoding or "utf-8"
+            ),
+            flush=True,
+        )
         return
     with suppress(OSError, ValueError):  # what is still in the buffer must not fail at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(kind: str, message: str) -> None:
-    line = "".join(" " if unicodedata.category(letter) == "Cc" else letter for letter in message).strip()
+    line = "".join(
+        " " if unicodedata.category(letter) == "Cc" else letter for letter in message
+    ).strip()
     print(f"{PROGRAM}: {kind}: {line}", file=sys.stderr)

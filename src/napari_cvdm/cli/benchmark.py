@@ -57,7 +57,9 @@ def run(arguments: Namespace) -> None:
     found = []
     for model_name in arguments.models or [name for name, _ in shipped_models()]:
         for set_name in arguments.sets:
-            found.append(result_of(arguments, out / folder_name(model_name, set_name), model_name, set_name))
+            found.append(
+                result_of(arguments, out / folder_name(model_name, set_name), model_name, set_name)
+            )
     (out / TABLE).write_text(table(found), encoding="utf-8")
     say_done(f"{out / TABLE}: {len(found)} results")
 
@@ -72,7 +74,11 @@ def result_of(arguments: Namespace, folder: Path, model_name: str, set_name: str
     model = load_method(model_name)
     pairs = set_of(arguments, set_name, pairs_card(model), EVALUATION_SEED)
     wanted = {
-        "model": {"sha256": model.sha256, "noise_scale": model.card.noise_scale, "calibration": dict(model.card.calibration)},
+        "model": {
+            "sha256": model.sha256,
+            "noise_scale": model.card.noise_scale,
+            "calibration": dict(model.card.calibration),
+        },
         "set": {"said": pairs.said},
         "sampling": asdict(sampling_of(arguments)),
     }
@@ -111,6 +117,25 @@ def row(values: Mapping[str, Any]) -> list[str]:
     mean, sample = values["accuracy"]["mean"], values["accuracy"]["one sample"]
     unit = "rad" if values["unit"] == "rad" else "of the intensity scale"
     calibrated = None if values["calibrated"] is None else values["calibrated"]["coverage"]
-    figures = [mean["rmse"], sample["rmse"], mean["ssim"], spread["crps"], spread["coverage"]["0.9"], calibrated, spread["spread_skill"]]
-    figures += [spread["ause"], spread["auroc"], values["ranks"]["rate-error"], values["ranks"]["spread-error"], values["cost"]["seconds_per_field"]]
-    return [f"{values['model']['name']} [{unit}]", values["set"]["name"], str(values["set"]["fields"]), *(shown(figure) for figure in figures)]
+    figures = [
+        mean["rmse"],
+        sample["rmse"],
+        mean["ssim"],
+        spread["crps"],
+        spread["coverage"]["0.9"],
+        calibrated,
+        spread["spread_skill"],
+    ]
+    figures += [
+        spread["ause"],
+        spread["auroc"],
+        values["ranks"]["rate-error"],
+        values["ranks"]["spread-error"],
+        values["cost"]["seconds_per_field"],
+    ]
+    return [
+        f"{values['model']['name']} [{unit}]",
+        values["set"]["name"],
+        str(values["set"]["fields"]),
+        *(shown(figure) for figure in figures),
+    ]

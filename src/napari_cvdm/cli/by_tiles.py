@@ -27,7 +27,9 @@ def run_by_tiles(arguments: Namespace, files: Mapping[str, str]) -> None:
     try:
         made = with_bar(restore_by_tiles(request, model, carrying), "restoring")
     except KeyboardInterrupt:
-        raise KeyboardInterrupt("the blocks that are done are kept; give the same command again to go on.") from None
+        raise KeyboardInterrupt(
+            "the blocks that are done are kept; give the same command again to go on."
+        ) from None
     earlier = f", {made.earlier} of them by an earlier run" if made.earlier else ""
     say_done(f"{made.path}: {', '.join(made.images)} ({made.blocks} blocks{earlier})")
     for warning in made.warnings:
@@ -47,7 +49,9 @@ def carrying_of(arguments: Namespace, job: TiledFiles) -> Carrying:
 def job_of(arguments: Namespace, files: Mapping[str, str]) -> TiledFiles:
     """The job that the arguments name."""
     given = vars(arguments)
-    options = {entry.name: given[entry.name] for entry in fields(RestoreRequest) if entry.name in given}
+    options = {
+        entry.name: given[entry.name] for entry in fields(RestoreRequest) if entry.name in given
+    }
     for name in ("image", "model", "background"):
         options.pop(name, None)
     return TiledFiles(

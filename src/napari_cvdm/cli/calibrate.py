@@ -10,7 +10,15 @@ import numpy as np
 from napari_cvdm.cli import check_inputs_stay, say_done
 from napari_cvdm.cli.pairs import sampling_of, set_of
 from napari_cvdm.cli.progress import with_bar
-from napari_cvdm.evaluation.calibration import Calibration, Scores, covered, fitted, least_fields, left_out_coverage, scores_of
+from napari_cvdm.evaluation.calibration import (
+    Calibration,
+    Scores,
+    covered,
+    fitted,
+    least_fields,
+    left_out_coverage,
+    scores_of,
+)
 from napari_cvdm.evaluation.noise_scale import scores_by_scale, with_noise_scale
 from napari_cvdm.evaluation.pair_sets import CALIBRATION_SEED, EVALUATION_SEED, NAMED
 from napari_cvdm.io import output_folder
@@ -53,9 +61,14 @@ def rescaled(arguments: Namespace, model: Checkpoint) -> Checkpoint:
     if not arguments.noise_scales:
         return model
     pairs = set_of(arguments, arguments.set, model.card, CALIBRATION_SEED)
-    scores = with_bar(scores_by_scale(pairs, model, sampling_of(arguments), arguments.noise_scales), "choosing the noise scale")
+    scores = with_bar(
+        scores_by_scale(pairs, model, sampling_of(arguments), arguments.noise_scales),
+        "choosing the noise scale",
+    )
     for scale, score in scores.items():
-        say_done(f"noise scale {scale:g}: CRPS {score.crps:.4g}, spread/skill {score.ratio:.2f}, the 90% interval covers {score.coverage['0.9']:.1%}")
+        say_done(
+            f"noise scale {scale:g}: CRPS {score.crps:.4g}, spread/skill {score.ratio:.2f}, the 90% interval covers {score.coverage['0.9']:.1%}"
+        )
     return with_noise_scale(model, min(scores, key=lambda scale: scores[scale].crps))
 
 
@@ -68,12 +81,18 @@ def calibrated(arguments: Namespace, model: Checkpoint) -> tuple[Scores, Calibra
 
 def sentence(calibration: Calibration, scores: Scores) -> str:
     """What was fitted, in one sentence."""
-    left_out = f" ({scores.left_out} more had no pixel that can be trusted)" if scores.left_out else ""
-    interval = f"{calibration.level:.0%} of the errors are below {calibration.factor:g} times the spread"
+    left_out = (
+        f" ({scores.left_out} more had no pixel that can be trusted)" if scores.left_out else ""
+    )
+    interval = (
+        f"{calibration.level:.0%} of the errors are below {calibration.factor:g} times the spread"
+    )
     return f"{interval} of {calibration.samples} samples at {calibration.steps} steps; fitted on {calibration.fields} fields{left_out}."
 
 
-def checked(arguments: Namespace, model: Checkpoint, scores: Scores, calibration: Calibration) -> str:
+def checked(
+    arguments: Namespace, model: Checkpoint, scores: Scores, calibration: Calibration
+) -> str:
     """Coverage on fields that the factor was not fitted on: each left out in turn, and new ones of a simulation."""
     said = "too few fields to leave one out."
     if len(scores.fields) > least_fields(calibration.level):

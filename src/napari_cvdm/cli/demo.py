@@ -15,7 +15,13 @@ from napari_cvdm.cli.restore import restore_into
 from napari_cvdm.core.request import ImageStack, RestoreRequest, restore_command
 from napari_cvdm.core.result import Restoration
 from napari_cvdm.io import output_folder, write_image
-from napari_cvdm.simulate.samples import CELL_DEFOCUS_UM, cell_phase, cell_planes, reticulum, reticulum_pair
+from napari_cvdm.simulate.samples import (
+    CELL_DEFOCUS_UM,
+    cell_phase,
+    cell_planes,
+    reticulum,
+    reticulum_pair,
+)
 
 COMMANDS = "commands.txt"
 INPUTS = "inputs"
@@ -45,7 +51,9 @@ def sample_images(samples: int) -> Iterator[Sample]:
     planes = cell_planes()
     yield Sample(
         title="Quantitative phase from two defocused brightfield planes",
-        request=_request(planes, "phase-2shot", samples, defocus_um=CELL_DEFOCUS_UM, **planes.metadata),
+        request=_request(
+            planes, "phase-2shot", samples, defocus_um=CELL_DEFOCUS_UM, **planes.metadata
+        ),
         truth=cell_phase(),
     )
     image = reticulum()
@@ -75,13 +83,20 @@ def run(arguments: Namespace) -> None:
             command = _command(sample, out)
             names.append(_restore_sample(sample, command, work, out))
             commands.append(shlex.join(command))
-        (work / COMMANDS).write_text("\n".join(commands) + "\n", encoding="utf-8", errors="surrogateescape")
+        (work / COMMANDS).write_text(
+            "\n".join(commands) + "\n", encoding="utf-8", errors="surrogateescape"
+        )
     say_done(f"{arguments.out}: {', '.join(names)}, folders of TIFFs beside them, and {COMMANDS}")
 
 
 def _command(sample: Sample, out: Path) -> list[str]:
     name = sample.request.model
-    return [*restore_command(sample.request, {"image": str(out / INPUTS / f"{name}.ome.tif")}, str(out / name)), "--overwrite"]
+    return [
+        *restore_command(
+            sample.request, {"image": str(out / INPUTS / f"{name}.ome.tif")}, str(out / name)
+        ),
+        "--overwrite",
+    ]
 
 
 def _restore_sample(sample: Sample, command: list[str], work: Path, out: Path) -> str:
@@ -89,8 +104,19 @@ def _restore_sample(sample: Sample, command: list[str], work: Path, out: Path) -
     request, image = sample.request, sample.request.image
     folder = work / request.model
     folder.mkdir()
-    write_image(work / INPUTS / f"{request.model}.ome.tif", image.array, axes=image.axes, pixel_um=image.pixel_um, unit="counts", name="input")
-    restoration, _ = restore_into(folder, build_parser().parse_args(command[1:]), lambda path: work / Path(path).relative_to(out))
+    write_image(
+        work / INPUTS / f"{request.model}.ome.tif",
+        image.array,
+        axes=image.axes,
+        pixel_um=image.pixel_um,
+        unit="counts",
+        name="input",
+    )
+    restoration, _ = restore_into(
+        folder,
+        build_parser().parse_args(command[1:]),
+        lambda path: work / Path(path).relative_to(out),
+    )
     picture = f"{request.model}.png"
     draw(work / picture, sample.title, panels(image, restoration, sample.truth))
     return picture
@@ -116,16 +142,38 @@ def panels(image: ImageStack, restoration: Restoration, truth: np.ndarray) -> li
     if phase:  # planes do not tell the mean phase
         truth = truth + float(np.median(mean - truth))
     error = np.abs(mean - truth)
-    limits, spread = _limits(mean, truth), (0.0, float(np.percentile(error[restoration.valid], 99.5)))
+    limits, spread = (
+        _limits(mean, truth),
+        (0.0, float(np.percentile(error[restoration.valid], 99.5))),
+    )
     colours = "viridis" if phase else "magma"
 
-    def fine(title: str, pixels: np.ndarray, colormap: str, limits: tuple[float, float] | None, unit: str = restoration.unit) -> Panel:
-        return Panel(title=title, pixels=pixels, unit=unit, pixel_um=restoration.pixel_um, colormap=colormap, limits=limits)
+    def fine(
+        title: str,
+        pixels: np.ndarray,
+        colormap: str,
+        limits: tuple[float, float] | None,
+        unit: str = restoration.unit,
+    ) -> Panel:
+        return Panel(
+            title=title,
+            pixels=pixels,
+            unit=unit,
+            pixel_um=restoration.pixel_um,
+            colormap=colormap,
+            limits=limits,
+        )
 
     given = image.array[0] if "P" in image.axes else image.array
     first = "input, first of two planes" if phase else "input"
     return [
-        Panel(title=first, pixels=given, unit="counts", pixel_um=restoration.pixel_um * restoration.upsampling, colormap="gray"),
+        Panel(
+            title=first,
+            pixels=given,
+            unit="counts",
+            pixel_um=restoration.pixel_um * restoration.upsampling,
+            colormap="gray",
+        ),
         fine("mean of the posterior samples", mean, colours, limits),
         fine("simulated truth", truth, colours, limits),
         fine("learned noise-rate map", restoration.rate, "cividis", None, "λ, dimensionless"),

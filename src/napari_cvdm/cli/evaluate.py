@@ -41,7 +41,9 @@ def run(arguments: Namespace) -> None:
     say_done(headline(values))
 
 
-def evaluate_into(folder: Path, arguments: Namespace, model_name: str, set_name: str) -> tuple[dict[str, Any], list[str]]:
+def evaluate_into(
+    folder: Path, arguments: Namespace, model_name: str, set_name: str
+) -> tuple[dict[str, Any], list[str]]:
     """Evaluate a model on a set, and write everything into an existing folder; the summary, and the names of the files."""
     model = load_method(model_name)
     pairs = set_of(arguments, set_name, pairs_card(model), EVALUATION_SEED)
@@ -49,10 +51,16 @@ def evaluate_into(folder: Path, arguments: Namespace, model_name: str, set_name:
     values = summary(found)
     if set_name == SIMULATION and model.card.task == POINTS_FOR and not isinstance(model, Baseline):
         seen = with_bar(two_points(model, sampling_of(arguments)), "looking at point pairs")
-        values["two_points"] = {"separation_nm": [round(1000 * one) for one in seen.separation_um], "pairs": seen.pairs, "apart": dict(seen.apart)}
+        values["two_points"] = {
+            "separation_nm": [round(1000 * one) for one in seen.separation_um],
+            "pairs": seen.pairs,
+            "apart": dict(seen.apart),
+        }
     figures = draw_figures(folder, found, values)
     (folder / TABLE).write_text(tables(values), encoding="utf-8")
-    (folder / METRICS).write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / METRICS).write_text(
+        json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     return values, [METRICS, TABLE, *figures]
 
 
@@ -61,7 +69,11 @@ def headline(values: dict[str, Any]) -> str:
     count, last = list(values["uncertainty"].items())[-1]
     mean, sample = (values["accuracy"][name]["rmse"]["mean"] for name in ("mean", "one sample"))
     calibrated = values["calibrated"]
-    interval = "not calibrated" if calibrated is None else f"the calibrated interval covers {calibrated['coverage']['mean']:.1%}"
+    interval = (
+        "not calibrated"
+        if calibrated is None
+        else f"the calibrated interval covers {calibrated['coverage']['mean']:.1%}"
+    )
     return (
         f"RMSE {mean:.3g} (one sample {sample:.3g}) {values['unit']}; of {count} samples the 90% interval covers {last['coverage']['0.9']['mean']:.1%}, "
         f"spread/skill {last['spread_skill']:.2f}; {interval}."

@@ -42,7 +42,10 @@ def draw_figures(folder: Path, found: Evaluation, values: Mapping[str, Any]) -> 
     draw_error_by_spread(second, found, values["unit"])
     draw_sparsification(third, found)
     draw_ranks(fourth, values)
-    figure.suptitle(f"{values['model']['name']} on {values['set']['name']}, {values['set']['fields']} fields", fontsize=12)
+    figure.suptitle(
+        f"{values['model']['name']} on {values['set']['name']}, {values['set']['fields']} fields",
+        fontsize=12,
+    )
     figure.savefig(folder / "uncertainty.png", dpi=DPI, facecolor="white")
     draw_example(folder / "example.png", found.example)
     return ["uncertainty.png", "example.png"]
@@ -52,11 +55,20 @@ def draw_coverage(axes: Axes, values: Mapping[str, Any]) -> None:
     """Share of the errors within intervals against their level, for every number of samples."""
     axes.plot([0.4, 1], [0.4, 1], **GUIDE)
     for count, one in values["uncertainty"].items():
-        levels, shares = zip(*((float(level), share["mean"]) for level, share in one["coverage"].items()), strict=True)
+        levels, shares = zip(
+            *((float(level), share["mean"]) for level, share in one["coverage"].items()),
+            strict=True,
+        )
         axes.plot(levels, shares, marker="o", label=f"{count} samples")
     calibrated = values["calibrated"]
     if calibrated is not None:
-        axes.plot(calibrated["level"], calibrated["coverage"]["mean"], "k*", markersize=12, label="calibrated")
+        axes.plot(
+            calibrated["level"],
+            calibrated["coverage"]["mean"],
+            "k*",
+            markersize=12,
+            label="calibrated",
+        )
     axes.set(xlabel="level of the interval", ylabel="share of the errors within", title="Coverage")
     axes.legend(frameon=False, fontsize=8)
 
@@ -68,7 +80,11 @@ def draw_error_by_spread(axes: Axes, found: Evaluation, unit: str) -> None:
     axes.loglog(bins.spread, bins.error, marker="o")
     ends = [min(bins.spread.min(), bins.error.min()), max(bins.spread.max(), bins.error.max())]
     axes.plot(ends, ends, **GUIDE)
-    axes.set(xlabel="RMS spread in a bin", ylabel="RMS error", title=f"Error against spread [{'rad' if unit == 'rad' else 'of the intensity scale'}]")
+    axes.set(
+        xlabel="RMS spread in a bin",
+        ylabel="RMS error",
+        title=f"Error against spread [{'rad' if unit == 'rad' else 'of the intensity scale'}]",
+    )
 
 
 def draw_sparsification(axes: Axes, found: Evaluation) -> None:
@@ -77,7 +93,12 @@ def draw_sparsification(axes: Axes, found: Evaluation) -> None:
     axes.plot(REMOVED, by_spread, label="by spread")
     axes.plot(REMOVED, by_error, label="by the error itself")
     axes.axhline(1, label="at random", **GUIDE)
-    axes.set(xlabel="share of pixels removed", ylabel="RMSE of the rest / RMSE of all", title="Sparsification", ylim=(0, 1.1))
+    axes.set(
+        xlabel="share of pixels removed",
+        ylabel="RMSE of the rest / RMSE of all",
+        title="Sparsification",
+        ylim=(0, 1.1),
+    )
     axes.legend(frameon=False, fontsize=8)
 
 
@@ -91,7 +112,13 @@ def draw_ranks(axes: Axes, values: Mapping[str, Any]) -> None:
             axes.plot([one["low"], one["high"]], [place, place], color="C0")
         axes.annotate(name, (0.02, place + 0.18), xycoords=("axes fraction", "data"), fontsize=7)
     axes.axvline(0, **GUIDE)
-    axes.set(xlabel="Spearman's ρ, mean over fields", title="Rate map, spread, error", yticks=[], xlim=(-1, 1), ylim=(-0.6, len(values["ranks"])))
+    axes.set(
+        xlabel="Spearman's ρ, mean over fields",
+        title="Rate map, spread, error",
+        yticks=[],
+        xlim=(-1, 1),
+        ylim=(-0.6, len(values["ranks"])),
+    )
 
 
 def draw_example(path: Path, judged: JudgedField) -> None:
@@ -108,8 +135,22 @@ def draw_example(path: Path, judged: JudgedField) -> None:
         Panel(title="mean", pixels=result.mean, colormap=look, limits=(low, high), **shared),  # type: ignore[arg-type]
         Panel(title="one sample", pixels=sample, colormap=look, limits=(low, high), **shared),  # type: ignore[arg-type]
         Panel(title="truth", pixels=judged.truth, colormap=look, limits=(low, high), **shared),  # type: ignore[arg-type]
-        Panel(title="mean - truth" + (", without piston" if phase else ""), pixels=judged.error, colormap="RdBu_r", limits=(-worst, worst), **shared),  # type: ignore[arg-type]
+        Panel(
+            title="mean - truth" + (", without piston" if phase else ""),
+            pixels=judged.error,
+            colormap="RdBu_r",
+            limits=(-worst, worst),
+            **shared,
+        ),  # type: ignore[arg-type]
         Panel(title="spread", pixels=result.std, colormap="magma", limits=(0, worst), **shared),  # type: ignore[arg-type]
-        Panel(title="rate map λ", pixels=result.rate, colormap="viridis", pixel_um=result.pixel_um, unit=""),
+        Panel(
+            title="rate map λ",
+            pixels=result.rate,
+            colormap="viridis",
+            pixel_um=result.pixel_um,
+            unit="",
+        ),
     ]
-    draw(path, f"{judged.pair.request.image.source}: {judged.pair.tags.get('structure', '')}", panels)
+    draw(
+        path, f"{judged.pair.request.image.source}: {judged.pair.tags.get('structure', '')}", panels
+    )

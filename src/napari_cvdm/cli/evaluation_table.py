@@ -3,7 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-ACCURACY = {"rmse": "RMSE", "mae": "MAE", "rmse_nm": "RMSE [nm]", "mae_nm": "MAE [nm]", "psnr": "PSNR [dB]", "ssim": "SSIM", "ms_ssim": "MS-SSIM"}
+ACCURACY = {
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "rmse_nm": "RMSE [nm]",
+    "mae_nm": "MAE [nm]",
+    "psnr": "PSNR [dB]",
+    "ssim": "SSIM",
+    "ms_ssim": "MS-SSIM",
+}
 LEVELS = ("0.5", "0.8", "0.9", "0.95")
 GROUP = {
     "fields": "fields",
@@ -38,8 +46,19 @@ def tables(found: Mapping[str, Any]) -> str:
     str
         Markdown.
     """
-    parts = [f"# {found['model']['name']} on {found['set']['name']}\n", _introduction(found), _accuracy(found), _uncertainty(found), _calibrated(found)]
-    parts += [_ranks(found), _resolution(found), *(_group(tag, groups) for tag, groups in found["groups"].items()), _cost(found)]
+    parts = [
+        f"# {found['model']['name']} on {found['set']['name']}\n",
+        _introduction(found),
+        _accuracy(found),
+        _uncertainty(found),
+        _calibrated(found),
+    ]
+    parts += [
+        _ranks(found),
+        _resolution(found),
+        *(_group(tag, groups) for tag, groups in found["groups"].items()),
+        _cost(found),
+    ]
     return "\n".join(part for part in parts if part)
 
 
@@ -61,31 +80,59 @@ def shown(value: Any, digits: int = 3) -> str:
 
 def _introduction(found: Mapping[str, Any]) -> str:
     pairs, sampling = found["set"], found["sampling"]
-    left_out = f" ({pairs['left_out']} more had no pixel that can be trusted)" if pairs["left_out"] else ""
-    text = {name: sampling[name] for name in ("samples", "steps", "sampler")} | {"model": found["model"]["name"], "said": pairs["said"], "left_out": left_out}
+    left_out = (
+        f" ({pairs['left_out']} more had no pixel that can be trusted)" if pairs["left_out"] else ""
+    )
+    text = {name: sampling[name] for name in ("samples", "steps", "sampler")} | {
+        "model": found["model"]["name"],
+        "said": pairs["said"],
+        "left_out": left_out,
+    }
     piston = PISTON if found["unit"] == "rad" else FITTED
-    return INTRODUCTION.format(**text, fields=pairs["fields"], valid=f"{found['valid_share']['mean']:.0%}", unit=found["unit"], piston=piston)
+    return INTRODUCTION.format(
+        **text,
+        fields=pairs["fields"],
+        valid=f"{found['valid_share']['mean']:.0%}",
+        unit=found["unit"],
+        piston=piston,
+    )
 
 
 def _accuracy(found: Mapping[str, Any]) -> str:
-    columns = {name: head for name, head in ACCURACY.items() if any(name in one for one in found["accuracy"].values())}
-    rows = [[name, *(shown(one.get(column)) for column in columns)] for name, one in found["accuracy"].items()]
+    columns = {
+        name: head
+        for name, head in ACCURACY.items()
+        if any(name in one for one in found["accuracy"].values())
+    }
+    rows = [
+        [name, *(shown(one.get(column)) for column in columns)]
+        for name, one in found["accuracy"].items()
+    ]
     return "## Accuracy\n\n" + markdown(["", *columns.values()], rows)
 
 
 def _uncertainty(found: Mapping[str, Any]) -> str:
-    head = ["samples", *(f"{float(level):.0%} interval covers" for level in LEVELS), "spread/skill, pooled", "of a median field", "CRPS", "AUSE", "AUROC"]
+    head = [
+        "samples",
+        *(f"{float(level):.0%} interval covers" for level in LEVELS),
+        "spread/skill, pooled",
+        "of a median field",
+        "CRPS",
+        "AUSE",
+        "AUROC",
+    ]
     rows = [
         [
             count,
             *(shown(one["coverage"][level]) for level in LEVELS),
-            *(shown(one[name]) for name in ("spread_skill", "spread_skill_of_fields", "crps", "ause", "auroc")),
+            *(
+                shown(one[name])
+                for name in ("spread_skill", "spread_skill_of_fields", "crps", "ause", "auroc")
+            ),
         ]
         for count, one in found["uncertainty"].items()
     ]
-    note = (
-        "Intervals are those of a normal distribution, with Student's t and sqrt(1 + 1/N) for N samples. AUROC: the spread finds the tenth of largest errors.\n"
-    )
+    note = "Intervals are those of a normal distribution, with Student's t and sqrt(1 + 1/N) for N samples. AUROC: the spread finds the tenth of largest errors.\n"
     return "## Spread\n\n" + note + "\n" + markdown(head, rows)
 
 
@@ -105,7 +152,13 @@ def _ranks(found: Mapping[str, Any]) -> str:
 def _resolution(found: Mapping[str, Any]) -> str:
     rows = [[name, shown(value)] for name, value in found["resolution_nm"].items()]
     note = "Decorrelation analysis (Descloux 2019) needs no truth and rewards invented sharpness as much as true sharpness.\n"
-    return "## Resolution [nm]\n\n" + note + "\n" + markdown(["", "2 px / cut-off"], rows) + _two_points(found)
+    return (
+        "## Resolution [nm]\n\n"
+        + note
+        + "\n"
+        + markdown(["", "2 px / cut-off"], rows)
+        + _two_points(found)
+    )
 
 
 def _two_points(found: Mapping[str, Any]) -> str:
@@ -113,7 +166,9 @@ def _two_points(found: Mapping[str, Any]) -> str:
     if not points:
         return ""
     heads = [f"{nm:.0f} nm" for nm in points["separation_nm"]]
-    rows = [[name, *(f"{share:.0%}" for share in shares)] for name, shares in points["apart"].items()]
+    rows = [
+        [name, *(f"{share:.0%}" for share in shares)] for name, shares in points["apart"].items()
+    ]
     note = f"Share of {points['pairs']} simulated point pairs that are seen as two (a dip to 0.81), by their distance."
     return f"\n{note}\n\n" + markdown(["", *heads], rows)
 
@@ -126,5 +181,9 @@ def _group(tag: str, groups: Mapping[str, Any]) -> str:
 def _cost(found: Mapping[str, Any]) -> str:
     cost = found["cost"]
     seconds = f"{cost['seconds_per_field']:.3g} s and {cost['steps_per_field']} steps of the sampler for a field ({cost['seconds_per_step']:.3g} s each)"
-    memory = "" if cost["peak_memory_mb"] is None else f"; the process had at most {cost['peak_memory_mb']:.0f} MB"
+    memory = (
+        ""
+        if cost["peak_memory_mb"] is None
+        else f"; the process had at most {cost['peak_memory_mb']:.0f} MB"
+    )
     return f"## Cost\n\n{seconds}{memory}.\n"

@@ -30,17 +30,33 @@ def run(arguments: Namespace) -> None:
 
 
 def _as_bundle(arguments: Namespace) -> None:
-    needless = [name for name in ("author", *(entry.name for entry in fields(PackageSettings))) if hasattr(arguments, name)]
+    needless = [
+        name
+        for name in ("author", *(entry.name for entry in fields(PackageSettings)))
+        if hasattr(arguments, name)
+    ]
     if needless:
         option = "--" + needless[0].replace("_", "-")
-        raise UsageError(f"{option} is fixed in a bioimageio package only; leave it out, or add --format bioimageio.")
+        raise UsageError(
+            f"{option} is fixed in a bioimageio package only; leave it out, or add --format bioimageio."
+        )
     path = write_bundle(model_folder(arguments.model), arguments.out, overwrite=arguments.overwrite)
-    say_done(f"{path}: the model in one file; add it elsewhere with napari-cvdm models add {path.name} --to DIR")
+    say_done(
+        f"{path}: the model in one file; add it elsewhere with napari-cvdm models add {path.name} --to DIR"
+    )
 
 
 def _as_packages(arguments: Namespace) -> None:
     check_inputs_stay(arguments, [arguments.model])
     author = {"author": arguments.author} if hasattr(arguments, "author") else {}
     settings = PackageSettings.of(vars(arguments))
-    paths = write_bioimageio(model_folder(arguments.model), arguments.out, settings, overwrite=arguments.overwrite, **author)
-    say_done(f"{arguments.out}: {' and '.join(path.name for path in paths)}, tested with bioimageio.core")
+    paths = write_bioimageio(
+        model_folder(arguments.model),
+        arguments.out,
+        settings,
+        overwrite=arguments.overwrite,
+        **author,
+    )
+    say_done(
+        f"{arguments.out}: {' and '.join(path.name for path in paths)}, tested with bioimageio.core"
+    )

@@ -13,7 +13,9 @@ from napari_cvdm.models.registry import model_folder, shipped_models
 
 WIDTH = 110
 INDENT = 14
-BASELINES_HEADLINE = "baselines: classical methods for comparison; each gives a single answer without a spread"
+BASELINES_HEADLINE = (
+    "baselines: classical methods for comparison; each gives a single answer without a spread"
+)
 
 
 def run(arguments: Namespace) -> None:
@@ -30,12 +32,29 @@ def run(arguments: Namespace) -> None:
         folder = add_model(arguments.model, arguments.to, overwrite=arguments.overwrite)
         say_done(f"{folder}: the model {folder.name}; use it with --model {folder}")
         return
-    found = [(name, card, (model_folder(name) / WEIGHTS).stat().st_size) for name, card in shipped_models()]
+    found = [
+        (name, card, (model_folder(name) / WEIGHTS).stat().st_size)
+        for name, card in shipped_models()
+    ]
     if arguments.json:
-        say_done(json.dumps({name: {**asdict(card), "bytes": size} for name, card, size in found}, indent=2))
+        say_done(
+            json.dumps(
+                {name: {**asdict(card), "bytes": size} for name, card, size in found}, indent=2
+            )
+        )
     else:
-        models = [description(*entry) for entry in found] or ["No model came with this installation; make one with napari-cvdm train."]
-        say_done("\n\n".join([*models, BASELINES_HEADLINE, *(baseline_description(method) for method in BASELINES.values())]))
+        models = [description(*entry) for entry in found] or [
+            "No model came with this installation; make one with napari-cvdm train."
+        ]
+        say_done(
+            "\n\n".join(
+                [
+                    *models,
+                    BASELINES_HEADLINE,
+                    *(baseline_description(method) for method in BASELINES.values()),
+                ]
+            )
+        )
 
 
 def description(name: str, card: ModelCard, size: int) -> str:
@@ -64,7 +83,9 @@ def description(name: str, card: ModelCard, size: int) -> str:
         "licence": card.licence,
         "limits": " ".join(card.limits) or "none stated",
     }
-    return "\n".join([f"{name}: {card.title}", *(_paragraph(label, text) for label, text in entries.items())])
+    return "\n".join(
+        [f"{name}: {card.title}", *(_paragraph(label, text) for label, text in entries.items())]
+    )
 
 
 def baseline_description(method: Baseline) -> str:
@@ -78,7 +99,12 @@ def baseline_description(method: Baseline) -> str:
         "source": method.source,
         "limits": " ".join(card.limits),
     }
-    return "\n".join([f"{card.name}: {card.title}", *(_paragraph(label, text) for label, text in entries.items())])
+    return "\n".join(
+        [
+            f"{card.name}: {card.title}",
+            *(_paragraph(label, text) for label, text in entries.items()),
+        ]
+    )
 
 
 def interval(card: ModelCard) -> str:
@@ -86,9 +112,13 @@ def interval(card: ModelCard) -> str:
     said = card.calibration
     if not said:
         return "not calibrated: nobody has compared its spread with its errors; see napari-cvdm calibrate"
-    sampled = f"{said['samples']} samples at {said['steps']} steps" + (f", noise scale {card.noise_scale:g}" if card.noise_scale != 1 else "")
+    sampled = f"{said['samples']} samples at {said['steps']} steps" + (
+        f", noise scale {card.noise_scale:g}" if card.noise_scale != 1 else ""
+    )
     return f"{said['level']:.0%} of the errors are below {said['factor']:g} times the spread of {sampled}; fitted on {said['fields']} fields ({said['set']})"
 
 
 def _paragraph(label: str, text: str) -> str:
-    return textwrap.fill(text, WIDTH, initial_indent=f"  {label}".ljust(INDENT), subsequent_indent=" " * INDENT)
+    return textwrap.fill(
+        text, WIDTH, initial_indent=f"  {label}".ljust(INDENT), subsequent_indent=" " * INDENT
+    )

@@ -11,7 +11,9 @@ from napari_cvdm.models.checkpoint import Checkpoint, ModelCard
 from napari_cvdm.models.registry import shipped_models
 
 
-def set_of(arguments: Namespace, name: str, card: ModelCard, first_seed: int, count: int | None = None) -> PairSet:
+def set_of(
+    arguments: Namespace, name: str, card: ModelCard, first_seed: int, count: int | None = None
+) -> PairSet:
     """A named set, or that of a folder.
 
     Parameters
@@ -49,10 +51,21 @@ def pairs_card(method: Checkpoint | Baseline) -> ModelCard:
 
 def optics_of(arguments: Namespace) -> dict[str, Any]:
     """The optics that were given."""
-    given = {name: getattr(arguments, name) for name in (*OPTICS, "defocus_um", "condenser_na") if hasattr(arguments, name)}
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    given = {
+        name: getattr(arguments, name)
+        for name in (*OPTICS, "defocus_um", "condenser_na")
+        if hasattr(arguments, name)
+    }
+    return {
+        name: tuple(value) if isinstance(value, list) else value for name, value in given.items()
+    }
 
 
 def sampling_of(arguments: Namespace) -> Sampling:
     """How every posterior is sampled."""
-    return Sampling(samples=arguments.samples, steps=arguments.steps, sampler=arguments.sampler, device=arguments.device)
+    return Sampling(
+        samples=arguments.samples,
+        steps=arguments.steps,
+        sampler=arguments.sampler,
+        device=arguments.device,
+    )

@@ -70,7 +70,9 @@ def draw(path: Path, title: str, panels: Sequence[Panel]) -> None:
 
 def _draw_panel(figure: Figure, axes: Axes, panel: Panel) -> None:
     low, high = panel.limits or np.percentile(panel.pixels, USUAL_PERCENTILES)
-    least = SMALLEST_SPAN * max(abs(low), abs(high), 1e-9)  # else rounding errors of a flat image are drawn in full colour
+    least = SMALLEST_SPAN * max(
+        abs(low), abs(high), 1e-9
+    )  # else rounding errors of a flat image are drawn in full colour
     shown = axes.imshow(panel.pixels, cmap=panel.colormap, vmin=low, vmax=max(high, low + least))
     axes.set_title(panel.title, fontsize=12)
     axes.set_axis_off()
@@ -96,6 +98,15 @@ def scale_bar(axes: Axes, panel: Panel) -> Any:
     wanted = SCALE_BAR_SHARE * panel.pixels.shape[1] * panel.pixel_um
     thickness = panel.pixels.shape[0] / 120
     length = min(SCALE_BARS_UM, key=lambda one: abs(np.log(one / wanted)))
-    bar = AnchoredSizeBar(axes.transData, length / panel.pixel_um, f"{length:g} µm", "lower right", color="white", pad=0.3, sep=3, size_vertical=thickness)
+    bar = AnchoredSizeBar(
+        axes.transData,
+        length / panel.pixel_um,
+        f"{length:g} µm",
+        "lower right",
+        color="white",
+        pad=0.3,
+        sep=3,
+        size_vertical=thickness,
+    )
     bar.patch.set(facecolor="black", edgecolor="none", alpha=0.45)
     return bar

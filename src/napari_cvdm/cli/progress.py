@@ -47,9 +47,28 @@ def bar(title: str, total: int | None = None, initial: int = 0) -> Any:
         Where stderr is no terminal, it writes nothing in the first ten seconds and no oftener than every ten.
     """
     if sys.stderr.isatty():
-        return tqdm(desc=title, total=total, initial=initial, file=sys.stderr, leave=False, dynamic_ncols=True)
-    pace: dict[str, Any] = {"mininterval": LOG_INTERVAL_S, "maxinterval": LOG_INTERVAL_S, "delay": LOG_INTERVAL_S}
-    return tqdm(desc=title, total=total, initial=initial, file=Lines(sys.stderr), leave=False, ascii=True, **pace)
+        return tqdm(
+            desc=title,
+            total=total,
+            initial=initial,
+            file=sys.stderr,
+            leave=False,
+            dynamic_ncols=True,
+        )
+    pace: dict[str, Any] = {
+        "mininterval": LOG_INTERVAL_S,
+        "maxinterval": LOG_INTERVAL_S,
+        "delay": LOG_INTERVAL_S,
+    }
+    return tqdm(
+        desc=title,
+        total=total,
+        initial=initial,
+        file=Lines(sys.stderr),
+        leave=False,
+        ascii=True,
+        **pace,
+    )
 
 
 def with_bar(work: Generator[Progress, None, Result], title: str) -> Result:

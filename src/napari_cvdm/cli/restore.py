@@ -17,7 +17,13 @@ from napari_cvdm.cli import check_inputs_stay, say_done
 from napari_cvdm.cli.progress import with_bar
 from napari_cvdm.cli.results import write_images, write_provenance
 from napari_cvdm.core.device import pick_device
-from napari_cvdm.core.request import OPTICS, RequestError, RestoreRequest, image_roles, roles_of_images
+from napari_cvdm.core.request import (
+    OPTICS,
+    RequestError,
+    RestoreRequest,
+    image_roles,
+    roles_of_images,
+)
 from napari_cvdm.core.result import Restoration
 from napari_cvdm.io import check_pixels, output_folder, read_image
 from napari_cvdm.io.psf import read_psf
@@ -45,7 +51,9 @@ def run(arguments: Namespace) -> None:
     """
     check_inputs_stay(arguments, [*files_of(arguments).values(), arguments.model])
     if arguments.out.lower().endswith(".zarr"):
-        from napari_cvdm.cli.by_tiles import run_by_tiles  # zarr and dask, which others need not wait for
+        from napari_cvdm.cli.by_tiles import (
+            run_by_tiles,
+        )  # zarr and dask, which others need not wait for
 
         run_by_tiles(arguments, files_of(arguments))
         return
@@ -60,7 +68,9 @@ def run(arguments: Namespace) -> None:
         print(f"napari-cvdm: warning: {warning}", file=sys.stderr)
 
 
-def restore_into(folder: Path, arguments: Namespace, locate: Locate = Path) -> tuple[Restoration, list[str]]:
+def restore_into(
+    folder: Path, arguments: Namespace, locate: Locate = Path
+) -> tuple[Restoration, list[str]]:
     """Restore the image that the arguments name, and write everything into a folder.
 
     Parameters
@@ -81,13 +91,23 @@ def restore_into(folder: Path, arguments: Namespace, locate: Locate = Path) -> t
     model = load_method(arguments.model)
     clock.lap("load_model")
     request = request_of(arguments, model.card, locate)
-    inputs = {role: {"path": spelt(path), "file_sha256": file_sha256(locate(path))} for role, path in files_of(arguments).items()}
+    inputs = {
+        role: {"path": spelt(path), "file_sha256": file_sha256(locate(path))}
+        for role, path in files_of(arguments).items()
+    }
     clock.lap("read")
     restoration = with_bar(reconstruct(request, model), "restoring")
     clock.lap("restore")
     names = write_images(folder, restoration, request.image.place)
     clock.lap("write")
-    write_provenance(folder, restoration, settings_of(arguments), inputs, clock.laps, str(pick_device(request.device)))
+    write_provenance(
+        folder,
+        restoration,
+        settings_of(arguments),
+        inputs,
+        clock.laps,
+        str(pick_device(request.device)),
+    )
     return restoration, names
 
 
@@ -95,7 +115,9 @@ def check_in_memory(arguments: Namespace) -> None:
     """RequestError where an option is given that only an OME-Zarr as output has."""
     given = [name for name in ("block", "halo", "scheduler") if hasattr(arguments, name)]
     if given:
-        raise RequestError(f"--{given[0]} works block by block: choose a name with --out that ends in .ome.zarr, or leave it out.")
+        raise RequestError(
+            f"--{given[0]} works block by block: choose a name with --out that ends in .ome.zarr, or leave it out."
+        )
 
 
 class Stopwatch:
@@ -132,7 +154,11 @@ def settings_of(arguments: Namespace) -> dict[str, Any]:
     """Every option that was given, by its name; the restoration knows the others, and what ``auto`` came to."""
     left_out = ("command", *OPTICS, "defocus_um", "condenser_na", "precision")
     given = {**vars(arguments), "image2": None, **files_of(arguments)}
-    return {name: spelt(value) if isinstance(value, str) else value for name, value in given.items() if name not in left_out}
+    return {
+        name: spelt(value) if isinstance(value, str) else value
+        for name, value in given.items()
+        if name not in left_out
+    }
 
 
 def spelt(path: str) -> str:
@@ -164,8 +190,16 @@ def request_of(arguments: Namespace, card: ModelCard, locate: Locate = Path) -> 
     stacks = [read_image(locate(paths[role])) for role in image_roles(paths)]
     image = with_planes(stacks, card, getattr(arguments, "defocus_um", None))
     check_pixels(image)
-    options = {entry.name: getattr(arguments, entry.name) for entry in fields(RestoreRequest) if hasattr(arguments, entry.name)}
-    options["background"] = read_background(locate(paths["background"])) if "background" in paths else options.get("background", "auto")
+    options = {
+        entry.name: getattr(arguments, entry.name)
+        for entry in fields(RestoreRequest)
+        if hasattr(arguments, entry.name)
+    }
+    options["background"] = (
+        read_background(locate(paths["background"]))
+        if "background" in paths
+        else options.get("background", "auto")
+    )
     options |= {"psf": read_psf(locate(paths["psf"]))} if "psf" in paths else {}
     options |= {name: tuple(options[name]) for name in ("defocus_um", "region") if name in options}
     request = RestoreRequest(**{**options, "image": image})
@@ -178,7 +212,9 @@ def read_background(path: Path) -> np.ndarray:
     """The blank-field (dark-field) image of a file, shape (Y, X) or (P, Y, X); RequestError where it is not finite."""
     background = read_image(path).array
     if not np.isfinite(background).all():
-        raise RequestError(f"the background {path} has NaN or infinite pixels; give a blank-field image without, or --background auto.")
+        raise RequestError(
+            f"the background {path} has NaN or infinite pixels; give a blank-field image without, or --background auto."
+        )
     return background
 
 

@@ -48,7 +48,9 @@ def first_pixel_um(restoration: Restoration, place: Mapping[str, float]) -> tupl
     shift = -(restoration.upsampling - 1) / 2 * restoration.pixel_um
     top, _, left, _ = restoration.region or (0, 0, 0, 0)
     pixel_um = restoration.pixel_um * restoration.upsampling
-    return place.get("y_um", 0.0) + top * pixel_um + shift, place.get("x_um", 0.0) + left * pixel_um + shift
+    return place.get("y_um", 0.0) + top * pixel_um + shift, place.get(
+        "x_um", 0.0
+    ) + left * pixel_um + shift
 
 
 def write_images(folder: Path, restoration: Restoration, place: Mapping[str, float]) -> list[str]:
@@ -96,7 +98,10 @@ def _write_check(folder: Path, restoration: Restoration, place: Mapping[str, flo
         return []
     pixel_um = restoration.pixel_um * restoration.upsampling
     top, _, left, _ = restoration.region or (0, 0, 0, 0)
-    images = {RESIDUAL: (check.residual, check.axes), LOCAL_CHI2: (check.local_chi2, check.axes.replace("P", ""))}
+    images = {
+        RESIDUAL: (check.residual, check.axes),
+        LOCAL_CHI2: (check.local_chi2, check.axes.replace("P", "")),
+    }
     known = {name: (pixels, axes) for name, (pixels, axes) in images.items() if pixels is not None}
     for name, (pixels, axes) in known.items():
         write_image(
@@ -106,14 +111,22 @@ def _write_check(folder: Path, restoration: Restoration, place: Mapping[str, flo
             pixel_um=pixel_um,
             unit=NO_UNIT,
             name=name,
-            offset_um=(place.get("y_um", 0.0) + top * pixel_um, place.get("x_um", 0.0) + left * pixel_um),
+            offset_um=(
+                place.get("y_um", 0.0) + top * pixel_um,
+                place.get("x_um", 0.0) + left * pixel_um,
+            ),
             z_step_um=place.get("z_step_um") if "Z" in axes else None,
         )
     return [f"{name}{ENDING}" for name in known]
 
 
 def write_provenance(
-    folder: Path, restoration: Restoration, settings: Mapping[str, Any], inputs: Mapping[str, Any], timings_s: Mapping[str, float], device: str
+    folder: Path,
+    restoration: Restoration,
+    settings: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+    timings_s: Mapping[str, float],
+    device: str,
 ) -> None:
     """Write ``provenance.json``: everything needed to make the same pixels again.
 
@@ -140,9 +153,13 @@ def write_provenance(
         "versions": {"python": platform.python_version(), **provenance["versions"]},
         "machine": machine,
         "timings_s": {name: round(seconds, 3) for name, seconds in timings_s.items()},
-        "output": {name: getattr(restoration, name) for name in ("unit", "axes", "pixel_um", "times")}
+        "output": {
+            name: getattr(restoration, name) for name in ("unit", "axes", "pixel_um", "times")
+        }
         | {"clock": asdict(restoration.clock), "counts": restoration.counts.tolist()},
         "forward": None if restoration.forward is None else restoration.forward.numbers(),
     }
     text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-    (folder / PROVENANCE).write_text(text, encoding="utf-8", errors="replace")  # the name of a file may be no UTF-8
+    (folder / PROVENANCE).write_text(
+        text, encoding="utf-8", errors="replace"
+    )  # the name of a file may be no UTF-8

@@ -45,12 +45,20 @@ def run(arguments: Namespace) -> None:
     if arguments.solved:
         solve_fields(arguments, ranges)
         return
-    with output_folder(arguments.out, arguments.overwrite, sign=OPTICS) as folder, bar("simulating", total=arguments.count) as shown:
+    with (
+        output_folder(arguments.out, arguments.overwrite, sign=OPTICS) as folder,
+        bar("simulating", total=arguments.count) as shown,
+    ):
         records = []
         for index in range(arguments.count):
             records.append(write_pair(folder, f"{index:05d}", arguments.seed + index, ranges))
             shown.update()
-        record = {"kind": arguments.kind, "recipe": arguments.recipe, "ranges": asdict(ranges), "pairs": records}
+        record = {
+            "kind": arguments.kind,
+            "recipe": arguments.recipe,
+            "ranges": asdict(ranges),
+            "pairs": records,
+        }
         (folder / OPTICS).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     say_done(f"{arguments.out}: {arguments.count} pairs and {OPTICS}")
 
@@ -66,9 +74,13 @@ def solve_fields(arguments: Namespace, ranges: PhaseRanges | WidefieldRanges) ->
 def check(arguments: Namespace) -> None:
     """RequestError where count or seed are not allowed."""
     if not 1 <= arguments.count <= LARGEST_COUNT:
-        raise RequestError(f"count is {arguments.count}; allowed is 1 to {LARGEST_COUNT}. Several folders hold more.")
+        raise RequestError(
+            f"count is {arguments.count}; allowed is 1 to {LARGEST_COUNT}. Several folders hold more."
+        )
     if arguments.seed < 0:
-        raise RequestError(f"seed is {arguments.seed}; allowed are whole numbers from 0. Any will do.")
+        raise RequestError(
+            f"seed is {arguments.seed}; allowed are whole numbers from 0. Any will do."
+        )
 
 
 def ranges_of(arguments: Namespace) -> PhaseRanges | WidefieldRanges:
@@ -84,13 +96,21 @@ def ranges_of(arguments: Namespace) -> PhaseRanges | WidefieldRanges:
         return kind()
     recipe = read_recipe(arguments.recipe)
     if recipe.simulation is None or type(recipe.simulation) is not kind:
-        raise RequestError(f"{arguments.recipe} is a recipe for {recipe.task}, not for {arguments.kind}; give the other kind, or another recipe.")
+        raise RequestError(
+            f"{arguments.recipe} is a recipe for {recipe.task}, not for {arguments.kind}; give the other kind, or another recipe."
+        )
     return recipe.simulation
 
 
-def write_pair(folder: Path, name: str, seed: int, ranges: PhaseRanges | WidefieldRanges) -> dict[str, Any]:
+def write_pair(
+    folder: Path, name: str, seed: int, ranges: PhaseRanges | WidefieldRanges
+) -> dict[str, Any]:
     """Write an image and its truth, whose file names begin with `name`; returns what is behind them."""
-    return write_phase(folder, name, seed, ranges) if isinstance(ranges, PhaseRanges) else write_fluorescence(folder, name, seed, ranges)
+    return (
+        write_phase(folder, name, seed, ranges)
+        if isinstance(ranges, PhaseRanges)
+        else write_fluorescence(folder, name, seed, ranges)
+    )
 
 
 def write_phase(folder: Path, name: str, seed: int, ranges: PhaseRanges) -> dict[str, Any]:
@@ -101,17 +121,58 @@ def write_phase(folder: Path, name: str, seed: int, ranges: PhaseRanges) -> dict
     pair = simulate_phase(seed, ranges)
     pixel_um, positions = pair.microscope.pixel_um, pair.defocus_um
     step = positions[1] - positions[0] if len(positions) == FEWEST_PLANES else None
-    write_image(folder / f"{name}-planes.ome.tif", pair.planes, axes="PYX", pixel_um=pixel_um, unit="I/I_background", name="planes", z_step_um=step)
-    write_image(folder / f"{name}-truth.ome.tif", pair.phase, axes="YX", pixel_um=pixel_um, unit="rad", name="phase")
-    optics = {"microscope": asdict(pair.microscope), "defocus_um": list(positions), "condenser_na": pair.condenser_na}
+    write_image(
+        folder / f"{name}-planes.ome.tif",
+        pair.planes,
+        axes="PYX",
+        pixel_um=pixel_um,
+        unit="I/I_background",
+        name="planes",
+        z_step_um=step,
+    )
+    write_image(
+        folder / f"{name}-truth.ome.tif",
+        pair.phase,
+        axes="YX",
+        pixel_um=pixel_um,
+        unit="rad",
+        name="phase",
+    )
+    optics = {
+        "microscope": asdict(pair.microscope),
+        "defocus_um": list(positions),
+        "condenser_na": pair.condenser_na,
+    }
     return {"name": name, "seed": seed, **optics}
 
 
-def write_fluorescence(folder: Path, name: str, seed: int, ranges: WidefieldRanges) -> dict[str, Any]:
+def write_fluorescence(
+    folder: Path, name: str, seed: int, ranges: WidefieldRanges
+) -> dict[str, Any]:
     """Write a camera image and what ought to be made of it, on a grid as fine or finer [counts]; returns what is behind them."""
     pair = ranges.simulated(seed)
     pixel_um, finer = pair.microscope.pixel_um, pair.truth.shape[-1] // pair.counts.shape[-1]
     shift = -(finer - 1) / (2 * finer) * pixel_um
-    write_image(folder / f"{name}-image.ome.tif", pair.counts, axes="YX", pixel_um=pixel_um, unit="counts", name="image")
-    write_image(folder / f"{name}-truth.ome.tif", pair.truth, axes="YX", pixel_um=pixel_um / finer, unit="counts", name="truth", offset_um=(shift, shift))
-    return {"name": name, "seed": seed, "microscope": asdict(pair.microscope), "camera": asdict(pair.camera)}
+    write_image(
+        folder / f"{name}-image.ome.tif",
+        pair.counts,
+        axes="YX",
+        pixel_um=pixel_um,
+        unit="counts",
+        name="image",
+    )
+    write_image(
+        folder / f"{name}-truth.ome.tif",
+        pair.truth,
+        axes="YX",
+        pixel_um=pixel_um / finer,
+        unit="counts",
+        name="truth",
+        offset_um=(shift, shift),
+    )
+    return {
+        "name": name,
+        "seed": seed,
+        "microscope": asdict(pair.microscope),
+        "camera": asdict(pair.camera),
+    }

@@ -30,7 +30,12 @@ def run(arguments: Namespace) -> None:
     KeyboardInterrupt
         With the advice to resume, where there is something to resume from.
     """
-    request = TrainRequest(recipe=arguments.recipe, out=arguments.out, resume=arguments.resume, device=getattr(arguments, "device", "auto"))
+    request = TrainRequest(
+        recipe=arguments.recipe,
+        out=arguments.out,
+        resume=arguments.resume,
+        device=getattr(arguments, "device", "auto"),
+    )
     if not is_first_process():  # torchrun started it: the first process asks and speaks for all
         with closing(train(request)) as steps:
             for _ in steps:
@@ -39,7 +44,10 @@ def run(arguments: Namespace) -> None:
     check_folder(Path(request.out), request.resume)
     recipe = read_recipe(request.recipe)
     trained = _carried_out(request, recipe.name)
-    say_done(f"{arguments.out}: the model {recipe.name}; use it with --model {arguments.out}" + (f"\n{trained.verdict}" if trained.verdict else ""))
+    say_done(
+        f"{arguments.out}: the model {recipe.name}; use it with --model {arguments.out}"
+        + (f"\n{trained.verdict}" if trained.verdict else "")
+    )
 
 
 def _carried_out(request: TrainRequest, name: str) -> Trained:
@@ -59,9 +67,13 @@ def check_folder(out: Path, resume: bool) -> None:
         raise RequestError(f"{out} is a file; choose the name of a folder.")
     filled = out.is_dir() and any(out.iterdir())
     if filled and not resume:
-        raise RequestError(f"{out} is not empty; choose another folder, or say --resume to continue the training in it.")
+        raise RequestError(
+            f"{out} is not empty; choose another folder, or say --resume to continue the training in it."
+        )
     if resume and not (out / STATE).exists():
-        raise RequestError(f"{out} has no {STATE} to resume from; leave out --resume to start anew.")
+        raise RequestError(
+            f"{out} has no {STATE} to resume from; leave out --resume to start anew."
+        )
 
 
 def _relay(request: TrainRequest, name: str) -> Trained:
@@ -78,14 +90,19 @@ def _relay(request: TrainRequest, name: str) -> Trained:
             if shown is None or step.stage != stage:
                 if shown is not None:
                     shown.close()
-                stage, shown = step.stage, bar(f"{name}, {step.stage}", total=step.total, initial=step.step)
+                stage, shown = (
+                    step.stage,
+                    bar(f"{name}, {step.stage}", total=step.total, initial=step.step),
+                )
             shown.update(step.step - shown.n)
             if step.terms or step.score is not None:
                 tqdm.write(line_of(step, shown))
             for finding in step.findings or ():
                 if finding.name not in warned:
                     warned.add(finding.name)
-                    tqdm.write(f"{finding.name} ({finding.value:.3g}, threshold {finding.threshold:.3g}): {finding.advice}")
+                    tqdm.write(
+                        f"{finding.name} ({finding.value:.3g}, threshold {finding.threshold:.3g}): {finding.advice}"
+                    )
     if shown is not None:
         shown.close()
     return trained

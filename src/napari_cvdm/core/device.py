@@ -12,7 +12,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 # What torch's CPU allocator says on Windows and on Linux, the C++ library, and oneDNN.
-MEMORY_WORDS = ("not enough memory", "allocate memory", "bad_alloc", "could not create a primitive", "could not create a memory")
+MEMORY_WORDS = (
+    "not enough memory",
+    "allocate memory",
+    "bad_alloc",
+    "could not create a primitive",
+    "could not create a memory",
+)
 
 
 class DeviceError(ValueError):
@@ -21,7 +27,11 @@ class DeviceError(ValueError):
 
 def available_devices() -> tuple[str, ...]:
     """Names that `pick_device` accepts on this machine, the best first, ``cpu`` always among them."""
-    names = [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    names = (
+        [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+        if torch.cuda.is_available()
+        else []
+    )
     if torch.backends.mps.is_available():
         names.append("mps")
     return (*names, "cpu")
@@ -49,7 +59,9 @@ def pick_device(name: str) -> torch.device:
         return torch.device(devices[0])
     wanted = "cuda:0" if name == "cuda" else name
     if wanted not in devices:
-        raise DeviceError(f"device is {name!r}; this machine has {', '.join(devices)}. Use auto, or one of these.")
+        raise DeviceError(
+            f"device is {name!r}; this machine has {', '.join(devices)}. Use auto, or one of these."
+        )
     return torch.device(wanted)
 
 
@@ -71,13 +83,19 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     -------
     context manager
     """
-    return torch.autocast(device.type, torch.bfloat16, enabled={"fp32": False, "bf16": True}[precision])
+    return torch.autocast(
+        device.type, torch.bfloat16, enabled={"fp32": False, "bf16": True}[precision]
+    )
 
 
 def sent(pixels: np.ndarray, device: torch.device) -> Tensor:
     """Pixels on a device; to a GPU through pinned memory, so that they travel while it computes and nobody waits for them."""
     tensor = torch.from_numpy(pixels)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+    return (
+        tensor.pin_memory().to(device, non_blocking=True)
+        if device.type == "cuda"
+        else tensor.to(device)
+    )
 
 
 def best_one_by_one(device: torch.device) -> bool:
@@ -87,7 +105,9 @@ def best_one_by_one(device: torch.device) -> bool:
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that the device's (or the machine's) memory was too small."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in MEMORY_WORDS)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
+        words in str(error) for words in MEMORY_WORDS
+    )
 
 
 def accelerator_lost(error: BaseException) -> bool:
@@ -116,7 +136,9 @@ class _LiveStorage(TorchDispatchMode):
         return False  # nothing is compiled here; to be hidden from the compiler, torch would import it first, for seconds
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self._seen.update(_storages((args, kwargs)))  # weights were there before, and a view of one is no new memory
+        self._seen.update(
+            _storages((args, kwargs))
+        )  # weights were there before, and a view of one is no new memory
         made = func(*args, **(kwargs or {}))
         for storage in _storages(made):
             if storage not in self._seen:
@@ -135,7 +157,9 @@ class _LiveStorage(TorchDispatchMode):
 
 
 def _storages(values: Any) -> list[Any]:
-    return [value.untyped_storage() for value in tree_leaves(values) if isinstance(value, torch.Tensor)]
+    return [
+        value.untyped_storage() for value in tree_leaves(values) if isinstance(value, torch.Tensor)
+    ]
 
 
 def peak_memory(device: torch.device, work: Callable[[], object]) -> int:

@@ -31,9 +31,13 @@ def noise_sigma(image: np.ndarray) -> float:
     return checkerboard_sigma(image[:-1, :-1], image[1:, :-1], image[:-1, 1:], image[1:, 1:])
 
 
-def checkerboard_sigma(top_left: np.ndarray, bottom_left: np.ndarray, top_right: np.ndarray, bottom_right: np.ndarray) -> float:
+def checkerboard_sigma(
+    top_left: np.ndarray, bottom_left: np.ndarray, top_right: np.ndarray, bottom_right: np.ndarray
+) -> float:
     """Standard deviation of the noise from the four corners of 2 x 2 patches: MAD of a - b - c + d, over 2; arrays of one shape."""
-    return MAD_TO_SIGMA * grouped_median(np.abs(top_left - bottom_left - top_right + bottom_right)) / 2
+    return (
+        MAD_TO_SIGMA * grouped_median(np.abs(top_left - bottom_left - top_right + bottom_right)) / 2
+    )
 
 
 def grouped_median(sizes: np.ndarray) -> float:
@@ -117,7 +121,9 @@ class IntensityScale:
         IntensityScale
         """
         pixels = image.ravel()[:: max(1, image.size // LARGEST_SUBSET)]
-        return cls.of_statistics(float(np.percentile(pixels, BRIGHT_PERCENTILE)), noise_sigma(image), offset)
+        return cls.of_statistics(
+            float(np.percentile(pixels, BRIGHT_PERCENTILE)), noise_sigma(image), offset
+        )
 
     @classmethod
     def of_statistics(cls, bright: float, noise: float, offset: float) -> "IntensityScale":

@@ -54,14 +54,37 @@ class Microscope:
     na: float | None = None
 
     def __post_init__(self) -> None:
-        _check_range("pixel_um", self.pixel_um, PIXEL_RANGE_UM, "Give the pixel size in the sample, in micrometres (65 nm is 0.065).")
-        _check_range("wavelength_um", self.wavelength_um, WAVELENGTH_RANGE_UM, "Give it in micrometres: 520 nm is 0.52.")
-        _check_range("medium_index", self.medium_index, INDEX_RANGE, "Air is 1.0, water 1.333, oil 1.518.")
+        _check_range(
+            "pixel_um",
+            self.pixel_um,
+            PIXEL_RANGE_UM,
+            "Give the pixel size in the sample, in micrometres (65 nm is 0.065).",
+        )
+        _check_range(
+            "wavelength_um",
+            self.wavelength_um,
+            WAVELENGTH_RANGE_UM,
+            "Give it in micrometres: 520 nm is 0.52.",
+        )
+        _check_range(
+            "medium_index", self.medium_index, INDEX_RANGE, "Air is 1.0, water 1.333, oil 1.518."
+        )
         if self.na is not None:
-            _check_range("na", self.na, (0.01, self.medium_index), "NA cannot exceed the refractive index: raise medium_index (oil 1.518) or lower na.")
+            _check_range(
+                "na",
+                self.na,
+                (0.01, self.medium_index),
+                "NA cannot exceed the refractive index: raise medium_index (oil 1.518) or lower na.",
+            )
 
 
-def check_optics(*, pixel_um: float | None, wavelength_um: float | None, medium_index: float | None, na: float | None) -> None:
+def check_optics(
+    *,
+    pixel_um: float | None,
+    wavelength_um: float | None,
+    medium_index: float | None,
+    na: float | None,
+) -> None:
     """Check those optics that are known; each may be None.
 
     Parameters
@@ -99,7 +122,9 @@ def check_condenser(condenser_na: float, medium_index: float | None) -> None:
     """
     index = HIGHEST_CONDENSER_NA if medium_index is None else medium_index
     allowed = (0.0, min(HIGHEST_CONDENSER_NA, index))
-    advice = "It is the NA of the illumination, not of the objective; leave it out for coherent light."
+    advice = (
+        "It is the NA of the illumination, not of the objective; leave it out for coherent light."
+    )
     _check_range("condenser_na", condenser_na, allowed, advice)
 
 
@@ -123,7 +148,9 @@ def check_defocus(values: Sequence[float]) -> tuple[float, ...]:
     """
     if len(values) < FEWEST_PLANES:
         given = f"{len(values)} value{'' if len(values) == 1 else 's'}"
-        raise OpticsError(f"defocus_um has {given}; at least two are needed, one for each plane, for example -1 1.")
+        raise OpticsError(
+            f"defocus_um has {given}; at least two are needed, one for each plane, for example -1 1."
+        )
     positions = tuple(float(value) for value in values)
     limits = (-DEFOCUS_LIMIT_UM, DEFOCUS_LIMIT_UM)
     for position in positions:
@@ -161,9 +188,31 @@ class Camera:
     bit_depth: int | None = 16
 
     def __post_init__(self) -> None:
-        _check_range("read_noise_e", self.read_noise_e, (0.0, 1000.0), "Read noise is given in electrons, usually 1 to 10.")
-        _check_range("gain_e_per_count", self.gain_e_per_count, (1e-6, 1e6), "Electrons per count, usually 0.2 to 10.")
-        _check_range("offset_counts", self.offset_counts, (-1e6, 1e6), "Camera offset in counts, usually 100.")
-        _check_range("quantum_efficiency", self.quantum_efficiency, (1e-6, 1.0), "Electrons per photon, usually 0.7 to 0.95.")
+        _check_range(
+            "read_noise_e",
+            self.read_noise_e,
+            (0.0, 1000.0),
+            "Read noise is given in electrons, usually 1 to 10.",
+        )
+        _check_range(
+            "gain_e_per_count",
+            self.gain_e_per_count,
+            (1e-6, 1e6),
+            "Electrons per count, usually 0.2 to 10.",
+        )
+        _check_range(
+            "offset_counts",
+            self.offset_counts,
+            (-1e6, 1e6),
+            "Camera offset in counts, usually 100.",
+        )
+        _check_range(
+            "quantum_efficiency",
+            self.quantum_efficiency,
+            (1e-6, 1.0),
+            "Electrons per photon, usually 0.7 to 0.95.",
+        )
         if self.bit_depth is not None:
-            _check_range("bit_depth", self.bit_depth, (1, 32), "Usual cameras have 8, 12 or 16 bits.")
+            _check_range(
+                "bit_depth", self.bit_depth, (1, 32), "Usual cameras have 8, 12 or 16 bits."
+            )

@@ -12,11 +12,23 @@ FRAME_SEED_STRIDE = 1 << 11  # more than the largest number of samples, so frame
 
 def _block(seed: int, sample: int, step: int, row: int, column: int) -> np.ndarray:
     # Word 0 of the counter is left to the generator itself, so streams never meet.
-    counter = np.array([0, (sample << 32) | (step & 0xFFFFFFFF), row & 0xFFFFFFFFFFFFFFFF, column & 0xFFFFFFFFFFFFFFFF], dtype=np.uint64)
-    return np.random.Generator(np.random.Philox(key=seed, counter=counter)).standard_normal((BLOCK, BLOCK), dtype=np.float32)
+    counter = np.array(
+        [
+            0,
+            (sample << 32) | (step & 0xFFFFFFFF),
+            row & 0xFFFFFFFFFFFFFFFF,
+            column & 0xFFFFFFFFFFFFFFFF,
+        ],
+        dtype=np.uint64,
+    )
+    return np.random.Generator(np.random.Philox(key=seed, counter=counter)).standard_normal(
+        (BLOCK, BLOCK), dtype=np.float32
+    )
 
 
-def noise_field(shape: tuple[int, int], *, seed: int, sample: int, step: int, origin: tuple[int, int] = (0, 0)) -> np.ndarray:
+def noise_field(
+    shape: tuple[int, int], *, seed: int, sample: int, step: int, origin: tuple[int, int] = (0, 0)
+) -> np.ndarray:
     """Standard normal noise on a window of the plane.
 
     Parameters
@@ -38,6 +50,8 @@ def noise_field(shape: tuple[int, int], *, seed: int, sample: int, step: int, or
     first_row, first_column = top // BLOCK, left // BLOCK
     rows = range(first_row, (top + shape[0] - 1) // BLOCK + 1)
     columns = range(first_column, (left + shape[1] - 1) // BLOCK + 1)
-    plane = np.block([[_block(seed, sample, step, row, column) for column in columns] for row in rows])
+    plane = np.block(
+        [[_block(seed, sample, step, row, column) for column in columns] for row in rows]
+    )
     y, x = top - first_row * BLOCK, left - first_column * BLOCK
     return plane[y : y + shape[0], x : x + shape[1]]

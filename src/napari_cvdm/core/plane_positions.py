@@ -73,7 +73,9 @@ def not_aligned_warning(request: RestoreRequest) -> tuple[str, ...]:
     planes = request.image.planes or 0
     if request.align != "auto" or planes <= ALIGNED_PLANES:
         return ()
-    return (f"align is auto, but only two planes can be aligned; the {planes} planes were taken as they are.",)
+    return (
+        f"align is auto, but only two planes can be aligned; the {planes} planes were taken as they are.",
+    )
 
 
 def _listed(positions: Sequence[float]) -> str:

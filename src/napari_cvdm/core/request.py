@@ -107,13 +107,19 @@ class ImageStack:
         return np.asarray(self.array[index]).reshape(-1, *self.array.shape[-2:])
 
     def __post_init__(self) -> None:
-        fits = len(self.axes) == self.array.ndim and self.axes.endswith("YX") and len(set(self.axes)) == len(self.axes)
+        fits = (
+            len(self.axes) == self.array.ndim
+            and self.axes.endswith("YX")
+            and len(set(self.axes)) == len(self.axes)
+        )
         if not fits or not set(self.axes) <= set(AXES):
             raise RequestError(
                 f"{self.source}: axes {self.axes!r} do not fit an array of shape {self.array.shape}; letters of {AXES}, one for each dimension, ending in YX."
             )
         if self.array.size == 0:
-            raise RequestError(f"{self.source}: the image is empty (shape {self.array.shape}); give an image with pixels in it.")
+            raise RequestError(
+                f"{self.source}: the image is empty (shape {self.array.shape}); give an image with pixels in it."
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -141,13 +147,22 @@ class MeasuredPsf:
 
     def __post_init__(self) -> None:
         if self.array.ndim != 2 or min(self.array.shape) < SMALLEST_PSF_PX:
-            raise RequestError(f"{self.source}: a PSF of shape {self.array.shape}; one plane of at least {SMALLEST_PSF_PX} x {SMALLEST_PSF_PX} px is needed.")
+            raise RequestError(
+                f"{self.source}: a PSF of shape {self.array.shape}; one plane of at least {SMALLEST_PSF_PX} x {SMALLEST_PSF_PX} px is needed."
+            )
         if not np.isfinite(self.array).all() or not np.ptp(self.array):
-            raise RequestError(f"{self.source}: the PSF has NaN or infinite pixels, or none that is brighter than another; give the image of a bead.")
+            raise RequestError(
+                f"{self.source}: the PSF has NaN or infinite pixels, or none that is brighter than another; give the image of a bead."
+            )
         check_optics(pixel_um=self.pixel_um, wavelength_um=None, medium_index=None, na=None)
 
 
-EARLIER = {"precision": "fp32", "align": "off", "condenser_na": None, "psf": None}  # settings of results that were made before these were choices
+EARLIER = {
+    "precision": "fp32",
+    "align": "off",
+    "condenser_na": None,
+    "psf": None,
+}  # settings of results that were made before these were choices
 STEPS = 6  # evaluations of sde-2m: the fewest within 2 % of the best CRPS, see `python -m benchmarks.evaluations`
 
 
@@ -233,17 +248,27 @@ class RestoreRequest:
     def __post_init__(self) -> None:
         _check_count("samples", self.samples, 1, 1024, "8 is a good start; 16 for reports.")
         _check_count("steps", self.steps, 1, 1000, f"{STEPS} is a good start for sde-2m.")
-        _check_count("tile", self.tile, 16, 65536, "512 is a good start; smaller needs less memory.")
-        _check_count("schedule_points", self.schedule_points, 0, 1000, "11 shows the schedule well.")
+        _check_count(
+            "tile", self.tile, 16, 65536, "512 is a good start; smaller needs less memory."
+        )
+        _check_count(
+            "schedule_points", self.schedule_points, 0, 1000, "11 shows the schedule well."
+        )
         _check_count("seed", self.seed, 0, 2**63 - 1, "Any whole number in that range will do.")
         if self.sampler not in SAMPLERS:
             raise RequestError(f"sampler is {self.sampler!r}; allowed are {', '.join(SAMPLERS)}.")
         if self.precision not in PRECISIONS:
-            raise RequestError(f"precision is {self.precision!r}; allowed are {', '.join(PRECISIONS)}.")
+            raise RequestError(
+                f"precision is {self.precision!r}; allowed are {', '.join(PRECISIONS)}."
+            )
         if isinstance(self.background, str) and self.background not in ("auto", "none"):
-            raise RequestError(f"background is {self.background!r}; allowed are auto, none or an image.")
+            raise RequestError(
+                f"background is {self.background!r}; allowed are auto, none or an image."
+            )
         if self.align not in ALIGNMENTS:
-            raise RequestError(f"align is {self.align!r}; allowed are {', '.join(ALIGNMENTS)}. off takes the planes as they are.")
+            raise RequestError(
+                f"align is {self.align!r}; allowed are {', '.join(ALIGNMENTS)}. off takes the planes as they are."
+            )
         if self.defocus_um is not None:
             _check_positions(self.defocus_um, self.image)
         if self.region is not None:
@@ -270,13 +295,20 @@ class RestoreRequest:
         given = self.known_optics(name)
         if given is None:
             option = "--" + name.replace("_", "-")
-            raise OpticsError(f"{name} is not known: {self.image.source} does not say it. Give it with {option}.")
+            raise OpticsError(
+                f"{name} is not known: {self.image.source} does not say it. Give it with {option}."
+            )
         return given
 
 
 def image_roles(paths: Iterable[str]) -> tuple[str, ...]:
     """The names of the image files among options, in the order of the planes: image, image2, image3 and so on."""
-    return tuple(sorted((role for role in paths if IMAGE_ROLE.fullmatch(role)), key=lambda role: int(role[len("image") :] or 1)))
+    return tuple(
+        sorted(
+            (role for role in paths if IMAGE_ROLE.fullmatch(role)),
+            key=lambda role: int(role[len("image") :] or 1),
+        )
+    )
 
 
 def roles_of_images(count: int) -> tuple[str, ...]:

@@ -7,7 +7,18 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-NUMBERS = ("chi2", "unexplained", "estimate_chi2", "estimate_outside", "gain", "rsp", "rse", "limit", "verdict", "axes")
+NUMBERS = (
+    "chi2",
+    "unexplained",
+    "estimate_chi2",
+    "estimate_outside",
+    "gain",
+    "rsp",
+    "rse",
+    "limit",
+    "verdict",
+    "axes",
+)
 WORSE = 1.25  # times the chi-squared of the deconvolution: more is no matter of noise
 LEAST_CHI2 = 0.3  # half of the noise kept gives 0.25; a transmission that is fitted takes the truth of a phase down to 0.45
 BLIND_SPOT = "The check is blind to detail below the optical limit: what it finds explained may still be invented there."
@@ -208,7 +219,11 @@ class ForwardCheck:
     @property
     def beaten(self) -> bool:
         """Whether the deconvolution alone explains the measured image clearly better."""
-        return self.chi2 is not None and self.estimate_chi2 is not None and self.chi2 > WORSE * max(self.estimate_chi2, 1.0)
+        return (
+            self.chi2 is not None
+            and self.estimate_chi2 is not None
+            and self.chi2 > WORSE * max(self.estimate_chi2, 1.0)
+        )
 
     @property
     def explained(self) -> bool:
@@ -293,7 +308,9 @@ class Restoration:
 
 def compute_half_width(calibration: Mapping[str, Any], std: np.ndarray) -> np.ndarray:
     """Half-width of the calibrated interval: factor times max(std, floor), in the unit of `std`."""
-    width: np.ndarray = np.float32(calibration["factor"]) * np.maximum(std, np.float32(calibration["floor"]))
+    width: np.ndarray = np.float32(calibration["factor"]) * np.maximum(
+        std, np.float32(calibration["floor"])
+    )
     return width
 
 

@@ -8,10 +8,14 @@ import numpy as np
 from scipy import stats
 
 STATISTICS = ("standard deviation", "variance")
-INTERVAL = "calibrated interval"  # half its width: factor x standard deviation, of calibrated models only
+INTERVAL = (
+    "calibrated interval"  # half its width: factor x standard deviation, of calibrated models only
+)
 
 
-def spread_as(values: np.ndarray, given: str, wanted: str, factor: float | None = None) -> np.ndarray:
+def spread_as(
+    values: np.ndarray, given: str, wanted: str, factor: float | None = None
+) -> np.ndarray:
     """The spread of the samples as a standard deviation, as a variance, or as the half-width of a calibrated interval.
 
     Parameters
@@ -31,11 +35,25 @@ def spread_as(values: np.ndarray, given: str, wanted: str, factor: float | None 
     known = STATISTICS if factor is None else (*STATISTICS, INTERVAL)
     for statistic in (given, wanted):
         if statistic not in known:
-            raise ValueError(f"the spread is a {statistic!r}; known are {' and '.join(known)}. Reconstruct again with this version.")
+            raise ValueError(
+                f"the spread is a {statistic!r}; known are {' and '.join(known)}. Reconstruct again with this version."
+            )
     if given == wanted:
         return values
-    deviation = np.sqrt(values) if given == "variance" else values / np.float32(factor) if given == INTERVAL else values
-    return np.square(deviation) if wanted == "variance" else deviation * np.float32(factor) if wanted == INTERVAL else deviation
+    deviation = (
+        np.sqrt(values)
+        if given == "variance"
+        else values / np.float32(factor)
+        if given == INTERVAL
+        else values
+    )
+    return (
+        np.square(deviation)
+        if wanted == "variance"
+        else deviation * np.float32(factor)
+        if wanted == INTERVAL
+        else deviation
+    )
 
 
 def conformal_scores(error: np.ndarray, spread: np.ndarray, floor: float = 0.0) -> np.ndarray:
@@ -49,7 +67,9 @@ def conformal_scores(error: np.ndarray, spread: np.ndarray, floor: float = 0.0) 
     """
     size = np.abs(error.astype(np.float64))
     least = np.maximum(spread.astype(np.float64), floor)
-    return np.where(size > 0, np.divide(size, least, out=np.full_like(size, np.inf), where=least > 0), 0.0)
+    return np.where(
+        size > 0, np.divide(size, least, out=np.full_like(size, np.inf), where=least > 0), 0.0
+    )
 
 
 def normal_factor(samples: int, level: float) -> float:
@@ -60,7 +80,9 @@ def normal_factor(samples: int, level: float) -> float:
     return float(stats.t.ppf((1 + level) / 2, samples - 1)) * sqrt(1 + 1 / samples)
 
 
-def carried_calibration(calibration: Mapping[str, Any], samples: int, steps: int, sampler: str) -> dict[str, Any]:
+def carried_calibration(
+    calibration: Mapping[str, Any], samples: int, steps: int, sampler: str
+) -> dict[str, Any]:
     """A calibration carried over to another number of samples, whose spread is less (or better) known, or to more steps; {} where it says nothing.
 
     Parameters
@@ -77,10 +99,17 @@ def carried_calibration(calibration: Mapping[str, Any], samples: int, steps: int
     dict
         The calibration, `factor` times normal_factor(samples) / normal_factor(fitted samples), and `fitted_factor` as it was.
     """
-    if not calibration or samples < 2 or sampler != calibration["sampler"] or steps < int(calibration["steps"]):
+    if (
+        not calibration
+        or samples < 2
+        or sampler != calibration["sampler"]
+        or steps < int(calibration["steps"])
+    ):
         return {}
     level, factor = float(calibration["level"]), float(calibration["factor"])
-    carried = factor * normal_factor(samples, level) / normal_factor(int(calibration["samples"]), level)
+    carried = (
+        factor * normal_factor(samples, level) / normal_factor(int(calibration["samples"]), level)
+    )
     return {**calibration, "factor": carried, "fitted_factor": factor}
 
 
@@ -105,7 +134,10 @@ class RunningMoments:
 
     def add(self, image: np.ndarray) -> None:
         """Count one more image in."""
-        mean, squares = self.mean.astype(np.float64), self.variance.astype(np.float64) * max(0, self.count - 1)
+        mean, squares = (
+            self.mean.astype(np.float64),
+            self.variance.astype(np.float64) * max(0, self.count - 1),
+        )
         self.count += 1
         difference = image - mean
         mean = mean + difference / self.count

@@ -58,12 +58,25 @@ def prior_divergence(target: Tensor, exponent_at_end: Tensor) -> Tensor:
     return (gamma * target.square() - gamma - torch.log1p(-gamma)).mean() / 2
 
 
-def gamma_second_derivative(rate: Tensor, clock: Tensor, clock_speed: Tensor, clock_acceleration: Tensor) -> Tensor:
+def gamma_second_derivative(
+    rate: Tensor, clock: Tensor, clock_speed: Tensor, clock_acceleration: Tensor
+) -> Tensor:
     """d2 gamma/dt2 = (lambda^2 T'^2 - lambda T'') gamma."""
-    return (rate.square() * clock_speed.square() - rate * clock_acceleration) * torch.exp(-rate * clock)
+    return (rate.square() * clock_speed.square() - rate * clock_acceleration) * torch.exp(
+        -rate * clock
+    )
 
 
-def cvdm_loss(network: Network, prediction: Prediction, rate: Tensor, clock: Clock, target: Tensor, times: Tensor, noise: Tensor, alpha: float) -> LossTerms:
+def cvdm_loss(
+    network: Network,
+    prediction: Prediction,
+    rate: Tensor,
+    clock: Clock,
+    target: Tensor,
+    times: Tensor,
+    noise: Tensor,
+    alpha: float,
+) -> LossTerms:
     """All loss terms of one batch.
 
     Parameters
@@ -90,12 +103,15 @@ def cvdm_loss(network: Network, prediction: Prediction, rate: Tensor, clock: Clo
     """
     value, speed, acceleration = clock(times)
     exponent = rate * value
-    error = network(process.noised(target, exponent, noise), exponent) - prediction.wanted(target, exponent, noise)
+    error = network(process.noised(target, exponent, noise), exponent) - prediction.wanted(
+        target, exponent, noise
+    )
     return LossTerms(
         network=error.square().mean(),
         noise=prediction.noise_error(error, exponent).square().mean(),
         prior=prior_divergence(target, rate),
-        smoothness=alpha * gamma_second_derivative(rate, value, speed, acceleration).square().mean(),
+        smoothness=alpha
+        * gamma_second_derivative(rate, value, speed, acceleration).square().mean(),
         boundary=torch.exp(-2 * rate).mean(),
     )
 

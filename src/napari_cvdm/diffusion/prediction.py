@@ -105,4 +105,9 @@ class ZeroMean:
         return baseline + correction
 
 
-TARGETS: dict[str, Target] = {"direct": Direct(), "residual": Residual(), "zero-mean": ZeroMean(), "regression": ZeroMean()}
+TARGETS: dict[str, Target] = {
+    "direct": Direct(),
+    "residual": Residual(),
+    "zero-mean": ZeroMean(),
+    "regression": ZeroMean(),
+}

@@ -13,7 +13,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from napari_cvdm.diffusion.process import exponent_at, half_log_snr, noise_from_clean, noise_level, signal_level
+from napari_cvdm.diffusion.process import (
+    exponent_at,
+    half_log_snr,
+    noise_from_clean,
+    noise_level,
+    signal_level,
+)
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 """(noisy, exponent) -> clean estimate; shapes (..., Y, X)."""
@@ -27,7 +33,14 @@ Sampling = Generator[Tensor, None, Tensor]
 class Sampler(Protocol):
     """A way from pure noise to a clean estimate."""
 
-    def __call__(self, denoise: Denoiser, rate: Tensor, clocks: Sequence[float], noise: NoiseSource, first: Tensor | None = None) -> Sampling:
+    def __call__(
+        self,
+        denoise: Denoiser,
+        rate: Tensor,
+        clocks: Sequence[float],
+        noise: NoiseSource,
+        first: Tensor | None = None,
+    ) -> Sampling:
         """The clean estimate at each clock value, in turn."""
 
 
@@ -57,7 +70,11 @@ def clock_grid(rate: float, evaluations: int, last: float = LAST_HALF_LOG_SNR) -
     return (1.0, *grid[1:].tolist())
 
 
-def uniform_time_grid(clock: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]], evaluations: int, device: torch.device | str = "cpu") -> tuple[float, ...]:
+def uniform_time_grid(
+    clock: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]],
+    evaluations: int,
+    device: torch.device | str = "cpu",
+) -> tuple[float, ...]:
     """Falling clock values T(t) at t = 1, (N-1)/N, ..., 1/N: the published grid. `device` is that of the clock."""
     times = torch.arange(evaluations, 0, -1, dtype=torch.float32, device=device) / evaluations
     return tuple(clock(times)[0].tolist())
@@ -67,7 +84,9 @@ def _evaluate(denoise: Denoiser, noisy: Tensor, rate: Tensor, clock: float) -> T
     return denoise(noisy, rate * clock)
 
 
-def _extrapolated(clean: Tensor, previous: Tensor | None, step: Tensor, previous_step: Tensor | None) -> Tensor:
+def _extrapolated(
+    clean: Tensor, previous: Tensor | None, step: Tensor, previous_step: Tensor | None
+) -> Tensor:
     # D of DPM-Solver++(2M), arXiv 2211.01095, algorithm 2; the first step has no history.
     if previous is None or previous_step is None:
         return clean
@@ -75,7 +94,12 @@ def _extrapolated(clean: Tensor, previous: Tensor | None, step: Tensor, previous
 
 
 def _second_order(
-    denoise: Denoiser, rate: Tensor, clocks: Sequence[float], noise: NoiseSource, first: Tensor | None, update: Callable[..., Tensor]
+    denoise: Denoiser,
+    rate: Tensor,
+    clocks: Sequence[float],
+    noise: NoiseSource,
+    first: Tensor | None,
+    update: Callable[..., Tensor],
 ) -> Sampling:
     noisy = noise(0)
     previous: Tensor | None = None
@@ -94,33 +118,61 @@ def _second_order(
     return clean
 
 
-def sde_dpm_solver_2m(denoise: Denoiser, rate: Tensor, clocks: Sequence[float], noise: NoiseSource, first: Tensor | None = None) -> Sampling:
+def sde_dpm_solver_2m(
+    denoise: Denoiser,
+    rate: Tensor,
+    clocks: Sequence[float],
+    noise: NoiseSource,
+    first: Tensor | None = None,
+) -> Sampling:
     """SDE-DPM-Solver++(2M), the default: second order, stochastic (arXiv 2211.01095, eq. 23).
 
     z_t = (s_t/s_r) e^-h z_r + a_t (1 - e^-2h) D + s_t sqrt(1 - e^-2h) xi.
     """
 
-    def update(noisy: Tensor, direction: Tensor, now: Tensor, later: Tensor, step: Tensor, index: int) -> Tensor:
+    def update(
+        noisy: Tensor, direction: Tensor, now: Tensor, later: Tensor, step: Tensor, index: int
+    ) -> Tensor:
         fresh, sigma = -torch.expm1(-2 * step), noise_level(later)
         kept = sigma / noise_level(now) * torch.exp(-step) * noisy
-        return kept.addcmul_(signal_level(later) * fresh, direction).addcmul_(sigma * fresh.sqrt(), noise(index))
+        return kept.addcmul_(signal_level(later) * fresh, direction).addcmul_(
+            sigma * fresh.sqrt(), noise(index)
+        )
 
     return _second_order(denoise, rate, clocks, noise, first, update)
 
 
-def ode_dpm_solver_2m(denoise: Denoiser, rate: Tensor, clocks: Sequence[float], noise: NoiseSource, first: Tensor | None = None) -> Sampling:
+def ode_dpm_solver_2m(
+    denoise: Denoiser,
+    rate: Tensor,
+    clocks: Sequence[float],
+    noise: NoiseSource,
+    first: Tensor | None = None,
+) -> Sampling:
     """DPM-Solver++(2M): second order, deterministic after the start (arXiv 2211.01095, eq. 20).
 
     z_t = (s_t/s_r) z_r - a_t expm1(-h) D.
     """
 
-    def update(noisy: Tensor, direction: Tensor, now: Tensor, later: Tensor, step: Tensor, index: int) -> Tensor:
-        return noise_level(later) / noise_level(now) * noisy - signal_level(later) * torch.expm1(-step) * direction
+    def update(
+        noisy: Tensor, direction: Tensor, now: Tensor, later: Tensor, step: Tensor, index: int
+    ) -> Tensor:
+        return (
+            noise_level(later) / noise_level(now) * noisy
+            - signal_level(later) * torch.expm1(-step) * direction
+        )
 
     return _second_order(denoise, rate, clocks, noise, first, update)
 
 
-def _first_order(denoise: Denoiser, rate: Tensor, clocks: Sequence[float], noise: NoiseSource, first: Tensor | None, update: Callable[..., Tensor]) -> Sampling:
+def _first_order(
+    denoise: Denoiser,
+    rate: Tensor,
+    clocks: Sequence[float],
+    noise: NoiseSource,
+    first: Tensor | None,
+    update: Callable[..., Tensor],
+) -> Sampling:
     noisy = noise(0)
     for index, (now, later) in enumerate(itertools.pairwise(clocks)):
         clean, first = _evaluate(denoise, noisy, rate, now) if first is None else first, None
@@ -131,16 +183,30 @@ def _first_order(denoise: Denoiser, rate: Tensor, clocks: Sequence[float], noise
     return clean
 
 
-def ddim(denoise: Denoiser, rate: Tensor, clocks: Sequence[float], noise: NoiseSource, first: Tensor | None = None) -> Sampling:
+def ddim(
+    denoise: Denoiser,
+    rate: Tensor,
+    clocks: Sequence[float],
+    noise: NoiseSource,
+    first: Tensor | None = None,
+) -> Sampling:
     """DDIM, z_t = a_t x + s_t eps_hat: first order, deterministic after the start (arXiv 2010.02502, eq. 12, sigma = 0)."""
 
     def update(noisy: Tensor, clean: Tensor, now: Tensor, later: Tensor, index: int) -> Tensor:
-        return signal_level(later) * clean + noise_level(later) * noise_from_clean(noisy, clean, now)
+        return signal_level(later) * clean + noise_level(later) * noise_from_clean(
+            noisy, clean, now
+        )
 
     return _first_order(denoise, rate, clocks, noise, first, update)
 
 
-def ancestral(denoise: Denoiser, rate: Tensor, clocks: Sequence[float], noise: NoiseSource, first: Tensor | None = None) -> Sampling:
+def ancestral(
+    denoise: Denoiser,
+    rate: Tensor,
+    clocks: Sequence[float],
+    noise: NoiseSource,
+    first: Tensor | None = None,
+) -> Sampling:
     """DDPM's ancestral sampling with the exact posterior variance (arXiv 2006.11239, eq. 7); the paper's, corrected.
 
     v = (s_t/s_r)^2 (1 - e^-(n_r - n_t)), z_t = a_t x + sqrt(s_t^2 - v) eps_hat + sqrt(v) xi.
@@ -149,10 +215,17 @@ def ancestral(denoise: Denoiser, rate: Tensor, clocks: Sequence[float], noise: N
     def update(noisy: Tensor, clean: Tensor, now: Tensor, later: Tensor, index: int) -> Tensor:
         spread = noise_level(later)
         variance = (spread / noise_level(now)).square() * -torch.expm1(later - now)
-        kept = (spread.square() - variance).clamp(min=0).sqrt() * noise_from_clean(noisy, clean, now)
+        kept = (spread.square() - variance).clamp(min=0).sqrt() * noise_from_clean(
+            noisy, clean, now
+        )
         return signal_level(later) * clean + kept + variance.sqrt() * noise(index)
 
     return _first_order(denoise, rate, clocks, noise, first, update)
 
 
-SAMPLERS: dict[str, Sampler] = {"sde-2m": sde_dpm_solver_2m, "ode-2m": ode_dpm_solver_2m, "ddim": ddim, "ancestral": ancestral}
+SAMPLERS: dict[str, Sampler] = {
+    "sde-2m": sde_dpm_solver_2m,
+    "ode-2m": ode_dpm_solver_2m,
+    "ddim": ddim,
+    "ancestral": ancestral,
+}

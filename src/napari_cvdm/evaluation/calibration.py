@@ -12,7 +12,12 @@ from napari_cvdm.core.request import RequestError
 from napari_cvdm.core.result import Progress
 from napari_cvdm.core.statistics import conformal_scores
 from napari_cvdm.evaluation.pair_sets import PairSet
-from napari_cvdm.evaluation.reconstructed_pair import JudgedField, Sampling, check_spread, judged_fields
+from napari_cvdm.evaluation.reconstructed_pair import (
+    JudgedField,
+    Sampling,
+    check_spread,
+    judged_fields,
+)
 from napari_cvdm.models.checkpoint import Checkpoint
 
 LEVEL = 0.9
@@ -85,7 +90,9 @@ def field_scores(judged: JudgedField, floor: float = FLOOR) -> np.ndarray:
     return conformal_scores(judged.error[where], judged.restoration.std[where], floor)
 
 
-def scores_of(pairs: PairSet, model: Checkpoint, sampling: Sampling) -> Generator[Progress, None, Scores]:
+def scores_of(
+    pairs: PairSet, model: Checkpoint, sampling: Sampling
+) -> Generator[Progress, None, Scores]:
     """Restore every pair of a set, and keep error over spread.
 
     Parameters
@@ -155,7 +162,9 @@ def _check_level(level: float, count: int) -> None:
     if not 0 < level < 1:
         raise RequestError(f"level is {level:g}; allowed is between 0 and 1. 0.9 is usual.")
     if level * (count + 1) > count:
-        raise RequestError(f"{count} fields cannot be calibrated for a level of {level:g}: at least {least_fields(level)} are needed.")
+        raise RequestError(
+            f"{count} fields cannot be calibrated for a level of {level:g}: at least {least_fields(level)} are needed."
+        )
 
 
 def least_fields(level: float) -> int:
@@ -187,7 +196,9 @@ def fitted(scores: Scores, level: float = LEVEL) -> Calibration:
     """
     factor = conformal_factor(scores.fields, level)
     if not np.isfinite(factor) or factor <= 0:
-        raise RequestError(f"the spread is zero where the error is not, or the error is zero everywhere (factor {factor:g}): {scores.set} cannot calibrate it.")
+        raise RequestError(
+            f"the spread is zero where the error is not, or the error is zero everywhere (factor {factor:g}): {scores.set} cannot calibrate it."
+        )
     sampling = scores.sampling
     return Calibration(
         factor=round(factor, 4),
@@ -202,7 +213,9 @@ def fitted(scores: Scores, level: float = LEVEL) -> Calibration:
     )
 
 
-def calibrate_frame(frame: ResultFrame, truth: np.ndarray, settings: Mapping[str, Any], name: str, *, phase: bool) -> Generator[Progress, None, Calibration]:
+def calibrate_frame(
+    frame: ResultFrame, truth: np.ndarray, settings: Mapping[str, Any], name: str, *, phase: bool
+) -> Generator[Progress, None, Calibration]:
     """A calibration from one result whose truth is known: blocks of the image stand for fields, so it holds for images like this one.
 
     Parameters
@@ -231,25 +244,41 @@ def calibrate_frame(frame: ResultFrame, truth: np.ndarray, settings: Mapping[str
     """
     yield Progress(stage="comparing spread and error", done=0, total=1)
     if truth.shape != frame.mean.shape:
-        raise RequestError(f"the truth has {truth.shape} pixels, the result {frame.mean.shape}; give a truth on the grid of the result.")
+        raise RequestError(
+            f"the truth has {truth.shape} pixels, the result {frame.mean.shape}; give a truth on the grid of the result."
+        )
     if not {"samples", "steps", "sampler"} <= set(settings):
-        raise RequestError("the result does not say how it was sampled; reconstruct again with this version.")
+        raise RequestError(
+            "the result does not say how it was sampled; reconstruct again with this version."
+        )
     if int(settings["samples"]) < 2:
         raise RequestError("the result has one sample, and so no spread; add samples first.")
     error = frame.mean.astype(np.float64) - truth
     if phase and frame.valid.any():
         error -= error[frame.valid].mean()
     blocks = block_scores(error, frame.spread, frame.valid)
-    sampling = Sampling(samples=int(settings["samples"]), steps=int(settings["steps"]), sampler=settings["sampler"])
+    sampling = Sampling(
+        samples=int(settings["samples"]), steps=int(settings["steps"]), sampler=settings["sampler"]
+    )
     yield Progress(stage="comparing spread and error", done=1, total=1)
     return fitted(Scores(set=f"blocks of {name}", fields=blocks, sampling=sampling))
 
 
-def block_scores(error: np.ndarray, spread: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, ...]:
+def block_scores(
+    error: np.ndarray, spread: np.ndarray, valid: np.ndarray
+) -> tuple[np.ndarray, ...]:
     """Scores of every block of BLOCK_PX x BLOCK_PX pixels that has a valid one; all arrays of shape (Y, X)."""
     rows, columns = (range(0, size, BLOCK_PX) for size in error.shape)
-    places = [(slice(top, top + BLOCK_PX), slice(left, left + BLOCK_PX)) for top in rows for left in columns]
-    return tuple(conformal_scores(error[place][valid[place]], spread[place][valid[place]], FLOOR) for place in places if valid[place].any())
+    places = [
+        (slice(top, top + BLOCK_PX), slice(left, left + BLOCK_PX))
+        for top in rows
+        for left in columns
+    ]
+    return tuple(
+        conformal_scores(error[place][valid[place]], spread[place][valid[place]], FLOOR)
+        for place in places
+        if valid[place].any()
+    )
 
 
 def covered(fields: Sequence[np.ndarray], factor: float) -> np.ndarray:
@@ -267,5 +296,8 @@ def left_out_coverage(fields: Sequence[np.ndarray], level: float = LEVEL) -> np.
     """
     _check_level(level, len(fields) - 1)
     scores, owners, weights = _pooled(fields)
-    factors = [_quantile(scores, np.where(owners == number, 0.0, weights) / len(fields), level) for number in range(len(fields))]
+    factors = [
+        _quantile(scores, np.where(owners == number, 0.0, weights) / len(fields), level)
+        for number in range(len(fields))
+    ]
     return np.array([np.mean(one <= factor) for one, factor in zip(fields, factors, strict=True)])

@@ -98,10 +98,14 @@ def spread_skill(variances: np.ndarray, errors: np.ndarray, samples: int) -> flo
         N.
     """
     error = float(np.mean(errors))
-    return sqrt((1 + 1 / samples) * float(np.mean(variances)) / error) if error > 0 else float("nan")
+    return (
+        sqrt((1 + 1 / samples) * float(np.mean(variances)) / error) if error > 0 else float("nan")
+    )
 
 
-def sparsification(spread: np.ndarray, error: np.ndarray, removed: Sequence[float] | np.ndarray = REMOVED) -> np.ndarray:
+def sparsification(
+    spread: np.ndarray, error: np.ndarray, removed: Sequence[float] | np.ndarray = REMOVED
+) -> np.ndarray:
     """Root mean square error of what remains when the pixels of largest spread are removed, over that of all pixels.
 
     Parameters
@@ -126,7 +130,9 @@ def sparsification(spread: np.ndarray, error: np.ndarray, removed: Sequence[floa
 
 def ause(spread: np.ndarray, error: np.ndarray) -> float:
     """Area between the sparsification curves of the spread and of the error itself: 0 for a spread that ranks as the error does (Ilg 2018)."""
-    return float(np.trapezoid(sparsification(spread, error) - sparsification(error, error), REMOVED))
+    return float(
+        np.trapezoid(sparsification(spread, error) - sparsification(error, error), REMOVED)
+    )
 
 
 def auroc(spread: np.ndarray, error: np.ndarray, share: float = LARGE_SHARE) -> float:

@@ -95,7 +95,9 @@ class Evaluation:
     example: JudgedField = field(repr=False)
 
 
-def evaluate(pairs: PairSet, model: Checkpoint | Baseline, sampling: Sampling) -> Generator[Progress, None, Evaluation]:
+def evaluate(
+    pairs: PairSet, model: Checkpoint | Baseline, sampling: Sampling
+) -> Generator[Progress, None, Evaluation]:
     """Restore every pair of a set, and measure.
 
     Parameters
@@ -119,7 +121,9 @@ def evaluate(pairs: PairSet, model: Checkpoint | Baseline, sampling: Sampling) -
         Too few samples, no pixel that can be trusted in any field, or what is wrong with a pair.
     """
     if sampling.samples < ENSEMBLES[0]:
-        raise RequestError(f"samples is {sampling.samples}; at least {ENSEMBLES[0]} are needed to judge a spread. 32 give all figures.")
+        raise RequestError(
+            f"samples is {sampling.samples}; at least {ENSEMBLES[0]} are needed to judge a spread. 32 give all figures."
+        )
     reports, example, left_out, seconds = [], None, 0, 0.0
     for step in judged_fields(pairs, model, sampling):
         if isinstance(step, Progress):
@@ -131,7 +135,9 @@ def evaluate(pairs: PairSet, model: Checkpoint | Baseline, sampling: Sampling) -
         reports += [] if report is None else [report]
         example = example or (None if report is None else step)
     if example is None:
-        raise RequestError(f"{pairs.name}: no pixel of its {left_out} fields can be trusted; give larger or better pairs.")
+        raise RequestError(
+            f"{pairs.name}: no pixel of its {left_out} fields can be trusted; give larger or better pairs."
+        )
     card = model.card
     return Evaluation(
         model={
@@ -159,7 +165,11 @@ def field_report(judged: JudgedField) -> FieldReport | None:
     if not valid.any() or result.samples is None:
         return None
     where = judged.pixels()
-    truth, samples, spread = judged.truth[where] / unit, result.samples[:, *where] / unit, result.std[where] / unit
+    truth, samples, spread = (
+        judged.truth[where] / unit,
+        result.samples[:, *where] / unit,
+        result.std[where] / unit,
+    )
     error = np.abs(judged.error[where]) / unit
     structure = structure_of(result.mean)[where]
     interval = result.interval
@@ -167,10 +177,17 @@ def field_report(judged: JudgedField) -> FieldReport | None:
         tags=judged.pair.tags,
         valid_share=float(valid.mean()),
         accuracy=_accuracies(judged),
-        spread=tuple(spread_score(samples[:count], truth) for count in ENSEMBLES if count <= len(samples)),
+        spread=tuple(
+            spread_score(samples[:count], truth) for count in ENSEMBLES if count <= len(samples)
+        ),
         ranks=rank_correlations(result.rate[where], spread, error, result.mean[where], structure),
-        calibrated=None if interval is None else float(np.mean(np.abs(judged.error[where]) <= interval[where])),
-        resolution_um={name: decorrelation(image).resolution_um(result.pixel_um) for name, image in _images(judged).items()},
+        calibrated=None
+        if interval is None
+        else float(np.mean(np.abs(judged.error[where]) <= interval[where])),
+        resolution_um={
+            name: decorrelation(image).resolution_um(result.pixel_um)
+            for name, image in _images(judged).items()
+        },
         pooled=np.stack([spread, error])[:, :POOLED_PIXELS],
         removal=np.stack([sparsification(spread, error), sparsification(error, error)]),
         wavelength_um=judged.pair.request.known_optics("wavelength_um"),

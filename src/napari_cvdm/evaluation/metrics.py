@@ -74,7 +74,13 @@ def truth_range(truth: np.ndarray) -> float:
 def _ssim_map(found: np.ndarray, truth: np.ndarray, span: float) -> np.ndarray:
     """SSIM of Wang 2004 (11 px Gaussian window) at every pixel."""
     _, similar = structural_similarity(
-        found.astype(np.float64), truth.astype(np.float64), data_range=span, gaussian_weights=True, sigma=SSIM_SIGMA_PX, use_sample_covariance=False, full=True
+        found.astype(np.float64),
+        truth.astype(np.float64),
+        data_range=span,
+        gaussian_weights=True,
+        sigma=SSIM_SIGMA_PX,
+        use_sample_covariance=False,
+        full=True,
     )
     return np.asarray(similar)
 
@@ -96,12 +102,16 @@ def ms_ssim(found: np.ndarray, truth: np.ndarray, span: float) -> float | None:
     if min(found.shape) < MS_SSIM_SIDE_PX:
         return None
     try:
-        from torchmetrics.functional.image import multiscale_structural_similarity_index_measure as measure
+        from torchmetrics.functional.image import (
+            multiscale_structural_similarity_index_measure as measure,
+        )
     except ImportError:
         return None
     import torch
 
-    first, second = (torch.from_numpy(image.astype(np.float64))[None, None] for image in (found, truth))
+    first, second = (
+        torch.from_numpy(image.astype(np.float64))[None, None] for image in (found, truth)
+    )
     return float(measure(first, second, data_range=span, betas=MS_SSIM_WEIGHTS, normalize="relu"))
 
 

@@ -10,7 +10,12 @@ from napari_cvdm.core.request import RequestError
 from napari_cvdm.core.result import Progress
 from napari_cvdm.evaluation.coverage import SpreadScore, spread_score
 from napari_cvdm.evaluation.pair_sets import PairSet
-from napari_cvdm.evaluation.reconstructed_pair import JudgedField, Sampling, check_spread, judged_fields
+from napari_cvdm.evaluation.reconstructed_pair import (
+    JudgedField,
+    Sampling,
+    check_spread,
+    judged_fields,
+)
 from napari_cvdm.models.checkpoint import Checkpoint
 
 STOCHASTIC = ("sde-2m", "ancestral")
@@ -26,10 +31,16 @@ def with_noise_scale(model: Checkpoint, scale: float) -> Checkpoint:
     """
     network = copy(model.network)
     network.config = replace(model.network.config, noise_scale=scale)
-    return replace(model, network=network, card=replace(model.card, network={**model.card.network, "noise_scale": scale}))
+    return replace(
+        model,
+        network=network,
+        card=replace(model.card, network={**model.card.network, "noise_scale": scale}),
+    )
 
 
-def scores_by_scale(pairs: PairSet, model: Checkpoint, sampling: Sampling, scales: Sequence[float]) -> Generator[Progress, None, Mapping[float, SpreadScore]]:
+def scores_by_scale(
+    pairs: PairSet, model: Checkpoint, sampling: Sampling, scales: Sequence[float]
+) -> Generator[Progress, None, Mapping[float, SpreadScore]]:
     """Restore every pair of a set with each scale of the fresh noise.
 
     Parameters
@@ -59,17 +70,26 @@ def scores_by_scale(pairs: PairSet, model: Checkpoint, sampling: Sampling, scale
     """
     check_spread(sampling)
     if sampling.sampler not in STOCHASTIC:
-        raise RequestError(f"sampler is {sampling.sampler}, which adds no fresh noise; a noise scale is for {' and '.join(STOCHASTIC)}.")
+        raise RequestError(
+            f"sampler is {sampling.sampler}, which adds no fresh noise; a noise scale is for {' and '.join(STOCHASTIC)}."
+        )
     scaled, found = {scale: with_noise_scale(model, scale) for scale in scales}, {}
     for number, (scale, one) in enumerate(scaled.items()):
         scores = []
         for step in judged_fields(pairs, one, sampling):
             if isinstance(step, Progress):
-                yield replace(step, stage=f"noise scale {scale:g}: {step.stage}", done=step.done + number * len(pairs), total=len(scaled) * len(pairs))
+                yield replace(
+                    step,
+                    stage=f"noise scale {scale:g}: {step.stage}",
+                    done=step.done + number * len(pairs),
+                    total=len(scaled) * len(pairs),
+                )
             elif (score := field_score(step)) is not None:
                 scores.append(score)
         if not scores:
-            raise RequestError(f"{pairs.name}: no pixel of its fields can be trusted; give larger or better pairs.")
+            raise RequestError(
+                f"{pairs.name}: no pixel of its fields can be trusted; give larger or better pairs."
+            )
         found[scale] = mean_score(scores)
     return found
 
@@ -79,11 +99,19 @@ def field_score(judged: JudgedField) -> SpreadScore | None:
     where = judged.pixels()
     if judged.restoration.samples is None or not where[0].size:
         return None
-    return spread_score(judged.restoration.samples[:, *where] / judged.unit, judged.truth[where] / judged.unit)
+    return spread_score(
+        judged.restoration.samples[:, *where] / judged.unit, judged.truth[where] / judged.unit
+    )
 
 
 def mean_score(scores: Sequence[SpreadScore]) -> SpreadScore:
     """The mean of every figure over fields; all of the same number of samples."""
-    numbers = {name: float(np.nanmean([getattr(score, name) for score in scores])) for name in ("error", "variance", "crps", "ause", "auroc")}
-    coverage = {level: float(np.mean([score.coverage[level] for score in scores])) for level in scores[0].coverage}
+    numbers = {
+        name: float(np.nanmean([getattr(score, name) for score in scores]))
+        for name in ("error", "variance", "crps", "ause", "auroc")
+    }
+    coverage = {
+        level: float(np.mean([score.coverage[level] for score in scores]))
+        for level in scores[0].coverage
+    }
     return SpreadScore(samples=scores[0].samples, coverage=coverage, **numbers)

@@ -28,7 +28,10 @@ MEANING = {
     DIM: "with down to a tenth of the least light of the training",
     OTHER_OPTICS: "with optics outside those of the training",
 }
-EVALUATION_SEED, CALIBRATION_SEED = 600_000, 700_000  # added to the seed: neither training nor its validation reaches these
+EVALUATION_SEED, CALIBRATION_SEED = (
+    600_000,
+    700_000,
+)  # added to the seed: neither training nor its validation reaches these
 Tag = str | float
 Simulation = PhaseRanges | WidefieldRanges
 
@@ -88,11 +91,17 @@ def trained_ranges(card: ModelCard) -> Simulation:
     """
     kind = RANGES[card.task]
     known, allowed = card.training.get("simulation") or {}, {entry.name for entry in fields(kind)}
-    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list | tuple) else value for name, value in known.items() if name in allowed}
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list | tuple) else value
+        for name, value in known.items()
+        if name in allowed
+    }
     return kind(**values)
 
 
-def simulated_pairs(count: int, first_seed: int, ranges: Simulation, name: str = SIMULATION) -> PairSet:
+def simulated_pairs(
+    count: int, first_seed: int, ranges: Simulation, name: str = SIMULATION
+) -> PairSet:
     """Fresh fields of a simulation.
 
     Parameters
@@ -109,9 +118,19 @@ def simulated_pairs(count: int, first_seed: int, ranges: Simulation, name: str =
     PairSet
     """
     make = _phase_pair if isinstance(ranges, PhaseRanges) else _fluorescence_pair
-    pairs = tuple(partial(make, first_seed * SEED_STRIDE + number, ranges) for number in range(count))  # type: ignore[arg-type]
-    side = ranges.field_px if isinstance(ranges, WidefieldRanges) else " to ".join(str(px) for px in dict.fromkeys(ranges.field_px))
-    return PairSet(name=name, said=f"{count} simulated fields of {side} px, {MEANING[name]}, seed {first_seed}", pairs=pairs)
+    pairs = tuple(
+        partial(make, first_seed * SEED_STRIDE + number, ranges) for number in range(count)
+    )  # type: ignore[arg-type]
+    side = (
+        ranges.field_px
+        if isinstance(ranges, WidefieldRanges)
+        else " to ".join(str(px) for px in dict.fromkeys(ranges.field_px))
+    )
+    return PairSet(
+        name=name,
+        said=f"{count} simulated fields of {side} px, {MEANING[name]}, seed {first_seed}",
+        pairs=pairs,
+    )
 
 
 def _dim(ranges: Simulation) -> Simulation:
@@ -127,7 +146,11 @@ def _other_optics(ranges: Simulation) -> Simulation:
     return replace(ranges, na=(0.75 * ranges.na[0], ranges.na[0]))
 
 
-NAMED: Mapping[str, Callable[[Simulation], Simulation] | None] = {SIMULATION: None, DIM: _dim, OTHER_OPTICS: _other_optics}
+NAMED: Mapping[str, Callable[[Simulation], Simulation] | None] = {
+    SIMULATION: None,
+    DIM: _dim,
+    OTHER_OPTICS: _other_optics,
+}
 
 
 def sized(ranges: Simulation, field_px: int | None) -> Simulation:
@@ -141,8 +164,14 @@ def sized(ranges: Simulation, field_px: int | None) -> Simulation:
     if field_px is None:
         return ranges
     if field_px < SMALLEST_FIELD_PX or field_px % FIELD_STEP_PX:
-        raise RequestError(f"field_px is {field_px}; allowed are multiples of {FIELD_STEP_PX} from {SMALLEST_FIELD_PX}. 128 is a good start.")
-    return replace(ranges, field_px=(field_px, field_px)) if isinstance(ranges, PhaseRanges) else replace(ranges, field_px=field_px)
+        raise RequestError(
+            f"field_px is {field_px}; allowed are multiples of {FIELD_STEP_PX} from {SMALLEST_FIELD_PX}. 128 is a good start."
+        )
+    return (
+        replace(ranges, field_px=(field_px, field_px))
+        if isinstance(ranges, PhaseRanges)
+        else replace(ranges, field_px=field_px)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,27 +220,41 @@ def pair_set(name: str, card: ModelCard, choice: Choice) -> PairSet:
     """
     if name in NAMED:
         if choice.fields < 1:
-            raise RequestError(f"fields is {choice.fields}; at least 1 is needed. 32 is a good start.")
+            raise RequestError(
+                f"fields is {choice.fields}; at least 1 is needed. 32 is a good start."
+            )
         trained = trained_ranges(card)
         drawn, shift = sized(trained, choice.field_px), NAMED[name]
-        return simulated_pairs(choice.fields, choice.first_seed, drawn if shift is None else shift(drawn), name)
+        return simulated_pairs(
+            choice.fields, choice.first_seed, drawn if shift is None else shift(drawn), name
+        )
     if not Path(name).is_dir():
-        raise RequestError(f"set {name!r} is neither one of {', '.join(NAMED)} nor a folder; give a folder with the folders measured and truth.")
+        raise RequestError(
+            f"set {name!r} is neither one of {', '.join(NAMED)} nor a folder; give a folder with the folders measured and truth."
+        )
     return measured_pairs(name, card, choice.optics, register=choice.register)
 
 
 def _phase_pair(seed: int, ranges: PhaseRanges) -> TestPair:
     kinds: list[str] = []
 
-    def draw(rng: np.random.Generator, shape: tuple[int, int], within: PhaseRanges, pixel_um: float) -> np.ndarray:
+    def draw(
+        rng: np.random.Generator, shape: tuple[int, int], within: PhaseRanges, pixel_um: float
+    ) -> np.ndarray:
         kinds.append(OBJECTS[object_kinds(deepcopy(rng))[0]][0].__name__)
         return draw_phase(rng, shape, within, pixel_um)
 
     pair = simulate_phase(seed, ranges, draw)
     image, condenser_na = _stack(pair.planes, "PYX", pair.microscope), pair.condenser_na or None
-    request = RestoreRequest(image=image, model="", defocus_um=pair.defocus_um, condenser_na=condenser_na)
+    request = RestoreRequest(
+        image=image, model="", defocus_um=pair.defocus_um, condenser_na=condenser_na
+    )
     distance_um = pair.defocus_um[-1] - pair.defocus_um[0]
-    return TestPair(request=request, truth=pair.phase, tags={"structure": kinds[0], "dz_um": distance_um, **_tags(pair.microscope, pair.photons)})
+    return TestPair(
+        request=request,
+        truth=pair.phase,
+        tags={"structure": kinds[0], "dz_um": distance_um, **_tags(pair.microscope, pair.photons)},
+    )
 
 
 def _fluorescence_pair(seed: int, ranges: WidefieldRanges) -> TestPair:
@@ -222,7 +265,11 @@ def _fluorescence_pair(seed: int, ranges: WidefieldRanges) -> TestPair:
         return ranges.draw(rng, side, pixel_um)
 
     pair = ranges.simulated(seed, draw)
-    return TestPair(request=widefield_request(pair), truth=pair.truth, tags={"structure": kinds[0], **_tags(pair.microscope, pair.photons)})
+    return TestPair(
+        request=widefield_request(pair),
+        truth=pair.truth,
+        tags={"structure": kinds[0], **_tags(pair.microscope, pair.photons)},
+    )
 
 
 def widefield_request(pair: WidefieldPair) -> RestoreRequest:
@@ -231,9 +278,19 @@ def widefield_request(pair: WidefieldPair) -> RestoreRequest:
 
 
 def _stack(array: np.ndarray, axes: str, microscope: Microscope) -> ImageStack:
-    known = {"wavelength_um": microscope.wavelength_um, "medium_index": microscope.medium_index, "na": microscope.na}
+    known = {
+        "wavelength_um": microscope.wavelength_um,
+        "medium_index": microscope.medium_index,
+        "na": microscope.na,
+    }
     metadata = {name: float(value) for name, value in known.items() if value is not None}
-    return ImageStack(array=array, axes=axes, pixel_um=microscope.pixel_um, source="simulated field", metadata=metadata)
+    return ImageStack(
+        array=array,
+        axes=axes,
+        pixel_um=microscope.pixel_um,
+        source="simulated field",
+        metadata=metadata,
+    )
 
 
 def _tags(microscope: Microscope, photons: float) -> dict[str, Tag]:
@@ -241,7 +298,13 @@ def _tags(microscope: Microscope, photons: float) -> dict[str, Tag]:
     return tags if microscope.na is None else {**tags, "na": float(microscope.na)}
 
 
-def measured_pairs(folder: str | Path, card: ModelCard, optics: Mapping[str, Any] | None = None, *, register: bool = False) -> PairSet:
+def measured_pairs(
+    folder: str | Path,
+    card: ModelCard,
+    optics: Mapping[str, Any] | None = None,
+    *,
+    register: bool = False,
+) -> PairSet:
     """Pairs of ``folder/measured`` and ``folder/truth``, matched by file name.
 
     Parameters
@@ -263,7 +326,9 @@ def measured_pairs(folder: str | Path, card: ModelCard, optics: Mapping[str, Any
     RequestError
         A folder is missing or empty, or an image is in one of them only.
     """
-    folders = Folders(measured=str(Path(folder) / "measured"), truth=str(Path(folder) / "truth"), **(optics or {}))
+    folders = Folders(
+        measured=str(Path(folder) / "measured"), truth=str(Path(folder) / "truth"), **(optics or {})
+    )
     entries = folders.entries(card.task)
     pairs = tuple(partial(_measured_pair, entry, card.task, register) for entry in entries)
     return PairSet(name=str(folder), said=f"{len(pairs)} measured pairs of {folder}", pairs=pairs)
@@ -274,9 +339,21 @@ def _measured_pair(entry: PairEntry, task: str, register: bool) -> TestPair:
     measured, truth = aligned(pair, task, register=register)
     phase = RANGES[task] is PhaseRanges
     known = {name: pair.optics.get(name) for name in OPTICS}
-    metadata = {name: float(value) for name, value in known.items() if value is not None and name != "pixel_um"}
-    image = ImageStack(array=measured if phase else measured[0], axes="PYX" if phase else "YX", pixel_um=known["pixel_um"], source=pair.name, metadata=metadata)
-    planes: dict[str, Any] = {name: pair.optics[name] for name in ("defocus_um", "condenser_na")} if phase else {}
+    metadata = {
+        name: float(value)
+        for name, value in known.items()
+        if value is not None and name != "pixel_um"
+    }
+    image = ImageStack(
+        array=measured if phase else measured[0],
+        axes="PYX" if phase else "YX",
+        pixel_um=known["pixel_um"],
+        source=pair.name,
+        metadata=metadata,
+    )
+    planes: dict[str, Any] = (
+        {name: pair.optics[name] for name in ("defocus_um", "condenser_na")} if phase else {}
+    )
     request = RestoreRequest(image=image, model="", **planes)
     request.optics_value("pixel_um")
     return TestPair(request=request, truth=truth, tags={"structure": entry.view})

@@ -30,14 +30,19 @@ class Sampling:
 
     def request(self, request: RestoreRequest) -> RestoreRequest:
         """The request, sampled in this way; its samples are kept."""
-        same = {name: getattr(self, name) for name in ("samples", "steps", "seed", "sampler", "device", "tile")}
+        same = {
+            name: getattr(self, name)
+            for name in ("samples", "steps", "seed", "sampler", "device", "tile")
+        }
         return replace(request, keep_samples=True, **same)
 
 
 def check_spread(sampling: Sampling) -> None:
     """RequestError where there are too few samples for a spread."""
     if sampling.samples < 2:
-        raise RequestError(f"samples is {sampling.samples}; a spread needs at least 2. 16 is a good start.")
+        raise RequestError(
+            f"samples is {sampling.samples}; a spread needs at least 2. 16 is a good start."
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -57,7 +62,9 @@ class JudgedField:
     def __post_init__(self) -> None:
         found, wanted = self.restoration.mean.shape, self.pair.truth.shape
         if found != wanted:
-            raise RequestError(f"{self.pair.request.image.source}: the truth has {wanted} pixels, the result {found}; give a truth on the grid of the result.")
+            raise RequestError(
+                f"{self.pair.request.image.source}: the truth has {wanted} pixels, the result {found}; give a truth on the grid of the result."
+            )
 
     @property
     def unit(self) -> float:
@@ -66,7 +73,9 @@ class JudgedField:
             return 1.0
         request = self.pair.request
         counts, level = above_dark(request.image.frame(())[0], request.background)
-        return IntensityScale.fit(counts, level).scale  # of the image, whatever the method: errors of all methods have one unit
+        return IntensityScale.fit(
+            counts, level
+        ).scale  # of the image, whatever the method: errors of all methods have one unit
 
     @property
     def piston(self) -> float:
@@ -102,7 +111,9 @@ def with_samples(result: Restoration, count: int) -> Restoration:
     return replace(result, samples=np.broadcast_to(result.mean, (count, *result.mean.shape)))
 
 
-def judged_fields(pairs: PairSet, model: Checkpoint | Baseline, sampling: Sampling) -> Generator[Progress | JudgedField, None, None]:
+def judged_fields(
+    pairs: PairSet, model: Checkpoint | Baseline, sampling: Sampling
+) -> Generator[Progress | JudgedField, None, None]:
     """Restore every pair of a set.
 
     Parameters
@@ -131,6 +142,10 @@ def judged_fields(pairs: PairSet, model: Checkpoint | Baseline, sampling: Sampli
             except StopIteration as end:
                 result = with_samples(end.value, sampling.samples)
                 break
-            yield Progress(stage=f"{pairs.name}, field {number + 1} of {len(pairs)}: {progress.stage}", done=number, total=len(pairs))
+            yield Progress(
+                stage=f"{pairs.name}, field {number + 1} of {len(pairs)}: {progress.stage}",
+                done=number,
+                total=len(pairs),
+            )
         yield JudgedField(pair=pair, restoration=result)
     yield Progress(stage=pairs.name, done=len(pairs), total=len(pairs))

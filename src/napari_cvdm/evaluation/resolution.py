@@ -58,8 +58,18 @@ def decorrelation(image: np.ndarray) -> Decorrelation:
     if not np.isfinite(plain).all():
         return Decorrelation(cutoff=0.0, radii=radii, curve=np.zeros(RADII))
     sigmas = np.geomspace(2 / max(image.shape) * 4, 0.5, FILTERS)
-    curves = [plain, *(decorrelation_curve(spectrum * (1 - np.exp(-2 * (radius / (2 * sigma)) ** 2)), radius, radii) for sigma in sigmas)]
-    return Decorrelation(cutoff=max(peak_position(curve, radii) for curve in curves), radii=radii, curve=plain)
+    curves = [
+        plain,
+        *(
+            decorrelation_curve(
+                spectrum * (1 - np.exp(-2 * (radius / (2 * sigma)) ** 2)), radius, radii
+            )
+            for sigma in sigmas
+        ),
+    ]
+    return Decorrelation(
+        cutoff=max(peak_position(curve, radii) for curve in curves), radii=radii, curve=plain
+    )
 
 
 def _centred_spectrum(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -88,9 +98,16 @@ def decorrelation_curve(spectrum: np.ndarray, radius: np.ndarray, radii: np.ndar
     amplitude = np.abs(spectrum)
     inside = (radius > 0) & (radius <= 1)
     places = np.searchsorted(radii, radius[inside])
-    sums, counts = (np.cumsum(np.bincount(places, weights, minlength=len(radii)))[: len(radii)] for weights in (amplitude[inside], None))
+    sums, counts = (
+        np.cumsum(np.bincount(places, weights, minlength=len(radii)))[: len(radii)]
+        for weights in (amplitude[inside], None)
+    )
     energy = float(np.sum(amplitude[inside] ** 2))
-    return sums / np.sqrt(energy * np.maximum(counts, 1)) if energy > 0 else np.full(len(radii), np.nan)
+    return (
+        sums / np.sqrt(energy * np.maximum(counts, 1))
+        if energy > 0
+        else np.full(len(radii), np.nan)
+    )
 
 
 def peak_position(curve: np.ndarray, radii: np.ndarray) -> float:
@@ -104,7 +121,9 @@ def peak_position(curve: np.ndarray, radii: np.ndarray) -> float:
     return 0.0
 
 
-def apart(image: np.ndarray, first: np.ndarray, second: np.ndarray, smoothing_px: float = 0.0) -> np.ndarray:
+def apart(
+    image: np.ndarray, first: np.ndarray, second: np.ndarray, smoothing_px: float = 0.0
+) -> np.ndarray:
     """Whether two points are seen as two: the middle between them is at most 0.81 of the fainter one.
 
     Parameters
@@ -120,7 +139,13 @@ def apart(image: np.ndarray, first: np.ndarray, second: np.ndarray, smoothing_px
     -------
     ndarray of shape (P,), bool
     """
-    smooth = gaussian_filter(image.astype(np.float64), smoothing_px) if smoothing_px else image.astype(np.float64)
-    one, middle, other = (map_coordinates(smooth, place.T, order=1) for place in (first, (first + second) / 2, second))
+    smooth = (
+        gaussian_filter(image.astype(np.float64), smoothing_px)
+        if smoothing_px
+        else image.astype(np.float64)
+    )
+    one, middle, other = (
+        map_coordinates(smooth, place.T, order=1) for place in (first, (first + second) / 2, second)
+    )
     fainter = np.minimum(one, other)
     return (fainter > 0) & (middle <= DIP * fainter)

@@ -34,16 +34,34 @@ def summary(found: Evaluation) -> dict[str, Any]:
     calibrated = [one.calibrated for one in fields if one.calibrated is not None]
     values = {
         "model": dict(found.model),
-        "set": {"name": found.set, "said": found.said, "fields": len(fields), "left_out": found.left_out},
+        "set": {
+            "name": found.set,
+            "said": found.said,
+            "fields": len(fields),
+            "left_out": found.left_out,
+        },
         "sampling": asdict(found.sampling),
         "unit": "rad" if phase else UNIT_OF_COUNTS,
         "valid_share": over_fields([one.valid_share for one in fields]),
         "accuracy": {name: _accuracy(fields, name, phase) for name in fields[0].accuracy},
         "groups": {tag: _group(fields, tag) for tag in _tags(fields)},
-        "resolution_nm": {name: over_fields([1000 * one.resolution_um[name] for one in fields]) for name in fields[0].resolution_um},
-        "uncertainty": {str(one.samples): _uncertainty(fields, place) for place, one in enumerate(fields[0].spread)},
-        "calibrated": {"level": found.model["calibration"].get("level"), "coverage": over_fields(calibrated)} if calibrated else None,
-        "ranks": {name: over_fields([one.ranks[name] for one in fields]) for name in fields[0].ranks},
+        "resolution_nm": {
+            name: over_fields([1000 * one.resolution_um[name] for one in fields])
+            for name in fields[0].resolution_um
+        },
+        "uncertainty": {
+            str(one.samples): _uncertainty(fields, place)
+            for place, one in enumerate(fields[0].spread)
+        },
+        "calibrated": {
+            "level": found.model["calibration"].get("level"),
+            "coverage": over_fields(calibrated),
+        }
+        if calibrated
+        else None,
+        "ranks": {
+            name: over_fields([one.ranks[name] for one in fields]) for name in fields[0].ranks
+        },
         "cost": _cost(found),
     }
     return plain(values)
@@ -63,10 +81,14 @@ def plain(value: Any) -> Any:
 
 
 def _accuracy(fields: Sequence[FieldReport], name: str, phase: bool) -> dict[str, Any]:
-    found = {figure: _over([getattr(one.accuracy[name], figure) for one in fields]) for figure in FIGURES}
+    found = {
+        figure: _over([getattr(one.accuracy[name], figure) for one in fields]) for figure in FIGURES
+    }
     if phase:
         for figure in ("rmse", "mae"):
-            found[f"{figure}_nm"] = _over([_nm(getattr(one.accuracy[name], figure), one.wavelength_um) for one in fields])
+            found[f"{figure}_nm"] = _over(
+                [_nm(getattr(one.accuracy[name], figure), one.wavelength_um) for one in fields]
+            )
     return found
 
 
@@ -92,20 +114,33 @@ def grouped(values: Sequence[Any]) -> dict[str, list[int]]:
     """
     known = [value for value in values if value is not None]
     if any(isinstance(value, str) for value in known):
-        return {str(name): [place for place, value in enumerate(values) if value == name] for name in sorted(set(known))}
+        return {
+            str(name): [place for place, value in enumerate(values) if value == name]
+            for name in sorted(set(known))
+        }
     edges = np.unique(np.quantile(known, np.linspace(0, 1, GROUPS + 1)))
     if len(edges) < 2:
-        return {f"{edges[0]:.3g}": [place for place, value in enumerate(values) if value is not None]}
+        return {
+            f"{edges[0]:.3g}": [place for place, value in enumerate(values) if value is not None]
+        }
     spans = pairwise(edges.tolist())
     return {
-        f"{low:.3g} to {high:.3g}": [n for n, value in enumerate(values) if value is not None and low <= value and (value < high or high == edges[-1])]
+        f"{low:.3g} to {high:.3g}": [
+            n
+            for n, value in enumerate(values)
+            if value is not None and low <= value and (value < high or high == edges[-1])
+        ]
         for low, high in spans
     }
 
 
 def _group(fields: Sequence[FieldReport], tag: str) -> dict[str, Any]:
     places = grouped([one.tags.get(tag) for one in fields])
-    return {name: _figures_of_group([fields[place] for place in chosen]) for name, chosen in places.items() if chosen}
+    return {
+        name: _figures_of_group([fields[place] for place in chosen])
+        for name, chosen in places.items()
+        if chosen
+    }
 
 
 def _figures_of_group(fields: Sequence[FieldReport]) -> dict[str, Any]:
@@ -116,18 +151,30 @@ def _figures_of_group(fields: Sequence[FieldReport]) -> dict[str, Any]:
         "ssim": mean_of({place: one.accuracy["mean"].ssim for place, one in enumerate(fields)}),
         "coverage_90": mean_of({place: one.coverage["0.9"] for place, one in enumerate(last)}),
         "calibrated": mean_of({place: one.calibrated for place, one in enumerate(fields)}),
-        "spread_skill": spread_skill(np.array([one.variance for one in last]), np.array([one.error for one in last]), last[0].samples),
+        "spread_skill": spread_skill(
+            np.array([one.variance for one in last]),
+            np.array([one.error for one in last]),
+            last[0].samples,
+        ),
         "auroc": mean_of({place: one.auroc for place, one in enumerate(last)}),
     }
 
 
 def _uncertainty(fields: Sequence[FieldReport], place: int) -> dict[str, Any]:
     scores = [one.spread[place] for one in fields]
-    variances, errors = np.array([one.variance for one in scores]), np.array([one.error for one in scores])
+    variances, errors = (
+        np.array([one.variance for one in scores]),
+        np.array([one.error for one in scores]),
+    )
     return {
-        "coverage": {f"{level:g}": over_fields([one.coverage[f"{level:g}"] for one in scores]) for level in LEVELS},
+        "coverage": {
+            f"{level:g}": over_fields([one.coverage[f"{level:g}"] for one in scores])
+            for level in LEVELS
+        },
         "spread_skill": spread_skill(variances, errors, scores[0].samples),
-        "spread_skill_of_fields": np.nanmedian([one.ratio for one in scores]) if errors.any() else None,
+        "spread_skill_of_fields": np.nanmedian([one.ratio for one in scores])
+        if errors.any()
+        else None,
         "crps": over_fields([one.crps for one in scores]),
         "ause": over_fields([one.ause for one in scores]),
         "auroc": over_fields([one.auroc for one in scores]),

@@ -9,11 +9,23 @@ from skimage.transform import resize
 from torch import Tensor
 
 from napari_cvdm.core.result import Progress, Restoration
-from napari_cvdm.evaluation.pair_sets import EVALUATION_SEED, PairSet, TestPair, trained_ranges, widefield_request
+from napari_cvdm.evaluation.pair_sets import (
+    EVALUATION_SEED,
+    PairSet,
+    TestPair,
+    trained_ranges,
+    widefield_request,
+)
 from napari_cvdm.evaluation.reconstructed_pair import JudgedField, Sampling, judged_fields
 from napari_cvdm.evaluation.resolution import apart
 from napari_cvdm.models.checkpoint import Checkpoint
-from napari_cvdm.simulate.widefield import MARGIN_PX, UPSAMPLING, WidefieldRanges, simulate_widefield, splat
+from napari_cvdm.simulate.widefield import (
+    MARGIN_PX,
+    UPSAMPLING,
+    WidefieldRanges,
+    simulate_widefield,
+    splat,
+)
 
 SEPARATIONS_UM = (0.06, 0.08, 0.10, 0.12, 0.14, 0.16, 0.18, 0.20, 0.22, 0.24)
 PER_FIELD = 5  # separations, one for each row of pairs
@@ -59,7 +71,9 @@ class PointField:
     second: np.ndarray = field(repr=False)
 
 
-def point_field(seed: int, ranges: WidefieldRanges, separations_um: tuple[float, ...]) -> PointField:
+def point_field(
+    seed: int, ranges: WidefieldRanges, separations_um: tuple[float, ...]
+) -> PointField:
     """Point pairs at every separation, at random angles, in focus, without haze, at 1000 photons, seen by an oil objective or the nearest that is allowed.
 
     Parameters
@@ -70,9 +84,20 @@ def point_field(seed: int, ranges: WidefieldRanges, separations_um: tuple[float,
     separations_um : tuple of float
         Distances [um], at most PER_FIELD.
     """
-    usual: Any = {name: nearest(getattr(ranges, name), value) for name, value in OIL_OBJECTIVE.items()}
+    usual: Any = {
+        name: nearest(getattr(ranges, name), value) for name, value in OIL_OBJECTIVE.items()
+    }
     clear = replace(
-        ranges, field_px=FIELD_PX, photons=(PHOTONS, PHOTONS), haze=ZERO, defocus=ZERO, blur_periods=ZERO, frames=(1, 1), stretched=0.0, correlated=0.0, **usual
+        ranges,
+        field_px=FIELD_PX,
+        photons=(PHOTONS, PHOTONS),
+        haze=ZERO,
+        defocus=ZERO,
+        blur_periods=ZERO,
+        frames=(1, 1),
+        stretched=0.0,
+        correlated=0.0,
+        **usual,
     )
     places: list[np.ndarray] = []
 
@@ -82,7 +107,9 @@ def point_field(seed: int, ranges: WidefieldRanges, separations_um: tuple[float,
         return splat((points.reshape(-1, 2), np.ones(points.size // 2)), (side, side), pixel_um)
 
     made = simulate_widefield(seed, clear, draw)
-    pair = TestPair(request=widefield_request(made), truth=made.truth, tags={"structure": "point pairs"})
+    pair = TestPair(
+        request=widefield_request(made), truth=made.truth, tags={"structure": "point pairs"}
+    )
     return PointField(pair=pair, first=places[0][0], second=places[0][1])
 
 
@@ -92,17 +119,27 @@ def nearest(allowed: tuple[float, float], value: float) -> tuple[float, float]:
     return (inside, inside)
 
 
-def _points_um(rng: np.random.Generator, side_um: float, separations_um: tuple[float, ...]) -> np.ndarray:
+def _points_um(
+    rng: np.random.Generator, side_um: float, separations_um: tuple[float, ...]
+) -> np.ndarray:
     """Places (2, R, P, 2) of both points of every pair [um]: rows of pairs about the middle of the field."""
     steps = (np.arange(PER_FIELD) - (PER_FIELD - 1) / 2) * SPACING_UM + side_um / 2
     rows = steps[: len(separations_um)]
-    centres = np.stack(np.meshgrid(rows, steps, indexing="ij"), axis=-1) + rng.uniform(-0.05, 0.05, (len(rows), PER_FIELD, 2))
+    centres = np.stack(np.meshgrid(rows, steps, indexing="ij"), axis=-1) + rng.uniform(
+        -0.05, 0.05, (len(rows), PER_FIELD, 2)
+    )
     angle = rng.uniform(0, np.pi, (len(rows), PER_FIELD))
-    half = 0.5 * np.array(separations_um)[:, None, None] * np.stack([np.sin(angle), np.cos(angle)], axis=-1)
+    half = (
+        0.5
+        * np.array(separations_um)[:, None, None]
+        * np.stack([np.sin(angle), np.cos(angle)], axis=-1)
+    )
     return np.stack([centres - half, centres + half])
 
 
-def two_points(model: Checkpoint, sampling: Sampling, fields: int = 1) -> Generator[Progress, None, TwoPoints]:
+def two_points(
+    model: Checkpoint, sampling: Sampling, fields: int = 1
+) -> Generator[Progress, None, TwoPoints]:
     """Restore fields of point pairs, and look which are seen as two.
 
     Parameters
@@ -125,10 +162,23 @@ def two_points(model: Checkpoint, sampling: Sampling, fields: int = 1) -> Genera
     ranges = trained_ranges(model.card)
     if not isinstance(ranges, WidefieldRanges):
         raise TypeError("point pairs are for super-resolution")
-    parts = [SEPARATIONS_UM[start : start + PER_FIELD] for start in range(0, len(SEPARATIONS_UM), PER_FIELD)]
-    made = [[point_field(EVALUATION_SEED + 100 * number + repeat, ranges, part) for repeat in range(fields)] for number, part in enumerate(parts)]
+    parts = [
+        SEPARATIONS_UM[start : start + PER_FIELD]
+        for start in range(0, len(SEPARATIONS_UM), PER_FIELD)
+    ]
+    made = [
+        [
+            point_field(EVALUATION_SEED + 100 * number + repeat, ranges, part)
+            for repeat in range(fields)
+        ]
+        for number, part in enumerate(parts)
+    ]
     points = [one for part in made for one in part]
-    pairs = PairSet(name="point pairs", said="point pairs", pairs=tuple(lambda one=one: one.pair for one in points))  # type: ignore[misc]
+    pairs = PairSet(
+        name="point pairs",
+        said="point pairs",
+        pairs=tuple(lambda one=one: one.pair for one in points),
+    )  # type: ignore[misc]
     found: dict[str, list[np.ndarray]] = {}
     fewer = replace(sampling, samples=min(MOST_SAMPLES, sampling.samples))
     for step in judged_fields(pairs, model, fewer):
@@ -138,18 +188,37 @@ def two_points(model: Checkpoint, sampling: Sampling, fields: int = 1) -> Genera
                 found.setdefault(name, []).append(_shares(image, where))
         else:
             yield step
-    shares = {name: tuple(np.reshape(each, (len(parts), fields, -1)).mean(axis=1).ravel().tolist()) for name, each in found.items()}
+    shares = {
+        name: tuple(np.reshape(each, (len(parts), fields, -1)).mean(axis=1).ravel().tolist())
+        for name, each in found.items()
+    }
     return TwoPoints(separation_um=SEPARATIONS_UM, apart=shares, pairs=fields * PER_FIELD)
 
 
 def _shares(image: np.ndarray, where: PointField) -> np.ndarray:
     """Share of the pairs of each row that are apart, shape (R,)."""
-    return np.array([apart(image, first, second).mean() for first, second in zip(where.first, where.second, strict=True)])
+    return np.array(
+        [
+            apart(image, first, second).mean()
+            for first, second in zip(where.first, where.second, strict=True)
+        ]
+    )
 
 
 def _seen(judged: JudgedField) -> dict[str, np.ndarray]:
     result: Restoration = judged.restoration
     counts = np.asarray(judged.pair.request.image.array, np.float64)
-    cubic = resize(counts - np.median(counts), judged.pair.truth.shape, order=3, mode="edge", anti_aliasing=False)
+    cubic = resize(
+        counts - np.median(counts),
+        judged.pair.truth.shape,
+        order=3,
+        mode="edge",
+        anti_aliasing=False,
+    )
     sample = result.mean if result.samples is None else result.samples[0]
-    return {"truth": judged.pair.truth, "mean": result.mean, "one sample": sample, "input, cubic": cubic}
+    return {
+        "truth": judged.pair.truth,
+        "mean": result.mean,
+        "one sample": sample,
+        "input, cubic": cubic,
+    }

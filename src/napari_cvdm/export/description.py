@@ -99,7 +99,9 @@ class Package:
         try:
             path = save_bioimageio_package(self._description(), output_path=folder / self.file_name)
         except ValueError as error:
-            raise ExportError(f"{self.card.name} cannot be described for the Model Zoo ({one_line(error)}). {ADVICE}") from None
+            raise ExportError(
+                f"{self.card.name} cannot be described for the Model Zoo ({one_line(error)}). {ADVICE}"
+            ) from None
         check_package(path)
         return path
 
@@ -109,7 +111,10 @@ class Package:
             name=re.sub(r"[^a-zA-Z0-9_+\- ()]", "-", f"{self.card.name} {self.title}"),
             description=self.summary[:LONGEST_DESCRIPTION],
             authors=[v0_5.Author(name=self.author)],
-            cite=[v0_5.CiteEntry(text=PAPER, url=v0_5.HttpUrl(PAPER_URL)), v0_5.CiteEntry(text=f"napari-cvdm {__version__}", url=v0_5.HttpUrl(SOFTWARE_URL))],
+            cite=[
+                v0_5.CiteEntry(text=PAPER, url=v0_5.HttpUrl(PAPER_URL)),
+                v0_5.CiteEntry(text=f"napari-cvdm {__version__}", url=v0_5.HttpUrl(SOFTWARE_URL)),
+            ],
             license=v0_5.LicenseId(self.card.licence),
             documentation=FileDescr(source=self.parts / "README.md"),
             covers=[FileDescr(source=self._cover())],
@@ -138,20 +143,36 @@ class Package:
     def _input(self, tensor: PackagedTensor) -> v0_5.InputTensorDescr:
         first = tensor is self.inputs[0]
         size = v0_5.ParameterizedSize(min=self.smallest_px, step=self.step_px)
-        space = [v0_5.SpaceInputAxis(**_place(tensor, axis), size=size if first else self._reference(axis)) for axis in "yx"]
-        return v0_5.InputTensorDescr(axes=[v0_5.BatchAxis(), _channels(tensor), *space], **_common(tensor, self.parts))
+        space = [
+            v0_5.SpaceInputAxis(
+                **_place(tensor, axis), size=size if first else self._reference(axis)
+            )
+            for axis in "yx"
+        ]
+        return v0_5.InputTensorDescr(
+            axes=[v0_5.BatchAxis(), _channels(tensor), *space], **_common(tensor, self.parts)
+        )
 
     def _output(self, tensor: PackagedTensor) -> v0_5.OutputTensorDescr:
-        space = [v0_5.SpaceOutputAxis(**_place(tensor, axis), size=self._reference(axis)) for axis in "yx"]
-        return v0_5.OutputTensorDescr(axes=[v0_5.BatchAxis(), _channels(tensor), *space], **_common(tensor, self.parts))
+        space = [
+            v0_5.SpaceOutputAxis(**_place(tensor, axis), size=self._reference(axis))
+            for axis in "yx"
+        ]
+        return v0_5.OutputTensorDescr(
+            axes=[v0_5.BatchAxis(), _channels(tensor), *space], **_common(tensor, self.parts)
+        )
 
     def _reference(self, axis: str) -> v0_5.SizeReference:
-        return v0_5.SizeReference(tensor_id=v0_5.TensorId(self.inputs[0].name), axis_id=v0_5.AxisId(axis))
+        return v0_5.SizeReference(
+            tensor_id=v0_5.TensorId(self.inputs[0].name), axis_id=v0_5.AxisId(axis)
+        )
 
     def _cover(self) -> Path:
         """First input and first output, side by side: 2 to 1, as the format likes it."""
         figure = Figure(figsize=(6, 3))
-        for panel, tensor in zip(figure.subplots(1, 2), (self.inputs[0], self.outputs[0]), strict=True):
+        for panel, tensor in zip(
+            figure.subplots(1, 2), (self.inputs[0], self.outputs[0]), strict=True
+        ):
             panel.imshow(tensor.values[0, 0], cmap="gray")
             panel.set_title(tensor.name)
             panel.set_axis_off()
@@ -161,7 +182,11 @@ class Package:
 
 def _place(tensor: PackagedTensor, axis: str) -> dict[str, Any]:
     # The format multiplies a size by one scale, divides by the other and wants a whole number: with the 24 bits of a float32 it is one.
-    return {"id": v0_5.AxisId(axis), "scale": float(np.float32(tensor.pixel_um)), "unit": "micrometer"}
+    return {
+        "id": v0_5.AxisId(axis),
+        "scale": float(np.float32(tensor.pixel_um)),
+        "unit": "micrometer",
+    }
 
 
 def _channels(tensor: PackagedTensor) -> v0_5.ChannelAxis:
@@ -183,7 +208,9 @@ def check_package(path: Path) -> None:
     """ExportError unless bioimageio.core says that the package is valid and gives its outputs again."""
     summary = test_description(path)
     if summary.status != "passed":
-        reasons: Sequence[str] = [error.msg for detail in summary.details for error in detail.errors]
+        reasons: Sequence[str] = [
+            error.msg for detail in summary.details for error in detail.errors
+        ]
         raise ExportError(
             f"{path.name} did not pass the test of bioimageio.core ({one_line('; '.join(reasons) or summary.status)}); report this to napari-cvdm."
         )

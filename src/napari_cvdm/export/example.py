@@ -37,5 +37,7 @@ def example_planes(request: RestoreRequest, planes: int) -> np.ndarray:
         return reticulum().array[window].astype(np.float32)[None]
     microscope, defocus_um = phase_optics(request)
     phase = cell_phase()
-    light = defocus_pair_of(phase, np.zeros_like(phase), microscope, defocus_um, request.condenser_na or 0.0)[:, *window]
+    light = defocus_pair_of(
+        phase, np.zeros_like(phase), microscope, defocus_um, request.condenser_na or 0.0
+    )[:, *window]
     return np.random.default_rng(0).poisson(CELL_COUNTS * light.clip(min=0)).astype(np.float32)

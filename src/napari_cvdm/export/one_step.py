@@ -30,11 +30,15 @@ class OneStepFromCounts(OneStep):
         """Camera counts (B, 1, Y, X) -> mean in counts above the dark level, (B, 1, uY, uX)."""
         pixels = image.flatten(1).sort(dim=1).values
         dark = percentile(pixels, DARK_PERCENTILE)
-        scale = torch.maximum(percentile(pixels, BRIGHT_PERCENTILE) - dark, NOISE_FLOOR * noise_deviation(image))
+        scale = torch.maximum(
+            percentile(pixels, BRIGHT_PERCENTILE) - dark, NOISE_FLOOR * noise_deviation(image)
+        )
         scale = torch.where(scale > 0, scale, torch.ones_like(scale))[:, None, None, None]
         signal = (image - dark[:, None, None, None]) / scale
         condition = torch.cat([signal, signal.sign() * signal.abs().sqrt()], dim=1)
-        baseline = functional.interpolate(signal, scale_factor=self.config.upsampling, mode="bicubic", align_corners=False)
+        baseline = functional.interpolate(
+            signal, scale_factor=self.config.upsampling, mode="bicubic", align_corners=False
+        )
         return scale * super().forward(condition, baseline)
 
 

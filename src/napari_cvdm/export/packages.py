@@ -21,13 +21,19 @@ ONE_STEP = "one-step-mean.zip"
 SMALLEST_PX = 32
 COUNTED = "denoise"  # the task whose channels ONNX can make of counts: neither an inversion nor a deconvolution is in them
 TAGS = {
-    "phase-2shot": ("transmission-light-microscopy", "quantitative-phase-imaging", "image-reconstruction"),
+    "phase-2shot": (
+        "transmission-light-microscopy",
+        "quantitative-phase-imaging",
+        "image-reconstruction",
+    ),
     "denoise": ("fluorescence-light-microscopy", "denoising", "image-restoration"),
     "widefield-x2": ("fluorescence-light-microscopy", "super-resolution", "image-restoration"),
 }
 
 
-def sampler_package(model: Checkpoint, settings: PackageSettings, planes: np.ndarray, author: str, parts: Path) -> Package:
+def sampler_package(
+    model: Checkpoint, settings: PackageSettings, planes: np.ndarray, author: str, parts: Path
+) -> Package:
     """The whole reconstruction: measured images in, mean and standard deviation out.
 
     Parameters
@@ -58,8 +64,18 @@ def sampler_package(model: Checkpoint, settings: PackageSettings, planes: np.nda
         tags=_tags(card, "uncertainty", "pytorch"),
         inputs=(_measured(card, planes, result.pixel_um * result.upsampling),),
         outputs=(
-            _image("mean", f"mean of the posterior samples [{result.unit}]", result.mean, result.pixel_um),
-            _image("std", f"standard deviation of the posterior samples [{result.unit}]", result.std, result.pixel_um),
+            _image(
+                "mean",
+                f"mean of the posterior samples [{result.unit}]",
+                result.mean,
+                result.pixel_um,
+            ),
+            _image(
+                "std",
+                f"standard deviation of the posterior samples [{result.unit}]",
+                result.std,
+                result.pixel_um,
+            ),
         ),
         smallest_px=SMALLEST_PX,
         step_px=1,
@@ -68,7 +84,9 @@ def sampler_package(model: Checkpoint, settings: PackageSettings, planes: np.nda
     )
 
 
-def one_step_package(model: Checkpoint, settings: PackageSettings, planes: np.ndarray, author: str, parts: Path) -> Package:
+def one_step_package(
+    model: Checkpoint, settings: PackageSettings, planes: np.ndarray, author: str, parts: Path
+) -> Package:
     """One evaluation of each network: from counts where ONNX can scale them, else from the channels that napari-cvdm makes.
 
     Parameters and result are those of `sampler_package`.
@@ -76,7 +94,11 @@ def one_step_package(model: Checkpoint, settings: PackageSettings, planes: np.nd
     card, task = model.card, task_of(model.card)
     request = settings.request(planes, card.name)
     pixel_um, from_counts = request.optics_value("pixel_um"), card.task == COUNTED
-    inputs = (_measured(card, planes, pixel_um),) if from_counts else _prepared(card, task.from_request(planes, request), pixel_um)
+    inputs = (
+        (_measured(card, planes, pixel_um),)
+        if from_counts
+        else _prepared(card, task.from_request(planes, request), pixel_um)
+    )
     network = (OneStepFromCounts if from_counts else OneStep)(card.config()).eval()
     network.load_state_dict(model.network.state_dict())
     tensors = [torch.from_numpy(tensor.values) for tensor in inputs]
@@ -92,32 +114,62 @@ def one_step_package(model: Checkpoint, settings: PackageSettings, planes: np.nd
         card=card,
         tags=_tags(card, "onnx"),
         inputs=inputs,
-        outputs=(_image("mean", f"one-step mean [{task.unit if from_counts else 'network units'}]", mean, pixel_um / task.upsampling),),
+        outputs=(
+            _image(
+                "mean",
+                f"one-step mean [{task.unit if from_counts else 'network units'}]",
+                mean,
+                pixel_um / task.upsampling,
+            ),
+        ),
         smallest_px=-(-SMALLEST_PX // step) * step,
         step_px=step,
-        weights=onnx_weights(network, tensors, [*(tensor.name for tensor in inputs), "mean"], parts),
+        weights=onnx_weights(
+            network, tensors, [*(tensor.name for tensor in inputs), "mean"], parts
+        ),
         parts=parts,
     )
 
 
 def _measured(card: ModelCard, planes: np.ndarray, pixel_um: float) -> PackagedTensor:
-    return PackagedTensor(name="image", meaning=f"{card.inputs} [counts]", channels=_channels(len(planes)), pixel_um=pixel_um, values=planes[None])
+    return PackagedTensor(
+        name="image",
+        meaning=f"{card.inputs} [counts]",
+        channels=_channels(len(planes)),
+        pixel_um=pixel_um,
+        values=planes[None],
+    )
 
 
 def _channels(planes: int) -> tuple[str, ...]:
     return ("counts",) if planes == 1 else tuple(f"plane {number + 1}" for number in range(planes))
 
 
-def _prepared(card: ModelCard, prepared: Conditioned, pixel_um: float) -> tuple[PackagedTensor, ...]:
+def _prepared(
+    card: ModelCard, prepared: Conditioned, pixel_um: float
+) -> tuple[PackagedTensor, ...]:
     channels, baseline = prepared.channels[None].numpy(), prepared.baseline.numpy()
     return (
-        PackagedTensor(name="condition", meaning="the channels that napari_cvdm.tasks makes", channels=card.channels, pixel_um=pixel_um, values=channels),
-        _image("baseline", "the physical estimate [network units]", baseline, pixel_um * channels.shape[-1] / baseline.shape[-1]),
+        PackagedTensor(
+            name="condition",
+            meaning="the channels that napari_cvdm.tasks makes",
+            channels=card.channels,
+            pixel_um=pixel_um,
+            values=channels,
+        ),
+        _image(
+            "baseline",
+            "the physical estimate [network units]",
+            baseline,
+            pixel_um * channels.shape[-1] / baseline.shape[-1],
+        ),
     )
 
 
 def _image(name: str, meaning: str, values: np.ndarray, pixel_um: float) -> PackagedTensor:
-    return PackagedTensor(name=name, meaning=meaning, channels=(name,), pixel_um=pixel_um, values=values[None, None])
+    return PackagedTensor(
+        name=name, meaning=meaning, channels=(name,), pixel_um=pixel_um, values=values[None, None]
+    )
 
 
 def _tags(card: ModelCard, *more: str) -> tuple[str, ...]:

@@ -112,16 +112,32 @@ def sampler_readme(card: ModelCard, settings: PackageSettings, warnings: Iterabl
     -------
     str
     """
-    fixed = _listed([*(f"{name}: {value}" for name, value in settings.given().items()), *(f"**warning**: {warning}" for warning in warnings)])
+    fixed = _listed(
+        [
+            *(f"{name}: {value}" for name, value in settings.given().items()),
+            *(f"**warning**: {warning}" for warning in warnings),
+        ]
+    )
     count = count_planes(TASKS[card.task].planes, settings.defocus_um)
     planes = f"- Give {count} planes, in the order of defocus_um.\n" if count > 1 else ""
-    return _SAMPLER.format(title=card.title, inputs=card.inputs, unit=card.unit, fixed=fixed, planes=planes, version=__version__) + _from_card(card)
+    return _SAMPLER.format(
+        title=card.title,
+        inputs=card.inputs,
+        unit=card.unit,
+        fixed=fixed,
+        planes=planes,
+        version=__version__,
+    ) + _from_card(card)
 
 
 def one_step_readme(card: ModelCard, *, from_counts: bool) -> str:
     """Markdown for the one-step mean, which takes camera counts or prepared channels."""
     from_channels = _FROM_CHANNELS if card.unit == "rad" else _FROM_DECONVOLVED
-    return _ONE_STEP.format(title=card.title) + (_FROM_COUNTS if from_counts else from_channels) + _from_card(card)
+    return (
+        _ONE_STEP.format(title=card.title)
+        + (_FROM_COUNTS if from_counts else from_channels)
+        + _from_card(card)
+    )
 
 
 def _from_card(card: ModelCard) -> str:

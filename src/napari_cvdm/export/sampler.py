@@ -41,7 +41,10 @@ class PosteriorSampler(CVDM):
         Every image is reconstructed as if it were alone: the same image gives the same result in any batch.
         """
         results = [self.restored(image) for image in images.cpu().numpy()]
-        mean, std = (np.stack([getattr(result, name) for result in results])[:, None] for name in ("mean", "std"))
+        mean, std = (
+            np.stack([getattr(result, name) for result in results])[:, None]
+            for name in ("mean", "std")
+        )
         return torch.from_numpy(mean).to(images.device), torch.from_numpy(std).to(images.device)
 
     def restored(self, planes: np.ndarray) -> Restoration:

@@ -59,5 +59,7 @@ class PackageSettings:
     def request(self, planes: np.ndarray, model: str, device: str = "cpu") -> RestoreRequest:
         """The reconstruction of one image of shape (P, Y, X) that the package makes."""
         single = len(planes) == 1
-        image = ImageStack(array=planes[0] if single else planes, axes="YX" if single else "PYX", source=SOURCE)
+        image = ImageStack(
+            array=planes[0] if single else planes, axes="YX" if single else "PYX", source=SOURCE
+        )
         return RestoreRequest(image=image, model=model, device=device, **self.given())

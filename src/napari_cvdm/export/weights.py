@@ -27,14 +27,18 @@ def pytorch_weights(sampler: PosteriorSampler, folder: Path) -> v0_5.WeightsDesc
     """
     release = torch.__version__.partition("+")[0]
     torch.save(dict(sampler.state_dict()), folder / "weights.pt")
-    (folder / "environment.yaml").write_text(ENVIRONMENT.format(torch=release, version=__version__), encoding="utf-8")
+    (folder / "environment.yaml").write_text(
+        ENVIRONMENT.format(torch=release, version=__version__), encoding="utf-8"
+    )
     return v0_5.WeightsDescr(
         pytorch_state_dict=v0_5.PytorchStateDictWeightsDescr(
             source=folder / "weights.pt",
             pytorch_version=v0_5.Version(release),
             dependencies=FileDescr(source=folder / "environment.yaml"),
             architecture=v0_5.ArchitectureFromLibraryDescr(
-                import_from=PosteriorSampler.__module__, callable=v0_5.Identifier(PosteriorSampler.__name__), kwargs=sampler_arguments(sampler)
+                import_from=PosteriorSampler.__module__,
+                callable=v0_5.Identifier(PosteriorSampler.__name__),
+                kwargs=sampler_arguments(sampler),
             ),
         )
     )
@@ -65,7 +69,9 @@ def _plain(value: Any) -> Any:
     return [_plain(part) for part in value] if isinstance(value, list | tuple) else value
 
 
-def onnx_weights(network: OneStep, inputs: Sequence[Tensor], names: Sequence[str], folder: Path) -> v0_5.WeightsDescr:
+def onnx_weights(
+    network: OneStep, inputs: Sequence[Tensor], names: Sequence[str], folder: Path
+) -> v0_5.WeightsDescr:
     """A network as ONNX, for any batch, height and width.
 
     Parameters
@@ -78,7 +84,9 @@ def onnx_weights(network: OneStep, inputs: Sequence[Tensor], names: Sequence[str
     folder : Path
     """
     open_axis = torch.export.Dim.DYNAMIC
-    batch = tuple(image.repeat(2, 1, 1, 1) for image in inputs)  # traced with one image alone, the batch would be fixed at one
+    batch = tuple(
+        image.repeat(2, 1, 1, 1) for image in inputs
+    )  # traced with one image alone, the batch would be fixed at one
     with _quietly():
         program = torch.onnx.export(
             network,
@@ -93,7 +101,9 @@ def onnx_weights(network: OneStep, inputs: Sequence[Tensor], names: Sequence[str
     if program is None:
         raise RuntimeError("torch.onnx.export made no program.")
     program.save(str(folder / "weights.onnx"))
-    return v0_5.WeightsDescr(onnx=v0_5.OnnxWeightsDescr(source=folder / "weights.onnx", opset_version=OPSET))
+    return v0_5.WeightsDescr(
+        onnx=v0_5.OnnxWeightsDescr(source=folder / "weights.onnx", opset_version=OPSET)
+    )
 
 
 @contextmanager

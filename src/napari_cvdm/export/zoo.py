@@ -18,7 +18,12 @@ AUTHOR = "napari-cvdm contributors"
 
 
 def write_bioimageio(
-    folder: str | Path, out: str | Path, settings: PackageSettings | None = None, *, author: str = AUTHOR, overwrite: bool = False
+    folder: str | Path,
+    out: str | Path,
+    settings: PackageSettings | None = None,
+    *,
+    author: str = AUTHOR,
+    overwrite: bool = False,
 ) -> tuple[Path, Path]:
     """Put a checkpoint into two packages of the BioImage Model Zoo, each tested with bioimageio.core before it takes its name.
 
@@ -54,7 +59,10 @@ def write_bioimageio(
     from napari_cvdm.export.packages import ONE_STEP, SAMPLER, one_step_package, sampler_package
 
     settings, model = settings or PackageSettings(), load_checkpoint(folder)
-    planes = example_planes(settings.request(np.zeros((1, 1, 1), np.float32), model.card.name), task_of(model.card).planes)
+    planes = example_planes(
+        settings.request(np.zeros((1, 1, 1), np.float32), model.card.name),
+        task_of(model.card).planes,
+    )
     with output_folder(out, overwrite, sign=SAMPLER) as work:
         for pack in (sampler_package, one_step_package):
             with TemporaryDirectory(ignore_cleanup_errors=True) as parts:
@@ -68,4 +76,6 @@ def check_extra() -> None:
         for name in NEEDED:
             import_module(name)
     except ImportError as error:
-        raise ExportError(f'packages of the BioImage Model Zoo need {error.name}; install it with pip install "napari-cvdm[bmz]".') from None
+        raise ExportError(
+            f'packages of the BioImage Model Zoo need {error.name}; install it with pip install "napari-cvdm[bmz]".'
+        ) from None

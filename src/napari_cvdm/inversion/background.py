@@ -14,7 +14,12 @@ from scipy.ndimage import binary_erosion, gaussian_filter
 from torch import Tensor
 from torch.nn import functional
 
-from napari_cvdm.inversion.gauss_newton import Fit, conjugate_gradients, solve_normal, weighted_squares
+from napari_cvdm.inversion.gauss_newton import (
+    Fit,
+    conjugate_gradients,
+    solve_normal,
+    weighted_squares,
+)
 from napari_cvdm.inversion.priors import about_mean, filter_maps, weak_normal
 from napari_cvdm.physics.forward_model import PhaseObject
 
@@ -28,8 +33,14 @@ DENSEST_SHARE = 0.15
 FIRST_WIDTH_RAD, LAST_WIDTH_RAD, ROUNDS = 0.15, 0.05, 5
 TUKEY = 3.0  # widths from the level, beyond which a pixel does not count
 LEAST_WEIGHT = 0.3
-TESTED_STD_RAD, PRIOR_STD_RAD = 0.05, 0.2  # of a pixel, about the constant: what is tested, and what the prior says
-MOST_COST, MOST_PRODUCT = 0.8, 2.1  # over what noise explains: cells in medium stay below, tissue and most photographs do not
+TESTED_STD_RAD, PRIOR_STD_RAD = (
+    0.05,
+    0.2,
+)  # of a pixel, about the constant: what is tested, and what the prior says
+MOST_COST, MOST_PRODUCT = (
+    0.8,
+    2.1,
+)  # over what noise explains: cells in medium stay below, tissue and most photographs do not
 COARSE_STEPS, FLAT_STEPS = 40, 40
 
 
@@ -61,7 +72,14 @@ def flatten_background(fit: Fit) -> Fit:
     estimate = fit.estimate.add(flat_change(fit, flat))
     seen = fit.model.linearise(estimate)
     prior, steps = replace(fit.prior, flat=flat), fit.inner_steps + 2 * FLAT_STEPS
-    return replace(fit, estimate=estimate, linearisation=seen, residual=_data(fit) - seen.expected, prior=prior, inner_steps=steps)
+    return replace(
+        fit,
+        estimate=estimate,
+        linearisation=seen,
+        residual=_data(fit) - seen.expected,
+        prior=prior,
+        inner_steps=steps,
+    )
 
 
 def flat_change(fit: Fit, flat: Tensor) -> PhaseObject:
@@ -77,7 +95,9 @@ def flat_change(fit: Fit, flat: Tensor) -> PhaseObject:
     pull = torch.zeros_like(fit.estimate.maps)
     pull[1] = -about_mean(flat, fit.estimate.maps[1])
     right = PhaseObject(maps=pull, illumination=torch.zeros_like(fit.estimate.illumination))
-    return solve_normal(fit.model, fit.linearisation, fit.weight, replace(fit.prior, flat=flat), right, FLAT_STEPS)
+    return solve_normal(
+        fit.model, fit.linearisation, fit.weight, replace(fit.prior, flat=flat), right, FLAT_STEPS
+    )
 
 
 def penalty_of(fit: Fit, change: PhaseObject) -> float:
@@ -89,7 +109,9 @@ def penalty_of(fit: Fit, change: PhaseObject) -> float:
 def misfit_of(fit: Fit, change: PhaseObject) -> float:
     """By how much a change raises the sum of squared residuals, in variances of the noise."""
     residual = _data(fit) - fit.model.linearise(fit.estimate.add(change)).expected
-    return float((weighted_squares(fit.weight, residual) - weighted_squares(fit.weight, fit.residual)).sum())
+    return float(
+        (weighted_squares(fit.weight, residual) - weighted_squares(fit.weight, fit.residual)).sum()
+    )
 
 
 def expected_costs(fit: Fit, flat: Tensor) -> tuple[float, float]:
@@ -101,7 +123,9 @@ def expected_costs(fit: Fit, flat: Tensor) -> tuple[float, float]:
     share = (strength / (precision + strength)).square()
     of_data = share * (1 - fit.prior.spectrum[1] / precision)
     pixels = float((flat > 0).sum())
-    penalty, misfit = (float(torch.fft.irfft2(one, s=flat.shape)[0, 0]) * pixels for one in (share, of_data))
+    penalty, misfit = (
+        float(torch.fft.irfft2(one, s=flat.shape)[0, 0]) * pixels for one in (share, of_data)
+    )
     return penalty, misfit
 
 
@@ -117,7 +141,12 @@ def find_background(fit: Fit) -> Tensor | None:
     coarse = (-(-shape[0] // COARSE_PX), -(-shape[1] // COARSE_PX))
     area = shape[0] * shape[1] / (coarse[0] * coarse[1])
     candidates = (_binned(canvas, coarse) > WHOLE_BLOCK).to(canvas)
-    near = _near_one_level(_binned(fit.estimate.maps[1], coarse), candidates, area * _lowest(precision, coarse, shape[0]), area)
+    near = _near_one_level(
+        _binned(fit.estimate.maps[1], coarse),
+        candidates,
+        area * _lowest(precision, coarse, shape[0]),
+        area,
+    )
     if near is None:
         return None
     found = canvas * (functional.interpolate(near[None, None], size=shape)[0, 0] > LEAST_WEIGHT)
@@ -128,20 +157,31 @@ def _smooth_pixels(phase: np.ndarray, precision: Tensor, shape: tuple[int, int])
     """Where the high spatial frequencies of a phase (h, w) are no larger than posterior noise makes them."""
     response = np.zeros(shape)
     response[0, 0] = 1
-    passed = np.abs(np.fft.rfft2(response - gaussian_filter(response, ROUGHNESS_PX, mode="wrap"))) ** 2
+    passed = (
+        np.abs(np.fft.rfft2(response - gaussian_filter(response, ROUGHNESS_PX, mode="wrap"))) ** 2
+    )
     noise = torch.fft.irfft2(torch.from_numpy(passed).to(precision) / precision, s=shape)[0, 0]
     rough = gaussian_filter(np.square(phase - gaussian_filter(phase, ROUGHNESS_PX)), ROUGHNESS_PX)
-    return np.asarray(binary_erosion(rough < MOST_ROUGHNESS**2 * float(noise), iterations=EROSION_PX, border_value=1))
+    return np.asarray(
+        binary_erosion(
+            rough < MOST_ROUGHNESS**2 * float(noise), iterations=EROSION_PX, border_value=1
+        )
+    )
 
 
-def _near_one_level(phase: Tensor, candidates: Tensor, precision: Tensor, area: float) -> Tensor | None:
+def _near_one_level(
+    phase: Tensor, candidates: Tensor, precision: Tensor, area: float
+) -> Tensor | None:
     """Weights, 0 to 1, of candidates near one level once the bend of a coarse phase (h, w) is out; None where hardly any is."""
     flattened, width = phase, FIRST_WIDTH_RAD
     if float(candidates.mean()) < LEAST_SHARE / 2:
         return None
     for number in range(ROUNDS):
         level = densest_value(flattened[candidates > 0].cpu().numpy())
-        weight = candidates * (1 - ((flattened - level) / (TUKEY * width)).square()).clamp(min=0).square()
+        weight = (
+            candidates
+            * (1 - ((flattened - level) / (TUKEY * width)).square()).clamp(min=0).square()
+        )
         if float((weight > 0).float().mean()) < LEAST_SHARE / 2:
             return None
         if number < ROUNDS - 1:
@@ -163,7 +203,9 @@ def _coarse_change(phase: Tensor, flat: Tensor, precision: Tensor) -> Tensor:
     def precondition(change: PhaseObject) -> PhaseObject:
         return wrap(filter_maps(change.maps[0], 1 / (precision + flat.mean())))
 
-    return conjugate_gradients(normal, precondition, wrap(-about_mean(flat, phase)), COARSE_STEPS).maps[0]
+    return conjugate_gradients(
+        normal, precondition, wrap(-about_mean(flat, phase)), COARSE_STEPS
+    ).maps[0]
 
 
 def densest_value(values: np.ndarray) -> float:

@@ -22,7 +22,9 @@ def log_evidence(fit: Fit) -> Tensor:
 def misfit_and_penalty(fit: Fit) -> Tensor:
     """What is minimised, for a measured value, and the logarithm of the noise; shape (...)."""
     squares = weighted_squares(fit.weight, fit.residual).sum(dim=(-3, -2, -1))
-    return (squares / 2 + fit.prior.penalty(fit.estimate)) / _measured(fit) + fit.laws.noise.log() / 2
+    return (squares / 2 + fit.prior.penalty(fit.estimate)) / _measured(
+        fit
+    ) + fit.laws.noise.log() / 2
 
 
 def log_determinant(fit: Fit, steps: int = LANCZOS_STEPS) -> Tensor:
@@ -31,27 +33,44 @@ def log_determinant(fit: Fit, steps: int = LANCZOS_STEPS) -> Tensor:
     One random vector of signs, the same for every fit of as many pixels, and so many steps of Lanczos in double precision
     (Ubaru, Chen, Saad, SIAM J. Matrix Anal. Appl. 38, 1075 (2017)).
     """
-    root, model, spectrum = fit.weight.double().sqrt(), fit.model.double(), fit.prior.spectrum.double()
-    at = model.linearise(PhaseObject(maps=fit.estimate.maps.double(), illumination=fit.estimate.illumination.double()))
+    root, model, spectrum = (
+        fit.weight.double().sqrt(),
+        fit.model.double(),
+        fit.prior.spectrum.double(),
+    )
+    at = model.linearise(
+        PhaseObject(
+            maps=fit.estimate.maps.double(), illumination=fit.estimate.illumination.double()
+        )
+    )
 
     def apply(data: Tensor) -> Tensor:
         back = model.adjoint(at, root * data)
-        likely = PhaseObject(maps=filter_maps(back.maps, 1 / spectrum), illumination=back.illumination / fit.prior.illumination)
+        likely = PhaseObject(
+            maps=filter_maps(back.maps, 1 / spectrum),
+            illumination=back.illumination / fit.prior.illumination,
+        )
         return data + root * model.derivative(at, likely)
 
-    signs = torch.randint(2, fit.weight.shape[-3:], generator=torch.Generator().manual_seed(0)).to(root)
+    signs = torch.randint(2, fit.weight.shape[-3:], generator=torch.Generator().manual_seed(0)).to(
+        root
+    )
     vectors = [(2 * signs - 1) * (fit.weight > 0) / _measured(fit).sqrt()[..., None, None, None]]
     diagonal, beside = [], []
     for _ in range(steps):
         image = apply(vectors[-1])
         diagonal.append((image * vectors[-1]).sum(dim=(-3, -2, -1)))
-        for vector in vectors:  # with the last two alone, the result would depend on the order of summation
+        for (
+            vector
+        ) in vectors:  # with the last two alone, the result would depend on the order of summation
             image = image - (image * vector).sum(dim=(-3, -2, -1), keepdim=True) * vector
         size = image.square().sum(dim=(-3, -2, -1), keepdim=True).sqrt()
         beside.append(size[..., 0, 0, 0])
         vectors.append(image / size.clamp(min=torch.finfo(size.dtype).tiny))
     off = torch.diag_embed(torch.stack(beside[:-1], dim=-1), offset=1)
-    values, shares = torch.linalg.eigh(torch.diag_embed(torch.stack(diagonal, dim=-1)) + off + off.mT)
+    values, shares = torch.linalg.eigh(
+        torch.diag_embed(torch.stack(diagonal, dim=-1)) + off + off.mT
+    )
     return (shares[..., 0, :].square() * values.clamp(min=1).log()).sum(dim=-1)
 
 

@@ -113,20 +113,39 @@ def fit_object(
             if float(((before - after) / before).max()) < SMALLEST_GAIN and laws.agrees_with(last):
                 break
     weight = weight / laws.noise[..., None, None, None]
-    return Fit(model=model, estimate=at, linearisation=seen, prior=prior, weight=weight, residual=data - seen.expected, laws=laws, inner_steps=steps)
+    return Fit(
+        model=model,
+        estimate=at,
+        linearisation=seen,
+        prior=prior,
+        weight=weight,
+        residual=data - seen.expected,
+        laws=laws,
+        inner_steps=steps,
+    )
 
 
 def solve_round(fit: Fit, inner: int) -> Fit:
     """One more round, with the prior that a fit has; `inner` conjugate-gradient steps."""
     data = fit.residual + fit.linearisation.expected
-    at, seen, _, _ = _solve_round(fit.model, data, fit.weight, fit.prior, fit.estimate, fit.linearisation, inner)
-    return replace(fit, estimate=at, linearisation=seen, residual=data - seen.expected, inner_steps=fit.inner_steps + inner)
+    at, seen, _, _ = _solve_round(
+        fit.model, data, fit.weight, fit.prior, fit.estimate, fit.linearisation, inner
+    )
+    return replace(
+        fit,
+        estimate=at,
+        linearisation=seen,
+        residual=data - seen.expected,
+        inner_steps=fit.inner_steps + inner,
+    )
 
 
 def continuation(data: Tensor, weight: Tensor) -> tuple[Stage, ...]:
     """Stages from noise as large as the contrast of the planes down to what it is."""
     measured = (weight > 0).sum(dim=(-3, -2, -1)).clamp(min=1)
-    contrast = float((weighted_squares(weight, data - 1).sum(dim=(-3, -2, -1)) / measured).max()) ** 0.5
+    contrast = (
+        float((weighted_squares(weight, data - 1).sum(dim=(-3, -2, -1)) / measured).max()) ** 0.5
+    )
     first = max(0, ceil(log2(max(contrast, 1.0))))
     return (*((2.0**power, 3, 10) for power in range(first, 0, -1)), (1.0, 6, 12))
 
@@ -136,26 +155,51 @@ def weighted_squares(weight: Tensor, residual: Tensor) -> Tensor:
     return weight * residual * residual
 
 
-def _cost(data: Tensor, weight: Tensor, seen: PhaseLinearisation, prior: PhasePrior, at: PhaseObject) -> Tensor:
-    return weighted_squares(weight, data - seen.expected).sum(dim=(-3, -2, -1)) / 2 + prior.penalty(at)
+def _cost(
+    data: Tensor, weight: Tensor, seen: PhaseLinearisation, prior: PhasePrior, at: PhaseObject
+) -> Tensor:
+    return weighted_squares(weight, data - seen.expected).sum(dim=(-3, -2, -1)) / 2 + prior.penalty(
+        at
+    )
 
 
-def _gradient(model: PhaseForwardModel, seen: PhaseLinearisation, data: Tensor, weight: Tensor, prior: PhasePrior, at: PhaseObject) -> PhaseObject:
+def _gradient(
+    model: PhaseForwardModel,
+    seen: PhaseLinearisation,
+    data: Tensor,
+    weight: Tensor,
+    prior: PhasePrior,
+    at: PhaseObject,
+) -> PhaseObject:
     return model.adjoint(seen, weight * (data - seen.expected)).add(prior.precision(at), -1.0)
 
 
 def _solve_round(
-    model: PhaseForwardModel, data: Tensor, weight: Tensor, prior: PhasePrior, at: PhaseObject, seen: PhaseLinearisation, inner: int
+    model: PhaseForwardModel,
+    data: Tensor,
+    weight: Tensor,
+    prior: PhasePrior,
+    at: PhaseObject,
+    seen: PhaseLinearisation,
+    inner: int,
 ) -> tuple[PhaseObject, PhaseLinearisation, Tensor, Tensor]:
     """The object after a round, its linearisation, and the costs before and after."""
     before = _cost(data, weight, seen, prior, at)
-    change = solve_normal(model, seen, weight, prior, _gradient(model, seen, data, weight, prior, at), inner)
+    change = solve_normal(
+        model, seen, weight, prior, _gradient(model, seen, data, weight, prior, at), inner
+    )
     at, seen, after = _step(model, data, weight, prior, at, change, before)
     return at, seen, before, after
 
 
 def _step(
-    model: PhaseForwardModel, data: Tensor, weight: Tensor, prior: PhasePrior, at: PhaseObject, change: PhaseObject, before: Tensor
+    model: PhaseForwardModel,
+    data: Tensor,
+    weight: Tensor,
+    prior: PhasePrior,
+    at: PhaseObject,
+    change: PhaseObject,
+    before: Tensor,
 ) -> tuple[PhaseObject, PhaseLinearisation, Tensor]:
     """Backtrack until the cost of every member of the batch falls; a member whose cost never does stays where it is."""
     size = torch.ones_like(before)
@@ -171,16 +215,29 @@ def _step(
     return there, model.linearise(there), torch.where(rising, before, cost)
 
 
-def solve_normal(model: PhaseForwardModel, seen: PhaseLinearisation, weight: Tensor, prior: PhasePrior, right: PhaseObject, steps: int) -> PhaseObject:
+def solve_normal(
+    model: PhaseForwardModel,
+    seen: PhaseLinearisation,
+    weight: Tensor,
+    prior: PhasePrior,
+    right: PhaseObject,
+    steps: int,
+) -> PhaseObject:
     """(J^T W J + C^-1)^-1 b by `steps` of preconditioned conjugate gradients, for every member of a batch."""
 
     def normal(change: PhaseObject) -> PhaseObject:
-        return model.adjoint(seen, weight * model.derivative(seen, change)).add(prior.precision(change))
+        return model.adjoint(seen, weight * model.derivative(seen, change)).add(
+            prior.precision(change)
+        )
 
-    return conjugate_gradients(normal, weak_object_inverse(model, seen, weight, prior), right, steps)
+    return conjugate_gradients(
+        normal, weak_object_inverse(model, seen, weight, prior), right, steps
+    )
 
 
-def conjugate_gradients(normal: Linear, precondition: Linear, right: PhaseObject, steps: int, least_gain: float = 0.0) -> PhaseObject:
+def conjugate_gradients(
+    normal: Linear, precondition: Linear, right: PhaseObject, steps: int, least_gain: float = 0.0
+) -> PhaseObject:
     """A^-1 b from zero by preconditioned conjugate gradients.
 
     Parameters
@@ -198,7 +255,12 @@ def conjugate_gradients(normal: Linear, precondition: Linear, right: PhaseObject
     -------
     PhaseObject
     """
-    found, residual = PhaseObject(maps=torch.zeros_like(right.maps), illumination=torch.zeros_like(right.illumination)), right
+    found, residual = (
+        PhaseObject(
+            maps=torch.zeros_like(right.maps), illumination=torch.zeros_like(right.illumination)
+        ),
+        right,
+    )
     direction = towards = precondition(residual)
     size = residual.dot(towards)
     tiny, gains = torch.finfo(size.dtype).tiny, []
@@ -216,17 +278,25 @@ def conjugate_gradients(normal: Linear, precondition: Linear, right: PhaseObject
     return found
 
 
-def weak_object_inverse(model: PhaseForwardModel, seen: PhaseLinearisation, weight: Tensor, prior: PhasePrior) -> Linear:
+def weak_object_inverse(
+    model: PhaseForwardModel, seen: PhaseLinearisation, weight: Tensor, prior: PhasePrior
+) -> Linear:
     """The inverse of the normal matrix of a weak object, 2 x 2 at each frequency, and of the illumination's diagonal."""
     own_mu, mixed, own_phi = weak_normal(weight, model)
     own_mu, own_phi = own_mu + prior.spectrum[..., 0, :, :], own_phi + prior.phase_precision()
     determinant = own_mu * own_phi - mixed.square()
     of_mu, across, of_phi = own_phi / determinant, -mixed / determinant, own_mu / determinant
-    illumination = 1 / (torch.einsum("...phw,khw->...pk", weight * seen.unlit.square(), model.terms.square()) + prior.illumination)
+    illumination = 1 / (
+        torch.einsum("...phw,khw->...pk", weight * seen.unlit.square(), model.terms.square())
+        + prior.illumination
+    )
 
     def apply(change: PhaseObject) -> PhaseObject:
         mu, phi = torch.fft.rfft2(change.maps).unbind(dim=-3)
         spectra = torch.stack([of_mu * mu + across * phi, across * mu + of_phi * phi], dim=-3)
-        return PhaseObject(maps=torch.fft.irfft2(spectra, s=model.canvas_shape), illumination=illumination * change.illumination)
+        return PhaseObject(
+            maps=torch.fft.irfft2(spectra, s=model.canvas_shape),
+            illumination=illumination * change.illumination,
+        )
 
     return apply

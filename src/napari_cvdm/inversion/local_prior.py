@@ -16,9 +16,14 @@ from torch import Tensor
 from napari_cvdm.inversion.gauss_newton import Fit, Solving, solve_round
 from napari_cvdm.inversion.priors import LocalPrecision, gradients, laplacian
 
-SPECTRUM_SHARE = 0.3  # of the stationary prior of the phase that is kept: the local one takes its place
+SPECTRUM_SHARE = (
+    0.3  # of the stationary prior of the phase that is kept: the local one takes its place
+)
 GRADIENT_SHARE, CURVATURE_SHARE = 0.03, 0.5  # s: neighbouring differences are not independent
-LEAST_GRADIENT, LEAST_CURVATURE = 0.05, 0.05  # rad/px, rad/px^2: roots of v, what noise leaves of smooth places
+LEAST_GRADIENT, LEAST_CURVATURE = (
+    0.05,
+    0.05,
+)  # rad/px, rad/px^2: roots of v, what noise leaves of smooth places
 NEIGHBOURHOOD_PX = 2.0
 ROUNDS, INNER_STEPS = 8, 25
 
@@ -44,7 +49,9 @@ def fit_local_prior(fit: Fit) -> Solving:
     spectrum = torch.stack([fit.prior.spectrum[0], SPECTRUM_SHARE * fit.prior.spectrum[1]])
     prior = replace(fit.prior, spectrum=spectrum)
     for number in range(ROUNDS):
-        fit = solve_round(replace(fit, prior=replace(prior, local=measure_local_precision(fit))), INNER_STEPS)
+        fit = solve_round(
+            replace(fit, prior=replace(prior, local=measure_local_precision(fit))), INNER_STEPS
+        )
         yield f"edges, round {number + 1}"
     return fit
 
@@ -60,7 +67,12 @@ def measure_local_precision(fit: Fit) -> LocalPrecision:
 
 
 def _invert(squares: Tensor, share: float, least: float, frame: tuple[slice, slice]) -> Tensor:
-    variance = torch.from_numpy(gaussian_filter(squares.cpu().numpy(), NEIGHBOURHOOD_PX, mode="wrap")).to(squares) + least**2
+    variance = (
+        torch.from_numpy(gaussian_filter(squares.cpu().numpy(), NEIGHBOURHOOD_PX, mode="wrap")).to(
+            squares
+        )
+        + least**2
+    )
     everywhere = variance[frame].mean().expand_as(variance).clone()
     everywhere[frame] = variance[frame]
     return share / everywhere

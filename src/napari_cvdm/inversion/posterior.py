@@ -12,7 +12,9 @@ from napari_cvdm.physics.forward_model import PhaseObject
 SOLVE_STEPS = 25
 
 
-def draw_around(fit: Fit, data_noise: torch.Tensor, prior_noise: PhaseObject, pixel_noise: torch.Tensor) -> PhaseObject:
+def draw_around(
+    fit: Fit, data_noise: torch.Tensor, prior_noise: PhaseObject, pixel_noise: torch.Tensor
+) -> PhaseObject:
     """Differences from the estimate, one for each draw of noise.
 
     Parameters
@@ -31,5 +33,7 @@ def draw_around(fit: Fit, data_noise: torch.Tensor, prior_noise: PhaseObject, pi
     PhaseObject
         With leading dimension S.
     """
-    right = fit.model.adjoint(fit.linearisation, fit.weight.sqrt() * data_noise).add(fit.prior.precision_root(prior_noise, pixel_noise))
+    right = fit.model.adjoint(fit.linearisation, fit.weight.sqrt() * data_noise).add(
+        fit.prior.precision_root(prior_noise, pixel_noise)
+    )
     return solve_normal(fit.model, fit.linearisation, fit.weight, fit.prior, right, SOLVE_STEPS)

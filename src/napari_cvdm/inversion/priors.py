@@ -27,7 +27,14 @@ SMOOTH_FREQUENCY = 0.04  # cycles/px: lower ones tell how smooth an object is; t
 EM_ROUNDS = 20
 LEAST_NOISE = 0.01  # of the variance that the camera's estimate has; planes without any noise would leave none
 SETTLED = 0.1  # relative change of an amplitude from round to round
-ILLUMINATION_DEVIATIONS = (1e-4, 2e-3, 2e-3, 2e-5, 2e-5, 2e-5)  # constant, ramps, bowls of `legendre_terms`
+ILLUMINATION_DEVIATIONS = (
+    1e-4,
+    2e-3,
+    2e-3,
+    2e-5,
+    2e-5,
+    2e-5,
+)  # constant, ramps, bowls of `legendre_terms`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -47,7 +54,9 @@ class LocalPrecision:
 
     def apply(self, phase: Tensor) -> Tensor:
         """(D^T G D + L K L) phase, (..., H, W)."""
-        return divergence(self.gradient * gradients(phase)) + laplacian(self.curvature * laplacian(phase))
+        return divergence(self.gradient * gradients(phase)) + laplacian(
+            self.curvature * laplacian(phase)
+        )
 
     def apply_root(self, white: Tensor) -> Tensor:
         """Noise whose covariance is that operator, from white noise (..., 3, H, W): (..., H, W)."""
@@ -104,7 +113,9 @@ class PhasePrior:
         maps = filter_maps(white.maps, self.spectrum.sqrt())
         if self.flat is not None:
             root = self.flat.sqrt() * white_pixels[..., 0, :, :]
-            maps = add_to_phase(maps, root - self.flat * root.sum(dim=(-2, -1), keepdim=True) / self.flat.sum())
+            maps = add_to_phase(
+                maps, root - self.flat * root.sum(dim=(-2, -1), keepdim=True) / self.flat.sum()
+            )
         if self.local is not None:
             maps = add_to_phase(maps, self.local.apply_root(white_pixels[..., 1:, :, :]))
         return PhaseObject(maps=maps, illumination=white.illumination * self.illumination.sqrt())
@@ -146,8 +157,16 @@ class PowerLaws:
     @classmethod
     def start(cls, batch: tuple[int, ...], like: Tensor) -> "PowerLaws":
         """Before anything is known of the image."""
-        phase, absorption = like.new_full(batch, START_PHASE), like.new_full(batch, START_ABSORPTION)
-        return cls(phase=phase, absorption=absorption, noise=like.new_ones(batch), smooth=like.new_full(batch, SMOOTH_PHASE))
+        phase, absorption = (
+            like.new_full(batch, START_PHASE),
+            like.new_full(batch, START_ABSORPTION),
+        )
+        return cls(
+            phase=phase,
+            absorption=absorption,
+            noise=like.new_ones(batch),
+            smooth=like.new_full(batch, SMOOTH_PHASE),
+        )
 
     def prior(self, model: PhaseForwardModel) -> PhasePrior:
         """The prior of fields on the canvas of a model."""
@@ -163,14 +182,23 @@ class PowerLaws:
         """Prior power of log-amplitude, whose mean is free, and of phase."""
         absorption = self.absorption[..., None, None] * shapes.natural
         absorption[..., 0, 0] = shapes.mean_absorption
-        return absorption, WIDER * self.phase[..., None, None] * shapes.natural + self.smooth[..., None, None] * shapes.smooth
+        return absorption, WIDER * self.phase[..., None, None] * shapes.natural + self.smooth[
+            ..., None, None
+        ] * shapes.smooth
 
     def agrees_with(self, other: "PowerLaws") -> bool:
         """Whether no amplitude of the phase or of the noise differs by more than `SETTLED`."""
         pairs = ((self.phase, other.phase), (self.noise, other.noise))
         return all(bool(((one - two).abs() <= SETTLED * two).all()) for one, two in pairs)
 
-    def refine(self, maps: Tensor, residual: Tensor, weight: Tensor, factor: float, model: PhaseForwardModel) -> "PowerLaws":
+    def refine(
+        self,
+        maps: Tensor,
+        residual: Tensor,
+        weight: Tensor,
+        factor: float,
+        model: PhaseForwardModel,
+    ) -> "PowerLaws":
         """Expectation maximisation, from an estimate and the posterior variance of the weak-object problem.
 
         Parameters
@@ -191,7 +219,9 @@ class PowerLaws:
         exaggerated = self.noise * factor**2
         normal = weak_normal(weight / exaggerated[..., None, None, None], model)
         shapes, laws = _shapes(model, power), self
-        most_smooth = (SMOOTH_SHARE * maps[..., 1, model.frame[0], model.frame[1]].var(dim=(-2, -1))).clamp(min=SMOOTH_PHASE)
+        most_smooth = (
+            SMOOTH_SHARE * maps[..., 1, model.frame[0], model.frame[1]].var(dim=(-2, -1))
+        ).clamp(min=SMOOTH_PHASE)
         for _ in range(EM_ROUNDS):
             laws = laws._refined_once(power, shapes, normal, most_smooth)
         squares = (weight * residual * residual).sum(dim=(-3, -2, -1))
@@ -208,30 +238,58 @@ class PowerLaws:
         weight : Tensor of shape (..., P, h, w)
             One over the variance of the data.
         """
-        frame = weight.shape[-2] * weight.shape[-1] / (model.canvas_shape[0] * model.canvas_shape[1])  # the data are spread over no more than that
-        shapes, (of_mu, mixed, of_phi) = _shapes(model, self.phase), (part / frame for part in weak_normal(weight, model))
-        own_mu, own_phi = (own + 1 / power for own, power in zip((of_mu, of_phi), self._powers(shapes), strict=True))
-        share = (own_phi * of_mu + own_mu * of_phi - 2 * mixed.square()) / (own_mu * own_phi - mixed.square())
+        frame = (
+            weight.shape[-2] * weight.shape[-1] / (model.canvas_shape[0] * model.canvas_shape[1])
+        )  # the data are spread over no more than that
+        shapes, (of_mu, mixed, of_phi) = (
+            _shapes(model, self.phase),
+            (part / frame for part in weak_normal(weight, model)),
+        )
+        own_mu, own_phi = (
+            own + 1 / power
+            for own, power in zip((of_mu, of_phi), self._powers(shapes), strict=True)
+        )
+        share = (own_phi * of_mu + own_mu * of_phi - 2 * mixed.square()) / (
+            own_mu * own_phi - mixed.square()
+        )
         within = (share * shapes.count).sum(dim=(-2, -1))
-        return frame**0.5 * within  # some of the surroundings is determined, too: so many by draws of the posterior
+        return (
+            frame**0.5 * within
+        )  # some of the surroundings is determined, too: so many by draws of the posterior
 
-    def _refined_once(self, power: Tensor, shapes: "_Shapes", normal: tuple[Tensor, Tensor, Tensor], most_smooth: Tensor) -> "PowerLaws":
+    def _refined_once(
+        self,
+        power: Tensor,
+        shapes: "_Shapes",
+        normal: tuple[Tensor, Tensor, Tensor],
+        most_smooth: Tensor,
+    ) -> "PowerLaws":
         natural, absorption = self.phase[..., None, None] * shapes.natural, self._powers(shapes)[0]
         smooth = self.smooth[..., None, None] * shapes.smooth
         phase = natural + smooth
         own_mu, mixed, own_phi = normal[0] + 1 / absorption, normal[1], normal[2] + 1 / phase
         determinant = own_mu * own_phi - mixed.square()
-        second_mu, second_phi = power[..., 0, :, :] + own_phi / determinant, power[..., 1, :, :] + own_mu / determinant
-        share = natural / phase  # what the natural part has of the phase at each frequency, as a linear estimate
+        second_mu, second_phi = (
+            power[..., 0, :, :] + own_phi / determinant,
+            power[..., 1, :, :] + own_mu / determinant,
+        )
+        share = (
+            natural / phase
+        )  # what the natural part has of the phase at each frequency, as a linear estimate
         second_natural = share.square() * second_phi + share * smooth
         second_smooth = (1 - share).square() * second_phi + share * smooth
         inside = shapes.count[shapes.inside]
         counted = (1 - share)[..., shapes.inside] * inside * shapes.lowest[shapes.inside]
         return PowerLaws(
-            phase=((second_natural / shapes.natural)[..., shapes.inside] * inside).sum(dim=-1) / inside.sum(),
-            absorption=((second_mu / shapes.natural)[..., shapes.inside] * inside).sum(dim=-1) / inside.sum(),
+            phase=((second_natural / shapes.natural)[..., shapes.inside] * inside).sum(dim=-1)
+            / inside.sum(),
+            absorption=((second_mu / shapes.natural)[..., shapes.inside] * inside).sum(dim=-1)
+            / inside.sum(),
             noise=self.noise,
-            smooth=((second_smooth / shapes.smooth)[..., shapes.inside] * counted).sum(dim=-1).div(counted.sum(dim=-1)).minimum(most_smooth),
+            smooth=((second_smooth / shapes.smooth)[..., shapes.inside] * counted)
+            .sum(dim=-1)
+            .div(counted.sum(dim=-1))
+            .minimum(most_smooth),
         )
 
 
@@ -252,7 +310,9 @@ def _shapes(model: PhaseForwardModel, like: Tensor) -> _Shapes:
     squared = squared_radius((height, width), 1.0, like)[:, : width // 2 + 1]
     inside = squared < HIGHEST_FREQUENCY**2
     inside[0, 0] = False
-    squared[0, 0] = (0.5 / max(height, width)) ** 2  # the mean has no frequency: as of a wave twice as long as the field
+    squared[0, 0] = (
+        0.5 / max(height, width)
+    ) ** 2  # the mean has no frequency: as of a wave twice as long as the field
     return _Shapes(
         natural=1 / squared,
         smooth=1 / squared.square(),
@@ -309,4 +369,8 @@ def weak_normal(weight: Tensor, model: PhaseForwardModel) -> tuple[Tensor, Tenso
     height, width = model.canvas_shape
     mean = (weight.sum(dim=(-2, -1)) / (height * width))[..., None, None]
     of_mu, of_phi = model.weak_transfer()
-    return (mean * of_mu.square()).sum(dim=-3), (mean * of_mu * of_phi).sum(dim=-3), (mean * of_phi.square()).sum(dim=-3)
+    return (
+        (mean * of_mu.square()).sum(dim=-3),
+        (mean * of_mu * of_phi).sum(dim=-3),
+        (mean * of_phi.square()).sum(dim=-3),
+    )

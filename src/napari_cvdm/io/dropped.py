@@ -79,14 +79,22 @@ def sort_paths(paths: Iterable[str | Path], planes: int) -> Sorted:
     found = list(chain.from_iterable(_inside(Path(path)) for path in dict.fromkeys(paths)))
     files = _natural(dict.fromkeys(path for path in found if isinstance(path, Path)))
     strays = tuple(dict.fromkeys(stray for stray in found if isinstance(stray, Stray)))
-    return Sorted(entries=tuple(_grouped(files, planes) if planes > 1 else (ImageEntry(files=(file,)) for file in files)), strays=strays)
+    return Sorted(
+        entries=tuple(
+            _grouped(files, planes) if planes > 1 else (ImageEntry(files=(file,)) for file in files)
+        ),
+        strays=strays,
+    )
 
 
 def _inside(path: Path) -> Iterator[Path | Stray]:
     if not path.is_dir():
         yield _file(path)
     elif path.suffix.lower() == ".zarr":
-        yield Stray(name=path.name, reason="OME-Zarr folders are not read here; open it in napari, and reconstruct the layer.")
+        yield Stray(
+            name=path.name,
+            reason="OME-Zarr folders are not read here; open it in napari, and reconstruct the layer.",
+        )
     else:
         yield from _folder(path)
 
@@ -95,19 +103,35 @@ def _file(path: Path) -> Path | Stray:
     if path.suffix.lower() in SUFFIXES:
         return path
     ending = f"files ending in {path.suffix}" if path.suffix else "files without an ending"
-    return Stray(name=path.name, reason=f"not an image: {ending} are not read; allowed are {', '.join(SUFFIXES)}.")
+    return Stray(
+        name=path.name,
+        reason=f"not an image: {ending} are not read; allowed are {', '.join(SUFFIXES)}.",
+    )
 
 
 def _folder(folder: Path) -> Iterator[Path | Stray]:
     try:
         inside = [path for path in folder.iterdir() if not path.name.startswith(".")]
     except OSError as error:
-        yield Stray(name=folder.name, reason=f"the folder cannot be read ({error.strerror}); check that you may open it.")
+        yield Stray(
+            name=folder.name,
+            reason=f"the folder cannot be read ({error.strerror}); check that you may open it.",
+        )
         return
     if not inside:
-        yield Stray(name=folder.name, reason=f"the folder is empty; give one with images ({', '.join(SUFFIXES)}) in it.")
+        yield Stray(
+            name=folder.name,
+            reason=f"the folder is empty; give one with images ({', '.join(SUFFIXES)}) in it.",
+        )
     for path in _natural(inside):
-        yield Stray(name=path.name, reason="a folder within a folder is not searched; drop it by itself.") if path.is_dir() else _file(path)
+        yield (
+            Stray(
+                name=path.name,
+                reason="a folder within a folder is not searched; drop it by itself.",
+            )
+            if path.is_dir()
+            else _file(path)
+        )
 
 
 def _natural(paths: Iterable[Path]) -> list[Path]:
@@ -130,8 +154,15 @@ def _partners(files: Iterable[Path], planes: int) -> dict[Path, tuple[Path, ...]
         if match is not None:
             shared, ending = match.groups()
             alike = file.parent, shared.lower(), file.suffix.lower()
-            groups.setdefault(alike, {})[str(int(ending)) if ending.isdigit() else ending.lower()] = file
+            groups.setdefault(alike, {})[
+                str(int(ending)) if ending.isdigit() else ending.lower()
+            ] = file
     numbers = [tuple(str(number) for number in range(first, first + planes)) for first in (0, 1)]
     known = [endings for endings in (*_WORDS, *numbers) if len(endings) == planes]
-    images = [tuple(group[ending] for ending in endings) for group in groups.values() for endings in known if set(group) == set(endings)]
+    images = [
+        tuple(group[ending] for ending in endings)
+        for group in groups.values()
+        for endings in known
+        if set(group) == set(endings)
+    ]
     return {file: image for image in images for file in image}

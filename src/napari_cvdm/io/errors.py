@@ -46,5 +46,9 @@ def writing_error(path: Path, error: OSError) -> ImageFileError:
         One line with advice.
     """
     if error.errno in FULL_DISK or error.errno is None:
-        return ImageFileError(f"{path}: the disk is full, nothing was left there. Free some space or choose a folder on another disk.")
-    return ImageFileError(f"{path}: cannot be written ({error.strerror or one_line(error)}). Choose a folder that you may write to.")
+        return ImageFileError(
+            f"{path}: the disk is full, nothing was left there. Free some space or choose a folder on another disk."
+        )
+    return ImageFileError(
+        f"{path}: cannot be written ({error.strerror or one_line(error)}). Choose a folder that you may write to."
+    )

@@ -11,7 +11,9 @@ from napari_cvdm.io.errors import FULL_DISK, ImageFileError, one_line, writing_e
 
 
 @contextmanager
-def output_folder(path: str | Path, overwrite: bool, sign: str = "provenance.json") -> Iterator[Path]:
+def output_folder(
+    path: str | Path, overwrite: bool, sign: str = "provenance.json"
+) -> Iterator[Path]:
     """A temporary folder that becomes `path` when the block ends well.
 
     Parameters
@@ -65,7 +67,9 @@ def _resolved(path: str | Path) -> Path:
     try:
         return Path(path).resolve()
     except (OSError, RuntimeError) as error:  # a loop of links is a RuntimeError before Python 3.13
-        raise ImageFileError(f"{path}: cannot be followed ({one_line(error)}); choose another folder.") from error
+        raise ImageFileError(
+            f"{path}: cannot be followed ({one_line(error)}); choose another folder."
+        ) from error
 
 
 def _check_target(target: Path, overwrite: bool, sign: str) -> Path:
@@ -79,8 +83,12 @@ def _check_target(target: Path, overwrite: bool, sign: str) -> Path:
         raise ImageFileError(f"{target}: is a file; choose the name of a folder.")
     if not overwrite:
         raise ImageFileError(f"{target}: exists already; choose another folder or say --overwrite.")
-    if target in (Path(os.path.expanduser("~")), Path.cwd(), *Path.cwd().parents) or (any(target.iterdir()) and not (target / sign).exists()):
-        raise ImageFileError(f"{target}: is not a result (it has no {sign}) and is never overwritten; choose another folder.")
+    if target in (Path(os.path.expanduser("~")), Path.cwd(), *Path.cwd().parents) or (
+        any(target.iterdir()) and not (target / sign).exists()
+    ):
+        raise ImageFileError(
+            f"{target}: is not a result (it has no {sign}) and is never overwritten; choose another folder."
+        )
     return beside
 
 
@@ -90,7 +98,9 @@ def _existing_parent(target: Path) -> Path:
     except OSError as error:
         raise writing_error(target, error) from error
     if beside is None:
-        raise ImageFileError(f"{target}: is the root of a disk, or on a disk that is not there; choose a folder on one that is.")
+        raise ImageFileError(
+            f"{target}: is the root of a disk, or on a disk that is not there; choose a folder on one that is."
+        )
     return beside
 
 

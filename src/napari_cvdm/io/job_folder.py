@@ -44,7 +44,9 @@ class JobFolder:
         try:
             return dict(json.loads((self.notes / PLAN).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:
-            raise ImageFileError(f"{self.path}: holds no plan that can be read; start the job again with --overwrite.") from error
+            raise ImageFileError(
+                f"{self.path}: holds no plan that can be read; start the job again with --overwrite."
+            ) from error
 
     def begun(self, overwrite: bool) -> dict[str, Any]:
         """The plan of a job that was begun; none where there is no such job, or where a damaged one may be replaced."""
@@ -80,7 +82,10 @@ class JobFolder:
 
     def marks(self) -> dict[str, dict[str, Any]]:
         """What was said of every block that is written."""
-        return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted((self.notes / "done").glob("*.json"))}
+        return {
+            path.stem: json.loads(path.read_text(encoding="utf-8"))
+            for path in sorted((self.notes / "done").glob("*.json"))
+        }
 
 
 def growing_folder(out: str | Path, overwrite: bool) -> JobFolder:
@@ -124,7 +129,9 @@ def begin_job(folder: JobFolder, plan: Mapping[str, Any], *, overwrite: bool) ->
         if not changed:
             return True
         if not overwrite or (any(folder.path.iterdir()) and not folder.planned):
-            raise ImageFileError(f"{folder.path}: another job was begun there ({', '.join(changed)} differ); choose another --out, or say --overwrite.")
+            raise ImageFileError(
+                f"{folder.path}: another job was begun there ({', '.join(changed)} differ); choose another --out, or say --overwrite."
+            )
         shutil.rmtree(folder.path)
     folder.write(PLAN, (json.dumps(now, indent=2, sort_keys=True) + "\n").encode())
     return False

@@ -51,8 +51,14 @@ def window_of(stack: ImageStack, frame: tuple[int, ...], rows: slice, columns: s
         part = _read(stack.array[index])
     except Exception as error:  # every codec has errors of its own; of a chunk whose header lies it is a MemoryError
         where = f"rows {rows.start} to {rows.stop}, columns {columns.start} to {columns.stop}"
-        advice = "Free some memory, or copy the file again: it may be damaged" if isinstance(error, MemoryError) else "Copy the file again"
-        raise ImageFileError(f"{stack.source}: {where} cannot be read ({one_line(error)}). {advice}.") from error
+        advice = (
+            "Free some memory, or copy the file again: it may be damaged"
+            if isinstance(error, MemoryError)
+            else "Copy the file again"
+        )
+        raise ImageFileError(
+            f"{stack.source}: {where} cannot be read ({one_line(error)}). {advice}."
+        ) from error
     return part.reshape(-1, *part.shape[-2:])
 
 

@@ -13,7 +13,11 @@ from napari_cvdm.io.pixels import ordered_axes, usable_dtype
 
 NM_PER_UM = 1000.0
 SUFFIXES = (".czi", ".lif", ".nd2")
-_ZEISS_TAGS = {"na": "LensNA", "medium_index": "RefractiveIndex", "wavelength_um": "EmissionWavelength"}
+_ZEISS_TAGS = {
+    "na": "LensNA",
+    "medium_index": "RefractiveIndex",
+    "wavelength_um": "EmissionWavelength",
+}
 _INSTALL = "pip install 'napari-cvdm[bioio]', or save the image as OME-TIFF from Fiji"
 
 
@@ -39,27 +43,39 @@ def read_maker_file(path: Path) -> ImageStack:
     image_class = _bioio(source, suffix)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the plugins warn about metadata that they cannot translate
+            warnings.simplefilter(
+                "ignore"
+            )  # the plugins warn about metadata that they cannot translate
             image = image_class(path)
-            array, axes = ordered_axes(usable_dtype(image.data, source), str(image.dims.order), source)
+            array, axes = ordered_axes(
+                usable_dtype(image.data, source), str(image.dims.order), source
+            )
             size, optics, place = image.physical_pixel_sizes, *_said(image, suffix)
     except ImageFileError:
         raise
     except Exception as error:  # the plugins let through whatever a damaged file makes happen
         if type(error).__name__ == "UnsupportedFileFormatError":
-            raise ImageFileError(f"{source}: the plugin of bioio for {suffix} files is not installed: {_INSTALL}.") from error
-        raise ImageFileError(f"{source}: cannot be read ({one_line(error)}). Copy it again, or save it as OME-TIFF from Fiji.") from error
+            raise ImageFileError(
+                f"{source}: the plugin of bioio for {suffix} files is not installed: {_INSTALL}."
+            ) from error
+        raise ImageFileError(
+            f"{source}: cannot be read ({one_line(error)}). Copy it again, or save it as OME-TIFF from Fiji."
+        ) from error
     pixel_um = square_pixel(length_um(size.X, "um"), length_um(size.Y, "um"), source)
     step = position_um(size.Z, "um") or 0.0
     place = {**place, "z_step_um": step} if step > 0 else place
-    return ImageStack(array=array, axes=axes, pixel_um=pixel_um, source=source, metadata=optics, place=place)
+    return ImageStack(
+        array=array, axes=axes, pixel_um=pixel_um, source=source, metadata=optics, place=place
+    )
 
 
 def _bioio(source: str, suffix: str) -> Any:
     try:
         from bioio import BioImage
     except ImportError as error:
-        raise ImageFileError(f"{source}: {suffix} files need the extra bioio: {_INSTALL}.") from error
+        raise ImageFileError(
+            f"{source}: {suffix} files need the extra bioio: {_INSTALL}."
+        ) from error
     return BioImage
 
 
@@ -87,6 +103,13 @@ def zeiss_optics(metadata: Element) -> dict[str, float]:
     dict
         Those of ``na``, ``medium_index`` and ``wavelength_um`` (emission) that are said, and are the same for all channels.
     """
-    said = {name: {float(found.text) for found in metadata.iter(tag) if found.text} for name, tag in _ZEISS_TAGS.items()}
+    said = {
+        name: {float(found.text) for found in metadata.iter(tag) if found.text}
+        for name, tag in _ZEISS_TAGS.items()
+    }
     single = {name: values.pop() for name, values in said.items() if len(values) == 1}
-    return {name: value / NM_PER_UM if name == "wavelength_um" else value for name, value in single.items() if value > 0}
+    return {
+        name: value / NM_PER_UM if name == "wavelength_um" else value
+        for name, value in single.items()
+        if value > 0
+    }

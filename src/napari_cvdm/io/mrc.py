@@ -51,14 +51,20 @@ def read_mrc(path: Path) -> ImageStack:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # permissive reading warns about what is looked at here
             _check_extended_header(path)
-            with MrcFile(path, permissive=True) as mrc:  # not mrcfile.open, which unpacks what is gzip or bzip2 under this name
+            with MrcFile(
+                path, permissive=True
+            ) as mrc:  # not mrcfile.open, which unpacks what is gzip or bzip2 under this name
                 if mrc.data is None:
-                    raise ValueError("fewer bytes than its header promises, or an unknown pixel type")
+                    raise ValueError(
+                        "fewer bytes than its header promises, or an unknown pixel type"
+                    )
                 return _stack(mrc, source)
     except ImageFileError:
         raise
     except Exception as error:  # mrcfile lets through whatever a damaged header makes happen
-        raise ImageFileError(f"{source}: cannot be read as MRC, it may be cut short ({one_line(error)}). Copy it again, or save it as TIFF.") from error
+        raise ImageFileError(
+            f"{source}: cannot be read as MRC, it may be cut short ({one_line(error)}). Copy it again, or save it as TIFF."
+        ) from error
 
 
 def _check_extended_header(path: Path) -> None:
@@ -68,9 +74,14 @@ def _check_extended_header(path: Path) -> None:
     lengths = slice(*_EXTENDED_LENGTH_AT)
     without = head[: lengths.start] + bytes(lengths.stop - lengths.start) + head[lengths.stop :]
     stored = MrcInterpreter(BytesIO(without), permissive=True, header_only=True).header.nsymbt.dtype
-    extended, left = int(np.frombuffer(head[lengths], stored)[0]), path.stat().st_size - _HEADER_BYTES
+    extended, left = (
+        int(np.frombuffer(head[lengths], stored)[0]),
+        path.stat().st_size - _HEADER_BYTES,
+    )
     if not 0 <= extended < left:
-        raise ValueError(f"its extended header has {extended} bytes, and the file {left} beside the header")
+        raise ValueError(
+            f"its extended header has {extended} bytes, and the file {left} beside the header"
+        )
 
 
 def _stack(mrc: MrcFile, source: str) -> ImageStack:
@@ -78,12 +89,16 @@ def _stack(mrc: MrcFile, source: str) -> ImageStack:
     array, axes = np.array(mrc.data), _axes(mrc)
     metadata: dict[str, float] = {}
     if priism:
-        array = array.view(np.uint8) if array.dtype == np.int8 else array  # Priism's bytes have no sign
+        array = (
+            array.view(np.uint8) if array.dtype == np.int8 else array
+        )  # Priism's bytes have no sign
         array, axes, metadata = _priism_sections(array, axes, mrc.header)
     array, axes = ordered_axes(usable_dtype(array, source), axes, source)
     unit = "um" if priism else "angstrom"
     voxel = mrc.voxel_size
-    pixel_um = square_pixel(length_um(float(voxel.x), unit), length_um(float(voxel.y), unit), source)
+    pixel_um = square_pixel(
+        length_um(float(voxel.x), unit), length_um(float(voxel.y), unit), source
+    )
     return ImageStack(array=array, axes=axes, pixel_um=pixel_um, source=source, metadata=metadata)
 
 
@@ -93,16 +108,32 @@ def _axes(mrc: MrcFile) -> str:
     return "QZYX"[-mrc.data.ndim :]
 
 
-def _priism_sections(array: np.ndarray, axes: str, header: np.recarray) -> tuple[np.ndarray, str, dict[str, float]]:
+def _priism_sections(
+    array: np.ndarray, axes: str, header: np.recarray
+) -> tuple[np.ndarray, str, dict[str, float]]:
     """Split the sections of a Priism file into times, planes and wavelengths, if its header is whole."""
-    priism = np.frombuffer(header.tobytes(), _PRIISM_HEADER.newbyteorder(header.mode.dtype.byteorder))[0]
+    priism = np.frombuffer(
+        header.tobytes(), _PRIISM_HEADER.newbyteorder(header.mode.dtype.byteorder)
+    )[0]
     if priism["magic"] != _PRIISM_MAGIC:
         return array, axes, {}
-    waves, times, sequence = max(int(priism["waves"]), 1), max(int(priism["times"]), 1), int(priism["sequence"])
+    waves, times, sequence = (
+        max(int(priism["waves"]), 1),
+        max(int(priism["times"]), 1),
+        int(priism["sequence"]),
+    )
     wave_nm = float(priism["wavelengths_nm"][0])
     metadata = {"wavelength_um": wave_nm / 1000.0} if waves == 1 and wave_nm > 0 else {}
-    if array.ndim != 3 or array.shape[0] % (waves * times) or not 0 <= sequence < len(_SECTION_ORDERS):
+    if (
+        array.ndim != 3
+        or array.shape[0] % (waves * times)
+        or not 0 <= sequence < len(_SECTION_ORDERS)
+    ):
         return array, axes, metadata
     order = _SECTION_ORDERS[sequence]
     sizes = {"C": waves, "T": times, "Z": array.shape[0] // (waves * times)}
-    return array.reshape(*(sizes[letter] for letter in order), *array.shape[1:]), order + "YX", metadata
+    return (
+        array.reshape(*(sizes[letter] for letter in order), *array.shape[1:]),
+        order + "YX",
+        metadata,
+    )

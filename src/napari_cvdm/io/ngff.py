@@ -16,7 +16,15 @@ SUFFIXES = (".ome.zarr", ".zarr")
 NOTES_KEY = "napari-cvdm"
 _SIGN = "zarr.json"
 _LARGEST_CHUNK = 1024
-_KINDS = {"t": "time", "time": "time", "c": "channel", "channel": "channel", "z": "space", "y": "space", "x": "space"}
+_KINDS = {
+    "t": "time",
+    "time": "time",
+    "c": "channel",
+    "channel": "channel",
+    "z": "space",
+    "y": "space",
+    "x": "space",
+}
 _ORDER = ("time", "channel", "", "space")
 
 
@@ -89,7 +97,9 @@ def zarr_library(path: Path) -> Any:
     try:
         import zarr
     except ImportError as error:
-        raise ImageFileError(f"{path}: OME-Zarr needs the extra zarr: pip install 'napari-cvdm[zarr]', or save as OME-TIFF.") from error
+        raise ImageFileError(
+            f"{path}: OME-Zarr needs the extra zarr: pip install 'napari-cvdm[zarr]', or save as OME-TIFF."
+        ) from error
     return zarr
 
 
@@ -100,27 +110,43 @@ def _kind(label: str) -> str:
 def _ngff_order(image: PlacedImage, path: Path) -> list[int]:
     """Axes in NGFF's order: time, then one of channel or anything else, then two or three of space."""
     kinds = [*map(_kind, image.labels[:-2]), "space", "space"]
-    others = [label for label, kind in zip(image.labels, kinds, strict=True) if kind in ("channel", "")]
+    others = [
+        label for label, kind in zip(image.labels, kinds, strict=True) if kind in ("channel", "")
+    ]
     if len(others) > 1 or kinds.count("time") > 1 or kinds.count("space") > 3:
         raise ImageFileError(
             f"{path}: OME-Zarr holds time, one of channel or sample, and z, y, x; {image.name} has {', '.join(image.labels)}. Save one at a time."
         )
     if getattr(image.array, "size", 1) == 0 or np.dtype(image.array.dtype).kind not in "buif":
-        raise ImageFileError(f"{path}: {image.name} of shape {image.array.shape} and type {image.array.dtype} cannot be written; real pixels are needed.")
+        raise ImageFileError(
+            f"{path}: {image.name} of shape {image.array.shape} and type {image.array.dtype} cannot be written; real pixels are needed."
+        )
     return sorted(range(len(kinds)), key=lambda axis: (_ORDER.index(kinds[axis]), axis))
 
 
 def _write_image(group: Any, image: PlacedImage, order: list[int]) -> None:
     axes: list[dict[str, str]] = []
     for axis in order:
-        said = {"name": image.labels[axis], "type": "space" if axis >= len(order) - 2 else _kind(image.labels[axis]), "unit": image.units[axis]}
+        said = {
+            "name": image.labels[axis],
+            "type": "space" if axis >= len(order) - 2 else _kind(image.labels[axis]),
+            "unit": image.units[axis],
+        }
         axes.append({key: value for key, value in said.items() if value})
     places = [
         {"type": "scale", "scale": [float(image.scale[axis]) for axis in order]},
         {"type": "translation", "translation": [float(image.translation[axis]) for axis in order]},
     ]
-    multiscales = [{"name": image.name, "axes": axes, "datasets": [{"path": "0", "coordinateTransformations": places}]}]
-    group.attrs.update({"ome": {"version": VERSION, "multiscales": multiscales}, NOTES_KEY: dict(image.notes)})
+    multiscales = [
+        {
+            "name": image.name,
+            "axes": axes,
+            "datasets": [{"path": "0", "coordinateTransformations": places}],
+        }
+    ]
+    group.attrs.update(
+        {"ome": {"version": VERSION, "multiscales": multiscales}, NOTES_KEY: dict(image.notes)}
+    )
     _write_pixels(group, image, order)
 
 

@@ -64,7 +64,9 @@ class Grid:
         return levels
 
 
-def create_images(path: Path, images: Sequence[GridImage], grid: Grid, notes: Mapping[str, Any]) -> None:
+def create_images(
+    path: Path, images: Sequence[GridImage], grid: Grid, notes: Mapping[str, Any]
+) -> None:
     """Make an OME-Zarr collection of empty images; every one of them is whole for a reader at any time, as far as it is filled.
 
     Parameters
@@ -81,29 +83,54 @@ def create_images(path: Path, images: Sequence[GridImage], grid: Grid, notes: Ma
     .. [1] Next-generation file format 0.5, https://ngff.openmicroscopy.org/0.5/
     """
     root = zarr_library(path).open_group(str(path), mode="a", zarr_format=3)
-    root.attrs.update({"ome": {"version": VERSION, "bioformats2raw.layout": 3}, NOTES_KEY: dict(notes)})
-    root.require_group("OME").attrs["ome"] = {"version": VERSION, "series": [image.name for image in images]}
+    root.attrs.update(
+        {"ome": {"version": VERSION, "bioformats2raw.layout": 3}, NOTES_KEY: dict(notes)}
+    )
+    root.require_group("OME").attrs["ome"] = {
+        "version": VERSION,
+        "series": [image.name for image in images],
+    }
     for image in images:
         group = root.require_group(image.name)
-        group.attrs.update({"ome": _multiscales(image, grid, levels=1), NOTES_KEY: {"value_unit": image.unit}})
+        group.attrs.update(
+            {"ome": _multiscales(image, grid, levels=1), NOTES_KEY: {"value_unit": image.unit}}
+        )
         if "0" not in group:  # else the job is taken up again
             _create_level(group, "0", image, grid.shape, grid.chunk)
 
 
-def _create_level(group: Any, name: str, image: GridImage, shape: tuple[int, int], chunk: int) -> Any:
+def _create_level(
+    group: Any, name: str, image: GridImage, shape: tuple[int, int], chunk: int
+) -> Any:
     leading = tuple(size for _, size in image.leading)
     chunks = (1,) * len(leading) + tuple(min(size, chunk) for size in shape)
     names = [*(label for label, _ in image.leading), "y", "x"]
-    return group.create_array(name, shape=(*leading, *shape), chunks=chunks, dtype=image.dtype, dimension_names=names, overwrite=True)
+    return group.create_array(
+        name,
+        shape=(*leading, *shape),
+        chunks=chunks,
+        dtype=image.dtype,
+        dimension_names=names,
+        overwrite=True,
+    )
 
 
 def _multiscales(image: GridImage, grid: Grid, levels: int) -> dict[str, Any]:
-    axes: list[dict[str, str]] = [{"name": label, **({"type": _KINDS[label]} if label in _KINDS else {})} for label, _ in image.leading]
+    axes: list[dict[str, str]] = [
+        {"name": label, **({"type": _KINDS[label]} if label in _KINDS else {})}
+        for label, _ in image.leading
+    ]
     axes += [{"name": name, "type": "space", "unit": "micrometer"} for name in "yx"]
     if "z" in dict(image.leading) and grid.z_step_um:
         next(axis for axis in axes if axis["name"] == "z")["unit"] = "micrometer"
-    datasets = [{"path": str(level), "coordinateTransformations": _places(image, grid, 2**level)} for level in range(levels)]
-    return {"version": VERSION, "multiscales": [{"name": image.name, "axes": axes, "datasets": datasets}]}
+    datasets = [
+        {"path": str(level), "coordinateTransformations": _places(image, grid, 2**level)}
+        for level in range(levels)
+    ]
+    return {
+        "version": VERSION,
+        "multiscales": [{"name": image.name, "axes": axes, "datasets": datasets}],
+    }
 
 
 def _places(image: GridImage, grid: Grid, factor: int) -> list[dict[str, Any]]:
@@ -112,7 +139,10 @@ def _places(image: GridImage, grid: Grid, factor: int) -> list[dict[str, Any]]:
     shift = (factor - 1) / 2 * grid.pixel_um
     return [
         {"type": "scale", "scale": [*before, grid.pixel_um * factor, grid.pixel_um * factor]},
-        {"type": "translation", "translation": [*(0.0 for _ in before), *(first + shift for first in grid.first_um)]},
+        {
+            "type": "translation",
+            "translation": [*(0.0 for _ in before), *(first + shift for first in grid.first_um)],
+        },
     ]
 
 
@@ -157,10 +187,22 @@ def _halve(finer: Any, coarser: Any) -> None:
             for left in range(0, coarser.shape[-1], side):
                 rows = slice(top, min(coarser.shape[-2], top + coarser.chunks[-2]))
                 columns = slice(left, min(coarser.shape[-1], left + side))
-                fine = np.asarray(finer[(*index, slice(2 * rows.start, 2 * rows.stop), slice(2 * columns.start, 2 * columns.stop))])
+                fine = np.asarray(
+                    finer[
+                        (
+                            *index,
+                            slice(2 * rows.start, 2 * rows.stop),
+                            slice(2 * columns.start, 2 * columns.stop),
+                        )
+                    ]
+                )
                 coarser[(*index, rows, columns)] = _coarse(fine)
 
 
 def _coarse(fine: np.ndarray) -> np.ndarray:
     squares = fine.reshape(fine.shape[0] // 2, 2, fine.shape[1] // 2, 2)
-    return squares.min(axis=(1, 3)) if fine.dtype.kind == "u" else squares.mean(axis=(1, 3), dtype=np.float64).astype(fine.dtype)
+    return (
+        squares.min(axis=(1, 3))
+        if fine.dtype.kind == "u"
+        else squares.mean(axis=(1, 3), dtype=np.float64).astype(fine.dtype)
+    )

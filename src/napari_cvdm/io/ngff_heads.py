@@ -31,7 +31,11 @@ def lz4_promise(head: bytes) -> int:
     return max(0, int(struct.unpack_from("<i", head)[0])) if len(head) >= 4 else 0
 
 
-PROMISES: dict[str, Callable[[bytes], int]] = {"blosc": blosc_promise, "lz4": lz4_promise, "zstd": zstd_promise}
+PROMISES: dict[str, Callable[[bytes], int]] = {
+    "blosc": blosc_promise,
+    "lz4": lz4_promise,
+    "zstd": zstd_promise,
+}
 
 
 class ModestStore(WrapperStore[Any]):
@@ -58,7 +62,13 @@ class ModestStore(WrapperStore[Any]):
     async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
         """As of zarr's stores; ValueError where the head of a chunk asks for too much."""
         found = await super().get(key, prototype, byte_range)
-        promised = 0 if found is None or key.endswith(METADATA) else self.promise(found[:HEAD_BYTES].to_bytes())
+        promised = (
+            0
+            if found is None or key.endswith(METADATA)
+            else self.promise(found[:HEAD_BYTES].to_bytes())
+        )
         if promised > self.most:
-            raise ValueError(f"chunk {key} promises {promised:.4g} bytes, and one has at most {self.most:,}")
+            raise ValueError(
+                f"chunk {key} promises {promised:.4g} bytes, and one has at most {self.most:,}"
+            )
         return found

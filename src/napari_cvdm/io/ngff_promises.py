@@ -11,7 +11,19 @@ LARGEST_CHUNKS = 10_000_000
 WIDEST_STORED = 8  # a filter may keep numbers of one byte as numbers of eight
 # Zarr 2 lets metadata name any codec that is installed, and one of them, pickle, executes what it unpacks. These make numbers of numbers.
 PACKING = ("blosc", "bz2", "gzip", "lz4", "lzma", "pcodec", "zfpy", "zlib", "zstd")
-CHANGING = ("astype", "bitround", "bytes", "delta", "endian", "fixedscaleoffset", "packbits", "quantize", "sharding_indexed", "shuffle", "transpose")
+CHANGING = (
+    "astype",
+    "bitround",
+    "bytes",
+    "delta",
+    "endian",
+    "fixedscaleoffset",
+    "packbits",
+    "quantize",
+    "sharding_indexed",
+    "shuffle",
+    "transpose",
+)
 CHECKING = ("adler32", "crc32", "crc32c", "fletcher32", "jenkins_lookup3")
 METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup")
 
@@ -34,10 +46,14 @@ def check_promises(stored: Any, path: Path) -> None:
     _check_codecs(stored, path)
     chunks = prod(ceil(size / side) for size, side in zip(stored.shape, stored.chunks, strict=True))
     if chunks > LARGEST_CHUNKS:
-        raise ImageFileError(f"{path}: its metadata promise {chunks:.4g} chunks; at most {LARGEST_CHUNKS:,} are read. Copy it again, or write larger chunks.")
+        raise ImageFileError(
+            f"{path}: its metadata promise {chunks:.4g} chunks; at most {LARGEST_CHUNKS:,} are read. Copy it again, or write larger chunks."
+        )
     wanted = prod(stored.chunks) * stored.dtype.itemsize
     if wanted > ALWAYS_ALLOWED_BYTES and not _holds(path / stored.path, wanted / LARGEST_EXPANSION):
-        raise ImageFileError(f"{path}: its metadata promise chunks of {wanted:.4g} bytes, and no file in it is large enough for one. Copy it again.")
+        raise ImageFileError(
+            f"{path}: its metadata promise chunks of {wanted:.4g} bytes, and no file in it is large enough for one. Copy it again."
+        )
 
 
 def modest(stored: Any) -> Any:
@@ -56,19 +72,27 @@ def modest(stored: Any) -> Any:
     if not packed or packed[-1] not in PROMISES:  # the last one packs what is on the disk
         return stored
     most = max(ALWAYS_ALLOWED_BYTES, WIDEST_STORED * prod(stored.chunks) * stored.dtype.itemsize)
-    return zarr.open_array(store=ModestStore(stored.store, PROMISES[packed[-1]], most), path=stored.path, mode="r")
+    return zarr.open_array(
+        store=ModestStore(stored.store, PROMISES[packed[-1]], most), path=stored.path, mode="r"
+    )
 
 
 def _check_codecs(stored: Any, path: Path) -> None:
     unknown = sorted(set(_codecs(stored.metadata.to_dict())) - {*PACKING, *CHANGING, *CHECKING})
     if unknown:
-        raise ImageFileError(f"{path}: its pixels are packed by {unknown[0]!r:.80}, which is not read here. Write it again with blosc, zstd or gzip.")
+        raise ImageFileError(
+            f"{path}: its pixels are packed by {unknown[0]!r:.80}, which is not read here. Write it again with blosc, zstd or gzip."
+        )
 
 
 def _codecs(said: Any) -> list[str]:
     """Names of the codecs in the metadata of Zarr 2 (``compressor``, ``filters``) or 3 (``codecs``, nested in shards)."""
     if "codecs" not in said:
-        return [str(one.get("id")) for one in (said.get("compressor"), *(said.get("filters") or ())) if one]
+        return [
+            str(one.get("id"))
+            for one in (said.get("compressor"), *(said.get("filters") or ()))
+            if one
+        ]
     inner = [one["configuration"] for one in said["codecs"] if one["name"] == "sharding_indexed"]
     parts = [said["codecs"], *(one[name] for one in inner for name in ("codecs", "index_codecs"))]
     return [str(codec["name"]).removeprefix("numcodecs.") for part in parts for codec in part]
@@ -76,4 +100,8 @@ def _codecs(said: Any) -> list[str]:
 
 def _holds(folder: Path, least: float) -> bool:
     """Whether a chunk of at least so many bytes is stored."""
-    return any(file.stat().st_size >= least for file in folder.rglob("*") if file.name not in METADATA and file.is_file())
+    return any(
+        file.stat().st_size >= least
+        for file in folder.rglob("*")
+        if file.name not in METADATA and file.is_file()
+    )

@@ -46,14 +46,31 @@ def open_ngff(path: Path) -> ImageStack:
         dataset = multiscale["datasets"][0]
         stored = ome[0][dataset["path"]]
         check_promises(stored, path)
-        axes = [axis if isinstance(axis, Mapping) else {"name": axis} for axis in multiscale["axes"]]
-        array, letters = ordered_axes(usable_dtype(da.from_zarr(modest(stored)), path.name), _letters(axes), path.name)
-        scale, translation = _placed([*dataset["coordinateTransformations"], *multiscale.get("coordinateTransformations", ())], len(axes))
-        return ImageStack(array=array, axes=letters, source=path.name, **_lengths(axes, scale, translation, path.name))
+        axes = [
+            axis if isinstance(axis, Mapping) else {"name": axis} for axis in multiscale["axes"]
+        ]
+        array, letters = ordered_axes(
+            usable_dtype(da.from_zarr(modest(stored)), path.name), _letters(axes), path.name
+        )
+        scale, translation = _placed(
+            [
+                *dataset["coordinateTransformations"],
+                *multiscale.get("coordinateTransformations", ()),
+            ],
+            len(axes),
+        )
+        return ImageStack(
+            array=array,
+            axes=letters,
+            source=path.name,
+            **_lengths(axes, scale, translation, path.name),
+        )
     except ImageFileError:
         raise
     except Exception as error:  # zarr lets through whatever damaged metadata make happen
-        raise ImageFileError(f"{path}: cannot be read as OME-Zarr 0.4 or 0.5 ({one_line(error)}). Give the folder that ends in .ome.zarr.") from error
+        raise ImageFileError(
+            f"{path}: cannot be read as OME-Zarr 0.4 or 0.5 ({one_line(error)}). Give the folder that ends in .ome.zarr."
+        ) from error
 
 
 def _image_of(group: Any) -> tuple[Any, Mapping[str, Any]]:
@@ -61,7 +78,11 @@ def _image_of(group: Any) -> tuple[Any, Mapping[str, Any]]:
     found = group.attrs.get("ome", dict(group.attrs))
     if "multiscales" in found:
         return group, found
-    series = group["OME"].attrs.get("ome", dict(group["OME"].attrs)).get("series", ["0"]) if "OME" in group else ["0"]
+    series = (
+        group["OME"].attrs.get("ome", dict(group["OME"].attrs)).get("series", ["0"])
+        if "OME" in group
+        else ["0"]
+    )
     return _image_of(group[series[0]])
 
 
@@ -71,25 +92,42 @@ def _letters(axes: Sequence[Mapping[str, Any]]) -> str:
     return "".join(name if name in ("T", "C", "Z", "Y", "X") else next(free) for name in names)
 
 
-def _placed(transformations: Sequence[Mapping[str, Any]], dimensions: int) -> tuple[list[float], list[float]]:
+def _placed(
+    transformations: Sequence[Mapping[str, Any]], dimensions: int
+) -> tuple[list[float], list[float]]:
     """Scale and translation of all transformations, applied in turn."""
     scale, translation = [1.0] * dimensions, [0.0] * dimensions
     for step in transformations:
         if step["type"] == "scale":
             scale = [one * factor for one, factor in zip(scale, step["scale"], strict=True)]
-            translation = [one * factor for one, factor in zip(translation, step["scale"], strict=True)]
+            translation = [
+                one * factor for one, factor in zip(translation, step["scale"], strict=True)
+            ]
         elif step["type"] == "translation":
-            translation = [one + shift for one, shift in zip(translation, step["translation"], strict=True)]
+            translation = [
+                one + shift for one, shift in zip(translation, step["translation"], strict=True)
+            ]
     return scale, translation
 
 
-def _lengths(axes: Sequence[Mapping[str, Any]], scale: Sequence[float], translation: Sequence[float], source: str) -> dict[str, Any]:
+def _lengths(
+    axes: Sequence[Mapping[str, Any]],
+    scale: Sequence[float],
+    translation: Sequence[float],
+    source: str,
+) -> dict[str, Any]:
     """Pixel size, and where the image lies, of axes that have a unit of length."""
-    by_name = {str(axis["name"]).lower(): (axis.get("unit"), size, start) for axis, size, start in zip(axes, scale, translation, strict=True)}
+    by_name = {
+        str(axis["name"]).lower(): (axis.get("unit"), size, start)
+        for axis, size, start in zip(axes, scale, translation, strict=True)
+    }
     unit_y, size_y, _ = by_name["y"]
     unit_x, size_x, _ = by_name["x"]
     place = {f"{name}_um": position_um(by_name[name][2], by_name[name][0]) for name in "yx"}
     if "z" in by_name:
         place["z_step_um"] = position_um(by_name["z"][1], by_name["z"][0])
     pixel_um = square_pixel(length_um(size_x, unit_x), length_um(size_y, unit_y), source)
-    return {"pixel_um": pixel_um, "place": {name: value for name, value in place.items() if value is not None}}
+    return {
+        "pixel_um": pixel_um,
+        "place": {name: value for name, value in place.items() if value is not None},
+    }

@@ -38,7 +38,9 @@ def ome_pixel(xml: str) -> tuple[float | None, float | None]:
     x = length_um(_number(pixels, "PhysicalSizeX"), pixels.get("PhysicalSizeXUnit", _MICROMETRE))
     if "PhysicalSizeY" not in pixels.attrib:
         return x, x
-    return x, length_um(_number(pixels, "PhysicalSizeY"), pixels.get("PhysicalSizeYUnit", _MICROMETRE))
+    return x, length_um(
+        _number(pixels, "PhysicalSizeY"), pixels.get("PhysicalSizeYUnit", _MICROMETRE)
+    )
 
 
 def ome_place(xml: str) -> dict[str, float]:
@@ -65,7 +67,11 @@ def ome_place(xml: str) -> dict[str, float]:
 
 
 def _position_um(element: ElementTree.Element | None, name: str, default_unit: str) -> float | None:
-    return None if element is None else position_um(_number(element, name), element.get(f"{name}Unit", default_unit))
+    return (
+        None
+        if element is None
+        else position_um(_number(element, name), element.get(f"{name}Unit", default_unit))
+    )
 
 
 def ome_optics(xml: str) -> dict[str, float]:
@@ -83,11 +89,17 @@ def ome_optics(xml: str) -> dict[str, float]:
     """
     root = ElementTree.fromstring(xml)
     settings = _find(root, "Image", "ObjectiveSettings")
-    said = {"medium_index": _number(settings, "RefractiveIndex"), "na": _number(_objective(root, settings), "LensNA"), "wavelength_um": _emission_um(root)}
+    said = {
+        "medium_index": _number(settings, "RefractiveIndex"),
+        "na": _number(_objective(root, settings), "LensNA"),
+        "wavelength_um": _emission_um(root),
+    }
     return {name: value for name, value in said.items() if value is not None and value > 0}
 
 
-def _objective(root: ElementTree.Element, settings: ElementTree.Element | None) -> ElementTree.Element | None:
+def _objective(
+    root: ElementTree.Element, settings: ElementTree.Element | None
+) -> ElementTree.Element | None:
     objectives = root.findall("{*}Instrument/{*}Objective")
     wanted = settings.get("ID") if settings is not None else None
     if wanted is None:
@@ -98,5 +110,10 @@ def _objective(root: ElementTree.Element, settings: ElementTree.Element | None) 
 def _emission_um(root: ElementTree.Element) -> float | None:
     image = _find(root, "Image")
     channels = image.findall("{*}Pixels/{*}Channel") if image is not None else []
-    lengths = {length_um(_number(channel, "EmissionWavelength"), channel.get("EmissionWavelengthUnit", "nm")) for channel in channels}
+    lengths = {
+        length_um(
+            _number(channel, "EmissionWavelength"), channel.get("EmissionWavelengthUnit", "nm")
+        )
+        for channel in channels
+    }
     return lengths.pop() if len(lengths) == 1 else None

@@ -103,5 +103,7 @@ def square_pixel(x: float | None, y: float | None, source: str) -> float | None:
     if x is None or y is None:
         return None
     if max(x, y) > _LARGEST_ASPECT * min(x, y):
-        raise ImageFileError(f"{source}: pixels are {x:g} x {y:g} um; they must be square within 1 %. Resample the image, or correct its pixel size.")
+        raise ImageFileError(
+            f"{source}: pixels are {x:g} x {y:g} um; they must be square within 1 %. Resample the image, or correct its pixel size."
+        )
     return x

@@ -37,10 +37,18 @@ def usable_dtype(array: np.ndarray, source: str) -> np.ndarray:
         Complex, text, object or structured pixels, or none at all.
     """
     if array.dtype.kind not in "buif":
-        advice = "save its amplitude, its phase or its intensity" if array.dtype.kind == "c" else "save it as uint8, uint16 or float32"
-        raise ImageFileError(f"{source}: pixels of type {array.dtype} cannot be used; allowed are real numbers: {advice}.")
+        advice = (
+            "save its amplitude, its phase or its intensity"
+            if array.dtype.kind == "c"
+            else "save it as uint8, uint16 or float32"
+        )
+        raise ImageFileError(
+            f"{source}: pixels of type {array.dtype} cannot be used; allowed are real numbers: {advice}."
+        )
     if array.size == 0:
-        raise ImageFileError(f"{source}: the image is empty (shape {array.shape}); give an image with pixels in it.")
+        raise ImageFileError(
+            f"{source}: the image is empty (shape {array.shape}); give an image with pixels in it."
+        )
     native = np.dtype(np.uint8) if array.dtype.kind == "b" else array.dtype.newbyteorder("=")
     if native.itemsize > LARGEST_ITEM:
         native = np.dtype(np.float64)
@@ -73,7 +81,9 @@ def storable(array: np.ndarray, source: str) -> np.ndarray:
         return array
     smallest = np.promote_types(np.min_scalar_type(array.min()), np.min_scalar_type(array.max()))
     if smallest.kind == "f" or smallest.itemsize > 4:
-        raise ImageFileError(f"{source}: whole numbers from {array.min()} to {array.max()} do not fit the 32 bits of OME-TIFF; save as OME-Zarr.")
+        raise ImageFileError(
+            f"{source}: whole numbers from {array.min()} to {array.max()} do not fit the 32 bits of OME-TIFF; save as OME-Zarr."
+        )
     return array.astype(np.int32 if smallest.kind == "i" else np.uint32)
 
 
@@ -102,12 +112,22 @@ def ordered_axes(array: np.ndarray, axes: str, source: str) -> tuple[np.ndarray,
         No Y and X, or more axes than there are letters.
     """
     if "Y" not in axes or "X" not in axes:
-        raise ImageFileError(f"{source}: an array of shape {array.shape} is no image; at least two dimensions, Y and X, are needed.")
-    single = [index for index, letter in enumerate(axes) if letter not in "YX" and array.shape[index] == 1]
-    array, axes = np.squeeze(array, axis=tuple(single)), "".join(letter for index, letter in enumerate(axes) if index not in single)
+        raise ImageFileError(
+            f"{source}: an array of shape {array.shape} is no image; at least two dimensions, Y and X, are needed."
+        )
+    single = [
+        index for index, letter in enumerate(axes) if letter not in "YX" and array.shape[index] == 1
+    ]
+    array, axes = (
+        np.squeeze(array, axis=tuple(single)),
+        "".join(letter for index, letter in enumerate(axes) if index not in single),
+    )
     leading = [letter for letter in axes if letter not in "SYX"]
     if "S" in axes:  # colours are channels: (C, S) become one axis
-        leading = [*(letter for letter in leading if letter != "C"), *(letter for letter in "CS" if letter in axes)]
+        leading = [
+            *(letter for letter in leading if letter != "C"),
+            *(letter for letter in "CS" if letter in axes),
+        ]
     array = np.transpose(array, [axes.index(letter) for letter in [*leading, "Y", "X"]])
     if "S" in axes:
         leading = [*(letter for letter in leading if letter not in "CS"), "C"]
@@ -119,7 +139,9 @@ def _known_letters(letters: list[str], source: str) -> str:
     free = [letter for letter in _LETTERS_FOR_UNKNOWN if letter not in letters]
     unknown = [letter for letter in letters if letter not in "TCZ"]
     if len(unknown) > len(free):
-        raise ImageFileError(f"{source}: {len(letters) + 2} axes are too many; split the file so that at most T, Z, C and one more axis remain.")
+        raise ImageFileError(
+            f"{source}: {len(letters) + 2} axes are too many; split the file so that at most T, Z, C and one more axis remain."
+        )
     names = dict(zip(unknown, free, strict=False))
     return "".join(names.get(letter, letter) for letter in letters)
 
@@ -140,14 +162,24 @@ def check_pixels(stack: ImageStack) -> None:
     """
     if stack.lazy:
         first = stack.frame((0,) * (stack.array.ndim - 2 - ("P" in stack.axes)))
-        stack = replace(stack, array=first if "P" in stack.axes else first[0], axes="PYX" if "P" in stack.axes else "YX")
+        stack = replace(
+            stack,
+            array=first if "P" in stack.axes else first[0],
+            axes="PYX" if "P" in stack.axes else "YX",
+        )
     check_finite(stack.array, stack.axes, stack.source)
     _check_size(stack)
-    planes = np.moveaxis(stack.array, stack.axes.index("P"), 0) if "P" in stack.axes else stack.array[None]
+    planes = (
+        np.moveaxis(stack.array, stack.axes.index("P"), 0)
+        if "P" in stack.axes
+        else stack.array[None]
+    )
     for number, plane in enumerate(planes, start=1):
         if plane.min() == plane.max():
             which = f"plane {number}" if "P" in stack.axes else "the image"
-            raise ImageFileError(f"{stack.source}: {which} is constant (every pixel is {plane.flat[0]:g}); give an image with something in it.")
+            raise ImageFileError(
+                f"{stack.source}: {which} is constant (every pixel is {plane.flat[0]:g}); give an image with something in it."
+            )
 
 
 def check_finite(array: np.ndarray, axes: str, source: str) -> None:
@@ -157,16 +189,24 @@ def check_finite(array: np.ndarray, axes: str, source: str) -> None:
     with np.errstate(over="ignore"):
         bad = ~np.isfinite(array.astype(np.float32, copy=False))
     if bad.any():
-        first = ", ".join(f"{letter} {index}" for letter, index in zip(axes, np.argwhere(bad)[0], strict=True))
+        first = ", ".join(
+            f"{letter} {index}" for letter, index in zip(axes, np.argwhere(bad)[0], strict=True)
+        )
         count = f"{int(bad.sum())} of {bad.size} pixels are NaN or infinite"
-        raise ImageFileError(f"{source}: {count} (the first at {first}, counted from 0); fill or crop them first.")
+        raise ImageFileError(
+            f"{source}: {count} (the first at {first}, counted from 0); fill or crop them first."
+        )
 
 
 def _check_size(stack: ImageStack) -> None:
     low, high = float(stack.array.min()), float(stack.array.max())
     if max(-low, high) > LARGEST_PIXEL or 0 < high - low < SMALLEST_SPAN:
-        allowed = f"allowed are values up to {LARGEST_PIXEL:g} that differ by {SMALLEST_SPAN:g} or more"
-        raise ImageFileError(f"{stack.source}: pixels are {low:.4g} to {high:.4g}; {allowed}. Give counts, or another unit.")
+        allowed = (
+            f"allowed are values up to {LARGEST_PIXEL:g} that differ by {SMALLEST_SPAN:g} or more"
+        )
+        raise ImageFileError(
+            f"{stack.source}: pixels are {low:.4g} to {high:.4g}; {allowed}. Give counts, or another unit."
+        )
 
 
 class Fingerprint:

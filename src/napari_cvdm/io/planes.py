@@ -41,7 +41,9 @@ def combine_planes(first: ImageStack, *others: ImageStack | None, count: int = 2
     alike = _alike(stack)
     if alike is not None:
         which = "both planes" if stack.planes == 2 else "planes {} and {}".format(*alike)
-        raise ImageFileError(f"{stack.source}: {which} have the same pixels; give images at different focus.")
+        raise ImageFileError(
+            f"{stack.source}: {which} have the same pixels; give images at different focus."
+        )
     return stack
 
 
@@ -55,13 +57,23 @@ def _alike(stack: ImageStack) -> tuple[int, int] | None:
     """The numbers, from 1, of two planes that are the same. Of a lazy stack only the first frame is read."""
     array = stack.array[(0,) * (stack.array.ndim - 3)] if stack.lazy else stack.array
     numbers = range(array.shape[-3])
-    return next(((one + 1, other + 1) for one, other in combinations(numbers, 2) if _same_pixels(array, one, other)), None)
+    return next(
+        (
+            (one + 1, other + 1)
+            for one, other in combinations(numbers, 2)
+            if _same_pixels(array, one, other)
+        ),
+        None,
+    )
 
 
 def _same_pixels(array: np.ndarray, one: int, other: int) -> bool:
     """Whether two planes are the same. They are compared band by band until they differ."""
     bands = (slice(top, top + BAND_ROWS) for top in range(0, array.shape[-2], BAND_ROWS))
-    return all(np.array_equal(np.asarray(array[..., one, rows, :]), np.asarray(array[..., other, rows, :])) for rows in bands)
+    return all(
+        np.array_equal(np.asarray(array[..., one, rows, :]), np.asarray(array[..., other, rows, :]))
+        for rows in bands
+    )
 
 
 def mean_step_um(planes_um: Sequence[float]) -> float:
@@ -96,17 +108,36 @@ def _planes_of_several(first: ImageStack, others: Sequence[ImageStack]) -> Image
     pixel_um = next((stack.pixel_um for stack in stacks if stack.pixel_um is not None), None)
     source = " + ".join(stack.source for stack in stacks)
     metadata = {name: value for stack in reversed(stacks) for name, value in stack.metadata.items()}
-    return replace(first, array=array, axes=first.axes[:-2] + "PYX", pixel_um=pixel_um, source=source, metadata=metadata)
+    return replace(
+        first,
+        array=array,
+        axes=first.axes[:-2] + "PYX",
+        pixel_um=pixel_um,
+        source=source,
+        metadata=metadata,
+    )
 
 
 def _check_fit(first: ImageStack, second: ImageStack) -> None:
     pair = f"{first.source} and {second.source}"
     if "P" in first.axes:
-        raise ImageFileError(f"{first.source}: has {first.planes} planes already; give either one stack of all planes or one file for each plane.")
+        raise ImageFileError(
+            f"{first.source}: has {first.planes} planes already; give either one stack of all planes or one file for each plane."
+        )
     if first.axes != second.axes or first.array.shape != second.array.shape:
         given = f"{first.axes} {first.array.shape} and {second.axes} {second.array.shape}"
-        raise ImageFileError(f"{pair}: the planes are {given}; both must have the same axes and shape. Crop them to the same field.")
+        raise ImageFileError(
+            f"{pair}: the planes are {given}; both must have the same axes and shape. Crop them to the same field."
+        )
     if first.array.dtype.kind != second.array.dtype.kind:
-        raise ImageFileError(f"{pair}: pixels are {first.array.dtype} and {second.array.dtype}; both planes must come from the same camera, unchanged.")
-    if first.pixel_um and second.pixel_um and abs(first.pixel_um - second.pixel_um) > _PIXEL_TOLERANCE * first.pixel_um:
-        raise ImageFileError(f"{pair}: pixel sizes are {first.pixel_um:g} and {second.pixel_um:g} um; both planes need the same magnification.")
+        raise ImageFileError(
+            f"{pair}: pixels are {first.array.dtype} and {second.array.dtype}; both planes must come from the same camera, unchanged."
+        )
+    if (
+        first.pixel_um
+        and second.pixel_um
+        and abs(first.pixel_um - second.pixel_um) > _PIXEL_TOLERANCE * first.pixel_um
+    ):
+        raise ImageFileError(
+            f"{pair}: pixel sizes are {first.pixel_um:g} and {second.pixel_um:g} um; both planes need the same magnification."
+        )

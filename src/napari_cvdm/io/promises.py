@@ -27,7 +27,9 @@ def check_expansion(wanted: int, stored: int, source: str) -> None:
         Name for messages.
     """
     if wanted > max(ALWAYS_ALLOWED_BYTES, LARGEST_EXPANSION * stored):
-        raise ImageFileError(f"{source}: its header promises {wanted:.4g} bytes of pixels, and it holds {stored:,}; it is damaged or cut short. Copy it again.")
+        raise ImageFileError(
+            f"{source}: its header promises {wanted:.4g} bytes of pixels, and it holds {stored:,}; it is damaged or cut short. Copy it again."
+        )
 
 
 def check_chain(tiff: tifffile.TiffFile, source: str) -> None:
@@ -35,7 +37,9 @@ def check_chain(tiff: tifffile.TiffFile, source: str) -> None:
     met: set[int] = set()
     for offset in _chain(tiff):
         if offset in met:
-            raise ImageFileError(f"{source}: the file is damaged, its pages lead back to the one at byte {offset}. Copy it again, or save it again from Fiji.")
+            raise ImageFileError(
+                f"{source}: the file is damaged, its pages lead back to the one at byte {offset}. Copy it again, or save it again from Fiji."
+            )
         met.add(offset)
 
 
@@ -62,12 +66,21 @@ def check_ome(tiff: tifffile.TiffFile, source: str) -> None:
         return
     page = max(1, tiff.pages.first.size)
     for element in elements:
-        planes = max(_planes(element, page), _number(element, "PlaneCount"), _number(element, "NumPlanes"), _labels(element))
+        planes = max(
+            _planes(element, page),
+            _number(element, "PlaneCount"),
+            _number(element, "NumPlanes"),
+            _labels(element),
+        )
         if planes > LARGEST_PLANES:
-            raise ImageFileError(f"{source}: its OME header promises {planes:.4g} planes; at most {LARGEST_PLANES:,} are read. Copy it again, or split it.")
+            raise ImageFileError(
+                f"{source}: its OME header promises {planes:.4g} planes; at most {LARGEST_PLANES:,} are read. Copy it again, or split it."
+            )
         name = element.get("FileName", "")
         if name and not PurePosixPath(name).name == name == PureWindowsPath(name).name:
-            raise ImageFileError(f"{source}: it names a companion file in another folder ({name!r:.80}), which is not opened; put both into one folder.")
+            raise ImageFileError(
+                f"{source}: it names a companion file in another folder ({name!r:.80}), which is not opened; put both into one folder."
+            )
 
 
 def _number(element: ElementTree.Element, name: str) -> float:

@@ -29,9 +29,15 @@ def read_psf(path: str | Path) -> MeasuredPsf:
     stack = read_image(path)
     planes = np.asarray(stack.array, np.float64)
     if planes.ndim > 3:
-        raise RequestError(f"{path}: the PSF has axes {stack.axes}; give one plane (YX), or one stack of planes.")
+        raise RequestError(
+            f"{path}: the PSF has axes {stack.axes}; give one plane (YX), or one stack of planes."
+        )
     if stack.pixel_um is None:
-        raise RequestError(f"{path}: the PSF does not say its pixel size; save it as OME-TIFF with one.")
+        raise RequestError(
+            f"{path}: the PSF does not say its pixel size; save it as OME-TIFF with one."
+        )
     planes = planes.reshape(-1, *planes.shape[-2:])
-    sharpest = int(np.argmax([gaussian_filter(plane, 1.0).max() for plane in planes]))  # blurred: a hot pixel is no focus
+    sharpest = int(
+        np.argmax([gaussian_filter(plane, 1.0).max() for plane in planes])
+    )  # blurred: a hot pixel is no focus
     return MeasuredPsf(array=planes[sharpest], pixel_um=stack.pixel_um, source=str(path))

@@ -24,10 +24,14 @@ def _read_npy(path: Path) -> ImageStack:
         _check_npy(path)
         array = np.load(path, allow_pickle=False)
     except Exception as error:  # NumPy lets through whatever a damaged header makes happen
-        raise ImageFileError(f"{source}: cannot be read as NPY ({one_line(error)}). Save one numeric array with numpy.save.") from error
+        raise ImageFileError(
+            f"{source}: cannot be read as NPY ({one_line(error)}). Save one numeric array with numpy.save."
+        ) from error
     leading = max(array.ndim - 2, 0)
     if leading > len(_UNNAMED_AXES):
-        raise ImageFileError(f"{source}: an array of {array.ndim} dimensions is no image; at most six are read.")
+        raise ImageFileError(
+            f"{source}: an array of {array.ndim} dimensions is no image; at most six are read."
+        )
     axes = _UNNAMED_AXES[:leading] + "YX"[-array.ndim :] if array.ndim else ""
     array, axes = ordered_axes(usable_dtype(array, source), axes, source)
     return ImageStack(array=array, axes=axes, source=source)
@@ -45,7 +49,12 @@ def _check_npy(path: Path) -> None:
         raise ValueError(f"its header promises {wanted:.4g} bytes of pixels, and it holds {held}")
 
 
-_READERS: dict[str, Callable[[Path], ImageStack]] = {".tif": read_tiff, ".tiff": read_tiff, ".mrc": read_mrc, ".npy": _read_npy}
+_READERS: dict[str, Callable[[Path], ImageStack]] = {
+    ".tif": read_tiff,
+    ".tiff": read_tiff,
+    ".mrc": read_mrc,
+    ".npy": _read_npy,
+}
 _READERS |= dict.fromkeys(makers.SUFFIXES, makers.read_maker_file)
 SUFFIXES = tuple(_READERS)
 
@@ -74,19 +83,27 @@ def read_image(path: str | Path) -> ImageStack:
     if not path.exists():
         raise ImageFileError(f"{path}: there is no such file; check the name.")
     if path.is_dir() and path.suffix.lower() == ".zarr":
-        raise ImageFileError(f"{path}: an OME-Zarr is restored block by block: choose a name with --out that ends in .ome.zarr.")
+        raise ImageFileError(
+            f"{path}: an OME-Zarr is restored block by block: choose a name with --out that ends in .ome.zarr."
+        )
     if path.is_dir():
         raise ImageFileError(f"{path}: is a folder; give one image file ({', '.join(SUFFIXES)}).")
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         ending = path.suffix or "nothing"
-        raise ImageFileError(f"{path}: files ending in {ending} are not read; allowed are {', '.join(SUFFIXES)}. Save it as OME-TIFF from Fiji.")
+        raise ImageFileError(
+            f"{path}: files ending in {ending} are not read; allowed are {', '.join(SUFFIXES)}. Save it as OME-TIFF from Fiji."
+        )
     if not path.is_file():  # a pipe would be waited for without end
-        raise ImageFileError(f"{path}: is no file but a device or a pipe; give one image file ({', '.join(SUFFIXES)}).")
+        raise ImageFileError(
+            f"{path}: is no file but a device or a pipe; give one image file ({', '.join(SUFFIXES)})."
+        )
     try:
         with path.open("rb") as file:
             if not file.read(1):
                 raise ImageFileError(f"{path}: the file is empty (0 bytes); copy it again.")
     except OSError as error:
-        raise ImageFileError(f"{path}: cannot be opened ({error.strerror}); check that you may read it.") from error
+        raise ImageFileError(
+            f"{path}: cannot be opened ({error.strerror}); check that you may read it."
+        ) from error
     return reader(path)

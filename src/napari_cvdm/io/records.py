@@ -29,7 +29,9 @@ def content_of(path: Path, largest: int = LARGEST_RECORD) -> bytes:
         raise ValueError(f"{path.name} is no regular file")
     with path.open("rb") as file:
         if os.fstat(file.fileno()).st_size > largest:
-            raise ValueError(f"{path.name} is larger than {largest:,} bytes, and none of this program is")
+            raise ValueError(
+                f"{path.name} is larger than {largest:,} bytes, and none of this program is"
+            )
         return file.read()
 
 
@@ -60,7 +62,12 @@ def check_depth(value: Any) -> None:
     """ValueError where mappings and lists are nested deeper than `DEEPEST`."""
     level = [value]
     for _ in range(DEEPEST):
-        level = [inner for outer in level if isinstance(outer, dict | list) for inner in (outer.values() if isinstance(outer, dict) else outer)]
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
         if not level:
             return
     raise ValueError(f"its entries are nested deeper than {DEEPEST}")

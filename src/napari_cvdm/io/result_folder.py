@@ -80,21 +80,34 @@ def read_result_folder(path: str | Path) -> StoredResult:
     """
     folder = Path(path)
     if not is_result_folder(folder):
-        raise ImageFileError(f"{folder}: is no result of napari-cvdm (no {PROVENANCE} of it); choose a folder that `napari-cvdm restore` made.")
+        raise ImageFileError(
+            f"{folder}: is no result of napari-cvdm (no {PROVENANCE} of it); choose a folder that `napari-cvdm restore` made."
+        )
     record = _record(folder)
     try:
         return _stored(folder, record)
-    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, StopIteration) as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+        StopIteration,
+    ) as error:
         if isinstance(error, ImageFileError):
             raise
-        raise ImageFileError(f"{folder}: {PROVENANCE} lacks what a result has ({type(error).__name__}: {one_line(error)}). Restore the image again.") from error
+        raise ImageFileError(
+            f"{folder}: {PROVENANCE} lacks what a result has ({type(error).__name__}: {one_line(error)}). Restore the image again."
+        ) from error
 
 
 def _record(folder: Path) -> dict[str, Any]:
     try:
         return record_of(content_of(folder / PROVENANCE))
     except (OSError, ValueError) as error:
-        raise ImageFileError(f"{folder}: {PROVENANCE} cannot be read, it may be cut short. Copy the folder again, or restore the image again.") from error
+        raise ImageFileError(
+            f"{folder}: {PROVENANCE} cannot be read, it may be cut short. Copy the folder again, or restore the image again."
+        ) from error
 
 
 def _stored(folder: Path, record: Mapping[str, Any]) -> StoredResult:
@@ -105,7 +118,12 @@ def _stored(folder: Path, record: Mapping[str, Any]) -> StoredResult:
     shape = tuple(sizes.get(letter, 1) for letter in axes)  # files drop axes of length 1
     upsampling = round(float(record["settings"]["pixel_um"]) / pixel_um)
     planes = len(record["settings"].get("defocus_um") or (0.0,))
-    gamma, beta, samples = (_pixels(folder, name, shape, leading=True) if (folder / f"{name}{ENDING}").exists() else None for name in LEADING)
+    gamma, beta, samples = (
+        _pixels(folder, name, shape, leading=True)
+        if (folder / f"{name}{ENDING}").exists()
+        else None
+        for name in LEADING
+    )
     region = record["settings"].get("region")
     restoration = Restoration(
         mean=_pixels(folder, "mean", shape),
@@ -122,7 +140,10 @@ def _stored(folder: Path, record: Mapping[str, Any]) -> StoredResult:
         gamma=gamma,
         beta=beta,
         samples=samples,
-        counts=np.array(output.get("counts", np.full(shape[:-2], record["settings"].get("samples", 1))), dtype=int),
+        counts=np.array(
+            output.get("counts", np.full(shape[:-2], record["settings"].get("samples", 1))),
+            dtype=int,
+        ),
         region=tuple(region) if region else None,
         forward=_forward(folder, record.get("forward"), {**sizes, "P": planes}, upsampling),
     )
@@ -130,32 +151,51 @@ def _stored(folder: Path, record: Mapping[str, Any]) -> StoredResult:
         restoration=restoration,
         source=next(iter(restoration.provenance.inputs)),
         place=_source_place(mean.place, pixel_um, upsampling, restoration.region),
-        files={role: str(entry["path"]) for role, entry in record["inputs"].items() if isinstance(entry, Mapping) and "path" in entry},
-        planes_um=None if "image2" in record["inputs"] else restoration.provenance.settings.get("defocus_um"),  # type: ignore[arg-type]
+        files={
+            role: str(entry["path"])
+            for role, entry in record["inputs"].items()
+            if isinstance(entry, Mapping) and "path" in entry
+        },
+        planes_um=None
+        if "image2" in record["inputs"]
+        else restoration.provenance.settings.get("defocus_um"),  # type: ignore[arg-type]
     )
 
 
 def _image(folder: Path, name: str) -> ImageStack:
     path = folder / f"{name}{ENDING}"
     if not path.exists():
-        raise ImageFileError(f"{folder}: {path.name} is missing, so the result is not whole. Copy the folder again, or restore the image again.")
+        raise ImageFileError(
+            f"{folder}: {path.name} is missing, so the result is not whole. Copy the folder again, or restore the image again."
+        )
     return read_image(path)
 
 
-def _pixels(folder: Path, name: str, shape: tuple[int, ...], *, leading: bool = False) -> np.ndarray:
+def _pixels(
+    folder: Path, name: str, shape: tuple[int, ...], *, leading: bool = False
+) -> np.ndarray:
     """Pixels in the shape that was written; `leading` tells that one more axis stands before it."""
     stack = _image(folder, name)
     array = stack.array
-    if leading and "S" in stack.axes and array.ndim > len(shape):  # OME puts its other axis behind the one it shares
+    if (
+        leading and "S" in stack.axes and array.ndim > len(shape)
+    ):  # OME puts its other axis behind the one it shares
         array = np.moveaxis(array, stack.axes.index("S"), 0)
     wanted = (max(1, array.size // int(np.prod(shape))), *shape) if leading else shape
-    if tuple(size for size in array.shape if size > 1) != tuple(size for size in wanted if size > 1):
-        raise ImageFileError(f"{folder}: {name}{ENDING} has the shape {array.shape}, which does not fit the mean's {shape}; it is from another result.")
+    if tuple(size for size in array.shape if size > 1) != tuple(
+        size for size in wanted if size > 1
+    ):
+        raise ImageFileError(
+            f"{folder}: {name}{ENDING} has the shape {array.shape}, which does not fit the mean's {shape}; it is from another result."
+        )
     return array.reshape(wanted)
 
 
 def _provenance(record: Mapping[str, Any]) -> Provenance:
-    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in record["settings"].items()}
+    settings = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in record["settings"].items()
+    }
     same = {name: record[name] for name in ("model", "estimated", "versions", "timings_s")}
     return Provenance(
         inputs=record["pixels_sha256"],
@@ -169,7 +209,9 @@ def _provenance(record: Mapping[str, Any]) -> Provenance:
     )
 
 
-def _forward(folder: Path, said: Mapping[str, Any] | None, sizes: Mapping[str, int], upsampling: int) -> ForwardCheck | None:
+def _forward(
+    folder: Path, said: Mapping[str, Any] | None, sizes: Mapping[str, int], upsampling: int
+) -> ForwardCheck | None:
     """The check against the measured image; None in a folder that is older than it."""
     if said is None:
         return None
@@ -179,7 +221,10 @@ def _forward(folder: Path, said: Mapping[str, Any] | None, sizes: Mapping[str, i
     axes = numbers["axes"]
     if not axes:
         return ForwardCheck(**numbers)
-    shapes = [tuple(coarse.get(letter, 1) for letter in letters) for letters in (axes, axes.replace("P", ""))]
+    shapes = [
+        tuple(coarse.get(letter, 1) for letter in letters)
+        for letters in (axes, axes.replace("P", ""))
+    ]
     older = not (folder / f"{LOCAL_CHI2}{ENDING}").exists()
     return ForwardCheck(
         residual=_pixels(folder, RESIDUAL, shapes[0]),
@@ -190,12 +235,24 @@ def _forward(folder: Path, said: Mapping[str, Any] | None, sizes: Mapping[str, i
 
 def _clock(output: Mapping[str, Any]) -> ClockCurve:
     said = output.get("clock")
-    return NO_CLOCK if said is None else ClockCurve(**{name: tuple(said[name]) for name in ("times", "values", "speeds")})
+    return (
+        NO_CLOCK
+        if said is None
+        else ClockCurve(**{name: tuple(said[name]) for name in ("times", "values", "speeds")})
+    )
 
 
-def _source_place(place: Mapping[str, float], pixel_um: float, upsampling: int, region: tuple[int, int, int, int] | None) -> dict[str, float]:
+def _source_place(
+    place: Mapping[str, float],
+    pixel_um: float,
+    upsampling: int,
+    region: tuple[int, int, int, int] | None,
+) -> dict[str, float]:
     """The measured image's place from that of the result: a coarse pixel's centre is that of the fine pixels in it, and a part begins later."""
     top, _, left, _ = region or (0, 0, 0, 0)
     first = {"y_um": top, "x_um": left}
     shift = (upsampling - 1) / 2 * pixel_um
-    return {name: value + (shift - first[name] * pixel_um * upsampling if name in first else 0.0) for name, value in place.items()}
+    return {
+        name: value + (shift - first[name] * pixel_um * upsampling if name in first else 0.0)
+        for name, value in place.items()
+    }

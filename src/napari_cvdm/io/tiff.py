@@ -16,7 +16,12 @@ from napari_cvdm.core.request import ImageStack
 from napari_cvdm.io.errors import ImageFileError, one_line
 from napari_cvdm.io.ngff import zarr_library
 from napari_cvdm.io.ome_metadata import ome_optics, ome_pixel, ome_place
-from napari_cvdm.io.pixel_size import length_from_print_resolution, length_um, position_um, square_pixel
+from napari_cvdm.io.pixel_size import (
+    length_from_print_resolution,
+    length_um,
+    position_um,
+    square_pixel,
+)
 from napari_cvdm.io.pixels import ordered_axes, usable_dtype
 from napari_cvdm.io.promises import check_chain, check_expansion, check_ome
 
@@ -76,9 +81,20 @@ def read_tiff(path: Path, *, lazily: bool = False) -> ImageStack:
                 check_ome(tiff, source)
             series = tiff.series[0]
             _check_complete(tiff, series, complaints)
-            array, axes = ordered_axes(usable_dtype(_lazy_pixels(path, series) if lazily else series.asarray(), source), series.axes, source)
+            array, axes = ordered_axes(
+                usable_dtype(_lazy_pixels(path, series) if lazily else series.asarray(), source),
+                series.axes,
+                source,
+            )
             pixel_um = square_pixel(*_pixel(tiff), source)
-            return ImageStack(array=array, axes=axes, pixel_um=pixel_um, source=source, metadata=_optics(tiff), place=_place(tiff))
+            return ImageStack(
+                array=array,
+                axes=axes,
+                pixel_um=pixel_um,
+                source=source,
+                metadata=_optics(tiff),
+                place=_place(tiff),
+            )
     except ImageFileError:
         raise
     except Exception as error:  # tifffile lets through whatever a damaged file makes happen
@@ -89,11 +105,18 @@ def _lazy_pixels(path: Path, series: tifffile.TiffPageSeries) -> Any:
     import dask.array as da  # half a second that only this needs
 
     shape = tuple(series.shape)
-    chunks = tuple(min(PIECE_PX, size) if letter in "YX" else 1 for size, letter in zip(shape, series.axes, strict=True))
+    chunks = tuple(
+        min(PIECE_PX, size) if letter in "YX" else 1
+        for size, letter in zip(shape, series.axes, strict=True)
+    )
     if series.dataoffset is None:
         return da.from_array(_Tiles(path, shape, series.dtype), chunks=chunks, name=False)
     stored: Any = series.dtype.newbyteorder(series.pages[0].parent.byteorder)  # type: ignore[union-attr]
-    return da.from_array(np.memmap(path, mode="r", dtype=stored, shape=shape, offset=series.dataoffset), chunks=chunks, name=False)
+    return da.from_array(
+        np.memmap(path, mode="r", dtype=stored, shape=shape, offset=series.dataoffset),
+        chunks=chunks,
+        name=False,
+    )
 
 
 class _Tiles:
@@ -114,29 +137,43 @@ def _unreadable(source: str, error: Exception) -> str:
     return f"{source}: cannot be read as TIFF, it may be cut short ({one_line(error)}). Copy it again, or save it again from Fiji."
 
 
-def _check_complete(tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries, complaints: list[str]) -> None:
+def _check_complete(
+    tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries, complaints: list[str]
+) -> None:
     """Every page is there, and every byte of every page."""
     source = Path(tiff.filename).name
-    incomplete = ImageFileError(f"{source}: the file is cut short or has missing pages. Copy it again; companion files belong in the same folder.")
+    incomplete = ImageFileError(
+        f"{source}: the file is cut short or has missing pages. Copy it again; companion files belong in the same folder."
+    )
     start = series.dataoffset
     if start is not None and start + series.nbytes > tiff.filehandle.size:
         raise incomplete
-    stored: dict[tuple[str, int], int] = {}  # by where it lies: the same bytes, named twice, are no more bytes
+    stored: dict[
+        tuple[str, int], int
+    ] = {}  # by where it lies: the same bytes, named twice, are no more bytes
     for page in series.pages:
         if page is None or page.dtype is None:
             raise incomplete
         file = page.parent.filehandle
         segments = list(zip(page.dataoffsets, page.databytecounts, strict=False))
-        if len(segments) < max(1, prod(page.chunked)) or any(count <= 0 or offset + count > file.size for offset, count in segments):
+        if len(segments) < max(1, prod(page.chunked)) or any(
+            count <= 0 or offset + count > file.size for offset, count in segments
+        ):
             raise incomplete
-        check_expansion(prod(page.chunks) * page.dtype.itemsize, max(count for _, count in segments), source)
+        check_expansion(
+            prod(page.chunks) * page.dtype.itemsize, max(count for _, count in segments), source
+        )
         stored.update(((file.name, offset), count) for offset, count in segments)
-    if start is None:  # else the pixels were found to be there, one after another, behind a single page
+    if (
+        start is None
+    ):  # else the pixels were found to be there, one after another, behind a single page
         check_expansion(series.nbytes, sum(stored.values()), source)
     # The chain of pages is followed to its end: an error there means that pages after this image may be part of it.
     len(tiff.pages)
     if complaints:
-        raise ImageFileError(f"{source}: the file is damaged or cut short ({one_line(complaints[0])}). Copy it again, or save it again from Fiji.")
+        raise ImageFileError(
+            f"{source}: the file is damaged or cut short ({one_line(complaints[0])}). Copy it again, or save it again from Fiji."
+        )
 
 
 def _pixel(tiff: tifffile.TiffFile) -> tuple[float | None, float | None]:
@@ -149,7 +186,10 @@ def _pixel(tiff: tifffile.TiffFile) -> tuple[float | None, float | None]:
     else:
         unit = _TIFF_UNITS.get(int(page.resolutionunit), "")
         units = (unit, unit)
-    x, y = (_from_resolution(float(pixels), unit, tiff.is_imagej) for pixels, unit in zip(page.get_resolution(), units, strict=True))
+    x, y = (
+        _from_resolution(float(pixels), unit, tiff.is_imagej)
+        for pixels, unit in zip(page.get_resolution(), units, strict=True)
+    )
     return x, y
 
 
@@ -167,7 +207,11 @@ def _place(tiff: tifffile.TiffFile) -> dict[str, float]:
         return {}
     said = (tiff.imagej_metadata or {}) if tiff.is_imagej else {}
     step = said.get("spacing")
-    z_step_um = position_um(float(step), str(said.get("unit", ""))) if isinstance(step, int | float) else None
+    z_step_um = (
+        position_um(float(step), str(said.get("unit", "")))
+        if isinstance(step, int | float)
+        else None
+    )
     return {} if z_step_um is None else {"z_step_um": z_step_um}
 
 

@@ -71,7 +71,9 @@ def write_image(
     path = Path(path)
     _check(path, array, axes, times)
     kept = [index for index, letter in enumerate(axes) if letter in "YX" or array.shape[index] > 1]
-    pixels = np.ascontiguousarray(array.reshape([array.shape[index] for index in kept]), dtype=dtype)
+    pixels = np.ascontiguousarray(
+        array.reshape([array.shape[index] for index in kept]), dtype=dtype
+    )
     pixels, ome_axes, meaning = _ome_axes(pixels, "".join(axes[index] for index in kept), path)
     metadata = _ome_metadata(pixels.shape, ome_axes, pixel_um, unit, name, offset_um, z_step_um)
     if t_step_s is not None and "T" in ome_axes:
@@ -87,14 +89,27 @@ def write_image(
 
 def _check(path: Path, array: np.ndarray, axes: str, times: Sequence[float] | None) -> None:
     if path.suffix.lower() not in (".tif", ".tiff"):
-        raise ImageFileError(f"{path}: only OME-TIFF is written; choose a name that ends in .ome.tif.")
-    if len(axes) != array.ndim or not axes.endswith("YX") or len(set(axes)) != len(axes) or not set(axes) <= set(_ALLOWED):
-        raise ImageFileError(f"{path}: axes {axes!r} do not fit an array of shape {array.shape}; letters of {_ALLOWED}, each once, ending in YX.")
+        raise ImageFileError(
+            f"{path}: only OME-TIFF is written; choose a name that ends in .ome.tif."
+        )
+    if (
+        len(axes) != array.ndim
+        or not axes.endswith("YX")
+        or len(set(axes)) != len(axes)
+        or not set(axes) <= set(_ALLOWED)
+    ):
+        raise ImageFileError(
+            f"{path}: axes {axes!r} do not fit an array of shape {array.shape}; letters of {_ALLOWED}, each once, ending in YX."
+        )
     if array.size == 0 or array.dtype.kind not in "buif":
-        raise ImageFileError(f"{path}: an array of shape {array.shape} and type {array.dtype} cannot be written; real pixels are needed.")
+        raise ImageFileError(
+            f"{path}: an array of shape {array.shape} and type {array.dtype} cannot be written; real pixels are needed."
+        )
     points = array.shape[axes.index("K")] if "K" in axes else None
     if times is not None and len(times) != points:
-        raise ImageFileError(f"{path}: {len(times)} times for {points or 'no'} points along K; one time for each point is needed.")
+        raise ImageFileError(
+            f"{path}: {len(times)} times for {points or 'no'} points along K; one time for each point is needed."
+        )
 
 
 def _ome_axes(pixels: np.ndarray, axes: str, path: Path) -> tuple[np.ndarray, str, str]:
@@ -102,17 +117,29 @@ def _ome_axes(pixels: np.ndarray, axes: str, path: Path) -> tuple[np.ndarray, st
     letters, meaning = list(axes), ""
     for index, letter in enumerate(axes):
         if letter in _OME_LETTERS:
-            letters[index] = next((other for other in _OME_LETTERS[letter] if other not in letters), "")
+            letters[index] = next(
+                (other for other in _OME_LETTERS[letter] if other not in letters), ""
+            )
             meaning = _MEANING[letter] if letters[index] == "Q" else meaning
     if "" in letters:
-        raise ImageFileError(f"{path}: OME-TIFF cannot hold the axes {axes}; write one file for each sample or plane.")
-    if letters[0] == "Q" and {"T", "Z", "C"} <= set(letters):  # then Q must follow an axis that it shares in the file
+        raise ImageFileError(
+            f"{path}: OME-TIFF cannot hold the axes {axes}; write one file for each sample or plane."
+        )
+    if letters[0] == "Q" and {"T", "Z", "C"} <= set(
+        letters
+    ):  # then Q must follow an axis that it shares in the file
         pixels, letters = np.moveaxis(pixels, 0, 1), [letters[1], "Q", *letters[2:]]
     return pixels, "".join(letters), meaning
 
 
 def _ome_metadata(
-    shape: tuple[int, ...], axes: str, pixel_um: float | None, unit: str, name: str, offset_um: tuple[float, float], z_step_um: float | None
+    shape: tuple[int, ...],
+    axes: str,
+    pixel_um: float | None,
+    unit: str,
+    name: str,
+    offset_um: tuple[float, float],
+    z_step_um: float | None,
 ) -> dict[str, object]:
     planes = int(np.prod(shape[:-2]))
     channels = shape[axes.index("C")] if "C" in axes else 1
@@ -121,7 +148,11 @@ def _ome_metadata(
         "axes": axes,
         "Name": label,
         "Description": f"{name}, pixel values in {unit}",
-        "Channel": {"Name": [label] if channels == 1 else [f"{label} {number}" for number in range(channels)]},
+        "Channel": {
+            "Name": [label]
+            if channels == 1
+            else [f"{label} {number}" for number in range(channels)]
+        },
         "Plane": {
             "PositionX": [float(offset_um[1])] * planes,
             "PositionXUnit": ["µm"] * planes,

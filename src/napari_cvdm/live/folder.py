@@ -34,7 +34,9 @@ class FolderWatch:
         There is no such folder, or it may not be read.
     """
 
-    def __init__(self, folder: str | Path, suffixes: tuple[str, ...] = SUFFIXES, poll_s: float = POLL_S) -> None:
+    def __init__(
+        self, folder: str | Path, suffixes: tuple[str, ...] = SUFFIXES, poll_s: float = POLL_S
+    ) -> None:
         self.folder = Path(folder)
         self._suffixes, self._poll_s = suffixes, poll_s
         self._stop = Event()
@@ -50,7 +52,9 @@ class FolderWatch:
                 images = [entry for entry in entries if entry.name.lower().endswith(self._suffixes)]
             states = {entry.name: _state(entry) for entry in images}
         except OSError as error:
-            raise ImageFileError(f"{self.folder}: the folder cannot be read ({error.strerror}); check that it is there, and follow it again.") from error
+            raise ImageFileError(
+                f"{self.folder}: the folder cannot be read ({error.strerror}); check that it is there, and follow it again."
+            ) from error
         return {name: state for name, state in states.items() if state is not None}
 
     def poll(self) -> Path | None:
@@ -62,9 +66,15 @@ class FolderWatch:
             The folder is gone.
         """
         now = self._look()
-        complete = [name for name, state in now.items() if self._seen.get(name) == state and self._settled.get(name) != state]
+        complete = [
+            name
+            for name, state in now.items()
+            if self._seen.get(name) == state and self._settled.get(name) != state
+        ]
         self._seen = now
-        self._settled = {name: state for name, state in self._settled.items() if name in now} | {name: now[name] for name in complete}
+        self._settled = {name: state for name, state in self._settled.items() if name in now} | {
+            name: now[name] for name in complete
+        }
         if not complete:
             return None
         self._handed_out += 1
@@ -83,7 +93,11 @@ class FolderWatch:
         while not self._stop.is_set():
             path = self.poll()
             if path is not None:
-                return Letter(number=self._handed_out + self._dropped, content=partial(read_image, path), posted_s=time.monotonic())
+                return Letter(
+                    number=self._handed_out + self._dropped,
+                    content=partial(read_image, path),
+                    posted_s=time.monotonic(),
+                )
             if time.monotonic() >= until:
                 break
             self._stop.wait(self._poll_s)
@@ -110,7 +124,9 @@ class FolderWatch:
 
 def _state(entry: "os.DirEntry[str]") -> State | None:
     try:
-        found = os.stat(entry.path)  # on Windows the entry's own numbers lag behind while the file is written
+        found = os.stat(
+            entry.path
+        )  # on Windows the entry's own numbers lag behind while the file is written
     except OSError:  # renamed or removed since the folder was listed
         return None
     return (found.st_size, found.st_mtime_ns) if found.st_size else None

@@ -85,7 +85,9 @@ class SkippedFrame:
 Event = Progress | LiveFrame | SkippedFrame
 
 
-def newest_index(shape: tuple[int, ...], axes: str, planes: int) -> tuple[tuple[int | slice, ...], str]:
+def newest_index(
+    shape: tuple[int, ...], axes: str, planes: int
+) -> tuple[tuple[int | slice, ...], str]:
     """Where the newest frame lies in an image that may grow along T.
 
     Parameters
@@ -103,13 +105,19 @@ def newest_index(shape: tuple[int, ...], axes: str, planes: int) -> tuple[tuple[
     axes : str
         Letters that are left.
     """
-    holders = [letter for letter, size in zip(axes, shape, strict=True) if size == planes and letter not in "YX"]
+    holders = [
+        letter
+        for letter, size in zip(axes, shape, strict=True)
+        if size == planes and letter not in "YX"
+    ]
     if planes > 1 and holders == ["T"]:
         return (slice(None),) * len(axes), axes
     return tuple(-1 if letter == "T" else slice(None) for letter in axes), axes.replace("T", "")
 
 
-def follow(source: FrameSource, template: RestoreRequest, model: Checkpoint) -> Generator[Event, None, None]:
+def follow(
+    source: FrameSource, template: RestoreRequest, model: Checkpoint
+) -> Generator[Event, None, None]:
     """Reconstruct the newest frame until the source is stopped.
 
     Parameters
@@ -169,7 +177,13 @@ def _usable(image: ImageStack, planes: int) -> ImageStack:
     return image
 
 
-def _live_frame(letter: Letter[ReadFrame], image: ImageStack, restoration: Restoration, ends: deque[float], counts: tuple[int, int, int]) -> LiveFrame:
+def _live_frame(
+    letter: Letter[ReadFrame],
+    image: ImageStack,
+    restoration: Restoration,
+    ends: deque[float],
+    counts: tuple[int, int, int],
+) -> LiveFrame:
     done, skipped, dropped = counts
     elapsed = ends[-1] - ends[0]
     return LiveFrame(

@@ -13,14 +13,29 @@ from typing import IO
 from napari_cvdm.io import output_folder
 from napari_cvdm.io.errors import one_line
 from napari_cvdm.io.records import record_of
-from napari_cvdm.models.checkpoint import CARD, LARGEST_CARD, WEIGHTS, CheckpointError, load_checkpoint, replace_file
+from napari_cvdm.models.checkpoint import (
+    CARD,
+    LARGEST_CARD,
+    WEIGHTS,
+    CheckpointError,
+    load_checkpoint,
+    replace_file,
+)
 
 MEMBERS = (CARD, WEIGHTS)
 ENDING = ".zip"
-LARGEST_BYTES = {CARD: LARGEST_CARD, WEIGHTS: 8_000_000_000}  # a file that unpacks to more is no model of this program
-LARGEST_EXPANSION, ALWAYS_ALLOWED = 200, 1_000_000  # weights hardly pack at all, and a card twenty times
+LARGEST_BYTES = {
+    CARD: LARGEST_CARD,
+    WEIGHTS: 8_000_000_000,
+}  # a file that unpacks to more is no model of this program
+LARGEST_EXPANSION, ALWAYS_ALLOWED = (
+    200,
+    1_000_000,
+)  # weights hardly pack at all, and a card twenty times
 PIECE = 1 << 20
-RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # names that Windows keeps for devices
+RESERVED = re.compile(
+    r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE
+)  # names that Windows keeps for devices
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same model makes the same bytes on any day
 
 
@@ -52,7 +67,11 @@ def write_bundle(folder: str | Path, path: str | Path, *, overwrite: bool = Fals
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
         for name in MEMBERS:
-            archive.writestr(zipfile.ZipInfo(name, _EPOCH), (Path(folder) / name).read_bytes(), zipfile.ZIP_DEFLATED)
+            archive.writestr(
+                zipfile.ZipInfo(name, _EPOCH),
+                (Path(folder) / name).read_bytes(),
+                zipfile.ZIP_DEFLATED,
+            )
     _make_parent(path)
     replace_file(path, content.getvalue())
     return path
@@ -61,7 +80,9 @@ def write_bundle(folder: str | Path, path: str | Path, *, overwrite: bool = Fals
 def _check_new_file(path: Path, overwrite: bool) -> None:
     """CheckpointError unless a .zip file may be written there."""
     if path.suffix.lower() != ENDING:
-        raise CheckpointError(f"{path} does not end in {ENDING}; give the name of a file, such as {path.name or 'model'}{ENDING}.")
+        raise CheckpointError(
+            f"{path} does not end in {ENDING}; give the name of a file, such as {path.name or 'model'}{ENDING}."
+        )
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder; choose the name of a file.")
     if path.exists() and not overwrite:
@@ -73,7 +94,9 @@ def _make_parent(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise CheckpointError(f"{path.parent} cannot be made ({error.strerror}); choose a folder that you may write to.") from None
+        raise CheckpointError(
+            f"{path.parent} cannot be made ({error.strerror}); choose a folder that you may write to."
+        ) from None
 
 
 def add_model(source: str | Path, folder: str | Path, *, overwrite: bool = False) -> Path:
@@ -119,10 +142,22 @@ def _pieces(source: Path, name: str) -> Iterator[bytes]:
         with _opened(source, name) as stream:
             while piece := stream.read(PIECE):
                 yield piece
-    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, LookupError, struct.error) as error:
+    except (
+        OSError,
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        ValueError,
+        LookupError,
+        struct.error,
+    ) as error:
         if isinstance(error, CheckpointError):
             raise
-        raise CheckpointError(f"{source} cannot be read as a model ({one_line(error)}); copy it again, or export the model again.") from None
+        raise CheckpointError(
+            f"{source} cannot be read as a model ({one_line(error)}); copy it again, or export the model again."
+        ) from None
 
 
 @contextmanager
@@ -132,7 +167,9 @@ def _opened(source: Path, name: str) -> Iterator[IO[bytes]]:
             yield stream
         return
     if not source.is_file():
-        raise CheckpointError(f"{source} is no model; give a bundle ({ENDING}) or a folder with {' and '.join(MEMBERS)}.")
+        raise CheckpointError(
+            f"{source} is no model; give a bundle ({ENDING}) or a folder with {' and '.join(MEMBERS)}."
+        )
     with zipfile.ZipFile(source) as archive:
         _check_members(source, archive.infolist())
         with archive.open(name) as stream:
@@ -143,9 +180,13 @@ def _file_of(folder: Path, name: str) -> Path:
     """A file of a checkpoint folder; CheckpointError where it is missing, leads elsewhere or is larger than any model."""
     path = folder / name
     if path.is_symlink() or not path.is_file():
-        raise CheckpointError(f"{folder} is no model; {name} must be a file in it, and no link. Give a bundle ({ENDING}) or a folder with both files.")
+        raise CheckpointError(
+            f"{folder} is no model; {name} must be a file in it, and no link. Give a bundle ({ENDING}) or a folder with both files."
+        )
     if path.stat().st_size > LARGEST_BYTES[name]:
-        raise CheckpointError(f"{path} is larger than any model of this program; get the file from somebody you trust.")
+        raise CheckpointError(
+            f"{path} is larger than any model of this program; get the file from somebody you trust."
+        )
     return path
 
 
@@ -158,11 +199,18 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
             f"{path} holds {shown if names else 'nothing'}; a model bundle holds {' and '.join(MEMBERS)}, and nothing else. Export the model again."
         )
     for member in members:
-        most = min(LARGEST_BYTES[member.filename], max(ALWAYS_ALLOWED, LARGEST_EXPANSION * min(member.compress_size, path.stat().st_size)))
+        most = min(
+            LARGEST_BYTES[member.filename],
+            max(ALWAYS_ALLOWED, LARGEST_EXPANSION * min(member.compress_size, path.stat().st_size)),
+        )
         if member.file_size > most:
-            raise CheckpointError(f"{path}: {member.filename} would unpack to {member.file_size:,} bytes, and no model of this program does; trust it not.")
+            raise CheckpointError(
+                f"{path}: {member.filename} would unpack to {member.file_size:,} bytes, and no model of this program does; trust it not."
+            )
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise CheckpointError(f"{path}: {member.filename} is packed in a way that a model bundle is not; export the model again.")
+            raise CheckpointError(
+                f"{path}: {member.filename} is packed in a way that a model bundle is not; export the model again."
+            )
 
 
 def _folder_name(card: bytes, source: Path) -> str:
@@ -170,8 +218,14 @@ def _folder_name(card: bytes, source: Path) -> str:
     try:
         name = record_of(card)["name"]
     except (ValueError, KeyError):
-        raise CheckpointError(f"{source}: {CARD} is not a model card; copy the model again, or export it again.") from None
-    if not isinstance(name, str) or not re.fullmatch(r"\w[\w .,()+-]{,99}(?<![ .])", name) or RESERVED.fullmatch(name):
+        raise CheckpointError(
+            f"{source}: {CARD} is not a model card; copy the model again, or export it again."
+        ) from None
+    if (
+        not isinstance(name, str)
+        or not re.fullmatch(r"\w[\w .,()+-]{,99}(?<![ .])", name)
+        or RESERVED.fullmatch(name)
+    ):
         raise CheckpointError(
             f"{source}: the model is named {one_line(repr(name))}; a name has up to 100 letters, digits, spaces and . , ( ) _ + - only. Change it in {CARD}."
         )

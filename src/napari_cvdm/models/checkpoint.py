@@ -38,7 +38,11 @@ def network_shape(values: Mapping[str, Any]) -> UNetConfig | DFCANConfig:
     """The shape that plain values describe; only DFCAN has groups."""
     if "groups" in values:
         return DFCANConfig(**values)
-    return UNetConfig(widths=tuple(values["widths"]), blocks=tuple(values["blocks"]), level_channels=values["level_channels"])
+    return UNetConfig(
+        widths=tuple(values["widths"]),
+        blocks=tuple(values["blocks"]),
+        level_channels=values["level_channels"],
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +150,9 @@ def _read_card(folder: Path) -> ModelCard:
     except CheckpointError:
         raise
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{path} is not a model card ({one_line(error)}); a checkpoint is a folder with {WEIGHTS} and {CARD}.") from None
+        raise CheckpointError(
+            f"{path} is not a model card ({one_line(error)}); a checkpoint is a folder with {WEIGHTS} and {CARD}."
+        ) from None
     return card
 
 
@@ -154,16 +160,30 @@ def card_of(values: Mapping[str, Any]) -> ModelCard:
     """A card from plain values, as JSON or YAML holds them; ValueError, TypeError, KeyError or AttributeError where they make none."""
     _check_words(values)
     optics = {key: (float(low), float(high)) for key, (low, high) in values["optics"].items()}
-    if not all(low <= high and math.isfinite(low) and math.isfinite(high) for low, high in optics.values()):
+    if not all(
+        low <= high and math.isfinite(low) and math.isfinite(high) for low, high in optics.values()
+    ):
         raise ValueError("its optics are no ranges from a low to a high number")
     mappings = {name: dict(values.get(name, {})) for name in MAPPINGS}
-    return ModelCard(**{**values, **mappings, "optics": optics, "channels": tuple(values["channels"]), "limits": tuple(values["limits"])})
+    return ModelCard(
+        **{
+            **values,
+            **mappings,
+            "optics": optics,
+            "channels": tuple(values["channels"]),
+            "limits": tuple(values["limits"]),
+        }
+    )
 
 
 def _check_words(values: Mapping[str, Any]) -> None:
     """ValueError where a text is none: it is shown wherever a model is chosen."""
     said = {name: [values[name]] for name in WORDS} | {name: values[name] for name in LISTS}
-    wrong = [name for name, texts in said.items() if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts)]
+    wrong = [
+        name
+        for name, texts in said.items()
+        if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts)
+    ]
     if wrong:
         raise ValueError(f"its {', '.join(wrong)} should be text")
 
@@ -203,13 +223,26 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
         if not weights.is_file():
             raise OSError("there is no such file")
         content = weights.read_bytes()
-        tensors = load(content)  # load_file of safetensors 0.8.0 leaves two small objects behind for every tensor
+        tensors = load(
+            content
+        )  # load_file of safetensors 0.8.0 leaves two small objects behind for every tensor
         _check_fit(card.config(), tensors)
         network = CVDM(card.config())
         network.load_state_dict(_finite({name: tensor.float() for name, tensor in tensors.items()}))
         digest = hashlib.sha256(content).hexdigest()
-    except (OSError, SafetensorError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
-        raise CheckpointError(f"{weights} cannot be loaded ({one_line(error)}); copy the model again, or choose one of `napari-cvdm models`.") from None
+    except (
+        OSError,
+        SafetensorError,
+        RuntimeError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        ArithmeticError,
+    ) as error:
+        raise CheckpointError(
+            f"{weights} cannot be loaded ({one_line(error)}); copy the model again, or choose one of `napari-cvdm models`."
+        ) from None
     return Checkpoint(network=network.eval(), card=card, sha256=digest)
 
 
@@ -218,12 +251,18 @@ def _check_fit(config: CVDMConfig, tensors: Mapping[str, Tensor]) -> None:
     with torch.device("meta"):
         wanted = {name: tensor.shape for name, tensor in CVDM(config).state_dict().items()}
     given = {name: tensor.shape for name, tensor in tensors.items()}
-    wrong = sorted(name for name in wanted.keys() | given.keys() if wanted.get(name) != given.get(name))
+    wrong = sorted(
+        name for name in wanted.keys() | given.keys() if wanted.get(name) != given.get(name)
+    )
     if wrong:
-        raise ValueError(f"{len(wrong)} of its tensors are not those of the network in its card, {wrong[0]} first")
+        raise ValueError(
+            f"{len(wrong)} of its tensors are not those of the network in its card, {wrong[0]} first"
+        )
     kinds = {str(tensor.dtype) for tensor in tensors.values() if tensor.dtype not in DTYPES}
     if kinds:
-        raise ValueError(f"its tensors are {', '.join(sorted(kinds))}; numbers of 16 or 32 bits with a point are needed")
+        raise ValueError(
+            f"its tensors are {', '.join(sorted(kinds))}; numbers of 16 or 32 bits with a point are needed"
+        )
 
 
 def _finite(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -246,14 +285,20 @@ def save_checkpoint(folder: str | Path, network: CVDM, card: ModelCard) -> None:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.detach().to("cpu", torch.float16).contiguous() for name, tensor in network.state_dict().items()}
+    tensors = {
+        name: tensor.detach().to("cpu", torch.float16).contiguous()
+        for name, tensor in network.state_dict().items()
+    }
     replace_file(folder / WEIGHTS, save(tensors))
     write_card(folder, card)
 
 
 def write_card(folder: str | Path, card: ModelCard) -> None:
     """Write the card alone, beside weights that stay as they are."""
-    replace_file(Path(folder) / CARD, (json.dumps(asdict(card), indent=2, ensure_ascii=False) + "\n").encode())
+    replace_file(
+        Path(folder) / CARD,
+        (json.dumps(asdict(card), indent=2, ensure_ascii=False) + "\n").encode(),
+    )
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -270,7 +315,9 @@ def replace_file(path: Path, content: bytes) -> None:
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise CheckpointError(f"{path} cannot be written ({error.strerror}); free some space, or choose a folder that you may write to.") from None
+        raise CheckpointError(
+            f"{path} cannot be written ({error.strerror}); free some space, or choose a folder that you may write to."
+        ) from None
 
 
 def config_values(config: CVDMConfig) -> dict[str, Any]:

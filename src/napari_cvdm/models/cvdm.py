@@ -17,7 +17,13 @@ from napari_cvdm.core.noise import noise_field
 from napari_cvdm.diffusion.prediction import PREDICTIONS, TARGETS
 from napari_cvdm.diffusion.process import half_log_snr
 from napari_cvdm.models.dfcan import DFCAN, DFCANConfig
-from napari_cvdm.models.fixed_schedule import COSINE_RATE, LINEAR_RATE, CosineClock, FixedRate, LinearClock
+from napari_cvdm.models.fixed_schedule import (
+    COSINE_RATE,
+    LINEAR_RATE,
+    CosineClock,
+    FixedRate,
+    LinearClock,
+)
 from napari_cvdm.models.schedule import DILATIONS, Clock, GlobalRate, PixelRate, check_schedule
 from napari_cvdm.models.unet import Modulation, UNet, UNetConfig
 
@@ -80,8 +86,14 @@ class CVDMConfig:
     def __post_init__(self) -> None:
         for name in ("condition_channels", "upsampling", "fold"):
             number = getattr(self, name)
-            if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= LARGEST_COUNT:
-                raise ValueError(f"{name} is {number!r:.80}; a whole number from 1 to {LARGEST_COUNT} is needed.")
+            if (
+                not isinstance(number, int)
+                or isinstance(number, bool)
+                or not 1 <= number <= LARGEST_COUNT
+            ):
+                raise ValueError(
+                    f"{name} is {number!r:.80}; a whole number from 1 to {LARGEST_COUNT} is needed."
+                )
         for name, value, allowed in (
             ("prediction", self.prediction, tuple(PREDICTIONS)),
             ("target", self.target, tuple(TARGETS)),
@@ -90,10 +102,17 @@ class CVDMConfig:
             if value not in allowed:
                 raise ValueError(f"{name} is {value!r}; allowed are {', '.join(allowed)}.")
         check_schedule(self.rate_dilations, self.clock_terms)
-        if not isinstance(self.noise_scale, int | float) or not NOISE_SCALES[0] <= self.noise_scale <= NOISE_SCALES[1]:
-            raise ValueError(f"noise_scale is {self.noise_scale!r:.80}; a number from {NOISE_SCALES[0]:g} to {NOISE_SCALES[1]:g} is needed, 1 is usual.")
+        if (
+            not isinstance(self.noise_scale, int | float)
+            or not NOISE_SCALES[0] <= self.noise_scale <= NOISE_SCALES[1]
+        ):
+            raise ValueError(
+                f"noise_scale is {self.noise_scale!r:.80}; a number from {NOISE_SCALES[0]:g} to {NOISE_SCALES[1]:g} is needed, 1 is usual."
+            )
         if self.fold % self.upsampling:
-            raise ValueError(f"fold is {self.fold}; it must be a multiple of upsampling, {self.upsampling}.")
+            raise ValueError(
+                f"fold is {self.fold}; it must be a multiple of upsampling, {self.upsampling}."
+            )
 
     @property
     def diffused(self) -> bool:
@@ -113,21 +132,35 @@ class CVDMConfig:
     @property
     def alignment(self) -> int:
         """Sizes and tile origins on the working grid must be multiples of this."""
-        return max(self.denoiser.stride, self.mean.stride, 1 if self.residual_std is None else self.residual_std.stride)
+        return max(
+            self.denoiser.stride,
+            self.mean.stride,
+            1 if self.residual_std is None else self.residual_std.stride,
+        )
 
 
 def regression_network(inputs: int, outputs: int, config: UNetConfig | DFCANConfig) -> UNet | DFCAN:
     """The network of a shape."""
-    return DFCAN(inputs, outputs, config) if isinstance(config, DFCANConfig) else UNet(inputs, outputs, config)
+    return (
+        DFCAN(inputs, outputs, config)
+        if isinstance(config, DFCANConfig)
+        else UNet(inputs, outputs, config)
+    )
 
 
-def schedule_networks(config: CVDMConfig, inputs: int) -> tuple[PixelRate | GlobalRate | FixedRate, Clock | LinearClock | CosineClock]:
+def schedule_networks(
+    config: CVDMConfig, inputs: int
+) -> tuple[PixelRate | GlobalRate | FixedRate, Clock | LinearClock | CosineClock]:
     """Rate and clock of a model."""
     if config.schedule == "linear":
         return FixedRate(LINEAR_RATE, config.fold), LinearClock()
     if config.schedule == "cosine":
         return FixedRate(COSINE_RATE, config.fold), CosineClock()
-    rate = PixelRate(inputs, config.fold, config.rate_dilations) if config.schedule == "pixel-wise" else GlobalRate(config.fold)
+    rate = (
+        PixelRate(inputs, config.fold, config.rate_dilations)
+        if config.schedule == "pixel-wise"
+        else GlobalRate(config.fold)
+    )
     return rate, Clock(config.clock_terms)
 
 
@@ -150,9 +183,15 @@ class CVDM(nn.Module):
         pixels = config.fold**2
         corrected = folded + (pixels if self.has_mean else 0)
         self.mean = regression_network(folded, pixels, config.mean) if self.has_mean else None
-        self.denoiser = UNet(corrected + pixels, pixels, config.denoiser) if config.diffused else None
+        self.denoiser = (
+            UNet(corrected + pixels, pixels, config.denoiser) if config.diffused else None
+        )
         self.rate_network, self.clock = schedule_networks(config, corrected)
-        self.std_network = regression_network(corrected, pixels, config.residual_std) if config.residual_std is not None and config.diffused else None
+        self.std_network = (
+            regression_network(corrected, pixels, config.residual_std)
+            if config.residual_std is not None and config.diffused
+            else None
+        )
         self.register_buffer("residual_scale", torch.tensor(1.0))
 
     @property
@@ -177,7 +216,13 @@ class CVDM(nn.Module):
         folded = functional.pixel_unshuffle(condition, self.config.condition_fold)
         if self.mean is None:
             return folded
-        return torch.cat([folded, functional.pixel_unshuffle(correction / self.residual_scale, self.config.fold)], dim=1)
+        return torch.cat(
+            [
+                folded,
+                functional.pixel_unshuffle(correction / self.residual_scale, self.config.fold),
+            ],
+            dim=1,
+        )
 
     def rate(self, features: Tensor) -> Tensor:
         """lambda(x) of shape (B, 1, uY, uX), from the features.
@@ -191,9 +236,15 @@ class CVDM(nn.Module):
         """sigma(x), by which the target is divided, (B, 1, uY, uX) in network units: within a factor of e^4 of the residual scale."""
         if self.std_network is None:
             batch, _, height, width = features.shape
-            return self.residual_scale.expand(batch, 1, height * self.config.fold, width * self.config.fold)
-        logarithm = functional.pixel_shuffle(self.std_network(features), self.config.fold).to(features.dtype)
-        return self.residual_scale * torch.exp(LARGEST_LOG_STD * torch.tanh(logarithm / LARGEST_LOG_STD))
+            return self.residual_scale.expand(
+                batch, 1, height * self.config.fold, width * self.config.fold
+            )
+        logarithm = functional.pixel_shuffle(self.std_network(features), self.config.fold).to(
+            features.dtype
+        )
+        return self.residual_scale * torch.exp(
+            LARGEST_LOG_STD * torch.tanh(logarithm / LARGEST_LOG_STD)
+        )
 
     def entered(self, features: Tensor) -> Tensor:
         """What the features give to the denoiser's first layer, on the working grid: computed once, used at every step."""
@@ -211,11 +262,17 @@ class CVDM(nn.Module):
         if len(noisy) == len(entered) or not best_one_by_one(noisy.device):
             return self._through(self.denoiser, noisy, entered, modulations)
         shared = tuple(modulations)
-        return torch.cat([self._through(self.denoiser, one, entered, shared) for one in noisy.split(1)])
+        return torch.cat(
+            [self._through(self.denoiser, one, entered, shared) for one in noisy.split(1)]
+        )
 
-    def _through(self, denoiser: UNet, noisy: Tensor, entered: Tensor, modulations: Iterable[Modulation]) -> Tensor:
+    def _through(
+        self, denoiser: UNet, noisy: Tensor, entered: Tensor, modulations: Iterable[Modulation]
+    ) -> Tensor:
         folded = functional.pixel_unshuffle(noisy, self.config.fold)
-        return functional.pixel_shuffle(denoiser.through(entered, modulations, folded), self.config.fold).to(noisy.dtype)
+        return functional.pixel_shuffle(
+            denoiser.through(entered, modulations, folded), self.config.fold
+        ).to(noisy.dtype)
 
     def clean(self, noisy: Tensor, exponent: Tensor, entered: Tensor) -> Tensor:
         """The clean (centred, scaled) target that the denoiser sees in a noisy one; zero, the centre itself, in a regression."""
@@ -223,13 +280,24 @@ class CVDM(nn.Module):
             return torch.zeros_like(noisy)
         return self.prediction.clean(noisy, self.output(noisy, exponent, entered), exponent)
 
-    def noise(self, shape: tuple[int, int], samples: Sequence[int], step: int, seed: int, origin: tuple[int, int] = (0, 0)) -> Tensor:
+    def noise(
+        self,
+        shape: tuple[int, int],
+        samples: Sequence[int],
+        step: int,
+        seed: int,
+        origin: tuple[int, int] = (0, 0),
+    ) -> Tensor:
         """Noise that a sampler adds at a step, (S, 1, uY, uX): a function of seed, sample, step and absolute pixel.
 
         Step 0 is the start, pure noise, whatever `noise_scale` is. Samples 2 k and 2 k + 1 have opposite noise, so that most of it
         cancels in their mean (antithetic variates; Hammersley and Morton, Proc. Camb. Phil. Soc. 52, 449 (1956)).
         """
-        fields = [(1 - 2 * (sample % 2)) * noise_field(shape, seed=seed, sample=sample // 2, step=step, origin=origin) for sample in samples]
+        fields = [
+            (1 - 2 * (sample % 2))
+            * noise_field(shape, seed=seed, sample=sample // 2, step=step, origin=origin)
+            for sample in samples
+        ]
         noise = sent(np.stack(fields)[:, None], self.residual_scale.device)
         return noise * self.config.noise_scale if step else noise
 

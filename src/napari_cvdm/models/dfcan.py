@@ -48,16 +48,30 @@ class FourierChannelAttention(nn.Module):
 
     def __init__(self, width: int, reduction: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.GELU(), nn.Conv2d(width, width, 3, padding=1), nn.GELU())
-        self.spectrum = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+        self.body = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.GELU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.GELU(),
+        )
+        self.spectrum = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1)
+        )
         few = max(1, width // reduction)
-        self.weigh = nn.Sequential(nn.Conv2d(width, few, 1), nn.ReLU(), nn.Conv2d(few, width, 1), nn.Sigmoid())
+        self.weigh = nn.Sequential(
+            nn.Conv2d(width, few, 1), nn.ReLU(), nn.Conv2d(few, width, 1), nn.Sigmoid()
+        )
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, width, Y, X) to the same shape."""
         found = self.body(features)
         with torch.autocast(features.device.type, enabled=False):
-            amplitude = torch.fft.fftshift(torch.fft.fft2(found.float(), norm="ortho"), dim=(-2, -1)).abs().clamp(min=1e-8) ** POWER
+            amplitude = (
+                torch.fft.fftshift(torch.fft.fft2(found.float(), norm="ortho"), dim=(-2, -1))
+                .abs()
+                .clamp(min=1e-8)
+                ** POWER
+            )
         return features + found * self.weigh(self.spectrum(amplitude))
 
 
@@ -75,10 +89,18 @@ class DFCAN(nn.Module):
         super().__init__()
         self.entry = nn.Conv2d(inputs, config.width, 3, padding=1)
         self.groups = nn.ModuleList(
-            nn.Sequential(*(FourierChannelAttention(config.width, config.reduction) for _ in range(config.blocks))) for _ in range(config.groups)
+            nn.Sequential(
+                *(
+                    FourierChannelAttention(config.width, config.reduction)
+                    for _ in range(config.blocks)
+                )
+            )
+            for _ in range(config.groups)
         )
         self.exit = nn.Conv2d(config.width, outputs, 3, padding=1)
-        nn.init.zeros_(self.exit.weight)  # like the other networks it starts from the physical estimate
+        nn.init.zeros_(
+            self.exit.weight
+        )  # like the other networks it starts from the physical estimate
         nn.init.zeros_(self.exit.bias)  # type: ignore[arg-type]  # a layer with a bias
 
     def forward(self, features: Tensor) -> Tensor:

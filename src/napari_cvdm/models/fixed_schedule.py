@@ -5,7 +5,10 @@ from math import acos, cos, exp, pi, sin, sqrt
 import torch
 from torch import Tensor, nn
 
-BETA_FIRST, BETA_LAST = 0.1, 20.0  # a thousand steps of 1e-4 to 0.02 (Ho et al. 2020) in continuous time (Song et al. 2021)
+BETA_FIRST, BETA_LAST = (
+    0.1,
+    20.0,
+)  # a thousand steps of 1e-4 to 0.02 (Ho et al. 2020) in continuous time (Song et al. 2021)
 LINEAR_RATE = (BETA_FIRST + BETA_LAST) / 2
 COSINE_OFFSET = 0.008  # Nichol and Dhariwal 2021
 COSINE_RATE = 9.21  # gamma(1) = 1e-4: the cosine's own zero would be an infinite rate
@@ -28,16 +31,27 @@ class CosineClock(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.first = pi / 2 * COSINE_OFFSET / (1 + COSINE_OFFSET)
-        self.turn = acos(sqrt(exp(-COSINE_RATE)) * cos(self.first)) - self.first  # of theta, from t = 0 to 1
+        self.turn = (
+            acos(sqrt(exp(-COSINE_RATE)) * cos(self.first)) - self.first
+        )  # of theta, from t = 0 to 1
 
     def forward(self, times: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """T, dT/dt and d2T/dt2 at times in [0, 1], each of the shape of `times`."""
-        cosine, tangent = torch.cos(self.first + self.turn * times), torch.tan(self.first + self.turn * times)
+        cosine, tangent = (
+            torch.cos(self.first + self.turn * times),
+            torch.tan(self.first + self.turn * times),
+        )
         # cos(first + d) / cos(first) - 1, without the cancellation at d = 0
         bend = self.turn * times
-        relative = -2 * torch.sin(bend / 2).square() - sin(self.first) / cos(self.first) * torch.sin(bend)
+        relative = -2 * torch.sin(bend / 2).square() - sin(self.first) / cos(
+            self.first
+        ) * torch.sin(bend)
         value = -2 * torch.log1p(relative) / COSINE_RATE
-        return value, 2 * self.turn * tangent / COSINE_RATE, 2 * (self.turn / cosine).square() / COSINE_RATE
+        return (
+            value,
+            2 * self.turn * tangent / COSINE_RATE,
+            2 * (self.turn / cosine).square() / COSINE_RATE,
+        )
 
 
 class FixedRate(nn.Module):

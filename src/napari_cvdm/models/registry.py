@@ -6,7 +6,15 @@ from pathlib import Path
 
 import torch
 
-from napari_cvdm.models.checkpoint import CARD, WEIGHTS, Checkpoint, CheckpointError, ModelCard, load_checkpoint, read_card
+from napari_cvdm.models.checkpoint import (
+    CARD,
+    WEIGHTS,
+    Checkpoint,
+    CheckpointError,
+    ModelCard,
+    load_checkpoint,
+    read_card,
+)
 from napari_cvdm.models.tiled import channels_last
 
 SHIPPED = Path(__file__).parent / "weights"
@@ -45,7 +53,9 @@ def model_folder(name_or_path: str) -> Path:
     if folder.is_dir():
         return folder
     names = ", ".join(name for name, _ in shipped_models())
-    raise UnknownModelError(f"model {name_or_path!r} is neither a shipped model ({names}) nor a checkpoint folder; see `napari-cvdm models`.")
+    raise UnknownModelError(
+        f"model {name_or_path!r} is neither a shipped model ({names}) nor a checkpoint folder; see `napari-cvdm models`."
+    )
 
 
 @lru_cache(maxsize=4)

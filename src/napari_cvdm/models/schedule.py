@@ -18,7 +18,16 @@ RATE_MIN = 7.0  # gamma(1) <= 9.2e-4 everywhere: the sampler may start from pure
 RATE_MAX = 40.0  # gamma(1) >= 4e-18: still above zero in float32
 CLOCK_TERMS: dict[int, tuple[tuple[float, float], ...]] = {
     2: ((1.0, 1e-3), (2.0, 1e-3)),
-    8: ((1.0, 1e-4), (1.0, 1e-3), (1.0, 1e-2), (1.0, 0.3), (2.0, 1e-4), (2.0, 1e-3), (2.0, 1e-1), (3.0, 1e-2)),
+    8: (
+        (1.0, 1e-4),
+        (1.0, 1e-3),
+        (1.0, 1e-2),
+        (1.0, 0.3),
+        (2.0, 1e-4),
+        (2.0, 1e-3),
+        (2.0, 1e-1),
+        (3.0, 1e-2),
+    ),
     32: tuple(product((1.0, 2.0, 3.0, 4.0), (1e-5, 1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.3, 0.6))),
 }
 """(p, d) of each term, by their number."""
@@ -30,10 +39,17 @@ MOST_LAYERS, LARGEST_DILATION = 8, 64  # a card comes from anywhere
 def check_schedule(dilations: tuple[int, ...], terms: int) -> None:
     """ValueError unless `PixelRate` has such layers, and `Clock` so many terms."""
     if terms not in CLOCK_TERMS:
-        raise ValueError(f"clock_terms is {terms!r:.80}; allowed are {', '.join(map(str, CLOCK_TERMS))}.")
-    whole = all(isinstance(one, int) and not isinstance(one, bool) and 1 <= one <= LARGEST_DILATION for one in dilations)
+        raise ValueError(
+            f"clock_terms is {terms!r:.80}; allowed are {', '.join(map(str, CLOCK_TERMS))}."
+        )
+    whole = all(
+        isinstance(one, int) and not isinstance(one, bool) and 1 <= one <= LARGEST_DILATION
+        for one in dilations
+    )
     if len(dilations) > MOST_LAYERS or not whole:
-        raise ValueError(f"rate_dilations is {dilations!r:.80}; at most {MOST_LAYERS} whole numbers from 1 to {LARGEST_DILATION} are needed, such as 1, 2, 4.")
+        raise ValueError(
+            f"rate_dilations is {dilations!r:.80}; at most {MOST_LAYERS} whole numbers from 1 to {LARGEST_DILATION} are needed, such as 1, 2, 4."
+        )
 
 
 class Clock(nn.Module):
@@ -90,20 +106,29 @@ class PixelRate(nn.Module):
         Channels of the hidden layers.
     """
 
-    def __init__(self, inputs: int, fold: int, dilations: tuple[int, ...] = DILATIONS, width: int = 24) -> None:
+    def __init__(
+        self, inputs: int, fold: int, dilations: tuple[int, ...] = DILATIONS, width: int = 24
+    ) -> None:
         super().__init__()
         self.fold = fold
         self.receptive_radius = sum(dilations) + 1 if dilations else 0
         hidden: list[nn.Module] = []
         for channels, dilation in zip((inputs, *[width] * len(dilations)), dilations, strict=False):
-            hidden += [nn.Conv2d(channels, width, 3, padding=dilation, dilation=dilation), nn.SiLU()]
-        last = nn.Conv2d(width, fold**2, 3, padding=1) if dilations else nn.Conv2d(inputs, fold**2, 1)
+            hidden += [
+                nn.Conv2d(channels, width, 3, padding=dilation, dilation=dilation),
+                nn.SiLU(),
+            ]
+        last = (
+            nn.Conv2d(width, fold**2, 3, padding=1) if dilations else nn.Conv2d(inputs, fold**2, 1)
+        )
         self.layers = nn.Sequential(*hidden, last)
         silence(last, bias=-3.0)
 
     def forward(self, features: Tensor) -> Tensor:
         """Folded condition (B, inputs, Y, X) -> lambda of shape (B, 1, fold Y, fold X)."""
-        return bounded_rate(functional.pixel_shuffle(self.layers(features), self.fold).to(features.dtype))
+        return bounded_rate(
+            functional.pixel_shuffle(self.layers(features), self.fold).to(features.dtype)
+        )
 
 
 class GlobalRate(nn.Module):
@@ -127,7 +152,9 @@ def clock_curve(clock: nn.Module, points: int) -> ClockCurve:
     """T and dT/dt at the times 1/points, 2/points, ..., 1."""
     times = torch.arange(1, points + 1, device=clock_device(clock)) / points
     value, speed, _ = clock(times)
-    return ClockCurve(times=tuple(times.tolist()), values=tuple(value.tolist()), speeds=tuple(speed.tolist()))
+    return ClockCurve(
+        times=tuple(times.tolist()), values=tuple(value.tolist()), speeds=tuple(speed.tolist())
+    )
 
 
 def clock_device(clock: nn.Module) -> torch.device:

@@ -7,7 +7,13 @@ import torch
 from torch import Tensor
 
 from napari_cvdm.core.device import out_of_memory, release_memory
-from napari_cvdm.core.tiling.plan import TilePlan, aligned_size, map_tiles, pad_to_canvas, plan_tiles
+from napari_cvdm.core.tiling.plan import (
+    TilePlan,
+    aligned_size,
+    map_tiles,
+    pad_to_canvas,
+    plan_tiles,
+)
 from napari_cvdm.models.cvdm import CVDM
 
 SMALLEST_TILE = 16
@@ -36,7 +42,12 @@ class TiledModel:
         config = self.network.config
         folded = tuple(-(-size // config.condition_fold) for size in self.shape)
         side = max(1, self.tile // config.condition_fold)
-        return plan_tiles((folded[0], folded[1]), tile=side, halo=aligned_size(radius, config.alignment), alignment=config.alignment)
+        return plan_tiles(
+            (folded[0], folded[1]),
+            tile=side,
+            halo=aligned_size(radius, config.alignment),
+            alignment=config.alignment,
+        )
 
     def padded_condition(self, condition: Tensor) -> Tensor:
         """(B, C, Y, X) with its last row and column repeated up to the canvas."""
@@ -48,25 +59,39 @@ class TiledModel:
 
     def correction(self, condition: Tensor) -> Tensor:
         """`CVDM.correction` of a padded condition."""
-        return self._evaluate(self.network.correction, [condition], self.network.config.mean.receptive_radius)
+        return self._evaluate(
+            self.network.correction, [condition], self.network.config.mean.receptive_radius
+        )
 
     def rate(self, features: Tensor) -> Tensor:
         """`CVDM.rate` of the whole image's features."""
-        return self._evaluate(self.network.rate, [features], self.network.rate_network.receptive_radius)
+        return self._evaluate(
+            self.network.rate, [features], self.network.rate_network.receptive_radius
+        )
 
     def residual_std(self, features: Tensor) -> Tensor:
         """`CVDM.residual_std` of the whole image's features."""
         config = self.network.config.residual_std
-        return self._evaluate(self.network.residual_std, [features], 0 if config is None else config.receptive_radius)
+        return self._evaluate(
+            self.network.residual_std, [features], 0 if config is None else config.receptive_radius
+        )
 
     def clean(self, noisy: Tensor, exponent: Tensor, entered: Tensor) -> Tensor:
         """`CVDM.clean` of the whole canvas."""
-        return self._evaluate(self.network.clean, [noisy, exponent, entered], self.network.config.denoiser.receptive_radius)
+        return self._evaluate(
+            self.network.clean,
+            [noisy, exponent, entered],
+            self.network.config.denoiser.receptive_radius,
+        )
 
-    def _evaluate(self, function: Callable[..., Tensor], images: Sequence[Tensor], radius: int) -> Tensor:
+    def _evaluate(
+        self, function: Callable[..., Tensor], images: Sequence[Tensor], radius: int
+    ) -> Tensor:
         while True:
             try:
-                return map_tiles(function, images, self.plan(radius), factor_out=self.network.config.fold)
+                return map_tiles(
+                    function, images, self.plan(radius), factor_out=self.network.config.fold
+                )
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error) or self.tile <= SMALLEST_TILE:
                     raise
@@ -82,5 +107,7 @@ def channels_last(network: CVDM, device: torch.device) -> CVDM:
 def placed(network: CVDM, device: torch.device) -> CVDM:
     """A network to evaluate on a device: itself, where it is there in the layout that convolutions like (as `load_model` gives it), else a copy."""
     weights = [parameter for parameter in network.parameters() if parameter.ndim == 4]
-    there = network.residual_scale.device == device and all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
+    there = network.residual_scale.device == device and all(
+        weight.is_contiguous(memory_format=torch.channels_last) for weight in weights
+    )
     return network if there else channels_last(deepcopy(network), device)

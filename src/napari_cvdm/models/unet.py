@@ -13,7 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-MOST_LEVELS, MOST_BLOCKS, WIDEST = 8, 32, 4096  # a card comes from anywhere: beyond these it would fill the memory or never end
+MOST_LEVELS, MOST_BLOCKS, WIDEST = (
+    8,
+    32,
+    4096,
+)  # a card comes from anywhere: beyond these it would fill the memory or never end
 Modulation = tuple[Tensor, Tensor] | None
 """Gain and shift of one block, each (B, width, Y, X); None for a network without a noise level."""
 
@@ -39,11 +43,19 @@ class UNetConfig:
     def __post_init__(self) -> None:
         shape = (*self.widths, *self.blocks, self.level_channels)
         if not all(isinstance(value, int) and not isinstance(value, bool) for value in shape):
-            raise ValueError(f"widths, blocks and level_channels are {shape!r:.80}; whole numbers are needed.")
+            raise ValueError(
+                f"widths, blocks and level_channels are {shape!r:.80}; whole numbers are needed."
+            )
         if len(self.widths) != len(self.blocks) or not 1 <= len(self.widths) <= MOST_LEVELS:
-            raise ValueError(f"there are {len(self.widths)} widths and {len(self.blocks)} blocks; as many of both are needed, 1 to {MOST_LEVELS}.")
-        if not all(1 <= width <= WIDEST for width in self.widths) or not all(0 <= count <= MOST_BLOCKS for count in self.blocks):
-            raise ValueError(f"widths are {self.widths} and blocks {self.blocks}; allowed are 1 to {WIDEST}, and 0 to {MOST_BLOCKS}.")
+            raise ValueError(
+                f"there are {len(self.widths)} widths and {len(self.blocks)} blocks; as many of both are needed, 1 to {MOST_LEVELS}."
+            )
+        if not all(1 <= width <= WIDEST for width in self.widths) or not all(
+            0 <= count <= MOST_BLOCKS for count in self.blocks
+        ):
+            raise ValueError(
+                f"widths are {self.widths} and blocks {self.blocks}; allowed are 1 to {WIDEST}, and 0 to {MOST_BLOCKS}."
+            )
         if not 0 <= self.level_channels <= WIDEST:
             raise ValueError(f"level_channels is {self.level_channels}; allowed is 0 to {WIDEST}.")
 
@@ -82,7 +94,9 @@ class ResidualBlock(nn.Module):
         if self.modulation is None:
             return None
         scale, shift = self.modulation(level).chunk(2, dim=1)
-        return (1 + scale).contiguous(memory_format=torch.channels_last), shift.contiguous(memory_format=torch.channels_last)
+        return (1 + scale).contiguous(memory_format=torch.channels_last), shift.contiguous(
+            memory_format=torch.channels_last
+        )
 
     def forward(self, features: Tensor, modulation: Modulation) -> Tensor:
         """Features of shape (B, width, Y, X), and what the noise level does to them."""
@@ -118,14 +132,25 @@ class UNet(nn.Module):
     def __init__(self, inputs: int, outputs: int, config: UNetConfig) -> None:
         super().__init__()
         widths, channels = config.widths, config.level_channels
-        self.embed = nn.Sequential(nn.Conv2d(3, channels, 1), nn.SiLU(), nn.Conv2d(channels, channels, 1), nn.SiLU()) if channels else None
+        self.embed = (
+            nn.Sequential(
+                nn.Conv2d(3, channels, 1), nn.SiLU(), nn.Conv2d(channels, channels, 1), nn.SiLU()
+            )
+            if channels
+            else None
+        )
         self.entry = nn.Conv2d(inputs, widths[0], 3, padding=1)
-        self.down = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in pairwise(widths))
-        self.up = nn.ModuleList(nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in pairwise(widths))
+        self.down = nn.ModuleList(
+            nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in pairwise(widths)
+        )
+        self.up = nn.ModuleList(
+            nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in pairwise(widths)
+        )
 
         def arm() -> nn.ModuleList:
             return nn.ModuleList(
-                nn.ModuleList(ResidualBlock(width, channels) for _ in range(count)) for width, count in zip(widths, config.blocks, strict=True)
+                nn.ModuleList(ResidualBlock(width, channels) for _ in range(count))
+                for width, count in zip(widths, config.blocks, strict=True)
             )
 
         self.encoder, self.decoder = arm(), arm()[:-1]
@@ -144,7 +169,9 @@ class UNet(nn.Module):
 
         The layer is a sum over channels, so that what does not change between two inputs is convolved once: see `through`.
         """
-        return _in_full_precision(features, self.entry.weight[:, -features.shape[1] :], self.entry.bias)
+        return _in_full_precision(
+            features, self.entry.weight[:, -features.shape[1] :], self.entry.bias
+        )
 
     def modulations(self, level: Tensor | None) -> Iterator[Modulation]:
         """What a noise level does to every block, in the order in which `through` meets them, each made when its turn comes.
@@ -156,11 +183,15 @@ class UNet(nn.Module):
             for block in blocks.children():
                 yield block.modulated(pyramid[depth])  # type: ignore[operator]  # torch's stubs: a child may be a tensor
 
-    def through(self, features: Tensor, modulations: Iterable[Modulation], changing: Tensor | None = None) -> Tensor:
+    def through(
+        self, features: Tensor, modulations: Iterable[Modulation], changing: Tensor | None = None
+    ) -> Tensor:
         """`forward` for a level that `modulations` has embedded, from what `entered`, and from the first channels of the input where those did not."""
         given = iter(modulations)
         if changing is not None:
-            features = features + _in_full_precision(changing, self.entry.weight[:, : changing.shape[1]], None)
+            features = features + _in_full_precision(
+                changing, self.entry.weight[:, : changing.shape[1]], None
+            )
         skips: list[Tensor] = []
         for depth, blocks in enumerate(self.encoder):
             if depth:

@@ -83,14 +83,18 @@ def opened(ticket: Ticket) -> tuple[BlockRestorer, dict[int, Block]]:
     values = json.loads(ticket.files)
     job, model = TiledFiles(**{**values, "images": tuple(values["images"])}).open()
     _check(f"model {model.card.name}", model.sha256, ticket.model_sha256)
-    job = replace(job, request=settled(job.request, model, folder.plan()["settings"]))  # computed as planned, whatever is faster here
+    job = replace(
+        job, request=settled(job.request, model, folder.plan()["settings"])
+    )  # computed as planned, whatever is faster here
     restorer = BlockRestorer(job, model, folder.path)
     return restorer, {block.number: block for block in restorer.plan.blocks()}
 
 
 def _check(what: str, here: str, wanted: str) -> None:
     if here != wanted:
-        raise ClusterError(f"a worker has another {what} ({here}) than the job ({wanted}); install the same on every machine, and start again.")
+        raise ClusterError(
+            f"a worker has another {what} ({here}) than the job ({wanted}); install the same on every machine, and start again."
+        )
 
 
 def carry_out_block(ticket: Ticket, number: int) -> dict[str, Any]:
@@ -124,7 +128,11 @@ def on_cluster(where: str, files: TiledFiles) -> Carrying:
         if not left:
             return
         each = restorer.job.request.samples * restorer.job.request.steps
-        yield Progress(stage=f"starting {where}" if where.startswith(LOCAL) else f"connecting to {where}", done=0, total=len(left) * each)
+        yield Progress(
+            stage=f"starting {where}" if where.startswith(LOCAL) else f"connecting to {where}",
+            done=0,
+            total=len(left) * each,
+        )
         with cluster_client(where) as client:
             yield from _followed(client, ticket_of(files, restorer), restorer, left)
 
@@ -158,7 +166,9 @@ def _check_where(where: str) -> None:
     count = where.removeprefix(LOCAL)
     local = where.startswith(LOCAL) and count.isdecimal() and 1 <= int(count) <= MOST_PROCESSES
     if not local and not where.startswith(SCHEMES):
-        raise RequestError(f"scheduler is {where!r}; allowed are local:N with N processes of this machine, or tcp://host:port of a scheduler of dask.")
+        raise RequestError(
+            f"scheduler is {where!r}; allowed are local:N with N processes of this machine, or tcp://host:port of a scheduler of dask."
+        )
 
 
 @contextmanager
@@ -172,14 +182,24 @@ def cluster_client(where: str) -> Iterator[Any]:
     """
     distributed = _distributed()
     if where.startswith(LOCAL):
-        settings = {"n_workers": int(where.removeprefix(LOCAL)), "threads_per_worker": 1, "memory_limit": None, "dashboard_address": ":0"}
-        with distributed.LocalCluster(**settings) as cluster, distributed.Client(cluster, set_as_default=False) as client:
+        settings = {
+            "n_workers": int(where.removeprefix(LOCAL)),
+            "threads_per_worker": 1,
+            "memory_limit": None,
+            "dashboard_address": ":0",
+        }
+        with (
+            distributed.LocalCluster(**settings) as cluster,
+            distributed.Client(cluster, set_as_default=False) as client,
+        ):
             yield client
         return
     try:  # never the default: other lazy arrays of this process, such as layers of a viewer, are not the cluster's business
         client = distributed.Client(where, timeout=CONNECT_S, set_as_default=False)
     except (OSError, ValueError) as error:
-        raise ClusterError(f"the scheduler {where} does not answer ({one_line(error)}); check the address, and that it runs.") from error
+        raise ClusterError(
+            f"the scheduler {where} does not answer ({one_line(error)}); check the address, and that it runs."
+        ) from error
     try:
         yield client
     finally:
@@ -190,14 +210,26 @@ def _distributed() -> Any:
     try:
         import distributed
     except ImportError as error:
-        raise ClusterError("a scheduler needs the extra cluster: pip install 'napari-cvdm[cluster]'.") from error
+        raise ClusterError(
+            "a scheduler needs the extra cluster: pip install 'napari-cvdm[cluster]'."
+        ) from error
     return distributed
 
 
-def _followed(client: Any, ticket: Ticket, restorer: BlockRestorer, left: Sequence[Block]) -> Generator[Progress, None, None]:
+def _followed(
+    client: Any, ticket: Ticket, restorer: BlockRestorer, left: Sequence[Block]
+) -> Generator[Progress, None, None]:
     """Submit every block, and wait for all of them; the first one that fails does not stop the others."""
     each = restorer.job.request.samples * restorer.job.request.steps
-    futures = {client.submit(carry_out_block, ticket, block.number, key=f"{block.name}-{ticket.plan_sha256[:8]}-{time.time_ns()}"): block for block in left}
+    futures = {
+        client.submit(
+            carry_out_block,
+            ticket,
+            block.number,
+            key=f"{block.name}-{ticket.plan_sha256[:8]}-{time.time_ns()}",
+        ): block
+        for block in left
+    }
     failed: dict[Block, str] = {}
     waiting = dict(futures)
     try:
@@ -212,7 +244,9 @@ def _followed(client: Any, ticket: Ticket, restorer: BlockRestorer, left: Sequen
             if client.status != "running":
                 raise _lost(restorer)
             done = len(left) - len(waiting)
-            yield Progress(stage=f"block {done} of {len(left)}", done=done * each, total=len(left) * each)
+            yield Progress(
+                stage=f"block {done} of {len(left)}", done=done * each, total=len(left) * each
+            )
             time.sleep(0 if finished else POLL_S)
     finally:
         if client.status == "running":
@@ -222,7 +256,9 @@ def _followed(client: Any, ticket: Ticket, restorer: BlockRestorer, left: Sequen
 
 
 def _lost(restorer: BlockRestorer) -> ClusterError:
-    return ClusterError(f"the scheduler went away; what is done is kept in {restorer.folder.path}. Start the same job again to go on.")
+    return ClusterError(
+        f"the scheduler went away; what is done is kept in {restorer.folder.path}. Start the same job again to go on."
+    )
 
 
 def _failures(failed: Mapping[Block, str], blocks: int) -> str:

@@ -29,7 +29,13 @@ def bands(shape: tuple[int, int], chunk: int) -> Iterator[slice]:
     return (slice(top, min(shape[0], top + rows)) for top in range(0, shape[0], rows))
 
 
-def sample_plane(request: RestoreRequest, task: Task, frame: tuple[int, ...], plane: int, fingerprint: Fingerprint) -> SampledPlane:
+def sample_plane(
+    request: RestoreRequest,
+    task: Task,
+    frame: tuple[int, ...],
+    plane: int,
+    fingerprint: Fingerprint,
+) -> SampledPlane:
     """Read a plane once, in C order: its sample, its mean, and its bytes for the fingerprint.
 
     Raises
@@ -43,25 +49,44 @@ def sample_plane(request: RestoreRequest, task: Task, frame: tuple[int, ...], pl
     kept, total, low, high = [], 0.0, np.inf, -np.inf
     for band in bands(shape, _chunk_rows(image)):
         pixels = window_of(_one_plane(image, plane), frame, band, slice(0, shape[1]))[0]
-        check_finite(pixels, "YX", f"{image.source}, frame {' '.join(map(str, frame))}, rows from {band.start}")
+        check_finite(
+            pixels,
+            "YX",
+            f"{image.source}, frame {' '.join(map(str, frame))}, rows from {band.start}",
+        )
         fingerprint.add(pixels)
-        low, high, total = min(low, pixels.min()), max(high, pixels.max()), total + float(pixels.sum(dtype=np.float64))
+        low, high, total = (
+            min(low, pixels.min()),
+            max(high, pixels.max()),
+            total + float(pixels.sum(dtype=np.float64)),
+        )
         chosen = rows[(rows >= band.start) & (rows < band.stop)]
         kept.append(pixels[np.ix_(chosen - band.start, columns)])
     if low == high:
-        raise ImageFileError(f"{image.source}: plane {plane + 1} of frame {frame} is constant (every pixel is {low:g}); give an image with something in it.")
+        raise ImageFileError(
+            f"{image.source}: plane {plane + 1} of frame {frame} is constant (every pixel is {low:g}); give an image with something in it."
+        )
     sample = np.concatenate(kept)
     drawn = sample.astype(np.float64)
     if not isinstance(background, str):
-        drawn = task.without(drawn, (background if background.ndim == 2 else background[plane])[np.ix_(rows, columns)].astype(np.float64))
+        drawn = task.without(
+            drawn,
+            (background if background.ndim == 2 else background[plane])[
+                np.ix_(rows, columns)
+            ].astype(np.float64),
+        )
     mean = unclipped_mean(sample, total / (shape[0] * shape[1]))
-    return SampledPlane(pixels=drawn, whole=len(rows) == shape[0] and len(columns) == shape[1], mean=mean)
+    return SampledPlane(
+        pixels=drawn, whole=len(rows) == shape[0] and len(columns) == shape[1], mean=mean
+    )
 
 
 def _one_plane(image: ImageStack, plane: int) -> ImageStack:
     if "P" not in image.axes:
         return image
-    return ImageStack(array=image.array[..., plane, :, :], axes=image.axes.replace("P", ""), source=image.source)
+    return ImageStack(
+        array=image.array[..., plane, :, :], axes=image.axes.replace("P", ""), source=image.source
+    )
 
 
 def _chunk_rows(image: ImageStack) -> int:
@@ -93,32 +118,62 @@ class BlockReader:
         """Pixels (P, y, x), and the same part of the background image where there is one."""
         background = self.request.background
         pixels = window_of(self.request.image, self.plan.frames[self.frame_number], rows, columns)
-        return pixels, background if isinstance(background, str) else background[..., rows, columns].astype(np.float64)
+        return pixels, background if isinstance(background, str) else background[
+            ..., rows, columns
+        ].astype(np.float64)
 
     def bands(self, multiple: int) -> Iterator[tuple[np.ndarray, Background]]:
         """Parts of shape (P, rows, X) from top to bottom."""
         return (self.part(rows, slice(0, self.shape[1])) for rows in bands(self.shape, multiple))
 
-    def windows(self, count: int) -> Iterator[tuple[np.ndarray, Background, tuple[int, int], tuple[slice, slice]]]:
+    def windows(
+        self, count: int
+    ) -> Iterator[tuple[np.ndarray, Background, tuple[int, int], tuple[slice, slice]]]:
         """At most `count` windows, evenly drawn."""
         for block in surveyed_blocks(self.plan, self.frame_number, count):
-            yield (*self.part(*block.window), (block.rows.read_start, block.columns.read_start), (block.rows.inner(), block.columns.inner()))
+            yield (
+                *self.part(*block.window),
+                (block.rows.read_start, block.columns.read_start),
+                (block.rows.inner(), block.columns.inner()),
+            )
 
 
-def survey_frame(request: RestoreRequest, task: Task, plan: BlockPlan, frame_number: int, fingerprint: Fingerprint) -> Blocks:
+def survey_frame(
+    request: RestoreRequest,
+    task: Task,
+    plan: BlockPlan,
+    frame_number: int,
+    fingerprint: Fingerprint,
+) -> Blocks:
     """The numbers of one frame that must be global, but for the rate of the networks."""
     if not isinstance(request.background, str):
-        fitting(request.background, np.broadcast_to(np.float32(0), (request.image.planes or 1, *plan.shape)))
+        fitting(
+            request.background,
+            np.broadcast_to(np.float32(0), (request.image.planes or 1, *plan.shape)),
+        )
     frame = plan.frames[frame_number]
-    planes = [sample_plane(request, task, frame, plane, fingerprint) for plane in range(request.image.planes or 1)]
-    return task.survey(planes, request, BlockReader(request=request, plan=plan, frame_number=frame_number))
+    planes = [
+        sample_plane(request, task, frame, plane, fingerprint)
+        for plane in range(request.image.planes or 1)
+    ]
+    return task.survey(
+        planes, request, BlockReader(request=request, plan=plan, frame_number=frame_number)
+    )
 
 
-def surveyed_blocks(plan: BlockPlan, frame_number: int, count: int = SURVEYED_BLOCKS) -> list[Block]:
+def surveyed_blocks(
+    plan: BlockPlan, frame_number: int, count: int = SURVEYED_BLOCKS
+) -> list[Block]:
     """At most `count` blocks of a frame, evenly drawn."""
     per_frame = plan.count // len(plan.frames)
-    numbers = {int(number) for number in np.linspace(0, per_frame - 1, min(per_frame, count)).round()}
-    return [block for block in plan.blocks() if block.frame_number == frame_number and block.number % per_frame in numbers]
+    numbers = {
+        int(number) for number in np.linspace(0, per_frame - 1, min(per_frame, count)).round()
+    }
+    return [
+        block
+        for block in plan.blocks()
+        if block.frame_number == frame_number and block.number % per_frame in numbers
+    ]
 
 
 def median_rate(frames: Iterator[Frame], count: int) -> float:
@@ -131,14 +186,35 @@ def median_rate(frames: Iterator[Frame], count: int) -> float:
     return float(torch.from_numpy(np.concatenate(pooled)).median())
 
 
-def begin_block(request: RestoreRequest, network: CVDM, blocks: Blocks, block: Block, surroundings: int, grid_rate: float | None) -> Frame:
+def begin_block(
+    request: RestoreRequest,
+    network: CVDM,
+    blocks: Blocks,
+    block: Block,
+    surroundings: int,
+    grid_rate: float | None,
+) -> Frame:
     """Read one part with what lies around it, and prepare it with the numbers of the whole."""
     pixels = window_of(request.image, block.frame, *block.window)
     check_finite(pixels, "PYX", f"{request.image.source}, {block.name}")
-    background = request.background if isinstance(request.background, str) else request.background[(..., *block.window)]
+    background = (
+        request.background
+        if isinstance(request.background, str)
+        else request.background[(..., *block.window)]
+    )
     prepared = blocks.prepare(pixels, background, (block.rows.read_start, block.columns.read_start))
-    prepared = prepared.within(block.core, network.config.condition_fold * network.config.alignment, surroundings)
-    return Frame.begin(request, network, prepared, block.frame, block.frame_number, block.frame_number + 1, grid_rate)
+    prepared = prepared.within(
+        block.core, network.config.condition_fold * network.config.alignment, surroundings
+    )
+    return Frame.begin(
+        request,
+        network,
+        prepared,
+        block.frame,
+        block.frame_number,
+        block.frame_number + 1,
+        grid_rate,
+    )
 
 
 def save_numbers(path: Path, blocks: Blocks, grid_rate: float) -> None:

@@ -48,10 +48,14 @@ class TiledRequest:
 
     def __post_init__(self) -> None:
         if not str(self.out).lower().endswith(SUFFIX):
-            raise RequestError(f"out is {self.out}; a result that is written block by block is an OME-Zarr: choose a name that ends in {SUFFIX}.")
+            raise RequestError(
+                f"out is {self.out}; a result that is written block by block is an OME-Zarr: choose a name that ends in {SUFFIX}."
+            )
         for name in ("region", "schedule_points"):
             if getattr(self.request, name):
-                raise RequestError(f"{name} is {getattr(self.request, name)}; it cannot be had block by block. Leave it out, or give a folder with --out.")
+                raise RequestError(
+                    f"{name} is {getattr(self.request, name)}; it cannot be had block by block. Leave it out, or give a folder with --out."
+                )
         try:
             self.plan()
         except ValueError as error:
@@ -60,8 +64,17 @@ class TiledRequest:
     def plan(self, surroundings_px: int = 0) -> BlockPlan:
         """The jobs, where preparing a part needs to read some pixels around it, a multiple of 64."""
         image = self.request.image
-        loops = tuple(size for size, axis in zip(image.array.shape, image.axes, strict=True) if axis not in "PYX")
-        return BlockPlan(loops=loops, shape=(image.array.shape[-2], image.array.shape[-1]), block=self.block, halo=max(self.halo, surroundings_px))
+        loops = tuple(
+            size
+            for size, axis in zip(image.array.shape, image.axes, strict=True)
+            if axis not in "PYX"
+        )
+        return BlockPlan(
+            loops=loops,
+            shape=(image.array.shape[-2], image.array.shape[-1]),
+            block=self.block,
+            halo=max(self.halo, surroundings_px),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,11 +107,26 @@ class TiledFiles:
 
     def absolute(self) -> "TiledFiles":
         """With absolute paths: a worker may run in another folder."""
-        background = self.background if self.background in ("auto", "none") else str(Path(self.background).resolve())
+        background = (
+            self.background
+            if self.background in ("auto", "none")
+            else str(Path(self.background).resolve())
+        )
         model = str(Path(self.model).resolve()) if Path(self.model).is_dir() else self.model
         images = tuple(str(Path(path).resolve()) for path in self.images)
-        options = {**self.options, "psf": str(Path(self.options["psf"]).resolve())} if self.options.get("psf") else self.options
-        return replace(self, images=images, model=model, out=str(Path(self.out).resolve()), background=background, options=options)
+        options = (
+            {**self.options, "psf": str(Path(self.options["psf"]).resolve())}
+            if self.options.get("psf")
+            else self.options
+        )
+        return replace(
+            self,
+            images=images,
+            model=model,
+            out=str(Path(self.out).resolve()),
+            background=background,
+            options=options,
+        )
 
     def open(self) -> tuple[TiledRequest, Checkpoint]:
         """The images, not yet read, and the model.
@@ -110,12 +138,27 @@ class TiledFiles:
         """
         model = load_model(self.model)
         request = self._request(model.card)
-        return TiledRequest(request=request, out=self.out, block=self.block, halo=self.halo, overwrite=self.overwrite), model
+        return TiledRequest(
+            request=request,
+            out=self.out,
+            block=self.block,
+            halo=self.halo,
+            overwrite=self.overwrite,
+        ), model
 
     def _request(self, card: ModelCard) -> RestoreRequest:
-        image = with_planes([open_image(path) for path in self.images], card, self.options.get("defocus_um"))
-        background: Any = self.background if self.background in ("auto", "none") else read_image(self.background).array
-        options: dict[str, Any] = {name: tuple(value) if isinstance(value, list | tuple) else value for name, value in self.options.items()}
+        image = with_planes(
+            [open_image(path) for path in self.images], card, self.options.get("defocus_um")
+        )
+        background: Any = (
+            self.background
+            if self.background in ("auto", "none")
+            else read_image(self.background).array
+        )
+        options: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list | tuple) else value
+            for name, value in self.options.items()
+        }
         options["background"] = background
         if options.get("psf"):
             options["psf"] = read_psf(options["psf"])

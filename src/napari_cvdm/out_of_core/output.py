@@ -7,7 +7,12 @@ from typing import Any
 
 from napari_cvdm import __version__
 from napari_cvdm.checks.quality_flag import estimated_optics
-from napari_cvdm.checks.training_range import axes_warnings, beyond_warning, lens_warnings, optics_warnings
+from napari_cvdm.checks.training_range import (
+    axes_warnings,
+    beyond_warning,
+    lens_warnings,
+    optics_warnings,
+)
 from napari_cvdm.core.device import pick_device
 from napari_cvdm.core.plane_positions import z_step_warning
 from napari_cvdm.core.request import RequestError, RestoreRequest
@@ -21,9 +26,7 @@ from napari_cvdm.tasks import Task
 
 NO_UNIT = "dimensionless"
 _ORDER = "TCZ"
-NOT_ALIGNED = (
-    "block by block the planes are taken as they are, and only focus may differ between them; restore a --region into a folder to see whether they fit."
-)
+NOT_ALIGNED = "block by block the planes are taken as they are, and only focus may differ between them; restore a --region into a folder to see whether they fit."
 
 
 def images_of(request: RestoreRequest, task: Task) -> tuple[GridImage, ...]:
@@ -35,17 +38,42 @@ def images_of(request: RestoreRequest, task: Task) -> tuple[GridImage, ...]:
         Axes that NGFF cannot hold.
     """
     image = request.image
-    looped = [(axis, size) for size, axis in zip(image.array.shape, image.axes, strict=True) if axis not in "PYX"]
+    looped = [
+        (axis, size)
+        for size, axis in zip(image.array.shape, image.axes, strict=True)
+        if axis not in "PYX"
+    ]
     others = [axis for axis, _ in looped if axis not in "TZ"]
     letters = [axis for axis, _ in looped]
-    if len(others) > 1 or (others and request.keep_samples) or letters != sorted(letters, key="TCSZ".index):
-        raise RequestError(f"{image.source}: axes {image.axes} do not fit OME-Zarr; give T, one of C or S, and Z in that order, and no C with --keep-samples.")
+    if (
+        len(others) > 1
+        or (others and request.keep_samples)
+        or letters != sorted(letters, key="TCSZ".index)
+    ):
+        raise RequestError(
+            f"{image.source}: axes {image.axes} do not fit OME-Zarr; give T, one of C or S, and Z in that order, and no C with --keep-samples."
+        )
     leading = tuple((axis.lower() if axis in _ORDER else "other", size) for axis, size in looped)
-    said = (("mean", "float32", task.unit), ("std", "float32", task.unit), ("rate", "float32", NO_UNIT), ("valid", "uint8", NO_UNIT))
-    images = tuple(GridImage(name=name, dtype=dtype, unit=unit, leading=leading) for name, dtype, unit in said)
+    said = (
+        ("mean", "float32", task.unit),
+        ("std", "float32", task.unit),
+        ("rate", "float32", NO_UNIT),
+        ("valid", "uint8", NO_UNIT),
+    )
+    images = tuple(
+        GridImage(name=name, dtype=dtype, unit=unit, leading=leading) for name, dtype, unit in said
+    )
     if not request.keep_samples:
         return images
-    return (*images, GridImage(name="samples", dtype="float32", unit=task.unit, leading=(("sample", request.samples), *leading)))
+    return (
+        *images,
+        GridImage(
+            name="samples",
+            dtype="float32",
+            unit=task.unit,
+            leading=(("sample", request.samples), *leading),
+        ),
+    )
 
 
 def grid_of(request: RestoreRequest, task: Task, plan: BlockPlan) -> Grid:
@@ -54,10 +82,22 @@ def grid_of(request: RestoreRequest, task: Task, plan: BlockPlan) -> Grid:
     shift = (task.upsampling - 1) / 2 * pixel_um
     first_um = (place.get("y_um", 0.0) - shift, place.get("x_um", 0.0) - shift)
     shape = (plan.shape[0] * task.upsampling, plan.shape[1] * task.upsampling)
-    return Grid(shape=shape, chunk=plan.chunk(task.upsampling), pixel_um=pixel_um, first_um=first_um, z_step_um=place.get("z_step_um"))
+    return Grid(
+        shape=shape,
+        chunk=plan.chunk(task.upsampling),
+        pixel_um=pixel_um,
+        first_um=first_um,
+        z_step_um=place.get("z_step_um"),
+    )
 
 
-def provenance_of(request: RestoreRequest, model: Checkpoint, folder: JobFolder, plan: BlockPlan, seconds: Mapping[str, float]) -> dict[str, Any]:
+def provenance_of(
+    request: RestoreRequest,
+    model: Checkpoint,
+    folder: JobFolder,
+    plan: BlockPlan,
+    seconds: Mapping[str, float],
+) -> dict[str, Any]:
     """Everything needed to make the same pixels again, and reasons to doubt them."""
     marks = folder.marks()
     tiles = sorted({int(said["tile"]) for said in marks.values()})
@@ -69,7 +109,11 @@ def provenance_of(request: RestoreRequest, model: Checkpoint, folder: JobFolder,
         "tile_used": tiles[0],
         "estimated": {"frames": frames},
         "warnings": list(_warnings(request, model, marks, plan, frames)),
-        "versions": {"python": platform.python_version(), "napari-cvdm": __version__, **{name: version(name) for name in ("torch", "numpy", "zarr")}},
+        "versions": {
+            "python": platform.python_version(),
+            "napari-cvdm": __version__,
+            **{name: version(name) for name in ("torch", "numpy", "zarr")},
+        },
         "machine": {"device": str(pick_device(request.device)), "platform": platform.platform()},
         "timings_s": dict(seconds),
     }
@@ -82,9 +126,18 @@ def _estimated(marks: Mapping[str, Mapping[str, Any]]) -> list[Mapping[str, Any]
 
 
 def _warnings(
-    request: RestoreRequest, model: Checkpoint, marks: Mapping[str, Mapping[str, Any]], plan: BlockPlan, frames: list[Mapping[str, Any]]
+    request: RestoreRequest,
+    model: Checkpoint,
+    marks: Mapping[str, Mapping[str, Any]],
+    plan: BlockPlan,
+    frames: list[Mapping[str, Any]],
 ) -> tuple[str, ...]:
-    warnings = [*axes_warnings(request.image), *optics_warnings(request, model.card), *z_step_warning(request), *single_answer(request, model)]
+    warnings = [
+        *axes_warnings(request.image),
+        *optics_warnings(request, model.card),
+        *z_step_warning(request),
+        *single_answer(request, model),
+    ]
     beyond, usable = (sum(said[name] for said in marks.values()) for name in ("beyond", "usable"))
     tile = min(said["tile"] for said in marks.values())
     pixels = len(plan.frames) * plan.shape[0] * plan.shape[1] * model.card.config().upsampling ** 2
@@ -92,6 +145,8 @@ def _warnings(
     if beyond:
         warnings.append(beyond_warning(beyond / pixels, model.card))
     if not usable:
-        warnings.append("no pixel can be trusted: each is saturated, dark, near the edge, or the optics are far from the training.")
+        warnings.append(
+            "no pixel can be trusted: each is saturated, dark, near the edge, or the optics are far from the training."
+        )
     warnings += [NOT_ALIGNED] if "P" in request.image.axes and request.align == "auto" else []
     return (*warnings, *short_memory_warning(tile, request.tile))

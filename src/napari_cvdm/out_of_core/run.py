@@ -22,7 +22,14 @@ from napari_cvdm.io.job_folder import JobFolder, begin_job, finish_job, growing_
 from napari_cvdm.io.ngff_grid import build_pyramid, create_images, open_level
 from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.models.tiled import channels_last
-from napari_cvdm.out_of_core.global_statistics import begin_block, load_numbers, median_rate, save_numbers, survey_frame, surveyed_blocks
+from napari_cvdm.out_of_core.global_statistics import (
+    begin_block,
+    load_numbers,
+    median_rate,
+    save_numbers,
+    survey_frame,
+    surveyed_blocks,
+)
 from napari_cvdm.out_of_core.job import TiledRequest
 from napari_cvdm.out_of_core.output import grid_of, images_of, provenance_of
 from napari_cvdm.reconstruct.precision import settled
@@ -88,7 +95,10 @@ class BlockRestorer:
     def keep_survey(self, blocks: Blocks, frame_number: int) -> None:
         """Find the rate that sets the sampler's grid, and keep the survey for every process."""
         chosen = surveyed_blocks(self.plan, frame_number)
-        parts = (begin_block(self.job.request, self._network, blocks, block, self.job.halo, None) for block in chosen)
+        parts = (
+            begin_block(self.job.request, self._network, blocks, block, self.job.halo, None)
+            for block in chosen
+        )
         save_numbers(self.numbers_path(frame_number), blocks, median_rate(parts, len(chosen)))
 
     def carry_out(self, block: Block) -> Generator[Progress, None, dict[str, Any]]:
@@ -105,7 +115,9 @@ class BlockRestorer:
             What the marker says.
         """
         blocks, grid_rate = self._survey_of(block.frame_number)
-        frame = begin_block(self.job.request, self._network, blocks, block, self.job.halo, grid_rate)
+        frame = begin_block(
+            self.job.request, self._network, blocks, block, self.job.halo, grid_rate
+        )
         shape = frame.valid.shape
         moments = RunningMoments(np.zeros(shape, np.float32), np.zeros(shape, np.float32))
         samples, _ = yield from sample_frame(frame, moments)
@@ -116,7 +128,11 @@ class BlockRestorer:
             self._write(name, block.frame, block, pixels)
         for number, sample in enumerate(samples):
             self._write("samples", (number, *block.frame), block, sample)
-        said: dict[str, Any] = {"tile": frame.tiled.tile, "beyond": int(beyond.mask.sum()), "usable": int(images["valid"].sum())}
+        said: dict[str, Any] = {
+            "tile": frame.tiled.tile,
+            "beyond": int(beyond.mask.sum()),
+            "usable": int(images["valid"].sum()),
+        }
         said |= {"frame": block.frame_number, "estimated": dict(frame.prepared.estimated)}
         self.folder.mark(block.name, said)
         return said
@@ -133,7 +149,9 @@ class BlockRestorer:
 class Carrying(Protocol):
     """How the blocks that are left are carried out: here, or on a cluster."""
 
-    def __call__(self, restorer: BlockRestorer, left: Sequence[Block]) -> Generator[Progress, None, None]:
+    def __call__(
+        self, restorer: BlockRestorer, left: Sequence[Block]
+    ) -> Generator[Progress, None, None]:
         """Carry all out; yields Progress counted in network evaluations."""
 
 
@@ -144,10 +162,16 @@ def one_by_one(restorer: BlockRestorer, left: Sequence[Block]) -> Generator[Prog
     for number, block in enumerate(left):
         steps = restorer.carry_out(block)
         for done, step in enumerate(steps, start=number * each + 1):
-            yield Progress(stage=f"block {number + 1} of {len(left)}, {step.stage.partition(',')[0]}", done=done, total=len(left) * each)
+            yield Progress(
+                stage=f"block {number + 1} of {len(left)}, {step.stage.partition(',')[0]}",
+                done=done,
+                total=len(left) * each,
+            )
 
 
-def restore_by_tiles(job: TiledRequest, model: Checkpoint, carrying: Carrying = one_by_one) -> Generator[Progress, None, TiledRestoration]:
+def restore_by_tiles(
+    job: TiledRequest, model: Checkpoint, carrying: Carrying = one_by_one
+) -> Generator[Progress, None, TiledRestoration]:
     """Restore an image that does not fit the memory.
 
     The image is read twice: once for what must be global (dark level or background, intensity, noise, the fingerprint), then
@@ -189,48 +213,82 @@ def restore_by_tiles(job: TiledRequest, model: Checkpoint, carrying: Carrying = 
         build_pyramid(folder.path, image, grid)
     seconds = {"total": round(time.perf_counter() - started, 3)}
     record = provenance_of(job.request, model, folder, plan, seconds)
-    (folder.path / PROVENANCE).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", errors="replace")
+    (folder.path / PROVENANCE).write_text(
+        json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", errors="replace"
+    )
     finish_job(folder, job.out, job.overwrite)
     earlier, names = plan.count - len(left), tuple(image.name for image in images)
-    return TiledRestoration(path=Path(job.out), images=names, blocks=plan.count, earlier=earlier, warnings=tuple(record["warnings"]))
+    return TiledRestoration(
+        path=Path(job.out),
+        images=names,
+        blocks=plan.count,
+        earlier=earlier,
+        warnings=tuple(record["warnings"]),
+    )
 
 
 def _prepare(restorer: BlockRestorer, folder: JobFolder) -> Generator[Progress, None, None]:
     """Read the image once, compare the plan with what was begun, and keep what must be global."""
     job, plan = restorer.job, restorer.plan
     fingerprint = Fingerprint(job.request.image.array)
-    with TemporaryDirectory() as place:  # the plan is known only when every frame was read, and many surveys are too much to hold
+    with (
+        TemporaryDirectory() as place
+    ):  # the plan is known only when every frame was read, and many surveys are too much to hold
         read = [Path(place) / f"{number}.npz" for number in range(len(plan.frames))]
         for number, path in enumerate(read):
             yield Progress(stage=f"reading frame {number + 1} of {len(read)}", done=0, total=1)
             save_numbers(path, restorer.survey(number, fingerprint), np.nan)
         begin_job(folder, planned(job, restorer.model, fingerprint.value), overwrite=job.overwrite)
-        create_images(folder.path, images_of(job.request, restorer.task), grid_of(job.request, restorer.task, plan), {"version": __version__})
+        create_images(
+            folder.path,
+            images_of(job.request, restorer.task),
+            grid_of(job.request, restorer.task, plan),
+            {"version": __version__},
+        )
         for number, path in enumerate(read):
             if not restorer.numbers_path(number).exists():
-                yield Progress(stage=f"surveying frame {number + 1} of {len(read)}", done=0, total=1)
+                yield Progress(
+                    stage=f"surveying frame {number + 1} of {len(read)}", done=0, total=1
+                )
                 restorer.keep_survey(load_numbers(path, restorer.task)[0], number)
 
 
-def _begun_settings(job: TiledRequest, model: Checkpoint, folder: JobFolder) -> Mapping[str, Any] | None:
+def _begun_settings(
+    job: TiledRequest, model: Checkpoint, folder: JobFolder
+) -> Mapping[str, Any] | None:
     """Of the same job, begun before, whatever it was computed in; None where there is no job, or another one."""
     before, now = folder.begun(job.overwrite), json.loads(json.dumps(planned(job, model, "")))
     settings = before.get("settings")
     if not isinstance(settings, dict):
         return None
-    now["image"] = before.get("image")  # whether it is the same is known only when all of it was read
+    now["image"] = before.get(
+        "image"
+    )  # whether it is the same is known only when all of it was read
     now["settings"]["precision"] = settings.get("precision")
     return settings if before == now else None
 
 
 def planned(job: TiledRequest, model: Checkpoint, pixels_sha256: str) -> dict[str, Any]:
     """All that the pixels depend on."""
-    settings = {name: value for name, value in settings_of(job.request).items() if name not in FREE_TO_CHANGE}
+    settings = {
+        name: value
+        for name, value in settings_of(job.request).items()
+        if name not in FREE_TO_CHANGE
+    }
     image = job.request.image
     return {
         "version": __version__,
-        "image": {"shape": list(image.array.shape), "axes": image.axes, "dtype": str(image.array.dtype), "sha256": pixels_sha256},
-        "model": {"name": model.card.name, "sha256": model.sha256, "noise_scale": model.network.config.noise_scale},
+        "image": {
+            "shape": list(image.array.shape),
+            "axes": image.axes,
+            "dtype": str(image.array.dtype),
+            "sha256": pixels_sha256,
+        },
+        "model": {
+            "name": model.card.name,
+            "sha256": model.sha256,
+            "noise_scale": model.network.config.noise_scale,
+        },
         "settings": settings,
         "block": job.block,
         "halo": job.halo,

@@ -23,6 +23,8 @@ def expose(photons: Tensor, camera: Camera, generator: torch.Generator) -> Tenso
         Counts (ADU).
     """
     electrons = torch.poisson(photons.clamp(min=0) * camera.quantum_efficiency, generator=generator)
-    electrons = electrons + camera.read_noise_e * torch.randn(photons.shape, generator=generator, dtype=photons.dtype, device=photons.device)
+    electrons = electrons + camera.read_noise_e * torch.randn(
+        photons.shape, generator=generator, dtype=photons.dtype, device=photons.device
+    )
     counts = electrons / camera.gain_e_per_count + camera.offset_counts
     return counts if camera.bit_depth is None else counts.round().clamp(0, 2**camera.bit_depth - 1)

@@ -70,11 +70,19 @@ def photon_transfer(image: np.ndarray, valid: np.ndarray) -> CameraNoise:
     difference = convolve(image, SECOND_DIFFERENCES)[usable]
     bright = gaussian_filter(image, SMOOTHING_PX)[usable]
     groups = np.array_split(np.argsort(bright), min(LEVELS, bright.size // LEAST_IN_A_LEVEL))
-    levels = np.array([[max(0.0, float(bright[group].mean())), float(np.mean(difference[group] ** 2)) / 36] for group in groups])
+    levels = np.array(
+        [
+            [max(0.0, float(bright[group].mean())), float(np.mean(difference[group] ** 2)) / 36]
+            for group in groups
+        ]
+    )
     if not levels[:, 1].any():
         return CameraNoise(gain=0.0, read_variance=0.0)
     floor = np.maximum(levels[:, 1], 1e-6 * levels[:, 1].max() + np.finfo(float).tiny)
-    line, _ = nnls(np.stack([levels[:, 0], np.ones(len(levels))], axis=1) / floor[:, None], levels[:, 1] / floor)
+    line, _ = nnls(
+        np.stack([levels[:, 0], np.ones(len(levels))], axis=1) / floor[:, None],
+        levels[:, 1] / floor,
+    )
     return CameraNoise(gain=float(line[0]), read_variance=float(line[1]))
 
 
@@ -94,5 +102,8 @@ def inverse_variance(planes: np.ndarray, usable: np.ndarray | None = None) -> np
     """
     usable = np.ones(planes.shape, dtype=bool) if usable is None else usable
     noises = [photon_transfer(plane, where) for plane, where in zip(planes, usable, strict=True)]
-    variances = [noise.variance(gaussian_filter(plane, SMOOTHING_PX)) for noise, plane in zip(noises, planes, strict=True)]
+    variances = [
+        noise.variance(gaussian_filter(plane, SMOOTHING_PX))
+        for noise, plane in zip(noises, planes, strict=True)
+    ]
     return np.where(usable, 1 / np.maximum(np.stack(variances), LEAST_DEVIATION**2), 0)

@@ -10,7 +10,10 @@ LOWEST_FREQUENCY = 0.03  # cycles/px: below it are haze and uneven illumination
 RINGS = 80
 SMALLEST_SIDE_PX = 32
 LEAST_EVIDENCE = 20.0  # in log-likelihood: what a transfer function must explain
-USUAL_PERIOD_PX, USUAL_SPREAD = 3.3, 0.4  # of the microscopes that people have, and in its logarithm
+USUAL_PERIOD_PX, USUAL_SPREAD = (
+    3.3,
+    0.4,
+)  # of the microscopes that people have, and in its logarithm
 
 
 def ideal_transfer(frequency: np.ndarray, period: float) -> np.ndarray:
@@ -26,12 +29,21 @@ def ring_powers(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean power of a windowed image (Y, X) on rings of frequency: frequency [cycles/px], power, number of values; each (R,)."""
     window = np.outer(hann(image.shape[0], sym=False), hann(image.shape[1], sym=False))
     power = np.abs(np.fft.rfft2((image - image.mean()) * window)) ** 2
-    frequency = np.hypot(np.fft.fftfreq(image.shape[0])[:, None], np.fft.rfftfreq(image.shape[1])[None, :])
+    frequency = np.hypot(
+        np.fft.fftfreq(image.shape[0])[:, None], np.fft.rfftfreq(image.shape[1])[None, :]
+    )
     kept = (frequency >= LOWEST_FREQUENCY) & (frequency <= 0.5)
-    ring = ((frequency[kept] - LOWEST_FREQUENCY) / (0.5 - LOWEST_FREQUENCY) * RINGS).astype(int).clip(max=RINGS - 1)
+    ring = (
+        ((frequency[kept] - LOWEST_FREQUENCY) / (0.5 - LOWEST_FREQUENCY) * RINGS)
+        .astype(int)
+        .clip(max=RINGS - 1)
+    )
     counts = np.bincount(ring, minlength=RINGS)
     there = counts > 0
-    sums = (np.bincount(ring, values, minlength=RINGS)[there] for values in (frequency[kept], power[kept]))
+    sums = (
+        np.bincount(ring, values, minlength=RINGS)[there]
+        for values in (frequency[kept], power[kept])
+    )
     mean_frequency, mean_power = (total / counts[there] for total in sums)
     return mean_frequency, mean_power, counts[there]
 
@@ -54,13 +66,26 @@ def estimate_cutoff(image: np.ndarray) -> float | None:
     frequency, power, number = ring_powers(image.astype(np.float64))
     empty = _misfit(power, number, np.ones((len(power), 1)))
     found = {
-        (period, exponent): _misfit(power, number, np.stack([frequency**-exponent * ideal_transfer(frequency, period) ** 2, np.ones_like(power)], axis=1))
+        (period, exponent): _misfit(
+            power,
+            number,
+            np.stack(
+                [
+                    frequency**-exponent * ideal_transfer(frequency, period) ** 2,
+                    np.ones_like(power),
+                ],
+                axis=1,
+            ),
+        )
         for period in PERIODS_PX
         for exponent in EXPONENTS
     }
     if empty - min(found.values()) < LEAST_EVIDENCE:
         return None
-    usual = {key: misfit + 0.5 * (np.log(key[0] / USUAL_PERIOD_PX) / USUAL_SPREAD) ** 2 for key, misfit in found.items()}
+    usual = {
+        key: misfit + 0.5 * (np.log(key[0] / USUAL_PERIOD_PX) / USUAL_SPREAD) ** 2
+        for key, misfit in found.items()
+    }
     return min(usual, key=lambda key: usual[key])[0]
 
 

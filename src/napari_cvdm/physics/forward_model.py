@@ -50,7 +50,9 @@ class PhaseObject:
 
     def dot(self, other: "PhaseObject") -> Tensor:
         """Inner product of each member of a batch, shape (...)."""
-        return (self.maps * other.maps).sum(dim=(-3, -2, -1)) + (self.illumination * other.illumination).sum(dim=(-2, -1))
+        return (self.maps * other.maps).sum(dim=(-3, -2, -1)) + (
+            self.illumination * other.illumination
+        ).sum(dim=(-2, -1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -135,15 +137,24 @@ class PhaseForwardModel:
         canvas = frame_shape if canvas_shape is None else canvas_shape
         top, left = (canvas[0] - frame_shape[0]) // 2, (canvas[1] - frame_shape[1]) // 2
         double = torch.zeros(1, dtype=torch.float64)  # phases of hundreds of radians need it
-        transfer = torch.stack([fresnel_transfer(canvas, z, microscope, double) for z in defocus_um])
+        transfer = torch.stack(
+            [fresnel_transfer(canvas, z, microscope, double) for z in defocus_um]
+        )
         if microscope.na is not None:
-            transfer = transfer * circular_pupil(canvas, microscope.pixel_um, microscope.na / microscope.wavelength_um, double)
+            transfer = transfer * circular_pupil(
+                canvas, microscope.pixel_um, microscope.na / microscope.wavelength_um, double
+            )
         disc = None
         if condenser_na > 0:
             radii = [abs(z) * condenser_na / microscope.medium_index for z in defocus_um]
-            disc = torch.stack([disc_transfer(canvas, radius, microscope.pixel_um) for radius in radii]).to(like)
+            disc = torch.stack(
+                [disc_transfer(canvas, radius, microscope.pixel_um) for radius in radii]
+            ).to(like)
         return cls(
-            transfer=transfer.to(device=like.device, dtype=torch.complex128 if like.dtype == torch.float64 else torch.complex64),
+            transfer=transfer.to(
+                device=like.device,
+                dtype=torch.complex128 if like.dtype == torch.float64 else torch.complex64,
+            ),
             condenser=disc,
             frame=(slice(top, top + frame_shape[0]), slice(left, left + frame_shape[1])),
             terms=legendre_terms(frame_shape).to(like),
@@ -152,7 +163,12 @@ class PhaseForwardModel:
     def double(self) -> "PhaseForwardModel":
         """The same in double precision."""
         disc = None if self.condenser is None else self.condenser.double()
-        return replace(self, transfer=self.transfer.to(torch.complex128), condenser=disc, terms=self.terms.double())
+        return replace(
+            self,
+            transfer=self.transfer.to(torch.complex128),
+            condenser=disc,
+            terms=self.terms.double(),
+        )
 
     @property
     def canvas_shape(self) -> tuple[int, int]:
@@ -167,7 +183,10 @@ class PhaseForwardModel:
     def zero(self, batch: Sequence[int] = ()) -> PhaseObject:
         """An empty field under even light."""
         shape = (*batch, 2, *self.canvas_shape)
-        return PhaseObject(maps=self.terms.new_zeros(shape), illumination=self.terms.new_zeros((*batch, self.planes, len(self.terms))))
+        return PhaseObject(
+            maps=self.terms.new_zeros(shape),
+            illumination=self.terms.new_zeros((*batch, self.planes, len(self.terms))),
+        )
 
     def apply(self, sample: PhaseObject) -> Tensor:
         """Expected intensity of each plane over the blank field: (..., P, h, w)."""
@@ -180,19 +199,28 @@ class PhaseForwardModel:
         waves = propagate(wave, self.transfer)
         unlit = self._to_frame(waves.real.square() + waves.imag.square())
         light = 1 + torch.einsum("...pk,khw->...phw", sample.illumination, self.terms)
-        return PhaseLinearisation(expected=light * unlit, unlit=unlit, light=light, wave=wave, waves=waves)
+        return PhaseLinearisation(
+            expected=light * unlit, unlit=unlit, light=light, wave=wave, waves=waves
+        )
 
     def derivative(self, at: PhaseLinearisation, change: PhaseObject) -> Tensor:
         """J v = L (2 Re(conj(U) P(e (v_mu + i v_phi))) (x) disc) + I_0 sum_k v_k T_k: (..., P, h, w)."""
-        turned = at.wave * torch.complex(change.maps[..., 0, :, :], change.maps[..., 1, :, :])[..., None, :, :]
+        turned = (
+            at.wave
+            * torch.complex(change.maps[..., 0, :, :], change.maps[..., 1, :, :])[..., None, :, :]
+        )
         waves = propagate(turned, self.transfer)
         seen = self._to_frame(2 * (at.waves.real * waves.real + at.waves.imag * waves.imag))
-        return at.light * seen + at.unlit * torch.einsum("...pk,khw->...phw", change.illumination, self.terms)
+        return at.light * seen + at.unlit * torch.einsum(
+            "...pk,khw->...phw", change.illumination, self.terms
+        )
 
     def adjoint(self, at: PhaseLinearisation, planes: Tensor) -> PhaseObject:
         """J^T y of images (..., P, h, w)."""
         spread = self._to_canvas(at.light * planes)
-        spectrum = (torch.fft.fft2(2 * at.waves * spread) * self.transfer.conj()).sum(dim=-3, keepdim=True)
+        spectrum = (torch.fft.fft2(2 * at.waves * spread) * self.transfer.conj()).sum(
+            dim=-3, keepdim=True
+        )
         back = (at.wave.conj() * torch.fft.ifft2(spectrum))[..., 0, :, :]
         return PhaseObject(
             maps=torch.stack([back.real, back.imag], dim=-3),
@@ -223,20 +251,35 @@ class PhaseForwardModel:
 
 def fresnel_number(defocus_um: float, microscope: Microscope) -> float:
     """|lambda z| / (n px^2)."""
-    return microscope.wavelength_um * abs(defocus_um) / (microscope.medium_index * microscope.pixel_um**2)
+    return (
+        microscope.wavelength_um
+        * abs(defocus_um)
+        / (microscope.medium_index * microscope.pixel_um**2)
+    )
 
 
-def canvas_shape(shape: tuple[int, int], defocus_um: Sequence[float], microscope: Microscope) -> tuple[int, int]:
+def canvas_shape(
+    shape: tuple[int, int], defocus_um: Sequence[float], microscope: Microscope
+) -> tuple[int, int]:
     """Size of a canvas with surroundings from which light may reach the frame, a fast size for Fourier transforms."""
-    reach = max(fresnel_number(z, microscope) for z in defocus_um) / 3  # light of frequency f [cycles/px] goes F f pixels aside
+    reach = (
+        max(fresnel_number(z, microscope) for z in defocus_um) / 3
+    )  # light of frequency f [cycles/px] goes F f pixels aside
     margin = min(LARGEST_MARGIN_PX, ceil(SMALLEST_MARGIN_PX + reach))
-    return next_fast_len(shape[0] + 2 * margin, real=True), next_fast_len(shape[1] + 2 * margin, real=True)
+    return next_fast_len(shape[0] + 2 * margin, real=True), next_fast_len(
+        shape[1] + 2 * margin, real=True
+    )
 
 
 def disc_transfer(shape: tuple[int, int], radius_um: float, pixel_um: float) -> Tensor:
     """Transfer function 2 J1(x) / x, x = 2 pi f radius, of a uniform disc of sum 1, on the real-FFT grid; (Y, X // 2 + 1), float64."""
     half = shape[1] // 2 + 1
-    argument = 2 * torch.pi * radius_um * squared_radius(shape, pixel_um, torch.zeros(1, dtype=torch.float64)).sqrt()[:, :half]
+    argument = (
+        2
+        * torch.pi
+        * radius_um
+        * squared_radius(shape, pixel_um, torch.zeros(1, dtype=torch.float64)).sqrt()[:, :half]
+    )
     safe = argument.clamp(min=1e-9)
     return torch.from_numpy(2 * j1(safe.numpy())) / safe
 
@@ -245,4 +288,9 @@ def legendre_terms(shape: tuple[int, int]) -> Tensor:
     """1, y, x, (3 y^2 - 1) / 2, y x, (3 x^2 - 1) / 2 over a frame, y and x from -1 to 1: (6, Y, X), float64."""
     y, x = (torch.linspace(-1, 1, size, dtype=torch.float64) for size in shape)
     rows, columns = (torch.stack([torch.ones_like(u), u, (3 * u**2 - 1) / 2]) for u in (y, x))
-    return torch.stack([rows[i][:, None] * columns[j][None, :] for i, j in ((0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2))])
+    return torch.stack(
+        [
+            rows[i][:, None] * columns[j][None, :]
+            for i, j in ((0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2))
+        ]
+    )

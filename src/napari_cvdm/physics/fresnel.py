@@ -13,10 +13,14 @@ from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.physics.grids import squared_radius
 
 
-def fresnel_transfer(shape: tuple[int, int], defocus_um: float, microscope: Microscope, like: Tensor) -> Tensor:
+def fresnel_transfer(
+    shape: tuple[int, int], defocus_um: float, microscope: Microscope, like: Tensor
+) -> Tensor:
     """Paraxial transfer function exp(-i pi lambda0 z f^2 / n), complex, shape (Y, X)."""
     wavelength_in_medium = microscope.wavelength_um / microscope.medium_index
-    angle = -pi * wavelength_in_medium * defocus_um * squared_radius(shape, microscope.pixel_um, like)
+    angle = (
+        -pi * wavelength_in_medium * defocus_um * squared_radius(shape, microscope.pixel_um, like)
+    )
     return torch.polar(torch.ones_like(angle), angle)
 
 

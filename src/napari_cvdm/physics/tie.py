@@ -24,7 +24,9 @@ def laplacian_symbol(shape: tuple[int, int], pixel_um: float, like: Tensor) -> T
     return -4 * pi**2 * squared_radius(shape, pixel_um, like)
 
 
-def high_pass(shape: tuple[int, int], pixel_um: float, regularisation: float, like: Tensor) -> Tensor:
+def high_pass(
+    shape: tuple[int, int], pixel_um: float, regularisation: float, like: Tensor
+) -> Tensor:
     """L^2 / (L^2 + r / px^4): what a Tikhonov parameter r leaves of each frequency; 0 at f = 0, shape (Y, X).
 
     Half amplitude is at the period 2 pi px / r^(1/4): 353 px for 1e-7, 112 px for 1e-5, 35 px for 1e-3.
@@ -38,7 +40,9 @@ def inverse_laplacian(density: Tensor, pixel_um: float, regularisation: float) -
     """Regularised solution of laplace(u) = density: F^-1{F{density} L / (L^2 + r/px^4)}, shape (..., Y, X)."""
     shape = (density.shape[-2], density.shape[-1])
     symbol = laplacian_symbol(shape, pixel_um, density)
-    inverse = high_pass(shape, pixel_um, regularisation, density) / symbol.where(symbol < 0, torch.ones_like(symbol))
+    inverse = high_pass(shape, pixel_um, regularisation, density) / symbol.where(
+        symbol < 0, torch.ones_like(symbol)
+    )
     return torch.fft.ifft2(torch.fft.fft2(density) * inverse).real
 
 
@@ -69,7 +73,11 @@ def solvable(density: Tensor) -> Tensor:
 
 
 def solve_us_tie(
-    intensity: Tensor, axial_derivative: Tensor, microscope: Microscope, regularisation: float = AUTHORS_REGULARISATION, iterations: int = 25
+    intensity: Tensor,
+    axial_derivative: Tensor,
+    microscope: Microscope,
+    regularisation: float = AUTHORS_REGULARISATION,
+    iterations: int = 25,
 ) -> Tensor:
     """Phase from the in-focus intensity and its axial derivative.
 
@@ -92,12 +100,18 @@ def solve_us_tie(
         Phase [rad], zero mean.
     """
     k = 2 * pi * microscope.medium_index / microscope.wavelength_um
-    brightest = torch.quantile(intensity.flatten()[:: max(1, intensity.numel() // 1_000_000)], 0.999)
+    brightest = torch.quantile(
+        intensity.flatten()[:: max(1, intensity.numel() // 1_000_000)], 0.999
+    )
     phase, residual = torch.zeros_like(intensity), solvable(axial_derivative)
     first = last = residual.norm()
     for _ in range(iterations):
-        correction = inverse_laplacian(-k * residual / brightest, microscope.pixel_um, regularisation)
-        remaining = solvable(residual + divergence_of_flux(intensity, correction, microscope.pixel_um) / k)
+        correction = inverse_laplacian(
+            -k * residual / brightest, microscope.pixel_um, regularisation
+        )
+        remaining = solvable(
+            residual + divergence_of_flux(intensity, correction, microscope.pixel_um) / k
+        )
         if remaining.norm() > STOP_GROWTH * last:
             break
         phase, residual, last = phase + correction, remaining, remaining.norm()
@@ -106,7 +120,9 @@ def solve_us_tie(
     return phase
 
 
-def expected_noise_power(shape: tuple[int, int], derivative_sigma: float, microscope: Microscope, like: Tensor) -> Tensor:
+def expected_noise_power(
+    shape: tuple[int, int], derivative_sigma: float, microscope: Microscope, like: Tensor
+) -> Tensor:
     """Power spectrum of the phase that white noise in dI/dz alone would give: Y X sigma^2 (k / L)^2, 0 at f = 0; (Y, X)."""
     k = 2 * pi * microscope.medium_index / microscope.wavelength_um
     symbol = laplacian_symbol(shape, microscope.pixel_um, like)
@@ -119,15 +135,27 @@ def axial_difference(planes: Tensor, defocus_um: Sequence[float]) -> Tensor:
     if len(defocus_um) == 2:
         return (planes[1] - planes[0]) / (defocus_um[1] - defocus_um[0])
     middle = sum(defocus_um) / len(defocus_um)
-    offsets = torch.tensor([z - middle for z in defocus_um], dtype=planes.dtype, device=planes.device)
+    offsets = torch.tensor(
+        [z - middle for z in defocus_um], dtype=planes.dtype, device=planes.device
+    )
     return torch.tensordot(offsets / offsets.square().sum(), planes, dims=1)
 
 
 def us_tie_of(
-    planes: Tensor, defocus_um: Sequence[float], microscope: Microscope, regularisation: float = AUTHORS_REGULARISATION, iterations: int = 25
+    planes: Tensor,
+    defocus_um: Sequence[float],
+    microscope: Microscope,
+    regularisation: float = AUTHORS_REGULARISATION,
+    iterations: int = 25,
 ) -> Tensor:
     """`solve_us_tie` [rad] of planes over background (P, Y, X) at signed positions [um]: (Y, X).
 
     The mean of all planes is taken for the intensity at the plane of the phase.
     """
-    return solve_us_tie(planes.mean(dim=0), axial_difference(planes, defocus_um), microscope, regularisation, iterations)
+    return solve_us_tie(
+        planes.mean(dim=0),
+        axial_difference(planes, defocus_um),
+        microscope,
+        regularisation,
+        iterations,
+    )

@@ -38,7 +38,9 @@ def widefield_psf(microscope: Microscope, size: int, defocus_um: float = 0.0) ->
         The microscope has no NA, or the size is even.
     """
     if microscope.na is None:
-        raise OpticsError("na is not known; a widefield PSF needs it. Give it with --na, for example 1.4.")
+        raise OpticsError(
+            "na is not known; a widefield PSF needs it. Give it with --na, for example 1.4."
+        )
     if size % 2 == 0:
         raise OpticsError(f"a PSF of {size} px has no centre pixel; give an odd size.")
     field = _focus_field(microscope, size, defocus_um)
@@ -70,7 +72,10 @@ def optical_transfer(kernel: Tensor, shape: tuple[int, int]) -> Tensor:
     The kernel is cropped about its centre where the grid is smaller than it.
     """
     grid = kernel.new_zeros(shape)
-    rows, columns = (min(size, (extent - 1) // 2 * 2 + 1) for size, extent in zip(kernel.shape, shape, strict=True))
+    rows, columns = (
+        min(size, (extent - 1) // 2 * 2 + 1)
+        for size, extent in zip(kernel.shape, shape, strict=True)
+    )
     top, left = (kernel.shape[0] - rows) // 2, (kernel.shape[1] - columns) // 2
     grid[:rows, :columns] = kernel[top : top + rows, left : left + columns]
     return torch.fft.fft2(torch.roll(grid, (-(rows // 2), -(columns // 2)), dims=(0, 1)))
@@ -91,19 +96,27 @@ def blur(image: Tensor, transfer: Tensor) -> Tensor:
 def bin_pixels(image: Tensor, factor: int) -> Tensor:
     """Sum over factor x factor blocks: (..., Y, X) -> (..., Y // factor, X // factor)."""
     height, width = image.shape[-2] // factor, image.shape[-1] // factor
-    blocks = image[..., : height * factor, : width * factor].unflatten(-2, (height, factor)).unflatten(-1, (width, factor))
+    blocks = (
+        image[..., : height * factor, : width * factor]
+        .unflatten(-2, (height, factor))
+        .unflatten(-1, (width, factor))
+    )
     return blocks.sum(dim=(-3, -1))
 
 
 def usual_index(na: float) -> float:
     """Index of air, water or oil, the first that lets light of this NA through; that of a denser oil, where none does."""
-    return next((index for index in MEDIA if index > MEDIUM_ROOM * na), max(MEDIA[-1], MEDIUM_ROOM * na))
+    return next(
+        (index for index in MEDIA if index > MEDIUM_ROOM * na), max(MEDIA[-1], MEDIUM_ROOM * na)
+    )
 
 
 def cutoff_period_um(microscope: Microscope) -> float:
     """Period of the finest wave that a widefield image shows: lambda / (2 NA) [um]; OpticsError without NA."""
     if microscope.na is None:
-        raise OpticsError("na is not known; the cut-off frequency needs it. Give it with --na, for example 1.4.")
+        raise OpticsError(
+            "na is not known; the cut-off frequency needs it. Give it with --na, for example 1.4."
+        )
     return microscope.wavelength_um / (2 * microscope.na)
 
 
@@ -133,17 +146,29 @@ class WidefieldForwardModel:
     upsampling: int
 
     @classmethod
-    def on_canvas(cls, psf: Tensor, frame_shape: tuple[int, int], margin: int, upsampling: int) -> "WidefieldForwardModel":
+    def on_canvas(
+        cls, psf: Tensor, frame_shape: tuple[int, int], margin: int, upsampling: int
+    ) -> "WidefieldForwardModel":
         """A model with at least `margin` fine pixels around the frame; `psf` (S, S) is on the fine grid."""
-        canvas = tuple(next_fast_len(upsampling * size + 2 * margin, real=True) for size in frame_shape)
+        canvas = tuple(
+            next_fast_len(upsampling * size + 2 * margin, real=True) for size in frame_shape
+        )
         shape = (canvas[0], canvas[1])
         transfer = optical_transfer(psf, shape)[:, : shape[1] // 2 + 1].contiguous()
-        return cls(transfer=transfer, canvas_shape=shape, frame_shape=frame_shape, margin=margin, upsampling=upsampling)
+        return cls(
+            transfer=transfer,
+            canvas_shape=shape,
+            frame_shape=frame_shape,
+            margin=margin,
+            upsampling=upsampling,
+        )
 
     @property
     def frame(self) -> tuple[slice, slice]:
         """Rows and columns of the canvas that the camera saw."""
-        rows, columns = (slice(self.margin, self.margin + self.upsampling * size) for size in self.frame_shape)
+        rows, columns = (
+            slice(self.margin, self.margin + self.upsampling * size) for size in self.frame_shape
+        )
         return rows, columns
 
     def apply(self, light: Tensor) -> Tensor:
@@ -153,7 +178,12 @@ class WidefieldForwardModel:
 
     def adjoint(self, counts: Tensor) -> Tensor:
         """A^T y: (..., Y, X) -> (..., H, W)."""
-        spread = counts.repeat_interleave(self.upsampling, dim=-2).repeat_interleave(self.upsampling, dim=-1) / self.upsampling**2
+        spread = (
+            counts.repeat_interleave(self.upsampling, dim=-2).repeat_interleave(
+                self.upsampling, dim=-1
+            )
+            / self.upsampling**2
+        )
         canvas = counts.new_zeros((*counts.shape[:-2], *self.canvas_shape))
         canvas[(..., *self.frame)] = spread
         return torch.fft.irfft2(torch.fft.rfft2(canvas) * self.transfer.conj(), s=self.canvas_shape)

@@ -15,7 +15,13 @@ from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.physics.forward_model import PhaseForwardModel
 
 
-def solve_wotf(contrast: Tensor, defocus_um: Sequence[float], microscope: Microscope, regularisation: float, condenser_na: float = 0.0) -> Tensor:
+def solve_wotf(
+    contrast: Tensor,
+    defocus_um: Sequence[float],
+    microscope: Microscope,
+    regularisation: float,
+    condenser_na: float = 0.0,
+) -> Tensor:
     """Phase of a weak object, its absorption told from it, by least squares with a Tikhonov term at every frequency.
 
     minimise sum_z |C_z - A_z F{a} - H_z F{phi}|^2 + r (|F{a}|^2 + |F{phi}|^2), so that
@@ -39,7 +45,9 @@ def solve_wotf(contrast: Tensor, defocus_um: Sequence[float], microscope: Micros
         Phase [rad], zero mean.
     """
     shape = contrast.shape[-2], contrast.shape[-1]
-    amplitude, phase = PhaseForwardModel.create(shape, defocus_um, microscope, condenser_na=condenser_na, like=contrast).weak_transfer()
+    amplitude, phase = PhaseForwardModel.create(
+        shape, defocus_um, microscope, condenser_na=condenser_na, like=contrast
+    ).weak_transfer()
     spectra = torch.fft.rfft2(contrast)
     of_amplitude, of_phase = (amplitude * spectra).sum(dim=0), (phase * spectra).sum(dim=0)
     own = amplitude.square().sum(dim=0) + regularisation

@@ -25,12 +25,17 @@ class EmptyTile:
     @torch.inference_mode()
     def __init__(self, network: CVDM, shape: tuple[int, int], together: int = 1) -> None:
         self._network, self._tiled = network, TiledModel(network, shape, max(shape))
-        condition = torch.zeros(1, network.config.condition_channels, *shape, device=network.residual_scale.device)
+        condition = torch.zeros(
+            1, network.config.condition_channels, *shape, device=network.residual_scale.device
+        )
         self._condition = self._tiled.padded_condition(condition)
         features = network.features(self._condition, self.correction("fp32"))
         rate = self._tiled.rate(features)
         self._entered = network.entered(features)
-        self._exponent, self._noisy = torch.full_like(rate, MIDDLE_EXPONENT), rate.expand(together, -1, -1, -1)
+        self._exponent, self._noisy = (
+            torch.full_like(rate, MIDDLE_EXPONENT),
+            rate.expand(together, -1, -1, -1),
+        )
 
     @torch.inference_mode()
     def correction(self, precision: str) -> Tensor:

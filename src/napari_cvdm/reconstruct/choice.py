@@ -29,7 +29,9 @@ def baseline_named(name: str) -> Baseline | None:
         number = kind(value)
     except ValueError:
         example = f"{word}:{getattr(method, method.parameter)}"
-        raise RequestError(f"model {name!r}: {value!r} is no {method.parameter}; give a number, for example {example}.") from None
+        raise RequestError(
+            f"model {name!r}: {value!r} is no {method.parameter}; give a number, for example {example}."
+        ) from None
     return replace(method, **{method.parameter: number})
 
 
@@ -70,7 +72,9 @@ def card_of_method(name_or_path: str) -> ModelCard:
         raise _with_baselines(error) from None
 
 
-def reconstruct(request: RestoreRequest, method: Checkpoint | Baseline, earlier: Restoration | None = None) -> Restoring:
+def reconstruct(
+    request: RestoreRequest, method: Checkpoint | Baseline, earlier: Restoration | None = None
+) -> Restoring:
     """Run a model or a classical method; parameters, progress, result and errors as of `restore`.
 
     Raises
@@ -81,5 +85,7 @@ def reconstruct(request: RestoreRequest, method: Checkpoint | Baseline, earlier:
     if not isinstance(method, Baseline):
         return restoring.restore(request, method, earlier)
     if earlier is not None:
-        raise RequestError(f"{method.name} gives a single answer, so no samples can be added. Use a model for a spread.")
+        raise RequestError(
+            f"{method.name} gives a single answer, so no samples can be added. Use a model for a spread."
+        )
     return reconstruct_classically(request, method)

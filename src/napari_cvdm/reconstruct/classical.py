@@ -13,7 +13,16 @@ from napari_cvdm.core.plane_positions import position_warnings
 from napari_cvdm.core.request import RestoreRequest
 from napari_cvdm.core.result import ClockCurve, Progress, Restoration, Stop
 from napari_cvdm.reconstruct.provenance import Record
-from napari_cvdm.reconstruct.restore import SINGLE_ANSWER, Restoring, check_planes, check_psf, frame_axes, frame_indices, task_of, unusable_warning
+from napari_cvdm.reconstruct.restore import (
+    SINGLE_ANSWER,
+    Restoring,
+    check_planes,
+    check_psf,
+    frame_axes,
+    frame_indices,
+    task_of,
+    unusable_warning,
+)
 from napari_cvdm.tasks import Task
 from napari_cvdm.tasks.conditioned import refine_mask
 
@@ -45,7 +54,9 @@ def reconstruct_classically(request: RestoreRequest, method: Baseline) -> Restor
         What is wrong with the request, before any long work.
     """
     started = time.perf_counter()
-    request = replace(request, precision="fp32")  # no network, no choice: the result says what it was
+    request = replace(
+        request, precision="fp32"
+    )  # no network, no choice: the result says what it was
     task = task_of(method.card)
     check_planes(request.image, task)
     check_psf(request, task)
@@ -58,7 +69,11 @@ def reconstruct_classically(request: RestoreRequest, method: Baseline) -> Restor
         if stop is Stop.KEEP:
             break
     before = (*axes_warnings(request.image), *position_warnings(request), *method.warnings(request))
-    found = (*before, *plane_warnings(record.estimated), *unusable_warning(arrays.valid, arrays.counts))
+    found = (
+        *before,
+        *plane_warnings(record.estimated),
+        *unusable_warning(arrays.valid, arrays.counts),
+    )
     warnings = found if arrays.has_spread else (f"{method.name} is {SINGLE_ANSWER}", *found)
     return _assembled(request, task, arrays, record, warnings, time.perf_counter() - started)
 
@@ -74,7 +89,9 @@ def _solved(
             stage = next(work)
         except StopIteration as end:
             return end.value, stop
-        stop = (yield Progress(stage=f"{method.name}: {stage}{suffix}", done=number, total=frames)) or stop
+        stop = (
+            yield Progress(stage=f"{method.name}: {stage}{suffix}", done=number, total=frames)
+        ) or stop
 
 
 class _Arrays:
@@ -82,7 +99,11 @@ class _Arrays:
 
     def __init__(self, request: RestoreRequest, task: Task) -> None:
         image, self._fine = request.image, task.upsampling
-        loops = tuple(size for size, axis in zip(image.array.shape, image.axes, strict=True) if axis not in "PYX")
+        loops = tuple(
+            size
+            for size, axis in zip(image.array.shape, image.axes, strict=True)
+            if axis not in "PYX"
+        )
         region = request.region or (0, image.array.shape[-2], 0, image.array.shape[-1])
         top, bottom, left, right = (border * self._fine for border in region)
         self._window = slice(top, bottom), slice(left, right)
@@ -100,7 +121,14 @@ class _Arrays:
         self.counts[index] = 1
 
 
-def _assembled(request: RestoreRequest, task: Task, arrays: _Arrays, record: Record, warnings: tuple[str, ...], seconds: float) -> Restoration:
+def _assembled(
+    request: RestoreRequest,
+    task: Task,
+    arrays: _Arrays,
+    record: Record,
+    warnings: tuple[str, ...],
+    seconds: float,
+) -> Restoration:
     return Restoration(
         mean=arrays.mean,
         variance=arrays.variance,

@@ -6,7 +6,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from napari_cvdm.core.request import EARLIER, MeasuredPsf, RequestError, RestoreRequest, image_roles, restore_command
+from napari_cvdm.core.request import (
+    EARLIER,
+    MeasuredPsf,
+    RequestError,
+    RestoreRequest,
+    image_roles,
+    restore_command,
+)
 from napari_cvdm.core.result import Progress
 from napari_cvdm.io import read_image, sha256_of
 from napari_cvdm.io.psf import read_psf
@@ -16,7 +23,9 @@ from napari_cvdm.reconstruct.restore import STOPPED_UNEVENLY, with_planes
 FINGERPRINT = "image sha256:"
 
 
-def command_of(provenance: Mapping[str, Any], files: Mapping[str, str]) -> Generator[Progress, None, str]:
+def command_of(
+    provenance: Mapping[str, Any], files: Mapping[str, str]
+) -> Generator[Progress, None, str]:
     """The command that gives the pixels of a result again.
 
     Parameters
@@ -46,11 +55,15 @@ def command_of(provenance: Mapping[str, Any], files: Mapping[str, str]) -> Gener
             "the image was not opened from a file, so no command can name it. Save the layer as .npy or OME-TIFF, open that file, and reconstruct it."
         )
     if any(warning.startswith(STOPPED_UNEVENLY) for warning in provenance["warnings"]):
-        raise RequestError("the run was stopped before all frames had the same number of samples, so no command gives its pixels. Add samples first.")
+        raise RequestError(
+            "the run was stopped before all frames had the same number of samples, so no command gives its pixels. Add samples first."
+        )
     yield Progress(stage="reading the files", done=0, total=1)
     request = request_of(provenance["settings"], files)
     if sha256_of(request.image.array) not in provenance["inputs"].values():
-        raise RequestError(f"{' and '.join(files.values())} holds other pixels than the layer had. Save the layer, open that file, and reconstruct it.")
+        raise RequestError(
+            f"{' and '.join(files.values())} holds other pixels than the layer had. Save the layer, open that file, and reconstruct it."
+        )
     out = f"{Path(files['image']).name.split('.')[0]}-{provenance['model']['name']}"
     return shlex.join(restore_command(request, files, out))
 
@@ -58,12 +71,23 @@ def command_of(provenance: Mapping[str, Any], files: Mapping[str, str]) -> Gener
 def request_of(settings: Mapping[str, Any], files: Mapping[str, str]) -> RestoreRequest:
     """The request that settings and files make."""
     stacks = [read_image(files[role]) for role in image_roles(files)]
-    known = {entry.name: settings[entry.name] for entry in fields(RestoreRequest) if entry.name in settings}
+    known = {
+        entry.name: settings[entry.name]
+        for entry in fields(RestoreRequest)
+        if entry.name in settings
+    }
     known = {**EARLIER, **known}
     known |= {name: tuple(value) for name, value in known.items() if isinstance(value, list)}
     known |= {"background": read_image(files["background"]).array} if "background" in files else {}
     known["psf"] = _same_psf(settings.get("psf"), files.get("psf"))
-    return RestoreRequest(**{**known, "image": with_planes(stacks, card_of_method(settings["model"]), known.get("defocus_um"))})
+    return RestoreRequest(
+        **{
+            **known,
+            "image": with_planes(
+                stacks, card_of_method(settings["model"]), known.get("defocus_um")
+            ),
+        }
+    )
 
 
 def _same_psf(setting: str | None, file: str | None) -> MeasuredPsf | None:
@@ -71,8 +95,12 @@ def _same_psf(setting: str | None, file: str | None) -> MeasuredPsf | None:
     if setting is None:
         return None
     if file is None:
-        raise RequestError("the file of the measured PSF is not known, so no command can name it. Choose it again, and reconstruct.")
+        raise RequestError(
+            "the file of the measured PSF is not known, so no command can name it. Choose it again, and reconstruct."
+        )
     psf = read_psf(file)
     if setting.startswith(FINGERPRINT) and sha256_of(psf.array) not in setting:
-        raise RequestError(f"{file} holds another PSF than the result was made with. Choose the one that was used.")
+        raise RequestError(
+            f"{file} holds another PSF than the result was made with. Choose the one that was used."
+        )
     return psf

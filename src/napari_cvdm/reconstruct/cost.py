@@ -71,9 +71,13 @@ def estimate(request: RestoreRequest, model: Checkpoint) -> Generator[Progress, 
     network = placed(model.network, device)
     frames = list(frame_indices(request.image))
     started = time.perf_counter()
-    prepared, _ = yield from prepare_frame(task.prepare(request.image.frame(frames[0]), request), request, 0, 1)
+    prepared, _ = yield from prepare_frame(
+        task.prepare(request.image.frame(frames[0]), request), request, 0, 1
+    )
     if request.region is not None:
-        prepared = prepared.within(request.region, network.config.condition_fold * network.config.alignment)
+        prepared = prepared.within(
+            request.region, network.config.condition_fold * network.config.alignment
+        )
     preparing = time.perf_counter() - started
     tiled = TiledModel(network, prepared.valid.shape, request.tile)
     plan = tiled.plan(network.config.denoiser.receptive_radius)
@@ -81,13 +85,21 @@ def estimate(request: RestoreRequest, model: Checkpoint) -> Generator[Progress, 
     areas = [(rows.read(fold), columns.read(fold)) for rows, columns in plan.tiles]
     sides = [(rows.stop - rows.start, columns.stop - columns.start) for rows, columns in areas]
     largest = max(sides, key=lambda side: side[0] * side[1])
-    together = min(request.samples, samples_together(prepared.valid.size * network.config.upsampling**2))
+    together = min(
+        request.samples, samples_together(prepared.valid.size * network.config.upsampling**2)
+    )
     once, step, peak = yield from _one_tile(network, largest, device, together, request.precision)
-    tiles = sum(height * width for height, width in sides) / (largest[0] * largest[1])  # those at the edges read less
+    tiles = sum(height * width for height, width in sides) / (
+        largest[0] * largest[1]
+    )  # those at the edges read less
     drawing = evaluations(network, request.samples, request.steps)
     seconds = len(frames) * (preparing + tiles * (once + drawing * step))
     memory = peak + _bytes_of(request, network, prepared.valid.shape, len(frames), together)
-    deconvolved = 0 if prepared.lens is None else DECONVOLVED_BYTES * prepared.valid.size * network.config.upsampling**2
+    deconvolved = (
+        0
+        if prepared.lens is None
+        else DECONVOLVED_BYTES * prepared.valid.size * network.config.upsampling**2
+    )
     before = deconvolved if prepared.posterior is None else prepared.posterior.memory_bytes
     return Estimate(seconds=seconds, memory_bytes=max(memory, before), tiles=len(plan.tiles))
 
@@ -113,7 +125,9 @@ def _measuring(done: int) -> Progress:
     return Progress(stage="measuring one tile", done=done, total=5)
 
 
-def _bytes_of(request: RestoreRequest, network: CVDM, shape: tuple[int, int], frames: int, together: int) -> int:
+def _bytes_of(
+    request: RestoreRequest, network: CVDM, shape: tuple[int, int], frames: int, together: int
+) -> int:
     """Of what does not depend on the tile: conditions, features and noisy images of a frame, and the arrays of the result."""
     config = network.config
     pixels = shape[0] * shape[1]

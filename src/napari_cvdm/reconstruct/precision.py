@@ -22,7 +22,9 @@ _measured: dict[tuple[str, str], Arithmetic] = {}
 _one_at_a_time = Lock()  # two threads that measure at once slow each other
 
 
-def settled(request: RestoreRequest, model: Checkpoint, begun: Mapping[str, Any] | None = None) -> RestoreRequest:
+def settled(
+    request: RestoreRequest, model: Checkpoint, begun: Mapping[str, Any] | None = None
+) -> RestoreRequest:
     """The request with ``precision="auto"`` replaced by what it means here.
 
     Parameters
@@ -45,7 +47,10 @@ def settled(request: RestoreRequest, model: Checkpoint, begun: Mapping[str, Any]
     device = pick_device(request.device)
     if request.precision != "auto":
         return request
-    return replace(request, precision=measured(model, device) if begun is None else {**EARLIER, **begun}["precision"])
+    return replace(
+        request,
+        precision=measured(model, device) if begun is None else {**EARLIER, **begun}["precision"],
+    )
 
 
 def measured(model: Checkpoint, device: torch.device) -> Arithmetic:

@@ -57,7 +57,9 @@ class Record:
         self._estimated.append(dict(estimated))
         self._tiles.append(tile)
 
-    def provenance(self, warnings: tuple[str, ...], seconds: float, counts: np.ndarray) -> Provenance:
+    def provenance(
+        self, warnings: tuple[str, ...], seconds: float, counts: np.ndarray
+    ) -> Provenance:
         """Everything needed to make the same pixels again: of a run that was stopped, the samples that it has in every frame."""
         settings = settings_of(self._request)
         if counts.min() == counts.max() > 0:
@@ -67,28 +69,46 @@ class Record:
             model={**self._model, **self._calibration(counts)},
             settings=settings,
             estimated={"frames": self._estimated, "tile_used": min(self._tiles)},
-            versions={"napari-cvdm": __version__, **{name: version(name) for name in ("torch", "numpy", "scipy", "tifffile")}},
+            versions={
+                "napari-cvdm": __version__,
+                **{name: version(name) for name in ("torch", "numpy", "scipy", "tifffile")},
+            },
             timings_s={"total": round(seconds, 3)},
             warnings=(*warnings, *short_memory_warning(min(self._tiles), self._request.tile)),
         )
 
     def _calibration(self, counts: np.ndarray) -> dict[str, Any]:
         """That of the card, for the samples that every frame has; nothing where it does not hold."""
-        carried = carried_calibration(self._fitted, int(counts.min()), self._request.steps, self._request.sampler)
+        carried = carried_calibration(
+            self._fitted, int(counts.min()), self._request.steps, self._request.sampler
+        )
         return {"calibration": carried} if carried else {}
 
     def _input_hash(self) -> str:
         image = self._request.image
-        frames = image.array.size // (image.array.shape[-1] * image.array.shape[-2] * (image.array.shape[-3] if "P" in image.axes else 1))
+        frames = image.array.size // (
+            image.array.shape[-1]
+            * image.array.shape[-2]
+            * (image.array.shape[-3] if "P" in image.axes else 1)
+        )
         if self._read == frames:
             return self._fingerprint.value
-        return f"{self._fingerprint.value} of the first {self._read} of {frames} frames" if image.lazy else sha256_of(image.array)
+        return (
+            f"{self._fingerprint.value} of the first {self._read} of {frames} frames"
+            if image.lazy
+            else sha256_of(image.array)
+        )
 
 
 def model_entry(model: Checkpoint) -> dict[str, object]:
     """Name, fingerprint, task, noise scale, training and calibration of a model."""
     card = model.card
-    known = {"name": card.name, "sha256": model.sha256, "task": card.task, "noise_scale": model.network.config.noise_scale}
+    known = {
+        "name": card.name,
+        "sha256": model.sha256,
+        "task": card.task,
+        "noise_scale": model.network.config.noise_scale,
+    }
     return {**known, "training": dict(card.training), "calibration": dict(card.calibration)}
 
 
@@ -96,35 +116,54 @@ def short_memory_warning(used: int, asked: int) -> tuple[str, ...]:
     """One sentence where tiles had to be smaller than asked for."""
     if used >= asked:
         return ()
-    return (f"the memory was short: tiles of {used} px were used in place of {asked}, which cost time, and moved pixels by no more than rounding.",)
+    return (
+        f"the memory was short: tiles of {used} px were used in place of {asked}, which cost time, and moved pixels by no more than rounding.",
+    )
 
 
 def settings_of(request: RestoreRequest) -> dict[str, Any]:
     """Every setting by its name; optics that the image told are filled in, images among them become their fingerprints."""
-    settings = {entry.name: getattr(request, entry.name) for entry in fields(request) if entry.name != "image"}
+    settings = {
+        entry.name: getattr(request, entry.name)
+        for entry in fields(request)
+        if entry.name != "image"
+    }
     settings |= {name: request.known_optics(name) for name in OPTICS}
     if not isinstance(request.background, str):
         settings["background"] = f"image sha256:{sha256_of(request.background)}"
     if request.psf is not None:
-        settings["psf"] = f"image sha256:{sha256_of(request.psf.array)}, {request.psf.pixel_um:g} um"
+        settings["psf"] = (
+            f"image sha256:{sha256_of(request.psf.array)}, {request.psf.pixel_um:g} um"
+        )
     return settings
 
 
 def check_continues(request: RestoreRequest, model: Checkpoint, earlier: Restoration) -> None:
     """RequestError unless the request asks for the same as an earlier result, with more samples."""
     earlier_settings = {**EARLIER, **earlier.provenance.settings}
-    before, now = (json.loads(json.dumps(settings)) for settings in (earlier_settings, settings_of(request)))
+    before, now = (
+        json.loads(json.dumps(settings)) for settings in (earlier_settings, settings_of(request))
+    )
     changed = [name for name in now if name not in FREE_TO_CHANGE and now[name] != before.get(name)]
     if earlier.provenance.model.get("sha256") != model.sha256:
         changed.append("the model's weights")
     if earlier.provenance.model.get("noise_scale", 1.0) != model.network.config.noise_scale:
         changed.append("the model's noise scale")
-    if not request.image.lazy and sha256_of(request.image.array) not in earlier.provenance.inputs.values():
+    if (
+        not request.image.lazy
+        and sha256_of(request.image.array) not in earlier.provenance.inputs.values()
+    ):
         changed.append("the image")
     if changed:
-        raise RequestError(f"samples can be added only to the same reconstruction; {', '.join(changed)} changed since. Start a new run.")
+        raise RequestError(
+            f"samples can be added only to the same reconstruction; {', '.join(changed)} changed since. Start a new run."
+        )
     least, most = int(earlier.counts.min()), int(earlier.counts.max())
     if request.samples <= least or request.samples < most:
-        raise RequestError(f"samples is {request.samples}, and the earlier result has {most} already; ask for more.")
+        raise RequestError(
+            f"samples is {request.samples}, and the earlier result has {most} already; ask for more."
+        )
     if request.keep_samples and (earlier.samples is None or len(earlier.samples) < most):
-        raise RequestError("the earlier result did not keep its samples, so they cannot be kept now; leave keep_samples out, or start a new run.")
+        raise RequestError(
+            "the earlier result did not keep its samples, so they cannot be kept now; leave keep_samples out, or start a new run."
+        )

@@ -11,7 +11,13 @@ import torch
 from napari_cvdm.checks.plane_warnings import plane_warnings
 from napari_cvdm.checks.quality_flag import judged
 from napari_cvdm.checks.run_checks import Findings
-from napari_cvdm.checks.training_range import axes_warnings, beyond_trained_range, far_from_training, lens_warnings, optics_warnings
+from napari_cvdm.checks.training_range import (
+    axes_warnings,
+    beyond_trained_range,
+    far_from_training,
+    lens_warnings,
+    optics_warnings,
+)
 from napari_cvdm.core.device import pick_device
 from napari_cvdm.core.plane_positions import count_planes, file_warnings
 from napari_cvdm.core.request import ImageStack, RequestError, RestoreRequest
@@ -28,7 +34,9 @@ from napari_cvdm.tasks import TASKS, Conditioned, Task
 from napari_cvdm.tasks.conditioned import BORDER_PX
 
 CLOCK_POINTS = 100
-STOPPED_UNEVENLY = "stopped:"  # how the warning of a result begins whose frames have different numbers of samples
+STOPPED_UNEVENLY = (
+    "stopped:"  # how the warning of a result begins whose frames have different numbers of samples
+)
 SINGLE_ANSWER = "a single answer: it has no spread."
 _OME_AXES = "TZC"
 Restoring = Generator[Progress, Stop | None, Restoration]
@@ -36,7 +44,13 @@ Restoring = Generator[Progress, Stop | None, Restoration]
 
 def frame_indices(image: ImageStack) -> Iterator[tuple[int, ...]]:
     """Index of every frame: all combinations of the axes that are not P, Y or X."""
-    return product(*(range(size) for size, axis in zip(image.array.shape, image.axes, strict=True) if axis not in "PYX"))
+    return product(
+        *(
+            range(size)
+            for size, axis in zip(image.array.shape, image.axes, strict=True)
+            if axis not in "PYX"
+        )
+    )
 
 
 def frame_axes(image: ImageStack) -> str:
@@ -53,18 +67,24 @@ def check_planes(image: ImageStack, task: Task) -> None:
         The plane axis is not just before YX, or the task takes another number of planes.
     """
     if "P" in image.axes and not image.axes.endswith("PYX"):
-        raise RequestError(f"{image.source}: axes {image.axes}; the plane axis P must stand just before YX. Move it there with numpy.moveaxis.")
+        raise RequestError(
+            f"{image.source}: axes {image.axes}; the plane axis P must stand just before YX. Move it there with numpy.moveaxis."
+        )
     planes = image.planes or 1
     more_are_allowed = task.planes > 1
     if planes < task.planes or (planes > task.planes and not more_are_allowed):
         needed = f"{task.planes} or more" if more_are_allowed else str(task.planes)
-        raise RequestError(f"{image.source}: {planes} plane(s) of axes {image.axes}; {task.name} needs {needed}: {task.inputs}.")
+        raise RequestError(
+            f"{image.source}: {planes} plane(s) of axes {image.axes}; {task.name} needs {needed}: {task.inputs}."
+        )
 
 
 def check_psf(request: RestoreRequest, task: Task) -> None:
     """RequestError where a PSF is given to a task that deconvolves nothing."""
     if request.psf is not None and not getattr(task, "fine_channels", 0):
-        raise RequestError(f"{request.psf.source}: {task.name} has no use for a measured PSF; leave --psf out, or choose widefield-x2 or richardson-lucy.")
+        raise RequestError(
+            f"{request.psf.source}: {task.name} has no use for a measured PSF; leave --psf out, or choose widefield-x2 or richardson-lucy."
+        )
 
 
 def task_of(card: ModelCard) -> Task:
@@ -77,16 +97,22 @@ def task_of(card: ModelCard) -> Task:
     """
     task = TASKS.get(card.task)
     if task is None:
-        raise CheckpointError(f"{card.name}: task {card.task!r} is not known to this version; known are {', '.join(TASKS)}. Update napari-cvdm.")
+        raise CheckpointError(
+            f"{card.name}: task {card.task!r} is not known to this version; known are {', '.join(TASKS)}. Update napari-cvdm."
+        )
     if not card.network:
         return task
     config = card.config()
     if (config.condition_channels, config.upsampling) != (len(task.channels), task.upsampling):
-        raise CheckpointError(f"{card.name}: its network does not fit the task {task.name}; the card belongs to another model. Copy the model again.")
+        raise CheckpointError(
+            f"{card.name}: its network does not fit the task {task.name}; the card belongs to another model. Copy the model again."
+        )
     return task
 
 
-def with_planes(stacks: Sequence[ImageStack], card: ModelCard, defocus_um: Sequence[float] | None = None) -> ImageStack:
+def with_planes(
+    stacks: Sequence[ImageStack], card: ModelCard, defocus_um: Sequence[float] | None = None
+) -> ImageStack:
     """One image with all planes, its unnamed axis under a name that image files have.
 
     Parameters
@@ -109,12 +135,20 @@ def with_planes(stacks: Sequence[ImageStack], card: ModelCard, defocus_um: Seque
         image = stacks[0]
     else:
         sources = " and ".join(stack.source for stack in stacks)
-        raise RequestError(f"{len(stacks)} images were given ({sources}); {card.name} takes {task.inputs}. Give one image.")
+        raise RequestError(
+            f"{len(stacks)} images were given ({sources}); {card.name} takes {task.inputs}. Give one image."
+        )
     free = next((letter for letter in _OME_AXES if letter not in image.axes), "S")
     return replace(image, axes=image.axes.replace("S", free))
 
 
-def restore(request: RestoreRequest, model: Checkpoint, earlier: Restoration | None = None, *, check: bool = True) -> Restoring:
+def restore(
+    request: RestoreRequest,
+    model: Checkpoint,
+    earlier: Restoration | None = None,
+    *,
+    check: bool = True,
+) -> Restoring:
     """Sample the posterior of every frame of an image.
 
     Parameters
@@ -158,10 +192,14 @@ def restore(request: RestoreRequest, model: Checkpoint, earlier: Restoration | N
     findings = Findings(request, model.card, arrays.counts, earlier, check=check)
     for number, index in enumerate(indices):
         pixels = record.read(index)
-        prepared, stop = yield from prepare_frame(task.prepare(pixels, request), request, number, len(indices))
+        prepared, stop = yield from prepare_frame(
+            task.prepare(pixels, request), request, number, len(indices)
+        )
         findings.prepared(prepared)
         if request.region is not None:
-            prepared = prepared.within(request.region, network.config.condition_fold * network.config.alignment)
+            prepared = prepared.within(
+                request.region, network.config.condition_fold * network.config.alignment
+            )
         findings.begin(index, pixels, prepared)
         frame = Frame.begin(request, network, prepared, index, number, len(indices))
         moments = arrays.moments(index)
@@ -186,7 +224,11 @@ def prepare_frame(
         except StopIteration as end:
             return end.value, stop
         which = f", frame {number + 1} of {frames}" if frames > 1 else ""
-        stop = (yield Progress(stage=f"{stage}{which}", done=number * per_frame, total=frames * per_frame)) or stop
+        stop = (
+            yield Progress(
+                stage=f"{stage}{which}", done=number * per_frame, total=frames * per_frame
+            )
+        ) or stop
 
 
 class _Arrays:
@@ -194,13 +236,24 @@ class _Arrays:
 
     def __init__(self, request: RestoreRequest, task: Task, earlier: Restoration | None) -> None:
         image = request.image
-        loops = tuple(size for size, axis in zip(image.array.shape, image.axes, strict=True) if axis not in "PYX")
-        top, bottom, left, right = request.region or (0, image.array.shape[-2], 0, image.array.shape[-1])
+        loops = tuple(
+            size
+            for size, axis in zip(image.array.shape, image.axes, strict=True)
+            if axis not in "PYX"
+        )
+        top, bottom, left, right = request.region or (
+            0,
+            image.array.shape[-2],
+            0,
+            image.array.shape[-1],
+        )
         shape = (*loops, (bottom - top) * task.upsampling, (right - left) * task.upsampling)
         self.mean, self.variance, self.rate = (np.zeros(shape, np.float32) for _ in range(3))
         self.valid = np.zeros(shape, dtype=bool)
         self.counts = np.zeros(loops, dtype=int)
-        self.samples = np.zeros((request.samples, *shape), np.float32) if request.keep_samples else None
+        self.samples = (
+            np.zeros((request.samples, *shape), np.float32) if request.keep_samples else None
+        )
         if earlier is not None:
             for name in ("mean", "variance", "rate", "valid", "counts"):
                 getattr(self, name)[...] = getattr(earlier, name)
@@ -216,18 +269,41 @@ class _Arrays:
         index, before = frame.index, int(self.counts[frame.index])
         self.counts[index] = moments.count
         if moments.count:
-            self.mean[index], self.variance[index], self.rate[index], self.valid[index] = moments.mean, moments.variance, frame.rate_map, frame.valid
+            self.mean[index], self.variance[index], self.rate[index], self.valid[index] = (
+                moments.mean,
+                moments.variance,
+                frame.rate_map,
+                frame.valid,
+            )
         if self.samples is not None:
             for number, sample in enumerate(samples, start=before):
                 self.samples[(number, *index)] = sample
 
 
-def _assembled(request: RestoreRequest, model: Checkpoint, task: Task, arrays: _Arrays, findings: Findings, record: Record, seconds: float) -> Restoration:
+def _assembled(
+    request: RestoreRequest,
+    model: Checkpoint,
+    task: Task,
+    arrays: _Arrays,
+    findings: Findings,
+    record: Record,
+    seconds: float,
+) -> Restoration:
     gamma, beta, times = schedule_maps(model, arrays.rate, request.schedule_points)
     beyond = beyond_trained_range(arrays.mean, model.card)
-    said = (*axes_warnings(request.image), *optics_warnings(request, model.card), *file_warnings(request), *plane_warnings(record.estimated))
+    said = (
+        *axes_warnings(request.image),
+        *optics_warnings(request, model.card),
+        *file_warnings(request),
+        *plane_warnings(record.estimated),
+    )
     unusable = unusable_warning(arrays.valid, arrays.counts)
-    found = (*((beyond.reason,) if beyond.reason else ()), *single_answer(request, model), *findings.warnings(), *lens_warnings(record.estimated, model.card))
+    found = (
+        *((beyond.reason,) if beyond.reason else ()),
+        *single_answer(request, model),
+        *findings.warnings(),
+        *lens_warnings(record.estimated, model.card),
+    )
     warnings = (*said, *found, *stopped_warning(arrays.counts, request.samples), *unusable)
     usable = not far_from_training(request, model.card)
     forward = findings.forward()
@@ -246,7 +322,9 @@ def _assembled(request: RestoreRequest, model: Checkpoint, task: Task, arrays: _
         gamma=gamma,
         beta=beta,
         times=times,
-        samples=None if arrays.samples is None else arrays.samples[: int(arrays.counts.max(initial=0))],
+        samples=None
+        if arrays.samples is None
+        else arrays.samples[: int(arrays.counts.max(initial=0))],
         counts=arrays.counts,
         region=request.region,
         forward=forward,
@@ -258,7 +336,13 @@ def single_answer(request: RestoreRequest, model: Checkpoint) -> tuple[str, ...]
     if not model.network.config.diffused:
         return (SINGLE_ANSWER,)
     alike = request.steps == 1 and request.samples > 1 and model.network.prediction.bounded
-    return (f"all {request.samples} samples are alike: one step gives the mean, without a spread; ask for 2 steps or more.",) if alike else ()
+    return (
+        (
+            f"all {request.samples} samples are alike: one step gives the mean, without a spread; ask for 2 steps or more.",
+        )
+        if alike
+        else ()
+    )
 
 
 def stopped_warning(counts: np.ndarray, asked: int) -> tuple[str, ...]:
@@ -269,17 +353,23 @@ def stopped_warning(counts: np.ndarray, asked: int) -> tuple[str, ...]:
         return (f"stopped with {int(counts.max())} of {asked} samples.",)
     complete, empty = int((counts >= asked).sum()), int((counts == 0).sum())
     fewer = counts.size - complete - empty
-    return (f"{STOPPED_UNEVENLY} of {counts.size} frames, {complete} with all {asked} samples, {fewer} with fewer, and {empty} empty.",)
+    return (
+        f"{STOPPED_UNEVENLY} of {counts.size} frames, {complete} with all {asked} samples, {fewer} with fewer, and {empty} empty.",
+    )
 
 
 def unusable_warning(valid: np.ndarray, counts: np.ndarray) -> tuple[str, ...]:
     """One sentence where frames were reconstructed and not one of their pixels can be used."""
     if valid.any() or not counts.any():
         return ()
-    return (f"no pixel can be trusted: each is saturated, dark, or within {BORDER_PX} px of the frame; give a larger or better exposed image.",)
+    return (
+        f"no pixel can be trusted: each is saturated, dark, or within {BORDER_PX} px of the frame; give a larger or better exposed image.",
+    )
 
 
-def schedule_maps(model: Checkpoint, rate: np.ndarray, points: int) -> tuple[np.ndarray | None, np.ndarray | None, tuple[float, ...]]:
+def schedule_maps(
+    model: Checkpoint, rate: np.ndarray, points: int
+) -> tuple[np.ndarray | None, np.ndarray | None, tuple[float, ...]]:
     """gamma and beta of shape (K, ..., Y, X) at K times 1/K, 2/K, ..., 1; None without points."""
     if not points:
         return None, None, ()
@@ -287,6 +377,8 @@ def schedule_maps(model: Checkpoint, rate: np.ndarray, points: int) -> tuple[np.
     clock = model.network.clock
     device = clock_device(clock)
     with torch.inference_mode():
-        maps = [gamma_and_beta(torch.from_numpy(rate).to(device), clock, moment) for moment in times]
+        maps = [
+            gamma_and_beta(torch.from_numpy(rate).to(device), clock, moment) for moment in times
+        ]
     gamma, beta = (np.stack([pair[part].cpu().numpy() for pair in maps]) for part in (0, 1))
     return gamma, beta, times

@@ -31,7 +31,9 @@ def samples_together(pixels: int) -> int:
 
 def sample_groups(first: int, samples: int, together: int) -> Iterator[range]:
     """Samples `first`, ..., `samples` - 1, so many of them together."""
-    return (range(start, min(samples, start + together)) for start in range(first, samples, together))
+    return (
+        range(start, min(samples, start + together)) for start in range(first, samples, together)
+    )
 
 
 def evaluations(network: CVDM, samples: int, steps: int) -> int:
@@ -104,7 +106,9 @@ class Frame:
             entered=network.entered(features),
             rate=rate,
             std=std,
-            grid_rate=float(rate[0, 0, :height, :width].median()) if grid_rate is None else grid_rate,
+            grid_rate=float(rate[0, 0, :height, :width].median())
+            if grid_rate is None
+            else grid_rate,
         )
 
     @property
@@ -126,8 +130,14 @@ class Frame:
         return self.number * FRAME_SEED_STRIDE + sample
 
     def _noise(self, samples: range, step: int) -> Tensor:
-        shape, seed, origin = (self.rate.shape[-2], self.rate.shape[-1]), self.request.seed, self.prepared.origin
-        return self.tiled.network.noise(shape, [self._stream(sample) for sample in samples], step, seed, origin)
+        shape, seed, origin = (
+            (self.rate.shape[-2], self.rate.shape[-1]),
+            self.request.seed,
+            self.prepared.origin,
+        )
+        return self.tiled.network.noise(
+            shape, [self._stream(sample) for sample in samples], step, seed, origin
+        )
 
     def clock_values(self) -> tuple[float, ...]:
         """Falling clock values T at which the denoiser is evaluated."""
@@ -149,7 +159,9 @@ class Frame:
     def steps(self, samples: range, start: Tensor | None) -> Sampling:
         """The clean estimates of a group of posterior samples, (S, 1, uY, uX), step by step, the first of them known where `start` is one."""
         first = None if start is None else start.expand(len(samples), -1, -1, -1)
-        return SAMPLERS[self.request.sampler](self._clean, self.rate, self.clock_values(), partial(self._noise, samples), first)
+        return SAMPLERS[self.request.sampler](
+            self._clean, self.rate, self.clock_values(), partial(self._noise, samples), first
+        )
 
     def _clean(self, noisy: Tensor, exponent: Tensor) -> Tensor:
         with autocast(noisy.device, self.request.precision):
@@ -159,7 +171,9 @@ class Frame:
         """The samples from `first` on that go together; the very first goes alone, so that there is something to see and to keep soon."""
         alone = int(first == 0 and self.number == 0)
         yield from (range(1),) * alone
-        yield from sample_groups(first + alone, self.request.samples, samples_together(self.rate.numel()))
+        yield from sample_groups(
+            first + alone, self.request.samples, samples_together(self.rate.numel())
+        )
 
     @torch.inference_mode()
     def image(self, clean: Tensor, sample: int) -> np.ndarray:
@@ -171,27 +185,56 @@ class Frame:
         image = (self._cropped(decoded) * self.prepared.gain).float().cpu().numpy()
         posterior = self.prepared.posterior
         if posterior is not None:
-            image = posterior.refine(image, self._stream(sample)) if self.request.steps > 1 else posterior.blend(image)
+            image = (
+                posterior.refine(image, self._stream(sample))
+                if self.request.steps > 1
+                else posterior.blend(image)
+            )
         return self.prepared.kept(image)
 
     def stage(self, samples: range) -> str:
         """What is being done, in words."""
-        which = f"sample {samples.stop}" if len(samples) == 1 else f"samples {samples.start + 1} to {samples.stop}"
-        return f"{which} of {self.request.samples}" + (f", frame {self.number + 1} of {self.frames}" if self.frames > 1 else "")
+        which = (
+            f"sample {samples.stop}"
+            if len(samples) == 1
+            else f"samples {samples.start + 1} to {samples.stop}"
+        )
+        return f"{which} of {self.request.samples}" + (
+            f", frame {self.number + 1} of {self.frames}" if self.frames > 1 else ""
+        )
 
     def first_view(self) -> FrameView:
         """The physical estimate, before there is a sample."""
         estimate = self.prepared.estimate
-        return FrameView(index=self.index, samples=0, mean=estimate, variance=np.zeros_like(estimate), rate=self.rate_map, valid=self.valid)
+        return FrameView(
+            index=self.index,
+            samples=0,
+            mean=estimate,
+            variance=np.zeros_like(estimate),
+            rate=self.rate_map,
+            valid=self.valid,
+        )
 
     def view(self, moments: RunningMoments, clean: Tensor, sample: int) -> FrameView:
         """What there is to see: the finished samples, or the first one in the making."""
         mean = moments.mean if moments.count else self.image(clean, sample)
-        return FrameView(index=self.index, samples=moments.count, mean=mean, variance=moments.variance, rate=self.rate_map, valid=self.valid)
+        return FrameView(
+            index=self.index,
+            samples=moments.count,
+            mean=mean,
+            variance=moments.variance,
+            rate=self.rate_map,
+            valid=self.valid,
+        )
 
 
 @torch.inference_mode()
-def sample_frame(frame: Frame, moments: RunningMoments, see: Callable[[np.ndarray], None] = lambda image: None, stop: Stop | None = None) -> Sampled:
+def sample_frame(
+    frame: Frame,
+    moments: RunningMoments,
+    see: Callable[[np.ndarray], None] = lambda image: None,
+    stop: Stop | None = None,
+) -> Sampled:
     """Draw the samples that a frame still lacks.
 
     Parameters
@@ -220,8 +263,17 @@ def sample_frame(frame: Frame, moments: RunningMoments, see: Callable[[np.ndarra
     request = frame.request
     kept: list[np.ndarray] = []
     total = frame.frames * request.samples * request.steps
-    if moments.count < request.samples and frame.prepared.posterior is not None:  # the physics is something to see
-        stop = (yield Progress(stage="the first image", done=frame.number * request.samples * request.steps, total=total, view=frame.first_view)) or stop
+    if (
+        moments.count < request.samples and frame.prepared.posterior is not None
+    ):  # the physics is something to see
+        stop = (
+            yield Progress(
+                stage="the first image",
+                done=frame.number * request.samples * request.steps,
+                total=total,
+                view=frame.first_view,
+            )
+        ) or stop
     start = frame.start() if moments.count < request.samples else None
     for group in frame.groups(moments.count):
         done = (frame.number * request.samples + group.start) * request.steps

@@ -3,7 +3,14 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from napari_cvdm.simulate.widefield import DrawStructure, Range, WidefieldPair, WidefieldRanges, draw_scene, make_pair
+from napari_cvdm.simulate.widefield import (
+    DrawStructure,
+    Range,
+    WidefieldPair,
+    WidefieldRanges,
+    draw_scene,
+    make_pair,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +39,9 @@ class DenoisingRanges(WidefieldRanges):
         return simulate_noisy(seed, self, draw)
 
 
-def simulate_noisy(seed: int, ranges: WidefieldRanges, draw: DrawStructure | None = None) -> WidefieldPair:
+def simulate_noisy(
+    seed: int, ranges: WidefieldRanges, draw: DrawStructure | None = None
+) -> WidefieldPair:
     """One simulated field: the image of `simulate_widefield`, and the expectation of its counts.
 
     Truth = E[counts] - d, where d is the dark level of the noisy image: the one number by which a result differs from counts.

@@ -8,12 +8,18 @@ from napari_cvdm.simulate.denoising import DenoisingRanges
 from napari_cvdm.simulate.phase import PhaseRanges
 from napari_cvdm.simulate.widefield import WidefieldRanges
 
-_ALL: tuple[type[PhaseRanges] | type[WidefieldRanges], ...] = (PhaseRanges, WidefieldRanges, DenoisingRanges)
+_ALL: tuple[type[PhaseRanges] | type[WidefieldRanges], ...] = (
+    PhaseRanges,
+    WidefieldRanges,
+    DenoisingRanges,
+)
 RANGES = {kind.task: kind for kind in _ALL}
 OPTICS = ("pixel_um", "wavelength_um", "medium_index", "na")
 
 
-def described(task: str, known: Mapping[str, float | None], *, defocus_um: tuple[float, ...] | None = None) -> "PhaseRanges | WidefieldRanges":
+def described(
+    task: str, known: Mapping[str, float | None], *, defocus_um: tuple[float, ...] | None = None
+) -> "PhaseRanges | WidefieldRanges":
     """Ranges around one microscope.
 
     Parameters
@@ -46,7 +52,10 @@ def described(task: str, known: Mapping[str, float | None], *, defocus_um: tuple
         weakest, strongest = PhaseRanges().strength_rad[0], fixed["strength_rad"][1]
         values["strength_rad"] = (min(weakest, strongest), strongest)
     if "gain_e_per_count" in fixed or "offset_counts" in fixed:
-        values |= {"stretched": 0.0, "correlated": 0.0}  # counts of a camera that is known are as it gives them
+        values |= {
+            "stretched": 0.0,
+            "correlated": 0.0,
+        }  # counts of a camera that is known are as it gives them
     if defocus_um is not None:
         fresnel = _fresnel(known, defocus_um)
         values["fresnel"] = (fresnel, fresnel)
@@ -57,5 +66,7 @@ def _fresnel(known: Mapping[str, float | None], defocus_um: tuple[float, ...]) -
     """lambda dz / (n px^2)."""
     pixel_um, wavelength_um, index = (known.get(name) for name in OPTICS[:3])
     if pixel_um is None or wavelength_um is None or index is None:
-        raise RequestError("defocus_um is given; pixel_um, wavelength_um and medium_index are needed with it, or leave it empty to have it drawn.")
+        raise RequestError(
+            "defocus_um is given; pixel_um, wavelength_um and medium_index are needed with it, or leave it empty to have it drawn."
+        )
     return wavelength_um * (max(defocus_um) - min(defocus_um)) / (index * pixel_um**2)

@@ -16,7 +16,9 @@ from napari_cvdm.simulate.phase_objects import draw_object, power_law_field
 Range = tuple[float, float]
 LARGEST_SLOPE = 1.8  # rad/px: beyond this neighbouring pixels alias
 MOST_SMOOTHINGS = 3
-CROPPED_SHARE = 0.7  # of the fields are parts of larger ones, as nearly every photograph of a microscope is
+CROPPED_SHARE = (
+    0.7  # of the fields are parts of larger ones, as nearly every photograph of a microscope is
+)
 CONDENSER_SHARE = 0.3
 STACK_SHARE = 0.2
 MOST_PLANES = 5
@@ -104,16 +106,29 @@ def draw_microscope(rng: np.random.Generator, ranges: PhaseRanges) -> Microscope
     pixel = _log_uniform(rng, ranges.pixel_um)
     if na is not None:
         pixel = min(pixel, wavelength / (2 * na))  # the camera samples what the pupil passes
-    return Microscope(pixel_um=max(pixel, ranges.pixel_um[0]), wavelength_um=wavelength, medium_index=index, na=na)
+    return Microscope(
+        pixel_um=max(pixel, ranges.pixel_um[0]), wavelength_um=wavelength, medium_index=index, na=na
+    )
 
 
-def draw_defocus(rng: np.random.Generator, microscope: Microscope, ranges: PhaseRanges) -> tuple[float, float]:
+def draw_defocus(
+    rng: np.random.Generator, microscope: Microscope, ranges: PhaseRanges
+) -> tuple[float, float]:
     """Plane positions: symmetric about focus (60 %), one in focus (25 %) or anywhere."""
-    distance = _log_uniform(rng, ranges.fresnel) * microscope.medium_index * microscope.pixel_um**2 / microscope.wavelength_um
+    distance = (
+        _log_uniform(rng, ranges.fresnel)
+        * microscope.medium_index
+        * microscope.pixel_um**2
+        / microscope.wavelength_um
+    )
     kind = rng.uniform()
     if kind < 0.6:
         return -distance / 2, distance / 2
-    start = (0.0 if rng.uniform() < 0.5 else -distance) if kind < 0.85 else -rng.uniform(0, 1) * distance
+    start = (
+        (0.0 if rng.uniform() < 0.5 else -distance)
+        if kind < 0.85
+        else -rng.uniform(0, 1) * distance
+    )
     return start, start + distance
 
 
@@ -125,7 +140,9 @@ def draw_stack(rng: np.random.Generator, pair: tuple[float, float]) -> tuple[flo
     return (pair[0], *sorted(pair[0] + between * (pair[1] - pair[0])), pair[1])
 
 
-def draw_phase(rng: np.random.Generator, shape: tuple[int, int], ranges: PhaseRanges, pixel_um: float) -> np.ndarray:
+def draw_phase(
+    rng: np.random.Generator, shape: tuple[int, int], ranges: PhaseRanges, pixel_um: float
+) -> np.ndarray:
     """A random object scaled to a random strength, no steeper than a camera can follow; (Y, X) [rad]. Objects have no size of their own."""
     image = draw_object(rng, shape, ranges.photographs)
     strength = draw_strength(rng, ranges.strength_rad)
@@ -147,7 +164,11 @@ def draw_strength(rng: np.random.Generator, bounds: Range) -> float:
     kind = rng.uniform()
     if kind < 0.5:
         return _log_uniform(rng, bounds)
-    return float(rng.uniform(*bounds)) if kind < 0.9 else _log_uniform(rng, (bounds[1], 10 * bounds[1]))
+    return (
+        float(rng.uniform(*bounds))
+        if kind < 0.9
+        else _log_uniform(rng, (bounds[1], 10 * bounds[1]))
+    )
 
 
 def steepest(image: np.ndarray) -> float:
@@ -159,13 +180,27 @@ def draw_absorbance(rng: np.random.Generator, phase: np.ndarray, ranges: PhaseRa
     """A weak absorbance: none (70 %), following the phase, or a texture of its own; (Y, X) >= 0."""
     if rng.uniform() < 0.7:
         return np.zeros_like(phase)
-    pattern = np.abs(phase) if rng.uniform() < 0.5 else power_law_field(rng, phase.shape).clip(min=0)
+    pattern = (
+        np.abs(phase) if rng.uniform() < 0.5 else power_law_field(rng, phase.shape).clip(min=0)
+    )
     return _log_uniform(rng, ranges.absorption) * pattern / (pattern.max() + 1e-12)
 
 
-def defocus_pair_of(phase: np.ndarray, absorbance: np.ndarray, microscope: Microscope, defocus_um: Sequence[float], condenser_na: float = 0.0) -> np.ndarray:
+def defocus_pair_of(
+    phase: np.ndarray,
+    absorbance: np.ndarray,
+    microscope: Microscope,
+    defocus_um: Sequence[float],
+    condenser_na: float = 0.0,
+) -> np.ndarray:
     """Noiseless planes of an object exp(-absorbance / 2 + i phase) that repeats, over the blank field: (P, Y, X), float32."""
-    model = PhaseForwardModel.create(phase.shape, defocus_um, microscope, condenser_na=condenser_na, like=torch.zeros(1, dtype=torch.float64))
+    model = PhaseForwardModel.create(
+        phase.shape,
+        defocus_um,
+        microscope,
+        condenser_na=condenser_na,
+        like=torch.zeros(1, dtype=torch.float64),
+    )
     maps = torch.from_numpy(np.stack([-absorbance / 2, phase])).double()
     return model.apply(replace(model.zero(), maps=maps)).numpy().astype(np.float32)
 
@@ -193,14 +228,28 @@ def simulate_phase(seed: int, ranges: PhaseRanges, draw: DrawPhase = draw_phase)
     microscope = draw_microscope(rng, ranges)
     defocus_um = draw_stack(rng, draw_defocus(rng, microscope, ranges))
     side = int(rng.integers(ranges.field_px[0] // 16, ranges.field_px[1] // 16 + 1)) * 16
-    canvas = canvas_shape((side, side), defocus_um, microscope) if rng.uniform() < CROPPED_SHARE else (side, side)
+    canvas = (
+        canvas_shape((side, side), defocus_um, microscope)
+        if rng.uniform() < CROPPED_SHARE
+        else (side, side)
+    )
     is_open = rng.uniform() < CONDENSER_SHARE or ranges.condenser_na[0] == ranges.condenser_na[1]
     condenser_na = rng.uniform(*ranges.condenser_na) if is_open else 0.0
     double = torch.zeros(1, dtype=torch.float64)
-    model = PhaseForwardModel.create((side, side), defocus_um, microscope, canvas_shape=canvas, condenser_na=condenser_na, like=double)
+    model = PhaseForwardModel.create(
+        (side, side),
+        defocus_um,
+        microscope,
+        canvas_shape=canvas,
+        condenser_na=condenser_na,
+        like=double,
+    )
     phase = draw(rng, canvas, ranges, microscope.pixel_um)
     absorbance = draw_absorbance(rng, phase, ranges)
-    sample = PhaseObject(maps=torch.from_numpy(np.stack([-absorbance / 2, phase])).double(), illumination=draw_illumination(rng, model, ranges))
+    sample = PhaseObject(
+        maps=torch.from_numpy(np.stack([-absorbance / 2, phase])).double(),
+        illumination=draw_illumination(rng, model, ranges),
+    )
     photons = _log_uniform(rng, ranges.photons)
     noisy = rng.poisson(model.apply(sample).numpy().clip(min=0) * photons) / photons
     truth = phase[model.frame]
@@ -214,7 +263,9 @@ def simulate_phase(seed: int, ranges: PhaseRanges, draw: DrawPhase = draw_phase)
     )
 
 
-def draw_illumination(rng: np.random.Generator, model: PhaseForwardModel, ranges: PhaseRanges) -> Tensor:
+def draw_illumination(
+    rng: np.random.Generator, model: PhaseForwardModel, ranges: PhaseRanges
+) -> Tensor:
     """Coefficients of the illumination of each plane: ramps, and bowls a fiftieth as high, in half of the fields; (P, K)."""
     coefficients = torch.zeros(model.planes, len(model.terms), dtype=torch.float64)
     if rng.uniform() < 0.5:

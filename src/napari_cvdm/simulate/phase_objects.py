@@ -17,7 +17,9 @@ def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
-def power_law_field(rng: np.random.Generator, shape: tuple[int, int], exponent: float | None = None) -> np.ndarray:
+def power_law_field(
+    rng: np.random.Generator, shape: tuple[int, int], exponent: float | None = None
+) -> np.ndarray:
     """Gaussian random field with amplitude spectrum 1/f^b, b in 1 to 3 unless given; unit standard deviation."""
     slope = rng.uniform(1.0, 3.0) if exponent is None else exponent
     fy, fx = np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None, :]
@@ -32,9 +34,15 @@ def _window(centre: float, radius: float, size: int) -> slice:
     return slice(max(0, int(centre - radius) - 1), min(size, int(centre + radius) + 2))
 
 
-def _local_grid(y: float, x: float, radius: float, shape: tuple[int, int]) -> tuple[tuple[slice, slice], np.ndarray, np.ndarray]:
+def _local_grid(
+    y: float, x: float, radius: float, shape: tuple[int, int]
+) -> tuple[tuple[slice, slice], np.ndarray, np.ndarray]:
     rows, columns = _window(y, radius, shape[0]), _window(x, radius, shape[1])
-    return (rows, columns), np.arange(rows.start, rows.stop)[:, None] - y, np.arange(columns.start, columns.stop)[None, :] - x
+    return (
+        (rows, columns),
+        np.arange(rows.start, rows.stop)[:, None] - y,
+        np.arange(columns.start, columns.stop)[None, :] - x,
+    )
 
 
 def dead_leaves(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
@@ -46,7 +54,10 @@ def dead_leaves(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
         y, x = rng.uniform(-radius, shape[0] + radius), rng.uniform(-radius, shape[1] + radius)
         where, dy, dx = _local_grid(y, x, radius, shape)
         angle, aspect = rng.uniform(0, np.pi), rng.uniform(1, 3)
-        along, across = dy * np.sin(angle) + dx * np.cos(angle), dy * np.cos(angle) - dx * np.sin(angle)
+        along, across = (
+            dy * np.sin(angle) + dx * np.cos(angle),
+            dy * np.cos(angle) - dx * np.sin(angle),
+        )
         inside = along**2 + (aspect * across) ** 2 < radius**2
         image[where][inside] = rng.uniform()
     return image
@@ -56,11 +67,15 @@ def _outline(rng: np.random.Generator, angle: np.ndarray) -> np.ndarray:
     """Radius of a wobbly closed outline, about 1."""
     radius = np.ones_like(angle)
     for order in range(2, 7):
-        radius += rng.normal(0, 0.25 / order**1.5) * np.cos(order * angle + rng.uniform(0, 2 * np.pi))
+        radius += rng.normal(0, 0.25 / order**1.5) * np.cos(
+            order * angle + rng.uniform(0, 2 * np.pi)
+        )
     return radius.clip(0.4, 1.8)
 
 
-def _one_cell(rng: np.random.Generator, shape: tuple[int, int], radius: float, margin: float) -> np.ndarray:
+def _one_cell(
+    rng: np.random.Generator, shape: tuple[int, int], radius: float, margin: float
+) -> np.ndarray:
     y, x = (rng.uniform(margin, size - margin) for size in shape)
     dy, dx = np.arange(shape[0])[:, None] - y, np.arange(shape[1])[None, :] - x
     distance = np.hypot(dy, dx) / (radius * _outline(rng, np.arctan2(dy, dx)))
@@ -68,11 +83,21 @@ def _one_cell(rng: np.random.Generator, shape: tuple[int, int], radius: float, m
     texture = 1 + rng.uniform(0, 0.25) * power_law_field(rng, shape, rng.uniform(0.8, 1.8))
     offset = rng.uniform(-0.3, 0.3, 2) * radius
     nucleus_distance = np.hypot(dy - offset[0], dx - offset[1]) / (radius * rng.uniform(0.25, 0.6))
-    nucleus = rng.uniform(-0.3, 0.5) * (nucleus_distance < 1) * np.sqrt((1 - nucleus_distance**2).clip(min=0)) ** rng.uniform(0.3, 1)
-    return height * texture.clip(min=0) + nucleus * (height > 0) + _granules(rng, shape, (y, x), radius) * (height > 0)
+    nucleus = (
+        rng.uniform(-0.3, 0.5)
+        * (nucleus_distance < 1)
+        * np.sqrt((1 - nucleus_distance**2).clip(min=0)) ** rng.uniform(0.3, 1)
+    )
+    return (
+        height * texture.clip(min=0)
+        + nucleus * (height > 0)
+        + _granules(rng, shape, (y, x), radius) * (height > 0)
+    )
 
 
-def _granules(rng: np.random.Generator, shape: tuple[int, int], centre: tuple[float, float], radius: float) -> np.ndarray:
+def _granules(
+    rng: np.random.Generator, shape: tuple[int, int], centre: tuple[float, float], radius: float
+) -> np.ndarray:
     dots = np.zeros(shape, np.float32)
     count = int(rng.integers(0, 40))
     rows = (centre[0] + rng.normal(0, 0.4 * radius, count)).astype(int)
@@ -93,7 +118,10 @@ def cells(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     margin = min(1.3 * radius, 0.45 * min(shape)) if rng.uniform() < 0.5 else 0.0
     image = np.zeros(shape, np.float32)
     for _ in range(count):
-        image = np.maximum(image, rng.uniform(0.5, 1.0) * _one_cell(rng, shape, radius * rng.uniform(0.8, 1.25), margin))
+        image = np.maximum(
+            image,
+            rng.uniform(0.5, 1.0) * _one_cell(rng, shape, radius * rng.uniform(0.8, 1.25), margin),
+        )
     return image.astype(np.float32)
 
 
@@ -103,26 +131,37 @@ def beads(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     base = _log_uniform(rng, 3, 40)
     for _ in range(int(rng.integers(1, 30))):
         radius = base * rng.uniform(0.7, 1.3)
-        where, dy, dx = _local_grid(rng.uniform(0, shape[0]), rng.uniform(0, shape[1]), radius, shape)
+        where, dy, dx = _local_grid(
+            rng.uniform(0, shape[0]), rng.uniform(0, shape[1]), radius, shape
+        )
         image[where] += np.sqrt((radius**2 - dy**2 - dx**2).clip(min=0))
     return image
 
 
 def gratings(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     """A sine or a binary grating in a window, at any angle."""
-    period, angle, phase = _log_uniform(rng, 6, 120), rng.uniform(0, np.pi), rng.uniform(0, 2 * np.pi)
+    period, angle, phase = (
+        _log_uniform(rng, 6, 120),
+        rng.uniform(0, np.pi),
+        rng.uniform(0, 2 * np.pi),
+    )
     y, x = np.arange(shape[0])[:, None], np.arange(shape[1])[None, :]
     wave = np.sin(2 * np.pi * (y * np.sin(angle) + x * np.cos(angle)) / period + phase)
     if rng.uniform() < 0.4:
         wave = np.sign(wave)
-    window = ndimage.gaussian_filter((power_law_field(rng, shape, 2.0) > rng.uniform(-1, 0.5)).astype(np.float32), 3)
+    window = ndimage.gaussian_filter(
+        (power_law_field(rng, shape, 2.0) > rng.uniform(-1, 0.5)).astype(np.float32), 3
+    )
     return (wave * window).astype(np.float32)
 
 
 def lens_array(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     """A square array of parabolic lenses, as in microlens arrays."""
     pitch, angle = rng.uniform(30, 140), rng.uniform(0, np.pi / 2)
-    y, x = np.arange(shape[0])[:, None] - rng.uniform(0, pitch), np.arange(shape[1])[None, :] - rng.uniform(0, pitch)
+    y, x = (
+        np.arange(shape[0])[:, None] - rng.uniform(0, pitch),
+        np.arange(shape[1])[None, :] - rng.uniform(0, pitch),
+    )
     u, v = y * np.sin(angle) + x * np.cos(angle), y * np.cos(angle) - x * np.sin(angle)
     du, dv = (u + pitch / 2) % pitch - pitch / 2, (v + pitch / 2) % pitch - pitch / 2
     radius = pitch / 2 * rng.uniform(0.7, 1.0)
@@ -148,11 +187,21 @@ def read_photographs(folder: str) -> tuple[np.ndarray, ...]:
     for path in sorted(Path(folder).rglob("*")):
         if path.suffix.lower() in PHOTOGRAPH_SUFFIXES:
             image = io.imread(path)
-            grey = color.rgb2gray(image[..., :3]) if image.ndim == 3 else image / np.iinfo(image.dtype).max
+            grey = (
+                color.rgb2gray(image[..., :3])
+                if image.ndim == 3
+                else image / np.iinfo(image.dtype).max
+            )
             scale = PHOTOGRAPH_PX / min(grey.shape)
-            images.append((transform.rescale(grey, scale, anti_aliasing=True) if scale < 1 else grey).astype(np.float32))
+            images.append(
+                (transform.rescale(grey, scale, anti_aliasing=True) if scale < 1 else grey).astype(
+                    np.float32
+                )
+            )
     if not images:
-        raise ValueError(f"{folder}: no photograph in it; files ending in {', '.join(PHOTOGRAPH_SUFFIXES)} are read.")
+        raise ValueError(
+            f"{folder}: no photograph in it; files ending in {', '.join(PHOTOGRAPH_SUFFIXES)} are read."
+        )
     return tuple(images)
 
 
@@ -160,9 +209,18 @@ def photograph(rng: np.random.Generator, shape: tuple[int, int], folder: str) ->
     """A random part of a photograph, turned and stretched."""
     library = read_photographs(folder)
     image = np.rot90(library[int(rng.integers(len(library)))], int(rng.integers(4)))
-    zoom = max(_log_uniform(rng, 0.3, 1.6), shape[0] / image.shape[0] + 0.02, shape[1] / image.shape[1] + 0.02)
-    sizes = [min(extent, int(size / zoom) + 4) for extent, size in zip(image.shape, shape, strict=True)]  # only what is needed is stretched
-    top, left = (int(rng.integers(0, extent - size + 1)) for extent, size in zip(image.shape, sizes, strict=True))
+    zoom = max(
+        _log_uniform(rng, 0.3, 1.6),
+        shape[0] / image.shape[0] + 0.02,
+        shape[1] / image.shape[1] + 0.02,
+    )
+    sizes = [
+        min(extent, int(size / zoom) + 4) for extent, size in zip(image.shape, shape, strict=True)
+    ]  # only what is needed is stretched
+    top, left = (
+        int(rng.integers(0, extent - size + 1))
+        for extent, size in zip(image.shape, sizes, strict=True)
+    )
     part = ndimage.zoom(image[top : top + sizes[0], left : left + sizes[1]], zoom, order=1)
     return part[: shape[0], : shape[1]]
 
@@ -193,7 +251,9 @@ def object_kinds(rng: np.random.Generator) -> np.ndarray:
     return rng.choice(len(OBJECTS), size=2, p=weights / weights.sum())
 
 
-def draw_object(rng: np.random.Generator, shape: tuple[int, int], photographs: str = "") -> np.ndarray:
+def draw_object(
+    rng: np.random.Generator, shape: tuple[int, int], photographs: str = ""
+) -> np.ndarray:
     """One object of a random kind (two added in a quarter of the fields), slightly smoothed, range about 1.
 
     Parameters
@@ -215,6 +275,12 @@ def draw_object(rng: np.random.Generator, shape: tuple[int, int], photographs: s
     kinds = object_kinds(rng)
     image = OBJECTS[kinds[0]][0](rng, shape)
     if rng.uniform() < 0.25 and image.any():
-        image = image / (np.ptp(image) + 1e-12) + rng.uniform(0.1, 0.7) * OBJECTS[kinds[1]][0](rng, shape)
+        image = image / (np.ptp(image) + 1e-12) + rng.uniform(0.1, 0.7) * OBJECTS[kinds[1]][0](
+            rng, shape
+        )
     image = ndimage.gaussian_filter(image, rng.uniform(0.6, 2.0))
-    return (image / (np.ptp(image) + 1e-12)).astype(np.float32) if image.any() else image.astype(np.float32)
+    return (
+        (image / (np.ptp(image) + 1e-12)).astype(np.float32)
+        if image.any()
+        else image.astype(np.float32)
+    )

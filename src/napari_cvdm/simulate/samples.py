@@ -78,11 +78,17 @@ def _measured_cell_beyond_the_frame() -> np.ndarray:
     grey = cell().astype(float)
     medium = np.median(grey)
     row, column = MEASURED_CENTRE
-    return MEASURED_PHASE_RAD * (grey - medium)[row - reach : row + reach, column - reach : column + reach] / (grey.max() - medium)
+    return (
+        MEASURED_PHASE_RAD
+        * (grey - medium)[row - reach : row + reach, column - reach : column + reach]
+        / (grey.max() - medium)
+    )
 
 
 def _inner(image: np.ndarray) -> np.ndarray:
-    return image[..., MEASURED_MARGIN_PX:-MEASURED_MARGIN_PX, MEASURED_MARGIN_PX:-MEASURED_MARGIN_PX]
+    return image[
+        ..., MEASURED_MARGIN_PX:-MEASURED_MARGIN_PX, MEASURED_MARGIN_PX:-MEASURED_MARGIN_PX
+    ]
 
 
 def measured_cell_phase() -> np.ndarray:
@@ -94,14 +100,18 @@ def measured_cell_phase() -> np.ndarray:
 def measured_cell_planes() -> ImageStack:
     """Two brightfield planes simulated from a measured phase, 1 um below and above focus, axes PYX, counts of a camera."""
     phase = _measured_cell_beyond_the_frame()
-    planes = _inner(defocus_pair_of(phase, np.zeros_like(phase), MEASURED_MICROSCOPE, MEASURED_DEFOCUS_UM))
+    planes = _inner(
+        defocus_pair_of(phase, np.zeros_like(phase), MEASURED_MICROSCOPE, MEASURED_DEFOCUS_UM)
+    )
     return _two_planes(planes, MEASURED_MICROSCOPE, "measured cell, two planes")
 
 
 def _two_planes(planes: np.ndarray, microscope: Microscope, source: str) -> ImageStack:
     counts = np.random.default_rng(CELL_SEED).poisson(planes * CELL_COUNTS).astype(np.uint16)
     metadata = {"wavelength_um": microscope.wavelength_um, "medium_index": microscope.medium_index}
-    return ImageStack(array=counts, axes="PYX", pixel_um=microscope.pixel_um, source=source, metadata=metadata)
+    return ImageStack(
+        array=counts, axes="PYX", pixel_um=microscope.pixel_um, source=source, metadata=metadata
+    )
 
 
 @cache
@@ -113,7 +123,9 @@ def reticulum_pair() -> WidefieldPair:
 @cache
 def microtubules_pair() -> WidefieldPair:
     """Camera counts of shape (256, 256) and the truth behind them, (512, 512)."""
-    return simulate_widefield(MICROTUBULES_SEED, replace(WIDEFIELD_RANGES, structures=("microtubules",)))
+    return simulate_widefield(
+        MICROTUBULES_SEED, replace(WIDEFIELD_RANGES, structures=("microtubules",))
+    )
 
 
 def reticulum() -> ImageStack:
@@ -128,5 +140,11 @@ def microtubules() -> ImageStack:
 
 def _widefield(pair: WidefieldPair, source: str) -> ImageStack:
     microscope = pair.microscope
-    metadata = {"wavelength_um": microscope.wavelength_um, "medium_index": microscope.medium_index, "na": float(microscope.na or 0)}
-    return ImageStack(array=pair.counts, axes="YX", pixel_um=microscope.pixel_um, source=source, metadata=metadata)
+    metadata = {
+        "wavelength_um": microscope.wavelength_um,
+        "medium_index": microscope.medium_index,
+        "na": float(microscope.na or 0),
+    }
+    return ImageStack(
+        array=pair.counts, axes="YX", pixel_um=microscope.pixel_um, source=source, metadata=metadata
+    )

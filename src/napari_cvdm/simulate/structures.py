@@ -27,39 +27,77 @@ def labelled(rng: np.random.Generator, positions: np.ndarray, grain: float) -> E
     return positions, rng.gamma(1 / grain, grain, len(positions))
 
 
-def tube_around(rng: np.random.Generator, centre: np.ndarray, heading: np.ndarray, diameter: float) -> np.ndarray:
+def tube_around(
+    rng: np.random.Generator, centre: np.ndarray, heading: np.ndarray, diameter: float
+) -> np.ndarray:
     """Points on the projected surface of a tube: the offset across it is R sin(angle), angle uniform."""
     across = 0.5 * diameter * np.sin(rng.uniform(0, 2 * np.pi, len(centre)))
     normal = np.stack([np.cos(heading), -np.sin(heading)], axis=1)
     return centre + across[:, None] * normal
 
 
-def worms(rng: np.random.Generator, field: Field, count: int, wobble: float, diameter: float, length: float) -> np.ndarray:
+def worms(
+    rng: np.random.Generator,
+    field: Field,
+    count: int,
+    wobble: float,
+    diameter: float,
+    length: float,
+) -> np.ndarray:
     """Worm-like chains: the heading is a random walk of `wobble` rad per sqrt(um); (N, 2)."""
     steps = max(2, int(length / SPACING_UM))
-    turns = gaussian_filter(rng.normal(0, 1, (count, steps)), (0, 8)) * np.sqrt(2 * 8 * np.sqrt(np.pi))
-    heading = rng.uniform(0, 2 * np.pi, (count, 1)) + np.cumsum(turns, axis=1) * wobble * np.sqrt(SPACING_UM)
+    turns = gaussian_filter(rng.normal(0, 1, (count, steps)), (0, 8)) * np.sqrt(
+        2 * 8 * np.sqrt(np.pi)
+    )
+    heading = rng.uniform(0, 2 * np.pi, (count, 1)) + np.cumsum(turns, axis=1) * wobble * np.sqrt(
+        SPACING_UM
+    )
     path = np.cumsum(np.stack([np.sin(heading), np.cos(heading)], axis=-1) * SPACING_UM, axis=1)
     start = rng.uniform(-0.2, 1.2, (count, 1, 2)) * np.array(field)
     centre = (path - path[:, steps // 2 : steps // 2 + 1] + start).reshape(-1, 2)
-    return tube_around(rng, np.repeat(centre, 2, axis=0), np.repeat(heading.reshape(-1), 2), diameter)
+    return tube_around(
+        rng, np.repeat(centre, 2, axis=0), np.repeat(heading.reshape(-1), 2), diameter
+    )
 
 
 def microtubules(rng: np.random.Generator, field: Field) -> Emitters:
     """Long, stiff filaments of 35 to 60 nm with their label."""
     count = int(rng.integers(4, 60))
-    return labelled(rng, worms(rng, field, count, log_uniform(rng, 0.03, 0.5), rng.uniform(0.035, 0.06), 1.5 * max(field)), rng.uniform(0.5, 6))
+    return labelled(
+        rng,
+        worms(
+            rng,
+            field,
+            count,
+            log_uniform(rng, 0.03, 0.5),
+            rng.uniform(0.035, 0.06),
+            1.5 * max(field),
+        ),
+        rng.uniform(0.5, 6),
+    )
 
 
 def actin(rng: np.random.Generator, field: Field) -> Emitters:
     """Stress fibres (bundles of parallel lines) over a mesh of short ones."""
-    parts = [worms(rng, field, int(rng.integers(30, 250)), rng.uniform(0.5, 2.0), 0.02, rng.uniform(0.5, 3.0))]
+    parts = [
+        worms(
+            rng,
+            field,
+            int(rng.integers(30, 250)),
+            rng.uniform(0.5, 2.0),
+            0.02,
+            rng.uniform(0.5, 3.0),
+        )
+    ]
     direction = rng.uniform(0, np.pi)
     for _ in range(int(rng.integers(0, 14))):
         lines, heading = int(rng.integers(3, 25)), direction + rng.normal(0, 0.2)
         along = rng.uniform(-0.7, 0.7, (lines * 400, 1)) * max(field)
         across = rng.normal(0, rng.uniform(0.03, 0.15), (lines, 1)).repeat(400, axis=0)
-        axis, normal = np.array([[np.sin(heading), np.cos(heading)]]), np.array([[np.cos(heading), -np.sin(heading)]])
+        axis, normal = (
+            np.array([[np.sin(heading), np.cos(heading)]]),
+            np.array([[np.cos(heading), -np.sin(heading)]]),
+        )
         parts.append(rng.uniform(0, 1, 2) * np.array(field) + along * axis + across * normal)
     return labelled(rng, np.concatenate(parts), rng.uniform(0.5, 4))
 
@@ -76,7 +114,9 @@ def _edges(rng: np.random.Generator, field: Field, cell_um: float) -> tuple[np.n
     return first[short], second[short]
 
 
-def tubular_network(rng: np.random.Generator, field: Field, cell_um: float, diameter: float, kept: float) -> np.ndarray:
+def tubular_network(
+    rng: np.random.Generator, field: Field, cell_um: float, diameter: float, kept: float
+) -> np.ndarray:
     """Curved hollow tubes along Voronoi edges, a share of them missing; (N, 2)."""
     first, second = _edges(rng, field, cell_um)
     chosen = rng.uniform(size=len(first)) < kept
@@ -85,18 +125,26 @@ def tubular_network(rng: np.random.Generator, field: Field, cell_um: float, diam
     counts = np.maximum(2, (length / SPACING_UM * 3).astype(int))
     index = np.repeat(np.arange(len(first)), counts)
     along = rng.uniform(size=len(index))
-    bow = (rng.normal(0, 0.12, len(first)) * length)[index] * np.sin(np.pi * along) + (rng.normal(0, 0.03, len(first)) * length)[index] * np.sin(
-        3 * np.pi * along
-    )
+    bow = (rng.normal(0, 0.12, len(first)) * length)[index] * np.sin(np.pi * along) + (
+        rng.normal(0, 0.03, len(first)) * length
+    )[index] * np.sin(3 * np.pi * along)
     heading = np.arctan2(*(second - first)[index].T)
-    centre = first[index] + along[:, None] * (second - first)[index] + bow[:, None] * np.stack([np.cos(heading), -np.sin(heading)], axis=1)
+    centre = (
+        first[index]
+        + along[:, None] * (second - first)[index]
+        + bow[:, None] * np.stack([np.cos(heading), -np.sin(heading)], axis=1)
+    )
     return tube_around(rng, centre, heading, diameter)
 
 
-def sheets(rng: np.random.Generator, field: Field, density: float, share: float, scale_um: float) -> np.ndarray:
+def sheets(
+    rng: np.random.Generator, field: Field, density: float, share: float, scale_um: float
+) -> np.ndarray:
     """Flat sheets with soft, ragged outlines: points where a smooth random field is high; (N, 2)."""
     points = rng.uniform(0, 1, (int(density * field[0] * field[1]), 2)) * np.array(field)
-    texture = gaussian_filter(rng.normal(size=(64, 64)), max(0.8, 64 * scale_um / max(field)), mode="wrap")
+    texture = gaussian_filter(
+        rng.normal(size=(64, 64)), max(0.8, 64 * scale_um / max(field)), mode="wrap"
+    )
     level = map_coordinates(texture, (points / np.array(field) * 63).T, order=1)
     return points[level > np.quantile(texture, 1 - share)]
 
@@ -105,7 +153,9 @@ def _where_there_is_a_cell(rng: np.random.Generator, field: Field, emitters: Emi
     """Keep a ragged part of the field: cells end somewhere, and density varies over them."""
     positions, brightness = emitters
     texture = gaussian_filter(rng.normal(size=(48, 48)), rng.uniform(6, 14), mode="wrap")
-    level = map_coordinates(texture / texture.std(), (positions / np.array(field) * 47).T, order=1, mode="nearest")
+    level = map_coordinates(
+        texture / texture.std(), (positions / np.array(field) * 47).T, order=1, mode="nearest"
+    )
     if rng.uniform() < 0.4:
         return positions, brightness * np.exp(0.5 * level)
     inside = level > rng.uniform(-1.5, 0.3)
@@ -117,14 +167,31 @@ def reticulum(rng: np.random.Generator, field: Field) -> Emitters:
     cell = log_uniform(rng, 0.4, 3.0)
     tubes = tubular_network(rng, field, cell, rng.uniform(0.06, 0.11), rng.uniform(0.6, 1.0))
     if rng.uniform() < 0.35:
-        tubes = np.concatenate([tubes, tubular_network(rng, field, 0.5 * cell, rng.uniform(0.06, 0.1), rng.uniform(0.2, 0.7))])
+        tubes = np.concatenate(
+            [
+                tubes,
+                tubular_network(
+                    rng, field, 0.5 * cell, rng.uniform(0.06, 0.1), rng.uniform(0.2, 0.7)
+                ),
+            ]
+        )
     parts = [labelled(rng, tubes, rng.uniform(0.3, 3))]
     if rng.uniform() < 0.6:
-        flat = sheets(rng, field, rng.uniform(500, 3000), log_uniform(rng, 0.02, 0.5), rng.uniform(0.3, 1.5))
+        flat = sheets(
+            rng, field, rng.uniform(500, 3000), log_uniform(rng, 0.02, 0.5), rng.uniform(0.3, 1.5)
+        )
         parts.append(labelled(rng, flat, rng.uniform(0.3, 3)))
     if rng.uniform() < 0.3:
         positions, brightness = vesicles(rng, field)
-        parts.append((positions, brightness * rng.uniform(0.05, 1) * sum(part[1].sum() for part in parts) / max(brightness.sum(), 1e-9)))
+        parts.append(
+            (
+                positions,
+                brightness
+                * rng.uniform(0.05, 1)
+                * sum(part[1].sum() for part in parts)
+                / max(brightness.sum(), 1e-9),
+            )
+        )
     return _where_there_is_a_cell(rng, field, merged(parts))
 
 
@@ -133,30 +200,56 @@ def rings(rng: np.random.Generator, field: Field) -> Emitters:
     count = int(log_uniform(rng, 0.1, 3.0) * field[0] * field[1]) + 1
     centres = rng.uniform(-0.05, 1.05, (count, 2)) * np.array(field)
     if rng.uniform() < 0.4:
-        centres[count // 2 :] = centres[rng.integers(0, max(1, count // 2), count - count // 2)] + rng.normal(0, 0.2, (count - count // 2, 2))
+        centres[count // 2 :] = centres[
+            rng.integers(0, max(1, count // 2), count - count // 2)
+        ] + rng.normal(0, 0.2, (count - count // 2, 2))
     largest = 0.15 if rng.uniform() < 0.6 else 0.4
     radius = 0.5 * np.exp(rng.uniform(np.log(0.06), np.log(largest), count))
     points = 60
-    angle, lift = rng.uniform(0, 2 * np.pi, (count, points)), rng.uniform(-1, 1, (count, points)) * rng.uniform(0, 1)
+    angle, lift = (
+        rng.uniform(0, 2 * np.pi, (count, points)),
+        rng.uniform(-1, 1, (count, points)) * rng.uniform(0, 1),
+    )
     flat = radius[:, None] * np.sqrt(1 - lift**2)
     positions = centres[:, None] + np.stack([flat * np.sin(angle), flat * np.cos(angle)], axis=-1)
-    bright = np.exp(rng.normal(0, rng.uniform(0.2, 0.9), count))[:, None] * rng.gamma(1, 1, (count, points))
+    bright = np.exp(rng.normal(0, rng.uniform(0.2, 0.9), count))[:, None] * rng.gamma(
+        1, 1, (count, points)
+    )
     return positions.reshape(-1, 2), bright.ravel()
 
 
 def beads(rng: np.random.Generator, field: Field) -> Emitters:
     """Points, single or in dense groups."""
     count = int(log_uniform(rng, 0.05, 12.0) * field[0] * field[1]) + 1
-    return _where_there_is_a_cell(rng, field, (rng.uniform(0, 1, (count, 2)) * np.array(field), np.exp(rng.normal(0, rng.uniform(0, 0.8), count))))
+    return _where_there_is_a_cell(
+        rng,
+        field,
+        (
+            rng.uniform(0, 1, (count, 2)) * np.array(field),
+            np.exp(rng.normal(0, rng.uniform(0, 0.8), count)),
+        ),
+    )
 
 
 def mitochondria(rng: np.random.Generator, field: Field) -> Emitters:
     """Thick tubes of 0.2 to 0.6 um, filled or hollow, with a textured inside."""
     count, diameter = int(rng.integers(3, 25)), rng.uniform(0.2, 0.6)
-    skeleton = np.repeat(worms(rng, field, count, rng.uniform(0.6, 2.0), 0.0, rng.uniform(1, 5)), 4, axis=0)
-    radius = 0.5 * diameter * (np.sqrt(rng.uniform(size=len(skeleton))) if rng.uniform() < 0.5 else np.ones(len(skeleton)))
+    skeleton = np.repeat(
+        worms(rng, field, count, rng.uniform(0.6, 2.0), 0.0, rng.uniform(1, 5)), 4, axis=0
+    )
+    radius = (
+        0.5
+        * diameter
+        * (
+            np.sqrt(rng.uniform(size=len(skeleton)))
+            if rng.uniform() < 0.5
+            else np.ones(len(skeleton))
+        )
+    )
     angle = rng.uniform(0, 2 * np.pi, len(skeleton))
-    positions = skeleton + radius[:, None] * np.stack([np.sin(angle), np.cos(angle)], axis=1) * rng.uniform(0.3, 1, (len(skeleton), 1))
+    positions = skeleton + radius[:, None] * np.stack(
+        [np.sin(angle), np.cos(angle)], axis=1
+    ) * rng.uniform(0.3, 1, (len(skeleton), 1))
     return labelled(rng, positions, rng.uniform(1, 6))
 
 
@@ -168,33 +261,62 @@ def membranes(rng: np.random.Generator, field: Field) -> Emitters:
     for _ in range(int(rng.integers(1, 5))):
         centre = rng.uniform(0, 1, 2) * np.array(field)
         orders = np.arange(2, 8)
-        amplitude, phase = rng.normal(0, 0.25, len(orders)) / orders**1.2, rng.uniform(0, 2 * np.pi, len(orders))
+        amplitude, phase = (
+            rng.normal(0, 0.25, len(orders)) / orders**1.2,
+            rng.uniform(0, 2 * np.pi, len(orders)),
+        )
         count = int(2 * np.pi * radius / SPACING_UM * 3)
         angle = rng.uniform(0, 2 * np.pi, 2 * count)
-        reach = radius * (1 + np.sum(amplitude * np.cos(orders * angle[:, None] + phase), axis=1)).clip(0.3, 2)
+        reach = radius * (
+            1 + np.sum(amplitude * np.cos(orders * angle[:, None] + phase), axis=1)
+        ).clip(0.3, 2)
         share = np.concatenate([np.ones(count), np.sqrt(rng.uniform(size=count))])
-        place = centre + (share * reach)[:, None] * np.stack([np.sin(angle), np.cos(angle)], axis=1) + rng.normal(0, 0.01, (2 * count, 2))
+        place = (
+            centre
+            + (share * reach)[:, None] * np.stack([np.sin(angle), np.cos(angle)], axis=1)
+            + rng.normal(0, 0.01, (2 * count, 2))
+        )
         bright = np.concatenate([np.ones(count), np.full(count, inside)])
-        nucleus = np.linalg.norm(place - centre - rng.normal(0, 0.1 * radius, 2), axis=1) < rng.uniform(0.2, 0.5) * radius
+        nucleus = (
+            np.linalg.norm(place - centre - rng.normal(0, 0.1 * radius, 2), axis=1)
+            < rng.uniform(0.2, 0.5) * radius
+        )
         bright[nucleus] *= rng.choice([0.1, rng.uniform(0.1, 3.0)])
         parts.append((place, bright))
     if rng.uniform() < 0.5:
         positions, brightness = vesicles(rng, field)
-        parts.append((positions, brightness * rng.uniform(0.2, 3) * sum(part[1].sum() for part in parts) / max(brightness.sum(), 1e-9)))
+        parts.append(
+            (
+                positions,
+                brightness
+                * rng.uniform(0.2, 3)
+                * sum(part[1].sum() for part in parts)
+                / max(brightness.sum(), 1e-9),
+            )
+        )
     return merged(parts)
 
 
 def vesicles(rng: np.random.Generator, field: Field) -> Emitters:
     """Filled balls and hollow shells of 0.1 to 1 um, projected."""
     count = int(log_uniform(rng, 0.05, 1.0) * field[0] * field[1]) + 1
-    centres, radius = rng.uniform(0, 1, (count, 2)) * np.array(field), 0.5 * np.exp(rng.uniform(np.log(0.1), np.log(1.0), count))
+    centres, radius = (
+        rng.uniform(0, 1, (count, 2)) * np.array(field),
+        0.5 * np.exp(rng.uniform(np.log(0.1), np.log(1.0), count)),
+    )
     points = np.maximum(12, (radius / SPACING_UM) ** 2 * 6).astype(int).clip(max=2000)
     index = np.repeat(np.arange(count), points)
-    angle, height, depth = rng.uniform(0, 2 * np.pi, len(index)), rng.uniform(-1, 1, len(index)), rng.uniform(size=len(index)) ** (1 / 3)
+    angle, height, depth = (
+        rng.uniform(0, 2 * np.pi, len(index)),
+        rng.uniform(-1, 1, len(index)),
+        rng.uniform(size=len(index)) ** (1 / 3),
+    )
     depth = np.where((rng.uniform(size=count) < 0.5)[index], depth, 1.0)
     reach = radius[index] * depth * np.sqrt(1 - height**2)
     bright = (np.exp(rng.normal(0, 0.8, count)) / points)[index]
-    return centres[index] + reach[:, None] * np.stack([np.sin(angle), np.cos(angle)], axis=1), bright
+    return centres[index] + reach[:, None] * np.stack(
+        [np.sin(angle), np.cos(angle)], axis=1
+    ), bright
 
 
 def nothing(rng: np.random.Generator, field: Field) -> Emitters:
@@ -204,7 +326,9 @@ def nothing(rng: np.random.Generator, field: Field) -> Emitters:
 
 def merged(parts: Sequence[Emitters]) -> Emitters:
     """All emitters of several structures."""
-    return np.concatenate([positions for positions, _ in parts]), np.concatenate([brightness for _, brightness in parts])
+    return np.concatenate([positions for positions, _ in parts]), np.concatenate(
+        [brightness for _, brightness in parts]
+    )
 
 
 STRUCTURES: Sequence[tuple[Draw, float]] = (
@@ -228,7 +352,9 @@ def structure_kinds(rng: np.random.Generator, names: Sequence[str] = STRUCTURE_N
     return rng.choice(len(STRUCTURES), size=2, p=weights / weights.sum())
 
 
-def draw_structure(rng: np.random.Generator, field: Field, names: Sequence[str] = STRUCTURE_NAMES) -> Emitters:
+def draw_structure(
+    rng: np.random.Generator, field: Field, names: Sequence[str] = STRUCTURE_NAMES
+) -> Emitters:
     """Emitters of a random structure; in half of the fields a second one, of another brightness, is added.
 
     Parameters

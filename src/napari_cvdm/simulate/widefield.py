@@ -14,20 +14,44 @@ from napari_cvdm.core.intensity import dark_level, noise_sigma
 from napari_cvdm.core.microscope import Camera, Microscope
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.physics.camera import expose
-from napari_cvdm.physics.widefield import bin_pixels, blur, cutoff_period_um, gaussian_transfer, optical_transfer, usual_index, widefield_psf
+from napari_cvdm.physics.widefield import (
+    bin_pixels,
+    blur,
+    cutoff_period_um,
+    gaussian_transfer,
+    optical_transfer,
+    usual_index,
+    widefield_psf,
+)
 from napari_cvdm.simulate.phase_objects import dead_leaves, photograph, power_law_field
-from napari_cvdm.simulate.structures import STRUCTURE_NAMES, STRUCTURES, Emitters, draw_structure, log_uniform, structure_kinds
+from napari_cvdm.simulate.structures import (
+    STRUCTURE_NAMES,
+    STRUCTURES,
+    Emitters,
+    draw_structure,
+    log_uniform,
+    structure_kinds,
+)
 
 Range = tuple[float, float]
 UPSAMPLING = 2
 MARGIN_PX = 24
 PSF_SIZE = 81
 BRIGHT_PERCENTILE = 99.5
-FINEST_DRAWN_UM, COARSEST_DRAWN_UM = 0.012, 0.05  # a fine pixel, as the structures are drawn: a dry objective is shown larger ones
+FINEST_DRAWN_UM, COARSEST_DRAWN_UM = (
+    0.012,
+    0.05,
+)  # a fine pixel, as the structures are drawn: a dry objective is shown larger ones
 TOP_OF_16_BITS = 65535.0
 LEAST_GAIN = 1e-6
-SMOOTHING_PX = (0.3, 1.2)  # standard deviation of what registration and interpolation do to an image
-LINE_SIGMAS = (0.2, 1.2)  # standard deviation of the lines of a CMOS camera over that of the noise of its pixels
+SMOOTHING_PX = (
+    0.3,
+    1.2,
+)  # standard deviation of what registration and interpolation do to an image
+LINE_SIGMAS = (
+    0.2,
+    1.2,
+)  # standard deviation of the lines of a CMOS camera over that of the noise of its pixels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +123,9 @@ class WidefieldRanges:
         unknown = [name for name in self.structures if name not in STRUCTURE_NAMES]
         if unknown or not self.structures:
             said = f"has {', '.join(map(repr, unknown))}" if unknown else "is empty"
-            raise RequestError(f"[simulation] structures {said}; allowed are {', '.join(STRUCTURE_NAMES)}, at least one. Leave it out for all.")
+            raise RequestError(
+                f"[simulation] structures {said}; allowed are {', '.join(STRUCTURE_NAMES)}, at least one. Leave it out for all."
+            )
 
     @property
     def smallest_px(self) -> int:
@@ -187,21 +213,43 @@ def splat(emitters: Emitters, shape: tuple[int, int], pixel_um: float) -> Tensor
     return torch.from_numpy(image.reshape(shape)).float()
 
 
-def _in_focus(rng: np.random.Generator, emitters: Tensor, fine: Microscope, ranges: WidefieldRanges) -> Tensor:
-    shape, depth = (emitters.shape[0], emitters.shape[1]), fine.medium_index * fine.wavelength_um / (fine.na or 1.0) ** 2
-    transfer = optical_transfer(widefield_psf(fine, PSF_SIZE, rng.uniform(*ranges.defocus) * depth), shape)
+def _in_focus(
+    rng: np.random.Generator, emitters: Tensor, fine: Microscope, ranges: WidefieldRanges
+) -> Tensor:
+    shape, depth = (
+        (emitters.shape[0], emitters.shape[1]),
+        fine.medium_index * fine.wavelength_um / (fine.na or 1.0) ** 2,
+    )
+    transfer = optical_transfer(
+        widefield_psf(fine, PSF_SIZE, rng.uniform(*ranges.defocus) * depth), shape
+    )
     sigma = rng.uniform(*ranges.blur_periods) * cutoff_period_um(fine) / fine.pixel_um
     return blur(emitters, transfer * gaussian_transfer(shape, sigma, emitters)).clamp(min=0)
 
 
-def _haze(rng: np.random.Generator, shape: tuple[int, int], fine: Microscope, names: tuple[str, ...]) -> Tensor:
+def _haze(
+    rng: np.random.Generator, shape: tuple[int, int], fine: Microscope, names: tuple[str, ...]
+) -> Tensor:
     """Out-of-focus structure and broad autofluorescence, sum 1 (or 0)."""
     drawn_um = _drawn_pixel(rng, fine.pixel_um)
-    layer = splat(draw_structure(rng, (shape[0] * drawn_um, shape[1] * drawn_um), names), shape, drawn_um)
-    distance = rng.uniform(1.0, 5.0) * fine.medium_index * fine.wavelength_um / (fine.na or 1.0) ** 2
-    defocused = blur(layer, optical_transfer(widefield_psf(fine, PSF_SIZE, distance), shape)).clamp(min=0)
-    broad = torch.from_numpy(gaussian_filter(rng.uniform(size=shape), rng.uniform(15, 60)).astype(np.float32))
-    broad = (broad - broad.min()) * rng.uniform(0, 1) * defocused.sum() / (broad - broad.min()).sum().clamp(min=1e-9)
+    layer = splat(
+        draw_structure(rng, (shape[0] * drawn_um, shape[1] * drawn_um), names), shape, drawn_um
+    )
+    distance = (
+        rng.uniform(1.0, 5.0) * fine.medium_index * fine.wavelength_um / (fine.na or 1.0) ** 2
+    )
+    defocused = blur(layer, optical_transfer(widefield_psf(fine, PSF_SIZE, distance), shape)).clamp(
+        min=0
+    )
+    broad = torch.from_numpy(
+        gaussian_filter(rng.uniform(size=shape), rng.uniform(15, 60)).astype(np.float32)
+    )
+    broad = (
+        (broad - broad.min())
+        * rng.uniform(0, 1)
+        * defocused.sum()
+        / (broad - broad.min()).sum().clamp(min=1e-9)
+    )
     total = defocused + broad
     return total / total.sum().clamp(min=1e-9)
 
@@ -215,11 +263,15 @@ DrawStructure = Callable[[np.random.Generator, int, float], Tensor]
 """(rng, side in fine pixels, size of a fine pixel [um]) -> emitters on that grid, float32 (side, side), any unit, >= 0."""
 
 
-def draw_specimen(rng: np.random.Generator, side: int, pixel_um: float, names: tuple[str, ...] = STRUCTURE_NAMES) -> Tensor:
+def draw_specimen(
+    rng: np.random.Generator, side: int, pixel_um: float, names: tuple[str, ...] = STRUCTURE_NAMES
+) -> Tensor:
     """Emitters of random structures of those named, under a smooth random brightness: dim and bright ones are in one field."""
     drawn_um = _drawn_pixel(rng, pixel_um)
     image = splat(draw_structure(rng, (side * drawn_um,) * 2, names), (side, side), drawn_um)
-    smooth = torch.from_numpy(gaussian_filter(rng.normal(size=(side, side)), side / rng.uniform(6, 20), mode="wrap")).float()
+    smooth = torch.from_numpy(
+        gaussian_filter(rng.normal(size=(side, side)), side / rng.uniform(6, 20), mode="wrap")
+    ).float()
     return image * torch.exp(rng.uniform(0, 1.2) * smooth / smooth.std())
 
 
@@ -229,12 +281,17 @@ def draw_texture(rng: np.random.Generator, side: int, photographs: str = "") -> 
     if kind == 0:
         image = gaussian_filter(dead_leaves(rng, (side, side)), rng.uniform(0.3, 1.5))
     elif kind == 1:
-        image = np.exp(rng.uniform(0.2, 1.0) * power_law_field(rng, (side, side), rng.uniform(0.6, 2.0)).clip(-4, 4))
+        image = np.exp(
+            rng.uniform(0.2, 1.0)
+            * power_law_field(rng, (side, side), rng.uniform(0.6, 2.0)).clip(-4, 4)
+        )
     else:
         image = photograph(rng, (side, side), photographs)
     low, high = float(image.min()), float(image.max())
     contrast = ((image - low) / max(high - low, 1e-9)) ** rng.uniform(0.7, 2.5)
-    return torch.from_numpy(np.asarray(contrast, np.float32) + np.float32(rng.choice([0.0, rng.uniform(0, 0.5)])))
+    return torch.from_numpy(
+        np.asarray(contrast, np.float32) + np.float32(rng.choice([0.0, rng.uniform(0, 0.5)]))
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -267,7 +324,9 @@ class Scene:
 
     def in_counts(self, photons: Tensor) -> np.ndarray:
         """Photons of all frames as counts of their average, without the camera's offset; float32."""
-        counts: np.ndarray = (photons / self.frames / self.camera.gain_e_per_count).numpy().astype(np.float32)
+        counts: np.ndarray = (
+            (photons / self.frames / self.camera.gain_e_per_count).numpy().astype(np.float32)
+        )
         return counts
 
     def exposed(self) -> np.ndarray:
@@ -291,10 +350,14 @@ def draw_scene(seed: int, ranges: WidefieldRanges, draw: DrawStructure | None = 
     seen = _in_focus(rng, emitters, fine, ranges)
     photons = log_uniform(rng, *ranges.photons)
     unit = photons / _brightest(bin_pixels(seen, UPSAMPLING))
-    rest = torch.full_like(seen, photons * log_uniform(rng, *ranges.background) / UPSAMPLING**2)  # in photons of a fine pixel
+    rest = torch.full_like(
+        seen, photons * log_uniform(rng, *ranges.background) / UPSAMPLING**2
+    )  # in photons of a fine pixel
     if rng.uniform() < 0.5:
         flux = max(float(seen.sum()) * unit, 0.3 * photons * (side / UPSAMPLING) ** 2 / 10)
-        rest = rest + _haze(rng, (side, side), fine, ranges.structures) * flux * rng.uniform(*ranges.haze)
+        rest = rest + _haze(rng, (side, side), fine, ranges.structures) * flux * rng.uniform(
+            *ranges.haze
+        )
     kept, kept_fine = (slice(MARGIN_PX * factor, -MARGIN_PX * factor) for factor in (1, UPSAMPLING))
     return Scene(
         expected=bin_pixels(seen * unit + rest, UPSAMPLING)[kept, kept],
@@ -307,7 +370,9 @@ def draw_scene(seed: int, ranges: WidefieldRanges, draw: DrawStructure | None = 
     )
 
 
-def simulate_widefield(seed: int, ranges: WidefieldRanges, draw: DrawStructure | None = None) -> WidefieldPair:
+def simulate_widefield(
+    seed: int, ranges: WidefieldRanges, draw: DrawStructure | None = None
+) -> WidefieldPair:
     """One simulated field: structure, optics, haze, camera.
 
     Truth = E - d: the light of the scene at twice the resolution, and d the dark level of the noisy image, by which a result differs from counts.
@@ -326,8 +391,14 @@ def simulate_widefield(seed: int, ranges: WidefieldRanges, draw: DrawStructure |
     """
     scene = draw_scene(seed, ranges, draw)
     counts, rng = scene.exposed(), np.random.default_rng((seed, 3))
-    pair = make_pair(scene, correlate_noise(counts, rng) if rng.uniform() < ranges.correlated else counts, scene.truth)
-    return stretched(pair) if np.random.default_rng((seed, 1)).uniform() < ranges.stretched else pair
+    pair = make_pair(
+        scene,
+        correlate_noise(counts, rng) if rng.uniform() < ranges.correlated else counts,
+        scene.truth,
+    )
+    return (
+        stretched(pair) if np.random.default_rng((seed, 1)).uniform() < ranges.stretched else pair
+    )
 
 
 def correlate_noise(counts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -341,7 +412,13 @@ def correlate_noise(counts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def make_pair(scene: Scene, counts: np.ndarray, truth: Tensor) -> WidefieldPair:
     """The image that a scene gave, and a truth of it [photons of a camera pixel]."""
     above = scene.in_counts(truth) + np.float32(scene.camera.offset_counts - dark_level(counts))
-    return WidefieldPair(counts=counts, truth=above, microscope=scene.microscope, camera=scene.camera, photons=scene.photons)
+    return WidefieldPair(
+        counts=counts,
+        truth=above,
+        microscope=scene.microscope,
+        camera=scene.camera,
+        photons=scene.photons,
+    )
 
 
 def stretched(pair: WidefieldPair) -> WidefieldPair:
@@ -349,7 +426,9 @@ def stretched(pair: WidefieldPair) -> WidefieldPair:
     low, high = float(pair.counts.min()), float(pair.counts.max())
     factor = TOP_OF_16_BITS / max(high - low, 1.0)
     camera = replace(
-        pair.camera, offset_counts=(pair.camera.offset_counts - low) * factor, gain_e_per_count=max(pair.camera.gain_e_per_count / factor, LEAST_GAIN)
+        pair.camera,
+        offset_counts=(pair.camera.offset_counts - low) * factor,
+        gain_e_per_count=max(pair.camera.gain_e_per_count / factor, LEAST_GAIN),
     )
     counts = np.round((pair.counts - low) * np.float32(factor))
     return replace(pair, counts=counts, truth=pair.truth * np.float32(factor), camera=camera)

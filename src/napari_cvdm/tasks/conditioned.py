@@ -15,7 +15,9 @@ from napari_cvdm.tasks.sampled import SampledPlane
 Background = Literal["auto", "none"] | np.ndarray
 
 BORDER_PX = 8
-SURROUNDING_PX = 96  # of a region: beyond it, what the networks see changes a preview by less than its noise
+SURROUNDING_PX = (
+    96  # of a region: beyond it, what the networks see changes a preview by less than its noise
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -61,15 +63,21 @@ class Conditioned:
     def estimate(self) -> np.ndarray:
         """The physical estimate in output units, float32, of what was asked for."""
         image = self.baseline.numpy() * self.gain
-        return self.kept(image if self.posterior is None else self.posterior.blend(image)).astype(np.float32)
+        return self.kept(image if self.posterior is None else self.posterior.blend(image)).astype(
+            np.float32
+        )
 
     def kept(self, image: np.ndarray) -> np.ndarray:
         """What was asked for of an output image (Y, X)."""
         if self.region is not None:
             return image[self.region]
-        return image if self.frame is None else image[self.frame]  # a frame with surroundings has the grid of its output
+        return (
+            image if self.frame is None else image[self.frame]
+        )  # a frame with surroundings has the grid of its output
 
-    def within(self, region: tuple[int, int, int, int], alignment: int, surroundings: int = SURROUNDING_PX) -> "Conditioned":
+    def within(
+        self, region: tuple[int, int, int, int], alignment: int, surroundings: int = SURROUNDING_PX
+    ) -> "Conditioned":
         """The same frame for a part of it, with surroundings.
 
         The background, US-TIE and the intensity scale stay those of the whole image, and noise that of the absolute pixels,
@@ -89,12 +97,20 @@ class Conditioned:
         Conditioned
         """
         first = (0, 0) if self.frame is None else (self.frame[0].start, self.frame[1].start)
-        inside = tuple((region[2 * axis] + first[axis], region[2 * axis + 1] + first[axis]) for axis in (0, 1))
-        rows, columns = (_grown(*inside[axis], self.valid.shape[axis], alignment, surroundings) for axis in (0, 1))
+        inside = tuple(
+            (region[2 * axis] + first[axis], region[2 * axis + 1] + first[axis]) for axis in (0, 1)
+        )
+        rows, columns = (
+            _grown(*inside[axis], self.valid.shape[axis], alignment, surroundings)
+            for axis in (0, 1)
+        )
         upsampling = self.baseline.shape[-1] // self.valid.shape[-1]
-        fine = tuple(slice(part.start * upsampling, part.stop * upsampling) for part in (rows, columns))
+        fine = tuple(
+            slice(part.start * upsampling, part.stop * upsampling) for part in (rows, columns)
+        )
         inner = tuple(
-            slice((start - part.start) * upsampling, (stop - part.start) * upsampling) for (start, stop), part in zip(inside, (rows, columns), strict=True)
+            slice((start - part.start) * upsampling, (stop - part.start) * upsampling)
+            for (start, stop), part in zip(inside, (rows, columns), strict=True)
         )
         return replace(
             self,
@@ -109,7 +125,9 @@ class Conditioned:
 
 
 def _grown(start: int, stop: int, size: int, alignment: int, surroundings: int) -> slice:
-    return slice(max(0, start - surroundings) // alignment * alignment, min(size, stop + surroundings))
+    return slice(
+        max(0, start - surroundings) // alignment * alignment, min(size, stop + surroundings)
+    )
 
 
 class Posterior(Protocol):
@@ -143,14 +161,18 @@ class FrameReader(Protocol):
     def bands(self, multiple: int) -> Iterator[tuple[np.ndarray, Background]]:
         """Parts of shape (P, rows, X) from top to bottom, the rows a multiple (but for the last part)."""
 
-    def windows(self, count: int) -> Iterator[tuple[np.ndarray, Background, tuple[int, int], tuple[slice, slice]]]:
+    def windows(
+        self, count: int
+    ) -> Iterator[tuple[np.ndarray, Background, tuple[int, int], tuple[slice, slice]]]:
         """At most `count` windows (P, y, x), evenly drawn: pixels, background, first pixel, and the part that would be written."""
 
 
 class Blocks(Protocol):
     """Prepares parts of one frame with what must be global known already."""
 
-    def prepare(self, frame: np.ndarray, background: Background, first: tuple[int, int]) -> Conditioned:
+    def prepare(
+        self, frame: np.ndarray, background: Background, first: tuple[int, int]
+    ) -> Conditioned:
         """A part of shape (P, Y, X) whose first pixel is `first`, and the same part of the background image where there is one."""
 
     @property
@@ -196,7 +218,9 @@ class Task(Protocol):
     def needed_optics(self) -> tuple[str, ...]:
         """Request fields without which a frame cannot be prepared."""
 
-    def prepare(self, frame: np.ndarray, request: RestoreRequest) -> Generator[str, None, Conditioned]:
+    def prepare(
+        self, frame: np.ndarray, request: RestoreRequest
+    ) -> Generator[str, None, Conditioned]:
         """Prepare one frame of shape (P, Y, X) with the optics of a request; yields what was done."""
 
     def from_request(self, frame: np.ndarray, request: RestoreRequest) -> Conditioned:
@@ -209,7 +233,9 @@ class Task(Protocol):
     def without(self, pixels: np.ndarray, background: np.ndarray) -> np.ndarray:
         """Pixels of one plane, float64, without the same part of a background image."""
 
-    def survey(self, planes: Sequence[SampledPlane], request: RestoreRequest, reader: FrameReader) -> Blocks:
+    def survey(
+        self, planes: Sequence[SampledPlane], request: RestoreRequest, reader: FrameReader
+    ) -> Blocks:
         """What must be global, from a sample of each plane of a frame that is never whole in memory."""
 
     def blocks(self, numbers: Mapping[str, np.ndarray]) -> Blocks:
@@ -231,13 +257,23 @@ def refine_mask(mask: np.ndarray, factor: int) -> np.ndarray:
 def saturated(frame: np.ndarray) -> np.ndarray:
     """Pixels at which any plane of an integer camera was cut off, see `clipping_level`: (P, Y, X) -> bool (Y, X)."""
     levels = [clipping_level(plane) for plane in frame]
-    return np.any([np.zeros(plane.shape, bool) if level is None else plane >= level for plane, level in zip(frame, levels, strict=True)], axis=0)
+    return np.any(
+        [
+            np.zeros(plane.shape, bool) if level is None else plane >= level
+            for plane, level in zip(frame, levels, strict=True)
+        ],
+        axis=0,
+    )
 
 
 def fitting(background: np.ndarray, planes: np.ndarray) -> np.ndarray:
     """A background image as float64; RequestError unless it is finite and has the shape of all planes (P, Y, X) or of one (Y, X)."""
     if background.shape not in (planes.shape, planes.shape[1:]):
-        raise RequestError(f"the background image has shape {background.shape}; it must be {planes.shape[1:]}, or {planes.shape} with one per plane.")
+        raise RequestError(
+            f"the background image has shape {background.shape}; it must be {planes.shape[1:]}, or {planes.shape} with one per plane."
+        )
     if not np.isfinite(background).all():
-        raise RequestError("the background image has NaN or infinite pixels; give one without, or auto.")
+        raise RequestError(
+            "the background image has NaN or infinite pixels; give one without, or auto."
+        )
     return background.astype(np.float64)

@@ -17,7 +17,12 @@ from napari_cvdm.core.request import MeasuredPsf, RequestError, RestoreRequest
 from napari_cvdm.inversion.richardson_lucy import deconvolve
 from napari_cvdm.physics.camera_noise import CameraNoise
 from napari_cvdm.physics.cutoff import USUAL_PERIOD_PX, estimate_cutoff
-from napari_cvdm.physics.widefield import WidefieldForwardModel, cutoff_period_um, usual_index, widefield_psf
+from napari_cvdm.physics.widefield import (
+    WidefieldForwardModel,
+    cutoff_period_um,
+    usual_index,
+    widefield_psf,
+)
 
 ITERATIONS = (8, 30, 100)
 BASELINE_STRENGTH = 1  # the place of the estimate that the diffusion is centred on
@@ -28,12 +33,22 @@ LEAST_DEVIATION = 1e-6  # of the brightest pixel: an image without noise is stil
 USUAL_OPTICS = {"wavelength_um": 0.52, "na": 1.4}  # scaled to the cut-off period of an image
 LARGEST_ESTIMATED_PX = 512
 SAID_EVERY = 10  # steps
-DECONVOLVED_BYTES = 48  # for a pixel of the fine canvas while it is deconvolved: estimates, ratio, two spectra
+DECONVOLVED_BYTES = (
+    48  # for a pixel of the fine canvas while it is deconvolved: estimates, ratio, two spectra
+)
 NOISE_SIGMAS = 3.0  # above the border of a measured PSF: of less the mean of its ring is taken
 CENTRE_UM = 0.3  # about the peak of a measured PSF, in which its centre is looked for
-LOW_CONTRAST, LOW_CONTRAST_SHARE = 0.1, 0.75  # objectives of NA 0.8 to 1.4 show so much of the contrast at such a share of their cut-off frequency
+LOW_CONTRAST, LOW_CONTRAST_SHARE = (
+    0.1,
+    0.75,
+)  # objectives of NA 0.8 to 1.4 show so much of the contrast at such a share of their cut-off frequency
 STRENGTHS = tuple(f"deconvolved, {count} steps" for count in ITERATIONS)
-DECONVOLVED_CHANNELS = tuple(f"{name}, pixel {row} {column} of 4" for name in STRENGTHS for row in (0, 1) for column in (0, 1))
+DECONVOLVED_CHANNELS = tuple(
+    f"{name}, pixel {row} {column} of 4"
+    for name in STRENGTHS
+    for row in (0, 1)
+    for column in (0, 1)
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -63,15 +78,28 @@ def _psf_of(microscope: Microscope) -> np.ndarray:
 def lens_of_microscope(microscope: Microscope, upsampling: int) -> Lens:
     """The lens of stated optics; the pixel is the camera's."""
     fine = replace(microscope, pixel_um=microscope.pixel_um / upsampling)
-    return Lens(psf=_psf_of(fine), cutoff_px=cutoff_period_um(microscope) / microscope.pixel_um, source="stated")
+    return Lens(
+        psf=_psf_of(fine),
+        cutoff_px=cutoff_period_um(microscope) / microscope.pixel_um,
+        source="stated",
+    )
 
 
-def lens_of_optics(pixel_um: float, wavelength_um: float | None, na: float | None, medium_index: float | None, upsampling: int) -> Lens | None:
+def lens_of_optics(
+    pixel_um: float,
+    wavelength_um: float | None,
+    na: float | None,
+    medium_index: float | None,
+    upsampling: int,
+) -> Lens | None:
     """The lens of stated optics, without an index in the usual medium of its NA; None where NA or wavelength is not known."""
     if na is None or wavelength_um is None:
         return None
     index = usual_index(na) if medium_index is None else medium_index
-    return lens_of_microscope(Microscope(pixel_um=pixel_um, wavelength_um=wavelength_um, medium_index=index, na=na), upsampling)
+    return lens_of_microscope(
+        Microscope(pixel_um=pixel_um, wavelength_um=wavelength_um, medium_index=index, na=na),
+        upsampling,
+    )
 
 
 def lens_of_request(request: RestoreRequest, upsampling: int) -> Lens | None:
@@ -79,28 +107,46 @@ def lens_of_request(request: RestoreRequest, upsampling: int) -> Lens | None:
     pixel_um = request.optics_value("pixel_um")
     if request.psf is not None:
         return lens_of_psf(request.psf, pixel_um, upsampling)
-    wavelength_um, na, medium_index = (request.known_optics(name) for name in ("wavelength_um", "na", "medium_index"))
+    wavelength_um, na, medium_index = (
+        request.known_optics(name) for name in ("wavelength_um", "na", "medium_index")
+    )
     return lens_of_optics(pixel_um, wavelength_um, na, medium_index, upsampling)
 
 
 def lens_of_psf(measured: MeasuredPsf, pixel_um: float, upsampling: int) -> Lens:
     """The lens of a measured PSF: less its background, centred, on the fine grid of an image of that pixel size."""
-    border = np.concatenate([measured.array[0], measured.array[-1], measured.array[:, 0], measured.array[:, -1]]).astype(np.float64)
-    level, noise = float(np.median(border)), MAD_TO_SIGMA * float(np.median(np.abs(border - np.median(border))))
+    border = np.concatenate(
+        [measured.array[0], measured.array[-1], measured.array[:, 0], measured.array[:, -1]]
+    ).astype(np.float64)
+    level, noise = (
+        float(np.median(border)),
+        MAD_TO_SIGMA * float(np.median(np.abs(border - np.median(border)))),
+    )
     image = measured.array - level
     peak = np.unravel_index(int(gaussian_filter(image, 1.0).argmax()), image.shape)
     reach = max(2, round(CENTRE_UM / measured.pixel_um))
-    near, part = np.zeros_like(image), tuple(slice(max(0, int(place) - reach), int(place) + reach + 1) for place in peak)
+    near, part = (
+        np.zeros_like(image),
+        tuple(slice(max(0, int(place) - reach), int(place) + reach + 1) for place in peak),
+    )
     near[part] = np.where(image[part] > NOISE_SIGMAS * noise, image[part], 0.0)
     if not near.any():
-        raise RequestError(f"{measured.source}: the PSF has no peak above its border; give the image of a bright bead on a dark background.")
+        raise RequestError(
+            f"{measured.source}: the PSF has no peak above its border; give the image of a bright bead on a dark background."
+        )
     centre, step = np.array(center_of_mass(near)), pixel_um / upsampling / measured.pixel_um
     offsets = (np.arange(PSF_SIZE) - PSF_SIZE // 2) * step
     places = np.meshgrid(*(offsets + place for place in centre), indexing="ij")
-    psf = map_coordinates(gaussian_filter(image, 0.5 * step) if step > 1 else image, places, order=1)
+    psf = map_coordinates(
+        gaussian_filter(image, 0.5 * step) if step > 1 else image, places, order=1
+    )
     psf = np.where(psf > NOISE_SIGMAS * noise, psf, ring_means(psf)).clip(min=0)
     psf /= psf.sum()
-    return Lens(psf=psf.astype(np.float32), cutoff_px=low_contrast_period(psf) * LOW_CONTRAST_SHARE / upsampling, source="measured")
+    return Lens(
+        psf=psf.astype(np.float32),
+        cutoff_px=low_contrast_period(psf) * LOW_CONTRAST_SHARE / upsampling,
+        source="measured",
+    )
 
 
 def ring_means(image: np.ndarray) -> np.ndarray:
@@ -129,20 +175,27 @@ def estimate_lens(parts: Sequence[np.ndarray], upsampling: int) -> Lens:
 
 
 def _middle(image: np.ndarray) -> np.ndarray:
-    rows, columns = (slice(max(0, (size - LARGEST_ESTIMATED_PX) // 2), (size + LARGEST_ESTIMATED_PX) // 2) for size in image.shape)
+    rows, columns = (
+        slice(max(0, (size - LARGEST_ESTIMATED_PX) // 2), (size + LARGEST_ESTIMATED_PX) // 2)
+        for size in image.shape
+    )
     return image[rows, columns]
 
 
 def lens_of_period(period_px: float | None, upsampling: int) -> Lens:
     """The lens of a cut-off period in camera pixels; a usual one for None."""
-    lens = lens_of_microscope(usual_microscope(USUAL_PERIOD_PX if period_px is None else period_px), upsampling)
+    lens = lens_of_microscope(
+        usual_microscope(USUAL_PERIOD_PX if period_px is None else period_px), upsampling
+    )
     return replace(lens, source="assumed" if period_px is None else "estimated")
 
 
 def usual_microscope(cutoff_px: float) -> Microscope:
     """An oil objective on a camera whose pixels give this cut-off period."""
     pixel_um = USUAL_OPTICS["wavelength_um"] / (2 * USUAL_OPTICS["na"]) / cutoff_px
-    return Microscope(pixel_um=pixel_um, medium_index=usual_index(USUAL_OPTICS["na"]), **USUAL_OPTICS)
+    return Microscope(
+        pixel_um=pixel_um, medium_index=usual_index(USUAL_OPTICS["na"]), **USUAL_OPTICS
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -165,10 +218,16 @@ class Deconvolution:
     brightest: float
 
     @classmethod
-    def of_frame(cls, counts: np.ndarray, lens: Lens, noise: CameraNoise, brightest: float, upsampling: int) -> "Deconvolution":
+    def of_frame(
+        cls, counts: np.ndarray, lens: Lens, noise: CameraNoise, brightest: float, upsampling: int
+    ) -> "Deconvolution":
         """From counts (Y, X) above the dark level."""
-        model = WidefieldForwardModel.on_canvas(torch.from_numpy(lens.psf), (counts.shape[0], counts.shape[1]), MARGIN_PX, upsampling)
-        return cls(data=torch.from_numpy(counts).float(), model=model, noise=noise, brightest=brightest)
+        model = WidefieldForwardModel.on_canvas(
+            torch.from_numpy(lens.psf), (counts.shape[0], counts.shape[1]), MARGIN_PX, upsampling
+        )
+        return cls(
+            data=torch.from_numpy(counts).float(), model=model, noise=noise, brightest=brightest
+        )
 
     @property
     def dark_counts(self) -> float:
@@ -181,7 +240,9 @@ class Deconvolution:
 
     def estimates(self, iterations: Sequence[int]) -> Iterator[Tensor]:
         """Light on the canvas after each of these rising numbers of steps."""
-        return (canvas for step, canvas in islice(self.steps(), max(iterations)) if step in iterations)
+        return (
+            canvas for step, canvas in islice(self.steps(), max(iterations)) if step in iterations
+        )
 
     def in_frame(self, canvas: Tensor) -> Tensor:
         """What lies in the frame, on the fine grid (uY, uX)."""
@@ -191,7 +252,11 @@ class Deconvolution:
         """Misfit (d - A x) / sd of each pixel (Y, X), and the standard deviation sd of the noise [counts] at the level of A x."""
         expected = self.model.apply(canvas)
         least = max(LEAST_DEVIATION * float(self.data.abs().max()), torch.finfo(torch.float32).tiny)
-        deviation = torch.from_numpy(np.sqrt(self.noise.variance(expected.numpy()))).float().clamp(min=least)
+        deviation = (
+            torch.from_numpy(np.sqrt(self.noise.variance(expected.numpy())))
+            .float()
+            .clamp(min=least)
+        )
         return (self.data - expected) / deviation, deviation
 
 
@@ -201,7 +266,9 @@ def chi_squared(misfit: Tensor, valid: np.ndarray) -> float:
     return float(np.mean(np.square(kept, dtype=np.float64))) if kept.size else 0.0
 
 
-def deconvolve_channels(problem: Deconvolution, unit: float, cutoff_px: float) -> Generator[str, None, tuple[Tensor, Tensor]]:
+def deconvolve_channels(
+    problem: Deconvolution, unit: float, cutoff_px: float
+) -> Generator[str, None, tuple[Tensor, Tensor]]:
     """What the network is given of a deconvolution, in network units of `unit` counts.
 
     Yields
@@ -231,4 +298,6 @@ def deconvolve_channels(problem: Deconvolution, unit: float, cutoff_px: float) -
             torch.full_like(misfit, float(np.log2(cutoff_px / USUAL_PERIOD_PX))),
         ]
     )
-    return torch.cat([local, functional.pixel_unshuffle(fine, problem.model.upsampling)]), fine[BASELINE_STRENGTH].clone()
+    return torch.cat([local, functional.pixel_unshuffle(fine, problem.model.upsampling)]), fine[
+        BASELINE_STRENGTH
+    ].clone()

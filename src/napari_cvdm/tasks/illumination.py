@@ -17,7 +17,14 @@ from torch import Tensor
 from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.inversion.background import densest_value
 from napari_cvdm.physics.tie import AUTHORS_REGULARISATION, inverse_laplacian
-from napari_cvdm.tasks.levelling import BLOCK_PX, MOST_BLOCKS, SHY_BLOCKS, block_means, drift_deviations, wave_numbers
+from napari_cvdm.tasks.levelling import (
+    BLOCK_PX,
+    MOST_BLOCKS,
+    SHY_BLOCKS,
+    block_means,
+    drift_deviations,
+    wave_numbers,
+)
 
 TERMS = ("ramp_y", "ramp_x", "quadratic_yy", "quadratic_xx", "quadratic_yx")
 TOLERANCES = (0.1, 0.15, 0.25)  # how far medium may lie from its level, as a share of all phases
@@ -66,7 +73,9 @@ def polynomials(shape: tuple[int, int]) -> np.ndarray:
     return np.stack([down, across, down**2 - 1 / 12, across**2 - 1 / 12, down * across])
 
 
-def phase_of_terms(shape: tuple[int, int], defocus_um: tuple[float, float], microscope: Microscope) -> np.ndarray:
+def phase_of_terms(
+    shape: tuple[int, int], defocus_um: tuple[float, float], microscope: Microscope
+) -> np.ndarray:
     """What US-TIE makes of each polynomial between planes of uniform light: laplace(phi) = -k p / dz; (5, Y, X) [rad]."""
     k = 2 * pi * microscope.medium_index / microscope.wavelength_um
     density = torch.from_numpy(polynomials(shape)) * (-k / (defocus_um[1] - defocus_um[0]))
@@ -94,17 +103,32 @@ class _Blocks:
         """`deviations` are those of the noise's waves, see `drift_deviations`."""
         side = max(BLOCK_PX, -(-max(phase.shape) // MOST_BLOCKS))
         means = block_means(phase, side)
-        columns = np.stack([np.ones_like(means), *(block_means(term, side) for term in terms)], axis=-1)
-        rows, across = (((np.arange(size) + 0.5) * side - 0.5) / whole for size, whole in zip(means.shape, phase.shape, strict=True))
+        columns = np.stack(
+            [np.ones_like(means), *(block_means(term, side) for term in terms)], axis=-1
+        )
+        rows, across = (
+            ((np.arange(size) + 0.5) * side - 0.5) / whole
+            for size, whole in zip(means.shape, phase.shape, strict=True)
+        )
         ky, kx = wave_numbers().T
-        waves = np.exp(2j * np.pi * np.multiply.outer(rows, ky))[:, None] * np.exp(2j * np.pi * np.multiply.outer(across, kx)) * deviations
-        return cls(phase=means, columns=columns, noise=np.concatenate([waves.real, waves.imag], axis=-1))
+        waves = (
+            np.exp(2j * np.pi * np.multiply.outer(rows, ky))[:, None]
+            * np.exp(2j * np.pi * np.multiply.outer(across, kx))
+            * deviations
+        )
+        return cls(
+            phase=means, columns=columns, noise=np.concatenate([waves.real, waves.imag], axis=-1)
+        )
 
     def medium(self, coefficients: np.ndarray, tolerance: float) -> np.ndarray | None:
         """Blocks at the commonest phase, once the polynomial is taken out, and away from all others."""
         left = gaussian_filter(self.phase - self.columns @ coefficients, 0.7)
-        allowed = max(tolerance * float(np.ptp(np.percentile(left, [1, 99]))), SMALLEST_TOLERANCE_RAD)
-        medium = binary_erosion(np.abs(left - densest_value(left)) < allowed, border_value=1, iterations=SHY_BLOCKS)
+        allowed = max(
+            tolerance * float(np.ptp(np.percentile(left, [1, 99]))), SMALLEST_TOLERANCE_RAD
+        )
+        medium = binary_erosion(
+            np.abs(left - densest_value(left)) < allowed, border_value=1, iterations=SHY_BLOCKS
+        )
         return medium if medium.mean() > SMALLEST_MEDIUM else None
 
     def solve(self, medium: np.ndarray) -> np.ndarray:
@@ -112,7 +136,9 @@ class _Blocks:
 
     def noise_errors(self, medium: np.ndarray) -> np.ndarray:
         """What the slow waves of the photon noise do to each coefficient: the root of the diagonal of P N N^T P^T, P the solving matrix."""
-        return np.linalg.norm(np.linalg.lstsq(self.columns[medium], self.noise[medium], rcond=None)[0], axis=1)
+        return np.linalg.norm(
+            np.linalg.lstsq(self.columns[medium], self.noise[medium], rcond=None)[0], axis=1
+        )
 
     def errors(self, medium: np.ndarray) -> np.ndarray | None:
         """Jackknife over the tiles of the field that hold medium (Efron and Tibshirani, eq. 11.5)."""
@@ -137,7 +163,10 @@ class _Fit:
 
 def _fit(blocks: _Blocks, start: np.ndarray, tolerance: float) -> _Fit | None:
     """Medium and polynomial in turn, each found by means of the other."""
-    coefficients, medium = np.concatenate([[0.0], start]), blocks.medium(np.concatenate([[0.0], start]), tolerance)
+    coefficients, medium = (
+        np.concatenate([[0.0], start]),
+        blocks.medium(np.concatenate([[0.0], start]), tolerance),
+    )
     for _ in range(ROUNDS):
         if medium is None:
             return None
@@ -146,10 +175,21 @@ def _fit(blocks: _Blocks, start: np.ndarray, tolerance: float) -> _Fit | None:
     errors = blocks.errors(held)
     if errors is None:
         return None
-    return _Fit(terms=coefficients[1:], scatter=errors[1:], noise=blocks.noise_errors(held)[1:], medium_share=float(held.mean()))
+    return _Fit(
+        terms=coefficients[1:],
+        scatter=errors[1:],
+        noise=blocks.noise_errors(held)[1:],
+        medium_share=float(held.mean()),
+    )
 
 
-def light_drift(phase: Tensor, planes: np.ndarray, derivative_sigma: float, defocus_um: tuple[float, float], microscope: Microscope) -> LightDrift | None:
+def light_drift(
+    phase: Tensor,
+    planes: np.ndarray,
+    derivative_sigma: float,
+    defocus_um: tuple[float, float],
+    microscope: Microscope,
+) -> LightDrift | None:
     """The change of the light between two planes.
 
     Six fits, with two beginnings and three ideas of how flat a medium is, must all find a medium; their scatter is the error,
@@ -174,19 +214,37 @@ def light_drift(phase: Tensor, planes: np.ndarray, derivative_sigma: float, defo
     shape = (planes.shape[1], planes.shape[2])
     if min(shape) < SMALLEST_SIDE_PX:
         return None
-    blocks = _Blocks.of(phase.numpy(), phase_of_terms(shape, defocus_um, microscope), drift_deviations(shape, derivative_sigma, microscope))
+    blocks = _Blocks.of(
+        phase.numpy(),
+        phase_of_terms(shape, defocus_um, microscope),
+        drift_deviations(shape, derivative_sigma, microscope),
+    )
     starts = (ramp_of_difference(planes), np.zeros(len(TERMS)))
-    fits = [fit for start in starts for tolerance in TOLERANCES if (fit := _fit(blocks, start, tolerance)) is not None]
+    fits = [
+        fit
+        for start in starts
+        for tolerance in TOLERANCES
+        if (fit := _fit(blocks, start, tolerance)) is not None
+    ]
     if len(fits) < len(starts) * len(TOLERANCES):
         return None
     terms = np.array([fit.terms for fit in fits])
-    scatter, noise = (np.median([getattr(fit, name) for fit in fits], axis=0) for name in ("scatter", "noise"))
+    scatter, noise = (
+        np.median([getattr(fit, name) for fit in fits], axis=0) for name in ("scatter", "noise")
+    )
     error = np.hypot(noise, DISTRUST * np.hypot(scatter, terms.std(axis=0)))
     share = float(np.mean([fit.medium_share for fit in fits]))
-    return LightDrift(terms=tuple(np.median(terms, axis=0).tolist()), errors=tuple(error.tolist()), medium_share=share)
+    return LightDrift(
+        terms=tuple(np.median(terms, axis=0).tolist()),
+        errors=tuple(error.tolist()),
+        medium_share=share,
+    )
 
 
 def evened(planes: np.ndarray, terms: tuple[float, ...], ratio: float = 1.0) -> np.ndarray:
     """Planes (2, Y, X) with the polynomial of their logarithmic ratio taken out, and the ratio of their means; half of it from each."""
-    half = np.exp(np.tensordot(terms, polynomials((planes.shape[1], planes.shape[2])), axes=1) / 2) * ratio**0.5
+    half = (
+        np.exp(np.tensordot(terms, polynomials((planes.shape[1], planes.shape[2])), axes=1) / 2)
+        * ratio**0.5
+    )
     return np.stack([planes[0] * half, planes[1] / half])

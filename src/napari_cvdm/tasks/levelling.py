@@ -14,7 +14,9 @@ BLOCK_PX = 4
 SHY_BLOCKS = 2  # distance of background from all else
 MOST_BLOCKS = 128  # along an axis; larger fields have larger blocks
 FLATNESS_RAD = 0.05  # what real medium and glass still vary by
-LEAST_BACKGROUND = 0.1  # of the frame within `FLATNESS_RAD` of the commonest phase: less is no background
+LEAST_BACKGROUND = (
+    0.1  # of the frame within `FLATNESS_RAD` of the commonest phase: less is no background
+)
 
 
 @cache
@@ -32,9 +34,13 @@ def block_means(phase: np.ndarray, block_px: int) -> np.ndarray:
     return whole.reshape(rows, block_px, columns, block_px).mean(axis=(1, 3))
 
 
-def drift_deviations(shape: tuple[int, int], derivative_sigma: float, microscope: Microscope) -> np.ndarray:
+def drift_deviations(
+    shape: tuple[int, int], derivative_sigma: float, microscope: Microscope
+) -> np.ndarray:
     """Standard deviation [rad] of the cosine and the sine of each of `wave_numbers`, from photon noise in US-TIE: (M,)."""
-    power = expected_noise_power(shape, derivative_sigma, microscope, torch.zeros(1, dtype=torch.float64)).numpy()
+    power = expected_noise_power(
+        shape, derivative_sigma, microscope, torch.zeros(1, dtype=torch.float64)
+    ).numpy()
     ky, kx = (wave_numbers() % np.array(shape)).T
     return np.sqrt(2 * power[ky, kx]) / (shape[0] * shape[1])
 

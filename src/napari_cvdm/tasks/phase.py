@@ -18,8 +18,20 @@ from napari_cvdm.tasks.conditioned import Background, Conditioned, FrameReader
 from napari_cvdm.tasks.levelling import find_background
 from napari_cvdm.tasks.phase_blocks import PhaseBlocks, survey_phase
 from napari_cvdm.tasks.phase_channels import over_background, phase_optics, usable_planes
-from napari_cvdm.tasks.phase_input import CHANNELS, FieldNumbers, inner_frame, network_channels, network_window
-from napari_cvdm.tasks.phase_inversion import NOISE_ORIGIN, PhaseEstimate, PhaseMaps, invert_planes, phase_maps
+from napari_cvdm.tasks.phase_input import (
+    CHANNELS,
+    FieldNumbers,
+    inner_frame,
+    network_channels,
+    network_window,
+)
+from napari_cvdm.tasks.phase_inversion import (
+    NOISE_ORIGIN,
+    PhaseEstimate,
+    PhaseMaps,
+    invert_planes,
+    phase_maps,
+)
 from napari_cvdm.tasks.phase_posterior import PhasePosterior, PosteriorDraws
 from napari_cvdm.tasks.plane_checks import CheckedPlanes, check_planes, seen_as_they_are, unchecked
 from napari_cvdm.tasks.sampled import SampledPlane
@@ -52,7 +64,9 @@ class SortedPlanes:
     defocus_um: tuple[float, ...]
 
     @classmethod
-    def sort(cls, frame: np.ndarray, defocus_um: Sequence[float], background: Background) -> "SortedPlanes":
+    def sort(
+        cls, frame: np.ndarray, defocus_um: Sequence[float], background: Background
+    ) -> "SortedPlanes":
         """From planes in any order; errors as of `over_background`."""
         ratio, levels = over_background(frame, background)
         order = np.argsort(defocus_um)
@@ -78,7 +92,9 @@ class SortedPlanes:
         """Find what differs between two planes besides the focus, and take back what is significant; more than two planes stay as they are."""
         if len(self.ratio) > 2:
             return unchecked(self.ratio)
-        return check_planes(self.ratio, self.frame, self.levels, self.sigma, self.outermost, microscope)
+        return check_planes(
+            self.ratio, self.frame, self.levels, self.sigma, self.outermost, microscope
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +139,15 @@ class PhaseTwoShot:
         Conditioned
         """
         sorted_planes = SortedPlanes.sort(frame, defocus_um, background)
-        return finished(self._prepare(sorted_planes, microscope, align, condenser_na, {"background": sorted_planes.levels_as_given(defocus_um)}))
+        return finished(
+            self._prepare(
+                sorted_planes,
+                microscope,
+                align,
+                condenser_na,
+                {"background": sorted_planes.levels_as_given(defocus_um)},
+            )
+        )
 
     def prepare(self, frame: np.ndarray, request: RestoreRequest) -> Preparing:
         """Prepare one frame with the optics of a request, step by step; OpticsError where one is missing."""
@@ -131,7 +155,15 @@ class PhaseTwoShot:
         planes = SortedPlanes.sort(frame, defocus_um, request.background)
         estimated: dict[str, Any] = {"background": planes.levels_as_given(defocus_um)}
         device = pick_fourier_device(request.device)
-        return self._prepare(planes, microscope, request.align, request.condenser_na or 0.0, estimated, request.seed, device)
+        return self._prepare(
+            planes,
+            microscope,
+            request.align,
+            request.condenser_na or 0.0,
+            estimated,
+            request.seed,
+            device,
+        )
 
     def from_request(self, frame: np.ndarray, request: RestoreRequest) -> Conditioned:
         """`prepare` to its end."""
@@ -150,23 +182,34 @@ class PhaseTwoShot:
         checked = planes.align(microscope) if align == "auto" else unchecked(planes.ratio)
         usable = usable_planes(planes.frame, checked.planes, checked.margin_px)
         data = np.where(usable, checked.planes, 1.0)
-        light, weight = (torch.from_numpy(values).float().to(device) for values in (data, inverse_variance(data, usable)))
-        estimate = yield from invert_planes(light, weight, planes.defocus_um, microscope, condenser_na)
+        light, weight = (
+            torch.from_numpy(values).float().to(device)
+            for values in (data, inverse_variance(data, usable))
+        )
+        estimate = yield from invert_planes(
+            light, weight, planes.defocus_um, microscope, condenser_na
+        )
         phase = estimate.fit.phase.cpu().numpy()
         yield "posterior width"
         draws = PosteriorDraws(estimate.fit, seed)
-        maps = phase_maps(estimate, max(fresnel_number(z, microscope) for z in planes.defocus_um), draws.first())
+        maps = phase_maps(
+            estimate, max(fresnel_number(z, microscope) for z in planes.defocus_um), draws.first()
+        )
         if checked.checks is not None:
             estimated["planes"] = checked.checks.as_mapping()
         else:
-            estimated["planes"] = seen_as_they_are(planes.frame, planes.ratio, planes.levels, phase).as_mapping()
+            estimated["planes"] = seen_as_they_are(
+                planes.frame, planes.ratio, planes.levels, phase
+            ).as_mapping()
         return condition_maps(maps, estimate, draws, np.asarray(usable.all(axis=0)), estimated)
 
     def without(self, pixels: np.ndarray, background: np.ndarray) -> np.ndarray:
         """Pixels over the same part of the blank-field image."""
         return pixels / background
 
-    def survey(self, planes: Sequence[SampledPlane], request: RestoreRequest, reader: FrameReader) -> PhaseBlocks:
+    def survey(
+        self, planes: Sequence[SampledPlane], request: RestoreRequest, reader: FrameReader
+    ) -> PhaseBlocks:
         """What must be global: background, noise, and the low spatial frequencies of the phase from a coarse image."""
         return survey_phase(planes, request, reader)
 
@@ -175,16 +218,34 @@ class PhaseTwoShot:
         return PhaseBlocks.of_numbers(numbers)
 
 
-def condition_maps(maps: PhaseMaps, estimate: PhaseEstimate, draws: PosteriorDraws, usable: np.ndarray, estimated: dict[str, Any]) -> Conditioned:
+def condition_maps(
+    maps: PhaseMaps,
+    estimate: PhaseEstimate,
+    draws: PosteriorDraws,
+    usable: np.ndarray,
+    estimated: dict[str, Any],
+) -> Conditioned:
     """The frame for the networks, from its maps and the fit behind them."""
     numbers, window, fit = FieldNumbers.measure(maps), network_window(maps), estimate.fit
-    estimated |= {"noise_sigma": numbers.noise, "strength_rad": numbers.strength, "noise_rad": numbers.width, "periodic": estimate.periodic}
+    estimated |= {
+        "noise_sigma": numbers.noise,
+        "strength_rad": numbers.strength,
+        "noise_rad": numbers.width,
+        "periodic": estimate.periodic,
+    }
     zero, background, share = find_background(maps.phase[maps.frame])
     estimated |= {"background_share": share, "flat_background": fit.prior.flat is not None}
-    estimated |= {"chi2": float(fit.chi2), "illumination": fit.estimate.illumination.tolist(), "inner_steps": fit.inner_steps}
+    estimated |= {
+        "chi2": float(fit.chi2),
+        "illumination": fit.estimate.illumination.tolist(),
+        "inner_steps": fit.inner_steps,
+    }
     valid = np.zeros(maps.phase.shape, dtype=bool)
     valid[maps.frame] = usable
-    corner = tuple(NOISE_ORIGIN + seen.start - part.start for seen, part in zip(window, maps.frame, strict=True))
+    corner = tuple(
+        NOISE_ORIGIN + seen.start - part.start
+        for seen, part in zip(window, maps.frame, strict=True)
+    )
     level = (maps.phase[window] - numbers.level).astype(np.float32)
     return Conditioned(
         channels=network_channels(maps, numbers),
@@ -192,7 +253,14 @@ def condition_maps(maps: PhaseMaps, estimate: PhaseEstimate, draws: PosteriorDra
         gain=numbers.unit,
         valid=valid[window],
         estimated=estimated,
-        posterior=PhasePosterior(fit=fit, window=window, estimate=level, result=maps.phase[window] - np.float32(zero), background=background, draws=draws),
+        posterior=PhasePosterior(
+            fit=fit,
+            window=window,
+            estimate=level,
+            result=maps.phase[window] - np.float32(zero),
+            background=background,
+            draws=draws,
+        ),
         origin=(corner[0], corner[1]),
         frame=inner_frame(maps),
     )

@@ -21,16 +21,35 @@ from napari_cvdm.physics.camera_noise import inverse_variance
 from napari_cvdm.physics.forward_model import fresnel_number
 from napari_cvdm.tasks.conditioned import Background, Conditioned, FrameReader, fitting
 from napari_cvdm.tasks.levelling import find_background
-from napari_cvdm.tasks.phase_channels import check_divided, equalised_levels, phase_optics, usable_planes
-from napari_cvdm.tasks.phase_input import SMALLEST_STRENGTH_RAD, FieldNumbers, inner_frame, network_channels, network_window
-from napari_cvdm.tasks.phase_inversion import NOISE_ORIGIN, PhaseMaps, fit_surrounded, invert_surrounded, phase_maps
+from napari_cvdm.tasks.phase_channels import (
+    check_divided,
+    equalised_levels,
+    phase_optics,
+    usable_planes,
+)
+from napari_cvdm.tasks.phase_input import (
+    SMALLEST_STRENGTH_RAD,
+    FieldNumbers,
+    inner_frame,
+    network_channels,
+    network_window,
+)
+from napari_cvdm.tasks.phase_inversion import (
+    NOISE_ORIGIN,
+    PhaseMaps,
+    fit_surrounded,
+    invert_surrounded,
+    phase_maps,
+)
 from napari_cvdm.tasks.phase_posterior import PhasePosterior, PosteriorDraws, level_draw
 from napari_cvdm.tasks.sampled import SampledPlane
 
 SURVEYED_WINDOWS = 8
 ALL_USABLE = 1 - 1e-9  # of the pixels of a bin, but for rounding
 LARGEST_COARSE_PX = 768
-PARTING_PX = 16.0  # standard deviation of the Gaussian that parts the scales; at least two coarse pixels
+PARTING_PX = (
+    16.0  # standard deviation of the Gaussian that parts the scales; at least two coarse pixels
+)
 SMALLEST_SHARE = 1e-3  # of a Gaussian within the frame; the networks do not see so far out
 _MICROSCOPE = ("pixel_um", "wavelength_um", "medium_index")
 
@@ -75,7 +94,9 @@ class PhaseBlocks:
         """Median of the output over the field [rad]."""
         return self.field_numbers.level - self.zero
 
-    def maps(self, frame: np.ndarray, background: Background, first: tuple[int, int]) -> tuple[PhaseMaps, Fit, PosteriorDraws, np.ndarray]:
+    def maps(
+        self, frame: np.ndarray, background: Background, first: tuple[int, int]
+    ) -> tuple[PhaseMaps, Fit, PosteriorDraws, np.ndarray]:
         """Invert a part of a field; its low spatial frequencies are those of the coarse whole.
 
         Parameters
@@ -100,22 +121,39 @@ class PhaseBlocks:
         data = np.where(usable, ratio[order], 1.0)
         weight = torch.from_numpy(inverse_variance(data, usable)).float()
         rising = sorted(self.defocus_um)
-        estimate = finished(invert_surrounded(torch.from_numpy(data).float(), weight, rising, self.microscope, self.condenser_na))
+        estimate = finished(
+            invert_surrounded(
+                torch.from_numpy(data).float(), weight, rising, self.microscope, self.condenser_na
+            )
+        )
         draws = PosteriorDraws(estimate.fit, self.seed, first)
-        own = phase_maps(estimate, max(fresnel_number(z, self.microscope) for z in rising), draws.first())
+        own = phase_maps(
+            estimate, max(fresnel_number(z, self.microscope) for z in rising), draws.first()
+        )
         phase = own.phase + self.lacking(self.coarse, own.phase, own.frame, first)
         return replace(own, phase=phase), estimate.fit, draws, np.asarray(usable.all(axis=0))
 
-    def prepare(self, frame: np.ndarray, background: Background, first: tuple[int, int]) -> Conditioned:
+    def prepare(
+        self, frame: np.ndarray, background: Background, first: tuple[int, int]
+    ) -> Conditioned:
         """A part of shape (P, Y, X) whose first pixel is `first`."""
         maps, fit, draws, usable = self.maps(frame, background, first)
         window, numbers = network_window(maps), self.field_numbers
         valid = np.zeros(maps.phase.shape, dtype=bool)
         valid[maps.frame] = usable
-        corner = tuple(NOISE_ORIGIN + start + seen.start - part.start for start, seen, part in zip(first, window, maps.frame, strict=True))
+        corner = tuple(
+            NOISE_ORIGIN + start + seen.start - part.start
+            for start, seen, part in zip(first, window, maps.frame, strict=True)
+        )
         level = (maps.phase[window] - numbers.level).astype(np.float32)
         parted = PartDraws(blocks=self, own=draws, frame=maps.frame, first=first)
-        posterior = PhasePosterior(fit=fit, window=window, estimate=level, result=level + np.float32(self.level), draws=parted)
+        posterior = PhasePosterior(
+            fit=fit,
+            window=window,
+            estimate=level,
+            result=level + np.float32(self.level),
+            draws=parted,
+        )
         return Conditioned(
             channels=network_channels(maps, numbers),
             baseline=torch.from_numpy(level / numbers.unit).float(),
@@ -127,13 +165,22 @@ class PhaseBlocks:
             frame=inner_frame(maps),
         )
 
-    def lacking(self, coarse: np.ndarray, own: np.ndarray, frame: tuple[slice, slice], first: tuple[int, int]) -> np.ndarray:
+    def lacking(
+        self,
+        coarse: np.ndarray,
+        own: np.ndarray,
+        frame: tuple[slice, slice],
+        first: tuple[int, int],
+    ) -> np.ndarray:
         """Low spatial frequencies of an image of the coarse whole less that of a part, on the part's canvas (H, W).
 
         The difference is averaged over the frame alone, so that nothing is lost where the frame ends.
         """
         sigma = max(PARTING_PX, 2.0 * self.step)
-        rows, columns = ((np.arange(size) - part.start + start + 0.5) / self.step - 0.5 for size, part, start in zip(own.shape, frame, first, strict=True))
+        rows, columns = (
+            (np.arange(size) - part.start + start + 0.5) / self.step - 0.5
+            for size, part, start in zip(own.shape, frame, first, strict=True)
+        )
         inside = np.zeros(own.shape)
         inside[frame] = 1
         difference = (_bilinear(coarse, rows, columns) - own) * inside
@@ -162,7 +209,10 @@ class PhaseBlocks:
         names = [entry.name for entry in fields(FieldNumbers)]
         na = kept["na"].tolist()
         return cls(
-            microscope=Microscope(**dict(zip(_MICROSCOPE, kept["microscope"].tolist(), strict=True)), na=na[0] if na else None),
+            microscope=Microscope(
+                **dict(zip(_MICROSCOPE, kept["microscope"].tolist(), strict=True)),
+                na=na[0] if na else None,
+            ),
             defocus_um=tuple(kept["defocus_um"].tolist()),
             condenser_na=float(kept["condenser_na"]),
             levels=kept["levels"],
@@ -196,7 +246,9 @@ class PartDraws:
     def draw(self, stream: int) -> np.ndarray:
         """Difference from the estimate [rad] on the part's canvas, (H, W)."""
         own, of_the_frame = self.own.draw(stream), stream % (FRAME_SEED_STRIDE // 2)
-        return own + self.blocks.lacking(self.blocks.draws[of_the_frame], own, self.frame, self.first)
+        return own + self.blocks.lacking(
+            self.blocks.draws[of_the_frame], own, self.frame, self.first
+        )
 
 
 def _bilinear(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -215,11 +267,17 @@ def _bilinear(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.nd
 
 def _over_levels(frame: np.ndarray, background: Background, levels: np.ndarray) -> np.ndarray:
     """Planes (P, Y, X) over a blank-field image or their levels: float64."""
-    over = levels[:, None, None] if isinstance(background, str) else np.broadcast_to(background, frame.shape)
+    over = (
+        levels[:, None, None]
+        if isinstance(background, str)
+        else np.broadcast_to(background, frame.shape)
+    )
     return np.asarray(frame.astype(np.float64) / over)
 
 
-def blank_levels(planes: Sequence[SampledPlane], background: Background, shape: tuple[int, int]) -> np.ndarray:
+def blank_levels(
+    planes: Sequence[SampledPlane], background: Background, shape: tuple[int, int]
+) -> np.ndarray:
     """Blank-field intensity of all planes from their samples, as `over_background` has it of whole planes: (P,).
 
     Raises
@@ -230,12 +288,16 @@ def blank_levels(planes: Sequence[SampledPlane], background: Background, shape: 
     pooled = np.concatenate([plane.pixels.ravel() for plane in planes])
     levels = np.ones(len(planes))
     if not isinstance(background, str):
-        positive = bool((fitting(background, np.broadcast_to(np.float32(0), (len(planes), *shape))) > 0).all())
+        positive = bool(
+            (fitting(background, np.broadcast_to(np.float32(0), (len(planes), *shape))) > 0).all()
+        )
     elif background == "none":
         check_divided(pooled)
         positive = True
     else:
-        levels = equalised_levels(float(np.median(pooled)), np.array([plane.mean for plane in planes]))
+        levels = equalised_levels(
+            float(np.median(pooled)), np.array([plane.mean for plane in planes])
+        )
         positive = bool((levels > 0).all())
     if not positive:
         raise RequestError(
@@ -244,7 +306,9 @@ def blank_levels(planes: Sequence[SampledPlane], background: Background, shape: 
     return levels
 
 
-def survey_phase(planes: Sequence[SampledPlane], request: RestoreRequest, reader: FrameReader) -> PhaseBlocks:
+def survey_phase(
+    planes: Sequence[SampledPlane], request: RestoreRequest, reader: FrameReader
+) -> PhaseBlocks:
     """What must be global of one field.
 
     Parameters
@@ -259,18 +323,33 @@ def survey_phase(planes: Sequence[SampledPlane], request: RestoreRequest, reader
     PhaseBlocks
     """
     microscope, defocus_um = phase_optics(request)
-    levels, condenser_na = blank_levels(planes, request.background, reader.shape), request.condenser_na or 0.0
+    levels, condenser_na = (
+        blank_levels(planes, request.background, reader.shape),
+        request.condenser_na or 0.0,
+    )
     step = max(1, ceil(max(reader.shape) / LARGEST_COARSE_PX))
-    order, parts = np.argsort(defocus_um), [_binned_band(frame, part, levels, step) for frame, part in reader.bands(step)]
+    order, parts = (
+        np.argsort(defocus_um),
+        [_binned_band(frame, part, levels, step) for frame, part in reader.bands(step)],
+    )
     binned, usable = (np.concatenate(bands, axis=1)[order] for bands in zip(*parts, strict=True))
     wider = replace(microscope, pixel_um=microscope.pixel_um * step)
     weight = torch.from_numpy(inverse_variance(binned, usable)).float()
-    whole = finished(fit_surrounded(torch.from_numpy(binned).float(), weight, sorted(defocus_um), wider, condenser_na))
+    whole = finished(
+        fit_surrounded(
+            torch.from_numpy(binned).float(), weight, sorted(defocus_um), wider, condenser_na
+        )
+    )
     fit = finished(fit_local_prior(flatten_background(whole)))
     coarse = fit.phase.numpy()
     zero, background, _ = find_background(coarse)
-    draws, first_stream = PosteriorDraws(fit, request.seed), reader.frame_number * FRAME_SEED_STRIDE // 2
-    empty = FieldNumbers(level=0, strength=1, width=1, pull=1, pull_absorption=1, noise=1, fresnel=1)
+    draws, first_stream = (
+        PosteriorDraws(fit, request.seed),
+        reader.frame_number * FRAME_SEED_STRIDE // 2,
+    )
+    empty = FieldNumbers(
+        level=0, strength=1, width=1, pull=1, pull_absorption=1, noise=1, fresnel=1
+    )
     blocks = PhaseBlocks(
         microscope=microscope,
         defocus_um=tuple(defocus_um),
@@ -281,22 +360,35 @@ def survey_phase(planes: Sequence[SampledPlane], request: RestoreRequest, reader
         zero=zero,
         field_numbers=empty,
         draws=np.stack(
-            [level_draw(draws.draw(first_stream + number), fit.model.frame, background)[fit.model.frame] for number in range(ceil(request.samples / 2))]
+            [
+                level_draw(draws.draw(first_stream + number), fit.model.frame, background)[
+                    fit.model.frame
+                ]
+                for number in range(ceil(request.samples / 2))
+            ]
         ),
         seed=request.seed,
     )
-    seen = [FieldNumbers.measure(blocks.maps(frame, part, first)[0]) for frame, part, first, _ in reader.windows(SURVEYED_WINDOWS)]
+    seen = [
+        FieldNumbers.measure(blocks.maps(frame, part, first)[0])
+        for frame, part, first, _ in reader.windows(SURVEYED_WINDOWS)
+    ]
     return replace(blocks, field_numbers=_pooled(seen, coarse))
 
 
 def _pooled(seen: Sequence[FieldNumbers], coarse: np.ndarray) -> FieldNumbers:
     """Numbers of the whole from those of windows: root mean squares, level and strength from the coarse phase."""
-    mean = {entry.name: float(np.sqrt(np.mean([getattr(one, entry.name) ** 2 for one in seen]))) for entry in fields(FieldNumbers)}
+    mean = {
+        entry.name: float(np.sqrt(np.mean([getattr(one, entry.name) ** 2 for one in seen])))
+        for entry in fields(FieldNumbers)
+    }
     strength = float(np.hypot(np.std(coarse), SMALLEST_STRENGTH_RAD))
     return FieldNumbers(**{**mean, "level": float(np.median(coarse)), "strength": strength})
 
 
-def _binned_band(frame: np.ndarray, background: Background, levels: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
+def _binned_band(
+    frame: np.ndarray, background: Background, levels: np.ndarray, step: int
+) -> tuple[np.ndarray, np.ndarray]:
     """A band over its background, binned, and where every pixel of a bin was measured: both (P, y, x); 1 where none was."""
     ratio = _over_levels(frame, background, levels)
     usable = _binned(usable_planes(frame, ratio).astype(np.float64), step) > ALL_USABLE
@@ -306,5 +398,7 @@ def _binned_band(frame: np.ndarray, background: Background, levels: np.ndarray, 
 def _binned(planes: np.ndarray, step: int) -> np.ndarray:
     """Means over step x step pixels, what is left over at the edges dropped: (P, y, x)."""
     height, width = (size // step * step for size in planes.shape[1:])
-    blocks = planes[:, :height, :width].reshape(len(planes), height // step, step, width // step, step)
+    blocks = planes[:, :height, :width].reshape(
+        len(planes), height // step, step, width // step, step
+    )
     return np.asarray(blocks.mean(axis=(2, 4)))

@@ -15,9 +15,13 @@ DIVIDED_MEDIANS = (0.2, 5.0)
 
 def phase_optics(request: RestoreRequest) -> tuple[Microscope, tuple[float, ...]]:
     """Microscope and positions of all planes [um] of a request; OpticsError or RequestError where one is missing."""
-    values = {name: request.optics_value(name) for name in ("pixel_um", "wavelength_um", "medium_index")}
+    values = {
+        name: request.optics_value(name) for name in ("pixel_um", "wavelength_um", "medium_index")
+    }
     if request.defocus_um is None:
-        raise RequestError("defocus_um is not known; the position of each plane is needed. Give them with --defocus-um, for example --defocus-um -1 1.")
+        raise RequestError(
+            "defocus_um is not known; the position of each plane is needed. Give them with --defocus-um, for example --defocus-um -1 1."
+        )
     return Microscope(**values, na=request.na), check_defocus(request.defocus_um)
 
 
@@ -68,7 +72,9 @@ def check_divided(planes: np.ndarray) -> None:
 
 def _estimated_levels(frame: np.ndarray) -> np.ndarray:
     """Levels from the pixels that were not cut off: a bright spot of a single plane is no light of the lamp; (P, 1, 1)."""
-    means = np.array([unclipped_mean(plane, float(plane.mean(dtype=np.float64))) for plane in frame])
+    means = np.array(
+        [unclipped_mean(plane, float(plane.mean(dtype=np.float64))) for plane in frame]
+    )
     return equalised_levels(float(np.median(frame)), means)[:, None, None]
 
 
@@ -94,8 +100,17 @@ def usable_planes(frame: np.ndarray, ratio: np.ndarray, margin_px: int = 0) -> n
         False where a plane is saturated, dark or not finite, and in the band that was moved in.
     """
     levels = [clipping_level(plane) for plane in frame]
-    clipped = np.stack([np.zeros(plane.shape, bool) if level is None else plane >= level for plane, level in zip(frame, levels, strict=True)])
+    clipped = np.stack(
+        [
+            np.zeros(plane.shape, bool) if level is None else plane >= level
+            for plane, level in zip(frame, levels, strict=True)
+        ]
+    )
     if margin_px:  # what was saturated has moved
         clipped = maximum_filter(clipped, (1, 2 * margin_px + 1, 2 * margin_px + 1))
     usable = ~clipped & np.isfinite(ratio) & (ratio > DARK_FRACTION)
-    return np.asarray(usable & interior((frame.shape[1], frame.shape[2]), margin_px)) if margin_px else np.asarray(usable)
+    return (
+        np.asarray(usable & interior((frame.shape[1], frame.shape[2]), margin_px))
+        if margin_px
+        else np.asarray(usable)
+    )

@@ -41,14 +41,18 @@ TINY = 1e-30
 def network_window(maps: PhaseMaps) -> tuple[slice, slice]:
     """Rows and columns of the canvas that the network sees: the frame and a little around it."""
     rows, columns = (
-        slice(max(0, part.start - SURROUNDINGS_PX), min(size, part.stop + SURROUNDINGS_PX)) for part, size in zip(maps.frame, maps.phase.shape, strict=True)
+        slice(max(0, part.start - SURROUNDINGS_PX), min(size, part.stop + SURROUNDINGS_PX))
+        for part, size in zip(maps.frame, maps.phase.shape, strict=True)
     )
     return rows, columns
 
 
 def inner_frame(maps: PhaseMaps) -> tuple[slice, slice]:
     """The frame within `network_window`."""
-    rows, columns = (slice(part.start - seen.start, part.stop - seen.start) for part, seen in zip(maps.frame, network_window(maps), strict=True))
+    rows, columns = (
+        slice(part.start - seen.start, part.stop - seen.start)
+        for part, seen in zip(maps.frame, network_window(maps), strict=True)
+    )
     return rows, columns
 
 
@@ -115,7 +119,12 @@ def network_channels(maps: PhaseMaps, numbers: FieldNumbers) -> Tensor:
         np.log(np.clip(maps.misfit, 0.1, LARGEST_MISFIT)) / 2,
         inside,
     )
-    constants = (numbers.strength, numbers.width / numbers.strength, numbers.noise / TYPICAL_NOISE, numbers.fresnel / TYPICAL_FRESNEL)
+    constants = (
+        numbers.strength,
+        numbers.width / numbers.strength,
+        numbers.noise / TYPICAL_NOISE,
+        numbers.fresnel / TYPICAL_FRESNEL,
+    )
     shown = torch.from_numpy(np.stack([image[window] for image in images]).astype(np.float32))
     logarithms = LOG_GAIN * torch.log(torch.tensor(constants, dtype=torch.float32))
     return torch.cat([shown, logarithms[:, None, None].expand(-1, *shown.shape[1:])])

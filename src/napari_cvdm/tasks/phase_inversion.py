@@ -15,7 +15,16 @@ from torch import Tensor
 
 from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.core.noise import noise_field
-from napari_cvdm.inversion import Fit, Solving, draw_around, fit_local_prior, fit_object, flatten_background, log_evidence, misfit_and_penalty
+from napari_cvdm.inversion import (
+    Fit,
+    Solving,
+    draw_around,
+    fit_local_prior,
+    fit_object,
+    flatten_background,
+    log_evidence,
+    misfit_and_penalty,
+)
 from napari_cvdm.inversion.gauss_newton import weighted_squares
 from napari_cvdm.physics.forward_model import PhaseForwardModel, PhaseObject, canvas_shape
 
@@ -23,7 +32,9 @@ EQUAL_GAIN = -0.003  # of a measured value: the smaller canvas is taken where th
 COST_SHARE = 0.5  # more than evidence counts it: a prior that is too wide makes the complexity too large (`python -m benchmarks.phase_inversion`)
 HOPELESS_COST = 0.3  # of a measured value after a first look: such a field is not fitted to the end
 FIRST_LOOK, LAST_ROUNDS = ((2.0, 3, 10),), ((1.0, 8, 12),)
-NOISE_ORIGIN = 1 << 20  # noise belongs to absolute pixels, and a canvas begins before the first of the frame
+NOISE_ORIGIN = (
+    1 << 20
+)  # noise belongs to absolute pixels, and a canvas begins before the first of the frame
 DATA_STEP, PRIOR_STEP = 1 << 16, 1 << 17  # of `noise_field`: beyond the steps of a sampler
 
 
@@ -49,7 +60,13 @@ class PhaseEstimate:
 Inverting = Generator[str, None, PhaseEstimate]
 
 
-def invert_planes(planes: Tensor, weight: Tensor, defocus_um: Sequence[float], microscope: Microscope, condenser_na: float = 0.0) -> Inverting:
+def invert_planes(
+    planes: Tensor,
+    weight: Tensor,
+    defocus_um: Sequence[float],
+    microscope: Microscope,
+    condenser_na: float = 0.0,
+) -> Inverting:
     """Fit the whole image formation to the planes of one field.
 
     Parameters
@@ -73,27 +90,54 @@ def invert_planes(planes: Tensor, weight: Tensor, defocus_um: Sequence[float], m
     PhaseEstimate
     """
     surrounded = yield from fit_surrounded(planes, weight, defocus_um, microscope, condenser_na)
-    repeating = yield from fit_periodic(planes, weight, defocus_um, microscope, condenser_na, surrounded)
-    periodic = is_worth_a_fit(repeating, surrounded) and border_gain(repeating, surrounded) > EQUAL_GAIN
+    repeating = yield from fit_periodic(
+        planes, weight, defocus_um, microscope, condenser_na, surrounded
+    )
+    periodic = (
+        is_worth_a_fit(repeating, surrounded) and border_gain(repeating, surrounded) > EQUAL_GAIN
+    )
     taken, other = (repeating, surrounded) if periodic else (surrounded, repeating)
     yield "flat background"
     fit = yield from fit_local_prior(flatten_background(taken))
     return PhaseEstimate(fit=fit, other=other.phase, periodic=periodic)
 
 
-def fit_surrounded(planes: Tensor, weight: Tensor, defocus_um: Sequence[float], microscope: Microscope, condenser_na: float) -> Solving:
+def fit_surrounded(
+    planes: Tensor,
+    weight: Tensor,
+    defocus_um: Sequence[float],
+    microscope: Microscope,
+    condenser_na: float,
+) -> Solving:
     """Fit with unknown surroundings alone; parameters as of `invert_planes`."""
     frame = (planes.shape[-2], planes.shape[-1])
     canvas = canvas_shape(frame, defocus_um, microscope)
-    model = PhaseForwardModel.create(frame, defocus_um, microscope, canvas_shape=canvas, condenser_na=condenser_na, like=planes)
+    model = PhaseForwardModel.create(
+        frame, defocus_um, microscope, canvas_shape=canvas, condenser_na=condenser_na, like=planes
+    )
     return (yield from fit_object(model, planes, weight))
 
 
-def fit_periodic(planes: Tensor, weight: Tensor, defocus_um: Sequence[float], microscope: Microscope, condenser_na: float, surrounded: Fit) -> Solving:
+def fit_periodic(
+    planes: Tensor,
+    weight: Tensor,
+    defocus_um: Sequence[float],
+    microscope: Microscope,
+    condenser_na: float,
+    surrounded: Fit,
+) -> Solving:
     """Fit a field that repeats, from the fit with unknown surroundings; not to the end where it is hopeless."""
-    model = PhaseForwardModel.create((planes.shape[-2], planes.shape[-1]), defocus_um, microscope, condenser_na=condenser_na, like=planes)
+    model = PhaseForwardModel.create(
+        (planes.shape[-2], planes.shape[-1]),
+        defocus_um,
+        microscope,
+        condenser_na=condenser_na,
+        like=planes,
+    )
     rows, columns = surrounded.model.frame
-    inner = replace(surrounded.estimate, maps=surrounded.estimate.maps[..., rows, columns].contiguous())
+    inner = replace(
+        surrounded.estimate, maps=surrounded.estimate.maps[..., rows, columns].contiguous()
+    )
     fit = yield from fit_object(model, planes, weight, (inner, surrounded.laws), FIRST_LOOK)
     if not is_worth_a_fit(fit, surrounded):
         return fit
@@ -111,14 +155,22 @@ def border_gain(repeating: Fit, surrounded: Fit) -> float:
     return float(log_evidence(repeating) - log_evidence(surrounded)) - COST_SHARE * cost
 
 
-def invert_surrounded(planes: Tensor, weight: Tensor, defocus_um: Sequence[float], microscope: Microscope, condenser_na: float) -> Inverting:
+def invert_surrounded(
+    planes: Tensor,
+    weight: Tensor,
+    defocus_um: Sequence[float],
+    microscope: Microscope,
+    condenser_na: float,
+) -> Inverting:
     """The estimate of a part of a larger field, whose border is never one that repeats; parameters as of `invert_planes`."""
     surrounded = yield from fit_surrounded(planes, weight, defocus_um, microscope, condenser_na)
     fit = yield from fit_local_prior(surrounded)
     return PhaseEstimate(fit=fit, other=fit.phase, periodic=False)
 
 
-def white_noise(model: PhaseForwardModel, seed: int, streams: Sequence[int], first: tuple[int, int] = (0, 0)) -> tuple[Tensor, PhaseObject, Tensor]:
+def white_noise(
+    model: PhaseForwardModel, seed: int, streams: Sequence[int], first: tuple[int, int] = (0, 0)
+) -> tuple[Tensor, PhaseObject, Tensor]:
     """White noise for `draw_around`, one draw for each stream: the same at the same absolute pixel, `first` that of the frame's first."""
     like, (rows, columns) = model.terms, model.frame
     inside = NOISE_ORIGIN + first[0], NOISE_ORIGIN + first[1]
@@ -128,15 +180,33 @@ def white_noise(model: PhaseForwardModel, seed: int, streams: Sequence[int], fir
         return noise_field(shape, seed=seed, sample=stream, step=step, origin=origin)
 
     frame_shape = (like.shape[-2], like.shape[-1])
-    data = np.stack([[draw(frame_shape, s, DATA_STEP + p, inside) for p in range(model.planes)] for s in streams])
-    maps = np.stack([[draw(model.canvas_shape, s, PRIOR_STEP + m, start) for m in range(2)] for s in streams])
-    coefficients = np.stack([draw((model.planes, len(like)), s, PRIOR_STEP + 2, (0, 0)) for s in streams])
-    sample = PhaseObject(maps=torch.from_numpy(maps).to(like), illumination=torch.from_numpy(coefficients).to(like))
-    pixels = np.stack([[draw(model.canvas_shape, s, PRIOR_STEP + 3 + m, start) for m in range(4)] for s in streams])
+    data = np.stack(
+        [
+            [draw(frame_shape, s, DATA_STEP + p, inside) for p in range(model.planes)]
+            for s in streams
+        ]
+    )
+    maps = np.stack(
+        [[draw(model.canvas_shape, s, PRIOR_STEP + m, start) for m in range(2)] for s in streams]
+    )
+    coefficients = np.stack(
+        [draw((model.planes, len(like)), s, PRIOR_STEP + 2, (0, 0)) for s in streams]
+    )
+    sample = PhaseObject(
+        maps=torch.from_numpy(maps).to(like), illumination=torch.from_numpy(coefficients).to(like)
+    )
+    pixels = np.stack(
+        [
+            [draw(model.canvas_shape, s, PRIOR_STEP + 3 + m, start) for m in range(4)]
+            for s in streams
+        ]
+    )
     return torch.from_numpy(data).to(like), sample, torch.from_numpy(pixels).to(like)
 
 
-def draw_phases(fit: Fit, seed: int, streams: Sequence[int], first: tuple[int, int] = (0, 0)) -> Tensor:
+def draw_phases(
+    fit: Fit, seed: int, streams: Sequence[int], first: tuple[int, int] = (0, 0)
+) -> Tensor:
     """Draws about the estimate of one field: differences from it [rad] on the canvas, (S, H, W)."""
     return draw_around(fit, *white_noise(fit.model, seed, streams, first)).maps[:, 1]
 
@@ -193,9 +263,14 @@ def phase_maps(estimate: PhaseEstimate, fresnel: float, draws: np.ndarray) -> Ph
     pull = fit.model.adjoint(fit.linearisation, fit.weight * fit.residual).maps.cpu().numpy()
     measured = (fit.weight > 0).cpu().numpy().mean(axis=0)
     squares, seen = (np.zeros(fit.model.canvas_shape, np.float32) for _ in range(2))
-    squares[rows, columns], seen[rows, columns] = weighted_squares(fit.weight, fit.residual).mean(dim=0).cpu().numpy(), measured
+    squares[rows, columns], seen[rows, columns] = (
+        weighted_squares(fit.weight, fit.residual).mean(dim=0).cpu().numpy(),
+        measured,
+    )
     share = gaussian_filter(seen, MISFIT_PX)
-    misfit = np.where(share > 0.05, gaussian_filter(squares, MISFIT_PX) / np.maximum(share, 0.05), 1.0)
+    misfit = np.where(
+        share > 0.05, gaussian_filter(squares, MISFIT_PX) / np.maximum(share, 0.05), 1.0
+    )
     difference = np.zeros(fit.model.canvas_shape, np.float32)
     gap = (estimate.other - fit.phase).cpu().numpy()
     difference[rows, columns] = gap - gap.mean()

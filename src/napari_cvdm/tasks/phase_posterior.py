@@ -15,7 +15,10 @@ from napari_cvdm.inversion import Fit
 from napari_cvdm.tasks.phase_inversion import WIDTH_DRAWS, draw_phases
 
 TRUST = 0.03  # of what the network changes: with more, bright planes are explained worse than by noise (`python -m benchmarks.sample_phases`)
-FIT_BYTES, PLANE_BYTES = 150, 300  # of a pixel of the canvas, of all planes and of each; measured by `peak_memory`, 2 to 15 % too many
+FIT_BYTES, PLANE_BYTES = (
+    150,
+    300,
+)  # of a pixel of the canvas, of all planes and of each; measured by `peak_memory`, 2 to 15 % too many
 
 
 class PosteriorDraws:
@@ -37,8 +40,12 @@ class PosteriorDraws:
     def draw(self, stream: int) -> np.ndarray:
         """Difference from the estimate [rad] on the canvas, (H, W); the first few and the last one are kept."""
         if stream not in self._kept:
-            self._kept = {number: kept for number, kept in self._kept.items() if number < WIDTH_DRAWS}
-            self._kept[stream] = draw_phases(self._fit, self._seed, [stream], self._first)[0].cpu().numpy()
+            self._kept = {
+                number: kept for number, kept in self._kept.items() if number < WIDTH_DRAWS
+            }
+            self._kept[stream] = (
+                draw_phases(self._fit, self._seed, [stream], self._first)[0].cpu().numpy()
+            )
         return self._kept[stream]
 
     def first(self) -> np.ndarray:
@@ -91,10 +98,18 @@ class PhasePosterior:
 
     def refine(self, image: np.ndarray, stream: int) -> np.ndarray:
         """A sample of the network (Y, X) [rad], made one of the result."""
-        blended = self.blend(image) + (1 - 2 * (stream % 2)) * self._levelled_draw(stream // 2)[self.window]
+        blended = (
+            self.blend(image)
+            + (1 - 2 * (stream % 2)) * self._levelled_draw(stream // 2)[self.window]
+        )
         inner = self._frame_in_window()
-        whole = all(part.start >= 0 and part.stop <= size for part, size in zip(inner, blended.shape, strict=True))
-        if self.background is None or not whole:  # a part shows too little background to be levelled by it
+        whole = all(
+            part.start >= 0 and part.stop <= size
+            for part, size in zip(inner, blended.shape, strict=True)
+        )
+        if (
+            self.background is None or not whole
+        ):  # a part shows too little background to be levelled by it
             return blended
         return np.asarray(blended - blended[inner][self.background].mean())
 
@@ -102,22 +117,37 @@ class PhasePosterior:
         """Samples of the physics alone within the frame: (S, h, w) [rad]."""
         rows, columns = self.fit.model.frame
         inner = self._frame_in_window()
-        return np.stack([self.result[inner] + self._levelled_draw(stream)[rows, columns] for stream in range(count)])
+        return np.stack(
+            [
+                self.result[inner] + self._levelled_draw(stream)[rows, columns]
+                for stream in range(count)
+            ]
+        )
 
     def within(self, part: tuple[slice, slice]) -> "PhasePosterior":
         """The same for a part of the window."""
-        rows, columns = (slice(seen.start + inner.start, seen.start + inner.stop) for seen, inner in zip(self.window, part, strict=True))
-        return replace(self, window=(rows, columns), estimate=self.estimate[part], result=self.result[part])
+        rows, columns = (
+            slice(seen.start + inner.start, seen.start + inner.stop)
+            for seen, inner in zip(self.window, part, strict=True)
+        )
+        return replace(
+            self, window=(rows, columns), estimate=self.estimate[part], result=self.result[part]
+        )
 
     def _frame_in_window(self) -> tuple[slice, slice]:
         """Rows and columns of the frame, counted from the window's first pixel; they may begin or end outside it."""
-        rows, columns = (slice(part.start - seen.start, part.stop - seen.start) for part, seen in zip(self.fit.model.frame, self.window, strict=True))
+        rows, columns = (
+            slice(part.start - seen.start, part.stop - seen.start)
+            for part, seen in zip(self.fit.model.frame, self.window, strict=True)
+        )
         return rows, columns
 
     def _levelled_draw(self, stream: int) -> np.ndarray:
         return level_draw(self.draws.draw(stream), self.fit.model.frame, self.background)
 
 
-def level_draw(canvas: np.ndarray, frame: tuple[slice, slice], background: np.ndarray | None) -> np.ndarray:
+def level_draw(
+    canvas: np.ndarray, frame: tuple[slice, slice], background: np.ndarray | None
+) -> np.ndarray:
     """A draw on the canvas (H, W), with mean zero over the background."""
     return canvas if background is None else canvas - canvas[frame][background].mean()

@@ -18,9 +18,18 @@ from napari_cvdm.physics.tie import us_tie_of
 from napari_cvdm.tasks.illumination import TERMS, LightDrift, evened, light_drift
 from napari_cvdm.tasks.phase_channels import equalised_levels
 from napari_cvdm.tasks.plane_record import PlaneChecks
-from napari_cvdm.tasks.registration import COARSE_PX, FINE_PX, LARGEST_MAGNIFICATION, Registration, put_back, register_planes
+from napari_cvdm.tasks.registration import (
+    COARSE_PX,
+    FINE_PX,
+    LARGEST_MAGNIFICATION,
+    Registration,
+    put_back,
+    register_planes,
+)
 
-SIGNIFICANCE = 4.0  # standard errors; on simulated pairs without a mistake, nothing that mattered was above
+SIGNIFICANCE = (
+    4.0  # standard errors; on simulated pairs without a mistake, nothing that mattered was above
+)
 SMALLEST_SHIFT_PX = 0.1
 LARGEST_SHIFT_PX = 16.0
 SMALLEST_MAGNIFICATION = 0.001
@@ -63,7 +72,12 @@ def unchecked(planes: np.ndarray) -> CheckedPlanes:
 
 
 def check_planes(
-    planes: np.ndarray, frame: np.ndarray, levels: list[float], sigma: float, defocus_um: tuple[float, float], microscope: Microscope
+    planes: np.ndarray,
+    frame: np.ndarray,
+    levels: list[float],
+    sigma: float,
+    defocus_um: tuple[float, float],
+    microscope: Microscope,
 ) -> CheckedPlanes:
     """Estimate what differs between two planes besides the focus, and put right what is significant and safe.
 
@@ -90,14 +104,29 @@ def check_planes(
     if place is not None and (any(shift) or magnification):
         aligned = np.stack([planes[0], put_back(planes[1], shift, magnification, place.centre_px)])
     phase = phase_of(aligned, defocus_um, microscope)
-    light = light_drift(phase, aligned, sigma / (defocus_um[1] - defocus_um[0]), defocus_um, microscope)
+    light = light_drift(
+        phase, aligned, sigma / (defocus_um[1] - defocus_um[0]), defocus_um, microscope
+    )
     terms, ratio = safe_terms(light), safe_ratio(planes)
     if any(terms) or ratio != 1:
         aligned = evened(aligned, terms, ratio)
         phase = phase_of(aligned, defocus_um, microscope)
-    applied = {"shift_px": any(shift), "magnification": bool(magnification), "ramp": any(terms[:2]), "quadratic": any(terms[2:]), "brightness": ratio != 1}
+    applied = {
+        "shift_px": any(shift),
+        "magnification": bool(magnification),
+        "ramp": any(terms[:2]),
+        "quadratic": any(terms[2:]),
+        "brightness": ratio != 1,
+    }
     corrected = tuple(name for name, is_applied in applied.items() if is_applied)
-    checks = _checks(frame, place, light, brightness_of(planes, levels), sign_of_structures(phase.numpy(), aligned), corrected)
+    checks = _checks(
+        frame,
+        place,
+        light,
+        brightness_of(planes, levels),
+        sign_of_structures(phase.numpy(), aligned),
+        corrected,
+    )
     reach = max(abs(part) for part in shift) + abs(magnification) * max(planes.shape[1:])
     return CheckedPlanes(planes=aligned, margin_px=ceil(reach), checks=checks)
 
@@ -117,13 +146,17 @@ def _checks(
         sign=sign[0],
         sign_rad=sign[1],
         clipped=tuple(clipped_share(plane) for plane in frame),
-        same_pixels=any(np.array_equal(lower, upper) and np.ptp(lower) > 0 for lower, upper in pairwise(frame)),
+        same_pixels=any(
+            np.array_equal(lower, upper) and np.ptp(lower) > 0 for lower, upper in pairwise(frame)
+        ),
         corrected=corrected,
         notes=_notes(place, light, sign[0]),
     )
 
 
-def seen_as_they_are(frame: np.ndarray, planes: np.ndarray, levels: Sequence[float], phase: np.ndarray) -> PlaneChecks:
+def seen_as_they_are(
+    frame: np.ndarray, planes: np.ndarray, levels: Sequence[float], phase: np.ndarray
+) -> PlaneChecks:
     """What planes tell that needs no registration: exposure, sign, saturation, and whether two are one image.
 
     Parameters
@@ -157,14 +190,24 @@ def safe_movement(place: Registration | None) -> tuple[tuple[float, float], floa
     """Shift and magnification to take back: each only where it is significant, matters, and is small enough to be believed."""
     if place is None:
         return (0.0, 0.0), 0.0
-    moves = max(SIGNIFICANCE * place.shift_error_px, SMALLEST_SHIFT_PX) < place.distance_px <= LARGEST_SHIFT_PX
-    grows = max(SIGNIFICANCE * place.magnification_error, SMALLEST_MAGNIFICATION) < abs(place.magnification) <= LARGEST_MAGNIFICATION
+    moves = (
+        max(SIGNIFICANCE * place.shift_error_px, SMALLEST_SHIFT_PX)
+        < place.distance_px
+        <= LARGEST_SHIFT_PX
+    )
+    grows = (
+        max(SIGNIFICANCE * place.magnification_error, SMALLEST_MAGNIFICATION)
+        < abs(place.magnification)
+        <= LARGEST_MAGNIFICATION
+    )
     return place.shift_px if moves else (0.0, 0.0), place.magnification if grows else 0.0
 
 
 def safe_terms(light: LightDrift | None) -> tuple[float, ...]:
     """Terms of the light to divide out, by `illumination.TERMS`; all 0 where one is too large to be believed."""
-    found = (0.0,) * len(TERMS) if light is None else light.significant(SIGNIFICANCE, SMALLEST_LIGHT)
+    found = (
+        (0.0,) * len(TERMS) if light is None else light.significant(SIGNIFICANCE, SMALLEST_LIGHT)
+    )
     return found if max(abs(term) for term in found) <= LARGEST_LIGHT else (0.0,) * len(TERMS)
 
 
@@ -193,7 +236,9 @@ def sign_of_structures(phase: np.ndarray, planes: np.ndarray) -> tuple[int, floa
     above_rad : float or None
         None where structures or surroundings are missing.
     """
-    contrast = [difference_of_gaussians(plane, FINE_PX, COARSE_PX, mode="reflect") for plane in planes]
+    contrast = [
+        difference_of_gaussians(plane, FINE_PX, COARSE_PX, mode="reflect") for plane in planes
+    ]
     activity = gaussian_filter(np.abs(contrast).sum(axis=0), COARSE_PX / 2)
     structures = binary_fill_holes(activity > threshold_otsu(activity))
     around = ~binary_dilation(structures, iterations=AROUND_PX)
@@ -232,9 +277,13 @@ def _light_numbers(light: LightDrift | None) -> dict[str, Any]:
 def _notes(place: Registration | None, light: LightDrift | None, sign: int) -> tuple[str, ...]:
     """What could not be determined, and why."""
     undetermined = {
-        "shift and magnification: too little contrast that both planes have in common (one may be in focus)": place is None,
-        "magnification: too few structures to tell it from defocus": place is not None and not isfinite(place.magnification_error),
+        "shift and magnification: too little contrast that both planes have in common (one may be in focus)": place
+        is None,
+        "magnification: too few structures to tell it from defocus": place is not None
+        and not isfinite(place.magnification_error),
         "ramp and quadratic: no empty medium to see them by": light is None,
         "sign: structures do not stand clear of what lies around them": sign == 0,
     }
-    return tuple(f"not determined: {what}" for what, is_missing in undetermined.items() if is_missing)
+    return tuple(
+        f"not determined: {what}" for what, is_missing in undetermined.items() if is_missing
+    )

@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.ndimage import affine_transform, binary_fill_holes, find_objects, fourier_shift, gaussian_filter, gaussian_gradient_magnitude, label
+from scipy.ndimage import (
+    affine_transform,
+    binary_fill_holes,
+    find_objects,
+    fourier_shift,
+    gaussian_filter,
+    gaussian_gradient_magnitude,
+    label,
+)
 from skimage.filters import difference_of_gaussians, threshold_otsu, window
 from skimage.measure import block_reduce
 from skimage.registration import phase_cross_correlation
@@ -27,7 +35,9 @@ LARGEST_MAGNIFICATION = 0.1
 SMALLEST_CORRELATION = 0.2
 SMALLEST_ERROR = 1e-9
 SMALLEST_SIDE_PX = 48
-FEWEST_STRUCTURES = 6  # defocus makes the rings of one cell wider: only many places tell that from magnification
+FEWEST_STRUCTURES = (
+    6  # defocus makes the rings of one cell wider: only many places tell that from magnification
+)
 SMALLEST_STRUCTURE_PX = 8
 PADDING_PX = 32
 
@@ -67,7 +77,9 @@ class Registration:
 
 def features_of(planes: np.ndarray, feature: Feature) -> np.ndarray:
     """Images that planes of reversed contrast have in common: (2, Y, X), mean 0 and variance 1 (0 for an empty plane)."""
-    contrast = np.stack([difference_of_gaussians(plane, FINE_PX, COARSE_PX, mode="reflect") for plane in planes])
+    contrast = np.stack(
+        [difference_of_gaussians(plane, FINE_PX, COARSE_PX, mode="reflect") for plane in planes]
+    )
     if feature == "absolute":
         contrast = np.abs(contrast)
     elif feature == "inverted":
@@ -82,14 +94,24 @@ def middle_of(feature: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Centroid of the squared gradient, which is what a shift is seen by; (y, x) [px]."""
     energy = sum(np.square(slope) for slope in np.gradient(feature)) * weight
     rows, columns = (np.arange(size) for size in feature.shape)
-    return np.array([energy.sum(axis=1) @ rows, energy.sum(axis=0) @ columns]) / (energy.sum() + np.finfo(float).tiny)
+    return np.array([energy.sum(axis=1) @ rows, energy.sum(axis=0) @ columns]) / (
+        energy.sum() + np.finfo(float).tiny
+    )
 
 
-def warped(image: np.ndarray, shift_px: np.ndarray, magnification: float, centre: np.ndarray, order: Literal[1, 5]) -> np.ndarray:
+def warped(
+    image: np.ndarray,
+    shift_px: np.ndarray,
+    magnification: float,
+    centre: np.ndarray,
+    order: Literal[1, 5],
+) -> np.ndarray:
     """The image (Y, X) at c + (1 + m)(r - c) + s for every pixel r, c the centre: what lies beside and is larger, put back."""
     scale = 1 + magnification
     offset = centre * (1 - scale) + shift_px
-    return np.asarray(affine_transform(image, np.full(2, scale), offset=offset, order=order, mode="reflect"))
+    return np.asarray(
+        affine_transform(image, np.full(2, scale), offset=offset, order=order, mode="reflect")
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -106,14 +128,19 @@ class _Step:
         """Jackknife over the blocks (Efron and Tibshirani, An Introduction to the Bootstrap, eq. 11.5)."""
         total = self.matrix.sum(axis=0), self.vector.sum(axis=0)
         count = len(self.matrix)
-        left_out = [np.linalg.lstsq(total[0] - one, total[1] - other, rcond=None)[0] for one, other in zip(self.matrix, self.vector, strict=True)]
+        left_out = [
+            np.linalg.lstsq(total[0] - one, total[1] - other, rcond=None)[0]
+            for one, other in zip(self.matrix, self.vector, strict=True)
+        ]
         return np.std(left_out, axis=0) * np.sqrt(count - 1)
 
 
 def _step(first: np.ndarray, second: np.ndarray, weight: np.ndarray, centre: np.ndarray) -> _Step:
     """One step of Lucas and Kanade (IJCAI 1981) for a shift and a magnification."""
     half = max(first.shape) / 2
-    rows, columns = ((np.arange(size) - middle) / half for size, middle in zip(first.shape, centre, strict=True))
+    rows, columns = (
+        (np.arange(size) - middle) / half for size, middle in zip(first.shape, centre, strict=True)
+    )
     down, across = np.gradient((first + second) / 2)
     columns_of = (down, across, down * rows[:, None] + across * columns)
     block = tuple(-(-size // BLOCKS) for size in first.shape)
@@ -154,7 +181,10 @@ def register_feature(planes: np.ndarray, feature: Feature) -> Registration | Non
         shift, magnification = shift + change[:2], magnification + change[2] / half
         if np.abs(change).max() < SETTLED_PX:
             break
-    correlation = float((first * there * weight).sum() / np.sqrt((first**2 * weight).sum() * (there**2 * weight).sum() + np.finfo(float).tiny))
+    correlation = float(
+        (first * there * weight).sum()
+        / np.sqrt((first**2 * weight).sum() * (there**2 * weight).sum() + np.finfo(float).tiny)
+    )
     if correlation < SMALLEST_CORRELATION:
         return None
     errors = step.standard_errors()
@@ -170,10 +200,14 @@ def register_feature(planes: np.ndarray, feature: Feature) -> Registration | Non
 
 def count_structures(planes: np.ndarray) -> int:
     """Separate places where either plane shows contrast (Otsu's threshold), rings and what they enclose counted once."""
-    contrast = [difference_of_gaussians(plane, FINE_PX, COARSE_PX, mode="reflect") for plane in planes]
+    contrast = [
+        difference_of_gaussians(plane, FINE_PX, COARSE_PX, mode="reflect") for plane in planes
+    ]
     activity = gaussian_filter(np.abs(contrast).sum(axis=0), COARSE_PX / 2)
     places, _ = label(binary_fill_holes(activity > threshold_otsu(activity)))
-    sides = [min(part.stop - part.start for part in place) for place in find_objects(places) if place]
+    sides = [
+        min(part.stop - part.start for part in place) for place in find_objects(places) if place
+    ]
     return sum(side >= SMALLEST_STRUCTURE_PX for side in sides)
 
 
@@ -211,13 +245,25 @@ def _registrations(planes: np.ndarray) -> Iterator[Registration | None]:
 
 
 def _significant(found: Registration, significance: float) -> bool:
-    return found.distance_px > significance * found.shift_error_px or abs(found.magnification) > significance * found.magnification_error
+    return (
+        found.distance_px > significance * found.shift_error_px
+        or abs(found.magnification) > significance * found.magnification_error
+    )
 
 
 def _agreed(found: list[Registration], planes: np.ndarray) -> Registration:
     """The mean of several registrations, each weighted by its precision; the error holds how far they lie apart."""
-    shifts = [_weighted(np.array([one.shift_px[axis] for one in found]), np.array([one.shift_error_px for one in found])) for axis in (0, 1)]
-    magnification, error = _weighted(np.array([one.magnification for one in found]), np.array([one.magnification_error for one in found]))
+    shifts = [
+        _weighted(
+            np.array([one.shift_px[axis] for one in found]),
+            np.array([one.shift_error_px for one in found]),
+        )
+        for axis in (0, 1)
+    ]
+    magnification, error = _weighted(
+        np.array([one.magnification for one in found]),
+        np.array([one.magnification_error for one in found]),
+    )
     few = len(found) > 1 and count_structures(planes) < FEWEST_STRUCTURES
     return Registration(
         shift_px=(shifts[0][0], shifts[1][0]),
@@ -237,7 +283,12 @@ def _weighted(values: np.ndarray, errors: np.ndarray) -> tuple[float, float]:
     return mean, float(np.hypot(errors.min(), scatter))
 
 
-def put_back(plane: np.ndarray, shift_px: tuple[float, float], magnification: float, centre_px: tuple[float, float]) -> np.ndarray:
+def put_back(
+    plane: np.ndarray,
+    shift_px: tuple[float, float],
+    magnification: float,
+    centre_px: tuple[float, float],
+) -> np.ndarray:
     """A plane moved back by its shift, and shrunk by its magnification.
 
     A shift alone is a phase in Fourier space, which leaves the noise white; magnification needs splines.

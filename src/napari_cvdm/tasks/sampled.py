@@ -50,4 +50,9 @@ class SampledPlane:
         """Standard deviation of the pixel noise, as `intensity.noise_sigma` has it of the whole plane."""
         if self.whole:
             return noise_sigma(self.pixels)
-        return checkerboard_sigma(self.pixels[::2, ::2], self.pixels[1::2, ::2], self.pixels[::2, 1::2], self.pixels[1::2, 1::2])
+        return checkerboard_sigma(
+            self.pixels[::2, ::2],
+            self.pixels[1::2, ::2],
+            self.pixels[::2, 1::2],
+            self.pixels[1::2, 1::2],
+        )

@@ -7,11 +7,26 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from napari_cvdm.core.intensity import BRIGHT_PERCENTILE, DARK_PERCENTILE, IntensityScale, dark_level, noise_sigma
+from napari_cvdm.core.intensity import (
+    BRIGHT_PERCENTILE,
+    DARK_PERCENTILE,
+    IntensityScale,
+    dark_level,
+    noise_sigma,
+)
 from napari_cvdm.core.request import RestoreRequest
 from napari_cvdm.core.result import finished
 from napari_cvdm.physics.camera_noise import CameraNoise, photon_transfer
-from napari_cvdm.tasks.conditioned import BORDER_PX, SURROUNDING_PX, Background, Conditioned, FrameReader, fitting, interior, saturated
+from napari_cvdm.tasks.conditioned import (
+    BORDER_PX,
+    SURROUNDING_PX,
+    Background,
+    Conditioned,
+    FrameReader,
+    fitting,
+    interior,
+    saturated,
+)
 from napari_cvdm.tasks.deconvolved import (
     DECONVOLVED_CHANNELS,
     Deconvolution,
@@ -71,7 +86,9 @@ class Fluorescence:
         """Of the channels, the last so many are fine pixels: upsampling^2 to each fine image."""
         return 0
 
-    def condition(self, frame: np.ndarray, background: Background, lens: Lens | None = None) -> Conditioned:
+    def condition(
+        self, frame: np.ndarray, background: Background, lens: Lens | None = None
+    ) -> Conditioned:
         """Signal above the dark level over one robust intensity of the whole image, and what a task makes of it.
 
         Parameters
@@ -90,11 +107,18 @@ class Fluorescence:
         """
         return finished(self._prepare(frame, *self._measure(frame, background, lens)))
 
-    def _measure(self, frame: np.ndarray, background: Background, lens: Lens | None) -> tuple[np.ndarray, FrameNumbers]:
+    def _measure(
+        self, frame: np.ndarray, background: Background, lens: Lens | None
+    ) -> tuple[np.ndarray, FrameNumbers]:
         """Counts above the dark image, where there is one, and the numbers of the whole frame."""
         counts, level = above_dark(frame[0], background)
         camera = photon_transfer(counts - level, ~saturated(frame))
-        return counts, FrameNumbers(scale=IntensityScale.fit(counts, level), noise=noise_sigma(counts), camera=camera, lens=lens)
+        return counts, FrameNumbers(
+            scale=IntensityScale.fit(counts, level),
+            noise=noise_sigma(counts),
+            camera=camera,
+            lens=lens,
+        )
 
     def scaled(self, frame: np.ndarray, counts: np.ndarray, numbers: FrameNumbers) -> Conditioned:
         """`condition` with the numbers of the whole image known: local, so a part gives what the whole gives there.
@@ -114,7 +138,11 @@ class Fluorescence:
         return finished(self._prepare(frame, counts, numbers))
 
     def _prepare(
-        self, frame: np.ndarray, counts: np.ndarray, numbers: FrameNumbers, region: tuple[int, int, int, int] | None = None
+        self,
+        frame: np.ndarray,
+        counts: np.ndarray,
+        numbers: FrameNumbers,
+        region: tuple[int, int, int, int] | None = None,
     ) -> Generator[str, None, Conditioned]:
         """`scaled`, step by step; only the `region` and its surroundings will be looked at, where it is given."""
         yield "intensity scale"
@@ -123,8 +151,14 @@ class Fluorescence:
     def _scale(self, frame: np.ndarray, counts: np.ndarray, numbers: FrameNumbers) -> Conditioned:
         scale, unclipped = numbers.scale, ~saturated(frame)
         signal = torch.from_numpy(scale.apply(counts))
-        baseline = functional.interpolate(signal[None, None], scale_factor=self.upsampling, mode="bicubic", align_corners=False)[0, 0]
-        estimated = {"dark_level": scale.offset, "intensity_scale": scale.scale, "noise_sigma": numbers.noise}
+        baseline = functional.interpolate(
+            signal[None, None], scale_factor=self.upsampling, mode="bicubic", align_corners=False
+        )[0, 0]
+        estimated = {
+            "dark_level": scale.offset,
+            "intensity_scale": scale.scale,
+            "noise_sigma": numbers.noise,
+        }
         return Conditioned(
             channels=torch.stack([signal, signal.sign() * signal.abs().sqrt()]),
             baseline=baseline,
@@ -137,7 +171,9 @@ class Fluorescence:
         """Pixels less the same part of the dark-field image."""
         return pixels - background
 
-    def survey(self, planes: Sequence[SampledPlane], request: RestoreRequest, reader: FrameReader) -> "ScaledBlocks":
+    def survey(
+        self, planes: Sequence[SampledPlane], request: RestoreRequest, reader: FrameReader
+    ) -> "ScaledBlocks":
         """The numbers of a whole frame, from samples of its pixels (less the dark-field image, where there is one)."""
         request.optics_value("pixel_um")
         (plane,) = planes
@@ -146,20 +182,48 @@ class Fluorescence:
         scale = IntensityScale.of_statistics(plane.percentile(BRIGHT_PERCENTILE), noise, level)
         parts = [(pixels[0], part) for pixels, part, *_ in reader.windows(SURVEYED_WINDOWS)]
         cameras = [
-            photon_transfer(above_dark(pixels, part if not isinstance(part, str) else "none")[0] - level, ~saturated(pixels[None])) for pixels, part in parts
+            photon_transfer(
+                above_dark(pixels, part if not isinstance(part, str) else "none")[0] - level,
+                ~saturated(pixels[None]),
+            )
+            for pixels, part in parts
         ]
-        gain, read_variance = (float(np.median([getattr(camera, name) for camera in cameras])) for name in ("gain", "read_variance"))
+        gain, read_variance = (
+            float(np.median([getattr(camera, name) for camera in cameras]))
+            for name in ("gain", "read_variance")
+        )
         lens = self.lens_of(request) or self.estimated_lens([pixels for pixels, _ in parts])
         return ScaledBlocks(
-            task=self, frame_numbers=FrameNumbers(scale=scale, noise=noise, camera=CameraNoise(gain=gain, read_variance=read_variance), lens=lens)
+            task=self,
+            frame_numbers=FrameNumbers(
+                scale=scale,
+                noise=noise,
+                camera=CameraNoise(gain=gain, read_variance=read_variance),
+                lens=lens,
+            ),
         )
 
     def blocks(self, numbers: Mapping[str, np.ndarray]) -> "ScaledBlocks":
         """A survey that was kept in a file."""
         scale = IntensityScale(offset=float(numbers["offset"]), scale=float(numbers["scale"]))
-        camera = CameraNoise(gain=float(numbers["gain"]), read_variance=float(numbers["read_variance"]))
-        lens = Lens(psf=numbers["psf"], cutoff_px=float(numbers["cutoff_px"]), source=str(numbers["lens_source"])) if "psf" in numbers else None
-        return ScaledBlocks(task=self, frame_numbers=FrameNumbers(scale=scale, noise=float(numbers["noise"]), camera=camera, lens=lens))
+        camera = CameraNoise(
+            gain=float(numbers["gain"]), read_variance=float(numbers["read_variance"])
+        )
+        lens = (
+            Lens(
+                psf=numbers["psf"],
+                cutoff_px=float(numbers["cutoff_px"]),
+                source=str(numbers["lens_source"]),
+            )
+            if "psf" in numbers
+            else None
+        )
+        return ScaledBlocks(
+            task=self,
+            frame_numbers=FrameNumbers(
+                scale=scale, noise=float(numbers["noise"]), camera=camera, lens=lens
+            ),
+        )
 
     def lens_of(self, request: RestoreRequest) -> Lens | None:
         """The lens that a request describes; None where it does not, or where none is needed."""
@@ -169,10 +233,18 @@ class Fluorescence:
         """The lens by parts (Y, X) of an image; None where none is needed."""
         return None
 
-    def prepare(self, frame: np.ndarray, request: RestoreRequest) -> Generator[str, None, Conditioned]:
+    def prepare(
+        self, frame: np.ndarray, request: RestoreRequest
+    ) -> Generator[str, None, Conditioned]:
         """Prepare one frame, step by step; only the pixel size is needed."""
         request.optics_value("pixel_um")
-        return (yield from self._prepare(frame, *self._measure(frame, request.background, self.lens_of(request)), request.region))
+        return (
+            yield from self._prepare(
+                frame,
+                *self._measure(frame, request.background, self.lens_of(request)),
+                request.region,
+            )
+        )
 
     def from_request(self, frame: np.ndarray, request: RestoreRequest) -> Conditioned:
         """`prepare` to its end."""
@@ -190,7 +262,14 @@ class WidefieldX2(Fluorescence):
     title: str = "Super-resolution x2 from one widefield fluorescence image"
     inputs: str = "one widefield fluorescence image"
     upsampling: int = 2
-    channels: tuple[str, ...] = ("signal", "root of signal", "noise", "misfit of the deconvolution", "cut-off period", *DECONVOLVED_CHANNELS)
+    channels: tuple[str, ...] = (
+        "signal",
+        "root of signal",
+        "noise",
+        "misfit of the deconvolution",
+        "cut-off period",
+        *DECONVOLVED_CHANNELS,
+    )
     surroundings_px: int = 64
 
     @property
@@ -207,26 +286,49 @@ class WidefieldX2(Fluorescence):
         return estimate_lens(parts, self.upsampling)
 
     def _prepare(
-        self, frame: np.ndarray, counts: np.ndarray, numbers: FrameNumbers, region: tuple[int, int, int, int] | None = None
+        self,
+        frame: np.ndarray,
+        counts: np.ndarray,
+        numbers: FrameNumbers,
+        region: tuple[int, int, int, int] | None = None,
     ) -> Generator[str, None, Conditioned]:
         """The baseline is the deconvolution of `BASELINE_STRENGTH`. Where there is a region, nothing is deconvolved far from it, and zero is there."""
         plain, scale = self._scale(frame, counts, numbers), numbers.scale
         yield "cut-off frequency"
         lens = numbers.lens or estimate_lens([counts], self.upsampling)
         part = self._deconvolved_part(region, counts)
-        problem = Deconvolution.of_frame((counts - scale.offset)[part], lens, numbers.camera, scale.scale, self.upsampling)
+        problem = Deconvolution.of_frame(
+            (counts - scale.offset)[part], lens, numbers.camera, scale.scale, self.upsampling
+        )
         local, estimate = yield from deconvolve_channels(problem, scale.scale, lens.cutoff_px)
-        channels, baseline = local.new_zeros((len(local), *counts.shape)), torch.zeros_like(plain.baseline)
+        channels, baseline = (
+            local.new_zeros((len(local), *counts.shape)),
+            torch.zeros_like(plain.baseline),
+        )
         channels[:, *part] = local
-        baseline[tuple(slice(self.upsampling * one.start, self.upsampling * one.stop) for one in part)] = estimate
+        baseline[
+            tuple(slice(self.upsampling * one.start, self.upsampling * one.stop) for one in part)
+        ] = estimate
         known = {"cutoff_px": lens.cutoff_px, "optics": lens.source}
-        return replace(plain, channels=torch.cat([plain.channels, channels]), baseline=baseline, estimated={**plain.estimated, **known}, lens=lens)
+        return replace(
+            plain,
+            channels=torch.cat([plain.channels, channels]),
+            baseline=baseline,
+            estimated={**plain.estimated, **known},
+            lens=lens,
+        )
 
-    def _deconvolved_part(self, region: tuple[int, int, int, int] | None, counts: np.ndarray) -> tuple[slice, slice]:
+    def _deconvolved_part(
+        self, region: tuple[int, int, int, int] | None, counts: np.ndarray
+    ) -> tuple[slice, slice]:
         """Rows and columns of an image (Y, X) that decide what the networks see of a region; all of them without one."""
         around = SURROUNDING_PX + self.surroundings_px
-        top, bottom, left, right = (0, counts.shape[0], 0, counts.shape[1]) if region is None else region
-        return slice(max(0, top - around), min(counts.shape[0], bottom + around)), slice(max(0, left - around), min(counts.shape[1], right + around))
+        top, bottom, left, right = (
+            (0, counts.shape[0], 0, counts.shape[1]) if region is None else region
+        )
+        return slice(max(0, top - around), min(counts.shape[0], bottom + around)), slice(
+            max(0, left - around), min(counts.shape[1], right + around)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +354,9 @@ class ScaledBlocks:
     task: Fluorescence
     frame_numbers: FrameNumbers
 
-    def prepare(self, frame: np.ndarray, background: Background, first: tuple[int, int]) -> Conditioned:
+    def prepare(
+        self, frame: np.ndarray, background: Background, first: tuple[int, int]
+    ) -> Conditioned:
         """A part of shape (1, Y, X), and the same part of the dark-field image where there is one."""
         counts, _ = above_dark(frame[0], "none" if isinstance(background, str) else background)
         prepared, finer = self.task.scaled(frame, counts, self.frame_numbers), self.task.upsampling
@@ -274,7 +378,11 @@ class ScaledBlocks:
             "read_variance": known.camera.read_variance,
         }
         if known.lens is not None:
-            values |= {"psf": known.lens.psf, "cutoff_px": known.lens.cutoff_px, "lens_source": known.lens.source}
+            values |= {
+                "psf": known.lens.psf,
+                "cutoff_px": known.lens.cutoff_px,
+                "lens_source": known.lens.source,
+            }
         return {name: np.asarray(value) for name, value in values.items()}
 
 

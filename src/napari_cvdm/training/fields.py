@@ -12,7 +12,12 @@ from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.simulate.widefield import WidefieldPair
 from napari_cvdm.tasks import Background, Fluorescence, PhaseTwoShot
 from napari_cvdm.tasks.deconvolved import Lens, lens_of_microscope
-from napari_cvdm.tasks.phase_input import FieldNumbers, inner_frame, network_channels, network_window
+from napari_cvdm.tasks.phase_input import (
+    FieldNumbers,
+    inner_frame,
+    network_channels,
+    network_window,
+)
 from napari_cvdm.tasks.phase_inversion import PhaseMaps
 
 ERROR_FLOOR_PHASE = 0.05
@@ -51,30 +56,53 @@ class TrainingField:
     @property
     def weights(self) -> Tensor:
         """Weight of the squared error of each pixel, (uY, uX)."""
-        return torch.full_like(self.truth, self.weight) if self.known is None else self.weight * self.known
+        return (
+            torch.full_like(self.truth, self.weight)
+            if self.known is None
+            else self.weight * self.known
+        )
 
 
 def solved_field(maps: PhaseMaps, phase: np.ndarray) -> TrainingField:
     """An inverted field and its phase within the frame (h, w) [rad]."""
     numbers = FieldNumbers.measure(maps)
-    baseline = torch.from_numpy((maps.phase[network_window(maps)] - numbers.level) / numbers.unit).float()
-    return _with_truth(network_channels(maps, numbers), baseline, inner_frame(maps), phase / numbers.unit)
+    baseline = torch.from_numpy(
+        (maps.phase[network_window(maps)] - numbers.level) / numbers.unit
+    ).float()
+    return _with_truth(
+        network_channels(maps, numbers), baseline, inner_frame(maps), phase / numbers.unit
+    )
 
 
-def phase_field(planes: np.ndarray, phase: np.ndarray, microscope: Microscope, defocus_um: Sequence[float], condenser_na: float = 0.0) -> TrainingField:
+def phase_field(
+    planes: np.ndarray,
+    phase: np.ndarray,
+    microscope: Microscope,
+    defocus_um: Sequence[float],
+    condenser_na: float = 0.0,
+) -> TrainingField:
     """Measured planes (P, Y, X), inverted as a user's are, and their phase (Y, X) [rad]."""
-    prepared = PhaseTwoShot().condition(planes, microscope, defocus_um, "auto", condenser_na=condenser_na)
+    prepared = PhaseTwoShot().condition(
+        planes, microscope, defocus_um, "auto", condenser_na=condenser_na
+    )
     assert prepared.frame is not None  # a whole phase field has one
-    return replace(_with_truth(prepared.channels, prepared.baseline, prepared.frame, phase / prepared.gain), pixel_um=microscope.pixel_um)
+    return replace(
+        _with_truth(prepared.channels, prepared.baseline, prepared.frame, phase / prepared.gain),
+        pixel_um=microscope.pixel_um,
+    )
 
 
-def _with_truth(channels: Tensor, baseline: Tensor, frame: tuple[slice, slice], phase: np.ndarray) -> TrainingField:
+def _with_truth(
+    channels: Tensor, baseline: Tensor, frame: tuple[slice, slice], phase: np.ndarray
+) -> TrainingField:
     """The planes do not tell the mean over the frame, so that the truth is given that of the estimate."""
     truth, known = baseline.clone(), torch.zeros_like(baseline)
     truth[frame] = torch.from_numpy(phase - phase.mean()).float() + baseline[frame].mean()
     known[frame] = 1
     weight = _weight(truth[frame], baseline[frame], ERROR_FLOOR_PHASE)
-    return TrainingField(channels=channels, baseline=baseline, truth=truth, weight=weight, known=known)
+    return TrainingField(
+        channels=channels, baseline=baseline, truth=truth, weight=weight, known=known
+    )
 
 
 def fluorescence_field(
@@ -90,7 +118,12 @@ def fluorescence_field(
     truth = torch.from_numpy(truth_counts) / prepared.gain
     weight = _weight(truth, prepared.baseline, ERROR_FLOOR_SIGNAL)
     return TrainingField(
-        channels=prepared.channels, baseline=prepared.baseline, truth=truth, weight=weight, pixel_um=pixel_um, fine_channels=task.fine_channels
+        channels=prepared.channels,
+        baseline=prepared.baseline,
+        truth=truth,
+        weight=weight,
+        pixel_um=pixel_um,
+        fine_channels=task.fine_channels,
     )
 
 
@@ -105,7 +138,9 @@ def simulated_fluorescence(task: Fluorescence, pair: WidefieldPair, seed: int) -
     lens = None
     if task.fine_channels and rng.uniform() < KNOWN_OPTICS_SHARE:
         na = (pair.microscope.na or 1.0) * np.exp(rng.normal(0, NA_ERROR))
-        lens = lens_of_microscope(replace(pair.microscope, na=min(na, pair.microscope.medium_index)), task.upsampling)
+        lens = lens_of_microscope(
+            replace(pair.microscope, na=min(na, pair.microscope.medium_index)), task.upsampling
+        )
     return fluorescence_field(task, counts, truth, background, lens, pair.microscope.pixel_um)
 
 

@@ -24,7 +24,10 @@ RECIPE = "recipe.toml"
 PAIRS = "pairs"
 PRESETS_MIN = {"minutes (10 min)": 10.0, "an hour": 60.0, "overnight (8 h)": 480.0}
 LOWERED = 0.25  # of the learning rate that the model was made with: what it knows is to be bent, not forgotten
-SOLVED_PLAN = {"pool_fields": 24, "fields_per_step": 0.1}  # a simulated field is deconvolved or inverted, which takes longer than a step
+SOLVED_PLAN = {
+    "pool_fields": 24,
+    "fields_per_step": 0.1,
+}  # a simulated field is deconvolved or inverted, which takes longer than a step
 FALLBACK_PLAN = {"batch": 5, "patch_px": 72, "learning_rate": 8e-4}
 PATIENCE = 6
 
@@ -88,11 +91,22 @@ class FineTuning:
 def plan_of(card: ModelCard) -> dict[str, Any]:
     """Batch, patch, pool and weight of L_gamma that a model was made with, and a lower learning rate."""
     made = {**FALLBACK_PLAN, **card.training.get("plan", {})}
-    kept = {name: made[name] for name in ("batch", "patch_px", "alpha", "pool_fields") if name in made}
+    kept = {
+        name: made[name] for name in ("batch", "patch_px", "alpha", "pool_fields") if name in made
+    }
     return {**kept, "learning_rate": LOWERED * made["learning_rate"]}
 
 
-def fine_tuning_recipe(*, name: str, start: Start, card: ModelCard, source: Source, validation: Validation | None = None, seed: int = 0, **plan: Any) -> Recipe:
+def fine_tuning_recipe(
+    *,
+    name: str,
+    start: Start,
+    card: ModelCard,
+    source: Source,
+    validation: Validation | None = None,
+    seed: int = 0,
+    **plan: Any,
+) -> Recipe:
     """The recipe of a fine-tuning; what is not said is as the model was made.
 
     Parameters
@@ -115,17 +129,32 @@ def fine_tuning_recipe(*, name: str, start: Start, card: ModelCard, source: Sour
     """
     simulated = isinstance(source, Simulated)
     solved = simulated and card.task in (PhaseRanges.task, WidefieldRanges.task)
-    data = {"simulation": source.ranges, "clean": source.clean} if isinstance(source, Simulated) else {"pairs": source}
+    data = (
+        {"simulation": source.ranges, "clean": source.clean}
+        if isinstance(source, Simulated)
+        else {"pairs": source}
+    )
     return Recipe(
         name=name,
         title=f"{card.title}; fine-tuned from {card.name}",
         task=card.task,
         resolution=card.resolution if simulated else "as the pairs that it was fine-tuned with",
         licence=card.licence,
-        limits=(*card.limits, f"Fine-tuned from {card.name}: outside the images that it was tuned for, use that model."),
+        limits=(
+            *card.limits,
+            f"Fine-tuned from {card.name}: outside the images that it was tuned for, use that model.",
+        ),
         network=card.config(),
         start=start,
-        plan=Plan(**{"mean_steps": 0, "diffusion_steps": 1, **plan_of(card), **(SOLVED_PLAN if solved else {}), **plan}),
+        plan=Plan(
+            **{
+                "mean_steps": 0,
+                "diffusion_steps": 1,
+                **plan_of(card),
+                **(SOLVED_PLAN if solved else {}),
+                **plan,
+            }
+        ),
         validation=validation or Validation(every=1, patience=PATIENCE),
         seed=seed,
         **data,
@@ -154,20 +183,32 @@ def prepare(asked: FineTuning) -> Generator[Progress, None, tuple[TrainRequest, 
         The folder is taken, or the pairs cannot be used.
     """
     if asked.folder.exists() and any(asked.folder.iterdir()):
-        raise RequestError(f"{asked.folder} holds a run already; choose another name, or go on with that one.")
+        raise RequestError(
+            f"{asked.folder} holds a run already; choose another name, or go on with that one."
+        )
     recipe = asked.recipe
     if asked.layers is not None:
-        measured, truth = yield from save_pairs(asked.layers.measured, asked.layers.truth, recipe.task, asked.folder / PAIRS)
+        measured, truth = yield from save_pairs(
+            asked.layers.measured, asked.layers.truth, recipe.task, asked.folder / PAIRS
+        )
         if not isinstance(recipe.pairs, Folders):
             raise RequestError("layers become [folders] of the recipe; it names another source.")
-        recipe = replace(recipe, pairs=replace(recipe.pairs, measured=str(measured), truth=str(truth)))
+        recipe = replace(
+            recipe, pairs=replace(recipe.pairs, measured=str(measured), truth=str(truth))
+        )
     pace = yield from measured_pace(recipe, asked.device)
-    recipe = looked_at(recipe, pace) if asked.minutes is None else timed(recipe, pace, asked.minutes)
+    recipe = (
+        looked_at(recipe, pace) if asked.minutes is None else timed(recipe, pace, asked.minutes)
+    )
     path = write_recipe(recipe, asked.folder / RECIPE)
     return TrainRequest(recipe=str(path), out=str(asked.folder), device=asked.device), pace
 
 
 def unfinished_runs(folder: Path) -> tuple[Path, ...]:
     """Folders of runs that can be gone on with, the newest first."""
-    found = [state.parent for state in folder.glob(f"*/{STATE}") if not (state.parent / CARD).exists() and (state.parent / RECIPE).exists()]
+    found = [
+        state.parent
+        for state in folder.glob(f"*/{STATE}")
+        if not (state.parent / CARD).exists() and (state.parent / RECIPE).exists()
+    ]
     return tuple(sorted(found, key=lambda run: (run / STATE).stat().st_mtime, reverse=True))

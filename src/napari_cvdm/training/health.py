@@ -15,7 +15,9 @@ from napari_cvdm.training.validation import Score
 
 EARLIEST_HALF, LATEST_HALF = 0.1, 0.75  # t where the median gamma is 1/2; 0.5 for gamma = 1 - t
 LARGEST_LAST_GAMMA = 2e-3
-SHARPEST = 60.0  # root mean square of d2 gamma/dt2; 0 for gamma = 1 - t, about 3.5 for the cosine schedule
+SHARPEST = (
+    60.0  # root mean square of d2 gamma/dt2; 0 for gamma = 1 - t, about 3.5 for the cosine schedule
+)
 LEAST_CONTRAST = 1e-3  # standard deviation over mean of the rate
 SETTLED = 0.25  # share of the steps after which a pixel-wise rate must have left its start
 OVERFITTED = 1.03  # times the best score
@@ -57,7 +59,9 @@ class Finding:
 
 
 @torch.no_grad()
-def schedule_findings(rate: Tensor, clock: nn.Module, *, pixel_wise: bool, share_done: float) -> tuple[Finding, ...]:
+def schedule_findings(
+    rate: Tensor, clock: nn.Module, *, pixel_wise: bool, share_done: float
+) -> tuple[Finding, ...]:
     """Whether the schedule degenerates, does not reach the prior, or is too sharp or too smooth.
 
     Parameters
@@ -80,14 +84,42 @@ def schedule_findings(rate: Tensor, clock: nn.Module, *, pixel_wise: bool, share
     bend = float(gamma_second_derivative(median, value, speed, acceleration).square().mean().sqrt())
     contrast = float(rate.std() / rate.mean())
     found = [
-        _when(half < EARLIEST_HALF, "degenerate schedule", half, EARLIEST_HALF, "gamma falls at once: nearly all times are noise. Raise alpha (1e-3)."),
-        _when(half > LATEST_HALF, "degenerate schedule", half, LATEST_HALF, "gamma hardly falls before the end. Raise alpha (1e-3)."),
-        _when(last > LARGEST_LAST_GAMMA, "prior not reached", last, LARGEST_LAST_GAMMA, "gamma(1, x) is too large somewhere: samples cannot begin from noise."),
-        _when(bend > SHARPEST, "schedule too sharp", bend, SHARPEST, "gamma has a step in it: few times teach anything. Move alpha towards 1e-3."),
+        _when(
+            half < EARLIEST_HALF,
+            "degenerate schedule",
+            half,
+            EARLIEST_HALF,
+            "gamma falls at once: nearly all times are noise. Raise alpha (1e-3).",
+        ),
+        _when(
+            half > LATEST_HALF,
+            "degenerate schedule",
+            half,
+            LATEST_HALF,
+            "gamma hardly falls before the end. Raise alpha (1e-3).",
+        ),
+        _when(
+            last > LARGEST_LAST_GAMMA,
+            "prior not reached",
+            last,
+            LARGEST_LAST_GAMMA,
+            "gamma(1, x) is too large somewhere: samples cannot begin from noise.",
+        ),
+        _when(
+            bend > SHARPEST,
+            "schedule too sharp",
+            bend,
+            SHARPEST,
+            "gamma has a step in it: few times teach anything. Move alpha towards 1e-3.",
+        ),
     ]
     if pixel_wise and share_done >= SETTLED:
         advice = "The rate is the same at every pixel: it does not follow the structure. Lower alpha, or train for longer."
-        found.append(_when(contrast < LEAST_CONTRAST, "schedule too smooth", contrast, LEAST_CONTRAST, advice))
+        found.append(
+            _when(
+                contrast < LEAST_CONTRAST, "schedule too smooth", contrast, LEAST_CONTRAST, advice
+            )
+        )
     return _listed(*found)
 
 

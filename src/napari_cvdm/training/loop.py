@@ -86,8 +86,14 @@ class Trained:
         """How the new model scored beside the one that it began with, in one sentence; "" where there is nothing to compare."""
         if self.score is None or self.start is None:
             return ""
-        rmse, crps = (getattr(self.score, name) / getattr(self.start, name) - 1 for name in ("rmse", "crps"))
-        judged = "better" if self.better else "NOT better: go on using the one that you have, or give more pairs, or train for longer"
+        rmse, crps = (
+            getattr(self.score, name) / getattr(self.start, name) - 1 for name in ("rmse", "crps")
+        )
+        judged = (
+            "better"
+            if self.better
+            else "NOT better: go on using the one that you have, or give more pairs, or train for longer"
+        )
         return f"On held-out fields, beside {self.card.training['start']['model']}: RMSE {rmse:+.1%}, CRPS {crps:+.1%}; {judged}."
 
 
@@ -126,7 +132,9 @@ def train(request: TrainRequest) -> Generator[TrainStep, Stop | None, Trained]:
         return Trained(card=card, score=score, start=session.start)
 
 
-def run_stage(session: Session, stage: Stage, resumed: TrainingState | None) -> Generator[TrainStep, Stop | None, None]:
+def run_stage(
+    session: Session, stage: Stage, resumed: TrainingState | None
+) -> Generator[TrainStep, Stop | None, None]:
     """Do the steps of a stage that are not done yet, and leave its best weights in the network."""
     run = session.begin(stage, resumed)
     plan, saved = session.recipe.plan, run.done

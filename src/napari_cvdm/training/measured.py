@@ -12,7 +12,15 @@ from napari_cvdm.core.request import RequestError
 from napari_cvdm.tasks import FLUORESCENCE, TASKS, Fluorescence, PhaseTwoShot, Task
 from napari_cvdm.tasks.deconvolved import lens_of_optics
 from napari_cvdm.training.fields import TrainingField, fluorescence_field, phase_field
-from napari_cvdm.training.pair_checks import BORDER_PX, PairError, check_agreement, check_saturation, compared_phase, compared_widefield, moved_truth
+from napari_cvdm.training.pair_checks import (
+    BORDER_PX,
+    PairError,
+    check_agreement,
+    check_saturation,
+    compared_phase,
+    compared_widefield,
+    moved_truth,
+)
 
 NEEDED_FOR_PHASE = ("pixel_um", "wavelength_um", "medium_index", "defocus_um")
 
@@ -68,8 +76,15 @@ class MeasuredFields:
         Chooses the order of each pass, and the noise of blank fields.
     """
 
-    def __init__(self, entries: Sequence[PairEntry], task: str, *, register: bool, seed: int) -> None:
-        self._entries, self._task, self._register, self._seed = tuple(entries), TASKS[task], register, seed
+    def __init__(
+        self, entries: Sequence[PairEntry], task: str, *, register: bool, seed: int
+    ) -> None:
+        self._entries, self._task, self._register, self._seed = (
+            tuple(entries),
+            TASKS[task],
+            register,
+            seed,
+        )
         self.count = len(self._entries)
 
     def field(self, index: int) -> TrainingField:
@@ -82,7 +97,9 @@ class MeasuredFields:
         pair = self._entries[number].load()
         measured, truth = aligned(pair, self._task.name, register=self._register)
         if isinstance(self._task, Fluorescence):
-            return self._fluorescence(pair, measured[0].astype(np.float32), truth.astype(np.float32))
+            return self._fluorescence(
+                pair, measured[0].astype(np.float32), truth.astype(np.float32)
+            )
         return phase_field(measured, truth, *_phase_optics(pair))
 
     def blank(self, index: int) -> TrainingField:
@@ -101,8 +118,14 @@ class MeasuredFields:
     def _fluorescence(self, pair: Pair, counts: np.ndarray, truth: np.ndarray) -> TrainingField:
         """With the lens of the optics that the pair says, as in use."""
         assert isinstance(self._task, Fluorescence)
-        pixel_um, wavelength_um, na, index = (pair.optics.get(name) for name in ("pixel_um", "wavelength_um", "na", "medium_index"))
-        lens = lens_of_optics(pixel_um, wavelength_um, na, index, self._task.upsampling) if self._task.fine_channels and pixel_um else None
+        pixel_um, wavelength_um, na, index = (
+            pair.optics.get(name) for name in ("pixel_um", "wavelength_um", "na", "medium_index")
+        )
+        lens = (
+            lens_of_optics(pixel_um, wavelength_um, na, index, self._task.upsampling)
+            if self._task.fine_channels and pixel_um
+            else None
+        )
         return fluorescence_field(self._task, counts, truth, lens=lens, pixel_um=pixel_um)
 
 
@@ -130,13 +153,19 @@ def aligned(pair: Pair, task: str, *, register: bool) -> tuple[np.ndarray, np.nd
     """
     check_saturation(pair.name, pair.measured)
     _check_shape(pair, TASKS[task])
-    return _aligned_fluorescence(pair, FLUORESCENCE[task], register) if task in FLUORESCENCE else _aligned_phase(pair, register)
+    return (
+        _aligned_fluorescence(pair, FLUORESCENCE[task], register)
+        if task in FLUORESCENCE
+        else _aligned_phase(pair, register)
+    )
 
 
 def _check_shape(pair: Pair, task: Task) -> None:
     wanted = tuple(task.upsampling * size for size in pair.measured.shape[-2:])
     if len(pair.measured) < task.planes or (task.planes == 1 and len(pair.measured) > 1):
-        raise PairError(f"{pair.name}: has {len(pair.measured)} plane(s); {task.name} takes {task.inputs}.")
+        raise PairError(
+            f"{pair.name}: has {len(pair.measured)} plane(s); {task.name} takes {task.inputs}."
+        )
     if pair.truth.shape != wanted:
         raise PairError(
             f"{pair.name}: the truth has {pair.truth.shape} pixels and the measured image {pair.measured.shape[-2:]}; "
@@ -144,11 +173,17 @@ def _check_shape(pair: Pair, task: Task) -> None:
         )
 
 
-def _aligned_fluorescence(pair: Pair, task: Fluorescence, register: bool) -> tuple[np.ndarray, np.ndarray]:
+def _aligned_fluorescence(
+    pair: Pair, task: Fluorescence, register: bool
+) -> tuple[np.ndarray, np.ndarray]:
     factor = task.upsampling
     found = compared_widefield(pair.measured[0].astype(np.float64), pair.truth, factor)
     check_agreement(pair.name, found, register=register, signed=False)
-    truth = moved_truth(pair.truth, found.shift_px, factor) if register else pair.truth.astype(np.float64)
+    truth = (
+        moved_truth(pair.truth, found.shift_px, factor)
+        if register
+        else pair.truth.astype(np.float64)
+    )
     inner = _inner(found.distance_px if register else 0, pair.measured.shape[-2:])
     kept = pair.measured[(slice(None), *inner)]
     # The unit of a truth is arbitrary; blurred, it must be the measured signal: counts of a camera pixel above the dark level.
@@ -158,10 +193,14 @@ def _aligned_fluorescence(pair: Pair, task: Fluorescence, register: bool) -> tup
 
 def _aligned_phase(pair: Pair, register: bool) -> tuple[np.ndarray, np.ndarray]:
     microscope, defocus_um, condenser_na = _phase_optics(pair)
-    prepared = PhaseTwoShot().condition(pair.measured, microscope, defocus_um, "auto", condenser_na=condenser_na)
+    prepared = PhaseTwoShot().condition(
+        pair.measured, microscope, defocus_um, "auto", condenser_na=condenser_na
+    )
     found = compared_phase(prepared.kept(prepared.baseline.numpy()) * prepared.gain, pair.truth)
     check_agreement(pair.name, found, register=register, signed=True)
-    truth = moved_truth(pair.truth, found.shift_px, 1) if register else pair.truth.astype(np.float64)
+    truth = (
+        moved_truth(pair.truth, found.shift_px, 1) if register else pair.truth.astype(np.float64)
+    )
     inner = _inner(found.distance_px if register else 0, pair.truth.shape)
     kept = truth[inner]
     return pair.measured[(slice(None), *inner)], kept - kept.mean()
@@ -169,7 +208,9 @@ def _aligned_phase(pair: Pair, register: bool) -> tuple[np.ndarray, np.ndarray]:
 
 def _empty(plane: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
     """A level with the noise of a plane, float32 (Y, X)."""
-    return (level + noise_sigma(plane.astype(np.float64)) * rng.standard_normal(plane.shape)).astype(np.float32)
+    return (
+        level + noise_sigma(plane.astype(np.float64)) * rng.standard_normal(plane.shape)
+    ).astype(np.float32)
 
 
 def _inner(distance_px: float, shape: tuple[int, ...]) -> tuple[slice, slice]:
@@ -187,9 +228,14 @@ def _phase_optics(pair: Pair) -> tuple[Microscope, tuple[float, ...], float]:
     """Microscope, position of each plane [um] and NA of the condenser (0 for coherent light)."""
     missing = [name for name in NEEDED_FOR_PHASE if pair.optics.get(name) is None]
     if missing:
-        raise RequestError(f"{pair.name}: {', '.join(missing)} not known; give them beside the folders in the recipe.")
+        raise RequestError(
+            f"{pair.name}: {', '.join(missing)} not known; give them beside the folders in the recipe."
+        )
     values = {name: float(pair.optics[name]) for name in NEEDED_FOR_PHASE[:3]}
-    defocus_um, condenser_na = check_defocus(pair.optics["defocus_um"]), float(pair.optics.get("condenser_na") or 0.0)
+    defocus_um, condenser_na = (
+        check_defocus(pair.optics["defocus_um"]),
+        float(pair.optics.get("condenser_na") or 0.0),
+    )
     if len(defocus_um) != len(pair.measured):
         raise RequestError(
             f"{pair.name}: has {len(pair.measured)} planes, but defocus_um has {len(defocus_um)} positions; give one position for each plane, in their order."

@@ -58,7 +58,9 @@ class TimeLeft:
         elif step > self._first:
             self._pace[stage] = (time.monotonic() - self._since) / (step - self._first)
         own = self._pace.get(stage, 0.0)
-        later = self._total["diffusion"] * self._pace.get("diffusion", own) if stage == "mean" else 0.0
+        later = (
+            self._total["diffusion"] * self._pace.get("diffusion", own) if stage == "mean" else 0.0
+        )
         return (self._total[stage] - step) * own + later
 
 
@@ -90,7 +92,11 @@ def measured_pace(recipe: Recipe, device: str) -> Generator[Progress, None, Pace
         run.step(parts)  # the first step allocates, and is no measure
         started = time.perf_counter()
         for step in range(MEASURED_STEPS):
-            yield Progress(stage="measuring how long a step takes", done=number * MEASURED_STEPS + step, total=len(stages) * MEASURED_STEPS)
+            yield Progress(
+                stage="measuring how long a step takes",
+                done=number * MEASURED_STEPS + step,
+                total=len(stages) * MEASURED_STEPS,
+            )
             run.step(parts)
         found[stage.name] = (time.perf_counter() - started) / MEASURED_STEPS
     return Pace(step_s=found)
@@ -101,15 +107,24 @@ def batch_like(recipe: Recipe, run: StageRun) -> Batch:
     plan, config = recipe.plan, run.network.config
     device, generator = run.network.residual_scale.device, torch.Generator().manual_seed(0)
     fine = (plan.batch, 1, *(2 * [plan.patch_px * config.upsampling]))
-    channels = torch.randn(plan.batch, config.condition_channels, plan.patch_px, plan.patch_px, generator=generator)
+    channels = torch.randn(
+        plan.batch, config.condition_channels, plan.patch_px, plan.patch_px, generator=generator
+    )
     baseline, truth = (torch.randn(fine, generator=generator) for _ in range(2))
     weight = torch.ones(plan.batch, 1, 1, 1)
-    return Batch(channels=channels.to(device), baseline=baseline.to(device), truth=truth.to(device), weight=weight.to(device))
+    return Batch(
+        channels=channels.to(device),
+        baseline=baseline.to(device),
+        truth=truth.to(device),
+        weight=weight.to(device),
+    )
 
 
 def _draw(recipe: Recipe, stage: Stage, processes: Processes) -> Draw:
     plan, side = recipe.plan, recipe.plan.patch_px * recipe.network.upsampling
-    return Draw.of_step((plan.batch, 1, side, side), recipe.seed, 0).part(slice(None), processes.device)
+    return Draw.of_step((plan.batch, 1, side, side), recipe.seed, 0).part(
+        slice(None), processes.device
+    )
 
 
 def timed(recipe: Recipe, pace: Pace, minutes: float) -> Recipe:
@@ -126,17 +141,39 @@ def timed(recipe: Recipe, pace: Pace, minutes: float) -> Recipe:
     Recipe
         Its averaged weights remember a tenth of a stage.
     """
-    shares = {"mean": MEAN_SHARE, "diffusion": 1 - MEAN_SHARE} if "mean" in pace.step_s else {"diffusion": 1.0}
-    steps = {name: max(1, int(60 * minutes * share * (1 - LOOKING_SHARE) / pace.step_s[name])) for name, share in shares.items()}
+    shares = (
+        {"mean": MEAN_SHARE, "diffusion": 1 - MEAN_SHARE}
+        if "mean" in pace.step_s
+        else {"diffusion": 1.0}
+    )
+    steps = {
+        name: max(1, int(60 * minutes * share * (1 - LOOKING_SHARE) / pace.step_s[name]))
+        for name, share in shares.items()
+    }
     ema = min(max(1 - 1 / (EMA_STEPS * min(steps.values())), EMA_BOUNDS[0]), EMA_BOUNDS[1])
-    plan = replace(recipe.plan, mean_steps=steps.get("mean", 0), diffusion_steps=steps["diffusion"], ema_decay=ema)
+    plan = replace(
+        recipe.plan,
+        mean_steps=steps.get("mean", 0),
+        diffusion_steps=steps["diffusion"],
+        ema_decay=ema,
+    )
     return looked_at(replace(recipe, plan=plan), pace)
 
 
 def looked_at(recipe: Recipe, pace: Pace) -> Recipe:
     """The recipe with so many steps between two looks that there are enough of them, and that they take no more than their share of the time."""
     looked, plan = recipe.validation, recipe.plan
-    evaluation_s = FORWARD_SHARE * pace.step_s["diffusion"] / plan.batch * (looked.largest_px / plan.patch_px) ** 2
+    evaluation_s = (
+        FORWARD_SHARE
+        * pace.step_s["diffusion"]
+        / plan.batch
+        * (looked.largest_px / plan.patch_px) ** 2
+    )
     look_s = looked.fields * looked.samples * looked.evaluations * evaluation_s
     often = ceil(look_s * (1 - LOOKING_SHARE) / (LOOKING_SHARE * min(pace.step_s.values())))
-    return replace(recipe, validation=replace(looked, every=max(1, max(plan.mean_steps, plan.diffusion_steps) // LOOKS, often)))
+    return replace(
+        recipe,
+        validation=replace(
+            looked, every=max(1, max(plan.mean_steps, plan.diffusion_steps) // LOOKS, often)
+        ),
+    )

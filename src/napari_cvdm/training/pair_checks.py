@@ -9,11 +9,21 @@ from skimage.registration import phase_cross_correlation
 
 from napari_cvdm.core.request import RequestError
 
-LARGEST_SHIFT_PX = 0.3  # of the measured image: half of what blurs a truth by a tenth of its resolution
+LARGEST_SHIFT_PX = (
+    0.3  # of the measured image: half of what blurs a truth by a tenth of its resolution
+)
 SHIFT_PRECISION = 50  # parts of a pixel
 LEAST_CORRELATION = 0.5
 MOST_SATURATED = 0.01
-BLURS_PX = (0.0, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)  # of a widefield image beside its truth, in its own pixels
+BLURS_PX = (
+    0.0,
+    0.5,
+    0.75,
+    1.0,
+    1.5,
+    2.0,
+    3.0,
+)  # of a widefield image beside its truth, in its own pixels
 BORDER_PX = 8
 FADED = 0.5  # share of each side over which an image fades to nothing: its frame must not be what is registered
 REFINEMENTS = 3
@@ -53,26 +63,53 @@ class Agreement:
 def binned(image: np.ndarray, factor: int) -> np.ndarray:
     """Means of factor x factor pixels."""
     height, width = (size // factor for size in image.shape)
-    return image[: height * factor, : width * factor].reshape(height, factor, width, factor).mean(axis=(1, 3))
+    return (
+        image[: height * factor, : width * factor]
+        .reshape(height, factor, width, factor)
+        .mean(axis=(1, 3))
+    )
 
 
 def compared_widefield(measured: np.ndarray, truth: np.ndarray, factor: int) -> Agreement:
     """A fluorescence image (Y, X) and a truth `factor` times finer: blurred until it is most alike, registered, then fitted."""
     coarse = binned(truth.astype(np.float64), factor)
-    blurred = max((gaussian_filter(coarse, sigma) for sigma in BLURS_PX), key=lambda image: _correlation(image, measured))
+    blurred = max(
+        (gaussian_filter(coarse, sigma) for sigma in BLURS_PX),
+        key=lambda image: _correlation(image, measured),
+    )
     moved = _shift(measured, blurred)
     laid = shift(blurred, moved, order=1, mode="nearest")
-    inner = (slice(BORDER_PX, -BORDER_PX),) * 2 if min(measured.shape) > 4 * BORDER_PX else (slice(None),) * 2
-    gain, offset = np.polyfit(laid[inner].ravel(), measured[inner].astype(np.float64).ravel(), 1) if laid[inner].std() > 0 else (0.0, 0.0)
-    return Agreement(correlation=_correlation(laid[inner], measured[inner]), shift_px=moved, gain=float(gain), offset=float(offset))
+    inner = (
+        (slice(BORDER_PX, -BORDER_PX),) * 2
+        if min(measured.shape) > 4 * BORDER_PX
+        else (slice(None),) * 2
+    )
+    gain, offset = (
+        np.polyfit(laid[inner].ravel(), measured[inner].astype(np.float64).ravel(), 1)
+        if laid[inner].std() > 0
+        else (0.0, 0.0)
+    )
+    return Agreement(
+        correlation=_correlation(laid[inner], measured[inner]),
+        shift_px=moved,
+        gain=float(gain),
+        offset=float(offset),
+    )
 
 
 def compared_phase(baseline: np.ndarray, truth: np.ndarray) -> Agreement:
     """US-TIE's phase and a true phase on one grid, both without their slow waves, of which defocused planes say little."""
     slow = max(4.0, min(truth.shape) / 16)
-    first, second = (image - gaussian_filter(image, slow) for image in (baseline.astype(np.float64), truth.astype(np.float64)))
+    first, second = (
+        image - gaussian_filter(image, slow)
+        for image in (baseline.astype(np.float64), truth.astype(np.float64))
+    )
     moved = _shift(first, second)
-    return Agreement(correlation=_correlation(shift(second, moved, order=1, mode="nearest"), first), shift_px=moved, gain=1.0)
+    return Agreement(
+        correlation=_correlation(shift(second, moved, order=1, mode="nearest"), first),
+        shift_px=moved,
+        gain=1.0,
+    )
 
 
 def _shift(reference: np.ndarray, moving: np.ndarray) -> tuple[float, float]:
@@ -82,7 +119,9 @@ def _shift(reference: np.ndarray, moving: np.ndarray) -> tuple[float, float]:
     for _ in range(REFINEMENTS):
         laid = shift(moving, total, order=3, mode="nearest")
         first, second = (fade * (image - np.median(image)) for image in (reference, laid))
-        found, _, _ = phase_cross_correlation(first, second, upsample_factor=SHIFT_PRECISION, normalization=None)
+        found, _, _ = phase_cross_correlation(
+            first, second, upsample_factor=SHIFT_PRECISION, normalization=None
+        )
         total = total + found
     return float(total[0]), float(total[1])
 
@@ -129,9 +168,13 @@ def check_saturation(name: str, measured: np.ndarray) -> None:
         return
     share = float((measured >= np.iinfo(measured.dtype).max).mean())
     if share > MOST_SATURATED:
-        raise PairError(f"{name}: {share:.0%} of its pixels are saturated (at most {MOST_SATURATED:.0%} are allowed); leave this pair out.")
+        raise PairError(
+            f"{name}: {share:.0%} of its pixels are saturated (at most {MOST_SATURATED:.0%} are allowed); leave this pair out."
+        )
 
 
 def moved_truth(truth: np.ndarray, shift_px: tuple[float, float], factor: int) -> np.ndarray:
     """The truth, moved by a shift given in measured pixels; what comes in from outside repeats the edge."""
-    return shift(truth.astype(np.float64), [factor * one for one in shift_px], order=3, mode="nearest")
+    return shift(
+        truth.astype(np.float64), [factor * one for one in shift_px], order=3, mode="nearest"
+    )

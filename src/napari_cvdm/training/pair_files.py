@@ -65,31 +65,57 @@ class Folders:
         measured, truth = _images_in(self.measured), _images_in(self.truth)
         lonely = sorted(measured.keys() ^ truth.keys())
         if lonely:
-            raise RequestError(f"{', '.join(lonely[:5])}: in one folder only; each image in {self.measured} needs a truth of the same name in {self.truth}.")
-        return [entry for name in sorted(measured) for entry in self._frames(name, measured[name], truth[name], task)]
+            raise RequestError(
+                f"{', '.join(lonely[:5])}: in one folder only; each image in {self.measured} needs a truth of the same name in {self.truth}."
+            )
+        return [
+            entry
+            for name in sorted(measured)
+            for entry in self._frames(name, measured[name], truth[name], task)
+        ]
 
     def _frames(self, name: str, measured: Path, truth: Path, task: str) -> Iterator[PairEntry]:
         first, second = self._open(measured, truth, task)
         shapes = [stack.array.shape[: len(_looped(stack))] for stack in (first, second)]
         if shapes[0] != shapes[1]:
-            raise RequestError(f"{name}: the measured file has frames {shapes[0]} and the truth {shapes[1]}; each frame needs its truth.")
+            raise RequestError(
+                f"{name}: the measured file has frames {shapes[0]} and the truth {shapes[1]}; each frame needs its truth."
+            )
         for index in product(*(range(size) for size in shapes[0])):
             yield PairEntry(view=name, load=partial(self._load, name, measured, truth, index, task))
 
     def _open(self, measured: Path, truth: Path, task: str) -> tuple[ImageStack, ImageStack]:
-        return _opened(measured, count_planes(TASKS[task].planes, self.defocus_um)), _opened(truth, 1)
+        return _opened(measured, count_planes(TASKS[task].planes, self.defocus_um)), _opened(
+            truth, 1
+        )
 
-    def _load(self, name: str, measured: Path, truth: Path, index: tuple[int, ...], task: str) -> Pair:
+    def _load(
+        self, name: str, measured: Path, truth: Path, index: tuple[int, ...], task: str
+    ) -> Pair:
         first, second = self._open(measured, truth, task)
         optics = self._optics(first)
         _check_pixel(name, optics.get("pixel_um"), second.pixel_um, TASKS[task].upsampling)
         title = f"{name}, frame {index}" if index else name
-        return Pair(name=title, measured=first.frame(index), truth=second.frame(index)[0], optics=optics)
+        return Pair(
+            name=title, measured=first.frame(index), truth=second.frame(index)[0], optics=optics
+        )
 
     def _optics(self, stack: ImageStack) -> dict[str, Any]:
-        given = {name: getattr(self, name) for name in ("pixel_um", "wavelength_um", "medium_index", "na", "defocus_um", "condenser_na")}
+        given = {
+            name: getattr(self, name)
+            for name in (
+                "pixel_um",
+                "wavelength_um",
+                "medium_index",
+                "na",
+                "defocus_um",
+                "condenser_na",
+            )
+        }
         stated: Mapping[str, Any] = {"pixel_um": stack.pixel_um, **stack.metadata}
-        return {name: value if value is not None else stated.get(name) for name, value in given.items()}
+        return {
+            name: value if value is not None else stated.get(name) for name, value in given.items()
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +143,11 @@ class BioSR:
         """Every level of every cell."""
         if task != "widefield-x2":
             raise RequestError(f"[biosr] is for widefield-x2, and the recipe for {task}.")
-        found = [entry for raw in sorted(Path(self.folder).rglob(f"{SIM_FRAMES}*.mrc")) for entry in self._entry(raw)]
+        found = [
+            entry
+            for raw in sorted(Path(self.folder).rglob(f"{SIM_FRAMES}*.mrc"))
+            for entry in self._entry(raw)
+        ]
         if not found:
             raise RequestError(
                 f"{self.folder}: no {SIM_FRAMES}NN.mrc of levels {self.levels} with its SIM reconstruction in it; give the folder of a structure of BioSR."
@@ -127,7 +157,10 @@ class BioSR:
     def _entry(self, raw: Path) -> Iterator[PairEntry]:
         level = raw.stem.removeprefix(SIM_FRAMES)
         truths = [
-            path for name in (f"GTSIM_level_{level}.mrc", *SIM_TRUTHS) for path in (raw.with_name(name), raw.parent.parent / "GTSIM" / name) if path.exists()
+            path
+            for name in (f"GTSIM_level_{level}.mrc", *SIM_TRUTHS)
+            for path in (raw.with_name(name), raw.parent.parent / "GTSIM" / name)
+            if path.exists()
         ]
         if truths and level.isdigit() and self.levels[0] <= int(level) <= self.levels[1]:
             yield PairEntry(view=str(raw.parent), load=partial(_biosr_pair, raw, truths[0]))
@@ -185,18 +218,32 @@ class Arrays:
         """Every item."""
         first, second = _array(self.x, "x"), _array(self.y, "y")
         if first.ndim != 4 or second.ndim != 4 or len(first) != len(second):
-            raise RequestError(f"{self.x}, {self.y}: shapes are {first.shape} and {second.shape}; both must be (N, Y, X, C) with the same N.")
-        return [PairEntry(view=str(number), load=partial(self._load, number, task)) for number in range(len(first))]
+            raise RequestError(
+                f"{self.x}, {self.y}: shapes are {first.shape} and {second.shape}; both must be (N, Y, X, C) with the same N."
+            )
+        return [
+            PairEntry(view=str(number), load=partial(self._load, number, task))
+            for number in range(len(first))
+        ]
 
     def _load(self, number: int, task: str) -> Pair:
         planes: np.ndarray = np.moveaxis(np.asarray(_array(self.x, "x")[number], np.float32), -1, 0)
         truth: np.ndarray = np.asarray(_array(self.y, "y")[number, ..., 0], np.float32)
         if task == "phase-2shot":
             planes, truth = (planes + 1) / 2, (truth + OFFICIAL_LARGEST) / 2 * self.phase_range_rad
-        elif TASKS[task].upsampling == 2 and truth.shape == planes.shape[-2:]:  # x was interpolated onto y's grid: take that back
-            planes = planes.reshape(len(planes), truth.shape[0] // 2, 2, truth.shape[1] // 2, 2).mean(axis=(2, 4))
-        optics = {name: getattr(self, name) for name in ("pixel_um", "wavelength_um", "medium_index", "defocus_um", "condenser_na")}
-        return Pair(name=f"{Path(self.x).name}[{number}]", measured=planes, truth=truth, optics=optics)
+        elif (
+            TASKS[task].upsampling == 2 and truth.shape == planes.shape[-2:]
+        ):  # x was interpolated onto y's grid: take that back
+            planes = planes.reshape(
+                len(planes), truth.shape[0] // 2, 2, truth.shape[1] // 2, 2
+            ).mean(axis=(2, 4))
+        optics = {
+            name: getattr(self, name)
+            for name in ("pixel_um", "wavelength_um", "medium_index", "defocus_um", "condenser_na")
+        }
+        return Pair(
+            name=f"{Path(self.x).name}[{number}]", measured=planes, truth=truth, optics=optics
+        )
 
 
 def _check_optics(pairs: Folders | Arrays) -> None:
@@ -216,7 +263,9 @@ def _array(path: str, name: str) -> np.ndarray:
                 return np.load(stream, allow_pickle=False)[name]
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # NumPy and zipfile let through whatever a damaged file makes happen
-        raise RequestError(f"{path} cannot be read ({one_line(error)}); a .npy file, or a .npz file with arrays x and y is needed.") from None
+        raise RequestError(
+            f"{path} cannot be read ({one_line(error)}); a .npy file, or a .npz file with arrays x and y is needed."
+        ) from None
 
 
 @lru_cache(maxsize=OPEN_FILES)
@@ -233,9 +282,15 @@ def _images_in(folder: str) -> dict[str, Path]:
     """Image files by their names without endings."""
     if not Path(folder).is_dir():
         raise RequestError(f"{folder}: there is no such folder; give one with images.")
-    found = {path.name.split(".")[0]: path for path in sorted(Path(folder).iterdir()) if path.suffix.lower() in SUFFIXES}
+    found = {
+        path.name.split(".")[0]: path
+        for path in sorted(Path(folder).iterdir())
+        if path.suffix.lower() in SUFFIXES
+    }
     if not found:
-        raise RequestError(f"{folder}: no image in it; files ending in {', '.join(SUFFIXES)} are read.")
+        raise RequestError(
+            f"{folder}: no image in it; files ending in {', '.join(SUFFIXES)} are read."
+        )
     return found
 
 
@@ -243,4 +298,6 @@ def _check_pixel(name: str, measured_um: float | None, truth_um: float | None, f
     """RequestError where both files state a pixel size, and they do not go together."""
     if measured_um and truth_um and abs(truth_um * factor / measured_um - 1) > PIXEL_TOLERANCE:
         wanted = measured_um / factor
-        raise RequestError(f"{name}: pixels are {measured_um:g} um, and those of the truth {truth_um:g} um; {wanted:g} um is needed for the truth.")
+        raise RequestError(
+            f"{name}: pixels are {measured_um:g} um, and those of the truth {truth_um:g} um; {wanted:g} um is needed for the truth."
+        )

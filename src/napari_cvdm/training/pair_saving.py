@@ -16,7 +16,9 @@ MEASURED, TRUTH = "measured", "truth"
 UNTOUCHED = (np.uint8, np.uint16, np.uint32, np.float32, np.float64)
 
 
-def save_pairs(measured: ImageStack, truth: ImageStack, task: str, folder: str | Path) -> Generator[Progress, None, tuple[Path, Path]]:
+def save_pairs(
+    measured: ImageStack, truth: ImageStack, task: str, folder: str | Path
+) -> Generator[Progress, None, tuple[Path, Path]]:
     """Write each field of view into a file of its own, as ``[folders]`` of a recipe wants them.
 
     Parameters
@@ -51,19 +53,36 @@ def save_pairs(measured: ImageStack, truth: ImageStack, task: str, folder: str |
     folders = Path(folder) / MEASURED, Path(folder) / TRUTH
     for one in folders:
         one.mkdir(parents=True, exist_ok=True)
-    sizes = [size for letter, size in zip(measured.axes, measured.array.shape, strict=True) if letter in FIELD_AXES]
+    sizes = [
+        size
+        for letter, size in zip(measured.axes, measured.array.shape, strict=True)
+        if letter in FIELD_AXES
+    ]
     views = list(product(*(range(size) for size in sizes)))
     for number, view in enumerate(views):
         yield Progress(stage="saving the pairs", done=number, total=len(views))
-        for stack, target, unit in ((measured, folders[0], "counts"), (truth, folders[1], TASKS[task].unit)):
+        for stack, target, unit in (
+            (measured, folders[0], "counts"),
+            (truth, folders[1], TASKS[task].unit),
+        ):
             _write(stack, view, target / f"field-{number + 1:04d}.ome.tif", unit)
     return folders
 
 
 def _check_frames(measured: ImageStack, truth: ImageStack) -> None:
-    frames = [{letter: size for letter, size in zip(stack.axes, stack.array.shape, strict=True) if letter not in "PYX"} for stack in (measured, truth)]
+    frames = [
+        {
+            letter: size
+            for letter, size in zip(stack.axes, stack.array.shape, strict=True)
+            if letter not in "PYX"
+        }
+        for stack in (measured, truth)
+    ]
     if frames[0] != frames[1]:
-        said = ["no frames" if not one else " ".join(f"{letter} {size}" for letter, size in one.items()) for one in frames]
+        said = [
+            "no frames" if not one else " ".join(f"{letter} {size}" for letter, size in one.items())
+            for one in frames
+        ]
         raise RequestError(
             f"{measured.source} has {said[0]}, and {truth.source} {said[1]}; each frame needs its truth, so both need the same axes before Y and X."
         )
@@ -75,4 +94,6 @@ def _write(stack: ImageStack, view: tuple[int, ...], path: Path, unit: str) -> N
     axes = "".join(letter for letter in stack.axes if letter not in FIELD_AXES)
     pixels = np.asarray(stack.array[index])
     kept = pixels.dtype if pixels.dtype in UNTOUCHED else np.dtype(np.float32)
-    write_image(path, pixels, axes=axes, pixel_um=stack.pixel_um, unit=unit, name=stack.source, dtype=kept)
+    write_image(
+        path, pixels, axes=axes, pixel_um=stack.pixel_um, unit=unit, name=stack.source, dtype=kept
+    )

@@ -44,16 +44,24 @@ class Processes:
 
     def __init__(self, device: str, precision: str, accumulate: int, batch: int) -> None:
         on_cpu = pick_device(device).type == "cpu"
-        if not torch.distributed.is_initialized():  # what an earlier training of this program chose holds no longer
+        if (
+            not torch.distributed.is_initialized()
+        ):  # what an earlier training of this program chose holds no longer
             AcceleratorState._reset_state(reset_partial_state=True)
-        self.accelerator = Accelerator(cpu=on_cpu, mixed_precision=PRECISIONS[precision], gradient_accumulation_steps=accumulate)
+        self.accelerator = Accelerator(
+            cpu=on_cpu,
+            mixed_precision=PRECISIONS[precision],
+            gradient_accumulation_steps=accumulate,
+        )
         several = self.accelerator.num_processes > 1
         self.device = self.accelerator.device if several else pick_device(device)
         self._parts = self.accelerator.num_processes * accumulate
         self._accumulate, self._batch = accumulate, batch
         if batch % self._parts:
             shared = f"{self.accelerator.num_processes} processes and accumulate = {accumulate}"
-            raise RequestError(f"[plan] batch is {batch}, with {shared}; a multiple of {self._parts} is needed.")
+            raise RequestError(
+                f"[plan] batch is {batch}, with {shared}; a multiple of {self._parts} is needed."
+            )
 
     @property
     def first(self) -> bool:
@@ -69,7 +77,9 @@ class Processes:
         """The patches of a batch that this process learns from, one slice after the other."""
         size = self._batch // self._parts
         first = self.accelerator.process_index * self._accumulate
-        return tuple(slice(size * part, size * (part + 1)) for part in range(first, first + self._accumulate))
+        return tuple(
+            slice(size * part, size * (part + 1)) for part in range(first, first + self._accumulate)
+        )
 
     def accumulating(self, wrapped: nn.Module) -> AbstractContextManager[None]:
         """Around each part: gradients are exchanged with the last one."""
@@ -80,7 +90,9 @@ class Processes:
         """Loss terms of a part, detached; each route adds its gradient to its parameters."""
         terms: Terms = wrapped(batch, draw)
         for index, (name, parameters) in enumerate(stage.routes, start=1):
-            self.accelerator.backward(terms[name], inputs=parameters, retain_graph=index < len(stage.routes))
+            self.accelerator.backward(
+                terms[name], inputs=parameters, retain_graph=index < len(stage.routes)
+            )
         return {name: term.detach() for name, term in terms.items()}
 
     def clipped(self, stage: Stage, largest: float) -> float:

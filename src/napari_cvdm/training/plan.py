@@ -80,16 +80,27 @@ class Plan:
     def __post_init__(self) -> None:
         for name, low in SMALLEST.items():
             value = getattr(self, name)
-            if not isinstance(value, int | float) or isinstance(value, bool) or not isfinite(value) or value < low:
-                raise RequestError(f"[plan] {name} is {value!r}; a number of at least {low:g} is needed.")
+            if (
+                not isinstance(value, int | float)
+                or isinstance(value, bool)
+                or not isfinite(value)
+                or value < low
+            ):
+                raise RequestError(
+                    f"[plan] {name} is {value!r}; a number of at least {low:g} is needed."
+                )
         if not self.learning_rate > 0 or not self.ema_decay < 1:
             raise RequestError(
                 f"[plan] learning_rate is {self.learning_rate} and ema_decay {self.ema_decay}; above 0 and below 1 are needed, such as 1e-3 and 0.999."
             )
         if self.foreground > 1 or self.blank > 1:
-            raise RequestError(f"[plan] foreground is {self.foreground} and blank {self.blank}; shares from 0 to 1 are needed.")
+            raise RequestError(
+                f"[plan] foreground is {self.foreground} and blank {self.blank}; shares from 0 to 1 are needed."
+            )
         if self.precision not in ("fp32", "bf16"):
-            raise RequestError(f"[plan] precision is {self.precision!r}; allowed are fp32 and bf16.")
+            raise RequestError(
+                f"[plan] precision is {self.precision!r}; allowed are fp32 and bf16."
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -42,7 +42,9 @@ class Place:
 
     def cut(self, image: Tensor, side: int, factor: int) -> Tensor:
         """The patch of an image whose pixels are `factor` times finer than those of the place."""
-        rows, columns = (slice(start * factor, (start + side) * factor) for start in (self.top, self.left))
+        rows, columns = (
+            slice(start * factor, (start + side) * factor) for start in (self.top, self.left)
+        )
         part = torch.rot90(image[..., rows, columns], self.turns, (-2, -1))
         return part.flip(-1) if self.mirror else part
 
@@ -74,7 +76,16 @@ class FieldPool:
         Share of patches that are cut from an empty field.
     """
 
-    def __init__(self, source: FieldSource, size: int, rate: float, seed: int, *, foreground: float = 0.0, blank: float = 0.0) -> None:
+    def __init__(
+        self,
+        source: FieldSource,
+        size: int,
+        rate: float,
+        seed: int,
+        *,
+        foreground: float = 0.0,
+        blank: float = 0.0,
+    ) -> None:
         few = source.count is not None and source.count <= size
         self._size, self._rate = (source.count or size, 0.0) if few else (size, rate)
         self._source, self._seed, self._foreground, self._blank = source, seed, foreground, blank
@@ -98,8 +109,14 @@ class FieldPool:
         seeds = rng.integers(2**32, size=count)
         with self._one_at_a_time:
             self._forget_before(newest - self._size)
-            fields = [self._field(int(index), bool(empty)) for index, empty in zip(chosen[part], blank[part], strict=True)]
-        cut = [self._patch(entry, side, np.random.default_rng(int(one))) for entry, one in zip(fields, seeds[part], strict=True)]
+            fields = [
+                self._field(int(index), bool(empty))
+                for index, empty in zip(chosen[part], blank[part], strict=True)
+            ]
+        cut = [
+            self._patch(entry, side, np.random.default_rng(int(one)))
+            for entry, one in zip(fields, seeds[part], strict=True)
+        ]
         channels, baseline, truth, weight = (torch.stack(parts) for parts in zip(*cut, strict=True))
         return Batch(channels=channels, baseline=baseline, truth=truth, weight=weight)
 
@@ -108,18 +125,39 @@ class FieldPool:
 
     def _field(self, index: int, empty: bool) -> TrainingField:
         if (index, empty) not in self._fields:
-            self._fields[index, empty] = self._source.blank(index) if empty else self._source.field(index)
+            self._fields[index, empty] = (
+                self._source.blank(index) if empty else self._source.field(index)
+            )
         return self._fields[index, empty]
 
-    def _patch(self, entry: TrainingField, side: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _patch(
+        self, entry: TrainingField, side: int, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         if min(entry.channels.shape[-2:]) < side:
             held = " x ".join(str(size) for size in entry.channels.shape[-2:])
-            raise RequestError(f"[plan] patch_px is {side}, and one of the images has {held} px; choose a patch that fits into every image.")
-        places = [self._place(entry, side, rng) for _ in range(CANDIDATES if rng.uniform() < self._foreground else 1)]
+            raise RequestError(
+                f"[plan] patch_px is {side}, and one of the images has {held} px; choose a patch that fits into every image."
+            )
+        places = [
+            self._place(entry, side, rng)
+            for _ in range(CANDIDATES if rng.uniform() < self._foreground else 1)
+        ]
         factor = entry.truth.shape[-2] // entry.channels.shape[-2]
-        place = max(places, key=lambda one: float(one.cut(entry.truth, side, factor).abs().mean())) if len(places) > 1 else places[0]
-        baseline, truth, weights = (place.cut(image[None], side, factor) for image in (entry.baseline, entry.truth, entry.weights))
-        return place.cut_with_fine(entry.channels, side, entry.fine_channels, factor), baseline, truth, weights
+        place = (
+            max(places, key=lambda one: float(one.cut(entry.truth, side, factor).abs().mean()))
+            if len(places) > 1
+            else places[0]
+        )
+        baseline, truth, weights = (
+            place.cut(image[None], side, factor)
+            for image in (entry.baseline, entry.truth, entry.weights)
+        )
+        return (
+            place.cut_with_fine(entry.channels, side, entry.fine_channels, factor),
+            baseline,
+            truth,
+            weights,
+        )
 
     def _place(self, entry: TrainingField, side: int, rng: np.random.Generator) -> Place:
         height, width = entry.channels.shape[-2:]

@@ -35,7 +35,9 @@ class ScheduleNow:
 @torch.no_grad()
 def schedule_now(rate: Tensor, clock: nn.Module) -> ScheduleNow:
     """Where a schedule is, from the rates of some pixels."""
-    low, middle, high = torch.quantile(rate.float().flatten(), torch.tensor(RATE_QUANTILES, device=rate.device)).tolist()
+    low, middle, high = torch.quantile(
+        rate.float().flatten(), torch.tensor(RATE_QUANTILES, device=rate.device)
+    ).tolist()
     return ScheduleNow(rates=(low, middle, high), clock=clock_curve(clock, CLOCK_POINTS))
 
 
@@ -76,11 +78,27 @@ def previewed(network: CVDM, entry: TrainingField, plan: Validation) -> Preview:
     plan : Validation
         Says how many samples and evaluations, and how large a field.
     """
-    device, unit = network.residual_scale.device, network.config.alignment * network.config.condition_fold
-    channels, baseline, truth, _ = (image.to(device) for image in cut_to_centre(entry, plan.largest_px, unit))
+    device, unit = (
+        network.residual_scale.device,
+        network.config.alignment * network.config.condition_fold,
+    )
+    channels, baseline, truth, _ = (
+        image.to(device) for image in cut_to_centre(entry, plan.largest_px, unit)
+    )
     samples, _ = posterior_samples(network, channels, baseline, plan, seed=0)
     rate = network.rate(network.features(channels, network.correction(channels)))
-    images = {"baseline": baseline[0], "truth": truth[0], "mean": samples.mean(dim=0), "spread": samples.std(dim=0), "rate": rate[0]}
+    images = {
+        "baseline": baseline[0],
+        "truth": truth[0],
+        "mean": samples.mean(dim=0),
+        "spread": samples.std(dim=0),
+        "rate": rate[0],
+    }
     shown = {name: image[0].float().cpu().numpy() for name, image in images.items()}
     measured = channels[0, 0].cpu().numpy()
-    return Preview(measured=measured, clock=clock_curve(network.clock, CLOCK_POINTS), pixel_um=entry.pixel_um, **shown)
+    return Preview(
+        measured=measured,
+        clock=clock_curve(network.clock, CLOCK_POINTS),
+        pixel_um=entry.pixel_um,
+        **shown,
+    )

@@ -21,11 +21,22 @@ from napari_cvdm.simulate.widefield import WidefieldRanges
 from napari_cvdm.tasks import TASKS
 from napari_cvdm.training.pair_files import Arrays, BioSR, Folders
 from napari_cvdm.training.plan import Plan, Start
-from napari_cvdm.training.sources import CleanImages, SolvedFields, Split, split_measured, split_simulation, split_solved
+from napari_cvdm.training.sources import (
+    CleanImages,
+    SolvedFields,
+    Split,
+    split_measured,
+    split_simulation,
+    split_solved,
+)
 from napari_cvdm.training.validation import Validation
 
 MeasuredPairs = Folders | BioSR | Arrays
-PAIRS: dict[str, type[Folders] | type[BioSR] | type[Arrays]] = {"folders": Folders, "biosr": BioSR, "arrays": Arrays}
+PAIRS: dict[str, type[Folders] | type[BioSR] | type[Arrays]] = {
+    "folders": Folders,
+    "biosr": BioSR,
+    "arrays": Arrays,
+}
 LARGEST_RECIPE = 1_000_000
 PATHS = ("measured", "truth", "folder", "photographs", "x", "y")
 
@@ -77,7 +88,9 @@ class Recipe:
         unit, side = self.network.alignment * self.network.condition_fold, self.plan.patch_px
         smallest = side if self.simulation is None else self.simulation.smallest_px
         if side % unit or side > smallest:
-            raise RequestError(f"[plan] patch_px is {side}; a multiple of {unit} is needed that the smallest simulated field ({smallest} px) holds.")
+            raise RequestError(
+                f"[plan] patch_px is {side}; a multiple of {unit} is needed that the smallest simulated field ({smallest} px) holds."
+            )
 
     def split(self) -> Split:
         """Fields to learn from and fields that are held out.
@@ -89,13 +102,28 @@ class Recipe:
         """
         looked = self.validation
         if self.pairs is not None:
-            return split_measured(self.pairs.entries(self.task), self.task, self.seed, looked.share, register=self.pairs.register)
+            return split_measured(
+                self.pairs.entries(self.task),
+                self.task,
+                self.seed,
+                looked.share,
+                register=self.pairs.register,
+            )
         if self.simulation is None:
-            raise RequestError("the recipe names neither pairs nor a simulation; recipes/smoke.toml is an example.")
+            raise RequestError(
+                "the recipe names neither pairs nor a simulation; recipes/smoke.toml is an example."
+            )
         held_out = looked.fields if looked.every else 0
         if self.solved is not None:
             return split_solved(self.solved, self.simulation, self.seed, held_out)
-        return split_simulation(self.simulation, self.seed, held_out, clean=self.clean, share=looked.share, fields=self.plan.fields or None)
+        return split_simulation(
+            self.simulation,
+            self.seed,
+            held_out,
+            clean=self.clean,
+            share=looked.share,
+            fields=self.plan.fields or None,
+        )
 
     @property
     def data(self) -> str:
@@ -104,15 +132,37 @@ class Recipe:
             return self.pairs.said
         if self.solved is not None:
             return "simulated, and inverted before the training"
-        return "simulated on the fly" if self.clean is None else f"images of {self.clean.folder}, degraded on the fly"
+        return (
+            "simulated on the fly"
+            if self.clean is None
+            else f"images of {self.clean.folder}, degraded on the fly"
+        )
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 of everything that decides the weights."""
         values = asdict(self)
-        kept = {name: values[name] for name in ("task", "seed", "network", "simulation", "clean", "solved", "pairs", "plan", "validation", "start")}
+        kept = {
+            name: values[name]
+            for name in (
+                "task",
+                "seed",
+                "network",
+                "simulation",
+                "clean",
+                "solved",
+                "pairs",
+                "plan",
+                "validation",
+                "start",
+            )
+        }
         kept["kind"] = type(self.pairs).__name__
-        kept["plan"] = {name: value for name, value in kept["plan"].items() if name not in ("log_every", "save_every")}
+        kept["plan"] = {
+            name: value
+            for name, value in kept["plan"].items()
+            if name not in ("log_every", "save_every")
+        }
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
@@ -120,8 +170,12 @@ def _known(kind: type, values: dict[str, Any], section: str, path: Path) -> dict
     allowed = {entry.name for entry in fields(kind)}
     unknown = sorted(set(values) - allowed)
     if unknown:
-        raise RequestError(f"{path}: [{section}] has {', '.join(unknown)}; allowed are {', '.join(sorted(allowed))}.")
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        raise RequestError(
+            f"{path}: [{section}] has {', '.join(unknown)}; allowed are {', '.join(sorted(allowed))}."
+        )
+    return {
+        name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+    }
 
 
 def _shape(values: dict[str, Any], section: str, path: Path) -> UNetConfig | DFCANConfig:
@@ -130,7 +184,11 @@ def _shape(values: dict[str, Any], section: str, path: Path) -> UNetConfig | DFC
 
 
 def _network(values: dict[str, Any], task: str, path: Path) -> CVDMConfig:
-    parts: dict[str, Any] = {part: _shape(values.pop(part), f"network.{part}", path) for part in ("denoiser", "mean", "residual_std") if part in values}
+    parts: dict[str, Any] = {
+        part: _shape(values.pop(part), f"network.{part}", path)
+        for part in ("denoiser", "mean", "residual_std")
+        if part in values
+    }
     job = TASKS[task]
     known: dict[str, Any] = {**_known(CVDMConfig, values, "network", path), **parts}
     return CVDMConfig(**known, condition_channels=len(job.channels), upsampling=job.upsampling)
@@ -139,10 +197,14 @@ def _network(values: dict[str, Any], task: str, path: Path) -> CVDMConfig:
 def _network_of(start: Start, task: str, values: dict[str, Any], path: Path) -> CVDMConfig:
     """The network of the model to start from."""
     if "network" in values:
-        raise RequestError(f"{path}: [network] and [start] are both given; the network is that of {start.model}, so leave [network] out.")
+        raise RequestError(
+            f"{path}: [network] and [start] are both given; the network is that of {start.model}, so leave [network] out."
+        )
     card = read_card(model_folder(start.model))
     if card.task != task:
-        raise RequestError(f"{path}: [start] model {start.model} is for {card.task}, and the recipe for {task}; choose another model.")
+        raise RequestError(
+            f"{path}: [start] model {start.model} is for {card.task}, and the recipe for {task}; choose another model."
+        )
     return card.config()
 
 
@@ -150,20 +212,45 @@ def _data(task: str, values: dict[str, Any], path: Path) -> dict[str, Any]:
     """Where pairs come from: one section of measured pairs, or a simulation with or without clean images."""
     named = [name for name in (*PAIRS, "simulation") if name in values]
     if len(named) > 1 or ("clean" in values and set(named) & set(PAIRS)):
-        raise RequestError(f"{path}: {' and '.join(f'[{name}]' for name in named)} are both given; one says where pairs come from.")
+        raise RequestError(
+            f"{path}: {' and '.join(f'[{name}]' for name in named)} are both given; one says where pairs come from."
+        )
     if named and named[0] in PAIRS:
         kind = PAIRS[named[0]]
         return {"pairs": kind(**_found(_known(kind, values.pop(named[0]), named[0], path), path))}
     drawn = {entry.name for entry in fields(RANGES[task]) if isinstance(entry.default, tuple)}
-    ranges = _found({name: _range(value) if name in drawn else value for name, value in values.pop("simulation", {}).items()}, path)
-    clean = CleanImages(**_found(_known(CleanImages, values.pop("clean"), "clean", path), path)) if "clean" in values else None
-    solved = SolvedFields(**_found(_known(SolvedFields, values.pop("solved"), "solved", path), path)) if "solved" in values else None
-    return {"simulation": RANGES[task](**_known(RANGES[task], ranges, "simulation", path)), "clean": clean, "solved": solved}
+    ranges = _found(
+        {
+            name: _range(value) if name in drawn else value
+            for name, value in values.pop("simulation", {}).items()
+        },
+        path,
+    )
+    clean = (
+        CleanImages(**_found(_known(CleanImages, values.pop("clean"), "clean", path), path))
+        if "clean" in values
+        else None
+    )
+    solved = (
+        SolvedFields(**_found(_known(SolvedFields, values.pop("solved"), "solved", path), path))
+        if "solved" in values
+        else None
+    )
+    return {
+        "simulation": RANGES[task](**_known(RANGES[task], ranges, "simulation", path)),
+        "clean": clean,
+        "solved": solved,
+    }
 
 
 def _found(values: dict[str, Any], path: Path) -> dict[str, Any]:
     """Files and folders that a recipe names are beside it, unless their paths are absolute."""
-    return {name: str(path.parent / value) if name in PATHS and isinstance(value, str) and value else value for name, value in values.items()}
+    return {
+        name: str(path.parent / value)
+        if name in PATHS and isinstance(value, str) and value
+        else value
+        for name, value in values.items()
+    }
 
 
 def _range(value: Any) -> Any:
@@ -193,20 +280,44 @@ def read_recipe(path: str | Path) -> Recipe:
     try:
         values = tomllib.loads(content_of(path, LARGEST_RECIPE).decode("utf-8"))
         check_depth(values)
-    except (OSError, ValueError, RecursionError) as error:  # what is no TOML and no UTF-8 is a ValueError
-        raise RequestError(f"the recipe {path} cannot be read ({one_line(error)}); recipes/smoke.toml is an example.") from None
+    except (
+        OSError,
+        ValueError,
+        RecursionError,
+    ) as error:  # what is no TOML and no UTF-8 is a ValueError
+        raise RequestError(
+            f"the recipe {path} cannot be read ({one_line(error)}); recipes/smoke.toml is an example."
+        ) from None
     try:
         task = values.get("task")
         if task not in TASKS:
             raise RequestError(f"{path}: task is {task!r}; allowed are {', '.join(TASKS)}.")
-        start = Start(**_known(Start, values.pop("start"), "start", path)) if "start" in values else None
-        network = _network(values.pop("network", {}), task, path) if start is None else _network_of(start, task, values, path)
-        validation = Validation(**_known(Validation, values.pop("validation", {}), "validation", path))
+        start = (
+            Start(**_known(Start, values.pop("start"), "start", path))
+            if "start" in values
+            else None
+        )
+        network = (
+            _network(values.pop("network", {}), task, path)
+            if start is None
+            else _network_of(start, task, values, path)
+        )
+        validation = Validation(
+            **_known(Validation, values.pop("validation", {}), "validation", path)
+        )
         data = _data(task, values, path)
         plan = Plan(**_known(Plan, values.pop("plan", {}), "plan", path))
-        parts: dict[str, Any] = {"network": network, "plan": plan, "validation": validation, "start": start, **data}
+        parts: dict[str, Any] = {
+            "network": network,
+            "plan": plan,
+            "validation": validation,
+            "start": start,
+            **data,
+        }
         return Recipe(**_known(Recipe, values, "top level", path), **parts)
     except RequestError as error:
         raise RequestError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
     except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
-        raise RequestError(f"{path}: {one_line(error)}; recipes/smoke.toml is an example.") from None
+        raise RequestError(
+            f"{path}: {one_line(error)}; recipes/smoke.toml is an example."
+        ) from None

@@ -28,14 +28,18 @@ def recipe_text(recipe: Recipe, beside: Path | None = None) -> str:
     str
     """
     values = _without_none(asdict(recipe))
-    network: dict[str, Any] = {name: value for name, value in values.pop("network").items() if name not in OF_THE_TASK}
+    network: dict[str, Any] = {
+        name: value for name, value in values.pop("network").items() if name not in OF_THE_TASK
+    }
     pairs = values.pop("pairs", None)
     sections: dict[str, Any] = {name: values.pop(name) for name in SECTIONS if name in values}
     if recipe.start is None:
         sections["network"] = network
     if pairs is not None and recipe.pairs is not None:
         sections[section_of(recipe.pairs)] = _named_from(beside, pairs)
-    sections |= {name: _named_from(beside, sections[name]) for name in WITH_PATHS if name in sections}
+    sections |= {
+        name: _named_from(beside, sections[name]) for name in WITH_PATHS if name in sections
+    }
     return tomli_w.dumps({**values, **sections})
 
 
@@ -65,12 +69,23 @@ def section_of(pairs: Folders | BioSR | Arrays) -> str:
 
 def _named_from(folder: Path | None, values: dict[str, Any]) -> dict[str, Any]:
     """Files and folders beside the recipe by their way from there, others by their whole path."""
-    paths = {name: Path(value).absolute() for name, value in values.items() if name in PATHS and value}
+    paths = {
+        name: Path(value).absolute() for name, value in values.items() if name in PATHS and value
+    }
     beside = None if folder is None else folder.absolute()
-    said = {name: path.relative_to(beside) if beside is not None and path.is_relative_to(beside) else path for name, path in paths.items()}
+    said = {
+        name: path.relative_to(beside)
+        if beside is not None and path.is_relative_to(beside)
+        else path
+        for name, path in paths.items()
+    }
     return {**values, **{name: path.as_posix() for name, path in said.items()}}
 
 
 def _without_none(values: dict[str, Any]) -> dict[str, Any]:
     """TOML has no word for nothing: what is None is left out."""
-    return {name: _without_none(value) if isinstance(value, dict) else value for name, value in values.items() if value is not None}
+    return {
+        name: _without_none(value) if isinstance(value, dict) else value
+        for name, value in values.items()
+        if value is not None
+    }

@@ -6,8 +6,20 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-LOSSES = ("baseline", "mean", "network", "noise", "prior", "smoothness", "boundary", "schedule", "likelihood")
-HELD_OUT = tuple(f"held_out_{name}" for name in ("rmse", "centre_rmse", "baseline_rmse", "crps", "spread_ratio"))
+LOSSES = (
+    "baseline",
+    "mean",
+    "network",
+    "noise",
+    "prior",
+    "smoothness",
+    "boundary",
+    "schedule",
+    "likelihood",
+)
+HELD_OUT = tuple(
+    f"held_out_{name}" for name in ("rmse", "centre_rmse", "baseline_rmse", "crps", "spread_ratio")
+)
 COLUMNS = ("stage", "step", "learning_rate", *LOSSES, "gradient", *HELD_OUT)
 
 
@@ -34,7 +46,13 @@ class RunLog:
             writer = csv.DictWriter(stream, COLUMNS, restval="", lineterminator="\n")
             if new:
                 writer.writeheader()
-            writer.writerow({"stage": stage, "step": step, **{name: f"{value:.6g}" for name, value in values.items()}})
+            writer.writerow(
+                {
+                    "stage": stage,
+                    "step": step,
+                    **{name: f"{value:.6g}" for name, value in values.items()},
+                }
+            )
         if self._board is not None:
             for name, value in values.items():
                 self._board.add_scalar(f"{stage}/{name}", value, step)
@@ -48,10 +66,18 @@ class RunLog:
     def _forget_after(self, stage: str, step: int) -> None:
         if not self._path.exists():
             return
-        lines = [line for line in self._path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]  # a kill may cut the last one
+        lines = [
+            line
+            for line in self._path.read_text(encoding="utf-8").splitlines(keepends=True)
+            if line.endswith("\n")
+        ]  # a kill may cut the last one
         earlier = {"mean"} if stage == "diffusion" else set()
         rows = zip(lines[1:], csv.DictReader(lines), strict=True)
-        kept = [line for line, row in rows if row["stage"] in earlier or (row["stage"] == stage and int(row["step"]) <= step)]
+        kept = [
+            line
+            for line, row in rows
+            if row["stage"] in earlier or (row["stage"] == stage and int(row["step"]) <= step)
+        ]
         self._path.write_text("".join([*lines[:1], *kept]), encoding="utf-8", newline="")
 
 

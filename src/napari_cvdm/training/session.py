@@ -16,7 +16,13 @@ from napari_cvdm.models.cvdm import CVDM
 from napari_cvdm.models.registry import load_model
 from napari_cvdm.models.tiled import channels_last
 from napari_cvdm.training.card import make_card
-from napari_cvdm.training.health import Finding, gradient_findings, overfitting_findings, schedule_findings, spread_findings
+from napari_cvdm.training.health import (
+    Finding,
+    gradient_findings,
+    overfitting_findings,
+    schedule_findings,
+    spread_findings,
+)
 from napari_cvdm.training.parallel import Processes
 from napari_cvdm.training.pool import Batch, FieldPool
 from napari_cvdm.training.preview import Preview, ScheduleNow, previewed, schedule_now
@@ -50,30 +56,53 @@ class Session:
         Of the model that a fine-tuning begins with.
     """
 
-    def __init__(self, request: TrainRequest, recipe: Recipe, resumed: TrainingState | None) -> None:
+    def __init__(
+        self, request: TrainRequest, recipe: Recipe, resumed: TrainingState | None
+    ) -> None:
         plan = recipe.plan
         self.recipe, self._recipe_path, self._out = recipe, request.recipe, Path(request.out)
         self._processes = Processes(request.device, plan.precision, plan.accumulate, plan.batch)
         self.network = channels_last(first_network(recipe), self._processes.device)
-        self.stages = stages_of(self.network, plan, "all" if recipe.start is None else recipe.start.part)
+        self.stages = stages_of(
+            self.network, plan, "all" if recipe.start is None else recipe.start.part
+        )
         split = recipe.split()
-        self._pool = FieldPool(split.training, plan.pool_fields, plan.fields_per_step, recipe.seed, foreground=plan.foreground, blank=plan.blank)
+        self._pool = FieldPool(
+            split.training,
+            plan.pool_fields,
+            plan.fields_per_step,
+            recipe.seed,
+            foreground=plan.foreground,
+            blank=plan.blank,
+        )
         self._held_out = [make() for make in split.held_out] if recipe.validation.every else []
         self.offset = 0
         self.start = self._score_of_start(resumed)
         self._out.mkdir(parents=True, exist_ok=True)
-        self._log = RunLog(self._out, None if resumed is None else (resumed.stage, resumed.step)) if self._processes.first else None
+        self._log = (
+            RunLog(self._out, None if resumed is None else (resumed.stage, resumed.step))
+            if self._processes.first
+            else None
+        )
 
     def _score_of_start(self, resumed: TrainingState | None) -> Score | None:
         if self.recipe.start is None or not self._held_out:
             return None
-        return scored(self.network, self._held_out, self.recipe.validation) if resumed is None else Score(**resumed.progress["start"])
+        return (
+            scored(self.network, self._held_out, self.recipe.validation)
+            if resumed is None
+            else Score(**resumed.progress["start"])
+        )
 
     def begin(self, stage: Stage, resumed: TrainingState | None) -> StageRun:
         """A stage, from its beginning or from where it was left."""
         learns_mean = self.recipe.start is None or self.recipe.start.part == "all"
-        if stage.name == "diffusion" and resumed is None and learns_mean:  # the target is what the mean leaves
-            batches = (self._batch(self.offset + step, slice(None)) for step in range(SCALE_BATCHES))
+        if (
+            stage.name == "diffusion" and resumed is None and learns_mean
+        ):  # the target is what the mean leaves
+            batches = (
+                self._batch(self.offset + step, slice(None)) for step in range(SCALE_BATCHES)
+            )
             self.network.residual_scale.copy_(measured_residual_scale(self.network, batches))
         run = StageRun(stage, self.network, self.recipe.plan, self._processes, resumed)
         if resumed is None and self.start is not None:
@@ -102,11 +131,17 @@ class Session:
         plan, upsampling = self.recipe.plan, self.network.config.upsampling
         side = plan.patch_px * upsampling
         draw = Draw.of_step((plan.batch, 1, side, side), self.recipe.seed, step)
-        return [(self._batch(self.offset + step, part), draw.part(part, self._processes.device)) for part in self._processes.parts()]
+        return [
+            (self._batch(self.offset + step, part), draw.part(part, self._processes.device))
+            for part in self._processes.parts()
+        ]
 
     def _batch(self, step: int, part: slice) -> Batch:
         batch = self._pool.batch(step, self.recipe.plan.batch, self.recipe.plan.patch_px, part)
-        return replace(batch, **{name: getattr(batch, name).to(self._processes.device) for name in Batch.__slots__})
+        return replace(
+            batch,
+            **{name: getattr(batch, name).to(self._processes.device) for name in Batch.__slots__},
+        )
 
     def is_time_to_look(self, run: StageRun) -> bool:
         """Whether a look at the held-out fields is due."""
@@ -133,8 +168,13 @@ class Session:
             found += overfitting_findings(judged, run.counts.best, run.counts.best_step)
         rate = self._rate(run)
         if rate is not None:
-            pixel_wise, share = self.network.config.schedule == "pixel-wise", run.done / run.stage.steps
-            found += schedule_findings(rate, self.network.clock, pixel_wise=pixel_wise, share_done=share)
+            pixel_wise, share = (
+                self.network.config.schedule == "pixel-wise",
+                run.done / run.stage.steps,
+            )
+            found += schedule_findings(
+                rate, self.network.clock, pixel_wise=pixel_wise, share_done=share
+            )
         if run.stage.name == "diffusion" and score is not None:
             found += spread_findings(score)
         return found
@@ -155,7 +195,11 @@ class Session:
     def preview(self, run: StageRun, number: int = 0) -> Preview | None:
         """What the averaged weights make of one of the held-out fields now; None where none is held out."""
         fields = self._held_out
-        return previewed(run.averaged(), fields[number % len(fields)], self.recipe.validation) if fields else None
+        return (
+            previewed(run.averaged(), fields[number % len(fields)], self.recipe.validation)
+            if fields
+            else None
+        )
 
     def is_out_of_patience(self, run: StageRun) -> bool:
         """Whether too many looks have gone by without a better score."""
@@ -164,7 +208,11 @@ class Session:
 
     def write(self, run: StageRun, terms: dict[str, float], score: Score | None) -> None:
         """A line of the log, if there is something to write."""
-        looked = {} if score is None else {f"held_out_{name}": value for name, value in asdict(score).items()}
+        looked = (
+            {}
+            if score is None
+            else {f"held_out_{name}": value for name, value in asdict(score).items()}
+        )
         if self._log is not None and (terms or looked):
             self._log.add(run.stage.name, run.done, {**terms, **looked})
 
@@ -172,16 +220,33 @@ class Session:
         """The state to resume from, and the model so far."""
         if self._processes.first:
             start = None if self.start is None else asdict(self.start)
-            save_state(self._out, self.recipe.fingerprint, {**run.progress(), "start": start}, run.tensors())
-            save_checkpoint(self._out / SO_FAR, run.averaged(), make_card(self.recipe, self.network, ""))
+            save_state(
+                self._out,
+                self.recipe.fingerprint,
+                {**run.progress(), "start": start},
+                run.tensors(),
+            )
+            save_checkpoint(
+                self._out / SO_FAR, run.averaged(), make_card(self.recipe, self.network, "")
+            )
 
     def finish(self) -> tuple[ModelCard, Score | None]:
         """Save the model; its card tells how it scored beside the one that it began with."""
-        score = scored(self.network, self._held_out, self.recipe.validation) if self._held_out else None
+        score = (
+            scored(self.network, self._held_out, self.recipe.validation) if self._held_out else None
+        )
         card = make_card(self.recipe, self.network, self._recipe_path)
         if score is not None:
             found: dict[str, Any] = {"fields": len(self._held_out), "new": asdict(score)}
-            card = replace(card, metrics={**card.metrics, "held_out": found if self.start is None else {**found, "start": asdict(self.start)}})
+            card = replace(
+                card,
+                metrics={
+                    **card.metrics,
+                    "held_out": found
+                    if self.start is None
+                    else {**found, "start": asdict(self.start)},
+                },
+            )
         if self._processes.first:
             save_checkpoint(self._out, self.network.cpu(), card)
         self._processes.wait()

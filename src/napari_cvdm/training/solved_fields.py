@@ -26,7 +26,12 @@ from napari_cvdm.tasks.phase_posterior import PosteriorDraws
 from napari_cvdm.training.fields import TrainingField, simulated_fluorescence, solved_field
 
 RECORD = "fields.json"
-COARSE = ("width", "border_difference", "misfit", "absorption")  # kept as float16; pulls are too large for it
+COARSE = (
+    "width",
+    "border_difference",
+    "misfit",
+    "absorption",
+)  # kept as float16; pulls are too large for it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -41,9 +46,20 @@ def solve_field(seed: int, ranges: PhaseRanges, draw: DrawPhase = draw_phase) ->
     """Simulate one field and invert it as a user's image would be; parameters as of `simulate_phase`."""
     pair = simulate_phase(seed, ranges, draw)
     weight = torch.from_numpy(inverse_variance(pair.planes)).float()
-    estimate = finished(invert_planes(torch.from_numpy(pair.planes), weight, pair.defocus_um, pair.microscope, pair.condenser_na))
+    estimate = finished(
+        invert_planes(
+            torch.from_numpy(pair.planes),
+            weight,
+            pair.defocus_um,
+            pair.microscope,
+            pair.condenser_na,
+        )
+    )
     fresnel = max(fresnel_number(z, pair.microscope) for z in pair.defocus_um)
-    return SolvedField(maps=phase_maps(estimate, fresnel, PosteriorDraws(estimate.fit, seed).first()), truth=pair.phase)
+    return SolvedField(
+        maps=phase_maps(estimate, fresnel, PosteriorDraws(estimate.fit, seed).first()),
+        truth=pair.phase,
+    )
 
 
 def save_field(path: Path, solved: SolvedField) -> None:
@@ -53,7 +69,12 @@ def save_field(path: Path, solved: SolvedField) -> None:
     maps |= {name: np.clip(maps[name], -6e4, 6e4).astype(np.float16) for name in COARSE}
     partial = path.with_suffix(".partial")
     with partial.open("wb") as file:
-        np.savez_compressed(file, truth=solved.truth, frame=[rows.start, rows.stop, columns.start, columns.stop], **maps)
+        np.savez_compressed(
+            file,
+            truth=solved.truth,
+            frame=[rows.start, rows.stop, columns.start, columns.stop],
+            **maps,
+        )
     partial.replace(path)
 
 
@@ -64,16 +85,27 @@ def load_field(path: Path) -> SolvedField:
     top, bottom, left, right = values.pop("frame").astype(int).tolist()
     truth = values.pop("truth")
     fresnel, noise = (float(values.pop(name)) for name in ("fresnel", "noise"))
-    maps = PhaseMaps(frame=(slice(top, bottom), slice(left, right)), fresnel=fresnel, noise=noise, **values)
+    maps = PhaseMaps(
+        frame=(slice(top, bottom), slice(left, right)), fresnel=fresnel, noise=noise, **values
+    )
     return SolvedField(maps=maps, truth=truth)
 
 
 def save_training_field(path: Path, solved: TrainingField) -> None:
     """Write a field that is ready for training, in half precision."""
-    images = {name: getattr(solved, name).numpy().astype(np.float16) for name in ("channels", "baseline", "truth")}
+    images = {
+        name: getattr(solved, name).numpy().astype(np.float16)
+        for name in ("channels", "baseline", "truth")
+    }
     partial = path.with_suffix(".partial")
     with partial.open("wb") as file:
-        np.savez_compressed(file, weight=solved.weight, pixel_um=solved.pixel_um or 0.0, fine_channels=solved.fine_channels, **images)
+        np.savez_compressed(
+            file,
+            weight=solved.weight,
+            pixel_um=solved.pixel_um or 0.0,
+            fine_channels=solved.fine_channels,
+            **images,
+        )
     partial.replace(path)
 
 
@@ -81,13 +113,23 @@ def load_training_field(path: Path) -> TrainingField:
     """Read a field of either kind, ready for training."""
     with np.load(path, allow_pickle=False) as kept:
         if "channels" in kept.files:
-            images = {name: torch.from_numpy(kept[name].astype(np.float32)) for name in ("channels", "baseline", "truth")}
-            return TrainingField(weight=float(kept["weight"]), pixel_um=float(kept["pixel_um"]) or None, fine_channels=int(kept["fine_channels"]), **images)
+            images = {
+                name: torch.from_numpy(kept[name].astype(np.float32))
+                for name in ("channels", "baseline", "truth")
+            }
+            return TrainingField(
+                weight=float(kept["weight"]),
+                pixel_um=float(kept["pixel_um"]) or None,
+                fine_channels=int(kept["fine_channels"]),
+                **images,
+            )
     solved = load_field(path)
     return solved_field(solved.maps, solved.truth)
 
 
-def solve_missing(folder: Path, ranges: PhaseRanges | WidefieldRanges, seed: int, numbers: range) -> Iterator[int]:
+def solve_missing(
+    folder: Path, ranges: PhaseRanges | WidefieldRanges, seed: int, numbers: range
+) -> Iterator[int]:
     """Solve and keep every field of these numbers that is not there yet, one at a time; yields each number when it is done.
 
     Raises
@@ -106,7 +148,12 @@ def solve_missing(folder: Path, ranges: PhaseRanges | WidefieldRanges, seed: int
         elif isinstance(ranges, PhaseRanges):
             save_field(path, solve_field(seed + number, ranges))
         else:
-            save_training_field(path, simulated_fluorescence(FLUORESCENCE[ranges.task], ranges.simulated(seed + number), seed + number))
+            save_training_field(
+                path,
+                simulated_fluorescence(
+                    FLUORESCENCE[ranges.task], ranges.simulated(seed + number), seed + number
+                ),
+            )
         yield number
 
 
@@ -123,4 +170,6 @@ def check_record(folder: Path, made_of: dict[str, Any]) -> None:
     kept, wanted = json.loads(path.read_text(encoding="utf-8")), json.loads(json.dumps(made_of))
     different = sorted(name for name in wanted if kept.get(name) != wanted[name])
     if different:
-        raise RequestError(f"{path}: the fields in this folder have other {', '.join(different)}; name another folder, or delete this one.")
+        raise RequestError(
+            f"{path}: the fields in this folder have other {', '.join(different)}; name another folder, or delete this one."
+        )

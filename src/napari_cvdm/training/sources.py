@@ -18,7 +18,12 @@ from napari_cvdm.simulate.widefield import DrawStructure, WidefieldRanges
 from napari_cvdm.tasks import FLUORESCENCE
 from napari_cvdm.training.fields import TrainingField, simulated_fluorescence, solved_field
 from napari_cvdm.training.measured import MeasuredFields, PairEntry
-from napari_cvdm.training.solved_fields import check_record, load_training_field, ranges_entry, solve_field
+from napari_cvdm.training.solved_fields import (
+    check_record,
+    load_training_field,
+    ranges_entry,
+    solve_field,
+)
 
 SEED_STRIDE = 1_000_003
 HELD_OUT_SEED = 500_000  # added to the seed: no training reaches these
@@ -66,10 +71,16 @@ class SimulatedFields:
 
     def blank(self, index: int) -> TrainingField:
         """Make one with nothing in it."""
-        return _simulated(self.ranges, self.seed * SEED_STRIDE + index, _no_phase if isinstance(self.ranges, PhaseRanges) else _no_structure)
+        return _simulated(
+            self.ranges,
+            self.seed * SEED_STRIDE + index,
+            _no_phase if isinstance(self.ranges, PhaseRanges) else _no_structure,
+        )
 
 
-def _simulated(ranges: Ranges, seed: int, draw: "DrawPhase | DrawStructure | None") -> TrainingField:
+def _simulated(
+    ranges: Ranges, seed: int, draw: "DrawPhase | DrawStructure | None"
+) -> TrainingField:
     if isinstance(ranges, PhaseRanges):
         solved = solve_field(seed, ranges, draw or draw_phase)  # type: ignore[arg-type]  # draws are made for the ranges
         return solved_field(solved.maps, solved.truth)
@@ -128,9 +139,14 @@ def split_solved(fields: SolvedFields, ranges: Ranges, seed: int, held_out: int)
     paths = fields.paths()
     check_record(Path(fields.folder), ranges_entry(ranges))
     if len(paths) <= held_out:
-        raise RequestError(f"{fields.folder}: {len(paths)} solved fields, and {held_out} are to be held out; make more.")
+        raise RequestError(
+            f"{fields.folder}: {len(paths)} solved fields, and {held_out} are to be held out; make more."
+        )
     judged = SolvedSource(paths=paths[:held_out], seed=seed)
-    return Split(training=SolvedSource(paths=paths[held_out:], seed=seed), held_out=tuple(partial(judged.exactly, number) for number in range(held_out)))
+    return Split(
+        training=SolvedSource(paths=paths[held_out:], seed=seed),
+        held_out=tuple(partial(judged.exactly, number) for number in range(held_out)),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,9 +165,13 @@ class CleanImages:
 
     def draws(self, ranges: Ranges) -> dict[str, DrawPhase | DrawStructure]:
         """What each image puts into a field, by its name."""
-        paths = [path for path in sorted(Path(self.folder).glob("*")) if path.suffix.lower() in SUFFIXES]
+        paths = [
+            path for path in sorted(Path(self.folder).glob("*")) if path.suffix.lower() in SUFFIXES
+        ]
         if not paths:
-            raise RequestError(f"{self.folder}: no image in it; files ending in {', '.join(SUFFIXES)} are read.")
+            raise RequestError(
+                f"{self.folder}: no image in it; files ending in {', '.join(SUFFIXES)} are read."
+            )
         return {path.name: self._draw(path, ranges) for path in paths}
 
     def _draw(self, path: Path, ranges: Ranges) -> "DrawPhase | DrawStructure":
@@ -160,8 +180,12 @@ class CleanImages:
         if pixel_um is None:
             raise RequestError(f"{path}: its pixel size is not known; give pixel_um under [clean].")
         if stack.axes != "YX":
-            raise RequestError(f"{path}: has axes {stack.axes}; one image (Y, X) for each file is needed.")
-        of_image: Callable[[np.ndarray, float], DrawPhase | DrawStructure] = phase_of_image if isinstance(ranges, PhaseRanges) else structure_of_image
+            raise RequestError(
+                f"{path}: has axes {stack.axes}; one image (Y, X) for each file is needed."
+            )
+        of_image: Callable[[np.ndarray, float], DrawPhase | DrawStructure] = (
+            phase_of_image if isinstance(ranges, PhaseRanges) else structure_of_image
+        )
         return of_image(np.asarray(stack.array), pixel_um)
 
 
@@ -198,31 +222,59 @@ def held_out_views(views: Sequence[str], share: float, seed: int) -> frozenset[s
     """
     different = sorted(set(views))
     if len(different) < 2:
-        raise RequestError(f"there is {len(different)} field of view; at least 2 are needed, so that one can be held out to judge the training.")
+        raise RequestError(
+            f"there is {len(different)} field of view; at least 2 are needed, so that one can be held out to judge the training."
+        )
     count = min(len(different) - 1, max(1, round(share * len(different))))
     return frozenset(np.random.default_rng(seed).permutation(different)[:count].tolist())
 
 
-def split_simulation(ranges: Ranges, seed: int, held_out: int, clean: CleanImages | None = None, share: float = 0.2, fields: int | None = None) -> Split:
+def split_simulation(
+    ranges: Ranges,
+    seed: int,
+    held_out: int,
+    clean: CleanImages | None = None,
+    share: float = 0.2,
+    fields: int | None = None,
+) -> Split:
     """A simulation, or clean images degraded by it: held-out fields have seeds, and images, of their own."""
     draws = clean.draws(ranges) if clean is not None else {}
     kept = held_out_views(list(draws), share, seed) if draws else frozenset[str]()
     learned = tuple(draw for name, draw in draws.items() if name not in kept)
-    judged = SimulatedFields(ranges=ranges, seed=seed + HELD_OUT_SEED, draws=tuple(draw for name, draw in draws.items() if name in kept))
+    judged = SimulatedFields(
+        ranges=ranges,
+        seed=seed + HELD_OUT_SEED,
+        draws=tuple(draw for name, draw in draws.items() if name in kept),
+    )
     training = SimulatedFields(ranges=ranges, seed=seed, draws=learned, count=fields)
-    return Split(training=training, held_out=tuple(partial(judged.field, index) for index in range(held_out)))
+    return Split(
+        training=training, held_out=tuple(partial(judged.field, index) for index in range(held_out))
+    )
 
 
-def split_measured(entries: Sequence[PairEntry], task: str, seed: int, share: float, *, register: bool) -> Split:
+def split_measured(
+    entries: Sequence[PairEntry], task: str, seed: int, share: float, *, register: bool
+) -> Split:
     """Measured pairs, split by field of view."""
     kept = held_out_views([entry.view for entry in entries], share, seed)
     learned, judged = (
-        MeasuredFields([entry for entry in entries if (entry.view in kept) is chosen], task, register=register, seed=seed) for chosen in (False, True)
+        MeasuredFields(
+            [entry for entry in entries if (entry.view in kept) is chosen],
+            task,
+            register=register,
+            seed=seed,
+        )
+        for chosen in (False, True)
     )
-    return Split(training=learned, held_out=tuple(partial(judged.exactly, number) for number in range(judged.count)))
+    return Split(
+        training=learned,
+        held_out=tuple(partial(judged.exactly, number) for number in range(judged.count)),
+    )
 
 
-def _no_phase(rng: np.random.Generator, shape: tuple[int, int], ranges: PhaseRanges, pixel_um: float) -> np.ndarray:
+def _no_phase(
+    rng: np.random.Generator, shape: tuple[int, int], ranges: PhaseRanges, pixel_um: float
+) -> np.ndarray:
     return np.zeros(shape)
 
 

@@ -72,12 +72,23 @@ class StageRun:
         What to go on from.
     """
 
-    def __init__(self, stage: Stage, network: CVDM, plan: Plan, processes: Processes, resumed: TrainingState | None = None) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        network: CVDM,
+        plan: Plan,
+        processes: Processes,
+        resumed: TrainingState | None = None,
+    ) -> None:
         stage.begin()
         self.stage, self.network, self._processes = stage, network, processes
-        self._optimiser = torch.optim.AdamW(stage.parameters, lr=plan.learning_rate, weight_decay=1e-4, betas=(0.9, 0.99))
+        self._optimiser = torch.optim.AdamW(
+            stage.parameters, lr=plan.learning_rate, weight_decay=1e-4, betas=(0.9, 0.99)
+        )
         self._decay = one_cycle(self._optimiser, plan.learning_rate, stage.steps, 0)
-        self._average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(plan.ema_decay), use_buffers=False)
+        self._average = AveragedModel(
+            network, multi_avg_fn=get_ema_multi_avg_fn(plan.ema_decay), use_buffers=False
+        )
         self._best: dict[str, Tensor] = {}
         self.counts = Counts()
         self.done = 0
@@ -98,7 +109,15 @@ class StageRun:
         lines = self.accumulate(parts)
         length = self._processes.clipped(self.stage, LARGEST_GRADIENT)
         if self._usable(length):
-            self._count({**{name: float(sum(line[name] for line in lines)) / len(lines) for name in lines[0]}, "gradient": length})
+            self._count(
+                {
+                    **{
+                        name: float(sum(line[name] for line in lines)) / len(lines)
+                        for name in lines[0]
+                    },
+                    "gradient": length,
+                }
+            )
         else:
             self._skip(length)
         self._optimiser.step()
@@ -117,7 +136,9 @@ class StageRun:
         return lines
 
     def _usable(self, length: float) -> bool:
-        return isfinite(length) and (self.done < USUAL_AFTER or length <= EXPLODED * self.counts.usual_gradient)
+        return isfinite(length) and (
+            self.done < USUAL_AFTER or length <= EXPLODED * self.counts.usual_gradient
+        )
 
     def _count(self, terms: dict[str, float]) -> None:
         counts = self.counts
@@ -127,7 +148,9 @@ class StageRun:
         counts.skipped_in_a_row = 0
 
     def _skip(self, length: float) -> None:
-        self._optimiser.zero_grad(set_to_none=True)  # without gradients the optimiser leaves everything as it is
+        self._optimiser.zero_grad(
+            set_to_none=True
+        )  # without gradients the optimiser leaves everything as it is
         self.counts.skipped += 1
         self.counts.skipped_in_a_row += 1
         if self.counts.skipped_in_a_row >= MOST_SKIPPED:
@@ -140,7 +163,13 @@ class StageRun:
         """Mean loss terms since the last line, over all processes, and the learning rate; begins a new line."""
         counts, count = self.counts, max(1, self.done - self.counts.logged)
         names = tuple(counts.sums)
-        means = self._processes.mean(torch.tensor([counts.sums[name] / count for name in names], dtype=torch.float64)).tolist() if names else []
+        means = (
+            self._processes.mean(
+                torch.tensor([counts.sums[name] / count for name in names], dtype=torch.float64)
+            ).tolist()
+            if names
+            else []
+        )
         counts.sums, counts.logged = {}, self.done
         return {"learning_rate": self.learning_rate, **dict(zip(names, means, strict=True))}
 
@@ -157,7 +186,10 @@ class StageRun:
         counts = self.counts
         if score < (inf if counts.best is None else counts.best):
             counts.best, counts.best_step, counts.looks_since_best = score, self.done, 0
-            self._best = {name: tensor.detach().clone() for name, tensor in self.averaged().state_dict().items()}
+            self._best = {
+                name: tensor.detach().clone()
+                for name, tensor in self.averaged().state_dict().items()
+            }
         else:
             counts.looks_since_best += 1
 
@@ -181,4 +213,10 @@ class StageRun:
 
 def one_cycle(optimiser: Optimizer, peak: float, steps: int, done: int) -> OneCycleLR:
     """Warm-up and cosine decay over `steps`, with `done` of them behind; the rate is a function of the step alone."""
-    return OneCycleLR(optimiser, max_lr=peak, total_steps=steps + 1, pct_start=WARM_UP, last_epoch=done - 1 if done else -1)
+    return OneCycleLR(
+        optimiser,
+        max_lr=peak,
+        total_steps=steps + 1,
+        pct_start=WARM_UP,
+        last_epoch=done - 1 if done else -1,
+    )

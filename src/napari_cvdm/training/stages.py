@@ -32,7 +32,10 @@ class Draw:
     def of_step(cls, shape: Sequence[int], seed: int, step: int) -> "Draw":
         """Stratified times and normal noise for targets of a whole batch's shape."""
         generator = torch.Generator().manual_seed(seed * STEP_SEED_STRIDE + step)
-        return cls(times=stratified_times(shape[0], generator), noise=torch.randn(tuple(shape), generator=generator))
+        return cls(
+            times=stratified_times(shape[0], generator),
+            noise=torch.randn(tuple(shape), generator=generator),
+        )
 
     def part(self, kept: slice, device: torch.device) -> "Draw":
         """What belongs to some patches of the batch, on their device."""
@@ -74,9 +77,14 @@ class DiffusionObjective(nn.Module):
         with torch.no_grad():
             correction = network.correction(batch.channels)
             features = network.features(batch.channels, correction)
-        std, known = network.residual_std(features), batch.weight > 0  # nothing is learned where the truth is not known
+        std, known = (
+            network.residual_std(features),
+            batch.weight > 0,
+        )  # nothing is learned where the truth is not known
         target = network.encode(batch.truth, batch.baseline, correction, std) * known
-        likelihood = (known * (torch.log(std / network.residual_scale) + target.square() / 2)).sum() / known.sum().clamp(min=1)
+        likelihood = (
+            known * (torch.log(std / network.residual_scale) + target.square() / 2)
+        ).sum() / known.sum().clamp(min=1)
         target = target.detach().clamp(-LARGEST_TARGET, LARGEST_TARGET)
         entered = network.entered(features)
         terms = cvdm_loss(
@@ -89,7 +97,10 @@ class DiffusionObjective(nn.Module):
             draw.noise,
             self.alpha,
         )
-        named = {name: getattr(terms, name) for name in ("network", "noise", "prior", "smoothness", "boundary")}
+        named = {
+            name: getattr(terms, name)
+            for name in ("network", "noise", "prior", "smoothness", "boundary")
+        }
         learned = {} if network.std_network is None else {"likelihood": likelihood}
         return {**named, "schedule": terms.schedule, **learned}
 
@@ -143,13 +154,23 @@ def stages_of(network: CVDM, plan: Plan, part: str) -> tuple[Stage, ...]:
     schedule = network.schedule_parameters()
     std = [] if network.std_network is None else list(network.std_network.parameters())
     routes = {
-        "all": ((("schedule", [*denoiser, *schedule]),) if plan.joint else (("network", denoiser), ("schedule", schedule))) + (("likelihood", std),),
+        "all": (
+            (("schedule", [*denoiser, *schedule]),)
+            if plan.joint
+            else (("network", denoiser), ("schedule", schedule))
+        )
+        + (("likelihood", std),),
         "denoiser": (("network", denoiser), ("likelihood", std)),
         "schedule": (("schedule", schedule),),
     }[part]
     mean = list(network.mean.parameters()) if network.mean is not None and part == "all" else []
     stages = (
-        Stage(name="mean", steps=plan.mean_steps if mean else 0, objective=MeanObjective(network), routes=(("mean", mean),)),
+        Stage(
+            name="mean",
+            steps=plan.mean_steps if mean else 0,
+            objective=MeanObjective(network),
+            routes=(("mean", mean),),
+        ),
         Stage(
             name="diffusion",
             steps=plan.diffusion_steps if network.config.diffused else 0,
@@ -170,7 +191,14 @@ def measured_residual_scale(network: CVDM, batches: Iterable[Batch]) -> Tensor:
     """The stored constant: the median over patches of the target's root mean square around its centre."""
     sizes = []
     for batch in batches:
-        residual = batch.truth - network.target.centre(batch.baseline, network.correction(batch.channels))
+        residual = batch.truth - network.target.centre(
+            batch.baseline, network.correction(batch.channels)
+        )
         known = (batch.weight > 0).float()
-        sizes.append(((residual.square() * known).sum(dim=(1, 2, 3)) / known.sum(dim=(1, 2, 3)).clamp(min=1)).sqrt())
+        sizes.append(
+            (
+                (residual.square() * known).sum(dim=(1, 2, 3))
+                / known.sum(dim=(1, 2, 3)).clamp(min=1)
+            ).sqrt()
+        )
     return torch.cat(sizes).median().clamp(min=1e-6)

@@ -50,14 +50,21 @@ class TrainingState:
 
     def part(self, prefix: str) -> dict[str, Tensor]:
         """Tensors under a prefix, without it."""
-        return {name.removeprefix(prefix): tensor for name, tensor in self.tensors.items() if name.startswith(prefix)}
+        return {
+            name.removeprefix(prefix): tensor
+            for name, tensor in self.tensors.items()
+            if name.startswith(prefix)
+        }
 
     def restore(self, network: CVDM, average: AveragedModel, optimiser: Optimizer) -> int:
         """Put network, averaged weights and the optimiser's moments back; returns the steps done."""
         network.load_state_dict(self.part("network."))
         average.load_state_dict(self.part("average."))
         saved = optimiser.state_dict()
-        moments = {index: self.part(f"optimiser.{index}.") for index in range(len(saved["param_groups"][0]["params"]))}
+        moments = {
+            index: self.part(f"optimiser.{index}.")
+            for index in range(len(saved["param_groups"][0]["params"]))
+        }
         saved["state"] = {index: entry for index, entry in moments.items() if entry}
         optimiser.load_state_dict(saved)
         return self.step
@@ -75,7 +82,9 @@ def kept_if_resumable(folder: Path) -> Iterator[None]:
         raise
 
 
-def save_state(folder: Path, fingerprint: str, progress: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+def save_state(
+    folder: Path, fingerprint: str, progress: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> None:
     """Write the state of a training into a folder, replacing an older one; `fingerprint` is that of its recipe.
 
     Raises
@@ -83,8 +92,13 @@ def save_state(folder: Path, fingerprint: str, progress: Mapping[str, Any], tens
     CheckpointError
         It cannot be written; an older state stays as it was.
     """
-    contiguous = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    replace_file(folder / STATE, save(contiguous, metadata={"progress": json.dumps({**progress, "recipe": fingerprint})}))
+    contiguous = {
+        name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()
+    }
+    replace_file(
+        folder / STATE,
+        save(contiguous, metadata={"progress": json.dumps({**progress, "recipe": fingerprint})}),
+    )
 
 
 def load_state(folder: Path, fingerprint: str) -> TrainingState:
@@ -97,14 +111,23 @@ def load_state(folder: Path, fingerprint: str) -> TrainingState:
     """
     path = folder / STATE
     if not path.exists():
-        raise RequestError(f"{folder} has no {STATE} to resume from; leave out --resume to start anew.")
+        raise RequestError(
+            f"{folder} has no {STATE} to resume from; leave out --resume to start anew."
+        )
     try:
         with safe_open(path, framework="pt") as stream:
             progress = record_of((stream.metadata() or {})["progress"])
             tensors: dict[str, Tensor] = {name: stream.get_tensor(name) for name in stream.keys()}
-        state = TrainingState(progress={"stage": progress["stage"], "step": progress["step"], **progress}, tensors=tensors)
+        state = TrainingState(
+            progress={"stage": progress["stage"], "step": progress["step"], **progress},
+            tensors=tensors,
+        )
     except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
-        raise RequestError(f"{path} cannot be resumed from ({one_line(error)}); train anew in another folder.") from None
+        raise RequestError(
+            f"{path} cannot be resumed from ({one_line(error)}); train anew in another folder."
+        ) from None
     if progress.get("recipe") != fingerprint:
-        raise RequestError(f"{path} was made by another recipe; give the same one to --resume, or train anew in another folder.")
+        raise RequestError(
+            f"{path} was made by another recipe; give the same one to --resume, or train anew in another folder."
+        )
     return state

@@ -48,13 +48,24 @@ class Validation:
     largest_px: int = 128
 
     def __post_init__(self) -> None:
-        smallest = {"fields": 1, "every": 0, "samples": 2, "evaluations": 1, "patience": 0, "largest_px": 16}
+        smallest = {
+            "fields": 1,
+            "every": 0,
+            "samples": 2,
+            "evaluations": 1,
+            "patience": 0,
+            "largest_px": 16,
+        }
         for name, low in smallest.items():
             value: Any = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < low:
-                raise RequestError(f"[validation] {name} is {value!r}; a whole number of at least {low} is needed.")
+                raise RequestError(
+                    f"[validation] {name} is {value!r}; a whole number of at least {low} is needed."
+                )
         if not isinstance(self.share, float) or not 0 < self.share < 1:
-            raise RequestError(f"[validation] share is {self.share!r}; a number between 0 and 1 is needed, such as 0.2.")
+            raise RequestError(
+                f"[validation] share is {self.share!r}; a number between 0 and 1 is needed, such as 0.2."
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +89,9 @@ class Score:
     spread_ratio: float
 
 
-def cut_to_centre(entry: TrainingField, largest: int, unit: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def cut_to_centre(
+    entry: TrainingField, largest: int, unit: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Channels, baseline, truth and weights of the middle of a field, (1, C, Y, X) each, in multiples of `unit` input pixels."""
     height, width = entry.channels.shape[-2:]
     factor = entry.truth.shape[-1] // width
@@ -86,28 +99,50 @@ def cut_to_centre(entry: TrainingField, largest: int, unit: int) -> tuple[Tensor
     corner = [(size - side) // 2 for size, side in zip((height, width), sides, strict=True)]
 
     def cut(image: Tensor, scale: int) -> Tensor:
-        rows, columns = (slice(start * scale, (start + side) * scale) for start, side in zip(corner, sides, strict=True))
+        rows, columns = (
+            slice(start * scale, (start + side) * scale)
+            for start, side in zip(corner, sides, strict=True)
+        )
         return image[..., rows, columns]
 
-    baseline, truth, weights = (cut(image, factor)[None, None] for image in (entry.baseline, entry.truth, entry.weights))
+    baseline, truth, weights = (
+        cut(image, factor)[None, None] for image in (entry.baseline, entry.truth, entry.weights)
+    )
     return cut(entry.channels, 1)[None], baseline, truth, weights
 
 
 @torch.inference_mode()
-def posterior_samples(network: CVDM, channels: Tensor, baseline: Tensor, plan: Validation, seed: int) -> tuple[Tensor, Tensor]:
+def posterior_samples(
+    network: CVDM, channels: Tensor, baseline: Tensor, plan: Validation, seed: int
+) -> tuple[Tensor, Tensor]:
     """Samples of one field, (S, 1, uY, uX), and the image that they scatter around, in network units; the noise is that of the seed."""
     correction = network.correction(channels)
     features = network.features(channels, correction)
-    rate, entered, std = network.rate(features), network.entered(features), network.residual_std(features)
-    shape, grid = (rate.shape[-2], rate.shape[-1]), clock_grid(float(rate.median()), plan.evaluations)
+    rate, entered, std = (
+        network.rate(features),
+        network.entered(features),
+        network.residual_std(features),
+    )
+    shape, grid = (
+        (rate.shape[-2], rate.shape[-1]),
+        clock_grid(float(rate.median()), plan.evaluations),
+    )
 
     def noise(sample: int, step: int) -> Tensor:
         return network.noise(shape, [sample], step, seed)
 
-    first = network.clean(noise(0, 0), rate * grid[0], entered) if network.prediction.bounded else None  # see `Frame.start`
+    first = (
+        network.clean(noise(0, 0), rate * grid[0], entered) if network.prediction.bounded else None
+    )  # see `Frame.start`
     drawn = []
     for sample in range(plan.samples):
-        *_, clean = SAMPLERS[SAMPLER](lambda noisy, exponent: network.clean(noisy, exponent, entered), rate, grid, partial(noise, sample), first)
+        *_, clean = SAMPLERS[SAMPLER](
+            lambda noisy, exponent: network.clean(noisy, exponent, entered),
+            rate,
+            grid,
+            partial(noise, sample),
+            first,
+        )
         drawn.append(network.decode(clean, baseline, correction, std))
     return torch.cat(drawn), network.target.centre(baseline, correction)
 
@@ -123,20 +158,34 @@ def scored(network: CVDM, fields: Sequence[TrainingField], plan: Validation) -> 
         Held out.
     plan : Validation
     """
-    device, unit = network.residual_scale.device, network.config.alignment * network.config.condition_fold
+    device, unit = (
+        network.residual_scale.device,
+        network.config.alignment * network.config.condition_fold,
+    )
     sums = np.zeros(6)
     for number, entry in enumerate(fields):
-        channels, baseline, truth, weights = (image.to(device) for image in cut_to_centre(entry, plan.largest_px, unit))
+        channels, baseline, truth, weights = (
+            image.to(device) for image in cut_to_centre(entry, plan.largest_px, unit)
+        )
         samples, centre = posterior_samples(network, channels, baseline, plan, seed=number)
         known = (weights > 0)[0, 0]
-        sums += summed(samples[..., known], centre[..., known], baseline[..., known], truth[..., known])
+        sums += summed(
+            samples[..., known], centre[..., known], baseline[..., known], truth[..., known]
+        )
     return pooled(sums, plan.samples)
 
 
 def summed(samples: Tensor, centre: Tensor, baseline: Tensor, truth: Tensor) -> np.ndarray:
     """Sums over the pixels of one field: squared errors of mean, centre and baseline, CRPS, variance, and their number."""
-    errors = [float((image - truth).square().sum()) for image in (samples.mean(dim=0, keepdim=True), centre, baseline)]
-    crps = crps_ensemble(truth.double().cpu().numpy().ravel(), samples.double().flatten(1).T.cpu().numpy(), estimator="fair")
+    errors = [
+        float((image - truth).square().sum())
+        for image in (samples.mean(dim=0, keepdim=True), centre, baseline)
+    ]
+    crps = crps_ensemble(
+        truth.double().cpu().numpy().ravel(),
+        samples.double().flatten(1).T.cpu().numpy(),
+        estimator="fair",
+    )
     return np.array([*errors, float(np.sum(crps)), float(samples.var(dim=0).sum()), truth.numel()])
 
 
@@ -144,4 +193,10 @@ def pooled(sums: np.ndarray, samples: int) -> Score:
     """The score of all fields, from their sums."""
     error, around, start, crps, variance = (float(value) for value in sums[:5] / sums[5])
     ratio = sqrt((1 + 1 / samples) * variance / error) if error else 1.0
-    return Score(rmse=sqrt(error), centre_rmse=sqrt(around), baseline_rmse=sqrt(start), crps=crps, spread_ratio=ratio)
+    return Score(
+        rmse=sqrt(error),
+        centre_rmse=sqrt(around),
+        baseline_rmse=sqrt(start),
+        crps=crps,
+        spread_ratio=ratio,
+    )

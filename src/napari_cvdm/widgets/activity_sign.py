@@ -16,7 +16,11 @@ SLOW_PERCENT, AS_MADE_PERCENT = 20, 100
 def signs() -> list[QMovie]:
     """The sign of each window; moving pictures of others are not touched."""
     labels = (widget for widget in QApplication.allWidgets() if isinstance(widget, QLabel))
-    return [movie for label in labels if (movie := label.movie()) is not None and Path(movie.fileName()) == Path(LOADING_GIF_PATH)]
+    return [
+        movie
+        for label in labels
+        if (movie := label.movie()) is not None and Path(movie.fileName()) == Path(LOADING_GIF_PATH)
+    ]
 
 
 def turn(percent: int) -> None:

@@ -92,8 +92,13 @@ class AgreementTab(QWidget):
 
     def _table(self) -> QGridLayout:
         table = QGridLayout()
-        heads = [(QLabel("Spearman's ρ"), 0, 0), *((QLabel(text), row, 0) for row, text in enumerate(ROWS.values(), start=1))]
-        heads += [(QLabel(text), 0, column) for column, text in enumerate(COLUMNS.values(), start=1)]
+        heads = [
+            (QLabel("Spearman's ρ"), 0, 0),
+            *((QLabel(text), row, 0) for row, text in enumerate(ROWS.values(), start=1)),
+        ]
+        heads += [
+            (QLabel(text), 0, column) for column, text in enumerate(COLUMNS.values(), start=1)
+        ]
         for row, first in enumerate(ROWS, start=1):
             for column, second in enumerate(COLUMNS, start=1):
                 if f"{first}_{second}" in Agreement.__dataclass_fields__:
@@ -108,15 +113,30 @@ class AgreementTab(QWidget):
     def _truth_entries(self) -> list[Entry]:
         from napari.layers import Image
 
-        images = [layer for layer in self._viewer.layers if isinstance(layer, Image) and not layer.rgb and not layer.multiscale]
-        offered = [layer for layer in images if our_metadata(layer).get("role") in (None, TRUTH, RECONSTRUCTION)]
-        entries = [Entry(text=layer.name, key=layer, value=layer, preferred=self._fits(layer)) for layer in offered]
+        images = [
+            layer
+            for layer in self._viewer.layers
+            if isinstance(layer, Image) and not layer.rgb and not layer.multiscale
+        ]
+        offered = [
+            layer
+            for layer in images
+            if our_metadata(layer).get("role") in (None, TRUTH, RECONSTRUCTION)
+        ]
+        entries = [
+            Entry(text=layer.name, key=layer, value=layer, preferred=self._fits(layer))
+            for layer in offered
+        ]
         return [Entry(text="none", key=None, value=None), *entries]
 
     def _fits(self, layer: "Layer") -> bool:
         """Whether a layer is marked as a truth and lies on the grid of the result."""
         rate = None if self._group is None else self._group.rate
-        marked = our_metadata(layer).get("role") == TRUTH and rate is not None and layer.data.shape[-2:] == rate.data.shape[-2:]
+        marked = (
+            our_metadata(layer).get("role") == TRUTH
+            and rate is not None
+            and layer.data.shape[-2:] == rate.data.shape[-2:]
+        )
         return bool(marked and rate is not None and same_place(self._viewer, rate, layer))
 
     def set_group(self, group: ResultGroup | None) -> None:
@@ -130,7 +150,11 @@ class AgreementTab(QWidget):
 
     def on_slider(self) -> None:
         """Compare the frame where napari's sliders stand, if the result has frames."""
-        if self._group is not None and self._group.rate is not None and self._frame != frame_index(self._viewer, self._group.rate):
+        if (
+            self._group is not None
+            and self._group.rate is not None
+            and self._frame != frame_index(self._viewer, self._group.rate)
+        ):
             self.refresh()
 
     def set_ink(self, ink: Ink) -> None:
@@ -181,7 +205,12 @@ class AgreementTab(QWidget):
 
         if truth is not None:
             settings = group.mark.get("provenance", {}).get("settings", {})
-            self.fitting.start(calibrate_frame(frame, truth, settings, layer.name, phase=group.mark.get("unit") == "rad"), total=1)
+            self.fitting.start(
+                calibrate_frame(
+                    frame, truth, settings, layer.name, phase=group.mark.get("unit") == "rad"
+                ),
+                total=1,
+            )
 
     def _on_calibrated(self, found: "Calibration") -> None:
         if self._group is None:

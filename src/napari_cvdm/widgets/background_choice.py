@@ -64,8 +64,17 @@ class BackgroundChoice(Offer):
         self.set_value(wanted if isinstance(wanted, str) and wanted in WORDS else WORDS[0])
         if isinstance(wanted, str) and wanted in WORDS:
             return True
-        known = wanted.removeprefix("image sha256:") if isinstance(wanted, str) else sha256_of(wanted)
-        alike = next((entry.key for entry in self._entries if entry.key not in WORDS and _shows(entry.value, known)), None)
+        known = (
+            wanted.removeprefix("image sha256:") if isinstance(wanted, str) else sha256_of(wanted)
+        )
+        alike = next(
+            (
+                entry.key
+                for entry in self._entries
+                if entry.key not in WORDS and _shows(entry.value, known)
+            ),
+            None,
+        )
         if alike is not None:
             self.set_value(alike)
         return alike is not None
@@ -74,7 +83,11 @@ class BackgroundChoice(Offer):
 def _shows(layer: "Image", fingerprint: str) -> bool:
     """Whether a layer has these pixels; one that has too many planes, or is too large to be looked at in passing, has not."""
     shape = tuple(layer.data.shape)
-    if not 2 <= len(shape) <= 3 or (len(shape) == 3 and shape[0] > MOST_PLANES) or np.prod(shape, dtype=float) > MOST_PIXELS:
+    if (
+        not 2 <= len(shape) <= 3
+        or (len(shape) == 3 and shape[0] > MOST_PLANES)
+        or np.prod(shape, dtype=float) > MOST_PIXELS
+    ):
         return False
     try:
         return sha256_of(np.asarray(read_layer(layer).array)) == fingerprint

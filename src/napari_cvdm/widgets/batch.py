@@ -5,7 +5,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from napari_cvdm.core.plane_positions import count_planes
-from napari_cvdm.core.request import OPTICS, ImageStack, RequestError, RestoreRequest, roles_of_images
+from napari_cvdm.core.request import (
+    OPTICS,
+    ImageStack,
+    RequestError,
+    RestoreRequest,
+    roles_of_images,
+)
 from napari_cvdm.core.result import Progress
 from napari_cvdm.io import check_pixels, combine_planes, read_image
 from napari_cvdm.io.dropped import ImageEntry
@@ -40,7 +46,12 @@ class ReadEntry:
         files |= {"psf": self.request.psf.source} if self.request.psf is not None else {}
         image = replace(self.request.image, source=" + ".join(place.name for place in places))
         place = replace(places[0], files=files, planes=image.planes or 1)
-        return Run(request=replace(self.request, image=image), place=place, unit=task.unit, upsampling=task.upsampling)
+        return Run(
+            request=replace(self.request, image=image),
+            place=place,
+            unit=task.unit,
+            upsampling=task.upsampling,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -72,7 +83,11 @@ class Batch:
 
     def missing(self) -> tuple[str, ...]:
         """Settings that no file can say."""
-        return tuple(name for name in self.task.needed_optics if name not in OPTICS and self.settings[name] is None)
+        return tuple(
+            name
+            for name in self.task.needed_optics
+            if name not in OPTICS and self.settings[name] is None
+        )
 
     def read(self, entry: ImageEntry) -> Generator[Progress, None, ReadEntry | WholeStacks]:
         """Read the files of an entry and make its request; for the worker's thread.
@@ -86,8 +101,12 @@ class Batch:
         for number, path in enumerate(entry.files):
             yield Progress(stage=f"reading {path.name}", done=number, total=len(entry.files))
             stacks.append(read_image(path))
-        yield Progress(stage="reading", done=len(stacks), total=len(stacks))  # so that a cancel during the last file is heeded
-        if len(stacks) > 1 and all(max(self.planes, 2) in stack.array.shape[:-2] for stack in stacks):
+        yield Progress(
+            stage="reading", done=len(stacks), total=len(stacks)
+        )  # so that a cancel during the last file is heeded
+        if len(stacks) > 1 and all(
+            max(self.planes, 2) in stack.array.shape[:-2] for stack in stacks
+        ):
             return WholeStacks(files=tuple(ImageEntry(files=(path,)) for path in entry.files))
         if len(stacks) > self.planes:
             raise RequestError(
@@ -106,9 +125,17 @@ class Batch:
         RequestError, OpticsError
             Optics that neither the file nor the settings say, or that are not allowed.
         """
-        said = [name for name in OPTICS if name in image.metadata or (name == "pixel_um" and image.pixel_um is not None)]
+        said = [
+            name
+            for name in OPTICS
+            if name in image.metadata or (name == "pixel_um" and image.pixel_um is not None)
+        ]
         request = RestoreRequest(image=image, **{**self.settings, **dict.fromkeys(said)})
-        unknown = [name for name in self.task.needed_optics if name in OPTICS and request.known_optics(name) is None]
+        unknown = [
+            name
+            for name in self.task.needed_optics
+            if name in OPTICS and request.known_optics(name) is None
+        ]
         if unknown:
             names = ", ".join(unknown)
             raise RequestError(

@@ -14,7 +14,12 @@ from napari_cvdm.widgets.choices import NARROWEST_PX, whole_number, word_choice
 from napari_cvdm.widgets.fields import LabelledRows
 from napari_cvdm.widgets.path_field import PathField
 
-IN_MEMORY, IN_BLOCKS, PROCESSES, SCHEDULER = "this computer, in memory", "this computer, block by block", "local processes", "a scheduler"
+IN_MEMORY, IN_BLOCKS, PROCESSES, SCHEDULER = (
+    "this computer, in memory",
+    "this computer, block by block",
+    "local processes",
+    "a scheduler",
+)
 MOST_BLOCK_PX = 16384
 MOST_PROCESSES = 64
 HELP = {
@@ -69,8 +74,14 @@ class BlockForm(QWidget):
         self.overwrite = QCheckBox()
         self.processes.setValue(2)
         self.block.setValue(BLOCK_PX)
-        rows: dict[str, QWidget] = {"run on": self.where, "processes": self.processes, "scheduler": self.scheduler}
-        self._rows = LabelledRows(rows | {"block": self.block, "out": self.out, "overwrite": self.overwrite}, HELP)
+        rows: dict[str, QWidget] = {
+            "run on": self.where,
+            "processes": self.processes,
+            "scheduler": self.scheduler,
+        }
+        self._rows = LabelledRows(
+            rows | {"block": self.block, "out": self.out, "overwrite": self.overwrite}, HELP
+        )
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(self._rows)
@@ -79,7 +90,11 @@ class BlockForm(QWidget):
 
     def _on_where(self) -> None:
         where = self.where.currentText()
-        shown = {"processes": where == PROCESSES, "scheduler": where == SCHEDULER, **dict.fromkeys(("block", "out", "overwrite"), where != IN_MEMORY)}
+        shown = {
+            "processes": where == PROCESSES,
+            "scheduler": where == SCHEDULER,
+            **dict.fromkeys(("block", "out", "overwrite"), where != IN_MEMORY),
+        }
         for name, is_shown in shown.items():
             self._rows.show_row(name, is_shown)
         self.changed.emit()
@@ -115,16 +130,29 @@ class BlockForm(QWidget):
                 f"Save the layer (File > Save Selected Layers, as .ome.zarr or .tif), "
                 f"open that file and choose it here; or run on: {IN_BLOCKS}."
             )
-        scheduler = {IN_BLOCKS: "", PROCESSES: f"local:{self.processes.value()}", SCHEDULER: self.scheduler.text().strip()}[where]
+        scheduler = {
+            IN_BLOCKS: "",
+            PROCESSES: f"local:{self.processes.value()}",
+            SCHEDULER: self.scheduler.text().strip(),
+        }[where]
         if where == SCHEDULER and not scheduler:
-            raise RequestError("scheduler is empty; give the address of a dask scheduler, for example tcp://host:8786, or run on local processes.")
-        return Blockwise(scheduler=scheduler, out=self._out(layer, files, model), block=self.block.value(), overwrite=self.overwrite.isChecked())
+            raise RequestError(
+                "scheduler is empty; give the address of a dask scheduler, for example tcp://host:8786, or run on local processes."
+            )
+        return Blockwise(
+            scheduler=scheduler,
+            out=self._out(layer, files, model),
+            block=self.block.value(),
+            overwrite=self.overwrite.isChecked(),
+        )
 
     def _out(self, layer: str, files: Mapping[str, str], model: str) -> str:
         named = self.out.value()
         if named is not None:
             return str(named)
         if not files:
-            raise RequestError(f"out is empty, and {layer} was not opened from a file beside which the result could lie; name the OME-Zarr to make.")
+            raise RequestError(
+                f"out is empty, and {layer} was not opened from a file beside which the result could lie; name the OME-Zarr to make."
+            )
         image = Path(files["image"])
         return str(image.with_name(f"{image.stem.removesuffix('.ome')}-{model}{SUFFIXES[0]}"))

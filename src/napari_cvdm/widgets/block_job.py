@@ -63,7 +63,13 @@ class BlockJob:
         """
         from napari_cvdm.out_of_core.run import restore_by_tiles
 
-        yield Progress(stage=f"looking for {self.how.scheduler}" if self.how.scheduler else "loading the model", done=0, total=0)
+        yield Progress(
+            stage=f"looking for {self.how.scheduler}"
+            if self.how.scheduler
+            else "loading the model",
+            done=0,
+            total=0,
+        )
         request, model, carrying = self._opened()
         made = yield from restore_by_tiles(request, model, carrying)
         yield Progress(stage="opening the result", done=1, total=1)
@@ -75,7 +81,12 @@ class BlockJob:
         from napari_cvdm.out_of_core.run import one_by_one
 
         if not self.how.scheduler:
-            request = TiledRequest(request=self.run.request, out=self.how.out, block=self.how.block, overwrite=self.how.overwrite)
+            request = TiledRequest(
+                request=self.run.request,
+                out=self.how.out,
+                block=self.how.block,
+                overwrite=self.how.overwrite,
+            )
             return request, load_model(self.run.request.model), one_by_one
         from napari_cvdm.out_of_core.dask import check_scheduler, on_cluster
 
@@ -91,7 +102,11 @@ class BlockJob:
         from napari_cvdm.out_of_core.job import TiledFiles
 
         files, word = self.run.place.files, self.settings["background"]
-        options = {name: value for name, value in self.settings.items() if name not in ("model", "background", "psf")}
+        options = {
+            name: value
+            for name, value in self.settings.items()
+            if name not in ("model", "background", "psf")
+        }
         options |= {"psf": files["psf"]} if "psf" in files else {}
         return TiledFiles(
             images=tuple(files[role] for role in ROLES if role in files),
@@ -110,22 +125,35 @@ def check_same_pixels(file: ImageStack, layer: ImageStack) -> None:
     A layer of one channel of a file, or one that was changed after it was opened, would be reconstructed with other pixels.
     """
     one, other = file.array.squeeze(), layer.array.squeeze()
-    if one.shape == other.shape and one.dtype.newbyteorder("=") == other.dtype and np.array_equal(_middles(one), _middles(other)):
+    if (
+        one.shape == other.shape
+        and one.dtype.newbyteorder("=") == other.dtype
+        and np.array_equal(_middles(one), _middles(other))
+    ):
         return
     given = f"{file.axes} {file.array.shape} {file.array.dtype} against {layer.axes} {layer.array.shape} {layer.array.dtype}"
-    raise RequestError(f"{file.source} holds other pixels than the layer {layer.source} ({given}). Save the layer, open that file, and choose it.")
+    raise RequestError(
+        f"{file.source} holds other pixels than the layer {layer.source} ({given}). Save the layer, open that file, and choose it."
+    )
 
 
 def check_same_background(file: "Background", layer: "Background") -> None:
     """RequestError where the file of a background is not what its layer shows."""
     if not isinstance(layer, str) and not np.array_equal(np.squeeze(file), np.squeeze(layer)):
-        raise RequestError("the file of the background holds other pixels than its layer. Save the layer, open that file, and choose it as background.")
+        raise RequestError(
+            "the file of the background holds other pixels than its layer. Save the layer, open that file, and choose it as background."
+        )
 
 
 def _middles(array: Any) -> np.ndarray:
     """The middle of the first and of the last frame, shape (2, y, x)."""
-    rows, columns = (slice(max(0, size // 2 - COMPARED_PX // 2), size // 2 + COMPARED_PX // 2) for size in array.shape[-2:])
-    return np.stack([np.asarray(array[(*(end,) * (array.ndim - 2), rows, columns)]) for end in (0, -1)])
+    rows, columns = (
+        slice(max(0, size // 2 - COMPARED_PX // 2), size // 2 + COMPARED_PX // 2)
+        for size in array.shape[-2:]
+    )
+    return np.stack(
+        [np.asarray(array[(*(end,) * (array.ndim - 2), rows, columns)]) for end in (0, -1)]
+    )
 
 
 class BlockRuns:
@@ -163,9 +191,13 @@ class BlockRuns:
         show_layers(self._viewer, made.layers)
         done = made.restoration
         earlier = f", {done.earlier} of them by an earlier run" if done.earlier else ""
-        self._panel.message.say(WARNING if done.warnings else INFORMATION, " ".join([f"Done: {done.path} ({done.blocks} blocks{earlier}).", *done.warnings]))
+        self._panel.message.say(
+            WARNING if done.warnings else INFORMATION,
+            " ".join([f"Done: {done.path} ({done.blocks} blocks{earlier}).", *done.warnings]),
+        )
 
     def _on_cancelled(self, job: BlockJob) -> None:
         self._panel.message.say(
-            INFORMATION, f"Cancelled. Blocks of {job.how.out} that are done are kept: start it again with the same settings, and it goes on."
+            INFORMATION,
+            f"Cancelled. Blocks of {job.how.out} that are done are kept: start it again with the same settings, and it goes on.",
         )

@@ -72,7 +72,9 @@ class ModelChoice(QWidget):
         narrow(self._box)
         self._folder = QToolButton()
         self._folder.setIcon(self.style().standardIcon(QStyle.StandardPixmap.SP_DirOpenIcon))
-        self._folder.setToolTip("Use a model from a folder with card.json and model.safetensors. Nothing in it is executed.")
+        self._folder.setToolTip(
+            "Use a model from a folder with card.json and model.safetensors. Nothing in it is executed."
+        )
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._box, 1)
@@ -114,7 +116,9 @@ class ModelChoice(QWidget):
         self._box.setCurrentIndex(self._box.findData(folder))
 
     def _ask_folder(self) -> None:
-        folder = QFileDialog.getExistingDirectory(self, "Choose a model folder (card.json and model.safetensors)")
+        folder = QFileDialog.getExistingDirectory(
+            self, "Choose a model folder (card.json and model.safetensors)"
+        )
         if folder:
             try:
                 self.add_folder(folder)
@@ -146,4 +150,14 @@ def card_text(card: "ModelCard") -> str:
     """What a model is for and where it stops, in plain lines."""
     ranges = [f"{name}: {low:g} to {high:g}" for name, (low, high) in card.optics.items()]
     limits = [f"Limit: {limit}" for limit in card.limits]
-    return "\n".join([card.title, f"Takes {card.inputs}.", "Trained for", *ranges, f"Resolution: {card.resolution}", *limits, f"Licence: {card.licence}"])
+    return "\n".join(
+        [
+            card.title,
+            f"Takes {card.inputs}.",
+            "Trained for",
+            *ranges,
+            f"Resolution: {card.resolution}",
+            *limits,
+            f"Licence: {card.licence}",
+        ]
+    )

@@ -38,14 +38,27 @@ def classical_run(run: Run, task: str, typed: Mapping[str, Any]) -> Run:
     from napari_cvdm.baselines import FITTING
 
     if task not in FITTING:
-        raise RequestError(f"no classical method is known for the task {task}; there are some for {', '.join(FITTING)}.")
+        raise RequestError(
+            f"no classical method is known for the task {task}; there are some for {', '.join(FITTING)}."
+        )
     known = {name: run.request.known_optics(name) for name in OPTICS}
-    lacking: dict[str, Any] = {name: typed.get(name) for name, value in known.items() if value is None}
-    request = replace(run.request, model=FITTING[task], samples=1, keep_samples=False, schedule_points=0, **lacking)
+    lacking: dict[str, Any] = {
+        name: typed.get(name) for name, value in known.items() if value is None
+    }
+    request = replace(
+        run.request,
+        model=FITTING[task],
+        samples=1,
+        keep_samples=False,
+        schedule_points=0,
+        **lacking,
+    )
     return replace(run, request=request, earlier=None)
 
 
-def classical_layer_data(restoration: Restoration, source: Placement, beside: "Layer | None") -> LayerData:
+def classical_layer_data(
+    restoration: Restoration, source: Placement, beside: "Layer | None"
+) -> LayerData:
     """One layer for the answer of a classical method; it belongs to no group of results.
 
     Parameters
@@ -66,5 +79,19 @@ def classical_layer_data(restoration: Restoration, source: Placement, beside: "L
     if beside is not None:
         look = {name: getattr(beside, name) for name in look}
     method = restoration.provenance.model["name"]
-    mark = {"role": f"classical {method}", "source": source.name, "unit": unit, "provenance": asdict(restoration.provenance)}
-    return values, {"name": f"{method} (classical) of {source.name}", "metadata": {METADATA_KEY: mark}, **place.keywords(), **look}, "image"
+    mark = {
+        "role": f"classical {method}",
+        "source": source.name,
+        "unit": unit,
+        "provenance": asdict(restoration.provenance),
+    }
+    return (
+        values,
+        {
+            "name": f"{method} (classical) of {source.name}",
+            "metadata": {METADATA_KEY: mark},
+            **place.keywords(),
+            **look,
+        },
+        "image",
+    )

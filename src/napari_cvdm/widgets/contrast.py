@@ -11,7 +11,13 @@ def phase_colormap() -> Any:
     """Blue for negative, black for zero, orange for positive: an empty field is dark, as the canvas is."""
     from napari.utils import Colormap
 
-    colors = [(0.70, 0.87, 1.0), (0.18, 0.48, 0.80), (0.04, 0.05, 0.07), (0.80, 0.38, 0.10), (1.0, 0.88, 0.62)]
+    colors = [
+        (0.70, 0.87, 1.0),
+        (0.18, 0.48, 0.80),
+        (0.04, 0.05, 0.07),
+        (0.80, 0.38, 0.10),
+        (1.0, 0.88, 0.62),
+    ]
     return Colormap(colors=colors, name="phase", display_name="phase (blue 0 orange)")
 
 
@@ -19,8 +25,19 @@ def chi2_colormap() -> Any:
     """For chi-squared from 0 to 5: gray where nothing was compared, blue below noise, black for noise alone (1), orange for structure left over."""
     from napari.utils import Colormap
 
-    colors = [(0.35, 0.35, 0.35), (0.10, 0.28, 0.48), (0.04, 0.05, 0.07), (0.80, 0.38, 0.10), (1.0, 0.88, 0.62)]
-    return Colormap(colors=colors, controls=[0.0, 0.02, 0.2, 0.6, 1.0], name="chi-squared", display_name="chi-squared (black 1)")
+    colors = [
+        (0.35, 0.35, 0.35),
+        (0.10, 0.28, 0.48),
+        (0.04, 0.05, 0.07),
+        (0.80, 0.38, 0.10),
+        (1.0, 0.88, 0.62),
+    ]
+    return Colormap(
+        colors=colors,
+        controls=[0.0, 0.02, 0.2, 0.6, 1.0],
+        name="chi-squared",
+        display_name="chi-squared (black 1)",
+    )
 
 
 def symmetric_limits(values: np.ndarray) -> tuple[float, float]:
@@ -36,5 +53,7 @@ def limits_from_zero(values: np.ndarray) -> tuple[float, float]:
 
 def inner_limits(values: np.ndarray) -> tuple[float, float]:
     """Without the rarest pixels at either end."""
-    low, high = (float(value) for value in np.percentile(values, (100 - SHOWN_PERCENTILE, SHOWN_PERCENTILE)))
+    low, high = (
+        float(value) for value in np.percentile(values, (100 - SHOWN_PERCENTILE, SHOWN_PERCENTILE))
+    )
     return (low, high) if low < high else (low, low + 1.0)

@@ -31,7 +31,11 @@ def measured(request: RestoreRequest) -> "Generator[Progress, None, Estimate]":
 def said(found: "Estimate") -> str:
     """An estimate in words."""
     tiles = f" in {found.tiles} tiles" if found.tiles > 1 else ""
-    size = f"{found.memory_bytes / GIGABYTE:.1f} GB" if found.memory_bytes >= GIGABYTE / 2 else f"{found.memory_bytes / 1e6:.0f} MB"
+    size = (
+        f"{found.memory_bytes / GIGABYTE:.1f} GB"
+        if found.memory_bytes >= GIGABYTE / 2
+        else f"{found.memory_bytes / 1e6:.0f} MB"
+    )
     seconds = max(1, round(found.seconds))
     time = f"{seconds} s" if seconds < LONG_S else tqdm.format_interval(seconds)
     return f"about {time} and {size}{tiles}"
@@ -48,7 +52,9 @@ class CostLine(QLabel):
 
     def __init__(self, request: Callable[[], RestoreRequest | None]) -> None:
         super().__init__()
-        self.setToolTip("Time and memory of the full run with these settings, measured on one tile of this image on this device.")
+        self.setToolTip(
+            "Time and memory of the full run with these settings, measured on one tile of this image on this device."
+        )
         self.setWordWrap(True)
         self._request = request
         self._job: Job | None = None

@@ -15,7 +15,13 @@ from napari_cvdm.widgets.placement import Placement
 from napari_cvdm.widgets.reconstruction import Run
 
 ORDER = ("samples", "rate", "std", "valid", "mean")  # the one to look at lies on top
-ROLES = {"samples": "samples", "rate": "noise-rate map", "std": "uncertainty", "valid": "untrusted pixels", "mean": "reconstruction"}
+ROLES = {
+    "samples": "samples",
+    "rate": "noise-rate map",
+    "std": "uncertainty",
+    "valid": "untrusted pixels",
+    "mean": "reconstruction",
+}
 
 
 def disk_layer_data(path: Path, images: Sequence[str], run: Run) -> list[LayerData]:
@@ -43,8 +49,18 @@ def _layer(path: Path, name: str, run: Run) -> LayerData:
     levels, place = _placed(open_pyramid(path, name), name, run)
     shown = [(level == 0).astype(np.uint8) for level in levels] if name == "valid" else levels
     look = _look(name, levels[-1], unit)
-    mark = {"role": f"{ROLES[name]} on disk", "source": run.place.name, "unit": unit, "file": str(path / name), "provenance": _provenance(path)}
-    keywords = {"name": f"{ROLES[name]} of {run.place.name} ({path.name})", "visible": name == "mean", "metadata": {METADATA_KEY: mark}}
+    mark = {
+        "role": f"{ROLES[name]} on disk",
+        "source": run.place.name,
+        "unit": unit,
+        "file": str(path / name),
+        "provenance": _provenance(path),
+    }
+    keywords = {
+        "name": f"{ROLES[name]} of {run.place.name} ({path.name})",
+        "visible": name == "mean",
+        "metadata": {METADATA_KEY: mark},
+    }
     keywords |= {**place.keywords(), **look, "multiscale": len(shown) > 1}
     return shown if len(shown) > 1 else shown[0], keywords, "labels" if name == "valid" else "image"
 
@@ -52,10 +68,19 @@ def _layer(path: Path, name: str, run: Run) -> LayerData:
 def _placed(levels: Sequence[Any], name: str, run: Run) -> tuple[list[Any], Placement]:
     """Levels with the axes of the layer, those of length 1 too, and where the finest one lies."""
     image = run.request.image
-    loops = tuple(size for size, letter in zip(image.array.shape, image.axes, strict=True) if letter not in "PYX")
+    loops = tuple(
+        size
+        for size, letter in zip(image.array.shape, image.axes, strict=True)
+        if letter not in "PYX"
+    )
     leading = (levels[0].shape[0],) if name == "samples" else ()
     axes = image.axes.replace("P", "")
-    placed = [placed_image(run.place, axes, run.upsampling, level.reshape((*leading, *loops, *level.shape[-2:]))) for level in levels]
+    placed = [
+        placed_image(
+            run.place, axes, run.upsampling, level.reshape((*leading, *loops, *level.shape[-2:]))
+        )
+        for level in levels
+    ]
     place = placed[0][1]
     return [level for level, _ in placed], place.with_leading("S", "sample") if leading else place
 
@@ -67,7 +92,11 @@ def _look(name: str, coarsest: Any, unit: str) -> dict[str, Any]:
     first = np.asarray(coarsest[(0,) * (coarsest.ndim - 2)])
     if name == "std":
         return spread_look(first)
-    return {"colormap": "viridis", "contrast_limits": inner_limits(first)} if name == "rate" else look_of(first, unit)
+    return (
+        {"colormap": "viridis", "contrast_limits": inner_limits(first)}
+        if name == "rate"
+        else look_of(first, unit)
+    )
 
 
 def _provenance(path: Path) -> Mapping[str, Any]:

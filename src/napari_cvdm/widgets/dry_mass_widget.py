@@ -6,9 +6,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtWidgets import QCheckBox, QDoubleSpinBox, QFileDialog, QFormLayout, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QDoubleSpinBox,
+    QFileDialog,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
 
-from napari_cvdm.analysis.dry_mass import FrameMasses, measure_frames, reasons_not_to_quantify, suggest_frames
+from napari_cvdm.analysis.dry_mass import (
+    FrameMasses,
+    measure_frames,
+    reasons_not_to_quantify,
+    suggest_frames,
+)
 from napari_cvdm.analysis.phase_quantities import ALPHA_UM3_PER_PG, LEAST_ALPHA, MOST_ALPHA
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.widgets.choices import NARROWEST_PX
@@ -72,7 +87,11 @@ class DryMassWidget(QWidget):
     def _lay_out(self) -> None:
         form = QFormLayout()
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        for name, text, field in (("phase", "Phas&e", self.phase), ("mask", "M&ask", self.mask), ("alpha", "&α", self.alpha)):
+        for name, text, field in (
+            ("phase", "Phas&e", self.phase),
+            ("mask", "M&ask", self.mask),
+            ("alpha", "&α", self.alpha),
+        ):
             label = QLabel(text)
             label.setBuddy(field)
             label.setToolTip(HELP[name])
@@ -90,8 +109,19 @@ class DryMassWidget(QWidget):
         layout.addWidget(self.table, 1)
         layout.addLayout(buttons)
         layout.addWidget(wrapped_label(ABOUT))
-        helped = {"phase": self.phase, "mask": self.mask, "alpha": self.alpha, "frames": self.every_frame, "measure": self.panel.run}
-        for name, widget in {**helped, "suggest": self.suggest, "copy": self.copy, "save": self.save}.items():
+        helped = {
+            "phase": self.phase,
+            "mask": self.mask,
+            "alpha": self.alpha,
+            "frames": self.every_frame,
+            "measure": self.panel.run,
+        }
+        for name, widget in {
+            **helped,
+            "suggest": self.suggest,
+            "copy": self.copy,
+            "save": self.save,
+        }.items():
             explain_control(widget, HELP[name])
 
     def _connect(self) -> None:
@@ -105,7 +135,9 @@ class DryMassWidget(QWidget):
     def _result(self) -> PhaseResult:
         layer = self.phase.value()
         if layer is None:
-            raise RequestError("a phase reconstruction is needed. Make one with Plugins > CVDM reconstruction > Reconstruct.")
+            raise RequestError(
+                "a phase reconstruction is needed. Make one with Plugins > CVDM reconstruction > Reconstruct."
+            )
         return PhaseResult.of(self._viewer, layer)
 
     def _on_changed(self) -> None:
@@ -119,9 +151,14 @@ class DryMassWidget(QWidget):
         if self.panel.busy:
             return
         if phase is None:
-            self.panel.message.say(INFORMATION, "Needed: a phase reconstruction, made with Plugins > CVDM reconstruction > Reconstruct.")
+            self.panel.message.say(
+                INFORMATION,
+                "Needed: a phase reconstruction, made with Plugins > CVDM reconstruction > Reconstruct.",
+            )
         elif mask is None:
-            self.panel.message.say(INFORMATION, "Needed: a mask. Suggest one, or draw one in a Labels or Shapes layer.")
+            self.panel.message.say(
+                INFORMATION, "Needed: a mask. Suggest one, or draw one in a Labels or Shapes layer."
+            )
         elif self._result().warnings:
             self.panel.message.say(WARNING, _doubts(self._result().warnings))
         else:
@@ -138,16 +175,31 @@ class DryMassWidget(QWidget):
             return
         try:
             result = self._result()
-            frames = [(result.frame(index), mask_frame(mask, result.layer, index, point)) for index in self._asked_frames(result)]
-            made_with = {"alpha_um3_per_pg": self.alpha.value(), **result.made_with(), "mask": mask.name}
+            frames = [
+                (result.frame(index), mask_frame(mask, result.layer, index, point))
+                for index in self._asked_frames(result)
+            ]
+            made_with = {
+                "alpha_um3_per_pg": self.alpha.value(),
+                **result.made_with(),
+                "mask": mask.name,
+            }
         except ValueError as error:
             self.panel.message.say(ERROR, str(error))
             return
         steps = measure_frames(frames, self.alpha.value())
         shown = partial(self._on_measured, mask, made_with, result.warnings)
-        self.panel.start(steps, title=f"Weighing {result.group}", total=len(frames), on_result=shown)
+        self.panel.start(
+            steps, title=f"Weighing {result.group}", total=len(frames), on_result=shown
+        )
 
-    def _on_measured(self, mask: "Layer", made_with: dict[str, object], warnings: tuple[str, ...], measured: tuple[FrameMasses, ...]) -> None:
+    def _on_measured(
+        self,
+        mask: "Layer",
+        made_with: dict[str, object],
+        warnings: tuple[str, ...],
+        measured: tuple[FrameMasses, ...],
+    ) -> None:
         self.table.show_masses(measured, made_with)
         for button in (self.copy, self.save):
             button.setEnabled(True)
@@ -166,17 +218,31 @@ class DryMassWidget(QWidget):
         except ValueError as error:
             self.panel.message.say(ERROR, str(error))
             return
-        shown = partial(self._on_suggested, result.source, Placement.of(result.layer), result.layer.data.shape)
-        self.panel.start(suggest_frames(frames), title=f"Looking for cells in {result.group}", total=len(frames), on_result=shown)
+        shown = partial(
+            self._on_suggested, result.source, Placement.of(result.layer), result.layer.data.shape
+        )
+        self.panel.start(
+            suggest_frames(frames),
+            title=f"Looking for cells in {result.group}",
+            total=len(frames),
+            on_result=shown,
+        )
 
-    def _on_suggested(self, source: str, place: Placement, shape: tuple[int, ...], masks: np.ndarray) -> None:
+    def _on_suggested(
+        self, source: str, place: Placement, shape: tuple[int, ...], masks: np.ndarray
+    ) -> None:
         from napari.layers import Labels
 
-        layer = Labels(masks.reshape(shape), name=f"mask of {source}", opacity=0.7, **place.keywords())
+        layer = Labels(
+            masks.reshape(shape), name=f"mask of {source}", opacity=0.7, **place.keywords()
+        )
         layer.contour = 2  # an outline, so that the cell is seen
         self._viewer.add_layer(layer)
         self.mask.set_value(layer)
-        self.panel.message.say(INFORMATION, "Suggested. Look at the outlines, correct them by hand where they are wrong, then measure.")
+        self.panel.message.say(
+            INFORMATION,
+            "Suggested. Look at the outlines, correct them by hand where they are wrong, then measure.",
+        )
 
     def _on_copy(self) -> None:
         self.table.copy()
@@ -192,7 +258,9 @@ class DryMassWidget(QWidget):
         try:
             Path(path).write_text(self.table.text(), encoding="utf-8", newline="")
         except OSError as error:
-            self.panel.message.say(ERROR, f"{path} cannot be written: {error.strerror}. Choose another folder.")
+            self.panel.message.say(
+                ERROR, f"{path} cannot be written: {error.strerror}. Choose another folder."
+            )
         else:
             self.panel.message.say(INFORMATION, f"Saved {path}")
 
@@ -209,7 +277,10 @@ def store_features(mask: "Layer", measured: FrameMasses) -> None:
             [mass.area_um2 for mass in masses],
             [mass.mean_opd_nm for mass in masses],
         )
-        mask.features = {"index": [mass.label for mass in masses], **dict(zip(FEATURES, columns, strict=True))}
+        mask.features = {
+            "index": [mass.label for mass in masses],
+            **dict(zip(FEATURES, columns, strict=True)),
+        }
 
 
 def _alpha_box() -> QDoubleSpinBox:

@@ -31,7 +31,11 @@ def drawn(shapes: "Shapes", layer: "Image") -> Region:
     chosen = sorted(shapes.selected_data) or [shapes.nshapes - 1]
     if shapes.nshapes == 0:
         raise RequestError(f"{shapes.name} has no shape; draw a rectangle on the image first.")
-    corners = [layer.world_to_data(shapes.data_to_world(corner)) for index in chosen for corner in shapes.data[index]]
+    corners = [
+        layer.world_to_data(shapes.data_to_world(corner))
+        for index in chosen
+        for corner in shapes.data[index]
+    ]
     plane = np.array([corner[-2:] for corner in corners])
     return _clipped(np.floor(plane.min(axis=0) + 0.5), np.ceil(plane.max(axis=0) + 0.5), layer)
 
@@ -47,7 +51,9 @@ def _clipped(first: np.ndarray, last: np.ndarray, layer: "Image") -> Region:
     parts: list[int] = []
     for start, stop, size in zip(first, last, image_shape(layer)[-2:], strict=True):
         if stop <= 0 or start >= size:
-            raise RequestError(f"the field of view misses {layer.name}; move the view (or the rectangle) onto the image.")
+            raise RequestError(
+                f"the field of view misses {layer.name}; move the view (or the rectangle) onto the image."
+            )
         low, high = max(0, int(start)), min(size, int(stop))
         missing = max(0, SMALLEST_REGION_PX - (high - low))
         low = max(0, min(low - missing // 2, size - SMALLEST_REGION_PX))

@@ -5,7 +5,18 @@ from contextlib import suppress
 
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtGui import QKeySequence
-from qtpy.QtWidgets import QAbstractButton, QFormLayout, QFrame, QGridLayout, QLabel, QLineEdit, QPlainTextEdit, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QAbstractButton,
+    QFormLayout,
+    QFrame,
+    QGridLayout,
+    QLabel,
+    QLineEdit,
+    QPlainTextEdit,
+    QScrollArea,
+    QVBoxLayout,
+    QWidget,
+)
 from superqt import QCollapsible
 
 from napari_cvdm.core.request import RequestError
@@ -77,7 +88,10 @@ def reading_pane(lines: int) -> QPlainTextEdit:
     pane = QPlainTextEdit()
     pane.setReadOnly(True)
     pane.setFixedHeight(lines * pane.fontMetrics().lineSpacing() + 2 * pane.frameWidth())
-    pane.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse | Qt.TextInteractionFlag.TextSelectableByKeyboard)
+    pane.setTextInteractionFlags(
+        Qt.TextInteractionFlag.TextSelectableByMouse
+        | Qt.TextInteractionFlag.TextSelectableByKeyboard
+    )
     return pane
 
 
@@ -88,7 +102,9 @@ def scrolled(widget: QWidget) -> QScrollArea:
     area.setWidgetResizable(True)
     area.setFrameShape(QFrame.Shape.NoFrame)
     area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-    area.setMinimumWidth(widget.minimumSizeHint().width() + area.verticalScrollBar().sizeHint().width())
+    area.setMinimumWidth(
+        widget.minimumSizeHint().width() + area.verticalScrollBar().sizeHint().width()
+    )
     return area
 
 
@@ -173,7 +189,9 @@ class OptionalNumbers(QWidget):
     def __init__(self, name: str, count: int = 2) -> None:
         super().__init__()
         self.setObjectName(name)
-        self._made: list[OptionalNumber] = []  # those beyond the count are hidden and keep their text
+        self._made: list[
+            OptionalNumber
+        ] = []  # those beyond the count are hidden and keep their text
         self._count = 0
         self._grid = QGridLayout(self)
         self._grid.setContentsMargins(0, 0, 0, 0)
@@ -216,7 +234,9 @@ class OptionalNumbers(QWidget):
         if not known:
             return None
         if len(known) < len(values):
-            raise RequestError(f"{self.objectName()} has {len(known)} of {len(values)} values; one is needed for each plane, for example -1 and 1 for two.")
+            raise RequestError(
+                f"{self.objectName()} has {len(known)} of {len(values)} values; one is needed for each plane, for example -1 and 1 for two."
+            )
         return known
 
     @property

@@ -119,7 +119,10 @@ class FileQueue(QObject):
         batch = None if task is None else Batch(settings=self._form.typed_settings(), task=task)
         missing = ("a model",) if batch is None else batch.missing()
         if missing:
-            self._panel.message.say(INFORMATION, f"Needed before the files can be reconstructed: {', '.join(missing)}. Then press Start below.")
+            self._panel.message.say(
+                INFORMATION,
+                f"Needed before the files can be reconstructed: {', '.join(missing)}. Then press Start below.",
+            )
             return None
         return batch
 
@@ -151,7 +154,14 @@ class FileQueue(QObject):
         self._row, self._outcome = row, (State.CANCELLED, "")
         self.view.show_state(row, State.READING)
         steps, total = self._batch.read(row.entry), len(row.entry.files)
-        self._panel.start(steps, title="", total=total, on_result=self._on_read, on_failure=self.on_failure, on_end=self._on_read_end)
+        self._panel.start(
+            steps,
+            title="",
+            total=total,
+            on_result=self._on_read,
+            on_failure=self.on_failure,
+            on_end=self._on_read_end,
+        )
 
     def _on_read(self, read: ReadEntry | WholeStacks) -> None:
         if self._batch is None or self._row is None:  # cancelled when the last byte was read
@@ -161,7 +171,11 @@ class FileQueue(QObject):
             self._row = None
             return
         for path, stack in zip(read.entry.files, read.stacks, strict=True):
-            self._layers.append(self._add_layer(path, replace(stack, pixel_um=read.request.known_optics("pixel_um"))))
+            self._layers.append(
+                self._add_layer(
+                    path, replace(stack, pixel_um=read.request.known_optics("pixel_um"))
+                )
+            )
         self._run = read.run([Placement.of(layer) for layer in self._layers], self._batch.task)
 
     def _add_layer(self, path: Path, stack: ImageStack) -> "Image":
@@ -210,4 +224,7 @@ class FileQueue(QObject):
         if state is State.CANCELLED:
             self._leave_the_rest()
         if self._batch is None:
-            self._panel.message.say(INFORMATION, f"The queue was stopped: {self.view.summary()}. Start goes on with what is left.")
+            self._panel.message.say(
+                INFORMATION,
+                f"The queue was stopped: {self.view.summary()}. Start goes on with what is left.",
+            )

@@ -23,7 +23,10 @@ def frame_index(viewer: "Viewer", layer: "Layer") -> tuple[int, ...]:
     """Indices along all axes but Y and X (and colour) where the sliders stand, the nearest there is."""
     shape = (layer.data[0] if layer.multiscale else layer.data).shape
     position = layer.world_to_data(viewer.dims.point)[: layer.ndim - 2]
-    return tuple(int(np.clip(round(place), 0, size - 1)) for place, size in zip(position, shape, strict=False))
+    return tuple(
+        int(np.clip(round(place), 0, size - 1))
+        for place, size in zip(position, shape, strict=False)
+    )
 
 
 def frame_pixels(viewer: "Viewer", layer: "Layer") -> np.ndarray:
@@ -41,19 +44,33 @@ def result_frame(viewer: "Viewer", group: ResultGroup) -> ResultFrame:
     """
     rate, mean, spread = group.rate, group.layers.get(RECONSTRUCTION), group.spread
     if rate is None or mean is None or spread is None:
-        raise RequestError(f"{group.name}: {' and '.join(group.missing())} not among the layers; undo the removal or reconstruct again.")
+        raise RequestError(
+            f"{group.name}: {' and '.join(group.missing())} not among the layers; undo the removal or reconstruct again."
+        )
     pixels = frame_pixels(viewer, mean)
     untrusted = group.layers.get(UNTRUSTED)
-    valid = np.ones(pixels.shape, bool) if untrusted is None else frame_pixels(viewer, untrusted) == 0
-    deviation = spread_as(frame_pixels(viewer, spread), group.statistic, "standard deviation", group.factor)
+    valid = (
+        np.ones(pixels.shape, bool) if untrusted is None else frame_pixels(viewer, untrusted) == 0
+    )
+    deviation = spread_as(
+        frame_pixels(viewer, spread), group.statistic, "standard deviation", group.factor
+    )
     return ResultFrame(mean=pixels, spread=deviation, rate=frame_pixels(viewer, rate), valid=valid)
 
 
 def values_at(viewer: "Viewer", group: ResultGroup, pixel: Pixel) -> tuple[float, float, float]:
     """Rate, mean and standard deviation at a pixel of the frame where the sliders stand, of a group in which nothing is missing."""
     layers = (group.rate, group.layers[RECONSTRUCTION], group.spread)
-    rate, mean, spread = (np.asarray(layer.data[(*frame_index(viewer, layer), *pixel)]) for layer in layers if layer is not None)
-    return float(rate), float(mean), float(spread_as(spread, group.statistic, "standard deviation", group.factor))
+    rate, mean, spread = (
+        np.asarray(layer.data[(*frame_index(viewer, layer), *pixel)])
+        for layer in layers
+        if layer is not None
+    )
+    return (
+        float(rate),
+        float(mean),
+        float(spread_as(spread, group.statistic, "standard deviation", group.factor)),
+    )
 
 
 def samples_at(viewer: "Viewer", group: ResultGroup, pixel: Pixel) -> np.ndarray | None:
@@ -121,5 +138,7 @@ def _rasterized(shapes: "Shapes", matrix: np.ndarray, shape: tuple[int, int]) ->
 
     if not len(shapes.data):
         return np.zeros(shape, int)
-    outlines: list[Any] = [outline[:, -2:] @ matrix[:2, :2].T + matrix[:2, 2] for outline in shapes.data]
+    outlines: list[Any] = [
+        outline[:, -2:] @ matrix[:2, :2].T + matrix[:2, 2] for outline in shapes.data
+    ]
     return Shapes(outlines, shape_type=shapes.shape_type).to_labels(shape)

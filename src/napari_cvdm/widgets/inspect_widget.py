@@ -65,7 +65,10 @@ class InspectWidget(QWidget):
     def _entries(self) -> list[Entry]:
         groups = groups_of(self._viewer.layers)
         newest = groups[-1].name if groups else ""
-        return [Entry(text=group.name, key=group.name, value=group, preferred=group.name == newest) for group in groups]
+        return [
+            Entry(text=group.name, key=group.name, value=group, preferred=group.name == newest)
+            for group in groups
+        ]
 
     @qdebounced(timeout=50)
     def refresh(self) -> None:
@@ -80,9 +83,15 @@ class InspectWidget(QWidget):
         if group is None:
             self.message.say(INFORMATION, "No result among the layers. Reconstruct an image first.")
         elif group.classical:
-            self.message.say(INFORMATION, f"{group.name}: a classical method gives a single answer; there is no spread and no schedule to inspect.")
+            self.message.say(
+                INFORMATION,
+                f"{group.name}: a classical method gives a single answer; there is no spread and no schedule to inspect.",
+            )
         elif group.missing():
-            self.message.say(INFORMATION, f"{group.name}: {' and '.join(group.missing())} not among the layers; undo the removal or reconstruct again.")
+            self.message.say(
+                INFORMATION,
+                f"{group.name}: {' and '.join(group.missing())} not among the layers; undo the removal or reconstruct again.",
+            )
         for tab in (self.pixel, self.agreement):
             tab.set_group(group)
 

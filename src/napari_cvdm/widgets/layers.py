@@ -13,7 +13,13 @@ from napari_cvdm.core.statistics import INTERVAL, STATISTICS, spread_as
 from napari_cvdm.io.errors import ImageFileError
 from napari_cvdm.io.pixel_size import length_um, square_pixel
 from napari_cvdm.io.pixels import usable_dtype
-from napari_cvdm.widgets.contrast import chi2_colormap, inner_limits, limits_from_zero, phase_colormap, symmetric_limits
+from napari_cvdm.widgets.contrast import (
+    chi2_colormap,
+    inner_limits,
+    limits_from_zero,
+    phase_colormap,
+    symmetric_limits,
+)
 from napari_cvdm.widgets.placement import Placement, axis_letters
 
 if TYPE_CHECKING:
@@ -49,7 +55,14 @@ def named_layers(layers: "Sequence[Layer]", source: str) -> "tuple[Layer, Layer 
         return names[source], None
     parts = source.split(" + ")  # a name may hold it, too
     pairs = [(" + ".join(parts[:cut]), " + ".join(parts[cut:])) for cut in range(1, len(parts))]
-    return next(((names[first], names[second]) for first, second in pairs if first in names and second in names), None)
+    return next(
+        (
+            (names[first], names[second])
+            for first, second in pairs
+            if first in names and second in names
+        ),
+        None,
+    )
 
 
 def layer_pixel_um(layer: "Image") -> float | None:
@@ -60,7 +73,10 @@ def layer_pixel_um(layer: "Image") -> float | None:
     ImageFileError
         Pixels that are not square.
     """
-    y, x = (length_um(abs(float(size)), f"{unit:~}") for size, unit in zip(layer.scale[-2:], layer.units[-2:], strict=True))
+    y, x = (
+        length_um(abs(float(size)), f"{unit:~}")
+        for size, unit in zip(layer.scale[-2:], layer.units[-2:], strict=True)
+    )
     return square_pixel(x, y, layer.name)
 
 
@@ -102,8 +118,17 @@ def read_layer(layer: "Image", index: tuple[int, ...] | None = None) -> ImageSta
         pixels, axes = pixels[index], axes[-2:]
     if layer.rgb:
         pixels, axes = np.moveaxis(pixels[..., :COLOURS], -1, 0), "C" + axes
-    optics = {name: float(value) for name, value in our_metadata(layer).get("optics", {}).items() if name != "defocus_um"}
-    known: dict[str, Any] = {"pixel_um": layer_pixel_um(layer), "source": layer.name, "metadata": optics, "place": _z_step(layer, axes)}
+    optics = {
+        name: float(value)
+        for name, value in our_metadata(layer).get("optics", {}).items()
+        if name != "defocus_um"
+    }
+    known: dict[str, Any] = {
+        "pixel_um": layer_pixel_um(layer),
+        "source": layer.name,
+        "metadata": optics,
+        "place": _z_step(layer, axes),
+    }
     return ImageStack(array=usable_dtype(pixels, layer.name), axes=axes, **known)
 
 
@@ -116,7 +141,9 @@ def _z_step(layer: "Image", axes: str) -> dict[str, float]:
     return {} if step is None or step == 1 else {"z_step_um": step}
 
 
-def to_layer_data(restoration: Restoration, source: Placement, statistic: str = STATISTICS[0]) -> list[LayerData]:
+def to_layer_data(
+    restoration: Restoration, source: Placement, statistic: str = STATISTICS[0]
+) -> list[LayerData]:
     """Layers of a reconstruction, the one to look at last, so that it lies on top.
 
     Parameters
@@ -139,16 +166,52 @@ def to_layer_data(restoration: Restoration, source: Placement, statistic: str = 
     factor = _factor(restoration)
     statistic = STATISTICS[0] if statistic == INTERVAL and factor is None else statistic
     spread = spread_as(restoration.variance, "variance", statistic, factor)
-    begun = restoration.counts > 0  # frames that were not, in a run that was stopped, are zero and set no contrast
+    begun = (
+        restoration.counts > 0
+    )  # frames that were not, in a run that was stopped, are zero and set no contrast
     return [
         *_schedule_layers(restoration, source),
         *_sample_layers(restoration, source),
-        _layer(restoration, source, "noise-rate map", restoration.rate, "", colormap="viridis", contrast_limits=inner_limits(restoration.rate[begun])),
+        _layer(
+            restoration,
+            source,
+            "noise-rate map",
+            restoration.rate,
+            "",
+            colormap="viridis",
+            contrast_limits=inner_limits(restoration.rate[begun]),
+        ),
         *_check_layers(restoration, source),
         *_path_layers(restoration, source),
-        _layer(restoration, source, "uncertainty", spread, spread_unit(unit, statistic), mark={"statistic": statistic}, **spread_look(spread[begun])),
-        (*_layer(restoration, source, "untrusted pixels", (~restoration.valid).astype(np.uint8), "", opacity=0.5)[:2], "labels"),
-        _layer(restoration, source, "reconstruction", restoration.mean, unit, visible=True, **look_of(restoration.mean[begun], unit)),
+        _layer(
+            restoration,
+            source,
+            "uncertainty",
+            spread,
+            spread_unit(unit, statistic),
+            mark={"statistic": statistic},
+            **spread_look(spread[begun]),
+        ),
+        (
+            *_layer(
+                restoration,
+                source,
+                "untrusted pixels",
+                (~restoration.valid).astype(np.uint8),
+                "",
+                opacity=0.5,
+            )[:2],
+            "labels",
+        ),
+        _layer(
+            restoration,
+            source,
+            "reconstruction",
+            restoration.mean,
+            unit,
+            visible=True,
+            **look_of(restoration.mean[begun], unit),
+        ),
     ]
 
 
@@ -170,11 +233,29 @@ def preview_layer_data(restoration: Restoration, source: Placement) -> LayerData
     """
     values, axes = restoration.mean, restoration.axes
     if values.ndim > len("YX"):
-        values = np.expand_dims(values, [number for number, letter in enumerate(source.axes) if letter not in axes])
+        values = np.expand_dims(
+            values, [number for number, letter in enumerate(source.axes) if letter not in axes]
+        )
         axes = source.axes
     place = source.within(restoration.region).finer(axes, restoration.upsampling)
-    metadata = {METADATA_KEY: {"role": "preview", "source": source.name, "unit": restoration.unit, "provenance": asdict(restoration.provenance)}}
-    return values, {"name": f"preview of {source.name}", "metadata": metadata, **place.keywords(), **look_of(values, restoration.unit)}, "image"
+    metadata = {
+        METADATA_KEY: {
+            "role": "preview",
+            "source": source.name,
+            "unit": restoration.unit,
+            "provenance": asdict(restoration.provenance),
+        }
+    }
+    return (
+        values,
+        {
+            "name": f"preview of {source.name}",
+            "metadata": metadata,
+            **place.keywords(),
+            **look_of(values, restoration.unit),
+        },
+        "image",
+    )
 
 
 def look_of(values: np.ndarray, unit: str) -> dict[str, Any]:
@@ -199,13 +280,22 @@ def _schedule_layers(restoration: Restoration, source: Placement) -> list[LayerD
     if restoration.clock.times:
         from napari_cvdm.analysis.schedule_maps import schedule_maps, shown_ranges
 
-        maps, ranges = schedule_maps(restoration.rate, restoration.clock), shown_ranges(restoration.rate, restoration.clock)
+        maps, ranges = (
+            schedule_maps(restoration.rate, restoration.clock),
+            shown_ranges(restoration.rate, restoration.clock),
+        )
         found = {"gamma": (maps.gamma, ranges["gamma"]), "beta": (maps.beta, ranges["beta"])}
     elif restoration.gamma is not None and restoration.beta is not None:
-        found = {"gamma": (restoration.gamma, (0.0, 1.0)), "beta": (restoration.beta, limits_from_zero(restoration.beta))}
+        found = {
+            "gamma": (restoration.gamma, (0.0, 1.0)),
+            "beta": (restoration.beta, limits_from_zero(restoration.beta)),
+        }
     else:
         return []
-    return [_layer(restoration, source, role, values, "", colormap="viridis", contrast_limits=limits) for role, (values, limits) in found.items()]
+    return [
+        _layer(restoration, source, role, values, "", colormap="viridis", contrast_limits=limits)
+        for role, (values, limits) in found.items()
+    ]
 
 
 def _sample_layers(restoration: Restoration, source: Placement) -> list[LayerData]:
@@ -220,10 +310,26 @@ def _check_layers(restoration: Restoration, source: Placement) -> list[LayerData
     check = restoration.forward
     if check is None or check.residual is None:
         return []
-    planes = [check.residual] if "P" not in check.axes else list(np.moveaxis(check.residual, check.axes.index("P"), 0))
-    coarse, look = replace(restoration, upsampling=1), {"colormap": phase_colormap(), "contrast_limits": RESIDUAL_LIMITS}
-    roles, mark = [RESIDUAL_ROLE, *(f"{RESIDUAL_ROLE} of plane {number}" for number in range(2, len(planes) + 1))], {"forward": check.numbers()}
-    layers = [_layer(coarse, source, role, plane, "sigma", mark=mark, **look) for role, plane in zip(roles, planes, strict=True)]
+    planes = (
+        [check.residual]
+        if "P" not in check.axes
+        else list(np.moveaxis(check.residual, check.axes.index("P"), 0))
+    )
+    coarse, look = (
+        replace(restoration, upsampling=1),
+        {"colormap": phase_colormap(), "contrast_limits": RESIDUAL_LIMITS},
+    )
+    roles, mark = (
+        [
+            RESIDUAL_ROLE,
+            *(f"{RESIDUAL_ROLE} of plane {number}" for number in range(2, len(planes) + 1)),
+        ],
+        {"forward": check.numbers()},
+    )
+    layers = [
+        _layer(coarse, source, role, plane, "sigma", mark=mark, **look)
+        for role, plane in zip(roles, planes, strict=True)
+    ]
     if check.local_chi2 is None:
         return layers
     look = {"colormap": chi2_colormap(), "contrast_limits": CHI2_LIMITS}
@@ -233,8 +339,19 @@ def _check_layers(restoration: Restoration, source: Placement) -> list[LayerData
 def _path_layers(restoration: Restoration, source: Placement) -> list[LayerData]:
     if restoration.unit != "rad":
         return []
-    path = optical_path_nm(restoration.mean, float(str(restoration.provenance.settings["wavelength_um"])))
-    return [_layer(restoration, source, "optical path difference", path, "nm", **look_of(path[restoration.counts > 0], "nm"))]
+    path = optical_path_nm(
+        restoration.mean, float(str(restoration.provenance.settings["wavelength_um"]))
+    )
+    return [
+        _layer(
+            restoration,
+            source,
+            "optical path difference",
+            path,
+            "nm",
+            **look_of(path[restoration.counts > 0], "nm"),
+        )
+    ]
 
 
 def _layer(
@@ -260,10 +377,22 @@ def _layer(
         "files": dict(source.files),
         **(mark or {}),
     }
-    return values, {"name": f"{role} of {source.name}", "visible": visible, "metadata": {METADATA_KEY: marks}, **place.keywords(), **look}, "image"
+    return (
+        values,
+        {
+            "name": f"{role} of {source.name}",
+            "visible": visible,
+            "metadata": {METADATA_KEY: marks},
+            **place.keywords(),
+            **look,
+        },
+        "image",
+    )
 
 
-def placed_image(source: Placement, axes: str, upsampling: int, values: np.ndarray) -> tuple[np.ndarray, Placement]:
+def placed_image(
+    source: Placement, axes: str, upsampling: int, values: np.ndarray
+) -> tuple[np.ndarray, Placement]:
     """An array and its placement: a plain (Y, X) image, or as many axes as the source has, so that napari's sliders agree.
 
     Parameters
@@ -285,12 +414,18 @@ def placed_image(source: Placement, axes: str, upsampling: int, values: np.ndarr
     if values.ndim == len("YX") or not source.merged:
         return values, source.finer(axes, upsampling)
     leading = values.ndim - len(axes)
-    return np.expand_dims(values, source.axes.index(source.merged) + leading), source.finer(source.axes, upsampling)
+    return np.expand_dims(values, source.axes.index(source.merged) + leading), source.finer(
+        source.axes, upsampling
+    )
 
 
-def _placed(restoration: Restoration, source: Placement, role: str, values: np.ndarray) -> tuple[np.ndarray, Placement]:
+def _placed(
+    restoration: Restoration, source: Placement, role: str, values: np.ndarray
+) -> tuple[np.ndarray, Placement]:
     leading = values.ndim > len(restoration.axes)
     values, place = placed_image(source, restoration.axes, restoration.upsampling, values)
     if not leading:
         return values, place
-    return values, place.with_leading("S", "sample") if role == "samples" else place.with_times(restoration.clock.times or restoration.times)
+    return values, place.with_leading("S", "sample") if role == "samples" else place.with_times(
+        restoration.clock.times or restoration.times
+    )

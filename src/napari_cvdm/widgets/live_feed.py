@@ -45,8 +45,16 @@ class LayerFeed:
         self._last: np.ndarray | None = None
         _, axes = self._newest()
         self.place = replace(Placement.of(layer).finer(axes, 1), planes=planes)
-        optics = {name: float(value) for name, value in our_metadata(layer).get("optics", {}).items() if name != "defocus_um"}
-        self._known: dict[str, Any] = {"pixel_um": layer_pixel_um(layer), "source": layer.name, "metadata": optics}
+        optics = {
+            name: float(value)
+            for name, value in our_metadata(layer).get("optics", {}).items()
+            if name != "defocus_um"
+        }
+        self._known: dict[str, Any] = {
+            "pixel_um": layer_pixel_um(layer),
+            "source": layer.name,
+            "metadata": optics,
+        }
         layer.events.data.connect(self._on_changed)
         layer.events.set_data.connect(self._on_changed)
 
@@ -55,7 +63,9 @@ class LayerFeed:
 
         layer = self.layer
         if layer.rgb:
-            raise RequestError(f"{layer.name}: a colour (RGB) image; one channel is needed. Right-click it, choose Split RGB, and follow one of the three.")
+            raise RequestError(
+                f"{layer.name}: a colour (RGB) image; one channel is needed. Right-click it, choose Split RGB, and follow one of the three."
+            )
         data = layer.data[0] if layer.multiscale else layer.data
         index, axes = newest_index(data.shape, axis_letters(layer), self._planes)
         return np.array(data[index]), axes
@@ -64,10 +74,14 @@ class LayerFeed:
         """Post the frame that is there, unless it was posted already."""
         try:
             pixels, axes = self._newest()
-        except RequestError as error:  # the layer got other axes meanwhile; the one who follows says it
+        except (
+            RequestError
+        ) as error:  # the layer got other axes meanwhile; the one who follows says it
             self._post(partial(_refuse, str(error)))
             return
-        if self._last is not None and np.array_equal(pixels, self._last, equal_nan=pixels.dtype.kind == "f"):
+        if self._last is not None and np.array_equal(
+            pixels, self._last, equal_nan=pixels.dtype.kind == "f"
+        ):
             return
         self._last = pixels
         self._post(partial(_frame, pixels, axes, self._known))

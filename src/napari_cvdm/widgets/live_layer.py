@@ -37,7 +37,10 @@ class LiveLayer:
             show_layers(self._viewer, [self._first(frame)])
             self.layer = self._viewer.layers[-1]
             return
-        mark: dict[str, Any] = {**layer.metadata[METADATA_KEY], "provenance": asdict(frame.restoration.provenance)}
+        mark: dict[str, Any] = {
+            **layer.metadata[METADATA_KEY],
+            "provenance": asdict(frame.restoration.provenance),
+        }
         layer.metadata = {**layer.metadata, METADATA_KEY: mark}
         layer.data = frame.mean
 
@@ -45,4 +48,12 @@ class LiveLayer:
         *_, (values, keywords, kind) = to_layer_data(frame.restoration, self.place)
         mark = keywords["metadata"][METADATA_KEY]
         live = {**mark, "group": f"live, {self.place.name}"}
-        return values, {**keywords, "name": f"live reconstruction of {self.place.name}", "metadata": {METADATA_KEY: live}}, kind
+        return (
+            values,
+            {
+                **keywords,
+                "name": f"live reconstruction of {self.place.name}",
+                "metadata": {METADATA_KEY: live},
+            },
+            kind,
+        )

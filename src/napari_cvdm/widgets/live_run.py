@@ -15,7 +15,12 @@ if TYPE_CHECKING:
     from napari_cvdm.live.follow import LiveFrame, SkippedFrame
 
 
-def followed(source: FrameSource, template: RestoreRequest, frames: "Mailbox[LiveFrame]", refused: "Mailbox[SkippedFrame]") -> Generator[Progress, None, None]:
+def followed(
+    source: FrameSource,
+    template: RestoreRequest,
+    frames: "Mailbox[LiveFrame]",
+    refused: "Mailbox[SkippedFrame]",
+) -> Generator[Progress, None, None]:
     """Load the model and follow, for the worker's thread; what comes of it lies in two mailboxes, the newest of each."""
     from napari_cvdm.live.follow import LiveFrame, SkippedFrame, follow
     from napari_cvdm.models.registry import load_model
@@ -52,18 +57,29 @@ class LiveRun(QObject):
     skipped = Signal(object)
     ended = Signal(str, bool)
 
-    def __init__(self, source: FrameSource, template: RestoreRequest, *, title: str, on_stop: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        source: FrameSource,
+        template: RestoreRequest,
+        *,
+        title: str,
+        on_stop: Callable[[], None],
+    ) -> None:
         super().__init__()
         self.source = source
         self._frames: Mailbox[LiveFrame] = Mailbox()
         self._refused: Mailbox[SkippedFrame] = Mailbox()
         self._on_stop = on_stop
         self._why, self._failed = "", False
-        self._job = Job(followed(source, template, self._frames, self._refused), title=title, total=0)
+        self._job = Job(
+            followed(source, template, self._frames, self._refused), title=title, total=0
+        )
         self._job.failed.connect(self._on_failed)
         self._job.ended.connect(self._on_ended)
         self._clock = QTimer(self)
-        self._clock.setSingleShot(True)  # started anew after each drawing: a slow screen gets fewer frames, and the window stays free
+        self._clock.setSingleShot(
+            True
+        )  # started anew after each drawing: a slow screen gets fewer frames, and the window stays free
         self._clock.setInterval(round(1000 * LEAST_INTERVAL_S))
         self._clock.timeout.connect(self._on_clock)
 

@@ -32,7 +32,9 @@ class LiveSource(QWidget):
         self.steps = QSpinBox()
         self.steps.setRange(1, MOST_STEPS)
         self.steps.setMinimumWidth(NARROWEST_PX)
-        layout = LabelledRows({"follow": self.kind, "folder": self.path, "live steps": self.steps}, HELP)
+        layout = LabelledRows(
+            {"follow": self.kind, "folder": self.path, "live steps": self.steps}, HELP
+        )
         self.setLayout(layout)
         self._rows = layout
         self.kind.currentIndexChanged.connect(self._on_kind)

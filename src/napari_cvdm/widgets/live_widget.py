@@ -53,7 +53,9 @@ class LiveWidget(QWidget):
     def __init__(self, napari_viewer: "Viewer") -> None:
         super().__init__()
         self._viewer = napari_viewer
-        self._runs: list[LiveRun] = []  # at most one; it outlives this widget, and must not go on without it
+        self._runs: list[
+            LiveRun
+        ] = []  # at most one; it outlives this widget, and must not go on without it
         self._feed: LayerFeed | None = None
         self._live: LiveLayer | None = None
         self._last: tuple[LiveFrame, Placement] | None = None
@@ -73,10 +75,15 @@ class LiveWidget(QWidget):
     def _make_parts(self) -> None:
         self.source, self.form = LiveSource(), RestoreForm(self._viewer)
         self.start_button, self.stop_button = QPushButton("&Start"), QPushButton("S&top")
-        explain_control(self.start_button, "Follow: reconstruct the newest frame, again and again. The camera is never kept waiting.")
+        explain_control(
+            self.start_button,
+            "Follow: reconstruct the newest frame, again and again. The camera is never kept waiting.",
+        )
         explain_control(self.stop_button, "Stop following before the next step. The layers stay.")
         self.status, self.message = wrapped_label(), MessageLine()
-        self.status.setToolTip("Frames reconstructed for each second; frames passed over for a newer one;\ntime from a frame's coming to its reconstruction.")
+        self.status.setToolTip(
+            "Frames reconstructed for each second; frames passed over for a newer one;\ntime from a frame's coming to its reconstruction."
+        )
         self.panel = RunPanel("Full p&osterior of this frame")
         explain_control(
             self.panel.run,
@@ -121,14 +128,22 @@ class LiveWidget(QWidget):
     def missing(self) -> tuple[str, ...]:
         """What must still be chosen or filled in before a start, by name; what files may tell is missed when they do not."""
         if self.source.is_layer:
-            return tuple(ALL_PLANES if name == OTHER_PLANES else name for name in self.form.missing())
+            return tuple(
+                ALL_PLANES if name == OTHER_PLANES else name for name in self.form.missing()
+            )
         found = {"a folder": self.source.folder, "a model": self.form.task}
         return tuple(name for name, value in found.items() if value is None)
 
     def _settings(self) -> dict[str, Any]:
         """Everything that a following depends on, by name."""
         followed = self.form.image.value() if self.source.is_layer else self.source.folder
-        return {**self.form.settings(), "steps": self.source.steps.value(), "samples": 1, "followed": followed, "second": self.form.second.value()}
+        return {
+            **self.form.settings(),
+            "steps": self.source.steps.value(),
+            "samples": 1,
+            "followed": followed,
+            "second": self.form.second.value(),
+        }
 
     def _on_changed(self) -> None:
         """Say what is missing or wrong; a following whose settings changed ends."""
@@ -139,7 +154,11 @@ class LiveWidget(QWidget):
         try:
             settings = self._settings()
             if self.following and _differ(settings, self._started_with):
-                self.stop("The settings were changed, so following has stopped; start it again." if self._source_is_there() else SOURCE_REMOVED)
+                self.stop(
+                    "The settings were changed, so following has stopped; start it again."
+                    if self._source_is_there()
+                    else SOURCE_REMOVED
+                )
             warnings = self.form.warnings()
         except ValueError as error:
             self.stop(str(error))
@@ -171,7 +190,9 @@ class LiveWidget(QWidget):
             raise RequestError(f"Needed before a start: {', '.join(missing)}.")
         if self.source.is_layer and task.planes > 1 and settings["second"] is not None:
             raise RequestError(TWO_LAYERS)
-        asked = {name: value for name, value in settings.items() if name not in ("followed", "second")}
+        asked = {
+            name: value for name, value in settings.items() if name not in ("followed", "second")
+        }
         template = RestoreRequest(image=ImageStack(array=np.zeros((1, 1)), axes="YX"), **asked)
         source, self._title = self._open(count_planes(task.planes, settings.get("defocus_um")))
         run = LiveRun(source, template, title=f"Following {self._title}", on_stop=self._on_stop)
@@ -228,7 +249,9 @@ class LiveWidget(QWidget):
 
     def _show_status(self, frame: "LiveFrame") -> None:
         skipped = f", {frame.skipped} unusable" if frame.skipped else ""
-        self.status.setText(f"{frame.frames_per_s:.1f} frames/s, {frame.dropped} dropped{skipped}, latency {frame.latency_s:.2f} s")
+        self.status.setText(
+            f"{frame.frames_per_s:.1f} frames/s, {frame.dropped} dropped{skipped}, latency {frame.latency_s:.2f} s"
+        )
 
     def _on_skipped(self, skipped: "SkippedFrame") -> None:
         self._say(WARNING, f"Frame {skipped.number} was passed over: {skipped.reason}")
@@ -275,19 +298,31 @@ class LiveWidget(QWidget):
             return
         run = Run(request=request, place=place, unit=task.unit, upsampling=task.upsampling)
         title = f"Full posterior of frame {frame.number} of {place.name}"
-        self.panel.start(run.work(), title=title, total=steps_of(request), on_result=partial(self._on_full, frame.number, place))
+        self.panel.start(
+            run.work(),
+            title=title,
+            total=steps_of(request),
+            on_result=partial(self._on_full, frame.number, place),
+        )
 
     def _on_full(self, number: int, place: Placement, restoration: Restoration) -> None:
         show_result(self._viewer, to_layer_data(restoration, place))
         warnings = restoration.provenance.warnings
         seconds = restoration.provenance.timings_s["total"]
-        self.panel.message.say(WARNING if warnings else INFORMATION, " ".join([f"Frame {number}: done in {seconds:.1f} s.", *warnings]))
+        self.panel.message.say(
+            WARNING if warnings else INFORMATION,
+            " ".join([f"Frame {number}: done in {seconds:.1f} s.", *warnings]),
+        )
 
 
 def _differ(settings: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
     """Whether settings by the same names differ; images do unless they are the very same."""
     pairs = [(one, others[name]) for name, one in settings.items()]
-    return any(one is not other and (isinstance(one, np.ndarray) or isinstance(other, np.ndarray) or one != other) for one, other in pairs)
+    return any(
+        one is not other
+        and (isinstance(one, np.ndarray) or isinstance(other, np.ndarray) or one != other)
+        for one, other in pairs
+    )
 
 
 def _stop_all(runs: "list[LiveRun]") -> None:

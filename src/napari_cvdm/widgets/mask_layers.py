@@ -21,7 +21,9 @@ def is_mask(layer: "Layer") -> bool:
     """Whether a layer can say where to measure: Labels that the user made, or Shapes."""
     from napari.layers import Labels, Shapes
 
-    return isinstance(layer, Labels | Shapes) and our_metadata(layer).get("role") != "untrusted pixels"
+    return (
+        isinstance(layer, Labels | Shapes) and our_metadata(layer).get("role") != "untrusted pixels"
+    )
 
 
 def mask_frame(mask: "Layer", image: "Image", index: "Index", point: Sequence[float]) -> MaskFrame:
@@ -48,10 +50,16 @@ def mask_frame(mask: "Layer", image: "Image", index: "Index", point: Sequence[fl
     """
     from napari.layers import Shapes
 
-    return _shapes_frame(mask, image, index, point) if isinstance(mask, Shapes) else _labels_frame(mask, image, index, point)
+    return (
+        _shapes_frame(mask, image, index, point)
+        if isinstance(mask, Shapes)
+        else _labels_frame(mask, image, index, point)
+    )
 
 
-def _map_between(source: "Layer", target: "Layer", point: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+def _map_between(
+    source: "Layer", target: "Layer", point: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray]:
     """Matrix and offset that take pixels of one layer to pixels of another, found from where the axes' ends go."""
 
     def there(pixel: np.ndarray) -> np.ndarray:
@@ -64,7 +72,9 @@ def _map_between(source: "Layer", target: "Layer", point: Sequence[float]) -> tu
     return np.stack([there(axis) - offset for axis in np.eye(source.ndim)], axis=1), offset
 
 
-def _labels_frame(mask: "Labels", image: "Image", index: "Index", point: Sequence[float]) -> MaskFrame:
+def _labels_frame(
+    mask: "Labels", image: "Image", index: "Index", point: Sequence[float]
+) -> MaskFrame:
     matrix, offset = _map_between(image, mask, point)
     labels: Any = mask.data[0] if mask.multiscale else mask.data
     at_frame = matrix[:, :-2] @ np.array(index, float) + offset
@@ -72,29 +82,45 @@ def _labels_frame(mask: "Labels", image: "Image", index: "Index", point: Sequenc
     for position, size, label in zip(at_frame, labels.shape[:-2], mask.axis_labels, strict=False):
         number = 0 if size == 1 else round(float(position))
         if not 0 <= number < size:
-            raise RequestError(f"the mask {mask.name} has no frame {number} on axis {label}; it has {size}. Draw one over all frames.")
+            raise RequestError(
+                f"the mask {mask.name} has no frame {number} on axis {label}; it has {size}. Draw one over all frames."
+            )
         frame.append(number)
     return MaskFrame(labels=labels[tuple(frame)], matrix=matrix[-2:, -2:], offset=at_frame[-2:])
 
 
-def _shapes_frame(mask: "Shapes", image: "Image", index: "Index", point: Sequence[float]) -> MaskFrame:
+def _shapes_frame(
+    mask: "Shapes", image: "Image", index: "Index", point: Sequence[float]
+) -> MaskFrame:
     """Shapes by napari's own rasteriser, as vertices on the pixels of the image; region n is the n-th shape of the layer."""
     from napari.layers import Shapes
 
     matrix, offset = _map_between(mask, image, point)
     placed = [np.asarray(vertices) @ matrix.T + offset for vertices in mask.data]
-    here = [number for number, vertices in enumerate(placed) if mask.ndim < image.ndim or _lies_in(vertices, index, image)]
+    here = [
+        number
+        for number, vertices in enumerate(placed)
+        if mask.ndim < image.ndim or _lies_in(vertices, index, image)
+    ]
     flat = [number + 1 for number in here if mask.shape_type[number] in WITHOUT_INSIDE]
     if flat:
-        raise RequestError(f"shape {flat[0]} of {mask.name} is a {mask.shape_type[flat[0] - 1]} and has no inside. Draw a polygon, an ellipse or a rectangle.")
+        raise RequestError(
+            f"shape {flat[0]} of {mask.name} is a {mask.shape_type[flat[0] - 1]} and has no inside. Draw a polygon, an ellipse or a rectangle."
+        )
     size = image.data.shape[-2:]
     if not here:
         return _as_they_are(np.zeros(size, int))
-    drawn = Shapes([placed[number][:, -2:] for number in here], shape_type=[mask.shape_type[number] for number in here], ndim=2)
+    drawn = Shapes(
+        [placed[number][:, -2:] for number in here],
+        shape_type=[mask.shape_type[number] for number in here],
+        ndim=2,
+    )
     regions = np.array([0, *(number + 1 for number in here)])[drawn.to_labels(size)]
     missed = sorted({number + 1 for number in here} - set(np.unique(regions).tolist()))
     if missed:
-        raise RequestError(f"shape {missed[0]} of {mask.name} covers no pixel of {image.name}, or other shapes cover it. Move it onto a cell, or delete it.")
+        raise RequestError(
+            f"shape {missed[0]} of {mask.name} covers no pixel of {image.name}, or other shapes cover it. Move it onto a cell, or delete it."
+        )
     return _as_they_are(regions)
 
 

@@ -5,7 +5,14 @@ from collections.abc import Mapping, Sequence
 
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QGuiApplication, QKeySequence
-from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QShortcut, QStyle, QTableWidget, QTableWidgetItem
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QHeaderView,
+    QShortcut,
+    QStyle,
+    QTableWidget,
+    QTableWidgetItem,
+)
 
 from napari_cvdm.analysis.dry_mass import FrameMasses, mass_rows, table_text
 from napari_cvdm.analysis.phase_quantities import RegionMass
@@ -60,13 +67,19 @@ class MassTable(QTableWidget):
         self.setHorizontalHeaderLabels([*axes, *COLUMNS])
         for column, tip in enumerate(COLUMNS.values(), start=len(axes)):
             self.horizontalHeaderItem(column).setToolTip(tip)
-        lines = [(*map(str, frame.place.values()), *_cells(mass)) for frame in measured for mass in frame.masses]
+        lines = [
+            (*map(str, frame.place.values()), *_cells(mass))
+            for frame in measured
+            for mass in frame.masses
+        ]
         self.setRowCount(len(lines))
         for row, line in enumerate(lines):
             for column, text in enumerate(line):
                 self.setItem(row, column, _item(text, is_number=column < len(line) - 1))
             if line[-1]:  # seen in a narrow dock, too
-                self.item(row, len(axes)).setIcon(self.style().standardIcon(QStyle.StandardPixmap.SP_MessageBoxWarning))
+                self.item(row, len(axes)).setIcon(
+                    self.style().standardIcon(QStyle.StandardPixmap.SP_MessageBoxWarning)
+                )
                 self.item(row, len(axes)).setToolTip(line[-1])
         self.setColumnHidden(self.columnCount() - 1, not any(line[-1] for line in lines))
         self._fit()
@@ -77,7 +90,9 @@ class MassTable(QTableWidget):
         self.resizeColumnsToContents()
         remark = self.columnCount() - 1
         self.setColumnWidth(remark, min(WIDEST_REMARK_PX, self.columnWidth(remark)))
-        self.horizontalHeaderItem(remark).setTextAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
+        self.horizontalHeaderItem(remark).setTextAlignment(
+            Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
+        )
         self.resizeRowsToContents()
 
     def text(self, delimiter: str = ",") -> str:
@@ -90,7 +105,13 @@ class MassTable(QTableWidget):
 
 
 def _cells(mass: RegionMass) -> tuple[str, ...]:
-    return str(mass.label), f"{mass.area_um2:.1f}", with_error(mass.mass_pg, mass.error_pg), f"{mass.mean_opd_nm:.1f}", "; ".join(mass.remarks)
+    return (
+        str(mass.label),
+        f"{mass.area_um2:.1f}",
+        with_error(mass.mass_pg, mass.error_pg),
+        f"{mass.mean_opd_nm:.1f}",
+        "; ".join(mass.remarks),
+    )
 
 
 def _item(text: str, *, is_number: bool) -> QTableWidgetItem:

@@ -36,6 +36,16 @@ def reconstruct_selected(viewer: Viewer) -> None:
     """
     widget = open_reconstruct(viewer)
     active = viewer.layers.selection.active
-    selected = [active] if isinstance(active, Image) else [layer for layer in viewer.layers if layer in viewer.layers.selection and isinstance(layer, Image)]
-    if selected and hasattr(widget, "form"):  # without its engine the dock only says what is missing
+    selected = (
+        [active]
+        if isinstance(active, Image)
+        else [
+            layer
+            for layer in viewer.layers
+            if layer in viewer.layers.selection and isinstance(layer, Image)
+        ]
+    )
+    if selected and hasattr(
+        widget, "form"
+    ):  # without its engine the dock only says what is missing
         widget.form.image.set_value(selected[-1])

@@ -76,7 +76,11 @@ class Offer(QComboBox):
     def _list(self, kept: Entry | None) -> None:
         before = self._chosen()
         self._entries = self._listed()
-        same = [index for index, entry in enumerate(self._entries) if kept is not None and entry.key == kept.key]
+        same = [
+            index
+            for index, entry in enumerate(self._entries)
+            if kept is not None and entry.key == kept.key
+        ]
         preferred = [index for index, entry in enumerate(self._entries) if entry.preferred]
         with signals_blocked(self):
             self.clear()
@@ -113,7 +117,12 @@ class LayerChoice(Offer):
         Layer -> bool: which layers are offered.
     """
 
-    def __init__(self, viewer: "Viewer", none_text: str | None = None, accepts: Callable[[Any], bool] = is_measurement) -> None:
+    def __init__(
+        self,
+        viewer: "Viewer",
+        none_text: str | None = None,
+        accepts: Callable[[Any], bool] = is_measurement,
+    ) -> None:
         super().__init__(viewer, partial(_layer_entries, viewer, none_text, accepts))
 
     def layers(self) -> list[Any]:
@@ -121,9 +130,23 @@ class LayerChoice(Offer):
         return [entry.value for entry in self._entries if entry.value is not None]
 
 
-def _layer_entries(viewer: "Viewer", none_text: str | None, accepts: Callable[[Any], bool]) -> list[Entry]:
+def _layer_entries(
+    viewer: "Viewer", none_text: str | None, accepts: Callable[[Any], bool]
+) -> list[Entry]:
     offered = [layer for layer in viewer.layers if accepts(layer)]
     active = viewer.layers.selection.active
     preferred = active if active in offered else offered[-1] if offered else None
-    entries = [Entry(text=layer.name, key=layer, value=layer, preferred=layer is preferred and none_text is None) for layer in offered]
-    return entries if none_text is None else [Entry(text=none_text, key=None, value=None, preferred=True), *entries]
+    entries = [
+        Entry(
+            text=layer.name,
+            key=layer,
+            value=layer,
+            preferred=layer is preferred and none_text is None,
+        )
+        for layer in offered
+    ]
+    return (
+        entries
+        if none_text is None
+        else [Entry(text=none_text, key=None, value=None, preferred=True), *entries]
+    )

@@ -41,10 +41,18 @@ def with_own_sliders(viewer: "Viewer", layers: list[LayerData]) -> list[LayerDat
     """
     frames = _frame_axes(viewer)
     counts = [len(data) for data, keywords, _ in layers if _role(keywords) == SAMPLES]
-    counts += [len(layer.data) for layer in viewer.layers if our_metadata(layer).get("role") == SAMPLES]
-    samples = [_Axis(span=(-0.5, max(counts) - 0.5), unit="dimensionless", label="sample")] if counts else []
+    counts += [
+        len(layer.data) for layer in viewer.layers if our_metadata(layer).get("role") == SAMPLES
+    ]
+    samples = (
+        [_Axis(span=(-0.5, max(counts) - 0.5), unit="dimensionless", label="sample")]
+        if counts
+        else []
+    )
     before = {SAMPLES: frames} | {role: [*samples, *frames] for role in SCHEDULE}
-    return [_lifted(one, before[_role(one[1])]) if _role(one[1]) in before else one for one in layers]
+    return [
+        _lifted(one, before[_role(one[1])]) if _role(one[1]) in before else one for one in layers
+    ]
 
 
 def _role(keywords: dict[str, Any]) -> str:
@@ -53,13 +61,20 @@ def _role(keywords: dict[str, Any]) -> str:
 
 def _frame_axes(viewer: "Viewer") -> list[_Axis]:
     """The axes of the widest layer that has neither t nor sample."""
-    plain = [layer for layer in viewer.layers if our_metadata(layer).get("role") not in (SAMPLES, *SCHEDULE)]
+    plain = [
+        layer
+        for layer in viewer.layers
+        if our_metadata(layer).get("role") not in (SAMPLES, *SCHEDULE)
+    ]
     if not plain:
         return []
     widest = max(plain, key=lambda layer: layer.ndim)
     ranges = viewer.dims.range[-widest.ndim :]
     spans = [(one.start - one.step / 2, one.stop + one.step / 2) for one in ranges]
-    return [_Axis(span=span, unit=str(unit), label=label) for span, unit, label in zip(spans, widest.units, widest.axis_labels, strict=True)]
+    return [
+        _Axis(span=span, unit=str(unit), label=label)
+        for span, unit, label in zip(spans, widest.units, widest.axis_labels, strict=True)
+    ]
 
 
 def _lifted(layer: LayerData, before: list[_Axis]) -> LayerData:
@@ -70,11 +85,29 @@ def _lifted(layer: LayerData, before: list[_Axis]) -> LayerData:
         return layer
     place = _placement(keywords)
     label = "schedule t" if place.labels[0] in [axis.label for axis in missing] else place.labels[0]
-    rest = place.without_first().spanning([axis.span for axis in missing], [axis.unit for axis in missing], [axis.label for axis in missing])
-    lifted = rest.with_leading(place.axes[0], label, float(place.translate[0]), float(place.scale[0]))
-    return np.expand_dims(data, tuple(range(1, 1 + len(missing)))), {**keywords, **lifted.keywords()}, kind
+    rest = place.without_first().spanning(
+        [axis.span for axis in missing],
+        [axis.unit for axis in missing],
+        [axis.label for axis in missing],
+    )
+    lifted = rest.with_leading(
+        place.axes[0], label, float(place.translate[0]), float(place.scale[0])
+    )
+    return (
+        np.expand_dims(data, tuple(range(1, 1 + len(missing)))),
+        {**keywords, **lifted.keywords()},
+        kind,
+    )
 
 
 def _placement(keywords: dict[str, Any]) -> Placement:
-    placed = {name: keywords[name] for name in ("scale", "translate", "rotate", "shear", "affine", "units")}
-    return Placement(name=keywords["name"], axes="_" * len(keywords["scale"]), labels=keywords["axis_labels"], **placed)
+    placed = {
+        name: keywords[name]
+        for name in ("scale", "translate", "rotate", "shear", "affine", "units")
+    }
+    return Placement(
+        name=keywords["name"],
+        axes="_" * len(keywords["scale"]),
+        labels=keywords["axis_labels"],
+        **placed,
+    )

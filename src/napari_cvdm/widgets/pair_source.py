@@ -79,7 +79,11 @@ def has_pixels(layer: "Layer") -> bool:
     """Whether a layer can be a truth: any image but the maps that belong to a result."""
     from napari.layers import Image
 
-    return isinstance(layer, Image) and our_metadata(layer).get("role") in (None, "truth", "reconstruction")
+    return isinstance(layer, Image) and our_metadata(layer).get("role") in (
+        None,
+        "truth",
+        "reconstruction",
+    )
 
 
 class PairSource(QWidget):
@@ -103,14 +107,30 @@ class PairSource(QWidget):
             "second plane": LayerChoice(viewer, none_text="in the same layer"),
             "truth layer": LayerChoice(viewer, none_text="needed", accepts=has_pixels),
         }
-        self.paths = {name: PathField(f"Choose the {name}") for name in ("measured folder", "truth folder", "clean folder", "BioSR folder")}
-        self.paths |= {name: PathField(f"Choose the arrays {name}", "Arrays (*.npy *.npz)") for name in ("x", "y")}
+        self.paths = {
+            name: PathField(f"Choose the {name}")
+            for name in ("measured folder", "truth folder", "clean folder", "BioSR folder")
+        }
+        self.paths |= {
+            name: PathField(f"Choose the arrays {name}", "Arrays (*.npy *.npz)")
+            for name in ("x", "y")
+        }
         self.register = QCheckBox()
         self.levels = {"lowest level": whole_number(1, 12), "highest level": whole_number(1, 12)}
         self.levels["highest level"].setValue(12)
         numbers = ("clean pixel_um", *OPTICS, "photons", "strength_rad")
-        self.numbers: dict[str, Any] = {name: OptionalNumbers(name) if name == "defocus_um" else OptionalNumber(name) for name in numbers}
-        rows: Mapping[str, QWidget] = {"pairs from": self.kind, **self.layers, **self.paths, "register": self.register, **self.levels, **self.numbers}
+        self.numbers: dict[str, Any] = {
+            name: OptionalNumbers(name) if name == "defocus_um" else OptionalNumber(name)
+            for name in numbers
+        }
+        rows: Mapping[str, QWidget] = {
+            "pairs from": self.kind,
+            **self.layers,
+            **self.paths,
+            "register": self.register,
+            **self.levels,
+            **self.numbers,
+        }
         self._rows = LabelledRows(rows, HELP)
         self.setLayout(self._rows)
         self._connect()
@@ -147,7 +167,9 @@ class PairSource(QWidget):
 
     def shown(self) -> tuple[str, ...]:
         """Names of the fields that the source and the task need."""
-        return tuple(name for name in ROWS[self.kind.currentText()] if self.phase or name not in ONLY_PHASE)
+        return tuple(
+            name for name in ROWS[self.kind.currentText()] if self.phase or name not in ONLY_PHASE
+        )
 
     def _on_kind(self) -> None:
         names = self.shown()
@@ -170,7 +192,9 @@ class PairSource(QWidget):
 
     def _count_positions(self) -> None:
         """Show one position for each plane of the chosen layers, if their number is known."""
-        planes = chosen_planes(self.layers["measured layer"].value(), self.layers["second plane"].value())
+        planes = chosen_planes(
+            self.layers["measured layer"].value(), self.layers["second plane"].value()
+        )
         if planes is not None:
             self.numbers["defocus_um"].set_count(planes)
 
@@ -180,7 +204,11 @@ class PairSource(QWidget):
 
     def missing(self) -> tuple[str, ...]:
         """What must still be chosen or filled in, by name."""
-        needed = [name for name in self.shown() if name in ("measured layer", "truth layer") or name in self.paths]
+        needed = [
+            name
+            for name in self.shown()
+            if name in ("measured layer", "truth layer") or name in self.paths
+        ]
         fields: dict[str, Any] = {**self.layers, **self.paths}
         return tuple(name for name in needed if fields[name].value() is None)
 
@@ -199,13 +227,23 @@ class PairSource(QWidget):
             raise RequestError(f"Needed before a start: {', '.join(self.missing()) or 'a model'}.")
         kind, optics, register = self.kind.currentText(), self._optics(), self.register.isChecked()
         if kind == LAYERS:
-            return Folders(measured="", truth="", register=register, **optics), LayerPairs(measured=self._measured_stack(), truth=self._stack("truth layer"))
+            return Folders(measured="", truth="", register=register, **optics), LayerPairs(
+                measured=self._measured_stack(), truth=self._stack("truth layer")
+            )
         if kind == FOLDERS:
-            return Folders(measured=self._path("measured folder"), truth=self._path("truth folder"), register=register, **optics), None
+            return Folders(
+                measured=self._path("measured folder"),
+                truth=self._path("truth folder"),
+                register=register,
+                **optics,
+            ), None
         if kind == BIOSR:
             if self.phase:
                 raise RequestError(NO_BIOSR)
-            return BioSR(folder=self._path("BioSR folder"), levels=(self.levels["lowest level"].value(), self.levels["highest level"].value())), None
+            return BioSR(
+                folder=self._path("BioSR folder"),
+                levels=(self.levels["lowest level"].value(), self.levels["highest level"].value()),
+            ), None
         if kind == ARRAYS:
             optics.pop("na", None)
             return Arrays(x=self._path("x"), y=self._path("y"), register=register, **optics), None
@@ -222,7 +260,9 @@ class PairSource(QWidget):
         ranges = described("" if task is None else task.name, known, defocus_um=defocus_um)
         clean = None
         if self.kind.currentText() == CLEAN:
-            clean = CleanImages(folder=self._path("clean folder"), pixel_um=self.numbers["clean pixel_um"].value())
+            clean = CleanImages(
+                folder=self._path("clean folder"), pixel_um=self.numbers["clean pixel_um"].value()
+            )
         return Simulated(ranges=ranges, clean=clean)
 
     def _optics(self) -> dict[str, Any]:

@@ -20,7 +20,9 @@ Index = tuple[int, ...]
 def is_phase_result(layer: "Layer") -> bool:
     """Whether a layer is a phase reconstruction of ours."""
     mark = our_metadata(layer)
-    return mark.get("role") == "reconstruction" and mark.get("unit") == "rad" and "provenance" in mark
+    return (
+        mark.get("role") == "reconstruction" and mark.get("unit") == "rad" and "provenance" in mark
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -34,7 +36,11 @@ class PhaseResult:
     @classmethod
     def of(cls, viewer: "Viewer", layer: "Image") -> "PhaseResult":
         """The result that a reconstruction layer belongs to, as the viewer holds it now."""
-        return cls(layer=layer, samples=_partner(viewer, layer, "samples", 1), untrusted=_partner(viewer, layer, "untrusted pixels", 0))
+        return cls(
+            layer=layer,
+            samples=_partner(viewer, layer, "samples", 1),
+            untrusted=_partner(viewer, layer, "untrusted pixels", 0),
+        )
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -67,7 +73,9 @@ class PhaseResult:
         shown, used = layer_pixel_um(self.layer), self.settings.get("pixel_um")
         known = used if shown is None else shown
         if known is None:
-            raise RequestError(f"the pixel size of {self.layer.name} is not known. Give its scale in micrometres and reconstruct again.")
+            raise RequestError(
+                f"the pixel size of {self.layer.name} is not known. Give its scale in micrometres and reconstruct again."
+            )
         if shown is not None and used is not None and abs(shown / used - 1) > PIXEL_TOLERANCE:
             raise RequestError(
                 f"{self.layer.name} has pixels of {shown:.4g} µm but was reconstructed with {used:.4g} µm; phase and mass grow with their square. "
@@ -85,7 +93,9 @@ class PhaseResult:
         """
         wavelength_um = self.settings.get("wavelength_um")
         if wavelength_um is None:
-            raise RequestError(f"the wavelength of {self.layer.name} is not known. Reconstruct again with wavelength_um.")
+            raise RequestError(
+                f"the wavelength of {self.layer.name} is not known. Reconstruct again with wavelength_um."
+            )
         return float(wavelength_um)
 
     def made_with(self) -> dict[str, object]:
@@ -106,7 +116,13 @@ class PhaseResult:
 
     def frame(self, index: Index) -> PhaseFrame:
         """One frame, not read yet."""
-        long = [(label, position) for label, position, size in zip(self.layer.axis_labels, index, self.layer.data.shape, strict=False) if size > 1]
+        long = [
+            (label, position)
+            for label, position, size in zip(
+                self.layer.axis_labels, index, self.layer.data.shape, strict=False
+            )
+            if size > 1
+        ]
         positions = [position for _, position in long]
         return PhaseFrame(
             place=dict(long),
@@ -125,8 +141,17 @@ def _long_axes(layer: "Layer", skipped: int) -> list[int]:
 def _partner(viewer: "Viewer", layer: "Image", role: str, skipped: int) -> "Layer | None":
     """The layer of this role in the same group with the same frames, after `skipped` leading axes of its own."""
     wanted = (role, our_metadata(layer).get("group"))
-    alike = [other for other in viewer.layers if (our_metadata(other).get("role"), our_metadata(other).get("group")) == wanted]
-    fits = [other for other in alike if other.data.shape[-2:] == layer.data.shape[-2:] and _long_axes(other, skipped) == _long_axes(layer, 0)]
+    alike = [
+        other
+        for other in viewer.layers
+        if (our_metadata(other).get("role"), our_metadata(other).get("group")) == wanted
+    ]
+    fits = [
+        other
+        for other in alike
+        if other.data.shape[-2:] == layer.data.shape[-2:]
+        and _long_axes(other, skipped) == _long_axes(layer, 0)
+    ]
     return fits[-1] if fits else None
 
 

@@ -9,14 +9,30 @@ from weakref import ref
 
 import numpy as np
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QPushButton, QSpinBox, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QSpinBox,
+    QVBoxLayout,
+    QWidget,
+)
 from superqt.utils import qdebounced, qthrottled, signals_blocked
 
 from napari_cvdm.analysis.intervals import Claim, claimed_interval, sample_histogram
 from napari_cvdm.analysis.regions import BACKGROUND, STRUCTURE, structure_and_background
 from napari_cvdm.analysis.schedule_maps import RegionCurves, pixel_curves, region_curves
 from napari_cvdm.widgets.fields import explain_control, wrapped_label
-from napari_cvdm.widgets.frames import Pixel, drawn_regions, frame_index, pixel_at, result_frame, samples_at, values_at
+from napari_cvdm.widgets.frames import (
+    Pixel,
+    drawn_regions,
+    frame_index,
+    pixel_at,
+    result_frame,
+    samples_at,
+    values_at,
+)
 from napari_cvdm.widgets.latest_work import LatestWork
 from napari_cvdm.widgets.lifetime import when_gone
 from napari_cvdm.widgets.offer import Entry, Offer
@@ -195,7 +211,9 @@ class PixelTab(QWidget):
     def _show_samples(self, samples: np.ndarray | None, claim: Claim, mean: float) -> None:
         self.samples.setVisible(samples is not None)
         if samples is None:
-            self.values.setText(f"{self.values.text()}\nThis result has no samples layer; keep the samples in a run to see their histogram.")
+            self.values.setText(
+                f"{self.values.text()}\nThis result has no samples layer; keep the samples in a run to see their histogram."
+            )
         else:
             self.samples.show_samples(sample_histogram(samples), claim, mean, self._unit())
 
@@ -204,7 +222,11 @@ class PixelTab(QWidget):
 
     def _slider_time(self) -> float | None:
         layer = next((layer for layer in self._viewer.layers if is_schedule(layer)), None)
-        return None if layer is None else float(self._viewer.dims.point[self._viewer.dims.ndim - layer.ndim])
+        return (
+            None
+            if layer is None
+            else float(self._viewer.dims.point[self._viewer.dims.ndim - layer.ndim])
+        )
 
     def _on_regions(self) -> None:
         chosen = self.regions.value()
@@ -230,17 +252,29 @@ class PixelTab(QWidget):
             return
         try:
             frame = result_frame(self._viewer, group)
-            labels = structure_and_background(frame.mean, frame.valid) if chosen == AUTOMATIC else drawn_regions(self._viewer, chosen, group.rate)
+            labels = (
+                structure_and_background(frame.mean, frame.valid)
+                if chosen == AUTOMATIC
+                else drawn_regions(self._viewer, chosen, group.rate)
+            )
         except ValueError as error:
             self.trouble.emit(str(error))
             return
         self.work.start(region_curves(frame.rate, labels, group.clock, most=len(COLORS)))
 
     def _on_averaged(self, found: RegionCurves) -> None:
-        names = {STRUCTURE: "structure", BACKGROUND: "background"} if self.regions.value() == AUTOMATIC else {}
+        names = (
+            {STRUCTURE: "structure", BACKGROUND: "background"}
+            if self.regions.value() == AUTOMATIC
+            else {}
+        )
         kind = type(self.regions.value()).__name__.lower().rstrip("s")
         shown = [
-            NamedCurves(name=f"{names.get(number, f'{kind} {number}')} ({one.pixels} px)", color=color, curves=one)
+            NamedCurves(
+                name=f"{names.get(number, f'{kind} {number}')} ({one.pixels} px)",
+                color=color,
+                curves=one,
+            )
             for color, (number, one) in zip(COLORS, found.curves.items(), strict=False)
         ]
         self._show_regions(shown, found.found)
@@ -252,9 +286,18 @@ class PixelTab(QWidget):
         self._say_legend(found)
 
     def _say_legend(self, found: int = 0) -> None:
-        entries = [(one.name, one.color) for one in self._regions] + [("pixel", Ink.of(self._viewer).text)]
-        more = f"the first {len(self._regions)} of {found} regions" if found > len(self._regions) else ""
-        marks = (f'<span style="color:{color}">■</span>&nbsp;{escape(name).replace(" ", "&nbsp;")}&nbsp; ' for name, color in entries)
+        entries = [(one.name, one.color) for one in self._regions] + [
+            ("pixel", Ink.of(self._viewer).text)
+        ]
+        more = (
+            f"the first {len(self._regions)} of {found} regions"
+            if found > len(self._regions)
+            else ""
+        )
+        marks = (
+            f'<span style="color:{color}">■</span>&nbsp;{escape(name).replace(" ", "&nbsp;")}&nbsp; '
+            for name, color in entries
+        )
         self.legend.setText("".join(marks) + more)
 
 

@@ -11,7 +11,18 @@ from napari_cvdm.core.request import RequestError
 if TYPE_CHECKING:
     from napari.layers import Image
 
-_LETTERS = {"t": "T", "time": "T", "c": "C", "channel": "C", "z": "Z", "p": "P", "plane": "P", "defocus": "P", "s": "S", "sample": "S"}
+_LETTERS = {
+    "t": "T",
+    "time": "T",
+    "c": "C",
+    "channel": "C",
+    "z": "Z",
+    "p": "P",
+    "plane": "P",
+    "defocus": "P",
+    "s": "S",
+    "sample": "S",
+}
 _LETTERS_FOR_UNKNOWN = "TZCS"
 MOST_PLANES = 32  # of one image: a longer axis is not taken for its planes
 MOST_UNNAMED_PLANES = 16
@@ -38,14 +49,18 @@ def axis_letters(layer: "Image") -> str:
     """
     labels = [label.strip().lower() for label in layer.axis_labels]
     if {"y", "x"} & set(labels[:-2]) or labels[-2:] == ["x", "y"]:
-        raise RequestError(f"{layer.name}: its axes are {', '.join(labels)}; Y and X must be the last two. Reorder them, for example with numpy.moveaxis.")
+        raise RequestError(
+            f"{layer.name}: its axes are {', '.join(labels)}; Y and X must be the last two. Reorder them, for example with numpy.moveaxis."
+        )
     known = [_LETTERS.get(label) for label in labels[:-2]]
     free = [letter for letter in _LETTERS_FOR_UNKNOWN if letter not in known]
     letters = []
     for letter in known:
         if letter is None or letter in letters:
             if not free:
-                raise RequestError(f"{layer.name}: {layer.ndim} axes are too many; give an image with at most time, z, channel and sample beside Y and X.")
+                raise RequestError(
+                    f"{layer.name}: {layer.ndim} axes are too many; give an image with at most time, z, channel and sample beside Y and X."
+                )
             letter = free.pop(0)
         letters.append(letter)
     return "".join(letters) + "YX"
@@ -169,9 +184,13 @@ class Placement:
     def beginning(self, position: Mapping[str, int]) -> "Placement":
         """The placement of what begins at a pixel of the layer, given by axis letter; where none is given, at the first."""
         first = np.array([position.get(letter, 0) for letter in self.axes])
-        return replace(self, translate=self.translate + self.rotate @ self.shear @ (self.scale * first))
+        return replace(
+            self, translate=self.translate + self.rotate @ self.shear @ (self.scale * first)
+        )
 
-    def with_leading(self, letter: str, label: str, start: float = 0.0, step: float = 1.0) -> "Placement":
+    def with_leading(
+        self, letter: str, label: str, start: float = 0.0, step: float = 1.0
+    ) -> "Placement":
         """The same with one more axis in front, without a unit: a channel, a posterior sample, a schedule time."""
         return replace(
             self,
@@ -187,7 +206,9 @@ class Placement:
 
     def with_times(self, times: tuple[float, ...]) -> "Placement":
         """The same with a leading axis ``t`` of schedule times (``schedule t`` where the image has a ``t`` of its own)."""
-        return self.with_leading("K", "schedule t" if "t" in self.labels else "t", times[0], times[0])
+        return self.with_leading(
+            "K", "schedule t" if "t" in self.labels else "t", times[0], times[0]
+        )
 
     def without_first(self) -> "Placement":
         """The same without its first axis."""
@@ -203,7 +224,9 @@ class Placement:
             labels=self.labels[1:],
         )
 
-    def spanning(self, spans: Sequence[tuple[float, float]], units: Sequence[str], labels: Sequence[str]) -> "Placement":
+    def spanning(
+        self, spans: Sequence[tuple[float, float]], units: Sequence[str], labels: Sequence[str]
+    ) -> "Placement":
         """The same with more leading axes, one pixel long, each of which covers what the viewer shows along it.
 
         Parameters
@@ -215,12 +238,18 @@ class Placement:
         """
         place = self
         for (first, last), unit, label in reversed(list(zip(spans, units, labels, strict=True))):
-            place = replace(place.with_leading("_", label, (first + last) / 2, last - first), units=(unit, *place.units))
+            place = replace(
+                place.with_leading("_", label, (first + last) / 2, last - first),
+                units=(unit, *place.units),
+            )
         return place
 
     def keywords(self) -> dict[str, Any]:
         """Keywords of a layer that lies here."""
-        placed = {name: getattr(self, name) for name in ("scale", "translate", "rotate", "shear", "affine", "units")}
+        placed = {
+            name: getattr(self, name)
+            for name in ("scale", "translate", "rotate", "shear", "affine", "units")
+        }
         return {**placed, "axis_labels": self.labels}
 
 
@@ -233,4 +262,7 @@ def _bordered(matrix: np.ndarray) -> np.ndarray:
 
 def _words(axes: str, labels: tuple[str, ...]) -> tuple[str, ...]:
     """Labels, with napari's numbers for axes that were never named replaced by their letters."""
-    return tuple(letter.lower() if label.lstrip("-").isdigit() else label for letter, label in zip(axes, labels, strict=True))
+    return tuple(
+        letter.lower() if label.lstrip("-").isdigit() else label
+        for letter, label in zip(axes, labels, strict=True)
+    )

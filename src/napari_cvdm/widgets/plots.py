@@ -15,7 +15,14 @@ from napari_cvdm.analysis.schedule_maps import ScheduleCurves
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
-COLORS = ("#e69f00", "#56b4e9", "#009e73", "#d55e00", "#cc79a7", "#0072b2")  # Okabe and Ito: told apart by every eye, on dark and on light
+COLORS = (
+    "#e69f00",
+    "#56b4e9",
+    "#009e73",
+    "#d55e00",
+    "#cc79a7",
+    "#0072b2",
+)  # Okabe and Ito: told apart by every eye, on dark and on light
 SCHEDULE_PLOTS = {"gamma": "γ", "beta": "β", "half_log_snr": "½ log SNR"}
 LEAST_HEIGHT_PX = 84
 AXIS_WIDTH_PX = 52  # the same in plots that stand above each other
@@ -43,7 +50,10 @@ class Ink:
         from napari.utils.theme import get_theme
 
         theme = get_theme(viewer.theme)
-        return cls(text=str(theme.text.as_hex(format="long")), paper=str(theme.background.as_hex(format="long")))
+        return cls(
+            text=str(theme.text.as_hex(format="long")),
+            paper=str(theme.background.as_hex(format="long")),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,13 +126,18 @@ class SchedulePlots(QWidget):
         from pyqtgraph import InfiniteLine
 
         super().__init__()
-        self.plots = {name: new_plot(title, "t" if name == "half_log_snr" else "") for name, title in SCHEDULE_PLOTS.items()}
+        self.plots = {
+            name: new_plot(title, "t" if name == "half_log_snr" else "")
+            for name, title in SCHEDULE_PLOTS.items()
+        }
         self._pixel = {name: plot.plot() for name, plot in self.plots.items()}
         self._now = {name: InfiniteLine() for name in self.plots}
         self._regions: list[tuple[Any, Any]] = []
         _only(self, *self.plots.values())
         for name, plot in self.plots.items():
-            plot.getPlotItem().getAxis("bottom").setTicks([[(0.0, "0"), (0.25, ""), (0.5, "0.5"), (0.75, ""), (1.0, "1")]])
+            plot.getPlotItem().getAxis("bottom").setTicks(
+                [[(0.0, "0"), (0.25, ""), (0.5, "0.5"), (0.75, ""), (1.0, "1")]]
+            )
             plot.getPlotItem().getAxis("bottom").setStyle(showValues=name == "half_log_snr")
             plot.addItem(self._now[name], ignoreBounds=True)
             self._pixel[name].setZValue(1)
@@ -144,7 +159,9 @@ class SchedulePlots(QWidget):
         for plot, item in self._regions:
             plot.removeItem(item)
         self._regions = [
-            (plot, plot.plot(one.curves.times, getattr(one.curves, name), pen=_line(one.color))) for name, plot in self.plots.items() for one in regions
+            (plot, plot.plot(one.curves.times, getattr(one.curves, name), pen=_line(one.color)))
+            for name, plot in self.plots.items()
+            for one in regions
         ]
 
     def show_time(self, time: float | None) -> None:
@@ -177,7 +194,9 @@ class SamplePlot(QWidget):
         _only(self, self.plot)
         self.set_ink(ink)
 
-    def show_samples(self, histogram: SampleHistogram, claim: Claim, mean: float, unit: str) -> None:
+    def show_samples(
+        self, histogram: SampleHistogram, claim: Claim, mean: float, unit: str
+    ) -> None:
         """Draw the samples of one pixel, their mean and the claimed interval."""
         self.plot.setLabel("bottom", f"value [{unit}]")
         self._claim.setRegion((claim.low, claim.high))
@@ -200,7 +219,9 @@ class ErrorPlot(QWidget):
         super().__init__()
         self.plot = new_plot("RMS error", "spread")
         self._honest = self.plot.plot()
-        self._found = self.plot.plot(pen=_line(COLORS[0]), symbol="o", symbolSize=7, symbolBrush=COLORS[0], symbolPen=None)
+        self._found = self.plot.plot(
+            pen=_line(COLORS[0]), symbol="o", symbolSize=7, symbolBrush=COLORS[0], symbolPen=None
+        )
         _only(self, self.plot)
         self.set_ink(ink)
 

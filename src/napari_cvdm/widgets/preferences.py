@@ -18,12 +18,18 @@ PREFERENCES = {
     "offline": "models",
 }
 _OWN_DEFAULTS: dict[str, Any] = {"model_folder": "", "offline": False}
-OWN_MODELS = Path("~/napari-cvdm")  # where a model that was trained here goes, as long as nobody has chosen a folder
+OWN_MODELS = Path(
+    "~/napari-cvdm"
+)  # where a model that was trained here goes, as long as nobody has chosen a folder
 
 
 def defaults() -> dict[str, Any]:
     """Every preference by name, as it is when nobody has set anything."""
-    asked = {entry.name: entry.default for entry in fields(RestoreRequest) if entry.default is not MISSING}
+    asked = {
+        entry.name: entry.default
+        for entry in fields(RestoreRequest)
+        if entry.default is not MISSING
+    }
     return {name: asked.get(name, _OWN_DEFAULTS.get(name)) for name in PREFERENCES}
 
 
@@ -51,7 +57,13 @@ def preferred(name: str) -> Any:
         from napari.settings import get_plugin_settings
 
         value = getattr(getattr(get_plugin_settings(PLUGIN), group), name)
-    except (ImportError, KeyError, AttributeError, ValueError, OSError):  # a stored value that the schema forbids is a ValueError
+    except (
+        ImportError,
+        KeyError,
+        AttributeError,
+        ValueError,
+        OSError,
+    ):  # a stored value that the schema forbids is a ValueError
         return default
     return value if type(value) is type(default) else default
 

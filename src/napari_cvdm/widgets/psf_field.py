@@ -33,7 +33,12 @@ class PsfField(PathField):
         if isinstance(wanted, MeasuredPsf):
             self.set_value(wanted.source)
             return True
-        kept = self._read is not None and self._read[0] == self.value() and isinstance(wanted, str) and sha256_of(self._read[1].array) in wanted
+        kept = (
+            self._read is not None
+            and self._read[0] == self.value()
+            and isinstance(wanted, str)
+            and sha256_of(self._read[1].array) in wanted
+        )
         if not kept:
             self.set_value("")
         return kept or wanted is None

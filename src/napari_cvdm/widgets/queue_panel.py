@@ -65,7 +65,9 @@ class Row(QTreeWidgetItem):
         self.entry = what if isinstance(what, ImageEntry) else None
         self.state = State.WAITING
         self.detail = ""
-        self.setToolTip(NAME, "\n".join(map(str, what.files)) if isinstance(what, ImageEntry) else what.name)
+        self.setToolTip(
+            NAME, "\n".join(map(str, what.files)) if isinstance(what, ImageEntry) else what.name
+        )
         if isinstance(what, Stray):
             self.set_state(State.SKIPPED, what.reason)
         else:
@@ -122,8 +124,13 @@ class QueuePanel(QWidget):
             "Open files with their pixel size and reconstruct them one after another with the settings above.\n"
             f"Files or a folder can also be dropped anywhere on this dock.\nFor models that take several planes: {PLANES_RULE}",
         )
-        explain_control(self.start, "Reconstruct what waits, has failed or was cancelled, all with the settings as they are now.")
-        explain_control(self.cancel, "Stop the file at work before its next step, and leave the others alone.")
+        explain_control(
+            self.start,
+            "Reconstruct what waits, has failed or was cancelled, all with the settings as they are now.",
+        )
+        explain_control(
+            self.cancel, "Stop the file at work before its next step, and leave the others alone."
+        )
         explain_control(self.clear, "Empty the list, but for the file at work. Layers stay.")
         self.list.setToolTip(
             "Files to reconstruct, in this order. Delete takes the selected ones off the list.\n"
@@ -142,7 +149,9 @@ class QueuePanel(QWidget):
         for column in (NAME, STATE):
             header.setSectionResizeMode(column, QHeaderView.ResizeMode.Stretch)
         policy = self.detail.sizePolicy()
-        policy.setHorizontalPolicy(QSizePolicy.Policy.Ignored)  # a long reason wraps instead of widening the dock
+        policy.setHorizontalPolicy(
+            QSizePolicy.Policy.Ignored
+        )  # a long reason wraps instead of widening the dock
         self.detail.setSizePolicy(policy)
         buttons = QHBoxLayout()
         for button in (self.add, self.start, self.cancel, self.clear):
@@ -229,7 +238,9 @@ class QueuePanel(QWidget):
             widget.setVisible(bool(self.rows))
         self.add.setText("Add f&iles…" if self.rows else "Add f&iles…, or drop them on this dock")
         shown = min(len(self.rows), ROWS_SHOWN) * self.list.sizeHintForRow(0) if self.rows else 0
-        self.list.setFixedHeight(shown + self.list.header().sizeHint().height() + 2 * self.list.frameWidth())
+        self.list.setFixedHeight(
+            shown + self.list.header().sizeHint().height() + 2 * self.list.frameWidth()
+        )
         self.start.setEnabled(not states.isdisjoint(TO_DO) and states.isdisjoint(AT_WORK))
         self.cancel.setEnabled(not states.isdisjoint((*AT_WORK, State.WAITING)))
         self.clear.setEnabled(bool(states - set(AT_WORK)))
@@ -249,6 +260,8 @@ class QueuePanel(QWidget):
 
     def _ask_files(self) -> None:
         kinds = " ".join(f"*{suffix}" for suffix in SUFFIXES)
-        paths, _ = QFileDialog.getOpenFileNames(self, "Reconstruct files one after another", "", f"Images ({kinds});;All files (*)")
+        paths, _ = QFileDialog.getOpenFileNames(
+            self, "Reconstruct files one after another", "", f"Images ({kinds});;All files (*)"
+        )
         if paths:
             self.added.emit(paths)

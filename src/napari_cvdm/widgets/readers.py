@@ -27,7 +27,12 @@ def get_image_reader(path: str | Sequence[str]) -> Reader | None:
         As napari gives it.
     """
     file = _single(path)
-    wanted = file is not None and file.is_file() and file.suffix.lower() in SUFFIXES and file.suffix.lower() not in LEFT_TO_NAPARI
+    wanted = (
+        file is not None
+        and file.is_file()
+        and file.suffix.lower() in SUFFIXES
+        and file.suffix.lower() not in LEFT_TO_NAPARI
+    )
     return read_image_layer if wanted else None
 
 
@@ -65,7 +70,11 @@ def image_layer(image: ImageStack, name: str) -> LayerData:
         In micrometres where the file says them; `known_optics` finds the rest in the layer's metadata.
     """
     place = placement(name, image.axes, image.pixel_um, image.place).keywords()
-    return image.array, {"name": name, "metadata": {METADATA_KEY: {"optics": dict(image.metadata)}}, **place}, "image"
+    return (
+        image.array,
+        {"name": name, "metadata": {METADATA_KEY: {"optics": dict(image.metadata)}}, **place},
+        "image",
+    )
 
 
 def read_result_layers(path: str | Sequence[str]) -> list[LayerData]:
@@ -81,14 +90,21 @@ def read_result_layers(path: str | Sequence[str]) -> list[LayerData]:
         raise ValueError(f"{path}: give one result folder.")
     stored = read_result_folder(folder)
     result, axes, place = stored.restoration, stored.restoration.axes, stored.place
-    if stored.planes_um is not None and "Z" not in axes:  # as beside the layer that has all planes, whose sliders the results share
-        axes, place = axes.replace("YX", "ZYX"), {**place, "z_step_um": mean_step_um(stored.planes_um)}
+    if (
+        stored.planes_um is not None and "Z" not in axes
+    ):  # as beside the layer that has all planes, whose sliders the results share
+        axes, place = (
+            axes.replace("YX", "ZYX"),
+            {**place, "z_step_um": mean_step_um(stored.planes_um)},
+        )
     source = placement(stored.source, axes, result.pixel_um * result.upsampling, place)
     source = replace(source, files=stored.files, planes=len(stored.planes_um or (0.0,)))
     return to_layer_data(result, source)
 
 
-def placement(name: str, axes: str, pixel_um: float | None, place: Mapping[str, float]) -> Placement:
+def placement(
+    name: str, axes: str, pixel_um: float | None, place: Mapping[str, float]
+) -> Placement:
     """Where an image from a file lies.
 
     Parameters
@@ -106,7 +122,12 @@ def placement(name: str, axes: str, pixel_um: float | None, place: Mapping[str, 
     Placement
         Axes without a length have napari's own unit for what is not said, so that the layer goes with layers of other readers.
     """
-    known = {} if pixel_um is None else {"Y": pixel_um, "X": pixel_um} | ({"Z": place["z_step_um"]} if place.get("z_step_um", 0.0) > 0 else {})
+    known = (
+        {}
+        if pixel_um is None
+        else {"Y": pixel_um, "X": pixel_um}
+        | ({"Z": place["z_step_um"]} if place.get("z_step_um", 0.0) > 0 else {})
+    )
     first = {"Y": place.get("y_um", 0.0), "X": place.get("x_um", 0.0)} if known else {}
     return Placement(
         name=name,
@@ -128,4 +149,8 @@ def _single(path: str | Sequence[str]) -> Path | None:
 
 def _result_folder(path: str | Sequence[str]) -> Path | None:
     found = _single(path)
-    return found.parent if found is not None and found.name == PROVENANCE and found.is_file() else found
+    return (
+        found.parent
+        if found is not None and found.name == PROVENANCE and found.is_file()
+        else found
+    )

@@ -55,7 +55,9 @@ def steps_of(request: RestoreRequest) -> int:
     return request.samples * request.steps * sum(1 for _ in frame_indices(request.image))
 
 
-def preview_of(request: RestoreRequest, position: Mapping[str, int], region: tuple[int, int, int, int]) -> RestoreRequest:
+def preview_of(
+    request: RestoreRequest, position: Mapping[str, int], region: tuple[int, int, int, int]
+) -> RestoreRequest:
     """The request for a quick look: one frame, a part of it, one evaluation of the network.
 
     Parameters
@@ -73,14 +75,29 @@ def preview_of(request: RestoreRequest, position: Mapping[str, int], region: tup
     image = request.image
     looped = [axis for axis in image.axes if axis not in "PYX" and axis in position]
     index = tuple(position[axis] if axis in looped else slice(None) for axis in image.axes)
-    frame = replace(image, array=image.array[index], axes="".join(axis for axis in image.axes if axis not in looped))
-    return replace(request, image=frame, region=region, samples=1, steps=1, sampler="sde-2m", keep_samples=False, schedule_points=0)
+    frame = replace(
+        image,
+        array=image.array[index],
+        axes="".join(axis for axis in image.axes if axis not in looped),
+    )
+    return replace(
+        request,
+        image=frame,
+        region=region,
+        samples=1,
+        steps=1,
+        sampler="sde-2m",
+        keep_samples=False,
+        schedule_points=0,
+    )
 
 
 def engine_problem() -> str:
     """Why torch cannot be loaded, in words; "" when it can."""
     try:
         import torch  # noqa: F401 - loading it is the test
-    except OSError as error:  # on Windows its libraries fail to load after those of some Qt versions
+    except (
+        OSError
+    ) as error:  # on Windows its libraries fail to load after those of some Qt versions
         return f'PyTorch cannot be loaded beside Qt ({error}). Start napari with: python -c "import torch, napari; napari.run()", or install PyTorch again.'
     return ""

@@ -12,12 +12,27 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QVBoxLayout, QWidget
 from superqt.utils import signals_blocked
 
-from napari_cvdm.core.request import ALIGNMENTS, EARLIER, PRECISIONS, SAMPLERS, ImageStack, RequestError, RestoreRequest
+from napari_cvdm.core.request import (
+    ALIGNMENTS,
+    EARLIER,
+    PRECISIONS,
+    SAMPLERS,
+    ImageStack,
+    RequestError,
+    RestoreRequest,
+)
 from napari_cvdm.io import combine_planes
 from napari_cvdm.widgets.background_choice import BackgroundChoice
 from napari_cvdm.widgets.choices import ModelChoice, card_text, whole_number, word_choice
 from napari_cvdm.widgets.field_of_view import image_shape
-from napari_cvdm.widgets.fields import LabelledRows, OptionalNumber, OptionalNumbers, folded, reading_pane, wrapped_label
+from napari_cvdm.widgets.fields import (
+    LabelledRows,
+    OptionalNumber,
+    OptionalNumbers,
+    folded,
+    reading_pane,
+    wrapped_label,
+)
 from napari_cvdm.widgets.form_help import HELP
 from napari_cvdm.widgets.layers import known_optics, named_layers, our_metadata, read_layer
 from napari_cvdm.widgets.lifetime import when_gone
@@ -55,16 +70,28 @@ class RestoreForm(QWidget):
 
         super().__init__()
         self._viewer = viewer
-        self.image, self.second = LayerChoice(viewer), LayerChoice(viewer, none_text="in the same layer")
+        self.image, self.second = (
+            LayerChoice(viewer),
+            LayerChoice(viewer, none_text="in the same layer"),
+        )
         self.model = ModelChoice()
         self.card = reading_pane(CARD_LINES)
-        self.about = folded("", self.card, "What this model was trained for, its limits and its licence.")
+        self.about = folded(
+            "", self.card, "What this model was trained for, its limits and its licence."
+        )
         self.keep_samples = QCheckBox()
         self.positions = OptionalNumbers("defocus_um")
         numbers = {name: OptionalNumber(name) for name in OPTICS if name != "defocus_um"}
-        self.optics: dict[str, OptionalNumber | OptionalNumbers] = {name: numbers.get(name, self.positions) for name in OPTICS}
+        self.optics: dict[str, OptionalNumber | OptionalNumbers] = {
+            name: numbers.get(name, self.positions) for name in OPTICS
+        }
         self.counts = {name: whole_number(*bounds) for name, bounds in COUNTS.items()}
-        words = {"sampler": SAMPLERS, "device": ("auto", *available_devices()), "precision": PRECISIONS, "align": ALIGNMENTS}
+        words = {
+            "sampler": SAMPLERS,
+            "device": ("auto", *available_devices()),
+            "precision": PRECISIONS,
+            "align": ALIGNMENTS,
+        }
         self.words = {name: word_choice(allowed) for name, allowed in words.items()}
         self.background, self.psf = BackgroundChoice(viewer), PsfField()
         self.field = wrapped_label()
@@ -80,9 +107,24 @@ class RestoreForm(QWidget):
 
     def _lay_out(self) -> None:
         sampled = {name: self.counts[name] for name in ("samples", "steps")}
-        often: dict[str, QWidget] = {"image": self.image, "image2": self.second, "model": self.model, **self.optics, **sampled}
-        seldom: dict[str, QWidget] = {"seed": self.counts["seed"], **{name: self.words[name] for name in ("sampler", "device", "precision")}}
-        seldom |= {"background": self.background, "psf": self.psf, "align": self.words["align"], "tile": self.counts["tile"], "keep_samples": self.keep_samples}
+        often: dict[str, QWidget] = {
+            "image": self.image,
+            "image2": self.second,
+            "model": self.model,
+            **self.optics,
+            **sampled,
+        }
+        seldom: dict[str, QWidget] = {
+            "seed": self.counts["seed"],
+            **{name: self.words[name] for name in ("sampler", "device", "precision")},
+        }
+        seldom |= {
+            "background": self.background,
+            "psf": self.psf,
+            "align": self.words["align"],
+            "tile": self.counts["tile"],
+            "keep_samples": self.keep_samples,
+        }
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         self._often = LabelledRows(often, HELP)
@@ -100,7 +142,9 @@ class RestoreForm(QWidget):
         for name, box in self.counts.items():
             box.setValue(preferred(name) if name in PREFERENCES else defaults[name])
         for name in ("device", "precision"):
-            self.words[name].setCurrentText(preferred(name))  # a device that this machine lacks changes nothing
+            self.words[name].setCurrentText(
+                preferred(name)
+            )  # a device that this machine lacks changes nothing
 
     def _connect(self) -> None:
         self.image.changed.connect(self._on_image)
@@ -110,7 +154,10 @@ class RestoreForm(QWidget):
         self.model.changed.connect(self._on_model)
         for name, field in self.optics.items():
             field.textChanged.connect(partial(self._on_typed, name))
-        for signal in (*(box.valueChanged for box in self.counts.values()), *(choice.currentIndexChanged for choice in self.words.values())):
+        for signal in (
+            *(box.valueChanged for box in self.counts.values()),
+            *(choice.currentIndexChanged for choice in self.words.values()),
+        ):
             signal.connect(lambda _: self.changed.emit())
         self.changed.connect(self._say_field)
 
@@ -148,7 +195,11 @@ class RestoreForm(QWidget):
 
     def _on_model(self) -> None:
         task, card = self.task, self.model.card()
-        self.about.setText("No model is installed. Choose a folder that holds one." if card is None else f"About {card.name}")
+        self.about.setText(
+            "No model is installed. Choose a folder that holds one."
+            if card is None
+            else f"About {card.name}"
+        )
         self.card.setPlainText("" if card is None else card_text(card))
         needed = () if task is None else task.needed_optics
         for name, field in self.optics.items():
@@ -168,7 +219,9 @@ class RestoreForm(QWidget):
         self._watch(layer)
         known = {} if layer is None else known_optics(layer)
         for name, field in self.optics.items():
-            if name in known or (name in self._from_layer and field.typed == self._from_layer[name]):
+            if name in known or (
+                name in self._from_layer and field.typed == self._from_layer[name]
+            ):
                 with signals_blocked(field):
                     field.set_value(known.get(name))
         self._count_positions()
@@ -183,7 +236,11 @@ class RestoreForm(QWidget):
         layer, pixel_um = self.image.value(), None
         with suppress(RequestError):  # said in the message line
             pixel_um = self.settings()["pixel_um"]
-        self.field.setText(field_text(image_shape(layer), pixel_um).capitalize() if layer is not None and pixel_um else "")
+        self.field.setText(
+            field_text(image_shape(layer), pixel_um).capitalize()
+            if layer is not None and pixel_um
+            else ""
+        )
 
     def _watch(self, layer: "Image | None") -> None:
         """Hear of a pixel size that the chosen layer is given later: a run with the former one would be wrong unseen."""
@@ -203,7 +260,11 @@ class RestoreForm(QWidget):
         image = self.image.value()
         if image is None or self.second.value() is not None or stated_planes(image) is not None:
             return
-        others = [layer for layer in self.second.layers() if layer is not image and layer.data.shape == image.data.shape]
+        others = [
+            layer
+            for layer in self.second.layers()
+            if layer is not image and layer.data.shape == image.data.shape
+        ]
         if len(others) == 1:
             self.second.set_value(others[0])
 
@@ -211,7 +272,11 @@ class RestoreForm(QWidget):
         """What must still be chosen or filled in before a run, by name."""
         task, image = self.task, self.image.value()
         if image is None or task is None:
-            return tuple(name for name, found in (("an image layer", image), ("a model", task)) if found is None)
+            return tuple(
+                name
+                for name, found in (("an image layer", image), ("a model", task))
+                if found is None
+            )
         unknown = tuple(name for name in task.needed_optics if not any(self.optics[name].typed))
         lonely = self.two_planes and self.planes is None
         return (OTHER_PLANES, *unknown) if lonely else unknown
@@ -224,11 +289,24 @@ class RestoreForm(QWidget):
         RequestError
             Text that is not a number.
         """
-        optics = {name: field.value() for name, field in self.optics.items() if self.two_planes or name not in PHASE_OPTICS}
+        optics = {
+            name: field.value()
+            for name, field in self.optics.items()
+            if self.two_planes or name not in PHASE_OPTICS
+        }
         counts = {name: box.value() for name, box in self.counts.items()}
-        others = {"model": self.model.value(), "background": self.background.background(), "keep_samples": self.keep_samples.isChecked()}
+        others = {
+            "model": self.model.value(),
+            "background": self.background.background(),
+            "keep_samples": self.keep_samples.isChecked(),
+        }
         others["psf"] = self.psf.measured() if self.deconvolved else None
-        return {**others, **optics, **counts, **{name: box.currentText() for name, box in self.words.items()}}
+        return {
+            **others,
+            **optics,
+            **counts,
+            **{name: box.currentText() for name, box in self.words.items()},
+        }
 
     def typed_settings(self) -> dict[str, Any]:
         """The same, but without the optics that the chosen layer told: those are of that layer alone.
@@ -252,7 +330,11 @@ class RestoreForm(QWidget):
 
         card = self.model.card()
         blank = ImageStack(array=np.zeros((1, 1)), axes="YX")
-        return () if card is None else optics_warnings(RestoreRequest(image=blank, **self.settings()), card)
+        return (
+            ()
+            if card is None
+            else optics_warnings(RestoreRequest(image=blank, **self.settings()), card)
+        )
 
     def value(self) -> RestoreRequest:
         """The request; its pixels are those of the layer, not a copy: what is written into them during a run is found by their fingerprint.
@@ -269,16 +351,30 @@ class RestoreForm(QWidget):
         settings = self.settings()
         if self.two_planes:
             second = self.second.value()
-            stack = combine_planes(stack, None if second is None else read_layer(second), count=len(settings["defocus_um"]))
+            stack = combine_planes(
+                stack,
+                None if second is None else read_layer(second),
+                count=len(settings["defocus_um"]),
+            )
         return RestoreRequest(image=stack, **settings)
 
     def files(self) -> dict[str, str]:
         """Files that the chosen layers were read from, by option: image, image2, background, psf; empty unless all of them are known."""
         second = self.second.value() if self.two_planes else None
-        layers: dict[str, Image | None] = {"image": self.image.value(), "image2": second, "background": self.background.layer}
-        found = {role: layer.source.path or our_metadata(layer).get("file") for role, layer in layers.items() if layer is not None}
+        layers: dict[str, Image | None] = {
+            "image": self.image.value(),
+            "image2": second,
+            "background": self.background.layer,
+        }
+        found = {
+            role: layer.source.path or our_metadata(layer).get("file")
+            for role, layer in layers.items()
+            if layer is not None
+        }
         found |= {"psf": self.psf.value()} if self.psf.value() and self.deconvolved else {}
-        return {role: str(path) for role, path in found.items() if path} if all(found.values()) else {}
+        return (
+            {role: str(path) for role, path in found.items() if path} if all(found.values()) else {}
+        )
 
     def placement(self) -> Placement:
         """Where the chosen image lies now, and which files it came from."""
@@ -295,7 +391,10 @@ class RestoreForm(QWidget):
         CheckpointError
             The request's model is not there.
         """
-        self.set_settings({entry.name: getattr(request, entry.name) for entry in fields(request)}, request.image.source)
+        self.set_settings(
+            {entry.name: getattr(request, entry.name) for entry in fields(request)},
+            request.image.source,
+        )
 
     def set_settings(self, settings: Mapping[str, Any], source: str) -> tuple[str, ...]:
         """Show settings by request name, as from the provenance of a result, and choose the layers that `source` names.
@@ -323,7 +422,10 @@ class RestoreForm(QWidget):
         for name, choice in self.words.items():
             choice.setCurrentText(settings[name])
         self.keep_samples.setChecked(settings["keep_samples"])
-        lost = {f"the image {source}": found is None, "the region": settings.get("region") is not None}
+        lost = {
+            f"the image {source}": found is None,
+            "the region": settings.get("region") is not None,
+        }
         lost["the measured PSF"] = not self.psf.show_psf(settings["psf"])
         lost["the background image"] = not self.background.show_background(settings["background"])
         return tuple(name for name, is_lost in lost.items() if is_lost)

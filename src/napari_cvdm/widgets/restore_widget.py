@@ -62,7 +62,13 @@ class RestoreWidget(QWidget):
         self.queue = FileQueue(napari_viewer, self.form, self.panel)
         self.results = ResultsPanel(napari_viewer)
         self.panel.buttons.insertWidget(0, self.preview, 1)
-        for widget, stretch in ((scrolled(self.form), 1), (self.cost, 0), (self.panel, 0), (self.queue.view, 0), (self.results, 0)):
+        for widget, stretch in (
+            (scrolled(self.form), 1),
+            (self.cost, 0),
+            (self.panel, 0),
+            (self.queue.view, 0),
+            (self.results, 0),
+        ):
             layout.addWidget(widget, stretch)
         take_drops(self)
         self._connect()
@@ -120,7 +126,9 @@ class RestoreWidget(QWidget):
             self.panel.message.clear()
 
     def _request_to_measure(self) -> RestoreRequest | None:
-        if self.panel.busy or self.form.missing() or not self.blocks.in_memory:  # the estimate is of one process that holds the whole image
+        if (
+            self.panel.busy or self.form.missing() or not self.blocks.in_memory
+        ):  # the estimate is of one process that holds the whole image
             return None
         try:
             return self.form.value()
@@ -134,7 +142,9 @@ class RestoreWidget(QWidget):
             return
         try:
             card = self.form.model.card()
-            how = self.blocks.value(run.place.name, run.place.files, run.request.model if card is None else card.name)
+            how = self.blocks.value(
+                run.place.name, run.place.files, run.request.model if card is None else card.name
+            )
         except ValueError as error:
             self.panel.message.say(ERROR, str(error))
             return
@@ -157,10 +167,19 @@ class RestoreWidget(QWidget):
         except ValueError as error:
             self.panel.message.say(ERROR, str(error))
             return None
-        return None if task is None else Run(request=request, place=place, unit=task.unit, upsampling=task.upsampling)
+        return (
+            None
+            if task is None
+            else Run(request=request, place=place, unit=task.unit, upsampling=task.upsampling)
+        )
 
     def _begin_queued(self, run: Run) -> None:
-        self._begin(run, on_result=self.queue.on_result, on_failure=self.queue.on_failure, on_end=self.queue.on_end)
+        self._begin(
+            run,
+            on_result=self.queue.on_result,
+            on_failure=self.queue.on_failure,
+            on_end=self.queue.on_end,
+        )
 
     def _begin(
         self,
@@ -182,7 +201,14 @@ class RestoreWidget(QWidget):
 
         title = f"Reconstructing {run.place.name}"
         self.panel.start(
-            run.work(), title=title, total=steps_of(run.request), on_result=show, on_view=live.show, on_leave=live.remove, on_failure=on_failure, on_end=on_end
+            run.work(),
+            title=title,
+            total=steps_of(run.request),
+            on_result=show,
+            on_view=live.show,
+            on_leave=live.remove,
+            on_failure=on_failure,
+            on_end=on_end,
         )
 
     def _on_started(self) -> None:
@@ -192,11 +218,17 @@ class RestoreWidget(QWidget):
 
     def _on_result(self, run: Run, restoration: Restoration) -> None:
         self.last = run, restoration
-        show_result(self._viewer, to_layer_data(restoration, run.place, self.results.statistic.currentText()))
+        show_result(
+            self._viewer,
+            to_layer_data(restoration, run.place, self.results.statistic.currentText()),
+        )
         self.results.choose(group_name(restoration, run.place))
         warnings = restoration.provenance.warnings
         seconds = restoration.provenance.timings_s["total"]
-        self.panel.message.say(WARNING if warnings else INFORMATION, " ".join([f"Done in {seconds:.1f} s; values in {restoration.unit}.", *warnings]))
+        self.panel.message.say(
+            WARNING if warnings else INFORMATION,
+            " ".join([f"Done in {seconds:.1f} s; values in {restoration.unit}.", *warnings]),
+        )
 
     def _on_idle(self) -> None:
         if self.panel.busy:  # with the queue
@@ -208,7 +240,11 @@ class RestoreWidget(QWidget):
     def _offer_more(self) -> None:
         """Samples can be added to the last result, and it can be compared, as long as it is there and chosen."""
         group = self.results.value()
-        there = self.last is not None and group is not None and group_name(self.last[1], self.last[0].place) == group.name
+        there = (
+            self.last is not None
+            and group is not None
+            and group_name(self.last[1], self.last[0].place) == group.name
+        )
         self.results.more.setEnabled(there and not self.panel.busy)
         self.results.compare.setEnabled(there and not self.panel.busy)
         self.results.more.setText(f"Add {self.form.counts['samples'].value()} sa&mples")
@@ -219,12 +255,23 @@ class RestoreWidget(QWidget):
         if run is None or layer is None or self.panel.busy:
             return
         try:
-            position = dict(zip(axis_letters(layer), frame_index(self._viewer, layer), strict=False))
-            run = replace(run, request=preview_of(run.request, position, self._field_of_view(layer)), place=run.place.beginning(position))
+            position = dict(
+                zip(axis_letters(layer), frame_index(self._viewer, layer), strict=False)
+            )
+            run = replace(
+                run,
+                request=preview_of(run.request, position, self._field_of_view(layer)),
+                place=run.place.beginning(position),
+            )
         except ValueError as error:
             self.panel.message.say(ERROR, str(error))
             return
-        self.panel.start(run.work(), title=f"Preview of {run.place.name}", total=steps_of(run.request), on_result=partial(self._on_preview, run))
+        self.panel.start(
+            run.work(),
+            title=f"Preview of {run.place.name}",
+            total=steps_of(run.request),
+            on_result=partial(self._on_preview, run),
+        )
 
     def _field_of_view(self, layer: "Image") -> Region:
         from napari.layers import Shapes
@@ -235,7 +282,10 @@ class RestoreWidget(QWidget):
     def _on_preview(self, run: Run, restoration: Restoration) -> None:
         show_layers(self._viewer, [preview_layer_data(restoration, run.place)])
         seconds = restoration.provenance.timings_s["total"]
-        self.panel.message.say(INFORMATION, f"Preview in {seconds:.1f} s: the regression mean alone, without samples. Reconstruct draws the posterior.")
+        self.panel.message.say(
+            INFORMATION,
+            f"Preview in {seconds:.1f} s: the regression mean alone, without samples. Reconstruct draws the posterior.",
+        )
 
     def compare(self) -> None:
         """Run the classical method that fits the last result's task on the same image, and show its answer beside the result."""
@@ -243,20 +293,34 @@ class RestoreWidget(QWidget):
             return
         run, restoration = self.last
         try:
-            other = classical_run(run, str(restoration.provenance.model["task"]), self.form.settings())
+            other = classical_run(
+                run, str(restoration.provenance.model["task"]), self.form.settings()
+            )
         except ValueError as error:
             self.panel.message.say(ERROR, str(error))
             return
         shown = partial(self._on_compared, run, group_name(restoration, run.place))
-        self.panel.start(other.work(), title=f"{other.request.model} of {run.place.name}", total=0, on_result=shown)
+        self.panel.start(
+            other.work(),
+            title=f"{other.request.model} of {run.place.name}",
+            total=0,
+            on_result=shown,
+        )
 
     def _on_compared(self, run: Run, group: str, answer: Restoration) -> None:
         results = [found for found in groups_of(self._viewer.layers) if found.name == group]
         beside = results[0].layers.get(RECONSTRUCTION) if results else None
         show_layers(self._viewer, [classical_layer_data(answer, run.place, beside)])
         seconds, name = answer.provenance.timings_s["total"], answer.provenance.model["name"]
-        kind = "its spread is not shown" if answer.variance.any() else "a single answer, without a spread"
-        self.panel.message.say(INFORMATION, f"{name} in {seconds:.1f} s, with the settings and the contrast of the result; {kind}.")
+        kind = (
+            "its spread is not shown"
+            if answer.variance.any()
+            else "a single answer, without a spread"
+        )
+        self.panel.message.say(
+            INFORMATION,
+            f"{name} in {seconds:.1f} s, with the settings and the contrast of the result; {kind}.",
+        )
 
     def repeat(self) -> None:
         """Put the settings of the chosen result into the form."""
@@ -264,14 +328,25 @@ class RestoreWidget(QWidget):
         if group is None:
             return
         try:
-            lost = self.form.set_settings(group.mark["provenance"]["settings"], str(next(iter(group.mark["provenance"]["inputs"]))))
+            lost = self.form.set_settings(
+                group.mark["provenance"]["settings"],
+                str(next(iter(group.mark["provenance"]["inputs"]))),
+            )
         except (ValueError, KeyError) as error:
-            self.panel.message.say(ERROR, f"The settings of {group.name} cannot be repeated: {error}")
+            self.panel.message.say(
+                ERROR, f"The settings of {group.name} cannot be repeated: {error}"
+            )
             return
         if lost:
-            self.panel.message.say(WARNING, f"The form has the settings of {group.name} now, but for {' and '.join(lost)}: a run would give other pixels.")
+            self.panel.message.say(
+                WARNING,
+                f"The form has the settings of {group.name} now, but for {' and '.join(lost)}: a run would give other pixels.",
+            )
         else:
-            self.panel.message.say(INFORMATION, f"The form has the settings of {group.name} now; the same image and these settings give the same pixels.")
+            self.panel.message.say(
+                INFORMATION,
+                f"The form has the settings of {group.name} now; the same image and these settings give the same pixels.",
+            )
 
     def copy_command(self) -> None:
         """Copy the command line that gives the chosen result again."""

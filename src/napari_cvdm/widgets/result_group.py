@@ -46,12 +46,20 @@ class ResultGroup:
     @property
     def statistic(self) -> str:
         """What the spread layer holds: "standard deviation", "variance" or "calibrated interval"."""
-        return "standard deviation" if self.spread is None else str(our_metadata(self.spread).get("statistic", "standard deviation"))
+        return (
+            "standard deviation"
+            if self.spread is None
+            else str(our_metadata(self.spread).get("statistic", "standard deviation"))
+        )
 
     @property
     def mark(self) -> Mapping[str, Any]:
         """What the result's layers say of it: source, provenance, clock; the unit is that of the reconstruction."""
-        marks = [our_metadata(self.layers[role]) for role in (RECONSTRUCTION, RATE) if role in self.layers]
+        marks = [
+            our_metadata(self.layers[role])
+            for role in (RECONSTRUCTION, RATE)
+            if role in self.layers
+        ]
         return marks[0] if marks else {}
 
     @property
@@ -70,7 +78,12 @@ class ResultGroup:
         """The clock of the model; None where a layer of an older version, or of a classical method, has none."""
         found = {} if self.rate is None else our_metadata(self.rate).get("clock", {})
         try:
-            curve = ClockCurve(**{name: tuple(float(number) for number in found[name]) for name in ("times", "values", "speeds")})
+            curve = ClockCurve(
+                **{
+                    name: tuple(float(number) for number in found[name])
+                    for name in ("times", "values", "speeds")
+                }
+            )
         except (KeyError, TypeError, ValueError):
             return None
         return curve if curve.times else None
@@ -82,7 +95,12 @@ class ResultGroup:
 
     def missing(self) -> tuple[str, ...]:
         """What an inspection needs and is not there, in words."""
-        needed = {"noise-rate map": self.rate, "reconstruction": self.layers.get(RECONSTRUCTION), "uncertainty": self.spread, "clock": self.clock}
+        needed = {
+            "noise-rate map": self.rate,
+            "reconstruction": self.layers.get(RECONSTRUCTION),
+            "uncertainty": self.spread,
+            "clock": self.clock,
+        }
         return tuple(name for name, found in needed.items() if found is None)
 
 
@@ -92,7 +110,9 @@ def groups_of(layers: "Iterable[Layer]") -> list[ResultGroup]:
     for layer in layers:
         mark = our_metadata(layer)
         if "group" in mark and mark.get("role") not in (None, TRUTH, *SCHEDULE):
-            found.setdefault(str(mark["group"]), {})[mark["role"]] = layer  # the topmost, where a result was opened twice
+            found.setdefault(str(mark["group"]), {})[mark["role"]] = (
+                layer  # the topmost, where a result was opened twice
+            )
     return [ResultGroup(name=name, layers=by_role) for name, by_role in found.items()]
 
 

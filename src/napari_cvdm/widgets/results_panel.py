@@ -54,9 +54,15 @@ class ResultsPanel(QWidget):
     def _explain(self) -> None:
         self.group.setToolTip("A result: all layers that came from one run.")
         self.statistic.setToolTip(help_of(None))
-        explain_control(self.more, "Draw more samples of this result; mean and spread go on from where they are.")
+        explain_control(
+            self.more,
+            "Draw more samples of this result; mean and spread go on from where they are.",
+        )
         explain_control(self.repeat, "Put the settings of this result into the form above.")
-        explain_control(self.command, "Copy the napari-cvdm command that gives the same pixels. The image must have been opened from a file.")
+        explain_control(
+            self.command,
+            "Copy the napari-cvdm command that gives the same pixels. The image must have been opened from a file.",
+        )
         explain_control(
             self.compare,
             "Run what one would use without a model on the same image and settings, and add it with the same contrast:\n"
@@ -90,7 +96,10 @@ class ResultsPanel(QWidget):
 
     def _offered(self) -> list[Entry]:
         groups = groups_of(self._viewer.layers)
-        return [Entry(text=group.name, key=group.name, value=group, preferred=group is groups[-1]) for group in groups]
+        return [
+            Entry(text=group.name, key=group.name, value=group, preferred=group is groups[-1])
+            for group in groups
+        ]
 
     def value(self) -> ResultGroup | None:
         """The chosen result; None without one."""

@@ -5,7 +5,15 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QStyle, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QHBoxLayout,
+    QLabel,
+    QProgressBar,
+    QPushButton,
+    QStyle,
+    QVBoxLayout,
+    QWidget,
+)
 from tqdm import tqdm
 
 from napari_cvdm.core.result import FrameView, Progress
@@ -127,7 +135,12 @@ class RunPanel(QWidget):
         if on_leave is not None:
             job.ended.connect(on_leave)
         job.ended.connect(self._on_ended)
-        self._on_result, self._on_view, self._on_failure, self._on_end = on_result, on_view, on_failure, on_end
+        self._on_result, self._on_view, self._on_failure, self._on_end = (
+            on_result,
+            on_view,
+            on_failure,
+            on_end,
+        )
         self._busy, self._first = True, None
         self._show_busy(total, keepable=on_view is not None)
         self.started.emit()
@@ -156,11 +169,19 @@ class RunPanel(QWidget):
         self.bar.setRange(0, progress.total)
         self.bar.setValue(progress.done)
         now = time.monotonic()
-        if progress.done and self._first is None:  # a run that goes on begins in the middle, and loading the model tells nothing of a step
+        if (
+            progress.done and self._first is None
+        ):  # a run that goes on begins in the middle, and loading the model tells nothing of a step
             self._first, self._started = progress.done, now
         made = progress.done - (self._first or 0)
-        left = (now - self._started) / made * (progress.total - progress.done) if self._first and made else 0.0
-        self.stage.setText(f"{progress.stage}, {tqdm.format_interval(left)} left" if left >= 1 else progress.stage)
+        left = (
+            (now - self._started) / made * (progress.total - progress.done)
+            if self._first and made
+            else 0.0
+        )
+        self.stage.setText(
+            f"{progress.stage}, {tqdm.format_interval(left)} left" if left >= 1 else progress.stage
+        )
         self.progressed.emit(progress)
 
     def _on_keep(self) -> None:
@@ -197,7 +218,9 @@ class RunPanel(QWidget):
         show_error(message)
 
     def _on_ended(self) -> None:
-        self._busy = False  # the job stays referenced until the one after the next: it is still emitting
+        self._busy = (
+            False  # the job stays referenced until the one after the next: it is still emitting
+        )
         on_end, self._on_end = self._on_end, None
         self._on_result = self._on_view = self._on_failure = None
         self._show_idle()

@@ -27,9 +27,17 @@ class RunningLayers:
     """
 
     def __init__(self, viewer: "Viewer", run: Run, statistic: str) -> None:
-        self._viewer, self._unit, self._statistic = viewer, run.unit, "variance" if statistic == "variance" else "standard deviation"
+        self._viewer, self._unit, self._statistic = (
+            viewer,
+            run.unit,
+            "variance" if statistic == "variance" else "standard deviation",
+        )
         image = run.request.image
-        self._loops = tuple(size for size, axis in zip(image.array.shape, image.axes, strict=True) if axis not in "PYX")
+        self._loops = tuple(
+            size
+            for size, axis in zip(image.array.shape, image.axes, strict=True)
+            if axis not in "PYX"
+        )
         self._axes = "".join(axis for axis in image.axes if axis != "P")
         self._source, self._upsampling = run.place.within(run.request.region), run.upsampling
         self._layers: dict[str, Image] = {}
@@ -54,10 +62,21 @@ class RunningLayers:
         self._arrays[role] = array = np.zeros((*self._loops, *values.shape), np.float32)
         array[index] = values
         data, place = placed_image(self._source, self._axes, self._upsampling, array)
-        look = look_of(values, self._unit) if role == "reconstruction" else {"colormap": "magma", "contrast_limits": (0.0, 1.0)}
+        look = (
+            look_of(values, self._unit)
+            if role == "reconstruction"
+            else {"colormap": "magma", "contrast_limits": (0.0, 1.0)}
+        )
         name = f"{role} of {self._source.name} (running)"
         metadata = {METADATA_KEY: {"role": f"running {role}", "source": self._source.name}}
-        layer = Image(data, name=name, visible=role == "reconstruction", metadata=metadata, **place.keywords(), **look)
+        layer = Image(
+            data,
+            name=name,
+            visible=role == "reconstruction",
+            metadata=metadata,
+            **place.keywords(),
+            **look,
+        )
         self._viewer.add_layer(layer)
         return layer
 

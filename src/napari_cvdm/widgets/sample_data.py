@@ -18,7 +18,9 @@ def two_defocused_planes() -> list[LayerData]:
     """
     from napari_cvdm.simulate.samples import CELL_DEFOCUS_UM, cell_phase, cell_planes
 
-    return _two_planes("two defocused planes", cell_planes(), CELL_DEFOCUS_UM, "true phase of cells", cell_phase())
+    return _two_planes(
+        "two defocused planes", cell_planes(), CELL_DEFOCUS_UM, "true phase of cells", cell_phase()
+    )
 
 
 def measured_cell() -> list[LayerData]:
@@ -29,9 +31,19 @@ def measured_cell() -> list[LayerData]:
     list of (data, keywords, layer type)
         Camera counts of shape (2, Y, X); phase of shape (Y, X) [rad].
     """
-    from napari_cvdm.simulate.samples import MEASURED_DEFOCUS_UM, measured_cell_phase, measured_cell_planes
+    from napari_cvdm.simulate.samples import (
+        MEASURED_DEFOCUS_UM,
+        measured_cell_phase,
+        measured_cell_planes,
+    )
 
-    return _two_planes("planes simulated from a measured cell", measured_cell_planes(), MEASURED_DEFOCUS_UM, "measured phase of cell", measured_cell_phase())
+    return _two_planes(
+        "planes simulated from a measured cell",
+        measured_cell_planes(),
+        MEASURED_DEFOCUS_UM,
+        "measured phase of cell",
+        measured_cell_phase(),
+    )
 
 
 def widefield_network() -> list[LayerData]:
@@ -44,7 +56,9 @@ def widefield_network() -> list[LayerData]:
     """
     from napari_cvdm.simulate.samples import reticulum, reticulum_pair
 
-    return _widefield("widefield network", reticulum(), "true structure of network", reticulum_pair().truth)
+    return _widefield(
+        "widefield network", reticulum(), "true structure of network", reticulum_pair().truth
+    )
 
 
 def widefield_microtubules() -> list[LayerData]:
@@ -57,17 +71,32 @@ def widefield_microtubules() -> list[LayerData]:
     """
     from napari_cvdm.simulate.samples import microtubules, microtubules_pair
 
-    return _widefield("widefield microtubules", microtubules(), "true structure of microtubules", microtubules_pair().truth)
+    return _widefield(
+        "widefield microtubules",
+        microtubules(),
+        "true structure of microtubules",
+        microtubules_pair().truth,
+    )
 
 
-def _two_planes(name: str, sample: ImageStack, defocus_um: tuple[float, float], truth_name: str, truth: np.ndarray) -> list[LayerData]:
+def _two_planes(
+    name: str,
+    sample: ImageStack,
+    defocus_um: tuple[float, float],
+    truth_name: str,
+    truth: np.ndarray,
+) -> list[LayerData]:
     pixel = _pixel(sample)
     optics = {**sample.metadata, "defocus_um": defocus_um}
-    image = _image(name, sample.array, (defocus_um[1] - defocus_um[0], pixel, pixel), ("z", "y", "x"), optics)
+    image = _image(
+        name, sample.array, (defocus_um[1] - defocus_um[0], pixel, pixel), ("z", "y", "x"), optics
+    )
     return [_truth(truth_name, truth, pixel, 0.0), image]
 
 
-def _widefield(name: str, sample: ImageStack, truth_name: str, truth: np.ndarray) -> list[LayerData]:
+def _widefield(
+    name: str, sample: ImageStack, truth_name: str, truth: np.ndarray
+) -> list[LayerData]:
     pixel = _pixel(sample)
     image = _image(name, sample.array, (pixel, pixel), ("y", "x"), dict(sample.metadata))
     return [_truth(truth_name, truth, pixel / 2, -pixel / 4), image]
@@ -75,13 +104,31 @@ def _widefield(name: str, sample: ImageStack, truth_name: str, truth: np.ndarray
 
 def _pixel(sample: ImageStack) -> float:
     if sample.pixel_um is None:
-        raise ValueError(f"the sample {sample.source} has no pixel size; it cannot be shown in micrometres.")
+        raise ValueError(
+            f"the sample {sample.source} has no pixel size; it cannot be shown in micrometres."
+        )
     return sample.pixel_um
 
 
-def _image(name: str, counts: np.ndarray, scale: tuple[float, ...], labels: tuple[str, ...], optics: dict[str, Any]) -> LayerData:
+def _image(
+    name: str,
+    counts: np.ndarray,
+    scale: tuple[float, ...],
+    labels: tuple[str, ...],
+    optics: dict[str, Any],
+) -> LayerData:
     units = ("um",) * len(labels)
-    return counts, {"name": name, "scale": scale, "units": units, "axis_labels": labels, "metadata": {METADATA_KEY: {"optics": optics}}}, "image"
+    return (
+        counts,
+        {
+            "name": name,
+            "scale": scale,
+            "units": units,
+            "axis_labels": labels,
+            "metadata": {METADATA_KEY: {"optics": optics}},
+        },
+        "image",
+    )
 
 
 def _truth(name: str, values: np.ndarray, pixel: float, shift: float) -> LayerData:

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
 FIELDS = {"gamma": "gamma", "beta": "beta", "log-SNR": "half_log_snr"}
-FIRST_TIME = 0.5  # where the slider stands when a first map appears: at its ends a map is all one colour
+FIRST_TIME = (
+    0.5  # where the slider stands when a first map appears: at its ends a map is all one colour
+)
 
 
 def show_schedule(viewer: "Viewer", group: ResultGroup, role: str) -> "Layer":
@@ -52,10 +54,22 @@ def schedule_layer(viewer: "Viewer", group: ResultGroup, role: str) -> LayerData
     """A lazy map that lies where the rate map lies, with t as its first axis."""
     rate, clock = group.rate, group.clock
     if rate is None or clock is None:
-        raise RequestError(f"{group.name}: {' and '.join(group.missing())} not among the layers; undo the removal or reconstruct again.")
+        raise RequestError(
+            f"{group.name}: {' and '.join(group.missing())} not among the layers; undo the removal or reconstruct again."
+        )
     place = Placement.of(rate).with_times(clock.times)
     maps = getattr(schedule_maps(rate.data, clock), FIELDS[role])
     mark = {**our_metadata(rate), "role": role, "unit": ""}
     limits = shown_ranges(frame_pixels(viewer, rate), clock)[FIELDS[role]]
     name = f"{role} of {mark.get('source', rate.name)}"
-    return maps, {"name": name, "metadata": {METADATA_KEY: mark}, **place.keywords(), "colormap": "viridis", "contrast_limits": limits}, "image"
+    return (
+        maps,
+        {
+            "name": name,
+            "metadata": {METADATA_KEY: mark},
+            **place.keywords(),
+            "colormap": "viridis",
+            "contrast_limits": limits,
+        },
+        "image",
+    )

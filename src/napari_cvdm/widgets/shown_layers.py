@@ -32,11 +32,26 @@ def show_layers(viewer: "Viewer", layers: list[LayerData]) -> None:
     for data, keywords, kind in with_own_sliders(viewer, layers):
         mark = keywords["metadata"][METADATA_KEY]
         shared = "group" if "group" in mark else "source"
-        alike = [layer for layer in viewer.layers if all(our_metadata(layer).get(key) == mark[key] for key in ("role", shared))]
+        alike = [
+            layer
+            for layer in viewer.layers
+            if all(our_metadata(layer).get(key) == mark[key] for key in ("role", shared))
+        ]
         old = next((layer for layer in alike if _is_named(layer, keywords["name"])), None)
-        pairs.append((old, Layer.create(data, keywords if old is None else {**keywords, "visible": old.visible}, kind)))
+        pairs.append(
+            (
+                old,
+                Layer.create(
+                    data, keywords if old is None else {**keywords, "visible": old.visible}, kind
+                ),
+            )
+        )
     # napari collects garbage after each layer that is removed, but after a batch only once; where nothing is removed, not at all
-    together = viewer.layers.batched_update() if any(old is not None for old, _ in pairs) else nullcontext()
+    together = (
+        viewer.layers.batched_update()
+        if any(old is not None for old, _ in pairs)
+        else nullcontext()
+    )
     with together:
         for old, new in pairs:
             if old is not None:
@@ -58,7 +73,11 @@ def show_result(viewer: "Viewer", layers: list[LayerData]) -> None:
     group = str(layers[-1][1]["metadata"][METADATA_KEY]["group"])
     earlier = layers_of(viewer.layers, group)
     show_layers(viewer, layers)
-    kept = next(name for name in (f"{group} ({number})" for number in count(1)) if not layers_of(viewer.layers, name))
+    kept = next(
+        name
+        for name in (f"{group} ({number})" for number in count(1))
+        if not layers_of(viewer.layers, name)
+    )
     superseded = []
     for layer in [layer for layer in earlier if layer in viewer.layers]:
         mark = our_metadata(layer)

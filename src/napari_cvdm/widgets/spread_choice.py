@@ -33,7 +33,10 @@ def show_spread_as(group: ResultGroup, wanted: str) -> None:
         return
     layer.data = spread_as(layer.data, group.statistic, wanted, group.factor)
     unit = spread_unit(str(group.mark["unit"]), wanted)
-    layer.metadata = {**layer.metadata, METADATA_KEY: {**our_metadata(layer), "statistic": wanted, "unit": unit}}
+    layer.metadata = {
+        **layer.metadata,
+        METADATA_KEY: {**our_metadata(layer), "statistic": wanted, "unit": unit},
+    }
     layer.contrast_limits = spread_look(layer.data)["contrast_limits"]
 
 
@@ -43,6 +46,9 @@ def put_calibration(viewer: "Viewer", group: ResultGroup, calibration: Mapping[s
     for layer in layers_of(viewer.layers, group.name):
         mark = our_metadata(layer)
         provenance = mark.get("provenance", {})
-        known = {**provenance, "model": {**provenance.get("model", {}), "calibration": dict(calibration)}}
+        known = {
+            **provenance,
+            "model": {**provenance.get("model", {}), "calibration": dict(calibration)},
+        }
         layer.metadata = {**layer.metadata, METADATA_KEY: {**mark, "provenance": known}}
     show_spread_as(group, INTERVAL)

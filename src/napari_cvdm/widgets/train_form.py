@@ -30,7 +30,13 @@ COUNTS = {
     "patience": (0, 1000, 6),
     "seed": (0, 2**31 - 1, 0),
 }
-NUMBERS = {"learning_rate": 2e-4, "alpha": 1e-3, "foreground": 0.5, "blank": 0.1, "held-out share": 0.2}
+NUMBERS = {
+    "learning_rate": 2e-4,
+    "alpha": 1e-3,
+    "foreground": 0.5,
+    "blank": 0.1,
+    "held-out share": 0.2,
+}
 HELP = {
     "start from": "The model to begin with. The new one is offered only if it is better on fields that neither has learned from.",
     "name": "Of the new model: it names the folder of the run, and the model in the list of Reconstruct.",
@@ -79,7 +85,10 @@ class TrainForm(QWidget):
         self.part = word_choice(PARTS)
         self.counts = {name: whole_number(low, high) for name, (low, high, _) in COUNTS.items()}
         self.numbers = {name: OptionalNumber(name) for name in NUMBERS}
-        self.words = {"precision": word_choice(("bf16", "fp32")), "device": word_choice(("auto", *available_devices()))}
+        self.words = {
+            "precision": word_choice(("bf16", "fp32")),
+            "device": word_choice(("auto", *available_devices())),
+        }
         self._lay_out()
         self._set_defaults()
         self._connect()
@@ -164,9 +173,13 @@ class TrainForm(QWidget):
         """
         name = self.name.text().strip()
         if set(name) & FORBIDDEN or name.startswith(".") or name == RUNS:
-            raise RequestError(f"name is {name!r}; letters, digits, spaces and - _ . are allowed, such as my-microscope.")
+            raise RequestError(
+                f"name is {name!r}; letters, digits, spaces and - _ . are allowed, such as my-microscope."
+            )
         if _is_taken(name):
-            raise RequestError(f"name is {name!r}, and a model or a run has that name already; choose another one.")
+            raise RequestError(
+                f"name is {name!r}, and a model or a run has that name already; choose another one."
+            )
         return own_models() / RUNS / name
 
     def value(self) -> "FineTuning":
@@ -186,23 +199,48 @@ class TrainForm(QWidget):
         source, layers = self.source.value()
         start, name = Start(model=model, part=self.part.currentText()), self.name.text().strip()
         recipe = fine_tuning_recipe(
-            name=name, start=start, card=card, source=source, validation=self._validation(), seed=self.counts["seed"].value(), **self._plan()
+            name=name,
+            start=start,
+            card=card,
+            source=source,
+            validation=self._validation(),
+            seed=self.counts["seed"].value(),
+            **self._plan(),
         )
         minutes = self._presets.get(self.time.currentText())
-        return FineTuning(recipe=recipe, folder=self.run_folder, minutes=minutes, layers=layers, device=self.words["device"].currentText())
+        return FineTuning(
+            recipe=recipe,
+            folder=self.run_folder,
+            minutes=minutes,
+            layers=layers,
+            device=self.words["device"].currentText(),
+        )
 
     def _plan(self) -> dict[str, Any]:
-        counts = {name: self.counts[name].value() for name in ("mean_steps", "diffusion_steps", "batch", "patch_px")}
-        numbers = {name: self._number(name) for name in ("learning_rate", "alpha", "foreground", "blank")}
+        counts = {
+            name: self.counts[name].value()
+            for name in ("mean_steps", "diffusion_steps", "batch", "patch_px")
+        }
+        numbers = {
+            name: self._number(name) for name in ("learning_rate", "alpha", "foreground", "blank")
+        }
         if not self.source.measured:  # a simulation has its own empty fields
             numbers |= {"foreground": 0.0, "blank": 0.0}
-        return {**counts, **numbers, "precision": self.words["precision"].currentText(), "log_every": 10, "save_every": 100}
+        return {
+            **counts,
+            **numbers,
+            "precision": self.words["precision"].currentText(),
+            "log_every": 10,
+            "save_every": 100,
+        }
 
     def _validation(self) -> "Validation":
         from napari_cvdm.training.validation import Validation
 
         fields, patience = self.counts["held-out fields"].value(), self.counts["patience"].value()
-        return Validation(every=1, fields=fields, share=self._number("held-out share"), patience=patience)
+        return Validation(
+            every=1, fields=fields, share=self._number("held-out share"), patience=patience
+        )
 
     def _number(self, name: str) -> float:
         value = self.numbers[name].value()

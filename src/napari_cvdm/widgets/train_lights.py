@@ -35,7 +35,9 @@ class HealthLight(QWidget):
         """Light up with a finding; None is good."""
         self.finding = finding
         side = self.fontMetrics().height()
-        self._icon.setPixmap(self.style().standardIcon(GOOD if finding is None else BAD).pixmap(side, side))
+        self._icon.setPixmap(
+            self.style().standardIcon(GOOD if finding is None else BAD).pixmap(side, side)
+        )
         font = self._text.font()
         font.setBold(finding is not None)
         self._text.setFont(font)

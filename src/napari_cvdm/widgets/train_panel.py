@@ -22,11 +22,27 @@ class TrainPanel(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.start, self.resume = QPushButton("&Train"), QPushButton("R&esume…")
-        self.pause, self.finish, self.stop = QPushButton(PAUSE), QPushButton("Finish &now"), QPushButton("&Stop")
-        explain_control(self.start, "Train with the settings above. napari stays free; the dock may be closed meanwhile.")
-        explain_control(self.resume, "Go on with a training that was stopped: choose one of the unfinished runs.")
-        explain_control(self.finish, "End the training where it is, and make a model of the best weights so far.")
-        explain_control(self.stop, "Save the training and end it. Resume goes on from there, to the same weights.")
+        self.pause, self.finish, self.stop = (
+            QPushButton(PAUSE),
+            QPushButton("Finish &now"),
+            QPushButton("&Stop"),
+        )
+        explain_control(
+            self.start,
+            "Train with the settings above. napari stays free; the dock may be closed meanwhile.",
+        )
+        explain_control(
+            self.resume,
+            "Go on with a training that was stopped: choose one of the unfinished runs.",
+        )
+        explain_control(
+            self.finish,
+            "End the training where it is, and make a model of the best weights so far.",
+        )
+        explain_control(
+            self.stop,
+            "Save the training and end it. Resume goes on from there, to the same weights.",
+        )
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
         self.stage, self.message = wrapped_label(), MessageLine()
@@ -65,7 +81,9 @@ class TrainPanel(QWidget):
 
     def _show_running(self, running: bool) -> None:
         self.pause.setText(PAUSE)
-        explain_control(self.pause, "Wait after the step that it is in, to lend the computer to something else.")
+        explain_control(
+            self.pause, "Wait after the step that it is in, to lend the computer to something else."
+        )
         for button in (self.start, self.resume):
             button.setVisible(not running)
         for widget in (self.pause, self.finish, self.stop, self.bar, self.stage):
@@ -82,7 +100,12 @@ class TrainPanel(QWidget):
     def _on_pause(self) -> None:
         pausing = self.pause.text() == PAUSE
         self.pause.setText(GO_ON if pausing else PAUSE)
-        explain_control(self.pause, "Go on after the pause." if pausing else "Wait after the step that it is in, to lend the computer to something else.")
+        explain_control(
+            self.pause,
+            "Go on after the pause."
+            if pausing
+            else "Wait after the step that it is in, to lend the computer to something else.",
+        )
         self.pause_asked.emit(pausing)
 
     def _on_finish(self) -> None:

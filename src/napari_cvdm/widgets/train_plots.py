@@ -37,8 +37,18 @@ class Trace:
         from pyqtgraph import mkPen
 
         style = (Qt.PenStyle.SolidLine, Qt.PenStyle.DashLine)[number // len(COLORS) % 2]
-        self.name, self.color, self._points = name, COLORS[number % len(COLORS)], list[tuple[float, float]]()
-        self._item = plot.plot(pen=mkPen(self.color, width=LINE_PX, style=style), symbol="o", symbolSize=4, symbolBrush=self.color, symbolPen=None)
+        self.name, self.color, self._points = (
+            name,
+            COLORS[number % len(COLORS)],
+            list[tuple[float, float]](),
+        )
+        self._item = plot.plot(
+            pen=mkPen(self.color, width=LINE_PX, style=style),
+            symbol="o",
+            symbolSize=4,
+            symbolBrush=self.color,
+            symbolPen=None,
+        )
 
     def add(self, step: int, value: float) -> None:
         """Grow by one point; what a run that was gone on with makes again goes."""
@@ -64,7 +74,12 @@ class Legend(QLabel):
     def show_traces(self, traces: Iterable[Trace]) -> None:
         """List these."""
         drawn = [trace for trace in traces if trace.values]
-        self.setText(" &nbsp; ".join(f'<span style="color:{trace.color}">■</span>&nbsp;{trace.name}&nbsp;{trace.values[-1]:.3g}' for trace in drawn))
+        self.setText(
+            " &nbsp; ".join(
+                f'<span style="color:{trace.color}">■</span>&nbsp;{trace.name}&nbsp;{trace.values[-1]:.3g}'
+                for trace in drawn
+            )
+        )
 
 
 class TermsPlot(QWidget):
@@ -73,7 +88,10 @@ class TermsPlot(QWidget):
     def __init__(self, ink: Ink) -> None:
         super().__init__()
         self.stage = word_choice(STAGES)
-        explain_control(self.stage, "The stage whose loss terms are drawn: the regression mean, or denoiser and schedule.")
+        explain_control(
+            self.stage,
+            "The stage whose loss terms are drawn: the regression mean, or denoiser and schedule.",
+        )
         label = QLabel("loss terms of")
         label.setBuddy(self.stage)
         row = QHBoxLayout()
@@ -148,7 +166,9 @@ class HeldOutPlot(QWidget):
         """Draw the model that the training began with."""
         from pyqtgraph import mkPen
 
-        for (number, line), value in zip(self._start.items(), (score.rmse, score.crps), strict=True):
+        for (number, line), value in zip(
+            self._start.items(), (score.rmse, score.crps), strict=True
+        ):
             line.setPen(mkPen(COLORS[number], style=Qt.PenStyle.DashLine))
             line.setValue(value)
             line.setVisible(True)
@@ -205,14 +225,23 @@ class TrainPlots(QSplitter):
 
     def __init__(self, ink: Ink) -> None:
         super().__init__()
-        self.terms, self.held_out, self.schedule = TermsPlot(ink), HeldOutPlot(ink), MovingSchedule(ink)
+        self.terms, self.held_out, self.schedule = (
+            TermsPlot(ink),
+            HeldOutPlot(ink),
+            MovingSchedule(ink),
+        )
         self.setOrientation(Qt.Orientation.Vertical)
         self.setChildrenCollapsible(False)
         for part in (self.terms, self.held_out, self.schedule):
-            part.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Ignored)  # what each would like is not what there is
+            part.setSizePolicy(
+                QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Ignored
+            )  # what each would like is not what there is
             self.addWidget(part)
         self.setSizes(list(HEIGHTS))
-        self._before, self._last = 0, 0  # steps of the stages that are over, and of the one that is not
+        self._before, self._last = (
+            0,
+            0,
+        )  # steps of the stages that are over, and of the one that is not
         self._stage = ""
 
     def add(self, step: "TrainStep") -> None:

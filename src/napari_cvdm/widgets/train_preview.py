@@ -38,7 +38,10 @@ class TrainingPreview:
     def show(self, preview: "Preview") -> None:
         """Show a preview; contrast limits stay as they are, so that a change is seen."""
         found = self.layers()
-        if all(name in found and found[name].data.shape == getattr(preview, name).shape for name in IMAGES):
+        if all(
+            name in found and found[name].data.shape == getattr(preview, name).shape
+            for name in IMAGES
+        ):
             for name in IMAGES:
                 found[name].data = getattr(preview, name)
         else:
@@ -67,4 +70,7 @@ def _look(preview: "Preview", name: str) -> dict[str, Any]:
     shown = {"measured": preview.measured, "spread": preview.spread}.get(name, preview.truth)
     low, high = (float(value) for value in np.percentile(shown, LIMITS_PERCENTILES))
     low = 0.0 if name == "spread" else low
-    return {"colormap": "magma" if name == "spread" else "gray", "contrast_limits": (low, max(high, low + LEAST_RANGE))}
+    return {
+        "colormap": "magma" if name == "spread" else "gray",
+        "contrast_limits": (low, max(high, low + LEAST_RANGE)),
+    }

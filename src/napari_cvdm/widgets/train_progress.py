@@ -50,11 +50,16 @@ class TrainProgress(QWidget):
         self.every.setRange(0, 999)
         self.every.setValue(PREVIEW_EVERY_MIN)
         self.field.setRange(1, 999)
-        explain_control(self.every, "Minutes after which a held-out field is reconstructed again and shown as layers; 0 for never.")
+        explain_control(
+            self.every,
+            "Minutes after which a held-out field is reconstructed again and shown as layers; 0 for never.",
+        )
         explain_control(self.field, "Which of the held-out fields.")
         explain_control(self.now, "Reconstruct it after the next step.")
         grid = QGridLayout()
-        for column, (text, field) in enumerate((("preview ever&y, min", self.every), ("fiel&d", self.field))):
+        for column, (text, field) in enumerate(
+            (("preview ever&y, min", self.every), ("fiel&d", self.field))
+        ):
             label = QLabel(text)
             label.setBuddy(field)
             grid.addWidget(label, 0, 2 * column)

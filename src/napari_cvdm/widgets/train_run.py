@@ -50,7 +50,12 @@ class TrainingControl:
     """What the window asks of a running training: set there, read in the worker's thread."""
 
     def __init__(self) -> None:
-        self.stopped, self.finishing, self._paused, self._preview = Event(), Event(), Event(), Event()
+        self.stopped, self.finishing, self._paused, self._preview = (
+            Event(),
+            Event(),
+            Event(),
+            Event(),
+        )
         self.preview_every_s = 60.0 * PREVIEW_EVERY_MIN  # 0 for never
         self.field = 0  # of the held-out ones, to be previewed
         self._previewed = time.monotonic()
@@ -91,7 +96,12 @@ class TrainingControl:
         return True
 
 
-def trained(asked: "FineTuning | TrainRequest", control: TrainingControl, news: "SimpleQueue[object]", models: Path) -> Generator[Progress, None, TrainingEnd]:
+def trained(
+    asked: "FineTuning | TrainRequest",
+    control: TrainingControl,
+    news: "SimpleQueue[object]",
+    models: Path,
+) -> Generator[Progress, None, TrainingEnd]:
     """Prepare, train, and put a model that is better among the user's own; for the worker's thread.
 
     Parameters
@@ -114,17 +124,29 @@ def trained(asked: "FineTuning | TrainRequest", control: TrainingControl, news: 
     run = Path(asked.out) if isinstance(asked, TrainRequest) else asked.folder
     try:
         with kept_if_resumable(run):
-            request, pace = (asked, Pace(step_s={})) if isinstance(asked, TrainRequest) else (yield from prepare(asked))
+            request, pace = (
+                (asked, Pace(step_s={}))
+                if isinstance(asked, TrainRequest)
+                else (yield from prepare(asked))
+            )
             plan = read_recipe(request.recipe).plan
             found = yield from _steps(request, plan, TimeLeft(plan, pace), control, news)
     except PairError as error:
         news.put(data_finding(error))
         raise
-    return TrainingEnd(run=run) if found is None else TrainingEnd(run=run, trained=found, model=_offered(run, found, models))
+    return (
+        TrainingEnd(run=run)
+        if found is None
+        else TrainingEnd(run=run, trained=found, model=_offered(run, found, models))
+    )
 
 
 def _steps(
-    request: TrainRequest, plan: "Plan", left: "TimeLeft", control: TrainingControl, news: "SimpleQueue[object]"
+    request: TrainRequest,
+    plan: "Plan",
+    left: "TimeLeft",
+    control: TrainingControl,
+    news: "SimpleQueue[object]",
 ) -> "Generator[Progress, None, Trained | None]":
     """The steps of a training; None when it was stopped, its state saved."""
     from napari_cvdm.training.loop import train
@@ -145,7 +167,11 @@ def _steps(
             while control.paused:
                 time.sleep(LOOK_WHILE_PAUSED_S)
                 left.begin_again()
-                yield Progress(stage=f"{step.stage} {step.step}/{step.total}, paused", done=min(done, total), total=total)
+                yield Progress(
+                    stage=f"{step.stage} {step.step}/{step.total}, paused",
+                    done=min(done, total),
+                    total=total,
+                )
             if control.stopped.is_set():
                 return None
             message = Stop.KEEP if control.finishing.is_set() else None

@@ -100,7 +100,9 @@ class TrainWidget(QWidget):
 
     def _ask_resume(self) -> None:
         names = [run.name for run in self.unfinished()]
-        name, chosen = QInputDialog.getItem(self, "Go on with a training", "Unfinished run:", names, 0, False)
+        name, chosen = QInputDialog.getItem(
+            self, "Go on with a training", "Unfinished run:", names, 0, False
+        )
         if chosen:
             self.resume(own_models() / RUNS / name)
 
@@ -116,7 +118,9 @@ class TrainWidget(QWidget):
 
         if not self.training:
             device = self.form.words["device"].currentText()
-            self._begin(TrainRequest(recipe=str(run / RECIPE), out=str(run), resume=True, device=device))
+            self._begin(
+                TrainRequest(recipe=str(run / RECIPE), out=str(run), resume=True, device=device)
+            )
 
     def _begin(self, asked: "FineTuning | TrainRequest") -> None:
         self._former, self.run = self.run, TrainRun(asked, own_models(), owner=self)
@@ -150,11 +154,19 @@ class TrainWidget(QWidget):
     def _on_end(self, end: TrainingEnd) -> None:
         self.result.show_end(end)
         if end.trained is None:
-            self.panel.message.say(INFORMATION, f"Stopped, and saved in {end.run}. Resume goes on from there.")
+            self.panel.message.say(
+                INFORMATION, f"Stopped, and saved in {end.run}. Resume goes on from there."
+            )
             return
         self.progress.on_trained(end.trained)
-        kept = f"It is in the list of Reconstruct as {end.trained.card.name}." if end.model else f"It was kept apart, in {end.run}."
-        self.panel.message.say(INFORMATION if end.model else WARNING, f"Done. {end.trained.verdict} {kept}")
+        kept = (
+            f"It is in the list of Reconstruct as {end.trained.card.name}."
+            if end.model
+            else f"It was kept apart, in {end.run}."
+        )
+        self.panel.message.say(
+            INFORMATION if end.model else WARNING, f"Done. {end.trained.verdict} {kept}"
+        )
 
     def _on_failed(self, message: str) -> None:
         from napari.utils.notifications import show_error

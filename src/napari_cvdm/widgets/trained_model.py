@@ -29,7 +29,9 @@ def exported(folder: Path, path: Path) -> Generator[Progress, None, Path]:
     return write_bundle(folder, path, overwrite=True)  # the dialog has asked
 
 
-def packaged(folder: Path, path: Path, optics: Mapping[str, Any]) -> Generator[Progress, None, Path]:
+def packaged(
+    folder: Path, path: Path, optics: Mapping[str, Any]
+) -> Generator[Progress, None, Path]:
     """Put a model into two packages of the BioImage Model Zoo in a folder, for a worker's thread."""
     from napari_cvdm.export.settings import PackageSettings
     from napari_cvdm.export.zoo import write_bioimageio
@@ -55,14 +57,21 @@ class TrainedModel(QWidget):
         super().__init__()
         self._viewer, self._optics = viewer, optics
         self._end: TrainingEnd | None = None
-        self.use, self.export, self.command = QPushButton("Use &in Reconstruct"), QPushButton("E&xport…"), QPushButton("&Copy command")
+        self.use, self.export, self.command = (
+            QPushButton("Use &in Reconstruct"),
+            QPushButton("E&xport…"),
+            QPushButton("&Copy command"),
+        )
         explain_control(self.use, "Open the Reconstruct dock with this model chosen.")
         explain_control(
             self.export,
             "Save the model as one file, to be added elsewhere with napari-cvdm models add,\n"
             "or as packages of the BioImage Model Zoo for other programs, with the optics of the settings.",
         )
-        explain_control(self.command, "Copy the command that makes this model again, for example on a cluster: its recipe and pairs lie in the run's folder.")
+        explain_control(
+            self.command,
+            "Copy the command that makes this model again, for example on a cluster: its recipe and pairs lie in the run's folder.",
+        )
         self._work = LatestWork(self, "Exporting a model")
         layout = QHBoxLayout(self)
         layout.setContentsMargins(4, 0, 4, 4)
@@ -71,7 +80,9 @@ class TrainedModel(QWidget):
         self.use.clicked.connect(self._on_use)
         self.export.clicked.connect(self._on_export)
         self.command.clicked.connect(self._on_command)
-        self._work.succeeded.connect(lambda path: self.said.emit(INFORMATION, f"Exported to {path}."))
+        self._work.succeeded.connect(
+            lambda path: self.said.emit(INFORMATION, f"Exported to {path}.")
+        )
         self._work.failed.connect(lambda message: self.said.emit(ERROR, message))
         self.forget()
 
@@ -95,11 +106,17 @@ class TrainedModel(QWidget):
         if self._end is None:
             return
         proposed = str(Path.home() / f"{self._end.run.name}.zip")
-        path, kind = QFileDialog.getSaveFileName(self, "Export the model", proposed, f"{BUNDLE};;{ZOO}")
+        path, kind = QFileDialog.getSaveFileName(
+            self, "Export the model", proposed, f"{BUNDLE};;{ZOO}"
+        )
         if not path:
             return
         try:
-            self._work.start(packaged(self._end.run, Path(path).with_suffix(""), self._optics()) if kind == ZOO else exported(self._end.run, Path(path)))
+            self._work.start(
+                packaged(self._end.run, Path(path).with_suffix(""), self._optics())
+                if kind == ZOO
+                else exported(self._end.run, Path(path))
+            )
         except ValueError as error:  # a number that is none
             self.said.emit(ERROR, str(error))
 

@@ -23,7 +23,9 @@ Result = TypeVar("Result")
 LOG = logging.getLogger(__name__)
 VIEW_INTERVAL_S = 0.25  # layers are drawn anew at most so often
 DRAWING_SHARE = 0.05  # and never for a larger part of the time: drawing without a graphics card takes the processor that the worker needs
-LEAST_INTERVAL_S = 0.05  # napari draws its activity bar inside every update: faster updates would nest without end
+LEAST_INTERVAL_S = (
+    0.05  # napari draws its activity bar inside every update: faster updates would nest without end
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,9 @@ class Seen:
     views: tuple[FrameView, ...] = ()
 
 
-def relay(steps: Generator[Progress, Stop | None, Result], control: Control) -> Generator[Seen, None, Result | WorkFailed]:
+def relay(
+    steps: Generator[Progress, Stop | None, Result], control: Control
+) -> Generator[Seen, None, Result | WorkFailed]:
     """The same steps, as many of them as the window can show; an error that can be expected comes back as `WorkFailed`.
 
     superqt takes a RuntimeError in a generator for a deleted worker and stays silent for ever, and torch raises RuntimeError
@@ -111,7 +115,9 @@ def relay(steps: Generator[Progress, Stop | None, Result], control: Control) -> 
         while True:
             progress = next(steps) if message is None else steps.send(message)
             message, now = control.message(), time.monotonic()
-            finished += [progress.view()] if progress.frame_done and progress.view is not None else []
+            finished += (
+                [progress.view()] if progress.frame_done and progress.view is not None else []
+            )
             if control.cancelled.is_set() or now - shown >= LEAST_INTERVAL_S:
                 shown = now
                 looking = progress.view is not None and now - looked >= control.view_interval_s
@@ -156,7 +162,9 @@ class Job(QObject):
         When it goes, the work is cancelled: nobody is left to take the result.
     """
 
-    _running: ClassVar[set["Job"]] = set()  # a job outlives the dock that started it, until its thread has ended
+    _running: ClassVar[set["Job"]] = (
+        set()
+    )  # a job outlives the dock that started it, until its thread has ended
 
     progressed = Signal(object)
     seen = Signal(object)
@@ -164,7 +172,14 @@ class Job(QObject):
     failed = Signal(str)
     ended = Signal()
 
-    def __init__(self, steps: Generator[Progress, Any, Any], *, title: str, total: int, owner: QObject | None = None) -> None:
+    def __init__(
+        self,
+        steps: Generator[Progress, Any, Any],
+        *,
+        title: str,
+        total: int,
+        owner: QObject | None = None,
+    ) -> None:
         super().__init__()
         self._steps = steps
         self._control = Control()
@@ -172,7 +187,9 @@ class Job(QObject):
         self._activity = activity(total=total, desc=title) if title else None
         # napari keeps a worker that it lists for as long as its window is there, and asks before the window is closed
         made: Callable[..., GeneratorWorker] = create_listed_worker if title else create_worker
-        self._worker: GeneratorWorker | None = made(_passed_on, self._relayed, _worker_class=GeneratorWorker, _ignore_errors=True)
+        self._worker: GeneratorWorker | None = made(
+            _passed_on, self._relayed, _worker_class=GeneratorWorker, _ignore_errors=True
+        )
         self._worker.yielded.connect(self._on_yielded)
         self._worker.returned.connect(self._on_returned)
         self._worker.errored.connect(self._on_errored)
@@ -201,7 +218,9 @@ class Job(QObject):
     def _on_yielded(self, seen: Seen) -> None:
         self.progressed.emit(seen.progress)
         if self._activity is not None:
-            if self._activity.total != seen.progress.total:  # known only when the files were looked at
+            if (
+                self._activity.total != seen.progress.total
+            ):  # known only when the files were looked at
                 self._activity.total = seen.progress.total
             self._activity.update(seen.progress.done - self._activity.n)
         if not self._control.cancelled.is_set():
@@ -230,7 +249,9 @@ class Job(QObject):
         self._close()
         self.ended.emit()
         self._running.discard(self)
-        if self._activity is not None and not any(job._activity is not None for job in self._running):
+        if self._activity is not None and not any(
+            job._activity is not None for job in self._running
+        ):
             activity_sign.turn(activity_sign.AS_MADE_PERCENT)
 
     def _close(self) -> None:
@@ -248,7 +269,9 @@ class Job(QObject):
             job.cancel()
         if cls._running:
             WorkerBase.await_workers()
-        for job in tuple(cls._running):  # nobody is left to hear that they have ended: a training saves its state here
+        for job in tuple(
+            cls._running
+        ):  # nobody is left to hear that they have ended: a training saves its state here
             job._close()
 
 

@@ -114,16 +114,32 @@ def _tell_what_is_lost(layer: "Layer") -> None:
     from napari.utils.notifications import show_warning
 
     place = Placement.of(layer)
-    if not all(np.allclose(matrix, np.eye(len(matrix))) for matrix in (place.rotate, place.shear, place.affine)):
-        show_warning(f"{layer.name}: its rotation, shear or affine transform is not in the saved file; pixels, scale, position and units are.")
+    if not all(
+        np.allclose(matrix, np.eye(len(matrix)))
+        for matrix in (place.rotate, place.shear, place.affine)
+    ):
+        show_warning(
+            f"{layer.name}: its rotation, shear or affine transform is not in the saved file; pixels, scale, position and units are."
+        )
 
 
 def _measured(layer: "Layer", values: np.ndarray, unit: str) -> dict[str, float]:
     """Numbers along the axes in `unit`, by letter, of those axes whose own unit can be turned into it."""
     axes = zip(axis_letters(layer), values, layer.units, strict=True)
-    return {letter: float((float(value) * own).to(unit).magnitude) for letter, value, own in axes if own.is_compatible_with(unit)}
+    return {
+        letter: float((float(value) * own).to(unit).magnitude)
+        for letter, value, own in axes
+        if own.is_compatible_with(unit)
+    }
 
 
 def _plain(mark: Mapping[str, Any]) -> dict[str, Any]:
     """Metadata in words that JSON has."""
-    return dict(json.loads(json.dumps(mark, default=lambda value: value.tolist() if hasattr(value, "tolist") else str(value))))
+    return dict(
+        json.loads(
+            json.dumps(
+                mark,
+                default=lambda value: value.tolist() if hasattr(value, "tolist") else str(value),
+            )
+        )
+    )

@@ -6,7 +6,9 @@ from itertools import product
 
 from napari_cvdm.core.tiling.span import Span
 
-BLOCK_STEP_PX = 64  # of noise blocks and of every network's grid: origins at multiples of it meet both
+BLOCK_STEP_PX = (
+    64  # of noise blocks and of every network's grid: origins at multiples of it meet both
+)
 LARGEST_CHUNK_PX = 1024
 BLOCK_PX = 1024
 HALO_PX = 128
@@ -81,8 +83,15 @@ class BlockPlan:
     halo: int
 
     def __post_init__(self) -> None:
-        if self.block < BLOCK_STEP_PX or self.block % BLOCK_STEP_PX or self.halo < 0 or self.halo % BLOCK_STEP_PX:
-            raise ValueError(f"block is {self.block} px and halo {self.halo} px; both must be multiples of {BLOCK_STEP_PX}, as 1024 and 192 are.")
+        if (
+            self.block < BLOCK_STEP_PX
+            or self.block % BLOCK_STEP_PX
+            or self.halo < 0
+            or self.halo % BLOCK_STEP_PX
+        ):
+            raise ValueError(
+                f"block is {self.block} px and halo {self.halo} px; both must be multiples of {BLOCK_STEP_PX}, as 1024 and 192 are."
+            )
 
     def reach(self, axis: int) -> int:
         """Extent of every window along an axis: the image's, or block and halos and what the image has beyond a multiple of BLOCK_STEP_PX."""
@@ -92,8 +101,13 @@ class BlockPlan:
     def spans(self, axis: int) -> tuple[Span, ...]:
         """Reads and writes along one axis: every window as wide as any other, moved inward at the image's edges."""
         size, reach = self.shape[axis], self.reach(axis)
-        firsts = [max(0, min(start - self.halo, size - reach)) for start in range(0, size, self.block)]
-        return tuple(Span(first, start, min(size, start + self.block), first + reach) for first, start in zip(firsts, range(0, size, self.block), strict=True))
+        firsts = [
+            max(0, min(start - self.halo, size - reach)) for start in range(0, size, self.block)
+        ]
+        return tuple(
+            Span(first, start, min(size, start + self.block), first + reach)
+            for first, start in zip(firsts, range(0, size, self.block), strict=True)
+        )
 
     @property
     def frames(self) -> tuple[tuple[int, ...], ...]:
@@ -110,9 +124,19 @@ class BlockPlan:
         spans = tuple(product(self.spans(0), self.spans(1)))
         for frame_number, frame in enumerate(self.frames):
             for number, (rows, columns) in enumerate(spans, start=frame_number * len(spans)):
-                yield Block(number=number, frame=frame, frame_number=frame_number, rows=rows, columns=columns)
+                yield Block(
+                    number=number,
+                    frame=frame,
+                    frame_number=frame_number,
+                    rows=rows,
+                    columns=columns,
+                )
 
     def chunk(self, factor: int) -> int:
         """Side of a chunk of an output `factor` times finer: a job writes a whole number of them."""
         side = self.block * factor
-        return next(side // parts for parts in range(1, side + 1) if side % parts == 0 and side // parts <= LARGEST_CHUNK_PX)
+        return next(
+            side // parts
+            for parts in range(1, side + 1)
+            if side % parts == 0 and side // parts <= LARGEST_CHUNK_PX
+        )

@@ -35,7 +35,10 @@ def aligned_size(size: int, alignment: int) -> int:
 
 def _spans(size: int, tile: int, halo: int) -> tuple[Span, ...]:
     edges = [*range(0, size, tile), size]
-    return tuple(Span(max(0, start - halo), start, stop, min(size, stop + halo)) for start, stop in itertools.pairwise(edges))
+    return tuple(
+        Span(max(0, start - halo), start, stop, min(size, stop + halo))
+        for start, stop in itertools.pairwise(edges)
+    )
 
 
 def plan_tiles(shape: tuple[int, int], *, tile: int, halo: int, alignment: int) -> TilePlan:
@@ -65,10 +68,19 @@ def plan_tiles(shape: tuple[int, int], *, tile: int, halo: int, alignment: int) 
         raise ValueError(f"halo is {halo}; it must be a multiple of the alignment, {alignment}.")
     height, width = (aligned_size(size, alignment) for size in shape)
     side = aligned_size(tile, alignment)
-    return TilePlan(canvas=(height, width), tiles=tuple((rows, columns) for rows in _spans(height, side, halo) for columns in _spans(width, side, halo)))
+    return TilePlan(
+        canvas=(height, width),
+        tiles=tuple(
+            (rows, columns)
+            for rows in _spans(height, side, halo)
+            for columns in _spans(width, side, halo)
+        ),
+    )
 
 
-def map_tiles(function: Callable[..., Tensor], images: Sequence[Tensor], plan: TilePlan, *, factor_out: int) -> Tensor:
+def map_tiles(
+    function: Callable[..., Tensor], images: Sequence[Tensor], plan: TilePlan, *, factor_out: int
+) -> Tensor:
     """Apply a local function tile by tile.
 
     Parameters
@@ -89,11 +101,18 @@ def map_tiles(function: Callable[..., Tensor], images: Sequence[Tensor], plan: T
         return function(*images)
     result: Tensor | None = None
     for rows, columns in plan.tiles:
-        parts = [image[..., rows.read(_factor(image, plan)), columns.read(_factor(image, plan))] for image in images]
+        parts = [
+            image[..., rows.read(_factor(image, plan)), columns.read(_factor(image, plan))]
+            for image in images
+        ]
         part = function(*parts)
         if result is None:
-            result = part.new_empty(*part.shape[:-2], plan.canvas[0] * factor_out, plan.canvas[1] * factor_out)
-        result[..., rows.write(factor_out), columns.write(factor_out)] = part[..., rows.inner(factor_out), columns.inner(factor_out)]
+            result = part.new_empty(
+                *part.shape[:-2], plan.canvas[0] * factor_out, plan.canvas[1] * factor_out
+            )
+        result[..., rows.write(factor_out), columns.write(factor_out)] = part[
+            ..., rows.inner(factor_out), columns.inner(factor_out)
+        ]
     if result is None:
         raise ValueError("the plan has no tiles; the image is empty.")
     return result
@@ -105,5 +124,7 @@ def _factor(image: Tensor, plan: TilePlan) -> int:
 
 def pad_to_canvas(image: Tensor, plan: TilePlan, factor: int = 1) -> Tensor:
     """Repeat the last row and column of (B, C, Y, X) until the image fills the plan's canvas (times `factor`)."""
-    missing_rows, missing_columns = (extent * factor - size for extent, size in zip(plan.canvas, image.shape[-2:], strict=True))
+    missing_rows, missing_columns = (
+        extent * factor - size for extent, size in zip(plan.canvas, image.shape[-2:], strict=True)
+    )
     return torch.nn.functional.pad(image, (0, missing_columns, 0, missing_rows), mode="replicate")

@@ -22,4 +22,6 @@ class Span:
 
     def inner(self, factor: int = 1) -> slice:
         """What is written, within what was read."""
-        return slice((self.start - self.read_start) * factor, (self.stop - self.read_start) * factor)
+        return slice(
+            (self.start - self.read_start) * factor, (self.stop - self.read_start) * factor
+        )

@@ -71,11 +71,11 @@ def posterior(
         One of `METHODS`.
     evaluations, samples : int
     """
-    correction = network.correction(channels)
+    correction = network.mean_residual(channels)
     features = network.features(channels, correction)
     rate, entered, std = (
         network.rate(features),
-        network.entered(features),
+        network.first_layer_features(features),
         network.residual_std(features),
     )
     shape = (rate.shape[-2], rate.shape[-1])

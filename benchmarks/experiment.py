@@ -164,7 +164,7 @@ def _complete(values: dict[str, Any], path: Path, steps_factor: float) -> Recipe
     return recipe
 
 
-def carry_out(run: Run, device: str) -> None:
+def run_block(run: Run, device: str) -> None:
     """Train it, unless that is done already; what was interrupted goes on."""
     if (run.folder / CARD).exists():  # the last file that a training writes
         return

@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from napari_cvdm.checks.out_of_distribution import (
-    Familiarity,
+    TrainingDistribution,
     channel_vectors,
     image_names,
     vectors_of,
@@ -72,7 +72,7 @@ def main() -> None:
     card = read_card(folder)
     last = FIRST_SEED + arguments.fields
     fitted = list(vectors(card, range(FIRST_SEED, last)))
-    familiarity = Familiarity.fit(
+    familiarity = TrainingDistribution.fit(
         fitted, list(vectors(card, range(last, last + arguments.held_out))), image_names(card.unit)
     )
     counts = {"fields": arguments.fields, "held_out": arguments.held_out, "first_seed": FIRST_SEED}

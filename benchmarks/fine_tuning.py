@@ -27,7 +27,7 @@ from napari_cvdm.training.fields import fluorescence_field
 from napari_cvdm.training.fine_tuning import FineTuning, LayerPairs, fine_tuning_recipe, prepare
 from napari_cvdm.training.loop import train
 from napari_cvdm.training.pair_files import Folders
-from napari_cvdm.training.plan import Start
+from napari_cvdm.training.plan import InitialModel
 from napari_cvdm.training.validation import Score, Validation, scored
 
 SHIPPED = "widefield-x2"
@@ -83,7 +83,7 @@ def score_of(model: str) -> Score:
 
 def tuned_by_command(own: Path) -> Path:
     """As napari-cvdm train does it; the folder of the new model."""
-    start, card = Start(model=SHIPPED), read_card(model_folder(SHIPPED))
+    start, card = InitialModel(model=SHIPPED), read_card(model_folder(SHIPPED))
     recipe = fine_tuning_recipe(
         name="tuned",
         start=start,

@@ -17,9 +17,9 @@ import tifffile
 
 from benchmarks.familiarity import ranges_of
 from benchmarks.measure import DATA, Row, finish, print_rows
-from napari_cvdm.checks.forward_check import LIMIT, ForwardRecord, imaging_of
+from napari_cvdm.checks.forward_check import LIMIT, ForwardCheckAccumulator, forward_model_for
 from napari_cvdm.checks.plane_order import order_sentence, reverse_positions
-from napari_cvdm.checks.run_checks import Findings
+from napari_cvdm.checks.run_checks import RunChecks
 from napari_cvdm.core.request import ImageStack, RestoreRequest
 from napari_cvdm.core.result import ForwardCheck
 from napari_cvdm.core.statistics import RunningMoments
@@ -84,7 +84,7 @@ def chi2(request: RestoreRequest, image: np.ndarray) -> float:
     """Of an image, as a restoration of the request would be checked."""
     card = load_model(request.model).card
     pixels = request.image.frame(())
-    how = imaging_of(pixels, TASKS[card.task].from_request(pixels, request), request, card)
+    how = forward_model_for(pixels, TASKS[card.task].from_request(pixels, request), request, card)
     return how.compare(image).chi2(how.valid)
 
 
@@ -158,7 +158,7 @@ def check_draws(request: RestoreRequest) -> ForwardCheck:
     assert isinstance(prepared.posterior, PhasePosterior)
     fit = prepared.posterior.fit
     drawn = draw_phases(fit, 1, range(DRAWS))[:, *fit.model.frame].numpy() + fit.phase.numpy()
-    record = ForwardRecord(request, card, (), None, np.zeros((), int))
+    record = ForwardCheckAccumulator(request, card, (), None, np.zeros((), int))
     record.begin((), pixels, prepared)
     for sample in drawn:
         record.see(sample)
@@ -243,10 +243,10 @@ def on_results(model: str, fields: int) -> list[Row]:
     """Chi-squared of what the model makes of the images, its light, and what the check costs."""
     results, started, spent = [], time.perf_counter(), Stopwatch()
     with patch.multiple(
-        Findings,
-        begin=spent.timed(Findings.begin),
-        see=spent.timed(Findings.see),
-        end=spent.timed(Findings.end),
+        RunChecks,
+        begin=spent.timed(RunChecks.begin),
+        see=spent.timed(RunChecks.see),
+        end=spent.timed(RunChecks.end),
     ):
         for number in range(fields):
             results.append(

@@ -30,10 +30,10 @@ from napari_cvdm.core.statistics import RunningMoments
 from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.models.cvdm import CVDM
 from napari_cvdm.models.registry import load_model
-from napari_cvdm.models.tiled import placed
-from napari_cvdm.reconstruct.benchmark_tile import EmptyTile
-from napari_cvdm.reconstruct.precision import settled
-from napari_cvdm.reconstruct.sampling import Frame, sample_frame
+from napari_cvdm.models.tiled import network_on
+from napari_cvdm.reconstruct.benchmark_tile import BenchmarkTile
+from napari_cvdm.reconstruct.precision import resolve_precision
+from napari_cvdm.reconstruct.sampling import FrameSampler, sample_frame
 from napari_cvdm.tasks import TASKS
 
 SIZE, SAMPLES, LARGE_SAMPLES = 256, 5, 16
@@ -122,10 +122,10 @@ def overhead(
     The bare evaluations are as many, in the same groups, the first one for all samples; sampling adds the schedule, the noise, the sampler's update,
     decoding and the moments.
     """
-    request = settled(request_of_output(model, size, samples, **choices), model)
+    request = resolve_precision(request_of_output(model, size, samples, **choices), model)
     task = TASKS[model.card.task]
     prepared = task.from_request(request.image.frame(()), request)
-    frame = Frame.begin(request, placed(model.network, CPU), prepared, (), 0, 1)
+    frame = FrameSampler.begin(request, network_on(model.network, CPU), prepared, (), 0, 1)
     first, *exponents = [frame.rate * clock for clock in frame.clock_values()]
     groups = [frame.rate.expand(len(group), -1, -1, -1).contiguous() for group in frame.groups(0)]
 
@@ -166,7 +166,9 @@ def evaluation(
 ) -> Callable[[], torch.Tensor]:
     """One evaluation of the denoiser for an output of `size` x `size` pixels, ready to be timed."""
     side = size // model.card.config().upsampling
-    return partial(EmptyTile(change(placed(model.network, CPU)), (side, side)).step, precision)
+    return partial(
+        BenchmarkTile(change(network_on(model.network, CPU)), (side, side)).step, precision
+    )
 
 
 def rate_rows(model: Checkpoint, size: int, rounds: int, **_: object) -> list[Row]:
@@ -243,7 +245,7 @@ def _apart(one: Restoration, other: Restoration) -> float:
 def compile_rows(model: Checkpoint, size: int, rounds: int, **_: object) -> list[Row]:
     """torch.compile of the denoiser, with the time to compile it; not part of a plain run, it takes long."""
     plain = evaluation(model, size)
-    network = deepcopy(placed(model.network, CPU))
+    network = deepcopy(network_on(model.network, CPU))
     network.output = torch.compile(network.output)  # type: ignore[method-assign]
     compiled = evaluation(model, size, change=lambda _: network)
     began, used = time.perf_counter(), time.process_time()

@@ -22,7 +22,7 @@ from napari_cvdm.widgets import preferences
 from napari_cvdm.widgets.block_form import PROCESSES
 from napari_cvdm.widgets.dry_mass_widget import DryMassWidget
 from napari_cvdm.widgets.inspect_widget import InspectWidget
-from napari_cvdm.widgets.layers import CHI2_ROLE, our_metadata
+from napari_cvdm.widgets.layers import CHI2_ROLE, plugin_metadata
 from napari_cvdm.widgets.live_widget import LiveWidget
 from napari_cvdm.widgets.pair_source import MICROSCOPE
 from napari_cvdm.widgets.restore_widget import RestoreWidget
@@ -93,7 +93,7 @@ class Studio:
     def show_only(self, *roles: str) -> None:
         """Show the layers of these roles alone."""
         for layer in self.viewer.layers:
-            layer.visible = our_metadata(layer).get("role") in roles
+            layer.visible = plugin_metadata(layer).get("role") in roles
         self.viewer.reset_view()
 
     def close(self) -> None:
@@ -191,7 +191,7 @@ def phase(out: Path, theme: str) -> None:
     mean = next(
         layer
         for layer in studio.viewer.layers
-        if our_metadata(layer).get("role") == "reconstruction"
+        if plugin_metadata(layer).get("role") == "reconstruction"
     )
     studio.viewer.cursor.position = mean.data_to_world((128, 160))
     for callback in studio.viewer.mouse_move_callbacks:
@@ -220,7 +220,7 @@ def live(out: Path, theme: str) -> None:
     dock.start_button.click()
     studio.wait(
         lambda: any(
-            our_metadata(layer).get("role") == "reconstruction" for layer in studio.viewer.layers
+            plugin_metadata(layer).get("role") == "reconstruction" for layer in studio.viewer.layers
         )
     )
     studio.photograph("live")

@@ -6,7 +6,7 @@ from scipy.ndimage import gaussian_filter
 from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.simulate.phase import defocus_pair_of
 from napari_cvdm.tasks.illumination import polynomials
-from napari_cvdm.tasks.registration import put_back
+from napari_cvdm.tasks.registration import warp_to_reference
 
 MICROSCOPE = Microscope(pixel_um=0.2, wavelength_um=0.55, medium_index=1.337)
 DEFOCUS_UM = (-1.0, 1.0)
@@ -49,7 +49,12 @@ def moved(
     """The second plane moved down and right, and larger about a centre, as the first never was."""
     scale = 1 / (1 + magnification) - 1
     return np.stack(
-        [planes[0], put_back(planes[1], (-down * (1 + scale), -right * (1 + scale)), scale, centre)]
+        [
+            planes[0],
+            warp_to_reference(
+                planes[1], (-down * (1 + scale), -right * (1 + scale)), scale, centre
+            ),
+        ]
     )
 
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from napari_cvdm.core.result import ClockCurve, Provenance, Restoration
-from napari_cvdm.widgets.layers import METADATA_KEY, our_metadata
+from napari_cvdm.widgets.layers import METADATA_KEY, plugin_metadata
 
 TIMES = (0.25, 0.5, 0.75, 1.0)
 CLOCK = ClockCurve(times=TIMES, values=(0.05, 0.1, 0.3, 1.0), speeds=(0.2, 0.4, 1.5, 9.0))
@@ -45,15 +45,15 @@ def add_samples(viewer, result):
         translate=(0, *mean.translate),
         units=("dimensionless", *mean.units),
         axis_labels=("sample", *mean.axis_labels),
-        metadata={METADATA_KEY: {**our_metadata(mean), "role": "samples"}},
+        metadata={METADATA_KEY: {**plugin_metadata(mean), "role": "samples"}},
     )
 
 
 def roles(viewer):
     return {
-        our_metadata(layer)["role"]: layer
+        plugin_metadata(layer)["role"]: layer
         for layer in viewer.layers
-        if "role" in our_metadata(layer)
+        if "role" in plugin_metadata(layer)
     }
 
 

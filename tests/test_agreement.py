@@ -7,11 +7,11 @@ from scipy import stats
 from napari_cvdm.analysis.correlations import (
     MOST_PIXELS,
     ResultFrame,
-    agreement,
+    correlate_maps,
     error_by_spread,
     spearman,
 )
-from napari_cvdm.analysis.intervals import claimed_interval, sample_histogram
+from napari_cvdm.analysis.intervals import pixel_interval, sample_histogram
 from napari_cvdm.core.result import finished as drained
 from napari_cvdm.core.statistics import spread_as
 
@@ -29,7 +29,7 @@ def planted(shape=(80, 90), honesty=1.0, seed=0):
 
 def test_planted_ranks_are_found():
     frame, truth = planted()
-    found = drained(agreement(frame, truth))
+    found = drained(correlate_maps(frame, truth))
     assert found.rate_spread == pytest.approx(1)
     assert found.spread_error == pytest.approx(
         stats.spearmanr(frame.spread.ravel(), np.abs(frame.mean - truth).ravel()).statistic
@@ -44,7 +44,7 @@ def test_ranks_do_not_change_with_a_rising_scale():
     other = ResultFrame(
         mean=frame.mean, spread=np.exp(frame.spread), rate=np.log(frame.rate), valid=frame.valid
     )
-    first, second = drained(agreement(frame, truth)), drained(agreement(other, truth))
+    first, second = drained(correlate_maps(frame, truth)), drained(correlate_maps(other, truth))
     assert first.spread_error == pytest.approx(second.spread_error)
     assert first.rate_error == pytest.approx(second.rate_error)
 
@@ -58,7 +58,7 @@ def test_shuffled_error_has_no_rank_in_common():
 @pytest.mark.parametrize("honesty", [0.5, 1.0, 3.0])
 def test_error_against_spread_shows_how_honest_the_spread_is(honesty):
     frame, truth = planted((200, 200), honesty)
-    found = drained(agreement(frame, truth))
+    found = drained(correlate_maps(frame, truth))
     np.testing.assert_allclose(found.by_spread.error / found.by_spread.spread, honesty, rtol=0.1)
     assert found.rmse / found.rms_spread == pytest.approx(honesty, rel=0.05)
     assert found.by_spread.pixels.sum() == truth.size
@@ -67,11 +67,13 @@ def test_error_against_spread_shows_how_honest_the_spread_is(honesty):
 
 def test_untrusted_and_unknown_pixels_do_not_count():
     frame, truth = planted()
-    clean = drained(agreement(frame, truth))
+    clean = drained(correlate_maps(frame, truth))
     valid, mean, spoilt = frame.valid.copy(), frame.mean.copy(), truth.copy()
     valid[:4], mean[:4], spoilt[70:] = False, 1e9, np.nan
     found = drained(
-        agreement(ResultFrame(mean=mean, spread=frame.spread, rate=frame.rate, valid=valid), spoilt)
+        correlate_maps(
+            ResultFrame(mean=mean, spread=frame.spread, rate=frame.rate, valid=valid), spoilt
+        )
     )
     assert found.usable == clean.usable - 4 * 90 - 10 * 90
     assert found.spread_error == pytest.approx(clean.spread_error, abs=0.05)
@@ -79,7 +81,7 @@ def test_untrusted_and_unknown_pixels_do_not_count():
 
 
 def test_without_truth_there_is_no_error():
-    found = drained(agreement(planted()[0]))
+    found = drained(correlate_maps(planted()[0]))
     assert (
         found.rate_error,
         found.spread_error,
@@ -92,7 +94,7 @@ def test_without_truth_there_is_no_error():
 
 def test_large_images_are_thinned_out_always_in_the_same_way():
     frame, truth = planted((400, 400))
-    first, again = (drained(agreement(frame, truth)) for _ in range(2))
+    first, again = (drained(correlate_maps(frame, truth)) for _ in range(2))
     assert (first.used, first.usable) == (MOST_PIXELS, 160_000)
     assert first.spread_error == again.spread_error
     whole = stats.spearmanr(frame.spread.ravel(), np.abs(frame.mean - truth).ravel()).statistic
@@ -104,7 +106,7 @@ def test_a_constant_has_no_rank_and_one_bin():
     flat = ResultFrame(
         mean=frame.mean, spread=np.zeros(truth.shape), rate=frame.rate, valid=frame.valid
     )
-    found = drained(agreement(flat, truth))
+    found = drained(correlate_maps(flat, truth))
     assert np.isnan(found.rate_spread)
     assert found.by_spread.pixels.tolist() == [truth.size]
     assert error_by_spread(np.array([0.0, 0.0, 0.0, 1.0]), np.ones(4)).pixels.sum() == 4
@@ -113,10 +115,10 @@ def test_a_constant_has_no_rank_and_one_bin():
 def test_what_cannot_be_ranked_is_refused_in_words():
     frame, truth = planted()
     with pytest.raises(ValueError, match="on the grid of the result"):
-        drained(agreement(frame, truth[:-1]))
+        drained(correlate_maps(frame, truth[:-1]))
     with pytest.raises(ValueError, match="0 valid pixels"):
         drained(
-            agreement(
+            correlate_maps(
                 ResultFrame(
                     mean=frame.mean, spread=frame.spread, rate=frame.rate, valid=~frame.valid
                 ),
@@ -133,7 +135,7 @@ def test_a_variance_and_its_root_are_the_same_spread():
 
 
 def test_an_uncalibrated_claim_is_that_of_a_normal_distribution():
-    claim = claimed_interval(2.0, 0.5, {"model": {"name": "tiny"}})
+    claim = pixel_interval(2.0, 0.5, {"model": {"name": "tiny"}})
     inside = np.abs(np.random.default_rng(0).normal(2.0, 0.5, 100_000) - 2.0) <= claim.high - 2.0
     assert not claim.calibrated
     assert inside.mean() == pytest.approx(claim.level, abs=0.005)
@@ -141,7 +143,7 @@ def test_an_uncalibrated_claim_is_that_of_a_normal_distribution():
 
 
 def test_a_calibrated_claim_uses_the_models_factor():
-    claim = claimed_interval(2.0, 0.5, {"model": {"calibration": {"factor": 3.0, "level": 0.8}}})
+    claim = pixel_interval(2.0, 0.5, {"model": {"calibration": {"factor": 3.0, "level": 0.8}}})
     assert (claim.low, claim.high, claim.level, claim.calibrated) == (0.5, 3.5, 0.8, True)
 
 

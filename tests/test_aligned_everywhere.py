@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from defocus_pairs import DEFOCUS_UM, MICROSCOPE, domes, lit, moved, pair
 
-from napari_cvdm.checks.forward_check import imaging_of
+from napari_cvdm.checks.forward_check import forward_model_for
 from napari_cvdm.core.request import ImageStack, RestoreRequest
 from napari_cvdm.core.result import Restoration
 from napari_cvdm.core.result import finished as drained
@@ -82,7 +82,7 @@ def test_the_truth_explains_a_pair_that_was_put_right(mistake: str, order: int, 
     def chi2(planes: np.ndarray, align: str) -> float:
         given = request(planes, "tiny", align, order)
         pixels = given.image.frame(())
-        how = imaging_of(pixels, PhaseTwoShot().from_request(pixels, given), given, card)
+        how = forward_model_for(pixels, PhaseTwoShot().from_request(pixels, given), given, card)
         return how.compare(domes(SHAPE)).chi2(how.valid)
 
     wrong = MISTAKES[mistake](good)

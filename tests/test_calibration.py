@@ -12,7 +12,7 @@ from scipy import stats
 from small_images import spots, widefield_request
 
 from napari_cvdm.analysis.correlations import ResultFrame
-from napari_cvdm.analysis.intervals import claimed_interval
+from napari_cvdm.analysis.intervals import pixel_interval
 from napari_cvdm.cli import main
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.core.result import finished as drained
@@ -157,7 +157,7 @@ def test_the_card_keeps_a_calibration_and_results_carry_it(tiny_widefield_model,
     result = drained(restore(request, replace(model, card=read_card(tmp_path))))
     factor = carried_calibration(FITTED.values(), 4, 3, "sde-2m")["factor"]
     np.testing.assert_allclose(result.interval, factor * result.std, rtol=1e-6)
-    claim = claimed_interval(1.0, 0.5, {"model": result.provenance.model})
+    claim = pixel_interval(1.0, 0.5, {"model": result.provenance.model})
     assert claim.calibrated and claim.level == 0.9 and claim.high == pytest.approx(1 + 0.5 * factor)
     assert (
         drained(

@@ -147,13 +147,15 @@ def test_a_regression_is_the_mean_network_of_a_zero_mean_model(tmp_path: Path):
         strict=False,
     )
     condition, baseline = torch.randn(1, 2, 16, 16), torch.randn(1, 1, 32, 32)
-    correction = alone.correction(condition)
+    correction = alone.mean_residual(condition)
     noisy = torch.randn(1, 1, 32, 32)
     features = alone.features(condition, correction)
     answer = alone.decode(
-        alone.clean(noisy, noisy.abs(), alone.entered(features)),
+        alone.clean(noisy, noisy.abs(), alone.first_layer_features(features)),
         baseline,
         correction,
         alone.residual_std(features),
     )
-    torch.testing.assert_close(answer, whole.target.centre(baseline, whole.correction(condition)))
+    torch.testing.assert_close(
+        answer, whole.target.centre(baseline, whole.mean_residual(condition))
+    )

@@ -39,7 +39,7 @@ from napari_cvdm.tasks.deconvolved import (
     lens_of_request,
 )
 from napari_cvdm.training.fields import fluorescence_field, simulated_fluorescence
-from napari_cvdm.training.pool import Place
+from napari_cvdm.training.pool import PatchLocation
 
 OIL = Microscope(pixel_um=0.065, wavelength_um=0.52, medium_index=1.518, na=1.4)
 BRIGHT = WidefieldRanges(
@@ -112,7 +112,7 @@ def test_the_total_of_the_light_stays(seed):
     prepared = WidefieldX2().condition(
         pair.counts[None], "auto", lens_of_microscope(pair.microscope, 2)
     )
-    assert float(prepared.baseline.mean()) * prepared.gain == pytest.approx(
+    assert float(prepared.initial_estimate.mean()) * prepared.gain == pytest.approx(
         float(pair.truth.mean()), rel=0.02
     )
 
@@ -311,7 +311,7 @@ def test_without_na_there_is_no_cutoff_and_every_na_has_a_medium():
 def test_a_turned_field_is_the_field_of_the_turned_image(turns, mirror):
     """Fine pixels that are folded into channels turn among themselves."""
     pair = simulate_widefield(1, replace(BRIGHT, field_px=40))
-    place = Place(top=0, left=0, turns=turns, mirror=mirror)
+    place = PatchLocation(top=0, left=0, turns=turns, mirror=mirror)
     task, lens = WidefieldX2(), lens_of_microscope(pair.microscope, 2)
     whole = fluorescence_field(task, pair.counts, pair.truth, lens=lens)
     counts, truth = (
@@ -328,7 +328,10 @@ def test_a_turned_field_is_the_field_of_the_turned_image(turns, mirror):
         atol=2e-3,
     )
     torch.testing.assert_close(
-        place.cut(whole.baseline[None], 40, 2)[0], turned.baseline, rtol=1e-3, atol=2e-3
+        place.cut(whole.initial_estimate[None], 40, 2)[0],
+        turned.initial_estimate,
+        rtol=1e-3,
+        atol=2e-3,
     )
 
 
@@ -337,7 +340,7 @@ def test_the_channels_hold_the_deconvolved_images():
     field = simulated_fluorescence(WidefieldX2(), pair, 2)
     fine = torch.nn.functional.pixel_shuffle(field.channels[-len(DECONVOLVED_CHANNELS) :], 2)
     assert fine.shape == (3, *field.truth.shape)
-    torch.testing.assert_close(fine[1], field.baseline)
+    torch.testing.assert_close(fine[1], field.initial_estimate)
 
 
 @pytest.mark.parametrize("noise", [None, CameraNoise(gain=0.01, read_variance=25.0)])
@@ -392,6 +395,6 @@ def test_a_region_is_deconvolved_with_its_surroundings_alone(monkeypatch):
     assert float((found.channels - wanted.channels).abs().max()) < 0.01 * float(
         wanted.channels.abs().max()
     )
-    assert float((found.baseline - wanted.baseline).abs().max()) < 0.01 * float(
-        wanted.baseline.abs().max()
+    assert float((found.initial_estimate - wanted.initial_estimate).abs().max()) < 0.01 * float(
+        wanted.initial_estimate.abs().max()
     )

@@ -47,8 +47,8 @@ def assert_blank(field):
     """A flat truth, at the level of the noise around it."""
     assert float(field.truth.std()) < 1e-5
     assert float(field.truth.mean()) == pytest.approx(
-        float(field.baseline.mean()),
-        abs=5 * float(field.baseline.std()) / field.baseline.numel() ** 0.5,
+        float(field.initial_estimate.mean()),
+        abs=5 * float(field.initial_estimate.std()) / field.initial_estimate.numel() ** 0.5,
     )
 
 
@@ -78,14 +78,16 @@ def test_the_estimate_that_is_built_upon_is_the_image_itself():
     counts = np.random.default_rng(0).poisson(30, (1, 40, 52)).astype(np.uint16)
     prepared = Denoise().condition(counts, "auto")
     np.testing.assert_allclose(
-        prepared.baseline * prepared.gain + prepared.estimated["dark_level"], counts[0], rtol=1e-5
+        prepared.initial_estimate * prepared.gain + prepared.estimated["dark_level"],
+        counts[0],
+        rtol=1e-5,
     )
-    assert torch.equal(prepared.baseline, prepared.channels[0])
+    assert torch.equal(prepared.initial_estimate, prepared.channels[0])
 
 
 def test_what_is_learned_is_the_noise_and_nothing_else():
     field = SimulatedFields(ranges=DIM, seed=0).field(0)
-    noise = field.truth - field.baseline
+    noise = field.truth - field.initial_estimate
     assert abs(float(noise.mean())) < 5 * float(noise.std()) / noise.numel() ** 0.5
     assert_blank(SimulatedFields(ranges=DIM, seed=0).blank(0))
 
@@ -169,7 +171,7 @@ def test_one_evaluation_from_counts_is_that_from_the_channels(tmp_path):
     prepared = Denoise().condition(counts[None], "auto")
     found = []
     for kind, inputs in (
-        (OneStep, (prepared.channels[None], prepared.baseline[None, None])),
+        (OneStep, (prepared.channels[None], prepared.initial_estimate[None, None])),
         (OneStepFromCounts, (torch.from_numpy(counts)[None, None],)),
     ):
         one = kind(network.config).eval()

@@ -72,7 +72,7 @@ def test_a_perfect_output_gives_the_clean_target(name):
         for seed in (1, 2)
     )
     kind = PREDICTIONS[name]
-    noisy = process.noised(target, EXPONENTS, noise)
+    noisy = process.add_noise(target, EXPONENTS, noise)
     torch.testing.assert_close(
         kind.clean(noisy, kind.wanted(target, EXPONENTS, noise), EXPONENTS),
         target,
@@ -88,7 +88,7 @@ def test_noise_error_is_the_error_of_the_noise_that_is_implied(name):
         for seed in (1, 2, 3)
     )
     kind, exponent = PREDICTIONS[name], EXPONENTS.clamp(min=1e-3)
-    noisy = process.noised(target, exponent, noise)
+    noisy = process.add_noise(target, exponent, noise)
     implied = process.noise_from_clean(
         noisy, kind.clean(noisy, kind.wanted(target, exponent, noise) + error, exponent), exponent
     )

@@ -26,9 +26,9 @@ from napari_cvdm.core.request import RequestError
 from napari_cvdm.core.result import Progress
 from napari_cvdm.out_of_core.dask import (
     ClusterError,
-    carry_out_block,
     on_cluster,
     opened,
+    run_task,
     ticket_of,
 )
 from napari_cvdm.out_of_core.job import TiledFiles
@@ -201,7 +201,7 @@ def test_a_worker_checks_version_plan_and_model(files: TiledFiles) -> None:
     stopped_at(steps, 1)
     restorer = BlockRestorer(job, model, Path(files.out).with_name("out.part.ome.zarr"))
     ticket = ticket_of(files, restorer)
-    carry_out_block(ticket, 3)
+    run_task(ticket, 3)
     for name, words in (
         ("version", "another version"),
         ("plan_sha256", "another plan"),

@@ -22,9 +22,9 @@ from napari_cvdm.evaluation.coverage import (
     spread_score,
 )
 from napari_cvdm.evaluation.metrics import accuracy, fitted_line, ms_ssim, path_nm
-from napari_cvdm.evaluation.pair_sets import Choice, pair_set
-from napari_cvdm.evaluation.reconstructed_pair import JudgedField, Sampling, judged_fields
-from napari_cvdm.evaluation.resolution import apart, decorrelation
+from napari_cvdm.evaluation.pair_sets import PairSelection, pair_set
+from napari_cvdm.evaluation.reconstructed_pair import ReconstructedPair, Sampling, judged_fields
+from napari_cvdm.evaluation.resolution import decorrelation, resolves_pair
 from napari_cvdm.evaluation.summary import grouped
 from napari_cvdm.evaluation.two_points import point_field
 from napari_cvdm.io import write_image
@@ -122,14 +122,14 @@ def test_two_points_come_apart_when_they_are_farther_apart_than_the_blur():
         first, second = np.array([[32.0, 20.0]]), np.array([[32.0, 20.0 + separation]])
         for place in (first, second):
             image[tuple(place[0].astype(int))] = 1
-        shares.append(apart(ndimage.gaussian_filter(image, 2), first, second).mean())
+        shares.append(resolves_pair(ndimage.gaussian_filter(image, 2), first, second).mean())
     assert shares == [0, 0, 1, 1, 1]
 
 
 def test_the_truth_of_point_pairs_shows_them_where_they_were_put():
     where = point_field(0, WidefieldRanges(), (0.06, 0.24))
     found = [
-        apart(where.pair.truth, first, second).mean()
+        resolves_pair(where.pair.truth, first, second).mean()
         for first, second in zip(where.first, where.second, strict=True)
     ]
     assert found == [0, 1]
@@ -205,7 +205,7 @@ def test_sets_outside_the_training_lie_outside(name, tiny_phase_model, tiny_wide
             (low, high), (least, most) = getattr(changed, field), getattr(inside, field)
             assert high <= least or low >= most
     with pytest.raises(RequestError, match="neither one of"):
-        pair_sets.pair_set("nowhere", card, pair_sets.Choice())
+        pair_sets.pair_set("nowhere", card, pair_sets.PairSelection())
 
 
 def test_evaluate_leaves_figures_and_a_table_of_the_same_numbers(
@@ -346,17 +346,19 @@ def test_benchmark_computes_nothing_twice(tiny_widefield_model, tmp_path, monkey
 
 def test_errors_of_a_classical_method_have_the_unit_of_a_models(tiny_widefield_model):
     model = load_checkpoint(tiny_widefield_model)
-    pairs = pair_set("simulation", model.card, Choice(fields=1, field_px=32))
+    pairs = pair_set("simulation", model.card, PairSelection(fields=1, field_px=32))
     sampling = Sampling(samples=2, steps=1, device="cpu")
     units = [
         step.unit
         for method in (model, load_method("richardson-lucy"))
         for step in judged_fields(pairs, method, sampling)
-        if isinstance(step, JudgedField)
+        if isinstance(step, ReconstructedPair)
     ]
     assert units[0] == units[1] > 1
     (first,) = [
-        step for step in judged_fields(pairs, model, sampling) if isinstance(step, JudgedField)
+        step
+        for step in judged_fields(pairs, model, sampling)
+        if isinstance(step, ReconstructedPair)
     ]
     assert first.restoration.provenance.estimated["frames"][0]["intensity_scale"] == pytest.approx(
         units[0]

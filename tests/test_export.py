@@ -104,7 +104,8 @@ def test_one_step_from_counts_is_one_step_from_the_channels_of_the_task(
     prepared = Denoise().condition(counts, "auto")
     with torch.inference_mode():
         expected = (
-            networks[0](prepared.channels[None], prepared.baseline[None, None]) * prepared.gain
+            networks[0](prepared.channels[None], prepared.initial_estimate[None, None])
+            * prepared.gain
         )
         found = networks[1](torch.from_numpy(counts)[None])
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * prepared.gain)
@@ -122,7 +123,9 @@ def test_one_step_of_a_phase_takes_the_prepared_channels_as_the_readme_says(
     tiled = TiledModel(network, prepared.valid.shape, 0)
     condition = tiled.padded_condition(prepared.channels[None])
     with torch.inference_mode():
-        mean = network(condition, tiled.padded_target(prepared.baseline[None, None])).numpy()
+        mean = network(
+            condition, tiled.padded_target(prepared.initial_estimate[None, None])
+        ).numpy()
     mean = mean[:, :, : prepared.valid.shape[0], : prepared.valid.shape[1]]
     phase = prepared.kept(prepared.posterior.blend(mean[0, 0] * prepared.gain))
     assert prepared.channels.shape[0] == len(checkpoint.card.channels) == 13

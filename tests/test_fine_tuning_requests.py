@@ -26,7 +26,7 @@ from napari_cvdm.training.loop import train
 from napari_cvdm.training.pace import LOOKING_SHARE, Pace, TimeLeft, looked_at, measured_pace, timed
 from napari_cvdm.training.pair_files import Folders
 from napari_cvdm.training.pair_saving import save_pairs
-from napari_cvdm.training.plan import Start
+from napari_cvdm.training.plan import InitialModel
 from napari_cvdm.training.recipe import read_recipe
 from napari_cvdm.training.state import STATE, kept_if_resumable
 
@@ -37,7 +37,7 @@ def recipe(tiny_widefield_model):
     source = Simulated(
         ranges=described("widefield-x2", {"na": 0.8, "pixel_um": 0.11, "medium_index": 1.0})
     )
-    start = Start(model=str(tiny_widefield_model))
+    start = InitialModel(model=str(tiny_widefield_model))
     return fine_tuning_recipe(
         name="mine",
         start=start,
@@ -74,7 +74,7 @@ def test_a_microscope_that_cannot_be_is_refused():
 
 def test_few_fields_are_solved_for_a_described_microscope_and_pairs_keep_the_pool_of_the_model():
     """A field of the shipped model is deconvolved first, which takes longer than a step; measured pairs are few."""
-    card, start = read_card(model_folder("widefield-x2")), Start(model="widefield-x2")
+    card, start = read_card(model_folder("widefield-x2")), InitialModel(model="widefield-x2")
     plans = {
         kind: fine_tuning_recipe(name="mine", start=start, card=card, source=source).plan
         for kind, source in (
@@ -87,7 +87,10 @@ def test_few_fields_are_solved_for_a_described_microscope_and_pairs_keep_the_poo
 
 
 def test_what_is_not_said_is_as_the_model_was_made(tiny_widefield_model):
-    source, start = Simulated(ranges=described("widefield-x2", {})), Start(model="widefield-x2")
+    source, start = (
+        Simulated(ranges=described("widefield-x2", {})),
+        InitialModel(model="widefield-x2"),
+    )
     card = read_card(Path(__file__).parents[1] / "src/napari_cvdm/models/weights/widefield-x2")
     recipe = fine_tuning_recipe(name="mine", start=start, card=card, source=source)
     made = card.training["plan"]
@@ -207,7 +210,7 @@ def test_a_prepared_run_is_trained_from_its_folder_alone(stacks, tiny_widefield_
     alike = replace(
         truth, array=np.repeat(np.repeat(measured.array, 2, -1), 2, -2)
     )  # a truth of the same field
-    start = Start(model=str(tiny_widefield_model))
+    start = InitialModel(model=str(tiny_widefield_model))
     recipe = fine_tuning_recipe(
         name="mine",
         start=start,
@@ -248,7 +251,7 @@ def test_images_smaller_than_a_patch_are_refused_in_words(stacks, tiny_widefield
         source="truth",
     )
     folders = drained(save_pairs(measured, alike, "widefield-x2", tmp_path))
-    start = Start(model=str(tiny_widefield_model))
+    start = InitialModel(model=str(tiny_widefield_model))
     source = Folders(measured=str(folders[0]), truth=str(folders[1]))
     recipe = fine_tuning_recipe(
         name="mine",

@@ -16,7 +16,7 @@ from napari_cvdm.core.result import finished as drained
 from napari_cvdm.io import ImageFileError, write_image
 from napari_cvdm.live.folder import FolderWatch
 from napari_cvdm.live.follow import LiveFrame, SkippedFrame, follow, newest_index
-from napari_cvdm.live.mailbox import Mailbox
+from napari_cvdm.live.mailbox import LatestValue
 from napari_cvdm.models.registry import load_model
 from napari_cvdm.reconstruct.restore import restore
 
@@ -55,16 +55,16 @@ def events(source, model, **settings):
 
 
 def test_a_mailbox_holds_the_newest_and_counts_the_others():
-    box = Mailbox()
+    box = LatestValue()
     for content in "abc":
-        box.post(content)
+        box.put(content)
     letter = box.take()
     assert (letter.number, letter.content, box.dropped) == (3, "c", 2)
     assert box.take() is None
 
 
 def test_nothing_is_lost_or_counted_twice_between_threads():
-    box, taken = Mailbox(), []
+    box, taken = LatestValue(), []
 
     def take():
         while not box.stopped:
@@ -73,7 +73,7 @@ def test_nothing_is_lost_or_counted_twice_between_threads():
 
     reader = threading.Thread(target=take)
     writers = [
-        threading.Thread(target=lambda: [box.post(None) for _ in range(2000)]) for _ in range(3)
+        threading.Thread(target=lambda: [box.put(None) for _ in range(2000)]) for _ in range(3)
     ]
     reader.start()
     for writer in writers:
@@ -88,10 +88,10 @@ def test_nothing_is_lost_or_counted_twice_between_threads():
 
 
 def test_stop_wakes_who_waits_and_nothing_is_taken_in_afterwards():
-    box = Mailbox()
-    box.post("a")
+    box = LatestValue()
+    box.put("a")
     box.stop()
-    box.post("b")
+    box.put("b")
     assert box.take(60.0) is None
     assert (box.posted, box.dropped) == (1, 1)
 
@@ -117,9 +117,9 @@ def test_the_newest_frame_is_the_last_in_time(shape, axes, planes, left, newest)
 
 
 def test_a_live_frame_is_what_restoring_it_alone_gives(tiny_widefield_model):
-    box = Mailbox()
+    box = LatestValue()
     for seed in range(4):
-        box.post(given(frame(seed)))
+        box.put(given(frame(seed)))
     (live,) = events(box, tiny_widefield_model)
     alone = drained(
         restore(
@@ -134,8 +134,8 @@ def test_a_live_frame_is_what_restoring_it_alone_gives(tiny_widefield_model):
 
 
 def test_a_frame_says_how_it_is_prepared_before_its_samples(tiny_phase_model):
-    box = Mailbox()
-    box.post(given(frame(1, (2, 48, 40), "PYX")))
+    box = LatestValue()
+    box.put(given(frame(1, (2, 48, 40), "PYX")))
     steps = follow(box, template(tiny_phase_model, **OPTICS), load_model(str(tiny_phase_model)))
     said = []
     while not (event := next(steps)).done:
@@ -146,8 +146,8 @@ def test_a_frame_says_how_it_is_prepared_before_its_samples(tiny_phase_model):
 
 
 def test_two_planes_are_found_in_a_growing_time_lapse(tiny_phase_model):
-    box, series = Mailbox(), frame(1, (3, 2, 48, 40), "TZYX")
-    box.post(given(series))
+    box, series = LatestValue(), frame(1, (3, 2, 48, 40), "TZYX")
+    box.put(given(series))
     (live,) = events(box, tiny_phase_model, **OPTICS)
     assert live.image.axes == "PYX"
     np.testing.assert_array_equal(live.image.array, series.array[-1])
@@ -166,12 +166,12 @@ def bad_frames():
 
 @pytest.mark.parametrize("words", bad_frames())
 def test_a_bad_frame_is_named_and_passed_over(tiny_widefield_model, words):
-    class Reel(Mailbox):
+    class Reel(LatestValue):
         """Posts the next frame when one is taken, so that each is tried."""
 
         def take(self, patience_s=0.0):
             if reel:
-                self.post(reel.pop(0))
+                self.put(reel.pop(0))
             return super().take(patience_s if reel else 0.0)
 
     def broken():
@@ -194,8 +194,8 @@ def test_a_bad_frame_is_named_and_passed_over(tiny_widefield_model, words):
 
 @pytest.mark.parametrize("done", [0, 1], ids=["while it is prepared", "while it is sampled"])
 def test_a_frame_that_is_given_up_counts_as_dropped(tiny_widefield_model, done):
-    box = Mailbox()
-    box.post(given(frame()))
+    box = LatestValue()
+    box.put(given(frame()))
     steps = follow(box, template(tiny_widefield_model), load_model(str(tiny_widefield_model)))
     while next(steps).done < done:
         pass
@@ -205,7 +205,7 @@ def test_a_frame_that_is_given_up_counts_as_dropped(tiny_widefield_model, done):
 
 def test_a_device_that_is_not_there_ends_it_at_once(tiny_widefield_model):
     steps = follow(
-        Mailbox(),
+        LatestValue(),
         replace(template(tiny_widefield_model), device="cuda:99"),
         load_model(str(tiny_widefield_model)),
     )

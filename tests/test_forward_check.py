@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from napari_cvdm.checks.forward_check import imaging_of
+from napari_cvdm.checks.forward_check import forward_model_for
 from napari_cvdm.checks.imaging import LOCAL_PX, Comparison, WidefieldImaging, by_blocks
 from napari_cvdm.checks.squirrel import squirrel
 from napari_cvdm.core.intensity import dark_level
@@ -244,7 +244,7 @@ def test_the_offset_of_the_camera_has_no_say_in_the_noise(tiny_widefield_model):
         image = ImageStack(array=pair.counts - pair.camera.offset_counts + offset, axes="YX")
         request = RestoreRequest(image=image, model="tiny", background=background, **optics)
         pixels = request.image.frame(())
-        how = imaging_of(pixels, WidefieldX2().from_request(pixels, request), request, card)
+        how = forward_model_for(pixels, WidefieldX2().from_request(pixels, request), request, card)
         above = 0.0 if isinstance(background, str) else dark_level(image.array) - offset
         found.append(how.compare(pair.truth + above).chi2(how.valid))
     assert found[1:] == pytest.approx(found[:1] * 2, rel=1e-3)

@@ -10,14 +10,14 @@ from napari_cvdm.checks.imaging import WidefieldImaging
 from napari_cvdm.checks.out_of_distribution import (
     PHASE_IMAGES,
     STATISTICS,
-    Familiarity,
+    TrainingDistribution,
     channel_vectors,
     familiarity_warnings,
     image_names,
     statistics,
     vectors_of,
 )
-from napari_cvdm.checks.quality_flag import contradicted, guessed, light_of
+from napari_cvdm.checks.quality_flag import contradicted, guessed, quality_flag
 from napari_cvdm.core.request import ImageStack
 from napari_cvdm.core.result import ForwardCheck
 from napari_cvdm.core.result import finished as drained
@@ -53,7 +53,7 @@ def run(request, model, **options):
 def test_the_gravest_finding_sets_the_colour_and_every_one_is_named(
     grave, guesses, warnings, check, colour, quantitative
 ):
-    light = light_of(grave, guesses, warnings, check)
+    light = quality_flag(grave, guesses, warnings, check)
     assert (light.colour, not light.not_quantitative_because) == (colour, quantitative)
     said = " ".join(light.reasons)
     assert all(reason in said for reason in (*grave, *guesses, *warnings))
@@ -217,7 +217,7 @@ def test_what_is_like_the_training_data_is_familiar_and_what_is_not_is_named():
         statistics(texture(rng, rng.uniform(1.5, 4), rng.uniform(0.05, 0.3)))[None]
         for _ in range(150)
     ]
-    found = Familiarity.fit(fields[:100], fields[100:])
+    found = TrainingDistribution.fit(fields[:100], fields[100:])
     again = [
         statistics(texture(rng, rng.uniform(1.5, 4), rng.uniform(0.05, 0.3)))[None]
         for _ in range(40)
@@ -231,11 +231,11 @@ def test_what_is_like_the_training_data_is_familiar_and_what_is_not_is_named():
     assert [familiarity_warnings([one], found, "tiny") == () for one in odd] == [False] * 3
     assert any(name in familiarity_warnings([odd[1]], found, "tiny")[0] for name in STATISTICS)
     assert "1 of 2 frames" in familiarity_warnings([fields[0], odd[0]], found, "tiny")[0]
-    back = Familiarity.from_card(found.plain())
+    back = TrainingDistribution.from_card(found.plain())
     assert back.distance(odd[0]) == pytest.approx(found.distance(odd[0]), rel=0.05)
-    assert Familiarity.from_card({}) is None
+    assert TrainingDistribution.from_card({}) is None
     with pytest.raises(ValueError, match="300 fields"):
-        Familiarity.fit(fields[:5], fields[5:])
+        TrainingDistribution.fit(fields[:5], fields[5:])
 
 
 def test_a_phase_is_described_by_what_its_inversion_says_of_the_object():
@@ -254,17 +254,17 @@ def test_statistics_of_other_images_are_not_compared():
         np.concatenate([statistics(texture(rng, 2, 0.1)) for _ in PHASE_IMAGES])[None]
         for _ in range(60)
     ]
-    card = Familiarity.fit(fields[:55], fields[55:], image_names("rad")).plain()
-    back = Familiarity.from_card(card, "rad")
+    card = TrainingDistribution.fit(fields[:55], fields[55:], image_names("rad")).plain()
+    back = TrainingDistribution.from_card(card, "rad")
     assert back is not None and back.images == PHASE_IMAGES
     odd = np.concatenate(
         [statistics(texture(rng, 2, 0.1)) for _ in PHASE_IMAGES[1:]]
         + [statistics(texture(rng, 12, 3.0))]
     )
     assert PHASE_IMAGES[-1] in familiarity_warnings([odd[None]], back, "tiny")[0]
-    assert Familiarity.from_card(card) is None
+    assert TrainingDistribution.from_card(card) is None
     earlier = {name: value for name, value in card.items() if name != "images"}
-    assert Familiarity.from_card(earlier, "rad") is None
+    assert TrainingDistribution.from_card(earlier, "rad") is None
 
 
 def test_statistics_do_not_care_which_way_up_the_image_is():

@@ -16,7 +16,7 @@ from benchmarks.fuzzing.watch import Escape, confined, frugal, outcome
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.io import ImageFileError, read_image
 from napari_cvdm.io.promises import ALWAYS_ALLOWED_BYTES, LARGEST_EXPANSION, check_expansion
-from napari_cvdm.io.records import DEEPEST, content_of, record_of
+from napari_cvdm.io.records import DEEPEST, parse_json_object, read_bounded
 from napari_cvdm.io.result_folder import PROVENANCE, is_result_folder, read_result_folder
 from napari_cvdm.training.pair_files import Arrays
 from napari_cvdm.training.recipe import read_recipe
@@ -211,14 +211,14 @@ def test_a_pipe_is_not_waited_for(name: str, tmp_path: Path) -> None:
     with pytest.raises(
         ImageFileError if name.endswith("tif") else ValueError, match=r"no file but|no regular file"
     ):
-        read_image(path) if name.endswith("tif") else content_of(path)
+        read_image(path) if name.endswith("tif") else read_bounded(path)
 
 
 @pytest.mark.parametrize("depth", [DEEPEST + 1, 900, 100_000])
 def test_brackets_within_brackets_are_refused_in_words(depth: int, tmp_path: Path) -> None:
     deep = "[" * depth + "]" * depth
     with pytest.raises(ValueError, match="nested"):
-        record_of(f'{{"a": {deep}}}')
+        parse_json_object(f'{{"a": {deep}}}')
     (tmp_path / PROVENANCE).write_text(f'{{"versions": {deep}}}')
     with pytest.raises(ImageFileError):
         read_result_folder(tmp_path)
@@ -236,15 +236,15 @@ def test_a_record_of_another_program_is_no_result(versions: object, tmp_path: Pa
 
 def test_what_this_program_writes_is_nested_far_less() -> None:
     record = {"a": [{"b": [1, {"c": 2}]}], "d": None}
-    assert record_of(json.dumps(record)) == record
+    assert parse_json_object(json.dumps(record)) == record
 
 
 def test_a_larger_file_than_agreed_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "card.json"
     path.write_bytes(b" " * 1000)
-    assert len(content_of(path, 1000)) == 1000
+    assert len(read_bounded(path, 1000)) == 1000
     with pytest.raises(ValueError, match="larger"):
-        content_of(path, 999)
+        read_bounded(path, 999)
 
 
 @pytest.mark.parametrize(

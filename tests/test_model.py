@@ -62,8 +62,10 @@ def test_channels_that_enter_before_the_others_give_what_all_give_together(chang
         torch.randn(1, 3, 32, 48, dtype=torch.float64),
     )
     level = torch.randn(1, 1, 32, 48, dtype=torch.float64)
-    parted = network.through(
-        network.entered(image[:, changing:]), network.modulations(level), image[:, :changing]
+    parted = network.forward_blocks(
+        network.first_layer_features(image[:, changing:]),
+        network.modulations(level),
+        image[:, :changing],
     )
     torch.testing.assert_close(parted, network(image, level))
 
@@ -140,12 +142,15 @@ def test_every_kind_of_model_has_the_right_shapes_and_decodes_what_it_encodes(
     network.residual_scale.fill_(0.3)
     condition = torch.randn(2, 3, 16, 24)
     fine = (2, 1, 16 * upsampling, 24 * upsampling)
-    correction = network.correction(condition)
+    correction = network.mean_residual(condition)
     features = network.features(condition, correction)
     rate = network.rate(features)
     assert correction.shape == rate.shape == fine
     assert ((rate >= RATE_MIN) & (rate <= RATE_MAX)).all()
-    assert network.clean(torch.randn(fine), rate * 0.5, network.entered(features)).shape == fine
+    assert (
+        network.clean(torch.randn(fine), rate * 0.5, network.first_layer_features(features)).shape
+        == fine
+    )
     truth, baseline = torch.randn(fine), torch.randn(fine)
     std = network.residual_std(features)
     assert std.shape == fine
@@ -161,7 +166,9 @@ def test_every_kind_of_model_has_the_right_shapes_and_decodes_what_it_encodes(
 def test_the_denoiser_sees_the_noise_level_of_each_pixel():
     network = shaken(CVDM(CVDMConfig(condition_channels=1, denoiser=SMALL, mean=SMALL_MEAN)))
     entered, noisy = (
-        network.entered(network.features(torch.zeros(1, 1, 32, 32), torch.zeros(1, 1, 32, 32))),
+        network.first_layer_features(
+            network.features(torch.zeros(1, 1, 32, 32), torch.zeros(1, 1, 32, 32))
+        ),
         torch.zeros(1, 1, 32, 32),
     )
     exponent = torch.full((1, 1, 32, 32), 0.5)
@@ -194,7 +201,7 @@ def test_tiles_do_not_change_the_predicted_error():
         condition_channels=2, denoiser=SMALL, mean=SMALL_MEAN, residual_std=SMALL_MEAN
     )
     network, image = shaken(CVDM(config)).double(), torch.randn(1, 2, 96, 80, dtype=torch.float64)
-    features = network.features(image, network.correction(image))
+    features = network.features(image, network.mean_residual(image))
     whole, parts = (
         TiledModel(network, (96, 80), tile).residual_std(features) for tile in (200, 32)
     )

@@ -11,7 +11,7 @@ from napari_cvdm.cli import main
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.core.result import finished as drained
 from napari_cvdm.evaluation.noise_scale import mean_score, scores_by_scale, with_noise_scale
-from napari_cvdm.evaluation.pair_sets import Choice, pair_set
+from napari_cvdm.evaluation.pair_sets import PairSelection, pair_set
 from napari_cvdm.evaluation.reconstructed_pair import Sampling
 from napari_cvdm.models.checkpoint import load_checkpoint, read_card, write_card
 from napari_cvdm.reconstruct.restore import restore
@@ -65,7 +65,7 @@ def test_scores_of_a_set_are_those_of_its_fields(tiny_widefield_model):
         load_checkpoint(tiny_widefield_model),
         Sampling(samples=4, steps=2, device="cpu"),
     )
-    pairs = pair_set("simulation", model.card, Choice(fields=2, field_px=32))
+    pairs = pair_set("simulation", model.card, PairSelection(fields=2, field_px=32))
     both = drained(scores_by_scale(pairs, model, sampling, [1.0]))[1.0]
     singly = [
         drained(scores_by_scale(replace(pairs, pairs=(one,)), model, sampling, [1.0]))[1.0]

@@ -8,10 +8,10 @@ import torch
 from benchmarks.measure import finish
 from benchmarks.speed import request_of_output
 
-from napari_cvdm.core.device import sent
+from napari_cvdm.core.device import to_device
 from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.models.registry import load_model
-from napari_cvdm.reconstruct.sampling import Frame
+from napari_cvdm.reconstruct.sampling import FrameSampler
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="there is no CUDA device here"
@@ -56,7 +56,7 @@ def test_nothing_stays_on_the_gpu_after_a_run_or_an_error(
     def fail(*_: object) -> None:
         raise RuntimeError("planted")
 
-    monkeypatch.setattr(Frame, "image", fail)
+    monkeypatch.setattr(FrameSampler, "image", fail)
     with pytest.raises(RuntimeError, match="planted"):
         finish(request, model)
     gc.collect()
@@ -65,4 +65,4 @@ def test_nothing_stays_on_the_gpu_after_a_run_or_an_error(
 
 def test_pixels_arrive_as_they_were_sent() -> None:
     pixels = np.random.default_rng(0).standard_normal((4, 1, 300, 200), dtype=np.float32)
-    assert np.array_equal(sent(pixels, torch.device("cuda:0")).cpu().numpy(), pixels)
+    assert np.array_equal(to_device(pixels, torch.device("cuda:0")).cpu().numpy(), pixels)

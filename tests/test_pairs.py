@@ -214,7 +214,7 @@ def test_phase_pairs_are_read_with_their_optics(tmp_path):
     assert found.channels.shape == (13, *found.truth.shape)
     assert known.sum() == phase.size
     assert np.corrcoef(found.truth[known].numpy(), phase.ravel())[0, 1] > 0.9999
-    torch.testing.assert_close(found.truth[known].mean(), found.baseline[known].mean())
+    torch.testing.assert_close(found.truth[known].mean(), found.initial_estimate[known].mean())
     assert not found.weights[~known].any()
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from cut_planes import OPTICS, SHAPE, CutPlanes, Optics, take_planes
 
-from napari_cvdm.checks.forward_check import ForwardRecord, imaging_of
+from napari_cvdm.checks.forward_check import ForwardCheckAccumulator, forward_model_for
 from napari_cvdm.checks.phase_imaging import PhaseImaging
 from napari_cvdm.checks.plane_order import order_sentence, reverse_positions
 from napari_cvdm.core.request import ImageStack, RestoreRequest
@@ -29,7 +29,7 @@ def imaging(request: RestoreRequest, card) -> PhaseImaging:
     """How planes of photons were imaged; their noise is known, so that nothing is tested of its estimate."""
     pixels = request.image.frame(())
     prepared = PhaseTwoShot().from_request(pixels, request)
-    how = imaging_of(pixels, prepared, request, card)
+    how = forward_model_for(pixels, prepared, request, card)
     photons = torch.tensor(prepared.estimated["background"], dtype=torch.float32).mean()
     known = photons / how.fit.linearisation.expected.clamp(min=0.02)
     fit = replace(how.fit, weight=torch.where(how.fit.weight > 0, known, 0.0))
@@ -132,7 +132,7 @@ def checked(request: RestoreRequest, card, count: int):
     prepared = PhaseTwoShot().from_request(pixels, request)
     fit = prepared.posterior.fit
     drawn = draw_phases(fit, 1, range(count))[:, *fit.model.frame].numpy() + fit.phase.numpy()
-    record = ForwardRecord(request, card, (), None, np.zeros((), int))
+    record = ForwardCheckAccumulator(request, card, (), None, np.zeros((), int))
     record.begin((), pixels, prepared)
     for sample in drawn:
         record.see(sample - sample.mean())
@@ -205,4 +205,4 @@ def test_planes_without_noise_are_not_compared(card):
     request = replace(take_planes(OPTICS["symmetric"]).request(), image=constant)
     prepared = PhaseTwoShot().from_request(constant.array, request)
     with pytest.raises(ValueError, match="no noise"):
-        imaging_of(constant.array, prepared, request, card)
+        forward_model_for(constant.array, prepared, request, card)

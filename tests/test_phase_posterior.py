@@ -7,7 +7,7 @@ import pytest
 from cut_planes import OPTICS, take_planes
 from scipy.ndimage import gaussian_filter
 
-from napari_cvdm.tasks import Conditioned, PhaseTwoShot
+from napari_cvdm.tasks import NetworkInput, PhaseTwoShot
 from napari_cvdm.tasks.phase_posterior import TRUST, PhasePosterior, PosteriorDraws
 
 SHAPE = (72, 64)
@@ -15,7 +15,7 @@ BUMP_RAD = 0.6
 
 
 @pytest.fixture(scope="module")
-def prepared() -> Conditioned:
+def prepared() -> NetworkInput:
     """Cells that the frame cuts, in bright light."""
     cut = take_planes(OPTICS["symmetric"], shape=SHAPE, strength=1.0, photons=2e4)
     conditioned = PhaseTwoShot().from_request(cut.counts, cut.request())
@@ -23,20 +23,20 @@ def prepared() -> Conditioned:
     return conditioned
 
 
-def posterior_of(prepared: Conditioned) -> PhasePosterior:
+def posterior_of(prepared: NetworkInput) -> PhasePosterior:
     posterior = prepared.posterior
     assert isinstance(posterior, PhasePosterior)
     return posterior
 
 
-def proposal_of(prepared: Conditioned) -> np.ndarray:
+def proposal_of(prepared: NetworkInput) -> np.ndarray:
     """The estimate as a network would give it: on its grid, without the level [rad]."""
-    return prepared.baseline.numpy() * prepared.gain
+    return prepared.initial_estimate.numpy() * prepared.gain
 
 
-def bump(prepared: Conditioned) -> np.ndarray:
+def bump(prepared: NetworkInput) -> np.ndarray:
     """A dot of a few pixels in the middle of the frame: the data decide such detail."""
-    spot = np.zeros(prepared.baseline.shape)
+    spot = np.zeros(prepared.initial_estimate.shape)
     spot[tuple((part.start + part.stop) // 2 for part in prepared.frame)] = 1
     spot = gaussian_filter(spot, 2.5)
     return (BUMP_RAD * spot / spot.max()).astype(np.float32)

@@ -17,18 +17,23 @@ from napari_cvdm.core.result import finished as drained
 from napari_cvdm.models.checkpoint import load_checkpoint
 from napari_cvdm.reconstruct.restore import restore
 from napari_cvdm.simulate.phase import defocus_pair_of
-from napari_cvdm.tasks import Conditioned, PhaseTwoShot
-from napari_cvdm.tasks.illumination import evened
+from napari_cvdm.tasks import NetworkInput, PhaseTwoShot
+from napari_cvdm.tasks.illumination import divide_illumination
 from napari_cvdm.tasks.plane_checks import clipped_share
 from napari_cvdm.tasks.plane_record import PlaneChecks
-from napari_cvdm.tasks.registration import count_structures, put_back, register_planes, warped
+from napari_cvdm.tasks.registration import (
+    count_structures,
+    register_planes,
+    warp_to_reference,
+    warped,
+)
 
 SHAPES = [(161, 210), (208, 175)]
 
 
 def conditioned(
     planes: np.ndarray, align: str = "auto", defocus_um: tuple[float, float] = DEFOCUS_UM
-) -> Conditioned:
+) -> NetworkInput:
     return PhaseTwoShot().condition(planes, MICROSCOPE, defocus_um, "auto", align)
 
 
@@ -36,7 +41,7 @@ def checks_of(planes: np.ndarray, defocus_um: tuple[float, float] = DEFOCUS_UM) 
     return PlaneChecks(**conditioned(planes, defocus_um=defocus_um).estimated["planes"])
 
 
-def error_of(prepared: Conditioned, truth: np.ndarray) -> float:
+def error_of(prepared: NetworkInput, truth: np.ndarray) -> float:
     return float(np.std((prepared.estimate - truth)[prepared.kept(prepared.valid)]))
 
 
@@ -90,12 +95,14 @@ def test_moving_and_putting_back_are_inverse():
     image = gaussian_filter(np.random.default_rng(0).normal(size=(81, 64)), 2)
     inner, corner = (slice(12, -12), slice(12, -12)), (0.0, 0.0)
     assert_allclose(
-        put_back(put_back(image, (0.4, -1.3), 0, corner), (-0.4, 1.3), 0, corner)[inner],
+        warp_to_reference(warp_to_reference(image, (0.4, -1.3), 0, corner), (-0.4, 1.3), 0, corner)[
+            inner
+        ],
         image[inner],
         atol=1e-2,
     )
     assert_array_equal(
-        put_back(image, (3, -2), 0, corner)[inner].round(9),
+        warp_to_reference(image, (3, -2), 0, corner)[inner].round(9),
         np.roll(image, (-3, 2), (0, 1))[inner].round(9),
     )
     still, middle = np.zeros(2), np.array([30.0, 41.0])
@@ -131,7 +138,9 @@ def test_planted_light_is_found_and_taken_out(shape: tuple[int, int], terms: tup
 def test_light_and_its_correction_are_inverse():
     planes = pair(SHAPES[0])
     terms = (0.03, -0.02, 0.01, 0.02, -0.03)
-    again = evened(evened(planes, terms, 1.1), tuple(-term for term in terms), 1 / 1.1)
+    again = divide_illumination(
+        divide_illumination(planes, terms, 1.1), tuple(-term for term in terms), 1 / 1.1
+    )
     assert_allclose(again, planes, rtol=1e-12)
 
 

@@ -20,7 +20,7 @@ from napari_cvdm.core.request import Precision
 from napari_cvdm.core.result import Restoration, finished
 from napari_cvdm.io import ImageFileError
 from napari_cvdm.live.follow import LiveFrame, follow
-from napari_cvdm.live.mailbox import Mailbox
+from napari_cvdm.live.mailbox import LatestValue
 from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.models.cvdm import CVDM
 from napari_cvdm.models.registry import load_model
@@ -28,7 +28,7 @@ from napari_cvdm.out_of_core.dask import opened, ticket_of
 from napari_cvdm.out_of_core.job import TiledFiles
 from napari_cvdm.out_of_core.run import BlockRestorer, restore_by_tiles
 from napari_cvdm.reconstruct import precision
-from napari_cvdm.reconstruct.benchmark_tile import EmptyTile
+from napari_cvdm.reconstruct.benchmark_tile import BenchmarkTile
 from napari_cvdm.reconstruct.choice import load_method, reconstruct
 from napari_cvdm.reconstruct.cost import estimate
 from napari_cvdm.reconstruct.restore import restore
@@ -226,8 +226,8 @@ def _no_time() -> Iterator[None]:
 def test_a_live_image_is_measured_before_its_first_frame(
     model: Checkpoint, faster: Precision
 ) -> None:
-    source = Mailbox()
-    source.post(lambda: spots((48, 64)))
+    source = LatestValue()
+    source.put(lambda: spots((48, 64)))
     frames = follow(source, widefield_request(spots((8, 8)), precision="auto", steps=1), model)
     frame = next(event for event in frames if isinstance(event, LiveFrame))
     frames.close()
@@ -260,7 +260,11 @@ def test_threads_that_ask_at_once_are_told_the_same(
     monkeypatch.setattr(precision, "_measured", {})
     monkeypatch.setattr(precision, "evaluation_seconds", slowly)
     with ThreadPoolExecutor(4) as threads:
-        found = set(threads.map(lambda _: precision.measured(model, torch.device("cpu")), range(8)))
+        found = set(
+            threads.map(
+                lambda _: precision.benchmark_precision(model, torch.device("cpu")), range(8)
+            )
+        )
     assert len(found) == len(asked) == 1
 
 
@@ -290,9 +294,9 @@ def test_both_are_measured_by_turns_where_the_time_goes(
         else CVDM(replace(model.network.config, target="regression")).eval()
     )
     evaluated: list[str] = []
-    really = getattr(EmptyTile, name)
+    really = getattr(BenchmarkTile, name)
     monkeypatch.setattr(
-        EmptyTile, name, lambda tile, asked: evaluated.append(asked) or really(tile, asked)
+        BenchmarkTile, name, lambda tile, asked: evaluated.append(asked) or really(tile, asked)
     )
     exact, narrow = precision.evaluation_seconds(network)
     assert evaluated[-2 * (1 + precision.TURNS) :] == ["fp32", "bf16"] * (1 + precision.TURNS)

@@ -84,7 +84,7 @@ class Numbered:
         truth[:4, :4] = 1 + index
         return TrainingField(
             channels=torch.full((1, 32, 32), float(index)),
-            baseline=torch.zeros(32, 32),
+            initial_estimate=torch.zeros(32, 32),
             truth=truth,
             weight=1.0 + index,
         )
@@ -92,7 +92,7 @@ class Numbered:
     def blank(self, index: int) -> TrainingField:
         return TrainingField(
             channels=torch.full((1, 32, 32), -1.0),
-            baseline=torch.zeros(32, 32),
+            initial_estimate=torch.zeros(32, 32),
             truth=torch.zeros(32, 32),
             weight=0.0,
         )

@@ -7,7 +7,7 @@ import pytest
 
 from napari_cvdm.simulate.phase import PhaseRanges
 from napari_cvdm.training.pair_files import Arrays, BioSR, Folders
-from napari_cvdm.training.plan import Start
+from napari_cvdm.training.plan import InitialModel
 from napari_cvdm.training.recipe import read_recipe
 from napari_cvdm.training.recipe_writing import write_recipe
 from napari_cvdm.training.sources import CleanImages, SolvedFields
@@ -98,4 +98,4 @@ def test_a_fine_tuning_names_its_model_and_not_its_network(tiny_widefield_model,
     again = write_recipe(recipe, tmp_path / "again.toml")
     assert read_recipe(again) == recipe
     assert "[network" not in again.read_text()
-    assert recipe.start == Start(model=tiny_widefield_model.as_posix())
+    assert recipe.start == InitialModel(model=tiny_widefield_model.as_posix())

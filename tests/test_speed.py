@@ -39,7 +39,7 @@ from napari_cvdm.diffusion.prediction import PREDICTIONS
 from napari_cvdm.models import cvdm
 from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.models.registry import load_model
-from napari_cvdm.models.tiled import placed
+from napari_cvdm.models.tiled import network_on
 from napari_cvdm.reconstruct import sampling as frame
 
 
@@ -183,7 +183,7 @@ def test_a_start_of_its_own_moves_a_sample_far_less_than_samples_scatter(
 ) -> None:
     model = load_model("widefield-x2")
     shared = finish(request_of_output(model, 128, 4, keep_samples=True), model)
-    monkeypatch.setattr(frame.Frame, "start", lambda self: None)
+    monkeypatch.setattr(frame.FrameSampler, "start", lambda self: None)
     alone = finish(request_of_output(model, 128, 4, keep_samples=True), model)
     assert shared.samples is not None and alone.samples is not None
     moved = np.sqrt(np.mean((shared.samples - alone.samples) ** 2, axis=(1, 2)))
@@ -279,11 +279,11 @@ def test_the_paths_that_are_compared_give_the_same_pixels_and_a_fault_shows(
 
 def test_a_network_that_is_where_it_is_needed_is_not_copied(tiny_phase_model: Path) -> None:
     here, network = torch.device("cpu"), load_model(str(tiny_phase_model)).network
-    assert placed(network, here) is network
+    assert network_on(network, here) is network
     plain = deepcopy(network).to(memory_format=torch.contiguous_format)
-    copied = placed(plain, here)
+    copied = network_on(plain, here)
     assert copied is not plain
-    assert placed(copied, here) is copied
+    assert network_on(copied, here) is copied
     assert all(
         torch.equal(one, other)
         for one, other in zip(plain.parameters(), copied.parameters(), strict=True)

@@ -141,7 +141,7 @@ def test_the_scale_is_the_signals_where_there_is_one():
 def test_upsampling_keeps_the_place_of_pixels():
     counts = np.zeros((1, 32, 32))
     counts[0, 10, 20] = 100
-    baseline = WidefieldX2().condition(counts, "none").baseline.numpy().clip(min=0)
+    baseline = WidefieldX2().condition(counts, "none").initial_estimate.numpy().clip(min=0)
     y, x = np.mgrid[0:64, 0:64]
     centre = [(axis * baseline).sum() / baseline.sum() for axis in (y, x)]
     assert centre == pytest.approx([2 * 10 + 0.5, 2 * 20 + 0.5], abs=0.05)
@@ -174,7 +174,7 @@ def test_the_networks_see_the_frame_and_a_little_around_it():
     """Channels, estimate and valid share a grid, and noise keeps its absolute pixel."""
     prepared = cut_cells()
     assert not prepared.estimated["periodic"]
-    assert prepared.channels.shape[-2:] == prepared.baseline.shape == prepared.valid.shape
+    assert prepared.channels.shape[-2:] == prepared.initial_estimate.shape == prepared.valid.shape
     assert prepared.valid.shape == (96 + 2 * SURROUNDINGS_PX, 80 + 2 * SURROUNDINGS_PX)
     assert prepared.estimate.shape == (96, 80)
     assert prepared.kept(prepared.valid).all()

@@ -21,7 +21,7 @@ from napari_cvdm.training.pool import Batch, FieldPool
 from napari_cvdm.training.recipe import read_recipe
 from napari_cvdm.training.sources import SimulatedFields
 from napari_cvdm.training.stage_run import TrainingDiverged
-from napari_cvdm.training.stages import DiffusionObjective, Draw, stages_of
+from napari_cvdm.training.stages import DiffusionObjective, NoiseDraw, stages_of
 from napari_cvdm.training.state import load_state
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -223,7 +223,7 @@ def test_denoiser_and_schedule_learn_from_their_own_losses():
     batch = FieldPool(SimulatedFields(ranges=WidefieldRanges(field_px=32), seed=0), 2, 0, 0).batch(
         0, 2, 32
     )
-    draw = Draw.of_step(batch.truth.shape, 0, 0)
+    draw = NoiseDraw.of_step(batch.truth.shape, 0, 0)
     processes.backward(stage.objective, stage, batch, draw)
     weight, clock, std = (
         network.denoiser.entry.weight,
@@ -254,7 +254,7 @@ def test_the_predicted_error_that_is_most_likely_is_that_of_the_residual(error):
     )
     batch = Batch(
         channels=channels,
-        baseline=torch.zeros(shape),
+        initial_estimate=torch.zeros(shape),
         truth=torch.full(shape, error),
         weight=torch.ones(2, 1, 1, 1),
     )
@@ -265,7 +265,7 @@ def test_the_predicted_error_that_is_most_likely_is_that_of_the_residual(error):
             bias, LARGEST_LOG_STD * math.atanh(math.log(std / 0.2) / LARGEST_LOG_STD)
         )
         (gradient,) = torch.autograd.grad(
-            objective(batch, Draw.of_step(shape, 0, 0))["likelihood"], bias
+            objective(batch, NoiseDraw.of_step(shape, 0, 0))["likelihood"], bias
         )
         return float(gradient.sum())
 

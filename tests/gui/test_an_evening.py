@@ -19,7 +19,7 @@ from napari_cvdm.core.result import finished as drained
 from napari_cvdm.io import read_image
 from napari_cvdm.models.registry import load_model
 from napari_cvdm.reconstruct.restore import restore
-from napari_cvdm.widgets.layers import our_metadata
+from napari_cvdm.widgets.layers import plugin_metadata
 
 MANIFEST = Path(napari_cvdm.__file__).with_name("napari.yaml")
 SAMPLE = "Network, widefield fluorescence (simulated)"
@@ -60,9 +60,9 @@ class Evening:
     def result(self, source: str) -> dict[str, Any]:
         """Layers of the newest result of a measured layer, by role."""
         return {
-            our_metadata(layer)["role"]: layer
+            plugin_metadata(layer)["role"]: layer
             for layer in self.viewer.layers
-            if our_metadata(layer).get("source") == source
+            if plugin_metadata(layer).get("source") == source
         }
 
     def expected(self, **changes: Any) -> Any:
@@ -100,9 +100,9 @@ def open_a_sample_by_the_menu(evening: Evening) -> None:
     """File > Open Sample > CVDM reconstruction > ..."""
     evening.action("File", "Open Sample", "CVDM reconstruction", SAMPLE).trigger()
     truth, measured = sorted(
-        evening.viewer.layers, key=lambda layer: our_metadata(layer).get("role") != "truth"
+        evening.viewer.layers, key=lambda layer: plugin_metadata(layer).get("role") != "truth"
     )
-    assert our_metadata(truth)["role"] == "truth"
+    assert plugin_metadata(truth)["role"] == "truth"
     assert measured.units == truth.units
     measured.data = measured.data[:56, :48]  # less to wait for
     measured.name = "network"
@@ -128,7 +128,7 @@ def preview(evening: Evening) -> None:
     evening.dock.preview.click()
     evening.settled()
     layer = evening.layer("preview of network")
-    settings = our_metadata(layer)["provenance"]["settings"]
+    settings = plugin_metadata(layer)["provenance"]["settings"]
     shown = evening.expected(region=settings["region"], samples=1, steps=1, schedule_points=0)
     assert layer.data.tobytes() == shown.mean.tobytes()
     assert evening.layer("network").units == layer.units
@@ -155,7 +155,7 @@ def run(evening: Evening) -> None:
     assert layers.keys() >= ROLES
     assert layers["reconstruction"].data.tobytes() == whole.mean.tobytes()
     assert layers["uncertainty"].data.tobytes() == whole.std.tobytes()
-    assert {our_metadata(layer)["group"] for role, layer in layers.items() if role in ROLES} == {
+    assert {plugin_metadata(layer)["group"] for role, layer in layers.items() if role in ROLES} == {
         evening.dock.results.value().name
     }
     source = evening.layer("network")
@@ -172,7 +172,7 @@ def add_samples(evening: Evening) -> None:
     layers, whole = evening.result("network"), evening.expected(samples=4)
     assert layers["reconstruction"].data.tobytes() == whole.mean.tobytes()
     assert layers["uncertainty"].data.tobytes() == whole.std.tobytes()
-    assert our_metadata(layers["reconstruction"])["provenance"]["settings"]["samples"] == 4
+    assert plugin_metadata(layers["reconstruction"])["provenance"]["settings"]["samples"] == 4
 
 
 def inspect_a_pixel(evening: Evening) -> None:
@@ -184,7 +184,7 @@ def inspect_a_pixel(evening: Evening) -> None:
         if name.startswith("Inspect")
     )
     layers = evening.result("network")
-    rate, clock = layers["noise-rate map"], our_metadata(layers["reconstruction"])["clock"]
+    rate, clock = layers["noise-rate map"], plugin_metadata(layers["reconstruction"])["clock"]
     evening.viewer.cursor.position = rate.data_to_world((30, 20))
     for callback in evening.viewer.mouse_move_callbacks:
         callback(evening.viewer, SimpleNamespace(type="mouse_move"))
@@ -232,14 +232,16 @@ def save_and_reopen(evening: Evening, folder: Path) -> None:
     assert np.asarray(stack.array).tobytes() == layer.data.tobytes()
     assert stack.pixel_um == pytest.approx(layer.scale[-1])
     with tifffile.TiffFile(path) as file:
-        assert our_metadata(layer)["provenance"]["model"]["sha256"] in file.ome_metadata
+        assert plugin_metadata(layer)["provenance"]["model"]["sha256"] in file.ome_metadata
     (opened,) = evening.viewer.open(path)
     assert np.asarray(opened.data).squeeze().tobytes() == layer.data.tobytes()
 
 
 def repeat(evening: Evening) -> None:
     """The settings of the first result, put back and run again, give the first result again."""
-    evening.dock.results.choose(our_metadata(evening.result("network")["reconstruction"])["group"])
+    evening.dock.results.choose(
+        plugin_metadata(evening.result("network")["reconstruction"])["group"]
+    )
     before = evening.result("network")["reconstruction"].data.copy()
     evening.dock.form.counts["seed"].setValue(99)
     evening.dock.results.repeat.click()
@@ -256,7 +258,7 @@ def repeat(evening: Evening) -> None:
 def run_the_copied_command(evening: Evening, folder: Path) -> None:
     """The command line of a dropped file's result gives the same pixels."""
     layer = evening.result("field 0")["reconstruction"]
-    evening.dock.results.choose(our_metadata(layer)["group"])
+    evening.dock.results.choose(plugin_metadata(layer)["group"])
     evening.dock.results.command.click()
     evening.settled()
     words = shlex.split(QApplication.clipboard().text())

@@ -17,7 +17,7 @@ from napari_cvdm.models.cvdm import CVDM
 from napari_cvdm.training.fine_tuning import RECIPE, unfinished_runs
 from napari_cvdm.training.recipe import read_recipe
 from napari_cvdm.training.state import load_state
-from napari_cvdm.widgets.layers import our_metadata
+from napari_cvdm.widgets.layers import plugin_metadata
 from napari_cvdm.widgets.restore_widget import RestoreWidget
 from napari_cvdm.widgets.worker import Job
 
@@ -109,7 +109,7 @@ def result_of(dock):
     return next(
         layer
         for layer in dock._viewer.layers
-        if our_metadata(layer).get("role") == "reconstruction"
+        if plugin_metadata(layer).get("role") == "reconstruction"
     )
 
 
@@ -119,7 +119,7 @@ def test_a_run_goes_on_with_the_model_that_it_began_with(
     dock.form.model.set_value(str(tiny_phase_model))
     assert dock.panel.busy
     qtbot.waitUntil(partial(_idle, dock), timeout=PATIENCE_MS)
-    assert our_metadata(result_of(dock))["provenance"]["settings"]["model"] == str(
+    assert plugin_metadata(result_of(dock))["provenance"]["settings"]["model"] == str(
         tiny_widefield_model
     )
     assert "Needed before a run" in dock.panel.message.text() or "Done" in dock.panel.message.text()

@@ -13,7 +13,7 @@ from napari_cvdm.cli import main
 from napari_cvdm.io import read_image
 from napari_cvdm.simulate.samples import WIDEFIELD_RANGES
 from napari_cvdm.simulate.widefield import simulate_widefield
-from napari_cvdm.widgets.layers import METADATA_KEY, our_metadata
+from napari_cvdm.widgets.layers import METADATA_KEY, plugin_metadata
 
 
 def dark_image(shape: tuple[int, int]) -> np.ndarray:
@@ -93,7 +93,7 @@ def test_with_a_dark_image_and_the_optics_a_good_reconstruction_is_green(
     dock.start()
     finished(dock)
     assert dock.results.light.colour == "green", dock.results.light.toolTip()
-    provenance = our_metadata(viewer.layers["reconstruction of cell"])["provenance"]
+    provenance = plugin_metadata(viewer.layers["reconstruction of cell"])["provenance"]
     assert (
         provenance["quantitative"]
         and "explains the measured image" in provenance["light_reasons"][-1]

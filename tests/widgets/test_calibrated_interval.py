@@ -9,7 +9,7 @@ from napari_cvdm.core.statistics import INTERVAL, carried_calibration
 from napari_cvdm.evaluation.calibration import Calibration
 from napari_cvdm.models.checkpoint import load_checkpoint, save_checkpoint
 from napari_cvdm.widgets.inspect_widget import InspectWidget
-from napari_cvdm.widgets.layers import METADATA_KEY, our_metadata
+from napari_cvdm.widgets.layers import METADATA_KEY, plugin_metadata
 from napari_cvdm.widgets.result_group import groups_of
 
 FITTED = Calibration(
@@ -46,7 +46,10 @@ def test_the_spread_of_a_calibrated_model_can_be_shown_as_an_interval(
     dock.results.statistic.setCurrentText(INTERVAL)
     factor = carried_calibration(FITTED.values(), 2, 3, "sde-2m")["factor"]
     np.testing.assert_allclose(layer.data, factor * before, rtol=1e-5)
-    assert (our_metadata(layer)["statistic"], our_metadata(layer)["unit"]) == (INTERVAL, "counts")
+    assert (plugin_metadata(layer)["statistic"], plugin_metadata(layer)["unit"]) == (
+        INTERVAL,
+        "counts",
+    )
     assert "90% of the errors are below this" in dock.results.statistic.toolTip()
     dock.results.statistic.setCurrentText("standard deviation")
     np.testing.assert_allclose(layer.data, before, rtol=1e-5)

@@ -8,7 +8,7 @@ from napari_cvdm.core.result import Progress
 from napari_cvdm.core.result import finished as drained
 from napari_cvdm.reconstruct.choice import load_method, reconstruct
 from napari_cvdm.widgets.inspect_widget import InspectWidget
-from napari_cvdm.widgets.layers import our_metadata, read_layer, to_layer_data
+from napari_cvdm.widgets.layers import plugin_metadata, read_layer, to_layer_data
 from napari_cvdm.widgets.placement import Placement
 from napari_cvdm.widgets.shown_layers import show_result
 
@@ -55,7 +55,7 @@ def test_a_phase_result_is_compared_with_the_physics_alone(
         result.colormap.name,
     )
     np.testing.assert_allclose(layer.scale, result.scale)
-    assert our_metadata(layer)["provenance"]["model"]["kind"] == "baseline"
+    assert plugin_metadata(layer)["provenance"]["model"]["kind"] == "baseline"
     assert "its spread is not shown" in dock.panel.message.text()
 
 
@@ -83,7 +83,7 @@ def test_optics_that_are_filled_in_later_are_used_by_the_method(viewer, widefiel
         widefield.results.compare.click()
         finished(widefield)
         layer = viewer.layers["richardson-lucy (classical) of cell"]
-        sources.append(our_metadata(layer)["provenance"]["estimated"]["frames"][0]["optics"])
+        sources.append(plugin_metadata(layer)["provenance"]["estimated"]["frames"][0]["optics"])
     assert sources[0] in ("estimated", "assumed") and sources[1] == "stated"
 
 

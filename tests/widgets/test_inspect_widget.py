@@ -9,7 +9,7 @@ from inspected_result import CLOCK, drawn, point_at, restoration, settle
 
 import napari_cvdm
 from napari_cvdm.widgets.inspect_widget import InspectWidget
-from napari_cvdm.widgets.layers import METADATA_KEY, our_metadata, to_layer_data
+from napari_cvdm.widgets.layers import METADATA_KEY, plugin_metadata, to_layer_data
 from napari_cvdm.widgets.placement import Placement
 from napari_cvdm.widgets.result_group import groups_of
 from napari_cvdm.widgets.shown_layers import show_layers
@@ -82,7 +82,7 @@ def test_a_map_is_lazy_lies_on_the_rate_map_and_has_a_slider_for_t(
     assert viewer.layers.units is not None
     assert viewer.dims.axis_labels[0] == "t"
     assert viewer.dims.point[0] == pytest.approx(0.5)
-    assert our_metadata(layer) == {**our_metadata(rate), "role": role, "unit": ""}
+    assert plugin_metadata(layer) == {**plugin_metadata(rate), "role": role, "unit": ""}
     np.testing.assert_allclose(layer.data_to_world((2, 5, 6)), (0.75, *rate.data_to_world((5, 6))))
     limits = list(layer.contrast_limits)
     viewer.dims.set_current_step(0, 3)
@@ -226,7 +226,7 @@ def test_variance_and_standard_deviation_are_the_same_to_the_dock(viewer, show, 
         axis_labels=spread.axis_labels,
         visible=False,
     )
-    variance.metadata[METADATA_KEY] = {**our_metadata(spread), "statistic": "variance"}
+    variance.metadata[METADATA_KEY] = {**plugin_metadata(spread), "statistic": "variance"}
     viewer.layers.remove(spread)
     settle(qtbot, dock)
     assert dock.pixel.values.text() == before

@@ -16,7 +16,7 @@ from napari_cvdm.core.result import finished as drained
 from napari_cvdm.io import read_image
 from napari_cvdm.models.registry import load_model
 from napari_cvdm.reconstruct.restore import restore
-from napari_cvdm.widgets.layers import our_metadata
+from napari_cvdm.widgets.layers import plugin_metadata
 from napari_cvdm.widgets.queue_panel import State
 
 
@@ -110,7 +110,7 @@ def test_optics_that_only_another_layer_told_are_not_taken_for_a_file(
     dock.queue.view.start.click()
     worked_off(dock)
     assert states(dock) == {"known.tif": State.DONE, "unknown.tif": State.DONE}
-    settings = our_metadata(viewer.layers["reconstruction of unknown"])["provenance"]["settings"]
+    settings = plugin_metadata(viewer.layers["reconstruction of unknown"])["provenance"]["settings"]
     assert settings["pixel_um"] == 0.1
 
 
@@ -119,7 +119,7 @@ def test_what_the_file_says_goes_before_the_form(viewer, dock, write, worked_off
     drop(dock, write("known.tif", pixel_um=0.1), write("unknown.tif", pixel_um=None))
     worked_off(dock)
     pixels = [
-        our_metadata(viewer.layers[f"reconstruction of {name}"])["provenance"]["settings"][
+        plugin_metadata(viewer.layers[f"reconstruction of {name}"])["provenance"]["settings"][
             "pixel_um"
         ]
         for name in ("known", "unknown")

@@ -16,7 +16,7 @@ from napari_cvdm.core.request import ImageStack
 from napari_cvdm.core.result import ClockCurve, Provenance, Restoration
 from napari_cvdm.io import ImageFileError
 from napari_cvdm.io.result_folder import read_result_folder
-from napari_cvdm.widgets.layers import known_optics, our_metadata, read_layer, to_layer_data
+from napari_cvdm.widgets.layers import known_optics, plugin_metadata, read_layer, to_layer_data
 from napari_cvdm.widgets.placement import Placement
 from napari_cvdm.widgets.readers import get_image_reader, get_result_reader, image_layer
 
@@ -145,7 +145,7 @@ def test_a_result_folder_opens_as_the_dock_would_show_it(plugin, tmp_path, upsam
             other.axis_labels,
             other.visible,
         )
-        assert our_metadata(one) == our_metadata(other)
+        assert plugin_metadata(one) == plugin_metadata(other)
         if isinstance(one, Image):
             assert (one.colormap.name, one.contrast_limits) == (
                 other.colormap.name,

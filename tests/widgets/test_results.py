@@ -15,7 +15,7 @@ from napari_cvdm.core.result import finished as drained
 from napari_cvdm.models.registry import load_model
 from napari_cvdm.reconstruct.restore import restore
 from napari_cvdm.widgets import run_panel
-from napari_cvdm.widgets.layers import METADATA_KEY, our_metadata
+from napari_cvdm.widgets.layers import METADATA_KEY, plugin_metadata
 from napari_cvdm.widgets.run_panel import RunPanel
 
 
@@ -39,7 +39,9 @@ def test_added_samples_make_the_result_of_one_longer_run(viewer, dock, finished)
     assert viewer.layers["reconstruction of cell"].data.tobytes() == whole.mean.tobytes()
     assert viewer.layers["uncertainty of cell"].data.tobytes() == whole.std.tobytes()
     assert (
-        our_metadata(viewer.layers["reconstruction of cell"])["provenance"]["settings"]["samples"]
+        plugin_metadata(viewer.layers["reconstruction of cell"])["provenance"]["settings"][
+            "samples"
+        ]
         == 5
     )
 
@@ -126,7 +128,7 @@ def test_a_preview_of_the_screen_is_one_layer_of_that_part(viewer, dock, finishe
     dock.start_preview()
     finished(dock)
     layer = viewer.layers["preview of cell"]
-    assert our_metadata(layer)["provenance"]["settings"]["region"] == (10, 36, 6, 31)
+    assert plugin_metadata(layer)["provenance"]["settings"]["region"] == (10, 36, 6, 31)
     request = replace(
         dock.form.value(), region=(10, 36, 6, 31), samples=1, steps=1, schedule_points=0
     )
@@ -159,7 +161,7 @@ def test_a_preview_of_a_drawn_rectangle_follows_scale_and_slider(
     viewer.layers.selection.active = shapes
     dock.start_preview()
     finished(dock)
-    settings = our_metadata(viewer.layers["preview of movie"])["provenance"]["settings"]
+    settings = plugin_metadata(viewer.layers["preview of movie"])["provenance"]["settings"]
     assert settings["region"] == (5, 28, 3, 30)
     image = replace(dock.form.value().image, array=movie[1], axes="YX")
     request = replace(
@@ -217,13 +219,13 @@ def test_the_spread_can_be_switched_there_and_back(viewer, dock, finished):
     before = layer.data.copy()
     dock.results.statistic.setCurrentText("variance")
     np.testing.assert_allclose(layer.data, before**2, rtol=1e-6)
-    assert (our_metadata(layer)["statistic"], our_metadata(layer)["unit"]) == (
+    assert (plugin_metadata(layer)["statistic"], plugin_metadata(layer)["unit"]) == (
         "variance",
         "counts²",
     )
     dock.results.statistic.setCurrentText("standard deviation")
     np.testing.assert_allclose(layer.data, before, rtol=1e-6)
-    assert our_metadata(layer)["unit"] == "counts"
+    assert plugin_metadata(layer)["unit"] == "counts"
 
 
 def test_settings_of_a_result_are_put_back_into_the_form(viewer, dock, finished):

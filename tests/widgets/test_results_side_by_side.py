@@ -8,7 +8,7 @@ from made_results import PROVENANCE, ROLES, restoration
 from napari.components import ViewerModel
 from napari.layers import Image
 
-from napari_cvdm.widgets.layers import METADATA_KEY, our_metadata, to_layer_data
+from napari_cvdm.widgets.layers import METADATA_KEY, plugin_metadata, to_layer_data
 from napari_cvdm.widgets.placement import Placement
 from napari_cvdm.widgets.result_group import groups_of
 from napari_cvdm.widgets.shown_layers import remove_layers, show_result
@@ -42,7 +42,7 @@ def test_samples_of_an_earlier_run_do_not_stay_with_a_later_one():
     shown(viewer, source, 1, samples=True)
     assert "samples of cell" in viewer.layers
     shown(viewer, source, 2)
-    assert {our_metadata(layer).get("role") for layer in viewer.layers} == {None, *ROLES}
+    assert {plugin_metadata(layer).get("role") for layer in viewer.layers} == {None, *ROLES}
 
 
 def test_layers_go_all_at_once():

@@ -20,7 +20,7 @@ from napari_cvdm.training.health import FAILURES
 from napari_cvdm.training.pair_files import Arrays, BioSR
 from napari_cvdm.training.recipe import read_recipe
 from napari_cvdm.training.state import STATE, load_state
-from napari_cvdm.widgets.layers import our_metadata
+from napari_cvdm.widgets.layers import plugin_metadata
 from napari_cvdm.widgets.pair_source import ARRAYS, BIOSR, CLEAN, FOLDERS, LAYERS, MICROSCOPE
 from napari_cvdm.widgets.restore_widget import RestoreWidget
 from napari_cvdm.widgets.train_form import OWN_STEPS
@@ -244,7 +244,7 @@ def test_a_held_out_field_is_shown_and_renewed(endless, viewer, qtbot):
     qtbot.waitUntil(lambda: len(endless.progress.preview.layers()) == 4, timeout=PATIENCE_MS)
     first = endless.progress.preview.layers()
     before = first["mean"].data
-    assert all(our_metadata(layer)["role"] == ROLE for layer in first.values())
+    assert all(plugin_metadata(layer)["role"] == ROLE for layer in first.values())
     low, high = (np.array(first[name].extent.world) for name in ("measured", "mean"))
     pixel = first["measured"].scale[0]
     assert np.allclose(first["mean"].scale, pixel / 2)

@@ -4,7 +4,7 @@ import numpy as np
 from qtpy.QtWidgets import QLabel
 
 from napari_cvdm.core.result import finished as drained
-from napari_cvdm.widgets.layers import CHI2_LIMITS, RESIDUAL_LIMITS, our_metadata
+from napari_cvdm.widgets.layers import CHI2_LIMITS, RESIDUAL_LIMITS, plugin_metadata
 from napari_cvdm.widgets.trust_light import COLOURS, WORDS, TrustLight
 
 
@@ -33,7 +33,7 @@ def test_a_run_with_optics_shows_the_light_and_the_residual_where_the_image_lies
     dock.start()
     finished(dock)
     assert dock.results.light.colour in ("amber", "red")
-    provenance = our_metadata(viewer.layers["reconstruction of cell"])["provenance"]
+    provenance = plugin_metadata(viewer.layers["reconstruction of cell"])["provenance"]
     assert dock.results.light.toolTip().splitlines() == list(provenance["light_reasons"])
     assert any("measured image" in reason for reason in provenance["light_reasons"])
     residual = viewer.layers["residual of cell"]
@@ -68,7 +68,7 @@ def test_residual_layers_lie_on_the_grid_of_the_camera(
                 drained(restore(request, load_model(str(model)))), Placement.of(image)
             )
         )
-        return {our_metadata(layer)["role"]: layer for layer in made}
+        return {plugin_metadata(layer)["role"]: layer for layer in made}
 
     movie = Image(
         spots((2, 40, 36), axes="TYX").array,
@@ -89,7 +89,7 @@ def test_residual_layers_lie_on_the_grid_of_the_camera(
     np.testing.assert_allclose(residual.data_to_world((1, 3, 4)), movie.data_to_world((1, 3, 4)))
     assert not residual.visible
     assert tuple(residual.contrast_limits) == RESIDUAL_LIMITS
-    assert our_metadata(residual)["unit"] == "sigma"
+    assert plugin_metadata(residual)["unit"] == "sigma"
     pair = planes((48, 40))
     stack = Image(
         pair.array,

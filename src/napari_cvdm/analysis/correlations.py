@@ -86,7 +86,7 @@ def structure_of(mean: np.ndarray) -> np.ndarray:
     return ndimage.gaussian_gradient_magnitude(mean.astype(np.float64), EDGE_PX)
 
 
-def agreement(
+def correlate_maps(
     frame: ResultFrame, truth: np.ndarray | None = None
 ) -> Generator[Progress, None, Agreement]:
     """Rank correlations over the valid pixels of a frame (Spearman 1904), and the error against the spread.

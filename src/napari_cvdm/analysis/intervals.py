@@ -11,7 +11,7 @@ LEVEL = 0.9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class CredibleInterval:
     """The interval that holds the truth with probability `level`, if the spread is right.
 
     Parameters
@@ -45,7 +45,7 @@ class SampleHistogram:
     counts: np.ndarray = field(repr=False)
 
 
-def claimed_interval(mean: float, spread: float, provenance: Mapping[str, Any]) -> Claim:
+def pixel_interval(mean: float, spread: float, provenance: Mapping[str, Any]) -> CredibleInterval:
     """mean +- factor * spread, with the factor of a calibrated model or of a normal distribution.
 
     Parameters
@@ -65,7 +65,9 @@ def claimed_interval(mean: float, spread: float, provenance: Mapping[str, Any]) 
     level = float(calibration.get("level", LEVEL)) if calibrated else LEVEL
     factor = float(calibration["factor"]) if calibrated else float(stats.norm.ppf((1 + level) / 2))
     half_width = factor * max(spread, float(calibration.get("floor", 0.0)) if calibrated else 0.0)
-    return Claim(low=mean - half_width, high=mean + half_width, level=level, calibrated=calibrated)
+    return CredibleInterval(
+        low=mean - half_width, high=mean + half_width, level=level, calibrated=calibrated
+    )
 
 
 def sample_histogram(samples: np.ndarray) -> SampleHistogram:

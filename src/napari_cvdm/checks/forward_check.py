@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import zoom
 
-from napari_cvdm.checks.imaging import Comparison, Fitted, Imaging, WidefieldImaging
+from napari_cvdm.checks.imaging import Comparison, Fitted, ForwardCheckModel, WidefieldImaging
 from napari_cvdm.checks.phase_imaging import PhaseImaging
 from napari_cvdm.checks.same_grid_imaging import SameGridImaging
 from napari_cvdm.checks.squirrel import squirrel
@@ -18,7 +18,7 @@ from napari_cvdm.core.result import LEAST_CHI2, ForwardCheck, compute_half_width
 from napari_cvdm.core.statistics import RunningMoments, carried_calibration
 from napari_cvdm.models.checkpoint import ModelCard
 from napari_cvdm.physics.camera_noise import photon_transfer
-from napari_cvdm.tasks import TASKS, Conditioned
+from napari_cvdm.tasks import TASKS, NetworkInput
 from napari_cvdm.tasks.conditioned import BORDER_PX, interior, refine_mask
 from napari_cvdm.tasks.phase_channels import phase_optics
 from napari_cvdm.tasks.phase_posterior import PhasePosterior
@@ -37,9 +37,9 @@ def part_of(pixels: np.ndarray, request: RestoreRequest) -> np.ndarray:
     return pixels[..., top:bottom, left:right]
 
 
-def imaging_of(
-    pixels: np.ndarray, prepared: Conditioned, request: RestoreRequest, card: ModelCard
-) -> Imaging:
+def forward_model_for(
+    pixels: np.ndarray, prepared: NetworkInput, request: RestoreRequest, card: ModelCard
+) -> ForwardCheckModel:
     """How one frame was imaged.
 
     Parameters
@@ -71,7 +71,7 @@ def imaging_of(
 
 
 def _phase_imaging(
-    pixels: np.ndarray, prepared: Conditioned, request: RestoreRequest, card: ModelCard
+    pixels: np.ndarray, prepared: NetworkInput, request: RestoreRequest, card: ModelCard
 ) -> PhaseImaging:
     if not isinstance(prepared.posterior, PhasePosterior):
         raise OpticsError("the planes were not fitted as a whole")
@@ -79,14 +79,14 @@ def _phase_imaging(
     return PhaseImaging.create(prepared.posterior.fit, defocus_um, request.region)
 
 
-def _valid_of(prepared: Conditioned, upsampling: int) -> np.ndarray:
+def _valid_of(prepared: NetworkInput, upsampling: int) -> np.ndarray:
     """Pixels of the camera that can be trusted, of what was asked for; bool (Y, X)."""
     fine = prepared.kept(refine_mask(prepared.valid, upsampling))
     return fine[::upsampling, ::upsampling]
 
 
 def _counts_and_valid(
-    pixels: np.ndarray, prepared: Conditioned, request: RestoreRequest, upsampling: int
+    pixels: np.ndarray, prepared: NetworkInput, request: RestoreRequest, upsampling: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The part of a fluorescence image that was asked for, and what counts of it."""
     valid = _valid_of(prepared, upsampling)
@@ -98,14 +98,14 @@ def _counts_and_valid(
 
 
 def _same_grid_imaging(
-    pixels: np.ndarray, prepared: Conditioned, request: RestoreRequest, card: ModelCard
+    pixels: np.ndarray, prepared: NetworkInput, request: RestoreRequest, card: ModelCard
 ) -> SameGridImaging:
     counts, valid = _counts_and_valid(pixels, prepared, request, 1)
     return SameGridImaging(measured=counts, noise=photon_transfer(counts, valid), valid=valid)
 
 
 def _widefield_imaging(
-    pixels: np.ndarray, prepared: Conditioned, request: RestoreRequest, card: ModelCard
+    pixels: np.ndarray, prepared: NetworkInput, request: RestoreRequest, card: ModelCard
 ) -> WidefieldImaging:
     lens = prepared.lens
     if lens is None or lens.source == "assumed":
@@ -128,7 +128,9 @@ def _widefield_imaging(
     )
 
 
-IMAGING: Mapping[str, Callable[[np.ndarray, Conditioned, RestoreRequest, ModelCard], Imaging]] = {
+IMAGING: Mapping[
+    str, Callable[[np.ndarray, NetworkInput, RestoreRequest, ModelCard], ForwardCheckModel]
+] = {
     "phase-2shot": _phase_imaging,
     "widefield-x2": _widefield_imaging,
     "denoise": _same_grid_imaging,
@@ -136,7 +138,7 @@ IMAGING: Mapping[str, Callable[[np.ndarray, Conditioned, RestoreRequest, ModelCa
 """How what a task reconstructs was imaged: (frame, what was prepared of it, request, card) -> Imaging."""
 
 
-class ForwardRecord:
+class ForwardCheckAccumulator:
     """Takes up a restoration frame by frame and sample by sample, and checks it.
 
     Parameters
@@ -170,7 +172,7 @@ class ForwardRecord:
         self._residual: np.ndarray | None = None
         self._local_chi2: np.ndarray | None = None
         self._reason = ""
-        self._how: Imaging | None = None
+        self._how: ForwardCheckModel | None = None
         self._fitted: Fitted | None = None
         self._seen = np.zeros(frames, dtype=int)
         if (
@@ -181,11 +183,11 @@ class ForwardRecord:
             self._sample_chi2, self._seen = earlier.sample_chi2.copy(), np.array(counts)
         self._reference: np.ndarray | None = None
 
-    def begin(self, index: tuple[int, ...], pixels: np.ndarray, prepared: Conditioned) -> None:
+    def begin(self, index: tuple[int, ...], pixels: np.ndarray, prepared: NetworkInput) -> None:
         """A frame is prepared."""
         self._index, self._how, self._fitted, self._estimate = index, None, None, None
         try:
-            self._how = imaging_of(pixels, prepared, self._request, self._card)
+            self._how = forward_model_for(pixels, prepared, self._request, self._card)
         except ValueError as error:
             self._reason = str(error)
         self._reference = (
@@ -248,7 +250,7 @@ class ForwardRecord:
                 else outside[refine_mask(self._how.valid, self._how.upsampling)].mean()
             )
 
-    def _end_compared(self, how: Imaging, mean: np.ndarray) -> None:
+    def _end_compared(self, how: ForwardCheckModel, mean: np.ndarray) -> None:
         try:
             comparison = self._compare(how, mean)
             empty = how.compare(np.zeros_like(mean), comparison.fitted)
@@ -257,7 +259,7 @@ class ForwardRecord:
             return
         self._keep(how, self._free_of_fit(how, comparison), empty)
 
-    def _compare(self, how: Imaging, image: np.ndarray) -> Comparison:
+    def _compare(self, how: ForwardCheckModel, image: np.ndarray) -> Comparison:
         """Compare an image with what was measured.
 
         All fluorescence images of a frame came through the same blur; absorption and surroundings belong to each phase.
@@ -266,7 +268,7 @@ class ForwardRecord:
         self._fitted = comparison.fitted
         return comparison
 
-    def _free_of_fit(self, how: Imaging, comparison: Comparison) -> Comparison:
+    def _free_of_fit(self, how: ForwardCheckModel, comparison: Comparison) -> Comparison:
         """The comparison of a mean, with the degrees of freedom that it has.
 
         A mean of samples is fitted to the noise; a sample is not, since what the mean gains is scattered again by the draw.
@@ -277,7 +279,7 @@ class ForwardRecord:
         fitted = min(max(0.0, float(np.nan_to_num(gained))), how.most_fitted)
         return replace(comparison, freedom=comparison.freedom * max(LEAST_FREEDOM, 1 - fitted))
 
-    def _keep(self, how: Imaging, comparison: Comparison, empty: Comparison) -> None:
+    def _keep(self, how: ForwardCheckModel, comparison: Comparison, empty: Comparison) -> None:
         if self._residual is None or self._local_chi2 is None:
             self._residual = np.zeros((*self._loops, *comparison.residual.shape), np.float32)
             self._local_chi2 = np.zeros((*self._loops, *how.valid.shape), np.float32)

@@ -94,7 +94,7 @@ class Comparison:
         return squares, count
 
 
-class Imaging(Protocol):
+class ForwardCheckModel(Protocol):
     """How an image came about."""
 
     @property

@@ -14,7 +14,7 @@ from scipy.ndimage import uniform_filter
 from scipy.signal.windows import hann
 
 from napari_cvdm.core.intensity import noise_sigma
-from napari_cvdm.tasks import Conditioned
+from napari_cvdm.tasks import NetworkInput
 from napari_cvdm.tasks.phase_input import CHANNELS
 
 PHASE_IMAGES = (
@@ -108,7 +108,7 @@ def windows(images: np.ndarray) -> list[np.ndarray]:
     return [part for part, size in zip(parts, contrast, strict=True) if size >= np.median(contrast)]
 
 
-def vectors_of(prepared: Conditioned, unit: str) -> np.ndarray:
+def vectors_of(prepared: NetworkInput, unit: str) -> np.ndarray:
     """Statistics of a prepared frame, without what lies around it; see `channel_vectors`."""
     channels = prepared.channels.numpy()
     return channel_vectors(
@@ -127,7 +127,7 @@ def channel_vectors(channels: np.ndarray, unit: str) -> np.ndarray:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Familiarity:
+class TrainingDistribution:
     """What training fields look like.
 
     Parameters
@@ -151,7 +151,7 @@ class Familiarity:
         fields: Sequence[np.ndarray],
         held_out: Sequence[np.ndarray],
         images: tuple[str, ...] = ("signal",),
-    ) -> "Familiarity":
+    ) -> "TrainingDistribution":
         """From the vectors (W, K) of fields, the threshold from others.
 
         Raises
@@ -170,7 +170,9 @@ class Familiarity:
         return replace(plain, threshold=float(np.quantile(found, QUANTILE)))
 
     @classmethod
-    def from_card(cls, values: Mapping[str, Any], unit: str = "counts") -> "Familiarity | None":
+    def from_card(
+        cls, values: Mapping[str, Any], unit: str = "counts"
+    ) -> "TrainingDistribution | None":
         """From `ModelCard.familiarity`; None where the card has none, or one of other images or statistics."""
         images = tuple(values.get("images", ("signal",)))
         if tuple(values.get("statistics", ())) != STATISTICS or images != image_names(unit):
@@ -211,7 +213,7 @@ class Familiarity:
 
 
 def familiarity_warnings(
-    frames: Sequence[np.ndarray], familiarity: Familiarity | None, name: str
+    frames: Sequence[np.ndarray], familiarity: TrainingDistribution | None, name: str
 ) -> tuple[str, ...]:
     """One sentence where frames are unlike the training data.
 

@@ -16,7 +16,7 @@ LEAST_BACKGROUND = 0.25  # of the frame within 0.05 rad of one phase: simulated 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Light:
+class QualityFlag:
     """A colour, what made it so, and why numbers must not be taken from the pixels (empty where they may)."""
 
     colour: Colour
@@ -87,9 +87,9 @@ def unexplained(check: ForwardCheck) -> tuple[str, ...]:
     )
 
 
-def light_of(
+def quality_flag(
     grave: Sequence[str], guesses: Sequence[str], warnings: Sequence[str], check: ForwardCheck
-) -> Light:
+) -> QualityFlag:
     """The light of a result.
 
     Parameters
@@ -114,19 +114,21 @@ def light_of(
     good = [check.verdict] if check.explained else []  # said last, whatever else was found
     because = (*grave, *guesses)
     if grave:
-        return Light(
+        return QualityFlag(
             colour="red",
             reasons=(*(f"not for quantification: {reason}" for reason in grave), *doubts, *good),
             not_quantitative_because=because,
         )
     if doubts:
-        return Light(colour="amber", reasons=(*doubts, *good), not_quantitative_because=because)
-    return Light(
+        return QualityFlag(
+            colour="amber", reasons=(*doubts, *good), not_quantitative_because=because
+        )
+    return QualityFlag(
         colour="green", reasons=(NOTHING_FOUND, check.verdict), not_quantitative_because=()
     )
 
 
-def judged(provenance: Provenance, light: Light) -> Provenance:
+def with_quality_flag(provenance: Provenance, light: QualityFlag) -> Provenance:
     """The provenance with the light in it."""
     return replace(
         provenance,

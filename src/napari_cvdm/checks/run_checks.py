@@ -5,21 +5,25 @@ from typing import Any
 
 import numpy as np
 
-from napari_cvdm.checks.forward_check import ForwardRecord
-from napari_cvdm.checks.out_of_distribution import Familiarity, familiarity_warnings, vectors_of
+from napari_cvdm.checks.forward_check import ForwardCheckAccumulator
+from napari_cvdm.checks.out_of_distribution import (
+    TrainingDistribution,
+    familiarity_warnings,
+    vectors_of,
+)
 from napari_cvdm.checks.plane_order import order_sentence
 from napari_cvdm.checks.plane_warnings import count_frames
-from napari_cvdm.checks.quality_flag import Light, contradicted, guessed, light_of
+from napari_cvdm.checks.quality_flag import QualityFlag, contradicted, guessed, quality_flag
 from napari_cvdm.checks.training_range import optics_warnings
 from napari_cvdm.core.request import RestoreRequest
 from napari_cvdm.core.result import ForwardCheck, Restoration
 from napari_cvdm.core.statistics import RunningMoments
 from napari_cvdm.models.checkpoint import ModelCard
-from napari_cvdm.tasks import Conditioned
+from napari_cvdm.tasks import NetworkInput
 from napari_cvdm.tasks.phase_posterior import PhasePosterior
 
 
-class Findings:
+class RunChecks:
     """Takes up frames, samples and means, as `ForwardRecord` does, and whether the frames are like the training data.
 
     Parameters
@@ -44,14 +48,14 @@ class Findings:
         check: bool = True,
     ) -> None:
         self._request, self._card, self._checking = request, card, check and request.steps > 1
-        self._forward = ForwardRecord(
+        self._forward = ForwardCheckAccumulator(
             request, card, counts.shape, None if earlier is None else earlier.forward, counts
         )
-        self._familiarity = Familiarity.from_card(card.familiarity, card.unit)
+        self._familiarity = TrainingDistribution.from_card(card.familiarity, card.unit)
         self._vectors: list[np.ndarray] = []
         self._orders: list[str] = []
 
-    def prepared(self, whole: Conditioned) -> None:
+    def prepared(self, whole: NetworkInput) -> None:
         """A whole frame is prepared, before a region is taken out of it."""
         if not self._checking:
             return
@@ -60,7 +64,7 @@ class Findings:
         if isinstance(whole.posterior, PhasePosterior):
             self._orders.append(order_sentence(whole.posterior.fit, self._request))
 
-    def begin(self, index: tuple[int, ...], pixels: np.ndarray, part: Conditioned) -> None:
+    def begin(self, index: tuple[int, ...], pixels: np.ndarray, part: NetworkInput) -> None:
         """What is going to be sampled."""
         if self._checking:
             self._forward.begin(index, pixels, part)
@@ -93,7 +97,7 @@ class Findings:
         warnings: Sequence[str],
         unusable: Sequence[str],
         estimated: Sequence[Mapping[str, Any]],
-    ) -> Light:
+    ) -> QualityFlag:
         """The light of the result.
 
         Parameters
@@ -111,7 +115,7 @@ class Findings:
             *contradicted(self._request),
             *unusable,
         )
-        return light_of(
+        return quality_flag(
             grave,
             guessed(self._request, self._card.unit, estimated),
             [one for one in warnings if one not in grave],

@@ -20,7 +20,7 @@ AXES_THAT_ARE_NO_FOCUS = {"T": "time points", "C": "channels"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Beyond:
+class OutOfRange:
     """Pixels beyond the trained range of the output, and the reason in words ("" when there are none)."""
 
     mask: np.ndarray = field(repr=False)
@@ -122,7 +122,9 @@ def axes_warnings(image: ImageStack) -> tuple[str, ...]:
     )
 
 
-def beyond_trained_range(mean: np.ndarray, card: ModelCard, level: float | None = None) -> Beyond:
+def beyond_trained_range(
+    mean: np.ndarray, card: ModelCard, level: float | None = None
+) -> OutOfRange:
     """Pixels whose phase is farther from the field's median than the model was trained for.
 
     Parameters
@@ -141,12 +143,14 @@ def beyond_trained_range(mean: np.ndarray, card: ModelCard, level: float | None 
         card.training.get("simulation", {}).get("strength_rad") if card.unit == "rad" else None
     )
     if strength is None:
-        return Beyond(mask=np.zeros(mean.shape, dtype=bool), reason="")
+        return OutOfRange(mask=np.zeros(mean.shape, dtype=bool), reason="")
     mask = (
         np.abs(mean - (np.median(mean, axis=(-2, -1), keepdims=True) if level is None else level))
         > strength[1]
     )
-    return Beyond(mask=mask, reason=beyond_warning(float(mask.mean()), card) if mask.any() else "")
+    return OutOfRange(
+        mask=mask, reason=beyond_warning(float(mask.mean()), card) if mask.any() else ""
+    )
 
 
 def beyond_warning(share: float, card: ModelCard) -> str:

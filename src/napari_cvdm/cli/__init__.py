@@ -37,10 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 on success; 2 on bad input, with one line on stderr that says what was given, what is allowed and what to try; 130 when
         interrupted. With 2 and 130 no result is left behind.
     """
-    give_closed_streams_a_place()
+    reopen_closed_streams()
     try:
         arguments = build_parser().parse_args(argv)
-        with ended_gently():
+        with handle_termination():
             import_module(f"napari_cvdm.cli.{arguments.command}").run(arguments)
     except KeyboardInterrupt as stop:
         _say("stopped", str(stop) or "no result was left behind.")
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say("error", str(error))
         return BAD_INPUT
     except OSError as error:
-        _say("error", in_words(error))
+        _say("error", describe_os_error(error))
         return BAD_INPUT
     except (RuntimeError, MemoryError) as error:
         from napari_cvdm.core.device import out_of_memory
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def give_closed_streams_a_place() -> None:
+def reopen_closed_streams() -> None:
     """A job may be started with stdout or stderr closed (``>&-``): what is said then goes nowhere, and nothing fails of it."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
@@ -85,7 +85,7 @@ def check_inputs_stay(arguments: Namespace, paths: Iterable[str]) -> None:
             )
 
 
-def in_words(error: OSError) -> str:
+def describe_os_error(error: OSError) -> str:
     """What the operating system refused, of which file, and what to try."""
     what = (
         f"{error.filename}: {error.strerror}"
@@ -96,7 +96,7 @@ def in_words(error: OSError) -> str:
 
 
 @contextmanager
-def ended_gently() -> Iterator[None]:
+def handle_termination() -> Iterator[None]:
     """A scheduler's SIGTERM and a closed terminal's SIGHUP clean up as Ctrl-C does."""
     names = (
         [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]

@@ -9,7 +9,7 @@ from napari_cvdm.cli import say_done
 from napari_cvdm.cli.progress import with_bar
 from napari_cvdm.core.request import RestoreRequest, image_roles
 from napari_cvdm.out_of_core.job import TiledFiles
-from napari_cvdm.out_of_core.run import Carrying, one_by_one, restore_by_tiles
+from napari_cvdm.out_of_core.run import Executor, restore_by_tiles, run_serial
 
 
 def run_by_tiles(arguments: Namespace, files: Mapping[str, str]) -> None:
@@ -36,10 +36,10 @@ def run_by_tiles(arguments: Namespace, files: Mapping[str, str]) -> None:
         print(f"napari-cvdm: warning: {warning}", file=sys.stderr)
 
 
-def carrying_of(arguments: Namespace, job: TiledFiles) -> Carrying:
+def carrying_of(arguments: Namespace, job: TiledFiles) -> Executor:
     """In this process, or on the cluster that the arguments name."""
     if not hasattr(arguments, "scheduler"):
-        return one_by_one
+        return run_serial
     from napari_cvdm.out_of_core.dask import check_scheduler, on_cluster
 
     check_scheduler(arguments.scheduler)

@@ -14,7 +14,7 @@ from napari_cvdm.cli.progress import with_bar
 from napari_cvdm.evaluation.evaluate import evaluate
 from napari_cvdm.evaluation.pair_sets import EVALUATION_SEED, SIMULATION
 from napari_cvdm.evaluation.summary import summary
-from napari_cvdm.evaluation.two_points import two_points
+from napari_cvdm.evaluation.two_points import two_point_resolution
 from napari_cvdm.io import output_folder
 from napari_cvdm.reconstruct.choice import load_method
 
@@ -50,7 +50,9 @@ def evaluate_into(
     found = with_bar(evaluate(pairs, model, sampling_of(arguments)), f"evaluating {model_name}")
     values = summary(found)
     if set_name == SIMULATION and model.card.task == POINTS_FOR and not isinstance(model, Baseline):
-        seen = with_bar(two_points(model, sampling_of(arguments)), "looking at point pairs")
+        seen = with_bar(
+            two_point_resolution(model, sampling_of(arguments)), "looking at point pairs"
+        )
         values["two_points"] = {
             "separation_nm": [round(1000 * one) for one in seen.separation_um],
             "pairs": seen.pairs,

@@ -13,7 +13,7 @@ from napari_cvdm.analysis.correlations import error_by_spread
 from napari_cvdm.cli.pictures import DPI, Panel, draw
 from napari_cvdm.evaluation.coverage import REMOVED
 from napari_cvdm.evaluation.evaluate import Evaluation
-from napari_cvdm.evaluation.reconstructed_pair import JudgedField
+from napari_cvdm.evaluation.reconstructed_pair import ReconstructedPair
 
 INCHES = 4.4
 GUIDE: Mapping[str, Any] = {"color": "0.6", "linestyle": "--", "linewidth": 1}
@@ -121,7 +121,7 @@ def draw_ranks(axes: Axes, values: Mapping[str, Any]) -> None:
     )
 
 
-def draw_example(path: Path, judged: JudgedField) -> None:
+def draw_example(path: Path, judged: ReconstructedPair) -> None:
     """Mean, one sample, truth, error, spread and rate map of a field."""
     result = judged.restoration
     phase = result.unit == "rad"
@@ -140,8 +140,8 @@ def draw_example(path: Path, judged: JudgedField) -> None:
             pixels=judged.error,
             colormap="RdBu_r",
             limits=(-worst, worst),
-            **shared,
-        ),  # type: ignore[arg-type]
+            **shared,  # type: ignore[arg-type]
+        ),
         Panel(title="spread", pixels=result.std, colormap="magma", limits=(0, worst), **shared),  # type: ignore[arg-type]
         Panel(
             title="rate map λ",

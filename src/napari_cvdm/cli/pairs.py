@@ -5,7 +5,7 @@ from typing import Any
 
 from napari_cvdm.baselines import Baseline
 from napari_cvdm.core.request import OPTICS
-from napari_cvdm.evaluation.pair_sets import Choice, PairSet, pair_set
+from napari_cvdm.evaluation.pair_sets import PairSelection, PairSet, pair_set
 from napari_cvdm.evaluation.reconstructed_pair import Sampling
 from napari_cvdm.models.checkpoint import Checkpoint, ModelCard
 from napari_cvdm.models.registry import shipped_models
@@ -32,7 +32,7 @@ def set_of(
     RequestError
         There is no such set.
     """
-    choice = Choice(
+    choice = PairSelection(
         fields=arguments.fields if count is None else count,
         first_seed=first_seed + arguments.seed,
         field_px=arguments.field_px,

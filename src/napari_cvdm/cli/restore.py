@@ -92,7 +92,7 @@ def restore_into(
     clock.lap("load_model")
     request = request_of(arguments, model.card, locate)
     inputs = {
-        role: {"path": spelt(path), "file_sha256": file_sha256(locate(path))}
+        role: {"path": printable_path(path), "file_sha256": file_sha256(locate(path))}
         for role, path in files_of(arguments).items()
     }
     clock.lap("read")
@@ -155,13 +155,13 @@ def settings_of(arguments: Namespace) -> dict[str, Any]:
     left_out = ("command", *OPTICS, "defocus_um", "condenser_na", "precision")
     given = {**vars(arguments), "image2": None, **files_of(arguments)}
     return {
-        name: spelt(value) if isinstance(value, str) else value
+        name: printable_path(value) if isinstance(value, str) else value
         for name, value in given.items()
         if name not in left_out
     }
 
 
-def spelt(path: str) -> str:
+def printable_path(path: str) -> str:
     """A path as text that any file can hold; bytes that are no UTF-8 are replaced."""
     return os.fsencode(path).decode("utf-8", "replace")
 

@@ -88,7 +88,7 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     )
 
 
-def sent(pixels: np.ndarray, device: torch.device) -> Tensor:
+def to_device(pixels: np.ndarray, device: torch.device) -> Tensor:
     """Pixels on a device; to a GPU through pinned memory, so that they travel while it computes and nobody waits for them."""
     tensor = torch.from_numpy(pixels)
     return (
@@ -98,7 +98,7 @@ def sent(pixels: np.ndarray, device: torch.device) -> Tensor:
     )
 
 
-def best_one_by_one(device: torch.device) -> bool:
+def prefers_sequential(device: torch.device) -> bool:
     """Whether images are convolved as fast one after the other as together: so on a CPU, and each gives the same bytes in any company."""
     return device.type == "cpu"
 
@@ -195,7 +195,7 @@ def seconds_of(device: torch.device, work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def telling_px(device: torch.device) -> int:
+def benchmark_px(device: torch.device) -> int:
     """Side of an output [px] on which speeds can be compared: small ones are all overhead, and a large one takes a CPU seconds."""
     return 128 if device.type == "cpu" else 512
 

@@ -103,7 +103,7 @@ def cvdm_loss(
     """
     value, speed, acceleration = clock(times)
     exponent = rate * value
-    error = network(process.noised(target, exponent, noise), exponent) - prediction.wanted(
+    error = network(process.add_noise(target, exponent, noise), exponent) - prediction.wanted(
         target, exponent, noise
     )
     return LossTerms(

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 
-def signal_level(exponent: Tensor) -> Tensor:
+def signal_level(neg_log_gamma: Tensor) -> Tensor:
     """a = sqrt(gamma) = exp(-n/2)."""
-    return torch.exp(-exponent / 2)
+    return torch.exp(-neg_log_gamma / 2)
 
 
 def noise_level(exponent: Tensor) -> Tensor:
@@ -27,7 +27,7 @@ def exponent_at(half_log_snr: Tensor) -> Tensor:
     return torch.nn.functional.softplus(-2 * half_log_snr)
 
 
-def noised(target: Tensor, exponent: Tensor, noise: Tensor) -> Tensor:
+def add_noise(target: Tensor, exponent: Tensor, noise: Tensor) -> Tensor:
     """z = a y + s eps."""
     return signal_level(exponent) * target + noise_level(exponent) * noise
 

@@ -13,7 +13,7 @@ from napari_cvdm.core.result import Progress
 from napari_cvdm.core.statistics import conformal_scores
 from napari_cvdm.evaluation.pair_sets import PairSet
 from napari_cvdm.evaluation.reconstructed_pair import (
-    JudgedField,
+    ReconstructedPair,
     Sampling,
     check_spread,
     judged_fields,
@@ -84,7 +84,7 @@ class Scores:
     left_out: int = 0
 
 
-def field_scores(judged: JudgedField, floor: float = FLOOR) -> np.ndarray:
+def field_scores(judged: ReconstructedPair, floor: float = FLOOR) -> np.ndarray:
     """abs(error) / max(spread, floor) at the judged pixels of a field, shape (n,)."""
     where = judged.pixels()
     return conformal_scores(judged.error[where], judged.restoration.std[where], floor)

@@ -15,7 +15,7 @@ from napari_cvdm.core.result import Progress
 from napari_cvdm.evaluation.coverage import SpreadScore, sparsification, spread_score
 from napari_cvdm.evaluation.metrics import Accuracy, accuracy, fitted_line
 from napari_cvdm.evaluation.pair_sets import PairSet, Tag
-from napari_cvdm.evaluation.reconstructed_pair import JudgedField, Sampling, judged_fields
+from napari_cvdm.evaluation.reconstructed_pair import ReconstructedPair, Sampling, judged_fields
 from napari_cvdm.evaluation.resolution import decorrelation
 from napari_cvdm.models.checkpoint import Checkpoint
 
@@ -92,7 +92,7 @@ class Evaluation:
     left_out: int
     seconds: float
     peak_memory_mb: float | None
-    example: JudgedField = field(repr=False)
+    example: ReconstructedPair = field(repr=False)
 
 
 def evaluate(
@@ -159,7 +159,7 @@ def evaluate(
     )
 
 
-def field_report(judged: JudgedField) -> FieldReport | None:
+def field_report(judged: ReconstructedPair) -> FieldReport | None:
     """Measure one field; None where no pixel can be trusted."""
     valid, unit, result = judged.restoration.valid, judged.unit, judged.restoration
     if not valid.any() or result.samples is None:
@@ -194,14 +194,14 @@ def field_report(judged: JudgedField) -> FieldReport | None:
     )
 
 
-def _images(judged: JudgedField) -> dict[str, np.ndarray]:
+def _images(judged: ReconstructedPair) -> dict[str, np.ndarray]:
     """The mean, the first sample (no choice is made among them) and the truth."""
     samples = judged.restoration.samples
     first = {} if samples is None else {"one sample": samples[0]}
     return {"mean": judged.restoration.mean, **first, "truth": judged.pair.truth}
 
 
-def _accuracies(judged: JudgedField) -> dict[str, Accuracy]:
+def _accuracies(judged: ReconstructedPair) -> dict[str, Accuracy]:
     valid, unit = judged.restoration.valid, judged.unit
     images = {name: image / unit for name, image in _images(judged).items() if name != "truth"}
     truth = judged.truth / unit

@@ -11,7 +11,7 @@ from napari_cvdm.core.result import Progress
 from napari_cvdm.evaluation.coverage import SpreadScore, spread_score
 from napari_cvdm.evaluation.pair_sets import PairSet
 from napari_cvdm.evaluation.reconstructed_pair import (
-    JudgedField,
+    ReconstructedPair,
     Sampling,
     check_spread,
     judged_fields,
@@ -94,7 +94,7 @@ def scores_by_scale(
     return found
 
 
-def field_score(judged: JudgedField) -> SpreadScore | None:
+def field_score(judged: ReconstructedPair) -> SpreadScore | None:
     """The score of the samples of one field, in the field's unit; None where no pixel can be trusted."""
     where = judged.pixels()
     if judged.restoration.samples is None or not where[0].size:

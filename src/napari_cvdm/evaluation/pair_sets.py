@@ -119,8 +119,9 @@ def simulated_pairs(
     """
     make = _phase_pair if isinstance(ranges, PhaseRanges) else _fluorescence_pair
     pairs = tuple(
-        partial(make, first_seed * SEED_STRIDE + number, ranges) for number in range(count)
-    )  # type: ignore[arg-type]
+        partial(make, first_seed * SEED_STRIDE + number, ranges)  # type: ignore[arg-type]
+        for number in range(count)
+    )
     side = (
         ranges.field_px
         if isinstance(ranges, WidefieldRanges)
@@ -175,7 +176,7 @@ def sized(ranges: Simulation, field_px: int | None) -> Simulation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class PairSelection:
     """Which pairs of a set.
 
     Parameters
@@ -199,7 +200,7 @@ class Choice:
     register: bool = False
 
 
-def pair_set(name: str, card: ModelCard, choice: Choice) -> PairSet:
+def pair_set(name: str, card: ModelCard, choice: PairSelection) -> PairSet:
     """The set of a name, or of a folder.
 
     Parameters

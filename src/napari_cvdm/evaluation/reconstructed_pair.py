@@ -46,7 +46,7 @@ def check_spread(sampling: Sampling) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class JudgedField:
+class ReconstructedPair:
     """One result beside its truth.
 
     Parameters
@@ -113,7 +113,7 @@ def with_samples(result: Restoration, count: int) -> Restoration:
 
 def judged_fields(
     pairs: PairSet, model: Checkpoint | Baseline, sampling: Sampling
-) -> Generator[Progress | JudgedField, None, None]:
+) -> Generator[Progress | ReconstructedPair, None, None]:
     """Restore every pair of a set.
 
     Parameters
@@ -147,5 +147,5 @@ def judged_fields(
                 done=number,
                 total=len(pairs),
             )
-        yield JudgedField(pair=pair, restoration=result)
+        yield ReconstructedPair(pair=pair, restoration=result)
     yield Progress(stage=pairs.name, done=len(pairs), total=len(pairs))

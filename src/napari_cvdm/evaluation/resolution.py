@@ -121,7 +121,7 @@ def peak_position(curve: np.ndarray, radii: np.ndarray) -> float:
     return 0.0
 
 
-def apart(
+def resolves_pair(
     image: np.ndarray, first: np.ndarray, second: np.ndarray, smoothing_px: float = 0.0
 ) -> np.ndarray:
     """Whether two points are seen as two: the middle between them is at most 0.81 of the fainter one.

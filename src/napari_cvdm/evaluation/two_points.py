@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,8 @@ from napari_cvdm.evaluation.pair_sets import (
     trained_ranges,
     widefield_request,
 )
-from napari_cvdm.evaluation.reconstructed_pair import JudgedField, Sampling, judged_fields
-from napari_cvdm.evaluation.resolution import apart
+from napari_cvdm.evaluation.reconstructed_pair import ReconstructedPair, Sampling, judged_fields
+from napari_cvdm.evaluation.resolution import resolves_pair
 from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.simulate.widefield import (
     MARGIN_PX,
@@ -137,7 +138,7 @@ def _points_um(
     return np.stack([centres - half, centres + half])
 
 
-def two_points(
+def two_point_resolution(
     model: Checkpoint, sampling: Sampling, fields: int = 1
 ) -> Generator[Progress, None, TwoPoints]:
     """Restore fields of point pairs, and look which are seen as two.
@@ -177,12 +178,12 @@ def two_points(
     pairs = PairSet(
         name="point pairs",
         said="point pairs",
-        pairs=tuple(lambda one=one: one.pair for one in points),
-    )  # type: ignore[misc]
+        pairs=tuple(partial(getattr, one, "pair") for one in points),
+    )
     found: dict[str, list[np.ndarray]] = {}
     fewer = replace(sampling, samples=min(MOST_SAMPLES, sampling.samples))
     for step in judged_fields(pairs, model, fewer):
-        if isinstance(step, JudgedField):
+        if isinstance(step, ReconstructedPair):
             where = points[len(found.get("truth", ()))]
             for name, image in _seen(step).items():
                 found.setdefault(name, []).append(_shares(image, where))
@@ -199,13 +200,13 @@ def _shares(image: np.ndarray, where: PointField) -> np.ndarray:
     """Share of the pairs of each row that are apart, shape (R,)."""
     return np.array(
         [
-            apart(image, first, second).mean()
+            resolves_pair(image, first, second).mean()
             for first, second in zip(where.first, where.second, strict=True)
         ]
     )
 
 
-def _seen(judged: JudgedField) -> dict[str, np.ndarray]:
+def _seen(judged: ReconstructedPair) -> dict[str, np.ndarray]:
     result: Restoration = judged.restoration
     counts = np.asarray(judged.pair.request.image.array, np.float64)
     cubic = resize(

@@ -16,10 +16,12 @@ class OneStep(CVDM):
 
     def forward(self, condition: Tensor, baseline: Tensor) -> Tensor:
         """Condition (B, C, Y, X) and baseline (B, 1, uY, uX), as `napari_cvdm.tasks` makes them -> mean in network units, (B, 1, uY, uX)."""
-        correction = self.correction(condition)
+        correction = self.mean_residual(condition)
         features = self.features(condition, correction)
         exponent = self.rate(features)  # n = lambda T with T(1) = 1
-        clean = self.clean(torch.zeros_like(exponent), exponent, self.entered(features))
+        clean = self.clean(
+            torch.zeros_like(exponent), exponent, self.first_layer_features(features)
+        )
         return self.decode(clean, baseline, correction, self.residual_std(features))
 
 

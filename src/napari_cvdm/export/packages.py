@@ -14,7 +14,7 @@ from napari_cvdm.export.settings import PackageSettings
 from napari_cvdm.export.weights import onnx_weights, pytorch_weights
 from napari_cvdm.models.checkpoint import Checkpoint, ModelCard
 from napari_cvdm.reconstruct.restore import task_of
-from napari_cvdm.tasks import Conditioned
+from napari_cvdm.tasks import NetworkInput
 
 SAMPLER = "posterior-sampler.zip"
 ONE_STEP = "one-step-mean.zip"
@@ -146,9 +146,9 @@ def _channels(planes: int) -> tuple[str, ...]:
 
 
 def _prepared(
-    card: ModelCard, prepared: Conditioned, pixel_um: float
+    card: ModelCard, prepared: NetworkInput, pixel_um: float
 ) -> tuple[PackagedTensor, ...]:
-    channels, baseline = prepared.channels[None].numpy(), prepared.baseline.numpy()
+    channels, baseline = prepared.channels[None].numpy(), prepared.initial_estimate.numpy()
     return (
         PackagedTensor(
             name="condition",

@@ -55,7 +55,7 @@ from napari_cvdm.tasks import TASKS
 
 prepared = TASKS["phase-2shot"].from_request(planes, request)  # planes: (P, Y, X); request: a napari_cvdm.RestoreRequest with the optics:
 # defocus_um has one position for each plane, condenser_na is that of an open condenser
-condition, baseline = prepared.channels[None].numpy(), prepared.baseline[None, None].numpy()
+condition, baseline = prepared.channels[None].numpy(), prepared.initial_estimate[None, None].numpy()
 # mean: what this network makes of condition and baseline; the phase is zero in the cell-free background
 phase_rad = prepared.kept(prepared.posterior.blend(mean[0, 0] * prepared.gain))
 ```
@@ -69,7 +69,7 @@ is not part of this file. The result is in network units of `prepared.gain` coun
 from napari_cvdm.tasks import TASKS
 
 prepared = TASKS["widefield-x2"].from_request(image[None], request)  # image: (Y, X); request: a napari_cvdm.RestoreRequest with the optics
-condition, baseline = prepared.channels[None].numpy(), prepared.baseline[None, None].numpy()
+condition, baseline = prepared.channels[None].numpy(), prepared.initial_estimate[None, None].numpy()
 # mean: what this network makes of condition and baseline
 counts = mean[0, 0] * prepared.gain
 ```

@@ -38,7 +38,7 @@ class ImageEntry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stray:
+class UnmatchedFile:
     """A path that is no image.
 
     Parameters
@@ -58,7 +58,7 @@ class Sorted:
     """What was among many paths: images in natural order, and strays."""
 
     entries: tuple[ImageEntry, ...]
-    strays: tuple[Stray, ...]
+    strays: tuple[UnmatchedFile, ...]
 
 
 def sort_paths(paths: Iterable[str | Path], planes: int) -> Sorted:
@@ -78,7 +78,7 @@ def sort_paths(paths: Iterable[str | Path], planes: int) -> Sorted:
     """
     found = list(chain.from_iterable(_inside(Path(path)) for path in dict.fromkeys(paths)))
     files = _natural(dict.fromkeys(path for path in found if isinstance(path, Path)))
-    strays = tuple(dict.fromkeys(stray for stray in found if isinstance(stray, Stray)))
+    strays = tuple(dict.fromkeys(stray for stray in found if isinstance(stray, UnmatchedFile)))
     return Sorted(
         entries=tuple(
             _grouped(files, planes) if planes > 1 else (ImageEntry(files=(file,)) for file in files)
@@ -87,11 +87,11 @@ def sort_paths(paths: Iterable[str | Path], planes: int) -> Sorted:
     )
 
 
-def _inside(path: Path) -> Iterator[Path | Stray]:
+def _inside(path: Path) -> Iterator[Path | UnmatchedFile]:
     if not path.is_dir():
         yield _file(path)
     elif path.suffix.lower() == ".zarr":
-        yield Stray(
+        yield UnmatchedFile(
             name=path.name,
             reason="OME-Zarr folders are not read here; open it in napari, and reconstruct the layer.",
         )
@@ -99,33 +99,33 @@ def _inside(path: Path) -> Iterator[Path | Stray]:
         yield from _folder(path)
 
 
-def _file(path: Path) -> Path | Stray:
+def _file(path: Path) -> Path | UnmatchedFile:
     if path.suffix.lower() in SUFFIXES:
         return path
     ending = f"files ending in {path.suffix}" if path.suffix else "files without an ending"
-    return Stray(
+    return UnmatchedFile(
         name=path.name,
         reason=f"not an image: {ending} are not read; allowed are {', '.join(SUFFIXES)}.",
     )
 
 
-def _folder(folder: Path) -> Iterator[Path | Stray]:
+def _folder(folder: Path) -> Iterator[Path | UnmatchedFile]:
     try:
         inside = [path for path in folder.iterdir() if not path.name.startswith(".")]
     except OSError as error:
-        yield Stray(
+        yield UnmatchedFile(
             name=folder.name,
             reason=f"the folder cannot be read ({error.strerror}); check that you may open it.",
         )
         return
     if not inside:
-        yield Stray(
+        yield UnmatchedFile(
             name=folder.name,
             reason=f"the folder is empty; give one with images ({', '.join(SUFFIXES)}) in it.",
         )
     for path in _natural(inside):
         yield (
-            Stray(
+            UnmatchedFile(
                 name=path.name,
                 reason="a folder within a folder is not searched; drop it by itself.",
             )

@@ -38,7 +38,7 @@ PROMISES: dict[str, Callable[[bytes], int]] = {
 }
 
 
-class ModestStore(WrapperStore[Any]):
+class SizeLimitedStore(WrapperStore[Any]):
     """A store whose chunks are handed on when they ask for no more than a chunk can be.
 
     Blosc, LZ4 and Zstandard ask for as much memory as a head says before they look at the rest.
@@ -56,7 +56,7 @@ class ModestStore(WrapperStore[Any]):
         super().__init__(store)
         self.promise, self.most = promise, most
 
-    def _with_store(self, store: Any) -> "ModestStore":
+    def _with_store(self, store: Any) -> "SizeLimitedStore":
         return type(self)(store, self.promise, self.most)
 
     async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:

@@ -56,7 +56,7 @@ def check_promises(stored: Any, path: Path) -> None:
         )
 
 
-def modest(stored: Any) -> Any:
+def size_limited(stored: Any) -> Any:
     """The same array, read so that no chunk is unpacked whose own head promises more than a chunk can be.
 
     Parameters
@@ -66,14 +66,14 @@ def modest(stored: Any) -> Any:
     """
     import zarr
 
-    from napari_cvdm.io.ngff_heads import PROMISES, ModestStore
+    from napari_cvdm.io.ngff_heads import PROMISES, SizeLimitedStore
 
     packed = [name for name in _codecs(stored.metadata.to_dict()) if name in PACKING]
     if not packed or packed[-1] not in PROMISES:  # the last one packs what is on the disk
         return stored
     most = max(ALWAYS_ALLOWED_BYTES, WIDEST_STORED * prod(stored.chunks) * stored.dtype.itemsize)
     return zarr.open_array(
-        store=ModestStore(stored.store, PROMISES[packed[-1]], most), path=stored.path, mode="r"
+        store=SizeLimitedStore(stored.store, PROMISES[packed[-1]], most), path=stored.path, mode="r"
     )
 
 

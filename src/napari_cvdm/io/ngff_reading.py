@@ -9,7 +9,7 @@ import dask.array as da
 from napari_cvdm.core.request import ImageStack
 from napari_cvdm.io.errors import ImageFileError, one_line
 from napari_cvdm.io.ngff import zarr_library
-from napari_cvdm.io.ngff_promises import check_promises, modest
+from napari_cvdm.io.ngff_promises import check_promises, size_limited
 from napari_cvdm.io.pixel_size import length_um, position_um, square_pixel
 from napari_cvdm.io.pixels import ordered_axes, usable_dtype
 
@@ -50,7 +50,7 @@ def open_ngff(path: Path) -> ImageStack:
             axis if isinstance(axis, Mapping) else {"name": axis} for axis in multiscale["axes"]
         ]
         array, letters = ordered_axes(
-            usable_dtype(da.from_zarr(modest(stored)), path.name), _letters(axes), path.name
+            usable_dtype(da.from_zarr(size_limited(stored)), path.name), _letters(axes), path.name
         )
         scale, translation = _placed(
             [

@@ -9,7 +9,7 @@ LARGEST_RECORD = 50_000_000
 DEEPEST = 50
 
 
-def content_of(path: Path, largest: int = LARGEST_RECORD) -> bytes:
+def read_bounded(path: Path, largest: int = LARGEST_RECORD) -> bytes:
     """The bytes of a regular file.
 
     Parameters
@@ -35,7 +35,7 @@ def content_of(path: Path, largest: int = LARGEST_RECORD) -> bytes:
         return file.read()
 
 
-def record_of(text: str | bytes) -> dict[str, Any]:
+def parse_json_object(text: str | bytes) -> dict[str, Any]:
     """A JSON object.
 
     Parameters

@@ -11,7 +11,7 @@ from napari_cvdm.core.request import ImageStack
 from napari_cvdm.core.result import NUMBERS, ClockCurve, ForwardCheck, Provenance, Restoration
 from napari_cvdm.io import ImageFileError, read_image
 from napari_cvdm.io.errors import one_line
-from napari_cvdm.io.records import content_of, record_of
+from napari_cvdm.io.records import parse_json_object, read_bounded
 
 PROVENANCE = "provenance.json"
 LEADING = ("gamma", "beta", "samples")
@@ -103,7 +103,7 @@ def read_result_folder(path: str | Path) -> StoredResult:
 
 def _record(folder: Path) -> dict[str, Any]:
     try:
-        return record_of(content_of(folder / PROVENANCE))
+        return parse_json_object(read_bounded(folder / PROVENANCE))
     except (OSError, ValueError) as error:
         raise ImageFileError(
             f"{folder}: {PROVENANCE} cannot be read, it may be cut short. Copy the folder again, or restore the image again."

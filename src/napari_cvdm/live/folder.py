@@ -7,7 +7,7 @@ from pathlib import Path
 from threading import Event
 
 from napari_cvdm.io import SUFFIXES, ImageFileError, read_image
-from napari_cvdm.live.mailbox import Letter, ReadFrame
+from napari_cvdm.live.mailbox import Item, ReadFrame
 
 POLL_S = 0.1
 State = tuple[int, int]
@@ -81,7 +81,7 @@ class FolderWatch:
         self._dropped += len(complete) - 1
         return self.folder / max(complete, key=lambda name: (now[name][1], name))
 
-    def take(self, patience_s: float) -> Letter[ReadFrame] | None:
+    def take(self, patience_s: float) -> Item[ReadFrame] | None:
         """The newest complete file, still to be read; None when there was none for `patience_s` [s], or after `stop`.
 
         Raises
@@ -93,7 +93,7 @@ class FolderWatch:
         while not self._stop.is_set():
             path = self.poll()
             if path is not None:
-                return Letter(
+                return Item(
                     number=self._handed_out + self._dropped,
                     content=partial(read_image, path),
                     posted_s=time.monotonic(),

@@ -11,9 +11,9 @@ from napari_cvdm.core.plane_positions import count_planes
 from napari_cvdm.core.request import ImageStack, RestoreRequest
 from napari_cvdm.core.result import Progress, Restoration
 from napari_cvdm.io import check_pixels, combine_planes
-from napari_cvdm.live.mailbox import FrameSource, Letter, ReadFrame
+from napari_cvdm.live.mailbox import FrameSource, Item, ReadFrame
 from napari_cvdm.models.checkpoint import Checkpoint
-from napari_cvdm.reconstruct.precision import settled
+from napari_cvdm.reconstruct.precision import resolve_precision
 from napari_cvdm.reconstruct.restore import restore, task_of
 
 PATIENCE_S = 0.2  # how long a thread that follows may sleep before it can be asked to end
@@ -145,7 +145,9 @@ def follow(
         The followed folder is gone.
     """
     planes = count_planes(task_of(model.card).planes, template.defocus_um)
-    template = replace(settled(template, model), samples=1, schedule_points=0, keep_samples=False)
+    template = replace(
+        resolve_precision(template, model), samples=1, schedule_points=0, keep_samples=False
+    )
     ends: deque[float] = deque(maxlen=RATED_FRAMES)
     done = skipped = 0
     while not source.stopped:
@@ -178,7 +180,7 @@ def _usable(image: ImageStack, planes: int) -> ImageStack:
 
 
 def _live_frame(
-    letter: Letter[ReadFrame],
+    letter: Item[ReadFrame],
     image: ImageStack,
     restoration: Restoration,
     ends: deque[float],

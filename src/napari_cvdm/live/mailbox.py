@@ -13,7 +13,7 @@ ReadFrame = Callable[[], ImageStack]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Letter(Generic[Content]):
+class Item(Generic[Content]):
     """What was posted, and when.
 
     Parameters
@@ -33,7 +33,7 @@ class Letter(Generic[Content]):
 class FrameSource(Protocol):
     """Where frames come from: a `Mailbox` that somebody posts into, or a `FolderWatch`."""
 
-    def take(self, patience_s: float) -> Letter[ReadFrame] | None:
+    def take(self, patience_s: float) -> Item[ReadFrame] | None:
         """The newest frame, still to be read; None when there was none for `patience_s`, or after `stop`."""
 
     def drop(self) -> None:
@@ -51,7 +51,7 @@ class FrameSource(Protocol):
         """Frames that nobody reconstructed, because a newer one came or the following was stopped."""
 
 
-class Mailbox(Generic[Content]):
+class LatestValue(Generic[Content]):
     """Holds the newest of what any thread posts; posting never waits for the one who takes.
 
     As soon as the box is empty or stopped, what was posted is what was used and what was dropped.
@@ -59,22 +59,22 @@ class Mailbox(Generic[Content]):
 
     def __init__(self) -> None:
         self._changed = Condition()
-        self._waiting: Letter[Content] | None = None
+        self._waiting: Item[Content] | None = None
         self._posted = 0
         self._dropped = 0
         self._stopped = False
 
-    def post(self, content: Content) -> None:
+    def put(self, content: Content) -> None:
         """Put something in, in place of what still lies there; after `stop` nothing is taken in or counted."""
         with self._changed:
             if self._stopped:
                 return
             self._dropped += self._waiting is not None
             self._posted += 1
-            self._waiting = Letter(number=self._posted, content=content, posted_s=time.monotonic())
+            self._waiting = Item(number=self._posted, content=content, posted_s=time.monotonic())
             self._changed.notify()
 
-    def take(self, patience_s: float = 0.0) -> Letter[Content] | None:
+    def take(self, patience_s: float = 0.0) -> Item[Content] | None:
         """The newest letter, once; None when none came within `patience_s` [s], or after `stop`."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting is not None or self._stopped, patience_s)

@@ -12,7 +12,7 @@ from typing import IO
 
 from napari_cvdm.io import output_folder
 from napari_cvdm.io.errors import one_line
-from napari_cvdm.io.records import record_of
+from napari_cvdm.io.records import parse_json_object
 from napari_cvdm.models.checkpoint import (
     CARD,
     LARGEST_CARD,
@@ -216,7 +216,7 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
 def _folder_name(card: bytes, source: Path) -> str:
     """The model's name, where it is one that a folder may have."""
     try:
-        name = record_of(card)["name"]
+        name = parse_json_object(card)["name"]
     except (ValueError, KeyError):
         raise CheckpointError(
             f"{source}: {CARD} is not a model card; copy the model again, or export it again."

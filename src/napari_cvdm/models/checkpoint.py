@@ -14,7 +14,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from napari_cvdm.io.errors import one_line
-from napari_cvdm.io.records import content_of, record_of
+from napari_cvdm.io.records import parse_json_object, read_bounded
 from napari_cvdm.models.cvdm import CVDM, CVDMConfig
 from napari_cvdm.models.dfcan import DFCANConfig
 from napari_cvdm.models.schedule import DILATIONS
@@ -140,7 +140,7 @@ class Checkpoint:
 def _read_card(folder: Path) -> ModelCard:
     path = folder / CARD
     try:
-        values = record_of(content_of(path, LARGEST_CARD))
+        values = parse_json_object(read_bounded(path, LARGEST_CARD))
         if values.get("format") != FORMAT:
             raise CheckpointError(
                 f"{path} has format {values.get('format')!r:.40}; this version reads format {FORMAT}. Update napari-cvdm or train the model again."

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_cvdm.core.device import best_one_by_one, sent
+from napari_cvdm.core.device import prefers_sequential, to_device
 from napari_cvdm.core.noise import noise_field
 from napari_cvdm.diffusion.prediction import PREDICTIONS, TARGETS
 from napari_cvdm.diffusion.process import half_log_snr
@@ -203,7 +203,7 @@ class CVDM(nn.Module):
         """Parameters of the rate and of the clock."""
         return [*self.rate_network.parameters(), *self.clock.parameters()]
 
-    def correction(self, condition: Tensor) -> Tensor:
+    def mean_residual(self, condition: Tensor) -> Tensor:
         """What the mean network adds to the baseline: (B, C, Y, X) -> (B, 1, uY, uX); zero without one."""
         folded = functional.pixel_unshuffle(condition, self.config.condition_fold)
         if self.mean is None:
@@ -246,9 +246,9 @@ class CVDM(nn.Module):
             LARGEST_LOG_STD * torch.tanh(logarithm / LARGEST_LOG_STD)
         )
 
-    def entered(self, features: Tensor) -> Tensor:
+    def first_layer_features(self, features: Tensor) -> Tensor:
         """What the features give to the denoiser's first layer, on the working grid: computed once, used at every step."""
-        return features if self.denoiser is None else self.denoiser.entered(features)
+        return features if self.denoiser is None else self.denoiser.first_layer_features(features)
 
     def output(self, noisy: Tensor, exponent: Tensor, entered: Tensor) -> Tensor:
         """The denoiser's raw output (v or eps) for a noisy target and n = lambda T, all of shape (B, 1, uY, uX), and for an image's `entered`.
@@ -259,7 +259,7 @@ class CVDM(nn.Module):
             raise TypeError("a regression has no denoiser, so there is no output to ask for.")
         level = (half_log_snr(exponent) / LEVEL_SCALE).clamp(-LEVEL_LIMIT, LEVEL_LIMIT)
         modulations = self.denoiser.modulations(functional.avg_pool2d(level, self.config.fold))
-        if len(noisy) == len(entered) or not best_one_by_one(noisy.device):
+        if len(noisy) == len(entered) or not prefers_sequential(noisy.device):
             return self._through(self.denoiser, noisy, entered, modulations)
         shared = tuple(modulations)
         return torch.cat(
@@ -271,7 +271,7 @@ class CVDM(nn.Module):
     ) -> Tensor:
         folded = functional.pixel_unshuffle(noisy, self.config.fold)
         return functional.pixel_shuffle(
-            denoiser.through(entered, modulations, folded), self.config.fold
+            denoiser.forward_blocks(entered, modulations, folded), self.config.fold
         ).to(noisy.dtype)
 
     def clean(self, noisy: Tensor, exponent: Tensor, entered: Tensor) -> Tensor:
@@ -298,7 +298,7 @@ class CVDM(nn.Module):
             * noise_field(shape, seed=seed, sample=sample // 2, step=step, origin=origin)
             for sample in samples
         ]
-        noise = sent(np.stack(fields)[:, None], self.residual_scale.device)
+        noise = to_device(np.stack(fields)[:, None], self.residual_scale.device)
         return noise * self.config.noise_scale if step else noise
 
     def encode(self, truth: Tensor, baseline: Tensor, correction: Tensor, std: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_cvdm.core.result import ClockCurve
-from napari_cvdm.models.unet import silence
+from napari_cvdm.models.unet import zero_init
 
 RATE_MIN = 7.0  # gamma(1) <= 9.2e-4 everywhere: the sampler may start from pure noise
 RATE_MAX = 40.0  # gamma(1) >= 4e-18: still above zero in float32
@@ -122,7 +122,7 @@ class PixelRate(nn.Module):
             nn.Conv2d(width, fold**2, 3, padding=1) if dilations else nn.Conv2d(inputs, fold**2, 1)
         )
         self.layers = nn.Sequential(*hidden, last)
-        silence(last, bias=-3.0)
+        zero_init(last, bias=-3.0)
 
     def forward(self, features: Tensor) -> Tensor:
         """Folded condition (B, inputs, Y, X) -> lambda of shape (B, 1, fold Y, fold X)."""

@@ -57,10 +57,10 @@ class TiledModel:
         """(B, 1, uY, uX) with its last row and column repeated up to the canvas."""
         return pad_to_canvas(image, self.plan(), self.network.config.fold)
 
-    def correction(self, condition: Tensor) -> Tensor:
-        """`CVDM.correction` of a padded condition."""
+    def mean_residual(self, condition: Tensor) -> Tensor:
+        """`CVDM.mean_residual` of a padded condition."""
         return self._evaluate(
-            self.network.correction, [condition], self.network.config.mean.receptive_radius
+            self.network.mean_residual, [condition], self.network.config.mean.receptive_radius
         )
 
     def rate(self, features: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ def channels_last(network: CVDM, device: torch.device) -> CVDM:
     return network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs do not know it
 
 
-def placed(network: CVDM, device: torch.device) -> CVDM:
+def network_on(network: CVDM, device: torch.device) -> CVDM:
     """A network to evaluate on a device: itself, where it is there in the layout that convolutions like (as `load_model` gives it), else a copy."""
     weights = [parameter for parameter in network.parameters() if parameter.ndim == 4]
     there = network.residual_scale.device == device and all(

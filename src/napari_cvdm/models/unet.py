@@ -72,7 +72,7 @@ class UNetConfig:
         return 2 + convolutions + self.stride
 
 
-def silence(layer: nn.Conv2d, bias: float = 0.0) -> None:
+def zero_init(layer: nn.Conv2d, bias: float = 0.0) -> None:
     """Make a layer start as the constant `bias`, whatever it is given."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
@@ -87,7 +87,7 @@ class ResidualBlock(nn.Module):
         self.first = nn.Conv2d(width, width, 3, padding=1)
         self.second = nn.Conv2d(width, width, 3, padding=1)
         self.modulation = nn.Conv2d(level_channels, 2 * width, 1) if level_channels else None
-        silence(self.second)
+        zero_init(self.second)
 
     def modulated(self, level: Tensor | None) -> Modulation:
         """1 + scale and shift at a level of shape (B, level_channels, Y, X), in the memory layout of the features."""
@@ -155,16 +155,16 @@ class UNet(nn.Module):
 
         self.encoder, self.decoder = arm(), arm()[:-1]
         self.exit = nn.Conv2d(widths[0], outputs, 3, padding=1)
-        silence(self.exit)
+        zero_init(self.exit)
 
     def forward(self, features: Tensor, level: Tensor | None = None) -> Tensor:
         """Folded input of shape (B, inputs, Y, X) and level map of shape (B, 1, Y, X) -> (B, outputs, Y, X).
 
         Y and X must be multiples of the config's stride.
         """
-        return self.through(self.entered(features), self.modulations(level))
+        return self.forward_blocks(self.first_layer_features(features), self.modulations(level))
 
-    def entered(self, features: Tensor) -> Tensor:
+    def first_layer_features(self, features: Tensor) -> Tensor:
         """What the last channels of an input, all or some, (B, n, Y, X), add to the first layer, its bias included: (B, widths[0], Y, X).
 
         The layer is a sum over channels, so that what does not change between two inputs is convolved once: see `through`.
@@ -183,7 +183,7 @@ class UNet(nn.Module):
             for block in blocks.children():
                 yield block.modulated(pyramid[depth])  # type: ignore[operator]  # torch's stubs: a child may be a tensor
 
-    def through(
+    def forward_blocks(
         self, features: Tensor, modulations: Iterable[Modulation], changing: Tensor | None = None
     ) -> Tensor:
         """`forward` for a level that `modulations` has embedded, from what `entered`, and from the first channels of the input where those did not."""

@@ -21,8 +21,8 @@ from napari_cvdm.core.tiling.blocks import Block
 from napari_cvdm.io.errors import one_line
 from napari_cvdm.io.job_folder import JobFolder
 from napari_cvdm.out_of_core.job import TiledFiles
-from napari_cvdm.out_of_core.run import BlockRestorer, Carrying
-from napari_cvdm.reconstruct.precision import settled
+from napari_cvdm.out_of_core.run import BlockRestorer, Executor
+from napari_cvdm.reconstruct.precision import resolve_precision
 
 CONNECT_S = 20
 POLL_S = 0.1
@@ -37,7 +37,7 @@ class ClusterError(ValueError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ticket:
+class TaskSpec:
     """What a task is told of its job, and what it must find there.
 
     Parameters
@@ -57,9 +57,9 @@ class Ticket:
     model_sha256: str
 
 
-def ticket_of(files: TiledFiles, restorer: BlockRestorer) -> Ticket:
+def ticket_of(files: TiledFiles, restorer: BlockRestorer) -> TaskSpec:
     """The ticket of a job whose folder has its plan already."""
-    return Ticket(
+    return TaskSpec(
         files=json.dumps(asdict(files.absolute())),
         path=str(restorer.folder.path),
         version=__version__,
@@ -69,7 +69,7 @@ def ticket_of(files: TiledFiles, restorer: BlockRestorer) -> Ticket:
 
 
 @lru_cache(maxsize=2)
-def opened(ticket: Ticket) -> tuple[BlockRestorer, dict[int, Block]]:
+def opened(ticket: TaskSpec) -> tuple[BlockRestorer, dict[int, Block]]:
     """The job of a ticket and its blocks by number: opened once in a process, the model with it.
 
     Raises
@@ -84,7 +84,7 @@ def opened(ticket: Ticket) -> tuple[BlockRestorer, dict[int, Block]]:
     job, model = TiledFiles(**{**values, "images": tuple(values["images"])}).open()
     _check(f"model {model.card.name}", model.sha256, ticket.model_sha256)
     job = replace(
-        job, request=settled(job.request, model, folder.plan()["settings"])
+        job, request=resolve_precision(job.request, model, folder.plan()["settings"])
     )  # computed as planned, whatever is faster here
     restorer = BlockRestorer(job, model, folder.path)
     return restorer, {block.number: block for block in restorer.plan.blocks()}
@@ -97,13 +97,13 @@ def _check(what: str, here: str, wanted: str) -> None:
         )
 
 
-def carry_out_block(ticket: Ticket, number: int) -> dict[str, Any]:
+def run_task(ticket: TaskSpec, number: int) -> dict[str, Any]:
     """One task: restore a block, write it, mark it; returns what the marker says."""
     restorer, blocks = opened(ticket)
-    return dict(finished(restorer.carry_out(blocks[number])))
+    return dict(finished(restorer.run_block(blocks[number])))
 
 
-def on_cluster(where: str, files: TiledFiles) -> Carrying:
+def on_cluster(where: str, files: TiledFiles) -> Executor:
     """Carry blocks out on a cluster.
 
     Parameters
@@ -124,7 +124,9 @@ def on_cluster(where: str, files: TiledFiles) -> Carrying:
     """
     _check_where(where)
 
-    def carrying(restorer: BlockRestorer, left: Sequence[Block]) -> Generator[Progress, None, None]:
+    def make_executor(
+        restorer: BlockRestorer, left: Sequence[Block]
+    ) -> Generator[Progress, None, None]:
         if not left:
             return
         each = restorer.job.request.samples * restorer.job.request.steps
@@ -136,7 +138,7 @@ def on_cluster(where: str, files: TiledFiles) -> Carrying:
         with cluster_client(where) as client:
             yield from _followed(client, ticket_of(files, restorer), restorer, left)
 
-    return carrying
+    return make_executor
 
 
 def check_scheduler(where: str) -> None:
@@ -217,13 +219,13 @@ def _distributed() -> Any:
 
 
 def _followed(
-    client: Any, ticket: Ticket, restorer: BlockRestorer, left: Sequence[Block]
+    client: Any, ticket: TaskSpec, restorer: BlockRestorer, left: Sequence[Block]
 ) -> Generator[Progress, None, None]:
     """Submit every block, and wait for all of them; the first one that fails does not stop the others."""
     each = restorer.job.request.samples * restorer.job.request.steps
     futures = {
         client.submit(
-            carry_out_block,
+            run_task,
             ticket,
             block.number,
             key=f"{block.name}-{ticket.plan_sha256[:8]}-{time.time_ns()}",

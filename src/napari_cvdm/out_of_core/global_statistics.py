@@ -14,8 +14,8 @@ from napari_cvdm.core.tiling.blocks import Block, BlockPlan
 from napari_cvdm.io import Fingerprint, ImageFileError, check_finite
 from napari_cvdm.io.lazy import window_of
 from napari_cvdm.models.cvdm import CVDM
-from napari_cvdm.reconstruct.sampling import Frame
-from napari_cvdm.tasks import Background, Blocks, SampledPlane, Task, sampled_lines
+from napari_cvdm.reconstruct.sampling import FrameSampler
+from napari_cvdm.tasks import Background, GlobalStatistics, SampledPlane, Task, sampled_lines
 from napari_cvdm.tasks.conditioned import fitting
 from napari_cvdm.tasks.sampled import LARGEST_SAMPLE_PX
 
@@ -144,7 +144,7 @@ def survey_frame(
     plan: BlockPlan,
     frame_number: int,
     fingerprint: Fingerprint,
-) -> Blocks:
+) -> GlobalStatistics:
     """The numbers of one frame that must be global, but for the rate of the networks."""
     if not isinstance(request.background, str):
         fitting(
@@ -176,7 +176,7 @@ def surveyed_blocks(
     ]
 
 
-def median_rate(frames: Iterator[Frame], count: int) -> float:
+def median_rate(frames: Iterator[FrameSampler], count: int) -> float:
     """Median of lambda(x) over `count` parts, of at most LARGEST_SAMPLE_PX pixels in all: it sets the sampler's grid, for all parts alike."""
     pooled = []
     for frame in frames:
@@ -189,11 +189,11 @@ def median_rate(frames: Iterator[Frame], count: int) -> float:
 def begin_block(
     request: RestoreRequest,
     network: CVDM,
-    blocks: Blocks,
+    blocks: GlobalStatistics,
     block: Block,
     surroundings: int,
     grid_rate: float | None,
-) -> Frame:
+) -> FrameSampler:
     """Read one part with what lies around it, and prepare it with the numbers of the whole."""
     pixels = window_of(request.image, block.frame, *block.window)
     check_finite(pixels, "PYX", f"{request.image.source}, {block.name}")
@@ -206,7 +206,7 @@ def begin_block(
     prepared = prepared.within(
         block.core, network.config.condition_fold * network.config.alignment, surroundings
     )
-    return Frame.begin(
+    return FrameSampler.begin(
         request,
         network,
         prepared,
@@ -217,7 +217,7 @@ def begin_block(
     )
 
 
-def save_numbers(path: Path, blocks: Blocks, grid_rate: float) -> None:
+def save_numbers(path: Path, blocks: GlobalStatistics, grid_rate: float) -> None:
     """Keep a survey beside the results: arrays only, complete before it takes its name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
@@ -227,7 +227,7 @@ def save_numbers(path: Path, blocks: Blocks, grid_rate: float) -> None:
     partial.replace(path)
 
 
-def load_numbers(path: Path, task: Task) -> tuple[Blocks, float]:
+def load_numbers(path: Path, task: Task) -> tuple[GlobalStatistics, float]:
     """A survey that was kept, and the rate of the sampler's grid."""
     with np.load(path, allow_pickle=False) as kept:
         return task.blocks(dict(kept)), float(kept["grid_rate"])

@@ -32,11 +32,11 @@ from napari_cvdm.out_of_core.global_statistics import (
 )
 from napari_cvdm.out_of_core.job import TiledRequest
 from napari_cvdm.out_of_core.output import grid_of, images_of, provenance_of
-from napari_cvdm.reconstruct.precision import settled
+from napari_cvdm.reconstruct.precision import resolve_precision
 from napari_cvdm.reconstruct.provenance import settings_of
 from napari_cvdm.reconstruct.restore import check_planes, check_psf, task_of
 from napari_cvdm.reconstruct.sampling import sample_frame
-from napari_cvdm.tasks import Blocks
+from napari_cvdm.tasks import GlobalStatistics
 
 FREE_TO_CHANGE = ("device", "tile")  # they change the cost, and no pixel beyond rounding
 PROVENANCE = "provenance.json"
@@ -82,17 +82,17 @@ class BlockRestorer:
         self.plan = job.plan(self.task.surroundings_px)
         self._network = channels_last(deepcopy(model.network), pick_device(job.request.device))
         self._usable = not far_from_training(job.request, model.card)
-        self._surveys: dict[int, tuple[Blocks, float]] = {}
+        self._surveys: dict[int, tuple[GlobalStatistics, float]] = {}
 
     def numbers_path(self, frame_number: int) -> Path:
         """Where the survey of a frame is kept."""
         return self.folder.notes / "frames" / f"{frame_number}.npz"
 
-    def survey(self, frame_number: int, fingerprint: Fingerprint) -> Blocks:
+    def survey(self, frame_number: int, fingerprint: Fingerprint) -> GlobalStatistics:
         """What must be global of one frame, but for the rate: the image is read once."""
         return survey_frame(self.job.request, self.task, self.plan, frame_number, fingerprint)
 
-    def keep_survey(self, blocks: Blocks, frame_number: int) -> None:
+    def keep_survey(self, blocks: GlobalStatistics, frame_number: int) -> None:
         """Find the rate that sets the sampler's grid, and keep the survey for every process."""
         chosen = surveyed_blocks(self.plan, frame_number)
         parts = (
@@ -101,7 +101,7 @@ class BlockRestorer:
         )
         save_numbers(self.numbers_path(frame_number), blocks, median_rate(parts, len(chosen)))
 
-    def carry_out(self, block: Block) -> Generator[Progress, None, dict[str, Any]]:
+    def run_block(self, block: Block) -> Generator[Progress, None, dict[str, Any]]:
         """Restore a block, write it, and mark it as done.
 
         Yields
@@ -137,7 +137,7 @@ class BlockRestorer:
         self.folder.mark(block.name, said)
         return said
 
-    def _survey_of(self, frame_number: int) -> tuple[Blocks, float]:
+    def _survey_of(self, frame_number: int) -> tuple[GlobalStatistics, float]:
         if frame_number not in self._surveys:
             self._surveys = {frame_number: load_numbers(self.numbers_path(frame_number), self.task)}
         return self._surveys[frame_number]
@@ -146,7 +146,7 @@ class BlockRestorer:
         open_level(self.folder.path, name)[(*index, *block.written(self.task.upsampling))] = pixels
 
 
-class Carrying(Protocol):
+class Executor(Protocol):
     """How the blocks that are left are carried out: here, or on a cluster."""
 
     def __call__(
@@ -155,12 +155,12 @@ class Carrying(Protocol):
         """Carry all out; yields Progress counted in network evaluations."""
 
 
-def one_by_one(restorer: BlockRestorer, left: Sequence[Block]) -> Generator[Progress, None, None]:
+def run_serial(restorer: BlockRestorer, left: Sequence[Block]) -> Generator[Progress, None, None]:
     """In this process."""
     request = restorer.job.request
     each = request.samples * request.steps
     for number, block in enumerate(left):
-        steps = restorer.carry_out(block)
+        steps = restorer.run_block(block)
         for done, step in enumerate(steps, start=number * each + 1):
             yield Progress(
                 stage=f"block {number + 1} of {len(left)}, {step.stage.partition(',')[0]}",
@@ -170,7 +170,7 @@ def one_by_one(restorer: BlockRestorer, left: Sequence[Block]) -> Generator[Prog
 
 
 def restore_by_tiles(
-    job: TiledRequest, model: Checkpoint, carrying: Carrying = one_by_one
+    job: TiledRequest, model: Checkpoint, carrying: Executor = run_serial
 ) -> Generator[Progress, None, TiledRestoration]:
     """Restore an image that does not fit the memory.
 
@@ -202,7 +202,9 @@ def restore_by_tiles(
     check_planes(job.request.image, task_of(model.card))
     check_psf(job.request, task_of(model.card))
     folder = growing_folder(job.out, job.overwrite)
-    job = replace(job, request=settled(job.request, model, _begun_settings(job, model, folder)))
+    job = replace(
+        job, request=resolve_precision(job.request, model, _begun_settings(job, model, folder))
+    )
     restorer = BlockRestorer(job, model, folder.path)
     yield from _prepare(restorer, folder)
     plan = restorer.plan

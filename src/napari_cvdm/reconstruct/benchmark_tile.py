@@ -10,7 +10,7 @@ from napari_cvdm.models.tiled import TiledModel
 MIDDLE_EXPONENT = 5.0
 
 
-class EmptyTile:
+class BenchmarkTile:
     """A tile of zeros on the network's device, halfway through the sampler.
 
     Parameters
@@ -29,24 +29,26 @@ class EmptyTile:
             1, network.config.condition_channels, *shape, device=network.residual_scale.device
         )
         self._condition = self._tiled.padded_condition(condition)
-        features = network.features(self._condition, self.correction("fp32"))
+        features = network.features(self._condition, self.mean_residual("fp32"))
         rate = self._tiled.rate(features)
-        self._entered = network.entered(features)
+        self._entered = network.first_layer_features(features)
         self._exponent, self._noisy = (
             torch.full_like(rate, MIDDLE_EXPONENT),
             rate.expand(together, -1, -1, -1),
         )
 
     @torch.inference_mode()
-    def correction(self, precision: str) -> Tensor:
+    def mean_residual(self, precision: str) -> Tensor:
         """The mean network, (1, 1, uY, uX)."""
         with autocast(self._condition.device, precision):
-            return self._tiled.correction(self._condition)
+            return self._tiled.mean_residual(self._condition)
 
     @torch.inference_mode()
     def rate(self, precision: str) -> Tensor:
         """All that is evaluated once for an image, mean network and rate map: (1, 1, uY, uX)."""
-        return self._tiled.rate(self._network.features(self._condition, self.correction(precision)))
+        return self._tiled.rate(
+            self._network.features(self._condition, self.mean_residual(precision))
+        )
 
     @torch.inference_mode()
     def step(self, precision: str) -> Tensor:

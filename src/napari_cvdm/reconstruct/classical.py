@@ -12,7 +12,7 @@ from napari_cvdm.checks.training_range import axes_warnings
 from napari_cvdm.core.plane_positions import position_warnings
 from napari_cvdm.core.request import RestoreRequest
 from napari_cvdm.core.result import ClockCurve, Progress, Restoration, Stop
-from napari_cvdm.reconstruct.provenance import Record
+from napari_cvdm.reconstruct.provenance import ProvenanceRecorder
 from napari_cvdm.reconstruct.restore import (
     SINGLE_ANSWER,
     Restoring,
@@ -60,7 +60,7 @@ def reconstruct_classically(request: RestoreRequest, method: Baseline) -> Restor
     task = task_of(method.card)
     check_planes(request.image, task)
     check_psf(request, task)
-    record, indices = Record(request, method.entry), list(frame_indices(request.image))
+    record, indices = ProvenanceRecorder(request, method.entry), list(frame_indices(request.image))
     arrays = _Arrays(request, task)
     for number, index in enumerate(indices):
         answer, stop = yield from _solved(request, method, record.read(index), number, len(indices))
@@ -125,7 +125,7 @@ def _assembled(
     request: RestoreRequest,
     task: Task,
     arrays: _Arrays,
-    record: Record,
+    record: ProvenanceRecorder,
     warnings: tuple[str, ...],
     seconds: float,
 ) -> Restoration:

@@ -12,9 +12,9 @@ from napari_cvdm.core.request import RestoreRequest
 from napari_cvdm.core.result import Progress
 from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.models.cvdm import CVDM
-from napari_cvdm.models.tiled import TiledModel, placed
-from napari_cvdm.reconstruct.benchmark_tile import EmptyTile
-from napari_cvdm.reconstruct.precision import settled
+from napari_cvdm.models.tiled import TiledModel, network_on
+from napari_cvdm.reconstruct.benchmark_tile import BenchmarkTile
+from napari_cvdm.reconstruct.precision import resolve_precision
 from napari_cvdm.reconstruct.restore import check_planes, frame_indices, prepare_frame, task_of
 from napari_cvdm.reconstruct.sampling import evaluations, samples_together
 from napari_cvdm.tasks.deconvolved import DECONVOLVED_BYTES
@@ -67,8 +67,8 @@ def estimate(request: RestoreRequest, model: Checkpoint) -> Generator[Progress, 
     """
     task, device = task_of(model.card), pick_device(request.device)
     check_planes(request.image, task)
-    request = settled(request, model)
-    network = placed(model.network, device)
+    request = resolve_precision(request, model)
+    network = network_on(model.network, device)
     frames = list(frame_indices(request.image))
     started = time.perf_counter()
     prepared, _ = yield from prepare_frame(
@@ -109,12 +109,12 @@ def _one_tile(
 ) -> Generator[Progress, None, tuple[float, float, int]]:
     """Seconds of what is done once, seconds of one sample's step among others, and bytes at the peak, on an empty tile."""
     yield _measuring(0)
-    tile = EmptyTile(network, shape, together)
+    tile = BenchmarkTile(network, shape, together)
     step = partial(tile.step, precision)
     yield _measuring(1)
     peak = peak_memory(device, step)
     yield _measuring(2)
-    peak = max(peak, peak_memory(device, partial(tile.correction, precision)))
+    peak = max(peak, peak_memory(device, partial(tile.mean_residual, precision)))
     yield _measuring(3)
     once = seconds_of(device, partial(tile.rate, precision))
     yield _measuring(4)

@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 import torch
 
-from napari_cvdm.core.device import pick_device, seconds_of, telling_px
+from napari_cvdm.core.device import benchmark_px, pick_device, seconds_of
 from napari_cvdm.core.request import EARLIER, RestoreRequest
 from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.models.cvdm import CVDM
-from napari_cvdm.models.tiled import placed
-from napari_cvdm.reconstruct.benchmark_tile import EmptyTile
+from napari_cvdm.models.tiled import network_on
+from napari_cvdm.reconstruct.benchmark_tile import BenchmarkTile
 
 Arithmetic = Literal["fp32", "bf16"]
 WORTH = 1.2  # times as fast as fp32, which rounds less; a smaller gain is chance on a busy machine
@@ -22,7 +22,7 @@ _measured: dict[tuple[str, str], Arithmetic] = {}
 _one_at_a_time = Lock()  # two threads that measure at once slow each other
 
 
-def settled(
+def resolve_precision(
     request: RestoreRequest, model: Checkpoint, begun: Mapping[str, Any] | None = None
 ) -> RestoreRequest:
     """The request with ``precision="auto"`` replaced by what it means here.
@@ -49,16 +49,18 @@ def settled(
         return request
     return replace(
         request,
-        precision=measured(model, device) if begun is None else {**EARLIER, **begun}["precision"],
+        precision=benchmark_precision(model, device)
+        if begun is None
+        else {**EARLIER, **begun}["precision"],
     )
 
 
-def measured(model: Checkpoint, device: torch.device) -> Arithmetic:
+def benchmark_precision(model: Checkpoint, device: torch.device) -> Arithmetic:
     """The faster precision for a model on a device, as it was found the first time in this process."""
     known = (model.sha256, str(device))
     with _one_at_a_time:
         if known not in _measured:
-            _measured[known] = faster(*evaluation_seconds(placed(model.network, device)))
+            _measured[known] = faster(*evaluation_seconds(network_on(model.network, device)))
         return _measured[known]
 
 
@@ -68,9 +70,9 @@ def evaluation_seconds(network: CVDM) -> tuple[Sequence[float], Sequence[float]]
     It is one of the denoiser, or of the mean network where there is no denoiser.
     """
     device = network.residual_scale.device
-    side = telling_px(device) // network.config.upsampling
-    tile = EmptyTile(network, (side, side))
-    evaluate = tile.step if network.config.diffused else tile.correction
+    side = benchmark_px(device) // network.config.upsampling
+    tile = BenchmarkTile(network, (side, side))
+    evaluate = tile.step if network.config.diffused else tile.mean_residual
     exact, narrow = partial(evaluate, "fp32"), partial(evaluate, "bf16")
     exact(), narrow()  # the first time, the kernels are chosen
     turns = [(seconds_of(device, exact), seconds_of(device, narrow)) for _ in range(TURNS)]

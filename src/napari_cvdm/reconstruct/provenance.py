@@ -19,7 +19,7 @@ from napari_cvdm.models.checkpoint import Checkpoint
 FREE_TO_CHANGE = ("samples", "keep_samples", "schedule_points", "device", "tile")
 
 
-class Record:
+class ProvenanceRecorder:
     """Reads the frames of a request, and keeps what their reader should know.
 
     Parameters

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from napari_cvdm.checks.plane_warnings import plane_warnings
-from napari_cvdm.checks.quality_flag import judged
-from napari_cvdm.checks.run_checks import Findings
+from napari_cvdm.checks.quality_flag import with_quality_flag
+from napari_cvdm.checks.run_checks import RunChecks
 from napari_cvdm.checks.training_range import (
     axes_warnings,
     beyond_trained_range,
@@ -26,11 +26,11 @@ from napari_cvdm.core.statistics import RunningMoments
 from napari_cvdm.io import combine_planes
 from napari_cvdm.models.checkpoint import Checkpoint, CheckpointError, ModelCard
 from napari_cvdm.models.schedule import clock_curve, clock_device, gamma_and_beta
-from napari_cvdm.models.tiled import placed
-from napari_cvdm.reconstruct.precision import settled
-from napari_cvdm.reconstruct.provenance import Record, check_continues, model_entry
-from napari_cvdm.reconstruct.sampling import Frame, sample_frame
-from napari_cvdm.tasks import TASKS, Conditioned, Task
+from napari_cvdm.models.tiled import network_on
+from napari_cvdm.reconstruct.precision import resolve_precision
+from napari_cvdm.reconstruct.provenance import ProvenanceRecorder, check_continues, model_entry
+from napari_cvdm.reconstruct.sampling import FrameSampler, sample_frame
+from napari_cvdm.tasks import TASKS, NetworkInput, Task
 from napari_cvdm.tasks.conditioned import BORDER_PX
 
 CLOCK_POINTS = 100
@@ -183,13 +183,17 @@ def restore(
     image = request.image
     check_planes(image, task)
     check_psf(request, task)
-    request = settled(request, model, None if earlier is None else earlier.provenance.settings)
+    request = resolve_precision(
+        request, model, None if earlier is None else earlier.provenance.settings
+    )
     if earlier is not None:
         check_continues(request, model, earlier)
-    network = placed(model.network, device)  # the checkpoint stays on the CPU, for others to use
-    record, indices = Record(request, model_entry(model)), list(frame_indices(image))
+    network = network_on(
+        model.network, device
+    )  # the checkpoint stays on the CPU, for others to use
+    record, indices = ProvenanceRecorder(request, model_entry(model)), list(frame_indices(image))
     arrays = _Arrays(request, task, earlier)
-    findings = Findings(request, model.card, arrays.counts, earlier, check=check)
+    findings = RunChecks(request, model.card, arrays.counts, earlier, check=check)
     for number, index in enumerate(indices):
         pixels = record.read(index)
         prepared, stop = yield from prepare_frame(
@@ -201,7 +205,7 @@ def restore(
                 request.region, network.config.condition_fold * network.config.alignment
             )
         findings.begin(index, pixels, prepared)
-        frame = Frame.begin(request, network, prepared, index, number, len(indices))
+        frame = FrameSampler.begin(request, network, prepared, index, number, len(indices))
         moments = arrays.moments(index)
         samples, stop = yield from sample_frame(frame, moments, findings.see, stop)
         arrays.fill(frame, moments, samples)
@@ -214,8 +218,8 @@ def restore(
 
 
 def prepare_frame(
-    steps: Generator[str, None, Conditioned], request: RestoreRequest, number: int, frames: int
-) -> Generator[Progress, Stop | None, tuple[Conditioned, Stop | None]]:
+    steps: Generator[str, None, NetworkInput], request: RestoreRequest, number: int, frames: int
+) -> Generator[Progress, Stop | None, tuple[NetworkInput, Stop | None]]:
     """Prepare a frame, step by step; returns it and what was sent on the way."""
     stop, per_frame = None, request.samples * request.steps
     while True:
@@ -264,7 +268,7 @@ class _Arrays:
         """Of one frame, as they are now."""
         return RunningMoments(self.mean[index], self.variance[index], int(self.counts[index]))
 
-    def fill(self, frame: Frame, moments: RunningMoments, samples: list[np.ndarray]) -> None:
+    def fill(self, frame: FrameSampler, moments: RunningMoments, samples: list[np.ndarray]) -> None:
         """Put one frame in; without a single sample it stays empty."""
         index, before = frame.index, int(self.counts[frame.index])
         self.counts[index] = moments.count
@@ -285,8 +289,8 @@ def _assembled(
     model: Checkpoint,
     task: Task,
     arrays: _Arrays,
-    findings: Findings,
-    record: Record,
+    findings: RunChecks,
+    record: ProvenanceRecorder,
     seconds: float,
 ) -> Restoration:
     gamma, beta, times = schedule_maps(model, arrays.rate, request.schedule_points)
@@ -317,7 +321,7 @@ def _assembled(
         pixel_um=request.optics_value("pixel_um") / task.upsampling,
         upsampling=task.upsampling,
         valid=arrays.valid & ~beyond.mask & usable,
-        provenance=judged(record.provenance(warnings, seconds, arrays.counts), light),
+        provenance=with_quality_flag(record.provenance(warnings, seconds, arrays.counts), light),
         clock=clock_curve(model.network.clock, CLOCK_POINTS),
         gamma=gamma,
         beta=beta,

@@ -16,7 +16,7 @@ from napari_cvdm.core.statistics import RunningMoments
 from napari_cvdm.diffusion.sampler import SAMPLERS, Sampling, clock_grid, uniform_time_grid
 from napari_cvdm.models.cvdm import CVDM
 from napari_cvdm.models.tiled import TiledModel
-from napari_cvdm.tasks import Conditioned
+from napari_cvdm.tasks import NetworkInput
 from napari_cvdm.tasks.conditioned import refine_mask
 
 SAMPLES_TOGETHER = 4
@@ -42,7 +42,7 @@ def evaluations(network: CVDM, samples: int, steps: int) -> int:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Frame:
+class FrameSampler:
     """A frame on a device, with all that is computed once for all its samples.
 
     Parameters
@@ -61,12 +61,12 @@ class Frame:
     """
 
     request: RestoreRequest
-    prepared: Conditioned
+    prepared: NetworkInput
     index: tuple[int, ...]
     number: int
     frames: int
     tiled: TiledModel
-    baseline: Tensor = field(repr=False)
+    initial_estimate: Tensor = field(repr=False)
     correction: Tensor = field(repr=False)
     entered: Tensor = field(repr=False)
     rate: Tensor = field(repr=False)
@@ -79,21 +79,21 @@ class Frame:
         cls,
         request: RestoreRequest,
         network: CVDM,
-        prepared: Conditioned,
+        prepared: NetworkInput,
         index: tuple[int, ...],
         number: int,
         frames: int,
         grid_rate: float | None = None,
-    ) -> "Frame":
+    ) -> "FrameSampler":
         """Evaluate what does not depend on the sample; without a `grid_rate` it is the median of the frame's own."""
         device = network.residual_scale.device
         tiled = TiledModel(network, prepared.valid.shape, request.tile)
         condition = tiled.padded_condition(prepared.channels[None].to(device))
         with autocast(device, request.precision):
-            correction = tiled.correction(condition)
+            correction = tiled.mean_residual(condition)
             features = network.features(condition, correction)
             std = tiled.residual_std(features)
-        rate, (height, width) = tiled.rate(features), prepared.baseline.shape
+        rate, (height, width) = tiled.rate(features), prepared.initial_estimate.shape
         return cls(
             request=request,
             prepared=prepared,
@@ -101,9 +101,9 @@ class Frame:
             number=number,
             frames=frames,
             tiled=tiled,
-            baseline=tiled.padded_target(prepared.baseline[None, None].to(device)),
+            initial_estimate=tiled.padded_target(prepared.initial_estimate[None, None].to(device)),
             correction=correction,
-            entered=network.entered(features),
+            entered=network.first_layer_features(features),
             rate=rate,
             std=std,
             grid_rate=float(rate[0, 0, :height, :width].median())
@@ -123,7 +123,7 @@ class Frame:
         return self.prepared.kept(refine_mask(self.prepared.valid, upsampling))
 
     def _cropped(self, canvas: Tensor) -> Tensor:
-        height, width = self.prepared.baseline.shape
+        height, width = self.prepared.initial_estimate.shape
         return canvas[0, 0, :height, :width]
 
     def _stream(self, sample: int) -> int:
@@ -181,7 +181,7 @@ class Frame:
 
         A preview of one step is a regression: nothing is drawn.
         """
-        decoded = self.tiled.network.decode(clean, self.baseline, self.correction, self.std)
+        decoded = self.tiled.network.decode(clean, self.initial_estimate, self.correction, self.std)
         image = (self._cropped(decoded) * self.prepared.gain).float().cpu().numpy()
         posterior = self.prepared.posterior
         if posterior is not None:
@@ -230,7 +230,7 @@ class Frame:
 
 @torch.inference_mode()
 def sample_frame(
-    frame: Frame,
+    frame: FrameSampler,
     moments: RunningMoments,
     see: Callable[[np.ndarray], None] = lambda image: None,
     stop: Stop | None = None,

@@ -4,7 +4,13 @@ Training and restoring call the same functions, so the network meets the same nu
 background, US-TIE, the intensity scale) is computed here; everything after this is local.
 """
 
-from napari_cvdm.tasks.conditioned import Background, Blocks, Conditioned, FrameReader, Task
+from napari_cvdm.tasks.conditioned import (
+    Background,
+    FrameReader,
+    GlobalStatistics,
+    NetworkInput,
+    Task,
+)
 from napari_cvdm.tasks.phase import PhaseTwoShot
 from napari_cvdm.tasks.sampled import SampledPlane, sampled_lines
 from napari_cvdm.tasks.widefield import Denoise, Fluorescence, WidefieldX2
@@ -16,11 +22,11 @@ __all__ = [
     "FLUORESCENCE",
     "TASKS",
     "Background",
-    "Blocks",
-    "Conditioned",
     "Denoise",
     "Fluorescence",
     "FrameReader",
+    "GlobalStatistics",
+    "NetworkInput",
     "PhaseTwoShot",
     "SampledPlane",
     "Task",

@@ -21,7 +21,7 @@ SURROUNDING_PX = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Conditioned:
+class NetworkInput:
     """One frame, ready for the networks.
 
     Parameters
@@ -49,7 +49,7 @@ class Conditioned:
     """
 
     channels: Tensor = field(repr=False)
-    baseline: Tensor = field(repr=False)
+    initial_estimate: Tensor = field(repr=False)
     gain: float
     valid: np.ndarray = field(repr=False)
     estimated: Mapping[str, Any]
@@ -62,7 +62,7 @@ class Conditioned:
     @property
     def estimate(self) -> np.ndarray:
         """The physical estimate in output units, float32, of what was asked for."""
-        image = self.baseline.numpy() * self.gain
+        image = self.initial_estimate.numpy() * self.gain
         return self.kept(image if self.posterior is None else self.posterior.blend(image)).astype(
             np.float32
         )
@@ -76,8 +76,8 @@ class Conditioned:
         )  # a frame with surroundings has the grid of its output
 
     def within(
-        self, region: tuple[int, int, int, int], alignment: int, surroundings: int = SURROUNDING_PX
-    ) -> "Conditioned":
+        self, region: tuple[int, int, int, int], alignment: int, context_px: int = SURROUNDING_PX
+    ) -> "NetworkInput":
         """The same frame for a part of it, with surroundings.
 
         The background, US-TIE and the intensity scale stay those of the whole image, and noise that of the absolute pixels,
@@ -101,10 +101,9 @@ class Conditioned:
             (region[2 * axis] + first[axis], region[2 * axis + 1] + first[axis]) for axis in (0, 1)
         )
         rows, columns = (
-            _grown(*inside[axis], self.valid.shape[axis], alignment, surroundings)
-            for axis in (0, 1)
+            _grown(*inside[axis], self.valid.shape[axis], alignment, context_px) for axis in (0, 1)
         )
-        upsampling = self.baseline.shape[-1] // self.valid.shape[-1]
+        upsampling = self.initial_estimate.shape[-1] // self.valid.shape[-1]
         fine = tuple(
             slice(part.start * upsampling, part.stop * upsampling) for part in (rows, columns)
         )
@@ -115,7 +114,7 @@ class Conditioned:
         return replace(
             self,
             channels=self.channels[:, rows, columns].contiguous(),
-            baseline=self.baseline[fine].contiguous(),
+            initial_estimate=self.initial_estimate[fine].contiguous(),
             valid=self.valid[rows, columns],
             posterior=None if self.posterior is None else self.posterior.within((rows, columns)),
             origin=(self.origin[0] + fine[0].start, self.origin[1] + fine[1].start),
@@ -167,12 +166,12 @@ class FrameReader(Protocol):
         """At most `count` windows (P, y, x), evenly drawn: pixels, background, first pixel, and the part that would be written."""
 
 
-class Blocks(Protocol):
+class GlobalStatistics(Protocol):
     """Prepares parts of one frame with what must be global known already."""
 
     def prepare(
         self, frame: np.ndarray, background: Background, first: tuple[int, int]
-    ) -> Conditioned:
+    ) -> NetworkInput:
         """A part of shape (P, Y, X) whose first pixel is `first`, and the same part of the background image where there is one."""
 
     @property
@@ -220,10 +219,10 @@ class Task(Protocol):
 
     def prepare(
         self, frame: np.ndarray, request: RestoreRequest
-    ) -> Generator[str, None, Conditioned]:
+    ) -> Generator[str, None, NetworkInput]:
         """Prepare one frame of shape (P, Y, X) with the optics of a request; yields what was done."""
 
-    def from_request(self, frame: np.ndarray, request: RestoreRequest) -> Conditioned:
+    def from_request(self, frame: np.ndarray, request: RestoreRequest) -> NetworkInput:
         """`prepare` to its end."""
 
     @property
@@ -235,10 +234,10 @@ class Task(Protocol):
 
     def survey(
         self, planes: Sequence[SampledPlane], request: RestoreRequest, reader: FrameReader
-    ) -> Blocks:
+    ) -> GlobalStatistics:
         """What must be global, from a sample of each plane of a frame that is never whole in memory."""
 
-    def blocks(self, numbers: Mapping[str, np.ndarray]) -> Blocks:
+    def blocks(self, numbers: Mapping[str, np.ndarray]) -> GlobalStatistics:
         """A survey that was kept in a file."""
 
 

@@ -241,7 +241,9 @@ def light_drift(
     )
 
 
-def evened(planes: np.ndarray, terms: tuple[float, ...], ratio: float = 1.0) -> np.ndarray:
+def divide_illumination(
+    planes: np.ndarray, terms: tuple[float, ...], ratio: float = 1.0
+) -> np.ndarray:
     """Planes (2, Y, X) with the polynomial of their logarithmic ratio taken out, and the ratio of their means; half of it from each."""
     half = (
         np.exp(np.tensordot(terms, polynomials((planes.shape[1], planes.shape[2])), axes=1) / 2)

@@ -14,7 +14,7 @@ from napari_cvdm.core.request import Align, RestoreRequest
 from napari_cvdm.core.result import finished
 from napari_cvdm.physics.camera_noise import inverse_variance
 from napari_cvdm.physics.forward_model import fresnel_number
-from napari_cvdm.tasks.conditioned import Background, Conditioned, FrameReader
+from napari_cvdm.tasks.conditioned import Background, FrameReader, NetworkInput
 from napari_cvdm.tasks.levelling import find_background
 from napari_cvdm.tasks.phase_blocks import PhaseBlocks, survey_phase
 from napari_cvdm.tasks.phase_channels import over_background, phase_optics, usable_planes
@@ -36,7 +36,7 @@ from napari_cvdm.tasks.phase_posterior import PhasePosterior, PosteriorDraws
 from napari_cvdm.tasks.plane_checks import CheckedPlanes, check_planes, seen_as_they_are, unchecked
 from napari_cvdm.tasks.sampled import SampledPlane
 
-Preparing = Generator[str, None, Conditioned]
+Preparing = Generator[str, None, NetworkInput]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -120,7 +120,7 @@ class PhaseTwoShot:
         align: Align = "off",
         *,
         condenser_na: float = 0.0,
-    ) -> Conditioned:
+    ) -> NetworkInput:
         """Invert one frame and make the network's channels of it, see `phase_input`.
 
         Parameters
@@ -165,7 +165,7 @@ class PhaseTwoShot:
             device,
         )
 
-    def from_request(self, frame: np.ndarray, request: RestoreRequest) -> Conditioned:
+    def from_request(self, frame: np.ndarray, request: RestoreRequest) -> NetworkInput:
         """`prepare` to its end."""
         return finished(self.prepare(frame, request))
 
@@ -224,7 +224,7 @@ def condition_maps(
     draws: PosteriorDraws,
     usable: np.ndarray,
     estimated: dict[str, Any],
-) -> Conditioned:
+) -> NetworkInput:
     """The frame for the networks, from its maps and the fit behind them."""
     numbers, window, fit = FieldNumbers.measure(maps), network_window(maps), estimate.fit
     estimated |= {
@@ -247,9 +247,9 @@ def condition_maps(
         for seen, part in zip(window, maps.frame, strict=True)
     )
     level = (maps.phase[window] - numbers.level).astype(np.float32)
-    return Conditioned(
+    return NetworkInput(
         channels=network_channels(maps, numbers),
-        baseline=torch.from_numpy(level / numbers.unit).float(),
+        initial_estimate=torch.from_numpy(level / numbers.unit).float(),
         gain=numbers.unit,
         valid=valid[window],
         estimated=estimated,

@@ -19,7 +19,7 @@ from napari_cvdm.core.result import finished
 from napari_cvdm.inversion import Fit, fit_local_prior, flatten_background
 from napari_cvdm.physics.camera_noise import inverse_variance
 from napari_cvdm.physics.forward_model import fresnel_number
-from napari_cvdm.tasks.conditioned import Background, Conditioned, FrameReader, fitting
+from napari_cvdm.tasks.conditioned import Background, FrameReader, NetworkInput, fitting
 from napari_cvdm.tasks.levelling import find_background
 from napari_cvdm.tasks.phase_channels import (
     check_divided,
@@ -135,7 +135,7 @@ class PhaseBlocks:
 
     def prepare(
         self, frame: np.ndarray, background: Background, first: tuple[int, int]
-    ) -> Conditioned:
+    ) -> NetworkInput:
         """A part of shape (P, Y, X) whose first pixel is `first`."""
         maps, fit, draws, usable = self.maps(frame, background, first)
         window, numbers = network_window(maps), self.field_numbers
@@ -154,9 +154,9 @@ class PhaseBlocks:
             result=level + np.float32(self.level),
             draws=parted,
         )
-        return Conditioned(
+        return NetworkInput(
             channels=network_channels(maps, numbers),
-            baseline=torch.from_numpy(level / numbers.unit).float(),
+            initial_estimate=torch.from_numpy(level / numbers.unit).float(),
             gain=numbers.unit,
             valid=valid[window],
             estimated={},

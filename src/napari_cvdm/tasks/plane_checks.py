@@ -15,7 +15,7 @@ from torch import Tensor
 from napari_cvdm.core.intensity import MAD_TO_SIGMA, clipping_level
 from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.physics.tie import us_tie_of
-from napari_cvdm.tasks.illumination import TERMS, LightDrift, evened, light_drift
+from napari_cvdm.tasks.illumination import TERMS, LightDrift, divide_illumination, light_drift
 from napari_cvdm.tasks.phase_channels import equalised_levels
 from napari_cvdm.tasks.plane_record import PlaneChecks
 from napari_cvdm.tasks.registration import (
@@ -23,8 +23,8 @@ from napari_cvdm.tasks.registration import (
     FINE_PX,
     LARGEST_MAGNIFICATION,
     Registration,
-    put_back,
     register_planes,
+    warp_to_reference,
 )
 
 SIGNIFICANCE = (
@@ -102,14 +102,16 @@ def check_planes(
     shift, magnification = safe_movement(place)
     aligned = planes
     if place is not None and (any(shift) or magnification):
-        aligned = np.stack([planes[0], put_back(planes[1], shift, magnification, place.centre_px)])
+        aligned = np.stack(
+            [planes[0], warp_to_reference(planes[1], shift, magnification, place.centre_px)]
+        )
     phase = phase_of(aligned, defocus_um, microscope)
     light = light_drift(
         phase, aligned, sigma / (defocus_um[1] - defocus_um[0]), defocus_um, microscope
     )
     terms, ratio = safe_terms(light), safe_ratio(planes)
     if any(terms) or ratio != 1:
-        aligned = evened(aligned, terms, ratio)
+        aligned = divide_illumination(aligned, terms, ratio)
         phase = phase_of(aligned, defocus_um, microscope)
     applied = {
         "shift_px": any(shift),

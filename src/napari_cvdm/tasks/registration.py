@@ -283,7 +283,7 @@ def _weighted(values: np.ndarray, errors: np.ndarray) -> tuple[float, float]:
     return mean, float(np.hypot(errors.min(), scatter))
 
 
-def put_back(
+def warp_to_reference(
     plane: np.ndarray,
     shift_px: tuple[float, float],
     magnification: float,

@@ -21,8 +21,8 @@ from napari_cvdm.tasks.conditioned import (
     BORDER_PX,
     SURROUNDING_PX,
     Background,
-    Conditioned,
     FrameReader,
+    NetworkInput,
     fitting,
     interior,
     saturated,
@@ -88,7 +88,7 @@ class Fluorescence:
 
     def condition(
         self, frame: np.ndarray, background: Background, lens: Lens | None = None
-    ) -> Conditioned:
+    ) -> NetworkInput:
         """Signal above the dark level over one robust intensity of the whole image, and what a task makes of it.
 
         Parameters
@@ -120,7 +120,7 @@ class Fluorescence:
             lens=lens,
         )
 
-    def scaled(self, frame: np.ndarray, counts: np.ndarray, numbers: FrameNumbers) -> Conditioned:
+    def scaled(self, frame: np.ndarray, counts: np.ndarray, numbers: FrameNumbers) -> NetworkInput:
         """`condition` with the numbers of the whole image known: local, so a part gives what the whole gives there.
 
         Parameters
@@ -143,12 +143,12 @@ class Fluorescence:
         counts: np.ndarray,
         numbers: FrameNumbers,
         region: tuple[int, int, int, int] | None = None,
-    ) -> Generator[str, None, Conditioned]:
+    ) -> Generator[str, None, NetworkInput]:
         """`scaled`, step by step; only the `region` and its surroundings will be looked at, where it is given."""
         yield "intensity scale"
         return self._scale(frame, counts, numbers)
 
-    def _scale(self, frame: np.ndarray, counts: np.ndarray, numbers: FrameNumbers) -> Conditioned:
+    def _scale(self, frame: np.ndarray, counts: np.ndarray, numbers: FrameNumbers) -> NetworkInput:
         scale, unclipped = numbers.scale, ~saturated(frame)
         signal = torch.from_numpy(scale.apply(counts))
         baseline = functional.interpolate(
@@ -159,9 +159,9 @@ class Fluorescence:
             "intensity_scale": scale.scale,
             "noise_sigma": numbers.noise,
         }
-        return Conditioned(
+        return NetworkInput(
             channels=torch.stack([signal, signal.sign() * signal.abs().sqrt()]),
-            baseline=baseline,
+            initial_estimate=baseline,
             gain=scale.scale,
             valid=interior((signal.shape[0], signal.shape[1]), BORDER_PX) & unclipped,
             estimated=estimated,
@@ -235,7 +235,7 @@ class Fluorescence:
 
     def prepare(
         self, frame: np.ndarray, request: RestoreRequest
-    ) -> Generator[str, None, Conditioned]:
+    ) -> Generator[str, None, NetworkInput]:
         """Prepare one frame, step by step; only the pixel size is needed."""
         request.optics_value("pixel_um")
         return (
@@ -246,7 +246,7 @@ class Fluorescence:
             )
         )
 
-    def from_request(self, frame: np.ndarray, request: RestoreRequest) -> Conditioned:
+    def from_request(self, frame: np.ndarray, request: RestoreRequest) -> NetworkInput:
         """`prepare` to its end."""
         return finished(self.prepare(frame, request))
 
@@ -291,7 +291,7 @@ class WidefieldX2(Fluorescence):
         counts: np.ndarray,
         numbers: FrameNumbers,
         region: tuple[int, int, int, int] | None = None,
-    ) -> Generator[str, None, Conditioned]:
+    ) -> Generator[str, None, NetworkInput]:
         """The baseline is the deconvolution of `BASELINE_STRENGTH`. Where there is a region, nothing is deconvolved far from it, and zero is there."""
         plain, scale = self._scale(frame, counts, numbers), numbers.scale
         yield "cut-off frequency"
@@ -303,7 +303,7 @@ class WidefieldX2(Fluorescence):
         local, estimate = yield from deconvolve_channels(problem, scale.scale, lens.cutoff_px)
         channels, baseline = (
             local.new_zeros((len(local), *counts.shape)),
-            torch.zeros_like(plain.baseline),
+            torch.zeros_like(plain.initial_estimate),
         )
         channels[:, *part] = local
         baseline[
@@ -313,7 +313,7 @@ class WidefieldX2(Fluorescence):
         return replace(
             plain,
             channels=torch.cat([plain.channels, channels]),
-            baseline=baseline,
+            initial_estimate=baseline,
             estimated={**plain.estimated, **known},
             lens=lens,
         )
@@ -333,7 +333,7 @@ class WidefieldX2(Fluorescence):
 
 @dataclass(frozen=True, slots=True)
 class Denoise(Fluorescence):
-    """The expectation of a noisy fluorescence image on its own grid; `Conditioned.baseline` is the image itself."""
+    """The expectation of a noisy fluorescence image on its own grid; `Conditioned.initial_estimate` is the image itself."""
 
     name: str = "denoise"
     title: str = "One fluorescence image without its noise"
@@ -356,7 +356,7 @@ class ScaledBlocks:
 
     def prepare(
         self, frame: np.ndarray, background: Background, first: tuple[int, int]
-    ) -> Conditioned:
+    ) -> NetworkInput:
         """A part of shape (1, Y, X), and the same part of the dark-field image where there is one."""
         counts, _ = above_dark(frame[0], "none" if isinstance(background, str) else background)
         prepared, finer = self.task.scaled(frame, counts, self.frame_numbers), self.task.upsampling

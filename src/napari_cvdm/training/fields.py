@@ -46,7 +46,7 @@ class TrainingField:
     """
 
     channels: Tensor = field(repr=False)
-    baseline: Tensor = field(repr=False)
+    initial_estimate: Tensor = field(repr=False)
     truth: Tensor = field(repr=False)
     weight: float
     pixel_um: float | None = None
@@ -87,7 +87,9 @@ def phase_field(
     )
     assert prepared.frame is not None  # a whole phase field has one
     return replace(
-        _with_truth(prepared.channels, prepared.baseline, prepared.frame, phase / prepared.gain),
+        _with_truth(
+            prepared.channels, prepared.initial_estimate, prepared.frame, phase / prepared.gain
+        ),
         pixel_um=microscope.pixel_um,
     )
 
@@ -101,7 +103,7 @@ def _with_truth(
     known[frame] = 1
     weight = _weight(truth[frame], baseline[frame], ERROR_FLOOR_PHASE)
     return TrainingField(
-        channels=channels, baseline=baseline, truth=truth, weight=weight, known=known
+        channels=channels, initial_estimate=baseline, truth=truth, weight=weight, known=known
     )
 
 
@@ -116,10 +118,10 @@ def fluorescence_field(
     """A fluorescence image (Y, X) and its truth (uY, uX) [counts of a camera pixel], both above the level that the task takes off the image."""
     prepared = task.condition(counts[None], background, lens)
     truth = torch.from_numpy(truth_counts) / prepared.gain
-    weight = _weight(truth, prepared.baseline, ERROR_FLOOR_SIGNAL)
+    weight = _weight(truth, prepared.initial_estimate, ERROR_FLOOR_SIGNAL)
     return TrainingField(
         channels=prepared.channels,
-        baseline=prepared.baseline,
+        initial_estimate=prepared.initial_estimate,
         truth=truth,
         weight=weight,
         pixel_um=pixel_um,

@@ -13,7 +13,7 @@ from napari_cvdm.simulate.widefield import WidefieldRanges
 from napari_cvdm.training.pace import Pace, looked_at, measured_pace, timed
 from napari_cvdm.training.pair_files import Arrays, BioSR, Folders
 from napari_cvdm.training.pair_saving import save_pairs
-from napari_cvdm.training.plan import Plan, Start
+from napari_cvdm.training.plan import InitialModel, Plan
 from napari_cvdm.training.recipe import Recipe
 from napari_cvdm.training.recipe_writing import write_recipe
 from napari_cvdm.training.sources import CleanImages
@@ -100,7 +100,7 @@ def plan_of(card: ModelCard) -> dict[str, Any]:
 def fine_tuning_recipe(
     *,
     name: str,
-    start: Start,
+    start: InitialModel,
     card: ModelCard,
     source: Source,
     validation: Validation | None = None,

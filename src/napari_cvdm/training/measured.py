@@ -196,7 +196,9 @@ def _aligned_phase(pair: Pair, register: bool) -> tuple[np.ndarray, np.ndarray]:
     prepared = PhaseTwoShot().condition(
         pair.measured, microscope, defocus_um, "auto", condenser_na=condenser_na
     )
-    found = compared_phase(prepared.kept(prepared.baseline.numpy()) * prepared.gain, pair.truth)
+    found = compared_phase(
+        prepared.kept(prepared.initial_estimate.numpy()) * prepared.gain, pair.truth
+    )
     check_agreement(pair.name, found, register=register, signed=True)
     truth = (
         moved_truth(pair.truth, found.shift_px, 1) if register else pair.truth.astype(np.float64)

@@ -14,7 +14,7 @@ from napari_cvdm.training.pool import Batch
 from napari_cvdm.training.recipe import Recipe
 from napari_cvdm.training.session import first_network
 from napari_cvdm.training.stage_run import StageRun
-from napari_cvdm.training.stages import Draw, Stage, stages_of
+from napari_cvdm.training.stages import NoiseDraw, Stage, stages_of
 
 MEASURED_STEPS = 3
 MEAN_SHARE = 0.4  # of the time: what the mean learns is the larger part of the error, but its steps are the cheaper ones
@@ -114,15 +114,15 @@ def batch_like(recipe: Recipe, run: StageRun) -> Batch:
     weight = torch.ones(plan.batch, 1, 1, 1)
     return Batch(
         channels=channels.to(device),
-        baseline=baseline.to(device),
+        initial_estimate=baseline.to(device),
         truth=truth.to(device),
         weight=weight.to(device),
     )
 
 
-def _draw(recipe: Recipe, stage: Stage, processes: Processes) -> Draw:
+def _draw(recipe: Recipe, stage: Stage, processes: Processes) -> NoiseDraw:
     plan, side = recipe.plan, recipe.plan.patch_px * recipe.network.upsampling
-    return Draw.of_step((plan.batch, 1, side, side), recipe.seed, 0).part(
+    return NoiseDraw.of_step((plan.batch, 1, side, side), recipe.seed, 0).part(
         slice(None), processes.device
     )
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from napari_cvdm.core.device import pick_device
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.training.pool import Batch
-from napari_cvdm.training.stages import Draw, Stage, Terms
+from napari_cvdm.training.stages import NoiseDraw, Stage, Terms
 
 PRECISIONS = {"fp32": "no", "bf16": "bf16"}
 
@@ -86,7 +86,7 @@ class Processes:
         context: AbstractContextManager[None] = self.accelerator.accumulate(wrapped)
         return context
 
-    def backward(self, wrapped: nn.Module, stage: Stage, batch: Batch, draw: Draw) -> Terms:
+    def backward(self, wrapped: nn.Module, stage: Stage, batch: Batch, draw: NoiseDraw) -> Terms:
         """Loss terms of a part, detached; each route adds its gradient to its parameters."""
         terms: Terms = wrapped(batch, draw)
         for index, (name, parameters) in enumerate(stage.routes, start=1):

@@ -104,7 +104,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Start:
+class InitialModel:
     """The model that a fine-tuning begins with.
 
     Parameters

@@ -23,13 +23,13 @@ class Batch:
     """Patches: channels (B, C, Y, X), baseline, truth and weight of the squared error (B, 1, uY, uX)."""
 
     channels: Tensor = field(repr=False)
-    baseline: Tensor = field(repr=False)
+    initial_estimate: Tensor = field(repr=False)
     truth: Tensor = field(repr=False)
     weight: Tensor = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class PatchLocation:
     """Where a patch is cut and how it is laid: top, left, quarter turns, mirrored or not.
 
     Turning and mirroring respect the physics of all tasks: pixels are square, and neither propagation nor a round pupil prefers a direction.
@@ -118,7 +118,7 @@ class FieldPool:
             for entry, one in zip(fields, seeds[part], strict=True)
         ]
         channels, baseline, truth, weight = (torch.stack(parts) for parts in zip(*cut, strict=True))
-        return Batch(channels=channels, baseline=baseline, truth=truth, weight=weight)
+        return Batch(channels=channels, initial_estimate=baseline, truth=truth, weight=weight)
 
     def _forget_before(self, oldest: int) -> None:
         self._fields = {key: entry for key, entry in self._fields.items() if key[0] >= oldest}
@@ -150,7 +150,7 @@ class FieldPool:
         )
         baseline, truth, weights = (
             place.cut(image[None], side, factor)
-            for image in (entry.baseline, entry.truth, entry.weights)
+            for image in (entry.initial_estimate, entry.truth, entry.weights)
         )
         return (
             place.cut_with_fine(entry.channels, side, entry.fine_channels, factor),
@@ -159,7 +159,9 @@ class FieldPool:
             weights,
         )
 
-    def _place(self, entry: TrainingField, side: int, rng: np.random.Generator) -> Place:
+    def _place(self, entry: TrainingField, side: int, rng: np.random.Generator) -> PatchLocation:
         height, width = entry.channels.shape[-2:]
         top, left = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
-        return Place(top=top, left=left, turns=int(rng.integers(4)), mirror=bool(rng.integers(2)))
+        return PatchLocation(
+            top=top, left=left, turns=int(rng.integers(4)), mirror=bool(rng.integers(2))
+        )

@@ -86,7 +86,7 @@ def previewed(network: CVDM, entry: TrainingField, plan: Validation) -> Preview:
         image.to(device) for image in cut_to_centre(entry, plan.largest_px, unit)
     )
     samples, _ = posterior_samples(network, channels, baseline, plan, seed=0)
-    rate = network.rate(network.features(channels, network.correction(channels)))
+    rate = network.rate(network.features(channels, network.mean_residual(channels)))
     images = {
         "baseline": baseline[0],
         "truth": truth[0],

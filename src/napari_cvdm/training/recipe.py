@@ -9,7 +9,7 @@ from typing import Any
 
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.io.errors import one_line
-from napari_cvdm.io.records import check_depth, content_of
+from napari_cvdm.io.records import check_depth, read_bounded
 from napari_cvdm.models.checkpoint import read_card
 from napari_cvdm.models.cvdm import CVDMConfig
 from napari_cvdm.models.dfcan import DFCANConfig
@@ -20,7 +20,7 @@ from napari_cvdm.simulate.phase import PhaseRanges
 from napari_cvdm.simulate.widefield import WidefieldRanges
 from napari_cvdm.tasks import TASKS
 from napari_cvdm.training.pair_files import Arrays, BioSR, Folders
-from napari_cvdm.training.plan import Plan, Start
+from napari_cvdm.training.plan import InitialModel, Plan
 from napari_cvdm.training.sources import (
     CleanImages,
     SolvedFields,
@@ -79,7 +79,7 @@ class Recipe:
     solved: SolvedFields | None = None
     pairs: MeasuredPairs | None = None
     validation: Validation = field(default_factory=Validation)
-    start: Start | None = None
+    start: InitialModel | None = None
     seed: int = 0
     licence: str = "BSD-3-Clause"
     limits: tuple[str, ...] = field(default=())
@@ -194,7 +194,7 @@ def _network(values: dict[str, Any], task: str, path: Path) -> CVDMConfig:
     return CVDMConfig(**known, condition_channels=len(job.channels), upsampling=job.upsampling)
 
 
-def _network_of(start: Start, task: str, values: dict[str, Any], path: Path) -> CVDMConfig:
+def _network_of(start: InitialModel, task: str, values: dict[str, Any], path: Path) -> CVDMConfig:
     """The network of the model to start from."""
     if "network" in values:
         raise RequestError(
@@ -278,7 +278,7 @@ def read_recipe(path: str | Path) -> Recipe:
     """
     path = Path(path)
     try:
-        values = tomllib.loads(content_of(path, LARGEST_RECIPE).decode("utf-8"))
+        values = tomllib.loads(read_bounded(path, LARGEST_RECIPE).decode("utf-8"))
         check_depth(values)
     except (
         OSError,
@@ -293,7 +293,7 @@ def read_recipe(path: str | Path) -> Recipe:
         if task not in TASKS:
             raise RequestError(f"{path}: task is {task!r}; allowed are {', '.join(TASKS)}.")
         start = (
-            Start(**_known(Start, values.pop("start"), "start", path))
+            InitialModel(**_known(InitialModel, values.pop("start"), "start", path))
             if "start" in values
             else None
         )

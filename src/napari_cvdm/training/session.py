@@ -29,14 +29,14 @@ from napari_cvdm.training.preview import Preview, ScheduleNow, previewed, schedu
 from napari_cvdm.training.recipe import Recipe
 from napari_cvdm.training.run_log import RunLog
 from napari_cvdm.training.stage_run import StageRun
-from napari_cvdm.training.stages import Draw, Stage, measured_residual_scale, stages_of
+from napari_cvdm.training.stages import NoiseDraw, Stage, measured_residual_scale, stages_of
 from napari_cvdm.training.state import TrainingState, save_state
 from napari_cvdm.training.validation import Score, scored
 
 SCALE_BATCHES = 24
 SO_FAR = "so-far"
 
-Parts = list[tuple[Batch, Draw]]
+Parts = list[tuple[Batch, NoiseDraw]]
 
 
 class Session:
@@ -130,7 +130,7 @@ class Session:
     def _parts(self, step: int) -> Parts:
         plan, upsampling = self.recipe.plan, self.network.config.upsampling
         side = plan.patch_px * upsampling
-        draw = Draw.of_step((plan.batch, 1, side, side), self.recipe.seed, step)
+        draw = NoiseDraw.of_step((plan.batch, 1, side, side), self.recipe.seed, step)
         return [
             (self._batch(self.offset + step, part), draw.part(part, self._processes.device))
             for part in self._processes.parts()
@@ -190,7 +190,7 @@ class Session:
         batch, network = run.latest, self.network
         if batch is None or run.stage.name != "diffusion" or not network.config.learned_schedule:
             return None
-        return network.rate(network.features(batch.channels, network.correction(batch.channels)))
+        return network.rate(network.features(batch.channels, network.mean_residual(batch.channels)))
 
     def preview(self, run: StageRun, number: int = 0) -> Preview | None:
         """What the averaged weights make of one of the held-out fields now; None where none is held out."""

@@ -15,7 +15,7 @@ from napari_cvdm.models.cvdm import CVDM
 from napari_cvdm.training.parallel import Processes
 from napari_cvdm.training.plan import Plan
 from napari_cvdm.training.pool import Batch
-from napari_cvdm.training.stages import Draw, Stage, Terms
+from napari_cvdm.training.stages import NoiseDraw, Stage, Terms
 from napari_cvdm.training.state import TrainingState
 
 LARGEST_GRADIENT = 1.0
@@ -31,7 +31,7 @@ class TrainingDiverged(ValueError):
 
 
 @dataclass(slots=True, kw_only=True)
-class Counts:
+class StageCounters:
     """Everything about a stage that is neither a weight nor a function of its step; kept with the state, so that a resumed run goes on alike.
 
     Parameters
@@ -90,13 +90,16 @@ class StageRun:
             network, multi_avg_fn=get_ema_multi_avg_fn(plan.ema_decay), use_buffers=False
         )
         self._best: dict[str, Tensor] = {}
-        self.counts = Counts()
+        self.counts = StageCounters()
         self.done = 0
         self.latest: Batch | None = None  # that was learned from
         if resumed is not None:
             self.done = resumed.restore(network, self._average, self._optimiser)
             self._decay = one_cycle(self._optimiser, plan.learning_rate, stage.steps, self.done)
-            self._best, self.counts = resumed.part("best."), Counts(**resumed.progress["counts"])
+            self._best, self.counts = (
+                resumed.part("best."),
+                StageCounters(**resumed.progress["counts"]),
+            )
         self._wrapped = processes.wrap(stage.objective)
 
     @property
@@ -104,7 +107,7 @@ class StageRun:
         """Of the next step."""
         return float(self._decay.get_last_lr()[0])
 
-    def step(self, parts: Iterable[tuple[Batch, Draw]]) -> None:
+    def step(self, parts: Iterable[tuple[Batch, NoiseDraw]]) -> None:
         """One step of the optimiser on all parts of this process's batch; TrainingDiverged after too many that cannot be used."""
         lines = self.accumulate(parts)
         length = self._processes.clipped(self.stage, LARGEST_GRADIENT)
@@ -125,7 +128,7 @@ class StageRun:
         self._average.update_parameters(self.network)
         self.done += 1
 
-    def accumulate(self, parts: Iterable[tuple[Batch, Draw]]) -> list[Terms]:
+    def accumulate(self, parts: Iterable[tuple[Batch, NoiseDraw]]) -> list[Terms]:
         """Leave the gradient of the whole batch on the parameters; the loss terms of each part."""
         self._optimiser.zero_grad(set_to_none=True)
         lines = []

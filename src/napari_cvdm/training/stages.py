@@ -22,14 +22,14 @@ Terms = dict[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Draw:
+class NoiseDraw:
     """Times (B, 1, 1, 1) and noise (B, 1, uY, uX) of a batch: a function of (seed, step), whatever process makes them."""
 
     times: Tensor = field(repr=False)
     noise: Tensor = field(repr=False)
 
     @classmethod
-    def of_step(cls, shape: Sequence[int], seed: int, step: int) -> "Draw":
+    def of_step(cls, shape: Sequence[int], seed: int, step: int) -> "NoiseDraw":
         """Stratified times and normal noise for targets of a whole batch's shape."""
         generator = torch.Generator().manual_seed(seed * STEP_SEED_STRIDE + step)
         return cls(
@@ -37,9 +37,9 @@ class Draw:
             noise=torch.randn(tuple(shape), generator=generator),
         )
 
-    def part(self, kept: slice, device: torch.device) -> "Draw":
+    def part(self, kept: slice, device: torch.device) -> "NoiseDraw":
         """What belongs to some patches of the batch, on their device."""
-        return Draw(times=self.times[kept].to(device), noise=self.noise[kept].to(device))
+        return NoiseDraw(times=self.times[kept].to(device), noise=self.noise[kept].to(device))
 
 
 class MeanObjective(nn.Module):
@@ -52,12 +52,14 @@ class MeanObjective(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, batch: Batch, draw: Draw) -> Terms:
+    def forward(self, batch: Batch, draw: NoiseDraw) -> Terms:
         """Loss terms of some patches; the draw is not needed."""
-        error = batch.baseline + self.network.correction(batch.channels) - batch.truth
+        error = batch.initial_estimate + self.network.mean_residual(batch.channels) - batch.truth
         return {
             "mean": torch.log1p(mean_square(error, batch.weight)).mean(),
-            "baseline": torch.log1p(mean_square(batch.baseline - batch.truth, batch.weight)).mean(),
+            "baseline": torch.log1p(
+                mean_square(batch.initial_estimate - batch.truth, batch.weight)
+            ).mean(),
         }
 
 
@@ -71,22 +73,22 @@ class DiffusionObjective(nn.Module):
         super().__init__()
         self.network, self.alpha = network, alpha
 
-    def forward(self, batch: Batch, draw: Draw) -> Terms:
+    def forward(self, batch: Batch, draw: NoiseDraw) -> Terms:
         """Loss terms of some patches; `schedule` is the paper's weighted sum."""
         network = self.network
         with torch.no_grad():
-            correction = network.correction(batch.channels)
+            correction = network.mean_residual(batch.channels)
             features = network.features(batch.channels, correction)
         std, known = (
             network.residual_std(features),
             batch.weight > 0,
         )  # nothing is learned where the truth is not known
-        target = network.encode(batch.truth, batch.baseline, correction, std) * known
+        target = network.encode(batch.truth, batch.initial_estimate, correction, std) * known
         likelihood = (
             known * (torch.log(std / network.residual_scale) + target.square() / 2)
         ).sum() / known.sum().clamp(min=1)
         target = target.detach().clamp(-LARGEST_TARGET, LARGEST_TARGET)
-        entered = network.entered(features)
+        entered = network.first_layer_features(features)
         terms = cvdm_loss(
             lambda noisy, exponent: network.output(noisy, exponent, entered),
             network.prediction,
@@ -192,7 +194,7 @@ def measured_residual_scale(network: CVDM, batches: Iterable[Batch]) -> Tensor:
     sizes = []
     for batch in batches:
         residual = batch.truth - network.target.centre(
-            batch.baseline, network.correction(batch.channels)
+            batch.initial_estimate, network.mean_residual(batch.channels)
         )
         known = (batch.weight > 0).float()
         sizes.append(

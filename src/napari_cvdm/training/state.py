@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.io.errors import one_line
-from napari_cvdm.io.records import record_of
+from napari_cvdm.io.records import parse_json_object
 from napari_cvdm.models.checkpoint import replace_file
 from napari_cvdm.models.cvdm import CVDM
 
@@ -116,7 +116,7 @@ def load_state(folder: Path, fingerprint: str) -> TrainingState:
         )
     try:
         with safe_open(path, framework="pt") as stream:
-            progress = record_of((stream.metadata() or {})["progress"])
+            progress = parse_json_object((stream.metadata() or {})["progress"])
             tensors: dict[str, Tensor] = {name: stream.get_tensor(name) for name in stream.keys()}
         state = TrainingState(
             progress={"stage": progress["stage"], "step": progress["step"], **progress},

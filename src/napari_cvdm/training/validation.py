@@ -106,7 +106,8 @@ def cut_to_centre(
         return image[..., rows, columns]
 
     baseline, truth, weights = (
-        cut(image, factor)[None, None] for image in (entry.baseline, entry.truth, entry.weights)
+        cut(image, factor)[None, None]
+        for image in (entry.initial_estimate, entry.truth, entry.weights)
     )
     return cut(entry.channels, 1)[None], baseline, truth, weights
 
@@ -116,11 +117,11 @@ def posterior_samples(
     network: CVDM, channels: Tensor, baseline: Tensor, plan: Validation, seed: int
 ) -> tuple[Tensor, Tensor]:
     """Samples of one field, (S, 1, uY, uX), and the image that they scatter around, in network units; the noise is that of the seed."""
-    correction = network.correction(channels)
+    correction = network.mean_residual(channels)
     features = network.features(channels, correction)
     rate, entered, std = (
         network.rate(features),
-        network.entered(features),
+        network.first_layer_features(features),
         network.residual_std(features),
     )
     shape, grid = (

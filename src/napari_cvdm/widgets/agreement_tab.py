@@ -8,14 +8,14 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 from superqt.utils import qdebounced
 
-from napari_cvdm.analysis.correlations import Agreement, agreement, in_words
+from napari_cvdm.analysis.correlations import Agreement, correlate_maps, in_words
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.widgets.fields import explain_control, wrapped_label
 from napari_cvdm.widgets.frames import frame_index, frame_pixels, result_frame, same_place
 from napari_cvdm.widgets.latest_work import LatestWork
-from napari_cvdm.widgets.layers import our_metadata
-from napari_cvdm.widgets.offer import Entry, Offer
-from napari_cvdm.widgets.plots import ErrorPlot, Ink
+from napari_cvdm.widgets.layers import plugin_metadata
+from napari_cvdm.widgets.offer import ChoiceBox, ChoiceItem
+from napari_cvdm.widgets.plots import ErrorPlot, ThemeColors
 from napari_cvdm.widgets.result_group import RECONSTRUCTION, TRUTH, ResultGroup
 from napari_cvdm.widgets.spread_choice import put_calibration
 
@@ -55,9 +55,9 @@ class AgreementTab(QWidget):
         self._group: ResultGroup | None = None
         self._frame: tuple[int, ...] = ()
         self._note = ""
-        self.truth = Offer(viewer, self._truth_entries)
+        self.truth = ChoiceBox(viewer, self._truth_entries)
         self.numbers: dict[tuple[str, str], QLabel] = {}
-        self.plot = ErrorPlot(Ink.of(viewer))
+        self.plot = ErrorPlot(ThemeColors.of(viewer))
         self.text = wrapped_label()
         self.calibrate = QPushButton("&Calibrate on this truth")
         self.work = LatestWork(self, "Comparing rate map and spread")
@@ -110,7 +110,7 @@ class AgreementTab(QWidget):
             table.addWidget(cell, row, column)
         return table
 
-    def _truth_entries(self) -> list[Entry]:
+    def _truth_entries(self) -> list[ChoiceItem]:
         from napari.layers import Image
 
         images = [
@@ -121,19 +121,19 @@ class AgreementTab(QWidget):
         offered = [
             layer
             for layer in images
-            if our_metadata(layer).get("role") in (None, TRUTH, RECONSTRUCTION)
+            if plugin_metadata(layer).get("role") in (None, TRUTH, RECONSTRUCTION)
         ]
         entries = [
-            Entry(text=layer.name, key=layer, value=layer, preferred=self._fits(layer))
+            ChoiceItem(text=layer.name, key=layer, value=layer, preferred=self._fits(layer))
             for layer in offered
         ]
-        return [Entry(text="none", key=None, value=None), *entries]
+        return [ChoiceItem(text="none", key=None, value=None), *entries]
 
     def _fits(self, layer: "Layer") -> bool:
         """Whether a layer is marked as a truth and lies on the grid of the result."""
         rate = None if self._group is None else self._group.rate
         marked = (
-            our_metadata(layer).get("role") == TRUTH
+            plugin_metadata(layer).get("role") == TRUTH
             and rate is not None
             and layer.data.shape[-2:] == rate.data.shape[-2:]
         )
@@ -157,7 +157,7 @@ class AgreementTab(QWidget):
         ):
             self.refresh()
 
-    def set_ink(self, ink: Ink) -> None:
+    def set_ink(self, ink: ThemeColors) -> None:
         """Draw in the colours of another theme."""
         self.plot.set_ink(ink)
 
@@ -176,7 +176,7 @@ class AgreementTab(QWidget):
         except ValueError as error:
             self._on_failed(str(error))
             return
-        self.work.start(agreement(frame, truth), total=2)
+        self.work.start(correlate_maps(frame, truth), total=2)
 
     def _truth_pixels(self, group: ResultGroup, layer: "Layer | None") -> "np.ndarray | None":
         self._note = ""

@@ -6,7 +6,7 @@ import numpy as np
 
 from napari_cvdm.io import sha256_of
 from napari_cvdm.widgets.layers import is_measurement, read_layer
-from napari_cvdm.widgets.offer import Entry, Offer
+from napari_cvdm.widgets.offer import ChoiceBox, ChoiceItem
 from napari_cvdm.widgets.placement import MOST_PLANES
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ WORDS = ("auto", "none")
 MOST_PIXELS = 1 << 25
 
 
-class BackgroundChoice(Offer):
+class BackgroundChoice(ChoiceBox):
     """``auto``, ``none``, or a measured layer: the dark image of a camera (fluorescence), a blank field (phase).
 
     Parameters
@@ -95,7 +95,9 @@ def _shows(layer: "Image", fingerprint: str) -> bool:
         return False
 
 
-def _entries(viewer: "Viewer") -> list[Entry]:
-    words = [Entry(text=word, key=word, value=word, preferred=word == WORDS[0]) for word in WORDS]
+def _entries(viewer: "Viewer") -> list[ChoiceItem]:
+    words = [
+        ChoiceItem(text=word, key=word, value=word, preferred=word == WORDS[0]) for word in WORDS
+    ]
     layers: list[Any] = [layer for layer in viewer.layers if is_measurement(layer)]
-    return [*words, *(Entry(text=layer.name, key=layer, value=layer) for layer in layers)]
+    return [*words, *(ChoiceItem(text=layer.name, key=layer, value=layer) for layer in layers)]

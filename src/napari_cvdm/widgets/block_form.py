@@ -35,7 +35,7 @@ HELP = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Blockwise:
+class OutOfCoreOptions:
     """How a reconstruction is carried out block by block.
 
     Parameters
@@ -104,7 +104,7 @@ class BlockForm(QWidget):
         """Whether the result is to be layers of this window."""
         return self.where.currentText() == IN_MEMORY
 
-    def value(self, layer: str, files: Mapping[str, str], model: str) -> Blockwise | None:
+    def value(self, layer: str, files: Mapping[str, str], model: str) -> OutOfCoreOptions | None:
         """What was asked for; None in memory.
 
         Parameters
@@ -139,7 +139,7 @@ class BlockForm(QWidget):
             raise RequestError(
                 "scheduler is empty; give the address of a dask scheduler, for example tcp://host:8786, or run on local processes."
             )
-        return Blockwise(
+        return OutOfCoreOptions(
             scheduler=scheduler,
             out=self._out(layer, files, model),
             block=self.block.value(),

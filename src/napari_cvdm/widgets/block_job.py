@@ -9,7 +9,7 @@ import numpy as np
 
 from napari_cvdm.core.request import ImageStack, RequestError
 from napari_cvdm.core.result import Progress
-from napari_cvdm.widgets.block_form import Blockwise
+from napari_cvdm.widgets.block_form import OutOfCoreOptions
 from napari_cvdm.widgets.disk_layers import disk_layer_data
 from napari_cvdm.widgets.layers import LayerData
 from napari_cvdm.widgets.reconstruction import Run
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from napari_cvdm.models.checkpoint import Checkpoint
     from napari_cvdm.out_of_core.job import TiledFiles, TiledRequest
-    from napari_cvdm.out_of_core.run import Carrying, TiledRestoration
+    from napari_cvdm.out_of_core.run import Executor, TiledRestoration
     from napari_cvdm.tasks.conditioned import Background
 
 COMPARED_PX = 64
@@ -29,7 +29,7 @@ ROLES = ("image", "image2")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Made:
+class LargeImageResult:
     """What a job made, and the layers that show it."""
 
     restoration: "TiledRestoration"
@@ -50,10 +50,10 @@ class BlockJob:
     """
 
     run: Run
-    how: Blockwise
+    how: OutOfCoreOptions
     settings: Mapping[str, Any] = field(repr=False)
 
-    def work(self) -> Generator[Progress, None, Made]:
+    def work(self) -> Generator[Progress, None, LargeImageResult]:
         """Carry it out, and open the result without reading it; for the worker's thread.
 
         Raises
@@ -73,12 +73,14 @@ class BlockJob:
         request, model, carrying = self._opened()
         made = yield from restore_by_tiles(request, model, carrying)
         yield Progress(stage="opening the result", done=1, total=1)
-        return Made(restoration=made, layers=disk_layer_data(made.path, made.images, self.run))
+        return LargeImageResult(
+            restoration=made, layers=disk_layer_data(made.path, made.images, self.run)
+        )
 
-    def _opened(self) -> "tuple[TiledRequest, Checkpoint, Carrying]":
+    def _opened(self) -> "tuple[TiledRequest, Checkpoint, Executor]":
         from napari_cvdm.models.registry import load_model
         from napari_cvdm.out_of_core.job import TiledRequest
-        from napari_cvdm.out_of_core.run import one_by_one
+        from napari_cvdm.out_of_core.run import run_serial
 
         if not self.how.scheduler:
             request = TiledRequest(
@@ -87,7 +89,7 @@ class BlockJob:
                 block=self.how.block,
                 overwrite=self.how.overwrite,
             )
-            return request, load_model(self.run.request.model), one_by_one
+            return request, load_model(self.run.request.model), run_serial
         from napari_cvdm.out_of_core.dask import check_scheduler, on_cluster
 
         check_scheduler(self.how.scheduler)
@@ -187,7 +189,7 @@ class BlockRuns:
 
         return told
 
-    def _on_made(self, made: Made) -> None:
+    def _on_made(self, made: LargeImageResult) -> None:
         show_layers(self._viewer, made.layers)
         done = made.restoration
         earlier = f", {done.earlier} of them by an earlier run" if done.earlier else ""

@@ -17,7 +17,7 @@ NARROWEST_PX = 60
 USUAL_LETTERS = 16
 
 
-def narrow(box: QComboBox) -> QComboBox:
+def limit_width(box: QComboBox) -> QComboBox:
     """The box, made to shrink with the dock instead of growing with its longest entry."""
     box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
     box.setMinimumContentsLength(USUAL_LETTERS)
@@ -27,7 +27,7 @@ def narrow(box: QComboBox) -> QComboBox:
 
 def word_choice(words: Iterable[str]) -> QComboBox:
     """One of several words."""
-    box = narrow(QComboBox())
+    box = limit_width(QComboBox())
     box.addItems(words)
     return box
 
@@ -69,7 +69,7 @@ class ModelChoice(QWidget):
         super().__init__()
         self._cards: dict[str, ModelCard] = {}
         self._box = _OpenedBox()
-        narrow(self._box)
+        limit_width(self._box)
         self._folder = QToolButton()
         self._folder.setIcon(self.style().standardIcon(QStyle.StandardPixmap.SP_DirOpenIcon))
         self._folder.setToolTip(

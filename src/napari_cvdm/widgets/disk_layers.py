@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from napari_cvdm.io.ngff_grid import open_pyramid
-from napari_cvdm.io.records import record_of
+from napari_cvdm.io.records import parse_json_object
 from napari_cvdm.io.result_folder import PROVENANCE
 from napari_cvdm.widgets.contrast import inner_limits
 from napari_cvdm.widgets.layers import METADATA_KEY, LayerData, look_of, placed_image, spread_look
@@ -100,4 +100,4 @@ def _look(name: str, coarsest: Any, unit: str) -> dict[str, Any]:
 
 
 def _provenance(path: Path) -> Mapping[str, Any]:
-    return record_of((path / PROVENANCE).read_bytes())
+    return parse_json_object((path / PROVENANCE).read_bytes())

@@ -39,7 +39,7 @@ def explain_control(control: QWidget, purpose: str) -> None:
     control.setToolTip(f"{purpose} ({key})" if key else purpose)
 
 
-def folded(title: str, content: QWidget, purpose: str) -> QCollapsible:
+def collapsible(title: str, content: QWidget, purpose: str) -> QCollapsible:
     """Something under a title that unfolds it, and says in a tooltip what it is for; folded at first."""
     inside = QWidget()  # may be squeezed to nothing, whatever height the content insists on
     layout = QVBoxLayout(inside)
@@ -108,7 +108,7 @@ def scrolled(widget: QWidget) -> QScrollArea:
     return area
 
 
-def shortest(value: float) -> str:
+def format_number(value: float) -> str:
     """The shortest usual text that reads back as the same number."""
     text = f"{value:.6g}"
     return text if float(text) == value else repr(float(value))
@@ -165,7 +165,7 @@ class OptionalNumber(QLineEdit):
 
     def set_value(self, value: float | None) -> None:
         """Show a number so that `value` gives it back exactly; None empties the field."""
-        self.setText("" if value is None else shortest(value))
+        self.setText("" if value is None else format_number(value))
         self.setCursorPosition(0)
 
     def set_needed(self, needed: bool) -> None:

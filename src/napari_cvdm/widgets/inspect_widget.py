@@ -9,9 +9,9 @@ from superqt.utils import qdebounced
 
 from napari_cvdm.widgets.agreement_tab import AgreementTab
 from napari_cvdm.widgets.lifetime import listen, when_gone
-from napari_cvdm.widgets.offer import Entry, Offer
+from napari_cvdm.widgets.offer import ChoiceBox, ChoiceItem
 from napari_cvdm.widgets.pixel_tab import PixelTab
-from napari_cvdm.widgets.plots import Ink
+from napari_cvdm.widgets.plots import ThemeColors
 from napari_cvdm.widgets.result_group import groups_of
 from napari_cvdm.widgets.run_panel import ERROR, INFORMATION, MessageLine
 
@@ -32,7 +32,7 @@ class InspectWidget(QWidget):
         self._viewer = napari_viewer
         self._gone = gone = Event()
         when_gone(self, gone.set)
-        self.group = Offer(napari_viewer, self._entries)
+        self.group = ChoiceBox(napari_viewer, self._entries)
         self.pixel = PixelTab(napari_viewer)
         self.agreement = AgreementTab(napari_viewer)
         self.tabs = QTabWidget()
@@ -62,11 +62,11 @@ class InspectWidget(QWidget):
         layout.addWidget(self.tabs, 1)
         layout.addWidget(self.message)
 
-    def _entries(self) -> list[Entry]:
+    def _entries(self) -> list[ChoiceItem]:
         groups = groups_of(self._viewer.layers)
         newest = groups[-1].name if groups else ""
         return [
-            Entry(text=group.name, key=group.name, value=group, preferred=group.name == newest)
+            ChoiceItem(text=group.name, key=group.name, value=group, preferred=group.name == newest)
             for group in groups
         ]
 
@@ -119,4 +119,4 @@ class InspectWidget(QWidget):
     def _on_theme(self) -> None:
         if not self._gone.is_set():
             for tab in (self.pixel, self.agreement):
-                tab.set_ink(Ink.of(self._viewer))
+                tab.set_ink(ThemeColors.of(self._viewer))

@@ -35,7 +35,7 @@ CHI2_ROLE = "local chi-squared"
 CHI2_LIMITS = (0.0, 5.0)  # fixed, so that results can be compared; 1 is noise alone
 
 
-def our_metadata(layer: "Layer") -> Mapping[str, Any]:
+def plugin_metadata(layer: "Layer") -> Mapping[str, Any]:
     """What this package wrote into a layer's metadata; empty for a layer of another origin."""
     found = layer.metadata.get(METADATA_KEY, {})
     return found if isinstance(found, Mapping) else {}
@@ -45,7 +45,7 @@ def is_measurement(layer: "Layer") -> bool:
     """Whether a layer is an image that could be reconstructed: not a result of ours and not a truth."""
     from napari.layers import Image
 
-    return isinstance(layer, Image) and "role" not in our_metadata(layer)
+    return isinstance(layer, Image) and "role" not in plugin_metadata(layer)
 
 
 def named_layers(layers: "Sequence[Layer]", source: str) -> "tuple[Layer, Layer | None] | None":
@@ -82,7 +82,7 @@ def layer_pixel_um(layer: "Image") -> float | None:
 
 def known_optics(layer: "Image") -> dict[str, Any]:
     """Optics that a layer tells, by request name: the pixel size from its scale, the rest from its metadata."""
-    optics = dict(our_metadata(layer).get("optics", {}))
+    optics = dict(plugin_metadata(layer).get("optics", {}))
     try:
         pixel_um = layer_pixel_um(layer)
     except ImageFileError:  # said aloud when the request is made
@@ -120,7 +120,7 @@ def read_layer(layer: "Image", index: tuple[int, ...] | None = None) -> ImageSta
         pixels, axes = np.moveaxis(pixels[..., :COLOURS], -1, 0), "C" + axes
     optics = {
         name: float(value)
-        for name, value in our_metadata(layer).get("optics", {}).items()
+        for name, value in plugin_metadata(layer).get("optics", {}).items()
         if name != "defocus_um"
     }
     known: dict[str, Any] = {

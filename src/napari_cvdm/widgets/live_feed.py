@@ -10,7 +10,7 @@ import numpy as np
 from napari_cvdm.core.request import ImageStack, RequestError
 from napari_cvdm.io.pixels import usable_dtype
 from napari_cvdm.live.mailbox import ReadFrame
-from napari_cvdm.widgets.layers import layer_pixel_um, our_metadata
+from napari_cvdm.widgets.layers import layer_pixel_um, plugin_metadata
 from napari_cvdm.widgets.placement import Placement, axis_letters
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class LayerFeed:
         self.place = replace(Placement.of(layer).finer(axes, 1), planes=planes)
         optics = {
             name: float(value)
-            for name, value in our_metadata(layer).get("optics", {}).items()
+            for name, value in plugin_metadata(layer).get("optics", {}).items()
             if name != "defocus_um"
         }
         self._known: dict[str, Any] = {

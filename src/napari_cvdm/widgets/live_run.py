@@ -8,7 +8,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_cvdm.core.request import RestoreRequest
 from napari_cvdm.core.result import Progress
-from napari_cvdm.live.mailbox import FrameSource, Mailbox
+from napari_cvdm.live.mailbox import FrameSource, LatestValue
 from napari_cvdm.widgets.worker import LEAST_INTERVAL_S, Job
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 def followed(
     source: FrameSource,
     template: RestoreRequest,
-    frames: "Mailbox[LiveFrame]",
-    refused: "Mailbox[SkippedFrame]",
+    frames: "LatestValue[LiveFrame]",
+    refused: "LatestValue[SkippedFrame]",
 ) -> Generator[Progress, None, None]:
     """Load the model and follow, for the worker's thread; what comes of it lies in two mailboxes, the newest of each."""
     from napari_cvdm.live.follow import LiveFrame, SkippedFrame, follow
@@ -30,9 +30,9 @@ def followed(
     with closing(follow(source, template, load_model(template.model))) as events:
         for event in events:
             if isinstance(event, LiveFrame):
-                frames.post(event)
+                frames.put(event)
             elif isinstance(event, SkippedFrame):
-                refused.post(event)
+                refused.put(event)
             yield running
 
 
@@ -67,8 +67,8 @@ class LiveRun(QObject):
     ) -> None:
         super().__init__()
         self.source = source
-        self._frames: Mailbox[LiveFrame] = Mailbox()
-        self._refused: Mailbox[SkippedFrame] = Mailbox()
+        self._frames: LatestValue[LiveFrame] = LatestValue()
+        self._refused: LatestValue[SkippedFrame] = LatestValue()
         self._on_stop = on_stop
         self._why, self._failed = "", False
         self._job = Job(

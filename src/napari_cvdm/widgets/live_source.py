@@ -5,7 +5,7 @@ from pathlib import Path
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QSpinBox, QWidget
 
-from napari_cvdm.widgets.choices import NARROWEST_PX, narrow
+from napari_cvdm.widgets.choices import NARROWEST_PX, limit_width
 from napari_cvdm.widgets.fields import LabelledRows
 from napari_cvdm.widgets.path_field import PathField
 
@@ -26,7 +26,7 @@ class LiveSource(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.kind = narrow(QComboBox())
+        self.kind = limit_width(QComboBox())
         self.kind.addItems(("the image layer below", "a folder"))
         self.path = PathField("Choose the folder to follow")
         self.steps = QSpinBox()

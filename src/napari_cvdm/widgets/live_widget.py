@@ -13,7 +13,7 @@ from napari_cvdm.core.plane_positions import count_planes
 from napari_cvdm.core.request import ImageStack, RequestError, RestoreRequest
 from napari_cvdm.core.result import Restoration
 from napari_cvdm.live.folder import FolderWatch
-from napari_cvdm.live.mailbox import FrameSource, Mailbox, ReadFrame
+from napari_cvdm.live.mailbox import FrameSource, LatestValue, ReadFrame
 from napari_cvdm.widgets.fields import explain_control, scrolled, wrapped_label
 from napari_cvdm.widgets.layers import to_layer_data
 from napari_cvdm.widgets.lifetime import when_gone
@@ -213,8 +213,8 @@ class LiveWidget(QWidget):
         if not self.source.is_layer and folder is not None:
             self._place = None
             return FolderWatch(folder), str(folder.name)
-        mailbox: Mailbox[ReadFrame] = Mailbox()
-        self._feed = LayerFeed(layer, planes, mailbox.post)
+        mailbox: LatestValue[ReadFrame] = LatestValue()
+        self._feed = LayerFeed(layer, planes, mailbox.put)
         self._place = self._feed.place
         self._feed.post_now()
         return mailbox, self._place.name

@@ -7,7 +7,7 @@ import numpy as np
 
 from napari_cvdm.analysis.dry_mass import MaskFrame
 from napari_cvdm.core.request import RequestError
-from napari_cvdm.widgets.layers import our_metadata
+from napari_cvdm.widgets.layers import plugin_metadata
 
 if TYPE_CHECKING:
     from napari.layers import Image, Labels, Layer, Shapes
@@ -22,7 +22,8 @@ def is_mask(layer: "Layer") -> bool:
     from napari.layers import Labels, Shapes
 
     return (
-        isinstance(layer, Labels | Shapes) and our_metadata(layer).get("role") != "untrusted pixels"
+        isinstance(layer, Labels | Shapes)
+        and plugin_metadata(layer).get("role") != "untrusted pixels"
     )
 
 

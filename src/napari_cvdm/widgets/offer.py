@@ -10,7 +10,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox
 from superqt.utils import signals_blocked
 
-from napari_cvdm.widgets.choices import narrow
+from napari_cvdm.widgets.choices import limit_width
 from napari_cvdm.widgets.layers import is_measurement
 from napari_cvdm.widgets.lifetime import listen, when_gone
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class ChoiceItem:
     """One thing to choose.
 
     Parameters
@@ -40,7 +40,7 @@ class Entry:
     preferred: bool = False
 
 
-class Offer(QComboBox):
+class ChoiceBox(QComboBox):
     """What can be chosen among the layers of a viewer, kept up to date.
 
     Parameters
@@ -52,11 +52,11 @@ class Offer(QComboBox):
 
     changed = Signal()
 
-    def __init__(self, viewer: "Viewer", entries: Callable[[], Sequence[Entry]]) -> None:
+    def __init__(self, viewer: "Viewer", entries: Callable[[], Sequence[ChoiceItem]]) -> None:
         super().__init__()
-        narrow(self)
+        limit_width(self)
         self._listed = entries
-        self._entries: Sequence[Entry] = ()
+        self._entries: Sequence[ChoiceItem] = ()
         self._gone = gone = Event()
         when_gone(self, gone.set)
         for event in ("inserted", "removed", "reordered", "renamed"):
@@ -73,7 +73,7 @@ class Offer(QComboBox):
         """Forget what was chosen, and choose what is preferred now, or the first."""
         self._list(None)
 
-    def _list(self, kept: Entry | None) -> None:
+    def _list(self, kept: ChoiceItem | None) -> None:
         before = self._chosen()
         self._entries = self._listed()
         same = [
@@ -89,7 +89,7 @@ class Offer(QComboBox):
         if self.value() != (None if before is None else before.value):
             self.changed.emit()
 
-    def _chosen(self) -> Entry | None:
+    def _chosen(self) -> ChoiceItem | None:
         index = self.currentIndex()
         return self._entries[index] if 0 <= index < len(self._entries) else None
 
@@ -105,7 +105,7 @@ class Offer(QComboBox):
             self.setCurrentIndex(keys.index(key))
 
 
-class LayerChoice(Offer):
+class LayerChoice(ChoiceBox):
     """Layers of a viewer: the measured images, or others. The active one is preferred, else the topmost.
 
     Parameters
@@ -132,12 +132,12 @@ class LayerChoice(Offer):
 
 def _layer_entries(
     viewer: "Viewer", none_text: str | None, accepts: Callable[[Any], bool]
-) -> list[Entry]:
+) -> list[ChoiceItem]:
     offered = [layer for layer in viewer.layers if accepts(layer)]
     active = viewer.layers.selection.active
     preferred = active if active in offered else offered[-1] if offered else None
     entries = [
-        Entry(
+        ChoiceItem(
             text=layer.name,
             key=layer,
             value=layer,
@@ -148,5 +148,5 @@ def _layer_entries(
     return (
         entries
         if none_text is None
-        else [Entry(text=none_text, key=None, value=None, preferred=True), *entries]
+        else [ChoiceItem(text=none_text, key=None, value=None, preferred=True), *entries]
     )

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cvdm.widgets.layers import METADATA_KEY, LayerData, our_metadata
+from napari_cvdm.widgets.layers import METADATA_KEY, LayerData, plugin_metadata
 from napari_cvdm.widgets.placement import Placement
 from napari_cvdm.widgets.result_group import SAMPLES, SCHEDULE
 
@@ -42,7 +42,7 @@ def with_own_sliders(viewer: "Viewer", layers: list[LayerData]) -> list[LayerDat
     frames = _frame_axes(viewer)
     counts = [len(data) for data, keywords, _ in layers if _role(keywords) == SAMPLES]
     counts += [
-        len(layer.data) for layer in viewer.layers if our_metadata(layer).get("role") == SAMPLES
+        len(layer.data) for layer in viewer.layers if plugin_metadata(layer).get("role") == SAMPLES
     ]
     samples = (
         [_Axis(span=(-0.5, max(counts) - 0.5), unit="dimensionless", label="sample")]
@@ -64,7 +64,7 @@ def _frame_axes(viewer: "Viewer") -> list[_Axis]:
     plain = [
         layer
         for layer in viewer.layers
-        if our_metadata(layer).get("role") not in (SAMPLES, *SCHEDULE)
+        if plugin_metadata(layer).get("role") not in (SAMPLES, *SCHEDULE)
     ]
     if not plain:
         return []

@@ -12,7 +12,7 @@ from napari_cvdm.core.request import RequestError
 from napari_cvdm.io import combine_planes
 from napari_cvdm.widgets.choices import whole_number, word_choice
 from napari_cvdm.widgets.fields import LabelledRows, OptionalNumber, OptionalNumbers
-from napari_cvdm.widgets.layers import known_optics, our_metadata, read_layer
+from napari_cvdm.widgets.layers import known_optics, plugin_metadata, read_layer
 from napari_cvdm.widgets.offer import LayerChoice
 from napari_cvdm.widgets.path_field import PathField
 from napari_cvdm.widgets.placement import chosen_planes
@@ -79,7 +79,7 @@ def has_pixels(layer: "Layer") -> bool:
     """Whether a layer can be a truth: any image but the maps that belong to a result."""
     from napari.layers import Image
 
-    return isinstance(layer, Image) and our_metadata(layer).get("role") in (
+    return isinstance(layer, Image) and plugin_metadata(layer).get("role") in (
         None,
         "truth",
         "reconstruction",

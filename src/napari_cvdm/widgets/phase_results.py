@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_cvdm.analysis.dry_mass import PhaseFrame
 from napari_cvdm.core.request import RequestError
-from napari_cvdm.widgets.layers import layer_pixel_um, our_metadata
+from napari_cvdm.widgets.layers import layer_pixel_um, plugin_metadata
 
 if TYPE_CHECKING:
     from napari.layers import Image, Layer
@@ -19,7 +19,7 @@ Index = tuple[int, ...]
 
 def is_phase_result(layer: "Layer") -> bool:
     """Whether a layer is a phase reconstruction of ours."""
-    mark = our_metadata(layer)
+    mark = plugin_metadata(layer)
     return (
         mark.get("role") == "reconstruction" and mark.get("unit") == "rad" and "provenance" in mark
     )
@@ -45,22 +45,22 @@ class PhaseResult:
     @property
     def settings(self) -> dict[str, Any]:
         """What it was reconstructed with, by request name."""
-        return dict(our_metadata(self.layer)["provenance"]["settings"])
+        return dict(plugin_metadata(self.layer)["provenance"]["settings"])
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """Reasons to doubt it, in words."""
-        return tuple(our_metadata(self.layer)["provenance"].get("warnings", ()))
+        return tuple(plugin_metadata(self.layer)["provenance"].get("warnings", ()))
 
     @property
     def group(self) -> str:
         """The name that its layers share."""
-        return str(our_metadata(self.layer).get("group", self.layer.name))
+        return str(plugin_metadata(self.layer).get("group", self.layer.name))
 
     @property
     def source(self) -> str:
         """Name of the measured layer."""
-        return str(our_metadata(self.layer).get("source", self.layer.name))
+        return str(plugin_metadata(self.layer).get("source", self.layer.name))
 
     def pixel_um(self) -> float:
         """Pixel size [um]: of the layer, or else of the settings.
@@ -100,7 +100,7 @@ class PhaseResult:
 
     def made_with(self) -> dict[str, object]:
         """What every row of a table should say about it."""
-        provenance = our_metadata(self.layer)["provenance"]
+        provenance = plugin_metadata(self.layer)["provenance"]
         return {
             "wavelength_um": self.wavelength_um(),
             "pixel_um": self.pixel_um(),
@@ -140,11 +140,11 @@ def _long_axes(layer: "Layer", skipped: int) -> list[int]:
 
 def _partner(viewer: "Viewer", layer: "Image", role: str, skipped: int) -> "Layer | None":
     """The layer of this role in the same group with the same frames, after `skipped` leading axes of its own."""
-    wanted = (role, our_metadata(layer).get("group"))
+    wanted = (role, plugin_metadata(layer).get("group"))
     alike = [
         other
         for other in viewer.layers
-        if (our_metadata(other).get("role"), our_metadata(other).get("group")) == wanted
+        if (plugin_metadata(other).get("role"), plugin_metadata(other).get("group")) == wanted
     ]
     fits = [
         other

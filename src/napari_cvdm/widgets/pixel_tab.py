@@ -20,7 +20,7 @@ from qtpy.QtWidgets import (
 )
 from superqt.utils import qdebounced, qthrottled, signals_blocked
 
-from napari_cvdm.analysis.intervals import Claim, claimed_interval, sample_histogram
+from napari_cvdm.analysis.intervals import CredibleInterval, pixel_interval, sample_histogram
 from napari_cvdm.analysis.regions import BACKGROUND, STRUCTURE, structure_and_background
 from napari_cvdm.analysis.schedule_maps import RegionCurves, pixel_curves, region_curves
 from napari_cvdm.widgets.fields import explain_control, wrapped_label
@@ -35,8 +35,8 @@ from napari_cvdm.widgets.frames import (
 )
 from napari_cvdm.widgets.latest_work import LatestWork
 from napari_cvdm.widgets.lifetime import when_gone
-from napari_cvdm.widgets.offer import Entry, Offer
-from napari_cvdm.widgets.plots import COLORS, Ink, NamedCurves, SamplePlot, SchedulePlots
+from napari_cvdm.widgets.offer import ChoiceBox, ChoiceItem
+from napari_cvdm.widgets.plots import COLORS, NamedCurves, SamplePlot, SchedulePlots, ThemeColors
 from napari_cvdm.widgets.result_group import ResultGroup
 from napari_cvdm.widgets.schedule_layers import is_schedule, show_schedule
 
@@ -81,11 +81,11 @@ class PixelTab(QWidget):
         self.buttons = {role: QPushButton(title) for role, title in TITLES.items()}
         self.row, self.column = QSpinBox(), QSpinBox()
         self.follow = QCheckBox("F&ollow")
-        self.regions = Offer(viewer, self._region_entries)
-        self.curves = SchedulePlots(Ink.of(viewer))
+        self.regions = ChoiceBox(viewer, self._region_entries)
+        self.curves = SchedulePlots(ThemeColors.of(viewer))
         self.legend = wrapped_label()
         self.values = wrapped_label()
-        self.samples = SamplePlot(Ink.of(viewer))
+        self.samples = SamplePlot(ThemeColors.of(viewer))
         self.work = LatestWork(self, "Averaging the schedule")
         self._lay_out()
         self._connect()
@@ -121,12 +121,12 @@ class PixelTab(QWidget):
         self.work.failed.connect(self.trouble)
         follow_mouse(self._viewer, self)
 
-    def _region_entries(self) -> list[Entry]:
+    def _region_entries(self) -> list[ChoiceItem]:
         from napari.layers import Labels, Shapes
 
         drawn = [layer for layer in self._viewer.layers if isinstance(layer, Labels | Shapes)]
-        fixed = [Entry(text=name, key=name, value=name) for name in (AUTOMATIC, NONE)]
-        return [*fixed, *(Entry(text=layer.name, key=layer, value=layer) for layer in drawn)]
+        fixed = [ChoiceItem(text=name, key=name, value=name) for name in (AUTOMATIC, NONE)]
+        return [*fixed, *(ChoiceItem(text=layer.name, key=layer, value=layer) for layer in drawn)]
 
     def set_group(self, group: ResultGroup | None) -> None:
         """Show another result, or the same after its layers have changed; None shows nothing."""
@@ -165,7 +165,7 @@ class PixelTab(QWidget):
             self.show_pixel(self._pixel)
             self.refresh_regions()
 
-    def set_ink(self, ink: Ink) -> None:
+    def set_ink(self, ink: ThemeColors) -> None:
         """Draw in the colours of another theme."""
         self.curves.set_ink(ink)
         self.samples.set_ink(ink)
@@ -204,11 +204,13 @@ class PixelTab(QWidget):
         rate, mean, spread = values_at(self._viewer, group, pixel)
         self.curves.show_pixel(pixel_curves(rate, group.clock))
         self.curves.show_time(self._slider_time())
-        claim = claimed_interval(mean, spread, group.mark.get("provenance", {}))
+        claim = pixel_interval(mean, spread, group.mark.get("provenance", {}))
         self.values.setText(_values_text(rate, mean, spread, claim, self._unit()))
         self._show_samples(samples_at(self._viewer, group, pixel), claim, mean)
 
-    def _show_samples(self, samples: np.ndarray | None, claim: Claim, mean: float) -> None:
+    def _show_samples(
+        self, samples: np.ndarray | None, claim: CredibleInterval, mean: float
+    ) -> None:
         self.samples.setVisible(samples is not None)
         if samples is None:
             self.values.setText(
@@ -287,7 +289,7 @@ class PixelTab(QWidget):
 
     def _say_legend(self, found: int = 0) -> None:
         entries = [(one.name, one.color) for one in self._regions] + [
-            ("pixel", Ink.of(self._viewer).text)
+            ("pixel", ThemeColors.of(self._viewer).text)
         ]
         more = (
             f"the first {len(self._regions)} of {found} regions"
@@ -322,10 +324,12 @@ def follow_mouse(viewer: "Viewer", tab: PixelTab) -> None:
 def _row(*widgets: QWidget) -> QHBoxLayout:
     row = QHBoxLayout()
     for widget in widgets:
-        row.addWidget(widget, 1 if isinstance(widget, Offer | QPushButton | QSpinBox) else 0)
+        row.addWidget(widget, 1 if isinstance(widget, ChoiceBox | QPushButton | QSpinBox) else 0)
     return row
 
 
-def _values_text(rate: float, mean: float, spread: float, claim: Claim, unit: str) -> str:
+def _values_text(
+    rate: float, mean: float, spread: float, claim: CredibleInterval, unit: str
+) -> str:
     trust = "calibrated" if claim.calibrated else "not calibrated"
     return f"λ = {rate:.3g}; {mean:.3g} ± {spread:.2g} {unit}. The spread claims {claim.low:.3g} to {claim.high:.3g} {unit} ({claim.level:.0%}, {trust})."

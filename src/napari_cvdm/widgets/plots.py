@@ -9,7 +9,7 @@ from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 
 from napari_cvdm.analysis.correlations import ErrorBySpread
-from napari_cvdm.analysis.intervals import Claim, SampleHistogram
+from napari_cvdm.analysis.intervals import CredibleInterval, SampleHistogram
 from napari_cvdm.analysis.schedule_maps import ScheduleCurves
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ SHOWN_LEVEL = (-8.0, 4.0)  # beyond these the signal, or the noise, is gone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ink:
+class ThemeColors:
     """Colours of a theme, "#rrggbb".
 
     Parameters
@@ -45,7 +45,7 @@ class Ink:
     paper: str
 
     @classmethod
-    def of(cls, viewer: "Viewer") -> "Ink":
+    def of(cls, viewer: "Viewer") -> "ThemeColors":
         """The colours of a viewer now."""
         from napari.utils.theme import get_theme
 
@@ -88,7 +88,7 @@ def new_plot(left: str, bottom: str) -> Any:
     return plot
 
 
-def paint(plot: Any, ink: Ink) -> None:
+def paint(plot: Any, ink: ThemeColors) -> None:
     """Paper, axes, numbers and titles in the colours of a theme."""
     plot.setBackground(ink.paper)
     for side in ("left", "bottom"):
@@ -122,7 +122,7 @@ def _only(widget: QWidget, *plots: Any) -> None:
 class SchedulePlots(QWidget):
     """gamma, beta and half log-SNR over t, one above the other: of one pixel, and of regions in their colours."""
 
-    def __init__(self, ink: Ink) -> None:
+    def __init__(self, ink: ThemeColors) -> None:
         from pyqtgraph import InfiniteLine
 
         super().__init__()
@@ -170,7 +170,7 @@ class SchedulePlots(QWidget):
             line.setVisible(time is not None)
             line.setValue(0.0 if time is None else time)
 
-    def set_ink(self, ink: Ink) -> None:
+    def set_ink(self, ink: ThemeColors) -> None:
         """Draw in the colours of another theme."""
         for name, plot in self.plots.items():
             paint(plot, ink)
@@ -181,7 +181,7 @@ class SchedulePlots(QWidget):
 class SamplePlot(QWidget):
     """Histogram of the samples at one pixel, with the interval that the spread claims."""
 
-    def __init__(self, ink: Ink) -> None:
+    def __init__(self, ink: ThemeColors) -> None:
         from pyqtgraph import InfiniteLine, LinearRegionItem
 
         super().__init__()
@@ -195,7 +195,7 @@ class SamplePlot(QWidget):
         self.set_ink(ink)
 
     def show_samples(
-        self, histogram: SampleHistogram, claim: Claim, mean: float, unit: str
+        self, histogram: SampleHistogram, claim: CredibleInterval, mean: float, unit: str
     ) -> None:
         """Draw the samples of one pixel, their mean and the claimed interval."""
         self.plot.setLabel("bottom", f"value [{unit}]")
@@ -203,7 +203,7 @@ class SamplePlot(QWidget):
         self._bars.setData(histogram.edges, histogram.counts, stepMode="center")
         self._mean.setValue(mean)
 
-    def set_ink(self, ink: Ink) -> None:
+    def set_ink(self, ink: ThemeColors) -> None:
         """Draw in the colours of another theme."""
         paint(self.plot, ink)
         self._claim.setBrush(_faint(ink.text, 40))
@@ -215,7 +215,7 @@ class SamplePlot(QWidget):
 class ErrorPlot(QWidget):
     """Error against spread: on the dashed line the spread is honest, above it too small."""
 
-    def __init__(self, ink: Ink) -> None:
+    def __init__(self, ink: ThemeColors) -> None:
         super().__init__()
         self.plot = new_plot("RMS error", "spread")
         self._honest = self.plot.plot()
@@ -233,7 +233,7 @@ class ErrorPlot(QWidget):
         self._honest.setData([0.0, end], [0.0, end])
         self._found.setData(found.spread, found.error)
 
-    def set_ink(self, ink: Ink) -> None:
+    def set_ink(self, ink: ThemeColors) -> None:
         """Draw in the colours of another theme."""
         paint(self.plot, ink)
         self._honest.setPen(_dashes(ink.text))

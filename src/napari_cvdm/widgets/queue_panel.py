@@ -20,7 +20,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cvdm.io import SUFFIXES
-from napari_cvdm.io.dropped import PLANES_RULE, ImageEntry, Sorted, Stray
+from napari_cvdm.io.dropped import PLANES_RULE, ImageEntry, Sorted, UnmatchedFile
 from napari_cvdm.widgets.fields import explain_control, wrapped_label
 
 ROWS_SHOWN = 5
@@ -60,7 +60,7 @@ class Row(QTreeWidgetItem):
     what : ImageEntry or Stray
     """
 
-    def __init__(self, what: ImageEntry | Stray) -> None:
+    def __init__(self, what: ImageEntry | UnmatchedFile) -> None:
         super().__init__([what.name, ""])
         self.entry = what if isinstance(what, ImageEntry) else None
         self.state = State.WAITING
@@ -68,7 +68,7 @@ class Row(QTreeWidgetItem):
         self.setToolTip(
             NAME, "\n".join(map(str, what.files)) if isinstance(what, ImageEntry) else what.name
         )
-        if isinstance(what, Stray):
+        if isinstance(what, UnmatchedFile):
             self.set_state(State.SKIPPED, what.reason)
         else:
             self.set_state(State.WAITING)
@@ -180,7 +180,7 @@ class QueuePanel(QWidget):
         self._remove(rows)
         self._append(entries, index)
 
-    def _append(self, found: Iterable[ImageEntry | Stray], index: int) -> None:
+    def _append(self, found: Iterable[ImageEntry | UnmatchedFile], index: int) -> None:
         rows = [Row(what) for what in found]
         height = QSize(0, self.list.fontMetrics().height() + ROW_SPACING_PX)
         for row in rows:

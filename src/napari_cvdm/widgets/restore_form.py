@@ -29,12 +29,12 @@ from napari_cvdm.widgets.fields import (
     LabelledRows,
     OptionalNumber,
     OptionalNumbers,
-    folded,
+    collapsible,
     reading_pane,
     wrapped_label,
 )
 from napari_cvdm.widgets.form_help import HELP
-from napari_cvdm.widgets.layers import known_optics, named_layers, our_metadata, read_layer
+from napari_cvdm.widgets.layers import known_optics, named_layers, plugin_metadata, read_layer
 from napari_cvdm.widgets.lifetime import when_gone
 from napari_cvdm.widgets.offer import LayerChoice
 from napari_cvdm.widgets.placement import Placement, chosen_planes, stated_planes
@@ -76,7 +76,7 @@ class RestoreForm(QWidget):
         )
         self.model = ModelChoice()
         self.card = reading_pane(CARD_LINES)
-        self.about = folded(
+        self.about = collapsible(
             "", self.card, "What this model was trained for, its limits and its licence."
         )
         self.keep_samples = QCheckBox()
@@ -133,7 +133,7 @@ class RestoreForm(QWidget):
         layout.addLayout(self._often)
         more, self._seldom = QWidget(), LabelledRows(seldom, HELP)
         more.setLayout(self._seldom)
-        self.more = folded("More settings", more, "Settings that seldom need a change.")
+        self.more = collapsible("More settings", more, "Settings that seldom need a change.")
         layout.addWidget(self.more)
         layout.addStretch(1)
 
@@ -367,7 +367,7 @@ class RestoreForm(QWidget):
             "background": self.background.layer,
         }
         found = {
-            role: layer.source.path or our_metadata(layer).get("file")
+            role: layer.source.path or plugin_metadata(layer).get("file")
             for role, layer in layers.items()
             if layer is not None
         }

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from napari_cvdm.core.result import ClockCurve
-from napari_cvdm.widgets.layers import our_metadata
+from napari_cvdm.widgets.layers import plugin_metadata
 
 if TYPE_CHECKING:
     from napari.layers import Layer
@@ -49,14 +49,14 @@ class ResultGroup:
         return (
             "standard deviation"
             if self.spread is None
-            else str(our_metadata(self.spread).get("statistic", "standard deviation"))
+            else str(plugin_metadata(self.spread).get("statistic", "standard deviation"))
         )
 
     @property
     def mark(self) -> Mapping[str, Any]:
         """What the result's layers say of it: source, provenance, clock; the unit is that of the reconstruction."""
         marks = [
-            our_metadata(self.layers[role])
+            plugin_metadata(self.layers[role])
             for role in (RECONSTRUCTION, RATE)
             if role in self.layers
         ]
@@ -76,7 +76,7 @@ class ResultGroup:
     @property
     def clock(self) -> ClockCurve | None:
         """The clock of the model; None where a layer of an older version, or of a classical method, has none."""
-        found = {} if self.rate is None else our_metadata(self.rate).get("clock", {})
+        found = {} if self.rate is None else plugin_metadata(self.rate).get("clock", {})
         try:
             curve = ClockCurve(
                 **{
@@ -108,7 +108,7 @@ def groups_of(layers: "Iterable[Layer]") -> list[ResultGroup]:
     """Results among layers, in the order of their first layers; maps of the schedule follow from a rate map and are left out."""
     found: dict[str, dict[str, Layer]] = {}
     for layer in layers:
-        mark = our_metadata(layer)
+        mark = plugin_metadata(layer)
         if "group" in mark and mark.get("role") not in (None, TRUTH, *SCHEDULE):
             found.setdefault(str(mark["group"]), {})[mark["role"]] = (
                 layer  # the topmost, where a result was opened twice
@@ -118,4 +118,4 @@ def groups_of(layers: "Iterable[Layer]") -> list[ResultGroup]:
 
 def layers_of(layers: "Iterable[Layer]", group: str) -> "list[Layer]":
     """Every layer of a result, maps of its schedule among them."""
-    return [layer for layer in layers if our_metadata(layer).get("group") == group]
+    return [layer for layer in layers if plugin_metadata(layer).get("group") == group]

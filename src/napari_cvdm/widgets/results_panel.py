@@ -8,9 +8,9 @@ from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QPushButton, QVB
 from superqt.utils import signals_blocked
 
 from napari_cvdm.core.statistics import STATISTICS
-from napari_cvdm.widgets.choices import narrow
+from napari_cvdm.widgets.choices import limit_width
 from napari_cvdm.widgets.fields import explain_control
-from napari_cvdm.widgets.offer import Entry, Offer
+from napari_cvdm.widgets.offer import ChoiceBox, ChoiceItem
 from napari_cvdm.widgets.result_group import ResultGroup, groups_of, layers_of
 from napari_cvdm.widgets.shown_layers import remove_layers
 from napari_cvdm.widgets.spread_choice import choices_of, help_of, show_spread_as
@@ -37,9 +37,9 @@ class ResultsPanel(QWidget):
     def __init__(self, viewer: "Viewer") -> None:
         super().__init__()
         self._viewer = viewer
-        self.group = Offer(viewer, self._offered)
+        self.group = ChoiceBox(viewer, self._offered)
         self.light = TrustLight()
-        self.statistic = narrow(QComboBox())
+        self.statistic = limit_width(QComboBox())
         self.statistic.addItems(STATISTICS)
         self.more = QPushButton("Add sa&mples")
         self.repeat = QPushButton("Repe&at")
@@ -94,10 +94,10 @@ class ResultsPanel(QWidget):
         self.compare.clicked.connect(self.compare_asked)
         self.remove.clicked.connect(self._on_remove)
 
-    def _offered(self) -> list[Entry]:
+    def _offered(self) -> list[ChoiceItem]:
         groups = groups_of(self._viewer.layers)
         return [
-            Entry(text=group.name, key=group.name, value=group, preferred=group is groups[-1])
+            ChoiceItem(text=group.name, key=group.name, value=group, preferred=group is groups[-1])
             for group in groups
         ]
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from napari_cvdm.analysis.schedule_maps import schedule_maps, shown_ranges
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.widgets.frames import frame_pixels
-from napari_cvdm.widgets.layers import METADATA_KEY, LayerData, our_metadata
+from napari_cvdm.widgets.layers import METADATA_KEY, LayerData, plugin_metadata
 from napari_cvdm.widgets.placement import Placement
 from napari_cvdm.widgets.result_group import SCHEDULE, ResultGroup
 from napari_cvdm.widgets.shown_layers import show_layers
@@ -47,7 +47,7 @@ def show_schedule(viewer: "Viewer", group: ResultGroup, role: str) -> "Layer":
 
 def is_schedule(layer: "Layer") -> bool:
     """Whether a layer is a map of the schedule, with t as its first axis."""
-    return our_metadata(layer).get("role") in SCHEDULE
+    return plugin_metadata(layer).get("role") in SCHEDULE
 
 
 def schedule_layer(viewer: "Viewer", group: ResultGroup, role: str) -> LayerData:
@@ -59,7 +59,7 @@ def schedule_layer(viewer: "Viewer", group: ResultGroup, role: str) -> LayerData
         )
     place = Placement.of(rate).with_times(clock.times)
     maps = getattr(schedule_maps(rate.data, clock), FIELDS[role])
-    mark = {**our_metadata(rate), "role": role, "unit": ""}
+    mark = {**plugin_metadata(rate), "role": role, "unit": ""}
     limits = shown_ranges(frame_pixels(viewer, rate), clock)[FIELDS[role]]
     name = f"{role} of {mark.get('source', rate.name)}"
     return (

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from itertools import count
 from typing import TYPE_CHECKING
 
-from napari_cvdm.widgets.layers import METADATA_KEY, LayerData, our_metadata
+from napari_cvdm.widgets.layers import METADATA_KEY, LayerData, plugin_metadata
 from napari_cvdm.widgets.own_sliders import with_own_sliders
 from napari_cvdm.widgets.result_group import layers_of
 
@@ -35,7 +35,7 @@ def show_layers(viewer: "Viewer", layers: list[LayerData]) -> None:
         alike = [
             layer
             for layer in viewer.layers
-            if all(our_metadata(layer).get(key) == mark[key] for key in ("role", shared))
+            if all(plugin_metadata(layer).get(key) == mark[key] for key in ("role", shared))
         ]
         old = next((layer for layer in alike if _is_named(layer, keywords["name"])), None)
         pairs.append(
@@ -80,7 +80,7 @@ def show_result(viewer: "Viewer", layers: list[LayerData]) -> None:
     )
     superseded = []
     for layer in [layer for layer in earlier if layer in viewer.layers]:
-        mark = our_metadata(layer)
+        mark = plugin_metadata(layer)
         if _is_named(layer, f"{mark['role']} of {mark['source']}"):
             superseded.append(layer)
         else:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from napari_cvdm.core.statistics import INTERVAL, STATISTICS, spread_as
-from napari_cvdm.widgets.layers import METADATA_KEY, our_metadata, spread_look, spread_unit
+from napari_cvdm.widgets.layers import METADATA_KEY, plugin_metadata, spread_look, spread_unit
 from napari_cvdm.widgets.result_group import ResultGroup, layers_of
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def show_spread_as(group: ResultGroup, wanted: str) -> None:
     unit = spread_unit(str(group.mark["unit"]), wanted)
     layer.metadata = {
         **layer.metadata,
-        METADATA_KEY: {**our_metadata(layer), "statistic": wanted, "unit": unit},
+        METADATA_KEY: {**plugin_metadata(layer), "statistic": wanted, "unit": unit},
     }
     layer.contrast_limits = spread_look(layer.data)["contrast_limits"]
 
@@ -44,7 +44,7 @@ def put_calibration(viewer: "Viewer", group: ResultGroup, calibration: Mapping[s
     """Write a calibration into the provenance that the layers of a result carry, and show the spread as an interval."""
     show_spread_as(group, STATISTICS[0])  # what is shown may be an interval by an older factor
     for layer in layers_of(viewer.layers, group.name):
-        mark = our_metadata(layer)
+        mark = plugin_metadata(layer)
         provenance = mark.get("provenance", {})
         known = {
             **provenance,

@@ -8,7 +8,7 @@ from qtpy.QtWidgets import QLineEdit, QVBoxLayout, QWidget
 
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.widgets.choices import ModelChoice, whole_number, word_choice
-from napari_cvdm.widgets.fields import LabelledRows, OptionalNumber, folded
+from napari_cvdm.widgets.fields import LabelledRows, OptionalNumber, collapsible
 from napari_cvdm.widgets.pair_source import PairSource
 from napari_cvdm.widgets.preferences import own_models, preferred
 
@@ -103,7 +103,9 @@ class TrainForm(QWidget):
         more = QWidget()
         self._advanced = LabelledRows({**self.counts, **self.numbers, **self.words}, HELP)
         more.setLayout(self._advanced)
-        self.more = folded("Advanced", more, "Settings of the recipe that seldom need a change.")
+        self.more = collapsible(
+            "Advanced", more, "Settings of the recipe that seldom need a change."
+        )
         layout.addWidget(self.more)
         layout.addStretch(1)
 
@@ -191,13 +193,16 @@ class TrainForm(QWidget):
             What is missing or not allowed.
         """
         from napari_cvdm.training.fine_tuning import FineTuning, fine_tuning_recipe
-        from napari_cvdm.training.plan import Start
+        from napari_cvdm.training.plan import InitialModel
 
         model, card = self.model.value(), self.model.card()
         if self.missing() or model is None or card is None:
             raise RequestError(f"Needed before a start: {', '.join(self.missing())}.")
         source, layers = self.source.value()
-        start, name = Start(model=model, part=self.part.currentText()), self.name.text().strip()
+        start, name = (
+            InitialModel(model=model, part=self.part.currentText()),
+            self.name.text().strip(),
+        )
         recipe = fine_tuning_recipe(
             name=name,
             start=start,

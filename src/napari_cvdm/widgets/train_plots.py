@@ -9,7 +9,7 @@ from qtpy.QtWidgets import QHBoxLayout, QLabel, QSizePolicy, QSplitter, QVBoxLay
 
 from napari_cvdm.widgets.choices import word_choice
 from napari_cvdm.widgets.fields import explain_control
-from napari_cvdm.widgets.plots import AXIS_WIDTH_PX, COLORS, LINE_PX, Ink, new_plot, paint
+from napari_cvdm.widgets.plots import AXIS_WIDTH_PX, COLORS, LINE_PX, ThemeColors, new_plot, paint
 
 if TYPE_CHECKING:
     from napari_cvdm.training.loop import TrainStep
@@ -85,7 +85,7 @@ class Legend(QLabel):
 class TermsPlot(QWidget):
     """Every term of the loss, of the stage that is chosen; logarithmic."""
 
-    def __init__(self, ink: Ink) -> None:
+    def __init__(self, ink: ThemeColors) -> None:
         super().__init__()
         self.stage = word_choice(STAGES)
         explain_control(
@@ -129,7 +129,7 @@ class TermsPlot(QWidget):
                 traces[name].add(step.step, max(value, LOWEST))
         self.legend.show_traces(self.traces[self.stage.currentText()].values())
 
-    def set_ink(self, ink: Ink) -> None:
+    def set_ink(self, ink: ThemeColors) -> None:
         """Draw in the colours of another theme."""
         for plot in self._plots.values():
             paint(plot, ink)
@@ -138,7 +138,7 @@ class TermsPlot(QWidget):
 class HeldOutPlot(QWidget):
     """Error on fields that are never learned from, over all steps; dashed, the model that it began with."""
 
-    def __init__(self, ink: Ink) -> None:
+    def __init__(self, ink: ThemeColors) -> None:
         from pyqtgraph import InfiniteLine
 
         super().__init__()
@@ -173,7 +173,7 @@ class HeldOutPlot(QWidget):
             line.setValue(value)
             line.setVisible(True)
 
-    def set_ink(self, ink: Ink) -> None:
+    def set_ink(self, ink: ThemeColors) -> None:
         """Draw in the colours of another theme."""
         paint(self.plot, ink)
 
@@ -181,7 +181,7 @@ class HeldOutPlot(QWidget):
 class MovingSchedule(QWidget):
     """gamma(t) of the median pixel, and between the 5 and 95 % pixels; faint, what it was before."""
 
-    def __init__(self, ink: Ink) -> None:
+    def __init__(self, ink: ThemeColors) -> None:
         from pyqtgraph import FillBetweenItem, mkPen
 
         super().__init__()
@@ -209,7 +209,7 @@ class MovingSchedule(QWidget):
             item.setData(times, gamma)
         self.seen = [*self.seen, (median.times, median.gamma)][-EARLIER:]
 
-    def set_ink(self, ink: Ink) -> None:
+    def set_ink(self, ink: ThemeColors) -> None:
         """Draw in the colours of another theme."""
         from pyqtgraph import mkColor, mkPen
 
@@ -223,7 +223,7 @@ class MovingSchedule(QWidget):
 class TrainPlots(QSplitter):
     """All plots of a training, one above the other; what is between them can be dragged."""
 
-    def __init__(self, ink: Ink) -> None:
+    def __init__(self, ink: ThemeColors) -> None:
         super().__init__()
         self.terms, self.held_out, self.schedule = (
             TermsPlot(ink),
@@ -261,7 +261,7 @@ class TrainPlots(QSplitter):
         """Draw the score of the model that was made."""
         self.held_out.add(self._before + self._last, score)
 
-    def set_ink(self, ink: Ink) -> None:
+    def set_ink(self, ink: ThemeColors) -> None:
         """Draw in the colours of another theme."""
         for part in (self.terms, self.held_out, self.schedule):
             part.set_ink(ink)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cvdm.widgets.layers import METADATA_KEY, LayerData, our_metadata
+from napari_cvdm.widgets.layers import METADATA_KEY, LayerData, plugin_metadata
 from napari_cvdm.widgets.shown_layers import show_layers
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class TrainingPreview:
 
     def layers(self) -> "dict[str, Layer]":
         """Those that are there, by what they show."""
-        marks = [(layer, our_metadata(layer)) for layer in self._viewer.layers]
+        marks = [(layer, plugin_metadata(layer)) for layer in self._viewer.layers]
         return {str(mark["source"]): layer for layer, mark in marks if mark.get("role") == ROLE}
 
     def show(self, preview: "Preview") -> None:

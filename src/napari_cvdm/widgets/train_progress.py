@@ -6,7 +6,7 @@ from qtpy.QtWidgets import QGridLayout, QLabel, QPushButton, QSpinBox, QVBoxLayo
 
 from napari_cvdm.widgets.fields import explain_control
 from napari_cvdm.widgets.lifetime import listen
-from napari_cvdm.widgets.plots import Ink
+from napari_cvdm.widgets.plots import ThemeColors
 from napari_cvdm.widgets.train_lights import HealthLights
 from napari_cvdm.widgets.train_plots import TrainPlots
 from napari_cvdm.widgets.train_preview import TrainingPreview
@@ -34,7 +34,7 @@ class TrainProgress(QWidget):
         self._control: TrainingControl | None = None
         self.lights, self.preview = HealthLights(), TrainingPreview(viewer)
         self.every, self.field, self.now = QSpinBox(), QSpinBox(), QPushButton("&Make one now")
-        self.plots = TrainPlots(Ink.of(viewer))
+        self.plots = TrainPlots(ThemeColors.of(viewer))
         self._layout = QVBoxLayout(self)
         self._layout.setContentsMargins(4, 4, 4, 4)
         self._layout.addLayout(self._preview_row())
@@ -70,7 +70,7 @@ class TrainProgress(QWidget):
 
     def begin(self, control: TrainingControl) -> None:
         """Show nothing of an earlier training, and heed what is asked of this one."""
-        old, self.plots = self.plots, TrainPlots(Ink.of(self._viewer))
+        old, self.plots = self.plots, TrainPlots(ThemeColors.of(self._viewer))
         self._layout.replaceWidget(old, self.plots)
         old.hide()
         old.deleteLater()
@@ -109,4 +109,4 @@ class TrainProgress(QWidget):
             self._control.ask_preview()
 
     def _on_theme(self) -> None:
-        self.plots.set_ink(Ink.of(self._viewer))
+        self.plots.set_ink(ThemeColors.of(self._viewer))

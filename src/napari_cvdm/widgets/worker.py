@@ -87,7 +87,7 @@ class Control:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Seen:
+class ProgressUpdate:
     """A step, and what there is to see of it: frames that are done, or the one in the making."""
 
     progress: Progress
@@ -96,7 +96,7 @@ class Seen:
 
 def relay(
     steps: Generator[Progress, Stop | None, Result], control: Control
-) -> Generator[Seen, None, Result | WorkFailed]:
+) -> Generator[ProgressUpdate, None, Result | WorkFailed]:
     """The same steps, as many of them as the window can show; an error that can be expected comes back as `WorkFailed`.
 
     superqt takes a RuntimeError in a generator for a deleted worker and stays silent for ever, and torch raises RuntimeError
@@ -126,7 +126,7 @@ def relay(
                     steps.close()
                 if looking:
                     looked, finished = time.monotonic(), []
-                yield Seen(progress, views)
+                yield ProgressUpdate(progress, views)
     except StopIteration as end:
         return end.value
     except (ValueError, RuntimeError, MemoryError, OSError) as error:
@@ -135,7 +135,9 @@ def relay(
         return WorkFailed(explain(error))
 
 
-def _passed_on(relayed: Generator[Seen, None, object]) -> Generator[Seen, None, object]:
+def _passed_on(
+    relayed: Generator[ProgressUpdate, None, object],
+) -> Generator[ProgressUpdate, None, object]:
     """For the worker, which never closes a generator that it gave up: the one that holds something can be closed by its job."""
     return (yield from relayed)
 
@@ -215,7 +217,7 @@ class Job(QObject):
         """Stop at the next step, with what is finished as the result."""
         self._control.keep()
 
-    def _on_yielded(self, seen: Seen) -> None:
+    def _on_yielded(self, seen: ProgressUpdate) -> None:
         self.progressed.emit(seen.progress)
         if self._activity is not None:
             if (

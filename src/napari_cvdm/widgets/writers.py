@@ -10,7 +10,7 @@ from napari_cvdm.io import write_image
 from napari_cvdm.io.ngff import PlacedImage, write_ngff
 from napari_cvdm.io.pixel_size import square_pixel
 from napari_cvdm.io.pixels import storable
-from napari_cvdm.widgets.layers import METADATA_KEY, LayerData, our_metadata
+from napari_cvdm.widgets.layers import METADATA_KEY, LayerData, plugin_metadata
 from napari_cvdm.widgets.placement import Placement, axis_letters
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def write_tiff(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     pixels = storable(np.asarray(pixels), path)
     sizes = _measured(layer, np.abs(layer.scale), "um")
     first = _measured(layer, layer.translate, "um")
-    mark = our_metadata(layer)
+    mark = plugin_metadata(layer)
     write_image(
         path,
         pixels,
@@ -92,7 +92,7 @@ def write_zarr(path: str, layers: Sequence[LayerData]) -> list[str]:
                 translation=tuple(place.translate),
                 units=tuple("" if unit in _NO_LENGTH else unit for unit in place.units),
                 name=place.name,
-                notes=_plain(our_metadata(layer)),
+                notes=_plain(plugin_metadata(layer)),
             )
         )
     write_ngff(path, images)

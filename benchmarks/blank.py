@@ -44,7 +44,7 @@ def false_structure(counts: np.ndarray, model: Checkpoint, samples: int) -> floa
 
 
 def standing_out(image: np.ndarray, counts: np.ndarray) -> float:
-    """Share of output pixels that stand more than 1.5 deviations of the input's noise above the output's median."""
+    """Share of output pixels above the output's median by 1.5 deviations of the input's noise."""
     return float(np.mean(image - np.median(image) > FALSE_STRUCTURE_SIGMAS * counts.std()))
 
 

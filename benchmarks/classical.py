@@ -1,4 +1,7 @@
-"""The classical methods on real and measured data: `python -m benchmarks.classical [microlens] [cells] [hl60] [tsim]`, all by default."""
+"""The classical methods on real and measured data.
+
+`python -m benchmarks.classical [microlens] [cells] [hl60] [tsim]`, all by default.
+"""
 
 import argparse
 from collections.abc import Callable, Iterable
@@ -48,7 +51,10 @@ def solved(method: Baseline, planes: np.ndarray, pixel_um: float, **optics: obje
 def in_band(
     found: np.ndarray, reference: np.ndarray, periods_px: tuple[float, float]
 ) -> tuple[float, float]:
-    """Coherence of two images (Y, X) over the waves between two periods, and the slope of the first on the second."""
+    """Coherence of two images (Y, X) between two periods, and the slope of one on the other.
+
+    The slope is that of the first image on the second.
+    """
     spectra = [np.fft.fft2(image) for image in (found, reference)]
     frequency = np.hypot(np.fft.fftfreq(found.shape[0])[:, None], np.fft.fftfreq(found.shape[1]))
     ours, theirs = (
@@ -128,7 +134,10 @@ def cells() -> list[Row]:
         found = solved(BASELINES[name], planes, 0.2004, **optics)
         coherence, slope = in_band(found.mean, reference, CELL_PERIODS_PX)
         rows.append(beside(f"cells, {name}", found, reference))
-        what = f"cells, {name}: coherence with the stored US-TIE and slope, periods {CELL_PERIODS_PX[0]:g} to {CELL_PERIODS_PX[1]:g} px"
+        what = (
+            f"cells, {name}: coherence with the stored US-TIE and slope, periods "
+            f"{CELL_PERIODS_PX[0]:g} to {CELL_PERIODS_PX[1]:g} px"
+        )
         asked = (
             {"bar": "0.99; 0.95 to 1.05", "met": coherence >= 0.99 and abs(slope - 1) <= 0.05}
             if name == "us-tie"
@@ -159,7 +168,10 @@ def phase_errors(
 
 
 def hl60_cell() -> list[Row]:
-    """Both phase methods at every regularisation, on planes made of a measured cell: +-1 um, 1e4 photons."""
+    """Both phase methods at every regularisation, on simulated planes of a measured cell.
+
+    The planes are at +-1 um and have 1e4 photons.
+    """
     phases = hl60.measured_phases()
     truths = list(phases.values())
     planes = [hl60.measured_planes(truth, frame) for frame, truth in phases.items()]
@@ -189,7 +201,10 @@ def hl60_cell() -> list[Row]:
 
 
 def tsim(fields: tsim_er.Fields) -> list[Row]:
-    """Richardson-Lucy and cubic upsampling against SIM, on the SIM's own grid; the optics are assumed."""
+    """Richardson-Lucy and cubic upsampling against SIM, on the SIM's grid.
+
+    The optics are assumed.
+    """
     rows, gains = [], []
     for number, (widefield, sim) in fields.items():
         truth = tsim_er.scaled_truth(sim)
@@ -207,7 +222,10 @@ def tsim(fields: tsim_er.Fields) -> list[Row]:
         rows.append(
             Row(
                 what=what,
-                value=f"{scores[0]:.2f}, {scores[1]:.2f} ({used['iterations']}, {used['chi_squared']:.2f})",
+                value=(
+                    f"{scores[0]:.2f}, {scores[1]:.2f} ({used['iterations']}, "
+                    f"{used['chi_squared']:.2f})"
+                ),
             )
         )
     return [

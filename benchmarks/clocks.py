@@ -18,18 +18,25 @@ class Timed:
     Parameters
     ----------
     wall, processor : Measurement
-        Of torch.utils.benchmark, with median and interquartile range; processor time is the sum over all threads.
+        Of torch.utils.benchmark, with median and interquartile range; processor time is the sum
+        over all threads.
     """
 
     wall: Measurement
     processor: Measurement
 
     def __str__(self) -> str:
-        return f"{self.processor.median:.3g} s processor ({self.processor.iqr:.2g}), {self.wall.median:.3g} s wall ({self.wall.iqr:.2g})"
+        return (
+            f"{self.processor.median:.3g} s processor ({self.processor.iqr:.2g}), "
+            f"{self.wall.median:.3g} s wall ({self.wall.iqr:.2g})"
+        )
 
 
 def by_turns(works: Sequence[Work], rounds: int = ROUNDS) -> list[Timed]:
-    """Time some pieces of work, one after the other, round after round, after one round to warm up; each run by both clocks at once."""
+    """Time some pieces of work, one after the other, in rounds, after one round to warm up.
+
+    Both clocks measure each run at once.
+    """
     times: list[list[tuple[float, float]]] = [[] for _ in works]
     for work in works:
         work()

@@ -1,8 +1,9 @@
 """How many evaluations of the network a sample needs: `python -m benchmarks.evaluations --out DIR`.
 
-Both shipped models on simulated fields that they never saw (the held-out fields of their recipes), every sampler at every number of evaluations. Printed:
-CRPS, spread over error, RMSE of the mean, and for each sampler the smallest number within 2 % of the best CRPS of all. What DIR holds already is not
-measured again.
+Both shipped models on simulated fields that they never saw (the held-out fields of their recipes),
+every sampler at every number of evaluations. Printed: CRPS, spread over error, RMSE of the mean,
+and for each sampler the smallest number within 2 % of the best CRPS of all. What DIR holds already
+is not measured again.
 """
 
 import argparse
@@ -106,7 +107,10 @@ def posterior(
 def warmed(
     denoise: Callable[[Tensor, Tensor], Tensor], rate: Tensor, noise: Callable[[int], Tensor]
 ) -> Callable[[int], Tensor]:
-    """A start with the little signal that T = 1 leaves, a x(1) + s xi, for one more evaluation: an ODE never forgets its start."""
+    """A start with the little signal that T = 1 leaves: a x(1) + s xi.
+
+    It costs one more evaluation. An ODE never forgets its start.
+    """
 
     def source(step: int) -> Tensor:
         fresh = noise(step)
@@ -118,7 +122,11 @@ def warmed(
 
 
 def grid(network: CVDM, method: str, rate: Tensor, evaluations: int) -> tuple[float, ...]:
-    """Clock values as in use: uniform in t for the published sampler, else in the half log-SNR of the median rate."""
+    """Clock values as they are in use.
+
+    They are uniform in t for the published sampler. For the others they are uniform in the half
+    log-SNR of the median rate.
+    """
     if method == "ancestral":
         return uniform_time_grid(network.clock, evaluations, rate.device)
     return clock_grid(float(rate.median()), evaluations)
@@ -163,7 +171,10 @@ def measured(
 def smallest_within(
     rows: Iterable[Quality], best: float, tolerance: float = TOLERANCE
 ) -> Quality | None:
-    """The row with the fewest evaluations whose CRPS is at most (1 + tolerance) times the best; None if there is none."""
+    """The row with the fewest evaluations whose CRPS is at most (1 + tolerance) times the best.
+
+    None if there is none.
+    """
     return min(
         (row for row in rows if row.crps <= (1 + tolerance) * best),
         key=lambda row: row.evaluations,
@@ -202,13 +213,15 @@ def print_model(model: str, rows: list[Quality]) -> None:
     """A table of Markdown, and the smallest count of each method."""
     best = min(row.crps for row in rows)
     print(
-        f"\n{model}\n\n| sampler | evaluations | CRPS / best | spread / error | RMSE / best |\n|---|---|---|---|---|"
+        f"\n{model}\n\n| sampler | evaluations | CRPS / best | spread / error | RMSE / best "
+        "|\n|---|---|---|---|---|"
     )
     sharpest = min(row.rmse for row in rows)
     ordered = sorted(rows, key=lambda row: (METHODS.index(row.method), row.evaluations))
     for row in ordered:
         print(
-            f"| {row.method} | {row.evaluations} | {row.crps / best:.3f} | {row.spread_ratio:.2f} | {row.rmse / sharpest:.3f} |"
+            f"| {row.method} | {row.evaluations} | {row.crps / best:.3f} | {row.spread_ratio:.2f} "
+            f"| {row.rmse / sharpest:.3f} |"
         )
     print()
     for method in METHODS:

@@ -1,4 +1,7 @@
-"""Run every benchmark and write docs/evidence.md: `python -m benchmarks.evidence`; `--small` only shows, in seconds, that each of them runs."""
+"""Run every benchmark and write docs/evidence.md: `python -m benchmarks.evidence`.
+
+`--small` only shows, in seconds, that each of them runs.
+"""
 
 import argparse
 import platform
@@ -26,33 +29,53 @@ from benchmarks.measure import DATA, Row, print_rows
 from napari_cvdm.models.checkpoint import Checkpoint, write_card
 from napari_cvdm.models.registry import SHIPPED, load_model
 
-HL60_NOTE = """Most of US-TIE's squared error lies in its slowest waves, where photon noise grows with the fourth power of the period.
-Nothing in the two planes says more about them; only the flatness of the empty medium does, and it is used (see [Symbols](symbols.md)). On this
-cell, which fills most of its field, that is not enough for the bar. The last rows say why: they give US-TIE knowledge that no measurement has,
-taken from the truth, and follow the drift from the medium into the cell by the best linear estimate for photon noise. Told where the medium is,
-US-TIE comes to 0.75 of its own error; told the medium's exact phase, to about 0.5: the bar asks for what this oracle reaches.
-No training saw these frames, but the constant that ties slow waves to US-TIE and the tolerances for medium were chosen with them, and with
-simulated cells, in view.
-"""
-TSIM_NOTE = """This SIM reconstruction puts its pixel 2i on pixel i of the widefield image; here, and in napari, both grids have one centre. Half a pixel
-of the fine grid costs the sharper image more than the blurred one, so both comparisons are shown. The resolutions match without any blur.
-"""
-OFFICIAL_NOTE = """US-TIE gets the regularisation that suits each field best, chosen with the truth in hand, which nobody has who measures. Still, on
-objects that fill the field and are like nothing in its training the model is no better than it; the paper's halving of the error was for a model
-trained in this one setting. Where the field is part of a larger one, what crosses the frame disturbs both, and the model, which removes no slow
-waves, more.
-"""
-CLASSICAL_NOTE = """The optics are assumed (NA 1.4, 0.52 um, index 1.518), since the data do not record them. Richardson-Lucy, stopped where the residual
-is down to the camera's noise, gains as much over cubic upsampling as the model does on the registered grids.
-"""
+HL60_NOTE = (
+    "Most of US-TIE's squared error lies in its slowest waves, where photon noise grows with "
+    "the fourth power of the period.\n"
+    "Nothing in the two planes says more about them; only the flatness of the empty medium "
+    "does, and it is used (see [Symbols](symbols.md)). On this\n"
+    "cell, which fills most of its field, that is not enough for the bar. The last rows say "
+    "why: they give US-TIE knowledge that no measurement has,\n"
+    "taken from the truth, and follow the drift from the medium into the cell by the best "
+    "linear estimate for photon noise. Told where the medium is,\n"
+    "US-TIE comes to 0.75 of its own error; told the medium's exact phase, to about 0.5: the "
+    "bar asks for what this oracle reaches.\n"
+    "No training saw these frames, but the constant that ties slow waves to US-TIE and the "
+    "tolerances for medium were chosen with them, and with\n"
+    "simulated cells, in view.\n"
+)
+TSIM_NOTE = (
+    "This SIM reconstruction puts its pixel 2i on pixel i of the widefield image; here, and "
+    "in napari, both grids have one centre. Half a pixel\n"
+    "of the fine grid costs the sharper image more than the blurred one, so both comparisons "
+    "are shown. The resolutions match without any blur.\n"
+)
+OFFICIAL_NOTE = (
+    "US-TIE gets the regularisation that suits each field best, chosen with the truth in "
+    "hand, which nobody has who measures. Still, on\n"
+    "objects that fill the field and are like nothing in its training the model is no better "
+    "than it; the paper's halving of the error was for a model\n"
+    "trained in this one setting. Where the field is part of a larger one, what crosses the "
+    "frame disturbs both, and the model, which removes no slow\n"
+    "waves, more.\n"
+)
+CLASSICAL_NOTE = (
+    "The optics are assumed (NA 1.4, 0.52 um, index 1.518), since the data do not record "
+    "them. Richardson-Lucy, stopped where the residual\n"
+    "is down to the camera's noise, gains as much over cubic upsampling as the model does on "
+    "the registered grids.\n"
+)
 PAGE = Path(__file__).parents[1] / "docs" / "evidence.md"
-HEAD = """# Evidence
-
-Every figure on this page was printed by a command in the repository; `python -m benchmarks.evidence` runs them all and
-writes the page. The real images are not part of the repository (their sources and licences are with the data); the models
-never saw them. A bar that was missed says so.
-
-"""
+HEAD = (
+    "# Evidence\n"
+    "\n"
+    "Every figure on this page was printed by a command in the repository; `python -m "
+    "benchmarks.evidence` runs them all and\n"
+    "writes the page. The real images are not part of the repository (their sources and "
+    "licences are with the data); the models\n"
+    "never saw them. A bar that was missed says so.\n"
+    "\n"
+)
 
 
 def table(rows: list[Row]) -> str:
@@ -85,7 +108,8 @@ class Section:
     measure : callable
         () -> rows.
     small : callable
-        The same on small images, and simulated ones where `measure` reads real ones, in seconds: shows that the command runs, and nothing else.
+        The same on small images, and simulated ones where `measure` reads real ones, in seconds:
+        shows that the command runs, and nothing else.
     model : str, optional
         That it is about; None: all or none.
     note : str
@@ -236,13 +260,16 @@ def page_of(
     """The page."""
     parts = [
         HEAD,
-        f"Models: {phase.card.name} `{phase.sha256[:12]}`, {widefield.card.name} `{widefield.sha256[:12]}`. ",
+        f"Models: {phase.card.name} `{phase.sha256[:12]}`, {widefield.card.name} "
+        f"`{widefield.sha256[:12]}`. ",
     ]
     parts.append(
-        f"{datetime.now(UTC).date()}, torch {torch.__version__}, {torch.get_num_threads()} threads, {processor()}.\n\n"
+        f"{datetime.now(UTC).date()}, torch {torch.__version__}, {torch.get_num_threads()} "
+        f"threads, {processor()}.\n\n"
     )
     parts += [
-        f"## {section.title}\n\n`python -m benchmarks.{section.module}`\n\n{table(rows)}\n{section.note}\n"
+        f"## {section.title}\n\n`python -m "
+        f"benchmarks.{section.module}`\n\n{table(rows)}\n{section.note}\n"
         for section, rows in found
     ]
     return "".join(parts).rstrip() + "\n"
@@ -266,13 +293,15 @@ def main(words: Sequence[str] | None = None) -> None:
     phase, widefield = load_model(options.phase_model), load_model(options.widefield_model)
     if options.small:
         print(
-            "Small images, many of them stand-ins for real ones: no figure below is evidence of anything."
+            "Small images, many of them stand-ins for real ones: no figure below is evidence of "
+            "anything."
         )
         measured(phase, widefield, small=True)
         return
     if not DATA.exists():
         raise SystemExit(
-            f"the real images are not at {DATA}; the evidence page needs them. --small runs every section without."
+            f"the real images are not at {DATA}; the evidence page needs them. --small runs every "
+            "section without."
         )
     found = measured(phase, widefield, small=False)
     options.page.write_text(page_of(phase, widefield, found), encoding="utf-8")

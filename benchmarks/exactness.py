@@ -39,7 +39,10 @@ def sample_gaussian(name: str, evaluations: int, rate: torch.Tensor) -> torch.Te
 
 
 def observed_order(name: str) -> float:
-    """log2 of the error ratio between 40 and 80 evaluations, against 2000, same start, pixel-wise rates."""
+    """log2 of the error ratio between 40 and 80 evaluations; pixel-wise rates.
+
+    The errors are against 2000 evaluations from the same start.
+    """
     rate = torch.linspace(RATE_MIN, 25, 64, dtype=torch.float64)
     exact = sample_gaussian(name, 2000, rate)
     errors = [

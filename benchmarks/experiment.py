@@ -1,4 +1,7 @@
-"""An experiment: a question, a recipe, and variants of it that differ in a few entries, each trained with several seeds."""
+"""An experiment: a question, a recipe, and variants of it that differ in a few entries.
+
+Each variant is trained with several seeds.
+"""
 
 import shutil
 import tomllib
@@ -60,7 +63,8 @@ class Experiment:
     variants : dict of str to dict
         The entries that differ, by name of the variant.
     judged : dict of str to dict
-        Where held-out fields differ from those of the base: entries of it, by the name of a set that every model is scored on.
+        Where held-out fields differ from those of the base: entries of it, by the name of a set
+        that every model is scored on.
     """
 
     name: str
@@ -92,7 +96,10 @@ class Run:
 
 
 def read_experiment(path: str | Path) -> Experiment:
-    """Read a TOML file of ``question``, ``seeds``, ``[base]``, ``[variants.NAME]`` and, where there are several sets of fields, ``[judged.NAME]``.
+    """Read a TOML file of an experiment.
+
+    It has ``question``, ``seeds``, ``[base]``, ``[variants.NAME]`` and, where there are several
+    sets of fields, ``[judged.NAME]``.
 
     Raises
     ------
@@ -106,7 +113,8 @@ def read_experiment(path: str | Path) -> Experiment:
         return Experiment(name=path.stem, seeds=seeds, **values)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError, TypeError) as error:
         raise RequestError(
-            f"the experiment {path} cannot be read ({error}); recipes/experiments/alpha.toml is an example."
+            f"the experiment {path} cannot be read ({error}); recipes/experiments/alpha.toml is "
+            "an example."
         ) from None
 
 
@@ -119,7 +127,9 @@ def overlaid(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def runs_of(experiment: Experiment, out: Path, steps_factor: float = 1.0) -> list[Run]:
-    """Every variant with every seed; complete recipes are written to ``OUT/EXPERIMENT/VARIANT-SEED.toml``.
+    """Every variant with every seed.
+
+    Complete recipes are written to ``OUT/EXPERIMENT/VARIANT-SEED.toml``.
 
     Parameters
     ----------
@@ -186,7 +196,9 @@ def run_block(run: Run, device: str) -> None:
 def held_out_fields(
     experiment: Experiment, out: Path, changes: dict[str, Any], task: str
 ) -> list[TrainingField]:
-    """The fields that every variant is scored on: those that the base recipe with some changes holds out, which no seed and no variant learns from.
+    """The fields that every variant is scored on.
+
+    The base recipe with some changes holds them out. No seed and no variant learns from them.
 
     They are prepared for the `task` of the variant.
     """

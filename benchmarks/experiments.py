@@ -1,8 +1,11 @@
-"""The paper's experiments: `python -m benchmarks.experiments recipes/experiments/alpha.toml --out DIR`.
+"""The paper's experiments.
 
-Trains every variant with every seed, scores all of them on the same held-out fields and describes their schedules: table.md,
-table.csv and figure.png in DIR/EXPERIMENT. A command that was killed goes on where it was; runs that are done are not made again.
-Several files may be named: what two experiments have in common is trained once.
+`python -m benchmarks.experiments recipes/experiments/alpha.toml --out DIR`
+
+Trains every variant with every seed, scores all of them on the same held-out fields and describes
+their schedules: table.md, table.csv and figure.png in DIR/EXPERIMENT. A command that was killed
+goes on where it was; runs that are done are not made again. Several files may be named: what two
+experiments have in common is trained once.
 """
 
 import argparse
@@ -133,7 +136,10 @@ def write_lines(path: Path, runs: Sequence[Run], found: Found) -> None:
 
 
 def figure(experiment: Experiment, found: Found) -> Figure:
-    """gamma(t) of the median pixel and between the 5 and 95 % pixels, of the first seed; then the scores, a dot for each seed."""
+    """Draw the schedules of the first seed, then the scores with a dot for each seed.
+
+    A schedule is gamma(t) of the median pixel, and between the 5 and 95 % pixels.
+    """
     drawn = Figure(figsize=(4 + 3 * len(BARS), 4), layout="constrained")
     curves, *panels = drawn.subplots(1, 1 + len(BARS), width_ratios=[1.6, *[1] * len(BARS)])
     for (variant, name), measures in found.items():

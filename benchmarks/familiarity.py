@@ -1,6 +1,9 @@
-"""What a model's simulated training fields look like, into its card: `python -m benchmarks.familiarity MODEL [--fields N] [--held-out N]`.
+"""What a model's simulated training fields look like, into its card.
 
-MODEL is a shipped name or a checkpoint folder whose card has the ranges of its simulation. The card is written anew, the weights stay as they are.
+`python -m benchmarks.familiarity MODEL [--fields N] [--held-out N]`
+
+MODEL is a shipped name or a checkpoint folder whose card has the ranges of its simulation. The card
+is written anew, the weights stay as they are.
 """
 
 import argparse
@@ -29,11 +32,15 @@ FIRST_SEED = 5_000_000  # the shipped models were trained on other fields
 
 
 def ranges_of(card: ModelCard) -> dict[str, Any]:
-    """Ranges that a card's training fields were drawn from; CheckpointError where they were not simulated."""
+    """Ranges that a card's training fields were drawn from.
+
+    CheckpointError where they were not simulated.
+    """
     simulation = card.training.get("simulation")
     if not simulation:
         raise CheckpointError(
-            f"{card.name}: its card has no simulation, so no training fields can be made; it keeps its card."
+            f"{card.name}: its card has no simulation, so no training fields can be made; it "
+            "keeps its card."
         )
     known = {entry.name for entry in fields(PhaseRanges if card.unit == "rad" else WidefieldRanges)}
     return {
@@ -76,12 +83,16 @@ def main() -> None:
         fitted, list(vectors(card, range(last, last + arguments.held_out))), image_names(card.unit)
     )
     counts = {"fields": arguments.fields, "held_out": arguments.held_out, "first_seed": FIRST_SEED}
-    command = f"python -m benchmarks.familiarity {arguments.model} --fields {arguments.fields} --held-out {arguments.held_out}"
+    command = (
+        f"python -m benchmarks.familiarity {arguments.model} --fields {arguments.fields} "
+        f"--held-out {arguments.held_out}"
+    )
     write_card(
         folder, replace(card, familiarity={**familiarity.plain(), **counts, "command": command})
     )
     print(
-        f"{card.name}: threshold {familiarity.threshold:.3f}, the {len(familiarity.mean)} statistics of {arguments.fields} fields"
+        f"{card.name}: threshold {familiarity.threshold:.3f}, the {len(familiarity.mean)} "
+        f"statistics of {arguments.fields} fields"
     )
 
 

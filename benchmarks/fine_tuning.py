@@ -1,9 +1,14 @@
-"""Fine-tuning for a microscope that the shipped model has not seen, from eight fields of view, in fifteen minutes of one core.
+"""Fine-tuning for a microscope that the shipped model has not seen.
 
-Usage: python -m benchmarks.fine_tuning            as napari-cvdm train does it
-       xvfb-run -a python -m benchmarks.fine_tuning --dock      the same pairs as layers, in the Train dock of a real window
+From eight fields of view, in fifteen minutes of one core.
 
-Printed: the error on eight further fields of that microscope, of the shipped model and of the new one, and the seconds of the processor.
+Usage: python -m benchmarks.fine_tuning
+           as napari-cvdm train does it
+       xvfb-run -a python -m benchmarks.fine_tuning --dock
+           the same pairs as layers, in the Train dock of a real window
+
+Printed: the error on eight further fields of that microscope, of the shipped model and of the new
+one, and the seconds of the processor.
 """
 
 import argparse
@@ -33,7 +38,8 @@ from napari_cvdm.training.validation import Score, Validation, scored
 SHIPPED = "widefield-x2"
 FIELDS, FIRST_TRAINING, FIRST_TEST = 8, 70_000, 90_000
 PIXEL_UM = 0.108
-# A 20x/0.45 air objective with a 1.6x tube lens on a camera with 3.45 um pixels: its PSF is 7 pixels wide, and 5.8 is the most that the shipped model has seen.
+# A 20x/0.45 air objective with a 1.6x tube lens on a camera with 3.45 um pixels: its PSF is 7
+# pixels wide, and 5.8 is the most that the shipped model has seen.
 UNSEEN = WidefieldRanges(
     na=(0.45, 0.45),
     wavelength_um=(0.67, 0.67),
@@ -101,7 +107,7 @@ def tuned_by_command(own: Path) -> Path:
 
 
 def tuned_in_the_dock(own: Path) -> Path:
-    """In a window: two layers, the settings of the form, the button; the folder of the new model."""
+    """Train in a window with two layers, the form and the button; the new model's folder."""
     import napari
     from qtpy.QtWidgets import QApplication
 
@@ -157,10 +163,12 @@ def main(words: Sequence[str] | None = None) -> None:
         before, after = score_of(SHIPPED), score_of(str(model))
     lower = 1 - after.rmse / before.rmse
     print(
-        f"held-out RMSE [network units]: {SHIPPED} {before.rmse:.4f}, fine-tuned {after.rmse:.4f}: {lower:.1%} lower (bar >= {BAR:.0%})"
+        f"held-out RMSE [network units]: {SHIPPED} {before.rmse:.4f}, fine-tuned "
+        f"{after.rmse:.4f}: {lower:.1%} lower (bar >= {BAR:.0%})"
     )
     print(
-        f"CRPS {before.crps:.4f}, {after.crps:.4f}; spread over error {before.spread_ratio:.2f}, {after.spread_ratio:.2f}"
+        f"CRPS {before.crps:.4f}, {after.crps:.4f}; spread over error {before.spread_ratio:.2f}, "
+        f"{after.spread_ratio:.2f}"
     )
     print(f"{seconds:.0f} s of the processor (bar <= {LIMIT_S} s), data and window included")
 

@@ -1,8 +1,12 @@
-"""What imaging a result again finds: `python -m benchmarks.forward_check [--fields N] [--restored N]`.
+"""What imaging a result again finds.
 
-Simulated fields that nobody trained on, in the ranges of each shipped model: chi-squared of the truth, of faults planted into it, of what the model makes
-of the image, and of that with wrong optics; how often each is beyond the limit; and what the check costs beside the run.
-For a phase also: draws of the physics alone on fields and on the package's own samples, and planes in reversed order.
+`python -m benchmarks.forward_check [--fields N] [--restored N]`
+
+Simulated fields that nobody trained on, in the ranges of each shipped model: chi-squared of the
+truth, of faults planted into it, of what the model makes of the image, and of that with wrong
+optics; how often each is beyond the limit; and what the check costs beside the run. For a phase
+also: draws of the physics alone on fields and on the package's own samples, and planes in reversed
+order.
 """
 
 import argparse
@@ -167,7 +171,7 @@ def check_draws(request: RestoreRequest) -> ForwardCheck:
 
 
 def on_draws(fields: int) -> list[Row]:
-    """Chi-squared of draws of the physics: on simulated fields, and on the samples that come with the package."""
+    """Chi-squared of draws of the physics, on simulated fields and on the package's samples."""
     made = [
         check_draws(simulated("phase-2shot", FIRST_SEED + number).request)
         for number in range(fields)
@@ -206,7 +210,10 @@ def said_of_order(request: RestoreRequest) -> bool:
 
 
 def on_orders(fields: int) -> list[Row]:
-    """How often fields with unequal positions are said to be in the wrong order, in the right and in the wrong one."""
+    """How often fields with unequal positions are said to be in the wrong order.
+
+    The fields are given in the right order and in the wrong one.
+    """
     requests = [simulated("phase-2shot", FIRST_SEED + number).request for number in range(fields)]
     asked = [
         (request, request.defocus_um) for request in requests if request.defocus_um is not None
@@ -287,7 +294,10 @@ def on_results(model: str, fields: int) -> list[Row]:
 
 
 def measured() -> dict[str, RestoreRequest]:
-    """Parts of real images, 96 px wide, with the optics that come with them; those of T-SIM are not recorded and were assumed."""
+    """Parts of real images, 96 px wide, with the optics that come with them.
+
+    The optics of T-SIM are not recorded and were assumed.
+    """
     options: dict[str, Any] = {"samples": SAMPLES, "steps": STEPS, "device": "cpu"}
     lens = np.stack(
         [

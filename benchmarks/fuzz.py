@@ -1,8 +1,12 @@
-"""Broken files for every reader: `python -m benchmarks.fuzz --minutes M` makes them, reads them, and prints what came of it.
+"""Broken files for every reader.
 
-Each reader works in a process of its own, with a limit on memory and on the time of one input. Printed for each: inputs, how many were read and how many
-refused by which error, and every escape: another error, a message of many lines, a crash, a hang, memory far beyond the file, a file outside the
-folder, a network asked, a program started. The input of an escape is kept in the folder that --keep names.
+`python -m benchmarks.fuzz --minutes M` makes them, reads them, and prints what came of it.
+
+Each reader works in a process of its own, with a limit on memory and on the time of one input.
+Printed for each: inputs, how many were read and how many refused by which error, and every escape:
+another error, a message of many lines, a crash, a hang, memory far beyond the file, a file outside
+the folder, a network asked, a program started. The input of an escape is kept in the folder that
+--keep names.
 """
 
 import argparse
@@ -88,7 +92,10 @@ def one_round(target: Target, start: int, until: float, take: Callable[[Files], 
 
 
 def count(target: Target, folder: Path, counts: Counter[str], files: Files) -> None:
-    """Count what came of one input; one that takes longer than `INPUT_S` ends the process, and the parent calls that a hang."""
+    """Count what came of one input.
+
+    An input that takes longer than `INPUT_S` ends the process, and the parent calls that a hang.
+    """
     faulthandler.dump_traceback_later(INPUT_S, exit=True, file=sys.__stderr__)
     try:
         counts[read_once(target, files, folder / "input")] += 1

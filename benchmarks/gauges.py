@@ -1,7 +1,10 @@
-"""What a process holds, lap after lap, and whether it grows: memory, open files, threads, and what Python holds.
+"""What a process holds, lap after lap, and whether it grows.
 
-Resident memory comes and goes with what the C library gives back, and grows where small pieces that live long lie between large ones that are freed.
-The heap in use is exact: what C, Qt and torch have asked for and not given back. So are the blocks of Python's own allocator, which count what the
+Memory, open files, threads, and what Python holds.
+
+Resident memory comes and goes with what the C library gives back, and grows where small pieces that
+live long lie between large ones that are freed. The heap in use is exact: what C, Qt and torch have
+asked for and not given back. So are the blocks of Python's own allocator, which count what the
 cycle collector does not list, such as text and numbers.
 """
 
@@ -56,7 +59,7 @@ class Gauges:
         self.blocks.append(sys.getallocatedblocks())
 
     def rows(self) -> list[Row]:
-        """Slope of each by Theil and Sen, with its 95 % interval, over the laps after the warming up."""
+        """Slope of each by Theil and Sen, with its 95 % interval, after the warming up."""
         return [
             _row("memory [KiB]", self.memory_kib, LARGEST_LEAK_KIB),
             _row("heap in use [KiB]", self.heap_kib, None),
@@ -77,7 +80,10 @@ def slope(readings: list[float] | list[int]) -> tuple[float, float, float]:
 def _row(what: str, readings: list[float] | list[int], most: float | None) -> Row:
     rise, low, high = slope(readings)
     value = f"{rise:+.2f} ({low:+.2f} to {high:+.2f})"
-    where = f"{what}, rise a lap; from {readings[int(WARMING_UP * len(readings))]:,.0f} to {readings[-1]:,.0f}"
+    where = (
+        f"{what}, rise a lap; from {readings[int(WARMING_UP * len(readings))]:,.0f} to "
+        f"{readings[-1]:,.0f}"
+    )
     return Row(
         what=where,
         value=value,

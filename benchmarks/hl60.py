@@ -1,4 +1,7 @@
-"""Phase of an HL60 cell, measured by others, from defocused planes made of it: `python -m benchmarks.hl60`."""
+"""Phase of an HL60 cell, measured by others, from defocused planes made of it.
+
+`python -m benchmarks.hl60`
+"""
 
 import argparse
 from collections.abc import Mapping
@@ -28,7 +31,7 @@ def measured_planes(phase: np.ndarray, seed: int) -> np.ndarray:
 
 
 def best_us_tie(planes: np.ndarray, phase: np.ndarray) -> float:
-    """RMSE [rad] of US-TIE at the regularisation that suits it best, chosen with the truth in hand."""
+    """RMSE [rad] of US-TIE at the best regularisation, which is chosen with the truth."""
     light = torch.from_numpy(planes)
     return min(
         rmse(us_tie_of(light, DEFOCUS_UM, MICROSCOPE, r).numpy(), phase) for r in REGULARISATIONS
@@ -41,7 +44,10 @@ def us_tie(planes: np.ndarray) -> np.ndarray:
 
 
 def longest_periods_share(planes: np.ndarray, phase: np.ndarray) -> float:
-    """Share of US-TIE's squared error in the lowest ring of frequencies (period of the field), where photons decide."""
+    """Share of US-TIE's squared error in the lowest ring of frequencies.
+
+    Its period is that of the field. There photon noise decides.
+    """
     error = us_tie(planes) - phase
     power = np.abs(np.fft.fft2(error - error.mean())) ** 2
     fy, fx = (np.fft.fftfreq(size) * size for size in phase.shape)

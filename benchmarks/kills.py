@@ -1,7 +1,10 @@
-"""Fifty kills: `python -m benchmarks.kills` ends a training with kill -9 at random moments, goes on with it each time, and compares.
+"""Fifty kills.
 
-Printed: how many kills came, the most steps that one of them lost, files that could not be read, and whether the last weights are those of a training
-that nobody killed.
+`python -m benchmarks.kills` ends a training with kill -9 at random moments, goes on with it each
+time, and compares.
+
+Printed: how many kills came, the most steps that one of them lost, files that could not be read,
+and whether the last weights are those of a training that nobody killed.
 """
 
 import json
@@ -81,7 +84,8 @@ def killed_once(recipe: Path, run: Path, chance: random.Random) -> bool:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    # what it goes on with has lines that it will make again: it is at work when it has written one of its own
+    # what it goes on with has lines that it will make again: it is at work when it has written one
+    # of its own
     while process.poll() is None and not (
         log.exists() and log.stat().st_mtime > started and steps_logged(run) > steps_saved(run)
     ):
@@ -137,7 +141,8 @@ def main() -> None:
         first, second = (load_checkpoint(one).network.state_dict() for one in (run, whole))
         same = all(torch.equal(tensor, second[name]) for name, tensor in first.items())
     print(
-        f"{kills} kills while at work; most steps lost by one: {max(lost)} (interval {INTERVAL}); unreadable files: {unreadable}"
+        f"{kills} kills while at work; most steps lost by one: {max(lost)} (interval {INTERVAL}); "
+        f"unreadable files: {unreadable}"
     )
     print(f"last weights as without a kill, bit for bit: {'yes' if same else 'NO'}")
 

@@ -25,7 +25,10 @@ MATCHING_SIGMAS_PX = np.arange(0, 3.01, 0.1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One figure: what was measured, what the bar asks, whether it is met (None: there is no bar)."""
+    """One figure: what was measured, what the bar asks, and whether it is met.
+
+    None means that there is no bar.
+    """
 
     what: str
     value: str
@@ -41,7 +44,10 @@ def finish(
 
 
 def tiny_model(task: str = "widefield-x2") -> Checkpoint:
-    """A network of almost no cost with random weights for one fluorescence image, under the card of widefield-x2."""
+    """A very small network with random weights for one fluorescence image.
+
+    It has the card of widefield-x2.
+    """
     shape = {"widths": (4, 8), "blocks": (1, 1)}
     denoiser, mean = UNetConfig(**shape, level_channels=4), UNetConfig(**shape, level_channels=0)  # type: ignore[arg-type]
     config = CVDMConfig(
@@ -86,7 +92,10 @@ def fitted_psnr(found: np.ndarray, truth: np.ndarray) -> float:
 
 
 def matched_psnr(found: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
-    """The best `fitted_psnr` over Gaussian blurs of the result, and the blur's sigma [px]: resolution taken out."""
+    """The best `fitted_psnr` over Gaussian blurs of the result, and the blur's sigma [px].
+
+    It compares both at the same resolution.
+    """
     scores = [fitted_psnr(gaussian_filter(found, sigma), truth) for sigma in MATCHING_SIGMAS_PX]
     best = int(np.argmax(scores))
     return scores[best], float(MATCHING_SIGMAS_PX[best])

@@ -1,4 +1,7 @@
-"""A real microlens array, in focus and at -1 um, against the US-TIE authors' own result: `python -m benchmarks.microlens`."""
+"""A real microlens array, in focus and at -1 um, against the US-TIE authors' own result.
+
+`python -m benchmarks.microlens`
+"""
 
 import argparse
 
@@ -22,7 +25,10 @@ def measured_planes() -> tuple[np.ndarray, np.ndarray]:
 def measure(
     model: Checkpoint, planes: np.ndarray, reference: np.ndarray, samples: int = 2
 ) -> list[Row]:
-    """Correlation with the stored result over the whole field and over what the validity mask keeps, and the warnings."""
+    """Correlation with the stored result, and the warnings.
+
+    The correlation is over the whole field, and over the pixels that the validity mask keeps.
+    """
     image = ImageStack(array=planes, axes="PYX", pixel_um=0.2325, source="microlens")
     result = finish(
         RestoreRequest(

@@ -1,9 +1,12 @@
-"""Phase in the setting of the official code, on objects that no training showed: `python -m benchmarks.official_setting`.
+"""Phase in the setting of the official code, on objects that no training showed.
 
-0.21 um pixels, 0.521 um, planes at +-1 um in air, phases from 0 to 3.5 rad, noise of standard deviation 0.05 on an intensity of 1
-(arXiv 2312.02246). The phases are photographs that come with scikit-image, so nothing about them is like the cells and textures of
-the training. The official code propagates a field that is its own neighbour on every side; a microscope sees a part of a larger one,
-which is measured, too.
+`python -m benchmarks.official_setting`
+
+0.21 um pixels, 0.521 um, planes at +-1 um in air, phases from 0 to 3.5 rad, noise of standard
+deviation 0.05 on an intensity of 1 (arXiv 2312.02246). The phases are photographs that come with
+scikit-image, so nothing about them is like the cells and textures of the training. The official
+code propagates a field that is its own neighbour on every side; a microscope sees a part of a
+larger one, which is measured, too.
 """
 
 import argparse

@@ -1,7 +1,9 @@
-"""The bars of the phase, beside US-TIE with the regularisation that suits each field best and the physics alone.
+"""The bars of the phase, beside US-TIE and the physics alone.
 
-`python -m benchmarks.phase_accuracy [photographs] [parts] [hl60] [specimens] [real]`, all by default. `--trust 0 0.5 1` prints them
-for other shares of what the network changes.
+US-TIE has the regularisation that suits each field best.
+
+`python -m benchmarks.phase_accuracy [photographs] [parts] [hl60] [specimens] [real]`, all by
+default. `--trust 0 0.5 1` prints them for other shares of what the network changes.
 """
 
 import argparse
@@ -36,7 +38,7 @@ Error = Callable[[np.ndarray, np.ndarray], float]
 
 
 def mean_error(found: np.ndarray, truth: np.ndarray) -> float:
-    """Mean absolute error [rad] without a band along the border, the median of the difference removed."""
+    """Mean absolute error [rad] without a border band; the median difference is removed."""
     difference = (found - truth)[EDGE_PX:-EDGE_PX, EDGE_PX:-EDGE_PX]
     return float(np.abs(difference - np.median(difference)).mean())
 
@@ -63,7 +65,7 @@ def solve(one: JudgedField, method: Checkpoint | Baseline, samples: int = SAMPLE
 
 
 def best_us_tie(one: JudgedField, error: Error) -> float:
-    """Error of US-TIE at the regularisation that suits this field best, chosen with the truth in hand."""
+    """Error of US-TIE at this field's best regularisation, which is chosen with the truth."""
     light = torch.from_numpy(one.planes.astype(np.float64))
     positions = (one.defocus_um[0], one.defocus_um[-1])
     return min(
@@ -83,7 +85,8 @@ def compare(
 ) -> list[Row]:
     """Errors of every field by US-TIE, the physics and the model, and their means beside the bar.
 
-    With `ratio` the bar is the most that the model's mean may be of US-TIE's, else the least share by which it must be lower.
+    With `ratio` the bar is the most that the model's mean may be of US-TIE's, else the least share
+    by which it must be lower.
     """
     errors = []
     for one in fields:
@@ -100,7 +103,10 @@ def compare(
         for one, values in zip(fields, errors, strict=True)
     ]
     tie, physics, learned = np.mean(errors, axis=0)
-    value = f"{tie:.3f}, {physics:.3f}, {learned:.3f}: {learned / tie:.2f} of US-TIE, {1 - learned / tie:.0%} lower"
+    value = (
+        f"{tie:.3f}, {physics:.3f}, {learned:.3f}: {learned / tie:.2f} of US-TIE, "
+        f"{1 - learned / tie:.0%} lower"
+    )
     asked = f"<= {bar:g} of US-TIE" if ratio else f">= {bar:.0%} lower"
     met = learned / tie <= bar if ratio else 1 - learned / tie >= bar
     never_worse = all(
@@ -159,7 +165,10 @@ def specimens(model: Checkpoint) -> list[Row]:
 def predict_plane(
     phase: np.ndarray, microscope: Microscope, position_um: float, measured: np.ndarray
 ) -> float:
-    """Root mean square of what a phase leaves unexplained of a plane that was not used, its light fitted, without a band along the border."""
+    """Root mean square of what a phase leaves unexplained of a plane that was not used.
+
+    The light of the plane is fitted. A band along the border is left out.
+    """
     model = PhaseForwardModel.create(phase.shape, [position_um], microscope)
     sample = PhaseObject(
         maps=torch.from_numpy(np.stack([np.zeros_like(phase), phase])).float(),
@@ -173,7 +182,10 @@ def predict_plane(
 
 
 def real(model: Checkpoint) -> list[Row]:
-    """Real planes: a plane that was not used, predicted by each method's phase. The focal plane of a stack of cells."""
+    """Each method's phase predicts a real plane that was not used.
+
+    That is the focal plane of a stack of cells.
+    """
     below, focus, above = STAGE_UM
     folder = DATA / "qpi/sephace_brightfield"
     stack = np.stack(
@@ -211,7 +223,9 @@ def real(model: Checkpoint) -> list[Row]:
         value = f"{tie:.4f}, {ours[0]:.4f}, {ours[1]:.4f}"
         rows.append(
             Row(
-                what=f"{one.name}: unused plane, residual of best US-TIE, physics, {model.card.name}",
+                what=(
+                    f"{one.name}: unused plane, residual of best US-TIE, physics, {model.card.name}"
+                ),
                 value=value,
             )
         )
@@ -248,7 +262,10 @@ def microlens(model: Checkpoint) -> list[Row]:
     value = f"{theirs:.4f}, {ours[0]:.4f}, {ours[1]:.4f}"
     return [
         Row(
-            what=f"microlens: defocused plane, residual of the authors' US-TIE, physics, {model.card.name}",
+            what=(
+                "microlens: defocused plane, residual of the authors' US-TIE, physics, "
+                f"{model.card.name}"
+            ),
             value=value,
             bar="<= 0.6 of US-TIE's",
             met=ours[1] <= 0.6 * theirs,

@@ -1,4 +1,7 @@
-"""Fields that no training showed, for the bars of the phase: photographs, a measured HL60 cell, simulated cells and tissue."""
+"""Fields that no training showed, for the bars of the phase.
+
+Photographs, a measured HL60 cell, simulated cells and tissue.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,7 +23,8 @@ OFFICIAL = Microscope(pixel_um=0.21, wavelength_um=0.521, medium_index=1.0)
 OFFICIAL_DEFOCUS_UM = (-1.0, 1.0)
 LARGEST_RAD, NOISE = 3.5, 0.05
 PHOTOGRAPHS = (
-    "camera", "coins", "cell", "brick", "gravel", "astronaut", "coffee", "cat", "grass", "moon", "rocket", "page",
+    "camera", "coins", "cell", "brick", "gravel", "astronaut", "coffee",
+    "cat", "grass", "moon", "rocket", "page",
 )  # fmt: skip
 CUT_PX = 24  # of the HL60 field along each border
 PHOTONS = 1e4
@@ -100,7 +104,10 @@ def specimen_fields(
     condenser_na: float = 0.3,
     photons: float = PHOTONS,
 ) -> list[JudgedField]:
-    """Simulated cells and tissue that the frame cuts, +-2 um, with absorption, ramps of the lamp and an open condenser."""
+    """Simulated cells and tissue that the frame cuts, at +-2 um.
+
+    They have absorption, ramps of the lamp and an open condenser.
+    """
     fields, defocus_um, margin = [], (-2.0, 2.0), 40
     for number in range(count):
         rng = np.random.default_rng(100 + number)

@@ -1,7 +1,10 @@
-"""What the inversion of the phase chooses, and how well: `python -m benchmarks.phase_inversion [borders] [priors] [spread]`.
+"""What the inversion of the phase chooses, and how well.
 
-borders: error with each border, the difference of their evidence, and the one that is taken. priors: errors with other
-priors of the phase. spread: draws of the physics' posterior beside the error, on simulated fields, no network.
+`python -m benchmarks.phase_inversion [borders] [priors] [spread]`
+
+borders: error with each border, the difference of their evidence, and the one that is taken.
+priors: errors with other priors of the phase. spread: draws of the physics' posterior beside the
+error, on simulated fields, no network.
 """
 
 import argparse

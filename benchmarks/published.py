@@ -1,7 +1,8 @@
 """The published procedure as a reference for speed: `python -m benchmarks.published`.
 
-Its U-Net noise network, its schedule networks and its sampler, re-built in torch after github.com/casus/cvdm (MIT; arXiv 2312.02246) with random
-weights: the time does not depend on them. In the published sampler every step evaluates the schedule networks again, over 200 steps.
+Its U-Net noise network, its schedule networks and its sampler, re-built in torch after
+github.com/casus/cvdm (MIT; arXiv 2312.02246) with random weights: the time does not depend on them.
+In the published sampler every step evaluates the schedule networks again, over 200 steps.
 """
 
 import argparse
@@ -28,7 +29,10 @@ LAST_TIME, SMALLEST_ALPHA, LARGEST_ALPHA = 0.99999, 1e-6, 0.99999
 
 
 class Convolution(nn.Module):
-    """softplus(conv(x)), size kept; an even kernel is padded below and to the right, as TensorFlow does."""
+    """softplus(conv(x)) of the same size.
+
+    An even kernel is padded below and to the right, as TensorFlow does.
+    """
 
     def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
         super().__init__()
@@ -54,7 +58,10 @@ def stage(inputs: int, *outputs: int) -> nn.Sequential:
 
 
 class Rise(nn.Module):
-    """Twice the resolution: a transposed convolution of a fixed width, whatever the network's own, then a 2 x 2 convolution."""
+    """Twice the resolution: a transposed convolution, then a 2 x 2 convolution.
+
+    The transposed convolution has a fixed width, whatever the network's own.
+    """
 
     def __init__(self, inputs: int, fixed: int, outputs: int) -> None:
         super().__init__()
@@ -74,7 +81,8 @@ class PublishedUNet(nn.Module):
     inputs : int
         Channels of the image.
     level_inputs : int
-        Channels of the second input (the map gamma for the noise network, the condition itself for the rate).
+        Channels of the second input (the map gamma for the noise network, the condition itself for
+        the rate).
     width : int
         Channels at the finest level: 64 for the noise network, 32 for the rate.
     """
@@ -181,7 +189,10 @@ class Published:
     def less_noisy(
         self, noisy: Tensor, condition: Tensor, alphas: Tensor, gammas: Tensor, index: int
     ) -> Tensor:
-        """One ancestral step of DDPM (arXiv 2006.11239, eq. 7), with a noise level at every pixel; alphas and gammas hold all steps."""
+        """One ancestral step of DDPM with a noise level at every pixel.
+
+        arXiv 2006.11239, eq. 7. alphas and gammas hold all steps.
+        """
         alpha, gamma = alphas[index], gammas[index]
         before = gammas[index - 1] if index else torch.ones_like(gamma)
         found = self.noise(torch.cat([noisy, condition], dim=1), gamma)
@@ -191,7 +202,9 @@ class Published:
 
 @torch.inference_mode()
 def published_sample(model: Published, condition: Tensor, steps: int = STEPS) -> Iterator[Tensor]:
-    """All alphas first, then the steps from the noisiest; yields after every evaluation, of the schedule or of the noise.
+    """All alphas first, then the steps from the noisiest.
+
+    Yields after every evaluation, of the schedule or of the noise.
 
     Parameters
     ----------
@@ -218,7 +231,9 @@ def published_sample(model: Published, condition: Tensor, steps: int = STEPS) ->
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepTime:
-    """Seconds of one step of a procedure: the schedule's and the noise network's part, each timed by itself.
+    """Seconds of one step of a procedure.
+
+    The schedule's and the noise network's part are each timed by themselves.
 
     Parameters
     ----------
@@ -307,7 +322,10 @@ def measure(size: int, steps: int) -> list[Row]:
 
 def spread(timed: StepTime) -> str:
     """Median of a step and its parts."""
-    return f"{timed.step_s:.2f} s (schedule {median(timed.schedule_s):.2f} + noise {median(timed.noise_s):.2f})"
+    return (
+        f"{timed.step_s:.2f} s (schedule {median(timed.schedule_s):.2f} + noise "
+        f"{median(timed.noise_s):.2f})"
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""Paths that `benchmarks.speed` and `benchmarks.scale` compare give the same pixels: what their `--small` prints, and CI holds.
+"""Paths that `benchmarks.speed` and `benchmarks.scale` compare give the same pixels.
+
+Their `--small` prints these rows, and CI holds them.
 
 No clock is in these rows, so they mean the same on every machine.
 """
@@ -44,7 +46,10 @@ def _row(what: str, difference: float, most: float) -> Row:
 
 
 def speed_rows(model: Checkpoint) -> list[Row]:
-    """Samples together, tiles, and the CPU's way with a batch, against one sample after the other on the whole image."""
+    """Samples together, tiles, and the CPU's batches, against single samples.
+
+    The single samples come one after the other, on the whole image.
+    """
     request = small_request()
     with patch.object(frame, "SAMPLES_TOGETHER", 1):
         alone = finish(request, model)
@@ -58,7 +63,7 @@ def speed_rows(model: Checkpoint) -> list[Row]:
 
 
 def scale_rows(model: Checkpoint) -> list[Row]:
-    """Block by block against the whole image; a job that was stopped and taken up again against one that was not."""
+    """Blocks against the whole image; a resumed job against one that was not stopped."""
     from napari_cvdm.io.ngff_grid import open_level
     from napari_cvdm.out_of_core.job import TiledRequest
     from napari_cvdm.out_of_core.run import restore_by_tiles  # zarr and dask

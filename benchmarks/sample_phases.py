@@ -1,7 +1,10 @@
-"""The two phase samples that ship with the program, whose truth is known: `python -m benchmarks.sample_phases`.
+"""The two phase samples that ship with the program, whose truth is known.
 
-Printed: what of the measured structure a reconstruction leaves over when it is imaged again, with the right planes and with the sign of
-dz turned round; and what the alignment of planes does to pairs that have nothing between them but the focus.
+`python -m benchmarks.sample_phases`
+
+Printed: what of the measured structure a reconstruction leaves over when it is imaged again, with
+the right planes and with the sign of dz turned round; and what the alignment of planes does to
+pairs that have nothing between them but the focus.
 """
 
 from dataclasses import replace

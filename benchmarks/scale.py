@@ -1,8 +1,11 @@
-"""Time against pixels, memory, and what a halo costs: `python -m benchmarks.scale slope|memory|halo`, or `--small`; small unless told otherwise.
+"""Time against pixels, memory, and what a halo costs.
 
-A shipped model is named as for `restore`; `tiny` is a network of almost no cost, with which reading, writing and bookkeeping
-are seen, and `tiny-denoise` the same on the grid of the image, with which an image of any size can be carried out. One image is read from an
-OME-Zarr, a movie of planes is made while it is read.
+`python -m benchmarks.scale slope|memory|halo`, or `--small`; small unless told otherwise.
+
+A shipped model is named as for `restore`; `tiny` is a network of almost no cost, with which
+reading, writing and bookkeeping are seen, and `tiny-denoise` the same on the grid of the image,
+with which an image of any size can be carried out. One image is read from an OME-Zarr, a movie of
+planes is made while it is read.
 """
 
 import argparse
@@ -55,7 +58,10 @@ def stored(path: Path, side: int) -> ImageStack:
 
 
 def made(model: Checkpoint, side: int) -> ImageStack:
-    """What the model's task takes, one fluorescence image or two defocused planes, made while it is read."""
+    """The input of the model's task, one fluorescence image or two defocused planes.
+
+    It is made while it is read.
+    """
     if model.card.unit == "counts":
         return ImageStack(
             array=counts(side, side), axes="YX", pixel_um=0.0626, source=f"{side} x {side}"
@@ -111,12 +117,18 @@ def carried_out(
 
 
 def slope(model: Checkpoint, options: argparse.Namespace) -> Iterator[Row]:
-    """Exponent of time in pixels, by least squares over the logarithms, and the cost of a megapixel."""
+    """Exponent of time in pixels, and the cost of a megapixel.
+
+    By least squares over the logarithms.
+    """
     carried_out(model, options.block, options)  # what is compiled, loaded or cached once
     seconds = {side: carried_out(model, side, options) for side in options.sizes}
     for side, spent in seconds.items():
         each = spent / (side**2 / 1e6) / options.samples
-        name = f"{model.card.name}: {side} x {side} px, {options.samples} samples of {options.steps} steps"
+        name = (
+            f"{model.card.name}: {side} x {side} px, {options.samples} samples of {options.steps} "
+            "steps"
+        )
         yield Row(what=name, value=f"{spent:.2f} s, {each:.2f} s/Mpx/sample")
     if len(seconds) > 1:
         exponent = float(
@@ -132,19 +144,25 @@ def slope(model: Checkpoint, options: argparse.Namespace) -> Iterator[Row]:
 
 
 def memory(model: Checkpoint, options: argparse.Namespace) -> Iterator[Row]:
-    """Largest resident memory beyond that of the program with its model, once it has restored one small image."""
+    """Largest resident memory beyond that of the program with its model.
+
+    That is measured after the program has restored one small image.
+    """
     carried_out(model, options.block // 4, options)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     for side in options.sizes:
         spent = carried_out(model, side, options, options.blocks)
         above = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20 - before
         part = "all" if options.blocks is None else f"the survey and {options.blocks}"
-        name = f"{model.card.name}: {side} x {side} px, {part} blocks, {spent:.0f} s: peak memory above the model"
+        name = (
+            f"{model.card.name}: {side} x {side} px, {part} blocks, {spent:.0f} s: peak memory "
+            "above the model"
+        )
         yield Row(what=name, value=f"{above:.2f} GiB", bar="< 2 GiB", met=above < MEMORY_BAR_GIB)
 
 
 def halo(model: Checkpoint, options: argparse.Namespace) -> Iterator[Row]:
-    """What a block differs by from the whole image, over the posterior spread, for several halos."""
+    """Difference of a block from the whole image, over the posterior spread, for several halos."""
     side = options.sizes[0]
     with tempfile.TemporaryDirectory() as folder:
         lazy = field(model, side, folder)
@@ -164,7 +182,10 @@ def halo(model: Checkpoint, options: argparse.Namespace) -> Iterator[Row]:
             )
         share = float(difference.max() / np.median(whole.std))
         root = float(np.sqrt(np.mean(difference**2)) / np.median(whole.std))
-        name = f"{model.card.name}: {side} px in blocks of {options.block}, halo {pixels} px: error of the mean"
+        name = (
+            f"{model.card.name}: {side} px in blocks of {options.block}, halo {pixels} px: error "
+            "of the mean"
+        )
         yield Row(what=name, value=f"{root:.1e} (worst {share:.1e}) of std")
 
 
@@ -216,7 +237,10 @@ def small_tables() -> list[Row]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure what is asked for; the status is 1 where paths that must give the same pixels do not."""
+    """Measure what is asked for.
+
+    The status is 1 where paths that must give the same pixels do not.
+    """
     chosen = parser().parse_args(argv)
     if chosen.what == "halo" and min(chosen.samples, chosen.steps) < 2:
         parser().error("halo is said in units of the spread: give --samples and --steps 2 or more")

@@ -40,12 +40,15 @@ class Measures:
     contrast : float
         Standard deviation of lambda(x) over its mean.
     with_error, with_spread : float
-        Spearman's correlation of lambda(x) with the absolute error of the posterior mean, and with the spread: inside each
-        field, then averaged over fields. NaN where the rate is the same everywhere.
+        Spearman's correlation of lambda(x) with the absolute error of the posterior mean, and with
+        the spread: inside each field, then averaged over fields. NaN where the rate is the same
+        everywhere.
     coverage : float
-        Share of the pixels within the 90 % interval of so many samples of a normal distribution: 0.9 of an honest spread.
+        Share of the pixels within the 90 % interval of so many samples of a normal distribution:
+        0.9 of an honest spread.
     false_area : float
-        Share of the empty pixels that stand out by more than a tenth of the brightest signal, averaged over fields; 0 where none is empty.
+        Share of the empty pixels that stand out by more than a tenth of the brightest signal,
+        averaged over fields; 0 where none is empty.
     lights : tuple of str
         Failures of the method that the loop would name.
     times, gammas : ndarray of shape (K,), (3, K)
@@ -144,7 +147,10 @@ def _clock(network: CVDM) -> tuple[np.ndarray, ...]:
 
 
 def correlation(views: Sequence[Preview], other: Callable[[Preview], np.ndarray]) -> float:
-    """Mean over fields of Spearman's correlation of lambda(x) with another image; NaN where a rate is the same everywhere."""
+    """Mean over fields of Spearman's correlation of lambda(x) with another image.
+
+    NaN where a rate is the same everywhere.
+    """
     if any(np.ptp(view.rate) == 0 for view in views):
         return float("nan")
     return float(

@@ -1,8 +1,12 @@
-"""Mixed work without end: `python -m benchmarks.soak --minutes M` reconstructs, cancels, fails, trains, writes and reads, lap after lap.
+"""Mixed work without end.
 
-With --window the same in napari (under Xvfb: `xvfb-run -a -s "-screen 0 1280x800x24" python -m benchmarks.soak --window --minutes M`): docks are opened,
-run, cancelled and closed. Printed: how many laps, and what memory, open files and threads gained for each of them after the first third.
-Exits with 1 if any of them is above its bar.
+`python -m benchmarks.soak --minutes M` reconstructs, cancels, fails, trains, writes and reads, lap
+after lap.
+
+With --window the same in napari (under Xvfb:
+`xvfb-run -a -s "-screen 0 1280x800x24" python -m benchmarks.soak --window --minutes M`): docks are
+opened, run, cancelled and closed. Printed: how many laps, and what memory, open files and threads
+gained for each of them after the first third. Exits with 1 if any of them is above its bar.
 """
 
 import argparse
@@ -92,7 +96,10 @@ class Lap:
                 steps.send(Stop.KEEP)
 
     def failures(self) -> None:
-        """A file that is none, optics that cannot be, a model that is missing, an image of NaN: each refused in words."""
+        """Each of these must be refused in words.
+
+        A file that is none, optics that cannot be, a model that is missing, an image of NaN.
+        """
         bad = self.folder / "bad.tif"
         bad.write_bytes(b"II*\x00 not an image")
         nowhere = self.folder / "nowhere"
@@ -107,7 +114,10 @@ class Lap:
                 attempt()
 
     def files(self) -> None:
-        """An image written, restored by the command line, the result opened, damaged, and refused."""
+        """Write an image, restore it by the command line, open the result, damage it.
+
+        The damaged result must be refused.
+        """
         image, out = self.folder / "image.tif", self.folder / "out"
         write_image(
             image, self._image((96, 96)).array, axes="YX", pixel_um=0.1, unit="counts", name="image"
@@ -212,7 +222,10 @@ def main() -> None:
     parser.add_argument(
         "--bare",
         action="store_true",
-        help="in napari, with the layers that a lap makes and as many docks, and nothing of this program",
+        help=(
+            "in napari, with the layers that a lap makes and as many docks, and nothing of this "
+            "program"
+        ),
     )
     asked = parser.parse_args()
     torch.set_num_threads(1)

@@ -1,4 +1,7 @@
-"""The soak in a real window: docks are opened, run, cancelled, given what they must refuse, and closed."""
+"""The soak in a real window.
+
+Docks are opened, run, cancelled, given what they must refuse, and closed.
+"""
 
 import time
 from collections.abc import Callable
@@ -106,7 +109,10 @@ def clear(viewer: napari.Viewer) -> None:
 
 
 def bare_lap(viewer: napari.Viewer, layers: list[LayerData]) -> None:
-    """The layers of a lap and as many docks, and nothing of this program: what napari and Qt leave behind by themselves."""
+    """The layers of a lap and as many docks, without this program.
+
+    They show what napari and Qt leave behind by themselves.
+    """
     for data, how, kind in layers:
         viewer.add_layer(Layer.create(data, how, kind))
     docks = [QLabel("empty") for _ in range(DOCKS)]
@@ -119,7 +125,10 @@ def bare_lap(viewer: napari.Viewer, layers: list[LayerData]) -> None:
 
 
 def made_layers(viewer: napari.Viewer, model: Path) -> list[LayerData]:
-    """The image and the results of one run, as napari passes layers on; what this program writes into their metadata is left out."""
+    """The image and the results of one run, as napari passes layers on.
+
+    The metadata that this program writes are left out.
+    """
     dock = reconstruct(viewer, model, 0)
     layers = [layer.as_layer_data_tuple() for layer in viewer.layers]
     close_dock(viewer, dock)

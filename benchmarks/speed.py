@@ -1,9 +1,10 @@
 """How fast, in ratios that one run measures side by side: `python -m benchmarks.speed`.
 
-Time of a sample of 256 x 256 pixels against the published procedure; what sampling costs beside the network; the network against the rate of a matrix
-product; 16 samples of 512 x 512 pixels. Medians over turns, so that what else the machine does falls on both sides; in brackets the interquartile range.
-Processor time is what counts on a shared machine: it is that of all threads. Start-up is measured by `benchmarks.startup`.
-`--small` runs everything on tiny images and compares pixels.
+Time of a sample of 256 x 256 pixels against the published procedure; what sampling costs beside the
+network; the network against the rate of a matrix product; 16 samples of 512 x 512 pixels. Medians
+over turns, so that what else the machine does falls on both sides; in brackets the interquartile
+range. Processor time is what counts on a shared machine: it is that of all threads. Start-up is
+measured by `benchmarks.startup`. `--small` runs everything on tiny images and compares pixels.
 """
 
 import argparse
@@ -67,12 +68,18 @@ def request_of_output(
 
 
 def one_rows(model: Checkpoint, size: int, rounds: int, **choices: object) -> list[Row]:
-    """One sample of an input of that size, model loaded, on as many threads as the bar has cores."""
+    """One sample of an input of that size with a loaded model.
+
+    It uses as many threads as the bar has cores.
+    """
     request, threads = request_for(model, size, **choices), torch.get_num_threads()
     torch.set_num_threads(CORES)
     (timed,) = by_turns([lambda: finish(request, model)], rounds)
     torch.set_num_threads(threads)
-    name = f"{model.card.name}: {size} x {size} input, 1 sample, {request.steps} steps, {CORES} threads"
+    name = (
+        f"{model.card.name}: {size} x {size} input, 1 sample, {request.steps} steps, {CORES} "
+        "threads"
+    )
     return [
         Row(
             what=name,
@@ -97,7 +104,10 @@ def ratio_rows(model: Checkpoint, size: int, rounds: int, **choices: object) -> 
         PUBLISHED_STEPS * one.median / (other.median / request.samples)
         for one, other in ((step.processor, ours.processor), (step.wall, ours.wall))
     ]
-    name = f"{model.card.name}, {size} x {size}, {request.steps} evaluations of {request.sampler}, {request.precision}"
+    name = (
+        f"{model.card.name}, {size} x {size}, {request.steps} evaluations of {request.sampler}, "
+        f"{request.precision}"
+    )
     return [
         Row(what=f"published: one of {PUBLISHED_STEPS} steps", value=str(step)),
         Row(what=f"{name}: {request.samples} samples", value=str(ours)),
@@ -119,8 +129,8 @@ def overhead(
 ) -> float:
     """Processor time of sampling over that of the bare evaluations of the network in it, less 1.
 
-    The bare evaluations are as many, in the same groups, the first one for all samples; sampling adds the schedule, the noise, the sampler's update,
-    decoding and the moments.
+    The bare evaluations are as many, in the same groups, the first one for all samples; sampling
+    adds the schedule, the noise, the sampler's update, decoding and the moments.
     """
     request = resolve_precision(request_of_output(model, size, samples, **choices), model)
     task = TASKS[model.card.task]
@@ -172,7 +182,10 @@ def evaluation(
 
 
 def rate_rows(model: Checkpoint, size: int, rounds: int, **_: object) -> list[Row]:
-    """Operations per second of one evaluation, against a product of two matrices on the same threads, in both precisions."""
+    """Operations per second of one evaluation, against a product of two matrices.
+
+    Both use the same threads; it is measured in both precisions.
+    """
     rows = []
     for precision, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         evaluate = evaluation(model, size, precision)
@@ -191,7 +204,9 @@ def rate_rows(model: Checkpoint, size: int, rounds: int, **_: object) -> list[Ro
         share, asked = reached / possible, precision == "fp32"
         rows += [
             Row(
-                what=f"{model.card.name}, {precision}: one evaluation, {operations / 1e9:.2f} GFLOP",
+                what=(
+                    f"{model.card.name}, {precision}: one evaluation, {operations / 1e9:.2f} GFLOP"
+                ),
                 value=str(network),
             ),
             Row(
@@ -231,19 +246,25 @@ def tile_rows(model: Checkpoint, size: int, rounds: int, **_: object) -> list[Ro
     for precision in ("fp32", "bf16"):
         whole = request_of_output(model, 2 * size, 2, keep_samples=True, precision=precision)
         moved = _apart(finish(replace(whole, tile=side), model), finish(whole, model))
-        name = f"{model.card.name}, {precision}: samples in four tiles less those in one, root mean square"
+        name = (
+            f"{model.card.name}, {precision}: samples in four tiles less those in one, root mean "
+            "square"
+        )
         rows.append(Row(what=name, value=f"{moved:.1e} of the spread"))
     return rows
 
 
 def _apart(one: Restoration, other: Restoration) -> float:
-    """Root mean square of what two results differ by in all their samples, over the spread of the second."""
+    """Root mean square difference of two results' samples, over the spread of the second."""
     assert one.samples is not None and other.samples is not None
     return float(np.sqrt(np.mean((one.samples - other.samples) ** 2) / other.variance.mean()))
 
 
 def compile_rows(model: Checkpoint, size: int, rounds: int, **_: object) -> list[Row]:
-    """torch.compile of the denoiser, with the time to compile it; not part of a plain run, it takes long."""
+    """torch.compile of the denoiser, with the time to compile it.
+
+    It takes long, so it is not part of a plain run.
+    """
     plain = evaluation(model, size)
     network = deepcopy(network_on(model.network, CPU))
     network.output = torch.compile(network.output)  # type: ignore[method-assign]
@@ -266,7 +287,10 @@ def compile_rows(model: Checkpoint, size: int, rounds: int, **_: object) -> list
 
 
 def large_rows(model: Checkpoint, size: int, rounds: int, **choices: object) -> list[Row]:
-    """Sixteen samples of four times as many pixels, in fp32 and in what is faster here, unless one is asked for."""
+    """Sixteen samples of four times as many pixels.
+
+    They are in fp32 and in the faster precision here, unless one is asked for.
+    """
     asked = [choices["precision"]] if "precision" in choices else ["fp32", "auto"]
     return [
         _large_row(
@@ -280,7 +304,10 @@ def large_rows(model: Checkpoint, size: int, rounds: int, **choices: object) -> 
 
 
 def _large_row(model: Checkpoint, request: RestoreRequest) -> Row:
-    """Once: the processor time over two cores is what two free cores would take. What ``auto`` means is measured within that time."""
+    """Run once: the time on two free cores is the processor time over two.
+
+    The measurement of ``auto`` is part of that time.
+    """
     began, used = time.perf_counter(), time.process_time()
     result = finish(request, model)
     wall, processor = time.perf_counter() - began, time.process_time() - used
@@ -289,8 +316,14 @@ def _large_row(model: Checkpoint, request: RestoreRequest) -> Row:
         result.mean.shape,
         result.provenance.settings["precision"],
     )
-    name = f"{model.card.name}: {request.samples} samples of {height} x {width}, {request.steps} evaluations, {request.precision}"
-    value = f"{free:.1f} s on {CORES} free cores ({wall:.1f} s wall with {torch.get_num_threads()} threads here)"
+    name = (
+        f"{model.card.name}: {request.samples} samples of {height} x {width}, {request.steps} "
+        f"evaluations, {request.precision}"
+    )
+    value = (
+        f"{free:.1f} s on {CORES} free cores ({wall:.1f} s wall with {torch.get_num_threads()} "
+        "threads here)"
+    )
     named = name if chosen == request.precision else f"{name} ({chosen})"
     return Row(what=named, value=value, bar=f"< {INTERACTIVE_S:.0f} s", met=free < INTERACTIVE_S)
 
@@ -314,7 +347,10 @@ def small_tables() -> list[Row]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure what is asked for; the status is 1 where paths that must give the same pixels do not."""
+    """Measure what is asked for.
+
+    The status is 1 where paths that must give the same pixels do not.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", action="append", help="default: both shipped ones")
     parser.add_argument("--only", action="append", choices=PARTS | SELDOM)

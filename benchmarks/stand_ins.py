@@ -1,4 +1,7 @@
-"""Small simulated fields where a benchmark measures real images: they show that it runs, and nothing about a model."""
+"""Small simulated fields where a benchmark measures real images.
+
+They show that it runs, and nothing about a model.
+"""
 
 import numpy as np
 import torch
@@ -21,7 +24,10 @@ def phases() -> dict[int, np.ndarray]:
 
 
 def microlens() -> tuple[np.ndarray, np.ndarray]:
-    """Two planes of such a phase and their US-TIE, in place of the lens array and the authors' result."""
+    """Two planes of such a phase and their US-TIE.
+
+    They stand for the lens array and the authors' result.
+    """
     planes = hl60.measured_planes(phases()[0], 0)
     return planes, us_tie_of(torch.from_numpy(planes), hl60.DEFOCUS_UM, hl60.MICROSCOPE).numpy()
 

@@ -1,8 +1,11 @@
-"""How soon the program answers, each in a fresh process: `xvfb-run -a -s "-screen 0 1280x800x24" python -m benchmarks.startup`.
+"""How soon the program answers, each in a fresh process.
 
-The help of the command line; the Reconstruct dock in an open napari; the first image of a reconstruction after the click, with no model loaded before. Medians
-and ranges of several processes, in wall time and in the processor time of all threads, which is what counts on a shared machine. What a process reads is
-in the machine's file cache from the second one on.
+`xvfb-run -a -s "-screen 0 1280x800x24" python -m benchmarks.startup`
+
+The help of the command line; the Reconstruct dock in an open napari; the first image of a
+reconstruction after the click, with no model loaded before. Medians and ranges of several
+processes, in wall time and in the processor time of all threads, which is what counts on a shared
+machine. What a process reads is in the machine's file cache from the second one on.
 """
 
 import argparse
@@ -51,7 +54,10 @@ def window_answer(what: str) -> Answer:
 
 
 def in_window(what: str) -> None:
-    """Open napari, then measure: `dock` until the dock is drawn, `first` from the click until there is an image. Prints JSON."""
+    """Open napari, then measure, and print JSON.
+
+    `dock` measures until the dock is drawn, `first` from the click until there is an image.
+    """
     import napari
     from qtpy.QtWidgets import QApplication
 

@@ -1,7 +1,11 @@
-"""Super-resolution beside Richardson-Lucy: `python -m benchmarks.super_resolution [PART ...]`; the parts are at the end of this file, all by default.
+"""Super-resolution beside Richardson-Lucy.
 
-Images are registered to the truth before they are scored, and blurred to its resolution where that scores better. The real images are those of
-shared/data. Textures and fields of the flux are simulated with seeds that no training has.
+`python -m benchmarks.super_resolution [PART ...]`; the parts are at the end of this file, all by
+default.
+
+Images are registered to the truth before they are scored, and blurred to its resolution where that
+scores better. The real images are those of shared/data. Textures and fields of the flux are
+simulated with seeds that no training has.
 """
 
 import argparse
@@ -48,7 +52,10 @@ FILTER_RINGS = 60  # of spatial frequency, from 0 to 1/2
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RealField:
-    """A measured image (Y, X), a sharper one of the same field on a grid `factor` times finer, and its optics."""
+    """A measured image (Y, X), a sharper image of the same field, and the optics.
+
+    The sharper image has a grid `factor` times finer.
+    """
 
     name: str
     image: np.ndarray = field(repr=False)
@@ -64,7 +71,10 @@ class RealField:
 
 
 def tsim_fields() -> Iterator[RealField]:
-    """Endoplasmic reticulum; the optics are not recorded, those of a usual oil objective are assumed."""
+    """Endoplasmic reticulum.
+
+    The optics are not recorded; those of a usual oil objective are assumed.
+    """
     for number, (widefield, sim) in tsim_er.measured_fields().items():
         yield RealField(
             name=f"T-SIM ER {number}",
@@ -76,7 +86,10 @@ def tsim_fields() -> Iterator[RealField]:
 
 
 def dlsim_fields() -> Iterator[RealField]:
-    """Microtubules at two light levels; the published images are upsampled, pixels of the camera are their means over 2 x 2."""
+    """Microtubules at two light levels.
+
+    The published images are upsampled; pixels of the camera are their means over 2 x 2.
+    """
     for name, light in (("HE", "normal"), ("LE", "low")):
         image = tifffile.imread(DATA / f"sr/dlsim_microtubule/{name}/{name}_15.tif").astype(
             np.float64
@@ -94,7 +107,10 @@ def dlsim_fields() -> Iterator[RealField]:
 
 
 def airyscan_fields() -> Iterator[RealField]:
-    """C. elegans: the sum over the detectors, and the reassigned image; reading the file needs pylibCZIrw."""
+    """C. elegans: the sum over the detectors, and the reassigned image.
+
+    To read the file, pylibCZIrw is needed.
+    """
     try:
         from pylibCZIrw import czi
     except ImportError:
@@ -129,7 +145,10 @@ def register(image: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def filter_to_truth(image: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """The image after the round filter that takes it closest to the truth: H = Re(T conj(F)) / |F|^2, summed over rings of spatial frequency."""
+    """The image after the round filter that takes it closest to the truth.
+
+    H = Re(T conj(F)) / |F|^2, summed over rings of spatial frequency.
+    """
     found, wanted = np.fft.rfft2(image - image.mean()), np.fft.rfft2(truth - truth.mean())
     frequency = np.hypot(
         np.fft.fftfreq(image.shape[0])[:, None], np.fft.rfftfreq(image.shape[1])[None, :]
@@ -146,7 +165,10 @@ def filter_to_truth(image: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def score(image: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
-    """PSNR [dB] and SSIM of an image that is registered to a truth within 0..1, at matched resolution."""
+    """PSNR [dB] and SSIM of an image at matched resolution.
+
+    The image is registered to a truth within 0..1.
+    """
     moved, wanted = register(image, truth)
     psnr, sigma = matched_psnr(moved, wanted)
     fitted = affine_fit(gaussian_filter(moved, sigma), wanted)
@@ -188,7 +210,10 @@ def real_rows(
 
 
 def filtered_rows(model: Checkpoint, samples: int) -> Iterator[Row]:
-    """What the best filter, fitted with the truth in hand, makes of Richardson-Lucy and of the model: what is left is no matter of sharpness."""
+    """Scores of Richardson-Lucy and of the model after their best filters.
+
+    The filters are fitted with the truth, so the difference that is left is not one of sharpness.
+    """
     for one in tsim_fields():
         truth, scores = tsim_er.scaled_truth(one.truth), []
         for name, how, count in (
@@ -290,7 +315,10 @@ def simulated_request(
 
 
 def speed_rows(model: Checkpoint, samples: int) -> Iterator[Row]:
-    """Seconds for an image of 256 x 256 pixels, with its deconvolution and its check, on all threads; the second of two runs."""
+    """Seconds for an image of 256 x 256 pixels on all threads; the second of two runs.
+
+    Its deconvolution and its check are included.
+    """
     request = RestoreRequest(
         image=reticulum(),
         model=model.card.name,

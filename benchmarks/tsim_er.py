@@ -1,4 +1,7 @@
-"""Real widefield images of the endoplasmic reticulum against SIM of the same field: `python -m benchmarks.tsim_er`."""
+"""Real widefield images of the endoplasmic reticulum against SIM of the same field.
+
+`python -m benchmarks.tsim_er`
+"""
 
 import argparse
 from collections.abc import Mapping
@@ -35,7 +38,10 @@ def on_its_grid(image: np.ndarray) -> np.ndarray:
 def gains(
     floor: np.ndarray, mean: np.ndarray, truth: np.ndarray
 ) -> tuple[float, float, float, float]:
-    """PSNR [dB] of the floor, of the mean and of the mean at matched resolution, and the blur [px] that matches."""
+    """PSNR [dB] of the floor, the mean, and the mean at matched resolution; the blur [px].
+
+    The blur is the one that matches the resolution.
+    """
     matched, sigma = matched_psnr(mean, truth)
     return fitted_psnr(floor, truth), fitted_psnr(mean, truth), matched, sigma
 
@@ -55,7 +61,10 @@ def measured_fields() -> Fields:
 
 
 def measure(model: Checkpoint, fields: Fields, samples: int = 16) -> list[Row]:
-    """Cubic upsampling and the posterior mean against SIM, on the grids as they come and on the SIM's own grid."""
+    """Cubic upsampling and the posterior mean against SIM.
+
+    They are compared on the grids as they come and on the SIM's own grid.
+    """
     rows, as_they_come, registered = [], [], []
     for number, (widefield, sim) in fields.items():
         truth = scaled_truth(sim)
@@ -72,7 +81,10 @@ def measure(model: Checkpoint, fields: Fields, samples: int = 16) -> list[Row]:
             value = f"{found[0]:.2f}, {found[1]:.2f}, {found[2]:.2f} (sigma {found[3]:.1f} px)"
             rows.append(
                 Row(
-                    what=f"T-SIM ER {number}, grids {name}: cubic, mean, mean at matched resolution [dB]",
+                    what=(
+                        f"T-SIM ER {number}, grids {name}: cubic, mean, mean at matched "
+                        "resolution [dB]"
+                    ),
                     value=value,
                 )
             )

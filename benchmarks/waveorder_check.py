@@ -1,9 +1,12 @@
-"""The weak-object transfer function against that of waveorder, which needs an environment of its own.
+"""The weak-object transfer function against that of waveorder.
+
+waveorder needs an environment of its own.
 
     python -m venv DIR && DIR/bin/pip install waveorder
     python -m benchmarks.waveorder_check --python DIR/bin/python
 
-Both solve the same planes with the same Tikhonov term; waveorder's condenser is nearly closed. Says why where it cannot.
+Both solve the same planes with the same Tikhonov term; waveorder's condenser is nearly closed. Says
+why where it cannot.
 """
 
 import argparse
@@ -38,7 +41,8 @@ optics = [float(given[name]) for name in ("pixel", "wavelength", "index", "conde
 z = [float(value) for value in given["z"]]
 transfer = thin.calculate_transfer_function(planes.shape[1:], optics[0], z, *optics[1:])
 system = thin.calculate_singular_system(*transfer)
-found = [thin.apply_inverse_transfer_function(planes, system, regularization_strength=float(r))[1].numpy() for r in given["regularisations"]]
+found = [thin.apply_inverse_transfer_function(planes, system, \
+regularization_strength=float(r))[1].numpy() for r in given["regularisations"]]
 np.save(sys.argv[2], np.stack(found))
 """
 
@@ -51,7 +55,10 @@ def weak_planes() -> tuple[np.ndarray, np.ndarray]:
 
 
 def waveorder_phases(planes: np.ndarray, python: str) -> np.ndarray:
-    """What waveorder makes of planes at each of `REGULARISATIONS`: (R, Y, X) [rad]; RuntimeError with its last words where it fails."""
+    """The phase of planes by waveorder at each of `REGULARISATIONS`: (R, Y, X) [rad].
+
+    RuntimeError with waveorder's last words where it fails.
+    """
     with TemporaryDirectory() as folder:
         given, found = Path(folder) / "given.npz", Path(folder) / "found.npy"
         optics = {
@@ -90,7 +97,10 @@ def slope(found: np.ndarray, reference: np.ndarray) -> float:
 
 
 def measure(python: str) -> list[Row]:
-    """Correlation with waveorder and slope on it, at each regularisation, and the slope of both on the truth."""
+    """Correlation with waveorder and slope on it, at each regularisation.
+
+    The slope of both on the truth is given, too.
+    """
     phase, planes = weak_planes()
     inside = (slice(BORDER_PX, -BORDER_PX),) * 2
     rows = []

@@ -1,7 +1,9 @@
 """Photograph the running program for this documentation, so that its pictures never go stale.
 
-Usage: xvfb-run -a -s "-screen 0 1600x1000x24" python docs/pictures.py [OUT]        docs/pictures by default
-       A window of 1280 x 800, the shipped models and samples, few samples and steps: about four minutes on two cores.
+Usage: xvfb-run -a -s "-screen 0 1600x1000x24" python docs/pictures.py [OUT]
+       docs/pictures by default
+       A window of 1280 x 800, the shipped models and samples, few samples and steps: about four
+       minutes on two cores.
 """
 
 import sys
@@ -141,7 +143,10 @@ def super_resolution(out: Path, theme: str) -> None:
 
 
 def checked(out: Path, theme: str) -> None:
-    """A result for which nothing was guessed: the camera's dark image is a layer, and the light is green."""
+    """A result with a camera's dark image as a layer; its quality flag is green.
+
+    Nothing was guessed for it.
+    """
     studio = Studio(out, theme)
     studio.open_sample(widefield_network)
     measured, offset = (

@@ -1,10 +1,14 @@
-"""CVDM on one page: a diffusion model that learns a noise schedule for every pixel (della Maggiora et al., arXiv 2312.02246).
+"""CVDM on one page: a diffusion model that learns a noise schedule for every pixel.
 
-Toy problem: discs, blurred, and measured with noise that grows from left to right. The model sees the measurement y and the
-standard deviation of its noise. It draws images x from p(x | y). The samples agree inside the discs and differ at their
-borders. After so short a training the rate is near the bottom of its range at most pixels. Everything is plain PyTorch.
+After della Maggiora et al., arXiv 2312.02246.
 
-Usage: python examples/cvdm_on_one_page.py [--steps 1000] [--out cvdm.png]        one to two minutes on two cores
+Toy problem: discs, blurred, and measured with noise that grows from left to right. The model sees
+the measurement y and the standard deviation of its noise. It draws images x from p(x | y). The
+samples agree inside the discs and differ at their borders. After so short a training the rate is
+near the bottom of its range at most pixels. Everything is plain PyTorch.
+
+Usage: python examples/cvdm_on_one_page.py [--steps 1000] [--out cvdm.png]
+       one to two minutes on two cores
 """
 
 import argparse
@@ -24,7 +28,7 @@ ALPHA = 1e-3  # weight of L_gamma, as in the paper
 SAMPLING_STEPS = 40
 
 
-# The problem ------------------------------------------------------------------------------------------------------------
+# The problem --------------------------------------------------------------------------------------
 
 
 def draw_discs(batch: int) -> Tensor:
@@ -44,7 +48,7 @@ def noise_sigma() -> Tensor:
 
 
 def measure(clean: Tensor) -> Tensor:
-    """What the model is given, (B, 2, Y, X): the blurred, noisy image, and the noise's standard deviation."""
+    """The condition, (B, 2, Y, X): the blurred, noisy image, and the noise's deviation."""
     offset = torch.arange(-4, 5)
     kernel = torch.exp(-(offset**2) / (2 * BLUR_SIGMA_PX**2))
     kernel = torch.outer(kernel, kernel)[None, None] / kernel.sum() ** 2
@@ -53,14 +57,15 @@ def measure(clean: Tensor) -> Tensor:
     return torch.cat([blurred + sigma * torch.randn_like(clean), sigma], dim=1)
 
 
-# The learned schedule ---------------------------------------------------------------------------------------------------
+# The learned schedule -----------------------------------------------------------------------------
 
 
 class Schedule(nn.Module):
     """gamma(t, x) = exp(-lambda(x) T(t)): a rate lambda for every pixel, a clock T for all.
 
-    Both are positive and T rises from 0 to 1, so that gamma falls from 1 to nearly 0 whatever the parameters are. The paper's
-    beta is lambda(x) T'(t), and d gamma / dt = -beta gamma holds by construction.
+    Both are positive and T rises from 0 to 1, so that gamma falls from 1 to nearly 0 whatever the
+    parameters are. The paper's beta is lambda(x) T'(t), and d gamma / dt = -beta gamma holds by
+    construction.
     """
 
     def __init__(self) -> None:
@@ -91,13 +96,16 @@ def add_noise(clean: Tensor, exponent: Tensor, noise: Tensor) -> Tensor:
     return gamma.sqrt() * clean + (1 - gamma).sqrt() * noise
 
 
-# The denoiser -----------------------------------------------------------------------------------------------------------
+# The denoiser -------------------------------------------------------------------------------------
 
 
 class Denoiser(nn.Module):
-    """Predicts v = sqrt(gamma) eps - sqrt(1 - gamma) x from the noisy image, the condition and the noise level.
+    """Predict v = sqrt(gamma) eps - sqrt(1 - gamma) x.
 
-    The noise level is a map, since each pixel has its own. v stands for x and eps at once (Salimans and Ho, arXiv 2202.00512).
+    The inputs are the noisy image, the condition and the noise level.
+
+    The noise level is a map, since each pixel has its own. v stands for x and eps at once (Salimans
+    and Ho, arXiv 2202.00512).
     """
 
     def __init__(self, width: int = 32) -> None:
@@ -118,16 +126,19 @@ class Denoiser(nn.Module):
         return gamma.sqrt() * noisy - (1 - gamma).sqrt() * self(noisy, condition, exponent)
 
 
-# The losses -------------------------------------------------------------------------------------------------------------
+# The losses ---------------------------------------------------------------------------------------
 
 
 def compute_loss(
     schedule: Schedule, denoiser: Denoiser, clean: Tensor, condition: Tensor
 ) -> Tensor:
-    """Noise loss + 2 prior + 2 alpha L_gamma, with the paper's weights; it trains schedule and denoiser together.
+    """Noise loss + 2 prior + 2 alpha L_gamma, with the paper's weights.
 
-    The noise loss asks for a schedule under which the noise is easy to tell. The prior asks that nothing is left of the image
-    at t = 1. Both would be happy with a schedule that jumps; L_gamma = (d2 gamma / dt2)^2 keeps it smooth.
+    It trains schedule and denoiser together.
+
+    The noise loss asks for a schedule under which the noise is easy to tell. The prior asks that
+    nothing is left of the image at t = 1. Both would be happy with a schedule that jumps; L_gamma =
+    (d2 gamma / dt2)^2 keeps it smooth.
     """
     t = ((torch.arange(len(clean)) + torch.rand(len(clean))) / len(clean)).clamp(1e-4, 1 - 1e-4)[
         :, None, None, None
@@ -162,14 +173,17 @@ def train(steps: int, batch: int = 16) -> tuple[Schedule, Denoiser]:
     return schedule, denoiser
 
 
-# The sampler ------------------------------------------------------------------------------------------------------------
+# The sampler --------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
 def draw_samples(schedule: Schedule, denoiser: Denoiser, condition: Tensor, count: int) -> Tensor:
-    """Samples of p(x | y) of one condition (1, 2, Y, X), (N, 1, Y, X), by the ancestral sampler of Ho et al. (arXiv 2006.11239).
+    """Samples (N, 1, Y, X) of p(x | y) of one condition (1, 2, Y, X).
 
-    From noise level r to the lower level t: z_t ~ q(z_t | z_r, x) with the x that the denoiser sees.
+    By the ancestral sampler of Ho et al. (arXiv 2006.11239).
+
+    From noise level r to the lower level t: z_t ~ q(z_t | z_r, x) with the x that the denoiser
+    sees.
     """
     condition = condition.expand(count, -1, -1, -1)
     rate, times = schedule.rate(condition), torch.linspace(1, 0, SAMPLING_STEPS + 1)
@@ -187,12 +201,12 @@ def draw_samples(schedule: Schedule, denoiser: Denoiser, condition: Tensor, coun
     return noisy
 
 
-# The figure -------------------------------------------------------------------------------------------------------------
+# The figure ---------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
 def draw_figure(schedule: Schedule, clean: Tensor, condition: Tensor, samples: Tensor) -> Figure:
-    """Measurement, truth, mean, spread, error and rate of one field, and the schedule of its fastest and slowest pixels."""
+    """Draw measurement, truth, mean, spread, error, rate, and the extreme schedules."""
     rate, mean, spread = (
         schedule.rate(condition),
         samples.mean(dim=0, keepdim=True),

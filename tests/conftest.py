@@ -19,14 +19,17 @@ DATA = Path(__file__).parents[1].parent / "shared" / "data"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Windows share a screen and its focus: of several processes (``pytest -n``) one gets all of them."""
+    """Windows share a screen and its focus: with ``pytest -n`` one process gets all of them."""
     for item in items:
         if item.path.parent.name in ("gui", "widgets"):
             item.add_marker(pytest.mark.xdist_group("windows"))
 
 
 def tiny_checkpoint(task_name: str, folder: Path, widths: tuple[int, ...] = (8, 16)) -> Path:
-    """A checkpoint of a small network with random weights: fresh ones end in zeros and hide mistakes."""
+    """A checkpoint of a small network with random weights.
+
+    Fresh networks end in zeros and hide mistakes.
+    """
     task = TASKS[task_name]
     config = CVDMConfig(
         condition_channels=len(task.channels),

@@ -1,4 +1,7 @@
-"""Defocused planes of objects that the frame cuts, with absorption, uneven light and several optics."""
+"""Defocused planes of objects that the frame cuts.
+
+They have absorption, uneven light and several optics.
+"""
 
 from dataclasses import dataclass, field
 

@@ -29,7 +29,7 @@ def drag_enter(data: QMimeData, actions: Qt.DropAction = COPY) -> QDragEnterEven
 
 
 def drop(widget: QWidget, *paths: Path) -> bool:
-    """What Qt does with a drop on a widget: to the innermost that takes the drag. Whether it was taken."""
+    """Drop on a widget as Qt does: the innermost that takes the drag gets it. Was it taken?"""
     data = data_of(*paths)
     enter = drag_enter(data, COPY | MOVE)
     enter.setDropAction(MOVE)  # what Explorer proposes within a disk

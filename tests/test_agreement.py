@@ -17,7 +17,10 @@ from napari_cvdm.core.statistics import spread_as
 
 
 def planted(shape=(80, 90), honesty=1.0, seed=0):
-    """A frame whose error is drawn with `honesty` times its spread, and whose rate rises with the spread; and the truth."""
+    """A frame and its truth; the rate rises with the spread.
+
+    The error is drawn with `honesty` times the spread.
+    """
     rng = np.random.default_rng(seed)
     truth = np.sin(np.linspace(0, 9, shape[1])) * np.ones(shape)
     spread = rng.uniform(0.1, 1, shape)

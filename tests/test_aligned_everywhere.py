@@ -1,4 +1,7 @@
-"""Planes that are put right for a model are put right for what it is compared with: the classical methods, and the check against the measured image."""
+"""A model and what it is compared with get the same aligned planes.
+
+It is compared with the classical methods and checked against the measured image.
+"""
 
 import numpy as np
 import pytest
@@ -14,7 +17,7 @@ from napari_cvdm.tasks import PhaseTwoShot
 from napari_cvdm.tasks.conditioned import interior
 
 SHAPE = (161, 210)
-METHODS = ("us-tie", "wotf:1e-3")  # without slow waves, where noise is large
+METHODS = ("us-tie", "wotf:1e-3")  # without low spatial frequencies, where noise is large
 MISTAKES = {
     "moved": lambda planes: moved(planes, 1.4, -0.8),
     "lit": lambda planes: lit(planes, 0.02, -0.01, 0.0, 0.0, 0.0),

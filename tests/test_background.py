@@ -127,7 +127,7 @@ def test_more_steps_change_the_background_no_further(cell_fit, monkeypatch):
 
 
 def test_noise_costs_what_is_expected(cell_fit):
-    """Draws about the fit, made flat where there is background, cost `expected_costs` on average."""
+    """Draws about the fit, flat in the background, cost `expected_costs` on average."""
     flat = find_background(cell_fit) / LAST_WIDTH_RAD**2
     costs = []
     for draw in draw_phases(cell_fit, 0, [0, 1, 2]):

@@ -1,4 +1,7 @@
-"""Bad input is answered with exit code 2 and one line that teaches; nothing is left behind, and nothing that was there is lost."""
+"""Bad input is answered with exit code 2 and one line that helps.
+
+Nothing is left behind, and nothing that was there is lost.
+"""
 
 import errno
 import json

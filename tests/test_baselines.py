@@ -1,4 +1,4 @@
-"""Classical methods: each solves the case it is made for, and its result has the shape of a model's."""
+"""Each classical method solves its own case; its result has the shape of a model's."""
 
 import json
 from dataclasses import asdict, replace

@@ -1,4 +1,7 @@
-"""Block by block: the pixels of the whole image, one writer to a chunk, and a killed job that goes on."""
+"""Block by block: the pixels of the whole image and one writer to a chunk.
+
+A killed job can be resumed.
+"""
 
 import json
 from pathlib import Path
@@ -64,7 +67,10 @@ def test_blocks_give_the_pixels_of_the_whole_image(tiny_widefield_model, tmp_pat
 
 
 def ngff_image(path: Path, image: ImageStack, version: str) -> Path:
-    """A measured image as another program writes it: OME-Zarr 0.4 (Zarr 2) or 0.5 (Zarr 3), in small chunks."""
+    """A measured image as another program writes it, in small chunks.
+
+    It is OME-Zarr 0.4 (Zarr 2) or 0.5 (Zarr 3).
+    """
     group = zarr.open_group(str(path), mode="w", zarr_format=2 if version == "0.4" else 3)
     chunks = (1,) * (image.array.ndim - 2) + (48, 56)
     group.create_array("0", data=image.array, chunks=chunks)

@@ -1,4 +1,7 @@
-"""The factor between spread and error: valid for fields like those it was fitted on, kept in the card, carried into results."""
+"""The factor between spread and error.
+
+It is valid for fields like those it was fitted on, kept in the card, and carried into results.
+"""
 
 import json
 from dataclasses import replace
@@ -49,7 +52,7 @@ QUICK = ["--samples", "2", "--steps", "2", "--field-px", "32", "--device", "cpu"
 
 
 def exchangeable(rng: np.random.Generator, fields: int) -> list[np.ndarray]:
-    """Scores of fields that differ in size and in how wrong they are; pixels of one field go together."""
+    """Scores of fields that differ in size and error; pixels of one field stay together."""
     return [
         np.abs(rng.normal(size=int(rng.integers(5, 60)))) * rng.lognormal(0, 0.7)
         for _ in range(fields)

@@ -1,4 +1,7 @@
-"""Phase without a network: the weak-object transfer function and US-TIE solve the case they are made for, frame by frame."""
+"""Phase without a network, frame by frame.
+
+The weak-object transfer function and US-TIE each solve the case they are made for.
+"""
 
 from dataclasses import asdict, replace
 

@@ -23,10 +23,14 @@ from napari_cvdm.simulate.phase import defocus_pair_of
 OPTICS = ["--wavelength-um", "0.55", "--medium-index", "1.33", "--defocus-um", "-1", "1"]
 QUICK = ["--samples", "2", "--steps", "2", "--device", "cpu"]
 CONTRACT = {
-    "restore": "image image2 model out samples steps seed device tile pixel_um wavelength_um defocus_um medium_index na condenser_na background "
+    "restore": "image image2 model out samples steps seed device tile pixel_um wavelength_um "
+    "defocus_um medium_index na condenser_na background "
     "schedule_points keep_samples overwrite",
     "models": "json",
-    "export": "model out overwrite format author samples steps seed pixel_um wavelength_um defocus_um medium_index",
+    "export": (
+        "model out overwrite format author samples steps seed pixel_um wavelength_um defocus_um "
+        "medium_index"
+    ),
     "demo": "out",
     "train": "recipe out resume",
     "simulate": "out",
@@ -414,7 +418,10 @@ def test_an_interruption_leaves_nothing(
 
 def test_help_is_light() -> None:
     heavy = "{'torch', 'numpy', 'matplotlib', 'tqdm'}"
-    code = f"import sys\nfrom napari_cvdm.cli import main\ntry: main(['restore', '--help'])\nexcept SystemExit as end: print(end.code, {heavy} & {{*sys.modules}})"
+    code = (
+        "import sys\nfrom napari_cvdm.cli import main\ntry: main(['restore', '--help'])\nexcept "
+        f"SystemExit as end: print(end.code, {heavy} & {{*sys.modules}})"
+    )
     assert (
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True
@@ -426,7 +433,10 @@ def test_help_is_light() -> None:
 def test_step_and_stage_position_of_the_input_are_kept(
     tiny_widefield_model: Path, tmp_path: Path
 ) -> None:
-    """A restored stack lies where the measured one lay: half a fine pixel earlier, with the same step along Z."""
+    """A restored stack lies where the measured one lay.
+
+    It starts half a fine pixel earlier and has the same step along Z.
+    """
     stack = np.random.default_rng(0).poisson(100, (3, 24, 20)).astype(np.float32)
     write_image(
         tmp_path / "in.ome.tif",

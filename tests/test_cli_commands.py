@@ -221,7 +221,10 @@ def test_simulated_planes_can_be_restored(tiny_phase_model: Path, tmp_path: Path
 
 
 def test_a_stack_of_unequal_steps_states_no_z_step(tmp_path: Path) -> None:
-    """Positions and condenser are in optics.json; a file has one step, which holds for two planes only."""
+    """optics.json has positions and condenser.
+
+    An image file has one step, which is enough for two planes only.
+    """
     counts = [len(simulate_phase(seed, PhaseRanges()).defocus_um) for seed in range(40)]
     seeds = {
         "pair": counts.index(2),

@@ -1,4 +1,7 @@
-"""What CVDM is compared with: fixed schedules, a plain regression, DFCAN; trained, stored and used like any other model."""
+"""What CVDM is compared with: fixed schedules, a plain regression, DFCAN.
+
+They are trained, stored and used like any other model.
+"""
 
 import math
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""Deconvolution with the PSF of the image's own microscope: laws of the model, of Richardson-Lucy, and of what the network is given."""
+"""Deconvolution with the PSF of the image's own microscope.
+
+Laws of the model, of Richardson-Lucy, and of the input of the network.
+"""
 
 from dataclasses import asdict, replace
 from itertools import islice, pairwise
@@ -107,7 +110,10 @@ def test_read_noise_that_counts_as_light_keeps_a_dark_field_dark():
 
 @pytest.mark.parametrize("seed", range(6))
 def test_the_total_of_the_light_stays(seed):
-    """Light that left the frame by blur is put back, so that the total is that of the truth, not that of the image."""
+    """Deconvolution returns the light that blur took out of the frame.
+
+    The total is that of the truth, not that of the image.
+    """
     pair = simulate_widefield(seed, replace(BRIGHT, field_px=160))
     prepared = WidefieldX2().condition(
         pair.counts[None], "auto", lens_of_microscope(pair.microscope, 2)
@@ -345,7 +351,7 @@ def test_the_channels_hold_the_deconvolved_images():
 
 @pytest.mark.parametrize("noise", [None, CameraNoise(gain=0.01, read_variance=25.0)])
 def test_a_part_is_deconvolved_as_the_whole_is_there(noise):
-    """`surroundings_px` of the task around a part are enough, also where read noise dominates and one half is dark."""
+    """`surroundings_px` around a part are enough, also with read noise and a dark half."""
     pair = simulate_widefield(4, replace(BRIGHT, field_px=224))
     counts = pair.counts.astype(float) - np.percentile(pair.counts, 1)
     if noise is not None:
@@ -370,7 +376,10 @@ def test_a_part_is_deconvolved_as_the_whole_is_there(noise):
 
 
 def test_a_region_is_deconvolved_with_its_surroundings_alone(monkeypatch):
-    """What the networks see of it is that of the whole image, and a large image costs no more than the region."""
+    """The networks see the same of a region as of the whole image.
+
+    A large image costs no more than the region.
+    """
     pair, sizes = simulate_widefield(4, replace(BRIGHT, field_px=400)), []
     of_frame = Deconvolution.of_frame
     monkeypatch.setattr(

@@ -1,4 +1,7 @@
-"""One fluorescence image without its noise: the task, its simulation, and everything that knows a task by its name only."""
+"""One fluorescence image without its noise: the task and its simulation.
+
+Also tested: everything that knows a task only by its name.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -94,7 +97,7 @@ def test_what_is_learned_is_the_noise_and_nothing_else():
 
 @pytest.fixture
 def measured_pairs(tmp_path):
-    """Two noisy images, and long exposures of the same fields in a unit and at a level of their own."""
+    """Two noisy images, and long exposures of the same fields in another unit and level."""
     found = [
         simulate_noisy(seed, BRIGHT, thick) for seed in (1, 6)
     ]  # with enough structure in the middle to fit a gain to

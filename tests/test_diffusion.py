@@ -1,4 +1,7 @@
-"""Laws of the diffusion: exactness on Gaussians, order of convergence, closed forms against autograd."""
+"""Laws of the diffusion.
+
+Exactness on Gaussians, order of convergence, closed forms against autograd.
+"""
 
 import itertools
 import math
@@ -142,7 +145,10 @@ def test_first_order_samplers_reach_the_gaussian_with_many_evaluations(name):
 
 
 def exact_gaussian_flow(start, rate, clock_end, mean, variance):
-    """The probability-flow ODE of a Gaussian keeps the standardised state; then the denoiser is applied."""
+    """The probability-flow ODE of a Gaussian keeps the standardised state.
+
+    Then the denoiser is applied.
+    """
 
     def moments(exponent):
         a, s = process.signal_level(exponent), process.noise_level(exponent)

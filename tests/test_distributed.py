@@ -1,4 +1,7 @@
-"""Blocks on a cluster: the same bytes with any number of workers; what dies or fails costs that block, and only for now."""
+"""Blocks on a cluster give the same bytes with any number of workers.
+
+A worker that dies or fails costs its block only, and the block can be made later.
+"""
 
 import json
 import subprocess
@@ -89,7 +92,10 @@ def test_two_processes_give_the_bytes_of_one(files: TiledFiles, tmp_path: Path) 
 def started_by_hand(
     tmp_path: Path, workers: int
 ) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
-    """A scheduler and workers in processes of their own, as dask's documentation starts them: (address, [scheduler, worker, ...])."""
+    """A scheduler and workers in processes of their own: (address, [scheduler, worker, ...]).
+
+    They are started as dask's documentation shows.
+    """
     note = tmp_path / "scheduler.json"
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     module = [
@@ -186,7 +192,10 @@ def test_a_block_that_cannot_be_read_is_named_and_the_others_are_done(
     corner.write_bytes(kept[:7])
     with pytest.raises(
         ClusterError,
-        match=r"4 of 12 blocks failed \(f0-y64-x128: in.ome.zarr: rows 64 to 150, .*the others are done",
+        match=(
+            r"4 of 12 blocks failed \(f0-y64-x128: in.ome.zarr: rows 64 to 150, .*the others are "
+            r"done"
+        ),
     ):
         drained(steps)
     corner.write_bytes(kept)

@@ -46,7 +46,10 @@ def test_every_picture_of_the_pages_is_one_that_the_script_takes():
 
 @pytest.mark.parametrize("page", sorted(path.name for path in DOCS.glob("how-to-*.md")))
 def test_what_a_how_to_names_in_bold_is_in_the_program(page):
-    """Controls and menu entries are named as the window names them, but for the key that is underlined."""
+    """The documents name controls and menu entries as the window does.
+
+    The underline of the key is left out.
+    """
     named = re.findall(r"\*\*(.+?)\*\*", (DOCS / page).read_text(encoding="utf-8"))
     plain = SOURCE.replace("&", "") + (Path(napari_cvdm.__file__).parent / "napari.yaml").read_text(
         encoding="utf-8"

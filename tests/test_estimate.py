@@ -94,7 +94,10 @@ def test_a_measurement_can_be_stopped_before_each_evaluation(tiny_widefield_mode
 
 
 def test_measuring_memory_does_not_load_torch_s_compiler():
-    code = "import sys, torch; from napari_cvdm.core.device import peak_memory; peak_memory(torch.device('cpu'), lambda: torch.ones(2) + 1); print(*sys.modules)"
+    code = (
+        "import sys, torch; from napari_cvdm.core.device import peak_memory; "
+        "peak_memory(torch.device('cpu'), lambda: torch.ones(2) + 1); print(*sys.modules)"
+    )
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
@@ -115,7 +118,10 @@ def test_peak_memory_counts_what_is_alive_at_once():
 
 
 def test_peak_memory_counts_no_weights_and_leaves_nothing_with_them():
-    """What is sliced off a weight is no new memory; a listener for its end once stayed with the weight, for every estimate one."""
+    """A slice of a weight is no new memory.
+
+    Every estimate once left a listener for the slice's end on the weight.
+    """
     weight = torch.ones(1000, dtype=torch.float32)
     assert 2000 <= peak_memory(torch.device("cpu"), lambda: weight[:500] + 1) <= 2100
     gc.collect()

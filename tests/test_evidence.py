@@ -1,4 +1,7 @@
-"""Every section of the evidence page runs, here on small stand-ins for the real images, so that none can rot unseen."""
+"""Every section of the evidence page runs on small stand-ins for the real images.
+
+So a broken section is noticed.
+"""
 
 import re
 from importlib.util import find_spec

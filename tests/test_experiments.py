@@ -1,4 +1,7 @@
-"""The paper's experiments, as short as they can be: a table, a figure, and nothing that is trained twice."""
+"""The paper's experiments, as short as possible: a table and a figure.
+
+Nothing is trained twice.
+"""
 
 import csv
 from pathlib import Path
@@ -85,7 +88,10 @@ def test_an_experiment_ends_in_a_table_and_a_figure_and_trains_nothing_twice(exp
 
 def test_every_model_is_scored_on_every_set_of_fields(tmp_path):
     path, out = tmp_path / "unseen.toml", tmp_path / "out"
-    sets = '[judged."rings"]\nsimulation.structures = ["rings"]\n[judged."nothing"]\nsimulation.structures = ["nothing"]\n'
+    sets = (
+        '[judged."rings"]\nsimulation.structures = '
+        '["rings"]\n[judged."nothing"]\nsimulation.structures = ["nothing"]\n'
+    )
     path.write_text(SHORT.replace("seeds = [1, 2]", "seeds = [1]") + sets)
     main([str(path), "--out", str(out), "--device", "cpu"])
     with (out / "unseen" / "table.csv").open(newline="") as stream:

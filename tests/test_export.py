@@ -1,4 +1,7 @@
-"""A model for other programs, as far as nothing but napari-cvdm is needed: the networks of a package give what napari-cvdm gives."""
+"""A model for other programs, as far as only napari-cvdm is needed.
+
+The networks of a package give what napari-cvdm gives.
+"""
 
 import sys
 from dataclasses import asdict, replace

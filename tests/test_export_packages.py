@@ -1,4 +1,7 @@
-"""Packages of the BioImage Model Zoo, as bioimageio.core and onnxruntime see them; skipped without the extra bmz."""
+"""Packages of the BioImage Model Zoo, as bioimageio.core and onnxruntime read them.
+
+The tests are skipped without the extra bmz.
+"""
 
 import gc
 import zipfile

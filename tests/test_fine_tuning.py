@@ -191,7 +191,10 @@ def test_a_fine_tuning_that_cannot_be_is_refused(request_for, given, words):
 
 @pytest.mark.parametrize("spread", [0.5, 1.0])
 def test_spread_ratio_and_crps_are_those_of_normal_distributions(spread):
-    """Truth from N(0, 1), samples from N(0, s^2): the ratio of a calibrated ensemble is 1 for any S, its CRPS 1 / sqrt(pi)."""
+    """A calibrated ensemble has the ratio 1 for any S, and the CRPS 1 / sqrt(pi).
+
+    Truth from N(0, 1), samples from N(0, s^2).
+    """
     generator = torch.Generator().manual_seed(0)
     truth, samples = (
         torch.randn(1, 1, 300, 300, generator=generator),

@@ -1,4 +1,7 @@
-"""From what a person asks for to a recipe: pairs saved, pace measured, steps that fit into the time."""
+"""From a user's request to a recipe.
+
+Pairs are saved, the pace is measured, and the steps fit into the time.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -73,7 +76,10 @@ def test_a_microscope_that_cannot_be_is_refused():
 
 
 def test_few_fields_are_solved_for_a_described_microscope_and_pairs_keep_the_pool_of_the_model():
-    """A field of the shipped model is deconvolved first, which takes longer than a step; measured pairs are few."""
+    """A field of the shipped model takes longer than a step, since it is deconvolved first.
+
+    Measured pairs are few.
+    """
     card, start = read_card(model_folder("widefield-x2")), InitialModel(model="widefield-x2")
     plans = {
         kind: fine_tuning_recipe(name="mine", start=start, card=card, source=source).plan

@@ -44,7 +44,10 @@ def template(model, **settings):
 
 
 def events(source, model, **settings):
-    """What following says, without the progress; the source is stopped as soon as it has nothing more."""
+    """The messages of following, without the progress.
+
+    The source is stopped as soon as it has no more frames.
+    """
     said = []
     for event in follow(source, template(model, **settings), load_model(str(model))):
         if not isinstance(event, Progress):

@@ -1,4 +1,4 @@
-"""Imaged once more, the truth leaves the camera's noise and nothing else; what is false leaves more."""
+"""Imaged again, the truth leaves only the camera's noise; a false result leaves more."""
 
 import tracemalloc
 from dataclasses import replace
@@ -57,7 +57,10 @@ def chi2(how, image):
 
 
 def test_the_truth_leaves_noise_alone(field):
-    """The mean of N squared unit normals is 1 +- sqrt(2 / N); the noise itself is known to some per cent."""
+    """The mean of N squared unit normals is 1 +- sqrt(2 / N).
+
+    The noise itself is known to some per cent.
+    """
     pair, how = field
     seen = how.compare(pair.truth)
     assert seen.chi2(how.valid) == pytest.approx(1.0, abs=0.08)
@@ -229,7 +232,7 @@ def test_squirrel_is_blind_below_the_optical_limit(field):
 
 
 def test_the_offset_of_the_camera_has_no_say_in_the_noise(tiny_widefield_model):
-    """The same pixels with another offset are checked alike, whether the offset is guessed or measured."""
+    """Another offset changes no check, whether it is guessed or measured."""
     pair, card = simulate_widefield(0, BRIGHT), load_checkpoint(tiny_widefield_model).card
     optics = {
         name: getattr(pair.microscope, name)

@@ -1,4 +1,4 @@
-"""Image files are read with their axes, their pixel size and their optics, or refused in one line."""
+"""Image files are read with axes, pixel size and optics, or refused in one line."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,11 +18,15 @@ many_files = settings(max_examples=40, suppress_health_check=[HealthCheck.functi
 
 OME_WITH_OPTICS = """<?xml version="1.0" encoding="UTF-8"?>
 <OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">
-<Instrument ID="Instrument:0"><Objective ID="Objective:0" LensNA="0.4"/><Objective ID="Objective:1" LensNA="1.4"/></Instrument>
-<Image ID="Image:0"><InstrumentRef ID="Instrument:0"/><ObjectiveSettings ID="Objective:1" RefractiveIndex="1.518"/>
-<Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="uint16" SizeX="20" SizeY="16" SizeC="1" SizeZ="1" SizeT="1"
+<Instrument ID="Instrument:0"><Objective ID="Objective:0" LensNA="0.4"/>\
+<Objective ID="Objective:1" LensNA="1.4"/></Instrument>
+<Image ID="Image:0"><InstrumentRef ID="Instrument:0"/>\
+<ObjectiveSettings ID="Objective:1" RefractiveIndex="1.518"/>
+<Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="uint16" \
+SizeX="20" SizeY="16" SizeC="1" SizeZ="1" SizeT="1"
  PhysicalSizeX="{x}" PhysicalSizeXUnit="{unit}" PhysicalSizeY="{y}" PhysicalSizeYUnit="{unit}">
-<Channel ID="Channel:0:0" EmissionWavelength="525.0"/><TiffData IFD="0" PlaneCount="1"/></Pixels></Image></OME>"""
+<Channel ID="Channel:0:0" EmissionWavelength="525.0"/>\
+<TiffData IFD="0" PlaneCount="1"/></Pixels></Image></OME>"""
 
 
 def ramp(*shape: int, dtype: str = "uint16") -> np.ndarray:

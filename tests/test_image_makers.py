@@ -1,4 +1,7 @@
-"""Files of microscope makers: through bioio where it is installed (a stand-in here), and a word about the extra where it is not."""
+"""Files of microscope makers are read through bioio, here a stand-in.
+
+Where bioio is not installed, the message names the extra.
+"""
 
 import sys
 from pathlib import Path
@@ -11,12 +14,16 @@ import pytest
 
 from napari_cvdm.io import SUFFIXES, ImageFileError, read_image
 
-OME = """<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Instrument ID="Instrument:0"><Objective ID="Objective:0" LensNA="1.2"/></Instrument>
-<Image ID="Image:0"><ObjectiveSettings ID="Objective:0" RefractiveIndex="1.33"/><Pixels><Channel EmissionWavelength="520"/>
+OME = """<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">\
+<Instrument ID="Instrument:0"><Objective ID="Objective:0" LensNA="1.2"/></Instrument>
+<Image ID="Image:0"><ObjectiveSettings ID="Objective:0" RefractiveIndex="1.33"/>\
+<Pixels><Channel EmissionWavelength="520"/>
 <Plane PositionX="3" PositionXUnit="µm" PositionY="4" PositionYUnit="µm"/></Pixels></Image></OME>"""
-CZI = """<ImageDocument><Metadata><Information><Instrument><Objectives><Objective><LensNA>1.4</LensNA></Objective></Objectives></Instrument><Image>
+CZI = """<ImageDocument><Metadata><Information><Instrument>\
+<Objectives><Objective><LensNA>1.4</LensNA></Objective></Objectives></Instrument><Image>
 <ObjectiveSettings><RefractiveIndex>1.518</RefractiveIndex></ObjectiveSettings><Dimensions><Channels>
-<Channel><EmissionWavelength>522.5</EmissionWavelength></Channel>{more}</Channels></Dimensions></Image></Information></Metadata></ImageDocument>"""
+<Channel><EmissionWavelength>522.5</EmissionWavelength></Channel>{more}</Channels></Dimensions></Image>\
+</Information></Metadata></ImageDocument>"""
 ANOTHER_CHANNEL = "<Channel><EmissionWavelength>610</EmissionWavelength></Channel>"
 
 

@@ -19,7 +19,10 @@ def ramp(*shape: int, dtype: str = "uint16") -> np.ndarray:
 def write_priism(
     path: Path, header: bytes, array: np.ndarray, counts: tuple[int, int, int], mode: int
 ) -> None:
-    """An image behind the header of a real Priism file: only size, type and the numbers of times, sequence and waves are new."""
+    """An image behind the header of a real Priism file.
+
+    Only size, type and the numbers of times, sequence and waves are new.
+    """
     raw = bytearray(header[:1024])
     raw[0:16] = np.array(
         [array.shape[-1], array.shape[-2], int(np.prod(array.shape[:-2])), mode], "<i4"

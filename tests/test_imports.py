@@ -1,4 +1,7 @@
-"""The rooms of the house: who may import whom, held by import-linter, and what import-linter cannot see."""
+"""Which package may import which.
+
+import-linter checks most of it; these tests check the rest.
+"""
 
 import ast
 import shutil
@@ -17,7 +20,10 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
 def names_in(source: str) -> Iterator[str]:
-    """Dotted names that a module imports or reaches through attributes, by whatever local name: ``torch.nn.functional``."""
+    """Dotted names that a module imports or reaches through attributes.
+
+    The local name does not matter: ``torch.nn.functional``.
+    """
     nodes, local = list(ast.walk(ast.parse(source))), {}
     for node in nodes:
         if isinstance(node, ast.Import):

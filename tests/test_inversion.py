@@ -37,7 +37,7 @@ def leaves(seed: int, strength: float, side: int = SIDE) -> torch.Tensor:
 
 
 def cell(column: float, side: int) -> torch.Tensor:
-    """A dome of 3 rad on an empty background, in the middle row."""
+    """A dome of 3 rad on cell-free background, in the middle row."""
     y, x = np.arange(side)[:, None] - side / 2, np.arange(side)[None, :] - column
     dome = np.sqrt((1 - (y**2 + x**2) / 18**2).clip(min=0))
     return torch.from_numpy(gaussian_filter(3 * dome * (1 + 0.2 * np.sin(y / 2 + x)), 1.0))

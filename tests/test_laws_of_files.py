@@ -1,4 +1,7 @@
-"""Laws over shapes, axes, types and units: what is written comes back, and what cannot be used is refused in words."""
+"""Laws over shapes, axes, types and units of files.
+
+A file that is written comes back; a file that cannot be used is refused in words.
+"""
 
 from math import isfinite
 from pathlib import Path

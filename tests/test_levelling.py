@@ -17,7 +17,7 @@ SHAPE = (150, 205)
 
 
 def cell(shape: tuple[int, int], height: float = 2.0) -> np.ndarray:
-    """One dome in the middle of empty medium."""
+    """One dome in the middle of cell-free background."""
     y, x = np.arange(shape[0])[:, None] - shape[0] / 2, np.arange(shape[1])[None, :] - shape[1] / 2
     return height * (1 - (y**2 + x**2) / (0.25 * min(shape)) ** 2).clip(min=0)
 

@@ -145,8 +145,8 @@ def test_the_deconvolution_is_set_beside_the_interval_of_the_result(
     check = drained(restore(widefield_request(spots((40, 44)), **OBJECTIVE), calibrated)).forward
     assert check.estimate_outside == pytest.approx(outside, abs=0.01)
     assert (
-        f"has chi-squared {check.estimate_chi2:.2f}, and lies outside the calibrated interval in {outside:.0%}"
-        in check.verdict
+        f"has chi-squared {check.estimate_chi2:.2f}, and lies outside the calibrated interval in "
+        f"{outside:.0%}" in check.verdict
     )
     alone = drained(
         restore(widefield_request(spots((40, 44)), samples=1, **OBJECTIVE), calibrated)

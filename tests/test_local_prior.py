@@ -1,4 +1,7 @@
-"""Laws of the prior that follows edges: its operators, where it is tight, and that it makes estimates better."""
+"""Laws of the prior that follows edges.
+
+Its operators, where it is tight, and that it makes estimates better.
+"""
 
 from dataclasses import replace
 

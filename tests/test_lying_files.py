@@ -1,4 +1,7 @@
-"""Files whose headers lie: each was found by `python -m benchmarks.fuzz`, or is the kind of lie that it looks for."""
+"""Files with false headers.
+
+`python -m benchmarks.fuzz` found each of them, or looks for such ones.
+"""
 
 import io
 import json
@@ -132,7 +135,10 @@ def test_entities_within_entities_are_not_unfolded(tmp_path: Path) -> None:
     laughs = "".join(
         f'<!ENTITY e{n} "{f"&e{n - 1};" * 10 if n else "ha" * 100}">' for n in range(9)
     )
-    xml = f'<?xml version="1.0"?><!DOCTYPE OME [{laughs}]><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image Name="&e8;"/></OME>'
+    xml = (
+        f'<?xml version="1.0"?><!DOCTYPE OME [{laughs}]><OME '
+        'xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image Name="&e8;"/></OME>'
+    )
     path = tiff(tmp_path / "image.ome.tif", description=xml, metadata=None)
     with frugal():
         assert outcome(lambda: read_image(path), (ImageFileError,)) in ("read", "ImageFileError")

@@ -1,4 +1,7 @@
-"""OME-Zarr folders whose metadata or chunks lie: each was found by `python -m benchmarks.fuzz --only ngff`, or is the kind of lie that it looks for."""
+"""OME-Zarr folders with false metadata or chunks.
+
+`python -m benchmarks.fuzz --only ngff` found each of them, or looks for such ones.
+"""
 
 import json
 import os
@@ -28,7 +31,7 @@ def store(request, tmp_path):
 
 
 def said_otherwise(store: Path, change) -> None:
-    """Change the metadata of the array; `change` takes them and tells Zarr 2 from 3 by its second argument."""
+    """Change the metadata of the array; the second argument of `change` is the Zarr format."""
     old = (store / "0" / ".zarray").exists()
     path = store / "0" / (".zarray" if old else "zarr.json")
     said = json.loads(path.read_text())
@@ -37,7 +40,10 @@ def said_otherwise(store: Path, change) -> None:
 
 
 def refused(store: Path, words: str) -> None:
-    """The image is refused in one line, at the latest when a part is read, and hardly any memory was asked for."""
+    """The image is refused in one line, at the latest when a part is read.
+
+    The reader asks for hardly any memory.
+    """
     with confined(store.parent), frugal(), pytest.raises(ImageFileError, match=words) as refusal:
         stack = open_image(store)
         window_of(stack, (), slice(0, 20), slice(0, 20))
@@ -132,7 +138,10 @@ def test_a_chunk_that_promises_more_than_there_is_memory_is_refused(tmp_path):
 
 
 def heads() -> dict[str, tuple[str, object, bytes]]:
-    """For each packer the version of the format, the codec, and a head that asks for a gibibyte of a chunk of a few kilobytes."""
+    """For each packer the version of the format, the codec, and a lying head.
+
+    The head asks for a gibibyte of a chunk of a few kilobytes.
+    """
     import numcodecs
 
     gibibyte = (2**30).to_bytes(4, "little")

@@ -28,7 +28,7 @@ SMALL_MEAN = UNetConfig(widths=(4, 8, 8), blocks=(1, 1, 1), level_channels=0)
 
 
 def shaken(module, seed=0):
-    """The module with every parameter random: fresh networks start at zero output and hide mistakes."""
+    """The module with random parameters: fresh networks give zero and hide mistakes."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -181,7 +181,10 @@ def test_the_denoiser_sees_the_noise_level_of_each_pixel():
 
 @pytest.mark.parametrize("push", [-1e6, 0.0, 1e6])
 def test_the_predicted_error_is_bounded(push):
-    """However far its network goes: within a factor of e^4 of the residual scale, and no gradient is lost at the middle."""
+    """The predicted error stays within a factor of e^4 of the residual scale.
+
+    That holds for any output of the network. No gradient is lost at the middle.
+    """
     network = CVDM(
         CVDMConfig(condition_channels=1, denoiser=SMALL, mean=SMALL_MEAN, residual_std=SMALL_MEAN)
     )
@@ -281,9 +284,13 @@ def test_shipped_models_are_complete_and_small():
 
 
 def test_loading_a_model_again_and_again_leaves_nothing_behind(tiny_phase_model):
-    """safetensors 0.8.0 leaves two objects of every tensor when it reads a file: some 25 KiB for seven loads, found by `python -m benchmarks.soak`.
+    """Loading a model again leaves hardly any memory behind.
 
-    In a process of its own, where nothing but the loading takes blocks, and after what the first twenty loads of a process keep for all later ones.
+    safetensors 0.8.0 leaves two objects of every tensor when it reads a file: some 25 KiB for seven
+    loads, found by `python -m benchmarks.soak`.
+
+    In a process of its own, where nothing but the loading takes blocks, and after what the first
+    twenty loads of a process keep for all later ones.
     """
     code = f"""
 import gc, sys

@@ -1,4 +1,4 @@
-"""The scale of the sampler's fresh noise: what it changes, what it leaves alone, and how it is chosen."""
+"""The scale of the sampler's fresh noise: its effects, its limits, and its choice."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,7 @@
-"""Odd names, folders, accounts and streams: each is used as it is, or refused in one line; nothing that is read is lost."""
+"""Odd names, folders, accounts and streams.
+
+Each is used as it is, or refused in one line. Nothing that is read is lost.
+"""
 
 import json
 import os
@@ -41,7 +44,7 @@ def command(image: Path, tiny_widefield_model: Path) -> Command:
 def refused(
     arguments: list[str], words: tuple[str, ...], home: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """The command ends with 2 and one line that has these words; everything in the folder stays as it was."""
+    """The command ends with 2 and one line that has these words; the folder does not change."""
     before = {path: path.lstat().st_mtime_ns for path in home.rglob("*")}
     capfd.readouterr()
     assert main(arguments) == 2

@@ -1,4 +1,7 @@
-"""What holds on a GPU, where there is one: the pixels of the CPU to rounding, and nothing that stays there."""
+"""Laws on a GPU, where there is one.
+
+The pixels are those of the CPU to rounding, and nothing stays on the GPU.
+"""
 
 import gc
 

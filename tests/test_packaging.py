@@ -1,4 +1,4 @@
-"""What a user installs: the manifest, the versions, the requirements and the files inside the wheel."""
+"""What a user installs: manifest, versions, requirements and files in the wheel."""
 
 import ast
 import shutil
@@ -117,7 +117,10 @@ def test_constraints_pin_what_is_installed_for_the_tests() -> None:
 
 
 def base_closure() -> set[str]:
-    """Names of everything that the base installation needs, extras of dependencies included where they are asked for."""
+    """Names of everything that the base installation needs.
+
+    Extras of dependencies are included where they are asked for.
+    """
     todo, seen = requirements(setup_cfg()["options"]["install_requires"]), set()
     while todo:
         needed = todo.pop()

@@ -1,4 +1,7 @@
-"""Where training pairs come from: what is read is what was written, and pairs that do not belong together are refused by name."""
+"""Where training pairs come from.
+
+A pair is read as it was written. Pairs that do not belong together are refused by name.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -94,7 +97,10 @@ def test_what_is_learned_from_is_what_was_written(tmp_path, pairs):
 
 
 def test_a_truth_of_any_unit_is_scaled_to_the_counts_of_the_image(tmp_path, pairs):
-    """The shipped models' truth is in counts of a camera pixel: a truth a thousand times larger, on a pedestal, gives the same field."""
+    """A truth a thousand times larger, on a pedestal, gives the same field.
+
+    The shipped models' truth is in counts of a camera pixel.
+    """
     (tmp_path / "same").mkdir()
     (tmp_path / "other").mkdir()
     first = fields_of(write_folders(tmp_path / "same", pairs))
@@ -314,7 +320,10 @@ def test_held_out_fields_of_a_simulation_are_no_training_fields():
 
 
 def test_a_clean_image_is_degraded_as_a_simulated_object_is():
-    """The emitters of a simulated field, given as a clean image on its fine grid, are seen as before."""
+    """Emitters give the same image from a simulated field and from a clean image of it.
+
+    The clean image is on the fine grid of the field.
+    """
     fine_um = CLEAR.pixel_um[0] / 2
     side = 2 * (CLEAR.field_px + 2 * MARGIN_PX)
     image = np.zeros((side, side), np.float32)

@@ -35,7 +35,7 @@ MICROSCOPE = Microscope(pixel_um=0.2, wavelength_um=0.55, medium_index=1.33)
 
 @cache
 def draw_cells() -> np.ndarray:
-    """Round cells on an empty background [rad], with what lies around the frame."""
+    """Round cells on cell-free background [rad], with what lies around the frame."""
     rng, (height, width) = np.random.default_rng(0), (size + 2 * MARGIN for size in SHAPE)
     phase = np.zeros((height, width))
     for _ in range(16):

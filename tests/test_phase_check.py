@@ -1,4 +1,7 @@
-"""A phase imaged once more by the model that was fitted: the truth leaves noise, what is false leaves more."""
+"""A phase imaged again by the fitted model.
+
+The truth leaves noise, a false phase leaves more.
+"""
 
 from dataclasses import replace
 
@@ -26,7 +29,7 @@ def card(tiny_phase_model):
 
 
 def imaging(request: RestoreRequest, card) -> PhaseImaging:
-    """How planes of photons were imaged; their noise is known, so that nothing is tested of its estimate."""
+    """How planes of photons were imaged; their noise is known, so its estimate is not tested."""
     pixels = request.image.frame(())
     prepared = PhaseTwoShot().from_request(pixels, request)
     how = forward_model_for(pixels, prepared, request, card)
@@ -184,7 +187,10 @@ def test_the_order_of_a_weak_object_is_not_said_to_be_wrong():
 
 
 def test_the_sign_of_all_positions_cannot_be_told_from_the_planes(card):
-    """The image at -z of the complex conjugate field is the image at z: the fit is the same with the opposite phase."""
+    """The opposite phase at the opposite positions fits equally well.
+
+    The image at -z of the complex conjugate field is the image at z.
+    """
     taken = take_planes(OPTICS["symmetric"], absorbance=0.02)
     fit, flipped = (
         imaging(taken.request(defocus_um=positions), card).fit

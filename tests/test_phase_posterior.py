@@ -84,7 +84,7 @@ def test_the_same_stream_gives_the_same_bytes_and_another_another(prepared):
 
 
 def test_a_part_is_that_part_of_the_whole(prepared):
-    """Noise belongs to absolute pixels; the level alone is that of the background that the part shows."""
+    """Noise belongs to absolute pixels; only the level depends on the part's background."""
     part = prepared.within((8, 56, 8, 56), 8, 16)
     whole, posterior = posterior_of(prepared), posterior_of(part)
     planted = proposal_of(prepared) + bump(prepared)

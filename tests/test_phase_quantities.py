@@ -1,4 +1,7 @@
-"""Dry mass and optical path: known bodies have their known mass, however they are sampled, levelled and cut up."""
+"""Dry mass and optical path of known bodies are correct.
+
+Sampling, level and division into regions do not change them.
+"""
 
 import csv
 import io
@@ -148,7 +151,10 @@ def test_labels_need_not_be_consecutive(blobs):
 
 
 def test_cells_without_a_region_do_not_move_the_zero(blobs):
-    """A plateau that fills two fifths of what lies outside would pull a plain median up by a standard deviation of the noise."""
+    """A plateau does not change the level of the surroundings.
+
+    It fills two fifths of them and would raise a plain median by one deviation of the noise.
+    """
     regions = blobs[1]
     phase = np.array([0, 1.5, 0.8])[regions]
     samples = phase + 0.1 * np.random.default_rng(4).normal(size=(6, *phase.shape))
@@ -179,7 +185,7 @@ def test_the_error_is_the_spread_of_the_sums(blobs):
 
 @pytest.mark.parametrize("together", [False, True])
 def test_the_error_knows_whether_pixels_move_together(together):
-    """Standard deviation s in n pixels: sqrt(n) s where they are independent, n s where they move as one."""
+    """Deviation s in n pixels gives sqrt(n) s if they are independent, n s if they move as one."""
     rng, regions = np.random.default_rng(2), np.zeros((40, 40), int)
     regions[10:30, 10:30] = 1
     noise = (

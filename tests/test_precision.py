@@ -1,4 +1,7 @@
-"""``precision="auto"``: the faster arithmetic here, asked for once, and the same one for whatever goes on later or elsewhere."""
+"""``precision="auto"`` is the faster arithmetic of this machine, measured once.
+
+What is continued later or elsewhere uses the same one.
+"""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""Pairs that come from clean images, from published arrays, and in batches that are made elsewhere."""
+"""Pairs of clean images, of published arrays, and of batches that are made elsewhere."""
 
 import mrcfile
 import numpy as np
@@ -50,7 +50,10 @@ def test_the_official_arrays_are_read_in_their_units(tmp_path):
 
 
 def test_biosr_folders_are_read_as_they_are_downloaded(tmp_path):
-    """Nine raw frames for each level and one reconstruction for each cell; the widefield image is their mean."""
+    """Nine raw frames for each level and one reconstruction for each cell.
+
+    The widefield image is the mean of the frames.
+    """
     pair = structured(0)
     for cell in ("Cell_001", "Cell_002"):
         folder = tmp_path / "Microtubules" / cell

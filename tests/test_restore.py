@@ -29,7 +29,10 @@ def run(request, model):
 
 
 def output_range(values, name):
-    """Range of an output; the rate's is the whole interval it lives in, since an untrained map is nearly flat."""
+    """Range of an output.
+
+    The range of the rate is its whole interval, since an untrained map is nearly flat.
+    """
     return RATE_MAX - RATE_MIN if name == "rate" else np.ptp(values)
 
 
@@ -256,7 +259,10 @@ def test_running_moments_are_those_of_numpy():
 
 
 def test_a_request_far_from_the_training_has_no_valid_pixel(tiny_phase_model):
-    """A pixel of 0.2 um with planes 200 um apart: the card says 4 to 300, this is forty times as much."""
+    """The card says 4 to 300, the request has forty times as much.
+
+    The pixels are 0.2 um wide; the planes are 200 um apart.
+    """
     card = replace(load_model(str(tiny_phase_model)).card, optics={"fresnel": (4.0, 300.0)})
     model = replace(load_model(str(tiny_phase_model)), card=card)
     near, far = (

@@ -1,4 +1,4 @@
-"""A result folder read back is the restoration that was written, or an error that says what is wrong with it."""
+"""A result folder gives back its restoration, or an error that says what is wrong."""
 
 import json
 from dataclasses import asdict, fields, replace

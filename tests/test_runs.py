@@ -1,4 +1,7 @@
-"""A run taken up again, stopped, watched, or confined to a part of the image gives what one whole run would have given."""
+"""A run may be resumed, stopped, watched, or confined to a part of the image.
+
+It gives what one whole run would have given.
+"""
 
 from dataclasses import asdict, replace
 
@@ -77,7 +80,10 @@ def test_samples_are_added_to_the_same_request_only(tiny_phase_model, change, sa
 
 @pytest.mark.parametrize(("after", "finished"), [(1, 1), (3, 1), (7, 1), (16, 5)])
 def test_a_stopped_run_keeps_what_is_finished(tiny_phase_model, after, finished):
-    """Three steps to a sample, the first alone, then four together: those in the making are dropped, unless it is the first of all."""
+    """Unfinished samples are dropped, unless it is the first of all.
+
+    A sample has three steps. The first is made alone, then four together.
+    """
     request = phase_request(planes((48, 48)), samples=7, keep_samples=True)
     result = stopped(request, tiny_phase_model, after)
     shorter = run(replace(request, samples=finished), tiny_phase_model)
@@ -99,7 +105,7 @@ def test_a_stopped_time_lapse_keeps_its_first_frames_and_goes_on_later(tiny_wide
 def test_a_stop_at_any_step_of_a_time_lapse_begins_no_further_frame(
     tiny_widefield_model, after, finished
 ):
-    """Two samples of three steps to a frame: at 6 and 12 evaluations the message meets the end of a frame."""
+    """Two samples of three steps to a frame: a frame ends after 6 and 12 evaluations."""
     result = stopped(widefield_request(spots((4, 40, 36), axes="TYX")), tiny_widefield_model, after)
     assert result.counts.sum() == finished
     assert not result.counts[2:].any()

@@ -1,4 +1,7 @@
-"""The benchmarks of scale measure what they say, and the paths that they compare give the same pixels; none of these laws has a clock in it."""
+"""The benchmarks of scale measure what they say.
+
+The paths that they compare give the same pixels. No test here depends on a clock.
+"""
 
 import re
 

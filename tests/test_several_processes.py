@@ -38,7 +38,7 @@ def in_float64(parts):
 
 
 def save_gradients(recipe: Path, out: Path) -> None:
-    """One backward pass of each stage, as the session does it; the first process writes the gradients."""
+    """One backward pass of each stage as in the session; the first process writes gradients."""
     session = Session(
         TrainRequest(recipe=str(recipe), out=str(out), device="cpu"), read_recipe(recipe), None
     )

@@ -28,15 +28,18 @@ from napari_cvdm.reconstruct.restore import restore
 from napari_cvdm.core.result import finished as drained
 
 def finished(size, tile):
-    image = ImageStack(array=np.random.default_rng(0).poisson(100, (size, size)).astype(np.uint16), axes="YX", pixel_um=0.065)
-    return drained(restore(RestoreRequest(image=image, model="tiny", samples=1, steps=1, device="cpu", tile=tile), load_model(sys.argv[1])))
+    image = ImageStack(array=np.random.default_rng(0).poisson(100, \
+(size, size)).astype(np.uint16), axes="YX", pixel_um=0.065)
+    return drained(restore(RestoreRequest(image=image, model="tiny", samples=1, steps=1, \
+device="cpu", tile=tile), load_model(sys.argv[1])))
 
 torch.set_num_threads(1)
 free = finished(512, 32)  # loads every library, and shows how much the whole canvas needs
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[2]) * 2**20,) * 2)
 result = finished(512, 4096)
-print(result.provenance.estimated["tile_used"], float(np.abs(result.mean - free.mean).max() / np.ptp(free.mean)), *result.provenance.warnings)
+print(result.provenance.estimated["tile_used"], float(np.abs(result.mean - free.mean).max() \
+/ np.ptp(free.mean)), *result.provenance.warnings)
 """
 
 

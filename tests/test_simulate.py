@@ -157,7 +157,10 @@ def test_a_phase_field_has_zero_mean_and_slopes_that_a_camera_can_follow(seed: i
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_defocus_moves_light_and_loses_none(seed: int):
-    """Every wave through an open pupil arrives: without absorption the mean of each plane is that of a blank field."""
+    """All light passes an open pupil.
+
+    Without absorption the mean of each plane is that of a blank field.
+    """
     rng = np.random.default_rng(seed)
     phase = draw_phase(rng, (72, 56), SMALL_PHASE, 0.2)
     microscope = Microscope(pixel_um=0.3, wavelength_um=0.5, medium_index=1.33)
@@ -338,7 +341,10 @@ def test_a_sharp_truth_lies_where_the_image_does_and_counts_like_it(seed: int):
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_correlated_noise_is_smoothed_or_in_lines_and_the_light_stays(seed: int):
-    """Lines differ from row to row alone, by as much as the ranges say; smoothing takes differences between pixels away."""
+    """Lines differ from row to row only, by as much as the ranges say.
+
+    Smoothing makes the differences between pixels smaller.
+    """
     white, found = (
         simulate_widefield(seed, replace(SMALL_WIDEFIELD, correlated=share, stretched=0.0)).counts
         for share in (0.0, 1.0)

@@ -213,7 +213,7 @@ def test_samples_that_cannot_differ_are_named(
 
 
 class Waits(TorchDispatchMode):
-    """Counts what makes a processor wait for its device: numbers and sizes that are read from a tensor."""
+    """Count reads of numbers and sizes from a tensor: there a processor waits for its device."""
 
     def __init__(self) -> None:
         super().__init__()

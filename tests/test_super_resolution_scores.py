@@ -1,4 +1,7 @@
-"""The scores of super-resolution: a registered image is judged by its light, a filtered one by its structure."""
+"""The scores of super-resolution.
+
+A registered image is judged by its light, a filtered one by its structure.
+"""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Training: pure data, losses that fall, a resumed run that ends where the uninterrupted one does."""
+"""Training: pure data, losses that fall, resumed runs that equal uninterrupted ones."""
 
 import csv
 import math
@@ -82,7 +82,10 @@ def test_the_averaged_weights_are_the_ones_that_are_kept(smoke_run):
     ("stop_after", "stage"), [(57, "mean"), (81, "diffusion"), (133, "diffusion")]
 )
 def test_a_resumed_run_ends_with_the_same_weights(smoke_run, tmp_path, stop_after, stage):
-    """Stopped after any step, between two lines of the log, then resumed: same weights, same log."""
+    """A run stopped after any step, then resumed, gives the same weights and log.
+
+    It may stop between two lines of the log.
+    """
     request = TrainRequest(recipe=str(RECIPES / "smoke.toml"), out=str(tmp_path), device="cpu")
     steps = train(request)
     for _ in range(stop_after):
@@ -185,7 +188,10 @@ def test_data_are_a_pure_function_of_seed_and_step(ranges):
 
 
 def test_a_patch_and_its_truth_are_turned_together():
-    """The truth of a super-resolution patch, binned, follows the image wherever it was cut, turned or mirrored."""
+    """The truth of a super-resolution patch, binned, matches the image.
+
+    The patch may be cut anywhere, turned or mirrored.
+    """
     pool = FieldPool(
         SimulatedFields(
             ranges=WidefieldRanges(
@@ -212,7 +218,10 @@ def test_blank_fields_are_among_the_data():
 
 
 def test_denoiser_and_schedule_learn_from_their_own_losses():
-    """Without `joint`, the denoiser's gradient does not know the schedule's losses, and the schedule's not the denoiser's."""
+    """Without `joint`, the denoiser's gradient does not depend on the schedule's losses.
+
+    The schedule's gradient does not depend on the denoiser's losses.
+    """
     recipe = read_recipe(RECIPES / "smoke.toml")
     torch.manual_seed(0)
     network = CVDM(replace(recipe.network, residual_std=recipe.network.mean))
@@ -242,7 +251,7 @@ def test_denoiser_and_schedule_learn_from_their_own_losses():
 
 @pytest.mark.parametrize("error", [0.1, 0.5])
 def test_the_predicted_error_that_is_most_likely_is_that_of_the_residual(error):
-    """Where the mean is wrong by one number, the likelihood has its minimum where sigma is that number."""
+    """If the mean is wrong by one number, the likelihood is best where sigma is that number."""
     recipe = read_recipe(RECIPES / "smoke.toml")
     network = CVDM(replace(recipe.network, residual_std=recipe.network.mean))
     network.residual_scale.fill_(0.2)
@@ -298,7 +307,10 @@ def test_a_wrong_recipe_is_refused_with_words(tmp_path, text, words):
 
 
 def test_the_published_choices_train_and_sample(tmp_path):
-    """eps-prediction, the image itself as target, one joint loss, ancestral sampling: the paper's preset in small."""
+    """The paper's preset in small.
+
+    It has eps-prediction, the image itself as target, one joint loss and ancestral sampling.
+    """
     text = (
         (RECIPES / "paper.toml")
         .read_text()
@@ -359,7 +371,10 @@ def smoke_with(tmp_path, *, steps=4, **changes):
 
 
 def test_mixed_precision_trains_every_part(tmp_path):
-    """bf16 once gave NaN for the dilated layers of the rate network: every parameter must stay finite and move."""
+    """With bf16 every parameter stays finite and moves.
+
+    bf16 once gave NaN for the dilated layers of the rate network.
+    """
     lines = list(train(smoke_with(tmp_path, precision='"bf16"')))
     assert all(np.isfinite(list(line.terms.values())).all() for line in lines)
     weights = load_checkpoint(tmp_path / "out").network.state_dict()

@@ -1,4 +1,7 @@
-"""What a crash costs a training: at most the steps since the last save, never a file that cannot be read."""
+"""A crash costs a training at most the steps since the last save.
+
+It never leaves a file that cannot be read.
+"""
 
 import os
 import resource
@@ -44,7 +47,10 @@ def whole(recipe, tmp_path_factory) -> Path:
 
 
 def started(recipe: Path, out: Path) -> subprocess.Popen[str]:
-    """A training in a process of its own, with as many threads (they decide the order of sums); it resumes if it can."""
+    """Train in a process of its own, and resume if that is possible.
+
+    It has as many threads, since they decide the order of sums.
+    """
     more = ["--resume"] if (out / STATE).exists() else []
     words = [
         sys.executable,
@@ -79,7 +85,7 @@ def assert_same_model(first: Path, second: Path) -> None:
 def test_a_training_that_is_killed_again_and_again_ends_like_an_undisturbed_one(
     recipe, whole, tmp_path
 ):
-    """kill -9 after a random number of lines; every time the state can be read, and it has not gone back."""
+    """After kill -9 at a random line, the state can be read and has not gone back."""
     out, rng, reached = tmp_path / "out", np.random.default_rng(0), (0, 0)
     for _ in range(KILLS):
         process = started(recipe, out)
@@ -101,7 +107,7 @@ def test_a_training_that_is_killed_again_and_again_ends_like_an_undisturbed_one(
 
 
 def test_a_kill_costs_no_more_than_one_interval(recipe, tmp_path):
-    """The generator is abandoned between two saves, as a kill would: what is on the disk is the last save."""
+    """A generator abandoned between two saves, as by a kill, leaves the last save on disk."""
     steps = train(TrainRequest(recipe=str(recipe), out=str(tmp_path), device="cpu"))
     for done in range(1, 4 * INTERVAL):
         next(steps)

@@ -1,4 +1,7 @@
-"""Each failure of a training is found when it is planted, and named with an advice; a healthy one is left in peace."""
+"""Each planted failure of a training is found and named with advice.
+
+A healthy training gets no warning.
+"""
 
 import pytest
 import torch

@@ -1,6 +1,7 @@
 """Run the project's checks in the Python environment that starts this script.
 
-Usage: python tools/check.py [lint] [types] [imports] [docs] [manifest] [tests]        all of them by default, tests last
+Usage: python tools/check.py [lint] [types] [imports] [docs] [manifest] [tests]
+       all of them by default, tests last
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import tempfile
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-# The platform plugin "offscreen" has no OpenGL, which napari needs: on Linux the tests get a virtual screen instead.
+# The platform plugin "offscreen" has no OpenGL, which napari needs: on Linux the tests get a
+# virtual screen instead.
 SCREEN = (
     ["xvfb-run", "-a", "-s", "-screen 0 1600x1000x24"] if sys.platform.startswith("linux") else []
 )
@@ -35,7 +37,7 @@ CHECKS = {
 
 
 def main() -> None:
-    """Run the checks that are named, go on after a failure, and exit with status 1 if there was one."""
+    """Run the named checks, go on after a failure, and exit with status 1 if there was one."""
     names = sys.argv[1:] or list(CHECKS)
     unknown = [name for name in names if name not in CHECKS]
     if unknown:
@@ -46,7 +48,10 @@ def main() -> None:
 
 
 def passes(command: list[str]) -> bool:
-    """Run one command in the repository's folder, with this environment's programs first in the path."""
+    """Run one command in the repository's folder.
+
+    The path starts with this environment's programs.
+    """
     environment = {
         **os.environ,
         "PATH": os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")]),

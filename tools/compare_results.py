@@ -1,8 +1,12 @@
-"""Eight fixed runs give the same pixels, weights and scores at two commits: for a change that must not change behaviour.
+"""Eight fixed runs give the same pixels, weights and scores at two commits.
 
-Usage: .venv/bin/python tools/compare_results.py OLD [NEW]        commits; NEW is the working tree, if left out
+For a change that must not change behaviour.
 
-Everything goes through the command line, which stays while modules move. Provenance and metadata are not compared.
+Usage: .venv/bin/python tools/compare_results.py OLD [NEW]
+       commits; NEW is the working tree, if left out
+
+Everything goes through the command line, which stays while modules move. Provenance and metadata
+are not compared.
 """
 
 import argparse
@@ -226,7 +230,8 @@ def main() -> None:
     different = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
     for name in sorted(old.keys() | new.keys()):
         print(
-            f"{'DIFFERS' if name in different else 'same':8} {old.get(name, '-'):16} {new.get(name, '-'):16} {name}"
+            f"{'DIFFERS' if name in different else 'same':8} {old.get(name, '-'):16} "
+            f"{new.get(name, '-'):16} {name}"
         )
     raise SystemExit(1 if different else 0)
 

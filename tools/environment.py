@@ -1,6 +1,9 @@
-"""What the two commands of the README need: system packages, a virtual environment, the package in it.
+"""What the two commands of the README need.
 
-Nothing but the standard library, and no syntax newer than Python 3.8, so that an old Python gets a sentence and not a traceback.
+System packages, a virtual environment, the package in it.
+
+Nothing but the standard library, and no syntax newer than Python 3.8, so that an old Python gets a
+sentence and not a traceback.
 """
 
 from __future__ import annotations
@@ -33,14 +36,19 @@ def require_python() -> None:
     if sys.version_info < OLDEST_PYTHON:
         found, oldest = platform.python_version(), ".".join(map(str, OLDEST_PYTHON))
         stop(
-            f"{sys.executable} is Python {found}; napari-cvdm needs {oldest} to 3.14. Start this script with a newer one, as in: python3.12 {sys.argv[0]}"
+            f"{sys.executable} is Python {found}; napari-cvdm needs {oldest} to 3.14. Start this "
+            f"script with a newer one, as in: python3.12 {sys.argv[0]}"
         )
 
 
 def require_system(programs: Mapping[str, str], libraries: Mapping[str, str]) -> None:
-    """Make sure that programs are in the path, that libraries load and that this Python can make virtual environments.
+    """Make sure that programs and libraries are there, and that Python can make environments.
 
-    Each name comes with the Debian and Ubuntu package that has it. What is missing is installed as root; otherwise the line that installs it is named.
+    The programs must be in the path, the libraries must load, and this Python must be able to make
+    virtual environments.
+
+    Each name comes with the Debian and Ubuntu package that has it. What is missing is installed as
+    root; otherwise the line that installs it is named.
     """
     missing = {name: package for name, package in programs.items() if not shutil.which(name)}
     missing.update((name, package) for name, package in libraries.items() if not _loads(name))
@@ -53,7 +61,8 @@ def require_system(programs: Mapping[str, str], libraries: Mapping[str, str]) ->
         return
     if not shutil.which("apt-get"):
         stop(
-            f"This system lacks {', '.join(missing)}. Install them with the system's package manager, then start again."
+            f"This system lacks {', '.join(missing)}. Install them with the system's package "
+            "manager, then start again."
         )
     install = [
         "apt-get",
@@ -64,7 +73,8 @@ def require_system(programs: Mapping[str, str], libraries: Mapping[str, str]) ->
     ]
     if os.geteuid() != 0:
         stop(
-            f"This system lacks {', '.join(missing)}. Run this line, then start again:\nsudo apt-get update && sudo {' '.join(install)}"
+            f"This system lacks {', '.join(missing)}. Run this line, then start again:\nsudo "
+            f"apt-get update && sudo {' '.join(install)}"
         )
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     run(["apt-get", "update"], environment)
@@ -72,7 +82,10 @@ def require_system(programs: Mapping[str, str], libraries: Mapping[str, str]) ->
 
 
 def prepare(extras: str = "") -> Path:
-    """Make the virtual environment, install the package with its extras at the tested versions, return the folder of its programs."""
+    """Make the virtual environment and return the folder of its programs.
+
+    The package is installed with its extras at the tested versions.
+    """
     require_python()
     require_system({}, {})
     made = _read_marker()
@@ -83,7 +96,8 @@ def prepare(extras: str = "") -> Path:
     installed = made.get("extras", []) if made.get("sources") == sources else []
     if extras not in installed:
         print(
-            f"Installing napari-cvdm into {VENV} (once; this downloads PyTorch and takes some minutes)",
+            f"Installing napari-cvdm into {VENV} (once; this downloads PyTorch and takes some "
+            "minutes)",
             flush=True,
         )
         target = f"{REPOSITORY}[{extras}]" if extras else str(REPOSITORY)
@@ -106,7 +120,7 @@ def prepare(extras: str = "") -> Path:
 
 
 def run(command: list[str], environment: dict[str, str] | None = None) -> None:
-    """Run a command in the repository's folder; stop with its exit status and its words if it fails."""
+    """Run a command in the repository's folder; if it fails, stop with its status and text."""
     print("$", " ".join(command), flush=True)
     status = subprocess.run(command, cwd=str(REPOSITORY), env=environment, check=False).returncode
     if status:
@@ -127,14 +141,18 @@ def _python_version() -> str:
 
 
 def _origin() -> list[str]:
-    """What an environment belongs to: moved, copied or of another Python, it has to be made again."""
+    """Return what an environment belongs to.
+
+    It must be made again if it was moved or copied, or if its Python changed.
+    """
     return [str(VENV), str(REPOSITORY), _python_version()]
 
 
 def _make_venv() -> None:
     if VENV.exists() and not _marker().exists():
         stop(
-            f"{VENV} exists and was not made by this script. Move it away, or name another folder: NAPARI_CVDM_VENV=/some/folder"
+            f"{VENV} exists and was not made by this script. Move it away, or name another "
+            "folder: NAPARI_CVDM_VENV=/some/folder"
         )
     shutil.rmtree(str(VENV), ignore_errors=True)
     VENV.mkdir(parents=True)
@@ -173,7 +191,10 @@ def _write_marker(made: dict[str, Any]) -> None:
 
 
 def _digest() -> str:
-    """Return a digest of everything that says what is installed: another digest means that it must be done again."""
+    """Return a digest of everything that decides what is installed.
+
+    If the digest changes, the installation must be done again.
+    """
     names = ("setup.cfg", "pyproject.toml", "constraints.txt")
     return hashlib.sha256(
         b"\0".join((REPOSITORY / name).read_bytes() for name in names)

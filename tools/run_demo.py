@@ -1,6 +1,9 @@
-"""From a fresh clone to pictures: install napari-cvdm into .venv and restore the sample images with the models it ships.
+"""From a fresh clone to pictures.
 
-Usage: python3 tools/run_demo.py [FOLDER]        the pictures and TIFFs are left in FOLDER (demo, or demo-2 and so on where that exists)
+Install napari-cvdm into .venv and restore the sample images with the models it ships.
+
+Usage: python3 tools/run_demo.py [FOLDER]
+       the pictures and TIFFs are left in FOLDER (demo, or demo-2 and so on where that exists)
 """
 
 import sys
@@ -19,7 +22,10 @@ def main() -> None:
 
 
 def free_folder() -> Path:
-    """Return the first of demo, demo-2, demo-3 ... that does not exist in the repository: nothing is overwritten."""
+    """Return the first of demo, demo-2, demo-3 ... that does not exist in the repository.
+
+    So nothing is overwritten.
+    """
     names = (f"demo-{number}" if number > 1 else "demo" for number in count(1))
     return next(REPOSITORY / name for name in names if not (REPOSITORY / name).exists())
 

@@ -1,14 +1,19 @@
-"""From a fresh clone to a green test run: install what is missing, then run every check (or those named).
+"""From a fresh clone to a green test run.
 
-Usage: python3 tools/run_tests.py [CHECK ...]             checks: see tools/check.py; all of them by default
-       python3 tools/run_tests.py --system-packages       print the Debian packages that the window tests need
+Install what is missing, then run every check (or those named).
+
+Usage: python3 tools/run_tests.py [CHECK ...]
+           checks: see tools/check.py; all of them by default
+       python3 tools/run_tests.py --system-packages
+           print the Debian packages that the window tests need
 """
 
 import sys
 
 from environment import REPOSITORY, prepare, require_python, require_system, run
 
-# What has what on Debian and Ubuntu: a virtual screen, OpenGL in software, and the libraries that Qt 6 expects of the system.
+# What has what on Debian and Ubuntu: a virtual screen, OpenGL in software, and the libraries that
+# Qt 6 expects of the system.
 PROGRAMS = {"xvfb-run": "xvfb", "xauth": "xauth"}
 LIBRARIES = {
     "libglib-2.0.so.0": "libglib2.0-0",

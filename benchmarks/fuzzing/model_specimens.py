@@ -1,4 +1,7 @@
-"""A tiny model, its bundle, a training's state, a result folder and a recipe, as this program writes them."""
+"""A tiny model, its bundle, a training's state, a result folder and a recipe.
+
+They are as this program writes them.
+"""
 
 import json
 from functools import cache

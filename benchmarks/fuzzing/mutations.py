@@ -1,4 +1,7 @@
-"""What can happen to a file: hypothesis draws it, so that a failing input can be found again and made small."""
+"""What can happen to a file.
+
+hypothesis draws it, so that a failing input can be found again and made small.
+"""
 
 import json
 import re
@@ -9,7 +12,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 Hot = tuple[tuple[int, int], ...]
-"""Ranges [start, stop) of a file where a changed byte changes its meaning: headers, tags, directories."""
+"""Ranges [start, stop) of headers, tags, directories: a changed byte changes the meaning."""
 
 _INTERESTING = (
     0,
@@ -166,7 +169,10 @@ def _digits(draw: st.DrawFn, content: bytes, place: int) -> bytes:
 
 @st.composite
 def changed(draw: st.DrawFn, value: Any) -> Any:
-    """One to three entries of a nested value replaced, removed, renamed or buried; the value itself is left alone."""
+    """One to three entries of a nested value replaced, removed, renamed or buried.
+
+    The value itself is left alone.
+    """
     value = json.loads(json.dumps(value))
     for _ in range(draw(st.integers(1, 3))):
         value = draw(_changed_once(value))

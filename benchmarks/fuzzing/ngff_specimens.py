@@ -82,7 +82,11 @@ def _own(folder: Path) -> None:
 
 @cache
 def specimens() -> tuple[Files, ...]:
-    """0.4 plain, packed two ways and with three axes; 0.5 packed, plain, in shards and with five axes; a result of this program."""
+    """OME-Zarr 0.4 and 0.5 in several forms, and a result of this program.
+
+    0.4 is plain, packed two ways, and with three axes. 0.5 is packed, plain, in shards, and with
+    five axes.
+    """
     makers = (
         lambda folder: _image(folder, "0.4", "yx", compressors=None),
         lambda folder: _image(folder, "0.4", "zyx", compressors=Zlib()),
@@ -143,7 +147,7 @@ def _changed(draw: st.DrawFn, name: str, content: bytes) -> bytes:
 
 @st.composite
 def _other_codec(draw: st.DrawFn, content: bytes) -> bytes:
-    """Pixels that are said to be packed in another way, among them ways that execute what they unpack."""
+    """Pixels whose metadata name another packer; some packers execute what they unpack."""
     name = draw(st.sampled_from(CODECS))
     try:
         said = json.loads(content)

@@ -57,7 +57,7 @@ def _tiff(name: str, array: np.ndarray, **settings: object) -> Specimen:
 
 @cache
 def tiffs() -> tuple[Specimen, ...]:
-    """Plain, tiled, compressed, BigTIFF, ImageJ, OME with four axes, and as this program writes them."""
+    """Plain, tiled, compressed, BigTIFF, ImageJ, OME with four axes, and this program's own."""
     imagej = {"imagej": True, "resolution": (8.0, 8.0), "metadata": {"unit": "um", "spacing": 0.3}}
     ome = {"ome": True, "metadata": {"axes": "TCYX", "PhysicalSizeX": 0.1, "PhysicalSizeY": 0.1}}
     return (

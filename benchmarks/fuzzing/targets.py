@@ -1,4 +1,7 @@
-"""Who reads what: each reader of the program, the specimens that it is given, and the errors that are its own."""
+"""Who reads what.
+
+Each reader of the program, the specimens that it is given, and the errors that are its own.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -1,4 +1,7 @@
-"""What a reader may do while it looks at a file that nobody trusts: write into one folder, use little memory, and end in words."""
+"""What a reader may do while it looks at a file that nobody trusts.
+
+It may write into one folder, use little memory, and end in words.
+"""
 
 import os
 import sys
@@ -49,7 +52,10 @@ class Escape(Exception):
 
 
 class _Guard:
-    """Python's audit events of all threads, while one folder is watched; an audit hook stays for the life of the process."""
+    """Python's audit events of all threads, while one folder is watched.
+
+    An audit hook stays for the life of the process.
+    """
 
     def __init__(self) -> None:
         self.folder: Path | None = None
@@ -100,9 +106,12 @@ _GUARD: list[_Guard] = []
 
 @contextmanager
 def confined(folder: Path) -> Iterator[None]:
-    """Nothing is written outside `folder`, no network is asked, no program is started, nothing is unpickled, until the block ends.
+    """Watch a block that may write into `folder` only.
 
-    Python reports what Python does; what a library does in its own machine code is seen in `folder` only.
+    The block must ask no network, start no program and unpickle nothing.
+
+    Python reports what Python does; what a library does in its own machine code is seen in `folder`
+    only.
 
     Raises
     ------
@@ -123,7 +132,7 @@ def confined(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def frugal(limit: int = LARGEST_BYTES) -> Iterator[None]:
-    """No more than `limit` bytes are asked for at a time, by Python and NumPy, until the block ends.
+    """In the block, Python and NumPy ask for at most `limit` bytes at a time.
 
     Raises
     ------
@@ -168,7 +177,8 @@ def outcome(act: Callable[[], object], allowed: tuple[type[BaseException], ...])
         said = str(error)
         if "\n" in said or not said or len(said) > LONGEST_MESSAGE:
             raise Escape(
-                f"unclear: {type(error).__name__} of {len(said)} characters, {said.count(chr(10))} line breaks: {said!r:.90}"
+                f"unclear: {type(error).__name__} of {len(said)} characters, "
+                f"{said.count(chr(10))} line breaks: {said!r:.90}"
             ) from error
         return type(error).__name__
     except Escape:

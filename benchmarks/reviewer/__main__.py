@@ -1,6 +1,9 @@
-"""The reviewer's battery: `python -m benchmarks.reviewer all --out DIR`, or the names of some tests in place of all.
+"""The reviewer's battery.
 
-Prints a table for each test and writes DIR/MODEL/TEST.png and TEST.json; RESULTS.md in DIR/MODEL gathers every test found there.
+`python -m benchmarks.reviewer all --out DIR`, or the names of some tests in place of all.
+
+Prints a table for each test and writes DIR/MODEL/TEST.png and TEST.json; RESULTS.md in DIR/MODEL
+gathers every test found there.
 """
 
 import argparse
@@ -30,7 +33,10 @@ def said_by_the_spread(ratios: Sequence[tuple[float, float]]) -> str:
     """Of the cases with a larger error, how many have a larger spread."""
     worse = [spread for error, spread in ratios if error > RISE]
     risen = sum(spread > RISE for spread in worse)
-    return f"The error grew by more than a tenth in {len(worse)} of {len(ratios)} cases; in {risen} of them the mean spread did, too."
+    return (
+        f"The error grew by more than a tenth in {len(worse)} of {len(ratios)} cases; in {risen} "
+        "of them the mean spread did, too."
+    )
 
 
 def gathered(folder: Path, head: str) -> str:
@@ -51,7 +57,10 @@ def review(model: str, names: Sequence[str], out: Path, plan: Plan) -> None:
     """Run some tests on one model."""
     bench = Bench(model=load_model(model), plan=plan)
     folder = out / bench.model.card.name
-    head = f"Model {bench.model.card.name} `{bench.model.sha256[:12]}`, {plan.samples} samples of {plan.steps} steps, input {bench.side} x {bench.side} px.\n"
+    head = (
+        f"Model {bench.model.card.name} `{bench.model.sha256[:12]}`, {plan.samples} samples of "
+        f"{plan.steps} steps, input {bench.side} x {bench.side} px.\n"
+    )
     for name in names:
         if bench.task in TESTS[name].tasks:
             finding = TESTS[name].run(bench)

@@ -1,4 +1,4 @@
-"""A model under test: restores scenes, and remembers what it made of the one that nothing was done to."""
+"""A model under test: restores scenes, and keeps its result of the unchanged one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

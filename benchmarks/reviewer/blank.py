@@ -57,7 +57,10 @@ def blank(bench: Bench) -> Finding:
 
 
 def noises(shape: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """Noise of unit standard deviation: white, smoothed as registration or interpolation does, and in rows as of a CMOS camera."""
+    """Noise of unit standard deviation: white, smoothed, and in rows.
+
+    Registration or interpolation smooths it so. A CMOS camera makes such rows.
+    """
     white = np.random.default_rng(SEED).standard_normal(shape)
     smooth = gaussian_filter(white, (*(0,) * (len(shape) - 2), CORRELATION_PX, CORRELATION_PX))
     rows = np.broadcast_to(white[..., :1], shape) + white

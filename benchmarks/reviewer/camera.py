@@ -1,4 +1,7 @@
-"""What a camera and its files do: saturation, dead pixels, JPEG, exposure, offset, uneven light, and whether flux is kept."""
+"""What a camera and its files do to an image.
+
+Saturation, dead pixels, JPEG, exposure, offset, uneven light, and whether flux is kept.
+"""
 
 from dataclasses import replace
 
@@ -36,7 +39,10 @@ FLUX_BAR, EXPOSURE_BAR = 0.02, 0.03
 
 
 def saturated(bench: Bench) -> Finding:
-    """The brightest 2 % cut off, where the file says so (the top of its 16 bits) and where it does not (a 12-bit camera)."""
+    """The brightest 2 % cut off, at a level that the file states or does not state.
+
+    It is stated as the top of the file's 16 bits. It is not stated for a 12-bit camera.
+    """
     scene = bench.scene
     level = float(np.percentile(scene.array, SATURATED_PERCENTILE))
     factor = FULL_SCALE / level
@@ -67,7 +73,10 @@ def saturated(bench: Bench) -> Finding:
 
 
 def marked_share(case: Case, untouched: Case, cut: np.ndarray) -> float:
-    """Share of the cut pixels (Y, X) or (2, Y, X), border band aside, that the validity mask leaves out; 0 where none is cut."""
+    """Share of the cut pixels (Y, X) or (2, Y, X) that the validity mask leaves out.
+
+    The border band is left out; 0 where no pixel is cut.
+    """
     factor = case.result.upsampling
     there = (
         np.kron(cut.reshape(-1, *cut.shape[-2:]).any(axis=0), np.ones((factor, factor), bool))
@@ -102,7 +111,10 @@ def dead_pixels(bench: Bench) -> Finding:
 
 
 def through_eight_bits(array: np.ndarray, level: int | None) -> np.ndarray:
-    """Counts after 8 bits between the darkest and the brightest pixel, and JPEG at a level (None: no JPEG); float32."""
+    """Counts after 8 bits between the darkest and the brightest pixel, and JPEG; float32.
+
+    The JPEG has a level; None means no JPEG.
+    """
     low, high = float(array.min()), float(array.max())
     step = (high - low) / 255
     bytes_ = np.round((array.astype(float) - low) / step).astype(np.uint8)
@@ -179,9 +191,10 @@ def offset(bench: Bench) -> Finding:
             bench,
             "Background offset",
             {
-                f"{DARK_SHARE:.0%} of dark level not subtracted (phase reads {1 / (1 + DARK_SHARE) - 1:+.1%})": bench.scene.spoiled(
-                    dark
-                )
+                (
+                    f"{DARK_SHARE:.0%} of dark level not subtracted (phase reads "
+                    f"{1 / (1 + DARK_SHARE) - 1:+.1%})"
+                ): bench.scene.spoiled(dark)
             },
         )
     bright = replace(WIDEFIELD, background=(0.5, 0.5))
@@ -216,7 +229,10 @@ def ramp(bench: Bench) -> Finding:
 
 
 def flux(bench: Bench) -> Finding:
-    """Flux of several structures against the truth's, and against the input's signal above background; two fields of each, since one may be kind."""
+    """Flux of several structures against the truth's and the input's signal above background.
+
+    There are two fields of each structure, since one field may be easy.
+    """
     structures = {
         "reticulum": reticulum,
         "microtubules": microtubules,
@@ -248,7 +264,10 @@ def flux_row(what: str, away: float) -> Row:
 
 
 def input_bias(case: Case) -> float:
-    """Mean of the result over the mean signal of the image, minus 1; offset and background light are subtracted as they truly are."""
+    """Mean of the result over the mean signal of the image, minus 1.
+
+    The true offset and background light are subtracted.
+    """
     kept = kept_pixels(case)
     dark = OFFSET_COUNTS + WIDEFIELD.photons[0] * WIDEFIELD.background[0] / GAIN_E_PER_COUNT
     signal = float((case.scene.array[kept[::2, ::2]] - dark).mean())

@@ -1,4 +1,7 @@
-"""One figure for a test: a line for each case with the input, the mean, the spread, the truth and the difference."""
+"""One figure for a test.
+
+A line for each case with the input, the mean, the spread, the truth and the difference.
+"""
 
 from collections.abc import Sequence
 
@@ -16,7 +19,9 @@ PERCENTILES = (0.5, 99.5)
 
 
 def drawn(title: str, cases: Sequence[Case]) -> Figure:
-    """A line for each case; mean and truth share a scale, and so do all spreads. Of two planes the second is shown.
+    """A line for each case, with one scale for mean and truth and one for all spreads.
+
+    Of two planes the second is shown.
 
     Parameters
     ----------

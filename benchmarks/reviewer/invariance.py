@@ -19,7 +19,10 @@ CUTS_PX = (8, 3)
 
 
 def half_pixel(bench: Bench) -> Finding:
-    """Half a pixel: one plane against the other (phase), or the specimen against the camera (widefield)."""
+    """Shift by half a pixel: one plane (phase), or the specimen (widefield).
+
+    The plane is shifted against the other one, the specimen against the camera.
+    """
     if bench.is_phase:
         first, second = bench.scene.array.astype(np.float32)
         planes = {
@@ -107,7 +110,10 @@ def part(whole: Scene, start: int, side: int) -> Scene:
 
 
 def overlap(first: Case, second: Case, start: int) -> np.ndarray:
-    """Difference of two results where both are inside their border bands; `second` begins at (start, start) of `first`."""
+    """Difference of two results where both are inside their border bands.
+
+    `second` begins at (start, start) of `first`.
+    """
     factor = first.result.upsampling
     border, step = BORDER_PX * factor, start * factor
     one = first.result.mean[step + border : -border, step + border : -border]

@@ -10,7 +10,8 @@ from benchmarks.measure import Row
 from benchmarks.reviewer.bench import Case
 from napari_cvdm.tasks.conditioned import BORDER_PX, interior
 
-EMPTY_PX = 5  # output pixels from the nearest structure of the truth; nearer ones may hold its blurred edge
+# Output pixels from the nearest structure of the truth; nearer ones may hold its blurred edge.
+EMPTY_PX = 5
 LARGE_ERRORS = 0.9  # quantile of a case's own errors, for the AUROC
 BLANK_BAR = 1e-3
 SMALLEST_EMPTY = 0.01  # of the field: where less is empty, false structure is not spoken of
@@ -43,7 +44,10 @@ class Measures:
 
 
 def empty_pixels(truth: np.ndarray, threshold: float) -> np.ndarray:
-    """Where the truth shows nothing above the threshold within 5 px, from its most common level: bool (Y, X)."""
+    """Where the truth shows nothing above the threshold within 5 px; bool (Y, X).
+
+    The threshold is counted from the truth's most common level.
+    """
     return maximum_filter(np.abs(truth - common_level(truth)), 2 * EMPTY_PX + 1) <= threshold
 
 
@@ -91,7 +95,10 @@ def false_structure_area(
 
 
 def kept_pixels(case: Case) -> np.ndarray:
-    """All but the border band: (Y, X), bool. Pixels that the program does not trust are measured as well."""
+    """All but the border band: (Y, X), bool.
+
+    Pixels that the program does not trust are measured as well.
+    """
     return interior(
         (case.result.mean.shape[-2], case.result.mean.shape[-1]), BORDER_PX * case.result.upsampling
     )
@@ -115,7 +122,10 @@ def false_area(case: Case) -> float:
 
 
 def bias(case: Case) -> float:
-    """Flux over the true flux, minus 1; of a phase the slope of the regression on the truth, minus 1. 0 for an empty truth."""
+    """Flux over the true flux, minus 1; of a phase, slope on the truth, minus 1.
+
+    The slope is that of the regression on the truth. 0 for an empty truth.
+    """
     kept = kept_pixels(case)
     found, truth = case.result.mean[kept].astype(float), case.scene.truth[kept].astype(float)
     if case.result.unit == "rad":
@@ -129,7 +139,10 @@ def bias(case: Case) -> float:
 
 
 def auroc(score: np.ndarray, error: np.ndarray) -> float:
-    """Probability that the score is larger where the error is among its largest tenth than elsewhere; Mann-Whitney's U / (m n)."""
+    """Probability that the score is larger where the error is among its largest tenth.
+
+    Mann-Whitney's U / (m n).
+    """
     large = error > np.quantile(error, LARGE_ERRORS)
     if large.all() or not large.any():
         return 0.5
@@ -162,7 +175,10 @@ def case_row(case: Case, untouched: Case) -> tuple[Row, tuple[float, float]]:
         if one.empty >= SMALLEST_EMPTY
         else "hardly anything empty"
     )
-    what = f"{false}, {'slope' if case.result.unit == 'rad' else 'flux'} {one.bias:+.1%}, error {one.error:.1%}"
+    what = (
+        f"{false}, {'slope' if case.result.unit == 'rad' else 'flux'} {one.bias:+.1%}, error "
+        f"{one.error:.1%}"
+    )
     if case is untouched:
         return Row(
             what=case.name, value=f"{what}, spread {one.spread:.1%}, AUROC {one.auroc:.2f}"
@@ -177,7 +193,10 @@ def blank_row(case: Case, *, bar: bool = False) -> Row:
     """False structure and noise of a case whose truth is empty."""
     area, kept = false_area(case), kept_pixels(case)
     mean, std = case.result.mean[kept], case.result.std[kept]
-    value = f"false structure {area:.3%}, level {mean.mean():+.3g}, deviation {mean.std():.3g}, spread {std.mean():.3g} {case.result.unit}"
+    value = (
+        f"false structure {area:.3%}, level {mean.mean():+.3g}, deviation {mean.std():.3g}, "
+        f"spread {std.mean():.3g} {case.result.unit}"
+    )
     return Row(
         what=case.name,
         value=value,

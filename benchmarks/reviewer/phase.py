@@ -1,4 +1,7 @@
-"""Phase as a quantity: an empty field, strengths from 0.05 to 6 rad, and dry mass against the distance of the planes."""
+"""Phase as a quantity.
+
+An empty field, strengths from 0.05 to 6 rad, and dry mass against the distance of the planes.
+"""
 
 from dataclasses import replace
 
@@ -49,7 +52,10 @@ def linearity(bench: Bench) -> Finding:
     rows = []
     for case in cases:
         one = measured(case)
-        value = f"slope {1 + one.bias:.3f}, error {one.error:.1%}, spread {one.spread:.1%}, AUROC {one.auroc:.2f}"
+        value = (
+            f"slope {1 + one.bias:.3f}, error {one.error:.1%}, spread {one.spread:.1%}, AUROC "
+            f"{one.auroc:.2f}"
+        )
         rows.append(Row(what=case.name, value=value))
     return Finding(rows=rows, figure=drawn("Linearity of the phase", cases))
 

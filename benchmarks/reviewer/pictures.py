@@ -28,7 +28,7 @@ def text(shape: tuple[int, int]) -> np.ndarray:
 
 
 def tissue_section(shape: tuple[int, int]) -> np.ndarray:
-    """The stained section that comes with scikit-image, dark stain made bright: a natural texture."""
+    """The stained section of scikit-image with the dark stain made bright: a natural texture."""
     from skimage import color, data
     from skimage.transform import resize
 

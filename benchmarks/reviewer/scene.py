@@ -1,4 +1,4 @@
-"""Fields with a known truth, for either task: what the battery spoils, and what it compares with."""
+"""Fields with a known truth, for either task, which the battery changes and compares."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -64,7 +64,8 @@ class Scene:
     told : mapping
         Optics by the names of `RestoreRequest`, whether true or not.
     threshold : float
-        What stands more than this above empty surroundings counts as structure, in the unit of `truth`.
+        What stands more than this above empty surroundings counts as structure, in the unit of
+        `truth`.
     """
 
     array: np.ndarray = field(repr=False)
@@ -119,7 +120,10 @@ def emitters_of(structure: Draw) -> DrawStructure:
 
 
 def background_noise(ranges: WidefieldRanges) -> float:
-    """Standard deviation [counts] of the camera's noise over empty background: sqrt(N + sigma_read^2) / gain."""
+    """Standard deviation [counts] of the camera's noise over cell-free background.
+
+    sqrt(N + sigma_read^2) / gain.
+    """
     photons = ranges.photons[0] * ranges.background[0]
     return float(np.sqrt(photons + ranges.read_noise_e[0] ** 2) / ranges.gain_e_per_count[0])
 
@@ -130,7 +134,7 @@ def widefield_pair(
     draw: DrawStructure | None = None,
     seed: int = WIDEFIELD_SEED,
 ) -> WidefieldPair:
-    """Counts of shape (side, side) and the truth behind them: the same structure whatever the ranges."""
+    """Counts of shape (side, side) and their truth; the ranges do not change the structure."""
     return simulate_widefield(seed, replace(ranges, field_px=side), draw or emitters_of(reticulum))
 
 

@@ -1,4 +1,7 @@
-"""What is in the field: beads, structure out of focus, structure that no training showed, and contrast turned round."""
+"""What is in the field.
+
+Beads, structure out of focus, structure that no training showed, and reversed contrast.
+"""
 
 from dataclasses import replace
 
@@ -47,7 +50,10 @@ def point_beads(rng: np.random.Generator, field: Field) -> Emitters:
 
 
 def spheres(margin: float) -> DrawMap:
-    """Thickness 2 sqrt(R^2 - r^2) of equal spheres whose centres are farther than a margin [px] from the edge of the field."""
+    """Thickness 2 sqrt(R^2 - r^2) of equal spheres.
+
+    Their centres are farther than a margin [px] from the edge of the field.
+    """
 
     def draw(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
         y, x = np.arange(shape[0])[:, None], np.arange(shape[1])[None, :]
@@ -66,7 +72,7 @@ def spheres(margin: float) -> DrawMap:
 
 
 def peaks(image: np.ndarray, case: Case) -> np.ndarray:
-    """Rows and columns of what stands out of an image as single peaks, away from its border: (N, 2)."""
+    """Rows and columns of an image's single peaks, away from its border: (N, 2)."""
     inside = np.where(kept_pixels(case), image, image.min())
     return peak_local_max(
         gaussian_filter(inside, 1.0),
@@ -114,7 +120,11 @@ def beads(bench: Bench) -> Finding:
 
 
 def out_of_focus(bench: Bench) -> Finding:
-    """Nothing in focus: light from elsewhere is no structure (widefield); both planes off by the same distance (phase)."""
+    """Nothing is in focus.
+
+    Widefield: light from elsewhere is no structure. Phase: both planes are off by the same
+    distance.
+    """
     if bench.is_phase:
         below, above = PHASE.defocus_um
         off = {
@@ -162,7 +172,11 @@ def unseen(bench: Bench) -> Finding:
 
 
 def inverted(bench: Bench) -> Finding:
-    """Contrast turned round: planes exchanged (phase turns its sign), or dark structure on a bright field."""
+    """Contrast is reversed.
+
+    Phase: the planes are exchanged, which changes its sign. Widefield: dark structure is on a
+    bright field.
+    """
     scene = bench.scene
     if bench.is_phase:
         return compared(
@@ -180,7 +194,10 @@ def inverted(bench: Bench) -> Finding:
     rows = [
         Row(
             what=case.name,
-            value=f"correlation with the truth {truth_correlation(case):.3f}, spread {case.result.std.mean():.3g} counts",
+            value=(
+                f"correlation with the truth {truth_correlation(case):.3f}, spread "
+                f"{case.result.std.mean():.3g} counts"
+            ),
         )
         for case in cases
     ]

@@ -1,6 +1,6 @@
 """CVDM for microscopy: a reconstruction together with how far it can be trusted.
 
-Importing this package loads neither torch nor Qt; the public names below are looked up when first used.
+Importing this package does not load torch or Qt. The public names below are looked up on first use.
 """
 
 from importlib import import_module

@@ -15,7 +15,7 @@ from napari_cvdm.widgets.train_widget import TrainWidget
 
 
 def main(moment: str, loop: str, model: str) -> None:
-    """Open a dock, begin what is to be left in the middle, close the viewer in that moment, and end the program."""
+    """Open a dock, begin an action, close the viewer in the middle of it, end the program."""
     viewer = napari.Viewer()
     viewer.add_image(
         np.random.default_rng(0).poisson(100.0, (256, 256)).astype(np.uint16),

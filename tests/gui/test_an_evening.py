@@ -1,4 +1,7 @@
-"""One user's evening, in a window that is shown: every step as a user does it, and what the layers hold after it."""
+"""One user's evening in a window that is shown.
+
+Every step is done as a user does it; the layers are checked after it.
+"""
 
 import shlex
 from dataclasses import dataclass, replace
@@ -198,7 +201,7 @@ def inspect_a_pixel(evening: Evening) -> None:
 
 
 def drop_two_files(evening: Evening, folder: Path) -> None:
-    """Two images, dropped on the dock from a file manager, are reconstructed one after the other."""
+    """The dock reconstructs two images, dropped from a file manager, one after the other."""
     paths = []
     for number in range(2):
         paths.append(folder / f"field {number}.tif")
@@ -224,7 +227,7 @@ def drop_two_files(evening: Evening, folder: Path) -> None:
 
 
 def save_and_reopen(evening: Evening, folder: Path) -> None:
-    """A result layer, saved as OME-TIFF, comes back with its pixels, its scale and where it came from."""
+    """A result layer, saved as OME-TIFF, keeps its pixels, its scale and its provenance."""
     layer = evening.result("field 1")["reconstruction"]
     evening.viewer.layers.selection = {layer}
     (path,) = evening.viewer.layers.save(str(folder / "kept.ome.tif"), selected=True)

@@ -1,4 +1,7 @@
-"""What a user does in the middle of a run, and how the program ends: it answers in words, frees what it held, and exits cleanly."""
+"""What a user does in the middle of a run, and how the program ends.
+
+The program answers in words, frees its memory, and exits cleanly.
+"""
 
 import gc
 import os
@@ -142,7 +145,8 @@ def test_a_lost_gpu_is_said_in_words_and_another_run_can_be_made(dock, evaluatio
     _, faults = evaluations
     faults.append(
         kind(
-            "CUDA error: device-side assert triggered\nCUDA kernel errors might be asynchronously reported"
+            "CUDA error: device-side assert triggered\nCUDA kernel errors might be asynchronously "
+            "reported"
         )
     )
     qtbot.waitUntil(partial(_idle, dock), timeout=PATIENCE_MS)

@@ -1,4 +1,7 @@
-"""What the tests of the dock share: small measured layers, a dock in a real window, and patience."""
+"""Fixtures of the tests of the dock.
+
+Small measured layers, a dock in a real window, and functions that wait.
+"""
 
 from functools import partial
 
@@ -157,7 +160,10 @@ def film(qtbot):
 
 @pytest.fixture
 def show(viewer):
-    """Put a measured layer and its result into the viewer; returns the result and the role's layers."""
+    """Put a measured layer and its result into the viewer.
+
+    Returns the result and the role's layers.
+    """
 
     def shown(shape=(24, 20), axes="YX", samples=False):
         labels = tuple(axes.lower())

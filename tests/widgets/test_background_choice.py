@@ -1,4 +1,7 @@
-"""The empty field is given in the dock as a word or as a layer, and a result for which it was given may be green."""
+"""The blank field is given in the dock as a word or as a layer.
+
+The quality flag of a result with a given blank field may be green.
+"""
 
 import shlex
 from dataclasses import replace

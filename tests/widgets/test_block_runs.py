@@ -1,4 +1,8 @@
-"""Large images from the dock: block by block in this process, in local processes, on a scheduler; cancelled and taken up again."""
+"""Large images from the dock, block by block.
+
+The blocks run in this process, in local processes, or on a scheduler. Runs are cancelled and
+resumed.
+"""
 
 import multiprocessing
 import sys

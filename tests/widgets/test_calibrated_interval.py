@@ -1,4 +1,7 @@
-"""The uncertainty as what errors are below: from a calibrated model, or from a truth among the layers."""
+"""The uncertainty as a bound of the errors.
+
+It comes from a calibrated model, or from a truth among the layers.
+"""
 
 from dataclasses import replace
 

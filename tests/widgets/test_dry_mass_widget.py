@@ -1,4 +1,7 @@
-"""The Dry mass dock in a real window: the numbers of the core, wherever the mask was drawn, and words where there are none."""
+"""The Dry mass dock in a real window.
+
+It shows the numbers of the core, wherever the mask was drawn, or a message where there are none.
+"""
 
 import csv
 import io
@@ -142,7 +145,10 @@ def test_without_samples_the_table_says_why_there_is_no_error(viewer, dock, fini
 
 
 def test_a_mask_counts_where_it_lies_in_the_world(viewer, dock, finished):
-    """The same regions on half the pixels, and as rectangles drawn on a layer with another scale and origin."""
+    """The same regions give the same mass on half the pixels, and as rectangles.
+
+    The rectangles are drawn on a layer with another scale and origin.
+    """
     place = add_result(viewer, cells())
     coarse = viewer.add_labels(
         boxes()[::2, ::2],

@@ -1,4 +1,7 @@
-"""The Inspect dock beside a truth: taken by itself, refused, or compared with what is said of it."""
+"""The Inspect dock beside a truth.
+
+The truth is taken automatically, refused, or compared with the result.
+"""
 
 import numpy as np
 from inspected_result import roles, settle

@@ -1,4 +1,7 @@
-"""The Inspect dock in a real window: schedules as layers and curves, samples, agreement, and everything that may be missing."""
+"""The Inspect dock in a real window.
+
+Schedules as layers and curves, samples, agreement, and everything that may be missing.
+"""
 
 from pathlib import Path
 

@@ -54,7 +54,10 @@ def mnemonics(root: QWidget) -> dict[str, list[str]]:
 
 
 def own_controls(root: QWidget) -> list[QWidget]:
-    """What a user meets: not the arrows of a row of tabs or the corner of a table, which Qt makes itself."""
+    """Widgets that a user meets.
+
+    Qt makes the arrows of a row of tabs and the corner of a table itself; they are left out.
+    """
     return [
         control
         for kind in CONTROLS

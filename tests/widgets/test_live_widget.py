@@ -1,4 +1,7 @@
-"""Following in a real window: every way to write a frame, every way to end, and the camera that never waits."""
+"""Following in a real window.
+
+Every way to write a frame, every way to end, and a camera that never waits.
+"""
 
 import threading
 

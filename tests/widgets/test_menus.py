@@ -103,7 +103,10 @@ def test_every_reference_is_declared(contributions):
 
 
 def test_importing_the_manifest_imports_nothing_heavy():
-    code = f"import npe2, sys; npe2.PluginManifest.from_file({str(MANIFEST)!r}); import napari_cvdm; print(*sys.modules)"
+    code = (
+        f"import npe2, sys; npe2.PluginManifest.from_file({str(MANIFEST)!r}); import napari_cvdm; "
+        "print(*sys.modules)"
+    )
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()

@@ -1,4 +1,7 @@
-"""Preferences are what the manifest offers, what the user set, and the request's defaults where neither is to be had."""
+"""Preferences: what the manifest offers, and what the user set.
+
+The defaults of the request are used where neither can be read.
+"""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""Files dropped on the dock: opened and reconstructed one after another, each answered for by itself."""
+"""Files dropped on the dock are opened and reconstructed one after another.
+
+Each of them gets its own answer.
+"""
 
 import gc
 import weakref
@@ -263,7 +266,8 @@ def test_nothing_of_a_finished_file_is_kept_but_its_layers(qtbot, viewer, dock, 
     for name in [layer.name for layer in viewer.layers if layer.name.endswith("a")]:
         viewer.layers.remove(name)
 
-    def freed():  # under PySide6 napari's controls of a layer hold it until the event loop has deleted them
+    # Under PySide6 napari's controls of a layer hold it until the event loop has deleted them.
+    def freed():
         gc.collect()
         assert [found() is None for found in pixels] == [True, True]
 

@@ -1,4 +1,7 @@
-"""Files and result folders open as layers through napari, and a result as the dock would show it."""
+"""Files and result folders open as layers through napari.
+
+A result opens as the dock would show it.
+"""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""The form of the Reconstruct dock: what it shows, what it fills in, and what it refuses before a run."""
+"""The form of the Reconstruct dock.
+
+What it shows, what it fills in, and what it refuses before a run.
+"""
 
 import dataclasses
 import subprocess
@@ -147,7 +150,10 @@ def test_torch_that_cannot_be_loaded_is_said_in_the_dock(viewer, monkeypatch):
 
 
 def test_reading_the_manifest_and_the_forms_modules_loads_no_torch():
-    script = "import sys, napari_cvdm.widgets.restore_widget, napari_cvdm.widgets.sample_data; print('torch' in sys.modules)"
+    script = (
+        "import sys, napari_cvdm.widgets.restore_widget, napari_cvdm.widgets.sample_data; "
+        "print('torch' in sys.modules)"
+    )
     answer = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     ).stdout

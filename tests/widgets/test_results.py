@@ -1,4 +1,7 @@
-"""Going on from a result: preview, watch, stop and keep, add samples, switch the spread, repeat, copy as command."""
+"""Actions on a result in the dock.
+
+Preview, watch, stop and keep, add samples, switch the spread, repeat, copy as command.
+"""
 
 import shlex
 from dataclasses import replace
@@ -180,7 +183,7 @@ def test_a_preview_of_a_drawn_rectangle_follows_scale_and_slider(
 def test_a_preview_of_many_axes_is_one_frame(
     viewer, open_dock, finished, tiny_widefield_model, shape, rgb, shown
 ):
-    """It lies on the frame of the sliders, and no unit of an axis differs from that of its source."""
+    """The result lies on the frame of the sliders; its axes have the units of its source."""
     data = np.random.default_rng(3).integers(20, 200, shape).astype(np.uint8)
     axes = len(shape) - rgb
     movie = viewer.add_image(

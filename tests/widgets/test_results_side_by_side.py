@@ -1,4 +1,7 @@
-"""Results among other layers: which are replaced, which stay beside each other, and with whose sliders."""
+"""Results among other layers.
+
+Which are replaced, which stay beside each other, and whose sliders they use.
+"""
 
 from dataclasses import replace
 
@@ -86,7 +89,10 @@ def test_what_the_user_renamed_is_kept_as_a_group_of_its_own():
 @pytest.mark.parametrize("unit", ["s", "um", "pixel"])
 @pytest.mark.parametrize("samples", [False, True])
 def test_a_result_beside_a_movie_takes_no_units_from_the_viewer(unit, samples):
-    """t and sample get sliders of their own: napari drops all units, and the scale bar, where those of one slider differ."""
+    """t and sample get sliders of their own.
+
+    napari drops all units, and the scale bar, where the units of one slider differ.
+    """
     viewer = ViewerModel()
     viewer.add_image(
         np.zeros((5, 6, 8)),

@@ -1,4 +1,7 @@
-"""The Train dock in a real window: what it trains is what the command line trains, and nothing that was learned is lost."""
+"""The Train dock in a real window.
+
+It trains what the command line trains, and no training is lost.
+"""
 
 import csv
 import shlex

@@ -1,4 +1,7 @@
-"""The dock says how far a result can be trusted, and shows what it leaves unexplained where it lies."""
+"""The dock shows how far a result can be trusted.
+
+It also shows where the result leaves data unexplained.
+"""
 
 import numpy as np
 from qtpy.QtWidgets import QLabel

@@ -16,7 +16,7 @@ from napari_cvdm.widgets.worker import DRAWING_SHARE, VIEW_INTERVAL_S, Control, 
 
 @pytest.fixture(params=["test", ""])
 def collected(qtbot, request):
-    """Run steps to the end, with a line in the activity area and without, and return what was said."""
+    """Run steps to the end, with and without a line in the activity area; the messages."""
 
     def run(steps, cancel_after=None):
         job, said = Job(steps, title=request.param, total=5), []

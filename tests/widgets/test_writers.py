@@ -1,4 +1,7 @@
-"""What is saved comes back: pixels, scale in micrometres, axes, place and provenance; never half a file."""
+"""What is saved comes back, and a file is never incomplete.
+
+Pixels, scale in micrometres, axes, place and provenance come back.
+"""
 
 import json
 import sys

@@ -1,4 +1,7 @@
-"""What goes with what in a result: rate map, posterior spread, structure and, where the truth is known, the error."""
+"""Rank correlations between the rate map, the posterior spread, the structure and the error.
+
+The error needs a known truth.
+"""
 
 from collections.abc import Generator
 from dataclasses import dataclass, field
@@ -53,7 +56,9 @@ class ErrorBySpread:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """Spearman rank correlations; NaN where one of the two is the same everywhere, None without a truth.
+    """Spearman rank correlations of the maps of one frame.
+
+    A value is NaN where one of the two maps is constant, and None without a truth.
 
     Parameters
     ----------
@@ -64,7 +69,7 @@ class Agreement:
     rmse, rms_spread : float or None
         Root mean squares over the frame, in the unit of the result; `rmse` is None without a truth.
     used, usable : int
-        Pixels that were ranked, and valid pixels; fewer are ranked where there are more than 100 000.
+        Pixels that were ranked, and valid pixels. At most 100 000 pixels are ranked.
     by_spread : ErrorBySpread or None
     """
 
@@ -82,14 +87,17 @@ class Agreement:
 
 
 def structure_of(mean: np.ndarray) -> np.ndarray:
-    """Gradient of an image at a scale of one pixel, shape (Y, X): large at edges and thin lines, whatever the unit."""
+    """Gradient of an image at a scale of one pixel, shape (Y, X).
+
+    It is large at edges and thin lines, whatever the unit of the image.
+    """
     return ndimage.gaussian_gradient_magnitude(mean.astype(np.float64), EDGE_PX)
 
 
 def correlate_maps(
     frame: ResultFrame, truth: np.ndarray | None = None
 ) -> Generator[Progress, None, Agreement]:
-    """Rank correlations over the valid pixels of a frame (Spearman 1904), and the error against the spread.
+    """Rank correlations over the valid pixels of a frame (Spearman 1904), and error by spread.
 
     Parameters
     ----------
@@ -136,7 +144,9 @@ def correlate_maps(
 def chosen_pixels(
     frame: ResultFrame, truth: np.ndarray | None = None
 ) -> tuple[tuple[np.ndarray, np.ndarray], int]:
-    """Rows and columns of the pixels to rank, and how many there are to choose from; always the same choice.
+    """Rows and columns of the pixels to rank, and the number of usable pixels.
+
+    The choice is always the same.
 
     Raises
     ------
@@ -145,7 +155,8 @@ def chosen_pixels(
     """
     if truth is not None and truth.shape != frame.mean.shape:
         raise ValueError(
-            f"the truth has {_size(truth)} pixels, the result {_size(frame.mean)}; give a truth on the grid of the result."
+            f"the truth has {_size(truth)} pixels, the result {_size(frame.mean)}; give a truth on "
+            "the grid of the result."
         )
     arrays = (frame.mean, frame.spread, frame.rate, *(() if truth is None else (truth,)))
     usable = np.flatnonzero(
@@ -153,7 +164,8 @@ def chosen_pixels(
     )
     if usable.size < 3:
         raise ValueError(
-            f"{usable.size} valid pixels; at least 3 are needed to rank them. Look at the layer of untrusted pixels."
+            f"{usable.size} valid pixels; at least 3 are needed to rank them. Look at the layer of "
+            "untrusted pixels."
         )
     ranked = usable
     if usable.size > MOST_PIXELS:
@@ -163,7 +175,7 @@ def chosen_pixels(
 
 
 def spearman(first: np.ndarray, second: np.ndarray) -> float:
-    """Spearman's rank correlation of two arrays of shape (N,), -1 to 1; NaN when one of them is constant."""
+    """Spearman's rank correlation of two arrays of shape (N,), -1 to 1; NaN if one is constant."""
     if np.ptp(first) == 0 or np.ptp(second) == 0:
         return float("nan")
     return float(stats.spearmanr(first, second).statistic)
@@ -202,7 +214,7 @@ def _size(image: np.ndarray) -> str:
 
 
 def in_words(found: Agreement, unit: str) -> str:
-    """What the schedule is and is not evidence of, with the numbers of this image, in short paragraphs.
+    """Say in short paragraphs what the schedule shows, with the numbers of this image.
 
     Parameters
     ----------
@@ -211,18 +223,24 @@ def in_words(found: Agreement, unit: str) -> str:
         Of the result.
     """
     lines = [
-        "The schedule is a learned noise rate λ for each pixel, made to ease training. It tells how the samples were drawn, not how wrong they are."
+        "The schedule is a learned noise rate λ for each pixel, made to ease training. It tells "
+        "how the samples were drawn, not how wrong they are."
     ]
     if found.rate_error is None or found.spread_error is None or found.rmse is None:
-        ranks = f"structure (edges, {_rank(found.rate_structure)}) and with the spread of the samples ({_rank(found.rate_spread)})"
+        ranks = (
+            f"structure (edges, {_rank(found.rate_structure)}) and with the spread of the samples "
+            f"({_rank(found.rate_spread)})"
+        )
         lines.append(
-            f"Here λ goes with {ranks}. Whether either goes with the error, only a truth can tell: choose one above. λ is not an uncertainty."
+            f"Here λ goes with {ranks}. Whether either goes with the error, only a truth can tell: "
+            "choose one above. λ is not an uncertainty."
         )
     else:
         lines.append(_rate_and_error(found.rate_structure, found.rate_error))
         spread = f"The spread goes with the error ({_rank(found.spread_error)})"
         lines.append(
-            f"{spread}; the error is {found.rmse:.3g} {unit} (RMS) where the spread says {found.rms_spread:.3g} {unit}."
+            f"{spread}; the error is {found.rmse:.3g} {unit} (RMS) where the spread says "
+            f"{found.rms_spread:.3g} {unit}."
         )
     if found.used < found.usable:
         lines.append(
@@ -239,7 +257,10 @@ def _rate_and_error(with_structure: float, with_error: float) -> str:
         return (
             f"Here λ goes with the {ranks}: one image, and no calibration. λ is not an uncertainty."
         )
-    ranks = f"structure (edges, {_rank(with_structure)}) at least as much as with the error ({_rank(with_error)})"
+    ranks = (
+        f"structure (edges, {_rank(with_structure)}) at least as much as with the error "
+        f"({_rank(with_error)})"
+    )
     return f"λ is not an uncertainty: here it goes with {ranks}."
 
 

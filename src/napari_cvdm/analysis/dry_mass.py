@@ -1,4 +1,4 @@
-"""Weighing the frames of a phase reconstruction one after another, and the table that comes of it."""
+"""Dry mass in the frames of a phase reconstruction, frame by frame, and the table of results."""
 
 import csv
 import io
@@ -60,7 +60,10 @@ class PhaseFrame:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class MaskFrame:
-    """The mask of one frame, and where its pixels lie on those of the phase: see `regions_on_grid`."""
+    """The mask of one frame, and its place on the pixel grid of the phase.
+
+    See `regions_on_grid`.
+    """
 
     labels: Any = field(repr=False)
     matrix: np.ndarray = field(repr=False)
@@ -117,7 +120,8 @@ def measure_frames(
         yield Progress(stage=f"frame {number} of {len(frames)}", done=number, total=len(frames))
     if not found:
         raise RequestError(
-            f"the mask is empty in all {len(frames)} frames. Draw at least one region around a cell."
+            f"the mask is empty in all {len(frames)} frames. Draw at least one region around a "
+            "cell."
         )
     return tuple(found)
 
@@ -132,7 +136,9 @@ def _weighed(
 
 
 def suggest_frames(frames: Sequence[PhaseFrame]) -> Generator[Progress, None, np.ndarray]:
-    """A suggested mask for every frame; regions are numbered anew in each, and a frame in which nothing stands out stays empty.
+    """A suggested mask for every frame.
+
+    Regions are numbered anew in each frame. The mask of a frame without regions is empty.
 
     Parameters
     ----------
@@ -167,14 +173,14 @@ def suggest_frames(frames: Sequence[PhaseFrame]) -> Generator[Progress, None, np
 
 
 def reasons_not_to_quantify(warnings: Sequence[str]) -> tuple[str, ...]:
-    """Those warnings of a reconstruction that forbid to quantify it: optics outside what the model was trained for."""
+    """The warnings of a reconstruction that forbid quantification: optics out of training range."""
     return tuple(warning for warning in warnings if QUANTIFY_NOT in warning)
 
 
 def mass_rows(
     measured: Sequence[FrameMasses], made_with: Mapping[str, object]
 ) -> list[dict[str, object]]:
-    """One row for each region of each frame, ready for a table: every row also says how it was made.
+    """One table row for each region of each frame; every row also says how it was made.
 
     Parameters
     ----------
@@ -205,7 +211,10 @@ def mass_rows(
 
 
 def table_text(rows: Sequence[Mapping[str, object]], delimiter: str = ",") -> str:
-    """Rows as CSV, or with a tab as `delimiter` as what spreadsheets paste; the first line names the columns."""
+    """Rows as CSV with column names in the first line.
+
+    With a tab as `delimiter`, the text can be pasted into a spreadsheet.
+    """
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), delimiter=delimiter, lineterminator="\n")
     writer.writeheader()

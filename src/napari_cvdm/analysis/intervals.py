@@ -1,4 +1,4 @@
-"""What the spread claims at one pixel, and the samples that it was made of."""
+"""The credible interval at one pixel, and the samples that it was made of."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,7 +21,8 @@ class CredibleInterval:
     level : float
         In (0, 1).
     calibrated : bool
-        Whether the factor was fitted on held-out pairs; otherwise it is that of a normal distribution.
+        Whether the factor was fitted on held-out pairs. If not, the factor is that of a normal
+        distribution.
     """
 
     low: float
@@ -53,12 +54,13 @@ def pixel_interval(mean: float, spread: float, provenance: Mapping[str, Any]) ->
     mean, spread : float
         Mean and standard deviation of the posterior samples at a pixel.
     provenance : mapping
-        Of the result. A calibrated model has ``model: {calibration: {factor: .., level: .., floor: ..}}``: `level` of the errors
-        on held-out pairs were below `factor` times the spread, which counts as at least `floor`.
+        Of the result. A calibrated model has
+        ``model: {calibration: {factor: .., level: .., floor: ..}}``: a share `level` of the errors
+        on held-out pairs was below `factor` times the spread, which counts as at least `floor`.
 
     Returns
     -------
-    Claim
+    CredibleInterval
     """
     calibration = provenance.get("model", {}).get("calibration")
     calibrated = isinstance(calibration, Mapping) and "factor" in calibration

@@ -1,10 +1,11 @@
-"""What a phase image [rad] says in nanometres and picograms: optical path difference, and dry mass with its error.
+"""Optical path difference [nm] and dry mass [pg] with its error, from a phase image [rad].
 
-Barer, Nature 169, 366 (1952): matter dissolved in a medium raises the refractive index by alpha times its concentration. So
-the phase summed over a cell weighs what is in it beside the medium. The level of the medium is the zero of that scale: the
-median of the trusted pixels outside all regions, after those that stand out (cells without a region, edges that a region
-left out) were clipped away. No plane is fitted: the drift that empty medium shows was taken out when the phase was
-reconstructed (`inversion.background`).
+Barer, Nature 169, 366 (1952): matter dissolved in a medium raises the refractive index by alpha
+times its concentration. So the sum of the phase over a cell gives its dry mass relative to the
+medium. The level of the medium is the zero of that scale. It is the median of the trusted pixels
+outside all regions. Pixels that stand out are clipped away first: cells without a region, and
+edges that a region left out. No plane is fitted, because the reconstruction of the phase has
+already removed the drift of the cell-free background (`inversion.background`).
 """
 
 from dataclasses import dataclass, field
@@ -16,7 +17,9 @@ from napari_cvdm.core.intensity import MAD_TO_SIGMA
 from napari_cvdm.core.microscope import check_optics
 from napari_cvdm.core.request import RequestError
 
-ALPHA_UM3_PER_PG = 0.18  # mL/g: Barer and Joseph (1954) give 0.18 for red and 0.20 for ultraviolet light; the default of DryMass
+# Barer and Joseph (1954) give 0.18 mL/g for red and 0.20 mL/g for ultraviolet light. This is the
+# default of DryMass.
+ALPHA_UM3_PER_PG = 0.18  # mL/g
 LEAST_ALPHA, MOST_ALPHA = 0.05, 0.5
 SMALLEST_MEDIUM_SHARE = 0.01
 CLIPPED_BEYOND = 3.0  # standard deviations of the medium
@@ -86,16 +89,19 @@ class PhaseField:
         )
         if self.phase.ndim != 2:
             raise RequestError(
-                f"the phase has {self.phase.ndim} axes; one image with axes Y and X is needed. Give frame by frame."
+                f"the phase has {self.phase.ndim} axes; one image with axes Y and X is needed. "
+                "Give frame by frame."
             )
         for name, array in (("samples", self.samples), ("trusted", self.trusted)):
             if array is not None and array.shape[-2:] != self.phase.shape:
                 raise RequestError(
-                    f"{name} has {array.shape[-2:]} pixels, the phase {self.phase.shape}; both must be of one reconstruction."
+                    f"{name} has {array.shape[-2:]} pixels, the phase {self.phase.shape}; both "
+                    "must be of one reconstruction."
                 )
         if not np.isfinite(self.images().sum()):
             raise RequestError(
-                "some pixels of the phase are no numbers; was this frame reconstructed to its end? Reconstruct it again."
+                "some pixels of the phase are no numbers; was this frame reconstructed to its end? "
+                "Reconstruct it again."
             )
 
     def images(self) -> np.ndarray:
@@ -111,7 +117,7 @@ class PhaseField:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegionMass:
-    """What lies in one region, beside the medium.
+    """Dry mass and mean phase of one region, relative to the medium.
 
     Parameters
     ----------
@@ -119,10 +125,11 @@ class RegionMass:
         Of the region.
     area_um2 : float
     mass_pg : float
-        Dry mass [pg], relative to the medium: the mean over the posterior samples, where there are such.
+        Dry mass [pg], relative to the medium. It is the mean over the posterior samples, if any.
     error_pg : float, optional
-        Standard deviation of the samples' masses [pg]; None without samples, and `why_no_error` says so. It holds what the
-        light leaves open, not errors of alpha, wavelength, pixel size or outline, and it is not calibrated.
+        Standard deviation of the samples' masses [pg]. It is None without samples, and
+        `why_no_error` says so. It holds what the light leaves open. It does not hold errors of
+        alpha, wavelength, pixel size or outline, and it is not calibrated.
     mean_phase_rad, mean_opd_nm : float
         Above the medium.
     samples : int
@@ -147,8 +154,9 @@ def dry_mass_pg(
 ) -> tuple[RegionMass, ...]:
     """Dry mass in every region: m = lambda / (2 pi alpha) sum(phi - phi_medium) pixel^2.
 
-    Every posterior sample is levelled and weighed by itself, so the error holds what neighbouring pixels, and the level of
-    the medium, have in common; the spread of single pixels could not be summed up to it.
+    Every posterior sample is levelled and weighed by itself. So the error includes the correlation
+    of neighbouring pixels and the error of the medium's level. The spread of single pixels cannot
+    be summed up to this error.
 
     Parameters
     ----------
@@ -213,7 +221,9 @@ def _region_mass(
 
 
 def find_medium(image: PhaseField, regions: np.ndarray) -> np.ndarray:
-    """The trusted pixels outside all regions, but those that stand out from their median by three standard deviations.
+    """Trusted pixels outside all regions, without outliers beyond three standard deviations.
+
+    Outliers are counted from the median.
 
     Parameters
     ----------
@@ -231,28 +241,35 @@ def find_medium(image: PhaseField, regions: np.ndarray) -> np.ndarray:
     """
     if regions.shape != image.phase.shape:
         raise RequestError(
-            f"the mask has {regions.shape} pixels, the phase {image.phase.shape}; draw it on the phase."
+            f"the mask has {regions.shape} pixels, the phase {image.phase.shape}; draw it on the "
+            "phase."
         )
     if not regions.any():
         raise RequestError(
-            "the mask is empty: no region covers a pixel of the phase. Draw at least one region around a cell."
+            "the mask is empty: no region covers a pixel of the phase. Draw at least one region "
+            "around a cell."
         )
     trusted = image.trusted_pixels()
     outside = (regions == 0) & trusted
     if not trusted.any():
         raise RequestError(
-            "no pixel of this phase is trusted, so there is nothing to weigh. See the warnings of the reconstruction."
+            "no pixel of this phase is trusted, so there is nothing to weigh. See the warnings of "
+            "the reconstruction."
         )
     if outside.mean() < SMALLEST_MEDIUM_SHARE:
         raise RequestError(
-            f"trusted medium outside all regions is {outside.mean():.1%} of the field; mass is relative to it and needs at least {SMALLEST_MEDIUM_SHARE:.0%}. "
+            f"trusted medium outside all regions is {outside.mean():.1%} of the field; mass is "
+            f"relative to it and needs at least {SMALLEST_MEDIUM_SHARE:.0%}. "
             "Draw the regions closer around the cells, or image a field with more empty medium."
         )
     return _clipped(image.images().mean(axis=0), outside)
 
 
 def _clipped(phase: np.ndarray, outside: np.ndarray) -> np.ndarray:
-    """What does not stand out, found again until nothing changes; the spread is the scaled median absolute deviation."""
+    """Pixels that do not stand out, found again until nothing changes.
+
+    The spread is the scaled median absolute deviation.
+    """
     medium = outside
     for _ in range(CLIPPING_ROUNDS):
         away = np.abs(phase - np.median(phase[medium]))
@@ -266,7 +283,8 @@ def _clipped(phase: np.ndarray, outside: np.ndarray) -> np.ndarray:
 def _check_alpha(alpha: float) -> None:
     if not LEAST_ALPHA <= alpha <= MOST_ALPHA:
         raise RequestError(
-            f"alpha is {alpha:g} um^3/pg; allowed is {LEAST_ALPHA:g} to {MOST_ALPHA:g}. For proteins and cells 0.18 to 0.20 is usual."
+            f"alpha is {alpha:g} um^3/pg; allowed is {LEAST_ALPHA:g} to {MOST_ALPHA:g}. For "
+            "proteins and cells 0.18 to 0.20 is usual."
         )
 
 

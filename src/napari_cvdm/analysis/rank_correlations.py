@@ -1,4 +1,4 @@
-"""Whether the learned rate map says anything about the error: rank correlations over fields, with their uncertainty."""
+"""Rank correlations of the learned rate map with the error over fields, with their uncertainty."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,7 +51,8 @@ def rank_correlations(
     Returns
     -------
     dict
-        ``rate-error given intensity`` is the correlation of what intensity does not explain, see `partial_correlation`.
+        ``rate-error given intensity`` is the correlation of what intensity does not explain, see
+        `partial_correlation`.
     """
     named = {
         "rate": rate,
@@ -77,7 +78,8 @@ def rank_correlations(
 def partial_correlation(first: np.ndarray, second: np.ndarray, given: np.ndarray) -> float:
     """Spearman's correlation of two arrays with a third taken out of both.
 
-    (r12 - r13 r23) / sqrt((1 - r13^2) (1 - r23^2)) of rank correlations; NaN where one is constant or told by the third.
+    The formula is (r12 - r13 r23) / sqrt((1 - r13^2) (1 - r23^2)) of rank correlations. It is NaN
+    where one array is constant or follows from the third.
     """
     r12, r13, r23 = spearman(first, second), spearman(first, given), spearman(second, given)
     rest = (1 - r13**2) * (1 - r23**2)
@@ -85,7 +87,9 @@ def partial_correlation(first: np.ndarray, second: np.ndarray, given: np.ndarray
 
 
 def over_fields(values: Sequence[float]) -> Interval:
-    """Mean over fields with its 95 % interval: fields are resampled, since the pixels of one are not independent (BCa bootstrap).
+    """Mean over fields with its 95 % interval (BCa bootstrap).
+
+    Whole fields are resampled, since the pixels of one field are not independent.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Label images of what is to be measured or compared: brought onto the grid of a result, or suggested by a threshold."""
+"""Label images of regions, moved onto the grid of a result or suggested by a threshold."""
 
 import numpy as np
 from scipy import ndimage
@@ -20,7 +20,8 @@ def regions_on_grid(
     labels : ndarray of shape (V, U), int
     matrix : ndarray of shape (2, 2)
     offset : ndarray of shape (2,)
-        Pixel p of the new grid lies at ``matrix @ p + offset`` in pixels of `labels`; centres at whole numbers.
+        Pixel p of the new grid lies at ``matrix @ p + offset`` in pixels of `labels`. Pixel centres
+        lie at whole numbers.
     shape : tuple of int
         Of the new grid (Y, X).
 
@@ -50,8 +51,9 @@ def suggest_regions(
 ) -> np.ndarray:
     """Regions of more phase than the medium, by the triangle threshold.
 
-    In a field that is mostly medium the triangle method cuts where the peak of the medium ends, so the thin edge of a cell
-    stays inside; Otsu's method cuts half-way up and would leave a tenth of the mass out.
+    In a field that is mostly medium, the triangle method cuts where the peak of the medium ends. So
+    the thin edge of a cell stays inside. Otsu's method cuts half-way up and would leave out a tenth
+    of the mass.
 
     Parameters
     ----------
@@ -60,7 +62,8 @@ def suggest_regions(
     pixel_um : float
         [um].
     trusted : ndarray of shape (Y, X), bool, optional
-        Other pixels neither choose the threshold nor belong to a region, unless a region encloses them.
+        Other pixels do not count for the threshold. They belong to a region only if it encloses
+        them.
     smallest_um2 : float
         Smaller regions are left out [um^2].
 
@@ -84,7 +87,8 @@ def suggest_regions(
     smooth = ndimage.gaussian_filter(phase.astype(float), SMOOTHING_PX)
     if not trusted.any() or np.ptp(smooth[trusted]) == 0:
         raise RequestError(
-            "no phase stands out from the medium, so there is no mask to suggest. Draw one in a Labels or Shapes layer."
+            "no phase stands out from the medium, so there is no mask to suggest. Draw one in a "
+            "Labels or Shapes layer."
         )
     pieces, _ = ndimage.label(
         ndimage.binary_fill_holes((smooth > threshold_triangle(smooth[trusted])) & trusted)
@@ -93,7 +97,8 @@ def suggest_regions(
     kept[0] = False
     if not kept.any():
         raise RequestError(
-            f"nothing of {smallest_um2:g} um^2 or more stands out from the medium. Draw a mask in a Labels or Shapes layer."
+            f"nothing of {smallest_um2:g} um^2 or more stands out from the medium. Draw a mask in "
+            "a Labels or Shapes layer."
         )
     return np.asarray(ndimage.label(kept[pieces])[0], np.int32)
 
@@ -109,7 +114,8 @@ def structure_and_background(mean: np.ndarray, valid: np.ndarray) -> np.ndarray:
     Returns
     -------
     ndarray of shape (Y, X), uint8
-        1 structure, 2 background, 0 where it is not valid or not finite; all 0 for a constant image.
+        1 structure, 2 background, 0 where the pixel is not valid or not finite. A constant image
+        gives 0 everywhere.
     """
     from skimage.filters import threshold_otsu
 

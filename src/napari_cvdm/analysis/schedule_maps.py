@@ -1,6 +1,7 @@
-"""The schedule at any time, made only when somebody looks: lazy maps, and curves at a pixel or over regions.
+"""The schedule at any time: lazy maps, and curves at a pixel or over regions.
 
-gamma(t, x) = exp(-lambda(x) T(t)), beta(t, x) = lambda(x) dT/dt, half log-SNR l(t, x) = -1/2 log expm1(lambda(x) T(t)).
+The maps are computed only when they are shown. gamma(t, x) = exp(-lambda(x) T(t)),
+beta(t, x) = lambda(x) dT/dt, half log-SNR l(t, x) = -1/2 log expm1(lambda(x) T(t)).
 """
 
 from collections.abc import Generator, Mapping
@@ -102,7 +103,11 @@ def _beta(rate: np.ndarray, speed: np.ndarray) -> np.ndarray:
 
 
 def _half_log_snr(rate: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """-1/2 log expm1(n) as -1/2 (n + log(-expm1(-n))): no overflow for large n, no cancellation for small ones, infinite for none."""
+    """-1/2 log expm1(n), computed as -1/2 (n + log(-expm1(-n))).
+
+    This form does not overflow for large n and has no cancellation for small n. It is infinite
+    for n = 0.
+    """
     exponent = rate * value
     rest = np.expm1(-exponent)
     with np.errstate(divide="ignore"):
@@ -185,7 +190,8 @@ def region_curves(
     """
     if labels.shape != rate.shape:
         raise ValueError(
-            f"the regions have {labels.shape} pixels, the rate map {rate.shape}; give regions on the grid of the rate map."
+            f"the regions have {labels.shape} pixels, the rate map {rate.shape}; give regions on "
+            "the grid of the rate map."
         )
     found = np.unique(labels[labels > 0])
     numbers, curves = found[:most], {}

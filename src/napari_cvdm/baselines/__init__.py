@@ -1,4 +1,7 @@
-"""What a user would run instead of a model: classical methods that give one answer, behind the interface of the models."""
+"""Classical methods that a user can run instead of a model, with the interface of the models.
+
+Each method gives one answer.
+"""
 
 from napari_cvdm.baselines.method import Baseline
 from napari_cvdm.baselines.phase import UsTie, Wotf

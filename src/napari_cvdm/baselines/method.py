@@ -42,7 +42,10 @@ Solving = Generator[str, None, Answer]
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline(ABC):
-    """A classical method. Its fields are its parameters; the first one may be given after a colon: ``us-tie:1e-5``."""
+    """A classical method, whose fields are its parameters.
+
+    The first parameter may be given after a colon, as in ``us-tie:1e-5``.
+    """
 
     name: ClassVar[str]
     title: ClassVar[str]
@@ -58,7 +61,10 @@ class Baseline(ABC):
         """Solve one frame of shape (P, Y, X) with the optics of a request."""
 
     def warnings(self, request: RestoreRequest) -> tuple[str, ...]:
-        """One sentence for each setting of a request that the method cannot use; most methods have none."""
+        """One sentence for each setting of a request that the method cannot use.
+
+        Most methods have none.
+        """
         return ()
 
     @property
@@ -83,7 +89,7 @@ class Baseline(ABC):
 
     @property
     def entry(self) -> dict[str, object]:
-        """What a result says of its model: the method, its parameters, and a fingerprint of both."""
+        """The method, its parameters and a fingerprint of both, for the record of a result."""
         return {
             "name": self.name,
             "sha256": self.sha256,

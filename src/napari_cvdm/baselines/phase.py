@@ -1,4 +1,7 @@
-"""Phase from defocused planes without a network: the transport of intensity, and the weak-object transfer function."""
+"""Phase from defocused planes without a network.
+
+The methods use the transport of intensity or the weak-object transfer function.
+"""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -40,7 +43,8 @@ class _PhaseMethod(Baseline):
     def __post_init__(self) -> None:
         if not 0 < self.regularisation <= LARGEST_REGULARISATION:
             raise RequestError(
-                f"the regularisation of {self.name} is {self.regularisation:g}; allowed is above 0 up to {LARGEST_REGULARISATION:g}. "
+                f"the regularisation of {self.name} is {self.regularisation:g}; "
+                f"allowed is above 0 up to {LARGEST_REGULARISATION:g}. "
                 f"Leave it out for the default, or try {self.name}:1e-5."
             )
 
@@ -79,14 +83,17 @@ class _PhaseMethod(Baseline):
 
 @dataclass(frozen=True, kw_only=True)
 class UsTie(_PhaseMethod):
-    """Universal solution of the transport-of-intensity equation, see `napari_cvdm.physics.tie.solve_us_tie`.
+    """Universal solution of the transport-of-intensity equation.
+
+    See `napari_cvdm.physics.tie.solve_us_tie`.
 
     Parameters
     ----------
     regularisation : float
-        r of `high_pass`, above 0 up to 10: half amplitude at the period 2 pi px / r^(1/4) after one round, longer after more.
+        r of `high_pass`, above 0 up to 10. After one round, half amplitude is at the period 2 pi px
+        / r^(1/4). The period is longer after more rounds.
     iterations : int
-        Most rounds of feedback, 1 to 1000.
+        Largest number of rounds of feedback, 1 to 1000.
     """
 
     name: ClassVar[str] = "us-tie"
@@ -106,7 +113,8 @@ class UsTie(_PhaseMethod):
         super().__post_init__()
         if not 1 <= self.iterations <= MOST_ROUNDS:
             raise RequestError(
-                f"the iterations of {self.name} are {self.iterations}; allowed is 1 to {MOST_ROUNDS}. Leave them out for the default."
+                f"the iterations of {self.name} are {self.iterations}; "
+                f"allowed is 1 to {MOST_ROUNDS}. Leave them out for the default."
             )
 
     def warnings(self, request: RestoreRequest) -> tuple[str, ...]:
@@ -114,8 +122,9 @@ class UsTie(_PhaseMethod):
         if not request.condenser_na:
             return ()
         return (
-            f"{self.name} assumes coherent light, so condenser_na {request.condenser_na:g} was not used. An open condenser blurs the planes, "
-            f"and fine structures come out too weak. Use {Wotf.name} or phase-physics, which take it into account.",
+            f"{self.name} assumes coherent light, so condenser_na {request.condenser_na:g} "
+            "was not used. An open condenser blurs the planes, and fine structures come out too "
+            f"weak. Use {Wotf.name} or phase-physics, which take it into account.",
         )
 
     def phase_of(
@@ -125,7 +134,10 @@ class UsTie(_PhaseMethod):
         microscope: Microscope,
         condenser_na: float = 0.0,
     ) -> Tensor:
-        """US-TIE with the mean of all planes as intensity and the slope of a line through them as its derivative, in coherent light."""
+        """US-TIE from the mean of all planes and the slope of a line through them.
+
+        The mean is the intensity, and the slope is its derivative. The light is coherent.
+        """
         return us_tie_of(ratio, defocus_um, microscope, self.regularisation, self.iterations)
 
 

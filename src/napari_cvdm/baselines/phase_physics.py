@@ -15,12 +15,14 @@ MOST_DRAWS = 64
 
 @dataclass(frozen=True, kw_only=True)
 class PhasePhysics(Baseline):
-    """The most probable phase under the full image formation and a Gaussian prior, and the spread of draws about it.
+    """Most probable phase under the full image formation and a Gaussian prior.
+
+    The spread is that of draws about this phase.
 
     Parameters
     ----------
     draws : int
-        Draws of the posterior that the spread is taken from, 2 to 64.
+        Number of posterior draws for the spread, 2 to 64.
     """
 
     name: ClassVar[str] = "phase-physics"
@@ -36,7 +38,10 @@ class PhasePhysics(Baseline):
     source: ClassVar[str] = "Gauss-Newton with conjugate gradients, see docs/symbols.md"
     resolution: ClassVar[str] = "that of the objective, as far as the photons carry"
     limits: ClassVar[tuple[str, ...]] = (
-        "It does not know what cells look like: flat background may come out with slow undulations.",
+        (
+            "It does not know what cells look like: flat background may come out with slow "
+            "undulations."
+        ),
         "Its spread is that of a Gaussian model of the object.",
     )
     draws: int = 8
@@ -44,11 +49,15 @@ class PhasePhysics(Baseline):
     def __post_init__(self) -> None:
         if not 2 <= self.draws <= MOST_DRAWS:
             raise RequestError(
-                f"the draws of {self.name} are {self.draws}; allowed is 2 to {MOST_DRAWS}. Leave them out for the default."
+                f"the draws of {self.name} are {self.draws}; allowed is 2 to {MOST_DRAWS}. "
+                "Leave them out for the default."
             )
 
     def solve(self, frame: np.ndarray, request: RestoreRequest) -> Solving:
-        """Invert one frame of any number of planes; the phase is zero in the cell-free background, where there is some."""
+        """Invert one frame of any number of planes.
+
+        Where there is cell-free background, its phase is zero.
+        """
         prepared = yield from PhaseTwoShot().prepare(frame, request)
         posterior = prepared.posterior
         assert isinstance(posterior, PhasePosterior)  # a phase always has one

@@ -1,4 +1,4 @@
-"""Deconvolution of a widefield image by Richardson-Lucy, stopped where the photons have nothing more to say."""
+"""Richardson-Lucy deconvolution of a widefield image, stopped at the photon noise."""
 
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -23,15 +23,16 @@ SETTLED = 0.99  # chi^2 that falls by less than one percent has stopped falling
 
 @dataclass(frozen=True, kw_only=True)
 class RichardsonLucy(Baseline):
-    """Richardson-Lucy (Richardson 1972, Lucy 1974) with the PSF of the microscope, see `inversion.richardson_lucy`.
+    """Richardson-Lucy (Richardson 1972, Lucy 1974) with the PSF of the microscope.
 
-    It stops by the discrepancy: at the first of `CHECKED_AFTER` iterations where chi^2 is at most 1, or before the first where
-    chi^2 falls by less than one percent.
+    See `inversion.richardson_lucy`. The discrepancy decides when to stop. The method stops at the
+    first of `CHECKED_AFTER` iterations where chi^2 is at most 1, or before the first where chi^2
+    falls by less than one percent.
 
     Parameters
     ----------
     iterations : int
-        The most that are made, 1 to 1000.
+        Largest number of iterations, 1 to 1000.
     """
 
     name: ClassVar[str] = "richardson-lucy"
@@ -40,7 +41,8 @@ class RichardsonLucy(Baseline):
     needed_optics: ClassVar[tuple[str, ...]] = ("pixel_um",)
     parameter: ClassVar[str] = "iterations"
     source: ClassVar[str] = (
-        "Richardson, J. Opt. Soc. Am. 62, 55 (1972); Lucy, Astron. J. 79, 745 (1974); Snyder et al., J. Opt. Soc. Am. A 10, 1014 (1993)"
+        "Richardson, J. Opt. Soc. Am. 62, 55 (1972); Lucy, Astron. J. 79, 745 (1974); "
+        "Snyder et al., J. Opt. Soc. Am. A 10, 1014 (1993)"
     )
     resolution: ClassVar[str] = (
         "as far as the photons carry; beyond the diffraction limit only for isolated points"
@@ -54,7 +56,8 @@ class RichardsonLucy(Baseline):
     def __post_init__(self) -> None:
         if not 1 <= self.iterations <= LARGEST_ITERATIONS:
             raise RequestError(
-                f"the iterations of {self.name} are {self.iterations}; allowed is 1 to {LARGEST_ITERATIONS}. Leave them out for the default."
+                f"the iterations of {self.name} are {self.iterations}; "
+                f"allowed is 1 to {LARGEST_ITERATIONS}. Leave them out for the default."
             )
 
     def solve(self, frame: np.ndarray, request: RestoreRequest) -> Solving:

@@ -1,4 +1,4 @@
-"""Local functions of images, block by block, so that a large image needs no transform of its own size."""
+"""Local functions of images, computed block by block to avoid a transform of a large image."""
 
 from collections.abc import Callable
 
@@ -10,12 +10,15 @@ BLOCK_PX = 1024
 
 
 def by_blocks(function: Callable[[Tensor], Tensor], image: np.ndarray, margin: int) -> np.ndarray:
-    """A local function of images (..., Y, X), block by block, so that a large image needs no transform of its own size.
+    """Apply a local function to images (..., Y, X), block by block.
+
+    So a large image needs no transform of its own size.
 
     Parameters
     ----------
     function : callable
-        Takes a block with its margin (mirrored at the image's border), float32, and gives back the (..., y, x) inside the margin.
+        Takes a block with its margin (mirrored at the image's border), float32, and returns the
+        (..., y, x) inside the margin.
     image : ndarray of shape (..., Y, X)
     margin : int
         As far as the function looks [px].

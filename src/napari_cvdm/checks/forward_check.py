@@ -1,4 +1,8 @@
-"""The physical check of a restoration while it runs: every sample and every mean imaged again, and what came of it in numbers and words."""
+"""The forward check of a restoration while it runs.
+
+Samples and means are imaged again and compared with the measured image. The outcome is given in
+numbers and in words.
+"""
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -26,8 +30,11 @@ from napari_cvdm.tasks.widefield import above_dark
 
 FAILURES = (ValueError, RuntimeError, MemoryError, ArithmeticError)
 LEAST_STRUCTURE = 0.1  # of chi-squared, above the noise: less is no structure to explain
-LIMIT = 1.5  # of chi-squared, for models whose card does not say it: half as much unexplained as there is noise
-PHASES_IMAGED = 2  # samples of a frame: their chi-squared is an average over many pixels, and each costs some fits
+# Of chi-squared, for models whose card gives no limit. The unexplained part is then half as large
+# as the noise.
+LIMIT = 1.5
+# Samples of a frame. Their chi-squared is an average over many pixels, and each costs some fits.
+PHASES_IMAGED = 2
 LEAST_FREEDOM = 0.1  # share of the degrees of freedom that a mean leaves at least
 
 
@@ -46,13 +53,13 @@ def forward_model_for(
     ----------
     pixels : ndarray of shape (P, Y, X)
         The whole frame, as measured.
-    prepared : Conditioned
+    prepared : NetworkInput
     request : RestoreRequest
     card : ModelCard
 
     Returns
     -------
-    Imaging
+    ForwardCheckModel
         Of the region that was asked for.
 
     Raises
@@ -91,9 +98,9 @@ def _counts_and_valid(
     """The part of a fluorescence image that was asked for, and what counts of it."""
     valid = _valid_of(prepared, upsampling)
     raw, level = above_dark(pixels[0], request.background)
-    counts = part_of(
-        raw - level, request
-    )  # a camera's offset has no photon noise, so the line of the noise would not fit with it left in
+    # A camera's offset has no photon noise. With the offset left in, the line of the noise would
+    # not fit.
+    counts = part_of(raw - level, request)
     return counts, valid & interior(valid.shape, BORDER_PX)
 
 
@@ -110,7 +117,8 @@ def _widefield_imaging(
     lens = prepared.lens
     if lens is None or lens.source == "assumed":
         raise OpticsError(
-            "na and wavelength_um not known, and the image does not show its cut-off; give --na and --wavelength-um, or --psf"
+            "na and wavelength_um not known, and the image does not show its cut-off; give --na "
+            "and --wavelength-um, or --psf"
         )
     counts, valid = _counts_and_valid(pixels, prepared, request, TASKS[card.task].upsampling)
     simulated: Mapping[str, Any] = card.training.get("simulation") or {}
@@ -121,7 +129,7 @@ def _widefield_imaging(
         lens=lens,
         upsampling=TASKS[card.task].upsampling,
         own_sigma_px=simulated.get("target_sigma_periods", 0.0)
-        * lens.cutoff_px,  # truths of other kinds have a width that nobody knows
+        * lens.cutoff_px,  # truths of other kinds have an unknown width
         extra_sigma_px=simulated["blur_periods"][1] * lens.cutoff_px
         if "blur_periods" in simulated
         else 1.0,
@@ -135,7 +143,7 @@ IMAGING: Mapping[
     "widefield-x2": _widefield_imaging,
     "denoise": _same_grid_imaging,
 }
-"""How what a task reconstructs was imaged: (frame, what was prepared of it, request, card) -> Imaging."""
+"""Image formation of each task: (frame, prepared input, request, card) -> ForwardCheckModel."""
 
 
 class ForwardCheckAccumulator:
@@ -205,7 +213,10 @@ class ForwardCheckAccumulator:
                 )
 
     def see(self, sample: np.ndarray) -> None:
-        """One posterior sample of the frame (uY, uX). A check that fails costs nobody the result: it is given up, with the reason."""
+        """Check one posterior sample of the frame (uY, uX).
+
+        A check that fails is given up with its reason. The result itself stays.
+        """
         if self._how is None or (
             self._card.unit == "rad" and self._seen[self._index] >= PHASES_IMAGED
         ):
@@ -262,7 +273,8 @@ class ForwardCheckAccumulator:
     def _compare(self, how: ForwardCheckModel, image: np.ndarray) -> Comparison:
         """Compare an image with what was measured.
 
-        All fluorescence images of a frame came through the same blur; absorption and surroundings belong to each phase.
+        All fluorescence images of a frame came through the same blur. Absorption and surroundings
+        belong to each phase.
         """
         comparison = how.compare(image, None if self._card.unit == "rad" else self._fitted)
         self._fitted = comparison.fitted
@@ -271,9 +283,9 @@ class ForwardCheckAccumulator:
     def _free_of_fit(self, how: ForwardCheckModel, comparison: Comparison) -> Comparison:
         """The comparison of a mean, with the degrees of freedom that it has.
 
-        A mean of samples is fitted to the noise; a sample is not, since what the mean gains is scattered again by the draw.
-        So the mean has lost as many degrees of freedom as its chi-squared is below that of a sample, at most as many
-        as the data determine.
+        The mean of samples is fitted to the noise. A sample is not, since the draw scatters again
+        what the mean gains. So the mean has lost as many degrees of freedom as its chi-squared is
+        below that of a sample. The loss is at most what the data determine.
         """
         gained = float(self._sample_chi2[self._index]) - comparison.chi2(how.valid)
         fitted = min(max(0.0, float(np.nan_to_num(gained))), how.most_fitted)
@@ -337,7 +349,10 @@ def _average(values: np.ndarray) -> float | None:
 
 
 def describe_estimate(chi2: float | None, outside: float | None) -> str:
-    """How well the deconvolution alone explains the image, and how often it lies outside the interval of the result; empty where that is not known."""
+    """How well the deconvolution alone explains the image; empty where that is not known.
+
+    The sentence also says how often the deconvolution lies outside the interval of the result.
+    """
     if chi2 is None:
         return ""
     share = (
@@ -362,14 +377,26 @@ def verdict(chi2: float | None, limit: float, unexplained: float | None, reason:
         Why there is none.
     """
     if chi2 is None:
-        return f"Not checked against the measured image: {reason or 'no frame was finished, or this is a preview'}."
+        return (
+            "Not checked against the measured image: "
+            f"{reason or 'no frame was finished, or this is a preview'}."
+        )
     if chi2 < LEAST_CHI2:
-        return f"Imaged again, it repeats the noise of the measured image (chi-squared {chi2:.2g}, 1 expected): what is called its structure is noise, too."
+        return (
+            f"Imaged again, it repeats the noise of the measured image (chi-squared {chi2:.2g}, 1 "
+            "expected): what is called its structure is noise, too."
+        )
     if chi2 <= limit:
-        return f"Imaged again, it explains the measured image up to the noise (chi-squared {chi2:.2f}, 1 expected)."
+        return (
+            "Imaged again, it explains the measured image up to the noise (chi-squared "
+            f"{chi2:.2f}, 1 expected)."
+        )
     share = (
         ""
         if unexplained is None
         else f"; {min(unexplained, 9.99):.1%} of the structure is left over"
     )
-    return f"Imaged again, it misses the measured image by more than noise (chi-squared {chi2:.3g}, 1 expected{share}): see the local chi-squared."
+    return (
+        f"Imaged again, it misses the measured image by more than noise (chi-squared {chi2:.3g}, 1 "
+        f"expected{share}): see the local chi-squared."
+    )

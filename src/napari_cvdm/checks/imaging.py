@@ -1,4 +1,4 @@
-"""A reconstruction imaged once more: what the camera would have measured of it, and how far that is from what it did measure."""
+"""A reconstruction imaged again: the predicted camera image, and its residual."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -22,8 +22,13 @@ SMOOTHING_PX = 2.0
 MIDDLE_PX = 256  # of the camera: large enough to fit one width
 BLUR_TOLERANCE = 0.05  # px^2 of the fine grid
 Fitted = float | PhaseObject
-"""What is fitted of the sample beside the reconstruction: the variance of a blur, or absorption and light beside a phase."""
-LOCAL_PX = 3.0  # of the camera: about the width of a point, and wide enough that noise alone stays within 1 +- 0.13
+"""What is fitted of the sample beside the reconstruction.
+
+It is the variance of a blur, or absorption and light beside a phase.
+"""
+# In pixels of the camera. It is about the width of a point, and wide enough that noise alone stays
+# within 1 +- 0.13.
+LOCAL_PX = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -39,12 +44,13 @@ class Comparison:
     gain : float
         By which the reconstruction had to be multiplied: 1 when its flux is right.
     fitted : float or PhaseObject
-        What was fitted of the sample: the variance of its blur, in squared pixels of the fine grid; or the change of
-        absorption, illumination and surroundings of a phase object.
+        What was fitted of the sample: the variance of its blur, in squared pixels of the fine grid;
+        or the change of absorption, illumination and surroundings of a phase object.
     counted : ndarray of the same shape, bool, optional
         Values that were measured; all, if None.
     freedom : float
-        Degrees of freedom of one measured value: below 1 where what is compared was fitted to the same noise.
+        Degrees of freedom of one measured value. It is below 1 where the compared image was fitted
+        to the same noise.
     """
 
     residual: np.ndarray = field(repr=False)
@@ -60,10 +66,11 @@ class Comparison:
         return float(squares.sum(dtype=np.float64) / max(1, count.sum()) / self.freedom)
 
     def local_chi2(self, valid: np.ndarray) -> np.ndarray:
-        """chi2(x) = G(s) / G(n), s the sum of r^2 over n counted planes, G a Gaussian of `LOCAL_PX`.
+        """Local chi-squared, chi2(x) = G(s) / G(n).
 
-        It shows where the reconstruction and the measured image differ. Of unit normals in P planes it is 1 with standard
-        deviation 1 / (LOCAL_PX sqrt(2 pi P)).
+        s is the sum of r^2 over n counted planes, G a Gaussian of `LOCAL_PX`. It shows where
+        the reconstruction and the measured image differ. For unit normals in P planes it is 1 with
+        standard deviation 1 / (LOCAL_PX sqrt(2 pi P)).
 
         Parameters
         ----------
@@ -111,18 +118,22 @@ class ForwardCheckModel(Protocol):
 
     @property
     def most_fitted(self) -> float:
-        """Share of the degrees of freedom that a reconstruction can be fitted to at most; 0 where that is not known."""
+        """Largest share of the degrees of freedom that a reconstruction can fit; 0 if not known."""
 
     def compare(self, image: np.ndarray, fitted: Fitted | None = None) -> Comparison:
-        """Image a reconstruction of shape (uY, uX) again, and compare; `fitted` is what was fitted of the sample before."""
+        """Image a reconstruction of shape (uY, uX) again, and compare it.
+
+        `fitted` is what an earlier comparison fitted of the sample.
+        """
 
 
 def sharp_to_seen(
     shape: tuple[int, int], psf: Tensor, period_px: float, own_sigma_px: float
 ) -> Tensor:
-    """OTF exp(2 pi^2 s^2 f^2) below the cut-off 1 / period: from what a reconstruction of own blur s shows to what the objective shows; (Y, X).
+    """OTF exp(2 pi^2 s^2 f^2) below the cut-off 1 / period, shape (Y, X).
 
-    Nowhere above 1, since an image never has more contrast than its object.
+    This transfer function takes a reconstruction of own blur s to the image that the objective
+    forms. It is nowhere above 1, since an image never has more contrast than its object.
     """
     otf = optical_transfer(psf, shape)
     own = gaussian_transfer(shape, own_sigma_px, otf.real).clamp(min=1e-6)
@@ -132,7 +143,9 @@ def sharp_to_seen(
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class WidefieldImaging:
-    """A widefield image of a sharp one: y = D (h * x) + noise, D the binning. The width of h is fitted within what the model was trained for.
+    """A widefield image of a sharp one: y = D (h * x) + noise, with D the binning.
+
+    The width of h is fitted within the training range of the model.
 
     Parameters
     ----------
@@ -168,12 +181,16 @@ class WidefieldImaging:
         return 0.0
 
     def compare(self, image: np.ndarray, fitted: Fitted | None = None) -> Comparison:
-        """Image a reconstruction (uY, uX) in counts again; without `fitted`, the blur that fits best is taken."""
+        """Image a reconstruction (uY, uX) in counts again; without `fitted`, use the best blur."""
         extra = float(fitted) if isinstance(fitted, float) else self.best_blur(image)
         return self._beside_measured(self.seen(image, extra), extra)
 
     def seen(self, image: np.ndarray, extra: float) -> np.ndarray:
-        """D (h * x): the image (uY, uX) through the objective and a Gaussian of variance `extra` [px^2], binned to the camera; (Y, X)."""
+        """D (h * x), shape (Y, X).
+
+        It is the image (uY, uX) through the objective and a Gaussian of variance `extra` [px^2],
+        binned to the camera.
+        """
         psf, period_px = torch.from_numpy(self.lens.psf), self.upsampling * self.lens.cutoff_px
 
         def through(block: Tensor) -> Tensor:
@@ -189,7 +206,7 @@ class WidefieldImaging:
         return by_blocks(through, image, MARGIN_PX * self.upsampling)
 
     def best_blur(self, image: np.ndarray) -> float:
-        """Variance of the extra blur [px^2] with the least chi-squared, from the middle of the field."""
+        """Variance of the extra blur [px^2] of least chi-squared, from the middle of the field."""
         widest = (self.extra_sigma_px * self.upsampling) ** 2
         middle, inner = self._middle(image)
         if widest == 0 or not middle.valid.any():

@@ -1,8 +1,10 @@
-"""How like the training data an image is: a few statistics of the condition, and their distance from those of simulated training fields.
+"""Whether an image is out of distribution.
 
-No network: noise over signal, contrast, the spectrum in octaves and the spread of local contrast, each a number that can be named when it is odd.
-The distance is that of Mahalanobis (1936), d^2 = (s - m)^T C^-1 (s - m); what is unusual lies beyond the 99 % quantile of fields that took no part in
-the fit, so that one in a hundred ordinary images is called unusual.
+A few statistics of the condition are compared with those of simulated training fields. No network
+takes part. The statistics are noise over signal, contrast, the spectrum in octaves and the spread
+of local contrast. Each is a number that can be named when it is unusual. The distance is that of
+Mahalanobis (1936), d^2 = (s - m)^T C^-1 (s - m). An image is unusual beyond the 99 % quantile of
+fields that took no part in the fit. So one in a hundred ordinary images is called unusual.
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,7 +44,10 @@ STATISTICS = (
 
 
 def image_names(unit: str) -> tuple[str, ...]:
-    """Channels whose statistics are taken: the signal of a fluorescence image; what describes the object of a phase."""
+    """Channels whose statistics are taken.
+
+    They are the signal of a fluorescence image, or what describes the object of a phase.
+    """
     return PHASE_IMAGES if unit == "rad" else ("signal",)
 
 
@@ -79,7 +84,10 @@ def statistics(image: np.ndarray) -> np.ndarray:
 
 
 def octave_shares(image: np.ndarray) -> np.ndarray:
-    """Logarithm of the share of the power that each of `OCTAVES` [cycles/px] holds; shape (5,). Windowed, since images are not periodic."""
+    """Logarithm of the share of the power in each of `OCTAVES` [cycles/px]; shape (5,).
+
+    A window is applied, since images are not periodic.
+    """
     window = np.outer(*(hann(size) for size in image.shape))
     power = np.abs(np.fft.fft2((image - image.mean()) * window)) ** 2
     radius = np.hypot(
@@ -93,7 +101,10 @@ def octave_shares(image: np.ndarray) -> np.ndarray:
 
 
 def windows(images: np.ndarray) -> list[np.ndarray]:
-    """Parts (I, y, x) of images (I, Y, X), as large as a training field or as the image is, from those with the larger half of the contrast."""
+    """Parts (I, y, x) of images (I, Y, X): the half of them with the larger contrast.
+
+    A part is as large as a training field, or as the image if that is smaller.
+    """
     sides = [min(WINDOW_PX, size) for size in images.shape[1:]]
     starts = [
         range(0, size - side + 1, side) for size, side in zip(images.shape[1:], sides, strict=True)
@@ -117,7 +128,10 @@ def vectors_of(prepared: NetworkInput, unit: str) -> np.ndarray:
 
 
 def channel_vectors(channels: np.ndarray, unit: str) -> np.ndarray:
-    """Statistics of the channels (C, Y, X) of a frame, window by window: (W, K); none where the frame is too small."""
+    """Statistics of the channels (C, Y, X) of a frame, window by window: (W, K).
+
+    There are none where the frame is too small.
+    """
     images = select_images(channels, unit).astype(np.float64)
     if min(images.shape[1:]) < SMALLEST_PX:
         return np.zeros((0, len(images) * len(STATISTICS)))
@@ -162,7 +176,8 @@ class TrainingDistribution:
         rows = np.concatenate(list(fields))
         if len(rows) <= rows.shape[1] or not held_out:
             raise ValueError(
-                f"{len(rows)} vectors of {rows.shape[1]} statistics were given; give more than that, 300 fields are a good start."
+                f"{len(rows)} vectors of {rows.shape[1]} statistics were given; give more than "
+                "that, 300 fields are a good start."
             )
         covariance = np.cov(rows, rowvar=False) + RIDGE * np.eye(rows.shape[1])
         plain = cls(mean=rows.mean(axis=0), covariance=covariance, threshold=np.inf, images=images)
@@ -173,7 +188,10 @@ class TrainingDistribution:
     def from_card(
         cls, values: Mapping[str, Any], unit: str = "counts"
     ) -> "TrainingDistribution | None":
-        """From `ModelCard.familiarity`; None where the card has none, or one of other images or statistics."""
+        """From `ModelCard.familiarity`.
+
+        None where the card has none, or one of other images or statistics.
+        """
         images = tuple(values.get("images", ("signal",)))
         if tuple(values.get("statistics", ())) != STATISTICS or images != image_names(unit):
             return None
@@ -204,7 +222,7 @@ class TrainingDistribution:
         return np.sqrt(np.einsum("wk,wk->w", away, np.linalg.solve(self.covariance, away.T).T))
 
     def oddest(self, vectors: np.ndarray) -> str:
-        """The statistic that is farthest from its mean, in its own standard deviations, in words."""
+        """Name the statistic that is farthest from its mean, in its own standard deviations."""
         scores = np.median((vectors - self.mean) / np.sqrt(np.diag(self.covariance)), axis=0)
         index = int(np.abs(scores).argmax())
         image, statistic = divmod(index, len(STATISTICS))
@@ -221,7 +239,7 @@ def familiarity_warnings(
     ----------
     frames : sequence of ndarray of shape (W, K)
         Vectors of each frame.
-    familiarity : Familiarity or None
+    familiarity : TrainingDistribution or None
     name : str
         Of the model.
     """
@@ -236,6 +254,6 @@ def familiarity_warnings(
     worst = max(unusual, key=lambda number: distances[number])
     part = f"{len(unusual)} of {len(frames)} frames are" if len(frames) > 1 else "the image is"
     return (
-        f"{part} unlike what {name} was trained on (distance {distances[worst]:.1f}, 99 % of its fields are below {familiarity.threshold:.1f}; "
-        f"{familiarity.oddest(frames[worst])}).",
+        f"{part} unlike what {name} was trained on (distance {distances[worst]:.1f}, 99 % of its "
+        f"fields are below {familiarity.threshold:.1f}; {familiarity.oddest(frames[worst])}).",
     )

@@ -1,7 +1,8 @@
 """A phase imaged once more, by the very image formation that was fitted to the planes.
 
-The phase of the fit is replaced by the phase of the result. Log-amplitude, illumination and the phase around
-the result are unknown. They are fitted again by conjugate gradients, with the phase of the result held fixed.
+The phase of the fit is replaced by the phase of the result. Log-amplitude, illumination and the
+phase around the result are unknown. They are fitted again by conjugate gradients, with the phase of
+the result held fixed.
 """
 
 from collections.abc import Sequence
@@ -131,8 +132,8 @@ class PhaseImaging:
     def place(self, image: np.ndarray) -> PhaseObject:
         """The object of the fit with another phase within the part.
 
-        The level of the image follows from the ring along its border. Outside the part, the difference
-        from the fit is mirrored and fades.
+        The level of the image follows from the ring along its border. Outside the part, the
+        difference from the fit is mirrored and fades.
         """
         phase = self.fit.estimate.maps[1].clone()
         difference = np.asarray(image, dtype=np.float64) - phase[self.part].double().cpu().numpy()
@@ -217,7 +218,10 @@ class PhaseImaging:
 
 
 def count_fitted(fit: Fit) -> float:
-    """Numbers of the object that a fit determines, as a share of the measured values; see `PowerLaws.fitted_numbers`."""
+    """Numbers of the object that a fit determines, as a share of the measured values.
+
+    See `PowerLaws.fitted_numbers`.
+    """
     return float(fit.laws.fitted_numbers(fit.model, fit.weight)) / max(
         1, int((fit.weight > 0).sum())
     )

@@ -1,10 +1,10 @@
 """Whether the planes fit their positions in reversed order better, found by trying it.
 
-Only the order can be tried. The sign of all positions cannot: U(-z; mu, -phi) is the complex conjugate of
-U(z; mu, phi). So the image of an object at z is that of the opposite phase at -z, whatever its strength and
-absorption. Where the positions lie symmetrically about focus, reversing their order is this same change of
-sign. The only sign of it are structures that come out thinner than what lies around them, see
-`plane_checks.sign_sentence`.
+Only the order can be tried. The sign of all positions cannot: U(-z; mu, -phi) is the complex
+conjugate of U(z; mu, phi). So the image of an object at z is that of the opposite phase at -z,
+whatever its strength and absorption. Where the positions lie symmetrically about focus, reversing
+their order is this same change of sign. The only sign of it are structures that come out thinner
+than what lies around them, see `plane_checks.sign_sentence`.
 """
 
 from collections.abc import Sequence
@@ -23,11 +23,13 @@ from napari_cvdm.tasks.phase_inversion import fit_surrounded
 
 TRIED_PX = 128
 SYMMETRY = 0.02  # of the largest distance from focus
-POOR_CHI2 = 1.2  # a fit that is worse, or that
-MUCH_ABSORPTION = (
-    1e-6  # needs more power of absorption, is worth the trial; see `PowerLaws.absorption`
-)
-CLEAR_EVIDENCE = 0.02  # of one measured value; on simulated fields at least 0.07 in the wrong order, at most -0.07 in the right one
+# The trial is worth its time for a fit with a larger chi-squared, or one that needs more power of
+# absorption; see `PowerLaws.absorption`.
+POOR_CHI2 = 1.2
+MUCH_ABSORPTION = 1e-6
+# Of one measured value. On simulated fields it is at least 0.07 in the wrong order and at most
+# -0.07 in the right one.
+CLEAR_EVIDENCE = 0.02
 
 
 def order_sentence(fit: Fit, request: RestoreRequest) -> str:
@@ -61,8 +63,9 @@ def order_sentence(fit: Fit, request: RestoreRequest) -> str:
     if reversed_order - as_given < CLEAR_EVIDENCE:
         return ""
     return (
-        f"the planes fit the positions in reversed order better (log-evidence {reversed_order - as_given:+.2g} for each "
-        f"pixel): the planes may be swapped. Try --defocus-um {' '.join(f'{z:g}' for z in reverse_positions(given))}."
+        "the planes fit the positions in reversed order better (log-evidence "
+        f"{reversed_order - as_given:+.2g} for each pixel): the planes may be swapped. Try "
+        f"--defocus-um {' '.join(f'{z:g}' for z in reverse_positions(given))}."
     )
 
 
@@ -81,7 +84,7 @@ def reverse_positions(given: Sequence[float]) -> tuple[float, ...]:
 
 
 def most_contrast(fit: Fit) -> tuple[Tensor, Tensor]:
-    """The part of `TRIED_PX` with the most contrast: planes (P, y, x), and their weight before it was refined."""
+    """The part of `TRIED_PX` with the most contrast: planes (P, y, x), and their initial weight."""
     planes, weight = fit.linearisation.expected + fit.residual, fit.weight * fit.laws.noise
     height, width = planes.shape[-2:]
     corners = [

@@ -1,4 +1,7 @@
-"""What was found between the planes besides the focus, in words: what was put right, what was not, and what to do."""
+"""Warnings about differences between the planes besides focus.
+
+Each sentence says what was corrected, what was not, and what to do.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from math import hypot
@@ -19,7 +22,9 @@ Found = Mapping[str, Any]
 
 
 def plane_warnings(frames: Sequence[Found]) -> tuple[str, ...]:
-    """One sentence for each kind of difference between the planes that was found, about the first frame that has it.
+    """One sentence for each kind of difference between the planes.
+
+    It describes the first frame that has the difference.
 
     Parameters
     ----------
@@ -39,7 +44,10 @@ def plane_warnings(frames: Sequence[Found]) -> tuple[str, ...]:
 
 
 def count_frames(sentences: Sequence[str]) -> tuple[str, ...]:
-    """The first sentence that is not empty and, if there are several frames, how many have one; one sentence a frame."""
+    """The first sentence that is not empty, from one sentence a frame.
+
+    With several frames, it also says how many frames have one.
+    """
     said = [(number, text) for number, text in enumerate(sentences) if text]
     if not said:
         return ()
@@ -57,11 +65,17 @@ def shift_sentence(found: Found) -> str:
         return ""
     down, right = found["shift_px"]
     error = found["shift_error_px"]
-    lies = f"the upper plane lies {down:+.2f} px down and {right:+.2f} px right of the lower (+-{error:.2f})"
+    lies = (
+        f"the upper plane lies {down:+.2f} px down and {right:+.2f} px right of the lower "
+        f"(+-{error:.2f})"
+    )
     if "shift_px" in found["corrected"]:
         return f"{lies}; it was moved back."
     if hypot(down, right) > max(SIGNIFICANCE * error, SMALLEST_SHIFT_PX):
-        return f"{lies}, more than the {LARGEST_SHIFT_PX:g} px that are moved back; crop both planes to the same field."
+        return (
+            f"{lies}, more than the {LARGEST_SHIFT_PX:g} px that are moved back; crop both planes "
+            "to the same field."
+        )
     return ""
 
 
@@ -69,7 +83,10 @@ def magnification_sentence(found: Found) -> str:
     """About a plane that is larger than the other."""
     if "magnification" not in found["corrected"]:
         return ""
-    return f"the upper plane is {found['magnification']:+.2%} larger than the lower (+-{found['magnification_error']:.2%}); it was scaled back."
+    return (
+        f"the upper plane is {found['magnification']:+.2%} larger than the lower "
+        f"(+-{found['magnification_error']:.2%}); it was scaled back."
+    )
 
 
 def light_sentence(found: Found) -> str:
@@ -78,7 +95,10 @@ def light_sentence(found: Found) -> str:
         return ""
     terms = (*found["ramp"], *found["quadratic"])
     down, right, *bowl = terms
-    changed = f"the light changed between the planes by {down:+.2%} from top to bottom and {right:+.2%} from left to right"
+    changed = (
+        f"the light changed between the planes by {down:+.2%} from top to bottom and {right:+.2%} "
+        "from left to right"
+    )
     changed += f", bowl {', '.join(f'{term:+.2%}' for term in bowl)} in y^2, x^2 and y x"
     if {"ramp", "quadratic"} & set(found["corrected"]):
         return f"{changed}; what of it is significant was divided out."
@@ -88,7 +108,10 @@ def light_sentence(found: Found) -> str:
         if abs(term) > max(SIGNIFICANCE * error, SMALLEST_LIGHT)
     ]
     if clear and max(clear) > LARGEST_LIGHT:
-        return f"{changed}, more than the {LARGEST_LIGHT:.0%} that are divided out; give a blank-field image of each plane as background."
+        return (
+            f"{changed}, more than the {LARGEST_LIGHT:.0%} that are divided out; give a "
+            "blank-field image of each plane as background."
+        )
     return ""
 
 
@@ -97,7 +120,10 @@ def brightness_sentence(found: Found) -> str:
     if abs(found["brightness"]) < OTHER_EXPOSURE and "brightness" not in found["corrected"]:
         return ""
     equalised = "; their means were made equal" if "brightness" in found["corrected"] else ""
-    return f"the upper plane is {found['brightness']:+.1%} brighter than the lower{equalised}. Use one exposure for both."
+    return (
+        f"the upper plane is {found['brightness']:+.1%} brighter than the lower{equalised}. Use "
+        "one exposure for both."
+    )
 
 
 def sign_sentence(found: Found) -> str:
@@ -105,7 +131,8 @@ def sign_sentence(found: Found) -> str:
     if found["sign"] >= 0:
         return ""
     return (
-        f"structures come out {-found['sign_rad']:.2g} rad below what lies around them, but cells are denser than their medium: the sign of dz may be flipped. "
+        f"structures come out {-found['sign_rad']:.2g} rad below what lies around them, but cells "
+        "are denser than their medium: the sign of dz may be flipped. "
         f"If it is, reverse the sign of all positions in defocus_um."
     )
 
@@ -115,7 +142,10 @@ def clipped_sentence(found: Found) -> str:
     if max(found["clipped"]) < FEW_CLIPPED:
         return ""
     shares = ", ".join(f"{share:.2%}" for share in found["clipped"])
-    return f"pixels are saturated ({shares} of the planes from the lowest up); the phase is uncertain there. Expose less."
+    return (
+        f"pixels are saturated ({shares} of the planes from the lowest up); the phase is uncertain "
+        "there. Expose less."
+    )
 
 
 def same_pixels_sentence(found: Found) -> str:

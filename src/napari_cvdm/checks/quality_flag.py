@@ -1,4 +1,4 @@
-"""What everything that is known of a result amounts to: a light with its reasons, and whether numbers may be taken from the pixels."""
+"""The quality flag of a result with its reasons, and whether its pixels may be quantified."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,15 +9,22 @@ from napari_cvdm.core.result import ForwardCheck, Provenance
 
 Colour = Literal["green", "amber", "red"]
 NOTHING_FOUND = "Nothing found that speaks against it."
-LARGEST_SHARE = 0.5  # of the structure above noise left over. A good phase (0.026 of 2 rad wrong) leaves 0.38: fine detail counts most between two planes
+# Share of the structure above noise that is left over. A good phase (0.026 of 2 rad wrong) leaves
+# 0.38: fine detail counts most between two planes.
+LARGEST_SHARE = 0.5
 PIXEL_TOLERANCE = 0.01
-BEATEN = "the deconvolution alone explains the measured image better (chi-squared {1:.2f}, the result {0:.2f}): compare the two."
-LEAST_BACKGROUND = 0.25  # of the frame within 0.05 rad of one phase: simulated cells have 0.65, a texture of 1.5 rad 0.13
+BEATEN = (
+    "the deconvolution alone explains the measured image better (chi-squared {1:.2f}, the result "
+    "{0:.2f}): compare the two."
+)
+# Share of the frame within 0.05 rad of one phase. Simulated cells have 0.65, a texture of 1.5 rad
+# has 0.13.
+LEAST_BACKGROUND = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QualityFlag:
-    """A colour, what made it so, and why numbers must not be taken from the pixels (empty where they may)."""
+    """The colour, its reasons, and why the pixels must not be quantified (empty where they may)."""
 
     colour: Colour
     reasons: tuple[str, ...]
@@ -40,7 +47,8 @@ def guessed(
         dark = isinstance(request.background, str) and request.background == "auto"
         level = (
             (
-                "the dark level was guessed from the image; give a dark image, or background none, to compare counts.",
+                "the dark level was guessed from the image; give a dark image, or background "
+                "none, to compare counts.",
             )
             if dark
             else ()
@@ -51,7 +59,8 @@ def guessed(
     if all(frame.get("background_share", 0.0) >= LEAST_BACKGROUND for frame in estimated):
         return ()
     return (
-        "the blank-field intensity was guessed, since no cell-free background was found; give a blank-field image as background.",
+        "the blank-field intensity was guessed, since no cell-free background was found; give a "
+        "blank-field image as background.",
     )
 
 
@@ -61,11 +70,13 @@ def estimated_optics(estimated: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     periods = [frame["cutoff_px"] for frame in estimated if frame.get("optics") == "estimated"]
     if "assumed" in sources:
         return (
-            "the optics are not known, and the image does not show them; give NA and wavelength, or a measured PSF.",
+            "the optics are not known, and the image does not show them; give NA and wavelength, "
+            "or a measured PSF.",
         )
     if periods:
         return (
-            f"optics estimated from the image: its finest waves are {min(periods):.2g} px long; give NA and wavelength, or a measured PSF.",
+            f"optics estimated from the image: its finest waves are {min(periods):.2g} px long; "
+            "give NA and wavelength, or a measured PSF.",
         )
     return ()
 
@@ -90,7 +101,7 @@ def unexplained(check: ForwardCheck) -> tuple[str, ...]:
 def quality_flag(
     grave: Sequence[str], guesses: Sequence[str], warnings: Sequence[str], check: ForwardCheck
 ) -> QualityFlag:
-    """The light of a result.
+    """The quality flag of a result.
 
     Parameters
     ----------
@@ -104,8 +115,9 @@ def quality_flag(
 
     Returns
     -------
-    Light
-        Red with a grave reason; else amber with a guess, a warning, or a check that failed or was not possible; else green.
+    QualityFlag
+        Red with a grave reason. Else amber with a guess, a warning, or a check that failed or was
+        not possible. Else green.
     """
     grave = [*grave, *unexplained(check)]
     checked = [] if check.explained else [check.verdict]
@@ -129,7 +141,7 @@ def quality_flag(
 
 
 def with_quality_flag(provenance: Provenance, light: QualityFlag) -> Provenance:
-    """The provenance with the light in it."""
+    """The provenance with the quality flag in it."""
     return replace(
         provenance,
         quantitative=not light.not_quantitative_because,

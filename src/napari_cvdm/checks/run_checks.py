@@ -24,7 +24,9 @@ from napari_cvdm.tasks.phase_posterior import PhasePosterior
 
 
 class RunChecks:
-    """Takes up frames, samples and means, as `ForwardRecord` does, and whether the frames are like the training data.
+    """Takes frames, samples and means, and checks them, as `ForwardRecord` does.
+
+    It also checks whether the frames are out of distribution.
 
     Parameters
     ----------
@@ -35,7 +37,8 @@ class RunChecks:
     earlier : Restoration, optional
         What this one goes on from.
     check : bool
-        Whether anything is compared with the measured image. A preview of one step is not: its mean is a regression.
+        Whether anything is compared with the measured image. A preview of one step is not compared,
+        because its mean is a regression.
     """
 
     def __init__(
@@ -84,7 +87,7 @@ class RunChecks:
         return self._forward.result()
 
     def warnings(self) -> tuple[str, ...]:
-        """What was found of the frames before they were sampled: planes that seem to be swapped, unfamiliar frames."""
+        """What was found before sampling: planes maybe swapped, frames out of distribution."""
         return (*count_frames(self._orders), *self.unfamiliar())
 
     def unfamiliar(self) -> tuple[str, ...]:
@@ -98,7 +101,7 @@ class RunChecks:
         unusable: Sequence[str],
         estimated: Sequence[Mapping[str, Any]],
     ) -> QualityFlag:
-        """The light of the result.
+        """The quality flag of the result.
 
         Parameters
         ----------

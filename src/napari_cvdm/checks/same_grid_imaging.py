@@ -1,4 +1,4 @@
-"""An image without noise against the noisy one that it was made of: what is left must look like noise."""
+"""A denoised image against its noisy measured image: the residual must look like noise."""
 
 from dataclasses import dataclass, field
 
@@ -11,9 +11,12 @@ from napari_cvdm.physics.camera_noise import CameraNoise
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SameGridImaging:
-    """A noisy image of a noiseless one on the same grid: y = a x + d + noise, a one gain and d one level.
+    """A noisy image of a noiseless one on the same grid: y = a x + d + noise.
 
-    No optics are needed. A reconstruction that keeps the noise has a chi-squared near 0, where the truth has 1.
+    The whole image has one gain a and one level d.
+
+    No optics are needed. A reconstruction that keeps the noise has a chi-squared near 0, where the
+    truth has 1.
 
     Parameters
     ----------
@@ -38,7 +41,10 @@ class SameGridImaging:
         return 0.0
 
     def compare(self, image: np.ndarray, fitted: Fitted | None = None) -> Comparison:
-        """An image (Y, X) in counts with the gain and the level that weighted least squares give it; nothing of the sample is fitted."""
+        """Compare an image (Y, X) in counts, with the gain and level of weighted least squares.
+
+        Nothing of the sample is fitted.
+        """
         variance = self.noise.variance(gaussian_filter(self.measured, SMOOTHING_PX))
         weight = self.valid / variance
         seen, wanted = (

@@ -1,8 +1,10 @@
 """SQUIRREL's two numbers, for comparison with other publications.
 
-Culley et al., Nature Methods 15, 263 (2018), as NanoPyx computes them: the super-resolved image, blurred by the Gaussian that fits best and scaled linearly,
-against the diffraction-limited image on the same grid. RSP is their Pearson correlation, RSE the root mean square of their difference. Both are
-blind below the optical limit: two lines in place of one, closer than the point spread function is wide, change them in the third decimal.
+Culley et al., Nature Methods 15, 263 (2018), as NanoPyx computes them. The super-resolved image is
+blurred by the Gaussian that fits best, scaled linearly, and compared with the diffraction-limited
+image on the same grid. RSP is their Pearson correlation, RSE the root mean square of their
+difference. Both are insensitive below the optical limit: two lines in place of one, closer than the
+width of the point spread function, change them in the third decimal.
 """
 
 from dataclasses import dataclass
@@ -20,7 +22,10 @@ FWHM_TO_SIGMA = 2.35482
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Squirrel:
-    """Resolution-scaled Pearson correlation, resolution-scaled error [units of the reference], and the blur that was fitted [px of the fine grid]."""
+    """Resolution-scaled Pearson correlation (RSP), resolution-scaled error (RSE), fitted blur.
+
+    The RSE is in units of the reference, the blur in pixels of the fine grid.
+    """
 
     rsp: float
     rse: float
@@ -30,8 +35,9 @@ class Squirrel:
 def squirrel(image: np.ndarray, reference: np.ndarray, upsampling: int) -> Squirrel:
     """RSP and RSE of a super-resolved image.
 
-    For a blur G the best linear scaling leaves RSE(G) = sd(reference) sqrt(1 - RSP(G)^2), so the blur of least error is that of largest correlation;
-    by Parseval's theorem all correlations follow from one transform of each image.
+    For a blur G the best linear scaling leaves RSE(G) = sd(reference) sqrt(1 - RSP(G)^2), so the
+    blur of least error is that of largest correlation. By Parseval's theorem all correlations
+    follow from one transform of each image.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Where, and whether, a model is used outside what it was trained for: said in words and in a mask."""
+"""Warnings and a mask for optics and pixels outside the training range of a model."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +13,9 @@ from napari_cvdm.models.checkpoint import ModelCard
 TOLERANCE = 1.02
 FAR = 10.0
 MEANING = {
-    "cutoff_px": "the period of the cut-off frequency in pixels (wavelength_um / (2 * na * pixel_um))",
+    "cutoff_px": (
+        "the period of the cut-off frequency in pixels (wavelength_um / (2 * na * pixel_um))"
+    ),
     "fresnel": "defocus_um over the pixel (wavelength_um * distance / (medium_index * pixel_um^2))",
 }
 AXES_THAT_ARE_NO_FOCUS = {"T": "time points", "C": "channels"}
@@ -21,14 +23,18 @@ AXES_THAT_ARE_NO_FOCUS = {"T": "time points", "C": "channels"}
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class OutOfRange:
-    """Pixels beyond the trained range of the output, and the reason in words ("" when there are none)."""
+    """Pixels outside the training range of the output, and the reason ("" if there are none)."""
 
     mask: np.ndarray = field(repr=False)
     reason: str
 
 
 def optics_values(request: RestoreRequest) -> dict[str, float]:
-    """The optics of a request that are known; Fresnel parameter lambda |dz| / (n px^2) and cut-off period where they follow from them."""
+    """The known optics of a request.
+
+    They include the Fresnel parameter lambda |dz| / (n px^2) and the cut-off period, where these
+    follow from the request.
+    """
     known = {name: request.known_optics(name) for name in OPTICS}
     values = {name: value for name, value in known.items() if value is not None}
     if request.defocus_um is not None and {"pixel_um", "wavelength_um", "medium_index"} <= set(
@@ -46,7 +52,9 @@ def optics_values(request: RestoreRequest) -> dict[str, float]:
 
 
 def optics_warnings(request: RestoreRequest, card: ModelCard) -> tuple[str, ...]:
-    """One sentence for every optics value outside the card's trained range, and for planes on one side of focus.
+    """One sentence for every optics value outside the training range of the card.
+
+    Planes that all lie on one side of focus have a sentence, too.
 
     Parameters
     ----------
@@ -77,11 +85,17 @@ def is_outside(card: ModelCard, name: str, value: float) -> bool:
 def outside(card: ModelCard, name: str, value: float) -> str:
     """The sentence that says it."""
     low, high = card.optics[name]
-    return f"{MEANING.get(name, name)} is {value:.4g}, outside the {low:g} to {high:g} that {card.name} was trained for; do not quantify this result."
+    return (
+        f"{MEANING.get(name, name)} is {value:.4g}, outside the {low:g} to {high:g} that "
+        f"{card.name} was trained for; do not quantify this result."
+    )
 
 
 def lens_warnings(estimated: Iterable[Mapping[str, Any]], card: ModelCard) -> tuple[str, ...]:
-    """One sentence where lenses that were measured or estimated, by what was estimated of each frame, are outside the trained range."""
+    """One sentence where measured or estimated lenses are outside the training range.
+
+    `estimated` holds what was estimated from each frame.
+    """
     cutoffs_px = [
         frame["cutoff_px"] for frame in estimated if frame.get("optics", "stated") != "stated"
     ]
@@ -90,7 +104,9 @@ def lens_warnings(estimated: Iterable[Mapping[str, Any]], card: ModelCard) -> tu
 
 
 def field_text(shape: tuple[int, ...], pixel_um: float) -> str:
-    """Size of the field in the sample, which everybody knows of their microscope: a forgotten binning makes it half or twice as wide.
+    """Size of the field in the sample.
+
+    Users know this size of their microscope. A forgotten binning makes it half or twice as wide.
 
     Parameters
     ----------
@@ -99,11 +115,17 @@ def field_text(shape: tuple[int, ...], pixel_um: float) -> str:
     pixel_um : float
     """
     height, width = shape[-2:]
-    return f"the field is {width * pixel_um:.4g} x {height * pixel_um:.4g} um ({width} x {height} px of {pixel_um:g} um)"
+    return (
+        f"the field is {width * pixel_um:.4g} x {height * pixel_um:.4g} um ({width} x {height} px "
+        f"of {pixel_um:g} um)"
+    )
 
 
 def far_from_training(request: RestoreRequest, card: ModelCard) -> bool:
-    """Whether an optics value is more than ten times outside its trained range, so that no pixel can be trusted."""
+    """Whether an optics value is more than ten times outside its training range.
+
+    Then no pixel can be trusted.
+    """
     ranges = {name: card.optics.get(name, (-np.inf, np.inf)) for name in optics_values(request)}
     return any(
         not ranges[name][0] / FAR <= value <= ranges[name][1] * FAR
@@ -117,8 +139,8 @@ def axes_warnings(image: ImageStack) -> tuple[str, ...]:
         return ()
     name = AXES_THAT_ARE_NO_FOCUS[image.taken_for_planes]
     return (
-        f"{image.source}: its {image.planes} {name} (axis {image.taken_for_planes}) were taken for planes of focus; "
-        f"give one file for each plane if they are not.",
+        f"{image.source}: its {image.planes} {name} (axis {image.taken_for_planes}) were taken for "
+        "planes of focus; give one file for each plane if they are not.",
     )
 
 
@@ -136,7 +158,7 @@ def beyond_trained_range(
 
     Returns
     -------
-    Beyond
+    OutOfRange
         All False for models without such a limit.
     """
     strength = (
@@ -154,6 +176,9 @@ def beyond_trained_range(
 
 
 def beyond_warning(share: float, card: ModelCard) -> str:
-    """One sentence on a share of pixels that is beyond the trained range."""
+    """One sentence on a share of pixels that is outside the training range."""
     most = card.training["simulation"]["strength_rad"][1]
-    return f"phase beyond the trained {most:g} rad in {share:.1%} of the pixels; they are marked invalid."
+    return (
+        f"phase beyond the trained {most:g} rad in {share:.1%} of the pixels; they are marked "
+        "invalid."
+    )

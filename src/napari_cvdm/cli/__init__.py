@@ -1,7 +1,7 @@
 """The command line: ``napari-cvdm restore | models | demo | train | simulate | export``.
 
-This module and `options` import nothing heavy, so that ``--help`` and a mistyped option are answered at once; the module of a
-command is imported when it is run.
+This module and `options` import nothing heavy, so that ``--help`` and a mistyped option are
+answered at once. The module of a command is imported when it is run.
 """
 
 import os
@@ -34,8 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0 on success; 2 on bad input, with one line on stderr that says what was given, what is allowed and what to try; 130 when
-        interrupted. With 2 and 130 no result is left behind.
+        0 on success. 2 on bad input, with one line on stderr that says what was given, what is
+        allowed and what to try. 130 when interrupted. With 2 and 130, no result is left behind.
     """
     reopen_closed_streams()
     try:
@@ -58,21 +58,24 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         _say(
             "error",
-            "the memory does not hold this image; crop it, give fewer frames at a time, choose --out NAME.ome.zarr, or use --device cpu on a larger machine.",
+            (
+                "the memory does not hold this image; crop it, give fewer frames at a time, choose "
+                "--out NAME.ome.zarr, or use --device cpu on a larger machine."
+            ),
         )
         return BAD_INPUT
     return 0
 
 
 def reopen_closed_streams() -> None:
-    """A job may be started with stdout or stderr closed (``>&-``): what is said then goes nowhere, and nothing fails of it."""
+    """Discard output to stdout or stderr if a job was started with it closed (``>&-``)."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
 
 
 def check_inputs_stay(arguments: Namespace, paths: Iterable[str]) -> None:
-    """ValueError where the folder that --overwrite would replace holds a file, or a model, that is read."""
+    """Raise ValueError if --overwrite would replace a folder that holds an input file or model."""
     out = Path(os.path.realpath(arguments.out))
     for path in paths:
         if (
@@ -81,7 +84,8 @@ def check_inputs_stay(arguments: Namespace, paths: Iterable[str]) -> None:
             and out in Path(os.path.realpath(path)).parents
         ):
             raise ValueError(
-                f"{path} lies in {arguments.out}, which --overwrite would replace; choose another folder with --out."
+                f"{path} lies in {arguments.out}, which --overwrite would replace; choose another "
+                "folder with --out."
             )
 
 
@@ -92,7 +96,10 @@ def describe_os_error(error: OSError) -> str:
         if error.filename is not None
         else error.strerror or str(error)
     )
-    return f"{what}. Check the name, the free space on that disk, and that you may read and write there."
+    return (
+        f"{what}. Check the name, the free space on that disk, and that you may read and write "
+        "there."
+    )
 
 
 @contextmanager
@@ -116,7 +123,11 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def say_done(message: str) -> None:
-    """Print what was made. The result is in place then: a reader that has gone away, or cannot spell it, does not undo it."""
+    """Print what was made.
+
+    The result is in place by then. An output stream that is closed, or that cannot encode it, does
+    not undo it.
+    """
     with suppress(OSError):
         print(
             message.encode(sys.stdout.encoding or "utf-8", "backslashreplace").decode(

@@ -1,4 +1,7 @@
-"""``napari-cvdm benchmark``: all models on all sets, each result in its own folder, and one table; what is there already is not computed again."""
+"""``napari-cvdm benchmark``: evaluate all models on all sets, and write one table.
+
+Each result has its own folder. Existing results are not computed again.
+"""
 
 import json
 import re
@@ -70,7 +73,11 @@ def folder_name(model_name: str, set_name: str) -> str:
 
 
 def result_of(arguments: Namespace, folder: Path, model_name: str, set_name: str) -> dict[str, Any]:
-    """The summary of a model on a set: the one that is there if it is of the same weights, card, pairs and sampling, else a new one."""
+    """Summary of a model on a set.
+
+    An existing one is used if it has the same weights, card, pairs and sampling; else a new one is
+    made.
+    """
     model = load_method(model_name)
     pairs = set_of(arguments, set_name, pairs_card(model), EVALUATION_SEED)
     wanted = {

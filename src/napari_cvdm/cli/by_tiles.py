@@ -13,7 +13,7 @@ from napari_cvdm.out_of_core.run import Executor, restore_by_tiles, run_serial
 
 
 def run_by_tiles(arguments: Namespace, files: Mapping[str, str]) -> None:
-    """Carry ``napari-cvdm restore`` out, block by block; what an earlier run has done is not done again.
+    """Carry out ``napari-cvdm restore`` block by block; blocks of an earlier run are kept.
 
     Parameters
     ----------

@@ -1,4 +1,7 @@
-"""``napari-cvdm calibrate``: the factor between spread and error, fitted on pairs whose truth is known, into the card of the model."""
+"""``napari-cvdm calibrate``: fit the factor between spread and error.
+
+The factor is fitted on pairs with known truth, and is written to the card of the model.
+"""
 
 import shutil
 from argparse import Namespace
@@ -57,7 +60,10 @@ def run(arguments: Namespace) -> None:
 
 
 def rescaled(arguments: Namespace, model: Checkpoint) -> Checkpoint:
-    """The model with the noise scale, of those that the arguments name, whose samples have the least CRPS; as it is where they name none."""
+    """Model with the noise scale of least CRPS, among those that the arguments name.
+
+    The model is returned as it is if they name none.
+    """
     if not arguments.noise_scales:
         return model
     pairs = set_of(arguments, arguments.set, model.card, CALIBRATION_SEED)
@@ -67,7 +73,8 @@ def rescaled(arguments: Namespace, model: Checkpoint) -> Checkpoint:
     )
     for scale, score in scores.items():
         say_done(
-            f"noise scale {scale:g}: CRPS {score.crps:.4g}, spread/skill {score.ratio:.2f}, the 90% interval covers {score.coverage['0.9']:.1%}"
+            f"noise scale {scale:g}: CRPS {score.crps:.4g}, spread/skill {score.ratio:.2f}, the "
+            f"90% interval covers {score.coverage['0.9']:.1%}"
         )
     return with_noise_scale(model, min(scores, key=lambda scale: scores[scale].crps))
 
@@ -87,26 +94,41 @@ def sentence(calibration: Calibration, scores: Scores) -> str:
     interval = (
         f"{calibration.level:.0%} of the errors are below {calibration.factor:g} times the spread"
     )
-    return f"{interval} of {calibration.samples} samples at {calibration.steps} steps; fitted on {calibration.fields} fields{left_out}."
+    return (
+        f"{interval} of {calibration.samples} samples at {calibration.steps} steps; fitted on "
+        f"{calibration.fields} fields{left_out}."
+    )
 
 
 def checked(
     arguments: Namespace, model: Checkpoint, scores: Scores, calibration: Calibration
 ) -> str:
-    """Coverage on fields that the factor was not fitted on: each left out in turn, and new ones of a simulation."""
+    """Coverage on fields that the factor was not fitted on.
+
+    They are each field left out in turn, and new fields of a simulation.
+    """
     said = "too few fields to leave one out."
     if len(scores.fields) > least_fields(calibration.level):
-        said = f"each field by the factor of the others: {shares(left_out_coverage(scores.fields, calibration.level))}"
+        said = (
+            "each field by the factor of the others: "
+            f"{shares(left_out_coverage(scores.fields, calibration.level))}"
+        )
     count = arguments.fields if arguments.check is None else arguments.check
     if arguments.set not in NAMED or not count:
         return said
     pairs = set_of(arguments, arguments.set, model.card, EVALUATION_SEED, count)
     fresh = with_bar(scores_of(pairs, model, sampling_of(arguments)), "checking")
-    return f"{said}\n{len(fresh.fields)} fields that were not used for fitting: {shares(covered(fresh.fields, calibration.factor))}"
+    return (
+        f"{said}\n{len(fresh.fields)} fields that were not used for fitting: "
+        f"{shares(covered(fresh.fields, calibration.factor))}"
+    )
 
 
 def shares(coverage: np.ndarray) -> str:
     """Mean coverage over fields with its standard error, and how far single fields are from it."""
     error = coverage.std(ddof=1) / np.sqrt(len(coverage)) if len(coverage) > 1 else np.nan
     low, middle, high = np.quantile(coverage, (0.1, 0.5, 0.9))
-    return f"coverage {coverage.mean():.1%} (standard error {error:.1%}); of single fields {low:.1%}, {middle:.1%}, {high:.1%} (quantiles 0.1, 0.5, 0.9)."
+    return (
+        f"coverage {coverage.mean():.1%} (standard error {error:.1%}); of single fields {low:.1%}, "
+        f"{middle:.1%}, {high:.1%} (quantiles 0.1, 0.5, 0.9)."
+    )

@@ -47,7 +47,10 @@ class Sample:
 
 
 def sample_images(samples: int) -> Iterator[Sample]:
-    """A pair of defocused planes of cells, and a widefield image of an endoplasmic reticulum, each to be restored with so many posterior samples."""
+    """Sample images, each to be restored with this number of posterior samples.
+
+    They are a pair of defocused planes of cells, and a widefield image of an endoplasmic reticulum.
+    """
     planes = cell_planes()
     yield Sample(
         title="Quantitative phase from two defocused brightfield planes",
@@ -69,7 +72,10 @@ def _request(image: ImageStack, model: str, samples: int, **optics: object) -> R
 
 
 def run(arguments: Namespace) -> None:
-    """Carry out ``napari-cvdm demo``: DIR gets the inputs, a folder of results and a PNG for each model, and the commands that make the results again.
+    """Carry out ``napari-cvdm demo``.
+
+    DIR gets the inputs, a folder of results and a PNG for each model, and the commands that make
+    the results again.
 
     Raises
     ------
@@ -100,7 +106,10 @@ def _command(sample: Sample, out: Path) -> list[str]:
 
 
 def _restore_sample(sample: Sample, command: list[str], work: Path, out: Path) -> str:
-    """Write the input, restore it as the command says, and draw; files lie in `work`, which will be called `out`."""
+    """Write the input, restore it with the command, and draw the figure.
+
+    The files lie in `work`, which will be renamed to `out`.
+    """
     request, image = sample.request, sample.request.image
     folder = work / request.model
     folder.mkdir()
@@ -123,7 +132,7 @@ def _restore_sample(sample: Sample, command: list[str], work: Path, out: Path) -
 
 
 def panels(image: ImageStack, restoration: Restoration, truth: np.ndarray) -> list[Panel]:
-    """What the picture of a sample shows: input, mean, truth; standard deviation, error of the mean, rate.
+    """Panels of a sample: input, mean, truth; standard deviation, error of the mean, rate.
 
     Parameters
     ----------

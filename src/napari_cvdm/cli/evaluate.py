@@ -44,7 +44,10 @@ def run(arguments: Namespace) -> None:
 def evaluate_into(
     folder: Path, arguments: Namespace, model_name: str, set_name: str
 ) -> tuple[dict[str, Any], list[str]]:
-    """Evaluate a model on a set, and write everything into an existing folder; the summary, and the names of the files."""
+    """Evaluate a model on a set, and write the files into an existing folder.
+
+    Returns the summary and the names of the files.
+    """
     model = load_method(model_name)
     pairs = set_of(arguments, set_name, pairs_card(model), EVALUATION_SEED)
     found = with_bar(evaluate(pairs, model, sampling_of(arguments)), f"evaluating {model_name}")
@@ -77,6 +80,7 @@ def headline(values: dict[str, Any]) -> str:
         else f"the calibrated interval covers {calibrated['coverage']['mean']:.1%}"
     )
     return (
-        f"RMSE {mean:.3g} (one sample {sample:.3g}) {values['unit']}; of {count} samples the 90% interval covers {last['coverage']['0.9']['mean']:.1%}, "
+        f"RMSE {mean:.3g} (one sample {sample:.3g}) {values['unit']}; of {count} samples the 90% "
+        f"interval covers {last['coverage']['0.9']['mean']:.1%}, "
         f"spread/skill {last['spread_skill']:.2f}; {interval}."
     )

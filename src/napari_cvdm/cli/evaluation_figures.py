@@ -1,4 +1,7 @@
-"""Figures of an evaluation: coverage, error against spread, sparsification, rank correlations, and the first field."""
+"""Figures of an evaluation.
+
+They show coverage, error against spread, sparsification, rank correlations and the first field.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path

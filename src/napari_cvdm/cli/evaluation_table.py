@@ -1,4 +1,4 @@
-"""The summary of an evaluation as Markdown tables: the numbers of ``metrics.json``, and no others."""
+"""The summary of an evaluation as Markdown tables, with the numbers of ``metrics.json`` only."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,15 +22,24 @@ GROUP = {
     "spread_skill": "spread/skill",
     "auroc": "AUROC",
 }
-INTRODUCTION = """{model} on {said}. {fields} fields{left_out}; {samples} samples, {steps} steps, {sampler}.
-Over the {valid} of the pixels that can be trusted. Means over fields, with 95 % bootstrap intervals over fields where they are given. Unit: {unit}. Images are
-compared as they are; the range of PSNR and SSIM is that of the truth (0.1 to 99.9 percentile). {piston}
-"""
-PISTON = "The constant of a phase, which the planes do not tell, is taken out, but for the row that says so."
+INTRODUCTION = (
+    "{model} on {said}. {fields} fields{left_out}; {samples} samples, {steps} steps, {sampler}.\n"
+    "Over the {valid} of the pixels that can be trusted. Means over fields, with 95 % bootstrap "
+    "intervals over fields where they are given. Unit: {unit}. Images are\n"
+    "compared as they are; the range of PSNR and SSIM is that of the truth (0.1 to 99.9 "
+    "percentile). {piston}\n"
+)
+PISTON = (
+    "The constant of a phase, which the planes do not tell, is taken out, but for the row that "
+    "says so."
+)
 FITTED = "The row *fitted* is after one least-squares gain and offset for each field."
-SPREAD_NOTE = """Intervals are those of a normal distribution, with Student's t and sqrt(1 + 1/N) for N samples.
-AUROC: how well the spread finds the tenth of the pixels with the largest errors; 0.5 is chance.
-"""
+SPREAD_NOTE = (
+    "Intervals are those of a normal distribution, with Student's t and sqrt(1 + 1/N) "
+    "for N samples.\n"
+    "AUROC: how well the spread finds the tenth of the pixels with the largest errors; "
+    "0.5 is chance.\n"
+)
 
 
 def tables(found: Mapping[str, Any]) -> str:
@@ -72,7 +81,10 @@ def shown(value: Any, digits: int = 3) -> str:
     if isinstance(value, Mapping):
         if value.get("low") is None or value["low"] == value["high"]:
             return shown(value["mean"], digits)
-        return f"{shown(value['mean'], digits)} ({shown(value['low'], digits)} to {shown(value['high'], digits)})"
+        return (
+            f"{shown(value['mean'], digits)} ({shown(value['low'], digits)} to "
+            f"{shown(value['high'], digits)})"
+        )
     if value is None:
         return "–"
     return str(value) if isinstance(value, int) else f"{value:.{digits}g}"
@@ -132,7 +144,10 @@ def _uncertainty(found: Mapping[str, Any]) -> str:
         ]
         for count, one in found["uncertainty"].items()
     ]
-    note = "Intervals are those of a normal distribution, with Student's t and sqrt(1 + 1/N) for N samples. AUROC: the spread finds the tenth of largest errors.\n"
+    note = (
+        "Intervals are those of a normal distribution, with Student's t and sqrt(1 + 1/N) for N "
+        "samples. AUROC: the spread finds the tenth of largest errors.\n"
+    )
     return "## Spread\n\n" + note + "\n" + markdown(head, rows)
 
 
@@ -141,7 +156,10 @@ def _calibrated(found: Mapping[str, Any]) -> str:
     if one is None:
         return "## Calibration\n\nThe model is not calibrated for these steps and this sampler.\n"
     made = f"factor {said['factor']:g} at {said['samples']} samples, fitted on {said['set']}"
-    return f"## Calibration\n\nThe calibrated interval ({made}), made for {one['level']:.0%} of the errors, covers {shown(one['coverage'])} of them.\n"
+    return (
+        f"## Calibration\n\nThe calibrated interval ({made}), made for {one['level']:.0%} of the "
+        f"errors, covers {shown(one['coverage'])} of them.\n"
+    )
 
 
 def _ranks(found: Mapping[str, Any]) -> str:
@@ -151,7 +169,10 @@ def _ranks(found: Mapping[str, Any]) -> str:
 
 def _resolution(found: Mapping[str, Any]) -> str:
     rows = [[name, shown(value)] for name, value in found["resolution_nm"].items()]
-    note = "Decorrelation analysis (Descloux 2019) needs no truth and rewards invented sharpness as much as true sharpness.\n"
+    note = (
+        "Decorrelation analysis (Descloux 2019) needs no truth and rewards invented sharpness as "
+        "much as true sharpness.\n"
+    )
     return (
         "## Resolution [nm]\n\n"
         + note
@@ -169,7 +190,10 @@ def _two_points(found: Mapping[str, Any]) -> str:
     rows = [
         [name, *(f"{share:.0%}" for share in shares)] for name, shares in points["apart"].items()
     ]
-    note = f"Share of {points['pairs']} simulated point pairs that are seen as two (a dip to 0.81), by their distance."
+    note = (
+        f"Share of {points['pairs']} simulated point pairs that are seen as two (a dip to 0.81), "
+        "by their distance."
+    )
     return f"\n{note}\n\n" + markdown(["", *heads], rows)
 
 
@@ -180,7 +204,10 @@ def _group(tag: str, groups: Mapping[str, Any]) -> str:
 
 def _cost(found: Mapping[str, Any]) -> str:
     cost = found["cost"]
-    seconds = f"{cost['seconds_per_field']:.3g} s and {cost['steps_per_field']} steps of the sampler for a field ({cost['seconds_per_step']:.3g} s each)"
+    seconds = (
+        f"{cost['seconds_per_field']:.3g} s and {cost['steps_per_field']} steps of the sampler for "
+        f"a field ({cost['seconds_per_step']:.3g} s each)"
+    )
     memory = (
         ""
         if cost["peak_memory_mb"] is None

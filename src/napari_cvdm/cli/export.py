@@ -38,11 +38,13 @@ def _as_bundle(arguments: Namespace) -> None:
     if needless:
         option = "--" + needless[0].replace("_", "-")
         raise UsageError(
-            f"{option} is fixed in a bioimageio package only; leave it out, or add --format bioimageio."
+            f"{option} is fixed in a bioimageio package only; leave it out, or add --format "
+            "bioimageio."
         )
     path = write_bundle(model_folder(arguments.model), arguments.out, overwrite=arguments.overwrite)
     say_done(
-        f"{path}: the model in one file; add it elsewhere with napari-cvdm models add {path.name} --to DIR"
+        f"{path}: the model in one file; add it elsewhere with napari-cvdm models add {path.name} "
+        "--to DIR"
     )
 
 

@@ -1,4 +1,7 @@
-"""``napari-cvdm models``: what ships, what each model is for, and where it stops; ``models add`` puts one among your own."""
+"""``napari-cvdm models``: list the shipped models, their purpose and their limits.
+
+``models add`` adds a model to your own.
+"""
 
 import json
 import textwrap
@@ -19,9 +22,10 @@ BASELINES_HEADLINE = (
 
 
 def run(arguments: Namespace) -> None:
-    """Carry out ``napari-cvdm models``: print every card, in short or (``--json``) in full, or add a model.
+    """Carry out ``napari-cvdm models``.
 
-    The classical methods stand apart, after the models; ``--json`` has the cards of models alone.
+    Every card is printed, in short or (``--json``) in full, or a model is added. The classical
+    methods follow the models. ``--json`` has the cards of models only.
 
     Raises
     ------
@@ -89,7 +93,11 @@ def description(name: str, card: ModelCard, size: int) -> str:
 
 
 def baseline_description(method: Baseline) -> str:
-    """A classical method as text: a headline and one paragraph for each of task, parameter, optics, resolution, source and limits."""
+    """Describe a classical method as text.
+
+    The text is a headline and one paragraph for each of task, parameter, optics, resolution, source
+    and limits.
+    """
     card, default = method.card, getattr(method, method.parameter)
     entries = {
         "task": f"{card.inputs} -> {card.unit}",
@@ -111,11 +119,17 @@ def interval(card: ModelCard) -> str:
     """What the card says about the spread, in words."""
     said = card.calibration
     if not said:
-        return "not calibrated: nobody has compared its spread with its errors; see napari-cvdm calibrate"
+        return (
+            "not calibrated: nobody has compared its spread with its errors; see napari-cvdm "
+            "calibrate"
+        )
     sampled = f"{said['samples']} samples at {said['steps']} steps" + (
         f", noise scale {card.noise_scale:g}" if card.noise_scale != 1 else ""
     )
-    return f"{said['level']:.0%} of the errors are below {said['factor']:g} times the spread of {sampled}; fitted on {said['fields']} fields ({said['set']})"
+    return (
+        f"{said['level']:.0%} of the errors are below {said['factor']:g} times the spread of "
+        f"{sampled}; fitted on {said['fields']} fields ({said['set']})"
+    )
 
 
 def _paragraph(label: str, text: str) -> str:

@@ -1,6 +1,7 @@
 """Every command and every option, and nothing heavy.
 
-An option that is left out is left out of the parsed arguments, too, so that the defaults stand in one place: `RestoreRequest`.
+An option that is not given is absent from the parsed arguments, too. The defaults therefore stand
+in one place, `RestoreRequest`.
 """
 
 import argparse
@@ -28,7 +29,7 @@ class UsageError(ValueError):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that raises its complaint, as one line, instead of printing the usage and leaving the program."""
+    """A parser that raises an error of one line, and does not print the usage or exit."""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
@@ -36,7 +37,10 @@ class Parser(argparse.ArgumentParser):
         self._negative_number_matcher = re.compile(r"-\.?\d")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As of argparse, but the positions of planes end at the first word that is no number: an image may follow."""
+        """Parse as argparse does, but end the plane positions at the first word that is no number.
+
+        An image may follow them.
+        """
         return super().parse_known_args(
             _with_positions_last(sys.argv[1:] if args is None else list(args)), namespace
         )
@@ -86,12 +90,19 @@ def build_parser() -> Parser:
     Returns
     -------
     Parser
-        Its arguments carry `command`: restore, models, demo, train, simulate, export, evaluate, benchmark or calibrate.
+        Its arguments have `command`: restore, models, demo, train, simulate, export, evaluate,
+        benchmark or calibrate.
     """
     parser = Parser(
         prog="napari-cvdm",
-        description="Super-resolved images and quantitative phase maps, each with how far it can be trusted.",
-        epilog="Exit status: 0 done; 2 bad input, said in one line; 130 interrupted. With 2 and 130 no result is left behind.",
+        description=(
+            "Super-resolved images and quantitative phase maps, each with how far it can be "
+            "trusted."
+        ),
+        epilog=(
+            "Exit status: 0 done; 2 bad input, said in one line; 130 interrupted. With 2 and 130 "
+            "no result is left behind."
+        ),
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
@@ -101,7 +112,10 @@ def build_parser() -> Parser:
         _command(
             commands,
             "models",
-            "list the models that ship with this program and the classical baselines, or add a model to your own",
+            (
+                "list the models that ship with this program and the classical baselines, or add a "
+                "model to your own"
+            ),
         )
     )
     demo = _command(
@@ -172,7 +186,10 @@ def _add_restore(parser: Parser) -> None:
         "--model",
         required=True,
         metavar="NAME_OR_PATH",
-        help="a shipped model or a classical baseline (see napari-cvdm models), or a checkpoint folder",
+        help=(
+            "a shipped model or a classical baseline (see napari-cvdm models), or a checkpoint "
+            "folder"
+        ),
     )
     _add_result_folder(parser)
     _add_sampling(parser.add_argument_group("sampling"))
@@ -193,7 +210,10 @@ def _add_restore(parser: Parser) -> None:
         type=whole,
         nargs=4,
         metavar=("TOP", "BOTTOM", "LEFT", "RIGHT"),
-        help="restore this part of the image only, in pixels of the input; BOTTOM and RIGHT are the first ones outside",
+        help=(
+            "restore this part of the image only, in pixels of the input; BOTTOM and RIGHT are the "
+            "first ones outside"
+        ),
     )
     extra.add_argument(
         "--keep-samples",
@@ -224,7 +244,9 @@ def _add_blocks(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--scheduler",
         metavar="WHERE",
-        help="on a cluster: local:N for N processes here, or tcp://host:port of a scheduler of dask",
+        help=(
+            "on a cluster: local:N for N processes here, or tcp://host:port of a scheduler of dask"
+        ),
     )
 
 
@@ -254,7 +276,9 @@ def _add_sampling(group: "argparse._ArgumentGroup") -> None:
         "--tile",
         type=whole,
         metavar="PX",
-        help="side of a tile; changes memory and time, and the pixels only by rounding (default 512)",
+        help=(
+            "side of a tile; changes memory and time, and the pixels only by rounding (default 512)"
+        ),
     )
 
 
@@ -266,7 +290,10 @@ def _add_planes(group: "argparse._ArgumentGroup") -> None:
         metavar=("Z1 Z2", "Z3"),
         help="position of each plane, in their order, + toward the objective: -1 1",
     )
-    condenser = "numerical aperture of the illumination (phase), at most the index; left out, the light is taken for coherent"
+    condenser = (
+        "numerical aperture of the illumination (phase), at most the index; left out, the light is "
+        "taken for coherent"
+    )
     group.add_argument("--condenser-na", type=number, metavar="NA", help=condenser)
 
 
@@ -296,19 +323,28 @@ def _add_optics(group: "argparse._ArgumentGroup", *, background: bool = True) ->
     group.add_argument(
         "--background",
         metavar="auto|none|FILE",
-        help="blank-field (dark) level: auto estimates it, none says that it is divided out (zero) already, FILE is an image of it (default auto)",
+        help=(
+            "blank-field (dark) level: auto estimates it, none says that it is divided out (zero) "
+            "already, FILE is an image of it (default auto)"
+        ),
     )
     group.add_argument(
         "--psf",
         metavar="FILE",
-        help="measured point spread function of the microscope (fluorescence): one plane, or a stack in focus",
+        help=(
+            "measured point spread function of the microscope (fluorescence): one plane, or a "
+            "stack in focus"
+        ),
     )
     group.add_argument(
         "--align",
         choices=ALIGNMENTS,
         metavar="off|auto",
-        help="of two planes: auto takes back a shift, a magnification or a change of the light between them where it is significant, "
-        "and reports it; off leaves them as they are (default off)",
+        help=(
+            "of two planes: auto takes back a shift, a magnification or a change of the light "
+            "between them where it is significant, and reports it; off leaves them as they are "
+            "(default off)"
+        ),
     )
 
 
@@ -321,7 +357,10 @@ def _add_models(parser: Parser) -> None:
     add.add_argument(
         "model",
         metavar="FILE_OR_FOLDER",
-        help="a bundle that napari-cvdm export made, or a checkpoint folder; nothing in it is executed",
+        help=(
+            "a bundle that napari-cvdm export made, or a checkpoint folder; nothing in it is "
+            "executed"
+        ),
     )
     add.add_argument(
         "--to",
@@ -360,7 +399,10 @@ def _add_export(parser: Parser) -> None:
         choices=FORMATS,
         default="bundle",
         metavar="NAME",
-        help="bundle, for napari-cvdm models add; or bioimageio, packages of the BioImage Model Zoo (default bundle)",
+        help=(
+            "bundle, for napari-cvdm models add; or bioimageio, packages of the BioImage Model Zoo "
+            "(default bundle)"
+        ),
     )
     parser.add_argument(
         "--author",
@@ -411,7 +453,10 @@ def _add_train(parser: Parser) -> None:
 def _add_simulate(parser: Parser) -> None:
     kinds, said = (
         ("phase", "widefield", "denoising"),
-        "two to five defocused planes, one fluorescence image and a sharper one, or one with and without noise",
+        (
+            "two to five defocused planes, one fluorescence image and a sharper one, or one with "
+            "and without noise"
+        ),
     )
     parser.add_argument("kind", choices=kinds, metavar="|".join(kinds), help=said)
     _add_result_folder(parser)
@@ -431,7 +476,10 @@ def _add_simulate(parser: Parser) -> None:
         metavar="FILE",
         help="take the ranges of optics and noise from this recipe",
     )
-    said = "invert (phase) or deconvolve (fluorescence) every field for a training; those that DIR has already are kept"
+    said = (
+        "invert (phase) or deconvolve (fluorescence) every field for a training; those that DIR "
+        "has already are kept"
+    )
     parser.add_argument("--solved", action="store_true", default=False, help=said)
 
 
@@ -496,7 +544,10 @@ def _add_pairs(parser: Parser, samples: int) -> None:
     )
 
 
-_SET_HELP = "simulation, dim, other-optics, or a folder with the folders measured/ and truth/ (default simulation)"
+_SET_HELP = (
+    "simulation, dim, other-optics, or a folder with the folders measured/ and truth/ (default "
+    "simulation)"
+)
 
 
 def _add_evaluate(parser: Parser) -> None:
@@ -560,7 +611,10 @@ def _add_calibrate(parser: Parser) -> None:
         metavar="P",
         help="share of the errors to be below factor times spread (default 0.9)",
     )
-    scales = "first choose, of these factors for the noise that the sampler adds at each step, the one of least CRPS (default: that of the model)"
+    scales = (
+        "first choose, of these factors for the noise that the sampler adds at each step, the one "
+        "of least CRPS (default: that of the model)"
+    )
     parser.add_argument(
         "--noise-scales", type=number, nargs="+", default=None, metavar="S", help=scales
     )

@@ -43,7 +43,11 @@ def set_of(
 
 
 def pairs_card(method: Checkpoint | Baseline) -> ModelCard:
-    """The card that says which fields to simulate: a model's own; a classical method, which learned from none, takes the shipped model of its task."""
+    """The card that says which fields to simulate.
+
+    A model has its own. A classical method has no training, and takes the card of the shipped model
+    of its task.
+    """
     if not isinstance(method, Baseline):
         return method.card
     return next(card for _, card in shipped_models() if card.task == method.task)

@@ -44,7 +44,8 @@ def bar(title: str, total: int | None = None, initial: int = 0) -> Any:
     Returns
     -------
     tqdm
-        Where stderr is no terminal, it writes nothing in the first ten seconds and no oftener than every ten.
+        If stderr is no terminal, it writes nothing in the first ten seconds, and at most once in
+        ten seconds.
     """
     if sys.stderr.isatty():
         return tqdm(

@@ -1,4 +1,4 @@
-"""``napari-cvdm restore``: image files in, a folder with the reconstruction and its provenance out."""
+"""``napari-cvdm restore``: make a folder with reconstruction and provenance from image files."""
 
 import hashlib
 import os
@@ -116,7 +116,8 @@ def check_in_memory(arguments: Namespace) -> None:
     given = [name for name in ("block", "halo", "scheduler") if hasattr(arguments, name)]
     if given:
         raise RequestError(
-            f"--{given[0]} works block by block: choose a name with --out that ends in .ome.zarr, or leave it out."
+            f"--{given[0]} works block by block: choose a name with --out that ends in .ome.zarr, "
+            "or leave it out."
         )
 
 
@@ -142,7 +143,7 @@ def file_sha256(path: Path) -> str:
 
 
 def files_of(arguments: Namespace) -> dict[str, str]:
-    """The files that the arguments name, by option: image, image2, image3 and so on, background, psf."""
+    """Files that the arguments name, by option: image, image2, image3, ..., background, psf."""
     images = [arguments.image, *arguments.image2]
     files = dict(zip(roles_of_images(len(images)), images, strict=True))
     background = getattr(arguments, "background", "auto")
@@ -151,7 +152,10 @@ def files_of(arguments: Namespace) -> dict[str, str]:
 
 
 def settings_of(arguments: Namespace) -> dict[str, Any]:
-    """Every option that was given, by its name; the restoration knows the others, and what ``auto`` came to."""
+    """Every option that was given, by its name.
+
+    The restoration has the others, and the values chosen for ``auto``.
+    """
     left_out = ("command", *OPTICS, "defocus_um", "condenser_na", "precision")
     given = {**vars(arguments), "image2": None, **files_of(arguments)}
     return {
@@ -209,19 +213,27 @@ def request_of(arguments: Namespace, card: ModelCard, locate: Locate = Path) -> 
 
 
 def read_background(path: Path) -> np.ndarray:
-    """The blank-field (dark-field) image of a file, shape (Y, X) or (P, Y, X); RequestError where it is not finite."""
+    """Read the blank-field (dark-field) image of a file, shape (Y, X) or (P, Y, X).
+
+    Raises RequestError if it is not finite.
+    """
     background = read_image(path).array
     if not np.isfinite(background).all():
         raise RequestError(
-            f"the background {path} has NaN or infinite pixels; give a blank-field image without, or --background auto."
+            f"the background {path} has NaN or infinite pixels; give a blank-field image without, "
+            "or --background auto."
         )
     return background
 
 
 def check_axes(request: RestoreRequest) -> None:
-    """RequestError where an image file cannot hold what is asked for: it has T, Z, C and one more axis."""
+    """Raise RequestError if an image file cannot hold the axes of the result.
+
+    A file has T, Z, C and one more axis.
+    """
     frames = [letter for letter in request.image.axes if letter not in "PYX"]
     if len(frames) > len(_OME_AXES) and (request.keep_samples or request.schedule_points):
         raise RequestError(
-            f"{request.image.source}: axes {request.image.axes} leave no room for samples or schedule points; give fewer axes, or neither of the two options."
+            f"{request.image.source}: axes {request.image.axes} leave no room for samples or "
+            "schedule points; give fewer axes, or neither of the two options."
         )

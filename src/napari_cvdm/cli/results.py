@@ -26,7 +26,8 @@ def images_of(restoration: Restoration) -> Iterator[tuple[str, np.ndarray, str, 
     Yields
     ------
     tuple
-        For example ``("mean", array of shape (T, Y, X), "TYX", "rad")``. ``valid`` is 1 where the result can be trusted, else 0.
+        For example ``("mean", array of shape (T, Y, X), "TYX", "rad")``.
+        ``valid`` is 1 where the result can be trusted, else 0.
     """
     axes, unit = restoration.axes, restoration.unit
     yield "mean", restoration.mean, axes, unit
@@ -44,7 +45,10 @@ def images_of(restoration: Restoration) -> Iterator[tuple[str, np.ndarray, str, 
 
 
 def first_pixel_um(restoration: Restoration, place: Mapping[str, float]) -> tuple[float, float]:
-    """Position (y, x) of the first output pixel's centre [um]: a finer grid starts half a pixel before the input's (0 if not known)."""
+    """Position (y, x) of the centre of the first output pixel [um]; an unknown input position is 0.
+
+    A finer grid starts half a pixel before that of the input.
+    """
     shift = -(restoration.upsampling - 1) / 2 * restoration.pixel_um
     top, _, left, _ = restoration.region or (0, 0, 0, 0)
     pixel_um = restoration.pixel_um * restoration.upsampling
@@ -92,7 +96,10 @@ def write_images(folder: Path, restoration: Restoration, place: Mapping[str, flo
 
 
 def _write_check(folder: Path, restoration: Restoration, place: Mapping[str, float]) -> list[str]:
-    """Write what the reconstruction leaves unexplained, and where, on the grid of the camera; nothing where that is not known."""
+    """Write the residual of the forward check and its local chi-squared, on the camera's grid.
+
+    Nothing is written where they are not known.
+    """
     check = restoration.forward
     if check is None:
         return []
@@ -135,7 +142,8 @@ def write_provenance(
     folder : Path
     restoration : Restoration
     settings : mapping
-        Every option by its name; they stand over those of the restoration, which add what was left out.
+        Every option by its name. They take precedence over those of the restoration, which add what
+        was left out.
     inputs : mapping
         Path and SHA-256 of every file, by option.
     timings_s : mapping

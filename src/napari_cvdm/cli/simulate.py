@@ -75,7 +75,8 @@ def check(arguments: Namespace) -> None:
     """RequestError where count or seed are not allowed."""
     if not 1 <= arguments.count <= LARGEST_COUNT:
         raise RequestError(
-            f"count is {arguments.count}; allowed is 1 to {LARGEST_COUNT}. Several folders hold more."
+            f"count is {arguments.count}; allowed is 1 to {LARGEST_COUNT}. Several folders hold "
+            "more."
         )
     if arguments.seed < 0:
         raise RequestError(
@@ -97,7 +98,8 @@ def ranges_of(arguments: Namespace) -> PhaseRanges | WidefieldRanges:
     recipe = read_recipe(arguments.recipe)
     if recipe.simulation is None or type(recipe.simulation) is not kind:
         raise RequestError(
-            f"{arguments.recipe} is a recipe for {recipe.task}, not for {arguments.kind}; give the other kind, or another recipe."
+            f"{arguments.recipe} is a recipe for {recipe.task}, not for {arguments.kind}; give the "
+            "other kind, or another recipe."
         )
     return recipe.simulation
 
@@ -105,7 +107,7 @@ def ranges_of(arguments: Namespace) -> PhaseRanges | WidefieldRanges:
 def write_pair(
     folder: Path, name: str, seed: int, ranges: PhaseRanges | WidefieldRanges
 ) -> dict[str, Any]:
-    """Write an image and its truth, whose file names begin with `name`; returns what is behind them."""
+    """Write an image and its truth to files that begin with `name`; return how they were made."""
     return (
         write_phase(folder, name, seed, ranges)
         if isinstance(ranges, PhaseRanges)
@@ -114,9 +116,10 @@ def write_pair(
 
 
 def write_phase(folder: Path, name: str, seed: int, ranges: PhaseRanges) -> dict[str, Any]:
-    """Write planes (over their blank-field intensity) and the phase [rad]; returns what is behind them.
+    """Write planes (over their blank-field intensity) and the phase [rad].
 
-    A file has one z step, so that of more than two planes, whose steps differ, is left out.
+    Returns how they were made. A file has one z step. It is left out for more than two planes,
+    whose steps differ.
     """
     pair = simulate_phase(seed, ranges)
     pixel_um, positions = pair.microscope.pixel_um, pair.defocus_um
@@ -149,7 +152,10 @@ def write_phase(folder: Path, name: str, seed: int, ranges: PhaseRanges) -> dict
 def write_fluorescence(
     folder: Path, name: str, seed: int, ranges: WidefieldRanges
 ) -> dict[str, Any]:
-    """Write a camera image and what ought to be made of it, on a grid as fine or finer [counts]; returns what is behind them."""
+    """Write a camera image and its truth [counts], on a grid as fine or finer.
+
+    Returns how they were made.
+    """
     pair = ranges.simulated(seed)
     pixel_um, finer = pair.microscope.pixel_um, pair.truth.shape[-1] // pair.counts.shape[-1]
     shift = -(finer - 1) / (2 * finer) * pixel_um

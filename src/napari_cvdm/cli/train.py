@@ -68,7 +68,8 @@ def check_folder(out: Path, resume: bool) -> None:
     filled = out.is_dir() and any(out.iterdir())
     if filled and not resume:
         raise RequestError(
-            f"{out} is not empty; choose another folder, or say --resume to continue the training in it."
+            f"{out} is not empty; choose another folder, or say --resume to continue the training "
+            "in it."
         )
     if resume and not (out / STATE).exists():
         raise RequestError(
@@ -77,7 +78,7 @@ def check_folder(out: Path, resume: bool) -> None:
 
 
 def _relay(request: TrainRequest, name: str) -> Trained:
-    """Print a line for every step that is reported, under a bar that tells the time left in the stage."""
+    """Print a line for every reported step, under a bar with the time left in the stage."""
     stage, shown = "", None
     warned = set[str]()  # each failure is said once
     with closing(train(request)) as steps:
@@ -101,7 +102,8 @@ def _relay(request: TrainRequest, name: str) -> Trained:
                 if finding.name not in warned:
                     warned.add(finding.name)
                     tqdm.write(
-                        f"{finding.name} ({finding.value:.3g}, threshold {finding.threshold:.3g}): {finding.advice}"
+                        f"{finding.name} ({finding.value:.3g}, threshold {finding.threshold:.3g}): "
+                        f"{finding.advice}"
                     )
     if shown is not None:
         shown.close()
@@ -120,7 +122,10 @@ def line_of(step: TrainStep, shown: Any) -> str:
     terms = "  ".join(f"{name} {value:.4g}" for name, value in step.terms.items())
     pace = (shown.n - shown.initial) / max(shown.format_dict["elapsed"], 1e-9)
     if step.score is not None:
-        terms += f"  held out: RMSE {step.score.rmse:.4g}  CRPS {step.score.crps:.4g}  spread/error {step.score.spread_ratio:.2f}"
+        terms += (
+            f"  held out: RMSE {step.score.rmse:.4g}  CRPS {step.score.crps:.4g}  spread/error "
+            f"{step.score.spread_ratio:.2f}"
+        )
     if step.skipped:
         terms += f"  skipped {step.skipped}"
     left = f"  left {tqdm.format_interval((step.total - step.step) / pace)}" if pace > 0 else ""

@@ -1,1 +1,4 @@
-"""Images, optics, requests, results and the numbers that all of them share; knows no task and no network."""
+"""Images, optics, requests, results and shared numerical code.
+
+This package does not depend on any task or network.
+"""

@@ -26,7 +26,7 @@ class DeviceError(ValueError):
 
 
 def available_devices() -> tuple[str, ...]:
-    """Names that `pick_device` accepts on this machine, the best first, ``cpu`` always among them."""
+    """Names that `pick_device` accepts on this machine, best first; ``cpu`` is always included."""
     names = (
         [f"cuda:{index}" for index in range(torch.cuda.device_count())]
         if torch.cuda.is_available()
@@ -89,7 +89,10 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 def to_device(pixels: np.ndarray, device: torch.device) -> Tensor:
-    """Pixels on a device; to a GPU through pinned memory, so that they travel while it computes and nobody waits for them."""
+    """Copy pixels to a device.
+
+    A copy to a GPU uses pinned memory, so that it runs while the GPU computes.
+    """
     tensor = torch.from_numpy(pixels)
     return (
         tensor.pin_memory().to(device, non_blocking=True)
@@ -99,7 +102,10 @@ def to_device(pixels: np.ndarray, device: torch.device) -> Tensor:
 
 
 def prefers_sequential(device: torch.device) -> bool:
-    """Whether images are convolved as fast one after the other as together: so on a CPU, and each gives the same bytes in any company."""
+    """Whether images are convolved as fast one by one as in a batch.
+
+    This is so on a CPU. One by one, each image gives the same bytes whatever else is computed.
+    """
     return device.type == "cpu"
 
 
@@ -111,12 +117,15 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def accelerator_lost(error: BaseException) -> bool:
-    """Whether an error says that the accelerator failed in the middle of work; CUDA does not recover from that within the same process."""
+    """Whether an error says that the accelerator failed during work.
+
+    CUDA does not recover from that within the same process.
+    """
     return isinstance(error, torch.AcceleratorError) or str(error).startswith("CUDA error")
 
 
 def release_memory(device: torch.device) -> None:
-    """Give cached blocks back to the accelerator, so that other programs (and the next try) can have them."""
+    """Free cached blocks of the accelerator for other programs and for the next try."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":
@@ -124,7 +133,10 @@ def release_memory(device: torch.device) -> None:
 
 
 class _LiveStorage(TorchDispatchMode):
-    """Adds up the bytes of all tensors that are alive, op by op: the CPU has no allocator statistics of its own."""
+    """Add up the bytes of all live tensors, operation by operation.
+
+    PyTorch has no allocator statistics for the CPU.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -133,7 +145,9 @@ class _LiveStorage(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # nothing is compiled here; to be hidden from the compiler, torch would import it first, for seconds
+        # Nothing is compiled here. To hide this from the compiler, torch would first import it,
+        # which takes seconds.
+        return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self._seen.update(
@@ -174,7 +188,8 @@ def peak_memory(device: torch.device, work: Callable[[], object]) -> int:
     Returns
     -------
     int
-        On CUDA from the allocator; elsewhere the tensors that were alive at once (without what a convolution keeps for itself).
+        On CUDA, the peak of the allocator. Elsewhere, the tensors that were alive at once, without
+        the workspace of a convolution.
     """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -196,7 +211,10 @@ def seconds_of(device: torch.device, work: Callable[[], object]) -> float:
 
 
 def benchmark_px(device: torch.device) -> int:
-    """Side of an output [px] on which speeds can be compared: small ones are all overhead, and a large one takes a CPU seconds."""
+    """Side of an output [px] on which speeds can be compared.
+
+    On a small output, overhead dominates. A large output takes seconds on a CPU.
+    """
     return 128 if device.type == "cpu" else 512
 
 

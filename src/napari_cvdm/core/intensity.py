@@ -1,4 +1,7 @@
-"""Intensity scales that can be undone: counts in, dimensionless numbers to the network, counts out."""
+"""Intensity scales that can be inverted.
+
+Counts become dimensionless numbers for the network, and these become counts again.
+"""
 
 from dataclasses import dataclass
 
@@ -15,7 +18,9 @@ MAD_TO_SIGMA = 1.4826
 
 
 def noise_sigma(image: np.ndarray) -> float:
-    """Standard deviation of the pixel noise, by the median of a 2 x 2 checkerboard difference (Immerkaer-like).
+    """Standard deviation of the pixel noise.
+
+    The estimate is the median of a 2 x 2 checkerboard difference (Immerkaer-like).
 
     Parameters
     ----------
@@ -24,7 +29,8 @@ def noise_sigma(image: np.ndarray) -> float:
     Returns
     -------
     float
-        In units of the image; smooth structure cancels to second order. Zero for an image of a single row or column.
+        In units of the image. Smooth structure cancels to second order. Zero for an image of a
+        single row or column.
     """
     if min(image.shape) < 2:
         return 0.0
@@ -34,16 +40,20 @@ def noise_sigma(image: np.ndarray) -> float:
 def checkerboard_sigma(
     top_left: np.ndarray, bottom_left: np.ndarray, top_right: np.ndarray, bottom_right: np.ndarray
 ) -> float:
-    """Standard deviation of the noise from the four corners of 2 x 2 patches: MAD of a - b - c + d, over 2; arrays of one shape."""
+    """Standard deviation of the noise from the four corners of 2 x 2 patches.
+
+    It is the MAD of a - b - c + d, over 2. All arrays have one shape.
+    """
     return (
         MAD_TO_SIGMA * grouped_median(np.abs(top_left - bottom_left - top_right + bottom_right)) / 2
     )
 
 
 def grouped_median(sizes: np.ndarray) -> float:
-    """Median of values >= 0 that may be rounded: equal values count as spread evenly over their rounding step.
+    """Median of values >= 0 that may be rounded.
 
-    Whole counts have few different values, and their plain median jumps; where no values are equal, it is the plain median.
+    Equal values count as spread evenly over their rounding step. Whole counts have few different
+    values, and their plain median jumps. Where no values are equal, the result is the plain median.
     """
     levels, counts = np.unique(sizes, return_counts=True)
     below = np.cumsum(counts) - counts
@@ -56,9 +66,10 @@ def grouped_median(sizes: np.ndarray) -> float:
 
 
 def clipping_level(plane: np.ndarray) -> int | None:
-    """The value at which a camera's plane (Y, X) was cut off: the top of its type, or a largest value at which pixels pile up (12 bits in 16).
+    """Value at which a camera's plane (Y, X) was clipped.
 
-    None where none was, and for numbers that are no integers.
+    It is the top of the integer type, or a largest value at which pixels pile up (12 bits in 16).
+    None where no pixel was clipped, and for numbers that are not integers.
     """
     if plane.dtype.kind not in "ui":
         return None
@@ -74,7 +85,8 @@ def unclipped_mean(sample: np.ndarray, mean: float) -> float:
     Parameters
     ----------
     sample : ndarray of shape (Y, X)
-        The plane or even parts of it, as the camera gave them; shows at which value the plane was cut off, and how often.
+        The plane, or evenly drawn parts of it, as measured. It shows at which value the plane was
+        clipped, and how often.
     mean : float
         Of all pixels of the plane.
     """
@@ -84,7 +96,10 @@ def unclipped_mean(sample: np.ndarray, mean: float) -> float:
 
 
 def dark_level(counts: np.ndarray) -> float:
-    """The first percentile of an image [counts]: what a field that is not full of structure shows where there is none."""
+    """First percentile of an image [counts].
+
+    A field that is not full of structure shows this level where there is no structure.
+    """
     return float(np.percentile(counts, DARK_PERCENTILE))
 
 
@@ -105,9 +120,11 @@ class IntensityScale:
 
     @classmethod
     def fit(cls, image: np.ndarray, offset: float) -> "IntensityScale":
-        """Scale of a whole fluorescence image: its robust brightest signal, but never less than 12 noise deviations.
+        """Fit the scale of a whole fluorescence image.
 
-        The floor is what keeps a blank field blank: without it, noise would be stretched to look like structure.
+        The scale is the robust brightest signal, but at least 12 standard deviations of the noise.
+        This floor keeps a blank field blank. Without it, noise would be stretched to look like
+        structure.
 
         Parameters
         ----------
@@ -127,7 +144,10 @@ class IntensityScale:
 
     @classmethod
     def of_statistics(cls, bright: float, noise: float, offset: float) -> "IntensityScale":
-        """The same from the bright percentile and the noise deviation [counts] of an image that is not in memory."""
+        """Scale of an image that is not in memory, from its numbers [counts].
+
+        The numbers are the bright percentile, the standard deviation of the noise and the offset.
+        """
         scale = max(bright - offset, NOISE_FLOOR * noise)
         return cls(offset=offset, scale=scale if scale > 0 else 1.0)
 

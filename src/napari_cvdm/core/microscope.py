@@ -40,7 +40,8 @@ class Microscope:
     medium_index : float
         Refractive index of the medium between the planes, 1.0 to 2.0.
     na : float, optional
-        Numerical aperture of detection, 0.01 up to the medium (or immersion) index; None when unlimited or unknown.
+        Numerical aperture of detection, 0.01 up to the medium (or immersion) index. None if it is
+        unlimited or unknown.
 
     Raises
     ------
@@ -74,7 +75,10 @@ class Microscope:
                 "na",
                 self.na,
                 (0.01, self.medium_index),
-                "NA cannot exceed the refractive index: raise medium_index (oil 1.518) or lower na.",
+                (
+                    "NA cannot exceed the refractive index: raise medium_index (oil 1.518) or "
+                    "lower na."
+                ),
             )
 
 
@@ -149,7 +153,8 @@ def check_defocus(values: Sequence[float]) -> tuple[float, ...]:
     if len(values) < FEWEST_PLANES:
         given = f"{len(values)} value{'' if len(values) == 1 else 's'}"
         raise OpticsError(
-            f"defocus_um has {given}; at least two are needed, one for each plane, for example -1 1."
+            f"defocus_um has {given}; at least two are needed, one for each plane, for example -1 "
+            "1."
         )
     positions = tuple(float(value) for value in values)
     limits = (-DEFOCUS_LIMIT_UM, DEFOCUS_LIMIT_UM)
@@ -158,14 +163,17 @@ def check_defocus(values: Sequence[float]) -> tuple[float, ...]:
     for lower, upper in pairwise(sorted(positions)):
         if upper - lower < SMALLEST_DISTANCE_UM:
             raise OpticsError(
-                f"defocus_um has {lower:g} and {upper:g}, the same plane twice; positions must differ by {SMALLEST_DISTANCE_UM:g} um or more, for example -1 1."
+                f"defocus_um has {lower:g} and {upper:g}, the same plane twice; positions must "
+                f"differ by {SMALLEST_DISTANCE_UM:g} um or more, for example -1 1."
             )
     return positions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Camera:
-    """A linear camera: electrons = Poisson(photons * efficiency) + read noise; counts = electrons / gain + offset.
+    """A linear camera with Poisson noise and read noise.
+
+    electrons = Poisson(photons * efficiency) + read noise; counts = electrons / gain + offset.
 
     Parameters
     ----------

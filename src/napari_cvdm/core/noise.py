@@ -1,7 +1,8 @@
-"""Gaussian noise that belongs to pixels: the same value at the same absolute pixel, whatever the tiling.
+"""Gaussian noise that depends on the absolute pixel, and not on the tiling.
 
-The plane is cut into blocks of 64 x 64 pixels; each block has its own counter-based Philox stream, keyed by the seed and
-started at (sample, step, block row, block column) (Salmon et al., SC 2011).
+The plane is cut into blocks of 64 x 64 pixels. Each block has its own counter-based Philox stream.
+The seed is its key, and it starts at (sample, step, block row, block column) (Salmon et al., SC
+2011).
 """
 
 import numpy as np

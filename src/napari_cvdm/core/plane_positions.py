@@ -37,7 +37,10 @@ def position_warnings(request: RestoreRequest) -> tuple[str, ...]:
 
 
 def file_warnings(request: RestoreRequest) -> tuple[str, ...]:
-    """The sentences that need the image: a z step of the file that differs, and planes that `align` leaves as they are."""
+    """Warnings that need the image.
+
+    They name a z step of the file that differs, and planes that `align` leaves as they are.
+    """
     return (*z_step_warning(request), *not_aligned_warning(request))
 
 
@@ -47,13 +50,14 @@ def one_sided_warning(request: RestoreRequest) -> tuple[str, ...]:
     if positions is None or min(positions) <= 0 <= max(positions):
         return ()
     return (
-        f"all planes lie on one side of focus: defocus_um is {_listed(positions)}. Phase and absorption cannot be told apart "
+        f"all planes lie on one side of focus: defocus_um is {_listed(positions)}. Phase and "
+        "absorption cannot be told apart "
         f"well there. Take planes on both sides of focus, or one in focus.",
     )
 
 
 def z_step_warning(request: RestoreRequest) -> tuple[str, ...]:
-    """Warn if the file states a z step that differs from a step of ``defocus_um`` by more than 5 %."""
+    """Warn if a z step of the file differs from a step of ``defocus_um`` by more than 5 %."""
     image, positions = request.image, request.defocus_um
     stated = image.place.get("z_step_um")
     if not stated or positions is None or image.taken_for_planes != "Z":
@@ -63,7 +67,8 @@ def z_step_warning(request: RestoreRequest) -> tuple[str, ...]:
     if abs(worst - stated) <= STEP_TOLERANCE * stated:
         return ()
     return (
-        f"{image.source} states a z step of {stated:g} um, but defocus_um ({_listed(positions)}) has a step of {worst:g} um. "
+        f"{image.source} states a z step of {stated:g} um, but defocus_um ({_listed(positions)}) "
+        f"has a step of {worst:g} um. "
         f"defocus_um was used; correct it if the file is right.",
     )
 
@@ -74,7 +79,8 @@ def not_aligned_warning(request: RestoreRequest) -> tuple[str, ...]:
     if request.align != "auto" or planes <= ALIGNED_PLANES:
         return ()
     return (
-        f"align is auto, but only two planes can be aligned; the {planes} planes were taken as they are.",
+        f"align is auto, but only two planes can be aligned; the {planes} planes were taken as "
+        "they are.",
     )
 
 

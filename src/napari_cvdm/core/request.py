@@ -1,7 +1,7 @@
-"""What is asked for: frozen requests, checked when they are made.
+"""Frozen requests, validated when they are made.
 
-The names of the fields are the names of the command-line options, of the fields in the dock and of the entries in
-``provenance.json``.
+The names of the fields are also the names of the command-line options, of the fields in the dock
+and of the entries in ``provenance.json``.
 """
 
 import re
@@ -41,8 +41,10 @@ def _check_region(region: tuple[int, int, int, int], image: "ImageStack") -> Non
     inside = 0 <= top and bottom <= height and 0 <= left and right <= width
     if not inside or min(bottom - top, right - left) < SMALLEST_REGION_PX:
         raise RequestError(
-            f"region is {' '.join(map(str, region))} (top, bottom, left, right); it must lie within 0 {height} 0 {width} "
-            f"and be at least {SMALLEST_REGION_PX} px wide and high. Leave it out for the whole image."
+            f"region is {' '.join(map(str, region))} (top, bottom, left, right); it must lie "
+            f"within 0 {height} 0 {width} "
+            f"and be at least {SMALLEST_REGION_PX} px wide and high. Leave it out for the whole "
+            "image."
         )
 
 
@@ -53,7 +55,8 @@ def _check_positions(defocus_um: tuple[float, ...], image: "ImageStack") -> None
     if planes is not None and planes != positions:
         raise RequestError(
             f"{image.source}: the image has {planes} plane{'' if planes == 1 else 's'}, but "
-            f"defocus_um has {positions} positions; give one position for each plane, in their order."
+            f"defocus_um has {positions} positions; give one position for each plane, in their "
+            "order."
         )
 
 
@@ -64,19 +67,23 @@ class ImageStack:
     Parameters
     ----------
     array : ndarray, or a lazy array such as dask's
-        Pixels, one dimension for each letter of `axes`. Of a lazy array only the frames that are restored are read, one by one.
+        Pixels, one dimension for each letter of `axes`. Of a lazy array, only the frames that are
+        restored are read, one by one.
     axes : str
         Letters among T, C, Z, S (sample), P (defocus plane), Y, X, each at most once, ending in YX.
     pixel_um : float, optional
-        Pixel size in the sample [um]; None when the file does not say (1.0 exactly, or "pixel", count as not said).
+        Pixel size in the sample [um]. None if the file does not state it. Exactly 1.0 and "pixel"
+        count as not stated.
     source : str
         Where the image came from: a file or a layer's name.
     metadata : mapping
-        Optics that the file names, by the names of `RestoreRequest` (``wavelength_um``, ``na``, ``medium_index``).
+        Optics that the file states, by the names of `RestoreRequest` (``wavelength_um``, ``na``,
+        ``medium_index``).
     taken_for_planes : str
-        The letter that the file had for what is now axis P; "" when nobody had to guess.
+        The letter that the file had for what is now axis P; "" if no guess was needed.
     place : mapping
-        Where the image lies, as far as the file says: ``z_step_um``, and ``y_um``, ``x_um`` of the first pixel's centre.
+        Position of the image, as far as the file states it: ``z_step_um``, and ``y_um``, ``x_um``
+        of the first pixel's centre.
 
     Raises
     ------
@@ -114,11 +121,13 @@ class ImageStack:
         )
         if not fits or not set(self.axes) <= set(AXES):
             raise RequestError(
-                f"{self.source}: axes {self.axes!r} do not fit an array of shape {self.array.shape}; letters of {AXES}, one for each dimension, ending in YX."
+                f"{self.source}: axes {self.axes!r} do not fit an array of shape "
+                f"{self.array.shape}; letters of {AXES}, one for each dimension, ending in YX."
             )
         if self.array.size == 0:
             raise RequestError(
-                f"{self.source}: the image is empty (shape {self.array.shape}); give an image with pixels in it."
+                f"{self.source}: the image is empty (shape {self.array.shape}); give an image with "
+                "pixels in it."
             )
 
 
@@ -148,11 +157,13 @@ class MeasuredPsf:
     def __post_init__(self) -> None:
         if self.array.ndim != 2 or min(self.array.shape) < SMALLEST_PSF_PX:
             raise RequestError(
-                f"{self.source}: a PSF of shape {self.array.shape}; one plane of at least {SMALLEST_PSF_PX} x {SMALLEST_PSF_PX} px is needed."
+                f"{self.source}: a PSF of shape {self.array.shape}; one plane of at least "
+                f"{SMALLEST_PSF_PX} x {SMALLEST_PSF_PX} px is needed."
             )
         if not np.isfinite(self.array).all() or not np.ptp(self.array):
             raise RequestError(
-                f"{self.source}: the PSF has NaN or infinite pixels, or none that is brighter than another; give the image of a bead."
+                f"{self.source}: the PSF has NaN or infinite pixels, or none that is brighter than "
+                "another; give the image of a bead."
             )
         check_optics(pixel_um=self.pixel_um, wavelength_um=None, medium_index=None, na=None)
 
@@ -163,7 +174,9 @@ EARLIER = {
     "condenser_na": None,
     "psf": None,
 }  # settings of results that were made before these were choices
-STEPS = 6  # evaluations of sde-2m: the fewest within 2 % of the best CRPS, see `python -m benchmarks.evaluations`
+# Evaluations of sde-2m: the fewest within 2 % of the best CRPS, see
+# `python -m benchmarks.evaluations`.
+STEPS = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -173,14 +186,16 @@ class RestoreRequest:
     Parameters
     ----------
     image : ImageStack
-        The measured image. For a phase model it carries a plane axis ``P`` of two or more planes just before YX.
+        The measured image. For a phase model it has an axis ``P`` of two or more planes just before
+        YX.
     model : str
         Name of a shipped model or path of a checkpoint folder.
     samples : int
         Posterior samples, 1 to 1024. One sample has no spread: variance is zero.
     steps : int
-        Evaluations of the network for each sample, 1 to 1000, of which the first is one for all samples. One is a preview: the regression,
-        without what samples draw beside it, in which all samples are alike.
+        Network evaluations for each sample, 1 to 1000. The first one is shared by all samples. One
+        step is a preview: it gives the regression without the random draws, and all samples are
+        alike.
     seed : int
         Chooses the noise; the same seed gives the same bytes on one CPU in one precision.
     sampler : {"sde-2m", "ode-2m", "ddim", "ancestral"}
@@ -188,34 +203,42 @@ class RestoreRequest:
     device : str
         ``auto``, ``cpu``, ``cuda:0`` or ``mps``.
     precision : {"fp32", "bf16", "auto"}
-        Of the network's convolutions alone. bf16 moves the samples by a few per cent of the spread, and is faster on most GPUs and on processors that have it.
-        ``auto`` measures both on the device (of a job on a cluster: where it is planned), and takes bf16 where it pays; the result says which it was.
+        Precision of the network's convolutions only. bf16 moves the samples by a few per cent of
+        the spread. It is faster on most GPUs and on processors that support it. ``auto`` measures
+        both on the device (for a job on a cluster, where it is planned), and takes bf16 where it
+        pays. The result records the choice.
     tile : int
-        Side of a square tile [px of the input]; it changes memory and time; the pixels only by rounding.
+        Side of a square tile [px of the input]. It changes memory and time; it changes the pixels
+        only by rounding.
     pixel_um, wavelength_um, medium_index, na : float, optional
-        Optics; what is None is taken from `image`, or missed aloud.
+        Optics. What is None is taken from `image`. OpticsError is raised where a needed one is
+        missing.
     defocus_um : tuple of float, optional
-        Signed positions of the planes [um], one for each plane of `image`, two or more. Phase models only.
+        Signed positions of the planes [um], one for each plane of `image`, two or more. Phase
+        models only.
     condenser_na : float, optional
-        Numerical aperture of the illumination, 0 up to the medium index and at most 1.6. None and 0 are coherent light.
-        Phase models only.
+        Numerical aperture of the illumination, 0 up to the medium index and at most 1.6. None and 0
+        are coherent light. Phase models only.
     background : {"auto", "none"} or ndarray of shape (Y, X) or (P, Y, X)
-        ``auto`` estimates the blank-field intensity (phase) or the dark level (fluorescence); ``none`` says that it is
-        already divided out (phase) or zero (fluorescence); an array is a blank-field (dark-field) image. Of fluorescence, ``auto`` takes
-        off the first percentile, with what fills the field in it.
+        ``auto`` estimates the blank-field intensity (phase) or the dark level (fluorescence).
+        ``none`` says that it is already divided out (phase) or zero (fluorescence). An array is a
+        blank-field (dark-field) image. For fluorescence, ``auto`` subtracts the first percentile,
+        which includes any signal that fills the field.
     psf : MeasuredPsf, optional
-        Of the microscope (fluorescence); decides over NA and wavelength.
+        Of the microscope (fluorescence). It takes precedence over NA and wavelength.
     align : {"off", "auto"}
-        ``auto`` measures what differs between the two planes besides the focus (shift, magnification, light), takes back what
-        is significant and reports all of it; ``off`` changes nothing, and reports what needs no registration (sign, exposure,
-        saturation, one image given twice). Phase models only.
+        ``auto`` measures differences of the two planes other than the focus (shift, magnification,
+        light), corrects those that are significant and reports all of them. ``off`` changes
+        nothing, and reports what needs no registration (sign, exposure, saturation, one image given
+        twice). Phase models only.
     schedule_points : int
         Number of times at which the gamma and beta maps are returned, 0 to 1000.
     keep_samples : bool
         Whether every posterior sample is returned.
     region : tuple of int, optional
-        (top, bottom, left, right): the part of the image to restore, in pixels of the input; bottom and right are the first
-        ones outside. What is global (background, US-TIE, intensity) is still taken from the whole image.
+        (top, bottom, left, right) of the part of the image to restore, in pixels of the input.
+        Bottom and right are the first ones outside. Global quantities (background, US-TIE,
+        intensity) are still taken from the whole image.
 
     Raises
     ------
@@ -267,7 +290,8 @@ class RestoreRequest:
             )
         if self.align not in ALIGNMENTS:
             raise RequestError(
-                f"align is {self.align!r}; allowed are {', '.join(ALIGNMENTS)}. off takes the planes as they are."
+                f"align is {self.align!r}; allowed are {', '.join(ALIGNMENTS)}. off takes the "
+                "planes as they are."
             )
         if self.defocus_um is not None:
             _check_positions(self.defocus_um, self.image)
@@ -278,7 +302,7 @@ class RestoreRequest:
             check_condenser(self.condenser_na, self.known_optics("medium_index"))
 
     def known_optics(self, name: str) -> float | None:
-        """The optics value `name`, from the request or else from the image; None when neither says it."""
+        """Optics value `name` of the request, or else of the image; None if neither states it."""
         given = getattr(self, name)
         if given is None:
             given = self.image.pixel_um if name == "pixel_um" else self.image.metadata.get(name)
@@ -302,7 +326,7 @@ class RestoreRequest:
 
 
 def image_roles(paths: Iterable[str]) -> tuple[str, ...]:
-    """The names of the image files among options, in the order of the planes: image, image2, image3 and so on."""
+    """Names of the image files among options, in plane order: image, image2, image3 and so on."""
     return tuple(
         sorted(
             (role for role in paths if IMAGE_ROLE.fullmatch(role)),
@@ -323,7 +347,8 @@ def restore_command(request: RestoreRequest, paths: Mapping[str, str], out: str)
     ----------
     request : RestoreRequest
     paths : mapping of str to str
-        Files by option: ``image``, and ``image2``, ``image3``, ..., ``background`` and ``psf`` where there are such.
+        Files by option: ``image``, and, where present, ``image2``, ``image3``, ..., ``background``
+        and ``psf``.
     out : str
         Folder for the results.
 

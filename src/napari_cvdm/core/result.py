@@ -20,8 +20,13 @@ NUMBERS = (
     "axes",
 )
 WORSE = 1.25  # times the chi-squared of the deconvolution: more is no matter of noise
-LEAST_CHI2 = 0.3  # half of the noise kept gives 0.25; a transmission that is fitted takes the truth of a phase down to 0.45
-BLIND_SPOT = "The check is blind to detail below the optical limit: what it finds explained may still be invented there."
+# Keeping half of the noise gives 0.25. The true phase gives as little as 0.45 where a transmission
+# is fitted.
+LEAST_CHI2 = 0.3
+BLIND_SPOT = (
+    "The check is blind to detail below the optical limit: what it finds explained may still be "
+    "invented there."
+)
 
 
 Result = TypeVar("Result")
@@ -51,7 +56,9 @@ class Stop(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FrameView:
-    """One frame as it is now: the mean and variance of the samples that are finished, or the first sample in the making.
+    """The current state of one frame.
+
+    It is the mean and variance of the finished samples, or the first sample while it is made.
 
     Parameters
     ----------
@@ -83,8 +90,8 @@ class Progress:
     done, total : int
         Network evaluations (or steps) finished and planned; ``0 <= done <= total``.
     view : callable, optional
-        () -> FrameView: what there is to see now, made only when it is asked for. To be called before the next step, in the
-        thread that iterates.
+        () -> FrameView: the current state, made only on request. Call it before the next step, in
+        the thread that iterates.
     frame_done : bool
         Whether a frame has all its samples now; its `view` is what the result will hold.
     """
@@ -121,9 +128,10 @@ class Provenance:
     not_quantitative_because : tuple of str
         Why not, in words.
     light : {"green", "amber", "red", ""}
-        Nothing found, reasons to doubt, or not to be used for quantification; "" in results of older versions.
+        Quality flag: nothing found, reasons to doubt, or not to be used for quantification. "" in
+        results of older versions.
     light_reasons : tuple of str
-        What made it so, the gravest first.
+        Reasons for the flag, the gravest first.
     """
 
     inputs: Mapping[str, str]
@@ -141,7 +149,9 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClockCurve:
-    """The clock of a model, sampled: with a rate map lambda(x) it gives the schedule at every time and pixel.
+    """The sampled clock of a model.
+
+    With a rate map lambda(x), it gives the schedule at every time and pixel:
 
     gamma(t, x) = exp(-lambda(x) T(t)), beta(t, x) = lambda(x) dT/dt.
 
@@ -167,29 +177,35 @@ class ForwardCheck:
     Parameters
     ----------
     residual : ndarray of shape (..., Y, X) or (..., P, Y, X), float32, or None
-        (measured - predicted) / sigma on the grid of the camera, signed, dimensionless; of the mean. None where the check was not possible, 0 in
-        frames that were not begun.
+        (measured - predicted) / sigma of the mean on the grid of the camera, signed, dimensionless.
+        None where the check was not possible, 0 in frames that were not begun.
     local_chi2 : ndarray of shape (..., Y, X), float32, or None
-        chi-squared of the neighbourhood of each pixel of the camera, over both planes of a phase, dimensionless: about 1 where nothing but noise is left,
-        0 where nothing was compared. None where `residual` is, and in results of older versions.
+        Chi-squared of the neighbourhood of each camera pixel, over both planes of a phase,
+        dimensionless. About 1 where only noise is left, 0 where nothing was compared. None where
+        `residual` is, and in results of older versions.
     axes : str
         Axes of `residual`; `local_chi2` has no P.
     chi2 : float, optional
-        Reduced chi-squared of the mean: the mean of the squared residual over valid pixels; about 1 where nothing but noise is left.
+        Reduced chi-squared of the mean, that is, the mean of the squared residual over valid
+        pixels. About 1 where only noise is left.
     frame_chi2, sample_chi2 : ndarray of shape (...), float
         Of the mean, and the average over the samples, for each frame; NaN where there is none.
     unexplained : float, optional
-        Share of the measured structure above the noise that is not explained, 0 to 1 and more: (chi2 - 1) / (chi2_0 - 1) with chi2_0 of an empty
-        reconstruction. None where the field has no structure above the noise.
+        Share of the measured structure above the noise that is not explained, 0 to 1 and more. It
+        is (chi2 - 1) / (chi2_0 - 1), with chi2_0 of an empty reconstruction. None where the field
+        has no structure above the noise.
     estimate_chi2 : float, optional
         Of the deconvolution that a super-resolved image was made from, alone.
     estimate_outside : float, optional
-        Share of the valid pixels where that deconvolution lies outside the calibrated interval of the result.
+        Share of the valid pixels where that deconvolution lies outside the calibrated interval of
+        the result.
     gain : float, optional
-        By which the reconstruction would have to be multiplied, median over frames: 1 where its flux is right.
+        Factor by which the reconstruction would have to be multiplied, median over frames. It is 1
+        where the flux is right.
     rsp, rse : float, optional
-        Resolution-scaled Pearson correlation and error (SQUIRREL; error in units of the measured image), average over frames; for a phase the
-        correlation and the error of the propagated planes. Blind below the optical limit.
+        Resolution-scaled Pearson correlation and error (SQUIRREL; error in units of the measured
+        image), average over frames. For a phase, the correlation and the error of the propagated
+        planes. Both are blind below the optical limit.
     limit : float
         Largest chi-squared that counts as explained.
     verdict : str
@@ -227,7 +243,10 @@ class ForwardCheck:
 
     @property
     def explained(self) -> bool:
-        """Whether the check was possible and left noise, no more and not much less: what agrees with an image to less than its noise contains that noise."""
+        """Whether the check was possible and left about as much as the noise.
+
+        A result that agrees with an image to much less than its noise contains that noise.
+        """
         return self.chi2 is not None and LEAST_CHI2 <= self.chi2 <= self.limit
 
     def numbers(self) -> dict[str, object]:
@@ -261,9 +280,11 @@ class Restoration:
     samples : ndarray of shape (N, ..., Y, X), float32, optional
         Every posterior sample.
     counts : ndarray of shape (...), int
-        Samples behind each frame: fewer than were asked for where the run was stopped, 0 for a frame that was not begun.
+        Samples of each frame. Fewer than requested if the run was stopped, 0 for a frame that was
+        not begun.
     region : tuple of int, optional
-        (top, bottom, left, right) of the part of the input that this is, in input pixels; None for all of it.
+        (top, bottom, left, right) of the part of the input that this is, in input pixels. None for
+        all of it.
     valid : ndarray of shape (..., Y, X), bool
         False where the result should not be trusted (border band, saturation, dark aperture).
     provenance : Provenance
@@ -271,7 +292,8 @@ class Restoration:
     clock : ClockCurve
         With `rate` it gives gamma and beta at any time, without a stack of all times in memory.
     forward : ForwardCheck, optional
-        What the camera would have measured of it, against what it did measure; None in results of older versions.
+        Comparison of the result, imaged again, with the camera's image. None in results of older
+        versions.
     """
 
     mean: np.ndarray = field(repr=False)
@@ -299,7 +321,10 @@ class Restoration:
 
     @property
     def interval(self) -> np.ndarray | None:
-        """Half-width of the calibrated interval about the mean, factor times max(std, floor), in `unit`; None where the model is not calibrated."""
+        """Half-width of the calibrated interval about the mean, in `unit`.
+
+        It is factor times max(std, floor). None if the model is not calibrated.
+        """
         calibration = self.provenance.model.get("calibration")
         if not isinstance(calibration, Mapping):
             return None

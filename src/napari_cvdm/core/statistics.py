@@ -1,4 +1,4 @@
-"""The mean and the variance of posterior samples, taken up one by one, and the intervals that follow from them."""
+"""Running mean and variance of posterior samples, and the intervals that follow from them."""
 
 from collections.abc import Mapping
 from math import sqrt
@@ -16,7 +16,9 @@ INTERVAL = (
 def spread_as(
     values: np.ndarray, given: str, wanted: str, factor: float | None = None
 ) -> np.ndarray:
-    """The spread of the samples as a standard deviation, as a variance, or as the half-width of a calibrated interval.
+    """Convert the spread of the samples to another statistic.
+
+    The statistics are standard deviation, variance and half-width of a calibrated interval.
 
     Parameters
     ----------
@@ -36,7 +38,8 @@ def spread_as(
     for statistic in (given, wanted):
         if statistic not in known:
             raise ValueError(
-                f"the spread is a {statistic!r}; known are {' and '.join(known)}. Reconstruct again with this version."
+                f"the spread is a {statistic!r}; known are {' and '.join(known)}. Reconstruct "
+                "again with this version."
             )
     if given == wanted:
         return values
@@ -57,7 +60,9 @@ def spread_as(
 
 
 def conformal_scores(error: np.ndarray, spread: np.ndarray, floor: float = 0.0) -> np.ndarray:
-    """abs(error) / max(spread, floor): 0 where there is no error, infinite where there is one and no spread.
+    """Absolute error over max(spread, floor).
+
+    It is 0 where there is no error, and infinite where there is an error but no spread.
 
     Parameters
     ----------
@@ -73,9 +78,11 @@ def conformal_scores(error: np.ndarray, spread: np.ndarray, floor: float = 0.0) 
 
 
 def normal_factor(samples: int, level: float) -> float:
-    """Half-width of a central interval over the standard deviation of N samples, for a truth that is one more draw of the same normal distribution.
+    """Half-width of a central interval over the standard deviation of N samples.
 
-    t_{N-1}((1 + level) / 2) sqrt(1 + 1 / N): Student's t for the deviation that is estimated, the root for the mean that is.
+    The truth is one more draw of the same normal distribution. The factor is
+    t_{N-1}((1 + level) / 2) sqrt(1 + 1 / N). Student's t is for the estimated deviation, and the
+    root is for the estimated mean.
     """
     return float(stats.t.ppf((1 + level) / 2, samples - 1)) * sqrt(1 + 1 / samples)
 
@@ -83,7 +90,10 @@ def normal_factor(samples: int, level: float) -> float:
 def carried_calibration(
     calibration: Mapping[str, Any], samples: int, steps: int, sampler: str
 ) -> dict[str, Any]:
-    """A calibration carried over to another number of samples, whose spread is less (or better) known, or to more steps; {} where it says nothing.
+    """Carry a calibration over to another number of samples, or to more steps.
+
+    The spread of fewer samples is known less well. The result is {} where the calibration does not
+    apply.
 
     Parameters
     ----------
@@ -91,13 +101,16 @@ def carried_calibration(
         Of a card; see `napari_cvdm.evaluation.calibration.Calibration`.
     samples, steps : int
     sampler : str
-        Of the result. It says nothing about another sampler, nor about one sample, nor about fewer steps, which leave too little
-        spread; of more steps the spread is no smaller, so that the interval is at least wide enough.
+        Of the result. The calibration does not apply to another sampler, to one sample, or to fewer
+        steps, which leave too little spread. With more steps the spread is no smaller, so that the
+        interval is at least wide enough.
 
     Returns
     -------
     dict
-        The calibration, `factor` times normal_factor(samples) / normal_factor(fitted samples), and `fitted_factor` as it was.
+        The calibration. `factor` is multiplied by
+        normal_factor(samples) / normal_factor(fitted samples), and `fitted_factor` is the original
+        one.
     """
     if (
         not calibration
@@ -116,8 +129,8 @@ def carried_calibration(
 class RunningMoments:
     """Mean and unbiased variance of images that come one by one (Welford 1962).
 
-    The state is what the result shows (count, mean, variance; float32), computed in float64: a result that is taken up again
-    later goes on to the very bytes that one longer run would have given.
+    The state is what the result shows (count, mean, variance; float32), computed in float64. A
+    result that is continued later gives the same bytes as one longer run.
 
     Parameters
     ----------

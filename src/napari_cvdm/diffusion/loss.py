@@ -1,6 +1,7 @@
 """The losses of CVDM (arXiv 2312.02246, section 3), in closed form for a tied, separable schedule.
 
-gamma = exp(-lambda T), so d gamma/dt = -beta gamma holds identically and the paper's L_beta is zero but for its ends.
+gamma = exp(-lambda T), so d gamma/dt = -beta gamma holds identically. The paper's L_beta is
+therefore zero except for its terms at the ends.
 """
 
 from collections.abc import Callable
@@ -117,7 +118,10 @@ def cvdm_loss(
 
 
 def stratified_times(batch: int, generator: torch.Generator) -> Tensor:
-    """t of a batch, one in each of B equal strata of (0, 1): shape (B, 1, 1, 1), less variance than independent draws."""
+    """One time t per patch, each in one of B equal strata of (0, 1), shape (B, 1, 1, 1).
+
+    Stratified times have less variance than independent draws.
+    """
     offsets = torch.rand(batch, generator=generator)
     times = (torch.arange(batch) + offsets) / batch
     return times.clamp(1e-5, 1 - 1e-5)[:, None, None, None]

@@ -1,7 +1,8 @@
 """What the network predicts and what the diffusion models: two choices, a few small types.
 
-`Velocity` or `Noise` say what the network's output means. `Direct`, `Residual` or `ZeroMean` say around which image the
-target is diffused; all are in the units of the network and scaled by one stored constant.
+`Velocity` and `Noise` define what the network's output means. `Direct`, `Residual` and `ZeroMean`
+define the image around which the target is diffused. All are in the units of the network and
+scaled by one stored constant.
 """
 
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ class Prediction(Protocol):
 
     @property
     def bounded(self) -> bool:
-        """Whether an error of the output stays as small in the clean target where no signal is left, a = 0."""
+        """Whether an error of the output stays as small in the clean target at a = 0, no signal."""
 
     def wanted(self, target: Tensor, exponent: Tensor, noise: Tensor) -> Tensor:
         """What the network should have said."""
@@ -75,7 +76,7 @@ class Target(Protocol):
     """The image around which the target is diffused."""
 
     def centre(self, baseline: Tensor, correction: Tensor) -> Tensor:
-        """That image, from the physical estimate `baseline` and the mean network's `correction` of it."""
+        """That image, from the initial estimate `baseline` and the mean residual `correction`."""
 
 
 @dataclass(frozen=True, slots=True)

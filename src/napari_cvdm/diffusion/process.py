@@ -1,6 +1,7 @@
 """The forward process, one equation a function.
 
-z = sqrt(gamma) y + sqrt(1 - gamma) eps with gamma = exp(-n) (CVDM, arXiv 2312.02246, eq. of q(z_t | y, x)).
+z = sqrt(gamma) y + sqrt(1 - gamma) eps with gamma = exp(-n) (CVDM, arXiv 2312.02246, equation of
+q(z_t | y, x)).
 """
 
 import torch

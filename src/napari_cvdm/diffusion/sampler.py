@@ -1,9 +1,12 @@
-"""Samplers of the reverse process, each a function of callables and elementwise in a pixel-wise schedule.
+"""Samplers of the reverse process, elementwise in a pixel-wise schedule.
 
-A sampler evaluates the denoiser once at every point of a falling grid of clock values T and returns the last clean
-estimate. It is a generator: it yields every clean estimate on the way (a preview, a place to cancel) and returns the last.
-Where the clean estimate at the first point is known already, it is given as `first`, and not evaluated again.
-Notation at two grid points r (noisier) -> t: a = sqrt(gamma), s = sqrt(1 - gamma), l = log(a/s), h = l_t - l_r > 0.
+A sampler is a function of callables. It evaluates the denoiser once at every point of a falling
+grid of clock values T. It is a generator: it yields every clean estimate on the way, so that the
+caller can show a preview or cancel, and it returns the last one. If the clean estimate at the first
+point is already known, the caller gives it as `first`, and it is not evaluated again.
+
+Notation at two grid points r (noisier) -> t: a = sqrt(gamma), s = sqrt(1 - gamma), l = log(a/s),
+h = l_t - l_r > 0.
 """
 
 import itertools
@@ -57,7 +60,8 @@ def clock_grid(rate: float, evaluations: int, last: float = LAST_HALF_LOG_SNR) -
     evaluations : int
         N >= 1 points.
     last : float
-        Half log-SNR of the last evaluation: 2.8 leaves 6 % of the target's scale as noise; much less noise costs accuracy before.
+        Half log-SNR of the last evaluation. 2.8 leaves 6 % of the target's scale as noise. A much
+        larger value leaves less noise, but costs accuracy at the earlier points.
 
     Returns
     -------
@@ -75,7 +79,10 @@ def uniform_time_grid(
     evaluations: int,
     device: torch.device | str = "cpu",
 ) -> tuple[float, ...]:
-    """Falling clock values T(t) at t = 1, (N-1)/N, ..., 1/N: the published grid. `device` is that of the clock."""
+    """The published grid: falling clock values T(t) at t = 1, (N-1)/N, ..., 1/N.
+
+    `device` is the device of the clock.
+    """
     times = torch.arange(evaluations, 0, -1, dtype=torch.float32, device=device) / evaluations
     return tuple(clock(times)[0].tolist())
 
@@ -190,7 +197,10 @@ def ddim(
     noise: NoiseSource,
     first: Tensor | None = None,
 ) -> Sampling:
-    """DDIM, z_t = a_t x + s_t eps_hat: first order, deterministic after the start (arXiv 2010.02502, eq. 12, sigma = 0)."""
+    """DDIM, z_t = a_t x + s_t eps_hat (arXiv 2010.02502, eq. 12, sigma = 0).
+
+    It is of first order, and deterministic after the start.
+    """
 
     def update(noisy: Tensor, clean: Tensor, now: Tensor, later: Tensor, index: int) -> Tensor:
         return signal_level(later) * clean + noise_level(later) * noise_from_clean(
@@ -207,7 +217,9 @@ def ancestral(
     noise: NoiseSource,
     first: Tensor | None = None,
 ) -> Sampling:
-    """DDPM's ancestral sampling with the exact posterior variance (arXiv 2006.11239, eq. 7); the paper's, corrected.
+    """Ancestral sampling of DDPM with the exact posterior variance (arXiv 2006.11239, eq. 7).
+
+    It corrects the sampler of the paper.
 
     v = (s_t/s_r)^2 (1 - e^-(n_r - n_t)), z_t = a_t x + sqrt(s_t^2 - v) eps_hat + sqrt(v) xi.
     """

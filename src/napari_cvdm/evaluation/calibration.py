@@ -1,4 +1,7 @@
-"""Split-conformal scaling of the spread: a factor so that a stated share of the errors lies below factor x spread."""
+"""Split-conformal calibration of the spread.
+
+The factor is chosen so that a stated share of the errors lies below factor x spread.
+"""
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -39,7 +42,8 @@ class Calibration:
         Least spread that counts, in the unit of the result.
     samples, steps : int
     sampler : str
-        With which it was fitted; it holds for this sampler, and is carried to more steps and to other numbers of samples.
+        With which it was fitted. It holds for this sampler. It is also used for more steps and for
+        other numbers of samples.
     set : str
         The pairs that it was fitted on.
     fields : int
@@ -129,9 +133,13 @@ def scores_of(
 def conformal_factor(fields: Sequence[np.ndarray], level: float = LEVEL) -> float:
     r"""The quantile of scores that makes intervals valid for a random pixel of a new field.
 
-    .. math:: q = Q_{level}\Big(\sum_k \frac{1}{K+1} \frac{1}{n_k} \sum_i \delta_{s_{ki}} + \frac{1}{K+1} \delta_\infty\Big)
+    .. math::
 
-    Pixels of one field are not independent, fields are: each field weighs the same, and one more, unknown field counts as wrong everywhere.
+        q = Q_{level}\Big(\sum_k \frac{1}{K+1} \frac{1}{n_k} \sum_i \delta_{s_{ki}}
+        + \frac{1}{K+1} \delta_\infty\Big)
+
+    Pixels of one field are not independent, but fields are. So each field has the same weight, and
+    one more, unknown field counts as wrong everywhere.
 
     Parameters
     ----------
@@ -151,7 +159,8 @@ def conformal_factor(fields: Sequence[np.ndarray], level: float = LEVEL) -> floa
 
     References
     ----------
-    Lee, Barber and Willett, arXiv 2306.06342 (2023), eq. 8; Angelopoulos et al., ICML 2022 (im2im-uq), for scores over a heuristic spread.
+    Lee, Barber and Willett, arXiv 2306.06342 (2023), eq. 8; Angelopoulos et al., ICML 2022
+    (im2im-uq), for scores over a heuristic spread.
     """
     _check_level(level, len(fields))
     scores, _, weights = _pooled(fields)
@@ -163,7 +172,8 @@ def _check_level(level: float, count: int) -> None:
         raise RequestError(f"level is {level:g}; allowed is between 0 and 1. 0.9 is usual.")
     if level * (count + 1) > count:
         raise RequestError(
-            f"{count} fields cannot be calibrated for a level of {level:g}: at least {least_fields(level)} are needed."
+            f"{count} fields cannot be calibrated for a level of {level:g}: at least "
+            f"{least_fields(level)} are needed."
         )
 
 
@@ -173,7 +183,7 @@ def least_fields(level: float) -> int:
 
 
 def _pooled(fields: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All scores, rising, with the number of the field of each, and one over the size of that field."""
+    """All scores, rising, with the field number of each, and one over the size of that field."""
     scores, sizes = np.concatenate(fields), np.array([len(one) for one in fields])
     order = np.argsort(scores)
     owners = np.repeat(np.arange(len(fields)), sizes)[order]
@@ -197,7 +207,8 @@ def fitted(scores: Scores, level: float = LEVEL) -> Calibration:
     factor = conformal_factor(scores.fields, level)
     if not np.isfinite(factor) or factor <= 0:
         raise RequestError(
-            f"the spread is zero where the error is not, or the error is zero everywhere (factor {factor:g}): {scores.set} cannot calibrate it."
+            "the spread is zero where the error is not, or the error is zero everywhere (factor "
+            f"{factor:g}): {scores.set} cannot calibrate it."
         )
     sampling = scores.sampling
     return Calibration(
@@ -216,7 +227,9 @@ def fitted(scores: Scores, level: float = LEVEL) -> Calibration:
 def calibrate_frame(
     frame: ResultFrame, truth: np.ndarray, settings: Mapping[str, Any], name: str, *, phase: bool
 ) -> Generator[Progress, None, Calibration]:
-    """A calibration from one result whose truth is known: blocks of the image stand for fields, so it holds for images like this one.
+    """A calibration from one result whose truth is known.
+
+    Blocks of the image stand for fields, so the calibration holds for images like this one.
 
     Parameters
     ----------
@@ -245,7 +258,8 @@ def calibrate_frame(
     yield Progress(stage="comparing spread and error", done=0, total=1)
     if truth.shape != frame.mean.shape:
         raise RequestError(
-            f"the truth has {truth.shape} pixels, the result {frame.mean.shape}; give a truth on the grid of the result."
+            f"the truth has {truth.shape} pixels, the result {frame.mean.shape}; give a truth on "
+            "the grid of the result."
         )
     if not {"samples", "steps", "sampler"} <= set(settings):
         raise RequestError(
@@ -267,7 +281,10 @@ def calibrate_frame(
 def block_scores(
     error: np.ndarray, spread: np.ndarray, valid: np.ndarray
 ) -> tuple[np.ndarray, ...]:
-    """Scores of every block of BLOCK_PX x BLOCK_PX pixels that has a valid one; all arrays of shape (Y, X)."""
+    """Scores of every block of BLOCK_PX x BLOCK_PX pixels that has a valid one.
+
+    The inputs are of shape (Y, X).
+    """
     rows, columns = (range(0, size, BLOCK_PX) for size in error.shape)
     places = [
         (slice(top, top + BLOCK_PX), slice(left, left + BLOCK_PX))
@@ -287,7 +304,9 @@ def covered(fields: Sequence[np.ndarray], factor: float) -> np.ndarray:
 
 
 def left_out_coverage(fields: Sequence[np.ndarray], level: float = LEVEL) -> np.ndarray:
-    """Share covered in each field by the factor of all other fields, shape (K,): what to expect where no field can be spared.
+    """Share covered in each field by the factor of all other fields, shape (K,).
+
+    It is the expected coverage where no field can be held out.
 
     Raises
     ------

@@ -1,6 +1,7 @@
-"""Whether a posterior spread is as large as the error, and where it is: coverage, spread-skill ratio, sparsification, ranking, CRPS.
+"""Whether a posterior spread is as large as the error, and at the same pixels.
 
-Every function takes pixels of one field as flat arrays and knows nothing of images; fields are averaged by who calls.
+The measures are coverage, spread-skill ratio, sparsification, ranking and CRPS. Every function
+takes the pixels of one field as flat arrays. The caller averages over fields.
 """
 
 from collections.abc import Sequence
@@ -73,14 +74,17 @@ def spread_score(samples: np.ndarray, truth: np.ndarray) -> SpreadScore:
 
 
 def coverage(error: np.ndarray, spread: np.ndarray, samples: int, level: float) -> float:
-    """Share of pixels whose error is within the central interval that N samples of a normal distribution claim.
+    """Share of pixels whose error is within the central credible interval of N samples.
+
+    The interval assumes a normal distribution.
 
     Parameters
     ----------
     error, spread : ndarray of shape (n,)
         mean - truth, and the unbiased standard deviation of N samples.
     samples : int
-        N; the interval has Student's t and sqrt(1 + 1/N), see `napari_cvdm.core.statistics.normal_factor`.
+        N. The interval has Student's t and sqrt(1 + 1/N), see
+        `napari_cvdm.core.statistics.normal_factor`.
     level : float
         In (0, 1): what the share ought to be.
     """
@@ -88,7 +92,9 @@ def coverage(error: np.ndarray, spread: np.ndarray, samples: int, level: float) 
 
 
 def spread_skill(variances: np.ndarray, errors: np.ndarray, samples: int) -> float:
-    """sqrt((1 + 1/N) <variance> / <squared error>): 1 where the spread is as large as the error (Fortin 2014).
+    """sqrt((1 + 1/N) <variance> / <squared error>) (Fortin 2014).
+
+    It is 1 where the spread is as large as the error.
 
     Parameters
     ----------
@@ -106,7 +112,9 @@ def spread_skill(variances: np.ndarray, errors: np.ndarray, samples: int) -> flo
 def sparsification(
     spread: np.ndarray, error: np.ndarray, removed: Sequence[float] | np.ndarray = REMOVED
 ) -> np.ndarray:
-    """Root mean square error of what remains when the pixels of largest spread are removed, over that of all pixels.
+    """Relative error of the pixels that remain when those of largest spread are removed.
+
+    It is their root mean square error over that of all pixels.
 
     Parameters
     ----------
@@ -129,14 +137,19 @@ def sparsification(
 
 
 def ause(spread: np.ndarray, error: np.ndarray) -> float:
-    """Area between the sparsification curves of the spread and of the error itself: 0 for a spread that ranks as the error does (Ilg 2018)."""
+    """Area between the sparsification curves of the spread and of the error (Ilg 2018).
+
+    It is 0 for a spread that ranks the pixels as the error does.
+    """
     return float(
         np.trapezoid(sparsification(spread, error) - sparsification(error, error), REMOVED)
     )
 
 
 def auroc(spread: np.ndarray, error: np.ndarray, share: float = LARGE_SHARE) -> float:
-    """Probability that a pixel among the largest errors has a larger spread than one that is not: 0.5 for chance (Mann-Whitney).
+    """Probability that a pixel of large error has a larger spread than another (Mann-Whitney).
+
+    It is 0.5 for chance.
 
     Parameters
     ----------

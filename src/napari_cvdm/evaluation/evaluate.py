@@ -25,7 +25,9 @@ POOLED_PIXELS = 2_000
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FieldReport:
-    """Everything that is measured on one field; lengths in the unit of `napari_cvdm.evaluation.reconstructed_pair.JudgedField.unit`.
+    """Everything that is measured on one field.
+
+    Lengths are in the unit of `napari_cvdm.evaluation.reconstructed_pair.ReconstructedPair.unit`.
 
     Parameters
     ----------
@@ -34,7 +36,8 @@ class FieldReport:
     valid_share : float
         Of the pixels that could be trusted; all figures are over these.
     accuracy : mapping of str to Accuracy
-        Of ``mean`` and ``one sample``, without piston; ``mean, with piston`` for phase, ``mean, fitted`` for counts.
+        Of ``mean`` and ``one sample``, without piston; ``mean, with piston`` for phase,
+        ``mean, fitted`` for counts.
     spread : tuple of SpreadScore
         For 4, 8, 16, 32 samples, as far as there are.
     ranks : mapping of str to float
@@ -80,7 +83,7 @@ class Evaluation:
         For all fields, without the making of pairs and figures.
     peak_memory_mb : float or None
         Most memory that the process has had so far [MB].
-    example : JudgedField
+    example : ReconstructedPair
         The first field, to be drawn.
     """
 
@@ -122,7 +125,8 @@ def evaluate(
     """
     if sampling.samples < ENSEMBLES[0]:
         raise RequestError(
-            f"samples is {sampling.samples}; at least {ENSEMBLES[0]} are needed to judge a spread. 32 give all figures."
+            f"samples is {sampling.samples}; at least {ENSEMBLES[0]} are needed to judge a spread. "
+            "32 give all figures."
         )
     reports, example, left_out, seconds = [], None, 0, 0.0
     for step in judged_fields(pairs, model, sampling):
@@ -136,7 +140,8 @@ def evaluate(
         example = example or (None if report is None else step)
     if example is None:
         raise RequestError(
-            f"{pairs.name}: no pixel of its {left_out} fields can be trusted; give larger or better pairs."
+            f"{pairs.name}: no pixel of its {left_out} fields can be trusted; give larger or "
+            "better pairs."
         )
     card = model.card
     return Evaluation(

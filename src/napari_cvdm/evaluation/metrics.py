@@ -1,8 +1,9 @@
 """How close an image is to its truth, under one intensity protocol.
 
-Images are compared as they are, in the unit of the result: neither prediction nor truth is rescaled by its own minimum and maximum. The
-range L that PSNR and SSIM need is that of the truth. For counts, where gain and offset of a truth are often not known, the figures after
-one least-squares line (gain, offset) are given beside, marked ``fitted``.
+Images are compared as they are, in the unit of the result: neither prediction nor truth is rescaled
+by its own minimum and maximum. PSNR and SSIM use the range L of the truth. Gain and offset of a
+truth in counts are often not known. So the figures after one least-squares line (gain, offset) are
+also given, marked ``fitted``.
 """
 
 from collections.abc import Mapping
@@ -116,7 +117,10 @@ def ms_ssim(found: np.ndarray, truth: np.ndarray, span: float) -> float | None:
 
 
 def fitted_line(found: np.ndarray, truth: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """gain * found + offset with the least squared difference to the truth over the valid pixels; (Y, X), float64."""
+    """gain * found + offset with the least squared difference to the truth; (Y, X), float64.
+
+    Only valid pixels count.
+    """
     columns = np.stack([found[valid].astype(np.float64), np.ones(int(valid.sum()))], axis=1)
     (gain, offset), *_ = np.linalg.lstsq(columns, truth[valid].astype(np.float64), rcond=None)
     return found * gain + offset

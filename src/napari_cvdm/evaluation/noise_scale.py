@@ -1,4 +1,7 @@
-"""How much fresh noise a sampler should add, so that samples differ as much as they err: chosen by the CRPS on fields whose truth is known."""
+"""The scale of a sampler's fresh noise, chosen so that the spread matches the error.
+
+It has the least CRPS on fields whose truth is known.
+"""
 
 from collections.abc import Generator, Mapping, Sequence
 from copy import copy
@@ -71,7 +74,8 @@ def scores_by_scale(
     check_spread(sampling)
     if sampling.sampler not in STOCHASTIC:
         raise RequestError(
-            f"sampler is {sampling.sampler}, which adds no fresh noise; a noise scale is for {' and '.join(STOCHASTIC)}."
+            f"sampler is {sampling.sampler}, which adds no fresh noise; a noise scale is for "
+            f"{' and '.join(STOCHASTIC)}."
         )
     scaled, found = {scale: with_noise_scale(model, scale) for scale in scales}, {}
     for number, (scale, one) in enumerate(scaled.items()):
@@ -95,7 +99,7 @@ def scores_by_scale(
 
 
 def field_score(judged: ReconstructedPair) -> SpreadScore | None:
-    """The score of the samples of one field, in the field's unit; None where no pixel can be trusted."""
+    """The score of one field's samples, in the field's unit; None if no pixel can be trusted."""
     where = judged.pixels()
     if judged.restoration.samples is None or not where[0].size:
         return None

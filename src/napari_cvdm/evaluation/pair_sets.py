@@ -1,4 +1,4 @@
-"""What a model is judged on: requests whose truth is known, from a simulation or from folders of measured pairs."""
+"""Test pairs for a model: requests whose truth is known, simulated or measured (from folders)."""
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
@@ -109,7 +109,8 @@ def simulated_pairs(
     count : int
         Fields.
     first_seed : int
-        EVALUATION_SEED or CALIBRATION_SEED, plus a number of one's own: fields of different seeds share nothing.
+        EVALUATION_SEED or CALIBRATION_SEED, plus a number of one's own. Fields of different seeds
+        share nothing.
     ranges : PhaseRanges or WidefieldRanges
     name : str
 
@@ -141,7 +142,10 @@ def _dim(ranges: Simulation) -> Simulation:
 
 
 def _other_optics(ranges: Simulation) -> Simulation:
-    """Planes up to three times farther apart, or objectives of up to a quarter less aperture, than in the training."""
+    """Planes up to three times farther apart, or objectives of up to a quarter less aperture.
+
+    Both are relative to the training.
+    """
     if isinstance(ranges, PhaseRanges):
         return replace(ranges, fresnel=(ranges.fresnel[1], 3 * ranges.fresnel[1]))
     return replace(ranges, na=(0.75 * ranges.na[0], ranges.na[0]))
@@ -166,7 +170,8 @@ def sized(ranges: Simulation, field_px: int | None) -> Simulation:
         return ranges
     if field_px < SMALLEST_FIELD_PX or field_px % FIELD_STEP_PX:
         raise RequestError(
-            f"field_px is {field_px}; allowed are multiples of {FIELD_STEP_PX} from {SMALLEST_FIELD_PX}. 128 is a good start."
+            f"field_px is {field_px}; allowed are multiples of {FIELD_STEP_PX} from "
+            f"{SMALLEST_FIELD_PX}. 128 is a good start."
         )
     return (
         replace(ranges, field_px=(field_px, field_px))
@@ -206,9 +211,10 @@ def pair_set(name: str, card: ModelCard, choice: PairSelection) -> PairSet:
     Parameters
     ----------
     name : str
-        ``simulation``: fresh fields of the ranges that the model was trained on; ``dim`` and ``other-optics``: outside them; else a folder.
+        ``simulation`` gives fresh fields of the ranges that the model was trained on. ``dim`` and
+        ``other-optics`` give fields outside them. Any other name is a folder.
     card : ModelCard
-    choice : Choice
+    choice : PairSelection
 
     Returns
     -------
@@ -231,7 +237,8 @@ def pair_set(name: str, card: ModelCard, choice: PairSelection) -> PairSet:
         )
     if not Path(name).is_dir():
         raise RequestError(
-            f"set {name!r} is neither one of {', '.join(NAMED)} nor a folder; give a folder with the folders measured and truth."
+            f"set {name!r} is neither one of {', '.join(NAMED)} nor a folder; give a folder with "
+            "the folders measured and truth."
         )
     return measured_pairs(name, card, choice.optics, register=choice.register)
 
@@ -314,7 +321,8 @@ def measured_pairs(
     card : ModelCard
         Says the task, and with it how truth and measured image go together.
     optics : mapping, optional
-        `pixel_um`, `wavelength_um`, `medium_index`, `na`, `defocus_um`, `condenser_na`, where the files do not say.
+        `pixel_um`, `wavelength_um`, `medium_index`, `na`, `defocus_um`, `condenser_na`, where the
+        files do not say.
     register : bool
         Move a truth that lies beside its image onto it.
 

@@ -1,4 +1,4 @@
-"""A result beside its truth: the pixels that are judged, the unit that fields of different brightness share, and the piston."""
+"""A result beside its truth: the evaluated pixels, the common unit of errors, and the piston."""
 
 from collections.abc import Generator
 from dataclasses import dataclass, field, replace
@@ -63,12 +63,16 @@ class ReconstructedPair:
         found, wanted = self.restoration.mean.shape, self.pair.truth.shape
         if found != wanted:
             raise RequestError(
-                f"{self.pair.request.image.source}: the truth has {wanted} pixels, the result {found}; give a truth on the grid of the result."
+                f"{self.pair.request.image.source}: the truth has {wanted} pixels, the result "
+                f"{found}; give a truth on the grid of the result."
             )
 
     @property
     def unit(self) -> float:
-        """What errors of one field are divided by before they are pooled with those of others: 1 rad, or the field's intensity scale [counts]."""
+        """Errors of one field are divided by this before they are pooled with those of others.
+
+        It is 1 rad, or the field's intensity scale [counts].
+        """
         if self.restoration.unit == "rad":
             return 1.0
         request = self.pair.request
@@ -79,7 +83,10 @@ class ReconstructedPair:
 
     @property
     def piston(self) -> float:
-        """Constant of the error of a phase over the valid pixels [rad], which no defocus pair tells; 0 for counts."""
+        """Constant of the error of a phase over the valid pixels [rad]; 0 for counts.
+
+        No defocus pair determines it.
+        """
         valid = self.restoration.valid
         if self.restoration.unit != "rad" or not valid.any():
             return 0.0
@@ -96,7 +103,10 @@ class ReconstructedPair:
         return self.restoration.mean - self.truth
 
     def pixels(self) -> tuple[np.ndarray, np.ndarray]:
-        """Rows and columns of at most MOST_PIXELS valid pixels, always the same; none where nothing can be trusted."""
+        """Rows and columns of at most MOST_PIXELS valid pixels, always the same.
+
+        There are none where nothing can be trusted.
+        """
         usable = np.flatnonzero(self.restoration.valid)
         if usable.size > MOST_PIXELS:
             usable = np.random.default_rng(0).choice(usable, MOST_PIXELS, replace=False)
@@ -105,7 +115,10 @@ class ReconstructedPair:
 
 
 def with_samples(result: Restoration, count: int) -> Restoration:
-    """The result, with a single answer repeated: a method that claims no spread claims to be right."""
+    """The result, with a single answer repeated `count` times.
+
+    A method without a spread thereby states a spread of zero.
+    """
     if result.samples is not None and len(result.samples) == count:
         return result
     return replace(result, samples=np.broadcast_to(result.mean, (count, *result.mean.shape)))
@@ -125,7 +138,7 @@ def judged_fields(
 
     Yields
     ------
-    Progress or JudgedField
+    Progress or ReconstructedPair
         Progress counts the pairs; after each pair comes its field.
 
     Raises

@@ -1,6 +1,7 @@
-"""Resolution: from one image alone (decorrelation analysis), and against a truth (two points that must come apart).
+"""Resolution: from one image alone (decorrelation analysis), and against a truth (two points).
 
-The first rewards sharpness, be it true or invented: it is never to be read without the second, or without the errors.
+The first rewards sharpness, whether true or invented. Never read it without the second, or without
+the errors.
 """
 
 from dataclasses import dataclass, field
@@ -23,7 +24,8 @@ class Decorrelation:
     Parameters
     ----------
     cutoff : float
-        Highest frequency with structure above noise, in parts of the Nyquist frequency, 0 to 1; 0 where there is none.
+        Highest frequency with structure above noise, in parts of the Nyquist frequency, 0 to 1. It
+        is 0 where there is none.
     radii, curve : ndarray of shape (R,)
         d(r) of the image without a filter.
     """
@@ -50,7 +52,8 @@ def decorrelation(image: np.ndarray) -> Decorrelation:
 
     References
     ----------
-    Descloux, Grussmayer and Radenovic, Nature Methods 16, 918 (2019): the highest peak position over a series of high-pass filters.
+    Descloux, Grussmayer and Radenovic, Nature Methods 16, 918 (2019): the highest peak position
+    over a series of high-pass filters.
     """
     spectrum, radius = _centred_spectrum(image)
     radii = np.linspace(0, 1, RADII + 1)[1:]
@@ -73,7 +76,7 @@ def decorrelation(image: np.ndarray) -> Decorrelation:
 
 
 def _centred_spectrum(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Spectrum of the image without mean, faded at its frame, and the distance from zero frequency over Nyquist's."""
+    """Spectrum of the image without mean, faded at its frame, and the frequency over Nyquist's."""
     fade = np.outer(*(tukey(size, min(1.0, 2 * APODISED_PX / size)) for size in image.shape))
     centred = (image - image.mean(dtype=np.float64)) * fade
     y, x = (2 * np.fft.fftfreq(size) for size in image.shape)
@@ -81,9 +84,11 @@ def _centred_spectrum(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def decorrelation_curve(spectrum: np.ndarray, radius: np.ndarray, radii: np.ndarray) -> np.ndarray:
-    """Correlation of a spectrum with its own phases, cut at r: a peak where signal ends and noise begins.
+    """Correlation of a spectrum with its own phases, cut at r.
 
-    d(r) = sum_{k<r} |I| / sqrt(sum_k |I|^2 sum_{k<r} 1), over frequencies within the Nyquist circle.
+    It has a peak where signal ends and noise begins.
+
+    d(r) = sum_{k<r} |I| / sqrt(sum_k |I|^2 sum_{k<r} 1), over frequencies in the Nyquist circle.
 
     Parameters
     ----------
@@ -111,7 +116,10 @@ def decorrelation_curve(spectrum: np.ndarray, radius: np.ndarray, radii: np.ndar
 
 
 def peak_position(curve: np.ndarray, radii: np.ndarray) -> float:
-    """Where d(r) has its last local maximum that stands above what follows; 0 where it only rises or falls."""
+    """Radius r of the last local maximum of d(r) that stands above what follows.
+
+    It is 0 where d(r) only rises or falls.
+    """
     position = len(curve) - 1
     while position > 0:
         position = int(np.argmax(curve[: position + 1]))
@@ -124,7 +132,9 @@ def peak_position(curve: np.ndarray, radii: np.ndarray) -> float:
 def resolves_pair(
     image: np.ndarray, first: np.ndarray, second: np.ndarray, smoothing_px: float = 0.0
 ) -> np.ndarray:
-    """Whether two points are seen as two: the middle between them is at most 0.81 of the fainter one.
+    """Whether two points are resolved.
+
+    They are resolved where the middle between them is at most 0.81 of the fainter one.
 
     Parameters
     ----------

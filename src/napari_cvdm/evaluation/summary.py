@@ -1,4 +1,4 @@
-"""The figures of all fields of an evaluation in one mapping of plain values: what ``metrics.json`` holds."""
+"""The figures of all fields of an evaluation, as plain values for ``metrics.json``."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -105,7 +105,7 @@ def _tags(fields: Sequence[FieldReport]) -> list[str]:
 
 
 def grouped(values: Sequence[Any]) -> dict[str, list[int]]:
-    """Places of equal words, or of numbers in three groups of equally many, by the name of the group.
+    """Indices of equal words, or of numbers in three groups of equal size, by group name.
 
     Parameters
     ----------

@@ -1,4 +1,7 @@
-"""Two-point resolution of a super-resolution model: at which distance two simulated points are seen as two, beside the truth and the input."""
+"""Two-point resolution of a super-resolution model.
+
+It is the distance at which two simulated points are resolved, beside that of truth and input.
+"""
 
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field, replace
@@ -75,7 +78,9 @@ class PointField:
 def point_field(
     seed: int, ranges: WidefieldRanges, separations_um: tuple[float, ...]
 ) -> PointField:
-    """Point pairs at every separation, at random angles, in focus, without haze, at 1000 photons, seen by an oil objective or the nearest that is allowed.
+    """Point pairs at every separation, at random angles, in focus, without haze, at 1000 photons.
+
+    The objective is an oil objective, or the nearest that is allowed.
 
     Parameters
     ----------
@@ -123,7 +128,10 @@ def nearest(allowed: tuple[float, float], value: float) -> tuple[float, float]:
 def _points_um(
     rng: np.random.Generator, side_um: float, separations_um: tuple[float, ...]
 ) -> np.ndarray:
-    """Places (2, R, P, 2) of both points of every pair [um]: rows of pairs about the middle of the field."""
+    """Positions (2, R, P, 2) of both points of every pair [um].
+
+    The rows of pairs lie about the middle of the field.
+    """
     steps = (np.arange(PER_FIELD) - (PER_FIELD - 1) / 2) * SPACING_UM + side_um / 2
     rows = steps[: len(separations_um)]
     centres = np.stack(np.meshgrid(rows, steps, indexing="ij"), axis=-1) + rng.uniform(

@@ -1,1 +1,4 @@
-"""Models for other programs: packages of the BioImage Model Zoo (bioimage.io), format 0.5. What they need is the extra ``bmz``."""
+"""Packages of the BioImage Model Zoo (bioimage.io), format 0.5, for other programs.
+
+Their export needs the extra ``bmz``.
+"""

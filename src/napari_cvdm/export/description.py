@@ -1,6 +1,6 @@
-"""A package of the BioImage Model Zoo: its description (format 0.5), its files, and the proof that it runs.
+"""Description (format 0.5), files and test of a package for the BioImage Model Zoo.
 
-Imported only where the extra ``bmz`` is installed.
+This module is imported only where the extra ``bmz`` is installed.
 """
 
 import re
@@ -25,8 +25,13 @@ PAPER = "della Maggiora et al., Conditional Variational Diffusion Models, ICLR 2
 PAPER_URL = "https://arxiv.org/abs/2312.02246"
 SOFTWARE_URL = "https://pypi.org/project/napari-cvdm/"
 LONGEST_DESCRIPTION = 500
-ADVICE = 'Check the name and the licence in card.json, and the versions: pip install "napari-cvdm[bmz]".'  # pydantic 2.14 breaks bioimageio.spec 0.5.12
-TOLERANCE = 1e-3  # of a value, and of the largest value: what other processors and versions of torch may change
+# pydantic 2.14 breaks bioimageio.spec 0.5.12, hence the versions.
+ADVICE = (
+    'Check the name and the licence in card.json, and the versions: pip install "napari-cvdm[bmz]".'
+)
+# Relative to a value, and to the largest value. Other processors and versions of torch may change
+# the outputs by this much.
+TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -100,7 +105,8 @@ class Package:
             path = save_bioimageio_package(self._description(), output_path=folder / self.file_name)
         except ValueError as error:
             raise ExportError(
-                f"{self.card.name} cannot be described for the Model Zoo ({one_line(error)}). {ADVICE}"
+                f"{self.card.name} cannot be described for the Model Zoo ({one_line(error)}). "
+                f"{ADVICE}"
             ) from None
         check_package(path)
         return path
@@ -181,7 +187,8 @@ class Package:
 
 
 def _place(tensor: PackagedTensor, axis: str) -> dict[str, Any]:
-    # The format multiplies a size by one scale, divides by the other and wants a whole number: with the 24 bits of a float32 it is one.
+    # The format multiplies a size by one scale, divides it by the other and requires a whole
+    # number. With the 24-bit mantissa of a float32 the result is one.
     return {
         "id": v0_5.AxisId(axis),
         "scale": float(np.float32(tensor.pixel_um)),
@@ -205,12 +212,13 @@ def _common(tensor: PackagedTensor, parts: Path) -> dict[str, Any]:
 
 
 def check_package(path: Path) -> None:
-    """ExportError unless bioimageio.core says that the package is valid and gives its outputs again."""
+    """Raise ExportError unless bioimageio.core accepts the package and reproduces its outputs."""
     summary = test_description(path)
     if summary.status != "passed":
         reasons: Sequence[str] = [
             error.msg for detail in summary.details for error in detail.errors
         ]
         raise ExportError(
-            f"{path.name} did not pass the test of bioimageio.core ({one_line('; '.join(reasons) or summary.status)}); report this to napari-cvdm."
+            f"{path.name} did not pass the test of bioimageio.core "
+            f"({one_line('; '.join(reasons) or summary.status)}); report this to napari-cvdm."
         )

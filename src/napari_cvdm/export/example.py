@@ -1,4 +1,4 @@
-"""The image that a package carries to test itself: simulated, with the optics that the package fixes."""
+"""The simulated image with which a package tests itself; it has the optics of the package."""
 
 import numpy as np
 
@@ -19,7 +19,8 @@ def example_planes(request: RestoreRequest, planes: int) -> np.ndarray:
     request : RestoreRequest
         Gives the optics.
     planes : int
-        Fewest planes of the model: 1 for a fluorescence image. A phase image has one plane for each position of the request.
+        Fewest planes of the model: 1 for a fluorescence image. A phase image has one plane for each
+        position of the request.
 
     Returns
     -------

@@ -1,4 +1,7 @@
-"""One evaluation of each network, without noise: what the model expects before it samples. It has no FFT, so that it fits into ONNX."""
+"""One evaluation of each network without noise: the mean that the model expects before sampling.
+
+It uses no FFT, so that it can be exported to ONNX.
+"""
 
 import torch
 from torch import Tensor
@@ -9,13 +12,18 @@ from napari_cvdm.models.cvdm import CVDM
 
 
 class OneStep(CVDM):
-    """The denoiser at t = 1, where nothing but noise is left of the target, given the middle of that noise: zero.
+    """The denoiser at t = 1, evaluated at zero, the mean of the noise.
 
-    Its answer is the mean of the target as the condition alone tells it, without a sample's detail and without a spread.
+    At t = 1 the noisy target contains only noise. The output is therefore the mean of the target
+    given the condition. It has no detail of a sample and no spread.
     """
 
     def forward(self, condition: Tensor, baseline: Tensor) -> Tensor:
-        """Condition (B, C, Y, X) and baseline (B, 1, uY, uX), as `napari_cvdm.tasks` makes them -> mean in network units, (B, 1, uY, uX)."""
+        """Compute the mean (B, 1, uY, uX) in network units.
+
+        `condition` is (B, C, Y, X) and `baseline` is (B, 1, uY, uX), as `napari_cvdm.tasks` makes
+        them.
+        """
         correction = self.mean_residual(condition)
         features = self.features(condition, correction)
         exponent = self.rate(features)  # n = lambda T with T(1) = 1
@@ -26,7 +34,10 @@ class OneStep(CVDM):
 
 
 class OneStepFromCounts(OneStep):
-    """The same for fluorescence, from camera counts to counts: the scaling of `tasks.widefield` as operations that ONNX has."""
+    """The same for fluorescence, from camera counts to counts.
+
+    It does the scaling of `tasks.widefield` with operations that ONNX has.
+    """
 
     def forward(self, image: Tensor) -> Tensor:  # type: ignore[override]  # counts alone are enough here
         """Camera counts (B, 1, Y, X) -> mean in counts above the dark level, (B, 1, uY, uX)."""
@@ -45,7 +56,10 @@ class OneStepFromCounts(OneStep):
 
 
 def percentile(ordered: Tensor, percent: float) -> Tensor:
-    """`numpy.percentile` of rising values (B, N): (B,). In whole thousandths, so that N may stay open."""
+    """`numpy.percentile` of ascending values (B, N), as (B,).
+
+    It computes in whole thousandths, so that N may be a dynamic size.
+    """
     place = (ordered.shape[1] - 1) * round(10 * percent)
     low, share = place // 1000, (place % 1000) / 1000
     return torch.lerp(ordered[:, low], ordered[:, low + 1], share)

@@ -19,7 +19,8 @@ from napari_cvdm.tasks import NetworkInput
 SAMPLER = "posterior-sampler.zip"
 ONE_STEP = "one-step-mean.zip"
 SMALLEST_PX = 32
-COUNTED = "denoise"  # the task whose channels ONNX can make of counts: neither an inversion nor a deconvolution is in them
+# The task whose channels ONNX can compute from counts: it needs no inversion and no deconvolution.
+COUNTED = "denoise"
 TAGS = {
     "phase-2shot": (
         "transmission-light-microscopy",
@@ -57,7 +58,10 @@ def sampler_package(
     return Package(
         file_name=SAMPLER,
         title="posterior sampler",
-        summary=f"{card.title}. Mean and standard deviation of {settings.samples} samples of a conditional diffusion model (CVDM), seed {settings.seed}.",
+        summary=(
+            f"{card.title}. Mean and standard deviation of {settings.samples} samples of a "
+            f"conditional diffusion model (CVDM), seed {settings.seed}."
+        ),
         readme=sampler_readme(card, settings, result.provenance.warnings),
         author=author,
         card=card,
@@ -87,8 +91,9 @@ def sampler_package(
 def one_step_package(
     model: Checkpoint, settings: PackageSettings, planes: np.ndarray, author: str, parts: Path
 ) -> Package:
-    """One evaluation of each network: from counts where ONNX can scale them, else from the channels that napari-cvdm makes.
+    """One evaluation of each network, as a package.
 
+    It starts from counts where ONNX can scale them, else from the channels that napari-cvdm makes.
     Parameters and result are those of `sampler_package`.
     """
     card, task = model.card, task_of(model.card)
@@ -108,7 +113,10 @@ def one_step_package(
     return Package(
         file_name=ONE_STEP,
         title="one-step mean",
-        summary=f"{card.title}. What a conditional diffusion model (CVDM) expects before it samples: one evaluation, no spread.",
+        summary=(
+            f"{card.title}. What a conditional diffusion model (CVDM) expects before it samples: "
+            "one evaluation, no spread."
+        ),
         readme=one_step_readme(card, from_counts=from_counts),
         author=author,
         card=card,

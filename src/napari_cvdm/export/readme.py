@@ -11,20 +11,25 @@ from napari_cvdm.tasks import TASKS
 _SAMPLER = """\
 # {title}: posterior sampler
 
-Takes {inputs}, in camera counts, as measured: background, intensity scale and all that the networks see are computed inside. Returns the mean
-and the standard deviation [{unit}] of posterior samples of a conditional variational diffusion model (CVDM). It does what `napari-cvdm restore`
+Takes {inputs}, in camera counts, as measured: background, intensity scale and all that the \
+networks see are computed inside. Returns the mean
+and the standard deviation [{unit}] of posterior samples of a conditional variational diffusion \
+model (CVDM). It does what `napari-cvdm restore`
 does with the same model, settings and seed.
 
 ## Fixed in this package
 
 {fixed}
 
-For other optics make another package: `napari-cvdm export MODEL --format bioimageio --out DIR --pixel-um P ...`
+For other optics make another package: `napari-cvdm export MODEL --format bioimageio --out DIR \
+--pixel-um P ...`
 
 ## How to use it
 
-- It needs the Python package napari-cvdm {version}, which the environment file names: the code of the sampler is there, not here.
-{planes}- Give whole images. A tile would get an intensity scale of its own (of a phase: slow waves of its own), and the same noise as every other
+- It needs the Python package napari-cvdm {version}, which the environment file names: the code of \
+the sampler is there, not here.
+{planes}- Give whole images. A tile would get an intensity scale of its own (of a phase: slow \
+waves of its own), and the same noise as every other
   tile, so that seams show.
 - The standard deviation is the spread of the samples, not a bound on the error.
 - Do not trust saturated or dark pixels, and of a fluorescence image those within 8 px of the frame.
@@ -33,42 +38,52 @@ For other optics make another package: `napari-cvdm export MODEL --format bioima
 _ONE_STEP = """\
 # {title}: one-step mean
 
-One evaluation of the networks of a conditional variational diffusion model (CVDM), at the noisiest time and without noise: the mean that the
-model expects before it samples. **It has no spread.** For the mean and the standard deviation of posterior samples use the posterior sampler of the
+One evaluation of the networks of a conditional variational diffusion model (CVDM), at the \
+noisiest time and without noise: the mean that the
+model expects before it samples. **It has no spread.** For the mean and the standard deviation of \
+posterior samples use the posterior sampler of the
 same model.
 
 ## What it takes and gives
 """
 
 _FROM_COUNTS = """
-Camera counts in, counts above the dark level out, on the same grid. Dark level and intensity scale are those of the image that is given:
+Camera counts in, counts above the dark level out, on the same grid. Dark level and intensity \
+scale are those of the image that is given:
 give whole images, not tiles. Do not trust pixels within 8 px of the frame, or saturated ones.
 """
 
 _FROM_CHANNELS = """
-The channels and the baseline that napari-cvdm makes from the measured planes: they need Fourier transforms and estimates over the whole field, which
-are not part of this file. Their number does not depend on that of the planes. They cover the measured frame and a little around it. The result is in
+The channels and the baseline that napari-cvdm makes from the measured planes: they need Fourier \
+transforms and estimates over the whole field, which
+are not part of this file. Their number does not depend on that of the planes. They cover the \
+measured frame and a little around it. The result is in
 network units. `blend` takes the share of it that `napari-cvdm restore` takes, and levels it:
 
 ```python
 from napari_cvdm.tasks import TASKS
 
-prepared = TASKS["phase-2shot"].from_request(planes, request)  # planes: (P, Y, X); request: a napari_cvdm.RestoreRequest with the optics:
+prepared = TASKS["phase-2shot"].from_request(planes, request)  # planes: (P, Y, X); request: a \
+napari_cvdm.RestoreRequest with the optics:
 # defocus_um has one position for each plane, condenser_na is that of an open condenser
 condition, baseline = prepared.channels[None].numpy(), prepared.initial_estimate[None, None].numpy()
-# mean: what this network makes of condition and baseline; the phase is zero in the cell-free background
+# mean: what this network makes of condition and baseline; the phase is zero in the cell-free \
+background
 phase_rad = prepared.kept(prepared.posterior.blend(mean[0, 0] * prepared.gain))
 ```
 """
 
 _FROM_DECONVOLVED = """
-The channels and the baseline that napari-cvdm makes from the measured image: a deconvolution with the PSF of its microscope is among them, which
-is not part of this file. The result is in network units of `prepared.gain` counts, on a grid twice as fine:
+The channels and the baseline that napari-cvdm makes from the measured image: a deconvolution with \
+the PSF of its microscope is among them, which
+is not part of this file. The result is in network units of `prepared.gain` counts, on a grid \
+twice as fine:
 
 ```python
 from napari_cvdm.tasks import TASKS
 
-prepared = TASKS["widefield-x2"].from_request(image[None], request)  # image: (Y, X); request: a napari_cvdm.RestoreRequest with the optics
+prepared = TASKS["widefield-x2"].from_request(image[None], request)  # image: (Y, X); request: a \
+napari_cvdm.RestoreRequest with the optics
 condition, baseline = prepared.channels[None].numpy(), prepared.initial_estimate[None, None].numpy()
 # mean: what this network makes of condition and baseline
 counts = mean[0, 0] * prepared.gain
@@ -88,13 +103,15 @@ _CARD = """
 
 ## Validation
 
-Figures from the model's card. Check the model on images of your own whose truth you know before you rely on it.
+Figures from the model's card. Check the model on images of your own whose truth you know before \
+you rely on it.
 
 {metrics}
 
 ## Cite
 
-della Maggiora et al., Conditional Variational Diffusion Models, ICLR 2024, arXiv 2312.02246; and napari-cvdm {version}.
+della Maggiora et al., Conditional Variational Diffusion Models, ICLR 2024, arXiv 2312.02246; and \
+napari-cvdm {version}.
 """
 
 

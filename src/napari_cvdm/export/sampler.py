@@ -1,7 +1,9 @@
-"""The whole reconstruction as one network: measured images in, mean and standard deviation of posterior samples out.
+"""The whole reconstruction as one network.
 
-The format asks for a callable that returns a torch module. This one is imported from the installed napari-cvdm, which the package's
-environment names, and calls `napari_cvdm.reconstruct.restore`: there is no second sampler that could differ from the first.
+It takes measured images and returns the mean and the standard deviation of posterior samples. The
+format needs a callable that returns a torch module. This one is imported from the installed
+napari-cvdm, which the environment of the package names. It calls `napari_cvdm.reconstruct.restore`,
+so there is no second sampler that could differ from the first.
 """
 
 from collections.abc import Mapping
@@ -36,9 +38,10 @@ class PosteriorSampler(CVDM):
         self.settings = PackageSettings.of(settings)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Measured images (B, P, Y, X) [counts] -> mean and standard deviation, each (B, 1, uY, uX) in the model's unit.
+        """Compute mean and standard deviation, each (B, 1, uY, uX) in the model's unit.
 
-        Every image is reconstructed as if it were alone: the same image gives the same result in any batch.
+        `images` are measured, (B, P, Y, X) [counts]. Every image is reconstructed on its own: the
+        same image gives the same result in any batch.
         """
         results = [self.restored(image) for image in images.cpu().numpy()]
         mean, std = (

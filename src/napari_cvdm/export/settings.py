@@ -22,7 +22,8 @@ class PackageSettings:
     pixel_um, wavelength_um, medium_index : float, optional
         Optics; every model needs the pixel size, a phase model all of them.
     defocus_um : tuple of float, optional
-        Signed position of each plane [um], two or more, phase models only. The package takes as many planes.
+        Signed position of each plane [um], two or more, phase models only. The package takes as
+        many planes.
     condenser_na : float, optional
         Numerical aperture of the illumination, phase models only; coherent light, if None.
 
@@ -46,7 +47,7 @@ class PackageSettings:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
-        """From plain values, as the command line and YAML give them; what is no setting is passed over."""
+        """Read plain values, as the command line and YAML give them, and skip unknown names."""
         given = {entry.name: values[entry.name] for entry in fields(cls) if entry.name in values}
         if "defocus_um" in given:
             given["defocus_um"] = tuple(given["defocus_um"])

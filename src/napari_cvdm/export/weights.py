@@ -108,7 +108,7 @@ def onnx_weights(
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without torch's words on operators of packages that are not needed, and on its own deprecated parts."""
+    """Suppress torch's warnings about packages that are not needed and its deprecated parts."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

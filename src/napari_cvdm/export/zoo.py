@@ -25,10 +25,11 @@ def write_bioimageio(
     author: str = AUTHOR,
     overwrite: bool = False,
 ) -> tuple[Path, Path]:
-    """Put a checkpoint into two packages of the BioImage Model Zoo, each tested with bioimageio.core before it takes its name.
+    """Export a checkpoint as two packages of the BioImage Model Zoo.
 
-    ``posterior-sampler.zip`` takes measured images and gives mean and standard deviation, for PyTorch; ``one-step-mean.zip`` is one
-    evaluation of the networks, as ONNX.
+    ``posterior-sampler.zip`` takes measured images and returns mean and standard deviation; it
+    needs PyTorch. ``one-step-mean.zip`` is one evaluation of the networks, as ONNX. Each package is
+    tested with bioimageio.core before it gets its file name.
 
     Parameters
     ----------
@@ -77,5 +78,6 @@ def check_extra() -> None:
             import_module(name)
     except ImportError as error:
         raise ExportError(
-            f'packages of the BioImage Model Zoo need {error.name}; install it with pip install "napari-cvdm[bmz]".'
+            f"packages of the BioImage Model Zoo need {error.name}; install it with pip install "
+            '"napari-cvdm[bmz]".'
         ) from None

@@ -1,6 +1,6 @@
-"""Inversion of a known image formation: the most probable object, and draws from what the data leave open.
+"""The most probable object and posterior draws under a known image formation.
 
-Knows forward models and priors; no task, no file and no network.
+The package uses forward models and priors, but no task, no file and no network.
 """
 
 from napari_cvdm.inversion.background import flatten_background

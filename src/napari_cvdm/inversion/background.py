@@ -1,9 +1,10 @@
-"""Cell-free background, where the phase is one constant: found in a fit, and made part of its prior.
+"""Cell-free background, found in a fit and made part of its prior.
 
-The data leave low spatial frequencies open, and a bend of the background goes on into the cells. Pixels are candidates where
-the estimate is as smooth as noise alone makes it. Those near one level are kept, while a weak-object model on a coarse grid
-takes out the bend (Tukey's biweight, with a width that shrinks). The background is believed where flattening it costs
-about as much penalty and misfit as noise explains.
+The phase of the background is one constant. The data leave low spatial frequencies undetermined,
+and a bend of the background continues into the cells. Pixels are candidates where the estimate is
+as smooth as noise alone makes it. Candidates near one level are kept, while a weak-object model on
+a coarse grid removes the bend (Tukey's biweight with a shrinking width). The background is accepted
+where flattening it costs about as much penalty and misfit as noise explains.
 """
 
 from dataclasses import replace
@@ -83,14 +84,16 @@ def flatten_background(fit: Fit) -> Fit:
 
 
 def flat_change(fit: Fit, flat: Tensor) -> PhaseObject:
-    """What a flat background changes of the estimate: -(J^T W J + C^-1 + M)^-1 M x, M about the mean of the background.
+    """Change of the estimate when the background is made flat.
+
+    It is -(J^T W J + C^-1 + M)^-1 M x, with M about the mean of the background.
 
     Parameters
     ----------
     fit : Fit
-        Without a flat background.
+        Fit without a flat background.
     flat : Tensor of shape (H, W)
-        One over the variance [1/rad^2] of each pixel of the background about one constant, 0 elsewhere.
+        One over the variance [1/rad^2] of each background pixel about one constant, 0 elsewhere.
     """
     pull = torch.zeros_like(fit.estimate.maps)
     pull[1] = -about_mean(flat, fit.estimate.maps[1])
@@ -115,9 +118,11 @@ def misfit_of(fit: Fit, change: PhaseObject) -> float:
 
 
 def expected_costs(fit: Fit, flat: Tensor) -> tuple[float, float]:
-    """`penalty_of` a `flat_change` where the background is flat and the estimate differs by posterior noise, and its part J^T W J.
+    """Expected `penalty_of` a `flat_change` of a flat background, and its part J^T W J.
 
-    For a weak object, A and N = A - C^-1 in Fourier space: tr (M (A + M)^-1)^2 and tr (M (A + M)^-1)^2 N A^-1, over the background.
+    The estimate differs from the flat background by posterior noise. For a weak object with A and N
+    = A - C^-1 in Fourier space, the values are tr (M (A + M)^-1)^2 and tr (M (A + M)^-1)^2 N A^-1,
+    over the background.
     """
     precision, strength = _phase_precision(fit), float(flat.max())
     share = (strength / (precision + strength)).square()
@@ -130,7 +135,10 @@ def expected_costs(fit: Fit, flat: Tensor) -> tuple[float, float]:
 
 
 def find_background(fit: Fit) -> Tensor | None:
-    """Pixels of the canvas (H, W) that are flat and near one level, 1 or 0; None where there are too few."""
+    """Pixels of the canvas (H, W) that are flat and near one level, 1 or 0.
+
+    None where there are too few.
+    """
     shape, (rows, columns) = fit.model.canvas_shape, fit.model.frame
     precision = _phase_precision(fit)
     smooth = _smooth_pixels(fit.phase.cpu().numpy(), precision, shape)
@@ -154,7 +162,7 @@ def find_background(fit: Fit) -> Tensor | None:
 
 
 def _smooth_pixels(phase: np.ndarray, precision: Tensor, shape: tuple[int, int]) -> np.ndarray:
-    """Where the high spatial frequencies of a phase (h, w) are no larger than posterior noise makes them."""
+    """Where the high spatial frequencies of a phase (h, w) are no larger than posterior noise."""
     response = np.zeros(shape)
     response[0, 0] = 1
     passed = (
@@ -172,7 +180,10 @@ def _smooth_pixels(phase: np.ndarray, precision: Tensor, shape: tuple[int, int])
 def _near_one_level(
     phase: Tensor, candidates: Tensor, precision: Tensor, area: float
 ) -> Tensor | None:
-    """Weights, 0 to 1, of candidates near one level once the bend of a coarse phase (h, w) is out; None where hardly any is."""
+    """Weights, 0 to 1, of the candidates near one level of a coarse phase (h, w).
+
+    The bend of the phase is removed first. None where hardly any candidate is near the level.
+    """
     flattened, width = phase, FIRST_WIDTH_RAD
     if float(candidates.mean()) < LEAST_SHARE / 2:
         return None
@@ -217,7 +228,10 @@ def densest_value(values: np.ndarray) -> float:
 
 
 def _phase_precision(fit: Fit) -> Tensor:
-    """Of the phase of a weak object at each frequency, whatever its absorption: a Schur complement, (H, W // 2 + 1)."""
+    """Precision of the phase of a weak object at each frequency, (H, W // 2 + 1).
+
+    It is a Schur complement, so it holds for any absorption.
+    """
     of_mu, mixed, of_phi = weak_normal(fit.weight, fit.model)
     return of_phi + fit.prior.spectrum[1] - mixed.square() / (of_mu + fit.prior.spectrum[0])
 

@@ -11,9 +11,12 @@ LANCZOS_STEPS = 25
 
 
 def log_evidence(fit: Fit) -> Tensor:
-    """Log-probability of a measured value by Laplace's method, up to a constant of the data; shape (...).
+    """Log-probability per measured value by Laplace's method, shape (...).
 
-    -(r^T W r / 2 + x^T C^-1 x / 2 + log det (1 + W^1/2 J C J^T W^1/2) / 2) / n - log(noise) / 2
+    It holds up to a constant of the data and is
+
+        -(r^T W r / 2 + x^T C^-1 x / 2 + log det (1 + W^1/2 J C J^T W^1/2) / 2) / n - log(noise) / 2
+
     (MacKay, Neural Comput. 4, 415 (1992)).
     """
     return -misfit_and_penalty(fit) - log_determinant(fit) / 2
@@ -28,10 +31,11 @@ def misfit_and_penalty(fit: Fit) -> Tensor:
 
 
 def log_determinant(fit: Fit, steps: int = LANCZOS_STEPS) -> Tensor:
-    """log det (1 + W^1/2 J C J^T W^1/2) for a measured value, shape (...).
+    """log det (1 + W^1/2 J C J^T W^1/2) per measured value, shape (...).
 
-    One random vector of signs, the same for every fit of as many pixels, and so many steps of Lanczos in double precision
-    (Ubaru, Chen, Saad, SIAM J. Matrix Anal. Appl. 38, 1075 (2017)).
+    The method uses one random vector of signs and `steps` steps of Lanczos in double precision
+    (Ubaru, Chen, Saad, SIAM J. Matrix Anal. Appl. 38, 1075 (2017)). The vector is the same for
+    every fit with the same number of pixels.
     """
     root, model, spectrum = (
         fit.weight.double().sqrt(),

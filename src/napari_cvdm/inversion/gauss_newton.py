@@ -1,8 +1,10 @@
-"""The most probable object under a nonlinear image formation: Gauss-Newton with preconditioned conjugate gradients.
+"""The most probable object under a nonlinear image formation, by Gauss-Newton.
 
-minimise sum W (d - I(x))^2 / 2 + x^T C^-1 x / 2, first with the noise taken for as large as the contrast, then for half of that, and so on:
-without this continuation, strong phases end in a local minimum. Every round solves (J^T W J + C^-1) v = J^T W r - C^-1 x to a few
-digits (Nocedal and Wright, Numerical Optimization, 7.1 and 10.3), and the amplitudes of the prior follow the estimate.
+The cost is sum W (d - I(x))^2 / 2 + x^T C^-1 x / 2. It is minimised first with the noise taken for
+as large as the contrast, then for half of that, and so on. Without this continuation, strong phases
+end in a local minimum. Every round solves (J^T W J + C^-1) v = J^T W r - C^-1 x to a few digits by
+preconditioned conjugate gradients (Nocedal and Wright, Numerical Optimization, 7.1 and 10.3). The
+amplitudes of the prior follow the estimate.
 """
 
 from collections.abc import Callable, Generator, Sequence
@@ -86,7 +88,8 @@ def fit_object(
     start : tuple of PhaseObject and PowerLaws, optional
         An empty field of unknown kind, if None.
     stages : sequence of (float, int, int), optional
-        Factor of the noise, most rounds at it, and conjugate-gradient steps in each; those of `continuation`, if None.
+        Factor of the noise, largest number of rounds at it, and conjugate-gradient steps in each
+        round. They are those of `continuation`, if None.
 
     Yields
     ------
@@ -151,7 +154,10 @@ def continuation(data: Tensor, weight: Tensor) -> tuple[Stage, ...]:
 
 
 def weighted_squares(weight: Tensor, residual: Tensor) -> Tensor:
-    """w r^2 in an order that stays 0 where a pixel without weight holds a number whose square would be infinite."""
+    """w r^2, multiplied in an order that gives 0 for a pixel without weight.
+
+    The square of its residual alone could be infinite.
+    """
     return weight * residual * residual
 
 
@@ -201,7 +207,10 @@ def _step(
     change: PhaseObject,
     before: Tensor,
 ) -> tuple[PhaseObject, PhaseLinearisation, Tensor]:
-    """Backtrack until the cost of every member of the batch falls; a member whose cost never does stays where it is."""
+    """Backtrack until the cost of every member of the batch falls.
+
+    A member whose cost never falls is not changed.
+    """
     size = torch.ones_like(before)
     for _ in range(HALVINGS):
         there = at.add(change, size)
@@ -223,7 +232,7 @@ def solve_normal(
     right: PhaseObject,
     steps: int,
 ) -> PhaseObject:
-    """(J^T W J + C^-1)^-1 b by `steps` of preconditioned conjugate gradients, for every member of a batch."""
+    """(J^T W J + C^-1)^-1 b of a batch, by `steps` of preconditioned conjugate gradients."""
 
     def normal(change: PhaseObject) -> PhaseObject:
         return model.adjoint(seen, weight * model.derivative(seen, change)).add(
@@ -281,7 +290,10 @@ def conjugate_gradients(
 def weak_object_inverse(
     model: PhaseForwardModel, seen: PhaseLinearisation, weight: Tensor, prior: PhasePrior
 ) -> Linear:
-    """The inverse of the normal matrix of a weak object, 2 x 2 at each frequency, and of the illumination's diagonal."""
+    """Inverse of the normal matrix of a weak object and of the illumination's diagonal.
+
+    The normal matrix is 2 x 2 at each frequency.
+    """
     own_mu, mixed, own_phi = weak_normal(weight, model)
     own_mu, own_phi = own_mu + prior.spectrum[..., 0, :, :], own_phi + prior.phase_precision()
     determinant = own_mu * own_phi - mixed.square()

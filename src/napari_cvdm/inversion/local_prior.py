@@ -1,10 +1,12 @@
-"""A prior that is tight where a phase is smooth and wide at its edges, from the estimate itself.
+"""A prior from the estimate itself, tight where a phase is smooth and wide at its edges.
 
-Edges have few pixels, and the data see them well: a phase that may be steep and bent only there has little freedom left at the
-low spatial frequencies that the data leave open. The variances of gradient and Laplacian at each pixel are those of the estimate about it,
-and estimate and variances follow each other: iteratively reweighted least squares for the logarithmic penalty
-sum s log(v + <|D phi|^2>) / 2 of first and second differences (Daubechies et al., Commun. Pure Appl. Math. 63, 1 (2010);
-both orders as in Bredies, Kunisch, Pock, SIAM J. Imaging Sci. 3, 492 (2010)).
+Edges have few pixels, and the data determine them well. A phase that may be steep and bent only
+there has little freedom left at the low spatial frequencies that the data leave undetermined. The
+variances of gradient and Laplacian at each pixel are those of the estimate around it. Estimate and
+variances are updated in turn. This is iteratively reweighted least squares for the logarithmic
+penalty sum s log(v + <|D phi|^2>) / 2 of first and second differences (Daubechies et al., Commun.
+Pure Appl. Math. 63, 1 (2010); both orders as in Bredies, Kunisch, Pock, SIAM J. Imaging Sci. 3, 492
+(2010)).
 """
 
 from dataclasses import replace
@@ -57,7 +59,10 @@ def fit_local_prior(fit: Fit) -> Solving:
 
 
 def measure_local_precision(fit: Fit) -> LocalPrecision:
-    """s / (v + <|D phi|^2>) of the estimate; outside the frame, where no data show an edge, its harmonic mean over the frame."""
+    """s / (v + <|D phi|^2>) of the estimate at each pixel.
+
+    Outside the frame, where no data show an edge, it is the harmonic mean over the frame.
+    """
     phase = fit.estimate.maps[1]
     steepness, bend = gradients(phase).square().sum(dim=0), laplacian(phase).square()
     return LocalPrecision(

@@ -1,7 +1,11 @@
 """Draws from the Gaussian about a fit, by perturb and solve.
 
-x + (J^T W J + C^-1)^-1 (J^T W^1/2 e_1 + C^-1/2 e_2) with white e_1, e_2 has the covariance (J^T W J + C^-1)^-1
-(Papandreou and Yuille, NIPS 2010; Orieux, Feron, Giovannelli, IEEE Signal Process. Lett. 19, 251 (2012)).
+With white e_1 and e_2, the draw
+
+    x + (J^T W J + C^-1)^-1 (J^T W^1/2 e_1 + C^-1/2 e_2)
+
+has the covariance (J^T W J + C^-1)^-1 (Papandreou and Yuille, NIPS 2010; Orieux, Feron,
+Giovannelli, IEEE Signal Process. Lett. 19, 251 (2012)).
 """
 
 import torch

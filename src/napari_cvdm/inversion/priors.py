@@ -1,11 +1,12 @@
-"""Gaussian priors of phase, absorption and illumination, and their amplitudes from the image itself.
+"""Gaussian priors of phase, absorption and illumination, with amplitudes from the image.
 
-The power of the phase is A f^-2 + B f^-4 (f in cycles/px, |F|^2 over the number of pixels): A f^-2 is that of natural images
-(Field, J. Opt. Soc. Am. A 4, 2379 (1987)), B f^-4 lets smooth objects be high. The power of the log-amplitude is
-C f^-2, and its mean is free. A and C follow from each image by expectation maximisation
-(Dempster, Laird, Rubin, J. R. Stat. Soc. B 39, 1 (1977)): the second moment of a spectrum is that of the estimate plus the
-posterior variance, without which frequencies that the data leave open would look empty. A power law whose exponent is fitted,
-too, was tried and is not robust.
+The power of the phase is A f^-2 + B f^-4, with f in cycles/px and |F|^2 over the number of pixels.
+A f^-2 is that of natural images (Field, J. Opt. Soc. Am. A 4, 2379 (1987)). B f^-4 allows smooth
+objects to be high. The power of the log-amplitude is C f^-2, and its mean is free. A and C follow
+from each image by expectation maximisation (Dempster, Laird, Rubin, J. R. Stat. Soc. B 39, 1
+(1977)). The second moment of a spectrum is that of the estimate plus the posterior variance.
+Without this variance, frequencies that the data leave undetermined would look empty. A power law
+with a fitted exponent was tried, too, and is not robust.
 """
 
 from dataclasses import dataclass, field, replace
@@ -20,12 +21,16 @@ START_PHASE = 2e-3
 START_ABSORPTION = 3e-7
 SMOOTH_PHASE = 3e-8
 SMOOTH_SHARE = 5e-8  # of the variance of the phase over the frame: B of lenses and thick cells
-MEAN_ABSORPTION = 0.05  # standard deviation of the mean log-amplitude: an object that absorbs, or a blank field that was guessed
-WIDER = 2.0  # times the estimated A: a prior that is too tight does harm, one that is too wide hardly any
+# Standard deviation of the mean log-amplitude, for an object that absorbs or a blank field that was
+# guessed.
+MEAN_ABSORPTION = 0.05
+WIDER = 2.0  # times the estimated A, since a tight prior does harm and a wide one hardly any
 HIGHEST_FREQUENCY = 0.35  # cycles/px: beyond it camera and pupil decide, not the object
-SMOOTH_FREQUENCY = 0.04  # cycles/px: lower ones tell how smooth an object is; the higher ones of a smooth object are empty
+# cycles/px: lower frequencies show how smooth an object is, and a smooth object has no higher ones.
+SMOOTH_FREQUENCY = 0.04
 EM_ROUNDS = 20
-LEAST_NOISE = 0.01  # of the variance that the camera's estimate has; planes without any noise would leave none
+# Of the variance of the camera's estimate, since planes without any noise would leave none.
+LEAST_NOISE = 0.01
 SETTLED = 0.1  # relative change of an amplitude from round to round
 ILLUMINATION_DEVIATIONS = (
     1e-4,
@@ -39,7 +44,9 @@ ILLUMINATION_DEVIATIONS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LocalPrecision:
-    """Inverse variances of differences of the phase at each pixel: D^T G D + L K L, D the gradient and L the Laplacian.
+    """Inverse variances of the differences of a phase at each pixel.
+
+    They form D^T G D + L K L, with the gradient D and the Laplacian L.
 
     Parameters
     ----------
@@ -64,7 +71,7 @@ class LocalPrecision:
         return along + laplacian(self.curvature.sqrt() * white[..., 2, :, :])
 
     def spectrum(self) -> Tensor:
-        """The operator in Fourier space with its median weights, on the real-FFT grid (H, W // 2 + 1)."""
+        """Spectrum of the operator with median weights, on the real-FFT grid (H, W // 2 + 1)."""
         impulse = torch.zeros_like(self.gradient)
         impulse[0, 0] = 1
         steepness = torch.fft.rfft2(-laplacian(impulse)).real
@@ -82,9 +89,10 @@ class PhasePrior:
     illumination : Tensor of shape (P, K)
         One over the variance of each coefficient.
     flat : Tensor of shape (H, W), optional
-        One over the variance [1/rad^2] of each pixel of the cell-free background about one unknown constant, 0 elsewhere.
+        One over the variance [1/rad^2] of each pixel of the cell-free background about one unknown
+        constant, 0 elsewhere.
     local : LocalPrecision, optional
-        Of each pixel's differences; added to the others.
+        Inverse variances of each pixel's differences, added to the others.
     """
 
     spectrum: Tensor = field(repr=False)
@@ -143,10 +151,11 @@ class PowerLaws:
     absorption : Tensor of shape (...)
         C.
     noise : Tensor of shape (...)
-        By which the variance of the data is multiplied: at most 1, since texture makes the camera's estimate too large and never too small.
+        Factor on the variance of the data. It is at most 1, since texture makes the camera's
+        estimate too large and never too small.
     smooth : Tensor of shape (...)
-        B, at most `SMOOTH_PHASE`, or more for strong objects: without a bound it would take low spatial frequencies that the data do not decide
-        for real ones.
+        B, at most `SMOOTH_PHASE`, or more for strong objects. Without a bound, low spatial
+        frequencies that the data leave undetermined would count as real ones.
     """
 
     phase: Tensor
@@ -199,16 +208,19 @@ class PowerLaws:
         factor: float,
         model: PhaseForwardModel,
     ) -> "PowerLaws":
-        """Expectation maximisation, from an estimate and the posterior variance of the weak-object problem.
+        """Amplitudes by expectation maximisation.
+
+        The method uses an estimate and the posterior variance of the weak-object problem.
 
         Parameters
         ----------
         maps : Tensor of shape (..., 2, H, W)
             Estimated log-amplitude and phase.
         residual, weight : Tensor of shape (..., P, h, w)
-            Data less expected intensity, and one over the variance of the data before it is multiplied by `noise`.
+            Data less expected intensity, and one over the variance of the data before the factor
+            `noise`.
         factor : float
-            By which the standard deviation of the noise was exaggerated for this estimate.
+            Factor on the standard deviation of the noise that this estimate was made with.
         model : PhaseForwardModel
 
         Returns
@@ -295,7 +307,10 @@ class PowerLaws:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Shapes:
-    """Power spectra of amplitude 1 on the real-FFT grid, the frequencies that tell A and B, and how many of the whole spectrum each stands for."""
+    """Power spectra of amplitude 1 on the real-FFT grid, and frequencies that determine A and B.
+
+    It also holds how many frequencies of the whole spectrum each one stands for.
+    """
 
     natural: Tensor
     smooth: Tensor
@@ -324,7 +339,10 @@ def _shapes(model: PhaseForwardModel, like: Tensor) -> _Shapes:
 
 
 def about_mean(weight: Tensor, image: Tensor) -> Tensor:
-    """w (v - mean v), the mean weighted, of images (..., H, W): what a weighted sum of squares about the mean has as gradient."""
+    """w (v - mean v) of images v (..., H, W), with the weighted mean.
+
+    It is the gradient of a weighted sum of squares about the mean.
+    """
     mean = (weight * image).sum(dim=(-2, -1), keepdim=True) / weight.sum()
     return weight * (image - mean)
 
@@ -355,7 +373,9 @@ def filter_maps(maps: Tensor, transfer: Tensor) -> Tensor:
 
 
 def weak_normal(weight: Tensor, model: PhaseForwardModel) -> tuple[Tensor, Tensor, Tensor]:
-    """J^T W J of a weak object at each frequency, W averaged over the canvas: its entries mu mu, mu phi and phi phi.
+    """J^T W J of a weak object at each frequency, with W averaged over the canvas.
+
+    The entries are mu mu, mu phi and phi phi.
 
     Parameters
     ----------

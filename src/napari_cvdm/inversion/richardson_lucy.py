@@ -1,4 +1,7 @@
-"""Richardson-Lucy: the maximum likelihood of Poisson counts, climbed step by step from the counts themselves."""
+"""Richardson-Lucy, the iterative maximum likelihood of Poisson counts.
+
+The iteration starts from the counts themselves.
+"""
 
 from collections.abc import Iterator
 from typing import Protocol
@@ -20,10 +23,12 @@ class PositiveModel(Protocol):
 
 
 def deconvolve(counts: Tensor, model: PositiveModel, dark_counts: float) -> Iterator[Tensor]:
-    """x <- x A^T((d + v) / (A x + v)) / A^T 1 (Richardson 1972, Lucy 1974; v of Snyder et al., J. Opt. Soc. Am. A 10, 1014 (1993)).
+    """Richardson-Lucy steps x <- x A^T((d + v) / (A x + v)) / A^T 1.
 
-    The start, A^T d / A^T 1, is local, so that a part of an image is deconvolved as the whole is there.
-    Read noise of variance r^2 counts like v = r^2 / slope more Poisson counts in data and model, where slope is the variance of a count of light.
+    They follow Richardson (1972) and Lucy (1974), with v of Snyder et al., J. Opt. Soc. Am. A 10,
+    1014 (1993). The start, A^T d / A^T 1, is local, so that a part of an image is deconvolved as it
+    is in the whole. Read noise of variance r^2 acts like v = r^2 / slope more Poisson counts in
+    data and model. The slope is the variance of a count of light.
 
     Parameters
     ----------

@@ -1,4 +1,7 @@
-"""Which of many paths are images to be reconstructed, which belong together, and which are strays. Nothing is read here."""
+"""Sort paths into images to reconstruct, files that belong together, and strays.
+
+No file is read here.
+"""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,8 +14,10 @@ import tifffile
 from napari_cvdm.io.read import SUFFIXES
 
 PLANES_RULE = (
-    "Files are the planes of one image when their names are the same but for the ending: _below and _above, _minus and _plus, _neg and _pos, or numbers "
-    "that begin with _0 or _1 (also after z or plane, as in _z0 and _z1). There must be as many of them as defocus_um has positions (two if it is empty). "
+    "Files are the planes of one image when their names are the same but for the ending: _below "
+    "and _above, _minus and _plus, _neg and _pos, or numbers "
+    "that begin with _0 or _1 (also after z or plane, as in _z0 and _z1). There must be as many of "
+    "them as defocus_um has positions (two if it is empty). "
     "Files are also the planes of one image when just that many are given."
 )
 _WORDS = (("below", "above"), ("minus", "plus"), ("neg", "pos"))
@@ -67,7 +72,8 @@ def sort_paths(paths: Iterable[str | Path], planes: int) -> Sorted:
     Parameters
     ----------
     paths : iterable of str or Path
-        Files, or folders: of a folder the files directly in it are taken, those with a name that begins with a dot excepted.
+        Files or folders. Of a folder, the files directly in it are taken, except those with a name
+        that begins with a dot.
     planes : int
         How many planes one image has. If two or more, files are put together by `PLANES_RULE`.
 
@@ -93,7 +99,9 @@ def _inside(path: Path) -> Iterator[Path | UnmatchedFile]:
     elif path.suffix.lower() == ".zarr":
         yield UnmatchedFile(
             name=path.name,
-            reason="OME-Zarr folders are not read here; open it in napari, and reconstruct the layer.",
+            reason=(
+                "OME-Zarr folders are not read here; open it in napari, and reconstruct the layer."
+            ),
         )
     else:
         yield from _folder(path)

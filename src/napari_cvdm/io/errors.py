@@ -24,7 +24,8 @@ def one_line(error: BaseException | str, limit: int = 160) -> str:
     Returns
     -------
     str
-        The first `limit` characters, white space collapsed; the name of the exception when it says nothing.
+        The first `limit` characters, white space collapsed; the name of the exception if it has no
+        message.
     """
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= limit else text[: limit - 3] + "..."
@@ -47,8 +48,10 @@ def writing_error(path: Path, error: OSError) -> ImageFileError:
     """
     if error.errno in FULL_DISK or error.errno is None:
         return ImageFileError(
-            f"{path}: the disk is full, nothing was left there. Free some space or choose a folder on another disk."
+            f"{path}: the disk is full, nothing was left there. Free some space or choose a folder "
+            "on another disk."
         )
     return ImageFileError(
-        f"{path}: cannot be written ({error.strerror or one_line(error)}). Choose a folder that you may write to."
+        f"{path}: cannot be written ({error.strerror or one_line(error)}). Choose a folder that "
+        "you may write to."
     )

@@ -23,7 +23,8 @@ def output_folder(
     overwrite : bool
         Whether an older result may be replaced. It stays until the new one is complete.
     sign : str
-        A file that marks an older folder as such a result; a folder that has other things in it and not this one is never replaced.
+        A file that marks an older folder as such a result. A folder that has other content and not
+        this file is never replaced.
 
     Yields
     ------
@@ -33,8 +34,9 @@ def output_folder(
     Raises
     ------
     ImageFileError
-        The folder exists and may not be replaced, cannot be made, or the disk is full. Whatever is raised in the block
-        (KeyboardInterrupt, too) removes the temporary folder and leaves an older result as it was.
+        The folder exists and may not be replaced, cannot be made, or the disk is full. Any
+        exception in the block (KeyboardInterrupt, too) removes the temporary folder and leaves an
+        older result as it was.
     """
     target = _resolved(path)
     beside = _check_target(target, overwrite, sign)
@@ -57,7 +59,10 @@ def output_folder(
 
 
 def target_folder(path: str | Path, overwrite: bool, sign: str) -> Path:
-    """The resolved path of a folder to make; ImageFileError where `output_folder` would raise it."""
+    """Resolved path of a folder to make.
+
+    Raises ImageFileError where `output_folder` would raise it.
+    """
     target = _resolved(path)
     _check_target(target, overwrite, sign)
     return target
@@ -87,7 +92,8 @@ def _check_target(target: Path, overwrite: bool, sign: str) -> Path:
         any(target.iterdir()) and not (target / sign).exists()
     ):
         raise ImageFileError(
-            f"{target}: is not a result (it has no {sign}) and is never overwritten; choose another folder."
+            f"{target}: is not a result (it has no {sign}) and is never overwritten; choose "
+            "another folder."
         )
     return beside
 
@@ -99,7 +105,8 @@ def _existing_parent(target: Path) -> Path:
         raise writing_error(target, error) from error
     if beside is None:
         raise ImageFileError(
-            f"{target}: is the root of a disk, or on a disk that is not there; choose a folder on one that is."
+            f"{target}: is the root of a disk, or on a disk that is not there; choose a folder on "
+            "one that is."
         )
     return beside
 

@@ -1,4 +1,8 @@
-"""The folder of a long job: it grows beside the result's name, can be taken up again, and takes the name when it is complete."""
+"""The folder of a long job.
+
+It grows beside the result's name, and a later run can continue it. It takes the name when it is
+complete.
+"""
 
 import hashlib
 import json
@@ -45,11 +49,15 @@ class JobFolder:
             return dict(json.loads((self.notes / PLAN).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:
             raise ImageFileError(
-                f"{self.path}: holds no plan that can be read; start the job again with --overwrite."
+                f"{self.path}: holds no plan that can be read; start the job again with "
+                "--overwrite."
             ) from error
 
     def begun(self, overwrite: bool) -> dict[str, Any]:
-        """The plan of a job that was begun; none where there is no such job, or where a damaged one may be replaced."""
+        """Plan of a job that was begun.
+
+        It is empty where there is no such job, or where a damaged one may be replaced.
+        """
         try:
             return self.plan() if self.planned else {}
         except ImageFileError:
@@ -58,7 +66,7 @@ class JobFolder:
             return {}
 
     def plan_sha256(self) -> str:
-        """Fingerprint of the plan's file: two processes that see the same one work at the same job."""
+        """Fingerprint of the plan's file; processes that see the same one work at the same job."""
         return hashlib.sha256((self.notes / PLAN).read_bytes()).hexdigest()
 
     def write(self, name: str, content: bytes) -> None:
@@ -130,7 +138,8 @@ def begin_job(folder: JobFolder, plan: Mapping[str, Any], *, overwrite: bool) ->
             return True
         if not overwrite or (any(folder.path.iterdir()) and not folder.planned):
             raise ImageFileError(
-                f"{folder.path}: another job was begun there ({', '.join(changed)} differ); choose another --out, or say --overwrite."
+                f"{folder.path}: another job was begun there ({', '.join(changed)} differ); choose "
+                "another --out, or say --overwrite."
             )
         shutil.rmtree(folder.path)
     folder.write(PLAN, (json.dumps(now, indent=2, sort_keys=True) + "\n").encode())

@@ -18,7 +18,8 @@ def open_image(path: str | Path) -> ImageStack:
     Parameters
     ----------
     path : str or Path
-        OME-Zarr 0.4 or 0.5 (a folder; of a pyramid the finest level), TIFF or NPY; another format is read whole.
+        OME-Zarr 0.4 or 0.5 (a folder; of a pyramid the finest level), TIFF or NPY. Another format
+        is read whole.
 
     Returns
     -------
@@ -49,7 +50,8 @@ def window_of(stack: ImageStack, frame: tuple[int, ...], rows: slice, columns: s
     try:
         index: Any = (*frame, ..., rows, columns)
         part = _read(stack.array[index])
-    except Exception as error:  # every codec has errors of its own; of a chunk whose header lies it is a MemoryError
+    except Exception as error:
+        # Every codec has errors of its own. A chunk with a wrong header gives a MemoryError.
         where = f"rows {rows.start} to {rows.stop}, columns {columns.start} to {columns.stop}"
         advice = (
             "Free some memory, or copy the file again: it may be damaged"

@@ -1,4 +1,7 @@
-"""Files of microscope makers (Nikon, Zeiss, Leica), read through bioio and its plugins, which the extra `bioio` brings."""
+"""Read files of microscope makers (Nikon, Zeiss, Leica) through bioio and its plugins.
+
+The extra `bioio` installs them.
+"""
 
 import warnings
 from pathlib import Path
@@ -59,7 +62,8 @@ def read_maker_file(path: Path) -> ImageStack:
                 f"{source}: the plugin of bioio for {suffix} files is not installed: {_INSTALL}."
             ) from error
         raise ImageFileError(
-            f"{source}: cannot be read ({one_line(error)}). Copy it again, or save it as OME-TIFF from Fiji."
+            f"{source}: cannot be read ({one_line(error)}). Copy it again, or save it as OME-TIFF "
+            "from Fiji."
         ) from error
     pixel_um = square_pixel(length_um(size.X, "um"), length_um(size.Y, "um"), source)
     step = position_um(size.Z, "um") or 0.0
@@ -101,7 +105,8 @@ def zeiss_optics(metadata: Element) -> dict[str, float]:
     Returns
     -------
     dict
-        Those of ``na``, ``medium_index`` and ``wavelength_um`` (emission) that are said, and are the same for all channels.
+        Those of ``na``, ``medium_index`` and ``wavelength_um`` (emission) that the file states, and
+        that are the same for all channels.
     """
     said = {
         name: {float(found.text) for found in metadata.iter(tag) if found.text}

@@ -1,4 +1,8 @@
-"""MRC files: the standard of electron microscopy, and the older Priism variant of light microscopy (BioSR, DeltaVision)."""
+"""Read MRC files.
+
+MRC is the standard of electron microscopy. Priism is an older variant of light microscopy (BioSR,
+DeltaVision).
+"""
 
 import warnings
 from io import BytesIO
@@ -15,7 +19,8 @@ from napari_cvdm.io.pixels import ordered_axes, usable_dtype
 
 _HEADER_BYTES = 1024
 _EXTENDED_LENGTH_AT = (92, 96)
-# Fields that Priism keeps where MRC2014 has other things: https://www.cgl.ucsf.edu/priism/ (IVE image file format).
+# Priism has these fields where MRC2014 has other ones:
+# https://www.cgl.ucsf.edu/priism/ (IVE image file format).
 _PRIISM_MAGIC = -16224
 _PRIISM_HEADER = np.dtype(
     {
@@ -39,7 +44,8 @@ def read_mrc(path: Path) -> ImageStack:
     Returns
     -------
     ImageStack
-        Pixels as stored; pixel size None where the header has 0 or 1; Priism's emission wavelength where there is one.
+        Pixels as stored. The pixel size is None where the header has 0 or 1. Priism's emission
+        wavelength is kept where there is one.
 
     Raises
     ------
@@ -63,12 +69,16 @@ def read_mrc(path: Path) -> ImageStack:
         raise
     except Exception as error:  # mrcfile lets through whatever a damaged header makes happen
         raise ImageFileError(
-            f"{source}: cannot be read as MRC, it may be cut short ({one_line(error)}). Copy it again, or save it as TIFF."
+            f"{source}: cannot be read as MRC, it may be cut short ({one_line(error)}). Copy it "
+            "again, or save it as TIFF."
         ) from error
 
 
 def _check_extended_header(path: Path) -> None:
-    """ValueError where the extended header is said to fill the file: mrcfile would ask for the memory of both, and then look at the file."""
+    """Raise ValueError if the extended header is declared to fill the file.
+
+    mrcfile would allocate the memory of both before it reads the file.
+    """
     with path.open("rb") as file:
         head = file.read(_HEADER_BYTES)
     lengths = slice(*_EXTENDED_LENGTH_AT)
@@ -111,7 +121,10 @@ def _axes(mrc: MrcFile) -> str:
 def _priism_sections(
     array: np.ndarray, axes: str, header: np.recarray
 ) -> tuple[np.ndarray, str, dict[str, float]]:
-    """Split the sections of a Priism file into times, planes and wavelengths, if its header is whole."""
+    """Split the sections of a Priism file into times, planes and wavelengths.
+
+    This is done only if the header is complete.
+    """
     priism = np.frombuffer(
         header.tobytes(), _PRIISM_HEADER.newbyteorder(header.mode.dtype.byteorder)
     )[0]

@@ -1,4 +1,7 @@
-"""Images as OME-Zarr (NGFF 0.5, Zarr 3), plane by plane, with the scale, position and unit of every axis."""
+"""Write images as OME-Zarr (NGFF 0.5, Zarr 3), plane by plane.
+
+Every axis has its scale, position and unit.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,7 +40,7 @@ class PlacedImage:
     array : array of shape (..., Y, X)
         NumPy, dask, zarr: it is read plane by plane.
     labels : tuple of str
-        Name of each axis, the last two ``y`` and ``x``; ``t``, ``c`` and ``z`` are known to other programs.
+        Name of each axis, the last two ``y`` and ``x``. Other programs know ``t``, ``c`` and ``z``.
     scale, translation : tuple of float
         Size of a pixel, and the centre of the first one, along each axis.
     units : tuple of str
@@ -64,12 +67,14 @@ def write_ngff(path: str | Path, images: Sequence[PlacedImage]) -> None:
     path : str or Path
         A folder ending in ``.zarr``; an older OME-Zarr there is replaced, another folder never.
     images : sequence of PlacedImage
-        One becomes an image; several become a collection (``bioformats2raw.layout`` 3) of images ``0``, ``1``, ...
+        One becomes an image. Several become a collection (``bioformats2raw.layout`` 3) of images
+        ``0``, ``1``, ...
 
     Raises
     ------
     ImageFileError
-        zarr is not installed, axes that NGFF does not allow, or a folder that cannot be written. Nothing is left then.
+        zarr is not installed, NGFF does not allow the axes, or the folder cannot be written.
+        Nothing is left then.
 
     References
     ----------
@@ -98,7 +103,8 @@ def zarr_library(path: Path) -> Any:
         import zarr
     except ImportError as error:
         raise ImageFileError(
-            f"{path}: OME-Zarr needs the extra zarr: pip install 'napari-cvdm[zarr]', or save as OME-TIFF."
+            f"{path}: OME-Zarr needs the extra zarr: pip install 'napari-cvdm[zarr]', or save as "
+            "OME-TIFF."
         ) from error
     return zarr
 
@@ -108,18 +114,20 @@ def _kind(label: str) -> str:
 
 
 def _ngff_order(image: PlacedImage, path: Path) -> list[int]:
-    """Axes in NGFF's order: time, then one of channel or anything else, then two or three of space."""
+    """Axes in NGFF's order: time, then one of channel or another, then two or three of space."""
     kinds = [*map(_kind, image.labels[:-2]), "space", "space"]
     others = [
         label for label, kind in zip(image.labels, kinds, strict=True) if kind in ("channel", "")
     ]
     if len(others) > 1 or kinds.count("time") > 1 or kinds.count("space") > 3:
         raise ImageFileError(
-            f"{path}: OME-Zarr holds time, one of channel or sample, and z, y, x; {image.name} has {', '.join(image.labels)}. Save one at a time."
+            f"{path}: OME-Zarr holds time, one of channel or sample, and z, y, x; {image.name} has "
+            f"{', '.join(image.labels)}. Save one at a time."
         )
     if getattr(image.array, "size", 1) == 0 or np.dtype(image.array.dtype).kind not in "buif":
         raise ImageFileError(
-            f"{path}: {image.name} of shape {image.array.shape} and type {image.array.dtype} cannot be written; real pixels are needed."
+            f"{path}: {image.name} of shape {image.array.shape} and type {image.array.dtype} "
+            "cannot be written; real pixels are needed."
         )
     return sorted(range(len(kinds)), key=lambda axis: (_ORDER.index(kinds[axis]), axis))
 

@@ -1,4 +1,7 @@
-"""Results as OME-Zarr 0.5 that is filled block by block: images side by side, one writer to a chunk, a pyramid at the end."""
+"""Write results as OME-Zarr 0.5, block by block.
+
+The images lie side by side. Each chunk has one writer. The pyramid is built at the end.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -67,7 +70,9 @@ class Grid:
 def create_images(
     path: Path, images: Sequence[GridImage], grid: Grid, notes: Mapping[str, Any]
 ) -> None:
-    """Make an OME-Zarr collection of empty images; every one of them is whole for a reader at any time, as far as it is filled.
+    """Make an OME-Zarr collection of empty images.
+
+    A reader can open every image at any time, and sees what is filled so far.
 
     Parameters
     ----------
@@ -152,7 +157,7 @@ def open_level(path: Path, name: str, level: int = 0) -> Any:
 
 
 def open_pyramid(path: Path, name: str) -> list[Any]:
-    """All levels of one image of a collection as dask arrays, the finest first; their pixels stay on disk."""
+    """All levels of one image of a collection as dask arrays, finest first; pixels stay on disk."""
     import dask.array as da
 
     group = zarr_library(path).open_group(str(path / name), mode="r")
@@ -160,7 +165,9 @@ def open_pyramid(path: Path, name: str) -> list[Any]:
 
 
 def build_pyramid(path: Path, image: GridImage, grid: Grid) -> None:
-    """Write the coarser levels of an image, chunk by chunk, each the mean of 2 x 2 pixels (the minimum, for a mask), and name them.
+    """Write the coarser levels of an image, chunk by chunk, and name them.
+
+    Each pixel is the mean of 2 x 2 finer pixels (the minimum, for a mask).
 
     Parameters
     ----------

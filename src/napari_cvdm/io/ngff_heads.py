@@ -1,4 +1,4 @@
-"""What the head of a packed chunk asks for, against what a chunk can be: looked at before it is unpacked."""
+"""Validate the head of a packed chunk against the size of a chunk, before it is unpacked."""
 
 import struct
 from collections.abc import Callable
@@ -12,7 +12,7 @@ HEAD_BYTES = 18
 
 
 def zstd_promise(head: bytes) -> int:
-    """Bytes that a frame of Zstandard says it unpacks to; 0 where it says nothing (RFC 8878, section 3.1.1)."""
+    """Declared size of an unpacked Zstandard frame [bytes]; 0 if none (RFC 8878, section 3.1.1)."""
     if head[:4] != b"\x28\xb5\x2f\xfd" or len(head) < HEAD_BYTES:
         return 0
     described = head[4]

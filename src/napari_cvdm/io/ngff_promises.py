@@ -1,4 +1,7 @@
-"""What the metadata of an OME-Zarr promise, looked at before a chunk is read: strangers write them, too."""
+"""Validate the metadata of an OME-Zarr before a chunk is read.
+
+The metadata may come from an untrusted source.
+"""
 
 from math import ceil, prod
 from pathlib import Path
@@ -9,7 +12,8 @@ from napari_cvdm.io.promises import ALWAYS_ALLOWED_BYTES, LARGEST_EXPANSION
 
 LARGEST_CHUNKS = 10_000_000
 WIDEST_STORED = 8  # a filter may keep numbers of one byte as numbers of eight
-# Zarr 2 lets metadata name any codec that is installed, and one of them, pickle, executes what it unpacks. These make numbers of numbers.
+# Zarr 2 lets metadata name any installed codec. One of them, pickle, executes what it unpacks. The
+# codecs here only turn numbers into numbers.
 PACKING = ("blosc", "bz2", "gzip", "lz4", "lzma", "pcodec", "zfpy", "zlib", "zstd")
 CHANGING = (
     "astype",
@@ -41,23 +45,28 @@ def check_promises(stored: Any, path: Path) -> None:
     Raises
     ------
     ImageFileError
-        Codecs that are not for numbers, more chunks than LARGEST_CHUNKS, or chunks that what is stored can never unpack to.
+        Codecs that are not for numbers, more chunks than LARGEST_CHUNKS, or chunks that the stored
+        bytes can never unpack to.
     """
     _check_codecs(stored, path)
     chunks = prod(ceil(size / side) for size, side in zip(stored.shape, stored.chunks, strict=True))
     if chunks > LARGEST_CHUNKS:
         raise ImageFileError(
-            f"{path}: its metadata promise {chunks:.4g} chunks; at most {LARGEST_CHUNKS:,} are read. Copy it again, or write larger chunks."
+            f"{path}: its metadata promise {chunks:.4g} chunks; at most {LARGEST_CHUNKS:,} are "
+            "read. Copy it again, or write larger chunks."
         )
     wanted = prod(stored.chunks) * stored.dtype.itemsize
     if wanted > ALWAYS_ALLOWED_BYTES and not _holds(path / stored.path, wanted / LARGEST_EXPANSION):
         raise ImageFileError(
-            f"{path}: its metadata promise chunks of {wanted:.4g} bytes, and no file in it is large enough for one. Copy it again."
+            f"{path}: its metadata promise chunks of {wanted:.4g} bytes, and no file in it is "
+            "large enough for one. Copy it again."
         )
 
 
 def size_limited(stored: Any) -> Any:
-    """The same array, read so that no chunk is unpacked whose own head promises more than a chunk can be.
+    """The same array, with a limit on the declared size of each chunk.
+
+    A chunk is not unpacked if its head declares more bytes than a chunk can have.
 
     Parameters
     ----------
@@ -81,12 +90,16 @@ def _check_codecs(stored: Any, path: Path) -> None:
     unknown = sorted(set(_codecs(stored.metadata.to_dict())) - {*PACKING, *CHANGING, *CHECKING})
     if unknown:
         raise ImageFileError(
-            f"{path}: its pixels are packed by {unknown[0]!r:.80}, which is not read here. Write it again with blosc, zstd or gzip."
+            f"{path}: its pixels are packed by {unknown[0]!r:.80}, which is not read here. Write "
+            "it again with blosc, zstd or gzip."
         )
 
 
 def _codecs(said: Any) -> list[str]:
-    """Names of the codecs in the metadata of Zarr 2 (``compressor``, ``filters``) or 3 (``codecs``, nested in shards)."""
+    """Names of the codecs in the metadata.
+
+    Zarr 2 has ``compressor`` and ``filters``. Zarr 3 has ``codecs``, nested in shards.
+    """
     if "codecs" not in said:
         return [
             str(one.get("id"))

@@ -22,7 +22,8 @@ def open_ngff(path: Path) -> ImageStack:
     Parameters
     ----------
     path : Path
-        The folder of an image, or of a collection (``bioformats2raw.layout``), of which image ``0`` or the first one named is taken.
+        The folder of an image, or of a collection (``bioformats2raw.layout``). Of a collection,
+        image ``0`` or the first one named is taken.
 
     Returns
     -------
@@ -32,7 +33,8 @@ def open_ngff(path: Path) -> ImageStack:
     Raises
     ------
     ImageFileError
-        zarr is not installed, no OME-Zarr, axes without y and x, or metadata that promise what the folder cannot hold.
+        zarr is not installed, the folder is no OME-Zarr, the axes lack y or x, or the metadata
+        declare more than the folder can hold.
 
     References
     ----------
@@ -69,7 +71,8 @@ def open_ngff(path: Path) -> ImageStack:
         raise
     except Exception as error:  # zarr lets through whatever damaged metadata make happen
         raise ImageFileError(
-            f"{path}: cannot be read as OME-Zarr 0.4 or 0.5 ({one_line(error)}). Give the folder that ends in .ome.zarr."
+            f"{path}: cannot be read as OME-Zarr 0.4 or 0.5 ({one_line(error)}). Give the folder "
+            "that ends in .ome.zarr."
         ) from error
 
 

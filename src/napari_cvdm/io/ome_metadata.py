@@ -85,7 +85,8 @@ def ome_optics(xml: str) -> dict[str, float]:
     Returns
     -------
     dict
-        Those of ``na``, ``medium_index`` and ``wavelength_um`` (emission, if it is the same in all channels) that are said.
+        Those of ``na``, ``medium_index`` and ``wavelength_um`` (emission, if it is the same in all
+        channels) that the file states.
     """
     root = ElementTree.fromstring(xml)
     settings = _find(root, "Image", "ObjectiveSettings")

@@ -46,14 +46,15 @@ def length_um(value: float | None, unit: str | None) -> float | None:
     Returns
     -------
     float or None
-        None when missing, not positive, in pixels or in an unknown unit, or exactly 1 (what files say that were never calibrated).
+        None if it is missing, not positive, in pixels or in an unknown unit, or exactly 1. Files
+        that were never calibrated say 1.
     """
     length = position_um(value, unit)
     return None if length is None or length <= 0 or 1.0 in (value, length) else length
 
 
 def position_um(value: float | None, unit: str | None) -> float | None:
-    """A position or a distance in micrometres, of any sign; None when missing or in an unknown unit."""
+    """Position or distance in micrometres, of any sign; None if missing or in an unknown unit."""
     factor = _UM_BY_UNIT.get((unit or "").strip().lower())
     return None if value is None or factor is None or not isfinite(value) else value * factor
 
@@ -71,7 +72,8 @@ def length_from_print_resolution(pixels: float, unit: str) -> float | None:
     Returns
     -------
     float or None
-        Micrometres; None when no microscope has such pixels, or a printer has (72, 96, 300 or 2400 dpi).
+        Micrometres. None if no microscope has such pixels, or if a printer has (72, 96, 300 or 2400
+        dpi).
     """
     size = length_um(1.0 / pixels if pixels > 0 else None, unit)
     if size is None or not PIXEL_RANGE_UM[0] <= size <= PIXEL_RANGE_UM[1]:
@@ -104,6 +106,7 @@ def square_pixel(x: float | None, y: float | None, source: str) -> float | None:
         return None
     if max(x, y) > _LARGEST_ASPECT * min(x, y):
         raise ImageFileError(
-            f"{source}: pixels are {x:g} x {y:g} um; they must be square within 1 %. Resample the image, or correct its pixel size."
+            f"{source}: pixels are {x:g} x {y:g} um; they must be square within 1 %. Resample the "
+            "image, or correct its pixel size."
         )
     return x

@@ -43,7 +43,8 @@ def usable_dtype(array: np.ndarray, source: str) -> np.ndarray:
             else "save it as uint8, uint16 or float32"
         )
         raise ImageFileError(
-            f"{source}: pixels of type {array.dtype} cannot be used; allowed are real numbers: {advice}."
+            f"{source}: pixels of type {array.dtype} cannot be used; allowed are real numbers: "
+            f"{advice}."
         )
     if array.size == 0:
         raise ImageFileError(
@@ -82,7 +83,8 @@ def storable(array: np.ndarray, source: str) -> np.ndarray:
     smallest = np.promote_types(np.min_scalar_type(array.min()), np.min_scalar_type(array.max()))
     if smallest.kind == "f" or smallest.itemsize > 4:
         raise ImageFileError(
-            f"{source}: whole numbers from {array.min()} to {array.max()} do not fit the 32 bits of OME-TIFF; save as OME-Zarr."
+            f"{source}: whole numbers from {array.min()} to {array.max()} do not fit the 32 bits "
+            "of OME-TIFF; save as OME-Zarr."
         )
     return array.astype(np.int32 if smallest.kind == "i" else np.uint32)
 
@@ -95,7 +97,8 @@ def ordered_axes(array: np.ndarray, axes: str, source: str) -> tuple[np.ndarray,
     array : ndarray
         Pixels, one dimension for each letter of `axes`.
     axes : str
-        Letters as tifffile names them: S is colour, Q, I and others have no meaning that is known here.
+        Letters as tifffile names them. S is colour. Q, I and others have no meaning that is known
+        here.
     source : str
         Name for messages.
 
@@ -113,7 +116,8 @@ def ordered_axes(array: np.ndarray, axes: str, source: str) -> tuple[np.ndarray,
     """
     if "Y" not in axes or "X" not in axes:
         raise ImageFileError(
-            f"{source}: an array of shape {array.shape} is no image; at least two dimensions, Y and X, are needed."
+            f"{source}: an array of shape {array.shape} is no image; at least two dimensions, Y "
+            "and X, are needed."
         )
     single = [
         index for index, letter in enumerate(axes) if letter not in "YX" and array.shape[index] == 1
@@ -140,7 +144,8 @@ def _known_letters(letters: list[str], source: str) -> str:
     unknown = [letter for letter in letters if letter not in "TCZ"]
     if len(unknown) > len(free):
         raise ImageFileError(
-            f"{source}: {len(letters) + 2} axes are too many; split the file so that at most T, Z, C and one more axis remain."
+            f"{source}: {len(letters) + 2} axes are too many; split the file so that at most T, Z, "
+            "C and one more axis remain."
         )
     names = dict(zip(unknown, free, strict=False))
     return "".join(names.get(letter, letter) for letter in letters)
@@ -157,8 +162,8 @@ def check_pixels(stack: ImageStack) -> None:
     Raises
     ------
     ImageFileError
-        Pixels that are NaN or infinite in float32, an image (one of its planes) that is constant, or values too large or too
-        much alike for the variance of a result in float32.
+        Pixels that are NaN or infinite in float32, an image (one of its planes) that is constant,
+        or values too large or too similar for the variance of a result in float32.
     """
     if stack.lazy:
         first = stack.frame((0,) * (stack.array.ndim - 2 - ("P" in stack.axes)))
@@ -178,7 +183,8 @@ def check_pixels(stack: ImageStack) -> None:
         if plane.min() == plane.max():
             which = f"plane {number}" if "P" in stack.axes else "the image"
             raise ImageFileError(
-                f"{stack.source}: {which} is constant (every pixel is {plane.flat[0]:g}); give an image with something in it."
+                f"{stack.source}: {which} is constant (every pixel is {plane.flat[0]:g}); give an "
+                "image with something in it."
             )
 
 
@@ -205,12 +211,15 @@ def _check_size(stack: ImageStack) -> None:
             f"allowed are values up to {LARGEST_PIXEL:g} that differ by {SMALLEST_SPAN:g} or more"
         )
         raise ImageFileError(
-            f"{stack.source}: pixels are {low:.4g} to {high:.4g}; {allowed}. Give counts, or another unit."
+            f"{stack.source}: pixels are {low:.4g} to {high:.4g}; {allowed}. Give counts, or "
+            "another unit."
         )
 
 
 class Fingerprint:
-    """SHA-256 of an image's dtype, shape and bytes, taken up frame by frame: the same for any memory layout and byte order.
+    """SHA-256 of an image's dtype, shape and bytes, computed frame by frame.
+
+    It is the same for any memory layout and byte order.
 
     Parameters
     ----------

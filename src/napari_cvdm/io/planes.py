@@ -29,12 +29,14 @@ def combine_planes(first: ImageStack, *others: ImageStack | None, count: int = 2
     Returns
     -------
     ImageStack
-        Axes (..., P, Y, X). In one stack the plane axis is the first of P, Z, S, C and T that has `count` planes.
+        Axes (..., P, Y, X). In one stack, the plane axis is the first of P, Z, S, C and T that has
+        `count` planes.
 
     Raises
     ------
     ImageFileError
-        Fewer than two planes, another number than `count`, planes that do not fit together, or the same pixels twice.
+        Fewer than two planes, another number than `count`, planes that do not fit together, or the
+        same pixels twice.
     """
     given = [stack for stack in others if stack is not None]
     stack = _planes_of_several(first, given) if given else _planes_of_one(first, count)
@@ -54,7 +56,7 @@ def plane_axis(axes: str, shape: Sequence[int], count: int) -> str | None:
 
 
 def _alike(stack: ImageStack) -> tuple[int, int] | None:
-    """The numbers, from 1, of two planes that are the same. Of a lazy stack only the first frame is read."""
+    """Numbers, from 1, of two equal planes; of a lazy stack, only the first frame is read."""
     array = stack.array[(0,) * (stack.array.ndim - 3)] if stack.lazy else stack.array
     numbers = range(array.shape[-3])
     return next(
@@ -93,10 +95,15 @@ def _planes_of_one(stack: ImageStack, count: int) -> ImageStack:
 def _why_not(stack: ImageStack, count: int) -> str:
     """Why a stack does not hold so many planes, and what to give."""
     if stack.array.ndim == 2:
-        return f"has one plane, but {count} are needed: give {count} image files or one stack of {count} planes."
+        return (
+            f"has one plane, but {count} are needed: give {count} image files or one stack of "
+            f"{count} planes."
+        )
     return (
-        f"has axes {stack.axes} of shape {stack.array.shape}, none of length {count}, but {count} planes are needed, "
-        f"one for each position of defocus_um: give {count} image files, one stack of {count} planes, or one position for each plane of this stack."
+        f"has axes {stack.axes} of shape {stack.array.shape}, none of length {count}, but {count} "
+        "planes are needed, "
+        f"one for each position of defocus_um: give {count} image files, one stack of {count} "
+        "planes, or one position for each plane of this stack."
     )
 
 
@@ -122,16 +129,19 @@ def _check_fit(first: ImageStack, second: ImageStack) -> None:
     pair = f"{first.source} and {second.source}"
     if "P" in first.axes:
         raise ImageFileError(
-            f"{first.source}: has {first.planes} planes already; give either one stack of all planes or one file for each plane."
+            f"{first.source}: has {first.planes} planes already; give either one stack of all "
+            "planes or one file for each plane."
         )
     if first.axes != second.axes or first.array.shape != second.array.shape:
         given = f"{first.axes} {first.array.shape} and {second.axes} {second.array.shape}"
         raise ImageFileError(
-            f"{pair}: the planes are {given}; both must have the same axes and shape. Crop them to the same field."
+            f"{pair}: the planes are {given}; both must have the same axes and shape. Crop them to "
+            "the same field."
         )
     if first.array.dtype.kind != second.array.dtype.kind:
         raise ImageFileError(
-            f"{pair}: pixels are {first.array.dtype} and {second.array.dtype}; both planes must come from the same camera, unchanged."
+            f"{pair}: pixels are {first.array.dtype} and {second.array.dtype}; both planes must "
+            "come from the same camera, unchanged."
         )
     if (
         first.pixel_um
@@ -139,5 +149,6 @@ def _check_fit(first: ImageStack, second: ImageStack) -> None:
         and abs(first.pixel_um - second.pixel_um) > _PIXEL_TOLERANCE * first.pixel_um
     ):
         raise ImageFileError(
-            f"{pair}: pixel sizes are {first.pixel_um:g} and {second.pixel_um:g} um; both planes need the same magnification."
+            f"{pair}: pixel sizes are {first.pixel_um:g} and {second.pixel_um:g} um; both planes "
+            "need the same magnification."
         )

@@ -10,7 +10,8 @@ import tifffile
 
 from napari_cvdm.io.errors import ImageFileError
 
-# Deflate packs at most 1032 bytes into one, LZW 1365. A small image may be nothing but background, which newer ways pack further.
+# Deflate packs at most 1032 bytes into one, LZW 1365. A small image may be only background, which
+# newer methods pack further.
 LARGEST_EXPANSION = 1400
 ALWAYS_ALLOWED_BYTES = 16 << 20
 LARGEST_PLANES = 1_000_000
@@ -28,23 +29,28 @@ def check_expansion(wanted: int, stored: int, source: str) -> None:
     """
     if wanted > max(ALWAYS_ALLOWED_BYTES, LARGEST_EXPANSION * stored):
         raise ImageFileError(
-            f"{source}: its header promises {wanted:.4g} bytes of pixels, and it holds {stored:,}; it is damaged or cut short. Copy it again."
+            f"{source}: its header promises {wanted:.4g} bytes of pixels, and it holds {stored:,}; "
+            "it is damaged or cut short. Copy it again."
         )
 
 
 def check_chain(tiff: tifffile.TiffFile, source: str) -> None:
-    """ImageFileError where the chain of pages comes back to itself: tifffile would follow it without end."""
+    """Raise ImageFileError if the chain of pages is a loop, which tifffile would follow forever."""
     met: set[int] = set()
     for offset in _chain(tiff):
         if offset in met:
             raise ImageFileError(
-                f"{source}: the file is damaged, its pages lead back to the one at byte {offset}. Copy it again, or save it again from Fiji."
+                f"{source}: the file is damaged, its pages lead back to the one at byte {offset}. "
+                "Copy it again, or save it again from Fiji."
             )
         met.add(offset)
 
 
 def _chain(tiff: tifffile.TiffFile) -> Iterator[int]:
-    """Offset of each page, as long as there is a next one (TIFF 6.0, section 2: count, entries of one size, offset of the next)."""
+    """Offset of each page, as long as there is a next one.
+
+    A page has a count, entries of one size, and the offset of the next (TIFF 6.0, section 2).
+    """
     layout, file = tiff.tiff, tiff.filehandle
     order: Literal["little", "big"] = "little" if tiff.byteorder == "<" else "big"
     offset = tiff.pages.first.offset
@@ -59,7 +65,10 @@ def _chain(tiff: tifffile.TiffFile) -> Iterator[int]:
 
 
 def check_ome(tiff: tifffile.TiffFile, source: str) -> None:
-    """ImageFileError where OME-XML asks for planes without end, or for files outside the image's own folder; what is no XML is left to tifffile."""
+    """Raise ImageFileError if OME-XML names too many planes, or files in other folders.
+
+    At most LARGEST_PLANES are allowed. What is not XML is left to tifffile.
+    """
     try:
         elements = list(ElementTree.fromstring(tiff.ome_metadata or "").iter())
     except ElementTree.ParseError:
@@ -74,12 +83,14 @@ def check_ome(tiff: tifffile.TiffFile, source: str) -> None:
         )
         if planes > LARGEST_PLANES:
             raise ImageFileError(
-                f"{source}: its OME header promises {planes:.4g} planes; at most {LARGEST_PLANES:,} are read. Copy it again, or split it."
+                f"{source}: its OME header promises {planes:.4g} planes; at most "
+                f"{LARGEST_PLANES:,} are read. Copy it again, or split it."
             )
         name = element.get("FileName", "")
         if name and not PurePosixPath(name).name == name == PureWindowsPath(name).name:
             raise ImageFileError(
-                f"{source}: it names a companion file in another folder ({name!r:.80}), which is not opened; put both into one folder."
+                f"{source}: it names a companion file in another folder ({name!r:.80}), which is "
+                "not opened; put both into one folder."
             )
 
 

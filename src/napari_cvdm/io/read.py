@@ -25,7 +25,8 @@ def _read_npy(path: Path) -> ImageStack:
         array = np.load(path, allow_pickle=False)
     except Exception as error:  # NumPy lets through whatever a damaged header makes happen
         raise ImageFileError(
-            f"{source}: cannot be read as NPY ({one_line(error)}). Save one numeric array with numpy.save."
+            f"{source}: cannot be read as NPY ({one_line(error)}). Save one numeric array with "
+            "numpy.save."
         ) from error
     leading = max(array.ndim - 2, 0)
     if leading > len(_UNNAMED_AXES):
@@ -38,7 +39,10 @@ def _read_npy(path: Path) -> ImageStack:
 
 
 def _check_npy(path: Path) -> None:
-    """ValueError where the file has fewer bytes than its header promises: NumPy would ask for the memory first."""
+    """Raise ValueError if the file has fewer bytes than its header declares.
+
+    NumPy would allocate the memory first.
+    """
     readers = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
     with path.open("rb") as file:
         head = BytesIO(file.read(_LARGEST_NPY_HEADER))
@@ -65,26 +69,30 @@ def read_image(path: str | Path) -> ImageStack:
     Parameters
     ----------
     path : str or Path
-        TIFF, OME-TIFF, ImageJ TIFF (``.tif``, ``.tiff``), MRC (``.mrc``), NumPy (``.npy``) or, with the extra `bioio`, the files of
-        Zeiss (``.czi``), Leica (``.lif``) and Nikon (``.nd2``). Of a file with several images the first is read.
+        TIFF, OME-TIFF, ImageJ TIFF (``.tif``, ``.tiff``), MRC (``.mrc``), NumPy (``.npy``) or, with
+        the extra `bioio`, the files of Zeiss (``.czi``), Leica (``.lif``) and Nikon (``.nd2``). Of
+        a file with several images, the first is read.
 
     Returns
     -------
     ImageStack
-        Axes among T, C, Z, S and YX; axes of length 1 are dropped, colour becomes C, axes without a name S, then T, Z, C.
-        ``pixel_um`` is None when the file does not say it, says exactly 1.0, pixels or a printer's resolution.
+        Axes among T, C, Z, S and YX. Axes of length 1 are dropped, colour becomes C, and axes
+        without a name become S, then T, Z, C. ``pixel_um`` is None if the file does not state it,
+        or states exactly 1.0, pixels or a printer's resolution.
 
     Raises
     ------
     ImageFileError
-        Missing, unreadable, cut short, empty, not an image, not real numbers, or pixels that are not square.
+        The file is missing, unreadable, cut short, empty or not an image, or its pixels are not
+        real numbers or not square.
     """
     path = Path(path)
     if not path.exists():
         raise ImageFileError(f"{path}: there is no such file; check the name.")
     if path.is_dir() and path.suffix.lower() == ".zarr":
         raise ImageFileError(
-            f"{path}: an OME-Zarr is restored block by block: choose a name with --out that ends in .ome.zarr."
+            f"{path}: an OME-Zarr is restored block by block: choose a name with --out that ends "
+            "in .ome.zarr."
         )
     if path.is_dir():
         raise ImageFileError(f"{path}: is a folder; give one image file ({', '.join(SUFFIXES)}).")
@@ -92,11 +100,13 @@ def read_image(path: str | Path) -> ImageStack:
     if reader is None:
         ending = path.suffix or "nothing"
         raise ImageFileError(
-            f"{path}: files ending in {ending} are not read; allowed are {', '.join(SUFFIXES)}. Save it as OME-TIFF from Fiji."
+            f"{path}: files ending in {ending} are not read; allowed are {', '.join(SUFFIXES)}. "
+            "Save it as OME-TIFF from Fiji."
         )
     if not path.is_file():  # a pipe would be waited for without end
         raise ImageFileError(
-            f"{path}: is no file but a device or a pipe; give one image file ({', '.join(SUFFIXES)})."
+            f"{path}: is no file but a device or a pipe; give one image file "
+            f"({', '.join(SUFFIXES)})."
         )
     try:
         with path.open("rb") as file:

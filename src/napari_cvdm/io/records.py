@@ -1,4 +1,8 @@
-"""Small files from strangers, read whole: of a regular file, of a size that was agreed on, and nested no deeper than anything this program writes."""
+"""Read small files from untrusted sources whole.
+
+A file must be regular and of an agreed size. It must not be nested deeper than any file that this
+program writes.
+"""
 
 import json
 import os

@@ -34,9 +34,11 @@ class StoredResult:
     source : str
         Name of the measured image.
     place : mapping
-        ``z_step_um``, and ``y_um``, ``x_um`` of the centre of the first pixel of the measured image, where known; see `ImageStack`.
+        ``z_step_um``, and ``y_um``, ``x_um`` of the centre of the first pixel of the measured
+        image, where known; see `ImageStack`.
     planes_um : tuple of float, optional
-        Positions of the defocus planes, if all were in one file: its axis of planes became one image.
+        Positions of the defocus planes, if one file held all of them. Its axis of planes became one
+        image.
     files : mapping of str to str
         What was read, by option of the command line.
     """
@@ -81,7 +83,8 @@ def read_result_folder(path: str | Path) -> StoredResult:
     folder = Path(path)
     if not is_result_folder(folder):
         raise ImageFileError(
-            f"{folder}: is no result of napari-cvdm (no {PROVENANCE} of it); choose a folder that `napari-cvdm restore` made."
+            f"{folder}: is no result of napari-cvdm (no {PROVENANCE} of it); choose a folder that "
+            "`napari-cvdm restore` made."
         )
     record = _record(folder)
     try:
@@ -97,7 +100,8 @@ def read_result_folder(path: str | Path) -> StoredResult:
         if isinstance(error, ImageFileError):
             raise
         raise ImageFileError(
-            f"{folder}: {PROVENANCE} lacks what a result has ({type(error).__name__}: {one_line(error)}). Restore the image again."
+            f"{folder}: {PROVENANCE} lacks what a result has ({type(error).__name__}: "
+            f"{one_line(error)}). Restore the image again."
         ) from error
 
 
@@ -106,7 +110,8 @@ def _record(folder: Path) -> dict[str, Any]:
         return parse_json_object(read_bounded(folder / PROVENANCE))
     except (OSError, ValueError) as error:
         raise ImageFileError(
-            f"{folder}: {PROVENANCE} cannot be read, it may be cut short. Copy the folder again, or restore the image again."
+            f"{folder}: {PROVENANCE} cannot be read, it may be cut short. Copy the folder again, "
+            "or restore the image again."
         ) from error
 
 
@@ -166,7 +171,8 @@ def _image(folder: Path, name: str) -> ImageStack:
     path = folder / f"{name}{ENDING}"
     if not path.exists():
         raise ImageFileError(
-            f"{folder}: {path.name} is missing, so the result is not whole. Copy the folder again, or restore the image again."
+            f"{folder}: {path.name} is missing, so the result is not whole. Copy the folder again, "
+            "or restore the image again."
         )
     return read_image(path)
 
@@ -186,7 +192,8 @@ def _pixels(
         size for size in wanted if size > 1
     ):
         raise ImageFileError(
-            f"{folder}: {name}{ENDING} has the shape {array.shape}, which does not fit the mean's {shape}; it is from another result."
+            f"{folder}: {name}{ENDING} has the shape {array.shape}, which does not fit the mean's "
+            f"{shape}; it is from another result."
         )
     return array.reshape(wanted)
 
@@ -248,7 +255,11 @@ def _source_place(
     upsampling: int,
     region: tuple[int, int, int, int] | None,
 ) -> dict[str, float]:
-    """The measured image's place from that of the result: a coarse pixel's centre is that of the fine pixels in it, and a part begins later."""
+    """Position of the measured image, from that of the result.
+
+    The centre of a coarse pixel is that of the fine pixels in it. A part begins at its own first
+    pixel.
+    """
     top, _, left, _ = region or (0, 0, 0, 0)
     first = {"y_um": top, "x_um": left}
     shift = (upsampling - 1) / 2 * pixel_um

@@ -61,7 +61,8 @@ def read_tiff(path: Path, *, lazily: bool = False) -> ImageStack:
     path : Path
         A TIFF, OME-TIFF or ImageJ TIFF file.
     lazily : bool
-        Give a dask array whose pixels are read when they are asked for: memory-mapped where they lie in one piece, else tile by tile.
+        Give a dask array whose pixels are read on demand. They are memory-mapped if they are
+        contiguous, else read tile by tile.
 
     Returns
     -------
@@ -71,7 +72,8 @@ def read_tiff(path: Path, *, lazily: bool = False) -> ImageStack:
     Raises
     ------
     ImageFileError
-        The file is no TIFF, is cut short, has pages that cannot be read, or pixels that are not square.
+        The file is no TIFF, is cut short, has pages that cannot be read, or has pixels that are not
+        square.
     """
     source = path.name
     try:
@@ -120,7 +122,7 @@ def _lazy_pixels(path: Path, series: tifffile.TiffPageSeries) -> Any:
 
 
 class _Tiles:
-    """The pixels of a compressed or tiled TIFF, part by part; the file is open only while a part is read."""
+    """Pixels of a compressed or tiled TIFF, read in parts; the file is open only during a read."""
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: Any) -> None:
         self.path, self.shape, self.dtype, self.ndim = path, shape, np.dtype(dtype), len(shape)
@@ -133,8 +135,14 @@ class _Tiles:
 
 def _unreadable(source: str, error: Exception) -> str:
     if "imagecodecs" in str(error):
-        return f"{source}: its compression needs a further package ({one_line(error)}): pip install imagecodecs, or save the file uncompressed."
-    return f"{source}: cannot be read as TIFF, it may be cut short ({one_line(error)}). Copy it again, or save it again from Fiji."
+        return (
+            f"{source}: its compression needs a further package ({one_line(error)}): pip install "
+            "imagecodecs, or save the file uncompressed."
+        )
+    return (
+        f"{source}: cannot be read as TIFF, it may be cut short ({one_line(error)}). Copy it "
+        "again, or save it again from Fiji."
+    )
 
 
 def _check_complete(
@@ -143,7 +151,8 @@ def _check_complete(
     """Every page is there, and every byte of every page."""
     source = Path(tiff.filename).name
     incomplete = ImageFileError(
-        f"{source}: the file is cut short or has missing pages. Copy it again; companion files belong in the same folder."
+        f"{source}: the file is cut short or has missing pages. Copy it again; companion files "
+        "belong in the same folder."
     )
     start = series.dataoffset
     if start is not None and start + series.nbytes > tiff.filehandle.size:
@@ -168,11 +177,13 @@ def _check_complete(
         start is None
     ):  # else the pixels were found to be there, one after another, behind a single page
         check_expansion(series.nbytes, sum(stored.values()), source)
-    # The chain of pages is followed to its end: an error there means that pages after this image may be part of it.
+    # The chain of pages is followed to its end. An error there means that pages after this image
+    # may be part of it.
     len(tiff.pages)
     if complaints:
         raise ImageFileError(
-            f"{source}: the file is damaged or cut short ({one_line(complaints[0])}). Copy it again, or save it again from Fiji."
+            f"{source}: the file is damaged or cut short ({one_line(complaints[0])}). Copy it "
+            "again, or save it again from Fiji."
         )
 
 

@@ -12,7 +12,8 @@ from napari_cvdm.io.errors import ImageFileError, writing_error
 from napari_cvdm.io.pixels import sha256_of
 
 _ALLOWED = "STCZPKYX"
-# OME knows T, Z and C. Posterior samples are its "other" axis (Q); planes are a Z, schedule times a T where those are free.
+# OME knows T, Z and C. Posterior samples are its "other" axis (Q). Planes are a Z, and schedule
+# times are a T, where those are free.
 _OME_LETTERS = {"S": "Q", "P": "ZQ", "K": "TQ"}
 _MEANING = {"S": "posterior sample", "P": "defocus plane", "K": "schedule time"}
 
@@ -41,8 +42,9 @@ def write_image(
     array : ndarray of shape (..., Y, X)
         Pixels.
     axes : str
-        One letter for each dimension, ending in YX: T, C, Z, S (posterior sample), P (defocus plane), K (schedule time).
-        `read_image` gives S, T, C and Z back as they are, P as Z and K as T where those letters are free, else as S.
+        One letter for each dimension, ending in YX: T, C, Z, S (posterior sample), P (defocus
+        plane), K (schedule time). `read_image` returns S, T, C and Z as they are. It returns P as Z
+        and K as T where those letters are free, else as S.
     pixel_um : float or None
         Pixel size of this array [um].
     unit : str
@@ -65,8 +67,8 @@ def write_image(
     Raises
     ------
     ImageFileError
-        Axes that do not fit, a name that is no TIFF, or a disk that is full or may not be written to. Nothing is left then,
-        and an older file stays as it was.
+        Axes that do not fit, a name that is no TIFF, or a disk that is full or may not be written
+        to. Nothing is left then, and an older file stays as it was.
     """
     path = Path(path)
     _check(path, array, axes, times)
@@ -82,7 +84,8 @@ def write_image(
         metadata["TypeDescription"] = {"Q": meaning}
     schedule = {"schedule_times": " ".join(map(str, times))} if times is not None else {}
     metadata["MapAnnotation"] = {**(notes or {}), "axes": axes, "value_unit": unit, **schedule}
-    # The same pixels under the same name give the same bytes: tifffile would draw an identifier by the clock.
+    # The same pixels under the same name give the same bytes. tifffile would take an identifier
+    # from the clock.
     metadata["UUID"] = str(uuid5(NAMESPACE_URL, f"{sha256_of(pixels)} {metadata}"))
     _write_complete(path, pixels, metadata)
 
@@ -99,16 +102,19 @@ def _check(path: Path, array: np.ndarray, axes: str, times: Sequence[float] | No
         or not set(axes) <= set(_ALLOWED)
     ):
         raise ImageFileError(
-            f"{path}: axes {axes!r} do not fit an array of shape {array.shape}; letters of {_ALLOWED}, each once, ending in YX."
+            f"{path}: axes {axes!r} do not fit an array of shape {array.shape}; letters of "
+            f"{_ALLOWED}, each once, ending in YX."
         )
     if array.size == 0 or array.dtype.kind not in "buif":
         raise ImageFileError(
-            f"{path}: an array of shape {array.shape} and type {array.dtype} cannot be written; real pixels are needed."
+            f"{path}: an array of shape {array.shape} and type {array.dtype} cannot be written; "
+            "real pixels are needed."
         )
     points = array.shape[axes.index("K")] if "K" in axes else None
     if times is not None and len(times) != points:
         raise ImageFileError(
-            f"{path}: {len(times)} times for {points or 'no'} points along K; one time for each point is needed."
+            f"{path}: {len(times)} times for {points or 'no'} points along K; one time for each "
+            "point is needed."
         )
 
 
@@ -123,7 +129,8 @@ def _ome_axes(pixels: np.ndarray, axes: str, path: Path) -> tuple[np.ndarray, st
             meaning = _MEANING[letter] if letters[index] == "Q" else meaning
     if "" in letters:
         raise ImageFileError(
-            f"{path}: OME-TIFF cannot hold the axes {axes}; write one file for each sample or plane."
+            f"{path}: OME-TIFF cannot hold the axes {axes}; write one file for each sample or "
+            "plane."
         )
     if letters[0] == "Q" and {"T", "Z", "C"} <= set(
         letters

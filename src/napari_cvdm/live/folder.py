@@ -16,9 +16,9 @@ State = tuple[int, int]
 class FolderWatch:
     """Hands out the newest image that was written into a folder, when it is complete.
 
-    A file counts as complete when two polls in a row found the same size and the same time of change. Files that are there at the
-    beginning are left alone until they change. Of several complete ones the newest is handed out, the others are dropped and
-    counted.
+    A file counts as complete when two polls in a row found the same size and the same time of
+    change. Files that exist at the beginning are ignored until they change. Of several complete
+    files the newest is handed out. The others are dropped and counted.
 
     Parameters
     ----------
@@ -53,7 +53,8 @@ class FolderWatch:
             states = {entry.name: _state(entry) for entry in images}
         except OSError as error:
             raise ImageFileError(
-                f"{self.folder}: the folder cannot be read ({error.strerror}); check that it is there, and follow it again."
+                f"{self.folder}: the folder cannot be read ({error.strerror}); check that it is "
+                "there, and follow it again."
             ) from error
         return {name: state for name, state in states.items() if state is not None}
 
@@ -82,7 +83,9 @@ class FolderWatch:
         return self.folder / max(complete, key=lambda name: (now[name][1], name))
 
     def take(self, patience_s: float) -> Item[ReadFrame] | None:
-        """The newest complete file, still to be read; None when there was none for `patience_s` [s], or after `stop`.
+        """The newest complete file, still to be read.
+
+        None when there was none for `patience_s` [s], or after `stop`.
 
         Raises
         ------
@@ -118,7 +121,7 @@ class FolderWatch:
 
     @property
     def dropped(self) -> int:
-        """Complete files that nobody reconstructed."""
+        """Complete files that were not reconstructed."""
         return self._dropped
 
 

@@ -96,7 +96,8 @@ def newest_index(
     axes : str
         Letters of an `ImageStack`, one for each dimension.
     planes : int
-        Defocus planes of a frame. Of two or more, an axis T of that length that alone can hold them is no time.
+        Defocus planes of a frame. With two or more planes, an axis T of that length is not a time
+        axis if no other axis can hold the planes.
 
     Returns
     -------
@@ -124,8 +125,8 @@ def follow(
     ----------
     source : FrameSource
     template : RestoreRequest
-        All settings; its image is replaced by each frame, its samples by one. ``steps=1`` is the preview: one evaluation, close to the
-        regression mean.
+        All settings. Each frame replaces its image, and its number of samples becomes one.
+        ``steps=1`` is the preview: one evaluation, close to the regression mean.
     model : Checkpoint
 
     Yields

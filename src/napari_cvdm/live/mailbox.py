@@ -1,4 +1,4 @@
-"""A mailbox with room for one letter: a newer one takes the place of one that nobody fetched."""
+"""A mailbox with room for one item; a newer item replaces one that was not taken."""
 
 import time
 from collections.abc import Callable
@@ -31,10 +31,13 @@ class Item(Generic[Content]):
 
 
 class FrameSource(Protocol):
-    """Where frames come from: a `Mailbox` that somebody posts into, or a `FolderWatch`."""
+    """Where frames come from: a `Mailbox` that is posted into, or a `FolderWatch`."""
 
     def take(self, patience_s: float) -> Item[ReadFrame] | None:
-        """The newest frame, still to be read; None when there was none for `patience_s`, or after `stop`."""
+        """The newest frame, still to be read.
+
+        None when there was none for `patience_s` [s], or after `stop`.
+        """
 
     def drop(self) -> None:
         """Count a frame that was taken and given up."""
@@ -48,7 +51,10 @@ class FrameSource(Protocol):
 
     @property
     def dropped(self) -> int:
-        """Frames that nobody reconstructed, because a newer one came or the following was stopped."""
+        """Number of frames that were not reconstructed.
+
+        A newer frame came, or the following was stopped.
+        """
 
 
 class LatestValue(Generic[Content]):
@@ -65,7 +71,10 @@ class LatestValue(Generic[Content]):
         self._stopped = False
 
     def put(self, content: Content) -> None:
-        """Put something in, in place of what still lies there; after `stop` nothing is taken in or counted."""
+        """Put something in, in place of what still lies there.
+
+        After `stop` nothing is taken in or counted.
+        """
         with self._changed:
             if self._stopped:
                 return
@@ -106,5 +115,5 @@ class LatestValue(Generic[Content]):
 
     @property
     def dropped(self) -> int:
-        """How many nobody used."""
+        """Number of items that were not used."""
         return self._dropped

@@ -1,4 +1,7 @@
-"""One file for one model: a zip of a checkpoint folder, and nothing else in it. Nothing from a file is ever executed."""
+"""One file for one model: a zip of a checkpoint folder, and nothing else in it.
+
+Nothing from a file is ever executed.
+"""
 
 import io
 import re
@@ -59,7 +62,8 @@ def write_bundle(folder: str | Path, path: str | Path, *, overwrite: bool = Fals
     Raises
     ------
     CheckpointError
-        The checkpoint cannot be read, or the file cannot be written, has another ending or exists already.
+        The checkpoint cannot be read, or the file cannot be written, has another ending or exists
+        already.
     """
     path = Path(path)
     _check_new_file(path, overwrite)
@@ -81,7 +85,8 @@ def _check_new_file(path: Path, overwrite: bool) -> None:
     """CheckpointError unless a .zip file may be written there."""
     if path.suffix.lower() != ENDING:
         raise CheckpointError(
-            f"{path} does not end in {ENDING}; give the name of a file, such as {path.name or 'model'}{ENDING}."
+            f"{path} does not end in {ENDING}; give the name of a file, such as "
+            f"{path.name or 'model'}{ENDING}."
         )
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder; choose the name of a file.")
@@ -95,7 +100,8 @@ def _make_parent(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CheckpointError(
-            f"{path.parent} cannot be made ({error.strerror}); choose a folder that you may write to."
+            f"{path.parent} cannot be made ({error.strerror}); choose a folder that you may write "
+            "to."
         ) from None
 
 
@@ -137,7 +143,10 @@ def add_model(source: str | Path, folder: str | Path, *, overwrite: bool = False
 
 
 def _pieces(source: Path, name: str) -> Iterator[bytes]:
-    """A member of a bundle, or a file of a folder, piece by piece. Only the two known names are read, and no name in an archive ever becomes a path."""
+    """A member of a bundle, or a file of a folder, piece by piece.
+
+    Only the two known names are read. No name in an archive ever becomes a path.
+    """
     try:
         with _opened(source, name) as stream:
             while piece := stream.read(PIECE):
@@ -156,7 +165,8 @@ def _pieces(source: Path, name: str) -> Iterator[bytes]:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(
-            f"{source} cannot be read as a model ({one_line(error)}); copy it again, or export the model again."
+            f"{source} cannot be read as a model ({one_line(error)}); copy it again, or export the "
+            "model again."
         ) from None
 
 
@@ -168,7 +178,8 @@ def _opened(source: Path, name: str) -> Iterator[IO[bytes]]:
         return
     if not source.is_file():
         raise CheckpointError(
-            f"{source} is no model; give a bundle ({ENDING}) or a folder with {' and '.join(MEMBERS)}."
+            f"{source} is no model; give a bundle ({ENDING}) or a folder with "
+            f"{' and '.join(MEMBERS)}."
         )
     with zipfile.ZipFile(source) as archive:
         _check_members(source, archive.infolist())
@@ -177,26 +188,35 @@ def _opened(source: Path, name: str) -> Iterator[IO[bytes]]:
 
 
 def _file_of(folder: Path, name: str) -> Path:
-    """A file of a checkpoint folder; CheckpointError where it is missing, leads elsewhere or is larger than any model."""
+    """The path of a file in a checkpoint folder.
+
+    Raise CheckpointError where it is missing, is a link or is larger than any model.
+    """
     path = folder / name
     if path.is_symlink() or not path.is_file():
         raise CheckpointError(
-            f"{folder} is no model; {name} must be a file in it, and no link. Give a bundle ({ENDING}) or a folder with both files."
+            f"{folder} is no model; {name} must be a file in it, and no link. Give a bundle "
+            f"({ENDING}) or a folder with both files."
         )
     if path.stat().st_size > LARGEST_BYTES[name]:
         raise CheckpointError(
-            f"{path} is larger than any model of this program; get the file from somebody you trust."
+            f"{path} is larger than any model of this program; get the file from somebody you "
+            "trust."
         )
     return path
 
 
 def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
-    """CheckpointError unless a bundle holds the two files, packed as `write_bundle` packs them, and in sizes that can be true."""
+    """Raise CheckpointError unless a bundle holds the two files and nothing else.
+
+    They must be packed as `write_bundle` packs them, and have plausible sizes.
+    """
     names = sorted(member.filename for member in members)
     if names != sorted(MEMBERS):
         shown = one_line(", ".join(names[:4]) + (", ..." if len(names) > 4 else ""))
         raise CheckpointError(
-            f"{path} holds {shown if names else 'nothing'}; a model bundle holds {' and '.join(MEMBERS)}, and nothing else. Export the model again."
+            f"{path} holds {shown if names else 'nothing'}; a model bundle holds "
+            f"{' and '.join(MEMBERS)}, and nothing else. Export the model again."
         )
     for member in members:
         most = min(
@@ -205,11 +225,13 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
         )
         if member.file_size > most:
             raise CheckpointError(
-                f"{path}: {member.filename} would unpack to {member.file_size:,} bytes, and no model of this program does; trust it not."
+                f"{path}: {member.filename} would unpack to {member.file_size:,} bytes, and no "
+                "model of this program does; trust it not."
             )
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise CheckpointError(
-                f"{path}: {member.filename} is packed in a way that a model bundle is not; export the model again."
+                f"{path}: {member.filename} is packed in a way that a model bundle is not; export "
+                "the model again."
             )
 
 
@@ -227,6 +249,7 @@ def _folder_name(card: bytes, source: Path) -> str:
         or RESERVED.fullmatch(name)
     ):
         raise CheckpointError(
-            f"{source}: the model is named {one_line(repr(name))}; a name has up to 100 letters, digits, spaces and . , ( ) _ + - only. Change it in {CARD}."
+            f"{source}: the model is named {one_line(repr(name))}; a name has up to 100 letters, "
+            f"digits, spaces and . , ( ) _ + - only. Change it in {CARD}."
         )
     return name

@@ -1,4 +1,7 @@
-"""Checkpoints: a folder with ``model.safetensors`` and ``card.json``. Nothing from a file is ever executed."""
+"""Checkpoints: a folder with ``model.safetensors`` and ``card.json``.
+
+Nothing from a file is ever executed.
+"""
 
 import hashlib
 import json
@@ -74,10 +77,11 @@ class ModelCard:
     metrics : mapping
         Measured figures with the command that prints them.
     calibration : mapping
-        How the spread is scaled to an interval: factor, level, floor, samples, steps, sampler, set, fields, date; see
-        `napari_cvdm.evaluation.calibration`. Empty where nobody has fitted it.
+        How the spread is scaled to an interval: factor, level, floor, samples, steps, sampler, set,
+        fields, date. See `napari_cvdm.evaluation.calibration`. Empty if it was not fitted.
     familiarity : mapping
-        What its training fields look like, see `napari_cvdm.checks.out_of_distribution`; empty where nobody has looked.
+        Statistics of the training fields, see `napari_cvdm.checks.out_of_distribution`. Empty if
+        they were not computed.
     limits : tuple of str
         What the model must not be used for.
     format : int
@@ -143,7 +147,8 @@ def _read_card(folder: Path) -> ModelCard:
         values = parse_json_object(read_bounded(path, LARGEST_CARD))
         if values.get("format") != FORMAT:
             raise CheckpointError(
-                f"{path} has format {values.get('format')!r:.40}; this version reads format {FORMAT}. Update napari-cvdm or train the model again."
+                f"{path} has format {values.get('format')!r:.40}; this version reads format "
+                f"{FORMAT}. Update napari-cvdm or train the model again."
             )
         card = card_of(values)
         card.config()
@@ -151,13 +156,17 @@ def _read_card(folder: Path) -> ModelCard:
         raise
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(
-            f"{path} is not a model card ({one_line(error)}); a checkpoint is a folder with {WEIGHTS} and {CARD}."
+            f"{path} is not a model card ({one_line(error)}); a checkpoint is a folder with "
+            f"{WEIGHTS} and {CARD}."
         ) from None
     return card
 
 
 def card_of(values: Mapping[str, Any]) -> ModelCard:
-    """A card from plain values, as JSON or YAML holds them; ValueError, TypeError, KeyError or AttributeError where they make none."""
+    """A card from plain values, as JSON or YAML holds them.
+
+    Raise ValueError, TypeError, KeyError or AttributeError where they are no valid card.
+    """
     _check_words(values)
     optics = {key: (float(low), float(high)) for key, (low, high) in values["optics"].items()}
     if not all(
@@ -241,13 +250,17 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
         ArithmeticError,
     ) as error:
         raise CheckpointError(
-            f"{weights} cannot be loaded ({one_line(error)}); copy the model again, or choose one of `napari-cvdm models`."
+            f"{weights} cannot be loaded ({one_line(error)}); copy the model again, or choose one "
+            "of `napari-cvdm models`."
         ) from None
     return Checkpoint(network=network.eval(), card=card, sha256=digest)
 
 
 def _check_fit(config: CVDMConfig, tensors: Mapping[str, Tensor]) -> None:
-    """ValueError unless the file has the tensors of the network that the card describes: looked at before memory is asked for."""
+    """Raise ValueError unless the file has the tensors of the network that the card describes.
+
+    This is checked before memory is allocated.
+    """
     with torch.device("meta"):
         wanted = {name: tensor.shape for name, tensor in CVDM(config).state_dict().items()}
     given = {name: tensor.shape for name, tensor in tensors.items()}
@@ -256,12 +269,14 @@ def _check_fit(config: CVDMConfig, tensors: Mapping[str, Tensor]) -> None:
     )
     if wrong:
         raise ValueError(
-            f"{len(wrong)} of its tensors are not those of the network in its card, {wrong[0]} first"
+            f"{len(wrong)} of its tensors are not those of the network in its card, {wrong[0]} "
+            "first"
         )
     kinds = {str(tensor.dtype) for tensor in tensors.values() if tensor.dtype not in DTYPES}
     if kinds:
         raise ValueError(
-            f"its tensors are {', '.join(sorted(kinds))}; numbers of 16 or 32 bits with a point are needed"
+            f"its tensors are {', '.join(sorted(kinds))}; numbers of 16 or 32 bits with a point "
+            "are needed"
         )
 
 
@@ -302,7 +317,9 @@ def write_card(folder: str | Path, card: ModelCard) -> None:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a file that is complete before it takes its name; others may read it as they may read the folder's other files.
+    """Write a file completely before it gets its name.
+
+    It gets the same access permissions as other new files in the folder.
 
     Raises
     ------
@@ -316,7 +333,8 @@ def replace_file(path: Path, content: bytes) -> None:
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise CheckpointError(
-            f"{path} cannot be written ({error.strerror}); free some space, or choose a folder that you may write to."
+            f"{path} cannot be written ({error.strerror}); free some space, or choose a folder "
+            "that you may write to."
         ) from None
 
 

@@ -1,7 +1,7 @@
-"""CVDM: a schedule, a denoiser and (for the zero-mean target) a regression mean, over one condition.
+"""CVDM: a schedule, a denoiser and (for the zero-mean target) a regression mean, with a condition.
 
-The condition comes in channels on the grid of the input image; the target lives on a grid `upsampling` times finer. Both
-are folded onto one working grid, where all three networks run.
+The channels of the condition are on the grid of the input image. The grid of the target is
+`upsampling` times finer. Both are folded onto one working grid, on which all three networks run.
 """
 
 from collections.abc import Iterable, Sequence
@@ -27,7 +27,8 @@ from napari_cvdm.models.fixed_schedule import (
 from napari_cvdm.models.schedule import DILATIONS, Clock, GlobalRate, PixelRate, check_schedule
 from napari_cvdm.models.unet import Modulation, UNet, UNetConfig
 
-LEVEL_SCALE = 2.0  # half log-SNR runs from about -20 to 6; the network sees it divided by 2 and clipped to +-3
+# Half log-SNR is about -20 to 6; the network gets it divided by 2 and clipped to +-3.
+LEVEL_SCALE = 2.0
 LEVEL_LIMIT = 3.0
 LARGEST_COUNT = 64
 NOISE_SCALES = (0.5, 2.0)
@@ -38,7 +39,7 @@ LARGEST_LOG_STD = 4.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CVDMConfig:
-    """Everything that shapes the networks; stored in the card, so that a checkpoint rebuilds itself.
+    """All settings that define the networks; the card stores them to rebuild a checkpoint.
 
     Parameters
     ----------
@@ -55,19 +56,24 @@ class CVDMConfig:
     prediction : {"v", "eps"}
         What the denoiser predicts.
     target : {"zero-mean", "residual", "direct", "regression"}
-        Around what the target is diffused; a regression is the mean network alone, nothing is diffused.
+        The image around which the target is diffused. A regression is the mean network alone, and
+        nothing is diffused.
     schedule : {"pixel-wise", "global", "linear", "cosine"}
-        One learned rate for each pixel, or one for all, or a fixed schedule (which makes the paper's CDDPM).
+        One learned rate for each pixel, or one for all, or a fixed schedule (the CDDPM of the
+        paper).
     rate_dilations : tuple of int
-        Of the hidden layers of the pixel-wise rate, see `PixelRate`: how far it sees. Empty for a single 1 x 1 layer.
+        Dilations of the hidden layers of the pixel-wise rate, see `PixelRate`. They define its
+        receptive field. Empty for a single 1 x 1 layer.
     clock_terms : {2, 8, 32}
         Functions that a learned clock is mixed from.
     residual_std : UNetConfig or DFCANConfig, optional
-        Shape of the network that predicts sigma(x), the expected error of the mean, by which the target is divided: the noise
-        that is added follows it, so that dim and bright structures are diffused alike. Without one, a constant divides all pixels.
+        Shape of the network that predicts sigma(x), the expected error of the mean. The target is
+        divided by sigma(x), so that the added noise follows it, and dim and bright structures are
+        diffused alike. Without this network, one constant divides all pixels.
     noise_scale : float
-        By which the noise that stochastic samplers add at each step is multiplied, 0.5 to 2: above 1 where the denoiser takes
-        too much away and samples would be too alike (S_noise of Karras et al., arXiv 2206.00364, algorithm 2).
+        Factor, 0.5 to 2, for the noise that stochastic samplers add at each step. Use a factor
+        above 1 where the denoiser removes too much noise and samples would be too alike (S_noise
+        of Karras et al., arXiv 2206.00364, algorithm 2).
     """
 
     condition_channels: int
@@ -107,7 +113,8 @@ class CVDMConfig:
             or not NOISE_SCALES[0] <= self.noise_scale <= NOISE_SCALES[1]
         ):
             raise ValueError(
-                f"noise_scale is {self.noise_scale!r:.80}; a number from {NOISE_SCALES[0]:g} to {NOISE_SCALES[1]:g} is needed, 1 is usual."
+                f"noise_scale is {self.noise_scale!r:.80}; a number from {NOISE_SCALES[0]:g} to "
+                f"{NOISE_SCALES[1]:g} is needed, 1 is usual."
             )
         if self.fold % self.upsampling:
             raise ValueError(
@@ -204,7 +211,10 @@ class CVDM(nn.Module):
         return [*self.rate_network.parameters(), *self.clock.parameters()]
 
     def mean_residual(self, condition: Tensor) -> Tensor:
-        """What the mean network adds to the baseline: (B, C, Y, X) -> (B, 1, uY, uX); zero without one."""
+        """Mean residual, which is added to the initial estimate: (B, C, Y, X) -> (B, 1, uY, uX).
+
+        It is zero without a mean network.
+        """
         folded = functional.pixel_unshuffle(condition, self.config.condition_fold)
         if self.mean is None:
             batch, _, height, width = folded.shape
@@ -227,13 +237,17 @@ class CVDM(nn.Module):
     def rate(self, features: Tensor) -> Tensor:
         """lambda(x) of shape (B, 1, uY, uX), from the features.
 
-        In full precision: torch 2.13 gives NaN for the bf16 gradient of a dilated convolution in channels-last order on the CPU.
+        It is computed in full precision: torch 2.13 gives NaN for the bf16 gradient of a dilated
+        convolution in channels-last order on the CPU.
         """
         with torch.autocast(features.device.type, enabled=False):
             return self.rate_network(features)
 
     def residual_std(self, features: Tensor) -> Tensor:
-        """sigma(x), by which the target is divided, (B, 1, uY, uX) in network units: within a factor of e^4 of the residual scale."""
+        """sigma(x), by which the target is divided, (B, 1, uY, uX) in network units.
+
+        It lies within a factor of e^4 of the residual scale.
+        """
         if self.std_network is None:
             batch, _, height, width = features.shape
             return self.residual_scale.expand(
@@ -247,13 +261,19 @@ class CVDM(nn.Module):
         )
 
     def first_layer_features(self, features: Tensor) -> Tensor:
-        """What the features give to the denoiser's first layer, on the working grid: computed once, used at every step."""
+        """Contribution of the features to the denoiser's first layer, on the working grid.
+
+        It is computed once and used at every step.
+        """
         return features if self.denoiser is None else self.denoiser.first_layer_features(features)
 
     def output(self, noisy: Tensor, exponent: Tensor, entered: Tensor) -> Tensor:
-        """The denoiser's raw output (v or eps) for a noisy target and n = lambda T, all of shape (B, 1, uY, uX), and for an image's `entered`.
+        """The denoiser's raw output (v or eps) for a noisy target.
 
-        Several noisy targets may share one exponent and one image, which have a batch of 1 then: what depends on these is computed once.
+        `noisy`, n = lambda T (`exponent`) and the result have the shape (B, 1, uY, uX). `entered`
+        is the result of `first_layer_features` for an image. Several noisy targets may share one
+        exponent and one image, which then have a batch of 1. The network computes only once what
+        depends on these two alone.
         """
         if self.denoiser is None:
             raise TypeError("a regression has no denoiser, so there is no output to ask for.")
@@ -275,7 +295,10 @@ class CVDM(nn.Module):
         ).to(noisy.dtype)
 
     def clean(self, noisy: Tensor, exponent: Tensor, entered: Tensor) -> Tensor:
-        """The clean (centred, scaled) target that the denoiser sees in a noisy one; zero, the centre itself, in a regression."""
+        """The clean (centred, scaled) target that the denoiser estimates from a noisy one.
+
+        A regression returns zero, which is the centre itself.
+        """
         if self.denoiser is None:
             return torch.zeros_like(noisy)
         return self.prediction.clean(noisy, self.output(noisy, exponent, entered), exponent)
@@ -288,10 +311,12 @@ class CVDM(nn.Module):
         seed: int,
         origin: tuple[int, int] = (0, 0),
     ) -> Tensor:
-        """Noise that a sampler adds at a step, (S, 1, uY, uX): a function of seed, sample, step and absolute pixel.
+        """Noise that a sampler adds at a step, (S, 1, uY, uX).
 
-        Step 0 is the start, pure noise, whatever `noise_scale` is. Samples 2 k and 2 k + 1 have opposite noise, so that most of it
-        cancels in their mean (antithetic variates; Hammersley and Morton, Proc. Camb. Phil. Soc. 52, 449 (1956)).
+        It is a function of seed, sample, step and absolute pixel. Step 0 is the start: pure noise,
+        whatever `noise_scale` is. Samples 2 k and 2 k + 1 have opposite noise, so that most of it
+        cancels in their mean (antithetic variates; Hammersley and Morton, Proc. Camb. Phil. Soc.
+        52, 449 (1956)).
         """
         fields = [
             (1 - 2 * (sample % 2))
@@ -302,7 +327,7 @@ class CVDM(nn.Module):
         return noise * self.config.noise_scale if step else noise
 
     def encode(self, truth: Tensor, baseline: Tensor, correction: Tensor, std: Tensor) -> Tensor:
-        """Truth to the centred, scaled target of the diffusion; `std` is the image's `residual_std`."""
+        """Convert a truth to the centred, scaled target; `std` is the image's `residual_std`."""
         return (truth - self.target.centre(baseline, correction)) / std
 
     def decode(self, sample: Tensor, baseline: Tensor, correction: Tensor, std: Tensor) -> Tensor:

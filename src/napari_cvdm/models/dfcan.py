@@ -1,7 +1,8 @@
-"""DFCAN, small: residual groups of Fourier channel attention (Qiao et al., Nature Methods 18, 2021), for comparison.
+"""A small DFCAN, for comparison (Qiao et al., Nature Methods 18, 2021).
 
-Its attention looks at the power spectrum of all that it is given at once. So, other than the networks of CVDM, its answer
-depends a little on the crop, and tiles do not give exactly what the whole image gives.
+It consists of residual groups of Fourier channel attention. The attention uses the power spectrum
+of the whole input. Unlike the networks of CVDM, its output therefore depends a little on the crop,
+and tiles do not give exactly the result of the whole image.
 """
 
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-POWER = 0.8  # of the amplitude spectrum, which would be all low frequencies otherwise (the authors' gamma)
+# Exponent of the amplitude spectrum (the authors' gamma); with 1, low frequencies would dominate.
+POWER = 0.8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +46,10 @@ class DFCANConfig:
 
 
 class FourierChannelAttention(nn.Module):
-    """x + y a, y two convolutions of x and a, for each channel, from the convolved amplitude spectrum of y."""
+    """x + y a: y is two convolutions of x, and a is a factor for each channel.
+
+    a is computed from the convolved amplitude spectrum of y.
+    """
 
     def __init__(self, width: int, reduction: int) -> None:
         super().__init__()

@@ -1,4 +1,7 @@
-"""Schedules that nobody learns: one rate for every pixel, and a clock from a textbook. The paper's CDDPM is the network with one of these."""
+"""Schedules that are not learned: one rate for every pixel, and a clock from the literature.
+
+The CDDPM of the paper is the network with one of these.
+"""
 
 from math import acos, cos, exp, pi, sin, sqrt
 
@@ -15,7 +18,10 @@ COSINE_RATE = 9.21  # gamma(1) = 1e-4: the cosine's own zero would be an infinit
 
 
 class LinearClock(nn.Module):
-    """beta = b0 + (b1 - b0) t, so lambda T(t) = b0 t + (b1 - b0) t^2 / 2 (Ho et al. 2020, Song et al. 2021)."""
+    """beta = b0 + (b1 - b0) t, so lambda T(t) = b0 t + (b1 - b0) t^2 / 2.
+
+    Sources: Ho et al. 2020, Song et al. 2021.
+    """
 
     def forward(self, times: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """T, dT/dt and d2T/dt2 at times in [0, 1], each of the shape of `times`."""
@@ -26,7 +32,10 @@ class LinearClock(nn.Module):
 
 
 class CosineClock(nn.Module):
-    """gamma = cos^2(theta) / cos^2(theta_0), theta = pi/2 (c t + s) / (1 + s) (Nichol and Dhariwal 2021); c ends it at gamma = 1e-4."""
+    """gamma = cos^2(theta) / cos^2(theta_0) with theta = pi/2 (c t + s) / (1 + s).
+
+    Source: Nichol and Dhariwal 2021. c is chosen so that gamma ends at 1e-4.
+    """
 
     def __init__(self) -> None:
         super().__init__()

@@ -31,7 +31,7 @@ def shipped_models() -> Iterator[tuple[str, ModelCard]]:
 
 
 def models_in(folder: str | Path) -> Iterator[tuple[str, ModelCard]]:
-    """Path and card of every model in a folder of models, in alphabetical order; what is no model is passed over."""
+    """Path and card of every model in a folder, in alphabetical order; skips other entries."""
     for path in sorted(Path(folder).glob(f"*/{CARD}")):
         try:
             yield str(path.parent), read_card(path.parent)
@@ -54,7 +54,8 @@ def model_folder(name_or_path: str) -> Path:
         return folder
     names = ", ".join(name for name, _ in shipped_models())
     raise UnknownModelError(
-        f"model {name_or_path!r} is neither a shipped model ({names}) nor a checkpoint folder; see `napari-cvdm models`."
+        f"model {name_or_path!r} is neither a shipped model ({names}) nor a checkpoint folder; see "
+        "`napari-cvdm models`."
     )
 
 
@@ -66,7 +67,7 @@ def _loaded(folder: Path, written_ns: tuple[int, ...]) -> Checkpoint:
 
 
 def load_model(name_or_path: str) -> Checkpoint:
-    """Load a model once; the next call returns the same object, until one of its files is another one.
+    """Load a model once; later calls return the same object until one of its files changes.
 
     Parameters
     ----------

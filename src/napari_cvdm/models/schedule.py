@@ -1,7 +1,8 @@
-"""The learned schedule: a rate at every pixel and one clock for all, tied and monotone by construction.
+"""The learned schedule: a rate at every pixel and one clock for all, tied and monotone by design.
 
-gamma(t, x) = exp(-lambda(x) T(t)), beta(t, x) = lambda(x) T'(t). T is a convex combination of functions that rise from 0 at
-t = 0 to 1 at t = 1, so that T' is exact and positive; among them is the clock of gamma = 1 - t.
+gamma(t, x) = exp(-lambda(x) T(t)), beta(t, x) = lambda(x) T'(t). T is a convex combination of
+functions that rise from 0 at t = 0 to 1 at t = 1, so that T' is exact and positive. One of them is
+the clock of gamma = 1 - t.
 """
 
 import math
@@ -48,15 +49,16 @@ def check_schedule(dilations: tuple[int, ...], terms: int) -> None:
     )
     if len(dilations) > MOST_LAYERS or not whole:
         raise ValueError(
-            f"rate_dilations is {dilations!r:.80}; at most {MOST_LAYERS} whole numbers from 1 to {LARGEST_DILATION} are needed, such as 1, 2, 4."
+            f"rate_dilations is {dilations!r:.80}; at most {MOST_LAYERS} whole numbers from 1 to "
+            f"{LARGEST_DILATION} are needed, such as 1, 2, 4."
         )
 
 
 class Clock(nn.Module):
     """T(t) = sum of softmax(weights)_k log(1 - (1 - d_k) t^p_k) / log d_k.
 
-    Each term is the clock of gamma = 1 - (1 - d) t^p at the rate -log d: the linear schedule for p = 1, and for p = 2 what
-    the cosine schedule looks like at its start.
+    Each term is the clock of gamma = 1 - (1 - d) t^p at the rate -log d. p = 1 gives the linear
+    schedule. p = 2 gives a schedule that starts like the cosine schedule.
 
     Parameters
     ----------
@@ -101,7 +103,8 @@ class PixelRate(nn.Module):
     fold : int
         Output pixels folded into one; the map comes out unfolded.
     dilations : tuple of int
-        Of each hidden 3 x 3 layer; a last 3 x 3 layer follows. None makes a single 1 x 1 layer, which sees one folded pixel.
+        Dilation of each hidden 3 x 3 layer; a last 3 x 3 layer follows. An empty tuple gives a
+        single 1 x 1 layer, which sees one folded pixel.
     width : int
         Channels of the hidden layers.
     """
@@ -132,7 +135,7 @@ class PixelRate(nn.Module):
 
 
 class GlobalRate(nn.Module):
-    """One learned lambda for every pixel of every image: the ablation of the pixel-wise schedule."""
+    """One learned lambda for every pixel of every image, as an ablation of the pixel-wise rate."""
 
     receptive_radius = 0
 
@@ -168,7 +171,10 @@ def bounded_rate(logit: Tensor) -> Tensor:
 
 
 def gamma_and_beta(rate: Tensor, clock: nn.Module, time: float) -> tuple[Tensor, Tensor]:
-    """gamma(t, x) = exp(-lambda T) and beta(t, x) = lambda T' at one time in (0, 1], of the shape of `rate`."""
+    """gamma(t, x) = exp(-lambda T) and beta(t, x) = lambda T' at one time in (0, 1].
+
+    Both have the shape of `rate`.
+    """
     if not 0 < time <= 1 or not math.isfinite(time):
         raise ValueError(f"time is {time:g}; the schedule is defined on (0, 1].")
     value, speed, _ = clock(torch.tensor(time, dtype=rate.dtype, device=rate.device))

@@ -22,7 +22,8 @@ SMALLEST_TILE = 16
 class TiledModel:
     """The networks of a `CVDM` on one image of any size.
 
-    When a tile does not fit the memory, the tile is halved and tried again; `tile` tells what was used in the end.
+    If a tile does not fit into memory, it is halved and tried again. `tile` is the size that was
+    used in the end.
 
     Parameters
     ----------
@@ -38,7 +39,7 @@ class TiledModel:
         self.tile = tile
 
     def plan(self, radius: int = 0) -> TilePlan:
-        """Tiles on the working grid, for the present tile size and a network of some receptive radius there."""
+        """Tiles on the working grid, for the present tile size and a network's receptive radius."""
         config = self.network.config
         folded = tuple(-(-size // config.condition_fold) for size in self.shape)
         side = max(1, self.tile // config.condition_fold)
@@ -105,7 +106,11 @@ def channels_last(network: CVDM, device: torch.device) -> CVDM:
 
 
 def network_on(network: CVDM, device: torch.device) -> CVDM:
-    """A network to evaluate on a device: itself, where it is there in the layout that convolutions like (as `load_model` gives it), else a copy."""
+    """The network on a device, in the memory layout that is fast for convolutions.
+
+    This is the network itself if it already is there and has this layout (as `load_model` returns
+    it), else a copy.
+    """
     weights = [parameter for parameter in network.parameters() if parameter.ndim == 4]
     there = network.residual_scale.device == device and all(
         weight.is_contiguous(memory_format=torch.channels_last) for weight in weights

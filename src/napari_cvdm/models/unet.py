@@ -1,8 +1,8 @@
 """A local convolutional U-Net: no layer sees more than its neighbourhood.
 
-There is no normalisation over space and no attention, so a pixel's output depends on its receptive field only and a tile
-with enough halo gives exactly what the whole image gives. The first layer folds r x r pixels into channels (pixel
-unshuffle), which is where most of the speed comes from.
+There is no normalisation over space and no attention. The output of a pixel therefore depends only
+on its receptive field, and a tile with enough halo gives exactly the result of the whole image. The
+first layer folds r x r pixels into channels (pixel unshuffle), which gives most of the speed.
 """
 
 from collections.abc import Iterable, Iterator
@@ -48,13 +48,15 @@ class UNetConfig:
             )
         if len(self.widths) != len(self.blocks) or not 1 <= len(self.widths) <= MOST_LEVELS:
             raise ValueError(
-                f"there are {len(self.widths)} widths and {len(self.blocks)} blocks; as many of both are needed, 1 to {MOST_LEVELS}."
+                f"there are {len(self.widths)} widths and {len(self.blocks)} blocks; as many of "
+                f"both are needed, 1 to {MOST_LEVELS}."
             )
         if not all(1 <= width <= WIDEST for width in self.widths) or not all(
             0 <= count <= MOST_BLOCKS for count in self.blocks
         ):
             raise ValueError(
-                f"widths are {self.widths} and blocks {self.blocks}; allowed are 1 to {WIDEST}, and 0 to {MOST_BLOCKS}."
+                f"widths are {self.widths} and blocks {self.blocks}; allowed are 1 to {WIDEST}, "
+                f"and 0 to {MOST_BLOCKS}."
             )
         if not 0 <= self.level_channels <= WIDEST:
             raise ValueError(f"level_channels is {self.level_channels}; allowed is 0 to {WIDEST}.")
@@ -66,7 +68,10 @@ class UNetConfig:
 
     @property
     def receptive_radius(self) -> int:
-        """Folded pixels around a pixel that can change it; every 3 x 3 convolution adds its level's stride."""
+        """Distance [folded pixels] from which a pixel can be changed.
+
+        Every 3 x 3 convolution adds the stride of its level.
+        """
         arms = [2 * count for count in self.blocks[:-1]] + [self.blocks[-1]]
         convolutions = sum(2 * count * 2**level for level, count in enumerate(arms))
         return 2 + convolutions + self.stride
@@ -90,7 +95,10 @@ class ResidualBlock(nn.Module):
         zero_init(self.second)
 
     def modulated(self, level: Tensor | None) -> Modulation:
-        """1 + scale and shift at a level of shape (B, level_channels, Y, X), in the memory layout of the features."""
+        """1 + scale, and shift, for a level of shape (B, level_channels, Y, X).
+
+        They have the memory layout of the features.
+        """
         if self.modulation is None:
             return None
         scale, shift = self.modulation(level).chunk(2, dim=1)
@@ -158,25 +166,29 @@ class UNet(nn.Module):
         zero_init(self.exit)
 
     def forward(self, features: Tensor, level: Tensor | None = None) -> Tensor:
-        """Folded input of shape (B, inputs, Y, X) and level map of shape (B, 1, Y, X) -> (B, outputs, Y, X).
+        """Compute the output (B, outputs, Y, X).
 
+        `features` is the folded input (B, inputs, Y, X), and `level` is the level map (B, 1, Y, X).
         Y and X must be multiples of the config's stride.
         """
         return self.forward_blocks(self.first_layer_features(features), self.modulations(level))
 
     def first_layer_features(self, features: Tensor) -> Tensor:
-        """What the last channels of an input, all or some, (B, n, Y, X), add to the first layer, its bias included: (B, widths[0], Y, X).
+        """Contribution of the last n channels of an input to the first layer, with its bias.
 
-        The layer is a sum over channels, so that what does not change between two inputs is convolved once: see `through`.
+        Maps (B, n, Y, X) to (B, widths[0], Y, X); n may be all channels. The layer is a sum over
+        channels, so that channels that do not change between two inputs are convolved only once:
+        see `forward_blocks`.
         """
         return _in_full_precision(
             features, self.entry.weight[:, -features.shape[1] :], self.entry.bias
         )
 
     def modulations(self, level: Tensor | None) -> Iterator[Modulation]:
-        """What a noise level does to every block, in the order in which `through` meets them, each made when its turn comes.
+        """The modulation of every block by a noise level, in the order of `forward_blocks`.
 
-        It depends on the level alone: images of one level may share it, as a list.
+        Each is computed when it is needed. It depends on the level alone: images of one level may
+        share the modulations, as a list.
         """
         pyramid = self._level_pyramid(level)
         for depth, blocks in (*enumerate(self.encoder), *reversed(list(enumerate(self.decoder)))):
@@ -186,7 +198,10 @@ class UNet(nn.Module):
     def forward_blocks(
         self, features: Tensor, modulations: Iterable[Modulation], changing: Tensor | None = None
     ) -> Tensor:
-        """`forward` for a level that `modulations` has embedded, from what `entered`, and from the first channels of the input where those did not."""
+        """Compute `forward` from the results of `first_layer_features` and `modulations`.
+
+        `changing` is the first channels of the input, where `features` does not include them.
+        """
         given = iter(modulations)
         if changing is not None:
             features = features + _in_full_precision(

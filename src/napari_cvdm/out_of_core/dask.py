@@ -1,8 +1,9 @@
-"""The blocks of one job on dask.distributed: processes of this machine, or a scheduler and workers that somebody started.
+"""The blocks of one job on dask.distributed.
 
-Only names of files travel: every worker opens the image, the model and the growing result itself, so they must lie where all
-workers see them. A block is written by one task only, and writing it twice gives the same bytes, so a worker that dies costs
-time and no data.
+The workers are processes of this machine, or those of a scheduler that is already running. Only
+names of files are sent. Every worker opens the image, the model and the growing result itself, so
+these must lie where all workers can read them. Only one task writes a block, and writing it twice
+gives the same bytes. So a worker that dies costs time but no data.
 """
 
 import json
@@ -33,7 +34,10 @@ NAMED_BLOCKS = 5
 
 
 class ClusterError(ValueError):
-    """Blocks that failed, workers that do not fit the job, or a cluster that cannot be reached: what is done stays done."""
+    """Blocks failed, workers do not fit the job, or a cluster cannot be reached.
+
+    Finished blocks are kept.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +97,8 @@ def opened(ticket: TaskSpec) -> tuple[BlockRestorer, dict[int, Block]]:
 def _check(what: str, here: str, wanted: str) -> None:
     if here != wanted:
         raise ClusterError(
-            f"a worker has another {what} ({here}) than the job ({wanted}); install the same on every machine, and start again."
+            f"a worker has another {what} ({here}) than the job ({wanted}); install the same on "
+            "every machine, and start again."
         )
 
 
@@ -104,7 +109,7 @@ def run_task(ticket: TaskSpec, number: int) -> dict[str, Any]:
 
 
 def on_cluster(where: str, files: TiledFiles) -> Executor:
-    """Carry blocks out on a cluster.
+    """An executor that runs blocks on a cluster.
 
     Parameters
     ----------
@@ -115,7 +120,8 @@ def on_cluster(where: str, files: TiledFiles) -> Executor:
     Returns
     -------
     callable
-        For `by_tiles.restore_by_tiles`. It raises ClusterError where blocks failed, or where the scheduler went away.
+        For `run.restore_by_tiles`. It raises ClusterError where blocks failed, or where the
+        scheduler went away.
 
     Raises
     ------
@@ -154,7 +160,7 @@ def check_scheduler(where: str) -> None:
     RequestError
         `where` is no scheduler.
     ClusterError
-        dask.distributed is not installed, or nobody answers at the address.
+        dask.distributed is not installed, or the address does not answer.
     """
     _check_where(where)
     if where.startswith(LOCAL):
@@ -169,18 +175,21 @@ def _check_where(where: str) -> None:
     local = where.startswith(LOCAL) and count.isdecimal() and 1 <= int(count) <= MOST_PROCESSES
     if not local and not where.startswith(SCHEMES):
         raise RequestError(
-            f"scheduler is {where!r}; allowed are local:N with N processes of this machine, or tcp://host:port of a scheduler of dask."
+            f"scheduler is {where!r}; allowed are local:N with N processes of this machine, or "
+            "tcp://host:port of a scheduler of dask."
         )
 
 
 @contextmanager
 def cluster_client(where: str) -> Iterator[Any]:
-    """A client of a cluster that is started here, or of a scheduler that runs already; closed at the end, the started cluster with it.
+    """A client of a cluster that is started here, or of a scheduler that runs already.
+
+    The client is closed at the end, and a started cluster with it.
 
     Raises
     ------
     ClusterError
-        dask.distributed is not installed, or nobody answers.
+        dask.distributed is not installed, or the scheduler does not answer.
     """
     distributed = _distributed()
     if where.startswith(LOCAL):
@@ -196,11 +205,14 @@ def cluster_client(where: str) -> Iterator[Any]:
         ):
             yield client
         return
-    try:  # never the default: other lazy arrays of this process, such as layers of a viewer, are not the cluster's business
+    # The client is never the default. Other lazy arrays of this process, such as layers of a
+    # viewer, must not run on the cluster.
+    try:
         client = distributed.Client(where, timeout=CONNECT_S, set_as_default=False)
     except (OSError, ValueError) as error:
         raise ClusterError(
-            f"the scheduler {where} does not answer ({one_line(error)}); check the address, and that it runs."
+            f"the scheduler {where} does not answer ({one_line(error)}); check the address, and "
+            "that it runs."
         ) from error
     try:
         yield client
@@ -221,7 +233,7 @@ def _distributed() -> Any:
 def _followed(
     client: Any, ticket: TaskSpec, restorer: BlockRestorer, left: Sequence[Block]
 ) -> Generator[Progress, None, None]:
-    """Submit every block, and wait for all of them; the first one that fails does not stop the others."""
+    """Submit every block, and wait for all of them; a failed block does not stop the others."""
     each = restorer.job.request.samples * restorer.job.request.steps
     futures = {
         client.submit(
@@ -259,7 +271,8 @@ def _followed(
 
 def _lost(restorer: BlockRestorer) -> ClusterError:
     return ClusterError(
-        f"the scheduler went away; what is done is kept in {restorer.folder.path}. Start the same job again to go on."
+        f"the scheduler went away; what is done is kept in {restorer.folder.path}. Start the same "
+        "job again to go on."
     )
 
 
@@ -267,4 +280,7 @@ def _failures(failed: Mapping[Block, str], blocks: int) -> str:
     in_order = sorted(failed, key=lambda block: block.number)
     named = "; ".join(f"{block.name}: {failed[block]}" for block in in_order[:NAMED_BLOCKS])
     more = f"; and {len(failed) - NAMED_BLOCKS} more" if len(failed) > NAMED_BLOCKS else ""
-    return f"{len(failed)} of {blocks} blocks failed ({named}{more}); the others are done. Start the same job again to try these once more."
+    return (
+        f"{len(failed)} of {blocks} blocks failed ({named}{more}); the others are done. Start the "
+        "same job again to try these once more."
+    )

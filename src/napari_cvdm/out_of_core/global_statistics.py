@@ -1,4 +1,7 @@
-"""What must be known of a whole image before a part of it is restored: read once, band by band, and never kept."""
+"""Statistics of a whole image that are needed before a part of it is restored.
+
+The image is read once, band by band, and never kept.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -64,7 +67,8 @@ def sample_plane(
         kept.append(pixels[np.ix_(chosen - band.start, columns)])
     if low == high:
         raise ImageFileError(
-            f"{image.source}: plane {plane + 1} of frame {frame} is constant (every pixel is {low:g}); give an image with something in it."
+            f"{image.source}: plane {plane + 1} of frame {frame} is constant (every pixel is "
+            f"{low:g}); give an image with something in it."
         )
     sample = np.concatenate(kept)
     drawn = sample.astype(np.float64)
@@ -177,7 +181,10 @@ def surveyed_blocks(
 
 
 def median_rate(frames: Iterator[FrameSampler], count: int) -> float:
-    """Median of lambda(x) over `count` parts, of at most LARGEST_SAMPLE_PX pixels in all: it sets the sampler's grid, for all parts alike."""
+    """Median of lambda(x) over `count` parts, of at most LARGEST_SAMPLE_PX pixels in all.
+
+    It sets the sampler's grid for all parts alike.
+    """
     pooled = []
     for frame in frames:
         rate = frame.rate_map

@@ -1,4 +1,7 @@
-"""A job from files to an OME-Zarr that is written block by block, as Python has it and as a few words that any machine can open."""
+"""A job from files to an OME-Zarr that is written block by block.
+
+It exists as a Python object, and as plain values that any machine can open.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -49,12 +52,14 @@ class TiledRequest:
     def __post_init__(self) -> None:
         if not str(self.out).lower().endswith(SUFFIX):
             raise RequestError(
-                f"out is {self.out}; a result that is written block by block is an OME-Zarr: choose a name that ends in {SUFFIX}."
+                f"out is {self.out}; a result that is written block by block is an OME-Zarr: "
+                f"choose a name that ends in {SUFFIX}."
             )
         for name in ("region", "schedule_points"):
             if getattr(self.request, name):
                 raise RequestError(
-                    f"{name} is {getattr(self.request, name)}; it cannot be had block by block. Leave it out, or give a folder with --out."
+                    f"{name} is {getattr(self.request, name)}; it cannot be had block by block. "
+                    "Leave it out, or give a folder with --out."
                 )
         try:
             self.plan()
@@ -62,7 +67,10 @@ class TiledRequest:
             raise RequestError(str(error)) from None
 
     def plan(self, surroundings_px: int = 0) -> BlockPlan:
-        """The jobs, where preparing a part needs to read some pixels around it, a multiple of 64."""
+        """The blocks of the job.
+
+        Preparing a part reads `surroundings_px` around it, a multiple of 64.
+        """
         image = self.request.image
         loops = tuple(
             size

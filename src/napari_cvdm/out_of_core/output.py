@@ -1,4 +1,4 @@
-"""What a result that is written block by block consists of: its images, their grid, and how it was made."""
+"""The parts of a result that is written block by block: images, grid and provenance."""
 
 import platform
 from collections.abc import Mapping
@@ -26,7 +26,10 @@ from napari_cvdm.tasks import Task
 
 NO_UNIT = "dimensionless"
 _ORDER = "TCZ"
-NOT_ALIGNED = "block by block the planes are taken as they are, and only focus may differ between them; restore a --region into a folder to see whether they fit."
+NOT_ALIGNED = (
+    "block by block the planes are taken as they are, and only focus may differ between them; "
+    "restore a --region into a folder to see whether they fit."
+)
 
 
 def images_of(request: RestoreRequest, task: Task) -> tuple[GridImage, ...]:
@@ -51,7 +54,8 @@ def images_of(request: RestoreRequest, task: Task) -> tuple[GridImage, ...]:
         or letters != sorted(letters, key="TCSZ".index)
     ):
         raise RequestError(
-            f"{image.source}: axes {image.axes} do not fit OME-Zarr; give T, one of C or S, and Z in that order, and no C with --keep-samples."
+            f"{image.source}: axes {image.axes} do not fit OME-Zarr; give T, one of C or S, and Z "
+            "in that order, and no C with --keep-samples."
         )
     leading = tuple((axis.lower() if axis in _ORDER else "other", size) for axis, size in looped)
     said = (
@@ -120,7 +124,10 @@ def provenance_of(
 
 
 def _estimated(marks: Mapping[str, Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """What was estimated from each frame, in their order: its blocks share the numbers. Marks of older versions lack it."""
+    """What was estimated from each frame, in the order of frames.
+
+    The blocks of a frame share the numbers. Marks of older versions lack them.
+    """
     frames = {said["frame"]: said["estimated"] for said in marks.values() if "frame" in said}
     return [frames[number] for number in sorted(frames)]
 
@@ -146,7 +153,8 @@ def _warnings(
         warnings.append(beyond_warning(beyond / pixels, model.card))
     if not usable:
         warnings.append(
-            "no pixel can be trusted: each is saturated, dark, near the edge, or the optics are far from the training."
+            "no pixel can be trusted: each is saturated, dark, near the edge, or the optics are "
+            "far from the training."
         )
     warnings += [NOT_ALIGNED] if "P" in request.image.axes and request.align == "auto" else []
     return (*warnings, *short_memory_warning(tile, request.tile))

@@ -1,4 +1,7 @@
-"""Images that are larger than the memory: block by block from file to file, each block once, and a killed job goes on where it was."""
+"""Images that are larger than the memory, restored block by block from file to file.
+
+Each block is computed once, and a killed job continues where it stopped.
+"""
 
 import json
 import time
@@ -147,7 +150,7 @@ class BlockRestorer:
 
 
 class Executor(Protocol):
-    """How the blocks that are left are carried out: here, or on a cluster."""
+    """The executor of the blocks that are left, on this machine or on a cluster."""
 
     def __call__(
         self, restorer: BlockRestorer, left: Sequence[Block]
@@ -174,16 +177,17 @@ def restore_by_tiles(
 ) -> Generator[Progress, None, TiledRestoration]:
     """Restore an image that does not fit the memory.
 
-    The image is read twice: once for what must be global (dark level or background, intensity, noise, the fingerprint), then
-    block by block with a halo. Noise belongs to absolute pixels, so neither the order of the blocks nor the process that
-    carries one out chooses the pixels. What was done by an earlier run with the same plan is not done again.
+    The image is read twice. The first pass finds what must be global: dark level or background,
+    intensity, noise, the fingerprint. The second restores it block by block with a halo. Noise
+    belongs to absolute pixels, so the pixels depend neither on the order of the blocks nor on the
+    executor. Blocks of an earlier run with the same plan are not computed again.
 
     Parameters
     ----------
     job : TiledRequest
     model : Checkpoint
     carrying : callable
-        How the blocks are carried out.
+        The executor of the blocks.
 
     Yields
     ------
@@ -258,7 +262,10 @@ def _prepare(restorer: BlockRestorer, folder: JobFolder) -> Generator[Progress, 
 def _begun_settings(
     job: TiledRequest, model: Checkpoint, folder: JobFolder
 ) -> Mapping[str, Any] | None:
-    """Of the same job, begun before, whatever it was computed in; None where there is no job, or another one."""
+    """Settings of the same job that was begun before, whatever its precision.
+
+    None where there is no job, or another one.
+    """
     before, now = folder.begun(job.overwrite), json.loads(json.dumps(planned(job, model, "")))
     settings = before.get("settings")
     if not isinstance(settings, dict):

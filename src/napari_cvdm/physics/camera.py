@@ -7,7 +7,9 @@ from napari_cvdm.core.microscope import Camera
 
 
 def expose(photons: Tensor, camera: Camera, generator: torch.Generator) -> Tensor:
-    """One noisy exposure: counts = round((Poisson(QE N) + read noise) / gain + offset), clipped to the bit depth.
+    """One noisy exposure, clipped to the bit depth.
+
+    The counts are round((Poisson(QE N) + read noise) / gain + offset), with N photons.
 
     Parameters
     ----------

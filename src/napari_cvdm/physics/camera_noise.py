@@ -11,7 +11,8 @@ from napari_cvdm.core.intensity import noise_sigma
 LEVELS = 12  # groups of equal brightness
 LEAST_IN_A_LEVEL = 64
 SMOOTHING_PX = 2.0
-LEAST_DEVIATION = 1e-5  # of planes over their background: no camera has less noise, and simulated planes may have none
+# Of planes over their background: no camera has less noise, and simulated planes may have none.
+LEAST_DEVIATION = 1e-5
 SECOND_DIFFERENCES = np.outer([1.0, -2.0, 1.0], [1.0, -2.0, 1.0])
 
 
@@ -22,7 +23,8 @@ class CameraNoise:
     Parameters
     ----------
     gain : float
-        Variance for one unit of signal, >= 0: counts for one electron, of a camera that only counts photons.
+        Variance for one unit of signal, >= 0. For a camera that only counts photons, it is the
+        number of counts for one electron.
     read_variance : float
         Variance of an empty pixel, >= 0.
     """
@@ -32,7 +34,10 @@ class CameraNoise:
 
     @property
     def dark_signal(self) -> float:
-        """Signal whose photon noise equals the read noise, read^2 / gain; infinite without photon noise."""
+        """Signal whose photon noise equals the read noise, read^2 / gain.
+
+        It is infinite without photon noise.
+        """
         return self.read_variance / self.gain if self.gain > 0 else float("inf")
 
     @property
@@ -41,16 +46,20 @@ class CameraNoise:
         return self.gain == 0 and self.read_variance == 0
 
     def variance(self, signal: np.ndarray) -> np.ndarray:
-        """Expected variance (..., Y, X) of a signal (..., Y, X); nowhere less than a thousandth of its mean."""
+        """Expected variance (..., Y, X) of a signal (..., Y, X).
+
+        It is nowhere less than a thousandth of its mean.
+        """
         expected = self.gain * np.clip(signal, 0, None) + self.read_variance
         return np.maximum(expected, 1e-3 * float(expected.mean()) + np.finfo(np.float32).tiny)
 
 
 def photon_transfer(image: np.ndarray, valid: np.ndarray) -> CameraNoise:
-    """The photon transfer line of one image: what second differences scatter, over how bright it is there.
+    """Photon transfer line of one image, the variance of second differences over brightness.
 
-    A second difference along both axes has variance 36 (gain * signal + read^2), while structure that the optics can pass cancels to fourth order
-    (Immerkaer, Comput. Vis. Image Underst. 64, 300 (1996)); the line is fitted to groups of equal brightness by non-negative least squares.
+    A second difference along both axes has variance 36 (gain * signal + read^2). Structure that the
+    optics can pass cancels to fourth order (Immerkaer, Comput. Vis. Image Underst. 64, 300 (1996)).
+    The line is fitted to groups of equal brightness by non-negative least squares.
 
     Parameters
     ----------

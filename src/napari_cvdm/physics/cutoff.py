@@ -17,16 +17,21 @@ USUAL_PERIOD_PX, USUAL_SPREAD = (
 
 
 def ideal_transfer(frequency: np.ndarray, period: float) -> np.ndarray:
-    """Transfer function of an aberration-free round pupil: (2 / pi) (arccos s - s sqrt(1 - s^2)), s = f period, 0 beyond the cut-off.
+    """Transfer function of an aberration-free round pupil.
 
-    Goodman, Introduction to Fourier Optics, equation 6-34. Any shape; `period` in the unit of 1 / frequency.
+    With s = f period, it is (2 / pi) (arccos s - s sqrt(1 - s^2)), and 0 beyond the cut-off
+    (Goodman, Introduction to Fourier Optics, equation 6-34). `frequency` has any shape, and
+    `period` is in the unit of 1 / frequency.
     """
     share = np.clip(frequency * period, 0, 1)
     return 2 / np.pi * (np.arccos(share) - share * np.sqrt(1 - share**2))
 
 
 def ring_powers(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean power of a windowed image (Y, X) on rings of frequency: frequency [cycles/px], power, number of values; each (R,)."""
+    """Mean power of a windowed image (Y, X) on rings of frequency.
+
+    The results are frequency [cycles/px], power and number of values, each of shape (R,).
+    """
     window = np.outer(hann(image.shape[0], sym=False), hann(image.shape[1], sym=False))
     power = np.abs(np.fft.rfft2((image - image.mean()) * window)) ** 2
     frequency = np.hypot(
@@ -49,12 +54,14 @@ def ring_powers(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def estimate_cutoff(image: np.ndarray) -> float | None:
-    """Period of the cut-off frequency [px], by maximum likelihood (Whittle) of P(f) = A f^-a H(f)^2 + N.
+    """Period of the cut-off frequency [px], by maximum likelihood (Whittle).
+
+    The model of the power is P(f) = A f^-a H(f)^2 + N.
 
     Parameters
     ----------
     image : ndarray of shape (Y, X)
-        At least 32 px on a side; smaller images tell nothing.
+        At least 32 px on a side; None for smaller images.
 
     Returns
     -------

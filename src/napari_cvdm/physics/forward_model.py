@@ -1,12 +1,18 @@
-"""Image formation of defocused brightfield: from log-amplitude and phase on a canvas to the intensity of each plane.
+"""Image formation of defocused brightfield, from an object to the intensity of each plane.
 
-    U_z = P_z exp(mu + i phi)                       P_z: exp(-i pi lambda0 z f^2 / n) and the pupil f <= NA / lambda0
-    I_z = L_z * (|U_z|^2 (x) disc(|z| NA_c / n))    L_z = 1 + sum_k c_zk T_k, Legendre polynomials over the frame
+The object is a log-amplitude mu and a phase phi on a canvas.
 
-A source point of a condenser at angle theta shifts the image at z by z theta, so that in the Fresnel approximation partial
-coherence is one convolution of each plane, jinc(2 pi |z| NA_c f / n) in Fourier space (Hopkins, Proc. R. Soc. A 217, 408 (1953)).
-The canvas is larger than the frame where light may come from outside it. Simulation, inversion, the check of a result and
-evaluation use this one object.
+    U_z = P_z exp(mu + i phi)
+    I_z = L_z * (|U_z|^2 (x) disc(|z| NA_c / n))
+
+P_z is exp(-i pi lambda0 z f^2 / n) and the pupil f <= NA / lambda0. L_z is 1 + sum_k c_zk T_k, with
+Legendre polynomials T_k over the frame.
+
+A source point of a condenser at angle theta shifts the image at z by z theta. In the Fresnel
+approximation, partial coherence is therefore one convolution of each plane, jinc(2 pi |z| NA_c f /
+n) in Fourier space (Hopkins, Proc. R. Soc. A 217, 408 (1953)). The canvas is larger than the frame
+where light may come from outside it. Simulation, inversion, the check of a result and evaluation
+use this one object.
 """
 
 from collections.abc import Sequence
@@ -204,7 +210,10 @@ class PhaseForwardModel:
         )
 
     def derivative(self, at: PhaseLinearisation, change: PhaseObject) -> Tensor:
-        """J v = L (2 Re(conj(U) P(e (v_mu + i v_phi))) (x) disc) + I_0 sum_k v_k T_k: (..., P, h, w)."""
+        """J v of shape (..., P, h, w).
+
+        It is L (2 Re(conj(U) P(e (v_mu + i v_phi))) (x) disc) + I_0 sum_k v_k T_k.
+        """
         turned = (
             at.wave
             * torch.complex(change.maps[..., 0, :, :], change.maps[..., 1, :, :])[..., None, :, :]
@@ -228,7 +237,10 @@ class PhaseForwardModel:
         )
 
     def weak_transfer(self) -> tuple[Tensor, Tensor]:
-        """Transfer of log-amplitude, 2 cos, and of phase, 2 sin, of a weak object to each plane: (P, H, W // 2 + 1), real."""
+        """Transfer functions of log-amplitude and phase of a weak object to each plane.
+
+        They are 2 cos and 2 sin, both real and of shape (P, H, W // 2 + 1).
+        """
         half = self.transfer[..., : self.canvas_shape[1] // 2 + 1]
         disc = 1.0 if self.condenser is None else self.condenser
         return 2 * half.real * disc, -2 * half.imag * disc
@@ -261,7 +273,10 @@ def fresnel_number(defocus_um: float, microscope: Microscope) -> float:
 def canvas_shape(
     shape: tuple[int, int], defocus_um: Sequence[float], microscope: Microscope
 ) -> tuple[int, int]:
-    """Size of a canvas with surroundings from which light may reach the frame, a fast size for Fourier transforms."""
+    """Size of a canvas with the surroundings from which light may reach the frame.
+
+    The size is fast for Fourier transforms.
+    """
     reach = (
         max(fresnel_number(z, microscope) for z in defocus_um) / 3
     )  # light of frequency f [cycles/px] goes F f pixels aside
@@ -272,7 +287,10 @@ def canvas_shape(
 
 
 def disc_transfer(shape: tuple[int, int], radius_um: float, pixel_um: float) -> Tensor:
-    """Transfer function 2 J1(x) / x, x = 2 pi f radius, of a uniform disc of sum 1, on the real-FFT grid; (Y, X // 2 + 1), float64."""
+    """Transfer function of a uniform disc of sum 1.
+
+    It is 2 J1(x) / x with x = 2 pi f radius, on the real-FFT grid (Y, X // 2 + 1), float64.
+    """
     half = shape[1] // 2 + 1
     argument = (
         2
@@ -285,7 +303,10 @@ def disc_transfer(shape: tuple[int, int], radius_um: float, pixel_um: float) -> 
 
 
 def legendre_terms(shape: tuple[int, int]) -> Tensor:
-    """1, y, x, (3 y^2 - 1) / 2, y x, (3 x^2 - 1) / 2 over a frame, y and x from -1 to 1: (6, Y, X), float64."""
+    """Legendre terms over a frame, y and x from -1 to 1: (6, Y, X), float64.
+
+    They are 1, y, x, (3 y^2 - 1) / 2, y x and (3 x^2 - 1) / 2.
+    """
     y, x = (torch.linspace(-1, 1, size, dtype=torch.float64) for size in shape)
     rows, columns = (torch.stack([torch.ones_like(u), u, (3 * u**2 - 1) / 2]) for u in (y, x))
     return torch.stack(

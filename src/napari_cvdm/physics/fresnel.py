@@ -1,7 +1,8 @@
 """Free-space propagation of a coherent field in the Fresnel approximation.
 
-Sign: H = exp(-i pi lambda z f^2) with the time convention exp(+ikz), so that a phase delay is positive and +z points
-away from the source (Goodman, Introduction to Fourier Optics, eq. 4-21). The carrier exp(ikz) is left out.
+The sign is H = exp(-i pi lambda z f^2), with the time convention exp(+ikz). A phase delay is then
+positive, and +z points away from the source (Goodman, Introduction to Fourier Optics, eq. 4-21).
+The carrier exp(ikz) is left out.
 """
 
 from math import pi

@@ -35,7 +35,7 @@ def squared_radius(shape: tuple[int, int], pixel_um: float, like: Tensor) -> Ten
 
 
 def half_spectrum_counts(width: int, like: Tensor) -> Tensor:
-    """How many columns of a whole spectrum each column of a real FFT stands for, shape (X // 2 + 1): 1 or 2."""
+    """Number of full-spectrum columns for each real-FFT column, 1 or 2: (X // 2 + 1,)."""
     counts = torch.full((width // 2 + 1,), 2.0, dtype=like.real.dtype, device=like.device)
     counts[0] = 1
     if width % 2 == 0:
@@ -46,5 +46,8 @@ def half_spectrum_counts(width: int, like: Tensor) -> Tensor:
 def circular_pupil(
     shape: tuple[int, int], pixel_um: float, cutoff_per_um: float, like: Tensor
 ) -> Tensor:
-    """1 where f <= cutoff, else 0; shape (Y, X), real. The coherent cutoff is NA / wavelength [cycles/um]."""
+    """1 where f <= cutoff, else 0; real, shape (Y, X).
+
+    The coherent cutoff is NA / wavelength [cycles/um].
+    """
     return (squared_radius(shape, pixel_um, like) <= cutoff_per_um**2).to(like.real.dtype)

@@ -1,8 +1,9 @@
 """Phase from the transport of intensity, by the universal solution (US-TIE).
 
--k dI/dz = div(I grad phi), k = 2 pi n / lambda0. The universal solution (Zhang, Chen, Sun, Tian, Zuo, Opt. Lett. 45,
-3649 (2020), arXiv 1912.07371) solves Poisson's equation with the largest intensity in place of I, and feeds the residual
-of the full equation back until it is small. phi is in radians for the vacuum wavelength and has no mean.
+The equation is -k dI/dz = div(I grad phi), with k = 2 pi n / lambda0. The universal solution
+(Zhang, Chen, Sun, Tian, Zuo, Opt. Lett. 45, 3649 (2020), arXiv 1912.07371) solves Poisson's
+equation with the largest intensity in place of I. It feeds the residual of the full equation back
+until this residual is small. phi is in radians for the vacuum wavelength and has no mean.
 """
 
 from collections.abc import Sequence
@@ -27,9 +28,10 @@ def laplacian_symbol(shape: tuple[int, int], pixel_um: float, like: Tensor) -> T
 def high_pass(
     shape: tuple[int, int], pixel_um: float, regularisation: float, like: Tensor
 ) -> Tensor:
-    """L^2 / (L^2 + r / px^4): what a Tikhonov parameter r leaves of each frequency; 0 at f = 0, shape (Y, X).
+    """Share of each frequency that a Tikhonov parameter r leaves, shape (Y, X).
 
-    Half amplitude is at the period 2 pi px / r^(1/4): 353 px for 1e-7, 112 px for 1e-5, 35 px for 1e-3.
+    It is L^2 / (L^2 + r / px^4), and 0 at f = 0. Half amplitude is at the period 2 pi px / r^(1/4):
+    353 px for 1e-7, 112 px for 1e-5, 35 px for 1e-3.
     """
     squared = laplacian_symbol(shape, pixel_um, like).square()
     floor = torch.finfo(squared.dtype).tiny ** 0.5
@@ -37,7 +39,10 @@ def high_pass(
 
 
 def inverse_laplacian(density: Tensor, pixel_um: float, regularisation: float) -> Tensor:
-    """Regularised solution of laplace(u) = density: F^-1{F{density} L / (L^2 + r/px^4)}, shape (..., Y, X)."""
+    """Regularised solution u of laplace(u) = density, shape (..., Y, X).
+
+    It is F^-1{F{density} L / (L^2 + r/px^4)}.
+    """
     shape = (density.shape[-2], density.shape[-1])
     symbol = laplacian_symbol(shape, pixel_um, density)
     inverse = high_pass(shape, pixel_um, regularisation, density) / symbol.where(
@@ -58,9 +63,10 @@ def divergence_of_flux(intensity: Tensor, phase: Tensor, pixel_um: float) -> Ten
 
 
 def solvable(density: Tensor) -> Tensor:
-    """A density (..., Y, X) without what no flux can make: its mean, and the waves at half the sampling rate of an even size.
+    """A density (..., Y, X) without the parts that no flux can make.
 
-    A real derivative of the latter is zero, so that the feedback would add them again in every round.
+    These are its mean, and the Nyquist frequency of an even size. A real derivative of the latter
+    is zero, so that the feedback would add it again in every round.
     """
     spectrum = torch.fft.fft2(density)
     spectrum[..., 0, 0] = 0
@@ -92,7 +98,8 @@ def solve_us_tie(
     regularisation : float
         Dimensionless r of `high_pass`, >= 0. The authors used 5e-9 for experiments.
     iterations : int
-        Most rounds of feedback; fewer are made when the residual is below 1e-3 of the start or grows.
+        Largest number of rounds of feedback. Fewer are made when the residual is below 1e-3 of the
+        start or grows.
 
     Returns
     -------
@@ -123,7 +130,10 @@ def solve_us_tie(
 def expected_noise_power(
     shape: tuple[int, int], derivative_sigma: float, microscope: Microscope, like: Tensor
 ) -> Tensor:
-    """Power spectrum of the phase that white noise in dI/dz alone would give: Y X sigma^2 (k / L)^2, 0 at f = 0; (Y, X)."""
+    """Power spectrum (Y, X) of the phase that white noise in dI/dz alone would give.
+
+    It is Y X sigma^2 (k / L)^2, and 0 at f = 0.
+    """
     k = 2 * pi * microscope.medium_index / microscope.wavelength_um
     symbol = laplacian_symbol(shape, microscope.pixel_um, like)
     gain = torch.where(symbol < 0, k / symbol, torch.zeros_like(symbol))
@@ -131,7 +141,10 @@ def expected_noise_power(
 
 
 def axial_difference(planes: Tensor, defocus_um: Sequence[float]) -> Tensor:
-    """dI/dz of planes (P, Y, X) at signed positions [um]: (Y, X), the slope of a least-squares line through all planes."""
+    """dI/dz (Y, X) of planes (P, Y, X) at signed positions [um].
+
+    It is the slope of a least-squares line through all planes.
+    """
     if len(defocus_um) == 2:
         return (planes[1] - planes[0]) / (defocus_um[1] - defocus_um[0])
     middle = sum(defocus_um) / len(defocus_um)

@@ -1,4 +1,4 @@
-"""Widefield fluorescence: the point spread function of the objective and what it does to an image."""
+"""Point spread function of a widefield objective, and its effect on a fluorescence image."""
 
 from dataclasses import dataclass, field
 
@@ -16,7 +16,9 @@ NM_PER_UM = 1000.0
 
 
 def widefield_psf(microscope: Microscope, size: int, defocus_um: float = 0.0) -> Tensor:
-    """Vectorial point spread function for unpolarised emission (Richards-Wolf integral, package psf-generator).
+    """Vectorial point spread function for unpolarised emission.
+
+    It is the Richards-Wolf integral of the package psf-generator.
 
     Parameters
     ----------
@@ -50,8 +52,8 @@ def widefield_psf(microscope: Microscope, size: int, defocus_um: float = 0.0) ->
 
 
 def _focus_field(microscope: Microscope, size: int, defocus_um: float) -> Tensor:
-    # The package spreads size * pix_size over size - 1 intervals, and steps symmetrically about focus (in whole units,
-    # hence nanometres): a first plane of one is at -step / 2.
+    # The package spreads size * pix_size over size - 1 intervals. It steps symmetrically about
+    # focus in whole units, hence nanometres, so a first plane of one is at -step / 2.
     propagator = VectorialSphericalPropagator(
         n_pix_psf=size,
         n_pix_pupil=PUPIL_SAMPLES,
@@ -82,14 +84,17 @@ def optical_transfer(kernel: Tensor, shape: tuple[int, int]) -> Tensor:
 
 
 def gaussian_transfer(shape: tuple[int, int], sigma_px: float, like: Tensor) -> Tensor:
-    """exp(-2 pi^2 sigma^2 f^2) with f in cycles/px: a Gaussian blur of standard deviation sigma, real, shape (Y, X)."""
+    """Transfer function exp(-2 pi^2 sigma^2 f^2) of a Gaussian blur, real, shape (Y, X).
+
+    f is in cycles/px, and sigma is the standard deviation of the blur.
+    """
     fy = torch.fft.fftfreq(shape[0], dtype=like.dtype, device=like.device)[:, None]
     fx = torch.fft.fftfreq(shape[1], dtype=like.dtype, device=like.device)[None, :]
     return torch.exp(-2 * torch.pi**2 * sigma_px**2 * (fy**2 + fx**2))
 
 
 def blur(image: Tensor, transfer: Tensor) -> Tensor:
-    """Periodic convolution of a real image of shape (..., Y, X) with a transfer function of shape (Y, X)."""
+    """Periodic convolution of a real image (..., Y, X) with a transfer function (Y, X)."""
     return torch.fft.ifft2(torch.fft.fft2(image) * transfer).real
 
 
@@ -105,14 +110,20 @@ def bin_pixels(image: Tensor, factor: int) -> Tensor:
 
 
 def usual_index(na: float) -> float:
-    """Index of air, water or oil, the first that lets light of this NA through; that of a denser oil, where none does."""
+    """Index of air, water or oil, the first that allows light of this NA.
+
+    Where none does, it is the index of a denser oil.
+    """
     return next(
         (index for index in MEDIA if index > MEDIUM_ROOM * na), max(MEDIA[-1], MEDIUM_ROOM * na)
     )
 
 
 def cutoff_period_um(microscope: Microscope) -> float:
-    """Period of the finest wave that a widefield image shows: lambda / (2 NA) [um]; OpticsError without NA."""
+    """Period of the cut-off frequency of a widefield image, lambda / (2 NA) [um].
+
+    OpticsError without NA.
+    """
     if microscope.na is None:
         raise OpticsError(
             "na is not known; the cut-off frequency needs it. Give it with --na, for example 1.4."
@@ -122,10 +133,11 @@ def cutoff_period_um(microscope: Microscope) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class WidefieldForwardModel:
-    """Expected counts of a camera of the light on a finer canvas, which is larger than the frame: light enters from outside, too.
+    """Expected counts of a camera from the light on a canvas with finer pixels.
 
-    (A x)_i = mean over the camera pixel i of (h * x), with h the point spread function, sum 1. Light is in counts of a camera pixel,
-    so that a flat x gives the same flat image.
+    The canvas is larger than the frame, since light also enters from outside. (A x)_i is the mean
+    over the camera pixel i of (h * x), with the point spread function h of sum 1. Light is in
+    counts of a camera pixel, so that a flat x gives the same flat image.
 
     Parameters
     ----------
@@ -149,7 +161,10 @@ class WidefieldForwardModel:
     def on_canvas(
         cls, psf: Tensor, frame_shape: tuple[int, int], margin: int, upsampling: int
     ) -> "WidefieldForwardModel":
-        """A model with at least `margin` fine pixels around the frame; `psf` (S, S) is on the fine grid."""
+        """A model with at least `margin` fine pixels around the frame.
+
+        `psf` (S, S) is on the fine grid.
+        """
         canvas = tuple(
             next_fast_len(upsampling * size + 2 * margin, real=True) for size in frame_shape
         )

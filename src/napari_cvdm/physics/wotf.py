@@ -1,9 +1,13 @@
 """Phase of a weak object from defocused planes, by its transfer functions.
 
-A field 1 + a + i phi (log-amplitude a, phase phi, both small) that has travelled z has the contrast
-I / I_background - 1 = F^-1{2 cos(chi) F{a} + 2 sin(chi) F{phi}}, chi = pi lambda0 z f^2 / n (Guigay, Optik 49, 121 (1977)).
-An open condenser multiplies both transfer functions by that of its disc, see `forward_model` (Jenkins and Gaylord, Appl. Opt.
-54, 8566 (2015) treat the general case). The sign is that of `fresnel`.
+A field 1 + a + i phi has a small log-amplitude a and a small phase phi. After the distance z, its
+contrast is
+
+    I / I_background - 1 = F^-1{2 cos(chi) F{a} + 2 sin(chi) F{phi}}
+
+with chi = pi lambda0 z f^2 / n (Guigay, Optik 49, 121 (1977)). An open condenser multiplies both
+transfer functions by that of its disc, see `forward_model`. Jenkins and Gaylord, Appl. Opt. 54,
+8566 (2015), treat the general case. The sign is that of `fresnel`.
 """
 
 from collections.abc import Sequence
@@ -22,10 +26,14 @@ def solve_wotf(
     regularisation: float,
     condenser_na: float = 0.0,
 ) -> Tensor:
-    """Phase of a weak object, its absorption told from it, by least squares with a Tikhonov term at every frequency.
+    """Phase of a weak object, separated from its absorption by Tikhonov least squares.
 
-    minimise sum_z |C_z - A_z F{a} - H_z F{phi}|^2 + r (|F{a}|^2 + |F{phi}|^2), so that
-    F{phi} = ((S_AA + r) S_HC - S_AH S_AC) / ((S_AA + r) (S_HH + r) - S_AH^2), S_AH = sum_z A_z H_z and so on.
+    At every frequency, sum_z |C_z - A_z F{a} - H_z F{phi}|^2 + r (|F{a}|^2 + |F{phi}|^2) is minimal
+    for
+
+        F{phi} = ((S_AA + r) S_HC - S_AH S_AC) / ((S_AA + r) (S_HH + r) - S_AH^2)
+
+    with S_AH = sum_z A_z H_z and so on.
 
     Parameters
     ----------
@@ -35,7 +43,8 @@ def solve_wotf(
         Signed position of each plane [um].
     microscope : Microscope
     regularisation : float
-        Dimensionless r > 0. It takes slow waves away: of planes at +-z half the amplitude where 8 sin(chi)^2 = r.
+        Dimensionless r > 0. It removes low spatial frequencies. For planes at +-z, half the
+        amplitude is left where 8 sin(chi)^2 = r.
     condenser_na : float
         Numerical aperture of the illumination; 0 is coherent light.
 

@@ -13,7 +13,9 @@ from napari_cvdm.reconstruct.restore import Restoring
 
 
 def baseline_named(name: str) -> Baseline | None:
-    """The classical method of a name, or of a name and its parameter (``us-tie:1e-5``); None where it is no such name.
+    """The classical method of a name, or of a name and its parameter (``us-tie:1e-5``).
+
+    None where the name is not that of a classical method.
 
     Raises
     ------
@@ -30,7 +32,8 @@ def baseline_named(name: str) -> Baseline | None:
     except ValueError:
         example = f"{word}:{getattr(method, method.parameter)}"
         raise RequestError(
-            f"model {name!r}: {value!r} is no {method.parameter}; give a number, for example {example}."
+            f"model {name!r}: {value!r} is no {method.parameter}; give a number, for example "
+            f"{example}."
         ) from None
     return replace(method, **{method.parameter: number})
 
@@ -45,7 +48,8 @@ def load_method(name_or_path: str) -> Checkpoint | Baseline:
     Parameters
     ----------
     name_or_path : str
-        A name of `BASELINES`, with its parameter after a colon if need be, or what `load_model` takes.
+        A name of `BASELINES`, with its parameter after a colon if needed, or what
+        `load_model` takes.
 
     Returns
     -------
@@ -55,7 +59,8 @@ def load_method(name_or_path: str) -> Checkpoint | Baseline:
     Raises
     ------
     CheckpointError, RequestError
-        Unknown name (the message lists models and baselines), a checkpoint that cannot be read, or a parameter that is not allowed.
+        Unknown name (the message lists models and baselines), a checkpoint that cannot be read, or
+        a parameter that is not allowed.
     """
     try:
         return baseline_named(name_or_path) or load_model(name_or_path)
@@ -86,6 +91,7 @@ def reconstruct(
         return restoring.restore(request, method, earlier)
     if earlier is not None:
         raise RequestError(
-            f"{method.name} gives a single answer, so no samples can be added. Use a model for a spread."
+            f"{method.name} gives a single answer, so no samples can be added. Use a model for a "
+            "spread."
         )
     return reconstruct_classically(request, method)

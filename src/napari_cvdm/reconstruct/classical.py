@@ -35,13 +35,15 @@ def reconstruct_classically(request: RestoreRequest, method: Baseline) -> Restor
     Parameters
     ----------
     request : RestoreRequest
-        Its image, optics, background, alignment and region are used; what chooses noise or a network's cost is not.
+        Its image, optics, background, alignment and region are used. Settings of noise or of a
+        network's cost are not.
     method : Baseline
 
     Yields
     ------
     Progress
-        Before each part of the work; stop iterating to cancel. Sent `Stop.KEEP`, it returns the frames that are finished.
+        Before each part of the work; stop iterating to cancel. Sent `Stop.KEEP`, it returns the
+        frames that are finished.
 
     Returns
     -------
@@ -95,7 +97,10 @@ def _solved(
 
 
 class _Arrays:
-    """The images of the result, filled frame by frame; what was not begun is zero and trusted nowhere."""
+    """The images of the result, filled frame by frame.
+
+    Frames that were not begun are zero and not trusted.
+    """
 
     def __init__(self, request: RestoreRequest, task: Task) -> None:
         image, self._fine = request.image, task.upsampling

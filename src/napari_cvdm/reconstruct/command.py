@@ -33,7 +33,8 @@ def command_of(
     provenance : mapping
         `Provenance` as plain values: its settings and the fingerprint of its input.
     files : mapping of str to str
-        The files that its image was read from, by option: image, and image2, image3, ... where there are such.
+        The files that its image was read from, by option: image, and image2, image3, ... where
+        there are such.
 
     Yields
     ------
@@ -48,21 +49,25 @@ def command_of(
     Raises
     ------
     RequestError, ImageFileError, CheckpointError
-        No files are known, they do not hold the pixels that the result was made of, or its frames have different numbers of samples.
+        No files are known, they do not hold the pixels that the result was made of, or its frames
+        have different numbers of samples.
     """
     if not files:
         raise RequestError(
-            "the image was not opened from a file, so no command can name it. Save the layer as .npy or OME-TIFF, open that file, and reconstruct it."
+            "the image was not opened from a file, so no command can name it. Save the layer as "
+            ".npy or OME-TIFF, open that file, and reconstruct it."
         )
     if any(warning.startswith(STOPPED_UNEVENLY) for warning in provenance["warnings"]):
         raise RequestError(
-            "the run was stopped before all frames had the same number of samples, so no command gives its pixels. Add samples first."
+            "the run was stopped before all frames had the same number of samples, so no command "
+            "gives its pixels. Add samples first."
         )
     yield Progress(stage="reading the files", done=0, total=1)
     request = request_of(provenance["settings"], files)
     if sha256_of(request.image.array) not in provenance["inputs"].values():
         raise RequestError(
-            f"{' and '.join(files.values())} holds other pixels than the layer had. Save the layer, open that file, and reconstruct it."
+            f"{' and '.join(files.values())} holds other pixels than the layer had. Save the "
+            "layer, open that file, and reconstruct it."
         )
     out = f"{Path(files['image']).name.split('.')[0]}-{provenance['model']['name']}"
     return shlex.join(restore_command(request, files, out))
@@ -91,12 +96,16 @@ def request_of(settings: Mapping[str, Any], files: Mapping[str, str]) -> Restore
 
 
 def _same_psf(setting: str | None, file: str | None) -> MeasuredPsf | None:
-    """The PSF of a file; RequestError where the settings name one and the file is missing or holds another."""
+    """The PSF of a file.
+
+    RequestError where the settings name a PSF and the file is missing or holds another.
+    """
     if setting is None:
         return None
     if file is None:
         raise RequestError(
-            "the file of the measured PSF is not known, so no command can name it. Choose it again, and reconstruct."
+            "the file of the measured PSF is not known, so no command can name it. Choose it "
+            "again, and reconstruct."
         )
     psf = read_psf(file)
     if setting.startswith(FINGERPRINT) and sha256_of(psf.array) not in setting:

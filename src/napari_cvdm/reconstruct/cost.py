@@ -32,7 +32,8 @@ class Estimate:
     seconds : float
         Until the last sample of the last frame.
     memory_bytes : int
-        At the peak: the network's tensors for one tile, the whole frame's, and the result; or the inversion's, where they are more.
+        At the peak: the network's tensors for one tile, the tensors of the whole frame, and the
+        result; or the memory of the inversion, where it is more.
     tiles : int
         In one frame.
     """
@@ -43,7 +44,7 @@ class Estimate:
 
 
 def estimate(request: RestoreRequest, model: Checkpoint) -> Generator[Progress, None, Estimate]:
-    """Evaluate the networks on the largest tile, with what it reads around it, and multiply by the areas of all.
+    """Evaluate the networks on the largest tile with its halo, and scale by the areas of all tiles.
 
     Parameters
     ----------
@@ -107,7 +108,11 @@ def estimate(request: RestoreRequest, model: Checkpoint) -> Generator[Progress, 
 def _one_tile(
     network: CVDM, shape: tuple[int, int], device: torch.device, together: int, precision: str
 ) -> Generator[Progress, None, tuple[float, float, int]]:
-    """Seconds of what is done once, seconds of one sample's step among others, and bytes at the peak, on an empty tile."""
+    """Time and memory on an empty tile.
+
+    Seconds of what is done once, seconds of one sample's step when several run together, and
+    bytes at the peak.
+    """
     yield _measuring(0)
     tile = BenchmarkTile(network, shape, together)
     step = partial(tile.step, precision)
@@ -128,7 +133,10 @@ def _measuring(done: int) -> Progress:
 def _bytes_of(
     request: RestoreRequest, network: CVDM, shape: tuple[int, int], frames: int, together: int
 ) -> int:
-    """Of what does not depend on the tile: conditions, features and noisy images of a frame, and the arrays of the result."""
+    """Bytes of what does not depend on the tile.
+
+    They hold conditions, features and noisy images of a frame, and the arrays of the result.
+    """
     config = network.config
     pixels = shape[0] * shape[1]
     fine = pixels * config.upsampling**2

@@ -1,4 +1,7 @@
-"""Which arithmetic the network computes in where the user left that open: measured on the device, once in a process."""
+"""The precision of the network where the user left it open.
+
+It is measured on the device, once in a process.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -32,7 +35,8 @@ def resolve_precision(
     request : RestoreRequest
     model : Checkpoint
     begun : mapping, optional
-        Settings of the result or the job that the request goes on with: all samples and all blocks of a result are computed alike.
+        Settings of the result or the job that the request continues. All samples and all blocks of
+        a result are computed with the same precision.
 
     Returns
     -------
@@ -56,7 +60,7 @@ def resolve_precision(
 
 
 def benchmark_precision(model: Checkpoint, device: torch.device) -> Arithmetic:
-    """The faster precision for a model on a device, as it was found the first time in this process."""
+    """The faster precision for a model on a device, measured once in this process."""
     known = (model.sha256, str(device))
     with _one_at_a_time:
         if known not in _measured:
@@ -65,7 +69,9 @@ def benchmark_precision(model: Checkpoint, device: torch.device) -> Arithmetic:
 
 
 def evaluation_seconds(network: CVDM) -> tuple[Sequence[float], Sequence[float]]:
-    """Seconds of an evaluation in fp32 and in bf16, by turns, so that what else the machine does falls on both.
+    """Seconds of an evaluation in fp32 and in bf16, measured by turns.
+
+    So other load on the machine affects both alike.
 
     It is one of the denoiser, or of the mean network where there is no denoiser.
     """

@@ -1,4 +1,4 @@
-"""What a restoration writes down about itself while it runs, and whether one run goes on where another ended."""
+"""The provenance of a restoration, and whether one run continues another."""
 
 import json
 from collections.abc import Mapping
@@ -15,7 +15,8 @@ from napari_cvdm.core.statistics import carried_calibration
 from napari_cvdm.io import Fingerprint, check_finite, sha256_of
 from napari_cvdm.models.checkpoint import Checkpoint
 
-# What may differ between a run and the one that goes on from it: it changes the cost, or what is shown, but no pixel.
+# These may differ between a run and the one that continues it. They change the cost, or what is
+# shown, but no pixel.
 FREE_TO_CHANGE = ("samples", "keep_samples", "schedule_points", "device", "tile")
 
 
@@ -60,7 +61,10 @@ class ProvenanceRecorder:
     def provenance(
         self, warnings: tuple[str, ...], seconds: float, counts: np.ndarray
     ) -> Provenance:
-        """Everything needed to make the same pixels again: of a run that was stopped, the samples that it has in every frame."""
+        """Everything needed to compute the same pixels again.
+
+        For a run that was stopped, `samples` is the number that every frame has.
+        """
         settings = settings_of(self._request)
         if counts.min() == counts.max() > 0:
             settings["samples"] = int(counts.max())
@@ -78,7 +82,7 @@ class ProvenanceRecorder:
         )
 
     def _calibration(self, counts: np.ndarray) -> dict[str, Any]:
-        """That of the card, for the samples that every frame has; nothing where it does not hold."""
+        """Calibration of the card for the samples of every frame; empty if it does not hold."""
         carried = carried_calibration(
             self._fitted, int(counts.min()), self._request.steps, self._request.sampler
         )
@@ -117,12 +121,16 @@ def short_memory_warning(used: int, asked: int) -> tuple[str, ...]:
     if used >= asked:
         return ()
     return (
-        f"the memory was short: tiles of {used} px were used in place of {asked}, which cost time, and moved pixels by no more than rounding.",
+        f"the memory was short: tiles of {used} px were used in place of {asked}, which cost "
+        "time, and moved pixels by no more than rounding.",
     )
 
 
 def settings_of(request: RestoreRequest) -> dict[str, Any]:
-    """Every setting by its name; optics that the image told are filled in, images among them become their fingerprints."""
+    """Every setting by its name.
+
+    Optics that the image states are filled in. Images among the settings become fingerprints.
+    """
     settings = {
         entry.name: getattr(request, entry.name)
         for entry in fields(request)
@@ -156,14 +164,17 @@ def check_continues(request: RestoreRequest, model: Checkpoint, earlier: Restora
         changed.append("the image")
     if changed:
         raise RequestError(
-            f"samples can be added only to the same reconstruction; {', '.join(changed)} changed since. Start a new run."
+            f"samples can be added only to the same reconstruction; {', '.join(changed)} changed "
+            "since. Start a new run."
         )
     least, most = int(earlier.counts.min()), int(earlier.counts.max())
     if request.samples <= least or request.samples < most:
         raise RequestError(
-            f"samples is {request.samples}, and the earlier result has {most} already; ask for more."
+            f"samples is {request.samples}, and the earlier result has {most} already; ask for "
+            "more."
         )
     if request.keep_samples and (earlier.samples is None or len(earlier.samples) < most):
         raise RequestError(
-            "the earlier result did not keep its samples, so they cannot be kept now; leave keep_samples out, or start a new run."
+            "the earlier result did not keep its samples, so they cannot be kept now; leave "
+            "keep_samples out, or start a new run."
         )

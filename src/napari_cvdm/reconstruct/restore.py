@@ -68,14 +68,16 @@ def check_planes(image: ImageStack, task: Task) -> None:
     """
     if "P" in image.axes and not image.axes.endswith("PYX"):
         raise RequestError(
-            f"{image.source}: axes {image.axes}; the plane axis P must stand just before YX. Move it there with numpy.moveaxis."
+            f"{image.source}: axes {image.axes}; the plane axis P must stand just before YX. Move "
+            "it there with numpy.moveaxis."
         )
     planes = image.planes or 1
     more_are_allowed = task.planes > 1
     if planes < task.planes or (planes > task.planes and not more_are_allowed):
         needed = f"{task.planes} or more" if more_are_allowed else str(task.planes)
         raise RequestError(
-            f"{image.source}: {planes} plane(s) of axes {image.axes}; {task.name} needs {needed}: {task.inputs}."
+            f"{image.source}: {planes} plane(s) of axes {image.axes}; {task.name} needs {needed}: "
+            f"{task.inputs}."
         )
 
 
@@ -83,7 +85,8 @@ def check_psf(request: RestoreRequest, task: Task) -> None:
     """RequestError where a PSF is given to a task that deconvolves nothing."""
     if request.psf is not None and not getattr(task, "fine_channels", 0):
         raise RequestError(
-            f"{request.psf.source}: {task.name} has no use for a measured PSF; leave --psf out, or choose widefield-x2 or richardson-lucy."
+            f"{request.psf.source}: {task.name} has no use for a measured PSF; leave --psf out, or "
+            "choose widefield-x2 or richardson-lucy."
         )
 
 
@@ -98,14 +101,16 @@ def task_of(card: ModelCard) -> Task:
     task = TASKS.get(card.task)
     if task is None:
         raise CheckpointError(
-            f"{card.name}: task {card.task!r} is not known to this version; known are {', '.join(TASKS)}. Update napari-cvdm."
+            f"{card.name}: task {card.task!r} is not known to this version; known are "
+            f"{', '.join(TASKS)}. Update napari-cvdm."
         )
     if not card.network:
         return task
     config = card.config()
     if (config.condition_channels, config.upsampling) != (len(task.channels), task.upsampling):
         raise CheckpointError(
-            f"{card.name}: its network does not fit the task {task.name}; the card belongs to another model. Copy the model again."
+            f"{card.name}: its network does not fit the task {task.name}; the card belongs to "
+            "another model. Copy the model again."
         )
     return task
 
@@ -136,7 +141,8 @@ def with_planes(
     else:
         sources = " and ".join(stack.source for stack in stacks)
         raise RequestError(
-            f"{len(stacks)} images were given ({sources}); {card.name} takes {task.inputs}. Give one image."
+            f"{len(stacks)} images were given ({sources}); {card.name} takes {task.inputs}. Give "
+            "one image."
         )
     free = next((letter for letter in _OME_AXES if letter not in image.axes), "S")
     return replace(image, axes=image.axes.replace("S", free))
@@ -157,15 +163,17 @@ def restore(
     model : Checkpoint
         Its card names the task.
     earlier : Restoration, optional
-        A result of the same request with fewer samples: its samples are counted in, and only the missing ones are drawn. The
-        outcome is to the byte that of one longer run.
+        A result of the same request with fewer samples. Its samples are counted in, and only the
+        missing ones are drawn. The result is to the byte that of one longer run.
     check : bool
-        Whether samples and mean are imaged again and compared with the measured image; a live image has no time for it.
+        Whether samples and mean are imaged again and compared with the measured image. A live image
+        has no time for it.
 
     Yields
     ------
     Progress
-        After every step of the sampler; stop iterating to cancel. Sent `Stop.KEEP`, it returns what is finished.
+        After every step of the sampler; stop iterating to cancel. Sent `Stop.KEEP`, it returns what
+        is finished.
 
     Returns
     -------
@@ -174,7 +182,8 @@ def restore(
     Raises
     ------
     RequestError, OpticsError, DeviceError
-        What is wrong with the request, before any long work; what is wrong with a later frame, when its turn comes.
+        What is wrong with the request, before any long work. What is wrong with a later frame is
+        raised when its turn comes.
     CheckpointError
         A model that does not fit its task.
     """
@@ -236,7 +245,10 @@ def prepare_frame(
 
 
 class _Arrays:
-    """The images of a result, filled frame by frame; what was not begun is as the earlier result has it, else zero and trusted nowhere."""
+    """The images of a result, filled frame by frame.
+
+    Frames that were not begun are those of the earlier result, else zero and not trusted.
+    """
 
     def __init__(self, request: RestoreRequest, task: Task, earlier: Restoration | None) -> None:
         image = request.image
@@ -336,13 +348,17 @@ def _assembled(
 
 
 def single_answer(request: RestoreRequest, model: Checkpoint) -> tuple[str, ...]:
-    """One sentence where no sample can differ from another: a regression's, or several of one step, which is the regression mean."""
+    """One sentence where no sample can differ from another.
+
+    This is so for a regression, and for several samples of one step, the regression mean.
+    """
     if not model.network.config.diffused:
         return (SINGLE_ANSWER,)
     alike = request.steps == 1 and request.samples > 1 and model.network.prediction.bounded
     return (
         (
-            f"all {request.samples} samples are alike: one step gives the mean, without a spread; ask for 2 steps or more.",
+            f"all {request.samples} samples are alike: one step gives the mean, without a spread; "
+            "ask for 2 steps or more.",
         )
         if alike
         else ()
@@ -358,7 +374,8 @@ def stopped_warning(counts: np.ndarray, asked: int) -> tuple[str, ...]:
     complete, empty = int((counts >= asked).sum()), int((counts == 0).sum())
     fewer = counts.size - complete - empty
     return (
-        f"{STOPPED_UNEVENLY} of {counts.size} frames, {complete} with all {asked} samples, {fewer} with fewer, and {empty} empty.",
+        f"{STOPPED_UNEVENLY} of {counts.size} frames, {complete} with all {asked} samples, "
+        f"{fewer} with fewer, and {empty} empty.",
     )
 
 
@@ -367,7 +384,8 @@ def unusable_warning(valid: np.ndarray, counts: np.ndarray) -> tuple[str, ...]:
     if valid.any() or not counts.any():
         return ()
     return (
-        f"no pixel can be trusted: each is saturated, dark, or within {BORDER_PX} px of the frame; give a larger or better exposed image.",
+        f"no pixel can be trusted: each is saturated, dark, or within {BORDER_PX} px of the "
+        "frame; give a larger or better exposed image.",
     )
 
 

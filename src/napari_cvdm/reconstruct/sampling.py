@@ -25,7 +25,10 @@ Sampled = Generator[Progress, Stop | None, tuple[list[np.ndarray], Stop | None]]
 
 
 def samples_together(pixels: int) -> int:
-    """How many samples of an image of so many (output) pixels go through the sampler together: they share schedule and noise level."""
+    """How many samples of an image of so many (output) pixels go through the sampler together.
+
+    They share schedule and noise level.
+    """
     return max(1, min(SAMPLES_TOGETHER, PIXELS_TOGETHER // pixels))
 
 
@@ -37,7 +40,7 @@ def sample_groups(first: int, samples: int, together: int) -> Iterator[range]:
 
 
 def evaluations(network: CVDM, samples: int, steps: int) -> int:
-    """Evaluations of the denoiser for one frame: see `Frame.start`."""
+    """Evaluations of the denoiser for one frame: see `FrameSampler.start`."""
     return 1 + samples * (steps - 1) if network.prediction.bounded else samples * steps
 
 
@@ -48,13 +51,13 @@ class FrameSampler:
     Parameters
     ----------
     request : RestoreRequest
-    prepared : Conditioned
+    prepared : NetworkInput
     index : tuple of int
         Along the axes that are looped over.
     number, frames : int
         Which one of how many.
     tiled : TiledModel
-    baseline, correction, entered, rate, std : Tensor
+    initial_estimate, correction, entered, rate, std : Tensor
         On the padded canvas.
     grid_rate : float
         The rate that sets the sampler's grid.
@@ -85,7 +88,10 @@ class FrameSampler:
         frames: int,
         grid_rate: float | None = None,
     ) -> "FrameSampler":
-        """Evaluate what does not depend on the sample; without a `grid_rate` it is the median of the frame's own."""
+        """Evaluate what does not depend on the sample.
+
+        Without a `grid_rate`, it is the median of the frame's own rate.
+        """
         device = network.residual_scale.device
         tiled = TiledModel(network, prepared.valid.shape, request.tile)
         condition = tiled.padded_condition(prepared.channels[None].to(device))
@@ -147,17 +153,23 @@ class FrameSampler:
 
     @torch.inference_mode()
     def start(self) -> Tensor | None:
-        """The clean estimate (1, 1, uY, uX) at T = 1, the same for all samples; None where each needs its own.
+        """The clean estimate (1, 1, uY, uX) at T = 1, the same for all samples.
 
-        What a sample starts from is nothing but noise, so that all the denoiser can say of it is the regression mean. It is asked once, with the noise
-        of the first sample. Of a denoiser that says eps, this estimate is its error over a = exp(-lambda / 2), in which no two samples are alike.
+        None where each sample needs its own.
+
+        A sample starts from pure noise, so the denoiser can only return the regression mean. It is
+        evaluated once, with the noise of the first sample. For a denoiser that predicts eps, this
+        estimate is its error over a = exp(-lambda / 2), which differs between samples.
         """
         if not self.tiled.network.prediction.bounded:
             return None
         return self._clean(self._noise(range(1), 0), self.rate * self.clock_values()[0])
 
     def steps(self, samples: range, start: Tensor | None) -> Sampling:
-        """The clean estimates of a group of posterior samples, (S, 1, uY, uX), step by step, the first of them known where `start` is one."""
+        """The clean estimates of a group of posterior samples, (S, 1, uY, uX), step by step.
+
+        `start` is the first of them, where it is known.
+        """
         first = None if start is None else start.expand(len(samples), -1, -1, -1)
         return SAMPLERS[self.request.sampler](
             self._clean, self.rate, self.clock_values(), partial(self._noise, samples), first
@@ -168,7 +180,10 @@ class FrameSampler:
             return self.tiled.clean(noisy, exponent, self.entered)
 
     def groups(self, first: int) -> Iterator[range]:
-        """The samples from `first` on that go together; the very first goes alone, so that there is something to see and to keep soon."""
+        """The samples from `first` on, in groups.
+
+        The very first sample is alone, so that a result can be shown and kept soon.
+        """
         alone = int(first == 0 and self.number == 0)
         yield from (range(1),) * alone
         yield from sample_groups(
@@ -177,7 +192,9 @@ class FrameSampler:
 
     @torch.inference_mode()
     def image(self, clean: Tensor, sample: int) -> np.ndarray:
-        """A clean estimate (1, 1, uY, uX) in output units, with what the physics leaves open drawn into it: float32 (Y, X).
+        """A clean estimate (1, 1, uY, uX) in output units: float32 (Y, X).
+
+        What the physics leaves open is drawn into it.
 
         A preview of one step is a regression: nothing is drawn.
         """
@@ -239,7 +256,7 @@ def sample_frame(
 
     Parameters
     ----------
-    frame : Frame
+    frame : FrameSampler
     moments : RunningMoments
         Of the samples that are there already; the new ones are counted in.
     see : callable
@@ -250,8 +267,9 @@ def sample_frame(
     Yields
     ------
     Progress
-        After every step of the sampler, which may be one of several samples together. Sent `Stop.KEEP`, no further sample is begun, and those in
-        the making are dropped unless it is the first of all.
+        After every step of the sampler, which may be one of several samples together. Sent
+        `Stop.KEEP`, no further sample is begun, and unfinished ones are dropped unless one is the
+        first of all.
 
     Returns
     -------

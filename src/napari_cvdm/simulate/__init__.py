@@ -1,1 +1,4 @@
-"""Image pairs from a description of the microscope: phase objects to defocus pairs, structures to widefield."""
+"""Simulated image pairs from a description of the microscope.
+
+Phase objects give defocus pairs, and structures give widefield pairs.
+"""

@@ -1,4 +1,7 @@
-"""Clean images in place of simulated objects: what a described microscope would have seen of them."""
+"""Clean images in place of simulated objects.
+
+The result is what a described microscope would have shown of them.
+"""
 
 import numpy as np
 import torch
@@ -53,7 +56,9 @@ def structure_of_image(image: np.ndarray, pixel_um: float) -> DrawStructure:
 
 
 def phase_of_image(phase: np.ndarray, pixel_um: float) -> DrawPhase:
-    """A phase map [rad] as the object; it is made weaker where its slopes would be steeper than a camera can follow.
+    """A phase map [rad] as the object.
+
+    It is made weaker where its slopes would be steeper than a camera can follow.
 
     Parameters
     ----------

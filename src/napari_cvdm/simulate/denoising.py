@@ -1,4 +1,4 @@
-"""One noisy fluorescence image, and what its camera would have shown of the same field without noise."""
+"""One noisy fluorescence image, and the image of the same camera and field without noise."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,7 +15,9 @@ from napari_cvdm.simulate.widefield import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DenoisingRanges(WidefieldRanges):
-    """`WidefieldRanges` of oil objectives with little light, and of cameras whose offset keeps the read noise above zero: there a mean is not biased.
+    """`WidefieldRanges` of oil objectives with little light.
+
+    The offset of the cameras keeps the read noise above zero. There a mean is not biased.
 
     Parameters
     ----------
@@ -44,7 +46,8 @@ def simulate_noisy(
 ) -> WidefieldPair:
     """One simulated field: the image of `simulate_widefield`, and the expectation of its counts.
 
-    Truth = E[counts] - d, where d is the dark level of the noisy image: the one number by which a result differs from counts.
+    Truth = E[counts] - d, where d is the dark level of the noisy image. A result differs from
+    counts by this one number.
 
     Parameters
     ----------
@@ -57,7 +60,7 @@ def simulate_noisy(
     Returns
     -------
     WidefieldPair
-        With a truth on the camera's grid: background and haze are in it.
+        With a truth on the camera's grid, which includes background and haze.
     """
     scene = draw_scene(seed, ranges, draw)
     return make_pair(scene, scene.exposed(), scene.expected)

@@ -1,4 +1,7 @@
-"""A microscope that somebody describes, as the ranges that a simulation draws from: what is known is fixed, the rest stays free."""
+"""Simulation ranges for a microscope that a user describes.
+
+What is known is fixed, and the rest stays free.
+"""
 
 from collections.abc import Mapping
 
@@ -27,11 +30,12 @@ def described(
     task : str
         A name of `RANGES`.
     known : mapping of str to float or None
-        By the names of the ranges: pixel_um, wavelength_um, medium_index, na, condenser_na, photons, ... None for what is not
-        known. Of ``strength_rad`` it is the largest: weaker objects are drawn, too.
+        Values by the names of the ranges: pixel_um, wavelength_um, medium_index, na, condenser_na,
+        photons, ... None for what is not known. ``strength_rad`` is the largest strength, and
+        weaker objects are drawn, too.
     defocus_um : tuple of float, optional
-        Positions of two or more planes [um], in any order. With pixel, wavelength and index, the distance of the outermost two
-        fixes lambda dz / (n px^2).
+        Positions of two or more planes [um], in any order. With pixel, wavelength and index, the
+        distance of the outermost two fixes lambda dz / (n px^2).
 
     Returns
     -------
@@ -67,6 +71,7 @@ def _fresnel(known: Mapping[str, float | None], defocus_um: tuple[float, ...]) -
     pixel_um, wavelength_um, index = (known.get(name) for name in OPTICS[:3])
     if pixel_um is None or wavelength_um is None or index is None:
         raise RequestError(
-            "defocus_um is given; pixel_um, wavelength_um and medium_index are needed with it, or leave it empty to have it drawn."
+            "defocus_um is given; pixel_um, wavelength_um and medium_index are needed with it, "
+            "or leave it empty to have it drawn."
         )
     return wavelength_um * (max(defocus_um) - min(defocus_um)) / (index * pixel_um**2)

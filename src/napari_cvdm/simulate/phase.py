@@ -43,9 +43,11 @@ class PhaseRanges:
     field_px : tuple of int
         Side of the field that is inverted as a whole, in steps of 16.
     condenser_na : tuple of float
-        Numerical aperture of the illumination, in the share of fields that are not coherent; in all fields, if it is one number twice.
+        Numerical aperture of the illumination, in the share of fields that are not coherent. It
+        holds for all fields, if both numbers are equal.
     ramp : tuple of float
-        Standard deviation of the illumination's ramps over the field, in half of the fields. Log-uniform.
+        Standard deviation of the illumination's ramps over the field, in half of the fields.
+        Log-uniform.
     photographs : str
         Folder of photographs that some of the objects are taken from; none if empty.
     """
@@ -143,7 +145,10 @@ def draw_stack(rng: np.random.Generator, pair: tuple[float, float]) -> tuple[flo
 def draw_phase(
     rng: np.random.Generator, shape: tuple[int, int], ranges: PhaseRanges, pixel_um: float
 ) -> np.ndarray:
-    """A random object scaled to a random strength, no steeper than a camera can follow; (Y, X) [rad]. Objects have no size of their own."""
+    """A random object of a random strength, shape (Y, X) [rad].
+
+    It is no steeper than a camera can follow. Objects have no size of their own.
+    """
     image = draw_object(rng, shape, ranges.photographs)
     strength = draw_strength(rng, ranges.strength_rad)
     for _ in range(MOST_SMOOTHINGS):
@@ -158,8 +163,9 @@ def draw_phase(
 def draw_strength(rng: np.random.Generator, bounds: Range) -> float:
     """Peak-to-peak phase [rad] of one field.
 
-    Log-uniform (50 %), so that weak objects are met, uniform (40 %), so that strong ones are, or up to ten times the range
-    (10 %), for lenses and other smooth objects; `draw_phase` keeps the slopes in bounds.
+    It is log-uniform (50 %), so that weak objects occur, or uniform (40 %), so that strong ones
+    occur. In the other 10 % it is up to ten times the range, for lenses and other smooth objects.
+    `draw_phase` keeps the slopes in bounds.
     """
     kind = rng.uniform()
     if kind < 0.5:
@@ -193,7 +199,10 @@ def defocus_pair_of(
     defocus_um: Sequence[float],
     condenser_na: float = 0.0,
 ) -> np.ndarray:
-    """Noiseless planes of an object exp(-absorbance / 2 + i phase) that repeats, over the blank field: (P, Y, X), float32."""
+    """Noiseless planes of a periodic object over the blank field: (P, Y, X), float32.
+
+    The object is exp(-absorbance / 2 + i phase).
+    """
     model = PhaseForwardModel.create(
         phase.shape,
         defocus_um,
@@ -266,7 +275,10 @@ def simulate_phase(seed: int, ranges: PhaseRanges, draw: DrawPhase = draw_phase)
 def draw_illumination(
     rng: np.random.Generator, model: PhaseForwardModel, ranges: PhaseRanges
 ) -> Tensor:
-    """Coefficients of the illumination of each plane: ramps, and bowls a fiftieth as high, in half of the fields; (P, K)."""
+    """Coefficients of the illumination of each plane, (P, K).
+
+    Half of the fields have ramps, and bowls a fiftieth as high.
+    """
     coefficients = torch.zeros(model.planes, len(model.terms), dtype=torch.float64)
     if rng.uniform() < 0.5:
         heights = _log_uniform(rng, ranges.ramp) * np.array([0.0, 1, 1, 0.02, 0.02, 0.02])

@@ -1,6 +1,7 @@
-"""Phase objects without end: smooth or structured maps in arbitrary units, to be scaled to radians.
+"""Random phase objects, smooth or structured, in arbitrary units to be scaled to radians.
 
-Each function draws one object on a field of `shape` (Y, X) pixels from a NumPy generator and returns float32.
+Each function draws one object on a field of `shape` (Y, X) pixels from a NumPy generator and
+returns float32.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +21,10 @@ def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
 def power_law_field(
     rng: np.random.Generator, shape: tuple[int, int], exponent: float | None = None
 ) -> np.ndarray:
-    """Gaussian random field with amplitude spectrum 1/f^b, b in 1 to 3 unless given; unit standard deviation."""
+    """Gaussian random field with amplitude spectrum 1/f^b and unit standard deviation.
+
+    b is in 1 to 3 unless given.
+    """
     slope = rng.uniform(1.0, 3.0) if exponent is None else exponent
     fy, fx = np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None, :]
     radius = np.hypot(fy, fx)
@@ -46,7 +50,10 @@ def _local_grid(
 
 
 def dead_leaves(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-    """Opaque ellipses of all sizes, one over the other (dead-leaves model): edges at every scale."""
+    """Opaque ellipses of all sizes on top of each other, with edges at every scale.
+
+    This is the dead-leaves model.
+    """
     image = np.full(shape, rng.uniform(), np.float32)
     largest = rng.uniform(0.15, 0.5) * min(shape)
     for _ in range(int(rng.integers(20, 160))):
@@ -109,9 +116,10 @@ def _granules(
 
 
 def cells(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-    """One to twelve cells: domes with wobbly outlines, a nucleus, granules and texture, on an empty background.
+    """One to twelve cells on a cell-free background.
 
-    In half of the images the cells keep clear of the frame, as when someone put them into view.
+    Each cell is a dome with a wobbly outline, a nucleus, granules and texture. In half of the
+    images the cells keep clear of the frame, as when a user puts them into view.
     """
     radius = _log_uniform(rng, 12, 0.45 * min(shape))
     count = int(rng.integers(1, 2 + int(min(11, 0.5 * shape[0] * shape[1] / (np.pi * radius**2)))))
@@ -180,7 +188,10 @@ def tissue(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
 
 @cache
 def read_photographs(folder: str) -> tuple[np.ndarray, ...]:
-    """Every image of a folder, grey, 0 to 1, its shorter side at most 900 px; ValueError where there is none."""
+    """Every image of a folder, grey, 0 to 1, its shorter side at most 900 px.
+
+    ValueError where there is none.
+    """
     from skimage import color, io, transform
 
     images = []
@@ -200,7 +211,8 @@ def read_photographs(folder: str) -> tuple[np.ndarray, ...]:
             )
     if not images:
         raise ValueError(
-            f"{folder}: no photograph in it; files ending in {', '.join(PHOTOGRAPH_SUFFIXES)} are read."
+            f"{folder}: no photograph in it; "
+            f"files ending in {', '.join(PHOTOGRAPH_SUFFIXES)} are read."
         )
     return tuple(images)
 
@@ -246,7 +258,10 @@ PHOTOGRAPH_PX = 900
 
 
 def object_kinds(rng: np.random.Generator) -> np.ndarray:
-    """Places in OBJECTS of the first and the second kind of a field: the first that its generator draws."""
+    """Places in OBJECTS of the first and the second kind of a field.
+
+    They are the first values that its generator draws.
+    """
     weights = np.array([weight for _, weight in OBJECTS])
     return rng.choice(len(OBJECTS), size=2, p=weights / weights.sum())
 
@@ -254,7 +269,9 @@ def object_kinds(rng: np.random.Generator) -> np.ndarray:
 def draw_object(
     rng: np.random.Generator, shape: tuple[int, int], photographs: str = ""
 ) -> np.ndarray:
-    """One object of a random kind (two added in a quarter of the fields), slightly smoothed, range about 1.
+    """One object of a random kind, slightly smoothed, with a range of about 1.
+
+    In a quarter of the fields, two objects are added.
 
     Parameters
     ----------

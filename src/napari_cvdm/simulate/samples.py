@@ -1,7 +1,9 @@
-"""Sample images, always the same: pairs of defocused planes of cells, and widefield images of a reticulum and of microtubules.
+"""Sample images that are always the same.
 
-They are simulated, so that nobody's data has to be shipped, with optics that many microscopes have. The planes of one are those of
-a phase that was measured: the cell that comes with scikit-image.
+They are pairs of defocused planes of cells, and widefield images of a reticulum and of
+microtubules. They are simulated, so that no user's data has to be shipped, with optics that many
+microscopes have. The planes of one pair are those of a measured phase, the cell that comes with
+scikit-image.
 """
 
 from dataclasses import replace
@@ -21,14 +23,19 @@ CELL_PHASE_RAD = 2.5
 CELL_COUNTS = 20000.0
 CELL_SHAPE = (256, 320)
 CELL_MARGIN_PX = 32
-CELL_SEED = 39  # no cell touches the frame: what a user should aim for, since US-TIE sees a cut object again at the other side
-# scikit-image's cell: 0.107 um/px; Mueller et al., Opt. Express 26, 10729 (2018) measured it. The file keeps grey values, not radians: the strength is chosen.
+# No cell touches the frame. A user should aim for this, since US-TIE repeats a cut object at the
+# other side.
+CELL_SEED = 39
+# scikit-image's cell has 0.107 um/px; Mueller et al., Opt. Express 26, 10729 (2018) measured it.
+# The file keeps grey values, not radians, so the strength is chosen.
 MEASURED_MICROSCOPE = Microscope(pixel_um=0.107, wavelength_um=0.647, medium_index=1.335)
 MEASURED_DEFOCUS_UM = (-1.0, 1.0)
 MEASURED_PHASE_RAD = 3.0  # from the medium to the brightest pixel
 MEASURED_CENTRE = (374, 427)
 MEASURED_SIDE_PX = 200
-MEASURED_MARGIN_PX = 22  # as far as 1 um of defocus carries light, lambda z / (2 n px): no ripples from where the field wraps round
+# As far as 1 um of defocus carries light, lambda z / (2 n px), so that the periodic border of the
+# field makes no ripples.
+MEASURED_MARGIN_PX = 22
 RETICULUM_SEED = 4
 MICROTUBULES_SEED = 6
 WIDEFIELD_RANGES = WidefieldRanges(
@@ -47,7 +54,10 @@ WIDEFIELD_RANGES = WidefieldRanges(
 
 @cache
 def _cells_beyond_the_frame() -> np.ndarray:
-    """Phase [rad] of the field with a margin: light comes in from outside the frame, as it does in a microscope."""
+    """Phase [rad] of the field with a margin.
+
+    Light enters from outside the frame, as it does in a microscope.
+    """
     height, width = (size + 2 * CELL_MARGIN_PX for size in CELL_SHAPE)
     image = cells(np.random.default_rng(CELL_SEED), (height, width))
     return CELL_PHASE_RAD * image / np.ptp(image)
@@ -92,13 +102,19 @@ def _inner(image: np.ndarray) -> np.ndarray:
 
 
 def measured_cell_phase() -> np.ndarray:
-    """The phase [rad] behind `measured_cell_planes`, shape (200, 200), zero mean: measured by a hologram, its strength chosen."""
+    """The phase [rad] behind `measured_cell_planes`, shape (200, 200), zero mean.
+
+    A hologram measured it, and its strength was chosen.
+    """
     phase = _inner(_measured_cell_beyond_the_frame())
     return phase - phase.mean()
 
 
 def measured_cell_planes() -> ImageStack:
-    """Two brightfield planes simulated from a measured phase, 1 um below and above focus, axes PYX, counts of a camera."""
+    """Two brightfield planes simulated from a measured phase, axes PYX, in camera counts.
+
+    They lie 1 um below and above focus.
+    """
     phase = _measured_cell_beyond_the_frame()
     planes = _inner(
         defocus_pair_of(phase, np.zeros_like(phase), MEASURED_MICROSCOPE, MEASURED_DEFOCUS_UM)

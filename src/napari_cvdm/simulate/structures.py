@@ -1,7 +1,7 @@
-"""Fluorescent structures as clouds of emitters, in micrometres: lines have a width, tubes are hollow.
+"""Fluorescent structures as clouds of emitters, in micrometres.
 
-Each function draws on a field of (height, width) um from a NumPy generator and returns positions (N, 2) as (y, x) and the
-brightness of each emitter (N,).
+Lines have a width, and tubes are hollow. Each function draws on a field of (height, width) um from
+a NumPy generator. It returns positions (N, 2) as (y, x) and the brightness of each emitter (N,).
 """
 
 from collections.abc import Callable, Sequence
@@ -30,7 +30,10 @@ def labelled(rng: np.random.Generator, positions: np.ndarray, grain: float) -> E
 def tube_around(
     rng: np.random.Generator, centre: np.ndarray, heading: np.ndarray, diameter: float
 ) -> np.ndarray:
-    """Points on the projected surface of a tube: the offset across it is R sin(angle), angle uniform."""
+    """Points on the projected surface of a tube.
+
+    The offset across it is R sin(angle), with a uniform angle.
+    """
     across = 0.5 * diameter * np.sin(rng.uniform(0, 2 * np.pi, len(centre)))
     normal = np.stack([np.cos(heading), -np.sin(heading)], axis=1)
     return centre + across[:, None] * normal
@@ -140,7 +143,10 @@ def tubular_network(
 def sheets(
     rng: np.random.Generator, field: Field, density: float, share: float, scale_um: float
 ) -> np.ndarray:
-    """Flat sheets with soft, ragged outlines: points where a smooth random field is high; (N, 2)."""
+    """Flat sheets with soft, ragged outlines, as points (N, 2).
+
+    The points lie where a smooth random field is high.
+    """
     points = rng.uniform(0, 1, (int(density * field[0] * field[1]), 2)) * np.array(field)
     texture = gaussian_filter(
         rng.normal(size=(64, 64)), max(0.8, 64 * scale_um / max(field)), mode="wrap"
@@ -163,7 +169,10 @@ def _where_there_is_a_cell(rng: np.random.Generator, field: Field, emitters: Emi
 
 
 def reticulum(rng: np.random.Generator, field: Field) -> Emitters:
-    """Endoplasmic reticulum: a network of 60 to 110 nm tubes with three-way junctions, and sheets."""
+    """Endoplasmic reticulum, a network of tubes and sheets.
+
+    The tubes are 60 to 110 nm wide and have three-way junctions.
+    """
     cell = log_uniform(rng, 0.4, 3.0)
     tubes = tubular_network(rng, field, cell, rng.uniform(0.06, 0.11), rng.uniform(0.6, 1.0))
     if rng.uniform() < 0.35:
@@ -196,7 +205,10 @@ def reticulum(rng: np.random.Generator, field: Field) -> Emitters:
 
 
 def rings(rng: np.random.Generator, field: Field) -> Emitters:
-    """Coated pits and vesicles: rings and shells of 60 to 400 nm, some clustered, of lognormal brightness."""
+    """Coated pits and vesicles, as rings and shells of 60 to 400 nm.
+
+    Some are clustered, and their brightness is lognormal.
+    """
     count = int(log_uniform(rng, 0.1, 3.0) * field[0] * field[1]) + 1
     centres = rng.uniform(-0.05, 1.05, (count, 2)) * np.array(field)
     if rng.uniform() < 0.4:
@@ -254,7 +266,10 @@ def mitochondria(rng: np.random.Generator, field: Field) -> Emitters:
 
 
 def membranes(rng: np.random.Generator, field: Field) -> Emitters:
-    """Cells with a thin outline, a diffuse inside and a nucleus that is dark or bright; vesicles, filled or not, in some."""
+    """Cells with a thin outline, a diffuse inside and a nucleus that is dark or bright.
+
+    Some have vesicles, filled or not.
+    """
     parts = []
     radius = rng.uniform(0.15, 0.6) * max(field)
     inside = log_uniform(rng, 0.05, 2.0)  # light of the inside over that of the outline
@@ -347,7 +362,10 @@ STRUCTURE_NAMES = tuple(draw.__name__ for draw, _ in STRUCTURES)
 
 
 def structure_kinds(rng: np.random.Generator, names: Sequence[str] = STRUCTURE_NAMES) -> np.ndarray:
-    """Places in STRUCTURES of the first and the second kind of a field, of those named: the first that its generator draws."""
+    """Places in STRUCTURES of the first and the second kind of a field, of those named.
+
+    They are the first values that its generator draws.
+    """
     weights = np.array([weight if draw.__name__ in names else 0.0 for draw, weight in STRUCTURES])
     return rng.choice(len(STRUCTURES), size=2, p=weights / weights.sum())
 
@@ -355,7 +373,9 @@ def structure_kinds(rng: np.random.Generator, names: Sequence[str] = STRUCTURE_N
 def draw_structure(
     rng: np.random.Generator, field: Field, names: Sequence[str] = STRUCTURE_NAMES
 ) -> Emitters:
-    """Emitters of a random structure; in half of the fields a second one, of another brightness, is added.
+    """Emitters of a random structure.
+
+    In half of the fields, a second structure of another brightness is added.
 
     Parameters
     ----------

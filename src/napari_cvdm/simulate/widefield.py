@@ -1,4 +1,4 @@
-"""Widefield fluorescence images of simulated structures, and what a microscope of twice the resolution would show."""
+"""Widefield images of simulated structures, and the same field at twice the resolution."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -63,7 +63,7 @@ class WidefieldRanges:
     na, wavelength_um, medium_index : tuple of float
         Optics. The index is that of air, water or oil, whichever suits the NA, within its range.
     cutoff_px : tuple of float
-        Period of the finest wave that the microscope shows, lambda / (2 NA), in camera pixels. Log-uniform.
+        Period of the cut-off frequency, lambda / (2 NA), in camera pixels. Log-uniform.
     pixel_um : tuple of float
         The camera's pixel, which follows from the others, is kept within this range.
     photons : tuple of float
@@ -85,13 +85,16 @@ class WidefieldRanges:
     stretched : float
         Share of the images that are stored between 0 and 65535, as programs do that show contrast.
     target_sigma_periods : float
-        Standard deviation of what the truth shows of a point, in fine pixels over the cut-off period in camera pixels.
+        Standard deviation of what the truth shows of a point, in fine pixels over the cut-off
+        period in camera pixels.
     correlated : float
-        Share of the images whose noise is not white: smoothed by registration, or with lines of a CMOS camera.
+        Share of the images whose noise is not white. It is smoothed by registration, or has lines
+        of a CMOS camera.
     textures : float
         Share of the fields that show a generic texture in place of a structure.
     structures : tuple of str
-        What may be drawn, in and out of focus: some of `STRUCTURE_NAMES`, in the proportions of all. Generic textures are drawn with all only.
+        Structures that may be drawn, in and out of focus. They are some of `STRUCTURE_NAMES`, in
+        the proportions of all. Generic textures are drawn only with all of them.
     photographs : str
         Folder of photographs that some of the textures are taken from; none if empty.
     """
@@ -124,7 +127,8 @@ class WidefieldRanges:
         if unknown or not self.structures:
             said = f"has {', '.join(map(repr, unknown))}" if unknown else "is empty"
             raise RequestError(
-                f"[simulation] structures {said}; allowed are {', '.join(STRUCTURE_NAMES)}, at least one. Leave it out for all."
+                f"[simulation] structures {said}; allowed are {', '.join(STRUCTURE_NAMES)}, "
+                "at least one. Leave it out for all."
             )
 
     @property
@@ -139,7 +143,10 @@ class WidefieldRanges:
         return draw_specimen(rng, side, pixel_um, self.structures)
 
     def drawn_kind(self, rng: np.random.Generator) -> str:
-        """Name of the structure, or "texture", that `draw` makes first of a generator, which is not advanced."""
+        """Name of the structure, or "texture", that `draw` makes first of a generator.
+
+        The generator is not advanced.
+        """
         ahead = deepcopy(rng)
         if self.structures == STRUCTURE_NAMES and ahead.uniform() < self.textures:
             return "texture"
@@ -153,19 +160,20 @@ class WidefieldRanges:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class WidefieldPair:
-    """A simulated camera image and what ought to be made of it.
+    """A simulated camera image and its truth.
 
     Parameters
     ----------
     counts : ndarray of shape (Y, X), float32
         Camera counts.
     truth : ndarray of shape (uY, uX), float32
-        Counts of a camera pixel above the dark level of the image. Of `simulate_widefield`, twice as fine: the structure in focus at twice the resolution,
-        with the same haze and background as the image. Of `simulate_noisy`: the image without its noise.
+        Counts of a camera pixel above the dark level of the image. `simulate_widefield` gives a
+        grid twice as fine, with the structure in focus at twice the resolution and the same haze
+        and background as the image. `simulate_noisy` gives the image without its noise.
     microscope : Microscope
     camera : Camera
     photons : float
-        Of the brightest structure in a camera pixel, in all frames together.
+        Photons of the brightest structure in a camera pixel, in all frames together.
     """
 
     counts: np.ndarray = field(repr=False)
@@ -198,7 +206,10 @@ def draw_camera(rng: np.random.Generator, ranges: WidefieldRanges) -> Camera:
 
 
 def splat(emitters: Emitters, shape: tuple[int, int], pixel_um: float) -> Tensor:
-    """Emitters on a grid, each shared bilinearly by four pixels so that flux and position are kept; float32 (Y, X)."""
+    """Emitters on a grid (Y, X), float32.
+
+    Four pixels share each emitter bilinearly, so that flux and position are kept.
+    """
     positions, brightness = emitters
     place = positions / pixel_um - 0.5
     corner = np.floor(place).astype(np.int64)
@@ -260,13 +271,19 @@ def _drawn_pixel(rng: np.random.Generator, pixel_um: float) -> float:
 
 
 DrawStructure = Callable[[np.random.Generator, int, float], Tensor]
-"""(rng, side in fine pixels, size of a fine pixel [um]) -> emitters on that grid, float32 (side, side), any unit, >= 0."""
+"""From (rng, side in fine pixels, size of a fine pixel [um]) to emitters on that grid.
+
+The emitters are float32 (side, side) in any unit, >= 0.
+"""
 
 
 def draw_specimen(
     rng: np.random.Generator, side: int, pixel_um: float, names: tuple[str, ...] = STRUCTURE_NAMES
 ) -> Tensor:
-    """Emitters of random structures of those named, under a smooth random brightness: dim and bright ones are in one field."""
+    """Emitters of random structures of those named, under a smooth random brightness.
+
+    One field therefore holds dim and bright structures.
+    """
     drawn_um = _drawn_pixel(rng, pixel_um)
     image = splat(draw_structure(rng, (side * drawn_um,) * 2, names), (side, side), drawn_um)
     smooth = torch.from_numpy(
@@ -276,7 +293,10 @@ def draw_specimen(
 
 
 def draw_texture(rng: np.random.Generator, side: int, photographs: str = "") -> Tensor:
-    """Emitters that form no structure of a cell: dead leaves, a random field of a power law, or a photograph."""
+    """Emitters that form no structure of a cell.
+
+    They show dead leaves, a random field of a power law, or a photograph.
+    """
     kind = rng.choice(3 if photographs else 2)
     if kind == 0:
         image = gaussian_filter(dead_leaves(rng, (side, side)), rng.uniform(0.3, 1.5))
@@ -296,22 +316,23 @@ def draw_texture(rng: np.random.Generator, side: int, photographs: str = "") -> 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Scene:
-    """What a simulated camera is about to see.
+    """A simulated field before the camera.
 
     Parameters
     ----------
     expected : Tensor of shape (Y, X)
         Expected photons in each camera pixel, in all frames together.
     truth : Tensor of shape (2Y, 2X)
-        The structure in focus at twice the resolution, haze and background [photons of a camera pixel].
+        The structure in focus at twice the resolution, with haze and background [photons of a
+        camera pixel].
     microscope : Microscope
     camera : Camera
     photons : float
-        Of the brightest structure in a camera pixel.
+        Photons of the brightest structure in a camera pixel.
     frames : int
-        That are averaged.
+        Number of frames that are averaged.
     seed : int
-        Of the noise.
+        Seed of the noise.
     """
 
     expected: Tensor = field(repr=False)
@@ -323,7 +344,10 @@ class Scene:
     seed: int
 
     def in_counts(self, photons: Tensor) -> np.ndarray:
-        """Photons of all frames as counts of their average, without the camera's offset; float32."""
+        """Photons of all frames as counts of their average, float32.
+
+        The counts do not include the camera's offset.
+        """
         counts: np.ndarray = (
             (photons / self.frames / self.camera.gain_e_per_count).numpy().astype(np.float32)
         )
@@ -339,7 +363,10 @@ class Scene:
 
 
 def draw_scene(seed: int, ranges: WidefieldRanges, draw: DrawStructure | None = None) -> Scene:
-    """Structure, optics, haze and camera of one field, a pure function of the arguments; without `draw`, the ranges say what is in focus."""
+    """Structure, optics, haze and camera of one field, a pure function of the arguments.
+
+    Without `draw`, the ranges say what is in focus.
+    """
     rng = np.random.default_rng(seed)
     microscope, camera = draw_microscope(rng, ranges), draw_camera(rng, ranges)
     fine = replace(microscope, pixel_um=microscope.pixel_um / UPSAMPLING)
@@ -375,7 +402,8 @@ def simulate_widefield(
 ) -> WidefieldPair:
     """One simulated field: structure, optics, haze, camera.
 
-    Truth = E - d: the light of the scene at twice the resolution, and d the dark level of the noisy image, by which a result differs from counts.
+    Truth = E - d, with the light E of the scene at twice the resolution and the dark level d of the
+    noisy image. A result differs from counts by d.
 
     Parameters
     ----------
@@ -402,7 +430,10 @@ def simulate_widefield(
 
 
 def correlate_noise(counts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """An image (Y, X) smoothed, its noise with it, or with a random offset in each line; float32."""
+    """An image (Y, X) with correlated noise, float32.
+
+    The image is smoothed with its noise, or each line gets a random offset.
+    """
     if rng.uniform() < 0.5:
         return gaussian_filter(counts, rng.uniform(*SMOOTHING_PX))
     lines = rng.normal(0, rng.uniform(*LINE_SIGMAS) * noise_sigma(counts), (len(counts), 1))
@@ -422,7 +453,10 @@ def make_pair(scene: Scene, counts: np.ndarray, truth: Tensor) -> WidefieldPair:
 
 
 def stretched(pair: WidefieldPair) -> WidefieldPair:
-    """The same image between 0 and 65535, as programs store it that show contrast: offset and gain are another camera's."""
+    """The same image between 0 and 65535, as programs that show contrast store it.
+
+    Offset and gain are then those of another camera.
+    """
     low, high = float(pair.counts.min()), float(pair.counts.max())
     factor = TOP_OF_16_BITS / max(high - low, 1.0)
     camera = replace(

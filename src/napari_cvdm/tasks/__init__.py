@@ -1,7 +1,8 @@
-"""The jobs: how a measured image becomes what the networks see, once, on the whole image.
+"""The tasks, which make the networks' input from a measured image.
 
-Training and restoring call the same functions, so the network meets the same numbers in both. What must be global (the
-background, US-TIE, the intensity scale) is computed here; everything after this is local.
+The preparation is done once, on the whole image. Training and restoring call the same functions, so
+the network gets the same numbers in both. Global quantities (the background, US-TIE, the intensity
+scale) are computed here. Everything after this is local.
 """
 
 from napari_cvdm.tasks.conditioned import (

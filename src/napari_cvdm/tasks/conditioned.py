@@ -1,4 +1,7 @@
-"""What every job shares: a prepared frame, and where it can be trusted before anything was computed."""
+"""The prepared frame that all tasks share, and the pixels that can be trusted.
+
+These pixels are found before anything is computed.
+"""
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,25 +30,27 @@ class NetworkInput:
     Parameters
     ----------
     channels : Tensor of shape (C, Y, X), float32
-        The condition, of the frame and perhaps of something around it.
-    baseline : Tensor of shape (uY, uX), float32
+        The condition, of the frame and perhaps of its surroundings.
+    initial_estimate : Tensor of shape (uY, uX), float32
         The physical estimate of the target, in network units.
     gain : float
         Output units for one network unit.
     valid : ndarray of shape (Y, X), bool
-        False in the border band and where the camera says nothing (saturated, dark).
+        False in the border band and where the camera gives no information (saturated, dark).
     estimated : mapping
         What was estimated from the frame.
     posterior : Posterior, optional
         Makes a sample of the result from one of the networks.
     origin : tuple of int
-        Row and column of the first output pixel in the whole image: noise belongs to absolute pixels.
+        Row and column of the first output pixel in the whole image, since noise belongs to absolute
+        pixels.
     frame : tuple of slice, optional
         Rows and columns of the input that were measured; None for all.
     lens : Lens, optional
-        That a fluorescence image was deconvolved with.
+        Lens that a fluorescence image was deconvolved with.
     region : tuple of slice, optional
-        What of the output was asked for; the rest is surroundings that the networks need. None for all of the frame.
+        Part of the output that was asked for. The rest is surroundings that the networks need. None
+        for all of the frame.
     """
 
     channels: Tensor = field(repr=False)
@@ -80,8 +85,9 @@ class NetworkInput:
     ) -> "NetworkInput":
         """The same frame for a part of it, with surroundings.
 
-        The background, US-TIE and the intensity scale stay those of the whole image, and noise that of the absolute pixels,
-        so that the part is what a run on the whole image would show there, up to what lies beyond the surroundings.
+        The background, US-TIE and the intensity scale stay those of the whole image. The noise
+        stays that of the absolute pixels. A run on the whole image would therefore show the same
+        part, up to the effect of what lies beyond the surroundings.
 
         Parameters
         ----------
@@ -94,7 +100,7 @@ class NetworkInput:
 
         Returns
         -------
-        Conditioned
+        NetworkInput
         """
         first = (0, 0) if self.frame is None else (self.frame[0].start, self.frame[1].start)
         inside = tuple(
@@ -137,7 +143,10 @@ class Posterior(Protocol):
         """What it took to find it, at the peak."""
 
     def blend(self, image: np.ndarray) -> np.ndarray:
-        """The result that an image (Y, X) of the networks in output units, on their grid, stands for: nothing is drawn."""
+        """The result for an image (Y, X) of the networks, in output units on their grid.
+
+        Nothing is drawn.
+        """
 
     def refine(self, image: np.ndarray, stream: int) -> np.ndarray:
         """A sample of the result from one of the networks."""
@@ -147,7 +156,10 @@ class Posterior(Protocol):
 
 
 class FrameReader(Protocol):
-    """Reads one frame part by part, each with the same part of the background image where there is one."""
+    """Reads one frame part by part.
+
+    Each part comes with the same part of the background image where there is one.
+    """
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -158,12 +170,18 @@ class FrameReader(Protocol):
         """Which one of the image."""
 
     def bands(self, multiple: int) -> Iterator[tuple[np.ndarray, Background]]:
-        """Parts of shape (P, rows, X) from top to bottom, the rows a multiple (but for the last part)."""
+        """Parts of shape (P, rows, X) from top to bottom.
+
+        The number of rows is a multiple of `multiple`, except in the last part.
+        """
 
     def windows(
         self, count: int
     ) -> Iterator[tuple[np.ndarray, Background, tuple[int, int], tuple[slice, slice]]]:
-        """At most `count` windows (P, y, x), evenly drawn: pixels, background, first pixel, and the part that would be written."""
+        """At most `count` evenly drawn windows (P, y, x).
+
+        Each comes as pixels, background, first pixel, and the part that would be written.
+        """
 
 
 class GlobalStatistics(Protocol):
@@ -172,7 +190,10 @@ class GlobalStatistics(Protocol):
     def prepare(
         self, frame: np.ndarray, background: Background, first: tuple[int, int]
     ) -> NetworkInput:
-        """A part of shape (P, Y, X) whose first pixel is `first`, and the same part of the background image where there is one."""
+        """Prepare a part of shape (P, Y, X) whose first pixel is `first`.
+
+        The background is the same part of the background image, where there is one.
+        """
 
     @property
     def level(self) -> float:
@@ -220,14 +241,20 @@ class Task(Protocol):
     def prepare(
         self, frame: np.ndarray, request: RestoreRequest
     ) -> Generator[str, None, NetworkInput]:
-        """Prepare one frame of shape (P, Y, X) with the optics of a request; yields what was done."""
+        """Prepare one frame of shape (P, Y, X) with the optics of a request.
+
+        It yields what was done.
+        """
 
     def from_request(self, frame: np.ndarray, request: RestoreRequest) -> NetworkInput:
         """`prepare` to its end."""
 
     @property
     def surroundings_px(self) -> int:
-        """Pixels around a part that its preparation must read; the networks want some of their own."""
+        """Pixels around a part that its preparation must read.
+
+        The networks need surroundings of their own.
+        """
 
     def without(self, pixels: np.ndarray, background: np.ndarray) -> np.ndarray:
         """Pixels of one plane, float64, without the same part of a background image."""
@@ -235,7 +262,10 @@ class Task(Protocol):
     def survey(
         self, planes: Sequence[SampledPlane], request: RestoreRequest, reader: FrameReader
     ) -> GlobalStatistics:
-        """What must be global, from a sample of each plane of a frame that is never whole in memory."""
+        """Global quantities, from a sample of each plane of a frame.
+
+        The frame is never whole in memory.
+        """
 
     def blocks(self, numbers: Mapping[str, np.ndarray]) -> GlobalStatistics:
         """A survey that was kept in a file."""
@@ -254,7 +284,10 @@ def refine_mask(mask: np.ndarray, factor: int) -> np.ndarray:
 
 
 def saturated(frame: np.ndarray) -> np.ndarray:
-    """Pixels at which any plane of an integer camera was cut off, see `clipping_level`: (P, Y, X) -> bool (Y, X)."""
+    """Pixels (Y, X) at which any plane (P, Y, X) of an integer camera was cut off, bool.
+
+    See `clipping_level`.
+    """
     levels = [clipping_level(plane) for plane in frame]
     return np.any(
         [
@@ -266,10 +299,14 @@ def saturated(frame: np.ndarray) -> np.ndarray:
 
 
 def fitting(background: np.ndarray, planes: np.ndarray) -> np.ndarray:
-    """A background image as float64; RequestError unless it is finite and has the shape of all planes (P, Y, X) or of one (Y, X)."""
+    """A background image as float64.
+
+    RequestError unless it is finite and has the shape of all planes (P, Y, X) or of one (Y, X).
+    """
     if background.shape not in (planes.shape, planes.shape[1:]):
         raise RequestError(
-            f"the background image has shape {background.shape}; it must be {planes.shape[1:]}, or {planes.shape} with one per plane."
+            f"the background image has shape {background.shape}; "
+            f"it must be {planes.shape[1:]}, or {planes.shape} with one per plane."
         )
     if not np.isfinite(background).all():
         raise RequestError(

@@ -1,4 +1,7 @@
-"""A fluorescence image deconvolved with the PSF of its own microscope: what the network is told of the optics."""
+"""Deconvolution of a fluorescence image with the PSF of its own microscope.
+
+The deconvolved images bring the optics into the network's input.
+"""
 
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -38,10 +41,9 @@ DECONVOLVED_BYTES = (
 )
 NOISE_SIGMAS = 3.0  # above the border of a measured PSF: of less the mean of its ring is taken
 CENTRE_UM = 0.3  # about the peak of a measured PSF, in which its centre is looked for
-LOW_CONTRAST, LOW_CONTRAST_SHARE = (
-    0.1,
-    0.75,
-)  # objectives of NA 0.8 to 1.4 show so much of the contrast at such a share of their cut-off frequency
+# Objectives of NA 0.8 to 1.4 show so much of the contrast at such a share of their cut-off
+# frequency.
+LOW_CONTRAST, LOW_CONTRAST_SHARE = 0.1, 0.75
 STRENGTHS = tuple(f"deconvolved, {count} steps" for count in ITERATIONS)
 DECONVOLVED_CHANNELS = tuple(
     f"{name}, pixel {row} {column} of 4"
@@ -62,7 +64,7 @@ class Lens:
     cutoff_px : float
         Period of its cut-off frequency in camera pixels.
     source : {"stated", "measured", "estimated", "assumed"}
-        Where it comes from: NA and wavelength, a measured PSF, the spectrum of the image, or nowhere.
+        Its origin: NA and wavelength, a measured PSF, the spectrum of the image, or none.
     """
 
     psf: np.ndarray = field(repr=False)
@@ -92,7 +94,10 @@ def lens_of_optics(
     medium_index: float | None,
     upsampling: int,
 ) -> Lens | None:
-    """The lens of stated optics, without an index in the usual medium of its NA; None where NA or wavelength is not known."""
+    """The lens of stated optics; None where NA or wavelength is not known.
+
+    Without an index, the lens is in the usual medium of its NA.
+    """
     if na is None or wavelength_um is None:
         return None
     index = usual_index(na) if medium_index is None else medium_index
@@ -103,7 +108,10 @@ def lens_of_optics(
 
 
 def lens_of_request(request: RestoreRequest, upsampling: int) -> Lens | None:
-    """The lens of the optics of a request, a measured PSF before all; None where neither it nor NA and wavelength are known."""
+    """The lens of the optics of a request, where a measured PSF comes first.
+
+    None where neither the PSF nor NA and wavelength are known.
+    """
     pixel_um = request.optics_value("pixel_um")
     if request.psf is not None:
         return lens_of_psf(request.psf, pixel_um, upsampling)
@@ -114,7 +122,10 @@ def lens_of_request(request: RestoreRequest, upsampling: int) -> Lens | None:
 
 
 def lens_of_psf(measured: MeasuredPsf, pixel_um: float, upsampling: int) -> Lens:
-    """The lens of a measured PSF: less its background, centred, on the fine grid of an image of that pixel size."""
+    """The lens of a measured PSF, on the fine grid of an image of that pixel size.
+
+    The background of the PSF is subtracted, and the PSF is centred.
+    """
     border = np.concatenate(
         [measured.array[0], measured.array[-1], measured.array[:, 0], measured.array[:, -1]]
     ).astype(np.float64)
@@ -132,7 +143,8 @@ def lens_of_psf(measured: MeasuredPsf, pixel_um: float, upsampling: int) -> Lens
     near[part] = np.where(image[part] > NOISE_SIGMAS * noise, image[part], 0.0)
     if not near.any():
         raise RequestError(
-            f"{measured.source}: the PSF has no peak above its border; give the image of a bright bead on a dark background."
+            f"{measured.source}: the PSF has no peak above its border; "
+            "give the image of a bright bead on a dark background."
         )
     centre, step = np.array(center_of_mass(near)), pixel_um / upsampling / measured.pixel_um
     offsets = (np.arange(PSF_SIZE) - PSF_SIZE // 2) * step
@@ -150,7 +162,10 @@ def lens_of_psf(measured: MeasuredPsf, pixel_um: float, upsampling: int) -> Lens
 
 
 def ring_means(image: np.ndarray) -> np.ndarray:
-    """Mean of a square image (S, S) on the ring about its centre that each pixel lies on: its wings without their noise."""
+    """Mean of a square image (S, S) on the ring about its centre that each pixel lies on.
+
+    This removes the noise from the wings of a PSF.
+    """
     place = np.arange(image.shape[0]) - image.shape[0] // 2
     ring = np.rint(np.hypot(place[:, None], place[None, :])).astype(int)
     means: np.ndarray = np.bincount(ring.ravel(), image.ravel()) / np.bincount(ring.ravel())
@@ -158,7 +173,10 @@ def ring_means(image: np.ndarray) -> np.ndarray:
 
 
 def low_contrast_period(psf: np.ndarray) -> float:
-    """Period [px] of the wave that a PSF (S, S) of sum 1 shows with a tenth of its contrast, averaged over directions."""
+    """Period [px] that a PSF (S, S) of sum 1 shows with a tenth of its contrast.
+
+    It is averaged over directions.
+    """
     size = 8 * psf.shape[0]
     contrast = np.abs(np.fft.rfft2(psf, (size, size)))
     frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :])
@@ -205,11 +223,12 @@ class Deconvolution:
     Parameters
     ----------
     data : Tensor of shape (Y, X)
-        Counts above the dark level. Saturated pixels are taken as they are: there is at least so much light.
+        Counts above the dark level. Saturated pixels are taken as they are, since there is at least
+        so much light.
     model : WidefieldForwardModel
     noise : CameraNoise
     brightest : float
-        Of the whole image [counts]: read noise counts as no more light than that.
+        Brightest value of the whole image [counts]. Read noise counts as no more light than that.
     """
 
     data: Tensor = field(repr=False)
@@ -235,7 +254,10 @@ class Deconvolution:
         return min(self.noise.dark_signal, max(self.brightest, 0.0))
 
     def steps(self) -> Iterator[tuple[int, Tensor]]:
-        """Number of each step of Richardson-Lucy from 1 on, and the light on the canvas after it; without end."""
+        """Number of each Richardson-Lucy step from 1 on, and the light on the canvas after it.
+
+        The iteration does not end.
+        """
         return enumerate(deconvolve(self.data, self.model, self.dark_counts), start=1)
 
     def estimates(self, iterations: Sequence[int]) -> Iterator[Tensor]:
@@ -249,7 +271,10 @@ class Deconvolution:
         return canvas[self.model.frame].clone()
 
     def compare(self, canvas: Tensor) -> tuple[Tensor, Tensor]:
-        """Misfit (d - A x) / sd of each pixel (Y, X), and the standard deviation sd of the noise [counts] at the level of A x."""
+        """Misfit (d - A x) / sd of each pixel (Y, X), and the standard deviation sd [counts].
+
+        sd is that of the noise at the level of A x.
+        """
         expected = self.model.apply(canvas)
         least = max(LEAST_DEVIATION * float(self.data.abs().max()), torch.finfo(torch.float32).tiny)
         deviation = (
@@ -261,7 +286,10 @@ class Deconvolution:
 
 
 def chi_squared(misfit: Tensor, valid: np.ndarray) -> float:
-    """Mean squared misfit where `valid` (Y, X) holds: 1 where only noise is left; 0 where it holds nowhere."""
+    """Mean squared misfit where `valid` (Y, X) holds.
+
+    It is 1 where only noise is left, and 0 where `valid` holds nowhere.
+    """
     kept = misfit.numpy()[valid]
     return float(np.mean(np.square(kept, dtype=np.float64))) if kept.size else 0.0
 
@@ -280,7 +308,7 @@ def deconvolve_channels(
     -------
     channels : Tensor of shape (3 + 3 u^2, Y, X)
         Noise, misfit and cut-off period, then each strength as u^2 channels.
-    baseline : Tensor of shape (uY, uX)
+    initial_estimate : Tensor of shape (uY, uX)
         The estimate of `BASELINE_STRENGTH`.
     """
     canvases = []

@@ -1,9 +1,10 @@
-"""How the light changed from one plane of focus to the other: a ramp or a bowl that US-TIE would take for a phase of radians.
+"""Change of the light from one plane of focus to the other.
 
-A polynomial of order 2 in the ratio of the planes stands for the lamp, and is fitted where it does most harm: in the phase. There
-the empty medium is flat, and each term of the polynomial is known in closed form, as the phase that US-TIE makes of it. In the ratio
-itself the rings of a cell outweigh a lamp's drift a hundred times, and a dome looks like a bowl: the mean of x^2 laplace(phi)
-is that of 2 phi.
+US-TIE would take a ramp or a bowl of the light for a phase of radians. A polynomial of order 2 in
+the ratio of the planes describes the lamp. It is fitted in the phase, where it does most harm.
+There the cell-free background is flat. Each term of the polynomial is known in closed form there,
+as the phase that US-TIE makes of it. In the ratio itself, the rings of a cell outweigh a lamp's
+drift a hundred times, and a dome looks like a bowl: the mean of x^2 laplace(phi) is that of 2 phi.
 """
 
 from dataclasses import dataclass, field
@@ -44,11 +45,12 @@ class LightDrift:
     Parameters
     ----------
     terms : tuple of float
-        By `TERMS`: ramps from edge to edge (a of a y, with y from -1/2 to 1/2), then the coefficients of y^2, x^2 and y x.
+        By `TERMS`: ramps from edge to edge (a of a y, with y from -1/2 to 1/2), then the
+        coefficients of y^2, x^2 and y x.
     errors : tuple of float
         Standard error of each.
     medium_share : float
-        Share of the field that was taken for empty medium.
+        Share of the field that was taken for cell-free background.
     """
 
     terms: tuple[float, ...]
@@ -56,9 +58,11 @@ class LightDrift:
     medium_share: float
 
     def significant(self, significance: float, smallest: float) -> tuple[float, ...]:
-        """Terms where any is as many standard errors and as large as that: each that is half as significant; 0 for the others.
+        """Terms of the change; 0 for those that are not significant.
 
-        Whose light has a clear ramp, may well have a bowl; without any clear term, a doubtful one is more likely an object.
+        One term must exceed `smallest` and `significance` standard errors, or all are 0. Then each
+        term above half of `significance` is kept. Light with a clear ramp may well have a bowl.
+        Without any clear term, a doubtful one is more likely an object.
         """
         sizes, errors = np.abs(self.terms), np.array(self.errors)
         if not (sizes > np.maximum(significance * errors, smallest)).any():
@@ -67,7 +71,10 @@ class LightDrift:
 
 
 def polynomials(shape: tuple[int, int]) -> np.ndarray:
-    """The terms y, x, y^2 - 1/12, x^2 - 1/12 and y x on a field from -1/2 to 1/2, each of mean 0: (5, Y, X)."""
+    """Terms y, x, y^2 - 1/12, x^2 - 1/12 and y x, each of mean 0: (5, Y, X).
+
+    y and x run from -1/2 to 1/2 over the field.
+    """
     y, x = (((np.arange(size) + 0.5) / size - 0.5) for size in shape)
     down, across = np.broadcast_arrays(y[:, None], x[None, :])
     return np.stack([down, across, down**2 - 1 / 12, across**2 - 1 / 12, down * across])
@@ -76,14 +83,20 @@ def polynomials(shape: tuple[int, int]) -> np.ndarray:
 def phase_of_terms(
     shape: tuple[int, int], defocus_um: tuple[float, float], microscope: Microscope
 ) -> np.ndarray:
-    """What US-TIE makes of each polynomial between planes of uniform light: laplace(phi) = -k p / dz; (5, Y, X) [rad]."""
+    """US-TIE phase of each polynomial between planes of uniform light, (5, Y, X) [rad].
+
+    It solves laplace(phi) = -k p / dz.
+    """
     k = 2 * pi * microscope.medium_index / microscope.wavelength_um
     density = torch.from_numpy(polynomials(shape)) * (-k / (defocus_um[1] - defocus_um[0]))
     return inverse_laplacian(density, microscope.pixel_um, AUTHORS_REGULARISATION).numpy()
 
 
 def ramp_of_difference(planes: np.ndarray) -> np.ndarray:
-    """First guess of both ramps, the first moments of (I2 - I1) / mean: objects within the frame have none, (5,)."""
+    """First guess of both ramps, from the first moments of (I2 - I1) / mean; shape (5,).
+
+    Objects within the frame have no such moments.
+    """
     difference = (planes[1] - planes[0]) / planes.mean()
     ramps = polynomials((planes.shape[1], planes.shape[2]))[:2]
     guess = (ramps * difference).sum(axis=(1, 2)) / np.square(ramps).sum(axis=(1, 2))
@@ -121,7 +134,7 @@ class _Blocks:
         )
 
     def medium(self, coefficients: np.ndarray, tolerance: float) -> np.ndarray | None:
-        """Blocks at the commonest phase, once the polynomial is taken out, and away from all others."""
+        """Blocks at the commonest phase without the polynomial, and away from all others."""
         left = gaussian_filter(self.phase - self.columns @ coefficients, 0.7)
         allowed = max(
             tolerance * float(np.ptp(np.percentile(left, [1, 99]))), SMALLEST_TOLERANCE_RAD
@@ -135,13 +148,19 @@ class _Blocks:
         return np.linalg.lstsq(self.columns[medium], self.phase[medium], rcond=None)[0]
 
     def noise_errors(self, medium: np.ndarray) -> np.ndarray:
-        """What the slow waves of the photon noise do to each coefficient: the root of the diagonal of P N N^T P^T, P the solving matrix."""
+        """Error of each coefficient by the photon noise at low spatial frequencies.
+
+        It is the root of the diagonal of P N N^T P^T, with the solving matrix P.
+        """
         return np.linalg.norm(
             np.linalg.lstsq(self.columns[medium], self.noise[medium], rcond=None)[0], axis=1
         )
 
     def errors(self, medium: np.ndarray) -> np.ndarray | None:
-        """Jackknife over the tiles of the field that hold medium (Efron and Tibshirani, eq. 11.5)."""
+        """Jackknife errors over the tiles of the field that hold cell-free background.
+
+        See Efron and Tibshirani, eq. 11.5.
+        """
         rows, columns = (np.arange(size) * TILES // size for size in medium.shape)
         tile = rows[:, None] * TILES + columns
         held = np.unique(tile[medium])
@@ -153,7 +172,10 @@ class _Blocks:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Fit:
-    """Coefficients of `TERMS`, their errors by the jackknife and by photon noise, and the share of medium."""
+    """Coefficients of `TERMS`, their errors, and the share of cell-free background.
+
+    The errors are those by the jackknife and by photon noise.
+    """
 
     terms: np.ndarray
     scatter: np.ndarray
@@ -192,8 +214,8 @@ def light_drift(
 ) -> LightDrift | None:
     """The change of the light between two planes.
 
-    Six fits, with two beginnings and three ideas of how flat a medium is, must all find a medium; their scatter is the error,
-    where it is more than the jackknife's.
+    Six fits, with two starts and three tolerances for the flatness of a background, must all find a
+    background. Their scatter is the error, where it is more than the jackknife's.
 
     Parameters
     ----------
@@ -209,7 +231,7 @@ def light_drift(
     Returns
     -------
     LightDrift or None
-        None where there is no empty medium to see it by.
+        None where there is no cell-free background to estimate it from.
     """
     shape = (planes.shape[1], planes.shape[2])
     if min(shape) < SMALLEST_SIDE_PX:
@@ -244,7 +266,11 @@ def light_drift(
 def divide_illumination(
     planes: np.ndarray, terms: tuple[float, ...], ratio: float = 1.0
 ) -> np.ndarray:
-    """Planes (2, Y, X) with the polynomial of their logarithmic ratio taken out, and the ratio of their means; half of it from each."""
+    """Planes (2, Y, X) without their difference in illumination.
+
+    The polynomial of their logarithmic ratio and the ratio of their means are taken out, half of it
+    from each plane.
+    """
     half = (
         np.exp(np.tensordot(terms, polynomials((planes.shape[1], planes.shape[2])), axes=1) / 2)
         * ratio**0.5

@@ -1,4 +1,7 @@
-"""The cell-free background of a phase, and what photon noise lets a field drift by: a few waves across it."""
+"""The cell-free background of a phase, and the drift of a field by photon noise.
+
+The drift has a few periods across the field.
+"""
 
 from functools import cache
 
@@ -21,7 +24,10 @@ LEAST_BACKGROUND = (
 
 @cache
 def wave_numbers() -> np.ndarray:
-    """Waves across the field along y and x, one of each pair (k, -k), 0 < |k| <= MOST_WAVES: shape (M, 2)."""
+    """Wave numbers of the field along y and x, one of each pair (k, -k): shape (M, 2).
+
+    They satisfy 0 < |k| <= MOST_WAVES.
+    """
     ky, kx = np.mgrid[0 : MOST_WAVES + 1, -MOST_WAVES : MOST_WAVES + 1].reshape(2, -1)
     kept = (np.hypot(ky, kx) <= MOST_WAVES) & ((ky > 0) | (kx > 0))
     return np.stack([ky[kept], kx[kept]], axis=1)
@@ -37,7 +43,10 @@ def block_means(phase: np.ndarray, block_px: int) -> np.ndarray:
 def drift_deviations(
     shape: tuple[int, int], derivative_sigma: float, microscope: Microscope
 ) -> np.ndarray:
-    """Standard deviation [rad] of the cosine and the sine of each of `wave_numbers`, from photon noise in US-TIE: (M,)."""
+    """Standard deviation [rad] of the cosine and the sine of each of `wave_numbers`: (M,).
+
+    It comes from photon noise in US-TIE.
+    """
     power = expected_noise_power(
         shape, derivative_sigma, microscope, torch.zeros(1, dtype=torch.float64)
     ).numpy()
@@ -46,7 +55,9 @@ def drift_deviations(
 
 
 def find_background(phase: np.ndarray) -> tuple[float, np.ndarray, float]:
-    """Mean phase of the cell-free background [rad], and where it is: the whole field where there is none.
+    """Mean phase of the cell-free background [rad], and where the background is.
+
+    It is the whole field where there is no background.
 
     Parameters
     ----------

@@ -1,4 +1,7 @@
-"""Defocused brightfield planes to quantitative phase: the physics is inverted first, the network sees what came of it."""
+"""Defocused brightfield planes to quantitative phase.
+
+The physics is inverted first, and the network gets the result.
+"""
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -89,7 +92,10 @@ class SortedPlanes:
         return self.defocus_um[0], self.defocus_um[-1]
 
     def align(self, microscope: Microscope) -> CheckedPlanes:
-        """Find what differs between two planes besides the focus, and take back what is significant; more than two planes stay as they are."""
+        """Correct significant differences between two planes other than the focus.
+
+        More than two planes are not changed.
+        """
         if len(self.ratio) > 2:
             return unchecked(self.ratio)
         return check_planes(
@@ -99,7 +105,10 @@ class SortedPlanes:
 
 @dataclass(frozen=True, slots=True)
 class PhaseTwoShot:
-    """Two or more defocused brightfield planes to phase in radians, absolute scale, zero mean over the field."""
+    """Two or more defocused brightfield planes to phase in radians, on an absolute scale.
+
+    The phase has zero mean over the field.
+    """
 
     name: str = "phase-2shot"
     title: str = "Phase from defocused brightfield planes"
@@ -131,12 +140,12 @@ class PhaseTwoShot:
             Signed position of each plane [um], in any order.
         background : {"auto", "none"} or ndarray
         align : {"off", "auto"}
-            ``auto`` looks for differences of two planes besides the focus and takes back what is significant.
+            ``auto`` corrects significant differences of two planes other than the focus.
         condenser_na : float
 
         Returns
         -------
-        Conditioned
+        NetworkInput
         """
         sorted_planes = SortedPlanes.sort(frame, defocus_um, background)
         return finished(
@@ -150,7 +159,10 @@ class PhaseTwoShot:
         )
 
     def prepare(self, frame: np.ndarray, request: RestoreRequest) -> Preparing:
-        """Prepare one frame with the optics of a request, step by step; OpticsError where one is missing."""
+        """Prepare one frame with the optics of a request, step by step.
+
+        OpticsError where one is missing.
+        """
         microscope, defocus_um = phase_optics(request)
         planes = SortedPlanes.sort(frame, defocus_um, request.background)
         estimated: dict[str, Any] = {"background": planes.levels_as_given(defocus_um)}
@@ -210,7 +222,11 @@ class PhaseTwoShot:
     def survey(
         self, planes: Sequence[SampledPlane], request: RestoreRequest, reader: FrameReader
     ) -> PhaseBlocks:
-        """What must be global: background, noise, and the low spatial frequencies of the phase from a coarse image."""
+        """Global quantities of the whole frame.
+
+        They are background, noise, and the low spatial frequencies of the phase from a coarse
+        image.
+        """
         return survey_phase(planes, request, reader)
 
     def blocks(self, numbers: Mapping[str, np.ndarray]) -> PhaseBlocks:

@@ -1,7 +1,7 @@
 """Parts of a phase field that is never whole in memory, prepared so that they fit together.
 
-Low spatial frequencies come from an inversion of the whole field, binned; the others from an inversion of each part with what lies
-around it. A Gaussian parts the two.
+Low spatial frequencies come from an inversion of the whole field, binned. The others come from an
+inversion of each part with its surroundings. A Gaussian separates the two.
 """
 
 from collections.abc import Mapping, Sequence
@@ -172,9 +172,10 @@ class PhaseBlocks:
         frame: tuple[slice, slice],
         first: tuple[int, int],
     ) -> np.ndarray:
-        """Low spatial frequencies of an image of the coarse whole less that of a part, on the part's canvas (H, W).
+        """Low spatial frequencies that a part lacks, on the part's canvas (H, W).
 
-        The difference is averaged over the frame alone, so that nothing is lost where the frame ends.
+        They are those of an image of the coarse whole less those of the part. The difference is
+        averaged over the frame alone, so that nothing is lost where the frame ends.
         """
         sigma = max(PARTING_PX, 2.0 * self.step)
         rows, columns = (
@@ -278,12 +279,15 @@ def _over_levels(frame: np.ndarray, background: Background, levels: np.ndarray) 
 def blank_levels(
     planes: Sequence[SampledPlane], background: Background, shape: tuple[int, int]
 ) -> np.ndarray:
-    """Blank-field intensity of all planes from their samples, as `over_background` has it of whole planes: (P,).
+    """Blank-field intensity of all planes from their samples, (P,).
+
+    It is what `over_background` gives for whole planes.
 
     Raises
     ------
     RequestError
-        A background that is not positive or of another shape, or planes that ``none`` cannot be true of.
+        A background that is not positive or of another shape, or planes that ``none`` cannot be
+        true of.
     """
     pooled = np.concatenate([plane.pixels.ravel() for plane in planes])
     levels = np.ones(len(planes))
@@ -301,7 +305,9 @@ def blank_levels(
         positive = bool((levels > 0).all())
     if not positive:
         raise RequestError(
-            "the background intensity is not positive everywhere; give a blank-field image with --background FILE, or none for planes already divided by it."
+            "the background intensity is not positive everywhere; "
+            "give a blank-field image with --background FILE, "
+            "or none for planes already divided by it."
         )
     return levels
 
@@ -377,7 +383,10 @@ def survey_phase(
 
 
 def _pooled(seen: Sequence[FieldNumbers], coarse: np.ndarray) -> FieldNumbers:
-    """Numbers of the whole from those of windows: root mean squares, level and strength from the coarse phase."""
+    """Numbers of the whole field, as root mean squares of those of windows.
+
+    Level and strength come from the coarse phase.
+    """
     mean = {
         entry.name: float(np.sqrt(np.mean([getattr(one, entry.name) ** 2 for one in seen])))
         for entry in fields(FieldNumbers)
@@ -389,7 +398,10 @@ def _pooled(seen: Sequence[FieldNumbers], coarse: np.ndarray) -> FieldNumbers:
 def _binned_band(
     frame: np.ndarray, background: Background, levels: np.ndarray, step: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A band over its background, binned, and where every pixel of a bin was measured: both (P, y, x); 1 where none was."""
+    """A band over its background, binned, and where every pixel of a bin was measured.
+
+    Both have the shape (P, y, x). Other bins of the band are 1.
+    """
     ratio = _over_levels(frame, background, levels)
     usable = _binned(usable_planes(frame, ratio).astype(np.float64), step) > ALL_USABLE
     return np.where(usable, _binned(np.where(np.isfinite(ratio), ratio, 1.0), step), 1.0), usable

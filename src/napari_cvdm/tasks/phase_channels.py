@@ -1,4 +1,4 @@
-"""Brightfield planes before anything is solved: their optics, their background, and the pixels that say something."""
+"""Optics, background and usable pixels of brightfield planes, before anything is solved."""
 
 import numpy as np
 from scipy.ndimage import maximum_filter
@@ -8,19 +8,25 @@ from napari_cvdm.core.microscope import Microscope, check_defocus
 from napari_cvdm.core.request import RequestError, RestoreRequest
 from napari_cvdm.tasks.conditioned import Background, fitting, interior
 
-FLICKER = 0.02  # of the mean light: a larger difference is the lamp's, a smaller one may be light that crosses the border
+# Of the mean light. A larger difference is the lamp's, a smaller one may be light that crosses the
+# border.
+FLICKER = 0.02
 DARK_FRACTION = 0.1
 DIVIDED_MEDIANS = (0.2, 5.0)
 
 
 def phase_optics(request: RestoreRequest) -> tuple[Microscope, tuple[float, ...]]:
-    """Microscope and positions of all planes [um] of a request; OpticsError or RequestError where one is missing."""
+    """Microscope and positions of all planes [um] of a request.
+
+    OpticsError or RequestError where one is missing.
+    """
     values = {
         name: request.optics_value(name) for name in ("pixel_um", "wavelength_um", "medium_index")
     }
     if request.defocus_um is None:
         raise RequestError(
-            "defocus_um is not known; the position of each plane is needed. Give them with --defocus-um, for example --defocus-um -1 1."
+            "defocus_um is not known; the position of each plane is needed. "
+            "Give them with --defocus-um, for example --defocus-um -1 1."
         )
     return Microscope(**values, na=request.na), check_defocus(request.defocus_um)
 
@@ -32,8 +38,9 @@ def over_background(frame: np.ndarray, background: Background) -> tuple[np.ndarr
     ----------
     frame : ndarray of shape (P, Y, X)
     background : {"auto", "none"} or ndarray of shape (Y, X) or (P, Y, X)
-        ``auto`` takes the median of all planes, and makes their means equal where they differ by more than `FLICKER`: defocus
-        moves light about but loses hardly any, so a lamp that flickers is told from a phase.
+        ``auto`` takes the median of all planes, and makes their means equal where they differ by
+        more than `FLICKER`. Defocus moves light but loses hardly any, so a flickering lamp can be
+        told from a phase.
 
     Returns
     -------
@@ -44,7 +51,8 @@ def over_background(frame: np.ndarray, background: Background) -> tuple[np.ndarr
     Raises
     ------
     RequestError
-        A background that is not positive or of another shape, or planes that ``none`` cannot be true of.
+        A background that is not positive or of another shape, or planes that ``none`` cannot be
+        true of.
     """
     planes = frame.astype(np.float64)
     if isinstance(background, str) and background == "none":
@@ -55,7 +63,9 @@ def over_background(frame: np.ndarray, background: Background) -> tuple[np.ndarr
         levels = np.broadcast_to(fitting(background, planes), planes.shape)
     if not (np.isfinite(levels) & (levels > 0)).all():
         raise RequestError(
-            "the background intensity is not positive everywhere; give a blank-field image with --background FILE, or none for planes already divided by it."
+            "the background intensity is not positive everywhere; "
+            "give a blank-field image with --background FILE, "
+            "or none for planes already divided by it."
         )
     return planes / levels, [float(np.median(level)) for level in levels]
 
@@ -71,7 +81,10 @@ def check_divided(planes: np.ndarray) -> None:
 
 
 def _estimated_levels(frame: np.ndarray) -> np.ndarray:
-    """Levels from the pixels that were not cut off: a bright spot of a single plane is no light of the lamp; (P, 1, 1)."""
+    """Levels (P, 1, 1) from the pixels that were not cut off.
+
+    A bright spot of a single plane is not light of the lamp.
+    """
     means = np.array(
         [unclipped_mean(plane, float(plane.mean(dtype=np.float64))) for plane in frame]
     )
@@ -79,7 +92,10 @@ def _estimated_levels(frame: np.ndarray) -> np.ndarray:
 
 
 def equalised_levels(median: float, means: np.ndarray) -> np.ndarray:
-    """The median of all planes, shared out by their means where those differ by more than `FLICKER`."""
+    """The median of all planes, in proportion to their means.
+
+    The means count only where they differ by more than `FLICKER`.
+    """
     shares = means / means.mean() if means.mean() else means
     return median * (shares if np.ptp(shares) > FLICKER else np.ones_like(shares))
 

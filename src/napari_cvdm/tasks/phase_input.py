@@ -1,7 +1,9 @@
-"""What the phase network sees of an inverted field: maps of the inversion on compressed scales, and numbers of the whole field.
+"""Input of the phase network from an inverted field.
 
-None of it depends on how many planes there were. Lengths are set by physics: the unit of the network is the geometric mean of the
-strength of the phase and of its posterior width, so that a little noise and a wrong shape are both of order one.
+The input is maps of the inversion on compressed scales, and numbers of the whole field. None of it
+depends on the number of planes. Physics sets the lengths. The unit of the network is the geometric
+mean of the strength of the phase and of its posterior width, so that a little noise and a wrong
+shape are both of order one.
 """
 
 from dataclasses import dataclass
@@ -103,7 +105,10 @@ class FieldNumbers:
 
 
 def network_channels(maps: PhaseMaps, numbers: FieldNumbers) -> Tensor:
-    """The channels of a field within `network_window`: (13, Y, X), float32, in the order of `CHANNELS`."""
+    """Channels of a field within `network_window`: (13, Y, X), float32.
+
+    They are in the order of `CHANNELS`.
+    """
     window = network_window(maps)
     level = maps.phase - numbers.level
     inside = np.zeros(maps.phase.shape, np.float32)

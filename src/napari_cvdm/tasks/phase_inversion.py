@@ -1,8 +1,9 @@
-"""The physics of a phase field inverted: which border explains the planes, the estimate, its posterior width, what is left over.
+"""Inversion of the physics of a phase field.
 
-Two hypotheses about what lies outside the frame are fitted: unknown surroundings on a larger canvas, and a field that repeats
-(as an isolated object in a flat medium does). The better one is taken, a cell-free background in it is made flat, and its prior
-follows its edges.
+The results are the border that explains the planes, the estimate, its posterior width and the
+misfit. Two hypotheses about the surroundings of the frame are fitted: unknown surroundings on a
+larger canvas, and a field that repeats (as an isolated object in a flat background does). The
+better one is taken. A cell-free background in it is made flat, and its prior follows its edges.
 """
 
 from collections.abc import Generator, Sequence
@@ -29,7 +30,9 @@ from napari_cvdm.inversion.gauss_newton import weighted_squares
 from napari_cvdm.physics.forward_model import PhaseForwardModel, PhaseObject, canvas_shape
 
 EQUAL_GAIN = -0.003  # of a measured value: the smaller canvas is taken where the gain is nothing
-COST_SHARE = 0.5  # more than evidence counts it: a prior that is too wide makes the complexity too large (`python -m benchmarks.phase_inversion`)
+# More than evidence counts it, since a prior that is too wide makes the complexity too large
+# (`python -m benchmarks.phase_inversion`).
+COST_SHARE = 0.5
 HOPELESS_COST = 0.3  # of a measured value after a first look: such a field is not fitted to the end
 FIRST_LOOK, LAST_ROUNDS = ((2.0, 3, 10),), ((1.0, 8, 12),)
 NOISE_ORIGIN = (
@@ -126,7 +129,10 @@ def fit_periodic(
     condenser_na: float,
     surrounded: Fit,
 ) -> Solving:
-    """Fit a field that repeats, from the fit with unknown surroundings; not to the end where it is hopeless."""
+    """Fit a field that repeats, from the fit with unknown surroundings.
+
+    A hopeless fit is not completed.
+    """
     model = PhaseForwardModel.create(
         (planes.shape[-2], planes.shape[-1]),
         defocus_um,
@@ -150,7 +156,10 @@ def is_worth_a_fit(repeating: Fit, surrounded: Fit) -> bool:
 
 
 def border_gain(repeating: Fit, surrounded: Fit) -> float:
-    """By how much a field that repeats explains the planes better, of a measured value: log-evidence, with more weight on misfit and penalty."""
+    """How much better a field that repeats explains the planes, per measured value.
+
+    It is the difference in log-evidence, with more weight on misfit and penalty.
+    """
     cost = float(misfit_and_penalty(repeating) - misfit_and_penalty(surrounded))
     return float(log_evidence(repeating) - log_evidence(surrounded)) - COST_SHARE * cost
 
@@ -162,7 +171,10 @@ def invert_surrounded(
     microscope: Microscope,
     condenser_na: float,
 ) -> Inverting:
-    """The estimate of a part of a larger field, whose border is never one that repeats; parameters as of `invert_planes`."""
+    """The estimate of a part of a larger field, whose border never repeats.
+
+    The parameters are those of `invert_planes`.
+    """
     surrounded = yield from fit_surrounded(planes, weight, defocus_um, microscope, condenser_na)
     fit = yield from fit_local_prior(surrounded)
     return PhaseEstimate(fit=fit, other=fit.phase, periodic=False)
@@ -171,7 +183,11 @@ def invert_surrounded(
 def white_noise(
     model: PhaseForwardModel, seed: int, streams: Sequence[int], first: tuple[int, int] = (0, 0)
 ) -> tuple[Tensor, PhaseObject, Tensor]:
-    """White noise for `draw_around`, one draw for each stream: the same at the same absolute pixel, `first` that of the frame's first."""
+    """White noise for `draw_around`, one draw for each stream.
+
+    It is the same at the same absolute pixel. `first` is the absolute position of the frame's first
+    pixel.
+    """
     like, (rows, columns) = model.terms, model.frame
     inside = NOISE_ORIGIN + first[0], NOISE_ORIGIN + first[1]
     start = inside[0] - rows.start, inside[1] - columns.start
@@ -217,7 +233,9 @@ WIDTH_PX, MISFIT_PX = 4.0, 3.0
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PhaseMaps:
-    """What the inversion says of one field, on the canvas (H, W); of a training field it is what is kept on disk.
+    """Maps of the inversion of one field, on the canvas (H, W).
+
+    For a training field, these are the maps that are kept on disk.
 
     Parameters
     ----------
@@ -228,15 +246,16 @@ class PhaseMaps:
     width : ndarray [rad]
         Standard deviation of the posterior of the physics, without that of the mean over the frame.
     pull : ndarray [1/rad]
-        J^T W r of the phase: which way the data pull, against the prior.
+        J^T W r of the phase, the pull of the data against the prior.
     pull_absorption : ndarray
         The same of the log-amplitude.
     border_difference : ndarray [rad]
         Estimate under the other hypothesis about the border, less this one; 0 outside the frame.
     misfit : ndarray
-        Squared residual in noise variances, averaged over planes and a neighbourhood; 1 where nothing was measured.
+        Squared residual in noise variances, averaged over planes and a neighbourhood; 1 where
+        nothing was measured.
     frame : tuple of slice
-        What the camera saw of the canvas.
+        The part of the canvas that the camera saw.
     fresnel : float
         Largest |lambda z| / (n px^2) of the planes.
     noise : float
@@ -256,7 +275,10 @@ class PhaseMaps:
 
 
 def phase_maps(estimate: PhaseEstimate, fresnel: float, draws: np.ndarray) -> PhaseMaps:
-    """The maps of an estimate; the width is that of a few draws (S, H, W) [rad], averaged over a neighbourhood."""
+    """The maps of an estimate.
+
+    The width is that of a few draws (S, H, W) [rad], averaged over a neighbourhood.
+    """
     fit, (rows, columns) = estimate.fit, estimate.fit.model.frame
     draws = draws - draws[:, rows, columns].mean(axis=(-2, -1), keepdims=True)
     width = np.sqrt(gaussian_filter(np.square(draws).mean(axis=0), WIDTH_PX, mode="wrap"))

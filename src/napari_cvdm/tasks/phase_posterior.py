@@ -1,9 +1,12 @@
-"""What a phase sample is made of: the estimate, a trusted share of what the network changes, and a draw of the physics' posterior.
+"""Phase samples, from the estimate, the network and a draw of the physics' posterior.
 
-x = x_0 + t (D - x_0) + (J^T W J + C^-1)^-1 (J^T W^1/2 e_1 + C^-1/2 e_2), x_0 the estimate, D a sample of the network. The draw is what the
-data leave open, low spatial frequencies among it, which a local network cannot know. The draws of samples 2 k and 2 k + 1 are opposite, so
-that the mean does not carry them; the variance of N samples is therefore too large by N / (N - 1). The share t keeps the mean of fields
-unlike the training as good as the estimate.
+    x = x_0 + t (D - x_0) + (J^T W J + C^-1)^-1 (J^T W^1/2 e_1 + C^-1/2 e_2)
+
+x_0 is the estimate, D is a sample of the network, and t is the trusted share of what the network
+changes. The last term is a draw of what the data leave undetermined. It includes low spatial
+frequencies, which a local network cannot know. The draws of samples 2 k and 2 k + 1 are opposite,
+so that the mean does not carry them. The variance of N samples is therefore too large by N / (N -
+1). The share t keeps the mean of fields unlike the training as good as the estimate.
 """
 
 from dataclasses import dataclass, field, replace
@@ -14,15 +17,18 @@ import numpy as np
 from napari_cvdm.inversion import Fit
 from napari_cvdm.tasks.phase_inversion import WIDTH_DRAWS, draw_phases
 
-TRUST = 0.03  # of what the network changes: with more, bright planes are explained worse than by noise (`python -m benchmarks.sample_phases`)
-FIT_BYTES, PLANE_BYTES = (
-    150,
-    300,
-)  # of a pixel of the canvas, of all planes and of each; measured by `peak_memory`, 2 to 15 % too many
+# Of what the network changes. With more, bright planes are explained worse than by noise
+# (`python -m benchmarks.sample_phases`).
+TRUST = 0.03
+# Of a pixel of the canvas, of all planes and of each. They were measured by `peak_memory` and are 2
+# to 15 % too many.
+FIT_BYTES, PLANE_BYTES = 150, 300
 
 
 class PosteriorDraws:
-    """Draws about the estimate of one field, each solved once: the width of the posterior and the samples share them.
+    """Draws about the estimate of one field, each solved once.
+
+    The width of the posterior and the samples share them.
 
     Parameters
     ----------
@@ -30,7 +36,8 @@ class PosteriorDraws:
         Without batch dimension.
     seed : int
     first : tuple of int
-        Row and column of the frame's first pixel in the whole image: noise belongs to absolute pixels.
+        Row and column of the frame's first pixel in the whole image, since noise belongs to
+        absolute pixels.
     """
 
     def __init__(self, fit: Fit, seed: int, first: tuple[int, int] = (0, 0)) -> None:
@@ -38,7 +45,10 @@ class PosteriorDraws:
         self._kept: dict[int, np.ndarray] = {}
 
     def draw(self, stream: int) -> np.ndarray:
-        """Difference from the estimate [rad] on the canvas, (H, W); the first few and the last one are kept."""
+        """Difference from the estimate [rad] on the canvas, (H, W).
+
+        The first few draws and the last one are kept.
+        """
         if stream not in self._kept:
             self._kept = {
                 number: kept for number, kept in self._kept.items() if number < WIDTH_DRAWS
@@ -62,7 +72,7 @@ class Draws(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PhasePosterior:
-    """What a fit knows beside the network.
+    """What a sample needs of a fit besides the network.
 
     Parameters
     ----------
@@ -73,9 +83,10 @@ class PhasePosterior:
     estimate : ndarray of shape (Y, X), float32
         The estimate on the window as the network has it [rad].
     result : ndarray of shape (Y, X), float32
-        The same as the result has it: levelled [rad].
+        The same, levelled as in the result [rad].
     background : ndarray of shape (h, w), bool, optional
-        Pixels of the frame over which every sample has mean zero; samples keep their level, if None.
+        Pixels of the frame over which every sample has mean zero; samples keep their level, if
+        None.
     draws : Draws
     """
 
@@ -93,7 +104,10 @@ class PhasePosterior:
         return height * width * (FIT_BYTES + PLANE_BYTES * self.fit.model.planes)
 
     def blend(self, image: np.ndarray) -> np.ndarray:
-        """The estimate and the trusted share of what the network (Y, X) [rad] changes, levelled as the result."""
+        """The estimate and the trusted share of what the network changes, levelled as the result.
+
+        The network's image is (Y, X) [rad].
+        """
         return (self.result + TRUST * (image - self.estimate)).astype(np.float32)
 
     def refine(self, image: np.ndarray, stream: int) -> np.ndarray:
@@ -135,7 +149,10 @@ class PhasePosterior:
         )
 
     def _frame_in_window(self) -> tuple[slice, slice]:
-        """Rows and columns of the frame, counted from the window's first pixel; they may begin or end outside it."""
+        """Rows and columns of the frame, counted from the window's first pixel.
+
+        They may begin or end outside the window.
+        """
         rows, columns = (
             slice(part.start - seen.start, part.stop - seen.start)
             for part, seen in zip(self.fit.model.frame, self.window, strict=True)

@@ -1,4 +1,4 @@
-"""What two planes of focus tell about how they were taken, and what of it is put right before the phase is computed."""
+"""Checks of how two planes of focus were taken, and corrections before the phase is computed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -79,7 +79,9 @@ def check_planes(
     defocus_um: tuple[float, float],
     microscope: Microscope,
 ) -> CheckedPlanes:
-    """Estimate what differs between two planes besides the focus, and put right what is significant and safe.
+    """Estimate and correct differences between two planes other than the focus.
+
+    Only what is significant and safe is corrected.
 
     Parameters
     ----------
@@ -159,7 +161,9 @@ def _checks(
 def seen_as_they_are(
     frame: np.ndarray, planes: np.ndarray, levels: Sequence[float], phase: np.ndarray
 ) -> PlaneChecks:
-    """What planes tell that needs no registration: exposure, sign, saturation, and whether two are one image.
+    """Checks of planes that need no registration.
+
+    They are exposure, sign, saturation, and whether two planes are one image.
 
     Parameters
     ----------
@@ -183,13 +187,19 @@ def seen_as_they_are(
 
 
 def brightness_of(planes: np.ndarray, levels: Sequence[float]) -> float:
-    """By what share the uppermost plane is brighter than the lowest, from planes over background and what they were divided by."""
+    """Share by which the uppermost plane is brighter than the lowest.
+
+    It is computed from planes over background and what they were divided by.
+    """
     lower, upper = (levels[place] * float(planes[place].mean()) for place in (0, -1))
     return upper / lower - 1 if lower else 0.0
 
 
 def safe_movement(place: Registration | None) -> tuple[tuple[float, float], float]:
-    """Shift and magnification to take back: each only where it is significant, matters, and is small enough to be believed."""
+    """Shift and magnification to correct.
+
+    Each is corrected only where it is significant, matters, and is small enough to be plausible.
+    """
     if place is None:
         return (0.0, 0.0), 0.0
     moves = (
@@ -206,7 +216,10 @@ def safe_movement(place: Registration | None) -> tuple[tuple[float, float], floa
 
 
 def safe_terms(light: LightDrift | None) -> tuple[float, ...]:
-    """Terms of the light to divide out, by `illumination.TERMS`; all 0 where one is too large to be believed."""
+    """Terms of the light to divide out, by `illumination.TERMS`.
+
+    All are 0 where one is too large to be plausible.
+    """
     found = (
         (0.0,) * len(TERMS) if light is None else light.significant(SIGNIFICANCE, SMALLEST_LIGHT)
     )
@@ -214,15 +227,19 @@ def safe_terms(light: LightDrift | None) -> tuple[float, ...]:
 
 
 def safe_ratio(planes: np.ndarray) -> float:
-    """Ratio of the mean light of both planes over background; 1 where `equalised_levels` leaves them as they are."""
+    """Ratio of the mean light of both planes over background.
+
+    It is 1 where `equalised_levels` leaves them as they are.
+    """
     lower, upper = equalised_levels(1.0, planes.mean(axis=(1, 2)))
     return float(upper / lower)
 
 
 def sign_of_structures(phase: np.ndarray, planes: np.ndarray) -> tuple[int, float | None]:
-    """Whether structures are denser than what lies around them: sign of their phase, and median phase over the surroundings' [rad].
+    """Sign of the phase of structures, and its median above that of the surroundings [rad].
 
-    Structures are where the planes show contrast, which does not depend on the sign of defocus.
+    The sign says whether structures are denser than their surroundings. Structures are where the
+    planes show contrast, which does not depend on the sign of defocus.
 
     Parameters
     ----------
@@ -279,8 +296,10 @@ def _light_numbers(light: LightDrift | None) -> dict[str, Any]:
 def _notes(place: Registration | None, light: LightDrift | None, sign: int) -> tuple[str, ...]:
     """What could not be determined, and why."""
     undetermined = {
-        "shift and magnification: too little contrast that both planes have in common (one may be in focus)": place
-        is None,
+        (
+            "shift and magnification: too little contrast that both planes have in common "
+            "(one may be in focus)"
+        ): place is None,
         "magnification: too few structures to tell it from defocus": place is not None
         and not isfinite(place.magnification_error),
         "ramp and quadratic: no empty medium to see them by": light is None,

@@ -7,7 +7,9 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlaneChecks:
-    """Differences of the upper plane from the lower that are no defocus; None where they cannot be determined.
+    """Differences of the upper plane from the lower that are not defocus.
+
+    None where they cannot be determined.
 
     Parameters
     ----------
@@ -27,15 +29,16 @@ class PlaneChecks:
     brightness : float
         The upper plane is brighter by this share.
     sign : int
-        1: structures are denser than what lies around them; -1: thinner; 0: it cannot be told.
+        1: structures are denser than their surroundings; -1: thinner; 0: undetermined.
     sign_rad : float, optional
         By how much [rad].
     clipped : tuple of float
-        Share of the pixels of each plane at the top of the camera's range, or piled up at their largest value.
+        Share of the pixels of each plane at the top of the camera's range, or piled up at their
+        largest value.
     same_pixels : bool
         Two neighbouring planes are the same image, with something in it.
     corrected : tuple of str
-        Names of what was put right: shift_px, magnification, ramp, quadratic, brightness.
+        Names of what was corrected: shift_px, magnification, ramp, quadratic, brightness.
     notes : tuple of str
         What could not be determined, in words.
     """

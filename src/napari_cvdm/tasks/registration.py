@@ -1,8 +1,9 @@
-"""How far one plane of focus lies beside the other, and how much larger it is, measured on structures whose contrast is reversed.
+"""Shift and magnification between two planes of focus, by structures of reversed contrast.
 
-A structure that is dark below focus is bright above it, so the planes themselves do not correlate. What both show alike is where
-the contrast is strong: its absolute value, one plane with its contrast inverted, or the gradient. Two features that see the
-same shift are believed, the third is asked where they leave doubt.
+A structure that is dark below focus is bright above it, so the planes themselves do not correlate.
+Both planes show strong contrast at the same places. The features for this are the absolute
+contrast, one plane with its contrast inverted, or the gradient. Two features that give the same
+shift are trusted. The third is used where they leave doubt.
 """
 
 from collections.abc import Iterator
@@ -49,7 +50,8 @@ class Registration:
     Parameters
     ----------
     shift_px : tuple of float
-        (y, x): what the first plane shows at `centre_px`, the second shows at `centre_px` + shift [px].
+        (y, x): what the first plane shows at `centre_px`, the second shows at `centre_px` + shift
+        [px].
     shift_error_px : float
         Standard error of each [px].
     magnification : float
@@ -57,7 +59,8 @@ class Registration:
     magnification_error : float
         Its standard error; infinite where there are too few structures.
     centre_px : tuple of float
-        (y, x) of the middle of all structures: there the shift does not depend on the magnification [px].
+        (y, x) of the middle of all structures [px]. There the shift does not depend on the
+        magnification.
     correlation : float
         Of the features, once they are aligned, -1 to 1.
     """
@@ -76,7 +79,10 @@ class Registration:
 
 
 def features_of(planes: np.ndarray, feature: Feature) -> np.ndarray:
-    """Images that planes of reversed contrast have in common: (2, Y, X), mean 0 and variance 1 (0 for an empty plane)."""
+    """Images that planes of reversed contrast have in common: (2, Y, X).
+
+    They have mean 0 and variance 1 (0 for an empty plane).
+    """
     contrast = np.stack(
         [difference_of_gaussians(plane, FINE_PX, COARSE_PX, mode="reflect") for plane in planes]
     )
@@ -106,7 +112,10 @@ def warped(
     centre: np.ndarray,
     order: Literal[1, 5],
 ) -> np.ndarray:
-    """The image (Y, X) at c + (1 + m)(r - c) + s for every pixel r, c the centre: what lies beside and is larger, put back."""
+    """The image (Y, X) at c + (1 + m)(r - c) + s for every pixel r, with the centre c.
+
+    This undoes a shift and a magnification.
+    """
     scale = 1 + magnification
     offset = centre * (1 - scale) + shift_px
     return np.asarray(
@@ -116,7 +125,10 @@ def warped(
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Step:
-    """Normal equations of f1 - f2 = grad f . (s + m (r - c)), by block: (B, 3, 3) and (B, 3), m in units of 2 / longest side."""
+    """Normal equations of f1 - f2 = grad f . (s + m (r - c)), by block.
+
+    They have the shapes (B, 3, 3) and (B, 3). m is in units of 2 / longest side.
+    """
 
     matrix: np.ndarray
     vector: np.ndarray
@@ -125,7 +137,10 @@ class _Step:
         return np.linalg.lstsq(self.matrix.sum(axis=0), self.vector.sum(axis=0), rcond=None)[0]
 
     def standard_errors(self) -> np.ndarray:
-        """Jackknife over the blocks (Efron and Tibshirani, An Introduction to the Bootstrap, eq. 11.5)."""
+        """Standard errors by the jackknife over the blocks.
+
+        See Efron and Tibshirani, An Introduction to the Bootstrap, eq. 11.5.
+        """
         total = self.matrix.sum(axis=0), self.vector.sum(axis=0)
         count = len(self.matrix)
         left_out = [
@@ -154,7 +169,9 @@ def _step(first: np.ndarray, second: np.ndarray, weight: np.ndarray, centre: np.
 
 
 def register_feature(planes: np.ndarray, feature: Feature) -> Registration | None:
-    """Shift and magnification by one feature: a whole-pixel peak of the correlation, then least squares.
+    """Shift and magnification by one feature.
+
+    A whole-pixel peak of the correlation comes first, then least squares.
 
     Parameters
     ----------
@@ -199,7 +216,10 @@ def register_feature(planes: np.ndarray, feature: Feature) -> Registration | Non
 
 
 def count_structures(planes: np.ndarray) -> int:
-    """Separate places where either plane shows contrast (Otsu's threshold), rings and what they enclose counted once."""
+    """Number of separate places where either plane shows contrast (Otsu's threshold).
+
+    Rings and what they enclose count once.
+    """
     contrast = [
         difference_of_gaussians(plane, FINE_PX, COARSE_PX, mode="reflect") for plane in planes
     ]
@@ -212,9 +232,9 @@ def count_structures(planes: np.ndarray) -> int:
 
 
 def register_planes(planes: np.ndarray, significance: float) -> Registration | None:
-    """Shift and magnification of the second plane, with errors that were compared between features.
+    """Shift and magnification of the second plane, with errors compared between features.
 
-    A second and third feature are asked only where the first sees something significant.
+    A second and third feature are used only where the first shows something significant.
 
     Parameters
     ----------
@@ -226,7 +246,8 @@ def register_planes(planes: np.ndarray, significance: float) -> Registration | N
     Returns
     -------
     Registration or None
-        None where it cannot be determined: too small a field, too little contrast, or one plane without (in focus).
+        None where it cannot be determined: too small a field, too little contrast, or one plane
+        without contrast (in focus).
     """
     if min(planes.shape[1:]) < SMALLEST_SIDE_PX:
         return None
@@ -252,7 +273,10 @@ def _significant(found: Registration, significance: float) -> bool:
 
 
 def _agreed(found: list[Registration], planes: np.ndarray) -> Registration:
-    """The mean of several registrations, each weighted by its precision; the error holds how far they lie apart."""
+    """Mean of several registrations, each weighted by its precision.
+
+    The error includes how far they lie apart.
+    """
     shifts = [
         _weighted(
             np.array([one.shift_px[axis] for one in found]),
@@ -276,7 +300,10 @@ def _agreed(found: list[Registration], planes: np.ndarray) -> Registration:
 
 
 def _weighted(values: np.ndarray, errors: np.ndarray) -> tuple[float, float]:
-    """sum(x / e^2) / sum(1 / e^2), and its error: the smallest of all (they see the same light), with the scatter."""
+    """sum(x / e^2) / sum(1 / e^2), and its error.
+
+    The error is the smallest of all, since they see the same light, with the scatter added.
+    """
     weights = 1 / np.maximum(errors, SMALLEST_ERROR) ** 2
     mean = float(np.average(values, weights=weights))
     scatter = float(np.sqrt(np.average((values - mean) ** 2, weights=weights)))
@@ -291,7 +318,8 @@ def warp_to_reference(
 ) -> np.ndarray:
     """A plane moved back by its shift, and shrunk by its magnification.
 
-    A shift alone is a phase in Fourier space, which leaves the noise white; magnification needs splines.
+    A shift alone is a phase factor in Fourier space, which leaves the noise white. Magnification
+    needs splines.
 
     Parameters
     ----------

@@ -1,4 +1,7 @@
-"""A plane that is never whole in memory: its levels and its noise from 2 x 2 patches on an even grid."""
+"""Levels and noise of a plane that is never whole in memory.
+
+They come from 2 x 2 patches on an even grid.
+"""
 
 from dataclasses import dataclass, field
 
@@ -10,9 +13,10 @@ LARGEST_SAMPLE_PX = 4_000_000
 
 
 def sampled_lines(size: int, other: int) -> np.ndarray:
-    """The rows (or columns) of a sample along an axis of `size` pixels: all of a small plane, else pairs (k s, k s + 1).
+    """Rows (or columns) of a sample along an axis of `size` pixels.
 
-    The step s is the smallest with which the sample of the whole plane has at most LARGEST_SAMPLE_PX pixels.
+    These are all of a small plane, else pairs (k s, k s + 1). The step s is the smallest with which
+    the sample of the whole plane has at most LARGEST_SAMPLE_PX pixels.
     """
     if size * other <= LARGEST_SAMPLE_PX:
         return np.arange(size)
@@ -23,10 +27,11 @@ def sampled_lines(size: int, other: int) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SampledPlane:
-    """Pixels of one plane, evenly drawn; all of them where the plane is small, so that every figure is exact then.
+    """Evenly drawn pixels of one plane.
 
-    A percentile p of a sample of n pixels is a percentile p +- sqrt(p (1 - p) / n) of the plane: with the 4 million of a
-    large plane, 99.8 +- 0.002 and 1 +- 0.005.
+    Small planes give all of their pixels, so that every figure is exact then. A percentile p of a
+    sample of n pixels is a percentile p +- sqrt(p (1 - p) / n) of the plane. With the 4 million of
+    a large plane, this is 99.8 +- 0.002 and 1 +- 0.005.
 
     Parameters
     ----------
@@ -47,7 +52,7 @@ class SampledPlane:
         return float(np.percentile(self.pixels, percent))
 
     def noise_sigma(self) -> float:
-        """Standard deviation of the pixel noise, as `intensity.noise_sigma` has it of the whole plane."""
+        """Standard deviation of the pixel noise, as `intensity.noise_sigma` of the whole plane."""
         if self.whole:
             return noise_sigma(self.pixels)
         return checkerboard_sigma(

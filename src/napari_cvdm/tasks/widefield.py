@@ -89,7 +89,9 @@ class Fluorescence:
     def condition(
         self, frame: np.ndarray, background: Background, lens: Lens | None = None
     ) -> NetworkInput:
-        """Signal above the dark level over one robust intensity of the whole image, and what a task makes of it.
+        """Signal above the dark level over one robust intensity of the whole image.
+
+        The result also holds what a task makes of this signal.
 
         Parameters
         ----------
@@ -102,7 +104,7 @@ class Fluorescence:
 
         Returns
         -------
-        Conditioned
+        NetworkInput
             One network unit is `gain` counts.
         """
         return finished(self._prepare(frame, *self._measure(frame, background, lens)))
@@ -121,7 +123,9 @@ class Fluorescence:
         )
 
     def scaled(self, frame: np.ndarray, counts: np.ndarray, numbers: FrameNumbers) -> NetworkInput:
-        """`condition` with the numbers of the whole image known: local, so a part gives what the whole gives there.
+        """`condition` with the numbers of the whole image known.
+
+        It is local, so a part gives what the whole gives there.
 
         Parameters
         ----------
@@ -133,7 +137,7 @@ class Fluorescence:
 
         Returns
         -------
-        Conditioned
+        NetworkInput
         """
         return finished(self._prepare(frame, counts, numbers))
 
@@ -144,7 +148,10 @@ class Fluorescence:
         numbers: FrameNumbers,
         region: tuple[int, int, int, int] | None = None,
     ) -> Generator[str, None, NetworkInput]:
-        """`scaled`, step by step; only the `region` and its surroundings will be looked at, where it is given."""
+        """`scaled`, step by step.
+
+        If `region` is given, only the region and its surroundings will be used.
+        """
         yield "intensity scale"
         return self._scale(frame, counts, numbers)
 
@@ -174,7 +181,10 @@ class Fluorescence:
     def survey(
         self, planes: Sequence[SampledPlane], request: RestoreRequest, reader: FrameReader
     ) -> "ScaledBlocks":
-        """The numbers of a whole frame, from samples of its pixels (less the dark-field image, where there is one)."""
+        """The numbers of a whole frame, from samples of its pixels.
+
+        The dark-field image is subtracted first where there is one.
+        """
         request.optics_value("pixel_um")
         (plane,) = planes
         level = plane.percentile(DARK_PERCENTILE) if takes_level(request.background) else 0.0
@@ -253,9 +263,11 @@ class Fluorescence:
 
 @dataclass(frozen=True, slots=True)
 class WidefieldX2(Fluorescence):
-    """Widefield fluorescence to twice the resolution on a grid twice as fine: all of the light, haze and background among it.
+    """Widefield fluorescence to twice the resolution on a grid twice as fine.
 
-    The image is deconvolved first by Richardson-Lucy of three strengths, with the PSF of its own microscope: the network knows the optics by it.
+    The result has all of the light, including haze and background. The image is first deconvolved
+    by Richardson-Lucy of three strengths, with the PSF of its own microscope. This brings the
+    optics into the network's input.
     """
 
     name: str = "widefield-x2"
@@ -292,7 +304,10 @@ class WidefieldX2(Fluorescence):
         numbers: FrameNumbers,
         region: tuple[int, int, int, int] | None = None,
     ) -> Generator[str, None, NetworkInput]:
-        """The baseline is the deconvolution of `BASELINE_STRENGTH`. Where there is a region, nothing is deconvolved far from it, and zero is there."""
+        """The deconvolution of `BASELINE_STRENGTH` is the initial estimate.
+
+        Where there is a region, nothing is deconvolved far from it, and zero is there.
+        """
         plain, scale = self._scale(frame, counts, numbers), numbers.scale
         yield "cut-off frequency"
         lens = numbers.lens or estimate_lens([counts], self.upsampling)
@@ -321,7 +336,10 @@ class WidefieldX2(Fluorescence):
     def _deconvolved_part(
         self, region: tuple[int, int, int, int] | None, counts: np.ndarray
     ) -> tuple[slice, slice]:
-        """Rows and columns of an image (Y, X) that decide what the networks see of a region; all of them without one."""
+        """Rows and columns of an image (Y, X) that determine the networks' input in a region.
+
+        Without a region, these are all of them.
+        """
         around = SURROUNDING_PX + self.surroundings_px
         top, bottom, left, right = (
             (0, counts.shape[0], 0, counts.shape[1]) if region is None else region
@@ -333,7 +351,10 @@ class WidefieldX2(Fluorescence):
 
 @dataclass(frozen=True, slots=True)
 class Denoise(Fluorescence):
-    """The expectation of a noisy fluorescence image on its own grid; `Conditioned.initial_estimate` is the image itself."""
+    """The expectation of a noisy fluorescence image on its own grid.
+
+    `NetworkInput.initial_estimate` is the image itself.
+    """
 
     name: str = "denoise"
     title: str = "One fluorescence image without its noise"
@@ -357,7 +378,10 @@ class ScaledBlocks:
     def prepare(
         self, frame: np.ndarray, background: Background, first: tuple[int, int]
     ) -> NetworkInput:
-        """A part of shape (1, Y, X), and the same part of the dark-field image where there is one."""
+        """Prepare a part of shape (1, Y, X).
+
+        The background is the same part of the dark-field image, where there is one.
+        """
         counts, _ = above_dark(frame[0], "none" if isinstance(background, str) else background)
         prepared, finer = self.task.scaled(frame, counts, self.frame_numbers), self.task.upsampling
         return replace(prepared, origin=(finer * first[0], finer * first[1]))
@@ -387,7 +411,10 @@ class ScaledBlocks:
 
 
 def takes_level(background: Background) -> bool:
-    """Whether the first percentile is taken off: what fills the field above a measured dark image belongs to the result."""
+    """Whether the first percentile is subtracted.
+
+    With a measured dark image, the light above it that fills the field belongs to the result.
+    """
     return isinstance(background, str) and background != "none"
 
 
@@ -398,8 +425,8 @@ def above_dark(image: np.ndarray, background: Background) -> tuple[np.ndarray, f
     ----------
     image : ndarray of shape (Y, X)
     background : {"auto", "none"} or ndarray of shape (Y, X)
-        ``auto``: the level is the first percentile, as the camera's own is not known. Else it is zero, of the counts above the dark image where
-        there is one.
+        ``auto``: the level is the first percentile, as the camera's own is not known. Otherwise the
+        level is zero, for the counts above the dark image where there is one.
 
     Returns
     -------

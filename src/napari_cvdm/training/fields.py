@@ -1,4 +1,4 @@
-"""One field for training: a measured image, conditioned as in use, and its truth in the same units."""
+"""One training field: a measured image, conditioned as in use, and its truth in the same units."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -33,10 +33,10 @@ class TrainingField:
     Parameters
     ----------
     channels : Tensor of shape (C, Y, X)
-    baseline, truth : Tensor of shape (uY, uX)
+    initial_estimate, truth : Tensor of shape (uY, uX)
     weight : float
-        Weight of its squared error: one over the squared error of the baseline (plus a floor), so that weak and strong
-        fields count alike.
+        Weight of the squared error: 1 / (squared error of the initial estimate + a floor), so that
+        weak and strong fields count alike.
     pixel_um : float, optional
         Pixel size of the measured image, where it is known.
     known : Tensor of shape (uY, uX), optional
@@ -97,7 +97,10 @@ def phase_field(
 def _with_truth(
     channels: Tensor, baseline: Tensor, frame: tuple[slice, slice], phase: np.ndarray
 ) -> TrainingField:
-    """The planes do not tell the mean over the frame, so that the truth is given that of the estimate."""
+    """A field whose truth gets the mean of the initial estimate over the frame.
+
+    The planes do not determine this mean.
+    """
     truth, known = baseline.clone(), torch.zeros_like(baseline)
     truth[frame] = torch.from_numpy(phase - phase.mean()).float() + baseline[frame].mean()
     known[frame] = 1
@@ -115,7 +118,10 @@ def fluorescence_field(
     lens: Lens | None = None,
     pixel_um: float | None = None,
 ) -> TrainingField:
-    """A fluorescence image (Y, X) and its truth (uY, uX) [counts of a camera pixel], both above the level that the task takes off the image."""
+    """A training field from a fluorescence image (Y, X) and its truth (uY, uX).
+
+    Both are in counts of a camera pixel, above the level that the task subtracts from the image.
+    """
     prepared = task.condition(counts[None], background, lens)
     truth = torch.from_numpy(truth_counts) / prepared.gain
     weight = _weight(truth, prepared.initial_estimate, ERROR_FLOOR_SIGNAL)
@@ -130,7 +136,10 @@ def fluorescence_field(
 
 
 def simulated_fluorescence(task: Fluorescence, pair: WidefieldPair, seed: int) -> TrainingField:
-    """A simulated pair as people would give it: with or without its dark level, its optics nearly right, or not known."""
+    """A training field from a simulated pair, as a user would give it.
+
+    It has its dark level or not. Its optics are nearly right, or not known.
+    """
     rng = np.random.default_rng((seed, 2))
     counts, truth = pair.counts, pair.truth
     background: Background = "auto"

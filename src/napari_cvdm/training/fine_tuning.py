@@ -1,4 +1,4 @@
-"""Fine-tuning as a person asks for it: from which model, with which pairs, in how much time; a recipe comes of it, and a model."""
+"""Fine-tuning: from a model, measured pairs and a time to a recipe and a new model."""
 
 from collections.abc import Generator
 from dataclasses import dataclass, field, replace
@@ -23,7 +23,9 @@ from napari_cvdm.training.validation import Validation
 RECIPE = "recipe.toml"
 PAIRS = "pairs"
 PRESETS_MIN = {"minutes (10 min)": 10.0, "an hour": 60.0, "overnight (8 h)": 480.0}
-LOWERED = 0.25  # of the learning rate that the model was made with: what it knows is to be bent, not forgotten
+# Factor for the learning rate that the model was made with. Its weights should be adapted, not
+# replaced.
+LOWERED = 0.25
 SOLVED_PLAN = {
     "pool_fields": 24,
     "fields_per_step": 0.1,
@@ -34,7 +36,7 @@ PATIENCE = 6
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LayerPairs:
-    """Measured images and their truths in memory; they are saved beside the recipe before anything is learned.
+    """Measured images and their truths in memory; they are saved beside the recipe before training.
 
     Parameters
     ----------
@@ -74,8 +76,8 @@ class FineTuning:
     folder : Path
         Of the run: recipe, saved pairs, log, state and model.
     minutes : float, optional
-        How long to train; None where the recipe's own numbers of steps count. Either way the looks at held-out fields are so
-        far apart that they take little of the time.
+        How long to train [min]. If None, the recipe's own numbers of steps count. In both cases the
+        evaluations on held-out fields are rare enough to take little of the time.
     layers : LayerPairs, optional
         Where the pairs of the recipe are not in files yet.
     device : str
@@ -89,7 +91,7 @@ class FineTuning:
 
 
 def plan_of(card: ModelCard) -> dict[str, Any]:
-    """Batch, patch, pool and weight of L_gamma that a model was made with, and a lower learning rate."""
+    """Batch, patch, pool and weight of L_gamma of a model's own training, with a lower rate."""
     made = {**FALLBACK_PLAN, **card.training.get("plan", {})}
     kept = {
         name: made[name] for name in ("batch", "patch_px", "alpha", "pool_fields") if name in made
@@ -142,7 +144,10 @@ def fine_tuning_recipe(
         licence=card.licence,
         limits=(
             *card.limits,
-            f"Fine-tuned from {card.name}: outside the images that it was tuned for, use that model.",
+            (
+                f"Fine-tuned from {card.name}: outside the images that it was tuned for, "
+                "use that model."
+            ),
         ),
         network=card.config(),
         start=start,

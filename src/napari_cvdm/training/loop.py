@@ -1,7 +1,8 @@
-"""The training loop: a page that reads aloud.
+"""The training loop.
 
-Stages follow each other: first the regression mean, then, around it, the denoiser with its schedule. `train` is a generator
-of `TrainStep`; ending the iteration stops the training, and the state in the folder resumes it.
+The stages follow each other: first the regression mean, then the denoiser with its schedule around
+this mean. `train` is a generator of `TrainStep`. Ending the iteration stops the training, and the
+state in the folder resumes it.
 """
 
 from collections.abc import Callable, Generator
@@ -44,8 +45,8 @@ class TrainStep:
     schedule : ScheduleNow, optional
         Where the schedule is, with every line of the log in the diffusion stage.
     preview : callable
-        (number) -> Preview or None: what the network makes of one of the held-out fields now. To be called before the next
-        step, in the thread that iterates.
+        (number) -> Preview or None: what the network now makes of one of the held-out fields. Call
+        it before the next step, in the thread that iterates.
     """
 
     stage: str
@@ -78,12 +79,12 @@ class Trained:
 
     @property
     def better(self) -> bool:
-        """Whether the new model is to be preferred: a lower CRPS on held-out fields, or nothing to compare with."""
+        """Whether the new model has a lower CRPS on held-out fields, or cannot be compared."""
         return self.score is None or self.start is None or self.score.crps < self.start.crps
 
     @property
     def verdict(self) -> str:
-        """How the new model scored beside the one that it began with, in one sentence; "" where there is nothing to compare."""
+        """A sentence that compares the new model's score with that of its start; "" without one."""
         if self.score is None or self.start is None:
             return ""
         rmse, crps = (
@@ -92,9 +93,15 @@ class Trained:
         judged = (
             "better"
             if self.better
-            else "NOT better: go on using the one that you have, or give more pairs, or train for longer"
+            else (
+                "NOT better: go on using the one that you have, or give more pairs, "
+                "or train for longer"
+            )
         )
-        return f"On held-out fields, beside {self.card.training['start']['model']}: RMSE {rmse:+.1%}, CRPS {crps:+.1%}; {judged}."
+        return (
+            f"On held-out fields, beside {self.card.training['start']['model']}: "
+            f"RMSE {rmse:+.1%}, CRPS {crps:+.1%}; {judged}."
+        )
 
 
 def train(request: TrainRequest) -> Generator[TrainStep, Stop | None, Trained]:
@@ -107,7 +114,8 @@ def train(request: TrainRequest) -> Generator[TrainStep, Stop | None, Trained]:
     Yields
     ------
     TrainStep
-        After every step. Sent `Stop.KEEP`, the stage ends there, and the next one begins or the model is saved.
+        After every step. If `Stop.KEEP` is sent, the stage ends there. Then the next stage begins,
+        or the model is saved.
 
     Returns
     -------
@@ -118,7 +126,8 @@ def train(request: TrainRequest) -> Generator[TrainStep, Stop | None, Trained]:
     RequestError
         Recipe, device or folder cannot be used.
     TrainingDiverged, CheckpointError
-        Gradients could not be used again and again; the disk is full. The last state in the folder is good.
+        The gradients were unusable too many times in a row, or the disk is full. The last state in
+        the folder is good.
     """
     recipe = read_recipe(request.recipe)
     resumed = load_state(Path(request.out), recipe.fingerprint) if request.resume else None

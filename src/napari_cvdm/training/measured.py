@@ -37,7 +37,8 @@ class Pair:
     truth : ndarray of shape (uY, uX)
         Fluorescence in any unit, phase in radians.
     optics : mapping
-        `pixel_um` and, for phase, `wavelength_um`, `medium_index` and `defocus_um`, and `condenser_na` if the condenser is open.
+        `pixel_um` and, for phase, `wavelength_um`, `medium_index` and `defocus_um`, and
+        `condenser_na` if the condenser is open.
     """
 
     name: str
@@ -53,7 +54,7 @@ class PairEntry:
     Parameters
     ----------
     view : str
-        The field of view that it belongs to: frames of one file stay together when fields are held out.
+        The field of view of the pair. Frames of one file stay together when fields are held out.
     load : callable
         () -> Pair.
     """
@@ -130,7 +131,7 @@ class MeasuredFields:
 
 
 def aligned(pair: Pair, task: str, *, register: bool) -> tuple[np.ndarray, np.ndarray]:
-    """A measured image and its truth, in the place, the unit and on the grid of what a model would make of it.
+    """A measured image and its truth, registered, with the unit and grid of a model's result.
 
     Parameters
     ----------
@@ -138,13 +139,14 @@ def aligned(pair: Pair, task: str, *, register: bool) -> tuple[np.ndarray, np.nd
     task : str
         Name of the task.
     register : bool
-        Whether a truth that lies beside its image is moved onto it; what the move brings in at the edge is cut off.
+        Whether a shifted truth is moved onto its image. The edge that the shift fills is cut off.
 
     Returns
     -------
     measured : ndarray of shape (P, Y, X)
     truth : ndarray of shape (uY, uX), float64
-        Phase [rad] without its mean, or counts of a camera pixel above the dark level of the measured image.
+        Phase [rad] without its mean, or counts of a camera pixel above the dark level of the
+        measured image.
 
     Raises
     ------
@@ -168,7 +170,8 @@ def _check_shape(pair: Pair, task: Task) -> None:
         )
     if pair.truth.shape != wanted:
         raise PairError(
-            f"{pair.name}: the truth has {pair.truth.shape} pixels and the measured image {pair.measured.shape[-2:]}; "
+            f"{pair.name}: the truth has {pair.truth.shape} pixels and the measured image "
+            f"{pair.measured.shape[-2:]}; "
             f"{task.name} needs a truth of {wanted} pixels. Crop or resample it."
         )
 
@@ -186,7 +189,8 @@ def _aligned_fluorescence(
     )
     inner = _inner(found.distance_px if register else 0, pair.measured.shape[-2:])
     kept = pair.measured[(slice(None), *inner)]
-    # The unit of a truth is arbitrary; blurred, it must be the measured signal: counts of a camera pixel above the dark level.
+    # The unit of a truth is arbitrary. The blurred truth must match the measured signal: counts of
+    # a camera pixel above the dark level.
     zero = (dark_level(kept[0]) - found.offset) / found.gain
     return kept, found.gain * (truth - zero)[_finer(inner, factor)]
 
@@ -216,7 +220,7 @@ def _empty(plane: np.ndarray, level: float, rng: np.random.Generator) -> np.ndar
 
 
 def _inner(distance_px: float, shape: tuple[int, ...]) -> tuple[slice, slice]:
-    """What is left when the edge that a move brings in is cut off: whole pixels of the measured image."""
+    """The area without the edge that a shift fills, in whole pixels of the measured image."""
     margin = int(np.ceil(distance_px)) + (BORDER_PX if distance_px else 0)
     return slice(margin, shape[0] - margin), slice(margin, shape[1] - margin)
 
@@ -231,7 +235,8 @@ def _phase_optics(pair: Pair) -> tuple[Microscope, tuple[float, ...], float]:
     missing = [name for name in NEEDED_FOR_PHASE if pair.optics.get(name) is None]
     if missing:
         raise RequestError(
-            f"{pair.name}: {', '.join(missing)} not known; give them beside the folders in the recipe."
+            f"{pair.name}: {', '.join(missing)} not known; give them beside the folders in the "
+            "recipe."
         )
     values = {name: float(pair.optics[name]) for name in NEEDED_FOR_PHASE[:3]}
     defocus_um, condenser_na = (
@@ -240,7 +245,8 @@ def _phase_optics(pair: Pair) -> tuple[Microscope, tuple[float, ...], float]:
     )
     if len(defocus_um) != len(pair.measured):
         raise RequestError(
-            f"{pair.name}: has {len(pair.measured)} planes, but defocus_um has {len(defocus_um)} positions; give one position for each plane, in their order."
+            f"{pair.name}: has {len(pair.measured)} planes, but defocus_um has {len(defocus_um)} "
+            "positions; give one position for each plane, in their order."
         )
     check_condenser(condenser_na, values["medium_index"])
     return Microscope(**values, na=pair.optics.get("na")), defocus_um, condenser_na

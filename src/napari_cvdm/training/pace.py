@@ -17,7 +17,8 @@ from napari_cvdm.training.stage_run import StageRun
 from napari_cvdm.training.stages import NoiseDraw, Stage, stages_of
 
 MEASURED_STEPS = 3
-MEAN_SHARE = 0.4  # of the time: what the mean learns is the larger part of the error, but its steps are the cheaper ones
+# Share of the time. The mean accounts for the larger part of the error, but its steps are cheaper.
+MEAN_SHARE = 0.4
 LOOKS = 12  # at held-out fields, in a stage
 LOOKING_SHARE = 0.15  # of the time, at most
 FORWARD_SHARE = 1 / 3  # of a step: the backward pass takes twice as long
@@ -33,7 +34,9 @@ class Pace:
 
 
 class TimeLeft:
-    """Seconds until a training ends, from how long its steps have taken and, for stages to come, from the measured pace.
+    """Estimate the seconds until a training ends.
+
+    The estimate uses the duration of the steps so far and, for later stages, the measured pace.
 
     Parameters
     ----------
@@ -161,7 +164,10 @@ def timed(recipe: Recipe, pace: Pace, minutes: float) -> Recipe:
 
 
 def looked_at(recipe: Recipe, pace: Pace) -> Recipe:
-    """The recipe with so many steps between two looks that there are enough of them, and that they take no more than their share of the time."""
+    """The recipe with an adapted number of steps between two looks at held-out fields.
+
+    There are enough looks, and they do not take more than their share of the time.
+    """
     looked, plan = recipe.validation, recipe.plan
     evaluation_s = (
         FORWARD_SHARE

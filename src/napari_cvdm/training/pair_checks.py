@@ -1,4 +1,4 @@
-"""Whether a measured image and its truth belong together: same field, same place, same scale, light that was not cut off."""
+"""Check that a measured image and its truth agree in field, place and scale, without saturation."""
 
 from dataclasses import dataclass
 
@@ -25,12 +25,13 @@ BLURS_PX = (
     3.0,
 )  # of a widefield image beside its truth, in its own pixels
 BORDER_PX = 8
-FADED = 0.5  # share of each side over which an image fades to nothing: its frame must not be what is registered
+# Share of each side over which an image fades to zero, so that its frame is not registered.
+FADED = 0.5
 REFINEMENTS = 3
 
 
 class PairError(RequestError):
-    """A pair that must not be learned from: shifted, of another field or scale, of opposite sign, saturated."""
+    """A pair that cannot be used: shifted, of another field or scale, inverted or saturated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +43,8 @@ class Agreement:
     correlation : float
         Pearson's, after the truth was made comparable.
     shift_px : tuple of float
-        (y, x) by which the truth must be moved to lie on the measured image, in pixels of that image.
+        (y, x) by which the truth must be moved to lie on the measured image, in pixels of that
+        image.
     gain : float
         Units of the measured image for one unit of the truth (1 for phase).
     offset : float
@@ -71,7 +73,10 @@ def binned(image: np.ndarray, factor: int) -> np.ndarray:
 
 
 def compared_widefield(measured: np.ndarray, truth: np.ndarray, factor: int) -> Agreement:
-    """A fluorescence image (Y, X) and a truth `factor` times finer: blurred until it is most alike, registered, then fitted."""
+    """Compare a fluorescence image (Y, X) with a truth that is `factor` times finer.
+
+    The truth is blurred until it is most similar, then registered, then fitted.
+    """
     coarse = binned(truth.astype(np.float64), factor)
     blurred = max(
         (gaussian_filter(coarse, sigma) for sigma in BLURS_PX),
@@ -98,7 +103,10 @@ def compared_widefield(measured: np.ndarray, truth: np.ndarray, factor: int) -> 
 
 
 def compared_phase(baseline: np.ndarray, truth: np.ndarray) -> Agreement:
-    """US-TIE's phase and a true phase on one grid, both without their slow waves, of which defocused planes say little."""
+    """Compare US-TIE's phase with a true phase on the same grid.
+
+    Both are compared without low spatial frequencies, because defocused planes measure these badly.
+    """
     slow = max(4.0, min(truth.shape) / 16)
     first, second = (
         image - gaussian_filter(image, slow)
@@ -113,7 +121,10 @@ def compared_phase(baseline: np.ndarray, truth: np.ndarray) -> Agreement:
 
 
 def _shift(reference: np.ndarray, moving: np.ndarray) -> tuple[float, float]:
-    """The shift that lays one image on the other, refined on what the last one left: the frame pulls each estimate towards zero."""
+    """The shift that registers one image to the other.
+
+    It is refined on the remaining shift, because the frame biases each estimate towards zero.
+    """
     fade = np.outer(*(tukey(size, FADED) for size in reference.shape))
     total = np.zeros(2)
     for _ in range(REFINEMENTS):
@@ -143,21 +154,25 @@ def check_agreement(name: str, found: Agreement, *, register: bool, signed: bool
     register : bool
         Whether a shift will be taken out.
     signed : bool
-        Whether a truth of opposite sign has a meaning (phase: the signs of the positions are wrong).
+        Whether the sign of the truth is meaningful. For phase, an opposite sign means that the
+        signs of the positions are wrong.
     """
     if signed and found.correlation < -LEAST_CORRELATION:
         raise PairError(
-            f"{name}: the truth has the opposite sign of what the planes say; reverse the sign of all positions in defocus_um, or the order of the planes."
+            f"{name}: the truth has the opposite sign of what the planes say; reverse the sign of "
+            "all positions in defocus_um, or the order of the planes."
         )
     if found.correlation < LEAST_CORRELATION:
         raise PairError(
-            f"{name}: measured image and truth have a correlation of {found.correlation:.2f} (at least {LEAST_CORRELATION} is needed); "
+            f"{name}: measured image and truth have a correlation of {found.correlation:.2f} (at "
+            f"least {LEAST_CORRELATION} is needed); "
             "are they of the same field, and is the truth the sharper one?"
         )
     if found.distance_px > LARGEST_SHIFT_PX and not register:
         down, right = found.shift_px
         raise PairError(
-            f"{name}: the truth lies {-down:+.2f} px down and {-right:+.2f} px right of the measured image (at most {LARGEST_SHIFT_PX} px is allowed); "
+            f"{name}: the truth lies {-down:+.2f} px down and {-right:+.2f} px right of the "
+            f"measured image (at most {LARGEST_SHIFT_PX} px is allowed); "
             "say register = true to have it moved, or register the pair."
         )
 
@@ -169,12 +184,13 @@ def check_saturation(name: str, measured: np.ndarray) -> None:
     share = float((measured >= np.iinfo(measured.dtype).max).mean())
     if share > MOST_SATURATED:
         raise PairError(
-            f"{name}: {share:.0%} of its pixels are saturated (at most {MOST_SATURATED:.0%} are allowed); leave this pair out."
+            f"{name}: {share:.0%} of its pixels are saturated (at most {MOST_SATURATED:.0%} are "
+            "allowed); leave this pair out."
         )
 
 
 def moved_truth(truth: np.ndarray, shift_px: tuple[float, float], factor: int) -> np.ndarray:
-    """The truth, moved by a shift given in measured pixels; what comes in from outside repeats the edge."""
+    """The truth, moved by a shift in measured pixels; the edge values fill the empty border."""
     return shift(
         truth.astype(np.float64), [factor * one for one in shift_px], order=3, mode="nearest"
     )

@@ -1,4 +1,4 @@
-"""Pairs as they lie on a disk: two folders, the published data as they are downloaded, the arrays of the official code."""
+"""Pairs in files: two folders, the published data as downloaded, or arrays of the official code."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -66,7 +66,8 @@ class Folders:
         lonely = sorted(measured.keys() ^ truth.keys())
         if lonely:
             raise RequestError(
-                f"{', '.join(lonely[:5])}: in one folder only; each image in {self.measured} needs a truth of the same name in {self.truth}."
+                f"{', '.join(lonely[:5])}: in one folder only; each image in {self.measured} needs "
+                f"a truth of the same name in {self.truth}."
             )
         return [
             entry
@@ -79,7 +80,8 @@ class Folders:
         shapes = [stack.array.shape[: len(_looped(stack))] for stack in (first, second)]
         if shapes[0] != shapes[1]:
             raise RequestError(
-                f"{name}: the measured file has frames {shapes[0]} and the truth {shapes[1]}; each frame needs its truth."
+                f"{name}: the measured file has frames {shapes[0]} and the truth {shapes[1]}; each "
+                "frame needs its truth."
             )
         for index in product(*(range(size) for size in shapes[0])):
             yield PairEntry(view=name, load=partial(self._load, name, measured, truth, index, task))
@@ -120,7 +122,9 @@ class Folders:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BioSR:
-    """``[biosr]``: the folders of BioSR as they are downloaded: for each cell raw SIM frames at rising levels of signal, and the SIM reconstruction.
+    """``[biosr]``: the folders of BioSR as they are downloaded.
+
+    Each cell has raw SIM frames at rising levels of signal, and the SIM reconstruction.
 
     Parameters
     ----------
@@ -137,7 +141,10 @@ class BioSR:
     @property
     def said(self) -> str:
         """For the card."""
-        return f"BioSR (Qiao et al., Nat. Methods 18, 194, 2021), levels {self.levels[0]} to {self.levels[1]}"
+        return (
+            f"BioSR (Qiao et al., Nat. Methods 18, 194, 2021), levels {self.levels[0]} "
+            f"to {self.levels[1]}"
+        )
 
     def entries(self, task: str) -> list[PairEntry]:
         """Every level of every cell."""
@@ -150,7 +157,8 @@ class BioSR:
         ]
         if not found:
             raise RequestError(
-                f"{self.folder}: no {SIM_FRAMES}NN.mrc of levels {self.levels} with its SIM reconstruction in it; give the folder of a structure of BioSR."
+                f"{self.folder}: no {SIM_FRAMES}NN.mrc of levels {self.levels} with its SIM "
+                "reconstruction in it; give the folder of a structure of BioSR."
             )
         return found
 
@@ -180,7 +188,9 @@ def _biosr_pair(raw: Path, truth: Path) -> Pair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrays:
-    """``[arrays]``: the arrays of the official code, x and y of shape (N, Y, X, C) with values in [-1, 1].
+    """``[arrays]``: the arrays of the official code, x and y.
+
+    They have the shape (N, Y, X, C) and values in [-1, 1].
 
     Parameters
     ----------
@@ -219,7 +229,8 @@ class Arrays:
         first, second = _array(self.x, "x"), _array(self.y, "y")
         if first.ndim != 4 or second.ndim != 4 or len(first) != len(second):
             raise RequestError(
-                f"{self.x}, {self.y}: shapes are {first.shape} and {second.shape}; both must be (N, Y, X, C) with the same N."
+                f"{self.x}, {self.y}: shapes are {first.shape} and {second.shape}; both must be "
+                "(N, Y, X, C) with the same N."
             )
         return [
             PairEntry(view=str(number), load=partial(self._load, number, task))
@@ -247,7 +258,7 @@ class Arrays:
 
 
 def _check_optics(pairs: Folders | Arrays) -> None:
-    """OpticsError if the positions of the planes or the condenser that a recipe gives are not allowed."""
+    """Raise OpticsError if the defocus positions or the condenser of a recipe are not allowed."""
     if pairs.defocus_um is not None:
         check_defocus(pairs.defocus_um)
     if pairs.condenser_na is not None:
@@ -264,7 +275,8 @@ def _array(path: str, name: str) -> np.ndarray:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # NumPy and zipfile let through whatever a damaged file makes happen
         raise RequestError(
-            f"{path} cannot be read ({one_line(error)}); a .npy file, or a .npz file with arrays x and y is needed."
+            f"{path} cannot be read ({one_line(error)}); a .npy file, or a .npz file with arrays x "
+            "and y is needed."
         ) from None
 
 
@@ -299,5 +311,6 @@ def _check_pixel(name: str, measured_um: float | None, truth_um: float | None, f
     if measured_um and truth_um and abs(truth_um * factor / measured_um - 1) > PIXEL_TOLERANCE:
         wanted = measured_um / factor
         raise RequestError(
-            f"{name}: pixels are {measured_um:g} um, and those of the truth {truth_um:g} um; {wanted:g} um is needed for the truth."
+            f"{name}: pixels are {measured_um:g} um, and those of the truth {truth_um:g} um; "
+            f"{wanted:g} um is needed for the truth."
         )

@@ -1,4 +1,7 @@
-"""Images in memory as the files of a pair: a training that was started from layers can be repeated from its folder."""
+"""Save images in memory as files of pairs.
+
+A training that was started from layers can then be repeated from its folder.
+"""
 
 from collections.abc import Generator
 from itertools import product
@@ -24,8 +27,8 @@ def save_pairs(
     Parameters
     ----------
     measured : ImageStack
-        Axes (..., Y, X), for phase (..., P, Y, X). Frames along T (or an axis without a name) and S are fields of view;
-        frames along Z and C belong to one.
+        Axes (..., Y, X), for phase (..., P, Y, X). Frames along T (or an axis without a name) and S
+        are fields of view; frames along Z and C belong to one.
     truth : ImageStack
         The same axes and frames without P, on a grid that is as much finer as the task says.
     task : str
@@ -84,7 +87,8 @@ def _check_frames(measured: ImageStack, truth: ImageStack) -> None:
             for one in frames
         ]
         raise RequestError(
-            f"{measured.source} has {said[0]}, and {truth.source} {said[1]}; each frame needs its truth, so both need the same axes before Y and X."
+            f"{measured.source} has {said[0]}, and {truth.source} {said[1]}; each frame needs its "
+            "truth, so both need the same axes before Y and X."
         )
 
 

@@ -1,4 +1,7 @@
-"""One process or many, in full or mixed precision, with or without accumulated gradients: accelerate knows how."""
+"""Training with accelerate.
+
+It uses one or more processes, full or mixed precision, and accumulates gradients if needed.
+"""
 
 import os
 from contextlib import AbstractContextManager
@@ -17,19 +20,24 @@ PRECISIONS = {"fp32": "no", "bf16": "bf16"}
 
 
 def is_first_process() -> bool:
-    """Whether this process is the only one, or the first that torchrun started: the one that asks, writes and speaks."""
+    """Whether this process is the only one, or the first that torchrun started.
+
+    Only the first process asks the user, writes files and prints.
+    """
     return int(os.environ.get("RANK", "0")) == 0
 
 
 class Processes:
     """All processes of a training, of which this is one.
 
-    A batch is that of one process alone, cut in equal parts: gradients are the same, whatever the number of processes and of accumulated parts.
+    The batch has the size that one process alone would use, and is cut into equal parts. The
+    gradients therefore do not depend on the number of processes and of accumulated parts.
 
     Parameters
     ----------
     device : str
-        As for `pick_device`; with several processes (torchrun) each takes the accelerator of its rank.
+        As for `pick_device`. With several processes (torchrun), each takes the accelerator of its
+        rank.
     precision : {"fp32", "bf16"}
     accumulate : int
         Parts of a batch that are evaluated one after the other.
@@ -109,7 +117,11 @@ class Processes:
         self.accelerator.wait_for_everyone()
 
     def close(self) -> None:
-        """Leave the group: threads of it that are still there when Python ends would abort the process, and the wrapped models hold on to them."""
+        """Leave the process group.
+
+        Threads of the group that still exist when Python ends would abort the process. The wrapped
+        models keep references to these threads.
+        """
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             self.accelerator.free_memory()
             torch.distributed.destroy_process_group()

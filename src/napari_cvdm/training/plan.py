@@ -36,7 +36,8 @@ class Plan:
     batch, patch_px : int
         Patches in a batch; their side on the input grid, a multiple of the network's alignment.
     learning_rate : float
-        Peak of the one-cycle schedule: a short warm-up, then a cosine to zero, in each of the two stages.
+        Peak of the one-cycle schedule: a short warm-up, then a cosine to zero, in each of the two
+        stages.
     ema_decay : float
         Of the averaged weights that are kept.
     pool_fields : int
@@ -46,15 +47,19 @@ class Plan:
     fields : int
         Different fields of a simulation, learned from again and again; 0 for new ones without end.
     foreground, blank : float
-        Shares of the patches that are cut where there is something, and from empty fields. A simulation has empty fields of its own.
+        Shares of the patches that are cut where there is signal, and from empty fields. A
+        simulation makes its own empty fields.
     alpha : float
         Weight of L_gamma (1e-3 in the paper).
     joint : bool
-        True gives one loss to denoiser and schedule, as published; False trains the denoiser with its own squared error.
+        True trains denoiser and schedule with one loss, as published. False trains the denoiser
+        with its own squared error.
     precision : {"fp32", "bf16"}
-        Of the convolutions while training; bf16 halves the time of a step where the processor has it.
+        Of the convolutions during training. bf16 halves the time of a step where the processor
+        supports it.
     accumulate : int
-        Equal parts that a batch is evaluated in, one after the other, where memory is short; gradients are the same.
+        Number of equal parts in which a batch is evaluated, one after the other, where memory is
+        short. The gradients are the same.
     log_every, save_every : int
         Steps between log lines and between checkpoints.
     """
@@ -91,11 +96,13 @@ class Plan:
                 )
         if not self.learning_rate > 0 or not self.ema_decay < 1:
             raise RequestError(
-                f"[plan] learning_rate is {self.learning_rate} and ema_decay {self.ema_decay}; above 0 and below 1 are needed, such as 1e-3 and 0.999."
+                f"[plan] learning_rate is {self.learning_rate} and ema_decay {self.ema_decay}; "
+                "above 0 and below 1 are needed, such as 1e-3 and 0.999."
             )
         if self.foreground > 1 or self.blank > 1:
             raise RequestError(
-                f"[plan] foreground is {self.foreground} and blank {self.blank}; shares from 0 to 1 are needed."
+                f"[plan] foreground is {self.foreground} and blank {self.blank}; shares from 0 to "
+                "1 are needed."
             )
         if self.precision not in ("fp32", "bf16"):
             raise RequestError(

@@ -20,7 +20,10 @@ CANDIDATES = 8  # places of which a foreground patch takes the one with the most
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Batch:
-    """Patches: channels (B, C, Y, X), baseline, truth and weight of the squared error (B, 1, uY, uX)."""
+    """Patches: channels (B, C, Y, X), and three maps (B, 1, uY, uX).
+
+    The maps are the initial estimate, the truth and the weight of the squared error.
+    """
 
     channels: Tensor = field(repr=False)
     initial_estimate: Tensor = field(repr=False)
@@ -32,7 +35,8 @@ class Batch:
 class PatchLocation:
     """Where a patch is cut and how it is laid: top, left, quarter turns, mirrored or not.
 
-    Turning and mirroring respect the physics of all tasks: pixels are square, and neither propagation nor a round pupil prefers a direction.
+    Rotations by 90 degrees and mirroring are valid for the physics of all tasks. Pixels are square,
+    and neither propagation nor a round pupil has a preferred direction.
     """
 
     top: int
@@ -49,7 +53,11 @@ class PatchLocation:
         return part.flip(-1) if self.mirror else part
 
     def cut_with_fine(self, channels: Tensor, side: int, fine: int, factor: int) -> Tensor:
-        """The patch of channels (C, Y, X) of which the last `fine` are `factor`^2 pixels of finer images each: those turn among themselves, too."""
+        """The patch of channels (C, Y, X), with fine channels.
+
+        The last `fine` channels are the `factor`^2 pixels of finer images. These pixels are turned
+        and mirrored on the fine grid.
+        """
         plain = self.cut(channels[: len(channels) - fine], side, 1)
         if not fine:
             return plain
@@ -63,7 +71,8 @@ class FieldPool:
     Parameters
     ----------
     source : FieldSource
-        Fields are made when a patch of them is first wanted: one of many processes makes only what it needs.
+        Fields are made when a patch of them is first needed. With several processes, each makes
+        only the fields that it needs.
     size : int
         A source with fewer fields is held whole, and nothing of it is replaced.
     rate : float
@@ -93,14 +102,15 @@ class FieldPool:
         self._one_at_a_time = Lock()  # the next batch is made while one is learned from
 
     def batch(self, step: int, count: int, side: int, part: slice = slice(None)) -> Batch:
-        """Random patches of side `side` (input pixels), turned and mirrored, for one step; or a part of them.
+        """Random patches for one step, turned and mirrored, or a part of them.
 
         Parameters
         ----------
         step : int
         count, side : int
+            Number of patches, and their side [input pixels].
         part : slice
-            Of the `count` patches; the others are chosen, but neither made nor cut.
+            Of the `count` patches. The others are chosen, but neither made nor cut.
         """
         newest = self._size + int(step * self._rate)
         rng = np.random.default_rng((self._seed, step))
@@ -136,7 +146,8 @@ class FieldPool:
         if min(entry.channels.shape[-2:]) < side:
             held = " x ".join(str(size) for size in entry.channels.shape[-2:])
             raise RequestError(
-                f"[plan] patch_px is {side}, and one of the images has {held} px; choose a patch that fits into every image."
+                f"[plan] patch_px is {side}, and one of the images has {held} px; choose a patch "
+                "that fits into every image."
             )
         places = [
             self._place(entry, side, rng)

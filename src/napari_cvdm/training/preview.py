@@ -1,4 +1,4 @@
-"""What the network makes of a held-out field while it is trained, and where its schedule is: something to look at."""
+"""Preview of a training: the reconstruction of a held-out field, and the current schedule."""
 
 from dataclasses import dataclass, field
 

@@ -89,7 +89,8 @@ class Recipe:
         smallest = side if self.simulation is None else self.simulation.smallest_px
         if side % unit or side > smallest:
             raise RequestError(
-                f"[plan] patch_px is {side}; a multiple of {unit} is needed that the smallest simulated field ({smallest} px) holds."
+                f"[plan] patch_px is {side}; a multiple of {unit} is needed that the smallest "
+                f"simulated field ({smallest} px) holds."
             )
 
     def split(self) -> Split:
@@ -171,7 +172,8 @@ def _known(kind: type, values: dict[str, Any], section: str, path: Path) -> dict
     unknown = sorted(set(values) - allowed)
     if unknown:
         raise RequestError(
-            f"{path}: [{section}] has {', '.join(unknown)}; allowed are {', '.join(sorted(allowed))}."
+            f"{path}: [{section}] has {', '.join(unknown)}; allowed are "
+            f"{', '.join(sorted(allowed))}."
         )
     return {
         name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
@@ -198,22 +200,25 @@ def _network_of(start: InitialModel, task: str, values: dict[str, Any], path: Pa
     """The network of the model to start from."""
     if "network" in values:
         raise RequestError(
-            f"{path}: [network] and [start] are both given; the network is that of {start.model}, so leave [network] out."
+            f"{path}: [network] and [start] are both given; the network is that of {start.model}, "
+            "so leave [network] out."
         )
     card = read_card(model_folder(start.model))
     if card.task != task:
         raise RequestError(
-            f"{path}: [start] model {start.model} is for {card.task}, and the recipe for {task}; choose another model."
+            f"{path}: [start] model {start.model} is for {card.task}, and the recipe for {task}; "
+            "choose another model."
         )
     return card.config()
 
 
 def _data(task: str, values: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Where pairs come from: one section of measured pairs, or a simulation with or without clean images."""
+    """The source of pairs: one section of measured pairs, or a simulation with optional images."""
     named = [name for name in (*PAIRS, "simulation") if name in values]
     if len(named) > 1 or ("clean" in values and set(named) & set(PAIRS)):
         raise RequestError(
-            f"{path}: {' and '.join(f'[{name}]' for name in named)} are both given; one says where pairs come from."
+            f"{path}: {' and '.join(f'[{name}]' for name in named)} are both given; one says where "
+            "pairs come from."
         )
     if named and named[0] in PAIRS:
         kind = PAIRS[named[0]]
@@ -264,8 +269,8 @@ def read_recipe(path: str | Path) -> Recipe:
     Parameters
     ----------
     path : path
-        Sections ``[network]``, ``[simulation]``, ``[plan]`` beside the top-level entries of `Recipe`. Folders and files that it
-        names are relative to its own folder.
+        Sections ``[network]``, ``[simulation]``, ``[plan]`` beside the top-level entries of
+        `Recipe`. Folders and files that it names are relative to its own folder.
 
     Returns
     -------
@@ -286,7 +291,8 @@ def read_recipe(path: str | Path) -> Recipe:
         RecursionError,
     ) as error:  # what is no TOML and no UTF-8 is a ValueError
         raise RequestError(
-            f"the recipe {path} cannot be read ({one_line(error)}); recipes/smoke.toml is an example."
+            f"the recipe {path} cannot be read ({one_line(error)}); recipes/smoke.toml is an "
+            "example."
         ) from None
     try:
         task = values.get("task")

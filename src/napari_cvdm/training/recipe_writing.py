@@ -1,4 +1,4 @@
-"""A recipe as a file, whole: what was left to a default is written too, so that it stays what it was."""
+"""Write a complete recipe file; defaults are written too, so that later versions keep them."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +21,8 @@ def recipe_text(recipe: Recipe, beside: Path | None = None) -> str:
     ----------
     recipe : Recipe
     beside : Path, optional
-        Folder of the file: what lies in it is named relative to it, so that both can be moved together.
+        Folder of the file. Paths inside it are written relative to it, so that both can be moved
+        together.
 
     Returns
     -------

@@ -30,7 +30,8 @@ class RunLog:
     ----------
     folder : path
     resumed : tuple of (str, int), optional
-        Stage and step that the training goes on from: lines of steps that are about to be made again go.
+        Stage and step at which the training resumes. Lines of later steps are removed, because
+        these steps are done again.
     """
 
     def __init__(self, folder: Path, resumed: tuple[str, int] | None = None) -> None:

@@ -110,7 +110,7 @@ class Session:
         return run
 
     def batches(self, first: int, steps: int) -> Generator[Parts, None, None]:
-        """The parts of each step's batch that belong here; the next one is made while one is being learned from."""
+        """The parts of each step's batch for this process; the next ones are made in advance."""
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="training data") as ahead:
             coming = self._begun(ahead, first, steps)
             for step in range(first, steps):
@@ -119,12 +119,14 @@ class Session:
                 yield parts
 
     def _begun(self, ahead: ThreadPoolExecutor, step: int, steps: int) -> "Future[Parts] | None":
-        """The parts of a step, in the making; None where there is no such step, or no thread may start any more."""
+        """Start to make the parts of a step; None after the last step or if no thread may start."""
         if step >= steps:
             return None
         try:
             return ahead.submit(self._parts, step)
-        except RuntimeError:  # the interpreter is on its way out: the training will be told to stop, and must come as far as that
+        except RuntimeError:
+            # The interpreter is shutting down. The training will be told to stop, and must continue
+            # until then.
             return None
 
     def _parts(self, step: int) -> Parts:
@@ -161,7 +163,7 @@ class Session:
         return score.centre_rmse if run.stage.name == "mean" else score.crps
 
     def findings(self, run: StageRun, score: Score | None) -> tuple[Finding, ...]:
-        """What is wrong with the training, if anything, with the score of a look that was just taken."""
+        """What is wrong with the training, with the score of the last look if there is one."""
         found = gradient_findings(run.counts.skipped, run.done)
         if score is not None:
             judged = self._judged(run, score)
@@ -193,7 +195,7 @@ class Session:
         return network.rate(network.features(batch.channels, network.mean_residual(batch.channels)))
 
     def preview(self, run: StageRun, number: int = 0) -> Preview | None:
-        """What the averaged weights make of one of the held-out fields now; None where none is held out."""
+        """Reconstruction of a held-out field by the averaged weights; None if none is held out."""
         fields = self._held_out
         return (
             previewed(run.averaged(), fields[number % len(fields)], self.recipe.validation)
@@ -260,7 +262,7 @@ class Session:
 
 
 def first_network(recipe: Recipe) -> CVDM:
-    """The network that a recipe begins with: that of its start, or one with random weights of its seed."""
+    """The network at the start: that of the initial model, or one with seeded random weights."""
     if recipe.start is not None:
         return deepcopy(load_model(recipe.start.model).network).train()
     torch.manual_seed(recipe.seed)

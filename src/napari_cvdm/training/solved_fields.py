@@ -1,7 +1,9 @@
-"""Simulated fields that went through the inversion or deconvolution, kept on disk: solved once, cut into patches in every epoch.
+"""Simulated fields after inversion or deconvolution, kept on disk.
 
-One NPZ file a field, named by its number, complete before it takes its name: a run that was killed goes on where it stopped. A record
-beside them says of which seed, ranges and version they are, so that no folder holds fields of two kinds.
+They are solved once and cut into patches in every epoch. Each field is one NPZ file, named by its
+number. A file is written completely before it gets its name, so that a killed run resumes where it
+stopped. A record beside the files stores the seed, the ranges and the version, so that a folder
+never holds fields of two kinds.
 """
 
 import json
@@ -43,7 +45,7 @@ class SolvedField:
 
 
 def solve_field(seed: int, ranges: PhaseRanges, draw: DrawPhase = draw_phase) -> SolvedField:
-    """Simulate one field and invert it as a user's image would be; parameters as of `simulate_phase`."""
+    """Simulate one field and invert it as a user's image; parameters as of `simulate_phase`."""
     pair = simulate_phase(seed, ranges, draw)
     weight = torch.from_numpy(inverse_variance(pair.planes)).float()
     estimate = finished(
@@ -130,7 +132,12 @@ def load_training_field(path: Path) -> TrainingField:
 def solve_missing(
     folder: Path, ranges: PhaseRanges | WidefieldRanges, seed: int, numbers: range
 ) -> Iterator[int]:
-    """Solve and keep every field of these numbers that is not there yet, one at a time; yields each number when it is done.
+    """Solve and save every missing field of these numbers, one at a time.
+
+    Yields
+    ------
+    int
+        The number of each field, when it is saved.
 
     Raises
     ------
@@ -163,7 +170,7 @@ def ranges_entry(ranges: PhaseRanges | WidefieldRanges) -> dict[str, Any]:
 
 
 def check_record(folder: Path, made_of: dict[str, Any]) -> None:
-    """Compare what fields are to be made of with what is written beside them, where it is; RequestError where it differs."""
+    """Raise RequestError if the record beside the fields exists and differs from `made_of`."""
     path = folder / RECORD
     if not path.exists():
         return
@@ -171,5 +178,6 @@ def check_record(folder: Path, made_of: dict[str, Any]) -> None:
     different = sorted(name for name in wanted if kept.get(name) != wanted[name])
     if different:
         raise RequestError(
-            f"{path}: the fields in this folder have other {', '.join(different)}; name another folder, or delete this one."
+            f"{path}: the fields in this folder have other {', '.join(different)}; name another "
+            "folder, or delete this one."
         )

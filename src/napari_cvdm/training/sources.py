@@ -1,4 +1,4 @@
-"""Where fields come from: sources that are pure functions of an index, and how fields are held out of them."""
+"""Sources of fields, as pure functions of an index, and the choice of held-out fields."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -103,7 +103,10 @@ class SolvedFields:
         """The files that are there now, in order; RequestError where there is none."""
         paths = sorted(Path(self.folder).glob("*.npz"))
         if not paths:
-            command = f"napari-cvdm simulate phase --solved --out {self.folder}, or with widefield in place of phase"
+            command = (
+                f"napari-cvdm simulate phase --solved --out {self.folder}, "
+                "or with widefield in place of phase"
+            )
             raise RequestError(f"{self.folder}: no solved field in it; make them with {command}.")
         return paths
 
@@ -135,12 +138,16 @@ class SolvedSource:
 
 
 def split_solved(fields: SolvedFields, ranges: Ranges, seed: int, held_out: int) -> "Split":
-    """Solved fields of these ranges, the first of them held out, so that files that are added later are learned from."""
+    """Solved fields of these ranges; the first ones are held out.
+
+    Files that are added later are therefore used for training.
+    """
     paths = fields.paths()
     check_record(Path(fields.folder), ranges_entry(ranges))
     if len(paths) <= held_out:
         raise RequestError(
-            f"{fields.folder}: {len(paths)} solved fields, and {held_out} are to be held out; make more."
+            f"{fields.folder}: {len(paths)} solved fields, and {held_out} are to be held out; make "
+            "more."
         )
     judged = SolvedSource(paths=paths[:held_out], seed=seed)
     return Split(
@@ -151,7 +158,9 @@ def split_solved(fields: SolvedFields, ranges: Ranges, seed: int, held_out: int)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CleanImages:
-    """``[clean]``: sharp fluorescence images, or phase maps [rad], to be degraded by the microscope of ``[simulation]``.
+    """``[clean]``: sharp fluorescence images, or phase maps [rad].
+
+    The microscope of ``[simulation]`` degrades them.
 
     Parameters
     ----------
@@ -223,7 +232,8 @@ def held_out_views(views: Sequence[str], share: float, seed: int) -> frozenset[s
     different = sorted(set(views))
     if len(different) < 2:
         raise RequestError(
-            f"there is {len(different)} field of view; at least 2 are needed, so that one can be held out to judge the training."
+            f"there is {len(different)} field of view; at least 2 are needed, so that one can be "
+            "held out to judge the training."
         )
     count = min(len(different) - 1, max(1, round(share * len(different))))
     return frozenset(np.random.default_rng(seed).permutation(different)[:count].tolist())
@@ -237,7 +247,7 @@ def split_simulation(
     share: float = 0.2,
     fields: int | None = None,
 ) -> Split:
-    """A simulation, or clean images degraded by it: held-out fields have seeds, and images, of their own."""
+    """A simulation, or clean images degraded by it; held-out fields have own seeds and images."""
     draws = clean.draws(ranges) if clean is not None else {}
     kept = held_out_views(list(draws), share, seed) if draws else frozenset[str]()
     learned = tuple(draw for name, draw in draws.items() if name not in kept)

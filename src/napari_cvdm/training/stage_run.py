@@ -1,4 +1,4 @@
-"""One stage under way: its optimiser, its averaged weights, the best ones so far, and what it counts."""
+"""One running stage: its optimiser, averaged weights, best weights so far, and counters."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -27,12 +27,14 @@ MOST_SKIPPED = 10  # one after the other
 
 
 class TrainingDiverged(ValueError):
-    """Gradients that are no numbers any more, or far too long, again and again; the last checkpoint is still good."""
+    """Gradients were not finite or far too large many times in a row; the last state is good."""
 
 
 @dataclass(slots=True, kw_only=True)
 class StageCounters:
-    """Everything about a stage that is neither a weight nor a function of its step; kept with the state, so that a resumed run goes on alike.
+    """Values of a stage that are neither weights nor functions of its step.
+
+    They are saved with the state, so that a resumed run continues identically.
 
     Parameters
     ----------
@@ -108,7 +110,10 @@ class StageRun:
         return float(self._decay.get_last_lr()[0])
 
     def step(self, parts: Iterable[tuple[Batch, NoiseDraw]]) -> None:
-        """One step of the optimiser on all parts of this process's batch; TrainingDiverged after too many that cannot be used."""
+        """One step of the optimiser on all parts of this process's batch.
+
+        Raise TrainingDiverged after too many unusable gradients in a row.
+        """
         lines = self.accumulate(parts)
         length = self._processes.clipped(self.stage, LARGEST_GRADIENT)
         if self._usable(length):
@@ -158,12 +163,16 @@ class StageRun:
         self.counts.skipped_in_a_row += 1
         if self.counts.skipped_in_a_row >= MOST_SKIPPED:
             raise TrainingDiverged(
-                f"the gradient of the {self.stage.name} stage could not be used {MOST_SKIPPED} times in a row (its length is {length:.3g}), step {self.done}; "
+                f"the gradient of the {self.stage.name} stage could not be used {MOST_SKIPPED} "
+                f"times in a row (its length is {length:.3g}), step {self.done}; "
                 "what was saved before is good. Try a smaller learning_rate, or precision fp32."
             )
 
     def line(self) -> dict[str, float]:
-        """Mean loss terms since the last line, over all processes, and the learning rate; begins a new line."""
+        """Mean loss terms since the last line, over all processes, and the learning rate.
+
+        It starts a new line.
+        """
         counts, count = self.counts, max(1, self.done - self.counts.logged)
         names = tuple(counts.sums)
         means = (
@@ -177,7 +186,10 @@ class StageRun:
         return {"learning_rate": self.learning_rate, **dict(zip(names, means, strict=True))}
 
     def averaged(self) -> CVDM:
-        """The averaged weights, with the network's own buffers (the residual scale is measured, not trained)."""
+        """The averaged weights, with the network's own buffers.
+
+        The residual scale, one of the buffers, is measured and not trained.
+        """
         kept = self._average.module
         if not isinstance(kept, CVDM):
             raise TypeError(f"averaged {type(kept).__name__}, not a CVDM")
@@ -215,7 +227,10 @@ class StageRun:
 
 
 def one_cycle(optimiser: Optimizer, peak: float, steps: int, done: int) -> OneCycleLR:
-    """Warm-up and cosine decay over `steps`, with `done` of them behind; the rate is a function of the step alone."""
+    """Warm-up and cosine decay over `steps`, of which `done` are behind.
+
+    The rate is a function of the step alone.
+    """
     return OneCycleLR(
         optimiser,
         max_lr=peak,

@@ -1,7 +1,7 @@
-"""What is trained, one stage after the other: the regression mean, then, around it, the denoiser with its schedule.
+"""The training stages: first the regression mean, then the denoiser with its schedule around it.
 
-Each stage is a module whose forward pass is the whole loss, so that one wrapper around it (mixed precision, several
-processes) covers everything that needs a gradient.
+Each stage is a module whose forward pass is the whole loss. One wrapper around it (mixed precision,
+several processes) therefore covers everything that needs a gradient.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,7 +23,10 @@ Terms = dict[str, Tensor]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class NoiseDraw:
-    """Times (B, 1, 1, 1) and noise (B, 1, uY, uX) of a batch: a function of (seed, step), whatever process makes them."""
+    """Times (B, 1, 1, 1) and noise (B, 1, uY, uX) of a batch.
+
+    They are a function of (seed, step) and do not depend on the process.
+    """
 
     times: Tensor = field(repr=False)
     noise: Tensor = field(repr=False)
@@ -43,9 +46,10 @@ class NoiseDraw:
 
 
 class MeanObjective(nn.Module):
-    """Regression: baseline + correction against the truth, log(1 + weighted mean square) of each patch.
+    """Regression loss: log(1 + weighted mean square error) of each patch.
 
-    The logarithm bounds what one hopeless patch can do to a step, and makes every patch ask for relative improvement.
+    The error is that of initial estimate + mean residual against the truth. The logarithm bounds
+    the effect of one bad patch on a step, and gives every patch a relative improvement as its goal.
     """
 
     def __init__(self, network: CVDM) -> None:
@@ -64,9 +68,10 @@ class MeanObjective(nn.Module):
 
 
 class DiffusionObjective(nn.Module):
-    """The losses of CVDM around a mean that is frozen, with the closed-form derivatives of the schedule.
+    """The losses of CVDM around a frozen mean, with closed-form derivatives of the schedule.
 
-    sigma(x) is learned from the negative log-likelihood of a normal residual, log sigma + r^2 / (2 sigma^2) (Nix & Weigend 1994).
+    sigma(x) is learned from the negative log-likelihood of a normal residual,
+    log sigma + r^2 / (2 sigma^2) (Nix & Weigend 1994).
     """
 
     def __init__(self, network: CVDM, alpha: float) -> None:
@@ -132,7 +137,10 @@ class Stage:
         return [parameter for _, parameters in self.routes for parameter in parameters]
 
     def begin(self) -> None:
-        """Let gradients flow to this stage's parameters alone: several processes wait for every gradient that may come."""
+        """Enable gradients for this stage's parameters only.
+
+        With several processes, each waits for every gradient that may come.
+        """
         for parameter in self.objective.parameters():
             parameter.requires_grad_(False)
         for parameter in self.parameters:
@@ -140,10 +148,12 @@ class Stage:
 
 
 def stages_of(network: CVDM, plan: Plan, part: str) -> tuple[Stage, ...]:
-    """The stages of a training, those without a step left out.
+    """The stages of a training, without those that have no steps left.
 
-    The denoiser learns from its own squared error with the schedule held fixed, sigma(x) from its likelihood, the schedule from the paper's losses with
-    the denoiser held fixed: one forward pass, two backward passes. `joint` gives both one loss, as published.
+    The denoiser learns from its own squared error with the schedule held fixed. sigma(x) learns
+    from its likelihood. The schedule learns from the paper's losses with the denoiser held fixed.
+    This takes one forward pass and two backward passes. `joint` gives denoiser and schedule one
+    loss, as published.
 
     Parameters
     ----------
@@ -190,7 +200,10 @@ def mean_square(error: Tensor, weight: Tensor) -> Tensor:
 
 @torch.no_grad()
 def measured_residual_scale(network: CVDM, batches: Iterable[Batch]) -> Tensor:
-    """The stored constant: the median over patches of the target's root mean square around its centre."""
+    """The stored constant, measured on batches.
+
+    It is the median over patches of the target's root mean square around its centre.
+    """
     sizes = []
     for batch in batches:
         residual = batch.truth - network.target.centre(

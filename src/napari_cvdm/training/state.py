@@ -1,4 +1,7 @@
-"""The state of an unfinished training, as tensors and JSON: nothing is pickled, each file is complete before it has its name."""
+"""The state of an unfinished training, as tensors and JSON.
+
+Nothing is pickled. Each file is written completely before it gets its name.
+"""
 
 import json
 import shutil
@@ -30,7 +33,8 @@ class TrainingState:
     Parameters
     ----------
     progress : dict
-        Plain values: `stage`, `step` (done in it), `counts` of the stage, and what the training knows of its start.
+        Plain values: `stage`, `step` (done in it), `counts` of the stage, and what the training
+        knows of its start.
     tensors : dict of str to Tensor
         Prefixed ``network.``, ``average.``, ``best.`` and ``optimiser.<index>.``.
     """
@@ -57,7 +61,7 @@ class TrainingState:
         }
 
     def restore(self, network: CVDM, average: AveragedModel, optimiser: Optimizer) -> int:
-        """Put network, averaged weights and the optimiser's moments back; returns the steps done."""
+        """Restore network, averaged weights and the optimiser's moments; return the steps done."""
         network.load_state_dict(self.part("network."))
         average.load_state_dict(self.part("average."))
         saved = optimiser.state_dict()
@@ -72,7 +76,10 @@ class TrainingState:
 
 @contextmanager
 def kept_if_resumable(folder: Path) -> Iterator[None]:
-    """A folder for a training that goes again, if it was empty, when an error comes before there is anything to resume from."""
+    """Delete the folder of a training if an error leaves nothing to resume from.
+
+    Only a folder that was empty or missing before is deleted.
+    """
     empty = not (folder.exists() and any(folder.iterdir()))
     try:
         yield
@@ -85,7 +92,9 @@ def kept_if_resumable(folder: Path) -> Iterator[None]:
 def save_state(
     folder: Path, fingerprint: str, progress: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> None:
-    """Write the state of a training into a folder, replacing an older one; `fingerprint` is that of its recipe.
+    """Write the state of a training into a folder and replace an older one.
+
+    `fingerprint` is that of its recipe.
 
     Raises
     ------
@@ -128,6 +137,7 @@ def load_state(folder: Path, fingerprint: str) -> TrainingState:
         ) from None
     if progress.get("recipe") != fingerprint:
         raise RequestError(
-            f"{path} was made by another recipe; give the same one to --resume, or train anew in another folder."
+            f"{path} was made by another recipe; give the same one to --resume, or train anew in "
+            "another folder."
         )
     return state

@@ -64,22 +64,28 @@ class Validation:
                 )
         if not isinstance(self.share, float) or not 0 < self.share < 1:
             raise RequestError(
-                f"[validation] share is {self.share!r}; a number between 0 and 1 is needed, such as 0.2."
+                f"[validation] share is {self.share!r}; a number between 0 and 1 is needed, such "
+                "as 0.2."
             )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """What held-out fields say; lengths in network units of each field, pooled over all their pixels.
+    """Scores on held-out fields.
+
+    Errors are in network units of each field, pooled over all pixels of all fields.
 
     Parameters
     ----------
     rmse, centre_rmse, baseline_rmse : float
-        Root mean square error of the posterior mean, of the image that samples scatter around, and of the physical estimate that the network starts from.
+        Root mean square error of the posterior mean, of the image around which the samples scatter,
+        and of the initial estimate.
     crps : float
-        Continuous ranked probability score, the fair estimate for few samples (Ferro 2014): error and spread in one number, lower is better.
+        Continuous ranked probability score, as the fair estimate for few samples (Ferro 2014). It
+        measures error and spread in one number; lower is better.
     spread_ratio : float
-        sqrt(1 + 1/S) times the root mean variance of S samples over `rmse`: 1 where the spread is as large as the error (Fortin 2014).
+        sqrt(1 + 1/S) times the root mean variance of S samples, divided by `rmse`. It is 1 where
+        the spread is as large as the error (Fortin 2014).
     """
 
     rmse: float
@@ -92,7 +98,10 @@ class Score:
 def cut_to_centre(
     entry: TrainingField, largest: int, unit: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Channels, baseline, truth and weights of the middle of a field, (1, C, Y, X) each, in multiples of `unit` input pixels."""
+    """Channels, initial estimate, truth and weights of the middle of a field.
+
+    Each has a shape like (1, C, Y, X), in multiples of `unit` input pixels.
+    """
     height, width = entry.channels.shape[-2:]
     factor = entry.truth.shape[-1] // width
     sides = [min(size, largest) // unit * unit for size in (height, width)]
@@ -116,7 +125,10 @@ def cut_to_centre(
 def posterior_samples(
     network: CVDM, channels: Tensor, baseline: Tensor, plan: Validation, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Samples of one field, (S, 1, uY, uX), and the image that they scatter around, in network units; the noise is that of the seed."""
+    """Samples of one field, (S, 1, uY, uX), and the image around which they scatter.
+
+    Both are in network units. The noise depends only on the seed.
+    """
     correction = network.mean_residual(channels)
     features = network.features(channels, correction)
     rate, entered, std = (
@@ -177,7 +189,11 @@ def scored(network: CVDM, fields: Sequence[TrainingField], plan: Validation) -> 
 
 
 def summed(samples: Tensor, centre: Tensor, baseline: Tensor, truth: Tensor) -> np.ndarray:
-    """Sums over the pixels of one field: squared errors of mean, centre and baseline, CRPS, variance, and their number."""
+    """Sums over the pixels of one field.
+
+    They are the squared errors of mean, centre and initial estimate, the CRPS, the variance and the
+    number of pixels.
+    """
     errors = [
         float((image - truth).square().sum())
         for image in (samples.mean(dim=0, keepdim=True), centre, baseline)

@@ -1,1 +1,4 @@
-"""The dock in napari: the only part of this package that knows Qt and napari. It does no arithmetic on pixels."""
+"""The dock in napari.
+
+Only this part of the package knows Qt and napari. It does no arithmetic on pixels.
+"""

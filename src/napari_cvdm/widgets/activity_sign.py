@@ -1,7 +1,8 @@
-"""napari's sign of activity turns slowly while this program computes.
+"""napari's activity sign turns slowly while this program computes.
 
-It is a moving picture in the window of the canvas, so that each of its frames draws the whole window anew. Without a graphics card, as on a remote desktop
-or a virtual machine, the processor does that, and the run that is announced waits for it (`python -m benchmarks.responsiveness`).
+The sign is an animated picture in the canvas window, so each of its frames redraws the whole
+window. Without a graphics card, as on a remote desktop or a virtual machine, the processor draws,
+and the announced run has to wait for it.
 """
 
 from pathlib import Path

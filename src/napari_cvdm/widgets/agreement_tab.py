@@ -1,4 +1,7 @@
-"""What goes with what in a result: rank correlations of rate map, spread, structure and error, and error against spread."""
+"""Rank correlations of rate map, spread, structure and error in a result.
+
+The tab also plots error against spread.
+"""
 
 import math
 from typing import TYPE_CHECKING
@@ -28,13 +31,25 @@ if TYPE_CHECKING:
 ROWS = {"rate": "rate map λ", "spread": "spread", "structure": "structure"}
 COLUMNS = {"spread": "spread", "structure": "structure", "error": "error"}
 HELP = {
-    "truth": "An image that is known to be right, on the grid of the result. Then rate map and spread are compared with the error.",
-    "ranks": "Spearman's ρ over the valid pixels: 1, one rises whenever the other does; 0, they have nothing to do with each other.\n"
-    "Structure is the gradient of the reconstruction; error is |reconstruction - truth|.",
-    "plot": "Each point is a tenth of the pixels, from the smallest spread to the largest.\n"
-    "On the dashed line the spread is honest, above it the spread is too small.",
-    "calibrate": "Find the factor so that 90 % of the errors against this truth are below factor x spread, and show the uncertainty as that.\n"
-    "It holds for images like this one. Many pairs and a model that keeps the factor: napari-cvdm calibrate.",
+    "truth": (
+        "An image that is known to be right, on the grid of the result. Then rate map and spread "
+        "are compared with the error."
+    ),
+    "ranks": (
+        "Spearman's ρ over the valid pixels: 1, one rises whenever the other does; 0, they have "
+        "nothing to do with each other.\n"
+        "Structure is the gradient of the reconstruction; error is |reconstruction - truth|."
+    ),
+    "plot": (
+        "Each point is a tenth of the pixels, from the smallest spread to the largest.\n"
+        "On the dashed line the spread is honest, above it the spread is too small."
+    ),
+    "calibrate": (
+        "Find the factor so that 90 % of the errors against this truth are below factor x spread, "
+        "and show the uncertainty as that.\n"
+        "It holds for images like this one. Many pairs and a model that keeps the factor: "
+        "napari-cvdm calibrate."
+    ),
 }
 
 
@@ -185,11 +200,15 @@ class AgreementTab(QWidget):
             return None
         if layer.data.shape[-2:] != rate.data.shape[-2:]:
             raise RequestError(
-                f"{layer.name} has {_size(layer)} pixels, the result {_size(rate)}; a truth must lie on the grid of the result. "
-                "Choose another, or resample it to that grid first."
+                f"{layer.name} has {_size(layer)} pixels, the result {_size(rate)}; a truth must "
+                "lie on the grid of the result. Choose another, or resample it to that grid "
+                "first."
             )
         if not same_place(self._viewer, rate, layer):
-            self._note = f" {layer.name} lies elsewhere than the result; it was compared pixel by pixel all the same."
+            self._note = (
+                f" {layer.name} lies elsewhere than the result; it was compared pixel by pixel all "
+                "the same."
+            )
         return frame_pixels(self._viewer, layer)
 
     def _on_calibrate(self) -> None:
@@ -217,7 +236,8 @@ class AgreementTab(QWidget):
             return
         put_calibration(self._viewer, self._group, found.values())
         self.text.setText(
-            f"{found.level:.0%} of the errors are below {found.factor:.3g} times the spread, in this image; the uncertainty layer shows that now."
+            f"{found.level:.0%} of the errors are below {found.factor:.3g} times the spread, in "
+            "this image; the uncertainty layer shows that now."
         )
         self.calibrated.emit()
 

@@ -20,7 +20,9 @@ MOST_PIXELS = 1 << 25
 
 
 class BackgroundChoice(ChoiceBox):
-    """``auto``, ``none``, or a measured layer: the dark image of a camera (fluorescence), a blank field (phase).
+    """``auto``, ``none``, or a measured layer.
+
+    The layer is the dark image of a camera (fluorescence) or a blank field (phase).
 
     Parameters
     ----------
@@ -49,7 +51,11 @@ class BackgroundChoice(ChoiceBox):
         return self.value() if layer is None else self._pixels(layer)
 
     def _pixels(self, layer: "Image") -> np.ndarray:
-        """Those of a layer; of one that is read from elsewhere the same array as long as it shows the same data, so that nothing seems changed."""
+        """The pixels of a layer.
+
+        For lazily read data, the array stays the same as long as the layer shows the same data.
+        Otherwise the form would report a change.
+        """
         if isinstance(layer.data, np.ndarray):
             return np.asarray(read_layer(layer).array)
         if self._lazy is None or self._lazy[0] is not layer.data:
@@ -57,9 +63,10 @@ class BackgroundChoice(ChoiceBox):
         return self._lazy[1]
 
     def show_background(self, wanted: "Background") -> bool:
-        """Choose a word, or the layer with these pixels or with the fingerprint that a result's settings give; whether it is there.
+        """Choose a word or a layer, and return whether it is there.
 
-        Without it ``auto`` is chosen.
+        The layer is the one with these pixels, or with the fingerprint that a result's settings
+        give. If there is none, ``auto`` is chosen.
         """
         self.set_value(wanted if isinstance(wanted, str) and wanted in WORDS else WORDS[0])
         if isinstance(wanted, str) and wanted in WORDS:
@@ -81,7 +88,7 @@ class BackgroundChoice(ChoiceBox):
 
 
 def _shows(layer: "Image", fingerprint: str) -> bool:
-    """Whether a layer has these pixels; one that has too many planes, or is too large to be looked at in passing, has not."""
+    """Whether a layer has these pixels; False for too many planes or too large a layer."""
     shape = tuple(layer.data.shape)
     if (
         not 2 <= len(shape) <= 3

@@ -1,4 +1,7 @@
-"""Files that are reconstructed alike: read in the worker's thread, each with its own optics where it says them."""
+"""Files that are reconstructed alike.
+
+The worker's thread reads them. Each file has its own optics where it states them.
+"""
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -110,8 +113,8 @@ class Batch:
             return WholeStacks(files=tuple(ImageEntry(files=(path,)) for path in entry.files))
         if len(stacks) > self.planes:
             raise RequestError(
-                f"{entry.name}: these {len(stacks)} files were taken for planes of one image, but the model takes {self.task.inputs}. "
-                f"Remove them, and drop them again."
+                f"{entry.name}: these {len(stacks)} files were taken for planes of one image, but "
+                f"the model takes {self.task.inputs}. Remove them, and drop them again."
             )
         image = combine_planes(*stacks, count=self.planes) if self.planes > 1 else stacks[0]
         check_pixels(image)
@@ -139,6 +142,7 @@ class Batch:
         if unknown:
             names = ", ".join(unknown)
             raise RequestError(
-                f"{image.source}: the file does not say {names}; type it in above (what came from another layer does not count), and press Start."
+                f"{image.source}: the file does not say {names}; type it in above (what came from "
+                "another layer does not count), and press Start."
             )
         return request

@@ -1,4 +1,7 @@
-"""Where a large reconstruction is carried out: in this window, block by block, by several processes, or by a scheduler elsewhere."""
+"""Where a large reconstruction is computed.
+
+The choices are this window, block by block, several processes, or a scheduler elsewhere.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,14 +26,30 @@ IN_MEMORY, IN_BLOCKS, PROCESSES, SCHEDULER = (
 MOST_BLOCK_PX = 16384
 MOST_PROCESSES = 64
 HELP = {
-    "run on": "In memory is right for images of a few thousand pixels: the result is layers of this window.\n"
-    "Block by block, local processes and a scheduler make an OME-Zarr folder of any size; a job that is cancelled goes on when it is started again.",
+    "run on": (
+        "In memory is right for images of a few thousand pixels: the result is layers of this "
+        "window.\n"
+        "Block by block, local processes and a scheduler make an OME-Zarr folder of any size; a "
+        "job that is cancelled goes on when it is started again."
+    ),
     "processes": "How many at a time, each with the model in its memory.",
-    "scheduler": "Address of a dask scheduler, tcp://host:port. Its workers must see the image and the result under the same paths,\n"
-    "and have this version of napari-cvdm.",
-    "block": "Side of what is computed and written at once [px of the image]; smaller needs less memory. A multiple of 64.",
-    "out": "The OME-Zarr to make, NAME.ome.zarr. Empty: beside the image, named after the image and the model.",
-    "overwrite": "Replace an older result of this name, and begin anew where a job with other settings was begun.",
+    "scheduler": (
+        "Address of a dask scheduler, tcp://host:port. Its workers must see the image and the "
+        "result under the same paths,\n"
+        "and have this version of napari-cvdm."
+    ),
+    "block": (
+        "Side of what is computed and written at once [px of the image]; smaller needs less "
+        "memory. A multiple of 64."
+    ),
+    "out": (
+        "The OME-Zarr to make, NAME.ome.zarr. Empty: beside the image, named after the image and "
+        "the model."
+    ),
+    "overwrite": (
+        "Replace an older result of this name, and begin anew where a job with other settings was "
+        "begun."
+    ),
 }
 
 
@@ -126,9 +145,9 @@ class BlockForm(QWidget):
             return None
         if where != IN_BLOCKS and not files:
             raise RequestError(
-                f"{layer} was not opened from a file, or another layer of this run was not, and {where} read them from files. "
-                f"Save the layer (File > Save Selected Layers, as .ome.zarr or .tif), "
-                f"open that file and choose it here; or run on: {IN_BLOCKS}."
+                f"{layer} was not opened from a file, or another layer of this run was not, and "
+                f"{where} read them from files. Save the layer (File > Save Selected Layers, as "
+                f".ome.zarr or .tif), open that file and choose it here; or run on: {IN_BLOCKS}."
             )
         scheduler = {
             IN_BLOCKS: "",
@@ -137,7 +156,8 @@ class BlockForm(QWidget):
         }[where]
         if where == SCHEDULER and not scheduler:
             raise RequestError(
-                "scheduler is empty; give the address of a dask scheduler, for example tcp://host:8786, or run on local processes."
+                "scheduler is empty; give the address of a dask scheduler, for example "
+                "tcp://host:8786, or run on local processes."
             )
         return OutOfCoreOptions(
             scheduler=scheduler,
@@ -152,7 +172,8 @@ class BlockForm(QWidget):
             return str(named)
         if not files:
             raise RequestError(
-                f"out is empty, and {layer} was not opened from a file beside which the result could lie; name the OME-Zarr to make."
+                f"out is empty, and {layer} was not opened from a file beside which the result "
+                "could lie; name the OME-Zarr to make."
             )
         image = Path(files["image"])
         return str(image.with_name(f"{image.stem.removesuffix('.ome')}-{model}{SUFFIXES[0]}"))

@@ -1,4 +1,7 @@
-"""A reconstruction that goes block by block into an OME-Zarr, from the dock: the job for the worker's thread, and what the window says of it."""
+"""A reconstruction from the dock that is written block by block into an OME-Zarr.
+
+This module has the job for the worker's thread and the messages that the window shows.
+"""
 
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
@@ -122,9 +125,11 @@ class BlockJob:
 
 
 def check_same_pixels(file: ImageStack, layer: ImageStack) -> None:
-    """RequestError where a file is not what a layer shows, as far as shape, type and the middle of the first and last frame tell.
+    """Raise RequestError if a file is not what a layer shows.
 
-    A layer of one channel of a file, or one that was changed after it was opened, would be reconstructed with other pixels.
+    Shape, type and the middle of the first and the last frame are compared. A layer may be one
+    channel of a file, or may have changed after it was opened. The file would then give other
+    pixels.
     """
     one, other = file.array.squeeze(), layer.array.squeeze()
     if (
@@ -133,9 +138,13 @@ def check_same_pixels(file: ImageStack, layer: ImageStack) -> None:
         and np.array_equal(_middles(one), _middles(other))
     ):
         return
-    given = f"{file.axes} {file.array.shape} {file.array.dtype} against {layer.axes} {layer.array.shape} {layer.array.dtype}"
+    given = (
+        f"{file.axes} {file.array.shape} {file.array.dtype} against {layer.axes} "
+        f"{layer.array.shape} {layer.array.dtype}"
+    )
     raise RequestError(
-        f"{file.source} holds other pixels than the layer {layer.source} ({given}). Save the layer, open that file, and choose it."
+        f"{file.source} holds other pixels than the layer {layer.source} ({given}). Save the "
+        "layer, open that file, and choose it."
     )
 
 
@@ -143,7 +152,8 @@ def check_same_background(file: "Background", layer: "Background") -> None:
     """RequestError where the file of a background is not what its layer shows."""
     if not isinstance(layer, str) and not np.array_equal(np.squeeze(file), np.squeeze(layer)):
         raise RequestError(
-            "the file of the background holds other pixels than its layer. Save the layer, open that file, and choose it as background."
+            "the file of the background holds other pixels than its layer. Save the layer, open "
+            "that file, and choose it as background."
         )
 
 
@@ -201,5 +211,6 @@ class BlockRuns:
     def _on_cancelled(self, job: BlockJob) -> None:
         self._panel.message.say(
             INFORMATION,
-            f"Cancelled. Blocks of {job.how.out} that are done are kept: start it again with the same settings, and it goes on.",
+            f"Cancelled. Blocks of {job.how.out} that are done are kept: start it again with the "
+            "same settings, and it goes on.",
         )

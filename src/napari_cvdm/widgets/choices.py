@@ -59,7 +59,8 @@ class _OpenedBox(QComboBox):
 class ModelChoice(QWidget):
     """Shipped models, the user's own, and any checkpoint folder.
 
-    The chosen model is a name or a path, as in `RestoreRequest`; its card is read, its weights are not.
+    The chosen model is a name or a path, as in `RestoreRequest`. The widget reads its card, but not
+    its weights.
     """
 
     changed = Signal()
@@ -73,7 +74,8 @@ class ModelChoice(QWidget):
         self._folder = QToolButton()
         self._folder.setIcon(self.style().standardIcon(QStyle.StandardPixmap.SP_DirOpenIcon))
         self._folder.setToolTip(
-            "Use a model from a folder with card.json and model.safetensors. Nothing in it is executed."
+            "Use a model from a folder with card.json and model.safetensors. Nothing in it is "
+            "executed."
         )
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -87,7 +89,7 @@ class ModelChoice(QWidget):
         self._on_chosen()
 
     def refresh(self) -> None:
-        """Offer what has come since: a model that was trained, or added by hand. What is chosen stays chosen."""
+        """Offer new models, trained or added by hand. The chosen model stays chosen."""
         from napari_cvdm.models.registry import models_in, shipped_models
 
         for model, card in (*shipped_models(), *models_in(own_models())):

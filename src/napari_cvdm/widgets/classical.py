@@ -1,4 +1,4 @@
-"""A result beside what a classical method makes of the same image: one layer, drawn as the result is."""
+"""A classical result of the same image as one layer, drawn as the result is."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -39,7 +39,8 @@ def classical_run(run: Run, task: str, typed: Mapping[str, Any]) -> Run:
 
     if task not in FITTING:
         raise RequestError(
-            f"no classical method is known for the task {task}; there are some for {', '.join(FITTING)}."
+            f"no classical method is known for the task {task}; there are some for "
+            f"{', '.join(FITTING)}."
         )
     known = {name: run.request.known_optics(name) for name in OPTICS}
     lacking: dict[str, Any] = {

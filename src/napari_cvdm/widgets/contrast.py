@@ -8,7 +8,7 @@ SHOWN_PERCENTILE = 99.9
 
 
 def phase_colormap() -> Any:
-    """Blue for negative, black for zero, orange for positive: an empty field is dark, as the canvas is."""
+    """Blue for negative, black for zero, orange for positive: an empty field is dark."""
     from napari.utils import Colormap
 
     colors = [
@@ -22,7 +22,11 @@ def phase_colormap() -> Any:
 
 
 def chi2_colormap() -> Any:
-    """For chi-squared from 0 to 5: gray where nothing was compared, blue below noise, black for noise alone (1), orange for structure left over."""
+    """Colour map for chi-squared from 0 to 5.
+
+    Gray means that nothing was compared, blue is below noise, black is noise alone (1), and orange
+    is structure that is left over.
+    """
     from napari.utils import Colormap
 
     colors = [

@@ -1,4 +1,7 @@
-"""How long a run will take, said beside its button: measured on one tile, whenever the settings have come to rest."""
+"""The expected duration of a run, shown beside its button.
+
+It is measured on one tile whenever the settings have stopped changing.
+"""
 
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING
@@ -47,13 +50,14 @@ class CostLine(QLabel):
     Parameters
     ----------
     request : callable
-        () -> the request as it is now, or None when there is nothing to run (or something runs already).
+        () -> the current request, or None when there is nothing to run or something runs already.
     """
 
     def __init__(self, request: Callable[[], RestoreRequest | None]) -> None:
         super().__init__()
         self.setToolTip(
-            "Time and memory of the full run with these settings, measured on one tile of this image on this device."
+            "Time and memory of the full run with these settings, measured on one tile of this "
+            "image on this device."
         )
         self.setWordWrap(True)
         self._request = request

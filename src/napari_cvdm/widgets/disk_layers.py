@@ -34,12 +34,13 @@ def disk_layer_data(path: Path, images: Sequence[str], run: Run) -> list[LayerDa
     images : sequence of str
         Its groups: mean, std, rate, valid, and samples where they were kept.
     run : Run
-        What was asked for: it says where the layers lie.
+        The run that was asked for. It says where the layers lie.
 
     Returns
     -------
     list of (data, keywords, layer type)
-        Lazy arrays, several resolutions where the image is large; all but the reconstruction are hidden at first. They lie where the measured layer lies.
+        Lazy arrays, with several resolutions where the image is large. All but the reconstruction
+        are hidden at first. They lie where the measured layer lies.
     """
     return [_layer(path, name, run) for name in ORDER if name in images]
 

@@ -8,7 +8,8 @@ from qtpy.QtWidgets import QWidget
 def take_drops(widget: QWidget) -> None:
     """Let a widget take what is dropped on it or on anything in it.
 
-    Qt gives a drop to the innermost widget that takes drops at all, and a text field would write the path of a file into itself.
+    Qt gives a drop to the innermost widget that accepts drops. A text field would insert the path
+    of a file as text.
     """
     for inside in widget.findChildren(QWidget):
         inside.setAcceptDrops(False)
@@ -18,8 +19,8 @@ def take_drops(widget: QWidget) -> None:
 def accepted_files(event: QDropEvent | None) -> list[str]:
     """Paths of the local files and folders in a drag or a drop, which is accepted then.
 
-    Text, layers of napari's list and addresses of the web are left to others. Files are always copied, never moved: a file
-    manager deletes what it was told was moved.
+    Other handlers get text, layers of napari's list and web addresses. Files are always copied,
+    never moved, because a file manager deletes a file that was moved.
     """
     data = None if event is None else event.mimeData()
     if event is None or data is None:

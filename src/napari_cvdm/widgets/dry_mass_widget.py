@@ -41,21 +41,33 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
 HELP = {
-    "phase": "A phase reconstruction, made with Reconstruct. Its posterior samples, if they were kept, give the error.",
-    "mask": "Where to weigh: each label of a Labels layer, or each closed shape of a Shapes layer, is a region.\n"
-    "It may be drawn on any layer; it counts where it lies on the phase.",
-    "alpha": "Specific refraction increment: how much one picogram in one µm³ raises the refractive index.\n"
-    "Proteins and cells: 0.18 (red light) to 0.20 (ultraviolet). The same number as in mL/g.",
+    "phase": (
+        "A phase reconstruction, made with Reconstruct. Its posterior samples, if they were kept, "
+        "give the error."
+    ),
+    "mask": (
+        "Where to weigh: each label of a Labels layer, or each closed shape of a Shapes layer, is "
+        "a region.\n"
+        "It may be drawn on any layer; it counts where it lies on the phase."
+    ),
+    "alpha": (
+        "Specific refraction increment: how much one picogram in one µm³ raises the refractive "
+        "index.\n"
+        "Proteins and cells: 0.18 (red light) to 0.20 (ultraviolet). The same number as in mL/g."
+    ),
     "frames": "Weigh every frame, not only the one that the sliders show.",
     "measure": "Weigh every region of the mask.",
-    "suggest": "Make a Labels layer of all that stands out from the medium (triangle threshold).\n"
-    "Correct it by hand: paint, erase, and fill in different labels for touching cells.",
+    "suggest": (
+        "Make a Labels layer of all that stands out from the medium (triangle threshold).\n"
+        "Correct it by hand: paint, erase, and fill in different labels for touching cells."
+    ),
     "copy": "Copy all rows, with all digits and how they were made, to paste into a spreadsheet.",
     "save": "Save all rows, with all digits and how they were made, as a CSV file.",
 }
 ABOUT = (
-    "Mass is relative to the medium: its zero is the median phase of what is empty outside all regions. "
-    "The error is the spread of the posterior samples, not calibrated; it holds no error of α, pixel size, wavelength or outline."
+    "Mass is relative to the medium: its zero is the median phase of what is empty outside all "
+    "regions. The error is the spread of the posterior samples, not calibrated; it holds no error "
+    "of α, pixel size, wavelength or outline."
 )
 FEATURES = ("dry mass [pg]", "error [pg]", "area [µm²]", "mean OPD [nm]")
 
@@ -136,12 +148,13 @@ class DryMassWidget(QWidget):
         layer = self.phase.value()
         if layer is None:
             raise RequestError(
-                "a phase reconstruction is needed. Make one with Plugins > CVDM reconstruction > Reconstruct."
+                "a phase reconstruction is needed. Make one with Plugins > CVDM reconstruction > "
+                "Reconstruct."
             )
         return PhaseResult.of(self._viewer, layer)
 
     def _on_changed(self) -> None:
-        """Say what is missing, or why a result should not be quantified, before anything is measured."""
+        """Say before a measurement what is missing or why the result should not be quantified."""
         phase, mask = self.phase.value(), self.mask.value()
         self.panel.set_ready(phase is not None and mask is not None)
         self.suggest.setEnabled(phase is not None)
@@ -153,7 +166,8 @@ class DryMassWidget(QWidget):
         if phase is None:
             self.panel.message.say(
                 INFORMATION,
-                "Needed: a phase reconstruction, made with Plugins > CVDM reconstruction > Reconstruct.",
+                "Needed: a phase reconstruction, made with Plugins > CVDM reconstruction > "
+                "Reconstruct.",
             )
         elif mask is None:
             self.panel.message.say(
@@ -241,7 +255,8 @@ class DryMassWidget(QWidget):
         self.mask.set_value(layer)
         self.panel.message.say(
             INFORMATION,
-            "Suggested. Look at the outlines, correct them by hand where they are wrong, then measure.",
+            "Suggested. Look at the outlines, correct them by hand where they are wrong, then "
+            "measure.",
         )
 
     def _on_copy(self) -> None:
@@ -266,7 +281,10 @@ class DryMassWidget(QWidget):
 
 
 def store_features(mask: "Layer", measured: FrameMasses) -> None:
-    """Put the numbers where napari shows them under the cursor: the features of a Labels layer that has no others."""
+    """Store the numbers as features of a Labels layer that has no others.
+
+    napari shows features under the cursor.
+    """
     from napari.layers import Labels
 
     if isinstance(mask, Labels) and set(mask.features.columns) <= {"index", *FEATURES}:
@@ -300,10 +318,19 @@ def _doubts(warnings: tuple[str, ...]) -> str:
 
 
 def _summary(measured: tuple[FrameMasses, ...], made_with: dict[str, object]) -> str:
-    """What was weighed, with which alpha, and how well the errors themselves are known: to 1 / sqrt(2 (N - 1))."""
+    """The weighed regions, alpha, and the relative error of the errors, 1 / sqrt(2 (N - 1))."""
     count = sum(len(frame.masses) for frame in measured)
     samples = measured[0].masses[0].samples
-    weighed = f"{count} region{'s' if count > 1 else ''} of {made_with['group']} with α = {made_with['alpha_um3_per_pg']:g} µm³/pg."
+    weighed = (
+        f"{count} region{'s' if count > 1 else ''} of {made_with['group']} with α = "
+        f"{made_with['alpha_um3_per_pg']:g} µm³/pg."
+    )
     if samples < 2:
-        return f"{weighed} No errors: reconstruct with two or more samples, and keep them, to have them."
-    return f"{weighed} Errors from {samples} samples, themselves known to about {1 / math.sqrt(2 * (samples - 1)):.0%}."
+        return (
+            f"{weighed} No errors: reconstruct with two or more samples, and keep them, to have "
+            "them."
+        )
+    return (
+        f"{weighed} Errors from {samples} samples, themselves known to about "
+        f"{1 / math.sqrt(2 * (samples - 1)):.0%}."
+    )

@@ -1,4 +1,7 @@
-"""Which part of an image a preview is of: what is on the screen, or a drawn rectangle. Slices only, no pixels."""
+"""The part of an image that a preview shows: the screen or a drawn rectangle.
+
+This module returns slices only, no pixels.
+"""
 
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +16,7 @@ Region = tuple[int, int, int, int]
 
 
 def on_screen(layer: "Image") -> Region:
-    """The part of a layer that the canvas shows now, as (top, bottom, left, right) in its pixels."""
+    """The part of a layer that the canvas shows, as (top, bottom, left, right) in its pixels."""
     corners = np.asarray(layer.corner_pixels)[:, -2:]
     if layer.multiscale:
         corners = corners * np.asarray(layer.downsample_factors[layer.data_level])[-2:]
@@ -47,12 +50,16 @@ def image_shape(layer: "Image") -> tuple[int, ...]:
 
 
 def _clipped(first: np.ndarray, last: np.ndarray, layer: "Image") -> Region:
-    """A box within the image, at least as large as a region must be; RequestError where it misses the image."""
+    """A box within the image, at least as large as the smallest region.
+
+    Raises RequestError if the box misses the image.
+    """
     parts: list[int] = []
     for start, stop, size in zip(first, last, image_shape(layer)[-2:], strict=True):
         if stop <= 0 or start >= size:
             raise RequestError(
-                f"the field of view misses {layer.name}; move the view (or the rectangle) onto the image."
+                f"the field of view misses {layer.name}; move the view (or the rectangle) onto "
+                "the image."
             )
         low, high = max(0, int(start)), min(size, int(stop))
         missing = max(0, SMALLEST_REGION_PX - (high - low))

@@ -40,7 +40,7 @@ def explain_control(control: QWidget, purpose: str) -> None:
 
 
 def collapsible(title: str, content: QWidget, purpose: str) -> QCollapsible:
-    """Something under a title that unfolds it, and says in a tooltip what it is for; folded at first."""
+    """Content under a title that unfolds it, folded at first; a tooltip states its purpose."""
     inside = QWidget()  # may be squeezed to nothing, whatever height the content insists on
     layout = QVBoxLayout(inside)
     layout.setContentsMargins(0, 0, 0, 0)
@@ -54,7 +54,9 @@ def collapsible(title: str, content: QWidget, purpose: str) -> QCollapsible:
 
 
 class LabelledRows(QFormLayout):
-    """Fields below each other, each with its name, the key that leads to it and the same help over both.
+    """Fields below each other, each with its name and its access key.
+
+    Name and field have the same help.
 
     Parameters
     ----------
@@ -174,7 +176,9 @@ class OptionalNumber(QLineEdit):
 
 
 class OptionalNumbers(QWidget):
-    """Several numbers side by side, or nothing. Several numbers typed into one field, with spaces between them, replace all.
+    """Several numbers side by side, or nothing.
+
+    Several numbers typed into one field, with spaces between them, replace all.
 
     Parameters
     ----------
@@ -235,7 +239,8 @@ class OptionalNumbers(QWidget):
             return None
         if len(known) < len(values):
             raise RequestError(
-                f"{self.objectName()} has {len(known)} of {len(values)} values; one is needed for each plane, for example -1 and 1 for two."
+                f"{self.objectName()} has {len(known)} of {len(values)} values; one is needed for "
+                "each plane, for example -1 and 1 for two."
             )
         return known
 

@@ -1,4 +1,7 @@
-"""Files that are opened and reconstructed one after another; what goes wrong with one does not stop the next."""
+"""Files that are opened and reconstructed one after another.
+
+A failure of one file does not stop the next.
+"""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -30,10 +33,10 @@ PERCENT = 100
 
 
 class FileQueue(QObject):
-    """Works a list of files off, one job at a time.
+    """Processes a list of files, one job at a time.
 
-    The settings are taken from the form when the queue starts, so all its files are reconstructed alike. A file that does not
-    end with a result leaves no layer behind.
+    The queue takes the settings from the form when it starts, so all files are reconstructed alike.
+    A file without a result leaves no layer behind.
 
     Parameters
     ----------
@@ -44,7 +47,8 @@ class FileQueue(QObject):
 
     Notes
     -----
-    `run_asked` (Run) asks the dock to start a run with the callbacks `on_result`, `on_failure` and `on_end` of this queue.
+    `run_asked` (Run) asks the dock to start a run with the callbacks `on_result`, `on_failure` and
+    `on_end` of this queue.
     """
 
     run_asked = Signal(object)
@@ -93,7 +97,7 @@ class FileQueue(QObject):
         self.start()
 
     def start(self) -> None:
-        """Begin with what waits, with the form as it is now, unless the queue is running already."""
+        """Process the waiting files with the current form, unless the queue is running already."""
         if self.running or self.view.next() is None:
             return
         try:
@@ -105,7 +109,7 @@ class FileQueue(QObject):
         self.go_on()
 
     def _regroup(self, planes: int) -> None:
-        """Put the waiting files together anew if some were put together for another number of planes."""
+        """Regroup the waiting files if some were grouped for another number of planes."""
         if self._grouped_for == {planes}:
             return
         self._grouped_for.add(planes)
@@ -114,14 +118,18 @@ class FileQueue(QObject):
         self.view.replace(waiting, sort_paths(files, planes).entries)
 
     def _form_batch(self) -> Batch | None:
-        """What the form says for every file; None, and what is missing in the message line, where that is not enough."""
+        """The form's settings for every file, or None if some are missing.
+
+        The message line then says what is missing.
+        """
         task = self._form.task
         batch = None if task is None else Batch(settings=self._form.typed_settings(), task=task)
         missing = ("a model",) if batch is None else batch.missing()
         if missing:
             self._panel.message.say(
                 INFORMATION,
-                f"Needed before the files can be reconstructed: {', '.join(missing)}. Then press Start below.",
+                f"Needed before the files can be reconstructed: {', '.join(missing)}. Then press "
+                "Start below.",
             )
             return None
         return batch

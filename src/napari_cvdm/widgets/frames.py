@@ -1,4 +1,7 @@
-"""Which pixels of a result's layers are looked at now: the slider's frame, the cursor's pixel, regions on the result's grid."""
+"""Which pixels of a result's layers are looked at now.
+
+They are the frame of the sliders, the pixel of the cursor, and regions on the result's grid.
+"""
 
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +23,7 @@ SAME_PLACE_PX = 0.1
 
 
 def frame_index(viewer: "Viewer", layer: "Layer") -> tuple[int, ...]:
-    """Indices along all axes but Y and X (and colour) where the sliders stand, the nearest there is."""
+    """The nearest indices to the sliders along all axes but Y and X (and colour)."""
     shape = (layer.data[0] if layer.multiscale else layer.data).shape
     position = layer.world_to_data(viewer.dims.point)[: layer.ndim - 2]
     return tuple(
@@ -45,7 +48,8 @@ def result_frame(viewer: "Viewer", group: ResultGroup) -> ResultFrame:
     rate, mean, spread = group.rate, group.layers.get(RECONSTRUCTION), group.spread
     if rate is None or mean is None or spread is None:
         raise RequestError(
-            f"{group.name}: {' and '.join(group.missing())} not among the layers; undo the removal or reconstruct again."
+            f"{group.name}: {' and '.join(group.missing())} not among the layers; undo the "
+            "removal or reconstruct again."
         )
     pixels = frame_pixels(viewer, mean)
     untrusted = group.layers.get(UNTRUSTED)
@@ -59,7 +63,10 @@ def result_frame(viewer: "Viewer", group: ResultGroup) -> ResultFrame:
 
 
 def values_at(viewer: "Viewer", group: ResultGroup, pixel: Pixel) -> tuple[float, float, float]:
-    """Rate, mean and standard deviation at a pixel of the frame where the sliders stand, of a group in which nothing is missing."""
+    """Rate, mean and standard deviation at a pixel of the frame that the sliders show.
+
+    Nothing may be missing in the group.
+    """
     layers = (group.rate, group.layers[RECONSTRUCTION], group.spread)
     rate, mean, spread = (
         np.asarray(layer.data[(*frame_index(viewer, layer), *pixel)])
@@ -74,7 +81,10 @@ def values_at(viewer: "Viewer", group: ResultGroup, pixel: Pixel) -> tuple[float
 
 
 def samples_at(viewer: "Viewer", group: ResultGroup, pixel: Pixel) -> np.ndarray | None:
-    """Every posterior sample at a pixel of the frame where the sliders stand; None without a layer of samples."""
+    """Every posterior sample at a pixel of the frame that the sliders show.
+
+    Returns None without a layer of samples.
+    """
     layer = group.layers.get(SAMPLES)
     if layer is None:
         return None
@@ -89,7 +99,10 @@ def pixel_at(layer: "Layer", world: tuple[float, ...]) -> Pixel | None:
 
 
 def grid_map(viewer: "Viewer", source: "Layer", target: "Layer") -> np.ndarray:
-    """The 3 x 3 matrix that takes (y, x, 1) of one layer's pixels to those of another, where the sliders stand."""
+    """The 3 x 3 matrix that maps (y, x, 1) of one layer's pixels to those of another.
+
+    It holds for the frame that the sliders show.
+    """
     world = list(viewer.dims.point)
     leading = source.world_to_data(viewer.dims.point)[:-2]
     mapped = []
@@ -116,7 +129,8 @@ def drawn_regions(viewer: "Viewer", layer: "Labels | Shapes", grid: "Layer") -> 
     ----------
     viewer : Viewer
     layer : Labels or Shapes
-        Labels are read where the sliders stand; shapes count on every slice, numbered from 1 in the order of the layer.
+        Labels are read where the sliders stand. Shapes count on every slice, numbered from 1 in the
+        order of the layer.
     grid : Layer
 
     Returns

@@ -85,12 +85,14 @@ class InspectWidget(QWidget):
         elif group.classical:
             self.message.say(
                 INFORMATION,
-                f"{group.name}: a classical method gives a single answer; there is no spread and no schedule to inspect.",
+                f"{group.name}: a classical method gives a single answer; there is no spread and "
+                "no schedule to inspect.",
             )
         elif group.missing():
             self.message.say(
                 INFORMATION,
-                f"{group.name}: {' and '.join(group.missing())} not among the layers; undo the removal or reconstruct again.",
+                f"{group.name}: {' and '.join(group.missing())} not among the layers; undo the "
+                "removal or reconstruct again.",
             )
         for tab in (self.pixel, self.agreement):
             tab.set_group(group)

@@ -10,7 +10,9 @@ from napari_cvdm.widgets.worker import Job
 
 
 class LatestWork(QObject):
-    """One piece of work at a time that may be replaced by a newer one, whose answer is then the only one to arrive.
+    """One piece of work at a time, which a newer one may replace.
+
+    Only the answer of the newest work arrives.
 
     Parameters
     ----------

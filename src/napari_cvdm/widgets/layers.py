@@ -1,4 +1,7 @@
-"""napari layers to images, and reconstructions to napari layers that lie where the measured image lies."""
+"""Convert napari layers to images, and reconstructions to napari layers.
+
+The layers of a reconstruction lie where the measured image lies.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -42,14 +45,17 @@ def plugin_metadata(layer: "Layer") -> Mapping[str, Any]:
 
 
 def is_measurement(layer: "Layer") -> bool:
-    """Whether a layer is an image that could be reconstructed: not a result of ours and not a truth."""
+    """Whether a layer is an image to reconstruct: neither a result of ours nor a truth."""
     from napari.layers import Image
 
     return isinstance(layer, Image) and "role" not in plugin_metadata(layer)
 
 
 def named_layers(layers: "Sequence[Layer]", source: str) -> "tuple[Layer, Layer | None] | None":
-    """The layer of this name and None, or the two planes that it names (``first + second``); None where they are not there."""
+    """The layer of this name and None, or the two planes that it names (``first + second``).
+
+    Returns None if they are not there.
+    """
     names = {layer.name: layer for layer in layers}
     if source in names:
         return names[source], None
@@ -66,7 +72,9 @@ def named_layers(layers: "Sequence[Layer]", source: str) -> "tuple[Layer, Layer 
 
 
 def layer_pixel_um(layer: "Image") -> float | None:
-    """Pixel size of a layer [um] from its scale and units; None in pixels, without a unit or exactly 1.
+    """Pixel size of a layer [um] from its scale and units.
+
+    Returns None if the scale is in pixels, has no unit, or is exactly 1.
 
     Raises
     ------
@@ -81,7 +89,7 @@ def layer_pixel_um(layer: "Image") -> float | None:
 
 
 def known_optics(layer: "Image") -> dict[str, Any]:
-    """Optics that a layer tells, by request name: the pixel size from its scale, the rest from its metadata."""
+    """Optics of a layer by request name: pixel size from its scale, the rest from metadata."""
     optics = dict(plugin_metadata(layer).get("optics", {}))
     try:
         pixel_um = layer_pixel_um(layer)
@@ -91,12 +99,15 @@ def known_optics(layer: "Image") -> dict[str, Any]:
 
 
 def read_layer(layer: "Image", index: tuple[int, ...] | None = None) -> ImageStack:
-    """The pixels, axes and optics of an image layer; what is not in memory stays where it is until its turn comes.
+    """The pixels, axes and optics of an image layer.
+
+    Data that are not in memory are read later, when they are needed.
 
     Parameters
     ----------
     layer : Image
-        Of a multiscale layer the finest level is read. Colours become a leading channel axis; opacity is left out.
+        The finest level of a multiscale layer is read. Colours become a leading channel axis.
+        Opacity is left out.
     index : tuple of int, optional
         Take one frame: the position along every axis before Y and X (colours excepted).
 
@@ -133,7 +144,10 @@ def read_layer(layer: "Image", index: tuple[int, ...] | None = None) -> ImageSta
 
 
 def _z_step(layer: "Image", axes: str) -> dict[str, float]:
-    """The z step of a layer by its name in `ImageStack.place`; nothing without one, in pixels or if it is exactly 1."""
+    """The z step of a layer by its name in `ImageStack.place`.
+
+    The result is empty without a step, for a step in pixels, or for a step of exactly 1.
+    """
     if "Z" not in axes or layer.rgb:
         return {}
     place = axes.index("Z")
@@ -144,7 +158,7 @@ def _z_step(layer: "Image", axes: str) -> dict[str, float]:
 def to_layer_data(
     restoration: Restoration, source: Placement, statistic: str = STATISTICS[0]
 ) -> list[LayerData]:
-    """Layers of a reconstruction, the one to look at last, so that it lies on top.
+    """Layers of a reconstruction. The reconstruction itself comes last, so that it lies on top.
 
     Parameters
     ----------
@@ -152,14 +166,16 @@ def to_layer_data(
     source : Placement
         Of the measured image.
     statistic : {"standard deviation", "variance", "calibrated interval"}
-        As which the spread of the samples is shown; as a standard deviation where the model is not calibrated.
+        How the spread of the samples is shown. If the model is not calibrated, it is shown as a
+        standard deviation.
 
     Returns
     -------
     list of (data, keywords, layer type)
-        One group: gamma and beta with a leading axis of times (lazy), the samples with a leading axis (if the restoration
-        has them), rate map, residual (one for each plane) and local chi-squared on the camera's grid, optical path difference (of a phase),
-        uncertainty, untrusted pixels, reconstruction; all but the last are hidden at first.
+        One group: gamma and beta with a leading axis of times (lazy), the samples with a leading
+        axis (if the restoration has them), rate map, residual (one for each plane) and local
+        chi-squared on the camera's grid, optical path difference (of a phase), uncertainty,
+        untrusted pixels, reconstruction. All but the last are hidden at first.
     """
     source = source.within(restoration.region)
     unit = restoration.unit
@@ -216,7 +232,10 @@ def to_layer_data(
 
 
 def _factor(restoration: Restoration) -> float | None:
-    """Half-width of the calibrated interval over the standard deviation; None without a calibration."""
+    """Half-width of the calibrated interval over the standard deviation.
+
+    Returns None without a calibration.
+    """
     calibration = restoration.provenance.model.get("calibration")
     return float(calibration["factor"]) if isinstance(calibration, Mapping) else None
 
@@ -229,7 +248,8 @@ def group_name(restoration: Restoration, source: Placement) -> str:
 def preview_layer_data(restoration: Restoration, source: Placement) -> LayerData:
     """One layer of a quick look at a part of one frame; it belongs to no result.
 
-    A colour image keeps every axis of its source, so that the units of its axes stay those of the layers beside it.
+    A colour image keeps every axis of its source. Its axes then have the same units as those of the
+    layers beside it.
     """
     values, axes = restoration.mean, restoration.axes
     if values.ndim > len("YX"):
@@ -259,7 +279,10 @@ def preview_layer_data(restoration: Restoration, source: Placement) -> LayerData
 
 
 def look_of(values: np.ndarray, unit: str) -> dict[str, Any]:
-    """Colour map and fixed contrast limits of a reconstruction: diverging about zero for a phase, gray for counts."""
+    """Colour map and fixed contrast limits of a reconstruction.
+
+    The colour map diverges about zero for a phase and is gray for counts.
+    """
     if unit in SIGNED_UNITS:
         return {"colormap": phase_colormap(), "contrast_limits": symmetric_limits(values)}
     return {"colormap": "gray", "contrast_limits": inner_limits(values)}
@@ -306,7 +329,10 @@ def _sample_layers(restoration: Restoration, source: Placement) -> list[LayerDat
 
 
 def _check_layers(restoration: Restoration, source: Placement) -> list[LayerData]:
-    """What the reconstruction leaves unexplained, in standard deviations of the camera's noise, plane by plane, and where that is more than noise."""
+    """Layers of what the reconstruction leaves unexplained, and where that exceeds noise.
+
+    The residual of each plane is in standard deviations of the camera's noise.
+    """
     check = restoration.forward
     if check is None or check.residual is None:
         return []
@@ -393,7 +419,10 @@ def _layer(
 def placed_image(
     source: Placement, axes: str, upsampling: int, values: np.ndarray
 ) -> tuple[np.ndarray, Placement]:
-    """An array and its placement: a plain (Y, X) image, or as many axes as the source has, so that napari's sliders agree.
+    """An array and its placement.
+
+    The result is a plain (Y, X) image, or has as many axes as the source. napari's sliders then
+    agree.
 
     Parameters
     ----------

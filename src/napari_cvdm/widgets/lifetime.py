@@ -8,17 +8,18 @@ from qtpy.QtCore import QObject
 
 
 def when_gone(widget: QObject, clean_up: Callable[..., object], *given: object) -> None:
-    """Call something once, when Qt destroys a widget or Python frees it, whichever comes first.
+    """Call a function once, when Qt destroys a widget or Python frees it.
 
-    A lambda connected to `destroyed` is not enough: the cycle collector may have emptied it by the time that it is called, and an exception in a slot ends
-    the program. A finalizer stays whole, because Python's own register holds it.
+    A lambda connected to `destroyed` is not enough. The cycle collector may have emptied it before
+    the call, and an exception in a slot ends the program. Python's own register holds a finalizer,
+    so the finalizer stays whole.
 
     Parameters
     ----------
     widget : QObject
-        Docked widgets get no closing event from napari 0.9, so this is their only end.
+        napari 0.9 sends no closing event to docked widgets, so this is their only end.
     clean_up : callable
-        Called with `given`, neither of which may refer to the widget: it would never be freed.
+        Called with `given`. Neither may refer to the widget, because it would never be freed.
     """
     end = finalize(widget, clean_up, *given)
     end.atexit = False
@@ -28,8 +29,9 @@ def when_gone(widget: QObject, clean_up: Callable[..., object], *given: object) 
 def listen(widget: QObject, emitter: Any, method: Callable[..., object]) -> None:
     """Connect a method of a widget to an event of napari, for as long as the widget is there.
 
-    napari refers to it weakly, but drops what is dead only when the event is emitted next: of a layer that is renamed, or of a theme, that may be never, and
-    every dock that was opened and closed would leave something.
+    napari holds the method weakly, but drops dead references only when it emits the event again. A
+    renaming or a change of theme may never come. Every dock that was opened and closed would then
+    leave a reference.
 
     Parameters
     ----------

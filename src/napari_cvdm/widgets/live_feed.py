@@ -20,18 +20,21 @@ if TYPE_CHECKING:
 class LayerFeed:
     """Posts each new frame of an image layer.
 
-    napari 0.9.2 emits `data` (and, while the layer is visible, `set_data` before it) when data are assigned, and `set_data` alone for
-    pixels written in place and `refresh`, but also when a slider moves. So both are heard, and a frame that equals the last one to
-    the bit is not posted again. Pixels written in place into a hidden layer emit nothing and are not seen.
+    napari 0.9.2 emits `data` when data are assigned, and `set_data` before it while the layer is
+    visible. It emits `set_data` alone for pixels written in place and `refresh`, but also when a
+    slider moves. So the feed listens to both, and does not post a frame that equals the last one
+    bit by bit. Pixels written in place into a hidden layer emit nothing and are not seen.
 
     Parameters
     ----------
     layer : Image
-        Along its time axis the last index is the newest frame; of a multiscale layer the finest level is read.
+        The last index along its time axis is the newest frame. The finest level of a multiscale
+        layer is read.
     planes : int
         Defocus planes of a frame.
     post : callable
-        Takes a function that returns the frame as an `ImageStack`, or raises ValueError; called in the thread that wrote the pixels.
+        Takes a function that returns the frame as an `ImageStack`, or raises ValueError. It is
+        called in the thread that wrote the pixels.
 
     Raises
     ------
@@ -64,7 +67,8 @@ class LayerFeed:
         layer = self.layer
         if layer.rgb:
             raise RequestError(
-                f"{layer.name}: a colour (RGB) image; one channel is needed. Right-click it, choose Split RGB, and follow one of the three."
+                f"{layer.name}: a colour (RGB) image; one channel is needed. Right-click it, "
+                "choose Split RGB, and follow one of the three."
             )
         data = layer.data[0] if layer.multiscale else layer.data
         index, axes = newest_index(data.shape, axis_letters(layer), self._planes)

@@ -1,4 +1,7 @@
-"""One following from Start to Stop: a thread that reconstructs, and a timer that fetches its newest frame for the screen."""
+"""One live run from Start to Stop.
+
+A thread reconstructs, and a timer fetches its newest frame for the screen.
+"""
 
 from collections.abc import Callable, Generator
 from contextlib import closing
@@ -21,7 +24,10 @@ def followed(
     frames: "LatestValue[LiveFrame]",
     refused: "LatestValue[SkippedFrame]",
 ) -> Generator[Progress, None, None]:
-    """Load the model and follow, for the worker's thread; what comes of it lies in two mailboxes, the newest of each."""
+    """Load the model and follow the source, in the worker's thread.
+
+    Two mailboxes hold the newest frame and the newest skipped frame.
+    """
     from napari_cvdm.live.follow import LiveFrame, SkippedFrame, follow
     from napari_cvdm.models.registry import load_model
 
@@ -39,8 +45,9 @@ def followed(
 class LiveRun(QObject):
     """Follows a source until it is stopped.
 
-    Signals are delivered in the GUI thread: `framed` (LiveFrame) and `skipped` (SkippedFrame), each the newest, as often as the window
-    can draw them; `ended` (why, in words; whether it failed) last, after everything else was delivered.
+    Signals are delivered in the GUI thread. `framed` (LiveFrame) and `skipped` (SkippedFrame) give
+    the newest frame, as often as the window can draw it. `ended` (the reason as a text; whether the
+    run failed) comes last.
 
     Parameters
     ----------
@@ -77,9 +84,9 @@ class LiveRun(QObject):
         self._job.failed.connect(self._on_failed)
         self._job.ended.connect(self._on_ended)
         self._clock = QTimer(self)
-        self._clock.setSingleShot(
-            True
-        )  # started anew after each drawing: a slow screen gets fewer frames, and the window stays free
+        # The timer starts again after each drawing, so a slow screen gets fewer frames and the
+        # window stays responsive.
+        self._clock.setSingleShot(True)
         self._clock.setInterval(round(1000 * LEAST_INTERVAL_S))
         self._clock.timeout.connect(self._on_clock)
 

@@ -11,11 +11,21 @@ from napari_cvdm.widgets.path_field import PathField
 
 MOST_STEPS = 100
 HELP = {
-    "follow": "What to follow: the layer that is chosen as image below (a camera's preview, a growing time-lapse; keep it visible),\n"
-    "or a folder that images are saved into.",
-    "folder": "Every new or changed TIFF, MRC or NPY file in this folder is reconstructed when it is complete.\nFiles that are there already are left alone.",
-    "live steps": "Evaluations of the network for each live frame. 1 is the preview: as fast as it gets, close to the mean, without fine detail.\n"
-    "Samples and steps below belong to the full posterior.",
+    "follow": (
+        "What to follow: the layer that is chosen as image below (a camera's preview, a growing "
+        "time-lapse; keep it visible),\n"
+        "or a folder that images are saved into."
+    ),
+    "folder": (
+        "Every new or changed TIFF, MRC or NPY file in this folder is reconstructed when it is "
+        "complete.\n"
+        "Files that are there already are left alone."
+    ),
+    "live steps": (
+        "Evaluations of the network for each live frame. 1 is the preview: as fast as it gets, "
+        "close to the mean, without fine detail.\n"
+        "Samples and steps below belong to the full posterior."
+    ),
 }
 
 

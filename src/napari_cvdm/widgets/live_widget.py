@@ -1,4 +1,4 @@
-"""The Live dock: the newest frame of a camera's layer or of a folder, reconstructed as fast as it goes."""
+"""The Live dock: fast reconstruction of the newest frame of a camera's layer or of a folder."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -37,8 +37,9 @@ if TYPE_CHECKING:
 ALL_PLANES = "a layer with all planes (along one axis)"
 SOURCE_REMOVED = "The followed layer was removed, so following has stopped."
 TWO_LAYERS = (
-    "Following needs all planes in one layer: choose image2 'in the same layer', and a layer with an axis as long as defocus_um has positions, for "
-    "example (plane, y, x) or (t, plane, y, x). A camera that cycles through the planes must write them as one stack (numpy.stack)."
+    "Following needs all planes in one layer: choose image2 'in the same layer', and a layer with "
+    "an axis as long as defocus_um has positions, for example (plane, y, x) or (t, plane, y, x). A "
+    "camera that cycles through the planes must write them as one stack (numpy.stack)."
 )
 
 
@@ -77,17 +78,21 @@ class LiveWidget(QWidget):
         self.start_button, self.stop_button = QPushButton("&Start"), QPushButton("S&top")
         explain_control(
             self.start_button,
-            "Follow: reconstruct the newest frame, again and again. The camera is never kept waiting.",
+            "Follow: reconstruct the newest frame, again and again. The camera is never kept "
+            "waiting.",
         )
         explain_control(self.stop_button, "Stop following before the next step. The layers stay.")
         self.status, self.message = wrapped_label(), MessageLine()
         self.status.setToolTip(
-            "Frames reconstructed for each second; frames passed over for a newer one;\ntime from a frame's coming to its reconstruction."
+            "Frames reconstructed for each second; frames passed over for a newer one;\n"
+            "time from a frame's coming to its reconstruction."
         )
         self.panel = RunPanel("Full p&osterior of this frame")
         explain_control(
             self.panel.run,
-            "Reconstruct the frame that is shown now once more, with the samples and steps above:\nwith its uncertainty, as layers of their own.",
+            "Reconstruct the frame that is shown now once more, with the samples and steps "
+            "above:\n"
+            "with its uncertainty, as layers of their own.",
         )
         self.panel.set_ready(False)  # until there is a frame
         self._hidden = QTimer(self)
@@ -126,7 +131,10 @@ class LiveWidget(QWidget):
         return bool(self._runs)
 
     def missing(self) -> tuple[str, ...]:
-        """What must still be chosen or filled in before a start, by name; what files may tell is missed when they do not."""
+        """Names of the settings that a start still needs.
+
+        A setting that files may state is reported only when they do not state it.
+        """
         if self.source.is_layer:
             return tuple(
                 ALL_PLANES if name == OTHER_PLANES else name for name in self.form.missing()
@@ -250,7 +258,8 @@ class LiveWidget(QWidget):
     def _show_status(self, frame: "LiveFrame") -> None:
         skipped = f", {frame.skipped} unusable" if frame.skipped else ""
         self.status.setText(
-            f"{frame.frames_per_s:.1f} frames/s, {frame.dropped} dropped{skipped}, latency {frame.latency_s:.2f} s"
+            f"{frame.frames_per_s:.1f} frames/s, {frame.dropped} dropped{skipped}, latency "
+            f"{frame.latency_s:.2f} s"
         )
 
     def _on_skipped(self, skipped: "SkippedFrame") -> None:
@@ -284,7 +293,7 @@ class LiveWidget(QWidget):
             self._say(ERROR if failed else INFORMATION, why)
 
     def start_full(self) -> None:
-        """Reconstruct the shown frame with the samples and steps of the form; following goes on meanwhile."""
+        """Reconstruct the shown frame with the form's samples and steps; the live run goes on."""
         if self._last is None or self.panel.busy:
             return
         frame, place = self._last

@@ -38,7 +38,8 @@ def mask_frame(mask: "Layer", image: "Image", index: "Index", point: Sequence[fl
     index : tuple of int
         Of the frame, along the leading axes of the image.
     point : sequence of float
-        Of the world, such as ``viewer.dims.point``; where the mask is read along axes that the image lacks.
+        In world coordinates, such as ``viewer.dims.point``. The mask is read there along axes that
+        the image lacks.
 
     Returns
     -------
@@ -61,7 +62,10 @@ def mask_frame(mask: "Layer", image: "Image", index: "Index", point: Sequence[fl
 def _map_between(
     source: "Layer", target: "Layer", point: Sequence[float]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Matrix and offset that take pixels of one layer to pixels of another, found from where the axes' ends go."""
+    """Matrix and offset that map pixels of one layer to pixels of another.
+
+    They are found from the mapped ends of the axes.
+    """
 
     def there(pixel: np.ndarray) -> np.ndarray:
         world = np.zeros(max(len(point), source.ndim))
@@ -84,7 +88,8 @@ def _labels_frame(
         number = 0 if size == 1 else round(float(position))
         if not 0 <= number < size:
             raise RequestError(
-                f"the mask {mask.name} has no frame {number} on axis {label}; it has {size}. Draw one over all frames."
+                f"the mask {mask.name} has no frame {number} on axis {label}; it has {size}. Draw "
+                "one over all frames."
             )
         frame.append(number)
     return MaskFrame(labels=labels[tuple(frame)], matrix=matrix[-2:, -2:], offset=at_frame[-2:])
@@ -93,7 +98,10 @@ def _labels_frame(
 def _shapes_frame(
     mask: "Shapes", image: "Image", index: "Index", point: Sequence[float]
 ) -> MaskFrame:
-    """Shapes by napari's own rasteriser, as vertices on the pixels of the image; region n is the n-th shape of the layer."""
+    """Regions of a Shapes layer, drawn by napari's own rasteriser on the pixels of the image.
+
+    Region n is the n-th shape of the layer.
+    """
     from napari.layers import Shapes
 
     matrix, offset = _map_between(mask, image, point)
@@ -106,7 +114,8 @@ def _shapes_frame(
     flat = [number + 1 for number in here if mask.shape_type[number] in WITHOUT_INSIDE]
     if flat:
         raise RequestError(
-            f"shape {flat[0]} of {mask.name} is a {mask.shape_type[flat[0] - 1]} and has no inside. Draw a polygon, an ellipse or a rectangle."
+            f"shape {flat[0]} of {mask.name} is a {mask.shape_type[flat[0] - 1]} and has no "
+            "inside. Draw a polygon, an ellipse or a rectangle."
         )
     size = image.data.shape[-2:]
     if not here:
@@ -120,7 +129,8 @@ def _shapes_frame(
     missed = sorted({number + 1 for number in here} - set(np.unique(regions).tolist()))
     if missed:
         raise RequestError(
-            f"shape {missed[0]} of {mask.name} covers no pixel of {image.name}, or other shapes cover it. Move it onto a cell, or delete it."
+            f"shape {missed[0]} of {mask.name} covers no pixel of {image.name}, or other shapes "
+            "cover it. Move it onto a cell, or delete it."
         )
     return _as_they_are(regions)
 

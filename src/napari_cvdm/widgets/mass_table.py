@@ -1,4 +1,7 @@
-"""The table of weighed regions: what is read at a glance; copy and save give every digit and how it was made."""
+"""The table of weighed regions. It shows rounded values.
+
+Copy and save give every digit and the provenance.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -21,7 +24,9 @@ WIDEST_REMARK_PX = 170
 COLUMNS = {
     "Region": "Label of the region, or number of the shape.",
     "Area\n[µm²]": "Pixels of the region times the pixel's area.",
-    "Dry mass\n[pg]": "Relative to the medium: mean ± standard deviation over the posterior samples.",
+    "Dry mass\n[pg]": (
+        "Relative to the medium: mean ± standard deviation over the posterior samples."
+    ),
     "OPD\n[nm]": "Mean optical path difference to the medium.",
     "Remark": "Reasons to look at this region again.",
 }

@@ -1,4 +1,7 @@
-"""What the menu entries do: napari enables them by what is selected, which it does not do for entries that are docks themselves."""
+"""The actions of the menu entries.
+
+napari enables actions by what is selected, but not entries that are docks themselves.
+"""
 
 from typing import Any
 

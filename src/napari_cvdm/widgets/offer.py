@@ -65,7 +65,10 @@ class ChoiceBox(QComboBox):
         self.refresh()
 
     def refresh(self) -> None:
-        """List again; what was chosen stays chosen while it is there, and `changed` tells when it is not the same any more."""
+        """List the choices again; the chosen one stays chosen while it is there.
+
+        `changed` is emitted when it is no longer the same.
+        """
         if not self._gone.is_set():  # the viewer outlives a dock that was removed
             self._list(self._chosen())
 
@@ -106,7 +109,9 @@ class ChoiceBox(QComboBox):
 
 
 class LayerChoice(ChoiceBox):
-    """Layers of a viewer: the measured images, or others. The active one is preferred, else the topmost.
+    """Layers of a viewer: the measured images, or others.
+
+    The active layer is preferred, else the topmost.
 
     Parameters
     ----------

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Axis:
-    """An axis of the viewer: where its slider begins and ends in the world, its unit and its label."""
+    """An axis of the viewer: the two ends of its slider in the world, its unit and its label."""
 
     span: tuple[float, float]
     unit: str
@@ -25,8 +25,9 @@ class _Axis:
 def with_own_sliders(viewer: "Viewer", layers: list[LayerData]) -> list[LayerData]:
     """The same layers, with t and sample before every other axis of the viewer.
 
-    napari lines axes up from the last. Without this, t would share a slider with the frames of a time-lapse beside it, or with the samples, and where
-    their units differ napari gives up the units of all layers, and the scale bar with them.
+    napari aligns axes from the last. Without this, t would share a slider with the samples or with
+    the frames of a time-lapse beside it. Where their units differ, napari drops the units of all
+    layers, and the scale bar with them.
 
     Parameters
     ----------
@@ -37,7 +38,8 @@ def with_own_sliders(viewer: "Viewer", layers: list[LayerData]) -> list[LayerDat
     Returns
     -------
     list of (data, keywords, layer type)
-        Maps of the schedule and samples have as many more axes, one pixel long, as the widest layer has that is neither.
+        Maps of the schedule and samples get more axes, one pixel long. Their number is that of the
+        axes of the widest other layer.
     """
     frames = _frame_axes(viewer)
     counts = [len(data) for data, keywords, _ in layers if _role(keywords) == SAMPLES]

@@ -43,34 +43,81 @@ ROWS: dict[str, tuple[str, ...]] = {
 }
 ONLY_PHASE = ("second plane", "defocus_um", "condenser_na", "strength_rad")
 NEEDED_FOR_PHASE = ("pixel_um", "wavelength_um", "defocus_um", "medium_index")
-NO_BIOSR = "BioSR is fluorescence; choose a super-resolution model to start from, or another source of pairs."
+NO_BIOSR = (
+    "BioSR is fluorescence; choose a super-resolution model to start from, or another source of "
+    "pairs."
+)
 HELP = {
-    "pairs from": "Where images and their truths come from. A described microscope needs no images at all:\n"
-    "structures are simulated, and seen by your optics and your camera's photons.",
-    "measured layer": "The measured images: one layer whose frames (along t, or an axis without a name) are fields of view.\n"
-    "At least two, so that one can be held out to judge the training.",
-    "second plane": "The images at the other focus, frame by frame. More than two planes must be in the measured layer.",
-    "truth layer": "The sharp image, or the phase in radians, of every frame: on a grid twice as fine for super-resolution x2.",
-    "measured folder": "Measured images, one file for each field of view; frames of one file are one field of view.",
+    "pairs from": (
+        "Where images and their truths come from. A described microscope needs no images at all:\n"
+        "structures are simulated, and seen by your optics and your camera's photons."
+    ),
+    "measured layer": (
+        "The measured images: one layer whose frames (along t, or an axis without a name) are "
+        "fields of view.\n"
+        "At least two, so that one can be held out to judge the training."
+    ),
+    "second plane": (
+        "The images at the other focus, frame by frame. More than two planes must be in the "
+        "measured layer."
+    ),
+    "truth layer": (
+        "The sharp image, or the phase in radians, of every frame: on a grid twice as fine for "
+        "super-resolution x2."
+    ),
+    "measured folder": (
+        "Measured images, one file for each field of view; frames of one file are one field of "
+        "view."
+    ),
     "truth folder": "A truth for each of them, under the same name.",
-    "register": "Move a truth that lies beside its image onto it. Without it, such a pair is refused, and told by how much it is off.",
-    "clean folder": "Sharp fluorescence images, or phase maps in radians: the described microscope looks at them.",
+    "register": (
+        "Move a truth that lies beside its image onto it. Without it, such a pair is refused, and "
+        "told by how much it is off."
+    ),
+    "clean folder": (
+        "Sharp fluorescence images, or phase maps in radians: the described microscope looks at "
+        "them."
+    ),
     "clean pixel_um": "Pixel size of the clean images [µm], where their files do not say.",
-    "BioSR folder": "A structure of BioSR as it is downloaded: folders of cells with raw SIM frames and their reconstruction (MRC).",
+    "BioSR folder": (
+        "A structure of BioSR as it is downloaded: folders of cells with raw SIM frames and their "
+        "reconstruction (MRC)."
+    ),
     "lowest level": "The lowest level of signal to learn from.",
     "highest level": "The highest level of signal to learn from.",
-    "x": "Inputs of the official code: .npy, or .npz with arrays x and y. Shape (N, Y, X, C), values in [-1, 1].",
+    "x": (
+        "Inputs of the official code: .npy, or .npz with arrays x and y. Shape (N, Y, X, C), "
+        "values in [-1, 1]."
+    ),
     "y": "Their truths: .npy, or the same .npz.",
-    "pixel_um": "Pixel size in the sample [µm]. For a described microscope, empty means: any that the model was trained for.",
-    "wavelength_um": "Vacuum wavelength [µm]: of the illumination for phase, of the emission for fluorescence. 520 nm is 0.52.",
-    "defocus_um": "Position of each plane [µm], in their order, with sign: positive is toward the objective.\n"
-    "Several numbers in one field, with spaces between them, are the positions of as many planes.\n"
-    "Of a described microscope, only the distance of the outermost planes is used.",
-    "medium_index": "Refractive index of the medium between the planes or at the objective: air 1.0, water 1.333, oil 1.518.",
+    "pixel_um": (
+        "Pixel size in the sample [µm]. For a described microscope, empty means: any that the "
+        "model was trained for."
+    ),
+    "wavelength_um": (
+        "Vacuum wavelength [µm]: of the illumination for phase, of the emission for fluorescence. "
+        "520 nm is 0.52."
+    ),
+    "defocus_um": (
+        "Position of each plane [µm], in their order, with sign: positive is toward the "
+        "objective.\n"
+        "Several numbers in one field, with spaces between them, are the positions of as many "
+        "planes.\n"
+        "Of a described microscope, only the distance of the outermost planes is used."
+    ),
+    "medium_index": (
+        "Refractive index of the medium between the planes or at the objective: air 1.0, water "
+        "1.333, oil 1.518."
+    ),
     "na": "Numerical aperture of the detection.",
-    "condenser_na": "Numerical aperture of the illumination. Empty: the light is taken for coherent;\n"
-    "of a described microscope, any that the model was trained for.",
-    "photons": "Photons of the brightest structure (fluorescence), or of a blank pixel (phase). Counts times gain, above the dark level.",
+    "condenser_na": (
+        "Numerical aperture of the illumination. Empty: the light is taken for coherent;\n"
+        "of a described microscope, any that the model was trained for."
+    ),
+    "photons": (
+        "Photons of the brightest structure (fluorescence), or of a blank pixel (phase). Counts "
+        "times gain, above the dark level."
+    ),
     "strength_rad": "Largest phase difference in a field [rad].",
 }
 
@@ -180,7 +227,10 @@ class PairSource(QWidget):
         self.changed.emit()
 
     def _on_measured(self) -> None:
-        """Fill in the optics that the layer tells; what a former layer told goes, what the user typed stays."""
+        """Fill in the optics of the layer and remove those of the former layer.
+
+        Values that the user typed stay.
+        """
         layer = self.layers["measured layer"].value()
         known = {} if layer is None else known_optics(layer)
         told, self._told = self._told, {}

@@ -1,4 +1,4 @@
-"""A phase reconstruction in a viewer: the layers of its group, frame by frame, with the optics it was made with."""
+"""A phase reconstruction in a viewer: the layers of its group, frame by frame, and its optics."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,7 +27,10 @@ def is_phase_result(layer: "Layer") -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PhaseResult:
-    """The layers of one phase reconstruction that a measurement needs; samples and untrusted pixels may be missing."""
+    """The layers of one phase reconstruction that a measurement needs.
+
+    Samples and untrusted pixels may be missing.
+    """
 
     layer: "Image"
     samples: "Layer | None" = field(repr=False)
@@ -74,12 +77,14 @@ class PhaseResult:
         known = used if shown is None else shown
         if known is None:
             raise RequestError(
-                f"the pixel size of {self.layer.name} is not known. Give its scale in micrometres and reconstruct again."
+                f"the pixel size of {self.layer.name} is not known. Give its scale in micrometres "
+                "and reconstruct again."
             )
         if shown is not None and used is not None and abs(shown / used - 1) > PIXEL_TOLERANCE:
             raise RequestError(
-                f"{self.layer.name} has pixels of {shown:.4g} µm but was reconstructed with {used:.4g} µm; phase and mass grow with their square. "
-                "Correct the scale of the measured layer and reconstruct again."
+                f"{self.layer.name} has pixels of {shown:.4g} µm but was reconstructed with "
+                f"{used:.4g} µm; phase and mass grow with their square. Correct the scale of the "
+                "measured layer and reconstruct again."
             )
         return float(known)
 
@@ -94,7 +99,8 @@ class PhaseResult:
         wavelength_um = self.settings.get("wavelength_um")
         if wavelength_um is None:
             raise RequestError(
-                f"the wavelength of {self.layer.name} is not known. Reconstruct again with wavelength_um."
+                f"the wavelength of {self.layer.name} is not known. Reconstruct again with "
+                "wavelength_um."
             )
         return float(wavelength_um)
 
@@ -139,7 +145,10 @@ def _long_axes(layer: "Layer", skipped: int) -> list[int]:
 
 
 def _partner(viewer: "Viewer", layer: "Image", role: str, skipped: int) -> "Layer | None":
-    """The layer of this role in the same group with the same frames, after `skipped` leading axes of its own."""
+    """The layer of this role in the same group with the same frames.
+
+    The frames follow after `skipped` leading axes of its own.
+    """
     wanted = (role, plugin_metadata(layer).get("group"))
     alike = [
         other

@@ -1,4 +1,7 @@
-"""The schedule of a result at one pixel and over regions, as layers and as curves, and the samples at that pixel."""
+"""The schedule of a result at one pixel and over regions, and the samples at that pixel.
+
+The schedule is shown as layers and as curves.
+"""
 
 from collections.abc import Sequence
 from functools import partial
@@ -48,13 +51,22 @@ NONE = "no regions"
 CHANGES = ("data", "labels_update", "paint", "features", "scale", "translate")
 TITLES = {"gamma": "&Gamma", "beta": "&Beta", "log-SNR": "Log-S&NR"}
 HELP = {
-    "gamma": "Add γ(t, x), the share of the signal that is left at time t, as a layer with a slider for t.",
+    "gamma": (
+        "Add γ(t, x), the share of the signal that is left at time t, as a layer with a slider for "
+        "t."
+    ),
     "beta": "Add β(t, x), the rate at which the signal is lost, as a layer with a slider for t.",
-    "log-SNR": "Add half the logarithm of signal to noise, as the network sees it, as a layer with a slider for t.",
+    "log-SNR": (
+        "Add half the logarithm of signal to noise, as the network sees it, as a layer with a "
+        "slider for t."
+    ),
     "pixel": "The pixel (row, column) of the result whose curves and samples are shown.",
     "follow": "Show the pixel under the mouse. Off: the pixel that is typed here stays.",
-    "regions": "Average the schedule over these regions: bright and dark parts of the reconstruction (Otsu's threshold),\n"
-    "or the shapes or labels of a layer that you draw. Shapes count on every slice.",
+    "regions": (
+        "Average the schedule over these regions: bright and dark parts of the reconstruction "
+        "(Otsu's threshold),\n"
+        "or the shapes or labels of a layer that you draw. Shapes count on every slice."
+    ),
 }
 
 
@@ -214,7 +226,9 @@ class PixelTab(QWidget):
         self.samples.setVisible(samples is not None)
         if samples is None:
             self.values.setText(
-                f"{self.values.text()}\nThis result has no samples layer; keep the samples in a run to see their histogram."
+                f"{self.values.text()}\n"
+                "This result has no samples layer; keep the samples in a run to see their "
+                "histogram."
             )
         else:
             self.samples.show_samples(sample_histogram(samples), claim, mean, self._unit())
@@ -297,14 +311,15 @@ class PixelTab(QWidget):
             else ""
         )
         marks = (
-            f'<span style="color:{color}">■</span>&nbsp;{escape(name).replace(" ", "&nbsp;")}&nbsp; '
+            f'<span style="color:{color}">■</span>&nbsp;'
+            f"{escape(name).replace(' ', '&nbsp;')}&nbsp; "
             for name, color in entries
         )
         self.legend.setText("".join(marks) + more)
 
 
 def follow_mouse(viewer: "Viewer", tab: PixelTab) -> None:
-    """Tell a tab that the mouse moves, as long as it is there; the viewer must not keep it alive."""
+    """Tell a tab that the mouse moves, as long as it exists; the viewer must not keep it alive."""
     gone, known = Event(), ref(tab)
 
     def moved(_viewer: object, _event: object) -> None:
@@ -332,4 +347,7 @@ def _values_text(
     rate: float, mean: float, spread: float, claim: CredibleInterval, unit: str
 ) -> str:
     trust = "calibrated" if claim.calibrated else "not calibrated"
-    return f"λ = {rate:.3g}; {mean:.3g} ± {spread:.2g} {unit}. The spread claims {claim.low:.3g} to {claim.high:.3g} {unit} ({claim.level:.0%}, {trust})."
+    return (
+        f"λ = {rate:.3g}; {mean:.3g} ± {spread:.2g} {unit}. The spread claims {claim.low:.3g} to "
+        f"{claim.high:.3g} {unit} ({claim.level:.0%}, {trust})."
+    )

@@ -34,8 +34,8 @@ def axis_letters(layer: "Image") -> str:
     Parameters
     ----------
     layer : Image
-        Its axis labels say which axis is time, channel, z, plane or sample; axes without a known label get the first free
-        letter of T, Z, C, S.
+        Its axis labels say which axis is time, channel, z, plane or sample. Axes without a known
+        label get the first free letter of T, Z, C, S.
 
     Returns
     -------
@@ -50,7 +50,8 @@ def axis_letters(layer: "Image") -> str:
     labels = [label.strip().lower() for label in layer.axis_labels]
     if {"y", "x"} & set(labels[:-2]) or labels[-2:] == ["x", "y"]:
         raise RequestError(
-            f"{layer.name}: its axes are {', '.join(labels)}; Y and X must be the last two. Reorder them, for example with numpy.moveaxis."
+            f"{layer.name}: its axes are {', '.join(labels)}; Y and X must be the last two. "
+            "Reorder them, for example with numpy.moveaxis."
         )
     known = [_LETTERS.get(label) for label in labels[:-2]]
     free = [letter for letter in _LETTERS_FOR_UNKNOWN if letter not in known]
@@ -59,7 +60,8 @@ def axis_letters(layer: "Image") -> str:
         if letter is None or letter in letters:
             if not free:
                 raise RequestError(
-                    f"{layer.name}: {layer.ndim} axes are too many; give an image with at most time, z, channel and sample beside Y and X."
+                    f"{layer.name}: {layer.ndim} axes are too many; give an image with at most "
+                    "time, z, channel and sample beside Y and X."
                 )
             letter = free.pop(0)
         letters.append(letter)
@@ -67,7 +69,10 @@ def axis_letters(layer: "Image") -> str:
 
 
 def stated_planes(layer: "Image") -> int | None:
-    """Number of defocus planes of a layer: an axis of length 2, else its axis P or Z; None without one."""
+    """Number of defocus planes of a layer: an axis of length 2, else its axis P or Z.
+
+    Returns None without such an axis.
+    """
     sizes = dict(zip(axis_letters(layer), layer.data.shape[: layer.ndim], strict=True))
     found = [size for letter, size in sizes.items() if letter not in "YX" and size == 2]
     found += [sizes[letter] for letter in "PZ" if 2 < sizes.get(letter, 0) <= MOST_PLANES]
@@ -92,7 +97,9 @@ def chosen_planes(image: "Image | None", second: "Image | None") -> int | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Placement:
-    """Where a layer lies in the world, kept apart from the layer, which may be moved or removed meanwhile.
+    """Where a layer lies in the world.
+
+    It is kept apart from the layer, because the layer may be moved or removed meanwhile.
 
     Parameters
     ----------
@@ -144,15 +151,16 @@ class Placement:
         return place.with_leading("C", "channel") if getattr(layer, "rgb", False) else place
 
     def finer(self, axes: str, factor: int) -> "Placement":
-        """The placement of an image with these of the axes, on a grid `factor` times finer along Y and X.
+        """The placement of an image with these axes, on a grid `factor` times finer along Y and X.
 
-        napari places the centre of a pixel, so the first finer pixel lies (1 - 1 / factor) / 2 of a pixel before the first
-        coarse one. Of an axis that stays although its planes became one image, that image covers all.
+        napari places the centre of a pixel, so the first finer pixel lies (1 - 1 / factor) / 2 of a
+        pixel before the first coarse one. An axis may stay although its planes became one image.
+        That image then covers the whole axis.
 
         Parameters
         ----------
         axes : str
-            Letters of this placement, fewer or all of them; the axis of the planes is the one that `merged` names.
+            Letters of this placement, fewer or all of them. `merged` names the axis of the planes.
         factor : int
 
         Returns
@@ -178,11 +186,17 @@ class Placement:
         )
 
     def within(self, region: tuple[int, int, int, int] | None) -> "Placement":
-        """The placement of a part of the layer, (top, bottom, left, right) in its pixels; None is all of it."""
+        """The placement of a part of the layer, (top, bottom, left, right) in its pixels.
+
+        None is the whole layer.
+        """
         return self if region is None else self.beginning({"Y": region[0], "X": region[2]})
 
     def beginning(self, position: Mapping[str, int]) -> "Placement":
-        """The placement of what begins at a pixel of the layer, given by axis letter; where none is given, at the first."""
+        """The placement of an image that begins at a pixel of the layer, given by axis letter.
+
+        Axes that are not given begin at the first pixel.
+        """
         first = np.array([position.get(letter, 0) for letter in self.axes])
         return replace(
             self, translate=self.translate + self.rotate @ self.shear @ (self.scale * first)
@@ -191,7 +205,10 @@ class Placement:
     def with_leading(
         self, letter: str, label: str, start: float = 0.0, step: float = 1.0
     ) -> "Placement":
-        """The same with one more axis in front, without a unit: a channel, a posterior sample, a schedule time."""
+        """The same with one more axis in front, without a unit.
+
+        The axis is a channel, a posterior sample or a schedule time.
+        """
         return replace(
             self,
             axes=letter + self.axes,
@@ -205,7 +222,10 @@ class Placement:
         )
 
     def with_times(self, times: tuple[float, ...]) -> "Placement":
-        """The same with a leading axis ``t`` of schedule times (``schedule t`` where the image has a ``t`` of its own)."""
+        """The same with a leading axis ``t`` of schedule times.
+
+        The axis is named ``schedule t`` where the image has a ``t`` of its own.
+        """
         return self.with_leading(
             "K", "schedule t" if "t" in self.labels else "t", times[0], times[0]
         )
@@ -227,7 +247,9 @@ class Placement:
     def spanning(
         self, spans: Sequence[tuple[float, float]], units: Sequence[str], labels: Sequence[str]
     ) -> "Placement":
-        """The same with more leading axes, one pixel long, each of which covers what the viewer shows along it.
+        """The same with more leading axes, one pixel long.
+
+        Each of them covers what the viewer shows along it.
 
         Parameters
         ----------

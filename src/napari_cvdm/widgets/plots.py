@@ -120,7 +120,10 @@ def _only(widget: QWidget, *plots: Any) -> None:
 
 
 class SchedulePlots(QWidget):
-    """gamma, beta and half log-SNR over t, one above the other: of one pixel, and of regions in their colours."""
+    """gamma, beta and half log-SNR over t, one above the other.
+
+    The curves are those of one pixel, and of regions in their colours.
+    """
 
     def __init__(self, ink: ThemeColors) -> None:
         from pyqtgraph import InfiniteLine

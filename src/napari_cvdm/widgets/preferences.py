@@ -44,8 +44,8 @@ def preferred(name: str) -> Any:
     Returns
     -------
     str, int or bool
-        The default where napari has no preferences of plugins (before 0.9), the plugin is not registered with it, or what is
-        stored cannot be read.
+        The default if napari has no preferences of plugins (before 0.9), if the plugin is not
+        registered with it, or if the stored value cannot be read.
 
     Raises
     ------

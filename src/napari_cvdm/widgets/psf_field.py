@@ -29,7 +29,10 @@ class PsfField(PathField):
         return self._read[1]
 
     def show_psf(self, wanted: MeasuredPsf | str | None) -> bool:
-        """Show a PSF, or one with the fingerprint that a result's settings give; whether it is there. Else the line is emptied."""
+        """Show a PSF, or the one with the fingerprint that a result's settings give.
+
+        Returns whether it is there. If not, the line is emptied.
+        """
         if isinstance(wanted, MeasuredPsf):
             self.set_value(wanted.source)
             return True

@@ -121,12 +121,15 @@ class QueuePanel(QWidget):
     def _explain(self) -> None:
         explain_control(
             self.add,
-            "Open files with their pixel size and reconstruct them one after another with the settings above.\n"
-            f"Files or a folder can also be dropped anywhere on this dock.\nFor models that take several planes: {PLANES_RULE}",
+            "Open files with their pixel size and reconstruct them one after another with the "
+            "settings above.\n"
+            "Files or a folder can also be dropped anywhere on this dock.\n"
+            f"For models that take several planes: {PLANES_RULE}",
         )
         explain_control(
             self.start,
-            "Reconstruct what waits, has failed or was cancelled, all with the settings as they are now.",
+            "Reconstruct what waits, has failed or was cancelled, all with the settings as they "
+            "are now.",
         )
         explain_control(
             self.cancel, "Stop the file at work before its next step, and leave the others alone."
@@ -134,7 +137,8 @@ class QueuePanel(QWidget):
         explain_control(self.clear, "Empty the list, but for the file at work. Layers stay.")
         self.list.setToolTip(
             "Files to reconstruct, in this order. Delete takes the selected ones off the list.\n"
-            "Stop and keep ends the one at work with the samples that it has, and the next one begins."
+            "Stop and keep ends the one at work with the samples that it has, and the next one "
+            "begins."
         )
         self.list.setAccessibleName("Queue of files")
 

@@ -1,4 +1,7 @@
-"""Files and folders opened as napari layers: microscope images with their optics, and results as the dock shows them."""
+"""Open files and folders as napari layers.
+
+Microscope images come with their optics, and results look as in the dock.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -19,7 +22,9 @@ _WORDS = {"S": "sample", "P": "plane"}
 
 
 def get_image_reader(path: str | Sequence[str]) -> Reader | None:
-    """The reader for an image file that napari itself does not read; None for other files, and for several at once.
+    """The reader for an image file that napari itself does not read.
+
+    Returns None for other files, and for several at once.
 
     Parameters
     ----------
@@ -37,7 +42,7 @@ def get_image_reader(path: str | Sequence[str]) -> Reader | None:
 
 
 def get_result_reader(path: str | Sequence[str]) -> Reader | None:
-    """The reader for a result folder, or for the ``provenance.json`` in it; None for any other path."""
+    """The reader for a result folder or its ``provenance.json``; None for any other path."""
     folder = _result_folder(path)
     return read_result_layers if folder is not None and is_result_folder(folder) else None
 
@@ -67,7 +72,8 @@ def image_layer(image: ImageStack, name: str) -> LayerData:
     Returns
     -------
     (data, keywords, layer type)
-        In micrometres where the file says them; `known_optics` finds the rest in the layer's metadata.
+        In micrometres where the file states them. `known_optics` finds the rest in the layer's
+        metadata.
     """
     place = placement(name, image.axes, image.pixel_um, image.place).keywords()
     return (
@@ -120,7 +126,8 @@ def placement(
     Returns
     -------
     Placement
-        Axes without a length have napari's own unit for what is not said, so that the layer goes with layers of other readers.
+        Axes without a length have napari's default unit. The layer then fits those of other
+        readers.
     """
     known = (
         {}

@@ -34,7 +34,11 @@ class Run:
     earlier: Restoration | None = field(default=None, repr=False)
 
     def going_on(self, restoration: Restoration, more: int) -> "Run":
-        """The run that adds samples to a result of this one: so many to its emptiest frame, and none has fewer than the fullest had."""
+        """The run that adds samples to a result of this one.
+
+        The emptiest frame gets `more` samples, and every frame has at least as many as the fullest
+        had.
+        """
         samples = max(int(restoration.counts.max()), int(restoration.counts.min()) + more)
         return replace(self, request=replace(self.request, samples=samples), earlier=restoration)
 
@@ -99,5 +103,8 @@ def engine_problem() -> str:
     except (
         OSError
     ) as error:  # on Windows its libraries fail to load after those of some Qt versions
-        return f'PyTorch cannot be loaded beside Qt ({error}). Start napari with: python -c "import torch, napari; napari.run()", or install PyTorch again.'
+        return (
+            f'PyTorch cannot be loaded beside Qt ({error}). Start napari with: python -c "import '
+            'torch, napari; napari.run()", or install PyTorch again.'
+        )
     return ""

@@ -1,4 +1,7 @@
-"""The settings of a reconstruction as a form: `value`, `set_value` and `changed`, and nothing else crosses."""
+"""The settings of a reconstruction as a form.
+
+The interface of the form is `value`, `set_value` and `changed`.
+"""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -189,7 +192,10 @@ class RestoreForm(QWidget):
         self.changed.emit()
 
     def _count_positions(self) -> None:
-        """Show one position for each plane of the chosen layers. If their number is not known, the positions that were typed stay."""
+        """Show one position for each plane of the chosen layers.
+
+        If their number is not known, the positions that were typed stay.
+        """
         if self.planes is not None or not any(self.positions.typed):
             self.positions.set_count(self.planes or 2)
 
@@ -212,7 +218,10 @@ class RestoreForm(QWidget):
         self.changed.emit()
 
     def _on_image(self, *_: object) -> None:
-        """Fill in the optics that the layer tells; what a former layer told goes, what the user typed stays."""
+        """Fill in the optics of the layer and remove those of the former layer.
+
+        Values that the user typed stay.
+        """
         if self._gone.is_set():  # a layer outlives a dock that was removed
             return
         layer = self.image.value()
@@ -243,7 +252,10 @@ class RestoreForm(QWidget):
         )
 
     def _watch(self, layer: "Image | None") -> None:
-        """Hear of a pixel size that the chosen layer is given later: a run with the former one would be wrong unseen."""
+        """Watch the chosen layer for a later change of its pixel size.
+
+        Without it, a run with the former pixel size would be wrong unnoticed.
+        """
         for one, act in ((self._watched, "disconnect"), (layer, "connect")):
             if one is not None:
                 for change in ("scale", "units"):
@@ -256,7 +268,10 @@ class RestoreForm(QWidget):
         self.changed.emit()
 
     def _choose_second(self) -> None:
-        """Guess the other plane: the only other layer of the same shape, unless the image holds all planes."""
+        """Guess the other plane: the only other layer of the same shape.
+
+        Nothing is guessed if the image holds all planes.
+        """
         image = self.image.value()
         if image is None or self.second.value() is not None or stated_planes(image) is not None:
             return
@@ -309,7 +324,9 @@ class RestoreForm(QWidget):
         }
 
     def typed_settings(self) -> dict[str, Any]:
-        """The same, but without the optics that the chosen layer told: those are of that layer alone.
+        """The same settings without the optics of the chosen layer.
+
+        These optics belong to that layer alone.
 
         Raises
         ------
@@ -337,7 +354,10 @@ class RestoreForm(QWidget):
         )
 
     def value(self) -> RestoreRequest:
-        """The request; its pixels are those of the layer, not a copy: what is written into them during a run is found by their fingerprint.
+        """The request.
+
+        Its pixels are those of the layer, not a copy. The fingerprint reveals pixels that are
+        overwritten during a run.
 
         Raises
         ------
@@ -359,7 +379,10 @@ class RestoreForm(QWidget):
         return RestoreRequest(image=stack, **settings)
 
     def files(self) -> dict[str, str]:
-        """Files that the chosen layers were read from, by option: image, image2, background, psf; empty unless all of them are known."""
+        """Files that the chosen layers were read from, by option: image, image2, background, psf.
+
+        The result is empty unless all of them are known.
+        """
         second = self.second.value() if self.two_planes else None
         layers: dict[str, Image | None] = {
             "image": self.image.value(),
@@ -397,12 +420,14 @@ class RestoreForm(QWidget):
         )
 
     def set_settings(self, settings: Mapping[str, Any], source: str) -> tuple[str, ...]:
-        """Show settings by request name, as from the provenance of a result, and choose the layers that `source` names.
+        """Show settings by request name and choose the layers that `source` names.
+
+        The settings are those of a result's provenance.
 
         Returns
         -------
         tuple of str
-            What of them the form cannot show, in words: the pixels would be others.
+            Settings that the form cannot show, in words. A run would give other pixels.
 
         Raises
         ------

@@ -77,7 +77,8 @@ class RestoreWidget(QWidget):
     def _connect(self) -> None:
         explain_control(
             self.preview,
-            "Look at what is on the screen, or at the rectangle drawn in the selected Shapes layer, in seconds:\n"
+            "Look at what is on the screen, or at the rectangle drawn in the selected Shapes "
+            "layer, in seconds:\n"
             "one evaluation of the network, the regression mean without a spread.",
         )
         self.form.changed.connect(self._on_changed)
@@ -238,7 +239,7 @@ class RestoreWidget(QWidget):
         self._offer_more()
 
     def _offer_more(self) -> None:
-        """Samples can be added to the last result, and it can be compared, as long as it is there and chosen."""
+        """Offer more samples and a comparison while the last result is there and chosen."""
         group = self.results.value()
         there = (
             self.last is not None
@@ -250,7 +251,7 @@ class RestoreWidget(QWidget):
         self.results.more.setText(f"Add {self.form.counts['samples'].value()} sa&mples")
 
     def start_preview(self) -> None:
-        """Look at the field of view, or at a drawn rectangle, with one evaluation of the network."""
+        """Reconstruct the field of view or a drawn rectangle with one network evaluation."""
         run, layer = self._run_of_form(), self.form.image.value()
         if run is None or layer is None or self.panel.busy:
             return
@@ -284,11 +285,15 @@ class RestoreWidget(QWidget):
         seconds = restoration.provenance.timings_s["total"]
         self.panel.message.say(
             INFORMATION,
-            f"Preview in {seconds:.1f} s: the regression mean alone, without samples. Reconstruct draws the posterior.",
+            f"Preview in {seconds:.1f} s: the regression mean alone, without samples. Reconstruct "
+            "draws the posterior.",
         )
 
     def compare(self) -> None:
-        """Run the classical method that fits the last result's task on the same image, and show its answer beside the result."""
+        """Run the classical method for the last result's task on the same image.
+
+        The classical result is shown beside the last result.
+        """
         if self.last is None or self.panel.busy:
             return
         run, restoration = self.last
@@ -340,12 +345,14 @@ class RestoreWidget(QWidget):
         if lost:
             self.panel.message.say(
                 WARNING,
-                f"The form has the settings of {group.name} now, but for {' and '.join(lost)}: a run would give other pixels.",
+                f"The form has the settings of {group.name} now, but for {' and '.join(lost)}: a "
+                "run would give other pixels.",
             )
         else:
             self.panel.message.say(
                 INFORMATION,
-                f"The form has the settings of {group.name} now; the same image and these settings give the same pixels.",
+                f"The form has the settings of {group.name} now; the same image and these "
+                "settings give the same pixels.",
             )
 
     def copy_command(self) -> None:

@@ -45,7 +45,10 @@ class ResultGroup:
 
     @property
     def statistic(self) -> str:
-        """What the spread layer holds: "standard deviation", "variance" or "calibrated interval"."""
+        """Quantity of the spread layer.
+
+        It is "standard deviation", "variance" or "calibrated interval".
+        """
         return (
             "standard deviation"
             if self.spread is None
@@ -54,7 +57,7 @@ class ResultGroup:
 
     @property
     def mark(self) -> Mapping[str, Any]:
-        """What the result's layers say of it: source, provenance, clock; the unit is that of the reconstruction."""
+        """Source, provenance and clock that the layers hold; the unit is the reconstruction's."""
         marks = [
             plugin_metadata(self.layers[role])
             for role in (RECONSTRUCTION, RATE)
@@ -70,12 +73,18 @@ class ResultGroup:
 
     @property
     def factor(self) -> float | None:
-        """Half-width of the calibrated interval over the standard deviation; None without a calibration."""
+        """Half-width of the calibrated interval over the standard deviation.
+
+        Returns None without a calibration.
+        """
         return float(self.calibration["factor"]) if "factor" in self.calibration else None
 
     @property
     def clock(self) -> ClockCurve | None:
-        """The clock of the model; None where a layer of an older version, or of a classical method, has none."""
+        """The clock of the model.
+
+        Returns None for a layer of an older version or of a classical method.
+        """
         found = {} if self.rate is None else plugin_metadata(self.rate).get("clock", {})
         try:
             curve = ClockCurve(
@@ -90,7 +99,7 @@ class ResultGroup:
 
     @property
     def classical(self) -> bool:
-        """Whether it is the answer of a classical method, which has neither a spread nor a schedule."""
+        """Whether a classical method made it, so that it has neither a spread nor a schedule."""
         return self.mark.get("provenance", {}).get("model", {}).get("kind") == "baseline"
 
     def missing(self) -> tuple[str, ...]:
@@ -105,7 +114,10 @@ class ResultGroup:
 
 
 def groups_of(layers: "Iterable[Layer]") -> list[ResultGroup]:
-    """Results among layers, in the order of their first layers; maps of the schedule follow from a rate map and are left out."""
+    """Results among layers, in the order of their first layers.
+
+    Maps of the schedule are left out, because they follow from a rate map.
+    """
     found: dict[str, dict[str, Layer]] = {}
     for layer in layers:
         mark = plugin_metadata(layer)

@@ -1,4 +1,4 @@
-"""What can be done with a result: choose it, show its spread one way or the other, go on from it, repeat it."""
+"""Actions on a result: choose it, change how its spread is shown, continue it, repeat it."""
 
 from typing import TYPE_CHECKING
 
@@ -61,12 +61,15 @@ class ResultsPanel(QWidget):
         explain_control(self.repeat, "Put the settings of this result into the form above.")
         explain_control(
             self.command,
-            "Copy the napari-cvdm command that gives the same pixels. The image must have been opened from a file.",
+            "Copy the napari-cvdm command that gives the same pixels. The image must have been "
+            "opened from a file.",
         )
         explain_control(
             self.compare,
-            "Run what one would use without a model on the same image and settings, and add it with the same contrast:\n"
-            "US-TIE for phase, Richardson-Lucy deconvolution for fluorescence. For the last result of this dock.",
+            "Run what one would use without a model on the same image and settings, and add it "
+            "with the same contrast:\n"
+            "US-TIE for phase, Richardson-Lucy deconvolution for fluorescence. For the last "
+            "result of this dock.",
         )
         explain_control(self.remove, "Remove all layers of this result.")
 

@@ -36,8 +36,8 @@ class RunPanel(QWidget):
 
     Notes
     -----
-    `asked` is emitted when the button is pressed, `started` and `progressed` (Progress) during a job, `idle` when one has ended
-    and no other began at once.
+    `asked` is emitted when the button is pressed. `started` and `progressed` (Progress) are emitted
+    during a job. `idle` is emitted when a job has ended and no other began at once.
     """
 
     asked = Signal()
@@ -118,11 +118,12 @@ class RunPanel(QWidget):
         on_result : callable
             Not called after a failure or a cancelled run, nor when this panel is gone.
         on_view : callable, optional
-            Takes what there is to see on the way; with it, the work can also be stopped and kept.
+            Takes the views during the run. With it, the work can also be stopped and kept.
         on_leave : callable, optional
-            Called in any case, before `on_end`, and also when this panel is gone: it must not refer to it.
+            Called in any case, before `on_end`, and also when this panel is gone. It must not refer
+            to the panel.
         on_failure : callable, optional
-            Takes the reason of a failure, which is said here and by napari if nobody takes it.
+            Takes the reason of a failure. Without it, this panel and napari show the reason.
         on_end : callable, optional
             Called in any case, last, unless this panel is gone. It may start the next job.
         """

@@ -16,14 +16,16 @@ if TYPE_CHECKING:
 
 
 class RunningLayers:
-    """A reconstruction and its uncertainty in the making, frame by frame; they go when the final layers come.
+    """An unfinished reconstruction and its uncertainty, frame by frame.
+
+    They are removed when the final layers come.
 
     Parameters
     ----------
     viewer : Viewer
     run : Run
     statistic : {"standard deviation", "variance", "calibrated interval"}
-        As which the spread is shown; an interval comes with the last sample only.
+        How the spread is shown. An interval comes with the last sample only.
     """
 
     def __init__(self, viewer: "Viewer", run: Run, statistic: str) -> None:

@@ -1,4 +1,7 @@
-"""Sample images for File > Open Sample: the package's simulated samples as layers, with everything the form wants to know."""
+"""Sample images for File > Open Sample.
+
+The simulated samples of the package become layers with all optics that the form needs.
+"""
 
 from typing import Any
 
@@ -9,7 +12,9 @@ from napari_cvdm.widgets.layers import METADATA_KEY, LayerData
 
 
 def two_defocused_planes() -> list[LayerData]:
-    """Cells in brightfield below and above focus, as one layer of two planes; their true phase beside it, hidden.
+    """Cells in brightfield below and above focus, as one layer of two planes.
+
+    Their true phase is a second, hidden layer.
 
     Returns
     -------
@@ -24,7 +29,9 @@ def two_defocused_planes() -> list[LayerData]:
 
 
 def measured_cell() -> list[LayerData]:
-    """Two planes simulated from the phase of a cell that was measured; that phase beside it, hidden.
+    """Two planes simulated from the measured phase of a cell.
+
+    That phase is a second, hidden layer.
 
     Returns
     -------
@@ -47,7 +54,9 @@ def measured_cell() -> list[LayerData]:
 
 
 def widefield_network() -> list[LayerData]:
-    """A tubular network in widefield fluorescence; what twice the resolution would show beside it, hidden.
+    """A tubular network in widefield fluorescence.
+
+    The truth at twice the resolution is a second, hidden layer.
 
     Returns
     -------
@@ -62,7 +71,9 @@ def widefield_network() -> list[LayerData]:
 
 
 def widefield_microtubules() -> list[LayerData]:
-    """Microtubules in widefield fluorescence; what twice the resolution would show beside it, hidden.
+    """Microtubules in widefield fluorescence.
+
+    The truth at twice the resolution is a second, hidden layer.
 
     Returns
     -------

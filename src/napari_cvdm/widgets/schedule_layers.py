@@ -55,7 +55,8 @@ def schedule_layer(viewer: "Viewer", group: ResultGroup, role: str) -> LayerData
     rate, clock = group.rate, group.clock
     if rate is None or clock is None:
         raise RequestError(
-            f"{group.name}: {' and '.join(group.missing())} not among the layers; undo the removal or reconstruct again."
+            f"{group.name}: {' and '.join(group.missing())} not among the layers; undo the "
+            "removal or reconstruct again."
         )
     place = Placement.of(rate).with_times(clock.times)
     maps = getattr(schedule_maps(rate.data, clock), FIELDS[role])

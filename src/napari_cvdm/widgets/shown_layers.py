@@ -16,15 +16,16 @@ if TYPE_CHECKING:
 
 
 def show_layers(viewer: "Viewer", layers: list[LayerData]) -> None:
-    """Put layers into a viewer, each in place of the earlier one of its role in the same group (or of the same source, without a group).
+    """Put layers into a viewer in place of the earlier layers of the same roles.
 
-    All new layers are made before the first old one goes, so a viewer never holds half a result.
+    An earlier layer is one of the same group, or of the same source without a group. All new layers
+    are made before the first old one goes, so a viewer never holds half a result.
 
     Parameters
     ----------
     viewer : Viewer
     layers : list of (data, keywords, layer type)
-        As from `to_layer_data`. An earlier layer hands down whether it is visible.
+        As from `to_layer_data`. A new layer is visible if the earlier one was.
     """
     from napari.layers import Layer
 
@@ -46,7 +47,8 @@ def show_layers(viewer: "Viewer", layers: list[LayerData]) -> None:
                 ),
             )
         )
-    # napari collects garbage after each layer that is removed, but after a batch only once; where nothing is removed, not at all
+    # napari collects garbage after each layer that is removed, but after a batch only once.
+    # Where nothing is removed, it does not collect at all.
     together = (
         viewer.layers.batched_update()
         if any(old is not None for old, _ in pairs)
@@ -60,9 +62,10 @@ def show_layers(viewer: "Viewer", layers: list[LayerData]) -> None:
 
 
 def show_result(viewer: "Viewer", layers: list[LayerData]) -> None:
-    """Put a whole result into a viewer; an earlier result of the same group goes whole, too, lest samples and maps of two runs mix.
+    """Put a whole result into a viewer in place of the earlier result of the same group.
 
-    What the user has renamed stays, as a group of its own.
+    The earlier result goes whole, so that samples and maps of two runs do not mix. Layers that the
+    user has renamed stay, as a group of their own.
 
     Parameters
     ----------

@@ -1,4 +1,7 @@
-"""As what the uncertainty layer of a result shows the spread: standard deviation, variance, or the calibrated interval."""
+"""How the uncertainty layer of a result shows the spread.
+
+The choices are standard deviation, variance and the calibrated interval.
+"""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -10,11 +13,17 @@ from napari_cvdm.widgets.result_group import ResultGroup, layers_of
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
-HELP = "Show the spread of the samples in the unit of the image (standard deviation) or squared (variance)."
+HELP = (
+    "Show the spread of the samples in the unit of the image (standard deviation) or squared "
+    "(variance)."
+)
 
 
 def choices_of(group: ResultGroup) -> tuple[str, ...]:
-    """What the spread of a result can be shown as: the interval only where its model, or the result, is calibrated."""
+    """Ways to show the spread of a result.
+
+    The interval is offered only if the model or the result is calibrated.
+    """
     return STATISTICS if group.factor is None else (*STATISTICS, INTERVAL)
 
 
@@ -23,7 +32,11 @@ def help_of(group: ResultGroup | None) -> str:
     if group is None or group.factor is None:
         return f"{HELP}\nThis model is not calibrated: see napari-cvdm calibrate."
     said = group.calibration
-    return f"{HELP}\nCalibrated interval: {said['level']:.0%} of the errors are below this, {group.factor:.3g} times the spread; fitted on {said['set']}."
+    return (
+        f"{HELP}\n"
+        f"Calibrated interval: {said['level']:.0%} of the errors are below this, "
+        f"{group.factor:.3g} times the spread; fitted on {said['set']}."
+    )
 
 
 def show_spread_as(group: ResultGroup, wanted: str) -> None:
@@ -41,7 +54,7 @@ def show_spread_as(group: ResultGroup, wanted: str) -> None:
 
 
 def put_calibration(viewer: "Viewer", group: ResultGroup, calibration: Mapping[str, Any]) -> None:
-    """Write a calibration into the provenance that the layers of a result carry, and show the spread as an interval."""
+    """Write a calibration into the provenance of a result's layers, and show an interval."""
     show_spread_as(group, STATISTICS[0])  # what is shown may be an interval by an older factor
     for layer in layers_of(viewer.layers, group.name):
         mark = plugin_metadata(layer)

@@ -38,22 +38,42 @@ NUMBERS = {
     "held-out share": 0.2,
 }
 HELP = {
-    "start from": "The model to begin with. The new one is offered only if it is better on fields that neither has learned from.",
-    "name": "Of the new model: it names the folder of the run, and the model in the list of Reconstruct.",
-    "train for": "How long. A few real steps are timed first, and as many steps are planned as fit into it.\n"
-    "It may be stopped at any time, gone on with later, or finished early.",
-    "part": "all: mean, denoiser and schedule. denoiser or schedule: the other parts stay as they are.",
+    "start from": (
+        "The model to begin with. The new one is offered only if it is better on fields that "
+        "neither has learned from."
+    ),
+    "name": (
+        "Of the new model: it names the folder of the run, and the model in the list of "
+        "Reconstruct."
+    ),
+    "train for": (
+        "How long. A few real steps are timed first, and as many steps are planned as fit into "
+        "it.\n"
+        "It may be stopped at any time, gone on with later, or finished early."
+    ),
+    "part": (
+        "all: mean, denoiser and schedule. denoiser or schedule: the other parts stay as they are."
+    ),
     "mean_steps": "Steps of the regression mean. They count only when 'train for' says so.",
     "diffusion_steps": "Steps of denoiser and schedule. They count only when 'train for' says so.",
     "batch": "Patches in a step. Fewer need less memory.",
     "patch_px": "Side of a patch in pixels of the measured image.",
-    "learning_rate": "Highest learning rate. A quarter of the one that the model was made with is a good start.",
+    "learning_rate": (
+        "Highest learning rate. A quarter of the one that the model was made with is a good start."
+    ),
     "alpha": "Weight of L_gamma, which keeps the schedule smooth: 1e-3 in the paper.",
     "foreground": "Share of the patches that lie where there is something.",
-    "blank": "Share of the patches that are empty fields with the camera's noise: they teach to invent nothing.",
+    "blank": (
+        "Share of the patches that are empty fields with the camera's noise: they teach to invent "
+        "nothing."
+    ),
     "held-out fields": "Simulated fields that are never learned from, to judge the training.",
-    "held-out share": "Share of the measured fields of view that are never learned from, to judge the training.",
-    "patience": "Looks at held-out fields without a better score after which a stage ends; 0 for never.",
+    "held-out share": (
+        "Share of the measured fields of view that are never learned from, to judge the training."
+    ),
+    "patience": (
+        "Looks at held-out fields without a better score after which a stage ends; 0 for never."
+    ),
     "seed": "Chooses data and noise. The same recipe gives the same model on the CPU.",
     "precision": "bf16 halves the time of a step on processors that have it; fp32 is exact on all.",
     "device": "Where to train; auto takes the fastest that is there.",
@@ -144,7 +164,10 @@ class TrainForm(QWidget):
         self.changed.emit()
 
     def propose_name(self) -> None:
-        """A name for the new model that neither a model nor a run has; one that the user has typed stays while it is free."""
+        """Propose a name for the new model that neither a model nor a run has.
+
+        A name that the user has typed stays while it is free.
+        """
         name, card = self.name.text().strip(), self.model.card()
         if name and name != self._proposed and not _is_taken(name):
             return
@@ -176,7 +199,8 @@ class TrainForm(QWidget):
         name = self.name.text().strip()
         if set(name) & FORBIDDEN or name.startswith(".") or name == RUNS:
             raise RequestError(
-                f"name is {name!r}; letters, digits, spaces and - _ . are allowed, such as my-microscope."
+                f"name is {name!r}; letters, digits, spaces and - _ . are allowed, such as "
+                "my-microscope."
             )
         if _is_taken(name):
             raise RequestError(

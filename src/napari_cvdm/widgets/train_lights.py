@@ -1,4 +1,4 @@
-"""Health lights: one for every way in which a training of this method goes wrong, and the advice of those that are lit."""
+"""Health lights of a training, one for each known failure, with advice for those that are lit."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING

@@ -1,4 +1,7 @@
-"""Plots of a training: every loss term, the held-out fields, the schedule as it moves; drawn by pyqtgraph in the colours of the theme."""
+"""Plots of a training: every loss term, the held-out fields, and the schedule over time.
+
+pyqtgraph draws them in the colours of the theme.
+"""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -62,7 +65,7 @@ class Trace:
 
 
 class Legend(QLabel):
-    """Names of curves in their colours, with their latest values, beside the plot and not over it."""
+    """Names of curves in their colours, with their latest values, beside the plot."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,7 +79,8 @@ class Legend(QLabel):
         drawn = [trace for trace in traces if trace.values]
         self.setText(
             " &nbsp; ".join(
-                f'<span style="color:{trace.color}">■</span>&nbsp;{trace.name}&nbsp;{trace.values[-1]:.3g}'
+                f'<span style="color:{trace.color}">■</span>&nbsp;'
+                f"{trace.name}&nbsp;{trace.values[-1]:.3g}"
                 for trace in drawn
             )
         )
@@ -136,7 +140,7 @@ class TermsPlot(QWidget):
 
 
 class HeldOutPlot(QWidget):
-    """Error on fields that are never learned from, over all steps; dashed, the model that it began with."""
+    """Error on held-out fields over all steps; the dashed line is the model at the start."""
 
     def __init__(self, ink: ThemeColors) -> None:
         from pyqtgraph import InfiniteLine
@@ -179,7 +183,10 @@ class HeldOutPlot(QWidget):
 
 
 class MovingSchedule(QWidget):
-    """gamma(t) of the median pixel, and between the 5 and 95 % pixels; faint, what it was before."""
+    """gamma(t) of the median pixel, and the band between the 5 and 95 % pixels.
+
+    Earlier curves of the median are faint.
+    """
 
     def __init__(self, ink: ThemeColors) -> None:
         from pyqtgraph import FillBetweenItem, mkPen

@@ -1,4 +1,7 @@
-"""A training to look at: health lights, curves, and a held-out field that is reconstructed anew every few minutes."""
+"""The view of a training: health lights, curves and a held-out field.
+
+The field is reconstructed again every few minutes.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -52,7 +55,8 @@ class TrainProgress(QWidget):
         self.field.setRange(1, 999)
         explain_control(
             self.every,
-            "Minutes after which a held-out field is reconstructed again and shown as layers; 0 for never.",
+            "Minutes after which a held-out field is reconstructed again and shown as layers; 0 "
+            "for never.",
         )
         explain_control(self.field, "Which of the held-out fields.")
         explain_control(self.now, "Reconstruct it after the next step.")

@@ -1,4 +1,7 @@
-"""One training from Start to its end: a generator for the worker's thread, and the signals that its dock hears."""
+"""One training from Start to its end.
+
+This module has a generator for the worker's thread and the signals for the dock.
+"""
 
 import time
 from collections.abc import Generator
@@ -36,9 +39,10 @@ class TrainingEnd:
     run : Path
         Its folder.
     trained : Trained, optional
-        None where it was stopped: it can be gone on with.
+        None where it was stopped. It can then be continued.
     model : Path, optional
-        Where the new model lies among the user's own; None where it is not better than the one that it began with.
+        Path of the new model among the user's own. None if it is not better than the model at the
+        start.
     """
 
     run: Path
@@ -107,10 +111,11 @@ def trained(
     Parameters
     ----------
     asked : FineTuning or TrainRequest
-        The latter to go on with a run.
+        A TrainRequest continues a run.
     control : TrainingControl
     news : SimpleQueue
-        Gets every TrainStep that has something to tell, every Preview, and the Finding of a pair that was refused.
+        Gets every TrainStep with something to report, every Preview, and the Finding of each
+        refused pair.
     models : Path
         The user's folder of models.
     """
@@ -162,7 +167,10 @@ def _steps(
                 return end.value
             _tell(step, control, news)
             done = step.step + (plan.mean_steps if step.stage == "diffusion" else 0)
-            said = f"{step.stage} {step.step}/{step.total}, {tqdm.format_interval(left.after(step.stage, step.step))} left"
+            said = (
+                f"{step.stage} {step.step}/{step.total}, "
+                f"{tqdm.format_interval(left.after(step.stage, step.step))} left"
+            )
             yield Progress(stage=said, done=min(done, total), total=total)
             while control.paused:
                 time.sleep(LOOK_WHILE_PAUSED_S)
@@ -193,15 +201,16 @@ def _offered(run: Path, found: "Trained", models: Path) -> Path | None:
 class TrainRun(QObject):
     """A training under way.
 
-    Signals are delivered in the GUI thread: `progressed` (Progress), `stepped` (TrainStep), `previewed` (Preview) and `refused` (Finding)
-    as they come, then at most one of `succeeded` (TrainingEnd) and `failed` (str), and `ended` in any case.
+    Signals are delivered in the GUI thread. `progressed` (Progress), `stepped` (TrainStep),
+    `previewed` (Preview) and `refused` (Finding) come as they happen. Then at most one of
+    `succeeded` (TrainingEnd) and `failed` (str) comes, and `ended` in any case.
 
     Parameters
     ----------
     asked : FineTuning or TrainRequest
     models : Path
     owner : QObject
-        When it goes, the training is stopped, its state saved.
+        When it goes, the training is stopped and its state is saved.
     """
 
     progressed = Signal(object)

@@ -1,4 +1,8 @@
-"""The Train dock: pairs, a model to start from, time; then curves, health lights and previews while it trains, and a model at the end."""
+"""The Train dock.
+
+It takes pairs, a model to start from, and a time. During the training it shows curves, health
+lights and previews. At the end it offers a model.
+"""
 
 from functools import partial
 from pathlib import Path
@@ -28,7 +32,8 @@ SETTINGS, PROGRESS = range(2)
 class TrainWidget(QWidget):
     """Plugins > CVDM reconstruction > Train.
 
-    Training goes on when the dock is hidden; when it goes, with its viewer, the training is stopped and saved.
+    The training continues when the dock is hidden. When the dock goes with its viewer, the training
+    is stopped and saved.
 
     Parameters
     ----------

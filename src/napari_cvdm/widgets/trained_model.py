@@ -32,7 +32,7 @@ def exported(folder: Path, path: Path) -> Generator[Progress, None, Path]:
 def packaged(
     folder: Path, path: Path, optics: Mapping[str, Any]
 ) -> Generator[Progress, None, Path]:
-    """Put a model into two packages of the BioImage Model Zoo in a folder, for a worker's thread."""
+    """Write two packages of the BioImage Model Zoo into a folder, in a worker's thread."""
     from napari_cvdm.export.settings import PackageSettings
     from napari_cvdm.export.zoo import write_bioimageio
 
@@ -66,11 +66,13 @@ class TrainedModel(QWidget):
         explain_control(
             self.export,
             "Save the model as one file, to be added elsewhere with napari-cvdm models add,\n"
-            "or as packages of the BioImage Model Zoo for other programs, with the optics of the settings.",
+            "or as packages of the BioImage Model Zoo for other programs, with the optics of the "
+            "settings.",
         )
         explain_control(
             self.command,
-            "Copy the command that makes this model again, for example on a cluster: its recipe and pairs lie in the run's folder.",
+            "Copy the command that makes this model again, for example on a cluster: its recipe "
+            "and pairs lie in the run's folder.",
         )
         self._work = LatestWork(self, "Exporting a model")
         layout = QHBoxLayout(self)
@@ -92,7 +94,7 @@ class TrainedModel(QWidget):
         self.hide()
 
     def show_end(self, end: TrainingEnd) -> None:
-        """Offer what a training has left: a model that is better to be used, and any to be exported."""
+        """Offer the model of a training: for use if it is better, for export in any case."""
         self._end = end
         self.use.setEnabled(end.model is not None)
         self.export.setEnabled(end.trained is not None)

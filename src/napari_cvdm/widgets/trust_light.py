@@ -16,7 +16,10 @@ SHOWN_REASONS = 1  # the others are in the tooltip, so that the dock stays short
 
 
 class TrustLight(QWidget):
-    """A lamp, and beside it what made it so: the gravest reason, and how many more there are; all of them in the tooltip."""
+    """The quality flag, with its gravest reason and the number of other reasons beside it.
+
+    The tooltip lists all reasons.
+    """
 
     def __init__(self) -> None:
         super().__init__()

@@ -22,17 +22,19 @@ from napari_cvdm.widgets.lifetime import when_gone
 Result = TypeVar("Result")
 LOG = logging.getLogger(__name__)
 VIEW_INTERVAL_S = 0.25  # layers are drawn anew at most so often
-DRAWING_SHARE = 0.05  # and never for a larger part of the time: drawing without a graphics card takes the processor that the worker needs
-LEAST_INTERVAL_S = (
-    0.05  # napari draws its activity bar inside every update: faster updates would nest without end
-)
+# Largest share of the time for drawing, because drawing without a graphics card takes the
+# processor that the worker needs.
+DRAWING_SHARE = 0.05
+# napari draws its activity bar inside every update, so faster updates would nest without end.
+LEAST_INTERVAL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class WorkFailed:
     """Work that ended without a result; the message is for the user.
 
-    It is no exception: superqt raises an exception that a worker returns, and napari would show its traceback.
+    It is no exception. superqt raises an exception that a worker returns, and napari would show its
+    traceback.
     """
 
     message: str
@@ -44,7 +46,8 @@ def explain(error: BaseException) -> str:
     Parameters
     ----------
     error : BaseException
-        ValueErrors of this package explain themselves; running out of memory and other errors are explained here.
+        ValueErrors of this package explain themselves. Running out of memory and other errors are
+        explained here.
 
     Returns
     -------
@@ -53,13 +56,22 @@ def explain(error: BaseException) -> str:
     from napari_cvdm.core.device import accelerator_lost, out_of_memory
 
     if out_of_memory(error):
-        return "The memory is too small for this run. Try a smaller tile (half of it), close other programs, or choose device cpu."
+        return (
+            "The memory is too small for this run. Try a smaller tile (half of it), close other "
+            "programs, or choose device cpu."
+        )
     first = (str(error).splitlines() or [""])[0] or type(error).__name__
     if accelerator_lost(error):
-        return f"The GPU has failed ({first}). Nothing was changed. Choose device cpu, or save your work and start napari again to use the GPU."
+        return (
+            f"The GPU has failed ({first}). Nothing was changed. Choose device cpu, or save your "
+            "work and start napari again to use the GPU."
+        )
     if isinstance(error, ValueError):
         return first
-    return f"The run stopped: {first} Nothing was changed. Try again, or with device cpu; the full message is in the console."
+    return (
+        f"The run stopped: {first} Nothing was changed. Try again, or with device cpu; the full "
+        "message is in the console."
+    )
 
 
 class Control:
@@ -97,10 +109,11 @@ class ProgressUpdate:
 def relay(
     steps: Generator[Progress, Stop | None, Result], control: Control
 ) -> Generator[ProgressUpdate, None, Result | WorkFailed]:
-    """The same steps, as many of them as the window can show; an error that can be expected comes back as `WorkFailed`.
+    """The same steps, as many of them as the window can show.
 
-    superqt takes a RuntimeError in a generator for a deleted worker and stays silent for ever, and torch raises RuntimeError
-    for nearly everything. A returned failure always arrives, and shows the user no traceback.
+    An expected error is returned as `WorkFailed`. superqt takes a RuntimeError in a generator for a
+    deleted worker and reports nothing, and torch raises RuntimeError for nearly everything. A
+    returned failure always arrives, and shows the user no traceback.
 
     Parameters
     ----------
@@ -122,7 +135,9 @@ def relay(
                 shown = now
                 looking = progress.view is not None and now - looked >= control.view_interval_s
                 views = _views(progress, finished) if looking else ()
-                if control.cancelled.is_set():  # here, not in the window's thread: to close a cluster or to save a training takes a while
+                if control.cancelled.is_set():
+                    # here, not in the window's thread, because it takes a while to close a cluster
+                    # or to save a training
                     steps.close()
                 if looking:
                     looked, finished = time.monotonic(), []
@@ -138,7 +153,10 @@ def relay(
 def _passed_on(
     relayed: Generator[ProgressUpdate, None, object],
 ) -> Generator[ProgressUpdate, None, object]:
-    """For the worker, which never closes a generator that it gave up: the one that holds something can be closed by its job."""
+    """The same steps for the worker, which never closes a generator that it gave up.
+
+    The job can close the inner generator, which may hold resources.
+    """
     return (yield from relayed)
 
 
@@ -149,19 +167,21 @@ def _views(progress: Progress, finished: list[FrameView]) -> tuple[FrameView, ..
 class Job(QObject):
     """One piece of long work, in a thread, with progress in napari's activity area.
 
-    Signals are delivered in the GUI thread: `progressed` (Progress) and `seen` (FrameView), then at most one of `succeeded`
-    (what the work returned) and `failed` (str), and `ended` in any case, last.
+    Signals are delivered in the GUI thread. `progressed` (Progress) and `seen` (FrameView) come
+    first. Then at most one of `succeeded` (what the work returned) and `failed` (str) comes, and
+    `ended` in any case, last.
 
     Parameters
     ----------
     steps : generator
         Yields Progress, returns a result; it must not touch widgets, layers or viewers.
     title : str
-        For the activity area; "" for work so short that it is not worth a line there, nor a question when the window is closed.
+        For the activity area. "" is for short work that needs no line there and no question when
+        the window is closed.
     total : int
         Number of steps to come, 0 if not known.
     owner : QObject, optional
-        When it goes, the work is cancelled: nobody is left to take the result.
+        When it goes, the work is cancelled, because nobody is left to take the result.
     """
 
     _running: ClassVar[set["Job"]] = (
@@ -187,7 +207,8 @@ class Job(QObject):
         self._control = Control()
         self._relayed = relay(steps, self._control)
         self._activity = activity(total=total, desc=title) if title else None
-        # napari keeps a worker that it lists for as long as its window is there, and asks before the window is closed
+        # napari keeps a listed worker for as long as its window is there, and asks before the
+        # window is closed
         made: Callable[..., GeneratorWorker] = create_listed_worker if title else create_worker
         self._worker: GeneratorWorker | None = made(
             _passed_on, self._relayed, _worker_class=GeneratorWorker, _ignore_errors=True
@@ -257,15 +278,16 @@ class Job(QObject):
             activity_sign.turn(activity_sign.AS_MADE_PERCENT)
 
     def _close(self) -> None:
-        """Napari's task list keeps the worker; the frames with their tensors must not live as long."""
+        """Napari's task list keeps the worker; the frames with their tensors must go earlier."""
         for steps in (self._relayed, self._steps):
             steps.close()
 
     @classmethod
     def end_all(cls) -> None:
-        """Cancel all work and wait until its threads have ended, each after the step that it is in.
+        """Cancel all work and wait until its threads have ended, each after its current step.
 
-        napari waits when its event loop ends, but a script has none: a thread that is still at work when the interpreter is taken down aborts the program.
+        napari waits when its event loop ends, but a script has none. A thread that still works
+        while the interpreter shuts down aborts the program.
         """
         for job in cls._running:
             job.cancel()

@@ -100,7 +100,10 @@ def write_zarr(path: str, layers: Sequence[LayerData]) -> list[str]:
 
 
 def _placed(data: Any, attributes: dict[str, Any], kind: str) -> "tuple[Any, Placement, Layer]":
-    """Pixels at the finest level with colour as channels, their place with every axis named, and the layer."""
+    """Pixels at the finest level with colour as channels, their placement, and the layer.
+
+    Every axis of the placement is named.
+    """
     from napari.layers import Layer
 
     layer = Layer.create(data, attributes, kind)
@@ -119,12 +122,16 @@ def _tell_what_is_lost(layer: "Layer") -> None:
         for matrix in (place.rotate, place.shear, place.affine)
     ):
         show_warning(
-            f"{layer.name}: its rotation, shear or affine transform is not in the saved file; pixels, scale, position and units are."
+            f"{layer.name}: its rotation, shear or affine transform is not in the saved file; "
+            "pixels, scale, position and units are."
         )
 
 
 def _measured(layer: "Layer", values: np.ndarray, unit: str) -> dict[str, float]:
-    """Numbers along the axes in `unit`, by letter, of those axes whose own unit can be turned into it."""
+    """Numbers along the axes in `unit`, by letter.
+
+    Axes whose own unit cannot be converted are left out.
+    """
     axes = zip(axis_letters(layer), values, layer.units, strict=True)
     return {
         letter: float((float(value) * own).to(unit).magnitude)

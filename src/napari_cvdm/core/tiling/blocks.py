@@ -1,4 +1,7 @@
-"""Blocks of an image that is larger than the memory: each is computed by itself and written in whole chunks."""
+"""Blocks of an image that is larger than the memory.
+
+Each block is computed by itself and written in whole chunks.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -90,16 +93,24 @@ class BlockPlan:
             or self.halo % BLOCK_STEP_PX
         ):
             raise ValueError(
-                f"block is {self.block} px and halo {self.halo} px; both must be multiples of {BLOCK_STEP_PX}, as 1024 and 192 are."
+                f"block is {self.block} px and halo {self.halo} px; both must be multiples of "
+                f"{BLOCK_STEP_PX}, as 1024 and 192 are."
             )
 
     def reach(self, axis: int) -> int:
-        """Extent of every window along an axis: the image's, or block and halos and what the image has beyond a multiple of BLOCK_STEP_PX."""
+        """Extent of every window along an axis.
+
+        It is the image's extent, or block and halos and what the image has beyond a multiple of
+        BLOCK_STEP_PX.
+        """
         size = self.shape[axis]
         return min(size, self.block + 2 * self.halo + size % BLOCK_STEP_PX)
 
     def spans(self, axis: int) -> tuple[Span, ...]:
-        """Reads and writes along one axis: every window as wide as any other, moved inward at the image's edges."""
+        """Reads and writes along one axis.
+
+        All windows are equally wide. Those at the image's edges are moved inward.
+        """
         size, reach = self.shape[axis], self.reach(axis)
         firsts = [
             max(0, min(start - self.halo, size - reach)) for start in range(0, size, self.block)
@@ -133,7 +144,7 @@ class BlockPlan:
                 )
 
     def chunk(self, factor: int) -> int:
-        """Side of a chunk of an output `factor` times finer: a job writes a whole number of them."""
+        """Side of a chunk of an output `factor` times finer; a job writes whole chunks."""
         side = self.block * factor
         return next(
             side // parts

@@ -123,7 +123,7 @@ def _factor(image: Tensor, plan: TilePlan) -> int:
 
 
 def pad_to_canvas(image: Tensor, plan: TilePlan, factor: int = 1) -> Tensor:
-    """Repeat the last row and column of (B, C, Y, X) until the image fills the plan's canvas (times `factor`)."""
+    """Repeat the last row and column of (B, C, Y, X) to fill the plan's canvas (times `factor`)."""
     missing_rows, missing_columns = (
         extent * factor - size for extent, size in zip(plan.canvas, image.shape[-2:], strict=True)
     )

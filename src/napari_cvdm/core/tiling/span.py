@@ -1,11 +1,17 @@
-"""A stretch of one axis; it knows nothing of torch, so that a form can ask how large a block may be without loading it."""
+"""A stretch of one axis.
+
+This module does not import torch, so that a form can ask for the largest block without loading it.
+"""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Where one tile reads and writes along one axis, in pixels of the canvas: read_start <= start < stop <= read_stop."""
+    """Range that one tile reads and writes along one axis, in pixels of the canvas.
+
+    read_start <= start < stop <= read_stop.
+    """
 
     read_start: int
     start: int

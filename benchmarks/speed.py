@@ -32,7 +32,7 @@ from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.models.cvdm import CVDM
 from napari_cvdm.models.registry import load_model
 from napari_cvdm.models.tiled import network_on
-from napari_cvdm.reconstruct.benchmark_tile import BenchmarkTile
+from napari_cvdm.reconstruct.cost import BenchmarkTile
 from napari_cvdm.reconstruct.precision import resolve_precision
 from napari_cvdm.reconstruct.sampling import FrameSampler, sample_frame
 from napari_cvdm.tasks import TASKS
@@ -132,7 +132,7 @@ def overhead(
     The bare evaluations are as many, in the same groups, the first one for all samples; sampling
     adds the schedule, the noise, the sampler's update, decoding and the moments.
     """
-    request = resolve_precision(request_of_output(model, size, samples, **choices), model)
+    request = resolve_precision(request_of_output(model, size, samples, **choices))
     task = TASKS[model.card.task]
     prepared = task.from_request(request.image.frame(()), request)
     frame = FrameSampler.begin(request, network_on(model.network, CPU), prepared, (), 0, 1)

@@ -1,43 +1,37 @@
-"""``precision="auto"`` is the faster arithmetic of this machine, measured once.
+"""``precision="auto"`` is the arithmetic that this machine has.
 
 What is continued later or elsewhere uses the same one.
 """
 
 import json
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from small_images import spots, widefield_request
 from test_by_tiles import stored
 
 from napari_cvdm.cli import main
+from napari_cvdm.core.device import multiplies_bf16
 from napari_cvdm.core.request import Precision
 from napari_cvdm.core.result import Restoration, finished
 from napari_cvdm.io import ImageFileError
 from napari_cvdm.live.follow import LiveFrame, follow
 from napari_cvdm.live.mailbox import LatestValue
 from napari_cvdm.models.checkpoint import Checkpoint
-from napari_cvdm.models.cvdm import CVDM
 from napari_cvdm.models.registry import load_model
 from napari_cvdm.out_of_core.dask import opened, ticket_of
 from napari_cvdm.out_of_core.job import TiledFiles
 from napari_cvdm.out_of_core.run import BlockRestorer, restore_by_tiles
 from napari_cvdm.reconstruct import precision
-from napari_cvdm.reconstruct.benchmark_tile import BenchmarkTile
 from napari_cvdm.reconstruct.choice import load_method, reconstruct
 from napari_cvdm.reconstruct.cost import estimate
 from napari_cvdm.reconstruct.restore import restore
 
 OPTIONS = {"pixel_um": 0.065, "samples": 2, "steps": 2, "device": "cpu", "precision": "auto"}
-TIMES = st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=5)
 
 
 @pytest.fixture
@@ -46,19 +40,10 @@ def model(tiny_widefield_model: Path) -> Checkpoint:
 
 
 @pytest.fixture(params=["fp32", "bf16"])
-def faster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Precision]:
-    """What this machine is taken to be faster in; it may be asked once."""
-    asked: list[object] = []
-    monkeypatch.setattr(precision, "_measured", {})
-    monkeypatch.setattr(
-        precision,
-        "evaluation_seconds",
-        lambda network: (
-            asked.append(network) or ([2.0], [1.0 if request.param == "bf16" else 20.0])
-        ),
-    )
-    yield request.param
-    assert len(asked) <= 1, "the device was measured more than once"
+def faster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Precision:
+    """What this machine is taken to be faster in."""
+    monkeypatch.setattr(precision, "multiplies_bf16", lambda _: request.param == "bf16")
+    return request.param
 
 
 def restored(
@@ -226,7 +211,7 @@ def _no_time() -> Iterator[None]:
     return 0.0, 0.0, 0
 
 
-def test_a_live_image_is_measured_before_its_first_frame(
+def test_a_live_image_uses_the_precision_of_the_machine(
     model: Checkpoint, faster: Precision
 ) -> None:
     source = LatestValue()
@@ -250,57 +235,28 @@ def test_a_method_without_a_network_says_fp32() -> None:
     assert result.provenance.settings["precision"] == "fp32"
 
 
-def test_threads_that_ask_at_once_are_told_the_same(
-    model: Checkpoint, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        ({}, False),
+        ({"avx2": True}, False),
+        ({"amx_bf16": True}, True),
+        ({"avx512_bf16": True}, True),
+    ],
+)
+def test_a_processor_with_bf16_arithmetic_is_known(
+    capabilities: dict[str, bool], expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[int] = []
-
-    def slowly(network: object) -> tuple[list[float], list[float]]:
-        asked.append(1)
-        time.sleep(0.05)
-        return [1.0], [1.0 / (3 - 2 * len(asked))]  # another answer each time
-
-    monkeypatch.setattr(precision, "_measured", {})
-    monkeypatch.setattr(precision, "evaluation_seconds", slowly)
-    with ThreadPoolExecutor(4) as threads:
-        found = set(
-            threads.map(
-                lambda _: precision.benchmark_precision(model, torch.device("cpu")), range(8)
-            )
-        )
-    assert len(found) == len(asked) == 1
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert multiplies_bf16(torch.device("cpu")) is expected
 
 
-@given(exact=TIMES, narrow=TIMES, longer=st.floats(1, 1e3), slower=st.floats(1, 10))
-def test_bf16_is_chosen_by_its_best_turn_and_only_where_it_wins(
-    exact: list[float], narrow: list[float], longer: float, slower: float
+@pytest.mark.parametrize(
+    ("capability", "expected"), [((7, 5), False), ((8, 0), True), ((9, 0), True)]
+)
+def test_a_gpu_with_bf16_arithmetic_is_known(
+    capability: tuple[int, int], expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chosen = precision.faster(exact, narrow)
-    assert (
-        precision.faster([*exact, slower * min(exact)], [slower * min(narrow), *narrow]) == chosen
-    ), "a disturbed turn changes nothing"
-    assert precision.faster(exact, exact) == "fp32", (
-        "where both are alike, the one that rounds less"
-    )
-    if chosen == "bf16":
-        assert min(narrow) < min(exact)
-        assert precision.faster([longer * seconds for seconds in exact], narrow) == "bf16"
-
-
-@pytest.mark.parametrize(("diffused", "name"), [(True, "step"), (False, "correction")])
-def test_both_are_measured_by_turns_where_the_time_goes(
-    model: Checkpoint, monkeypatch: pytest.MonkeyPatch, diffused: bool, name: str
-) -> None:
-    network = (
-        model.network
-        if diffused
-        else CVDM(replace(model.network.config, target="regression")).eval()
-    )
-    evaluated: list[str] = []
-    really = getattr(BenchmarkTile, name)
-    monkeypatch.setattr(
-        BenchmarkTile, name, lambda tile, asked: evaluated.append(asked) or really(tile, asked)
-    )
-    exact, narrow = precision.evaluation_seconds(network)
-    assert evaluated[-2 * (1 + precision.TURNS) :] == ["fp32", "bf16"] * (1 + precision.TURNS)
-    assert len(exact) == len(narrow) == precision.TURNS
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    assert multiplies_bf16(torch.device("cuda")) is expected
+    assert not multiplies_bf16(torch.device("mps"))

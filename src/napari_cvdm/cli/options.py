@@ -19,7 +19,8 @@ DEFOCUS = "--defocus-um"
 PRECISIONS = ("fp32", "bf16", "auto")
 _NUMBER = re.compile(r"[-+]?[.,]?\d[\d.,]*(?:[eE][-+]?\d+)?$")
 _PRECISION_HELP = (
-    "of the network: fp32, bf16 for speed, or auto: bf16 where it is faster (default fp32)"
+    "of the network: fp32, bf16 for speed, or auto: bf16 where the device has arithmetic for it "
+    "(default fp32)"
 )
 _DEVICE_HELP = "auto, cpu, cuda:0 or mps (default auto: the best there is)"
 

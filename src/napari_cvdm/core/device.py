@@ -210,12 +210,13 @@ def seconds_of(device: torch.device, work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def benchmark_px(device: torch.device) -> int:
-    """Side of an output [px] on which speeds can be compared.
-
-    On a small output, overhead dominates. A large output takes seconds on a CPU.
-    """
-    return 128 if device.type == "cpu" else 512
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether a device multiplies bf16 matrices in hardware: CUDA since Ampere, newer CPUs."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)  # torch 2.8 has none
+    found: dict[str, object] = capabilities()
+    return device.type == "cpu" and bool(found.get("amx_bf16") or found.get("avx512_bf16"))
 
 
 def _synchronize(device: torch.device) -> None:

@@ -204,9 +204,9 @@ class RestoreRequest:
         ``auto``, ``cpu``, ``cuda:0`` or ``mps``.
     precision : {"fp32", "bf16", "auto"}
         Precision of the network's convolutions only. bf16 moves the samples by a few per cent of
-        the spread. It is faster on most GPUs and on processors that support it. ``auto`` measures
-        both on the device (for a job on a cluster, where it is planned), and takes bf16 where it
-        pays. The result records the choice.
+        the spread. It is faster on most GPUs and on processors that support it. ``auto`` takes bf16
+        where the device (for a job on a cluster, that of the planning process) multiplies bf16
+        matrices in hardware. The result records the choice.
     tile : int
         Side of a square tile [px of the input]. It changes memory and time; it changes the pixels
         only by rounding.

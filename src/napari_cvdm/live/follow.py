@@ -147,7 +147,7 @@ def follow(
     """
     planes = count_planes(task_of(model.card).planes, template.defocus_um)
     template = replace(
-        resolve_precision(template, model), samples=1, schedule_points=0, keep_samples=False
+        resolve_precision(template), samples=1, schedule_points=0, keep_samples=False
     )
     ends: deque[float] = deque(maxlen=RATED_FRAMES)
     done = skipped = 0

@@ -88,7 +88,7 @@ def opened(ticket: TaskSpec) -> tuple[BlockRestorer, dict[int, Block]]:
     job, model = TiledFiles(**{**values, "images": tuple(values["images"])}).open()
     _check(f"model {model.card.name}", model.sha256, ticket.model_sha256)
     job = replace(
-        job, request=resolve_precision(job.request, model, folder.plan()["settings"])
+        job, request=resolve_precision(job.request, folder.plan()["settings"])
     )  # computed as planned, whatever is faster here
     restorer = BlockRestorer(job, model, folder.path)
     return restorer, {block.number: block for block in restorer.plan.blocks()}

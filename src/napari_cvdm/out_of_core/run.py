@@ -206,9 +206,7 @@ def restore_by_tiles(
     check_planes(job.request.image, task_of(model.card))
     check_psf(job.request, task_of(model.card))
     folder = growing_folder(job.out, job.overwrite)
-    job = replace(
-        job, request=resolve_precision(job.request, model, _begun_settings(job, model, folder))
-    )
+    job = replace(job, request=resolve_precision(job.request, _begun_settings(job, model, folder)))
     restorer = BlockRestorer(job, model, folder.path)
     yield from _prepare(restorer, folder)
     plan = restorer.plan

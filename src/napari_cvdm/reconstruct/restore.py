@@ -192,9 +192,7 @@ def restore(
     image = request.image
     check_planes(image, task)
     check_psf(request, task)
-    request = resolve_precision(
-        request, model, None if earlier is None else earlier.provenance.settings
-    )
+    request = resolve_precision(request, None if earlier is None else earlier.provenance.settings)
     if earlier is not None:
         check_continues(request, model, earlier)
     network = network_on(

@@ -54,7 +54,7 @@ HELP = {
     "precision": (
         "Of the network. bf16 moves the samples by a few per cent of the spread;\n"
         "it is faster on most GPUs and on some processors.\n"
-        "auto measures both, and takes bf16 where it pays; the result says which it was."
+        "auto takes bf16 where the device has arithmetic for it; the result says which it was."
     ),
     "tile": "Side of a square tile [px]. It changes memory and time; the pixels only by rounding.",
     "keep_samples": (

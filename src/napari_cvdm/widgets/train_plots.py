@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 STAGES = ("mean", "diffusion")
 LOWEST = 1e-6  # a term below this has done its work, and would only make the others flat
 HEIGHTS = (200, 140, 120)  # in proportion
-EARLIER = 6  # schedules of before that stay to be seen
+N_PREVIOUS = 6  # schedules of before that stay to be seen
 
 
 class Trace:
@@ -197,7 +197,7 @@ class MovingSchedule(QWidget):
         self.plot.setYRange(0, 1)
         self._low, self._high = self.plot.plot(pen=mkPen(None)), self.plot.plot(pen=mkPen(None))
         self.plot.addItem(FillBetweenItem(self._low, self._high, brush=(86, 180, 233, 90)))
-        self._before = [self.plot.plot() for _ in range(EARLIER)]
+        self._before = [self.plot.plot() for _ in range(N_PREVIOUS)]
         self._median = self.plot.plot(pen=mkPen(COLORS[1], width=LINE_PX))
         self.seen: list[tuple[np.ndarray, np.ndarray]] = []
         layout = QVBoxLayout(self)
@@ -214,7 +214,7 @@ class MovingSchedule(QWidget):
             item.setData(curve.times, curve.gamma)
         for item, (times, gamma) in zip(self._before, self.seen[::-1], strict=False):
             item.setData(times, gamma)
-        self.seen = [*self.seen, (median.times, median.gamma)][-EARLIER:]
+        self.seen = [*self.seen, (median.times, median.gamma)][-N_PREVIOUS:]
 
     def set_ink(self, ink: ThemeColors) -> None:
         """Draw in the colours of another theme."""

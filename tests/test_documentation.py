@@ -61,3 +61,17 @@ def test_what_a_how_to_names_in_bold_is_in_the_program(page):
         if entry not in plain
         and entry not in ("Plugins", "File", "Save Selected Layers", "File", "not")
     ] == []
+
+
+def test_the_python_of_the_readme_runs(capsys):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 80
+    (code,) = re.findall(r"```python\n(.+?)```", text, re.DOTALL)
+    exec(compile(code, "README.md", "exec"), {})
+    assert re.fullmatch(r"\(\d+, \d+\)\n", capsys.readouterr().out)
+
+
+def test_the_pictures_of_the_readme_are_there_and_small():
+    pictures = re.findall(r"\]\((docs/images/[\w-]+\.png)\)", (ROOT / "README.md").read_text())
+    assert len(pictures) == 2
+    assert sum((ROOT / picture).stat().st_size for picture in pictures) <= 400_000

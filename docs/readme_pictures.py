@@ -1,0 +1,35 @@
+"""Draw the two pictures of the README: the samples of the demo, restored, beside their truth.
+
+Usage: python docs/readme_pictures.py
+       docs/images/NAME.png, at most 200 kB each
+"""
+
+from pathlib import Path
+
+from PIL import Image
+
+from napari_cvdm.cli.demo import panels, sample_images
+from napari_cvdm.cli.pictures import draw
+from napari_cvdm.core.result import finished
+from napari_cvdm.reconstruct.choice import load_method, reconstruct
+
+OUT = Path(__file__).parent / "images"
+SAMPLES, WIDTH_PX, COLOURS = 16, 960, 200
+
+
+def main() -> None:
+    """Restore both samples, and write one picture each: input, mean, truth."""
+    OUT.mkdir(exist_ok=True)
+    for sample in sample_images(SAMPLES):
+        name = sample.request.model
+        result = finished(reconstruct(sample.request, load_method(name)))
+        path = OUT / f"{name}.png"
+        draw(path, sample.title, panels(sample.request.image, result, sample.truth)[:3])
+        with Image.open(path) as drawn:
+            height = round(drawn.height * WIDTH_PX / drawn.width)
+            small = drawn.convert("RGB").resize((WIDTH_PX, height), Image.Resampling.LANCZOS)
+        small.quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE).save(path, optimize=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -111,10 +111,10 @@ def tuned_in_the_dock(own: Path) -> Path:
     import napari
     from qtpy.QtWidgets import QApplication
 
-    from napari_cvdm.widgets import preferences
-    from napari_cvdm.widgets.pair_source import LAYERS
-    from napari_cvdm.widgets.train_form import OWN_STEPS
-    from napari_cvdm.widgets.train_widget import TrainWidget
+    from napari_cvdm.widgets.common import preferences
+    from napari_cvdm.widgets.train.pair_source import LAYERS
+    from napari_cvdm.widgets.train.train_form import OWN_STEPS
+    from napari_cvdm.widgets.train.train_widget import TrainWidget
 
     viewer, asked = napari.Viewer(show=True), pairs(FIRST_TRAINING)
     for stack in (asked.measured, asked.truth):

@@ -17,10 +17,10 @@ from qtpy.QtWidgets import QApplication, QLabel, QWidget
 from benchmarks.fuzzing.model_specimens import tiny_model
 from benchmarks.gauges import Gauges
 from benchmarks.soak import FEWEST_LAPS, QUICK, laps
-from napari_cvdm.widgets.inspect_widget import InspectWidget
-from napari_cvdm.widgets.layers import LayerData
-from napari_cvdm.widgets.restore_widget import RestoreWidget
-from napari_cvdm.widgets.train_widget import TrainWidget
+from napari_cvdm.widgets.inspect.inspect_widget import InspectWidget
+from napari_cvdm.widgets.layers.layer_data import LayerData
+from napari_cvdm.widgets.reconstruct.restore_widget import RestoreWidget
+from napari_cvdm.widgets.train.train_widget import TrainWidget
 
 PATIENCE_S = 600.0  # the machine may be busy with other things
 FAR_TOO_MANY = 1000

@@ -20,17 +20,21 @@ from qtpy.QtCore import QElapsedTimer
 from qtpy.QtWidgets import QApplication, QScrollArea, QWidget
 
 from napari_cvdm.simulate.samples import reticulum_pair
-from napari_cvdm.widgets import preferences
-from napari_cvdm.widgets.block_form import PROCESSES
-from napari_cvdm.widgets.dry_mass_widget import DryMassWidget
-from napari_cvdm.widgets.inspect_widget import InspectWidget
-from napari_cvdm.widgets.layers import CHI2_ROLE, plugin_metadata
-from napari_cvdm.widgets.live_widget import LiveWidget
-from napari_cvdm.widgets.pair_source import MICROSCOPE
-from napari_cvdm.widgets.restore_widget import RestoreWidget
-from napari_cvdm.widgets.sample_data import measured_cell, two_defocused_planes, widefield_network
-from napari_cvdm.widgets.train_form import OWN_STEPS
-from napari_cvdm.widgets.train_widget import TrainWidget
+from napari_cvdm.widgets.common import preferences
+from napari_cvdm.widgets.dry_mass.dry_mass_widget import DryMassWidget
+from napari_cvdm.widgets.inspect.inspect_widget import InspectWidget
+from napari_cvdm.widgets.layers.layer_data import CHI2_ROLE, plugin_metadata
+from napari_cvdm.widgets.layers.sample_data import (
+    measured_cell,
+    two_defocused_planes,
+    widefield_network,
+)
+from napari_cvdm.widgets.live.live_widget import LiveWidget
+from napari_cvdm.widgets.reconstruct.block_form import PROCESSES
+from napari_cvdm.widgets.reconstruct.restore_widget import RestoreWidget
+from napari_cvdm.widgets.train.pair_source import MICROSCOPE
+from napari_cvdm.widgets.train.train_form import OWN_STEPS
+from napari_cvdm.widgets.train.train_widget import TrainWidget
 
 WINDOW = (1280, 800)
 LONGEST_MS = 300_000  # a training on a busy machine

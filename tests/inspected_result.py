@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from napari_cvdm.core.result import ClockCurve, Provenance, Restoration
-from napari_cvdm.widgets.layers import METADATA_KEY, plugin_metadata
+from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, plugin_metadata
 
 TIMES = (0.25, 0.5, 0.75, 1.0)
 CLOCK = ClockCurve(times=TIMES, values=(0.05, 0.1, 0.3, 1.0), speeds=(0.2, 0.4, 1.5, 9.0))

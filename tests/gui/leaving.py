@@ -8,10 +8,10 @@ import numpy as np
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication
 
-from napari_cvdm.widgets.live_widget import LiveWidget
-from napari_cvdm.widgets.pair_source import MICROSCOPE
-from napari_cvdm.widgets.restore_widget import RestoreWidget
-from napari_cvdm.widgets.train_widget import TrainWidget
+from napari_cvdm.widgets.live.live_widget import LiveWidget
+from napari_cvdm.widgets.reconstruct.restore_widget import RestoreWidget
+from napari_cvdm.widgets.train.pair_source import MICROSCOPE
+from napari_cvdm.widgets.train.train_widget import TrainWidget
 
 
 def main(moment: str, loop: str, model: str) -> None:

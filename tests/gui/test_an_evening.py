@@ -22,7 +22,7 @@ from napari_cvdm.core.result import finished as drained
 from napari_cvdm.io import read_image
 from napari_cvdm.models.registry import load_model
 from napari_cvdm.reconstruct.restore import restore
-from napari_cvdm.widgets.layers import plugin_metadata
+from napari_cvdm.widgets.layers.layer_data import plugin_metadata
 
 MANIFEST = Path(napari_cvdm.__file__).with_name("napari.yaml")
 SAMPLE = "Network, widefield fluorescence (simulated)"

@@ -20,9 +20,9 @@ from napari_cvdm.models.cvdm import CVDM
 from napari_cvdm.training.fine_tuning import RECIPE, unfinished_runs
 from napari_cvdm.training.recipe import read_recipe
 from napari_cvdm.training.state import load_state
-from napari_cvdm.widgets.layers import plugin_metadata
-from napari_cvdm.widgets.restore_widget import RestoreWidget
-from napari_cvdm.widgets.worker import Job
+from napari_cvdm.widgets.common.worker import Job
+from napari_cvdm.widgets.layers.layer_data import plugin_metadata
+from napari_cvdm.widgets.reconstruct.restore_widget import RestoreWidget
 
 PATIENCE_MS = 30_000
 

@@ -12,12 +12,12 @@ from inspected_result import add_samples, restoration, roles, settle
 from live_frames import FRAMES, PATIENCE_MS
 from qtpy.QtCore import QTimer
 
-from napari_cvdm.widgets.inspect_widget import InspectWidget
-from napari_cvdm.widgets.layers import METADATA_KEY, to_layer_data
-from napari_cvdm.widgets.live_widget import LiveWidget
-from napari_cvdm.widgets.placement import Placement
-from napari_cvdm.widgets.result_group import SCHEDULE
-from napari_cvdm.widgets.shown_layers import show_layers
+from napari_cvdm.widgets.inspect.inspect_widget import InspectWidget
+from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, to_layer_data
+from napari_cvdm.widgets.layers.placement import Placement
+from napari_cvdm.widgets.layers.result_group import SCHEDULE
+from napari_cvdm.widgets.layers.shown_layers import show_layers
+from napari_cvdm.widgets.live.live_widget import LiveWidget
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def measured(spots):
 @pytest.fixture(autouse=True)
 def own_models(tmp_path, monkeypatch):
     """An empty folder for the user's own models, not the one of whoever runs the tests."""
-    from napari_cvdm.widgets import preferences
+    from napari_cvdm.widgets.common import preferences
 
     folder = tmp_path / "own models"
     monkeypatch.setattr(preferences, "OWN_MODELS", folder)
@@ -76,7 +76,7 @@ def set_up(dock, viewer, model):
 @pytest.fixture
 def open_dock(viewer):
     """Open the dock with a model chosen."""
-    from napari_cvdm.widgets.restore_widget import RestoreWidget
+    from napari_cvdm.widgets.reconstruct.restore_widget import RestoreWidget
 
     return lambda model: set_up(RestoreWidget(viewer), viewer, model)
 

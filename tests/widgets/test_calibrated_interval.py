@@ -11,9 +11,9 @@ import pytest
 from napari_cvdm.core.statistics import INTERVAL, carried_calibration
 from napari_cvdm.evaluation.calibration import Calibration
 from napari_cvdm.models.checkpoint import load_checkpoint, save_checkpoint
-from napari_cvdm.widgets.inspect_widget import InspectWidget
-from napari_cvdm.widgets.layers import METADATA_KEY, plugin_metadata
-from napari_cvdm.widgets.result_group import groups_of
+from napari_cvdm.widgets.inspect.inspect_widget import InspectWidget
+from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, plugin_metadata
+from napari_cvdm.widgets.layers.result_group import groups_of
 
 FITTED = Calibration(
     factor=2.5,

@@ -7,10 +7,10 @@ from napari_cvdm.core.request import RestoreRequest
 from napari_cvdm.core.result import Progress
 from napari_cvdm.core.result import finished as drained
 from napari_cvdm.reconstruct.choice import load_method, reconstruct
-from napari_cvdm.widgets.inspect_widget import InspectWidget
-from napari_cvdm.widgets.layers import plugin_metadata, read_layer, to_layer_data
-from napari_cvdm.widgets.placement import Placement
-from napari_cvdm.widgets.shown_layers import show_result
+from napari_cvdm.widgets.inspect.inspect_widget import InspectWidget
+from napari_cvdm.widgets.layers.layer_data import plugin_metadata, read_layer, to_layer_data
+from napari_cvdm.widgets.layers.placement import Placement
+from napari_cvdm.widgets.layers.shown_layers import show_result
 
 OIL = {"wavelength_um": 0.52, "medium_index": 1.518, "na": 1.4}
 TWO_PLANES = {"wavelength_um": 0.55, "medium_index": 1.33, "defocus_um": (-1.0, 1.0)}

@@ -8,11 +8,11 @@ from inspected_result import point_at, restoration, settle
 from qtpy.QtCore import QThread
 
 from napari_cvdm.core.result import Progress
-from napari_cvdm.widgets.inspect_widget import InspectWidget
-from napari_cvdm.widgets.layers import to_layer_data
-from napari_cvdm.widgets.placement import Placement
-from napari_cvdm.widgets.shown_layers import show_layers
-from napari_cvdm.widgets.worker import Job
+from napari_cvdm.widgets.common.worker import Job
+from napari_cvdm.widgets.inspect.inspect_widget import InspectWidget
+from napari_cvdm.widgets.layers.layer_data import to_layer_data
+from napari_cvdm.widgets.layers.placement import Placement
+from napari_cvdm.widgets.layers.shown_layers import show_layers
 
 
 def slow(*_, **__):
@@ -29,7 +29,7 @@ def test_only_the_newest_answer_arrives(viewer, show, inspect, qtbot, monkeypatc
     show()
     dock = inspect()
     with monkeypatch.context() as slowed:
-        slowed.setattr("napari_cvdm.widgets.agreement_tab.agreement", slow)
+        slowed.setattr("napari_cvdm.widgets.inspect.agreement_tab.agreement", slow)
         dock.agreement.refresh()
         qtbot.waitUntil(lambda: dock.agreement.work.busy, timeout=10_000)
         dock.agreement.numbers["rate", "spread"].setText("stale")
@@ -41,7 +41,7 @@ def test_only_the_newest_answer_arrives(viewer, show, inspect, qtbot, monkeypatc
 def test_closing_the_viewer_with_a_pending_job_is_survived(make_napari_viewer, qtbot, monkeypatch):
     from superqt.utils import WorkerBase
 
-    monkeypatch.setattr("napari_cvdm.widgets.agreement_tab.agreement", slow)
+    monkeypatch.setattr("napari_cvdm.widgets.inspect.agreement_tab.agreement", slow)
     viewer = make_napari_viewer()
     source = viewer.add_image(np.zeros((12, 10)), name="cell")
     show_layers(viewer, to_layer_data(restoration(), Placement.of(source)))
@@ -61,7 +61,7 @@ def test_a_dock_that_is_destroyed_leaves_the_viewer_alone(
     callbacks = len(viewer.mouse_move_callbacks)
     dock = inspect()
     assert len(viewer.mouse_move_callbacks) == callbacks + 1
-    monkeypatch.setattr("napari_cvdm.widgets.agreement_tab.agreement", slow)
+    monkeypatch.setattr("napari_cvdm.widgets.inspect.agreement_tab.agreement", slow)
     dock.agreement.refresh()
     qtbot.waitUntil(partial(_busy, dock.agreement.work), timeout=10_000)
     (job,) = dock.agreement.work._unfinished

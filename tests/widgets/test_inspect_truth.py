@@ -6,7 +6,7 @@ The truth is taken automatically, refused, or compared with the result.
 import numpy as np
 from inspected_result import roles, settle
 
-from napari_cvdm.widgets.layers import METADATA_KEY
+from napari_cvdm.widgets.layers.layer_data import METADATA_KEY
 
 
 def test_ranks_without_a_truth_leave_the_error_open(show, inspect):

@@ -11,11 +11,11 @@ import pytest
 from inspected_result import CLOCK, drawn, point_at, restoration, settle
 
 import napari_cvdm
-from napari_cvdm.widgets.inspect_widget import InspectWidget
-from napari_cvdm.widgets.layers import METADATA_KEY, plugin_metadata, to_layer_data
-from napari_cvdm.widgets.placement import Placement
-from napari_cvdm.widgets.result_group import groups_of
-from napari_cvdm.widgets.shown_layers import show_layers
+from napari_cvdm.widgets.inspect.inspect_widget import InspectWidget
+from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, plugin_metadata, to_layer_data
+from napari_cvdm.widgets.layers.placement import Placement
+from napari_cvdm.widgets.layers.result_group import groups_of
+from napari_cvdm.widgets.layers.shown_layers import show_layers
 
 
 def test_without_a_result_it_says_what_to_do(inspect):

@@ -12,7 +12,7 @@ from napari.layers import Image, Layer
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.core.statistics import STATISTICS
 from napari_cvdm.io import ImageFileError
-from napari_cvdm.widgets.layers import (
+from napari_cvdm.widgets.layers.layer_data import (
     METADATA_KEY,
     is_measurement,
     known_optics,
@@ -20,8 +20,8 @@ from napari_cvdm.widgets.layers import (
     read_layer,
     to_layer_data,
 )
-from napari_cvdm.widgets.placement import Placement
-from napari_cvdm.widgets.shown_layers import show_layers
+from napari_cvdm.widgets.layers.placement import Placement
+from napari_cvdm.widgets.layers.shown_layers import show_layers
 
 
 def results(source, **changes):

@@ -9,13 +9,13 @@ from qtpy.QtCore import QCoreApplication, QEvent, QObject
 from qtpy.QtWidgets import QLabel, QWidget
 
 from napari_cvdm.core.result import Progress
-from napari_cvdm.widgets.dry_mass_widget import DryMassWidget
-from napari_cvdm.widgets.inspect_widget import InspectWidget
-from napari_cvdm.widgets.lifetime import listen, when_gone
-from napari_cvdm.widgets.live_widget import LiveWidget
-from napari_cvdm.widgets.restore_widget import RestoreWidget
-from napari_cvdm.widgets.train_widget import TrainWidget
-from napari_cvdm.widgets.worker import Job
+from napari_cvdm.widgets.common.lifetime import listen, when_gone
+from napari_cvdm.widgets.common.worker import Job
+from napari_cvdm.widgets.dry_mass.dry_mass_widget import DryMassWidget
+from napari_cvdm.widgets.inspect.inspect_widget import InspectWidget
+from napari_cvdm.widgets.live.live_widget import LiveWidget
+from napari_cvdm.widgets.reconstruct.restore_widget import RestoreWidget
+from napari_cvdm.widgets.train.train_widget import TrainWidget
 
 
 def destroy(widget):

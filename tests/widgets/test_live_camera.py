@@ -12,7 +12,7 @@ pytest.importorskip(
     reason="the demo camera's driver is not installed: pip install napari-cvdm[microscope]",
 )
 
-from napari_cvdm.widgets.live_widget import LiveWidget  # noqa: E402 - after the skips
+from napari_cvdm.widgets.live.live_widget import LiveWidget  # noqa: E402 - after the skips
 
 PATIENCE_MS = 60_000
 SIDE = 64

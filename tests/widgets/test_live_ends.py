@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from live_frames import PATIENCE_MS, alone, frame, shown
 
-from napari_cvdm.widgets.live_widget import LiveWidget
+from napari_cvdm.widgets.live.live_widget import LiveWidget
 
 
 def ways_to_end(dock, viewer):

@@ -10,7 +10,7 @@ import pytest
 from napari._app_model import get_app_model
 
 import napari_cvdm
-from napari_cvdm.widgets.restore_widget import RestoreWidget
+from napari_cvdm.widgets.reconstruct.restore_widget import RestoreWidget
 
 MANIFEST = Path(napari_cvdm.__file__).with_name("napari.yaml")
 SUBMENU = "napari-cvdm/reconstruct"

@@ -12,7 +12,7 @@ import pytest
 
 import napari_cvdm
 from napari_cvdm.core.request import RestoreRequest
-from napari_cvdm.widgets.preferences import PLUGIN, PREFERENCES, defaults, preferred
+from napari_cvdm.widgets.common.preferences import PLUGIN, PREFERENCES, defaults, preferred
 
 MANIFEST = Path(napari_cvdm.__file__).with_name("napari.yaml")
 BOUNDS = {"samples": (1, 1024), "steps": (1, 1000), "tile": (16, 65536)}
@@ -113,7 +113,7 @@ def test_an_unknown_preference_is_an_error():
 def test_a_new_dock_starts_with_what_is_preferred(
     stored, make_napari_viewer, tiny_phase_model, tmp_path
 ):
-    from napari_cvdm.widgets.restore_form import RestoreForm
+    from napari_cvdm.widgets.common.restore_form import RestoreForm
 
     (tmp_path / "no model").mkdir()
     (tmp_path / "mine").symlink_to(tiny_phase_model)
@@ -138,7 +138,7 @@ def test_a_new_dock_starts_with_what_is_preferred(
 def test_a_preference_that_does_not_fit_this_machine_is_passed_over(
     stored, make_napari_viewer, group, name, value
 ):
-    from napari_cvdm.widgets.restore_form import RestoreForm
+    from napari_cvdm.widgets.common.restore_form import RestoreForm
 
     setattr(getattr(stored, group), name, value)
     form = RestoreForm(make_napari_viewer(show=False))

@@ -19,8 +19,8 @@ from napari_cvdm.core.result import finished as drained
 from napari_cvdm.io import read_image
 from napari_cvdm.models.registry import load_model
 from napari_cvdm.reconstruct.restore import restore
-from napari_cvdm.widgets.layers import plugin_metadata
-from napari_cvdm.widgets.queue_panel import State
+from napari_cvdm.widgets.layers.layer_data import plugin_metadata
+from napari_cvdm.widgets.reconstruct.queue_panel import State
 
 
 @pytest.fixture
@@ -279,7 +279,7 @@ def test_closing_the_viewer_in_mid_queue_is_survived(
 ):
     from superqt.utils import WorkerBase
 
-    from napari_cvdm.widgets.restore_widget import RestoreWidget
+    from napari_cvdm.widgets.reconstruct.restore_widget import RestoreWidget
 
     viewer = make_napari_viewer()
     dock = RestoreWidget(viewer)

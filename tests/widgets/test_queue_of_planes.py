@@ -10,7 +10,7 @@ from napari_cvdm.core.result import finished as drained
 from napari_cvdm.io import combine_planes, read_image
 from napari_cvdm.models.registry import load_model
 from napari_cvdm.reconstruct.restore import restore
-from napari_cvdm.widgets.queue_panel import State
+from napari_cvdm.widgets.reconstruct.queue_panel import State
 
 
 def states(dock):

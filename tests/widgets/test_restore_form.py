@@ -13,7 +13,7 @@ import pytest
 from napari_cvdm.core.plane_positions import z_step_warning
 from napari_cvdm.core.request import RequestError, restore_command
 from napari_cvdm.io import write_image
-from napari_cvdm.widgets.layers import METADATA_KEY
+from napari_cvdm.widgets.layers.layer_data import METADATA_KEY
 
 
 def test_rows_follow_the_model(viewer, measured, open_dock, tiny_widefield_model, tiny_phase_model):
@@ -141,7 +141,7 @@ def test_a_layer_that_is_renamed_or_removed_is_so_in_the_list(
 def test_torch_that_cannot_be_loaded_is_said_in_the_dock(viewer, monkeypatch):
     from qtpy.QtWidgets import QLabel
 
-    from napari_cvdm.widgets import restore_widget
+    from napari_cvdm.widgets.reconstruct import restore_widget
 
     monkeypatch.setattr(restore_widget, "engine_problem", lambda: "PyTorch cannot be loaded")
     dock = restore_widget.RestoreWidget(viewer)
@@ -151,7 +151,8 @@ def test_torch_that_cannot_be_loaded_is_said_in_the_dock(viewer, monkeypatch):
 
 def test_reading_the_manifest_and_the_forms_modules_loads_no_torch():
     script = (
-        "import sys, napari_cvdm.widgets.restore_widget, napari_cvdm.widgets.sample_data; "
+        "import sys, napari_cvdm.widgets.reconstruct.restore_widget; "
+        "import napari_cvdm.widgets.layers.sample_data; "
         "print('torch' in sys.modules)"
     )
     answer = subprocess.run(

@@ -10,7 +10,7 @@ from napari_cvdm.core.result import Progress
 from napari_cvdm.core.result import finished as drained
 from napari_cvdm.models.registry import load_model
 from napari_cvdm.reconstruct.restore import restore
-from napari_cvdm.widgets.layers import METADATA_KEY
+from napari_cvdm.widgets.layers.layer_data import METADATA_KEY
 
 RESULTS = ("gamma", "beta", "noise-rate map", "uncertainty", "untrusted pixels", "reconstruction")
 
@@ -273,7 +273,7 @@ def test_closing_the_viewer_in_mid_run_is_survived(
 ):
     from superqt.utils import WorkerBase
 
-    from napari_cvdm.widgets.restore_widget import RestoreWidget
+    from napari_cvdm.widgets.reconstruct.restore_widget import RestoreWidget
 
     viewer = make_napari_viewer()
     viewer.add_image(**measured)

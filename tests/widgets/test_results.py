@@ -17,9 +17,9 @@ from napari_cvdm.core.result import Progress
 from napari_cvdm.core.result import finished as drained
 from napari_cvdm.models.registry import load_model
 from napari_cvdm.reconstruct.restore import restore
-from napari_cvdm.widgets import run_panel
-from napari_cvdm.widgets.layers import METADATA_KEY, plugin_metadata
-from napari_cvdm.widgets.run_panel import RunPanel
+from napari_cvdm.widgets.common import run_panel
+from napari_cvdm.widgets.common.run_panel import RunPanel
+from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, plugin_metadata
 
 
 @pytest.fixture

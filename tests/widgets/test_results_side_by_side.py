@@ -11,10 +11,10 @@ from made_results import PROVENANCE, ROLES, restoration
 from napari.components import ViewerModel
 from napari.layers import Image
 
-from napari_cvdm.widgets.layers import METADATA_KEY, plugin_metadata, to_layer_data
-from napari_cvdm.widgets.placement import Placement
-from napari_cvdm.widgets.result_group import groups_of
-from napari_cvdm.widgets.shown_layers import remove_layers, show_result
+from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, plugin_metadata, to_layer_data
+from napari_cvdm.widgets.layers.placement import Placement
+from napari_cvdm.widgets.layers.result_group import groups_of
+from napari_cvdm.widgets.layers.shown_layers import remove_layers, show_result
 
 
 def shown(viewer, source, seed, model="tiny", *, samples=False):

@@ -23,12 +23,12 @@ from napari_cvdm.training.health import FAILURES
 from napari_cvdm.training.pair_files import Arrays, BioSR
 from napari_cvdm.training.recipe import read_recipe
 from napari_cvdm.training.state import STATE, load_state
-from napari_cvdm.widgets.layers import plugin_metadata
-from napari_cvdm.widgets.pair_source import ARRAYS, BIOSR, CLEAN, FOLDERS, LAYERS, MICROSCOPE
-from napari_cvdm.widgets.restore_widget import RestoreWidget
-from napari_cvdm.widgets.train_form import OWN_STEPS
-from napari_cvdm.widgets.train_preview import ROLE
-from napari_cvdm.widgets.train_widget import TrainWidget
+from napari_cvdm.widgets.layers.layer_data import plugin_metadata
+from napari_cvdm.widgets.reconstruct.restore_widget import RestoreWidget
+from napari_cvdm.widgets.train.pair_source import ARRAYS, BIOSR, CLEAN, FOLDERS, LAYERS, MICROSCOPE
+from napari_cvdm.widgets.train.train_form import OWN_STEPS
+from napari_cvdm.widgets.train.train_preview import ROLE
+from napari_cvdm.widgets.train.train_widget import TrainWidget
 
 PATIENCE_MS = 180_000
 
@@ -465,7 +465,7 @@ def test_packages_for_other_programs_say_what_they_lack(dock, qtbot, tmp_path, m
     from qtpy.QtWidgets import QFileDialog
 
     from napari_cvdm.export import zoo
-    from napari_cvdm.widgets.trained_model import ZOO
+    from napari_cvdm.widgets.train.trained_model import ZOO
 
     monkeypatch.setattr(zoo, "NEEDED", ("a_module_that_nobody_has",))
     monkeypatch.setattr(
@@ -479,7 +479,7 @@ def test_packages_for_other_programs_say_what_they_lack(dock, qtbot, tmp_path, m
 
 
 def test_use_opens_reconstruct_with_the_model(dock, own_models, viewer, qtbot, monkeypatch):
-    from napari_cvdm.widgets import trained_model
+    from napari_cvdm.widgets.train import trained_model
 
     dock.panel.start.click()
     wait(qtbot, dock)

@@ -7,8 +7,8 @@ import numpy as np
 from qtpy.QtWidgets import QLabel
 
 from napari_cvdm.core.result import finished as drained
-from napari_cvdm.widgets.layers import CHI2_LIMITS, RESIDUAL_LIMITS, plugin_metadata
-from napari_cvdm.widgets.trust_light import COLOURS, WORDS, TrustLight
+from napari_cvdm.widgets.layers.layer_data import CHI2_LIMITS, RESIDUAL_LIMITS, plugin_metadata
+from napari_cvdm.widgets.reconstruct.quality_flag import COLOURS, WORDS, TrustLight
 
 
 def test_the_light_names_its_reason_and_a_result_without_one_shows_none(qtbot):
@@ -61,8 +61,8 @@ def test_residual_layers_lie_on_the_grid_of_the_camera(
 
     from napari_cvdm.models.registry import load_model
     from napari_cvdm.reconstruct.restore import restore
-    from napari_cvdm.widgets.layers import to_layer_data
-    from napari_cvdm.widgets.placement import Placement
+    from napari_cvdm.widgets.layers.layer_data import to_layer_data
+    from napari_cvdm.widgets.layers.placement import Placement
 
     def layers(request, model, image):
         made = (

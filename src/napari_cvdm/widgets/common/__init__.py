@@ -1,0 +1,1 @@
+"""Controls and workers that several docks use."""

@@ -1,0 +1,261 @@
+"""Run, Cancel, how far it has come, and what there is to say."""
+
+import time
+from collections.abc import Callable, Generator
+from typing import Any
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import (
+    QHBoxLayout,
+    QLabel,
+    QProgressBar,
+    QPushButton,
+    QStyle,
+    QVBoxLayout,
+    QWidget,
+)
+from tqdm import tqdm
+
+from napari_cvdm.core.result import FrameView, Progress
+from napari_cvdm.widgets.common.fields import explain_control, wrapped_label
+from napari_cvdm.widgets.common.worker import Job
+
+INFORMATION = QStyle.StandardPixmap.SP_MessageBoxInformation
+WARNING = QStyle.StandardPixmap.SP_MessageBoxWarning
+ERROR = QStyle.StandardPixmap.SP_MessageBoxCritical
+BREAK_HERE = "\u200b"  # a zero-width space, so that a long path wraps instead of widening the dock
+
+
+class RunPanel(QWidget):
+    """Buttons, bar and message line around one job at a time.
+
+    Parameters
+    ----------
+    verb : str
+        On the button that starts, its key marked with `&`.
+
+    Notes
+    -----
+    `asked` is emitted when the button is pressed. `started` and `progressed` (Progress) are emitted
+    during a job. `idle` is emitted when a job has ended and no other began at once.
+    """
+
+    asked = Signal()
+    started = Signal()
+    progressed = Signal(object)
+    idle = Signal()
+
+    def __init__(self, verb: str) -> None:
+        super().__init__()
+        self.run = QPushButton(verb)
+        explain_control(self.run, f"{verb.replace('&', '')} with the settings above.")
+        self.keep = QPushButton("Stop and &keep")
+        explain_control(self.keep, "Stop now, with the samples that are finished as the result.")
+        self.cancel = QPushButton("&Cancel")
+        explain_control(self.cancel, "Stop before the next step. Layers stay as they were.")
+        self.bar = QProgressBar()
+        self.bar.setTextVisible(False)
+        self.stage = QLabel()
+        self.message = MessageLine()
+        self._job: Job | None = None
+        self._former: Job | None = None
+        self._busy = False
+        self._ready = True
+        self._started = 0.0
+        self._first: int | None = None
+        self._on_result: Callable[[Any], None] | None = None
+        self._on_view: Callable[[FrameView], None] | None = None
+        self._on_failure: Callable[[str], None] | None = None
+        self._on_end: Callable[[], None] | None = None
+        self._lay_out()
+        self.run.clicked.connect(self.asked)
+        self.keep.clicked.connect(self._on_keep)
+        self.cancel.clicked.connect(self._on_cancel)
+        self._show_idle()
+
+    def _lay_out(self) -> None:
+        self.buttons = QHBoxLayout()
+        for button, stretch in ((self.run, 2), (self.keep, 1), (self.cancel, 1)):
+            self.buttons.addWidget(button, stretch)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(4, 4, 4, 4)
+        layout.addLayout(self.buttons)
+        for widget in (self.bar, self.stage, self.message):
+            layout.addWidget(widget)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job is running."""
+        return self._busy
+
+    def set_ready(self, ready: bool) -> None:
+        """Allow or forbid a start."""
+        self._ready = ready
+        self.run.setEnabled(ready and not self.busy)
+
+    def start(
+        self,
+        steps: Generator[Progress, Any, Any],
+        *,
+        title: str,
+        total: int,
+        on_result: Callable[[Any], None],
+        on_view: Callable[[FrameView], None] | None = None,
+        on_leave: Callable[[], None] | None = None,
+        on_failure: Callable[[str], None] | None = None,
+        on_end: Callable[[], None] | None = None,
+    ) -> None:
+        """Do long work; one job at a time.
+
+        Parameters
+        ----------
+        steps : generator
+            Yields Progress, returns what `on_result` takes, in the GUI thread.
+        title : str
+            For napari's activity area.
+        total : int
+            Number of steps to come.
+        on_result : callable
+            Not called after a failure or a cancelled run, nor when this panel is gone.
+        on_view : callable, optional
+            Takes the views during the run. With it, the work can also be stopped and kept.
+        on_leave : callable, optional
+            Called in any case, before `on_end`, and also when this panel is gone. It must not refer
+            to the panel.
+        on_failure : callable, optional
+            Takes the reason of a failure. Without it, this panel and napari show the reason.
+        on_end : callable, optional
+            Called in any case, last, unless this panel is gone. It may start the next job.
+        """
+        self._former = self._job  # it may be emitting yet
+        self._job = job = Job(steps, title=title, total=total, owner=self)
+        job.progressed.connect(self._on_progress)
+        job.succeeded.connect(self._on_succeeded)
+        job.failed.connect(self._on_failed)
+        job.seen.connect(self._on_seen)
+        if on_leave is not None:
+            job.ended.connect(on_leave)
+        job.ended.connect(self._on_ended)
+        self._on_result, self._on_view, self._on_failure, self._on_end = (
+            on_result,
+            on_view,
+            on_failure,
+            on_end,
+        )
+        self._busy, self._first = True, None
+        self._show_busy(total, keepable=on_view is not None)
+        self.started.emit()
+        job.start()
+
+    def _show_busy(self, total: int, *, keepable: bool) -> None:
+        self.message.clear()
+        self.bar.setRange(0, total)
+        self.bar.setValue(0)
+        self.stage.setText("starting")
+        self.run.setEnabled(False)
+        self.cancel.setEnabled(True)
+        self.keep.setEnabled(True)
+        self.keep.setVisible(keepable)
+        for widget in (self.bar, self.stage):
+            widget.show()
+
+    def _show_idle(self) -> None:
+        self.run.setEnabled(self._ready)
+        self.cancel.setEnabled(False)
+        self.cancel.setText("&Cancel")
+        for widget in (self.bar, self.stage, self.keep):
+            widget.hide()
+
+    def _on_progress(self, progress: Progress) -> None:
+        self.bar.setRange(0, progress.total)
+        self.bar.setValue(progress.done)
+        now = time.monotonic()
+        if (
+            progress.done and self._first is None
+        ):  # a run that goes on begins in the middle, and loading the model tells nothing of a step
+            self._first, self._started = progress.done, now
+        made = progress.done - (self._first or 0)
+        left = (
+            (now - self._started) / made * (progress.total - progress.done)
+            if self._first and made
+            else 0.0
+        )
+        self.stage.setText(
+            f"{progress.stage}, {tqdm.format_interval(left)} left" if left >= 1 else progress.stage
+        )
+        self.progressed.emit(progress)
+
+    def _on_keep(self) -> None:
+        if self._job is not None:
+            self.keep.setEnabled(False)
+            self._job.keep()
+
+    def _on_cancel(self) -> None:
+        if self._job is not None:
+            self.cancel.setEnabled(False)
+            self.cancel.setText("Cancelling…")
+            self.message.say(INFORMATION, "Cancelled; no layer was changed.")
+            self._job.cancel()
+
+    def _on_seen(self, view: FrameView) -> None:
+        if self._on_view is not None:
+            self._on_view(view)
+
+    def _on_succeeded(self, result: object) -> None:
+        if self._on_result is not None:
+            self._on_result(result)
+
+    def _on_failed(self, message: str) -> None:
+        if self._on_failure is not None:
+            self._on_failure(message)
+        else:
+            self.fail(message)
+
+    def fail(self, message: str) -> None:
+        """Say the reason of a failure here, and by napari."""
+        from napari.utils.notifications import show_error
+
+        self.message.say(ERROR, message)
+        show_error(message)
+
+    def _on_ended(self) -> None:
+        self._busy = (
+            False  # the job stays referenced until the one after the next: it is still emitting
+        )
+        on_end, self._on_end = self._on_end, None
+        self._on_result = self._on_view = self._on_failure = None
+        self._show_idle()
+        if on_end is not None:
+            on_end()
+        if not self._busy:
+            self.idle.emit()
+
+
+class MessageLine(QWidget):
+    """One message that wraps, with an icon that says how serious it is; empty, it takes no room."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._icon = QLabel()
+        self._text = wrapped_label()
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self._icon)
+        layout.addWidget(self._text, 1)
+        self.clear()
+
+    def say(self, kind: QStyle.StandardPixmap, text: str) -> None:
+        """Show a message."""
+        side = self.fontMetrics().height()
+        self._icon.setPixmap(self.style().standardIcon(kind).pixmap(side, side))
+        self._text.setText(text.replace("/", "/" + BREAK_HERE))
+        self.show()
+
+    def clear(self) -> None:
+        """Show nothing."""
+        self._text.clear()
+        self.hide()
+
+    def text(self) -> str:
+        """The message that is shown."""
+        return self._text.text().replace(BREAK_HERE, "")

@@ -1,0 +1,308 @@
+"""Long work in a thread: the only place where a thread starts, and where an error becomes words."""
+
+import atexit
+import logging
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from threading import Event
+from typing import Any, ClassVar, TypeVar
+from weakref import ref
+
+from napari.qt.threading import GeneratorWorker
+from napari.qt.threading import create_worker as create_listed_worker
+from napari.utils import progress as activity
+from qtpy.QtCore import QObject, QTimer, Signal
+from superqt.utils import WorkerBase, create_worker
+
+from napari_cvdm.core.result import FrameView, Progress, Stop
+from napari_cvdm.widgets.common import activity_sign
+from napari_cvdm.widgets.common.lifetime import when_gone
+
+Result = TypeVar("Result")
+LOG = logging.getLogger(__name__)
+VIEW_INTERVAL_S = 0.25  # layers are drawn anew at most so often
+# Largest share of the time for drawing, because drawing without a graphics card takes the
+# processor that the worker needs.
+DRAWING_SHARE = 0.05
+# napari draws its activity bar inside every update, so faster updates would nest without end.
+LEAST_INTERVAL_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class WorkFailed:
+    """Work that ended without a result; the message is for the user.
+
+    It is no exception. superqt raises an exception that a worker returns, and napari would show its
+    traceback.
+    """
+
+    message: str
+
+
+def explain(error: BaseException) -> str:
+    """One line for the user: what happened and what to try.
+
+    Parameters
+    ----------
+    error : BaseException
+        ValueErrors of this package explain themselves. Running out of memory and other errors are
+        explained here.
+
+    Returns
+    -------
+    str
+    """
+    from napari_cvdm.core.device import accelerator_lost, out_of_memory
+
+    if out_of_memory(error):
+        return (
+            "The memory is too small for this run. Try a smaller tile (half of it), close other "
+            "programs, or choose device cpu."
+        )
+    first = (str(error).splitlines() or [""])[0] or type(error).__name__
+    if accelerator_lost(error):
+        return (
+            f"The GPU has failed ({first}). Nothing was changed. Choose device cpu, or save your "
+            "work and start napari again to use the GPU."
+        )
+    if isinstance(error, ValueError):
+        return first
+    return (
+        f"The run stopped: {first} Nothing was changed. Try again, or with device cpu; the full "
+        "message is in the console."
+    )
+
+
+class Control:
+    """What the window asks of running work."""
+
+    def __init__(self) -> None:
+        self.cancelled = Event()
+        self.view_interval_s = VIEW_INTERVAL_S
+        self._keep = Event()
+
+    def keep(self) -> None:
+        """Stop, and keep what is finished."""
+        self._keep.set()
+
+    def drawn_in(self, seconds: float) -> None:
+        """Views took so long to draw: the next ones come so late that the worker hardly notices."""
+        self.view_interval_s = max(VIEW_INTERVAL_S, seconds / DRAWING_SHARE)
+
+    def message(self) -> Stop | None:
+        """What to send into the generator now; everything is said once."""
+        if not self._keep.is_set():
+            return None
+        self._keep.clear()
+        return Stop.KEEP
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ProgressUpdate:
+    """A step, and what there is to see of it: frames that are done, or the one in the making."""
+
+    progress: Progress
+    views: tuple[FrameView, ...] = ()
+
+
+def relay(
+    steps: Generator[Progress, Stop | None, Result], control: Control
+) -> Generator[ProgressUpdate, None, Result | WorkFailed]:
+    """The same steps, as many of them as the window can show.
+
+    An expected error is returned as `WorkFailed`. superqt takes a RuntimeError in a generator for a
+    deleted worker and reports nothing, and torch raises RuntimeError for nearly everything. A
+    returned failure always arrives, and shows the user no traceback.
+
+    Parameters
+    ----------
+    steps : generator
+    control : Control
+        Once it is cancelled, the next step is passed on at once, and the worker ends there.
+    """
+    shown = looked = time.monotonic() - LEAST_INTERVAL_S
+    finished: list[FrameView] = []
+    message = None
+    try:
+        while True:
+            progress = next(steps) if message is None else steps.send(message)
+            message, now = control.message(), time.monotonic()
+            finished += (
+                [progress.view()] if progress.frame_done and progress.view is not None else []
+            )
+            if control.cancelled.is_set() or now - shown >= LEAST_INTERVAL_S:
+                shown = now
+                looking = progress.view is not None and now - looked >= control.view_interval_s
+                views = _views(progress, finished) if looking else ()
+                if control.cancelled.is_set():
+                    # here, not in the window's thread, because it takes a while to close a cluster
+                    # or to save a training
+                    steps.close()
+                if looking:
+                    looked, finished = time.monotonic(), []
+                yield ProgressUpdate(progress, views)
+    except StopIteration as end:
+        return end.value
+    except (ValueError, RuntimeError, MemoryError, OSError) as error:
+        if not isinstance(error, ValueError):
+            LOG.warning("%s", error, exc_info=error)
+        return WorkFailed(explain(error))
+
+
+def _passed_on(
+    relayed: Generator[ProgressUpdate, None, object],
+) -> Generator[ProgressUpdate, None, object]:
+    """The same steps for the worker, which never closes a generator that it gave up.
+
+    The job can close the inner generator, which may hold resources.
+    """
+    return (yield from relayed)
+
+
+def _views(progress: Progress, finished: list[FrameView]) -> tuple[FrameView, ...]:
+    return tuple(finished) if finished or progress.view is None else (progress.view(),)
+
+
+class Job(QObject):
+    """One piece of long work, in a thread, with progress in napari's activity area.
+
+    Signals are delivered in the GUI thread. `progressed` (Progress) and `seen` (FrameView) come
+    first. Then at most one of `succeeded` (what the work returned) and `failed` (str) comes, and
+    `ended` in any case, last.
+
+    Parameters
+    ----------
+    steps : generator
+        Yields Progress, returns a result; it must not touch widgets, layers or viewers.
+    title : str
+        For the activity area. "" is for short work that needs no line there and no question when
+        the window is closed.
+    total : int
+        Number of steps to come, 0 if not known.
+    owner : QObject, optional
+        When it goes, the work is cancelled, because nobody is left to take the result.
+    """
+
+    _running: ClassVar[set["Job"]] = (
+        set()
+    )  # a job outlives the dock that started it, until its thread has ended
+
+    progressed = Signal(object)
+    seen = Signal(object)
+    succeeded = Signal(object)
+    failed = Signal(str)
+    ended = Signal()
+
+    def __init__(
+        self,
+        steps: Generator[Progress, Any, Any],
+        *,
+        title: str,
+        total: int,
+        owner: QObject | None = None,
+    ) -> None:
+        super().__init__()
+        self._steps = steps
+        self._control = Control()
+        self._relayed = relay(steps, self._control)
+        self._activity = activity(total=total, desc=title) if title else None
+        # napari keeps a listed worker for as long as its window is there, and asks before the
+        # window is closed
+        made: Callable[..., GeneratorWorker] = create_listed_worker if title else create_worker
+        self._worker: GeneratorWorker | None = made(
+            _passed_on, self._relayed, _worker_class=GeneratorWorker, _ignore_errors=True
+        )
+        self._worker.yielded.connect(self._on_yielded)
+        self._worker.returned.connect(self._on_returned)
+        self._worker.errored.connect(self._on_errored)
+        self._worker.finished.connect(self._on_finished)
+        if owner is not None:
+            when_gone(owner, _cancel, ref(self))
+
+    def start(self) -> None:
+        """Start the thread."""
+        if self._worker is not None:
+            self._running.add(self)
+            if self._activity is not None:
+                activity_sign.turn(activity_sign.SLOW_PERCENT)
+            self._worker.start()
+
+    def cancel(self) -> None:
+        """Stop before the next step."""
+        if self._worker is not None:
+            self._worker.quit()
+            self._control.cancelled.set()
+
+    def keep(self) -> None:
+        """Stop at the next step, with what is finished as the result."""
+        self._control.keep()
+
+    def _on_yielded(self, seen: ProgressUpdate) -> None:
+        self.progressed.emit(seen.progress)
+        if self._activity is not None:
+            if (
+                self._activity.total != seen.progress.total
+            ):  # known only when the files were looked at
+                self._activity.total = seen.progress.total
+            self._activity.update(seen.progress.done - self._activity.n)
+        if not self._control.cancelled.is_set():
+            self._show(seen.views)
+
+    def _show(self, views: tuple[FrameView, ...]) -> None:
+        started = time.monotonic()
+        for view in views:
+            self.seen.emit(view)
+        if views:  # painting comes after this, with the events that wait
+            QTimer.singleShot(0, lambda: self._control.drawn_in(time.monotonic() - started))
+
+    def _on_returned(self, outcome: object) -> None:
+        if isinstance(outcome, WorkFailed):
+            self.failed.emit(outcome.message)
+        else:
+            self.succeeded.emit(outcome)
+
+    def _on_errored(self, error: Exception) -> None:
+        self.failed.emit(explain(error))
+
+    def _on_finished(self) -> None:
+        self._worker = None
+        if self._activity is not None:
+            self._activity.close()
+        self._close()
+        self.ended.emit()
+        self._running.discard(self)
+        if self._activity is not None and not any(
+            job._activity is not None for job in self._running
+        ):
+            activity_sign.turn(activity_sign.AS_MADE_PERCENT)
+
+    def _close(self) -> None:
+        """Napari's task list keeps the worker; the frames with their tensors must go earlier."""
+        for steps in (self._relayed, self._steps):
+            steps.close()
+
+    @classmethod
+    def end_all(cls) -> None:
+        """Cancel all work and wait until its threads have ended, each after its current step.
+
+        napari waits when its event loop ends, but a script has none. A thread that still works
+        while the interpreter shuts down aborts the program.
+        """
+        for job in cls._running:
+            job.cancel()
+        if cls._running:
+            WorkerBase.await_workers()
+        for job in tuple(
+            cls._running
+        ):  # nobody is left to hear that they have ended: a training saves its state here
+            job._close()
+
+
+def _cancel(job: "ref[Job]") -> None:
+    running = job()
+    if running is not None:
+        running.cancel()
+
+
+atexit.register(Job.end_all)

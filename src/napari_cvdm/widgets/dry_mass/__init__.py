@@ -1,0 +1,1 @@
+"""The Dry mass dock."""

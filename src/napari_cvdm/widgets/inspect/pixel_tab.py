@@ -1,0 +1,359 @@
+"""The schedule of a result at one pixel and over regions, and the samples at that pixel.
+
+The schedule is shown as layers and as curves.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from html import escape
+from threading import Event
+from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+import numpy as np
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QSpinBox,
+    QVBoxLayout,
+    QWidget,
+)
+from superqt.utils import qdebounced, qthrottled, signals_blocked
+
+from napari_cvdm.analysis.intervals import CredibleInterval, pixel_interval, sample_histogram
+from napari_cvdm.analysis.regions import BACKGROUND, STRUCTURE, structure_and_background
+from napari_cvdm.analysis.schedule_maps import RegionCurves, pixel_curves, region_curves
+from napari_cvdm.widgets.common.choice_box import ChoiceBox, ChoiceItem
+from napari_cvdm.widgets.common.fields import explain_control, wrapped_label
+from napari_cvdm.widgets.common.latest_work import LatestWork
+from napari_cvdm.widgets.common.lifetime import when_gone
+from napari_cvdm.widgets.common.plots import (
+    COLORS,
+    NamedCurves,
+    SamplePlot,
+    SchedulePlots,
+    ThemeColors,
+)
+from napari_cvdm.widgets.inspect.schedule_layers import is_schedule, show_schedule
+from napari_cvdm.widgets.layers.frames import (
+    Pixel,
+    drawn_regions,
+    frame_index,
+    pixel_at,
+    result_frame,
+    samples_at,
+    values_at,
+)
+from napari_cvdm.widgets.layers.result_group import ResultGroup
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+AUTOMATIC = "structure and background"
+NONE = "no regions"
+CHANGES = ("data", "labels_update", "paint", "features", "scale", "translate")
+TITLES = {"gamma": "&Gamma", "beta": "&Beta", "log-SNR": "Log-S&NR"}
+HELP = {
+    "gamma": (
+        "Add γ(t, x), the share of the signal that is left at time t, as a layer with a slider for "
+        "t."
+    ),
+    "beta": "Add β(t, x), the rate at which the signal is lost, as a layer with a slider for t.",
+    "log-SNR": (
+        "Add half the logarithm of signal to noise, as the network sees it, as a layer with a "
+        "slider for t."
+    ),
+    "pixel": "The pixel (row, column) of the result whose curves and samples are shown.",
+    "follow": "Show the pixel under the mouse. Off: the pixel that is typed here stays.",
+    "regions": (
+        "Average the schedule over these regions: bright and dark parts of the reconstruction "
+        "(Otsu's threshold),\n"
+        "or the shapes or labels of a layer that you draw. Shapes count on every slice."
+    ),
+}
+
+
+class PixelTab(QWidget):
+    """Curves and samples of one result.
+
+    Parameters
+    ----------
+    viewer : Viewer
+    """
+
+    trouble = Signal(str)  # what is wrong, in words; "" when nothing is any more
+
+    def __init__(self, viewer: "Viewer") -> None:
+        super().__init__()
+        self._viewer = viewer
+        self._group: ResultGroup | None = None
+        self._pixel: Pixel = (0, 0)
+        self._frame: tuple[int, ...] = ()
+        self._regions: Sequence[NamedCurves] = ()
+        self._watched: Any = None
+        self._gone = gone = Event()
+        when_gone(self, gone.set)
+        self.buttons = {role: QPushButton(title) for role, title in TITLES.items()}
+        self.row, self.column = QSpinBox(), QSpinBox()
+        self.follow = QCheckBox("F&ollow")
+        self.regions = ChoiceBox(viewer, self._region_entries)
+        self.curves = SchedulePlots(ThemeColors.of(viewer))
+        self.legend = wrapped_label()
+        self.values = wrapped_label()
+        self.samples = SamplePlot(ThemeColors.of(viewer))
+        self.work = LatestWork(self, "Averaging the schedule")
+        self._lay_out()
+        self._connect()
+
+    def _lay_out(self) -> None:
+        self.legend.setTextFormat(Qt.TextFormat.RichText)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(4, 4, 4, 4)
+        layout.setSpacing(4)
+        layout.addLayout(_row(QLabel("As layers"), *self.buttons.values()))
+        label, average = QLabel("P&ixel"), QLabel("&Average over")
+        label.setBuddy(self.row)
+        average.setBuddy(self.regions)
+        layout.addLayout(_row(label, self.row, self.column, self.follow))
+        layout.addLayout(_row(average, self.regions))
+        layout.addWidget(self.legend)
+        layout.addWidget(self.curves, 3)
+        layout.addWidget(self.values)
+        layout.addWidget(self.samples, 1)
+        helped = {**self.buttons, "pixel": self.row, "follow": self.follow, "regions": self.regions}
+        for name, widget in helped.items():
+            explain_control(widget, HELP[name])
+        self.column.setToolTip(HELP["pixel"])
+        self.follow.setChecked(True)
+
+    def _connect(self) -> None:
+        for role, button in self.buttons.items():
+            button.clicked.connect(partial(self._add_layer, role))
+        for box in (self.row, self.column):
+            box.valueChanged.connect(lambda _: self._on_typed())
+        self.regions.changed.connect(self._on_regions)
+        self.work.succeeded.connect(self._on_averaged)
+        self.work.failed.connect(self.trouble)
+        follow_mouse(self._viewer, self)
+
+    def _region_entries(self) -> list[ChoiceItem]:
+        from napari.layers import Labels, Shapes
+
+        drawn = [layer for layer in self._viewer.layers if isinstance(layer, Labels | Shapes)]
+        fixed = [ChoiceItem(text=name, key=name, value=name) for name in (AUTOMATIC, NONE)]
+        return [*fixed, *(ChoiceItem(text=layer.name, key=layer, value=layer) for layer in drawn)]
+
+    def set_group(self, group: ResultGroup | None) -> None:
+        """Show another result, or the same after its layers have changed; None shows nothing."""
+        known = self._group is not None and group is not None and self._group.name == group.name
+        self._group = group if group is not None and not group.missing() else None
+        self.setEnabled(self._group is not None)
+        if self._group is None or self._group.rate is None:
+            self._clear()
+            return
+        height, width = self._group.rate.data.shape[-2:]
+        y, x = self._pixel if known else (height // 2, width // 2)
+        with signals_blocked(self.row), signals_blocked(self.column):
+            self.row.setMaximum(height - 1)
+            self.column.setMaximum(width - 1)
+        self._frame = frame_index(self._viewer, self._group.rate)
+        self.show_pixel((min(y, height - 1), min(x, width - 1)))
+        self.refresh_regions()
+
+    def _clear(self) -> None:
+        self.work.cancel()
+        self._regions = ()
+        self.curves.show_pixel(None)
+        self.curves.show_regions(())
+        self.samples.hide()
+        for label in (self.legend, self.values):
+            label.clear()
+
+    def on_slider(self) -> None:
+        """Show the frame where napari's sliders stand, and mark t."""
+        if self._group is None or self._group.rate is None:
+            return
+        before, self._frame = self._frame, frame_index(self._viewer, self._group.rate)
+        if before == self._frame:
+            self.curves.show_time(self._slider_time())
+        else:
+            self.show_pixel(self._pixel)
+            self.refresh_regions()
+
+    def set_ink(self, ink: ThemeColors) -> None:
+        """Draw in the colours of another theme."""
+        self.curves.set_ink(ink)
+        self.samples.set_ink(ink)
+        self._say_legend()
+
+    def _add_layer(self, role: str, _: bool = False) -> None:
+        if self._group is not None:
+            try:
+                show_schedule(self._viewer, self._group, role)
+            except ValueError as error:
+                self.trouble.emit(str(error))
+
+    @qthrottled(timeout=100)
+    def on_mouse(self) -> None:
+        """Show the pixel under the mouse, if it is to be followed and there is one."""
+        rate = None if self._group is None else self._group.rate
+        if rate is None or not self.follow.isChecked() or self._viewer.dims.ndisplay != 2:
+            return
+        pixel = pixel_at(rate, self._viewer.cursor.position)
+        if pixel is not None and pixel != self._pixel:
+            self.show_pixel(pixel)
+
+    def _on_typed(self) -> None:
+        self.follow.setChecked(False)
+        self.show_pixel((self.row.value(), self.column.value()))
+
+    def show_pixel(self, pixel: Pixel) -> None:
+        """Curves, numbers and samples of one pixel of the frame where the sliders stand."""
+        group = self._group
+        if group is None or group.clock is None:
+            return
+        self._pixel = pixel
+        for box, place in zip((self.row, self.column), pixel, strict=True):
+            with signals_blocked(box):
+                box.setValue(place)
+        rate, mean, spread = values_at(self._viewer, group, pixel)
+        self.curves.show_pixel(pixel_curves(rate, group.clock))
+        self.curves.show_time(self._slider_time())
+        claim = pixel_interval(mean, spread, group.mark.get("provenance", {}))
+        self.values.setText(_values_text(rate, mean, spread, claim, self._unit()))
+        self._show_samples(samples_at(self._viewer, group, pixel), claim, mean)
+
+    def _show_samples(
+        self, samples: np.ndarray | None, claim: CredibleInterval, mean: float
+    ) -> None:
+        self.samples.setVisible(samples is not None)
+        if samples is None:
+            self.values.setText(
+                f"{self.values.text()}\n"
+                "This result has no samples layer; keep the samples in a run to see their "
+                "histogram."
+            )
+        else:
+            self.samples.show_samples(sample_histogram(samples), claim, mean, self._unit())
+
+    def _unit(self) -> str:
+        return "" if self._group is None else str(self._group.mark.get("unit", ""))
+
+    def _slider_time(self) -> float | None:
+        layer = next((layer for layer in self._viewer.layers if is_schedule(layer)), None)
+        return (
+            None
+            if layer is None
+            else float(self._viewer.dims.point[self._viewer.dims.ndim - layer.ndim])
+        )
+
+    def _on_regions(self) -> None:
+        chosen = self.regions.value()
+        for change in CHANGES:
+            for layer, act in ((self._watched, "disconnect"), (chosen, "connect")):
+                emitter = getattr(getattr(layer, "events", None), change, None)
+                if emitter is not None:
+                    getattr(emitter, act)(self._on_drawn)
+        self._watched = chosen
+        self.refresh_regions()
+
+    def _on_drawn(self) -> None:
+        if not self._gone.is_set():
+            self.refresh_regions()
+
+    @qdebounced(timeout=200)
+    def refresh_regions(self) -> None:
+        """Average over the regions as they are now."""
+        group, chosen = self._group, self.regions.value()
+        self.work.cancel()
+        if group is None or group.rate is None or group.clock is None or chosen in (None, NONE):
+            self._show_regions(())
+            return
+        try:
+            frame = result_frame(self._viewer, group)
+            labels = (
+                structure_and_background(frame.mean, frame.valid)
+                if chosen == AUTOMATIC
+                else drawn_regions(self._viewer, chosen, group.rate)
+            )
+        except ValueError as error:
+            self.trouble.emit(str(error))
+            return
+        self.work.start(region_curves(frame.rate, labels, group.clock, most=len(COLORS)))
+
+    def _on_averaged(self, found: RegionCurves) -> None:
+        names = (
+            {STRUCTURE: "structure", BACKGROUND: "background"}
+            if self.regions.value() == AUTOMATIC
+            else {}
+        )
+        kind = type(self.regions.value()).__name__.lower().rstrip("s")
+        shown = [
+            NamedCurves(
+                name=f"{names.get(number, f'{kind} {number}')} ({one.pixels} px)",
+                color=color,
+                curves=one,
+            )
+            for color, (number, one) in zip(COLORS, found.curves.items(), strict=False)
+        ]
+        self._show_regions(shown, found.found)
+        self.trouble.emit("")
+
+    def _show_regions(self, shown: Sequence[NamedCurves], found: int = 0) -> None:
+        self._regions = shown
+        self.curves.show_regions(shown)
+        self._say_legend(found)
+
+    def _say_legend(self, found: int = 0) -> None:
+        entries = [(one.name, one.color) for one in self._regions] + [
+            ("pixel", ThemeColors.of(self._viewer).text)
+        ]
+        more = (
+            f"the first {len(self._regions)} of {found} regions"
+            if found > len(self._regions)
+            else ""
+        )
+        marks = (
+            f'<span style="color:{color}">■</span>&nbsp;'
+            f"{escape(name).replace(' ', '&nbsp;')}&nbsp; "
+            for name, color in entries
+        )
+        self.legend.setText("".join(marks) + more)
+
+
+def follow_mouse(viewer: "Viewer", tab: PixelTab) -> None:
+    """Tell a tab that the mouse moves, as long as it exists; the viewer must not keep it alive."""
+    gone, known = Event(), ref(tab)
+
+    def moved(_viewer: object, _event: object) -> None:
+        found = known()
+        if found is not None and not gone.is_set():
+            found.on_mouse()
+
+    def leave() -> None:
+        gone.set()
+        if moved in viewer.mouse_move_callbacks:
+            viewer.mouse_move_callbacks.remove(moved)
+
+    when_gone(tab, leave)
+    viewer.mouse_move_callbacks.append(moved)
+
+
+def _row(*widgets: QWidget) -> QHBoxLayout:
+    row = QHBoxLayout()
+    for widget in widgets:
+        row.addWidget(widget, 1 if isinstance(widget, ChoiceBox | QPushButton | QSpinBox) else 0)
+    return row
+
+
+def _values_text(
+    rate: float, mean: float, spread: float, claim: CredibleInterval, unit: str
+) -> str:
+    trust = "calibrated" if claim.calibrated else "not calibrated"
+    return (
+        f"λ = {rate:.3g}; {mean:.3g} ± {spread:.2g} {unit}. The spread claims {claim.low:.3g} to "
+        f"{claim.high:.3g} {unit} ({claim.level:.0%}, {trust})."
+    )

@@ -1,0 +1,1 @@
+"""Results as layers of napari, and layers as images."""

@@ -1,0 +1,110 @@
+"""What the Reconstruct dock hands to the worker's thread, and what comes back."""
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field, replace
+
+from napari_cvdm.core.request import RestoreRequest
+from napari_cvdm.core.result import Progress, Restoration, Stop
+from napari_cvdm.widgets.layers.placement import Placement
+
+Working = Generator[Progress, Stop | None, Restoration]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Run:
+    """What is run, and where its result will lie.
+
+    Parameters
+    ----------
+    request : RestoreRequest
+    place : Placement
+        Of the measured image.
+    unit : str
+        Of the result.
+    upsampling : int
+        Output pixels for one input pixel along Y and X.
+    earlier : Restoration, optional
+        A result that this goes on from.
+    """
+
+    request: RestoreRequest
+    place: Placement
+    unit: str
+    upsampling: int
+    earlier: Restoration | None = field(default=None, repr=False)
+
+    def going_on(self, restoration: Restoration, more: int) -> "Run":
+        """The run that adds samples to a result of this one.
+
+        The emptiest frame gets `more` samples, and every frame has at least as many as the fullest
+        had.
+        """
+        samples = max(int(restoration.counts.max()), int(restoration.counts.min()) + more)
+        return replace(self, request=replace(self.request, samples=samples), earlier=restoration)
+
+    def work(self) -> Working:
+        """Load the model, check the pixels, restore; for the worker's thread."""
+        from napari_cvdm.io import check_pixels
+        from napari_cvdm.reconstruct.choice import load_method, reconstruct
+
+        yield Progress(stage="loading the model", done=0, total=steps_of(self.request))
+        check_pixels(self.request.image)
+        return (yield from reconstruct(self.request, load_method(self.request.model), self.earlier))
+
+
+def steps_of(request: RestoreRequest) -> int:
+    """Steps of the sampler that a request asks for, over all its samples and frames."""
+    from napari_cvdm.reconstruct.restore import frame_indices
+
+    return request.samples * request.steps * sum(1 for _ in frame_indices(request.image))
+
+
+def preview_of(
+    request: RestoreRequest, position: Mapping[str, int], region: tuple[int, int, int, int]
+) -> RestoreRequest:
+    """The request for a quick look: one frame, a part of it, one evaluation of the network.
+
+    Parameters
+    ----------
+    request : RestoreRequest
+    position : mapping of str to int
+        Where the viewer's sliders stand, by axis letter; axes without a slider (colours) are kept.
+    region : tuple of int
+        (top, bottom, left, right) in pixels of the image.
+
+    Returns
+    -------
+    RestoreRequest
+    """
+    image = request.image
+    looped = [axis for axis in image.axes if axis not in "PYX" and axis in position]
+    index = tuple(position[axis] if axis in looped else slice(None) for axis in image.axes)
+    frame = replace(
+        image,
+        array=image.array[index],
+        axes="".join(axis for axis in image.axes if axis not in looped),
+    )
+    return replace(
+        request,
+        image=frame,
+        region=region,
+        samples=1,
+        steps=1,
+        sampler="sde-2m",
+        keep_samples=False,
+        schedule_points=0,
+    )
+
+
+def engine_problem() -> str:
+    """Why torch cannot be loaded, in words; "" when it can."""
+    try:
+        import torch  # noqa: F401 - loading it is the test
+    except (
+        OSError
+    ) as error:  # on Windows its libraries fail to load after those of some Qt versions
+        return (
+            f'PyTorch cannot be loaded beside Qt ({error}). Start napari with: python -c "import '
+            'torch, napari; napari.run()", or install PyTorch again.'
+        )
+    return ""

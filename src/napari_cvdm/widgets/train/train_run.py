@@ -1,0 +1,259 @@
+"""One training from Start to its end.
+
+This module has a generator for the worker's thread and the signals for the dock.
+"""
+
+import time
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Event
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import QObject, Signal
+from tqdm import tqdm
+
+from napari_cvdm.core.request import TrainRequest
+from napari_cvdm.core.result import Progress, Stop
+from napari_cvdm.widgets.common.lifetime import when_gone
+from napari_cvdm.widgets.common.worker import Job
+
+if TYPE_CHECKING:
+    from napari_cvdm.training.fine_tuning import FineTuning
+    from napari_cvdm.training.loop import Trained, TrainStep
+    from napari_cvdm.training.pace import TimeLeft
+    from napari_cvdm.training.plan import Plan
+
+LOOK_WHILE_PAUSED_S = 0.1
+PREVIEW_EVERY_MIN = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TrainingEnd:
+    """How a training ended.
+
+    Parameters
+    ----------
+    run : Path
+        Its folder.
+    trained : Trained, optional
+        None where it was stopped. It can then be continued.
+    model : Path, optional
+        Path of the new model among the user's own. None if it is not better than the model at the
+        start.
+    """
+
+    run: Path
+    trained: "Trained | None" = None
+    model: Path | None = None
+
+
+class TrainingControl:
+    """What the window asks of a running training: set there, read in the worker's thread."""
+
+    def __init__(self) -> None:
+        self.stopped, self.finishing, self._paused, self._preview = (
+            Event(),
+            Event(),
+            Event(),
+            Event(),
+        )
+        self.preview_every_s = 60.0 * PREVIEW_EVERY_MIN  # 0 for never
+        self.field = 0  # of the held-out ones, to be previewed
+        self._previewed = time.monotonic()
+
+    @property
+    def paused(self) -> bool:
+        """Whether it is to wait."""
+        return self._paused.is_set() and not self.stopped.is_set()
+
+    def pause(self) -> None:
+        """Wait after the step that it is in."""
+        self._paused.set()
+
+    def go_on(self) -> None:
+        """End the pause."""
+        self._paused.clear()
+
+    def stop(self) -> None:
+        """Save the state after the step that it is in, and end."""
+        self.stopped.set()
+
+    def finish(self) -> None:
+        """End every stage where it is, and make a model of what was learned."""
+        self.finishing.set()
+        self.go_on()
+
+    def ask_preview(self) -> None:
+        """Show one after the next step."""
+        self._preview.set()
+
+    def preview_is_due(self) -> bool:
+        """Whether to make one now; once for each time that it is."""
+        late = 0 < self.preview_every_s <= time.monotonic() - self._previewed
+        if not (late or self._preview.is_set()):
+            return False
+        self._preview.clear()
+        self._previewed = time.monotonic()
+        return True
+
+
+def trained(
+    asked: "FineTuning | TrainRequest",
+    control: TrainingControl,
+    news: "SimpleQueue[object]",
+    models: Path,
+) -> Generator[Progress, None, TrainingEnd]:
+    """Prepare, train, and put a model that is better among the user's own; for the worker's thread.
+
+    Parameters
+    ----------
+    asked : FineTuning or TrainRequest
+        A TrainRequest continues a run.
+    control : TrainingControl
+    news : SimpleQueue
+        Gets every TrainStep with something to report, every Preview, and the Finding of each
+        refused pair.
+    models : Path
+        The user's folder of models.
+    """
+    from napari_cvdm.training.fine_tuning import prepare
+    from napari_cvdm.training.health import data_finding
+    from napari_cvdm.training.pace import Pace, TimeLeft
+    from napari_cvdm.training.pair_checks import PairError
+    from napari_cvdm.training.recipe import read_recipe
+    from napari_cvdm.training.state import kept_if_resumable
+
+    run = Path(asked.out) if isinstance(asked, TrainRequest) else asked.folder
+    try:
+        with kept_if_resumable(run):
+            request, pace = (
+                (asked, Pace(step_s={}))
+                if isinstance(asked, TrainRequest)
+                else (yield from prepare(asked))
+            )
+            plan = read_recipe(request.recipe).plan
+            found = yield from _steps(request, plan, TimeLeft(plan, pace), control, news)
+    except PairError as error:
+        news.put(data_finding(error))
+        raise
+    return (
+        TrainingEnd(run=run)
+        if found is None
+        else TrainingEnd(run=run, trained=found, model=_offered(run, found, models))
+    )
+
+
+def _steps(
+    request: TrainRequest,
+    plan: "Plan",
+    left: "TimeLeft",
+    control: TrainingControl,
+    news: "SimpleQueue[object]",
+) -> "Generator[Progress, None, Trained | None]":
+    """The steps of a training; None when it was stopped, its state saved."""
+    from napari_cvdm.training.loop import train
+
+    total = plan.mean_steps + plan.diffusion_steps
+    yield Progress(stage="reading the data, scoring the model to start from", done=0, total=total)
+    with closing(train(request)) as steps:
+        message = None
+        while True:
+            try:
+                step = next(steps) if message is None else steps.send(message)
+            except StopIteration as end:
+                return end.value
+            _tell(step, control, news)
+            done = step.step + (plan.mean_steps if step.stage == "diffusion" else 0)
+            said = (
+                f"{step.stage} {step.step}/{step.total}, "
+                f"{tqdm.format_interval(left.after(step.stage, step.step))} left"
+            )
+            yield Progress(stage=said, done=min(done, total), total=total)
+            while control.paused:
+                time.sleep(LOOK_WHILE_PAUSED_S)
+                left.begin_again()
+                yield Progress(
+                    stage=f"{step.stage} {step.step}/{step.total}, paused",
+                    done=min(done, total),
+                    total=total,
+                )
+            if control.stopped.is_set():
+                return None
+            message = Stop.KEEP if control.finishing.is_set() else None
+
+
+def _tell(step: "TrainStep", control: TrainingControl, news: "SimpleQueue[object]") -> None:
+    if step.terms or step.score is not None:
+        news.put(step)
+    if control.preview_is_due() and (preview := step.preview(control.field)) is not None:
+        news.put(preview)
+
+
+def _offered(run: Path, found: "Trained", models: Path) -> Path | None:
+    from napari_cvdm.models.bundle import add_model
+
+    return add_model(run, models) if found.better else None
+
+
+class TrainRun(QObject):
+    """A training under way.
+
+    Signals are delivered in the GUI thread. `progressed` (Progress), `stepped` (TrainStep),
+    `previewed` (Preview) and `refused` (Finding) come as they happen. Then at most one of
+    `succeeded` (TrainingEnd) and `failed` (str) comes, and `ended` in any case.
+
+    Parameters
+    ----------
+    asked : FineTuning or TrainRequest
+    models : Path
+    owner : QObject
+        When it goes, the training is stopped and its state is saved.
+    """
+
+    progressed = Signal(object)
+    stepped = Signal(object)
+    previewed = Signal(object)
+    refused = Signal(object)
+    succeeded = Signal(object)
+    failed = Signal(str)
+    ended = Signal()
+
+    def __init__(self, asked: "FineTuning | TrainRequest", models: Path, owner: QObject) -> None:
+        super().__init__()
+        self.control = TrainingControl()
+        self._news: SimpleQueue[object] = SimpleQueue()
+        self._job = Job(trained(asked, self.control, self._news, models), title="Training", total=0)
+        self._job.progressed.connect(self._on_progress)
+        self._job.succeeded.connect(self._on_succeeded)
+        self._job.failed.connect(self._on_failed)
+        self._job.ended.connect(self.ended)
+        when_gone(owner, self.control.stop)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._job.start()
+
+    def _on_progress(self, progress: Progress) -> None:
+        self._deliver()
+        self.progressed.emit(progress)
+
+    def _on_succeeded(self, end: TrainingEnd) -> None:
+        self._deliver()
+        self.succeeded.emit(end)
+
+    def _on_failed(self, message: str) -> None:
+        self._deliver()
+        self.failed.emit(message)
+
+    def _deliver(self) -> None:
+        from napari_cvdm.training.health import Finding
+        from napari_cvdm.training.loop import TrainStep
+        from napari_cvdm.training.preview import Preview
+
+        signals = {TrainStep: self.stepped, Preview: self.previewed, Finding: self.refused}
+        while not self._news.empty():
+            news = self._news.get()
+            signals[type(news)].emit(news)

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from benchmarks.experiment import read_experiment, runs_of
 from conftest import tiny_checkpoint
+from paper.experiment import read_experiment, runs_of
 
 from napari_cvdm.checks.forward_check import LIMIT, verdict
 from napari_cvdm.checks.same_grid_imaging import SameGridImaging

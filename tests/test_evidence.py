@@ -8,8 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from benchmarks.evidence import PAGE, main, measured, page_of, sections
-from benchmarks.measure import Row
+from paper.evidence import PAGE, main, measured, page_of, sections
+from paper.measure import Row
 
 from napari_cvdm.models.checkpoint import Checkpoint, load_checkpoint
 
@@ -44,16 +44,16 @@ def test_the_page_in_the_docs_has_the_sections_that_are_measured_each_with_a_com
 ) -> None:
     text, known = PAGE.read_text(encoding="utf-8"), sections(*models)
     assert re.findall(r"^## (.*)$", text, re.MULTILINE) == [section.title for section in known]
-    assert re.findall(r"^`python -m benchmarks\.(\w+)`$", text, re.MULTILINE) == [
+    assert re.findall(r"^`python -m paper\.(\w+)`$", text, re.MULTILINE) == [
         section.module for section in known
     ]
-    assert all(find_spec(f"benchmarks.{section.module}") for section in known)
+    assert all(find_spec(f"paper.{section.module}") for section in known)
 
 
 def test_the_small_command_writes_nothing(
     models: tuple[Checkpoint, Checkpoint], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("benchmarks.evidence.sections", lambda *_: [])
+    monkeypatch.setattr("paper.evidence.sections", lambda *_: [])
     page = tmp_path / "evidence.md"
     main(["--small", "--page", str(page)])
     assert not page.exists()

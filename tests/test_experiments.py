@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from benchmarks.experiment import COUNTS_ONLY, held_out_fields, read_experiment, runs_of
-from benchmarks.experiments import COLUMNS, main
+from paper.experiment import COUNTS_ONLY, held_out_fields, read_experiment, runs_of
+from paper.experiments import COLUMNS, main
 
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.simulate.structures import STRUCTURE_NAMES

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from benchmarks.fuzzing.watch import confined, frugal
 from safetensors.torch import load, save
+from tests.stress.fuzzing.watch import confined, frugal
 
 from napari_cvdm.models.bundle import LARGEST_BYTES, LARGEST_EXPANSION, add_model, write_bundle
 from napari_cvdm.models.checkpoint import CARD, WEIGHTS, CheckpointError, card_of, load_checkpoint

@@ -1,13 +1,13 @@
-"""A few broken files for every reader; `python -m benchmarks.fuzz` reads them by the thousand."""
+"""A few broken files for every reader; `python -m tests.stress.fuzz` reads them by the thousand."""
 
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from benchmarks.fuzz import QUIET, count, read_once, report
-from benchmarks.fuzzing.targets import Files, Target, targets
 from hypothesis import given, settings
+from tests.stress.fuzz import QUIET, count, read_once, report
+from tests.stress.fuzzing.targets import Files, Target, targets
 
 EXAMPLES = 8
 FEW = settings(QUIET, max_examples=EXAMPLES, derandomize=True)

@@ -8,10 +8,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from benchmarks.fuzzing.watch import outcome
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from tests.stress.fuzzing.watch import outcome
 
 from napari_cvdm.core.microscope import PIXEL_RANGE_UM, OpticsError
 from napari_cvdm.core.request import ImageStack, RequestError, RestoreRequest

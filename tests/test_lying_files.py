@@ -1,6 +1,6 @@
 """Files with false headers.
 
-`python -m benchmarks.fuzz` found each of them, or looks for such ones.
+`python -m tests.stress.fuzz` found each of them, or looks for such ones.
 """
 
 import io
@@ -14,7 +14,7 @@ import mrcfile
 import numpy as np
 import pytest
 import tifffile
-from benchmarks.fuzzing.watch import Escape, confined, frugal, outcome
+from tests.stress.fuzzing.watch import Escape, confined, frugal, outcome
 
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.io import ImageFileError, read_image

@@ -1,6 +1,6 @@
 """OME-Zarr folders with false metadata or chunks.
 
-`python -m benchmarks.fuzz --only ngff` found each of them, or looks for such ones.
+`python -m tests.stress.fuzz --only ngff` found each of them, or looks for such ones.
 """
 
 import json
@@ -14,9 +14,9 @@ import pytest
 pytest.importorskip("zarr", reason="zarr is not installed: pip install 'napari-cvdm[zarr]'")
 
 import zarr
-from benchmarks.fuzzing.watch import confined, frugal
 from small_images import spots
 from test_by_tiles import ngff_image
+from tests.stress.fuzzing.watch import confined, frugal
 
 from napari_cvdm.io import ImageFileError
 from napari_cvdm.io.lazy import open_image, window_of

@@ -287,7 +287,7 @@ def test_loading_a_model_again_and_again_leaves_nothing_behind(tiny_phase_model)
     """Loading a model again leaves hardly any memory behind.
 
     safetensors 0.8.0 leaves two objects of every tensor when it reads a file: some 25 KiB for seven
-    loads, found by `python -m benchmarks.soak`.
+    loads, found by `python -m tests.stress.soak`.
 
     In a process of its own, where nothing but the loading takes blocks, and after what the first
     twenty loads of a process keep for all later ones.

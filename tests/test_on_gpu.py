@@ -8,8 +8,8 @@ import gc
 import numpy as np
 import pytest
 import torch
-from benchmarks.measure import finish
-from benchmarks.speed import request_of_output
+from paper.measure import finish
+from paper.speed import request_of_output
 
 from napari_cvdm.core.device import to_device
 from napari_cvdm.models.checkpoint import Checkpoint

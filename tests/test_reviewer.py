@@ -5,15 +5,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from benchmarks.blank import standing_out
-from benchmarks.reviewer.__main__ import main, said_by_the_spread
-from benchmarks.reviewer.bench import SMALL, Bench, Case
-from benchmarks.reviewer.camera import marked_share, through_eight_bits, with_bad_pixels
-from benchmarks.reviewer.invariance import overlap, part
-from benchmarks.reviewer.measures import auroc, false_structure_area, measured
-from benchmarks.reviewer.registry import PHASE, TESTS, WIDEFIELD
 from hypothesis import given
 from hypothesis import strategies as st
+from paper.blank import standing_out
+from paper.reviewer.__main__ import main, said_by_the_spread
+from paper.reviewer.bench import SMALL, Bench, Case
+from paper.reviewer.camera import marked_share, through_eight_bits, with_bad_pixels
+from paper.reviewer.invariance import overlap, part
+from paper.reviewer.measures import auroc, false_structure_area, measured
+from paper.reviewer.registry import PHASE, TESTS, WIDEFIELD
 
 from napari_cvdm.models.checkpoint import load_checkpoint
 

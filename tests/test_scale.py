@@ -13,9 +13,9 @@ pytest.importorskip(
     "resource", reason="the peak memory of a process is read from resource, which Windows lacks"
 )
 
-from benchmarks import same_pixels
-from benchmarks.measure import tiny_model
-from benchmarks.scale import main, small_tables
+from paper import same_pixels
+from paper.measure import tiny_model
+from paper.scale import main, small_tables
 
 
 def test_every_table_has_finite_rows() -> None:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from benchmarks.gauges import LARGEST_LEAK_KIB, Gauges, heap_in_use, slope
-from benchmarks.soak import Lap, laps, made_models
+from paper.gauges import LARGEST_LEAK_KIB, Gauges, heap_in_use, slope
+from tests.stress.soak import Lap, laps, made_models
 
 
 def gauges_of(memory: list[float], files: list[int]) -> Gauges:

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from benchmarks.evaluations import (
+from hypothesis import given
+from hypothesis import strategies as st
+from paper.evaluations import (
     ALONE,
     METHODS,
     WARM,
@@ -19,18 +21,16 @@ from benchmarks.evaluations import (
     read_rows,
     smallest_within,
 )
-from benchmarks.measure import finish, tiny_model
-from benchmarks.published import (
+from paper.measure import finish, tiny_model
+from paper.published import (
     NOISE_PARAMETERS,
     SCHEDULE_PARAMETERS,
     Published,
     parameter_count,
     published_sample,
 )
-from benchmarks.same_pixels import speed_rows
-from benchmarks.speed import PARTS, overhead, request_of_output, small_tables
-from hypothesis import given
-from hypothesis import strategies as st
+from paper.same_pixels import speed_rows
+from paper.speed import PARTS, overhead, request_of_output, small_tables
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from napari_cvdm.core.request import ImageStack, RequestError, RestoreRequest

@@ -5,7 +5,7 @@ A registered image is judged by its light, a filtered one by its structure.
 
 import numpy as np
 import pytest
-from benchmarks.super_resolution import filter_to_truth, score
+from paper.super_resolution import filter_to_truth, score
 from scipy.ndimage import gaussian_filter, shift
 
 SHIFT_PX = (0.4, -0.7)

@@ -21,9 +21,7 @@ from napari_cvdm.tasks.conditioned import BORDER_PX, interior
 from napari_cvdm.tasks.phase import SortedPlanes
 from napari_cvdm.tasks.phase_channels import phase_optics, usable_planes
 
-WOTF_REGULARISATION = (
-    1e-5  # the best power of ten on the measured HL60 cell, see benchmarks.classical
-)
+WOTF_REGULARISATION = 1e-5  # the best power of ten on the measured HL60 cell, see paper.classical
 LARGEST_REGULARISATION = 10.0
 MOST_ROUNDS = 1000
 

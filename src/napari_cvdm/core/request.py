@@ -175,7 +175,7 @@ EARLIER = {
     "psf": None,
 }  # settings of results that were made before these were choices
 # Evaluations of sde-2m: the fewest within 2 % of the best CRPS, see
-# `python -m benchmarks.evaluations`.
+# `python -m paper.evaluations`.
 STEPS = 6
 
 

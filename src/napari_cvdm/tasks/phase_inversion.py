@@ -31,7 +31,7 @@ from napari_cvdm.physics.forward_model import PhaseForwardModel, PhaseObject, ca
 
 EQUAL_GAIN = -0.003  # of a measured value: the smaller canvas is taken where the gain is nothing
 # More than evidence counts it, since a prior that is too wide makes the complexity too large
-# (`python -m benchmarks.phase_inversion`).
+# (`python -m paper.phase_inversion`).
 COST_SHARE = 0.5
 HOPELESS_COST = 0.3  # of a measured value after a first look: such a field is not fitted to the end
 FIRST_LOOK, LAST_ROUNDS = ((2.0, 3, 10),), ((1.0, 8, 12),)

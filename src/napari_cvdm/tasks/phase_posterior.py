@@ -18,7 +18,7 @@ from napari_cvdm.inversion import Fit
 from napari_cvdm.tasks.phase_inversion import WIDTH_DRAWS, draw_phases
 
 # Of what the network changes. With more, bright planes are explained worse than by noise
-# (`python -m benchmarks.sample_phases`).
+# (`python -m paper.sample_phases`).
 TRUST = 0.03
 # Of a pixel of the canvas, of all planes and of each. They were measured by `peak_memory` and are 2
 # to 15 % too many.

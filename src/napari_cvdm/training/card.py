@@ -49,7 +49,7 @@ def _schedule(network: CVDM) -> dict[str, Any]:
 
 
 def make_card(recipe: Recipe, network: CVDM, recipe_path: str) -> ModelCard:
-    """The card of a model made by a recipe; metrics are added by `benchmarks/`."""
+    """The card of a model made by a recipe; metrics are added by `paper/`."""
     task = TASKS[recipe.task]
     simulation = {} if recipe.simulation is None else asdict(recipe.simulation)
     known = simulation if recipe.pairs is None else asdict(recipe.pairs)

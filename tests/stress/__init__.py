@@ -1,0 +1,1 @@
+"""Attacks, accidents and long runs, each a program of its own: `python -m tests.stress.fuzz`."""

@@ -351,7 +351,7 @@ def test_the_channels_hold_the_deconvolved_images():
 
 @pytest.mark.parametrize("noise", [None, CameraNoise(gain=0.01, read_variance=25.0)])
 def test_a_part_is_deconvolved_as_the_whole_is_there(noise):
-    """`surroundings_px` around a part are enough, also with read noise and a dark half."""
+    """`context_px` around a part are enough, also with read noise and a dark half."""
     pair = simulate_widefield(4, replace(BRIGHT, field_px=224))
     counts = pair.counts.astype(float) - np.percentile(pair.counts, 1)
     if noise is not None:
@@ -362,7 +362,7 @@ def test_a_part_is_deconvolved_as_the_whole_is_there(noise):
         WidefieldX2(),
     )
     inner, brightest = slice(72, 152), float(np.percentile(counts, 99.8))
-    read = slice(inner.start - task.surroundings_px, inner.stop + task.surroundings_px)
+    read = slice(inner.start - task.context_px, inner.stop + task.context_px)
     whole, part = (
         Deconvolution.of_frame(image, lens, noise, brightest, 2)
         for image in (counts, counts[read, read])

@@ -13,7 +13,7 @@ from conftest import tiny_checkpoint
 from paper.experiment import read_experiment, runs_of
 
 from napari_cvdm.checks.forward_check import LIMIT, verdict
-from napari_cvdm.checks.same_grid_imaging import SameGridImaging
+from napari_cvdm.checks.same_grid_check import SameGridCheckModel
 from napari_cvdm.core.intensity import dark_level
 from napari_cvdm.core.request import ImageStack, RestoreRequest, TrainRequest
 from napari_cvdm.core.result import ForwardCheck
@@ -154,7 +154,7 @@ def test_the_truth_leaves_noise_over_and_a_blank_leaves_structure():
     noise = CameraNoise(
         gain=gain, read_variance=gain * level + (pair.camera.read_noise_e * gain) ** 2 + 1 / 12
     )
-    how = SameGridImaging(measured=signal, noise=noise, valid=np.ones(signal.shape, bool))
+    how = SameGridCheckModel(measured=signal, noise=noise, valid=np.ones(signal.shape, bool))
     for image in (pair.truth, 2 * pair.truth + 30):  # a gain and a level are free, and said
         assert how.compare(image).chi2(how.valid) == pytest.approx(1, abs=0.12)
     assert how.compare(pair.truth).gain == pytest.approx(1, abs=0.03)
@@ -219,7 +219,7 @@ def test_the_recipe_of_the_experiment_comes_back_trains_and_restores(tmp_path):
 def test_what_keeps_the_noise_is_not_explained(kept: float, explained: bool):
     pair = simulate_noisy(5, BRIGHT, thick)
     measured, truth = pair.counts - dark_level(pair.counts), pair.truth.astype(float)
-    imaging = SameGridImaging(
+    imaging = SameGridCheckModel(
         measured=measured,
         noise=photon_transfer(measured, np.ones(measured.shape, bool)),
         valid=np.ones(measured.shape, bool),

@@ -23,7 +23,7 @@ from napari_cvdm.evaluation.coverage import (
 )
 from napari_cvdm.evaluation.metrics import accuracy, fitted_line, ms_ssim, path_nm
 from napari_cvdm.evaluation.pair_sets import PairSelection, pair_set
-from napari_cvdm.evaluation.reconstructed_pair import ReconstructedPair, Sampling, judged_fields
+from napari_cvdm.evaluation.reconstructed_pair import ReconstructedPair, Sampling, reconstruct_pairs
 from napari_cvdm.evaluation.resolution import decorrelation, resolves_pair
 from napari_cvdm.evaluation.summary import grouped
 from napari_cvdm.evaluation.two_points import point_field
@@ -351,13 +351,13 @@ def test_errors_of_a_classical_method_have_the_unit_of_a_models(tiny_widefield_m
     units = [
         step.unit
         for method in (model, load_method("richardson-lucy"))
-        for step in judged_fields(pairs, method, sampling)
+        for step in reconstruct_pairs(pairs, method, sampling)
         if isinstance(step, ReconstructedPair)
     ]
     assert units[0] == units[1] > 1
     (first,) = [
         step
-        for step in judged_fields(pairs, model, sampling)
+        for step in reconstruct_pairs(pairs, model, sampling)
         if isinstance(step, ReconstructedPair)
     ]
     assert first.restoration.provenance.estimated["frames"][0]["intensity_scale"] == pytest.approx(

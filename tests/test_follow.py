@@ -16,7 +16,7 @@ from napari_cvdm.core.result import finished as drained
 from napari_cvdm.io import ImageFileError, write_image
 from napari_cvdm.live.folder import FolderWatch
 from napari_cvdm.live.follow import LiveFrame, SkippedFrame, follow, newest_index
-from napari_cvdm.live.mailbox import LatestValue
+from napari_cvdm.live.latest_value import LatestValue
 from napari_cvdm.models.registry import load_model
 from napari_cvdm.reconstruct.restore import restore
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.nn import functional
 
+from napari_cvdm.checks.check_model import LOCAL_PX, Comparison, WidefieldCheckModel, by_blocks
 from napari_cvdm.checks.forward_check import forward_model_for
-from napari_cvdm.checks.imaging import LOCAL_PX, Comparison, WidefieldImaging, by_blocks
 from napari_cvdm.checks.squirrel import squirrel
 from napari_cvdm.core.intensity import dark_level
 from napari_cvdm.core.microscope import Microscope
@@ -42,7 +42,7 @@ def field(request):
     valid = interior(counts.shape, 12)
     noise = photon_transfer(counts, valid)
     lens = lens_of_microscope(pair.microscope, UPSAMPLING)
-    return pair, WidefieldImaging(
+    return pair, WidefieldCheckModel(
         measured=counts, noise=noise, valid=valid, lens=lens, own_sigma_px=own_sigma_px(lens)
     )
 
@@ -161,7 +161,7 @@ def test_blur_by_the_sample_is_fitted_within_bounds():
     noise = photon_transfer(counts, valid)
     lens = lens_of_microscope(pair.microscope, UPSAMPLING)
     strict, period_px = (
-        WidefieldImaging(
+        WidefieldCheckModel(
             measured=counts, noise=noise, valid=valid, lens=lens, own_sigma_px=own_sigma_px(lens)
         ),
         lens.cutoff_px,
@@ -176,7 +176,7 @@ def test_blur_by_the_sample_is_fitted_within_bounds():
 
 @pytest.mark.parametrize("shape", [(33, 47), (17, 90)])
 def test_blocks_do_not_choose_the_image(shape, monkeypatch):
-    how = WidefieldImaging(
+    how = WidefieldCheckModel(
         measured=np.ones(shape),
         noise=photon_transfer(np.ones(shape), np.ones(shape, bool)),
         valid=interior(shape, 2),

@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from napari_cvdm.inversion.background import densest_value
-from napari_cvdm.tasks.levelling import (
+from napari_cvdm.tasks.cell_free_background import (
     FLATNESS_RAD,
     MOST_WAVES,
     block_means,

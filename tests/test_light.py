@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from small_images import phase_request, planes, spots, widefield_request
 
-from napari_cvdm.checks.imaging import WidefieldImaging
+from napari_cvdm.checks.check_model import WidefieldCheckModel
 from napari_cvdm.checks.out_of_distribution import (
     PHASE_IMAGES,
     STATISTICS,
     TrainingDistribution,
     channel_vectors,
-    familiarity_warnings,
+    distribution_warnings,
     image_names,
     statistics,
     vectors_of,
@@ -197,7 +197,7 @@ def test_a_check_that_fails_costs_nobody_the_result(tiny_widefield_model, monkey
     def fail(*_):
         raise MemoryError("too large")
 
-    monkeypatch.setattr(WidefieldImaging, "compare", fail)
+    monkeypatch.setattr(WidefieldCheckModel, "compare", fail)
     result = run(widefield_request(spots((40, 40)), **OBJECTIVE), tiny_widefield_model)
     assert np.isfinite(result.mean).all()
     assert "too large" in result.forward.verdict and not result.forward.possible
@@ -228,9 +228,9 @@ def test_what_is_like_the_training_data_is_familiar_and_what_is_not_is_named():
         statistics(texture(rng, 3, 3.0))[None],
         statistics(texture(rng, 0.1, 0.0))[None],
     ]
-    assert [familiarity_warnings([one], found, "tiny") == () for one in odd] == [False] * 3
-    assert any(name in familiarity_warnings([odd[1]], found, "tiny")[0] for name in STATISTICS)
-    assert "1 of 2 frames" in familiarity_warnings([fields[0], odd[0]], found, "tiny")[0]
+    assert [distribution_warnings([one], found, "tiny") == () for one in odd] == [False] * 3
+    assert any(name in distribution_warnings([odd[1]], found, "tiny")[0] for name in STATISTICS)
+    assert "1 of 2 frames" in distribution_warnings([fields[0], odd[0]], found, "tiny")[0]
     back = TrainingDistribution.from_card(found.plain())
     assert back.distance(odd[0]) == pytest.approx(found.distance(odd[0]), rel=0.05)
     assert TrainingDistribution.from_card({}) is None
@@ -261,7 +261,7 @@ def test_statistics_of_other_images_are_not_compared():
         [statistics(texture(rng, 2, 0.1)) for _ in PHASE_IMAGES[1:]]
         + [statistics(texture(rng, 12, 3.0))]
     )
-    assert PHASE_IMAGES[-1] in familiarity_warnings([odd[None]], back, "tiny")[0]
+    assert PHASE_IMAGES[-1] in distribution_warnings([odd[None]], back, "tiny")[0]
     assert TrainingDistribution.from_card(card) is None
     earlier = {name: value for name, value in card.items() if name != "images"}
     assert TrainingDistribution.from_card(earlier, "rad") is None

@@ -100,7 +100,7 @@ def test_a_codec_that_is_not_for_numbers_is_refused_and_nothing_is_executed(stor
 
 
 def test_the_codecs_are_looked_at_also_where_zarr_lets_them_pass(store, monkeypatch):
-    from napari_cvdm.io import ngff_promises
+    from napari_cvdm.io import ngff_limits as ngff_promises
 
     monkeypatch.setattr(ngff_promises, "PACKING", ())
     refused(store, "is packed by|are packed by")

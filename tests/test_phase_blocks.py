@@ -16,7 +16,7 @@ from napari_cvdm.core.request import ImageStack, RequestError
 from napari_cvdm.core.tiling.blocks import BlockPlan
 from napari_cvdm.io import Fingerprint
 from napari_cvdm.models.registry import load_model
-from napari_cvdm.out_of_core.global_statistics import BlockReader, survey_frame
+from napari_cvdm.out_of_core.global_statistics import BlockReader, measure_frame_statistics
 from napari_cvdm.out_of_core.job import TiledRequest
 from napari_cvdm.out_of_core.run import restore_by_tiles
 from napari_cvdm.reconstruct.restore import restore
@@ -72,7 +72,7 @@ def whole_estimate() -> np.ndarray:
 @pytest.fixture
 def task(monkeypatch: pytest.MonkeyPatch) -> PhaseTwoShot:
     """The task with small surroundings, and one window to measure the numbers of a field in."""
-    small = replace(PhaseTwoShot(), surroundings_px=SURROUNDINGS)
+    small = replace(PhaseTwoShot(), context_px=SURROUNDINGS)
     monkeypatch.setitem(TASKS, small.name, small)
     monkeypatch.setattr(phase_blocks, "SURVEYED_WINDOWS", 1)
     return small
@@ -82,7 +82,7 @@ def survey(task: PhaseTwoShot, request):
     """The numbers of a whole field, and what reads its parts."""
     shape = request.image.array.shape[-2:]
     plan = BlockPlan(loops=(), shape=shape, block=BLOCK, halo=SURROUNDINGS)
-    blocks = survey_frame(request, task, plan, 0, Fingerprint(request.image.array))
+    blocks = measure_frame_statistics(request, task, plan, 0, Fingerprint(request.image.array))
     return blocks, BlockReader(request=request, plan=plan, frame_number=0)
 
 

@@ -11,7 +11,7 @@ import torch
 from cut_planes import OPTICS, SHAPE, CutPlanes, Optics, take_planes
 
 from napari_cvdm.checks.forward_check import ForwardCheckAccumulator, forward_model_for
-from napari_cvdm.checks.phase_imaging import PhaseImaging
+from napari_cvdm.checks.phase_check import PhaseCheckModel
 from napari_cvdm.checks.plane_order import order_sentence, reverse_positions
 from napari_cvdm.core.request import ImageStack, RestoreRequest
 from napari_cvdm.core.statistics import RunningMoments
@@ -28,7 +28,7 @@ def card(tiny_phase_model):
     return load_checkpoint(tiny_phase_model).card
 
 
-def imaging(request: RestoreRequest, card) -> PhaseImaging:
+def imaging(request: RestoreRequest, card) -> PhaseCheckModel:
     """How planes of photons were imaged; their noise is known, so its estimate is not tested."""
     pixels = request.image.frame(())
     prepared = PhaseTwoShot().from_request(pixels, request)
@@ -36,10 +36,10 @@ def imaging(request: RestoreRequest, card) -> PhaseImaging:
     photons = torch.tensor(prepared.estimated["background"], dtype=torch.float32).mean()
     known = photons / how.fit.linearisation.expected.clamp(min=0.02)
     fit = replace(how.fit, weight=torch.where(how.fit.weight > 0, known, 0.0))
-    return PhaseImaging.create(fit, request.defocus_um, request.region)
+    return PhaseCheckModel.create(fit, request.defocus_um, request.region)
 
 
-def chi2(how: PhaseImaging, image: np.ndarray) -> float:
+def chi2(how: PhaseCheckModel, image: np.ndarray) -> float:
     return how.compare(image).chi2(how.valid)
 
 

@@ -14,7 +14,7 @@ from napari_cvdm.out_of_core.global_statistics import sample_plane
 from napari_cvdm.physics.forward_model import fresnel_number
 from napari_cvdm.simulate.phase import defocus_pair_of
 from napari_cvdm.tasks import TASKS, PhaseTwoShot, WidefieldX2
-from napari_cvdm.tasks.levelling import LEAST_BACKGROUND, find_background
+from napari_cvdm.tasks.cell_free_background import LEAST_BACKGROUND, find_background
 from napari_cvdm.tasks.phase_blocks import blank_levels
 from napari_cvdm.tasks.phase_channels import over_background
 from napari_cvdm.tasks.phase_input import CHANNELS, SURROUNDINGS_PX

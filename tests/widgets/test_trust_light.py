@@ -8,11 +8,11 @@ from qtpy.QtWidgets import QLabel
 
 from napari_cvdm.core.result import finished as drained
 from napari_cvdm.widgets.layers.layer_data import CHI2_LIMITS, RESIDUAL_LIMITS, plugin_metadata
-from napari_cvdm.widgets.reconstruct.quality_flag import COLOURS, WORDS, TrustLight
+from napari_cvdm.widgets.reconstruct.quality_flag import COLOURS, WORDS, QualityFlagSign
 
 
 def test_the_light_names_its_reason_and_a_result_without_one_shows_none(qtbot):
-    light = TrustLight()
+    light = QualityFlagSign()
     qtbot.addWidget(light)
     for colour in COLOURS:
         light.show_provenance(

@@ -12,9 +12,14 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import zoom
 
-from napari_cvdm.checks.imaging import Comparison, Fitted, ForwardCheckModel, WidefieldImaging
-from napari_cvdm.checks.phase_imaging import PhaseImaging
-from napari_cvdm.checks.same_grid_imaging import SameGridImaging
+from napari_cvdm.checks.check_model import (
+    Comparison,
+    Fitted,
+    ForwardCheckModel,
+    WidefieldCheckModel,
+)
+from napari_cvdm.checks.phase_check import PhaseCheckModel
+from napari_cvdm.checks.same_grid_check import SameGridCheckModel
 from napari_cvdm.checks.squirrel import squirrel
 from napari_cvdm.core.microscope import OpticsError
 from napari_cvdm.core.request import RestoreRequest
@@ -79,11 +84,11 @@ def forward_model_for(
 
 def _phase_imaging(
     pixels: np.ndarray, prepared: NetworkInput, request: RestoreRequest, card: ModelCard
-) -> PhaseImaging:
+) -> PhaseCheckModel:
     if not isinstance(prepared.posterior, PhasePosterior):
         raise OpticsError("the planes were not fitted as a whole")
     _, defocus_um = phase_optics(request)
-    return PhaseImaging.create(prepared.posterior.fit, defocus_um, request.region)
+    return PhaseCheckModel.create(prepared.posterior.fit, defocus_um, request.region)
 
 
 def _valid_of(prepared: NetworkInput, upsampling: int) -> np.ndarray:
@@ -106,14 +111,14 @@ def _counts_and_valid(
 
 def _same_grid_imaging(
     pixels: np.ndarray, prepared: NetworkInput, request: RestoreRequest, card: ModelCard
-) -> SameGridImaging:
+) -> SameGridCheckModel:
     counts, valid = _counts_and_valid(pixels, prepared, request, 1)
-    return SameGridImaging(measured=counts, noise=photon_transfer(counts, valid), valid=valid)
+    return SameGridCheckModel(measured=counts, noise=photon_transfer(counts, valid), valid=valid)
 
 
 def _widefield_imaging(
     pixels: np.ndarray, prepared: NetworkInput, request: RestoreRequest, card: ModelCard
-) -> WidefieldImaging:
+) -> WidefieldCheckModel:
     lens = prepared.lens
     if lens is None or lens.source == "assumed":
         raise OpticsError(
@@ -122,7 +127,7 @@ def _widefield_imaging(
         )
     counts, valid = _counts_and_valid(pixels, prepared, request, TASKS[card.task].upsampling)
     simulated: Mapping[str, Any] = card.training.get("simulation") or {}
-    return WidefieldImaging(
+    return WidefieldCheckModel(
         measured=counts,
         noise=photon_transfer(counts, valid),
         valid=valid,
@@ -203,7 +208,7 @@ class ForwardCheckAccumulator:
             if self._card.unit == "rad"
             else part_of(pixels[0], self._request).astype(np.float64)
         )
-        if isinstance(self._how, WidefieldImaging):
+        if isinstance(self._how, WidefieldCheckModel):
             self._estimate = prepared.estimate
             with suppress(*FAILURES):  # of the result itself it is said
                 self._estimate_chi2[index] = (
@@ -245,7 +250,7 @@ class ForwardCheckAccumulator:
             self._rsp[self._index], self._rse[self._index] = found.rsp, found.rse
         if self._how is not None:
             self._end_compared(self._how, mean)
-        if isinstance(self._how, WidefieldImaging) and self._estimate is not None:
+        if isinstance(self._how, WidefieldCheckModel) and self._estimate is not None:
             calibration = carried_calibration(
                 self._card.calibration, moments.count, self._request.steps, self._request.sampler
             )

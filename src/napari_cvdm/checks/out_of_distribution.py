@@ -230,7 +230,7 @@ class TrainingDistribution:
         return f"{STATISTICS[statistic]}{which} is {'high' if scores[index] > 0 else 'low'}"
 
 
-def familiarity_warnings(
+def distribution_warnings(
     frames: Sequence[np.ndarray], familiarity: TrainingDistribution | None, name: str
 ) -> tuple[str, ...]:
     """One sentence where frames are unlike the training data.

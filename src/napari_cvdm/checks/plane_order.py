@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from napari_cvdm.checks.phase_imaging import count_fitted
+from napari_cvdm.checks.phase_check import count_fitted
 from napari_cvdm.core.request import RestoreRequest
 from napari_cvdm.core.result import finished
 from napari_cvdm.inversion import Fit, log_evidence

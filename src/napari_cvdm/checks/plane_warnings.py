@@ -89,7 +89,7 @@ def magnification_sentence(found: Found) -> str:
     )
 
 
-def light_sentence(found: Found) -> str:
+def flag_sentence(found: Found) -> str:
     """About light that changed between the planes from place to place."""
     if found["light_errors"] is None:
         return ""
@@ -161,7 +161,7 @@ SENTENCES: tuple[Callable[[Found], str], ...] = (
     same_pixels_sentence,
     shift_sentence,
     magnification_sentence,
-    light_sentence,
+    flag_sentence,
     brightness_sentence,
     sign_sentence,
     clipped_sentence,

@@ -8,7 +8,7 @@ import numpy as np
 from napari_cvdm.checks.forward_check import ForwardCheckAccumulator
 from napari_cvdm.checks.out_of_distribution import (
     TrainingDistribution,
-    familiarity_warnings,
+    distribution_warnings,
     vectors_of,
 )
 from napari_cvdm.checks.plane_order import order_sentence
@@ -88,13 +88,13 @@ class RunChecks:
 
     def warnings(self) -> tuple[str, ...]:
         """What was found before sampling: planes maybe swapped, frames out of distribution."""
-        return (*count_frames(self._orders), *self.unfamiliar())
+        return (*count_frames(self._orders), *self.out_of_distribution())
 
-    def unfamiliar(self) -> tuple[str, ...]:
+    def out_of_distribution(self) -> tuple[str, ...]:
         """One sentence where frames are unlike the training data."""
-        return familiarity_warnings(self._vectors, self._familiarity, self._card.name)
+        return distribution_warnings(self._vectors, self._familiarity, self._card.name)
 
-    def light(
+    def flag(
         self,
         check: ForwardCheck,
         warnings: Sequence[str],

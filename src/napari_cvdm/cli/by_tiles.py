@@ -22,7 +22,7 @@ def run_by_tiles(arguments: Namespace, files: Mapping[str, str]) -> None:
         Files by role: image, image2, image3 and so on, background.
     """
     job = job_of(arguments, files)
-    carrying = carrying_of(arguments, job)
+    carrying = executor_for(arguments, job)
     request, model = job.open()
     try:
         made = with_bar(restore_by_tiles(request, model, carrying), "restoring")
@@ -36,7 +36,7 @@ def run_by_tiles(arguments: Namespace, files: Mapping[str, str]) -> None:
         print(f"napari-cvdm: warning: {warning}", file=sys.stderr)
 
 
-def carrying_of(arguments: Namespace, job: TiledFiles) -> Executor:
+def executor_for(arguments: Namespace, job: TiledFiles) -> Executor:
     """In this process, or on the cluster that the arguments name."""
     if not hasattr(arguments, "scheduler"):
         return run_serial

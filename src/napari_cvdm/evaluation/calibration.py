@@ -19,7 +19,7 @@ from napari_cvdm.evaluation.reconstructed_pair import (
     ReconstructedPair,
     Sampling,
     check_spread,
-    judged_fields,
+    reconstruct_pairs,
 )
 from napari_cvdm.models.checkpoint import Checkpoint
 
@@ -121,7 +121,7 @@ def scores_of(
     """
     check_spread(sampling)
     found = []
-    for step in judged_fields(pairs, model, sampling):
+    for step in reconstruct_pairs(pairs, model, sampling):
         if isinstance(step, Progress):
             yield step
         else:

@@ -15,7 +15,7 @@ from napari_cvdm.core.result import Progress
 from napari_cvdm.evaluation.coverage import SpreadScore, sparsification, spread_score
 from napari_cvdm.evaluation.metrics import Accuracy, accuracy, fitted_line
 from napari_cvdm.evaluation.pair_sets import PairSet, Tag
-from napari_cvdm.evaluation.reconstructed_pair import ReconstructedPair, Sampling, judged_fields
+from napari_cvdm.evaluation.reconstructed_pair import ReconstructedPair, Sampling, reconstruct_pairs
 from napari_cvdm.evaluation.resolution import decorrelation
 from napari_cvdm.models.checkpoint import Checkpoint
 
@@ -129,7 +129,7 @@ def evaluate(
             "32 give all figures."
         )
     reports, example, left_out, seconds = [], None, 0, 0.0
-    for step in judged_fields(pairs, model, sampling):
+    for step in reconstruct_pairs(pairs, model, sampling):
         if isinstance(step, Progress):
             yield step
             continue

@@ -17,7 +17,7 @@ from napari_cvdm.evaluation.reconstructed_pair import (
     ReconstructedPair,
     Sampling,
     check_spread,
-    judged_fields,
+    reconstruct_pairs,
 )
 from napari_cvdm.models.checkpoint import Checkpoint
 
@@ -80,7 +80,7 @@ def scores_by_scale(
     scaled, found = {scale: with_noise_scale(model, scale) for scale in scales}, {}
     for number, (scale, one) in enumerate(scaled.items()):
         scores = []
-        for step in judged_fields(pairs, one, sampling):
+        for step in reconstruct_pairs(pairs, one, sampling):
             if isinstance(step, Progress):
                 yield replace(
                     step,

@@ -124,7 +124,7 @@ def with_samples(result: Restoration, count: int) -> Restoration:
     return replace(result, samples=np.broadcast_to(result.mean, (count, *result.mean.shape)))
 
 
-def judged_fields(
+def reconstruct_pairs(
     pairs: PairSet, model: Checkpoint | Baseline, sampling: Sampling
 ) -> Generator[Progress | ReconstructedPair, None, None]:
     """Restore every pair of a set.

@@ -20,7 +20,7 @@ from napari_cvdm.evaluation.pair_sets import (
     trained_ranges,
     widefield_request,
 )
-from napari_cvdm.evaluation.reconstructed_pair import ReconstructedPair, Sampling, judged_fields
+from napari_cvdm.evaluation.reconstructed_pair import ReconstructedPair, Sampling, reconstruct_pairs
 from napari_cvdm.evaluation.resolution import resolves_pair
 from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.simulate.widefield import (
@@ -190,7 +190,7 @@ def two_point_resolution(
     )
     found: dict[str, list[np.ndarray]] = {}
     fewer = replace(sampling, samples=min(MOST_SAMPLES, sampling.samples))
-    for step in judged_fields(pairs, model, fewer):
+    for step in reconstruct_pairs(pairs, model, fewer):
         if isinstance(step, ReconstructedPair):
             where = points[len(found.get("truth", ()))]
             for name, image in _seen(step).items():

@@ -6,12 +6,12 @@ from typing import Any
 
 from zarr.storage import WrapperStore
 
-from napari_cvdm.io.ngff_promises import METADATA
+from napari_cvdm.io.ngff_limits import METADATA
 
 HEAD_BYTES = 18
 
 
-def zstd_promise(head: bytes) -> int:
+def zstd_declared_size(head: bytes) -> int:
     """Declared size of an unpacked Zstandard frame [bytes]; 0 if none (RFC 8878, section 3.1.1)."""
     if head[:4] != b"\x28\xb5\x2f\xfd" or len(head) < HEAD_BYTES:
         return 0
@@ -21,20 +21,20 @@ def zstd_promise(head: bytes) -> int:
     return int.from_bytes(head[start : start + size], "little")
 
 
-def blosc_promise(head: bytes) -> int:
+def blosc_declared_size(head: bytes) -> int:
     """Bytes that a buffer of Blosc 1 or 2 says it unpacks to (c-blosc, README_CHUNK_FORMAT)."""
     return int(struct.unpack_from("<I", head, 4)[0]) if len(head) >= 16 and head[0] in (1, 2) else 0
 
 
-def lz4_promise(head: bytes) -> int:
+def lz4_declared_size(head: bytes) -> int:
     """Bytes that a chunk of numcodecs' LZ4 says it unpacks to: its first four, signed."""
     return max(0, int(struct.unpack_from("<i", head)[0])) if len(head) >= 4 else 0
 
 
 PROMISES: dict[str, Callable[[bytes], int]] = {
-    "blosc": blosc_promise,
-    "lz4": lz4_promise,
-    "zstd": zstd_promise,
+    "blosc": blosc_declared_size,
+    "lz4": lz4_declared_size,
+    "zstd": zstd_declared_size,
 }
 
 

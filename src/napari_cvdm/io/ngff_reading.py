@@ -9,7 +9,7 @@ import dask.array as da
 from napari_cvdm.core.request import ImageStack
 from napari_cvdm.io.errors import ImageFileError, one_line
 from napari_cvdm.io.ngff import zarr_library
-from napari_cvdm.io.ngff_promises import check_promises, size_limited
+from napari_cvdm.io.ngff_limits import check_declared_sizes, size_limited
 from napari_cvdm.io.pixel_size import length_um, position_um, square_pixel
 from napari_cvdm.io.pixels import ordered_axes, usable_dtype
 
@@ -47,7 +47,7 @@ def open_ngff(path: Path) -> ImageStack:
         multiscale = ome[1]["multiscales"][0]
         dataset = multiscale["datasets"][0]
         stored = ome[0][dataset["path"]]
-        check_promises(stored, path)
+        check_declared_sizes(stored, path)
         axes = [
             axis if isinstance(axis, Mapping) else {"name": axis} for axis in multiscale["axes"]
         ]

@@ -14,6 +14,7 @@ import tifffile
 
 from napari_cvdm.core.request import ImageStack
 from napari_cvdm.io.errors import ImageFileError, one_line
+from napari_cvdm.io.limits import check_chain, check_expansion, check_ome
 from napari_cvdm.io.ngff import zarr_library
 from napari_cvdm.io.ome_metadata import ome_optics, ome_pixel, ome_place
 from napari_cvdm.io.pixel_size import (
@@ -23,7 +24,6 @@ from napari_cvdm.io.pixel_size import (
     square_pixel,
 )
 from napari_cvdm.io.pixels import ordered_axes, usable_dtype
-from napari_cvdm.io.promises import check_chain, check_expansion, check_ome
 
 PIECE_PX = 1024  # side of the pieces in which a memory-mapped image is read
 _TIFF_UNITS = {2: "inch", 3: "cm", 4: "mm", 5: "um"}

@@ -7,7 +7,7 @@ from pathlib import Path
 from threading import Event
 
 from napari_cvdm.io import SUFFIXES, ImageFileError, read_image
-from napari_cvdm.live.mailbox import Item, ReadFrame
+from napari_cvdm.live.latest_value import Item, ReadFrame
 
 POLL_S = 0.1
 State = tuple[int, int]

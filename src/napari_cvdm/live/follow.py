@@ -11,7 +11,7 @@ from napari_cvdm.core.plane_positions import count_planes
 from napari_cvdm.core.request import ImageStack, RestoreRequest
 from napari_cvdm.core.result import Progress, Restoration
 from napari_cvdm.io import check_pixels, combine_planes
-from napari_cvdm.live.mailbox import FrameSource, Item, ReadFrame
+from napari_cvdm.live.latest_value import FrameSource, Item, ReadFrame
 from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.reconstruct.precision import resolve_precision
 from napari_cvdm.reconstruct.restore import restore, task_of

@@ -142,7 +142,7 @@ class BlockReader:
             )
 
 
-def survey_frame(
+def measure_frame_statistics(
     request: RestoreRequest,
     task: Task,
     plan: BlockPlan,
@@ -160,7 +160,7 @@ def survey_frame(
         sample_plane(request, task, frame, plane, fingerprint)
         for plane in range(request.image.planes or 1)
     ]
-    return task.survey(
+    return task.measure_statistics(
         planes, request, BlockReader(request=request, plan=plan, frame_number=frame_number)
     )
 

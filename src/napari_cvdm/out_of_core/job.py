@@ -66,10 +66,10 @@ class TiledRequest:
         except ValueError as error:
             raise RequestError(str(error)) from None
 
-    def plan(self, surroundings_px: int = 0) -> BlockPlan:
+    def plan(self, context_px: int = 0) -> BlockPlan:
         """The blocks of the job.
 
-        Preparing a part reads `surroundings_px` around it, a multiple of 64.
+        Preparing a part reads `context_px` around it, a multiple of 64.
         """
         image = self.request.image
         loops = tuple(
@@ -81,7 +81,7 @@ class TiledRequest:
             loops=loops,
             shape=(image.array.shape[-2], image.array.shape[-1]),
             block=self.block,
-            halo=max(self.halo, surroundings_px),
+            halo=max(self.halo, context_px),
         )
 
 

@@ -28,9 +28,9 @@ from napari_cvdm.models.tiled import channels_last
 from napari_cvdm.out_of_core.global_statistics import (
     begin_block,
     load_numbers,
+    measure_frame_statistics,
     median_rate,
     save_numbers,
-    survey_frame,
     surveyed_blocks,
 )
 from napari_cvdm.out_of_core.job import TiledRequest
@@ -82,7 +82,7 @@ class BlockRestorer:
     def __init__(self, job: TiledRequest, model: Checkpoint, path: Path) -> None:
         self.job, self.model, self.folder = job, model, JobFolder(path)
         self.task = task_of(model.card)
-        self.plan = job.plan(self.task.surroundings_px)
+        self.plan = job.plan(self.task.context_px)
         self._network = channels_last(deepcopy(model.network), pick_device(job.request.device))
         self._usable = not far_from_training(job.request, model.card)
         self._surveys: dict[int, tuple[GlobalStatistics, float]] = {}
@@ -91,11 +91,13 @@ class BlockRestorer:
         """Where the survey of a frame is kept."""
         return self.folder.notes / "frames" / f"{frame_number}.npz"
 
-    def survey(self, frame_number: int, fingerprint: Fingerprint) -> GlobalStatistics:
+    def measure_statistics(self, frame_number: int, fingerprint: Fingerprint) -> GlobalStatistics:
         """What must be global of one frame, but for the rate: the image is read once."""
-        return survey_frame(self.job.request, self.task, self.plan, frame_number, fingerprint)
+        return measure_frame_statistics(
+            self.job.request, self.task, self.plan, frame_number, fingerprint
+        )
 
-    def keep_survey(self, blocks: GlobalStatistics, frame_number: int) -> None:
+    def keep_statistics(self, blocks: GlobalStatistics, frame_number: int) -> None:
         """Find the rate that sets the sampler's grid, and keep the survey for every process."""
         chosen = surveyed_blocks(self.plan, frame_number)
         parts = (
@@ -241,7 +243,7 @@ def _prepare(restorer: BlockRestorer, folder: JobFolder) -> Generator[Progress, 
         read = [Path(place) / f"{number}.npz" for number in range(len(plan.frames))]
         for number, path in enumerate(read):
             yield Progress(stage=f"reading frame {number + 1} of {len(read)}", done=0, total=1)
-            save_numbers(path, restorer.survey(number, fingerprint), np.nan)
+            save_numbers(path, restorer.measure_statistics(number, fingerprint), np.nan)
         begin_job(folder, planned(job, restorer.model, fingerprint.value), overwrite=job.overwrite)
         create_images(
             folder.path,
@@ -254,7 +256,7 @@ def _prepare(restorer: BlockRestorer, folder: JobFolder) -> Generator[Progress, 
                 yield Progress(
                     stage=f"surveying frame {number + 1} of {len(read)}", done=0, total=1
                 )
-                restorer.keep_survey(load_numbers(path, restorer.task)[0], number)
+                restorer.keep_statistics(load_numbers(path, restorer.task)[0], number)
 
 
 def _begun_settings(

@@ -321,7 +321,7 @@ def _assembled(
     warnings = (*said, *found, *stopped_warning(arrays.counts, request.samples), *unusable)
     usable = not far_from_training(request, model.card)
     forward = findings.forward()
-    light = findings.light(forward, warnings, unusable, record.estimated)
+    light = findings.flag(forward, warnings, unusable, record.estimated)
     return Restoration(
         mean=arrays.mean,
         variance=arrays.variance,

@@ -250,7 +250,7 @@ class Task(Protocol):
         """`prepare` to its end."""
 
     @property
-    def surroundings_px(self) -> int:
+    def context_px(self) -> int:
         """Pixels around a part that its preparation must read.
 
         The networks need surroundings of their own.
@@ -259,7 +259,7 @@ class Task(Protocol):
     def without(self, pixels: np.ndarray, background: np.ndarray) -> np.ndarray:
         """Pixels of one plane, float64, without the same part of a background image."""
 
-    def survey(
+    def measure_statistics(
         self, planes: Sequence[SampledPlane], request: RestoreRequest, reader: FrameReader
     ) -> GlobalStatistics:
         """Global quantities, from a sample of each plane of a frame.

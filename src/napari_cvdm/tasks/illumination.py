@@ -18,7 +18,7 @@ from torch import Tensor
 from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.inversion.background import densest_value
 from napari_cvdm.physics.tie import AUTHORS_REGULARISATION, inverse_laplacian
-from napari_cvdm.tasks.levelling import (
+from napari_cvdm.tasks.cell_free_background import (
     BLOCK_PX,
     MOST_BLOCKS,
     SHY_BLOCKS,
@@ -39,7 +39,7 @@ SMALLEST_SIDE_PX = 48
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LightDrift:
+class LampDrift:
     """Change of the light from the first plane to the second, as shares of it.
 
     Parameters
@@ -205,13 +205,13 @@ def _fit(blocks: _Blocks, start: np.ndarray, tolerance: float) -> _Fit | None:
     )
 
 
-def light_drift(
+def lamp_drift(
     phase: Tensor,
     planes: np.ndarray,
     derivative_sigma: float,
     defocus_um: tuple[float, float],
     microscope: Microscope,
-) -> LightDrift | None:
+) -> LampDrift | None:
     """The change of the light between two planes.
 
     Six fits, with two starts and three tolerances for the flatness of a background, must all find a
@@ -256,7 +256,7 @@ def light_drift(
     )
     error = np.hypot(noise, DISTRUST * np.hypot(scatter, terms.std(axis=0)))
     share = float(np.mean([fit.medium_share for fit in fits]))
-    return LightDrift(
+    return LampDrift(
         terms=tuple(np.median(terms, axis=0).tolist()),
         errors=tuple(error.tolist()),
         medium_share=share,

@@ -17,9 +17,9 @@ from napari_cvdm.core.request import Align, RestoreRequest
 from napari_cvdm.core.result import finished
 from napari_cvdm.physics.camera_noise import inverse_variance
 from napari_cvdm.physics.forward_model import fresnel_number
+from napari_cvdm.tasks.cell_free_background import find_background
 from napari_cvdm.tasks.conditioned import Background, FrameReader, NetworkInput
-from napari_cvdm.tasks.levelling import find_background
-from napari_cvdm.tasks.phase_blocks import PhaseBlocks, survey_phase
+from napari_cvdm.tasks.phase_blocks import PhaseBlocks, measure_phase_statistics
 from napari_cvdm.tasks.phase_channels import over_background, phase_optics, usable_planes
 from napari_cvdm.tasks.phase_input import (
     CHANNELS,
@@ -117,7 +117,7 @@ class PhaseTwoShot:
     upsampling: int = 1
     channels: tuple[str, ...] = CHANNELS
     unit: str = "rad"
-    surroundings_px: int = 128
+    context_px: int = 128
     needed_optics: tuple[str, ...] = ("pixel_um", "wavelength_um", "medium_index", "defocus_um")
 
     def condition(
@@ -219,7 +219,7 @@ class PhaseTwoShot:
         """Pixels over the same part of the blank-field image."""
         return pixels / background
 
-    def survey(
+    def measure_statistics(
         self, planes: Sequence[SampledPlane], request: RestoreRequest, reader: FrameReader
     ) -> PhaseBlocks:
         """Global quantities of the whole frame.
@@ -227,7 +227,7 @@ class PhaseTwoShot:
         They are background, noise, and the low spatial frequencies of the phase from a coarse
         image.
         """
-        return survey_phase(planes, request, reader)
+        return measure_phase_statistics(planes, request, reader)
 
     def blocks(self, numbers: Mapping[str, np.ndarray]) -> PhaseBlocks:
         """A survey that was kept in a file."""

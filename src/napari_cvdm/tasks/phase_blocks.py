@@ -19,8 +19,8 @@ from napari_cvdm.core.result import finished
 from napari_cvdm.inversion import Fit, fit_local_prior, flatten_background
 from napari_cvdm.physics.camera_noise import inverse_variance
 from napari_cvdm.physics.forward_model import fresnel_number
+from napari_cvdm.tasks.cell_free_background import find_background
 from napari_cvdm.tasks.conditioned import Background, FrameReader, NetworkInput, fitting
-from napari_cvdm.tasks.levelling import find_background
 from napari_cvdm.tasks.phase_channels import (
     check_divided,
     equalised_levels,
@@ -312,7 +312,7 @@ def blank_levels(
     return levels
 
 
-def survey_phase(
+def measure_phase_statistics(
     planes: Sequence[SampledPlane], request: RestoreRequest, reader: FrameReader
 ) -> PhaseBlocks:
     """What must be global of one field.

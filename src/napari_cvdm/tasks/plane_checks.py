@@ -15,7 +15,7 @@ from torch import Tensor
 from napari_cvdm.core.intensity import MAD_TO_SIGMA, clipping_level
 from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.physics.tie import us_tie_of
-from napari_cvdm.tasks.illumination import TERMS, LightDrift, divide_illumination, light_drift
+from napari_cvdm.tasks.illumination import TERMS, LampDrift, divide_illumination, lamp_drift
 from napari_cvdm.tasks.phase_channels import equalised_levels
 from napari_cvdm.tasks.plane_record import PlaneChecks
 from napari_cvdm.tasks.registration import (
@@ -108,7 +108,7 @@ def check_planes(
             [planes[0], warp_to_reference(planes[1], shift, magnification, place.centre_px)]
         )
     phase = phase_of(aligned, defocus_um, microscope)
-    light = light_drift(
+    light = lamp_drift(
         phase, aligned, sigma / (defocus_um[1] - defocus_um[0]), defocus_um, microscope
     )
     terms, ratio = safe_terms(light), safe_ratio(planes)
@@ -138,7 +138,7 @@ def check_planes(
 def _checks(
     frame: np.ndarray,
     place: Registration | None,
-    light: LightDrift | None,
+    light: LampDrift | None,
     brightness: float,
     sign: tuple[int, float | None],
     corrected: tuple[str, ...],
@@ -215,7 +215,7 @@ def safe_movement(place: Registration | None) -> tuple[tuple[float, float], floa
     return place.shift_px if moves else (0.0, 0.0), place.magnification if grows else 0.0
 
 
-def safe_terms(light: LightDrift | None) -> tuple[float, ...]:
+def safe_terms(light: LampDrift | None) -> tuple[float, ...]:
     """Terms of the light to divide out, by `illumination.TERMS`.
 
     All are 0 where one is too large to be plausible.
@@ -287,13 +287,13 @@ def _place_numbers(place: Registration | None) -> dict[str, Any]:
     }
 
 
-def _light_numbers(light: LightDrift | None) -> dict[str, Any]:
+def _light_numbers(light: LampDrift | None) -> dict[str, Any]:
     if light is None:
         return dict.fromkeys(("ramp", "quadratic", "light_errors"))
     return {"ramp": light.terms[:2], "quadratic": light.terms[2:], "light_errors": light.errors}
 
 
-def _notes(place: Registration | None, light: LightDrift | None, sign: int) -> tuple[str, ...]:
+def _notes(place: Registration | None, light: LampDrift | None, sign: int) -> tuple[str, ...]:
     """What could not be determined, and why."""
     undetermined = {
         (

@@ -67,7 +67,7 @@ class Fluorescence:
 
     Parameters
     ----------
-    name, title, inputs, planes, upsampling, channels, unit, surroundings_px, needed_optics
+    name, title, inputs, planes, upsampling, channels, unit, context_px, needed_optics
         See `Task`.
     """
 
@@ -78,7 +78,7 @@ class Fluorescence:
     planes: int = 1
     channels: tuple[str, ...] = ("signal", "root of signal")
     unit: str = "counts"
-    surroundings_px: int = 0
+    context_px: int = 0
     needed_optics: tuple[str, ...] = ("pixel_um",)
 
     @property
@@ -178,7 +178,7 @@ class Fluorescence:
         """Pixels less the same part of the dark-field image."""
         return pixels - background
 
-    def survey(
+    def measure_statistics(
         self, planes: Sequence[SampledPlane], request: RestoreRequest, reader: FrameReader
     ) -> "ScaledBlocks":
         """The numbers of a whole frame, from samples of its pixels.
@@ -282,7 +282,7 @@ class WidefieldX2(Fluorescence):
         "cut-off period",
         *DECONVOLVED_CHANNELS,
     )
-    surroundings_px: int = 64
+    context_px: int = 64
 
     @property
     def fine_channels(self) -> int:
@@ -340,7 +340,7 @@ class WidefieldX2(Fluorescence):
 
         Without a region, these are all of them.
         """
-        around = SURROUNDING_PX + self.surroundings_px
+        around = SURROUNDING_PX + self.context_px
         top, bottom, left, right = (
             (0, counts.shape[0], 0, counts.shape[1]) if region is None else region
         )

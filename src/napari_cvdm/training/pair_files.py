@@ -56,7 +56,7 @@ class Folders:
         _check_optics(self)
 
     @property
-    def said(self) -> str:
+    def description(self) -> str:
         """For the card."""
         return f"pairs of files in {self.measured} and {self.truth}"
 
@@ -139,7 +139,7 @@ class BioSR:
     register: bool = True  # a SIM reconstruction lies half a fine pixel beside its widefield image
 
     @property
-    def said(self) -> str:
+    def description(self) -> str:
         """For the card."""
         return (
             f"BioSR (Qiao et al., Nat. Methods 18, 194, 2021), levels {self.levels[0]} "
@@ -220,7 +220,7 @@ class Arrays:
         _check_optics(self)
 
     @property
-    def said(self) -> str:
+    def description(self) -> str:
         """For the card."""
         return f"arrays {self.x} and {self.y}"
 

@@ -130,7 +130,7 @@ class Recipe:
     def data(self) -> str:
         """What is learned from, in words."""
         if self.pairs is not None:
-            return self.pairs.said
+            return self.pairs.description
         if self.solved is not None:
             return "simulated, and inverted before the training"
         return (

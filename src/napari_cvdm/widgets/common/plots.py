@@ -150,7 +150,7 @@ class SchedulePlots(QWidget):
         for plot in self.plots.values():
             plot.setXRange(0, 1)  # after the logarithm, which lets go of it
         self.show_time(None)
-        self.set_ink(ink)
+        self.set_theme_colors(ink)
 
     def show_pixel(self, curves: ScheduleCurves | None) -> None:
         """Draw the schedule of one pixel; None draws none."""
@@ -173,7 +173,7 @@ class SchedulePlots(QWidget):
             line.setVisible(time is not None)
             line.setValue(0.0 if time is None else time)
 
-    def set_ink(self, ink: ThemeColors) -> None:
+    def set_theme_colors(self, ink: ThemeColors) -> None:
         """Draw in the colours of another theme."""
         for name, plot in self.plots.items():
             paint(plot, ink)
@@ -195,7 +195,7 @@ class SamplePlot(QWidget):
         for item in (self._claim, self._mean):
             self.plot.addItem(item)
         _only(self, self.plot)
-        self.set_ink(ink)
+        self.set_theme_colors(ink)
 
     def show_samples(
         self, histogram: SampleHistogram, claim: CredibleInterval, mean: float, unit: str
@@ -206,7 +206,7 @@ class SamplePlot(QWidget):
         self._bars.setData(histogram.edges, histogram.counts, stepMode="center")
         self._mean.setValue(mean)
 
-    def set_ink(self, ink: ThemeColors) -> None:
+    def set_theme_colors(self, ink: ThemeColors) -> None:
         """Draw in the colours of another theme."""
         paint(self.plot, ink)
         self._claim.setBrush(_faint(ink.text, 40))
@@ -226,7 +226,7 @@ class ErrorPlot(QWidget):
             pen=_line(COLORS[0]), symbol="o", symbolSize=7, symbolBrush=COLORS[0], symbolPen=None
         )
         _only(self, self.plot)
-        self.set_ink(ink)
+        self.set_theme_colors(ink)
 
     def show_error(self, found: ErrorBySpread, unit: str) -> None:
         """Draw one point for each bin, and the line of an honest spread."""
@@ -236,7 +236,7 @@ class ErrorPlot(QWidget):
         self._honest.setData([0.0, end], [0.0, end])
         self._found.setData(found.spread, found.error)
 
-    def set_ink(self, ink: ThemeColors) -> None:
+    def set_theme_colors(self, ink: ThemeColors) -> None:
         """Draw in the colours of another theme."""
         paint(self.plot, ink)
         self._honest.setPen(_dashes(ink.text))

@@ -121,4 +121,4 @@ class InspectWidget(QWidget):
     def _on_theme(self) -> None:
         if not self._gone.is_set():
             for tab in (self.pixel, self.agreement):
-                tab.set_ink(ThemeColors.of(self._viewer))
+                tab.set_theme_colors(ThemeColors.of(self._viewer))

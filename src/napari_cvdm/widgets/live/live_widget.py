@@ -13,7 +13,7 @@ from napari_cvdm.core.plane_positions import count_planes
 from napari_cvdm.core.request import ImageStack, RequestError, RestoreRequest
 from napari_cvdm.core.result import Restoration
 from napari_cvdm.live.folder import FolderWatch
-from napari_cvdm.live.mailbox import FrameSource, LatestValue, ReadFrame
+from napari_cvdm.live.latest_value import FrameSource, LatestValue, ReadFrame
 from napari_cvdm.widgets.common.fields import explain_control, scrolled, wrapped_label
 from napari_cvdm.widgets.common.lifetime import when_gone
 from napari_cvdm.widgets.common.restore_form import OTHER_PLANES, RestoreForm

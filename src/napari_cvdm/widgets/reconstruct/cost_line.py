@@ -31,7 +31,7 @@ def measured(request: RestoreRequest) -> "Generator[Progress, None, Estimate]":
     return (yield from estimate(request, load_model(request.model)))
 
 
-def said(found: "Estimate") -> str:
+def cost_sentence(found: "Estimate") -> str:
     """An estimate in words."""
     tiles = f" in {found.tiles} tiles" if found.tiles > 1 else ""
     size = (
@@ -93,7 +93,7 @@ class CostLine(QLabel):
 
     def _on_succeeded(self, found: "Estimate") -> None:
         if not (self._again or self._rest.isActive()):
-            self.setText(said(found))
+            self.setText(cost_sentence(found))
 
     def _on_ended(self) -> None:
         self._measuring = False

@@ -15,7 +15,7 @@ WORDS = {"green": "Green", "amber": "Amber", "red": "Red"}
 SHOWN_REASONS = 1  # the others are in the tooltip, so that the dock stays short
 
 
-class TrustLight(QWidget):
+class QualityFlagSign(QWidget):
     """The quality flag, with its gravest reason and the number of other reasons beside it.
 
     The tooltip lists all reasons.

@@ -14,7 +14,7 @@ from napari_cvdm.widgets.common.fields import explain_control
 from napari_cvdm.widgets.layers.result_group import ResultGroup, groups_of, layers_of
 from napari_cvdm.widgets.layers.shown_layers import remove_layers
 from napari_cvdm.widgets.layers.spread_choice import choices_of, help_of, show_spread_as
-from napari_cvdm.widgets.reconstruct.quality_flag import TrustLight
+from napari_cvdm.widgets.reconstruct.quality_flag import QualityFlagSign
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -38,7 +38,7 @@ class ResultsPanel(QWidget):
         super().__init__()
         self._viewer = viewer
         self.group = ChoiceBox(viewer, self._offered)
-        self.light = TrustLight()
+        self.light = QualityFlagSign()
         self.statistic = limit_width(QComboBox())
         self.statistic.addItems(STATISTICS)
         self.more = QPushButton("Add sa&mples")

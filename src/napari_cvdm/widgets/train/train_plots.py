@@ -121,7 +121,7 @@ class TermsPlot(QWidget):
             layout.addWidget(plot, 1)
         self.stage.currentTextChanged.connect(self._on_stage)
         self._on_stage(STAGES[0])
-        self.set_ink(ink)
+        self.set_theme_colors(ink)
 
     def _on_stage(self, chosen: str) -> None:
         for name, plot in self._plots.items():
@@ -140,7 +140,7 @@ class TermsPlot(QWidget):
                 traces[name].add(step.step, max(value, LOWEST))
         self.legend.show_traces(self.traces[self.stage.currentText()].values())
 
-    def set_ink(self, ink: ThemeColors) -> None:
+    def set_theme_colors(self, ink: ThemeColors) -> None:
         """Draw in the colours of another theme."""
         for plot in self._plots.values():
             paint(plot, ink)
@@ -165,7 +165,7 @@ class HeldOutPlot(QWidget):
         layout.setSpacing(0)
         layout.addWidget(self.legend)
         layout.addWidget(self.plot, 1)
-        self.set_ink(ink)
+        self.set_theme_colors(ink)
 
     def add(self, step: int, score: "Score") -> None:
         """Draw one look."""
@@ -184,7 +184,7 @@ class HeldOutPlot(QWidget):
             line.setValue(value)
             line.setVisible(True)
 
-    def set_ink(self, ink: ThemeColors) -> None:
+    def set_theme_colors(self, ink: ThemeColors) -> None:
         """Draw in the colours of another theme."""
         paint(self.plot, ink)
 
@@ -210,7 +210,7 @@ class MovingSchedule(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.plot)
-        self.set_ink(ink)
+        self.set_theme_colors(ink)
 
     def show_schedule(self, schedule: "ScheduleNow") -> None:
         """Draw where the schedule is now."""
@@ -223,7 +223,7 @@ class MovingSchedule(QWidget):
             item.setData(times, gamma)
         self.seen = [*self.seen, (median.times, median.gamma)][-N_PREVIOUS:]
 
-    def set_ink(self, ink: ThemeColors) -> None:
+    def set_theme_colors(self, ink: ThemeColors) -> None:
         """Draw in the colours of another theme."""
         from pyqtgraph import mkColor, mkPen
 
@@ -275,7 +275,7 @@ class TrainPlots(QSplitter):
         """Draw the score of the model that was made."""
         self.held_out.add(self._before + self._last, score)
 
-    def set_ink(self, ink: ThemeColors) -> None:
+    def set_theme_colors(self, ink: ThemeColors) -> None:
         """Draw in the colours of another theme."""
         for part in (self.terms, self.held_out, self.schedule):
-            part.set_ink(ink)
+            part.set_theme_colors(ink)

@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QGridLayout, QLabel, QPushButton, QSpinBox, QVBoxLayo
 from napari_cvdm.widgets.common.fields import explain_control
 from napari_cvdm.widgets.common.lifetime import listen
 from napari_cvdm.widgets.common.plots import ThemeColors
-from napari_cvdm.widgets.train.train_lights import HealthLights
+from napari_cvdm.widgets.train.health_signs import HealthSigns
 from napari_cvdm.widgets.train.train_plots import TrainPlots
 from napari_cvdm.widgets.train.train_preview import TrainingPreview
 from napari_cvdm.widgets.train.train_run import PREVIEW_EVERY_MIN, TrainingControl
@@ -35,7 +35,7 @@ class TrainProgress(QWidget):
         super().__init__()
         self._viewer = viewer
         self._control: TrainingControl | None = None
-        self.lights, self.preview = HealthLights(), TrainingPreview(viewer)
+        self.lights, self.preview = HealthSigns(), TrainingPreview(viewer)
         self.every, self.field, self.now = QSpinBox(), QSpinBox(), QPushButton("&Make one now")
         self.plots = TrainPlots(ThemeColors.of(viewer))
         self._layout = QVBoxLayout(self)
@@ -113,4 +113,4 @@ class TrainProgress(QWidget):
             self._control.ask_preview()
 
     def _on_theme(self) -> None:
-        self.plots.set_ink(ThemeColors.of(self._viewer))
+        self.plots.set_theme_colors(ThemeColors.of(self._viewer))

@@ -15,7 +15,7 @@ GOOD, BAD = QStyle.StandardPixmap.SP_DialogApplyButton, QStyle.StandardPixmap.SP
 NOT_YET = "Not looked at yet."
 
 
-class HealthLight(QWidget):
+class HealthSign(QWidget):
     """A name, and an icon beside it: nothing, good or not."""
 
     def __init__(self, name: str) -> None:
@@ -50,14 +50,14 @@ class HealthLight(QWidget):
         self.setToolTip(NOT_YET)
 
 
-class HealthLights(QWidget):
+class HealthSigns(QWidget):
     """Every light, and below them what to do about those that are lit."""
 
     def __init__(self) -> None:
         from napari_cvdm.training.health import FAILURES
 
         super().__init__()
-        self.lights = {name: HealthLight(name) for name in FAILURES}
+        self.lights = {name: HealthSign(name) for name in FAILURES}
         self.advice = wrapped_label()
         grid = QGridLayout()
         grid.setVerticalSpacing(0)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_cvdm.io.errors import ImageFileError
-from napari_cvdm.io.promises import ALWAYS_ALLOWED_BYTES, LARGEST_EXPANSION
+from napari_cvdm.io.limits import ALWAYS_ALLOWED_BYTES, LARGEST_EXPANSION
 
 LARGEST_CHUNKS = 10_000_000
 WIDEST_STORED = 8  # a filter may keep numbers of one byte as numbers of eight
@@ -32,7 +32,7 @@ CHECKING = ("adler32", "crc32", "crc32c", "fletcher32", "jenkins_lookup3")
 METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup")
 
 
-def check_promises(stored: Any, path: Path) -> None:
+def check_declared_sizes(stored: Any, path: Path) -> None:
     """Refuse an array that would cost memory, or execute something, when it is read.
 
     Parameters
@@ -71,7 +71,7 @@ def size_limited(stored: Any) -> Any:
     Parameters
     ----------
     stored : zarr.Array
-        Its codecs passed `check_promises`.
+        Its codecs passed `check_declared_sizes`.
     """
     import zarr
 

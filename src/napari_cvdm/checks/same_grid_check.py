@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from napari_cvdm.checks.imaging import SMOOTHING_PX, Comparison, Fitted
+from napari_cvdm.checks.check_model import SMOOTHING_PX, Comparison, Fitted
 from napari_cvdm.physics.camera_noise import CameraNoise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class SameGridImaging:
+class SameGridCheckModel:
     """A noisy image of a noiseless one on the same grid: y = a x + d + noise.
 
     The whole image has one gain a and one level d.

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from napari_cvdm.checks.imaging import Comparison, Fitted
+from napari_cvdm.checks.check_model import Comparison, Fitted
 from napari_cvdm.inversion import Fit
 from napari_cvdm.inversion.gauss_newton import conjugate_gradients
 from napari_cvdm.inversion.priors import weak_normal
@@ -28,7 +28,7 @@ LEAST_FREEDOM = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class PhaseImaging:
+class PhaseCheckModel:
     """Defocused planes of a phase.
 
     Parameters
@@ -54,7 +54,7 @@ class PhaseImaging:
     @classmethod
     def create(
         cls, fit: Fit, defocus_um: Sequence[float], region: tuple[int, int, int, int] | None = None
-    ) -> "PhaseImaging":
+    ) -> "PhaseCheckModel":
         """Image formation of a frame, or of a region of it.
 
         Parameters
@@ -67,7 +67,7 @@ class PhaseImaging:
 
         Returns
         -------
-        PhaseImaging
+        PhaseCheckModel
         """
         rows, columns = fit.model.frame
         if region is not None:

@@ -142,7 +142,7 @@ def sharp_to_seen(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class WidefieldImaging:
+class WidefieldCheckModel:
     """A widefield image of a sharp one: y = D (h * x) + noise, with D the binning.
 
     The width of h is fitted within the training range of the model.
@@ -193,7 +193,7 @@ class WidefieldImaging:
         """
         psf, period_px = torch.from_numpy(self.lens.psf), self.upsampling * self.lens.cutoff_px
 
-        def through(block: Tensor) -> Tensor:
+        def apply_block(block: Tensor) -> Tensor:
             shape = (block.shape[0], block.shape[1])
             transfer = sharp_to_seen(
                 shape, psf.to(block.dtype), period_px, self.own_sigma_px
@@ -203,7 +203,7 @@ class WidefieldImaging:
                 / self.upsampling**2
             )
 
-        return by_blocks(through, image, MARGIN_PX * self.upsampling)
+        return by_blocks(apply_block, image, MARGIN_PX * self.upsampling)
 
     def best_blur(self, image: np.ndarray) -> float:
         """Variance of the extra blur [px^2] of least chi-squared, from the middle of the field."""
@@ -221,7 +221,7 @@ class WidefieldImaging:
             ).x
         )
 
-    def _middle(self, image: np.ndarray) -> "tuple[WidefieldImaging, np.ndarray]":
+    def _middle(self, image: np.ndarray) -> "tuple[WidefieldCheckModel, np.ndarray]":
         starts = [max(0, (size - MIDDLE_PX) // 2) for size in self.measured.shape]
         coarse = tuple(slice(start, start + MIDDLE_PX) for start in starts)
         fine = tuple(

@@ -106,7 +106,7 @@ def test_a_part_of_a_batch_is_that_part_and_makes_only_its_fields(part):
     whole, alone = Numbered(), Numbered()
     batch = FieldPool(whole, 20, 0.5, 7, foreground=0.5, blank=0.2).batch(9, 6, 16)
     cut = FieldPool(alone, 20, 0.5, 7, foreground=0.5, blank=0.2).batch(9, 6, 16, part)
-    for name in ("channels", "baseline", "truth", "weight"):
+    for name in ("channels", "initial_estimate", "truth", "weight"):
         assert torch.equal(getattr(cut, name), getattr(batch, name)[part]), name
     assert len(alone.made) <= part.stop - part.start
 

@@ -202,7 +202,7 @@ def test_fluorescence_fields_are_those_of_the_simulation_to_half_precision(range
         )
         assert (kept.fine_channels, kept.pixel_um) == (made.fine_channels, made.pixel_um)
         assert kept.weight == pytest.approx(made.weight)
-        for name in ("channels", "baseline", "truth"):
+        for name in ("channels", "initial_estimate", "truth"):
             torch.testing.assert_close(
                 getattr(kept, name), getattr(made, name), rtol=1e-3, atol=1e-4
             )

@@ -183,7 +183,7 @@ def test_data_are_a_pure_function_of_seed_and_step(ranges):
     walked = FieldPool(SimulatedFields(ranges=ranges, seed=7), 4, 0.5, 7)
     for step in range(10):
         batch = walked.batch(step, 3, 32)
-    for name in ("channels", "baseline", "truth", "weight"):
+    for name in ("channels", "initial_estimate", "truth", "weight"):
         assert torch.equal(getattr(batch, name), getattr(late, name)), name
 
 

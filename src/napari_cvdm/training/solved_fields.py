@@ -97,7 +97,7 @@ def save_training_field(path: Path, solved: TrainingField) -> None:
     """Write a field that is ready for training, in half precision."""
     images = {
         name: getattr(solved, name).numpy().astype(np.float16)
-        for name in ("channels", "baseline", "truth")
+        for name in ("channels", "initial_estimate", "truth")
     }
     partial = path.with_suffix(".partial")
     with partial.open("wb") as file:
@@ -117,7 +117,7 @@ def load_training_field(path: Path) -> TrainingField:
         if "channels" in kept.files:
             images = {
                 name: torch.from_numpy(kept[name].astype(np.float32))
-                for name in ("channels", "baseline", "truth")
+                for name in ("channels", "initial_estimate", "truth")
             }
             return TrainingField(
                 weight=float(kept["weight"]),

@@ -2,7 +2,7 @@
 
 US-TIE has the regularisation that suits each field best.
 
-`python -m paper.phase_accuracy [photographs] [parts] [hl60] [specimens] [real]`, all by
+`python -m paper.phase_accuracy [photographs] [parts] [hl60] [specimens] [real] [time]`, all by
 default. `--trust 0 0.5 1` prints them for other shares of what the network changes.
 """
 
@@ -27,7 +27,7 @@ from paper import phase_fields
 from paper.hl60 import REGULARISATIONS
 from paper.measure import DATA, Row, finish, print_rows, rmse
 from paper.microlens import measured_planes as measured_microlens
-from paper.phase_fields import JudgedField
+from paper.phase_fields import PHOTOGRAPHS, JudgedField
 
 SAMPLES = 8
 EDGE_PX = 8
@@ -273,12 +273,26 @@ def microlens(model: Checkpoint) -> list[Row]:
     ]
 
 
+def time_rows(model: Checkpoint) -> list[Row]:
+    """Seconds for two planes of 256 x 256 pixels, everything included; the second of two runs."""
+    periodic = phase_fields.photograph_fields(256, names=PHOTOGRAPHS[:1])
+    rows = []
+    for one in (*periodic, *phase_fields.specimen_fields(1, 256)):
+        for method, bar in ((BASELINES["phase-physics"], 1.0), (model, 4.0)):
+            seconds = [solve(one, method).provenance.timings_s["total"] for _ in range(2)][1]
+            what = f"{one.name}, {method.card.name}, {torch.get_num_threads()} threads [s]"
+            row = Row(what=what, value=f"{seconds:.1f}", bar=f"<= {bar:g}", met=seconds <= bar)
+            rows.append(row)
+    return rows
+
+
 PARTS: dict[str, Callable[[Checkpoint], list[Row]]] = {
     "photographs": photographs,
     "parts": parts,
     "hl60": hl60_cells,
     "specimens": specimens,
     "real": real,
+    "time": time_rows,
 }
 
 

@@ -1,5 +1,6 @@
 """The documentation speaks of what is there."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -9,10 +10,17 @@ import napari_cvdm
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-SOURCE = "\n".join(
+SOURCES = [
     path.read_text(encoding="utf-8")
     for path in sorted(Path(napari_cvdm.__file__).parent.rglob("*.py"))
-)
+]
+TEXTS = [  # a long text is one constant, however many lines it has in the source
+    node.value
+    for source in SOURCES
+    for node in ast.walk(ast.parse(source))
+    if isinstance(node, ast.Constant) and isinstance(node.value, str)
+]
+SOURCE = "\n".join([*SOURCES, *TEXTS])
 
 
 def messages() -> list[str]:

@@ -155,7 +155,7 @@ def hashes_of(path: Path) -> Iterator[tuple[str, str]]:
                 _hash(json.dumps({key: scores[key] for key in scores if key != "cost"}).encode()),
             )
         elif file.suffix == ".csv" or (
-            file.is_file() and file.parent.name == "c" and "zarr" in file.as_posix()
+            file.is_file() and "c" in file.relative_to(path).parts and "zarr" in path.suffix
         ):
             yield name, _hash(file.read_bytes())
         elif file.suffix == ".zip":

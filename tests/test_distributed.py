@@ -32,7 +32,7 @@ from napari_cvdm.out_of_core.dask import (
     on_cluster,
     opened,
     run_task,
-    ticket_of,
+    task_spec_of,
 )
 from napari_cvdm.out_of_core.job import TiledFiles
 from napari_cvdm.out_of_core.run import BlockRestorer, TiledRestoration, restore_by_tiles
@@ -209,15 +209,15 @@ def test_a_worker_checks_version_plan_and_model(files: TiledFiles) -> None:
     steps = restore_by_tiles(job, model)
     stopped_at(steps, 1)
     restorer = BlockRestorer(job, model, Path(files.out).with_name("out.part.ome.zarr"))
-    ticket = ticket_of(files, restorer)
-    run_task(ticket, 3)
+    spec = task_spec_of(files, restorer)
+    run_task(spec, 3)
     for name, words in (
         ("version", "another version"),
         ("plan_sha256", "another plan"),
         ("model_sha256", "another model"),
     ):
         with pytest.raises(ClusterError, match=words):
-            opened(replace(ticket, **{name: "0"}))
+            opened(replace(spec, **{name: "0"}))
 
 
 @pytest.mark.parametrize("where", ["local", "local:0", "local:two", "localhost:8786", "tcp:8786"])

@@ -23,7 +23,7 @@ from napari_cvdm.live.follow import LiveFrame, follow
 from napari_cvdm.live.latest_value import LatestValue
 from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.models.registry import load_model
-from napari_cvdm.out_of_core.dask import opened, ticket_of
+from napari_cvdm.out_of_core.dask import opened, task_spec_of
 from napari_cvdm.out_of_core.job import TiledFiles
 from napari_cvdm.out_of_core.run import BlockRestorer, restore_by_tiles
 from napari_cvdm.reconstruct import precision
@@ -124,7 +124,9 @@ def test_a_job_goes_on_as_it_was_planned_here_and_on_a_worker(
     )
     finished(restore_by_tiles(named, model))
     begun_in(files, begun)
-    worker, _ = opened(ticket_of(files, BlockRestorer(job, model, tmp_path / "auto.part.ome.zarr")))
+    worker, _ = opened(
+        task_spec_of(files, BlockRestorer(job, model, tmp_path / "auto.part.ome.zarr"))
+    )
     assert worker.job.request.precision == begun
     assert finished(restore_by_tiles(job, model)).earlier > 0
     assert stored(Path(job.out)) == stored(Path(named.out)), f"though {faster} is faster"

@@ -91,7 +91,7 @@ def test_a_true_batch_gives_the_same_samples_to_rounding(
     tiny_phase_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one_by_one = drained("sde-2m", tiny_phase_model)
-    monkeypatch.setattr(cvdm, "best_one_by_one", lambda device: False)
+    monkeypatch.setattr(cvdm, "prefers_sequential", lambda device: False)
     batched = drained("sde-2m", tiny_phase_model)
     np.testing.assert_allclose(
         batched.samples, one_by_one.samples, atol=1e-5 * float(np.abs(one_by_one.samples).max())

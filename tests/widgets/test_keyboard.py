@@ -18,11 +18,11 @@ from qtpy.QtWidgets import (
 )
 
 DOCKS = {
-    "Reconstruct": "restore_widget:RestoreWidget",
-    "Live": "live_widget:LiveWidget",
-    "Inspect": "inspect_widget:InspectWidget",
-    "Dry mass": "dry_mass_widget:DryMassWidget",
-    "Train": "train_widget:TrainWidget",
+    "Reconstruct": "reconstruct.restore_widget:RestoreWidget",
+    "Live": "live.live_widget:LiveWidget",
+    "Inspect": "inspect.inspect_widget:InspectWidget",
+    "Dry mass": "dry_mass.dry_mass_widget:DryMassWidget",
+    "Train": "train.train_widget:TrainWidget",
 }
 CONTROLS = (QAbstractButton, QAbstractSpinBox, QComboBox)
 

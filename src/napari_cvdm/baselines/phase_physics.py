@@ -38,10 +38,7 @@ class PhasePhysics(Baseline):
     source: ClassVar[str] = "Gauss-Newton with conjugate gradients, see docs/symbols.md"
     resolution: ClassVar[str] = "that of the objective, as far as the photons carry"
     limits: ClassVar[tuple[str, ...]] = (
-        (
-            "It does not know what cells look like: flat background may come out with slow "
-            "undulations."
-        ),
+        "It does not know what cells look like; low spatial frequencies are its least certain.",
         "Its spread is that of a Gaussian model of the object.",
     )
     draws: int = 8

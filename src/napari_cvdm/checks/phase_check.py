@@ -194,7 +194,8 @@ class PhaseCheckModel:
             return project(back.add(fit.prior.precision(change)))
 
         of_mu, _, of_phi = weak_normal(fit.weight, model)
-        maps_inverse = 1 / (torch.stack([of_mu, of_phi]) + fit.prior.spectrum)
+        of_mu, of_phi = of_mu + fit.prior.spectrum[0], of_phi + fit.prior.phase_precision()
+        maps_inverse = 1 / torch.stack([of_mu, of_phi])
         lit = torch.einsum("phw,khw->pk", fit.weight * seen.unlit.square(), model.terms.square())
         light_inverse = 1 / (lit + fit.prior.illumination)
 

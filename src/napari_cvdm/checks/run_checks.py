@@ -24,7 +24,7 @@ from napari_cvdm.tasks.phase_posterior import PhasePosterior
 
 
 class RunChecks:
-    """Takes frames, samples and means, and checks them, as `ForwardRecord` does.
+    """Takes frames, samples and means, and checks them, as `ForwardCheckAccumulator` does.
 
     It also checks whether the frames are out of distribution.
 

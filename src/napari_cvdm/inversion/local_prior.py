@@ -3,10 +3,10 @@
 Edges have few pixels, and the data determine them well. A phase that may be steep and bent only
 there has little freedom left at the low spatial frequencies that the data leave undetermined. The
 variances of gradient and Laplacian at each pixel are those of the estimate around it. Estimate and
-variances are updated in turn. This is iteratively reweighted least squares for the logarithmic
-penalty sum s log(v + <|D phi|^2>) / 2 of first and second differences (Daubechies et al., Commun.
-Pure Appl. Math. 63, 1 (2010); both orders as in Bredies, Kunisch, Pock, SIAM J. Imaging Sci. 3, 492
-(2010)).
+variances are updated in turn. This is close to iteratively reweighted least squares for the
+logarithmic penalty sum s log(v + <|D phi|^2>) / 2 of first and second differences (Daubechies et
+al., Commun. Pure Appl. Math. 63, 1 (2010); both orders as in Bredies, Kunisch, Pock, SIAM J.
+Imaging Sci. 3, 492 (2010)).
 """
 
 from dataclasses import replace
@@ -18,14 +18,10 @@ from torch import Tensor
 from napari_cvdm.inversion.gauss_newton import Fit, Solving, solve_round
 from napari_cvdm.inversion.priors import LocalPrecision, gradients, laplacian
 
-SPECTRUM_SHARE = (
-    0.3  # of the stationary prior of the phase that is kept: the local one takes its place
-)
+SPECTRUM_SHARE = 0.3  # of the stationary prior of the phase; the local one takes its place
 GRADIENT_SHARE, CURVATURE_SHARE = 0.03, 0.5  # s: neighbouring differences are not independent
-LEAST_GRADIENT, LEAST_CURVATURE = (
-    0.05,
-    0.05,
-)  # rad/px, rad/px^2: roots of v, what noise leaves of smooth places
+# Roots of v [rad/px, rad/px^2]: what noise leaves of smooth places.
+LEAST_GRADIENT, LEAST_CURVATURE = 0.05, 0.05
 NEIGHBOURHOOD_PX = 2.0
 ROUNDS, INNER_STEPS = 8, 25
 

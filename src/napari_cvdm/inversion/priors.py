@@ -51,7 +51,7 @@ class LocalPrecision:
     Parameters
     ----------
     gradient : Tensor of shape (H, W)
-        G, one over the variance of a forward difference [px^2/rad^2].
+        G, one over the variance of a pixel's forward differences, both together [px^2/rad^2].
     curvature : Tensor of shape (H, W)
         K, one over the variance of the Laplacian of five pixels [px^4/rad^2].
     """

@@ -2,5 +2,5 @@
 
 Older frames are dropped and counted.
 
-``mailbox`` and ``folder`` are where frames come from and load no torch; ``live`` reconstructs.
+Frames come from ``latest_value`` and ``folder``, which load no torch. ``follow`` reconstructs.
 """

@@ -1,4 +1,4 @@
-"""A mailbox with room for one item; a newer item replaces one that was not taken."""
+"""Room for one item; a newer item replaces one that was not taken."""
 
 import time
 from collections.abc import Callable
@@ -31,7 +31,7 @@ class Item(Generic[Content]):
 
 
 class FrameSource(Protocol):
-    """Where frames come from: a `Mailbox` that is posted into, or a `FolderWatch`."""
+    """Where frames come from: a `LatestValue` that is posted into, or a `FolderWatch`."""
 
     def take(self, patience_s: float) -> Item[ReadFrame] | None:
         """The newest frame, still to be read.

@@ -61,8 +61,8 @@ class TaskSpec:
     model_sha256: str
 
 
-def ticket_of(files: TiledFiles, restorer: BlockRestorer) -> TaskSpec:
-    """The ticket of a job whose folder has its plan already."""
+def task_spec_of(files: TiledFiles, restorer: BlockRestorer) -> TaskSpec:
+    """The description of a job whose folder has its plan already."""
     return TaskSpec(
         files=json.dumps(asdict(files.absolute())),
         path=str(restorer.folder.path),
@@ -73,20 +73,20 @@ def ticket_of(files: TiledFiles, restorer: BlockRestorer) -> TaskSpec:
 
 
 @lru_cache(maxsize=2)
-def opened(ticket: TaskSpec) -> tuple[BlockRestorer, dict[int, Block]]:
-    """The job of a ticket and its blocks by number: opened once in a process, the model with it.
+def opened(spec: TaskSpec) -> tuple[BlockRestorer, dict[int, Block]]:
+    """The job of a spec and its blocks by number: opened once in a process, the model with it.
 
     Raises
     ------
     ClusterError
         This process has another version, another plan or another model.
     """
-    _check("version of napari-cvdm", __version__, ticket.version)
-    folder = JobFolder(Path(ticket.path))
-    _check("plan", folder.plan_sha256(), ticket.plan_sha256)
-    values = json.loads(ticket.files)
+    _check("version of napari-cvdm", __version__, spec.version)
+    folder = JobFolder(Path(spec.path))
+    _check("plan", folder.plan_sha256(), spec.plan_sha256)
+    values = json.loads(spec.files)
     job, model = TiledFiles(**{**values, "images": tuple(values["images"])}).open()
-    _check(f"model {model.card.name}", model.sha256, ticket.model_sha256)
+    _check(f"model {model.card.name}", model.sha256, spec.model_sha256)
     job = replace(
         job, request=resolve_precision(job.request, folder.plan()["settings"])
     )  # computed as planned, whatever is faster here
@@ -102,9 +102,9 @@ def _check(what: str, here: str, wanted: str) -> None:
         )
 
 
-def run_task(ticket: TaskSpec, number: int) -> dict[str, Any]:
+def run_task(spec: TaskSpec, number: int) -> dict[str, Any]:
     """One task: restore a block, write it, mark it; returns what the marker says."""
-    restorer, blocks = opened(ticket)
+    restorer, blocks = opened(spec)
     return dict(finished(restorer.run_block(blocks[number])))
 
 
@@ -142,7 +142,7 @@ def on_cluster(where: str, files: TiledFiles) -> Executor:
             total=len(left) * each,
         )
         with cluster_client(where) as client:
-            yield from _followed(client, ticket_of(files, restorer), restorer, left)
+            yield from _followed(client, task_spec_of(files, restorer), restorer, left)
 
     return make_executor
 
@@ -231,16 +231,16 @@ def _distributed() -> Any:
 
 
 def _followed(
-    client: Any, ticket: TaskSpec, restorer: BlockRestorer, left: Sequence[Block]
+    client: Any, spec: TaskSpec, restorer: BlockRestorer, left: Sequence[Block]
 ) -> Generator[Progress, None, None]:
     """Submit every block, and wait for all of them; a failed block does not stop the others."""
     each = restorer.job.request.samples * restorer.job.request.steps
     futures = {
         client.submit(
             run_task,
-            ticket,
+            spec,
             block.number,
-            key=f"{block.name}-{ticket.plan_sha256[:8]}-{time.time_ns()}",
+            key=f"{block.name}-{spec.plan_sha256[:8]}-{time.time_ns()}",
         ): block
         for block in left
     }

@@ -230,7 +230,7 @@ def lamp_drift(
 
     Returns
     -------
-    LightDrift or None
+    LampDrift or None
         None where there is no cell-free background to estimate it from.
     """
     shape = (planes.shape[1], planes.shape[2])

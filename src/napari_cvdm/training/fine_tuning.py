@@ -115,7 +115,7 @@ def fine_tuning_recipe(
     ----------
     name : str
         Of the new model.
-    start : Start
+    start : InitialModel
     card : ModelCard
         Of the model to start from.
     source : Folders, BioSR, Arrays or Simulated

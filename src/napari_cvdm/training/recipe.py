@@ -62,7 +62,7 @@ class Recipe:
         Measured pairs.
     plan : Plan
     validation : Validation
-    start : Start, optional
+    start : InitialModel, optional
         The network is then that of the model.
     limits : tuple of str
         For the card.

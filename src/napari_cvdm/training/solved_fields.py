@@ -28,6 +28,7 @@ from napari_cvdm.tasks.phase_posterior import PosteriorDraws
 from napari_cvdm.training.fields import TrainingField, simulated_fluorescence, solved_field
 
 RECORD = "fields.json"
+EDITION = 2  # raised where a seed comes to another field: inversion, deconvolution, stored names
 COARSE = (
     "width",
     "border_difference",
@@ -145,7 +146,7 @@ def solve_missing(
         A folder with fields of another seed, other ranges or another version.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    made_of = {"version": __version__, "seed": seed, **ranges_entry(ranges)}
+    made_of = {"version": __version__, "edition": EDITION, "seed": seed, **ranges_entry(ranges)}
     check_record(folder, made_of)
     (folder / RECORD).write_text(json.dumps(made_of, indent=2) + "\n", encoding="utf-8")
     for number in numbers:

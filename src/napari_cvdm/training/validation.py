@@ -146,7 +146,7 @@ def posterior_samples(
 
     first = (
         network.clean(noise(0, 0), rate * grid[0], entered) if network.prediction.bounded else None
-    )  # see `Frame.start`
+    )  # see `FrameSampler.start`
     drawn = []
     for sample in range(plan.samples):
         *_, clean = SAMPLERS[SAMPLER](

@@ -57,7 +57,7 @@ class Row(QTreeWidgetItem):
 
     Parameters
     ----------
-    what : ImageEntry or Stray
+    what : ImageEntry or UnmatchedFile
     """
 
     def __init__(self, what: ImageEntry | UnmatchedFile) -> None:

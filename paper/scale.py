@@ -153,7 +153,7 @@ def memory(model: Checkpoint, options: argparse.Namespace) -> Iterator[Row]:
     for side in options.sizes:
         spent = carried_out(model, side, options, options.blocks)
         above = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20 - before
-        part = "all" if options.blocks is None else f"the survey and {options.blocks}"
+        part = "all" if options.blocks is None else f"the global statistics and {options.blocks}"
         name = (
             f"{model.card.name}: {side} x {side} px, {part} blocks, {spent:.0f} s: peak memory "
             "above the model"
@@ -209,7 +209,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--halo", type=int, default=128)
     made.add_argument("--halos", type=int, nargs="+", default=[64, 128, 192])
     made.add_argument(
-        "--blocks", type=int, help="memory: carry out only so many blocks after the survey"
+        "--blocks",
+        type=int,
+        help="memory: carry out only so many blocks after the global statistics",
     )
     return made
 

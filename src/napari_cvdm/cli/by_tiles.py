@@ -22,10 +22,10 @@ def run_by_tiles(arguments: Namespace, files: Mapping[str, str]) -> None:
         Files by role: image, image2, image3 and so on, background.
     """
     job = job_of(arguments, files)
-    carrying = executor_for(arguments, job)
+    executor = executor_for(arguments, job)
     request, model = job.open()
     try:
-        made = with_bar(restore_by_tiles(request, model, carrying), "restoring")
+        made = with_bar(restore_by_tiles(request, model, executor), "restoring")
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             "the blocks that are done are kept; give the same command again to go on."

@@ -225,7 +225,7 @@ def begin_block(
 
 
 def save_numbers(path: Path, blocks: GlobalStatistics, grid_rate: float) -> None:
-    """Keep a survey beside the results: arrays only, complete before it takes its name."""
+    """Keep global statistics beside the results: arrays only, complete before it takes its name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     with partial.open("wb") as file:
@@ -235,6 +235,6 @@ def save_numbers(path: Path, blocks: GlobalStatistics, grid_rate: float) -> None
 
 
 def load_numbers(path: Path, task: Task) -> tuple[GlobalStatistics, float]:
-    """A survey that was kept, and the rate of the sampler's grid."""
+    """Global statistics that were kept, and the rate of the sampler's grid."""
     with np.load(path, allow_pickle=False) as kept:
         return task.blocks(dict(kept)), float(kept["grid_rate"])

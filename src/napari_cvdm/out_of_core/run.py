@@ -88,7 +88,7 @@ class BlockRestorer:
         self._surveys: dict[int, tuple[GlobalStatistics, float]] = {}
 
     def numbers_path(self, frame_number: int) -> Path:
-        """Where the survey of a frame is kept."""
+        """Where the global statistics of a frame are kept."""
         return self.folder.notes / "frames" / f"{frame_number}.npz"
 
     def measure_statistics(self, frame_number: int, fingerprint: Fingerprint) -> GlobalStatistics:
@@ -98,7 +98,7 @@ class BlockRestorer:
         )
 
     def keep_statistics(self, blocks: GlobalStatistics, frame_number: int) -> None:
-        """Find the rate that sets the sampler's grid, and keep the survey for every process."""
+        """Find the rate that sets the sampler's grid, and keep the statistics for every process."""
         chosen = surveyed_blocks(self.plan, frame_number)
         parts = (
             begin_block(self.job.request, self._network, blocks, block, self.job.halo, None)
@@ -175,7 +175,7 @@ def run_serial(restorer: BlockRestorer, left: Sequence[Block]) -> Generator[Prog
 
 
 def restore_by_tiles(
-    job: TiledRequest, model: Checkpoint, carrying: Executor = run_serial
+    job: TiledRequest, model: Checkpoint, executor: Executor = run_serial
 ) -> Generator[Progress, None, TiledRestoration]:
     """Restore an image that does not fit the memory.
 
@@ -188,7 +188,7 @@ def restore_by_tiles(
     ----------
     job : TiledRequest
     model : Checkpoint
-    carrying : callable
+    executor : callable
         The executor of the blocks.
 
     Yields
@@ -213,7 +213,7 @@ def restore_by_tiles(
     yield from _prepare(restorer, folder)
     plan = restorer.plan
     left = [block for block in plan.blocks() if not folder.is_done(block.name)]
-    yield from carrying(restorer, left)
+    yield from executor(restorer, left)
     images, grid = images_of(job.request, restorer.task), grid_of(job.request, restorer.task, plan)
     for image in images:
         build_pyramid(folder.path, image, grid)

@@ -268,7 +268,7 @@ class Task(Protocol):
         """
 
     def blocks(self, numbers: Mapping[str, np.ndarray]) -> GlobalStatistics:
-        """A survey that was kept in a file."""
+        """Global statistics that were kept in a file."""
 
 
 def interior(shape: tuple[int, int], border: int) -> np.ndarray:

@@ -230,7 +230,7 @@ class PhaseTwoShot:
         return measure_phase_statistics(planes, request, reader)
 
     def blocks(self, numbers: Mapping[str, np.ndarray]) -> PhaseBlocks:
-        """A survey that was kept in a file."""
+        """Global statistics that were kept in a file."""
         return PhaseBlocks.of_numbers(numbers)
 
 

@@ -214,7 +214,7 @@ class Fluorescence:
         )
 
     def blocks(self, numbers: Mapping[str, np.ndarray]) -> "ScaledBlocks":
-        """A survey that was kept in a file."""
+        """Global statistics that were kept in a file."""
         scale = IntensityScale(offset=float(numbers["offset"]), scale=float(numbers["scale"]))
         camera = CameraNoise(
             gain=float(numbers["gain"]), read_variance=float(numbers["read_variance"])

@@ -88,13 +88,13 @@ def new_plot(left: str, bottom: str) -> Any:
     return plot
 
 
-def paint(plot: Any, ink: ThemeColors) -> None:
+def paint(plot: Any, colors: ThemeColors) -> None:
     """Paper, axes, numbers and titles in the colours of a theme."""
-    plot.setBackground(ink.paper)
+    plot.setBackground(colors.paper)
     for side in ("left", "bottom"):
         axis = plot.getPlotItem().getAxis(side)
-        axis.setPen(ink.text)
-        axis.setTextPen(ink.text)
+        axis.setPen(colors.text)
+        axis.setTextPen(colors.text)
 
 
 def _line(color: str) -> dict[str, Any]:
@@ -125,7 +125,7 @@ class SchedulePlots(QWidget):
     The curves are those of one pixel, and of regions in their colours.
     """
 
-    def __init__(self, ink: ThemeColors) -> None:
+    def __init__(self, colors: ThemeColors) -> None:
         from pyqtgraph import InfiniteLine
 
         super().__init__()
@@ -150,7 +150,7 @@ class SchedulePlots(QWidget):
         for plot in self.plots.values():
             plot.setXRange(0, 1)  # after the logarithm, which lets go of it
         self.show_time(None)
-        self.set_theme_colors(ink)
+        self.set_theme_colors(colors)
 
     def show_pixel(self, curves: ScheduleCurves | None) -> None:
         """Draw the schedule of one pixel; None draws none."""
@@ -173,18 +173,18 @@ class SchedulePlots(QWidget):
             line.setVisible(time is not None)
             line.setValue(0.0 if time is None else time)
 
-    def set_theme_colors(self, ink: ThemeColors) -> None:
+    def set_theme_colors(self, colors: ThemeColors) -> None:
         """Draw in the colours of another theme."""
         for name, plot in self.plots.items():
-            paint(plot, ink)
-            self._pixel[name].setPen(_line(ink.text))
-            self._now[name].setPen(_dashes(ink.text))
+            paint(plot, colors)
+            self._pixel[name].setPen(_line(colors.text))
+            self._now[name].setPen(_dashes(colors.text))
 
 
 class SamplePlot(QWidget):
     """Histogram of the samples at one pixel, with the interval that the spread claims."""
 
-    def __init__(self, ink: ThemeColors) -> None:
+    def __init__(self, colors: ThemeColors) -> None:
         from pyqtgraph import InfiniteLine, LinearRegionItem
 
         super().__init__()
@@ -195,7 +195,7 @@ class SamplePlot(QWidget):
         for item in (self._claim, self._mean):
             self.plot.addItem(item)
         _only(self, self.plot)
-        self.set_theme_colors(ink)
+        self.set_theme_colors(colors)
 
     def show_samples(
         self, histogram: SampleHistogram, claim: CredibleInterval, mean: float, unit: str
@@ -206,19 +206,19 @@ class SamplePlot(QWidget):
         self._bars.setData(histogram.edges, histogram.counts, stepMode="center")
         self._mean.setValue(mean)
 
-    def set_theme_colors(self, ink: ThemeColors) -> None:
+    def set_theme_colors(self, colors: ThemeColors) -> None:
         """Draw in the colours of another theme."""
-        paint(self.plot, ink)
-        self._claim.setBrush(_faint(ink.text, 40))
-        self._mean.setPen(_line(ink.text))
+        paint(self.plot, colors)
+        self._claim.setBrush(_faint(colors.text, 40))
+        self._mean.setPen(_line(colors.text))
         for edge in self._claim.lines:
-            edge.setPen(_dashes(ink.text))
+            edge.setPen(_dashes(colors.text))
 
 
 class ErrorPlot(QWidget):
     """Error against spread: on the dashed line the spread is honest, above it too small."""
 
-    def __init__(self, ink: ThemeColors) -> None:
+    def __init__(self, colors: ThemeColors) -> None:
         super().__init__()
         self.plot = new_plot("RMS error", "spread")
         self._honest = self.plot.plot()
@@ -226,7 +226,7 @@ class ErrorPlot(QWidget):
             pen=_line(COLORS[0]), symbol="o", symbolSize=7, symbolBrush=COLORS[0], symbolPen=None
         )
         _only(self, self.plot)
-        self.set_theme_colors(ink)
+        self.set_theme_colors(colors)
 
     def show_error(self, found: ErrorBySpread, unit: str) -> None:
         """Draw one point for each bin, and the line of an honest spread."""
@@ -236,7 +236,7 @@ class ErrorPlot(QWidget):
         self._honest.setData([0.0, end], [0.0, end])
         self._found.setData(found.spread, found.error)
 
-    def set_theme_colors(self, ink: ThemeColors) -> None:
+    def set_theme_colors(self, colors: ThemeColors) -> None:
         """Draw in the colours of another theme."""
-        paint(self.plot, ink)
-        self._honest.setPen(_dashes(ink.text))
+        paint(self.plot, colors)
+        self._honest.setPen(_dashes(colors.text))

@@ -172,9 +172,9 @@ class AgreementTab(QWidget):
         ):
             self.refresh()
 
-    def set_theme_colors(self, ink: ThemeColors) -> None:
+    def set_theme_colors(self, colors: ThemeColors) -> None:
         """Draw in the colours of another theme."""
-        self.plot.set_theme_colors(ink)
+        self.plot.set_theme_colors(colors)
 
     @qdebounced(timeout=200)
     def refresh(self) -> None:

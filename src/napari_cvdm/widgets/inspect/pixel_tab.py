@@ -183,10 +183,10 @@ class PixelTab(QWidget):
             self.show_pixel(self._pixel)
             self.refresh_regions()
 
-    def set_theme_colors(self, ink: ThemeColors) -> None:
+    def set_theme_colors(self, colors: ThemeColors) -> None:
         """Draw in the colours of another theme."""
-        self.curves.set_theme_colors(ink)
-        self.samples.set_theme_colors(ink)
+        self.curves.set_theme_colors(colors)
+        self.samples.set_theme_colors(colors)
         self._say_legend()
 
     def _add_layer(self, role: str, _: bool = False) -> None:

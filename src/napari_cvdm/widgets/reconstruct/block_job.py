@@ -73,8 +73,8 @@ class BlockJob:
             done=0,
             total=0,
         )
-        request, model, carrying = self._opened()
-        made = yield from restore_by_tiles(request, model, carrying)
+        request, model, executor = self._opened()
+        made = yield from restore_by_tiles(request, model, executor)
         yield Progress(stage="opening the result", done=1, total=1)
         return LargeImageResult(
             restoration=made, layers=disk_layer_data(made.path, made.images, self.run)

@@ -96,7 +96,7 @@ class Legend(QLabel):
 class TermsPlot(QWidget):
     """Every term of the loss, of the stage that is chosen; logarithmic."""
 
-    def __init__(self, ink: ThemeColors) -> None:
+    def __init__(self, colors: ThemeColors) -> None:
         super().__init__()
         self.stage = word_choice(STAGES)
         explain_control(
@@ -121,7 +121,7 @@ class TermsPlot(QWidget):
             layout.addWidget(plot, 1)
         self.stage.currentTextChanged.connect(self._on_stage)
         self._on_stage(STAGES[0])
-        self.set_theme_colors(ink)
+        self.set_theme_colors(colors)
 
     def _on_stage(self, chosen: str) -> None:
         for name, plot in self._plots.items():
@@ -140,16 +140,16 @@ class TermsPlot(QWidget):
                 traces[name].add(step.step, max(value, LOWEST))
         self.legend.show_traces(self.traces[self.stage.currentText()].values())
 
-    def set_theme_colors(self, ink: ThemeColors) -> None:
+    def set_theme_colors(self, colors: ThemeColors) -> None:
         """Draw in the colours of another theme."""
         for plot in self._plots.values():
-            paint(plot, ink)
+            paint(plot, colors)
 
 
 class HeldOutPlot(QWidget):
     """Error on held-out fields over all steps; the dashed line is the model at the start."""
 
-    def __init__(self, ink: ThemeColors) -> None:
+    def __init__(self, colors: ThemeColors) -> None:
         from pyqtgraph import InfiniteLine
 
         super().__init__()
@@ -165,7 +165,7 @@ class HeldOutPlot(QWidget):
         layout.setSpacing(0)
         layout.addWidget(self.legend)
         layout.addWidget(self.plot, 1)
-        self.set_theme_colors(ink)
+        self.set_theme_colors(colors)
 
     def add(self, step: int, score: "Score") -> None:
         """Draw one look."""
@@ -184,9 +184,9 @@ class HeldOutPlot(QWidget):
             line.setValue(value)
             line.setVisible(True)
 
-    def set_theme_colors(self, ink: ThemeColors) -> None:
+    def set_theme_colors(self, colors: ThemeColors) -> None:
         """Draw in the colours of another theme."""
-        paint(self.plot, ink)
+        paint(self.plot, colors)
 
 
 class MovingSchedule(QWidget):
@@ -195,7 +195,7 @@ class MovingSchedule(QWidget):
     Earlier curves of the median are faint.
     """
 
-    def __init__(self, ink: ThemeColors) -> None:
+    def __init__(self, colors: ThemeColors) -> None:
         from pyqtgraph import FillBetweenItem, mkPen
 
         super().__init__()
@@ -210,7 +210,7 @@ class MovingSchedule(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.plot)
-        self.set_theme_colors(ink)
+        self.set_theme_colors(colors)
 
     def show_schedule(self, schedule: "ScheduleNow") -> None:
         """Draw where the schedule is now."""
@@ -223,12 +223,12 @@ class MovingSchedule(QWidget):
             item.setData(times, gamma)
         self.seen = [*self.seen, (median.times, median.gamma)][-N_PREVIOUS:]
 
-    def set_theme_colors(self, ink: ThemeColors) -> None:
+    def set_theme_colors(self, colors: ThemeColors) -> None:
         """Draw in the colours of another theme."""
         from pyqtgraph import mkColor, mkPen
 
-        paint(self.plot, ink)
-        faint = mkColor(ink.text)
+        paint(self.plot, colors)
+        faint = mkColor(colors.text)
         faint.setAlpha(70)
         for item in self._before:
             item.setPen(mkPen(faint))
@@ -237,12 +237,12 @@ class MovingSchedule(QWidget):
 class TrainPlots(QSplitter):
     """All plots of a training, one above the other; what is between them can be dragged."""
 
-    def __init__(self, ink: ThemeColors) -> None:
+    def __init__(self, colors: ThemeColors) -> None:
         super().__init__()
         self.terms, self.held_out, self.schedule = (
-            TermsPlot(ink),
-            HeldOutPlot(ink),
-            MovingSchedule(ink),
+            TermsPlot(colors),
+            HeldOutPlot(colors),
+            MovingSchedule(colors),
         )
         self.setOrientation(Qt.Orientation.Vertical)
         self.setChildrenCollapsible(False)
@@ -275,7 +275,7 @@ class TrainPlots(QSplitter):
         """Draw the score of the model that was made."""
         self.held_out.add(self._before + self._last, score)
 
-    def set_theme_colors(self, ink: ThemeColors) -> None:
+    def set_theme_colors(self, colors: ThemeColors) -> None:
         """Draw in the colours of another theme."""
         for part in (self.terms, self.held_out, self.schedule):
-            part.set_theme_colors(ink)
+            part.set_theme_colors(colors)

@@ -95,6 +95,17 @@ def test_without_truth_there_is_no_error():
     assert found.rate_spread == pytest.approx(1)
 
 
+def test_the_constant_of_a_phase_is_no_error():
+    frame, truth = planted()
+    first, moved = (
+        drained(correlate_maps(frame, truth + offset, phase=True)) for offset in (0.0, 0.5)
+    )
+    assert moved.rmse == pytest.approx(first.rmse)
+    assert moved.spread_error == pytest.approx(first.spread_error)
+    counted = drained(correlate_maps(frame, truth + 0.5))
+    assert counted.rmse > first.rmse + 0.1
+
+
 def test_large_images_are_thinned_out_always_in_the_same_way():
     frame, truth = planted((400, 400))
     first, again = (drained(correlate_maps(frame, truth)) for _ in range(2))

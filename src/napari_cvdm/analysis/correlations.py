@@ -95,7 +95,7 @@ def structure_of(mean: np.ndarray) -> np.ndarray:
 
 
 def correlate_maps(
-    frame: ResultFrame, truth: np.ndarray | None = None
+    frame: ResultFrame, truth: np.ndarray | None = None, *, phase: bool = False
 ) -> Generator[Progress, None, Agreement]:
     """Rank correlations over the valid pixels of a frame (Spearman 1904), and error by spread.
 
@@ -103,6 +103,8 @@ def correlate_maps(
     ----------
     frame : ResultFrame
     truth : ndarray of shape (Y, X), optional
+    phase : bool
+        Whether the constant of the error is left out: planes determine no absolute phase.
 
     Yields
     ------
@@ -124,7 +126,9 @@ def correlate_maps(
         frame.spread[where],
         structure_of(frame.mean)[where],
     )
-    error = None if truth is None else np.abs(frame.mean.astype(np.float64) - truth)[where]
+    error = None if truth is None else (frame.mean.astype(np.float64) - truth)[where]
+    if error is not None:
+        error = np.abs(error - error.mean() if phase else error)
     yield Progress(stage="ranking pixels", done=1, total=2)
     return Agreement(
         rate_spread=spearman(rate, spread),

@@ -4,7 +4,7 @@ from argparse import Namespace
 from dataclasses import fields
 
 from napari_cvdm.cli import check_inputs_stay, say_done
-from napari_cvdm.cli.options import UsageError
+from napari_cvdm.cli.parser import UsageError
 from napari_cvdm.export.settings import PackageSettings
 from napari_cvdm.export.zoo import write_bioimageio
 from napari_cvdm.models.bundle import write_bundle

@@ -191,7 +191,8 @@ class AgreementTab(QWidget):
         except ValueError as error:
             self._on_failed(str(error))
             return
-        self.work.start(correlate_maps(frame, truth), total=2)
+        phase = self._group.mark.get("unit") == "rad"
+        self.work.start(correlate_maps(frame, truth, phase=phase), total=2)
 
     def _truth_pixels(self, group: ResultGroup, layer: "Layer | None") -> "np.ndarray | None":
         self._note = ""

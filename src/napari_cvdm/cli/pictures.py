@@ -70,9 +70,8 @@ def draw(path: Path, title: str, panels: Sequence[Panel]) -> None:
 
 def _draw_panel(figure: Figure, axes: Axes, panel: Panel) -> None:
     low, high = panel.limits or np.percentile(panel.pixels, USUAL_PERCENTILES)
-    least = SMALLEST_SPAN * max(
-        abs(low), abs(high), 1e-9
-    )  # else rounding errors of a flat image are drawn in full colour
+    # Else rounding errors of a flat image are drawn in full colour.
+    least = SMALLEST_SPAN * max(abs(low), abs(high), 1e-9)
     shown = axes.imshow(panel.pixels, cmap=panel.colormap, vmin=low, vmax=max(high, low + least))
     axes.set_title(panel.title, fontsize=12)
     axes.set_axis_off()

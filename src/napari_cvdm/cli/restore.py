@@ -51,9 +51,8 @@ def run(arguments: Namespace) -> None:
     """
     check_inputs_stay(arguments, [*files_of(arguments).values(), arguments.model])
     if arguments.out.lower().endswith(".zarr"):
-        from napari_cvdm.cli.by_tiles import (
-            run_by_tiles,
-        )  # zarr and dask, which others need not wait for
+        # Zarr and dask, which others need not wait for.
+        from napari_cvdm.cli.by_tiles import run_by_tiles
 
         run_by_tiles(arguments, files_of(arguments))
         return

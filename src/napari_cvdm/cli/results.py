@@ -168,6 +168,5 @@ def write_provenance(
         "forward": None if restoration.forward is None else restoration.forward.numbers(),
     }
     text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-    (folder / PROVENANCE).write_text(
-        text, encoding="utf-8", errors="replace"
-    )  # the name of a file may be no UTF-8
+    # The name of a file may be no UTF-8.
+    (folder / PROVENANCE).write_text(text, encoding="utf-8", errors="replace")

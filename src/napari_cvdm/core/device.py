@@ -150,9 +150,8 @@ class _LiveStorage(TorchDispatchMode):
         return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self._seen.update(
-            _storages((args, kwargs))
-        )  # weights were there before, and a view of one is no new memory
+        # Weights were there before, and a view of one is no new memory.
+        self._seen.update(_storages((args, kwargs)))
         made = func(*args, **(kwargs or {}))
         for storage in _storages(made):
             if storage not in self._seen:

@@ -28,10 +28,8 @@ MEANING = {
     DIM: "with down to a tenth of the least light of the training",
     OTHER_OPTICS: "with optics outside those of the training",
 }
-EVALUATION_SEED, CALIBRATION_SEED = (
-    600_000,
-    700_000,
-)  # added to the seed: neither training nor its validation reaches these
+# Added to the seed: neither training nor its validation reaches these.
+EVALUATION_SEED, CALIBRATION_SEED = (600_000, 700_000)
 Tag = str | float
 Simulation = PhaseRanges | WidefieldRanges
 

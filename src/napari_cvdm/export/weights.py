@@ -84,9 +84,8 @@ def onnx_weights(
     folder : Path
     """
     open_axis = torch.export.Dim.DYNAMIC
-    batch = tuple(
-        image.repeat(2, 1, 1, 1) for image in inputs
-    )  # traced with one image alone, the batch would be fixed at one
+    # Traced with one image alone, the batch would be fixed at one.
+    batch = tuple(image.repeat(2, 1, 1, 1) for image in inputs)
     with _quietly():
         program = torch.onnx.export(
             network,

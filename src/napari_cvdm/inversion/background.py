@@ -34,14 +34,10 @@ DENSEST_SHARE = 0.15
 FIRST_WIDTH_RAD, LAST_WIDTH_RAD, ROUNDS = 0.15, 0.05, 5
 TUKEY = 3.0  # widths from the level, beyond which a pixel does not count
 LEAST_WEIGHT = 0.3
-TESTED_STD_RAD, PRIOR_STD_RAD = (
-    0.05,
-    0.2,
-)  # of a pixel, about the constant: what is tested, and what the prior says
-MOST_COST, MOST_PRODUCT = (
-    0.8,
-    2.1,
-)  # over what noise explains: cells in medium stay below, tissue and most photographs do not
+# Of a pixel, about the constant: what is tested, and what the prior says.
+TESTED_STD_RAD, PRIOR_STD_RAD = (0.05, 0.2)
+# Over what noise explains: cells in medium stay below, tissue and most photographs do not.
+MOST_COST, MOST_PRODUCT = (0.8, 2.1)
 COARSE_STEPS, FLAT_STEPS = 40, 40
 
 

@@ -32,14 +32,8 @@ EM_ROUNDS = 20
 # Of the variance of the camera's estimate, since planes without any noise would leave none.
 LEAST_NOISE = 0.01
 SETTLED = 0.1  # relative change of an amplitude from round to round
-ILLUMINATION_DEVIATIONS = (
-    1e-4,
-    2e-3,
-    2e-3,
-    2e-5,
-    2e-5,
-    2e-5,
-)  # constant, ramps, bowls of `legendre_terms`
+# Constant, ramps, bowls of `legendre_terms`.
+ILLUMINATION_DEVIATIONS = (1e-4, 2e-3, 2e-3, 2e-5, 2e-5, 2e-5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -250,9 +244,10 @@ class PowerLaws:
         weight : Tensor of shape (..., P, h, w)
             One over the variance of the data.
         """
+        # The data are spread over no more than that.
         frame = (
             weight.shape[-2] * weight.shape[-1] / (model.canvas_shape[0] * model.canvas_shape[1])
-        )  # the data are spread over no more than that
+        )
         shapes, (of_mu, mixed, of_phi) = (
             _shapes(model, self.phase),
             (part / frame for part in weak_normal(weight, model)),
@@ -265,9 +260,8 @@ class PowerLaws:
             own_mu * own_phi - mixed.square()
         )
         within = (share * shapes.count).sum(dim=(-2, -1))
-        return (
-            frame**0.5 * within
-        )  # some of the surroundings is determined, too: so many by draws of the posterior
+        # Some of the surroundings is determined, too: so many by draws of the posterior.
+        return frame**0.5 * within
 
     def _refined_once(
         self,
@@ -285,9 +279,8 @@ class PowerLaws:
             power[..., 0, :, :] + own_phi / determinant,
             power[..., 1, :, :] + own_mu / determinant,
         )
-        share = (
-            natural / phase
-        )  # what the natural part has of the phase at each frequency, as a linear estimate
+        # What the natural part has of the phase at each frequency, as a linear estimate.
+        share = natural / phase
         second_natural = share.square() * second_phi + share * smooth
         second_smooth = (1 - share).square() * second_phi + share * smooth
         inside = shapes.count[shapes.inside]

@@ -45,9 +45,8 @@ def deconvolve(counts: Tensor, model: PositiveModel, dark_counts: float) -> Iter
     """
     seen = model.adjoint(torch.ones_like(counts)).clamp(min=LEAST_SEEN)
     data, smallest = (counts + dark_counts).clamp(min=0), torch.finfo(counts.dtype).tiny ** 0.5
-    estimate = (model.adjoint(counts) / seen).clamp(
-        min=smallest
-    )  # noise about zero averages out before it is cut off
+    # Noise about zero averages out before it is cut off.
+    estimate = (model.adjoint(counts) / seen).clamp(min=smallest)
     while True:
         expected = (model.apply(estimate) + dark_counts).clamp(min=smallest)
         estimate = estimate * model.adjoint(data / expected).clamp(min=0) / seen

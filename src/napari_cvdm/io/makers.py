@@ -46,9 +46,8 @@ def read_maker_file(path: Path) -> ImageStack:
     image_class = _bioio(source, suffix)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # the plugins warn about metadata that they cannot translate
+            # The plugins warn about metadata that they cannot translate.
+            warnings.simplefilter("ignore")
             image = image_class(path)
             array, axes = ordered_axes(
                 usable_dtype(image.data, source), str(image.dims.order), source

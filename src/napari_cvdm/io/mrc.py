@@ -99,9 +99,8 @@ def _stack(mrc: MrcFile, source: str) -> ImageStack:
     array, axes = np.array(mrc.data), _axes(mrc)
     metadata: dict[str, float] = {}
     if priism:
-        array = (
-            array.view(np.uint8) if array.dtype == np.int8 else array
-        )  # Priism's bytes have no sign
+        # Priism's bytes have no sign.
+        array = array.view(np.uint8) if array.dtype == np.int8 else array
         array, axes, metadata = _priism_sections(array, axes, mrc.header)
     array, axes = ordered_axes(usable_dtype(array, source), axes, source)
     unit = "um" if priism else "angstrom"

@@ -37,7 +37,6 @@ def read_psf(path: str | Path) -> MeasuredPsf:
             f"{path}: the PSF does not say its pixel size; save it as OME-TIFF with one."
         )
     planes = planes.reshape(-1, *planes.shape[-2:])
-    sharpest = int(
-        np.argmax([gaussian_filter(plane, 1.0).max() for plane in planes])
-    )  # blurred: a hot pixel is no focus
+    # Blurred: a hot pixel is no focus.
+    sharpest = int(np.argmax([gaussian_filter(plane, 1.0).max() for plane in planes]))
     return MeasuredPsf(array=planes[sharpest], pixel_um=stack.pixel_um, source=str(path))

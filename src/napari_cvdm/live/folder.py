@@ -127,9 +127,8 @@ class FolderWatch:
 
 def _state(entry: "os.DirEntry[str]") -> State | None:
     try:
-        found = os.stat(
-            entry.path
-        )  # on Windows the entry's own numbers lag behind while the file is written
+        # On Windows the entry's own numbers lag behind while the file is written.
+        found = os.stat(entry.path)
     except OSError:  # renamed or removed since the folder was listed
         return None
     return (found.st_size, found.st_mtime_ns) if found.st_size else None

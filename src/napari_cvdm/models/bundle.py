@@ -31,14 +31,11 @@ LARGEST_BYTES = {
     CARD: LARGEST_CARD,
     WEIGHTS: 8_000_000_000,
 }  # a file that unpacks to more is no model of this program
-LARGEST_EXPANSION, ALWAYS_ALLOWED = (
-    200,
-    1_000_000,
-)  # weights hardly pack at all, and a card twenty times
+# Weights hardly pack at all, and a card twenty times.
+LARGEST_EXPANSION, ALWAYS_ALLOWED = (200, 1_000_000)
 PIECE = 1 << 20
-RESERVED = re.compile(
-    r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE
-)  # names that Windows keeps for devices
+# Names that Windows keeps for devices.
+RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same model makes the same bytes on any day
 
 

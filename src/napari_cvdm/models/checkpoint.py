@@ -232,9 +232,8 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
         if not weights.is_file():
             raise OSError("there is no such file")
         content = weights.read_bytes()
-        tensors = load(
-            content
-        )  # load_file of safetensors 0.8.0 leaves two small objects behind for every tensor
+        # load_file of safetensors 0.8.0 leaves two small objects behind for every tensor.
+        tensors = load(content)
         _check_fit(card.config(), tensors)
         network = CVDM(card.config())
         network.load_state_dict(_finite({name: tensor.float() for name, tensor in tensors.items()}))

@@ -103,9 +103,8 @@ class DFCAN(nn.Module):
             for _ in range(config.groups)
         )
         self.exit = nn.Conv2d(config.width, outputs, 3, padding=1)
-        nn.init.zeros_(
-            self.exit.weight
-        )  # like the other networks it starts from the physical estimate
+        # Like the other networks it starts from the physical estimate.
+        nn.init.zeros_(self.exit.weight)
         nn.init.zeros_(self.exit.bias)  # type: ignore[arg-type]  # a layer with a bias
 
     def forward(self, features: Tensor) -> Tensor:

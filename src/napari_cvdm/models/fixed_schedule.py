@@ -8,10 +8,8 @@ from math import acos, cos, exp, pi, sin, sqrt
 import torch
 from torch import Tensor, nn
 
-BETA_FIRST, BETA_LAST = (
-    0.1,
-    20.0,
-)  # a thousand steps of 1e-4 to 0.02 (Ho et al. 2020) in continuous time (Song et al. 2021)
+# A thousand steps of 1e-4 to 0.02 (Ho et al. 2020) in continuous time (Song et al. 2021).
+BETA_FIRST, BETA_LAST = (0.1, 20.0)
 LINEAR_RATE = (BETA_FIRST + BETA_LAST) / 2
 COSINE_OFFSET = 0.008  # Nichol and Dhariwal 2021
 COSINE_RATE = 9.21  # gamma(1) = 1e-4: the cosine's own zero would be an infinite rate
@@ -40,9 +38,8 @@ class CosineClock(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.first = pi / 2 * COSINE_OFFSET / (1 + COSINE_OFFSET)
-        self.turn = (
-            acos(sqrt(exp(-COSINE_RATE)) * cos(self.first)) - self.first
-        )  # of theta, from t = 0 to 1
+        # Of theta, from t = 0 to 1.
+        self.turn = acos(sqrt(exp(-COSINE_RATE)) * cos(self.first)) - self.first
 
     def forward(self, times: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """T, dT/dt and d2T/dt2 at times in [0, 1], each of the shape of `times`."""

@@ -13,11 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-MOST_LEVELS, MOST_BLOCKS, WIDEST = (
-    8,
-    32,
-    4096,
-)  # a card comes from anywhere: beyond these it would fill the memory or never end
+# A card comes from anywhere: beyond these it would fill the memory or never end.
+MOST_LEVELS, MOST_BLOCKS, WIDEST = (8, 32, 4096)
 Modulation = tuple[Tensor, Tensor] | None
 """Gain and shift of one block, each (B, width, Y, X); None for a network without a noise level."""
 

@@ -87,9 +87,8 @@ def opened(spec: TaskSpec) -> tuple[BlockRestorer, dict[int, Block]]:
     values = json.loads(spec.files)
     job, model = TiledFiles(**{**values, "images": tuple(values["images"])}).open()
     _check(f"model {model.card.name}", model.sha256, spec.model_sha256)
-    job = replace(
-        job, request=resolve_precision(job.request, folder.plan()["settings"])
-    )  # computed as planned, whatever is faster here
+    # Computed as planned, whatever is faster here.
+    job = replace(job, request=resolve_precision(job.request, folder.plan()["settings"]))
     restorer = BlockRestorer(job, model, folder.path)
     return restorer, {block.number: block for block in restorer.plan.blocks()}
 

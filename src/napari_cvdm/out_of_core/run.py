@@ -270,9 +270,8 @@ def _begun_settings(
     settings = before.get("settings")
     if not isinstance(settings, dict):
         return None
-    now["image"] = before.get(
-        "image"
-    )  # whether it is the same is known only when all of it was read
+    # Whether it is the same is known only when all of it was read.
+    now["image"] = before.get("image")
     now["settings"]["precision"] = settings.get("precision")
     return settings if before == now else None
 

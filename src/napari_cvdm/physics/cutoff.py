@@ -10,10 +10,8 @@ LOWEST_FREQUENCY = 0.03  # cycles/px: below it are haze and uneven illumination
 RINGS = 80
 SMALLEST_SIDE_PX = 32
 LEAST_EVIDENCE = 20.0  # in log-likelihood: what a transfer function must explain
-USUAL_PERIOD_PX, USUAL_SPREAD = (
-    3.3,
-    0.4,
-)  # of the microscopes that people have, and in its logarithm
+# Of the microscopes that people have, and in its logarithm.
+USUAL_PERIOD_PX, USUAL_SPREAD = (3.3, 0.4)
 
 
 def ideal_transfer(frequency: np.ndarray, period: float) -> np.ndarray:

@@ -277,9 +277,8 @@ def canvas_shape(
 
     The size is fast for Fourier transforms.
     """
-    reach = (
-        max(fresnel_number(z, microscope) for z in defocus_um) / 3
-    )  # light of frequency f [cycles/px] goes F f pixels aside
+    # Light of frequency f [cycles/px] goes F f pixels aside.
+    reach = max(fresnel_number(z, microscope) for z in defocus_um) / 3
     margin = min(LARGEST_MARGIN_PX, ceil(SMALLEST_MARGIN_PX + reach))
     return next_fast_len(shape[0] + 2 * margin, real=True), next_fast_len(
         shape[1] + 2 * margin, real=True

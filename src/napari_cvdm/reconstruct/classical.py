@@ -56,9 +56,8 @@ def reconstruct_classically(request: RestoreRequest, method: Baseline) -> Restor
         What is wrong with the request, before any long work.
     """
     started = time.perf_counter()
-    request = replace(
-        request, precision="fp32"
-    )  # no network, no choice: the result says what it was
+    # No network, no choice: the result says what it was.
+    request = replace(request, precision="fp32")
     task = task_of(method.card)
     check_planes(request.image, task)
     check_psf(request, task)

@@ -91,9 +91,8 @@ def estimate(request: RestoreRequest, model: Checkpoint) -> Generator[Progress, 
         request.samples, samples_together(prepared.valid.size * network.config.upsampling**2)
     )
     once, step, peak = yield from _one_tile(network, largest, device, together, request.precision)
-    tiles = sum(height * width for height, width in sides) / (
-        largest[0] * largest[1]
-    )  # those at the edges read less
+    # Those at the edges read less.
+    tiles = sum(height * width for height, width in sides) / (largest[0] * largest[1])
     drawing = evaluations(network, request.samples, request.steps)
     seconds = len(frames) * (preparing + tiles * (once + drawing * step))
     memory = peak + _bytes_of(request, network, prepared.valid.shape, len(frames), together)
@@ -142,9 +141,10 @@ def _bytes_of(
     pixels = shape[0] * shape[1]
     fine = pixels * config.upsampling**2
     entered = config.denoiser.widths[0] * fine // config.fold**2
+    # Of each sample: noisy, clean, the clean one before, and noise.
     frame = FLOAT_BYTES * (
         2 * config.condition_channels * pixels + entered + (4 + 4 * together) * fine
-    )  # of each sample: noisy, clean, the clean one before, and noise
+    )
     result = fine * frames * (RESULT_BYTES + FLOAT_BYTES * request.samples * request.keep_samples)
     weights = sum(parameter.numel() for parameter in network.parameters()) * FLOAT_BYTES
     return frame + result + weights

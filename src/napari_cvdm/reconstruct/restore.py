@@ -195,9 +195,8 @@ def restore(
     request = resolve_precision(request, None if earlier is None else earlier.provenance.settings)
     if earlier is not None:
         check_continues(request, model, earlier)
-    network = network_on(
-        model.network, device
-    )  # the checkpoint stays on the CPU, for others to use
+    # The checkpoint stays on the CPU, for others to use.
+    network = network_on(model.network, device)
     record, indices = ProvenanceRecorder(request, model_entry(model)), list(frame_indices(image))
     arrays = _Arrays(request, task, earlier)
     findings = RunChecks(request, model.card, arrays.counts, earlier, check=check)

@@ -38,20 +38,14 @@ UPSAMPLING = 2
 MARGIN_PX = 24
 PSF_SIZE = 81
 BRIGHT_PERCENTILE = 99.5
-FINEST_DRAWN_UM, COARSEST_DRAWN_UM = (
-    0.012,
-    0.05,
-)  # a fine pixel, as the structures are drawn: a dry objective is shown larger ones
+# A fine pixel, as the structures are drawn: a dry objective is shown larger ones.
+FINEST_DRAWN_UM, COARSEST_DRAWN_UM = (0.012, 0.05)
 TOP_OF_16_BITS = 65535.0
 LEAST_GAIN = 1e-6
-SMOOTHING_PX = (
-    0.3,
-    1.2,
-)  # standard deviation of what registration and interpolation do to an image
-LINE_SIGMAS = (
-    0.2,
-    1.2,
-)  # standard deviation of the lines of a CMOS camera over that of the noise of its pixels
+# Standard deviation of what registration and interpolation do to an image.
+SMOOTHING_PX = (0.3, 1.2)
+# Standard deviation of the lines of a CMOS camera over that of the noise of its pixels.
+LINE_SIGMAS = (0.2, 1.2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -377,9 +371,8 @@ def draw_scene(seed: int, ranges: WidefieldRanges, draw: DrawStructure | None = 
     seen = _in_focus(rng, emitters, fine, ranges)
     photons = log_uniform(rng, *ranges.photons)
     unit = photons / _brightest(bin_pixels(seen, UPSAMPLING))
-    rest = torch.full_like(
-        seen, photons * log_uniform(rng, *ranges.background) / UPSAMPLING**2
-    )  # in photons of a fine pixel
+    # In photons of a fine pixel.
+    rest = torch.full_like(seen, photons * log_uniform(rng, *ranges.background) / UPSAMPLING**2)
     if rng.uniform() < 0.5:
         flux = max(float(seen.sum()) * unit, 0.3 * photons * (side / UPSAMPLING) ** 2 / 10)
         rest = rest + _haze(rng, (side, side), fine, ranges.structures) * flux * rng.uniform(

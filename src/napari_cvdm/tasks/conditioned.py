@@ -76,9 +76,8 @@ class NetworkInput:
         """What was asked for of an output image (Y, X)."""
         if self.region is not None:
             return image[self.region]
-        return (
-            image if self.frame is None else image[self.frame]
-        )  # a frame with surroundings has the grid of its output
+        # A frame with surroundings has the grid of its output.
+        return image if self.frame is None else image[self.frame]
 
     def within(
         self, region: tuple[int, int, int, int], alignment: int, context_px: int = SURROUNDING_PX

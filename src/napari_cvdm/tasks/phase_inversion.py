@@ -35,9 +35,8 @@ EQUAL_GAIN = -0.003  # of a measured value: the smaller canvas is taken where th
 COST_SHARE = 0.5
 HOPELESS_COST = 0.3  # of a measured value after a first look: such a field is not fitted to the end
 FIRST_LOOK, LAST_ROUNDS = ((2.0, 3, 10),), ((1.0, 8, 12),)
-NOISE_ORIGIN = (
-    1 << 20
-)  # noise belongs to absolute pixels, and a canvas begins before the first of the frame
+# Noise belongs to absolute pixels, and a canvas begins before the first of the frame.
+NOISE_ORIGIN = 1 << 20
 DATA_STEP, PRIOR_STEP = 1 << 16, 1 << 17  # of `noise_field`: beyond the steps of a sampler
 
 

@@ -15,15 +15,8 @@ LARGEST_SHIFT_PX = (
 SHIFT_PRECISION = 50  # parts of a pixel
 LEAST_CORRELATION = 0.5
 MOST_SATURATED = 0.01
-BLURS_PX = (
-    0.0,
-    0.5,
-    0.75,
-    1.0,
-    1.5,
-    2.0,
-    3.0,
-)  # of a widefield image beside its truth, in its own pixels
+# Of a widefield image beside its truth, in its own pixels.
+BLURS_PX = (0.0, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 BORDER_PX = 8
 # Share of each side over which an image fades to zero, so that its frame is not registered.
 FADED = 0.5

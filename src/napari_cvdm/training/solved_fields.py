@@ -29,12 +29,8 @@ from napari_cvdm.training.fields import TrainingField, simulated_fluorescence, s
 
 RECORD = "fields.json"
 EDITION = 2  # raised where a seed comes to another field: inversion, deconvolution, stored names
-COARSE = (
-    "width",
-    "border_difference",
-    "misfit",
-    "absorption",
-)  # kept as float16; pulls are too large for it
+# Kept as float16; pulls are too large for it.
+COARSE = ("width", "border_difference", "misfit", "absorption")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -156,9 +156,8 @@ class StageRun:
         counts.skipped_in_a_row = 0
 
     def _skip(self, length: float) -> None:
-        self._optimiser.zero_grad(
-            set_to_none=True
-        )  # without gradients the optimiser leaves everything as it is
+        # Without gradients the optimiser leaves everything as it is.
+        self._optimiser.zero_grad(set_to_none=True)
         self.counts.skipped += 1
         self.counts.skipped_in_a_row += 1
         if self.counts.skipped_in_a_row >= MOST_SKIPPED:

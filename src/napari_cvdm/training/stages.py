@@ -84,10 +84,8 @@ class DiffusionObjective(nn.Module):
         with torch.no_grad():
             correction = network.mean_residual(batch.channels)
             features = network.features(batch.channels, correction)
-        std, known = (
-            network.residual_std(features),
-            batch.weight > 0,
-        )  # nothing is learned where the truth is not known
+        # Nothing is learned where the truth is not known.
+        std, known = (network.residual_std(features), batch.weight > 0)
         target = network.encode(batch.truth, batch.initial_estimate, correction, std) * known
         likelihood = (
             known * (torch.log(std / network.residual_scale) + target.square() / 2)

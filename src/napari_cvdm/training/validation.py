@@ -144,9 +144,10 @@ def posterior_samples(
     def noise(sample: int, step: int) -> Tensor:
         return network.noise(shape, [sample], step, seed)
 
+    # See `FrameSampler.start`.
     first = (
         network.clean(noise(0, 0), rate * grid[0], entered) if network.prediction.bounded else None
-    )  # see `FrameSampler.start`
+    )
     drawn = []
     for sample in range(plan.samples):
         *_, clean = SAMPLERS[SAMPLER](

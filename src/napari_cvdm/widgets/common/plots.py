@@ -15,14 +15,8 @@ from napari_cvdm.analysis.schedule_maps import ScheduleCurves
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
-COLORS = (
-    "#e69f00",
-    "#56b4e9",
-    "#009e73",
-    "#d55e00",
-    "#cc79a7",
-    "#0072b2",
-)  # Okabe and Ito: told apart by every eye, on dark and on light
+# Okabe and Ito: told apart by every eye, on dark and on light.
+COLORS = ("#e69f00", "#56b4e9", "#009e73", "#d55e00", "#cc79a7", "#0072b2")
 SCHEDULE_PLOTS = {"gamma": "γ", "beta": "β", "half_log_snr": "½ log SNR"}
 LEAST_HEIGHT_PX = 84
 AXIS_WIDTH_PX = 52  # the same in plots that stand above each other

@@ -18,9 +18,8 @@ PREFERENCES = {
     "offline": "models",
 }
 _OWN_DEFAULTS: dict[str, Any] = {"model_folder": "", "offline": False}
-OWN_MODELS = Path(
-    "~/napari-cvdm"
-)  # where a model that was trained here goes, as long as nobody has chosen a folder
+# Where a model that was trained here goes, as long as nobody has chosen a folder.
+OWN_MODELS = Path("~/napari-cvdm")
 
 
 def defaults() -> dict[str, Any]:

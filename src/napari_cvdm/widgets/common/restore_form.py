@@ -150,9 +150,8 @@ class RestoreForm(QWidget):
         for name, box in self.counts.items():
             box.setValue(preferred(name) if name in PREFERENCES else defaults[name])
         for name in ("device", "precision"):
-            self.words[name].setCurrentText(
-                preferred(name)
-            )  # a device that this machine lacks changes nothing
+            # A device that this machine lacks changes nothing.
+            self.words[name].setCurrentText(preferred(name))
 
     def _connect(self) -> None:
         self.image.changed.connect(self._on_image)

@@ -184,9 +184,8 @@ class Job(QObject):
         When it goes, the work is cancelled, because nobody is left to take the result.
     """
 
-    _running: ClassVar[set["Job"]] = (
-        set()
-    )  # a job outlives the dock that started it, until its thread has ended
+    # A job outlives the dock that started it, until its thread has ended.
+    _running: ClassVar[set["Job"]] = set()
 
     progressed = Signal(object)
     seen = Signal(object)

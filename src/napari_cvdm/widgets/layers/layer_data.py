@@ -182,9 +182,8 @@ def to_layer_data(
     factor = _factor(restoration)
     statistic = STATISTICS[0] if statistic == INTERVAL and factor is None else statistic
     spread = spread_as(restoration.variance, "variance", statistic, factor)
-    begun = (
-        restoration.counts > 0
-    )  # frames that were not, in a run that was stopped, are zero and set no contrast
+    # Frames that were not, in a run that was stopped, are zero and set no contrast.
+    begun = restoration.counts > 0
     return [
         *_schedule_layers(restoration, source),
         *_sample_layers(restoration, source),

@@ -104,9 +104,8 @@ class Batch:
         for number, path in enumerate(entry.files):
             yield Progress(stage=f"reading {path.name}", done=number, total=len(entry.files))
             stacks.append(read_image(path))
-        yield Progress(
-            stage="reading", done=len(stacks), total=len(stacks)
-        )  # so that a cancel during the last file is heeded
+        # So that a cancel during the last file is heeded.
+        yield Progress(stage="reading", done=len(stacks), total=len(stacks))
         if len(stacks) > 1 and all(
             max(self.planes, 2) in stack.array.shape[:-2] for stack in stacks
         ):

@@ -153,9 +153,8 @@ class QueuePanel(QWidget):
         for column in (NAME, STATE):
             header.setSectionResizeMode(column, QHeaderView.ResizeMode.Stretch)
         policy = self.detail.sizePolicy()
-        policy.setHorizontalPolicy(
-            QSizePolicy.Policy.Ignored
-        )  # a long reason wraps instead of widening the dock
+        # A long reason wraps instead of widening the dock.
+        policy.setHorizontalPolicy(QSizePolicy.Policy.Ignored)
         self.detail.setSizePolicy(policy)
         buttons = QHBoxLayout()
         for button in (self.add, self.start, self.cancel, self.clear):

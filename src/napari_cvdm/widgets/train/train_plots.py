@@ -247,15 +247,12 @@ class TrainPlots(QSplitter):
         self.setOrientation(Qt.Orientation.Vertical)
         self.setChildrenCollapsible(False)
         for part in (self.terms, self.held_out, self.schedule):
-            part.setSizePolicy(
-                QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Ignored
-            )  # what each would like is not what there is
+            # What each would like is not what there is.
+            part.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Ignored)
             self.addWidget(part)
         self.setSizes(list(HEIGHTS))
-        self._before, self._last = (
-            0,
-            0,
-        )  # steps of the stages that are over, and of the one that is not
+        # Steps of the stages that are over, and of the one that is not.
+        self._before, self._last = (0, 0)
         self._stage = ""
 
     def add(self, step: "TrainStep") -> None:

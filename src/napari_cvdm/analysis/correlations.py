@@ -241,7 +241,7 @@ def in_words(found: Agreement, unit: str) -> str:
         )
     else:
         lines.append(_rate_and_error(found.rate_structure, found.rate_error))
-        spread = f"The spread goes with the error ({_rank(found.spread_error)})"
+        spread = f"Spread and error: {_rank(found.spread_error)}"
         lines.append(
             f"{spread}; the error is {found.rmse:.3g} {unit} (RMS) where the spread says "
             f"{found.rms_spread:.3g} {unit}."

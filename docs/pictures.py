@@ -31,7 +31,7 @@ from napari_cvdm.widgets.layers.sample_data import (
 )
 from napari_cvdm.widgets.live.live_widget import LiveWidget
 from napari_cvdm.widgets.reconstruct.block_form import PROCESSES
-from napari_cvdm.widgets.reconstruct.restore_widget import RestoreWidget
+from napari_cvdm.widgets.reconstruct.reconstruct_widget import ReconstructWidget
 from napari_cvdm.widgets.train.pair_source import MICROSCOPE
 from napari_cvdm.widgets.train.train_form import OWN_STEPS
 from napari_cvdm.widgets.train.train_widget import TrainWidget
@@ -107,12 +107,12 @@ class Studio:
         self.viewer.close()
 
 
-def quiet(dock: RestoreWidget) -> bool:
+def quiet(dock: ReconstructWidget) -> bool:
     """Whether a Reconstruct dock has nothing to do."""
     return not (dock.panel.busy or dock.cost.waiting or dock.queue.running)
 
 
-def set_short(dock: RestoreWidget) -> None:
+def set_short(dock: ReconstructWidget) -> None:
     """Few samples and steps."""
     for name, count in SHORT.items():
         dock.form.counts[name].setValue(count)
@@ -122,7 +122,7 @@ def super_resolution(out: Path, theme: str) -> None:
     """The first five minutes: sample, form, preview, run, result, spread."""
     studio = Studio(out, theme)
     studio.open_sample(widefield_network)
-    dock = studio.open_dock(RestoreWidget, "Reconstruct")
+    dock = studio.open_dock(ReconstructWidget, "Reconstruct")
     dock.form.model.set_value("widefield-x2")
     set_short(dock)
     studio.wait(lambda: quiet(dock))
@@ -162,7 +162,7 @@ def checked(out: Path, theme: str) -> None:
         np.full(measured.data.shape, offset, np.float32), name="dark image", **place
     )
     dark.visible = False
-    dock = studio.open_dock(RestoreWidget, "Reconstruct")
+    dock = studio.open_dock(ReconstructWidget, "Reconstruct")
     dock.form.model.set_value("widefield-x2")
     dock.form.image.set_value(measured)
     dock.form.background.set_value(dark)
@@ -179,7 +179,7 @@ def phase(out: Path, theme: str) -> None:
     """Phase of cells, the inspector on it, their dry mass."""
     studio = Studio(out, theme)
     studio.open_sample(two_defocused_planes)
-    dock = studio.open_dock(RestoreWidget, "Reconstruct")
+    dock = studio.open_dock(ReconstructWidget, "Reconstruct")
     dock.form.model.set_value("phase-2shot")
     set_short(dock)
     dock.form.keep_samples.setChecked(True)
@@ -260,7 +260,7 @@ def queue(out: Path, theme: str) -> None:
     notes = folder / "notes.txt"
     notes.write_text("stray")
     studio = Studio(out, theme)
-    dock = studio.open_dock(RestoreWidget, "Reconstruct")
+    dock = studio.open_dock(ReconstructWidget, "Reconstruct")
     dock.form.model.set_value("widefield-x2")
     set_short(dock)
     studio.wait()
@@ -283,7 +283,7 @@ def large(out: Path, theme: str) -> None:
         studio = Studio(out, theme)
         (layer,) = studio.viewer.open(str(path), plugin="napari")
         layer.scale, layer.units = (0.0626, 0.0626), ("um", "um")
-        dock = studio.open_dock(RestoreWidget, "Reconstruct")
+        dock = studio.open_dock(ReconstructWidget, "Reconstruct")
         dock.form.model.set_value("widefield-x2")
         for name in SHORT:
             dock.form.counts[name].setValue(2)

@@ -1,4 +1,4 @@
-"""Draw the two pictures of the README: the samples of the demo, restored, beside their truth.
+"""Draw the two pictures of the README: the samples of the demo, reconstructed, beside their truth.
 
 Usage: python docs/readme_pictures.py
        docs/images/NAME.png, at most 200 kB each
@@ -11,14 +11,14 @@ from PIL import Image
 from napari_cvdm.cli.demo import panels, sample_images
 from napari_cvdm.cli.pictures import draw
 from napari_cvdm.core.result import finished
-from napari_cvdm.reconstruct.choice import load_method, reconstruct
+from napari_cvdm.reconstruction.choice import load_method, reconstruct
 
 OUT = Path(__file__).parent / "images"
 SAMPLES, WIDTH_PX, COLOURS = 16, 960, 200
 
 
 def main() -> None:
-    """Restore both samples, and write one picture each: input, mean, truth."""
+    """Reconstruct both samples, and write one picture each: input, mean, truth."""
     OUT.mkdir(exist_ok=True)
     for sample in sample_images(SAMPLES):
         name = sample.request.model

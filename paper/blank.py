@@ -6,7 +6,7 @@ import numpy as np
 from scipy.ndimage import zoom
 
 from napari_cvdm.core.microscope import Camera
-from napari_cvdm.core.request import ImageStack, RestoreRequest
+from napari_cvdm.core.request import ImageStack, ReconstructionRequest
 from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.models.registry import load_model
 from paper.measure import Row, finish, print_rows
@@ -33,7 +33,7 @@ def blank_field(photons: float, seed: int, size: int = SIZE) -> np.ndarray:
 def false_structure(counts: np.ndarray, model: Checkpoint, samples: int) -> float:
     """`standing_out` of the posterior mean."""
     mean = finish(
-        RestoreRequest(
+        ReconstructionRequest(
             image=ImageStack(array=counts, axes="YX", pixel_um=0.0626),
             model=model.card.name,
             samples=samples,

@@ -12,8 +12,8 @@ import tifffile
 
 from napari_cvdm.baselines import BASELINES, Baseline
 from napari_cvdm.baselines.phase import UsTie
-from napari_cvdm.core.request import ImageStack, RestoreRequest
-from napari_cvdm.core.result import Restoration
+from napari_cvdm.core.request import ImageStack, ReconstructionRequest
+from napari_cvdm.core.result import Reconstruction
 from paper import hl60, tsim_er
 from paper.measure import DATA, Row, finish, fitted_psnr, print_rows, rmse
 from paper.microlens import measured_planes as measured_microlens
@@ -37,7 +37,9 @@ OIL_OBJECTIVE = {
 }  # not recorded with the T-SIM images
 
 
-def solved(method: Baseline, planes: np.ndarray, pixel_um: float, **optics: object) -> Restoration:
+def solved(
+    method: Baseline, planes: np.ndarray, pixel_um: float, **optics: object
+) -> Reconstruction:
     """A method on one frame."""
     image = ImageStack(
         array=planes,
@@ -45,7 +47,7 @@ def solved(method: Baseline, planes: np.ndarray, pixel_um: float, **optics: obje
         pixel_um=pixel_um,
         source="benchmark",
     )
-    return finish(RestoreRequest(image=image, model=method.name, **optics), method)  # type: ignore[arg-type]
+    return finish(ReconstructionRequest(image=image, model=method.name, **optics), method)  # type: ignore[arg-type]
 
 
 def in_band(
@@ -68,7 +70,9 @@ def in_band(
     return float(abs(cross) / np.sqrt(powers[0] * powers[1])), float(cross.real / powers[1])
 
 
-def beside(what: str, found: Restoration, reference: np.ndarray, bar: float | None = None) -> Row:
+def beside(
+    what: str, found: Reconstruction, reference: np.ndarray, bar: float | None = None
+) -> Row:
     """Correlation with a stored result and slope on it, where both can be trusted."""
     kept = found.valid
     alike = float(np.corrcoef(found.mean[kept], reference[kept])[0, 1])

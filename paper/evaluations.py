@@ -89,7 +89,7 @@ def posterior(
 
     first = (
         None if method in (WARM, ALONE) else denoise(noise(0, 0), rate)
-    )  # see `napari_cvdm.reconstruct.sampling.FrameSampler.start`
+    )  # see `napari_cvdm.reconstruction.sampling.FrameSampler.start`
 
     def one(sample: int) -> Tensor:
         own = partial(noise, sample)

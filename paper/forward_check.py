@@ -1,6 +1,6 @@
 """What imaging a result again finds.
 
-`python -m paper.forward_check [--fields N] [--restored N]`
+`python -m paper.forward_check [--fields N] [--reconstructed N]`
 
 Simulated fields that nobody trained on, in the ranges of each shipped model: chi-squared of the
 truth, of faults planted into it, of what the model makes of the image, and of that with wrong
@@ -22,7 +22,7 @@ import tifffile
 from napari_cvdm.checks.forward_check import LIMIT, ForwardCheckAccumulator, forward_model_for
 from napari_cvdm.checks.plane_order import order_sentence, reverse_positions
 from napari_cvdm.checks.run_checks import RunChecks
-from napari_cvdm.core.request import ImageStack, RestoreRequest
+from napari_cvdm.core.request import ImageStack, ReconstructionRequest
 from napari_cvdm.core.result import ForwardCheck
 from napari_cvdm.core.statistics import RunningMoments
 from napari_cvdm.models.registry import load_model
@@ -38,14 +38,14 @@ from paper.measure import DATA, Row, finish, print_rows
 FIRST_SEED = 8_000_000
 SAMPLES, STEPS, DRAWS = 2, 6, 4
 RESTORED_PX = 96  # of the middle of each field: the command is to end in minutes
-Change = Callable[[RestoreRequest, np.ndarray], tuple[RestoreRequest, np.ndarray]]
+Change = Callable[[ReconstructionRequest, np.ndarray], tuple[ReconstructionRequest, np.ndarray]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Field:
     """A request for a simulated image, and its truth."""
 
-    request: RestoreRequest
+    request: ReconstructionRequest
     truth: np.ndarray
 
 
@@ -65,7 +65,7 @@ def simulated(model: str, seed: int) -> Field:
     if card.unit == "rad":
         image = ImageStack(array=pair.planes, axes="PYX", pixel_um=seen.pixel_um)
         condenser_na = pair.condenser_na or None
-        request = RestoreRequest(
+        request = ReconstructionRequest(
             image=image,
             defocus_um=pair.defocus_um,
             background="none",
@@ -75,7 +75,7 @@ def simulated(model: str, seed: int) -> Field:
         )
         return Field(request=request, truth=pair.phase)
     return Field(
-        request=RestoreRequest(
+        request=ReconstructionRequest(
             image=ImageStack(array=pair.counts, axes="YX", pixel_um=seen.pixel_um),
             **options,
             **optics,
@@ -84,15 +84,17 @@ def simulated(model: str, seed: int) -> Field:
     )
 
 
-def chi2(request: RestoreRequest, image: np.ndarray) -> float:
-    """Of an image, as a restoration of the request would be checked."""
+def chi2(request: ReconstructionRequest, image: np.ndarray) -> float:
+    """Of an image, as a reconstruction of the request would be checked."""
     card = load_model(request.model).card
     pixels = request.image.frame(())
     how = forward_model_for(pixels, TASKS[card.task].from_request(pixels, request), request, card)
     return how.compare(image).chi2(how.valid)
 
 
-def planted(request: RestoreRequest, truth: np.ndarray) -> tuple[RestoreRequest, np.ndarray]:
+def planted(
+    request: ReconstructionRequest, truth: np.ndarray
+) -> tuple[ReconstructionRequest, np.ndarray]:
     """A line of 4 x 40 pixels, half as bright as the brightest structure (0.3 rad for a phase)."""
     false, middle = truth.copy(), truth.shape[0] // 2
     false[middle : middle + 4, middle - 20 : middle + 20] += (
@@ -104,7 +106,9 @@ def planted(request: RestoreRequest, truth: np.ndarray) -> tuple[RestoreRequest,
 def scaled(name: str, factor: float) -> Change:
     """The same image with an optics value that is wrong by a factor."""
 
-    def change(request: RestoreRequest, truth: np.ndarray) -> tuple[RestoreRequest, np.ndarray]:
+    def change(
+        request: ReconstructionRequest, truth: np.ndarray
+    ) -> tuple[ReconstructionRequest, np.ndarray]:
         value = getattr(request, name)
         return replace(
             request,
@@ -155,7 +159,7 @@ def on_truths(model: str, fields: int) -> list[Row]:
     return rows
 
 
-def check_draws(request: RestoreRequest) -> ForwardCheck:
+def check_draws(request: ReconstructionRequest) -> ForwardCheck:
     """The check of draws of the physics alone, in place of a model's samples."""
     card, pixels = load_model(request.model).card, request.image.frame(())
     prepared = TASKS[card.task].from_request(pixels, request)
@@ -185,7 +189,7 @@ def on_draws(fields: int) -> list[Row]:
         ("measured cell", samples.measured_cell_planes(), samples.MEASURED_DEFOCUS_UM),
     ):
         check = check_draws(
-            RestoreRequest(
+            ReconstructionRequest(
                 image=image, model="phase-2shot", samples=DRAWS, steps=STEPS, defocus_um=positions
             )
         )
@@ -201,7 +205,7 @@ def on_draws(fields: int) -> list[Row]:
     return rows
 
 
-def said_of_order(request: RestoreRequest) -> bool:
+def said_of_order(request: ReconstructionRequest) -> bool:
     """Whether the planes of a request are said to be in the wrong order."""
     pixels = request.image.frame(())
     posterior = TASKS["phase-2shot"].from_request(pixels, request).posterior
@@ -239,7 +243,7 @@ def on_orders(fields: int) -> list[Row]:
     ]
 
 
-def middle_of(request: RestoreRequest) -> RestoreRequest:
+def middle_of(request: ReconstructionRequest) -> ReconstructionRequest:
     """The same for the middle of its image."""
     top, left = ((size - RESTORED_PX) // 2 for size in request.image.array.shape[-2:])
     pixels = request.image.array[..., top : top + RESTORED_PX, left : left + RESTORED_PX]
@@ -293,7 +297,7 @@ def on_results(model: str, fields: int) -> list[Row]:
     ]
 
 
-def measured() -> dict[str, RestoreRequest]:
+def measured() -> dict[str, ReconstructionRequest]:
     """Parts of real images, 96 px wide, with the optics that come with them.
 
     The optics of T-SIM are not recorded and were assumed.
@@ -314,13 +318,13 @@ def measured() -> dict[str, RestoreRequest]:
     network = tifffile.imread(DATA / "sr/tsim_er/ER_1_wf_t1.tif")
     phase = {"model": "phase-2shot", "wavelength_um": 0.55, **options}
     return {
-        "microlens array": RestoreRequest(
+        "microlens array": ReconstructionRequest(
             image=_stack(lens, 0.2325), medium_index=1.0, defocus_um=(0.0, -1.0), **phase
         ),
-        "brightfield cells": RestoreRequest(
+        "brightfield cells": ReconstructionRequest(
             image=_stack(cells, 0.2004), medium_index=1.33, defocus_um=(-10.0, 10.05), **phase
         ),
-        "endoplasmic reticulum": RestoreRequest(
+        "endoplasmic reticulum": ReconstructionRequest(
             image=_stack(network, 0.0626),
             model="widefield-x2",
             na=1.49,
@@ -382,12 +386,12 @@ def main() -> None:
     """Print a row for each model and fault."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--fields", type=int, default=40)
-    parser.add_argument("--restored", type=int, default=12)
+    parser.add_argument("--reconstructed", type=int, default=12)
     parser.add_argument("--measured", action="store_true", help="real images alone")
     parser.add_argument("--models", nargs="*", default=list(FAULTS))
     arguments = parser.parse_args()
     if arguments.measured:
-        print_rows("Real images, restored and imaged again", on_measured())
+        print_rows("Real images, reconstructed and imaged again", on_measured())
         return
     print(f"chi-squared: median, 95 % quantile, share beyond the limit of {LIMIT:g}")
     for model in arguments.models:
@@ -395,8 +399,11 @@ def main() -> None:
         if model == "phase-2shot":
             print_rows("Draws of the physics, imaged again", on_draws(arguments.fields))
             print_rows("Planes in reversed order", on_orders(arguments.fields))
-        if arguments.restored:
-            print_rows(f"{model}, restored and imaged again", on_results(model, arguments.restored))
+        if arguments.reconstructed:
+            print_rows(
+                f"{model}, reconstructed and imaged again",
+                on_results(model, arguments.reconstructed),
+            )
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from napari_cvdm.core.microscope import Microscope
-from napari_cvdm.core.request import ImageStack, RestoreRequest
+from napari_cvdm.core.request import ImageStack, ReconstructionRequest
 from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.models.registry import load_model
 from napari_cvdm.physics.tie import us_tie_of
@@ -71,7 +71,7 @@ def measure(model: Checkpoint, phases: Mapping[int, np.ndarray], samples: int = 
         image = ImageStack(
             array=planes, axes="PYX", pixel_um=MICROSCOPE.pixel_um, source=f"HL60 frame {frame}"
         )
-        request = RestoreRequest(
+        request = ReconstructionRequest(
             image=image,
             model=model.card.name,
             samples=samples,

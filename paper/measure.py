@@ -10,13 +10,13 @@ from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio
 
 from napari_cvdm.baselines import Baseline
-from napari_cvdm.core.request import RestoreRequest
-from napari_cvdm.core.result import Restoration, finished
+from napari_cvdm.core.request import ReconstructionRequest
+from napari_cvdm.core.result import Reconstruction, finished
 from napari_cvdm.models.checkpoint import Checkpoint, config_values
 from napari_cvdm.models.cvdm import CVDM, CVDMConfig
 from napari_cvdm.models.registry import load_model
 from napari_cvdm.models.unet import UNetConfig
-from napari_cvdm.reconstruct.choice import reconstruct
+from napari_cvdm.reconstruction.choice import reconstruct
 from napari_cvdm.tasks import TASKS
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
@@ -37,9 +37,11 @@ class Row:
 
 
 def finish(
-    request: RestoreRequest, model: Checkpoint | Baseline, earlier: Restoration | None = None
-) -> Restoration:
-    """Drain a restoration, by a model or by a classical method."""
+    request: ReconstructionRequest,
+    model: Checkpoint | Baseline,
+    earlier: Reconstruction | None = None,
+) -> Reconstruction:
+    """Drain a reconstruction, by a model or by a classical method."""
     return finished(reconstruct(request, model, earlier))
 
 

@@ -8,7 +8,7 @@ import argparse
 import numpy as np
 import tifffile
 
-from napari_cvdm.core.request import ImageStack, RestoreRequest
+from napari_cvdm.core.request import ImageStack, ReconstructionRequest
 from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.models.registry import load_model
 from paper.measure import DATA, Row, finish, print_rows
@@ -31,7 +31,7 @@ def measure(
     """
     image = ImageStack(array=planes, axes="PYX", pixel_um=0.2325, source="microlens")
     result = finish(
-        RestoreRequest(
+        ReconstructionRequest(
             image=image,
             model=model.card.name,
             samples=samples,

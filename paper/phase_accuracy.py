@@ -16,8 +16,8 @@ import torch
 
 from napari_cvdm.baselines import BASELINES, Baseline
 from napari_cvdm.core.microscope import Microscope
-from napari_cvdm.core.request import ImageStack, RestoreRequest
-from napari_cvdm.core.result import Restoration
+from napari_cvdm.core.request import ImageStack, ReconstructionRequest
+from napari_cvdm.core.result import Reconstruction
 from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.models.registry import load_model
 from napari_cvdm.physics.forward_model import PhaseForwardModel, PhaseObject
@@ -43,7 +43,9 @@ def mean_error(found: np.ndarray, truth: np.ndarray) -> float:
     return float(np.abs(difference - np.median(difference)).mean())
 
 
-def solve(one: JudgedField, method: Checkpoint | Baseline, samples: int = SAMPLES) -> Restoration:
+def solve(
+    one: JudgedField, method: Checkpoint | Baseline, samples: int = SAMPLES
+) -> Reconstruction:
     """A method on one field, its blank-field intensity known."""
     image = ImageStack(
         array=one.planes.astype(np.float32),
@@ -51,7 +53,7 @@ def solve(one: JudgedField, method: Checkpoint | Baseline, samples: int = SAMPLE
         pixel_um=one.microscope.pixel_um,
         source=one.name,
     )
-    request = RestoreRequest(
+    request = ReconstructionRequest(
         image=image,
         model=method.card.name,
         samples=samples,

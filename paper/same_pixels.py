@@ -12,9 +12,9 @@ from unittest.mock import patch
 
 import numpy as np
 
-from napari_cvdm.core.request import ImageStack, RestoreRequest
+from napari_cvdm.core.request import ImageStack, ReconstructionRequest
 from napari_cvdm.models.checkpoint import Checkpoint
-from napari_cvdm.reconstruct import sampling as frame
+from napari_cvdm.reconstruction import sampling as frame
 from paper.measure import Row, finish
 
 SIDE = 96
@@ -22,10 +22,10 @@ ROUNDING = 1e-4  # of the range: float32, another order of sums
 SEEN_PX = 64  # more than the tiny network sees in two steps
 
 
-def small_request() -> RestoreRequest:
+def small_request() -> ReconstructionRequest:
     """Six samples of two steps of a noisy fluorescence image, no multiple of anything."""
     counts = np.random.default_rng(0).poisson(100, (SIDE + 5, SIDE + 34)).astype(np.float32)
-    return RestoreRequest(
+    return ReconstructionRequest(
         image=ImageStack(array=counts, axes="YX", pixel_um=0.0626),
         model="tiny",
         samples=6,
@@ -66,7 +66,7 @@ def scale_rows(model: Checkpoint) -> list[Row]:
     """Blocks against the whole image; a resumed job against one that was not stopped."""
     from napari_cvdm.io.ngff_grid import open_level
     from napari_cvdm.out_of_core.job import TiledRequest
-    from napari_cvdm.out_of_core.run import restore_by_tiles  # zarr and dask
+    from napari_cvdm.out_of_core.run import reconstruct_by_blocks  # zarr and dask
 
     request = small_request()
     whole = finish(request, model)
@@ -75,12 +75,12 @@ def scale_rows(model: Checkpoint) -> list[Row]:
             TiledRequest(request=request, out=f"{folder}/{name}.ome.zarr", block=64, halo=SEEN_PX)
             for name in ("through", "stopped")
         ]
-        steps = restore_by_tiles(jobs[1], model)
+        steps = reconstruct_by_blocks(jobs[1], model)
         for step in steps:
             if step.stage.startswith("block 3"):
                 steps.close()
         for job in jobs:
-            for _ in restore_by_tiles(job, model):
+            for _ in reconstruct_by_blocks(job, model):
                 pass
         through, stopped = (
             {name: open_level(Path(job.out), name)[:] for name in ("mean", "std", "samples")}

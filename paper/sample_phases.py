@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from napari_cvdm.core.microscope import Microscope
-from napari_cvdm.core.request import ImageStack, RestoreRequest
+from napari_cvdm.core.request import ImageStack, ReconstructionRequest
 from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.models.registry import load_model
 from napari_cvdm.simulate import samples
@@ -21,9 +21,9 @@ from paper.measure import Row, finish, print_rows, rmse
 
 def request_of(
     image: ImageStack, microscope: Microscope, defocus_um: tuple[float, float]
-) -> RestoreRequest:
+) -> ReconstructionRequest:
     """A sample with its optics."""
-    return RestoreRequest(
+    return ReconstructionRequest(
         image=image,
         model="phase-2shot",
         wavelength_um=microscope.wavelength_um,
@@ -32,7 +32,7 @@ def request_of(
     )
 
 
-def row(what: str, request: RestoreRequest, truth: np.ndarray, model: Checkpoint) -> Row:
+def row(what: str, request: ReconstructionRequest, truth: np.ndarray, model: Checkpoint) -> Row:
     """Error, and what is left over."""
     result = finish(request, model)
     left = (

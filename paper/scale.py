@@ -2,7 +2,7 @@
 
 `python -m paper.scale slope|memory|halo`, or `--small`; small unless told otherwise.
 
-A shipped model is named as for `restore`; `tiny` is a network of almost no cost, with which
+A shipped model is named as for `reconstruct`; `tiny` is a network of almost no cost, with which
 reading, writing and bookkeeping are seen, and `tiny-denoise` the same on the grid of the image,
 with which an image of any size can be carried out. One image is read from an OME-Zarr, a movie of
 planes is made while it is read.
@@ -22,13 +22,13 @@ import numpy as np
 import zarr
 from yaozarrs import validate_zarr_store
 
-from napari_cvdm.core.request import ImageStack, RestoreRequest
+from napari_cvdm.core.request import ImageStack, ReconstructionRequest
 from napari_cvdm.io.lazy import open_image
 from napari_cvdm.io.ngff_grid import Grid, GridImage, create_images, open_level
 from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.models.registry import load_model
 from napari_cvdm.out_of_core.job import TiledRequest
-from napari_cvdm.out_of_core.run import restore_by_tiles
+from napari_cvdm.out_of_core.run import reconstruct_by_blocks
 from paper.measure import Row, finish, print_rows, tiny_model
 from paper.same_pixels import scale_rows
 
@@ -71,14 +71,16 @@ def made(model: Checkpoint, side: int) -> ImageStack:
     )
 
 
-def request_for(model: Checkpoint, image: ImageStack, samples: int, steps: int) -> RestoreRequest:
+def request_for(
+    model: Checkpoint, image: ImageStack, samples: int, steps: int
+) -> ReconstructionRequest:
     """A request of the right kind."""
     optics = (
         {}
         if model.card.unit == "counts"
         else {"wavelength_um": 0.55, "medium_index": 1.33, "defocus_um": (-1.0, 1.0)}
     )
-    return RestoreRequest(
+    return ReconstructionRequest(
         image=image, model=model.card.name, samples=samples, steps=steps, **optics
     )  # type: ignore[arg-type]
 
@@ -99,7 +101,7 @@ def carried_out(
     with tempfile.TemporaryDirectory() as folder:
         request = request_for(model, field(model, side, folder), options.samples, options.steps)
         out = f"{folder}/out.ome.zarr"
-        steps = restore_by_tiles(
+        steps = reconstruct_by_blocks(
             TiledRequest(request=request, out=out, block=options.block, halo=options.halo), model
         )
         started = time.perf_counter()
@@ -146,7 +148,7 @@ def slope(model: Checkpoint, options: argparse.Namespace) -> Iterator[Row]:
 def memory(model: Checkpoint, options: argparse.Namespace) -> Iterator[Row]:
     """Largest resident memory beyond that of the program with its model.
 
-    That is measured after the program has restored one small image.
+    That is measured after the program has reconstructed one small image.
     """
     carried_out(model, options.block // 4, options)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -173,7 +175,7 @@ def halo(model: Checkpoint, options: argparse.Namespace) -> Iterator[Row]:
     for pixels in options.halos:
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "out.ome.zarr"
-            for _ in restore_by_tiles(
+            for _ in reconstruct_by_blocks(
                 TiledRequest(request=request, out=str(out), block=options.block, halo=pixels), model
             ):
                 pass

@@ -20,16 +20,16 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from napari_cvdm.core.device import autocast
-from napari_cvdm.core.request import ImageStack, RestoreRequest
-from napari_cvdm.core.result import Restoration
+from napari_cvdm.core.request import ImageStack, ReconstructionRequest
+from napari_cvdm.core.result import Reconstruction
 from napari_cvdm.core.statistics import RunningMoments
 from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.models.cvdm import CVDM
 from napari_cvdm.models.registry import load_model
 from napari_cvdm.models.tiled import network_on
-from napari_cvdm.reconstruct.cost import BenchmarkTile
-from napari_cvdm.reconstruct.precision import resolve_precision
-from napari_cvdm.reconstruct.sampling import FrameSampler, sample_frame
+from napari_cvdm.reconstruction.cost import BenchmarkTile
+from napari_cvdm.reconstruction.precision import resolve_precision
+from napari_cvdm.reconstruction.sampling import FrameSampler, sample_frame
 from napari_cvdm.tasks import TASKS
 from paper.clocks import ROUNDS, Work, by_turns
 from paper.measure import Row, finish, print_rows, tiny_model
@@ -45,7 +45,7 @@ CPU = torch.device("cpu")
 
 def request_for(
     model: Checkpoint, side: int = SIZE, samples: int = 1, **choices: object
-) -> RestoreRequest:
+) -> ReconstructionRequest:
     """A noisy image of the right kind, of `side` x `side` pixels."""
     rng = np.random.default_rng(0)
     if TASKS[model.card.task].planes == 2:
@@ -57,12 +57,12 @@ def request_for(
         image = ImageStack(
             array=rng.poisson(100, (side, side)).astype(np.float32), axes="YX", pixel_um=0.0626
         )
-    return RestoreRequest(image=image, model=model.card.name, samples=samples, **choices)  # type: ignore[arg-type]
+    return ReconstructionRequest(image=image, model=model.card.name, samples=samples, **choices)  # type: ignore[arg-type]
 
 
 def request_of_output(
     model: Checkpoint, size: int, samples: int, **choices: object
-) -> RestoreRequest:
+) -> ReconstructionRequest:
     """The same, so that the output has `size` x `size` pixels."""
     return request_for(model, size // TASKS[model.card.task].upsampling, samples, **choices)
 
@@ -254,7 +254,7 @@ def tile_rows(model: Checkpoint, size: int, rounds: int, **_: object) -> list[Ro
     return rows
 
 
-def _apart(one: Restoration, other: Restoration) -> float:
+def _apart(one: Reconstruction, other: Reconstruction) -> float:
     """Root mean square difference of two results' samples, over the spread of the second."""
     assert one.samples is not None and other.samples is not None
     return float(np.sqrt(np.mean((one.samples - other.samples) ** 2) / other.variance.mean()))
@@ -303,7 +303,7 @@ def large_rows(model: Checkpoint, size: int, rounds: int, **choices: object) -> 
     ]
 
 
-def _large_row(model: Checkpoint, request: RestoreRequest) -> Row:
+def _large_row(model: Checkpoint, request: ReconstructionRequest) -> Row:
     """Run once: the time on two free cores is the processor time over two.
 
     The measurement of ``auto`` is part of that time.

@@ -10,8 +10,8 @@ import numpy as np
 
 from napari_cvdm.analysis.phase_quantities import PhaseField, dry_mass_pg
 from napari_cvdm.analysis.regions import suggest_regions
-from napari_cvdm.core.request import ImageStack, RestoreRequest
-from napari_cvdm.core.result import Restoration
+from napari_cvdm.core.request import ImageStack, ReconstructionRequest
+from napari_cvdm.core.result import Reconstruction
 from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.models.registry import load_model
 from napari_cvdm.simulate.samples import (
@@ -49,20 +49,20 @@ def middle(image: np.ndarray, side: int | None) -> np.ndarray:
     return image[..., top : top + side, left : left + side]
 
 
-def restored(
+def reconstructed(
     image: ImageStack, model: Checkpoint, plan: Plan, **optics: tuple[float, float]
-) -> Restoration:
+) -> Reconstruction:
     """A sample image, with the optics that it states."""
     part = replace(image, array=middle(image.array, plan.side))
     return finish(
-        RestoreRequest(
+        ReconstructionRequest(
             image=part, model=model.card.name, samples=plan.samples, keep_samples=True, **optics
         ),
         model,
     )
 
 
-def compared(what: str, result: Restoration, truth: np.ndarray, *, piston: bool) -> Row:
+def compared(what: str, result: Reconstruction, truth: np.ndarray, *, piston: bool) -> Row:
     """Root mean square of error and of spread over the pixels that may be trusted."""
     error, kept = result.mean - truth, result.valid
     if piston:
@@ -76,7 +76,7 @@ def compared(what: str, result: Restoration, truth: np.ndarray, *, piston: bool)
     )
 
 
-def masses(result: Restoration, truth: np.ndarray) -> list[Row]:
+def masses(result: Reconstruction, truth: np.ndarray) -> list[Row]:
     """Dry mass of the simulated cells beside that of their true phase, in the same regions."""
     optics = {"pixel_um": CELL_MICROSCOPE.pixel_um, "wavelength_um": CELL_MICROSCOPE.wavelength_um}
     regions = suggest_regions(result.mean, CELL_MICROSCOPE.pixel_um, result.valid)
@@ -97,11 +97,11 @@ def masses(result: Restoration, truth: np.ndarray) -> list[Row]:
 def measure(phase: Checkpoint, widefield: Checkpoint, plan: Plan = WHOLE) -> list[Row]:
     """Every sample image."""
     cells, truth = (
-        restored(cell_planes(), phase, plan, defocus_um=CELL_DEFOCUS_UM),
+        reconstructed(cell_planes(), phase, plan, defocus_um=CELL_DEFOCUS_UM),
         middle(cell_phase(), plan.side),
     )
     rows = [compared("simulated cells", cells, truth, piston=True), *masses(cells, truth)]
-    measured = restored(measured_cell_planes(), phase, plan, defocus_um=MEASURED_DEFOCUS_UM)
+    measured = reconstructed(measured_cell_planes(), phase, plan, defocus_um=MEASURED_DEFOCUS_UM)
     rows.append(
         compared(
             "cell of measured phase",
@@ -116,7 +116,7 @@ def measure(phase: Checkpoint, widefield: Checkpoint, plan: Plan = WHOLE) -> lis
         "microtubules": (microtubules, microtubules_pair().truth),
     }
     found = {
-        name: (restored(image(), widefield, plan), middle(true, fine))
+        name: (reconstructed(image(), widefield, plan), middle(true, fine))
         for name, (image, true) in images.items()
     }
     return [

@@ -21,10 +21,10 @@ from skimage.metrics import structural_similarity
 from skimage.registration import phase_cross_correlation
 
 from napari_cvdm.core.intensity import dark_level
-from napari_cvdm.core.request import ImageStack, RestoreRequest
+from napari_cvdm.core.request import ImageStack, ReconstructionRequest
 from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.models.registry import load_model
-from napari_cvdm.reconstruct.choice import load_method
+from napari_cvdm.reconstruction.choice import load_method
 from napari_cvdm.simulate.samples import reticulum
 from napari_cvdm.simulate.widefield import (
     UPSAMPLING,
@@ -64,10 +64,10 @@ class RealField:
     factor: int = 2
     optics: dict[str, float]
 
-    def request(self, model: str, samples: int) -> RestoreRequest:
+    def request(self, model: str, samples: int) -> ReconstructionRequest:
         """What is asked for."""
         image = ImageStack(array=self.image, axes="YX", pixel_um=self.pixel_um, source=self.name)
-        return RestoreRequest(image=image, model=model, samples=samples, **self.optics)  # type: ignore[arg-type]
+        return ReconstructionRequest(image=image, model=model, samples=samples, **self.optics)  # type: ignore[arg-type]
 
 
 def tsim_fields() -> Iterator[RealField]:
@@ -301,10 +301,10 @@ def inner() -> tuple[slice, slice]:
 
 def simulated_request(
     counts: np.ndarray, microscope: Any, model: str, samples: int
-) -> RestoreRequest:
+) -> ReconstructionRequest:
     """A simulated image with its optics."""
     image = ImageStack(array=counts, axes="YX", pixel_um=microscope.pixel_um, source="simulated")
-    return RestoreRequest(
+    return ReconstructionRequest(
         image=image,
         model=model,
         samples=samples,
@@ -319,7 +319,7 @@ def speed_rows(model: Checkpoint, samples: int) -> Iterator[Row]:
 
     Its deconvolution and its check are included.
     """
-    request = RestoreRequest(
+    request = ReconstructionRequest(
         image=reticulum(),
         model=model.card.name,
         samples=samples,

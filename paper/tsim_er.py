@@ -10,7 +10,7 @@ import numpy as np
 import tifffile
 from scipy.ndimage import shift, zoom
 
-from napari_cvdm.core.request import ImageStack, RestoreRequest
+from napari_cvdm.core.request import ImageStack, ReconstructionRequest
 from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.models.registry import load_model
 from paper.measure import DATA, Row, finish, fitted_psnr, matched_psnr, print_rows
@@ -68,7 +68,7 @@ def measure(model: Checkpoint, fields: Fields, samples: int = 16) -> list[Row]:
     rows, as_they_come, registered = [], [], []
     for number, (widefield, sim) in fields.items():
         truth = scaled_truth(sim)
-        request = RestoreRequest(
+        request = ReconstructionRequest(
             image=ImageStack(array=widefield, axes="YX", pixel_um=ASSUMED_PIXEL_UM),
             model=model.card.name,
             samples=samples,

@@ -10,7 +10,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from napari_cvdm.core.microscope import Microscope
-from napari_cvdm.core.request import ImageStack, RestoreRequest
+from napari_cvdm.core.request import ImageStack, ReconstructionRequest
 from napari_cvdm.physics.forward_model import PhaseForwardModel, PhaseObject, canvas_shape
 
 SHAPE = (120, 104)
@@ -49,7 +49,7 @@ class CutPlanes:
     phase: np.ndarray = field(repr=False)
     optics: Optics
 
-    def request(self, **changes) -> RestoreRequest:
+    def request(self, **changes) -> ReconstructionRequest:
         """As a user would ask for their phase."""
         optics, seen = self.optics, self.optics.microscope
         known = {
@@ -66,7 +66,7 @@ class CutPlanes:
             "defocus_um": optics.defocus_um,
         }
         asked |= {"condenser_na": optics.condenser_na or None}
-        return RestoreRequest(image=image, **{**known, **asked, **changes})
+        return ReconstructionRequest(image=image, **{**known, **asked, **changes})
 
 
 def domes(shape: tuple[int, int], rng: np.random.Generator, strength: float) -> np.ndarray:

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from napari_cvdm.core.result import ClockCurve, Provenance, Restoration
+from napari_cvdm.core.result import ClockCurve, Provenance, Reconstruction
 from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, plugin_metadata
 
 TIMES = (0.25, 0.5, 0.75, 1.0)
@@ -14,12 +14,12 @@ PROVENANCE = Provenance(
 )
 
 
-def restoration(shape=(24, 20), axes="YX"):
+def reconstruction(shape=(24, 20), axes="YX"):
     rng = np.random.default_rng(0)
     rate = rng.uniform(7, 40, shape).astype(np.float32)
     mean = np.zeros(shape, np.float32)
     mean[..., 4:9, :] = 5
-    return Restoration(
+    return Reconstruction(
         mean=mean + rng.normal(size=shape).astype(np.float32),
         variance=np.square(rate / 40).astype(np.float32),
         rate=rate,

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from napari_cvdm.core.request import ImageStack, RestoreRequest
+from napari_cvdm.core.request import ImageStack, ReconstructionRequest
 from napari_cvdm.core.result import finished as drained
 from napari_cvdm.models.registry import load_model
-from napari_cvdm.reconstruct.restore import restore
+from napari_cvdm.reconstruction.reconstruct import reconstruct
 
 FRAMES = 12
 PATIENCE_MS = 30_000
@@ -20,8 +20,8 @@ def alone(array, model, **settings):
     """What restoring a frame directly, in one step, gives."""
     image = ImageStack(array=array, axes="YX", pixel_um=0.065, source="cell")
     return drained(
-        restore(
-            RestoreRequest(
+        reconstruct(
+            ReconstructionRequest(
                 image=image, model=str(model), samples=1, steps=1, tile=64, device="cpu", **settings
             ),
             load_model(str(model)),

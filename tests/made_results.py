@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from napari_cvdm.core.result import ClockCurve, Provenance, Restoration
+from napari_cvdm.core.result import ClockCurve, Provenance, Reconstruction
 
 PROVENANCE = Provenance(
     inputs={},
@@ -23,7 +23,7 @@ ROLES = [
 ]
 
 
-def restoration(shape, axes, upsampling=1, unit="rad", times=(0.5, 1.0), seed=0):
+def reconstruction(shape, axes, upsampling=1, unit="rad", times=(0.5, 1.0), seed=0):
     rng = np.random.default_rng(seed)
     values = rng.normal(size=shape).astype(np.float32)
     schedule = (
@@ -31,7 +31,7 @@ def restoration(shape, axes, upsampling=1, unit="rad", times=(0.5, 1.0), seed=0)
         if times
         else None
     )
-    return Restoration(
+    return Reconstruction(
         mean=values,
         variance=values**2,
         rate=np.ones(shape, np.float32),

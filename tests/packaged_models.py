@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_cvdm.core.result import Restoration
+from napari_cvdm.core.result import Reconstruction
 from napari_cvdm.core.result import finished as drained
 from napari_cvdm.export.settings import PackageSettings
 from napari_cvdm.models.checkpoint import load_checkpoint
-from napari_cvdm.reconstruct.restore import restore
+from napari_cvdm.reconstruction.reconstruct import reconstruct
 
 PHASE = PackageSettings(
     samples=3,
@@ -22,8 +22,8 @@ PHASE = PackageSettings(
 WIDEFIELD = PackageSettings(samples=3, steps=2, seed=7, pixel_um=0.0626)
 
 
-def restored(model: Path, planes: np.ndarray, settings: PackageSettings) -> Restoration:
-    return drained(restore(settings.request(planes, str(model)), load_checkpoint(model)))
+def reconstructed(model: Path, planes: np.ndarray, settings: PackageSettings) -> Reconstruction:
+    return drained(reconstruct(settings.request(planes, str(model)), load_checkpoint(model)))
 
 
 def measured(planes: int, shape: tuple[int, int] = (45, 61), seed: int = 0) -> np.ndarray:

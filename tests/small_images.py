@@ -3,7 +3,7 @@
 import numpy as np
 
 from napari_cvdm.core.microscope import Microscope
-from napari_cvdm.core.request import ImageStack, RestoreRequest
+from napari_cvdm.core.request import ImageStack, ReconstructionRequest
 from napari_cvdm.simulate.phase import defocus_pair_of
 from napari_cvdm.simulate.widefield import WidefieldRanges
 
@@ -50,7 +50,7 @@ def spots(shape, seed=0, axes="YX"):
 
 def phase_request(image, **changes):
     """A short phase run."""
-    return RestoreRequest(
+    return ReconstructionRequest(
         **{
             "image": image,
             "model": "tiny",
@@ -65,6 +65,6 @@ def phase_request(image, **changes):
 
 def widefield_request(image, **changes):
     """A short super-resolution run."""
-    return RestoreRequest(
+    return ReconstructionRequest(
         **{"image": image, "model": "tiny", "samples": 2, "steps": 3, "device": "cpu", **changes}
     )

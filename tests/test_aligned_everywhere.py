@@ -8,11 +8,11 @@ import pytest
 from defocus_pairs import DEFOCUS_UM, MICROSCOPE, domes, lit, moved, pair
 
 from napari_cvdm.checks.forward_check import forward_model_for
-from napari_cvdm.core.request import ImageStack, RestoreRequest
-from napari_cvdm.core.result import Restoration
+from napari_cvdm.core.request import ImageStack, ReconstructionRequest
+from napari_cvdm.core.result import Reconstruction
 from napari_cvdm.core.result import finished as drained
 from napari_cvdm.models.checkpoint import load_checkpoint
-from napari_cvdm.reconstruct.choice import load_method, reconstruct
+from napari_cvdm.reconstruction.choice import load_method, reconstruct
 from napari_cvdm.tasks import PhaseTwoShot
 from napari_cvdm.tasks.conditioned import interior
 
@@ -24,7 +24,9 @@ MISTAKES = {
 }
 
 
-def request(planes: np.ndarray, model: str, align: str = "auto", order: int = 1) -> RestoreRequest:
+def request(
+    planes: np.ndarray, model: str, align: str = "auto", order: int = 1
+) -> ReconstructionRequest:
     optics = {
         "wavelength_um": MICROSCOPE.wavelength_um,
         "medium_index": MICROSCOPE.medium_index,
@@ -33,14 +35,14 @@ def request(planes: np.ndarray, model: str, align: str = "auto", order: int = 1)
     image = ImageStack(
         array=np.ascontiguousarray(planes[::order]), axes="PYX", pixel_um=MICROSCOPE.pixel_um
     )
-    return RestoreRequest(image=image, model=model, align=align, **optics)
+    return ReconstructionRequest(image=image, model=model, align=align, **optics)
 
 
-def solved(planes: np.ndarray, model: str, align: str, order: int = 1) -> Restoration:
+def solved(planes: np.ndarray, model: str, align: str, order: int = 1) -> Reconstruction:
     return drained(reconstruct(request(planes, model, align, order), load_method(model)))
 
 
-def away(one: Restoration, other: Restoration) -> float:
+def away(one: Reconstruction, other: Reconstruction) -> float:
     kept = one.valid & other.valid
     return float(np.std((one.mean - other.mean)[kept]))
 

@@ -14,15 +14,15 @@ from napari_cvdm.baselines import BASELINES
 from napari_cvdm.cli import main
 from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.core.request import ImageStack, MeasuredPsf, RequestError
-from napari_cvdm.core.result import Restoration, Stop
+from napari_cvdm.core.result import Reconstruction, Stop
 from napari_cvdm.core.result import finished as drained
 from napari_cvdm.io import write_image
 from napari_cvdm.io.result_folder import read_result_folder
 from napari_cvdm.models.checkpoint import CheckpointError
 from napari_cvdm.physics.camera_noise import photon_transfer
 from napari_cvdm.physics.widefield import bin_pixels, blur, optical_transfer, widefield_psf
-from napari_cvdm.reconstruct.choice import load_method, reconstruct
-from napari_cvdm.reconstruct.command import command_of
+from napari_cvdm.reconstruction.choice import load_method, reconstruct
+from napari_cvdm.reconstruction.command import command_of
 from napari_cvdm.simulate.samples import WIDEFIELD_RANGES
 from napari_cvdm.simulate.widefield import simulate_widefield
 
@@ -38,7 +38,7 @@ FILES = {
 }
 
 
-def run(request) -> Restoration:
+def run(request) -> Reconstruction:
     return drained(reconstruct(request, load_method(request.model)))
 
 
@@ -104,7 +104,7 @@ def lines() -> np.ndarray:
     return emitters
 
 
-def deconvolved(counts: np.ndarray, name: str = "richardson-lucy", **changes) -> Restoration:
+def deconvolved(counts: np.ndarray, name: str = "richardson-lucy", **changes) -> Reconstruction:
     return run(
         widefield_request(
             ImageStack(array=counts, axes="YX"), model=name, **{**FLUORESCENCE, **changes}
@@ -209,7 +209,7 @@ PHASE_WORDS = ["--wavelength-um", "0.55", "--medium-index", "1.33", "--defocus-u
 FLUORESCENCE_WORDS = ["--wavelength-um", "0.52", "--medium-index", "1.518", "--na", "1.4"]
 
 
-def written(folder: Path, name: str) -> tuple[Path, list[str], Restoration]:
+def written(folder: Path, name: str) -> tuple[Path, list[str], Reconstruction]:
     """An image file for a method, its optics in words, and what the method makes of it."""
     phase = BASELINES[name].task == "phase-2shot"
     image = planes((48, 40)) if phase else spots((40, 36))
@@ -240,7 +240,7 @@ def test_the_command_line_leaves_the_contracted_files(
     assert (record["model"]["name"], record["model"]["kind"]) == (name, "baseline")
     assert record["model"]["parameters"] == asdict(BASELINES[name])
     assert ("a single answer: it has no spread" not in capsys.readouterr().err) == has_spread
-    again = read_result_folder(out).restoration
+    again = read_result_folder(out).reconstruction
     assert again.mean.shape == expected.mean.shape
     assert again.upsampling == expected.upsampling
 
@@ -262,7 +262,7 @@ def test_an_opened_result_of_a_baseline_tells_its_command(tmp_path: Path) -> Non
         == 0
     )
     stored = read_result_folder(tmp_path / "out")
-    command = drained(command_of(asdict(stored.restoration.provenance), stored.files))
+    command = drained(command_of(asdict(stored.reconstruction.provenance), stored.files))
     assert "--model us-tie:1e-5" in command
 
 

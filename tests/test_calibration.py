@@ -35,7 +35,7 @@ from napari_cvdm.evaluation.calibration import (
 )
 from napari_cvdm.io import read_image, write_image
 from napari_cvdm.models.checkpoint import load_checkpoint, read_card, write_card
-from napari_cvdm.reconstruct.restore import restore
+from napari_cvdm.reconstruction.reconstruct import reconstruct
 
 FITTED = Calibration(
     factor=2.5,
@@ -154,17 +154,17 @@ def test_an_interval_needs_a_factor():
 def test_the_card_keeps_a_calibration_and_results_carry_it(tiny_widefield_model, tmp_path):
     model = load_checkpoint(tiny_widefield_model)
     request = widefield_request(spots((24, 28)), samples=4)
-    assert drained(restore(request, model)).interval is None
+    assert drained(reconstruct(request, model)).interval is None
     write_card(tmp_path, replace(model.card, calibration=FITTED.values()))
     assert read_card(tmp_path).calibration == FITTED.values()
-    result = drained(restore(request, replace(model, card=read_card(tmp_path))))
+    result = drained(reconstruct(request, replace(model, card=read_card(tmp_path))))
     factor = carried_calibration(FITTED.values(), 4, 3, "sde-2m")["factor"]
     np.testing.assert_allclose(result.interval, factor * result.std, rtol=1e-6)
     claim = pixel_interval(1.0, 0.5, {"model": result.provenance.model})
     assert claim.calibrated and claim.level == 0.9 and claim.high == pytest.approx(1 + 0.5 * factor)
     assert (
         drained(
-            restore(replace(request, steps=2), replace(model, card=read_card(tmp_path)))
+            reconstruct(replace(request, steps=2), replace(model, card=read_card(tmp_path)))
         ).interval
         is None
     )

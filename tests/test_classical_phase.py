@@ -16,11 +16,11 @@ from small_images import OPTICS, phase_request, planes
 from napari_cvdm.baselines import BASELINES
 from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.core.request import ImageStack, RequestError
-from napari_cvdm.core.result import Restoration
+from napari_cvdm.core.result import Reconstruction
 from napari_cvdm.core.result import finished as drained
 from napari_cvdm.physics.tie import axial_difference, solve_us_tie
 from napari_cvdm.physics.wotf import solve_wotf
-from napari_cvdm.reconstruct.choice import load_method, reconstruct
+from napari_cvdm.reconstruction.choice import load_method, reconstruct
 from napari_cvdm.simulate.phase import defocus_pair_of
 
 MICROSCOPE = Microscope(pixel_um=0.2, wavelength_um=0.55, medium_index=1.33)
@@ -28,7 +28,7 @@ WEAK_RAD = 0.02
 PHASE_METHODS = ("us-tie", "wotf")
 
 
-def run(request) -> Restoration:
+def run(request) -> Reconstruction:
     return drained(reconstruct(request, load_method(request.model)))
 
 
@@ -180,7 +180,7 @@ def dome(shape=(96, 88)) -> tuple[np.ndarray, np.ndarray]:
     return np.random.default_rng(0).poisson(20_000 * (1 + contrast)).astype(float), phase
 
 
-def physics_of(planes: np.ndarray, **changes) -> Restoration:
+def physics_of(planes: np.ndarray, **changes) -> Reconstruction:
     image = ImageStack(array=planes, axes="PYX", pixel_um=0.2)
     asked = {"model": "phase-physics", "defocus_um": (-2.0, 2.0), **changes}
     return run(phase_request(image, **asked))

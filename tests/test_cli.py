@@ -16,7 +16,7 @@ import tifffile
 from napari_cvdm.cli import main, options
 from napari_cvdm.cli import restore as restoring
 from napari_cvdm.core.microscope import Microscope
-from napari_cvdm.core.request import ALIGNMENTS, PRECISIONS, SAMPLERS, STEPS, RestoreRequest
+from napari_cvdm.core.request import ALIGNMENTS, PRECISIONS, SAMPLERS, STEPS, ReconstructionRequest
 from napari_cvdm.io import read_image, write_image
 from napari_cvdm.simulate.phase import defocus_pair_of
 
@@ -76,7 +76,7 @@ def spots(tmp_path: Path) -> Path:
     return path
 
 
-def restore(images: Path | list[Path], model: Path, out: Path, *more: str) -> int:
+def reconstruct(images: Path | list[Path], model: Path, out: Path, *more: str) -> int:
     """Run the command and return its exit code."""
     paths = images if isinstance(images, list) else [images]
     return main(
@@ -104,7 +104,7 @@ def test_every_word_of_the_contract_is_an_option() -> None:
 
 def test_options_and_request_have_the_same_names_and_defaults() -> None:
     actions = {action.dest: action for action in command_parsers()["restore"]._actions}
-    requested = {entry.name: entry.default for entry in fields(RestoreRequest)}
+    requested = {entry.name: entry.default for entry in fields(ReconstructionRequest)}
     assert set(requested) <= set(actions)
     assert set(actions) - set(requested) == {
         "help",
@@ -133,7 +133,9 @@ def test_phase_leaves_the_contracted_files(
 ) -> None:
     out = tmp_path / "out"
     assert (
-        restore(stack, tiny_phase_model, out, *OPTICS, "--schedule-points", "3", "--keep-samples")
+        reconstruct(
+            stack, tiny_phase_model, out, *OPTICS, "--schedule-points", "3", "--keep-samples"
+        )
         == 0
     )
     maps = {
@@ -167,7 +169,7 @@ def test_phase_leaves_the_contracted_files(
 def test_maps_and_samples_are_written_only_when_asked(
     spots: Path, tiny_widefield_model: Path, tmp_path: Path
 ) -> None:
-    assert restore(spots, tiny_widefield_model, tmp_path / "out") == 0
+    assert reconstruct(spots, tiny_widefield_model, tmp_path / "out") == 0
     names = ("mean", "std", "variance", "rate", "valid")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         f"{name}.ome.tif" for name in names
@@ -177,14 +179,14 @@ def test_maps_and_samples_are_written_only_when_asked(
 def test_the_check_is_written_where_the_optics_are_known(
     spots: Path, tiny_widefield_model: Path, tmp_path: Path, capsys: Any
 ) -> None:
-    assert restore(spots, tiny_widefield_model, tmp_path / "without") == 0
+    assert reconstruct(spots, tiny_widefield_model, tmp_path / "without") == 0
     said = json.loads((tmp_path / "without" / "provenance.json").read_text(encoding="utf-8"))[
         "forward"
     ]
     assert said["chi2"] is None and "--na" in said["verdict"] and -1 <= said["rsp"] <= 1
     assert f"check: {said['verdict']}" in capsys.readouterr().err
     assert (
-        restore(
+        reconstruct(
             spots, tiny_widefield_model, tmp_path / "with", "--na", "1.4", "--wavelength-um", "0.52"
         )
         == 0
@@ -209,15 +211,15 @@ def test_two_files_are_as_good_as_one_stack(
     files = [tmp_path / "below.npy", tmp_path / "above.npy"]
     for path, plane in zip(files, make_planes(), strict=True):
         np.save(path, plane)
-    assert restore(stack, tiny_phase_model, tmp_path / "one", *OPTICS) == 0
-    assert restore(files, tiny_phase_model, tmp_path / "two", *OPTICS, "--pixel-um", "0.2") == 0
+    assert reconstruct(stack, tiny_phase_model, tmp_path / "one", *OPTICS) == 0
+    assert reconstruct(files, tiny_phase_model, tmp_path / "two", *OPTICS, "--pixel-um", "0.2") == 0
     np.testing.assert_allclose(pixels(tmp_path / "one"), pixels(tmp_path / "two"), atol=1e-5)
 
 
 def test_super_resolution_halves_the_pixel_and_keeps_the_place(
     spots: Path, tiny_widefield_model: Path, tmp_path: Path
 ) -> None:
-    assert restore(spots, tiny_widefield_model, tmp_path / "out") == 0
+    assert reconstruct(spots, tiny_widefield_model, tmp_path / "out") == 0
     mean = read_image(tmp_path / "out" / "mean.ome.tif")
     assert mean.array.shape == (80, 88)
     assert mean.pixel_um == pytest.approx(0.0325)
@@ -236,7 +238,7 @@ def test_a_region_is_a_part_of_the_whole_and_lies_where_it_lay(
     spots: Path, tiny_widefield_model: Path, tmp_path: Path
 ) -> None:
     for folder, more in (("whole", []), ("part", ["--region", "8", "28", "4", "24"])):
-        assert restore(spots, tiny_widefield_model, tmp_path / folder, *more) == 0
+        assert reconstruct(spots, tiny_widefield_model, tmp_path / folder, *more) == 0
     np.testing.assert_allclose(
         pixels(tmp_path / "part"), pixels(tmp_path / "whole")[16:56, 8:48], rtol=1e-5
     )
@@ -252,7 +254,7 @@ def test_the_same_command_leaves_the_same_bytes(
     spots: Path, tiny_widefield_model: Path, tmp_path: Path
 ) -> None:
     for folder, seed in (("a", "9"), ("b", "9"), ("c", "10")):
-        assert restore(spots, tiny_widefield_model, tmp_path / folder, "--seed", seed) == 0
+        assert reconstruct(spots, tiny_widefield_model, tmp_path / folder, "--seed", seed) == 0
     for name in ("mean.ome.tif", "variance.ome.tif", "rate.ome.tif"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     assert pixels(tmp_path / "a").tobytes() != pixels(tmp_path / "c").tobytes()
@@ -264,7 +266,7 @@ def test_provenance_has_every_option_by_its_name(
     blank = tmp_path / "blank.npy"
     np.save(blank, np.full((48, 40), 2000.0))
     out = tmp_path / "out"
-    assert restore(stack, tiny_phase_model, out, *OPTICS, "--background", str(blank)) == 0
+    assert reconstruct(stack, tiny_phase_model, out, *OPTICS, "--background", str(blank)) == 0
     provenance = json.loads((out / "provenance.json").read_text(encoding="utf-8"))
     said = provenance["settings"]
     assert set(said) == set(CONTRACT["restore"].split()) | {
@@ -307,13 +309,13 @@ def test_unnamed_axes_and_movies_are_looped(tiny_widefield_model: Path, tmp_path
     )
     np.save(tmp_path / "stack.npy", movie[:, 0])
     assert (
-        restore(
+        reconstruct(
             tmp_path / "movie.ome.tif", tiny_widefield_model, tmp_path / "one", "--keep-samples"
         )
         == 0
     )
     assert (
-        restore(
+        reconstruct(
             tmp_path / "stack.npy",
             tiny_widefield_model,
             tmp_path / "two",
@@ -335,7 +337,9 @@ def test_unnamed_axes_and_movies_are_looped(tiny_widefield_model: Path, tmp_path
 
 def test_one_plane_in_focus_is_as_good(stack: Path, tiny_phase_model: Path, tmp_path: Path) -> None:
     assert (
-        restore(stack, tiny_phase_model, tmp_path / "out", *OPTICS[:4], "--defocus-um", "0", "2.5")
+        reconstruct(
+            stack, tiny_phase_model, tmp_path / "out", *OPTICS[:4], "--defocus-um", "0", "2.5"
+        )
         == 0
     )
     assert np.isfinite(pixels(tmp_path / "out")).all()
@@ -352,7 +356,7 @@ def test_a_number_may_be_spelt_as_numbers_are(words: tuple[str, str]) -> None:
 def test_doubts_are_said_on_stderr(
     stack: Path, tiny_phase_model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert restore(stack, tiny_phase_model, tmp_path / "out", *OPTICS, "--pixel-um", "1.5") == 0
+    assert reconstruct(stack, tiny_phase_model, tmp_path / "out", *OPTICS, "--pixel-um", "1.5") == 0
     doubts = [
         line
         for line in capfd.readouterr().err.splitlines()
@@ -370,9 +374,12 @@ def test_doubts_are_said_on_stderr(
 def test_an_older_result_is_replaced_when_asked(
     spots: Path, tiny_widefield_model: Path, tmp_path: Path
 ) -> None:
-    assert restore(spots, tiny_widefield_model, tmp_path / "out") == 0
+    assert reconstruct(spots, tiny_widefield_model, tmp_path / "out") == 0
     before = pixels(tmp_path / "out")
-    assert restore(spots, tiny_widefield_model, tmp_path / "out", "--seed", "1", "--overwrite") == 0
+    assert (
+        reconstruct(spots, tiny_widefield_model, tmp_path / "out", "--seed", "1", "--overwrite")
+        == 0
+    )
     assert not np.array_equal(pixels(tmp_path / "out"), before)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "spots.tif"]
 
@@ -396,7 +403,7 @@ def test_real_planes_are_restored(
         "-1",
         "0",
     ]
-    assert restore(files, tiny_phase_model, tmp_path / "out", *optics) == 0
+    assert reconstruct(files, tiny_phase_model, tmp_path / "out", *optics) == 0
     assert pixels(tmp_path / "out").shape == (96, 128)
 
 
@@ -411,7 +418,7 @@ def test_an_interruption_leaves_nothing(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(tifffile.TiffWriter, "write", interrupted)
-    assert restore(spots, tiny_widefield_model, tmp_path / "out") == 130
+    assert reconstruct(spots, tiny_widefield_model, tmp_path / "out") == 130
     assert [path.name for path in tmp_path.iterdir()] == ["spots.tif"]
     assert capfd.readouterr().err == "napari-cvdm: stopped: no result was left behind.\n"
 
@@ -433,7 +440,7 @@ def test_help_is_light() -> None:
 def test_step_and_stage_position_of_the_input_are_kept(
     tiny_widefield_model: Path, tmp_path: Path
 ) -> None:
-    """A restored stack lies where the measured one lay.
+    """A reconstructed stack lies where the measured one lay.
 
     It starts half a fine pixel earlier and has the same step along Z.
     """

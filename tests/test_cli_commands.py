@@ -215,9 +215,9 @@ def test_simulated_planes_can_be_restored(tiny_phase_model: Path, tmp_path: Path
         "none",
     ]
     assert main(["restore", *arguments, *optics]) == 0
-    restored = read_image(tmp_path / "out" / "mean.ome.tif")
-    assert restored.array.shape == truth.array.shape
-    assert restored.pixel_um == pytest.approx(scope["pixel_um"])
+    reconstructed = read_image(tmp_path / "out" / "mean.ome.tif")
+    assert reconstructed.array.shape == truth.array.shape
+    assert reconstructed.pixel_um == pytest.approx(scope["pixel_um"])
 
 
 def test_a_stack_of_unequal_steps_states_no_z_step(tmp_path: Path) -> None:
@@ -359,18 +359,18 @@ def test_a_bar_with_time_left_is_shown_on_a_terminal(
     stderr: io.StringIO, shows: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stderr", stderr)
-    assert with_bar(counted(300), "restoring") == 300
-    assert ("restoring:" in stderr.getvalue() and "<" in stderr.getvalue()) is shows
+    assert with_bar(counted(300), "reconstructing") == 300
+    assert ("reconstructing:" in stderr.getvalue() and "<" in stderr.getvalue()) is shows
 
 
 def test_a_log_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     log = io.StringIO()
     monkeypatch.setattr(sys, "stderr", log)
     monkeypatch.setattr(progress, "LOG_INTERVAL_S", 0.05)
-    with_bar(counted(200), "restoring")
+    with_bar(counted(200), "reconstructing")
     lines = log.getvalue().splitlines()
     assert "\r" not in log.getvalue() and len(lines) > 1
-    assert all(line.startswith("restoring: ") and "counting" in line for line in lines)
+    assert all(line.startswith("reconstructing: ") and "counting" in line for line in lines)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signals there")

@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import tiny_checkpoint
 
-from napari_cvdm.core.request import ImageStack, RestoreRequest, TrainRequest
+from napari_cvdm.core.request import ImageStack, ReconstructionRequest, TrainRequest
 from napari_cvdm.models.checkpoint import load_checkpoint
 from napari_cvdm.models.cvdm import CVDM, CVDMConfig
 from napari_cvdm.models.dfcan import DFCAN, DFCANConfig
@@ -23,7 +23,7 @@ from napari_cvdm.models.fixed_schedule import (
     LinearClock,
 )
 from napari_cvdm.models.unet import UNetConfig
-from napari_cvdm.reconstruct.restore import SINGLE_ANSWER, restore
+from napari_cvdm.reconstruction.reconstruct import SINGLE_ANSWER, reconstruct
 from napari_cvdm.training.loop import train
 
 SMALL = UNetConfig(widths=(4, 8), blocks=(1, 1), level_channels=4)
@@ -122,8 +122,8 @@ def test_they_are_trained_stored_and_used_by_the_same_code(target, schedule, mea
         pixel_um=0.065,
     )
     found, _ = result_of(
-        restore(
-            RestoreRequest(
+        reconstruct(
+            ReconstructionRequest(
                 image=image, model="compared", samples=2, steps=2, device="cpu", schedule_points=2
             ),
             model,

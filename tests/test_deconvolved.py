@@ -13,7 +13,7 @@ from small_images import phase_request, planes, spots, widefield_request
 
 from napari_cvdm.cli import main
 from napari_cvdm.core.microscope import Microscope, OpticsError
-from napari_cvdm.core.request import ImageStack, MeasuredPsf, RequestError, RestoreRequest
+from napari_cvdm.core.request import ImageStack, MeasuredPsf, ReconstructionRequest, RequestError
 from napari_cvdm.core.result import finished
 from napari_cvdm.inversion.richardson_lucy import deconvolve
 from napari_cvdm.io import write_image
@@ -28,8 +28,8 @@ from napari_cvdm.physics.widefield import (
     usual_index,
     widefield_psf,
 )
-from napari_cvdm.reconstruct.command import command_of, request_of
-from napari_cvdm.reconstruct.restore import restore
+from napari_cvdm.reconstruction.command import command_of, request_of
+from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.simulate.widefield import WidefieldRanges, simulate_widefield
 from napari_cvdm.tasks import WidefieldX2
 from napari_cvdm.tasks.deconvolved import (
@@ -250,7 +250,7 @@ def test_a_psf_file_is_used_kept_in_the_provenance_and_named_by_the_command(
     ]
     assert main(["restore", str(image), "--out", str(tmp_path / "out"), *words]) == 0
     stored = read_result_folder(tmp_path / "out")
-    provenance = stored.restoration.provenance
+    provenance = stored.reconstruction.provenance
     assert provenance.estimated["frames"][0]["optics"] == "measured"
     assert provenance.settings["psf"] == str(bead)
     assert f"--psf {bead}" in finished(command_of(asdict(provenance), stored.files))
@@ -282,7 +282,7 @@ def test_a_phase_has_no_use_for_a_psf(tiny_phase_model):
     psf = MeasuredPsf(array=np.eye(9), pixel_um=0.04)
     with pytest.raises(RequestError, match="no use for a measured PSF"):
         finished(
-            restore(phase_request(planes((48, 48)), psf=psf), load_checkpoint(tiny_phase_model))
+            reconstruct(phase_request(planes((48, 48)), psf=psf), load_checkpoint(tiny_phase_model))
         )
 
 
@@ -388,7 +388,7 @@ def test_a_region_is_deconvolved_with_its_surroundings_alone(monkeypatch):
         lambda counts, *others: sizes.append(counts.shape) or of_frame(counts, *others),
     )
     image = ImageStack(array=pair.counts, axes="YX", pixel_um=pair.microscope.pixel_um)
-    asked = RestoreRequest(
+    asked = ReconstructionRequest(
         image=image,
         model="widefield-x2",
         na=pair.microscope.na,

@@ -15,7 +15,7 @@ from paper.experiment import read_experiment, runs_of
 from napari_cvdm.checks.forward_check import LIMIT, verdict
 from napari_cvdm.checks.same_grid_check import SameGridCheckModel
 from napari_cvdm.core.intensity import dark_level
-from napari_cvdm.core.request import ImageStack, RestoreRequest, TrainRequest
+from napari_cvdm.core.request import ImageStack, ReconstructionRequest, TrainRequest
 from napari_cvdm.core.result import ForwardCheck
 from napari_cvdm.core.result import finished as drained
 from napari_cvdm.evaluation.pair_sets import simulated_pairs
@@ -23,7 +23,7 @@ from napari_cvdm.export.one_step import OneStep, OneStepFromCounts
 from napari_cvdm.io import write_image
 from napari_cvdm.models.checkpoint import load_checkpoint
 from napari_cvdm.physics.camera_noise import CameraNoise, photon_transfer
-from napari_cvdm.reconstruct.restore import restore
+from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.simulate.denoising import DenoisingRanges, simulate_noisy
 from napari_cvdm.simulate.described import RANGES
 from napari_cvdm.simulate.structures import mitochondria
@@ -134,8 +134,8 @@ def test_a_checkpoint_restores_onto_the_grid_of_the_image_the_same_whole_and_in_
     model = load_checkpoint(tiny_checkpoint("denoise", tmp_path / "tiny"))
     pair = simulate_noisy(1, DIM, thick)
     image = ImageStack(array=pair.counts, axes="YX", pixel_um=0.065, source="noisy")
-    request = RestoreRequest(image=image, model="", samples=2, steps=3, seed=1, device="cpu")
-    whole, tiled = (drained(restore(replace(request, tile=tile), model)) for tile in (64, 32))
+    request = ReconstructionRequest(image=image, model="", samples=2, steps=3, seed=1, device="cpu")
+    whole, tiled = (drained(reconstruct(replace(request, tile=tile), model)) for tile in (64, 32))
     assert whole.mean.shape == pair.counts.shape
     assert (whole.pixel_um, whole.unit) == (0.065, "counts")
     np.testing.assert_allclose(whole.mean, tiled.mean, rtol=1e-3, atol=1e-2)
@@ -211,7 +211,9 @@ def test_the_recipe_of_the_experiment_comes_back_trains_and_restores(tmp_path):
     )
     image = ImageStack(array=simulate_noisy(7, SMALL).counts, axes="YX", pixel_um=0.065)
     assert drained(
-        restore(RestoreRequest(image=image, model="", samples=1, steps=2, device="cpu"), model)
+        reconstruct(
+            ReconstructionRequest(image=image, model="", samples=1, steps=2, device="cpu"), model
+        )
     ).mean.shape == (48, 48)
 
 

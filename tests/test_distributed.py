@@ -21,7 +21,7 @@ pytest.importorskip(
 
 from conftest import tiny_checkpoint
 from small_images import spots
-from test_by_tiles import drained, ngff_image, stored
+from test_by_blocks import drained, ngff_image, stored
 from yaozarrs import validate_zarr_store
 
 from napari_cvdm.cli import main
@@ -35,7 +35,11 @@ from napari_cvdm.out_of_core.dask import (
     task_spec_of,
 )
 from napari_cvdm.out_of_core.job import TiledFiles
-from napari_cvdm.out_of_core.run import BlockRestorer, TiledRestoration, restore_by_tiles
+from napari_cvdm.out_of_core.run import (
+    BlockReconstructor,
+    TiledReconstruction,
+    reconstruct_by_blocks,
+)
 
 OPTIONS = {"pixel_um": 0.065, "samples": 2, "steps": 2, "device": "cpu"}
 
@@ -55,7 +59,7 @@ def files(tmp_path: Path, tiny_widefield_model: Path) -> TiledFiles:
 
 def test_two_processes_give_the_bytes_of_one(files: TiledFiles, tmp_path: Path) -> None:
     job, model = files.open()
-    drained(restore_by_tiles(job, model))
+    drained(reconstruct_by_blocks(job, model))
     other = tmp_path / "other.ome.zarr"
     words = [
         "--pixel-um",
@@ -144,7 +148,7 @@ def address_in(note: Path, scheduler: subprocess.Popen[bytes]) -> str:
     raise AssertionError("the scheduler did not start")
 
 
-def stopped_at(steps: Generator[Progress, None, TiledRestoration], evaluations: int) -> Progress:
+def stopped_at(steps: Generator[Progress, None, TiledReconstruction], evaluations: int) -> Progress:
     """Go on until that many evaluations are done."""
     for step in steps:
         if step.done >= evaluations and step.stage.startswith("block"):
@@ -157,19 +161,19 @@ def test_a_worker_that_is_killed_costs_no_data_and_without_scheduler_the_job_can
 ) -> None:
     (job, model), other = files.open(), replace(files, out=str(tmp_path / "other.ome.zarr"))
     third = replace(files, out=str(tmp_path / "third.ome.zarr"))
-    drained(restore_by_tiles(job, model))
+    drained(reconstruct_by_blocks(job, model))
     with started_by_hand(tmp_path, workers=2) as (address, (scheduler, first, _)):
-        steps = restore_by_tiles(other.open()[0], model, on_cluster(address, other))
+        steps = reconstruct_by_blocks(other.open()[0], model, on_cluster(address, other))
         stopped_at(steps, 4)
         first.kill()
         assert drained(steps).earlier == 0
         assert stored(Path(files.out)) == stored(Path(other.out))
-        steps = restore_by_tiles(third.open()[0], model, on_cluster(address, third))
+        steps = reconstruct_by_blocks(third.open()[0], model, on_cluster(address, third))
         stopped_at(steps, 4)
         scheduler.kill()
         with pytest.raises(ClusterError, match=r"scheduler went away.*same job again"):
             drained(steps)
-    assert drained(restore_by_tiles(third.open()[0], model)).earlier >= 1
+    assert drained(reconstruct_by_blocks(third.open()[0], model)).earlier >= 1
     assert stored(Path(files.out)) == stored(Path(third.out))
 
 
@@ -182,7 +186,7 @@ def test_a_block_that_cannot_be_read_is_named_and_the_others_are_done(
     )  # reads nothing around a block
     files = replace(files, images=(str(store),), halo=0, model=denoising)
     job, model = files.open()
-    steps = restore_by_tiles(job, model, on_cluster("local:2", files))
+    steps = reconstruct_by_blocks(job, model, on_cluster("local:2", files))
     while not (
         tmp_path / "out.part.ome.zarr" / ".napari-cvdm" / "frames" / "0.npz"
     ).exists():  # the image was read once
@@ -199,17 +203,17 @@ def test_a_block_that_cannot_be_read_is_named_and_the_others_are_done(
     ):
         drained(steps)
     corner.write_bytes(kept)
-    again = drained(restore_by_tiles(job, model))
+    again = drained(reconstruct_by_blocks(job, model))
     assert again.earlier == 8
     validate_zarr_store(files.out)
 
 
 def test_a_worker_checks_version_plan_and_model(files: TiledFiles) -> None:
     job, model = files.open()
-    steps = restore_by_tiles(job, model)
+    steps = reconstruct_by_blocks(job, model)
     stopped_at(steps, 1)
-    restorer = BlockRestorer(job, model, Path(files.out).with_name("out.part.ome.zarr"))
-    spec = task_spec_of(files, restorer)
+    reconstructor = BlockReconstructor(job, model, Path(files.out).with_name("out.part.ome.zarr"))
+    spec = task_spec_of(files, reconstructor)
     run_task(spec, 3)
     for name, words in (
         ("version", "another version"),

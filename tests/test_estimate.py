@@ -13,8 +13,8 @@ from small_images import phase_request, planes, spots, widefield_request
 from napari_cvdm.core.device import peak_memory
 from napari_cvdm.core.result import finished as drained
 from napari_cvdm.models.registry import load_model
-from napari_cvdm.reconstruct import cost as module
-from napari_cvdm.reconstruct.sampling import SAMPLES_TOGETHER
+from napari_cvdm.reconstruction import cost as module
+from napari_cvdm.reconstruction.sampling import SAMPLES_TOGETHER
 
 
 def estimate(request, model):

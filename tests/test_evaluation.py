@@ -29,7 +29,7 @@ from napari_cvdm.evaluation.summary import grouped
 from napari_cvdm.evaluation.two_points import point_field
 from napari_cvdm.io import write_image
 from napari_cvdm.models.checkpoint import load_checkpoint, read_card
-from napari_cvdm.reconstruct.choice import load_method
+from napari_cvdm.reconstruction.choice import load_method
 from napari_cvdm.simulate.phase import PhaseRanges
 from napari_cvdm.simulate.widefield import WidefieldRanges
 from napari_cvdm.training.sources import HELD_OUT_SEED
@@ -360,6 +360,6 @@ def test_errors_of_a_classical_method_have_the_unit_of_a_models(tiny_widefield_m
         for step in reconstruct_pairs(pairs, model, sampling)
         if isinstance(step, ReconstructedPair)
     ]
-    assert first.restoration.provenance.estimated["frames"][0]["intensity_scale"] == pytest.approx(
-        units[0]
-    )
+    assert first.reconstruction.provenance.estimated["frames"][0][
+        "intensity_scale"
+    ] == pytest.approx(units[0])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import tiny_checkpoint
-from packaged_models import PHASE, WIDEFIELD, measured, restored
+from packaged_models import PHASE, WIDEFIELD, measured, reconstructed
 
 from napari_cvdm.cli import main
 from napari_cvdm.cli.options import build_parser
@@ -51,7 +51,7 @@ def case(
 def test_the_sampler_gives_what_restore_gives(case: tuple[Path, PackageSettings, int]) -> None:
     model, settings, planes = case
     image = measured(planes)
-    expected = restored(model, image, settings)
+    expected = reconstructed(model, image, settings)
     mean, std = sampler_of(model, settings)(torch.from_numpy(image)[None])
     np.testing.assert_array_equal(mean[0, 0], expected.mean)
     np.testing.assert_array_equal(std[0, 0], expected.std)
@@ -181,12 +181,12 @@ def test_three_planes_and_the_condenser_reach_the_package(tiny_phase_model: Path
     image = measured(3)
     np.testing.assert_array_equal(
         sampler(torch.from_numpy(image)[None])[0][0, 0],
-        restored(tiny_phase_model, image, settings).mean,
+        reconstructed(tiny_phase_model, image, settings).mean,
     )
     with pytest.raises(
         RequestError, match="the image has 2 planes, but defocus_um has 3 positions"
     ):
-        sampler.restored(measured(2))
+        sampler.reconstructed(measured(2))
     readme = sampler_readme(sampler.card, settings, ())
     assert "Give 3 planes" in readme and "condenser_na: 0.3" in readme
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from packaged_models import PHASE, WIDEFIELD, measured, restored
+from packaged_models import PHASE, WIDEFIELD, measured, reconstructed
 
 from napari_cvdm.cli import main
 from napari_cvdm.export.errors import ExportError
@@ -74,7 +74,7 @@ def test_the_packaged_sampler_gives_what_restore_gives_on_an_image_of_another_si
 ) -> None:
     out, model, settings = exported
     image = measured(2 if settings is PHASE else 1)
-    expected = restored(model, image, settings)
+    expected = reconstructed(model, image, settings)
     outputs = core.predict(model=out / SAMPLER, inputs={"image": image[None]}).members
     for name, values in (("mean", expected.mean), ("std", expected.std)):
         np.testing.assert_allclose(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from napari_cvdm.core.device import DeviceError
-from napari_cvdm.core.request import ImageStack, RestoreRequest
+from napari_cvdm.core.request import ImageStack, ReconstructionRequest
 from napari_cvdm.core.result import Progress
 from napari_cvdm.core.result import finished as drained
 from napari_cvdm.io import ImageFileError, write_image
@@ -18,7 +18,7 @@ from napari_cvdm.live.folder import FolderWatch
 from napari_cvdm.live.follow import LiveFrame, SkippedFrame, follow, newest_index
 from napari_cvdm.live.latest_value import LatestValue
 from napari_cvdm.models.registry import load_model
-from napari_cvdm.reconstruct.restore import restore
+from napari_cvdm.reconstruction.reconstruct import reconstruct
 
 OPTICS = {"wavelength_um": 0.55, "medium_index": 1.33, "defocus_um": (-1.0, 1.0)}
 
@@ -38,7 +38,7 @@ def given(stack):
 
 
 def template(model, **settings):
-    return RestoreRequest(
+    return ReconstructionRequest(
         image=frame(), model=str(model), samples=5, steps=2, device="cpu", tile=64, **settings
     )
 
@@ -125,7 +125,7 @@ def test_a_live_frame_is_what_restoring_it_alone_gives(tiny_widefield_model):
         box.put(given(frame(seed)))
     (live,) = events(box, tiny_widefield_model)
     alone = drained(
-        restore(
+        reconstruct(
             replace(template(tiny_widefield_model), image=frame(3), samples=1),
             load_model(str(tiny_widefield_model)),
         )

@@ -13,7 +13,7 @@ from napari_cvdm.checks.forward_check import forward_model_for
 from napari_cvdm.checks.squirrel import squirrel
 from napari_cvdm.core.intensity import dark_level
 from napari_cvdm.core.microscope import Microscope
-from napari_cvdm.core.request import ImageStack, RestoreRequest
+from napari_cvdm.core.request import ImageStack, ReconstructionRequest
 from napari_cvdm.models.checkpoint import load_checkpoint
 from napari_cvdm.physics.camera_noise import photon_transfer
 from napari_cvdm.simulate.widefield import UPSAMPLING, WidefieldRanges, simulate_widefield
@@ -245,7 +245,7 @@ def test_the_offset_of_the_camera_has_no_say_in_the_noise(tiny_widefield_model):
         (3000.0, np.full(pair.counts.shape, 3000.0)),
     ):
         image = ImageStack(array=pair.counts - pair.camera.offset_counts + offset, axes="YX")
-        request = RestoreRequest(image=image, model="tiny", background=background, **optics)
+        request = ReconstructionRequest(image=image, model="tiny", background=background, **optics)
         pixels = request.image.frame(())
         how = forward_model_for(pixels, WidefieldX2().from_request(pixels, request), request, card)
         above = 0.0 if isinstance(background, str) else dark_level(image.array) - offset

@@ -14,12 +14,12 @@ from hypothesis.extra import numpy as arrays
 from tests.stress.fuzzing.watch import outcome
 
 from napari_cvdm.core.microscope import PIXEL_RANGE_UM, OpticsError
-from napari_cvdm.core.request import ImageStack, RequestError, RestoreRequest
+from napari_cvdm.core.request import ImageStack, ReconstructionRequest, RequestError
 from napari_cvdm.core.result import finished as drained
 from napari_cvdm.io import ImageFileError, read_image, write_image
 from napari_cvdm.io.pixel_size import length_um
 from napari_cvdm.models.checkpoint import load_checkpoint
-from napari_cvdm.reconstruct.restore import restore
+from napari_cvdm.reconstruction.reconstruct import reconstruct
 
 FEW = settings(
     max_examples=20,
@@ -150,10 +150,10 @@ def test_a_request_is_carried_out_or_refused(
     results = []
 
     def attempt() -> None:
-        request = RestoreRequest(
+        request = ReconstructionRequest(
             image=ImageStack(array=array, axes=axes), model="tiny", device="cpu", **given_
         )
-        results.append(drained(restore(request, load_checkpoint(tiny_widefield_model))))
+        results.append(drained(reconstruct(request, load_checkpoint(tiny_widefield_model))))
 
     if outcome(attempt, (RequestError, OpticsError, ImageFileError)) == "read":
         (result,) = results

@@ -22,7 +22,7 @@ from napari_cvdm.core.request import ImageStack
 from napari_cvdm.core.result import ForwardCheck
 from napari_cvdm.core.result import finished as drained
 from napari_cvdm.models.registry import load_model
-from napari_cvdm.reconstruct.restore import restore
+from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.simulate.phase import PhaseRanges
 from napari_cvdm.tasks import PhaseTwoShot, WidefieldX2
 from napari_cvdm.tasks.phase_input import FieldNumbers, inner_frame, network_channels
@@ -33,7 +33,7 @@ OBJECTIVE = {"na": 1.4, "wavelength_um": 0.52, "medium_index": 1.515}
 
 
 def run(request, model, **options):
-    return drained(restore(request, load_model(str(model)), **options))
+    return drained(reconstruct(request, load_model(str(model)), **options))
 
 
 @pytest.mark.parametrize(
@@ -142,14 +142,16 @@ def test_the_deconvolution_is_set_beside_the_interval_of_the_result(
         "floor": 1e-3,
     }
     calibrated = replace(model, card=replace(model.card, calibration=calibration))
-    check = drained(restore(widefield_request(spots((40, 44)), **OBJECTIVE), calibrated)).forward
+    check = drained(
+        reconstruct(widefield_request(spots((40, 44)), **OBJECTIVE), calibrated)
+    ).forward
     assert check.estimate_outside == pytest.approx(outside, abs=0.01)
     assert (
         f"has chi-squared {check.estimate_chi2:.2f}, and lies outside the calibrated interval in "
         f"{outside:.0%}" in check.verdict
     )
     alone = drained(
-        restore(widefield_request(spots((40, 44)), samples=1, **OBJECTIVE), calibrated)
+        reconstruct(widefield_request(spots((40, 44)), samples=1, **OBJECTIVE), calibrated)
     ).forward
     assert (
         alone.estimate_outside is None and "outside" not in alone.verdict

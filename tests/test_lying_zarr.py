@@ -15,7 +15,7 @@ pytest.importorskip("zarr", reason="zarr is not installed: pip install 'napari-c
 
 import zarr
 from small_images import spots
-from test_by_tiles import ngff_image
+from test_by_blocks import ngff_image
 from tests.stress.fuzzing.watch import confined, frugal
 
 from napari_cvdm.io import ImageFileError

@@ -14,7 +14,7 @@ from napari_cvdm.evaluation.noise_scale import mean_score, scores_by_scale, with
 from napari_cvdm.evaluation.pair_sets import PairSelection, pair_set
 from napari_cvdm.evaluation.reconstructed_pair import Sampling
 from napari_cvdm.models.checkpoint import load_checkpoint, read_card, write_card
-from napari_cvdm.reconstruct.restore import restore
+from napari_cvdm.reconstruction.reconstruct import reconstruct
 
 QUICK = ["--samples", "4", "--steps", "2", "--field-px", "32", "--device", "cpu"]
 
@@ -24,11 +24,13 @@ def test_more_noise_means_more_spread_and_a_scale_of_one_changes_nothing(tiny_wi
         load_checkpoint(tiny_widefield_model),
         replace(widefield_request(spots((24, 28)), samples=4), steps=4),
     )
-    plain = drained(restore(request, model))
+    plain = drained(reconstruct(request, model))
     np.testing.assert_array_equal(
-        drained(restore(request, with_noise_scale(model, 1.0))).mean, plain.mean
+        drained(reconstruct(request, with_noise_scale(model, 1.0))).mean, plain.mean
     )
-    less, more = (drained(restore(request, with_noise_scale(model, scale))) for scale in (0.7, 1.4))
+    less, more = (
+        drained(reconstruct(request, with_noise_scale(model, scale))) for scale in (0.7, 1.4)
+    )
     assert less.variance.mean() < plain.variance.mean() < more.variance.mean()
     assert model.network.config.noise_scale == 1  # the model that was given stays what it was
 
@@ -39,7 +41,7 @@ def test_a_solver_that_adds_no_noise_does_not_know_the_scale(tiny_widefield_mode
         replace(widefield_request(spots((24, 28)), samples=2), steps=3, sampler="ode-2m"),
     )
     results = [
-        drained(restore(request, with_noise_scale(model, scale))).mean for scale in (0.7, 1.4)
+        drained(reconstruct(request, with_noise_scale(model, scale))).mean for scale in (0.7, 1.4)
     ]
     np.testing.assert_array_equal(*results)
 
@@ -55,9 +57,9 @@ def test_samples_are_not_added_to_those_of_another_scale(tiny_widefield_model):
         load_checkpoint(tiny_widefield_model),
         widefield_request(spots((24, 28)), samples=2),
     )
-    earlier = drained(restore(request, model))
+    earlier = drained(reconstruct(request, model))
     with pytest.raises(RequestError, match="the model's noise scale changed"):
-        drained(restore(replace(request, samples=3), with_noise_scale(model, 1.2), earlier))
+        drained(reconstruct(replace(request, samples=3), with_noise_scale(model, 1.2), earlier))
 
 
 def test_scores_of_a_set_are_those_of_its_fields(tiny_widefield_model):
@@ -105,7 +107,9 @@ def test_calibrate_keeps_the_scale_of_least_crps_and_results_say_it(
     kept = read_card(out).noise_scale
     assert list(crps) == ["0.6", "1.8"] and f"{kept:g}" == min(crps, key=crps.__getitem__)
     assert read_card(out).calibration["fields"] == 10
-    result = drained(restore(widefield_request(spots((24, 28)), samples=2), load_checkpoint(out)))
+    result = drained(
+        reconstruct(widefield_request(spots((24, 28)), samples=2), load_checkpoint(out))
+    )
     assert result.provenance.model["noise_scale"] == kept
 
 

@@ -32,7 +32,7 @@ def image(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def command(image: Path, tiny_widefield_model: Path) -> Command:
-    """Makes a command that restores into a folder."""
+    """Makes a command that reconstructs into a folder."""
 
     def restore(out: Path, image: Path = image, model: Path = tiny_widefield_model) -> list[str]:
         quick = ["--samples", "1", "--steps", "1", "--device", "cpu", "--pixel-um", "0.065"]

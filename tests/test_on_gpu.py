@@ -14,7 +14,7 @@ from paper.speed import request_of_output
 from napari_cvdm.core.device import to_device
 from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.models.registry import load_model
-from napari_cvdm.reconstruct.sampling import FrameSampler
+from napari_cvdm.reconstruction.sampling import FrameSampler
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="there is no CUDA device here"

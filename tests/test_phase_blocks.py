@@ -9,7 +9,7 @@ from cut_planes import OPTICS as CUT_OPTICS
 from cut_planes import take_planes
 from scipy.ndimage import gaussian_filter
 from small_images import phase_request
-from test_by_tiles import drained, image_in
+from test_by_blocks import drained, image_in
 
 from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.core.request import ImageStack, RequestError
@@ -18,8 +18,8 @@ from napari_cvdm.io import Fingerprint
 from napari_cvdm.models.registry import load_model
 from napari_cvdm.out_of_core.global_statistics import BlockReader, measure_frame_statistics
 from napari_cvdm.out_of_core.job import TiledRequest
-from napari_cvdm.out_of_core.run import restore_by_tiles
-from napari_cvdm.reconstruct.restore import restore
+from napari_cvdm.out_of_core.run import reconstruct_by_blocks
+from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.simulate.phase import defocus_pair_of
 from napari_cvdm.tasks import TASKS, PhaseTwoShot, phase_blocks
 from napari_cvdm.tasks.phase_inversion import NOISE_ORIGIN
@@ -248,9 +248,9 @@ def test_blocks_of_a_phase_field_are_the_whole_field(
 ) -> None:
     """The draws of two samples are opposite, so that the mean has none."""
     request, model = request_of(planes(), samples=2, steps=2), load_model(str(tiny_phase_model))
-    whole = drained(restore(request, model, check=False))
+    whole = drained(reconstruct(request, model, check=False))
     job = TiledRequest(request=request, out=str(tmp_path / "out.ome.zarr"), block=BLOCK, halo=64)
-    drained(restore_by_tiles(job, model))
+    drained(reconstruct_by_blocks(job, model))
     error = image_in(tmp_path / "out.ome.zarr", "mean") - whole.mean
     assert error[32:-32].std() <= 0.1 * whole.mean.std()
     assert np.abs(error[SEAM] - error[SEAM - 1]).mean() <= 0.15 * whole.mean.std()

@@ -13,7 +13,7 @@ from cut_planes import OPTICS, SHAPE, CutPlanes, Optics, take_planes
 from napari_cvdm.checks.forward_check import ForwardCheckAccumulator, forward_model_for
 from napari_cvdm.checks.phase_check import PhaseCheckModel
 from napari_cvdm.checks.plane_order import order_sentence, reverse_positions
-from napari_cvdm.core.request import ImageStack, RestoreRequest
+from napari_cvdm.core.request import ImageStack, ReconstructionRequest
 from napari_cvdm.core.statistics import RunningMoments
 from napari_cvdm.models.checkpoint import load_checkpoint
 from napari_cvdm.simulate import samples
@@ -28,7 +28,7 @@ def card(tiny_phase_model):
     return load_checkpoint(tiny_phase_model).card
 
 
-def imaging(request: RestoreRequest, card) -> PhaseCheckModel:
+def imaging(request: ReconstructionRequest, card) -> PhaseCheckModel:
     """How planes of photons were imaged; their noise is known, so its estimate is not tested."""
     pixels = request.image.frame(())
     prepared = PhaseTwoShot().from_request(pixels, request)
@@ -129,7 +129,7 @@ def test_a_region_is_the_part_of_the_whole(card):
     assert chi2(part, taken.phase[inner]) == pytest.approx(1.0, abs=0.15)
 
 
-def checked(request: RestoreRequest, card, count: int):
+def checked(request: ReconstructionRequest, card, count: int):
     """The check of draws of the posterior and their mean, as of a run."""
     pixels = request.image.frame(())
     prepared = PhaseTwoShot().from_request(pixels, request)
@@ -150,7 +150,9 @@ def test_samples_of_the_physics_explain_the_package_s_own_samples(sample, card):
         "measured_cell": (samples.measured_cell_planes, samples.MEASURED_DEFOCUS_UM),
     }[sample]
     found = checked(
-        RestoreRequest(image=image(), model="tiny", samples=4, steps=2, defocus_um=positions),
+        ReconstructionRequest(
+            image=image(), model="tiny", samples=4, steps=2, defocus_um=positions
+        ),
         card,
         4,
     )

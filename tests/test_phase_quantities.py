@@ -30,7 +30,7 @@ from napari_cvdm.analysis.phase_quantities import (
 )
 from napari_cvdm.analysis.regions import regions_on_grid, suggest_regions
 from napari_cvdm.core.microscope import OpticsError
-from napari_cvdm.core.request import ImageStack, RequestError, RestoreRequest
+from napari_cvdm.core.request import ImageStack, ReconstructionRequest, RequestError
 from napari_cvdm.core.result import finished as drained
 
 WAVELENGTH_UM = 0.55
@@ -356,7 +356,7 @@ def test_every_warning_about_optics_forbids_to_quantify(tiny_phase_model):
     from napari_cvdm.checks.training_range import optics_warnings
     from napari_cvdm.models.checkpoint import read_card
 
-    request = RestoreRequest(
+    request = ReconstructionRequest(
         image=ImageStack(array=np.zeros((1, 1)), axes="YX"),
         model="tiny",
         pixel_um=2.0,

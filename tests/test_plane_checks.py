@@ -12,10 +12,10 @@ from scipy.ndimage import gaussian_filter
 
 from napari_cvdm.checks.plane_warnings import plane_warnings
 from napari_cvdm.checks.training_range import field_text
-from napari_cvdm.core.request import ImageStack, RequestError, RestoreRequest
+from napari_cvdm.core.request import ImageStack, ReconstructionRequest, RequestError
 from napari_cvdm.core.result import finished as drained
 from napari_cvdm.models.checkpoint import load_checkpoint
-from napari_cvdm.reconstruct.restore import restore
+from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.simulate.phase import defocus_pair_of
 from napari_cvdm.tasks import NetworkInput, PhaseTwoShot
 from napari_cvdm.tasks.illumination import divide_illumination
@@ -243,7 +243,7 @@ def test_frames_are_counted_and_those_nobody_looked_at_are_left_out():
 def test_what_was_estimated_is_kept_with_the_result(tiny_phase_model):
     planes = lit(moved(pair(SHAPES[0]), 1.0, -1.0), 0.01, 0.0, 0.0, 0.0, 0.0).astype(np.float32)
     image = ImageStack(array=planes, axes="PYX", pixel_um=0.2)
-    request = RestoreRequest(
+    request = ReconstructionRequest(
         image=image,
         model="tiny",
         samples=1,
@@ -256,7 +256,7 @@ def test_what_was_estimated_is_kept_with_the_result(tiny_phase_model):
     model = load_checkpoint(tiny_phase_model)
     results = {}
     for align in ("auto", "off"):
-        results[align] = drained(restore(replace(request, align=align), model)).provenance
+        results[align] = drained(reconstruct(replace(request, align=align), model)).provenance
     kept = json.loads(json.dumps(results["auto"].estimated["frames"][0]["planes"], allow_nan=False))
     assert kept["corrected"] == ["shift_px", "ramp"]
     assert (
@@ -276,7 +276,7 @@ def test_what_needs_no_registration_is_looked_at_with_align_off_too(flipped: boo
     first, second = DEFOCUS_UM if not flipped else DEFOCUS_UM[::-1]
     image = ImageStack(array=counts, axes="PYX", pixel_um=MICROSCOPE.pixel_um)
     known = {"wavelength_um": MICROSCOPE.wavelength_um, "medium_index": MICROSCOPE.medium_index}
-    request = RestoreRequest(image=image, model="tiny", defocus_um=(first, second), **known)
+    request = ReconstructionRequest(image=image, model="tiny", defocus_um=(first, second), **known)
     said = plane_warnings([PhaseTwoShot().from_request(counts, request).estimated])
     assert any("sign of dz" in warning for warning in said) is flipped
     assert any("are saturated" in warning for warning in said)
@@ -287,7 +287,7 @@ def test_what_needs_no_registration_is_looked_at_with_align_off_too(flipped: boo
 
 def test_another_word_for_align_is_refused():
     with pytest.raises(RequestError, match=r"align is 'on'; allowed are off, auto\."):
-        RestoreRequest(
+        ReconstructionRequest(
             image=ImageStack(array=np.ones((2, 20, 20)), axes="PYX"), model="m", align="on"
         )
 
@@ -322,6 +322,6 @@ def test_a_flipped_sign_is_seen_through_dust_that_a_blank_field_takes_away(align
         "background": blank,
         "align": align,
     }
-    request = RestoreRequest(image=image, model="tiny", defocus_um=DEFOCUS_UM[::-1], **known)
+    request = ReconstructionRequest(image=image, model="tiny", defocus_um=DEFOCUS_UM[::-1], **known)
     said = plane_warnings([PhaseTwoShot().from_request(image.array, request).estimated])
     assert any("sign of dz" in warning for warning in said)

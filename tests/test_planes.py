@@ -13,7 +13,7 @@ from small_images import phase_request
 
 from napari_cvdm.baselines.phase import UsTie, Wotf
 from napari_cvdm.cli import main, options
-from napari_cvdm.cli.by_tiles import job_of
+from napari_cvdm.cli.by_blocks import job_of
 from napari_cvdm.cli.restore import files_of, request_of
 from napari_cvdm.core.microscope import Microscope, OpticsError, check_defocus
 from napari_cvdm.core.plane_positions import (
@@ -24,10 +24,10 @@ from napari_cvdm.core.plane_positions import (
 )
 from napari_cvdm.core.request import (
     ImageStack,
+    ReconstructionRequest,
     RequestError,
-    RestoreRequest,
+    command_words,
     image_roles,
-    restore_command,
 )
 from napari_cvdm.core.result import finished
 from napari_cvdm.io import combine_planes, read_image
@@ -35,8 +35,8 @@ from napari_cvdm.io.dropped import ImageEntry
 from napari_cvdm.io.result_folder import read_result_folder
 from napari_cvdm.live.follow import newest_index
 from napari_cvdm.physics.tie import axial_difference
-from napari_cvdm.reconstruct.choice import card_of_method, load_method, reconstruct
-from napari_cvdm.reconstruct.command import command_of
+from napari_cvdm.reconstruction.choice import card_of_method, load_method, reconstruct
+from napari_cvdm.reconstruction.command import command_of
 from napari_cvdm.simulate.phase import defocus_pair_of
 from napari_cvdm.tasks import TASKS
 from napari_cvdm.widgets.reconstruct.batch import Batch
@@ -80,7 +80,7 @@ def write_planes(folder: Path, planes: np.ndarray) -> list[Path]:
     return paths
 
 
-def parse(*words: object) -> RestoreRequest:
+def parse(*words: object) -> ReconstructionRequest:
     """The request that a command makes."""
     arguments = options.build_parser().parse_args(["restore", *map(str, words)])
     return request_of(arguments, card_of_method(arguments.model))
@@ -102,11 +102,11 @@ def test_positions_are_checked_and_kept_in_their_order() -> None:
 
 def test_every_plane_needs_one_position() -> None:
     image = ImageStack(array=np.ones((3, 20, 20)), axes="PYX", source="cells.tif")
-    assert RestoreRequest(image=image, model="m", defocus_um=THREE).defocus_um == THREE
+    assert ReconstructionRequest(image=image, model="m", defocus_um=THREE).defocus_um == THREE
     with pytest.raises(
         RequestError, match=r"cells\.tif: the image has 3 planes, but defocus_um has 2 positions"
     ):
-        RestoreRequest(image=image, model="m", defocus_um=(-1.0, 1.0))
+        ReconstructionRequest(image=image, model="m", defocus_um=(-1.0, 1.0))
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def test_a_request_of_three_planes_survives_the_command(tmp_path: Path) -> None:
         f"image{number or ''}": str(path) for number, path in zip((0, 2, 3), paths, strict=True)
     }
     image = combine_planes(*map(read_image, paths))
-    before = RestoreRequest(
+    before = ReconstructionRequest(
         image=image,
         model="wotf",
         defocus_um=THREE,
@@ -243,7 +243,7 @@ def test_a_request_of_three_planes_survives_the_command(tmp_path: Path) -> None:
         wavelength_um=0.55,
         medium_index=1.33,
     )
-    words = restore_command(before, files, "out")
+    words = command_words(before, files, "out")
     assert words[2:5] == list(files.values())
     again = parse(*words[2:])
     assert (again.defocus_um, again.condenser_na, again.image.source) == (THREE, 0.25, image.source)
@@ -277,7 +277,7 @@ def test_a_result_of_three_files_tells_them_and_can_be_repeated(tmp_path: Path) 
     assert stored.planes_um is None
     assert tuple(stored.files.values()) == tuple(map(str, paths))
     provenance = {
-        "settings": stored.restoration.provenance.settings,
+        "settings": stored.reconstruction.provenance.settings,
         "inputs": record["pixels_sha256"],
         "warnings": (),
         "model": record["model"],
@@ -311,7 +311,7 @@ def test_a_result_of_the_version_before_is_still_read(tmp_path: Path) -> None:
     stored = read_result_folder(out)
     assert stored.planes_um == (-1.0, 1.0)
     provenance = {
-        "settings": stored.restoration.provenance.settings,
+        "settings": stored.reconstruction.provenance.settings,
         "inputs": record["pixels_sha256"],
         "warnings": (),
         "model": record["model"],
@@ -346,7 +346,7 @@ def test_a_z_step_of_the_file_that_differs_is_said_with_both_numbers(
 def test_a_z_axis_that_is_looped_over_says_nothing_of_the_planes() -> None:
     array = np.random.default_rng(0).random((3, 2, 20, 20))
     image = ImageStack(array=array, axes="ZPYX", place={"z_step_um": 0.3}, taken_for_planes="S")
-    assert not file_warnings(RestoreRequest(image=image, model="m", defocus_um=(-1.0, 1.0)))
+    assert not file_warnings(ReconstructionRequest(image=image, model="m", defocus_um=(-1.0, 1.0)))
 
 
 @pytest.mark.parametrize(
@@ -355,7 +355,7 @@ def test_a_z_axis_that_is_looped_over_says_nothing_of_the_planes() -> None:
 )
 def test_planes_on_one_side_of_focus_are_warned_of(given: tuple[float, ...], warned: bool) -> None:
     image = ImageStack(array=np.ones((len(given), 20, 20)), axes="PYX")
-    said = one_sided_warning(RestoreRequest(image=image, model="m", defocus_um=given))
+    said = one_sided_warning(ReconstructionRequest(image=image, model="m", defocus_um=given))
     assert len(said) == warned
     assert all(
         "all planes lie on one side of focus" in warning

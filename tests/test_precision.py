@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 from small_images import spots, widefield_request
-from test_by_tiles import stored
+from test_by_blocks import stored
 
 from napari_cvdm.cli import main
 from napari_cvdm.core.device import multiplies_bf16
 from napari_cvdm.core.request import Precision
-from napari_cvdm.core.result import Restoration, finished
+from napari_cvdm.core.result import Reconstruction, finished
 from napari_cvdm.io import ImageFileError
 from napari_cvdm.live.follow import LiveFrame, follow
 from napari_cvdm.live.latest_value import LatestValue
@@ -25,11 +25,10 @@ from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.models.registry import load_model
 from napari_cvdm.out_of_core.dask import opened, task_spec_of
 from napari_cvdm.out_of_core.job import TiledFiles
-from napari_cvdm.out_of_core.run import BlockRestorer, restore_by_tiles
-from napari_cvdm.reconstruct import precision
-from napari_cvdm.reconstruct.choice import load_method, reconstruct
-from napari_cvdm.reconstruct.cost import estimate
-from napari_cvdm.reconstruct.restore import restore
+from napari_cvdm.out_of_core.run import BlockReconstructor, reconstruct_by_blocks
+from napari_cvdm.reconstruction import precision
+from napari_cvdm.reconstruction.choice import load_method, reconstruct
+from napari_cvdm.reconstruction.cost import estimate
 
 OPTIONS = {"pixel_um": 0.065, "samples": 2, "steps": 2, "device": "cpu", "precision": "auto"}
 
@@ -46,11 +45,11 @@ def faster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> P
     return request.param
 
 
-def restored(
-    model: Checkpoint, asked: Precision, earlier: Restoration | None = None, samples: int = 2
-) -> Restoration:
+def reconstructed(
+    model: Checkpoint, asked: Precision, earlier: Reconstruction | None = None, samples: int = 2
+) -> Reconstruction:
     return finished(
-        restore(
+        reconstruct(
             widefield_request(spots((48, 64)), precision=asked, samples=samples, steps=2),
             model,
             earlier,
@@ -61,9 +60,9 @@ def restored(
 def test_auto_gives_the_bytes_of_the_faster_precision_and_names_it(
     model: Checkpoint, faster: Precision
 ) -> None:
-    found, again = restored(model, "auto"), restored(model, "auto")
+    found, again = reconstructed(model, "auto"), reconstructed(model, "auto")
     assert found.provenance.settings["precision"] == faster
-    assert np.array_equal(found.mean, restored(model, faster).mean)
+    assert np.array_equal(found.mean, reconstructed(model, faster).mean)
     assert np.array_equal(found.mean, again.mean)
 
 
@@ -71,9 +70,9 @@ def test_auto_gives_the_bytes_of_the_faster_precision_and_names_it(
 def test_samples_are_added_in_the_precision_of_the_first(
     model: Checkpoint, faster: Precision, begun: Precision
 ) -> None:
-    continued = restored(model, "auto", earlier=restored(model, begun), samples=4)
+    continued = reconstructed(model, "auto", earlier=reconstructed(model, begun), samples=4)
     assert continued.provenance.settings["precision"] == begun
-    assert np.array_equal(continued.mean, restored(model, begun, samples=4).mean), (
+    assert np.array_equal(continued.mean, reconstructed(model, begun, samples=4).mean), (
         f"though {faster} is faster"
     )
 
@@ -81,12 +80,12 @@ def test_samples_are_added_in_the_precision_of_the_first(
 def test_auto_goes_on_in_fp32_with_a_result_that_does_not_say(
     model: Checkpoint, faster: Precision
 ) -> None:
-    part = restored(model, "fp32")
+    part = reconstructed(model, "fp32")
     settings = {
         name: value for name, value in part.provenance.settings.items() if name != "precision"
     }
     older = replace(part, provenance=replace(part.provenance, settings=settings))
-    continued = restored(model, "auto", earlier=older, samples=3)
+    continued = reconstructed(model, "auto", earlier=older, samples=3)
     assert continued.provenance.settings["precision"] == "fp32", f"though {faster} is faster"
 
 
@@ -106,7 +105,7 @@ def files(tmp_path: Path, tiny_widefield_model: Path) -> TiledFiles:
 def begun_in(files: TiledFiles, begun: Precision, evaluations: int = 6, **choices: object) -> None:
     """A machine that is faster in `begun` plans the job, does some of it, and is gone."""
     job, model = files.open()
-    steps = restore_by_tiles(
+    steps = reconstruct_by_blocks(
         replace(job, request=replace(job.request, precision=begun, **choices)), model
     )
     while next(steps).done < evaluations:
@@ -122,13 +121,13 @@ def test_a_job_goes_on_as_it_was_planned_here_and_on_a_worker(
     named = replace(
         job, out=str(tmp_path / "named.ome.zarr"), request=replace(job.request, precision=begun)
     )
-    finished(restore_by_tiles(named, model))
+    finished(reconstruct_by_blocks(named, model))
     begun_in(files, begun)
     worker, _ = opened(
-        task_spec_of(files, BlockRestorer(job, model, tmp_path / "auto.part.ome.zarr"))
+        task_spec_of(files, BlockReconstructor(job, model, tmp_path / "auto.part.ome.zarr"))
     )
     assert worker.job.request.precision == begun
-    assert finished(restore_by_tiles(job, model)).earlier > 0
+    assert finished(reconstruct_by_blocks(job, model)).earlier > 0
     assert stored(Path(job.out)) == stored(Path(named.out)), f"though {faster} is faster"
 
 
@@ -136,8 +135,8 @@ def test_another_job_that_is_replaced_does_not_choose(files: TiledFiles, faster:
     begun_in(files, "fp32" if faster == "bf16" else "bf16", seed=5)
     job, model = files.open()
     with pytest.raises(ImageFileError, match="settings differ"):
-        finished(restore_by_tiles(job, model))
-    result = finished(restore_by_tiles(replace(job, overwrite=True), model))
+        finished(reconstruct_by_blocks(job, model))
+    result = finished(reconstruct_by_blocks(replace(job, overwrite=True), model))
     assert result.earlier == 0
     assert (
         json.loads((result.path / "provenance.json").read_text())["plan"]["settings"]["precision"]
@@ -156,8 +155,8 @@ def test_a_damaged_plan_is_named_and_may_be_replaced(
     (tmp_path / "auto.part.ome.zarr" / ".napari-cvdm" / "plan.json").write_text(plan)
     job, model = files.open()
     with pytest.raises(ImageFileError, match=r"--overwrite"):
-        finished(restore_by_tiles(job, model))
-    assert finished(restore_by_tiles(replace(job, overwrite=True), model)).earlier == 0
+        finished(reconstruct_by_blocks(job, model))
+    assert finished(reconstruct_by_blocks(replace(job, overwrite=True), model)).earlier == 0
 
 
 def test_the_command_line_writes_what_auto_came_to(
@@ -201,7 +200,7 @@ def test_a_cost_is_estimated_in_the_precision_that_will_be_used(
 ) -> None:
     used: list[str] = []
     monkeypatch.setattr(
-        "napari_cvdm.reconstruct.cost._one_tile",
+        "napari_cvdm.reconstruction.cost._one_tile",
         lambda *given: used.append(given[-1]) or _no_time(),
     )
     finished(estimate(widefield_request(spots((48, 64)), precision="auto"), model))
@@ -221,7 +220,7 @@ def test_a_live_image_uses_the_precision_of_the_machine(
     frames = follow(source, widefield_request(spots((8, 8)), precision="auto", steps=1), model)
     frame = next(event for event in frames if isinstance(event, LiveFrame))
     frames.close()
-    assert frame.restoration.provenance.settings["precision"] == faster
+    assert frame.reconstruction.provenance.settings["precision"] == faster
 
 
 @pytest.mark.usefixtures("faster")

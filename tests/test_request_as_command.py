@@ -18,8 +18,8 @@ from napari_cvdm.core.request import (
     PRECISIONS,
     SAMPLERS,
     ImageStack,
-    RestoreRequest,
-    restore_command,
+    ReconstructionRequest,
+    command_words,
 )
 from napari_cvdm.models.registry import load_model
 
@@ -75,12 +75,12 @@ optional = {
 def test_a_request_as_a_command_is_the_same_request(
     chosen: dict[str, Any], spots: Path, tiny_widefield_model: Path
 ) -> None:
-    request = RestoreRequest(
+    request = ReconstructionRequest(
         image=ImageStack(array=np.ones((40, 44)), axes="YX"),
         model=str(tiny_widefield_model),
         **chosen,
     )
-    words = restore_command(request, {"image": str(spots)}, "out")
+    words = command_words(request, {"image": str(spots)}, "out")
     again = restoring.request_of(
         options.build_parser().parse_args(words[1:]), load_model(str(tiny_widefield_model)).card
     )

@@ -1,4 +1,4 @@
-"""A result folder gives back its restoration, or an error that says what is wrong."""
+"""A result folder gives back its reconstruction, or an error that says what is wrong."""
 
 import json
 from dataclasses import asdict, fields, replace
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from napari_cvdm.cli.results import write_images, write_provenance
-from napari_cvdm.core.result import ClockCurve, ForwardCheck, Provenance, Restoration
+from napari_cvdm.core.result import ClockCurve, ForwardCheck, Provenance, Reconstruction
 from napari_cvdm.io import ImageFileError
 from napari_cvdm.io.result_folder import (
     NO_CLOCK,
@@ -22,9 +22,9 @@ CLOCK = ClockCurve(times=(0.5, 1.0), values=(0.4, 1.0), speeds=(1.25, 2.0))
 PLACE = {"y_um": 12.0, "x_um": -3.5, "z_step_um": 0.3}
 
 
-def restoration(
+def reconstruction(
     shape: tuple[int, ...], axes: str, *, upsampling: int = 1, points: int = 0, samples: int = 0
-) -> Restoration:
+) -> Reconstruction:
     rng = np.random.default_rng(len(shape))
 
     def draw(*size: int) -> np.ndarray:
@@ -44,7 +44,7 @@ def restoration(
         timings_s={"total": 1.0},
         warnings=("far from training",),
     )
-    return Restoration(
+    return Reconstruction(
         mean=draw(*shape),
         variance=draw(*shape),
         rate=draw(*shape),
@@ -63,7 +63,7 @@ def restoration(
     )
 
 
-def written(folder: Path, result: Restoration, place: dict[str, float] = PLACE) -> Path:
+def written(folder: Path, result: Reconstruction, place: dict[str, float] = PLACE) -> Path:
     """The folder, filled as the command line fills it."""
     write_images(folder, result, place)
     write_provenance(
@@ -86,7 +86,7 @@ def changed_record(folder: Path, **changes: Any) -> None:
 
 @pytest.mark.parametrize(("axes", "shape"), [("TYX", (3, 3, 4)), ("TPYX", (3, 2, 3, 4))])
 def test_the_check_comes_back(tmp_path: Path, axes: str, shape: tuple[int, ...]) -> None:
-    result, rng = restoration((3, 6, 8), "TYX", upsampling=2), np.random.default_rng(0)
+    result, rng = reconstruction((3, 6, 8), "TYX", upsampling=2), np.random.default_rng(0)
     residual, local = (rng.normal(size=size).astype(np.float32) for size in (shape, (3, 3, 4)))
     frames = np.array([1.0, 2.0, np.nan])
     numbers = {
@@ -111,7 +111,7 @@ def test_the_check_comes_back(tmp_path: Path, axes: str, shape: tuple[int, ...])
         (tmp_path / name).mkdir()
         found = read_result_folder(
             written(tmp_path / name, replace(result, forward=given))
-        ).restoration.forward
+        ).reconstruction.forward
         assert (found is None) == (given is None)
         if given is not None and found is not None:
             assert found.numbers() == given.numbers()
@@ -122,7 +122,7 @@ def test_the_check_comes_back(tmp_path: Path, axes: str, shape: tuple[int, ...])
 @pytest.fixture
 def whole(tmp_path: Path) -> Path:
     """A whole result folder."""
-    return written(tmp_path, restoration((6, 8), "YX", points=2, samples=3))
+    return written(tmp_path, reconstruction((6, 8), "YX", points=2, samples=3))
 
 
 @pytest.mark.parametrize(
@@ -141,9 +141,9 @@ def whole(tmp_path: Path) -> Path:
 def test_what_was_written_is_read(
     tmp_path: Path, shape: tuple[int, ...], axes: str, points: int, samples: int
 ) -> None:
-    result = restoration(shape, axes, upsampling=2, points=points, samples=samples)
-    read = read_result_folder(written(tmp_path, result)).restoration
-    for entry in fields(Restoration):
+    result = reconstruction(shape, axes, upsampling=2, points=points, samples=samples)
+    read = read_result_folder(written(tmp_path, result)).reconstruction
+    for entry in fields(Reconstruction):
         if entry.name == "provenance":
             continue
         before, after = getattr(result, entry.name), getattr(read, entry.name)
@@ -156,8 +156,8 @@ def test_what_was_written_is_read(
 
 def test_the_provenance_is_what_was_written_and_more(whole: Path) -> None:
     before, after = (
-        asdict(restoration((6, 8), "YX").provenance),
-        asdict(read_result_folder(whole).restoration.provenance),
+        asdict(reconstruction((6, 8), "YX").provenance),
+        asdict(read_result_folder(whole).reconstruction.provenance),
     )
     for name in ("inputs", "model", "estimated", "warnings"):
         assert after[name] == before[name], name
@@ -169,7 +169,7 @@ def test_the_provenance_is_what_was_written_and_more(whole: Path) -> None:
 @pytest.mark.parametrize("upsampling", [1, 2])
 def test_the_place_is_that_of_the_measured_image(tmp_path: Path, upsampling: int) -> None:
     stored = read_result_folder(
-        written(tmp_path, restoration((2, 6, 8), "ZYX", upsampling=upsampling))
+        written(tmp_path, reconstruction((2, 6, 8), "ZYX", upsampling=upsampling))
     )
     assert stored.place == pytest.approx(PLACE)
     assert stored.source == "cell.tif"
@@ -180,7 +180,7 @@ def test_a_folder_from_before_the_clock_opens_without_one(whole: Path) -> None:
     changed_record(whole, output={name: value for name, value in output.items() if name != "clock"})
     stored = read_result_folder(whole)
     assert isinstance(stored, StoredResult)
-    assert stored.restoration.clock == NO_CLOCK
+    assert stored.reconstruction.clock == NO_CLOCK
 
 
 def test_other_folders_are_not_ours(tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_a_missing_file_is_named(whole: Path, name: str) -> None:
 def test_a_file_of_another_result_is_told(
     whole: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    other = written(tmp_path_factory.mktemp("other"), restoration((7, 8), "YX"))
+    other = written(tmp_path_factory.mktemp("other"), reconstruction((7, 8), "YX"))
     (whole / "rate.ome.tif").write_bytes((other / "rate.ome.tif").read_bytes())
     with pytest.raises(ImageFileError, match="from another result"):
         read_result_folder(whole)

@@ -10,22 +10,22 @@ import numpy as np
 import pytest
 from small_images import OPTICS, phase_request, planes, spots, widefield_request
 
-from napari_cvdm.core.request import ImageStack, RequestError, RestoreRequest
+from napari_cvdm.core.request import ImageStack, ReconstructionRequest, RequestError
 from napari_cvdm.core.result import Stop
 from napari_cvdm.core.result import finished as drained
 from napari_cvdm.io import ImageFileError, combine_planes
 from napari_cvdm.models.registry import load_model
-from napari_cvdm.reconstruct.command import command_of
-from napari_cvdm.reconstruct.restore import restore
+from napari_cvdm.reconstruction.command import command_of
+from napari_cvdm.reconstruction.reconstruct import reconstruct
 
 
 def run(request, model, earlier=None):
-    return drained(restore(request, load_model(str(model)), earlier))
+    return drained(reconstruct(request, load_model(str(model)), earlier))
 
 
 def stopped(request, model, after, earlier=None):
     """Stop and keep once so many evaluations are done."""
-    steps = restore(request, load_model(str(model)), earlier)
+    steps = reconstruct(request, load_model(str(model)), earlier)
     try:
         while next(steps).done < after:
             pass
@@ -55,7 +55,7 @@ def test_samples_added_later_give_the_bytes_of_one_run(tiny_phase_model, keep_sa
 def test_adding_samples_draws_only_those_that_are_missing(tiny_widefield_model):
     request = widefield_request(spots((40, 36)), samples=2)
     part = run(request, tiny_widefield_model)
-    steps = restore(replace(request, samples=5), load_model(str(tiny_widefield_model)), part)
+    steps = reconstruct(replace(request, samples=5), load_model(str(tiny_widefield_model)), part)
     done = [
         step.done for step in steps if step.view is not None
     ]  # preparing the frame shows nothing
@@ -134,7 +134,7 @@ def test_frames_with_fewer_samples_than_others_catch_up_first(tiny_widefield_mod
 
 def test_every_view_is_what_the_result_will_hold(tiny_widefield_model):
     request = widefield_request(spots((2, 40, 36), axes="TYX"))
-    steps, views = restore(request, load_model(str(tiny_widefield_model))), {}
+    steps, views = reconstruct(request, load_model(str(tiny_widefield_model))), {}
     while True:
         try:
             progress = next(steps)
@@ -154,7 +154,7 @@ def test_every_view_is_what_the_result_will_hold(tiny_widefield_model):
 
 def test_looking_changes_nothing(tiny_phase_model):
     request = phase_request(planes((48, 48)))
-    steps = restore(request, load_model(str(tiny_phase_model)))
+    steps = reconstruct(request, load_model(str(tiny_phase_model)))
     while True:
         try:
             progress = next(steps)
@@ -261,7 +261,7 @@ def test_lazy_planes_are_combined_without_reading_them(tiny_phase_model):
     assert both.lazy
     assert both.axes == "TPYX"
     result = run(
-        RestoreRequest(image=both, model="tiny", samples=1, steps=1, device="cpu", **OPTICS),
+        ReconstructionRequest(image=both, model="tiny", samples=1, steps=1, device="cpu", **OPTICS),
         tiny_phase_model,
     )
     alone = run(phase_request(planes((48, 48)), samples=1, steps=1), tiny_phase_model)

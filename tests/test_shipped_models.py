@@ -5,11 +5,11 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from napari_cvdm.core.request import RestoreRequest
+from napari_cvdm.core.request import ReconstructionRequest
 from napari_cvdm.core.result import finished as drained
 from napari_cvdm.core.statistics import carried_calibration
 from napari_cvdm.models.registry import load_model, shipped_models
-from napari_cvdm.reconstruct.restore import restore
+from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.simulate.phase import defocus_pair_of
 from napari_cvdm.simulate.samples import (
     CELL_DEFOCUS_UM,
@@ -25,11 +25,12 @@ from napari_cvdm.simulate.samples import (
 INNER = (slice(CELL_MARGIN_PX, -CELL_MARGIN_PX),) * 2
 
 
-def restored(image, model, **settings):
-    """Drain a restoration by a shipped model."""
+def reconstructed(image, model, **settings):
+    """Drain a reconstruction by a shipped model."""
     return drained(
-        restore(
-            RestoreRequest(image=image, model=model, device="cpu", **settings), load_model(model)
+        reconstruct(
+            ReconstructionRequest(image=image, model=model, device="cpu", **settings),
+            load_model(model),
         )
     )
 
@@ -55,7 +56,9 @@ def test_tiles_do_not_choose_the_pixels_of_the_phase(tile):
     """The network that ships sees farther than a tiny one: its halo is what is tested."""
     image = cell_planes()
     settings = {"samples": 1, "steps": 2, "defocus_um": (-2.5, 2.5)}
-    whole, tiled = (restored(image, "phase-2shot", tile=side, **settings) for side in (1024, tile))
+    whole, tiled = (
+        reconstructed(image, "phase-2shot", tile=side, **settings) for side in (1024, tile)
+    )
     assert np.abs(whole.mean - tiled.mean).max() <= 1e-5 * np.ptp(whole.mean)
     assert np.abs(whole.rate - tiled.rate).max() <= 1e-5 * np.ptp(whole.rate)
 
@@ -63,14 +66,14 @@ def test_tiles_do_not_choose_the_pixels_of_the_phase(tile):
 def test_tiles_do_not_choose_the_pixels_of_the_fluorescence():
     image = reticulum()
     whole, tiled = (
-        restored(image, "widefield-x2", samples=1, steps=2, tile=side) for side in (1024, 100)
+        reconstructed(image, "widefield-x2", samples=1, steps=2, tile=side) for side in (1024, 100)
     )
     assert np.abs(whole.mean - tiled.mean).max() <= 1e-5 * np.ptp(whole.mean)
 
 
 def test_one_plane_in_focus_is_enough():
     results = [
-        restored(planes_at(pair), "phase-2shot", samples=2, defocus_um=pair)
+        reconstructed(planes_at(pair), "phase-2shot", samples=2, defocus_um=pair)
         for pair in ((-1.0, 1.0), (0.0, 2.0))
     ]
     errors = [rmse(result.mean, cell_phase()) for result in results]
@@ -82,7 +85,7 @@ def test_one_plane_in_focus_is_enough():
 
 
 def test_a_phase_of_bright_planes_explains_them_up_to_the_noise():
-    result = restored(cell_planes(), "phase-2shot", samples=4, defocus_um=CELL_DEFOCUS_UM)
+    result = reconstructed(cell_planes(), "phase-2shot", samples=4, defocus_um=CELL_DEFOCUS_UM)
     assert 0.8 < result.forward.chi2 < 1.2
     assert result.provenance.light == "green"
 
@@ -92,13 +95,13 @@ def test_planes_in_the_other_order_and_with_the_other_sign_give_the_same_phase()
     image = planes_at((-2.5, 2.5))
     turned = replace(image, array=image.array[::-1].copy())
     settings = {"samples": 1, "steps": 2}
-    first = restored(image, "phase-2shot", defocus_um=(-2.5, 2.5), **settings)
-    second = restored(turned, "phase-2shot", defocus_um=(2.5, -2.5), **settings)
+    first = reconstructed(image, "phase-2shot", defocus_um=(-2.5, 2.5), **settings)
+    second = reconstructed(turned, "phase-2shot", defocus_um=(2.5, -2.5), **settings)
     np.testing.assert_array_equal(first.mean, second.mean)
 
 
 def test_the_mean_is_nearer_to_the_truth_than_a_sample_and_than_the_image():
-    result = restored(reticulum(), "widefield-x2", samples=4, keep_samples=True)
+    result = reconstructed(reticulum(), "widefield-x2", samples=4, keep_samples=True)
     truth = reticulum_pair().truth
     cubic = np.kron(reticulum().array - np.percentile(reticulum().array, 1), np.ones((2, 2)))
     assert rmse(result.mean, truth) < rmse(result.samples[0], truth) < rmse(cubic, truth)
@@ -107,7 +110,7 @@ def test_the_mean_is_nearer_to_the_truth_than_a_sample_and_than_the_image():
 def test_twice_the_light_gives_twice_the_counts():
     image = reticulum()
     once, twice = (
-        restored(
+        reconstructed(
             replace(image, array=image.array * factor), "widefield-x2", samples=1, steps=2
         ).mean
         for factor in (1.0, 2.0)
@@ -119,7 +122,7 @@ def test_twice_the_light_gives_twice_the_counts():
 def test_a_run_with_the_defaults_has_a_calibrated_interval(name: str):
     card, asked = (
         load_model(name).card,
-        {entry.name: entry.default for entry in fields(RestoreRequest)},
+        {entry.name: entry.default for entry in fields(ReconstructionRequest)},
     )
     carried = carried_calibration(
         card.calibration, asked["samples"], asked["steps"], asked["sampler"]

@@ -10,28 +10,28 @@ import pytest
 import torch
 from conftest import tiny_checkpoint
 from small_images import spots, widefield_request
-from test_by_tiles import WHOLE_HALO, drained, image_in
+from test_by_blocks import WHOLE_HALO, drained, image_in
 
 from napari_cvdm.models import tiled
 from napari_cvdm.models.registry import load_model
 from napari_cvdm.out_of_core.job import TiledRequest
-from napari_cvdm.out_of_core.run import restore_by_tiles
-from napari_cvdm.reconstruct.restore import restore
+from napari_cvdm.out_of_core.run import reconstruct_by_blocks
+from napari_cvdm.reconstruction.reconstruct import reconstruct
 
 LIMITED = """
 import resource, sys
 import numpy as np
 import torch
 from napari_cvdm.models.registry import load_model
-from napari_cvdm.core.request import ImageStack, RestoreRequest
-from napari_cvdm.reconstruct.restore import restore
+from napari_cvdm.core.request import ImageStack, ReconstructionRequest
+from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.core.result import finished as drained
 
 def finished(size, tile):
     image = ImageStack(array=np.random.default_rng(0).poisson(100, \
 (size, size)).astype(np.uint16), axes="YX", pixel_um=0.065)
-    return drained(restore(RestoreRequest(image=image, model="tiny", samples=1, steps=1, \
-device="cpu", tile=tile), load_model(sys.argv[1])))
+    return drained(reconstruct(ReconstructionRequest(image=image, model="tiny", samples=1, \
+steps=1, device="cpu", tile=tile), load_model(sys.argv[1])))
 
 torch.set_num_threads(1)
 free = finished(512, 32)  # loads every library, and shows how much the whole canvas needs
@@ -83,10 +83,12 @@ def test_a_planted_shortage_of_the_device_halves_the_tile_of_a_block(
 
     monkeypatch.setattr(tiled, "map_tiles", small_device)
     made = drained(
-        restore_by_tiles(TiledRequest(request=request, out=out, block=512, halo=WHOLE_HALO), model)
+        reconstruct_by_blocks(
+            TiledRequest(request=request, out=out, block=512, halo=WHOLE_HALO), model
+        )
     )
     monkeypatch.setattr(tiled, "map_tiles", really)
-    whole = drained(restore(request, model))
+    whole = drained(reconstruct(request, model))
     assert any("tiles of 75 px were used in place of 512" in warning for warning in made.warnings)
     assert np.abs(image_in(Path(out), "mean") - whole.mean).max() <= 1e-5 * np.ptp(whole.mean)
 
@@ -97,7 +99,7 @@ def test_nothing_is_kept_after_a_run_nor_after_an_error(
     model, request = load_model(str(tiny_widefield_model)), widefield_request(spots((150, 213)))
     before = alive()
     drained(
-        restore_by_tiles(
+        reconstruct_by_blocks(
             TiledRequest(request=request, out=str(tmp_path / "out.ome.zarr"), block=128), model
         )
     )
@@ -109,7 +111,7 @@ def test_nothing_is_kept_after_a_run_nor_after_an_error(
     monkeypatch.setattr(tiled, "map_tiles", no_memory)
     with pytest.raises(torch.OutOfMemoryError):
         drained(
-            restore_by_tiles(
+            reconstruct_by_blocks(
                 TiledRequest(request=request, out=str(tmp_path / "other.ome.zarr"), block=128),
                 model,
             )

@@ -33,14 +33,14 @@ from paper.same_pixels import speed_rows
 from paper.speed import PARTS, overhead, request_of_output, small_tables
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from napari_cvdm.core.request import ImageStack, RequestError, RestoreRequest
-from napari_cvdm.core.result import Restoration
+from napari_cvdm.core.request import ImageStack, ReconstructionRequest, RequestError
+from napari_cvdm.core.result import Reconstruction
 from napari_cvdm.diffusion.prediction import PREDICTIONS
 from napari_cvdm.models import cvdm
 from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.models.registry import load_model
 from napari_cvdm.models.tiled import network_on
-from napari_cvdm.reconstruct import sampling as frame
+from napari_cvdm.reconstruction import sampling as frame
 
 
 @pytest.fixture(scope="module")
@@ -136,17 +136,17 @@ def test_samples_are_added_to_a_result_from_before_precision_was_a_choice(
 def drained(
     sampler: str,
     model: Path | Checkpoint,
-    earlier: Restoration | None = None,
+    earlier: Reconstruction | None = None,
     samples: int = 6,
     steps: int = 3,
     **choices: object,
-) -> Restoration:
-    """A restoration of six samples, the first alone, then four, then one."""
+) -> Reconstruction:
+    """A reconstruction of six samples, the first alone, then four, then one."""
     rng = np.random.default_rng(3)
     image = ImageStack(array=1 + 0.05 * rng.standard_normal((2, 37, 50)), axes="PYX", pixel_um=0.2)
     optics = {"wavelength_um": 0.55, "medium_index": 1.33, "defocus_um": (-1.0, 1.0)}
     loaded = model if isinstance(model, Checkpoint) else load_model(str(model))
-    request = RestoreRequest(
+    request = ReconstructionRequest(
         image=image,
         model=loaded.card.name,
         samples=samples,

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from napari_cvdm.core.request import ImageStack, RequestError, RestoreRequest, TrainRequest
+from napari_cvdm.core.request import ImageStack, ReconstructionRequest, RequestError, TrainRequest
 from napari_cvdm.models.checkpoint import load_checkpoint
 from napari_cvdm.models.cvdm import CVDM, LARGEST_LOG_STD
-from napari_cvdm.reconstruct.restore import restore
+from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.simulate.phase import PhaseRanges, simulate_phase
 from napari_cvdm.simulate.widefield import WidefieldRanges
 from napari_cvdm.training.loop import train
@@ -341,8 +341,8 @@ def test_the_published_choices_train_and_sample(tmp_path):
         "defocus_um": pair.defocus_um,
     }
     steps = list(
-        restore(
-            RestoreRequest(
+        reconstruct(
+            ReconstructionRequest(
                 image=image,
                 model="paper",
                 samples=1,

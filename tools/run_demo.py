@@ -1,6 +1,6 @@
 """From a fresh clone to pictures.
 
-Install napari-cvdm into .venv and restore the sample images with the models it ships.
+Install napari-cvdm into .venv and reconstruct the sample images with the models it ships.
 
 Usage: python3 tools/run_demo.py [FOLDER]
        the pictures and TIFFs are left in FOLDER (demo, or demo-2 and so on where that exists)

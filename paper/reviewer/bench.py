@@ -1,4 +1,4 @@
-"""A model under test: restores scenes, and keeps its result of the unchanged one."""
+"""A model under test: reconstructs scenes, and keeps its result of the unchanged one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,8 +7,8 @@ from functools import cached_property
 import numpy as np
 from matplotlib.figure import Figure
 
-from napari_cvdm.core.request import STEPS, ImageStack, RestoreRequest
-from napari_cvdm.core.result import Restoration
+from napari_cvdm.core.request import STEPS, ImageStack, ReconstructionRequest
+from napari_cvdm.core.result import Reconstruction
 from napari_cvdm.models.checkpoint import Checkpoint
 from paper.measure import Row, finish
 from paper.reviewer.scene import Scene, phase_scene, widefield_scene
@@ -43,7 +43,7 @@ class Case:
 
     name: str
     scene: Scene = field(repr=False)
-    result: Restoration = field(repr=False)
+    result: Reconstruction = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -95,10 +95,10 @@ class Bench:
 
     @cached_property
     def untouched(self) -> Case:
-        """The same, restored once."""
+        """The same, reconstructed once."""
         return self.case(UNTOUCHED, self.scene)
 
-    def restored(self, scene: Scene, seed: int = 0) -> Restoration:
+    def reconstructed(self, scene: Scene, seed: int = 0) -> Reconstruction:
         """The posterior of one scene."""
         image = ImageStack(
             array=np.ascontiguousarray(scene.array),
@@ -107,7 +107,7 @@ class Bench:
         )
         told = dict(scene.told)
         return finish(
-            RestoreRequest(
+            ReconstructionRequest(
                 image=image,
                 model=self.model.card.name,
                 samples=self.plan.samples,
@@ -119,5 +119,5 @@ class Bench:
         )
 
     def case(self, name: str, scene: Scene) -> Case:
-        """A scene, restored."""
-        return Case(name=name, scene=scene, result=self.restored(scene))
+        """A scene, reconstructed."""
+        return Case(name=name, scene=scene, result=self.reconstructed(scene))

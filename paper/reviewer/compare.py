@@ -11,7 +11,7 @@ from paper.reviewer.scene import Scene
 def compared(
     bench: Bench, title: str, scenes: Mapping[str, Scene], untouched: Case | None = None
 ) -> Finding:
-    """Restore every scene and set it beside the untouched image.
+    """Reconstruct every scene and set it beside the untouched image.
 
     Parameters
     ----------

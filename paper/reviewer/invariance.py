@@ -61,7 +61,7 @@ TURNS = {
 def rotation(bench: Bench) -> Finding:
     """A turned image must give the turned result."""
     scene = bench.scene
-    chance = inner(bench.restored(scene, seed=1).mean, bench) - inner(
+    chance = inner(bench.reconstructed(scene, seed=1).mean, bench) - inner(
         bench.untouched.result.mean, bench
     )
     cases, rows = [bench.untouched], []
@@ -93,7 +93,7 @@ def translation(bench: Bench) -> Finding:
     side = bench.side + max(CUTS_PX)
     whole = phase_scene(side) if bench.is_phase else widefield_scene(side)
     first = bench.case("cut at 0 px", part(whole, 0, bench.side))
-    chance = inner(bench.restored(first.scene, seed=1).mean - first.result.mean, bench)
+    chance = inner(bench.reconstructed(first.scene, seed=1).mean - first.result.mean, bench)
     cases, rows = [first], []
     for start in CUTS_PX:
         case = bench.case(f"cut at {start} px", part(whole, start, bench.side))

@@ -60,7 +60,7 @@ class Scene:
     truth : ndarray of shape (uY, uX)
         Of the structure in focus [counts of a camera pixel], or phase [rad].
     told : mapping
-        Optics by the names of `RestoreRequest`, whether true or not.
+        Optics by the names of `ReconstructionRequest`, whether true or not.
     threshold : float
         What stands more than this above empty surroundings counts as structure, in the unit of
         `truth`.

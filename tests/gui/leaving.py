@@ -9,7 +9,7 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication
 
 from napari_cvdm.widgets.live.live_widget import LiveWidget
-from napari_cvdm.widgets.reconstruct.restore_widget import RestoreWidget
+from napari_cvdm.widgets.reconstruct.reconstruct_widget import ReconstructWidget
 from napari_cvdm.widgets.train.pair_source import MICROSCOPE
 from napari_cvdm.widgets.train.train_widget import TrainWidget
 
@@ -23,7 +23,7 @@ def main(moment: str, loop: str, model: str) -> None:
         scale=(0.065, 0.065),
         units=("um", "um"),
     )
-    dock = {"following": LiveWidget, "training": TrainWidget}.get(moment, RestoreWidget)(viewer)
+    dock = {"following": LiveWidget, "training": TrainWidget}.get(moment, ReconstructWidget)(viewer)
     viewer.window.add_dock_widget(dock)
     dock.form.model.set_value(model)
     if "steps" in dock.form.counts:
@@ -33,13 +33,13 @@ def main(moment: str, loop: str, model: str) -> None:
     print(f"left while {moment}")
 
 
-def running(dock: RestoreWidget) -> Callable[[], bool]:
+def running(dock: ReconstructWidget) -> Callable[[], bool]:
     """A run."""
     dock.start()
     return lambda: dock.panel.bar.value() > 2
 
 
-def measuring(dock: RestoreWidget) -> Callable[[], bool]:
+def measuring(dock: ReconstructWidget) -> Callable[[], bool]:
     """The measurement of what a run will cost."""
     return lambda: dock.cost._measuring
 

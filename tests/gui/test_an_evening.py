@@ -21,7 +21,7 @@ from napari_cvdm.cli import main
 from napari_cvdm.core.result import finished as drained
 from napari_cvdm.io import read_image
 from napari_cvdm.models.registry import load_model
-from napari_cvdm.reconstruct.restore import restore
+from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.widgets.layers.layer_data import plugin_metadata
 
 MANIFEST = Path(napari_cvdm.__file__).with_name("napari.yaml")
@@ -71,7 +71,7 @@ class Evening:
     def expected(self, **changes: Any) -> Any:
         """What the core makes of the dock's request."""
         return drained(
-            restore(
+            reconstruct(
                 replace(self.dock.form.value(), **changes), load_model(self.dock.form.model.value())
             )
         )

@@ -22,7 +22,7 @@ from napari_cvdm.training.recipe import read_recipe
 from napari_cvdm.training.state import load_state
 from napari_cvdm.widgets.common.worker import Job
 from napari_cvdm.widgets.layers.layer_data import plugin_metadata
-from napari_cvdm.widgets.reconstruct.restore_widget import RestoreWidget
+from napari_cvdm.widgets.reconstruct.reconstruct_widget import ReconstructWidget
 
 PATIENCE_MS = 30_000
 
@@ -89,7 +89,7 @@ def dock(make_napari_viewer, evaluations, tiny_widefield_model, qtbot):
         scale=(0.065, 0.065),
         units=("um", "um"),
     )
-    dock = RestoreWidget(viewer)
+    dock = ReconstructWidget(viewer)
     viewer.window.add_dock_widget(dock, name="Reconstruct")
     dock.form.model.set_value(str(tiny_widefield_model))
     for name, count in {"samples": 2, "steps": 100}.items():

@@ -28,13 +28,13 @@ from paper.measure import print_rows
 from tests.stress.fuzzing.model_specimens import RECIPE, tiny_model
 
 from napari_cvdm.cli import main as command
-from napari_cvdm.core.request import ImageStack, RestoreRequest, TrainRequest
+from napari_cvdm.core.request import ImageStack, ReconstructionRequest, TrainRequest
 from napari_cvdm.core.result import Stop, finished
 from napari_cvdm.io import combine_planes, read_image, write_image
 from napari_cvdm.io.result_folder import PROVENANCE, read_result_folder
 from napari_cvdm.models.bundle import add_model, write_bundle
 from napari_cvdm.models.checkpoint import CARD, load_checkpoint
-from napari_cvdm.reconstruct.restore import restore
+from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.training.loop import train
 
 SHAPES = ((96, 96), (97, 120), (2, 96, 101), (128, 96))
@@ -58,8 +58,8 @@ class Lap:
             pixel_um=0.1,
         )
 
-    def _widefield(self) -> RestoreRequest:
-        return RestoreRequest(
+    def _widefield(self) -> ReconstructionRequest:
+        return ReconstructionRequest(
             image=self._image(SHAPES[self.number % len(SHAPES)]),
             model="tiny",
             **QUICK,
@@ -69,7 +69,7 @@ class Lap:
 
     def widefield(self) -> None:
         """A fluorescence image, another shape in each lap."""
-        finished(restore(self._widefield(), load_checkpoint(self.models["widefield-x2"])))
+        finished(reconstruct(self._widefield(), load_checkpoint(self.models["widefield-x2"])))
 
     def phase(self) -> None:
         """A pair of planes."""
@@ -77,8 +77,8 @@ class Lap:
             ImageStack(array=self._rng.poisson(900, (2, 96, 110)).astype(np.float32), axes="ZYX")
         )
         finished(
-            restore(
-                RestoreRequest(image=image, model="tiny", **QUICK, **OPTICS),
+            reconstruct(
+                ReconstructionRequest(image=image, model="tiny", **QUICK, **OPTICS),
                 load_checkpoint(self.models["phase-2shot"]),
             )
         )
@@ -86,10 +86,10 @@ class Lap:
     def cancelled(self) -> None:
         """Stopped in the middle, and stopped with what was finished kept."""
         model = load_checkpoint(self.models["widefield-x2"])
-        with closing(restore(self._widefield(), model)) as steps:
+        with closing(reconstruct(self._widefield(), model)) as steps:
             for _ in islice(steps, 3):
                 pass
-        steps = restore(self._widefield(), model)
+        steps = reconstruct(self._widefield(), model)
         with suppress(StopIteration):
             next(steps)
             while True:
@@ -105,7 +105,7 @@ class Lap:
         nowhere = self.folder / "nowhere"
         wrong: tuple[Callable[[], object], ...] = (
             lambda: read_image(bad),
-            lambda: RestoreRequest(image=self._image((96, 96)), model="tiny", pixel_um=65.0),
+            lambda: ReconstructionRequest(image=self._image((96, 96)), model="tiny", pixel_um=65.0),
             lambda: load_checkpoint(nowhere),
             lambda: command(["restore", str(bad), "--model", str(nowhere), "--out", str(nowhere)]),
         )

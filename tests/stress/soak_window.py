@@ -19,7 +19,7 @@ from tests.stress.soak import FEWEST_LAPS, QUICK, laps
 
 from napari_cvdm.widgets.inspect.inspect_widget import InspectWidget
 from napari_cvdm.widgets.layers.layer_data import LayerData
-from napari_cvdm.widgets.reconstruct.restore_widget import RestoreWidget
+from napari_cvdm.widgets.reconstruct.reconstruct_widget import ReconstructWidget
 from napari_cvdm.widgets.train.train_widget import TrainWidget
 
 PATIENCE_S = 600.0  # the machine may be busy with other things
@@ -43,9 +43,9 @@ def wait(until: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-def open_dock(viewer: napari.Viewer, model: Path) -> RestoreWidget:
+def open_dock(viewer: napari.Viewer, model: Path) -> ReconstructWidget:
     """The Reconstruct dock with a tiny model."""
-    dock = RestoreWidget(viewer)
+    dock = ReconstructWidget(viewer)
     viewer.window.add_dock_widget(dock, name="Reconstruct")
     dock.form.model.set_value(str(model))
     for name in ("samples", "steps", "tile"):
@@ -55,7 +55,7 @@ def open_dock(viewer: napari.Viewer, model: Path) -> RestoreWidget:
     return dock
 
 
-def settled(dock: RestoreWidget) -> bool:
+def settled(dock: ReconstructWidget) -> bool:
     """Whether nothing is under way."""
     return not (dock.panel.busy or dock.cost.waiting)
 
@@ -73,7 +73,7 @@ def delete_now() -> None:
     QApplication.processEvents()
 
 
-def reconstruct(viewer: napari.Viewer, model: Path, number: int) -> RestoreWidget:
+def reconstruct(viewer: napari.Viewer, model: Path, number: int) -> ReconstructWidget:
     """A layer, and what a run makes of it."""
     image = np.random.default_rng(number).poisson(100.0, (96, 96)).astype(np.uint16)
     viewer.add_image(image, name="cell", scale=(0.1, 0.1), units=("um", "um"))

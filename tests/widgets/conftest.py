@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 import tifffile
-from inspected_result import add_samples, restoration, roles, settle
+from inspected_result import add_samples, reconstruction, roles, settle
 from live_frames import FRAMES, PATIENCE_MS
 from qtpy.QtCore import QTimer
 
@@ -76,9 +76,9 @@ def set_up(dock, viewer, model):
 @pytest.fixture
 def open_dock(viewer):
     """Open the dock with a model chosen."""
-    from napari_cvdm.widgets.reconstruct.restore_widget import RestoreWidget
+    from napari_cvdm.widgets.reconstruct.reconstruct_widget import ReconstructWidget
 
-    return lambda model: set_up(RestoreWidget(viewer), viewer, model)
+    return lambda model: set_up(ReconstructWidget(viewer), viewer, model)
 
 
 @pytest.fixture
@@ -173,7 +173,7 @@ def show(viewer):
         source = viewer.add_image(
             np.zeros(size), name="cell", scale=scale, units=units, axis_labels=labels
         )
-        result = restoration(shape, axes)
+        result = reconstruction(shape, axes)
         show_layers(
             viewer,
             [

@@ -15,11 +15,11 @@ pytest.importorskip(
     "distributed", reason="dask.distributed is not installed: pip install 'napari-cvdm[cluster]'"
 )
 
-from test_by_tiles import drained, image_in, stored
+from test_by_blocks import drained, image_in, stored
 
 from napari_cvdm.out_of_core import dask as cluster
 from napari_cvdm.out_of_core.job import TiledFiles
-from napari_cvdm.out_of_core.run import restore_by_tiles
+from napari_cvdm.out_of_core.run import reconstruct_by_blocks
 from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, is_measurement
 from napari_cvdm.widgets.reconstruct.block_form import IN_BLOCKS, PROCESSES, SCHEDULER
 
@@ -75,7 +75,7 @@ def of_command_line(dock, layer, out):
         options=options,
         block=64,
     )
-    drained(restore_by_tiles(*files.open()))
+    drained(reconstruct_by_blocks(*files.open()))
     return stored(out)
 
 
@@ -236,5 +236,5 @@ def test_a_background_layer_travels_to_processes_by_its_file(viewer, large, dock
         block=64,
         background=str(dark),
     )
-    drained(restore_by_tiles(*files.open()))
+    drained(reconstruct_by_blocks(*files.open()))
     assert stored(tmp_path / "slide-tiny-widefield-x2.ome.zarr") == stored(other)

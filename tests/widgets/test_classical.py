@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from napari_cvdm.core.request import RestoreRequest
+from napari_cvdm.core.request import ReconstructionRequest
 from napari_cvdm.core.result import Progress
 from napari_cvdm.core.result import finished as drained
-from napari_cvdm.reconstruct.choice import load_method, reconstruct
+from napari_cvdm.reconstruction.choice import load_method, reconstruct
 from napari_cvdm.widgets.inspect.inspect_widget import InspectWidget
 from napari_cvdm.widgets.layers.layer_data import plugin_metadata, read_layer, to_layer_data
 from napari_cvdm.widgets.layers.placement import Placement
@@ -94,7 +94,7 @@ def test_a_comparison_can_be_cancelled(viewer, widefield, finished, monkeypatch,
             yield Progress(stage="waiting", done=done, total=10**9)
             done += 1
 
-    monkeypatch.setattr("napari_cvdm.reconstruct.choice.reconstruct_classically", endless)
+    monkeypatch.setattr("napari_cvdm.reconstruction.choice.reconstruct_classically", endless)
     before = [layer.name for layer in viewer.layers]
     fill(widefield, OIL)
     widefield.results.compare.click()
@@ -108,7 +108,7 @@ def test_a_whole_result_of_a_baseline_can_be_shown_and_inspected(viewer, measure
     layer = viewer.add_image(**measured)
     result = drained(
         reconstruct(
-            RestoreRequest(image=read_layer(layer), model="richardson-lucy:2", **OIL),
+            ReconstructionRequest(image=read_layer(layer), model="richardson-lucy:2", **OIL),
             load_method("richardson-lucy:2"),
         )
     )

@@ -4,7 +4,7 @@ import gc
 from functools import partial
 
 import numpy as np
-from inspected_result import point_at, restoration, settle
+from inspected_result import point_at, reconstruction, settle
 from qtpy.QtCore import QThread
 
 from napari_cvdm.core.result import Progress
@@ -44,7 +44,7 @@ def test_closing_the_viewer_with_a_pending_job_is_survived(make_napari_viewer, q
     monkeypatch.setattr("napari_cvdm.widgets.inspect.agreement_tab.correlate_maps", slow)
     viewer = make_napari_viewer()
     source = viewer.add_image(np.zeros((12, 10)), name="cell")
-    show_layers(viewer, to_layer_data(restoration(), Placement.of(source)))
+    show_layers(viewer, to_layer_data(reconstruction(), Placement.of(source)))
     dock = InspectWidget(viewer)
     viewer.window.add_dock_widget(dock)
     qtbot.waitUntil(lambda: dock.agreement.work.busy, timeout=10_000)

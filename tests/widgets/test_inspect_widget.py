@@ -8,7 +8,7 @@ from pathlib import Path
 import dask.array as da
 import numpy as np
 import pytest
-from inspected_result import CLOCK, drawn, point_at, restoration, settle
+from inspected_result import CLOCK, drawn, point_at, reconstruction, settle
 
 import napari_cvdm
 from napari_cvdm.widgets.inspect.inspect_widget import InspectWidget
@@ -261,7 +261,7 @@ def test_the_dock_goes_through_two_results(viewer, show, inspect, qtbot):
         units=("um", "um"),
         axis_labels=("y", "x"),
     )
-    show_layers(viewer, to_layer_data(restoration((20, 16)), Placement.of(other)))
+    show_layers(viewer, to_layer_data(reconstruction((20, 16)), Placement.of(other)))
     dock = inspect()
     assert dock.group.currentText() == "yeast by tiny"
     assert dock.pixel.row.maximum() == 19

@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
 )
 
 DOCKS = {
-    "Reconstruct": "reconstruct.restore_widget:RestoreWidget",
+    "Reconstruct": "reconstruct.reconstruct_widget:ReconstructWidget",
     "Live": "live.live_widget:LiveWidget",
     "Inspect": "inspect.inspect_widget:InspectWidget",
     "Dry mass": "dry_mass.dry_mass_widget:DryMassWidget",

@@ -5,7 +5,7 @@ from dataclasses import replace
 import dask.array as da
 import numpy as np
 import pytest
-from made_results import PROVENANCE, ROLES, restoration
+from made_results import PROVENANCE, ROLES, reconstruction
 from napari.components import ViewerModel
 from napari.layers import Image, Layer
 
@@ -25,7 +25,7 @@ from napari_cvdm.widgets.layers.shown_layers import show_layers
 
 
 def results(source, **changes):
-    data = to_layer_data(restoration(**changes), Placement.of(source))
+    data = to_layer_data(reconstruction(**changes), Placement.of(source))
     return {
         layer.metadata[METADATA_KEY]["role"]: layer
         for layer in (Layer.create(*one) for one in data)
@@ -98,7 +98,7 @@ def test_a_lazy_layer_is_left_where_it_is():
 
 def test_samples_have_an_axis_of_their_own():
     source = Image(np.zeros((6, 8)), scale=(0.1, 0.1), units=("um", "um"), axis_labels=("y", "x"))
-    kept = replace(restoration((6, 8), "YX"), samples=np.zeros((5, 6, 8), np.float32))
+    kept = replace(reconstruction((6, 8), "YX"), samples=np.zeros((5, 6, 8), np.float32))
     layers = {
         data[1]["metadata"][METADATA_KEY]["role"]: Layer.create(*data)
         for data in to_layer_data(kept, Placement.of(source))
@@ -113,7 +113,9 @@ def test_a_region_lies_where_it_was_taken(factor):
     whole = results(source, shape=(60 * factor, 80 * factor), axes="YX", upsampling=factor)[
         "reconstruction"
     ]
-    part = replace(restoration((20 * factor, 30 * factor), "YX", factor), region=(10, 30, 40, 70))
+    part = replace(
+        reconstruction((20 * factor, 30 * factor), "YX", factor), region=(10, 30, 40, 70)
+    )
     layer = Layer.create(*to_layer_data(part, Placement.of(source))[-1])
     for pixel in ((0, 0), (7, 11)):
         there = (pixel[0] + 10 * factor, pixel[1] + 40 * factor)
@@ -125,7 +127,7 @@ def test_a_region_lies_where_it_was_taken(factor):
 def test_the_spread_is_shown_one_way_or_the_other():
     source = Placement.of(Image(np.zeros((6, 8))))
     layers = {
-        name: Layer.create(*to_layer_data(restoration((6, 8), "YX"), source, name)[-3])
+        name: Layer.create(*to_layer_data(reconstruction((6, 8), "YX"), source, name)[-3])
         for name in STATISTICS
     }
     np.testing.assert_allclose(
@@ -258,10 +260,10 @@ def test_a_rerun_replaces_its_own_results_only():
     viewer = ViewerModel()
     source = viewer.add_image(np.zeros((6, 8)), name="cell")
     impostor = viewer.add_image(np.zeros((6, 8)), name="beta of cell")
-    show_layers(viewer, to_layer_data(restoration((6, 8), "YX"), Placement.of(source)))
+    show_layers(viewer, to_layer_data(reconstruction((6, 8), "YX"), Placement.of(source)))
     viewer.layers["uncertainty of cell"].visible = True
     count = len(viewer.layers)
-    again = restoration((6, 8), "YX", seed=1)
+    again = reconstruction((6, 8), "YX", seed=1)
     show_layers(viewer, to_layer_data(again, Placement.of(source)))
     assert len(viewer.layers) == count
     assert impostor in viewer.layers
@@ -273,9 +275,9 @@ def test_a_rerun_replaces_its_own_results_only():
 def test_a_result_that_cannot_be_shown_leaves_the_earlier_one_whole():
     viewer = ViewerModel()
     source = viewer.add_image(np.zeros((6, 8)), name="cell")
-    show_layers(viewer, to_layer_data(restoration((6, 8), "YX"), Placement.of(source)))
+    show_layers(viewer, to_layer_data(reconstruction((6, 8), "YX"), Placement.of(source)))
     before = list(viewer.layers)
-    broken = to_layer_data(restoration((6, 8), "YX", seed=1), Placement.of(source))
+    broken = to_layer_data(reconstruction((6, 8), "YX", seed=1), Placement.of(source))
     broken[-1] = (broken[-1][0], {**broken[-1][1], "scale": (1, 2, 3, 4)}, "image")
     with pytest.raises(ValueError, match=r".+"):
         show_layers(viewer, broken)

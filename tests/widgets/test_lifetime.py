@@ -14,7 +14,7 @@ from napari_cvdm.widgets.common.worker import Job
 from napari_cvdm.widgets.dry_mass.dry_mass_widget import DryMassWidget
 from napari_cvdm.widgets.inspect.inspect_widget import InspectWidget
 from napari_cvdm.widgets.live.live_widget import LiveWidget
-from napari_cvdm.widgets.reconstruct.restore_widget import RestoreWidget
+from napari_cvdm.widgets.reconstruct.reconstruct_widget import ReconstructWidget
 from napari_cvdm.widgets.train.train_widget import TrainWidget
 
 
@@ -104,7 +104,7 @@ def test_docks_that_were_opened_and_closed_leave_no_listener(viewer):
         return [len(emitter.callbacks) for emitter in emitters]
 
     before = listeners()
-    for kind in (RestoreWidget, InspectWidget, TrainWidget, DryMassWidget, LiveWidget):
+    for kind in (ReconstructWidget, InspectWidget, TrainWidget, DryMassWidget, LiveWidget):
         dock = kind(viewer)
         assert sum(listeners()) > sum(before)
         destroy(dock)

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from live_frames import FRAMES, PATIENCE_MS, alone, frame, shown
 
-from napari_cvdm.core.request import RestoreRequest
+from napari_cvdm.core.request import ReconstructionRequest
 from napari_cvdm.core.result import finished as drained
 from napari_cvdm.live import follow as live
 from napari_cvdm.models.registry import load_model
-from napari_cvdm.reconstruct.restore import restore
+from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, is_measurement
 from napari_cvdm.widgets.live.live_feed import LayerFeed
 from napari_cvdm.widgets.live.live_widget import LiveWidget
@@ -62,7 +62,8 @@ def test_the_last_frame_that_was_written_is_the_one_that_is_shown(
     assert viewer.layers.units is not None
     assert not is_measurement(result)
     assert (
-        result.metadata[METADATA_KEY]["provenance"]["inputs"] == last.restoration.provenance.inputs
+        result.metadata[METADATA_KEY]["provenance"]["inputs"]
+        == last.reconstruction.provenance.inputs
     )
     assert result.metadata[METADATA_KEY]["source"] == place.name == "cell"
 
@@ -90,7 +91,7 @@ def test_writing_a_frame_never_reconstructs_in_the_window(
 
     def watched(*args, **named):
         threads.append(threading.current_thread())
-        return (yield from restore(*args, **named))
+        return (yield from reconstruct(*args, **named))
 
     monkeypatch.setattr(live, "restore", watched)
     layer = viewer.add_image(**measured)
@@ -111,7 +112,7 @@ def test_a_writer_in_a_hung_following_is_not_kept_waiting(
 
     def stuck(*args, **named):
         free.wait(60)
-        return (yield from restore(*args, **named))
+        return (yield from reconstruct(*args, **named))
 
     monkeypatch.setattr(live, "restore", stuck)
     layer = viewer.add_image(**measured)
@@ -245,7 +246,7 @@ def test_the_full_posterior_of_the_shown_frame(
     dock.start()
     qtbot.waitUntil(lambda: dock.panel.run.isEnabled(), timeout=PATIENCE_MS)
     dock.panel.run.click()
-    request = RestoreRequest(image=dock._last[0].image, **dock.form.settings())
+    request = ReconstructionRequest(image=dock._last[0].image, **dock.form.settings())
     layer.data = frame(9)
     qtbot.waitUntil(lambda: not dock.panel.busy, timeout=PATIENCE_MS)
     assert dock.following
@@ -259,7 +260,7 @@ def test_the_full_posterior_of_the_shown_frame(
     )
     assert (
         viewer.layers["reconstruction of cell"].data.tobytes()
-        == drained(restore(request, load_model(request.model))).mean.tobytes()
+        == drained(reconstruct(request, load_model(request.model))).mean.tobytes()
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 from napari._app_model import get_app_model
 
 import napari_cvdm
-from napari_cvdm.widgets.reconstruct.restore_widget import RestoreWidget
+from napari_cvdm.widgets.reconstruct.reconstruct_widget import ReconstructWidget
 
 MANIFEST = Path(napari_cvdm.__file__).with_name("napari.yaml")
 SUBMENU = "napari-cvdm/reconstruct"
@@ -51,7 +51,7 @@ def test_the_dock_opens_from_the_menu_on_an_opened_sample(
     viewer = make_napari_viewer()
     viewer.open_sample(plugin, "two_planes")
     _, dock = viewer.window.add_plugin_dock_widget(plugin, "Reconstruct")
-    assert isinstance(dock, RestoreWidget)
+    assert isinstance(dock, ReconstructWidget)
     dock.form.model.set_value(str(tiny_phase_model))
     assert dock.form.missing() == ()
     assert dock.panel.run.isEnabled()
@@ -163,6 +163,8 @@ def test_the_menu_entry_opens_one_dock_with_the_selected_image(plugin, make_napa
         viewer.layers.selection = {wanted}
         entry(viewer).trigger()
         (dock,) = (
-            dock for dock in viewer.window.dock_widgets.values() if isinstance(dock, RestoreWidget)
+            dock
+            for dock in viewer.window.dock_widgets.values()
+            if isinstance(dock, ReconstructWidget)
         )
         assert dock.form.image.value() is wanted

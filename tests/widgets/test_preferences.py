@@ -11,7 +11,7 @@ import npe2
 import pytest
 
 import napari_cvdm
-from napari_cvdm.core.request import RestoreRequest
+from napari_cvdm.core.request import ReconstructionRequest
 from napari_cvdm.widgets.common.preferences import PLUGIN, PREFERENCES, defaults, preferred
 
 MANIFEST = Path(napari_cvdm.__file__).with_name("napari.yaml")
@@ -52,9 +52,11 @@ def test_the_manifest_allows_what_a_request_allows(name, bounds):
     assert (entry.minimum, entry.maximum) == bounds
     image = ImageStack(array=np.zeros((2, 2)), axes="YX")
     for value, step in zip(bounds, (-1, 1), strict=True):
-        assert getattr(RestoreRequest(image=image, model="m", **{name: value}), name) == value
+        assert (
+            getattr(ReconstructionRequest(image=image, model="m", **{name: value}), name) == value
+        )
         with pytest.raises(RequestError):
-            RestoreRequest(image=image, model="m", **{name: value + step})
+            ReconstructionRequest(image=image, model="m", **{name: value + step})
 
 
 @pytest.mark.usefixtures("stored")
@@ -113,7 +115,7 @@ def test_an_unknown_preference_is_an_error():
 def test_a_new_dock_starts_with_what_is_preferred(
     stored, make_napari_viewer, tiny_phase_model, tmp_path
 ):
-    from napari_cvdm.widgets.common.restore_form import RestoreForm
+    from napari_cvdm.widgets.common.reconstruct_form import ReconstructForm
 
     (tmp_path / "no model").mkdir()
     (tmp_path / "mine").symlink_to(tiny_phase_model)
@@ -123,7 +125,7 @@ def test_a_new_dock_starts_with_what_is_preferred(
         "auto",
         str(tmp_path),
     )
-    form = RestoreForm(make_napari_viewer(show=False))
+    form = ReconstructForm(make_napari_viewer(show=False))
     settings = form.settings()
     set_up = {"samples": 5, "steps": 7, "tile": 128, "device": "cpu", "precision": "auto"}
     assert {name: settings[name] for name in set_up} == set_up
@@ -138,9 +140,9 @@ def test_a_new_dock_starts_with_what_is_preferred(
 def test_a_preference_that_does_not_fit_this_machine_is_passed_over(
     stored, make_napari_viewer, group, name, value
 ):
-    from napari_cvdm.widgets.common.restore_form import RestoreForm
+    from napari_cvdm.widgets.common.reconstruct_form import ReconstructForm
 
     setattr(getattr(stored, group), name, value)
-    form = RestoreForm(make_napari_viewer(show=False))
+    form = ReconstructForm(make_napari_viewer(show=False))
     assert form.settings()["device"] == "auto"
     assert form.model.card() is not None

@@ -14,11 +14,11 @@ from dropping import drag_enter, drop
 from qtpy.QtCore import QMimeData, Qt, QUrl
 from qtpy.QtWidgets import QApplication, QFileDialog, QLineEdit, QWidget
 
-from napari_cvdm.core.request import RestoreRequest
+from napari_cvdm.core.request import ReconstructionRequest
 from napari_cvdm.core.result import finished as drained
 from napari_cvdm.io import read_image
 from napari_cvdm.models.registry import load_model
-from napari_cvdm.reconstruct.restore import restore
+from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.widgets.layers.layer_data import plugin_metadata
 from napari_cvdm.widgets.reconstruct.queue_panel import State
 
@@ -48,7 +48,9 @@ def test_a_dropped_file_is_opened_with_its_pixel_size_and_reconstructed_as_it_wo
     np.testing.assert_allclose(result.scale, 0.04, rtol=1e-6)
     asked = dock.form.settings() | {"pixel_um": None}
     alone = drained(
-        restore(RestoreRequest(image=read_image(path), **asked), load_model(asked["model"]))
+        reconstruct(
+            ReconstructionRequest(image=read_image(path), **asked), load_model(asked["model"])
+        )
     )
     assert result.data.tobytes() == alone.mean.tobytes()
     assert viewer.layers["uncertainty of cell"].data.tobytes() == alone.std.tobytes()
@@ -279,10 +281,10 @@ def test_closing_the_viewer_in_mid_queue_is_survived(
 ):
     from superqt.utils import WorkerBase
 
-    from napari_cvdm.widgets.reconstruct.restore_widget import RestoreWidget
+    from napari_cvdm.widgets.reconstruct.reconstruct_widget import ReconstructWidget
 
     viewer = make_napari_viewer()
-    dock = RestoreWidget(viewer)
+    dock = ReconstructWidget(viewer)
     viewer.window.add_dock_widget(dock)
     dock.form.model.set_value(str(tiny_widefield_model))
     dock.form.counts["samples"].setValue(500)
@@ -302,5 +304,5 @@ def test_a_file_of_the_same_name_is_a_layer_of_its_own(viewer, dock, write, spot
         dock.form.value(),
         image=read_image(viewer.layers["cell [1]"].metadata["napari-cvdm"]["file"]),
     )
-    alone = drained(restore(request, load_model(request.model)))
+    alone = drained(reconstruct(request, load_model(request.model)))
     assert viewer.layers["reconstruction of cell [1]"].data.tobytes() == alone.mean.tobytes()

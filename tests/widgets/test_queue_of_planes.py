@@ -5,11 +5,11 @@ import pytest
 from dropping import drop
 from qtpy.QtWidgets import QApplication, QLineEdit
 
-from napari_cvdm.core.request import RestoreRequest
+from napari_cvdm.core.request import ReconstructionRequest
 from napari_cvdm.core.result import finished as drained
 from napari_cvdm.io import combine_planes, read_image
 from napari_cvdm.models.registry import load_model
-from napari_cvdm.reconstruct.restore import restore
+from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.widgets.reconstruct.queue_panel import State
 
 
@@ -42,7 +42,9 @@ def test_two_files_are_the_two_planes_and_what_no_file_says_is_asked_for_first(
     result = viewer.layers["reconstruction of cell_below"]
     image = combine_planes(*(read_image(path) for path in paths))
     asked = phase_dock.form.settings() | {"pixel_um": None}
-    alone = drained(restore(RestoreRequest(image=image, **asked), load_model(asked["model"])))
+    alone = drained(
+        reconstruct(ReconstructionRequest(image=image, **asked), load_model(asked["model"]))
+    )
     assert result.data.tobytes() == alone.mean.tobytes()
     assert [layer.name for layer in viewer.layers][:2] == ["cell_below", "cell_above"]
 

@@ -16,7 +16,7 @@ from napari.layers import Image, Layer
 import napari_cvdm
 from napari_cvdm.cli.results import write_images, write_provenance
 from napari_cvdm.core.request import ImageStack
-from napari_cvdm.core.result import ClockCurve, Provenance, Restoration
+from napari_cvdm.core.result import ClockCurve, Provenance, Reconstruction
 from napari_cvdm.io import ImageFileError
 from napari_cvdm.io.result_folder import read_result_folder
 from napari_cvdm.widgets.layers.layer_data import (
@@ -48,11 +48,11 @@ def mrc(tmp_path):
     return path
 
 
-def restoration(upsampling=2, axes="YX", shape=(12, 16)):
+def reconstruction(upsampling=2, axes="YX", shape=(12, 16)):
     values = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     settings = {"model": "tiny", "pixel_um": 0.1}
     schedule = np.stack([values, values])
-    return Restoration(
+    return Reconstruction(
         mean=values,
         variance=values**2,
         rate=np.abs(values),
@@ -133,9 +133,9 @@ def test_a_result_folder_opens_as_the_dock_would_show_it(plugin, tmp_path, upsam
         units=("um", "um"),
         axis_labels=("y", "x"),
     )
-    result = restoration(upsampling)
+    result = reconstruction(upsampling)
     folder = folder_of(result, tmp_path, {"y_um": 5.0, "x_um": 7.0})
-    stored = read_result_folder(folder).restoration
+    stored = read_result_folder(folder).reconstruction
     shown = [
         Layer.create(*one)
         for one in to_layer_data(
@@ -162,7 +162,7 @@ def test_a_result_folder_opens_as_the_dock_would_show_it(plugin, tmp_path, upsam
 
 
 def test_the_provenance_file_opens_its_folder(plugin, tmp_path):
-    folder_of(restoration(), tmp_path, {})
+    folder_of(reconstruction(), tmp_path, {})
     layers = ViewerModel().open(tmp_path / "provenance.json", plugin=None)
     assert "reconstruction of cell" in [layer.name for layer in layers]
 
@@ -178,7 +178,7 @@ def test_what_is_not_ours_is_left_to_others(tmp_path, mrc):
 
 
 def test_a_damaged_result_says_what_is_wrong(plugin, tmp_path):
-    folder_of(restoration(), tmp_path, {})
+    folder_of(reconstruction(), tmp_path, {})
     (tmp_path / "rate.ome.tif").unlink()
     with pytest.raises(ReaderPluginError) as caught:
         ViewerModel().open(tmp_path / "provenance.json", plugin=None)
@@ -188,7 +188,7 @@ def test_a_damaged_result_says_what_is_wrong(plugin, tmp_path):
 
 @pytest.mark.parametrize("defocus_um", [(-1.0, 1.5), (-2.5, 0.0, 2.5)])
 def test_a_result_of_planes_goes_with_the_layer_of_all(plugin, tmp_path, defocus_um):
-    result = restoration(upsampling=1)
+    result = reconstruction(upsampling=1)
     provenance = replace(
         result.provenance, settings={**result.provenance.settings, "defocus_um": defocus_um}
     )

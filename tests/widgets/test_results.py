@@ -16,7 +16,7 @@ from napari_cvdm.cli import main
 from napari_cvdm.core.result import Progress
 from napari_cvdm.core.result import finished as drained
 from napari_cvdm.models.registry import load_model
-from napari_cvdm.reconstruct.restore import restore
+from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.widgets.common import run_panel
 from napari_cvdm.widgets.common.run_panel import RunPanel
 from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, plugin_metadata
@@ -37,7 +37,7 @@ def test_added_samples_make_the_result_of_one_longer_run(viewer, dock, finished)
     dock.results.more.click()
     finished(dock)
     whole = drained(
-        restore(replace(dock.form.value(), samples=5), load_model(dock.form.model.value()))
+        reconstruct(replace(dock.form.value(), samples=5), load_model(dock.form.model.value()))
     )
     assert viewer.layers["reconstruction of cell"].data.tobytes() == whole.mean.tobytes()
     assert viewer.layers["uncertainty of cell"].data.tobytes() == whole.std.tobytes()
@@ -72,7 +72,7 @@ def test_stop_and_keep_gives_what_is_finished(qtbot, viewer, dock, finished):
     count = int(kept.counts)
     assert 1 <= count < 1000
     shorter = drained(
-        restore(replace(dock.form.value(), samples=count), load_model(dock.form.model.value()))
+        reconstruct(replace(dock.form.value(), samples=count), load_model(dock.form.model.value()))
     )
     assert viewer.layers["reconstruction of cell"].data.tobytes() == shorter.mean.tobytes()
     assert f"stopped with {count} of 1000" in dock.panel.message.text()
@@ -136,7 +136,8 @@ def test_a_preview_of_the_screen_is_one_layer_of_that_part(viewer, dock, finishe
         dock.form.value(), region=(10, 36, 6, 31), samples=1, steps=1, schedule_points=0
     )
     assert (
-        layer.data.tobytes() == drained(restore(request, load_model(request.model))).mean.tobytes()
+        layer.data.tobytes()
+        == drained(reconstruct(request, load_model(request.model))).mean.tobytes()
     )
     np.testing.assert_allclose(
         layer.data_to_world((0.5, 0.5)), viewer.layers["cell"].data_to_world((10, 6))
@@ -172,7 +173,7 @@ def test_a_preview_of_a_drawn_rectangle_follows_scale_and_slider(
     )
     assert (
         viewer.layers["preview of movie"].data.tobytes()
-        == drained(restore(request, load_model(request.model))).mean.tobytes()
+        == drained(reconstruct(request, load_model(request.model))).mean.tobytes()
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from made_results import PROVENANCE, ROLES, restoration
+from made_results import PROVENANCE, ROLES, reconstruction
 from napari.components import ViewerModel
 from napari.layers import Image
 
@@ -19,7 +19,7 @@ from napari_cvdm.widgets.layers.shown_layers import remove_layers, show_result
 
 def shown(viewer, source, seed, model="tiny", *, samples=False):
     """Show a result of this source; what was shown."""
-    result = restoration((6, 8), "YX", seed=seed)
+    result = reconstruction((6, 8), "YX", seed=seed)
     kept = {"samples": np.stack([result.mean] * 2)} if samples else {}
     result = replace(result, provenance=replace(PROVENANCE, model={"name": model}), **kept)
     show_result(viewer, to_layer_data(result, Placement.of(source)))
@@ -138,7 +138,7 @@ def test_samples_and_schedule_of_one_result_have_two_sliders():
 
 def test_frames_that_were_not_begun_set_no_contrast():
     maps = ("mean", "variance", "rate")
-    one = restoration((1, 6, 8), "TYX")
+    one = reconstruction((1, 6, 8), "TYX")
     movie = replace(
         one,
         counts=np.array([2, 0, 0]),

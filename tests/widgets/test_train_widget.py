@@ -24,7 +24,7 @@ from napari_cvdm.training.pair_files import Arrays, BioSR
 from napari_cvdm.training.recipe import read_recipe
 from napari_cvdm.training.state import STATE, load_state
 from napari_cvdm.widgets.layers.layer_data import plugin_metadata
-from napari_cvdm.widgets.reconstruct.restore_widget import RestoreWidget
+from napari_cvdm.widgets.reconstruct.reconstruct_widget import ReconstructWidget
 from napari_cvdm.widgets.train.pair_source import ARRAYS, BIOSR, CLEAN, FOLDERS, LAYERS, MICROSCOPE
 from napari_cvdm.widgets.train.train_form import OWN_STEPS
 from napari_cvdm.widgets.train.train_preview import ROLE
@@ -98,7 +98,7 @@ def equal(first, second):
 
 
 def test_a_better_model_is_in_the_list_of_reconstruct(dock, own_models, qtbot, viewer):
-    reconstruct = RestoreWidget(viewer)
+    reconstruct = ReconstructWidget(viewer)
     viewer.window.add_dock_widget(reconstruct)
     dock.panel.start.click()
     wait(qtbot, dock)
@@ -483,7 +483,7 @@ def test_use_opens_reconstruct_with_the_model(dock, own_models, viewer, qtbot, m
 
     dock.panel.start.click()
     wait(qtbot, dock)
-    opened = RestoreWidget(viewer)
+    opened = ReconstructWidget(viewer)
     monkeypatch.setattr(trained_model, "open_reconstruct", lambda _: opened)
     dock.result.use.click()
     assert Path(opened.form.model.value()) == own_models / "mine"

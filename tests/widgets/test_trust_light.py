@@ -60,7 +60,7 @@ def test_residual_layers_lie_on_the_grid_of_the_camera(
     from small_images import phase_request, planes, spots, widefield_request
 
     from napari_cvdm.models.registry import load_model
-    from napari_cvdm.reconstruct.restore import restore
+    from napari_cvdm.reconstruction.reconstruct import reconstruct
     from napari_cvdm.widgets.layers.layer_data import to_layer_data
     from napari_cvdm.widgets.layers.placement import Placement
 
@@ -68,7 +68,7 @@ def test_residual_layers_lie_on_the_grid_of_the_camera(
         made = (
             Layer.create(*one)
             for one in to_layer_data(
-                drained(restore(request, load_model(str(model)))), Placement.of(image)
+                drained(reconstruct(request, load_model(str(model)))), Placement.of(image)
             )
         )
         return {plugin_metadata(layer)["role"]: layer for layer in made}

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from napari_cvdm.baselines.method import Answer, Baseline, Solving
 from napari_cvdm.core.microscope import Microscope
-from napari_cvdm.core.request import RequestError, RestoreRequest
+from napari_cvdm.core.request import ReconstructionRequest, RequestError
 from napari_cvdm.physics.tie import AUTHORS_REGULARISATION, us_tie_of
 from napari_cvdm.physics.wotf import solve_wotf
 from napari_cvdm.tasks.conditioned import BORDER_PX, interior
@@ -56,7 +56,7 @@ class _PhaseMethod(Baseline):
     ) -> Tensor:
         """Phase [rad] of planes over their background (P, Y, X)."""
 
-    def solve(self, frame: np.ndarray, request: RestoreRequest) -> Solving:
+    def solve(self, frame: np.ndarray, request: ReconstructionRequest) -> Solving:
         """Phase [rad] of one frame, aligned as for the models, zero mean over the field."""
         microscope, defocus_um = phase_optics(request)
         planes = SortedPlanes.sort(frame, defocus_um, request.background)
@@ -115,7 +115,7 @@ class UsTie(_PhaseMethod):
                 f"allowed is 1 to {MOST_ROUNDS}. Leave them out for the default."
             )
 
-    def warnings(self, request: RestoreRequest) -> tuple[str, ...]:
+    def warnings(self, request: ReconstructionRequest) -> tuple[str, ...]:
         """Warn if the condenser is open: US-TIE assumes coherent light."""
         if not request.condenser_na:
             return ()

@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from napari_cvdm.baselines.method import Answer, Baseline, Solving
-from napari_cvdm.core.request import RequestError, RestoreRequest
+from napari_cvdm.core.request import ReconstructionRequest, RequestError
 from napari_cvdm.tasks.phase import PhaseTwoShot
 from napari_cvdm.tasks.phase_posterior import PhasePosterior
 
@@ -50,7 +50,7 @@ class PhasePhysics(Baseline):
                 "Leave them out for the default."
             )
 
-    def solve(self, frame: np.ndarray, request: RestoreRequest) -> Solving:
+    def solve(self, frame: np.ndarray, request: ReconstructionRequest) -> Solving:
         """Invert one frame of any number of planes.
 
         Where there is cell-free background, its phase is zero.

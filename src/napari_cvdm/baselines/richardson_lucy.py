@@ -9,7 +9,7 @@ from torch import Tensor
 
 from napari_cvdm.baselines.method import Answer, Baseline, Solving
 from napari_cvdm.core.intensity import IntensityScale
-from napari_cvdm.core.request import RequestError, RestoreRequest
+from napari_cvdm.core.request import ReconstructionRequest, RequestError
 from napari_cvdm.physics.camera_noise import photon_transfer
 from napari_cvdm.tasks.conditioned import BORDER_PX, interior, saturated
 from napari_cvdm.tasks.deconvolved import Deconvolution, chi_squared, estimate_lens, lens_of_request
@@ -60,7 +60,7 @@ class RichardsonLucy(Baseline):
                 f"allowed is 1 to {LARGEST_ITERATIONS}. Leave them out for the default."
             )
 
-    def solve(self, frame: np.ndarray, request: RestoreRequest) -> Solving:
+    def solve(self, frame: np.ndarray, request: ReconstructionRequest) -> Solving:
         """Deconvolve one frame (1, Y, X)."""
         task = WidefieldX2()
         yield "computing the PSF"

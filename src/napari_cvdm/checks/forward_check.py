@@ -1,4 +1,4 @@
-"""The forward check of a restoration while it runs.
+"""The forward check of a reconstruction while it runs.
 
 Samples and means are imaged again and compared with the measured image. The outcome is given in
 numbers and in words.
@@ -22,7 +22,7 @@ from napari_cvdm.checks.phase_check import PhaseCheckModel
 from napari_cvdm.checks.same_grid_check import SameGridCheckModel
 from napari_cvdm.checks.squirrel import squirrel
 from napari_cvdm.core.microscope import OpticsError
-from napari_cvdm.core.request import RestoreRequest
+from napari_cvdm.core.request import ReconstructionRequest
 from napari_cvdm.core.result import LEAST_CHI2, ForwardCheck, compute_half_width
 from napari_cvdm.core.statistics import RunningMoments, carried_calibration
 from napari_cvdm.models.checkpoint import ModelCard
@@ -43,14 +43,14 @@ PHASES_IMAGED = 2
 LEAST_FREEDOM = 0.1  # share of the degrees of freedom that a mean leaves at least
 
 
-def part_of(pixels: np.ndarray, request: RestoreRequest) -> np.ndarray:
+def part_of(pixels: np.ndarray, request: ReconstructionRequest) -> np.ndarray:
     """The region of the measured pixels (..., Y, X) that was asked for."""
     top, bottom, left, right = request.region or (0, pixels.shape[-2], 0, pixels.shape[-1])
     return pixels[..., top:bottom, left:right]
 
 
 def forward_model_for(
-    pixels: np.ndarray, prepared: NetworkInput, request: RestoreRequest, card: ModelCard
+    pixels: np.ndarray, prepared: NetworkInput, request: ReconstructionRequest, card: ModelCard
 ) -> ForwardCheckModel:
     """How one frame was imaged.
 
@@ -59,7 +59,7 @@ def forward_model_for(
     pixels : ndarray of shape (P, Y, X)
         The whole frame, as measured.
     prepared : NetworkInput
-    request : RestoreRequest
+    request : ReconstructionRequest
     card : ModelCard
 
     Returns
@@ -83,7 +83,7 @@ def forward_model_for(
 
 
 def _phase_imaging(
-    pixels: np.ndarray, prepared: NetworkInput, request: RestoreRequest, card: ModelCard
+    pixels: np.ndarray, prepared: NetworkInput, request: ReconstructionRequest, card: ModelCard
 ) -> PhaseCheckModel:
     if not isinstance(prepared.posterior, PhasePosterior):
         raise OpticsError("the planes were not fitted as a whole")
@@ -98,7 +98,7 @@ def _valid_of(prepared: NetworkInput, upsampling: int) -> np.ndarray:
 
 
 def _counts_and_valid(
-    pixels: np.ndarray, prepared: NetworkInput, request: RestoreRequest, upsampling: int
+    pixels: np.ndarray, prepared: NetworkInput, request: ReconstructionRequest, upsampling: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The part of a fluorescence image that was asked for, and what counts of it."""
     valid = _valid_of(prepared, upsampling)
@@ -110,14 +110,14 @@ def _counts_and_valid(
 
 
 def _same_grid_imaging(
-    pixels: np.ndarray, prepared: NetworkInput, request: RestoreRequest, card: ModelCard
+    pixels: np.ndarray, prepared: NetworkInput, request: ReconstructionRequest, card: ModelCard
 ) -> SameGridCheckModel:
     counts, valid = _counts_and_valid(pixels, prepared, request, 1)
     return SameGridCheckModel(measured=counts, noise=photon_transfer(counts, valid), valid=valid)
 
 
 def _widefield_imaging(
-    pixels: np.ndarray, prepared: NetworkInput, request: RestoreRequest, card: ModelCard
+    pixels: np.ndarray, prepared: NetworkInput, request: ReconstructionRequest, card: ModelCard
 ) -> WidefieldCheckModel:
     lens = prepared.lens
     if lens is None or lens.source == "assumed":
@@ -142,7 +142,7 @@ def _widefield_imaging(
 
 
 IMAGING: Mapping[
-    str, Callable[[np.ndarray, NetworkInput, RestoreRequest, ModelCard], ForwardCheckModel]
+    str, Callable[[np.ndarray, NetworkInput, ReconstructionRequest, ModelCard], ForwardCheckModel]
 ] = {
     "phase-2shot": _phase_imaging,
     "widefield-x2": _widefield_imaging,
@@ -152,11 +152,11 @@ IMAGING: Mapping[
 
 
 class ForwardCheckAccumulator:
-    """Takes up a restoration frame by frame and sample by sample, and checks it.
+    """Takes up a reconstruction frame by frame and sample by sample, and checks it.
 
     Parameters
     ----------
-    request : RestoreRequest
+    request : ReconstructionRequest
     card : ModelCard
     frames : tuple of int
         Sizes of the axes that are looped over.
@@ -168,7 +168,7 @@ class ForwardCheckAccumulator:
 
     def __init__(
         self,
-        request: RestoreRequest,
+        request: ReconstructionRequest,
         card: ModelCard,
         frames: tuple[int, ...],
         earlier: ForwardCheck | None,

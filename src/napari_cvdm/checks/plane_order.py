@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from napari_cvdm.checks.phase_check import count_fitted
-from napari_cvdm.core.request import RestoreRequest
+from napari_cvdm.core.request import ReconstructionRequest
 from napari_cvdm.core.result import finished
 from napari_cvdm.inversion import Fit, log_evidence
 from napari_cvdm.inversion.gauss_newton import weighted_squares
@@ -32,14 +32,14 @@ MUCH_ABSORPTION = 1e-6
 CLEAR_EVIDENCE = 0.02
 
 
-def order_sentence(fit: Fit, request: RestoreRequest) -> str:
+def order_sentence(fit: Fit, request: ReconstructionRequest) -> str:
     """One sentence if the planes fit the positions in reversed order clearly better.
 
     Parameters
     ----------
     fit : Fit
         Of the whole frame, as it was given.
-    request : RestoreRequest
+    request : ReconstructionRequest
 
     Returns
     -------

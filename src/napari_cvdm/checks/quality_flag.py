@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from napari_cvdm.core.request import RestoreRequest
+from napari_cvdm.core.request import ReconstructionRequest
 from napari_cvdm.core.result import ForwardCheck, Provenance
 
 Colour = Literal["green", "amber", "red"]
@@ -32,13 +32,13 @@ class QualityFlag:
 
 
 def guessed(
-    request: RestoreRequest, unit: str, estimated: Sequence[Mapping[str, Any]]
+    request: ReconstructionRequest, unit: str, estimated: Sequence[Mapping[str, Any]]
 ) -> tuple[str, ...]:
     """What had to be guessed, in words.
 
     Parameters
     ----------
-    request : RestoreRequest
+    request : ReconstructionRequest
     unit : {"rad", "counts"}
     estimated : sequence of mapping
         What was estimated from each frame.
@@ -81,7 +81,7 @@ def estimated_optics(estimated: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     return ()
 
 
-def contradicted(request: RestoreRequest) -> tuple[str, ...]:
+def contradicted(request: ReconstructionRequest) -> tuple[str, ...]:
     """Where the given pixel size is not the one that the image says."""
     given, said = request.pixel_um, request.image.pixel_um
     if given is None or said is None or abs(given / said - 1) <= PIXEL_TOLERANCE:

@@ -1,4 +1,4 @@
-"""Everything that is looked at while a restoration runs, to judge it at the end."""
+"""Everything that is looked at while a reconstruction runs, to judge it at the end."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,8 +15,8 @@ from napari_cvdm.checks.plane_order import order_sentence
 from napari_cvdm.checks.plane_warnings import count_frames
 from napari_cvdm.checks.quality_flag import QualityFlag, contradicted, guessed, quality_flag
 from napari_cvdm.checks.training_range import optics_warnings
-from napari_cvdm.core.request import RestoreRequest
-from napari_cvdm.core.result import ForwardCheck, Restoration
+from napari_cvdm.core.request import ReconstructionRequest
+from napari_cvdm.core.result import ForwardCheck, Reconstruction
 from napari_cvdm.core.statistics import RunningMoments
 from napari_cvdm.models.checkpoint import ModelCard
 from napari_cvdm.tasks import NetworkInput
@@ -30,11 +30,11 @@ class RunChecks:
 
     Parameters
     ----------
-    request : RestoreRequest
+    request : ReconstructionRequest
     card : ModelCard
     counts : ndarray of shape (...), int
         Samples that each frame has already.
-    earlier : Restoration, optional
+    earlier : Reconstruction, optional
         What this one goes on from.
     check : bool
         Whether anything is compared with the measured image. A preview of one step is not compared,
@@ -43,10 +43,10 @@ class RunChecks:
 
     def __init__(
         self,
-        request: RestoreRequest,
+        request: ReconstructionRequest,
         card: ModelCard,
         counts: np.ndarray,
-        earlier: Restoration | None,
+        earlier: Reconstruction | None,
         *,
         check: bool = True,
     ) -> None:

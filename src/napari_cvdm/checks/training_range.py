@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from napari_cvdm.core.plane_positions import one_sided_warning
-from napari_cvdm.core.request import OPTICS, ImageStack, RestoreRequest
+from napari_cvdm.core.request import OPTICS, ImageStack, ReconstructionRequest
 from napari_cvdm.models.checkpoint import ModelCard
 
 TOLERANCE = 1.02
@@ -29,7 +29,7 @@ class OutOfRange:
     reason: str
 
 
-def optics_values(request: RestoreRequest) -> dict[str, float]:
+def optics_values(request: ReconstructionRequest) -> dict[str, float]:
     """The known optics of a request.
 
     They include the Fresnel parameter lambda |dz| / (n px^2) and the cut-off period, where these
@@ -51,14 +51,14 @@ def optics_values(request: RestoreRequest) -> dict[str, float]:
     return values
 
 
-def optics_warnings(request: RestoreRequest, card: ModelCard) -> tuple[str, ...]:
+def optics_warnings(request: ReconstructionRequest, card: ModelCard) -> tuple[str, ...]:
     """One sentence for every optics value outside the training range of the card.
 
     Planes that all lie on one side of focus have a sentence, too.
 
     Parameters
     ----------
-    request : RestoreRequest
+    request : ReconstructionRequest
     card : ModelCard
 
     Returns
@@ -121,7 +121,7 @@ def field_text(shape: tuple[int, ...], pixel_um: float) -> str:
     )
 
 
-def far_from_training(request: RestoreRequest, card: ModelCard) -> bool:
+def far_from_training(request: ReconstructionRequest, card: ModelCard) -> bool:
     """Whether an optics value is more than ten times outside its training range.
 
     Then no pixel can be trusted.

@@ -11,9 +11,9 @@ import numpy as np
 from napari_cvdm.cli import say_done
 from napari_cvdm.cli.options import build_parser
 from napari_cvdm.cli.pictures import Panel, draw
-from napari_cvdm.cli.restore import restore_into
-from napari_cvdm.core.request import ImageStack, RestoreRequest, restore_command
-from napari_cvdm.core.result import Restoration
+from napari_cvdm.cli.restore import reconstruct_into
+from napari_cvdm.core.request import ImageStack, ReconstructionRequest, command_words
+from napari_cvdm.core.result import Reconstruction
 from napari_cvdm.io import output_folder, write_image
 from napari_cvdm.simulate.samples import (
     CELL_DEFOCUS_UM,
@@ -35,19 +35,19 @@ class Sample:
     ----------
     title : str
         Of the picture.
-    request : RestoreRequest
+    request : ReconstructionRequest
         Its image is the sample.
     truth : ndarray of shape (uY, uX)
         In the unit of the result.
     """
 
     title: str
-    request: RestoreRequest
+    request: ReconstructionRequest
     truth: np.ndarray = field(repr=False)
 
 
 def sample_images(samples: int) -> Iterator[Sample]:
-    """Sample images, each to be restored with this number of posterior samples.
+    """Sample images, each to be reconstructed with this number of posterior samples.
 
     They are a pair of defocused planes of cells, and a widefield image of an endoplasmic reticulum.
     """
@@ -67,8 +67,10 @@ def sample_images(samples: int) -> Iterator[Sample]:
     )
 
 
-def _request(image: ImageStack, model: str, samples: int, **optics: object) -> RestoreRequest:
-    return RestoreRequest(image=image, model=model, samples=samples, **optics)  # type: ignore[arg-type]
+def _request(
+    image: ImageStack, model: str, samples: int, **optics: object
+) -> ReconstructionRequest:
+    return ReconstructionRequest(image=image, model=model, samples=samples, **optics)  # type: ignore[arg-type]
 
 
 def run(arguments: Namespace) -> None:
@@ -87,7 +89,7 @@ def run(arguments: Namespace) -> None:
         (work / INPUTS).mkdir()
         for sample in sample_images(arguments.samples):
             command = _command(sample, out)
-            names.append(_restore_sample(sample, command, work, out))
+            names.append(_reconstruct_sample(sample, command, work, out))
             commands.append(shlex.join(command))
         (work / COMMANDS).write_text(
             "\n".join(commands) + "\n", encoding="utf-8", errors="surrogateescape"
@@ -98,15 +100,15 @@ def run(arguments: Namespace) -> None:
 def _command(sample: Sample, out: Path) -> list[str]:
     name = sample.request.model
     return [
-        *restore_command(
+        *command_words(
             sample.request, {"image": str(out / INPUTS / f"{name}.ome.tif")}, str(out / name)
         ),
         "--overwrite",
     ]
 
 
-def _restore_sample(sample: Sample, command: list[str], work: Path, out: Path) -> str:
-    """Write the input, restore it with the command, and draw the figure.
+def _reconstruct_sample(sample: Sample, command: list[str], work: Path, out: Path) -> str:
+    """Write the input, reconstruct it with the command, and draw the figure.
 
     The files lie in `work`, which will be renamed to `out`.
     """
@@ -121,24 +123,24 @@ def _restore_sample(sample: Sample, command: list[str], work: Path, out: Path) -
         unit="counts",
         name="input",
     )
-    restoration, _ = restore_into(
+    reconstruction, _ = reconstruct_into(
         folder,
         build_parser().parse_args(command[1:]),
         lambda path: work / Path(path).relative_to(out),
     )
     picture = f"{request.model}.png"
-    draw(work / picture, sample.title, panels(image, restoration, sample.truth))
+    draw(work / picture, sample.title, panels(image, reconstruction, sample.truth))
     return picture
 
 
-def panels(image: ImageStack, restoration: Restoration, truth: np.ndarray) -> list[Panel]:
+def panels(image: ImageStack, reconstruction: Reconstruction, truth: np.ndarray) -> list[Panel]:
     """Panels of a sample: input, mean, truth; standard deviation, error of the mean, rate.
 
     Parameters
     ----------
     image : ImageStack
         Axes YX or PYX; of two planes the first is shown.
-    restoration : Restoration
+    reconstruction : Reconstruction
         Axes YX.
     truth : ndarray of shape (uY, uX)
 
@@ -147,13 +149,13 @@ def panels(image: ImageStack, restoration: Restoration, truth: np.ndarray) -> li
     list of Panel
         Six, in reading order.
     """
-    phase, mean = restoration.unit == "rad", restoration.mean
+    phase, mean = reconstruction.unit == "rad", reconstruction.mean
     if phase:  # planes do not tell the mean phase
         truth = truth + float(np.median(mean - truth))
     error = np.abs(mean - truth)
     limits, spread = (
         _limits(mean, truth),
-        (0.0, float(np.percentile(error[restoration.valid], 99.5))),
+        (0.0, float(np.percentile(error[reconstruction.valid], 99.5))),
     )
     colours = "viridis" if phase else "magma"
 
@@ -162,13 +164,13 @@ def panels(image: ImageStack, restoration: Restoration, truth: np.ndarray) -> li
         pixels: np.ndarray,
         colormap: str,
         limits: tuple[float, float] | None,
-        unit: str = restoration.unit,
+        unit: str = reconstruction.unit,
     ) -> Panel:
         return Panel(
             title=title,
             pixels=pixels,
             unit=unit,
-            pixel_um=restoration.pixel_um,
+            pixel_um=reconstruction.pixel_um,
             colormap=colormap,
             limits=limits,
         )
@@ -180,13 +182,13 @@ def panels(image: ImageStack, restoration: Restoration, truth: np.ndarray) -> li
             title=first,
             pixels=given,
             unit="counts",
-            pixel_um=restoration.pixel_um * restoration.upsampling,
+            pixel_um=reconstruction.pixel_um * reconstruction.upsampling,
             colormap="gray",
         ),
         fine("mean of the posterior samples", mean, colours, limits),
         fine("simulated truth", truth, colours, limits),
-        fine("learned noise-rate map", restoration.rate, "cividis", None, "λ, dimensionless"),
-        fine("standard deviation of the samples", restoration.std, "inferno", spread),
+        fine("learned noise-rate map", reconstruction.rate, "cividis", None, "λ, dimensionless"),
+        fine("standard deviation of the samples", reconstruction.std, "inferno", spread),
         fine("distance of the mean from the truth", error, "inferno", spread),
     ]
 

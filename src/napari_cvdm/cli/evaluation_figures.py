@@ -126,7 +126,7 @@ def draw_ranks(axes: Axes, values: Mapping[str, Any]) -> None:
 
 def draw_example(path: Path, judged: ReconstructedPair) -> None:
     """Mean, one sample, truth, error, spread and rate map of a field."""
-    result = judged.restoration
+    result = judged.reconstruction
     phase = result.unit == "rad"
     look = "gray"
     limits = tuple(float(value) for value in np.percentile(judged.truth, (0.2, 99.8)))

@@ -1,7 +1,7 @@
 """Every command and every option, and nothing heavy.
 
 An option that is not given is absent from the parsed arguments, too. The defaults therefore stand
-in one place, `RestoreRequest`.
+in one place, `ReconstructionRequest`.
 """
 
 import argparse
@@ -56,7 +56,9 @@ def build_parser() -> Parser:
         )
     )
     demo = _command(
-        commands, "demo", "restore two sample images with the shipped models, and draw the results"
+        commands,
+        "demo",
+        "reconstruct two sample images with the shipped models, and draw the results",
     )
     _add_result_folder(demo)
     demo.add_argument(
@@ -148,8 +150,8 @@ def _add_restore(parser: Parser) -> None:
         nargs=4,
         metavar=("TOP", "BOTTOM", "LEFT", "RIGHT"),
         help=(
-            "restore this part of the image only, in pixels of the input; BOTTOM and RIGHT are the "
-            "first ones outside"
+            "reconstruct this part of the image only, in pixels of the input; BOTTOM and RIGHT are "
+            "the first ones outside"
         ),
     )
     extra.add_argument(

@@ -19,18 +19,18 @@ from napari_cvdm.cli.results import write_images, write_provenance
 from napari_cvdm.core.device import pick_device
 from napari_cvdm.core.request import (
     OPTICS,
+    ReconstructionRequest,
     RequestError,
-    RestoreRequest,
     image_roles,
     roles_of_images,
 )
-from napari_cvdm.core.result import Restoration
+from napari_cvdm.core.result import Reconstruction
 from napari_cvdm.io import check_pixels, output_folder, read_image
 from napari_cvdm.io.psf import read_psf
 from napari_cvdm.io.result_folder import PROVENANCE
 from napari_cvdm.models.checkpoint import ModelCard
-from napari_cvdm.reconstruct.choice import load_method, reconstruct
-from napari_cvdm.reconstruct.restore import with_planes
+from napari_cvdm.reconstruction.choice import load_method, reconstruct
+from napari_cvdm.reconstruction.reconstruct import with_planes
 
 Locate = Callable[[str], Path]
 _OME_AXES = "TZC"
@@ -52,25 +52,25 @@ def run(arguments: Namespace) -> None:
     check_inputs_stay(arguments, [*files_of(arguments).values(), arguments.model])
     if arguments.out.lower().endswith(".zarr"):
         # Zarr and dask, which others need not wait for.
-        from napari_cvdm.cli.by_tiles import run_by_tiles
+        from napari_cvdm.cli.by_blocks import run_by_blocks
 
-        run_by_tiles(arguments, files_of(arguments))
+        run_by_blocks(arguments, files_of(arguments))
         return
     check_in_memory(arguments)
     with output_folder(arguments.out, arguments.overwrite) as folder:
-        restoration, names = restore_into(folder, arguments)
+        reconstruction, names = reconstruct_into(folder, arguments)
     say_done(f"{arguments.out}: {', '.join([*names, PROVENANCE])}")
-    say_done(field_text(restoration.mean.shape, restoration.pixel_um))
-    if restoration.forward is not None:
-        print(f"napari-cvdm: check: {restoration.forward.verdict}", file=sys.stderr)
-    for warning in restoration.provenance.warnings:
+    say_done(field_text(reconstruction.mean.shape, reconstruction.pixel_um))
+    if reconstruction.forward is not None:
+        print(f"napari-cvdm: check: {reconstruction.forward.verdict}", file=sys.stderr)
+    for warning in reconstruction.provenance.warnings:
         print(f"napari-cvdm: warning: {warning}", file=sys.stderr)
 
 
-def restore_into(
+def reconstruct_into(
     folder: Path, arguments: Namespace, locate: Locate = Path
-) -> tuple[Restoration, list[str]]:
-    """Restore the image that the arguments name, and write everything into a folder.
+) -> tuple[Reconstruction, list[str]]:
+    """Reconstruct the image that the arguments name, and write everything into a folder.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def restore_into(
 
     Returns
     -------
-    restoration : Restoration
+    reconstruction : Reconstruction
     names : list of str
         Of the image files.
     """
@@ -95,19 +95,19 @@ def restore_into(
         for role, path in files_of(arguments).items()
     }
     clock.lap("read")
-    restoration = with_bar(reconstruct(request, model), "restoring")
+    reconstruction = with_bar(reconstruct(request, model), "reconstructing")
     clock.lap("restore")
-    names = write_images(folder, restoration, request.image.place)
+    names = write_images(folder, reconstruction, request.image.place)
     clock.lap("write")
     write_provenance(
         folder,
-        restoration,
+        reconstruction,
         settings_of(arguments),
         inputs,
         clock.laps,
         str(pick_device(request.device)),
     )
-    return restoration, names
+    return reconstruction, names
 
 
 def check_in_memory(arguments: Namespace) -> None:
@@ -153,7 +153,7 @@ def files_of(arguments: Namespace) -> dict[str, str]:
 def settings_of(arguments: Namespace) -> dict[str, Any]:
     """Every option that was given, by its name.
 
-    The restoration has the others, and the values chosen for ``auto``.
+    The reconstruction has the others, and the values chosen for ``auto``.
     """
     left_out = ("command", *OPTICS, "defocus_um", "condenser_na", "precision")
     given = {**vars(arguments), "image2": None, **files_of(arguments)}
@@ -169,7 +169,9 @@ def printable_path(path: str) -> str:
     return os.fsencode(path).decode("utf-8", "replace")
 
 
-def request_of(arguments: Namespace, card: ModelCard, locate: Locate = Path) -> RestoreRequest:
+def request_of(
+    arguments: Namespace, card: ModelCard, locate: Locate = Path
+) -> ReconstructionRequest:
     """Read the files that the arguments name, and make the request.
 
     Parameters
@@ -182,7 +184,7 @@ def request_of(arguments: Namespace, card: ModelCard, locate: Locate = Path) -> 
 
     Returns
     -------
-    RestoreRequest
+    ReconstructionRequest
 
     Raises
     ------
@@ -195,7 +197,7 @@ def request_of(arguments: Namespace, card: ModelCard, locate: Locate = Path) -> 
     check_pixels(image)
     options = {
         entry.name: getattr(arguments, entry.name)
-        for entry in fields(RestoreRequest)
+        for entry in fields(ReconstructionRequest)
         if hasattr(arguments, entry.name)
     }
     options["background"] = (
@@ -205,7 +207,7 @@ def request_of(arguments: Namespace, card: ModelCard, locate: Locate = Path) -> 
     )
     options |= {"psf": read_psf(locate(paths["psf"]))} if "psf" in paths else {}
     options |= {name: tuple(options[name]) for name in ("defocus_um", "region") if name in options}
-    request = RestoreRequest(**{**options, "image": image})
+    request = ReconstructionRequest(**{**options, "image": image})
     request.optics_value("pixel_um")
     check_axes(request)
     return request
@@ -225,7 +227,7 @@ def read_background(path: Path) -> np.ndarray:
     return background
 
 
-def check_axes(request: RestoreRequest) -> None:
+def check_axes(request: ReconstructionRequest) -> None:
     """Raise RequestError if an image file cannot hold the axes of the result.
 
     A file has T, Z, C and one more axis.

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
-from napari_cvdm.core.request import RestoreRequest
+from napari_cvdm.core.request import ReconstructionRequest
 
 STEP_TOLERANCE = 0.05
 ALIGNED_PLANES = 2
@@ -21,12 +21,12 @@ def count_planes(fewest: int, defocus_um: Sequence[float] | None) -> int:
     return fewest if fewest == 1 else max(fewest, len(defocus_um or ()))
 
 
-def position_warnings(request: RestoreRequest) -> tuple[str, ...]:
+def position_warnings(request: ReconstructionRequest) -> tuple[str, ...]:
     """All sentences about the positions of the planes.
 
     Parameters
     ----------
-    request : RestoreRequest
+    request : ReconstructionRequest
 
     Returns
     -------
@@ -36,7 +36,7 @@ def position_warnings(request: RestoreRequest) -> tuple[str, ...]:
     return (*one_sided_warning(request), *file_warnings(request))
 
 
-def file_warnings(request: RestoreRequest) -> tuple[str, ...]:
+def file_warnings(request: ReconstructionRequest) -> tuple[str, ...]:
     """Warnings that need the image.
 
     They name a z step of the file that differs, and planes that `align` leaves as they are.
@@ -44,7 +44,7 @@ def file_warnings(request: RestoreRequest) -> tuple[str, ...]:
     return (*z_step_warning(request), *not_aligned_warning(request))
 
 
-def one_sided_warning(request: RestoreRequest) -> tuple[str, ...]:
+def one_sided_warning(request: ReconstructionRequest) -> tuple[str, ...]:
     """Warn if all planes lie on one side of focus."""
     positions = request.defocus_um
     if positions is None or min(positions) <= 0 <= max(positions):
@@ -56,7 +56,7 @@ def one_sided_warning(request: RestoreRequest) -> tuple[str, ...]:
     )
 
 
-def z_step_warning(request: RestoreRequest) -> tuple[str, ...]:
+def z_step_warning(request: ReconstructionRequest) -> tuple[str, ...]:
     """Warn if a z step of the file differs from a step of ``defocus_um`` by more than 5 %."""
     image, positions = request.image, request.defocus_um
     stated = image.place.get("z_step_um")
@@ -73,7 +73,7 @@ def z_step_warning(request: RestoreRequest) -> tuple[str, ...]:
     )
 
 
-def not_aligned_warning(request: RestoreRequest) -> tuple[str, ...]:
+def not_aligned_warning(request: ReconstructionRequest) -> tuple[str, ...]:
     """Warn if the planes are too many to be aligned."""
     planes = request.image.planes or 0
     if request.align != "auto" or planes <= ALIGNED_PLANES:

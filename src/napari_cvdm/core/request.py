@@ -68,7 +68,7 @@ class ImageStack:
     ----------
     array : ndarray, or a lazy array such as dask's
         Pixels, one dimension for each letter of `axes`. Of a lazy array, only the frames that are
-        restored are read, one by one.
+        reconstructed are read, one by one.
     axes : str
         Letters among T, C, Z, S (sample), P (defocus plane), Y, X, each at most once, ending in YX.
     pixel_um : float, optional
@@ -77,8 +77,8 @@ class ImageStack:
     source : str
         Where the image came from: a file or a layer's name.
     metadata : mapping
-        Optics that the file states, by the names of `RestoreRequest` (``wavelength_um``, ``na``,
-        ``medium_index``).
+        Optics that the file states, by the names of `ReconstructionRequest` (``wavelength_um``,
+        ``na``, ``medium_index``).
     taken_for_planes : str
         The letter that the file had for what is now axis P; "" if no guess was needed.
     place : mapping
@@ -180,7 +180,7 @@ STEPS = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class RestoreRequest:
+class ReconstructionRequest:
     """One reconstruction: the image, the model, the optics and how the posterior is sampled.
 
     Parameters
@@ -236,7 +236,7 @@ class RestoreRequest:
     keep_samples : bool
         Whether every posterior sample is returned.
     region : tuple of int, optional
-        (top, bottom, left, right) of the part of the image to restore, in pixels of the input.
+        (top, bottom, left, right) of the part of the image to reconstruct, in pixels of the input.
         Bottom and right are the first ones outside. Global quantities (background, US-TIE,
         intensity) are still taken from the whole image.
 
@@ -340,12 +340,12 @@ def roles_of_images(count: int) -> tuple[str, ...]:
     return tuple(f"image{number if number > 1 else ''}" for number in range(1, count + 1))
 
 
-def restore_command(request: RestoreRequest, paths: Mapping[str, str], out: str) -> list[str]:
+def command_words(request: ReconstructionRequest, paths: Mapping[str, str], out: str) -> list[str]:
     """The command that carries a request out.
 
     Parameters
     ----------
-    request : RestoreRequest
+    request : ReconstructionRequest
     paths : mapping of str to str
         Files by option: ``image``, and, where present, ``image2``, ``image3``, ..., ``background``
         and ``psf``.

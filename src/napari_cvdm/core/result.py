@@ -38,7 +38,7 @@ def finished(steps: Generator[object, Any, Result]) -> Result:
     Parameters
     ----------
     steps : generator
-        Such as `napari_cvdm.reconstruct.restore.restore` returns.
+        Such as `napari_cvdm.reconstruction.reconstruct.reconstruct` returns.
     """
     while True:
         try:
@@ -49,7 +49,7 @@ def finished(steps: Generator[object, Any, Result]) -> Result:
 
 
 class Stop(Enum):
-    """What may be sent into a running restoration; to cancel it, stop to iterate."""
+    """What may be sent into a running reconstruction; to cancel it, stop to iterate."""
 
     KEEP = "keep the samples that are finished"
 
@@ -67,7 +67,7 @@ class FrameView:
     samples : int
         Samples that are finished; 0 while the first is in the making.
     mean, variance, rate : ndarray of shape (Y, X), float32
-        As in `Restoration`; the variance is zero with fewer than two samples.
+        As in `Reconstruction`; the variance is zero with fewer than two samples.
     valid : ndarray of shape (Y, X), bool
     """
 
@@ -256,7 +256,7 @@ class ForwardCheck:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Restoration:
+class Reconstruction:
     """A reconstruction with its posterior spread and its schedule.
 
     Parameters

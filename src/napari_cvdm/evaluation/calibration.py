@@ -91,13 +91,13 @@ class Scores:
 def field_scores(judged: ReconstructedPair, floor: float = FLOOR) -> np.ndarray:
     """abs(error) / max(spread, floor) at the judged pixels of a field, shape (n,)."""
     where = judged.pixels()
-    return conformal_scores(judged.error[where], judged.restoration.std[where], floor)
+    return conformal_scores(judged.error[where], judged.reconstruction.std[where], floor)
 
 
 def scores_of(
     pairs: PairSet, model: Checkpoint, sampling: Sampling
 ) -> Generator[Progress, None, Scores]:
-    """Restore every pair of a set, and keep error over spread.
+    """Reconstruct every pair of a set, and keep error over spread.
 
     Parameters
     ----------

@@ -101,7 +101,7 @@ class Evaluation:
 def evaluate(
     pairs: PairSet, model: Checkpoint | Baseline, sampling: Sampling
 ) -> Generator[Progress, None, Evaluation]:
-    """Restore every pair of a set, and measure.
+    """Reconstruct every pair of a set, and measure.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ def evaluate(
         if isinstance(step, Progress):
             yield step
             continue
-        seconds += float(step.restoration.provenance.timings_s["total"])
+        seconds += float(step.reconstruction.provenance.timings_s["total"])
         report = field_report(step)
         left_out += report is None
         reports += [] if report is None else [report]
@@ -166,7 +166,7 @@ def evaluate(
 
 def field_report(judged: ReconstructedPair) -> FieldReport | None:
     """Measure one field; None where no pixel can be trusted."""
-    valid, unit, result = judged.restoration.valid, judged.unit, judged.restoration
+    valid, unit, result = judged.reconstruction.valid, judged.unit, judged.reconstruction
     if not valid.any() or result.samples is None:
         return None
     where = judged.pixels()
@@ -201,17 +201,17 @@ def field_report(judged: ReconstructedPair) -> FieldReport | None:
 
 def _images(judged: ReconstructedPair) -> dict[str, np.ndarray]:
     """The mean, the first sample (no choice is made among them) and the truth."""
-    samples = judged.restoration.samples
+    samples = judged.reconstruction.samples
     first = {} if samples is None else {"one sample": samples[0]}
-    return {"mean": judged.restoration.mean, **first, "truth": judged.pair.truth}
+    return {"mean": judged.reconstruction.mean, **first, "truth": judged.pair.truth}
 
 
 def _accuracies(judged: ReconstructedPair) -> dict[str, Accuracy]:
-    valid, unit = judged.restoration.valid, judged.unit
+    valid, unit = judged.reconstruction.valid, judged.unit
     images = {name: image / unit for name, image in _images(judged).items() if name != "truth"}
     truth = judged.truth / unit
     found = {name: accuracy(image, truth, valid) for name, image in images.items()}
-    if judged.restoration.unit == "rad":
+    if judged.reconstruction.unit == "rad":
         found["mean, with piston"] = accuracy(images["mean"], judged.pair.truth / unit, valid)
     else:
         found["mean, fitted"] = accuracy(fitted_line(images["mean"], truth, valid), truth, valid)

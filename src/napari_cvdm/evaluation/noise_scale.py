@@ -44,7 +44,7 @@ def with_noise_scale(model: Checkpoint, scale: float) -> Checkpoint:
 def scores_by_scale(
     pairs: PairSet, model: Checkpoint, sampling: Sampling, scales: Sequence[float]
 ) -> Generator[Progress, None, Mapping[float, SpreadScore]]:
-    """Restore every pair of a set with each scale of the fresh noise.
+    """Reconstruct every pair of a set with each scale of the fresh noise.
 
     Parameters
     ----------
@@ -101,10 +101,10 @@ def scores_by_scale(
 def field_score(judged: ReconstructedPair) -> SpreadScore | None:
     """The score of one field's samples, in the field's unit; None if no pixel can be trusted."""
     where = judged.pixels()
-    if judged.restoration.samples is None or not where[0].size:
+    if judged.reconstruction.samples is None or not where[0].size:
         return None
     return spread_score(
-        judged.restoration.samples[:, *where] / judged.unit, judged.truth[where] / judged.unit
+        judged.reconstruction.samples[:, *where] / judged.unit, judged.truth[where] / judged.unit
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from napari_cvdm.core.microscope import Microscope
-from napari_cvdm.core.request import OPTICS, ImageStack, RequestError, RestoreRequest
+from napari_cvdm.core.request import OPTICS, ImageStack, ReconstructionRequest, RequestError
 from napari_cvdm.models.checkpoint import ModelCard
 from napari_cvdm.simulate.described import RANGES
 from napari_cvdm.simulate.phase import PhaseRanges, draw_phase, simulate_phase
@@ -40,7 +40,7 @@ class TestPair:
 
     Parameters
     ----------
-    request : RestoreRequest
+    request : ReconstructionRequest
         With the optics that are known; whoever evaluates replaces its samples, steps and seed.
     truth : ndarray of shape (uY, uX)
         On the grid of the result and in its unit; phase without its mean.
@@ -48,7 +48,7 @@ class TestPair:
         What results are grouped by: structure, photons, dz_um, na, ...
     """
 
-    request: RestoreRequest
+    request: ReconstructionRequest
     truth: np.ndarray = field(repr=False)
     tags: Mapping[str, Tag]
 
@@ -252,7 +252,7 @@ def _phase_pair(seed: int, ranges: PhaseRanges) -> TestPair:
 
     pair = simulate_phase(seed, ranges, draw)
     image, condenser_na = _stack(pair.planes, "PYX", pair.microscope), pair.condenser_na or None
-    request = RestoreRequest(
+    request = ReconstructionRequest(
         image=image, model="", defocus_um=pair.defocus_um, condenser_na=condenser_na
     )
     distance_um = pair.defocus_um[-1] - pair.defocus_um[0]
@@ -278,9 +278,9 @@ def _fluorescence_pair(seed: int, ranges: WidefieldRanges) -> TestPair:
     )
 
 
-def widefield_request(pair: WidefieldPair) -> RestoreRequest:
+def widefield_request(pair: WidefieldPair) -> ReconstructionRequest:
     """A request for the image of a simulated pair, with its optics."""
-    return RestoreRequest(image=_stack(pair.counts, "YX", pair.microscope), model="")
+    return ReconstructionRequest(image=_stack(pair.counts, "YX", pair.microscope), model="")
 
 
 def _stack(array: np.ndarray, axes: str, microscope: Microscope) -> ImageStack:
@@ -361,6 +361,6 @@ def _measured_pair(entry: PairEntry, task: str, register: bool) -> TestPair:
     planes: dict[str, Any] = (
         {name: pair.optics[name] for name in ("defocus_um", "condenser_na")} if phase else {}
     )
-    request = RestoreRequest(image=image, model="", **planes)
+    request = ReconstructionRequest(image=image, model="", **planes)
     request.optics_value("pixel_um")
     return TestPair(request=request, truth=truth, tags={"structure": entry.view})

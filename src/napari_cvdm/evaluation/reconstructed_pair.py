@@ -7,11 +7,11 @@ import numpy as np
 
 from napari_cvdm.baselines import Baseline
 from napari_cvdm.core.intensity import IntensityScale
-from napari_cvdm.core.request import STEPS, RequestError, RestoreRequest, Sampler
-from napari_cvdm.core.result import Progress, Restoration
+from napari_cvdm.core.request import STEPS, ReconstructionRequest, RequestError, Sampler
+from napari_cvdm.core.result import Progress, Reconstruction
 from napari_cvdm.evaluation.pair_sets import PairSet, TestPair
 from napari_cvdm.models.checkpoint import Checkpoint
-from napari_cvdm.reconstruct.choice import reconstruct
+from napari_cvdm.reconstruction.choice import reconstruct
 from napari_cvdm.tasks.widefield import above_dark
 
 MOST_PIXELS = 20_000
@@ -19,7 +19,7 @@ MOST_PIXELS = 20_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """How the posterior of every pair is sampled; see `RestoreRequest`."""
+    """How the posterior of every pair is sampled; see `ReconstructionRequest`."""
 
     samples: int = 16
     steps: int = STEPS
@@ -28,7 +28,7 @@ class Sampling:
     device: str = "auto"
     tile: int = 512
 
-    def request(self, request: RestoreRequest) -> RestoreRequest:
+    def request(self, request: ReconstructionRequest) -> ReconstructionRequest:
         """The request, sampled in this way; its samples are kept."""
         same = {
             name: getattr(self, name)
@@ -52,15 +52,15 @@ class ReconstructedPair:
     Parameters
     ----------
     pair : TestPair
-    restoration : Restoration
+    reconstruction : Reconstruction
         Of one frame, with its samples.
     """
 
     pair: TestPair = field(repr=False)
-    restoration: Restoration = field(repr=False)
+    reconstruction: Reconstruction = field(repr=False)
 
     def __post_init__(self) -> None:
-        found, wanted = self.restoration.mean.shape, self.pair.truth.shape
+        found, wanted = self.reconstruction.mean.shape, self.pair.truth.shape
         if found != wanted:
             raise RequestError(
                 f"{self.pair.request.image.source}: the truth has {wanted} pixels, the result "
@@ -73,7 +73,7 @@ class ReconstructedPair:
 
         It is 1 rad, or the field's intensity scale [counts].
         """
-        if self.restoration.unit == "rad":
+        if self.reconstruction.unit == "rad":
             return 1.0
         request = self.pair.request
         counts, level = above_dark(request.image.frame(())[0], request.background)
@@ -87,10 +87,10 @@ class ReconstructedPair:
 
         No defocus pair determines it.
         """
-        valid = self.restoration.valid
-        if self.restoration.unit != "rad" or not valid.any():
+        valid = self.reconstruction.valid
+        if self.reconstruction.unit != "rad" or not valid.any():
             return 0.0
-        return float((self.restoration.mean - self.pair.truth)[valid].mean(dtype=np.float64))
+        return float((self.reconstruction.mean - self.pair.truth)[valid].mean(dtype=np.float64))
 
     @property
     def truth(self) -> np.ndarray:
@@ -100,21 +100,21 @@ class ReconstructedPair:
     @property
     def error(self) -> np.ndarray:
         """mean - truth (Y, X), without piston."""
-        return self.restoration.mean - self.truth
+        return self.reconstruction.mean - self.truth
 
     def pixels(self) -> tuple[np.ndarray, np.ndarray]:
         """Rows and columns of at most MOST_PIXELS valid pixels, always the same.
 
         There are none where nothing can be trusted.
         """
-        usable = np.flatnonzero(self.restoration.valid)
+        usable = np.flatnonzero(self.reconstruction.valid)
         if usable.size > MOST_PIXELS:
             usable = np.random.default_rng(0).choice(usable, MOST_PIXELS, replace=False)
         rows, columns = np.unravel_index(usable, self.pair.truth.shape)
         return rows, columns
 
 
-def with_samples(result: Restoration, count: int) -> Restoration:
+def with_samples(result: Reconstruction, count: int) -> Reconstruction:
     """The result, with a single answer repeated `count` times.
 
     A method without a spread thereby states a spread of zero.
@@ -127,7 +127,7 @@ def with_samples(result: Restoration, count: int) -> Restoration:
 def reconstruct_pairs(
     pairs: PairSet, model: Checkpoint | Baseline, sampling: Sampling
 ) -> Generator[Progress | ReconstructedPair, None, None]:
-    """Restore every pair of a set.
+    """Reconstruct every pair of a set.
 
     Parameters
     ----------
@@ -160,5 +160,5 @@ def reconstruct_pairs(
                 done=number,
                 total=len(pairs),
             )
-        yield ReconstructedPair(pair=pair, restoration=result)
+        yield ReconstructedPair(pair=pair, reconstruction=result)
     yield Progress(stage=pairs.name, done=len(pairs), total=len(pairs))

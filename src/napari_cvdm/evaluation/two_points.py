@@ -12,7 +12,7 @@ import numpy as np
 from skimage.transform import resize
 from torch import Tensor
 
-from napari_cvdm.core.result import Progress, Restoration
+from napari_cvdm.core.result import Progress, Reconstruction
 from napari_cvdm.evaluation.pair_sets import (
     EVALUATION_SEED,
     PairSet,
@@ -149,7 +149,7 @@ def _points_um(
 def two_point_resolution(
     model: Checkpoint, sampling: Sampling, fields: int = 1
 ) -> Generator[Progress, None, TwoPoints]:
-    """Restore fields of point pairs, and look which are seen as two.
+    """Reconstruct fields of point pairs, and look which are seen as two.
 
     Parameters
     ----------
@@ -215,7 +215,7 @@ def _shares(image: np.ndarray, where: PointField) -> np.ndarray:
 
 
 def _seen(judged: ReconstructedPair) -> dict[str, np.ndarray]:
-    result: Restoration = judged.restoration
+    result: Reconstruction = judged.reconstruction
     counts = np.asarray(judged.pair.request.image.array, np.float64)
     cubic = resize(
         counts - np.median(counts),

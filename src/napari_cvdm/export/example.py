@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from napari_cvdm.core.request import RestoreRequest
+from napari_cvdm.core.request import ReconstructionRequest
 from napari_cvdm.simulate.phase import defocus_pair_of
 from napari_cvdm.simulate.samples import CELL_COUNTS, cell_phase, reticulum
 from napari_cvdm.tasks.phase_channels import phase_optics
@@ -11,12 +11,12 @@ SHAPE = (96, 128)
 CORNER = (80, 96)  # of the sample images; both show something there
 
 
-def example_planes(request: RestoreRequest, planes: int) -> np.ndarray:
+def example_planes(request: ReconstructionRequest, planes: int) -> np.ndarray:
     """A measured image as the package takes it.
 
     Parameters
     ----------
-    request : RestoreRequest
+    request : ReconstructionRequest
         Gives the optics.
     planes : int
         Fewest planes of the model: 1 for a fluorescence image. A phase image has one plane for each

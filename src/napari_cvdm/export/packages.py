@@ -13,7 +13,7 @@ from napari_cvdm.export.sampler import PosteriorSampler
 from napari_cvdm.export.settings import PackageSettings
 from napari_cvdm.export.weights import onnx_weights, pytorch_weights
 from napari_cvdm.models.checkpoint import Checkpoint, ModelCard
-from napari_cvdm.reconstruct.restore import task_of
+from napari_cvdm.reconstruction.reconstruct import task_of
 from napari_cvdm.tasks import NetworkInput
 
 SAMPLER = "posterior-sampler.zip"
@@ -54,7 +54,7 @@ def sampler_package(
     card = model.card
     sampler = PosteriorSampler(asdict(card), settings.given()).eval()
     sampler.load_state_dict(model.network.state_dict())
-    result = sampler.restored(planes)
+    result = sampler.reconstructed(planes)
     return Package(
         file_name=SAMPLER,
         title="posterior sampler",

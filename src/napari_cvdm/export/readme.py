@@ -64,7 +64,7 @@ network units. `blend` takes the share of it that `napari-cvdm restore` takes, a
 from napari_cvdm.tasks import TASKS
 
 prepared = TASKS["phase-2shot"].from_request(planes, request)  # planes: (P, Y, X); request: a \
-napari_cvdm.RestoreRequest with the optics:
+napari_cvdm.ReconstructionRequest with the optics:
 # defocus_um has one position for each plane, condenser_na is that of an open condenser
 condition, baseline = prepared.channels[None].numpy(), prepared.initial_estimate[None, None].numpy()
 # mean: what this network makes of condition and baseline; the phase is zero in the cell-free \
@@ -83,7 +83,7 @@ twice as fine:
 from napari_cvdm.tasks import TASKS
 
 prepared = TASKS["widefield-x2"].from_request(image[None], request)  # image: (Y, X); request: a \
-napari_cvdm.RestoreRequest with the optics
+napari_cvdm.ReconstructionRequest with the optics
 condition, baseline = prepared.channels[None].numpy(), prepared.initial_estimate[None, None].numpy()
 # mean: what this network makes of condition and baseline
 counts = mean[0, 0] * prepared.gain

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from napari_cvdm.core.request import STEPS, ImageStack, RestoreRequest
+from napari_cvdm.core.request import STEPS, ImageStack, ReconstructionRequest
 
 SOURCE = "the package"
 
@@ -18,7 +18,7 @@ class PackageSettings:
     Parameters
     ----------
     samples, steps, seed : int
-        As in `RestoreRequest`.
+        As in `ReconstructionRequest`.
     pixel_um, wavelength_um, medium_index : float, optional
         Optics; every model needs the pixel size, a phase model all of them.
     defocus_um : tuple of float, optional
@@ -57,10 +57,10 @@ class PackageSettings:
         """What is set, by name: the inverse of `of`."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
-    def request(self, planes: np.ndarray, model: str, device: str = "cpu") -> RestoreRequest:
+    def request(self, planes: np.ndarray, model: str, device: str = "cpu") -> ReconstructionRequest:
         """The reconstruction of one image of shape (P, Y, X) that the package makes."""
         single = len(planes) == 1
         image = ImageStack(
             array=planes[0] if single else planes, axes="YX" if single else "PYX", source=SOURCE
         )
-        return RestoreRequest(image=image, model=model, device=device, **self.given())
+        return ReconstructionRequest(image=image, model=model, device=device, **self.given())

@@ -91,8 +91,8 @@ def read_image(path: str | Path) -> ImageStack:
         raise ImageFileError(f"{path}: there is no such file; check the name.")
     if path.is_dir() and path.suffix.lower() == ".zarr":
         raise ImageFileError(
-            f"{path}: an OME-Zarr is restored block by block: choose a name with --out that ends "
-            "in .ome.zarr."
+            f"{path}: an OME-Zarr is reconstructed block by block: choose a name with --out that "
+            "ends in .ome.zarr."
         )
     if path.is_dir():
         raise ImageFileError(f"{path}: is a folder; give one image file ({', '.join(SUFFIXES)}).")

@@ -1,4 +1,4 @@
-"""A folder of results read back into the `Restoration` that was written there."""
+"""A folder of results read back into the `Reconstruction` that was written there."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from napari_cvdm.core.request import ImageStack
-from napari_cvdm.core.result import NUMBERS, ClockCurve, ForwardCheck, Provenance, Restoration
+from napari_cvdm.core.result import NUMBERS, ClockCurve, ForwardCheck, Provenance, Reconstruction
 from napari_cvdm.io import ImageFileError, read_image
 from napari_cvdm.io.errors import one_line
 from napari_cvdm.io.records import parse_json_object, read_bounded
@@ -29,7 +29,7 @@ class StoredResult:
 
     Parameters
     ----------
-    restoration : Restoration
+    reconstruction : Reconstruction
         Its clock has no points where the folder is older than the clock in ``provenance.json``.
     source : str
         Name of the measured image.
@@ -43,7 +43,7 @@ class StoredResult:
         What was read, by option of the command line.
     """
 
-    restoration: Restoration
+    reconstruction: Reconstruction
     source: str
     place: Mapping[str, float] = field(default_factory=dict)
     planes_um: tuple[float, ...] | None = None
@@ -101,7 +101,7 @@ def read_result_folder(path: str | Path) -> StoredResult:
             raise
         raise ImageFileError(
             f"{folder}: {PROVENANCE} lacks what a result has ({type(error).__name__}: "
-            f"{one_line(error)}). Restore the image again."
+            f"{one_line(error)}). Reconstruct the image again."
         ) from error
 
 
@@ -111,7 +111,7 @@ def _record(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ImageFileError(
             f"{folder}: {PROVENANCE} cannot be read, it may be cut short. Copy the folder again, "
-            "or restore the image again."
+            "or reconstruct the image again."
         ) from error
 
 
@@ -130,7 +130,7 @@ def _stored(folder: Path, record: Mapping[str, Any]) -> StoredResult:
         for name in LEADING
     )
     region = record["settings"].get("region")
-    restoration = Restoration(
+    reconstruction = Reconstruction(
         mean=_pixels(folder, "mean", shape),
         variance=_pixels(folder, "variance", shape),
         rate=_pixels(folder, "rate", shape),
@@ -153,9 +153,9 @@ def _stored(folder: Path, record: Mapping[str, Any]) -> StoredResult:
         forward=_forward(folder, record.get("forward"), {**sizes, "P": planes}, upsampling),
     )
     return StoredResult(
-        restoration=restoration,
-        source=next(iter(restoration.provenance.inputs)),
-        place=_source_place(mean.place, pixel_um, upsampling, restoration.region),
+        reconstruction=reconstruction,
+        source=next(iter(reconstruction.provenance.inputs)),
+        place=_source_place(mean.place, pixel_um, upsampling, reconstruction.region),
         files={
             role: str(entry["path"])
             for role, entry in record["inputs"].items()
@@ -163,7 +163,7 @@ def _stored(folder: Path, record: Mapping[str, Any]) -> StoredResult:
         },
         planes_um=None
         if "image2" in record["inputs"]
-        else restoration.provenance.settings.get("defocus_um"),  # type: ignore[arg-type]
+        else reconstruction.provenance.settings.get("defocus_um"),  # type: ignore[arg-type]
     )
 
 
@@ -172,7 +172,7 @@ def _image(folder: Path, name: str) -> ImageStack:
     if not path.exists():
         raise ImageFileError(
             f"{folder}: {path.name} is missing, so the result is not whole. Copy the folder again, "
-            "or restore the image again."
+            "or reconstruct the image again."
         )
     return read_image(path)
 

@@ -1,4 +1,4 @@
-"""The newest frame, again and again, through `restore` with few steps."""
+"""The newest frame, again and again, through `reconstruct` with few steps."""
 
 import time
 from collections import deque
@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from napari_cvdm.core.plane_positions import count_planes
-from napari_cvdm.core.request import ImageStack, RestoreRequest
-from napari_cvdm.core.result import Progress, Restoration
+from napari_cvdm.core.request import ImageStack, ReconstructionRequest
+from napari_cvdm.core.result import Progress, Reconstruction
 from napari_cvdm.io import check_pixels, combine_planes
 from napari_cvdm.live.latest_value import FrameSource, Item, ReadFrame
 from napari_cvdm.models.checkpoint import Checkpoint
-from napari_cvdm.reconstruct.precision import resolve_precision
-from napari_cvdm.reconstruct.restore import restore, task_of
+from napari_cvdm.reconstruction.precision import resolve_precision
+from napari_cvdm.reconstruction.reconstruct import reconstruct, task_of
 
 PATIENCE_S = 0.2  # how long a thread that follows may sleep before it can be asked to end
 RATED_FRAMES = 20
@@ -31,7 +31,7 @@ class LiveFrame:
         Of the frame among all that came, from 1.
     image : ImageStack
         The measured frame, as it was reconstructed.
-    restoration : Restoration
+    reconstruction : Reconstruction
         Of one sample: its variance is zero and says nothing.
     latency_s : float
         From the frame's coming to the end of its reconstruction [s].
@@ -43,7 +43,7 @@ class LiveFrame:
 
     number: int
     image: ImageStack = field(repr=False)
-    restoration: Restoration = field(repr=False)
+    reconstruction: Reconstruction = field(repr=False)
     latency_s: float
     frames_per_s: float
     done: int
@@ -52,18 +52,18 @@ class LiveFrame:
 
     @property
     def mean(self) -> np.ndarray:
-        """The reconstruction, (..., Y, X) in `restoration.unit`."""
-        return self.restoration.mean
+        """The reconstruction, (..., Y, X) in `reconstruction.unit`."""
+        return self.reconstruction.mean
 
     @property
     def rate(self) -> np.ndarray:
         """The learned noise-rate map, (..., Y, X), dimensionless."""
-        return self.restoration.rate
+        return self.reconstruction.rate
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """Reasons to doubt the reconstruction, in words."""
-        return self.restoration.provenance.warnings
+        return self.reconstruction.provenance.warnings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,14 +117,14 @@ def newest_index(
 
 
 def follow(
-    source: FrameSource, template: RestoreRequest, model: Checkpoint
+    source: FrameSource, template: ReconstructionRequest, model: Checkpoint
 ) -> Generator[Event, None, None]:
     """Reconstruct the newest frame until the source is stopped.
 
     Parameters
     ----------
     source : FrameSource
-    template : RestoreRequest
+    template : ReconstructionRequest
         All settings. Each frame replaces its image, and its number of samples becomes one.
         ``steps=1`` is the preview: one evaluation, close to the regression mean.
     model : Checkpoint
@@ -158,7 +158,9 @@ def follow(
             continue
         try:
             image = _usable(letter.content(), planes)
-            restoration = yield from restore(replace(template, image=image), model, check=False)
+            reconstruction = yield from reconstruct(
+                replace(template, image=image), model, check=False
+            )
         except ValueError as error:
             skipped += 1
             yield SkippedFrame(number=letter.number, reason=str(error))
@@ -168,7 +170,7 @@ def follow(
             raise
         done += 1
         ends.append(time.monotonic())
-        yield _live_frame(letter, image, restoration, ends, (done, skipped, source.dropped))
+        yield _live_frame(letter, image, reconstruction, ends, (done, skipped, source.dropped))
 
 
 def _usable(image: ImageStack, planes: int) -> ImageStack:
@@ -183,7 +185,7 @@ def _usable(image: ImageStack, planes: int) -> ImageStack:
 def _live_frame(
     letter: Item[ReadFrame],
     image: ImageStack,
-    restoration: Restoration,
+    reconstruction: Reconstruction,
     ends: deque[float],
     counts: tuple[int, int, int],
 ) -> LiveFrame:
@@ -192,7 +194,7 @@ def _live_frame(
     return LiveFrame(
         number=letter.number,
         image=image,
-        restoration=restoration,
+        reconstruction=reconstruction,
         latency_s=ends[-1] - letter.posted_s,
         frames_per_s=(len(ends) - 1) / elapsed if elapsed > 0 else 0.0,
         done=done,

@@ -22,8 +22,8 @@ from napari_cvdm.core.tiling.blocks import Block
 from napari_cvdm.io.errors import one_line
 from napari_cvdm.io.job_folder import JobFolder
 from napari_cvdm.out_of_core.job import TiledFiles
-from napari_cvdm.out_of_core.run import BlockRestorer, Executor
-from napari_cvdm.reconstruct.precision import resolve_precision
+from napari_cvdm.out_of_core.run import BlockReconstructor, Executor
+from napari_cvdm.reconstruction.precision import resolve_precision
 
 CONNECT_S = 20
 POLL_S = 0.1
@@ -61,19 +61,19 @@ class TaskSpec:
     model_sha256: str
 
 
-def task_spec_of(files: TiledFiles, restorer: BlockRestorer) -> TaskSpec:
+def task_spec_of(files: TiledFiles, reconstructor: BlockReconstructor) -> TaskSpec:
     """The description of a job whose folder has its plan already."""
     return TaskSpec(
         files=json.dumps(asdict(files.absolute())),
-        path=str(restorer.folder.path),
+        path=str(reconstructor.folder.path),
         version=__version__,
-        plan_sha256=restorer.folder.plan_sha256(),
-        model_sha256=restorer.model.sha256,
+        plan_sha256=reconstructor.folder.plan_sha256(),
+        model_sha256=reconstructor.model.sha256,
     )
 
 
 @lru_cache(maxsize=2)
-def opened(spec: TaskSpec) -> tuple[BlockRestorer, dict[int, Block]]:
+def opened(spec: TaskSpec) -> tuple[BlockReconstructor, dict[int, Block]]:
     """The job of a spec and its blocks by number: opened once in a process, the model with it.
 
     Raises
@@ -89,8 +89,8 @@ def opened(spec: TaskSpec) -> tuple[BlockRestorer, dict[int, Block]]:
     _check(f"model {model.card.name}", model.sha256, spec.model_sha256)
     # Computed as planned, whatever is faster here.
     job = replace(job, request=resolve_precision(job.request, folder.plan()["settings"]))
-    restorer = BlockRestorer(job, model, folder.path)
-    return restorer, {block.number: block for block in restorer.plan.blocks()}
+    reconstructor = BlockReconstructor(job, model, folder.path)
+    return reconstructor, {block.number: block for block in reconstructor.plan.blocks()}
 
 
 def _check(what: str, here: str, wanted: str) -> None:
@@ -102,9 +102,9 @@ def _check(what: str, here: str, wanted: str) -> None:
 
 
 def run_task(spec: TaskSpec, number: int) -> dict[str, Any]:
-    """One task: restore a block, write it, mark it; returns what the marker says."""
-    restorer, blocks = opened(spec)
-    return dict(finished(restorer.run_block(blocks[number])))
+    """One task: reconstruct a block, write it, mark it; returns what the marker says."""
+    reconstructor, blocks = opened(spec)
+    return dict(finished(reconstructor.run_block(blocks[number])))
 
 
 def on_cluster(where: str, files: TiledFiles) -> Executor:
@@ -119,7 +119,7 @@ def on_cluster(where: str, files: TiledFiles) -> Executor:
     Returns
     -------
     callable
-        For `run.restore_by_tiles`. It raises ClusterError where blocks failed, or where the
+        For `run.reconstruct_by_blocks`. It raises ClusterError where blocks failed, or where the
         scheduler went away.
 
     Raises
@@ -130,18 +130,18 @@ def on_cluster(where: str, files: TiledFiles) -> Executor:
     _check_where(where)
 
     def make_executor(
-        restorer: BlockRestorer, left: Sequence[Block]
+        reconstructor: BlockReconstructor, left: Sequence[Block]
     ) -> Generator[Progress, None, None]:
         if not left:
             return
-        each = restorer.job.request.samples * restorer.job.request.steps
+        each = reconstructor.job.request.samples * reconstructor.job.request.steps
         yield Progress(
             stage=f"starting {where}" if where.startswith(LOCAL) else f"connecting to {where}",
             done=0,
             total=len(left) * each,
         )
         with cluster_client(where) as client:
-            yield from _followed(client, task_spec_of(files, restorer), restorer, left)
+            yield from _followed(client, task_spec_of(files, reconstructor), reconstructor, left)
 
     return make_executor
 
@@ -230,10 +230,10 @@ def _distributed() -> Any:
 
 
 def _followed(
-    client: Any, spec: TaskSpec, restorer: BlockRestorer, left: Sequence[Block]
+    client: Any, spec: TaskSpec, reconstructor: BlockReconstructor, left: Sequence[Block]
 ) -> Generator[Progress, None, None]:
     """Submit every block, and wait for all of them; a failed block does not stop the others."""
-    each = restorer.job.request.samples * restorer.job.request.steps
+    each = reconstructor.job.request.samples * reconstructor.job.request.steps
     futures = {
         client.submit(
             run_task,
@@ -253,9 +253,9 @@ def _followed(
                 if future.status == "error":
                     failed[block] = one_line(future.exception())
                 elif future.status != "finished":
-                    raise _lost(restorer)
+                    raise _lost(reconstructor)
             if client.status != "running":
-                raise _lost(restorer)
+                raise _lost(reconstructor)
             done = len(left) - len(waiting)
             yield Progress(
                 stage=f"block {done} of {len(left)}", done=done * each, total=len(left) * each
@@ -268,10 +268,10 @@ def _followed(
         raise ClusterError(_failures(failed, len(left)))
 
 
-def _lost(restorer: BlockRestorer) -> ClusterError:
+def _lost(reconstructor: BlockReconstructor) -> ClusterError:
     return ClusterError(
-        f"the scheduler went away; what is done is kept in {restorer.folder.path}. Start the same "
-        "job again to go on."
+        f"the scheduler went away; what is done is kept in {reconstructor.folder.path}. Start the "
+        "same job again to go on."
     )
 
 

@@ -1,4 +1,4 @@
-"""Statistics of a whole image that are needed before a part of it is restored.
+"""Statistics of a whole image that are needed before a part of it is reconstructed.
 
 The image is read once, band by band, and never kept.
 """
@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from napari_cvdm.core.intensity import unclipped_mean
-from napari_cvdm.core.request import ImageStack, RestoreRequest
+from napari_cvdm.core.request import ImageStack, ReconstructionRequest
 from napari_cvdm.core.tiling.blocks import Block, BlockPlan
 from napari_cvdm.io import Fingerprint, ImageFileError, check_finite
 from napari_cvdm.io.lazy import window_of
 from napari_cvdm.models.cvdm import CVDM
-from napari_cvdm.reconstruct.sampling import FrameSampler
+from napari_cvdm.reconstruction.sampling import FrameSampler
 from napari_cvdm.tasks import Background, GlobalStatistics, SampledPlane, Task, sampled_lines
 from napari_cvdm.tasks.conditioned import fitting
 from napari_cvdm.tasks.sampled import LARGEST_SAMPLE_PX
@@ -33,7 +33,7 @@ def bands(shape: tuple[int, int], chunk: int) -> Iterator[slice]:
 
 
 def sample_plane(
-    request: RestoreRequest,
+    request: ReconstructionRequest,
     task: Task,
     frame: tuple[int, ...],
     plane: int,
@@ -104,12 +104,12 @@ class BlockReader:
 
     Parameters
     ----------
-    request : RestoreRequest
+    request : ReconstructionRequest
     plan : BlockPlan
     frame_number : int
     """
 
-    request: RestoreRequest
+    request: ReconstructionRequest
     plan: BlockPlan
     frame_number: int
 
@@ -143,7 +143,7 @@ class BlockReader:
 
 
 def measure_frame_statistics(
-    request: RestoreRequest,
+    request: ReconstructionRequest,
     task: Task,
     plan: BlockPlan,
     frame_number: int,
@@ -194,7 +194,7 @@ def median_rate(frames: Iterator[FrameSampler], count: int) -> float:
 
 
 def begin_block(
-    request: RestoreRequest,
+    request: ReconstructionRequest,
     network: CVDM,
     blocks: GlobalStatistics,
     block: Block,

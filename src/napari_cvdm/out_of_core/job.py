@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from napari_cvdm.core.request import RequestError, RestoreRequest
+from napari_cvdm.core.request import ReconstructionRequest, RequestError
 from napari_cvdm.core.tiling.blocks import BLOCK_PX, HALO_PX, BlockPlan
 from napari_cvdm.io.lazy import open_image
 from napari_cvdm.io.psf import read_psf
 from napari_cvdm.io.read import read_image
 from napari_cvdm.models.checkpoint import Checkpoint, ModelCard
 from napari_cvdm.models.registry import load_model
-from napari_cvdm.reconstruct.restore import with_planes
+from napari_cvdm.reconstruction.reconstruct import with_planes
 
 SUFFIX = ".ome.zarr"
 
@@ -26,7 +26,7 @@ class TiledRequest:
 
     Parameters
     ----------
-    request : RestoreRequest
+    request : ReconstructionRequest
         Its image may be lazy, and is never whole in memory. No `region`, no `schedule_points`.
     out : str
         Folder to make, ending in ``.ome.zarr``.
@@ -43,7 +43,7 @@ class TiledRequest:
         Options that do not go together.
     """
 
-    request: RestoreRequest
+    request: ReconstructionRequest
     out: str
     block: int = BLOCK_PX
     halo: int = HALO_PX
@@ -99,7 +99,7 @@ class TiledFiles:
     background : str
         ``auto``, ``none`` or a path.
     options : mapping
-        Further fields of `RestoreRequest`, as JSON holds them; ``psf`` is a path.
+        Further fields of `ReconstructionRequest`, as JSON holds them; ``psf`` is a path.
     block, halo : int
     overwrite : bool
     """
@@ -154,7 +154,7 @@ class TiledFiles:
             overwrite=self.overwrite,
         ), model
 
-    def _request(self, card: ModelCard) -> RestoreRequest:
+    def _request(self, card: ModelCard) -> ReconstructionRequest:
         image = with_planes(
             [open_image(path) for path in self.images], card, self.options.get("defocus_um")
         )
@@ -170,4 +170,4 @@ class TiledFiles:
         options["background"] = background
         if options.get("psf"):
             options["psf"] = read_psf(options["psf"])
-        return RestoreRequest(**options, image=image, model=self.model)
+        return ReconstructionRequest(**options, image=image, model=self.model)

@@ -15,13 +15,13 @@ from napari_cvdm.checks.training_range import (
 )
 from napari_cvdm.core.device import pick_device
 from napari_cvdm.core.plane_positions import z_step_warning
-from napari_cvdm.core.request import RequestError, RestoreRequest
+from napari_cvdm.core.request import ReconstructionRequest, RequestError
 from napari_cvdm.core.tiling.blocks import BlockPlan
 from napari_cvdm.io.job_folder import JobFolder
 from napari_cvdm.io.ngff_grid import Grid, GridImage
 from napari_cvdm.models.checkpoint import Checkpoint
-from napari_cvdm.reconstruct.provenance import short_memory_warning
-from napari_cvdm.reconstruct.restore import single_answer
+from napari_cvdm.reconstruction.provenance import short_memory_warning
+from napari_cvdm.reconstruction.reconstruct import single_answer
 from napari_cvdm.tasks import Task
 
 NO_UNIT = "dimensionless"
@@ -32,7 +32,7 @@ NOT_ALIGNED = (
 )
 
 
-def images_of(request: RestoreRequest, task: Task) -> tuple[GridImage, ...]:
+def images_of(request: ReconstructionRequest, task: Task) -> tuple[GridImage, ...]:
     """Mean, std, rate and valid, and the samples where they are kept.
 
     Raises
@@ -80,7 +80,7 @@ def images_of(request: RestoreRequest, task: Task) -> tuple[GridImage, ...]:
     )
 
 
-def grid_of(request: RestoreRequest, task: Task, plan: BlockPlan) -> Grid:
+def grid_of(request: ReconstructionRequest, task: Task, plan: BlockPlan) -> Grid:
     """Size, chunks and place of the output: a finer grid starts half a pixel before the input's."""
     pixel_um, place = request.optics_value("pixel_um") / task.upsampling, request.image.place
     shift = (task.upsampling - 1) / 2 * pixel_um
@@ -96,7 +96,7 @@ def grid_of(request: RestoreRequest, task: Task, plan: BlockPlan) -> Grid:
 
 
 def provenance_of(
-    request: RestoreRequest,
+    request: ReconstructionRequest,
     model: Checkpoint,
     folder: JobFolder,
     plan: BlockPlan,
@@ -133,7 +133,7 @@ def _estimated(marks: Mapping[str, Mapping[str, Any]]) -> list[Mapping[str, Any]
 
 
 def _warnings(
-    request: RestoreRequest,
+    request: ReconstructionRequest,
     model: Checkpoint,
     marks: Mapping[str, Mapping[str, Any]],
     plan: BlockPlan,

@@ -1,4 +1,4 @@
-"""Images that are larger than the memory, restored block by block from file to file.
+"""Images that are larger than the memory, reconstructed block by block from file to file.
 
 Each block is computed once, and a killed job continues where it stopped.
 """
@@ -35,10 +35,10 @@ from napari_cvdm.out_of_core.global_statistics import (
 )
 from napari_cvdm.out_of_core.job import TiledRequest
 from napari_cvdm.out_of_core.output import grid_of, images_of, provenance_of
-from napari_cvdm.reconstruct.precision import resolve_precision
-from napari_cvdm.reconstruct.provenance import settings_of
-from napari_cvdm.reconstruct.restore import check_planes, check_psf, task_of
-from napari_cvdm.reconstruct.sampling import sample_frame
+from napari_cvdm.reconstruction.precision import resolve_precision
+from napari_cvdm.reconstruction.provenance import settings_of
+from napari_cvdm.reconstruction.reconstruct import check_planes, check_psf, task_of
+from napari_cvdm.reconstruction.sampling import sample_frame
 from napari_cvdm.tasks import GlobalStatistics
 
 FREE_TO_CHANGE = ("device", "tile")  # they change the cost, and no pixel beyond rounding
@@ -46,7 +46,7 @@ PROVENANCE = "provenance.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TiledRestoration:
+class TiledReconstruction:
     """What was made.
 
     Parameters
@@ -67,8 +67,8 @@ class TiledRestoration:
     warnings: tuple[str, ...] = field(default=())
 
 
-class BlockRestorer:
-    """Restores and writes single blocks of one job; one for each process.
+class BlockReconstructor:
+    """Reconstructs and writes single blocks of one job; one for each process.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ class BlockRestorer:
         save_numbers(self.numbers_path(frame_number), blocks, median_rate(parts, len(chosen)))
 
     def run_block(self, block: Block) -> Generator[Progress, None, dict[str, Any]]:
-        """Restore a block, write it, and mark it as done.
+        """Reconstruct a block, write it, and mark it as done.
 
         Yields
         ------
@@ -155,17 +155,19 @@ class Executor(Protocol):
     """The executor of the blocks that are left, on this machine or on a cluster."""
 
     def __call__(
-        self, restorer: BlockRestorer, left: Sequence[Block]
+        self, reconstructor: BlockReconstructor, left: Sequence[Block]
     ) -> Generator[Progress, None, None]:
         """Carry all out; yields Progress counted in network evaluations."""
 
 
-def run_serial(restorer: BlockRestorer, left: Sequence[Block]) -> Generator[Progress, None, None]:
+def run_serial(
+    reconstructor: BlockReconstructor, left: Sequence[Block]
+) -> Generator[Progress, None, None]:
     """In this process."""
-    request = restorer.job.request
+    request = reconstructor.job.request
     each = request.samples * request.steps
     for number, block in enumerate(left):
-        steps = restorer.run_block(block)
+        steps = reconstructor.run_block(block)
         for done, step in enumerate(steps, start=number * each + 1):
             yield Progress(
                 stage=f"block {number + 1} of {len(left)}, {step.stage.partition(',')[0]}",
@@ -174,13 +176,13 @@ def run_serial(restorer: BlockRestorer, left: Sequence[Block]) -> Generator[Prog
             )
 
 
-def restore_by_tiles(
+def reconstruct_by_blocks(
     job: TiledRequest, model: Checkpoint, executor: Executor = run_serial
-) -> Generator[Progress, None, TiledRestoration]:
-    """Restore an image that does not fit the memory.
+) -> Generator[Progress, None, TiledReconstruction]:
+    """Reconstruct an image that does not fit the memory.
 
     The image is read twice. The first pass finds what must be global: dark level or background,
-    intensity, noise, the fingerprint. The second restores it block by block with a halo. Noise
+    intensity, noise, the fingerprint. The second reconstructs it block by block with a halo. Noise
     belongs to absolute pixels, so the pixels depend neither on the order of the blocks nor on the
     executor. Blocks of an earlier run with the same plan are not computed again.
 
@@ -197,7 +199,7 @@ def restore_by_tiles(
 
     Returns
     -------
-    TiledRestoration
+    TiledReconstruction
 
     Raises
     ------
@@ -209,12 +211,15 @@ def restore_by_tiles(
     check_psf(job.request, task_of(model.card))
     folder = growing_folder(job.out, job.overwrite)
     job = replace(job, request=resolve_precision(job.request, _begun_settings(job, model, folder)))
-    restorer = BlockRestorer(job, model, folder.path)
-    yield from _prepare(restorer, folder)
-    plan = restorer.plan
+    reconstructor = BlockReconstructor(job, model, folder.path)
+    yield from _prepare(reconstructor, folder)
+    plan = reconstructor.plan
     left = [block for block in plan.blocks() if not folder.is_done(block.name)]
-    yield from executor(restorer, left)
-    images, grid = images_of(job.request, restorer.task), grid_of(job.request, restorer.task, plan)
+    yield from executor(reconstructor, left)
+    images, grid = (
+        images_of(job.request, reconstructor.task),
+        grid_of(job.request, reconstructor.task, plan),
+    )
     for image in images:
         build_pyramid(folder.path, image, grid)
     seconds = {"total": round(time.perf_counter() - started, 3)}
@@ -224,7 +229,7 @@ def restore_by_tiles(
     )
     finish_job(folder, job.out, job.overwrite)
     earlier, names = plan.count - len(left), tuple(image.name for image in images)
-    return TiledRestoration(
+    return TiledReconstruction(
         path=Path(job.out),
         images=names,
         blocks=plan.count,
@@ -233,9 +238,11 @@ def restore_by_tiles(
     )
 
 
-def _prepare(restorer: BlockRestorer, folder: JobFolder) -> Generator[Progress, None, None]:
+def _prepare(
+    reconstructor: BlockReconstructor, folder: JobFolder
+) -> Generator[Progress, None, None]:
     """Read the image once, compare the plan with what was begun, and keep what must be global."""
-    job, plan = restorer.job, restorer.plan
+    job, plan = reconstructor.job, reconstructor.plan
     fingerprint = Fingerprint(job.request.image.array)
     with (
         TemporaryDirectory() as place
@@ -243,20 +250,22 @@ def _prepare(restorer: BlockRestorer, folder: JobFolder) -> Generator[Progress, 
         read = [Path(place) / f"{number}.npz" for number in range(len(plan.frames))]
         for number, path in enumerate(read):
             yield Progress(stage=f"reading frame {number + 1} of {len(read)}", done=0, total=1)
-            save_numbers(path, restorer.measure_statistics(number, fingerprint), np.nan)
-        begin_job(folder, planned(job, restorer.model, fingerprint.value), overwrite=job.overwrite)
+            save_numbers(path, reconstructor.measure_statistics(number, fingerprint), np.nan)
+        begin_job(
+            folder, planned(job, reconstructor.model, fingerprint.value), overwrite=job.overwrite
+        )
         create_images(
             folder.path,
-            images_of(job.request, restorer.task),
-            grid_of(job.request, restorer.task, plan),
+            images_of(job.request, reconstructor.task),
+            grid_of(job.request, reconstructor.task, plan),
             {"version": __version__},
         )
         for number, path in enumerate(read):
-            if not restorer.numbers_path(number).exists():
+            if not reconstructor.numbers_path(number).exists():
                 yield Progress(
                     stage=f"surveying frame {number + 1} of {len(read)}", done=0, total=1
                 )
-                restorer.keep_statistics(load_numbers(path, restorer.task)[0], number)
+                reconstructor.keep_statistics(load_numbers(path, reconstructor.task)[0], number)
 
 
 def _begun_settings(

@@ -1,8 +1,8 @@
 """The tasks, which make the networks' input from a measured image.
 
-The preparation is done once, on the whole image. Training and restoring call the same functions, so
-the network gets the same numbers in both. Global quantities (the background, US-TIE, the intensity
-scale) are computed here. Everything after this is local.
+The preparation is done once, on the whole image. Training and reconstruction call the same
+functions, so the network gets the same numbers in both. Global quantities (the background,
+the inversion, the intensity scale) are computed here. Everything after this is local.
 """
 
 from napari_cvdm.tasks.conditioned import (

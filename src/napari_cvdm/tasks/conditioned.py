@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from napari_cvdm.core.intensity import clipping_level
-from napari_cvdm.core.request import RequestError, RestoreRequest
+from napari_cvdm.core.request import ReconstructionRequest, RequestError
 from napari_cvdm.tasks.deconvolved import Lens
 from napari_cvdm.tasks.sampled import SampledPlane
 
@@ -238,14 +238,14 @@ class Task(Protocol):
         """Request fields without which a frame cannot be prepared."""
 
     def prepare(
-        self, frame: np.ndarray, request: RestoreRequest
+        self, frame: np.ndarray, request: ReconstructionRequest
     ) -> Generator[str, None, NetworkInput]:
         """Prepare one frame of shape (P, Y, X) with the optics of a request.
 
         It yields what was done.
         """
 
-    def from_request(self, frame: np.ndarray, request: RestoreRequest) -> NetworkInput:
+    def from_request(self, frame: np.ndarray, request: ReconstructionRequest) -> NetworkInput:
         """`prepare` to its end."""
 
     @property
@@ -259,7 +259,7 @@ class Task(Protocol):
         """Pixels of one plane, float64, without the same part of a background image."""
 
     def measure_statistics(
-        self, planes: Sequence[SampledPlane], request: RestoreRequest, reader: FrameReader
+        self, planes: Sequence[SampledPlane], request: ReconstructionRequest, reader: FrameReader
     ) -> GlobalStatistics:
         """Global quantities, from a sample of each plane of a frame.
 

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from napari_cvdm.core.intensity import MAD_TO_SIGMA
 from napari_cvdm.core.microscope import Microscope
-from napari_cvdm.core.request import MeasuredPsf, RequestError, RestoreRequest
+from napari_cvdm.core.request import MeasuredPsf, ReconstructionRequest, RequestError
 from napari_cvdm.inversion.richardson_lucy import deconvolve
 from napari_cvdm.physics.camera_noise import CameraNoise
 from napari_cvdm.physics.cutoff import USUAL_PERIOD_PX, estimate_cutoff
@@ -107,7 +107,7 @@ def lens_of_optics(
     )
 
 
-def lens_of_request(request: RestoreRequest, upsampling: int) -> Lens | None:
+def lens_of_request(request: ReconstructionRequest, upsampling: int) -> Lens | None:
     """The lens of the optics of a request, where a measured PSF comes first.
 
     None where neither the PSF nor NA and wavelength are known.

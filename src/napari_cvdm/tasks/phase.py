@@ -13,7 +13,7 @@ import torch
 from napari_cvdm.core.device import pick_fourier_device
 from napari_cvdm.core.intensity import noise_sigma
 from napari_cvdm.core.microscope import Microscope
-from napari_cvdm.core.request import Align, RestoreRequest
+from napari_cvdm.core.request import Align, ReconstructionRequest
 from napari_cvdm.core.result import finished
 from napari_cvdm.physics.camera_noise import inverse_variance
 from napari_cvdm.physics.forward_model import fresnel_number
@@ -158,7 +158,7 @@ class PhaseTwoShot:
             )
         )
 
-    def prepare(self, frame: np.ndarray, request: RestoreRequest) -> Preparing:
+    def prepare(self, frame: np.ndarray, request: ReconstructionRequest) -> Preparing:
         """Prepare one frame with the optics of a request, step by step.
 
         OpticsError where one is missing.
@@ -177,7 +177,7 @@ class PhaseTwoShot:
             device,
         )
 
-    def from_request(self, frame: np.ndarray, request: RestoreRequest) -> NetworkInput:
+    def from_request(self, frame: np.ndarray, request: ReconstructionRequest) -> NetworkInput:
         """`prepare` to its end."""
         return finished(self.prepare(frame, request))
 
@@ -220,7 +220,7 @@ class PhaseTwoShot:
         return pixels / background
 
     def measure_statistics(
-        self, planes: Sequence[SampledPlane], request: RestoreRequest, reader: FrameReader
+        self, planes: Sequence[SampledPlane], request: ReconstructionRequest, reader: FrameReader
     ) -> PhaseBlocks:
         """Global quantities of the whole frame.
 

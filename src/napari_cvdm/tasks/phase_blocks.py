@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter
 
 from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.core.noise import FRAME_SEED_STRIDE
-from napari_cvdm.core.request import RequestError, RestoreRequest
+from napari_cvdm.core.request import ReconstructionRequest, RequestError
 from napari_cvdm.core.result import finished
 from napari_cvdm.inversion import Fit, fit_local_prior, flatten_background
 from napari_cvdm.physics.camera_noise import inverse_variance
@@ -313,7 +313,7 @@ def blank_levels(
 
 
 def measure_phase_statistics(
-    planes: Sequence[SampledPlane], request: RestoreRequest, reader: FrameReader
+    planes: Sequence[SampledPlane], request: ReconstructionRequest, reader: FrameReader
 ) -> PhaseBlocks:
     """What must be global of one field.
 
@@ -321,7 +321,7 @@ def measure_phase_statistics(
     ----------
     planes : sequence of SampledPlane
         Over the blank-field image, where there is one.
-    request : RestoreRequest
+    request : ReconstructionRequest
     reader : FrameReader
 
     Returns

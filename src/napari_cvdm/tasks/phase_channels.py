@@ -5,7 +5,7 @@ from scipy.ndimage import maximum_filter
 
 from napari_cvdm.core.intensity import clipping_level, unclipped_mean
 from napari_cvdm.core.microscope import Microscope, check_defocus
-from napari_cvdm.core.request import RequestError, RestoreRequest
+from napari_cvdm.core.request import ReconstructionRequest, RequestError
 from napari_cvdm.tasks.conditioned import Background, fitting, interior
 
 # Of the mean light. A larger difference is the lamp's, a smaller one may be light that crosses the
@@ -15,7 +15,7 @@ DARK_FRACTION = 0.1
 DIVIDED_MEDIANS = (0.2, 5.0)
 
 
-def phase_optics(request: RestoreRequest) -> tuple[Microscope, tuple[float, ...]]:
+def phase_optics(request: ReconstructionRequest) -> tuple[Microscope, tuple[float, ...]]:
     """Microscope and positions of all planes [um] of a request.
 
     OpticsError or RequestError where one is missing.

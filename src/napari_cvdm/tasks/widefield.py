@@ -14,7 +14,7 @@ from napari_cvdm.core.intensity import (
     dark_level,
     noise_sigma,
 )
-from napari_cvdm.core.request import RestoreRequest
+from napari_cvdm.core.request import ReconstructionRequest
 from napari_cvdm.core.result import finished
 from napari_cvdm.physics.camera_noise import CameraNoise, photon_transfer
 from napari_cvdm.tasks.conditioned import (
@@ -179,7 +179,7 @@ class Fluorescence:
         return pixels - background
 
     def measure_statistics(
-        self, planes: Sequence[SampledPlane], request: RestoreRequest, reader: FrameReader
+        self, planes: Sequence[SampledPlane], request: ReconstructionRequest, reader: FrameReader
     ) -> "ScaledBlocks":
         """The numbers of a whole frame, from samples of its pixels.
 
@@ -235,7 +235,7 @@ class Fluorescence:
             ),
         )
 
-    def lens_of(self, request: RestoreRequest) -> Lens | None:
+    def lens_of(self, request: ReconstructionRequest) -> Lens | None:
         """The lens that a request describes; None where it does not, or where none is needed."""
         return None
 
@@ -244,7 +244,7 @@ class Fluorescence:
         return None
 
     def prepare(
-        self, frame: np.ndarray, request: RestoreRequest
+        self, frame: np.ndarray, request: ReconstructionRequest
     ) -> Generator[str, None, NetworkInput]:
         """Prepare one frame, step by step; only the pixel size is needed."""
         request.optics_value("pixel_um")
@@ -256,7 +256,7 @@ class Fluorescence:
             )
         )
 
-    def from_request(self, frame: np.ndarray, request: RestoreRequest) -> NetworkInput:
+    def from_request(self, frame: np.ndarray, request: ReconstructionRequest) -> NetworkInput:
         """`prepare` to its end."""
         return finished(self.prepare(frame, request))
 
@@ -289,7 +289,7 @@ class WidefieldX2(Fluorescence):
         """The deconvolved images."""
         return len(DECONVOLVED_CHANNELS)
 
-    def lens_of(self, request: RestoreRequest) -> Lens | None:
+    def lens_of(self, request: ReconstructionRequest) -> Lens | None:
         """From NA, wavelength and index, or from a measured PSF."""
         return lens_of_request(request, self.upsampling)
 

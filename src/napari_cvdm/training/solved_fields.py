@@ -28,7 +28,7 @@ from napari_cvdm.tasks.phase_posterior import PosteriorDraws
 from napari_cvdm.training.fields import TrainingField, simulated_fluorescence, solved_field
 
 RECORD = "fields.json"
-EDITION = 2  # raised where a seed comes to another field: inversion, deconvolution, stored names
+EDITION = 3  # raised where a seed comes to another field: inversion, deconvolution, stored names
 # Kept as float16; pulls are too large for it.
 COARSE = ("width", "border_difference", "misfit", "absorption")
 

@@ -14,7 +14,7 @@ import torch
 from tests.stress.fuzzing.specimens import pixels
 
 from napari_cvdm.cli.results import write_images, write_provenance
-from napari_cvdm.core.request import ImageStack, RestoreRequest
+from napari_cvdm.core.request import ImageStack, ReconstructionRequest
 from napari_cvdm.core.result import finished
 from napari_cvdm.models.checkpoint import (
     CARD,
@@ -27,7 +27,7 @@ from napari_cvdm.models.checkpoint import (
 )
 from napari_cvdm.models.cvdm import CVDM, CVDMConfig
 from napari_cvdm.models.unet import UNetConfig
-from napari_cvdm.reconstruct.restore import restore
+from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.tasks import TASKS
 from napari_cvdm.training.state import STATE, save_state
 
@@ -83,10 +83,10 @@ def loaded() -> Checkpoint:
         return load_checkpoint(tiny_model(Path(name)))
 
 
-def small_request(checkpoint_name: str = "tiny", **settings: Any) -> RestoreRequest:
+def small_request(checkpoint_name: str = "tiny", **settings: Any) -> ReconstructionRequest:
     """A small image, the quickest way through a model, on the CPU."""
     image = ImageStack(array=pixels(20, 24), axes="YX", pixel_um=0.1)
-    return RestoreRequest(
+    return ReconstructionRequest(
         image=image,
         model=checkpoint_name,
         **{"samples": 1, "steps": 1, "device": "cpu", "tile": 64, **settings},
@@ -99,7 +99,7 @@ def result() -> Files:
     with TemporaryDirectory() as name:
         folder = Path(name)
         done = finished(
-            restore(small_request(samples=2, keep_samples=True, schedule_points=2), loaded())
+            reconstruct(small_request(samples=2, keep_samples=True, schedule_points=2), loaded())
         )
         write_images(folder, done, {"y_um": 1.0, "x_um": 2.0})
         write_provenance(

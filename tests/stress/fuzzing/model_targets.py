@@ -18,7 +18,7 @@ from napari_cvdm.io.result_folder import PROVENANCE, is_result_folder, read_resu
 from napari_cvdm.models.bundle import add_model
 from napari_cvdm.models.checkpoint import CARD, WEIGHTS, load_checkpoint, read_card
 from napari_cvdm.models.registry import models_in
-from napari_cvdm.reconstruct.restore import restore
+from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.training import pair_files
 from napari_cvdm.training.recipe import read_recipe
 from napari_cvdm.training.state import STATE, load_state
@@ -167,7 +167,7 @@ def list_models(folder: Path) -> None:
 
 def use_model(folder: Path) -> None:
     """Load a model, and reconstruct with it."""
-    finished(restore(made.small_request(), load_checkpoint(folder)))
+    finished(reconstruct(made.small_request(), load_checkpoint(folder)))
 
 
 def add_bundle(folder: Path) -> None:

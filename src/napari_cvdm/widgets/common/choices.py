@@ -59,8 +59,8 @@ class _OpenedBox(QComboBox):
 class ModelChoice(QWidget):
     """Shipped models, the user's own, and any checkpoint folder.
 
-    The chosen model is a name or a path, as in `RestoreRequest`. The widget reads its card, but not
-    its weights.
+    The chosen model is a name or a path, as in `ReconstructionRequest`. The widget reads its card,
+    but not its weights.
     """
 
     changed = Signal()
@@ -109,7 +109,7 @@ class ModelChoice(QWidget):
             There is no readable card in it, or one of a task that this version does not know.
         """
         from napari_cvdm.models.checkpoint import read_card
-        from napari_cvdm.reconstruct.restore import task_of
+        from napari_cvdm.reconstruction.reconstruct import task_of
 
         if folder not in self._cards:
             card = read_card(folder)

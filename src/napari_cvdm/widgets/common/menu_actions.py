@@ -21,7 +21,7 @@ def open_reconstruct(viewer: Viewer) -> Any:
 
     Returns
     -------
-    RestoreWidget
+    ReconstructWidget
     """
     dock, widget = viewer.window.add_plugin_dock_widget(PLUGIN, DOCK)
     dock.show()

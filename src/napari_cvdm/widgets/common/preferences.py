@@ -4,7 +4,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-from napari_cvdm.core.request import RestoreRequest
+from napari_cvdm.core.request import ReconstructionRequest
 
 PLUGIN = "napari-cvdm"
 # Name of each preference and the group that the manifest has it in.
@@ -26,7 +26,7 @@ def defaults() -> dict[str, Any]:
     """Every preference by name, as it is when nobody has set anything."""
     asked = {
         entry.name: entry.default
-        for entry in fields(RestoreRequest)
+        for entry in fields(ReconstructionRequest)
         if entry.default is not MISSING
     }
     return {name: asked.get(name, _OWN_DEFAULTS.get(name)) for name in PREFERENCES}
@@ -38,7 +38,7 @@ def preferred(name: str) -> Any:
     Parameters
     ----------
     name : {"device", "precision", "tile", "samples", "steps", "model_folder", "offline"}
-        The first five are settings of `RestoreRequest`; ``model_folder`` is a path or "".
+        The first five are settings of `ReconstructionRequest`; ``model_folder`` is a path or "".
 
     Returns
     -------

@@ -36,7 +36,7 @@ def disk_layer_data(path: Path, images: Sequence[str], run: Run) -> list[LayerDa
     Parameters
     ----------
     path : Path
-        An OME-Zarr collection of `restore_by_tiles`.
+        An OME-Zarr collection of `reconstruct_by_blocks`.
     images : sequence of str
         Its groups: mean, std, rate, valid, and samples where they were kept.
     run : Run

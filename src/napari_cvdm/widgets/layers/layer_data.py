@@ -11,7 +11,7 @@ import numpy as np
 
 from napari_cvdm.analysis.phase_quantities import optical_path_nm
 from napari_cvdm.core.request import ImageStack
-from napari_cvdm.core.result import Restoration
+from napari_cvdm.core.result import Reconstruction
 from napari_cvdm.core.statistics import INTERVAL, STATISTICS, spread_as
 from napari_cvdm.io.errors import ImageFileError
 from napari_cvdm.io.pixel_size import length_um, square_pixel
@@ -156,13 +156,13 @@ def _z_step(layer: "Image", axes: str) -> dict[str, float]:
 
 
 def to_layer_data(
-    restoration: Restoration, source: Placement, statistic: str = STATISTICS[0]
+    reconstruction: Reconstruction, source: Placement, statistic: str = STATISTICS[0]
 ) -> list[LayerData]:
     """Layers of a reconstruction. The reconstruction itself comes last, so that it lies on top.
 
     Parameters
     ----------
-    restoration : Restoration
+    reconstruction : Reconstruction
     source : Placement
         Of the measured image.
     statistic : {"standard deviation", "variance", "calibrated interval"}
@@ -173,33 +173,33 @@ def to_layer_data(
     -------
     list of (data, keywords, layer type)
         One group: gamma and beta with a leading axis of times (lazy), the samples with a leading
-        axis (if the restoration has them), rate map, residual (one for each plane) and local
+        axis (if the reconstruction has them), rate map, residual (one for each plane) and local
         chi-squared on the camera's grid, optical path difference (of a phase), uncertainty,
         untrusted pixels, reconstruction. All but the last are hidden at first.
     """
-    source = source.within(restoration.region)
-    unit = restoration.unit
-    factor = _factor(restoration)
+    source = source.within(reconstruction.region)
+    unit = reconstruction.unit
+    factor = _factor(reconstruction)
     statistic = STATISTICS[0] if statistic == INTERVAL and factor is None else statistic
-    spread = spread_as(restoration.variance, "variance", statistic, factor)
+    spread = spread_as(reconstruction.variance, "variance", statistic, factor)
     # Frames that were not, in a run that was stopped, are zero and set no contrast.
-    begun = restoration.counts > 0
+    begun = reconstruction.counts > 0
     return [
-        *_schedule_layers(restoration, source),
-        *_sample_layers(restoration, source),
+        *_schedule_layers(reconstruction, source),
+        *_sample_layers(reconstruction, source),
         _layer(
-            restoration,
+            reconstruction,
             source,
             "noise-rate map",
-            restoration.rate,
+            reconstruction.rate,
             "",
             colormap="viridis",
-            contrast_limits=inner_limits(restoration.rate[begun]),
+            contrast_limits=inner_limits(reconstruction.rate[begun]),
         ),
-        *_check_layers(restoration, source),
-        *_path_layers(restoration, source),
+        *_check_layers(reconstruction, source),
+        *_path_layers(reconstruction, source),
         _layer(
-            restoration,
+            reconstruction,
             source,
             "uncertainty",
             spread,
@@ -209,60 +209,60 @@ def to_layer_data(
         ),
         (
             *_layer(
-                restoration,
+                reconstruction,
                 source,
                 "untrusted pixels",
-                (~restoration.valid).astype(np.uint8),
+                (~reconstruction.valid).astype(np.uint8),
                 "",
                 opacity=0.5,
             )[:2],
             "labels",
         ),
         _layer(
-            restoration,
+            reconstruction,
             source,
             "reconstruction",
-            restoration.mean,
+            reconstruction.mean,
             unit,
             visible=True,
-            **look_of(restoration.mean[begun], unit),
+            **look_of(reconstruction.mean[begun], unit),
         ),
     ]
 
 
-def _factor(restoration: Restoration) -> float | None:
+def _factor(reconstruction: Reconstruction) -> float | None:
     """Half-width of the calibrated interval over the standard deviation.
 
     Returns None without a calibration.
     """
-    calibration = restoration.provenance.model.get("calibration")
+    calibration = reconstruction.provenance.model.get("calibration")
     return float(calibration["factor"]) if isinstance(calibration, Mapping) else None
 
 
-def group_name(restoration: Restoration, source: Placement) -> str:
+def group_name(reconstruction: Reconstruction, source: Placement) -> str:
     """What all layers of one result share."""
-    return f"{source.name} by {restoration.provenance.model['name']}"
+    return f"{source.name} by {reconstruction.provenance.model['name']}"
 
 
-def preview_layer_data(restoration: Restoration, source: Placement) -> LayerData:
+def preview_layer_data(reconstruction: Reconstruction, source: Placement) -> LayerData:
     """One layer of a quick look at a part of one frame; it belongs to no result.
 
     A colour image keeps every axis of its source. Its axes then have the same units as those of the
     layers beside it.
     """
-    values, axes = restoration.mean, restoration.axes
+    values, axes = reconstruction.mean, reconstruction.axes
     if values.ndim > len("YX"):
         values = np.expand_dims(
             values, [number for number, letter in enumerate(source.axes) if letter not in axes]
         )
         axes = source.axes
-    place = source.within(restoration.region).finer(axes, restoration.upsampling)
+    place = source.within(reconstruction.region).finer(axes, reconstruction.upsampling)
     metadata = {
         METADATA_KEY: {
             "role": "preview",
             "source": source.name,
-            "unit": restoration.unit,
-            "provenance": asdict(restoration.provenance),
+            "unit": reconstruction.unit,
+            "provenance": asdict(reconstruction.provenance),
         }
     }
     return (
@@ -271,7 +271,7 @@ def preview_layer_data(restoration: Restoration, source: Placement) -> LayerData
             "name": f"preview of {source.name}",
             "metadata": metadata,
             **place.keywords(),
-            **look_of(values, restoration.unit),
+            **look_of(values, reconstruction.unit),
         },
         "image",
     )
@@ -297,42 +297,46 @@ def spread_unit(unit: str, statistic: str) -> str:
     return f"{unit}²" if statistic == "variance" else unit
 
 
-def _schedule_layers(restoration: Restoration, source: Placement) -> list[LayerData]:
+def _schedule_layers(reconstruction: Reconstruction, source: Placement) -> list[LayerData]:
     """gamma and beta over time: computed when they are looked at, where the clock is known."""
-    if restoration.clock.times:
+    if reconstruction.clock.times:
         from napari_cvdm.analysis.schedule_maps import schedule_maps, shown_ranges
 
         maps, ranges = (
-            schedule_maps(restoration.rate, restoration.clock),
-            shown_ranges(restoration.rate, restoration.clock),
+            schedule_maps(reconstruction.rate, reconstruction.clock),
+            shown_ranges(reconstruction.rate, reconstruction.clock),
         )
         found = {"gamma": (maps.gamma, ranges["gamma"]), "beta": (maps.beta, ranges["beta"])}
-    elif restoration.gamma is not None and restoration.beta is not None:
+    elif reconstruction.gamma is not None and reconstruction.beta is not None:
         found = {
-            "gamma": (restoration.gamma, (0.0, 1.0)),
-            "beta": (restoration.beta, limits_from_zero(restoration.beta)),
+            "gamma": (reconstruction.gamma, (0.0, 1.0)),
+            "beta": (reconstruction.beta, limits_from_zero(reconstruction.beta)),
         }
     else:
         return []
     return [
-        _layer(restoration, source, role, values, "", colormap="viridis", contrast_limits=limits)
+        _layer(reconstruction, source, role, values, "", colormap="viridis", contrast_limits=limits)
         for role, (values, limits) in found.items()
     ]
 
 
-def _sample_layers(restoration: Restoration, source: Placement) -> list[LayerData]:
-    if restoration.samples is None:
+def _sample_layers(reconstruction: Reconstruction, source: Placement) -> list[LayerData]:
+    if reconstruction.samples is None:
         return []
-    look = look_of(restoration.mean[restoration.counts > 0], restoration.unit)
-    return [_layer(restoration, source, "samples", restoration.samples, restoration.unit, **look)]
+    look = look_of(reconstruction.mean[reconstruction.counts > 0], reconstruction.unit)
+    return [
+        _layer(
+            reconstruction, source, "samples", reconstruction.samples, reconstruction.unit, **look
+        )
+    ]
 
 
-def _check_layers(restoration: Restoration, source: Placement) -> list[LayerData]:
+def _check_layers(reconstruction: Reconstruction, source: Placement) -> list[LayerData]:
     """Layers of what the reconstruction leaves unexplained, and where that exceeds noise.
 
     The residual of each plane is in standard deviations of the camera's noise.
     """
-    check = restoration.forward
+    check = reconstruction.forward
     if check is None or check.residual is None:
         return []
     planes = (
@@ -341,7 +345,7 @@ def _check_layers(restoration: Restoration, source: Placement) -> list[LayerData
         else list(np.moveaxis(check.residual, check.axes.index("P"), 0))
     )
     coarse, look = (
-        replace(restoration, upsampling=1),
+        replace(reconstruction, upsampling=1),
         {"colormap": phase_colormap(), "contrast_limits": RESIDUAL_LIMITS},
     )
     roles, mark = (
@@ -361,26 +365,26 @@ def _check_layers(restoration: Restoration, source: Placement) -> list[LayerData
     return [*layers, _layer(coarse, source, CHI2_ROLE, check.local_chi2, "", mark=mark, **look)]
 
 
-def _path_layers(restoration: Restoration, source: Placement) -> list[LayerData]:
-    if restoration.unit != "rad":
+def _path_layers(reconstruction: Reconstruction, source: Placement) -> list[LayerData]:
+    if reconstruction.unit != "rad":
         return []
     path = optical_path_nm(
-        restoration.mean, float(str(restoration.provenance.settings["wavelength_um"]))
+        reconstruction.mean, float(str(reconstruction.provenance.settings["wavelength_um"]))
     )
     return [
         _layer(
-            restoration,
+            reconstruction,
             source,
             "optical path difference",
             path,
             "nm",
-            **look_of(path[restoration.counts > 0], "nm"),
+            **look_of(path[reconstruction.counts > 0], "nm"),
         )
     ]
 
 
 def _layer(
-    restoration: Restoration,
+    reconstruction: Reconstruction,
     source: Placement,
     role: str,
     values: np.ndarray,
@@ -390,15 +394,15 @@ def _layer(
     mark: Mapping[str, Any] | None = None,
     **look: Any,
 ) -> LayerData:
-    values, place = _placed(restoration, source, role, values)
-    provenance = restoration.provenance
+    values, place = _placed(reconstruction, source, role, values)
+    provenance = reconstruction.provenance
     marks = {
         "role": role,
-        "group": group_name(restoration, source),
+        "group": group_name(reconstruction, source),
         "source": source.name,
         "unit": unit,
         "provenance": asdict(provenance),
-        "clock": asdict(restoration.clock),
+        "clock": asdict(reconstruction.clock),
         "files": dict(source.files),
         **(mark or {}),
     }
@@ -448,12 +452,12 @@ def placed_image(
 
 
 def _placed(
-    restoration: Restoration, source: Placement, role: str, values: np.ndarray
+    reconstruction: Reconstruction, source: Placement, role: str, values: np.ndarray
 ) -> tuple[np.ndarray, Placement]:
-    leading = values.ndim > len(restoration.axes)
-    values, place = placed_image(source, restoration.axes, restoration.upsampling, values)
+    leading = values.ndim > len(reconstruction.axes)
+    values, place = placed_image(source, reconstruction.axes, reconstruction.upsampling, values)
     if not leading:
         return values, place
     return values, place.with_leading("S", "sample") if role == "samples" else place.with_times(
-        restoration.clock.times or restoration.times
+        reconstruction.clock.times or reconstruction.times
     )

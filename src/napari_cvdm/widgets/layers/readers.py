@@ -95,7 +95,7 @@ def read_result_layers(path: str | Sequence[str]) -> list[LayerData]:
     if folder is None:
         raise ValueError(f"{path}: give one result folder.")
     stored = read_result_folder(folder)
-    result, axes, place = stored.restoration, stored.restoration.axes, stored.place
+    result, axes, place = stored.reconstruction, stored.reconstruction.axes, stored.place
     if (
         stored.planes_um is not None and "Z" not in axes
     ):  # as beside the layer that has all planes, whose sliders the results share

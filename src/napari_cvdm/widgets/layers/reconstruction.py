@@ -3,11 +3,11 @@
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field, replace
 
-from napari_cvdm.core.request import RestoreRequest
-from napari_cvdm.core.result import Progress, Restoration, Stop
+from napari_cvdm.core.request import ReconstructionRequest
+from napari_cvdm.core.result import Progress, Reconstruction, Stop
 from napari_cvdm.widgets.layers.placement import Placement
 
-Working = Generator[Progress, Stop | None, Restoration]
+Working = Generator[Progress, Stop | None, Reconstruction]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -16,57 +16,57 @@ class Run:
 
     Parameters
     ----------
-    request : RestoreRequest
+    request : ReconstructionRequest
     place : Placement
         Of the measured image.
     unit : str
         Of the result.
     upsampling : int
         Output pixels for one input pixel along Y and X.
-    earlier : Restoration, optional
+    earlier : Reconstruction, optional
         A result that this goes on from.
     """
 
-    request: RestoreRequest
+    request: ReconstructionRequest
     place: Placement
     unit: str
     upsampling: int
-    earlier: Restoration | None = field(default=None, repr=False)
+    earlier: Reconstruction | None = field(default=None, repr=False)
 
-    def going_on(self, restoration: Restoration, more: int) -> "Run":
+    def going_on(self, reconstruction: Reconstruction, more: int) -> "Run":
         """The run that adds samples to a result of this one.
 
         The emptiest frame gets `more` samples, and every frame has at least as many as the fullest
         had.
         """
-        samples = max(int(restoration.counts.max()), int(restoration.counts.min()) + more)
-        return replace(self, request=replace(self.request, samples=samples), earlier=restoration)
+        samples = max(int(reconstruction.counts.max()), int(reconstruction.counts.min()) + more)
+        return replace(self, request=replace(self.request, samples=samples), earlier=reconstruction)
 
     def work(self) -> Working:
-        """Load the model, check the pixels, restore; for the worker's thread."""
+        """Load the model, check the pixels, reconstruct; for the worker's thread."""
         from napari_cvdm.io import check_pixels
-        from napari_cvdm.reconstruct.choice import load_method, reconstruct
+        from napari_cvdm.reconstruction.choice import load_method, reconstruct
 
         yield Progress(stage="loading the model", done=0, total=steps_of(self.request))
         check_pixels(self.request.image)
         return (yield from reconstruct(self.request, load_method(self.request.model), self.earlier))
 
 
-def steps_of(request: RestoreRequest) -> int:
+def steps_of(request: ReconstructionRequest) -> int:
     """Steps of the sampler that a request asks for, over all its samples and frames."""
-    from napari_cvdm.reconstruct.restore import frame_indices
+    from napari_cvdm.reconstruction.reconstruct import frame_indices
 
     return request.samples * request.steps * sum(1 for _ in frame_indices(request.image))
 
 
 def preview_of(
-    request: RestoreRequest, position: Mapping[str, int], region: tuple[int, int, int, int]
-) -> RestoreRequest:
+    request: ReconstructionRequest, position: Mapping[str, int], region: tuple[int, int, int, int]
+) -> ReconstructionRequest:
     """The request for a quick look: one frame, a part of it, one evaluation of the network.
 
     Parameters
     ----------
-    request : RestoreRequest
+    request : ReconstructionRequest
     position : mapping of str to int
         Where the viewer's sliders stand, by axis letter; axes without a slider (colours) are kept.
     region : tuple of int
@@ -74,7 +74,7 @@ def preview_of(
 
     Returns
     -------
-    RestoreRequest
+    ReconstructionRequest
     """
     image = request.image
     looped = [axis for axis in image.axes if axis not in "PYX" and axis in position]

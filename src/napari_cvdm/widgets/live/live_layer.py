@@ -39,13 +39,13 @@ class LiveLayer:
             return
         mark: dict[str, Any] = {
             **layer.metadata[METADATA_KEY],
-            "provenance": asdict(frame.restoration.provenance),
+            "provenance": asdict(frame.reconstruction.provenance),
         }
         layer.metadata = {**layer.metadata, METADATA_KEY: mark}
         layer.data = frame.mean
 
     def _first(self, frame: "LiveFrame") -> LayerData:
-        *_, (values, keywords, kind) = to_layer_data(frame.restoration, self.place)
+        *_, (values, keywords, kind) = to_layer_data(frame.reconstruction, self.place)
         mark = keywords["metadata"][METADATA_KEY]
         live = {**mark, "group": f"live, {self.place.name}"}
         return (

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_cvdm.core.request import RestoreRequest
+from napari_cvdm.core.request import ReconstructionRequest
 from napari_cvdm.core.result import Progress
 from napari_cvdm.live.latest_value import FrameSource, LatestValue
 from napari_cvdm.widgets.common.worker import LEAST_INTERVAL_S, Job
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def followed(
     source: FrameSource,
-    template: RestoreRequest,
+    template: ReconstructionRequest,
     frames: "LatestValue[LiveFrame]",
     refused: "LatestValue[SkippedFrame]",
 ) -> Generator[Progress, None, None]:
@@ -52,7 +52,7 @@ class LiveRun(QObject):
     Parameters
     ----------
     source : FrameSource
-    template : RestoreRequest
+    template : ReconstructionRequest
         All settings; its image does not matter.
     title : str
         For napari's activity area.
@@ -67,7 +67,7 @@ class LiveRun(QObject):
     def __init__(
         self,
         source: FrameSource,
-        template: RestoreRequest,
+        template: ReconstructionRequest,
         *,
         title: str,
         on_stop: Callable[[], None],

@@ -10,13 +10,13 @@ from qtpy.QtGui import QHideEvent
 from qtpy.QtWidgets import QHBoxLayout, QPushButton, QStyle, QVBoxLayout, QWidget
 
 from napari_cvdm.core.plane_positions import count_planes
-from napari_cvdm.core.request import ImageStack, RequestError, RestoreRequest
-from napari_cvdm.core.result import Restoration
+from napari_cvdm.core.request import ImageStack, ReconstructionRequest, RequestError
+from napari_cvdm.core.result import Reconstruction
 from napari_cvdm.live.folder import FolderWatch
 from napari_cvdm.live.latest_value import FrameSource, LatestValue, ReadFrame
 from napari_cvdm.widgets.common.fields import explain_control, scrolled, wrapped_label
 from napari_cvdm.widgets.common.lifetime import when_gone
-from napari_cvdm.widgets.common.restore_form import OTHER_PLANES, RestoreForm
+from napari_cvdm.widgets.common.reconstruct_form import OTHER_PLANES, ReconstructForm
 from napari_cvdm.widgets.common.run_panel import ERROR, INFORMATION, WARNING, MessageLine, RunPanel
 from napari_cvdm.widgets.layers.layer_data import to_layer_data
 from napari_cvdm.widgets.layers.placement import Placement
@@ -74,7 +74,7 @@ class LiveWidget(QWidget):
         self._on_changed()
 
     def _make_parts(self) -> None:
-        self.source, self.form = LiveSource(), RestoreForm(self._viewer)
+        self.source, self.form = LiveSource(), ReconstructForm(self._viewer)
         self.start_button, self.stop_button = QPushButton("&Start"), QPushButton("S&top")
         explain_control(
             self.start_button,
@@ -201,7 +201,9 @@ class LiveWidget(QWidget):
         asked = {
             name: value for name, value in settings.items() if name not in ("followed", "second")
         }
-        template = RestoreRequest(image=ImageStack(array=np.zeros((1, 1)), axes="YX"), **asked)
+        template = ReconstructionRequest(
+            image=ImageStack(array=np.zeros((1, 1)), axes="YX"), **asked
+        )
         source, self._title = self._open(count_planes(task.planes, settings.get("defocus_um")))
         run = LiveRun(source, template, title=f"Following {self._title}", on_stop=self._on_stop)
         run.framed.connect(self._on_frame)
@@ -252,7 +254,7 @@ class LiveWidget(QWidget):
 
     def _place_of_file(self, frame: "LiveFrame") -> Placement:
         """At the origin, wherever the stage was: all files are shown in one layer."""
-        found = frame.restoration
+        found = frame.reconstruction
         return placement(self._title, found.axes, found.pixel_um * found.upsampling, {})
 
     def _show_status(self, frame: "LiveFrame") -> None:
@@ -298,7 +300,7 @@ class LiveWidget(QWidget):
             return
         frame, place = self._last
         try:
-            request = RestoreRequest(image=frame.image, **self.form.settings())
+            request = ReconstructionRequest(image=frame.image, **self.form.settings())
         except ValueError as error:
             self._say(ERROR, str(error))
             return
@@ -314,10 +316,10 @@ class LiveWidget(QWidget):
             on_result=partial(self._on_full, frame.number, place),
         )
 
-    def _on_full(self, number: int, place: Placement, restoration: Restoration) -> None:
-        show_result(self._viewer, to_layer_data(restoration, place))
-        warnings = restoration.provenance.warnings
-        seconds = restoration.provenance.timings_s["total"]
+    def _on_full(self, number: int, place: Placement, reconstruction: Reconstruction) -> None:
+        show_result(self._viewer, to_layer_data(reconstruction, place))
+        warnings = reconstruction.provenance.warnings
+        seconds = reconstruction.provenance.timings_s["total"]
         self.panel.message.say(
             WARNING if warnings else INFORMATION,
             " ".join([f"Frame {number}: done in {seconds:.1f} s.", *warnings]),

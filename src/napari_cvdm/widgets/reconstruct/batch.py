@@ -11,8 +11,8 @@ from napari_cvdm.core.plane_positions import count_planes
 from napari_cvdm.core.request import (
     OPTICS,
     ImageStack,
+    ReconstructionRequest,
     RequestError,
-    RestoreRequest,
     roles_of_images,
 )
 from napari_cvdm.core.result import Progress
@@ -34,13 +34,13 @@ class ReadEntry:
     entry : ImageEntry
     stacks : tuple of ImageStack
         One for each file, to be shown.
-    request : RestoreRequest
+    request : ReconstructionRequest
         Of the file, or of all planes together.
     """
 
     entry: ImageEntry
     stacks: tuple[ImageStack, ...] = field(repr=False)
-    request: RestoreRequest
+    request: ReconstructionRequest
 
     def run(self, places: Sequence[Placement], task: "Task") -> Run:
         """The run of this entry, whose files are the layers that lie at `places`."""
@@ -119,7 +119,7 @@ class Batch:
         check_pixels(image)
         return ReadEntry(entry=entry, stacks=tuple(stacks), request=self.request_of(image))
 
-    def request_of(self, image: ImageStack) -> RestoreRequest:
+    def request_of(self, image: ImageStack) -> ReconstructionRequest:
         """The request for an image; what its file says of optics goes before the settings.
 
         Raises
@@ -132,7 +132,7 @@ class Batch:
             for name in OPTICS
             if name in image.metadata or (name == "pixel_um" and image.pixel_um is not None)
         ]
-        request = RestoreRequest(image=image, **{**self.settings, **dict.fromkeys(said)})
+        request = ReconstructionRequest(image=image, **{**self.settings, **dict.fromkeys(said)})
         unknown = [
             name
             for name in self.task.needed_optics

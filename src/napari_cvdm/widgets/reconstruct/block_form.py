@@ -131,7 +131,7 @@ class BlockForm(QWidget):
         layer : str
             Name of the image layer.
         files : mapping of str to str
-            Files that it was opened from, as `RestoreForm.files` knows them; may be empty.
+            Files that it was opened from, as `ReconstructForm.files` knows them; may be empty.
         model : str
             Name of the model.
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from napari_cvdm.models.checkpoint import Checkpoint
     from napari_cvdm.out_of_core.job import TiledFiles, TiledRequest
-    from napari_cvdm.out_of_core.run import Executor, TiledRestoration
+    from napari_cvdm.out_of_core.run import Executor, TiledReconstruction
     from napari_cvdm.tasks.conditioned import Background
 
 COMPARED_PX = 64
@@ -35,7 +35,7 @@ ROLES = ("image", "image2")
 class LargeImageResult:
     """What a job made, and the layers that show it."""
 
-    restoration: "TiledRestoration"
+    reconstruction: "TiledReconstruction"
     layers: list[LayerData] = field(repr=False)
 
 
@@ -64,7 +64,7 @@ class BlockJob:
         ClusterError, RequestError, ImageFileError, OpticsError, CheckpointError
             What is wrong, in words; blocks that are done stay done.
         """
-        from napari_cvdm.out_of_core.run import restore_by_tiles
+        from napari_cvdm.out_of_core.run import reconstruct_by_blocks
 
         yield Progress(
             stage=f"looking for {self.how.scheduler}"
@@ -74,10 +74,10 @@ class BlockJob:
             total=0,
         )
         request, model, executor = self._opened()
-        made = yield from restore_by_tiles(request, model, executor)
+        made = yield from reconstruct_by_blocks(request, model, executor)
         yield Progress(stage="opening the result", done=1, total=1)
         return LargeImageResult(
-            restoration=made, layers=disk_layer_data(made.path, made.images, self.run)
+            reconstruction=made, layers=disk_layer_data(made.path, made.images, self.run)
         )
 
     def _opened(self) -> "tuple[TiledRequest, Checkpoint, Executor]":
@@ -201,7 +201,7 @@ class BlockRuns:
 
     def _on_made(self, made: LargeImageResult) -> None:
         show_layers(self._viewer, made.layers)
-        done = made.restoration
+        done = made.reconstruction
         earlier = f", {done.earlier} of them by an earlier run" if done.earlier else ""
         self._panel.message.say(
             WARNING if done.warnings else INFORMATION,

@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from napari_cvdm.core.request import OPTICS, RequestError
-from napari_cvdm.core.result import Restoration
+from napari_cvdm.core.result import Reconstruction
 from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, LayerData, look_of, placed_image
 from napari_cvdm.widgets.layers.placement import Placement
 from napari_cvdm.widgets.layers.reconstruction import Run
@@ -58,13 +58,13 @@ def classical_run(run: Run, task: str, typed: Mapping[str, Any]) -> Run:
 
 
 def classical_layer_data(
-    restoration: Restoration, source: Placement, beside: "Layer | None"
+    reconstruction: Reconstruction, source: Placement, beside: "Layer | None"
 ) -> LayerData:
     """One layer for the answer of a classical method; it belongs to no group of results.
 
     Parameters
     ----------
-    restoration : Restoration
+    reconstruction : Reconstruction
     source : Placement
         Of the measured image.
     beside : Layer, optional
@@ -74,17 +74,19 @@ def classical_layer_data(
     -------
     tuple of (data, keywords, layer type)
     """
-    source, unit = source.within(restoration.region), restoration.unit
-    values, place = placed_image(source, restoration.axes, restoration.upsampling, restoration.mean)
-    look = look_of(restoration.mean, unit)
+    source, unit = source.within(reconstruction.region), reconstruction.unit
+    values, place = placed_image(
+        source, reconstruction.axes, reconstruction.upsampling, reconstruction.mean
+    )
+    look = look_of(reconstruction.mean, unit)
     if beside is not None:
         look = {name: getattr(beside, name) for name in look}
-    method = restoration.provenance.model["name"]
+    method = reconstruction.provenance.model["name"]
     mark = {
         "role": f"classical {method}",
         "source": source.name,
         "unit": unit,
-        "provenance": asdict(restoration.provenance),
+        "provenance": asdict(reconstruction.provenance),
     }
     return (
         values,

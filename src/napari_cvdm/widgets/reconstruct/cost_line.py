@@ -10,22 +10,22 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QLabel
 from tqdm import tqdm
 
-from napari_cvdm.core.request import RestoreRequest
+from napari_cvdm.core.request import ReconstructionRequest
 from napari_cvdm.core.result import Progress
 from napari_cvdm.widgets.common.worker import Job
 
 if TYPE_CHECKING:
-    from napari_cvdm.reconstruct.cost import Estimate
+    from napari_cvdm.reconstruction.cost import Estimate
 
 REST_MS = 700
 GIGABYTE = 1e9
 LONG_S = 100
 
 
-def measured(request: RestoreRequest) -> "Generator[Progress, None, Estimate]":
+def measured(request: ReconstructionRequest) -> "Generator[Progress, None, Estimate]":
     """The estimate for a request; for the worker's thread."""
     from napari_cvdm.models.registry import load_model
-    from napari_cvdm.reconstruct.cost import estimate
+    from napari_cvdm.reconstruction.cost import estimate
 
     yield Progress(stage="loading the model", done=0, total=0)
     return (yield from estimate(request, load_model(request.model)))
@@ -53,7 +53,7 @@ class CostLine(QLabel):
         () -> the current request, or None when there is nothing to run or something runs already.
     """
 
-    def __init__(self, request: Callable[[], RestoreRequest | None]) -> None:
+    def __init__(self, request: Callable[[], ReconstructionRequest | None]) -> None:
         super().__init__()
         self.setToolTip(
             "Time and memory of the full run with these settings, measured on one tile of this "

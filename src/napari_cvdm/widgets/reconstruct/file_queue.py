@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import QObject, Signal
 
 from napari_cvdm.core.request import ImageStack, RequestError
-from napari_cvdm.core.result import Progress, Restoration
+from napari_cvdm.core.result import Progress, Reconstruction
 from napari_cvdm.io.dropped import sort_paths
 from napari_cvdm.widgets.common.run_panel import ERROR, INFORMATION, WARNING, RunPanel
 from napari_cvdm.widgets.layers.layer_data import METADATA_KEY
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from napari.layers import Image
     from napari.viewer import Viewer
 
-    from napari_cvdm.widgets.common.restore_form import RestoreForm
+    from napari_cvdm.widgets.common.reconstruct_form import ReconstructForm
 
 PERCENT = 100
 
@@ -41,7 +41,7 @@ class FileQueue(QObject):
     Parameters
     ----------
     viewer : Viewer
-    form : RestoreForm
+    form : ReconstructForm
     panel : RunPanel
         Runs the jobs, those of others, too.
 
@@ -53,7 +53,7 @@ class FileQueue(QObject):
 
     run_asked = Signal(object)
 
-    def __init__(self, viewer: "Viewer", form: "RestoreForm", panel: RunPanel) -> None:
+    def __init__(self, viewer: "Viewer", form: "ReconstructForm", panel: RunPanel) -> None:
         super().__init__(panel)
         self.view = QueuePanel()
         self._viewer, self._form, self._panel = viewer, form, panel
@@ -207,9 +207,9 @@ class FileQueue(QObject):
         if self._row is not None and self._row.state is State.RUNNING and progress.total:
             self._row.set_percent(PERCENT * progress.done // progress.total)
 
-    def on_result(self, restoration: Restoration) -> None:
+    def on_result(self, reconstruction: Reconstruction) -> None:
         """The file at work has its result."""
-        self._outcome = State.DONE, " ".join(restoration.provenance.warnings)
+        self._outcome = State.DONE, " ".join(reconstruction.provenance.warnings)
 
     def on_failure(self, reason: str) -> None:
         """The file at work has failed."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from napari_cvdm.core.device import autocast
 from napari_cvdm.core.noise import FRAME_SEED_STRIDE
-from napari_cvdm.core.request import RestoreRequest
+from napari_cvdm.core.request import ReconstructionRequest
 from napari_cvdm.core.result import FrameView, Progress, Stop
 from napari_cvdm.core.statistics import RunningMoments
 from napari_cvdm.diffusion.sampler import SAMPLERS, Sampling, clock_grid, uniform_time_grid
@@ -50,7 +50,7 @@ class FrameSampler:
 
     Parameters
     ----------
-    request : RestoreRequest
+    request : ReconstructionRequest
     prepared : NetworkInput
     index : tuple of int
         Along the axes that are looped over.
@@ -63,7 +63,7 @@ class FrameSampler:
         The rate that sets the sampler's grid.
     """
 
-    request: RestoreRequest
+    request: ReconstructionRequest
     prepared: NetworkInput
     index: tuple[int, ...]
     number: int
@@ -80,7 +80,7 @@ class FrameSampler:
     @torch.inference_mode()
     def begin(
         cls,
-        request: RestoreRequest,
+        request: ReconstructionRequest,
         network: CVDM,
         prepared: NetworkInput,
         index: tuple[int, ...],

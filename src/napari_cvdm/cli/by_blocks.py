@@ -7,12 +7,12 @@ from dataclasses import fields
 
 from napari_cvdm.cli import say_done
 from napari_cvdm.cli.progress import with_bar
-from napari_cvdm.core.request import RestoreRequest, image_roles
+from napari_cvdm.core.request import ReconstructionRequest, image_roles
 from napari_cvdm.out_of_core.job import TiledFiles
-from napari_cvdm.out_of_core.run import Executor, restore_by_tiles, run_serial
+from napari_cvdm.out_of_core.run import Executor, reconstruct_by_blocks, run_serial
 
 
-def run_by_tiles(arguments: Namespace, files: Mapping[str, str]) -> None:
+def run_by_blocks(arguments: Namespace, files: Mapping[str, str]) -> None:
     """Carry out ``napari-cvdm restore`` block by block; blocks of an earlier run are kept.
 
     Parameters
@@ -25,7 +25,7 @@ def run_by_tiles(arguments: Namespace, files: Mapping[str, str]) -> None:
     executor = executor_for(arguments, job)
     request, model = job.open()
     try:
-        made = with_bar(restore_by_tiles(request, model, executor), "restoring")
+        made = with_bar(reconstruct_by_blocks(request, model, executor), "reconstructing")
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             "the blocks that are done are kept; give the same command again to go on."
@@ -50,7 +50,9 @@ def job_of(arguments: Namespace, files: Mapping[str, str]) -> TiledFiles:
     """The job that the arguments name."""
     given = vars(arguments)
     options = {
-        entry.name: given[entry.name] for entry in fields(RestoreRequest) if entry.name in given
+        entry.name: given[entry.name]
+        for entry in fields(ReconstructionRequest)
+        if entry.name in given
     }
     for name in ("image", "model", "background"):
         options.pop(name, None)

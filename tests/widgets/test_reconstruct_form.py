@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from napari_cvdm.core.plane_positions import z_step_warning
-from napari_cvdm.core.request import RequestError, restore_command
+from napari_cvdm.core.request import RequestError, command_words
 from napari_cvdm.io import write_image
 from napari_cvdm.widgets.layers.layer_data import METADATA_KEY
 
@@ -141,17 +141,17 @@ def test_a_layer_that_is_renamed_or_removed_is_so_in_the_list(
 def test_torch_that_cannot_be_loaded_is_said_in_the_dock(viewer, monkeypatch):
     from qtpy.QtWidgets import QLabel
 
-    from napari_cvdm.widgets.reconstruct import restore_widget
+    from napari_cvdm.widgets.reconstruct import reconstruct_widget
 
-    monkeypatch.setattr(restore_widget, "engine_problem", lambda: "PyTorch cannot be loaded")
-    dock = restore_widget.RestoreWidget(viewer)
+    monkeypatch.setattr(reconstruct_widget, "engine_problem", lambda: "PyTorch cannot be loaded")
+    dock = reconstruct_widget.ReconstructWidget(viewer)
     viewer.window.add_dock_widget(dock)
     assert "PyTorch" in dock.findChild(QLabel).text()
 
 
 def test_reading_the_manifest_and_the_forms_modules_loads_no_torch():
     script = (
-        "import sys, napari_cvdm.widgets.reconstruct.restore_widget; "
+        "import sys, napari_cvdm.widgets.reconstruct.reconstruct_widget; "
         "import napari_cvdm.widgets.layers.sample_data; "
         "print('torch' in sys.modules)"
     )
@@ -232,7 +232,7 @@ def test_a_layer_of_three_planes_has_three_positions_and_two_layers_have_two(
     assert (request.defocus_um, request.condenser_na) == ((-1.0, 0.0, 2.0), 0.3)
     assert "0.5 um" in z_step_warning(request)[0] and "2 um" in z_step_warning(request)[0]
     assert form.placement().planes == 3
-    command = " ".join(restore_command(request, {"image": "stack.tif"}, "out"))
+    command = " ".join(command_words(request, {"image": "stack.tif"}, "out"))
     assert "--defocus-um -1 0 2 " in command and "--condenser-na 0.3 " in command
     for name in ("below", "above"):
         viewer.add_image(pixels[0], name=name)

@@ -9,14 +9,19 @@ import torch
 from torch import Tensor
 
 from napari_cvdm.core.device import autocast, peak_memory, pick_device, seconds_of
-from napari_cvdm.core.request import RestoreRequest
+from napari_cvdm.core.request import ReconstructionRequest
 from napari_cvdm.core.result import Progress
 from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.models.cvdm import CVDM
 from napari_cvdm.models.tiled import TiledModel, network_on
-from napari_cvdm.reconstruct.precision import resolve_precision
-from napari_cvdm.reconstruct.restore import check_planes, frame_indices, prepare_frame, task_of
-from napari_cvdm.reconstruct.sampling import evaluations, samples_together
+from napari_cvdm.reconstruction.precision import resolve_precision
+from napari_cvdm.reconstruction.reconstruct import (
+    check_planes,
+    frame_indices,
+    prepare_frame,
+    task_of,
+)
+from napari_cvdm.reconstruction.sampling import evaluations, samples_together
 from napari_cvdm.tasks.deconvolved import DECONVOLVED_BYTES
 
 FLOAT_BYTES = 4
@@ -44,12 +49,14 @@ class Estimate:
     tiles: int
 
 
-def estimate(request: RestoreRequest, model: Checkpoint) -> Generator[Progress, None, Estimate]:
+def estimate(
+    request: ReconstructionRequest, model: Checkpoint
+) -> Generator[Progress, None, Estimate]:
     """Evaluate the networks on the largest tile with its halo, and scale by the areas of all tiles.
 
     Parameters
     ----------
-    request : RestoreRequest
+    request : ReconstructionRequest
     model : Checkpoint
 
     Yields
@@ -65,7 +72,7 @@ def estimate(request: RestoreRequest, model: Checkpoint) -> Generator[Progress, 
     Raises
     ------
     RequestError, OpticsError, DeviceError, CheckpointError
-        As from `restore`.
+        As from `reconstruct`.
     """
     task, device = task_of(model.card), pick_device(request.device)
     check_planes(request.image, task)
@@ -131,7 +138,11 @@ def _measuring(done: int) -> Progress:
 
 
 def _bytes_of(
-    request: RestoreRequest, network: CVDM, shape: tuple[int, int], frames: int, together: int
+    request: ReconstructionRequest,
+    network: CVDM,
+    shape: tuple[int, int],
+    frames: int,
+    together: int,
 ) -> int:
     """Bytes of what does not depend on the tile.
 

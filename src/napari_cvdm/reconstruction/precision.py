@@ -5,26 +5,26 @@ from dataclasses import replace
 from typing import Any
 
 from napari_cvdm.core.device import multiplies_bf16, pick_device
-from napari_cvdm.core.request import EARLIER, RestoreRequest
+from napari_cvdm.core.request import EARLIER, ReconstructionRequest
 
 
 def resolve_precision(
-    request: RestoreRequest, begun: Mapping[str, Any] | None = None
-) -> RestoreRequest:
+    request: ReconstructionRequest, begun: Mapping[str, Any] | None = None
+) -> ReconstructionRequest:
     """The request with ``precision="auto"`` replaced by what it means here.
 
     That is bf16 where the device multiplies bf16 matrices in hardware, else fp32.
 
     Parameters
     ----------
-    request : RestoreRequest
+    request : ReconstructionRequest
     begun : mapping, optional
         Settings of the result or the job that the request continues. All samples and all blocks of
         a result are computed with the same precision.
 
     Returns
     -------
-    RestoreRequest
+    ReconstructionRequest
         Of precision ``fp32`` or ``bf16``.
 
     Raises

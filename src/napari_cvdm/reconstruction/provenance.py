@@ -1,4 +1,4 @@
-"""The provenance of a restoration, and whether one run continues another."""
+"""The provenance of a reconstruction, and whether one run continues another."""
 
 import json
 from collections.abc import Mapping
@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from napari_cvdm import __version__
-from napari_cvdm.core.request import EARLIER, OPTICS, RequestError, RestoreRequest
-from napari_cvdm.core.result import Provenance, Restoration
+from napari_cvdm.core.request import EARLIER, OPTICS, ReconstructionRequest, RequestError
+from napari_cvdm.core.result import Provenance, Reconstruction
 from napari_cvdm.core.statistics import carried_calibration
 from napari_cvdm.io import Fingerprint, check_finite, sha256_of
 from napari_cvdm.models.checkpoint import Checkpoint
@@ -25,12 +25,12 @@ class ProvenanceRecorder:
 
     Parameters
     ----------
-    request : RestoreRequest
+    request : ReconstructionRequest
     model : mapping
         What the provenance says of the model, see `model_entry`.
     """
 
-    def __init__(self, request: RestoreRequest, model: Mapping[str, object]) -> None:
+    def __init__(self, request: ReconstructionRequest, model: Mapping[str, object]) -> None:
         self._request, self._model = request, dict(model)
         self._fitted: Any = self._model.pop("calibration", {})
         self._fingerprint = Fingerprint(request.image.array)
@@ -126,7 +126,7 @@ def short_memory_warning(used: int, asked: int) -> tuple[str, ...]:
     )
 
 
-def settings_of(request: RestoreRequest) -> dict[str, Any]:
+def settings_of(request: ReconstructionRequest) -> dict[str, Any]:
     """Every setting by its name.
 
     Optics that the image states are filled in. Images among the settings become fingerprints.
@@ -146,7 +146,9 @@ def settings_of(request: RestoreRequest) -> dict[str, Any]:
     return settings
 
 
-def check_continues(request: RestoreRequest, model: Checkpoint, earlier: Restoration) -> None:
+def check_continues(
+    request: ReconstructionRequest, model: Checkpoint, earlier: Reconstruction
+) -> None:
     """RequestError unless the request asks for the same as an earlier result, with more samples."""
     earlier_settings = {**EARLIER, **earlier.provenance.settings}
     before, now = (

@@ -21,8 +21,8 @@ from napari_cvdm.core.request import (
     PRECISIONS,
     SAMPLERS,
     ImageStack,
+    ReconstructionRequest,
     RequestError,
-    RestoreRequest,
 )
 from napari_cvdm.io import combine_planes
 from napari_cvdm.widgets.common.background_choice import BackgroundChoice
@@ -62,8 +62,8 @@ OTHER_PLANES = "the other planes"
 COUNTS = {"samples": (1, 1024), "steps": (1, 1000), "seed": (0, 2**63 - 1), "tile": (16, 65536)}
 
 
-class RestoreForm(QWidget):
-    """Image, model, optics and sampling, under the names of `RestoreRequest`.
+class ReconstructForm(QWidget):
+    """Image, model, optics and sampling, under the names of `ReconstructionRequest`.
 
     Parameters
     ----------
@@ -146,7 +146,7 @@ class RestoreForm(QWidget):
         layout.addStretch(1)
 
     def _set_defaults(self) -> None:
-        defaults = {entry.name: entry.default for entry in fields(RestoreRequest)}
+        defaults = {entry.name: entry.default for entry in fields(ReconstructionRequest)}
         for name, box in self.counts.items():
             box.setValue(preferred(name) if name in PREFERENCES else defaults[name])
         for name in ("device", "precision"):
@@ -171,7 +171,7 @@ class RestoreForm(QWidget):
     @property
     def task(self) -> "Task | None":
         """The job of the chosen model."""
-        from napari_cvdm.reconstruct.restore import task_of
+        from napari_cvdm.reconstruction.reconstruct import task_of
 
         card = self.model.card()
         return None if card is None else task_of(card)
@@ -354,10 +354,10 @@ class RestoreForm(QWidget):
         return (
             ()
             if card is None
-            else optics_warnings(RestoreRequest(image=blank, **self.settings()), card)
+            else optics_warnings(ReconstructionRequest(image=blank, **self.settings()), card)
         )
 
-    def value(self) -> RestoreRequest:
+    def value(self) -> ReconstructionRequest:
         """The request.
 
         Its pixels are those of the layer, not a copy. The fingerprint reveals pixels that are
@@ -380,7 +380,7 @@ class RestoreForm(QWidget):
                 None if second is None else read_layer(second),
                 count=len(settings["defocus_um"]),
             )
-        return RestoreRequest(image=stack, **settings)
+        return ReconstructionRequest(image=stack, **settings)
 
     def files(self) -> dict[str, str]:
         """Files that the chosen layers were read from, by option: image, image2, background, psf.
@@ -410,7 +410,7 @@ class RestoreForm(QWidget):
             raise RequestError("Needed before a run: an image layer.")
         return replace(Placement.of(image), files=self.files(), planes=self.planes or 1)
 
-    def set_value(self, request: RestoreRequest) -> None:
+    def set_value(self, request: ReconstructionRequest) -> None:
         """Show the settings of a request; its image is chosen if a layer has its name.
 
         Raises

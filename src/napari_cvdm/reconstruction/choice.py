@@ -3,13 +3,13 @@
 from dataclasses import replace
 
 from napari_cvdm.baselines import BASELINES, Baseline
-from napari_cvdm.core.request import RequestError, RestoreRequest
-from napari_cvdm.core.result import Restoration
+from napari_cvdm.core.request import ReconstructionRequest, RequestError
+from napari_cvdm.core.result import Reconstruction
 from napari_cvdm.models.checkpoint import Checkpoint, ModelCard, read_card
 from napari_cvdm.models.registry import UnknownModelError, load_model, model_folder
-from napari_cvdm.reconstruct import restore as restoring
-from napari_cvdm.reconstruct.classical import reconstruct_classically
-from napari_cvdm.reconstruct.restore import Restoring
+from napari_cvdm.reconstruction import reconstruct as module
+from napari_cvdm.reconstruction.classical import reconstruct_classically
+from napari_cvdm.reconstruction.reconstruct import ReconstructionRun
 
 
 def baseline_named(name: str) -> Baseline | None:
@@ -78,9 +78,11 @@ def card_of_method(name_or_path: str) -> ModelCard:
 
 
 def reconstruct(
-    request: RestoreRequest, method: Checkpoint | Baseline, earlier: Restoration | None = None
-) -> Restoring:
-    """Run a model or a classical method; parameters, progress, result and errors as of `restore`.
+    request: ReconstructionRequest,
+    method: Checkpoint | Baseline,
+    earlier: Reconstruction | None = None,
+) -> ReconstructionRun:
+    """Run a model or a classical method; the rest is as of `reconstruct.reconstruct`.
 
     Raises
     ------
@@ -88,7 +90,7 @@ def reconstruct(
         An earlier result of a classical method: there are no samples to add.
     """
     if not isinstance(method, Baseline):
-        return restoring.restore(request, method, earlier)
+        return module.reconstruct(request, method, earlier)
     if earlier is not None:
         raise RequestError(
             f"{method.name} gives a single answer, so no samples can be added. Use a model for a "

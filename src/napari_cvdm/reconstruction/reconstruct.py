@@ -20,16 +20,16 @@ from napari_cvdm.checks.training_range import (
 )
 from napari_cvdm.core.device import pick_device
 from napari_cvdm.core.plane_positions import count_planes, file_warnings
-from napari_cvdm.core.request import ImageStack, RequestError, RestoreRequest
-from napari_cvdm.core.result import Progress, Restoration, Stop
+from napari_cvdm.core.request import ImageStack, ReconstructionRequest, RequestError
+from napari_cvdm.core.result import Progress, Reconstruction, Stop
 from napari_cvdm.core.statistics import RunningMoments
 from napari_cvdm.io import combine_planes
 from napari_cvdm.models.checkpoint import Checkpoint, CheckpointError, ModelCard
 from napari_cvdm.models.schedule import clock_curve, clock_device, gamma_and_beta
 from napari_cvdm.models.tiled import network_on
-from napari_cvdm.reconstruct.precision import resolve_precision
-from napari_cvdm.reconstruct.provenance import ProvenanceRecorder, check_continues, model_entry
-from napari_cvdm.reconstruct.sampling import FrameSampler, sample_frame
+from napari_cvdm.reconstruction.precision import resolve_precision
+from napari_cvdm.reconstruction.provenance import ProvenanceRecorder, check_continues, model_entry
+from napari_cvdm.reconstruction.sampling import FrameSampler, sample_frame
 from napari_cvdm.tasks import TASKS, NetworkInput, Task
 from napari_cvdm.tasks.conditioned import BORDER_PX
 
@@ -39,7 +39,7 @@ STOPPED_UNEVENLY = (
 )
 SINGLE_ANSWER = "a single answer: it has no spread."
 _OME_AXES = "TZC"
-Restoring = Generator[Progress, Stop | None, Restoration]
+ReconstructionRun = Generator[Progress, Stop | None, Reconstruction]
 
 
 def frame_indices(image: ImageStack) -> Iterator[tuple[int, ...]]:
@@ -81,7 +81,7 @@ def check_planes(image: ImageStack, task: Task) -> None:
         )
 
 
-def check_psf(request: RestoreRequest, task: Task) -> None:
+def check_psf(request: ReconstructionRequest, task: Task) -> None:
     """RequestError where a PSF is given to a task that deconvolves nothing."""
     if request.psf is not None and not getattr(task, "fine_channels", 0):
         raise RequestError(
@@ -148,21 +148,21 @@ def with_planes(
     return replace(image, axes=image.axes.replace("S", free))
 
 
-def restore(
-    request: RestoreRequest,
+def reconstruct(
+    request: ReconstructionRequest,
     model: Checkpoint,
-    earlier: Restoration | None = None,
+    earlier: Reconstruction | None = None,
     *,
     check: bool = True,
-) -> Restoring:
+) -> ReconstructionRun:
     """Sample the posterior of every frame of an image.
 
     Parameters
     ----------
-    request : RestoreRequest
+    request : ReconstructionRequest
     model : Checkpoint
         Its card names the task.
-    earlier : Restoration, optional
+    earlier : Reconstruction, optional
         A result of the same request with fewer samples. Its samples are counted in, and only the
         missing ones are drawn. The result is to the byte that of one longer run.
     check : bool
@@ -177,7 +177,7 @@ def restore(
 
     Returns
     -------
-    Restoration
+    Reconstruction
 
     Raises
     ------
@@ -224,7 +224,10 @@ def restore(
 
 
 def prepare_frame(
-    steps: Generator[str, None, NetworkInput], request: RestoreRequest, number: int, frames: int
+    steps: Generator[str, None, NetworkInput],
+    request: ReconstructionRequest,
+    number: int,
+    frames: int,
 ) -> Generator[Progress, Stop | None, tuple[NetworkInput, Stop | None]]:
     """Prepare a frame, step by step; returns it and what was sent on the way."""
     stop, per_frame = None, request.samples * request.steps
@@ -247,7 +250,9 @@ class _Arrays:
     Frames that were not begun are those of the earlier result, else zero and not trusted.
     """
 
-    def __init__(self, request: RestoreRequest, task: Task, earlier: Restoration | None) -> None:
+    def __init__(
+        self, request: ReconstructionRequest, task: Task, earlier: Reconstruction | None
+    ) -> None:
         image = request.image
         loops = tuple(
             size
@@ -294,14 +299,14 @@ class _Arrays:
 
 
 def _assembled(
-    request: RestoreRequest,
+    request: ReconstructionRequest,
     model: Checkpoint,
     task: Task,
     arrays: _Arrays,
     findings: RunChecks,
     record: ProvenanceRecorder,
     seconds: float,
-) -> Restoration:
+) -> Reconstruction:
     gamma, beta, times = schedule_maps(model, arrays.rate, request.schedule_points)
     beyond = beyond_trained_range(arrays.mean, model.card)
     said = (
@@ -321,7 +326,7 @@ def _assembled(
     usable = not far_from_training(request, model.card)
     forward = findings.forward()
     light = findings.flag(forward, warnings, unusable, record.estimated)
-    return Restoration(
+    return Reconstruction(
         mean=arrays.mean,
         variance=arrays.variance,
         rate=arrays.rate,
@@ -344,7 +349,7 @@ def _assembled(
     )
 
 
-def single_answer(request: RestoreRequest, model: Checkpoint) -> tuple[str, ...]:
+def single_answer(request: ReconstructionRequest, model: Checkpoint) -> tuple[str, ...]:
     """One sentence where no sample can differ from another.
 
     This is so for a regression, and for several samples of one step, the regression mean.

@@ -9,16 +9,16 @@ from typing import Any
 from napari_cvdm.core.request import (
     EARLIER,
     MeasuredPsf,
+    ReconstructionRequest,
     RequestError,
-    RestoreRequest,
+    command_words,
     image_roles,
-    restore_command,
 )
 from napari_cvdm.core.result import Progress
 from napari_cvdm.io import read_image, sha256_of
 from napari_cvdm.io.psf import read_psf
-from napari_cvdm.reconstruct.choice import card_of_method
-from napari_cvdm.reconstruct.restore import STOPPED_UNEVENLY, with_planes
+from napari_cvdm.reconstruction.choice import card_of_method
+from napari_cvdm.reconstruction.reconstruct import STOPPED_UNEVENLY, with_planes
 
 FINGERPRINT = "image sha256:"
 
@@ -70,22 +70,22 @@ def command_of(
             "layer, open that file, and reconstruct it."
         )
     out = f"{Path(files['image']).name.split('.')[0]}-{provenance['model']['name']}"
-    return shlex.join(restore_command(request, files, out))
+    return shlex.join(command_words(request, files, out))
 
 
-def request_of(settings: Mapping[str, Any], files: Mapping[str, str]) -> RestoreRequest:
+def request_of(settings: Mapping[str, Any], files: Mapping[str, str]) -> ReconstructionRequest:
     """The request that settings and files make."""
     stacks = [read_image(files[role]) for role in image_roles(files)]
     known = {
         entry.name: settings[entry.name]
-        for entry in fields(RestoreRequest)
+        for entry in fields(ReconstructionRequest)
         if entry.name in settings
     }
     known = {**EARLIER, **known}
     known |= {name: tuple(value) for name, value in known.items() if isinstance(value, list)}
     known |= {"background": read_image(files["background"]).array} if "background" in files else {}
     known["psf"] = _same_psf(settings.get("psf"), files.get("psf"))
-    return RestoreRequest(
+    return ReconstructionRequest(
         **{
             **known,
             "image": with_planes(

@@ -10,12 +10,12 @@ from napari_cvdm.baselines.method import Answer, Baseline
 from napari_cvdm.checks.plane_warnings import plane_warnings
 from napari_cvdm.checks.training_range import axes_warnings
 from napari_cvdm.core.plane_positions import position_warnings
-from napari_cvdm.core.request import RestoreRequest
-from napari_cvdm.core.result import ClockCurve, Progress, Restoration, Stop
-from napari_cvdm.reconstruct.provenance import ProvenanceRecorder
-from napari_cvdm.reconstruct.restore import (
+from napari_cvdm.core.request import ReconstructionRequest
+from napari_cvdm.core.result import ClockCurve, Progress, Reconstruction, Stop
+from napari_cvdm.reconstruction.provenance import ProvenanceRecorder
+from napari_cvdm.reconstruction.reconstruct import (
     SINGLE_ANSWER,
-    Restoring,
+    ReconstructionRun,
     check_planes,
     check_psf,
     frame_axes,
@@ -29,12 +29,12 @@ from napari_cvdm.tasks.conditioned import refine_mask
 NO_CLOCK = ClockCurve(times=(), values=(), speeds=())
 
 
-def reconstruct_classically(request: RestoreRequest, method: Baseline) -> Restoring:
+def reconstruct_classically(request: ReconstructionRequest, method: Baseline) -> ReconstructionRun:
     """Solve every frame of an image.
 
     Parameters
     ----------
-    request : RestoreRequest
+    request : ReconstructionRequest
         Its image, optics, background, alignment and region are used. Settings of noise or of a
         network's cost are not.
     method : Baseline
@@ -47,7 +47,7 @@ def reconstruct_classically(request: RestoreRequest, method: Baseline) -> Restor
 
     Returns
     -------
-    Restoration
+    Reconstruction
         One sample without a spread: variance and rate are zero, and there is no schedule.
 
     Raises
@@ -80,7 +80,7 @@ def reconstruct_classically(request: RestoreRequest, method: Baseline) -> Restor
 
 
 def _solved(
-    request: RestoreRequest, method: Baseline, pixels: np.ndarray, number: int, frames: int
+    request: ReconstructionRequest, method: Baseline, pixels: np.ndarray, number: int, frames: int
 ) -> Generator[Progress, Stop | None, tuple[Answer, Stop | None]]:
     """The answer for one frame, and what was sent on the way."""
     work, stop = method.solve(pixels, request), None
@@ -101,7 +101,7 @@ class _Arrays:
     Frames that were not begun are zero and not trusted.
     """
 
-    def __init__(self, request: RestoreRequest, task: Task) -> None:
+    def __init__(self, request: ReconstructionRequest, task: Task) -> None:
         image, self._fine = request.image, task.upsampling
         loops = tuple(
             size
@@ -126,14 +126,14 @@ class _Arrays:
 
 
 def _assembled(
-    request: RestoreRequest,
+    request: ReconstructionRequest,
     task: Task,
     arrays: _Arrays,
     record: ProvenanceRecorder,
     warnings: tuple[str, ...],
     seconds: float,
-) -> Restoration:
-    return Restoration(
+) -> Reconstruction:
+    return Reconstruction(
         mean=arrays.mean,
         variance=arrays.variance,
         rate=np.zeros_like(arrays.mean),

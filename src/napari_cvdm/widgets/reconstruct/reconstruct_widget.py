@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import QApplication, QPushButton, QVBoxLayout, QWidget
 
-from napari_cvdm.core.request import RestoreRequest
-from napari_cvdm.core.result import Restoration
+from napari_cvdm.core.request import ReconstructionRequest
+from napari_cvdm.core.result import Reconstruction
 from napari_cvdm.widgets.common.field_of_view import Region, drawn, on_screen
 from napari_cvdm.widgets.common.fields import explain_control, scrolled, wrapped_label
-from napari_cvdm.widgets.common.restore_form import RestoreForm
+from napari_cvdm.widgets.common.reconstruct_form import ReconstructForm
 from napari_cvdm.widgets.common.run_panel import ERROR, INFORMATION, WARNING, RunPanel
 from napari_cvdm.widgets.layers.frames import frame_index
 from napari_cvdm.widgets.layers.layer_data import group_name, preview_layer_data, to_layer_data
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
 
-class RestoreWidget(QWidget):
+class ReconstructWidget(QWidget):
     """Plugins > CVDM reconstruction > Reconstruct.
 
     Parameters
@@ -45,14 +45,14 @@ class RestoreWidget(QWidget):
     def __init__(self, napari_viewer: "Viewer") -> None:
         super().__init__()
         self._viewer = napari_viewer
-        self.last: tuple[Run, Restoration] | None = None
+        self.last: tuple[Run, Reconstruction] | None = None
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         problem = engine_problem()
         if problem:
             layout.addWidget(wrapped_label(problem))
             return
-        self.form = RestoreForm(napari_viewer)
+        self.form = ReconstructForm(napari_viewer)
         self.blocks = BlockForm()
         self.form.more.addWidget(self.blocks)
         self.cost = CostLine(self._request_to_measure)
@@ -126,7 +126,7 @@ class RestoreWidget(QWidget):
         else:
             self.panel.message.clear()
 
-    def _request_to_measure(self) -> RestoreRequest | None:
+    def _request_to_measure(self) -> ReconstructionRequest | None:
         if (
             self.panel.busy or self.form.missing() or not self.blocks.in_memory
         ):  # the estimate is of one process that holds the whole image
@@ -157,8 +157,8 @@ class RestoreWidget(QWidget):
     def add_samples(self) -> None:
         """Draw as many samples more of the last result as the form says."""
         if self.last is not None:
-            run, restoration = self.last
-            self._begin(run.going_on(restoration, self.form.counts["samples"].value()))
+            run, reconstruction = self.last
+            self._begin(run.going_on(reconstruction, self.form.counts["samples"].value()))
 
     def _run_of_form(self) -> Run | None:
         """None, and the reason in the message line, where the form does not make a request."""
@@ -186,7 +186,7 @@ class RestoreWidget(QWidget):
         self,
         run: Run,
         *,
-        on_result: Callable[[Restoration], None] | None = None,
+        on_result: Callable[[Reconstruction], None] | None = None,
         on_failure: Callable[[str], None] | None = None,
         on_end: Callable[[], None] | None = None,
     ) -> None:
@@ -195,10 +195,10 @@ class RestoreWidget(QWidget):
             return
         live = RunningLayers(self._viewer, run, self.results.statistic.currentText())
 
-        def show(restoration: Restoration) -> None:
-            self._on_result(run, restoration)
+        def show(reconstruction: Reconstruction) -> None:
+            self._on_result(run, reconstruction)
             if on_result is not None:
-                on_result(restoration)
+                on_result(reconstruction)
 
         title = f"Reconstructing {run.place.name}"
         self.panel.start(
@@ -217,18 +217,18 @@ class RestoreWidget(QWidget):
         self.cost.clear()
         self._offer_more()
 
-    def _on_result(self, run: Run, restoration: Restoration) -> None:
-        self.last = run, restoration
+    def _on_result(self, run: Run, reconstruction: Reconstruction) -> None:
+        self.last = run, reconstruction
         show_result(
             self._viewer,
-            to_layer_data(restoration, run.place, self.results.statistic.currentText()),
+            to_layer_data(reconstruction, run.place, self.results.statistic.currentText()),
         )
-        self.results.choose(group_name(restoration, run.place))
-        warnings = restoration.provenance.warnings
-        seconds = restoration.provenance.timings_s["total"]
+        self.results.choose(group_name(reconstruction, run.place))
+        warnings = reconstruction.provenance.warnings
+        seconds = reconstruction.provenance.timings_s["total"]
         self.panel.message.say(
             WARNING if warnings else INFORMATION,
-            " ".join([f"Done in {seconds:.1f} s; values in {restoration.unit}.", *warnings]),
+            " ".join([f"Done in {seconds:.1f} s; values in {reconstruction.unit}.", *warnings]),
         )
 
     def _on_idle(self) -> None:
@@ -280,9 +280,9 @@ class RestoreWidget(QWidget):
         active = self._viewer.layers.selection.active
         return drawn(active, layer) if isinstance(active, Shapes) else on_screen(layer)
 
-    def _on_preview(self, run: Run, restoration: Restoration) -> None:
-        show_layers(self._viewer, [preview_layer_data(restoration, run.place)])
-        seconds = restoration.provenance.timings_s["total"]
+    def _on_preview(self, run: Run, reconstruction: Reconstruction) -> None:
+        show_layers(self._viewer, [preview_layer_data(reconstruction, run.place)])
+        seconds = reconstruction.provenance.timings_s["total"]
         self.panel.message.say(
             INFORMATION,
             f"Preview in {seconds:.1f} s: the regression mean alone, without samples. Reconstruct "
@@ -296,15 +296,15 @@ class RestoreWidget(QWidget):
         """
         if self.last is None or self.panel.busy:
             return
-        run, restoration = self.last
+        run, reconstruction = self.last
         try:
             other = classical_run(
-                run, str(restoration.provenance.model["task"]), self.form.settings()
+                run, str(reconstruction.provenance.model["task"]), self.form.settings()
             )
         except ValueError as error:
             self.panel.message.say(ERROR, str(error))
             return
-        shown = partial(self._on_compared, run, group_name(restoration, run.place))
+        shown = partial(self._on_compared, run, group_name(reconstruction, run.place))
         self.panel.start(
             other.work(),
             title=f"{other.request.model} of {run.place.name}",
@@ -312,7 +312,7 @@ class RestoreWidget(QWidget):
             on_result=shown,
         )
 
-    def _on_compared(self, run: Run, group: str, answer: Restoration) -> None:
+    def _on_compared(self, run: Run, group: str, answer: Reconstruction) -> None:
         results = [found for found in groups_of(self._viewer.layers) if found.name == group]
         beside = results[0].layers.get(RECONSTRUCTION) if results else None
         show_layers(self._viewer, [classical_layer_data(answer, run.place, beside)])
@@ -359,7 +359,7 @@ class RestoreWidget(QWidget):
         """Copy the command line that gives the chosen result again."""
         group = self.results.value()
         if group is not None and not self.panel.busy:
-            from napari_cvdm.reconstruct.command import command_of
+            from napari_cvdm.reconstruction.command import command_of
 
             work = command_of(group.mark["provenance"], group.mark.get("files", {}))
             self.panel.start(work, title="", total=1, on_result=self._on_command)

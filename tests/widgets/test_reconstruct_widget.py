@@ -9,7 +9,7 @@ import pytest
 from napari_cvdm.core.result import Progress
 from napari_cvdm.core.result import finished as drained
 from napari_cvdm.models.registry import load_model
-from napari_cvdm.reconstruct.restore import restore
+from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.widgets.layers.layer_data import METADATA_KEY
 
 RESULTS = ("gamma", "beta", "noise-rate map", "uncertainty", "untrusted pixels", "reconstruction")
@@ -52,7 +52,7 @@ def test_the_dock_and_the_core_give_the_same_pixels(
     request = dock.form.value()
     dock.start()
     finished(dock)
-    alone = drained(restore(request, load_model(request.model)))
+    alone = drained(reconstruct(request, load_model(request.model)))
     assert viewer.layers["reconstruction of cell"].data.tobytes() == alone.mean.tobytes()
     assert viewer.layers["uncertainty of cell"].metadata[METADATA_KEY]["provenance"]["settings"][
         "pixel_um"
@@ -129,7 +129,7 @@ def test_a_planted_runtime_error_is_reported_and_the_button_comes_back(
     viewer.add_image(**measured)
     dock = open_dock(tiny_widefield_model)
     with monkeypatch.context() as planted:
-        planted.setattr("napari_cvdm.reconstruct.restore.restore", broken)
+        planted.setattr("napari_cvdm.reconstruction.reconstruct.reconstruct", broken)
         dock.start()
         assert not dock.panel.run.isEnabled()
         finished(dock)
@@ -160,7 +160,7 @@ def test_cancel_answers_within_one_step_and_leaves_no_half_result(
     made = []
 
     def counted(request, model, earlier):
-        steps = restore(request, model, earlier)
+        steps = reconstruct(request, model, earlier)
         while True:
             try:
                 made.append(next(steps))
@@ -168,7 +168,7 @@ def test_cancel_answers_within_one_step_and_leaves_no_half_result(
                 return end.value
             yield made[-1]
 
-    monkeypatch.setattr("napari_cvdm.reconstruct.restore.restore", counted)
+    monkeypatch.setattr("napari_cvdm.reconstruction.reconstruct.reconstruct", counted)
     viewer.add_image(**measured)
     dock = open_dock(tiny_widefield_model)
     dock.form.counts["steps"].setValue(1000)
@@ -273,14 +273,14 @@ def test_closing_the_viewer_in_mid_run_is_survived(
 ):
     from superqt.utils import WorkerBase
 
-    from napari_cvdm.widgets.reconstruct.restore_widget import RestoreWidget
+    from napari_cvdm.widgets.reconstruct.reconstruct_widget import ReconstructWidget
 
     viewer = make_napari_viewer()
     viewer.add_image(**measured)
-    dock = RestoreWidget(viewer)
+    dock = ReconstructWidget(viewer)
     viewer.window.add_dock_widget(dock)
     dock.form.model.set_value(str(tiny_widefield_model))
-    monkeypatch.setattr("napari_cvdm.reconstruct.restore.restore", endless)
+    monkeypatch.setattr("napari_cvdm.reconstruction.reconstruct.reconstruct", endless)
     dock.start()
     qtbot.waitUntil(lambda: dock.panel.bar.value() > 2, timeout=20_000)
     viewer.close()

@@ -19,8 +19,8 @@ from napari_cvdm.core.result import finished as drained
 from napari_cvdm.io import ImageFileError, sha256_of
 from napari_cvdm.models.registry import load_model
 from napari_cvdm.out_of_core.job import TiledRequest
-from napari_cvdm.out_of_core.run import restore_by_tiles
-from napari_cvdm.reconstruct.restore import restore
+from napari_cvdm.out_of_core.run import reconstruct_by_blocks
+from napari_cvdm.reconstruction.reconstruct import reconstruct
 
 WHOLE_HALO = 64  # more than the tiny networks see in three evaluations
 
@@ -42,10 +42,10 @@ def stored(path: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("block", [64, 128, 512])
 def test_blocks_give_the_pixels_of_the_whole_image(tiny_widefield_model, tmp_path, block):
     image, model = spots((150, 213)), load_model(str(tiny_widefield_model))
-    whole = drained(restore(widefield_request(image), model))
+    whole = drained(reconstruct(widefield_request(image), model))
     out = tmp_path / "out.ome.zarr"
     drained(
-        restore_by_tiles(
+        reconstruct_by_blocks(
             TiledRequest(
                 request=widefield_request(image), out=str(out), block=block, halo=WHOLE_HALO
             ),
@@ -102,7 +102,7 @@ def from_memory(
     out = tmp_path_factory.mktemp("memory") / "out.ome.zarr"
     request = widefield_request(spots((150, 213)), model=str(tiny_widefield_model), steps=2)
     drained(
-        restore_by_tiles(
+        reconstruct_by_blocks(
             TiledRequest(request=request, out=str(out), block=128),
             load_model(str(tiny_widefield_model)),
         )
@@ -153,15 +153,15 @@ def test_a_job_that_was_killed_goes_on_to_the_same_bytes(tiny_widefield_model, t
         )
         for name in ("one", "two")
     }
-    drained(restore_by_tiles(jobs["one"], model))
-    steps = restore_by_tiles(jobs["two"], model)
+    drained(reconstruct_by_blocks(jobs["one"], model))
+    steps = reconstruct_by_blocks(jobs["two"], model)
     while done.get("done", 0) < 15:  # two of six blocks, and half of the third
         done["done"] = next(steps).done
     steps.close()
     assert not Path(jobs["two"].out).exists()
     marks = list((tmp_path / "two.part.ome.zarr" / ".napari-cvdm" / "done").iterdir())
     written = {mark.name: mark.stat().st_mtime_ns for mark in marks}
-    result = drained(restore_by_tiles(jobs["two"], model))
+    result = drained(reconstruct_by_blocks(jobs["two"], model))
     assert 0 < result.earlier == len(written) < result.blocks == 6
     assert {
         name: (Path(jobs["two"].out) / ".napari-cvdm" / "done" / name).stat().st_mtime_ns
@@ -181,7 +181,7 @@ def test_regions_and_schedules_are_refused_block_by_block(choice, tmp_path):
 
 def test_another_plan_does_not_go_on_where_one_was_stopped(tiny_widefield_model, tmp_path):
     model, out = load_model(str(tiny_widefield_model)), str(tmp_path / "out.ome.zarr")
-    steps = restore_by_tiles(
+    steps = reconstruct_by_blocks(
         TiledRequest(request=widefield_request(spots((100, 130))), out=out, block=64), model
     )
     while next(steps).done < 12:
@@ -189,8 +189,8 @@ def test_another_plan_does_not_go_on_where_one_was_stopped(tiny_widefield_model,
     steps.close()
     other = TiledRequest(request=widefield_request(spots((100, 130)), seed=5), out=out, block=64)
     with pytest.raises(ImageFileError, match="settings differ"):
-        drained(restore_by_tiles(other, model))
+        drained(reconstruct_by_blocks(other, model))
     again = TiledRequest(request=other.request, out=out, block=64, overwrite=True)
-    assert drained(restore_by_tiles(again, model)).earlier == 0
+    assert drained(reconstruct_by_blocks(again, model)).earlier == 0
     with pytest.raises(ImageFileError, match="exists already"):
-        drained(restore_by_tiles(other, model))
+        drained(reconstruct_by_blocks(other, model))

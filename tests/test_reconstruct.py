@@ -1,4 +1,4 @@
-"""Restoring: tiles and devices do not choose the pixels, seeds do; every frame, every size."""
+"""Reconstruction: tiles and devices do not choose the pixels, seeds do; every frame, every size."""
 
 import json
 from dataclasses import replace
@@ -15,12 +15,12 @@ from napari_cvdm.core.statistics import RunningMoments
 from napari_cvdm.io import combine_planes
 from napari_cvdm.models.registry import load_model
 from napari_cvdm.models.schedule import RATE_MAX, RATE_MIN
-from napari_cvdm.reconstruct.restore import restore
+from napari_cvdm.reconstruction.reconstruct import reconstruct
 
 
 def run(request, model):
-    """Drain a restoration and return it with its progress."""
-    steps, seen = restore(request, load_model(str(model))), []
+    """Drain a reconstruction and return it with its progress."""
+    steps, seen = reconstruct(request, load_model(str(model))), []
     while True:
         try:
             seen.append(next(steps))
@@ -224,7 +224,7 @@ def test_what_is_missing_is_named(tiny_phase_model, tiny_widefield_model):
 
 
 def test_cancelling_is_to_stop_iterating(tiny_phase_model):
-    steps = restore(phase_request(planes((40, 40))), load_model(str(tiny_phase_model)))
+    steps = reconstruct(phase_request(planes((40, 40))), load_model(str(tiny_phase_model)))
     first = next(steps)
     steps.close()
     assert first.done == 0  # the first round of the inversion
@@ -266,7 +266,7 @@ def test_a_request_far_from_the_training_has_no_valid_pixel(tiny_phase_model):
     card = replace(load_model(str(tiny_phase_model)).card, optics={"fresnel": (4.0, 300.0)})
     model = replace(load_model(str(tiny_phase_model)), card=card)
     near, far = (
-        drained(restore(phase_request(planes((48, 48)), defocus_um=pair), model))
+        drained(reconstruct(phase_request(planes((48, 48)), defocus_um=pair), model))
         for pair in ((-1.0, 1.0), (-100.0, 200.0))
     )
     assert near.valid.any()
@@ -288,7 +288,7 @@ def test_planes_must_stand_before_the_pixels(tiny_phase_model):
 
 
 def test_restoring_leaves_the_loaded_model_alone(tiny_phase_model):
-    """Another restoration may use it at the same time, on another device."""
+    """Another reconstruction may use it at the same time, on another device."""
     model = load_model(str(tiny_phase_model))
     before = [
         (tensor.device, tensor.stride(), tensor.clone())

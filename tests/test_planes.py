@@ -286,40 +286,6 @@ def test_a_result_of_three_files_tells_them_and_can_be_repeated(tmp_path: Path) 
     assert parse(*command[2:]).defocus_um == THREE
 
 
-def test_a_result_of_the_version_before_is_still_read(tmp_path: Path) -> None:
-    out, stack = tmp_path / "out", write_stack(tmp_path / "stack.tif", intensities((-1.0, 1.0)))
-    assert (
-        main(
-            [
-                "restore",
-                str(stack),
-                "--model",
-                "us-tie",
-                *positions(-1, 1),
-                *OPTICS,
-                "--out",
-                str(out),
-            ]
-        )
-        == 0
-    )
-    path = out / "provenance.json"
-    record = json.loads(path.read_text(encoding="utf-8"))
-    assert record["settings"].pop("condenser_na") is None
-    record["settings"]["guidance"] = 0
-    path.write_text(json.dumps(record), encoding="utf-8")
-    stored = read_result_folder(out)
-    assert stored.planes_um == (-1.0, 1.0)
-    provenance = {
-        "settings": stored.reconstruction.provenance.settings,
-        "inputs": record["pixels_sha256"],
-        "warnings": (),
-        "model": record["model"],
-    }
-    command = finished(command_of(provenance, stored.files))
-    assert "--condenser-na" not in command and "--guidance" not in command
-
-
 @pytest.mark.parametrize(
     ("stated", "given", "words"),
     [

@@ -77,18 +77,6 @@ def test_samples_are_added_in_the_precision_of_the_first(
     )
 
 
-def test_auto_goes_on_in_fp32_with_a_result_that_does_not_say(
-    model: Checkpoint, faster: Precision
-) -> None:
-    part = reconstructed(model, "fp32")
-    settings = {
-        name: value for name, value in part.provenance.settings.items() if name != "precision"
-    }
-    older = replace(part, provenance=replace(part.provenance, settings=settings))
-    continued = reconstructed(model, "auto", earlier=older, samples=3)
-    assert continued.provenance.settings["precision"] == "fp32", f"though {faster} is faster"
-
-
 @pytest.fixture
 def files(tmp_path: Path, tiny_widefield_model: Path) -> TiledFiles:
     """A job of six blocks."""

@@ -3,7 +3,6 @@
 import math
 import re
 from copy import deepcopy
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -117,20 +116,6 @@ def test_bf16_moves_the_samples_far_less_than_they_scatter(
 def test_a_precision_that_is_not_known_is_refused(tiny_phase_model: Path) -> None:
     with pytest.raises(RequestError, match="fp32, bf16"):
         drained("sde-2m", tiny_phase_model, precision="fp8")
-
-
-def test_samples_are_added_to_a_result_from_before_precision_was_a_choice(
-    tiny_phase_model: Path,
-) -> None:
-    part = drained("ddim", tiny_phase_model, samples=2)
-    settings = {
-        name: value for name, value in part.provenance.settings.items() if name != "precision"
-    }
-    older = replace(part, provenance=replace(part.provenance, settings=settings))
-    continued = drained("ddim", tiny_phase_model, earlier=older)
-    assert np.array_equal(continued.samples, drained("ddim", tiny_phase_model).samples)
-    with pytest.raises(RequestError, match="precision changed"):
-        drained("ddim", tiny_phase_model, earlier=older, precision="bf16")
 
 
 def drained(

@@ -168,12 +168,6 @@ class MeasuredPsf:
         check_optics(pixel_um=self.pixel_um, wavelength_um=None, medium_index=None, na=None)
 
 
-EARLIER = {
-    "precision": "fp32",
-    "align": "off",
-    "condenser_na": None,
-    "psf": None,
-}  # settings of results that were made before these were choices
 # Evaluations of sde-2m: the fewest within 2 % of the best CRPS, see
 # `python -m paper.evaluations`.
 STEPS = 6

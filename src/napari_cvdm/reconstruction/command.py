@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from napari_cvdm.core.request import (
-    EARLIER,
     MeasuredPsf,
     ReconstructionRequest,
     RequestError,
@@ -81,7 +80,6 @@ def request_of(settings: Mapping[str, Any], files: Mapping[str, str]) -> Reconst
         for entry in fields(ReconstructionRequest)
         if entry.name in settings
     }
-    known = {**EARLIER, **known}
     known |= {name: tuple(value) for name, value in known.items() if isinstance(value, list)}
     known |= {"background": read_image(files["background"]).array} if "background" in files else {}
     known["psf"] = _same_psf(settings.get("psf"), files.get("psf"))

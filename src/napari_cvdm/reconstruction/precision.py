@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from napari_cvdm.core.device import multiplies_bf16, pick_device
-from napari_cvdm.core.request import EARLIER, ReconstructionRequest
+from napari_cvdm.core.request import ReconstructionRequest
 
 
 def resolve_precision(
@@ -36,5 +36,5 @@ def resolve_precision(
     if request.precision != "auto":
         return request
     if begun is not None:
-        return replace(request, precision={**EARLIER, **begun}["precision"])
+        return replace(request, precision=begun.get("precision"))
     return replace(request, precision="bf16" if multiplies_bf16(device) else "fp32")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from napari_cvdm import __version__
-from napari_cvdm.core.request import EARLIER, OPTICS, ReconstructionRequest, RequestError
+from napari_cvdm.core.request import OPTICS, ReconstructionRequest, RequestError
 from napari_cvdm.core.result import Provenance, Reconstruction
 from napari_cvdm.core.statistics import carried_calibration
 from napari_cvdm.io import Fingerprint, check_finite, sha256_of
@@ -150,9 +150,9 @@ def check_continues(
     request: ReconstructionRequest, model: Checkpoint, earlier: Reconstruction
 ) -> None:
     """RequestError unless the request asks for the same as an earlier result, with more samples."""
-    earlier_settings = {**EARLIER, **earlier.provenance.settings}
     before, now = (
-        json.loads(json.dumps(settings)) for settings in (earlier_settings, settings_of(request))
+        json.loads(json.dumps(settings))
+        for settings in (earlier.provenance.settings, settings_of(request))
     )
     changed = [name for name in now if name not in FREE_TO_CHANGE and now[name] != before.get(name)]
     if earlier.provenance.model.get("sha256") != model.sha256:

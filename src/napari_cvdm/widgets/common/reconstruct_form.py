@@ -17,7 +17,6 @@ from superqt.utils import signals_blocked
 
 from napari_cvdm.core.request import (
     ALIGNMENTS,
-    EARLIER,
     PRECISIONS,
     SAMPLERS,
     ImageStack,
@@ -438,7 +437,6 @@ class ReconstructForm(QWidget):
         CheckpointError
             The model is not there.
         """
-        settings = {**EARLIER, **settings}
         self.model.set_value(settings["model"])
         found = named_layers(self.image.layers(), source)
         if found is not None:

@@ -64,7 +64,7 @@ def speed_rows(model: Checkpoint) -> list[Row]:
 
 def scale_rows(model: Checkpoint) -> list[Row]:
     """Blocks against the whole image; a resumed job against one that was not stopped."""
-    from napari_cvdm.io.ngff_grid import open_level
+    from napari_cvdm.io.zarr_write import open_level
     from napari_cvdm.out_of_core.job import TiledRequest
     from napari_cvdm.out_of_core.run import reconstruct_by_blocks  # zarr and dask
 

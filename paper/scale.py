@@ -23,8 +23,8 @@ import zarr
 from yaozarrs import validate_zarr_store
 
 from napari_cvdm.core.request import ImageStack, ReconstructionRequest
-from napari_cvdm.io.lazy import open_image
-from napari_cvdm.io.ngff_grid import Grid, GridImage, create_images, open_level
+from napari_cvdm.io.read import open_image
+from napari_cvdm.io.zarr_write import Grid, GridImage, create_images, open_level
 from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.models.registry import load_model
 from napari_cvdm.out_of_core.job import TiledRequest

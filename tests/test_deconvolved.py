@@ -17,7 +17,7 @@ from napari_cvdm.core.request import ImageStack, MeasuredPsf, ReconstructionRequ
 from napari_cvdm.core.result import finished
 from napari_cvdm.inversion.richardson_lucy import deconvolve
 from napari_cvdm.io import write_image
-from napari_cvdm.io.psf import read_psf
+from napari_cvdm.io.read import read_psf
 from napari_cvdm.io.result_folder import read_result_folder
 from napari_cvdm.models.checkpoint import load_checkpoint
 from napari_cvdm.physics.camera_noise import CameraNoise, photon_transfer

@@ -4,7 +4,7 @@ from itertools import permutations
 
 import pytest
 
-from napari_cvdm.io.dropped import sort_paths
+from napari_cvdm.io.pairing import sort_paths
 
 
 def touched(folder, *names):

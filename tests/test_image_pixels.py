@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from napari_cvdm.core.request import ImageStack
 from napari_cvdm.io import ImageFileError, check_pixels, combine_planes, sha256_of
-from napari_cvdm.io.pixels import usable_dtype
+from napari_cvdm.io.axes import usable_dtype
 
 
 def ramp(*shape: int, dtype: str = "uint16") -> np.ndarray:

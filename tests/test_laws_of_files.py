@@ -17,7 +17,7 @@ from napari_cvdm.core.microscope import PIXEL_RANGE_UM, OpticsError
 from napari_cvdm.core.request import ImageStack, ReconstructionRequest, RequestError
 from napari_cvdm.core.result import finished as drained
 from napari_cvdm.io import ImageFileError, read_image, write_image
-from napari_cvdm.io.pixel_size import length_um
+from napari_cvdm.io.metadata import length_um
 from napari_cvdm.models.checkpoint import load_checkpoint
 from napari_cvdm.reconstruction.reconstruct import reconstruct
 

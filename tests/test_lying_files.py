@@ -18,8 +18,14 @@ from tests.stress.fuzzing.watch import Escape, confined, frugal, outcome
 
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.io import ImageFileError, read_image
-from napari_cvdm.io.limits import ALWAYS_ALLOWED_BYTES, LARGEST_EXPANSION, check_expansion
-from napari_cvdm.io.records import DEEPEST, parse_json_object, read_bounded
+from napari_cvdm.io.limits import (
+    ALWAYS_ALLOWED_BYTES,
+    DEEPEST,
+    LARGEST_EXPANSION,
+    check_expansion,
+    parse_json_object,
+    read_bounded,
+)
 from napari_cvdm.io.result_folder import PROVENANCE, is_result_folder, read_result_folder
 from napari_cvdm.training.pair_files import Arrays
 from napari_cvdm.training.recipe import read_recipe

@@ -19,7 +19,7 @@ from test_by_blocks import ngff_image
 from tests.stress.fuzzing.watch import confined, frugal
 
 from napari_cvdm.io import ImageFileError
-from napari_cvdm.io.lazy import open_image, window_of
+from napari_cvdm.io.read import open_image, window_of
 
 RAN = "NAPARI_CVDM_TEST_RAN"
 
@@ -100,9 +100,9 @@ def test_a_codec_that_is_not_for_numbers_is_refused_and_nothing_is_executed(stor
 
 
 def test_the_codecs_are_looked_at_also_where_zarr_lets_them_pass(store, monkeypatch):
-    from napari_cvdm.io import ngff_limits as ngff_promises
+    from napari_cvdm.io import limits
 
-    monkeypatch.setattr(ngff_promises, "PACKING", ())
+    monkeypatch.setattr(limits, "PACKING", ())
     refused(store, "is packed by|are packed by")
 
 

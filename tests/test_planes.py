@@ -31,7 +31,7 @@ from napari_cvdm.core.request import (
 )
 from napari_cvdm.core.result import finished
 from napari_cvdm.io import combine_planes, read_image
-from napari_cvdm.io.dropped import ImageEntry
+from napari_cvdm.io.pairing import ImageEntry
 from napari_cvdm.io.result_folder import read_result_folder
 from napari_cvdm.live.follow import newest_index
 from napari_cvdm.physics.tie import axial_difference

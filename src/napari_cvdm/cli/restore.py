@@ -26,7 +26,7 @@ from napari_cvdm.core.request import (
 )
 from napari_cvdm.core.result import Reconstruction
 from napari_cvdm.io import check_pixels, output_folder, read_image
-from napari_cvdm.io.psf import read_psf
+from napari_cvdm.io.read import read_psf
 from napari_cvdm.io.result_folder import PROVENANCE
 from napari_cvdm.models.checkpoint import ModelCard
 from napari_cvdm.reconstruction.choice import load_method, reconstruct

@@ -1,9 +1,14 @@
 """Images in files: read with axes, pixel size and optics; written completely or not at all."""
 
+from napari_cvdm.io.atomic import output_folder
+from napari_cvdm.io.axes import (
+    Fingerprint,
+    check_finite,
+    check_pixels,
+    combine_planes,
+    sha256_of,
+)
 from napari_cvdm.io.errors import ImageFileError
-from napari_cvdm.io.folder import output_folder
-from napari_cvdm.io.pixels import Fingerprint, check_finite, check_pixels, sha256_of
-from napari_cvdm.io.planes import combine_planes
 from napari_cvdm.io.read import SUFFIXES, read_image
 from napari_cvdm.io.write import write_image
 

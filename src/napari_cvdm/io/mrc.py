@@ -13,9 +13,9 @@ from mrcfile.mrcfile import MrcFile  # type: ignore[import-untyped]
 from mrcfile.mrcinterpreter import MrcInterpreter  # type: ignore[import-untyped]
 
 from napari_cvdm.core.request import ImageStack
+from napari_cvdm.io.axes import ordered_axes, usable_dtype
 from napari_cvdm.io.errors import ImageFileError, one_line
-from napari_cvdm.io.pixel_size import length_um, square_pixel
-from napari_cvdm.io.pixels import ordered_axes, usable_dtype
+from napari_cvdm.io.metadata import length_um, square_pixel
 
 _HEADER_BYTES = 1024
 _EXTENDED_LENGTH_AT = (92, 96)
@@ -57,9 +57,8 @@ def read_mrc(path: Path) -> ImageStack:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # permissive reading warns about what is looked at here
             _check_extended_header(path)
-            with MrcFile(
-                path, permissive=True
-            ) as mrc:  # not mrcfile.open, which unpacks what is gzip or bzip2 under this name
+            # Not mrcfile.open, which unpacks what is gzip or bzip2 under this name.
+            with MrcFile(path, permissive=True) as mrc:
                 if mrc.data is None:
                     raise ValueError(
                         "fewer bytes than its header promises, or an unknown pixel type"
@@ -84,10 +83,8 @@ def _check_extended_header(path: Path) -> None:
     lengths = slice(*_EXTENDED_LENGTH_AT)
     without = head[: lengths.start] + bytes(lengths.stop - lengths.start) + head[lengths.stop :]
     stored = MrcInterpreter(BytesIO(without), permissive=True, header_only=True).header.nsymbt.dtype
-    extended, left = (
-        int(np.frombuffer(head[lengths], stored)[0]),
-        path.stat().st_size - _HEADER_BYTES,
-    )
+    extended = int(np.frombuffer(head[lengths], stored)[0])
+    left = path.stat().st_size - _HEADER_BYTES
     if not 0 <= extended < left:
         raise ValueError(
             f"its extended header has {extended} bytes, and the file {left} beside the header"
@@ -96,7 +93,9 @@ def _check_extended_header(path: Path) -> None:
 
 def _stack(mrc: MrcFile, source: str) -> ImageStack:
     priism = bytes(mrc.header.map)[:3] != b"MAP"
-    array, axes = np.array(mrc.data), _axes(mrc)
+    array, axes = np.array(mrc.data), "QZYX"[-mrc.data.ndim :]
+    if axes == "ZYX" and not mrc.is_volume():
+        axes = "QYX"
     metadata: dict[str, float] = {}
     if priism:
         # Priism's bytes have no sign.
@@ -111,12 +110,6 @@ def _stack(mrc: MrcFile, source: str) -> ImageStack:
     return ImageStack(array=array, axes=axes, pixel_um=pixel_um, source=source, metadata=metadata)
 
 
-def _axes(mrc: MrcFile) -> str:
-    if mrc.data.ndim == 3:
-        return "ZYX" if mrc.is_volume() else "QYX"
-    return "QZYX"[-mrc.data.ndim :]
-
-
 def _priism_sections(
     array: np.ndarray, axes: str, header: np.recarray
 ) -> tuple[np.ndarray, str, dict[str, float]]:
@@ -129,11 +122,8 @@ def _priism_sections(
     )[0]
     if priism["magic"] != _PRIISM_MAGIC:
         return array, axes, {}
-    waves, times, sequence = (
-        max(int(priism["waves"]), 1),
-        max(int(priism["times"]), 1),
-        int(priism["sequence"]),
-    )
+    waves, times = (max(int(priism[name]), 1) for name in ("waves", "times"))
+    sequence = int(priism["sequence"])
     wave_nm = float(priism["wavelengths_nm"][0])
     metadata = {"wavelength_um": wave_nm / 1000.0} if waves == 1 and wave_nm > 0 else {}
     if (
@@ -144,8 +134,5 @@ def _priism_sections(
         return array, axes, metadata
     order = _SECTION_ORDERS[sequence]
     sizes = {"C": waves, "T": times, "Z": array.shape[0] // (waves * times)}
-    return (
-        array.reshape(*(sizes[letter] for letter in order), *array.shape[1:]),
-        order + "YX",
-        metadata,
-    )
+    array = array.reshape(*(sizes[letter] for letter in order), *array.shape[1:])
+    return array, order + "YX", metadata

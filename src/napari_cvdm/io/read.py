@@ -1,20 +1,20 @@
-"""One door for every image file."""
+"""One door for every image file: read whole, or opened and read part by part."""
 
 from collections.abc import Callable
 from io import BytesIO
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from napari_cvdm.core.request import ImageStack
-from napari_cvdm.io import makers
-from napari_cvdm.io.errors import ImageFileError, one_line
+from napari_cvdm.core.request import ImageStack, MeasuredPsf, RequestError
+from napari_cvdm.io import vendor
+from napari_cvdm.io.axes import UNNAMED_AXES, ordered_axes, usable_dtype
+from napari_cvdm.io.errors import ImageFileError, import_zarr, one_line
 from napari_cvdm.io.mrc import read_mrc
-from napari_cvdm.io.pixels import ordered_axes, usable_dtype
 from napari_cvdm.io.tiff import read_tiff
 
-_UNNAMED_AXES = "QIARHE"
 _LARGEST_NPY_HEADER = 1 << 16  # NumPy itself reads no more than 10,000 bytes
 
 
@@ -29,11 +29,11 @@ def _read_npy(path: Path) -> ImageStack:
             "numpy.save."
         ) from error
     leading = max(array.ndim - 2, 0)
-    if leading > len(_UNNAMED_AXES):
+    if leading > len(UNNAMED_AXES):
         raise ImageFileError(
             f"{source}: an array of {array.ndim} dimensions is no image; at most six are read."
         )
-    axes = _UNNAMED_AXES[:leading] + "YX"[-array.ndim :] if array.ndim else ""
+    axes = UNNAMED_AXES[:leading] + "YX"[-array.ndim :] if array.ndim else ""
     array, axes = ordered_axes(usable_dtype(array, source), axes, source)
     return ImageStack(array=array, axes=axes, source=source)
 
@@ -59,7 +59,7 @@ _READERS: dict[str, Callable[[Path], ImageStack]] = {
     ".mrc": read_mrc,
     ".npy": _read_npy,
 }
-_READERS |= dict.fromkeys(makers.SUFFIXES, makers.read_maker_file)
+_READERS |= dict.fromkeys(vendor.SUFFIXES, vendor.read_vendor_file)
 SUFFIXES = tuple(_READERS)
 
 
@@ -117,3 +117,93 @@ def read_image(path: str | Path) -> ImageStack:
             f"{path}: cannot be opened ({error.strerror}); check that you may read it."
         ) from error
     return reader(path)
+
+
+def open_image(path: str | Path) -> ImageStack:
+    """Open an image whose pixels are read when they are asked for, part by part.
+
+    Parameters
+    ----------
+    path : str or Path
+        OME-Zarr 0.4 or 0.5 (a folder; of a pyramid the finest level), or TIFF. Another format is
+        read whole.
+
+    Returns
+    -------
+    ImageStack
+        As `read_image` gives it, with a dask array.
+
+    Raises
+    ------
+    ImageFileError
+        As of `read_image`, or zarr is not installed.
+    """
+    path = Path(path)
+    if path.is_dir():
+        import_zarr(path)
+        from napari_cvdm.io.zarr_read import open_ngff
+
+        return open_ngff(path)
+    if path.suffix.lower() in (".tif", ".tiff") and path.exists():
+        return read_tiff(path, lazily=True)
+    return read_image(path)
+
+
+def window_of(stack: ImageStack, frame: tuple[int, ...], rows: slice, columns: slice) -> np.ndarray:
+    """A part of one frame, shape (P, y, x), P of length 1 where there is no such axis.
+
+    Raises
+    ------
+    ImageFileError
+        Pixels that cannot be read.
+    """
+    try:
+        index: Any = (*frame, ..., rows, columns)
+        part: Any = stack.array[index]
+        if hasattr(part, "compute"):
+            # In this process: on a worker, dask would send each piece to the scheduler and back.
+            part = part.compute(scheduler="threads")
+        part = np.asarray(part)
+    except Exception as error:
+        # Every codec has errors of its own. A chunk with a wrong header gives a MemoryError.
+        where = f"rows {rows.start} to {rows.stop}, columns {columns.start} to {columns.stop}"
+        advice = (
+            "Free some memory, or copy the file again: it may be damaged"
+            if isinstance(error, MemoryError)
+            else "Copy the file again"
+        )
+        raise ImageFileError(
+            f"{stack.source}: {where} cannot be read ({one_line(error)}). {advice}."
+        ) from error
+    return part.reshape(-1, *part.shape[-2:])
+
+
+def read_psf(path: str | Path) -> MeasuredPsf:
+    """The focal plane of a PSF file: of several planes, the one with the sharpest peak.
+
+    Parameters
+    ----------
+    path : str or Path
+        Image file with axes YX, or one more axis of planes, that says its pixel size.
+
+    Raises
+    ------
+    ImageFileError, RequestError
+        A file that cannot be read, has more than three axes, or does not say its pixel size.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    stack = read_image(path)
+    planes = np.asarray(stack.array, np.float64)
+    if planes.ndim > 3:
+        raise RequestError(
+            f"{path}: the PSF has axes {stack.axes}; give one plane (YX), or one stack of planes."
+        )
+    if stack.pixel_um is None:
+        raise RequestError(
+            f"{path}: the PSF does not say its pixel size; save it as OME-TIFF with one."
+        )
+    planes = planes.reshape(-1, *planes.shape[-2:])
+    # Blurred: a hot pixel is no focus.
+    sharpest = int(np.argmax([gaussian_filter(plane, 1.0).max() for plane in planes]))
+    return MeasuredPsf(array=planes[sharpest], pixel_um=stack.pixel_um, source=str(path))

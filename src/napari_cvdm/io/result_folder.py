@@ -11,7 +11,7 @@ from napari_cvdm.core.request import ImageStack
 from napari_cvdm.core.result import NUMBERS, ClockCurve, ForwardCheck, Provenance, Reconstruction
 from napari_cvdm.io import ImageFileError, read_image
 from napari_cvdm.io.errors import one_line
-from napari_cvdm.io.records import parse_json_object, read_bounded
+from napari_cvdm.io.limits import parse_json_object, read_bounded
 
 PROVENANCE = "provenance.json"
 LEADING = ("gamma", "beta", "samples")

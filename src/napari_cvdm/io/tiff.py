@@ -12,22 +12,26 @@ from xml.etree.ElementTree import ParseError
 import numpy as np
 import tifffile
 
+from napari_cvdm.core.microscope import PIXEL_RANGE_UM
 from napari_cvdm.core.request import ImageStack
-from napari_cvdm.io.errors import ImageFileError, one_line
+from napari_cvdm.io.axes import ordered_axes, usable_dtype
+from napari_cvdm.io.errors import ImageFileError, import_zarr, one_line
 from napari_cvdm.io.limits import check_chain, check_expansion, check_ome
-from napari_cvdm.io.ngff import zarr_library
-from napari_cvdm.io.ome_metadata import ome_optics, ome_pixel, ome_place
-from napari_cvdm.io.pixel_size import (
-    length_from_print_resolution,
+from napari_cvdm.io.metadata import (
+    UM_PER_INCH,
     length_um,
+    ome_optics,
+    ome_pixel,
+    ome_place,
     position_um,
     square_pixel,
 )
-from napari_cvdm.io.pixels import ordered_axes, usable_dtype
 
 PIECE_PX = 1024  # side of the pieces in which a memory-mapped image is read
 _TIFF_UNITS = {2: "inch", 3: "cm", 4: "mm", 5: "um"}
 _PRINT_UNITS = ("inch", "in", "cm")
+# Finer than 20 um for a pixel, yet printing and scanning, not microscopy.
+_PRINT_DPI = (1440, 2400, 2540, 2880, 4000, 4800, 5760, 9600)
 
 
 class _Complaints(logging.Handler):
@@ -88,11 +92,10 @@ def read_tiff(path: Path, *, lazily: bool = False) -> ImageStack:
                 series.axes,
                 source,
             )
-            pixel_um = square_pixel(*_pixel(tiff), source)
             return ImageStack(
                 array=array,
                 axes=axes,
-                pixel_um=pixel_um,
+                pixel_um=square_pixel(*_pixel(tiff), source),
                 source=source,
                 metadata=_optics(tiff),
                 place=_place(tiff),
@@ -100,7 +103,13 @@ def read_tiff(path: Path, *, lazily: bool = False) -> ImageStack:
     except ImageFileError:
         raise
     except Exception as error:  # tifffile lets through whatever a damaged file makes happen
-        raise ImageFileError(_unreadable(source, error)) from error
+        raise ImageFileError(
+            f"{source}: its compression needs a further package ({one_line(error)}): pip install "
+            "imagecodecs, or save the file uncompressed."
+            if "imagecodecs" in str(error)
+            else f"{source}: cannot be read as TIFF, it may be cut short ({one_line(error)}). Copy "
+            "it again, or save it again from Fiji."
+        ) from error
 
 
 def _lazy_pixels(path: Path, series: tifffile.TiffPageSeries) -> Any:
@@ -130,19 +139,7 @@ class _Tiles:
     def __getitem__(self, index: Any) -> np.ndarray:
         with tifffile.TiffFile(self.path) as tiff:
             store = tiff.series[0].aszarr(level=0)
-            return np.asarray(zarr_library(self.path).open_array(store, mode="r")[index])
-
-
-def _unreadable(source: str, error: Exception) -> str:
-    if "imagecodecs" in str(error):
-        return (
-            f"{source}: its compression needs a further package ({one_line(error)}): pip install "
-            "imagecodecs, or save the file uncompressed."
-        )
-    return (
-        f"{source}: cannot be read as TIFF, it may be cut short ({one_line(error)}). Copy it "
-        "again, or save it again from Fiji."
-    )
+            return np.asarray(import_zarr(self.path).open_array(store, mode="r")[index])
 
 
 def _check_complete(
@@ -157,9 +154,8 @@ def _check_complete(
     start = series.dataoffset
     if start is not None and start + series.nbytes > tiff.filehandle.size:
         raise incomplete
-    stored: dict[
-        tuple[str, int], int
-    ] = {}  # by where it lies: the same bytes, named twice, are no more bytes
+    # By where it lies: the same bytes, named twice, are no more bytes.
+    stored: dict[tuple[str, int], int] = {}
     for page in series.pages:
         if page is None or page.dtype is None:
             raise incomplete
@@ -169,13 +165,11 @@ def _check_complete(
             count <= 0 or offset + count > file.size for offset, count in segments
         ):
             raise incomplete
-        check_expansion(
-            prod(page.chunks) * page.dtype.itemsize, max(count for _, count in segments), source
-        )
+        largest = max(count for _, count in segments)
+        check_expansion(prod(page.chunks) * page.dtype.itemsize, largest, source)
         stored.update(((file.name, offset), count) for offset, count in segments)
-    if (
-        start is None
-    ):  # else the pixels were found to be there, one after another, behind a single page
+    # Else the pixels were found to be there, one after another, behind a single page.
+    if start is None:
         check_expansion(series.nbytes, sum(stored.values()), source)
     # The chain of pages is followed to its end. An error there means that pages after this image
     # may be part of it.
@@ -188,6 +182,7 @@ def _check_complete(
 
 
 def _pixel(tiff: tifffile.TiffFile) -> tuple[float | None, float | None]:
+    """Pixel size along X and Y [um], None where the file does not really state it."""
     if tiff.is_ome and tiff.ome_metadata:
         return ome_pixel(tiff.ome_metadata)
     page = tiff.pages.first
@@ -205,9 +200,17 @@ def _pixel(tiff: tifffile.TiffFile) -> tuple[float | None, float | None]:
 
 
 def _from_resolution(pixels: float, unit: str, said_on_purpose: bool) -> float | None:
+    """Pixel size [um] from pixels in one `unit`, a resolution that could be meant for a printer.
+
+    None if no microscope has such pixels, or if a printer has (72, 96, 300 or 2400 dpi).
+    """
+    size = length_um(1.0 / pixels if pixels > 0 else None, unit)
     if said_on_purpose and unit.lower() not in _PRINT_UNITS:
-        return length_um(1.0 / pixels if pixels > 0 else None, unit)
-    return length_from_print_resolution(pixels, unit)
+        return size
+    if size is None or not PIXEL_RANGE_UM[0] <= size <= PIXEL_RANGE_UM[1]:
+        return None
+    dpi = UM_PER_INCH / size
+    return None if any(abs(dpi - usual) < 0.01 * usual for usual in _PRINT_DPI) else size
 
 
 def _place(tiff: tifffile.TiffFile) -> dict[str, float]:
@@ -218,11 +221,9 @@ def _place(tiff: tifffile.TiffFile) -> dict[str, float]:
         return {}
     said = (tiff.imagej_metadata or {}) if tiff.is_imagej else {}
     step = said.get("spacing")
-    z_step_um = (
-        position_um(float(step), str(said.get("unit", "")))
-        if isinstance(step, int | float)
-        else None
-    )
+    if not isinstance(step, int | float):
+        return {}
+    z_step_um = position_um(float(step), str(said.get("unit", "")))
     return {} if z_step_um is None else {"z_step_um": z_step_um}
 
 

@@ -1,15 +1,15 @@
 """Images as OME-TIFF with pixel size, position, units and notes; results as float32."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from uuid import NAMESPACE_URL, uuid4, uuid5
+from uuid import NAMESPACE_URL, uuid5
 
 import numpy as np
 import tifffile
 
-from napari_cvdm.io.errors import ImageFileError, writing_error
-from napari_cvdm.io.pixels import sha256_of
+from napari_cvdm.io.atomic import complete_file
+from napari_cvdm.io.axes import sha256_of
+from napari_cvdm.io.errors import ImageFileError
 
 _ALLOWED = "STCZPKYX"
 # OME knows T, Z and C. Posterior samples are its "other" axis (Q). Planes are a Z, and schedule
@@ -87,7 +87,8 @@ def write_image(
     # The same pixels under the same name give the same bytes. tifffile would take an identifier
     # from the clock.
     metadata["UUID"] = str(uuid5(NAMESPACE_URL, f"{sha256_of(pixels)} {metadata}"))
-    _write_complete(path, pixels, metadata)
+    with complete_file(path) as part:
+        tifffile.imwrite(part, pixels, ome=True, photometric="minisblack", metadata=metadata)
 
 
 def _check(path: Path, array: np.ndarray, axes: str, times: Sequence[float] | None) -> None:
@@ -123,18 +124,16 @@ def _ome_axes(pixels: np.ndarray, axes: str, path: Path) -> tuple[np.ndarray, st
     letters, meaning = list(axes), ""
     for index, letter in enumerate(axes):
         if letter in _OME_LETTERS:
-            letters[index] = next(
-                (other for other in _OME_LETTERS[letter] if other not in letters), ""
-            )
+            free = (other for other in _OME_LETTERS[letter] if other not in letters)
+            letters[index] = next(free, "")
             meaning = _MEANING[letter] if letters[index] == "Q" else meaning
     if "" in letters:
         raise ImageFileError(
             f"{path}: OME-TIFF cannot hold the axes {axes}; write one file for each sample or "
             "plane."
         )
-    if letters[0] == "Q" and {"T", "Z", "C"} <= set(
-        letters
-    ):  # then Q must follow an axis that it shares in the file
+    # With all three, Q must follow an axis that it shares in the file.
+    if letters[0] == "Q" and {"T", "Z", "C"} <= set(letters):
         pixels, letters = np.moveaxis(pixels, 0, 1), [letters[1], "Q", *letters[2:]]
     return pixels, "".join(letters), meaning
 
@@ -151,15 +150,12 @@ def _ome_metadata(
     planes = int(np.prod(shape[:-2]))
     channels = shape[axes.index("C")] if "C" in axes else 1
     label = f"{name} [{unit}]"
+    names = [label] if channels == 1 else [f"{label} {number}" for number in range(channels)]
     metadata: dict[str, object] = {
         "axes": axes,
         "Name": label,
         "Description": f"{name}, pixel values in {unit}",
-        "Channel": {
-            "Name": [label]
-            if channels == 1
-            else [f"{label} {number}" for number in range(channels)]
-        },
+        "Channel": {"Name": names},
         "Plane": {
             "PositionX": [float(offset_um[1])] * planes,
             "PositionXUnit": ["µm"] * planes,
@@ -171,14 +167,3 @@ def _ome_metadata(
         if size is not None:
             metadata |= {f"PhysicalSize{letter}": float(size), f"PhysicalSize{letter}Unit": "µm"}
     return metadata
-
-
-def _write_complete(path: Path, pixels: np.ndarray, metadata: dict[str, object]) -> None:
-    part = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
-    try:
-        tifffile.imwrite(part, pixels, ome=True, photometric="minisblack", metadata=metadata)
-        os.replace(part, path)
-    except OSError as error:
-        raise writing_error(path, error) from error
-    finally:
-        part.unlink(missing_ok=True)

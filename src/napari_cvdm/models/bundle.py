@@ -15,7 +15,7 @@ from typing import IO
 
 from napari_cvdm.io import output_folder
 from napari_cvdm.io.errors import one_line
-from napari_cvdm.io.records import parse_json_object
+from napari_cvdm.io.limits import parse_json_object
 from napari_cvdm.models.checkpoint import (
     CARD,
     LARGEST_CARD,

@@ -17,7 +17,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from napari_cvdm.io.errors import one_line
-from napari_cvdm.io.records import parse_json_object, read_bounded
+from napari_cvdm.io.limits import parse_json_object, read_bounded
 from napari_cvdm.models.cvdm import CVDM, CVDMConfig
 from napari_cvdm.models.dfcan import DFCANConfig
 from napari_cvdm.models.schedule import DILATIONS

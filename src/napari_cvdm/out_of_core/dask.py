@@ -19,8 +19,8 @@ from napari_cvdm import __version__
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.core.result import Progress, finished
 from napari_cvdm.core.tiling.blocks import Block
+from napari_cvdm.io.atomic import JobFolder
 from napari_cvdm.io.errors import one_line
-from napari_cvdm.io.job_folder import JobFolder
 from napari_cvdm.out_of_core.job import TiledFiles
 from napari_cvdm.out_of_core.run import BlockReconstructor, Executor
 from napari_cvdm.reconstruction.precision import resolve_precision

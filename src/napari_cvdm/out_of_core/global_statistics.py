@@ -15,7 +15,7 @@ from napari_cvdm.core.intensity import unclipped_mean
 from napari_cvdm.core.request import ImageStack, ReconstructionRequest
 from napari_cvdm.core.tiling.blocks import Block, BlockPlan
 from napari_cvdm.io import Fingerprint, ImageFileError, check_finite
-from napari_cvdm.io.lazy import window_of
+from napari_cvdm.io.read import window_of
 from napari_cvdm.models.cvdm import CVDM
 from napari_cvdm.reconstruction.sampling import FrameSampler
 from napari_cvdm.tasks import Background, GlobalStatistics, SampledPlane, Task, sampled_lines

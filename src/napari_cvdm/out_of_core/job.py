@@ -10,9 +10,7 @@ from typing import Any
 
 from napari_cvdm.core.request import ReconstructionRequest, RequestError
 from napari_cvdm.core.tiling.blocks import BLOCK_PX, HALO_PX, BlockPlan
-from napari_cvdm.io.lazy import open_image
-from napari_cvdm.io.psf import read_psf
-from napari_cvdm.io.read import read_image
+from napari_cvdm.io.read import open_image, read_image, read_psf
 from napari_cvdm.models.checkpoint import Checkpoint, ModelCard
 from napari_cvdm.models.registry import load_model
 from napari_cvdm.reconstruction.reconstruct import with_planes

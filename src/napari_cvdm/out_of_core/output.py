@@ -17,8 +17,8 @@ from napari_cvdm.core.device import pick_device
 from napari_cvdm.core.plane_positions import z_step_warning
 from napari_cvdm.core.request import ReconstructionRequest, RequestError
 from napari_cvdm.core.tiling.blocks import BlockPlan
-from napari_cvdm.io.job_folder import JobFolder
-from napari_cvdm.io.ngff_grid import Grid, GridImage
+from napari_cvdm.io.atomic import JobFolder
+from napari_cvdm.io.zarr_write import Grid, GridImage
 from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.reconstruction.provenance import short_memory_warning
 from napari_cvdm.reconstruction.reconstruct import single_answer

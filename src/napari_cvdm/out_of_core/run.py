@@ -21,8 +21,8 @@ from napari_cvdm.core.result import Progress
 from napari_cvdm.core.statistics import RunningMoments
 from napari_cvdm.core.tiling.blocks import Block
 from napari_cvdm.io import Fingerprint
-from napari_cvdm.io.job_folder import JobFolder, begin_job, finish_job, growing_folder
-from napari_cvdm.io.ngff_grid import build_pyramid, create_images, open_level
+from napari_cvdm.io.atomic import JobFolder, begin_job, finish_job, growing_folder
+from napari_cvdm.io.zarr_write import build_pyramid, create_images, open_level
 from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.models.tiled import channels_last
 from napari_cvdm.out_of_core.global_statistics import (

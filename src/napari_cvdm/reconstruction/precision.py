@@ -36,5 +36,6 @@ def resolve_precision(
     if request.precision != "auto":
         return request
     if begun is not None:
-        return replace(request, precision=begun.get("precision"))
+        recorded: Any = begun.get("precision")  # None in a damaged record: the request refuses it
+        return replace(request, precision=recorded)
     return replace(request, precision="bf16" if multiplies_bf16(device) else "fp32")

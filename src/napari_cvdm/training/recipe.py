@@ -9,7 +9,7 @@ from typing import Any
 
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.io.errors import one_line
-from napari_cvdm.io.records import check_depth, read_bounded
+from napari_cvdm.io.limits import check_depth, read_bounded
 from napari_cvdm.models.checkpoint import read_card
 from napari_cvdm.models.cvdm import CVDMConfig
 from napari_cvdm.models.dfcan import DFCANConfig

@@ -19,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.io.errors import one_line
-from napari_cvdm.io.records import parse_json_object
+from napari_cvdm.io.limits import parse_json_object
 from napari_cvdm.models.checkpoint import replace_file
 from napari_cvdm.models.cvdm import CVDM
 

@@ -13,7 +13,7 @@ from numcodecs import LZ4, Zlib
 from tests.stress.fuzzing.mutations import damaged, json_text
 from tests.stress.fuzzing.specimens import pixels
 
-from napari_cvdm.io.ngff_grid import Grid, GridImage, build_pyramid, create_images, open_level
+from napari_cvdm.io.zarr_write import Grid, GridImage, build_pyramid, create_images, open_level
 
 NAME = "image.ome.zarr"
 Files = dict[str, bytes]

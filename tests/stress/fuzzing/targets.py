@@ -16,7 +16,7 @@ from tests.stress.fuzzing.specimens import Specimen
 from napari_cvdm.core.microscope import OpticsError
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.io import ImageFileError, check_finite, check_pixels, combine_planes, read_image
-from napari_cvdm.io.lazy import open_image, window_of
+from napari_cvdm.io.read import open_image, window_of
 from napari_cvdm.models.checkpoint import CheckpointError
 
 OWN_ERRORS = (ImageFileError, RequestError, OpticsError, CheckpointError)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from napari_cvdm.core.request import MeasuredPsf, RequestError
 from napari_cvdm.io import ImageFileError, sha256_of
-from napari_cvdm.io.psf import read_psf
+from napari_cvdm.io.read import read_psf
 from napari_cvdm.widgets.common.path_field import PathField
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from napari_cvdm.io.ngff_grid import open_pyramid
-from napari_cvdm.io.records import parse_json_object
+from napari_cvdm.io.limits import parse_json_object
 from napari_cvdm.io.result_folder import PROVENANCE
+from napari_cvdm.io.zarr_write import open_pyramid
 from napari_cvdm.widgets.layers.contrast import inner_limits
 from napari_cvdm.widgets.layers.layer_data import (
     METADATA_KEY,

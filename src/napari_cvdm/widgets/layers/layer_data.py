@@ -13,9 +13,9 @@ from napari_cvdm.analysis.phase_quantities import optical_path_nm
 from napari_cvdm.core.request import ImageStack
 from napari_cvdm.core.result import Reconstruction
 from napari_cvdm.core.statistics import INTERVAL, STATISTICS, spread_as
+from napari_cvdm.io.axes import usable_dtype
 from napari_cvdm.io.errors import ImageFileError
-from napari_cvdm.io.pixel_size import length_um, square_pixel
-from napari_cvdm.io.pixels import usable_dtype
+from napari_cvdm.io.metadata import length_um, square_pixel
 from napari_cvdm.widgets.layers.contrast import (
     chi2_colormap,
     inner_limits,

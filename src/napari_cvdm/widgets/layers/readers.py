@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from napari_cvdm.core.request import ImageStack
-from napari_cvdm.io.planes import mean_step_um
 from napari_cvdm.io.read import SUFFIXES, read_image
 from napari_cvdm.io.result_folder import PROVENANCE, is_result_folder, read_result_folder
 from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, LayerData, to_layer_data
@@ -99,10 +98,9 @@ def read_result_layers(path: str | Sequence[str]) -> list[LayerData]:
     if (
         stored.planes_um is not None and "Z" not in axes
     ):  # as beside the layer that has all planes, whose sliders the results share
-        axes, place = (
-            axes.replace("YX", "ZYX"),
-            {**place, "z_step_um": mean_step_um(stored.planes_um)},
-        )
+        planes_um = stored.planes_um
+        step_um = (max(planes_um) - min(planes_um)) / (len(planes_um) - 1)
+        axes, place = axes.replace("YX", "ZYX"), {**place, "z_step_um": step_um}
     source = placement(stored.source, axes, result.pixel_um * result.upsampling, place)
     source = replace(source, files=stored.files, planes=len(stored.planes_um or (0.0,)))
     return to_layer_data(result, source)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_cvdm.io import write_image
-from napari_cvdm.io.ngff import PlacedImage, write_ngff
-from napari_cvdm.io.pixel_size import square_pixel
-from napari_cvdm.io.pixels import storable
+from napari_cvdm.io.axes import storable
+from napari_cvdm.io.metadata import square_pixel
+from napari_cvdm.io.zarr_write import PlacedImage, write_ngff
 from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, LayerData, plugin_metadata
 from napari_cvdm.widgets.layers.placement import Placement, axis_letters
 

@@ -17,7 +17,7 @@ from napari_cvdm.core.request import (
 )
 from napari_cvdm.core.result import Progress
 from napari_cvdm.io import check_pixels, combine_planes, read_image
-from napari_cvdm.io.dropped import ImageEntry
+from napari_cvdm.io.pairing import ImageEntry
 from napari_cvdm.widgets.layers.placement import Placement
 from napari_cvdm.widgets.layers.reconstruction import Run
 

@@ -13,7 +13,7 @@ from qtpy.QtCore import QObject, Signal
 
 from napari_cvdm.core.request import ImageStack, RequestError
 from napari_cvdm.core.result import Progress, Reconstruction
-from napari_cvdm.io.dropped import sort_paths
+from napari_cvdm.io.pairing import sort_paths
 from napari_cvdm.widgets.common.run_panel import ERROR, INFORMATION, WARNING, RunPanel
 from napari_cvdm.widgets.layers.layer_data import METADATA_KEY
 from napari_cvdm.widgets.layers.placement import Placement

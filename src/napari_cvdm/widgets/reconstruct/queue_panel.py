@@ -20,7 +20,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cvdm.io import SUFFIXES
-from napari_cvdm.io.dropped import PLANES_RULE, ImageEntry, Sorted, UnmatchedFile
+from napari_cvdm.io.pairing import PLANES_RULE, ImageEntry, Sorted, UnmatchedFile
 from napari_cvdm.widgets.common.fields import explain_control, wrapped_label
 
 ROWS_SHOWN = 5

@@ -1,4 +1,4 @@
-"""Read files of microscope makers (Nikon, Zeiss, Leica) through bioio and its plugins.
+"""Read files of microscope vendors (Nikon, Zeiss, Leica) through the plugins of bioio.
 
 The extra `bioio` installs them.
 """
@@ -9,10 +9,9 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 from napari_cvdm.core.request import ImageStack
+from napari_cvdm.io.axes import ordered_axes, usable_dtype
 from napari_cvdm.io.errors import ImageFileError, one_line
-from napari_cvdm.io.ome_metadata import ome_optics, ome_place
-from napari_cvdm.io.pixel_size import length_um, position_um, square_pixel
-from napari_cvdm.io.pixels import ordered_axes, usable_dtype
+from napari_cvdm.io.metadata import length_um, ome_optics, ome_place, position_um, square_pixel
 
 NM_PER_UM = 1000.0
 SUFFIXES = (".czi", ".lif", ".nd2")
@@ -24,8 +23,8 @@ _ZEISS_TAGS = {
 _INSTALL = "pip install 'napari-cvdm[bioio]', or save the image as OME-TIFF from Fiji"
 
 
-def read_maker_file(path: Path) -> ImageStack:
-    """Read the first scene of a maker's file.
+def read_vendor_file(path: Path) -> ImageStack:
+    """Read the first scene of a vendor's file.
 
     Parameters
     ----------
@@ -43,12 +42,17 @@ def read_maker_file(path: Path) -> ImageStack:
         The extra is not installed, the file cannot be read, or its pixels are not square.
     """
     source, suffix = path.name, path.suffix.lower()
-    image_class = _bioio(source, suffix)
+    try:
+        from bioio import BioImage
+    except ImportError as error:
+        raise ImageFileError(
+            f"{source}: {suffix} files need the extra bioio: {_INSTALL}."
+        ) from error
     try:
         with warnings.catch_warnings():
             # The plugins warn about metadata that they cannot translate.
             warnings.simplefilter("ignore")
-            image = image_class(path)
+            image = BioImage(path)
             array, axes = ordered_axes(
                 usable_dtype(image.data, source), str(image.dims.order), source
             )
@@ -72,16 +76,6 @@ def read_maker_file(path: Path) -> ImageStack:
     )
 
 
-def _bioio(source: str, suffix: str) -> Any:
-    try:
-        from bioio import BioImage
-    except ImportError as error:
-        raise ImageFileError(
-            f"{source}: {suffix} files need the extra bioio: {_INSTALL}."
-        ) from error
-    return BioImage
-
-
 def _said(image: Any, suffix: str) -> tuple[dict[str, float], dict[str, float]]:
     """Optics and place as far as the metadata can be read: a help that the form can do without."""
     try:
@@ -89,7 +83,7 @@ def _said(image: Any, suffix: str) -> tuple[dict[str, float], dict[str, float]]:
             return zeiss_optics(image.metadata), {}
         xml = image.ome_metadata.to_xml()
         return ome_optics(xml), ome_place(xml)
-    except Exception:  # what the translations of the makers' metadata fail with has no end
+    except Exception:  # what the translations of the vendors' metadata fail with has no end
         return {}, {}
 
 

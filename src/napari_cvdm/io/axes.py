@@ -1,15 +1,21 @@
-"""The pixels of an image: their axes put in order, checked, and fingerprinted."""
+"""The pixels of an image: their axes put in order, checked, fingerprinted, planes combined."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 
 from napari_cvdm.core.request import ImageStack
 from napari_cvdm.io.errors import ImageFileError
 
+UNNAMED_AXES = "QIARHE"  # letters that tifffile gives to axes without a meaning
 # Axes whose meaning a file does not tell get the first letter that is still free.
 _LETTERS_FOR_UNKNOWN = "STZC"
+_LIKELY_PLANE_AXES = "PZSCT"
+_PIXEL_TOLERANCE = 0.01
+BAND_ROWS = 256
 LARGEST_ITEM = 8
 # Beyond these the variance of float32 results is infinite, or zero where it is not.
 LARGEST_PIXEL = 1e18
@@ -59,25 +65,14 @@ def usable_dtype(array: np.ndarray, source: str) -> np.ndarray:
 def storable(array: np.ndarray, source: str) -> np.ndarray:
     """The same values in a type that OME-TIFF has: integers of at most 32 bits, floats of 32 or 64.
 
-    Parameters
-    ----------
-    array : ndarray
-        Pixels of any real dtype.
-    source : str
-        Name for messages.
-
-    Returns
-    -------
-    ndarray
-
     Raises
     ------
     ImageFileError
         Pixels that are not real numbers, or integers beyond 32 bits.
     """
     array = usable_dtype(array, source)
-    if array.dtype == np.float16 or array.dtype.itemsize > 8:
-        return array.astype(np.float32 if array.dtype == np.float16 else np.float64)
+    if array.dtype == np.float16:
+        return array.astype(np.float32)
     if array.dtype.kind == "f" or array.dtype.itemsize <= 4:
         return array
     smallest = np.promote_types(np.min_scalar_type(array.min()), np.min_scalar_type(array.max()))
@@ -119,13 +114,9 @@ def ordered_axes(array: np.ndarray, axes: str, source: str) -> tuple[np.ndarray,
             f"{source}: an array of shape {array.shape} is no image; at least two dimensions, Y "
             "and X, are needed."
         )
-    single = [
-        index for index, letter in enumerate(axes) if letter not in "YX" and array.shape[index] == 1
-    ]
-    array, axes = (
-        np.squeeze(array, axis=tuple(single)),
-        "".join(letter for index, letter in enumerate(axes) if index not in single),
-    )
+    kept = [index for index, one in enumerate(axes) if one in "YX" or array.shape[index] != 1]
+    array = np.squeeze(array, axis=tuple(set(range(array.ndim)) - set(kept)))
+    axes = "".join(axes[index] for index in kept)
     leading = [letter for letter in axes if letter not in "SYX"]
     if "S" in axes:  # colours are channels: (C, S) become one axis
         leading = [
@@ -136,19 +127,15 @@ def ordered_axes(array: np.ndarray, axes: str, source: str) -> tuple[np.ndarray,
     if "S" in axes:
         leading = [*(letter for letter in leading if letter not in "CS"), "C"]
         array = array.reshape(*array.shape[: len(leading) - 1], -1, *array.shape[-2:])
-    return array, _known_letters(leading, source) + "YX"
-
-
-def _known_letters(letters: list[str], source: str) -> str:
-    free = [letter for letter in _LETTERS_FOR_UNKNOWN if letter not in letters]
-    unknown = [letter for letter in letters if letter not in "TCZ"]
+    free = [letter for letter in _LETTERS_FOR_UNKNOWN if letter not in leading]
+    unknown = [letter for letter in leading if letter not in "TCZ"]
     if len(unknown) > len(free):
         raise ImageFileError(
-            f"{source}: {len(letters) + 2} axes are too many; split the file so that at most T, Z, "
+            f"{source}: {len(leading) + 2} axes are too many; split the file so that at most T, Z, "
             "C and one more axis remain."
         )
     names = dict(zip(unknown, free, strict=False))
-    return "".join(names.get(letter, letter) for letter in letters)
+    return array, "".join(names.get(letter, letter) for letter in leading) + "YX"
 
 
 def check_pixels(stack: ImageStack) -> None:
@@ -173,7 +160,13 @@ def check_pixels(stack: ImageStack) -> None:
             axes="PYX" if "P" in stack.axes else "YX",
         )
     check_finite(stack.array, stack.axes, stack.source)
-    _check_size(stack)
+    low, high = float(stack.array.min()), float(stack.array.max())
+    if max(-low, high) > LARGEST_PIXEL or 0 < high - low < SMALLEST_SPAN:
+        raise ImageFileError(
+            f"{stack.source}: pixels are {low:.4g} to {high:.4g}; allowed are values up to "
+            f"{LARGEST_PIXEL:g} that differ by {SMALLEST_SPAN:g} or more. Give counts, or another "
+            "unit."
+        )
     planes = (
         np.moveaxis(stack.array, stack.axes.index("P"), 0)
         if "P" in stack.axes
@@ -201,18 +194,6 @@ def check_finite(array: np.ndarray, axes: str, source: str) -> None:
         count = f"{int(bad.sum())} of {bad.size} pixels are NaN or infinite"
         raise ImageFileError(
             f"{source}: {count} (the first at {first}, counted from 0); fill or crop them first."
-        )
-
-
-def _check_size(stack: ImageStack) -> None:
-    low, high = float(stack.array.min()), float(stack.array.max())
-    if max(-low, high) > LARGEST_PIXEL or 0 < high - low < SMALLEST_SPAN:
-        allowed = (
-            f"allowed are values up to {LARGEST_PIXEL:g} that differ by {SMALLEST_SPAN:g} or more"
-        )
-        raise ImageFileError(
-            f"{stack.source}: pixels are {low:.4g} to {high:.4g}; {allowed}. Give counts, or "
-            "another unit."
         )
 
 
@@ -247,3 +228,112 @@ def sha256_of(array: np.ndarray) -> str:
     fingerprint = Fingerprint(array)
     fingerprint.add(array)
     return fingerprint.value
+
+
+def combine_planes(first: ImageStack, *others: ImageStack | None, count: int = 2) -> ImageStack:
+    """Bring planes onto an axis P just before YX.
+
+    Parameters
+    ----------
+    first : ImageStack
+        The first plane, or a stack that has an axis of all planes.
+    others : ImageStack
+        The other planes, of the same shape, axes and kind of pixels. None is passed over.
+    count : int
+        Number of planes that one stack holds.
+
+    Returns
+    -------
+    ImageStack
+        Axes (..., P, Y, X). In one stack, the plane axis is the first of P, Z, S, C and T that has
+        `count` planes.
+
+    Raises
+    ------
+    ImageFileError
+        Fewer than two planes, another number than `count`, planes that do not fit together, or the
+        same pixels twice.
+    """
+    given = [stack for stack in others if stack is not None]
+    stack = _planes_of_several([first, *given]) if given else _planes_of_one(first, count)
+    # Of a lazy stack, only the first frame is read.
+    array = stack.array[(0,) * (stack.array.ndim - 3)] if stack.lazy else stack.array
+    for one, other in combinations(range(array.shape[-3]), 2):
+        if _same_pixels(array, one, other):
+            which = "both planes" if stack.planes == 2 else f"planes {one + 1} and {other + 1}"
+            raise ImageFileError(
+                f"{stack.source}: {which} have the same pixels; give images at different focus."
+            )
+    return stack
+
+
+def _same_pixels(array: np.ndarray, one: int, other: int) -> bool:
+    """Whether two planes are the same. They are compared band by band until they differ."""
+    bands = (slice(top, top + BAND_ROWS) for top in range(0, array.shape[-2], BAND_ROWS))
+    return all(
+        np.array_equal(np.asarray(array[..., one, rows, :]), np.asarray(array[..., other, rows, :]))
+        for rows in bands
+    )
+
+
+def _planes_of_one(stack: ImageStack, count: int) -> ImageStack:
+    sizes = dict(zip(stack.axes, stack.array.shape, strict=True))
+    letter = next((axis for axis in _LIKELY_PLANE_AXES if sizes.get(axis) == count), None)
+    if letter is None:
+        raise ImageFileError(
+            f"{stack.source}: has one plane, but {count} are needed: give {count} image files or "
+            f"one stack of {count} planes."
+            if stack.array.ndim == 2
+            else f"{stack.source}: has axes {stack.axes} of shape {stack.array.shape}, none of "
+            f"length {count}, but {count} planes are needed, one for each position of defocus_um: "
+            f"give {count} image files, one stack of {count} planes, or one position for each "
+            "plane of this stack."
+        )
+    array = np.moveaxis(stack.array, stack.axes.index(letter), -3)
+    axes = stack.axes.replace(letter, "")[:-2] + "PYX"
+    return replace(stack, array=array, axes=axes, taken_for_planes=letter)
+
+
+def _planes_of_several(stacks: Sequence[ImageStack]) -> ImageStack:
+    for one, other in combinations(stacks, 2):
+        _check_fit(one, other)
+    return replace(
+        stacks[0],
+        array=np.stack([stack.array for stack in stacks], axis=-3),
+        axes=stacks[0].axes[:-2] + "PYX",
+        pixel_um=next((stack.pixel_um for stack in stacks if stack.pixel_um is not None), None),
+        source=" + ".join(stack.source for stack in stacks),
+        # What the first file says goes before what the later ones say.
+        metadata={
+            key: value for stack in reversed(stacks) for key, value in stack.metadata.items()
+        },
+    )
+
+
+def _check_fit(first: ImageStack, second: ImageStack) -> None:
+    pair = f"{first.source} and {second.source}"
+    if "P" in first.axes:
+        raise ImageFileError(
+            f"{first.source}: has {first.planes} planes already; give either one stack of all "
+            "planes or one file for each plane."
+        )
+    if first.axes != second.axes or first.array.shape != second.array.shape:
+        given = f"{first.axes} {first.array.shape} and {second.axes} {second.array.shape}"
+        raise ImageFileError(
+            f"{pair}: the planes are {given}; both must have the same axes and shape. Crop them to "
+            "the same field."
+        )
+    if first.array.dtype.kind != second.array.dtype.kind:
+        raise ImageFileError(
+            f"{pair}: pixels are {first.array.dtype} and {second.array.dtype}; both planes must "
+            "come from the same camera, unchanged."
+        )
+    if (
+        first.pixel_um
+        and second.pixel_um
+        and abs(first.pixel_um - second.pixel_um) > _PIXEL_TOLERANCE * first.pixel_um
+    ):
+        raise ImageFileError(
+            f"{pair}: pixel sizes are {first.pixel_um:g} and {second.pixel_um:g} um; both planes "
+            "need the same magnification."
+        )

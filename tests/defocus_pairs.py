@@ -1,12 +1,10 @@
 """Pairs of defocused planes of small cells, and what can go wrong between the planes."""
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, shift
 
 from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.simulate.phase import defocus_pair_of
-from napari_cvdm.tasks.illumination import polynomials
-from napari_cvdm.tasks.registration import warp_to_reference
 
 MICROSCOPE = Microscope(pixel_um=0.2, wavelength_um=0.55, medium_index=1.337)
 DEFOCUS_UM = (-1.0, 1.0)
@@ -39,27 +37,6 @@ def pair(
     return np.random.default_rng(1).poisson(planes * photons) / photons
 
 
-def moved(
-    planes: np.ndarray,
-    down: float,
-    right: float,
-    magnification: float = 0.0,
-    centre: tuple[float, float] = (0.0, 0.0),
-) -> np.ndarray:
-    """The second plane moved down and right, and larger about a centre, as the first never was."""
-    scale = 1 / (1 + magnification) - 1
-    return np.stack(
-        [
-            planes[0],
-            warp_to_reference(
-                planes[1], (-down * (1 + scale), -right * (1 + scale)), scale, centre
-            ),
-        ]
-    )
-
-
-def lit(planes: np.ndarray, *terms: float) -> np.ndarray:
-    """The second plane under a light that changed by these shares."""
-    return planes * np.stack(
-        [np.ones(planes.shape[1:]), 1 + np.tensordot(terms, polynomials(planes.shape[1:]), axes=1)]
-    )
+def moved(planes: np.ndarray, down: float, right: float) -> np.ndarray:
+    """The second plane moved down and right."""
+    return np.stack([planes[0], shift(planes[1], (down, right), order=3, mode="reflect")])

@@ -330,19 +330,6 @@ def test_planes_on_one_side_of_focus_are_warned_of(given: tuple[float, ...], war
     )
 
 
-def test_three_planes_are_not_aligned_and_this_is_said() -> None:
-    image = ImageStack(array=intensities(THREE), axes="PYX", pixel_um=0.2)
-    result = finished(
-        reconstruct(
-            phase_request(image, model="us-tie", defocus_um=THREE, align="auto"),
-            load_method("us-tie"),
-        )
-    )
-    assert any(
-        "3 planes were taken as they are" in warning for warning in result.provenance.warnings
-    )
-
-
 def test_the_slope_of_three_planes_is_that_of_a_line() -> None:
     level, slope = torch.rand(2, 5, 6, dtype=torch.float64)
     planes = torch.stack([level + z * slope for z in THREE])

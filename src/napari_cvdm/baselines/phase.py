@@ -20,6 +20,7 @@ from napari_cvdm.physics.wotf import solve_wotf
 from napari_cvdm.tasks.conditioned import BORDER_PX, interior
 from napari_cvdm.tasks.phase import SortedPlanes
 from napari_cvdm.tasks.phase_channels import phase_optics, usable_planes
+from napari_cvdm.tasks.plane_checks import check_planes
 
 WOTF_REGULARISATION = 1e-5  # the best power of ten on the measured HL60 cell, see paper.classical
 LARGEST_REGULARISATION = 10.0
@@ -57,25 +58,26 @@ class _PhaseMethod(Baseline):
         """Phase [rad] of planes over their background (P, Y, X)."""
 
     def solve(self, frame: np.ndarray, request: ReconstructionRequest) -> Solving:
-        """Phase [rad] of one frame, aligned as for the models, zero mean over the field."""
+        """Phase [rad] of one frame, zero mean over the field."""
         microscope, defocus_um = phase_optics(request)
         planes = SortedPlanes.sort(frame, defocus_um, request.background)
         estimated: dict[str, Any] = {"background": planes.levels_as_given(defocus_um)}
-        ratio, margin_px = planes.ratio, 0
-        if request.align == "auto":
-            yield "looking for differences between the planes"
-            checked = planes.align(microscope)
-            ratio, margin_px = checked.planes, checked.margin_px
-            estimated |= {} if checked.checks is None else {"planes": checked.checks.as_mapping()}
         yield "solving"
         phase = self.phase_of(
-            torch.from_numpy(np.ascontiguousarray(ratio)),
+            torch.from_numpy(np.ascontiguousarray(planes.ratio)),
             planes.defocus_um,
             microscope,
             request.condenser_na or 0.0,
         )
-        usable = usable_planes(planes.frame, ratio, margin_px).all(axis=0)
-        valid = usable & interior((frame.shape[1], frame.shape[2]), BORDER_PX + margin_px)
+        estimated["planes"] = check_planes(
+            planes.frame,
+            planes.ratio,
+            planes.levels,
+            phase.numpy(),
+            register=request.align == "auto",
+        ).as_mapping()
+        usable = usable_planes(planes.frame, planes.ratio).all(axis=0)
+        valid = usable & interior((frame.shape[1], frame.shape[2]), BORDER_PX)
         return Answer(image=phase.numpy().astype(np.float32), valid=valid, estimated=estimated)
 
 
@@ -101,7 +103,7 @@ class UsTie(_PhaseMethod):
         "up to half a turn of pi lambda z f^2 / n; finer detail comes out too weak"
     )
     limits: ClassVar[tuple[str, ...]] = (
-        "Slow waves drown in photon noise, the more so the longer they are.",
+        "Photon noise hides low spatial frequencies, the lower the more.",
         "Needs nearly coherent light.",
     )
     regularisation: float = AUTHORS_REGULARISATION
@@ -154,10 +156,10 @@ class Wotf(_PhaseMethod):
     source: ClassVar[str] = (
         "Guigay, Optik 49, 121 (1977); Jenkins and Gaylord, Appl. Opt. 54, 8566 (2015)"
     )
-    resolution: ClassVar[str] = "that of the objective, but for the waves that no plane shows"
+    resolution: ClassVar[str] = "that of the objective, except frequencies that no plane shows"
     limits: ClassVar[tuple[str, ...]] = (
         "For weak objects: phases well below 1 rad.",
-        "The regularisation takes slow waves away.",
+        "The regularisation removes low spatial frequencies.",
     )
     regularisation: float = WOTF_REGULARISATION
 

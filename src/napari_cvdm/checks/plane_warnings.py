@@ -1,19 +1,7 @@
-"""Warnings about differences between the planes besides focus.
-
-Each sentence says what was corrected, what was not, and what to do.
-"""
+"""Warnings about mistakes in the acquisition of defocused planes."""
 
 from collections.abc import Callable, Mapping, Sequence
-from math import hypot
 from typing import Any
-
-from napari_cvdm.tasks.plane_checks import (
-    LARGEST_LIGHT,
-    LARGEST_SHIFT_PX,
-    SIGNIFICANCE,
-    SMALLEST_LIGHT,
-    SMALLEST_SHIFT_PX,
-)
 
 OTHER_EXPOSURE = 0.2
 FEW_CLIPPED = 1e-4
@@ -64,65 +52,19 @@ def shift_sentence(found: Found) -> str:
     if found["shift_px"] is None:
         return ""
     down, right = found["shift_px"]
-    error = found["shift_error_px"]
-    lies = (
-        f"the upper plane lies {down:+.2f} px down and {right:+.2f} px right of the lower "
-        f"(+-{error:.2f})"
-    )
-    if "shift_px" in found["corrected"]:
-        return f"{lies}; it was moved back."
-    if hypot(down, right) > max(SIGNIFICANCE * error, SMALLEST_SHIFT_PX):
-        return (
-            f"{lies}, more than the {LARGEST_SHIFT_PX:g} px that are moved back; crop both planes "
-            "to the same field."
-        )
-    return ""
-
-
-def magnification_sentence(found: Found) -> str:
-    """About a plane that is larger than the other."""
-    if "magnification" not in found["corrected"]:
-        return ""
     return (
-        f"the upper plane is {found['magnification']:+.2%} larger than the lower "
-        f"(+-{found['magnification_error']:.2%}); it was scaled back."
+        f"the uppermost plane lies {down:+.1f} px down and {right:+.1f} px right of the lowest. "
+        "Register the planes and crop them to the same field."
     )
-
-
-def flag_sentence(found: Found) -> str:
-    """About light that changed between the planes from place to place."""
-    if found["light_errors"] is None:
-        return ""
-    terms = (*found["ramp"], *found["quadratic"])
-    down, right, *bowl = terms
-    changed = (
-        f"the light changed between the planes by {down:+.2%} from top to bottom and {right:+.2%} "
-        "from left to right"
-    )
-    changed += f", bowl {', '.join(f'{term:+.2%}' for term in bowl)} in y^2, x^2 and y x"
-    if {"ramp", "quadratic"} & set(found["corrected"]):
-        return f"{changed}; what of it is significant was divided out."
-    clear = [
-        abs(term)
-        for term, error in zip(terms, found["light_errors"], strict=True)
-        if abs(term) > max(SIGNIFICANCE * error, SMALLEST_LIGHT)
-    ]
-    if clear and max(clear) > LARGEST_LIGHT:
-        return (
-            f"{changed}, more than the {LARGEST_LIGHT:.0%} that are divided out; give a "
-            "blank-field image of each plane as background."
-        )
-    return ""
 
 
 def brightness_sentence(found: Found) -> str:
     """About planes of different exposure."""
-    if abs(found["brightness"]) < OTHER_EXPOSURE and "brightness" not in found["corrected"]:
+    if abs(found["brightness"]) < OTHER_EXPOSURE:
         return ""
-    equalised = "; their means were made equal" if "brightness" in found["corrected"] else ""
     return (
-        f"the upper plane is {found['brightness']:+.1%} brighter than the lower{equalised}. Use "
-        "one exposure for both."
+        f"the uppermost plane is {found['brightness']:+.1%} brighter than the lowest. Use one "
+        "exposure for all."
     )
 
 
@@ -131,9 +73,9 @@ def sign_sentence(found: Found) -> str:
     if found["sign"] >= 0:
         return ""
     return (
-        f"structures come out {-found['sign_rad']:.2g} rad below what lies around them, but cells "
-        "are denser than their medium: the sign of dz may be flipped. "
-        f"If it is, reverse the sign of all positions in defocus_um."
+        f"structures come out {-found['sign_rad']:.2g} rad below their surroundings, but cells are "
+        "denser than their medium: the sign of dz may be flipped. If it is, reverse the sign of "
+        "all positions in defocus_um."
     )
 
 
@@ -160,8 +102,6 @@ def same_pixels_sentence(found: Found) -> str:
 SENTENCES: tuple[Callable[[Found], str], ...] = (
     same_pixels_sentence,
     shift_sentence,
-    magnification_sentence,
-    flag_sentence,
     brightness_sentence,
     sign_sentence,
     clipped_sentence,

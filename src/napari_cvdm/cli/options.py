@@ -280,8 +280,7 @@ def _add_optics(group: "argparse._ArgumentGroup", *, background: bool = True) ->
         choices=ALIGNMENTS,
         metavar="off|auto",
         help=(
-            "of two planes: auto takes back a shift, a magnification or a change of the light "
-            "between them where it is significant, and reports it; off leaves them as they are "
+            "auto looks for a shift between the outermost planes and reports it; nothing is moved "
             "(default off)"
         ),
     )

@@ -6,7 +6,6 @@ from itertools import pairwise
 from napari_cvdm.core.request import ReconstructionRequest
 
 STEP_TOLERANCE = 0.05
-ALIGNED_PLANES = 2
 
 
 def count_planes(fewest: int, defocus_um: Sequence[float] | None) -> int:
@@ -33,15 +32,7 @@ def position_warnings(request: ReconstructionRequest) -> tuple[str, ...]:
     tuple of str
         Empty if nothing is wrong, or if the request has no positions.
     """
-    return (*one_sided_warning(request), *file_warnings(request))
-
-
-def file_warnings(request: ReconstructionRequest) -> tuple[str, ...]:
-    """Warnings that need the image.
-
-    They name a z step of the file that differs, and planes that `align` leaves as they are.
-    """
-    return (*z_step_warning(request), *not_aligned_warning(request))
+    return (*one_sided_warning(request), *z_step_warning(request))
 
 
 def one_sided_warning(request: ReconstructionRequest) -> tuple[str, ...]:
@@ -70,17 +61,6 @@ def z_step_warning(request: ReconstructionRequest) -> tuple[str, ...]:
         f"{image.source} states a z step of {stated:g} um, but defocus_um ({_listed(positions)}) "
         f"has a step of {worst:g} um. "
         f"defocus_um was used; correct it if the file is right.",
-    )
-
-
-def not_aligned_warning(request: ReconstructionRequest) -> tuple[str, ...]:
-    """Warn if the planes are too many to be aligned."""
-    planes = request.image.planes or 0
-    if request.align != "auto" or planes <= ALIGNED_PLANES:
-        return ()
-    return (
-        f"align is auto, but only two planes can be aligned; the {planes} planes were taken as "
-        "they are.",
     )
 
 

@@ -109,6 +109,20 @@ class ImageStack:
         """Length of the plane axis P; None without one."""
         return int(self.array.shape[self.axes.index("P")]) if "P" in self.axes else None
 
+    @property
+    def loop_axes(self) -> str:
+        """Letters of the axes that are looped over: all but P, Y and X."""
+        return "".join(axis for axis in self.axes if axis not in "PYX")
+
+    @property
+    def loop_shape(self) -> tuple[int, ...]:
+        """Sizes of `loop_axes`."""
+        return tuple(
+            size
+            for size, axis in zip(self.array.shape, self.axes, strict=True)
+            if axis not in "PYX"
+        )
+
     def frame(self, index: tuple[int, ...]) -> np.ndarray:
         """Pixels of one frame, shape (P, Y, X), P of length 1 where there is no such axis."""
         return np.asarray(self.array[index]).reshape(-1, *self.array.shape[-2:])
@@ -221,10 +235,8 @@ class ReconstructionRequest:
     psf : MeasuredPsf, optional
         Of the microscope (fluorescence). It takes precedence over NA and wavelength.
     align : {"off", "auto"}
-        ``auto`` measures differences of the two planes other than the focus (shift, magnification,
-        light), corrects those that are significant and reports all of them. ``off`` changes
-        nothing, and reports what needs no registration (sign, exposure, saturation, one image given
-        twice). Phase models only.
+        ``auto`` looks for a shift between the outermost planes and reports it; nothing is moved.
+        Phase models only.
     schedule_points : int
         Number of times at which the gamma and beta maps are returned, 0 to 1000.
     keep_samples : bool
@@ -284,8 +296,8 @@ class ReconstructionRequest:
             )
         if self.align not in ALIGNMENTS:
             raise RequestError(
-                f"align is {self.align!r}; allowed are {', '.join(ALIGNMENTS)}. off takes the "
-                "planes as they are."
+                f"align is {self.align!r}; allowed are {', '.join(ALIGNMENTS)}. auto looks "
+                "for a shift between the planes."
             )
         if self.defocus_um is not None:
             _check_positions(self.defocus_um, self.image)

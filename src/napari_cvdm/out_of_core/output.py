@@ -27,8 +27,8 @@ from napari_cvdm.tasks import Task
 NO_UNIT = "dimensionless"
 _ORDER = "TCZ"
 NOT_ALIGNED = (
-    "block by block the planes are taken as they are, and only focus may differ between them; "
-    "restore a --region into a folder to see whether they fit."
+    "a shift between the planes is not looked for block by block; reconstruct a --region into a "
+    "folder to see whether they fit."
 )
 
 

@@ -19,7 +19,7 @@ from napari_cvdm.checks.training_range import (
     optics_warnings,
 )
 from napari_cvdm.core.device import pick_device
-from napari_cvdm.core.plane_positions import count_planes, file_warnings
+from napari_cvdm.core.plane_positions import count_planes, z_step_warning
 from napari_cvdm.core.request import ImageStack, ReconstructionRequest, RequestError
 from napari_cvdm.core.result import Progress, Reconstruction, Stop
 from napari_cvdm.core.statistics import RunningMoments
@@ -312,7 +312,7 @@ def _assembled(
     said = (
         *axes_warnings(request.image),
         *optics_warnings(request, model.card),
-        *file_warnings(request),
+        *z_step_warning(request),
         *plane_warnings(record.estimated),
     )
     unusable = unusable_warning(arrays.valid, arrays.counts)

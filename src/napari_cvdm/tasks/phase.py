@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from napari_cvdm.core.device import pick_fourier_device
-from napari_cvdm.core.intensity import noise_sigma
 from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.core.request import Align, ReconstructionRequest
 from napari_cvdm.core.result import finished
@@ -36,7 +35,7 @@ from napari_cvdm.tasks.phase_inversion import (
     phase_maps,
 )
 from napari_cvdm.tasks.phase_posterior import PhasePosterior, PosteriorDraws
-from napari_cvdm.tasks.plane_checks import CheckedPlanes, check_planes, seen_as_they_are, unchecked
+from napari_cvdm.tasks.plane_checks import check_planes
 from napari_cvdm.tasks.sampled import SampledPlane
 
 Preparing = Generator[str, None, NetworkInput]
@@ -54,8 +53,6 @@ class SortedPlanes:
         The same as the camera gave them.
     levels : list of float
         Blank-field intensity of each.
-    sigma : float
-        Standard deviation of the noise of the difference of the outermost two, over background.
     defocus_um : tuple of float
         Rising.
     """
@@ -63,7 +60,6 @@ class SortedPlanes:
     ratio: np.ndarray = field(repr=False)
     frame: np.ndarray = field(repr=False)
     levels: list[float]
-    sigma: float
     defocus_um: tuple[float, ...]
 
     @classmethod
@@ -78,29 +74,12 @@ class SortedPlanes:
             ratio=ratio,
             frame=frame[order],
             levels=[levels[place] for place in order],
-            sigma=float(np.hypot(noise_sigma(ratio[0]), noise_sigma(ratio[-1]))),
             defocus_um=tuple(float(defocus_um[place]) for place in order),
         )
 
     def levels_as_given(self, defocus_um: Sequence[float]) -> list[float]:
         """`levels` in the order of these positions."""
         return [self.levels[place] for place in np.argsort(np.argsort(defocus_um))]
-
-    @property
-    def outermost(self) -> tuple[float, float]:
-        """The lowest and the highest position [um]."""
-        return self.defocus_um[0], self.defocus_um[-1]
-
-    def align(self, microscope: Microscope) -> CheckedPlanes:
-        """Correct significant differences between two planes other than the focus.
-
-        More than two planes are not changed.
-        """
-        if len(self.ratio) > 2:
-            return unchecked(self.ratio)
-        return check_planes(
-            self.ratio, self.frame, self.levels, self.sigma, self.outermost, microscope
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +119,7 @@ class PhaseTwoShot:
             Signed position of each plane [um], in any order.
         background : {"auto", "none"} or ndarray
         align : {"off", "auto"}
-            ``auto`` corrects significant differences of two planes other than the focus.
+            ``auto`` looks for a shift between the outermost planes.
         condenser_na : float
 
         Returns
@@ -191,9 +170,8 @@ class PhaseTwoShot:
         seed: int = 0,
         device: torch.device | None = None,
     ) -> Preparing:
-        checked = planes.align(microscope) if align == "auto" else unchecked(planes.ratio)
-        usable = usable_planes(planes.frame, checked.planes, checked.margin_px)
-        data = np.where(usable, checked.planes, 1.0)
+        usable = usable_planes(planes.frame, planes.ratio)
+        data = np.where(usable, planes.ratio, 1.0)
         light, weight = (
             torch.from_numpy(values).float().to(device)
             for values in (data, inverse_variance(data, usable))
@@ -207,12 +185,9 @@ class PhaseTwoShot:
         maps = phase_maps(
             estimate, max(fresnel_number(z, microscope) for z in planes.defocus_um), draws.first()
         )
-        if checked.checks is not None:
-            estimated["planes"] = checked.checks.as_mapping()
-        else:
-            estimated["planes"] = seen_as_they_are(
-                planes.frame, planes.ratio, planes.levels, phase
-            ).as_mapping()
+        estimated["planes"] = check_planes(
+            planes.frame, planes.ratio, planes.levels, phase, register=align == "auto"
+        ).as_mapping()
         return condition_maps(maps, estimate, draws, np.asarray(usable.all(axis=0)), estimated)
 
     def without(self, pixels: np.ndarray, background: np.ndarray) -> np.ndarray:

@@ -1,12 +1,11 @@
 """Optics, background and usable pixels of brightfield planes, before anything is solved."""
 
 import numpy as np
-from scipy.ndimage import maximum_filter
 
 from napari_cvdm.core.intensity import clipping_level, unclipped_mean
 from napari_cvdm.core.microscope import Microscope, check_defocus
 from napari_cvdm.core.request import ReconstructionRequest, RequestError
-from napari_cvdm.tasks.conditioned import Background, fitting, interior
+from napari_cvdm.tasks.conditioned import Background, fitting
 
 # Of the mean light. A larger difference is the lamp's, a smaller one may be light that crosses the
 # border.
@@ -100,20 +99,18 @@ def equalised_levels(median: float, means: np.ndarray) -> np.ndarray:
     return median * (shares if np.ptp(shares) > FLICKER else np.ones_like(shares))
 
 
-def usable_planes(frame: np.ndarray, ratio: np.ndarray, margin_px: int = 0) -> np.ndarray:
+def usable_planes(frame: np.ndarray, ratio: np.ndarray) -> np.ndarray:
     """Which pixels of each plane the camera measured.
 
     Parameters
     ----------
     frame, ratio : ndarray of shape (P, Y, X)
-        Planes as measured, and over background, registered.
-    margin_px : int
-        How far a plane was moved.
+        Planes as measured, and over background.
 
     Returns
     -------
     ndarray of shape (P, Y, X), bool
-        False where a plane is saturated, dark or not finite, and in the band that was moved in.
+        False where a plane is saturated, dark or not finite.
     """
     levels = [clipping_level(plane) for plane in frame]
     clipped = np.stack(
@@ -122,11 +119,4 @@ def usable_planes(frame: np.ndarray, ratio: np.ndarray, margin_px: int = 0) -> n
             for plane, level in zip(frame, levels, strict=True)
         ]
     )
-    if margin_px:  # what was saturated has moved
-        clipped = maximum_filter(clipped, (1, 2 * margin_px + 1, 2 * margin_px + 1))
-    usable = ~clipped & np.isfinite(ratio) & (ratio > DARK_FRACTION)
-    return (
-        np.asarray(usable & interior((frame.shape[1], frame.shape[2]), margin_px))
-        if margin_px
-        else np.asarray(usable)
-    )
+    return np.asarray(~clipped & np.isfinite(ratio) & (ratio > DARK_FRACTION))

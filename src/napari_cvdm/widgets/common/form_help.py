@@ -63,9 +63,7 @@ HELP = {
         "It takes as much memory as the samples need."
     ),
     "align": (
-        "auto: take back a shift, a magnification or a change of the light between the planes "
-        "where it is significant, and report it.\n"
-        "off: leave the planes as they are."
+        "auto: look for a shift between the outermost planes and report it. Nothing is moved."
     ),
     "psf": (
         "The image of a bead, one plane or a stack: it decides over NA and wavelength.\n"

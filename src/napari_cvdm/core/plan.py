@@ -1,0 +1,98 @@
+"""What a run computes: a request with every open value filled in."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from napari_cvdm.core.microscope import Microscope, OpticsError
+from napari_cvdm.core.request import ImageStack, MeasuredPsf, Sampler
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Plan:
+    """A resolved request; `napari_cvdm.reconstruction.plan.resolve` makes it.
+
+    Nothing below reads the request again.
+
+    Parameters
+    ----------
+    image : ImageStack
+    pixel_um : float
+        Pixel size in the sample [um].
+    wavelength_um, medium_index, na : float, optional
+        None where neither the request nor the image states it, and the task does without.
+    defocus_um : tuple of float, optional
+        Signed positions of the planes [um]; None for fluorescence.
+    condenser_na : float
+        Of the illumination; 0 is coherent.
+    background : {"auto", "none"} or ndarray of shape (Y, X) or (P, Y, X)
+    psf : MeasuredPsf, optional
+    register : bool
+        Whether to look for a shift between the planes.
+    region : tuple of int, optional
+        (top, bottom, left, right) in input pixels; None for all.
+    samples, steps, seed, tile, schedule_points : int
+    sampler : str
+    device : str
+        A device that this machine has, such as ``cuda:0``.
+    precision : {"fp32", "bf16"}
+    keep_samples : bool
+    settings : mapping
+        Every setting by the name of the request, for the provenance.
+    """
+
+    image: ImageStack
+    pixel_um: float
+    wavelength_um: float | None
+    medium_index: float | None
+    na: float | None
+    defocus_um: tuple[float, ...] | None
+    condenser_na: float
+    background: Literal["auto", "none"] | np.ndarray = field(repr=False)
+    psf: MeasuredPsf | None
+    register: bool
+    region: tuple[int, int, int, int] | None
+    samples: int
+    steps: int
+    seed: int
+    sampler: Sampler
+    device: str
+    precision: Literal["fp32", "bf16"]
+    tile: int
+    schedule_points: int
+    keep_samples: bool
+    settings: Mapping[str, Any]
+
+    @property
+    def microscope(self) -> Microscope:
+        """Optics of the planes of a phase.
+
+        Raises
+        ------
+        OpticsError
+            Wavelength or index are not known.
+        """
+        if self.wavelength_um is None or self.medium_index is None:
+            raise OpticsError("wavelength_um and medium_index are needed.")
+        return Microscope(
+            pixel_um=self.pixel_um,
+            wavelength_um=self.wavelength_um,
+            medium_index=self.medium_index,
+            na=self.na,
+        )
+
+    @property
+    def positions_um(self) -> tuple[float, ...]:
+        """Positions of the planes [um]; OpticsError where there are none."""
+        if self.defocus_um is None:
+            raise OpticsError("defocus_um is needed.")
+        return self.defocus_um
+
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """Rows and columns of the input that were asked for."""
+        height, width = self.image.array.shape[-2:]
+        top, bottom, left, right = self.region or (0, height, 0, width)
+        return slice(top, bottom), slice(left, right)

@@ -1,0 +1,182 @@
+"""From a request to a plan: every open value is filled in once, and what is missing is named."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+from napari_cvdm.core.device import multiplies_bf16, pick_device
+from napari_cvdm.core.microscope import check_defocus
+from napari_cvdm.core.plan import Plan
+from napari_cvdm.core.plane_positions import count_planes
+from napari_cvdm.core.request import OPTICS, ImageStack, ReconstructionRequest, RequestError
+from napari_cvdm.io import combine_planes, sha256_of
+from napari_cvdm.models.checkpoint import CheckpointError, ModelCard
+from napari_cvdm.tasks import TASKS, Task
+
+_OME_AXES = "TZC"
+
+
+def resolve(
+    request: ReconstructionRequest, task: Task, begun: Mapping[str, Any] | None = None
+) -> Plan:
+    """Fill in what a request leaves open.
+
+    Parameters
+    ----------
+    request : ReconstructionRequest
+    task : Task
+    begun : mapping, optional
+        Settings of the result that the run continues; they decide on the precision.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    RequestError, OpticsError
+        What the task needs and neither request nor image states, or what does not fit the task.
+    DeviceError
+        This machine has no such device.
+    """
+    check_planes(request.image, task)
+    if request.psf is not None and not getattr(task, "fine_channels", 0):
+        raise RequestError(
+            f"{request.psf.source}: {task.name} has no use for a measured PSF; leave --psf out, or "
+            "choose widefield-x2 or richardson-lucy."
+        )
+    needed = {name: request.optics_value(name) for name in task.needed_optics if name in OPTICS}
+    if "defocus_um" in task.needed_optics and request.defocus_um is None:
+        raise RequestError(
+            "defocus_um is not known; the position of each plane is needed. "
+            "Give them with --defocus-um, for example --defocus-um -1 1."
+        )
+    device = pick_device(request.device)
+    request = replace(request, precision=_resolve_precision(request.precision, device, begun))
+    return Plan(
+        image=request.image,
+        **{name: needed.get(name, request.known_optics(name)) for name in OPTICS},
+        defocus_um=None if request.defocus_um is None else check_defocus(request.defocus_um),
+        condenser_na=request.condenser_na or 0.0,
+        background=request.background,
+        psf=request.psf,
+        register=request.align == "auto",
+        **{
+            name: getattr(request, name)
+            for name in (
+                *("region", "samples", "steps", "seed", "sampler", "precision", "tile"),
+                *("schedule_points", "keep_samples"),
+            )
+        },
+        device=str(device),
+        settings=settings_of(request),
+    )
+
+
+def _resolve_precision(asked: str, device: Any, begun: Mapping[str, Any] | None) -> Any:
+    if asked != "auto":
+        return asked
+    if begun is not None:
+        return begun["precision"]
+    return "bf16" if multiplies_bf16(device) else "fp32"
+
+
+def settings_of(request: ReconstructionRequest) -> dict[str, Any]:
+    """Every setting by its name.
+
+    Optics that the image states are filled in. Images among the settings become fingerprints.
+    """
+    settings = {
+        entry.name: getattr(request, entry.name)
+        for entry in fields(request)
+        if entry.name != "image"
+    }
+    settings |= {name: request.known_optics(name) for name in OPTICS}
+    if not isinstance(request.background, str):
+        settings["background"] = f"image sha256:{sha256_of(request.background)}"
+    if request.psf is not None:
+        settings["psf"] = (
+            f"image sha256:{sha256_of(request.psf.array)}, {request.psf.pixel_um:g} um"
+        )
+    return settings
+
+
+def task_of(card: ModelCard) -> Task:
+    """The task of a model, or of a method that has no network.
+
+    Raises
+    ------
+    CheckpointError
+        A task that this version does not know, or a network of another shape than the task's.
+    """
+    task = TASKS.get(card.task)
+    if task is None:
+        raise CheckpointError(
+            f"{card.name}: task {card.task!r} is not known to this version; known are "
+            f"{', '.join(TASKS)}. Update napari-cvdm."
+        )
+    if not card.network:
+        return task
+    config = card.config()
+    if (config.condition_channels, config.upsampling) != (len(task.channels), task.upsampling):
+        raise CheckpointError(
+            f"{card.name}: its network does not fit the task {task.name}; the card belongs to "
+            "another model. Copy the model again."
+        )
+    return task
+
+
+def check_planes(image: ImageStack, task: Task) -> None:
+    """Check the plane axis of an image.
+
+    Raises
+    ------
+    RequestError
+        The plane axis is not just before YX, or the task takes another number of planes.
+    """
+    if "P" in image.axes and not image.axes.endswith("PYX"):
+        raise RequestError(
+            f"{image.source}: axes {image.axes}; the plane axis P must stand just before YX. Move "
+            "it there with numpy.moveaxis."
+        )
+    planes = image.planes or 1
+    more_are_allowed = task.planes > 1
+    if planes < task.planes or (planes > task.planes and not more_are_allowed):
+        needed = f"{task.planes} or more" if more_are_allowed else str(task.planes)
+        raise RequestError(
+            f"{image.source}: {planes} plane(s) of axes {image.axes}; {task.name} needs {needed}: "
+            f"{task.inputs}."
+        )
+
+
+def with_planes(
+    stacks: Sequence[ImageStack], card: ModelCard, defocus_um: Sequence[float] | None = None
+) -> ImageStack:
+    """One image with all planes, its unnamed axis under a name that image files have.
+
+    Parameters
+    ----------
+    stacks : sequence of ImageStack
+        One stack, or one image for each plane.
+    card : ModelCard
+    defocus_um : sequence of float, optional
+        The positions of the planes: a single stack must have an axis of as many planes.
+
+    Raises
+    ------
+    RequestError, ImageFileError
+        Too many or too few planes, or planes that do not fit together.
+    """
+    task = task_of(card)
+    if task.planes > 1:
+        image = combine_planes(*stacks, count=count_planes(task.planes, defocus_um))
+    elif len(stacks) == 1:
+        image = stacks[0]
+    else:
+        sources = " and ".join(stack.source for stack in stacks)
+        raise RequestError(
+            f"{len(stacks)} images were given ({sources}); {card.name} takes {task.inputs}. Give "
+            "one image."
+        )
+    free = next((letter for letter in _OME_AXES if letter not in image.axes), "S")
+    return replace(image, axes=image.axes.replace("S", free))

@@ -11,7 +11,8 @@ from PIL import Image
 from napari_cvdm.cli.demo import panels, sample_images
 from napari_cvdm.cli.pictures import draw
 from napari_cvdm.core.result import finished
-from napari_cvdm.reconstruction.choice import load_method, reconstruct
+from napari_cvdm.reconstruction.methods import load_method
+from napari_cvdm.reconstruction.reconstruct import reconstruct
 
 OUT = Path(__file__).parent / "images"
 SAMPLES, WIDTH_PX, COLOURS = 16, 960, 200

@@ -26,6 +26,7 @@ from napari_cvdm.core.request import ImageStack, ReconstructionRequest
 from napari_cvdm.core.result import ForwardCheck
 from napari_cvdm.core.statistics import RunningMoments
 from napari_cvdm.models.registry import load_model
+from napari_cvdm.reconstruction.plan import prepare_frame, resolve
 from napari_cvdm.simulate import samples
 from napari_cvdm.simulate.phase import PhaseRanges, simulate_phase
 from napari_cvdm.simulate.widefield import WidefieldRanges, simulate_widefield
@@ -87,8 +88,9 @@ def simulated(model: str, seed: int) -> Field:
 def chi2(request: ReconstructionRequest, image: np.ndarray) -> float:
     """Of an image, as a reconstruction of the request would be checked."""
     card = load_model(request.model).card
-    pixels = request.image.frame(())
-    how = forward_model_for(pixels, TASKS[card.task].from_request(pixels, request), request, card)
+    task = TASKS[card.task]
+    prepared = prepare_frame(request.image.frame(()), request, task)
+    how = forward_model_for(prepared, resolve(request, task), card)
     return how.compare(image).chi2(how.valid)
 
 
@@ -161,13 +163,14 @@ def on_truths(model: str, fields: int) -> list[Row]:
 
 def check_draws(request: ReconstructionRequest) -> ForwardCheck:
     """The check of draws of the physics alone, in place of a model's samples."""
-    card, pixels = load_model(request.model).card, request.image.frame(())
-    prepared = TASKS[card.task].from_request(pixels, request)
+    card = load_model(request.model).card
+    task = TASKS[card.task]
+    prepared = prepare_frame(request.image.frame(()), request, task)
     assert isinstance(prepared.posterior, PhasePosterior)
     fit = prepared.posterior.fit
     drawn = draw_phases(fit, 1, range(DRAWS))[:, *fit.model.frame].numpy() + fit.phase.numpy()
-    record = ForwardCheckAccumulator(request, card, (), None, np.zeros((), int))
-    record.begin((), pixels, prepared)
+    record = ForwardCheckAccumulator(resolve(request, task), card, None)
+    record.begin((), prepared)
     for sample in drawn:
         record.see(sample)
     record.end(RunningMoments(drawn.mean(axis=0), drawn.var(axis=0, ddof=1), len(drawn)))
@@ -207,10 +210,10 @@ def on_draws(fields: int) -> list[Row]:
 
 def said_of_order(request: ReconstructionRequest) -> bool:
     """Whether the planes of a request are said to be in the wrong order."""
-    pixels = request.image.frame(())
-    posterior = TASKS["phase-2shot"].from_request(pixels, request).posterior
+    task = TASKS["phase-2shot"]
+    posterior = prepare_frame(request.image.frame(()), request, task).posterior
     assert isinstance(posterior, PhasePosterior)
-    return bool(order_sentence(posterior.fit, request))
+    return bool(order_sentence(posterior.fit, resolve(request, task)))
 
 
 def on_orders(fields: int) -> list[Row]:

@@ -16,7 +16,7 @@ from napari_cvdm.models.checkpoint import Checkpoint, config_values
 from napari_cvdm.models.cvdm import CVDM, CVDMConfig
 from napari_cvdm.models.registry import load_model
 from napari_cvdm.models.unet import UNetConfig
-from napari_cvdm.reconstruction.choice import reconstruct
+from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.tasks import TASKS
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"

@@ -21,15 +21,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from napari_cvdm.core.device import autocast
 from napari_cvdm.core.request import ImageStack, ReconstructionRequest
-from napari_cvdm.core.result import Reconstruction
+from napari_cvdm.core.result import Reconstruction, finished
 from napari_cvdm.core.statistics import RunningMoments
 from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.models.cvdm import CVDM
 from napari_cvdm.models.registry import load_model
 from napari_cvdm.models.tiled import network_on
 from napari_cvdm.reconstruction.cost import BenchmarkTile
-from napari_cvdm.reconstruction.precision import resolve_precision
-from napari_cvdm.reconstruction.sampling import FrameSampler, sample_frame
+from napari_cvdm.reconstruction.plan import resolve
+from napari_cvdm.reconstruction.sampling import FrameIndex, FrameSampler, sample_frame
 from napari_cvdm.tasks import TASKS
 from paper.clocks import ROUNDS, Work, by_turns
 from paper.measure import Row, finish, print_rows, tiny_model
@@ -132,16 +132,17 @@ def overhead(
     The bare evaluations are as many, in the same groups, the first one for all samples; sampling
     adds the schedule, the noise, the sampler's update, decoding and the moments.
     """
-    request = resolve_precision(request_of_output(model, size, samples, **choices))
     task = TASKS[model.card.task]
-    prepared = task.from_request(request.image.frame(()), request)
-    frame = FrameSampler.begin(request, network_on(model.network, CPU), prepared, (), 0, 1)
+    plan = resolve(request_of_output(model, size, samples, **choices), task)
+    prepared = finished(task.prepare(plan.image.frame(()), plan))
+    network = network_on(model.network, CPU)
+    frame = FrameSampler.begin(plan, network, prepared, FrameIndex((), 0, 1))
     first, *exponents = [frame.rate * clock for clock in frame.clock_values()]
     groups = [frame.rate.expand(len(group), -1, -1, -1).contiguous() for group in frame.groups(0)]
 
     @torch.inference_mode()
     def bare() -> None:
-        with autocast(CPU, request.precision):
+        with autocast(CPU, plan.precision):
             frame.tiled.clean(frame.rate, first, frame.entered)
             for noisy, exponent in product(groups, exponents):
                 frame.tiled.clean(noisy, exponent, frame.entered)

@@ -24,7 +24,7 @@ from napari_cvdm.core.intensity import dark_level
 from napari_cvdm.core.request import ImageStack, ReconstructionRequest
 from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.models.registry import load_model
-from napari_cvdm.reconstruction.choice import load_method
+from napari_cvdm.reconstruction.methods import load_method
 from napari_cvdm.simulate.samples import reticulum
 from napari_cvdm.simulate.widefield import (
     UPSAMPLING,

@@ -21,8 +21,9 @@ from napari_cvdm.io.result_folder import read_result_folder
 from napari_cvdm.models.checkpoint import CheckpointError
 from napari_cvdm.physics.camera_noise import photon_transfer
 from napari_cvdm.physics.widefield import bin_pixels, blur, optical_transfer, widefield_psf
-from napari_cvdm.reconstruction.choice import load_method, reconstruct
 from napari_cvdm.reconstruction.command import command_of
+from napari_cvdm.reconstruction.methods import load_method
+from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.simulate.samples import WIDEFIELD_RANGES
 from napari_cvdm.simulate.widefield import simulate_widefield
 

@@ -20,7 +20,8 @@ from napari_cvdm.core.result import Reconstruction
 from napari_cvdm.core.result import finished as drained
 from napari_cvdm.physics.tie import axial_difference, solve_us_tie
 from napari_cvdm.physics.wotf import solve_wotf
-from napari_cvdm.reconstruction.choice import load_method, reconstruct
+from napari_cvdm.reconstruction.methods import load_method
+from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.simulate.phase import defocus_pair_of
 
 MICROSCOPE = Microscope(pixel_um=0.2, wavelength_um=0.55, medium_index=1.33)

@@ -29,6 +29,7 @@ from napari_cvdm.physics.widefield import (
     widefield_psf,
 )
 from napari_cvdm.reconstruction.command import command_of, request_of
+from napari_cvdm.reconstruction.plan import prepare_frame
 from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.simulate.widefield import WidefieldRanges, simulate_widefield
 from napari_cvdm.tasks import WidefieldX2
@@ -395,7 +396,7 @@ def test_a_region_is_deconvolved_with_its_surroundings_alone(monkeypatch):
         wavelength_um=pair.microscope.wavelength_um,
     )
     whole, part = (
-        WidefieldX2().from_request(pair.counts[None], replace(asked, region=region))
+        prepare_frame(pair.counts[None], replace(asked, region=region), WidefieldX2())
         for region in (None, (0, 32, 8, 40))
     )
     assert sizes == [(400, 400), (192, 200)]

@@ -27,6 +27,7 @@ from napari_cvdm.export.settings import PackageSettings
 from napari_cvdm.export.zoo import write_bioimageio
 from napari_cvdm.models.checkpoint import load_checkpoint
 from napari_cvdm.models.tiled import TiledModel
+from napari_cvdm.reconstruction.plan import prepare_frame
 from napari_cvdm.tasks import TASKS, Denoise
 
 
@@ -120,7 +121,7 @@ def test_one_step_of_a_phase_takes_the_prepared_channels_as_the_readme_says(
     """Channels cover the frame and a little around it; what is kept is the frame."""
     checkpoint, planes = load_checkpoint(tiny_phase_model), measured(2)
     request = PHASE.request(planes, str(tiny_phase_model))
-    prepared = TASKS["phase-2shot"].from_request(planes, request)
+    prepared = prepare_frame(planes, request, TASKS["phase-2shot"])
     network = OneStep(checkpoint.card.config()).eval()
     network.load_state_dict(checkpoint.network.state_dict())
     tiled = TiledModel(network, prepared.valid.shape, 0)

@@ -22,6 +22,7 @@ from napari_cvdm.core.request import ImageStack
 from napari_cvdm.core.result import ForwardCheck
 from napari_cvdm.core.result import finished as drained
 from napari_cvdm.models.registry import load_model
+from napari_cvdm.reconstruction.plan import prepare_frame
 from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.simulate.phase import PhaseRanges
 from napari_cvdm.tasks import PhaseTwoShot, WidefieldX2
@@ -242,7 +243,7 @@ def test_what_is_like_the_training_data_is_familiar_and_what_is_not_is_named():
 
 def test_a_phase_is_described_by_what_its_inversion_says_of_the_object():
     request = phase_request(planes((64, 72)))
-    prepared = PhaseTwoShot().from_request(request.image.array, request)
+    prepared = prepare_frame(request.image.array, request, PhaseTwoShot())
     found = vectors_of(prepared, "rad")
     assert found.shape == (1, len(PHASE_IMAGES) * len(STATISTICS)) and np.isfinite(found).all()
     maps = solve_field(0, PhaseRanges(field_px=(64, 64))).maps

@@ -19,6 +19,7 @@ from napari_cvdm.models.registry import load_model
 from napari_cvdm.out_of_core.global_statistics import BlockReader, measure_frame_statistics
 from napari_cvdm.out_of_core.job import TiledRequest
 from napari_cvdm.out_of_core.run import reconstruct_by_blocks
+from napari_cvdm.reconstruction.plan import prepare_frame, resolve
 from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.simulate.phase import defocus_pair_of
 from napari_cvdm.tasks import TASKS, PhaseTwoShot, phase_blocks
@@ -66,7 +67,7 @@ def request_of(image: ImageStack, **changes):
 
 @cache
 def whole_estimate() -> np.ndarray:
-    return PhaseTwoShot().from_request(planes().array, request_of(planes())).estimate
+    return prepare_frame(planes().array, request_of(planes()), PhaseTwoShot()).estimate
 
 
 @pytest.fixture
@@ -81,16 +82,17 @@ def task(monkeypatch: pytest.MonkeyPatch) -> PhaseTwoShot:
 def survey(task: PhaseTwoShot, request):
     """The numbers of a whole field, and what reads its parts."""
     shape = request.image.array.shape[-2:]
-    plan = BlockPlan(loops=(), shape=shape, block=BLOCK, halo=SURROUNDINGS)
-    blocks = measure_frame_statistics(request, task, plan, 0, Fingerprint(request.image.array))
-    return blocks, BlockReader(request=request, plan=plan, frame_number=0)
+    layout = BlockPlan(loops=(), shape=shape, block=BLOCK, halo=SURROUNDINGS)
+    plan = resolve(request, task)
+    blocks = measure_frame_statistics(plan, task, layout, 0, Fingerprint(request.image.array))
+    return blocks, BlockReader(plan=plan, layout=layout, frame_number=0)
 
 
 def estimate_by_blocks(task: PhaseTwoShot, request) -> np.ndarray:
     """The physical estimate [rad] of every block, put together; blocks of one window share it."""
     blocks, reader = survey(task, request)
     together, windows = np.zeros(reader.shape), {}
-    for block in reader.plan.blocks():
+    for block in reader.layout.blocks():
         first = block.rows.read_start, block.columns.read_start
         if first not in windows:
             windows[first] = blocks.prepare(*reader.part(*block.window), first).estimate
@@ -186,7 +188,7 @@ def test_a_part_lies_where_it_is_in_the_whole(task: PhaseTwoShot) -> None:
     image = small_part()
     image.array[:, 40:44, 20:30] = 0
     blocks, reader = survey(task, request_of(image))
-    whole = task.from_request(image.array, request_of(image))
+    whole = prepare_frame(image.array, request_of(image), task)
     part = blocks.prepare(*reader.part(slice(32, 96), slice(16, 96)), (32, 16))
     for axis, first in enumerate((32, 16)):
         assert part.frame[axis].start + part.origin[axis] == NOISE_ORIGIN + first
@@ -218,7 +220,7 @@ def draw_by_blocks(task: PhaseTwoShot, count: int) -> np.ndarray:
 
 
 def test_draws_of_parts_are_as_wide_as_those_of_the_whole_and_meet(task: PhaseTwoShot) -> None:
-    posterior = PhaseTwoShot().from_request(planes().array, request_of(planes())).posterior
+    posterior = prepare_frame(planes().array, request_of(planes()), PhaseTwoShot()).posterior
     assert isinstance(posterior, PhasePosterior)
     whole, parts = posterior.draw_phases(4) - whole_estimate(), draw_by_blocks(task, 4)
     assert 0.8 < np.std(parts) / np.std(whole) < 1.25
@@ -230,7 +232,7 @@ def test_three_planes_are_surveyed(task: PhaseTwoShot) -> None:
     cut = take_planes(CUT_OPTICS["three planes"], shape=(64, 64))
     blocks, reader = survey(task, cut.request())
     part = blocks.prepare(*reader.part(slice(0, 64), slice(0, 64)), (0, 0))
-    whole = task.from_request(cut.counts, cut.request())
+    whole = prepare_frame(cut.counts, cut.request(), task)
     assert len(blocks.levels) == 3
     assert np.std(part.estimate - whole.estimate) < 0.05 * np.std(whole.estimate)
 

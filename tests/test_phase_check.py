@@ -16,6 +16,7 @@ from napari_cvdm.checks.plane_order import order_sentence, reverse_positions
 from napari_cvdm.core.request import ImageStack, ReconstructionRequest
 from napari_cvdm.core.statistics import RunningMoments
 from napari_cvdm.models.checkpoint import load_checkpoint
+from napari_cvdm.reconstruction.plan import prepare_frame, resolve
 from napari_cvdm.simulate import samples
 from napari_cvdm.tasks import PhaseTwoShot
 from napari_cvdm.tasks.phase_inversion import draw_phases
@@ -31,8 +32,8 @@ def card(tiny_phase_model):
 def imaging(request: ReconstructionRequest, card) -> PhaseCheckModel:
     """How planes of photons were imaged; their noise is known, so its estimate is not tested."""
     pixels = request.image.frame(())
-    prepared = PhaseTwoShot().from_request(pixels, request)
-    how = forward_model_for(pixels, prepared, request, card)
+    prepared = prepare_frame(pixels, request, PhaseTwoShot())
+    how = forward_model_for(prepared, resolve(request, PhaseTwoShot()), card)
     photons = torch.tensor(prepared.estimated["background"], dtype=torch.float32).mean()
     known = photons / how.fit.linearisation.expected.clamp(min=0.02)
     fit = replace(how.fit, weight=torch.where(how.fit.weight > 0, known, 0.0))
@@ -132,11 +133,11 @@ def test_a_region_is_the_part_of_the_whole(card):
 def checked(request: ReconstructionRequest, card, count: int):
     """The check of draws of the posterior and their mean, as of a run."""
     pixels = request.image.frame(())
-    prepared = PhaseTwoShot().from_request(pixels, request)
+    prepared = prepare_frame(pixels, request, PhaseTwoShot())
     fit = prepared.posterior.fit
     drawn = draw_phases(fit, 1, range(count))[:, *fit.model.frame].numpy() + fit.phase.numpy()
-    record = ForwardCheckAccumulator(request, card, (), None, np.zeros((), int))
-    record.begin((), pixels, prepared)
+    record = ForwardCheckAccumulator(resolve(request, PhaseTwoShot()), card, None)
+    record.begin((), prepared)
     for sample in drawn:
         record.see(sample - sample.mean())
     record.end(RunningMoments(np.mean(drawn, axis=0), np.var(drawn, axis=0), count))
@@ -170,8 +171,8 @@ def test_the_number_of_samples_does_not_choose_the_chi2_of_their_mean(count, car
 
 def said(taken: CutPlanes, **changes) -> str:
     request = taken.request(**changes)
-    pixels = request.image.frame(())
-    return order_sentence(PhaseTwoShot().from_request(pixels, request).posterior.fit, request)
+    prepared = prepare_frame(request.image.frame(()), request, PhaseTwoShot())
+    return order_sentence(prepared.posterior.fit, resolve(request, PhaseTwoShot()))
 
 
 @pytest.mark.parametrize("positions", [(0.0, 4.0), (-3.0, 1.0), (-4.0, 0.0, 1.0)])
@@ -211,6 +212,6 @@ def test_positions_are_reversed_plane_by_plane():
 def test_planes_without_noise_are_not_compared(card):
     constant = ImageStack(array=np.full((2, 64, 64), 1000.0), axes="PYX", pixel_um=0.2)
     request = replace(take_planes(OPTICS["symmetric"]).request(), image=constant)
-    prepared = PhaseTwoShot().from_request(constant.array, request)
+    prepared = prepare_frame(constant.array, request, PhaseTwoShot())
     with pytest.raises(ValueError, match="no noise"):
-        forward_model_for(constant.array, prepared, request, card)
+        forward_model_for(prepared, resolve(request, PhaseTwoShot()), card)

@@ -7,6 +7,7 @@ import pytest
 from cut_planes import OPTICS, take_planes
 from scipy.ndimage import gaussian_filter
 
+from napari_cvdm.reconstruction.plan import prepare_frame
 from napari_cvdm.tasks import NetworkInput, PhaseTwoShot
 from napari_cvdm.tasks.phase_posterior import TRUST, PhasePosterior, PosteriorDraws
 
@@ -18,7 +19,7 @@ BUMP_RAD = 0.6
 def prepared() -> NetworkInput:
     """Cells that the frame cuts, in bright light."""
     cut = take_planes(OPTICS["symmetric"], shape=SHAPE, strength=1.0, photons=2e4)
-    conditioned = PhaseTwoShot().from_request(cut.counts, cut.request())
+    conditioned = prepare_frame(cut.counts, cut.request(), PhaseTwoShot())
     assert not conditioned.estimated["periodic"]
     return conditioned
 

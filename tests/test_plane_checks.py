@@ -13,6 +13,7 @@ from napari_cvdm.checks.training_range import field_text
 from napari_cvdm.core.request import ImageStack, ReconstructionRequest, RequestError
 from napari_cvdm.core.result import finished as drained
 from napari_cvdm.models.checkpoint import load_checkpoint
+from napari_cvdm.reconstruction.plan import prepare_frame
 from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.simulate.phase import defocus_pair_of
 from napari_cvdm.tasks import NetworkInput, PhaseTwoShot
@@ -24,7 +25,9 @@ SHAPES = [(161, 210), (208, 175)]
 def conditioned(
     planes: np.ndarray, align: str = "auto", defocus_um: tuple[float, float] = DEFOCUS_UM
 ) -> NetworkInput:
-    return PhaseTwoShot().condition(planes, MICROSCOPE, defocus_um, "auto", align)
+    return PhaseTwoShot().condition(
+        planes, MICROSCOPE, defocus_um, "auto", register=align == "auto"
+    )
 
 
 def checks_of(planes: np.ndarray, defocus_um: tuple[float, float] = DEFOCUS_UM) -> PlaneChecks:
@@ -148,11 +151,11 @@ def test_what_needs_no_registration_is_looked_at_with_align_off_too(flipped: boo
     image = ImageStack(array=counts, axes="PYX", pixel_um=MICROSCOPE.pixel_um)
     known = {"wavelength_um": MICROSCOPE.wavelength_um, "medium_index": MICROSCOPE.medium_index}
     request = ReconstructionRequest(image=image, model="tiny", defocus_um=(first, second), **known)
-    said = plane_warnings([PhaseTwoShot().from_request(counts, request).estimated])
+    said = plane_warnings([prepare_frame(counts, request, PhaseTwoShot()).estimated])
     assert any("sign of dz" in warning for warning in said) is flipped
     assert any("are saturated" in warning for warning in said)
     assert len(said) == 1 + flipped
-    twice = plane_warnings([PhaseTwoShot().from_request(counts[[0, 0]], request).estimated])
+    twice = plane_warnings([prepare_frame(counts[[0, 0]], request, PhaseTwoShot()).estimated])
     assert any("same pixels" in warning for warning in twice)
 
 
@@ -194,5 +197,5 @@ def test_a_flipped_sign_is_seen_through_dust_that_a_blank_field_takes_away(align
         "align": align,
     }
     request = ReconstructionRequest(image=image, model="tiny", defocus_um=DEFOCUS_UM[::-1], **known)
-    said = plane_warnings([PhaseTwoShot().from_request(image.array, request).estimated])
+    said = plane_warnings([prepare_frame(image.array, request, PhaseTwoShot()).estimated])
     assert any("sign of dz" in warning for warning in said)

@@ -26,9 +26,10 @@ from napari_cvdm.models.registry import load_model
 from napari_cvdm.out_of_core.dask import opened, task_spec_of
 from napari_cvdm.out_of_core.job import TiledFiles
 from napari_cvdm.out_of_core.run import BlockReconstructor, reconstruct_by_blocks
-from napari_cvdm.reconstruction import precision
-from napari_cvdm.reconstruction.choice import load_method, reconstruct
+from napari_cvdm.reconstruction import plan
 from napari_cvdm.reconstruction.cost import estimate
+from napari_cvdm.reconstruction.methods import load_method
+from napari_cvdm.reconstruction.reconstruct import reconstruct
 
 OPTIONS = {"pixel_um": 0.065, "samples": 2, "steps": 2, "device": "cpu", "precision": "auto"}
 
@@ -41,7 +42,7 @@ def model(tiny_widefield_model: Path) -> Checkpoint:
 @pytest.fixture(params=["fp32", "bf16"])
 def faster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Precision:
     """What this machine is taken to be faster in."""
-    monkeypatch.setattr(precision, "multiplies_bf16", lambda _: request.param == "bf16")
+    monkeypatch.setattr(plan, "multiplies_bf16", lambda _: request.param == "bf16")
     return request.param
 
 
@@ -114,7 +115,7 @@ def test_a_job_goes_on_as_it_was_planned_here_and_on_a_worker(
     worker, _ = opened(
         task_spec_of(files, BlockReconstructor(job, model, tmp_path / "auto.part.ome.zarr"))
     )
-    assert worker.job.request.precision == begun
+    assert worker.plan.precision == begun
     assert finished(reconstruct_by_blocks(job, model)).earlier > 0
     assert stored(Path(job.out)) == stored(Path(named.out)), f"though {faster} is faster"
 

@@ -12,6 +12,7 @@ from napari_cvdm.core.request import ImageStack, RequestError
 from napari_cvdm.io import Fingerprint
 from napari_cvdm.out_of_core.global_statistics import sample_plane
 from napari_cvdm.physics.forward_model import fresnel_number
+from napari_cvdm.reconstruction.plan import prepare_frame
 from napari_cvdm.simulate.phase import defocus_pair_of
 from napari_cvdm.tasks import TASKS, PhaseTwoShot, WidefieldX2
 from napari_cvdm.tasks.cell_free_background import LEAST_BACKGROUND, find_background
@@ -88,7 +89,9 @@ def test_more_light_means_less_expected_noise():
     levels = []
     for photons in (3000, 30_000, 300_000):
         cut = take_planes(OPTICS["symmetric"], shape=(96, 80), photons=photons)
-        levels.append(PhaseTwoShot().from_request(cut.counts, cut.request()).estimated["noise_rad"])
+        levels.append(
+            prepare_frame(cut.counts, cut.request(), PhaseTwoShot()).estimated["noise_rad"]
+        )
     assert levels[0] > levels[1] > levels[2]
 
 
@@ -97,7 +100,7 @@ def test_expected_noise_is_about_the_noise_there_is():
     actual, expected = [], []
     for seed in range(4):
         cut = take_planes(OPTICS["symmetric"], seed=seed, shape=(80, 72))
-        prepared = PhaseTwoShot().from_request(cut.counts, cut.request())
+        prepared = prepare_frame(cut.counts, cut.request(), PhaseTwoShot())
         actual.append(np.var(prepared.estimate - cut.phase))
         expected.append(prepared.estimated["noise_rad"] ** 2)
     assert 0.5 < np.sqrt(np.mean(actual) / np.mean(expected)) < 2
@@ -167,7 +170,7 @@ def test_a_field_without_background_has_mean_zero():
 def cut_cells():
     """Cells that the frame cuts, prepared."""
     cut = take_planes(OPTICS["symmetric"], shape=(96, 80))
-    return PhaseTwoShot().from_request(cut.counts, cut.request())
+    return prepare_frame(cut.counts, cut.request(), PhaseTwoShot())
 
 
 def test_the_networks_see_the_frame_and_a_little_around_it():
@@ -235,7 +238,7 @@ def test_preparing_says_what_it_does_and_ends_where_from_request_does():
             prepared = end.value
             break
     assert len(said) > 2 and all(said)
-    assert torch.equal(prepared.channels, PhaseTwoShot().from_request(array, request).channels)
+    assert torch.equal(prepared.channels, prepare_frame(array, request, PhaseTwoShot()).channels)
 
 
 @pytest.mark.parametrize(("ratio", "equalised"), [(1.005, False), (1.04, True)])

@@ -21,6 +21,7 @@ _HOMES = {
     "finished": "core.result",
     "TrainRequest": "core.request",
     "load_model": "models.registry",
+    "reconstruct": "reconstruction.reconstruct",
 }
 
 __all__ = ["__version__", *_HOMES]

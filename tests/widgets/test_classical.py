@@ -6,7 +6,8 @@ import pytest
 from napari_cvdm.core.request import ReconstructionRequest
 from napari_cvdm.core.result import Progress
 from napari_cvdm.core.result import finished as drained
-from napari_cvdm.reconstruction.choice import load_method, reconstruct
+from napari_cvdm.reconstruction.methods import load_method
+from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.widgets.inspect.inspect_widget import InspectWidget
 from napari_cvdm.widgets.layers.layer_data import plugin_metadata, read_layer, to_layer_data
 from napari_cvdm.widgets.layers.placement import Placement
@@ -94,7 +95,7 @@ def test_a_comparison_can_be_cancelled(viewer, widefield, finished, monkeypatch,
             yield Progress(stage="waiting", done=done, total=10**9)
             done += 1
 
-    monkeypatch.setattr("napari_cvdm.reconstruction.choice.reconstruct_classically", endless)
+    monkeypatch.setattr("napari_cvdm.reconstruction.reconstruct.ClassicalSolver.solve", endless)
     before = [layer.name for layer in viewer.layers]
     fill(widefield, OIL)
     widefield.results.compare.click()

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from napari_cvdm.core.request import ReconstructionRequest
+from napari_cvdm.core.plan import Plan
 from napari_cvdm.models.checkpoint import ModelCard
 from napari_cvdm.tasks import TASKS
 
@@ -57,10 +57,10 @@ class Baseline(ABC):
     limits: ClassVar[tuple[str, ...]]
 
     @abstractmethod
-    def solve(self, frame: np.ndarray, request: ReconstructionRequest) -> Solving:
-        """Solve one frame of shape (P, Y, X) with the optics of a request."""
+    def solve(self, frame: np.ndarray, plan: Plan) -> Solving:
+        """Solve one frame of shape (P, Y, X) with the optics of a plan."""
 
-    def warnings(self, request: ReconstructionRequest) -> tuple[str, ...]:
+    def warnings(self, plan: Plan) -> tuple[str, ...]:
         """One sentence for each setting of a request that the method cannot use.
 
         Most methods have none.

@@ -14,12 +14,13 @@ from torch import Tensor
 
 from napari_cvdm.baselines.method import Answer, Baseline, Solving
 from napari_cvdm.core.microscope import Microscope
-from napari_cvdm.core.request import ReconstructionRequest, RequestError
+from napari_cvdm.core.plan import Plan
+from napari_cvdm.core.request import RequestError
 from napari_cvdm.physics.tie import AUTHORS_REGULARISATION, us_tie_of
 from napari_cvdm.physics.wotf import solve_wotf
 from napari_cvdm.tasks.conditioned import BORDER_PX, interior
 from napari_cvdm.tasks.phase import SortedPlanes
-from napari_cvdm.tasks.phase_channels import phase_optics, usable_planes
+from napari_cvdm.tasks.phase_channels import usable_planes
 from napari_cvdm.tasks.plane_checks import check_planes
 
 WOTF_REGULARISATION = 1e-5  # the best power of ten on the measured HL60 cell, see paper.classical
@@ -57,24 +58,23 @@ class _PhaseMethod(Baseline):
     ) -> Tensor:
         """Phase [rad] of planes over their background (P, Y, X)."""
 
-    def solve(self, frame: np.ndarray, request: ReconstructionRequest) -> Solving:
+    def solve(self, frame: np.ndarray, plan: Plan) -> Solving:
         """Phase [rad] of one frame, zero mean over the field."""
-        microscope, defocus_um = phase_optics(request)
-        planes = SortedPlanes.sort(frame, defocus_um, request.background)
-        estimated: dict[str, Any] = {"background": planes.levels_as_given(defocus_um)}
+        planes = SortedPlanes.sort(frame, plan.positions_um, plan.background)
+        estimated: dict[str, Any] = {"background": planes.levels_as_given}
         yield "solving"
         phase = self.phase_of(
             torch.from_numpy(np.ascontiguousarray(planes.ratio)),
             planes.defocus_um,
-            microscope,
-            request.condenser_na or 0.0,
+            plan.microscope,
+            plan.condenser_na,
         )
         estimated["planes"] = check_planes(
             planes.frame,
             planes.ratio,
             planes.levels,
             phase.numpy(),
-            register=request.align == "auto",
+            register=plan.register,
         ).as_mapping()
         usable = usable_planes(planes.frame, planes.ratio).all(axis=0)
         valid = usable & interior((frame.shape[1], frame.shape[2]), BORDER_PX)
@@ -117,12 +117,12 @@ class UsTie(_PhaseMethod):
                 f"allowed is 1 to {MOST_ROUNDS}. Leave them out for the default."
             )
 
-    def warnings(self, request: ReconstructionRequest) -> tuple[str, ...]:
+    def warnings(self, plan: Plan) -> tuple[str, ...]:
         """Warn if the condenser is open: US-TIE assumes coherent light."""
-        if not request.condenser_na:
+        if not plan.condenser_na:
             return ()
         return (
-            f"{self.name} assumes coherent light, so condenser_na {request.condenser_na:g} "
+            f"{self.name} assumes coherent light, so condenser_na {plan.condenser_na:g} "
             "was not used. An open condenser blurs the planes, and fine structures come out too "
             f"weak. Use {Wotf.name} or phase-physics, which take it into account.",
         )

@@ -6,7 +6,8 @@ from typing import ClassVar
 import numpy as np
 
 from napari_cvdm.baselines.method import Answer, Baseline, Solving
-from napari_cvdm.core.request import ReconstructionRequest, RequestError
+from napari_cvdm.core.plan import Plan
+from napari_cvdm.core.request import RequestError
 from napari_cvdm.tasks.phase import PhaseTwoShot
 from napari_cvdm.tasks.phase_posterior import PhasePosterior
 
@@ -50,12 +51,12 @@ class PhasePhysics(Baseline):
                 "Leave them out for the default."
             )
 
-    def solve(self, frame: np.ndarray, request: ReconstructionRequest) -> Solving:
+    def solve(self, frame: np.ndarray, plan: Plan) -> Solving:
         """Invert one frame of any number of planes.
 
         Where there is cell-free background, its phase is zero.
         """
-        prepared = yield from PhaseTwoShot().prepare(frame, request)
+        prepared = yield from PhaseTwoShot().prepare(frame, plan)
         posterior = prepared.posterior
         assert isinstance(posterior, PhasePosterior)  # a phase always has one
         yield "drawing from the posterior"

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from napari_cvdm.baselines.method import Answer, Baseline, Solving
 from napari_cvdm.core.intensity import IntensityScale
-from napari_cvdm.core.request import ReconstructionRequest, RequestError
+from napari_cvdm.core.plan import Plan
+from napari_cvdm.core.request import RequestError
 from napari_cvdm.physics.camera_noise import photon_transfer
 from napari_cvdm.tasks.conditioned import BORDER_PX, interior, saturated
-from napari_cvdm.tasks.deconvolved import Deconvolution, chi_squared, estimate_lens, lens_of_request
+from napari_cvdm.tasks.deconvolved import Deconvolution, chi_squared, estimate_lens, find_lens
 from napari_cvdm.tasks.widefield import WidefieldX2, above_dark
 
 MOST_ITERATIONS = 100
@@ -60,12 +61,12 @@ class RichardsonLucy(Baseline):
                 f"allowed is 1 to {LARGEST_ITERATIONS}. Leave them out for the default."
             )
 
-    def solve(self, frame: np.ndarray, request: ReconstructionRequest) -> Solving:
+    def solve(self, frame: np.ndarray, plan: Plan) -> Solving:
         """Deconvolve one frame (1, Y, X)."""
         task = WidefieldX2()
         yield "computing the PSF"
-        counts, level = above_dark(frame[0], request.background)
-        lens = lens_of_request(request, task.upsampling) or estimate_lens([counts], task.upsampling)
+        counts, level = above_dark(frame[0], plan.background)
+        lens = find_lens(plan, task.upsampling) or estimate_lens([counts], task.upsampling)
         usable = ~saturated(frame)
         camera = photon_transfer(counts - level, usable)
         problem = Deconvolution.of_frame(

@@ -22,16 +22,18 @@ from napari_cvdm.checks.phase_check import PhaseCheckModel
 from napari_cvdm.checks.same_grid_check import SameGridCheckModel
 from napari_cvdm.checks.squirrel import squirrel
 from napari_cvdm.core.microscope import OpticsError
-from napari_cvdm.core.request import ReconstructionRequest
-from napari_cvdm.core.result import LEAST_CHI2, ForwardCheck, compute_half_width
+from napari_cvdm.core.plan import Plan
+from napari_cvdm.core.result import (
+    LEAST_CHI2,
+    ForwardCheck,
+    Reconstruction,
+    compute_half_width,
+)
 from napari_cvdm.core.statistics import RunningMoments, carried_calibration
 from napari_cvdm.models.checkpoint import ModelCard
-from napari_cvdm.physics.camera_noise import photon_transfer
-from napari_cvdm.tasks import TASKS, NetworkInput
+from napari_cvdm.tasks import NetworkInput
 from napari_cvdm.tasks.conditioned import BORDER_PX, interior, refine_mask
-from napari_cvdm.tasks.phase_channels import phase_optics
 from napari_cvdm.tasks.phase_posterior import PhasePosterior
-from napari_cvdm.tasks.widefield import above_dark
 
 FAILURES = (ValueError, RuntimeError, MemoryError, ArithmeticError)
 LEAST_STRUCTURE = 0.1  # of chi-squared, above the noise: less is no structure to explain
@@ -43,36 +45,15 @@ PHASES_IMAGED = 2
 LEAST_FREEDOM = 0.1  # share of the degrees of freedom that a mean leaves at least
 
 
-def part_of(pixels: np.ndarray, request: ReconstructionRequest) -> np.ndarray:
-    """The region of the measured pixels (..., Y, X) that was asked for."""
-    top, bottom, left, right = request.region or (0, pixels.shape[-2], 0, pixels.shape[-1])
-    return pixels[..., top:bottom, left:right]
-
-
-def forward_model_for(
-    pixels: np.ndarray, prepared: NetworkInput, request: ReconstructionRequest, card: ModelCard
-) -> ForwardCheckModel:
-    """How one frame was imaged.
-
-    Parameters
-    ----------
-    pixels : ndarray of shape (P, Y, X)
-        The whole frame, as measured.
-    prepared : NetworkInput
-    request : ReconstructionRequest
-    card : ModelCard
-
-    Returns
-    -------
-    ForwardCheckModel
-        Of the region that was asked for.
+def forward_model_for(prepared: NetworkInput, plan: Plan, card: ModelCard) -> ForwardCheckModel:
+    """How one frame, or the region of it that was asked for, was imaged.
 
     Raises
     ------
     OpticsError
         What is not known, or a field without a pixel far enough from its border.
     """
-    how = IMAGING[card.task](pixels, prepared, request, card)
+    how = IMAGING[card.task](prepared, plan, card)
     if not how.noisy:
         raise OpticsError(
             "the image has no noise to compare with; give it as the camera measured it"
@@ -82,57 +63,39 @@ def forward_model_for(
     return how
 
 
-def _phase_imaging(
-    pixels: np.ndarray, prepared: NetworkInput, request: ReconstructionRequest, card: ModelCard
-) -> PhaseCheckModel:
+def _phase_imaging(prepared: NetworkInput, plan: Plan, card: ModelCard) -> PhaseCheckModel:
     if not isinstance(prepared.posterior, PhasePosterior):
         raise OpticsError("the planes were not fitted as a whole")
-    _, defocus_um = phase_optics(request)
-    return PhaseCheckModel.create(prepared.posterior.fit, defocus_um, request.region)
+    return PhaseCheckModel.create(prepared.posterior.fit, plan.positions_um, plan.region)
 
 
-def _valid_of(prepared: NetworkInput, upsampling: int) -> np.ndarray:
-    """Pixels of the camera that can be trusted, of what was asked for; bool (Y, X)."""
-    fine = prepared.kept(refine_mask(prepared.valid, upsampling))
-    return fine[::upsampling, ::upsampling]
+def _measured(prepared: NetworkInput) -> dict[str, Any]:
+    """The counts that were asked for, their noise, and which of them count."""
+    assert prepared.counts is not None and prepared.noise is not None  # as all fluorescence
+    valid = prepared.kept_input(prepared.valid)
+    return {
+        "measured": prepared.kept_input(prepared.counts),
+        "noise": prepared.noise,
+        "valid": valid & interior((valid.shape[0], valid.shape[1]), BORDER_PX),
+    }
 
 
-def _counts_and_valid(
-    pixels: np.ndarray, prepared: NetworkInput, request: ReconstructionRequest, upsampling: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """The part of a fluorescence image that was asked for, and what counts of it."""
-    valid = _valid_of(prepared, upsampling)
-    raw, level = above_dark(pixels[0], request.background)
-    # A camera's offset has no photon noise. With the offset left in, the line of the noise would
-    # not fit.
-    counts = part_of(raw - level, request)
-    return counts, valid & interior(valid.shape, BORDER_PX)
+def _same_grid_imaging(prepared: NetworkInput, plan: Plan, card: ModelCard) -> SameGridCheckModel:
+    return SameGridCheckModel(**_measured(prepared))
 
 
-def _same_grid_imaging(
-    pixels: np.ndarray, prepared: NetworkInput, request: ReconstructionRequest, card: ModelCard
-) -> SameGridCheckModel:
-    counts, valid = _counts_and_valid(pixels, prepared, request, 1)
-    return SameGridCheckModel(measured=counts, noise=photon_transfer(counts, valid), valid=valid)
-
-
-def _widefield_imaging(
-    pixels: np.ndarray, prepared: NetworkInput, request: ReconstructionRequest, card: ModelCard
-) -> WidefieldCheckModel:
+def _widefield_imaging(prepared: NetworkInput, plan: Plan, card: ModelCard) -> WidefieldCheckModel:
     lens = prepared.lens
     if lens is None or lens.source == "assumed":
         raise OpticsError(
             "na and wavelength_um not known, and the image does not show its cut-off; give --na "
             "and --wavelength-um, or --psf"
         )
-    counts, valid = _counts_and_valid(pixels, prepared, request, TASKS[card.task].upsampling)
     simulated: Mapping[str, Any] = card.training.get("simulation") or {}
     return WidefieldCheckModel(
-        measured=counts,
-        noise=photon_transfer(counts, valid),
-        valid=valid,
+        **_measured(prepared),
         lens=lens,
-        upsampling=TASKS[card.task].upsampling,
+        upsampling=prepared.upsampling,
         own_sigma_px=simulated.get("target_sigma_periods", 0.0)
         * lens.cutoff_px,  # truths of other kinds have an unknown width
         extra_sigma_px=simulated["blur_periods"][1] * lens.cutoff_px
@@ -141,14 +104,12 @@ def _widefield_imaging(
     )
 
 
-IMAGING: Mapping[
-    str, Callable[[np.ndarray, NetworkInput, ReconstructionRequest, ModelCard], ForwardCheckModel]
-] = {
+IMAGING: Mapping[str, Callable[[NetworkInput, Plan, ModelCard], ForwardCheckModel]] = {
     "phase-2shot": _phase_imaging,
     "widefield-x2": _widefield_imaging,
     "denoise": _same_grid_imaging,
 }
-"""Image formation of each task: (frame, prepared input, request, card) -> ForwardCheckModel."""
+"""Image formation of each task."""
 
 
 class ForwardCheckAccumulator:
@@ -156,25 +117,15 @@ class ForwardCheckAccumulator:
 
     Parameters
     ----------
-    request : ReconstructionRequest
+    plan : Plan
     card : ModelCard
-    frames : tuple of int
-        Sizes of the axes that are looped over.
-    earlier : ForwardCheck, optional
-        Of the result that this one goes on from.
-    counts : ndarray of shape `frames`
-        Samples behind `earlier`.
+    earlier : Reconstruction, optional
+        The result that this one goes on from.
     """
 
-    def __init__(
-        self,
-        request: ReconstructionRequest,
-        card: ModelCard,
-        frames: tuple[int, ...],
-        earlier: ForwardCheck | None,
-        counts: np.ndarray,
-    ) -> None:
-        self._request, self._card, self._loops = request, card, frames
+    def __init__(self, plan: Plan, card: ModelCard, earlier: Reconstruction | None) -> None:
+        frames = plan.image.loop_shape
+        self._plan, self._card, self._loops = plan, card, frames
         self._chi2, self._sample_chi2, self._gain, self._rsp, self._rse = (
             np.full(frames, np.nan) for _ in range(5)
         )
@@ -188,26 +139,24 @@ class ForwardCheckAccumulator:
         self._how: ForwardCheckModel | None = None
         self._fitted: Fitted | None = None
         self._seen = np.zeros(frames, dtype=int)
+        before = None if earlier is None else earlier.forward
         if (
             earlier is not None
-            and earlier.sample_chi2.shape == frames
-            and np.isfinite(earlier.sample_chi2).any()
+            and before is not None
+            and before.sample_chi2.shape == frames
+            and np.isfinite(before.sample_chi2).any()
         ):
-            self._sample_chi2, self._seen = earlier.sample_chi2.copy(), np.array(counts)
+            self._sample_chi2, self._seen = before.sample_chi2.copy(), earlier.counts.copy()
         self._reference: np.ndarray | None = None
 
-    def begin(self, index: tuple[int, ...], pixels: np.ndarray, prepared: NetworkInput) -> None:
+    def begin(self, index: tuple[int, ...], prepared: NetworkInput) -> None:
         """A frame is prepared."""
         self._index, self._how, self._fitted, self._estimate = index, None, None, None
         try:
-            self._how = forward_model_for(pixels, prepared, self._request, self._card)
+            self._how = forward_model_for(prepared, self._plan, self._card)
         except ValueError as error:
             self._reason = str(error)
-        self._reference = (
-            None
-            if self._card.unit == "rad"
-            else part_of(pixels[0], self._request).astype(np.float64)
-        )
+        self._reference = None if prepared.counts is None else prepared.kept_input(prepared.counts)
         if isinstance(self._how, WidefieldCheckModel):
             self._estimate = prepared.estimate
             with suppress(*FAILURES):  # of the result itself it is said
@@ -252,7 +201,7 @@ class ForwardCheckAccumulator:
             self._end_compared(self._how, mean)
         if isinstance(self._how, WidefieldCheckModel) and self._estimate is not None:
             calibration = carried_calibration(
-                self._card.calibration, moments.count, self._request.steps, self._request.sampler
+                self._card.calibration, moments.count, self._plan.steps, self._plan.sampler
             )
             outside = (
                 np.abs(mean - self._estimate)
@@ -320,7 +269,7 @@ class ForwardCheckAccumulator:
 
     def result(self) -> ForwardCheck:
         """What was found."""
-        axes = "".join(axis for axis in self._request.image.axes if axis not in "PYX")
+        axes = self._plan.image.loop_axes
         chi2, empty, limit = _average(self._chi2), _average(self._empty_chi2), LIMIT
         estimate_chi2, outside = _average(self._estimate_chi2), _average(self._estimate_outside)
         unexplained = (

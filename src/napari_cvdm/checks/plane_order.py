@@ -14,11 +14,10 @@ import torch
 from torch import Tensor
 
 from napari_cvdm.checks.phase_check import count_fitted
-from napari_cvdm.core.request import ReconstructionRequest
+from napari_cvdm.core.plan import Plan
 from napari_cvdm.core.result import finished
 from napari_cvdm.inversion import Fit, log_evidence
 from napari_cvdm.inversion.gauss_newton import weighted_squares
-from napari_cvdm.tasks.phase_channels import phase_optics
 from napari_cvdm.tasks.phase_inversion import fit_surrounded
 
 TRIED_PX = 128
@@ -32,21 +31,21 @@ MUCH_ABSORPTION = 1e-6
 CLEAR_EVIDENCE = 0.02
 
 
-def order_sentence(fit: Fit, request: ReconstructionRequest) -> str:
+def order_sentence(fit: Fit, plan: Plan) -> str:
     """One sentence if the planes fit the positions in reversed order clearly better.
 
     Parameters
     ----------
     fit : Fit
         Of the whole frame, as it was given.
-    request : ReconstructionRequest
+    plan : Plan
 
     Returns
     -------
     str
         Empty if the given order is as good, or if the order cannot be told.
     """
-    microscope, given = phase_optics(request)
+    given = plan.positions_um
     positions = np.sort(given)
     if np.abs(positions + positions[::-1]).max() <= SYMMETRY * np.abs(
         positions
@@ -56,7 +55,7 @@ def order_sentence(fit: Fit, request: ReconstructionRequest) -> str:
     both, both_weights = (torch.stack([images, images.flip(0)]) for images in (planes, weight))
     tried = finished(
         fit_surrounded(
-            both, both_weights, tuple(positions.tolist()), microscope, request.condenser_na or 0.0
+            both, both_weights, tuple(positions.tolist()), plan.microscope, plan.condenser_na
         )
     )
     as_given, reversed_order = log_evidence(tried).tolist()

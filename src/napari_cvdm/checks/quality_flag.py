@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from napari_cvdm.core.request import ReconstructionRequest
+from napari_cvdm.core.plan import Plan
 from napari_cvdm.core.result import ForwardCheck, Provenance
 
 Colour = Literal["green", "amber", "red"]
@@ -31,20 +31,18 @@ class QualityFlag:
     not_quantitative_because: tuple[str, ...]
 
 
-def guessed(
-    request: ReconstructionRequest, unit: str, estimated: Sequence[Mapping[str, Any]]
-) -> tuple[str, ...]:
+def guessed(plan: Plan, unit: str, estimated: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     """What had to be guessed, in words.
 
     Parameters
     ----------
-    request : ReconstructionRequest
+    plan : Plan
     unit : {"rad", "counts"}
     estimated : sequence of mapping
         What was estimated from each frame.
     """
     if unit != "rad":
-        dark = isinstance(request.background, str) and request.background == "auto"
+        dark = isinstance(plan.background, str) and plan.background == "auto"
         level = (
             (
                 "the dark level was guessed from the image; give a dark image, or background "
@@ -54,7 +52,7 @@ def guessed(
             else ()
         )
         return (*level, *estimated_optics(estimated))
-    if not isinstance(request.background, str) or request.background != "auto":
+    if not isinstance(plan.background, str) or plan.background != "auto":
         return ()
     if all(frame.get("background_share", 0.0) >= LEAST_BACKGROUND for frame in estimated):
         return ()
@@ -81,9 +79,9 @@ def estimated_optics(estimated: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     return ()
 
 
-def contradicted(request: ReconstructionRequest) -> tuple[str, ...]:
+def contradicted(plan: Plan) -> tuple[str, ...]:
     """Where the given pixel size is not the one that the image says."""
-    given, said = request.pixel_um, request.image.pixel_um
+    given, said = plan.pixel_um, plan.image.pixel_um
     if given is None or said is None or abs(given / said - 1) <= PIXEL_TOLERANCE:
         return ()
     return (f"pixel_um was given as {given:.4g}, but the image says {said:.4g}.",)

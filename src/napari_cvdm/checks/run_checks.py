@@ -15,7 +15,7 @@ from napari_cvdm.checks.plane_order import order_sentence
 from napari_cvdm.checks.plane_warnings import count_frames
 from napari_cvdm.checks.quality_flag import QualityFlag, contradicted, guessed, quality_flag
 from napari_cvdm.checks.training_range import optics_warnings
-from napari_cvdm.core.request import ReconstructionRequest
+from napari_cvdm.core.plan import Plan
 from napari_cvdm.core.result import ForwardCheck, Reconstruction
 from napari_cvdm.core.statistics import RunningMoments
 from napari_cvdm.models.checkpoint import ModelCard
@@ -30,10 +30,8 @@ class RunChecks:
 
     Parameters
     ----------
-    request : ReconstructionRequest
+    plan : Plan
     card : ModelCard
-    counts : ndarray of shape (...), int
-        Samples that each frame has already.
     earlier : Reconstruction, optional
         What this one goes on from.
     check : bool
@@ -43,17 +41,14 @@ class RunChecks:
 
     def __init__(
         self,
-        request: ReconstructionRequest,
+        plan: Plan,
         card: ModelCard,
-        counts: np.ndarray,
         earlier: Reconstruction | None,
         *,
         check: bool = True,
     ) -> None:
-        self._request, self._card, self._checking = request, card, check and request.steps > 1
-        self._forward = ForwardCheckAccumulator(
-            request, card, counts.shape, None if earlier is None else earlier.forward, counts
-        )
+        self._plan, self._card, self._checking = plan, card, check and plan.steps > 1
+        self._forward = ForwardCheckAccumulator(plan, card, earlier)
         self._familiarity = TrainingDistribution.from_card(card.familiarity, card.unit)
         self._vectors: list[np.ndarray] = []
         self._orders: list[str] = []
@@ -65,12 +60,12 @@ class RunChecks:
         if self._familiarity is not None:
             self._vectors.append(vectors_of(whole, self._card.unit))
         if isinstance(whole.posterior, PhasePosterior):
-            self._orders.append(order_sentence(whole.posterior.fit, self._request))
+            self._orders.append(order_sentence(whole.posterior.fit, self._plan))
 
-    def begin(self, index: tuple[int, ...], pixels: np.ndarray, part: NetworkInput) -> None:
+    def begin(self, index: tuple[int, ...], part: NetworkInput) -> None:
         """What is going to be sampled."""
         if self._checking:
-            self._forward.begin(index, pixels, part)
+            self._forward.begin(index, part)
 
     def see(self, sample: np.ndarray) -> None:
         """One posterior sample (uY, uX)."""
@@ -114,13 +109,13 @@ class RunChecks:
             What was estimated from each frame.
         """
         grave = (
-            *optics_warnings(self._request, self._card),
-            *contradicted(self._request),
+            *optics_warnings(self._plan, self._card),
+            *contradicted(self._plan),
             *unusable,
         )
         return quality_flag(
             grave,
-            guessed(self._request, self._card.unit, estimated),
+            guessed(self._plan, self._card.unit, estimated),
             [one for one in warnings if one not in grave],
             check,
         )

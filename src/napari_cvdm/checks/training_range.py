@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from napari_cvdm.core.plan import StatedOptics
 from napari_cvdm.core.plane_positions import one_sided_warning
-from napari_cvdm.core.request import OPTICS, ImageStack, ReconstructionRequest
+from napari_cvdm.core.request import OPTICS, ImageStack
 from napari_cvdm.models.checkpoint import ModelCard
 
 TOLERANCE = 1.02
@@ -29,50 +30,48 @@ class OutOfRange:
     reason: str
 
 
-def optics_values(request: ReconstructionRequest) -> dict[str, float]:
-    """The known optics of a request.
+def optics_values(optics: StatedOptics) -> dict[str, float]:
+    """The known optics.
 
     They include the Fresnel parameter lambda |dz| / (n px^2) and the cut-off period, where these
-    follow from the request.
+    follow.
     """
-    known = {name: request.known_optics(name) for name in OPTICS}
+    known = {name: getattr(optics, name) for name in OPTICS}
     values = {name: value for name, value in known.items() if value is not None}
-    if request.defocus_um is not None and {"pixel_um", "wavelength_um", "medium_index"} <= set(
-        values
-    ):
-        distance = max(request.defocus_um) - min(request.defocus_um)
+    if optics.defocus_um is not None and {"pixel_um", "wavelength_um", "medium_index"} <= {*values}:
+        distance = max(optics.defocus_um) - min(optics.defocus_um)
         values["fresnel"] = (
             values["wavelength_um"] * distance / (values["medium_index"] * values["pixel_um"] ** 2)
         )
     if {"pixel_um", "wavelength_um", "na"} <= set(
         values
-    ) and request.psf is None:  # a measured one decides
+    ) and optics.psf is None:  # a measured one decides
         values["cutoff_px"] = values["wavelength_um"] / (2 * values["na"] * values["pixel_um"])
     return values
 
 
-def optics_warnings(request: ReconstructionRequest, card: ModelCard) -> tuple[str, ...]:
+def optics_warnings(optics: StatedOptics, card: ModelCard) -> tuple[str, ...]:
     """One sentence for every optics value outside the training range of the card.
 
     Planes that all lie on one side of focus have a sentence, too.
 
     Parameters
     ----------
-    request : ReconstructionRequest
+    optics : StatedOptics
     card : ModelCard
 
     Returns
     -------
     tuple of str
     """
-    values = optics_values(request)
+    values = optics_values(optics)
     return (
         *(
             outside(card, name, value)
             for name, value in values.items()
             if is_outside(card, name, value)
         ),
-        *one_sided_warning(request),
+        *one_sided_warning(optics),
     )
 
 
@@ -121,15 +120,15 @@ def field_text(shape: tuple[int, ...], pixel_um: float) -> str:
     )
 
 
-def far_from_training(request: ReconstructionRequest, card: ModelCard) -> bool:
+def far_from_training(optics: StatedOptics, card: ModelCard) -> bool:
     """Whether an optics value is more than ten times outside its training range.
 
     Then no pixel can be trusted.
     """
-    ranges = {name: card.optics.get(name, (-np.inf, np.inf)) for name in optics_values(request)}
+    ranges = {name: card.optics.get(name, (-np.inf, np.inf)) for name in optics_values(optics)}
     return any(
         not ranges[name][0] / FAR <= value <= ranges[name][1] * FAR
-        for name, value in optics_values(request).items()
+        for name, value in optics_values(optics).items()
     )
 
 

@@ -21,7 +21,7 @@ from napari_cvdm.evaluation.pair_sets import EVALUATION_SEED
 from napari_cvdm.evaluation.summary import plain
 from napari_cvdm.io import output_folder
 from napari_cvdm.models.registry import shipped_models
-from napari_cvdm.reconstruction.choice import load_method
+from napari_cvdm.reconstruction.methods import load_method
 
 HEAD = (
     "model",

@@ -16,7 +16,7 @@ from napari_cvdm.evaluation.pair_sets import EVALUATION_SEED, SIMULATION
 from napari_cvdm.evaluation.summary import summary
 from napari_cvdm.evaluation.two_points import two_point_resolution
 from napari_cvdm.io import output_folder
-from napari_cvdm.reconstruction.choice import load_method
+from napari_cvdm.reconstruction.methods import load_method
 
 METRICS, TABLE = "metrics.json", "table.md"
 POINTS_FOR = "widefield-x2"

@@ -29,8 +29,9 @@ from napari_cvdm.io import check_pixels, output_folder, read_image
 from napari_cvdm.io.read import read_psf
 from napari_cvdm.io.result_folder import PROVENANCE
 from napari_cvdm.models.checkpoint import ModelCard
-from napari_cvdm.reconstruction.choice import load_method, reconstruct
-from napari_cvdm.reconstruction.reconstruct import with_planes
+from napari_cvdm.reconstruction.methods import load_method
+from napari_cvdm.reconstruction.plan import with_planes
+from napari_cvdm.reconstruction.reconstruct import reconstruct
 
 Locate = Callable[[str], Path]
 _OME_AXES = "TZC"

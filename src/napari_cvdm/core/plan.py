@@ -2,12 +2,44 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from napari_cvdm.core.microscope import Microscope, OpticsError
 from napari_cvdm.core.request import ImageStack, MeasuredPsf, Sampler
+
+
+class StatedOptics(Protocol):
+    """The optics of an image as far as they are known: a plan, or a request before it runs."""
+
+    @property
+    def image(self) -> ImageStack:
+        """The image."""
+
+    @property
+    def pixel_um(self) -> float | None:
+        """Pixel size in the sample [um]."""
+
+    @property
+    def wavelength_um(self) -> float | None:
+        """Vacuum wavelength [um]."""
+
+    @property
+    def medium_index(self) -> float | None:
+        """Refractive index."""
+
+    @property
+    def na(self) -> float | None:
+        """Numerical aperture of detection."""
+
+    @property
+    def defocus_um(self) -> tuple[float, ...] | None:
+        """Positions of the planes [um]."""
+
+    @property
+    def psf(self) -> MeasuredPsf | None:
+        """Measured PSF."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -1,9 +1,9 @@
-"""Number and positions of defocused planes, and warnings about them from the request alone."""
+"""Number and positions of defocused planes, and warnings about them."""
 
 from collections.abc import Sequence
 from itertools import pairwise
 
-from napari_cvdm.core.request import ReconstructionRequest
+from napari_cvdm.core.plan import StatedOptics
 
 STEP_TOLERANCE = 0.05
 
@@ -20,24 +20,24 @@ def count_planes(fewest: int, defocus_um: Sequence[float] | None) -> int:
     return fewest if fewest == 1 else max(fewest, len(defocus_um or ()))
 
 
-def position_warnings(request: ReconstructionRequest) -> tuple[str, ...]:
+def position_warnings(optics: StatedOptics) -> tuple[str, ...]:
     """All sentences about the positions of the planes.
 
     Parameters
     ----------
-    request : ReconstructionRequest
+    optics : StatedOptics
 
     Returns
     -------
     tuple of str
-        Empty if nothing is wrong, or if the request has no positions.
+        Empty if nothing is wrong, or if there are no positions.
     """
-    return (*one_sided_warning(request), *z_step_warning(request))
+    return (*one_sided_warning(optics), *z_step_warning(optics))
 
 
-def one_sided_warning(request: ReconstructionRequest) -> tuple[str, ...]:
+def one_sided_warning(optics: StatedOptics) -> tuple[str, ...]:
     """Warn if all planes lie on one side of focus."""
-    positions = request.defocus_um
+    positions = optics.defocus_um
     if positions is None or min(positions) <= 0 <= max(positions):
         return ()
     return (
@@ -47,9 +47,9 @@ def one_sided_warning(request: ReconstructionRequest) -> tuple[str, ...]:
     )
 
 
-def z_step_warning(request: ReconstructionRequest) -> tuple[str, ...]:
+def z_step_warning(optics: StatedOptics) -> tuple[str, ...]:
     """Warn if a z step of the file differs from a step of ``defocus_um`` by more than 5 %."""
-    image, positions = request.image, request.defocus_um
+    image, positions = optics.image, optics.defocus_um
     stated = image.place.get("z_step_um")
     if not stated or positions is None or image.taken_for_planes != "Z":
         return ()

@@ -6,7 +6,7 @@ and of the entries in ``provenance.json``.
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
 import numpy as np
@@ -313,6 +313,10 @@ class ReconstructionRequest:
         if given is None:
             given = self.image.pixel_um if name == "pixel_um" else self.image.metadata.get(name)
         return None if given is None else float(given)
+
+    def with_known_optics(self) -> "ReconstructionRequest":
+        """The same with the optics filled in that the image states."""
+        return replace(self, **{name: self.known_optics(name) for name in OPTICS})  # type: ignore[arg-type]
 
     def optics_value(self, name: str) -> float:
         """The optics value `name`, from the request or else from the image.

@@ -11,7 +11,7 @@ from napari_cvdm.core.request import STEPS, ReconstructionRequest, RequestError,
 from napari_cvdm.core.result import Progress, Reconstruction
 from napari_cvdm.evaluation.pair_sets import PairSet, TestPair
 from napari_cvdm.models.checkpoint import Checkpoint
-from napari_cvdm.reconstruction.choice import reconstruct
+from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.tasks.widefield import above_dark
 
 MOST_PIXELS = 20_000

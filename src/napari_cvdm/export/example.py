@@ -3,9 +3,10 @@
 import numpy as np
 
 from napari_cvdm.core.request import ReconstructionRequest
+from napari_cvdm.reconstruction.plan import resolve
 from napari_cvdm.simulate.phase import defocus_pair_of
 from napari_cvdm.simulate.samples import CELL_COUNTS, cell_phase, reticulum
-from napari_cvdm.tasks.phase_channels import phase_optics
+from napari_cvdm.tasks import TASKS
 
 SHAPE = (96, 128)
 CORNER = (80, 96)  # of the sample images; both show something there
@@ -34,11 +35,11 @@ def example_planes(request: ReconstructionRequest, planes: int) -> np.ndarray:
     """
     window = tuple(slice(start, start + size) for start, size in zip(CORNER, SHAPE, strict=True))
     if planes == 1:
-        request.optics_value("pixel_um")
+        request.optics_value("pixel_um")  # a missing one is named before anything is written
         return reticulum().array[window].astype(np.float32)[None]
-    microscope, defocus_um = phase_optics(request)
+    plan = resolve(request, TASKS["phase-2shot"])
     phase = cell_phase()
     light = defocus_pair_of(
-        phase, np.zeros_like(phase), microscope, defocus_um, request.condenser_na or 0.0
+        phase, np.zeros_like(phase), plan.microscope, plan.positions_um, plan.condenser_na
     )[:, *window]
     return np.random.default_rng(0).poisson(CELL_COUNTS * light.clip(min=0)).astype(np.float32)

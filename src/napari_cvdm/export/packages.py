@@ -13,7 +13,7 @@ from napari_cvdm.export.sampler import PosteriorSampler
 from napari_cvdm.export.settings import PackageSettings
 from napari_cvdm.export.weights import onnx_weights, pytorch_weights
 from napari_cvdm.models.checkpoint import Checkpoint, ModelCard
-from napari_cvdm.reconstruction.reconstruct import task_of
+from napari_cvdm.reconstruction.plan import prepare_frame, task_of
 from napari_cvdm.tasks import NetworkInput
 
 SAMPLER = "posterior-sampler.zip"
@@ -102,7 +102,7 @@ def one_step_package(
     inputs = (
         (_measured(card, planes, pixel_um),)
         if from_counts
-        else _prepared(card, task.from_request(planes, request), pixel_um)
+        else _prepared(card, prepare_frame(planes, request, task), pixel_um)
     )
     network = (OneStepFromCounts if from_counts else OneStep)(card.config()).eval()
     network.load_state_dict(model.network.state_dict())

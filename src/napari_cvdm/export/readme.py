@@ -61,10 +61,11 @@ measured frame and a little around it. The result is in
 network units. `blend` takes the share of it that `napari-cvdm restore` takes, and levels it:
 
 ```python
+from napari_cvdm.reconstruction.plan import prepare_frame
 from napari_cvdm.tasks import TASKS
 
-prepared = TASKS["phase-2shot"].from_request(planes, request)  # planes: (P, Y, X); request: a \
-napari_cvdm.ReconstructionRequest with the optics:
+# planes: (P, Y, X); request: a napari_cvdm.ReconstructionRequest with the optics:
+prepared = prepare_frame(planes, request, TASKS["phase-2shot"])
 # defocus_um has one position for each plane, condenser_na is that of an open condenser
 condition, baseline = prepared.channels[None].numpy(), prepared.initial_estimate[None, None].numpy()
 # mean: what this network makes of condition and baseline; the phase is zero in the cell-free \
@@ -80,10 +81,11 @@ is not part of this file. The result is in network units of `prepared.gain` coun
 twice as fine:
 
 ```python
+from napari_cvdm.reconstruction.plan import prepare_frame
 from napari_cvdm.tasks import TASKS
 
-prepared = TASKS["widefield-x2"].from_request(image[None], request)  # image: (Y, X); request: a \
-napari_cvdm.ReconstructionRequest with the optics
+# image: (Y, X); request: a napari_cvdm.ReconstructionRequest with the optics
+prepared = prepare_frame(image[None], request, TASKS["widefield-x2"])
 condition, baseline = prepared.channels[None].numpy(), prepared.initial_estimate[None, None].numpy()
 # mean: what this network makes of condition and baseline
 counts = mean[0, 0] * prepared.gain

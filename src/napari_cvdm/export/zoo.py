@@ -11,7 +11,7 @@ from napari_cvdm.export.example import example_planes
 from napari_cvdm.export.settings import PackageSettings
 from napari_cvdm.io import output_folder
 from napari_cvdm.models.checkpoint import load_checkpoint
-from napari_cvdm.reconstruction.reconstruct import task_of
+from napari_cvdm.reconstruction.plan import task_of
 
 NEEDED = ("bioimageio.core", "onnx", "onnxruntime", "onnxscript")
 AUTHOR = "napari-cvdm contributors"

@@ -13,8 +13,8 @@ from napari_cvdm.core.result import Progress, Reconstruction
 from napari_cvdm.io import check_pixels, combine_planes
 from napari_cvdm.live.latest_value import FrameSource, Item, ReadFrame
 from napari_cvdm.models.checkpoint import Checkpoint
-from napari_cvdm.reconstruction.precision import resolve_precision
-from napari_cvdm.reconstruction.reconstruct import reconstruct, task_of
+from napari_cvdm.reconstruction.plan import task_of
+from napari_cvdm.reconstruction.reconstruct import reconstruct
 
 PATIENCE_S = 0.2  # how long a thread that follows may sleep before it can be asked to end
 RATED_FRAMES = 20
@@ -146,9 +146,7 @@ def follow(
         The followed folder is gone.
     """
     planes = count_planes(task_of(model.card).planes, template.defocus_um)
-    template = replace(
-        resolve_precision(template), samples=1, schedule_points=0, keep_samples=False
-    )
+    template = replace(template, samples=1, schedule_points=0, keep_samples=False)
     ends: deque[float] = deque(maxlen=RATED_FRAMES)
     done = skipped = 0
     while not source.stopped:

@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ from napari_cvdm.io.atomic import JobFolder
 from napari_cvdm.io.errors import one_line
 from napari_cvdm.out_of_core.job import TiledFiles
 from napari_cvdm.out_of_core.run import BlockReconstructor, Executor
-from napari_cvdm.reconstruction.precision import resolve_precision
 
 CONNECT_S = 20
 POLL_S = 0.1
@@ -87,10 +86,9 @@ def opened(spec: TaskSpec) -> tuple[BlockReconstructor, dict[int, Block]]:
     values = json.loads(spec.files)
     job, model = TiledFiles(**{**values, "images": tuple(values["images"])}).open()
     _check(f"model {model.card.name}", model.sha256, spec.model_sha256)
-    # Computed as planned, whatever is faster here.
-    job = replace(job, request=resolve_precision(job.request, folder.plan()["settings"]))
-    reconstructor = BlockReconstructor(job, model, folder.path)
-    return reconstructor, {block.number: block for block in reconstructor.plan.blocks()}
+    # Computed in the precision that was planned, whatever is faster here.
+    reconstructor = BlockReconstructor(job, model, folder.path, folder.plan()["settings"])
+    return reconstructor, {block.number: block for block in reconstructor.layout.blocks()}
 
 
 def _check(what: str, here: str, wanted: str) -> None:
@@ -134,7 +132,7 @@ def on_cluster(where: str, files: TiledFiles) -> Executor:
     ) -> Generator[Progress, None, None]:
         if not left:
             return
-        each = reconstructor.job.request.samples * reconstructor.job.request.steps
+        each = reconstructor.plan.samples * reconstructor.plan.steps
         yield Progress(
             stage=f"starting {where}" if where.startswith(LOCAL) else f"connecting to {where}",
             done=0,
@@ -233,7 +231,7 @@ def _followed(
     client: Any, spec: TaskSpec, reconstructor: BlockReconstructor, left: Sequence[Block]
 ) -> Generator[Progress, None, None]:
     """Submit every block, and wait for all of them; a failed block does not stop the others."""
-    each = reconstructor.job.request.samples * reconstructor.job.request.steps
+    each = reconstructor.plan.samples * reconstructor.plan.steps
     futures = {
         client.submit(
             run_task,

@@ -12,12 +12,13 @@ import numpy as np
 import torch
 
 from napari_cvdm.core.intensity import unclipped_mean
-from napari_cvdm.core.request import ImageStack, ReconstructionRequest
+from napari_cvdm.core.plan import Plan
+from napari_cvdm.core.request import ImageStack
 from napari_cvdm.core.tiling.blocks import Block, BlockPlan
 from napari_cvdm.io import Fingerprint, ImageFileError, check_finite
 from napari_cvdm.io.read import window_of
 from napari_cvdm.models.cvdm import CVDM
-from napari_cvdm.reconstruction.sampling import FrameSampler
+from napari_cvdm.reconstruction.sampling import FrameIndex, FrameSampler
 from napari_cvdm.tasks import Background, GlobalStatistics, SampledPlane, Task, sampled_lines
 from napari_cvdm.tasks.conditioned import fitting
 from napari_cvdm.tasks.sampled import LARGEST_SAMPLE_PX
@@ -33,7 +34,7 @@ def bands(shape: tuple[int, int], chunk: int) -> Iterator[slice]:
 
 
 def sample_plane(
-    request: ReconstructionRequest,
+    plan: Plan,
     task: Task,
     frame: tuple[int, ...],
     plane: int,
@@ -46,7 +47,7 @@ def sample_plane(
     ImageFileError
         Pixels that are NaN or infinite, or all alike.
     """
-    image, background = request.image, request.background
+    image, background = plan.image, plan.background
     shape = (image.array.shape[-2], image.array.shape[-1])
     rows, columns = sampled_lines(shape[0], shape[1]), sampled_lines(shape[1], shape[0])
     kept, total, low, high = [], 0.0, np.inf, -np.inf
@@ -104,24 +105,24 @@ class BlockReader:
 
     Parameters
     ----------
-    request : ReconstructionRequest
-    plan : BlockPlan
+    plan : Plan
+    layout : BlockPlan
     frame_number : int
     """
 
-    request: ReconstructionRequest
-    plan: BlockPlan
+    plan: Plan
+    layout: BlockPlan
     frame_number: int
 
     @property
     def shape(self) -> tuple[int, int]:
         """(Y, X) of the frame."""
-        return self.plan.shape
+        return self.layout.shape
 
     def part(self, rows: slice, columns: slice) -> tuple[np.ndarray, Background]:
         """Pixels (P, y, x), and the same part of the background image where there is one."""
-        background = self.request.background
-        pixels = window_of(self.request.image, self.plan.frames[self.frame_number], rows, columns)
+        background = self.plan.background
+        pixels = window_of(self.plan.image, self.layout.frames[self.frame_number], rows, columns)
         return pixels, background if isinstance(background, str) else background[
             ..., rows, columns
         ].astype(np.float64)
@@ -134,7 +135,7 @@ class BlockReader:
         self, count: int
     ) -> Iterator[tuple[np.ndarray, Background, tuple[int, int], tuple[slice, slice]]]:
         """At most `count` windows, evenly drawn."""
-        for block in surveyed_blocks(self.plan, self.frame_number, count):
+        for block in surveyed_blocks(self.layout, self.frame_number, count):
             yield (
                 *self.part(*block.window),
                 (block.rows.read_start, block.columns.read_start),
@@ -143,39 +144,39 @@ class BlockReader:
 
 
 def measure_frame_statistics(
-    request: ReconstructionRequest,
+    plan: Plan,
     task: Task,
-    plan: BlockPlan,
+    layout: BlockPlan,
     frame_number: int,
     fingerprint: Fingerprint,
 ) -> GlobalStatistics:
     """The numbers of one frame that must be global, but for the rate of the networks."""
-    if not isinstance(request.background, str):
+    if not isinstance(plan.background, str):
         fitting(
-            request.background,
-            np.broadcast_to(np.float32(0), (request.image.planes or 1, *plan.shape)),
+            plan.background,
+            np.broadcast_to(np.float32(0), (plan.image.planes or 1, *layout.shape)),
         )
-    frame = plan.frames[frame_number]
+    frame = layout.frames[frame_number]
     planes = [
-        sample_plane(request, task, frame, plane, fingerprint)
-        for plane in range(request.image.planes or 1)
+        sample_plane(plan, task, frame, plane, fingerprint)
+        for plane in range(plan.image.planes or 1)
     ]
     return task.measure_statistics(
-        planes, request, BlockReader(request=request, plan=plan, frame_number=frame_number)
+        planes, plan, BlockReader(plan=plan, layout=layout, frame_number=frame_number)
     )
 
 
 def surveyed_blocks(
-    plan: BlockPlan, frame_number: int, count: int = SURVEYED_BLOCKS
+    layout: BlockPlan, frame_number: int, count: int = SURVEYED_BLOCKS
 ) -> list[Block]:
     """At most `count` blocks of a frame, evenly drawn."""
-    per_frame = plan.count // len(plan.frames)
+    per_frame = layout.count // len(layout.frames)
     numbers = {
         int(number) for number in np.linspace(0, per_frame - 1, min(per_frame, count)).round()
     }
     return [
         block
-        for block in plan.blocks()
+        for block in layout.blocks()
         if block.frame_number == frame_number and block.number % per_frame in numbers
     ]
 
@@ -194,7 +195,7 @@ def median_rate(frames: Iterator[FrameSampler], count: int) -> float:
 
 
 def begin_block(
-    request: ReconstructionRequest,
+    plan: Plan,
     network: CVDM,
     blocks: GlobalStatistics,
     block: Block,
@@ -202,24 +203,22 @@ def begin_block(
     grid_rate: float | None,
 ) -> FrameSampler:
     """Read one part with what lies around it, and prepare it with the numbers of the whole."""
-    pixels = window_of(request.image, block.frame, *block.window)
-    check_finite(pixels, "PYX", f"{request.image.source}, {block.name}")
+    pixels = window_of(plan.image, block.frame, *block.window)
+    check_finite(pixels, "PYX", f"{plan.image.source}, {block.name}")
     background = (
-        request.background
-        if isinstance(request.background, str)
-        else request.background[(..., *block.window)]
+        plan.background
+        if isinstance(plan.background, str)
+        else plan.background[(..., *block.window)]
     )
     prepared = blocks.prepare(pixels, background, (block.rows.read_start, block.columns.read_start))
     prepared = prepared.within(
         block.core, network.config.condition_fold * network.config.alignment, surroundings
     )
     return FrameSampler.begin(
-        request,
+        plan,
         network,
         prepared,
-        block.frame,
-        block.frame_number,
-        block.frame_number + 1,
+        FrameIndex(block.frame, block.frame_number, block.frame_number + 1),
         grid_rate,
     )
 

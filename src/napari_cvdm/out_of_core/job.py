@@ -13,7 +13,7 @@ from napari_cvdm.core.tiling.blocks import BLOCK_PX, HALO_PX, BlockPlan
 from napari_cvdm.io.read import open_image, read_image, read_psf
 from napari_cvdm.models.checkpoint import Checkpoint, ModelCard
 from napari_cvdm.models.registry import load_model
-from napari_cvdm.reconstruction.reconstruct import with_planes
+from napari_cvdm.reconstruction.plan import with_planes
 
 SUFFIX = ".ome.zarr"
 
@@ -60,23 +60,18 @@ class TiledRequest:
                     "Leave it out, or give a folder with --out."
                 )
         try:
-            self.plan()
+            self.layout()
         except ValueError as error:
             raise RequestError(str(error)) from None
 
-    def plan(self, context_px: int = 0) -> BlockPlan:
+    def layout(self, context_px: int = 0) -> BlockPlan:
         """The blocks of the job.
 
         Preparing a part reads `context_px` around it, a multiple of 64.
         """
         image = self.request.image
-        loops = tuple(
-            size
-            for size, axis in zip(image.array.shape, image.axes, strict=True)
-            if axis not in "PYX"
-        )
         return BlockPlan(
-            loops=loops,
+            loops=image.loop_shape,
             shape=(image.array.shape[-2], image.array.shape[-1]),
             block=self.block,
             halo=max(self.halo, context_px),

@@ -13,9 +13,9 @@ from napari_cvdm.checks.training_range import (
     lens_warnings,
     optics_warnings,
 )
-from napari_cvdm.core.device import pick_device
+from napari_cvdm.core.plan import Plan
 from napari_cvdm.core.plane_positions import z_step_warning
-from napari_cvdm.core.request import ReconstructionRequest, RequestError
+from napari_cvdm.core.request import RequestError
 from napari_cvdm.core.tiling.blocks import BlockPlan
 from napari_cvdm.io.atomic import JobFolder
 from napari_cvdm.io.zarr_write import Grid, GridImage
@@ -32,7 +32,7 @@ NOT_ALIGNED = (
 )
 
 
-def images_of(request: ReconstructionRequest, task: Task) -> tuple[GridImage, ...]:
+def images_of(plan: Plan, task: Task) -> tuple[GridImage, ...]:
     """Mean, std, rate and valid, and the samples where they are kept.
 
     Raises
@@ -40,7 +40,7 @@ def images_of(request: ReconstructionRequest, task: Task) -> tuple[GridImage, ..
     RequestError
         Axes that NGFF cannot hold.
     """
-    image = request.image
+    image = plan.image
     looped = [
         (axis, size)
         for size, axis in zip(image.array.shape, image.axes, strict=True)
@@ -50,7 +50,7 @@ def images_of(request: ReconstructionRequest, task: Task) -> tuple[GridImage, ..
     letters = [axis for axis, _ in looped]
     if (
         len(others) > 1
-        or (others and request.keep_samples)
+        or (others and plan.keep_samples)
         or letters != sorted(letters, key="TCSZ".index)
     ):
         raise RequestError(
@@ -67,7 +67,7 @@ def images_of(request: ReconstructionRequest, task: Task) -> tuple[GridImage, ..
     images = tuple(
         GridImage(name=name, dtype=dtype, unit=unit, leading=leading) for name, dtype, unit in said
     )
-    if not request.keep_samples:
+    if not plan.keep_samples:
         return images
     return (
         *images,
@@ -75,20 +75,20 @@ def images_of(request: ReconstructionRequest, task: Task) -> tuple[GridImage, ..
             name="samples",
             dtype="float32",
             unit=task.unit,
-            leading=(("sample", request.samples), *leading),
+            leading=(("sample", plan.samples), *leading),
         ),
     )
 
 
-def grid_of(request: ReconstructionRequest, task: Task, plan: BlockPlan) -> Grid:
+def grid_of(plan: Plan, task: Task, layout: BlockPlan) -> Grid:
     """Size, chunks and place of the output: a finer grid starts half a pixel before the input's."""
-    pixel_um, place = request.optics_value("pixel_um") / task.upsampling, request.image.place
+    pixel_um, place = plan.pixel_um / task.upsampling, plan.image.place
     shift = (task.upsampling - 1) / 2 * pixel_um
     first_um = (place.get("y_um", 0.0) - shift, place.get("x_um", 0.0) - shift)
-    shape = (plan.shape[0] * task.upsampling, plan.shape[1] * task.upsampling)
+    shape = (layout.shape[0] * task.upsampling, layout.shape[1] * task.upsampling)
     return Grid(
         shape=shape,
-        chunk=plan.chunk(task.upsampling),
+        chunk=layout.chunk(task.upsampling),
         pixel_um=pixel_um,
         first_um=first_um,
         z_step_um=place.get("z_step_um"),
@@ -96,10 +96,10 @@ def grid_of(request: ReconstructionRequest, task: Task, plan: BlockPlan) -> Grid
 
 
 def provenance_of(
-    request: ReconstructionRequest,
+    plan: Plan,
     model: Checkpoint,
     folder: JobFolder,
-    plan: BlockPlan,
+    layout: BlockPlan,
     seconds: Mapping[str, float],
 ) -> dict[str, Any]:
     """Everything needed to make the same pixels again, and reasons to doubt them."""
@@ -108,17 +108,17 @@ def provenance_of(
     frames = _estimated(marks)
     return {
         "plan": folder.plan(),
-        "source": request.image.source,
-        "tile": request.tile,
+        "source": plan.image.source,
+        "tile": plan.tile,
         "tile_used": tiles[0],
         "estimated": {"frames": frames},
-        "warnings": list(_warnings(request, model, marks, plan, frames)),
+        "warnings": list(_warnings(plan, model, marks, layout, frames)),
         "versions": {
             "python": platform.python_version(),
             "napari-cvdm": __version__,
             **{name: version(name) for name in ("torch", "numpy", "zarr")},
         },
-        "machine": {"device": str(pick_device(request.device)), "platform": platform.platform()},
+        "machine": {"device": plan.device, "platform": platform.platform()},
         "timings_s": dict(seconds),
     }
 
@@ -133,21 +133,23 @@ def _estimated(marks: Mapping[str, Mapping[str, Any]]) -> list[Mapping[str, Any]
 
 
 def _warnings(
-    request: ReconstructionRequest,
+    plan: Plan,
     model: Checkpoint,
     marks: Mapping[str, Mapping[str, Any]],
-    plan: BlockPlan,
+    layout: BlockPlan,
     frames: list[Mapping[str, Any]],
 ) -> tuple[str, ...]:
     warnings = [
-        *axes_warnings(request.image),
-        *optics_warnings(request, model.card),
-        *z_step_warning(request),
-        *single_answer(request, model),
+        *axes_warnings(plan.image),
+        *optics_warnings(plan, model.card),
+        *z_step_warning(plan),
+        *single_answer(plan, model),
     ]
     beyond, usable = (sum(said[name] for said in marks.values()) for name in ("beyond", "usable"))
     tile = min(said["tile"] for said in marks.values())
-    pixels = len(plan.frames) * plan.shape[0] * plan.shape[1] * model.card.config().upsampling ** 2
+    pixels = (
+        len(layout.frames) * layout.shape[0] * layout.shape[1] * model.card.config().upsampling ** 2
+    )
     warnings += [*estimated_optics(frames), *lens_warnings(frames, model.card)]
     if beyond:
         warnings.append(beyond_warning(beyond / pixels, model.card))
@@ -156,5 +158,5 @@ def _warnings(
             "no pixel can be trusted: each is saturated, dark, near the edge, or the optics are "
             "far from the training."
         )
-    warnings += [NOT_ALIGNED] if "P" in request.image.axes and request.align == "auto" else []
-    return (*warnings, *short_memory_warning(tile, request.tile))
+    warnings += [NOT_ALIGNED] if "P" in plan.image.axes and plan.register else []
+    return (*warnings, *short_memory_warning(tile, plan.tile))

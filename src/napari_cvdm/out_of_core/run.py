@@ -7,16 +7,16 @@ import json
 import time
 from collections.abc import Generator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 
 from napari_cvdm import __version__
 from napari_cvdm.checks.training_range import beyond_trained_range, far_from_training
-from napari_cvdm.core.device import pick_device
 from napari_cvdm.core.result import Progress
 from napari_cvdm.core.statistics import RunningMoments
 from napari_cvdm.core.tiling.blocks import Block
@@ -35,9 +35,7 @@ from napari_cvdm.out_of_core.global_statistics import (
 )
 from napari_cvdm.out_of_core.job import TiledRequest
 from napari_cvdm.out_of_core.output import grid_of, images_of, provenance_of
-from napari_cvdm.reconstruction.precision import resolve_precision
-from napari_cvdm.reconstruction.provenance import settings_of
-from napari_cvdm.reconstruction.reconstruct import check_planes, check_psf, task_of
+from napari_cvdm.reconstruction.plan import resolve, settings_of, task_of
 from napari_cvdm.reconstruction.sampling import sample_frame
 from napari_cvdm.tasks import GlobalStatistics
 
@@ -73,18 +71,26 @@ class BlockReconstructor:
     Parameters
     ----------
     job : TiledRequest
-        Of a precision that is settled.
     model : Checkpoint
     path : Path
         The folder that grows.
+    begun : mapping, optional
+        Settings of the same job that was begun before.
     """
 
-    def __init__(self, job: TiledRequest, model: Checkpoint, path: Path) -> None:
+    def __init__(
+        self,
+        job: TiledRequest,
+        model: Checkpoint,
+        path: Path,
+        begun: Mapping[str, Any] | None = None,
+    ) -> None:
         self.job, self.model, self.folder = job, model, JobFolder(path)
         self.task = task_of(model.card)
-        self.plan = job.plan(self.task.context_px)
-        self._network = channels_last(deepcopy(model.network), pick_device(job.request.device))
-        self._usable = not far_from_training(job.request, model.card)
+        self.plan = resolve(job.request, self.task, begun)
+        self.layout = job.layout(self.task.context_px)
+        self._network = channels_last(deepcopy(model.network), torch.device(self.plan.device))
+        self._usable = not far_from_training(self.plan, model.card)
         self._surveys: dict[int, tuple[GlobalStatistics, float]] = {}
 
     def numbers_path(self, frame_number: int) -> Path:
@@ -94,14 +100,14 @@ class BlockReconstructor:
     def measure_statistics(self, frame_number: int, fingerprint: Fingerprint) -> GlobalStatistics:
         """What must be global of one frame, but for the rate: the image is read once."""
         return measure_frame_statistics(
-            self.job.request, self.task, self.plan, frame_number, fingerprint
+            self.plan, self.task, self.layout, frame_number, fingerprint
         )
 
     def keep_statistics(self, blocks: GlobalStatistics, frame_number: int) -> None:
         """Find the rate that sets the sampler's grid, and keep the statistics for every process."""
-        chosen = surveyed_blocks(self.plan, frame_number)
+        chosen = surveyed_blocks(self.layout, frame_number)
         parts = (
-            begin_block(self.job.request, self._network, blocks, block, self.job.halo, None)
+            begin_block(self.plan, self._network, blocks, block, self.job.halo, None)
             for block in chosen
         )
         save_numbers(self.numbers_path(frame_number), blocks, median_rate(parts, len(chosen)))
@@ -120,9 +126,7 @@ class BlockReconstructor:
             What the marker says.
         """
         blocks, grid_rate = self._survey_of(block.frame_number)
-        frame = begin_block(
-            self.job.request, self._network, blocks, block, self.job.halo, grid_rate
-        )
+        frame = begin_block(self.plan, self._network, blocks, block, self.job.halo, grid_rate)
         shape = frame.valid.shape
         moments = RunningMoments(np.zeros(shape, np.float32), np.zeros(shape, np.float32))
         samples, _ = yield from sample_frame(frame, moments)
@@ -164,8 +168,7 @@ def run_serial(
     reconstructor: BlockReconstructor, left: Sequence[Block]
 ) -> Generator[Progress, None, None]:
     """In this process."""
-    request = reconstructor.job.request
-    each = request.samples * request.steps
+    each = reconstructor.plan.samples * reconstructor.plan.steps
     for number, block in enumerate(left):
         steps = reconstructor.run_block(block)
         for done, step in enumerate(steps, start=number * each + 1):
@@ -207,32 +210,31 @@ def reconstruct_by_blocks(
         What is wrong with the request, the image or the folder.
     """
     started = time.perf_counter()
-    check_planes(job.request.image, task_of(model.card))
-    check_psf(job.request, task_of(model.card))
+    task = task_of(model.card)
+    resolve(job.request, task)  # what is wrong with the request is said before a folder is made
     folder = growing_folder(job.out, job.overwrite)
-    job = replace(job, request=resolve_precision(job.request, _begun_settings(job, model, folder)))
-    reconstructor = BlockReconstructor(job, model, folder.path)
+    reconstructor = BlockReconstructor(job, model, folder.path, _begun_settings(job, model, folder))
     yield from _prepare(reconstructor, folder)
-    plan = reconstructor.plan
-    left = [block for block in plan.blocks() if not folder.is_done(block.name)]
+    plan, layout = reconstructor.plan, reconstructor.layout
+    left = [block for block in layout.blocks() if not folder.is_done(block.name)]
     yield from executor(reconstructor, left)
     images, grid = (
-        images_of(job.request, reconstructor.task),
-        grid_of(job.request, reconstructor.task, plan),
+        images_of(plan, task),
+        grid_of(plan, task, layout),
     )
     for image in images:
         build_pyramid(folder.path, image, grid)
     seconds = {"total": round(time.perf_counter() - started, 3)}
-    record = provenance_of(job.request, model, folder, plan, seconds)
+    record = provenance_of(plan, model, folder, layout, seconds)
     (folder.path / PROVENANCE).write_text(
         json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", errors="replace"
     )
     finish_job(folder, job.out, job.overwrite)
-    earlier, names = plan.count - len(left), tuple(image.name for image in images)
+    earlier, names = layout.count - len(left), tuple(image.name for image in images)
     return TiledReconstruction(
         path=Path(job.out),
         images=names,
-        blocks=plan.count,
+        blocks=layout.count,
         earlier=earlier,
         warnings=tuple(record["warnings"]),
     )
@@ -242,22 +244,21 @@ def _prepare(
     reconstructor: BlockReconstructor, folder: JobFolder
 ) -> Generator[Progress, None, None]:
     """Read the image once, compare the plan with what was begun, and keep what must be global."""
-    job, plan = reconstructor.job, reconstructor.plan
-    fingerprint = Fingerprint(job.request.image.array)
+    job, plan, layout = reconstructor.job, reconstructor.plan, reconstructor.layout
+    fingerprint = Fingerprint(plan.image.array)
     with (
         TemporaryDirectory() as place
     ):  # the plan is known only when every frame was read, and many surveys are too much to hold
-        read = [Path(place) / f"{number}.npz" for number in range(len(plan.frames))]
+        read = [Path(place) / f"{number}.npz" for number in range(len(layout.frames))]
         for number, path in enumerate(read):
             yield Progress(stage=f"reading frame {number + 1} of {len(read)}", done=0, total=1)
             save_numbers(path, reconstructor.measure_statistics(number, fingerprint), np.nan)
-        begin_job(
-            folder, planned(job, reconstructor.model, fingerprint.value), overwrite=job.overwrite
-        )
+        begun = planned(job, plan.settings, reconstructor.model, fingerprint.value)
+        begin_job(folder, begun, overwrite=job.overwrite)
         create_images(
             folder.path,
-            images_of(job.request, reconstructor.task),
-            grid_of(job.request, reconstructor.task, plan),
+            images_of(plan, reconstructor.task),
+            grid_of(plan, reconstructor.task, layout),
             {"version": __version__},
         )
         for number, path in enumerate(read):
@@ -275,7 +276,10 @@ def _begun_settings(
 
     None where there is no job, or another one.
     """
-    before, now = folder.begun(job.overwrite), json.loads(json.dumps(planned(job, model, "")))
+    before, now = (
+        folder.begun(job.overwrite),
+        json.loads(json.dumps(planned(job, settings_of(job.request), model, ""))),
+    )
     settings = before.get("settings")
     if not isinstance(settings, dict):
         return None
@@ -285,13 +289,10 @@ def _begun_settings(
     return settings if before == now else None
 
 
-def planned(job: TiledRequest, model: Checkpoint, pixels_sha256: str) -> dict[str, Any]:
+def planned(
+    job: TiledRequest, settings: Mapping[str, Any], model: Checkpoint, pixels_sha256: str
+) -> dict[str, Any]:
     """All that the pixels depend on."""
-    settings = {
-        name: value
-        for name, value in settings_of(job.request).items()
-        if name not in FREE_TO_CHANGE
-    }
     image = job.request.image
     return {
         "version": __version__,
@@ -306,7 +307,7 @@ def planned(job: TiledRequest, model: Checkpoint, pixels_sha256: str) -> dict[st
             "sha256": model.sha256,
             "noise_scale": model.network.config.noise_scale,
         },
-        "settings": settings,
+        "settings": {name: value for name, value in settings.items() if name not in FREE_TO_CHANGE},
         "block": job.block,
         "halo": job.halo,
     }

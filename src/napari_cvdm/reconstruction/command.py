@@ -16,8 +16,9 @@ from napari_cvdm.core.request import (
 from napari_cvdm.core.result import Progress
 from napari_cvdm.io import read_image, sha256_of
 from napari_cvdm.io.read import read_psf
-from napari_cvdm.reconstruction.choice import card_of_method
-from napari_cvdm.reconstruction.reconstruct import STOPPED_UNEVENLY, with_planes
+from napari_cvdm.reconstruction.methods import card_of_method
+from napari_cvdm.reconstruction.plan import with_planes
+from napari_cvdm.reconstruction.reconstruct import STOPPED_UNEVENLY
 
 FINGERPRINT = "image sha256:"
 

@@ -4,24 +4,25 @@ import time
 from collections.abc import Generator
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 
 import torch
 from torch import Tensor
 
-from napari_cvdm.core.device import autocast, peak_memory, pick_device, seconds_of
+from napari_cvdm.core.device import autocast, peak_memory, seconds_of
+from napari_cvdm.core.plan import Plan
 from napari_cvdm.core.request import ReconstructionRequest
 from napari_cvdm.core.result import Progress
 from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.models.cvdm import CVDM
 from napari_cvdm.models.tiled import TiledModel, network_on
-from napari_cvdm.reconstruction.precision import resolve_precision
-from napari_cvdm.reconstruction.reconstruct import (
-    check_planes,
-    frame_indices,
-    prepare_frame,
-    task_of,
+from napari_cvdm.reconstruction.plan import resolve, task_of
+from napari_cvdm.reconstruction.sampling import (
+    FrameIndex,
+    evaluations,
+    follow_stages,
+    samples_together,
 )
-from napari_cvdm.reconstruction.sampling import evaluations, samples_together
 from napari_cvdm.tasks.deconvolved import DECONVOLVED_BYTES
 
 FLOAT_BYTES = 4
@@ -74,42 +75,43 @@ def estimate(
     RequestError, OpticsError, DeviceError, CheckpointError
         As from `reconstruct`.
     """
-    task, device = task_of(model.card), pick_device(request.device)
-    check_planes(request.image, task)
-    request = resolve_precision(request)
+    task = task_of(model.card)
+    plan = resolve(request, task)
+    device = torch.device(plan.device)
     network = network_on(model.network, device)
-    frames = list(frame_indices(request.image))
+    loops = plan.image.loop_shape
+    frames, first = prod(loops), (0,) * len(loops)
     started = time.perf_counter()
-    prepared, _ = yield from prepare_frame(
-        task.prepare(request.image.frame(frames[0]), request), request, 0, 1
+    prepared, _ = yield from follow_stages(
+        task.prepare(plan.image.frame(first), plan), FrameIndex(first, 0, 1)
     )
-    if request.region is not None:
+    if plan.region is not None:
         prepared = prepared.within(
-            request.region, network.config.condition_fold * network.config.alignment
+            plan.region, network.config.condition_fold * network.config.alignment
         )
     preparing = time.perf_counter() - started
-    tiled = TiledModel(network, prepared.valid.shape, request.tile)
-    plan = tiled.plan(network.config.denoiser.receptive_radius)
+    tiled = TiledModel(network, prepared.valid.shape, plan.tile)
+    tiles = tiled.plan(network.config.denoiser.receptive_radius).tiles
     fold = network.config.condition_fold
-    areas = [(rows.read(fold), columns.read(fold)) for rows, columns in plan.tiles]
+    areas = [(rows.read(fold), columns.read(fold)) for rows, columns in tiles]
     sides = [(rows.stop - rows.start, columns.stop - columns.start) for rows, columns in areas]
     largest = max(sides, key=lambda side: side[0] * side[1])
     together = min(
-        request.samples, samples_together(prepared.valid.size * network.config.upsampling**2)
+        plan.samples, samples_together(prepared.valid.size * network.config.upsampling**2)
     )
-    once, step, peak = yield from _one_tile(network, largest, device, together, request.precision)
+    once, step, peak = yield from _one_tile(network, largest, device, together, plan.precision)
     # Those at the edges read less.
-    tiles = sum(height * width for height, width in sides) / (largest[0] * largest[1])
-    drawing = evaluations(network, request.samples, request.steps)
-    seconds = len(frames) * (preparing + tiles * (once + drawing * step))
-    memory = peak + _bytes_of(request, network, prepared.valid.shape, len(frames), together)
+    whole_tiles = sum(height * width for height, width in sides) / (largest[0] * largest[1])
+    drawing = evaluations(network, plan.samples, plan.steps)
+    seconds = frames * (preparing + whole_tiles * (once + drawing * step))
+    memory = peak + _bytes_of(plan, network, prepared.valid.shape, frames, together)
     deconvolved = (
         0
         if prepared.lens is None
         else DECONVOLVED_BYTES * prepared.valid.size * network.config.upsampling**2
     )
     before = deconvolved if prepared.posterior is None else prepared.posterior.memory_bytes
-    return Estimate(seconds=seconds, memory_bytes=max(memory, before), tiles=len(plan.tiles))
+    return Estimate(seconds=seconds, memory_bytes=max(memory, before), tiles=len(tiles))
 
 
 def _one_tile(
@@ -138,7 +140,7 @@ def _measuring(done: int) -> Progress:
 
 
 def _bytes_of(
-    request: ReconstructionRequest,
+    plan: Plan,
     network: CVDM,
     shape: tuple[int, int],
     frames: int,
@@ -156,7 +158,7 @@ def _bytes_of(
     frame = FLOAT_BYTES * (
         2 * config.condition_channels * pixels + entered + (4 + 4 * together) * fine
     )
-    result = fine * frames * (RESULT_BYTES + FLOAT_BYTES * request.samples * request.keep_samples)
+    result = fine * frames * (RESULT_BYTES + FLOAT_BYTES * plan.samples * plan.keep_samples)
     weights = sum(parameter.numel() for parameter in network.parameters()) * FLOAT_BYTES
     return frame + result + weights
 

@@ -4,14 +4,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
+import numpy as np
+
 from napari_cvdm.core.device import multiplies_bf16, pick_device
 from napari_cvdm.core.microscope import check_defocus
 from napari_cvdm.core.plan import Plan
 from napari_cvdm.core.plane_positions import count_planes
 from napari_cvdm.core.request import OPTICS, ImageStack, ReconstructionRequest, RequestError
+from napari_cvdm.core.result import finished
 from napari_cvdm.io import combine_planes, sha256_of
 from napari_cvdm.models.checkpoint import CheckpointError, ModelCard
-from napari_cvdm.tasks import TASKS, Task
+from napari_cvdm.tasks import TASKS, NetworkInput, Task
 
 _OME_AXES = "TZC"
 
@@ -45,7 +48,9 @@ def resolve(
             f"{request.psf.source}: {task.name} has no use for a measured PSF; leave --psf out, or "
             "choose widefield-x2 or richardson-lucy."
         )
-    needed = {name: request.optics_value(name) for name in task.needed_optics if name in OPTICS}
+    for name in task.needed_optics:
+        if name in OPTICS:
+            request.optics_value(name)
     if "defocus_um" in task.needed_optics and request.defocus_um is None:
         raise RequestError(
             "defocus_um is not known; the position of each plane is needed. "
@@ -55,29 +60,39 @@ def resolve(
     request = replace(request, precision=_resolve_precision(request.precision, device, begun))
     return Plan(
         image=request.image,
-        **{name: needed.get(name, request.known_optics(name)) for name in OPTICS},
+        pixel_um=request.optics_value("pixel_um"),
+        wavelength_um=request.known_optics("wavelength_um"),
+        medium_index=request.known_optics("medium_index"),
+        na=request.known_optics("na"),
         defocus_um=None if request.defocus_um is None else check_defocus(request.defocus_um),
         condenser_na=request.condenser_na or 0.0,
         background=request.background,
         psf=request.psf,
         register=request.align == "auto",
-        **{
-            name: getattr(request, name)
-            for name in (
-                *("region", "samples", "steps", "seed", "sampler", "precision", "tile"),
-                *("schedule_points", "keep_samples"),
-            )
-        },
+        region=request.region,
+        samples=request.samples,
+        steps=request.steps,
+        seed=request.seed,
+        sampler=request.sampler,
         device=str(device),
+        precision="bf16" if request.precision == "bf16" else "fp32",
+        tile=request.tile,
+        schedule_points=request.schedule_points,
+        keep_samples=request.keep_samples,
         settings=settings_of(request),
     )
+
+
+def prepare_frame(pixels: np.ndarray, request: ReconstructionRequest, task: Task) -> NetworkInput:
+    """The networks' input for one frame (P, Y, X) of a request; errors as of `resolve`."""
+    return finished(task.prepare(pixels, resolve(request, task)))
 
 
 def _resolve_precision(asked: str, device: Any, begun: Mapping[str, Any] | None) -> Any:
     if asked != "auto":
         return asked
     if begun is not None:
-        return begun["precision"]
+        return begun.get("precision")  # None in a damaged record: the request refuses it
     return "bf16" if multiplies_bf16(device) else "fp32"
 
 

@@ -2,14 +2,15 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
 from napari_cvdm import __version__
-from napari_cvdm.core.request import OPTICS, ReconstructionRequest, RequestError
+from napari_cvdm.baselines import Baseline
+from napari_cvdm.core.plan import Plan
+from napari_cvdm.core.request import RequestError
 from napari_cvdm.core.result import Provenance, Reconstruction
 from napari_cvdm.core.statistics import carried_calibration
 from napari_cvdm.io import Fingerprint, check_finite, sha256_of
@@ -25,22 +26,22 @@ class ProvenanceRecorder:
 
     Parameters
     ----------
-    request : ReconstructionRequest
-    model : mapping
-        What the provenance says of the model, see `model_entry`.
+    plan : Plan
+    method : Checkpoint or Baseline
     """
 
-    def __init__(self, request: ReconstructionRequest, model: Mapping[str, object]) -> None:
-        self._request, self._model = request, dict(model)
+    def __init__(self, plan: Plan, method: Checkpoint | Baseline) -> None:
+        self._plan = plan
+        self._model = dict(method.entry if isinstance(method, Baseline) else model_entry(method))
         self._fitted: Any = self._model.pop("calibration", {})
-        self._fingerprint = Fingerprint(request.image.array)
+        self._fingerprint = Fingerprint(plan.image.array)
         self._estimated: list[Mapping[str, Any]] = []
         self._tiles: list[int] = []
         self._read = 0
 
     def read(self, index: tuple[int, ...]) -> np.ndarray:
         """The pixels (P, Y, X) of the next frame; ImageFileError where they are NaN or infinite."""
-        image = self._request.image
+        image = self._plan.image
         pixels = image.frame(index)
         if image.lazy:
             check_finite(pixels, "PYX", f"{image.source}, frame {' '.join(map(str, index))}")
@@ -65,11 +66,11 @@ class ProvenanceRecorder:
 
         For a run that was stopped, `samples` is the number that every frame has.
         """
-        settings = settings_of(self._request)
+        settings = dict(self._plan.settings)
         if counts.min() == counts.max() > 0:
             settings["samples"] = int(counts.max())
         return Provenance(
-            inputs={self._request.image.source: self._input_hash()},
+            inputs={self._plan.image.source: self._input_hash()},
             model={**self._model, **self._calibration(counts)},
             settings=settings,
             estimated={"frames": self._estimated, "tile_used": min(self._tiles)},
@@ -78,18 +79,18 @@ class ProvenanceRecorder:
                 **{name: version(name) for name in ("torch", "numpy", "scipy", "tifffile")},
             },
             timings_s={"total": round(seconds, 3)},
-            warnings=(*warnings, *short_memory_warning(min(self._tiles), self._request.tile)),
+            warnings=(*warnings, *short_memory_warning(min(self._tiles), self._plan.tile)),
         )
 
     def _calibration(self, counts: np.ndarray) -> dict[str, Any]:
         """Calibration of the card for the samples of every frame; empty if it does not hold."""
         carried = carried_calibration(
-            self._fitted, int(counts.min()), self._request.steps, self._request.sampler
+            self._fitted, int(counts.min()), self._plan.steps, self._plan.sampler
         )
         return {"calibration": carried} if carried else {}
 
     def _input_hash(self) -> str:
-        image = self._request.image
+        image = self._plan.image
         frames = image.array.size // (
             image.array.shape[-1]
             * image.array.shape[-2]
@@ -126,33 +127,11 @@ def short_memory_warning(used: int, asked: int) -> tuple[str, ...]:
     )
 
 
-def settings_of(request: ReconstructionRequest) -> dict[str, Any]:
-    """Every setting by its name.
-
-    Optics that the image states are filled in. Images among the settings become fingerprints.
-    """
-    settings = {
-        entry.name: getattr(request, entry.name)
-        for entry in fields(request)
-        if entry.name != "image"
-    }
-    settings |= {name: request.known_optics(name) for name in OPTICS}
-    if not isinstance(request.background, str):
-        settings["background"] = f"image sha256:{sha256_of(request.background)}"
-    if request.psf is not None:
-        settings["psf"] = (
-            f"image sha256:{sha256_of(request.psf.array)}, {request.psf.pixel_um:g} um"
-        )
-    return settings
-
-
-def check_continues(
-    request: ReconstructionRequest, model: Checkpoint, earlier: Reconstruction
-) -> None:
-    """RequestError unless the request asks for the same as an earlier result, with more samples."""
+def check_continues(plan: Plan, model: Checkpoint, earlier: Reconstruction) -> None:
+    """RequestError unless a plan is that of an earlier result, with more samples."""
     before, now = (
-        json.loads(json.dumps(settings))
-        for settings in (earlier.provenance.settings, settings_of(request))
+        json.loads(json.dumps(dict(settings)))
+        for settings in (earlier.provenance.settings, plan.settings)
     )
     changed = [name for name in now if name not in FREE_TO_CHANGE and now[name] != before.get(name)]
     if earlier.provenance.model.get("sha256") != model.sha256:
@@ -160,8 +139,8 @@ def check_continues(
     if earlier.provenance.model.get("noise_scale", 1.0) != model.network.config.noise_scale:
         changed.append("the model's noise scale")
     if (
-        not request.image.lazy
-        and sha256_of(request.image.array) not in earlier.provenance.inputs.values()
+        not plan.image.lazy
+        and sha256_of(plan.image.array) not in earlier.provenance.inputs.values()
     ):
         changed.append("the image")
     if changed:
@@ -170,12 +149,11 @@ def check_continues(
             "since. Start a new run."
         )
     least, most = int(earlier.counts.min()), int(earlier.counts.max())
-    if request.samples <= least or request.samples < most:
+    if plan.samples <= least or plan.samples < most:
         raise RequestError(
-            f"samples is {request.samples}, and the earlier result has {most} already; ask for "
-            "more."
+            f"samples is {plan.samples}, and the earlier result has {most} already; ask for more."
         )
-    if request.keep_samples and (earlier.samples is None or len(earlier.samples) < most):
+    if plan.keep_samples and (earlier.samples is None or len(earlier.samples) < most):
         raise RequestError(
             "the earlier result did not keep its samples, so they cannot be kept now; leave "
             "keep_samples out, or start a new run."

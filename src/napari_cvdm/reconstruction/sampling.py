@@ -3,6 +3,7 @@
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from napari_cvdm.core.device import autocast
 from napari_cvdm.core.noise import FRAME_SEED_STRIDE
-from napari_cvdm.core.request import ReconstructionRequest
+from napari_cvdm.core.plan import Plan
 from napari_cvdm.core.result import FrameView, Progress, Stop
 from napari_cvdm.core.statistics import RunningMoments
 from napari_cvdm.diffusion.sampler import SAMPLERS, Sampling, clock_grid, uniform_time_grid
@@ -21,6 +22,7 @@ from napari_cvdm.tasks.conditioned import refine_mask
 
 SAMPLES_TOGETHER = 4
 PIXELS_TOGETHER = 1 << 20  # no step of several samples takes longer than one of a 1024 x 1024 image
+Result = TypeVar("Result")
 Sampled = Generator[Progress, Stop | None, tuple[list[np.ndarray], Stop | None]]
 
 
@@ -44,18 +46,56 @@ def evaluations(network: CVDM, samples: int, steps: int) -> int:
     return 1 + samples * (steps - 1) if network.prediction.bounded else samples * steps
 
 
+@dataclass(frozen=True, slots=True)
+class FrameIndex:
+    """Which frame of a run: its index along the looped axes, its number, and how many there are."""
+
+    index: tuple[int, ...]
+    number: int
+    frames: int
+
+    @property
+    def suffix(self) -> str:
+        """The same in words; empty for a single frame."""
+        return f", frame {self.number + 1} of {self.frames}" if self.frames > 1 else ""
+
+
+def follow_stages(
+    work: Generator[str, None, Result], place: FrameIndex, prefix: str = "", steps: int = 1
+) -> Generator[Progress, Stop | None, tuple[Result, Stop | None]]:
+    """Turn the stages of work on one frame, named in words, into progress of `steps` a frame.
+
+    Returns
+    -------
+    result
+        Of the work.
+    stop : Stop, optional
+        What was sent on the way.
+    """
+    stop = None
+    while True:
+        try:
+            stage = next(work)
+        except StopIteration as end:
+            return end.value, stop
+        stop = (
+            yield Progress(
+                stage=f"{prefix}{stage}{place.suffix}",
+                done=place.number * steps,
+                total=place.frames * steps,
+            )
+        ) or stop
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FrameSampler:
     """A frame on a device, with all that is computed once for all its samples.
 
     Parameters
     ----------
-    request : ReconstructionRequest
+    plan : Plan
     prepared : NetworkInput
-    index : tuple of int
-        Along the axes that are looped over.
-    number, frames : int
-        Which one of how many.
+    place : FrameIndex
     tiled : TiledModel
     initial_estimate, correction, entered, rate, std : Tensor
         On the padded canvas.
@@ -63,11 +103,9 @@ class FrameSampler:
         The rate that sets the sampler's grid.
     """
 
-    request: ReconstructionRequest
+    plan: Plan
     prepared: NetworkInput
-    index: tuple[int, ...]
-    number: int
-    frames: int
+    place: FrameIndex
     tiled: TiledModel
     initial_estimate: Tensor = field(repr=False)
     correction: Tensor = field(repr=False)
@@ -80,12 +118,10 @@ class FrameSampler:
     @torch.inference_mode()
     def begin(
         cls,
-        request: ReconstructionRequest,
+        plan: Plan,
         network: CVDM,
         prepared: NetworkInput,
-        index: tuple[int, ...],
-        number: int,
-        frames: int,
+        place: FrameIndex,
         grid_rate: float | None = None,
     ) -> "FrameSampler":
         """Evaluate what does not depend on the sample.
@@ -93,19 +129,17 @@ class FrameSampler:
         Without a `grid_rate`, it is the median of the frame's own rate.
         """
         device = network.residual_scale.device
-        tiled = TiledModel(network, prepared.valid.shape, request.tile)
+        tiled = TiledModel(network, prepared.valid.shape, plan.tile)
         condition = tiled.padded_condition(prepared.channels[None].to(device))
-        with autocast(device, request.precision):
+        with autocast(device, plan.precision):
             correction = tiled.mean_residual(condition)
             features = network.features(condition, correction)
             std = tiled.residual_std(features)
         rate, (height, width) = tiled.rate(features), prepared.initial_estimate.shape
         return cls(
-            request=request,
+            plan=plan,
             prepared=prepared,
-            index=index,
-            number=number,
-            frames=frames,
+            place=place,
             tiled=tiled,
             initial_estimate=tiled.padded_target(prepared.initial_estimate[None, None].to(device)),
             correction=correction,
@@ -133,12 +167,12 @@ class FrameSampler:
         return canvas[0, 0, :height, :width]
 
     def _stream(self, sample: int) -> int:
-        return self.number * FRAME_SEED_STRIDE + sample
+        return self.place.number * FRAME_SEED_STRIDE + sample
 
     def _noise(self, samples: range, step: int) -> Tensor:
         shape, seed, origin = (
             (self.rate.shape[-2], self.rate.shape[-1]),
-            self.request.seed,
+            self.plan.seed,
             self.prepared.origin,
         )
         return self.tiled.network.noise(
@@ -147,9 +181,9 @@ class FrameSampler:
 
     def clock_values(self) -> tuple[float, ...]:
         """Falling clock values T at which the denoiser is evaluated."""
-        if self.request.sampler == "ancestral":
-            return uniform_time_grid(self.tiled.network.clock, self.request.steps, self.rate.device)
-        return clock_grid(self.grid_rate, self.request.steps)
+        if self.plan.sampler == "ancestral":
+            return uniform_time_grid(self.tiled.network.clock, self.plan.steps, self.rate.device)
+        return clock_grid(self.grid_rate, self.plan.steps)
 
     @torch.inference_mode()
     def start(self) -> Tensor | None:
@@ -171,12 +205,12 @@ class FrameSampler:
         `start` is the first of them, where it is known.
         """
         first = None if start is None else start.expand(len(samples), -1, -1, -1)
-        return SAMPLERS[self.request.sampler](
+        return SAMPLERS[self.plan.sampler](
             self._clean, self.rate, self.clock_values(), partial(self._noise, samples), first
         )
 
     def _clean(self, noisy: Tensor, exponent: Tensor) -> Tensor:
-        with autocast(noisy.device, self.request.precision):
+        with autocast(noisy.device, self.plan.precision):
             return self.tiled.clean(noisy, exponent, self.entered)
 
     def groups(self, first: int) -> Iterator[range]:
@@ -184,10 +218,10 @@ class FrameSampler:
 
         The very first sample is alone, so that a result can be shown and kept soon.
         """
-        alone = int(first == 0 and self.number == 0)
+        alone = int(first == 0 and self.place.number == 0)
         yield from (range(1),) * alone
         yield from sample_groups(
-            first + alone, self.request.samples, samples_together(self.rate.numel())
+            first + alone, self.plan.samples, samples_together(self.rate.numel())
         )
 
     @torch.inference_mode()
@@ -204,7 +238,7 @@ class FrameSampler:
         if posterior is not None:
             image = (
                 posterior.refine(image, self._stream(sample))
-                if self.request.steps > 1
+                if self.plan.steps > 1
                 else posterior.blend(image)
             )
         return self.prepared.kept(image)
@@ -216,15 +250,13 @@ class FrameSampler:
             if len(samples) == 1
             else f"samples {samples.start + 1} to {samples.stop}"
         )
-        return f"{which} of {self.request.samples}" + (
-            f", frame {self.number + 1} of {self.frames}" if self.frames > 1 else ""
-        )
+        return f"{which} of {self.plan.samples}{self.place.suffix}"
 
     def first_view(self) -> FrameView:
         """The physical estimate, before there is a sample."""
         estimate = self.prepared.estimate
         return FrameView(
-            index=self.index,
+            index=self.place.index,
             samples=0,
             mean=estimate,
             variance=np.zeros_like(estimate),
@@ -236,7 +268,7 @@ class FrameSampler:
         """What there is to see: the finished samples, or the first one in the making."""
         mean = moments.mean if moments.count else self.image(clean, sample)
         return FrameView(
-            index=self.index,
+            index=self.place.index,
             samples=moments.count,
             mean=mean,
             variance=moments.variance,
@@ -274,43 +306,43 @@ def sample_frame(
     Returns
     -------
     samples : list of ndarray
-        The new ones, if the request keeps them.
+        The new ones, if the plan keeps them.
     stop : Stop, optional
         What was sent, so that no further frame is begun, either.
     """
-    request = frame.request
+    plan = frame.plan
     kept: list[np.ndarray] = []
-    total = frame.frames * request.samples * request.steps
+    total = frame.place.frames * plan.samples * plan.steps
     if (
-        moments.count < request.samples and frame.prepared.posterior is not None
+        moments.count < plan.samples and frame.prepared.posterior is not None
     ):  # the physics is something to see
         stop = (
             yield Progress(
                 stage="the first image",
-                done=frame.number * request.samples * request.steps,
+                done=frame.place.number * plan.samples * plan.steps,
                 total=total,
                 view=frame.first_view,
             )
         ) or stop
-    start = frame.start() if moments.count < request.samples else None
+    start = frame.start() if moments.count < plan.samples else None
     for group in frame.groups(moments.count):
-        done = (frame.number * request.samples + group.start) * request.steps
+        done = (frame.place.number * plan.samples + group.start) * plan.steps
         for step, clean in enumerate(frame.steps(group, start), start=1):
-            last = step == request.steps
+            last = step == plan.steps
             for sample, one in zip(group, clean.split(1), strict=True) if last else ():
                 image = frame.image(one, sample)
                 moments.add(image)
                 see(image)
-                kept += [image] if request.keep_samples else []
+                kept += [image] if plan.keep_samples else []
             view = partial(frame.view, moments, clean[:1], group.start)
             now = Progress(
                 stage=frame.stage(group),
                 done=done + step * len(group),
                 total=total,
                 view=view,
-                frame_done=last and moments.count == request.samples,
+                frame_done=last and moments.count == plan.samples,
             )
             stop = (yield now) or stop
-            if stop is Stop.KEEP and (moments.count or frame.number):
+            if stop is Stop.KEEP and (moments.count or frame.place.number):
                 return kept, stop
     return kept, stop

@@ -11,7 +11,9 @@ import numpy as np
 from torch import Tensor
 
 from napari_cvdm.core.intensity import clipping_level
-from napari_cvdm.core.request import ReconstructionRequest, RequestError
+from napari_cvdm.core.plan import Plan
+from napari_cvdm.core.request import RequestError
+from napari_cvdm.physics.camera_noise import CameraNoise
 from napari_cvdm.tasks.deconvolved import Lens
 from napari_cvdm.tasks.sampled import SampledPlane
 
@@ -48,6 +50,10 @@ class NetworkInput:
         Rows and columns of the input that were measured; None for all.
     lens : Lens, optional
         Lens that a fluorescence image was deconvolved with.
+    counts : ndarray of shape (Y, X), float64, optional
+        Of a fluorescence image, above the dark level.
+    noise : CameraNoise, optional
+        Variance of `counts` against their level.
     region : tuple of slice, optional
         Part of the output that was asked for. The rest is surroundings that the networks need. None
         for all of the frame.
@@ -63,6 +69,13 @@ class NetworkInput:
     frame: tuple[slice, slice] | None = None
     region: tuple[slice, slice] | None = None
     lens: Lens | None = None
+    counts: np.ndarray | None = field(default=None, repr=False)
+    noise: CameraNoise | None = None
+
+    @property
+    def upsampling(self) -> int:
+        """Output pixels to one input pixel along Y and X."""
+        return self.initial_estimate.shape[-1] // self.valid.shape[-1]
 
     @property
     def estimate(self) -> np.ndarray:
@@ -77,6 +90,13 @@ class NetworkInput:
         if self.region is not None:
             return image[self.region]
         # A frame with surroundings has the grid of its output.
+        return image if self.frame is None else image[self.frame]
+
+    def kept_input(self, image: np.ndarray) -> np.ndarray:
+        """What was asked for of an input image (Y, X)."""
+        if self.region is not None:
+            fine = self.upsampling
+            return image[tuple(slice(one.start // fine, one.stop // fine) for one in self.region)]
         return image if self.frame is None else image[self.frame]
 
     def within(
@@ -108,7 +128,7 @@ class NetworkInput:
         rows, columns = (
             _grown(*inside[axis], self.valid.shape[axis], alignment, context_px) for axis in (0, 1)
         )
-        upsampling = self.initial_estimate.shape[-1] // self.valid.shape[-1]
+        upsampling = self.upsampling
         fine = tuple(
             slice(part.start * upsampling, part.stop * upsampling) for part in (rows, columns)
         )
@@ -121,6 +141,7 @@ class NetworkInput:
             channels=self.channels[:, rows, columns].contiguous(),
             initial_estimate=self.initial_estimate[fine].contiguous(),
             valid=self.valid[rows, columns],
+            counts=None if self.counts is None else self.counts[rows, columns],
             posterior=None if self.posterior is None else self.posterior.within((rows, columns)),
             origin=(self.origin[0] + fine[0].start, self.origin[1] + fine[1].start),
             frame=None,
@@ -237,16 +258,11 @@ class Task(Protocol):
     def needed_optics(self) -> tuple[str, ...]:
         """Request fields without which a frame cannot be prepared."""
 
-    def prepare(
-        self, frame: np.ndarray, request: ReconstructionRequest
-    ) -> Generator[str, None, NetworkInput]:
-        """Prepare one frame of shape (P, Y, X) with the optics of a request.
+    def prepare(self, frame: np.ndarray, plan: Plan) -> Generator[str, None, NetworkInput]:
+        """Prepare one frame of shape (P, Y, X) with the optics of a plan.
 
         It yields what was done.
         """
-
-    def from_request(self, frame: np.ndarray, request: ReconstructionRequest) -> NetworkInput:
-        """`prepare` to its end."""
 
     @property
     def context_px(self) -> int:
@@ -259,7 +275,7 @@ class Task(Protocol):
         """Pixels of one plane, float64, without the same part of a background image."""
 
     def measure_statistics(
-        self, planes: Sequence[SampledPlane], request: ReconstructionRequest, reader: FrameReader
+        self, planes: Sequence[SampledPlane], plan: Plan, reader: FrameReader
     ) -> GlobalStatistics:
         """Global quantities, from a sample of each plane of a frame.
 

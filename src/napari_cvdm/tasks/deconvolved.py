@@ -16,7 +16,8 @@ from torch.nn import functional
 
 from napari_cvdm.core.intensity import MAD_TO_SIGMA
 from napari_cvdm.core.microscope import Microscope
-from napari_cvdm.core.request import MeasuredPsf, ReconstructionRequest, RequestError
+from napari_cvdm.core.plan import Plan
+from napari_cvdm.core.request import MeasuredPsf, RequestError
 from napari_cvdm.inversion.richardson_lucy import deconvolve
 from napari_cvdm.physics.camera_noise import CameraNoise
 from napari_cvdm.physics.cutoff import USUAL_PERIOD_PX, estimate_cutoff
@@ -107,18 +108,14 @@ def lens_of_optics(
     )
 
 
-def lens_of_request(request: ReconstructionRequest, upsampling: int) -> Lens | None:
-    """The lens of the optics of a request, where a measured PSF comes first.
+def find_lens(plan: Plan, upsampling: int) -> Lens | None:
+    """The lens of a plan, where a measured PSF comes first.
 
     None where neither the PSF nor NA and wavelength are known.
     """
-    pixel_um = request.optics_value("pixel_um")
-    if request.psf is not None:
-        return lens_of_psf(request.psf, pixel_um, upsampling)
-    wavelength_um, na, medium_index = (
-        request.known_optics(name) for name in ("wavelength_um", "na", "medium_index")
-    )
-    return lens_of_optics(pixel_um, wavelength_um, na, medium_index, upsampling)
+    if plan.psf is not None:
+        return lens_of_psf(plan.psf, plan.pixel_um, upsampling)
+    return lens_of_optics(plan.pixel_um, plan.wavelength_um, plan.na, plan.medium_index, upsampling)
 
 
 def lens_of_psf(measured: MeasuredPsf, pixel_um: float, upsampling: int) -> Lens:

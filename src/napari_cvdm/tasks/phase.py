@@ -12,14 +12,14 @@ import torch
 
 from napari_cvdm.core.device import pick_fourier_device
 from napari_cvdm.core.microscope import Microscope
-from napari_cvdm.core.request import Align, ReconstructionRequest
+from napari_cvdm.core.plan import Plan
 from napari_cvdm.core.result import finished
 from napari_cvdm.physics.camera_noise import inverse_variance
 from napari_cvdm.physics.forward_model import fresnel_number
 from napari_cvdm.tasks.cell_free_background import find_background
 from napari_cvdm.tasks.conditioned import Background, FrameReader, NetworkInput
 from napari_cvdm.tasks.phase_blocks import PhaseBlocks, measure_phase_statistics
-from napari_cvdm.tasks.phase_channels import over_background, phase_optics, usable_planes
+from napari_cvdm.tasks.phase_channels import over_background, usable_planes
 from napari_cvdm.tasks.phase_input import (
     CHANNELS,
     FieldNumbers,
@@ -55,12 +55,15 @@ class SortedPlanes:
         Blank-field intensity of each.
     defocus_um : tuple of float
         Rising.
+    given_um : tuple of float
+        The same in the order that was given.
     """
 
     ratio: np.ndarray = field(repr=False)
     frame: np.ndarray = field(repr=False)
     levels: list[float]
     defocus_um: tuple[float, ...]
+    given_um: tuple[float, ...]
 
     @classmethod
     def sort(
@@ -75,11 +78,13 @@ class SortedPlanes:
             frame=frame[order],
             levels=[levels[place] for place in order],
             defocus_um=tuple(float(defocus_um[place]) for place in order),
+            given_um=tuple(defocus_um),
         )
 
-    def levels_as_given(self, defocus_um: Sequence[float]) -> list[float]:
-        """`levels` in the order of these positions."""
-        return [self.levels[place] for place in np.argsort(np.argsort(defocus_um))]
+    @property
+    def levels_as_given(self) -> list[float]:
+        """`levels` in the order of `given_um`."""
+        return [self.levels[place] for place in np.argsort(np.argsort(self.given_um))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +110,8 @@ class PhaseTwoShot:
         microscope: Microscope,
         defocus_um: Sequence[float],
         background: Background,
-        align: Align = "off",
         *,
+        register: bool = False,
         condenser_na: float = 0.0,
     ) -> NetworkInput:
         """Invert one frame and make the network's channels of it, see `phase_input`.
@@ -118,55 +123,27 @@ class PhaseTwoShot:
         defocus_um : sequence of float
             Signed position of each plane [um], in any order.
         background : {"auto", "none"} or ndarray
-        align : {"off", "auto"}
-            ``auto`` looks for a shift between the outermost planes.
+        register : bool
+            Whether to look for a shift between the outermost planes.
         condenser_na : float
-
-        Returns
-        -------
-        NetworkInput
         """
-        sorted_planes = SortedPlanes.sort(frame, defocus_um, background)
-        return finished(
-            self._prepare(
-                sorted_planes,
-                microscope,
-                align,
-                condenser_na,
-                {"background": sorted_planes.levels_as_given(defocus_um)},
-            )
-        )
+        planes = SortedPlanes.sort(frame, defocus_um, background)
+        return finished(self._prepare(planes, microscope, condenser_na, register))
 
-    def prepare(self, frame: np.ndarray, request: ReconstructionRequest) -> Preparing:
-        """Prepare one frame with the optics of a request, step by step.
-
-        OpticsError where one is missing.
-        """
-        microscope, defocus_um = phase_optics(request)
-        planes = SortedPlanes.sort(frame, defocus_um, request.background)
-        estimated: dict[str, Any] = {"background": planes.levels_as_given(defocus_um)}
-        device = pick_fourier_device(request.device)
+    def prepare(self, frame: np.ndarray, plan: Plan) -> Preparing:
+        """Invert one frame of a plan, step by step."""
+        planes = SortedPlanes.sort(frame, plan.positions_um, plan.background)
+        device = pick_fourier_device(plan.device)
         return self._prepare(
-            planes,
-            microscope,
-            request.align,
-            request.condenser_na or 0.0,
-            estimated,
-            request.seed,
-            device,
+            planes, plan.microscope, plan.condenser_na, plan.register, plan.seed, device
         )
-
-    def from_request(self, frame: np.ndarray, request: ReconstructionRequest) -> NetworkInput:
-        """`prepare` to its end."""
-        return finished(self.prepare(frame, request))
 
     def _prepare(
         self,
         planes: SortedPlanes,
         microscope: Microscope,
-        align: Align,
         condenser_na: float,
-        estimated: dict[str, Any],
+        register: bool,
         seed: int = 0,
         device: torch.device | None = None,
     ) -> Preparing:
@@ -185,9 +162,8 @@ class PhaseTwoShot:
         maps = phase_maps(
             estimate, max(fresnel_number(z, microscope) for z in planes.defocus_um), draws.first()
         )
-        estimated["planes"] = check_planes(
-            planes.frame, planes.ratio, planes.levels, phase, register=align == "auto"
-        ).as_mapping()
+        checks = check_planes(planes.frame, planes.ratio, planes.levels, phase, register=register)
+        estimated = {"background": planes.levels_as_given, "planes": checks.as_mapping()}
         return condition_maps(maps, estimate, draws, np.asarray(usable.all(axis=0)), estimated)
 
     def without(self, pixels: np.ndarray, background: np.ndarray) -> np.ndarray:
@@ -195,14 +171,14 @@ class PhaseTwoShot:
         return pixels / background
 
     def measure_statistics(
-        self, planes: Sequence[SampledPlane], request: ReconstructionRequest, reader: FrameReader
+        self, planes: Sequence[SampledPlane], plan: Plan, reader: FrameReader
     ) -> PhaseBlocks:
         """Global quantities of the whole frame.
 
         They are background, noise, and the low spatial frequencies of the phase from a coarse
         image.
         """
-        return measure_phase_statistics(planes, request, reader)
+        return measure_phase_statistics(planes, plan, reader)
 
     def blocks(self, numbers: Mapping[str, np.ndarray]) -> PhaseBlocks:
         """Global statistics that were kept in a file."""

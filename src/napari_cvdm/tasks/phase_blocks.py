@@ -14,7 +14,8 @@ from scipy.ndimage import gaussian_filter
 
 from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.core.noise import FRAME_SEED_STRIDE
-from napari_cvdm.core.request import ReconstructionRequest, RequestError
+from napari_cvdm.core.plan import Plan
+from napari_cvdm.core.request import RequestError
 from napari_cvdm.core.result import finished
 from napari_cvdm.inversion import Fit, fit_local_prior, flatten_background
 from napari_cvdm.physics.camera_noise import inverse_variance
@@ -24,7 +25,6 @@ from napari_cvdm.tasks.conditioned import Background, FrameReader, NetworkInput,
 from napari_cvdm.tasks.phase_channels import (
     check_divided,
     equalised_levels,
-    phase_optics,
     usable_planes,
 )
 from napari_cvdm.tasks.phase_input import (
@@ -313,7 +313,7 @@ def blank_levels(
 
 
 def measure_phase_statistics(
-    planes: Sequence[SampledPlane], request: ReconstructionRequest, reader: FrameReader
+    planes: Sequence[SampledPlane], plan: Plan, reader: FrameReader
 ) -> PhaseBlocks:
     """What must be global of one field.
 
@@ -321,17 +321,17 @@ def measure_phase_statistics(
     ----------
     planes : sequence of SampledPlane
         Over the blank-field image, where there is one.
-    request : ReconstructionRequest
+    plan : Plan
     reader : FrameReader
 
     Returns
     -------
     PhaseBlocks
     """
-    microscope, defocus_um = phase_optics(request)
+    microscope, defocus_um = plan.microscope, plan.positions_um
     levels, condenser_na = (
-        blank_levels(planes, request.background, reader.shape),
-        request.condenser_na or 0.0,
+        blank_levels(planes, plan.background, reader.shape),
+        plan.condenser_na,
     )
     step = max(1, ceil(max(reader.shape) / LARGEST_COARSE_PX))
     order, parts = (
@@ -350,7 +350,7 @@ def measure_phase_statistics(
     coarse = fit.phase.numpy()
     zero, background, _ = find_background(coarse)
     draws, first_stream = (
-        PosteriorDraws(fit, request.seed),
+        PosteriorDraws(fit, plan.seed),
         reader.frame_number * FRAME_SEED_STRIDE // 2,
     )
     empty = FieldNumbers(
@@ -370,10 +370,10 @@ def measure_phase_statistics(
                 level_draw(draws.draw(first_stream + number), fit.model.frame, background)[
                     fit.model.frame
                 ]
-                for number in range(ceil(request.samples / 2))
+                for number in range(ceil(plan.samples / 2))
             ]
         ),
-        seed=request.seed,
+        seed=plan.seed,
     )
     seen = [
         FieldNumbers.measure(blocks.maps(frame, part, first)[0])

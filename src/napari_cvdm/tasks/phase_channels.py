@@ -3,8 +3,7 @@
 import numpy as np
 
 from napari_cvdm.core.intensity import clipping_level, unclipped_mean
-from napari_cvdm.core.microscope import Microscope, check_defocus
-from napari_cvdm.core.request import ReconstructionRequest, RequestError
+from napari_cvdm.core.request import RequestError
 from napari_cvdm.tasks.conditioned import Background, fitting
 
 # Of the mean light. A larger difference is the lamp's, a smaller one may be light that crosses the
@@ -12,22 +11,6 @@ from napari_cvdm.tasks.conditioned import Background, fitting
 FLICKER = 0.02
 DARK_FRACTION = 0.1
 DIVIDED_MEDIANS = (0.2, 5.0)
-
-
-def phase_optics(request: ReconstructionRequest) -> tuple[Microscope, tuple[float, ...]]:
-    """Microscope and positions of all planes [um] of a request.
-
-    OpticsError or RequestError where one is missing.
-    """
-    values = {
-        name: request.optics_value(name) for name in ("pixel_um", "wavelength_um", "medium_index")
-    }
-    if request.defocus_um is None:
-        raise RequestError(
-            "defocus_um is not known; the position of each plane is needed. "
-            "Give them with --defocus-um, for example --defocus-um -1 1."
-        )
-    return Microscope(**values, na=request.na), check_defocus(request.defocus_um)
 
 
 def over_background(frame: np.ndarray, background: Background) -> tuple[np.ndarray, list[float]]:

@@ -14,7 +14,7 @@ from napari_cvdm.core.intensity import (
     dark_level,
     noise_sigma,
 )
-from napari_cvdm.core.request import ReconstructionRequest
+from napari_cvdm.core.plan import Plan
 from napari_cvdm.core.result import finished
 from napari_cvdm.physics.camera_noise import CameraNoise, photon_transfer
 from napari_cvdm.tasks.conditioned import (
@@ -33,7 +33,7 @@ from napari_cvdm.tasks.deconvolved import (
     Lens,
     deconvolve_channels,
     estimate_lens,
-    lens_of_request,
+    find_lens,
 )
 from napari_cvdm.tasks.sampled import SampledPlane
 
@@ -172,6 +172,8 @@ class Fluorescence:
             gain=scale.scale,
             valid=interior((signal.shape[0], signal.shape[1]), BORDER_PX) & unclipped,
             estimated=estimated,
+            counts=counts - scale.offset,
+            noise=numbers.camera,
         )
 
     def without(self, pixels: np.ndarray, background: np.ndarray) -> np.ndarray:
@@ -179,15 +181,14 @@ class Fluorescence:
         return pixels - background
 
     def measure_statistics(
-        self, planes: Sequence[SampledPlane], request: ReconstructionRequest, reader: FrameReader
+        self, planes: Sequence[SampledPlane], plan: Plan, reader: FrameReader
     ) -> "ScaledBlocks":
         """The numbers of a whole frame, from samples of its pixels.
 
         The dark-field image is subtracted first where there is one.
         """
-        request.optics_value("pixel_um")
         (plane,) = planes
-        level = plane.percentile(DARK_PERCENTILE) if takes_level(request.background) else 0.0
+        level = plane.percentile(DARK_PERCENTILE) if takes_level(plan.background) else 0.0
         noise = plane.noise_sigma()
         scale = IntensityScale.of_statistics(plane.percentile(BRIGHT_PERCENTILE), noise, level)
         parts = [(pixels[0], part) for pixels, part, *_ in reader.windows(SURVEYED_WINDOWS)]
@@ -202,7 +203,7 @@ class Fluorescence:
             float(np.median([getattr(camera, name) for camera in cameras]))
             for name in ("gain", "read_variance")
         )
-        lens = self.lens_of(request) or self.estimated_lens([pixels for pixels, _ in parts])
+        lens = self.lens_of(plan) or self.estimated_lens([pixels for pixels, _ in parts])
         return ScaledBlocks(
             task=self,
             frame_numbers=FrameNumbers(
@@ -235,30 +236,23 @@ class Fluorescence:
             ),
         )
 
-    def lens_of(self, request: ReconstructionRequest) -> Lens | None:
-        """The lens that a request describes; None where it does not, or where none is needed."""
+    def lens_of(self, plan: Plan) -> Lens | None:
+        """The lens that a plan describes; None where it does not, or where none is needed."""
         return None
 
     def estimated_lens(self, parts: Sequence[np.ndarray]) -> Lens | None:
         """The lens by parts (Y, X) of an image; None where none is needed."""
         return None
 
-    def prepare(
-        self, frame: np.ndarray, request: ReconstructionRequest
-    ) -> Generator[str, None, NetworkInput]:
-        """Prepare one frame, step by step; only the pixel size is needed."""
-        request.optics_value("pixel_um")
+    def prepare(self, frame: np.ndarray, plan: Plan) -> Generator[str, None, NetworkInput]:
+        """Prepare one frame, step by step."""
         return (
             yield from self._prepare(
                 frame,
-                *self._measure(frame, request.background, self.lens_of(request)),
-                request.region,
+                *self._measure(frame, plan.background, self.lens_of(plan)),
+                plan.region,
             )
         )
-
-    def from_request(self, frame: np.ndarray, request: ReconstructionRequest) -> NetworkInput:
-        """`prepare` to its end."""
-        return finished(self.prepare(frame, request))
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,9 +283,9 @@ class WidefieldX2(Fluorescence):
         """The deconvolved images."""
         return len(DECONVOLVED_CHANNELS)
 
-    def lens_of(self, request: ReconstructionRequest) -> Lens | None:
+    def lens_of(self, plan: Plan) -> Lens | None:
         """From NA, wavelength and index, or from a measured PSF."""
-        return lens_of_request(request, self.upsampling)
+        return find_lens(plan, self.upsampling)
 
     def estimated_lens(self, parts: Sequence[np.ndarray]) -> Lens | None:
         """Of the median cut-off period of the parts that show one."""

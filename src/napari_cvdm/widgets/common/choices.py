@@ -109,7 +109,7 @@ class ModelChoice(QWidget):
             There is no readable card in it, or one of a task that this version does not know.
         """
         from napari_cvdm.models.checkpoint import read_card
-        from napari_cvdm.reconstruction.reconstruct import task_of
+        from napari_cvdm.reconstruction.plan import task_of
 
         if folder not in self._cards:
             card = read_card(folder)

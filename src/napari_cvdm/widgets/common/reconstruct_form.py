@@ -170,7 +170,7 @@ class ReconstructForm(QWidget):
     @property
     def task(self) -> "Task | None":
         """The job of the chosen model."""
-        from napari_cvdm.reconstruction.reconstruct import task_of
+        from napari_cvdm.reconstruction.plan import task_of
 
         card = self.model.card()
         return None if card is None else task_of(card)

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field, replace
+from math import prod
 
 from napari_cvdm.core.request import ReconstructionRequest
 from napari_cvdm.core.result import Progress, Reconstruction, Stop
@@ -45,7 +46,8 @@ class Run:
     def work(self) -> Working:
         """Load the model, check the pixels, reconstruct; for the worker's thread."""
         from napari_cvdm.io import check_pixels
-        from napari_cvdm.reconstruction.choice import load_method, reconstruct
+        from napari_cvdm.reconstruction.methods import load_method
+        from napari_cvdm.reconstruction.reconstruct import reconstruct
 
         yield Progress(stage="loading the model", done=0, total=steps_of(self.request))
         check_pixels(self.request.image)
@@ -54,9 +56,7 @@ class Run:
 
 def steps_of(request: ReconstructionRequest) -> int:
     """Steps of the sampler that a request asks for, over all its samples and frames."""
-    from napari_cvdm.reconstruction.reconstruct import frame_indices
-
-    return request.samples * request.steps * sum(1 for _ in frame_indices(request.image))
+    return request.samples * request.steps * prod(request.image.loop_shape)
 
 
 def preview_of(

@@ -147,7 +147,7 @@ class TrainForm(QWidget):
 
     def _on_model(self) -> None:
         """Take over how the model was made, and propose a name that is free."""
-        from napari_cvdm.reconstruction.reconstruct import task_of
+        from napari_cvdm.reconstruction.plan import task_of
         from napari_cvdm.training.fine_tuning import plan_of
 
         card = self.model.card()

@@ -1,15 +1,11 @@
-"""From a name to what it names, a model or a classical method, and both run the same way."""
+"""From a name to what it names: a model or a classical method."""
 
 from dataclasses import replace
 
 from napari_cvdm.baselines import BASELINES, Baseline
-from napari_cvdm.core.request import ReconstructionRequest, RequestError
-from napari_cvdm.core.result import Reconstruction
+from napari_cvdm.core.request import RequestError
 from napari_cvdm.models.checkpoint import Checkpoint, ModelCard, read_card
 from napari_cvdm.models.registry import UnknownModelError, load_model, model_folder
-from napari_cvdm.reconstruction import reconstruct as module
-from napari_cvdm.reconstruction.classical import reconstruct_classically
-from napari_cvdm.reconstruction.reconstruct import ReconstructionRun
 
 
 def baseline_named(name: str) -> Baseline | None:
@@ -75,25 +71,3 @@ def card_of_method(name_or_path: str) -> ModelCard:
         return read_card(model_folder(name_or_path)) if method is None else method.card
     except UnknownModelError as error:
         raise _with_baselines(error) from None
-
-
-def reconstruct(
-    request: ReconstructionRequest,
-    method: Checkpoint | Baseline,
-    earlier: Reconstruction | None = None,
-) -> ReconstructionRun:
-    """Run a model or a classical method; the rest is as of `reconstruct.reconstruct`.
-
-    Raises
-    ------
-    RequestError
-        An earlier result of a classical method: there are no samples to add.
-    """
-    if not isinstance(method, Baseline):
-        return module.reconstruct(request, method, earlier)
-    if earlier is not None:
-        raise RequestError(
-            f"{method.name} gives a single answer, so no samples can be added. Use a model for a "
-            "spread."
-        )
-    return reconstruct_classically(request, method)

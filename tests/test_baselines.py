@@ -78,7 +78,7 @@ def test_an_unknown_name_is_told_the_baselines_too() -> None:
 def test_no_samples_can_be_added_to_a_single_answer() -> None:
     request = phase_request(planes((48, 48)), model="us-tie")
     with pytest.raises(RequestError, match="single answer"):
-        reconstruct(replace(request, samples=4), load_method("us-tie"), run(request))
+        drained(reconstruct(replace(request, samples=4), load_method("us-tie"), run(request)))
 
 
 FLUORESCENCE = {"pixel_um": 0.065, "wavelength_um": 0.52, "medium_index": 1.518, "na": 1.4}

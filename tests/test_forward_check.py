@@ -251,4 +251,4 @@ def test_the_offset_of_the_camera_has_no_say_in_the_noise(tiny_widefield_model):
         how = forward_model_for(prepared, resolve(request, WidefieldX2()), card)
         above = 0.0 if isinstance(background, str) else dark_level(image.array) - offset
         found.append(how.compare(pair.truth + above).chi2(how.valid))
-    assert found[1:] == pytest.approx(found[:1] * 2, rel=1e-3)
+    assert found[1:] == pytest.approx(found[:1] * 2, rel=3e-3)

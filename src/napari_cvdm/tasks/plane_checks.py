@@ -25,7 +25,7 @@ AROUND_PX = 8
 # Of a shift. On 40 fields of the training, 2 without a shift were reported to have one.
 SHIFT_FINE_PX, SHIFT_COARSE_PX, SHIFT_BLUR_PX = 2.0, 16.0, 2.0
 SMALLEST_SHIFT_PX, LARGEST_SHIFT_PX = 1.0, 16.0
-LEAST_CORRELATION, LEAST_GAIN = 0.8, 0.03
+LEAST_CORRELATION, LEAST_GAIN = 0.8, 0.01
 TAPER = 0.3
 
 

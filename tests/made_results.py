@@ -23,14 +23,9 @@ ROLES = [
 ]
 
 
-def reconstruction(shape, axes, upsampling=1, unit="rad", times=(0.5, 1.0), seed=0):
+def reconstruction(shape, axes, upsampling=1, unit="rad", seed=0):
     rng = np.random.default_rng(seed)
     values = rng.normal(size=shape).astype(np.float32)
-    schedule = (
-        np.broadcast_to(np.array([0.6, 0.2]).reshape(2, *[1] * len(shape)), (2, *shape))
-        if times
-        else None
-    )
     return Reconstruction(
         mean=values,
         variance=values**2,
@@ -40,9 +35,6 @@ def reconstruction(shape, axes, upsampling=1, unit="rad", times=(0.5, 1.0), seed
         pixel_um=0.1,
         upsampling=upsampling,
         valid=values > 0,
-        gamma=schedule,
-        beta=schedule,
-        times=times,
         provenance=PROVENANCE,
         clock=ClockCurve(times=(0.5, 1.0), values=(0.4, 1.0), speeds=(1.0, 2.0)),
         counts=np.full(shape[:-2], 2),

@@ -9,17 +9,22 @@ import numpy as np
 import pytest
 
 from napari_cvdm.cli.results import write_images, write_provenance
-from napari_cvdm.core.result import ClockCurve, ForwardCheck, Provenance, Reconstruction
-from napari_cvdm.io import ImageFileError
+from napari_cvdm.core.result import NO_CLOCK, ClockCurve, ForwardCheck, Provenance, Reconstruction
+from napari_cvdm.io import ImageFileError, read_image
 from napari_cvdm.io.result_folder import (
-    NO_CLOCK,
     StoredResult,
     is_result_folder,
     read_result_folder,
 )
+from napari_cvdm.models.schedule import gamma_and_beta
 
 CLOCK = ClockCurve(times=(0.5, 1.0), values=(0.4, 1.0), speeds=(1.25, 2.0))
 PLACE = {"y_um": 12.0, "x_um": -3.5, "z_step_um": 0.3}
+
+
+def curve_of(points: int) -> ClockCurve:
+    times = tuple((k + 1) / points for k in range(points))
+    return ClockCurve(times=times, values=times, speeds=(1.0,) * points)
 
 
 def reconstruction(
@@ -55,9 +60,7 @@ def reconstruction(
         upsampling=upsampling,
         provenance=provenance,
         clock=CLOCK,
-        gamma=draw(points, *shape) if points else None,
-        beta=draw(points, *shape) if points else None,
-        times=tuple((k + 1) / points for k in range(points)),
+        schedule_clock=curve_of(points),
         samples=draw(samples, *shape) if samples else None,
         counts=np.full(shape[:-2], 2),
     )
@@ -144,7 +147,7 @@ def test_what_was_written_is_read(
     result = reconstruction(shape, axes, upsampling=2, points=points, samples=samples)
     read = read_result_folder(written(tmp_path, result)).reconstruction
     for entry in fields(Reconstruction):
-        if entry.name == "provenance":
+        if entry.name in ("provenance", "schedule_clock"):
             continue
         before, after = getattr(result, entry.name), getattr(read, entry.name)
         if isinstance(before, np.ndarray):
@@ -152,6 +155,15 @@ def test_what_was_written_is_read(
             np.testing.assert_array_equal(after, before, err_msg=entry.name)
         else:
             assert after == before, entry.name
+
+
+def test_the_schedule_is_written_and_not_read(whole: Path) -> None:
+    result = reconstruction((6, 8), "YX", points=2)
+    assert read_result_folder(whole).reconstruction.schedule_clock == NO_CLOCK
+    for name, values in zip(
+        ("gamma", "beta"), gamma_and_beta(result.rate, result.schedule_clock), strict=True
+    ):
+        np.testing.assert_array_equal(read_image(whole / f"{name}.ome.tif").array, values)
 
 
 def test_the_provenance_is_what_was_written_and_more(whole: Path) -> None:
@@ -205,7 +217,6 @@ def cut(path: Path) -> None:
         "variance.ome.tif",
         "rate.ome.tif",
         "valid.ome.tif",
-        "gamma.ome.tif",
         "samples.ome.tif",
     ],
 )

@@ -51,7 +51,6 @@ def mrc(tmp_path):
 def reconstruction(upsampling=2, axes="YX", shape=(12, 16)):
     values = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     settings = {"model": "tiny", "pixel_um": 0.1}
-    schedule = np.stack([values, values])
     return Reconstruction(
         mean=values,
         variance=values**2,
@@ -61,9 +60,6 @@ def reconstruction(upsampling=2, axes="YX", shape=(12, 16)):
         pixel_um=0.1 / upsampling,
         upsampling=upsampling,
         valid=values > 0,
-        gamma=schedule,
-        beta=schedule,
-        times=(0.5, 1.0),
         provenance=Provenance(
             inputs={"cell": "0"},
             model={"name": "tiny"},

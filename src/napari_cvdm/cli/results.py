@@ -12,6 +12,7 @@ import numpy as np
 from napari_cvdm.core.result import Reconstruction
 from napari_cvdm.io import write_image
 from napari_cvdm.io.result_folder import ENDING, LOCAL_CHI2, PROVENANCE, RESIDUAL
+from napari_cvdm.models.schedule import gamma_and_beta
 
 NO_UNIT = "dimensionless"
 
@@ -37,9 +38,10 @@ def images_of(reconstruction: Reconstruction) -> Iterator[tuple[str, np.ndarray,
         yield "interval", reconstruction.interval, axes, unit
     yield "rate", reconstruction.rate, axes, NO_UNIT
     yield "valid", reconstruction.valid, axes, NO_UNIT
-    if reconstruction.gamma is not None and reconstruction.beta is not None:
-        yield "gamma", reconstruction.gamma, "K" + axes, NO_UNIT
-        yield "beta", reconstruction.beta, "K" + axes, NO_UNIT
+    if reconstruction.schedule_clock.times:
+        gamma, beta = gamma_and_beta(reconstruction.rate, reconstruction.schedule_clock)
+        yield "gamma", gamma, "K" + axes, NO_UNIT
+        yield "beta", beta, "K" + axes, NO_UNIT
     if reconstruction.samples is not None:
         yield "samples", reconstruction.samples, "S" + axes, unit
 
@@ -93,7 +95,7 @@ def write_images(
             name=name,
             offset_um=first_pixel_um(reconstruction, place),
             z_step_um=place.get("z_step_um") if "Z" in axes else None,
-            times=reconstruction.times if "K" in axes else None,
+            times=reconstruction.schedule_clock.times if "K" in axes else None,
         )
         names.append(f"{name}{ENDING}")
     return [*names, *_write_check(folder, reconstruction, place)]
@@ -168,9 +170,13 @@ def write_provenance(
         "machine": machine,
         "timings_s": {name: round(seconds, 3) for name, seconds in timings_s.items()},
         "output": {
-            name: getattr(reconstruction, name) for name in ("unit", "axes", "pixel_um", "times")
-        }
-        | {"clock": asdict(reconstruction.clock), "counts": reconstruction.counts.tolist()},
+            "unit": reconstruction.unit,
+            "axes": reconstruction.axes,
+            "pixel_um": reconstruction.pixel_um,
+            "times": reconstruction.schedule_clock.times,
+            "clock": asdict(reconstruction.clock),
+            "counts": reconstruction.counts.tolist(),
+        },
         "forward": None if reconstruction.forward is None else reconstruction.forward.numbers(),
     }
     text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"

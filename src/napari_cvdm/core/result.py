@@ -170,6 +170,9 @@ class ClockCurve:
     speeds: tuple[float, ...]
 
 
+NO_CLOCK = ClockCurve(times=(), values=(), speeds=())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ForwardCheck:
     """The reconstruction imaged once more, against what the camera measured.
@@ -273,10 +276,6 @@ class Reconstruction:
         Pixel size of the output [um].
     upsampling : int
         Output pixels for one input pixel along Y and X.
-    gamma, beta : ndarray of shape (K, ..., Y, X), float32, optional
-        Schedule maps at `times`.
-    times : tuple of float
-        The K times in (0, 1].
     samples : ndarray of shape (N, ..., Y, X), float32, optional
         Every posterior sample.
     counts : ndarray of shape (...), int
@@ -291,6 +290,9 @@ class Reconstruction:
         How it was made.
     clock : ClockCurve
         With `rate` it gives gamma and beta at any time, without a stack of all times in memory.
+    schedule_clock : ClockCurve
+        The clock at the ``schedule_points`` times at which gamma and beta are written. Empty if
+        there are none, and in a result that was read from a folder.
     forward : ForwardCheck, optional
         Comparison of the result, imaged again, with the camera's image. None in results of older
         versions.
@@ -306,9 +308,7 @@ class Reconstruction:
     valid: np.ndarray = field(repr=False)
     provenance: Provenance = field(repr=False)
     clock: ClockCurve = field(repr=False)
-    gamma: np.ndarray | None = field(default=None, repr=False)
-    beta: np.ndarray | None = field(default=None, repr=False)
-    times: tuple[float, ...] = ()
+    schedule_clock: ClockCurve = field(default=NO_CLOCK, repr=False)
     samples: np.ndarray | None = field(default=None, repr=False)
     counts: np.ndarray = field(repr=False)
     region: tuple[int, int, int, int] | None = None

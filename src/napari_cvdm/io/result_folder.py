@@ -8,17 +8,22 @@ from typing import Any
 import numpy as np
 
 from napari_cvdm.core.request import ImageStack
-from napari_cvdm.core.result import NUMBERS, ClockCurve, ForwardCheck, Provenance, Reconstruction
+from napari_cvdm.core.result import (
+    NO_CLOCK,
+    NUMBERS,
+    ClockCurve,
+    ForwardCheck,
+    Provenance,
+    Reconstruction,
+)
 from napari_cvdm.io import ImageFileError, read_image
 from napari_cvdm.io.errors import one_line
 from napari_cvdm.io.limits import parse_json_object, read_bounded
 
 PROVENANCE = "provenance.json"
-LEADING = ("gamma", "beta", "samples")
 ENDING = ".ome.tif"
 RESIDUAL = "residual"
 LOCAL_CHI2 = "chi2"
-NO_CLOCK = ClockCurve(times=(), values=(), speeds=())
 _PROGRAM = "napari-cvdm"
 _NEEDED = ("mean", "variance", "rate", "valid")
 
@@ -123,12 +128,7 @@ def _stored(folder: Path, record: Mapping[str, Any]) -> StoredResult:
     shape = tuple(sizes.get(letter, 1) for letter in axes)  # files drop axes of length 1
     upsampling = round(float(record["settings"]["pixel_um"]) / pixel_um)
     planes = len(record["settings"].get("defocus_um") or (0.0,))
-    gamma, beta, samples = (
-        _pixels(folder, name, shape, leading=True)
-        if (folder / f"{name}{ENDING}").exists()
-        else None
-        for name in LEADING
-    )
+    has_samples = (folder / f"samples{ENDING}").exists()
     region = record["settings"].get("region")
     reconstruction = Reconstruction(
         mean=_pixels(folder, "mean", shape),
@@ -141,10 +141,7 @@ def _stored(folder: Path, record: Mapping[str, Any]) -> StoredResult:
         upsampling=upsampling,
         provenance=_provenance(record),
         clock=_clock(output),
-        times=tuple(output["times"]),
-        gamma=gamma,
-        beta=beta,
-        samples=samples,
+        samples=_pixels(folder, "samples", shape, leading=True) if has_samples else None,
         counts=np.array(
             output.get("counts", np.full(shape[:-2], record["settings"].get("samples", 1))),
             dtype=int,

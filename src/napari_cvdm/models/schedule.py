@@ -5,9 +5,9 @@ functions that rise from 0 at t = 0 to 1 at t = 1, so that T' is exact and posit
 the clock of gamma = 1 - t.
 """
 
-import math
 from itertools import product
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -170,12 +170,12 @@ def bounded_rate(logit: Tensor) -> Tensor:
     return RATE_MIN + (RATE_MAX - RATE_MIN) * torch.sigmoid(logit)
 
 
-def gamma_and_beta(rate: Tensor, clock: nn.Module, time: float) -> tuple[Tensor, Tensor]:
-    """gamma(t, x) = exp(-lambda T) and beta(t, x) = lambda T' at one time in (0, 1].
+def gamma_and_beta(rate: np.ndarray, clock: ClockCurve) -> tuple[np.ndarray, np.ndarray]:
+    """gamma(t, x) = exp(-lambda T) and beta(t, x) = lambda T' at every time of a clock.
 
-    Both have the shape of `rate`.
+    Both have the shape (K, *rate.shape) and the dtype of `rate`.
     """
-    if not 0 < time <= 1 or not math.isfinite(time):
-        raise ValueError(f"time is {time:g}; the schedule is defined on (0, 1].")
-    value, speed, _ = clock(torch.tensor(time, dtype=rate.dtype, device=rate.device))
-    return torch.exp(-rate * value), rate * speed
+    pixels = torch.from_numpy(rate)
+    gamma = torch.stack([torch.exp(-pixels * value) for value in clock.values])
+    beta = torch.stack([pixels * speed for speed in clock.speeds])
+    return gamma.numpy(), beta.numpy()

@@ -23,7 +23,7 @@ from napari_cvdm.checks.training_range import (
 from napari_cvdm.core.plan import Plan
 from napari_cvdm.core.plane_positions import z_step_warning
 from napari_cvdm.core.request import ReconstructionRequest, RequestError
-from napari_cvdm.core.result import ClockCurve, Progress, Reconstruction, Stop
+from napari_cvdm.core.result import NO_CLOCK, ClockCurve, Progress, Reconstruction, Stop
 from napari_cvdm.core.statistics import RunningMoments
 from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.models.schedule import clock_curve
@@ -41,7 +41,6 @@ from napari_cvdm.tasks import Task
 from napari_cvdm.tasks.conditioned import BORDER_PX, refine_mask
 
 CLOCK_POINTS = 100
-NO_CLOCK = ClockCurve(times=(), values=(), speeds=())
 # How the warning of a result begins whose frames have different numbers of samples.
 STOPPED_UNEVENLY = "stopped:"
 SINGLE_ANSWER = "a single answer: it has no spread."
@@ -100,7 +99,8 @@ def reconstruct(
                 "a spread."
             )
         # No network, no choice of precision.
-        plan = replace(resolve(replace(request, precision="fp32"), task), samples=1)
+        plan = resolve(replace(request, precision="fp32"), task)
+        plan = replace(plan, samples=1, schedule_points=0)
         checks, solver = None, ClassicalSolver(plan, method)
     else:
         plan = resolve(request, task, None if earlier is None else earlier.provenance.settings)
@@ -148,7 +148,14 @@ def reconstruct(
         upsampling=task.upsampling,
         valid=arrays.valid & ~beyond.mask & (not far_from_training(plan, method.card)),
         provenance=provenance,
-        clock=solver.clock,
+        clock=solver.clock(CLOCK_POINTS),
+        # The times as they are written, not as the clock takes them, in float32.
+        schedule_clock=replace(
+            solver.clock(plan.schedule_points),
+            times=tuple(
+                (number + 1) / plan.schedule_points for number in range(plan.schedule_points)
+            ),
+        ),
         samples=arrays.kept_samples(),
         counts=arrays.counts,
         region=plan.region,
@@ -186,9 +193,8 @@ Solving = Generator[Progress, Stop | None, tuple[SolvedFrame, Stop | None]]
 class FrameSolver(Protocol):
     """Reconstructs the frames of a plan one by one."""
 
-    @property
-    def clock(self) -> ClockCurve:
-        """The schedule's clock; empty without a schedule."""
+    def clock(self, points: int) -> ClockCurve:
+        """The schedule's clock at so many times; empty without a schedule."""
 
     def solve(self, pixels: np.ndarray, place: FrameIndex, moments: RunningMoments) -> Solving:
         """Solve one frame (P, Y, X), and count its samples in."""
@@ -204,7 +210,10 @@ class NetworkSolver:
         self._plan, self._task, self._model, self._checks = plan, task, model, checks
         # The checkpoint stays on the CPU, for others to use.
         self._network = network_on(model.network, torch.device(plan.device))
-        self.clock = clock_curve(model.network.clock, CLOCK_POINTS)
+
+    def clock(self, points: int) -> ClockCurve:
+        """Of the model."""
+        return clock_curve(self._model.network.clock, points)
 
     def solve(self, pixels: np.ndarray, place: FrameIndex, moments: RunningMoments) -> Solving:
         """Prepare the frame once, then draw all its samples."""
@@ -238,7 +247,10 @@ class ClassicalSolver:
 
     def __init__(self, plan: Plan, method: Baseline) -> None:
         self._plan, self._method, self._has_spread = plan, method, False
-        self.clock = NO_CLOCK
+
+    def clock(self, points: int) -> ClockCurve:
+        """There is none."""
+        return NO_CLOCK
 
     def solve(self, pixels: np.ndarray, place: FrameIndex, moments: RunningMoments) -> Solving:
         """One answer; the part of it that was asked for is kept."""

@@ -299,24 +299,23 @@ def spread_unit(unit: str, statistic: str) -> str:
 
 def _schedule_layers(reconstruction: Reconstruction, source: Placement) -> list[LayerData]:
     """gamma and beta over time: computed when they are looked at, where the clock is known."""
-    if reconstruction.clock.times:
-        from napari_cvdm.analysis.schedule_maps import schedule_maps, shown_ranges
-
-        maps, ranges = (
-            schedule_maps(reconstruction.rate, reconstruction.clock),
-            shown_ranges(reconstruction.rate, reconstruction.clock),
-        )
-        found = {"gamma": (maps.gamma, ranges["gamma"]), "beta": (maps.beta, ranges["beta"])}
-    elif reconstruction.gamma is not None and reconstruction.beta is not None:
-        found = {
-            "gamma": (reconstruction.gamma, (0.0, 1.0)),
-            "beta": (reconstruction.beta, limits_from_zero(reconstruction.beta)),
-        }
-    else:
+    if not reconstruction.clock.times:
         return []
+    from napari_cvdm.analysis.schedule_maps import schedule_maps, shown_ranges
+
+    maps = schedule_maps(reconstruction.rate, reconstruction.clock)
+    ranges = shown_ranges(reconstruction.rate, reconstruction.clock)
     return [
-        _layer(reconstruction, source, role, values, "", colormap="viridis", contrast_limits=limits)
-        for role, (values, limits) in found.items()
+        _layer(
+            reconstruction,
+            source,
+            role,
+            values,
+            "",
+            colormap="viridis",
+            contrast_limits=ranges[role],
+        )
+        for role, values in (("gamma", maps.gamma), ("beta", maps.beta))
     ]
 
 
@@ -459,5 +458,5 @@ def _placed(
     if not leading:
         return values, place
     return values, place.with_leading("S", "sample") if role == "samples" else place.with_times(
-        reconstruction.clock.times or reconstruction.times
+        reconstruction.clock.times
     )

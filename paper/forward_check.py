@@ -20,7 +20,7 @@ import numpy as np
 import tifffile
 
 from napari_cvdm.checks.forward_check import LIMIT, ForwardCheckAccumulator, forward_model_for
-from napari_cvdm.checks.plane_order import order_sentence, reverse_positions
+from napari_cvdm.checks.plane_warnings import order_sentence, reverse_positions
 from napari_cvdm.checks.run_checks import RunChecks
 from napari_cvdm.core.request import ImageStack, ReconstructionRequest
 from napari_cvdm.core.result import ForwardCheck

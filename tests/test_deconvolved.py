@@ -29,7 +29,7 @@ from napari_cvdm.physics.widefield import (
     widefield_psf,
 )
 from napari_cvdm.reconstruction.command import command_of, request_of
-from napari_cvdm.reconstruction.plan import prepare_frame
+from napari_cvdm.reconstruction.plan import prepare_frame, resolve
 from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.simulate.widefield import WidefieldRanges, simulate_widefield
 from napari_cvdm.tasks import WidefieldX2
@@ -38,9 +38,9 @@ from napari_cvdm.tasks.deconvolved import (
     ITERATIONS,
     Deconvolution,
     estimate_lens,
+    find_lens,
     lens_of_microscope,
     lens_of_psf,
-    lens_of_request,
 )
 from napari_cvdm.training.fields import fluorescence_field, simulated_fluorescence
 from napari_cvdm.training.pool import PatchLocation
@@ -151,8 +151,8 @@ def test_an_image_without_structure_has_no_cutoff_and_a_usual_lens_is_assumed(im
 
 def test_the_lens_is_measured_stated_or_not_known():
     request = widefield_request(spots((40, 40)))
-    assert lens_of_request(request, 2) is None
-    stated = lens_of_request(replace(request, na=1.4, wavelength_um=0.52), 2)
+    assert find_lens(resolve(request, WidefieldX2()), 2) is None
+    stated = find_lens(resolve(replace(request, na=1.4, wavelength_um=0.52), WidefieldX2()), 2)
     assert stated.source == "stated" and stated.cutoff_px == pytest.approx(
         0.52 / 2.8 / request.optics_value("pixel_um")
     )
@@ -160,7 +160,9 @@ def test_the_lens_is_measured_stated_or_not_known():
         array=widefield_psf(replace(OIL, pixel_um=0.04), 61).numpy(), pixel_um=0.04
     )
     assert (
-        lens_of_request(replace(request, na=0.5, wavelength_um=0.52, psf=measured), 2).source
+        find_lens(
+            resolve(replace(request, na=0.5, wavelength_um=0.52, psf=measured), WidefieldX2()), 2
+        ).source
         == "measured"
     )
 

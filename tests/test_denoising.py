@@ -12,8 +12,8 @@ import torch
 from conftest import tiny_checkpoint
 from paper.experiment import read_experiment, runs_of
 
+from napari_cvdm.checks.check_model import SameGridCheckModel
 from napari_cvdm.checks.forward_check import LIMIT, verdict
-from napari_cvdm.checks.same_grid_check import SameGridCheckModel
 from napari_cvdm.core.intensity import dark_level
 from napari_cvdm.core.request import ImageStack, ReconstructionRequest, TrainRequest
 from napari_cvdm.core.result import ForwardCheck

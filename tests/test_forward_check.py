@@ -9,8 +9,7 @@ import torch
 from torch.nn import functional
 
 from napari_cvdm.checks.check_model import LOCAL_PX, Comparison, WidefieldCheckModel, by_blocks
-from napari_cvdm.checks.forward_check import forward_model_for
-from napari_cvdm.checks.squirrel import squirrel
+from napari_cvdm.checks.forward_check import forward_model_for, squirrel
 from napari_cvdm.core.intensity import dark_level
 from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.core.request import ImageStack, ReconstructionRequest
@@ -19,8 +18,8 @@ from napari_cvdm.physics.camera_noise import photon_transfer
 from napari_cvdm.reconstruction.plan import prepare_frame, resolve
 from napari_cvdm.simulate.widefield import UPSAMPLING, WidefieldRanges, simulate_widefield
 from napari_cvdm.tasks import WidefieldX2
-from napari_cvdm.tasks.conditioned import interior
 from napari_cvdm.tasks.deconvolved import lens_of_microscope
+from napari_cvdm.tasks.task import interior
 
 BRIGHT = WidefieldRanges(
     haze=(0, 0),
@@ -186,7 +185,7 @@ def test_blocks_do_not_choose_the_image(shape, monkeypatch):
     image = np.random.default_rng(0).random((2 * shape[0], 2 * shape[1]))
     whole = how.seen(image, 0.5)
     assert whole.shape == shape
-    monkeypatch.setattr("napari_cvdm.checks.by_blocks.BLOCK_PX", 16)
+    monkeypatch.setattr("napari_cvdm.checks.check_model.BLOCK_PX", 16)
     np.testing.assert_allclose(how.seen(image, 0.5), whole, atol=2e-3)
     assert by_blocks(lambda block: block[4:-4, 4:-4], image, 4) == pytest.approx(image)
 

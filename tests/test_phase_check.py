@@ -12,7 +12,7 @@ from cut_planes import OPTICS, SHAPE, CutPlanes, Optics, take_planes
 
 from napari_cvdm.checks.forward_check import ForwardCheckAccumulator, forward_model_for
 from napari_cvdm.checks.phase_check import PhaseCheckModel
-from napari_cvdm.checks.plane_order import order_sentence, reverse_positions
+from napari_cvdm.checks.plane_warnings import order_sentence, reverse_positions
 from napari_cvdm.core.request import ImageStack, ReconstructionRequest
 from napari_cvdm.core.statistics import RunningMoments
 from napari_cvdm.models.checkpoint import load_checkpoint

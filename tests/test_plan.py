@@ -14,7 +14,7 @@ from napari_cvdm.core.request import ImageStack, RequestError
 from napari_cvdm.core.result import finished
 from napari_cvdm.models.checkpoint import load_checkpoint
 from napari_cvdm.reconstruction.plan import resolve
-from napari_cvdm.tasks import TASKS, phase, phase_channels, widefield
+from napari_cvdm.tasks import TASKS, defocused_planes, fluorescence, phase
 from napari_cvdm.tasks.phase import SortedPlanes
 
 PHASE, WIDEFIELD = TASKS["phase-2shot"], TASKS["widefield-x2"]
@@ -69,10 +69,10 @@ def test_background_order_and_noise_are_computed_once_a_frame(
 
     if kind == "phase":
         for where, name in (
-            (phase, "over_background"),
+            (defocused_planes, "over_background"),
             (phase, "usable_planes"),
             (phase, "inverse_variance"),
-            (phase_channels, "equalised_levels"),
+            (defocused_planes, "equalised_levels"),
             (SortedPlanes, "sort"),
         ):
             count(where, name)
@@ -81,7 +81,7 @@ def test_background_order_and_noise_are_computed_once_a_frame(
         model = load_checkpoint(tiny_phase_model)
     else:
         for name in ("above_dark", "photon_transfer", "noise_sigma", "estimate_lens"):
-            count(widefield, name)
+            count(fluorescence, name)
         two = np.stack([spots((48, 52), seed).array for seed in (0, 1)])
         request = widefield_request(ImageStack(array=two, axes="TYX", pixel_um=0.065))
         model = load_checkpoint(tiny_widefield_model)

@@ -17,7 +17,7 @@ from napari_cvdm.reconstruction.plan import prepare_frame
 from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.simulate.phase import defocus_pair_of
 from napari_cvdm.tasks import NetworkInput, PhaseTwoShot
-from napari_cvdm.tasks.plane_checks import PlaneChecks, clipped_share, estimate_shift
+from napari_cvdm.tasks.defocused_planes import PlaneChecks, clipped_share, estimate_shift
 
 SHAPES = [(161, 210), (208, 175)]
 

@@ -18,8 +18,8 @@ from napari_cvdm.cli.restore import files_of, request_of
 from napari_cvdm.core.microscope import Microscope, OpticsError, check_defocus
 from napari_cvdm.core.plane_positions import (
     count_planes,
-    file_warnings,
     one_sided_warning,
+    position_warnings,
     z_step_warning,
 )
 from napari_cvdm.core.request import (
@@ -313,7 +313,9 @@ def test_a_z_step_of_the_file_that_differs_is_said_with_both_numbers(
 def test_a_z_axis_that_is_looped_over_says_nothing_of_the_planes() -> None:
     array = np.random.default_rng(0).random((3, 2, 20, 20))
     image = ImageStack(array=array, axes="ZPYX", place={"z_step_um": 0.3}, taken_for_planes="S")
-    assert not file_warnings(ReconstructionRequest(image=image, model="m", defocus_um=(-1.0, 1.0)))
+    assert not position_warnings(
+        ReconstructionRequest(image=image, model="m", defocus_um=(-1.0, 1.0))
+    )
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,13 @@ from napari_cvdm.core.request import ImageStack, RequestError
 from napari_cvdm.io import Fingerprint
 from napari_cvdm.out_of_core.global_statistics import sample_plane
 from napari_cvdm.physics.forward_model import fresnel_number
-from napari_cvdm.reconstruction.plan import prepare_frame
+from napari_cvdm.reconstruction.plan import prepare_frame, resolve
 from napari_cvdm.simulate.phase import defocus_pair_of
 from napari_cvdm.tasks import TASKS, PhaseTwoShot, WidefieldX2
-from napari_cvdm.tasks.cell_free_background import LEAST_BACKGROUND, find_background
+from napari_cvdm.tasks.defocused_planes import over_background
 from napari_cvdm.tasks.phase_blocks import blank_levels
-from napari_cvdm.tasks.phase_channels import over_background
 from napari_cvdm.tasks.phase_input import CHANNELS, SURROUNDINGS_PX
-from napari_cvdm.tasks.phase_inversion import NOISE_ORIGIN
+from napari_cvdm.tasks.phase_inversion import LEAST_BACKGROUND, NOISE_ORIGIN, find_background
 
 MICROSCOPE = Microscope(pixel_um=0.2, wavelength_um=0.55, medium_index=1.33)
 DEFOCUS = (-1.0, 1.0)
@@ -227,10 +226,10 @@ def test_three_planes_in_any_order_are_one_field():
     assert np.std(one.estimate - phase) < 0.2 * np.std(phase)
 
 
-def test_preparing_says_what_it_does_and_ends_where_from_request_does():
+def test_preparing_says_what_it_does_and_ends_where_prepare_frame_does():
     array = (1000 * planes(bump(1.0), 1000)).astype(np.float32)
     request = phase_request(ImageStack(array=array, axes="PYX", pixel_um=0.2))
-    steps, said = PhaseTwoShot().prepare(array, request), []
+    steps, said = PhaseTwoShot().prepare(array, resolve(request, PhaseTwoShot())), []
     while True:
         try:
             said.append(next(steps))

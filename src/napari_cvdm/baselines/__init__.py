@@ -4,8 +4,7 @@ Each method gives one answer.
 """
 
 from napari_cvdm.baselines.method import Baseline
-from napari_cvdm.baselines.phase import UsTie, Wotf
-from napari_cvdm.baselines.phase_physics import PhasePhysics
+from napari_cvdm.baselines.phase import PhasePhysics, UsTie, Wotf
 from napari_cvdm.baselines.richardson_lucy import RichardsonLucy
 
 _ALL: tuple[Baseline, ...] = (PhasePhysics(), UsTie(), Wotf(), RichardsonLucy())

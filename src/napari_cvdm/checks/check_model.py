@@ -10,7 +10,6 @@ from scipy.ndimage import gaussian_filter
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from napari_cvdm.checks.by_blocks import by_blocks, inside
 from napari_cvdm.physics.camera_noise import CameraNoise
 from napari_cvdm.physics.forward_model import PhaseObject
 from napari_cvdm.physics.grids import circular_pupil
@@ -248,3 +247,97 @@ def weighted_average(weight: np.ndarray, sigma: float) -> Callable[[np.ndarray],
     """f -> G(w f) / G(w): the Gaussian average [px] of images (Y, X) over pixels that count."""
     total = np.maximum(gaussian_filter(weight, sigma, truncate=3.0), np.finfo(weight.dtype).tiny)
     return lambda image: np.asarray(gaussian_filter(weight * image, sigma, truncate=3.0) / total)
+
+
+BLOCK_PX = 1024
+
+
+def by_blocks(function: Callable[[Tensor], Tensor], image: np.ndarray, margin: int) -> np.ndarray:
+    """Apply a local function to images (..., Y, X), block by block.
+
+    So a large image needs no transform of its own size.
+
+    Parameters
+    ----------
+    function : callable
+        Takes a block with its margin (mirrored at the image's border), float32, and returns the
+        (..., y, x) inside the margin.
+    image : ndarray of shape (..., Y, X)
+    margin : int
+        As far as the function looks [px].
+
+    Returns
+    -------
+    ndarray of shape (..., y, x), float64
+    """
+    around = [(0, 0)] * (image.ndim - 2) + [(margin, margin)] * 2
+    padded = torch.from_numpy(np.pad(np.asarray(image, dtype=np.float32), around, mode="symmetric"))
+    rows, columns = (
+        [(start, min(start + BLOCK_PX, size)) for start in range(0, size, BLOCK_PX)]
+        for size in image.shape[-2:]
+    )
+    blocks = [
+        [
+            function(padded[..., top : bottom + 2 * margin, left : right + 2 * margin])
+            for left, right in columns
+        ]
+        for top, bottom in rows
+    ]
+    return torch.cat([torch.cat(row, dim=-1) for row in blocks], dim=-2).double().numpy()
+
+
+def inside(image: Tensor, margin: int) -> Tensor:
+    """(..., Y, X) without a margin all around [px]."""
+    return image[..., margin : image.shape[-2] - margin, margin : image.shape[-1] - margin]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SameGridCheckModel:
+    """A noisy image of a noiseless one on the same grid: y = a x + d + noise.
+
+    The whole image has one gain a and one level d.
+
+    No optics are needed. A reconstruction that keeps the noise has a chi-squared near 0, where the
+    truth has 1.
+
+    Parameters
+    ----------
+    measured : ndarray of shape (Y, X)
+        Counts above the dark level.
+    noise : CameraNoise
+    valid : ndarray of shape (Y, X), bool
+    """
+
+    measured: np.ndarray = field(repr=False)
+    noise: CameraNoise
+    valid: np.ndarray = field(repr=False)
+
+    @property
+    def noisy(self) -> bool:
+        """Whether there is noise to compare with."""
+        return not self.noise.none
+
+    @property
+    def most_fitted(self) -> float:
+        """Not known."""
+        return 0.0
+
+    def compare(self, image: np.ndarray, fitted: Fitted | None = None) -> Comparison:
+        """Compare an image (Y, X) in counts, with the gain and level of weighted least squares.
+
+        Nothing of the sample is fitted.
+        """
+        variance = self.noise.variance(gaussian_filter(self.measured, SMOOTHING_PX))
+        weight = self.valid / variance
+        seen, wanted = (
+            values - np.average(values, weights=weight)
+            for values in (image.astype(np.float64), self.measured)
+        )
+        size = float((weight * seen**2).sum())
+        gain = float((weight * seen * wanted).sum()) / size if size > 0 else 0.0
+        predicted = self.measured - wanted + gain * seen
+        return Comparison(
+            residual=((self.measured - predicted) / np.sqrt(variance)).astype(np.float32),
+            predicted=predicted,
+            gain=gain,
+        )

@@ -18,7 +18,7 @@ from napari_cvdm.inversion.gauss_newton import conjugate_gradients
 from napari_cvdm.inversion.priors import weak_normal
 from napari_cvdm.physics.camera_noise import LEAST_DEVIATION
 from napari_cvdm.physics.forward_model import PhaseLinearisation, PhaseObject
-from napari_cvdm.tasks.conditioned import interior
+from napari_cvdm.tasks.task import interior
 
 MOST_STEPS = 40
 SMALLEST_GAIN = 0.005  # of chi-squared: the solution is good enough

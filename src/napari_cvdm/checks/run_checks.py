@@ -11,8 +11,7 @@ from napari_cvdm.checks.out_of_distribution import (
     distribution_warnings,
     vectors_of,
 )
-from napari_cvdm.checks.plane_order import order_sentence
-from napari_cvdm.checks.plane_warnings import count_frames
+from napari_cvdm.checks.plane_warnings import count_frames, order_sentence
 from napari_cvdm.checks.quality_flag import QualityFlag, contradicted, guessed, quality_flag
 from napari_cvdm.checks.training_range import optics_warnings
 from napari_cvdm.core.plan import Plan

@@ -12,7 +12,7 @@ from napari_cvdm.core.result import Progress, Reconstruction
 from napari_cvdm.evaluation.pair_sets import PairSet, TestPair
 from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.reconstruction.reconstruct import reconstruct
-from napari_cvdm.tasks.widefield import above_dark
+from napari_cvdm.tasks.fluorescence import above_dark
 
 MOST_PIXELS = 20_000
 

@@ -20,8 +20,7 @@ from napari_cvdm.io.read import window_of
 from napari_cvdm.models.cvdm import CVDM
 from napari_cvdm.reconstruction.sampling import FrameIndex, FrameSampler
 from napari_cvdm.tasks import Background, GlobalStatistics, SampledPlane, Task, sampled_lines
-from napari_cvdm.tasks.conditioned import fitting
-from napari_cvdm.tasks.sampled import LARGEST_SAMPLE_PX
+from napari_cvdm.tasks.task import LARGEST_SAMPLE_PX, fitting
 
 BAND_PX = 1 << 23
 SURVEYED_BLOCKS = 16

@@ -38,7 +38,7 @@ from napari_cvdm.reconstruction.sampling import (
     sample_frame,
 )
 from napari_cvdm.tasks import Task
-from napari_cvdm.tasks.conditioned import BORDER_PX, refine_mask
+from napari_cvdm.tasks.task import BORDER_PX, refine_mask
 
 CLOCK_POINTS = 100
 # How the warning of a result begins whose frames have different numbers of samples.

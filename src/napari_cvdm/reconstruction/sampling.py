@@ -18,7 +18,7 @@ from napari_cvdm.diffusion.sampler import SAMPLERS, Sampling, clock_grid, unifor
 from napari_cvdm.models.cvdm import CVDM
 from napari_cvdm.models.tiled import TiledModel
 from napari_cvdm.tasks import NetworkInput
-from napari_cvdm.tasks.conditioned import refine_mask
+from napari_cvdm.tasks.task import refine_mask
 
 SAMPLES_TOGETHER = 4
 PIXELS_TOGETHER = 1 << 20  # no step of several samples takes longer than one of a 1024 x 1024 image

@@ -5,16 +5,17 @@ functions, so the network gets the same numbers in both. Global quantities (the 
 the inversion, the intensity scale) are computed here. Everything after this is local.
 """
 
-from napari_cvdm.tasks.conditioned import (
+from napari_cvdm.tasks.fluorescence import Denoise, Fluorescence, WidefieldX2
+from napari_cvdm.tasks.phase import PhaseTwoShot
+from napari_cvdm.tasks.task import (
     Background,
     FrameReader,
     GlobalStatistics,
     NetworkInput,
+    SampledPlane,
     Task,
+    sampled_lines,
 )
-from napari_cvdm.tasks.phase import PhaseTwoShot
-from napari_cvdm.tasks.sampled import SampledPlane, sampled_lines
-from napari_cvdm.tasks.widefield import Denoise, Fluorescence, WidefieldX2
 
 FLUORESCENCE: dict[str, Fluorescence] = {task.name: task for task in (WidefieldX2(), Denoise())}
 TASKS: dict[str, Task] = {"phase-2shot": PhaseTwoShot(), **FLUORESCENCE}

@@ -4,7 +4,7 @@ The physics is inverted first, and the network gets the result.
 """
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,8 @@ from napari_cvdm.core.plan import Plan
 from napari_cvdm.core.result import finished
 from napari_cvdm.physics.camera_noise import inverse_variance
 from napari_cvdm.physics.forward_model import fresnel_number
-from napari_cvdm.tasks.cell_free_background import find_background
-from napari_cvdm.tasks.conditioned import Background, FrameReader, NetworkInput
+from napari_cvdm.tasks.defocused_planes import SortedPlanes, check_planes, usable_planes
 from napari_cvdm.tasks.phase_blocks import PhaseBlocks, measure_phase_statistics
-from napari_cvdm.tasks.phase_channels import over_background, usable_planes
 from napari_cvdm.tasks.phase_input import (
     CHANNELS,
     FieldNumbers,
@@ -31,60 +29,14 @@ from napari_cvdm.tasks.phase_inversion import (
     NOISE_ORIGIN,
     PhaseEstimate,
     PhaseMaps,
+    find_background,
     invert_planes,
     phase_maps,
 )
 from napari_cvdm.tasks.phase_posterior import PhasePosterior, PosteriorDraws
-from napari_cvdm.tasks.plane_checks import check_planes
-from napari_cvdm.tasks.sampled import SampledPlane
+from napari_cvdm.tasks.task import Background, FrameReader, NetworkInput, SampledPlane
 
 Preparing = Generator[str, None, NetworkInput]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class SortedPlanes:
-    """Planes over their background, in rising order of their positions.
-
-    Parameters
-    ----------
-    ratio : ndarray of shape (P, Y, X), float64
-        Over background.
-    frame : ndarray of shape (P, Y, X)
-        The same as the camera gave them.
-    levels : list of float
-        Blank-field intensity of each.
-    defocus_um : tuple of float
-        Rising.
-    given_um : tuple of float
-        The same in the order that was given.
-    """
-
-    ratio: np.ndarray = field(repr=False)
-    frame: np.ndarray = field(repr=False)
-    levels: list[float]
-    defocus_um: tuple[float, ...]
-    given_um: tuple[float, ...]
-
-    @classmethod
-    def sort(
-        cls, frame: np.ndarray, defocus_um: Sequence[float], background: Background
-    ) -> "SortedPlanes":
-        """From planes in any order; errors as of `over_background`."""
-        ratio, levels = over_background(frame, background)
-        order = np.argsort(defocus_um)
-        ratio = ratio[order]
-        return cls(
-            ratio=ratio,
-            frame=frame[order],
-            levels=[levels[place] for place in order],
-            defocus_um=tuple(float(defocus_um[place]) for place in order),
-            given_um=tuple(defocus_um),
-        )
-
-    @property
-    def levels_as_given(self) -> list[float]:
-        """`levels` in the order of `given_um`."""
-        return [self.levels[place] for place in np.argsort(np.argsort(self.given_um))]
 
 
 @dataclass(frozen=True, slots=True)

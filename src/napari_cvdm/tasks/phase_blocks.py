@@ -20,9 +20,7 @@ from napari_cvdm.core.result import finished
 from napari_cvdm.inversion import Fit, fit_local_prior, flatten_background
 from napari_cvdm.physics.camera_noise import inverse_variance
 from napari_cvdm.physics.forward_model import fresnel_number
-from napari_cvdm.tasks.cell_free_background import find_background
-from napari_cvdm.tasks.conditioned import Background, FrameReader, NetworkInput, fitting
-from napari_cvdm.tasks.phase_channels import (
+from napari_cvdm.tasks.defocused_planes import (
     check_divided,
     equalised_levels,
     usable_planes,
@@ -37,12 +35,19 @@ from napari_cvdm.tasks.phase_input import (
 from napari_cvdm.tasks.phase_inversion import (
     NOISE_ORIGIN,
     PhaseMaps,
+    find_background,
     fit_surrounded,
     invert_surrounded,
     phase_maps,
 )
 from napari_cvdm.tasks.phase_posterior import PhasePosterior, PosteriorDraws, level_draw
-from napari_cvdm.tasks.sampled import SampledPlane
+from napari_cvdm.tasks.task import (
+    Background,
+    FrameReader,
+    NetworkInput,
+    SampledPlane,
+    fitting,
+)
 
 SURVEYED_WINDOWS = 8
 ALL_USABLE = 1 - 1e-9  # of the pixels of a bin, but for rounding

@@ -26,6 +26,7 @@ from napari_cvdm.inversion import (
     log_evidence,
     misfit_and_penalty,
 )
+from napari_cvdm.inversion.background import densest_value
 from napari_cvdm.inversion.gauss_newton import weighted_squares
 from napari_cvdm.physics.forward_model import PhaseForwardModel, PhaseObject, canvas_shape
 
@@ -308,3 +309,31 @@ def phase_maps(estimate: PhaseEstimate, fresnel: float, draws: np.ndarray) -> Ph
         fresnel=fresnel,
         noise=float(known.mean()) ** -0.5,
     )
+
+
+FLATNESS_RAD = 0.05  # what real medium and glass still vary by
+LEAST_BACKGROUND = (
+    0.1  # of the frame within `FLATNESS_RAD` of the commonest phase: less is no background
+)
+
+
+def find_background(phase: np.ndarray) -> tuple[float, np.ndarray, float]:
+    """Mean phase of the cell-free background [rad], and where the background is.
+
+    It is the whole field where there is no background.
+
+    Parameters
+    ----------
+    phase : ndarray of shape (Y, X) [rad]
+
+    Returns
+    -------
+    level : float
+    background : ndarray of shape (Y, X), bool
+    share : float
+        Of the field within `FLATNESS_RAD` of its commonest phase.
+    """
+    flat = np.abs(phase - densest_value(phase)) < FLATNESS_RAD
+    share = float(flat.mean())
+    background = flat if share >= LEAST_BACKGROUND else np.ones(phase.shape, dtype=bool)
+    return float(phase[background].mean()), background, share

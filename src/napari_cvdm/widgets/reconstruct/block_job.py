@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from napari_cvdm.models.checkpoint import Checkpoint
     from napari_cvdm.out_of_core.job import TiledFiles, TiledRequest
     from napari_cvdm.out_of_core.run import Executor, TiledReconstruction
-    from napari_cvdm.tasks.conditioned import Background
+    from napari_cvdm.tasks.task import Background
 
 COMPARED_PX = 64
 ROLES = ("image", "image2")

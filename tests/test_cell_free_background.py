@@ -1,16 +1,13 @@
-"""Laws of the cell-free background of a phase, and of the waves that noise lets it drift by."""
+"""Laws of the cell-free background of a phase."""
 
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
 from napari_cvdm.inversion.background import densest_value
-from napari_cvdm.tasks.cell_free_background import (
+from napari_cvdm.tasks.phase_inversion import (
     FLATNESS_RAD,
-    MOST_WAVES,
-    block_means,
     find_background,
-    wave_numbers,
 )
 
 SHAPE = (150, 205)
@@ -27,21 +24,6 @@ def test_the_densest_value_is_the_commonest_and_no_average():
     assert densest_value(
         np.random.default_rng(0).permutation(values).reshape(20, 50)
     ) == pytest.approx(0.5)
-
-
-def test_block_means_leave_out_what_fills_no_block():
-    image = np.arange(7 * 10, dtype=float).reshape(7, 10)
-    means = block_means(image, 4)
-    assert means.shape == (1, 2)
-    assert means[0, 1] == image[:4, 4:8].mean()
-
-
-def test_one_of_each_pair_of_waves_is_kept():
-    numbers = {tuple(int(k) for k in pair) for pair in wave_numbers()}
-    assert (0, 0) not in numbers
-    assert not any((-ky, -kx) in numbers for ky, kx in numbers)
-    assert (MOST_WAVES, 0) in numbers
-    assert (0, MOST_WAVES) in numbers
 
 
 def test_the_background_is_the_commonest_phase():

@@ -17,16 +17,6 @@ from napari_cvdm.core.intensity import (
 from napari_cvdm.core.plan import Plan
 from napari_cvdm.core.result import finished
 from napari_cvdm.physics.camera_noise import CameraNoise, photon_transfer
-from napari_cvdm.tasks.conditioned import (
-    BORDER_PX,
-    SURROUNDING_PX,
-    Background,
-    FrameReader,
-    NetworkInput,
-    fitting,
-    interior,
-    saturated,
-)
 from napari_cvdm.tasks.deconvolved import (
     DECONVOLVED_CHANNELS,
     Deconvolution,
@@ -35,7 +25,17 @@ from napari_cvdm.tasks.deconvolved import (
     estimate_lens,
     find_lens,
 )
-from napari_cvdm.tasks.sampled import SampledPlane
+from napari_cvdm.tasks.task import (
+    BORDER_PX,
+    SURROUNDING_PX,
+    Background,
+    FrameReader,
+    NetworkInput,
+    SampledPlane,
+    fitting,
+    interior,
+    saturated,
+)
 
 SURVEYED_WINDOWS = 8
 

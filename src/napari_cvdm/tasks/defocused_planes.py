@@ -1,11 +1,7 @@
-"""What defocused planes show of mistakes in their acquisition.
-
-Nothing is corrected: ramps of the illumination are unknowns of the inversion, and a shift is
-reported.
-"""
+"""Optics, background and usable pixels of brightfield planes, before anything is solved."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -15,7 +11,108 @@ from scipy.signal.windows import tukey
 from skimage.filters import difference_of_gaussians, threshold_otsu
 from skimage.registration import phase_cross_correlation
 
-from napari_cvdm.core.intensity import MAD_TO_SIGMA, clipping_level
+from napari_cvdm.core.intensity import MAD_TO_SIGMA, clipping_level, unclipped_mean
+from napari_cvdm.core.request import RequestError
+from napari_cvdm.tasks.task import Background, fitting
+
+# Of the mean light. A larger difference is the lamp's, a smaller one may be light that crosses the
+# border.
+FLICKER = 0.02
+DARK_FRACTION = 0.1
+DIVIDED_MEDIANS = (0.2, 5.0)
+
+
+def over_background(frame: np.ndarray, background: Background) -> tuple[np.ndarray, list[float]]:
+    """Brightfield planes over their blank-field intensity.
+
+    Parameters
+    ----------
+    frame : ndarray of shape (P, Y, X)
+    background : {"auto", "none"} or ndarray of shape (Y, X) or (P, Y, X)
+        ``auto`` takes the median of all planes, and makes their means equal where they differ by
+        more than `FLICKER`. Defocus moves light but loses hardly any, so a flickering lamp can be
+        told from a phase.
+
+    Returns
+    -------
+    ratio : ndarray of shape (P, Y, X), float64
+    level : list of float
+        Blank-field intensity of each plane (its median, where an image was given).
+
+    Raises
+    ------
+    RequestError
+        A background that is not positive or of another shape, or planes that ``none`` cannot be
+        true of.
+    """
+    planes = frame.astype(np.float64)
+    if isinstance(background, str) and background == "none":
+        check_divided(planes)
+    if isinstance(background, str):
+        levels = _estimated_levels(frame) if background == "auto" else np.ones((len(planes), 1, 1))
+    else:
+        levels = np.broadcast_to(fitting(background, planes), planes.shape)
+    if not (np.isfinite(levels) & (levels > 0)).all():
+        raise RequestError(
+            "the background intensity is not positive everywhere; "
+            "give a blank-field image with --background FILE, "
+            "or none for planes already divided by it."
+        )
+    return planes / levels, [float(np.median(level)) for level in levels]
+
+
+def check_divided(planes: np.ndarray) -> None:
+    """RequestError unless pixels are about 1, as those of planes over their background."""
+    middle = float(np.median(planes))
+    if not DIVIDED_MEDIANS[0] < middle < DIVIDED_MEDIANS[1]:
+        raise RequestError(
+            f"background none says that the planes are divided by the blank field, "
+            f"but their median is {middle:.4g}, not about 1; use auto, or give a blank-field image."
+        )
+
+
+def _estimated_levels(frame: np.ndarray) -> np.ndarray:
+    """Levels (P, 1, 1) from the pixels that were not cut off.
+
+    A bright spot of a single plane is not light of the lamp.
+    """
+    means = np.array(
+        [unclipped_mean(plane, float(plane.mean(dtype=np.float64))) for plane in frame]
+    )
+    return equalised_levels(float(np.median(frame)), means)[:, None, None]
+
+
+def equalised_levels(median: float, means: np.ndarray) -> np.ndarray:
+    """The median of all planes, in proportion to their means.
+
+    The means count only where they differ by more than `FLICKER`.
+    """
+    shares = means / means.mean() if means.mean() else means
+    return median * (shares if np.ptp(shares) > FLICKER else np.ones_like(shares))
+
+
+def usable_planes(frame: np.ndarray, ratio: np.ndarray) -> np.ndarray:
+    """Which pixels of each plane the camera measured.
+
+    Parameters
+    ----------
+    frame, ratio : ndarray of shape (P, Y, X)
+        Planes as measured, and over background.
+
+    Returns
+    -------
+    ndarray of shape (P, Y, X), bool
+        False where a plane is saturated, dark or not finite.
+    """
+    levels = [clipping_level(plane) for plane in frame]
+    clipped = np.stack(
+        [
+            np.zeros(plane.shape, bool) if level is None else plane >= level
+            for plane, level in zip(frame, levels, strict=True)
+        ]
+    )
+    return np.asarray(~clipped & np.isfinite(ratio) & (ratio > DARK_FRACTION))
+
 
 FINE_PX, COARSE_PX = 1.0, 10.0  # of the contrast of structures
 CLEAR_SIGN = 3.0  # medians of structures and background apart, in deviations of the background
@@ -27,6 +124,52 @@ SHIFT_FINE_PX, SHIFT_COARSE_PX, SHIFT_BLUR_PX = 2.0, 16.0, 2.0
 SMALLEST_SHIFT_PX, LARGEST_SHIFT_PX = 1.0, 16.0
 LEAST_CORRELATION, LEAST_GAIN = 0.8, 0.01
 TAPER = 0.3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SortedPlanes:
+    """Planes over their background, in rising order of their positions.
+
+    Parameters
+    ----------
+    ratio : ndarray of shape (P, Y, X), float64
+        Over background.
+    frame : ndarray of shape (P, Y, X)
+        The same as the camera gave them.
+    levels : list of float
+        Blank-field intensity of each.
+    defocus_um : tuple of float
+        Rising.
+    given_um : tuple of float
+        The same in the order that was given.
+    """
+
+    ratio: np.ndarray = field(repr=False)
+    frame: np.ndarray = field(repr=False)
+    levels: list[float]
+    defocus_um: tuple[float, ...]
+    given_um: tuple[float, ...]
+
+    @classmethod
+    def sort(
+        cls, frame: np.ndarray, defocus_um: Sequence[float], background: Background
+    ) -> "SortedPlanes":
+        """From planes in any order; errors as of `over_background`."""
+        ratio, levels = over_background(frame, background)
+        order = np.argsort(defocus_um)
+        ratio = ratio[order]
+        return cls(
+            ratio=ratio,
+            frame=frame[order],
+            levels=[levels[place] for place in order],
+            defocus_um=tuple(float(defocus_um[place]) for place in order),
+            given_um=tuple(defocus_um),
+        )
+
+    @property
+    def levels_as_given(self) -> list[float]:
+        """`levels` in the order of `given_um`."""
+        return [self.levels[place] for place in np.argsort(np.argsort(self.given_um))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -150,11 +150,9 @@ class WidefieldCheckModel:
     ----------
     measured : ndarray of shape (Y, X)
         Counts above the dark level.
-    noise : CameraNoise
     valid : ndarray of shape (Y, X), bool
     lens : Lens
         Its PSF is on the grid of the reconstruction.
-    upsampling : int
     own_sigma_px : float
         Standard deviation of the reconstruction's own point spread, in pixels of the fine grid.
     extra_sigma_px : float
@@ -304,7 +302,6 @@ class SameGridCheckModel:
     ----------
     measured : ndarray of shape (Y, X)
         Counts above the dark level.
-    noise : CameraNoise
     valid : ndarray of shape (Y, X), bool
     """
 

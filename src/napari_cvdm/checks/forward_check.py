@@ -119,8 +119,6 @@ class ForwardCheckAccumulator:
 
     Parameters
     ----------
-    plan : Plan
-    card : ModelCard
     earlier : Reconstruction, optional
         The result that this one goes on from.
     """
@@ -326,7 +324,6 @@ def verdict(chi2: float | None, limit: float, unexplained: float | None, reason:
     ----------
     chi2 : float or None
         Reduced chi-squared; None where there is none.
-    limit : float
     unexplained : float or None
         See `ForwardCheck`.
     reason : str

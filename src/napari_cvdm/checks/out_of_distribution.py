@@ -239,7 +239,6 @@ def distribution_warnings(
     ----------
     frames : sequence of ndarray of shape (W, K)
         Vectors of each frame.
-    familiarity : TrainingDistribution or None
     name : str
         Of the model.
     """

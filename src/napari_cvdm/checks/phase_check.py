@@ -59,15 +59,10 @@ class PhaseCheckModel:
 
         Parameters
         ----------
-        fit : Fit
         defocus_um : sequence of float
             Positions in the order of the request; the fit has them in rising order.
         region : tuple of int, optional
             (top, bottom, left, right) in pixels of the frame.
-
-        Returns
-        -------
-        PhaseCheckModel
         """
         rows, columns = fit.model.frame
         if region is not None:

@@ -29,10 +29,6 @@ def plane_warnings(frames: Sequence[Found]) -> tuple[str, ...]:
     ----------
     frames : sequence of mapping
         What was estimated from each frame; those without ``planes`` were not looked at.
-
-    Returns
-    -------
-    tuple of str
     """
     looked = [frame["planes"] for frame in frames if "planes" in frame]
     return tuple(
@@ -137,7 +133,6 @@ def order_sentence(fit: Fit, plan: Plan) -> str:
     ----------
     fit : Fit
         Of the whole frame, as it was given.
-    plan : Plan
 
     Returns
     -------

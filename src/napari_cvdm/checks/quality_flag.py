@@ -36,7 +36,6 @@ def guessed(plan: Plan, unit: str, estimated: Sequence[Mapping[str, Any]]) -> tu
 
     Parameters
     ----------
-    plan : Plan
     unit : {"rad", "counts"}
     estimated : sequence of mapping
         What was estimated from each frame.
@@ -109,7 +108,6 @@ def quality_flag(
         What had to be guessed; it forbids quantification too, but nothing was found to be wrong.
     warnings : sequence of str
         Other reasons to doubt.
-    check : ForwardCheck
 
     Returns
     -------

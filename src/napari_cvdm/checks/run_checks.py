@@ -29,8 +29,6 @@ class RunChecks:
 
     Parameters
     ----------
-    plan : Plan
-    card : ModelCard
     earlier : Reconstruction, optional
         What this one goes on from.
     check : bool
@@ -99,7 +97,6 @@ class RunChecks:
 
         Parameters
         ----------
-        check : ForwardCheck
         warnings : sequence of str
             All reasons to doubt.
         unusable : sequence of str

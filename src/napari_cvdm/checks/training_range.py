@@ -54,15 +54,6 @@ def optics_warnings(optics: StatedOptics, card: ModelCard) -> tuple[str, ...]:
     """One sentence for every optics value outside the training range of the card.
 
     Planes that all lie on one side of focus have a sentence, too.
-
-    Parameters
-    ----------
-    optics : StatedOptics
-    card : ModelCard
-
-    Returns
-    -------
-    tuple of str
     """
     values = optics_values(optics)
     return (
@@ -111,7 +102,6 @@ def field_text(shape: tuple[int, ...], pixel_um: float) -> str:
     ----------
     shape : tuple of int
         (..., Y, X) of the image.
-    pixel_um : float
     """
     height, width = shape[-2:]
     return (
@@ -151,7 +141,6 @@ def beyond_trained_range(
     Parameters
     ----------
     mean : ndarray of shape (..., Y, X)
-    card : ModelCard
     level : float, optional
         The field's median, where `mean` is a part of it.
 

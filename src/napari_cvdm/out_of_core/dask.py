@@ -112,7 +112,6 @@ def on_cluster(where: str, files: TiledFiles) -> Executor:
     ----------
     where : str
         ``local:N`` for N processes of this machine, or ``tcp://host:port`` of a scheduler.
-    files : TiledFiles
 
     Returns
     -------

@@ -100,14 +100,7 @@ def _chunk_rows(image: ImageStack) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class BlockReader:
-    """Reads one frame of a request part by part; see `tasks.FrameReader`.
-
-    Parameters
-    ----------
-    plan : Plan
-    layout : BlockPlan
-    frame_number : int
-    """
+    """Reads one frame of a request part by part; see `tasks.FrameReader`."""
 
     plan: Plan
     layout: BlockPlan

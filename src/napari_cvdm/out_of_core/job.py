@@ -88,13 +88,10 @@ class TiledFiles:
         One path, or one for each plane where each lies in a file of its own.
     model : str
         A shipped name, or the path of a checkpoint folder.
-    out : str
     background : str
         ``auto``, ``none`` or a path.
     options : mapping
         Further fields of `ReconstructionRequest`, as JSON holds them; ``psf`` is a path.
-    block, halo : int
-    overwrite : bool
     """
 
     images: tuple[str, ...]

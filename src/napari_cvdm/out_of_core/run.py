@@ -69,7 +69,6 @@ class TiledReconstruction:
         Its groups.
     blocks, earlier : int
         Blocks in all, and how many of them an earlier run had done.
-    warnings : tuple of str
     """
 
     path: Path
@@ -84,8 +83,6 @@ class BlockReconstructor:
 
     Parameters
     ----------
-    job : TiledRequest
-    model : Checkpoint
     path : Path
         The folder that grows.
     begun : mapping, optional
@@ -205,18 +202,12 @@ def reconstruct_by_blocks(
 
     Parameters
     ----------
-    job : TiledRequest
-    model : Checkpoint
     executor : callable
         The executor of the blocks.
 
     Yields
     ------
     Progress
-
-    Returns
-    -------
-    TiledReconstruction
 
     Raises
     ------

@@ -55,11 +55,6 @@ def estimate(
 ) -> Generator[Progress, None, Estimate]:
     """Evaluate the networks on the largest tile with its halo, and scale by the areas of all tiles.
 
-    Parameters
-    ----------
-    request : ReconstructionRequest
-    model : Checkpoint
-
     Yields
     ------
     Progress
@@ -168,7 +163,6 @@ class BenchmarkTile:
 
     Parameters
     ----------
-    network : CVDM
     shape : tuple of int
         (Y, X) on the condition's grid.
     together : int

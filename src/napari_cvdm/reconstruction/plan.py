@@ -26,14 +26,8 @@ def resolve(
 
     Parameters
     ----------
-    request : ReconstructionRequest
-    task : Task
     begun : mapping, optional
         Settings of the result that the run continues; they decide on the precision.
-
-    Returns
-    -------
-    Plan
 
     Raises
     ------
@@ -173,7 +167,6 @@ def with_planes(
     ----------
     stacks : sequence of ImageStack
         One stack, or one image for each plane.
-    card : ModelCard
     defocus_um : sequence of float, optional
         The positions of the planes: a single stack must have an axis of as many planes.
 

@@ -22,13 +22,7 @@ FREE_TO_CHANGE = ("samples", "keep_samples", "schedule_points", "device", "tile"
 
 
 class ProvenanceRecorder:
-    """Reads the frames of a request, and keeps what their reader should know.
-
-    Parameters
-    ----------
-    plan : Plan
-    method : Checkpoint or Baseline
-    """
+    """Reads the frames of a request, and keeps what their reader should know."""
 
     def __init__(self, plan: Plan, method: Checkpoint | Baseline) -> None:
         self._plan = plan

@@ -58,7 +58,6 @@ def reconstruct(
 
     Parameters
     ----------
-    request : ReconstructionRequest
     method : Checkpoint or Baseline, optional
         What `load_method` gives for the model of the request, which is loaded where it is left out.
         Its card names the task.

@@ -93,10 +93,6 @@ class FrameSampler:
 
     Parameters
     ----------
-    plan : Plan
-    prepared : NetworkInput
-    place : FrameIndex
-    tiled : TiledModel
     initial_estimate, correction, entered, rate, std : Tensor
         On the padded canvas.
     grid_rate : float
@@ -288,7 +284,6 @@ def sample_frame(
 
     Parameters
     ----------
-    frame : FrameSampler
     moments : RunningMoments
         Of the samples that are there already; the new ones are counted in.
     see : callable

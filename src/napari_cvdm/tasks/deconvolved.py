@@ -222,8 +222,6 @@ class Deconvolution:
     data : Tensor of shape (Y, X)
         Counts above the dark level. Saturated pixels are taken as they are, since there is at least
         so much light.
-    model : WidefieldForwardModel
-    noise : CameraNoise
     brightest : float
         Brightest value of the whole image [counts]. Read noise counts as no more light than that.
     """

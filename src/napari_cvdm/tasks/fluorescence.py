@@ -46,7 +46,6 @@ class FrameNumbers:
 
     Parameters
     ----------
-    scale : IntensityScale
     noise : float
         Standard deviation of the pixel noise [counts].
     camera : CameraNoise
@@ -133,11 +132,6 @@ class Fluorescence:
             As the camera gave it; tells what is saturated.
         counts : ndarray of shape (Y, X)
             Less the dark-field image, where there is one.
-        numbers : FrameNumbers
-
-        Returns
-        -------
-        NetworkInput
         """
         return finished(self._prepare(frame, counts, numbers))
 
@@ -358,13 +352,7 @@ class Denoise(Fluorescence):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScaledBlocks:
-    """Prepares parts of one fluorescence image with the numbers of the whole.
-
-    Parameters
-    ----------
-    task : Fluorescence
-    frame_numbers : FrameNumbers
-    """
+    """Prepares parts of one fluorescence image with the numbers of the whole."""
 
     task: Fluorescence
     frame_numbers: FrameNumbers

@@ -71,13 +71,11 @@ class PhaseTwoShot:
         Parameters
         ----------
         frame : ndarray of shape (P, Y, X)
-        microscope : Microscope
         defocus_um : sequence of float
             Signed position of each plane [um], in any order.
         background : {"auto", "none"} or ndarray
         register : bool
             Whether to look for a shift between the outermost planes.
-        condenser_na : float
         """
         planes = SortedPlanes.sort(frame, defocus_um, background)
         return finished(self._prepare(planes, microscope, condenser_na, register))

@@ -65,10 +65,8 @@ class PhaseBlocks:
 
     Parameters
     ----------
-    microscope : Microscope
     defocus_um : tuple of float
         In the order of the file.
-    condenser_na : float
     levels : ndarray of shape (P,)
         Blank-field intensity of each plane; 1 where an image of it is given.
     coarse : ndarray of shape (y, x)
@@ -77,10 +75,8 @@ class PhaseBlocks:
         Pixels binned into one.
     zero : float
         Phase of the coarse whole that is called zero [rad].
-    field_numbers : FieldNumbers
     draws : ndarray of shape (K, y, x)
         Draws about the coarse whole, levelled as it is [rad]: one for two samples.
-    seed : int
     """
 
     microscope: Microscope
@@ -114,7 +110,6 @@ class PhaseBlocks:
 
         Returns
         -------
-        maps : PhaseMaps
         fit : Fit
             Of the part alone.
         draws : PosteriorDraws
@@ -237,11 +232,8 @@ class PartDraws:
 
     Parameters
     ----------
-    blocks : PhaseBlocks
-    own : PosteriorDraws
     frame : tuple of slice
         Rows and columns of the part on its canvas.
-    first : tuple of int
     """
 
     blocks: PhaseBlocks = field(repr=False)
@@ -326,12 +318,6 @@ def measure_phase_statistics(
     ----------
     planes : sequence of SampledPlane
         Over the blank-field image, where there is one.
-    plan : Plan
-    reader : FrameReader
-
-    Returns
-    -------
-    PhaseBlocks
     """
     microscope, defocus_um = plan.microscope, plan.positions_um
     levels, condenser_na = (

@@ -80,17 +80,11 @@ def invert_planes(
         One over the variance of each pixel, 0 where nothing was measured.
     defocus_um : sequence of float
         Signed position of each plane [um].
-    microscope : Microscope
-    condenser_na : float
 
     Yields
     ------
     str
         What was done.
-
-    Returns
-    -------
-    PhaseEstimate
     """
     surrounded = yield from fit_surrounded(planes, weight, defocus_um, microscope, condenser_na)
     repeating = yield from fit_periodic(
@@ -328,7 +322,6 @@ def find_background(phase: np.ndarray) -> tuple[float, np.ndarray, float]:
 
     Returns
     -------
-    level : float
     background : ndarray of shape (Y, X), bool
     share : float
         Of the field within `FLATNESS_RAD` of its commonest phase.

@@ -34,7 +34,6 @@ class PosteriorDraws:
     ----------
     fit : Fit
         Without batch dimension.
-    seed : int
     first : tuple of int
         Row and column of the frame's first pixel in the whole image, since noise belongs to
         absolute pixels.
@@ -87,7 +86,6 @@ class PhasePosterior:
     background : ndarray of shape (h, w), bool, optional
         Pixels of the frame over which every sample has mean zero; samples keep their level, if
         None.
-    draws : Draws
     """
 
     fit: Fit = field(repr=False)

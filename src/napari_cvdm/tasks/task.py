@@ -169,10 +169,6 @@ class NetworkInput:
             The part starts at multiples of this, where the networks' own grid has its lines.
         surroundings : int
             Pixels around the part that the networks see.
-
-        Returns
-        -------
-        NetworkInput
         """
         first = (0, 0) if self.frame is None else (self.frame[0].start, self.frame[1].start)
         inside = tuple(

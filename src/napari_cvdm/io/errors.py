@@ -1,6 +1,7 @@
 """What goes wrong with files, in one line each."""
 
 import errno
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +35,12 @@ def writing_error(path: Path, error: OSError) -> ImageFileError:
     )
 
 
-def import_zarr(path: Path) -> Any:
-    """Import zarr; ImageFileError where the extra is not installed."""
+def import_zarr(path: Path, module: str = "zarr") -> Any:
+    """Import a module of the extra zarr; ImageFileError where it is not installed."""
     try:
-        import zarr
+        return import_module(module)
     except ImportError as error:
         raise ImageFileError(
             f"{path}: OME-Zarr needs the extra zarr: pip install 'napari-cvdm[zarr]', or save as "
             "OME-TIFF."
         ) from error
-    return zarr

@@ -1,35 +1,30 @@
 """Write OME-Zarr (NGFF 0.5, Zarr 3): layers plane by plane, and results block by block.
 
 The images of a result lie side by side. Each chunk has one writer. The pyramid is built at the end.
+yaozarrs makes the metadata, and checks them against the format.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_cvdm.io.atomic import output_folder
-from napari_cvdm.io.errors import ImageFileError, import_zarr
+from napari_cvdm.io.errors import ImageFileError, import_zarr, one_line
 
-VERSION = "0.5"
+if TYPE_CHECKING:
+    from yaozarrs.v05 import Bf2Raw, Image, Series
+
 SUFFIXES = (".ome.zarr", ".zarr")
 NOTES_KEY = "napari-cvdm"
 SMALLEST_LEVEL_PX = 512
 _SIGN = "zarr.json"
 _LARGEST_CHUNK = 1024
-_KINDS = {
-    "t": "time",
-    "time": "time",
-    "c": "channel",
-    "channel": "channel",
-    "z": "space",
-    "y": "space",
-    "x": "space",
-}
-_ORDER = ("time", "channel", "", "space")
+_ORDER = ("time", "channel", None, "space")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -58,108 +53,6 @@ class PlacedImage:
     units: tuple[str, ...]
     name: str
     notes: Mapping[str, Any] = field(default_factory=dict, repr=False)
-
-
-def write_ngff(path: str | Path, images: Sequence[PlacedImage]) -> None:
-    """Write images as one OME-Zarr folder; it appears when it is complete.
-
-    Parameters
-    ----------
-    path : str or Path
-        A folder ending in ``.zarr``; an older OME-Zarr there is replaced, another folder never.
-    images : sequence of PlacedImage
-        One becomes an image. Several become a collection (``bioformats2raw.layout`` 3) of images
-        ``0``, ``1``, ...
-
-    Raises
-    ------
-    ImageFileError
-        zarr is not installed, NGFF does not allow the axes, or the folder cannot be written.
-        Nothing is left then.
-
-    References
-    ----------
-    .. [1] Next-generation file format 0.5, https://ngff.openmicroscopy.org/0.5/
-    """
-    path = Path(path)
-    if not path.name.lower().endswith(SUFFIXES):
-        raise ImageFileError(f"{path}: choose a name that ends in .ome.zarr.")
-    zarr = import_zarr(path)
-    orders = [_ngff_order(image, path) for image in images]
-    with output_folder(path, overwrite=True, sign=_SIGN) as folder:
-        root = zarr.open_group(str(folder), mode="w", zarr_format=3)
-        if len(images) == 1:
-            _write_image(root, images[0], orders[0])
-            return
-        root.attrs["ome"] = {"version": VERSION, "bioformats2raw.layout": 3}
-        series = [str(number) for number in range(len(images))]
-        root.create_group("OME").attrs["ome"] = {"version": VERSION, "series": series}
-        for number, image, order in zip(series, images, orders, strict=True):
-            _write_image(root.create_group(number), image, order)
-
-
-def _kind(label: str) -> str:
-    return _KINDS.get(label.lower(), "")
-
-
-def _ngff_order(image: PlacedImage, path: Path) -> list[int]:
-    """Axes in NGFF's order: time, then one of channel or another, then two or three of space."""
-    kinds = [*map(_kind, image.labels[:-2]), "space", "space"]
-    others = [
-        label for label, kind in zip(image.labels, kinds, strict=True) if kind in ("channel", "")
-    ]
-    if len(others) > 1 or kinds.count("time") > 1 or kinds.count("space") > 3:
-        raise ImageFileError(
-            f"{path}: OME-Zarr holds time, one of channel or sample, and z, y, x; {image.name} has "
-            f"{', '.join(image.labels)}. Save one at a time."
-        )
-    if getattr(image.array, "size", 1) == 0 or np.dtype(image.array.dtype).kind not in "buif":
-        raise ImageFileError(
-            f"{path}: {image.name} of shape {image.array.shape} and type {image.array.dtype} "
-            "cannot be written; real pixels are needed."
-        )
-    return sorted(range(len(kinds)), key=lambda axis: (_ORDER.index(kinds[axis]), axis))
-
-
-def _write_image(group: Any, image: PlacedImage, order: list[int]) -> None:
-    axes: list[dict[str, str]] = []
-    for axis in order:
-        said = {
-            "name": image.labels[axis],
-            "type": "space" if axis >= len(order) - 2 else _kind(image.labels[axis]),
-            "unit": image.units[axis],
-        }
-        axes.append({key: value for key, value in said.items() if value})
-    places = [
-        {"type": "scale", "scale": [float(image.scale[axis]) for axis in order]},
-        {"type": "translation", "translation": [float(image.translation[axis]) for axis in order]},
-    ]
-    multiscales = [
-        {
-            "name": image.name,
-            "axes": axes,
-            "datasets": [{"path": "0", "coordinateTransformations": places}],
-        }
-    ]
-    group.attrs.update(
-        {"ome": {"version": VERSION, "multiscales": multiscales}, NOTES_KEY: dict(image.notes)}
-    )
-    _write_pixels(group, image, order)
-
-
-def _write_pixels(group: Any, image: PlacedImage, order: list[int]) -> None:
-    shape = tuple(image.array.shape[axis] for axis in order)
-    dtype = np.dtype(image.array.dtype)
-    stored = group.create_array(
-        "0",
-        shape=shape,
-        chunks=(1,) * (len(shape) - 2) + tuple(min(size, _LARGEST_CHUNK) for size in shape[-2:]),
-        dtype=np.uint8 if dtype.kind == "b" else dtype.newbyteorder("="),
-        dimension_names=[image.labels[axis] for axis in order],
-    )
-    for index in product(*map(range, shape[:-2])):
-        taken = dict(zip(order, index, strict=False))
-        stored[index] = np.asarray(image.array[tuple(taken[axis] for axis in range(len(index)))])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,6 +106,98 @@ class Grid:
         return levels
 
 
+def write_ngff(path: str | Path, images: Sequence[PlacedImage]) -> None:
+    """Write images as one OME-Zarr folder; it appears when it is complete.
+
+    Parameters
+    ----------
+    path : str or Path
+        A folder ending in ``.zarr``; an older OME-Zarr there is replaced, another folder never.
+    images : sequence of PlacedImage
+        One becomes an image. Several become a collection (``bioformats2raw.layout`` 3) of images
+        ``0``, ``1``, ...
+
+    Raises
+    ------
+    ImageFileError
+        zarr is not installed, NGFF does not allow the axes, or the folder cannot be written.
+        Nothing is left then.
+
+    References
+    ----------
+    .. [1] Next-generation file format 0.5, https://ngff.openmicroscopy.org/0.5/
+    """
+    path = Path(path)
+    if not path.name.lower().endswith(SUFFIXES):
+        raise ImageFileError(f"{path}: choose a name that ends in .ome.zarr.")
+    zarr = import_zarr(path)
+    described = [(image, *_described(image, path)) for image in images]
+    with output_folder(path, overwrite=True, sign=_SIGN) as folder:
+        root = zarr.open_group(str(folder), mode="w", zarr_format=3)
+        if len(images) > 1:
+            _write_collection(root, path, [str(number) for number in range(len(images))])
+        for number, (image, metadata, order) in enumerate(described):
+            group = root.create_group(str(number)) if len(images) > 1 else root
+            _write_metadata(group, metadata, image.notes)
+            _write_pixels(group, image, order)
+
+
+def _described(image: PlacedImage, path: Path) -> "tuple[Image, list[int]]":
+    """Metadata of an image, and the order of its axes in NGFF.
+
+    NGFF has time, then one of channel or another, then two or three of space.
+    """
+    yaozarrs = import_zarr(path, "yaozarrs")
+    dimensions = [
+        yaozarrs.DimSpec(
+            name=label,
+            type="space" if axis >= len(image.labels) - 2 else None,  # else as the name says
+            unit=image.units[axis] or None,
+            scale=float(image.scale[axis]),
+            translation=float(image.translation[axis]),
+        )
+        for axis, label in enumerate(image.labels)
+    ]
+    kinds = [dimension.infer_type() for dimension in dimensions]
+    others = kinds.count("channel") + kinds.count(None)
+    if others > 1 or kinds.count("time") > 1 or kinds.count("space") > 3:
+        raise ImageFileError(
+            f"{path}: OME-Zarr holds time, one of channel or sample, and z, y, x; {image.name} has "
+            f"{', '.join(image.labels)}. Save one at a time."
+        )
+    if getattr(image.array, "size", 1) == 0 or np.dtype(image.array.dtype).kind not in "buif":
+        raise ImageFileError(
+            f"{path}: {image.name} of shape {image.array.shape} and type {image.array.dtype} "
+            "cannot be written; real pixels are needed."
+        )
+    order = sorted(range(len(kinds)), key=lambda axis: (_ORDER.index(kinds[axis]), axis))
+    try:
+        multiscale = yaozarrs.v05.Multiscale.from_dims(
+            [dimensions[axis] for axis in order], name=image.name
+        )
+    except ValueError as error:
+        raise ImageFileError(
+            f"{path}: the axes {', '.join(image.labels)} of {image.name} do not fit OME-Zarr "
+            f"({one_line(error)}). Give each axis another name."
+        ) from error
+    return yaozarrs.v05.Image(multiscales=[multiscale]), order
+
+
+def _write_pixels(group: Any, image: PlacedImage, order: list[int]) -> None:
+    dtype = np.dtype(image.array.dtype)
+    shape = tuple(image.array.shape[axis] for axis in order)
+    stored = _create_array(
+        group,
+        "0",
+        dict(zip((image.labels[axis] for axis in order), shape, strict=True)),
+        np.dtype(np.uint8) if dtype.kind == "b" else dtype.newbyteorder("="),
+        _LARGEST_CHUNK,
+    )
+    for index in product(*map(range, shape[:-2])):
+        taken = dict(zip(order, index, strict=False))
+        stored[index] = np.asarray(image.array[tuple(taken[axis] for axis in range(len(index)))])
+
+
 def create_images(
     path: Path, images: Sequence[GridImage], grid: Grid, notes: Mapping[str, Any]
 ) -> None:
@@ -228,73 +213,14 @@ def create_images(
     grid : Grid
     notes : mapping
         Anything that JSON holds, kept under ``napari-cvdm``.
-
-    References
-    ----------
-    .. [1] Next-generation file format 0.5, https://ngff.openmicroscopy.org/0.5/
     """
     root = import_zarr(path).open_group(str(path), mode="a", zarr_format=3)
-    root.attrs.update(
-        {"ome": {"version": VERSION, "bioformats2raw.layout": 3}, NOTES_KEY: dict(notes)}
-    )
-    root.require_group("OME").attrs["ome"] = {
-        "version": VERSION,
-        "series": [image.name for image in images],
-    }
+    _write_collection(root, path, [image.name for image in images], notes)
     for image in images:
         group = root.require_group(image.name)
-        group.attrs.update(
-            {"ome": _multiscales(image, grid, levels=1), NOTES_KEY: {"value_unit": image.unit}}
-        )
+        _write_metadata(group, _pyramid(path, image, grid, levels=1), {"value_unit": image.unit})
         if "0" not in group:  # else the job is taken up again
-            _create_level(group, "0", image, grid.shape, grid.chunk)
-
-
-def _create_level(
-    group: Any, name: str, image: GridImage, shape: tuple[int, int], chunk: int
-) -> Any:
-    leading = tuple(size for _, size in image.leading)
-    chunks = (1,) * len(leading) + tuple(min(size, chunk) for size in shape)
-    names = [*(label for label, _ in image.leading), "y", "x"]
-    return group.create_array(
-        name,
-        shape=(*leading, *shape),
-        chunks=chunks,
-        dtype=image.dtype,
-        dimension_names=names,
-        overwrite=True,
-    )
-
-
-def _multiscales(image: GridImage, grid: Grid, levels: int) -> dict[str, Any]:
-    axes: list[dict[str, str]] = [
-        {"name": label, **({"type": _KINDS[label]} if label in _KINDS else {})}
-        for label, _ in image.leading
-    ]
-    axes += [{"name": name, "type": "space", "unit": "micrometer"} for name in "yx"]
-    if "z" in dict(image.leading) and grid.z_step_um:
-        next(axis for axis in axes if axis["name"] == "z")["unit"] = "micrometer"
-    datasets = [
-        {"path": str(level), "coordinateTransformations": _places(image, grid, 2**level)}
-        for level in range(levels)
-    ]
-    return {
-        "version": VERSION,
-        "multiscales": [{"name": image.name, "axes": axes, "datasets": datasets}],
-    }
-
-
-def _places(image: GridImage, grid: Grid, factor: int) -> list[dict[str, Any]]:
-    """A coarse pixel is `factor` wide, and its centre that of the fine pixels in it."""
-    before = [grid.z_step_um or 1.0 if label == "z" else 1.0 for label, _ in image.leading]
-    shift = (factor - 1) / 2 * grid.pixel_um
-    return [
-        {"type": "scale", "scale": [*before, grid.pixel_um * factor, grid.pixel_um * factor]},
-        {
-            "type": "translation",
-            "translation": [*(0.0 for _ in before), *(first + shift for first in grid.first_um)],
-        },
-    ]
+            _create_level(group, 0, image, grid.shape, grid.chunk)
 
 
 def open_level(path: Path, name: str, level: int = 0) -> Any:
@@ -322,40 +248,80 @@ def build_pyramid(path: Path, image: GridImage, grid: Grid) -> None:
     image : GridImage
     grid : Grid
     """
+    import dask.array as da
+
     group = import_zarr(path).open_group(str(path / image.name), mode="r+")
     finer, levels = group["0"], grid.levels()
+    coarsen = np.min if finer.dtype.kind == "u" else partial(np.mean, dtype=np.float64)
     for level in range(1, levels):
-        shape = (finer.shape[-2] // 2, finer.shape[-1] // 2)
-        coarser = _create_level(group, str(level), image, shape, grid.chunk)
-        _halve(finer, coarser)
+        rows, columns = (size // 2 for size in finer.shape[-2:])
+        coarser = _create_level(group, level, image, (rows, columns), grid.chunk)
+        *before, tall, wide = coarser.chunks
+        # Each task reads what one chunk needs, and writes that chunk.
+        fine = da.from_zarr(finer)[..., : 2 * rows, : 2 * columns]
+        fine = fine.rechunk((*before, 2 * tall, 2 * wide))
+        squares = {fine.ndim - 2: 2, fine.ndim - 1: 2}
+        coarse = da.coarsen(coarsen, fine, squares).astype(coarser.dtype)
+        da.store(coarse, coarser, lock=False, scheduler="synchronous")
         finer = coarser
-    group.attrs["ome"] = _multiscales(image, grid, levels)
+    _write_metadata(group, _pyramid(path, image, grid, levels))
 
 
-def _halve(finer: Any, coarser: Any) -> None:
-    side = coarser.chunks[-1]
-    leading = np.ndindex(*finer.shape[:-2])
-    for index in leading:
-        for top in range(0, coarser.shape[-2], coarser.chunks[-2]):
-            for left in range(0, coarser.shape[-1], side):
-                rows = slice(top, min(coarser.shape[-2], top + coarser.chunks[-2]))
-                columns = slice(left, min(coarser.shape[-1], left + side))
-                fine = np.asarray(
-                    finer[
-                        (
-                            *index,
-                            slice(2 * rows.start, 2 * rows.stop),
-                            slice(2 * columns.start, 2 * columns.stop),
-                        )
-                    ]
-                )
-                coarser[(*index, rows, columns)] = _coarse(fine)
+def _pyramid(path: Path, image: GridImage, grid: Grid, levels: int) -> "Image":
+    """Metadata of so many levels of an image."""
+    yaozarrs = import_zarr(path, "yaozarrs")
+    dimensions = []
+    for label, _ in image.leading:
+        step_um = grid.z_step_um if label == "z" else None
+        unit = "micrometer" if step_um else None
+        dimensions.append(
+            yaozarrs.DimSpec(name=label, unit=unit, scale=step_um or 1.0, scale_factor=1.0)
+        )
+    for label, first in zip("yx", grid.first_um, strict=True):
+        dimensions.append(
+            yaozarrs.DimSpec(name=label, unit="micrometer", scale=grid.pixel_um, translation=first)
+        )
+    multiscale = yaozarrs.v05.Multiscale.from_dims(dimensions, name=image.name, n_levels=levels)
+    for level, dataset in enumerate(multiscale.datasets):
+        # The centre of a coarse pixel is that of the fine pixels in it.
+        shift = (2**level - 1) / 2 * grid.pixel_um
+        dataset.translation_transform.translation[-2:] = [first + shift for first in grid.first_um]
+    return yaozarrs.v05.Image(multiscales=[multiscale])
 
 
-def _coarse(fine: np.ndarray) -> np.ndarray:
-    squares = fine.reshape(fine.shape[0] // 2, 2, fine.shape[1] // 2, 2)
-    return (
-        squares.min(axis=(1, 3))
-        if fine.dtype.kind == "u"
-        else squares.mean(axis=(1, 3), dtype=np.float64).astype(fine.dtype)
+def _create_level(
+    group: Any, level: int, image: GridImage, shape: tuple[int, int], chunk: int
+) -> Any:
+    sizes = dict((*image.leading, *zip("yx", shape, strict=True)))
+    return _create_array(group, str(level), sizes, np.dtype(image.dtype), chunk)
+
+
+def _create_array(
+    group: Any, name: str, sizes: Mapping[str, int], dtype: np.dtype, chunk: int
+) -> Any:
+    """An empty array of named axes, in chunks of one plane."""
+    shape = tuple(sizes.values())
+    return group.create_array(
+        name,
+        shape=shape,
+        chunks=(1,) * (len(shape) - 2) + tuple(min(size, chunk) for size in shape[-2:]),
+        dtype=dtype,
+        dimension_names=list(sizes),
+        overwrite=True,
     )
+
+
+def _write_collection(
+    root: Any, path: Path, names: Sequence[str], notes: Mapping[str, Any] | None = None
+) -> None:
+    """Make a group the collection of the images in it."""
+    v05 = import_zarr(path, "yaozarrs").v05
+    _write_metadata(root, v05.Bf2Raw(bioformats2raw_layout=3), notes)
+    _write_metadata(root.require_group("OME"), v05.Series(series=list(names)))
+
+
+def _write_metadata(
+    group: Any, metadata: "Image | Bf2Raw | Series", notes: Mapping[str, Any] | None = None
+) -> None:
+    attributes = {"ome": metadata.model_dump(mode="json", exclude_none=True)}
+    group.attrs.update(attributes if notes is None else {**attributes, NOTES_KEY: dict(notes)})

@@ -14,9 +14,8 @@ from napari_cvdm.core.request import ImageStack, ReconstructionRequest
 from napari_cvdm.core.result import Progress
 from napari_cvdm.core.result import finished as drained
 from napari_cvdm.io import ImageFileError, write_image
-from napari_cvdm.live.folder import FolderWatch
 from napari_cvdm.live.follow import LiveFrame, SkippedFrame, follow, newest_index
-from napari_cvdm.live.latest_value import LatestValue
+from napari_cvdm.live.sources import FolderWatch, LatestValue
 from napari_cvdm.models.registry import load_model
 from napari_cvdm.reconstruction.reconstruct import reconstruct
 

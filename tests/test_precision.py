@@ -20,7 +20,7 @@ from napari_cvdm.core.request import Precision
 from napari_cvdm.core.result import Reconstruction, finished
 from napari_cvdm.io import ImageFileError
 from napari_cvdm.live.follow import LiveFrame, follow
-from napari_cvdm.live.latest_value import LatestValue
+from napari_cvdm.live.sources import LatestValue
 from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.models.registry import load_model
 from napari_cvdm.out_of_core.dask import opened, task_spec_of

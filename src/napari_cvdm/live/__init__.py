@@ -1,6 +1,4 @@
 """Following a microscope: the newest frame is reconstructed in few steps.
 
-Older frames are dropped and counted.
-
-Frames come from ``latest_value`` and ``folder``, which load no torch. ``follow`` reconstructs.
+Older frames are dropped and counted. Frames come from ``sources``; ``follow`` reconstructs them.
 """

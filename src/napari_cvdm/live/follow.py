@@ -11,7 +11,7 @@ from napari_cvdm.core.plane_positions import count_planes
 from napari_cvdm.core.request import ImageStack, ReconstructionRequest
 from napari_cvdm.core.result import Progress, Reconstruction
 from napari_cvdm.io import check_pixels, combine_planes
-from napari_cvdm.live.latest_value import FrameSource, Item, ReadFrame
+from napari_cvdm.live.sources import FrameSource
 from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.reconstruction.plan import task_of
 from napari_cvdm.reconstruction.reconstruct import reconstruct
@@ -150,25 +150,35 @@ def follow(
     ends: deque[float] = deque(maxlen=RATED_FRAMES)
     done = skipped = 0
     while not source.stopped:
-        letter = source.take(PATIENCE_S)
-        if letter is None:
+        item = source.take(PATIENCE_S)
+        if item is None:
             yield WAITING
             continue
         try:
-            image = _usable(letter.content(), planes)
+            image = _usable(item.content(), planes)
             reconstruction = yield from reconstruct(
                 replace(template, image=image), model, check=False
             )
         except ValueError as error:
             skipped += 1
-            yield SkippedFrame(number=letter.number, reason=str(error))
+            yield SkippedFrame(number=item.number, reason=str(error))
             continue
         except GeneratorExit:
             source.drop()
             raise
         done += 1
         ends.append(time.monotonic())
-        yield _live_frame(letter, image, reconstruction, ends, (done, skipped, source.dropped))
+        elapsed = ends[-1] - ends[0]
+        yield LiveFrame(
+            number=item.number,
+            image=image,
+            reconstruction=reconstruction,
+            latency_s=ends[-1] - item.posted_s,
+            frames_per_s=(len(ends) - 1) / elapsed if elapsed > 0 else 0.0,
+            done=done,
+            skipped=skipped,
+            dropped=source.dropped,
+        )
 
 
 def _usable(image: ImageStack, planes: int) -> ImageStack:
@@ -178,24 +188,3 @@ def _usable(image: ImageStack, planes: int) -> ImageStack:
         image = combine_planes(image, count=planes)
     check_pixels(image)
     return image
-
-
-def _live_frame(
-    letter: Item[ReadFrame],
-    image: ImageStack,
-    reconstruction: Reconstruction,
-    ends: deque[float],
-    counts: tuple[int, int, int],
-) -> LiveFrame:
-    done, skipped, dropped = counts
-    elapsed = ends[-1] - ends[0]
-    return LiveFrame(
-        number=letter.number,
-        image=image,
-        reconstruction=reconstruction,
-        latency_s=ends[-1] - letter.posted_s,
-        frames_per_s=(len(ends) - 1) / elapsed if elapsed > 0 else 0.0,
-        done=done,
-        skipped=skipped,
-        dropped=dropped,
-    )

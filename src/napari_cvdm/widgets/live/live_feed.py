@@ -9,7 +9,7 @@ import numpy as np
 
 from napari_cvdm.core.request import ImageStack, RequestError
 from napari_cvdm.io.axes import usable_dtype
-from napari_cvdm.live.latest_value import ReadFrame
+from napari_cvdm.live.sources import ReadFrame
 from napari_cvdm.widgets.layers.layer_data import layer_pixel_um, plugin_metadata
 from napari_cvdm.widgets.layers.placement import Placement, axis_letters
 

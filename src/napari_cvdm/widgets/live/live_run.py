@@ -11,7 +11,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_cvdm.core.request import ReconstructionRequest
 from napari_cvdm.core.result import Progress
-from napari_cvdm.live.latest_value import FrameSource, LatestValue
+from napari_cvdm.live.sources import FrameSource, LatestValue
 from napari_cvdm.widgets.common.worker import LEAST_INTERVAL_S, Job
 
 if TYPE_CHECKING:

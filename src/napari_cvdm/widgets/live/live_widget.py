@@ -12,8 +12,7 @@ from qtpy.QtWidgets import QHBoxLayout, QPushButton, QStyle, QVBoxLayout, QWidge
 from napari_cvdm.core.plane_positions import count_planes
 from napari_cvdm.core.request import ImageStack, ReconstructionRequest, RequestError
 from napari_cvdm.core.result import Reconstruction
-from napari_cvdm.live.folder import FolderWatch
-from napari_cvdm.live.latest_value import FrameSource, LatestValue, ReadFrame
+from napari_cvdm.live.sources import FolderWatch, FrameSource, LatestValue, ReadFrame
 from napari_cvdm.widgets.common.fields import explain_control, scrolled, wrapped_label
 from napari_cvdm.widgets.common.lifetime import when_gone
 from napari_cvdm.widgets.common.reconstruct_form import OTHER_PLANES, ReconstructForm

@@ -1,16 +1,121 @@
-"""A folder that another program writes images into."""
+"""Where frames come from: the newest value that a program puts in, or a folder that is written to.
+
+No torch is loaded here.
+"""
 
 import os
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from threading import Event
+from threading import Condition, Event
+from typing import Generic, Protocol, TypeVar
 
+from napari_cvdm.core.request import ImageStack
 from napari_cvdm.io import SUFFIXES, ImageFileError, read_image
-from napari_cvdm.live.latest_value import Item, ReadFrame
 
 POLL_S = 0.1
-State = tuple[int, int]
+Content = TypeVar("Content")
+ReadFrame = Callable[[], ImageStack]
+State = tuple[int, int]  # size and time of change [ns] of a file
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Item(Generic[Content]):
+    """What was posted, and when.
+
+    Parameters
+    ----------
+    number : int
+        Counts what was posted, from 1.
+    content : object
+    posted_s : float
+        Time of ``time.monotonic`` [s].
+    """
+
+    number: int
+    content: Content = field(repr=False)
+    posted_s: float
+
+
+class FrameSource(Protocol):
+    """Where frames come from: a `LatestValue` that is posted into, or a `FolderWatch`."""
+
+    def take(self, patience_s: float) -> Item[ReadFrame] | None:
+        """The newest frame, still to be read; None without one for `patience_s` [s]."""
+
+    def drop(self) -> None:
+        """Count a frame that was taken and given up."""
+
+    def stop(self) -> None:
+        """Give out nothing more."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether `stop` was called."""
+
+    @property
+    def dropped(self) -> int:
+        """Frames that were not reconstructed: a newer one came, or the source was stopped."""
+
+
+class LatestValue(Generic[Content]):
+    """Holds the newest of what any thread puts in; putting never waits for the one who takes.
+
+    As soon as it is empty or stopped, what was put in is what was used and what was dropped.
+    """
+
+    def __init__(self) -> None:
+        self._changed = Condition()
+        self._waiting: Item[Content] | None = None
+        self._posted = self._dropped = 0
+        self._stopped = False
+
+    def put(self, content: Content) -> None:
+        """Put something in, in place of what still lies there; after `stop` it is ignored."""
+        with self._changed:
+            if self._stopped:
+                return
+            self._dropped += self._waiting is not None
+            self._posted += 1
+            self._waiting = Item(number=self._posted, content=content, posted_s=time.monotonic())
+            self._changed.notify()
+
+    def take(self, patience_s: float = 0.0) -> Item[Content] | None:
+        """The newest item, once; None when none came within `patience_s` [s], or after `stop`."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting is not None or self._stopped, patience_s)
+            item, self._waiting = self._waiting, None
+            return item
+
+    def drop(self) -> None:
+        """Count something that was taken and given up."""
+        with self._changed:
+            self._dropped += 1
+
+    def stop(self) -> None:
+        """Wake whoever waits; what still lies there counts as dropped."""
+        with self._changed:
+            self._dropped += self._waiting is not None
+            self._waiting = None
+            self._stopped = True
+            self._changed.notify_all()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopped
+
+    @property
+    def posted(self) -> int:
+        """How many were posted."""
+        return self._posted
+
+    @property
+    def dropped(self) -> int:
+        """Number of items that were not used."""
+        return self._dropped
 
 
 class FolderWatch:
@@ -40,13 +145,12 @@ class FolderWatch:
         self.folder = Path(folder)
         self._suffixes, self._poll_s = suffixes, poll_s
         self._stop = Event()
-        self._handed_out = 0
-        self._dropped = 0
+        self._handed_out = self._dropped = 0
         self._seen = self._look()
         self._settled = dict(self._seen)
 
     def _look(self) -> dict[str, State]:
-        """Size and time of change [ns] of every image file that is not empty."""
+        """State of every image file that is not empty."""
         try:
             with os.scandir(self.folder) as entries:
                 images = [entry for entry in entries if entry.name.lower().endswith(self._suffixes)]

@@ -28,15 +28,9 @@ def output_folder(
 ) -> Iterator[Path]:
     """A temporary folder that becomes `path` when the block ends well.
 
-    Parameters
-    ----------
-    path : str or Path
-        The folder to make; parents are made too.
-    overwrite : bool
-        Whether an older result may be replaced. It stays until the new one is complete.
-    sign : str
-        A file that marks an older folder as such a result. A folder that has other content and not
-        this file is never replaced.
+    Parents are made, too. With `overwrite`, an older result may be replaced; it stays until the new
+    one is complete. The file `sign` marks such a result: a folder that has other content and not
+    this file is never replaced.
 
     Yields
     ------
@@ -70,10 +64,7 @@ def output_folder(
 
 
 def target_folder(path: str | Path, overwrite: bool, sign: str) -> Path:
-    """Resolved path of a folder to make.
-
-    Raises ImageFileError where `output_folder` would raise it.
-    """
+    """Resolved path of a folder to make; ImageFileError where `output_folder` raises it."""
     try:
         target = Path(path).resolve()
     except (OSError, RuntimeError) as error:  # a loop of links is a RuntimeError before Python 3.13
@@ -135,10 +126,7 @@ def move_into_place(work: Path, target: Path, overwrite: bool) -> None:
 def complete_file(path: Path) -> Iterator[Path]:
     """A new file beside `path` that takes its name when the block ends well, else is removed.
 
-    Raises
-    ------
-    ImageFileError
-        The disk is full, or the folder may not be written to.
+    ImageFileError where the disk is full, or the folder may not be written to.
     """
     part = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
     try:
@@ -152,13 +140,7 @@ def complete_file(path: Path) -> Iterator[Path]:
 
 
 class JobFolder:
-    """Where a job keeps its plan, its markers and its results.
-
-    Parameters
-    ----------
-    path : Path
-        The folder that grows.
-    """
+    """Where a job keeps its plan, its markers and its results."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -184,10 +166,7 @@ class JobFolder:
             ) from error
 
     def begun(self, overwrite: bool) -> dict[str, Any]:
-        """Plan of a job that was begun.
-
-        It is empty where there is no such job, or where a damaged one may be replaced.
-        """
+        """Plan of a job that was begun; empty without one, or where a damaged one may go."""
         try:
             return self.plan() if self.planned else {}
         except ImageFileError:
@@ -224,10 +203,7 @@ class JobFolder:
 def growing_folder(out: str | Path, overwrite: bool) -> JobFolder:
     """The folder beside `out` in which a job grows: ``NAME.part.ome.zarr`` for ``NAME.ome.zarr``.
 
-    Raises
-    ------
-    ImageFileError
-        `out` exists and may not be replaced, or is no result of such a job.
+    ImageFileError where `out` exists and may not be replaced, or is no result of such a job.
     """
     target = target_folder(out, overwrite, SIGN)
     stem = target.name[: -len(_ENDING)] if target.name.lower().endswith(_ENDING) else target.stem
@@ -237,13 +213,8 @@ def growing_folder(out: str | Path, overwrite: bool) -> JobFolder:
 def begin_job(folder: JobFolder, plan: Mapping[str, Any], *, overwrite: bool) -> bool:
     """Take up a job that was begun, or begin it.
 
-    Parameters
-    ----------
-    folder : JobFolder
-    plan : mapping
-        Everything that the pixels depend on, as JSON holds it.
-    overwrite : bool
-        Whether what was begun with another plan may be removed.
+    `plan` is everything that the pixels depend on, as JSON holds it. With `overwrite`, what was
+    begun with another plan may be removed.
 
     Returns
     -------

@@ -25,17 +25,7 @@ SMALLEST_SPAN = 1e-16
 def usable_dtype(array: np.ndarray, source: str) -> np.ndarray:
     """The array in native byte order, if its pixels are real numbers.
 
-    Parameters
-    ----------
-    array : ndarray
-        Pixels of any dtype.
-    source : str
-        Name for messages.
-
-    Returns
-    -------
-    ndarray
-        The same values; booleans become 0 and 1 (uint8), long doubles float64.
+    Booleans become 0 and 1 (uint8), long doubles float64. `source` is a name for messages.
 
     Raises
     ------
@@ -65,10 +55,7 @@ def usable_dtype(array: np.ndarray, source: str) -> np.ndarray:
 def storable(array: np.ndarray, source: str) -> np.ndarray:
     """The same values in a type that OME-TIFF has: integers of at most 32 bits, floats of 32 or 64.
 
-    Raises
-    ------
-    ImageFileError
-        Pixels that are not real numbers, or integers beyond 32 bits.
+    ImageFileError where the pixels are not real numbers, or integers beyond 32 bits.
     """
     array = usable_dtype(array, source)
     if array.dtype == np.float16:
@@ -94,8 +81,6 @@ def ordered_axes(array: np.ndarray, axes: str, source: str) -> tuple[np.ndarray,
     axes : str
         Letters as tifffile names them. S is colour. Q, I and others have no meaning that is known
         here.
-    source : str
-        Name for messages.
 
     Returns
     -------
@@ -141,10 +126,7 @@ def ordered_axes(array: np.ndarray, axes: str, source: str) -> tuple[np.ndarray,
 def check_pixels(stack: ImageStack) -> None:
     """Refuse an image that no reconstruction can be made from.
 
-    Parameters
-    ----------
-    stack : ImageStack
-        Any image; of a lazy one the first frame is looked at.
+    Of a lazy image, the first frame is checked.
 
     Raises
     ------
@@ -200,12 +182,8 @@ def check_finite(array: np.ndarray, axes: str, source: str) -> None:
 class Fingerprint:
     """SHA-256 of an image's dtype, shape and bytes, computed frame by frame.
 
-    It is the same for any memory layout and byte order.
-
-    Parameters
-    ----------
-    array : ndarray or lazy array
-        Its dtype and shape count; its pixels only as they are added, in C order.
+    It is the same for any memory layout and byte order. Of the array, dtype and shape count; its
+    pixels only as they are added, in C order.
     """
 
     def __init__(self, array: np.ndarray) -> None:
@@ -236,17 +214,10 @@ def combine_planes(first: ImageStack, *others: ImageStack | None, count: int = 2
     Parameters
     ----------
     first : ImageStack
-        The first plane, or a stack that has an axis of all planes.
+        The first plane, or a stack that has an axis of all planes: the first of P, Z, S, C and T
+        that is `count` long.
     others : ImageStack
         The other planes, of the same shape, axes and kind of pixels. None is passed over.
-    count : int
-        Number of planes that one stack holds.
-
-    Returns
-    -------
-    ImageStack
-        Axes (..., P, Y, X). In one stack, the plane axis is the first of P, Z, S, C and T that has
-        `count` planes.
 
     Raises
     ------

@@ -45,13 +45,7 @@ METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup")
 
 
 def read_bounded(path: Path, largest: int = LARGEST_RECORD) -> bytes:
-    """The bytes of a regular file.
-
-    Parameters
-    ----------
-    path : Path
-    largest : int
-        Allowed size [bytes].
+    """The bytes of a regular file of at most `largest` bytes.
 
     Raises
     ------
@@ -98,15 +92,7 @@ def check_depth(value: Any) -> None:
 
 
 def check_expansion(wanted: int, stored: int, source: str) -> None:
-    """ImageFileError where so few bytes cannot unpack to an image so large.
-
-    Parameters
-    ----------
-    wanted, stored : int
-        Size of the image in memory, and of its packed pixels in the file [bytes].
-    source : str
-        Name for messages.
-    """
+    """ImageFileError where `stored` bytes cannot unpack to an image of `wanted` bytes."""
     if wanted > max(ALWAYS_ALLOWED_BYTES, LARGEST_EXPANSION * stored):
         raise ImageFileError(
             f"{source}: its header promises {wanted:.4g} bytes of pixels, and it holds {stored:,}; "
@@ -176,12 +162,7 @@ def _number(element: ElementTree.Element, name: str) -> float:
 def check_declared_sizes(stored: Any, path: Path) -> None:
     """Refuse an array of an OME-Zarr that would cost memory, or execute something, when it is read.
 
-    Parameters
-    ----------
-    stored : zarr.Array
-        Its metadata were read, its chunks were not.
-    path : Path
-        The folder that was opened.
+    Its metadata were read, its chunks were not.
 
     Raises
     ------

@@ -9,47 +9,31 @@ from xml.etree import ElementTree
 from napari_cvdm.io.errors import ImageFileError
 
 UM_PER_INCH = 25400.0
-_UM_BY_UNIT = {
-    "m": 1e6,
-    "cm": 1e4,
-    "mm": 1e3,
-    "millimeter": 1e3,
-    "um": 1.0,
-    "µm": 1.0,  # U+00B5, the micro sign
-    "μm": 1.0,  # U+03BC, the Greek letter
-    "\\u00b5m": 1.0,  # as ImageJ writes it into a header
-    "micron": 1.0,
-    "microns": 1.0,
-    "micrometer": 1.0,
-    "micrometre": 1.0,
-    "nm": 1e-3,
-    "nanometer": 1e-3,
-    "nanometre": 1e-3,
-    "å": 1e-4,
-    "angstrom": 1e-4,
-    "pm": 1e-6,
-    "in": UM_PER_INCH,
-    "inch": UM_PER_INCH,
-}
 _MICROMETRE = "µm"
+_UM_BY_UNIT = {
+    unit: factor
+    for factor, units in (
+        (1e6, ("m",)),
+        (UM_PER_INCH, ("in", "inch")),
+        (1e4, ("cm",)),
+        (1e3, ("mm", "millimeter")),
+        # The micro sign U+00B5, the Greek letter U+03BC, and what ImageJ writes into a header.
+        (1.0, ("um", "µm", "μm", "\\u00b5m")),
+        (1.0, ("micron", "microns", "micrometer", "micrometre")),
+        (1e-3, ("nm", "nanometer", "nanometre")),
+        (1e-4, ("å", "angstrom")),
+        (1e-6, ("pm",)),
+    )
+    for unit in units
+}
 _LARGEST_ASPECT = 1.01
 
 
 def length_um(value: float | None, unit: str | None) -> float | None:
-    """A length in micrometres.
+    """A length in micrometres, from one in a unit such as ``nm``, ``µm`` or ``micron``.
 
-    Parameters
-    ----------
-    value : float, optional
-        A length in `unit`.
-    unit : str, optional
-        Symbol or name, such as ``nm``, ``µm`` or ``micron``.
-
-    Returns
-    -------
-    float or None
-        None if it is missing, not positive, in pixels or in an unknown unit, or exactly 1. Files
-        that were never calibrated say 1.
+    None if it is missing, not positive, in pixels or in an unknown unit, or exactly 1. Files that
+    were never calibrated say 1.
     """
     length = position_um(value, unit)
     return None if length is None or length <= 0 or 1.0 in (value, length) else length
@@ -62,24 +46,9 @@ def position_um(value: float | None, unit: str | None) -> float | None:
 
 
 def square_pixel(x: float | None, y: float | None, source: str) -> float | None:
-    """The side of a square pixel.
+    """The side `x` of a square pixel [um]; None when one of the two sides is not known.
 
-    Parameters
-    ----------
-    x, y : float or None
-        Pixel size along X and Y [um].
-    source : str
-        Name for messages.
-
-    Returns
-    -------
-    float or None
-        `x`, or None when one of the two is not known.
-
-    Raises
-    ------
-    ImageFileError
-        The two differ by more than 1 %.
+    ImageFileError where they differ by more than 1 %.
     """
     if x is None or y is None:
         return None
@@ -110,10 +79,7 @@ def ome_pixel(xml: str) -> tuple[float | None, float | None]:
 def ome_place(xml: str) -> dict[str, float]:
     """Step along Z and stage position of the first plane of the first image of OME-XML.
 
-    Returns
-    -------
-    dict
-        Those of ``z_step_um``, ``y_um`` and ``x_um`` that are stated.
+    Those of ``z_step_um``, ``y_um`` and ``x_um`` that are stated.
     """
     pixels = _find(ElementTree.fromstring(xml), "Image", "Pixels")
     plane = None if pixels is None else _find(pixels, "Plane")
@@ -132,11 +98,8 @@ def ome_place(xml: str) -> dict[str, float]:
 def ome_optics(xml: str) -> dict[str, float]:
     """Optics of the first image of OME-XML.
 
-    Returns
-    -------
-    dict
-        Those of ``na``, ``medium_index`` and ``wavelength_um`` (emission, if it is the same in all
-        channels) that the file states.
+    Those of ``na``, ``medium_index`` and ``wavelength_um`` (emission, if it is the same in all
+    channels) that are stated.
     """
     root = ElementTree.fromstring(xml)
     settings = _find(root, "Image", "ObjectiveSettings")

@@ -36,16 +36,9 @@ _SECTION_ORDERS = ("CTZ", "TZC", "TCZ")  # slowest first, for sequence 0, 1, 2
 def read_mrc(path: Path) -> ImageStack:
     """Read an MRC file.
 
-    Parameters
-    ----------
-    path : Path
-        MRC2014 (voxels in Angstrom) or Priism (voxels in micrometres, no map identifier).
-
-    Returns
-    -------
-    ImageStack
-        Pixels as stored. The pixel size is None where the header has 0 or 1. Priism's emission
-        wavelength is kept where there is one.
+    It is MRC2014 (voxels in Angstrom) or Priism (voxels in micrometres, no map identifier). Pixels
+    are as stored. The pixel size is None where the header has 0 or 1. Priism's emission wavelength
+    is kept where there is one.
 
     Raises
     ------

@@ -26,13 +26,7 @@ _NAME = re.compile(r"(.+[_\- ](?:z|plane)?)(below|above|minus|plus|neg|pos|\d+)"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageEntry:
-    """One measured image in files.
-
-    Parameters
-    ----------
-    files : tuple of Path
-        One file, or one for each plane, in their order.
-    """
+    """One measured image: one file, or one for each plane, in their order."""
 
     files: tuple[Path, ...]
 
@@ -44,15 +38,7 @@ class ImageEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnmatchedFile:
-    """A path that is no image.
-
-    Parameters
-    ----------
-    name : str
-        Without its folder.
-    reason : str
-        Why it is left out, and what would be taken.
-    """
+    """A path that is no image: its name, why it is left out, and what would be taken."""
 
     name: str
     reason: str
@@ -69,42 +55,54 @@ class Sorted:
 def sort_paths(paths: Iterable[str | Path], planes: int) -> Sorted:
     """Find the images among files and folders.
 
-    Parameters
-    ----------
-    paths : iterable of str or Path
-        Files or folders. Of a folder, the files directly in it are taken, except those with a name
-        that begins with a dot.
-    planes : int
-        How many planes one image has. If two or more, files are put together by `PLANES_RULE`.
-
-    Returns
-    -------
-    Sorted
-        Each file once; a file without a partner stands alone, since it may hold all planes.
+    Of a folder, the files directly in it are taken, except those with a name that begins with a
+    dot. If an image has two planes or more, files are put together by `PLANES_RULE`; one without a
+    partner stands alone, since it may hold all planes.
     """
     found = list(chain.from_iterable(_inside(Path(path)) for path in dict.fromkeys(paths)))
     files = _natural(dict.fromkeys(path for path in found if isinstance(path, Path)))
-    strays = tuple(dict.fromkeys(stray for stray in found if isinstance(stray, UnmatchedFile)))
+    images = _images(files, planes) if planes > 1 else [(file,) for file in files]
     return Sorted(
-        entries=tuple(
-            _grouped(files, planes) if planes > 1 else (ImageEntry(files=(file,)) for file in files)
-        ),
-        strays=strays,
+        entries=tuple(ImageEntry(files=image) for image in images),
+        strays=tuple(dict.fromkeys(one for one in found if isinstance(one, UnmatchedFile))),
     )
 
 
 def _inside(path: Path) -> Iterator[Path | UnmatchedFile]:
+    """The images that a path stands for, or why there is none."""
     if not path.is_dir():
         yield _file(path)
-    elif path.suffix.lower() == ".zarr":
+        return
+    if path.suffix.lower() == ".zarr":
         yield UnmatchedFile(
             name=path.name,
             reason=(
                 "OME-Zarr folders are not read here; open it in napari, and reconstruct the layer."
             ),
         )
-    else:
-        yield from _folder(path)
+        return
+    try:
+        inside = [inner for inner in path.iterdir() if not inner.name.startswith(".")]
+    except OSError as error:
+        yield UnmatchedFile(
+            name=path.name,
+            reason=f"the folder cannot be read ({error.strerror}); check that you may open it.",
+        )
+        return
+    if not inside:
+        yield UnmatchedFile(
+            name=path.name,
+            reason=f"the folder is empty; give one with images ({', '.join(SUFFIXES)}) in it.",
+        )
+    for inner in _natural(inside):
+        yield (
+            UnmatchedFile(
+                name=inner.name,
+                reason="a folder within a folder is not searched; drop it by itself.",
+            )
+            if inner.is_dir()
+            else _file(inner)
+        )
 
 
 def _file(path: Path) -> Path | UnmatchedFile:
@@ -117,60 +115,27 @@ def _file(path: Path) -> Path | UnmatchedFile:
     )
 
 
-def _folder(folder: Path) -> Iterator[Path | UnmatchedFile]:
-    try:
-        inside = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    except OSError as error:
-        yield UnmatchedFile(
-            name=folder.name,
-            reason=f"the folder cannot be read ({error.strerror}); check that you may open it.",
-        )
-        return
-    if not inside:
-        yield UnmatchedFile(
-            name=folder.name,
-            reason=f"the folder is empty; give one with images ({', '.join(SUFFIXES)}) in it.",
-        )
-    for path in _natural(inside):
-        yield (
-            UnmatchedFile(
-                name=path.name,
-                reason="a folder within a folder is not searched; drop it by itself.",
-            )
-            if path.is_dir()
-            else _file(path)
-        )
-
-
 def _natural(paths: Iterable[Path]) -> list[Path]:
     return [Path(text) for text in tifffile.natural_sorted([str(path) for path in paths])]
 
 
-def _grouped(files: Sequence[Path], planes: int) -> Iterator[ImageEntry]:
+def _images(files: Sequence[Path], planes: int) -> Iterable[tuple[Path, ...]]:
     """The planes of one image where the first of its files stands, the other files alone."""
-    partners = _partners(files, planes)
-    if len(files) == planes and not partners:
-        partners = dict.fromkeys(files, tuple(files))
-    yield from dict.fromkeys(ImageEntry(files=partners.get(file, (file,))) for file in files)
-
-
-def _partners(files: Iterable[Path], planes: int) -> dict[Path, tuple[Path, ...]]:
-    """All planes of the image of every file that has partners by its name."""
     groups: dict[tuple[Path, str, str], dict[str, Path]] = {}
     for file in files:
         match = _NAME.fullmatch(file.stem.removesuffix(".ome"))
         if match is not None:
             shared, ending = match.groups()
             alike = file.parent, shared.lower(), file.suffix.lower()
-            groups.setdefault(alike, {})[
-                str(int(ending)) if ending.isdigit() else ending.lower()
-            ] = file
+            number = str(int(ending)) if ending.isdigit() else ending.lower()
+            groups.setdefault(alike, {})[number] = file
     numbers = [tuple(str(number) for number in range(first, first + planes)) for first in (0, 1)]
-    known = [endings for endings in (*_WORDS, *numbers) if len(endings) == planes]
-    images = [
-        tuple(group[ending] for ending in endings)
-        for group in groups.values()
-        for endings in known
-        if set(group) == set(endings)
-    ]
-    return {file: image for image in images for file in image}
+    partners = {}
+    for group in groups.values():
+        for endings in (*_WORDS, *numbers):
+            if len(endings) == planes and set(group) == set(endings):
+                image = tuple(group[ending] for ending in endings)
+                partners.update(dict.fromkeys(image, image))
+    if len(files) == planes and not partners:
+        return [tuple(files)]
+    return dict.fromkeys(partners.get(file, (file,)) for file in files)

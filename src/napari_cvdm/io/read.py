@@ -120,18 +120,10 @@ def read_image(path: str | Path) -> ImageStack:
 
 
 def open_image(path: str | Path) -> ImageStack:
-    """Open an image whose pixels are read when they are asked for, part by part.
+    """Open an image whose pixels, a dask array, are read when they are asked for, part by part.
 
-    Parameters
-    ----------
-    path : str or Path
-        OME-Zarr 0.4 or 0.5 (a folder; of a pyramid the finest level), or TIFF. Another format is
-        read whole.
-
-    Returns
-    -------
-    ImageStack
-        As `read_image` gives it, with a dask array.
+    It is OME-Zarr 0.4 or 0.5 (a folder; of a pyramid the finest level), or TIFF. Another format is
+    read whole.
 
     Raises
     ------
@@ -180,11 +172,6 @@ def window_of(stack: ImageStack, frame: tuple[int, ...], rows: slice, columns: s
 
 def read_psf(path: str | Path) -> MeasuredPsf:
     """The focal plane of a PSF file: of several planes, the one with the sharpest peak.
-
-    Parameters
-    ----------
-    path : str or Path
-        Image file with axes YX, or one more axis of planes, that says its pixel size.
 
     Raises
     ------

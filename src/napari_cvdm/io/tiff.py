@@ -34,25 +34,22 @@ _PRINT_UNITS = ("inch", "in", "cm")
 _PRINT_DPI = (1440, 2400, 2540, 2880, 4000, 4800, 5760, 9600)
 
 
-class _Complaints(logging.Handler):
-    """Keeps what tifffile logs as an error: it goes on with fewer pages where it should stop."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.ERROR)
-        self.messages: list[str] = []
-        self._thread = get_ident()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.thread == self._thread:
-            self.messages.append(record.getMessage())
-
-
 @contextmanager
 def _complaints() -> Iterator[list[str]]:
-    handler, logger = _Complaints(), logging.getLogger("tifffile")
+    """What tifffile logs as an error: it goes on with fewer pages where it should stop."""
+    messages: list[str] = []
+    thread, logger = get_ident(), logging.getLogger("tifffile")
+
+    def keep(record: logging.LogRecord) -> bool:
+        if record.thread == thread:
+            messages.append(record.getMessage())
+        return False
+
+    handler = logging.Handler(logging.ERROR)
+    handler.addFilter(keep)
     logger.addHandler(handler)
     try:
-        yield handler.messages
+        yield messages
     finally:
         logger.removeHandler(handler)
 
@@ -60,18 +57,9 @@ def _complaints() -> Iterator[list[str]]:
 def read_tiff(path: Path, *, lazily: bool = False) -> ImageStack:
     """Read the first image of a TIFF file.
 
-    Parameters
-    ----------
-    path : Path
-        A TIFF, OME-TIFF or ImageJ TIFF file.
-    lazily : bool
-        Give a dask array whose pixels are read on demand. They are memory-mapped if they are
-        contiguous, else read tile by tile.
-
-    Returns
-    -------
-    ImageStack
-        At full resolution, with pixel size and optics where the file says them.
+    It is read at full resolution, with pixel size and optics where the file says them. `lazily`
+    gives a dask array whose pixels are read on demand: memory-mapped if they are contiguous, else
+    tile by tile.
 
     Raises
     ------

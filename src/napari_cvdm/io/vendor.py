@@ -26,15 +26,7 @@ _INSTALL = "pip install 'napari-cvdm[bioio]', or save the image as OME-TIFF from
 def read_vendor_file(path: Path) -> ImageStack:
     """Read the first scene of a vendor's file.
 
-    Parameters
-    ----------
-    path : Path
-        ``.czi``, ``.lif`` or ``.nd2``.
-
-    Returns
-    -------
-    ImageStack
-        Pixels as stored; pixel size, Z step and optics where the file says them.
+    Pixels are as stored; pixel size, Z step and optics are there where the file says them.
 
     Raises
     ------
@@ -88,18 +80,10 @@ def _said(image: Any, suffix: str) -> tuple[dict[str, float], dict[str, float]]:
 
 
 def zeiss_optics(metadata: Element) -> dict[str, float]:
-    """Optics in the metadata of a CZI file.
+    """Optics in the metadata of a CZI file, whose root is ``ImageDocument``.
 
-    Parameters
-    ----------
-    metadata : Element
-        The root ``ImageDocument``.
-
-    Returns
-    -------
-    dict
-        Those of ``na``, ``medium_index`` and ``wavelength_um`` (emission) that the file states, and
-        that are the same for all channels.
+    Those of ``na``, ``medium_index`` and ``wavelength_um`` (emission) that are stated, and that are
+    the same for all channels.
     """
     said = {
         name: {float(found.text) for found in metadata.iter(tag) if found.text}

@@ -29,16 +29,9 @@ WIDEST_STORED = 8  # a filter may keep numbers of one byte as numbers of eight
 def open_ngff(path: Path) -> ImageStack:
     """The first image of an OME-Zarr folder, its pixels still on disk.
 
-    Parameters
-    ----------
-    path : Path
-        The folder of an image, or of a collection (``bioformats2raw.layout``). Of a collection,
-        image ``0`` or the first one named is taken.
-
-    Returns
-    -------
-    ImageStack
-        Axes among T, C, Z, S and YX; a dask array with the file's chunks.
+    The folder is that of an image, or of a collection (``bioformats2raw.layout``), of which image
+    ``0`` or the first one named is taken. Axes are among T, C, Z, S and YX. The dask array has the
+    file's chunks.
 
     Raises
     ------

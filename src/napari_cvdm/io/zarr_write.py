@@ -109,13 +109,8 @@ class Grid:
 def write_ngff(path: str | Path, images: Sequence[PlacedImage]) -> None:
     """Write images as one OME-Zarr folder; it appears when it is complete.
 
-    Parameters
-    ----------
-    path : str or Path
-        A folder ending in ``.zarr``; an older OME-Zarr there is replaced, another folder never.
-    images : sequence of PlacedImage
-        One becomes an image. Several become a collection (``bioformats2raw.layout`` 3) of images
-        ``0``, ``1``, ...
+    An older OME-Zarr there is replaced, another folder never. One image becomes an image. Several
+    become a collection (``bioformats2raw.layout`` 3) of images ``0``, ``1``, ...
 
     Raises
     ------
@@ -203,16 +198,8 @@ def create_images(
 ) -> None:
     """Make an OME-Zarr collection of empty images.
 
-    A reader can open every image at any time, and sees what is filled so far.
-
-    Parameters
-    ----------
-    path : Path
-        Folder to make, or to fill.
-    images : sequence of GridImage
-    grid : Grid
-    notes : mapping
-        Anything that JSON holds, kept under ``napari-cvdm``.
+    A reader can open every image at any time, and sees what is filled so far. `notes`, anything
+    that JSON holds, are kept under ``napari-cvdm``.
     """
     root = import_zarr(path).open_group(str(path), mode="a", zarr_format=3)
     _write_collection(root, path, [image.name for image in images], notes)
@@ -239,14 +226,8 @@ def open_pyramid(path: Path, name: str) -> list[Any]:
 def build_pyramid(path: Path, image: GridImage, grid: Grid) -> None:
     """Write the coarser levels of an image, chunk by chunk, and name them.
 
-    Each pixel is the mean of 2 x 2 finer pixels (the minimum, for a mask).
-
-    Parameters
-    ----------
-    path : Path
-        The collection, its finest level complete.
-    image : GridImage
-    grid : Grid
+    Each pixel is the mean of 2 x 2 finer pixels (the minimum, for a mask). The finest level is
+    complete.
     """
     import dask.array as da
 

@@ -68,17 +68,9 @@ class LiveFrame:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SkippedFrame:
-    """One frame that could not be reconstructed.
+    """One frame that could not be reconstructed, and what is wrong with it, in one line."""
 
-    Parameters
-    ----------
-    number : int
-        Of the frame among all that came, from 1.
-    reason : str
-        What is wrong with it, in one line.
-    """
-
-    number: int
+    number: int  # of the frame among all that came, from 1
     reason: str
 
 
@@ -90,14 +82,8 @@ def newest_index(
 ) -> tuple[tuple[int | slice, ...], str]:
     """Where the newest frame lies in an image that may grow along T.
 
-    Parameters
-    ----------
-    shape : tuple of int
-    axes : str
-        Letters of an `ImageStack`, one for each dimension.
-    planes : int
-        Defocus planes of a frame. With two or more planes, an axis T of that length is not a time
-        axis if no other axis can hold the planes.
+    If a frame has two or more defocus planes, an axis T of that length is not a time axis if no
+    other axis can hold the planes.
 
     Returns
     -------
@@ -121,13 +107,8 @@ def follow(
 ) -> Generator[Event, None, None]:
     """Reconstruct the newest frame until the source is stopped.
 
-    Parameters
-    ----------
-    source : FrameSource
-    template : ReconstructionRequest
-        All settings. Each frame replaces its image, and its number of samples becomes one.
-        ``steps=1`` is the preview: one evaluation, close to the regression mean.
-    model : Checkpoint
+    Each frame replaces the image of `template`, and its number of samples becomes one. ``steps=1``
+    is the preview: one evaluation, close to the regression mean.
 
     Yields
     ------

@@ -6,11 +6,12 @@ No torch is loaded here.
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from threading import Condition, Event
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from napari_cvdm.core.request import ImageStack
 from napari_cvdm.io import SUFFIXES, ImageFileError, read_image
@@ -23,41 +24,11 @@ State = tuple[int, int]  # size and time of change [ns] of a file
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Item(Generic[Content]):
-    """What was posted, and when.
+    """What was put in, and when."""
 
-    Parameters
-    ----------
-    number : int
-        Counts what was posted, from 1.
-    content : object
-    posted_s : float
-        Time of ``time.monotonic`` [s].
-    """
-
-    number: int
+    number: int  # counts what was put in, from 1
     content: Content = field(repr=False)
-    posted_s: float
-
-
-class FrameSource(Protocol):
-    """Where frames come from: a `LatestValue` that is posted into, or a `FolderWatch`."""
-
-    def take(self, patience_s: float) -> Item[ReadFrame] | None:
-        """The newest frame, still to be read; None without one for `patience_s` [s]."""
-
-    def drop(self) -> None:
-        """Count a frame that was taken and given up."""
-
-    def stop(self) -> None:
-        """Give out nothing more."""
-
-    @property
-    def stopped(self) -> bool:
-        """Whether `stop` was called."""
-
-    @property
-    def dropped(self) -> int:
-        """Frames that were not reconstructed: a newer one came, or the source was stopped."""
+    posted_s: float  # of time.monotonic [s]
 
 
 class LatestValue(Generic[Content]):
@@ -121,22 +92,10 @@ class LatestValue(Generic[Content]):
 class FolderWatch:
     """Hands out the newest image that was written into a folder, when it is complete.
 
-    A file counts as complete when two polls in a row found the same size and the same time of
-    change. Files that exist at the beginning are ignored until they change. Of several complete
-    files the newest is handed out. The others are dropped and counted.
-
-    Parameters
-    ----------
-    folder : str or Path
-    suffixes : tuple of str
-        Endings of image files, in lower case.
-    poll_s : float
-        Time between two looks [s].
-
-    Raises
-    ------
-    ImageFileError
-        There is no such folder, or it may not be read.
+    A file counts as complete when two polls, `poll_s` [s] apart, found the same size and the same
+    time of change. Files that exist at the beginning are ignored until they change. Of several
+    complete files the newest is handed out. The others are dropped and counted. ImageFileError
+    where there is no such folder, or it may not be read.
     """
 
     def __init__(
@@ -151,25 +110,25 @@ class FolderWatch:
 
     def _look(self) -> dict[str, State]:
         """State of every image file that is not empty."""
+        states: dict[str, State] = {}
         try:
             with os.scandir(self.folder) as entries:
                 images = [entry for entry in entries if entry.name.lower().endswith(self._suffixes)]
-            states = {entry.name: _state(entry) for entry in images}
         except OSError as error:
             raise ImageFileError(
                 f"{self.folder}: the folder cannot be read ({error.strerror}); check that it is "
                 "there, and follow it again."
             ) from error
-        return {name: state for name, state in states.items() if state is not None}
+        for entry in images:
+            with suppress(OSError):  # renamed or removed since the folder was listed
+                # On Windows the entry's own numbers lag behind while the file is written.
+                found = os.stat(entry.path)
+                if found.st_size:
+                    states[entry.name] = (found.st_size, found.st_mtime_ns)
+        return states
 
     def poll(self) -> Path | None:
-        """Look once; the newest file that became complete since, if any did.
-
-        Raises
-        ------
-        ImageFileError
-            The folder is gone.
-        """
+        """Look once; the newest file that became complete since. ImageFileError without folder."""
         now = self._look()
         complete = [
             name
@@ -189,12 +148,8 @@ class FolderWatch:
     def take(self, patience_s: float) -> Item[ReadFrame] | None:
         """The newest complete file, still to be read.
 
-        None when there was none for `patience_s` [s], or after `stop`.
-
-        Raises
-        ------
-        ImageFileError
-            The folder is gone.
+        None when there was none for `patience_s` [s], or after `stop`. ImageFileError where the
+        folder is gone.
         """
         until = time.monotonic() + patience_s
         while not self._stop.is_set():
@@ -229,10 +184,4 @@ class FolderWatch:
         return self._dropped
 
 
-def _state(entry: "os.DirEntry[str]") -> State | None:
-    try:
-        # On Windows the entry's own numbers lag behind while the file is written.
-        found = os.stat(entry.path)
-    except OSError:  # renamed or removed since the folder was listed
-        return None
-    return (found.st_size, found.st_mtime_ns) if found.st_size else None
+FrameSource = LatestValue[ReadFrame] | FolderWatch

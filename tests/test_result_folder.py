@@ -12,7 +12,6 @@ from napari_cvdm.cli.results import write_images, write_provenance
 from napari_cvdm.core.result import NO_CLOCK, ClockCurve, ForwardCheck, Provenance, Reconstruction
 from napari_cvdm.io import ImageFileError, read_image
 from napari_cvdm.io.result_folder import (
-    StoredResult,
     is_result_folder,
     read_result_folder,
 )
@@ -185,14 +184,6 @@ def test_the_place_is_that_of_the_measured_image(tmp_path: Path, upsampling: int
     )
     assert stored.place == pytest.approx(PLACE)
     assert stored.source == "cell.tif"
-
-
-def test_a_folder_from_before_the_clock_opens_without_one(whole: Path) -> None:
-    output = json.loads((whole / "provenance.json").read_text(encoding="utf-8"))["output"]
-    changed_record(whole, output={name: value for name, value in output.items() if name != "clock"})
-    stored = read_result_folder(whole)
-    assert isinstance(stored, StoredResult)
-    assert stored.reconstruction.clock == NO_CLOCK
 
 
 def test_other_folders_are_not_ours(tmp_path: Path) -> None:

@@ -9,16 +9,15 @@ import numpy as np
 
 from napari_cvdm.core.request import ImageStack
 from napari_cvdm.core.result import (
-    NO_CLOCK,
     NUMBERS,
     ClockCurve,
     ForwardCheck,
     Provenance,
     Reconstruction,
 )
-from napari_cvdm.io import ImageFileError, read_image
-from napari_cvdm.io.errors import one_line
+from napari_cvdm.io.errors import ImageFileError, one_line
 from napari_cvdm.io.limits import parse_json_object, read_bounded
+from napari_cvdm.io.read import read_image
 
 PROVENANCE = "provenance.json"
 ENDING = ".ome.tif"
@@ -26,6 +25,8 @@ RESIDUAL = "residual"
 LOCAL_CHI2 = "chi2"
 _PROGRAM = "napari-cvdm"
 _NEEDED = ("mean", "variance", "rate", "valid")
+# What a record raises in which parts are missing or have another type.
+_DAMAGES = (ArithmeticError, AttributeError, LookupError, StopIteration, TypeError, ValueError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -35,7 +36,6 @@ class StoredResult:
     Parameters
     ----------
     reconstruction : Reconstruction
-        Its clock has no points where the folder is older than the clock in ``provenance.json``.
     source : str
         Name of the measured image.
     place : mapping
@@ -68,17 +68,9 @@ def is_result_folder(path: str | Path) -> bool:
 
 
 def read_result_folder(path: str | Path) -> StoredResult:
-    """Read what ``napari-cvdm restore`` wrote.
+    """Read what ``napari-cvdm restore`` wrote: ``provenance.json`` and the images beside it.
 
-    Parameters
-    ----------
-    path : str or Path
-        A folder with ``provenance.json`` and the images beside it.
-
-    Returns
-    -------
-    StoredResult
-        Pixels as they were written, bit for bit.
+    Pixels are as they were written, bit for bit.
 
     Raises
     ------
@@ -94,16 +86,9 @@ def read_result_folder(path: str | Path) -> StoredResult:
     record = _record(folder)
     try:
         return _stored(folder, record)
-    except (
-        ArithmeticError,
-        AttributeError,
-        KeyError,
-        TypeError,
-        ValueError,
-        StopIteration,
-    ) as error:
-        if isinstance(error, ImageFileError):
-            raise
+    except ImageFileError:
+        raise
+    except _DAMAGES as error:
         raise ImageFileError(
             f"{folder}: {PROVENANCE} lacks what a result has ({type(error).__name__}: "
             f"{one_line(error)}). Reconstruct the image again."
@@ -121,15 +106,15 @@ def _record(folder: Path) -> dict[str, Any]:
 
 
 def _stored(folder: Path, record: Mapping[str, Any]) -> StoredResult:
-    output = record["output"]
-    axes, pixel_um = output["axes"], float(output["pixel_um"])
+    output, settings, inputs = record["output"], record["settings"], record["inputs"]
+    axes, pixel_um, clock = output["axes"], float(output["pixel_um"]), output["clock"]
     mean = _image(folder, "mean")
     sizes = dict(zip(mean.axes, mean.array.shape, strict=True))
     shape = tuple(sizes.get(letter, 1) for letter in axes)  # files drop axes of length 1
-    upsampling = round(float(record["settings"]["pixel_um"]) / pixel_um)
-    planes = len(record["settings"].get("defocus_um") or (0.0,))
+    upsampling = round(float(settings["pixel_um"]) / pixel_um)
+    planes = len(settings.get("defocus_um") or (0.0,))
     has_samples = (folder / f"samples{ENDING}").exists()
-    region = record["settings"].get("region")
+    region = settings.get("region")
     reconstruction = Reconstruction(
         mean=_pixels(folder, "mean", shape),
         variance=_pixels(folder, "variance", shape),
@@ -140,14 +125,11 @@ def _stored(folder: Path, record: Mapping[str, Any]) -> StoredResult:
         pixel_um=pixel_um,
         upsampling=upsampling,
         provenance=_provenance(record),
-        clock=_clock(output),
+        clock=ClockCurve(**{name: tuple(clock[name]) for name in ("times", "values", "speeds")}),
         samples=_pixels(folder, "samples", shape, leading=True) if has_samples else None,
-        counts=np.array(
-            output.get("counts", np.full(shape[:-2], record["settings"].get("samples", 1))),
-            dtype=int,
-        ),
+        counts=np.array(output["counts"], dtype=int),
         region=tuple(region) if region else None,
-        forward=_forward(folder, record.get("forward"), {**sizes, "P": planes}, upsampling),
+        forward=_forward(folder, record["forward"], {**sizes, "P": planes}, upsampling),
     )
     return StoredResult(
         reconstruction=reconstruction,
@@ -155,11 +137,11 @@ def _stored(folder: Path, record: Mapping[str, Any]) -> StoredResult:
         place=_source_place(mean.place, pixel_um, upsampling, reconstruction.region),
         files={
             role: str(entry["path"])
-            for role, entry in record["inputs"].items()
+            for role, entry in inputs.items()
             if isinstance(entry, Mapping) and "path" in entry
         },
         planes_um=None
-        if "image2" in record["inputs"]
+        if "image2" in inputs
         else reconstruction.provenance.settings.get("defocus_um"),  # type: ignore[arg-type]
     )
 
@@ -180,14 +162,11 @@ def _pixels(
     """Pixels in the shape that was written; `leading` tells that one more axis stands before it."""
     stack = _image(folder, name)
     array = stack.array
-    if (
-        leading and "S" in stack.axes and array.ndim > len(shape)
-    ):  # OME puts its other axis behind the one it shares
+    # OME puts its other axis behind the one it shares.
+    if leading and "S" in stack.axes and array.ndim > len(shape):
         array = np.moveaxis(array, stack.axes.index("S"), 0)
     wanted = (max(1, array.size // int(np.prod(shape))), *shape) if leading else shape
-    if tuple(size for size in array.shape if size > 1) != tuple(
-        size for size in wanted if size > 1
-    ):
+    if [size for size in array.shape if size > 1] != [size for size in wanted if size > 1]:
         raise ImageFileError(
             f"{folder}: {name}{ENDING} has the shape {array.shape}, which does not fit the mean's "
             f"{shape}; it is from another result."
@@ -205,10 +184,10 @@ def _provenance(record: Mapping[str, Any]) -> Provenance:
         inputs=record["pixels_sha256"],
         settings=settings,
         warnings=tuple(record["warnings"]),
-        quantitative=bool(record.get("quantitative", True)),
-        not_quantitative_because=tuple(record.get("not_quantitative_because", ())),
-        light=str(record.get("light", "")),
-        light_reasons=tuple(record.get("light_reasons", ())),
+        quantitative=bool(record["quantitative"]),
+        not_quantitative_because=tuple(record["not_quantitative_because"]),
+        light=str(record["light"]),
+        light_reasons=tuple(record["light_reasons"]),
         **same,
     )
 
@@ -216,33 +195,24 @@ def _provenance(record: Mapping[str, Any]) -> Provenance:
 def _forward(
     folder: Path, said: Mapping[str, Any] | None, sizes: Mapping[str, int], upsampling: int
 ) -> ForwardCheck | None:
-    """The check against the measured image; None in a folder that is older than it."""
+    """The check against the measured image, where one was made."""
     if said is None:
         return None
-    numbers: dict[str, Any] = {name: said.get(name) for name in NUMBERS}
+    numbers: dict[str, Any] = {name: said[name] for name in NUMBERS}
     numbers |= {name: np.array(said[name], dtype=float) for name in ("frame_chi2", "sample_chi2")}
-    coarse = {**sizes, "Y": sizes["Y"] // upsampling, "X": sizes["X"] // upsampling}
     axes = numbers["axes"]
     if not axes:
         return ForwardCheck(**numbers)
-    shapes = [
+    coarse = {**sizes, "Y": sizes["Y"] // upsampling, "X": sizes["X"] // upsampling}
+    planes, frames = (
         tuple(coarse.get(letter, 1) for letter in letters)
         for letters in (axes, axes.replace("P", ""))
-    ]
-    older = not (folder / f"{LOCAL_CHI2}{ENDING}").exists()
-    return ForwardCheck(
-        residual=_pixels(folder, RESIDUAL, shapes[0]),
-        local_chi2=None if older else _pixels(folder, LOCAL_CHI2, shapes[1]),
-        **numbers,
     )
-
-
-def _clock(output: Mapping[str, Any]) -> ClockCurve:
-    said = output.get("clock")
-    return (
-        NO_CLOCK
-        if said is None
-        else ClockCurve(**{name: tuple(said[name]) for name in ("times", "values", "speeds")})
+    has_chi2 = (folder / f"{LOCAL_CHI2}{ENDING}").exists()
+    return ForwardCheck(
+        residual=_pixels(folder, RESIDUAL, planes),
+        local_chi2=_pixels(folder, LOCAL_CHI2, frames) if has_chi2 else None,
+        **numbers,
     )
 
 

@@ -11,7 +11,7 @@ from napari_cvdm.diffusion.sampler import SAMPLERS, clock_grid
 from napari_cvdm.models.schedule import RATE_MAX, RATE_MIN
 from napari_cvdm.physics.fresnel import fresnel_transfer, propagate
 from napari_cvdm.physics.tie import us_tie_of
-from napari_cvdm.simulate.phase import defocus_pair_of
+from napari_cvdm.simulate.scenes import defocus_pair_of
 from paper.measure import Row, print_rows, rmse
 
 PIXELS, EVALUATIONS = 200_000, 20

@@ -15,8 +15,7 @@ import tomli_w
 from napari_cvdm.cli.progress import bar
 from napari_cvdm.core.request import RequestError, TrainRequest
 from napari_cvdm.models.checkpoint import CARD
-from napari_cvdm.simulate.described import RANGES
-from napari_cvdm.simulate.widefield import WidefieldRanges
+from napari_cvdm.simulate.ranges import RANGES, WidefieldRanges
 from napari_cvdm.tasks import FLUORESCENCE, TASKS, Fluorescence
 from napari_cvdm.training.card import INTENSITIES
 from napari_cvdm.training.fields import TrainingField

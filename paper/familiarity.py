@@ -22,8 +22,8 @@ from napari_cvdm.checks.out_of_distribution import (
 )
 from napari_cvdm.models.checkpoint import CheckpointError, ModelCard, read_card, write_card
 from napari_cvdm.models.registry import model_folder
-from napari_cvdm.simulate.phase import PhaseRanges
-from napari_cvdm.simulate.widefield import WidefieldRanges, simulate_widefield
+from napari_cvdm.simulate.ranges import PhaseRanges, WidefieldRanges
+from napari_cvdm.simulate.scenes import simulate_widefield
 from napari_cvdm.tasks import Denoise
 from napari_cvdm.tasks.phase_input import FieldNumbers, inner_frame, network_channels
 from napari_cvdm.training.solved_fields import solve_field

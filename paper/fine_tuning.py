@@ -25,8 +25,9 @@ from napari_cvdm.core.request import ImageStack
 from napari_cvdm.core.result import finished
 from napari_cvdm.models.checkpoint import read_card
 from napari_cvdm.models.registry import load_model, model_folder
-from napari_cvdm.simulate.structures import mitochondria
-from napari_cvdm.simulate.widefield import UPSAMPLING, WidefieldRanges, simulate_widefield, splat
+from napari_cvdm.simulate.ranges import WidefieldRanges
+from napari_cvdm.simulate.scenes import UPSAMPLING, simulate_widefield
+from napari_cvdm.simulate.structures import mitochondria, splat
 from napari_cvdm.tasks import WidefieldX2
 from napari_cvdm.training.fields import fluorescence_field
 from napari_cvdm.training.fine_tuning import FineTuning, LayerPairs, fine_tuning_recipe, prepare

@@ -15,8 +15,8 @@ from skimage.util import img_as_float64
 
 from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.physics.forward_model import PhaseForwardModel, PhaseObject
-from napari_cvdm.simulate.phase import defocus_pair_of, steepest
 from napari_cvdm.simulate.phase_objects import cells, tissue
+from napari_cvdm.simulate.scenes import defocus_pair_of, steepest
 from paper import hl60
 
 OFFICIAL = Microscope(pixel_um=0.21, wavelength_um=0.521, medium_index=1.0)

@@ -7,8 +7,9 @@ import numpy as np
 import torch
 
 from napari_cvdm.physics.tie import us_tie_of
+from napari_cvdm.simulate.ranges import WidefieldRanges
 from napari_cvdm.simulate.samples import cell_phase
-from napari_cvdm.simulate.widefield import WidefieldRanges, simulate_widefield
+from napari_cvdm.simulate.scenes import simulate_widefield
 from paper import hl60, tsim_er
 
 SIDE = 64

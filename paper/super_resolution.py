@@ -25,13 +25,10 @@ from napari_cvdm.core.request import ImageStack, ReconstructionRequest
 from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.models.registry import load_model
 from napari_cvdm.reconstruction.methods import load_method
+from napari_cvdm.simulate.ranges import WidefieldRanges
 from napari_cvdm.simulate.samples import reticulum
-from napari_cvdm.simulate.widefield import (
-    UPSAMPLING,
-    WidefieldRanges,
-    draw_texture,
-    simulate_widefield,
-)
+from napari_cvdm.simulate.scenes import UPSAMPLING, simulate_widefield
+from napari_cvdm.simulate.structures import draw_texture
 from napari_cvdm.training.pair_checks import binned
 from paper import tsim_er
 from paper.classical import OIL_OBJECTIVE

@@ -20,7 +20,7 @@ from scipy.ndimage import gaussian_filter
 
 from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.physics.wotf import solve_wotf
-from napari_cvdm.simulate.phase import defocus_pair_of
+from napari_cvdm.simulate.scenes import defocus_pair_of
 from paper.measure import Row, print_rows
 
 MICROSCOPE = Microscope(pixel_um=0.25, wavelength_um=0.55, medium_index=1.0, na=0.5)

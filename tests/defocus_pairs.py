@@ -4,7 +4,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, shift
 
 from napari_cvdm.core.microscope import Microscope
-from napari_cvdm.simulate.phase import defocus_pair_of
+from napari_cvdm.simulate.scenes import defocus_pair_of
 
 MICROSCOPE = Microscope(pixel_um=0.2, wavelength_um=0.55, medium_index=1.337)
 DEFOCUS_UM = (-1.0, 1.0)

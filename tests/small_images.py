@@ -4,8 +4,8 @@ import numpy as np
 
 from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.core.request import ImageStack, ReconstructionRequest
-from napari_cvdm.simulate.phase import defocus_pair_of
-from napari_cvdm.simulate.widefield import WidefieldRanges
+from napari_cvdm.simulate.ranges import WidefieldRanges
+from napari_cvdm.simulate.scenes import defocus_pair_of
 
 CLEAR = WidefieldRanges(
     correlated=0.0,

@@ -25,7 +25,7 @@ from napari_cvdm.reconstruction.command import command_of
 from napari_cvdm.reconstruction.methods import load_method
 from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.simulate.samples import WIDEFIELD_RANGES
-from napari_cvdm.simulate.widefield import simulate_widefield
+from napari_cvdm.simulate.scenes import simulate_widefield
 
 MICROSCOPE = Microscope(pixel_um=0.2, wavelength_um=0.55, medium_index=1.33)
 PHASE_METHODS = ("us-tie", "wotf", "phase-physics")

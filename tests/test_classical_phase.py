@@ -22,7 +22,7 @@ from napari_cvdm.physics.tie import axial_difference, solve_us_tie
 from napari_cvdm.physics.wotf import solve_wotf
 from napari_cvdm.reconstruction.methods import load_method
 from napari_cvdm.reconstruction.reconstruct import reconstruct
-from napari_cvdm.simulate.phase import defocus_pair_of
+from napari_cvdm.simulate.scenes import defocus_pair_of
 
 MICROSCOPE = Microscope(pixel_um=0.2, wavelength_um=0.55, medium_index=1.33)
 WEAK_RAD = 0.02

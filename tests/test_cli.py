@@ -18,7 +18,7 @@ from napari_cvdm.cli import restore as restoring
 from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.core.request import ALIGNMENTS, PRECISIONS, SAMPLERS, STEPS, ReconstructionRequest
 from napari_cvdm.io import read_image, write_image
-from napari_cvdm.simulate.phase import defocus_pair_of
+from napari_cvdm.simulate.scenes import defocus_pair_of
 
 OPTICS = ["--wavelength-um", "0.55", "--medium-index", "1.33", "--defocus-um", "-1", "1"]
 QUICK = ["--samples", "2", "--steps", "2", "--device", "cpu"]

@@ -22,7 +22,8 @@ from napari_cvdm.io import read_image
 from napari_cvdm.models import registry as zoo
 from napari_cvdm.models.checkpoint import WEIGHTS
 from napari_cvdm.models.registry import load_model
-from napari_cvdm.simulate.phase import PhaseRanges, simulate_phase
+from napari_cvdm.simulate.ranges import PhaseRanges
+from napari_cvdm.simulate.scenes import simulate_phase
 from napari_cvdm.training.recipe import read_recipe
 from napari_cvdm.training.session import Session
 from napari_cvdm.training.solved_fields import load_field, load_training_field

@@ -31,7 +31,8 @@ from napari_cvdm.physics.widefield import (
 from napari_cvdm.reconstruction.command import command_of, request_of
 from napari_cvdm.reconstruction.plan import prepare_frame, resolve
 from napari_cvdm.reconstruction.reconstruct import reconstruct
-from napari_cvdm.simulate.widefield import WidefieldRanges, simulate_widefield
+from napari_cvdm.simulate.ranges import WidefieldRanges
+from napari_cvdm.simulate.scenes import simulate_widefield
 from napari_cvdm.tasks import WidefieldX2
 from napari_cvdm.tasks.deconvolved import (
     DECONVOLVED_CHANNELS,

@@ -24,10 +24,9 @@ from napari_cvdm.io import write_image
 from napari_cvdm.models.checkpoint import load_checkpoint
 from napari_cvdm.physics.camera_noise import CameraNoise, photon_transfer
 from napari_cvdm.reconstruction.reconstruct import reconstruct
-from napari_cvdm.simulate.denoising import DenoisingRanges, simulate_noisy
-from napari_cvdm.simulate.described import RANGES
-from napari_cvdm.simulate.structures import mitochondria
-from napari_cvdm.simulate.widefield import draw_scene, simulate_widefield, splat
+from napari_cvdm.simulate.ranges import RANGES, DenoisingRanges
+from napari_cvdm.simulate.scenes import draw_scene, simulate_noisy, simulate_widefield
+from napari_cvdm.simulate.structures import mitochondria, splat
 from napari_cvdm.tasks import TASKS, Denoise
 from napari_cvdm.training.loop import train
 from napari_cvdm.training.measured import aligned

@@ -30,8 +30,7 @@ from napari_cvdm.evaluation.two_points import point_field
 from napari_cvdm.io import write_image
 from napari_cvdm.models.checkpoint import load_checkpoint, read_card
 from napari_cvdm.reconstruction.methods import load_method
-from napari_cvdm.simulate.phase import PhaseRanges
-from napari_cvdm.simulate.widefield import WidefieldRanges
+from napari_cvdm.simulate.ranges import PhaseRanges, WidefieldRanges
 from napari_cvdm.training.sources import HELD_OUT_SEED
 
 QUICK = ["--fields", "2", "--field-px", "32", "--samples", "4", "--steps", "1", "--device", "cpu"]

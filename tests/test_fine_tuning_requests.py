@@ -14,8 +14,8 @@ from napari_cvdm.core.request import ImageStack, RequestError, TrainRequest
 from napari_cvdm.core.result import finished as drained
 from napari_cvdm.models.checkpoint import read_card
 from napari_cvdm.models.registry import model_folder
-from napari_cvdm.simulate.described import described
-from napari_cvdm.simulate.phase import simulate_phase
+from napari_cvdm.simulate.ranges import described
+from napari_cvdm.simulate.scenes import simulate_phase
 from napari_cvdm.training.fine_tuning import (
     RECIPE,
     FineTuning,

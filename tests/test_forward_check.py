@@ -16,7 +16,8 @@ from napari_cvdm.core.request import ImageStack, ReconstructionRequest
 from napari_cvdm.models.checkpoint import load_checkpoint
 from napari_cvdm.physics.camera_noise import photon_transfer
 from napari_cvdm.reconstruction.plan import prepare_frame, resolve
-from napari_cvdm.simulate.widefield import UPSAMPLING, WidefieldRanges, simulate_widefield
+from napari_cvdm.simulate.ranges import WidefieldRanges
+from napari_cvdm.simulate.scenes import UPSAMPLING, simulate_widefield
 from napari_cvdm.tasks import WidefieldX2
 from napari_cvdm.tasks.deconvolved import lens_of_microscope
 from napari_cvdm.tasks.task import interior

@@ -24,7 +24,7 @@ from napari_cvdm.core.result import finished as drained
 from napari_cvdm.models.registry import load_model
 from napari_cvdm.reconstruction.plan import prepare_frame
 from napari_cvdm.reconstruction.reconstruct import reconstruct
-from napari_cvdm.simulate.phase import PhaseRanges
+from napari_cvdm.simulate.ranges import PhaseRanges
 from napari_cvdm.tasks import PhaseTwoShot, WidefieldX2
 from napari_cvdm.tasks.phase_input import FieldNumbers, inner_frame, network_channels
 from napari_cvdm.training.solved_fields import solve_field

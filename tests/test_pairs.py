@@ -20,9 +20,14 @@ from napari_cvdm.core.request import RequestError
 from napari_cvdm.evaluation.pair_sets import measured_pairs
 from napari_cvdm.io import ImageFileError, write_image
 from napari_cvdm.models.checkpoint import read_card
-from napari_cvdm.simulate.degrade import phase_of_image, structure_of_image
-from napari_cvdm.simulate.phase import PhaseRanges, simulate_phase
-from napari_cvdm.simulate.widefield import MARGIN_PX, simulate_widefield
+from napari_cvdm.simulate.ranges import PhaseRanges
+from napari_cvdm.simulate.scenes import (
+    MARGIN_PX,
+    phase_of_image,
+    simulate_phase,
+    simulate_widefield,
+    structure_of_image,
+)
 from napari_cvdm.training.fields import phase_field
 from napari_cvdm.training.measured import MeasuredFields
 from napari_cvdm.training.pair_checks import compared_widefield

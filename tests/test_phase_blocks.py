@@ -21,7 +21,7 @@ from napari_cvdm.out_of_core.job import TiledRequest
 from napari_cvdm.out_of_core.run import reconstruct_by_blocks
 from napari_cvdm.reconstruction.plan import prepare_frame, resolve
 from napari_cvdm.reconstruction.reconstruct import reconstruct
-from napari_cvdm.simulate.phase import defocus_pair_of
+from napari_cvdm.simulate.scenes import defocus_pair_of
 from napari_cvdm.tasks import TASKS, PhaseTwoShot, phase_blocks
 from napari_cvdm.tasks.phase_inversion import NOISE_ORIGIN
 from napari_cvdm.tasks.phase_posterior import PhasePosterior

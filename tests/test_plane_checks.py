@@ -15,7 +15,7 @@ from napari_cvdm.core.result import finished as drained
 from napari_cvdm.models.checkpoint import load_checkpoint
 from napari_cvdm.reconstruction.plan import prepare_frame
 from napari_cvdm.reconstruction.reconstruct import reconstruct
-from napari_cvdm.simulate.phase import defocus_pair_of
+from napari_cvdm.simulate.scenes import defocus_pair_of
 from napari_cvdm.tasks import NetworkInput, PhaseTwoShot
 from napari_cvdm.tasks.defocused_planes import PlaneChecks, clipped_share, estimate_shift
 

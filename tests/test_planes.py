@@ -38,7 +38,7 @@ from napari_cvdm.physics.tie import axial_difference
 from napari_cvdm.reconstruction.command import command_of
 from napari_cvdm.reconstruction.methods import card_of_method, load_method
 from napari_cvdm.reconstruction.reconstruct import reconstruct
-from napari_cvdm.simulate.phase import defocus_pair_of
+from napari_cvdm.simulate.scenes import defocus_pair_of
 from napari_cvdm.tasks import TASKS
 from napari_cvdm.widgets.reconstruct.batch import Batch
 

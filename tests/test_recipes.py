@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from napari_cvdm.simulate.phase import PhaseRanges
+from napari_cvdm.simulate.ranges import PhaseRanges
 from napari_cvdm.training.pair_files import Arrays, BioSR, Folders
 from napari_cvdm.training.plan import InitialModel
 from napari_cvdm.training.recipe import read_recipe

@@ -10,7 +10,6 @@ from napari_cvdm.core.result import finished as drained
 from napari_cvdm.core.statistics import carried_calibration
 from napari_cvdm.models.registry import load_model, shipped_models
 from napari_cvdm.reconstruction.reconstruct import reconstruct
-from napari_cvdm.simulate.phase import defocus_pair_of
 from napari_cvdm.simulate.samples import (
     CELL_DEFOCUS_UM,
     CELL_MARGIN_PX,
@@ -21,6 +20,7 @@ from napari_cvdm.simulate.samples import (
     reticulum,
     reticulum_pair,
 )
+from napari_cvdm.simulate.scenes import defocus_pair_of
 
 INNER = (slice(CELL_MARGIN_PX, -CELL_MARGIN_PX),) * 2
 

@@ -18,20 +18,7 @@ from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.physics.forward_model import PhaseForwardModel, fresnel_number
 from napari_cvdm.simulate import phase_objects, structures
-from napari_cvdm.simulate.phase import (
-    CONDENSER_SHARE,
-    LARGEST_SLOPE,
-    MOST_PLANES,
-    STACK_SHARE,
-    PhaseRanges,
-    defocus_pair_of,
-    draw_absorbance,
-    draw_defocus,
-    draw_phase,
-    simulate_phase,
-    steepest,
-)
-from napari_cvdm.simulate.phase import draw_microscope as draw_brightfield_microscope
+from napari_cvdm.simulate.ranges import PhaseRanges, WidefieldRanges
 from napari_cvdm.simulate.samples import (
     CELL_PHASE_RAD,
     cell_phase,
@@ -39,14 +26,24 @@ from napari_cvdm.simulate.samples import (
     reticulum,
     reticulum_pair,
 )
-from napari_cvdm.simulate.widefield import (
+from napari_cvdm.simulate.scenes import (
+    CONDENSER_SHARE,
+    LARGEST_SLOPE,
     LINE_SIGMAS,
+    MOST_PLANES,
+    STACK_SHARE,
     UPSAMPLING,
-    WidefieldRanges,
+    defocus_pair_of,
+    draw_absorbance,
+    draw_brightfield_microscope,
+    draw_defocus,
+    draw_fluorescence_microscope,
+    draw_phase,
+    simulate_phase,
     simulate_widefield,
-    splat,
+    steepest,
 )
-from napari_cvdm.simulate.widefield import draw_microscope as draw_fluorescence_microscope
+from napari_cvdm.simulate.structures import splat
 
 SEEDS = range(12)
 SMALL_PHASE = PhaseRanges(field_px=(64, 96))

@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from napari_cvdm.core.request import RequestError
-from napari_cvdm.simulate.denoising import DenoisingRanges
-from napari_cvdm.simulate.phase import PhaseRanges, simulate_phase
-from napari_cvdm.simulate.widefield import WidefieldRanges
+from napari_cvdm.simulate.ranges import DenoisingRanges, PhaseRanges, WidefieldRanges
+from napari_cvdm.simulate.scenes import simulate_fluorescence, simulate_phase
 from napari_cvdm.tasks import FLUORESCENCE
 from napari_cvdm.tasks.phase_input import CHANNELS
 from napari_cvdm.tasks.phase_inversion import PhaseMaps
@@ -198,7 +197,7 @@ def test_fluorescence_fields_are_those_of_the_simulation_to_half_precision(range
     for number in range(2):
         kept = load_training_field(tmp_path / f"{number:06d}.npz")
         made = simulated_fluorescence(
-            FLUORESCENCE[ranges.task], ranges.simulated(7 + number), 7 + number
+            FLUORESCENCE[ranges.task], simulate_fluorescence(7 + number, ranges), 7 + number
         )
         assert (kept.fine_channels, kept.pixel_um) == (made.fine_channels, made.pixel_um)
         assert kept.weight == pytest.approx(made.weight)

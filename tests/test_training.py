@@ -13,8 +13,8 @@ from napari_cvdm.core.request import ImageStack, ReconstructionRequest, RequestE
 from napari_cvdm.models.checkpoint import load_checkpoint
 from napari_cvdm.models.cvdm import CVDM, LARGEST_LOG_STD
 from napari_cvdm.reconstruction.reconstruct import reconstruct
-from napari_cvdm.simulate.phase import PhaseRanges, simulate_phase
-from napari_cvdm.simulate.widefield import WidefieldRanges
+from napari_cvdm.simulate.ranges import PhaseRanges, WidefieldRanges
+from napari_cvdm.simulate.scenes import simulate_phase
 from napari_cvdm.training.loop import train
 from napari_cvdm.training.parallel import Processes
 from napari_cvdm.training.pool import Batch, FieldPool

@@ -10,16 +10,17 @@ from scipy.ndimage import gaussian_filter
 
 from napari_cvdm.core.microscope import Camera, Microscope
 from napari_cvdm.physics.camera import expose
-from napari_cvdm.simulate.phase import LARGEST_SLOPE, defocus_pair_of, steepest
 from napari_cvdm.simulate.phase_objects import cells
-from napari_cvdm.simulate.structures import Draw, reticulum
-from napari_cvdm.simulate.widefield import (
+from napari_cvdm.simulate.ranges import WidefieldRanges
+from napari_cvdm.simulate.scenes import (
+    LARGEST_SLOPE,
     DrawStructure,
     WidefieldPair,
-    WidefieldRanges,
+    defocus_pair_of,
     simulate_widefield,
-    splat,
+    steepest,
 )
+from napari_cvdm.simulate.structures import Draw, reticulum, splat
 
 WIDEFIELD_SEED, PHASE_SEED = (
     6,

@@ -11,8 +11,8 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial import KDTree
 from skimage.feature import peak_local_max
 
+from napari_cvdm.simulate.scenes import DrawStructure
 from napari_cvdm.simulate.structures import Emitters, Field
-from napari_cvdm.simulate.widefield import DrawStructure
 from paper.measure import Row
 from paper.reviewer.bench import Bench, Case, Finding
 from paper.reviewer.compare import compared

@@ -15,7 +15,7 @@ from qtpy.QtWidgets import QApplication
 from napari_cvdm.cli import main
 from napari_cvdm.io import read_image
 from napari_cvdm.simulate.samples import WIDEFIELD_RANGES
-from napari_cvdm.simulate.widefield import simulate_widefield
+from napari_cvdm.simulate.scenes import simulate_widefield
 from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, plugin_metadata
 
 

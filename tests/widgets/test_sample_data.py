@@ -10,7 +10,7 @@ from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.models.checkpoint import read_card
 from napari_cvdm.models.registry import model_folder
 from napari_cvdm.simulate import samples
-from napari_cvdm.simulate.phase import defocus_pair_of
+from napari_cvdm.simulate.scenes import defocus_pair_of
 from napari_cvdm.tasks import TASKS
 from napari_cvdm.widgets.layers.layer_data import is_measurement, known_optics, read_layer
 from napari_cvdm.widgets.layers.sample_data import (

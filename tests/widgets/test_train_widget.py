@@ -416,7 +416,8 @@ def test_layers_of_three_planes_and_the_condenser_reach_the_recipe(viewer, tiny_
 
 
 def test_a_phase_model_is_tuned_on_files(viewer, tiny_phase_model, own_models, qtbot, tmp_path):
-    from napari_cvdm.simulate.phase import PhaseRanges, simulate_phase
+    from napari_cvdm.simulate.ranges import PhaseRanges
+    from napari_cvdm.simulate.scenes import simulate_phase
 
     for number in range(2):
         pair = simulate_phase(

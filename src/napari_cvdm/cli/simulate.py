@@ -12,9 +12,8 @@ from napari_cvdm.cli.progress import bar
 from napari_cvdm.core.microscope import FEWEST_PLANES
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.io import output_folder, write_image
-from napari_cvdm.simulate.denoising import DenoisingRanges
-from napari_cvdm.simulate.phase import PhaseRanges, simulate_phase
-from napari_cvdm.simulate.widefield import WidefieldRanges
+from napari_cvdm.simulate.ranges import DenoisingRanges, PhaseRanges, WidefieldRanges
+from napari_cvdm.simulate.scenes import simulate_fluorescence, simulate_phase
 from napari_cvdm.training.recipe import read_recipe
 from napari_cvdm.training.solved_fields import solve_missing
 
@@ -156,7 +155,7 @@ def write_fluorescence(
 
     Returns how they were made.
     """
-    pair = ranges.simulated(seed)
+    pair = simulate_fluorescence(seed, ranges)
     pixel_um, finer = pair.microscope.pixel_um, pair.truth.shape[-1] // pair.counts.shape[-1]
     shift = -(finer - 1) / (2 * finer) * pixel_um
     write_image(

@@ -13,10 +13,14 @@ from torch import Tensor
 from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.core.request import OPTICS, ImageStack, ReconstructionRequest, RequestError
 from napari_cvdm.models.checkpoint import ModelCard
-from napari_cvdm.simulate.described import RANGES
-from napari_cvdm.simulate.phase import PhaseRanges, draw_phase, simulate_phase
 from napari_cvdm.simulate.phase_objects import OBJECTS, object_kinds
-from napari_cvdm.simulate.widefield import WidefieldPair, WidefieldRanges
+from napari_cvdm.simulate.ranges import RANGES, PhaseRanges, WidefieldRanges
+from napari_cvdm.simulate.scenes import (
+    WidefieldPair,
+    draw_phase,
+    simulate_fluorescence,
+    simulate_phase,
+)
 from napari_cvdm.training.measured import PairEntry, aligned
 from napari_cvdm.training.pair_files import Folders
 from napari_cvdm.training.sources import SEED_STRIDE
@@ -270,7 +274,7 @@ def _fluorescence_pair(seed: int, ranges: WidefieldRanges) -> TestPair:
         kinds.append(ranges.drawn_kind(rng))
         return ranges.draw(rng, side, pixel_um)
 
-    pair = ranges.simulated(seed, draw)
+    pair = simulate_fluorescence(seed, ranges, draw)
     return TestPair(
         request=widefield_request(pair),
         truth=pair.truth,

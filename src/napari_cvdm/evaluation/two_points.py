@@ -23,13 +23,9 @@ from napari_cvdm.evaluation.pair_sets import (
 from napari_cvdm.evaluation.reconstructed_pair import ReconstructedPair, Sampling, reconstruct_pairs
 from napari_cvdm.evaluation.resolution import resolves_pair
 from napari_cvdm.models.checkpoint import Checkpoint
-from napari_cvdm.simulate.widefield import (
-    MARGIN_PX,
-    UPSAMPLING,
-    WidefieldRanges,
-    simulate_widefield,
-    splat,
-)
+from napari_cvdm.simulate.ranges import WidefieldRanges
+from napari_cvdm.simulate.scenes import MARGIN_PX, UPSAMPLING, simulate_widefield
+from napari_cvdm.simulate.structures import splat
 
 SEPARATIONS_UM = (0.06, 0.08, 0.10, 0.12, 0.14, 0.16, 0.18, 0.20, 0.22, 0.24)
 PER_FIELD = 5  # separations, one for each row of pairs

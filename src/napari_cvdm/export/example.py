@@ -4,8 +4,8 @@ import numpy as np
 
 from napari_cvdm.core.request import ReconstructionRequest
 from napari_cvdm.reconstruction.plan import resolve
-from napari_cvdm.simulate.phase import defocus_pair_of
 from napari_cvdm.simulate.samples import CELL_COUNTS, cell_phase, reticulum
+from napari_cvdm.simulate.scenes import defocus_pair_of
 from napari_cvdm.tasks import TASKS
 
 SHAPE = (96, 128)

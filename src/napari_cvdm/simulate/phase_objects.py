@@ -14,7 +14,8 @@ from scipy import ndimage
 Draw = Callable[[np.random.Generator, tuple[int, int]], np.ndarray]
 
 
-def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    """A number whose logarithm is uniform."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
@@ -34,19 +35,17 @@ def power_law_field(
     return (texture / (texture.std() + 1e-12)).astype(np.float32)
 
 
-def _window(centre: float, radius: float, size: int) -> slice:
-    return slice(max(0, int(centre - radius) - 1), min(size, int(centre + radius) + 2))
-
-
 def _local_grid(
     y: float, x: float, radius: float, shape: tuple[int, int]
 ) -> tuple[tuple[slice, slice], np.ndarray, np.ndarray]:
-    rows, columns = _window(y, radius, shape[0]), _window(x, radius, shape[1])
-    return (
-        (rows, columns),
-        np.arange(rows.start, rows.stop)[:, None] - y,
-        np.arange(columns.start, columns.stop)[None, :] - x,
+    """The pixels around a point, and their distances from it along Y and X."""
+    rows, columns = (
+        slice(max(0, int(centre - radius) - 1), min(size, int(centre + radius) + 2))
+        for centre, size in zip((y, x), shape, strict=True)
     )
+    dy = np.arange(rows.start, rows.stop)[:, None] - y
+    dx = np.arange(columns.start, columns.stop)[None, :] - x
+    return (rows, columns), dy, dx
 
 
 def dead_leaves(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
@@ -61,10 +60,8 @@ def dead_leaves(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
         y, x = rng.uniform(-radius, shape[0] + radius), rng.uniform(-radius, shape[1] + radius)
         where, dy, dx = _local_grid(y, x, radius, shape)
         angle, aspect = rng.uniform(0, np.pi), rng.uniform(1, 3)
-        along, across = (
-            dy * np.sin(angle) + dx * np.cos(angle),
-            dy * np.cos(angle) - dx * np.sin(angle),
-        )
+        along = dy * np.sin(angle) + dx * np.cos(angle)
+        across = dy * np.cos(angle) - dx * np.sin(angle)
         inside = along**2 + (aspect * across) ** 2 < radius**2
         image[where][inside] = rng.uniform()
     return image
@@ -74,9 +71,8 @@ def _outline(rng: np.random.Generator, angle: np.ndarray) -> np.ndarray:
     """Radius of a wobbly closed outline, about 1."""
     radius = np.ones_like(angle)
     for order in range(2, 7):
-        radius += rng.normal(0, 0.25 / order**1.5) * np.cos(
-            order * angle + rng.uniform(0, 2 * np.pi)
-        )
+        height = rng.normal(0, 0.25 / order**1.5)
+        radius += height * np.cos(order * angle + rng.uniform(0, 2 * np.pi))
     return radius.clip(0.4, 1.8)
 
 
@@ -121,55 +117,46 @@ def cells(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     Each cell is a dome with a wobbly outline, a nucleus, granules and texture. In half of the
     images the cells keep clear of the frame, as when a user puts them into view.
     """
-    radius = _log_uniform(rng, 12, 0.45 * min(shape))
+    radius = log_uniform(rng, 12, 0.45 * min(shape))
     count = int(rng.integers(1, 2 + int(min(11, 0.5 * shape[0] * shape[1] / (np.pi * radius**2)))))
     margin = min(1.3 * radius, 0.45 * min(shape)) if rng.uniform() < 0.5 else 0.0
     image = np.zeros(shape, np.float32)
     for _ in range(count):
-        image = np.maximum(
-            image,
-            rng.uniform(0.5, 1.0) * _one_cell(rng, shape, radius * rng.uniform(0.8, 1.25), margin),
-        )
+        height = rng.uniform(0.5, 1.0)
+        cell = _one_cell(rng, shape, radius * rng.uniform(0.8, 1.25), margin)
+        image = np.maximum(image, height * cell)
     return image.astype(np.float32)
 
 
 def beads(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     """Spheres: thickness 2 sqrt(R^2 - r^2), overlapping ones add up."""
     image = np.zeros(shape, np.float32)
-    base = _log_uniform(rng, 3, 40)
+    base = log_uniform(rng, 3, 40)
     for _ in range(int(rng.integers(1, 30))):
         radius = base * rng.uniform(0.7, 1.3)
-        where, dy, dx = _local_grid(
-            rng.uniform(0, shape[0]), rng.uniform(0, shape[1]), radius, shape
-        )
+        y, x = rng.uniform(0, shape[0]), rng.uniform(0, shape[1])
+        where, dy, dx = _local_grid(y, x, radius, shape)
         image[where] += np.sqrt((radius**2 - dy**2 - dx**2).clip(min=0))
     return image
 
 
 def gratings(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     """A sine or a binary grating in a window, at any angle."""
-    period, angle, phase = (
-        _log_uniform(rng, 6, 120),
-        rng.uniform(0, np.pi),
-        rng.uniform(0, 2 * np.pi),
-    )
+    period, angle = log_uniform(rng, 6, 120), rng.uniform(0, np.pi)
+    phase = rng.uniform(0, 2 * np.pi)
     y, x = np.arange(shape[0])[:, None], np.arange(shape[1])[None, :]
     wave = np.sin(2 * np.pi * (y * np.sin(angle) + x * np.cos(angle)) / period + phase)
     if rng.uniform() < 0.4:
         wave = np.sign(wave)
-    window = ndimage.gaussian_filter(
-        (power_law_field(rng, shape, 2.0) > rng.uniform(-1, 0.5)).astype(np.float32), 3
-    )
-    return (wave * window).astype(np.float32)
+    window = (power_law_field(rng, shape, 2.0) > rng.uniform(-1, 0.5)).astype(np.float32)
+    return (wave * ndimage.gaussian_filter(window, 3)).astype(np.float32)
 
 
 def lens_array(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     """A square array of parabolic lenses, as in microlens arrays."""
     pitch, angle = rng.uniform(30, 140), rng.uniform(0, np.pi / 2)
-    y, x = (
-        np.arange(shape[0])[:, None] - rng.uniform(0, pitch),
-        np.arange(shape[1])[None, :] - rng.uniform(0, pitch),
-    )
+    y = np.arange(shape[0])[:, None] - rng.uniform(0, pitch)
+    x = np.arange(shape[1])[None, :] - rng.uniform(0, pitch)
     u, v = y * np.sin(angle) + x * np.cos(angle), y * np.cos(angle) - x * np.sin(angle)
     du, dv = (u + pitch / 2) % pitch - pitch / 2, (v + pitch / 2) % pitch - pitch / 2
     radius = pitch / 2 * rng.uniform(0.7, 1.0)
@@ -198,17 +185,12 @@ def read_photographs(folder: str) -> tuple[np.ndarray, ...]:
     for path in sorted(Path(folder).rglob("*")):
         if path.suffix.lower() in PHOTOGRAPH_SUFFIXES:
             image = io.imread(path)
-            grey = (
-                color.rgb2gray(image[..., :3])
-                if image.ndim == 3
-                else image / np.iinfo(image.dtype).max
-            )
+            is_grey = image.ndim != 3
+            grey = image / np.iinfo(image.dtype).max if is_grey else color.rgb2gray(image[..., :3])
             scale = PHOTOGRAPH_PX / min(grey.shape)
-            images.append(
-                (transform.rescale(grey, scale, anti_aliasing=True) if scale < 1 else grey).astype(
-                    np.float32
-                )
-            )
+            if scale < 1:
+                grey = transform.rescale(grey, scale, anti_aliasing=True)
+            images.append(grey.astype(np.float32))
     if not images:
         raise ValueError(
             f"{folder}: no photograph in it; "
@@ -221,19 +203,15 @@ def photograph(rng: np.random.Generator, shape: tuple[int, int], folder: str) ->
     """A random part of a photograph, turned and stretched."""
     library = read_photographs(folder)
     image = np.rot90(library[int(rng.integers(len(library)))], int(rng.integers(4)))
-    zoom = max(
-        _log_uniform(rng, 0.3, 1.6),
-        shape[0] / image.shape[0] + 0.02,
-        shape[1] / image.shape[1] + 0.02,
-    )
-    sizes = [
+    smallest = max(size / extent for extent, size in zip(image.shape, shape, strict=True)) + 0.02
+    zoom = max(log_uniform(rng, 0.3, 1.6), smallest)
+    # Only what is needed is stretched.
+    height, width = (
         min(extent, int(size / zoom) + 4) for extent, size in zip(image.shape, shape, strict=True)
-    ]  # only what is needed is stretched
-    top, left = (
-        int(rng.integers(0, extent - size + 1))
-        for extent, size in zip(image.shape, sizes, strict=True)
     )
-    part = ndimage.zoom(image[top : top + sizes[0], left : left + sizes[1]], zoom, order=1)
+    top = int(rng.integers(0, image.shape[0] - height + 1))
+    left = int(rng.integers(0, image.shape[1] - width + 1))
+    part = ndimage.zoom(image[top : top + height, left : left + width], zoom, order=1)
     return part[: shape[0], : shape[1]]
 
 
@@ -269,35 +247,21 @@ def object_kinds(rng: np.random.Generator) -> np.ndarray:
 def draw_object(
     rng: np.random.Generator, shape: tuple[int, int], photographs: str = ""
 ) -> np.ndarray:
-    """One object of a random kind, slightly smoothed, with a range of about 1.
+    """One object of a random kind, slightly smoothed: peak-to-peak 1, or 0 for a blank field.
 
-    In a quarter of the fields, two objects are added.
-
-    Parameters
-    ----------
-    rng : numpy Generator
-    shape : tuple of int
-        (Y, X).
-    photographs : str
-        Folder of photographs that a share of the objects are taken from.
-
-    Returns
-    -------
-    ndarray of shape (Y, X), float32
-        Peak-to-peak 1, or 0 for a blank field.
+    In a quarter of the fields, two objects are added. A share of the objects are taken from the
+    folder of photographs, if one is given.
     """
     if photographs and rng.uniform() < PHOTOGRAPH_SHARE:
         image = ndimage.gaussian_filter(photograph(rng, shape, photographs), rng.uniform(0.0, 1.0))
         return ((image - image.min()) / (np.ptp(image) + 1e-12)).astype(np.float32)
     kinds = object_kinds(rng)
-    image = OBJECTS[kinds[0]][0](rng, shape)
+    draw, draw_second = (OBJECTS[kind][0] for kind in kinds)
+    image = draw(rng, shape)
     if rng.uniform() < 0.25 and image.any():
-        image = image / (np.ptp(image) + 1e-12) + rng.uniform(0.1, 0.7) * OBJECTS[kinds[1]][0](
-            rng, shape
-        )
+        height = rng.uniform(0.1, 0.7)
+        image = image / (np.ptp(image) + 1e-12) + height * draw_second(rng, shape)
     image = ndimage.gaussian_filter(image, rng.uniform(0.6, 2.0))
-    return (
-        (image / (np.ptp(image) + 1e-12)).astype(np.float32)
-        if image.any()
-        else image.astype(np.float32)
-    )
+    if image.any():
+        image = image / (np.ptp(image) + 1e-12)
+    return image.astype(np.float32)

@@ -13,9 +13,9 @@ import numpy as np
 
 from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.core.request import ImageStack
-from napari_cvdm.simulate.phase import defocus_pair_of
 from napari_cvdm.simulate.phase_objects import cells
-from napari_cvdm.simulate.widefield import WidefieldPair, WidefieldRanges, simulate_widefield
+from napari_cvdm.simulate.ranges import WidefieldRanges
+from napari_cvdm.simulate.scenes import WidefieldPair, defocus_pair_of, simulate_widefield
 
 CELL_MICROSCOPE = Microscope(pixel_um=0.2, wavelength_um=0.55, medium_index=1.337)
 CELL_DEFOCUS_UM = (-2.5, 2.5)
@@ -53,52 +53,36 @@ WIDEFIELD_RANGES = WidefieldRanges(
 
 
 @cache
-def _cells_beyond_the_frame() -> np.ndarray:
-    """Phase [rad] of the field with a margin.
-
-    Light enters from outside the frame, as it does in a microscope.
-    """
+def _wide_cells() -> np.ndarray:
+    """Phase [rad] with a margin: light enters from outside the frame, as in a microscope."""
     height, width = (size + 2 * CELL_MARGIN_PX for size in CELL_SHAPE)
     image = cells(np.random.default_rng(CELL_SEED), (height, width))
     return CELL_PHASE_RAD * image / np.ptp(image)
 
 
-def _frame(image: np.ndarray) -> np.ndarray:
-    return image[..., CELL_MARGIN_PX:-CELL_MARGIN_PX, CELL_MARGIN_PX:-CELL_MARGIN_PX]
-
-
 def cell_phase() -> np.ndarray:
     """The phase [rad] behind `cell_planes`, shape (256, 320), zero mean."""
-    phase = _frame(_cells_beyond_the_frame())
+    phase = _crop(_wide_cells(), CELL_MARGIN_PX)
     return phase - phase.mean()
 
 
 def cell_planes() -> ImageStack:
     """Two brightfield planes, 2.5 um below and above focus, axes PYX, counts of a camera."""
-    phase = _cells_beyond_the_frame()
-    planes = _frame(defocus_pair_of(phase, np.zeros_like(phase), CELL_MICROSCOPE, CELL_DEFOCUS_UM))
-    return _two_planes(planes, CELL_MICROSCOPE, "cells, two planes")
+    return _two_planes(
+        _wide_cells(), CELL_MICROSCOPE, CELL_DEFOCUS_UM, CELL_MARGIN_PX, "cells, two planes"
+    )
 
 
 @cache
-def _measured_cell_beyond_the_frame() -> np.ndarray:
+def _wide_measured_cell() -> np.ndarray:
+    """Phase [rad] with a margin."""
     from skimage.data import cell
 
     reach = MEASURED_SIDE_PX // 2 + MEASURED_MARGIN_PX
     grey = cell().astype(float)
     medium = np.median(grey)
-    row, column = MEASURED_CENTRE
-    return (
-        MEASURED_PHASE_RAD
-        * (grey - medium)[row - reach : row + reach, column - reach : column + reach]
-        / (grey.max() - medium)
-    )
-
-
-def _inner(image: np.ndarray) -> np.ndarray:
-    return image[
-        ..., MEASURED_MARGIN_PX:-MEASURED_MARGIN_PX, MEASURED_MARGIN_PX:-MEASURED_MARGIN_PX
-    ]
+    rows, columns = (slice(middle - reach, middle + reach) for middle in MEASURED_CENTRE)
+    return MEASURED_PHASE_RAD * (grey - medium)[rows, columns] / (grey.max() - medium)
 
 
 def measured_cell_phase() -> np.ndarray:
@@ -106,7 +90,7 @@ def measured_cell_phase() -> np.ndarray:
 
     A hologram measured it, and its strength was chosen.
     """
-    phase = _inner(_measured_cell_beyond_the_frame())
+    phase = _crop(_wide_measured_cell(), MEASURED_MARGIN_PX)
     return phase - phase.mean()
 
 
@@ -115,14 +99,27 @@ def measured_cell_planes() -> ImageStack:
 
     They lie 1 um below and above focus.
     """
-    phase = _measured_cell_beyond_the_frame()
-    planes = _inner(
-        defocus_pair_of(phase, np.zeros_like(phase), MEASURED_MICROSCOPE, MEASURED_DEFOCUS_UM)
+    return _two_planes(
+        _wide_measured_cell(),
+        MEASURED_MICROSCOPE,
+        MEASURED_DEFOCUS_UM,
+        MEASURED_MARGIN_PX,
+        "measured cell, two planes",
     )
-    return _two_planes(planes, MEASURED_MICROSCOPE, "measured cell, two planes")
 
 
-def _two_planes(planes: np.ndarray, microscope: Microscope, source: str) -> ImageStack:
+def _crop(image: np.ndarray, margin: int) -> np.ndarray:
+    return image[..., margin:-margin, margin:-margin]
+
+
+def _two_planes(
+    phase: np.ndarray,
+    microscope: Microscope,
+    defocus_um: tuple[float, float],
+    margin: int,
+    source: str,
+) -> ImageStack:
+    planes = _crop(defocus_pair_of(phase, np.zeros_like(phase), microscope, defocus_um), margin)
     counts = np.random.default_rng(CELL_SEED).poisson(planes * CELL_COUNTS).astype(np.uint16)
     metadata = {"wavelength_um": microscope.wavelength_um, "medium_index": microscope.medium_index}
     return ImageStack(

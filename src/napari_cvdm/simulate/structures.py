@@ -1,25 +1,30 @@
-"""Fluorescent structures as clouds of emitters, in micrometres.
+"""Fluorescent structures as clouds of emitters, in micrometres, and as images of emitters.
 
-Lines have a width, and tubes are hollow. Each function draws on a field of (height, width) um from
-a NumPy generator. It returns positions (N, 2) as (y, x) and the brightness of each emitter (N,).
+Lines have a width, and tubes are hollow. Each structure is drawn on a field of (height, width) um
+from a NumPy generator. It has positions (N, 2) as (y, x) and the brightness of each emitter (N,).
 """
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import torch
 from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.spatial import Voronoi
+from torch import Tensor
+
+from napari_cvdm.simulate.phase_objects import (
+    dead_leaves,
+    log_uniform,
+    photograph,
+    power_law_field,
+)
 
 Emitters = tuple[np.ndarray, np.ndarray]
 Field = tuple[float, float]
 Draw = Callable[[np.random.Generator, Field], Emitters]
 SPACING_UM = 0.02
-EMPTY: Emitters = (np.zeros((0, 2)), np.zeros(0))
-
-
-def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
-    """A number whose logarithm is uniform."""
-    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+# A fine pixel, as the structures are drawn: a dry objective is shown larger ones.
+FINEST_DRAWN_UM, COARSEST_DRAWN_UM = 0.012, 0.05
 
 
 def labelled(rng: np.random.Generator, positions: np.ndarray, grain: float) -> Emitters:
@@ -49,58 +54,35 @@ def worms(
 ) -> np.ndarray:
     """Worm-like chains: the heading is a random walk of `wobble` rad per sqrt(um); (N, 2)."""
     steps = max(2, int(length / SPACING_UM))
-    turns = gaussian_filter(rng.normal(0, 1, (count, steps)), (0, 8)) * np.sqrt(
-        2 * 8 * np.sqrt(np.pi)
-    )
-    heading = rng.uniform(0, 2 * np.pi, (count, 1)) + np.cumsum(turns, axis=1) * wobble * np.sqrt(
-        SPACING_UM
-    )
+    turns = gaussian_filter(rng.normal(0, 1, (count, steps)), (0, 8))
+    turns *= np.sqrt(2 * 8 * np.sqrt(np.pi))  # the filter keeps unit variance
+    turned = np.cumsum(turns, axis=1) * wobble * np.sqrt(SPACING_UM)
+    heading = rng.uniform(0, 2 * np.pi, (count, 1)) + turned
     path = np.cumsum(np.stack([np.sin(heading), np.cos(heading)], axis=-1) * SPACING_UM, axis=1)
     start = rng.uniform(-0.2, 1.2, (count, 1, 2)) * np.array(field)
     centre = (path - path[:, steps // 2 : steps // 2 + 1] + start).reshape(-1, 2)
-    return tube_around(
-        rng, np.repeat(centre, 2, axis=0), np.repeat(heading.reshape(-1), 2), diameter
-    )
+    heading = np.repeat(heading.reshape(-1), 2)
+    return tube_around(rng, np.repeat(centre, 2, axis=0), heading, diameter)
 
 
 def microtubules(rng: np.random.Generator, field: Field) -> Emitters:
     """Long, stiff filaments of 35 to 60 nm with their label."""
-    count = int(rng.integers(4, 60))
-    return labelled(
-        rng,
-        worms(
-            rng,
-            field,
-            count,
-            log_uniform(rng, 0.03, 0.5),
-            rng.uniform(0.035, 0.06),
-            1.5 * max(field),
-        ),
-        rng.uniform(0.5, 6),
-    )
+    count, wobble = int(rng.integers(4, 60)), log_uniform(rng, 0.03, 0.5)
+    lines = worms(rng, field, count, wobble, rng.uniform(0.035, 0.06), 1.5 * max(field))
+    return labelled(rng, lines, rng.uniform(0.5, 6))
 
 
 def actin(rng: np.random.Generator, field: Field) -> Emitters:
     """Stress fibres (bundles of parallel lines) over a mesh of short ones."""
-    parts = [
-        worms(
-            rng,
-            field,
-            int(rng.integers(30, 250)),
-            rng.uniform(0.5, 2.0),
-            0.02,
-            rng.uniform(0.5, 3.0),
-        )
-    ]
+    count, wobble = int(rng.integers(30, 250)), rng.uniform(0.5, 2.0)
+    parts = [worms(rng, field, count, wobble, 0.02, rng.uniform(0.5, 3.0))]
     direction = rng.uniform(0, np.pi)
     for _ in range(int(rng.integers(0, 14))):
         lines, heading = int(rng.integers(3, 25)), direction + rng.normal(0, 0.2)
         along = rng.uniform(-0.7, 0.7, (lines * 400, 1)) * max(field)
         across = rng.normal(0, rng.uniform(0.03, 0.15), (lines, 1)).repeat(400, axis=0)
-        axis, normal = (
-            np.array([[np.sin(heading), np.cos(heading)]]),
-            np.array([[np.cos(heading), -np.sin(heading)]]),
-        )
+        axis = np.array([[np.sin(heading), np.cos(heading)]])
+        normal = np.array([[np.cos(heading), -np.sin(heading)]])
         parts.append(rng.uniform(0, 1, 2) * np.array(field) + along * axis + across * normal)
     return labelled(rng, np.concatenate(parts), rng.uniform(0.5, 4))
 
@@ -176,31 +158,16 @@ def reticulum(rng: np.random.Generator, field: Field) -> Emitters:
     cell = log_uniform(rng, 0.4, 3.0)
     tubes = tubular_network(rng, field, cell, rng.uniform(0.06, 0.11), rng.uniform(0.6, 1.0))
     if rng.uniform() < 0.35:
-        tubes = np.concatenate(
-            [
-                tubes,
-                tubular_network(
-                    rng, field, 0.5 * cell, rng.uniform(0.06, 0.1), rng.uniform(0.2, 0.7)
-                ),
-            ]
-        )
+        diameter, kept = rng.uniform(0.06, 0.1), rng.uniform(0.2, 0.7)
+        finer = tubular_network(rng, field, 0.5 * cell, diameter, kept)
+        tubes = np.concatenate([tubes, finer])
     parts = [labelled(rng, tubes, rng.uniform(0.3, 3))]
     if rng.uniform() < 0.6:
-        flat = sheets(
-            rng, field, rng.uniform(500, 3000), log_uniform(rng, 0.02, 0.5), rng.uniform(0.3, 1.5)
-        )
+        density, share = rng.uniform(500, 3000), log_uniform(rng, 0.02, 0.5)
+        flat = sheets(rng, field, density, share, rng.uniform(0.3, 1.5))
         parts.append(labelled(rng, flat, rng.uniform(0.3, 3)))
     if rng.uniform() < 0.3:
-        positions, brightness = vesicles(rng, field)
-        parts.append(
-            (
-                positions,
-                brightness
-                * rng.uniform(0.05, 1)
-                * sum(part[1].sum() for part in parts)
-                / max(brightness.sum(), 1e-9),
-            )
-        )
+        parts.append(_vesicles_beside(rng, field, parts, 0.05, 1))
     return _where_there_is_a_cell(rng, field, merged(parts))
 
 
@@ -212,56 +179,38 @@ def rings(rng: np.random.Generator, field: Field) -> Emitters:
     count = int(log_uniform(rng, 0.1, 3.0) * field[0] * field[1]) + 1
     centres = rng.uniform(-0.05, 1.05, (count, 2)) * np.array(field)
     if rng.uniform() < 0.4:
-        centres[count // 2 :] = centres[
-            rng.integers(0, max(1, count // 2), count - count // 2)
-        ] + rng.normal(0, 0.2, (count - count // 2, 2))
+        near = centres[rng.integers(0, max(1, count // 2), count - count // 2)]
+        centres[count // 2 :] = near + rng.normal(0, 0.2, near.shape)
     largest = 0.15 if rng.uniform() < 0.6 else 0.4
     radius = 0.5 * np.exp(rng.uniform(np.log(0.06), np.log(largest), count))
     points = 60
-    angle, lift = (
-        rng.uniform(0, 2 * np.pi, (count, points)),
-        rng.uniform(-1, 1, (count, points)) * rng.uniform(0, 1),
-    )
+    angle = rng.uniform(0, 2 * np.pi, (count, points))
+    lift = rng.uniform(-1, 1, (count, points)) * rng.uniform(0, 1)
     flat = radius[:, None] * np.sqrt(1 - lift**2)
     positions = centres[:, None] + np.stack([flat * np.sin(angle), flat * np.cos(angle)], axis=-1)
-    bright = np.exp(rng.normal(0, rng.uniform(0.2, 0.9), count))[:, None] * rng.gamma(
-        1, 1, (count, points)
-    )
-    return positions.reshape(-1, 2), bright.ravel()
+    bright = np.exp(rng.normal(0, rng.uniform(0.2, 0.9), count))[:, None]
+    return positions.reshape(-1, 2), (bright * rng.gamma(1, 1, (count, points))).ravel()
 
 
 def beads(rng: np.random.Generator, field: Field) -> Emitters:
     """Points, single or in dense groups."""
     count = int(log_uniform(rng, 0.05, 12.0) * field[0] * field[1]) + 1
-    return _where_there_is_a_cell(
-        rng,
-        field,
-        (
-            rng.uniform(0, 1, (count, 2)) * np.array(field),
-            np.exp(rng.normal(0, rng.uniform(0, 0.8), count)),
-        ),
-    )
+    positions = rng.uniform(0, 1, (count, 2)) * np.array(field)
+    brightness = np.exp(rng.normal(0, rng.uniform(0, 0.8), count))
+    return _where_there_is_a_cell(rng, field, (positions, brightness))
 
 
 def mitochondria(rng: np.random.Generator, field: Field) -> Emitters:
     """Thick tubes of 0.2 to 0.6 um, filled or hollow, with a textured inside."""
     count, diameter = int(rng.integers(3, 25)), rng.uniform(0.2, 0.6)
-    skeleton = np.repeat(
-        worms(rng, field, count, rng.uniform(0.6, 2.0), 0.0, rng.uniform(1, 5)), 4, axis=0
-    )
-    radius = (
-        0.5
-        * diameter
-        * (
-            np.sqrt(rng.uniform(size=len(skeleton)))
-            if rng.uniform() < 0.5
-            else np.ones(len(skeleton))
-        )
-    )
+    lines = worms(rng, field, count, rng.uniform(0.6, 2.0), 0.0, rng.uniform(1, 5))
+    skeleton = np.repeat(lines, 4, axis=0)
+    radius = np.full(len(skeleton), 0.5 * diameter)
+    if rng.uniform() < 0.5:  # filled
+        radius *= np.sqrt(rng.uniform(size=len(skeleton)))
     angle = rng.uniform(0, 2 * np.pi, len(skeleton))
-    positions = skeleton + radius[:, None] * np.stack(
-        [np.sin(angle), np.cos(angle)], axis=1
-    ) * rng.uniform(0.3, 1, (len(skeleton), 1))
+    across = radius[:, None] * np.stack([np.sin(angle), np.cos(angle)], axis=1)
+    positions = skeleton + across * rng.uniform(0.3, 1, (len(skeleton), 1))
     return labelled(rng, positions, rng.uniform(1, 6))
 
 
@@ -276,74 +225,60 @@ def membranes(rng: np.random.Generator, field: Field) -> Emitters:
     for _ in range(int(rng.integers(1, 5))):
         centre = rng.uniform(0, 1, 2) * np.array(field)
         orders = np.arange(2, 8)
-        amplitude, phase = (
-            rng.normal(0, 0.25, len(orders)) / orders**1.2,
-            rng.uniform(0, 2 * np.pi, len(orders)),
-        )
+        amplitude = rng.normal(0, 0.25, len(orders)) / orders**1.2
+        phase = rng.uniform(0, 2 * np.pi, len(orders))
         count = int(2 * np.pi * radius / SPACING_UM * 3)
         angle = rng.uniform(0, 2 * np.pi, 2 * count)
-        reach = radius * (
-            1 + np.sum(amplitude * np.cos(orders * angle[:, None] + phase), axis=1)
-        ).clip(0.3, 2)
+        waves = np.sum(amplitude * np.cos(orders * angle[:, None] + phase), axis=1)
+        reach = radius * (1 + waves).clip(0.3, 2)
         share = np.concatenate([np.ones(count), np.sqrt(rng.uniform(size=count))])
-        place = (
-            centre
-            + (share * reach)[:, None] * np.stack([np.sin(angle), np.cos(angle)], axis=1)
-            + rng.normal(0, 0.01, (2 * count, 2))
-        )
+        direction = np.stack([np.sin(angle), np.cos(angle)], axis=1)
+        place = centre + (share * reach)[:, None] * direction
+        place += rng.normal(0, 0.01, place.shape)
         bright = np.concatenate([np.ones(count), np.full(count, inside)])
-        nucleus = (
-            np.linalg.norm(place - centre - rng.normal(0, 0.1 * radius, 2), axis=1)
-            < rng.uniform(0.2, 0.5) * radius
-        )
+        distance = np.linalg.norm(place - centre - rng.normal(0, 0.1 * radius, 2), axis=1)
+        nucleus = distance < rng.uniform(0.2, 0.5) * radius
         bright[nucleus] *= rng.choice([0.1, rng.uniform(0.1, 3.0)])
         parts.append((place, bright))
     if rng.uniform() < 0.5:
-        positions, brightness = vesicles(rng, field)
-        parts.append(
-            (
-                positions,
-                brightness
-                * rng.uniform(0.2, 3)
-                * sum(part[1].sum() for part in parts)
-                / max(brightness.sum(), 1e-9),
-            )
-        )
+        parts.append(_vesicles_beside(rng, field, parts, 0.2, 3))
     return merged(parts)
 
 
 def vesicles(rng: np.random.Generator, field: Field) -> Emitters:
     """Filled balls and hollow shells of 0.1 to 1 um, projected."""
     count = int(log_uniform(rng, 0.05, 1.0) * field[0] * field[1]) + 1
-    centres, radius = (
-        rng.uniform(0, 1, (count, 2)) * np.array(field),
-        0.5 * np.exp(rng.uniform(np.log(0.1), np.log(1.0), count)),
-    )
+    centres = rng.uniform(0, 1, (count, 2)) * np.array(field)
+    radius = 0.5 * np.exp(rng.uniform(np.log(0.1), np.log(1.0), count))
     points = np.maximum(12, (radius / SPACING_UM) ** 2 * 6).astype(int).clip(max=2000)
     index = np.repeat(np.arange(count), points)
-    angle, height, depth = (
-        rng.uniform(0, 2 * np.pi, len(index)),
-        rng.uniform(-1, 1, len(index)),
-        rng.uniform(size=len(index)) ** (1 / 3),
-    )
-    depth = np.where((rng.uniform(size=count) < 0.5)[index], depth, 1.0)
+    angle, height = rng.uniform(0, 2 * np.pi, len(index)), rng.uniform(-1, 1, len(index))
+    depth = rng.uniform(size=len(index)) ** (1 / 3)
+    depth = np.where((rng.uniform(size=count) < 0.5)[index], depth, 1.0)  # filled, or hollow
     reach = radius[index] * depth * np.sqrt(1 - height**2)
     bright = (np.exp(rng.normal(0, 0.8, count)) / points)[index]
-    return centres[index] + reach[:, None] * np.stack(
-        [np.sin(angle), np.cos(angle)], axis=1
-    ), bright
+    direction = np.stack([np.sin(angle), np.cos(angle)], axis=1)
+    return centres[index] + reach[:, None] * direction, bright
+
+
+def _vesicles_beside(
+    rng: np.random.Generator, field: Field, parts: Sequence[Emitters], least: float, most: float
+) -> Emitters:
+    """Vesicles whose flux is a random multiple, `least` to `most`, of that of other structures."""
+    positions, brightness = vesicles(rng, field)
+    flux = sum(part[1].sum() for part in parts)
+    return positions, brightness * rng.uniform(least, most) * flux / max(brightness.sum(), 1e-9)
 
 
 def nothing(rng: np.random.Generator, field: Field) -> Emitters:
     """A blank field."""
-    return EMPTY
+    return np.zeros((0, 2)), np.zeros(0)
 
 
 def merged(parts: Sequence[Emitters]) -> Emitters:
     """All emitters of several structures."""
-    return np.concatenate([positions for positions, _ in parts]), np.concatenate(
-        [brightness for _, brightness in parts]
-    )
+    positions, brightness = zip(*parts, strict=True)
+    return np.concatenate(positions), np.concatenate(brightness)
 
 
 STRUCTURES: Sequence[tuple[Draw, float]] = (
@@ -356,8 +291,6 @@ STRUCTURES: Sequence[tuple[Draw, float]] = (
     (membranes, 0.10),
     (nothing, 0.04),
 )
-
-
 STRUCTURE_NAMES = tuple(draw.__name__ for draw, _ in STRUCTURES)
 
 
@@ -373,24 +306,10 @@ def structure_kinds(rng: np.random.Generator, names: Sequence[str] = STRUCTURE_N
 def draw_structure(
     rng: np.random.Generator, field: Field, names: Sequence[str] = STRUCTURE_NAMES
 ) -> Emitters:
-    """Emitters of a random structure.
+    """Emitters of a random structure of those named, in the proportions of STRUCTURES.
 
-    In half of the fields, a second structure of another brightness is added.
-
-    Parameters
-    ----------
-    rng : numpy Generator
-    field : tuple of float
-        Height and width [um].
-    names : sequence of str
-        Structures that may be drawn, in the proportions of STRUCTURES.
-
-    Returns
-    -------
-    positions : ndarray of shape (N, 2)
-        y, x [um]; some lie outside the field.
-    brightness : ndarray of shape (N,)
-        Arbitrary unit, >= 0.
+    In half of the fields, a second structure of another brightness is added. Some emitters lie
+    outside the field.
     """
     kinds = structure_kinds(rng, names)
     first = STRUCTURES[kinds[0]][0](rng, field)
@@ -399,3 +318,62 @@ def draw_structure(
     positions, brightness = STRUCTURES[kinds[1]][0](rng, field)
     balance = log_uniform(rng, 0.03, 2.0) * first[1].sum() / max(brightness.sum(), 1e-9)
     return merged([first, (positions, brightness * balance)])
+
+
+def splat(emitters: Emitters, shape: tuple[int, int], pixel_um: float) -> Tensor:
+    """Emitters on a grid (Y, X), float32.
+
+    Four pixels share each emitter bilinearly, so that flux and position are kept.
+    """
+    positions, brightness = emitters
+    place = positions / pixel_um - 0.5
+    corner = np.floor(place).astype(np.int64)
+    share = place - corner
+    image = np.zeros(shape[0] * shape[1])
+    for dy in (0, 1):
+        for dx in (0, 1):
+            y, x = corner[:, 0] + dy, corner[:, 1] + dx
+            inside = (y >= 0) & (y < shape[0]) & (x >= 0) & (x < shape[1])
+            weight = np.abs(1 - dy - share[:, 0]) * np.abs(1 - dx - share[:, 1]) * brightness
+            image += np.bincount((y * shape[1] + x)[inside], weight[inside], minlength=image.size)
+    return torch.from_numpy(image.reshape(shape)).float()
+
+
+def drawn_pixel(rng: np.random.Generator, pixel_um: float) -> float:
+    """The size that a fine pixel has while structures are drawn."""
+    return min(pixel_um, log_uniform(rng, FINEST_DRAWN_UM, COARSEST_DRAWN_UM))
+
+
+def draw_specimen(
+    rng: np.random.Generator, side: int, pixel_um: float, names: tuple[str, ...] = STRUCTURE_NAMES
+) -> Tensor:
+    """Emitters of random structures of those named, under a smooth random brightness.
+
+    One field therefore holds dim and bright structures.
+    """
+    drawn_um = drawn_pixel(rng, pixel_um)
+    image = splat(draw_structure(rng, (side * drawn_um,) * 2, names), (side, side), drawn_um)
+    noise = rng.normal(size=(side, side))
+    smooth = torch.from_numpy(gaussian_filter(noise, side / rng.uniform(6, 20), mode="wrap"))
+    smooth = smooth.float()
+    return image * torch.exp(rng.uniform(0, 1.2) * smooth / smooth.std())
+
+
+def draw_texture(rng: np.random.Generator, side: int, photographs: str = "") -> Tensor:
+    """Emitters that form no structure of a cell.
+
+    They show dead leaves, a random field of a power law, or a photograph.
+    """
+    kind = rng.choice(3 if photographs else 2)
+    if kind == 0:
+        image = gaussian_filter(dead_leaves(rng, (side, side)), rng.uniform(0.3, 1.5))
+    elif kind == 1:
+        strength = rng.uniform(0.2, 1.0)
+        waves = power_law_field(rng, (side, side), rng.uniform(0.6, 2.0)).clip(-4, 4)
+        image = np.exp(strength * waves)
+    else:
+        image = photograph(rng, (side, side), photographs)
+    low, high = float(image.min()), float(image.max())
+    contrast = ((image - low) / max(high - low, 1e-9)) ** rng.uniform(0.7, 2.5)
+    floor = np.float32(rng.choice([0.0, rng.uniform(0, 0.5)]))
+    return torch.from_numpy(np.asarray(contrast, np.float32) + floor)

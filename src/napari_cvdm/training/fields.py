@@ -9,7 +9,7 @@ from torch import Tensor
 
 from napari_cvdm.core.intensity import dark_level
 from napari_cvdm.core.microscope import Microscope
-from napari_cvdm.simulate.widefield import WidefieldPair
+from napari_cvdm.simulate.scenes import WidefieldPair
 from napari_cvdm.tasks import Background, Fluorescence, PhaseTwoShot
 from napari_cvdm.tasks.deconvolved import Lens, lens_of_microscope
 from napari_cvdm.tasks.phase_input import (

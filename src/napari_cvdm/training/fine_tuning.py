@@ -8,8 +8,7 @@ from typing import Any
 from napari_cvdm.core.request import ImageStack, RequestError, TrainRequest
 from napari_cvdm.core.result import Progress
 from napari_cvdm.models.checkpoint import CARD, ModelCard
-from napari_cvdm.simulate.phase import PhaseRanges
-from napari_cvdm.simulate.widefield import WidefieldRanges
+from napari_cvdm.simulate.ranges import PhaseRanges, WidefieldRanges
 from napari_cvdm.training.pace import Pace, looked_at, measured_pace, timed
 from napari_cvdm.training.pair_files import Arrays, BioSR, Folders
 from napari_cvdm.training.pair_saving import save_pairs

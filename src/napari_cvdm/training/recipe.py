@@ -15,9 +15,7 @@ from napari_cvdm.models.cvdm import CVDMConfig
 from napari_cvdm.models.dfcan import DFCANConfig
 from napari_cvdm.models.registry import model_folder
 from napari_cvdm.models.unet import UNetConfig
-from napari_cvdm.simulate.described import RANGES
-from napari_cvdm.simulate.phase import PhaseRanges
-from napari_cvdm.simulate.widefield import WidefieldRanges
+from napari_cvdm.simulate.ranges import RANGES, PhaseRanges, WidefieldRanges
 from napari_cvdm.tasks import TASKS
 from napari_cvdm.training.pair_files import Arrays, BioSR, Folders
 from napari_cvdm.training.plan import InitialModel, Plan

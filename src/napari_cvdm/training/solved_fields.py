@@ -20,8 +20,8 @@ from napari_cvdm.core.request import RequestError
 from napari_cvdm.core.result import finished
 from napari_cvdm.physics.camera_noise import inverse_variance
 from napari_cvdm.physics.forward_model import fresnel_number
-from napari_cvdm.simulate.phase import DrawPhase, PhaseRanges, draw_phase, simulate_phase
-from napari_cvdm.simulate.widefield import WidefieldRanges
+from napari_cvdm.simulate.ranges import PhaseRanges, WidefieldRanges
+from napari_cvdm.simulate.scenes import DrawPhase, draw_phase, simulate_fluorescence, simulate_phase
 from napari_cvdm.tasks import FLUORESCENCE
 from napari_cvdm.tasks.phase_inversion import PhaseMaps, invert_planes, phase_maps
 from napari_cvdm.tasks.phase_posterior import PosteriorDraws
@@ -155,7 +155,9 @@ def solve_missing(
             save_training_field(
                 path,
                 simulated_fluorescence(
-                    FLUORESCENCE[ranges.task], ranges.simulated(seed + number), seed + number
+                    FLUORESCENCE[ranges.task],
+                    simulate_fluorescence(seed + number, ranges),
+                    seed + number,
                 ),
             )
         yield number

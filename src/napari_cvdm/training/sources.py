@@ -12,9 +12,15 @@ from torch import Tensor
 
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.io import SUFFIXES, read_image
-from napari_cvdm.simulate.degrade import phase_of_image, structure_of_image
-from napari_cvdm.simulate.phase import DrawPhase, PhaseRanges, draw_phase
-from napari_cvdm.simulate.widefield import DrawStructure, WidefieldRanges
+from napari_cvdm.simulate.ranges import PhaseRanges, WidefieldRanges
+from napari_cvdm.simulate.scenes import (
+    DrawPhase,
+    DrawStructure,
+    draw_phase,
+    phase_of_image,
+    simulate_fluorescence,
+    structure_of_image,
+)
 from napari_cvdm.tasks import FLUORESCENCE
 from napari_cvdm.training.fields import TrainingField, simulated_fluorescence, solved_field
 from napari_cvdm.training.measured import MeasuredFields, PairEntry
@@ -84,7 +90,8 @@ def _simulated(
     if isinstance(ranges, PhaseRanges):
         solved = solve_field(seed, ranges, draw or draw_phase)  # type: ignore[arg-type]  # draws are made for the ranges
         return solved_field(solved.maps, solved.truth)
-    return simulated_fluorescence(FLUORESCENCE[ranges.task], ranges.simulated(seed, draw), seed)  # type: ignore[arg-type]
+    pair = simulate_fluorescence(seed, ranges, draw)  # type: ignore[arg-type]
+    return simulated_fluorescence(FLUORESCENCE[ranges.task], pair, seed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

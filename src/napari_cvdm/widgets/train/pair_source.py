@@ -300,7 +300,7 @@ class PairSource(QWidget):
         return self._simulated(optics), None
 
     def _simulated(self, optics: dict[str, Any]) -> "Source":
-        from napari_cvdm.simulate.described import described
+        from napari_cvdm.simulate.ranges import described
         from napari_cvdm.training.fine_tuning import Simulated
         from napari_cvdm.training.sources import CleanImages
 

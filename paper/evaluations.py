@@ -23,10 +23,10 @@ from napari_cvdm.diffusion.sampler import SAMPLERS, clock_grid, uniform_time_gri
 from napari_cvdm.models.cvdm import CVDM
 from napari_cvdm.models.registry import load_model
 from napari_cvdm.models.tiled import channels_last
-from napari_cvdm.training.fields import TrainingField
+from napari_cvdm.training.pool import TrainingField
 from napari_cvdm.training.recipe import read_recipe
 from napari_cvdm.training.sources import split_simulation
-from napari_cvdm.training.validation import cut_to_centre, pooled, summed
+from napari_cvdm.training.validation import cut_to_centre, pool_errors, sum_errors
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 MODELS = ("phase-2shot", "widefield-x2")
@@ -152,12 +152,12 @@ def measured(
 ) -> Quality:
     """The quality of one method on all fields."""
     network = channels_last(load_model(model).network, torch.device("cpu"))
-    unit, sums = network.config.alignment * network.config.condition_fold, np.zeros(6)
+    sums = np.zeros(6)
     for entry in fields:
-        channels, baseline, truth, _ = cut_to_centre(entry, side, unit)
+        channels, baseline, truth, _ = cut_to_centre(entry, side, network)
         drawn = posterior(network, channels, baseline, method, evaluations, samples)
-        sums += summed(drawn, baseline, baseline, truth)
-    score = pooled(sums, samples)
+        sums += sum_errors(drawn, baseline, baseline, truth)
+    score = pool_errors(sums, samples)
     return Quality(
         model=model,
         method=method,

@@ -18,10 +18,9 @@ from napari_cvdm.models.checkpoint import CARD
 from napari_cvdm.simulate.ranges import RANGES, WidefieldRanges
 from napari_cvdm.tasks import FLUORESCENCE, TASKS, Fluorescence
 from napari_cvdm.training.card import INTENSITIES
-from napari_cvdm.training.fields import TrainingField
 from napari_cvdm.training.loop import train
-from napari_cvdm.training.recipe import Recipe, read_recipe
-from napari_cvdm.training.recipe_writing import write_recipe
+from napari_cvdm.training.pool import TrainingField
+from napari_cvdm.training.recipe import Recipe, read_recipe, write_recipe
 from napari_cvdm.training.state import STATE
 
 FOLDER_LETTERS = 12  # of a fingerprint

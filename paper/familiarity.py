@@ -26,7 +26,7 @@ from napari_cvdm.simulate.ranges import PhaseRanges, WidefieldRanges
 from napari_cvdm.simulate.scenes import simulate_widefield
 from napari_cvdm.tasks import Denoise
 from napari_cvdm.tasks.phase_input import FieldNumbers, inner_frame, network_channels
-from napari_cvdm.training.solved_fields import solve_field
+from napari_cvdm.training.sources import solve_field
 
 FIRST_SEED = 5_000_000  # the shipped models were trained on other fields
 

@@ -29,12 +29,12 @@ from napari_cvdm.simulate.ranges import WidefieldRanges
 from napari_cvdm.simulate.scenes import UPSAMPLING, simulate_widefield
 from napari_cvdm.simulate.structures import mitochondria, splat
 from napari_cvdm.tasks import WidefieldX2
-from napari_cvdm.training.fields import fluorescence_field
 from napari_cvdm.training.fine_tuning import FineTuning, LayerPairs, fine_tuning_recipe, prepare
 from napari_cvdm.training.loop import train
-from napari_cvdm.training.pair_files import Folders
-from napari_cvdm.training.plan import InitialModel
-from napari_cvdm.training.validation import Score, Validation, scored
+from napari_cvdm.training.pairs import Folders
+from napari_cvdm.training.pool import fluorescence_field
+from napari_cvdm.training.recipe import InitialModel
+from napari_cvdm.training.validation import Score, Validation, score_network
 
 SHIPPED = "widefield-x2"
 FIELDS, FIRST_TRAINING, FIRST_TEST = 8, 70_000, 90_000
@@ -83,7 +83,7 @@ def score_of(model: str) -> Score:
         fluorescence_field(WidefieldX2(), counts, truth)
         for counts, truth in zip(asked.measured.array, asked.truth.array, strict=True)
     ]
-    return scored(
+    return score_network(
         load_model(model).network, fields, Validation(samples=8, evaluations=10, largest_px=192)
     )
 

@@ -11,10 +11,9 @@ from napari_cvdm.analysis.schedule_maps import pixel_curves
 from napari_cvdm.diffusion.loss import gamma_second_derivative
 from napari_cvdm.evaluation.coverage import coverage
 from napari_cvdm.models.cvdm import CVDM
-from napari_cvdm.training.fields import TrainingField
 from napari_cvdm.training.health import schedule_findings, spread_findings
-from napari_cvdm.training.preview import Preview, previewed
-from napari_cvdm.training.validation import Score, Validation, scored
+from napari_cvdm.training.pool import TrainingField
+from napari_cvdm.training.validation import Preview, Score, Validation, make_preview, score_network
 from paper.reviewer.measures import false_structure_area
 
 RATE_PERCENTILES = (5.0, 50.0, 95.0)
@@ -81,8 +80,8 @@ def measured(network: CVDM, fields: Sequence[TrainingField], plan: Validation) -
         Samples and evaluations.
     """
     score, views = (
-        scored(network, fields, plan),
-        [previewed(network, entry, plan) for entry in fields],
+        score_network(network, fields, plan),
+        [make_preview(network, entry, plan) for entry in fields],
     )
     rate = np.concatenate([view.rate.ravel() for view in views])
     config = network.config

@@ -29,7 +29,7 @@ from napari_cvdm.simulate.ranges import WidefieldRanges
 from napari_cvdm.simulate.samples import reticulum
 from napari_cvdm.simulate.scenes import UPSAMPLING, simulate_widefield
 from napari_cvdm.simulate.structures import draw_texture
-from napari_cvdm.training.pair_checks import binned
+from napari_cvdm.training.measured import bin_means
 from paper import tsim_er
 from paper.classical import OIL_OBJECTIVE
 from paper.measure import DATA, Row, affine_fit, finish, fitted_psnr, matched_psnr, print_rows
@@ -96,7 +96,7 @@ def dlsim_fields() -> Iterator[RealField]:
         ).astype(np.float64)
         yield RealField(
             name=f"dL-SIM {light} light",
-            image=binned(image, UPSAMPLING),
+            image=bin_means(image, UPSAMPLING),
             truth=truth,
             pixel_um=DL_SIM_PIXEL_UM,
             optics=OIL_OBJECTIVE,
@@ -187,7 +187,8 @@ def real_rows(
         ]
         scores = [
             score(
-                (binned(image, UPSAMPLING) if one.factor == 1 else image).astype(np.float64), truth
+                (bin_means(image, UPSAMPLING) if one.factor == 1 else image).astype(np.float64),
+                truth,
             )
             for image in images
         ]

@@ -26,7 +26,7 @@ from napari_cvdm.simulate.ranges import PhaseRanges
 from napari_cvdm.simulate.scenes import simulate_phase
 from napari_cvdm.training.recipe import read_recipe
 from napari_cvdm.training.session import Session
-from napari_cvdm.training.solved_fields import load_field, load_training_field
+from napari_cvdm.training.sources import load_field, load_training_field
 from napari_cvdm.training.state import STATE
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "smoke.toml"

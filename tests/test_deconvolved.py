@@ -43,8 +43,7 @@ from napari_cvdm.tasks.deconvolved import (
     lens_of_microscope,
     lens_of_psf,
 )
-from napari_cvdm.training.fields import fluorescence_field, simulated_fluorescence
-from napari_cvdm.training.pool import PatchLocation
+from napari_cvdm.training.pool import PatchLocation, fluorescence_field, simulated_fluorescence
 
 OIL = Microscope(pixel_um=0.065, wavelength_um=0.52, medium_index=1.518, na=1.4)
 BRIGHT = WidefieldRanges(

@@ -29,10 +29,9 @@ from napari_cvdm.simulate.scenes import draw_scene, simulate_noisy, simulate_wid
 from napari_cvdm.simulate.structures import mitochondria, splat
 from napari_cvdm.tasks import TASKS, Denoise
 from napari_cvdm.training.loop import train
-from napari_cvdm.training.measured import aligned
-from napari_cvdm.training.pair_files import Folders
-from napari_cvdm.training.recipe import read_recipe
-from napari_cvdm.training.recipe_writing import write_recipe
+from napari_cvdm.training.measured import align_pair
+from napari_cvdm.training.pairs import Folders
+from napari_cvdm.training.recipe import read_recipe, write_recipe
 from napari_cvdm.training.sources import SimulatedFields, split_measured
 
 CLAIMS = Path(__file__).parents[1] / "recipes" / "experiments" / "claims-denoising.toml"
@@ -117,7 +116,7 @@ def measured_pairs(tmp_path):
 def test_measured_pairs_in_any_unit_are_those_of_the_simulation(measured_pairs):
     pairs, folders = measured_pairs
     for pair, entry in zip(pairs, folders.entries("denoise"), strict=True):
-        measured, truth = aligned(entry.load(), "denoise", register=False)
+        measured, truth = align_pair(entry.load(), "denoise", register=False)
         np.testing.assert_array_equal(measured[0], pair.counts)
         np.testing.assert_allclose(truth, pair.truth, atol=0.02 * np.ptp(pair.truth))
 

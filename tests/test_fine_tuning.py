@@ -14,7 +14,7 @@ from napari_cvdm.core.result import finished as drained
 from napari_cvdm.models.checkpoint import load_checkpoint
 from napari_cvdm.training.loop import train
 from napari_cvdm.training.recipe import read_recipe
-from napari_cvdm.training.validation import pooled, summed
+from napari_cvdm.training.validation import pool_errors, sum_errors
 
 FINE_TUNING = """
 name = "tuned"
@@ -200,7 +200,7 @@ def test_spread_ratio_and_crps_are_those_of_normal_distributions(spread):
         torch.randn(1, 1, 300, 300, generator=generator),
         spread * torch.randn(4, 1, 300, 300, generator=generator),
     )
-    score = pooled(summed(samples, 0 * truth, 2 * truth, truth), samples=4)
+    score = pool_errors(sum_errors(samples, 0 * truth, 2 * truth, truth), samples=4)
     error = sqrt(1 + spread**2 / 4)
     assert score.spread_ratio == pytest.approx(sqrt(1.25) * spread / error, rel=0.01)
     assert score.crps == pytest.approx(sqrt(2 * (1 + spread**2) / pi) - spread / sqrt(pi), rel=0.02)

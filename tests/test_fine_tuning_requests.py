@@ -17,20 +17,23 @@ from napari_cvdm.models.registry import model_folder
 from napari_cvdm.simulate.ranges import described
 from napari_cvdm.simulate.scenes import simulate_phase
 from napari_cvdm.training.fine_tuning import (
+    LOOKING_SHARE,
     RECIPE,
     FineTuning,
     LayerPairs,
+    Pace,
     Simulated,
+    TimeLeft,
     fine_tuning_recipe,
+    fit_looks,
+    fit_steps,
+    measure_pace,
     prepare,
     unfinished_runs,
 )
 from napari_cvdm.training.loop import train
-from napari_cvdm.training.pace import LOOKING_SHARE, Pace, TimeLeft, looked_at, measured_pace, timed
-from napari_cvdm.training.pair_files import Folders
-from napari_cvdm.training.pair_saving import save_pairs
-from napari_cvdm.training.plan import InitialModel
-from napari_cvdm.training.recipe import read_recipe
+from napari_cvdm.training.pairs import Folders, save_pairs
+from napari_cvdm.training.recipe import InitialModel, read_recipe
 from napari_cvdm.training.state import STATE, kept_if_resumable
 
 
@@ -118,7 +121,7 @@ def test_the_steps_and_the_looks_fill_the_time(recipe, minutes, part):
         plan=replace(recipe.plan, patch_px=72, batch=5),
     )
     pace = Pace(step_s={"mean": 0.1, "diffusion": 0.3} if part == "all" else {"diffusion": 0.3})
-    planned = timed(recipe, pace, minutes)
+    planned = fit_steps(recipe, pace, minutes)
     training_s = (
         planned.plan.mean_steps * pace.step_s.get("mean", 0.0)
         + planned.plan.diffusion_steps * pace.step_s["diffusion"]
@@ -132,16 +135,16 @@ def test_the_steps_and_the_looks_fill_the_time(recipe, minutes, part):
 def test_looks_are_fewer_where_they_cost_more(recipe):
     pace = Pace(step_s={"mean": 0.1, "diffusion": 0.3})
     cheap, dear = (
-        looked_at(replace(recipe, validation=replace(recipe.validation, samples=samples)), pace)
+        fit_looks(replace(recipe, validation=replace(recipe.validation, samples=samples)), pace)
         for samples in (2, 64)
     )
     assert dear.validation.every > cheap.validation.every
 
 
 def test_the_pace_of_every_stage_that_is_trained_is_measured(recipe):
-    assert set(drained(measured_pace(recipe, "cpu")).step_s) == {"mean", "diffusion"}
+    assert set(drained(measure_pace(recipe, "cpu")).step_s) == {"mean", "diffusion"}
     fixed_mean = replace(recipe, start=replace(recipe.start, part="schedule"))
-    found = drained(measured_pace(fixed_mean, "cpu"))
+    found = drained(measure_pace(fixed_mean, "cpu"))
     assert set(found.step_s) == {"diffusion"}
     assert found.step_s["diffusion"] > 0
 
@@ -301,4 +304,4 @@ def test_runs_that_can_be_gone_on_with_are_found(tmp_path):
 def test_the_recipe_of_a_run_is_the_one_that_was_asked_for(recipe, tmp_path):
     asked = FineTuning(recipe=recipe, folder=tmp_path / "run", minutes=1.0, device="cpu")
     request, pace = drained(prepare(asked))
-    assert read_recipe(request.recipe) == timed(recipe, pace, 1.0)
+    assert read_recipe(request.recipe) == fit_steps(recipe, pace, 1.0)

@@ -27,7 +27,7 @@ from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.simulate.ranges import PhaseRanges
 from napari_cvdm.tasks import PhaseTwoShot, WidefieldX2
 from napari_cvdm.tasks.phase_input import FieldNumbers, inner_frame, network_channels
-from napari_cvdm.training.solved_fields import solve_field
+from napari_cvdm.training.sources import solve_field
 
 GOOD = ForwardCheck(chi2=1.02, limit=1.5, unexplained=0.0, verdict="explained")
 OBJECTIVE = {"na": 1.4, "wavelength_um": 0.52, "medium_index": 1.515}

@@ -27,7 +27,7 @@ from napari_cvdm.io.limits import (
     read_bounded,
 )
 from napari_cvdm.io.result_folder import PROVENANCE, is_result_folder, read_result_folder
-from napari_cvdm.training.pair_files import Arrays
+from napari_cvdm.training.pairs import Arrays
 from napari_cvdm.training.recipe import read_recipe
 
 PIXELS = np.random.default_rng(0).poisson(90, (24, 20)).astype(np.uint16)

@@ -28,10 +28,9 @@ from napari_cvdm.simulate.scenes import (
     simulate_widefield,
     structure_of_image,
 )
-from napari_cvdm.training.fields import phase_field
-from napari_cvdm.training.measured import MeasuredFields
-from napari_cvdm.training.pair_checks import compared_widefield
-from napari_cvdm.training.pair_files import Arrays, Folders
+from napari_cvdm.training.measured import MeasuredFields, compare_widefield
+from napari_cvdm.training.pairs import Arrays, Folders
+from napari_cvdm.training.pool import phase_field
 from napari_cvdm.training.sources import (
     CleanImages,
     SimulatedFields,
@@ -138,10 +137,10 @@ def test_a_planted_shift_is_found_to_a_tenth_of_a_pixel(moved):
     """The truth is moved by (dy, dx) measured pixels; the shift that brings it back is found."""
     for seed in SEEDS[:2]:
         pair = structured(seed)
-        found = compared_widefield(
+        found = compare_widefield(
             pair.counts, shift(pair.truth, [2 * one for one in moved], order=3), 2
         )
-        still = compared_widefield(pair.counts, pair.truth, 2)
+        still = compare_widefield(pair.counts, pair.truth, 2)
         np.testing.assert_allclose(
             np.array(found.shift_px) - still.shift_px, -np.array(moved), atol=0.1
         )

@@ -9,9 +9,8 @@ from small_images import CLEAR
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.simulate.ranges import PhaseRanges
 from napari_cvdm.simulate.scenes import simulate_phase, simulate_widefield
-from napari_cvdm.training.fields import TrainingField
-from napari_cvdm.training.pair_files import Arrays, BioSR
-from napari_cvdm.training.pool import FieldPool
+from napari_cvdm.training.pairs import Arrays, BioSR
+from napari_cvdm.training.pool import FieldPool, TrainingField
 
 STRONG = PhaseRanges(
     field_px=(96, 96),

@@ -6,10 +6,8 @@ from pathlib import Path
 import pytest
 
 from napari_cvdm.simulate.ranges import PhaseRanges
-from napari_cvdm.training.pair_files import Arrays, BioSR, Folders
-from napari_cvdm.training.plan import InitialModel
-from napari_cvdm.training.recipe import read_recipe
-from napari_cvdm.training.recipe_writing import write_recipe
+from napari_cvdm.training.pairs import Arrays, BioSR, Folders
+from napari_cvdm.training.recipe import InitialModel, read_recipe, write_recipe
 from napari_cvdm.training.sources import CleanImages, SolvedFields
 
 RECIPES = Path(__file__).parents[1] / "recipes"

@@ -12,20 +12,21 @@ from napari_cvdm.simulate.scenes import simulate_fluorescence, simulate_phase
 from napari_cvdm.tasks import FLUORESCENCE
 from napari_cvdm.tasks.phase_input import CHANNELS
 from napari_cvdm.tasks.phase_inversion import PhaseMaps
-from napari_cvdm.training import solved_fields
-from napari_cvdm.training.fields import phase_field, simulated_fluorescence, solved_field
-from napari_cvdm.training.pool import FieldPool
-from napari_cvdm.training.solved_fields import (
+from napari_cvdm.training import sources
+from napari_cvdm.training.pool import FieldPool, phase_field, simulated_fluorescence, solved_field
+from napari_cvdm.training.sources import (
     COARSE,
     RECORD,
     SolvedField,
+    SolvedFields,
+    SolvedSource,
     load_field,
     load_training_field,
     save_field,
     solve_field,
     solve_missing,
+    split_solved,
 )
-from napari_cvdm.training.sources import SolvedFields, SolvedSource, split_solved
 
 SMALL = PhaseRanges(field_px=(48, 48), fresnel=(8, 20), photons=(3000, 3000))
 
@@ -101,7 +102,7 @@ def test_what_is_there_is_kept_and_what_is_missing_is_solved(tmp_path, monkeypat
         return solve_once
 
     solve_once = solve_field(0, SMALL)
-    monkeypatch.setattr(solved_fields, "solve_field", solve)
+    monkeypatch.setattr(sources, "solve_field", solve)
     folder = tmp_path / "new" / "fields"
     assert list(solve_missing(folder, SMALL, 70, range(2))) == [0, 1]
     (folder / "000001.npz").write_bytes(b"kept as it is")
@@ -118,14 +119,14 @@ def test_a_field_that_was_cut_short_is_solved_again(tmp_path, monkeypatch, solve
     folder = tmp_path / "fields"
     folder.mkdir()
     (folder / "000000.partial").write_bytes(b"half")
-    monkeypatch.setattr(solved_fields, "solve_field", lambda seed, ranges: solved)
+    monkeypatch.setattr(sources, "solve_field", lambda seed, ranges: solved)
     assert list(solve_missing(folder, SMALL, 0, range(1))) == [0]
     assert sorted(path.name for path in folder.iterdir()) == ["000000.npz", RECORD]
     assert np.array_equal(load_field(folder / "000000.npz").truth, solved.truth)
 
 
 def test_solving_stops_between_two_fields(tmp_path, monkeypatch, solved):
-    monkeypatch.setattr(solved_fields, "solve_field", lambda seed, ranges: solved)
+    monkeypatch.setattr(sources, "solve_field", lambda seed, ranges: solved)
     steps = solve_missing(tmp_path / "fields", SMALL, 0, range(9))
     next(steps)
     steps.close()
@@ -137,7 +138,7 @@ def test_solving_stops_between_two_fields(tmp_path, monkeypatch, solved):
     [(1, SMALL, "seed"), (0, replace(SMALL, photons=(1e3, 1e4)), "ranges")],
 )
 def test_a_folder_holds_fields_of_one_kind(seed, ranges, what, tmp_path, monkeypatch, solved):
-    monkeypatch.setattr(solved_fields, "solve_field", lambda seed, ranges: solved)
+    monkeypatch.setattr(sources, "solve_field", lambda seed, ranges: solved)
     folder = tmp_path / "fields"
     assert list(solve_missing(folder, SMALL, 0, range(1))) == [0]
     with pytest.raises(RequestError, match=f"other {what}"):
@@ -159,10 +160,11 @@ def folder(tmp_path, solved):
 
 
 def test_each_solved_field_comes_once_in_a_pass(folder):
-    source = SolvedSource(paths=SolvedFields(folder=str(folder)).paths(), seed=1)
+    paths = SolvedFields(folder=str(folder)).paths()
+    source = SolvedSource(paths=paths, seed=1)
     for number in range(2):
         passed = sorted(float(source.field(4 * number + index).truth.std()) for index in range(4))
-        assert passed == sorted(float(source.exactly(index).truth.std()) for index in range(4))
+        assert passed == sorted(float(load_training_field(path).truth.std()) for path in paths)
 
 
 def test_the_first_fields_are_held_out_whatever_is_added_later(folder, solved):

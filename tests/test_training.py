@@ -20,8 +20,7 @@ from napari_cvdm.training.parallel import Processes
 from napari_cvdm.training.pool import Batch, FieldPool
 from napari_cvdm.training.recipe import read_recipe
 from napari_cvdm.training.sources import SimulatedFields
-from napari_cvdm.training.stage_run import TrainingDiverged
-from napari_cvdm.training.stages import DiffusionObjective, NoiseDraw, stages_of
+from napari_cvdm.training.stages import DiffusionObjective, NoiseDraw, TrainingDiverged, stages_of
 from napari_cvdm.training.state import load_state
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -233,7 +232,7 @@ def test_denoiser_and_schedule_learn_from_their_own_losses():
         0, 2, 32
     )
     draw = NoiseDraw.of_step(batch.truth.shape, 0, 0)
-    processes.backward(stage.objective, stage, batch, draw)
+    processes.backward(stage.objective(batch, draw), stage.routes)
     weight, clock, std = (
         network.denoiser.entry.weight,
         network.clock.weights,

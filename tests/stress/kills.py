@@ -23,8 +23,7 @@ from tqdm import tqdm
 from napari_cvdm.core.request import TrainRequest
 from napari_cvdm.models.checkpoint import CARD, load_checkpoint
 from napari_cvdm.training.loop import train
-from napari_cvdm.training.recipe import Recipe, read_recipe
-from napari_cvdm.training.recipe_writing import write_recipe
+from napari_cvdm.training.recipe import Recipe, read_recipe, write_recipe
 from napari_cvdm.training.state import STATE
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "smoke.toml"

@@ -20,7 +20,7 @@ from napari_cvdm.models.bundle import add_model
 from napari_cvdm.models.checkpoint import CARD, load_checkpoint
 from napari_cvdm.training.fine_tuning import RECIPE, SOLVED_PLAN
 from napari_cvdm.training.health import FAILURES
-from napari_cvdm.training.pair_files import Arrays, BioSR
+from napari_cvdm.training.pairs import Arrays, BioSR
 from napari_cvdm.training.recipe import read_recipe
 from napari_cvdm.training.state import STATE, load_state
 from napari_cvdm.widgets.layers.layer_data import plugin_metadata

@@ -15,7 +15,7 @@ from napari_cvdm.io import output_folder, write_image
 from napari_cvdm.simulate.ranges import DenoisingRanges, PhaseRanges, WidefieldRanges
 from napari_cvdm.simulate.scenes import simulate_fluorescence, simulate_phase
 from napari_cvdm.training.recipe import read_recipe
-from napari_cvdm.training.solved_fields import solve_missing
+from napari_cvdm.training.sources import solve_missing
 
 OPTICS = "optics.json"
 RANGES: Mapping[str, type[PhaseRanges] | type[WidefieldRanges]] = {

@@ -21,8 +21,8 @@ from napari_cvdm.simulate.scenes import (
     simulate_fluorescence,
     simulate_phase,
 )
-from napari_cvdm.training.measured import PairEntry, aligned
-from napari_cvdm.training.pair_files import Folders
+from napari_cvdm.training.measured import align_pair
+from napari_cvdm.training.pairs import Folders, PairEntry
 from napari_cvdm.training.sources import SEED_STRIDE
 
 SIMULATION, DIM, OTHER_OPTICS = "simulation", "dim", "other-optics"
@@ -347,7 +347,7 @@ def measured_pairs(
 
 def _measured_pair(entry: PairEntry, task: str, register: bool) -> TestPair:
     pair = entry.load()
-    measured, truth = aligned(pair, task, register=register)
+    measured, truth = align_pair(pair, task, register=register)
     phase = RANGES[task] is PhaseRanges
     known = {name: pair.optics.get(name) for name in OPTICS}
     metadata = {

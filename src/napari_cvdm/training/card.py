@@ -15,37 +15,8 @@ from napari_cvdm.tasks import FLUORESCENCE, TASKS
 from napari_cvdm.training.recipe import Recipe
 
 SIGNAL = "(counts - dark level) / robust brightest signal, at least 12 noise deviations"
-JUDGED_OPTICS = ("pixel_um", "wavelength_um", "medium_index", "na", "fresnel", "cutoff_px")
+RANGED_OPTICS = ("pixel_um", "wavelength_um", "medium_index", "na", "fresnel", "cutoff_px")
 INTENSITIES = {"phase-2shot": "I / I_background - 1", **dict.fromkeys(FLUORESCENCE, SIGNAL)}
-
-
-def _commit() -> str:
-    try:
-        return subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"],
-            capture_output=True,
-            text=True,
-            check=True,
-            cwd=Path(__file__).parent,
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
-def _as_range(value: float | tuple[float, float]) -> tuple[float, float]:
-    low, high = value if isinstance(value, tuple) else (value, value)
-    return (low, high)
-
-
-def _schedule(network: CVDM) -> dict[str, Any]:
-    """What there is to say of a schedule."""
-    if not network.config.diffused:
-        return {"kind": "none"}
-    found = {"residual_scale": float(network.residual_scale), "kind": network.config.schedule}
-    if not isinstance(network.clock, Clock):
-        return found
-    mix = torch.softmax(network.clock.weights.detach().cpu(), 0)
-    return {"clock_weights": [round(float(value), 4) for value in mix], **found}
 
 
 def make_card(recipe: Recipe, network: CVDM, recipe_path: str) -> ModelCard:
@@ -53,7 +24,11 @@ def make_card(recipe: Recipe, network: CVDM, recipe_path: str) -> ModelCard:
     task = TASKS[recipe.task]
     simulation = {} if recipe.simulation is None else asdict(recipe.simulation)
     known = simulation if recipe.pairs is None else asdict(recipe.pairs)
-    optics = {name: _as_range(known[name]) for name in JUDGED_OPTICS if known.get(name) is not None}
+    optics: dict[str, tuple[float, float]] = {}
+    for name in RANGED_OPTICS:
+        if (value := known.get(name)) is not None:
+            low, high = value if isinstance(value, tuple) else (value, value)
+            optics[name] = (low, high)
     return ModelCard(
         name=recipe.name,
         title=recipe.title,
@@ -66,7 +41,7 @@ def make_card(recipe: Recipe, network: CVDM, recipe_path: str) -> ModelCard:
         intensity=INTENSITIES[task.name],
         resolution=recipe.resolution,
         licence=recipe.licence,
-        schedule=_schedule(network),
+        schedule=_schedule_entry(network),
         training={
             "recipe": Path(recipe_path).name,
             "data": recipe.data,
@@ -80,3 +55,25 @@ def make_card(recipe: Recipe, network: CVDM, recipe_path: str) -> ModelCard:
         },
         limits=recipe.limits,
     )
+
+
+def _schedule_entry(network: CVDM) -> dict[str, Any]:
+    """What there is to say of a schedule."""
+    if not network.config.diffused:
+        return {"kind": "none"}
+    found = {"residual_scale": float(network.residual_scale), "kind": network.config.schedule}
+    if not isinstance(network.clock, Clock):
+        return found
+    mix = torch.softmax(network.clock.weights.detach().cpu(), 0)
+    return {"clock_weights": [round(float(value), 4) for value in mix], **found}
+
+
+def _commit() -> str:
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()

@@ -1,21 +1,28 @@
-"""Fine-tuning: from a model, measured pairs and a time to a recipe and a new model."""
+"""Fine-tuning: from a model, measured pairs and a time to a recipe and a new model.
 
+The pace is measured by a few real steps, so that as many steps are planned as fit into the time.
+"""
+
+import time
 from collections.abc import Generator
 from dataclasses import dataclass, field, replace
+from math import ceil
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from napari_cvdm.core.request import ImageStack, RequestError, TrainRequest
 from napari_cvdm.core.result import Progress
 from napari_cvdm.models.checkpoint import CARD, ModelCard
-from napari_cvdm.simulate.ranges import PhaseRanges, WidefieldRanges
-from napari_cvdm.training.pace import Pace, looked_at, measured_pace, timed
-from napari_cvdm.training.pair_files import Arrays, BioSR, Folders
-from napari_cvdm.training.pair_saving import save_pairs
-from napari_cvdm.training.plan import InitialModel, Plan
-from napari_cvdm.training.recipe import Recipe
-from napari_cvdm.training.recipe_writing import write_recipe
+from napari_cvdm.simulate.ranges import PhaseRanges, Ranges, WidefieldRanges
+from napari_cvdm.training.pairs import Folders, MeasuredPairs, save_pairs
+from napari_cvdm.training.parallel import Processes
+from napari_cvdm.training.pool import Batch
+from napari_cvdm.training.recipe import InitialModel, Plan, Recipe, write_recipe
+from napari_cvdm.training.session import first_network
 from napari_cvdm.training.sources import CleanImages
+from napari_cvdm.training.stages import NoiseDraw, StageRun, stages_of
 from napari_cvdm.training.state import STATE
 from napari_cvdm.training.validation import Validation
 
@@ -25,22 +32,25 @@ PRESETS_MIN = {"minutes (10 min)": 10.0, "an hour": 60.0, "overnight (8 h)": 480
 # Factor for the learning rate that the model was made with. Its weights should be adapted, not
 # replaced.
 LOWERED = 0.25
-SOLVED_PLAN = {
-    "pool_fields": 24,
-    "fields_per_step": 0.1,
-}  # a simulated field is deconvolved or inverted, which takes longer than a step
+# A simulated field is deconvolved or inverted, which takes longer than a step.
+SOLVED_PLAN = {"pool_fields": 24, "fields_per_step": 0.1}
 FALLBACK_PLAN = {"batch": 5, "patch_px": 72, "learning_rate": 8e-4}
 PATIENCE = 6
+MEASURED_STEPS = 3
+# Share of the time. The mean accounts for the larger part of the error, but its steps are cheaper.
+MEAN_SHARE = 0.4
+LOOKS = 12  # at held-out fields, in a stage
+LOOKING_SHARE = 0.15  # of the time, at most
+FORWARD_SHARE = 1 / 3  # of a step: the backward pass takes twice as long
+EMA_STEPS = 0.1  # of a stage: what the averaged weights remember
+EMA_BOUNDS = (0.9, 0.999)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LayerPairs:
-    """Measured images and their truths in memory; they are saved beside the recipe before training.
+    """Measured images and their truths in memory, see `save_pairs`.
 
-    Parameters
-    ----------
-    measured, truth : ImageStack
-        See `save_pairs`.
+    They are saved beside the recipe before training.
     """
 
     measured: ImageStack
@@ -49,19 +59,13 @@ class LayerPairs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Simulated:
-    """A described microscope, looking at simulated objects or at clean images.
+    """A described microscope, looking at simulated objects or at clean images."""
 
-    Parameters
-    ----------
-    ranges : PhaseRanges or WidefieldRanges
-    clean : CleanImages, optional
-    """
-
-    ranges: PhaseRanges | WidefieldRanges
+    ranges: Ranges
     clean: CleanImages | None = None
 
 
-Source = Folders | BioSR | Arrays | Simulated
+Source = MeasuredPairs | Simulated
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -79,7 +83,6 @@ class FineTuning:
         evaluations on held-out fields are rare enough to take little of the time.
     layers : LayerPairs, optional
         Where the pairs of the recipe are not in files yet.
-    device : str
     """
 
     recipe: Recipe
@@ -89,12 +92,18 @@ class FineTuning:
     device: str = "auto"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """Seconds for a step of each stage that is trained, by its name."""
+
+    step_s: dict[str, float]
+
+
 def plan_of(card: ModelCard) -> dict[str, Any]:
     """Batch, patch, pool and weight of L_gamma of a model's own training, with a lower rate."""
     made = {**FALLBACK_PLAN, **card.training.get("plan", {})}
-    kept = {
-        name: made[name] for name in ("batch", "patch_px", "alpha", "pool_fields") if name in made
-    }
+    names = ("batch", "patch_px", "alpha", "pool_fields")
+    kept = {name: made[name] for name in names if name in made}
     return {**kept, "learning_rate": LOWERED * made["learning_rate"]}
 
 
@@ -114,12 +123,8 @@ def fine_tuning_recipe(
     ----------
     name : str
         Of the new model.
-    start : InitialModel
     card : ModelCard
         Of the model to start from.
-    source : Folders, BioSR, Arrays or Simulated
-    validation : Validation, optional
-    seed : int
     **plan
         Entries of `Plan`; numbers of steps may be left out where a time is to decide them.
 
@@ -128,37 +133,27 @@ def fine_tuning_recipe(
     RequestError
         Values that are not allowed.
     """
-    simulated = isinstance(source, Simulated)
-    solved = simulated and card.task in (PhaseRanges.task, WidefieldRanges.task)
-    data = (
-        {"simulation": source.ranges, "clean": source.clean}
-        if isinstance(source, Simulated)
-        else {"pairs": source}
+    entries: dict[str, Any] = {"mean_steps": 0, "diffusion_steps": 1, **plan_of(card)}
+    if isinstance(source, Simulated):
+        data: dict[str, Any] = {"simulation": source.ranges, "clean": source.clean}
+        resolution = card.resolution
+        if card.task in (PhaseRanges.task, WidefieldRanges.task):
+            entries |= SOLVED_PLAN
+    else:
+        data, resolution = {"pairs": source}, "as the pairs that it was fine-tuned with"
+    limit = (
+        f"Fine-tuned from {card.name}: outside the images that it was tuned for, use that model."
     )
     return Recipe(
         name=name,
         title=f"{card.title}; fine-tuned from {card.name}",
         task=card.task,
-        resolution=card.resolution if simulated else "as the pairs that it was fine-tuned with",
+        resolution=resolution,
         licence=card.licence,
-        limits=(
-            *card.limits,
-            (
-                f"Fine-tuned from {card.name}: outside the images that it was tuned for, "
-                "use that model."
-            ),
-        ),
+        limits=(*card.limits, limit),
         network=card.config(),
         start=start,
-        plan=Plan(
-            **{
-                "mean_steps": 0,
-                "diffusion_steps": 1,
-                **plan_of(card),
-                **(SOLVED_PLAN if solved else {}),
-                **plan,
-            }
-        ),
+        plan=Plan(**{**entries, **plan}),
         validation=validation or Validation(every=1, patience=PATIENCE),
         seed=seed,
         **data,
@@ -168,18 +163,7 @@ def fine_tuning_recipe(
 def prepare(asked: FineTuning) -> Generator[Progress, None, tuple[TrainRequest, Pace]]:
     """Save the pairs, measure the pace, write the recipe.
 
-    Parameters
-    ----------
-    asked : FineTuning
-
-    Yields
-    ------
-    Progress
-
-    Returns
-    -------
-    tuple of (TrainRequest, Pace)
-        What `train` takes; the same recipe on a cluster gives the same model.
+    The request is what `train` takes; the same recipe on a cluster gives the same model.
 
     Raises
     ------
@@ -200,10 +184,11 @@ def prepare(asked: FineTuning) -> Generator[Progress, None, tuple[TrainRequest, 
         recipe = replace(
             recipe, pairs=replace(recipe.pairs, measured=str(measured), truth=str(truth))
         )
-    pace = yield from measured_pace(recipe, asked.device)
-    recipe = (
-        looked_at(recipe, pace) if asked.minutes is None else timed(recipe, pace, asked.minutes)
-    )
+    pace = yield from measure_pace(recipe, asked.device)
+    if asked.minutes is None:
+        recipe = fit_looks(recipe, pace)
+    else:
+        recipe = fit_steps(recipe, pace, asked.minutes)
     path = write_recipe(recipe, asked.folder / RECIPE)
     return TrainRequest(recipe=str(path), out=str(asked.folder), device=asked.device), pace
 
@@ -216,3 +201,100 @@ def unfinished_runs(folder: Path) -> tuple[Path, ...]:
         if not (state.parent / CARD).exists() and (state.parent / RECIPE).exists()
     ]
     return tuple(sorted(found, key=lambda run: (run / STATE).stat().st_mtime, reverse=True))
+
+
+def measure_pace(recipe: Recipe, device: str) -> Generator[Progress, None, Pace]:
+    """Do a few steps of each stage on a network that is thrown away, with patches of noise."""
+    plan = replace(recipe.plan, mean_steps=MEASURED_STEPS + 1, diffusion_steps=MEASURED_STEPS + 1)
+    processes = Processes(device, plan.precision, plan.accumulate, plan.batch)
+    network = first_network(recipe).to(processes.device)
+    side = plan.patch_px * network.config.upsampling
+    fine, generator = (plan.batch, 1, side, side), torch.Generator().manual_seed(0)
+    coarse = (plan.batch, network.config.condition_channels, plan.patch_px, plan.patch_px)
+    batch = Batch(
+        channels=torch.randn(coarse, generator=generator),
+        initial_estimate=torch.randn(fine, generator=generator),
+        truth=torch.randn(fine, generator=generator),
+        weight=torch.ones(plan.batch, 1, 1, 1),
+    ).to(processes.device)
+    draw = NoiseDraw.of_step(fine, recipe.seed, 0).part(slice(None), processes.device)
+    found: dict[str, float] = {}
+    stages = stages_of(network, plan, "all" if recipe.start is None else recipe.start.part)
+    for number, stage in enumerate(stages):
+        run = StageRun(stage, network, plan, processes)
+        run.step([(batch, draw)])  # the first step allocates, and is no measure
+        started = time.perf_counter()
+        for step in range(MEASURED_STEPS):
+            yield Progress(
+                stage="measuring how long a step takes",
+                done=number * MEASURED_STEPS + step,
+                total=len(stages) * MEASURED_STEPS,
+            )
+            run.step([(batch, draw)])
+        found[stage.name] = (time.perf_counter() - started) / MEASURED_STEPS
+    return Pace(step_s=found)
+
+
+def fit_steps(recipe: Recipe, pace: Pace, minutes: float) -> Recipe:
+    """The recipe with as many steps and looks at held-out fields as fit into a time.
+
+    Its averaged weights remember a tenth of a stage.
+    """
+    shares = {"diffusion": 1.0}
+    if "mean" in pace.step_s:
+        shares = {"mean": MEAN_SHARE, "diffusion": 1 - MEAN_SHARE}
+    steps = {
+        name: max(1, int(60 * minutes * share * (1 - LOOKING_SHARE) / pace.step_s[name]))
+        for name, share in shares.items()
+    }
+    ema = min(max(1 - 1 / (EMA_STEPS * min(steps.values())), EMA_BOUNDS[0]), EMA_BOUNDS[1])
+    plan = replace(
+        recipe.plan,
+        mean_steps=steps.get("mean", 0),
+        diffusion_steps=steps["diffusion"],
+        ema_decay=ema,
+    )
+    return fit_looks(replace(recipe, plan=plan), pace)
+
+
+def fit_looks(recipe: Recipe, pace: Pace) -> Recipe:
+    """The recipe with an adapted number of steps between two looks at held-out fields.
+
+    There are enough looks, and they do not take more than their share of the time.
+    """
+    looked, plan = recipe.validation, recipe.plan
+    patch_s = FORWARD_SHARE * pace.step_s["diffusion"] / plan.batch
+    evaluation_s = patch_s * (looked.largest_px / plan.patch_px) ** 2
+    look_s = looked.fields * looked.samples * looked.evaluations * evaluation_s
+    often = ceil(look_s * (1 - LOOKING_SHARE) / (LOOKING_SHARE * min(pace.step_s.values())))
+    every = max(1, max(plan.mean_steps, plan.diffusion_steps) // LOOKS, often)
+    return replace(recipe, validation=replace(looked, every=every))
+
+
+class TimeLeft:
+    """Estimate the seconds until a training ends.
+
+    The estimate uses the duration of the steps so far and, for later stages, the measured pace. A
+    stage without a measured pace takes as long for a step as the one before it.
+    """
+
+    def __init__(self, plan: Plan, pace: Pace) -> None:
+        self._total = {"mean": plan.mean_steps, "diffusion": plan.diffusion_steps}
+        self._pace = dict(pace.step_s)
+        self._stage, self._first, self._since = "", 0, 0.0
+
+    def begin_again(self) -> None:
+        """Time that went by in a pause does not count."""
+        self._stage = ""
+
+    def after(self, stage: str, step: int) -> float:
+        """Seconds left when this step of a stage is done [s]."""
+        if stage != self._stage:
+            self._stage, self._first, self._since = stage, step, time.monotonic()
+        elif step > self._first:
+            self._pace[stage] = (time.monotonic() - self._since) / (step - self._first)
+        own = self._pace.get(stage, 0.0)
+        left = (self._total[stage] - step) * own
+        if stage == "mean":
+            left += self._total["diffusion"] * self._pace.get("diffusion", own)
+        return left

@@ -12,14 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from napari_cvdm.diffusion.loss import gamma_second_derivative
-from napari_cvdm.training.pair_checks import PairError
+from napari_cvdm.training.measured import PairError
 from napari_cvdm.training.validation import Score
 
 EARLIEST_HALF, LATEST_HALF = 0.1, 0.75  # t where the median gamma is 1/2; 0.5 for gamma = 1 - t
 LARGEST_LAST_GAMMA = 2e-3
-SHARPEST = (
-    60.0  # root mean square of d2 gamma/dt2; 0 for gamma = 1 - t, about 3.5 for the cosine schedule
-)
+# Root mean square of d2 gamma/dt2; 0 for gamma = 1 - t, about 3.5 for the cosine schedule.
+SHARPEST = 60.0
 LEAST_CONTRAST = 1e-3  # standard deviation over mean of the rate
 SETTLED = 0.25  # share of the steps after which a pixel-wise rate must have left its start
 OVERFITTED = 1.03  # times the best score
@@ -69,11 +68,9 @@ def schedule_findings(
     Parameters
     ----------
     rate : Tensor of any shape
-        lambda(x) of some field.
+        lambda(x) of some field; `pixel_wise`, if it may differ from pixel to pixel.
     clock : Module
         t -> T, T', T''.
-    pixel_wise : bool
-        Whether the rate may differ from pixel to pixel.
     share_done : float
         In [0, 1], of the stage's steps.
     """
@@ -85,47 +82,44 @@ def schedule_findings(
     last = float(torch.exp(-rate.min()))
     bend = float(gamma_second_derivative(median, value, speed, acceleration).square().mean().sqrt())
     contrast = float(rate.std() / rate.mean())
-    found = [
-        _when(
+    return _findings(
+        (
             half < EARLIEST_HALF,
             "degenerate schedule",
             half,
             EARLIEST_HALF,
             "gamma falls at once: nearly all times are noise. Raise alpha (1e-3).",
         ),
-        _when(
+        (
             half > LATEST_HALF,
             "degenerate schedule",
             half,
             LATEST_HALF,
             "gamma hardly falls before the end. Raise alpha (1e-3).",
         ),
-        _when(
+        (
             last > LARGEST_LAST_GAMMA,
             "prior not reached",
             last,
             LARGEST_LAST_GAMMA,
             "gamma(1, x) is too large somewhere: samples cannot begin from noise.",
         ),
-        _when(
+        (
             bend > SHARPEST,
             "schedule too sharp",
             bend,
             SHARPEST,
             "gamma has a step in it: few times teach anything. Move alpha towards 1e-3.",
         ),
-    ]
-    if pixel_wise and share_done >= SETTLED:
-        advice = (
+        (
+            pixel_wise and share_done >= SETTLED and contrast < LEAST_CONTRAST,
+            "schedule too smooth",
+            contrast,
+            LEAST_CONTRAST,
             "The rate is the same at every pixel: it does not follow the structure. "
-            "Lower alpha, or train for longer."
-        )
-        found.append(
-            _when(
-                contrast < LEAST_CONTRAST, "schedule too smooth", contrast, LEAST_CONTRAST, advice
-            )
-        )
-    return _listed(*found)
+            "Lower alpha, or train for longer.",
+        ),
+    )
 
 
 def gradient_findings(skipped: int, done: int) -> tuple[Finding, ...]:
@@ -135,7 +129,7 @@ def gradient_findings(skipped: int, done: int) -> tuple[Finding, ...]:
         "Gradients exploded or were NaN; these steps were skipped. "
         "Lower the learning rate, or use precision fp32."
     )
-    return _listed(_when(share > MANY_SKIPPED, "exploding gradients", share, MANY_SKIPPED, advice))
+    return _findings((share > MANY_SKIPPED, "exploding gradients", share, MANY_SKIPPED, advice))
 
 
 def overfitting_findings(score: float, best: float | None, best_step: int) -> tuple[Finding, ...]:
@@ -145,40 +139,35 @@ def overfitting_findings(score: float, best: float | None, best_step: int) -> tu
         f"Held-out fields were best at step {best_step}, whose weights are kept. "
         "Stop here, or give more fields."
     )
-    return _listed(_when(above > OVERFITTED, "overfitting", above, OVERFITTED, advice))
+    return _findings((above > OVERFITTED, "overfitting", above, OVERFITTED, advice))
 
 
 def spread_findings(score: Score) -> tuple[Finding, ...]:
     """Whether the samples agree where they are wrong, or scatter where they are right."""
     ratio = score.spread_ratio
-    return _listed(
-        _when(
-            ratio < COLLAPSED,
-            "posterior collapse",
-            ratio,
-            COLLAPSED,
-            "The samples agree more than they are right: the spread says too little. "
-            "Train the denoiser for longer.",
-        ),
-        _when(
-            ratio > SCATTERED,
-            "posterior too wide",
-            ratio,
-            SCATTERED,
-            "The samples scatter more than they err: the spread says too much. "
-            "Train the denoiser for longer.",
-        ),
+    narrow = (
+        "The samples agree more than they are right: the spread says too little. "
+        "Train the denoiser for longer."
+    )
+    wide = (
+        "The samples scatter more than they err: the spread says too much. "
+        "Train the denoiser for longer."
+    )
+    return _findings(
+        (ratio < COLLAPSED, "posterior collapse", ratio, COLLAPSED, narrow),
+        (ratio > SCATTERED, "posterior too wide", ratio, SCATTERED, wide),
+    )
+
+
+def _findings(*cases: tuple[bool, str, float, float, str]) -> tuple[Finding, ...]:
+    """Those that are so: (so, name, value, threshold, advice)."""
+    return tuple(
+        Finding(name=name, value=value, threshold=threshold, advice=advice)
+        for so, name, value, threshold, advice in cases
+        if so
     )
 
 
 def data_finding(error: PairError) -> Finding:
     """A pair that was refused: nothing is learned from it, and the training ends there."""
     return Finding(name="data wrong", value=1.0, threshold=0.0, advice=str(error))
-
-
-def _when(so: bool, name: str, value: float, threshold: float, advice: str) -> Finding | None:
-    return Finding(name=name, value=value, threshold=threshold, advice=advice) if so else None
-
-
-def _listed(*findings: Finding | None) -> tuple[Finding, ...]:
-    return tuple(finding for finding in findings if finding is not None)

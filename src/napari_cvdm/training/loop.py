@@ -15,12 +15,11 @@ from napari_cvdm.core.request import TrainRequest
 from napari_cvdm.core.result import Stop
 from napari_cvdm.models.checkpoint import ModelCard
 from napari_cvdm.training.health import Finding
-from napari_cvdm.training.preview import Preview, ScheduleNow
 from napari_cvdm.training.recipe import read_recipe
 from napari_cvdm.training.session import Session
 from napari_cvdm.training.stages import Stage
 from napari_cvdm.training.state import TrainingState, load_state
-from napari_cvdm.training.validation import Score
+from napari_cvdm.training.validation import Preview, ScheduleNow, Score
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -63,14 +62,10 @@ class TrainStep:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Trained:
-    """A training that came to its end.
+    """A training that came to its end: the card of the checkpoint in the folder.
 
-    Parameters
-    ----------
-    card : ModelCard
-        Of the checkpoint in the folder.
-    score, start : Score, optional
-        Of the new model, and of the model that it began with, on the same held-out fields.
+    `score` and `start` are of the new model, and of the model that it began with, on the same
+    held-out fields.
     """
 
     card: ModelCard
@@ -90,36 +85,22 @@ class Trained:
         rmse, crps = (
             getattr(self.score, name) / getattr(self.start, name) - 1 for name in ("rmse", "crps")
         )
-        judged = (
-            "better"
-            if self.better
-            else (
-                "NOT better: go on using the one that you have, or give more pairs, "
-                "or train for longer"
-            )
-        )
+        advice = "go on using the one that you have, or give more pairs, or train for longer"
+        result = "better" if self.better else f"NOT better: {advice}"
         return (
             f"On held-out fields, beside {self.card.training['start']['model']}: "
-            f"RMSE {rmse:+.1%}, CRPS {crps:+.1%}; {judged}."
+            f"RMSE {rmse:+.1%}, CRPS {crps:+.1%}; {result}."
         )
 
 
 def train(request: TrainRequest) -> Generator[TrainStep, Stop | None, Trained]:
     """Train the model of a recipe.
 
-    Parameters
-    ----------
-    request : TrainRequest
-
     Yields
     ------
     TrainStep
         After every step. If `Stop.KEEP` is sent, the stage ends there. Then the next stage begins,
         or the model is saved.
-
-    Returns
-    -------
-    Trained
 
     Raises
     ------

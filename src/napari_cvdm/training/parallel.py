@@ -4,6 +4,7 @@ It uses one or more processes, full or mixed precision, and accumulates gradient
 """
 
 import os
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 import torch
@@ -13,10 +14,12 @@ from torch import Tensor, nn
 
 from napari_cvdm.core.device import pick_device
 from napari_cvdm.core.request import RequestError
-from napari_cvdm.training.pool import Batch
-from napari_cvdm.training.stages import NoiseDraw, Stage, Terms
 
 PRECISIONS = {"fp32": "no", "bf16": "bf16"}
+
+Terms = dict[str, Tensor]
+Routes = Sequence[tuple[str, list[nn.Parameter]]]
+"""Which loss term gives which parameters their gradient."""
 
 
 def is_first_process() -> bool:
@@ -38,7 +41,6 @@ class Processes:
     device : str
         As for `pick_device`. With several processes (torchrun), each takes the accelerator of its
         rank.
-    precision : {"fp32", "bf16"}
     accumulate : int
         Parts of a batch that are evaluated one after the other.
     batch : int
@@ -52,9 +54,8 @@ class Processes:
 
     def __init__(self, device: str, precision: str, accumulate: int, batch: int) -> None:
         on_cpu = pick_device(device).type == "cpu"
-        if (
-            not torch.distributed.is_initialized()
-        ):  # what an earlier training of this program chose holds no longer
+        if not torch.distributed.is_initialized():
+            # What an earlier training of this program chose holds no longer.
             AcceleratorState._reset_state(reset_partial_state=True)
         self.accelerator = Accelerator(
             cpu=on_cpu,
@@ -94,18 +95,17 @@ class Processes:
         context: AbstractContextManager[None] = self.accelerator.accumulate(wrapped)
         return context
 
-    def backward(self, wrapped: nn.Module, stage: Stage, batch: Batch, draw: NoiseDraw) -> Terms:
-        """Loss terms of a part, detached; each route adds its gradient to its parameters."""
-        terms: Terms = wrapped(batch, draw)
-        for index, (name, parameters) in enumerate(stage.routes, start=1):
+    def backward(self, terms: Terms, routes: Routes) -> Terms:
+        """Add the gradient of each route to its parameters; return the loss terms, detached."""
+        for index, (name, parameters) in enumerate(routes, start=1):
             self.accelerator.backward(
-                terms[name], inputs=parameters, retain_graph=index < len(stage.routes)
+                terms[name], inputs=parameters, retain_graph=index < len(routes)
             )
         return {name: term.detach() for name, term in terms.items()}
 
-    def clipped(self, stage: Stage, largest: float) -> float:
+    def clip_gradient(self, parameters: list[nn.Parameter], largest: float) -> float:
         """Length of the gradient over all processes, before it is cut to `largest`."""
-        return float(self.accelerator.clip_grad_norm_(stage.parameters, largest))
+        return float(self.accelerator.clip_grad_norm_(parameters, largest))
 
     def mean(self, values: Tensor) -> Tensor:
         """Mean over the processes."""

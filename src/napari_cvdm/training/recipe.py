@@ -4,8 +4,11 @@ import hashlib
 import json
 import tomllib
 from dataclasses import asdict, dataclass, field, fields
+from math import isfinite
 from pathlib import Path
 from typing import Any
+
+import tomli_w
 
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.io.errors import one_line
@@ -15,10 +18,9 @@ from napari_cvdm.models.cvdm import CVDMConfig
 from napari_cvdm.models.dfcan import DFCANConfig
 from napari_cvdm.models.registry import model_folder
 from napari_cvdm.models.unet import UNetConfig
-from napari_cvdm.simulate.ranges import RANGES, PhaseRanges, WidefieldRanges
+from napari_cvdm.simulate.ranges import RANGES, Ranges
 from napari_cvdm.tasks import TASKS
-from napari_cvdm.training.pair_files import Arrays, BioSR, Folders
-from napari_cvdm.training.plan import InitialModel, Plan
+from napari_cvdm.training.pairs import Arrays, BioSR, Folders, MeasuredPairs
 from napari_cvdm.training.sources import (
     CleanImages,
     SolvedFields,
@@ -29,14 +31,136 @@ from napari_cvdm.training.sources import (
 )
 from napari_cvdm.training.validation import Validation
 
-MeasuredPairs = Folders | BioSR | Arrays
-PAIRS: dict[str, type[Folders] | type[BioSR] | type[Arrays]] = {
-    "folders": Folders,
-    "biosr": BioSR,
-    "arrays": Arrays,
+PARTS = ("all", "denoiser", "schedule")
+SMALLEST = {
+    "mean_steps": 0,
+    "diffusion_steps": 1,
+    "batch": 1,
+    "patch_px": 8,
+    "learning_rate": 0.0,
+    "ema_decay": 0.0,
+    "pool_fields": 1,
+    "fields_per_step": 0.0,
+    "fields": 0,
+    "foreground": 0.0,
+    "blank": 0.0,
+    "alpha": 0.0,
+    "accumulate": 1,
+    "log_every": 1,
+    "save_every": 1,
 }
+"""Of the numbers of a plan."""
+
+PAIRS: dict[str, type[MeasuredPairs]] = {"folders": Folders, "biosr": BioSR, "arrays": Arrays}
 LARGEST_RECIPE = 1_000_000
 PATHS = ("measured", "truth", "folder", "photographs", "x", "y")
+FINGERPRINT = (
+    *("task", "seed", "network", "simulation", "clean", "solved", "pairs"),
+    *("plan", "validation", "start"),
+)
+SECTIONS = ("start", "simulation", "clean", "solved", "plan", "validation")
+OF_THE_TASK = ("condition_channels", "upsampling")  # of the network: the task says them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How long and how fast to train.
+
+    Parameters
+    ----------
+    mean_steps, diffusion_steps : int
+        Optimiser steps of the regression mean, then of denoiser and schedule.
+    batch, patch_px : int
+        Patches in a batch; their side on the input grid, a multiple of the network's alignment.
+    learning_rate : float
+        Peak of the one-cycle schedule: a short warm-up, then a cosine to zero, in each of the two
+        stages.
+    ema_decay : float
+        Of the averaged weights that are kept.
+    pool_fields : int
+        Simulated fields held at a time; patches are cut from them.
+    fields_per_step : float
+        Fields that a step replaces by new ones.
+    fields : int
+        Different fields of a simulation, learned from again and again; 0 for new ones without end.
+    foreground, blank : float
+        Shares of the patches that are cut where there is signal, and from empty fields. A
+        simulation makes its own empty fields.
+    alpha : float
+        Weight of L_gamma (1e-3 in the paper).
+    joint : bool
+        True trains denoiser and schedule with one loss, as published. False trains the denoiser
+        with its own squared error.
+    precision : {"fp32", "bf16"}
+        Of the convolutions during training. bf16 halves the time of a step where the processor
+        supports it.
+    accumulate : int
+        Number of equal parts in which a batch is evaluated, one after the other, where memory is
+        short. The gradients are the same.
+    log_every, save_every : int
+        Steps between log lines and between checkpoints.
+    """
+
+    mean_steps: int
+    diffusion_steps: int
+    batch: int = 6
+    patch_px: int = 128
+    learning_rate: float = 1e-3
+    ema_decay: float = 0.999
+    pool_fields: int = 48
+    fields_per_step: float = 0.5
+    fields: int = 0
+    foreground: float = 0.0
+    blank: float = 0.0
+    alpha: float = 1e-3
+    joint: bool = False
+    precision: str = "fp32"
+    accumulate: int = 1
+    log_every: int = 50
+    save_every: int = 500
+
+    def __post_init__(self) -> None:
+        for name, low in SMALLEST.items():
+            value = getattr(self, name)
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not is_number or not isfinite(value) or value < low:
+                raise RequestError(
+                    f"[plan] {name} is {value!r}; a number of at least {low:g} is needed."
+                )
+        if not self.learning_rate > 0 or not self.ema_decay < 1:
+            raise RequestError(
+                f"[plan] learning_rate is {self.learning_rate} and ema_decay {self.ema_decay}; "
+                "above 0 and below 1 are needed, such as 1e-3 and 0.999."
+            )
+        if self.foreground > 1 or self.blank > 1:
+            raise RequestError(
+                f"[plan] foreground is {self.foreground} and blank {self.blank}; shares from 0 to "
+                "1 are needed."
+            )
+        if self.precision not in ("fp32", "bf16"):
+            raise RequestError(
+                f"[plan] precision is {self.precision!r}; allowed are fp32 and bf16."
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InitialModel:
+    """The model that a fine-tuning begins with.
+
+    Parameters
+    ----------
+    model : str
+        A shipped name, or the folder of a checkpoint.
+    part : {"all", "denoiser", "schedule"}
+        What is trained. All but `all` leave the regression mean as it is.
+    """
+
+    model: str
+    part: str = "all"
+
+    def __post_init__(self) -> None:
+        if self.part not in PARTS:
+            raise RequestError(f"[start] part is {self.part!r}; allowed are {', '.join(PARTS)}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +173,6 @@ class Recipe:
         For the card; `task` is a name of `napari_cvdm.tasks.TASKS`.
     seed : int
         Chooses initial weights, data and noise.
-    network : CVDMConfig
     simulation : PhaseRanges or WidefieldRanges, optional
         The microscope; None where pairs were measured.
     clean : CleanImages, optional
@@ -58,8 +181,6 @@ class Recipe:
         Fields of the simulation that were inverted before; each is made when it is needed, if None.
     pairs : Folders, BioSR or Arrays, optional
         Measured pairs.
-    plan : Plan
-    validation : Validation
     start : InitialModel, optional
         The network is then that of the model.
     limits : tuple of str
@@ -72,7 +193,7 @@ class Recipe:
     resolution: str
     network: CVDMConfig
     plan: Plan
-    simulation: PhaseRanges | WidefieldRanges | None = None
+    simulation: Ranges | None = None
     clean: CleanImages | None = None
     solved: SolvedFields | None = None
     pairs: MeasuredPairs | None = None
@@ -80,7 +201,7 @@ class Recipe:
     start: InitialModel | None = None
     seed: int = 0
     licence: str = "BSD-3-Clause"
-    limits: tuple[str, ...] = field(default=())
+    limits: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         unit, side = self.network.alignment * self.network.condition_fold, self.plan.patch_px
@@ -101,13 +222,8 @@ class Recipe:
         """
         looked = self.validation
         if self.pairs is not None:
-            return split_measured(
-                self.pairs.entries(self.task),
-                self.task,
-                self.seed,
-                looked.share,
-                register=self.pairs.register,
-            )
+            entries, register = self.pairs.entries(self.task), self.pairs.register
+            return split_measured(entries, self.task, self.seed, looked.share, register=register)
         if self.simulation is None:
             raise RequestError(
                 "the recipe names neither pairs nor a simulation; recipes/smoke.toml is an example."
@@ -131,134 +247,19 @@ class Recipe:
             return self.pairs.description
         if self.solved is not None:
             return "simulated, and inverted before the training"
-        return (
-            "simulated on the fly"
-            if self.clean is None
-            else f"images of {self.clean.folder}, degraded on the fly"
-        )
+        if self.clean is not None:
+            return f"images of {self.clean.folder}, degraded on the fly"
+        return "simulated on the fly"
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 of everything that decides the weights."""
         values = asdict(self)
-        kept = {
-            name: values[name]
-            for name in (
-                "task",
-                "seed",
-                "network",
-                "simulation",
-                "clean",
-                "solved",
-                "pairs",
-                "plan",
-                "validation",
-                "start",
-            )
-        }
+        kept = {name: values[name] for name in FINGERPRINT}
         kept["kind"] = type(self.pairs).__name__
-        kept["plan"] = {
-            name: value
-            for name, value in kept["plan"].items()
-            if name not in ("log_every", "save_every")
-        }
+        for name in ("log_every", "save_every"):
+            del kept["plan"][name]
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
-
-
-def _known(kind: type, values: dict[str, Any], section: str, path: Path) -> dict[str, Any]:
-    allowed = {entry.name for entry in fields(kind)}
-    unknown = sorted(set(values) - allowed)
-    if unknown:
-        raise RequestError(
-            f"{path}: [{section}] has {', '.join(unknown)}; allowed are "
-            f"{', '.join(sorted(allowed))}."
-        )
-    return {
-        name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
-    }
-
-
-def _shape(values: dict[str, Any], section: str, path: Path) -> UNetConfig | DFCANConfig:
-    kind = DFCANConfig if "groups" in values else UNetConfig
-    return kind(**_known(kind, values, section, path))
-
-
-def _network(values: dict[str, Any], task: str, path: Path) -> CVDMConfig:
-    parts: dict[str, Any] = {
-        part: _shape(values.pop(part), f"network.{part}", path)
-        for part in ("denoiser", "mean", "residual_std")
-        if part in values
-    }
-    job = TASKS[task]
-    known: dict[str, Any] = {**_known(CVDMConfig, values, "network", path), **parts}
-    return CVDMConfig(**known, condition_channels=len(job.channels), upsampling=job.upsampling)
-
-
-def _network_of(start: InitialModel, task: str, values: dict[str, Any], path: Path) -> CVDMConfig:
-    """The network of the model to start from."""
-    if "network" in values:
-        raise RequestError(
-            f"{path}: [network] and [start] are both given; the network is that of {start.model}, "
-            "so leave [network] out."
-        )
-    card = read_card(model_folder(start.model))
-    if card.task != task:
-        raise RequestError(
-            f"{path}: [start] model {start.model} is for {card.task}, and the recipe for {task}; "
-            "choose another model."
-        )
-    return card.config()
-
-
-def _data(task: str, values: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The source of pairs: one section of measured pairs, or a simulation with optional images."""
-    named = [name for name in (*PAIRS, "simulation") if name in values]
-    if len(named) > 1 or ("clean" in values and set(named) & set(PAIRS)):
-        raise RequestError(
-            f"{path}: {' and '.join(f'[{name}]' for name in named)} are both given; one says where "
-            "pairs come from."
-        )
-    if named and named[0] in PAIRS:
-        kind = PAIRS[named[0]]
-        return {"pairs": kind(**_found(_known(kind, values.pop(named[0]), named[0], path), path))}
-    drawn = {entry.name for entry in fields(RANGES[task]) if isinstance(entry.default, tuple)}
-    ranges = _found(
-        {
-            name: _range(value) if name in drawn else value
-            for name, value in values.pop("simulation", {}).items()
-        },
-        path,
-    )
-    clean = (
-        CleanImages(**_found(_known(CleanImages, values.pop("clean"), "clean", path), path))
-        if "clean" in values
-        else None
-    )
-    solved = (
-        SolvedFields(**_found(_known(SolvedFields, values.pop("solved"), "solved", path), path))
-        if "solved" in values
-        else None
-    )
-    return {
-        "simulation": RANGES[task](**_known(RANGES[task], ranges, "simulation", path)),
-        "clean": clean,
-        "solved": solved,
-    }
-
-
-def _found(values: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Files and folders that a recipe names are beside it, unless their paths are absolute."""
-    return {
-        name: str(path.parent / value)
-        if name in PATHS and isinstance(value, str) and value
-        else value
-        for name, value in values.items()
-    }
-
-
-def _range(value: Any) -> Any:
-    """A number that is known is a range of no width; the side of a field is a number."""
-    return [value, value] if isinstance(value, float) else value
 
 
 def read_recipe(path: str | Path) -> Recipe:
@@ -270,10 +271,6 @@ def read_recipe(path: str | Path) -> Recipe:
         Sections ``[network]``, ``[simulation]``, ``[plan]`` beside the top-level entries of
         `Recipe`. Folders and files that it names are relative to its own folder.
 
-    Returns
-    -------
-    Recipe
-
     Raises
     ------
     RequestError
@@ -283,11 +280,8 @@ def read_recipe(path: str | Path) -> Recipe:
     try:
         values = tomllib.loads(read_bounded(path, LARGEST_RECIPE).decode("utf-8"))
         check_depth(values)
-    except (
-        OSError,
-        ValueError,
-        RecursionError,
-    ) as error:  # what is no TOML and no UTF-8 is a ValueError
+    except (OSError, ValueError, RecursionError) as error:
+        # What is no TOML and no UTF-8 is a ValueError.
         raise RequestError(
             f"the recipe {path} cannot be read ({one_line(error)}); recipes/smoke.toml is an "
             "example."
@@ -296,27 +290,17 @@ def read_recipe(path: str | Path) -> Recipe:
         task = values.get("task")
         if task not in TASKS:
             raise RequestError(f"{path}: task is {task!r}; allowed are {', '.join(TASKS)}.")
-        start = (
-            InitialModel(**_known(InitialModel, values.pop("start"), "start", path))
-            if "start" in values
-            else None
-        )
-        network = (
-            _network(values.pop("network", {}), task, path)
-            if start is None
-            else _network_of(start, task, values, path)
-        )
-        validation = Validation(
-            **_known(Validation, values.pop("validation", {}), "validation", path)
-        )
-        data = _data(task, values, path)
-        plan = Plan(**_known(Plan, values.pop("plan", {}), "plan", path))
+        start = None
+        if "start" in values:
+            start = InitialModel(**_known(InitialModel, values.pop("start"), "start", path))
+        network = _read_network(values, start, task, path)
+        looked = _known(Validation, values.pop("validation", {}), "validation", path)
         parts: dict[str, Any] = {
-            "network": network,
-            "plan": plan,
-            "validation": validation,
             "start": start,
-            **data,
+            "network": network,
+            "validation": Validation(**looked),
+            **_read_data(values, task, path),
+            "plan": Plan(**_known(Plan, values.pop("plan", {}), "plan", path)),
         }
         return Recipe(**_known(Recipe, values, "top level", path), **parts)
     except RequestError as error:
@@ -325,3 +309,117 @@ def read_recipe(path: str | Path) -> Recipe:
         raise RequestError(
             f"{path}: {one_line(error)}; recipes/smoke.toml is an example."
         ) from None
+
+
+def _known(kind: type, values: dict[str, Any], section: str, path: Path) -> dict[str, Any]:
+    """The values of a section, if `kind` has all of them; RequestError else.
+
+    Files and folders that a recipe names are beside it, unless their paths are absolute.
+    """
+    allowed = {entry.name for entry in fields(kind)}
+    unknown = sorted(set(values) - allowed)
+    if unknown:
+        raise RequestError(
+            f"{path}: [{section}] has {', '.join(unknown)}; allowed are "
+            f"{', '.join(sorted(allowed))}."
+        )
+    found: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+    }
+    for name in PATHS:
+        if isinstance(found.get(name), str) and found[name]:
+            found[name] = str(path.parent / found[name])
+    return found
+
+
+def _read_network(
+    values: dict[str, Any], start: InitialModel | None, task: str, path: Path
+) -> CVDMConfig:
+    """The network of the recipe, or that of the model to start from."""
+    if start is not None:
+        if "network" in values:
+            raise RequestError(
+                f"{path}: [network] and [start] are both given; the network is that of "
+                f"{start.model}, so leave [network] out."
+            )
+        card = read_card(model_folder(start.model))
+        if card.task != task:
+            raise RequestError(
+                f"{path}: [start] model {start.model} is for {card.task}, and the recipe for "
+                f"{task}; choose another model."
+            )
+        return card.config()
+    section, parts = values.pop("network", {}), {}
+    for part in ("denoiser", "mean", "residual_std"):
+        if part in section:
+            shape = section.pop(part)
+            kind = DFCANConfig if "groups" in shape else UNetConfig
+            parts[part] = kind(**_known(kind, shape, f"network.{part}", path))
+    known: dict[str, Any] = {**_known(CVDMConfig, section, "network", path), **parts}
+    job = TASKS[task]
+    return CVDMConfig(**known, condition_channels=len(job.channels), upsampling=job.upsampling)
+
+
+def _read_data(values: dict[str, Any], task: str, path: Path) -> dict[str, Any]:
+    """The source of pairs: one section of measured pairs, or a simulation with optional images."""
+    named = [name for name in (*PAIRS, "simulation") if name in values]
+    if len(named) > 1 or ("clean" in values and set(named) & set(PAIRS)):
+        raise RequestError(
+            f"{path}: {' and '.join(f'[{name}]' for name in named)} are both given; one says where "
+            "pairs come from."
+        )
+    if named and named[0] in PAIRS:
+        pairs = PAIRS[named[0]]
+        return {"pairs": pairs(**_known(pairs, values.pop(named[0]), named[0], path))}
+    kind, section = RANGES[task], values.pop("simulation", {})
+    drawn = {entry.name for entry in fields(kind) if isinstance(entry.default, tuple)}
+    for name, value in section.items():
+        if name in drawn and isinstance(value, float):
+            section[name] = [value, value]  # a number that is known is a range of no width
+    found: dict[str, Any] = {"simulation": kind(**_known(kind, section, "simulation", path))}
+    if "clean" in values:
+        found["clean"] = CleanImages(**_known(CleanImages, values.pop("clean"), "clean", path))
+    if "solved" in values:
+        found["solved"] = SolvedFields(**_known(SolvedFields, values.pop("solved"), "solved", path))
+    return found
+
+
+def write_recipe(recipe: Recipe, path: str | Path) -> Path:
+    """Write a complete recipe, of which `read_recipe` makes the same one; its folder is made.
+
+    Defaults are written too, so that later versions keep them. Paths inside the folder are written
+    relative to it, so that both can be moved together.
+    """
+    path = Path(path)
+    values = _without_none(asdict(recipe))
+    network, pairs = values.pop("network"), values.pop("pairs", None)
+    sections: dict[str, Any] = {name: values.pop(name) for name in SECTIONS if name in values}
+    if recipe.start is None:
+        sections["network"] = {
+            name: value for name, value in network.items() if name not in OF_THE_TASK
+        }
+    if recipe.pairs is not None:
+        sections[next(name for name, kind in PAIRS.items() if type(recipe.pairs) is kind)] = pairs
+    for section in sections.values():
+        _write_paths(section, path.parent.absolute())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(tomli_w.dumps({**values, **sections}), encoding="utf-8")
+    return path
+
+
+def _write_paths(values: dict[str, Any], folder: Path) -> None:
+    """Files and folders inside the folder by their way from there, others by their whole path."""
+    for name in PATHS:
+        if values.get(name):
+            whole = Path(values[name]).absolute()
+            beside = whole.relative_to(folder) if whole.is_relative_to(folder) else whole
+            values[name] = beside.as_posix()
+
+
+def _without_none(values: dict[str, Any]) -> dict[str, Any]:
+    """TOML has no word for nothing: what is None is left out."""
+    return {
+        name: _without_none(value) if isinstance(value, dict) else value
+        for name, value in values.items()
+        if value is not None
+    }

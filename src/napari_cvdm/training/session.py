@@ -25,13 +25,23 @@ from napari_cvdm.training.health import (
 )
 from napari_cvdm.training.parallel import Processes
 from napari_cvdm.training.pool import Batch, FieldPool
-from napari_cvdm.training.preview import Preview, ScheduleNow, previewed, schedule_now
 from napari_cvdm.training.recipe import Recipe
-from napari_cvdm.training.run_log import RunLog
-from napari_cvdm.training.stage_run import StageRun
-from napari_cvdm.training.stages import NoiseDraw, Stage, measured_residual_scale, stages_of
-from napari_cvdm.training.state import TrainingState, save_state
-from napari_cvdm.training.validation import Score, scored
+from napari_cvdm.training.stages import (
+    NoiseDraw,
+    Stage,
+    StageRun,
+    measure_residual_scale,
+    stages_of,
+)
+from napari_cvdm.training.state import RunLog, TrainingState, save_state
+from napari_cvdm.training.validation import (
+    Preview,
+    ScheduleNow,
+    Score,
+    make_preview,
+    schedule_now,
+    score_network,
+)
 
 SCALE_BATCHES = 24
 SO_FAR = "so-far"
@@ -41,12 +51,6 @@ Parts = list[tuple[Batch, NoiseDraw]]
 
 class Session:
     """One training, in one of its processes.
-
-    Parameters
-    ----------
-    request : TrainRequest
-    recipe : Recipe
-    resumed : TrainingState, optional
 
     Attributes
     ----------
@@ -63,9 +67,9 @@ class Session:
         self.recipe, self._recipe_path, self._out = recipe, request.recipe, Path(request.out)
         self._processes = Processes(request.device, plan.precision, plan.accumulate, plan.batch)
         self.network = channels_last(first_network(recipe), self._processes.device)
-        self.stages = stages_of(
-            self.network, plan, "all" if recipe.start is None else recipe.start.part
-        )
+        part = "all" if recipe.start is None else recipe.start.part
+        self._learns_mean = part == "all"
+        self.stages = stages_of(self.network, plan, part)
         split = recipe.split()
         self._pool = FieldPool(
             split.training,
@@ -77,33 +81,24 @@ class Session:
         )
         self._held_out = [make() for make in split.held_out] if recipe.validation.every else []
         self.offset = 0
-        self.start = self._score_of_start(resumed)
+        self.start: Score | None = None
+        if recipe.start is not None and self._held_out:
+            self.start = (
+                self._score(self.network) if resumed is None else Score(**resumed.progress["start"])
+            )
         self._out.mkdir(parents=True, exist_ok=True)
-        self._log = (
-            RunLog(self._out, None if resumed is None else (resumed.stage, resumed.step))
-            if self._processes.first
-            else None
-        )
+        self._log = RunLog(self._out, resumed) if self._processes.first else None
 
-    def _score_of_start(self, resumed: TrainingState | None) -> Score | None:
-        if self.recipe.start is None or not self._held_out:
-            return None
-        return (
-            scored(self.network, self._held_out, self.recipe.validation)
-            if resumed is None
-            else Score(**resumed.progress["start"])
-        )
+    def _score(self, network: CVDM) -> Score:
+        return score_network(network, self._held_out, self.recipe.validation)
 
     def begin(self, stage: Stage, resumed: TrainingState | None) -> StageRun:
         """A stage, from its beginning or from where it was left."""
-        learns_mean = self.recipe.start is None or self.recipe.start.part == "all"
-        if (
-            stage.name == "diffusion" and resumed is None and learns_mean
-        ):  # the target is what the mean leaves
-            batches = (
-                self._batch(self.offset + step, slice(None)) for step in range(SCALE_BATCHES)
-            )
-            self.network.residual_scale.copy_(measured_residual_scale(self.network, batches))
+        if stage.name == "diffusion" and resumed is None and self._learns_mean:
+            # The target is what the mean leaves.
+            steps = range(self.offset, self.offset + SCALE_BATCHES)
+            batches = (self._batch(step, slice(None)) for step in steps)
+            self.network.residual_scale.copy_(measure_residual_scale(self.network, batches))
         run = StageRun(stage, self.network, self.recipe.plan, self._processes, resumed)
         if resumed is None and self.start is not None:
             self.look(run)  # the first weights may be the best
@@ -112,13 +107,15 @@ class Session:
     def batches(self, first: int, steps: int) -> Generator[Parts, None, None]:
         """The parts of each step's batch for this process; the next ones are made in advance."""
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="training data") as ahead:
-            coming = self._begun(ahead, first, steps)
+            coming = self._begin_parts(ahead, first, steps)
             for step in range(first, steps):
                 parts = coming.result() if coming is not None else self._parts(step)
-                coming = self._begun(ahead, step + 1, steps)
+                coming = self._begin_parts(ahead, step + 1, steps)
                 yield parts
 
-    def _begun(self, ahead: ThreadPoolExecutor, step: int, steps: int) -> "Future[Parts] | None":
+    def _begin_parts(
+        self, ahead: ThreadPoolExecutor, step: int, steps: int
+    ) -> "Future[Parts] | None":
         """Start to make the parts of a step; None after the last step or if no thread may start."""
         if step >= steps:
             return None
@@ -130,20 +127,17 @@ class Session:
             return None
 
     def _parts(self, step: int) -> Parts:
-        plan, upsampling = self.recipe.plan, self.network.config.upsampling
-        side = plan.patch_px * upsampling
+        plan, device = self.recipe.plan, self._processes.device
+        side = plan.patch_px * self.network.config.upsampling
         draw = NoiseDraw.of_step((plan.batch, 1, side, side), self.recipe.seed, step)
         return [
-            (self._batch(self.offset + step, part), draw.part(part, self._processes.device))
+            (self._batch(self.offset + step, part), draw.part(part, device))
             for part in self._processes.parts()
         ]
 
     def _batch(self, step: int, part: slice) -> Batch:
-        batch = self._pool.batch(step, self.recipe.plan.batch, self.recipe.plan.patch_px, part)
-        return replace(
-            batch,
-            **{name: getattr(batch, name).to(self._processes.device) for name in Batch.__slots__},
-        )
+        plan = self.recipe.plan
+        return self._pool.batch(step, plan.batch, plan.patch_px, part).to(self._processes.device)
 
     def is_time_to_look(self, run: StageRun) -> bool:
         """Whether a look at the held-out fields is due."""
@@ -151,31 +145,29 @@ class Session:
         return every > 0 and (run.done % every == 0 or run.done == run.stage.steps)
 
     def look(self, run: StageRun) -> Score:
-        """The score of the averaged weights, remembered if it is the best of the stage.
-
-        The mean is judged by its error alone, denoiser and schedule by error and spread together.
-        """
-        score = scored(run.averaged(), self._held_out, self.recipe.validation)
-        run.look(self._judged(run, score))
+        """The score of the averaged weights, remembered if it is the best of the stage."""
+        score = self._score(run.averaged())
+        run.look(_criterion(run, score))
         return score
 
-    def _judged(self, run: StageRun, score: Score) -> float:
-        return score.centre_rmse if run.stage.name == "mean" else score.crps
+    def is_out_of_patience(self, run: StageRun) -> bool:
+        """Whether too many looks have gone by without a better score."""
+        patience = self.recipe.validation.patience
+        return patience > 0 and run.counts.looks_since_best >= patience
 
     def findings(self, run: StageRun, score: Score | None) -> tuple[Finding, ...]:
         """What is wrong with the training, with the score of the last look if there is one."""
         found = gradient_findings(run.counts.skipped, run.done)
         if score is not None:
-            judged = self._judged(run, score)
-            found += overfitting_findings(judged, run.counts.best, run.counts.best_step)
+            counts = run.counts
+            found += overfitting_findings(_criterion(run, score), counts.best, counts.best_step)
         rate = self._rate(run)
         if rate is not None:
-            pixel_wise, share = (
-                self.network.config.schedule == "pixel-wise",
-                run.done / run.stage.steps,
-            )
             found += schedule_findings(
-                rate, self.network.clock, pixel_wise=pixel_wise, share_done=share
+                rate,
+                self.network.clock,
+                pixel_wise=self.network.config.schedule == "pixel-wise",
+                share_done=run.done / run.stage.steps,
             )
         if run.stage.name == "diffusion" and score is not None:
             found += spread_findings(score)
@@ -196,59 +188,36 @@ class Session:
 
     def preview(self, run: StageRun, number: int = 0) -> Preview | None:
         """Reconstruction of a held-out field by the averaged weights; None if none is held out."""
-        fields = self._held_out
-        return (
-            previewed(run.averaged(), fields[number % len(fields)], self.recipe.validation)
-            if fields
-            else None
-        )
-
-    def is_out_of_patience(self, run: StageRun) -> bool:
-        """Whether too many looks have gone by without a better score."""
-        patience = self.recipe.validation.patience
-        return patience > 0 and run.counts.looks_since_best >= patience
+        if not self._held_out:
+            return None
+        entry = self._held_out[number % len(self._held_out)]
+        return make_preview(run.averaged(), entry, self.recipe.validation)
 
     def write(self, run: StageRun, terms: dict[str, float], score: Score | None) -> None:
         """A line of the log, if there is something to write."""
-        looked = (
-            {}
-            if score is None
-            else {f"held_out_{name}": value for name, value in asdict(score).items()}
-        )
+        scores = {} if score is None else asdict(score)
+        looked = {f"held_out_{name}": value for name, value in scores.items()}
         if self._log is not None and (terms or looked):
             self._log.add(run.stage.name, run.done, {**terms, **looked})
 
     def save(self, run: StageRun) -> None:
         """The state to resume from, and the model so far."""
-        if self._processes.first:
-            start = None if self.start is None else asdict(self.start)
-            save_state(
-                self._out,
-                self.recipe.fingerprint,
-                {**run.progress(), "start": start},
-                run.tensors(),
-            )
-            save_checkpoint(
-                self._out / SO_FAR, run.averaged(), make_card(self.recipe, self.network, "")
-            )
+        if not self._processes.first:
+            return
+        progress = {**run.progress(), "start": None if self.start is None else asdict(self.start)}
+        save_state(self._out, self.recipe.fingerprint, progress, run.tensors())
+        card = make_card(self.recipe, self.network, "")
+        save_checkpoint(self._out / SO_FAR, run.averaged(), card)
 
     def finish(self) -> tuple[ModelCard, Score | None]:
         """Save the model; its card tells how it scored beside the one that it began with."""
-        score = (
-            scored(self.network, self._held_out, self.recipe.validation) if self._held_out else None
-        )
+        score = self._score(self.network) if self._held_out else None
         card = make_card(self.recipe, self.network, self._recipe_path)
         if score is not None:
             found: dict[str, Any] = {"fields": len(self._held_out), "new": asdict(score)}
-            card = replace(
-                card,
-                metrics={
-                    **card.metrics,
-                    "held_out": found
-                    if self.start is None
-                    else {**found, "start": asdict(self.start)},
-                },
-            )
+            if self.start is not None:
+                found["start"] = asdict(self.start)
+            card = replace(card, metrics={**card.metrics, "held_out": found})
         if self._processes.first:
             save_checkpoint(self._out, self.network.cpu(), card)
         self._processes.wait()
@@ -267,3 +236,8 @@ def first_network(recipe: Recipe) -> CVDM:
         return deepcopy(load_model(recipe.start.model).network).train()
     torch.manual_seed(recipe.seed)
     return CVDM(recipe.network)
+
+
+def _criterion(run: StageRun, score: Score) -> float:
+    """The mean is compared by its error alone, denoiser and schedule by error and spread."""
+    return score.centre_rmse if run.stage.name == "mean" else score.crps

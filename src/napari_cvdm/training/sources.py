@@ -1,53 +1,57 @@
-"""Sources of fields, as pure functions of an index, and the choice of held-out fields."""
+"""Sources of fields, as pure functions of an index, and the choice of held-out fields.
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+Simulated fields may be inverted or deconvolved before a training, once, and kept on disk. Each is
+one NPZ file, named by its number. A file is written completely before it gets its name, so that a
+killed run resumes where it stopped. A record beside the files stores the seed, the ranges and the
+version, so that a folder never holds fields of two kinds.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from napari_cvdm import __version__
 from napari_cvdm.core.request import RequestError
+from napari_cvdm.core.result import finished
 from napari_cvdm.io import SUFFIXES, read_image
-from napari_cvdm.simulate.ranges import PhaseRanges, WidefieldRanges
+from napari_cvdm.physics.camera_noise import inverse_variance
+from napari_cvdm.physics.forward_model import fresnel_number
+from napari_cvdm.simulate.ranges import PhaseRanges, Ranges
 from napari_cvdm.simulate.scenes import (
     DrawPhase,
     DrawStructure,
     draw_phase,
     phase_of_image,
     simulate_fluorescence,
+    simulate_phase,
     structure_of_image,
 )
 from napari_cvdm.tasks import FLUORESCENCE
-from napari_cvdm.training.fields import TrainingField, simulated_fluorescence, solved_field
-from napari_cvdm.training.measured import MeasuredFields, PairEntry
-from napari_cvdm.training.solved_fields import (
-    check_record,
-    load_training_field,
-    ranges_entry,
-    solve_field,
+from napari_cvdm.tasks.phase_inversion import PhaseMaps, invert_planes, phase_maps
+from napari_cvdm.tasks.phase_posterior import PosteriorDraws
+from napari_cvdm.training.measured import MeasuredFields, shuffled_number
+from napari_cvdm.training.pairs import PairEntry
+from napari_cvdm.training.pool import (
+    FieldSource,
+    TrainingField,
+    simulated_fluorescence,
+    solved_field,
 )
 
 SEED_STRIDE = 1_000_003
 HELD_OUT_SEED = 500_000  # added to the seed: no training reaches these
-Ranges = PhaseRanges | WidefieldRanges
-
-
-class FieldSource(Protocol):
-    """Fields to learn from."""
-
-    @property
-    def count(self) -> int | None:
-        """How many there are; None for no end."""
-
-    def field(self, index: int) -> TrainingField:
-        """One of them; of a finite source, each comes once before any comes again."""
-
-    def blank(self, index: int) -> TrainingField:
-        """The same field with nothing in it."""
+RECORD = "fields.json"
+EDITION = 3  # raised where a seed comes to another field: inversion, deconvolution, stored names
+# Kept as float16; pulls are too large for it.
+COARSE = ("width", "border_difference", "misfit", "absorption")
+READY = ("channels", "initial_estimate", "truth")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -56,8 +60,6 @@ class SimulatedFields:
 
     Parameters
     ----------
-    ranges : PhaseRanges or WidefieldRanges
-    seed : int
     draws : sequence of callable
         What is in the fields, by turns; random objects where there are none.
     count : int, optional
@@ -73,19 +75,19 @@ class SimulatedFields:
         """Make one."""
         number = index if self.count is None else index % self.count
         draw = self.draws[number % len(self.draws)] if self.draws else None
-        return _simulated(self.ranges, self.seed * SEED_STRIDE + number, draw)
+        return _simulate(self.ranges, self.seed * SEED_STRIDE + number, draw)
 
     def blank(self, index: int) -> TrainingField:
         """Make one with nothing in it."""
-        return _simulated(
+        return _simulate(
             self.ranges,
             self.seed * SEED_STRIDE + index,
             _no_phase if isinstance(self.ranges, PhaseRanges) else _no_structure,
         )
 
 
-def _simulated(
-    ranges: Ranges, seed: int, draw: "DrawPhase | DrawStructure | None"
+def _simulate(
+    ranges: Ranges, seed: int, draw: DrawPhase | DrawStructure | None = None
 ) -> TrainingField:
     if isinstance(ranges, PhaseRanges):
         solved = solve_field(seed, ranges, draw or draw_phase)  # type: ignore[arg-type]  # draws are made for the ranges
@@ -94,9 +96,143 @@ def _simulated(
     return simulated_fluorescence(FLUORESCENCE[ranges.task], pair, seed)
 
 
+def _no_phase(
+    rng: np.random.Generator, shape: tuple[int, int], ranges: PhaseRanges, pixel_um: float
+) -> np.ndarray:
+    return np.zeros(shape)
+
+
+def _no_structure(rng: np.random.Generator, side: int, pixel_um: float) -> Tensor:
+    return torch.zeros(side, side)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SolvedField:
+    """The maps of one field and its truth within the frame (h, w) [rad]."""
+
+    maps: PhaseMaps
+    truth: np.ndarray
+
+
+def solve_field(seed: int, ranges: PhaseRanges, draw: DrawPhase = draw_phase) -> SolvedField:
+    """Simulate one field and invert it as a user's image; parameters as of `simulate_phase`."""
+    pair = simulate_phase(seed, ranges, draw)
+    planes = torch.from_numpy(pair.planes)
+    weight = torch.from_numpy(inverse_variance(pair.planes)).float()
+    estimate = finished(
+        invert_planes(planes, weight, pair.defocus_um, pair.microscope, pair.condenser_na)
+    )
+    fresnel = max(fresnel_number(z, pair.microscope) for z in pair.defocus_um)
+    maps = phase_maps(estimate, fresnel, PosteriorDraws(estimate.fit, seed).first())
+    return SolvedField(maps=maps, truth=pair.phase)
+
+
+def save_field(path: Path, solved: SolvedField) -> None:
+    """Write one field."""
+    maps = {entry.name: getattr(solved.maps, entry.name) for entry in fields(PhaseMaps)}
+    rows, columns = maps.pop("frame")
+    maps |= {name: np.clip(maps[name], -6e4, 6e4).astype(np.float16) for name in COARSE}
+    frame = [rows.start, rows.stop, columns.start, columns.stop]
+    _save_arrays(path, truth=solved.truth, frame=frame, **maps)
+
+
+def save_training_field(path: Path, solved: TrainingField) -> None:
+    """Write a field that is ready for training, in half precision."""
+    images = {name: getattr(solved, name).numpy().astype(np.float16) for name in READY}
+    _save_arrays(
+        path,
+        weight=solved.weight,
+        pixel_um=solved.pixel_um or 0.0,
+        fine_channels=solved.fine_channels,
+        **images,
+    )
+
+
+def _save_arrays(path: Path, **arrays: Any) -> None:
+    partly = path.with_suffix(".partial")
+    with partly.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+    partly.replace(path)
+
+
+def load_field(path: Path) -> SolvedField:
+    """Read one field back."""
+    with np.load(path, allow_pickle=False) as kept:
+        values = {name: kept[name].astype(np.float32) for name in kept.files}
+    top, bottom, left, right = values.pop("frame").astype(int).tolist()
+    truth = values.pop("truth")
+    fresnel, noise = (float(values.pop(name)) for name in ("fresnel", "noise"))
+    maps = PhaseMaps(
+        frame=(slice(top, bottom), slice(left, right)), fresnel=fresnel, noise=noise, **values
+    )
+    return SolvedField(maps=maps, truth=truth)
+
+
+def load_training_field(path: Path) -> TrainingField:
+    """Read a field of either kind, ready for training."""
+    with np.load(path, allow_pickle=False) as kept:
+        if "channels" in kept.files:
+            images = {name: torch.from_numpy(kept[name].astype(np.float32)) for name in READY}
+            return TrainingField(
+                weight=float(kept["weight"]),
+                pixel_um=float(kept["pixel_um"]) or None,
+                fine_channels=int(kept["fine_channels"]),
+                **images,
+            )
+    solved = load_field(path)
+    return solved_field(solved.maps, solved.truth)
+
+
+def solve_missing(folder: Path, ranges: Ranges, seed: int, numbers: range) -> Iterator[int]:
+    """Solve and save every missing field of these numbers, one at a time.
+
+    Yields
+    ------
+    int
+        The number of each field, when it is saved.
+
+    Raises
+    ------
+    RequestError
+        A folder with fields of another seed, other ranges or another version.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    made_of = {"version": __version__, "edition": EDITION, "seed": seed, **_ranges_entry(ranges)}
+    _check_record(folder, made_of)
+    (folder / RECORD).write_text(json.dumps(made_of, indent=2) + "\n", encoding="utf-8")
+    for number in numbers:
+        path = folder / f"{number:06d}.npz"
+        if path.exists():
+            pass
+        elif isinstance(ranges, PhaseRanges):
+            save_field(path, solve_field(seed + number, ranges))
+        else:
+            save_training_field(path, _simulate(ranges, seed + number))
+        yield number
+
+
+def _ranges_entry(ranges: Ranges) -> dict[str, Any]:
+    """Ranges as a record has them: wherever the folder of photographs lies."""
+    return {"ranges": asdict(ranges) | {"photographs": Path(ranges.photographs).name}}
+
+
+def _check_record(folder: Path, made_of: dict[str, Any]) -> None:
+    """Raise RequestError if the record beside the fields exists and differs from `made_of`."""
+    path = folder / RECORD
+    if not path.exists():
+        return
+    kept, wanted = json.loads(path.read_text(encoding="utf-8")), json.loads(json.dumps(made_of))
+    different = sorted(name for name in wanted if kept.get(name) != wanted[name])
+    if different:
+        raise RequestError(
+            f"{path}: the fields in this folder have other {', '.join(different)}; name another "
+            "folder, or delete this one."
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SolvedFields:
-    """``[solved]``: fields that were simulated and inverted before, see `solved_fields`.
+    """``[solved]``: fields that were simulated and inverted before.
 
     Parameters
     ----------
@@ -110,11 +246,10 @@ class SolvedFields:
         """The files that are there now, in order; RequestError where there is none."""
         paths = sorted(Path(self.folder).glob("*.npz"))
         if not paths:
-            command = (
-                f"napari-cvdm simulate phase --solved --out {self.folder}, "
-                "or with widefield in place of phase"
+            raise RequestError(
+                f"{self.folder}: no solved field in it; make them with napari-cvdm simulate phase "
+                f"--solved --out {self.folder}, or with widefield in place of phase."
             )
-            raise RequestError(f"{self.folder}: no solved field in it; make them with {command}.")
         return paths
 
 
@@ -132,35 +267,11 @@ class SolvedSource:
 
     def field(self, index: int) -> TrainingField:
         """Read one of them."""
-        order = np.random.default_rng((self.seed, index // self.count)).permutation(self.count)
-        return self.exactly(int(order[index % self.count]))
-
-    def exactly(self, number: int) -> TrainingField:
-        """Read the field of one file."""
-        return load_training_field(self.paths[number])
+        return load_training_field(self.paths[shuffled_number(index, self.count, self.seed)])
 
     def blank(self, index: int) -> TrainingField:
         """The same as `field`: empty fields are among them."""
         return self.field(index)
-
-
-def split_solved(fields: SolvedFields, ranges: Ranges, seed: int, held_out: int) -> "Split":
-    """Solved fields of these ranges; the first ones are held out.
-
-    Files that are added later are therefore used for training.
-    """
-    paths = fields.paths()
-    check_record(Path(fields.folder), ranges_entry(ranges))
-    if len(paths) <= held_out:
-        raise RequestError(
-            f"{fields.folder}: {len(paths)} solved fields, and {held_out} are to be held out; make "
-            "more."
-        )
-    judged = SolvedSource(paths=paths[:held_out], seed=seed)
-    return Split(
-        training=SolvedSource(paths=paths[held_out:], seed=seed),
-        held_out=tuple(partial(judged.exactly, number) for number in range(held_out)),
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,7 +301,7 @@ class CleanImages:
             )
         return {path.name: self._draw(path, ranges) for path in paths}
 
-    def _draw(self, path: Path, ranges: Ranges) -> "DrawPhase | DrawStructure":
+    def _draw(self, path: Path, ranges: Ranges) -> DrawPhase | DrawStructure:
         stack = read_image(path)
         pixel_um = self.pixel_um or stack.pixel_um
         if pixel_um is None:
@@ -199,22 +310,15 @@ class CleanImages:
             raise RequestError(
                 f"{path}: has axes {stack.axes}; one image (Y, X) for each file is needed."
             )
-        of_image: Callable[[np.ndarray, float], DrawPhase | DrawStructure] = (
-            phase_of_image if isinstance(ranges, PhaseRanges) else structure_of_image
-        )
-        return of_image(np.asarray(stack.array), pixel_um)
+        image = np.asarray(stack.array)
+        if isinstance(ranges, PhaseRanges):
+            return phase_of_image(image, pixel_um)
+        return structure_of_image(image, pixel_um)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Split:
-    """Fields to learn from, and fields that are never learned from.
-
-    Parameters
-    ----------
-    training : FieldSource
-    held_out : tuple of callable
-        () -> field.
-    """
+    """Fields to learn from, and functions () -> field of those that are never learned from."""
 
     training: FieldSource
     held_out: tuple[Callable[[], TrainingField], ...]
@@ -229,7 +333,6 @@ def held_out_views(views: Sequence[str], share: float, seed: int) -> frozenset[s
         One for each field; fields of one view stay together.
     share : float
         In (0, 1), of the views.
-    seed : int
 
     Raises
     ------
@@ -258,14 +361,30 @@ def split_simulation(
     draws = clean.draws(ranges) if clean is not None else {}
     kept = held_out_views(list(draws), share, seed) if draws else frozenset[str]()
     learned = tuple(draw for name, draw in draws.items() if name not in kept)
-    judged = SimulatedFields(
-        ranges=ranges,
-        seed=seed + HELD_OUT_SEED,
-        draws=tuple(draw for name, draw in draws.items() if name in kept),
-    )
+    unseen = tuple(draw for name, draw in draws.items() if name in kept)
     training = SimulatedFields(ranges=ranges, seed=seed, draws=learned, count=fields)
+    reserved = SimulatedFields(ranges=ranges, seed=seed + HELD_OUT_SEED, draws=unseen)
     return Split(
-        training=training, held_out=tuple(partial(judged.field, index) for index in range(held_out))
+        training=training,
+        held_out=tuple(partial(reserved.field, index) for index in range(held_out)),
+    )
+
+
+def split_solved(fields: SolvedFields, ranges: Ranges, seed: int, held_out: int) -> Split:
+    """Solved fields of these ranges; the first ones are held out.
+
+    Files that are added later are therefore used for training.
+    """
+    paths = fields.paths()
+    _check_record(Path(fields.folder), _ranges_entry(ranges))
+    if len(paths) <= held_out:
+        raise RequestError(
+            f"{fields.folder}: {len(paths)} solved fields, and {held_out} are to be held out; make "
+            "more."
+        )
+    return Split(
+        training=SolvedSource(paths=paths[held_out:], seed=seed),
+        held_out=tuple(partial(load_training_field, path) for path in paths[:held_out]),
     )
 
 
@@ -274,26 +393,16 @@ def split_measured(
 ) -> Split:
     """Measured pairs, split by field of view."""
     kept = held_out_views([entry.view for entry in entries], share, seed)
-    learned, judged = (
+    training, reserved = (
         MeasuredFields(
-            [entry for entry in entries if (entry.view in kept) is chosen],
+            [entry for entry in entries if (entry.view in kept) is is_held_out],
             task,
             register=register,
             seed=seed,
         )
-        for chosen in (False, True)
+        for is_held_out in (False, True)
     )
     return Split(
-        training=learned,
-        held_out=tuple(partial(judged.exactly, number) for number in range(judged.count)),
+        training=training,
+        held_out=tuple(partial(reserved.exactly, number) for number in range(reserved.count)),
     )
-
-
-def _no_phase(
-    rng: np.random.Generator, shape: tuple[int, int], ranges: PhaseRanges, pixel_um: float
-) -> np.ndarray:
-    return np.zeros(shape)
-
-
-def _no_structure(rng: np.random.Generator, side: int, pixel_um: float) -> Tensor:
-    return torch.zeros(side, side)

@@ -1,13 +1,15 @@
-"""The state of an unfinished training, as tensors and JSON.
+"""What an unfinished training keeps in its folder: its state, as tensors and JSON, and its log.
 
-Nothing is pickled. Each file is written completely before it gets its name.
+Nothing is pickled. The state is written completely before it gets its name.
 """
 
+import csv
 import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,15 @@ from napari_cvdm.models.checkpoint import replace_file
 from napari_cvdm.models.cvdm import CVDM
 
 STATE = "training.safetensors"
+COLUMNS = (
+    *("stage", "step", "learning_rate"),
+    *("baseline", "mean"),
+    *("network", "noise", "prior", "smoothness", "boundary", "schedule", "likelihood"),
+    "gradient",
+    *("held_out_rmse", "held_out_centre_rmse", "held_out_baseline_rmse", "held_out_crps"),
+    "held_out_spread_ratio",
+)
+"""Of the log: loss terms of the mean and of the diffusion stage, and scores on held-out fields."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -104,10 +115,8 @@ def save_state(
     contiguous = {
         name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()
     }
-    replace_file(
-        folder / STATE,
-        save(contiguous, metadata={"progress": json.dumps({**progress, "recipe": fingerprint})}),
-    )
+    metadata = {"progress": json.dumps({**progress, "recipe": fingerprint})}
+    replace_file(folder / STATE, save(contiguous, metadata=metadata))
 
 
 def load_state(folder: Path, fingerprint: str) -> TrainingState:
@@ -141,3 +150,53 @@ def load_state(folder: Path, fingerprint: str) -> TrainingState:
             "another folder."
         )
     return state
+
+
+class RunLog:
+    """Lines of numbers by stage and step, in ``log.csv``, and in ``tensorboard/`` where installed.
+
+    Lines after the `state` that a training resumes from are removed, because these steps are done
+    again.
+    """
+
+    def __init__(self, folder: Path, state: TrainingState | None = None) -> None:
+        self._path = folder / "log.csv"
+        if state is not None and self._path.exists():
+            self._forget_after(state)
+        self._board: Any = None
+        if find_spec("tensorboard") is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(folder / "tensorboard"))
+
+    def add(self, stage: str, step: int, values: Mapping[str, float]) -> None:
+        """Write one line."""
+        new = not self._path.exists()
+        with self._path.open("a", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, COLUMNS, restval="", lineterminator="\n")
+            if new:
+                writer.writeheader()
+            texts = {name: f"{value:.6g}" for name, value in values.items()}
+            writer.writerow({"stage": stage, "step": step, **texts})
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(f"{stage}/{name}", value, step)
+            self._board.flush()
+
+    def close(self) -> None:
+        """Finish TensorBoard's file."""
+        if self._board is not None:
+            self._board.close()
+
+    def _forget_after(self, state: TrainingState) -> None:
+        text = self._path.read_text(encoding="utf-8")
+        # A kill may cut the last line.
+        lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        earlier = {"mean"} if state.stage == "diffusion" else set()
+        kept = [
+            line
+            for line, row in zip(lines[1:], csv.DictReader(lines), strict=True)
+            if row["stage"] in earlier
+            or (row["stage"] == state.stage and int(row["step"]) <= state.step)
+        ]
+        self._path.write_text("".join([*lines[:1], *kept]), encoding="utf-8", newline="")

@@ -1,7 +1,10 @@
-"""How good a network is on fields that it never learns from."""
+"""How good a network is on fields that it never learns from, and what it makes of them.
+
+A preview shows one of these fields and the current schedule while a training runs.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from math import sqrt
 from typing import Any
@@ -9,14 +12,27 @@ from typing import Any
 import numpy as np
 import torch
 from scoringrules import crps_ensemble
-from torch import Tensor
+from torch import Tensor, nn
 
 from napari_cvdm.core.request import RequestError
+from napari_cvdm.core.result import ClockCurve
 from napari_cvdm.diffusion.sampler import SAMPLERS, clock_grid
 from napari_cvdm.models.cvdm import CVDM
-from napari_cvdm.training.fields import TrainingField
+from napari_cvdm.models.schedule import clock_curve
+from napari_cvdm.training.pool import TrainingField
 
 SAMPLER = "sde-2m"
+CLOCK_POINTS = 100
+RATE_QUANTILES = (0.05, 0.5, 0.95)
+# Smallest numbers that a recipe may give.
+SMALLEST = {
+    "fields": 1,
+    "every": 0,
+    "samples": 2,
+    "evaluations": 1,
+    "patience": 0,
+    "largest_px": 16,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,15 +64,7 @@ class Validation:
     largest_px: int = 128
 
     def __post_init__(self) -> None:
-        smallest = {
-            "fields": 1,
-            "every": 0,
-            "samples": 2,
-            "evaluations": 1,
-            "patience": 0,
-            "largest_px": 16,
-        }
-        for name, low in smallest.items():
+        for name, low in SMALLEST.items():
             value: Any = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < low:
                 raise RequestError(
@@ -96,12 +104,14 @@ class Score:
 
 
 def cut_to_centre(
-    entry: TrainingField, largest: int, unit: int
+    entry: TrainingField, largest: int, network: CVDM
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Channels, initial estimate, truth and weights of the middle of a field.
 
-    Each has a shape like (1, C, Y, X), in multiples of `unit` input pixels.
+    Each has a shape like (1, C, Y, X), in sizes that the network takes, on its device.
     """
+    device = network.residual_scale.device
+    unit = network.config.alignment * network.config.condition_fold
     height, width = entry.channels.shape[-2:]
     factor = entry.truth.shape[-1] // width
     sides = [min(size, largest) // unit * unit for size in (height, width)]
@@ -112,84 +122,62 @@ def cut_to_centre(
             slice(start * scale, (start + side) * scale)
             for start, side in zip(corner, sides, strict=True)
         )
-        return image[..., rows, columns]
+        return image[..., rows, columns].to(device)
 
-    baseline, truth, weights = (
+    initial_estimate, truth, weights = (
         cut(image, factor)[None, None]
         for image in (entry.initial_estimate, entry.truth, entry.weights)
     )
-    return cut(entry.channels, 1)[None], baseline, truth, weights
+    return cut(entry.channels, 1)[None], initial_estimate, truth, weights
 
 
 @torch.inference_mode()
 def posterior_samples(
-    network: CVDM, channels: Tensor, baseline: Tensor, plan: Validation, seed: int
-) -> tuple[Tensor, Tensor]:
-    """Samples of one field, (S, 1, uY, uX), and the image around which they scatter.
+    network: CVDM, channels: Tensor, initial_estimate: Tensor, plan: Validation, seed: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Samples of one field, (S, 1, uY, uX), the image around which they scatter, and lambda(x).
 
-    Both are in network units. The noise depends only on the seed.
+    Samples and image are in network units. The noise depends only on the seed.
     """
-    correction = network.mean_residual(channels)
-    features = network.features(channels, correction)
-    rate, entered, std = (
-        network.rate(features),
-        network.first_layer_features(features),
-        network.residual_std(features),
-    )
-    shape, grid = (
-        (rate.shape[-2], rate.shape[-1]),
-        clock_grid(float(rate.median()), plan.evaluations),
-    )
+    mean_residual = network.mean_residual(channels)
+    features = network.features(channels, mean_residual)
+    rate, std = network.rate(features), network.residual_std(features)
+    first_layer = network.first_layer_features(features)
+    shape = (rate.shape[-2], rate.shape[-1])
+    grid = clock_grid(float(rate.median()), plan.evaluations)
 
     def noise(sample: int, step: int) -> Tensor:
         return network.noise(shape, [sample], step, seed)
 
+    def clean(noisy: Tensor, neg_log_gamma: Tensor) -> Tensor:
+        return network.clean(noisy, neg_log_gamma, first_layer)
+
     # See `FrameSampler.start`.
-    first = (
-        network.clean(noise(0, 0), rate * grid[0], entered) if network.prediction.bounded else None
-    )
+    first = clean(noise(0, 0), rate * grid[0]) if network.prediction.bounded else None
     drawn = []
     for sample in range(plan.samples):
-        *_, clean = SAMPLERS[SAMPLER](
-            lambda noisy, exponent: network.clean(noisy, exponent, entered),
-            rate,
-            grid,
-            partial(noise, sample),
-            first,
-        )
-        drawn.append(network.decode(clean, baseline, correction, std))
-    return torch.cat(drawn), network.target.centre(baseline, correction)
+        *_, last = SAMPLERS[SAMPLER](clean, rate, grid, partial(noise, sample), first)
+        drawn.append(network.decode(last, initial_estimate, mean_residual, std))
+    return torch.cat(drawn), network.target.centre(initial_estimate, mean_residual), rate
 
 
-def scored(network: CVDM, fields: Sequence[TrainingField], plan: Validation) -> Score:
-    """The score of a network.
-
-    Parameters
-    ----------
-    network : CVDM
-        In evaluation mode or not: no layer of it knows the difference.
-    fields : sequence of TrainingField
-        Held out.
-    plan : Validation
-    """
-    device, unit = (
-        network.residual_scale.device,
-        network.config.alignment * network.config.condition_fold,
-    )
+def score_network(network: CVDM, fields: Sequence[TrainingField], plan: Validation) -> Score:
+    """The score of a network on held-out fields."""
     sums = np.zeros(6)
     for number, entry in enumerate(fields):
-        channels, baseline, truth, weights = (
-            image.to(device) for image in cut_to_centre(entry, plan.largest_px, unit)
+        channels, initial_estimate, truth, weights = cut_to_centre(entry, plan.largest_px, network)
+        samples, centre, _ = posterior_samples(
+            network, channels, initial_estimate, plan, seed=number
         )
-        samples, centre = posterior_samples(network, channels, baseline, plan, seed=number)
         known = (weights > 0)[0, 0]
-        sums += summed(
-            samples[..., known], centre[..., known], baseline[..., known], truth[..., known]
-        )
-    return pooled(sums, plan.samples)
+        images = (samples, centre, initial_estimate, truth)
+        sums += sum_errors(*(image[..., known] for image in images))
+    return pool_errors(sums, plan.samples)
 
 
-def summed(samples: Tensor, centre: Tensor, baseline: Tensor, truth: Tensor) -> np.ndarray:
+def sum_errors(
+    samples: Tensor, centre: Tensor, initial_estimate: Tensor, truth: Tensor
+) -> np.ndarray:
     """Sums over the pixels of one field.
 
     They are the squared errors of mean, centre and initial estimate, the CRPS, the variance and the
@@ -197,7 +185,7 @@ def summed(samples: Tensor, centre: Tensor, baseline: Tensor, truth: Tensor) -> 
     """
     errors = [
         float((image - truth).square().sum())
-        for image in (samples.mean(dim=0, keepdim=True), centre, baseline)
+        for image in (samples.mean(dim=0, keepdim=True), centre, initial_estimate)
     ]
     crps = crps_ensemble(
         truth.double().cpu().numpy().ravel(),
@@ -207,7 +195,7 @@ def summed(samples: Tensor, centre: Tensor, baseline: Tensor, truth: Tensor) -> 
     return np.array([*errors, float(np.sum(crps)), float(samples.var(dim=0).sum()), truth.numel()])
 
 
-def pooled(sums: np.ndarray, samples: int) -> Score:
+def pool_errors(sums: np.ndarray, samples: int) -> Score:
     """The score of all fields, from their sums."""
     error, around, start, crps, variance = (float(value) for value in sums[:5] / sums[5])
     ratio = sqrt((1 + 1 / samples) * variance / error) if error else 1.0
@@ -217,4 +205,74 @@ def pooled(sums: np.ndarray, samples: int) -> Score:
         baseline_rmse=sqrt(start),
         crps=crps,
         spread_ratio=ratio,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleNow:
+    """The schedule on the patches that were just learned from.
+
+    Parameters
+    ----------
+    rates : tuple of float
+        lambda of the pixels at 5, 50 and 95 %, rising.
+    clock : ClockCurve
+        gamma(t) = exp(-lambda T(t)) of each of them.
+    """
+
+    rates: tuple[float, float, float]
+    clock: ClockCurve = field(repr=False)
+
+
+@torch.no_grad()
+def schedule_now(rate: Tensor, clock: nn.Module) -> ScheduleNow:
+    """Where a schedule is, from the rates of some pixels."""
+    shares = torch.tensor(RATE_QUANTILES, device=rate.device)
+    low, middle, high = torch.quantile(rate.float().flatten(), shares).tolist()
+    return ScheduleNow(rates=(low, middle, high), clock=clock_curve(clock, CLOCK_POINTS))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Preview:
+    """A held-out field as the network sees it now, in network units.
+
+    Parameters
+    ----------
+    measured : ndarray of shape (Y, X), float32
+        First channel of the condition.
+    initial_estimate, truth, mean, spread, rate : ndarray of shape (uY, uX), float32
+        Physical estimate, truth, mean and standard deviation of the posterior samples, lambda(x).
+    clock : ClockCurve
+        With `rate` it gives gamma and beta at any time.
+    pixel_um : float, optional
+        Pixel size of `measured`, where it is known.
+    """
+
+    measured: np.ndarray = field(repr=False)
+    initial_estimate: np.ndarray = field(repr=False)
+    truth: np.ndarray = field(repr=False)
+    mean: np.ndarray = field(repr=False)
+    spread: np.ndarray = field(repr=False)
+    rate: np.ndarray = field(repr=False)
+    clock: ClockCurve = field(repr=False)
+    pixel_um: float | None = None
+
+
+@torch.inference_mode()
+def make_preview(network: CVDM, entry: TrainingField, plan: Validation) -> Preview:
+    """Reconstruct the middle of a field, with the samples and evaluations of a look."""
+    channels, initial_estimate, truth, _ = cut_to_centre(entry, plan.largest_px, network)
+    samples, _, rate = posterior_samples(network, channels, initial_estimate, plan, seed=0)
+    images = {
+        "initial_estimate": initial_estimate[0],
+        "truth": truth[0],
+        "mean": samples.mean(dim=0),
+        "spread": samples.std(dim=0),
+        "rate": rate[0],
+    }
+    return Preview(
+        measured=channels[0, 0].cpu().numpy(),
+        clock=clock_curve(network.clock, CLOCK_POINTS),
+        pixel_um=entry.pixel_um,
+        **{name: image[0].float().cpu().numpy() for name, image in images.items()},
     )

@@ -19,7 +19,7 @@ from napari_cvdm.models.bundle import add_model
 from napari_cvdm.models.checkpoint import CARD, WEIGHTS, load_checkpoint, read_card
 from napari_cvdm.models.registry import models_in
 from napari_cvdm.reconstruction.reconstruct import reconstruct
-from napari_cvdm.training import pair_files
+from napari_cvdm.training import pairs
 from napari_cvdm.training.recipe import read_recipe
 from napari_cvdm.training.state import STATE, load_state
 
@@ -189,8 +189,8 @@ def go_on(folder: Path) -> None:
 def read_pairs(folder: Path) -> None:
     """Read arrays that a training is given."""
     path = str(next(folder.iterdir()))
-    pair_files._array.cache_clear()  # it would know the last input under the same name
-    for entry in pair_files.Arrays(x=path, y=path).entries("phase-2shot"):
+    pairs._array.cache_clear()  # it would know the last input under the same name
+    for entry in pairs.Arrays(x=path, y=path).entries("phase-2shot"):
         entry.load()
 
 

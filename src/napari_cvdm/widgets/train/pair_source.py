@@ -271,7 +271,7 @@ class PairSource(QWidget):
             What is missing or not allowed.
         """
         from napari_cvdm.training.fine_tuning import LayerPairs
-        from napari_cvdm.training.pair_files import Arrays, BioSR, Folders
+        from napari_cvdm.training.pairs import Arrays, BioSR, Folders
 
         if self.missing() or self._task is None:
             raise RequestError(f"Needed before a start: {', '.join(self.missing()) or 'a model'}.")

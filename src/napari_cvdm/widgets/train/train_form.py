@@ -94,7 +94,7 @@ class TrainForm(QWidget):
     def __init__(self, viewer: "Viewer") -> None:
         from napari_cvdm.core.device import available_devices
         from napari_cvdm.training.fine_tuning import PRESETS_MIN
-        from napari_cvdm.training.plan import PARTS
+        from napari_cvdm.training.recipe import PARTS
 
         super().__init__()
         self._presets, self._proposed = PRESETS_MIN, ""
@@ -217,7 +217,7 @@ class TrainForm(QWidget):
             What is missing or not allowed.
         """
         from napari_cvdm.training.fine_tuning import FineTuning, fine_tuning_recipe
-        from napari_cvdm.training.plan import InitialModel
+        from napari_cvdm.training.recipe import InitialModel
 
         model, card = self.model.value(), self.model.card()
         if self.missing() or model is None or card is None:

@@ -23,8 +23,7 @@ from napari_cvdm.widgets.common.plots import (
 
 if TYPE_CHECKING:
     from napari_cvdm.training.loop import TrainStep
-    from napari_cvdm.training.preview import ScheduleNow
-    from napari_cvdm.training.validation import Score
+    from napari_cvdm.training.validation import ScheduleNow, Score
 
 STAGES = ("mean", "diffusion")
 LOWEST = 1e-6  # a term below this has done its work, and would only make the others flat

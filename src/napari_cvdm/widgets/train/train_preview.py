@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from napari.layers import Layer
     from napari.viewer import Viewer
 
-    from napari_cvdm.training.preview import Preview
+    from napari_cvdm.training.validation import Preview
 
 ROLE = "training preview"
 IMAGES = ("measured", "truth", "spread", "mean")  # the last lies on top

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
     from napari_cvdm.training.loop import Trained, TrainStep
-    from napari_cvdm.training.preview import Preview
+    from napari_cvdm.training.validation import Preview
 
 
 class TrainProgress(QWidget):

@@ -21,10 +21,9 @@ from napari_cvdm.widgets.common.lifetime import when_gone
 from napari_cvdm.widgets.common.worker import Job
 
 if TYPE_CHECKING:
-    from napari_cvdm.training.fine_tuning import FineTuning
+    from napari_cvdm.training.fine_tuning import FineTuning, TimeLeft
     from napari_cvdm.training.loop import Trained, TrainStep
-    from napari_cvdm.training.pace import TimeLeft
-    from napari_cvdm.training.plan import Plan
+    from napari_cvdm.training.recipe import Plan
 
 LOOK_WHILE_PAUSED_S = 0.1
 PREVIEW_EVERY_MIN = 2
@@ -119,10 +118,9 @@ def trained(
     models : Path
         The user's folder of models.
     """
-    from napari_cvdm.training.fine_tuning import prepare
+    from napari_cvdm.training.fine_tuning import Pace, TimeLeft, prepare
     from napari_cvdm.training.health import data_finding
-    from napari_cvdm.training.pace import Pace, TimeLeft
-    from napari_cvdm.training.pair_checks import PairError
+    from napari_cvdm.training.measured import PairError
     from napari_cvdm.training.recipe import read_recipe
     from napari_cvdm.training.state import kept_if_resumable
 
@@ -251,7 +249,7 @@ class TrainRun(QObject):
     def _deliver(self) -> None:
         from napari_cvdm.training.health import Finding
         from napari_cvdm.training.loop import TrainStep
-        from napari_cvdm.training.preview import Preview
+        from napari_cvdm.training.validation import Preview
 
         signals = {TrainStep: self.stepped, Preview: self.previewed, Finding: self.refused}
         while not self._news.empty():

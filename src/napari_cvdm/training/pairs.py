@@ -1,7 +1,10 @@
-"""Pairs in files: two folders, the published data as downloaded, or arrays of the official code."""
+"""Pairs in files: two folders, the published data as downloaded, or arrays of the official code.
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+Images in memory are saved as such pairs, so that a training can be repeated from its folder.
+"""
+
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from itertools import product
 from pathlib import Path
@@ -12,16 +15,57 @@ import numpy as np
 from napari_cvdm.core.microscope import check_condenser, check_defocus
 from napari_cvdm.core.plane_positions import count_planes
 from napari_cvdm.core.request import ImageStack, RequestError
-from napari_cvdm.io import SUFFIXES, combine_planes, read_image
+from napari_cvdm.core.result import Progress
+from napari_cvdm.io import SUFFIXES, combine_planes, read_image, write_image
 from napari_cvdm.io.errors import one_line
 from napari_cvdm.tasks import TASKS
-from napari_cvdm.training.measured import Pair, PairEntry
 
 OPEN_FILES = 8
 PIXEL_TOLERANCE = 0.01
+OPTICS = ("pixel_um", "wavelength_um", "medium_index", "na", "defocus_um", "condenser_na")
 SIM_FRAMES = "RawSIMData_level_"
 SIM_TRUTHS = ("SIM_gt.mrc", "SIM_gt_a.mrc")
 OFFICIAL_LARGEST = 1.0
+FIELD_AXES = "TS"  # along these, every frame counts as a field of view of its own
+UNTOUCHED = (np.uint8, np.uint16, np.uint32, np.float32, np.float64)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Pair:
+    """One field of a measured image and its truth, as they are in their files.
+
+    Parameters
+    ----------
+    name : str
+        For messages.
+    measured : ndarray of shape (P, Y, X)
+    truth : ndarray of shape (uY, uX)
+        Fluorescence in any unit, phase in radians.
+    optics : mapping
+        `pixel_um` and, for phase, `wavelength_um`, `medium_index` and `defocus_um`, and
+        `condenser_na` if the condenser is open.
+    """
+
+    name: str
+    measured: np.ndarray = field(repr=False)
+    truth: np.ndarray = field(repr=False)
+    optics: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PairEntry:
+    """A pair that is still in its files.
+
+    Parameters
+    ----------
+    view : str
+        The field of view of the pair. Frames of one file stay together when fields are held out.
+    load : callable
+        () -> Pair.
+    """
+
+    view: str
+    load: Callable[[], Pair] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,11 +107,11 @@ class Folders:
     def entries(self, task: str) -> list[PairEntry]:
         """Every frame of every matched file."""
         measured, truth = _images_in(self.measured), _images_in(self.truth)
-        lonely = sorted(measured.keys() ^ truth.keys())
-        if lonely:
+        unmatched = sorted(measured.keys() ^ truth.keys())
+        if unmatched:
             raise RequestError(
-                f"{', '.join(lonely[:5])}: in one folder only; each image in {self.measured} needs "
-                f"a truth of the same name in {self.truth}."
+                f"{', '.join(unmatched[:5])}: in one folder only; each image in {self.measured} "
+                f"needs a truth of the same name in {self.truth}."
             )
         return [
             entry
@@ -76,48 +120,49 @@ class Folders:
         ]
 
     def _frames(self, name: str, measured: Path, truth: Path, task: str) -> Iterator[PairEntry]:
-        first, second = self._open(measured, truth, task)
-        shapes = [stack.array.shape[: len(_looped(stack))] for stack in (first, second)]
-        if shapes[0] != shapes[1]:
+        frames, others = (
+            tuple(
+                size
+                for axis, size in zip(stack.axes, stack.array.shape, strict=True)
+                if axis not in "PYX"
+            )
+            for stack in self._open(measured, truth, task)
+        )
+        if frames != others:
             raise RequestError(
-                f"{name}: the measured file has frames {shapes[0]} and the truth {shapes[1]}; each "
+                f"{name}: the measured file has frames {frames} and the truth {others}; each "
                 "frame needs its truth."
             )
-        for index in product(*(range(size) for size in shapes[0])):
+        for index in product(*(range(size) for size in frames)):
             yield PairEntry(view=name, load=partial(self._load, name, measured, truth, index, task))
 
     def _open(self, measured: Path, truth: Path, task: str) -> tuple[ImageStack, ImageStack]:
-        return _opened(measured, count_planes(TASKS[task].planes, self.defocus_um)), _opened(
-            truth, 1
-        )
+        planes = count_planes(TASKS[task].planes, self.defocus_um)
+        return _read_stack(measured, planes), _read_stack(truth, 1)
 
     def _load(
         self, name: str, measured: Path, truth: Path, index: tuple[int, ...], task: str
     ) -> Pair:
-        first, second = self._open(measured, truth, task)
-        optics = self._optics(first)
-        _check_pixel(name, optics.get("pixel_um"), second.pixel_um, TASKS[task].upsampling)
-        title = f"{name}, frame {index}" if index else name
+        image, sharp = self._open(measured, truth, task)
+        stated: Mapping[str, Any] = {"pixel_um": image.pixel_um, **image.metadata}
+        optics = {
+            key: stated.get(key) if getattr(self, key) is None else getattr(self, key)
+            for key in OPTICS
+        }
+        pixel_um, factor = optics["pixel_um"], TASKS[task].upsampling
+        if pixel_um and sharp.pixel_um:
+            error = abs(sharp.pixel_um * factor / pixel_um - 1)
+            if error > PIXEL_TOLERANCE:
+                raise RequestError(
+                    f"{name}: pixels are {pixel_um:g} um, and those of the truth "
+                    f"{sharp.pixel_um:g} um; {pixel_um / factor:g} um is needed for the truth."
+                )
         return Pair(
-            name=title, measured=first.frame(index), truth=second.frame(index)[0], optics=optics
+            name=f"{name}, frame {index}" if index else name,
+            measured=image.frame(index),
+            truth=sharp.frame(index)[0],
+            optics=optics,
         )
-
-    def _optics(self, stack: ImageStack) -> dict[str, Any]:
-        given = {
-            name: getattr(self, name)
-            for name in (
-                "pixel_um",
-                "wavelength_um",
-                "medium_index",
-                "na",
-                "defocus_um",
-                "condenser_na",
-            )
-        }
-        stated: Mapping[str, Any] = {"pixel_um": stack.pixel_um, **stack.metadata}
-        return {
-            name: value if value is not None else stated.get(name) for name, value in given.items()
-        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,10 +216,10 @@ class BioSR:
             if path.exists()
         ]
         if truths and level.isdigit() and self.levels[0] <= int(level) <= self.levels[1]:
-            yield PairEntry(view=str(raw.parent), load=partial(_biosr_pair, raw, truths[0]))
+            yield PairEntry(view=str(raw.parent), load=partial(_load_biosr, raw, truths[0]))
 
 
-def _biosr_pair(raw: Path, truth: Path) -> Pair:
+def _load_biosr(raw: Path, truth: Path) -> Pair:
     """The widefield image is the mean of the raw frames, whose stripes cancel."""
     frames, sharp = read_image(raw), read_image(truth)
     image = np.asarray(frames.array, np.float32).reshape(-1, *frames.array.shape[-2:]).mean(axis=0)
@@ -198,8 +243,6 @@ class Arrays:
         Two .npy files, or one .npz file (twice) with arrays x and y.
     phase_range_rad : float
         Phase [rad] that y = 1 stands for, where y = -1 is zero: 3.5 in the official code.
-    register : bool
-    pixel_um, wavelength_um, medium_index : float, optional
     defocus_um : tuple of float, optional
         Position of each plane [um], one for each channel of x.
     condenser_na : float, optional
@@ -242,19 +285,20 @@ class Arrays:
         truth: np.ndarray = np.asarray(_array(self.y, "y")[number, ..., 0], np.float32)
         if task == "phase-2shot":
             planes, truth = (planes + 1) / 2, (truth + OFFICIAL_LARGEST) / 2 * self.phase_range_rad
-        elif (
-            TASKS[task].upsampling == 2 and truth.shape == planes.shape[-2:]
-        ):  # x was interpolated onto y's grid: take that back
-            planes = planes.reshape(
-                len(planes), truth.shape[0] // 2, 2, truth.shape[1] // 2, 2
-            ).mean(axis=(2, 4))
-        optics = {
-            name: getattr(self, name)
-            for name in ("pixel_um", "wavelength_um", "medium_index", "defocus_um", "condenser_na")
-        }
+        elif TASKS[task].upsampling == 2 and truth.shape == planes.shape[-2:]:
+            # x was interpolated onto y's grid: take that back.
+            height, width = truth.shape
+            blocks = planes.reshape(len(planes), height // 2, 2, width // 2, 2)
+            planes = blocks.mean(axis=(2, 4))
         return Pair(
-            name=f"{Path(self.x).name}[{number}]", measured=planes, truth=truth, optics=optics
+            name=f"{Path(self.x).name}[{number}]",
+            measured=planes,
+            truth=truth,
+            optics={name: getattr(self, name, None) for name in OPTICS},
         )
+
+
+MeasuredPairs = Folders | BioSR | Arrays
 
 
 def _check_optics(pairs: Folders | Arrays) -> None:
@@ -281,13 +325,9 @@ def _array(path: str, name: str) -> np.ndarray:
 
 
 @lru_cache(maxsize=OPEN_FILES)
-def _opened(path: Path, planes: int) -> ImageStack:
+def _read_stack(path: Path, planes: int) -> ImageStack:
     stack = read_image(path)
     return combine_planes(stack, count=planes) if planes > 1 else stack
-
-
-def _looped(stack: ImageStack) -> str:
-    return "".join(axis for axis in stack.axes if axis not in "PYX")
 
 
 def _images_in(folder: str) -> dict[str, Path]:
@@ -306,11 +346,72 @@ def _images_in(folder: str) -> dict[str, Path]:
     return found
 
 
-def _check_pixel(name: str, measured_um: float | None, truth_um: float | None, factor: int) -> None:
-    """RequestError where both files state a pixel size, and they do not go together."""
-    if measured_um and truth_um and abs(truth_um * factor / measured_um - 1) > PIXEL_TOLERANCE:
-        wanted = measured_um / factor
+def save_pairs(
+    measured: ImageStack, truth: ImageStack, task: str, folder: str | Path
+) -> Generator[Progress, None, tuple[Path, Path]]:
+    """Write each field of view into a file of its own, as ``[folders]`` of a recipe wants them.
+
+    Parameters
+    ----------
+    measured : ImageStack
+        Axes (..., Y, X), for phase (..., P, Y, X). Frames along T (or an axis without a name) and S
+        are fields of view; frames along Z and C belong to one.
+    truth : ImageStack
+        The same axes and frames without P, on a grid that is as much finer as the task says.
+    folder : path
+        Gets the folders ``measured`` and ``truth``, which are returned.
+
+    Yields
+    ------
+    Progress
+        Before every field of view.
+
+    Raises
+    ------
+    RequestError
+        The axes or the numbers of frames differ.
+    ImageFileError
+        The disk is full or may not be written to.
+    """
+    sizes, others = (
+        dict(zip(stack.axes, stack.array.shape, strict=True)) for stack in (measured, truth)
+    )
+    frames = [
+        {letter: size for letter, size in one.items() if letter not in "PYX"}
+        for one in (sizes, others)
+    ]
+    if frames[0] != frames[1]:
+        said = [
+            " ".join(f"{letter} {size}" for letter, size in one.items()) or "no frames"
+            for one in frames
+        ]
         raise RequestError(
-            f"{name}: pixels are {measured_um:g} um, and those of the truth {truth_um:g} um; "
-            f"{wanted:g} um is needed for the truth."
+            f"{measured.source} has {said[0]}, and {truth.source} {said[1]}; each frame needs its "
+            "truth, so both need the same axes before Y and X."
         )
+    folders = Path(folder) / "measured", Path(folder) / "truth"
+    for one in folders:
+        one.mkdir(parents=True, exist_ok=True)
+    counts = [size for letter, size in sizes.items() if letter in FIELD_AXES]
+    views = list(product(*(range(size) for size in counts)))
+    for number, view in enumerate(views):
+        yield Progress(stage="saving the pairs", done=number, total=len(views))
+        name = f"field-{number + 1:04d}.ome.tif"
+        _write_view(measured, view, folders[0] / name, "counts")
+        _write_view(truth, view, folders[1] / name, TASKS[task].unit)
+    return folders
+
+
+def _write_view(stack: ImageStack, view: tuple[int, ...], path: Path, unit: str) -> None:
+    places = iter(view)
+    index = tuple(next(places) if letter in FIELD_AXES else slice(None) for letter in stack.axes)
+    pixels = np.asarray(stack.array[index])
+    write_image(
+        path,
+        pixels,
+        axes="".join(letter for letter in stack.axes if letter not in FIELD_AXES),
+        pixel_um=stack.pixel_um,
+        unit=unit,
+        name=stack.source,
+        dtype=pixels.dtype if pixels.dtype in UNTOUCHED else np.dtype(np.float32),
+    )

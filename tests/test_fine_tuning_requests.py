@@ -14,7 +14,7 @@ from napari_cvdm.core.request import ImageStack, RequestError, TrainRequest
 from napari_cvdm.core.result import finished as drained
 from napari_cvdm.models.checkpoint import read_card
 from napari_cvdm.models.registry import model_folder
-from napari_cvdm.simulate.ranges import described
+from napari_cvdm.simulate.ranges import ranges_for
 from napari_cvdm.simulate.scenes import simulate_phase
 from napari_cvdm.training.fine_tuning import (
     LOOKING_SHARE,
@@ -41,7 +41,7 @@ from napari_cvdm.training.state import STATE, kept_if_resumable
 def recipe(tiny_widefield_model):
     """A fine-tuning of the tiny model for a described microscope."""
     source = Simulated(
-        ranges=described("widefield-x2", {"na": 0.8, "pixel_um": 0.11, "medium_index": 1.0})
+        ranges=ranges_for("widefield-x2", {"na": 0.8, "pixel_um": 0.11, "medium_index": 1.0})
     )
     start = InitialModel(model=str(tiny_widefield_model))
     return fine_tuning_recipe(
@@ -63,7 +63,7 @@ def test_a_described_phase_microscope_makes_planes_at_its_own_distance():
         "photons": 1e4,
         "strength_rad": 2.0,
     }
-    ranges = described("phase-2shot", known, defocus_um=(-1.0, 2.0))
+    ranges = ranges_for("phase-2shot", known, defocus_um=(-1.0, 2.0))
     for seed in range(4):
         pair = simulate_phase(seed, replace(ranges, na=(0.3, 0.31), field_px=(64, 64)))
         assert pair.defocus_um[-1] - pair.defocus_um[0] == pytest.approx(3.0)
@@ -73,9 +73,9 @@ def test_a_described_phase_microscope_makes_planes_at_its_own_distance():
 
 def test_a_microscope_that_cannot_be_is_refused():
     with pytest.raises(OpticsError, match="na"):
-        described("widefield-x2", {"na": 1.4, "medium_index": 1.0})
+        ranges_for("widefield-x2", {"na": 1.4, "medium_index": 1.0})
     with pytest.raises(RequestError, match="wavelength_um"):
-        described("phase-2shot", {"pixel_um": 0.2}, defocus_um=(-1.0, 1.0))
+        ranges_for("phase-2shot", {"pixel_um": 0.2}, defocus_um=(-1.0, 1.0))
 
 
 def test_few_fields_are_solved_for_a_described_microscope_and_pairs_keep_the_pool_of_the_model():
@@ -87,7 +87,7 @@ def test_few_fields_are_solved_for_a_described_microscope_and_pairs_keep_the_poo
     plans = {
         kind: fine_tuning_recipe(name="mine", start=start, card=card, source=source).plan
         for kind, source in (
-            ("described", Simulated(ranges=described(card.task, {"na": 1.4}))),
+            ("described", Simulated(ranges=ranges_for(card.task, {"na": 1.4}))),
             ("pairs", Folders(measured="measured", truth="truth")),
         )
     }
@@ -97,7 +97,7 @@ def test_few_fields_are_solved_for_a_described_microscope_and_pairs_keep_the_poo
 
 def test_what_is_not_said_is_as_the_model_was_made(tiny_widefield_model):
     source, start = (
-        Simulated(ranges=described("widefield-x2", {})),
+        Simulated(ranges=ranges_for("widefield-x2", {})),
         InitialModel(model="widefield-x2"),
     )
     card = read_card(Path(__file__).parents[1] / "src/napari_cvdm/models/weights/widefield-x2")

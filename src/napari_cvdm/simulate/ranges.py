@@ -193,7 +193,7 @@ RANGES: dict[str, type[Ranges]] = {
 }
 
 
-def described(
+def ranges_for(
     task: str, known: Mapping[str, float | None], *, defocus_um: tuple[float, ...] | None = None
 ) -> Ranges:
     """Ranges around one microscope: what is known is fixed, and the rest stays free.

@@ -82,43 +82,21 @@ def schedule_findings(
     last = float(torch.exp(-rate.min()))
     bend = float(gamma_second_derivative(median, value, speed, acceleration).square().mean().sqrt())
     contrast = float(rate.std() / rate.mean())
+    early = "gamma falls at once: nearly all times are noise. Raise alpha (1e-3)."
+    late = "gamma hardly falls before the end. Raise alpha (1e-3)."
+    unreached = "gamma(1, x) is too large somewhere: samples cannot begin from noise."
+    sharp = "gamma has a step in it: few times teach anything. Move alpha towards 1e-3."
+    flat = (
+        "The rate is the same at every pixel: it does not follow the structure. "
+        "Lower alpha, or train for longer."
+    )
+    is_flat = pixel_wise and share_done >= SETTLED and contrast < LEAST_CONTRAST
     return _findings(
-        (
-            half < EARLIEST_HALF,
-            "degenerate schedule",
-            half,
-            EARLIEST_HALF,
-            "gamma falls at once: nearly all times are noise. Raise alpha (1e-3).",
-        ),
-        (
-            half > LATEST_HALF,
-            "degenerate schedule",
-            half,
-            LATEST_HALF,
-            "gamma hardly falls before the end. Raise alpha (1e-3).",
-        ),
-        (
-            last > LARGEST_LAST_GAMMA,
-            "prior not reached",
-            last,
-            LARGEST_LAST_GAMMA,
-            "gamma(1, x) is too large somewhere: samples cannot begin from noise.",
-        ),
-        (
-            bend > SHARPEST,
-            "schedule too sharp",
-            bend,
-            SHARPEST,
-            "gamma has a step in it: few times teach anything. Move alpha towards 1e-3.",
-        ),
-        (
-            pixel_wise and share_done >= SETTLED and contrast < LEAST_CONTRAST,
-            "schedule too smooth",
-            contrast,
-            LEAST_CONTRAST,
-            "The rate is the same at every pixel: it does not follow the structure. "
-            "Lower alpha, or train for longer.",
-        ),
+        (half < EARLIEST_HALF, "degenerate schedule", half, EARLIEST_HALF, early),
+        (half > LATEST_HALF, "degenerate schedule", half, LATEST_HALF, late),
+        (last > LARGEST_LAST_GAMMA, "prior not reached", last, LARGEST_LAST_GAMMA, unreached),
+        (bend > SHARPEST, "schedule too sharp", bend, SHARPEST, sharp),
+        (is_flat, "schedule too smooth", contrast, LEAST_CONTRAST, flat),
     )
 
 

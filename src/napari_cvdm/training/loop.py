@@ -19,7 +19,7 @@ from napari_cvdm.training.recipe import read_recipe
 from napari_cvdm.training.session import Session
 from napari_cvdm.training.stages import Stage
 from napari_cvdm.training.state import TrainingState, load_state
-from napari_cvdm.training.validation import Preview, ScheduleNow, Score
+from napari_cvdm.training.validation import Preview, ScheduleNow, Score, schedule_now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -127,13 +127,17 @@ def run_stage(
 ) -> Generator[TrainStep, Stop | None, None]:
     """Do the steps of a stage that are not done yet, and leave its best weights in the network."""
     run = session.begin(stage, resumed)
-    plan, saved = session.recipe.plan, run.done
+    plan, looks, saved = session.recipe.plan, session.recipe.validation, run.done
     try:
         for parts in session.batches(run.done, stage.steps):
             run.step(parts)
-            terms = run.line() if run.done % plan.log_every == 0 or run.done == stage.steps else {}
-            score = session.look(run) if session.is_time_to_look(run) else None
+            last = run.done == stage.steps
+            terms = run.line() if run.done % plan.log_every == 0 or last else {}
+            is_look = looks.every > 0 and (run.done % looks.every == 0 or last)
+            score = session.look(run) if is_look else None
             session.write(run, terms, score)
+            is_line = bool(terms) or is_look
+            rate = session.rate(run) if is_line else None
             if run.done % plan.save_every == 0:
                 session.save(run)
                 saved = run.done
@@ -143,13 +147,15 @@ def run_stage(
                 total=stage.steps,
                 terms=terms,
                 score=score,
-                start=session.start if score is not None else None,
+                start=session.start if is_look else None,
                 skipped=run.counts.skipped,
-                findings=session.findings(run, score) if terms or score is not None else None,
-                schedule=session.schedule(run) if terms else None,
+                findings=session.findings(run, score, rate) if is_line else None,
+                schedule=schedule_now(rate, session.network.clock)
+                if terms and rate is not None
+                else None,
                 preview=partial(session.preview, run),
             )
-            if message is Stop.KEEP or session.is_out_of_patience(run):
+            if message is Stop.KEEP or 0 < looks.patience <= run.counts.looks_since_best:
                 break
     except GeneratorExit:  # stopped from outside: nothing that was learned is lost
         if run.done > saved:

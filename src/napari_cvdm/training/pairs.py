@@ -195,28 +195,24 @@ class BioSR:
         """Every level of every cell."""
         if task != "widefield-x2":
             raise RequestError(f"[biosr] is for widefield-x2, and the recipe for {task}.")
-        found = [
-            entry
-            for raw in sorted(Path(self.folder).rglob(f"{SIM_FRAMES}*.mrc"))
-            for entry in self._entry(raw)
-        ]
+        found = []
+        for raw in sorted(Path(self.folder).rglob(f"{SIM_FRAMES}*.mrc")):
+            level = raw.stem.removeprefix(SIM_FRAMES)
+            truths = [
+                path
+                for name in (f"GTSIM_level_{level}.mrc", *SIM_TRUTHS)
+                for path in (raw.with_name(name), raw.parent.parent / "GTSIM" / name)
+                if path.exists()
+            ]
+            if truths and level.isdigit() and self.levels[0] <= int(level) <= self.levels[1]:
+                load = partial(_load_biosr, raw, truths[0])
+                found.append(PairEntry(view=str(raw.parent), load=load))
         if not found:
             raise RequestError(
                 f"{self.folder}: no {SIM_FRAMES}NN.mrc of levels {self.levels} with its SIM "
                 "reconstruction in it; give the folder of a structure of BioSR."
             )
         return found
-
-    def _entry(self, raw: Path) -> Iterator[PairEntry]:
-        level = raw.stem.removeprefix(SIM_FRAMES)
-        truths = [
-            path
-            for name in (f"GTSIM_level_{level}.mrc", *SIM_TRUTHS)
-            for path in (raw.with_name(name), raw.parent.parent / "GTSIM" / name)
-            if path.exists()
-        ]
-        if truths and level.isdigit() and self.levels[0] <= int(level) <= self.levels[1]:
-            yield PairEntry(view=str(raw.parent), load=partial(_load_biosr, raw, truths[0]))
 
 
 def _load_biosr(raw: Path, truth: Path) -> Pair:

@@ -5,7 +5,6 @@ It uses one or more processes, full or mixed precision, and accumulates gradient
 
 import os
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 
 import torch
 from accelerate import Accelerator
@@ -72,16 +71,6 @@ class Processes:
                 f"[plan] batch is {batch}, with {shared}; a multiple of {self._parts} is needed."
             )
 
-    @property
-    def first(self) -> bool:
-        """Whether this is the process that writes files."""
-        return is_first_process()
-
-    def wrap(self, objective: nn.Module) -> nn.Module:
-        """An objective whose gradients are those of all processes."""
-        wrapped: nn.Module = self.accelerator.prepare_model(objective, device_placement=False)
-        return wrapped
-
     def parts(self) -> tuple[slice, ...]:
         """The patches of a batch that this process learns from, one slice after the other."""
         size = self._batch // self._parts
@@ -90,11 +79,6 @@ class Processes:
             slice(size * part, size * (part + 1)) for part in range(first, first + self._accumulate)
         )
 
-    def accumulating(self, wrapped: nn.Module) -> AbstractContextManager[None]:
-        """Around each part: gradients are exchanged with the last one."""
-        context: AbstractContextManager[None] = self.accelerator.accumulate(wrapped)
-        return context
-
     def backward(self, terms: Terms, routes: Routes) -> Terms:
         """Add the gradient of each route to its parameters; return the loss terms, detached."""
         for index, (name, parameters) in enumerate(routes, start=1):
@@ -102,19 +86,6 @@ class Processes:
                 terms[name], inputs=parameters, retain_graph=index < len(routes)
             )
         return {name: term.detach() for name, term in terms.items()}
-
-    def clip_gradient(self, parameters: list[nn.Parameter], largest: float) -> float:
-        """Length of the gradient over all processes, before it is cut to `largest`."""
-        return float(self.accelerator.clip_grad_norm_(parameters, largest))
-
-    def mean(self, values: Tensor) -> Tensor:
-        """Mean over the processes."""
-        reduced: Tensor = self.accelerator.reduce(values, "mean")
-        return reduced
-
-    def wait(self) -> None:
-        """Until every process is here."""
-        self.accelerator.wait_for_everyone()
 
     def close(self) -> None:
         """Leave the process group.

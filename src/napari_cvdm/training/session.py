@@ -23,7 +23,7 @@ from napari_cvdm.training.health import (
     schedule_findings,
     spread_findings,
 )
-from napari_cvdm.training.parallel import Processes
+from napari_cvdm.training.parallel import Processes, is_first_process
 from napari_cvdm.training.pool import Batch, FieldPool
 from napari_cvdm.training.recipe import Recipe
 from napari_cvdm.training.stages import (
@@ -36,10 +36,8 @@ from napari_cvdm.training.stages import (
 from napari_cvdm.training.state import RunLog, TrainingState, save_state
 from napari_cvdm.training.validation import (
     Preview,
-    ScheduleNow,
     Score,
     make_preview,
-    schedule_now,
     score_network,
 )
 
@@ -87,7 +85,7 @@ class Session:
                 self._score(self.network) if resumed is None else Score(**resumed.progress["start"])
             )
         self._out.mkdir(parents=True, exist_ok=True)
-        self._log = RunLog(self._out, resumed) if self._processes.first else None
+        self._log = RunLog(self._out, resumed) if is_first_process() else None
 
     def _score(self, network: CVDM) -> Score:
         return score_network(network, self._held_out, self.recipe.validation)
@@ -139,29 +137,20 @@ class Session:
         plan = self.recipe.plan
         return self._pool.batch(step, plan.batch, plan.patch_px, part).to(self._processes.device)
 
-    def is_time_to_look(self, run: StageRun) -> bool:
-        """Whether a look at the held-out fields is due."""
-        every = self.recipe.validation.every
-        return every > 0 and (run.done % every == 0 or run.done == run.stage.steps)
-
     def look(self, run: StageRun) -> Score:
         """The score of the averaged weights, remembered if it is the best of the stage."""
         score = self._score(run.averaged())
         run.look(_criterion(run, score))
         return score
 
-    def is_out_of_patience(self, run: StageRun) -> bool:
-        """Whether too many looks have gone by without a better score."""
-        patience = self.recipe.validation.patience
-        return patience > 0 and run.counts.looks_since_best >= patience
-
-    def findings(self, run: StageRun, score: Score | None) -> tuple[Finding, ...]:
-        """What is wrong with the training, with the score of the last look if there is one."""
+    def findings(
+        self, run: StageRun, score: Score | None, rate: Tensor | None
+    ) -> tuple[Finding, ...]:
+        """What is wrong with the training, with the score of a look and the rate if they exist."""
         found = gradient_findings(run.counts.skipped, run.done)
         if score is not None:
             counts = run.counts
             found += overfitting_findings(_criterion(run, score), counts.best, counts.best_step)
-        rate = self._rate(run)
         if rate is not None:
             found += schedule_findings(
                 rate,
@@ -173,13 +162,8 @@ class Session:
             found += spread_findings(score)
         return found
 
-    def schedule(self, run: StageRun) -> ScheduleNow | None:
-        """Where the schedule is; None while it does not move."""
-        rate = self._rate(run)
-        return None if rate is None else schedule_now(rate, self.network.clock)
-
     @torch.no_grad()
-    def _rate(self, run: StageRun) -> Tensor | None:
+    def rate(self, run: StageRun) -> Tensor | None:
         """lambda of the patches that were just learned from; None in the stage of the mean."""
         batch, network = run.latest, self.network
         if batch is None or run.stage.name != "diffusion" or not network.config.learned_schedule:
@@ -202,7 +186,7 @@ class Session:
 
     def save(self, run: StageRun) -> None:
         """The state to resume from, and the model so far."""
-        if not self._processes.first:
+        if not is_first_process():
             return
         progress = {**run.progress(), "start": None if self.start is None else asdict(self.start)}
         save_state(self._out, self.recipe.fingerprint, progress, run.tensors())
@@ -218,9 +202,9 @@ class Session:
             if self.start is not None:
                 found["start"] = asdict(self.start)
             card = replace(card, metrics={**card.metrics, "held_out": found})
-        if self._processes.first:
+        if is_first_process():
             save_checkpoint(self._out, self.network.cpu(), card)
-        self._processes.wait()
+        self._processes.accelerator.wait_for_everyone()
         return card, score
 
     def close(self) -> None:

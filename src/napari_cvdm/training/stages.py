@@ -240,6 +240,7 @@ class StageRun:
         for parameter in stage.parameters:
             parameter.requires_grad_(True)
         self.stage, self.network, self._processes = stage, network, processes
+        self._accelerator = processes.accelerator
         self._optimiser = torch.optim.AdamW(
             stage.parameters, lr=plan.learning_rate, weight_decay=1e-4, betas=(0.9, 0.99)
         )
@@ -256,7 +257,8 @@ class StageRun:
             self._decay = self._one_cycle(plan.learning_rate, self.done)
             self._best = resumed.part("best.")
             self.counts = StageCounters(**resumed.progress["counts"])
-        self._wrapped = processes.wrap(stage.objective)
+        # Its gradients are those of all processes.
+        self._wrapped = self._accelerator.prepare_model(stage.objective, device_placement=False)
 
     def _one_cycle(self, peak: float, done: int) -> OneCycleLR:
         """Warm-up and cosine decay; the rate is a function of the step alone."""
@@ -274,7 +276,8 @@ class StageRun:
         Raise TrainingDiverged after too many unusable gradients in a row.
         """
         lines = self.accumulate(parts)
-        length = self._processes.clip_gradient(self.stage.parameters, LARGEST_GRADIENT)
+        # Over all processes, before it is cut.
+        length = float(self._accelerator.clip_grad_norm_(self.stage.parameters, LARGEST_GRADIENT))
         counts = self.counts
         usual = self.done < USUAL_AFTER or length <= EXPLODED * counts.usual_gradient
         if isfinite(length) and usual:
@@ -300,7 +303,8 @@ class StageRun:
         self._optimiser.zero_grad(set_to_none=True)
         lines = []
         for batch, draw in parts:
-            with self._processes.accumulating(self._wrapped):
+            # Gradients are exchanged with the last part.
+            with self._accelerator.accumulate(self._wrapped):
                 terms: Terms = self._wrapped(batch, draw)
                 lines.append(self._processes.backward(terms, self.stage.routes))
             self.latest = batch
@@ -327,8 +331,8 @@ class StageRun:
         names = tuple(counts.sums)
         means: list[float] = []
         if names:
-            sums = [counts.sums[name] / count for name in names]
-            means = self._processes.mean(torch.tensor(sums, dtype=torch.float64)).tolist()
+            own = torch.tensor([counts.sums[name] / count for name in names], dtype=torch.float64)
+            means = self._accelerator.reduce(own, "mean").tolist()
         counts.sums, counts.logged = {}, self.done
         rate = float(self._decay.get_last_lr()[0])  # of the next step
         return {"learning_rate": rate, **dict(zip(names, means, strict=True))}

@@ -300,14 +300,14 @@ class PairSource(QWidget):
         return self._simulated(optics), None
 
     def _simulated(self, optics: dict[str, Any]) -> "Source":
-        from napari_cvdm.simulate.ranges import described
+        from napari_cvdm.simulate.ranges import ranges_for
         from napari_cvdm.training.fine_tuning import Simulated
         from napari_cvdm.training.sources import CleanImages
 
         task, defocus_um = self._task, optics.pop("defocus_um", None)
         light = [name for name in ("photons", "strength_rad") if name in self.shown()]
         known: dict[str, Any] = {**optics, **{name: self.numbers[name].value() for name in light}}
-        ranges = described("" if task is None else task.name, known, defocus_um=defocus_um)
+        ranges = ranges_for("" if task is None else task.name, known, defocus_um=defocus_um)
         clean = None
         if self.kind.currentText() == CLEAN:
             clean = CleanImages(

@@ -12,12 +12,7 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.spatial import Voronoi
 from torch import Tensor
 
-from napari_cvdm.simulate.phase_objects import (
-    dead_leaves,
-    log_uniform,
-    photograph,
-    power_law_field,
-)
+from napari_cvdm.simulate.phase_objects import dead_leaves, log_uniform, photograph, power_law_field
 
 Emitters = tuple[np.ndarray, np.ndarray]
 Field = tuple[float, float]

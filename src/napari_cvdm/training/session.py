@@ -34,12 +34,7 @@ from napari_cvdm.training.stages import (
     stages_of,
 )
 from napari_cvdm.training.state import RunLog, TrainingState, save_state
-from napari_cvdm.training.validation import (
-    Preview,
-    Score,
-    make_preview,
-    score_network,
-)
+from napari_cvdm.training.validation import Preview, Score, make_preview, score_network
 
 SCALE_BATCHES = 24
 SO_FAR = "so-far"

@@ -60,29 +60,34 @@ class Quality:
 
 @torch.inference_mode()
 def posterior(
-    network: CVDM, channels: Tensor, baseline: Tensor, method: str, evaluations: int, samples: int
+    network: CVDM,
+    channels: Tensor,
+    initial_estimate: Tensor,
+    method: str,
+    evaluations: int,
+    samples: int,
 ) -> Tensor:
     """Samples of one field, (S, 1, uY, uX), all with the same noise whatever the method.
 
     Parameters
     ----------
     network : CVDM
-    channels, baseline : Tensor of shape (1, C, Y, X), (1, 1, uY, uX)
+    channels, initial_estimate : Tensor of shape (1, C, Y, X), (1, 1, uY, uX)
     method : str
         One of `METHODS`.
     evaluations, samples : int
     """
-    correction = network.mean_residual(channels)
-    features = network.features(channels, correction)
-    rate, entered, std = (
+    mean_residual = network.mean_residual(channels)
+    features = network.features(channels, mean_residual)
+    rate, first_layer_features, std = (
         network.rate(features),
         network.first_layer_features(features),
         network.residual_std(features),
     )
     shape = (rate.shape[-2], rate.shape[-1])
 
-    def denoise(noisy: Tensor, exponent: Tensor) -> Tensor:
-        return network.clean(noisy, exponent, entered)
+    def denoise(noisy: Tensor, neg_log_gamma: Tensor) -> Tensor:
+        return network.clean(noisy, neg_log_gamma, first_layer_features)
 
     def noise(sample: int, step: int) -> Tensor:
         return network.noise(shape, [sample], step, SEED)
@@ -99,7 +104,7 @@ def posterior(
         *_, clean = SAMPLERS[method.split(",")[0]](
             denoise, rate, grid(network, method, rate, left), source, first
         )
-        return network.decode(clean, baseline, correction, std)
+        return network.decode(clean, initial_estimate, mean_residual, std)
 
     return torch.cat([one(sample) for sample in range(samples)])
 

@@ -19,9 +19,9 @@ MEAN, VARIANCE = 0.7, 0.25
 LIGHT = Microscope(pixel_um=0.21, wavelength_um=0.521)
 
 
-def gaussian_denoiser(noisy: torch.Tensor, exponent: torch.Tensor) -> torch.Tensor:
+def gaussian_denoiser(noisy: torch.Tensor, neg_log_gamma: torch.Tensor) -> torch.Tensor:
     """E[y | z] for y ~ N(0.7, 0.25) at every pixel."""
-    a, s = signal_level(exponent), noise_level(exponent)
+    a, s = signal_level(neg_log_gamma), noise_level(neg_log_gamma)
     return (VARIANCE * a * noisy + s**2 * MEAN) / (VARIANCE * a**2 + s**2)
 
 

@@ -14,8 +14,8 @@ from napari_cvdm.core.request import ReconstructionRequest
 from napari_cvdm.core.result import Reconstruction, finished
 from napari_cvdm.models.checkpoint import Checkpoint, config_values
 from napari_cvdm.models.cvdm import CVDM, CVDMConfig
+from napari_cvdm.models.networks import UNetConfig
 from napari_cvdm.models.registry import load_model
-from napari_cvdm.models.unet import UNetConfig
 from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.tasks import TASKS
 

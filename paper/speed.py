@@ -137,15 +137,15 @@ def overhead(
     prepared = finished(task.prepare(plan.image.frame(()), plan))
     network = network_on(model.network, CPU)
     frame = FrameSampler.begin(plan, network, prepared, FrameIndex((), 0, 1))
-    first, *exponents = [frame.rate * clock for clock in frame.clock_values()]
+    first, *neg_log_gammas = [frame.rate * clock for clock in frame.clock_values()]
     groups = [frame.rate.expand(len(group), -1, -1, -1).contiguous() for group in frame.groups(0)]
 
     @torch.inference_mode()
     def bare() -> None:
         with autocast(CPU, plan.precision):
-            frame.tiled.clean(frame.rate, first, frame.entered)
-            for noisy, exponent in product(groups, exponents):
-                frame.tiled.clean(noisy, exponent, frame.entered)
+            frame.tiled.clean(frame.rate, first, frame.first_layer_features)
+            for noisy, neg_log_gamma in product(groups, neg_log_gammas):
+                frame.tiled.clean(noisy, neg_log_gamma, frame.first_layer_features)
 
     def sampling() -> None:
         empty = np.zeros(frame.rate.shape[-2:], np.float32)

@@ -8,7 +8,7 @@ from hypothesis import settings
 
 from napari_cvdm.models.checkpoint import ModelCard, config_values, save_checkpoint
 from napari_cvdm.models.cvdm import CVDM, CVDMConfig
-from napari_cvdm.models.unet import UNetConfig
+from napari_cvdm.models.networks import UNetConfig
 from napari_cvdm.tasks import TASKS
 
 # How long an example takes depends on the machine, and no law does.

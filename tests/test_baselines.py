@@ -19,7 +19,7 @@ from napari_cvdm.core.result import finished as drained
 from napari_cvdm.io import write_image
 from napari_cvdm.io.result_folder import read_result_folder
 from napari_cvdm.models.checkpoint import CheckpointError
-from napari_cvdm.physics.camera_noise import photon_transfer
+from napari_cvdm.physics.camera import photon_transfer
 from napari_cvdm.physics.widefield import bin_pixels, blur, optical_transfer, widefield_psf
 from napari_cvdm.reconstruction.command import command_of
 from napari_cvdm.reconstruction.methods import load_method

@@ -14,15 +14,14 @@ from conftest import tiny_checkpoint
 from napari_cvdm.core.request import ImageStack, ReconstructionRequest, TrainRequest
 from napari_cvdm.models.checkpoint import load_checkpoint
 from napari_cvdm.models.cvdm import CVDM, CVDMConfig
-from napari_cvdm.models.dfcan import DFCAN, DFCANConfig
-from napari_cvdm.models.fixed_schedule import (
+from napari_cvdm.models.networks import DFCAN, DFCANConfig, UNetConfig
+from napari_cvdm.models.schedule import (
     COSINE_OFFSET,
     COSINE_RATE,
     LINEAR_RATE,
     CosineClock,
     LinearClock,
 )
-from napari_cvdm.models.unet import UNetConfig
 from napari_cvdm.reconstruction.reconstruct import SINGLE_ANSWER, reconstruct
 from napari_cvdm.training.loop import train
 
@@ -149,16 +148,16 @@ def test_a_regression_is_the_mean_network_of_a_zero_mean_model(tmp_path: Path):
         {name: value for name, value in whole.state_dict().items() if name.startswith("mean.")},
         strict=False,
     )
-    condition, baseline = torch.randn(1, 2, 16, 16), torch.randn(1, 1, 32, 32)
-    correction = alone.mean_residual(condition)
+    condition, initial_estimate = torch.randn(1, 2, 16, 16), torch.randn(1, 1, 32, 32)
+    mean_residual = alone.mean_residual(condition)
     noisy = torch.randn(1, 1, 32, 32)
-    features = alone.features(condition, correction)
+    features = alone.features(condition, mean_residual)
     answer = alone.decode(
         alone.clean(noisy, noisy.abs(), alone.first_layer_features(features)),
-        baseline,
-        correction,
+        initial_estimate,
+        mean_residual,
         alone.residual_std(features),
     )
     torch.testing.assert_close(
-        answer, whole.target.centre(baseline, whole.mean_residual(condition))
+        answer, whole.centre(initial_estimate, whole.mean_residual(condition))
     )

@@ -20,11 +20,11 @@ from napari_cvdm.io import write_image
 from napari_cvdm.io.read import read_psf
 from napari_cvdm.io.result_folder import read_result_folder
 from napari_cvdm.models.checkpoint import load_checkpoint
-from napari_cvdm.physics.camera_noise import CameraNoise, photon_transfer
-from napari_cvdm.physics.cutoff import estimate_cutoff
+from napari_cvdm.physics.camera import CameraNoise, photon_transfer
 from napari_cvdm.physics.widefield import (
     WidefieldForwardModel,
     cutoff_period_um,
+    estimate_cutoff,
     usual_index,
     widefield_psf,
 )

@@ -22,7 +22,7 @@ from napari_cvdm.evaluation.pair_sets import simulated_pairs
 from napari_cvdm.export.one_step import OneStep, OneStepFromCounts
 from napari_cvdm.io import write_image
 from napari_cvdm.models.checkpoint import load_checkpoint
-from napari_cvdm.physics.camera_noise import CameraNoise, photon_transfer
+from napari_cvdm.physics.camera import CameraNoise, photon_transfer
 from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.simulate.ranges import RANGES, DenoisingRanges
 from napari_cvdm.simulate.scenes import draw_scene, simulate_noisy, simulate_widefield

@@ -20,19 +20,20 @@ from napari_cvdm.diffusion.loss import (
     prior_divergence,
     stratified_times,
 )
-from napari_cvdm.diffusion.prediction import PREDICTIONS, TARGETS
+from napari_cvdm.diffusion.process import PREDICTIONS, TARGETS
 from napari_cvdm.diffusion.sampler import SAMPLERS, clock_grid, uniform_time_grid
-from napari_cvdm.models.fixed_schedule import CosineClock, LinearClock
 from napari_cvdm.models.schedule import (
     CLOCK_TERMS,
     RATE_MAX,
     RATE_MIN,
     Clock,
+    CosineClock,
+    LinearClock,
     bounded_rate,
     gamma_and_beta,
 )
 
-EXPONENTS = torch.logspace(-6, 1.6, 60, dtype=torch.float64)
+NEG_LOG_GAMMAS = torch.logspace(-6, 1.6, 60, dtype=torch.float64)
 
 
 def drained(steps):
@@ -43,8 +44,8 @@ def drained(steps):
 def gaussian_denoiser(mean, variance):
     """E[y | z] of y ~ N(mean, variance) at every pixel, in closed form."""
 
-    def denoise(noisy, exponent):
-        a, s = process.signal_level(exponent), process.noise_level(exponent)
+    def denoise(noisy, neg_log_gamma):
+        a, s = process.signal_level(neg_log_gamma), process.noise_level(neg_log_gamma)
         return (variance * a * noisy + s**2 * mean) / (variance * a**2 + s**2)
 
     return denoise
@@ -59,13 +60,15 @@ def seeded_noise(shape, seed=0, dtype=torch.float64):
 
 def test_signal_and_noise_share_the_power():
     torch.testing.assert_close(
-        process.signal_level(EXPONENTS) ** 2 + process.noise_level(EXPONENTS) ** 2,
-        torch.ones_like(EXPONENTS),
+        process.signal_level(NEG_LOG_GAMMAS) ** 2 + process.noise_level(NEG_LOG_GAMMAS) ** 2,
+        torch.ones_like(NEG_LOG_GAMMAS),
     )
 
 
-def test_half_log_snr_and_exponent_are_inverses():
-    torch.testing.assert_close(process.exponent_at(process.half_log_snr(EXPONENTS)), EXPONENTS)
+def test_half_log_snr_and_neg_log_gamma_are_inverses():
+    torch.testing.assert_close(
+        process.neg_log_gamma_at(process.half_log_snr(NEG_LOG_GAMMAS)), NEG_LOG_GAMMAS
+    )
     assert process.half_log_snr(torch.tensor(200.0)).isfinite()
 
 
@@ -76,9 +79,9 @@ def test_a_perfect_output_gives_the_clean_target(name):
         for seed in (1, 2)
     )
     kind = PREDICTIONS[name]
-    noisy = process.add_noise(target, EXPONENTS, noise)
+    noisy = process.add_noise(target, NEG_LOG_GAMMAS, noise)
     torch.testing.assert_close(
-        kind.clean(noisy, kind.wanted(target, EXPONENTS, noise), EXPONENTS),
+        kind.clean(noisy, kind.wanted(target, NEG_LOG_GAMMAS, noise), NEG_LOG_GAMMAS),
         target,
         rtol=0,
         atol=1e-6,
@@ -91,22 +94,24 @@ def test_noise_error_is_the_error_of_the_noise_that_is_implied(name):
         torch.randn(60, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         for seed in (1, 2, 3)
     )
-    kind, exponent = PREDICTIONS[name], EXPONENTS.clamp(min=1e-3)
-    noisy = process.add_noise(target, exponent, noise)
+    kind, neg_log_gamma = PREDICTIONS[name], NEG_LOG_GAMMAS.clamp(min=1e-3)
+    noisy = process.add_noise(target, neg_log_gamma, noise)
     implied = process.noise_from_clean(
-        noisy, kind.clean(noisy, kind.wanted(target, exponent, noise) + error, exponent), exponent
+        noisy,
+        kind.clean(noisy, kind.wanted(target, neg_log_gamma, noise) + error, neg_log_gamma),
+        neg_log_gamma,
     )
     torch.testing.assert_close(
-        implied - noise, kind.noise_error(error, exponent), rtol=1e-6, atol=1e-9
+        implied - noise, kind.noise_error(error, neg_log_gamma), rtol=1e-6, atol=1e-9
     )
 
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_targets_centre_on_what_they_say(name):
-    baseline, correction = torch.ones(3), torch.full((3,), 0.5)
+    initial_estimate, mean_residual = torch.ones(3), torch.full((3,), 0.5)
     expected = {"direct": 0.0, "residual": 1.0, "zero-mean": 1.5, "regression": 1.5}[name]
     torch.testing.assert_close(
-        TARGETS[name].centre(baseline, correction), torch.full((3,), expected)
+        TARGETS[name](initial_estimate, mean_residual), torch.full((3,), expected)
     )
 
 
@@ -151,8 +156,8 @@ def exact_gaussian_flow(start, rate, clock_end, mean, variance):
     Then the denoiser is applied.
     """
 
-    def moments(exponent):
-        a, s = process.signal_level(exponent), process.noise_level(exponent)
+    def moments(neg_log_gamma):
+        a, s = process.signal_level(neg_log_gamma), process.noise_level(neg_log_gamma)
         return a * mean, (variance * a**2 + s**2).sqrt()
 
     centre, spread = moments(rate)
@@ -200,9 +205,9 @@ def test_a_first_estimate_that_is_known_is_not_evaluated_and_changes_nothing(nam
     )
     grid, noise = clock_grid(12.0, count), seeded_noise(64)
 
-    def counted(noisy, exponent):
-        evaluated.append(exponent)
-        return denoise(noisy, exponent)
+    def counted(noisy, neg_log_gamma):
+        evaluated.append(neg_log_gamma)
+        return denoise(noisy, neg_log_gamma)
 
     known = list(SAMPLERS[name](counted, rate, grid, noise, denoise(noise(0), rate)))
     assert len(evaluated) == count - 1
@@ -372,7 +377,14 @@ def test_smoothness_counts_every_item_of_a_batch():
 
     def smoothness(rate):
         return cvdm_loss(
-            lambda noisy, exponent: noisy, PREDICTIONS["v"], rate, clock, target, times, noise, 1.0
+            lambda noisy, neg_log_gamma: noisy,
+            PREDICTIONS["v"],
+            rate,
+            clock,
+            target,
+            times,
+            noise,
+            1.0,
         ).smoothness.item()
 
     changes = []
@@ -396,7 +408,14 @@ def test_perfect_network_has_no_noise_loss():
     times, clock, rate = stratified_times(3, generator), Clock(), torch.full((3, 1, 4, 4), 9.0)
     wanted = PREDICTIONS["v"].wanted(target, rate * clock(times)[0], noise)
     terms = cvdm_loss(
-        lambda noisy, exponent: wanted, PREDICTIONS["v"], rate, clock, target, times, noise, 1e-3
+        lambda noisy, neg_log_gamma: wanted,
+        PREDICTIONS["v"],
+        rate,
+        clock,
+        target,
+        times,
+        noise,
+        1e-3,
     )
     assert terms.network.item() == pytest.approx(0, abs=1e-10)
     assert terms.noise.item() == pytest.approx(0, abs=1e-10)

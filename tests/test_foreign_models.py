@@ -17,7 +17,7 @@ from tests.stress.fuzzing.watch import confined, frugal
 from napari_cvdm.models.bundle import LARGEST_BYTES, LARGEST_EXPANSION, add_model, write_bundle
 from napari_cvdm.models.checkpoint import CARD, WEIGHTS, CheckpointError, card_of, load_checkpoint
 from napari_cvdm.models.cvdm import CVDMConfig
-from napari_cvdm.models.unet import UNetConfig
+from napari_cvdm.models.networks import UNetConfig
 
 SOON_S = 60.0
 

@@ -14,7 +14,7 @@ from napari_cvdm.core.intensity import dark_level
 from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.core.request import ImageStack, ReconstructionRequest
 from napari_cvdm.models.checkpoint import load_checkpoint
-from napari_cvdm.physics.camera_noise import photon_transfer
+from napari_cvdm.physics.camera import photon_transfer
 from napari_cvdm.reconstruction.plan import prepare_frame, resolve
 from napari_cvdm.simulate.ranges import WidefieldRanges
 from napari_cvdm.simulate.scenes import UPSAMPLING, simulate_widefield

@@ -119,8 +119,8 @@ def test_imports_point_down() -> None:
     [
         ("physics/grids.py", "import napari_cvdm.training.loop"),
         ("physics/grids.py", "import napari_cvdm.inversion.priors"),
-        ("diffusion/process.py", "import napari_cvdm.models.unet"),
-        ("tasks/phase.py", "import napari_cvdm.models.unet"),
+        ("diffusion/process.py", "import napari_cvdm.models.networks"),
+        ("tasks/phase.py", "import napari_cvdm.models.networks"),
         ("core/noise.py", "import qtpy"),
         ("new_room.py", "import napari_cvdm.core.noise"),
     ],

@@ -11,9 +11,8 @@ from scipy.ndimage import gaussian_filter
 from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.core.result import finished
 from napari_cvdm.inversion import Fit, PowerLaws, draw_around, fit_object, gauss_newton, posterior
-from napari_cvdm.inversion.evidence import log_determinant
 from napari_cvdm.inversion.gauss_newton import solve_normal
-from napari_cvdm.inversion.posterior import SOLVE_STEPS
+from napari_cvdm.inversion.posterior import SOLVE_STEPS, log_determinant
 from napari_cvdm.inversion.priors import LocalPrecision, filter_maps
 from napari_cvdm.physics.forward_model import PhaseForwardModel, PhaseObject
 from napari_cvdm.physics.tie import us_tie_of

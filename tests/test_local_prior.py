@@ -13,8 +13,7 @@ from scipy.ndimage import gaussian_filter
 from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.core.result import finished
 from napari_cvdm.inversion import Fit, fit_local_prior, fit_object
-from napari_cvdm.inversion.gauss_newton import solve_round
-from napari_cvdm.inversion.local_prior import measure_local_precision
+from napari_cvdm.inversion.gauss_newton import measure_local_precision, solve_round
 from napari_cvdm.inversion.priors import LocalPrecision, divergence, gradients, laplacian
 from napari_cvdm.physics.forward_model import PhaseForwardModel
 

@@ -18,10 +18,10 @@ from napari_cvdm.models.checkpoint import (
     save_checkpoint,
 )
 from napari_cvdm.models.cvdm import CVDM, LARGEST_LOG_STD, CVDMConfig
+from napari_cvdm.models.networks import UNet, UNetConfig
 from napari_cvdm.models.registry import load_model, model_folder, shipped_models
 from napari_cvdm.models.schedule import DILATIONS, RATE_MAX, RATE_MIN, PixelRate
 from napari_cvdm.models.tiled import TiledModel
-from napari_cvdm.models.unet import UNet, UNetConfig
 
 SMALL = UNetConfig(widths=(4, 8, 8), blocks=(1, 1, 1), level_channels=4)
 SMALL_MEAN = UNetConfig(widths=(4, 8, 8), blocks=(1, 1, 1), level_channels=0)
@@ -142,21 +142,26 @@ def test_every_kind_of_model_has_the_right_shapes_and_decodes_what_it_encodes(
     network.residual_scale.fill_(0.3)
     condition = torch.randn(2, 3, 16, 24)
     fine = (2, 1, 16 * upsampling, 24 * upsampling)
-    correction = network.mean_residual(condition)
-    features = network.features(condition, correction)
+    mean_residual = network.mean_residual(condition)
+    features = network.features(condition, mean_residual)
     rate = network.rate(features)
-    assert correction.shape == rate.shape == fine
+    assert mean_residual.shape == rate.shape == fine
     assert ((rate >= RATE_MIN) & (rate <= RATE_MAX)).all()
     assert (
         network.clean(torch.randn(fine), rate * 0.5, network.first_layer_features(features)).shape
         == fine
     )
-    truth, baseline = torch.randn(fine), torch.randn(fine)
+    truth, initial_estimate = torch.randn(fine), torch.randn(fine)
     std = network.residual_std(features)
     assert std.shape == fine
     assert (std.min() < std.max()) == (residual_std is not None)
     torch.testing.assert_close(
-        network.decode(network.encode(truth, baseline, correction, std), baseline, correction, std),
+        network.decode(
+            network.encode(truth, initial_estimate, mean_residual, std),
+            initial_estimate,
+            mean_residual,
+            std,
+        ),
         truth,
     )
     if schedule == "global":
@@ -165,17 +170,18 @@ def test_every_kind_of_model_has_the_right_shapes_and_decodes_what_it_encodes(
 
 def test_the_denoiser_sees_the_noise_level_of_each_pixel():
     network = shaken(CVDM(CVDMConfig(condition_channels=1, denoiser=SMALL, mean=SMALL_MEAN)))
-    entered, noisy = (
+    first_layer_features, noisy = (
         network.first_layer_features(
             network.features(torch.zeros(1, 1, 32, 32), torch.zeros(1, 1, 32, 32))
         ),
         torch.zeros(1, 1, 32, 32),
     )
-    exponent = torch.full((1, 1, 32, 32), 0.5)
-    other = exponent.clone()
+    neg_log_gamma = torch.full((1, 1, 32, 32), 0.5)
+    other = neg_log_gamma.clone()
     other[..., :16] = 3.0
     assert (
-        network.output(noisy, exponent, entered) - network.output(noisy, other, entered)
+        network.output(noisy, neg_log_gamma, first_layer_features)
+        - network.output(noisy, other, first_layer_features)
     ).abs().max() > 1e-4
 
 

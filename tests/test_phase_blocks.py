@@ -13,7 +13,7 @@ from test_by_blocks import drained, image_in
 
 from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.core.request import ImageStack, RequestError
-from napari_cvdm.core.tiling.blocks import BlockPlan
+from napari_cvdm.core.tiling import BlockPlan
 from napari_cvdm.io import Fingerprint
 from napari_cvdm.models.registry import load_model
 from napari_cvdm.out_of_core.global_statistics import BlockReader, measure_frame_statistics

@@ -10,8 +10,7 @@ import torch
 from napari_cvdm.core.microscope import Camera, Microscope, OpticsError
 from napari_cvdm.physics.camera import expose
 from napari_cvdm.physics.forward_model import PhaseForwardModel
-from napari_cvdm.physics.fresnel import fresnel_transfer, propagate
-from napari_cvdm.physics.grids import circular_pupil, squared_radius
+from napari_cvdm.physics.fresnel import circular_pupil, fresnel_transfer, propagate, squared_radius
 from napari_cvdm.physics.tie import (
     axial_difference,
     divergence_of_flux,

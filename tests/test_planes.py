@@ -22,6 +22,7 @@ from napari_cvdm.core.plane_positions import (
     position_warnings,
     z_step_warning,
 )
+from napari_cvdm.core.plan import count_planes, file_warnings, one_sided_warning, z_step_warning
 from napari_cvdm.core.request import (
     ImageStack,
     ReconstructionRequest,

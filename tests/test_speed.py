@@ -34,7 +34,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from napari_cvdm.core.request import ImageStack, ReconstructionRequest, RequestError
 from napari_cvdm.core.result import Reconstruction
-from napari_cvdm.diffusion.prediction import PREDICTIONS
+from napari_cvdm.diffusion.process import PREDICTIONS
 from napari_cvdm.models import cvdm
 from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.models.registry import load_model

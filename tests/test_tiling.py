@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_cvdm.core.noise import noise_field
-from napari_cvdm.core.tiling.plan import map_tiles, pad_to_canvas, plan_tiles
+from napari_cvdm.core.tiling import plan_tiles
 from napari_cvdm.models.cvdm import CVDM, CVDMConfig
+from napari_cvdm.models.tiled import map_tiles, pad_to_canvas
 
 SIZES = st.integers(1, 300)
 

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from napari_cvdm.core.plane_positions import z_step_warning
+from napari_cvdm.core.plan import z_step_warning
 from napari_cvdm.core.request import RequestError, command_words
 from napari_cvdm.io import write_image
 from napari_cvdm.widgets.layers.layer_data import METADATA_KEY

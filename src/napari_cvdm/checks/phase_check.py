@@ -16,7 +16,7 @@ from napari_cvdm.checks.check_model import Comparison, Fitted
 from napari_cvdm.inversion import Fit
 from napari_cvdm.inversion.gauss_newton import conjugate_gradients
 from napari_cvdm.inversion.priors import weak_normal
-from napari_cvdm.physics.camera_noise import LEAST_DEVIATION
+from napari_cvdm.physics.camera import LEAST_DEVIATION
 from napari_cvdm.physics.forward_model import PhaseLinearisation, PhaseObject
 from napari_cvdm.tasks.task import interior
 

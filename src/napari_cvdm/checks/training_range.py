@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_cvdm.core.plan import StatedOptics
-from napari_cvdm.core.plane_positions import one_sided_warning
+from napari_cvdm.core.plan import StatedOptics, one_sided_warning
 from napari_cvdm.core.request import OPTICS, ImageStack
 from napari_cvdm.models.checkpoint import ModelCard
 

@@ -1,13 +1,16 @@
-"""What a run computes: a request with every open value filled in."""
+"""What a run computes: a request with every open value filled in, and its planes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from napari_cvdm.core.microscope import Microscope, OpticsError
 from napari_cvdm.core.request import ImageStack, MeasuredPsf, Sampler
+
+STEP_TOLERANCE = 0.05  # of the z step that a file states
 
 
 class StatedOptics(Protocol):
@@ -128,3 +131,48 @@ class Plan:
         height, width = self.image.array.shape[-2:]
         top, bottom, left, right = self.region or (0, height, 0, width)
         return slice(top, bottom), slice(left, right)
+
+
+def count_planes(fewest: int, defocus_um: Sequence[float] | None) -> int:
+    """Planes of one frame: as many as there are positions, if the task takes two or more.
+
+    `fewest` is the smallest number of planes that the task takes.
+    """
+    return fewest if fewest == 1 else max(fewest, len(defocus_um or ()))
+
+
+def position_warnings(optics: StatedOptics) -> tuple[str, ...]:
+    """All sentences about the positions of the planes; empty if nothing is wrong."""
+    return (*one_sided_warning(optics), *z_step_warning(optics))
+
+
+def one_sided_warning(optics: StatedOptics) -> tuple[str, ...]:
+    """Warn if all planes lie on one side of focus."""
+    positions = optics.defocus_um
+    if positions is None or min(positions) <= 0 <= max(positions):
+        return ()
+    return (
+        f"all planes lie on one side of focus: defocus_um is {_listed(positions)}. Phase and "
+        "absorption cannot be told apart well there. Take planes on both sides of focus, or one "
+        "in focus.",
+    )
+
+
+def z_step_warning(optics: StatedOptics) -> tuple[str, ...]:
+    """Warn if a z step of the file differs from a step of ``defocus_um`` by more than 5 %."""
+    image, positions = optics.image, optics.defocus_um
+    stated = image.place.get("z_step_um")
+    if not stated or positions is None or image.taken_for_planes != "Z":
+        return ()
+    steps = [abs(second - first) for first, second in pairwise(positions)]
+    worst = max(steps, key=lambda step: abs(step - stated))
+    if abs(worst - stated) <= STEP_TOLERANCE * stated:
+        return ()
+    return (
+        f"{image.source} states a z step of {stated:g} um, but defocus_um ({_listed(positions)}) "
+        f"has a step of {worst:g} um. defocus_um was used; correct it if the file is right.",
+    )
+
+
+def _listed(positions: Sequence[float]) -> str:
+    return " ".join(f"{position:g}" for position in positions)

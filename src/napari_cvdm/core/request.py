@@ -284,20 +284,18 @@ class ReconstructionRequest:
             "schedule_points", self.schedule_points, 0, 1000, "11 shows the schedule well."
         )
         _check_count("seed", self.seed, 0, 2**63 - 1, "Any whole number in that range will do.")
-        if self.sampler not in SAMPLERS:
-            raise RequestError(f"sampler is {self.sampler!r}; allowed are {', '.join(SAMPLERS)}.")
-        if self.precision not in PRECISIONS:
-            raise RequestError(
-                f"precision is {self.precision!r}; allowed are {', '.join(PRECISIONS)}."
-            )
+        for name, value, allowed, advice in (
+            ("sampler", self.sampler, SAMPLERS, ""),
+            ("precision", self.precision, PRECISIONS, ""),
+            ("align", self.align, ALIGNMENTS, " auto looks for a shift between the planes."),
+        ):
+            if value not in allowed:
+                raise RequestError(
+                    f"{name} is {value!r}; allowed are {', '.join(allowed)}.{advice}"
+                )
         if isinstance(self.background, str) and self.background not in ("auto", "none"):
             raise RequestError(
                 f"background is {self.background!r}; allowed are auto, none or an image."
-            )
-        if self.align not in ALIGNMENTS:
-            raise RequestError(
-                f"align is {self.align!r}; allowed are {', '.join(ALIGNMENTS)}. auto looks "
-                "for a shift between the planes."
             )
         if self.defocus_um is not None:
             _check_positions(self.defocus_um, self.image)
@@ -337,12 +335,8 @@ class ReconstructionRequest:
 
 def image_roles(paths: Iterable[str]) -> tuple[str, ...]:
     """Names of the image files among options, in plane order: image, image2, image3 and so on."""
-    return tuple(
-        sorted(
-            (role for role in paths if IMAGE_ROLE.fullmatch(role)),
-            key=lambda role: int(role[len("image") :] or 1),
-        )
-    )
+    images = [role for role in paths if IMAGE_ROLE.fullmatch(role)]
+    return tuple(sorted(images, key=lambda role: int(role.removeprefix("image") or 1)))
 
 
 def roles_of_images(count: int) -> tuple[str, ...]:
@@ -351,21 +345,11 @@ def roles_of_images(count: int) -> tuple[str, ...]:
 
 
 def command_words(request: ReconstructionRequest, paths: Mapping[str, str], out: str) -> list[str]:
-    """The command that carries a request out.
+    """The command that carries a request out, as words for ``shlex.join``.
 
-    Parameters
-    ----------
-    request : ReconstructionRequest
-    paths : mapping of str to str
-        Files by option: ``image``, and, where present, ``image2``, ``image3``, ..., ``background``
-        and ``psf``.
-    out : str
-        Folder for the results.
-
-    Returns
-    -------
-    list of str
-        Words for ``shlex.join``; options at their default are left out.
+    `paths` are files by option: ``image``, and, where present, ``image2``, ``image3``, ...,
+    ``background`` and ``psf``. `out` is the folder for the results. Options at their default are
+    left out.
     """
     words = ["napari-cvdm", "restore", *(paths[role] for role in image_roles(paths))]
     for entry in fields(request):
@@ -387,18 +371,9 @@ def _words(value: object) -> list[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainRequest:
-    """One training run: a recipe and where the result goes.
+    """One training run: a TOML recipe, and a folder for checkpoint, log and card.
 
-    Parameters
-    ----------
-    recipe : str
-        Path of a TOML recipe.
-    out : str
-        Folder for checkpoint, log and card.
-    resume : bool
-        Continue from the last checkpoint in `out`.
-    device : str
-        ``auto``, ``cpu``, ``cuda:0`` or ``mps``.
+    `resume` continues from the last checkpoint in `out`.
     """
 
     recipe: str

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from napari_cvdm.diffusion import process
-from napari_cvdm.diffusion.prediction import Prediction
+from napari_cvdm.diffusion.process import Prediction, add_noise
 
 PRIOR_WEIGHT = 2.0
 SMOOTHNESS_WEIGHT = 2.0
 
 Network = Callable[[Tensor, Tensor], Tensor]
-"""(noisy, exponent) -> output, all of shape (B, C, Y, X)."""
+"""(noisy, neg_log_gamma) -> output, all of shape (B, C, Y, X)."""
 
 Clock = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
 """t of any shape -> T, dT/dt, d2T/dt2 of that shape."""
@@ -53,9 +52,9 @@ class LossTerms:
         return self.noise + PRIOR_WEIGHT * self.prior + SMOOTHNESS_WEIGHT * self.smoothness
 
 
-def prior_divergence(target: Tensor, exponent_at_end: Tensor) -> Tensor:
+def prior_divergence(target: Tensor, neg_log_gamma_at_end: Tensor) -> Tensor:
     """KL(N(a y, s^2) || N(0, 1)) = 1/2 mean(gamma y^2 - gamma - log(1 - gamma)), gamma at t = 1."""
-    gamma = torch.exp(-exponent_at_end)
+    gamma = torch.exp(-neg_log_gamma_at_end)
     return (gamma * target.square() - gamma - torch.log1p(-gamma)).mean() / 2
 
 
@@ -83,9 +82,7 @@ def cvdm_loss(
     Parameters
     ----------
     network : callable
-        (noisy, exponent) -> output.
-    prediction : Prediction
-        What the output means.
+        (noisy, neg_log_gamma) -> output.
     rate : Tensor of shape (B, 1, Y, X)
         lambda(x).
     clock : callable
@@ -97,22 +94,17 @@ def cvdm_loss(
         Standard normal.
     alpha : float
         Weight of L_gamma (1e-3 in the paper).
-
-    Returns
-    -------
-    LossTerms
     """
     value, speed, acceleration = clock(times)
-    exponent = rate * value
-    error = network(process.add_noise(target, exponent, noise), exponent) - prediction.wanted(
-        target, exponent, noise
-    )
+    neg_log_gamma = rate * value
+    output = network(add_noise(target, neg_log_gamma, noise), neg_log_gamma)
+    error = output - prediction.wanted(target, neg_log_gamma, noise)
+    bend = gamma_second_derivative(rate, value, speed, acceleration)
     return LossTerms(
         network=error.square().mean(),
-        noise=prediction.noise_error(error, exponent).square().mean(),
+        noise=prediction.noise_error(error, neg_log_gamma).square().mean(),
         prior=prior_divergence(target, rate),
-        smoothness=alpha
-        * gamma_second_derivative(rate, value, speed, acceleration).square().mean(),
+        smoothness=alpha * bend.square().mean(),
         boundary=torch.exp(-2 * rate).mean(),
     )
 

@@ -9,28 +9,34 @@ Notation at two grid points r (noisier) -> t: a = sqrt(gamma), s = sqrt(1 - gamm
 h = l_t - l_r > 0.
 """
 
-import itertools
 from collections.abc import Callable, Generator, Sequence
+from functools import partial
+from itertools import pairwise
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from napari_cvdm.diffusion.process import (
-    exponent_at,
     half_log_snr,
+    neg_log_gamma_at,
     noise_from_clean,
     noise_level,
     signal_level,
 )
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
-"""(noisy, exponent) -> clean estimate; shapes (..., Y, X)."""
+"""(noisy, neg_log_gamma) -> clean estimate; shapes (..., Y, X)."""
 
 NoiseSource = Callable[[int], Tensor]
 """step -> standard normal noise of the image's shape; step 0 is the start."""
 
 Sampling = Generator[Tensor, None, Tensor]
+
+Update = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Callable[[], Tensor]], Tensor]
+"""(noisy, clean, n_r, n_t, h, () -> fresh noise) -> noisy at t."""
+
+LAST_HALF_LOG_SNR = 2.8
 
 
 class Sampler(Protocol):
@@ -45,9 +51,6 @@ class Sampler(Protocol):
         first: Tensor | None = None,
     ) -> Sampling:
         """The clean estimate at each clock value, in turn."""
-
-
-LAST_HALF_LOG_SNR = 2.8
 
 
 def clock_grid(rate: float, evaluations: int, last: float = LAST_HALF_LOG_SNR) -> tuple[float, ...]:
@@ -70,7 +73,7 @@ def clock_grid(rate: float, evaluations: int, last: float = LAST_HALF_LOG_SNR) -
     """
     start = half_log_snr(torch.tensor(rate, dtype=torch.float64))
     levels = torch.linspace(float(start), last, evaluations, dtype=torch.float64)
-    grid = exponent_at(levels) / rate
+    grid = neg_log_gamma_at(levels) / rate
     return (1.0, *grid[1:].tolist())
 
 
@@ -87,157 +90,107 @@ def uniform_time_grid(
     return tuple(clock(times)[0].tolist())
 
 
-def _evaluate(denoise: Denoiser, noisy: Tensor, rate: Tensor, clock: float) -> Tensor:
-    return denoise(noisy, rate * clock)
-
-
-def _extrapolated(
-    clean: Tensor, previous: Tensor | None, step: Tensor, previous_step: Tensor | None
-) -> Tensor:
-    # D of DPM-Solver++(2M), arXiv 2211.01095, algorithm 2; the first step has no history.
-    if previous is None or previous_step is None:
-        return clean
-    return torch.addcmul(clean, step / (2 * previous_step), clean - previous)
-
-
-def _second_order(
-    denoise: Denoiser,
-    rate: Tensor,
-    clocks: Sequence[float],
-    noise: NoiseSource,
-    first: Tensor | None,
-    update: Callable[..., Tensor],
-) -> Sampling:
-    noisy = noise(0)
-    previous: Tensor | None = None
-    previous_step: Tensor | None = None
-    level = half_log_snr(rate * clocks[0])
-    for index, (now, later) in enumerate(itertools.pairwise(clocks)):
-        clean, first = _evaluate(denoise, noisy, rate, now) if first is None else first, None
-        yield clean
-        next_level = half_log_snr(rate * later)
-        step = next_level - level
-        direction = _extrapolated(clean, previous, step, previous_step)
-        noisy = update(noisy, direction, rate * now, rate * later, step, index + 1)
-        previous, previous_step, level = clean, step, next_level
-    clean = _evaluate(denoise, noisy, rate, clocks[-1]) if first is None else first
-    yield clean
-    return clean
-
-
-def sde_dpm_solver_2m(
+def _sample(
     denoise: Denoiser,
     rate: Tensor,
     clocks: Sequence[float],
     noise: NoiseSource,
     first: Tensor | None = None,
+    *,
+    update: Update,
+    second_order: bool = False,
 ) -> Sampling:
+    noisy = noise(0)
+    before: tuple[Tensor, Tensor] | None = None
+    clean = denoise(noisy, rate * clocks[0]) if first is None else first
+    yield clean
+    for index, (now, later) in enumerate(pairwise(clocks), start=1):
+        step = half_log_snr(rate * later) - half_log_snr(rate * now)
+        direction = clean
+        if second_order:
+            if before is not None:  # D of DPM-Solver++(2M), arXiv 2211.01095, algorithm 2
+                direction = torch.addcmul(clean, step / (2 * before[1]), clean - before[0])
+            before = clean, step
+        fresh = partial(noise, index)
+        noisy = update(noisy, direction, rate * now, rate * later, step, fresh)
+        clean = denoise(noisy, rate * later)
+        yield clean
+    return clean
+
+
+def _sde_dpm_solver_2m(
+    noisy: Tensor,
+    clean: Tensor,
+    now: Tensor,
+    later: Tensor,
+    step: Tensor,
+    noise: Callable[[], Tensor],
+) -> Tensor:
     """SDE-DPM-Solver++(2M), the default: second order, stochastic (arXiv 2211.01095, eq. 23).
 
     z_t = (s_t/s_r) e^-h z_r + a_t (1 - e^-2h) D + s_t sqrt(1 - e^-2h) xi.
     """
-
-    def update(
-        noisy: Tensor, direction: Tensor, now: Tensor, later: Tensor, step: Tensor, index: int
-    ) -> Tensor:
-        fresh, sigma = -torch.expm1(-2 * step), noise_level(later)
-        kept = sigma / noise_level(now) * torch.exp(-step) * noisy
-        return kept.addcmul_(signal_level(later) * fresh, direction).addcmul_(
-            sigma * fresh.sqrt(), noise(index)
-        )
-
-    return _second_order(denoise, rate, clocks, noise, first, update)
+    fresh, sigma = -torch.expm1(-2 * step), noise_level(later)
+    kept = sigma / noise_level(now) * torch.exp(-step) * noisy
+    return kept.addcmul_(signal_level(later) * fresh, clean).addcmul_(sigma * fresh.sqrt(), noise())
 
 
-def ode_dpm_solver_2m(
-    denoise: Denoiser,
-    rate: Tensor,
-    clocks: Sequence[float],
-    noise: NoiseSource,
-    first: Tensor | None = None,
-) -> Sampling:
+def _ode_dpm_solver_2m(
+    noisy: Tensor,
+    clean: Tensor,
+    now: Tensor,
+    later: Tensor,
+    step: Tensor,
+    noise: Callable[[], Tensor],
+) -> Tensor:
     """DPM-Solver++(2M): second order, deterministic after the start (arXiv 2211.01095, eq. 20).
 
     z_t = (s_t/s_r) z_r - a_t expm1(-h) D.
     """
-
-    def update(
-        noisy: Tensor, direction: Tensor, now: Tensor, later: Tensor, step: Tensor, index: int
-    ) -> Tensor:
-        return (
-            noise_level(later) / noise_level(now) * noisy
-            - signal_level(later) * torch.expm1(-step) * direction
-        )
-
-    return _second_order(denoise, rate, clocks, noise, first, update)
+    return (
+        noise_level(later) / noise_level(now) * noisy
+        - signal_level(later) * torch.expm1(-step) * clean
+    )
 
 
-def _first_order(
-    denoise: Denoiser,
-    rate: Tensor,
-    clocks: Sequence[float],
-    noise: NoiseSource,
-    first: Tensor | None,
-    update: Callable[..., Tensor],
-) -> Sampling:
-    noisy = noise(0)
-    for index, (now, later) in enumerate(itertools.pairwise(clocks)):
-        clean, first = _evaluate(denoise, noisy, rate, now) if first is None else first, None
-        yield clean
-        noisy = update(noisy, clean, rate * now, rate * later, index + 1)
-    clean = _evaluate(denoise, noisy, rate, clocks[-1]) if first is None else first
-    yield clean
-    return clean
+def _ddim(
+    noisy: Tensor,
+    clean: Tensor,
+    now: Tensor,
+    later: Tensor,
+    step: Tensor,
+    noise: Callable[[], Tensor],
+) -> Tensor:
+    """DDIM: first order, deterministic after the start (arXiv 2010.02502, eq. 12, sigma = 0).
 
-
-def ddim(
-    denoise: Denoiser,
-    rate: Tensor,
-    clocks: Sequence[float],
-    noise: NoiseSource,
-    first: Tensor | None = None,
-) -> Sampling:
-    """DDIM, z_t = a_t x + s_t eps_hat (arXiv 2010.02502, eq. 12, sigma = 0).
-
-    It is of first order, and deterministic after the start.
+    z_t = a_t x + s_t eps_hat.
     """
-
-    def update(noisy: Tensor, clean: Tensor, now: Tensor, later: Tensor, index: int) -> Tensor:
-        return signal_level(later) * clean + noise_level(later) * noise_from_clean(
-            noisy, clean, now
-        )
-
-    return _first_order(denoise, rate, clocks, noise, first, update)
+    return signal_level(later) * clean + noise_level(later) * noise_from_clean(noisy, clean, now)
 
 
-def ancestral(
-    denoise: Denoiser,
-    rate: Tensor,
-    clocks: Sequence[float],
-    noise: NoiseSource,
-    first: Tensor | None = None,
-) -> Sampling:
+def _ancestral(
+    noisy: Tensor,
+    clean: Tensor,
+    now: Tensor,
+    later: Tensor,
+    step: Tensor,
+    noise: Callable[[], Tensor],
+) -> Tensor:
     """Ancestral sampling of DDPM with the exact posterior variance (arXiv 2006.11239, eq. 7).
 
     It corrects the sampler of the paper.
 
     v = (s_t/s_r)^2 (1 - e^-(n_r - n_t)), z_t = a_t x + sqrt(s_t^2 - v) eps_hat + sqrt(v) xi.
     """
-
-    def update(noisy: Tensor, clean: Tensor, now: Tensor, later: Tensor, index: int) -> Tensor:
-        spread = noise_level(later)
-        variance = (spread / noise_level(now)).square() * -torch.expm1(later - now)
-        kept = (spread.square() - variance).clamp(min=0).sqrt() * noise_from_clean(
-            noisy, clean, now
-        )
-        return signal_level(later) * clean + kept + variance.sqrt() * noise(index)
-
-    return _first_order(denoise, rate, clocks, noise, first, update)
+    spread = noise_level(later)
+    variance = (spread / noise_level(now)).square() * -torch.expm1(later - now)
+    kept = (spread.square() - variance).clamp(min=0).sqrt() * noise_from_clean(noisy, clean, now)
+    return signal_level(later) * clean + kept + variance.sqrt() * noise()
 
 
 SAMPLERS: dict[str, Sampler] = {
-    "sde-2m": sde_dpm_solver_2m,
-    "ode-2m": ode_dpm_solver_2m,
-    "ddim": ddim,
-    "ancestral": ancestral,
+    "sde-2m": partial(_sample, update=_sde_dpm_solver_2m, second_order=True),
+    "ode-2m": partial(_sample, update=_ode_dpm_solver_2m, second_order=True),
+    "ddim": partial(_sample, update=_ddim),
+    "ancestral": partial(_sample, update=_ancestral),
 }

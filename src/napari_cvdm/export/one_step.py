@@ -24,13 +24,13 @@ class OneStep(CVDM):
         `condition` is (B, C, Y, X) and `baseline` is (B, 1, uY, uX), as `napari_cvdm.tasks` makes
         them.
         """
-        correction = self.mean_residual(condition)
-        features = self.features(condition, correction)
-        exponent = self.rate(features)  # n = lambda T with T(1) = 1
+        mean_residual = self.mean_residual(condition)
+        features = self.features(condition, mean_residual)
+        neg_log_gamma = self.rate(features)  # n = lambda T with T(1) = 1
         clean = self.clean(
-            torch.zeros_like(exponent), exponent, self.first_layer_features(features)
+            torch.zeros_like(neg_log_gamma), neg_log_gamma, self.first_layer_features(features)
         )
-        return self.decode(clean, baseline, correction, self.residual_std(features))
+        return self.decode(clean, baseline, mean_residual, self.residual_std(features))
 
 
 class OneStepFromCounts(OneStep):

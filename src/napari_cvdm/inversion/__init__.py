@@ -4,10 +4,8 @@ The package uses forward models and priors, but no task, no file and no network.
 """
 
 from napari_cvdm.inversion.background import flatten_background
-from napari_cvdm.inversion.evidence import log_evidence, misfit_and_penalty
-from napari_cvdm.inversion.gauss_newton import Fit, Solving, fit_object
-from napari_cvdm.inversion.local_prior import fit_local_prior
-from napari_cvdm.inversion.posterior import draw_around
+from napari_cvdm.inversion.gauss_newton import Fit, Solving, fit_local_prior, fit_object
+from napari_cvdm.inversion.posterior import draw_around, log_evidence, misfit_and_penalty
 from napari_cvdm.inversion.priors import PhasePrior, PowerLaws
 
 __all__ = [

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from napari_cvdm.physics.forward_model import PhaseForwardModel, PhaseObject
-from napari_cvdm.physics.grids import half_spectrum_counts, squared_radius
+from napari_cvdm.physics.fresnel import half_spectrum_counts, squared_radius
 
 START_PHASE = 2e-3
 START_ABSORPTION = 3e-7

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from napari_cvdm.core.plane_positions import count_planes
+from napari_cvdm.core.plan import count_planes
 from napari_cvdm.core.request import ImageStack, ReconstructionRequest
 from napari_cvdm.core.result import Progress, Reconstruction
 from napari_cvdm.io import check_pixels, combine_planes

@@ -19,9 +19,8 @@ from torch import Tensor
 from napari_cvdm.io.errors import one_line
 from napari_cvdm.io.limits import parse_json_object, read_bounded
 from napari_cvdm.models.cvdm import CVDM, CVDMConfig
-from napari_cvdm.models.dfcan import DFCANConfig
+from napari_cvdm.models.networks import DFCANConfig, UNetConfig
 from napari_cvdm.models.schedule import DILATIONS
-from napari_cvdm.models.unet import UNetConfig
 
 FORMAT = 1
 MAPPINGS = ("network", "schedule", "training", "metrics", "calibration", "familiarity")

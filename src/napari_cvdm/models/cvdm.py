@@ -14,18 +14,20 @@ from torch.nn import functional
 
 from napari_cvdm.core.device import prefers_sequential, to_device
 from napari_cvdm.core.noise import noise_field
-from napari_cvdm.diffusion.prediction import PREDICTIONS, TARGETS
-from napari_cvdm.diffusion.process import half_log_snr
-from napari_cvdm.models.dfcan import DFCAN, DFCANConfig
-from napari_cvdm.models.fixed_schedule import (
+from napari_cvdm.diffusion.process import PREDICTIONS, TARGETS, half_log_snr
+from napari_cvdm.models.networks import DFCAN, DFCANConfig, Modulation, UNet, UNetConfig
+from napari_cvdm.models.schedule import (
     COSINE_RATE,
+    DILATIONS,
     LINEAR_RATE,
+    Clock,
     CosineClock,
     FixedRate,
+    GlobalRate,
     LinearClock,
+    PixelRate,
+    check_schedule,
 )
-from napari_cvdm.models.schedule import DILATIONS, Clock, GlobalRate, PixelRate, check_schedule
-from napari_cvdm.models.unet import Modulation, UNet, UNetConfig
 
 # Half log-SNR is about -20 to 6; the network gets it divided by 2 and clipped to +-3.
 LEVEL_SCALE = 2.0
@@ -148,27 +150,9 @@ class CVDMConfig:
 
 def regression_network(inputs: int, outputs: int, config: UNetConfig | DFCANConfig) -> UNet | DFCAN:
     """The network of a shape."""
-    return (
-        DFCAN(inputs, outputs, config)
-        if isinstance(config, DFCANConfig)
-        else UNet(inputs, outputs, config)
-    )
-
-
-def schedule_networks(
-    config: CVDMConfig, inputs: int
-) -> tuple[PixelRate | GlobalRate | FixedRate, Clock | LinearClock | CosineClock]:
-    """Rate and clock of a model."""
-    if config.schedule == "linear":
-        return FixedRate(LINEAR_RATE, config.fold), LinearClock()
-    if config.schedule == "cosine":
-        return FixedRate(COSINE_RATE, config.fold), CosineClock()
-    rate = (
-        PixelRate(inputs, config.fold, config.rate_dilations)
-        if config.schedule == "pixel-wise"
-        else GlobalRate(config.fold)
-    )
-    return rate, Clock(config.clock_terms)
+    if isinstance(config, DFCANConfig):
+        return DFCAN(inputs, outputs, config)
+    return UNet(inputs, outputs, config)
 
 
 class CVDM(nn.Module):
@@ -185,26 +169,35 @@ class CVDM(nn.Module):
         super().__init__()
         self.config = config
         self.prediction = PREDICTIONS[config.prediction]
-        self.target = TARGETS[config.target]
+        self.centre = TARGETS[config.target]
         folded = config.condition_channels * config.condition_fold**2
         pixels = config.fold**2
-        corrected = folded + (pixels if self.has_mean else 0)
-        self.mean = regression_network(folded, pixels, config.mean) if self.has_mean else None
-        self.denoiser = (
-            UNet(corrected + pixels, pixels, config.denoiser) if config.diffused else None
-        )
-        self.rate_network, self.clock = schedule_networks(config, corrected)
-        self.std_network = (
-            regression_network(corrected, pixels, config.residual_std)
-            if config.residual_std is not None and config.diffused
-            else None
-        )
+        # The order of the networks fixes the random start of a training.
+        self.mean: UNet | DFCAN | None = None
+        features = folded
+        if config.target in ("zero-mean", "regression"):
+            self.mean = regression_network(folded, pixels, config.mean)
+            features += pixels
+        self.denoiser: UNet | None = None
+        if config.diffused:
+            self.denoiser = UNet(features + pixels, pixels, config.denoiser)
+        self.rate_network: PixelRate | GlobalRate | FixedRate
+        self.clock: Clock | LinearClock | CosineClock
+        if config.schedule == "linear":
+            self.rate_network, self.clock = FixedRate(LINEAR_RATE, config.fold), LinearClock()
+        elif config.schedule == "cosine":
+            self.rate_network, self.clock = FixedRate(COSINE_RATE, config.fold), CosineClock()
+        else:
+            self.rate_network = (
+                PixelRate(features, config.fold, config.rate_dilations)
+                if config.schedule == "pixel-wise"
+                else GlobalRate(config.fold)
+            )
+            self.clock = Clock(config.clock_terms)
+        self.std_network: UNet | DFCAN | None = None
+        if config.residual_std is not None and config.diffused:
+            self.std_network = regression_network(features, pixels, config.residual_std)
         self.register_buffer("residual_scale", torch.tensor(1.0))
-
-    @property
-    def has_mean(self) -> bool:
-        """Whether a mean network is part of the model."""
-        return self.config.target in ("zero-mean", "regression")
 
     def schedule_parameters(self) -> list[nn.Parameter]:
         """Parameters of the rate and of the clock."""
@@ -221,18 +214,13 @@ class CVDM(nn.Module):
             return folded.new_zeros(batch, 1, height * self.config.fold, width * self.config.fold)
         return functional.pixel_shuffle(self.mean(folded), self.config.fold).to(condition.dtype)
 
-    def features(self, condition: Tensor, correction: Tensor) -> Tensor:
+    def features(self, condition: Tensor, mean_residual: Tensor) -> Tensor:
         """What the denoiser and the rate see of the image, on the working grid."""
         folded = functional.pixel_unshuffle(condition, self.config.condition_fold)
         if self.mean is None:
             return folded
-        return torch.cat(
-            [
-                folded,
-                functional.pixel_unshuffle(correction / self.residual_scale, self.config.fold),
-            ],
-            dim=1,
-        )
+        scaled = functional.pixel_unshuffle(mean_residual / self.residual_scale, self.config.fold)
+        return torch.cat([folded, scaled], dim=1)
 
     def rate(self, features: Tensor) -> Tensor:
         """lambda(x) of shape (B, 1, uY, uX), from the features.
@@ -267,41 +255,48 @@ class CVDM(nn.Module):
         """
         return features if self.denoiser is None else self.denoiser.first_layer_features(features)
 
-    def output(self, noisy: Tensor, exponent: Tensor, entered: Tensor) -> Tensor:
+    def output(self, noisy: Tensor, neg_log_gamma: Tensor, first_layer_features: Tensor) -> Tensor:
         """The denoiser's raw output (v or eps) for a noisy target.
 
-        `noisy`, n = lambda T (`exponent`) and the result have the shape (B, 1, uY, uX). `entered`
-        is the result of `first_layer_features` for an image. Several noisy targets may share one
-        exponent and one image, which then have a batch of 1. The network computes only once what
-        depends on these two alone.
+        `noisy`, n = lambda T (`neg_log_gamma`) and the result have the shape (B, 1, uY, uX).
+        `first_layer_features` is that of an image. Several noisy targets may share one n and one
+        image, which then have a batch of 1. The network computes only once what depends on these
+        two alone.
         """
         if self.denoiser is None:
             raise TypeError("a regression has no denoiser, so there is no output to ask for.")
-        level = (half_log_snr(exponent) / LEVEL_SCALE).clamp(-LEVEL_LIMIT, LEVEL_LIMIT)
+        level = (half_log_snr(neg_log_gamma) / LEVEL_SCALE).clamp(-LEVEL_LIMIT, LEVEL_LIMIT)
         modulations = self.denoiser.modulations(functional.avg_pool2d(level, self.config.fold))
-        if len(noisy) == len(entered) or not prefers_sequential(noisy.device):
-            return self._through(self.denoiser, noisy, entered, modulations)
+        if len(noisy) == len(first_layer_features) or not prefers_sequential(noisy.device):
+            return self._denoise(self.denoiser, noisy, first_layer_features, modulations)
         shared = tuple(modulations)
         return torch.cat(
-            [self._through(self.denoiser, one, entered, shared) for one in noisy.split(1)]
+            [
+                self._denoise(self.denoiser, one, first_layer_features, shared)
+                for one in noisy.split(1)
+            ]
         )
 
-    def _through(
-        self, denoiser: UNet, noisy: Tensor, entered: Tensor, modulations: Iterable[Modulation]
+    def _denoise(
+        self,
+        denoiser: UNet,
+        noisy: Tensor,
+        first_layer_features: Tensor,
+        modulations: Iterable[Modulation],
     ) -> Tensor:
         folded = functional.pixel_unshuffle(noisy, self.config.fold)
-        return functional.pixel_shuffle(
-            denoiser.forward_blocks(entered, modulations, folded), self.config.fold
-        ).to(noisy.dtype)
+        output = denoiser.forward_blocks(first_layer_features, modulations, folded)
+        return functional.pixel_shuffle(output, self.config.fold).to(noisy.dtype)
 
-    def clean(self, noisy: Tensor, exponent: Tensor, entered: Tensor) -> Tensor:
+    def clean(self, noisy: Tensor, neg_log_gamma: Tensor, first_layer_features: Tensor) -> Tensor:
         """The clean (centred, scaled) target that the denoiser estimates from a noisy one.
 
         A regression returns zero, which is the centre itself.
         """
         if self.denoiser is None:
             return torch.zeros_like(noisy)
-        return self.prediction.clean(noisy, self.output(noisy, exponent, entered), exponent)
+        output = self.output(noisy, neg_log_gamma, first_layer_features)
+        return self.prediction.clean(noisy, output, neg_log_gamma)
 
     def noise(
         self,
@@ -326,10 +321,14 @@ class CVDM(nn.Module):
         noise = to_device(np.stack(fields)[:, None], self.residual_scale.device)
         return noise * self.config.noise_scale if step else noise
 
-    def encode(self, truth: Tensor, baseline: Tensor, correction: Tensor, std: Tensor) -> Tensor:
+    def encode(
+        self, truth: Tensor, initial_estimate: Tensor, mean_residual: Tensor, std: Tensor
+    ) -> Tensor:
         """Convert a truth to the centred, scaled target; `std` is the image's `residual_std`."""
-        return (truth - self.target.centre(baseline, correction)) / std
+        return (truth - self.centre(initial_estimate, mean_residual)) / std
 
-    def decode(self, sample: Tensor, baseline: Tensor, correction: Tensor, std: Tensor) -> Tensor:
+    def decode(
+        self, sample: Tensor, initial_estimate: Tensor, mean_residual: Tensor, std: Tensor
+    ) -> Tensor:
         """The inverse of `encode`."""
-        return sample * std + self.target.centre(baseline, correction)
+        return sample * std + self.centre(initial_estimate, mean_residual)

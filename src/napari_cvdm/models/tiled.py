@@ -5,18 +5,61 @@ from copy import deepcopy
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from napari_cvdm.core.device import out_of_memory, release_memory
-from napari_cvdm.core.tiling.plan import (
-    TilePlan,
-    aligned_size,
-    map_tiles,
-    pad_to_canvas,
-    plan_tiles,
-)
+from napari_cvdm.core.tiling import TilePlan, aligned_size, plan_tiles
 from napari_cvdm.models.cvdm import CVDM
 
 SMALLEST_TILE = 16
+
+
+def map_tiles(
+    function: Callable[..., Tensor], images: Sequence[Tensor], plan: TilePlan, *, factor_out: int
+) -> Tensor:
+    """Apply a local function tile by tile.
+
+    Parameters
+    ----------
+    function : callable
+        Tensors (B, C, factor y, factor x) -> tensor (B, C', factor_out y, factor_out x).
+    images : sequence of Tensor
+        Arguments, each on a grid that is a whole multiple of the plan's canvas.
+    plan : TilePlan
+    factor_out : int
+        Output pixels to one canvas pixel.
+
+    Returns
+    -------
+    Tensor of shape (B, C', factor_out Y, factor_out X)
+    """
+    if len(plan.tiles) == 1:
+        return function(*images)
+    factors = [image.shape[-2] // plan.canvas[0] for image in images]
+    result: Tensor | None = None
+    for rows, columns in plan.tiles:
+        part = function(
+            *(
+                image[..., rows.read(factor), columns.read(factor)]
+                for image, factor in zip(images, factors, strict=True)
+            )
+        )
+        if result is None:
+            height, width = (size * factor_out for size in plan.canvas)
+            result = part.new_empty(*part.shape[:-2], height, width)
+        inner = part[..., rows.inner(factor_out), columns.inner(factor_out)]
+        result[..., rows.write(factor_out), columns.write(factor_out)] = inner
+    if result is None:
+        raise ValueError("the plan has no tiles; the image is empty.")
+    return result
+
+
+def pad_to_canvas(image: Tensor, plan: TilePlan, factor: int = 1) -> Tensor:
+    """Repeat the last row and column of (B, C, Y, X) to fill the plan's canvas (times `factor`)."""
+    missing_rows, missing_columns = (
+        extent * factor - size for extent, size in zip(plan.canvas, image.shape[-2:], strict=True)
+    )
+    return functional.pad(image, (0, missing_columns, 0, missing_rows), mode="replicate")
 
 
 class TiledModel:
@@ -77,11 +120,11 @@ class TiledModel:
             self.network.residual_std, [features], 0 if config is None else config.receptive_radius
         )
 
-    def clean(self, noisy: Tensor, exponent: Tensor, entered: Tensor) -> Tensor:
+    def clean(self, noisy: Tensor, neg_log_gamma: Tensor, first_layer_features: Tensor) -> Tensor:
         """`CVDM.clean` of the whole canvas."""
         return self._evaluate(
             self.network.clean,
-            [noisy, exponent, entered],
+            [noisy, neg_log_gamma, first_layer_features],
             self.network.config.denoiser.receptive_radius,
         )
 

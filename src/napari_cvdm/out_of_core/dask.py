@@ -18,7 +18,7 @@ from typing import Any
 from napari_cvdm import __version__
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.core.result import Progress, finished
-from napari_cvdm.core.tiling.blocks import Block
+from napari_cvdm.core.tiling import Block
 from napari_cvdm.io.atomic import JobFolder
 from napari_cvdm.io.errors import one_line
 from napari_cvdm.out_of_core.job import TiledFiles

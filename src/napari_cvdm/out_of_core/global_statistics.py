@@ -14,7 +14,7 @@ import torch
 from napari_cvdm.core.intensity import unclipped_mean
 from napari_cvdm.core.plan import Plan
 from napari_cvdm.core.request import ImageStack
-from napari_cvdm.core.tiling.blocks import Block, BlockPlan
+from napari_cvdm.core.tiling import Block, BlockPlan
 from napari_cvdm.io import Fingerprint, ImageFileError, check_finite
 from napari_cvdm.io.read import window_of
 from napari_cvdm.models.cvdm import CVDM

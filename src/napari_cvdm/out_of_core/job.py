@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_cvdm.core.request import ReconstructionRequest, RequestError
-from napari_cvdm.core.tiling.blocks import BLOCK_PX, HALO_PX, BlockPlan
+from napari_cvdm.core.tiling import BLOCK_PX, HALO_PX, BlockPlan
 from napari_cvdm.io.read import open_image, read_image, read_psf
 from napari_cvdm.models.checkpoint import Checkpoint, ModelCard
 from napari_cvdm.models.registry import load_model

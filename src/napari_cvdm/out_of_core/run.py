@@ -33,6 +33,7 @@ from napari_cvdm.core.request import RequestError
 from napari_cvdm.core.result import Progress
 from napari_cvdm.core.statistics import RunningMoments
 from napari_cvdm.core.tiling.blocks import Block, BlockPlan
+from napari_cvdm.core.tiling import Block
 from napari_cvdm.io import Fingerprint
 from napari_cvdm.io.atomic import JobFolder, begin_job, finish_job, growing_folder
 from napari_cvdm.io.zarr_write import Grid, GridImage, build_pyramid, create_images, open_level

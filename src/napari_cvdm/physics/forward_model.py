@@ -25,8 +25,7 @@ from scipy.special import j1
 from torch import Tensor
 
 from napari_cvdm.core.microscope import Microscope
-from napari_cvdm.physics.fresnel import fresnel_transfer, propagate
-from napari_cvdm.physics.grids import circular_pupil, squared_radius
+from napari_cvdm.physics.fresnel import circular_pupil, fresnel_transfer, propagate, squared_radius
 
 SMALLEST_MARGIN_PX, LARGEST_MARGIN_PX = 16, 96
 

@@ -1,4 +1,4 @@
-"""Free-space propagation of a coherent field in the Fresnel approximation.
+"""Spatial frequencies of a pixel grid, and free-space propagation in the Fresnel approximation.
 
 The sign is H = exp(-i pi lambda z f^2), with the time convention exp(+ikz). A phase delay is then
 positive, and +z points away from the source (Goodman, Introduction to Fourier Optics, eq. 4-21).
@@ -11,7 +11,42 @@ import torch
 from torch import Tensor
 
 from napari_cvdm.core.microscope import Microscope
-from napari_cvdm.physics.grids import squared_radius
+
+
+def frequencies(shape: tuple[int, int], pixel_um: float, like: Tensor) -> tuple[Tensor, Tensor]:
+    """fy (Y, 1) and fx (1, X) of an unshifted FFT [cycles/um], for any size and parity.
+
+    `like` gives device and real dtype, here and below.
+    """
+    real = like.real.dtype
+    fy = torch.fft.fftfreq(shape[0], pixel_um, dtype=real, device=like.device)
+    fx = torch.fft.fftfreq(shape[1], pixel_um, dtype=real, device=like.device)
+    return fy[:, None], fx[None, :]
+
+
+def squared_radius(shape: tuple[int, int], pixel_um: float, like: Tensor) -> Tensor:
+    """f^2 = fx^2 + fy^2 on the unshifted grid, shape (Y, X) [cycles^2/um^2]."""
+    fy, fx = frequencies(shape, pixel_um, like)
+    return fy**2 + fx**2
+
+
+def half_spectrum_counts(width: int, like: Tensor) -> Tensor:
+    """Number of full-spectrum columns for each real-FFT column, 1 or 2: (X // 2 + 1,)."""
+    counts = torch.full((width // 2 + 1,), 2.0, dtype=like.real.dtype, device=like.device)
+    counts[0] = 1
+    if width % 2 == 0:
+        counts[-1] = 1
+    return counts
+
+
+def circular_pupil(
+    shape: tuple[int, int], pixel_um: float, cutoff_per_um: float, like: Tensor
+) -> Tensor:
+    """1 where f <= cutoff, else 0; real, shape (Y, X).
+
+    The coherent cutoff is NA / wavelength [cycles/um].
+    """
+    return (squared_radius(shape, pixel_um, like) <= cutoff_per_um**2).to(like.real.dtype)
 
 
 def fresnel_transfer(
@@ -26,16 +61,5 @@ def fresnel_transfer(
 
 
 def propagate(field: Tensor, transfer: Tensor) -> Tensor:
-    """Apply a transfer function to a field.
-
-    Parameters
-    ----------
-    field : Tensor of shape (..., Y, X), complex
-    transfer : Tensor of shape (Y, X), or (..., Y, X) for several of them, complex or real
-        On the unshifted FFT grid.
-
-    Returns
-    -------
-    Tensor of shape (..., Y, X), complex
-    """
+    """Apply a transfer function (..., Y, X) on the unshifted FFT grid to a field (..., Y, X)."""
     return torch.fft.ifft2(torch.fft.fft2(field) * transfer)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from napari_cvdm.core.microscope import Microscope
-from napari_cvdm.physics.grids import frequencies, squared_radius
+from napari_cvdm.physics.fresnel import frequencies, squared_radius
 
 AUTHORS_REGULARISATION = 5e-9
 STOP_RESIDUAL = 1e-3

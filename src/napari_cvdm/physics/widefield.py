@@ -1,10 +1,14 @@
-"""Point spread function of a widefield objective, and its effect on a fluorescence image."""
+"""Point spread function of a widefield objective, its effect on an image, and its cut-off."""
 
 from dataclasses import dataclass, field
+from itertools import product
 
+import numpy as np
 import torch
 from psf_generator.propagators import VectorialSphericalPropagator
 from scipy.fft import next_fast_len
+from scipy.optimize import nnls
+from scipy.signal.windows import hann
 from torch import Tensor
 
 from napari_cvdm.core.microscope import Microscope, OpticsError
@@ -13,6 +17,15 @@ MEDIA = (1.0, 1.333, 1.515)  # air, water, oil
 MEDIUM_ROOM = 1.01  # by how much the index of a medium exceeds the NA at least
 PUPIL_SAMPLES = 97  # odd, as Simpson's rule wants it
 NM_PER_UM = 1000.0
+# Of the cut-off frequency and of the structure, for `estimate_cutoff`.
+PERIODS_PX = tuple(np.geomspace(1.9, 9.0, 40).tolist())
+EXPONENTS = (1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
+LOWEST_FREQUENCY = 0.03  # cycles/px: below it are haze and uneven illumination
+RINGS = 80
+SMALLEST_SIDE_PX = 32
+LEAST_EVIDENCE = 20.0  # in log-likelihood: what a transfer function must explain
+# Of the microscopes that people have, and in its logarithm.
+USUAL_PERIOD_PX, USUAL_SPREAD = (3.3, 0.4)
 
 
 def widefield_psf(microscope: Microscope, size: int, defocus_um: float = 0.0) -> Tensor:
@@ -45,13 +58,6 @@ def widefield_psf(microscope: Microscope, size: int, defocus_um: float = 0.0) ->
         )
     if size % 2 == 0:
         raise OpticsError(f"a PSF of {size} px has no centre pixel; give an odd size.")
-    field = _focus_field(microscope, size, defocus_um)
-    intensity = field.abs().square().sum(dim=(0, 1))
-    intensity = intensity + intensity.T  # the other polarisation is the transpose
-    return intensity / intensity.sum()
-
-
-def _focus_field(microscope: Microscope, size: int, defocus_um: float) -> Tensor:
     # The package spreads size * pix_size over size - 1 intervals. It steps symmetrically about
     # focus in whole units, hence nanometres, so a first plane of one is at -step / 2.
     propagator = VectorialSphericalPropagator(
@@ -65,7 +71,9 @@ def _focus_field(microscope: Microscope, size: int, defocus_um: float) -> Tensor
         defocus_step=-2 * round(defocus_um * NM_PER_UM),
         n_defocus=1,
     )
-    return propagator.compute_focus_field()
+    intensity = propagator.compute_focus_field().abs().square().sum(dim=(0, 1))
+    intensity = intensity + intensity.T  # the other polarisation is the transpose
+    return intensity / intensity.sum()
 
 
 def optical_transfer(kernel: Tensor, shape: tuple[int, int]) -> Tensor:
@@ -202,3 +210,72 @@ class WidefieldForwardModel:
         canvas = counts.new_zeros((*counts.shape[:-2], *self.canvas_shape))
         canvas[(..., *self.frame)] = spread
         return torch.fft.irfft2(torch.fft.rfft2(canvas) * self.transfer.conj(), s=self.canvas_shape)
+
+
+def ideal_transfer(frequency: np.ndarray, period: float) -> np.ndarray:
+    """Transfer function of an aberration-free round pupil.
+
+    With s = f period, it is (2 / pi) (arccos s - s sqrt(1 - s^2)), and 0 beyond the cut-off
+    (Goodman, Introduction to Fourier Optics, equation 6-34). `frequency` has any shape, and
+    `period` is in the unit of 1 / frequency.
+    """
+    share = np.clip(frequency * period, 0, 1)
+    return 2 / np.pi * (np.arccos(share) - share * np.sqrt(1 - share**2))
+
+
+def ring_powers(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean power of a windowed image (Y, X) on rings of frequency.
+
+    The results are frequency [cycles/px], power and number of values, each of shape (R,).
+    """
+    window = np.outer(hann(image.shape[0], sym=False), hann(image.shape[1], sym=False))
+    power = np.abs(np.fft.rfft2((image - image.mean()) * window)) ** 2
+    frequency = np.hypot(
+        np.fft.fftfreq(image.shape[0])[:, None], np.fft.rfftfreq(image.shape[1])[None, :]
+    )
+    kept = (frequency >= LOWEST_FREQUENCY) & (frequency <= 0.5)
+    frequency, power = frequency[kept], power[kept]
+    ring = (frequency - LOWEST_FREQUENCY) / (0.5 - LOWEST_FREQUENCY) * RINGS
+    ring = ring.astype(int).clip(max=RINGS - 1)
+    counts = np.bincount(ring, minlength=RINGS)
+    there = counts > 0
+    mean_frequency, mean_power = (
+        np.bincount(ring, values, minlength=RINGS)[there] / counts[there]
+        for values in (frequency, power)
+    )
+    return mean_frequency, mean_power, counts[there]
+
+
+def estimate_cutoff(image: np.ndarray) -> float | None:
+    """Period of the cut-off frequency [px], 1.9 to 9, by maximum likelihood (Whittle).
+
+    The model of the power is P(f) = A f^-a H(f)^2 + N. The result is None for an image (Y, X)
+    below 32 px on a side, and where it has no structure above its noise.
+    """
+    if min(image.shape) < SMALLEST_SIDE_PX or not np.ptp(image):
+        return None
+    frequency, power, number = ring_powers(image.astype(np.float64))
+    flat = np.ones_like(power)
+    empty = _misfit(power, number, flat[:, None])
+    found = {}
+    for period, exponent in product(PERIODS_PX, EXPONENTS):
+        shape = frequency**-exponent * ideal_transfer(frequency, period) ** 2
+        found[period, exponent] = _misfit(power, number, np.stack([shape, flat], axis=1))
+    if empty - min(found.values()) < LEAST_EVIDENCE:
+        return None
+
+    def score(key: tuple[float, float]) -> float:
+        return found[key] + 0.5 * (np.log(key[0] / USUAL_PERIOD_PX) / USUAL_SPREAD) ** 2
+
+    return min(found, key=score)[0]
+
+
+def _misfit(power: np.ndarray, number: np.ndarray, design: np.ndarray) -> float:
+    """- log-likelihood of ring powers under the best non-negative mixture of the columns."""
+    floor = 1e-12 * float(power.max())
+    expected = power
+    for _ in range(3):  # weights of the model, not of the data
+        weight = np.sqrt(number) / np.maximum(expected, floor)
+        amplitudes, _ = nnls(design * weight[:, None], power * weight)
+        expected = np.maximum(design @ amplitudes, floor)
+    return float(np.sum(number * (power / expected + np.log(expected))))

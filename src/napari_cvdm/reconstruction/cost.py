@@ -26,7 +26,7 @@ from napari_cvdm.reconstruction.sampling import (
 from napari_cvdm.tasks.deconvolved import DECONVOLVED_BYTES
 
 FLOAT_BYTES = 4
-MIDDLE_EXPONENT = 5.0
+MIDDLE_NEG_LOG_GAMMA = 5.0
 RESULT_BYTES = 3 * FLOAT_BYTES + 1  # mean, variance and rate, and the mask
 
 
@@ -148,10 +148,10 @@ def _bytes_of(
     config = network.config
     pixels = shape[0] * shape[1]
     fine = pixels * config.upsampling**2
-    entered = config.denoiser.widths[0] * fine // config.fold**2
+    first_layer_features = config.denoiser.widths[0] * fine // config.fold**2
     # Of each sample: noisy, clean, the clean one before, and noise.
     frame = FLOAT_BYTES * (
-        2 * config.condition_channels * pixels + entered + (4 + 4 * together) * fine
+        2 * config.condition_channels * pixels + first_layer_features + (4 + 4 * together) * fine
     )
     result = fine * frames * (RESULT_BYTES + FLOAT_BYTES * plan.samples * plan.keep_samples)
     weights = sum(parameter.numel() for parameter in network.parameters()) * FLOAT_BYTES
@@ -180,7 +180,7 @@ class BenchmarkTile:
         rate = self._tiled.rate(features)
         self._entered = network.first_layer_features(features)
         self._exponent, self._noisy = (
-            torch.full_like(rate, MIDDLE_EXPONENT),
+            torch.full_like(rate, MIDDLE_NEG_LOG_GAMMA),
             rate.expand(together, -1, -1, -1),
         )
 

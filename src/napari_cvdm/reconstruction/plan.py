@@ -8,8 +8,7 @@ import numpy as np
 
 from napari_cvdm.core.device import multiplies_bf16, pick_device
 from napari_cvdm.core.microscope import check_defocus
-from napari_cvdm.core.plan import Plan
-from napari_cvdm.core.plane_positions import count_planes
+from napari_cvdm.core.plan import Plan, count_planes
 from napari_cvdm.core.request import OPTICS, ImageStack, ReconstructionRequest, RequestError
 from napari_cvdm.core.result import finished
 from napari_cvdm.io import combine_planes, sha256_of

@@ -20,8 +20,7 @@ from napari_cvdm.checks.training_range import (
     lens_warnings,
     optics_warnings,
 )
-from napari_cvdm.core.plan import Plan
-from napari_cvdm.core.plane_positions import z_step_warning
+from napari_cvdm.core.plan import Plan, z_step_warning
 from napari_cvdm.core.request import ReconstructionRequest, RequestError
 from napari_cvdm.core.result import NO_CLOCK, ClockCurve, Progress, Reconstruction, Stop
 from napari_cvdm.core.statistics import RunningMoments

@@ -93,7 +93,7 @@ class FrameSampler:
 
     Parameters
     ----------
-    initial_estimate, correction, entered, rate, std : Tensor
+    initial_estimate, mean_residual, first_layer_features, rate, std : Tensor
         On the padded canvas.
     grid_rate : float
         The rate that sets the sampler's grid.
@@ -104,8 +104,8 @@ class FrameSampler:
     place: FrameIndex
     tiled: TiledModel
     initial_estimate: Tensor = field(repr=False)
-    correction: Tensor = field(repr=False)
-    entered: Tensor = field(repr=False)
+    mean_residual: Tensor = field(repr=False)
+    first_layer_features: Tensor = field(repr=False)
     rate: Tensor = field(repr=False)
     std: Tensor = field(repr=False)
     grid_rate: float
@@ -128,8 +128,8 @@ class FrameSampler:
         tiled = TiledModel(network, prepared.valid.shape, plan.tile)
         condition = tiled.padded_condition(prepared.channels[None].to(device))
         with autocast(device, plan.precision):
-            correction = tiled.mean_residual(condition)
-            features = network.features(condition, correction)
+            mean_residual = tiled.mean_residual(condition)
+            features = network.features(condition, mean_residual)
             std = tiled.residual_std(features)
         rate, (height, width) = tiled.rate(features), prepared.initial_estimate.shape
         return cls(
@@ -138,8 +138,8 @@ class FrameSampler:
             place=place,
             tiled=tiled,
             initial_estimate=tiled.padded_target(prepared.initial_estimate[None, None].to(device)),
-            correction=correction,
-            entered=network.first_layer_features(features),
+            mean_residual=mean_residual,
+            first_layer_features=network.first_layer_features(features),
             rate=rate,
             std=std,
             grid_rate=float(rate[0, 0, :height, :width].median())
@@ -205,9 +205,9 @@ class FrameSampler:
             self._clean, self.rate, self.clock_values(), partial(self._noise, samples), first
         )
 
-    def _clean(self, noisy: Tensor, exponent: Tensor) -> Tensor:
+    def _clean(self, noisy: Tensor, neg_log_gamma: Tensor) -> Tensor:
         with autocast(noisy.device, self.plan.precision):
-            return self.tiled.clean(noisy, exponent, self.entered)
+            return self.tiled.clean(noisy, neg_log_gamma, self.first_layer_features)
 
     def groups(self, first: int) -> Iterator[range]:
         """The samples from `first` on, in groups.
@@ -228,7 +228,9 @@ class FrameSampler:
 
         A preview of one step is a regression: nothing is drawn.
         """
-        decoded = self.tiled.network.decode(clean, self.initial_estimate, self.correction, self.std)
+        decoded = self.tiled.network.decode(
+            clean, self.initial_estimate, self.mean_residual, self.std
+        )
         image = (self._cropped(decoded) * self.prepared.gain).float().cpu().numpy()
         posterior = self.prepared.posterior
         if posterior is not None:

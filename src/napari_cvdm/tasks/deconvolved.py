@@ -19,11 +19,12 @@ from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.core.plan import Plan
 from napari_cvdm.core.request import MeasuredPsf, RequestError
 from napari_cvdm.inversion.richardson_lucy import deconvolve
-from napari_cvdm.physics.camera_noise import CameraNoise
-from napari_cvdm.physics.cutoff import USUAL_PERIOD_PX, estimate_cutoff
+from napari_cvdm.physics.camera import CameraNoise
 from napari_cvdm.physics.widefield import (
+    USUAL_PERIOD_PX,
     WidefieldForwardModel,
     cutoff_period_um,
+    estimate_cutoff,
     usual_index,
     widefield_psf,
 )

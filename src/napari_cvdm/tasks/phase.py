@@ -14,7 +14,7 @@ from napari_cvdm.core.device import pick_fourier_device
 from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.core.plan import Plan
 from napari_cvdm.core.result import finished
-from napari_cvdm.physics.camera_noise import inverse_variance
+from napari_cvdm.physics.camera import inverse_variance
 from napari_cvdm.physics.forward_model import fresnel_number
 from napari_cvdm.tasks.defocused_planes import SortedPlanes, check_planes, usable_planes
 from napari_cvdm.tasks.phase_blocks import PhaseBlocks, measure_phase_statistics

@@ -18,7 +18,7 @@ from napari_cvdm.core.plan import Plan
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.core.result import finished
 from napari_cvdm.inversion import Fit, fit_local_prior, flatten_background
-from napari_cvdm.physics.camera_noise import inverse_variance
+from napari_cvdm.physics.camera import inverse_variance
 from napari_cvdm.physics.forward_model import fresnel_number
 from napari_cvdm.tasks.defocused_planes import (
     check_divided,

@@ -13,7 +13,7 @@ from torch import Tensor
 from napari_cvdm.core.intensity import checkerboard_sigma, clipping_level, noise_sigma
 from napari_cvdm.core.plan import Plan
 from napari_cvdm.core.request import RequestError
-from napari_cvdm.physics.camera_noise import CameraNoise
+from napari_cvdm.physics.camera import CameraNoise
 from napari_cvdm.tasks.deconvolved import Lens
 
 Background = Literal["auto", "none"] | np.ndarray

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from napari_cvdm.core.microscope import check_condenser, check_defocus
-from napari_cvdm.core.plane_positions import count_planes
+from napari_cvdm.core.plan import count_planes
 from napari_cvdm.core.request import ImageStack, RequestError
 from napari_cvdm.core.result import Progress
 from napari_cvdm.io import SUFFIXES, combine_planes, read_image, write_image

@@ -187,7 +187,7 @@ def measure_residual_scale(network: CVDM, batches: Iterable[Batch]) -> Tensor:
     sizes = []
     for batch in batches:
         mean_residual = network.mean_residual(batch.channels)
-        residual = batch.truth - network.target.centre(batch.initial_estimate, mean_residual)
+        residual = batch.truth - network.centre(batch.initial_estimate, mean_residual)
         known = (batch.weight > 0).float()
         pixels = known.sum(dim=(1, 2, 3)).clamp(min=1)
         sizes.append(((residual.square() * known).sum(dim=(1, 2, 3)) / pixels).sqrt())

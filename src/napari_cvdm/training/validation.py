@@ -158,7 +158,7 @@ def posterior_samples(
     for sample in range(plan.samples):
         *_, last = SAMPLERS[SAMPLER](clean, rate, grid, partial(noise, sample), first)
         drawn.append(network.decode(last, initial_estimate, mean_residual, std))
-    return torch.cat(drawn), network.target.centre(initial_estimate, mean_residual), rate
+    return torch.cat(drawn), network.centre(initial_estimate, mean_residual), rate
 
 
 def score_network(network: CVDM, fields: Sequence[TrainingField], plan: Validation) -> Score:

@@ -26,7 +26,7 @@ from napari_cvdm.models.checkpoint import (
     save_checkpoint,
 )
 from napari_cvdm.models.cvdm import CVDM, CVDMConfig
-from napari_cvdm.models.unet import UNetConfig
+from napari_cvdm.models.networks import UNetConfig
 from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.tasks import TASKS
 from napari_cvdm.training.state import STATE, save_state

@@ -9,7 +9,7 @@ from qtpy.QtCore import QTimer
 from qtpy.QtGui import QHideEvent
 from qtpy.QtWidgets import QHBoxLayout, QPushButton, QStyle, QVBoxLayout, QWidget
 
-from napari_cvdm.core.plane_positions import count_planes
+from napari_cvdm.core.plan import count_planes
 from napari_cvdm.core.request import ImageStack, ReconstructionRequest, RequestError
 from napari_cvdm.core.result import Reconstruction
 from napari_cvdm.live.sources import FolderWatch, FrameSource, LatestValue, ReadFrame

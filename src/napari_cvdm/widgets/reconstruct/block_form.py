@@ -11,7 +11,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QLineEdit, QVBoxLayout, QWidget
 
 from napari_cvdm.core.request import RequestError
-from napari_cvdm.core.tiling.blocks import BLOCK_PX, BLOCK_STEP_PX
+from napari_cvdm.core.tiling import BLOCK_PX, BLOCK_STEP_PX
 from napari_cvdm.io.zarr_write import SUFFIXES
 from napari_cvdm.widgets.common.choices import NARROWEST_PX, whole_number, word_choice
 from napari_cvdm.widgets.common.fields import LabelledRows

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QWidget
 
-from napari_cvdm.core.plane_positions import count_planes
+from napari_cvdm.core.plan import count_planes
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.io import combine_planes
 from napari_cvdm.widgets.common.choice_box import LayerChoice

@@ -1,8 +1,9 @@
-"""A local convolutional U-Net: no layer sees more than its neighbourhood.
+"""A local convolutional U-Net, in which no layer sees more than its neighbourhood, and a DFCAN.
 
-There is no normalisation over space and no attention. The output of a pixel therefore depends only
-on its receptive field, and a tile with enough halo gives exactly the result of the whole image. The
-first layer folds r x r pixels into channels (pixel unshuffle), which gives most of the speed.
+The U-Net has no normalisation over space and no attention. The output of a pixel therefore depends
+only on its receptive field, and a tile with enough halo gives exactly the result of the whole
+image. The first layer folds r x r pixels into channels (pixel unshuffle), which gives most of the
+speed.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,6 +16,8 @@ from torch.nn import functional
 
 # A card comes from anywhere: beyond these it would fill the memory or never end.
 MOST_LEVELS, MOST_BLOCKS, WIDEST = (8, 32, 4096)
+# Exponent of the amplitude spectrum (the authors' gamma); with 1, low frequencies would dominate.
+POWER = 0.8
 Modulation = tuple[Tensor, Tensor] | None
 """Gain and shift of one block, each (B, width, Y, X); None for a network without a noise level."""
 
@@ -125,14 +128,7 @@ def _through(blocks: nn.Module, features: Tensor, modulations: Iterator[Modulati
 
 
 class UNet(nn.Module):
-    """U-Net on a folded grid, with an optional noise level at every pixel.
-
-    Parameters
-    ----------
-    inputs, outputs : int
-        Channels of the folded input and output.
-    config : UNetConfig
-    """
+    """U-Net on a folded grid, with an optional noise level at every pixel."""
 
     def __init__(self, inputs: int, outputs: int, config: UNetConfig) -> None:
         super().__init__()
@@ -224,3 +220,91 @@ class UNet(nn.Module):
             embedded = functional.avg_pool2d(embedded, 2)
             pyramid.append(embedded)
         return pyramid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DFCANConfig:
+    """Shape of a DFCAN.
+
+    Parameters
+    ----------
+    width : int
+        Channels (64 in the paper).
+    groups, blocks : int
+        Residual groups, and attention blocks in each (4 and 4 in the paper).
+    reduction : int
+        Channels to one inside the attention (16 in the paper).
+    """
+
+    width: int = 32
+    groups: int = 2
+    blocks: int = 2
+    reduction: int = 8
+
+    @property
+    def stride(self) -> int:
+        """It never leaves its grid."""
+        return 1
+
+    @property
+    def receptive_radius(self) -> int:
+        """Of its convolutions, in folded pixels; the attention sees everything."""
+        return 2 + 3 * self.groups * self.blocks
+
+
+class FourierChannelAttention(nn.Module):
+    """x + y a: y is two convolutions of x, and a is a factor for each channel.
+
+    a is computed from the convolved amplitude spectrum of y.
+    """
+
+    def __init__(self, width: int, reduction: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.GELU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.GELU(),
+        )
+        self.spectrum = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1)
+        )
+        few = max(1, width // reduction)
+        self.weigh = nn.Sequential(
+            nn.Conv2d(width, few, 1), nn.ReLU(), nn.Conv2d(few, width, 1), nn.Sigmoid()
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, width, Y, X) to the same shape."""
+        found = self.body(features)
+        with torch.autocast(features.device.type, enabled=False):
+            spectrum = torch.fft.fft2(found.float(), norm="ortho")
+            amplitude = torch.fft.fftshift(spectrum, dim=(-2, -1)).abs().clamp(min=1e-8) ** POWER
+        return features + found * self.weigh(self.spectrum(amplitude))
+
+
+class DFCAN(nn.Module):
+    """A small DFCAN on a folded grid, for comparison (Qiao et al., Nature Methods 18, 2021).
+
+    Its attention uses the power spectrum of the whole input. The output therefore depends a little
+    on the crop, and tiles do not give exactly the result of the whole image.
+    """
+
+    def __init__(self, inputs: int, outputs: int, config: DFCANConfig) -> None:
+        super().__init__()
+        self.entry = nn.Conv2d(inputs, config.width, 3, padding=1)
+
+        def group() -> nn.Sequential:
+            parts = (config.width, config.reduction)
+            return nn.Sequential(*(FourierChannelAttention(*parts) for _ in range(config.blocks)))
+
+        self.groups = nn.ModuleList(group() for _ in range(config.groups))
+        self.exit = nn.Conv2d(config.width, outputs, 3, padding=1)
+        zero_init(self.exit)  # it starts from the physical estimate, as the other networks do
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, inputs, Y, X) -> (B, outputs, Y, X)."""
+        features = functional.gelu(self.entry(features))
+        for group in self.groups:
+            features = features + group(features)
+        return self.exit(features)

@@ -1,1 +1,0 @@
-"""Tiles as integers and slices; no network is known here."""

@@ -1,18 +1,19 @@
 """What a run is said to cost follows from one tile by arithmetic that can be checked."""
 
-import gc
-import subprocess
-import sys
+import json
 from dataclasses import replace
+from functools import partial
 
-import numpy as np
 import pytest
 import torch
 from small_images import phase_request, planes, spots, widefield_request
 
-from napari_cvdm.core.device import peak_memory
 from napari_cvdm.core.result import finished as drained
+from napari_cvdm.models import cvdm
+from napari_cvdm.models.cvdm import CVDM, CVDMConfig
+from napari_cvdm.models.networks import UNetConfig
 from napari_cvdm.models.registry import load_model
+from napari_cvdm.models.tiled import network_on
 from napari_cvdm.reconstruction import cost as module
 from napari_cvdm.reconstruction.sampling import SAMPLES_TOGETHER
 
@@ -89,42 +90,47 @@ def test_a_measurement_can_be_stopped_before_each_evaluation(tiny_widefield_mode
     )
     steps = module.estimate(widefield_request(spots((40, 36))), model)
     counts = [len(evaluated) for _ in steps]
-    assert counts == sorted(counts) and counts[-4:] == [0, 1, 1, 1]
+    assert counts == sorted(counts) and counts[-4:] == [0, 0, 1, 1]
     assert len(evaluated) == 2
 
 
-def test_measuring_memory_does_not_load_torch_s_compiler():
-    code = (
-        "import sys, torch; from napari_cvdm.core.device import peak_memory; "
-        "peak_memory(torch.device('cpu'), lambda: torch.ones(2) + 1); print(*sys.modules)"
+def profiled_bytes(work, folder):
+    """What torch allocates at the peak of some work, over what was there before."""
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profiler:
+        work()
+    profiler.export_chrome_trace(str(folder / "trace.json"))
+    events = json.loads((folder / "trace.json").read_text(encoding="utf-8"))["traceEvents"]
+    memory = [event["args"] for event in events if event["name"] == "[memory]"]
+    before = memory[0]["Total Allocated"] - memory[0]["Bytes"]
+    return max(one["Total Allocated"] for one in memory) - before
+
+
+WIDTHS = {
+    "shipped": UNetConfig(widths=(32, 64, 96), blocks=(1, 1, 2)),
+    "wide": UNetConfig(widths=(64, 64, 64, 64), blocks=(2, 2, 2, 2)),
+}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("samples", [1, 4])
+@pytest.mark.parametrize("one_by_one", [True, False])
+@pytest.mark.parametrize("size", WIDTHS)
+def test_the_memory_of_a_tile_is_what_the_profiler_sees_or_up_to_half_more(
+    size, one_by_one, samples, precision, monkeypatch, tmp_path
+):
+    for place in (cvdm, module):
+        monkeypatch.setattr(place, "prefers_sequential", lambda device: one_by_one)
+    mean = replace(WIDTHS[size], level_channels=0)
+    config = CVDMConfig(condition_channels=3, denoiser=WIDTHS[size], mean=mean)
+    network = network_on(CVDM(config).eval(), torch.device("cpu"))
+    tile = module.BenchmarkTile(network, (96, 128), samples)
+    tile.step(precision)
+    seen = max(
+        profiled_bytes(partial(work, precision), tmp_path)
+        for work in (tile.step, tile.mean_residual)
     )
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout.split()
-    assert "napari_cvdm.core.device" in loaded
-    assert "torch._dynamo" not in loaded
-
-
-def test_peak_memory_counts_what_is_alive_at_once():
-    def work():
-        first = torch.ones(1000, dtype=torch.float32)
-        second = first + 1
-        del first
-        third = second * 2
-        return third.sum()
-
-    assert 8000 <= peak_memory(torch.device("cpu"), work) <= 8100
-    assert np.isfinite(peak_memory(torch.device("cpu"), lambda: None))
-
-
-def test_peak_memory_counts_no_weights_and_leaves_nothing_with_them():
-    """A slice of a weight is no new memory.
-
-    Every estimate once left a listener for the slice's end on the weight.
-    """
-    weight = torch.ones(1000, dtype=torch.float32)
-    assert 2000 <= peak_memory(torch.device("cpu"), lambda: weight[:500] + 1) <= 2100
-    gc.collect()
-    assert not [
-        kept for kept in gc.get_objects() if type(kept).__module__ == peak_memory.__module__
-    ]
+    said = module.tile_bytes(network, (96, 128), samples, precision, torch.device("cpu"))
+    print(f"{size}, {samples} samples, one by one {one_by_one}, {precision}: {said / seen:.2f}")
+    assert seen <= said <= 1.5 * seen

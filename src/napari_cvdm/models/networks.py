@@ -16,6 +16,10 @@ from torch.nn import functional
 
 # A card comes from anywhere: beyond these it would fill the memory or never end.
 MOST_LEVELS, MOST_BLOCKS, WIDEST = (8, 32, 4096)
+# Of a network's widest level, alive at once: what passes through, its copies for the caller and for
+# a skip, and the inside of a block. Measured by `python -m pytest -s tests/test_estimate.py -k
+# profiler`, which prints the bytes of this form over those of torch's profiler.
+FEATURE_MAPS = 6
 # Exponent of the amplitude spectrum (the authors' gamma); with 1, low frequencies would dominate.
 POWER = 0.8
 Modulation = tuple[Tensor, Tensor] | None
@@ -75,6 +79,33 @@ class UNetConfig:
         arms = [2 * count for count in self.blocks[:-1]] + [self.blocks[-1]]
         convolutions = sum(2 * count * 2**level for level, count in enumerate(arms))
         return 2 + convolutions + self.stride
+
+    def live_bytes(self, precision: str, samples: int = 1, *, one_by_one: bool = False) -> float:
+        """Bytes that are alive at once at a folded pixel, at the peak of an evaluation.
+
+        Parameters
+        ----------
+        precision : {"fp32", "bf16"}
+        samples : int
+            Images that go through together and share one noise level.
+        one_by_one : bool
+            Whether each image goes alone, while the modulations of all blocks are kept.
+        """
+        # Under autocast convolutions give bf16, but sums at the first level stay float32.
+        bf16 = precision == "bf16"
+        first, deeper, gain_bytes = (3.5, 2.5, 2.0) if bf16 else (4.0, 4.0, 4.0)
+        maps = [
+            width / 4**level * (deeper if level else first)
+            for level, width in enumerate(self.widths)
+        ]
+        features = FEATURE_MAPS * max(maps) + sum(maps[1:-1])
+        if not self.level_channels:
+            return samples * features
+        gains = [2 * gain_bytes * width / 4**level for level, width in enumerate(self.widths)]
+        arms = [2 * count for count in self.blocks[:-1]] + [self.blocks[-1]]
+        kept = sum(gain * count for gain, count in zip(gains, arms, strict=True))
+        embedded = 4 / 3 * gain_bytes * self.level_channels
+        return embedded + (features + kept if one_by_one else samples * features + max(gains))
 
 
 def zero_init(layer: nn.Conv2d, bias: float = 0.0) -> None:
@@ -250,6 +281,10 @@ class DFCANConfig:
     def receptive_radius(self) -> int:
         """Of its convolutions, in folded pixels; the attention sees everything."""
         return 2 + 3 * self.groups * self.blocks
+
+    def live_bytes(self, precision: str) -> float:
+        """As of a U-Net; the spectrum is one map more."""
+        return (3.5 if precision == "bf16" else 4.0) * (FEATURE_MAPS + 1) * self.width
 
 
 class FourierChannelAttention(nn.Module):

@@ -4,15 +4,16 @@ import time
 from collections.abc import Generator
 from dataclasses import dataclass
 from functools import partial
-from math import prod
+from math import ceil, prod
 
 import torch
 from torch import Tensor
 
-from napari_cvdm.core.device import autocast, peak_memory, seconds_of
+from napari_cvdm.core.device import autocast, prefers_sequential, seconds_of
 from napari_cvdm.core.plan import Plan
 from napari_cvdm.core.request import ReconstructionRequest
 from napari_cvdm.core.result import Progress
+from napari_cvdm.core.tiling import aligned_size
 from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.models.cvdm import CVDM
 from napari_cvdm.models.tiled import TiledModel, network_on
@@ -39,8 +40,8 @@ class Estimate:
     seconds : float
         Until the last sample of the last frame.
     memory_bytes : int
-        At the peak: the network's tensors for one tile, the tensors of the whole frame, and the
-        result; or the memory of the inversion, where it is more.
+        At the peak: the network's tensors for one tile (`tile_bytes`), the tensors of the whole
+        frame, and the result; or the memory of the inversion, where it is more.
     tiles : int
         In one frame.
     """
@@ -94,12 +95,14 @@ def estimate(
     together = min(
         plan.samples, samples_together(prepared.valid.size * network.config.upsampling**2)
     )
-    once, step, peak = yield from _one_tile(network, largest, device, together, plan.precision)
+    once, step = yield from _one_tile(network, largest, device, together, plan.precision)
     # Those at the edges read less.
     whole_tiles = sum(height * width for height, width in sides) / (largest[0] * largest[1])
     drawing = evaluations(network, plan.samples, plan.steps)
     seconds = frames * (preparing + whole_tiles * (once + drawing * step))
-    memory = peak + _bytes_of(plan, network, prepared.valid.shape, frames, together)
+    memory = tile_bytes(network, largest, together, plan.precision, device) + _bytes_of(
+        plan, network, prepared.valid.shape, frames, together
+    )
     deconvolved = (
         0
         if prepared.lens is None
@@ -111,27 +114,57 @@ def estimate(
 
 def _one_tile(
     network: CVDM, shape: tuple[int, int], device: torch.device, together: int, precision: str
-) -> Generator[Progress, None, tuple[float, float, int]]:
-    """Time and memory on an empty tile.
+) -> Generator[Progress, None, tuple[float, float]]:
+    """Seconds of what is done once, and of one sample's step when several run together."""
 
-    Seconds of what is done once, seconds of one sample's step when several run together, and
-    bytes at the peak.
-    """
-    yield _measuring(0)
+    def measuring(done: int) -> Progress:
+        return Progress(stage="measuring one tile", done=done, total=4)
+
+    yield measuring(0)
     tile = BenchmarkTile(network, shape, together)
     step = partial(tile.step, precision)
-    yield _measuring(1)
-    peak = peak_memory(device, step)
-    yield _measuring(2)
-    peak = max(peak, peak_memory(device, partial(tile.mean_residual, precision)))
-    yield _measuring(3)
+    yield measuring(1)
+    step()  # the first is slower: kernels are chosen and built
+    yield measuring(2)
     once = seconds_of(device, partial(tile.rate, precision))
-    yield _measuring(4)
-    return once, seconds_of(device, step) / together, peak
+    yield measuring(3)
+    return once, seconds_of(device, step) / together
 
 
-def _measuring(done: int) -> Progress:
-    return Progress(stage="measuring one tile", done=done, total=5)
+def tile_bytes(
+    network: CVDM, shape: tuple[int, int], together: int, precision: str, device: torch.device
+) -> int:
+    """Bytes of the tensors that the networks need for one tile, at the peak.
+
+    It is a closed form of the networks' widths. The weights and the workspace of a convolution are
+    not part of it.
+
+    Parameters
+    ----------
+    network : CVDM
+    shape : tuple of int
+        (Y, X) of the tile with its halo, on the condition's grid.
+    together : int
+        Samples that go through the sampler together.
+    precision : {"fp32", "bf16"}
+    device : torch.device
+    """
+    config = network.config
+    inputs, pixels = config.condition_channels * config.condition_fold**2, config.fold**2
+    one_by_one = together > 1 and prefers_sequential(device)
+    steps = 0.0
+    if network.denoiser is not None:
+        # Each image is there noisy, folded and clean; one by one, the clean ones are collected.
+        images = 3 + together if one_by_one else 3 * together
+        network_bytes = config.denoiser.live_bytes(precision, together, one_by_one=one_by_one)
+        steps = network_bytes + FLOAT_BYTES * images * pixels
+    regressions = [
+        part.live_bytes(precision) + FLOAT_BYTES * (inputs + 4 * pixels)
+        for part, there in ((config.mean, network.mean), (config.residual_std, network.std_network))
+        if part is not None and there is not None
+    ]
+    area = prod(aligned_size(-(-side // config.condition_fold), config.alignment) for side in shape)
+    return ceil(area * max(steps, *regressions, 0.0))
 
 
 def _bytes_of(

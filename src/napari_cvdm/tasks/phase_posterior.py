@@ -20,8 +20,8 @@ from napari_cvdm.tasks.phase_inversion import WIDTH_DRAWS, draw_phases
 # Of what the network changes. With more, bright planes are explained worse than by noise
 # (`python -m paper.sample_phases`).
 TRUST = 0.03
-# Of a pixel of the canvas, of all planes and of each. They were measured by `peak_memory` and are 2
-# to 15 % too many.
+# Of a pixel of the canvas, of all planes and of each. They were measured by adding up the tensors
+# that are alive at once, and are 2 to 15 % too many.
 FIT_BYTES, PLANE_BYTES = 150, 300
 
 

@@ -20,17 +20,9 @@ MAD_TO_SIGMA = 1.4826
 def noise_sigma(image: np.ndarray) -> float:
     """Standard deviation of the pixel noise.
 
-    The estimate is the median of a 2 x 2 checkerboard difference (Immerkaer-like).
-
-    Parameters
-    ----------
-    image : ndarray of shape (Y, X)
-
-    Returns
-    -------
-    float
-        In units of the image. Smooth structure cancels to second order. Zero for an image of a
-        single row or column.
+    The estimate is the median of a 2 x 2 checkerboard difference (Immerkaer-like) of an image
+    (Y, X), in its units. Smooth structure cancels to second order. It is zero for an image of a
+    single row or column.
     """
     if min(image.shape) < 2:
         return 0.0
@@ -82,13 +74,8 @@ def clipping_level(plane: np.ndarray) -> int | None:
 def unclipped_mean(sample: np.ndarray, mean: float) -> float:
     """Mean of the pixels of a plane that were not cut off; of all pixels, if all were.
 
-    Parameters
-    ----------
-    sample : ndarray of shape (Y, X)
-        The plane, or evenly drawn parts of it, as measured. It shows at which value the plane was
-        clipped, and how often.
-    mean : float
-        Of all pixels of the plane.
+    `sample` (Y, X) is the plane, or evenly drawn parts of it, as measured. It shows at which value
+    the plane was clipped, and how often. `mean` is that of all pixels of the plane.
     """
     top = clipping_level(sample)
     clipped = 0.0 if top is None else float((sample >= top).mean())
@@ -124,18 +111,7 @@ class IntensityScale:
 
         The scale is the robust brightest signal, but at least 12 standard deviations of the noise.
         This floor keeps a blank field blank. Without it, noise would be stretched to look like
-        structure.
-
-        Parameters
-        ----------
-        image : ndarray of shape (Y, X)
-            Counts.
-        offset : float
-            Dark level [counts].
-
-        Returns
-        -------
-        IntensityScale
+        structure. `image` (Y, X) and the dark level `offset` are in counts.
         """
         pixels = image.ravel()[:: max(1, image.size // LARGEST_SUBSET)]
         return cls.of_statistics(

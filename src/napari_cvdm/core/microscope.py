@@ -15,6 +15,11 @@ DEFOCUS_LIMIT_UM = 250.0
 SMALLEST_DISTANCE_UM = 0.001
 FEWEST_PLANES = 2
 HIGHEST_CONDENSER_NA = 1.6
+PIXEL_ADVICE = "Give the pixel size in the sample, in micrometres (65 nm is 0.065)."
+NA_ADVICE = "NA cannot exceed the refractive index: raise medium_index (oil 1.518) or lower na."
+CONDENSER_ADVICE = (
+    "It is the NA of the illumination, not of the objective; leave it out for coherent light."
+)
 
 
 class OpticsError(ValueError):
@@ -55,31 +60,14 @@ class Microscope:
     na: float | None = None
 
     def __post_init__(self) -> None:
-        _check_range(
-            "pixel_um",
-            self.pixel_um,
-            PIXEL_RANGE_UM,
-            "Give the pixel size in the sample, in micrometres (65 nm is 0.065).",
-        )
-        _check_range(
-            "wavelength_um",
-            self.wavelength_um,
-            WAVELENGTH_RANGE_UM,
-            "Give it in micrometres: 520 nm is 0.52.",
-        )
-        _check_range(
-            "medium_index", self.medium_index, INDEX_RANGE, "Air is 1.0, water 1.333, oil 1.518."
-        )
+        for name, allowed, advice in (
+            ("pixel_um", PIXEL_RANGE_UM, PIXEL_ADVICE),
+            ("wavelength_um", WAVELENGTH_RANGE_UM, "Give it in micrometres: 520 nm is 0.52."),
+            ("medium_index", INDEX_RANGE, "Air is 1.0, water 1.333, oil 1.518."),
+        ):
+            _check_range(name, getattr(self, name), allowed, advice)
         if self.na is not None:
-            _check_range(
-                "na",
-                self.na,
-                (0.01, self.medium_index),
-                (
-                    "NA cannot exceed the refractive index: raise medium_index (oil 1.518) or "
-                    "lower na."
-                ),
-            )
+            _check_range("na", self.na, (0.01, self.medium_index), NA_ADVICE)
 
 
 def check_optics(
@@ -89,17 +77,9 @@ def check_optics(
     medium_index: float | None,
     na: float | None,
 ) -> None:
-    """Check those optics that are known; each may be None.
+    """OpticsError where a known value is out of its range; each may be None, as in `Microscope`.
 
-    Parameters
-    ----------
-    pixel_um, wavelength_um, medium_index, na : float, optional
-        As in `Microscope`. Without an index, NA may be as large as any index.
-
-    Raises
-    ------
-    OpticsError
-        A value outside its range, or NA above the refractive index.
+    Without an index, NA may be as large as any index.
     """
     Microscope(
         pixel_um=0.1 if pixel_um is None else pixel_um,
@@ -110,40 +90,19 @@ def check_optics(
 
 
 def check_condenser(condenser_na: float, medium_index: float | None) -> None:
-    """Check the numerical aperture of the illumination.
+    """OpticsError where the NA of the illumination is below 0, above the medium index or above 1.6.
 
-    Parameters
-    ----------
-    condenser_na : float
-        0 is coherent light.
-    medium_index : float, optional
-        None if it is unknown.
-
-    Raises
-    ------
-    OpticsError
-        A value below 0, above the medium index or above 1.6.
+    0 is coherent light. The index is None if it is unknown.
     """
     index = HIGHEST_CONDENSER_NA if medium_index is None else medium_index
     allowed = (0.0, min(HIGHEST_CONDENSER_NA, index))
-    advice = (
-        "It is the NA of the illumination, not of the objective; leave it out for coherent light."
-    )
-    _check_range("condenser_na", condenser_na, allowed, advice)
+    _check_range("condenser_na", condenser_na, allowed, CONDENSER_ADVICE)
 
 
 def check_defocus(values: Sequence[float]) -> tuple[float, ...]:
-    """Check the signed positions of two or more planes.
+    """Check the signed positions of two or more planes [um], and return them.
 
-    Parameters
-    ----------
-    values : sequence of float
-        Defocus of each plane [um]; positive is away from the source, toward the objective.
-
-    Returns
-    -------
-    tuple of float
-        The same numbers in the same order.
+    Positive is away from the source, toward the objective.
 
     Raises
     ------
@@ -196,31 +155,13 @@ class Camera:
     bit_depth: int | None = 16
 
     def __post_init__(self) -> None:
-        _check_range(
-            "read_noise_e",
-            self.read_noise_e,
-            (0.0, 1000.0),
-            "Read noise is given in electrons, usually 1 to 10.",
-        )
-        _check_range(
-            "gain_e_per_count",
-            self.gain_e_per_count,
-            (1e-6, 1e6),
-            "Electrons per count, usually 0.2 to 10.",
-        )
-        _check_range(
-            "offset_counts",
-            self.offset_counts,
-            (-1e6, 1e6),
-            "Camera offset in counts, usually 100.",
-        )
-        _check_range(
-            "quantum_efficiency",
-            self.quantum_efficiency,
-            (1e-6, 1.0),
-            "Electrons per photon, usually 0.7 to 0.95.",
-        )
-        if self.bit_depth is not None:
-            _check_range(
-                "bit_depth", self.bit_depth, (1, 32), "Usual cameras have 8, 12 or 16 bits."
-            )
+        for name, allowed, advice in (
+            ("read_noise_e", (0.0, 1000.0), "Read noise is given in electrons, usually 1 to 10."),
+            ("gain_e_per_count", (1e-6, 1e6), "Electrons per count, usually 0.2 to 10."),
+            ("offset_counts", (-1e6, 1e6), "Camera offset in counts, usually 100."),
+            ("quantum_efficiency", (1e-6, 1.0), "Electrons per photon, usually 0.7 to 0.95."),
+            ("bit_depth", (1, 32), "Usual cameras have 8, 12 or 16 bits."),
+        ):
+            value = getattr(self, name)
+            if value is not None:
+                _check_range(name, value, allowed, advice)

@@ -13,39 +13,25 @@ FRAME_SEED_STRIDE = 1 << 11  # more than the largest number of samples, so frame
 
 def _block(seed: int, sample: int, step: int, row: int, column: int) -> np.ndarray:
     # Word 0 of the counter is left to the generator itself, so streams never meet.
-    counter = np.array(
-        [
-            0,
-            (sample << 32) | (step & 0xFFFFFFFF),
-            row & 0xFFFFFFFFFFFFFFFF,
-            column & 0xFFFFFFFFFFFFFFFF,
-        ],
-        dtype=np.uint64,
-    )
-    return np.random.Generator(np.random.Philox(key=seed, counter=counter)).standard_normal(
-        (BLOCK, BLOCK), dtype=np.float32
-    )
+    words = [0, (sample << 32) | (step & 0xFFFFFFFF), row & (2**64 - 1), column & (2**64 - 1)]
+    philox = np.random.Philox(key=seed, counter=np.array(words, dtype=np.uint64))
+    return np.random.Generator(philox).standard_normal((BLOCK, BLOCK), dtype=np.float32)
 
 
 def noise_field(
     shape: tuple[int, int], *, seed: int, sample: int, step: int, origin: tuple[int, int] = (0, 0)
 ) -> np.ndarray:
-    """Standard normal noise on a window of the plane.
+    """Standard normal noise on a window (Y, X) of the plane, float32.
 
     Parameters
     ----------
     shape : tuple of int
-        (Y, X) of the window.
     seed : int
         0 to 2**63 - 1.
     sample, step : int
         Which posterior sample and which step of the sampler, 0 to 2**32 - 1.
     origin : tuple of int
         Absolute row and column of the window's first pixel.
-
-    Returns
-    -------
-    ndarray of shape (Y, X), float32
     """
     top, left = origin
     first_row, first_column = top // BLOCK, left // BLOCK

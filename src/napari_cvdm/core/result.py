@@ -33,13 +33,7 @@ Result = TypeVar("Result")
 
 
 def finished(steps: Generator[object, Any, Result]) -> Result:
-    """Carry long work out to its end without showing its progress, and return what comes of it.
-
-    Parameters
-    ----------
-    steps : generator
-        Such as `napari_cvdm.reconstruction.reconstruct.reconstruct` returns.
-    """
+    """Carry long work out to its end without showing its progress, and return what comes of it."""
     while True:
         try:
             next(steps)

@@ -8,31 +8,17 @@ import numpy as np
 from scipy import stats
 
 STATISTICS = ("standard deviation", "variance")
-INTERVAL = (
-    "calibrated interval"  # half its width: factor x standard deviation, of calibrated models only
-)
+# Half its width: factor x standard deviation, of calibrated models only.
+INTERVAL = "calibrated interval"
 
 
 def spread_as(
     values: np.ndarray, given: str, wanted: str, factor: float | None = None
 ) -> np.ndarray:
-    """Convert the spread of the samples to another statistic.
+    """Convert the spread of the samples, of any shape, from the statistic `given` to `wanted`.
 
-    The statistics are standard deviation, variance and half-width of a calibrated interval.
-
-    Parameters
-    ----------
-    values : ndarray
-        The spread, of any shape.
-    given, wanted : {"standard deviation", "variance", "calibrated interval"}
-        What `values` are, and what they shall be.
-    factor : float, optional
-        Half-width over standard deviation; without it there is no interval.
-
-    Raises
-    ------
-    ValueError
-        Another statistic, or an interval without a factor.
+    The statistics are those of `STATISTICS`, and `INTERVAL` where a `factor`, half-width over
+    standard deviation, is given. ValueError for another one.
     """
     known = STATISTICS if factor is None else (*STATISTICS, INTERVAL)
     for statistic in (given, wanted):
@@ -43,32 +29,20 @@ def spread_as(
             )
     if given == wanted:
         return values
-    deviation = (
-        np.sqrt(values)
-        if given == "variance"
-        else values / np.float32(factor)
-        if given == INTERVAL
-        else values
-    )
-    return (
-        np.square(deviation)
-        if wanted == "variance"
-        else deviation * np.float32(factor)
-        if wanted == INTERVAL
-        else deviation
-    )
+    deviation = values
+    if given == "variance":
+        deviation = np.sqrt(values)
+    elif given == INTERVAL:
+        deviation = values / np.float32(factor)
+    if wanted == "variance":
+        return np.square(deviation)
+    return deviation * np.float32(factor) if wanted == INTERVAL else deviation
 
 
 def conformal_scores(error: np.ndarray, spread: np.ndarray, floor: float = 0.0) -> np.ndarray:
-    """Absolute error over max(spread, floor).
+    """Absolute error over max(spread, floor), all in one unit and of shape (n,).
 
     It is 0 where there is no error, and infinite where there is an error but no spread.
-
-    Parameters
-    ----------
-    error, spread : ndarray of shape (n,)
-    floor : float
-        In the unit of both.
     """
     size = np.abs(error.astype(np.float64))
     least = np.maximum(spread.astype(np.float64), floor)
@@ -90,27 +64,14 @@ def normal_factor(samples: int, level: float) -> float:
 def carried_calibration(
     calibration: Mapping[str, Any], samples: int, steps: int, sampler: str
 ) -> dict[str, Any]:
-    """Carry a calibration over to another number of samples, or to more steps.
+    """Carry a calibration of a card over to another number of samples, or to more steps.
 
-    The spread of fewer samples is known less well. The result is {} where the calibration does not
-    apply.
+    The spread of fewer samples is known less well: `factor` is multiplied by normal_factor(samples)
+    / normal_factor(fitted samples), and `fitted_factor` is the original one. With more steps the
+    spread is no smaller, so that the interval is at least wide enough.
 
-    Parameters
-    ----------
-    calibration : mapping
-        Of a card; see `napari_cvdm.evaluation.calibration.Calibration`.
-    samples, steps : int
-    sampler : str
-        Of the result. The calibration does not apply to another sampler, to one sample, or to fewer
-        steps, which leave too little spread. With more steps the spread is no smaller, so that the
-        interval is at least wide enough.
-
-    Returns
-    -------
-    dict
-        The calibration. `factor` is multiplied by
-        normal_factor(samples) / normal_factor(fitted samples), and `fitted_factor` is the original
-        one.
+    The result is {} where the calibration does not apply: to another sampler, to one sample, or to
+    fewer steps, which leave too little spread.
     """
     if (
         not calibration
@@ -120,9 +81,8 @@ def carried_calibration(
     ):
         return {}
     level, factor = float(calibration["level"]), float(calibration["factor"])
-    carried = (
-        factor * normal_factor(samples, level) / normal_factor(int(calibration["samples"]), level)
-    )
+    fitted = normal_factor(int(calibration["samples"]), level)
+    carried = factor * normal_factor(samples, level) / fitted
     return {**calibration, "factor": carried, "fitted_factor": factor}
 
 
@@ -147,10 +107,8 @@ class RunningMoments:
 
     def add(self, image: np.ndarray) -> None:
         """Count one more image in."""
-        mean, squares = (
-            self.mean.astype(np.float64),
-            self.variance.astype(np.float64) * max(0, self.count - 1),
-        )
+        mean = self.mean.astype(np.float64)
+        squares = self.variance.astype(np.float64) * max(0, self.count - 1)
         self.count += 1
         difference = image - mean
         mean = mean + difference / self.count

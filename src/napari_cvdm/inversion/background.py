@@ -42,17 +42,9 @@ COARSE_STEPS, FLAT_STEPS = 40, 40
 
 
 def flatten_background(fit: Fit) -> Fit:
-    """The fit with a flat background in its prior, or as it was where none is seen.
+    """The fit (without batch dimension) with a flat background in its prior.
 
-    Parameters
-    ----------
-    fit : Fit
-        Without batch dimension.
-
-    Returns
-    -------
-    Fit
-        Its `prior.flat` says where the background is.
+    `prior.flat` says where the background is. The fit is as it was where none is seen.
     """
     background = find_background(fit)
     if background is None:
@@ -82,14 +74,9 @@ def flatten_background(fit: Fit) -> Fit:
 def flat_change(fit: Fit, flat: Tensor) -> PhaseObject:
     """Change of the estimate when the background is made flat.
 
-    It is -(J^T W J + C^-1 + M)^-1 M x, with M about the mean of the background.
-
-    Parameters
-    ----------
-    fit : Fit
-        Fit without a flat background.
-    flat : Tensor of shape (H, W)
-        One over the variance [1/rad^2] of each background pixel about one constant, 0 elsewhere.
+    It is -(J^T W J + C^-1 + M)^-1 M x, with M about the mean of the background. `fit` has no flat
+    background. `flat` (H, W) is one over the variance [1/rad^2] of each background pixel about one
+    constant, 0 elsewhere.
     """
     pull = torch.zeros_like(fit.estimate.maps)
     pull[1] = -about_mean(flat, fit.estimate.maps[1])
@@ -145,12 +132,11 @@ def find_background(fit: Fit) -> Tensor | None:
     coarse = (-(-shape[0] // COARSE_PX), -(-shape[1] // COARSE_PX))
     area = shape[0] * shape[1] / (coarse[0] * coarse[1])
     candidates = (_binned(canvas, coarse) > WHOLE_BLOCK).to(canvas)
-    near = _near_one_level(
-        _binned(fit.estimate.maps[1], coarse),
-        candidates,
-        area * _lowest(precision, coarse, shape[0]),
-        area,
-    )
+    # The low frequencies of the real-FFT grid that the coarser grid has.
+    rows_kept = torch.fft.fftfreq(coarse[0], 1 / coarse[0]).round().long() % shape[0]
+    lowest = precision[rows_kept][:, : coarse[1] // 2 + 1]
+    phase = _binned(fit.estimate.maps[1], coarse)
+    near = _near_one_level(phase, candidates, area * lowest, area)
     if near is None:
         return None
     found = canvas * (functional.interpolate(near[None, None], size=shape)[0, 0] > LEAST_WEIGHT)
@@ -161,16 +147,12 @@ def _smooth_pixels(phase: np.ndarray, precision: Tensor, shape: tuple[int, int])
     """Where the high spatial frequencies of a phase (h, w) are no larger than posterior noise."""
     response = np.zeros(shape)
     response[0, 0] = 1
-    passed = (
-        np.abs(np.fft.rfft2(response - gaussian_filter(response, ROUGHNESS_PX, mode="wrap"))) ** 2
-    )
+    high = response - gaussian_filter(response, ROUGHNESS_PX, mode="wrap")
+    passed = np.abs(np.fft.rfft2(high)) ** 2
     noise = torch.fft.irfft2(torch.from_numpy(passed).to(precision) / precision, s=shape)[0, 0]
     rough = gaussian_filter(np.square(phase - gaussian_filter(phase, ROUGHNESS_PX)), ROUGHNESS_PX)
-    return np.asarray(
-        binary_erosion(
-            rough < MOST_ROUGHNESS**2 * float(noise), iterations=EROSION_PX, border_value=1
-        )
-    )
+    smooth = rough < MOST_ROUGHNESS**2 * float(noise)
+    return np.asarray(binary_erosion(smooth, iterations=EROSION_PX, border_value=1))
 
 
 def _near_one_level(
@@ -185,10 +167,8 @@ def _near_one_level(
         return None
     for number in range(ROUNDS):
         level = densest_value(flattened[candidates > 0].cpu().numpy())
-        weight = (
-            candidates
-            * (1 - ((flattened - level) / (TUKEY * width)).square()).clamp(min=0).square()
-        )
+        distance = (flattened - level) / (TUKEY * width)
+        weight = candidates * (1 - distance.square()).clamp(min=0).square()
         if float((weight > 0).float().mean()) < LEAST_SHARE / 2:
             return None
         if number < ROUNDS - 1:
@@ -234,12 +214,6 @@ def _phase_precision(fit: Fit) -> Tensor:
 
 def _data(fit: Fit) -> Tensor:
     return fit.residual + fit.linearisation.expected
-
-
-def _lowest(spectrum: Tensor, shape: tuple[int, int], height: int) -> Tensor:
-    """The low frequencies of a real-FFT grid that a coarser grid has."""
-    rows = torch.fft.fftfreq(shape[0], 1 / shape[0]).round().long() % height
-    return spectrum[rows][:, : shape[1] // 2 + 1]
 
 
 def _binned(image: Tensor, shape: tuple[int, int]) -> Tensor:

@@ -110,10 +110,6 @@ def fit_object(
     ------
     str
         What was done, after every round.
-
-    Returns
-    -------
-    Fit
     """
     batch = tuple(data.shape[:-3])
     stages = continuation(data, weight) if stages is None else stages
@@ -274,17 +270,11 @@ def conjugate_gradients(
         At most so many.
     least_gain : float
         Ends once `LOOK_BACK` steps lower the cost of every member of a batch by less.
-
-    Returns
-    -------
-    PhaseObject
     """
-    found, residual = (
-        PhaseObject(
-            maps=torch.zeros_like(right.maps), illumination=torch.zeros_like(right.illumination)
-        ),
-        right,
+    found = PhaseObject(
+        maps=torch.zeros_like(right.maps), illumination=torch.zeros_like(right.illumination)
     )
+    residual = right
     direction = towards = precondition(residual)
     size = residual.dot(towards)
     tiny, gains = torch.finfo(size.dtype).tiny, []
@@ -340,11 +330,6 @@ def fit_local_prior(fit: Fit) -> Solving:
     differences (Daubechies et al., Commun. Pure Appl. Math. 63, 1 (2010); both orders as in
     Bredies, Kunisch, Pock, SIAM J. Imaging Sci. 3, 492 (2010)).
 
-    Parameters
-    ----------
-    fit : Fit
-        Without batch dimension.
-
     Yields
     ------
     str
@@ -370,21 +355,17 @@ def measure_local_precision(fit: Fit) -> LocalPrecision:
 
     Outside the frame, where no data show an edge, it is the harmonic mean over the frame.
     """
-    phase = fit.estimate.maps[1]
+    frame, phase = fit.model.frame, fit.estimate.maps[1]
+
+    def invert(squares: Tensor, share: float, least: float) -> Tensor:
+        smooth = gaussian_filter(squares.cpu().numpy(), NEIGHBOURHOOD_PX, mode="wrap")
+        variance = torch.from_numpy(smooth).to(squares) + least**2
+        everywhere = variance[frame].mean().expand_as(variance).clone()
+        everywhere[frame] = variance[frame]
+        return share / everywhere
+
     steepness, bend = gradients(phase).square().sum(dim=0), laplacian(phase).square()
     return LocalPrecision(
-        gradient=_invert(steepness, GRADIENT_SHARE, LEAST_GRADIENT, fit.model.frame),
-        curvature=_invert(bend, CURVATURE_SHARE, LEAST_CURVATURE, fit.model.frame),
+        gradient=invert(steepness, GRADIENT_SHARE, LEAST_GRADIENT),
+        curvature=invert(bend, CURVATURE_SHARE, LEAST_CURVATURE),
     )
-
-
-def _invert(squares: Tensor, share: float, least: float, frame: tuple[slice, slice]) -> Tensor:
-    variance = (
-        torch.from_numpy(gaussian_filter(squares.cpu().numpy(), NEIGHBOURHOOD_PX, mode="wrap")).to(
-            squares
-        )
-        + least**2
-    )
-    everywhere = variance[frame].mean().expand_as(variance).clone()
-    everywhere[frame] = variance[frame]
-    return share / everywhere

@@ -25,21 +25,9 @@ def draw_around(
 ) -> PhaseObject:
     """Differences from the estimate, one for each draw of noise.
 
-    Parameters
-    ----------
-    fit : Fit
-        Of one field, or of as many as there is noise.
-    data_noise : Tensor of shape (S, P, h, w)
-        White.
-    prior_noise : PhaseObject
-        White, maps (S, 2, H, W) and illumination (S, P, K).
-    pixel_noise : Tensor of shape (S, 4, H, W)
-        White; for a flat background and a local prior.
-
-    Returns
-    -------
-    PhaseObject
-        With leading dimension S.
+    All noise is white: `data_noise` (S, P, h, w), maps (S, 2, H, W) and illumination (S, P, K) of
+    `prior_noise`, and `pixel_noise` (S, 4, H, W) for a flat background and a local prior. The fit
+    is that of one field, or of S of them.
     """
     right = fit.model.adjoint(fit.linearisation, fit.weight.sqrt() * data_noise).add(
         fit.prior.precision_root(prior_noise, pixel_noise)
@@ -62,9 +50,8 @@ def log_evidence(fit: Fit) -> Tensor:
 def misfit_and_penalty(fit: Fit) -> Tensor:
     """What is minimised, for a measured value, and the logarithm of the noise; shape (...)."""
     squares = weighted_squares(fit.weight, fit.residual).sum(dim=(-3, -2, -1))
-    return (squares / 2 + fit.prior.penalty(fit.estimate)) / _measured(
-        fit
-    ) + fit.laws.noise.log() / 2
+    cost = squares / 2 + fit.prior.penalty(fit.estimate)
+    return cost / _measured(fit) + fit.laws.noise.log() / 2
 
 
 def log_determinant(fit: Fit, steps: int = LANCZOS_STEPS) -> Tensor:
@@ -74,16 +61,10 @@ def log_determinant(fit: Fit, steps: int = LANCZOS_STEPS) -> Tensor:
     (Ubaru, Chen, Saad, SIAM J. Matrix Anal. Appl. 38, 1075 (2017)). The vector is the same for
     every fit with the same number of pixels.
     """
-    root, model, spectrum = (
-        fit.weight.double().sqrt(),
-        fit.model.double(),
-        fit.prior.spectrum.double(),
-    )
-    at = model.linearise(
-        PhaseObject(
-            maps=fit.estimate.maps.double(), illumination=fit.estimate.illumination.double()
-        )
-    )
+    root, model = fit.weight.double().sqrt(), fit.model.double()
+    spectrum = fit.prior.spectrum.double()
+    maps, illumination = fit.estimate.maps.double(), fit.estimate.illumination.double()
+    at = model.linearise(PhaseObject(maps=maps, illumination=illumination))
 
     def apply(data: Tensor) -> Tensor:
         back = model.adjoint(at, root * data)

@@ -160,13 +160,9 @@ class PowerLaws:
     @classmethod
     def start(cls, batch: tuple[int, ...], like: Tensor) -> "PowerLaws":
         """Before anything is known of the image."""
-        phase, absorption = (
-            like.new_full(batch, START_PHASE),
-            like.new_full(batch, START_ABSORPTION),
-        )
         return cls(
-            phase=phase,
-            absorption=absorption,
+            phase=like.new_full(batch, START_PHASE),
+            absorption=like.new_full(batch, START_ABSORPTION),
             noise=like.new_ones(batch),
             smooth=like.new_full(batch, SMOOTH_PHASE),
         )
@@ -176,18 +172,15 @@ class PowerLaws:
         shapes = _shapes(model, self.phase)
         power = torch.stack(self._powers(shapes), dim=-3)
         deviations = torch.tensor(ILLUMINATION_DEVIATIONS).to(self.phase)
-        return PhasePrior(
-            spectrum=1 / power,
-            illumination=deviations.pow(-2).expand(model.planes, -1),
-        )
+        illumination = deviations.pow(-2).expand(model.planes, -1)
+        return PhasePrior(spectrum=1 / power, illumination=illumination)
 
     def _powers(self, shapes: "_Shapes") -> tuple[Tensor, Tensor]:
         """Prior power of log-amplitude, whose mean is free, and of phase."""
         absorption = self.absorption[..., None, None] * shapes.natural
         absorption[..., 0, 0] = shapes.mean_absorption
-        return absorption, WIDER * self.phase[..., None, None] * shapes.natural + self.smooth[
-            ..., None, None
-        ] * shapes.smooth
+        natural = WIDER * self.phase[..., None, None] * shapes.natural
+        return absorption, natural + self.smooth[..., None, None] * shapes.smooth
 
     def agrees_with(self, other: "PowerLaws") -> bool:
         """Whether no amplitude of the phase or of the noise differs by more than `SETTLED`."""
@@ -216,18 +209,13 @@ class PowerLaws:
         factor : float
             Factor on the standard deviation of the noise that this estimate was made with.
         model : PhaseForwardModel
-
-        Returns
-        -------
-        PowerLaws
         """
         power = torch.fft.rfft2(maps).abs().square() / (maps.shape[-2] * maps.shape[-1])
         exaggerated = self.noise * factor**2
         normal = weak_normal(weight / exaggerated[..., None, None, None], model)
         shapes, laws = _shapes(model, power), self
-        most_smooth = (
-            SMOOTH_SHARE * maps[..., 1, model.frame[0], model.frame[1]].var(dim=(-2, -1))
-        ).clamp(min=SMOOTH_PHASE)
+        phase = maps[..., 1, model.frame[0], model.frame[1]]
+        most_smooth = (SMOOTH_SHARE * phase.var(dim=(-2, -1))).clamp(min=SMOOTH_PHASE)
         for _ in range(EM_ROUNDS):
             laws = laws._refined_once(power, shapes, normal, most_smooth)
         squares = (weight * residual * residual).sum(dim=(-3, -2, -1))
@@ -238,27 +226,17 @@ class PowerLaws:
     def fitted_numbers(self, model: PhaseForwardModel, weight: Tensor) -> Tensor:
         """tr (N + C^-1)^-1 N: how many numbers of a weak object the data determine, shape (...).
 
-        Parameters
-        ----------
-        model : PhaseForwardModel
-        weight : Tensor of shape (..., P, h, w)
-            One over the variance of the data.
+        `weight` (..., P, h, w) is one over the variance of the data.
         """
+        height, width = model.canvas_shape
         # The data are spread over no more than that.
-        frame = (
-            weight.shape[-2] * weight.shape[-1] / (model.canvas_shape[0] * model.canvas_shape[1])
-        )
-        shapes, (of_mu, mixed, of_phi) = (
-            _shapes(model, self.phase),
-            (part / frame for part in weak_normal(weight, model)),
-        )
-        own_mu, own_phi = (
-            own + 1 / power
-            for own, power in zip((of_mu, of_phi), self._powers(shapes), strict=True)
-        )
-        share = (own_phi * of_mu + own_mu * of_phi - 2 * mixed.square()) / (
-            own_mu * own_phi - mixed.square()
-        )
+        frame = weight.shape[-2] * weight.shape[-1] / (height * width)
+        of_mu, mixed, of_phi = (part / frame for part in weak_normal(weight, model))
+        shapes = _shapes(model, self.phase)
+        absorption, phase = self._powers(shapes)
+        own_mu, own_phi = of_mu + 1 / absorption, of_phi + 1 / phase
+        share = own_phi * of_mu + own_mu * of_phi - 2 * mixed.square()
+        share = share / (own_mu * own_phi - mixed.square())
         within = (share * shapes.count).sum(dim=(-2, -1))
         # Some of the surroundings is determined, too: so many by draws of the posterior.
         return frame**0.5 * within
@@ -275,26 +253,23 @@ class PowerLaws:
         phase = natural + smooth
         own_mu, mixed, own_phi = normal[0] + 1 / absorption, normal[1], normal[2] + 1 / phase
         determinant = own_mu * own_phi - mixed.square()
-        second_mu, second_phi = (
-            power[..., 0, :, :] + own_phi / determinant,
-            power[..., 1, :, :] + own_mu / determinant,
-        )
+        second_mu = power[..., 0, :, :] + own_phi / determinant
+        second_phi = power[..., 1, :, :] + own_mu / determinant
         # What the natural part has of the phase at each frequency, as a linear estimate.
         share = natural / phase
         second_natural = share.square() * second_phi + share * smooth
         second_smooth = (1 - share).square() * second_phi + share * smooth
+
+        def average(power: Tensor, counts: Tensor) -> Tensor:
+            return (power[..., shapes.inside] * counts).sum(dim=-1) / counts.sum(dim=-1)
+
         inside = shapes.count[shapes.inside]
         counted = (1 - share)[..., shapes.inside] * inside * shapes.lowest[shapes.inside]
         return PowerLaws(
-            phase=((second_natural / shapes.natural)[..., shapes.inside] * inside).sum(dim=-1)
-            / inside.sum(),
-            absorption=((second_mu / shapes.natural)[..., shapes.inside] * inside).sum(dim=-1)
-            / inside.sum(),
+            phase=average(second_natural / shapes.natural, inside),
+            absorption=average(second_mu / shapes.natural, inside),
             noise=self.noise,
-            smooth=((second_smooth / shapes.smooth)[..., shapes.inside] * counted)
-            .sum(dim=-1)
-            .div(counted.sum(dim=-1))
-            .minimum(most_smooth),
+            smooth=average(second_smooth / shapes.smooth, counted).minimum(most_smooth),
         )
 
 
@@ -318,9 +293,8 @@ def _shapes(model: PhaseForwardModel, like: Tensor) -> _Shapes:
     squared = squared_radius((height, width), 1.0, like)[:, : width // 2 + 1]
     inside = squared < HIGHEST_FREQUENCY**2
     inside[0, 0] = False
-    squared[0, 0] = (
-        0.5 / max(height, width)
-    ) ** 2  # the mean has no frequency: as of a wave twice as long as the field
+    # The mean has no frequency: as of a wave twice as long as the field.
+    squared[0, 0] = (0.5 / max(height, width)) ** 2
     return _Shapes(
         natural=1 / squared,
         smooth=1 / squared.square(),
@@ -368,16 +342,8 @@ def filter_maps(maps: Tensor, transfer: Tensor) -> Tensor:
 def weak_normal(weight: Tensor, model: PhaseForwardModel) -> tuple[Tensor, Tensor, Tensor]:
     """J^T W J of a weak object at each frequency, with W averaged over the canvas.
 
-    The entries are mu mu, mu phi and phi phi.
-
-    Parameters
-    ----------
-    weight : Tensor of shape (..., P, h, w)
-    model : PhaseForwardModel
-
-    Returns
-    -------
-    tuple of Tensor of shape (..., H, W // 2 + 1)
+    The entries are mu mu, mu phi and phi phi, each (..., H, W // 2 + 1). The weight has the shape
+    (..., P, h, w).
     """
     height, width = model.canvas_shape
     mean = (weight.sum(dim=(-2, -1)) / (height * width))[..., None, None]

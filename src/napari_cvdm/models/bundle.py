@@ -27,10 +27,8 @@ from napari_cvdm.models.checkpoint import (
 
 MEMBERS = (CARD, WEIGHTS)
 ENDING = ".zip"
-LARGEST_BYTES = {
-    CARD: LARGEST_CARD,
-    WEIGHTS: 8_000_000_000,
-}  # a file that unpacks to more is no model of this program
+# A file that unpacks to more is no model of this program.
+LARGEST_BYTES = {CARD: LARGEST_CARD, WEIGHTS: 8_000_000_000}
 # Weights hardly pack at all, and a card twenty times.
 LARGEST_EXPANSION, ALWAYS_ALLOWED = (200, 1_000_000)
 PIECE = 1 << 20
@@ -42,44 +40,16 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same model makes the same bytes on any day
 def write_bundle(folder: str | Path, path: str | Path, *, overwrite: bool = False) -> Path:
     """Put a checkpoint folder into one .zip file, which is complete before it takes its name.
 
-    Parameters
-    ----------
-    folder : path
-        A checkpoint; it is loaded first, so that no broken model is passed on.
-    path : path
-        The file to make, ending in ``.zip``.
-    overwrite : bool
-        Whether an older file may be replaced.
-
-    Returns
-    -------
-    Path
-        The file: ``card.json`` and ``model.safetensors`` as they are in the folder, byte for byte.
+    The checkpoint is loaded first, so that no broken model is passed on. The files are in the
+    bundle as they are in the folder, byte for byte.
 
     Raises
     ------
     CheckpointError
-        The checkpoint cannot be read, or the file cannot be written, has another ending or exists
-        already.
+        The checkpoint cannot be read, or the file cannot be written, has another ending than .zip
+        or exists already.
     """
     path = Path(path)
-    _check_new_file(path, overwrite)
-    load_checkpoint(folder)
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as archive:
-        for name in MEMBERS:
-            archive.writestr(
-                zipfile.ZipInfo(name, _EPOCH),
-                (Path(folder) / name).read_bytes(),
-                zipfile.ZIP_DEFLATED,
-            )
-    _make_parent(path)
-    replace_file(path, content.getvalue())
-    return path
-
-
-def _check_new_file(path: Path, overwrite: bool) -> None:
-    """CheckpointError unless a .zip file may be written there."""
     if path.suffix.lower() != ENDING:
         raise CheckpointError(
             f"{path} does not end in {ENDING}; give the name of a file, such as "
@@ -89,10 +59,12 @@ def _check_new_file(path: Path, overwrite: bool) -> None:
         raise CheckpointError(f"{path} is a folder; choose the name of a file.")
     if path.exists() and not overwrite:
         raise CheckpointError(f"{path} exists already; choose another name or say --overwrite.")
-
-
-def _make_parent(path: Path) -> None:
-    """Make the folder of a file; CheckpointError where that is refused."""
+    load_checkpoint(folder)
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for name in MEMBERS:
+            entry = zipfile.ZipInfo(name, _EPOCH)
+            archive.writestr(entry, (Path(folder) / name).read_bytes(), zipfile.ZIP_DEFLATED)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -100,6 +72,8 @@ def _make_parent(path: Path) -> None:
             f"{path.parent} cannot be made ({error.strerror}); choose a folder that you may write "
             "to."
         ) from None
+    replace_file(path, content.getvalue())
+    return path
 
 
 def add_model(source: str | Path, folder: str | Path, *, overwrite: bool = False) -> Path:
@@ -113,11 +87,6 @@ def add_model(source: str | Path, folder: str | Path, *, overwrite: bool = False
         The folder of models; made if missing. napari's preference "Model folder" names one.
     overwrite : bool
         Whether a model of that name may be replaced; it stays until the new one was read in full.
-
-    Returns
-    -------
-    Path
-        Folder of the model, ready for ``--model``.
 
     Raises
     ------
@@ -170,7 +139,18 @@ def _pieces(source: Path, name: str) -> Iterator[bytes]:
 @contextmanager
 def _opened(source: Path, name: str) -> Iterator[IO[bytes]]:
     if source.is_dir():
-        with _file_of(source, name).open("rb") as stream:
+        path = source / name
+        if path.is_symlink() or not path.is_file():
+            raise CheckpointError(
+                f"{source} is no model; {name} must be a file in it, and no link. Give a bundle "
+                f"({ENDING}) or a folder with both files."
+            )
+        if path.stat().st_size > LARGEST_BYTES[name]:
+            raise CheckpointError(
+                f"{path} is larger than any model of this program; get the file from somebody you "
+                "trust."
+            )
+        with path.open("rb") as stream:
             yield stream
         return
     if not source.is_file():
@@ -182,25 +162,6 @@ def _opened(source: Path, name: str) -> Iterator[IO[bytes]]:
         _check_members(source, archive.infolist())
         with archive.open(name) as stream:
             yield stream
-
-
-def _file_of(folder: Path, name: str) -> Path:
-    """The path of a file in a checkpoint folder.
-
-    Raise CheckpointError where it is missing, is a link or is larger than any model.
-    """
-    path = folder / name
-    if path.is_symlink() or not path.is_file():
-        raise CheckpointError(
-            f"{folder} is no model; {name} must be a file in it, and no link. Give a bundle "
-            f"({ENDING}) or a folder with both files."
-        )
-    if path.stat().st_size > LARGEST_BYTES[name]:
-        raise CheckpointError(
-            f"{path} is larger than any model of this program; get the file from somebody you "
-            "trust."
-        )
-    return path
 
 
 def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
@@ -222,8 +183,8 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
         )
         if member.file_size > most:
             raise CheckpointError(
-                f"{path}: {member.filename} would unpack to {member.file_size:,} bytes, and no "
-                "model of this program does; trust it not."
+                f"{path}: {member.filename} would unpack to {member.file_size:,} bytes, which is "
+                "larger than any model of this program; the file may be malicious."
             )
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise CheckpointError(

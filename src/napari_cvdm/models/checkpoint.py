@@ -140,8 +140,33 @@ class Checkpoint:
     sha256: str
 
 
-def _read_card(folder: Path) -> ModelCard:
-    path = folder / CARD
+def card_of(values: Mapping[str, Any]) -> ModelCard:
+    """A card from plain values, as JSON or YAML holds them.
+
+    Raise ValueError, TypeError, KeyError or AttributeError where they are no valid card.
+    """
+    # Texts are shown wherever a model is chosen.
+    said = {name: [values[name]] for name in WORDS} | {name: values[name] for name in LISTS}
+    wrong = [
+        name
+        for name, texts in said.items()
+        if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts)
+    ]
+    if wrong:
+        raise ValueError(f"its {', '.join(wrong)} should be text")
+    optics = {key: (float(low), float(high)) for key, (low, high) in values["optics"].items()}
+    if not all(
+        low <= high and math.isfinite(low) and math.isfinite(high) for low, high in optics.values()
+    ):
+        raise ValueError("its optics are no ranges from a low to a high number")
+    read = {name: dict(values.get(name, {})) for name in MAPPINGS}
+    read |= {name: tuple(values[name]) for name in LISTS}
+    return ModelCard(**{**values, **read, "optics": optics})
+
+
+def read_card(folder: str | Path) -> ModelCard:
+    """The card alone, without loading weights; CheckpointError where there is no readable one."""
+    path = Path(folder) / CARD
     try:
         values = parse_json_object(read_bounded(path, LARGEST_CARD))
         if values.get("format") != FORMAT:
@@ -161,72 +186,12 @@ def _read_card(folder: Path) -> ModelCard:
     return card
 
 
-def card_of(values: Mapping[str, Any]) -> ModelCard:
-    """A card from plain values, as JSON or YAML holds them.
-
-    Raise ValueError, TypeError, KeyError or AttributeError where they are no valid card.
-    """
-    _check_words(values)
-    optics = {key: (float(low), float(high)) for key, (low, high) in values["optics"].items()}
-    if not all(
-        low <= high and math.isfinite(low) and math.isfinite(high) for low, high in optics.values()
-    ):
-        raise ValueError("its optics are no ranges from a low to a high number")
-    mappings = {name: dict(values.get(name, {})) for name in MAPPINGS}
-    return ModelCard(
-        **{
-            **values,
-            **mappings,
-            "optics": optics,
-            "channels": tuple(values["channels"]),
-            "limits": tuple(values["limits"]),
-        }
-    )
-
-
-def _check_words(values: Mapping[str, Any]) -> None:
-    """ValueError where a text is none: it is shown wherever a model is chosen."""
-    said = {name: [values[name]] for name in WORDS} | {name: values[name] for name in LISTS}
-    wrong = [
-        name
-        for name, texts in said.items()
-        if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts)
-    ]
-    if wrong:
-        raise ValueError(f"its {', '.join(wrong)} should be text")
-
-
-def read_card(folder: str | Path) -> ModelCard:
-    """The card alone, without loading weights.
-
-    Raises
-    ------
-    CheckpointError
-        There is no readable card in the folder.
-    """
-    return _read_card(Path(folder))
-
-
 def load_checkpoint(folder: str | Path) -> Checkpoint:
-    """Read a checkpoint folder.
+    """Read a checkpoint folder: ``model.safetensors`` (float16 or float32) and ``card.json``.
 
-    Parameters
-    ----------
-    folder : path
-        With ``model.safetensors`` (float16 or float32) and ``card.json``.
-
-    Returns
-    -------
-    Checkpoint
-
-    Raises
-    ------
-    CheckpointError
-        Missing, corrupted or foreign files.
+    CheckpointError where they are missing, corrupted or foreign.
     """
-    folder = Path(folder)
-    card = _read_card(folder)
-    weights = folder / WEIGHTS
+    card, weights = read_card(folder), Path(folder) / WEIGHTS
     try:
         if not weights.is_file():
             raise OSError("there is no such file")
@@ -235,7 +200,7 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
         tensors = load(content)
         _check_fit(card.config(), tensors)
         network = CVDM(card.config())
-        network.load_state_dict(_finite({name: tensor.float() for name, tensor in tensors.items()}))
+        network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
         digest = hashlib.sha256(content).hexdigest()
     except (
         OSError,
@@ -276,25 +241,15 @@ def _check_fit(config: CVDMConfig, tensors: Mapping[str, Tensor]) -> None:
             f"its tensors are {', '.join(sorted(kinds))}; numbers of 16 or 32 bits with a point "
             "are needed"
         )
-
-
-def _finite(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     bad = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
     if bad:
         raise ValueError(f"{len(bad)} of its tensors hold NaN or infinity, {bad[0]} first")
-    return tensors
 
 
 def save_checkpoint(folder: str | Path, network: CVDM, card: ModelCard) -> None:
     """Write weights (float16) and card; each file is complete before it takes its name.
 
-    Parameters
-    ----------
-    folder : path
-        Made if missing.
-    network : CVDM
-    card : ModelCard
-        Its `network` entry must describe `network`.
+    The folder is made if it is missing. The `network` entry of the card must describe `network`.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -317,12 +272,8 @@ def write_card(folder: str | Path, card: ModelCard) -> None:
 def replace_file(path: Path, content: bytes) -> None:
     """Write a file completely before it gets its name.
 
-    It gets the same access permissions as other new files in the folder.
-
-    Raises
-    ------
-    CheckpointError
-        It cannot be written; an older file stays as it was.
+    It gets the same access permissions as other new files in the folder. CheckpointError where it
+    cannot be written; an older file stays as it was.
     """
     partial = path.with_name(path.name + ".partial")
     try:

@@ -94,19 +94,17 @@ class CVDMConfig:
     def __post_init__(self) -> None:
         for name in ("condition_channels", "upsampling", "fold"):
             number = getattr(self, name)
-            if (
-                not isinstance(number, int)
-                or isinstance(number, bool)
-                or not 1 <= number <= LARGEST_COUNT
-            ):
+            whole = isinstance(number, int) and not isinstance(number, bool)
+            if not whole or not 1 <= number <= LARGEST_COUNT:
                 raise ValueError(
                     f"{name} is {number!r:.80}; a whole number from 1 to {LARGEST_COUNT} is needed."
                 )
-        for name, value, allowed in (
-            ("prediction", self.prediction, tuple(PREDICTIONS)),
-            ("target", self.target, tuple(TARGETS)),
-            ("schedule", self.schedule, SCHEDULES),
+        for name, allowed in (
+            ("prediction", tuple(PREDICTIONS)),
+            ("target", tuple(TARGETS)),
+            ("schedule", SCHEDULES),
         ):
+            value = getattr(self, name)
             if value not in allowed:
                 raise ValueError(f"{name} is {value!r}; allowed are {', '.join(allowed)}.")
         check_schedule(self.rate_dilations, self.clock_terms)
@@ -141,11 +139,8 @@ class CVDMConfig:
     @property
     def alignment(self) -> int:
         """Sizes and tile origins on the working grid must be multiples of this."""
-        return max(
-            self.denoiser.stride,
-            self.mean.stride,
-            1 if self.residual_std is None else self.residual_std.stride,
-        )
+        networks = (self.denoiser, self.mean, self.residual_std)
+        return max(network.stride for network in networks if network is not None)
 
 
 def regression_network(inputs: int, outputs: int, config: UNetConfig | DFCANConfig) -> UNet | DFCAN:
@@ -156,12 +151,7 @@ def regression_network(inputs: int, outputs: int, config: UNetConfig | DFCANConf
 
 
 class CVDM(nn.Module):
-    """The three networks of one model.
-
-    Parameters
-    ----------
-    config : CVDMConfig
-    """
+    """The three networks of one model."""
 
     residual_scale: Tensor
 
@@ -236,17 +226,13 @@ class CVDM(nn.Module):
 
         It lies within a factor of e^4 of the residual scale.
         """
+        fold = self.config.fold
         if self.std_network is None:
             batch, _, height, width = features.shape
-            return self.residual_scale.expand(
-                batch, 1, height * self.config.fold, width * self.config.fold
-            )
-        logarithm = functional.pixel_shuffle(self.std_network(features), self.config.fold).to(
-            features.dtype
-        )
-        return self.residual_scale * torch.exp(
-            LARGEST_LOG_STD * torch.tanh(logarithm / LARGEST_LOG_STD)
-        )
+            return self.residual_scale.expand(batch, 1, height * fold, width * fold)
+        logarithm = functional.pixel_shuffle(self.std_network(features), fold).to(features.dtype)
+        bounded = LARGEST_LOG_STD * torch.tanh(logarithm / LARGEST_LOG_STD)
+        return self.residual_scale * torch.exp(bounded)
 
     def first_layer_features(self, features: Tensor) -> Tensor:
         """Contribution of the features to the denoiser's first layer, on the working grid.

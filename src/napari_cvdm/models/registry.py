@@ -40,13 +40,7 @@ def models_in(folder: str | Path) -> Iterator[tuple[str, ModelCard]]:
 
 
 def model_folder(name_or_path: str) -> Path:
-    """Folder of a shipped model's name, or of a path to a checkpoint.
-
-    Raises
-    ------
-    UnknownModelError
-        Neither; the message lists the shipped names.
-    """
+    """Folder of a shipped model's name, or of a path to a checkpoint; else UnknownModelError."""
     if (SHIPPED / name_or_path / CARD).exists() and "/" not in name_or_path:
         return SHIPPED / name_or_path
     folder = Path(name_or_path)
@@ -73,10 +67,6 @@ def load_model(name_or_path: str) -> Checkpoint:
     ----------
     name_or_path : str
         A shipped name, for example ``phase-2shot``, or the path of a checkpoint folder.
-
-    Returns
-    -------
-    Checkpoint
 
     Raises
     ------

@@ -67,12 +67,8 @@ class Clock(nn.Module):
     """T(t) = sum of softmax(weights)_k log(1 - (1 - d_k) t^p_k) / log d_k.
 
     Each term is the clock of gamma = 1 - (1 - d) t^p at the rate -log d. p = 1 gives the linear
-    schedule. p = 2 gives a schedule that starts like the cosine schedule.
-
-    Parameters
-    ----------
-    terms : int
-        A key of `CLOCK_TERMS`.
+    schedule. p = 2 gives a schedule that starts like the cosine schedule. `terms` is a key of
+    `CLOCK_TERMS`.
     """
 
     power: Tensor
@@ -218,21 +214,14 @@ class CosineClock(nn.Module):
 
     def forward(self, times: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """T, dT/dt and d2T/dt2 at times in [0, 1], each of the shape of `times`."""
-        cosine, tangent = (
-            torch.cos(self.first + self.turn * times),
-            torch.tan(self.first + self.turn * times),
-        )
-        # cos(first + d) / cos(first) - 1, without the cancellation at d = 0
         bend = self.turn * times
-        relative = -2 * torch.sin(bend / 2).square() - sin(self.first) / cos(
-            self.first
-        ) * torch.sin(bend)
+        cosine, tangent = torch.cos(self.first + bend), torch.tan(self.first + bend)
+        # cos(first + d) / cos(first) - 1, without the cancellation at d = 0
+        slope = sin(self.first) / cos(self.first)
+        relative = -2 * torch.sin(bend / 2).square() - slope * torch.sin(bend)
         value = -2 * torch.log1p(relative) / COSINE_RATE
-        return (
-            value,
-            2 * self.turn * tangent / COSINE_RATE,
-            2 * (self.turn / cosine).square() / COSINE_RATE,
-        )
+        speed = 2 * self.turn * tangent / COSINE_RATE
+        return value, speed, 2 * (self.turn / cosine).square() / COSINE_RATE
 
 
 class FixedRate(nn.Module):

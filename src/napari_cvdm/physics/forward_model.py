@@ -133,10 +133,6 @@ class PhaseForwardModel:
             Numerical aperture of the illumination; 0 is coherent light.
         like : Tensor, optional
             Gives device and real dtype; float32 on the CPU if None.
-
-        Returns
-        -------
-        PhaseForwardModel
         """
         like = torch.zeros(1) if like is None else like
         canvas = frame_shape if canvas_shape is None else canvas_shape
@@ -167,13 +163,9 @@ class PhaseForwardModel:
 
     def double(self) -> "PhaseForwardModel":
         """The same in double precision."""
+        transfer, terms = self.transfer.to(torch.complex128), self.terms.double()
         disc = None if self.condenser is None else self.condenser.double()
-        return replace(
-            self,
-            transfer=self.transfer.to(torch.complex128),
-            condenser=disc,
-            terms=self.terms.double(),
-        )
+        return replace(self, transfer=transfer, condenser=disc, terms=terms)
 
     @property
     def canvas_shape(self) -> tuple[int, int]:
@@ -199,8 +191,8 @@ class PhaseForwardModel:
 
     def linearise(self, sample: PhaseObject) -> PhaseLinearisation:
         """The image of an object, and what `derivative` and `adjoint` about it need."""
-        amplitude = sample.maps[..., 0, :, :].exp()
-        wave = torch.polar(amplitude, sample.maps[..., 1, :, :])[..., None, :, :]
+        mu, phi = sample.maps.unbind(dim=-3)
+        wave = torch.polar(mu.exp(), phi)[..., None, :, :]
         waves = propagate(wave, self.transfer)
         unlit = self._to_frame(waves.real.square() + waves.imag.square())
         light = 1 + torch.einsum("...pk,khw->...phw", sample.illumination, self.terms)
@@ -213,11 +205,8 @@ class PhaseForwardModel:
 
         It is L (2 Re(conj(U) P(e (v_mu + i v_phi))) (x) disc) + I_0 sum_k v_k T_k.
         """
-        turned = (
-            at.wave
-            * torch.complex(change.maps[..., 0, :, :], change.maps[..., 1, :, :])[..., None, :, :]
-        )
-        waves = propagate(turned, self.transfer)
+        mu, phi = change.maps.unbind(dim=-3)
+        waves = propagate(at.wave * torch.complex(mu, phi)[..., None, :, :], self.transfer)
         seen = self._to_frame(2 * (at.waves.real * waves.real + at.waves.imag * waves.imag))
         return at.light * seen + at.unlit * torch.einsum(
             "...pk,khw->...phw", change.illumination, self.terms
@@ -226,9 +215,8 @@ class PhaseForwardModel:
     def adjoint(self, at: PhaseLinearisation, planes: Tensor) -> PhaseObject:
         """J^T y of images (..., P, h, w)."""
         spread = self._to_canvas(at.light * planes)
-        spectrum = (torch.fft.fft2(2 * at.waves * spread) * self.transfer.conj()).sum(
-            dim=-3, keepdim=True
-        )
+        spectra = torch.fft.fft2(2 * at.waves * spread) * self.transfer.conj()
+        spectrum = spectra.sum(dim=-3, keepdim=True)
         back = (at.wave.conj() * torch.fft.ifft2(spectrum))[..., 0, :, :]
         return PhaseObject(
             maps=torch.stack([back.real, back.imag], dim=-3),
@@ -262,11 +250,8 @@ class PhaseForwardModel:
 
 def fresnel_number(defocus_um: float, microscope: Microscope) -> float:
     """|lambda z| / (n px^2)."""
-    return (
-        microscope.wavelength_um
-        * abs(defocus_um)
-        / (microscope.medium_index * microscope.pixel_um**2)
-    )
+    area = microscope.medium_index * microscope.pixel_um**2
+    return microscope.wavelength_um * abs(defocus_um) / area
 
 
 def canvas_shape(
@@ -279,9 +264,8 @@ def canvas_shape(
     # Light of frequency f [cycles/px] goes F f pixels aside.
     reach = max(fresnel_number(z, microscope) for z in defocus_um) / 3
     margin = min(LARGEST_MARGIN_PX, ceil(SMALLEST_MARGIN_PX + reach))
-    return next_fast_len(shape[0] + 2 * margin, real=True), next_fast_len(
-        shape[1] + 2 * margin, real=True
-    )
+    height, width = (next_fast_len(size + 2 * margin, real=True) for size in shape)
+    return height, width
 
 
 def disc_transfer(shape: tuple[int, int], radius_um: float, pixel_um: float) -> Tensor:
@@ -289,13 +273,8 @@ def disc_transfer(shape: tuple[int, int], radius_um: float, pixel_um: float) -> 
 
     It is 2 J1(x) / x with x = 2 pi f radius, on the real-FFT grid (Y, X // 2 + 1), float64.
     """
-    half = shape[1] // 2 + 1
-    argument = (
-        2
-        * torch.pi
-        * radius_um
-        * squared_radius(shape, pixel_um, torch.zeros(1, dtype=torch.float64)).sqrt()[:, :half]
-    )
+    squared = squared_radius(shape, pixel_um, torch.zeros(1, dtype=torch.float64))
+    argument = 2 * torch.pi * radius_um * squared.sqrt()[:, : shape[1] // 2 + 1]
     safe = argument.clamp(min=1e-9)
     return torch.from_numpy(2 * j1(safe.numpy())) / safe
 
@@ -307,9 +286,5 @@ def legendre_terms(shape: tuple[int, int]) -> Tensor:
     """
     y, x = (torch.linspace(-1, 1, size, dtype=torch.float64) for size in shape)
     rows, columns = (torch.stack([torch.ones_like(u), u, (3 * u**2 - 1) / 2]) for u in (y, x))
-    return torch.stack(
-        [
-            rows[i][:, None] * columns[j][None, :]
-            for i, j in ((0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2))
-        ]
-    )
+    orders = ((0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2))
+    return torch.stack([rows[i][:, None] * columns[j][None, :] for i, j in orders])

@@ -94,7 +94,6 @@ def solve_us_tie(
     axial_derivative : Tensor of shape (Y, X), real
         dI/dz [same scale / um].
     microscope : Microscope
-        Gives pixel, wavelength and medium index.
     regularisation : float
         Dimensionless r of `high_pass`, >= 0. The authors used 5e-9 for experiments.
     iterations : int
@@ -165,10 +164,5 @@ def us_tie_of(
 
     The mean of all planes is taken for the intensity at the plane of the phase.
     """
-    return solve_us_tie(
-        planes.mean(dim=0),
-        axial_difference(planes, defocus_um),
-        microscope,
-        regularisation,
-        iterations,
-    )
+    derivative = axial_difference(planes, defocus_um)
+    return solve_us_tie(planes.mean(dim=0), derivative, microscope, regularisation, iterations)

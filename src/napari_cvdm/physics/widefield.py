@@ -173,14 +173,13 @@ class WidefieldForwardModel:
 
         `psf` (S, S) is on the fine grid.
         """
-        canvas = tuple(
+        height, width = (
             next_fast_len(upsampling * size + 2 * margin, real=True) for size in frame_shape
         )
-        shape = (canvas[0], canvas[1])
-        transfer = optical_transfer(psf, shape)[:, : shape[1] // 2 + 1].contiguous()
+        transfer = optical_transfer(psf, (height, width))[:, : width // 2 + 1].contiguous()
         return cls(
             transfer=transfer,
-            canvas_shape=shape,
+            canvas_shape=(height, width),
             frame_shape=frame_shape,
             margin=margin,
             upsampling=upsampling,
@@ -201,14 +200,10 @@ class WidefieldForwardModel:
 
     def adjoint(self, counts: Tensor) -> Tensor:
         """A^T y: (..., Y, X) -> (..., H, W)."""
-        spread = (
-            counts.repeat_interleave(self.upsampling, dim=-2).repeat_interleave(
-                self.upsampling, dim=-1
-            )
-            / self.upsampling**2
-        )
+        factor = self.upsampling
+        spread = counts.repeat_interleave(factor, dim=-2).repeat_interleave(factor, dim=-1)
         canvas = counts.new_zeros((*counts.shape[:-2], *self.canvas_shape))
-        canvas[(..., *self.frame)] = spread
+        canvas[(..., *self.frame)] = spread / factor**2
         return torch.fft.irfft2(torch.fft.rfft2(canvas) * self.transfer.conj(), s=self.canvas_shape)
 
 

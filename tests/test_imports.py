@@ -117,8 +117,8 @@ def test_imports_point_down() -> None:
 @pytest.mark.parametrize(
     ("module", "fault"),
     [
-        ("physics/grids.py", "import napari_cvdm.training.loop"),
-        ("physics/grids.py", "import napari_cvdm.inversion.priors"),
+        ("physics/fresnel.py", "import napari_cvdm.training.loop"),
+        ("physics/fresnel.py", "import napari_cvdm.inversion.priors"),
         ("diffusion/process.py", "import napari_cvdm.models.networks"),
         ("tasks/phase.py", "import napari_cvdm.models.networks"),
         ("core/noise.py", "import qtpy"),

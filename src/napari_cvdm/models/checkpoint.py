@@ -159,9 +159,9 @@ def card_of(values: Mapping[str, Any]) -> ModelCard:
         low <= high and math.isfinite(low) and math.isfinite(high) for low, high in optics.values()
     ):
         raise ValueError("its optics are no ranges from a low to a high number")
-    read = {name: dict(values.get(name, {})) for name in MAPPINGS}
-    read |= {name: tuple(values[name]) for name in LISTS}
-    return ModelCard(**{**values, **read, "optics": optics})
+    mappings = {name: dict(values.get(name, {})) for name in MAPPINGS}
+    lists = {name: tuple(values[name]) for name in LISTS}
+    return ModelCard(**{**values, **mappings, **lists, "optics": optics})
 
 
 def read_card(folder: str | Path) -> ModelCard:

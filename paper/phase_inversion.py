@@ -18,11 +18,12 @@ from scipy.stats import norm
 
 from napari_cvdm.core.result import finished
 from napari_cvdm.inversion import PowerLaws, priors
-from napari_cvdm.physics.camera_noise import inverse_variance
+from napari_cvdm.physics.camera import inverse_variance
 from napari_cvdm.simulate.ranges import PhaseRanges
 from napari_cvdm.simulate.scenes import simulate_phase
 from napari_cvdm.physics.camera import inverse_variance
-from napari_cvdm.simulate.phase import PhaseRanges, simulate_phase
+from napari_cvdm.simulate.ranges import PhaseRanges
+from napari_cvdm.simulate.scenes import simulate_phase
 from napari_cvdm.tasks import PhaseTwoShot
 from napari_cvdm.tasks.phase_inversion import (
     EQUAL_GAIN,

@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 
 from napari_cvdm.analysis.schedule_maps import pixel_curves
 from napari_cvdm.diffusion.loss import gamma_second_derivative
-from napari_cvdm.evaluation.coverage import coverage
+from napari_cvdm.evaluation.metrics import coverage
 from napari_cvdm.models.cvdm import CVDM
 from napari_cvdm.training.health import schedule_findings, spread_findings
 from napari_cvdm.training.pool import TrainingField

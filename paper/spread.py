@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from napari_cvdm.analysis.phase_quantities import PhaseField, dry_mass_pg
+from napari_cvdm.analysis.dry_mass import PhaseField, dry_mass_pg
 from napari_cvdm.analysis.regions import suggest_regions
 from napari_cvdm.core.request import ImageStack, ReconstructionRequest
 from napari_cvdm.core.result import Reconstruction

@@ -9,24 +9,31 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from small_images import planes, spots
 
-from napari_cvdm.analysis.rank_correlations import over_fields, partial_correlation
+from napari_cvdm.analysis.correlations import over_fields, partial_correlation
 from napari_cvdm.cli import benchmark, main
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.evaluation import pair_sets
-from napari_cvdm.evaluation.coverage import (
+from napari_cvdm.evaluation.metrics import (
     LEVELS,
+    accuracy,
     auroc,
     ause,
     coverage,
+    fitted_line,
+    ms_ssim,
+    path_nm,
     sparsification,
     spread_score,
 )
-from napari_cvdm.evaluation.metrics import accuracy, fitted_line, ms_ssim, path_nm
-from napari_cvdm.evaluation.pair_sets import PairSelection, pair_set
-from napari_cvdm.evaluation.reconstructed_pair import ReconstructedPair, Sampling, reconstruct_pairs
-from napari_cvdm.evaluation.resolution import decorrelation, resolves_pair
+from napari_cvdm.evaluation.pair_sets import (
+    PairSelection,
+    ReconstructedPair,
+    Sampling,
+    pair_set,
+    reconstruct_pairs,
+)
+from napari_cvdm.evaluation.resolution import decorrelation, point_field, resolves_pair
 from napari_cvdm.evaluation.summary import grouped
-from napari_cvdm.evaluation.two_points import point_field
 from napari_cvdm.io import write_image
 from napari_cvdm.models.checkpoint import load_checkpoint, read_card
 from napari_cvdm.reconstruction.methods import load_method
@@ -192,8 +199,8 @@ def test_simulated_pairs_are_fresh_and_repeatable_and_name_their_structure(range
 def test_sets_outside_the_training_lie_outside(name, tiny_phase_model, tiny_widefield_model):
     for folder in (tiny_phase_model, tiny_widefield_model):
         card = read_card(folder)
-        inside, shift = pair_sets.trained_ranges(card), pair_sets.NAMED[name]
-        changed = shift(inside)
+        inside = pair_sets.trained_ranges(card)
+        changed = pair_sets.shift_ranges(name, inside)
         moved = [
             field
             for field in ("photons", "fresnel", "na")

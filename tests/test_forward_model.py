@@ -11,10 +11,10 @@ from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.physics import forward_model
 from napari_cvdm.physics.forward_model import PhaseForwardModel, PhaseObject, canvas_shape
 from napari_cvdm.physics.fresnel import fresnel_transfer, propagate
-from napari_cvdm.physics.grids import circular_pupil, squared_radius
+from napari_cvdm.physics.fresnel import circular_pupil, squared_radius
 from napari_cvdm.simulate.scenes import defocus_pair_of
 from napari_cvdm.physics.fresnel import circular_pupil, fresnel_transfer, propagate, squared_radius
-from napari_cvdm.simulate.phase import defocus_pair_of
+from napari_cvdm.simulate.scenes import defocus_pair_of
 
 AIR = Microscope(pixel_um=0.21, wavelength_um=0.521)
 OIL_AND_PUPIL = Microscope(pixel_um=0.3, wavelength_um=0.6, medium_index=1.5, na=0.6)

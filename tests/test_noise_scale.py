@@ -10,9 +10,9 @@ from small_images import spots, widefield_request
 from napari_cvdm.cli import main
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.core.result import finished as drained
-from napari_cvdm.evaluation.noise_scale import mean_score, scores_by_scale, with_noise_scale
-from napari_cvdm.evaluation.pair_sets import PairSelection, pair_set
-from napari_cvdm.evaluation.reconstructed_pair import Sampling
+from napari_cvdm.evaluation.calibration import scores_by_scale, with_noise_scale
+from napari_cvdm.evaluation.metrics import mean_score
+from napari_cvdm.evaluation.pair_sets import PairSelection, Sampling, pair_set
 from napari_cvdm.models.checkpoint import load_checkpoint, read_card, write_card
 from napari_cvdm.reconstruction.reconstruct import reconstruct
 

@@ -10,23 +10,21 @@ import numpy as np
 import pytest
 
 from napari_cvdm.analysis.dry_mass import (
-    FrameMasses,
-    MaskFrame,
-    PhaseFrame,
-    mass_rows,
-    measure_frames,
-    reasons_not_to_quantify,
-    suggest_frames,
-    table_text,
-)
-from napari_cvdm.analysis.phase_quantities import (
     ALPHA_UM3_PER_PG,
     NO_SAMPLES,
     ONE_SAMPLE,
+    FrameMasses,
+    MaskFrame,
     PhaseField,
+    PhaseFrame,
     dry_mass_pg,
     find_medium,
+    mass_rows,
+    measure_frames,
     optical_path_nm,
+    reasons_not_to_quantify,
+    suggest_frames,
+    table_text,
 )
 from napari_cvdm.analysis.regions import regions_on_grid, suggest_regions
 from napari_cvdm.core.microscope import OpticsError

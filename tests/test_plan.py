@@ -15,7 +15,7 @@ from napari_cvdm.core.result import finished
 from napari_cvdm.models.checkpoint import load_checkpoint
 from napari_cvdm.reconstruction.plan import resolve
 from napari_cvdm.tasks import TASKS, defocused_planes, fluorescence, phase
-from napari_cvdm.tasks.phase import SortedPlanes
+from napari_cvdm.tasks.defocused_planes import SortedPlanes
 
 PHASE, WIDEFIELD = TASKS["phase-2shot"], TASKS["widefield-x2"]
 # Who may read a request: those who make it, resolve it, write it as a command or a job.

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from napari_cvdm.analysis.phase_quantities import PhaseField, dry_mass_pg, optical_path_nm
+from napari_cvdm.analysis.dry_mass import PhaseField, dry_mass_pg, optical_path_nm
 from napari_cvdm.simulate.phase_objects import cells
 from paper.measure import Row
 from paper.reviewer.bench import Bench, Case, Finding

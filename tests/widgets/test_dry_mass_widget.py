@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from qtpy.QtGui import QGuiApplication
 
-from napari_cvdm.analysis.phase_quantities import PhaseField, dry_mass_pg
+from napari_cvdm.analysis.dry_mass import PhaseField, dry_mass_pg
 from napari_cvdm.widgets.dry_mass.dry_mass_widget import FEATURES, DryMassWidget
 from napari_cvdm.widgets.dry_mass.mass_table import with_error
 from napari_cvdm.widgets.layers.layer_data import METADATA_KEY

@@ -1,10 +1,12 @@
 """Rank correlations between the rate map, the posterior spread, the structure and the error.
 
-The error needs a known truth.
+The error needs a known truth. The maps of one frame are correlated for the Inspect dock, those of
+one field for an evaluation, which averages over fields.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
+from math import sqrt
 
 import numpy as np
 from scipy import ndimage, stats
@@ -14,6 +16,8 @@ from napari_cvdm.core.result import Progress
 MOST_PIXELS = 100_000
 EDGE_PX = 1.0
 BINS = 10
+CONFIDENCE = 0.95
+RESAMPLES = 2000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -55,7 +59,7 @@ class ErrorBySpread:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Agreement:
+class Correlations:
     """Spearman rank correlations of the maps of one frame.
 
     A value is NaN where one of the two maps is constant, and None without a truth.
@@ -86,6 +90,22 @@ class Agreement:
     by_spread: ErrorBySpread | None = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A mean over fields and its bootstrap interval.
+
+    Parameters
+    ----------
+    mean, low, high : float
+        NaN without fields; low and high NaN with fewer than two.
+    """
+
+    mean: float
+    low: float
+    high: float
+    fields: int
+
+
 def structure_of(mean: np.ndarray) -> np.ndarray:
     """Gradient of an image at a scale of one pixel, shape (Y, X).
 
@@ -94,25 +114,46 @@ def structure_of(mean: np.ndarray) -> np.ndarray:
     return ndimage.gaussian_gradient_magnitude(mean.astype(np.float64), EDGE_PX)
 
 
+def spearman(first: np.ndarray, second: np.ndarray) -> float:
+    """Spearman's rank correlation of two arrays of shape (N,), -1 to 1; NaN if one is constant."""
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
+        return float("nan")
+    return float(stats.spearmanr(first, second).statistic)
+
+
+def partial_correlation(first: np.ndarray, second: np.ndarray, given: np.ndarray) -> float:
+    """Spearman's correlation of two arrays with a third taken out of both.
+
+    The formula is (r12 - r13 r23) / sqrt((1 - r13^2) (1 - r23^2)) of rank correlations. It is NaN
+    where one array is constant or follows from the third.
+    """
+    r12, r13, r23 = spearman(first, second), spearman(first, given), spearman(second, given)
+    rest = (1 - r13**2) * (1 - r23**2)
+    return (r12 - r13 * r23) / sqrt(rest) if rest > 1e-12 else float("nan")
+
+
+def error_by_spread(spread: np.ndarray, error: np.ndarray, bins: int = BINS) -> ErrorBySpread:
+    """Root mean square error in bins of the spread that hold equally many pixels.
+
+    There are fewer bins where many pixels have the same spread.
+    """
+    inner = np.unique(np.quantile(spread, np.linspace(0, 1, bins + 1)))[1:-1]
+    places = np.searchsorted(inner, spread, side="right")
+    pixels = np.bincount(places)
+    filled = pixels > 0
+    roots = [
+        np.sqrt(np.bincount(places, np.square(values, dtype=np.float64))[filled] / pixels[filled])
+        for values in (spread, error)
+    ]
+    return ErrorBySpread(spread=roots[0], error=roots[1], pixels=pixels[filled])
+
+
 def correlate_maps(
     frame: ResultFrame, truth: np.ndarray | None = None, *, phase: bool = False
-) -> Generator[Progress, None, Agreement]:
+) -> Generator[Progress, None, Correlations]:
     """Rank correlations over the valid pixels of a frame (Spearman 1904), and error by spread.
 
-    Parameters
-    ----------
-    frame : ResultFrame
-    truth : ndarray of shape (Y, X), optional
-    phase : bool
-        Whether the constant of the error is left out: planes determine no absolute phase.
-
-    Yields
-    ------
-    Progress
-
-    Returns
-    -------
-    Agreement
+    For a phase, the constant of the error is left out: planes determine no absolute phase.
 
     Raises
     ------
@@ -120,17 +161,15 @@ def correlate_maps(
         A truth of another shape, or fewer than three valid pixels.
     """
     yield Progress(stage="ranking pixels", done=0, total=2)
-    where, usable = chosen_pixels(frame, truth)
-    rate, spread, structure = (
-        frame.rate[where],
-        frame.spread[where],
-        structure_of(frame.mean)[where],
-    )
-    error = None if truth is None else (frame.mean.astype(np.float64) - truth)[where]
-    if error is not None:
+    where, usable = _chosen_pixels(frame, truth)
+    rate, spread = frame.rate[where], frame.spread[where]
+    structure = structure_of(frame.mean)[where]
+    error = None
+    if truth is not None:
+        error = (frame.mean.astype(np.float64) - truth)[where]
         error = np.abs(error - error.mean() if phase else error)
     yield Progress(stage="ranking pixels", done=1, total=2)
-    return Agreement(
+    return Correlations(
         rate_spread=spearman(rate, spread),
         rate_structure=spearman(rate, structure),
         spread_structure=spearman(spread, structure),
@@ -145,22 +184,15 @@ def correlate_maps(
     )
 
 
-def chosen_pixels(
-    frame: ResultFrame, truth: np.ndarray | None = None
+def _chosen_pixels(
+    frame: ResultFrame, truth: np.ndarray | None
 ) -> tuple[tuple[np.ndarray, np.ndarray], int]:
-    """Rows and columns of the pixels to rank, and the number of usable pixels.
-
-    The choice is always the same.
-
-    Raises
-    ------
-    ValueError
-        A truth of another shape, or fewer than three valid pixels.
-    """
+    """Rows and columns of the pixels to rank, always the same, and the number of usable pixels."""
     if truth is not None and truth.shape != frame.mean.shape:
+        given, wanted = (" × ".join(map(str, image.shape)) for image in (truth, frame.mean))
         raise ValueError(
-            f"the truth has {_size(truth)} pixels, the result {_size(frame.mean)}; give a truth on "
-            "the grid of the result."
+            f"the truth has {given} pixels, the result {wanted}; give a truth on the grid of the "
+            "result."
         )
     arrays = (frame.mean, frame.spread, frame.rate, *(() if truth is None else (truth,)))
     usable = np.flatnonzero(
@@ -178,73 +210,38 @@ def chosen_pixels(
     return (rows, columns), usable.size
 
 
-def spearman(first: np.ndarray, second: np.ndarray) -> float:
-    """Spearman's rank correlation of two arrays of shape (N,), -1 to 1; NaN if one is constant."""
-    if np.ptp(first) == 0 or np.ptp(second) == 0:
-        return float("nan")
-    return float(stats.spearmanr(first, second).statistic)
-
-
-def error_by_spread(spread: np.ndarray, error: np.ndarray, bins: int = BINS) -> ErrorBySpread:
-    """Root mean square error in bins of the spread that hold equally many pixels.
-
-    Parameters
-    ----------
-    spread, error : ndarray of shape (N,)
-    bins : int
-        At most; fewer where many pixels have the same spread.
-
-    Returns
-    -------
-    ErrorBySpread
-    """
-    inner = np.unique(np.quantile(spread, np.linspace(0, 1, bins + 1)))[1:-1]
-    places = np.searchsorted(inner, spread, side="right")
-    pixels = np.bincount(places)
-    filled = pixels > 0
-    roots = [
-        np.sqrt(np.bincount(places, np.square(values, dtype=np.float64))[filled] / pixels[filled])
-        for values in (spread, error)
-    ]
-    return ErrorBySpread(spread=roots[0], error=roots[1], pixels=pixels[filled])
-
-
 def _root_mean_square(values: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
 
 
-def _size(image: np.ndarray) -> str:
-    return " × ".join(str(side) for side in image.shape)
-
-
-def in_words(found: Agreement, unit: str) -> str:
+def describe_correlations(found: Correlations, unit: str) -> str:
     """Say in short paragraphs what the schedule shows, with the numbers of this image.
 
-    Parameters
-    ----------
-    found : Agreement
-    unit : str
-        Of the result.
+    `unit` is that of the result.
     """
     lines = [
         "The schedule is a learned noise rate λ for each pixel, made to ease training. It tells "
         "how the samples were drawn, not how wrong they are."
     ]
+    structure = f"structure (edges, {_rank(found.rate_structure)})"
     if found.rate_error is None or found.spread_error is None or found.rmse is None:
-        ranks = (
-            f"structure (edges, {_rank(found.rate_structure)}) and with the spread of the samples "
-            f"({_rank(found.rate_spread)})"
-        )
         lines.append(
-            f"Here λ goes with {ranks}. Whether either goes with the error, only a truth can tell: "
-            "choose one above. λ is not an uncertainty."
+            f"Here λ goes with {structure} and with the spread of the samples "
+            f"({_rank(found.rate_spread)}). Whether either goes with the error, only a truth can "
+            "tell: choose one above. λ is not an uncertainty."
         )
     else:
-        lines.append(_rate_and_error(found.rate_structure, found.rate_error))
-        spread = f"Spread and error: {_rank(found.spread_error)}"
+        error = f"error ({_rank(found.rate_error)})"
         lines.append(
-            f"{spread}; the error is {found.rmse:.3g} {unit} (RMS) where the spread says "
-            f"{found.rms_spread:.3g} {unit}."
+            f"Here λ goes with the {error} more than with {structure}: one image, and no "
+            "calibration. λ is not an uncertainty."
+            if abs(found.rate_error) > abs(found.rate_structure)
+            else f"λ is not an uncertainty: here it goes with {structure} at least as much as with "
+            f"the {error}."
+        )
+        lines.append(
+            f"Spread and error: {_rank(found.spread_error)}; the error is {found.rmse:.3g} {unit} "
+            f"(RMS) where the spread says {found.rms_spread:.3g} {unit}."
         )
     if found.used < found.usable:
         lines.append(
@@ -253,24 +250,59 @@ def in_words(found: Agreement, unit: str) -> str:
     return "\n".join(lines)
 
 
-def _rate_and_error(with_structure: float, with_error: float) -> str:
-    if abs(with_error) > abs(with_structure):
-        ranks = (
-            f"error ({_rank(with_error)}) more than with structure (edges, {_rank(with_structure)})"
-        )
-        return (
-            f"Here λ goes with the {ranks}: one image, and no calibration. λ is not an uncertainty."
-        )
-    ranks = (
-        f"structure (edges, {_rank(with_structure)}) at least as much as with the error "
-        f"({_rank(with_error)})"
-    )
-    return f"λ is not an uncertainty: here it goes with {ranks}."
-
-
 def _rank(value: float) -> str:
-    return (
-        "ρ undefined, one of the two is the same everywhere"
-        if np.isnan(value)
-        else f"ρ = {value:.2f}"
+    if np.isnan(value):
+        return "ρ undefined, one of the two is the same everywhere"
+    return f"ρ = {value:.2f}"
+
+
+def rank_correlations(
+    rate: np.ndarray,
+    spread: np.ndarray,
+    error: np.ndarray,
+    intensity: np.ndarray,
+    structure: np.ndarray,
+) -> dict[str, float]:
+    """Spearman's correlations of one field, all of shape (n,).
+
+    `error` is abs(mean - truth); `intensity` and `structure` are the reconstruction and its
+    gradient. ``rate-error given intensity`` is the correlation of what intensity does not explain,
+    see `partial_correlation`.
+    """
+    named = {
+        "rate": rate,
+        "spread": spread,
+        "error": error,
+        "intensity": intensity,
+        "structure": structure,
+    }
+    ranks = {name: stats.rankdata(values) for name, values in named.items()}
+    pairs = (("rate", "spread"), ("rate", "error"), ("spread", "error"), ("structure", "error"))
+    found = {f"{first}-{second}": spearman(ranks[first], ranks[second]) for first, second in pairs}
+    for first in ("rate", "spread"):
+        for given in ("intensity", "structure"):
+            found[f"{first}-error given {given}"] = partial_correlation(
+                ranks[first], ranks["error"], ranks[given]
+            )
+    return found
+
+
+def over_fields(values: Sequence[float]) -> Interval:
+    """Mean over fields, one value for each, with its 95 % interval (BCa bootstrap).
+
+    Whole fields are resampled, since the pixels of one field are not independent. NaN are left out.
+    """
+    known = np.array([value for value in values if np.isfinite(value)])
+    mean = float(known.mean()) if known.size else float("nan")
+    if known.size < 2 or np.ptp(known) == 0:
+        end = mean if known.size > 1 else float("nan")
+        return Interval(mean=mean, low=end, high=end, fields=known.size)
+    found = stats.bootstrap(
+        (known,),
+        np.mean,
+        n_resamples=RESAMPLES,
+        confidence_level=CONFIDENCE,
+        rng=np.random.default_rng(0),
     )
+    low, high = (float(value) for value in found.confidence_interval)
+    return Interval(mean=mean, low=low, high=high, fields=known.size)

@@ -49,18 +49,9 @@ class SampleHistogram:
 def pixel_interval(mean: float, spread: float, provenance: Mapping[str, Any]) -> CredibleInterval:
     """mean +- factor * spread, with the factor of a calibrated model or of a normal distribution.
 
-    Parameters
-    ----------
-    mean, spread : float
-        Mean and standard deviation of the posterior samples at a pixel.
-    provenance : mapping
-        Of the result. A calibrated model has
-        ``model: {calibration: {factor: .., level: .., floor: ..}}``: a share `level` of the errors
-        on held-out pairs was below `factor` times the spread, which counts as at least `floor`.
-
-    Returns
-    -------
-    CredibleInterval
+    The provenance of a result of a calibrated model has
+    ``model: {calibration: {factor: .., level: .., floor: ..}}``: a share `level` of the errors on
+    held-out pairs was below `factor` times the spread, which counts as at least `floor`.
     """
     calibration = provenance.get("model", {}).get("calibration")
     calibrated = isinstance(calibration, Mapping) and "factor" in calibration
@@ -73,12 +64,7 @@ def pixel_interval(mean: float, spread: float, provenance: Mapping[str, Any]) ->
 
 
 def sample_histogram(samples: np.ndarray) -> SampleHistogram:
-    """Histogram of the samples at one pixel, with as many bins as the number of samples supports.
-
-    Parameters
-    ----------
-    samples : ndarray of shape (N,)
-    """
+    """Histogram of the samples (N,) at one pixel, with as many bins as their number supports."""
     finite = samples[np.isfinite(samples)].astype(np.float64)
     if finite.size == 0:
         return SampleHistogram(edges=np.array([0.0, 1.0]), counts=np.array([0]))

@@ -23,12 +23,7 @@ def regions_on_grid(
         Pixel p of the new grid lies at ``matrix @ p + offset`` in pixels of `labels`. Pixel centres
         lie at whole numbers.
     shape : tuple of int
-        Of the new grid (Y, X).
-
-    Returns
-    -------
-    ndarray of shape (Y, X), int
-        0 outside `labels`.
+        Of the new grid (Y, X); it is 0 outside `labels`.
     """
     if (
         labels.shape == shape
@@ -49,7 +44,7 @@ def suggest_regions(
     trusted: np.ndarray | None = None,
     smallest_um2: float = SMALLEST_UM2,
 ) -> np.ndarray:
-    """Regions of more phase than the medium, by the triangle threshold.
+    """Regions of more phase than the medium, by the triangle threshold, numbered from 1; int32.
 
     In a field that is mostly medium, the triangle method cuts where the peak of the medium ends. So
     the thin edge of a cell stays inside. Otsu's method cuts half-way up and would leave out a tenth
@@ -66,11 +61,6 @@ def suggest_regions(
         them.
     smallest_um2 : float
         Smaller regions are left out [um^2].
-
-    Returns
-    -------
-    ndarray of shape (Y, X), int32
-        0 outside; regions are numbered from 1.
 
     Raises
     ------
@@ -106,16 +96,8 @@ def suggest_regions(
 def structure_and_background(mean: np.ndarray, valid: np.ndarray) -> np.ndarray:
     """Pixels above and below Otsu's threshold of a reconstruction (Otsu 1979).
 
-    Parameters
-    ----------
-    mean : ndarray of shape (Y, X)
-    valid : ndarray of shape (Y, X), bool
-
-    Returns
-    -------
-    ndarray of shape (Y, X), uint8
-        1 structure, 2 background, 0 where the pixel is not valid or not finite. A constant image
-        gives 0 everywhere.
+    They are 1 for structure, 2 for background, 0 where not valid or not finite; uint8. A constant
+    image gives 0 everywhere.
     """
     from skimage.filters import threshold_otsu
 

@@ -66,31 +66,22 @@ class RegionCurves:
 
 
 def schedule_maps(rate: Any, clock: ClockCurve) -> ScheduleMaps:
-    """The schedule of a rate map, computed slice by slice when it is looked at.
+    """The schedule of a rate map lambda(x), computed slice by slice when it is looked at.
 
-    Parameters
-    ----------
-    rate : ndarray or dask array of shape (..., Y, X)
-        lambda(x).
-    clock : ClockCurve
-        Of K times.
-
-    Returns
-    -------
-    ScheduleMaps
+    `rate` is a NumPy or dask array of shape (..., Y, X).
     """
     frames = da.asanyarray(rate).astype(np.float32, copy=False)
     frames = frames.rechunk((1,) * (frames.ndim - 2) + frames.shape[-2:])[None]
-    values, speeds = (_along_t(numbers, frames.ndim) for numbers in (clock.values, clock.speeds))
+    along_t = (-1, *[1] * (frames.ndim - 1))
+    values, speeds = (
+        da.from_array(np.array(numbers, np.float32).reshape(along_t), chunks=1)
+        for numbers in (clock.values, clock.speeds)
+    )
     gamma, beta, level = (
         da.map_blocks(part, frames, along, dtype=np.float32)
         for part, along in ((_gamma, values), (_beta, speeds), (_half_log_snr, values))
     )
     return ScheduleMaps(gamma=gamma, beta=beta, half_log_snr=level)
-
-
-def _along_t(numbers: tuple[float, ...], ndim: int) -> Any:
-    return da.from_array(np.array(numbers, np.float32).reshape(-1, *[1] * (ndim - 1)), chunks=1)
 
 
 def _gamma(rate: np.ndarray, value: np.ndarray) -> np.ndarray:
@@ -120,11 +111,8 @@ def _half_log_snr(rate: np.ndarray, value: np.ndarray) -> np.ndarray:
 def shown_ranges(rate: np.ndarray, clock: ClockCurve) -> dict[str, tuple[float, float]]:
     """Contrast limits of the three maps that hold for every time from 0.05 to 0.95, by field name.
 
-    Parameters
-    ----------
-    rate : ndarray
-        All of the map or a part. It is zero in frames that were not begun, which do not count.
-    clock : ClockCurve
+    `rate` is all of the map or a part. It is zero in frames that were not begun, which do not
+    count.
     """
     begun = rate[rate > 0]
     low, high = (float(begun.min()), float(begun.max())) if begun.size else (1.0, 1.0)
@@ -142,14 +130,7 @@ def shown_ranges(rate: np.ndarray, clock: ClockCurve) -> dict[str, tuple[float, 
 
 
 def pixel_curves(rate: float, clock: ClockCurve) -> ScheduleCurves:
-    """The schedule of one pixel.
-
-    Parameters
-    ----------
-    rate : float
-        lambda at this pixel.
-    clock : ClockCurve
-    """
+    """The schedule of one pixel, from lambda there."""
     values, speeds = np.array(clock.values), np.array(clock.speeds)
     one = np.array(rate, np.float64)
     return ScheduleCurves(
@@ -165,23 +146,8 @@ def region_curves(
 ) -> Generator[Progress, None, RegionCurves]:
     """Mean of the schedule over every region: of gamma itself, which is not gamma of the mean rate.
 
-    Parameters
-    ----------
-    rate : ndarray of shape (Y, X)
-    labels : ndarray of shape (Y, X), integer
-        Number of the region of each pixel; 0 is none.
-    clock : ClockCurve
-    most : int
-        Only the first so many regions are averaged.
-
-    Yields
-    ------
-    Progress
-        After each region.
-
-    Returns
-    -------
-    RegionCurves
+    `labels` (Y, X) are the number of the region of each pixel; 0 is none. Only the first `most`
+    regions are averaged.
 
     Raises
     ------
@@ -197,17 +163,14 @@ def region_curves(
     numbers, curves = found[:most], {}
     yield Progress(stage="averaging the schedule", done=0, total=len(numbers))
     for done, number in enumerate(numbers, start=1):
-        curves[int(number)] = _mean_curves(rate[labels == number].astype(np.float64), clock)
+        inside = rate[labels == number].astype(np.float64)
+        values = [np.array(value) for value in clock.values]
+        curves[int(number)] = ScheduleCurves(
+            times=np.array(clock.times),
+            gamma=np.array([_gamma(inside, value).mean() for value in values]),
+            beta=_beta(inside.mean(), np.array(clock.speeds)),
+            half_log_snr=np.array([_half_log_snr(inside, value).mean() for value in values]),
+            pixels=inside.size,
+        )
         yield Progress(stage="averaging the schedule", done=done, total=len(numbers))
     return RegionCurves(curves=curves, found=len(found))
-
-
-def _mean_curves(rate: np.ndarray, clock: ClockCurve) -> ScheduleCurves:
-    values = [np.array(value) for value in clock.values]
-    return ScheduleCurves(
-        times=np.array(clock.times),
-        gamma=np.array([_gamma(rate, value).mean() for value in values]),
-        beta=_beta(rate.mean(), np.array(clock.speeds)),
-        half_log_snr=np.array([_half_log_snr(rate, value).mean() for value in values]),
-        pixels=rate.size,
-    )

@@ -10,8 +10,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from napari_cvdm.physics.camera_noise import CameraNoise
-from napari_cvdm.checks.by_blocks import by_blocks, inside
+from napari_cvdm.physics.camera import CameraNoise
 from napari_cvdm.physics.camera import CameraNoise
 from napari_cvdm.physics.forward_model import PhaseObject
 from napari_cvdm.physics.fresnel import circular_pupil

@@ -20,9 +20,10 @@ from napari_cvdm.evaluation.calibration import (
     fitted,
     least_fields,
     left_out_coverage,
+    scores_by_scale,
     scores_of,
+    with_noise_scale,
 )
-from napari_cvdm.evaluation.noise_scale import scores_by_scale, with_noise_scale
 from napari_cvdm.evaluation.pair_sets import CALIBRATION_SEED, EVALUATION_SEED, NAMED
 from napari_cvdm.io import output_folder
 from napari_cvdm.models.checkpoint import CARD, WEIGHTS, Checkpoint, write_card

@@ -13,8 +13,8 @@ from napari_cvdm.cli.pairs import pairs_card, sampling_of, set_of
 from napari_cvdm.cli.progress import with_bar
 from napari_cvdm.evaluation.evaluate import evaluate
 from napari_cvdm.evaluation.pair_sets import EVALUATION_SEED, SIMULATION
+from napari_cvdm.evaluation.resolution import two_point_resolution
 from napari_cvdm.evaluation.summary import summary
-from napari_cvdm.evaluation.two_points import two_point_resolution
 from napari_cvdm.io import output_folder
 from napari_cvdm.reconstruction.methods import load_method
 

@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 
 from napari_cvdm.analysis.correlations import error_by_spread
 from napari_cvdm.cli.pictures import DPI, Panel, draw
-from napari_cvdm.evaluation.coverage import REMOVED
 from napari_cvdm.evaluation.evaluate import Evaluation
-from napari_cvdm.evaluation.reconstructed_pair import ReconstructedPair
+from napari_cvdm.evaluation.metrics import REMOVED
+from napari_cvdm.evaluation.pair_sets import ReconstructedPair
 
 INCHES = 4.4
 GUIDE: Mapping[str, Any] = {"color": "0.6", "linestyle": "--", "linewidth": 1}

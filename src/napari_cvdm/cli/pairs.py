@@ -5,8 +5,7 @@ from typing import Any
 
 from napari_cvdm.baselines import Baseline
 from napari_cvdm.core.request import OPTICS
-from napari_cvdm.evaluation.pair_sets import PairSelection, PairSet, pair_set
-from napari_cvdm.evaluation.reconstructed_pair import Sampling
+from napari_cvdm.evaluation.pair_sets import PairSelection, PairSet, Sampling, pair_set
 from napari_cvdm.models.checkpoint import Checkpoint, ModelCard
 from napari_cvdm.models.registry import shipped_models
 

@@ -1,31 +1,49 @@
-"""Split-conformal calibration of the spread.
+"""What is fitted into a model's card on fields whose truth is known, or whose recipe is.
 
-The factor is chosen so that a stated share of the errors lies below factor x spread.
+The factor of the spread is split-conformal: a stated share of the errors lies below factor x
+spread. The scale of a sampler's fresh noise has the least CRPS. The training distribution says what
+training fields look like.
 """
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from copy import copy
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 
 from napari_cvdm.analysis.correlations import ResultFrame
+from napari_cvdm.checks.out_of_distribution import (
+    TrainingDistribution,
+    channel_vectors,
+    image_names,
+    vectors_of,
+)
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.core.result import Progress
 from napari_cvdm.core.statistics import conformal_scores
-from napari_cvdm.evaluation.pair_sets import PairSet
-from napari_cvdm.evaluation.reconstructed_pair import (
+from napari_cvdm.evaluation.metrics import SpreadScore, mean_score, spread_score
+from napari_cvdm.evaluation.pair_sets import (
+    PairSet,
     ReconstructedPair,
     Sampling,
-    check_spread,
+    Simulation,
     reconstruct_pairs,
+    resize_fields,
+    trained_ranges,
 )
-from napari_cvdm.models.checkpoint import Checkpoint
+from napari_cvdm.models.checkpoint import Checkpoint, CheckpointError, ModelCard
+from napari_cvdm.simulate.phase import PhaseRanges
+from napari_cvdm.tasks import Denoise
+from napari_cvdm.tasks.phase_input import FieldNumbers, inner_frame, network_channels
+from napari_cvdm.training.solved_fields import solve_field
 
 LEVEL = 0.9
 FLOOR = 0.0  # the quantile of the scores is finite without it: a spread of zero counts as wrong
 BLOCK_PX = 32
+STOCHASTIC = ("sde-2m", "ancestral")
+DISTRIBUTION_SEED = 5_000_000  # the shipped models were trained on other fields
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +95,6 @@ class Scores:
         What the set is, in words.
     fields : tuple of ndarray of shape (n,)
         abs(error) / max(spread, floor) of each field's pixels that can be trusted.
-    sampling : Sampling
     left_out : int
         Fields without such a pixel.
     """
@@ -88,44 +105,24 @@ class Scores:
     left_out: int = 0
 
 
-def field_scores(judged: ReconstructedPair, floor: float = FLOOR) -> np.ndarray:
-    """abs(error) / max(spread, floor) at the judged pixels of a field, shape (n,)."""
-    where = judged.pixels()
-    return conformal_scores(judged.error[where], judged.reconstruction.std[where], floor)
-
-
 def scores_of(
     pairs: PairSet, model: Checkpoint, sampling: Sampling
 ) -> Generator[Progress, None, Scores]:
     """Reconstruct every pair of a set, and keep error over spread.
-
-    Parameters
-    ----------
-    pairs : PairSet
-    model : Checkpoint
-    sampling : Sampling
-        With at least two samples.
-
-    Yields
-    ------
-    Progress
-
-    Returns
-    -------
-    Scores
 
     Raises
     ------
     RequestError
         One sample only, or what is wrong with a pair.
     """
-    check_spread(sampling)
+    sampling.check_spread()
     found = []
     for step in reconstruct_pairs(pairs, model, sampling):
         if isinstance(step, Progress):
             yield step
-        else:
-            found.append(field_scores(step))
+            continue
+        where = step.pixels()
+        found.append(conformal_scores(step.error[where], step.reconstruction.std[where], FLOOR))
     kept = tuple(scores for scores in found if scores.size)
     return Scores(set=pairs.said, fields=kept, sampling=sampling, left_out=len(found) - len(kept))
 
@@ -147,10 +144,6 @@ def conformal_factor(fields: Sequence[np.ndarray], level: float = LEVEL) -> floa
         Scores of K exchangeable fields, none of them empty.
     level : float
         In (0, 1).
-
-    Returns
-    -------
-    float
 
     Raises
     ------
@@ -224,80 +217,6 @@ def fitted(scores: Scores, level: float = LEVEL) -> Calibration:
     )
 
 
-def calibrate_frame(
-    frame: ResultFrame, truth: np.ndarray, settings: Mapping[str, Any], name: str, *, phase: bool
-) -> Generator[Progress, None, Calibration]:
-    """A calibration from one result whose truth is known.
-
-    Blocks of the image stand for fields, so the calibration holds for images like this one.
-
-    Parameters
-    ----------
-    frame : ResultFrame
-    truth : ndarray of shape (Y, X)
-    settings : mapping
-        Of the result's provenance: samples, steps, sampler.
-    name : str
-        Of the truth.
-    phase : bool
-        Whether the constant of the error is left out.
-
-    Yields
-    ------
-    Progress
-
-    Returns
-    -------
-    Calibration
-
-    Raises
-    ------
-    RequestError
-        A truth of another shape, one sample, or an image that is too small.
-    """
-    yield Progress(stage="comparing spread and error", done=0, total=1)
-    if truth.shape != frame.mean.shape:
-        raise RequestError(
-            f"the truth has {truth.shape} pixels, the result {frame.mean.shape}; give a truth on "
-            "the grid of the result."
-        )
-    if not {"samples", "steps", "sampler"} <= set(settings):
-        raise RequestError(
-            "the result does not say how it was sampled; reconstruct again with this version."
-        )
-    if int(settings["samples"]) < 2:
-        raise RequestError("the result has one sample, and so no spread; add samples first.")
-    error = frame.mean.astype(np.float64) - truth
-    if phase and frame.valid.any():
-        error -= error[frame.valid].mean()
-    blocks = block_scores(error, frame.spread, frame.valid)
-    sampling = Sampling(
-        samples=int(settings["samples"]), steps=int(settings["steps"]), sampler=settings["sampler"]
-    )
-    yield Progress(stage="comparing spread and error", done=1, total=1)
-    return fitted(Scores(set=f"blocks of {name}", fields=blocks, sampling=sampling))
-
-
-def block_scores(
-    error: np.ndarray, spread: np.ndarray, valid: np.ndarray
-) -> tuple[np.ndarray, ...]:
-    """Scores of every block of BLOCK_PX x BLOCK_PX pixels that has a valid one.
-
-    The inputs are of shape (Y, X).
-    """
-    rows, columns = (range(0, size, BLOCK_PX) for size in error.shape)
-    places = [
-        (slice(top, top + BLOCK_PX), slice(left, left + BLOCK_PX))
-        for top in rows
-        for left in columns
-    ]
-    return tuple(
-        conformal_scores(error[place][valid[place]], spread[place][valid[place]], FLOOR)
-        for place in places
-        if valid[place].any()
-    )
-
-
 def covered(fields: Sequence[np.ndarray], factor: float) -> np.ndarray:
     """Share of each field's pixels whose error is at most factor times the spread, shape (K,)."""
     return np.array([np.mean(scores <= factor) for scores in fields])
@@ -320,3 +239,177 @@ def left_out_coverage(fields: Sequence[np.ndarray], level: float = LEVEL) -> np.
         for number in range(len(fields))
     ]
     return np.array([np.mean(one <= factor) for one, factor in zip(fields, factors, strict=True)])
+
+
+def calibrate_frame(
+    frame: ResultFrame, truth: np.ndarray, settings: Mapping[str, Any], name: str, *, phase: bool
+) -> Generator[Progress, None, Calibration]:
+    """A calibration from one result whose truth is known.
+
+    Blocks of the image stand for fields, so the calibration holds for images like this one.
+
+    Parameters
+    ----------
+    frame : ResultFrame
+    truth : ndarray of shape (Y, X)
+    settings : mapping
+        Of the result's provenance: samples, steps, sampler.
+    name : str
+        Of the truth.
+    phase : bool
+        Whether the constant of the error is left out.
+
+    Raises
+    ------
+    RequestError
+        A truth of another shape, one sample, or an image that is too small.
+    """
+    yield Progress(stage="comparing spread and error", done=0, total=1)
+    if truth.shape != frame.mean.shape:
+        raise RequestError(
+            f"the truth has {truth.shape} pixels, the result {frame.mean.shape}; give a truth on "
+            "the grid of the result."
+        )
+    if not {"samples", "steps", "sampler"} <= set(settings):
+        raise RequestError(
+            "the result does not say how it was sampled; reconstruct again with this version."
+        )
+    sampling = Sampling(
+        samples=int(settings["samples"]), steps=int(settings["steps"]), sampler=settings["sampler"]
+    )
+    if sampling.samples < 2:
+        raise RequestError("the result has one sample, and so no spread; add samples first.")
+    error, spread, valid = frame.mean.astype(np.float64) - truth, frame.spread, frame.valid
+    if phase and valid.any():
+        error -= error[valid].mean()
+    rows, columns = (range(0, size, BLOCK_PX) for size in error.shape)
+    places = [
+        (slice(top, top + BLOCK_PX), slice(left, left + BLOCK_PX))
+        for top in rows
+        for left in columns
+    ]
+    blocks = tuple(
+        conformal_scores(error[place][valid[place]], spread[place][valid[place]], FLOOR)
+        for place in places
+        if valid[place].any()
+    )
+    yield Progress(stage="comparing spread and error", done=1, total=1)
+    return fitted(Scores(set=f"blocks of {name}", fields=blocks, sampling=sampling))
+
+
+def with_noise_scale(model: Checkpoint, scale: float) -> Checkpoint:
+    """The same model with another scale of the sampler's fresh noise; the weights are shared.
+
+    Raises
+    ------
+    ValueError
+        A scale that is not allowed, see `CVDMConfig`.
+    """
+    network = copy(model.network)
+    network.config = replace(model.network.config, noise_scale=scale)
+    card = replace(model.card, network={**model.card.network, "noise_scale": scale})
+    return replace(model, network=network, card=card)
+
+
+def scores_by_scale(
+    pairs: PairSet, model: Checkpoint, sampling: Sampling, scales: Sequence[float]
+) -> Generator[Progress, None, Mapping[float, SpreadScore]]:
+    """Reconstruct every pair of a set with each scale of the fresh noise.
+
+    Returns
+    -------
+    mapping of float to SpreadScore
+        The mean over the fields, each in its unit; the best scale has the least `crps`.
+
+    Raises
+    ------
+    RequestError
+        One sample only, a sampler that adds no noise, or no pixel in any field that can be trusted.
+    ValueError
+        A scale that is not allowed.
+    """
+    sampling.check_spread()
+    if sampling.sampler not in STOCHASTIC:
+        raise RequestError(
+            f"sampler is {sampling.sampler}, which adds no fresh noise; a noise scale is for "
+            f"{' and '.join(STOCHASTIC)}."
+        )
+    scaled, found = {scale: with_noise_scale(model, scale) for scale in scales}, {}
+    for number, (scale, one) in enumerate(scaled.items()):
+        scores = []
+        for step in reconstruct_pairs(pairs, one, sampling):
+            if isinstance(step, Progress):
+                yield replace(
+                    step,
+                    stage=f"noise scale {scale:g}: {step.stage}",
+                    done=step.done + number * len(pairs),
+                    total=len(scaled) * len(pairs),
+                )
+            elif (score := _field_score(step)) is not None:
+                scores.append(score)
+        if not scores:
+            raise RequestError(
+                f"{pairs.name}: no pixel of its fields can be trusted; give larger or better pairs."
+            )
+        found[scale] = mean_score(scores)
+    return found
+
+
+def _field_score(found: ReconstructedPair) -> SpreadScore | None:
+    where, samples = found.pixels(), found.reconstruction.samples
+    if samples is None or not where[0].size:
+        return None
+    return spread_score(samples[:, *where] / found.unit, found.truth[where] / found.unit)
+
+
+def fit_distribution(
+    card: ModelCard,
+    fields: int,
+    held_out: int,
+    first_seed: int = DISTRIBUTION_SEED,
+    field_px: int | None = None,
+) -> Generator[Progress, None, TrainingDistribution]:
+    """What a model's simulated training fields look like, prepared as for training.
+
+    Parameters
+    ----------
+    card : ModelCard
+        Has the ranges that its training fields were drawn from.
+    fields, held_out : int
+        Fields that are described, and further ones that the threshold is taken from.
+    first_seed : int
+        Of the first field, one more for each next.
+    field_px : int, optional
+        Their side [px]; as in training unless given.
+
+    Raises
+    ------
+    RequestError, CheckpointError, ValueError
+        A size or number of fields that is not allowed, a card without a simulation, or too few
+        fields for their statistics.
+    """
+    if min(fields, held_out) < 1:
+        raise RequestError(
+            f"fields is {fields} and held-out is {held_out}; at least 1 of each is needed. 600 and "
+            "400 are a good start."
+        )
+    if not card.training.get("simulation"):
+        raise CheckpointError(
+            f"{card.name}: its card has no simulation, so no training fields can be made; it keeps "
+            "its card."
+        )
+    ranges = resize_fields(trained_ranges(card), field_px)
+    vectors = []
+    for number in range(fields + held_out):
+        yield Progress(stage="simulated fields", done=number, total=fields + held_out)
+        vectors.append(_training_vectors(ranges, first_seed + number, card.unit))
+    return TrainingDistribution.fit(vectors[:fields], vectors[fields:], image_names(card.unit))
+
+
+def _training_vectors(ranges: Simulation, seed: int, unit: str) -> np.ndarray:
+    if isinstance(ranges, PhaseRanges):
+        maps = solve_field(seed, ranges).maps
+        channels = network_channels(maps, FieldNumbers.measure(maps))
+        return channel_vectors(channels[:, *inner_frame(maps)].numpy(), unit)
+    # The signal of this task is that of every fluorescence task.
+    return vectors_of(Denoise().condition(ranges.simulated(seed).counts[None], "auto"), unit)

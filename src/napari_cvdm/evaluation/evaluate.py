@@ -7,15 +7,25 @@ from typing import Any
 
 import numpy as np
 
-from napari_cvdm.analysis.correlations import structure_of
-from napari_cvdm.analysis.rank_correlations import rank_correlations
+from napari_cvdm.analysis.correlations import rank_correlations, structure_of
 from napari_cvdm.baselines import Baseline
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.core.result import Progress
-from napari_cvdm.evaluation.coverage import SpreadScore, sparsification, spread_score
-from napari_cvdm.evaluation.metrics import Accuracy, accuracy, fitted_line
-from napari_cvdm.evaluation.pair_sets import PairSet, Tag
-from napari_cvdm.evaluation.reconstructed_pair import ReconstructedPair, Sampling, reconstruct_pairs
+from napari_cvdm.evaluation.metrics import (
+    Accuracy,
+    SpreadScore,
+    accuracy,
+    fitted_line,
+    sparsification,
+    spread_score,
+)
+from napari_cvdm.evaluation.pair_sets import (
+    PairSet,
+    ReconstructedPair,
+    Sampling,
+    Tag,
+    reconstruct_pairs,
+)
 from napari_cvdm.evaluation.resolution import decorrelation
 from napari_cvdm.models.checkpoint import Checkpoint
 
@@ -27,7 +37,7 @@ POOLED_PIXELS = 2_000
 class FieldReport:
     """Everything that is measured on one field.
 
-    Lengths are in the unit of `napari_cvdm.evaluation.reconstructed_pair.ReconstructedPair.unit`.
+    Lengths are in the unit of `ReconstructedPair.unit`.
 
     Parameters
     ----------
@@ -41,7 +51,7 @@ class FieldReport:
     spread : tuple of SpreadScore
         For 4, 8, 16, 32 samples, as far as there are.
     ranks : mapping of str to float
-        See `napari_cvdm.analysis.rank_correlations.rank_correlations`.
+        See `napari_cvdm.analysis.correlations.rank_correlations`.
     calibrated : float or None
         Share of the errors within the calibrated interval.
     resolution_um : mapping of str to float
@@ -50,7 +60,6 @@ class FieldReport:
         Spread and abs(error) of some pixels, for curves over all fields.
     removal : ndarray
         Sparsification by the spread and by the error, shape (2, 20).
-    wavelength_um : float or None
     """
 
     tags: Mapping[str, Tag]
@@ -75,14 +84,12 @@ class Evaluation:
         Name, SHA-256, task, unit, noise scale and calibration.
     set, said : str
         Name of the set, and what it is.
-    sampling : Sampling
-    fields : tuple of FieldReport
     left_out : int
         Fields without a pixel that could be trusted.
     seconds : float
         For all fields, without the making of pairs and figures.
     peak_memory_mb : float or None
-        Most memory that the process has had so far [MB].
+        Most memory that the process has had so far [MB]; None where the system does not tell.
     example : ReconstructedPair
         The first field, to be drawn.
     """
@@ -101,22 +108,7 @@ class Evaluation:
 def evaluate(
     pairs: PairSet, model: Checkpoint | Baseline, sampling: Sampling
 ) -> Generator[Progress, None, Evaluation]:
-    """Reconstruct every pair of a set, and measure.
-
-    Parameters
-    ----------
-    pairs : PairSet
-    model : Checkpoint or Baseline
-    sampling : Sampling
-        At least 4 samples; 32 give all figures.
-
-    Yields
-    ------
-    Progress
-
-    Returns
-    -------
-    Evaluation
+    """Reconstruct every pair of a set with at least 4 samples, and measure; 32 give all figures.
 
     Raises
     ------
@@ -134,10 +126,11 @@ def evaluate(
             yield step
             continue
         seconds += float(step.reconstruction.provenance.timings_s["total"])
-        report = field_report(step)
-        left_out += report is None
-        reports += [] if report is None else [report]
-        example = example or (None if report is None else step)
+        if (report := field_report(step)) is None:
+            left_out += 1
+            continue
+        reports.append(report)
+        example = example or step
     if example is None:
         raise RequestError(
             f"{pairs.name}: no pixel of its {left_out} fields can be trusted; give larger or "
@@ -159,70 +152,64 @@ def evaluate(
         fields=tuple(reports),
         left_out=left_out,
         seconds=seconds,
-        peak_memory_mb=peak_memory_mb(),
+        peak_memory_mb=_peak_memory_mb(),
         example=example,
     )
 
 
-def field_report(judged: ReconstructedPair) -> FieldReport | None:
+def field_report(found: ReconstructedPair) -> FieldReport | None:
     """Measure one field; None where no pixel can be trusted."""
-    valid, unit, result = judged.reconstruction.valid, judged.unit, judged.reconstruction
-    if not valid.any() or result.samples is None:
+    result, unit, where = found.reconstruction, found.unit, found.pixels()
+    if not result.valid.any() or result.samples is None:
         return None
-    where = judged.pixels()
-    truth, samples, spread = (
-        judged.truth[where] / unit,
+    truth, samples, spread, error = (
+        found.truth[where] / unit,
         result.samples[:, *where] / unit,
         result.std[where] / unit,
+        np.abs(found.error[where]) / unit,
     )
-    error = np.abs(judged.error[where]) / unit
     structure = structure_of(result.mean)[where]
-    interval = result.interval
+    calibrated = None
+    if result.interval is not None:
+        calibrated = float(np.mean(np.abs(found.error[where]) <= result.interval[where]))
+    images = {"mean": result.mean, "one sample": found.one_sample, "truth": found.pair.truth}
     return FieldReport(
-        tags=judged.pair.tags,
-        valid_share=float(valid.mean()),
-        accuracy=_accuracies(judged),
+        tags=found.pair.tags,
+        valid_share=float(result.valid.mean()),
+        accuracy=_accuracies(found),
         spread=tuple(
             spread_score(samples[:count], truth) for count in ENSEMBLES if count <= len(samples)
         ),
         ranks=rank_correlations(result.rate[where], spread, error, result.mean[where], structure),
-        calibrated=None
-        if interval is None
-        else float(np.mean(np.abs(judged.error[where]) <= interval[where])),
+        calibrated=calibrated,
         resolution_um={
             name: decorrelation(image).resolution_um(result.pixel_um)
-            for name, image in _images(judged).items()
+            for name, image in images.items()
         },
         pooled=np.stack([spread, error])[:, :POOLED_PIXELS],
         removal=np.stack([sparsification(spread, error), sparsification(error, error)]),
-        wavelength_um=judged.pair.request.known_optics("wavelength_um"),
+        wavelength_um=found.pair.request.known_optics("wavelength_um"),
     )
 
 
-def _images(judged: ReconstructedPair) -> dict[str, np.ndarray]:
-    """The mean, the first sample (no choice is made among them) and the truth."""
-    samples = judged.reconstruction.samples
-    first = {} if samples is None else {"one sample": samples[0]}
-    return {"mean": judged.reconstruction.mean, **first, "truth": judged.pair.truth}
-
-
-def _accuracies(judged: ReconstructedPair) -> dict[str, Accuracy]:
-    valid, unit = judged.reconstruction.valid, judged.unit
-    images = {name: image / unit for name, image in _images(judged).items() if name != "truth"}
-    truth = judged.truth / unit
-    found = {name: accuracy(image, truth, valid) for name, image in images.items()}
-    if judged.reconstruction.unit == "rad":
-        found["mean, with piston"] = accuracy(images["mean"], judged.pair.truth / unit, valid)
+def _accuracies(found: ReconstructedPair) -> dict[str, Accuracy]:
+    valid, unit, truth = found.reconstruction.valid, found.unit, found.truth / found.unit
+    mean = found.reconstruction.mean / unit
+    figures = {
+        "mean": accuracy(mean, truth, valid),
+        "one sample": accuracy(found.one_sample / unit, truth, valid),
+    }
+    if found.reconstruction.unit == "rad":
+        figures["mean, with piston"] = accuracy(mean, found.pair.truth / unit, valid)
     else:
-        found["mean, fitted"] = accuracy(fitted_line(images["mean"], truth, valid), truth, valid)
-    return found
+        figures["mean, fitted"] = accuracy(fitted_line(mean, truth, valid), truth, valid)
+    return figures
 
 
-def peak_memory_mb() -> float | None:
-    """The most memory that this process has had [MB]; None where the system does not tell."""
+def _peak_memory_mb() -> float | None:
     try:
         import resource
-    except ImportError:
+    except ImportError:  # Windows
         return None
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most / (1e6 if sys.platform == "darwin" else 1e3)

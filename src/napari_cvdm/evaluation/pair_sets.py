@@ -1,8 +1,11 @@
-"""Test pairs for a model: requests whose truth is known, simulated or measured (from folders)."""
+"""Test pairs for a model: requests whose truth is known, simulated or measured (from folders).
 
-from collections.abc import Callable, Mapping
+Here they are reconstructed, too, and laid beside their truth.
+"""
+
+from collections.abc import Callable, Generator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from napari_cvdm.baselines import Baseline
+from napari_cvdm.core.intensity import IntensityScale
 from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.core.request import OPTICS, ImageStack, ReconstructionRequest, RequestError
 from napari_cvdm.models.checkpoint import ModelCard
@@ -23,17 +28,36 @@ from napari_cvdm.simulate.scenes import (
 )
 from napari_cvdm.training.measured import align_pair
 from napari_cvdm.training.pairs import Folders, PairEntry
+from napari_cvdm.core.request import (
+    OPTICS,
+    STEPS,
+    ImageStack,
+    ReconstructionRequest,
+    RequestError,
+    Sampler,
+)
+from napari_cvdm.core.result import Progress, Reconstruction
+from napari_cvdm.models.checkpoint import Checkpoint, ModelCard
+from napari_cvdm.reconstruction.reconstruct import reconstruct
+from napari_cvdm.simulate.described import RANGES
+from napari_cvdm.simulate.phase import PhaseRanges, draw_phase, simulate_phase
+from napari_cvdm.simulate.phase_objects import OBJECTS, object_kinds
+from napari_cvdm.simulate.widefield import WidefieldPair, WidefieldRanges
+from napari_cvdm.tasks.widefield import above_dark
+from napari_cvdm.training.measured import PairEntry, aligned
+from napari_cvdm.training.pair_files import Folders
 from napari_cvdm.training.sources import SEED_STRIDE
 
 SIMULATION, DIM, OTHER_OPTICS = "simulation", "dim", "other-optics"
-SMALLEST_FIELD_PX, FIELD_STEP_PX = 32, 16
-MEANING = {
+NAMED = {
     SIMULATION: "drawn from the ranges of the training",
     DIM: "with down to a tenth of the least light of the training",
     OTHER_OPTICS: "with optics outside those of the training",
 }
+SMALLEST_FIELD_PX, FIELD_STEP_PX = 32, 16
 # Added to the seed: neither training nor its validation reaches these.
 EVALUATION_SEED, CALIBRATION_SEED = (600_000, 700_000)
+MOST_PIXELS = 20_000
 Tag = str | float
 Simulation = PhaseRanges | WidefieldRanges
 
@@ -80,108 +104,6 @@ class PairSet:
         return len(self.pairs)
 
 
-def trained_ranges(card: ModelCard) -> Simulation:
-    """The ranges that a model was trained on; those by default where its card does not say.
-
-    Parameters
-    ----------
-    card : ModelCard
-
-    Returns
-    -------
-    PhaseRanges or WidefieldRanges
-    """
-    kind = RANGES[card.task]
-    known, allowed = card.training.get("simulation") or {}, {entry.name for entry in fields(kind)}
-    values: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list | tuple) else value
-        for name, value in known.items()
-        if name in allowed
-    }
-    return kind(**values)
-
-
-def simulated_pairs(
-    count: int, first_seed: int, ranges: Simulation, name: str = SIMULATION
-) -> PairSet:
-    """Fresh fields of a simulation.
-
-    Parameters
-    ----------
-    count : int
-        Fields.
-    first_seed : int
-        EVALUATION_SEED or CALIBRATION_SEED, plus a number of one's own. Fields of different seeds
-        share nothing.
-    ranges : PhaseRanges or WidefieldRanges
-    name : str
-
-    Returns
-    -------
-    PairSet
-    """
-    make = _phase_pair if isinstance(ranges, PhaseRanges) else _fluorescence_pair
-    pairs = tuple(
-        partial(make, first_seed * SEED_STRIDE + number, ranges)  # type: ignore[arg-type]
-        for number in range(count)
-    )
-    side = (
-        ranges.field_px
-        if isinstance(ranges, WidefieldRanges)
-        else " to ".join(str(px) for px in dict.fromkeys(ranges.field_px))
-    )
-    return PairSet(
-        name=name,
-        said=f"{count} simulated fields of {side} px, {MEANING[name]}, seed {first_seed}",
-        pairs=pairs,
-    )
-
-
-def _dim(ranges: Simulation) -> Simulation:
-    """A tenth of the least light of the training."""
-    low = ranges.photons[0]
-    return replace(ranges, photons=(low / 10, low))
-
-
-def _other_optics(ranges: Simulation) -> Simulation:
-    """Planes up to three times farther apart, or objectives of up to a quarter less aperture.
-
-    Both are relative to the training.
-    """
-    if isinstance(ranges, PhaseRanges):
-        return replace(ranges, fresnel=(ranges.fresnel[1], 3 * ranges.fresnel[1]))
-    return replace(ranges, na=(0.75 * ranges.na[0], ranges.na[0]))
-
-
-NAMED: Mapping[str, Callable[[Simulation], Simulation] | None] = {
-    SIMULATION: None,
-    DIM: _dim,
-    OTHER_OPTICS: _other_optics,
-}
-
-
-def sized(ranges: Simulation, field_px: int | None) -> Simulation:
-    """The same ranges with fields of another side [px of the measured image].
-
-    Raises
-    ------
-    RequestError
-        A side that is too small, or for phase no multiple of 16.
-    """
-    if field_px is None:
-        return ranges
-    if field_px < SMALLEST_FIELD_PX or field_px % FIELD_STEP_PX:
-        raise RequestError(
-            f"field_px is {field_px}; allowed are multiples of {FIELD_STEP_PX} from "
-            f"{SMALLEST_FIELD_PX}. 128 is a good start."
-        )
-    return (
-        replace(ranges, field_px=(field_px, field_px))
-        if isinstance(ranges, PhaseRanges)
-        else replace(ranges, field_px=field_px)
-    )
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairSelection:
     """Which pairs of a set.
@@ -218,10 +140,6 @@ def pair_set(name: str, card: ModelCard, choice: PairSelection) -> PairSet:
     card : ModelCard
     choice : PairSelection
 
-    Returns
-    -------
-    PairSet
-
     Raises
     ------
     RequestError
@@ -232,11 +150,8 @@ def pair_set(name: str, card: ModelCard, choice: PairSelection) -> PairSet:
             raise RequestError(
                 f"fields is {choice.fields}; at least 1 is needed. 32 is a good start."
             )
-        trained = trained_ranges(card)
-        drawn, shift = sized(trained, choice.field_px), NAMED[name]
-        return simulated_pairs(
-            choice.fields, choice.first_seed, drawn if shift is None else shift(drawn), name
-        )
+        ranges = shift_ranges(name, resize_fields(trained_ranges(card), choice.field_px))
+        return simulated_pairs(choice.fields, choice.first_seed, ranges, name)
     if not Path(name).is_dir():
         raise RequestError(
             f"set {name!r} is neither one of {', '.join(NAMED)} nor a folder; give a folder with "
@@ -245,7 +160,81 @@ def pair_set(name: str, card: ModelCard, choice: PairSelection) -> PairSet:
     return measured_pairs(name, card, choice.optics, register=choice.register)
 
 
-def _phase_pair(seed: int, ranges: PhaseRanges) -> TestPair:
+def trained_ranges(card: ModelCard) -> Simulation:
+    """The ranges that a model was trained on; those by default where its card does not say."""
+    kind = RANGES[card.task]
+    known, allowed = card.training.get("simulation") or {}, {entry.name for entry in fields(kind)}
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list | tuple) else value
+        for name, value in known.items()
+        if name in allowed
+    }
+    return kind(**values)
+
+
+def resize_fields(ranges: Simulation, field_px: int | None) -> Simulation:
+    """The same ranges with fields of another side [px of the measured image].
+
+    Raises
+    ------
+    RequestError
+        A side that is too small, or for phase no multiple of 16.
+    """
+    if field_px is None:
+        return ranges
+    if field_px < SMALLEST_FIELD_PX or field_px % FIELD_STEP_PX:
+        raise RequestError(
+            f"field_px is {field_px}; allowed are multiples of {FIELD_STEP_PX} from "
+            f"{SMALLEST_FIELD_PX}. 128 is a good start."
+        )
+    return (
+        replace(ranges, field_px=(field_px, field_px))
+        if isinstance(ranges, PhaseRanges)
+        else replace(ranges, field_px=field_px)
+    )
+
+
+def shift_ranges(name: str, ranges: Simulation) -> Simulation:
+    """The ranges of a set of `NAMED`, relative to those of the training.
+
+    ``dim`` has down to a tenth of their least light. ``other-optics`` has planes up to three times
+    farther apart, or objectives of up to a quarter less aperture.
+    """
+    if name == DIM:
+        return replace(ranges, photons=(ranges.photons[0] / 10, ranges.photons[0]))
+    if name == OTHER_OPTICS and isinstance(ranges, PhaseRanges):
+        return replace(ranges, fresnel=(ranges.fresnel[1], 3 * ranges.fresnel[1]))
+    if name == OTHER_OPTICS and isinstance(ranges, WidefieldRanges):
+        return replace(ranges, na=(0.75 * ranges.na[0], ranges.na[0]))
+    return ranges
+
+
+def simulated_pairs(
+    count: int, first_seed: int, ranges: Simulation, name: str = SIMULATION
+) -> PairSet:
+    """Fresh fields of a simulation.
+
+    `first_seed` is EVALUATION_SEED or CALIBRATION_SEED, plus a number of one's own. Fields of
+    different seeds share nothing.
+    """
+    make: Callable[[int], TestPair] = (
+        partial(_phase_pair, ranges)
+        if isinstance(ranges, PhaseRanges)
+        else partial(_fluorescence_pair, ranges)
+    )
+    side = (
+        ranges.field_px
+        if isinstance(ranges, WidefieldRanges)
+        else " to ".join(str(px) for px in dict.fromkeys(ranges.field_px))
+    )
+    return PairSet(
+        name=name,
+        said=f"{count} simulated fields of {side} px, {NAMED[name]}, seed {first_seed}",
+        pairs=tuple(partial(make, first_seed * SEED_STRIDE + number) for number in range(count)),
+    )
+
+
+def _phase_pair(ranges: PhaseRanges, seed: int) -> TestPair:
     kinds: list[str] = []
 
     def draw(
@@ -255,9 +244,11 @@ def _phase_pair(seed: int, ranges: PhaseRanges) -> TestPair:
         return draw_phase(rng, shape, within, pixel_um)
 
     pair = simulate_phase(seed, ranges, draw)
-    image, condenser_na = _stack(pair.planes, "PYX", pair.microscope), pair.condenser_na or None
     request = ReconstructionRequest(
-        image=image, model="", defocus_um=pair.defocus_um, condenser_na=condenser_na
+        image=_stack(pair.planes, "PYX", pair.microscope),
+        model="",
+        defocus_um=pair.defocus_um,
+        condenser_na=pair.condenser_na or None,
     )
     distance_um = pair.defocus_um[-1] - pair.defocus_um[0]
     return TestPair(
@@ -267,7 +258,7 @@ def _phase_pair(seed: int, ranges: PhaseRanges) -> TestPair:
     )
 
 
-def _fluorescence_pair(seed: int, ranges: WidefieldRanges) -> TestPair:
+def _fluorescence_pair(ranges: WidefieldRanges, seed: int) -> TestPair:
     kinds: list[str] = []
 
     def draw(rng: np.random.Generator, side: int, pixel_um: float) -> Tensor:
@@ -288,18 +279,13 @@ def widefield_request(pair: WidefieldPair) -> ReconstructionRequest:
 
 
 def _stack(array: np.ndarray, axes: str, microscope: Microscope) -> ImageStack:
-    known = {
-        "wavelength_um": microscope.wavelength_um,
-        "medium_index": microscope.medium_index,
-        "na": microscope.na,
-    }
-    metadata = {name: float(value) for name, value in known.items() if value is not None}
+    known = {name: getattr(microscope, name) for name in ("wavelength_um", "medium_index", "na")}
     return ImageStack(
         array=array,
         axes=axes,
         pixel_um=microscope.pixel_um,
         source="simulated field",
-        metadata=metadata,
+        metadata={name: float(value) for name, value in known.items() if value is not None},
     )
 
 
@@ -328,10 +314,6 @@ def measured_pairs(
     register : bool
         Move a truth that lies beside its image onto it.
 
-    Returns
-    -------
-    PairSet
-
     Raises
     ------
     RequestError
@@ -350,17 +332,13 @@ def _measured_pair(entry: PairEntry, task: str, register: bool) -> TestPair:
     measured, truth = align_pair(pair, task, register=register)
     phase = RANGES[task] is PhaseRanges
     known = {name: pair.optics.get(name) for name in OPTICS}
-    metadata = {
-        name: float(value)
-        for name, value in known.items()
-        if value is not None and name != "pixel_um"
-    }
+    pixel_um = known.pop("pixel_um")
     image = ImageStack(
         array=measured if phase else measured[0],
         axes="PYX" if phase else "YX",
-        pixel_um=known["pixel_um"],
+        pixel_um=pixel_um,
         source=pair.name,
-        metadata=metadata,
+        metadata={name: float(value) for name, value in known.items() if value is not None},
     )
     planes: dict[str, Any] = (
         {name: pair.optics[name] for name in ("defocus_um", "condenser_na")} if phase else {}
@@ -368,3 +346,130 @@ def _measured_pair(entry: PairEntry, task: str, register: bool) -> TestPair:
     request = ReconstructionRequest(image=image, model="", **planes)
     request.optics_value("pixel_um")
     return TestPair(request=request, truth=truth, tags={"structure": entry.view})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How the posterior of every pair is sampled; see `ReconstructionRequest`."""
+
+    samples: int = 16
+    steps: int = STEPS
+    seed: int = 0
+    sampler: Sampler = "sde-2m"
+    device: str = "auto"
+    tile: int = 512
+
+    def request(self, request: ReconstructionRequest) -> ReconstructionRequest:
+        """The request, sampled in this way; its samples are kept."""
+        return replace(request, keep_samples=True, **asdict(self))
+
+    def check_spread(self) -> None:
+        """RequestError where there are too few samples for a spread."""
+        if self.samples < 2:
+            raise RequestError(
+                f"samples is {self.samples}; a spread needs at least 2. 16 is a good start."
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ReconstructedPair:
+    """One result of one frame, with its samples, beside its truth."""
+
+    pair: TestPair = field(repr=False)
+    reconstruction: Reconstruction = field(repr=False)
+
+    def __post_init__(self) -> None:
+        found, wanted = self.reconstruction.mean.shape, self.pair.truth.shape
+        if found != wanted:
+            raise RequestError(
+                f"{self.pair.request.image.source}: the truth has {wanted} pixels, the result "
+                f"{found}; give a truth on the grid of the result."
+            )
+
+    @property
+    def unit(self) -> float:
+        """Errors of one field are divided by this before they are pooled with those of others.
+
+        It is 1 rad, or the intensity scale of the image [counts], which is the same for all
+        methods.
+        """
+        if self.reconstruction.unit == "rad":
+            return 1.0
+        request = self.pair.request
+        counts, level = above_dark(request.image.frame(())[0], request.background)
+        return IntensityScale.fit(counts, level).scale
+
+    @property
+    def piston(self) -> float:
+        """Constant of the error of a phase over the valid pixels [rad]; 0 for counts.
+
+        No defocus pair determines it.
+        """
+        valid = self.reconstruction.valid
+        if self.reconstruction.unit != "rad" or not valid.any():
+            return 0.0
+        return float((self.reconstruction.mean - self.pair.truth)[valid].mean(dtype=np.float64))
+
+    @property
+    def truth(self) -> np.ndarray:
+        """The truth (Y, X), moved by the piston."""
+        return self.pair.truth + np.float32(self.piston)
+
+    @property
+    def error(self) -> np.ndarray:
+        """mean - truth (Y, X), without piston."""
+        return self.reconstruction.mean - self.truth
+
+    @property
+    def one_sample(self) -> np.ndarray:
+        """The first sample (Y, X): no choice is made among them. The mean where none was kept."""
+        result = self.reconstruction
+        return result.mean if result.samples is None else result.samples[0]
+
+    def pixels(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and columns of at most MOST_PIXELS valid pixels, always the same.
+
+        There are none where nothing can be trusted.
+        """
+        usable = np.flatnonzero(self.reconstruction.valid)
+        if usable.size > MOST_PIXELS:
+            usable = np.random.default_rng(0).choice(usable, MOST_PIXELS, replace=False)
+        rows, columns = np.unravel_index(usable, self.pair.truth.shape)
+        return rows, columns
+
+
+def reconstruct_pairs(
+    pairs: PairSet, model: Checkpoint | Baseline, sampling: Sampling
+) -> Generator[Progress | ReconstructedPair, None, None]:
+    """Reconstruct every pair of a set.
+
+    Yields
+    ------
+    Progress or ReconstructedPair
+        Progress counts the pairs; after each pair comes its field. A single answer (of a method
+        without a spread) is repeated, so it states a spread of zero.
+
+    Raises
+    ------
+    RequestError
+        What is wrong with a pair.
+    """
+    for number, load in enumerate(pairs.pairs):
+        pair = load()
+        steps = reconstruct(sampling.request(pair.request), model)
+        while True:
+            try:
+                progress = next(steps)
+            except StopIteration as end:
+                result: Reconstruction = end.value
+                break
+            yield Progress(
+                stage=f"{pairs.name}, field {number + 1} of {len(pairs)}: {progress.stage}",
+                done=number,
+                total=len(pairs),
+            )
+        if result.samples is None or len(result.samples) != sampling.samples:
+            repeated = np.broadcast_to(result.mean, (sampling.samples, *result.mean.shape))
+            result = replace(result, samples=repeated)
+        yield ReconstructedPair(pair=pair, reconstruction=result)
+    yield Progress(stage=pairs.name, done=len(pairs), total=len(pairs))

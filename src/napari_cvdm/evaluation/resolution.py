@@ -1,20 +1,54 @@
 """Resolution: from one image alone (decorrelation analysis), and against a truth (two points).
 
 The first rewards sharpness, whether true or invented. Never read it without the second, or without
-the errors.
+the errors. The second is the distance at which two simulated points are resolved, beside that of
+truth and input.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.signal.windows import tukey
+from skimage.transform import resize
+from torch import Tensor
+
+from napari_cvdm.core.result import Progress
+from napari_cvdm.evaluation.pair_sets import (
+    EVALUATION_SEED,
+    PairSet,
+    ReconstructedPair,
+    Sampling,
+    TestPair,
+    reconstruct_pairs,
+    trained_ranges,
+    widefield_request,
+)
+from napari_cvdm.models.checkpoint import Checkpoint
+from napari_cvdm.simulate.widefield import (
+    MARGIN_PX,
+    UPSAMPLING,
+    WidefieldRanges,
+    simulate_widefield,
+    splat,
+)
 
 RADII = 50
 FILTERS = 10
 APODISED_PX = 20
 LEAST_PEAK = 1e-3
 DIP = 0.81  # Rayleigh's: the middle of two points that are just apart is at 0.81 of them
+SEPARATIONS_UM = (0.06, 0.08, 0.10, 0.12, 0.14, 0.16, 0.18, 0.20, 0.22, 0.24)
+PER_FIELD = 5  # separations, one for each row of pairs
+SPACING_UM = 1.0
+FIELD_PX = 96
+PHOTONS = 1000.0
+ZERO = (0.0, 0.0)
+OIL_OBJECTIVE = {"na": 1.4, "wavelength_um": 0.52, "cutoff_px": 3.0}
+MOST_SAMPLES = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -40,65 +74,35 @@ class Decorrelation:
 
 
 def decorrelation(image: np.ndarray) -> Decorrelation:
-    """Cut-off frequency of one image, without parameters.
-
-    Parameters
-    ----------
-    image : ndarray of shape (Y, X)
-
-    Returns
-    -------
-    Decorrelation
+    """Cut-off frequency of one image (Y, X), without parameters.
 
     References
     ----------
     Descloux, Grussmayer and Radenovic, Nature Methods 16, 918 (2019): the highest peak position
     over a series of high-pass filters.
     """
-    spectrum, radius = _centred_spectrum(image)
-    radii = np.linspace(0, 1, RADII + 1)[1:]
+    # The spectrum of the image without mean, faded at its frame; frequencies over Nyquist's.
+    fade = np.outer(*(tukey(size, min(1.0, 2 * APODISED_PX / size)) for size in image.shape))
+    spectrum = np.fft.fft2((image - image.mean(dtype=np.float64)) * fade)
+    y, x = (2 * np.fft.fftfreq(size) for size in image.shape)
+    radius, radii = np.hypot(y[:, None], x[None, :]), np.linspace(0, 1, RADII + 1)[1:]
     plain = decorrelation_curve(spectrum, radius, radii)
     if not np.isfinite(plain).all():
         return Decorrelation(cutoff=0.0, radii=radii, curve=np.zeros(RADII))
-    sigmas = np.geomspace(2 / max(image.shape) * 4, 0.5, FILTERS)
-    curves = [
-        plain,
-        *(
-            decorrelation_curve(
-                spectrum * (1 - np.exp(-2 * (radius / (2 * sigma)) ** 2)), radius, radii
-            )
-            for sigma in sigmas
-        ),
-    ]
+    curves = [plain]
+    for sigma in np.geomspace(2 / max(image.shape) * 4, 0.5, FILTERS):
+        filtered = spectrum * (1 - np.exp(-2 * (radius / (2 * sigma)) ** 2))
+        curves.append(decorrelation_curve(filtered, radius, radii))
     return Decorrelation(
         cutoff=max(peak_position(curve, radii) for curve in curves), radii=radii, curve=plain
     )
 
 
-def _centred_spectrum(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Spectrum of the image without mean, faded at its frame, and the frequency over Nyquist's."""
-    fade = np.outer(*(tukey(size, min(1.0, 2 * APODISED_PX / size)) for size in image.shape))
-    centred = (image - image.mean(dtype=np.float64)) * fade
-    y, x = (2 * np.fft.fftfreq(size) for size in image.shape)
-    return np.fft.fft2(centred), np.hypot(y[:, None], x[None, :])
-
-
 def decorrelation_curve(spectrum: np.ndarray, radius: np.ndarray, radii: np.ndarray) -> np.ndarray:
-    """Correlation of a spectrum with its own phases, cut at r.
+    """Correlation of a spectrum (Y, X) with its own phases, cut at each r of `radii`.
 
-    It has a peak where signal ends and noise begins.
-
-    d(r) = sum_{k<r} |I| / sqrt(sum_k |I|^2 sum_{k<r} 1), over frequencies in the Nyquist circle.
-
-    Parameters
-    ----------
-    spectrum, radius : ndarray of shape (Y, X)
-    radii : ndarray of shape (R,)
-
-    Returns
-    -------
-    ndarray of shape (R,)
-        NaN for an empty image.
+    d(r) = sum_{k<r} |I| / sqrt(sum_k |I|^2 sum_{k<r} 1), over frequencies in the Nyquist circle. It
+    has a peak where signal ends and noise begins, and is NaN for an empty image.
     """
     amplitude = np.abs(spectrum)
     inside = (radius > 0) & (radius <= 1)
@@ -108,11 +112,9 @@ def decorrelation_curve(spectrum: np.ndarray, radius: np.ndarray, radii: np.ndar
         for weights in (amplitude[inside], None)
     )
     energy = float(np.sum(amplitude[inside] ** 2))
-    return (
-        sums / np.sqrt(energy * np.maximum(counts, 1))
-        if energy > 0
-        else np.full(len(radii), np.nan)
-    )
+    if energy == 0:
+        return np.full(len(radii), np.nan)
+    return sums / np.sqrt(energy * np.maximum(counts, 1))
 
 
 def peak_position(curve: np.ndarray, radii: np.ndarray) -> float:
@@ -132,9 +134,7 @@ def peak_position(curve: np.ndarray, radii: np.ndarray) -> float:
 def resolves_pair(
     image: np.ndarray, first: np.ndarray, second: np.ndarray, smoothing_px: float = 0.0
 ) -> np.ndarray:
-    """Whether two points are resolved.
-
-    They are resolved where the middle between them is at most 0.81 of the fainter one.
+    """Whether two points are resolved: the middle is at most 0.81 of the fainter one.
 
     Parameters
     ----------
@@ -144,18 +144,168 @@ def resolves_pair(
         Places of the two points of each pair (y, x) [px of the image].
     smoothing_px : float
         Standard deviation of a Gaussian that is laid over the image first.
-
-    Returns
-    -------
-    ndarray of shape (P,), bool
     """
-    smooth = (
-        gaussian_filter(image.astype(np.float64), smoothing_px)
-        if smoothing_px
-        else image.astype(np.float64)
-    )
+    smooth = image.astype(np.float64)
+    if smoothing_px:
+        smooth = gaussian_filter(smooth, smoothing_px)
     one, middle, other = (
         map_coordinates(smooth, place.T, order=1) for place in (first, (first + second) / 2, second)
     )
     fainter = np.minimum(one, other)
     return (fainter > 0) & (middle <= DIP * fainter)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TwoPoints:
+    """Share of the pairs that are seen as two.
+
+    Parameters
+    ----------
+    separation_um : tuple of float
+    apart : mapping of str to tuple of float
+        For each separation, in ``truth``, ``mean``, ``one sample`` and ``input, cubic``.
+    pairs : int
+        For each separation.
+    """
+
+    separation_um: tuple[float, ...]
+    apart: Mapping[str, tuple[float, ...]] = field(repr=False)
+    pairs: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PointField:
+    """A field of point pairs.
+
+    Parameters
+    ----------
+    pair : TestPair
+    first, second : ndarray of shape (PER_FIELD, P, 2)
+        Places (y, x) in pixels of the truth, a row for each separation.
+    """
+
+    pair: TestPair = field(repr=False)
+    first: np.ndarray = field(repr=False)
+    second: np.ndarray = field(repr=False)
+
+
+def point_field(
+    seed: int, ranges: WidefieldRanges, separations_um: tuple[float, ...]
+) -> PointField:
+    """Point pairs at every separation, at random angles, in focus, without haze, at 1000 photons.
+
+    The objective is an oil objective, or the nearest that is allowed. Cameras are drawn from the
+    ranges. There are at most PER_FIELD separations.
+    """
+    # A range of one value, the one in the trained range that is nearest.
+    usual: Any = {
+        name: (float(np.clip(value, *getattr(ranges, name))),) * 2
+        for name, value in OIL_OBJECTIVE.items()
+    }
+    clear = replace(
+        ranges,
+        field_px=FIELD_PX,
+        photons=(PHOTONS, PHOTONS),
+        haze=ZERO,
+        defocus=ZERO,
+        blur_periods=ZERO,
+        frames=(1, 1),
+        stretched=0.0,
+        correlated=0.0,
+        **usual,
+    )
+    places: list[np.ndarray] = []
+
+    def draw(rng: np.random.Generator, side: int, pixel_um: float) -> Tensor:
+        points = _points_um(rng, side * pixel_um, separations_um)
+        places.append(points / pixel_um - 0.5 - UPSAMPLING * MARGIN_PX)
+        return splat((points.reshape(-1, 2), np.ones(points.size // 2)), (side, side), pixel_um)
+
+    made = simulate_widefield(seed, clear, draw)
+    pair = TestPair(
+        request=widefield_request(made), truth=made.truth, tags={"structure": "point pairs"}
+    )
+    return PointField(pair=pair, first=places[0][0], second=places[0][1])
+
+
+def _points_um(
+    rng: np.random.Generator, side_um: float, separations_um: tuple[float, ...]
+) -> np.ndarray:
+    """Positions (2, R, P, 2) of both points of every pair [um].
+
+    The rows of pairs lie about the middle of the field.
+    """
+    steps = (np.arange(PER_FIELD) - (PER_FIELD - 1) / 2) * SPACING_UM + side_um / 2
+    rows = steps[: len(separations_um)]
+    jitter = rng.uniform(-0.05, 0.05, (len(rows), PER_FIELD, 2))
+    centres = np.stack(np.meshgrid(rows, steps, indexing="ij"), axis=-1) + jitter
+    angle = rng.uniform(0, np.pi, (len(rows), PER_FIELD))
+    direction = np.stack([np.sin(angle), np.cos(angle)], axis=-1)
+    half = 0.5 * np.array(separations_um)[:, None, None] * direction
+    return np.stack([centres - half, centres + half])
+
+
+def two_point_resolution(
+    model: Checkpoint, sampling: Sampling, fields: int = 1
+) -> Generator[Progress, None, TwoPoints]:
+    """Reconstruct fields of point pairs, and look which are seen as two.
+
+    Parameters
+    ----------
+    model : Checkpoint
+        For super-resolution.
+    sampling : Sampling
+        At most MOST_SAMPLES are drawn.
+    fields : int
+        For each five separations; five pairs in each.
+    """
+    ranges = trained_ranges(model.card)
+    if not isinstance(ranges, WidefieldRanges):
+        raise TypeError("point pairs are for super-resolution")
+    starts = range(0, len(SEPARATIONS_UM), PER_FIELD)
+    points = [
+        point_field(
+            EVALUATION_SEED + 100 * number + repeat,
+            ranges,
+            SEPARATIONS_UM[start : start + PER_FIELD],
+        )
+        for number, start in enumerate(starts)
+        for repeat in range(fields)
+    ]
+    pairs = PairSet(
+        name="point pairs",
+        said="point pairs",
+        pairs=tuple(partial(getattr, one, "pair") for one in points),
+    )
+    shares: dict[str, list[np.ndarray]] = {}
+    fewer = replace(sampling, samples=min(MOST_SAMPLES, sampling.samples))
+    for step in reconstruct_pairs(pairs, model, fewer):
+        if isinstance(step, Progress):
+            yield step
+            continue
+        where = points[len(shares.get("truth", ()))]
+        for name, image in _compared_images(step).items():
+            rows = zip(where.first, where.second, strict=True)
+            share = np.array([resolves_pair(image, *row).mean() for row in rows])
+            shares.setdefault(name, []).append(share)
+    return TwoPoints(
+        separation_um=SEPARATIONS_UM,
+        apart={
+            name: tuple(np.reshape(each, (len(starts), fields, -1)).mean(axis=1).ravel().tolist())
+            for name, each in shares.items()
+        },
+        pairs=fields * PER_FIELD,
+    )
+
+
+def _compared_images(found: ReconstructedPair) -> dict[str, np.ndarray]:
+    counts, truth = np.asarray(found.pair.request.image.array, np.float64), found.pair.truth
+    cubic = resize(
+        counts - np.median(counts), truth.shape, order=3, mode="edge", anti_aliasing=False
+    )
+    return {
+        "truth": truth,
+        "mean": found.reconstruction.mean,
+        "one sample": found.one_sample,
+        "input, cubic": cubic,
+    }

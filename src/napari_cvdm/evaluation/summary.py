@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from napari_cvdm.analysis.rank_correlations import Interval, over_fields
-from napari_cvdm.evaluation.coverage import LEVELS, spread_skill
+from napari_cvdm.analysis.correlations import Interval, over_fields
 from napari_cvdm.evaluation.evaluate import Evaluation, FieldReport
-from napari_cvdm.evaluation.metrics import mean_of, path_nm
+from napari_cvdm.evaluation.metrics import LEVELS, SpreadScore, path_nm, spread_skill
 
 GROUPS = 3
 FIGURES = ("rmse", "mae", "psnr", "ssim", "ms_ssim")
@@ -19,19 +18,12 @@ UNIT_OF_COUNTS = "parts of each field's intensity scale"
 
 
 def summary(found: Evaluation) -> dict[str, Any]:
-    """Everything as plain values; None where a figure has no meaning.
-
-    Parameters
-    ----------
-    found : Evaluation
-
-    Returns
-    -------
-    dict
-        For ``json.dumps``.
-    """
+    """Everything as plain values, for ``json.dumps``; None where a figure has no meaning."""
     fields, phase = found.fields, found.model["unit"] == "rad"
     calibrated = [one.calibrated for one in fields if one.calibrated is not None]
+    seconds = found.seconds / (len(fields) + found.left_out)
+    steps = found.sampling.samples * found.sampling.steps
+    tags = dict.fromkeys(tag for one in fields for tag in one.tags)
     values = {
         "model": dict(found.model),
         "set": {
@@ -44,7 +36,7 @@ def summary(found: Evaluation) -> dict[str, Any]:
         "unit": "rad" if phase else UNIT_OF_COUNTS,
         "valid_share": over_fields([one.valid_share for one in fields]),
         "accuracy": {name: _accuracy(fields, name, phase) for name in fields[0].accuracy},
-        "groups": {tag: _group(fields, tag) for tag in _tags(fields)},
+        "groups": {tag: _group(fields, tag) for tag in tags},
         "resolution_nm": {
             name: over_fields([1000 * one.resolution_um[name] for one in fields])
             for name in fields[0].resolution_um
@@ -62,7 +54,12 @@ def summary(found: Evaluation) -> dict[str, Any]:
         "ranks": {
             name: over_fields([one.ranks[name] for one in fields]) for name in fields[0].ranks
         },
-        "cost": _cost(found),
+        "cost": {
+            "seconds_per_field": seconds,
+            "steps_per_field": steps,
+            "seconds_per_step": seconds / steps,
+            "peak_memory_mb": found.peak_memory_mb,
+        },
     }
     return plain(values)
 
@@ -81,36 +78,25 @@ def plain(value: Any) -> Any:
 
 
 def _accuracy(fields: Sequence[FieldReport], name: str, phase: bool) -> dict[str, Any]:
-    found = {
-        figure: _over([getattr(one.accuracy[name], figure) for one in fields]) for figure in FIGURES
-    }
-    if phase:
-        for figure in ("rmse", "mae"):
-            found[f"{figure}_nm"] = _over(
-                [_nm(getattr(one.accuracy[name], figure), one.wavelength_um) for one in fields]
-            )
+    found = {}
+    for figure in FIGURES:
+        values = [getattr(one.accuracy[name], figure) for one in fields]
+        found[figure] = over_fields([value for value in values if value is not None])
+    for figure in ("rmse", "mae") if phase else ():
+        found[f"{figure}_nm"] = over_fields(
+            [
+                path_nm(getattr(one.accuracy[name], figure), one.wavelength_um)
+                for one in fields
+                if one.wavelength_um is not None
+            ]
+        )
     return found
-
-
-def _nm(phase_rad: float, wavelength_um: float | None) -> float | None:
-    return None if wavelength_um is None else path_nm(phase_rad, wavelength_um)
-
-
-def _over(figures: Sequence[float | None]) -> Interval:
-    return over_fields([value for value in figures if value is not None])
-
-
-def _tags(fields: Sequence[FieldReport]) -> list[str]:
-    return list(dict.fromkeys(tag for one in fields for tag in one.tags))
 
 
 def grouped(values: Sequence[Any]) -> dict[str, list[int]]:
     """Indices of equal words, or of numbers in three groups of equal size, by group name.
 
-    Parameters
-    ----------
-    values : sequence of str, float or None
-        None belongs to no group.
+    None belongs to no group.
     """
     known = [value for value in values if value is not None]
     if any(isinstance(value, str) for value in known):
@@ -147,46 +133,40 @@ def _figures_of_group(fields: Sequence[FieldReport]) -> dict[str, Any]:
     last = [one.spread[-1] for one in fields]
     return {
         "fields": len(fields),
-        "rmse": mean_of({place: one.accuracy["mean"].rmse for place, one in enumerate(fields)}),
-        "ssim": mean_of({place: one.accuracy["mean"].ssim for place, one in enumerate(fields)}),
-        "coverage_90": mean_of({place: one.coverage["0.9"] for place, one in enumerate(last)}),
-        "calibrated": mean_of({place: one.calibrated for place, one in enumerate(fields)}),
-        "spread_skill": spread_skill(
-            np.array([one.variance for one in last]),
-            np.array([one.error for one in last]),
-            last[0].samples,
-        ),
-        "auroc": mean_of({place: one.auroc for place, one in enumerate(last)}),
+        "rmse": _mean_of([one.accuracy["mean"].rmse for one in fields]),
+        "ssim": _mean_of([one.accuracy["mean"].ssim for one in fields]),
+        "coverage_90": _mean_of([one.coverage["0.9"] for one in last]),
+        "calibrated": _mean_of([one.calibrated for one in fields]),
+        "spread_skill": _spread_skill(last),
+        "auroc": _mean_of([one.auroc for one in last]),
     }
+
+
+def _mean_of(figures: Sequence[float | None]) -> float | None:
+    known = [value for value in figures if value is not None and np.isfinite(value)]
+    return float(np.mean(known)) if known else None
+
+
+def _spread_skill(scores: Sequence[SpreadScore]) -> float:
+    variances, errors = (
+        np.array([getattr(one, name) for one in scores]) for name in ("variance", "error")
+    )
+    return spread_skill(variances, errors, scores[0].samples)
 
 
 def _uncertainty(fields: Sequence[FieldReport], place: int) -> dict[str, Any]:
     scores = [one.spread[place] for one in fields]
-    variances, errors = (
-        np.array([one.variance for one in scores]),
-        np.array([one.error for one in scores]),
-    )
+    known_error = any(one.error for one in scores)
     return {
         "coverage": {
             f"{level:g}": over_fields([one.coverage[f"{level:g}"] for one in scores])
             for level in LEVELS
         },
-        "spread_skill": spread_skill(variances, errors, scores[0].samples),
+        "spread_skill": _spread_skill(scores),
         "spread_skill_of_fields": np.nanmedian([one.ratio for one in scores])
-        if errors.any()
+        if known_error
         else None,
         "crps": over_fields([one.crps for one in scores]),
         "ause": over_fields([one.ause for one in scores]),
         "auroc": over_fields([one.auroc for one in scores]),
-    }
-
-
-def _cost(found: Evaluation) -> dict[str, Any]:
-    fields = len(found.fields) + found.left_out
-    steps = found.sampling.samples * found.sampling.steps
-    return {
-        "seconds_per_field": found.seconds / fields,
-        "steps_per_field": steps,
-        "seconds_per_step": found.seconds / fields / steps,
-        "peak_memory_mb": found.peak_memory_mb,
     }

@@ -28,11 +28,11 @@ from napari_cvdm.checks.training_range import (
     optics_warnings,
 )
 from napari_cvdm.core.plan import Plan
-from napari_cvdm.core.plane_positions import z_step_warning
+from napari_cvdm.core.plan import z_step_warning
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.core.result import Progress
 from napari_cvdm.core.statistics import RunningMoments
-from napari_cvdm.core.tiling.blocks import Block, BlockPlan
+from napari_cvdm.core.tiling import Block, BlockPlan
 from napari_cvdm.core.tiling import Block
 from napari_cvdm.io import Fingerprint
 from napari_cvdm.io.atomic import JobFolder, begin_job, finish_job, growing_folder

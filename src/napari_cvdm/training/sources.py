@@ -21,7 +21,7 @@ from napari_cvdm import __version__
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.core.result import finished
 from napari_cvdm.io import SUFFIXES, read_image
-from napari_cvdm.physics.camera_noise import inverse_variance
+from napari_cvdm.physics.camera import inverse_variance
 from napari_cvdm.physics.forward_model import fresnel_number
 from napari_cvdm.simulate.ranges import PhaseRanges, Ranges
 from napari_cvdm.simulate.scenes import (

@@ -19,12 +19,14 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cvdm.analysis.dry_mass import (
+    ALPHA_UM3_PER_PG,
+    LEAST_ALPHA,
+    MOST_ALPHA,
     FrameMasses,
     measure_frames,
     reasons_not_to_quantify,
     suggest_frames,
 )
-from napari_cvdm.analysis.phase_quantities import ALPHA_UM3_PER_PG, LEAST_ALPHA, MOST_ALPHA
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.widgets.common.choice_box import LayerChoice
 from napari_cvdm.widgets.common.choices import NARROWEST_PX

@@ -17,8 +17,7 @@ from qtpy.QtWidgets import (
     QTableWidgetItem,
 )
 
-from napari_cvdm.analysis.dry_mass import FrameMasses, mass_rows, table_text
-from napari_cvdm.analysis.phase_quantities import RegionMass
+from napari_cvdm.analysis.dry_mass import FrameMasses, RegionMass, mass_rows, table_text
 
 WIDEST_REMARK_PX = 170
 COLUMNS = {

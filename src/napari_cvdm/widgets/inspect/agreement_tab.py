@@ -11,7 +11,7 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 from superqt.utils import qdebounced
 
-from napari_cvdm.analysis.correlations import Agreement, correlate_maps, in_words
+from napari_cvdm.analysis.correlations import Correlations, correlate_maps, describe_correlations
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.widgets.common.choice_box import ChoiceBox, ChoiceItem
 from napari_cvdm.widgets.common.fields import explain_control, wrapped_label
@@ -116,7 +116,7 @@ class AgreementTab(QWidget):
         ]
         for row, first in enumerate(ROWS, start=1):
             for column, second in enumerate(COLUMNS, start=1):
-                if f"{first}_{second}" in Agreement.__dataclass_fields__:
+                if f"{first}_{second}" in Correlations.__dataclass_fields__:
                     self.numbers[first, second] = number = QLabel()
                     heads.append((number, row, column))
         for cell, row, column in heads:
@@ -242,13 +242,13 @@ class AgreementTab(QWidget):
         )
         self.calibrated.emit()
 
-    def _on_compared(self, found: Agreement) -> None:
+    def _on_compared(self, found: Correlations) -> None:
         for (first, second), label in self.numbers.items():
             value = getattr(found, f"{first}_{second}")
             label.setText("–" if value is None or math.isnan(value) else f"{value:.2f}")
         self.trouble.emit("")
         unit = "" if self._group is None else str(self._group.mark.get("unit", ""))
-        self.text.setText(in_words(found, unit) + self._note)
+        self.text.setText(describe_correlations(found, unit) + self._note)
         self.plot.setVisible(found.by_spread is not None)
         if found.by_spread is not None:
             self.plot.show_error(found.by_spread, unit)

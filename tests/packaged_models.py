@@ -6,7 +6,7 @@ import numpy as np
 
 from napari_cvdm.core.result import Reconstruction
 from napari_cvdm.core.result import finished as drained
-from napari_cvdm.export.settings import PackageSettings
+from napari_cvdm.export.sampler import PackageSettings
 from napari_cvdm.models.checkpoint import load_checkpoint
 from napari_cvdm.reconstruction.reconstruct import reconstruct
 

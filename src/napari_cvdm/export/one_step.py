@@ -18,11 +18,11 @@ class OneStep(CVDM):
     given the condition. It has no detail of a sample and no spread.
     """
 
-    def forward(self, condition: Tensor, baseline: Tensor) -> Tensor:
+    def forward(self, condition: Tensor, initial_estimate: Tensor) -> Tensor:
         """Compute the mean (B, 1, uY, uX) in network units.
 
-        `condition` is (B, C, Y, X) and `baseline` is (B, 1, uY, uX), as `napari_cvdm.tasks` makes
-        them.
+        `condition` is (B, C, Y, X) and `initial_estimate` is (B, 1, uY, uX), as `napari_cvdm.tasks`
+        makes them.
         """
         mean_residual = self.mean_residual(condition)
         features = self.features(condition, mean_residual)
@@ -30,7 +30,7 @@ class OneStep(CVDM):
         clean = self.clean(
             torch.zeros_like(neg_log_gamma), neg_log_gamma, self.first_layer_features(features)
         )
-        return self.decode(clean, baseline, mean_residual, self.residual_std(features))
+        return self.decode(clean, initial_estimate, mean_residual, self.residual_std(features))
 
 
 class OneStepFromCounts(OneStep):
@@ -49,10 +49,10 @@ class OneStepFromCounts(OneStep):
         scale = torch.where(scale > 0, scale, torch.ones_like(scale))[:, None, None, None]
         signal = (image - dark[:, None, None, None]) / scale
         condition = torch.cat([signal, signal.sign() * signal.abs().sqrt()], dim=1)
-        baseline = functional.interpolate(
+        estimate = functional.interpolate(
             signal, scale_factor=self.config.upsampling, mode="bicubic", align_corners=False
         )
-        return scale * super().forward(condition, baseline)
+        return scale * super().forward(condition, estimate)
 
 
 def percentile(ordered: Tensor, percent: float) -> Tensor:

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from napari_cvdm import __version__
 from napari_cvdm.core.plan import count_planes
 from napari_cvdm.export.settings import PackageSettings
+from napari_cvdm.core.plane_positions import count_planes
+from napari_cvdm.export.sampler import PackageSettings
 from napari_cvdm.models.checkpoint import ModelCard
 from napari_cvdm.tasks import TASKS
 
@@ -28,8 +30,8 @@ For other optics make another package: `napari-cvdm export MODEL --format bioima
 
 - It needs the Python package napari-cvdm {version}, which the environment file names: the code of \
 the sampler is there, not here.
-{planes}- Give whole images. A tile would get an intensity scale of its own (of a phase: slow \
-waves of its own), and the same noise as every other
+{planes}- Give whole images. A tile would get an intensity scale of its own (of a phase: low \
+spatial frequencies of its own), and the same noise as every other
   tile, so that seams show.
 - The standard deviation is the spread of the samples, not a bound on the error.
 - Do not trust saturated or dark pixels, and of a fluorescence image those within 8 px of the frame.
@@ -118,19 +120,7 @@ napari-cvdm {version}.
 
 
 def sampler_readme(card: ModelCard, settings: PackageSettings, warnings: Iterable[str]) -> str:
-    """Markdown for the posterior sampler.
-
-    Parameters
-    ----------
-    card : ModelCard
-    settings : PackageSettings
-    warnings : iterable of str
-        What a reconstruction with these optics warns of.
-
-    Returns
-    -------
-    str
-    """
+    """Markdown for the posterior sampler; the warnings are those of a run with these optics."""
     fixed = _listed(
         [
             *(f"{name}: {value}" for name, value in settings.given().items()),

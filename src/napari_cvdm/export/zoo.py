@@ -6,15 +6,23 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from napari_cvdm.export.errors import ExportError
-from napari_cvdm.export.example import example_planes
-from napari_cvdm.export.settings import PackageSettings
+from napari_cvdm.core.request import ReconstructionRequest
+from napari_cvdm.export.sampler import PackageSettings
 from napari_cvdm.io import output_folder
 from napari_cvdm.models.checkpoint import load_checkpoint
-from napari_cvdm.reconstruction.plan import task_of
+from napari_cvdm.reconstruction.plan import resolve, task_of
+from napari_cvdm.simulate.phase import defocus_pair_of
+from napari_cvdm.simulate.samples import CELL_COUNTS, cell_phase, reticulum
+from napari_cvdm.tasks import TASKS
 
 NEEDED = ("bioimageio.core", "onnx", "onnxruntime", "onnxscript")
 AUTHOR = "napari-cvdm contributors"
+EXAMPLE_SHAPE = (96, 128)
+EXAMPLE_CORNER = (80, 96)  # of the sample images; both show something there
+
+
+class ExportError(ValueError):
+    """A package that cannot be made, and why."""
 
 
 def write_bioimageio(
@@ -44,11 +52,6 @@ def write_bioimageio(
     overwrite : bool
         Whether an older export may be replaced; it stays until the new one is complete.
 
-    Returns
-    -------
-    tuple of Path
-        The posterior sampler, and the one-step mean.
-
     Raises
     ------
     ExportError
@@ -56,7 +59,14 @@ def write_bioimageio(
     CheckpointError, RequestError, OpticsError, ImageFileError
         The model cannot be read, optics that it needs are missing, or the folder cannot be written.
     """
-    check_extra()
+    try:
+        for name in NEEDED:
+            import_module(name)
+    except ImportError as error:
+        raise ExportError(
+            f"packages of the BioImage Model Zoo need {error.name}; install it with pip install "
+            '"napari-cvdm[bmz]".'
+        ) from None
     from napari_cvdm.export.packages import ONE_STEP, SAMPLER, one_step_package, sampler_package
 
     settings, model = settings or PackageSettings(), load_checkpoint(folder)
@@ -71,13 +81,27 @@ def write_bioimageio(
     return Path(out) / SAMPLER, Path(out) / ONE_STEP
 
 
-def check_extra() -> None:
-    """ExportError unless what the extra ``bmz`` brings is installed."""
-    try:
-        for name in NEEDED:
-            import_module(name)
-    except ImportError as error:
-        raise ExportError(
-            f"packages of the BioImage Model Zoo need {error.name}; install it with pip install "
-            '"napari-cvdm[bmz]".'
-        ) from None
+def example_planes(request: ReconstructionRequest, planes: int) -> np.ndarray:
+    """The simulated image with which a package tests itself; it has the optics of the package.
+
+    `planes` is 1 for a fluorescence image. A phase image has one plane for each position of the
+    request. The counts (P, 96, 128) are whole; float32.
+
+    Raises
+    ------
+    OpticsError, RequestError
+        Optics that the model needs and that are not given.
+    """
+    window = tuple(
+        slice(start, start + size)
+        for start, size in zip(EXAMPLE_CORNER, EXAMPLE_SHAPE, strict=True)
+    )
+    if planes == 1:
+        request.optics_value("pixel_um")  # a missing one is named before anything is written
+        return reticulum().array[window].astype(np.float32)[None]
+    plan = resolve(request, TASKS["phase-2shot"])
+    phase = cell_phase()
+    light = defocus_pair_of(
+        phase, np.zeros_like(phase), plan.microscope, plan.positions_um, plan.condenser_na
+    )[:, *window]
+    return np.random.default_rng(0).poisson(CELL_COUNTS * light.clip(min=0)).astype(np.float32)

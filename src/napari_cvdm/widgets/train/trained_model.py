@@ -33,7 +33,7 @@ def packaged(
     folder: Path, path: Path, optics: Mapping[str, Any]
 ) -> Generator[Progress, None, Path]:
     """Write two packages of the BioImage Model Zoo into a folder, in a worker's thread."""
-    from napari_cvdm.export.settings import PackageSettings
+    from napari_cvdm.export.sampler import PackageSettings
     from napari_cvdm.export.zoo import write_bioimageio
 
     yield Progress(stage="exporting, and testing the packages", done=0, total=1)

@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from napari_cvdm.cli.demo import panels, sample_images
-from napari_cvdm.cli.pictures import draw
+from napari_cvdm.cli.figures import draw_panels
 from napari_cvdm.core.result import finished
 from napari_cvdm.reconstruction.methods import load_method
 from napari_cvdm.reconstruction.reconstruct import reconstruct
@@ -25,7 +25,7 @@ def main() -> None:
         name = sample.request.model
         result = finished(reconstruct(sample.request, load_method(name)))
         path = OUT / f"{name}.png"
-        draw(path, sample.title, panels(sample.request.image, result, sample.truth)[:3])
+        draw_panels(path, sample.title, panels(sample.request.image, result, sample.truth)[:3])
         with Image.open(path) as drawn:
             height = round(drawn.height * WIDTH_PX / drawn.width)
             small = drawn.convert("RGB").resize((WIDTH_PX, height), Image.Resampling.LANCZOS)

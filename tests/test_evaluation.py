@@ -10,7 +10,8 @@ from scipy import ndimage
 from small_images import planes, spots
 
 from napari_cvdm.analysis.correlations import over_fields, partial_correlation
-from napari_cvdm.cli import benchmark, main
+from napari_cvdm.cli import evaluate as evaluating
+from napari_cvdm.cli import main
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.evaluation import pair_sets
 from napari_cvdm.evaluation.metrics import (
@@ -341,9 +342,9 @@ def test_benchmark_computes_nothing_twice(tiny_widefield_model, tmp_path, monkey
         "{ cut sh"
     )  # a run that was killed: only this one is computed again
     called = []
-    real = benchmark.evaluate_into
+    real = evaluating.evaluate_into
     monkeypatch.setattr(
-        benchmark, "evaluate_into", lambda *parts: called.append(parts[-1]) or real(*parts)
+        evaluating, "evaluate_into", lambda *parts: called.append(parts[-1]) or real(*parts)
     )
     assert main(words) == 0
     assert len(called) == 1 and (folders[1] / "metrics.json").stat().st_mtime_ns == stamps[1]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_cvdm.cli.results import write_images, write_provenance
+from napari_cvdm.cli.restore import write_images, write_provenance
 from napari_cvdm.core.result import NO_CLOCK, ClockCurve, ForwardCheck, Provenance, Reconstruction
 from napari_cvdm.io import ImageFileError, read_image
 from napari_cvdm.io.result_folder import (

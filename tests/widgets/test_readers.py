@@ -14,7 +14,7 @@ from napari.errors import ReaderPluginError
 from napari.layers import Image, Layer
 
 import napari_cvdm
-from napari_cvdm.cli.results import write_images, write_provenance
+from napari_cvdm.cli.restore import write_images, write_provenance
 from napari_cvdm.core.request import ImageStack
 from napari_cvdm.core.result import ClockCurve, Provenance, Reconstruction
 from napari_cvdm.io import ImageFileError

@@ -21,6 +21,8 @@ from napari_cvdm.cli.options import build_parser
 PROGRAM = "napari-cvdm"
 BAD_INPUT = 2
 INTERRUPTED = 130
+# Commands whose module has another name.
+MODULES = {"export": "models", "benchmark": "evaluate"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,8 +42,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     reopen_closed_streams()
     try:
         arguments = build_parser().parse_args(argv)
+        name = arguments.command
         with handle_termination():
-            import_module(f"napari_cvdm.cli.{arguments.command}").run(arguments)
+            getattr(import_module(f"{__name__}.{MODULES.get(name, name)}"), f"run_{name}")(
+                arguments
+            )
     except KeyboardInterrupt as stop:
         _say("stopped", str(stop) or "no result was left behind.")
         return INTERRUPTED
@@ -58,10 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         _say(
             "error",
-            (
-                "the memory does not hold this image; crop it, give fewer frames at a time, choose "
-                "--out NAME.ome.zarr, or use --device cpu on a larger machine."
-            ),
+            "the memory does not hold this image; crop it, give fewer frames at a time, choose "
+            "--out NAME.ome.zarr, or use --device cpu on a larger machine.",
         )
         return BAD_INPUT
     return 0
@@ -72,6 +75,37 @@ def reopen_closed_streams() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+
+
+@contextmanager
+def handle_termination() -> Iterator[None]:
+    """A scheduler's SIGTERM and a closed terminal's SIGHUP clean up as Ctrl-C does."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    names = ("SIGTERM", "SIGHUP") if current_thread() is main_thread() else ()
+    before = {
+        name: signal.signal(getattr(signal, name), interrupt)
+        for name in names
+        if hasattr(signal, name)
+    }
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(getattr(signal, name), handler)
+
+
+def describe_os_error(error: OSError) -> str:
+    """What the operating system refused, of which file, and what to try."""
+    what = error.strerror or str(error)
+    if error.filename is not None:
+        what = f"{error.filename}: {error.strerror}"
+    return (
+        f"{what}. Check the name, the free space on that disk, and that you may read and write "
+        "there."
+    )
 
 
 def check_inputs_stay(arguments: Namespace, paths: Iterable[str]) -> None:
@@ -89,39 +123,6 @@ def check_inputs_stay(arguments: Namespace, paths: Iterable[str]) -> None:
             )
 
 
-def describe_os_error(error: OSError) -> str:
-    """What the operating system refused, of which file, and what to try."""
-    what = (
-        f"{error.filename}: {error.strerror}"
-        if error.filename is not None
-        else error.strerror or str(error)
-    )
-    return (
-        f"{what}. Check the name, the free space on that disk, and that you may read and write "
-        "there."
-    )
-
-
-@contextmanager
-def handle_termination() -> Iterator[None]:
-    """A scheduler's SIGTERM and a closed terminal's SIGHUP clean up as Ctrl-C does."""
-    names = (
-        [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-        if current_thread() is main_thread()
-        else []
-    )
-    before = {name: signal.signal(getattr(signal, name), _interrupt) for name in names}
-    try:
-        yield
-    finally:
-        for name, handler in before.items():
-            signal.signal(getattr(signal, name), handler)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
 def say_done(message: str) -> None:
     """Print what was made.
 
@@ -129,12 +130,8 @@ def say_done(message: str) -> None:
     not undo it.
     """
     with suppress(OSError):
-        print(
-            message.encode(sys.stdout.encoding or "utf-8", "backslashreplace").decode(
-                sys.stdout.encoding or "utf-8"
-            ),
-            flush=True,
-        )
+        encoding = sys.stdout.encoding or "utf-8"
+        print(message.encode(encoding, "backslashreplace").decode(encoding), flush=True)
         return
     with suppress(OSError, ValueError):  # what is still in the buffer must not fail at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

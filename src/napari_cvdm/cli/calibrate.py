@@ -5,13 +5,15 @@ The factor is fitted on pairs with known truth, and is written to the card of th
 
 import shutil
 from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from napari_cvdm.cli import check_inputs_stay, say_done
-from napari_cvdm.cli.pairs import sampling_of, set_of
+from napari_cvdm.cli.evaluate import sampling_of, set_of
 from napari_cvdm.cli.progress import with_bar
 from napari_cvdm.evaluation.calibration import (
     Calibration,
@@ -30,34 +32,34 @@ from napari_cvdm.models.checkpoint import CARD, WEIGHTS, Checkpoint, write_card
 from napari_cvdm.models.registry import load_model, model_folder
 
 
-def run(arguments: Namespace) -> None:
-    """Carry out ``napari-cvdm calibrate``.
-
-    Parameters
-    ----------
-    arguments : Namespace
-
-    Raises
-    ------
-    ValueError, OSError
-        Bad input, in words; no card is changed then.
-    """
+def run_calibrate(arguments: Namespace) -> None:
+    """Carry out the command; no card is changed where the input is bad."""
     model = load_model(arguments.model)
-    if arguments.in_place:
+    with _card_folder(arguments) as folder:
         model = rescaled(arguments, model)
-        scores, calibration = calibrated(arguments, model)
-        folder = model_folder(arguments.model)
+        pairs = set_of(arguments, arguments.set, model.card, CALIBRATION_SEED)
+        scores = with_bar(scores_of(pairs, model, sampling_of(arguments)), "calibrating")
+        calibration = fitted(scores, arguments.level)
         write_card(folder, replace(model.card, calibration=calibration.values()))
-    else:
-        check_inputs_stay(arguments, [arguments.model])
-        with output_folder(arguments.out, arguments.overwrite, sign=CARD) as work:
-            model = rescaled(arguments, model)
-            scores, calibration = calibrated(arguments, model)
-            shutil.copy(model_folder(arguments.model) / WEIGHTS, work / WEIGHTS)
-            write_card(work, replace(model.card, calibration=calibration.values()))
-        folder = Path(arguments.out)
-    say_done(f"{folder / CARD}: {sentence(calibration, scores)}")
+    say_done(f"{_card_path(arguments)}: {sentence(calibration, scores)}")
     say_done(checked(arguments, model, scores, calibration))
+
+
+@contextmanager
+def _card_folder(arguments: Namespace) -> Iterator[Path]:
+    """The folder to write the card to: that of the model, or a new one that gets its weights."""
+    if arguments.in_place:
+        yield model_folder(arguments.model)
+        return
+    check_inputs_stay(arguments, [arguments.model])
+    with output_folder(arguments.out, arguments.overwrite, sign=CARD) as work:
+        yield work
+        shutil.copy(model_folder(arguments.model) / WEIGHTS, work / WEIGHTS)
+
+
+def _card_path(arguments: Namespace) -> Path:
+    folder = model_folder(arguments.model) if arguments.in_place else Path(arguments.out)
+    return folder / CARD
 
 
 def rescaled(arguments: Namespace, model: Checkpoint) -> Checkpoint:
@@ -68,10 +70,8 @@ def rescaled(arguments: Namespace, model: Checkpoint) -> Checkpoint:
     if not arguments.noise_scales:
         return model
     pairs = set_of(arguments, arguments.set, model.card, CALIBRATION_SEED)
-    scores = with_bar(
-        scores_by_scale(pairs, model, sampling_of(arguments), arguments.noise_scales),
-        "choosing the noise scale",
-    )
+    work = scores_by_scale(pairs, model, sampling_of(arguments), arguments.noise_scales)
+    scores = with_bar(work, "choosing the noise scale")
     for scale, score in scores.items():
         say_done(
             f"noise scale {scale:g}: CRPS {score.crps:.4g}, spread/skill {score.ratio:.2f}, the "
@@ -80,23 +80,14 @@ def rescaled(arguments: Namespace, model: Checkpoint) -> Checkpoint:
     return with_noise_scale(model, min(scores, key=lambda scale: scores[scale].crps))
 
 
-def calibrated(arguments: Namespace, model: Checkpoint) -> tuple[Scores, Calibration]:
-    """The scores of the set that the arguments name, and the calibration fitted on them."""
-    pairs = set_of(arguments, arguments.set, model.card, CALIBRATION_SEED)
-    scores = with_bar(scores_of(pairs, model, sampling_of(arguments)), "calibrating")
-    return scores, fitted(scores, arguments.level)
-
-
 def sentence(calibration: Calibration, scores: Scores) -> str:
     """What was fitted, in one sentence."""
     left_out = (
         f" ({scores.left_out} more had no pixel that can be trusted)" if scores.left_out else ""
     )
-    interval = (
-        f"{calibration.level:.0%} of the errors are below {calibration.factor:g} times the spread"
-    )
     return (
-        f"{interval} of {calibration.samples} samples at {calibration.steps} steps; fitted on "
+        f"{calibration.level:.0%} of the errors are below {calibration.factor:g} times the spread "
+        f"of {calibration.samples} samples at {calibration.steps} steps; fitted on "
         f"{calibration.fields} fields{left_out}."
     )
 
@@ -108,19 +99,16 @@ def checked(
 
     They are each field left out in turn, and new fields of a simulation.
     """
-    said = "too few fields to leave one out."
+    left_out = "too few fields to leave one out."
     if len(scores.fields) > least_fields(calibration.level):
-        said = (
-            "each field by the factor of the others: "
-            f"{shares(left_out_coverage(scores.fields, calibration.level))}"
-        )
-    count = arguments.fields if arguments.check is None else arguments.check
-    if arguments.set not in NAMED or not count:
-        return said
-    pairs = set_of(arguments, arguments.set, model.card, EVALUATION_SEED, count)
+        found = left_out_coverage(scores.fields, calibration.level)
+        left_out = f"each field by the factor of the others: {shares(found)}"
+    if arguments.set not in NAMED or arguments.check == 0:
+        return left_out
+    pairs = set_of(arguments, arguments.set, model.card, EVALUATION_SEED, arguments.check)
     fresh = with_bar(scores_of(pairs, model, sampling_of(arguments)), "checking")
     return (
-        f"{said}\n{len(fresh.fields)} fields that were not used for fitting: "
+        f"{left_out}\n{len(fresh.fields)} fields that were not used for fitting: "
         f"{shares(covered(fresh.fields, calibration.factor))}"
     )
 

@@ -1,16 +1,19 @@
 """``napari-cvdm models``: list the shipped models, their purpose and their limits.
 
-``models add`` adds a model to your own.
+``models add`` adds a model to your own. ``napari-cvdm export`` makes one file of a model, or
+packages of the BioImage Model Zoo.
 """
 
 import json
 import textwrap
 from argparse import Namespace
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, fields
 
 from napari_cvdm.baselines import BASELINES, Baseline
-from napari_cvdm.cli import say_done
-from napari_cvdm.models.bundle import add_model
+from napari_cvdm.cli import check_inputs_stay, say_done
+from napari_cvdm.cli.options import UsageError
+from napari_cvdm.models.bundle import add_model, write_bundle
 from napari_cvdm.models.checkpoint import WEIGHTS, ModelCard
 from napari_cvdm.models.registry import model_folder, shipped_models
 
@@ -21,16 +24,11 @@ BASELINES_HEADLINE = (
 )
 
 
-def run(arguments: Namespace) -> None:
-    """Carry out ``napari-cvdm models``.
+def run_models(arguments: Namespace) -> None:
+    """Print every card, in short or (``--json``) in full, or add a model.
 
-    Every card is printed, in short or (``--json``) in full, or a model is added. The classical
-    methods follow the models. ``--json`` has the cards of models only.
-
-    Raises
-    ------
-    ValueError, OSError
-        What was to be added is no model, or may not be written; nothing is added then.
+    The classical methods follow the models. ``--json`` has the cards of models only. Nothing is
+    added where the input is bad.
     """
     if arguments.action == "add":
         folder = add_model(arguments.model, arguments.to, overwrite=arguments.overwrite)
@@ -41,41 +39,56 @@ def run(arguments: Namespace) -> None:
         for name, card in shipped_models()
     ]
     if arguments.json:
-        say_done(
-            json.dumps(
-                {name: {**asdict(card), "bytes": size} for name, card, size in found}, indent=2
+        cards = {name: {**asdict(card), "bytes": size} for name, card, size in found}
+        say_done(json.dumps(cards, indent=2))
+        return
+    models = [description(*entry) for entry in found] or [
+        "No model came with this installation; make one with napari-cvdm train."
+    ]
+    baselines = [_baseline_description(method) for method in BASELINES.values()]
+    say_done("\n\n".join([*models, BASELINES_HEADLINE, *baselines]))
+
+
+def run_export(arguments: Namespace) -> None:
+    """Carry out ``napari-cvdm export``; no file is left behind where the input is bad."""
+    # Simulation and reconstruction, which the list of models need not wait for.
+    from napari_cvdm.export.sampler import PackageSettings
+    from napari_cvdm.export.zoo import write_bioimageio
+
+    given = vars(arguments)
+    author = {"author": given["author"]} if "author" in given else {}
+    if arguments.format == "bundle":
+        needless = [*author, *(one.name for one in fields(PackageSettings) if one.name in given)]
+        if needless:
+            option = "--" + needless[0].replace("_", "-")
+            raise UsageError(
+                f"{option} is fixed in a bioimageio package only; leave it out, or add --format "
+                "bioimageio."
             )
-        )
-    else:
-        models = [description(*entry) for entry in found] or [
-            "No model came with this installation; make one with napari-cvdm train."
-        ]
+        folder = model_folder(arguments.model)
+        path = write_bundle(folder, arguments.out, overwrite=arguments.overwrite)
         say_done(
-            "\n\n".join(
-                [
-                    *models,
-                    BASELINES_HEADLINE,
-                    *(baseline_description(method) for method in BASELINES.values()),
-                ]
-            )
+            f"{path}: the model in one file; add it elsewhere with napari-cvdm models add "
+            f"{path.name} --to DIR"
         )
+        return
+    check_inputs_stay(arguments, [arguments.model])
+    paths = write_bioimageio(
+        model_folder(arguments.model),
+        arguments.out,
+        PackageSettings.of(given),
+        overwrite=arguments.overwrite,
+        **author,
+    )
+    say_done(
+        f"{arguments.out}: {' and '.join(path.name for path in paths)}, tested with bioimageio.core"
+    )
 
 
 def description(name: str, card: ModelCard, size: int) -> str:
-    """A card as text.
+    """A card as text: a headline, and one paragraph for each of its entries.
 
-    Parameters
-    ----------
-    name : str
-        What ``--model`` takes.
-    card : ModelCard
-    size : int
-        Of the weights [bytes].
-
-    Returns
-    -------
-    str
-        A headline and one paragraph for each of task, size, optics, resolution, licence and limits.
+    `name` is what ``--model`` takes; the weights have `size` bytes.
     """
     optics = [f"{key} {low:g} to {high:g}" for key, (low, high) in card.optics.items()]
     entries = {
@@ -87,17 +100,10 @@ def description(name: str, card: ModelCard, size: int) -> str:
         "licence": card.licence,
         "limits": " ".join(card.limits) or "none stated",
     }
-    return "\n".join(
-        [f"{name}: {card.title}", *(_paragraph(label, text) for label, text in entries.items())]
-    )
+    return _paragraphs(f"{name}: {card.title}", entries)
 
 
-def baseline_description(method: Baseline) -> str:
-    """Describe a classical method as text.
-
-    The text is a headline and one paragraph for each of task, parameter, optics, resolution, source
-    and limits.
-    """
+def _baseline_description(method: Baseline) -> str:
     card, default = method.card, getattr(method, method.parameter)
     entries = {
         "task": f"{card.inputs} -> {card.unit}",
@@ -107,32 +113,38 @@ def baseline_description(method: Baseline) -> str:
         "source": method.source,
         "limits": " ".join(card.limits),
     }
-    return "\n".join(
-        [
-            f"{card.name}: {card.title}",
-            *(_paragraph(label, text) for label, text in entries.items()),
-        ]
-    )
+    return _paragraphs(f"{card.name}: {card.title}", entries)
 
 
 def interval(card: ModelCard) -> str:
     """What the card says about the spread, in words."""
-    said = card.calibration
-    if not said:
+    fit = card.calibration
+    if not fit:
         return (
             "not calibrated: nobody has compared its spread with its errors; see napari-cvdm "
             "calibrate"
         )
-    sampled = f"{said['samples']} samples at {said['steps']} steps" + (
+    sampled = f"{fit['samples']} samples at {fit['steps']} steps" + (
         f", noise scale {card.noise_scale:g}" if card.noise_scale != 1 else ""
     )
     return (
-        f"{said['level']:.0%} of the errors are below {said['factor']:g} times the spread of "
-        f"{sampled}; fitted on {said['fields']} fields ({said['set']})"
+        f"{fit['level']:.0%} of the errors are below {fit['factor']:g} times the spread of "
+        f"{sampled}; fitted on {fit['fields']} fields ({fit['set']})"
     )
 
 
-def _paragraph(label: str, text: str) -> str:
-    return textwrap.fill(
-        text, WIDTH, initial_indent=f"  {label}".ljust(INDENT), subsequent_indent=" " * INDENT
+def _paragraphs(headline: str, entries: Mapping[str, str]) -> str:
+    return "\n".join(
+        [
+            headline,
+            *(
+                textwrap.fill(
+                    text,
+                    WIDTH,
+                    initial_indent=f"  {label}".ljust(INDENT),
+                    subsequent_indent=" " * INDENT,
+                )
+                for label, text in entries.items()
+            ),
+        ]
     )

@@ -5,31 +5,88 @@ in one place, `ReconstructionRequest`.
 """
 
 import argparse
+import re
+import sys
+from typing import Any, NoReturn
 
 from napari_cvdm import __version__
-from napari_cvdm.cli.parser import DEFOCUS, Parser, number, whole
 
 FORMATS = ("bundle", "bioimageio")
 ALIGNMENTS = ("off", "auto")
 SAMPLERS = ("sde-2m", "ode-2m", "ddim", "ancestral")
 STEPS = 6
 PRECISIONS = ("fp32", "bf16", "auto")
-_PRECISION_HELP = (
-    "of the network: fp32, bf16 for speed, or auto: bf16 where the device has arithmetic for it "
-    "(default fp32)"
-)
+KINDS = ("phase", "widefield", "denoising")
+DEFOCUS = "--defocus-um"
+_NUMBER = re.compile(r"[-+]?[.,]?\d[\d.,]*(?:[eE][-+]?\d+)?$")
 _DEVICE_HELP = "auto, cpu, cuda:0 or mps (default auto: the best there is)"
+_STEPS_HELP = f"network evaluations for each sample (default {STEPS})"
+_SAMPLER_HELP = "solver of the reverse process: %(choices)s (default sde-2m)"
+_MODEL_HELP = "a shipped model (see napari-cvdm models) or a checkpoint folder"
+_SET_HELP = (
+    "simulation, dim, other-optics, or a folder with the folders measured/ and truth/ (default "
+    "simulation)"
+)
+_Group = argparse._ActionsContainer
+
+
+class UsageError(ValueError):
+    """Arguments that do not make a command."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that raises an error of one line, and does not print the usage or exit."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, allow_abbrev=False, **settings)
+        # As in Python 3.14: before, -1. and -1e0 are taken for options.
+        self._negative_number_matcher = re.compile(r"-\.?\d")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse as argparse does, but end the plane positions at the first word that is no number.
+
+        An image may follow them: the option and its numbers are moved behind all other words.
+        """
+        words = sys.argv[1:] if args is None else list(args)
+        if DEFOCUS in words and "--" not in words:
+            first = words.index(DEFOCUS)
+            end = first + 1
+            while end < len(words) and _NUMBER.match(words[end]):
+                end += 1
+            if end > first + 1:
+                words = [*words[:first], *words[end:], *words[first:end]]
+        return super().parse_known_args(words, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UsageError with the advice to look at the help."""
+        raise UsageError(f"{message.rstrip('.')}. Try {self.prog} --help.")
+
+
+def number(text: str) -> float:
+    """A real number, or the complaint that argparse reports."""
+    try:
+        return float(text)
+    except ValueError:
+        advice = (
+            f"write {text.replace(',', '.')} with a decimal point"
+            if "," in text
+            else "give a number such as 0.65"
+        )
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number; {advice}") from None
+
+
+def whole(text: str) -> int:
+    """A whole number, or the complaint that argparse reports."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a whole number; give one such as 8"
+        ) from None
 
 
 def build_parser() -> Parser:
-    """The parser of the whole program.
-
-    Returns
-    -------
-    Parser
-        Its arguments have `command`: restore, models, demo, train, simulate, export, evaluate,
-        benchmark or calibrate.
-    """
+    """The parser of the whole program; its arguments have `command`."""
     parser = Parser(
         prog="napari-cvdm",
         description=(
@@ -40,72 +97,65 @@ def build_parser() -> Parser:
             "Exit status: 0 done; 2 bad input, said in one line; 130 interrupted. With 2 and 130 "
             "no result is left behind."
         ),
-        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_restore(_command(commands, "restore", "reconstruct an image, with its posterior spread"))
-    _add_models(
-        _command(
-            commands,
+    for name, purpose, add_options in (
+        ("restore", "reconstruct an image, with its posterior spread", _add_restore),
+        (
             "models",
-            (
-                "list the models that ship with this program and the classical baselines, or add a "
-                "model to your own"
-            ),
-        )
-    )
-    demo = _command(
-        commands,
-        "demo",
-        "reconstruct two sample images with the shipped models, and draw the results",
-    )
-    _add_result_folder(demo)
-    demo.add_argument(
-        "--samples", type=whole, default=16, metavar="N", help="posterior samples (default 16)"
-    )
-    _add_train(_command(commands, "train", "train the model of a recipe"))
-    _add_simulate(_command(commands, "simulate", "make pairs of simulated images and their truth"))
-    _add_export(_command(commands, "export", "put a model into one file, to pass it on"))
-    _add_evaluate(_command(commands, "evaluate", "measure a model on pairs whose truth is known"))
-    _add_benchmark(
-        _command(
-            commands,
+            "list the models that ship with this program and the classical baselines, or add a "
+            "model to your own",
+            _add_models,
+        ),
+        (
+            "demo",
+            "reconstruct two sample images with the shipped models, and draw the results",
+            _add_demo,
+        ),
+        ("train", "train the model of a recipe", _add_train),
+        ("simulate", "make pairs of simulated images and their truth", _add_simulate),
+        ("export", "put a model into one file, to pass it on", _add_export),
+        ("evaluate", "measure a model on pairs whose truth is known", _add_evaluate),
+        (
             "benchmark",
             "measure all models on all sets of pairs, and go on where an earlier run ended",
-        )
-    )
-    _add_calibrate(
-        _command(
-            commands,
+            _add_benchmark,
+        ),
+        (
             "calibrate",
             "fit the factor between spread and error on pairs whose truth is known",
-        )
-    )
+            _add_calibrate,
+        ),
+    ):
+        add_options(_command(commands, name, purpose))
     return parser
 
 
 def _command(commands: "argparse._SubParsersAction[Parser]", name: str, purpose: str) -> Parser:
     description = purpose[0].upper() + purpose[1:] + "."
     return commands.add_parser(
-        name,
-        help=purpose,
-        description=description,
-        allow_abbrev=False,
-        argument_default=argparse.SUPPRESS,
+        name, help=purpose, description=description, argument_default=argparse.SUPPRESS
     )
+
+
+def _flag(group: _Group, name: str, meaning: str) -> None:
+    group.add_argument(name, action="store_true", default=False, help=meaning)
+
+
+def _whole(group: _Group, name: str, meaning: str, *, metavar: str = "N", **more: Any) -> None:
+    group.add_argument(name, type=whole, metavar=metavar, help=meaning, **more)
+
+
+def _number(group: _Group, name: str, meaning: str, *, metavar: str, **more: Any) -> None:
+    group.add_argument(name, type=number, metavar=metavar, help=meaning, **more)
 
 
 def _add_result_folder(parser: Parser) -> None:
     parser.add_argument(
         "--out", required=True, metavar="DIR", help="folder to make for the results"
     )
-    parser.add_argument(
-        "--overwrite",
-        action="store_true",
-        default=False,
-        help="replace an older result in DIR, once the new one is complete",
-    )
+    _flag(parser, "--overwrite", "replace an older result in DIR, once the new one is complete")
 
 
 def _add_restore(parser: Parser) -> None:
@@ -138,12 +188,8 @@ def _add_restore(parser: Parser) -> None:
         )
     )
     extra = parser.add_argument_group("further results")
-    extra.add_argument(
-        "--schedule-points",
-        type=whole,
-        metavar="K",
-        help="also write gamma.ome.tif and beta.ome.tif at K times (default 0)",
-    )
+    meaning = "also write gamma.ome.tif and beta.ome.tif at K times (default 0)"
+    _whole(extra, "--schedule-points", meaning, metavar="K")
     extra.add_argument(
         "--region",
         type=whole,
@@ -154,33 +200,21 @@ def _add_restore(parser: Parser) -> None:
             "the first ones outside"
         ),
     )
+    # Absent unless given, as the other options of a request.
     extra.add_argument(
         "--keep-samples",
         action="store_true",
         help="also write every posterior sample to samples.ome.tif",
     )
-    _add_blocks(
-        parser.add_argument_group(
-            "larger than memory",
-            "Where DIR ends in .ome.zarr, block by block; a job that was stopped goes on.",
-        )
+    blocks = parser.add_argument_group(
+        "larger than memory",
+        "Where DIR ends in .ome.zarr, block by block; a job that was stopped goes on.",
     )
-
-
-def _add_blocks(group: "argparse._ArgumentGroup") -> None:
-    group.add_argument(
-        "--block",
-        type=whole,
-        metavar="PX",
-        help="side of what is written at once, a multiple of 64 (default 1024)",
-    )
-    group.add_argument(
-        "--halo",
-        type=whole,
-        metavar="PX",
-        help="pixels around it that the networks see, a multiple of 64 (default 128)",
-    )
-    group.add_argument(
+    meaning = "side of what is written at once, a multiple of 64 (default 1024)"
+    _whole(blocks, "--block", meaning, metavar="PX")
+    meaning = "pixels around it that the networks see, a multiple of 64 (default 128)"
+    _whole(blocks, "--halo", meaning, metavar="PX")
+    blocks.add_argument(
         "--scheduler",
         metavar="WHERE",
         help=(
@@ -189,39 +223,29 @@ def _add_blocks(group: "argparse._ArgumentGroup") -> None:
     )
 
 
-def _add_sampling(group: "argparse._ArgumentGroup") -> None:
-    group.add_argument("--samples", type=whole, metavar="N", help="posterior samples (default 8)")
+def _add_sampling(group: _Group) -> None:
+    _whole(group, "--samples", "posterior samples (default 8)")
+    _whole(group, "--steps", _STEPS_HELP)
+    meaning = "chooses the noise; the same seed gives the same result (default 0)"
+    _whole(group, "--seed", meaning)
+    group.add_argument("--sampler", choices=SAMPLERS, help=_SAMPLER_HELP, metavar="NAME")
+    group.add_argument("--device", help=_DEVICE_HELP)
     group.add_argument(
-        "--steps",
-        type=whole,
-        metavar="N",
-        help=f"network evaluations for each sample (default {STEPS})",
-    )
-    group.add_argument(
-        "--seed",
-        type=whole,
-        metavar="N",
-        help="chooses the noise; the same seed gives the same result (default 0)",
-    )
-    group.add_argument(
-        "--sampler",
-        choices=SAMPLERS,
-        help="solver of the reverse process: %(choices)s (default sde-2m)",
+        "--precision",
+        choices=PRECISIONS,
+        help=(
+            "of the network: fp32, bf16 for speed, or auto: bf16 where the device has arithmetic "
+            "for it (default fp32)"
+        ),
         metavar="NAME",
     )
-    group.add_argument("--device", help=_DEVICE_HELP)
-    group.add_argument("--precision", choices=PRECISIONS, help=_PRECISION_HELP, metavar="NAME")
-    group.add_argument(
-        "--tile",
-        type=whole,
-        metavar="PX",
-        help=(
-            "side of a tile; changes memory and time, and the pixels only by rounding (default 512)"
-        ),
+    meaning = (
+        "side of a tile; changes memory and time, and the pixels only by rounding (default 512)"
     )
+    _whole(group, "--tile", meaning, metavar="PX")
 
 
-def _add_planes(group: "argparse._ArgumentGroup") -> None:
+def _add_planes(group: _Group) -> None:
     group.add_argument(
         DEFOCUS,
         type=number,
@@ -229,34 +253,22 @@ def _add_planes(group: "argparse._ArgumentGroup") -> None:
         metavar=("Z1 Z2", "Z3"),
         help="position of each plane, in their order, + toward the objective: -1 1",
     )
-    condenser = (
+    meaning = (
         "numerical aperture of the illumination (phase), at most the index; left out, the light is "
         "taken for coherent"
     )
-    group.add_argument("--condenser-na", type=number, metavar="NA", help=condenser)
+    _number(group, "--condenser-na", meaning, metavar="NA")
 
 
-def _add_optics(group: "argparse._ArgumentGroup", *, background: bool = True) -> None:
-    group.add_argument("--pixel-um", type=number, metavar="P", help="pixel size in the sample")
-    group.add_argument(
-        "--wavelength-um",
-        type=number,
-        metavar="L",
-        help="vacuum wavelength: illumination for phase, emission for fluorescence",
-    )
+def _add_optics(group: _Group, *, background: bool = True) -> None:
+    _number(group, "--pixel-um", "pixel size in the sample", metavar="P")
+    meaning = "vacuum wavelength: illumination for phase, emission for fluorescence"
+    _number(group, "--wavelength-um", meaning, metavar="L")
     _add_planes(group)
-    group.add_argument(
-        "--medium-index",
-        type=number,
-        metavar="N",
-        help="refractive index of the medium: air 1.0, water 1.333, oil 1.518",
-    )
-    group.add_argument(
-        "--na",
-        type=number,
-        metavar="NA",
-        help="numerical aperture of the objective, at most the index",
-    )
+    meaning = "refractive index of the medium: air 1.0, water 1.333, oil 1.518"
+    _number(group, "--medium-index", meaning, metavar="N")
+    meaning = "numerical aperture of the objective, at most the index"
+    _number(group, "--na", meaning, metavar="NA")
     if not background:
         return
     group.add_argument(
@@ -287,9 +299,7 @@ def _add_optics(group: "argparse._ArgumentGroup", *, background: bool = True) ->
 
 
 def _add_models(parser: Parser) -> None:
-    parser.add_argument(
-        "--json", action="store_true", default=False, help="every card in full, as JSON"
-    )
+    _flag(parser, "--json", "every card in full, as JSON")
     actions = parser.add_subparsers(dest="action", metavar="add")
     add = _command(actions, "add", "put a model into your folder of models")
     add.add_argument(
@@ -306,32 +316,23 @@ def _add_models(parser: Parser) -> None:
         metavar="DIR",
         help="your folder of models, the one that napari's preference Model folder names",
     )
-    add.add_argument(
-        "--overwrite",
-        action="store_true",
-        default=False,
-        help="replace a model of the same name, once the new one is complete",
-    )
+    _flag(add, "--overwrite", "replace a model of the same name, once the new one is complete")
+
+
+def _add_demo(parser: Parser) -> None:
+    _add_result_folder(parser)
+    _whole(parser, "--samples", "posterior samples (default 16)", default=16)
 
 
 def _add_export(parser: Parser) -> None:
-    parser.add_argument(
-        "model",
-        metavar="MODEL",
-        help="a shipped model (see napari-cvdm models) or a checkpoint folder",
-    )
+    parser.add_argument("model", metavar="MODEL", help=_MODEL_HELP)
     parser.add_argument(
         "--out",
         required=True,
         metavar="PATH",
         help="bundle: the .zip file to make; bioimageio: the folder to make for two .zip files",
     )
-    parser.add_argument(
-        "--overwrite",
-        action="store_true",
-        default=False,
-        help="replace an older export at PATH, once the new one is complete",
-    )
+    _flag(parser, "--overwrite", "replace an older export at PATH, once the new one is complete")
     parser.add_argument(
         "--format",
         choices=FORMATS,
@@ -351,30 +352,14 @@ def _add_export(parser: Parser) -> None:
         "fixed in a bioimageio package",
         "What another program cannot ask for. Optics in micrometres.",
     )
-    fixed.add_argument(
-        "--samples",
-        type=whole,
-        metavar="N",
-        help="posterior samples behind mean and std (default 8)",
-    )
-    fixed.add_argument(
-        "--steps",
-        type=whole,
-        metavar="N",
-        help=f"network evaluations for each sample (default {STEPS})",
-    )
-    fixed.add_argument("--seed", type=whole, metavar="N", help="chooses the noise (default 0)")
-    fixed.add_argument("--pixel-um", type=number, metavar="P", help="pixel size in the sample")
-    fixed.add_argument(
-        "--wavelength-um",
-        type=number,
-        metavar="L",
-        help="vacuum wavelength of the illumination (phase)",
-    )
+    _whole(fixed, "--samples", "posterior samples behind mean and std (default 8)")
+    _whole(fixed, "--steps", _STEPS_HELP)
+    _whole(fixed, "--seed", "chooses the noise (default 0)")
+    _number(fixed, "--pixel-um", "pixel size in the sample", metavar="P")
+    meaning = "vacuum wavelength of the illumination (phase)"
+    _number(fixed, "--wavelength-um", meaning, metavar="L")
     _add_planes(fixed)
-    fixed.add_argument(
-        "--medium-index", type=number, metavar="N", help="refractive index of the medium (phase)"
-    )
+    _number(fixed, "--medium-index", "refractive index of the medium (phase)", metavar="N")
 
 
 def _add_train(parser: Parser) -> None:
@@ -382,31 +367,24 @@ def _add_train(parser: Parser) -> None:
     parser.add_argument(
         "--out", required=True, metavar="DIR", help="folder for checkpoint, log and card"
     )
-    parser.add_argument(
-        "--resume", action="store_true", default=False, help="continue the training that DIR holds"
-    )
+    _flag(parser, "--resume", "continue the training that DIR holds")
     parser.add_argument("--device", help=_DEVICE_HELP)
 
 
 def _add_simulate(parser: Parser) -> None:
-    kinds, said = (
-        ("phase", "widefield", "denoising"),
-        (
+    parser.add_argument(
+        "kind",
+        choices=KINDS,
+        metavar="|".join(KINDS),
+        help=(
             "two to five defocused planes, one fluorescence image and a sharper one, or one with "
             "and without noise"
         ),
     )
-    parser.add_argument("kind", choices=kinds, metavar="|".join(kinds), help=said)
     _add_result_folder(parser)
-    parser.add_argument(
-        "--count", type=whole, default=1, metavar="N", help="pairs to make (default 1)"
-    )
-    parser.add_argument(
-        "--seed",
-        type=whole,
-        default=0,
-        metavar="N",
-        help="seed of the first pair, one more for each next (default 0)",
+    _whole(parser, "--count", "pairs to make (default 1)", default=1)
+    _whole(
+        parser, "--seed", "seed of the first pair, one more for each next (default 0)", default=0
     )
     parser.add_argument(
         "--recipe",
@@ -414,64 +392,27 @@ def _add_simulate(parser: Parser) -> None:
         metavar="FILE",
         help="take the ranges of optics and noise from this recipe",
     )
-    said = (
+    meaning = (
         "invert (phase) or deconvolve (fluorescence) every field for a training; those that DIR "
         "has already are kept"
     )
-    parser.add_argument("--solved", action="store_true", default=False, help=said)
+    _flag(parser, "--solved", meaning)
 
 
 def _add_pairs(parser: Parser, samples: int) -> None:
-    """Which pairs a model is judged on, and how their posteriors are sampled."""
+    """Which pairs a model is evaluated on, and how their posteriors are sampled."""
     sets = parser.add_argument_group("pairs")
-    sets.add_argument(
-        "--fields",
-        type=whole,
-        default=32,
-        metavar="N",
-        help="simulated fields of a set (default %(default)s)",
-    )
-    sets.add_argument(
-        "--field-px",
-        type=whole,
-        default=None,
-        metavar="PX",
-        help="side of the simulated fields (default: as in training)",
-    )
-    sets.add_argument(
-        "--seed",
-        type=whole,
-        default=0,
-        metavar="N",
-        help="chooses the simulated fields; training never meets them (default 0)",
-    )
-    sets.add_argument(
-        "--register",
-        action="store_true",
-        default=False,
-        help="move the truth of a measured pair onto its image first",
-    )
+    _whole(sets, "--fields", "simulated fields of a set (default 32)", default=None)
+    meaning = "side of the simulated fields (default: as in training)"
+    _whole(sets, "--field-px", meaning, metavar="PX", default=None)
+    meaning = "chooses the simulated fields; training never meets them (default 0)"
+    _whole(sets, "--seed", meaning, default=0)
+    _flag(sets, "--register", "move the truth of a measured pair onto its image first")
     sampling = parser.add_argument_group("sampling")
+    _whole(sampling, "--samples", "posterior samples (default %(default)s)", default=samples)
+    _whole(sampling, "--steps", _STEPS_HELP, default=STEPS)
     sampling.add_argument(
-        "--samples",
-        type=whole,
-        default=samples,
-        metavar="N",
-        help="posterior samples (default %(default)s)",
-    )
-    sampling.add_argument(
-        "--steps",
-        type=whole,
-        default=STEPS,
-        metavar="N",
-        help="network evaluations for each sample (default %(default)s)",
-    )
-    sampling.add_argument(
-        "--sampler",
-        choices=SAMPLERS,
-        default="sde-2m",
-        help="solver of the reverse process: %(choices)s (default sde-2m)",
-        metavar="NAME",
+        "--sampler", choices=SAMPLERS, default="sde-2m", help=_SAMPLER_HELP, metavar="NAME"
     )
     sampling.add_argument("--device", default="auto", help=_DEVICE_HELP)
     _add_optics(
@@ -482,18 +423,8 @@ def _add_pairs(parser: Parser, samples: int) -> None:
     )
 
 
-_SET_HELP = (
-    "simulation, dim, other-optics, or a folder with the folders measured/ and truth/ (default "
-    "simulation)"
-)
-
-
 def _add_evaluate(parser: Parser) -> None:
-    parser.add_argument(
-        "model",
-        metavar="MODEL",
-        help="a shipped model (see napari-cvdm models) or a checkpoint folder",
-    )
+    parser.add_argument("model", metavar="MODEL", help=_MODEL_HELP)
     parser.add_argument("--set", default="simulation", metavar="NAME_OR_DIR", help=_SET_HELP)
     _add_result_folder(parser)
     _add_pairs(parser, samples=32)
@@ -520,47 +451,22 @@ def _add_benchmark(parser: Parser) -> None:
 
 
 def _add_calibrate(parser: Parser) -> None:
-    parser.add_argument(
-        "model",
-        metavar="MODEL",
-        help="a shipped model (see napari-cvdm models) or a checkpoint folder",
-    )
+    parser.add_argument("model", metavar="MODEL", help=_MODEL_HELP)
     parser.add_argument("--set", default="simulation", metavar="NAME_OR_DIR", help=_SET_HELP)
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument(
         "--out", default=None, metavar="DIR", help="folder to make for the calibrated model"
     )
-    where.add_argument(
-        "--in-place",
-        action="store_true",
-        default=False,
-        help="write the factor into the card of MODEL; its weights stay as they are",
-    )
-    parser.add_argument(
-        "--overwrite",
-        action="store_true",
-        default=False,
-        help="replace an older model in DIR, once the new one is complete",
-    )
-    parser.add_argument(
-        "--level",
-        type=number,
-        default=0.9,
-        metavar="P",
-        help="share of the errors to be below factor times spread (default 0.9)",
-    )
-    scales = (
+    meaning = "write the factor into the card of MODEL; its weights stay as they are"
+    _flag(where, "--in-place", meaning)
+    _flag(parser, "--overwrite", "replace an older model in DIR, once the new one is complete")
+    meaning = "share of the errors to be below factor times spread (default 0.9)"
+    _number(parser, "--level", meaning, metavar="P", default=0.9)
+    meaning = (
         "first choose, of these factors for the noise that the sampler adds at each step, the one "
         "of least CRPS (default: that of the model)"
     )
-    parser.add_argument(
-        "--noise-scales", type=number, nargs="+", default=None, metavar="S", help=scales
-    )
-    parser.add_argument(
-        "--check",
-        type=whole,
-        default=None,
-        metavar="N",
-        help="simulated fields to check the factor on; 0 for none (default: as --fields)",
-    )
+    _number(parser, "--noise-scales", meaning, metavar="S", nargs="+", default=None)
+    meaning = "simulated fields to check the factor on; 0 for none (default: as --fields)"
+    _whole(parser, "--check", meaning, default=None)
     _add_pairs(parser, samples=16)

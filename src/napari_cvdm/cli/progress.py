@@ -30,62 +30,22 @@ class Lines:
 
 
 def bar(title: str, total: int | None = None, initial: int = 0) -> Any:
-    """A progress bar that is gone when it is closed.
+    """A progress bar, a `tqdm`, that is gone when it is closed.
 
-    Parameters
-    ----------
-    title : str
-        What is being done.
-    total : int, optional
-        Steps planned, when known already.
-    initial : int
-        Steps that were done before.
-
-    Returns
-    -------
-    tqdm
-        If stderr is no terminal, it writes nothing in the first ten seconds, and at most once in
-        ten seconds.
+    If stderr is no terminal, it writes nothing in the first ten seconds, and at most once in ten
+    seconds. `initial` steps were done before.
     """
-    if sys.stderr.isatty():
-        return tqdm(
-            desc=title,
-            total=total,
-            initial=initial,
-            file=sys.stderr,
-            leave=False,
-            dynamic_ncols=True,
-        )
-    pace: dict[str, Any] = {
-        "mininterval": LOG_INTERVAL_S,
-        "maxinterval": LOG_INTERVAL_S,
-        "delay": LOG_INTERVAL_S,
-    }
-    return tqdm(
-        desc=title,
-        total=total,
-        initial=initial,
-        file=Lines(sys.stderr),
-        leave=False,
-        ascii=True,
-        **pace,
-    )
+    pace: dict[str, Any] = {"file": sys.stderr, "dynamic_ncols": True}
+    if not sys.stderr.isatty():
+        pace = dict.fromkeys(("mininterval", "maxinterval", "delay"), LOG_INTERVAL_S)
+        pace |= {"file": Lines(sys.stderr), "ascii": True}
+    return tqdm(desc=title, total=total, initial=initial, leave=False, **pace)
 
 
 def with_bar(work: Generator[Progress, None, Result], title: str) -> Result:
-    """Carry long work out under a bar.
+    """Carry long work out under a bar, and return what it returns.
 
-    Parameters
-    ----------
-    work : generator of Progress
-        Closed when this is left, by an interruption, too.
-    title : str
-        What is being done.
-
-    Returns
-    -------
-    object
-        What the work returns.
+    The work is closed when this is left, by an interruption, too.
     """
     with closing(work), bar(title) as shown:
         while True:

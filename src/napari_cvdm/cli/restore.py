@@ -1,21 +1,25 @@
-"""``napari-cvdm restore``: make a folder with reconstruction and provenance from image files."""
+"""``napari-cvdm restore``: make a folder with reconstruction and provenance from image files.
+
+With ``--out NAME.ome.zarr`` it works block by block, in this process or on a cluster.
+"""
 
 import hashlib
+import json
 import os
+import platform
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable
-from dataclasses import fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_cvdm.checks.training_range import field_text
 from napari_cvdm.cli import check_inputs_stay, say_done
 from napari_cvdm.cli.progress import with_bar
-from napari_cvdm.cli.results import write_images, write_provenance
 from napari_cvdm.core.device import pick_device
 from napari_cvdm.core.request import (
     OPTICS,
@@ -25,39 +29,36 @@ from napari_cvdm.core.request import (
     roles_of_images,
 )
 from napari_cvdm.core.result import Reconstruction
-from napari_cvdm.io import check_pixels, output_folder, read_image
+from napari_cvdm.io import check_pixels, output_folder, read_image, write_image
 from napari_cvdm.io.read import read_psf
-from napari_cvdm.io.result_folder import PROVENANCE
+from napari_cvdm.io.result_folder import ENDING, LOCAL_CHI2, PROVENANCE, RESIDUAL
 from napari_cvdm.models.checkpoint import ModelCard
+from napari_cvdm.models.schedule import gamma_and_beta
 from napari_cvdm.reconstruction.methods import load_method
 from napari_cvdm.reconstruction.plan import with_planes
 from napari_cvdm.reconstruction.reconstruct import reconstruct
 
+if TYPE_CHECKING:
+    from napari_cvdm.out_of_core.job import TiledFiles
+
 Locate = Callable[[str], Path]
+NO_UNIT = "dimensionless"
 _OME_AXES = "TZC"
 
 
-def run(arguments: Namespace) -> None:
-    """Carry out ``napari-cvdm restore``.
-
-    Parameters
-    ----------
-    arguments : Namespace
-        Of `napari_cvdm.cli.options.build_parser`.
-
-    Raises
-    ------
-    ValueError, OSError
-        Bad input, in words; the output folder is not made then.
-    """
-    check_inputs_stay(arguments, [*files_of(arguments).values(), arguments.model])
+def run_restore(arguments: Namespace) -> None:
+    """Carry out the command; the output folder is not made where the input is bad."""
+    files = files_of(arguments)
+    check_inputs_stay(arguments, [*files.values(), arguments.model])
     if arguments.out.lower().endswith(".zarr"):
-        # Zarr and dask, which others need not wait for.
-        from napari_cvdm.cli.by_blocks import run_by_blocks
-
-        run_by_blocks(arguments, files_of(arguments))
+        _restore_by_blocks(arguments, files)
         return
-    check_in_memory(arguments)
+    given = [name for name in ("block", "halo", "scheduler") if hasattr(arguments, name)]
+    if given:
+        raise RequestError(
+            f"--{given[0]} works block by block: choose a name with --out that ends in .ome.zarr, "
+            "or leave it out."
+        )
     with output_folder(arguments.out, arguments.overwrite) as folder:
         reconstruction, names = reconstruct_into(folder, arguments)
     say_done(f"{arguments.out}: {', '.join([*names, PROVENANCE])}")
@@ -73,67 +74,30 @@ def reconstruct_into(
 ) -> tuple[Reconstruction, list[str]]:
     """Reconstruct the image that the arguments name, and write everything into a folder.
 
-    Parameters
-    ----------
-    folder : Path
-        An existing folder.
-    arguments : Namespace
-    locate : callable
-        Where a file with the name that the arguments give lies now.
-
-    Returns
-    -------
-    reconstruction : Reconstruction
-    names : list of str
-        Of the image files.
+    `locate` says where a file with the name that the arguments give lies now. The names are those
+    of the image files.
     """
-    clock = Stopwatch()
+    laps, begun = {"total": 0.0}, time.perf_counter()
+
+    def end_lap(stage: str) -> None:
+        total = time.perf_counter() - begun
+        laps[stage], laps["total"] = total - laps["total"], total
+
     model = load_method(arguments.model)
-    clock.lap("load_model")
+    end_lap("load_model")
     request = request_of(arguments, model.card, locate)
     inputs = {
         role: {"path": printable_path(path), "file_sha256": file_sha256(locate(path))}
         for role, path in files_of(arguments).items()
     }
-    clock.lap("read")
+    end_lap("read")
     reconstruction = with_bar(reconstruct(request, model), "reconstructing")
-    clock.lap("restore")
+    end_lap("restore")
     names = write_images(folder, reconstruction, request.image.place)
-    clock.lap("write")
-    write_provenance(
-        folder,
-        reconstruction,
-        settings_of(arguments),
-        inputs,
-        clock.laps,
-        str(pick_device(request.device)),
-    )
+    end_lap("write")
+    device = str(pick_device(request.device))
+    write_provenance(folder, reconstruction, settings_of(arguments), inputs, laps, device)
     return reconstruction, names
-
-
-def check_in_memory(arguments: Namespace) -> None:
-    """RequestError where an option is given that only an OME-Zarr as output has."""
-    given = [name for name in ("block", "halo", "scheduler") if hasattr(arguments, name)]
-    if given:
-        raise RequestError(
-            f"--{given[0]} works block by block: choose a name with --out that ends in .ome.zarr, "
-            "or leave it out."
-        )
-
-
-class Stopwatch:
-    """Seconds by stage, and in total."""
-
-    def __init__(self) -> None:
-        self.laps: dict[str, float] = {"total": 0.0}
-        self._last = time.perf_counter()
-
-    def lap(self, stage: str) -> None:
-        """End a stage."""
-        now = time.perf_counter()
-        self.laps[stage] = now - self._last
-        self.laps["total"] += self.laps[stage]
-        self._last = now
 
 
 def file_sha256(path: Path) -> str:
@@ -175,17 +139,7 @@ def request_of(
 ) -> ReconstructionRequest:
     """Read the files that the arguments name, and make the request.
 
-    Parameters
-    ----------
-    arguments : Namespace
-    card : ModelCard
-        Says how many planes the model takes.
-    locate : callable
-        Where a file with the name that the arguments give lies now.
-
-    Returns
-    -------
-    ReconstructionRequest
+    The card says how many planes the model takes; `locate` is that of `reconstruct_into`.
 
     Raises
     ------
@@ -196,46 +150,187 @@ def request_of(
     stacks = [read_image(locate(paths[role])) for role in image_roles(paths)]
     image = with_planes(stacks, card, getattr(arguments, "defocus_um", None))
     check_pixels(image)
-    options = {
-        entry.name: getattr(arguments, entry.name)
-        for entry in fields(ReconstructionRequest)
-        if hasattr(arguments, entry.name)
-    }
-    options["background"] = (
-        read_background(locate(paths["background"]))
-        if "background" in paths
-        else options.get("background", "auto")
-    )
-    options |= {"psf": read_psf(locate(paths["psf"]))} if "psf" in paths else {}
+    options = _request_options(arguments)
+    if "background" in paths:
+        options["background"] = read_image(locate(paths["background"])).array
+        if not np.isfinite(options["background"]).all():
+            raise RequestError(
+                f"the background {locate(paths['background'])} has NaN or infinite pixels; give a "
+                "blank-field image without, or --background auto."
+            )
+    if "psf" in paths:
+        options["psf"] = read_psf(locate(paths["psf"]))
     options |= {name: tuple(options[name]) for name in ("defocus_um", "region") if name in options}
     request = ReconstructionRequest(**{**options, "image": image})
     request.optics_value("pixel_um")
-    check_axes(request)
+    # An image file has T, Z, C and one more axis.
+    frames = [letter for letter in image.axes if letter not in "PYX"]
+    if len(frames) > len(_OME_AXES) and (request.keep_samples or request.schedule_points):
+        raise RequestError(
+            f"{image.source}: axes {image.axes} leave no room for samples or schedule points; give "
+            "fewer axes, or neither of the two options."
+        )
     return request
 
 
-def read_background(path: Path) -> np.ndarray:
-    """Read the blank-field (dark-field) image of a file, shape (Y, X) or (P, Y, X).
+def _request_options(arguments: Namespace) -> dict[str, Any]:
+    names = [entry.name for entry in fields(ReconstructionRequest)]
+    return {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
 
-    Raises RequestError if it is not finite.
+
+def write_images(
+    folder: Path, reconstruction: Reconstruction, place: Mapping[str, float]
+) -> list[str]:
+    """Write every image of a reconstruction as float32 OME-TIFF; return the names of the files.
+
+    The folder exists. `place` is that of the input, see `ImageStack`; what is not known of it is 0.
+
+    Raises
+    ------
+    ImageFileError
+        The disk is full, or the folder may not be written to.
     """
-    background = read_image(path).array
-    if not np.isfinite(background).all():
-        raise RequestError(
-            f"the background {path} has NaN or infinite pixels; give a blank-field image without, "
-            "or --background auto."
+    # A finer grid starts half a pixel before that of the input.
+    coarse_um = reconstruction.pixel_um * reconstruction.upsampling
+    top, _, left, _ = reconstruction.region or (0, 0, 0, 0)
+    y_um, x_um = place.get("y_um", 0.0) + top * coarse_um, place.get("x_um", 0.0) + left * coarse_um
+    shift = -(reconstruction.upsampling - 1) / 2 * reconstruction.pixel_um
+    names = []
+
+    def write(name: str, pixels: np.ndarray, axes: str, unit: str, **grid: Any) -> None:
+        write_image(
+            folder / f"{name}{ENDING}",
+            pixels,
+            axes=axes,
+            unit=unit,
+            name=name,
+            z_step_um=place.get("z_step_um") if "Z" in axes else None,
+            times=reconstruction.schedule_clock.times if "K" in axes else None,
+            **grid,
         )
-    return background
+        names.append(f"{name}{ENDING}")
+
+    fine = {"pixel_um": reconstruction.pixel_um, "offset_um": (y_um + shift, x_um + shift)}
+    for name, pixels, axes, unit in _images_of(reconstruction):
+        write(name, pixels, axes, unit, **fine)
+    if (check := reconstruction.forward) is not None:
+        # The residual and its local chi-squared are on the camera's grid.
+        camera = {"pixel_um": coarse_um, "offset_um": (y_um, x_um)}
+        if check.residual is not None:
+            write(RESIDUAL, check.residual, check.axes, NO_UNIT, **camera)
+        if check.local_chi2 is not None:
+            write(LOCAL_CHI2, check.local_chi2, check.axes.replace("P", ""), NO_UNIT, **camera)
+    return names
 
 
-def check_axes(request: ReconstructionRequest) -> None:
-    """Raise RequestError if an image file cannot hold the axes of the result.
+def _images_of(reconstruction: Reconstruction) -> Iterator[tuple[str, np.ndarray, str, str]]:
+    """Name, pixels, axes and unit of everything on the grid of the result.
 
-    A file has T, Z, C and one more axis.
+    ``valid`` is 1 where the result can be trusted, else 0.
     """
-    frames = [letter for letter in request.image.axes if letter not in "PYX"]
-    if len(frames) > len(_OME_AXES) and (request.keep_samples or request.schedule_points):
-        raise RequestError(
-            f"{request.image.source}: axes {request.image.axes} leave no room for samples or "
-            "schedule points; give fewer axes, or neither of the two options."
-        )
+    axes, unit = reconstruction.axes, reconstruction.unit
+    yield "mean", reconstruction.mean, axes, unit
+    yield "std", reconstruction.std, axes, unit
+    yield "variance", reconstruction.variance, axes, f"{unit}^2"
+    if reconstruction.interval is not None:
+        yield "interval", reconstruction.interval, axes, unit
+    yield "rate", reconstruction.rate, axes, NO_UNIT
+    yield "valid", reconstruction.valid, axes, NO_UNIT
+    if reconstruction.schedule_clock.times:
+        gamma, beta = gamma_and_beta(reconstruction.rate, reconstruction.schedule_clock)
+        yield "gamma", gamma, "K" + axes, NO_UNIT
+        yield "beta", beta, "K" + axes, NO_UNIT
+    if reconstruction.samples is not None:
+        yield "samples", reconstruction.samples, "S" + axes, unit
+
+
+def write_provenance(
+    folder: Path,
+    reconstruction: Reconstruction,
+    settings: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+    timings_s: Mapping[str, float],
+    device: str,
+) -> None:
+    """Write ``provenance.json``: everything needed to make the same pixels again.
+
+    Parameters
+    ----------
+    folder : Path
+    reconstruction : Reconstruction
+    settings : mapping
+        Every option by its name. They take precedence over those of the reconstruction, which add
+        what was left out.
+    inputs : mapping
+        Path and SHA-256 of every file, by option.
+    timings_s : mapping
+        Seconds by stage.
+    device : str
+        The device that was used in the end.
+    """
+    provenance = asdict(reconstruction.provenance)
+    machine = {"device": device, "platform": platform.platform(), "processor": platform.machine()}
+    record = {
+        **provenance,
+        "inputs": dict(inputs),
+        "pixels_sha256": provenance["inputs"],
+        "settings": {**provenance["settings"], **settings},
+        "versions": {"python": platform.python_version(), **provenance["versions"]},
+        "machine": machine,
+        "timings_s": {name: round(seconds, 3) for name, seconds in timings_s.items()},
+        "output": {
+            "unit": reconstruction.unit,
+            "axes": reconstruction.axes,
+            "pixel_um": reconstruction.pixel_um,
+            "times": reconstruction.schedule_clock.times,
+            "clock": asdict(reconstruction.clock),
+            "counts": reconstruction.counts.tolist(),
+        },
+        "forward": None if reconstruction.forward is None else reconstruction.forward.numbers(),
+    }
+    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+    # The name of a file may be no UTF-8.
+    (folder / PROVENANCE).write_text(text, encoding="utf-8", errors="replace")
+
+
+def _restore_by_blocks(arguments: Namespace, files: Mapping[str, str]) -> None:
+    """Blocks of an earlier run are kept."""
+    # Zarr and dask, which others need not wait for.
+    from napari_cvdm.out_of_core.run import Executor, reconstruct_by_blocks, run_serial
+
+    job = job_of(arguments, files)
+    executor: Executor = run_serial
+    if hasattr(arguments, "scheduler"):
+        from napari_cvdm.out_of_core.dask import check_scheduler, on_cluster
+
+        check_scheduler(arguments.scheduler)
+        executor = on_cluster(arguments.scheduler, job)
+    request, model = job.open()
+    try:
+        made = with_bar(reconstruct_by_blocks(request, model, executor), "reconstructing")
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            "the blocks that are done are kept; give the same command again to go on."
+        ) from None
+    earlier = f", {made.earlier} of them by an earlier run" if made.earlier else ""
+    say_done(f"{made.path}: {', '.join(made.images)} ({made.blocks} blocks{earlier})")
+    for warning in made.warnings:
+        print(f"napari-cvdm: warning: {warning}", file=sys.stderr)
+
+
+def job_of(arguments: Namespace, files: Mapping[str, str]) -> "TiledFiles":
+    """The job, block by block, that the arguments name; the files are by role."""
+    from napari_cvdm.out_of_core.job import TiledFiles
+
+    options = _request_options(arguments)
+    for name in ("image", "model", "background"):
+        options.pop(name, None)
+    return TiledFiles(
+        images=tuple(files[role] for role in image_roles(files)),
+        model=arguments.model,
+        out=arguments.out,
+        background=getattr(arguments, "background", "auto"),
+        options=options,
+        overwrite=arguments.overwrite,
+        **{name: value for name, value in vars(arguments).items() if name in ("block", "halo")},
+    )

@@ -13,7 +13,7 @@ from napari_cvdm.core.microscope import FEWEST_PLANES
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.io import output_folder, write_image
 from napari_cvdm.simulate.ranges import DenoisingRanges, PhaseRanges, WidefieldRanges
-from napari_cvdm.simulate.scenes import simulate_fluorescence, simulate_phase
+from napari_cvdm.simulate.scenes import DefocusPair, WidefieldPair, simulate_fluorescence, simulate_phase
 from napari_cvdm.training.recipe import read_recipe
 from napari_cvdm.training.sources import solve_missing
 
@@ -26,23 +26,25 @@ RANGES: Mapping[str, type[PhaseRanges] | type[WidefieldRanges]] = {
 LARGEST_COUNT = 100_000
 
 
-def run(arguments: Namespace) -> None:
-    """Carry out ``napari-cvdm simulate``.
-
-    Parameters
-    ----------
-    arguments : Namespace
-
-    Raises
-    ------
-    ValueError, OSError
-        Bad input, in words; the output folder is not made then.
-    """
-    check(arguments)
+def run_simulate(arguments: Namespace) -> None:
+    """Carry out the command; the output folder is not made where the input is bad."""
+    if not 1 <= arguments.count <= LARGEST_COUNT:
+        raise RequestError(
+            f"count is {arguments.count}; allowed is 1 to {LARGEST_COUNT}. Several folders hold "
+            "more."
+        )
+    if arguments.seed < 0:
+        raise RequestError(
+            f"seed is {arguments.seed}; allowed are whole numbers from 0. Any will do."
+        )
     check_inputs_stay(arguments, [] if arguments.recipe is None else [arguments.recipe])
     ranges = ranges_of(arguments)
     if arguments.solved:
-        solve_fields(arguments, ranges)
+        numbers = range(arguments.count)
+        with bar("inverting", total=arguments.count) as shown:
+            for _ in solve_missing(Path(arguments.out), ranges, arguments.seed, numbers):
+                shown.update()
+        say_done(f"{arguments.out}: {arguments.count} solved fields")
         return
     with (
         output_folder(arguments.out, arguments.overwrite, sign=OPTICS) as folder,
@@ -50,7 +52,8 @@ def run(arguments: Namespace) -> None:
     ):
         records = []
         for index in range(arguments.count):
-            records.append(write_pair(folder, f"{index:05d}", arguments.seed + index, ranges))
+            seed = arguments.seed + index
+            records.append(write_pair(folder, f"{index:05d}", seed, ranges))
             shown.update()
         record = {
             "kind": arguments.kind,
@@ -62,34 +65,10 @@ def run(arguments: Namespace) -> None:
     say_done(f"{arguments.out}: {arguments.count} pairs and {OPTICS}")
 
 
-def solve_fields(arguments: Namespace, ranges: PhaseRanges | WidefieldRanges) -> None:
-    """Simulate and invert fields for a training; those that are in the folder already are kept."""
-    with bar("inverting", total=arguments.count) as shown:
-        for _ in solve_missing(Path(arguments.out), ranges, arguments.seed, range(arguments.count)):
-            shown.update()
-    say_done(f"{arguments.out}: {arguments.count} solved fields")
-
-
-def check(arguments: Namespace) -> None:
-    """RequestError where count or seed are not allowed."""
-    if not 1 <= arguments.count <= LARGEST_COUNT:
-        raise RequestError(
-            f"count is {arguments.count}; allowed is 1 to {LARGEST_COUNT}. Several folders hold "
-            "more."
-        )
-    if arguments.seed < 0:
-        raise RequestError(
-            f"seed is {arguments.seed}; allowed are whole numbers from 0. Any will do."
-        )
-
-
 def ranges_of(arguments: Namespace) -> PhaseRanges | WidefieldRanges:
     """The ranges of the recipe that was named, or those by default.
 
-    Raises
-    ------
-    RequestError
-        The recipe cannot be read, or is for the other kind.
+    RequestError where the recipe cannot be read, or is for the other kind.
     """
     kind = RANGES[arguments.kind]
     if arguments.recipe is None:
@@ -106,22 +85,21 @@ def ranges_of(arguments: Namespace) -> PhaseRanges | WidefieldRanges:
 def write_pair(
     folder: Path, name: str, seed: int, ranges: PhaseRanges | WidefieldRanges
 ) -> dict[str, Any]:
-    """Write an image and its truth to files that begin with `name`; return how they were made."""
-    return (
-        write_phase(folder, name, seed, ranges)
-        if isinstance(ranges, PhaseRanges)
-        else write_fluorescence(folder, name, seed, ranges)
-    )
+    """Write an image and its truth to files that begin with `name`; return how they were made.
 
-
-def write_phase(folder: Path, name: str, seed: int, ranges: PhaseRanges) -> dict[str, Any]:
-    """Write planes (over their blank-field intensity) and the phase [rad].
-
-    Returns how they were made. A file has one z step. It is left out for more than two planes,
-    whose steps differ.
+    A phase has planes (over their blank-field intensity) and the phase [rad]. A fluorescence image
+    has counts, and its truth [counts] is on a grid as fine or finer.
     """
-    pair = simulate_phase(seed, ranges)
+    if isinstance(ranges, PhaseRanges):
+        optics = _write_phase(folder, name, simulate_phase(seed, ranges))
+    else:
+        optics = _write_fluorescence(folder, name, ranges.simulated(seed))
+    return {"name": name, "seed": seed, **optics}
+
+
+def _write_phase(folder: Path, name: str, pair: DefocusPair) -> dict[str, Any]:
     pixel_um, positions = pair.microscope.pixel_um, pair.defocus_um
+    # A file has one z step. It is left out for more than two planes, whose steps differ.
     step = positions[1] - positions[0] if len(positions) == FEWEST_PLANES else None
     write_image(
         folder / f"{name}-planes.ome.tif",
@@ -140,22 +118,14 @@ def write_phase(folder: Path, name: str, seed: int, ranges: PhaseRanges) -> dict
         unit="rad",
         name="phase",
     )
-    optics = {
+    return {
         "microscope": asdict(pair.microscope),
         "defocus_um": list(positions),
         "condenser_na": pair.condenser_na,
     }
-    return {"name": name, "seed": seed, **optics}
 
 
-def write_fluorescence(
-    folder: Path, name: str, seed: int, ranges: WidefieldRanges
-) -> dict[str, Any]:
-    """Write a camera image and its truth [counts], on a grid as fine or finer.
-
-    Returns how they were made.
-    """
-    pair = simulate_fluorescence(seed, ranges)
+def _write_fluorescence(folder: Path, name: str, pair: WidefieldPair) -> dict[str, Any]:
     pixel_um, finer = pair.microscope.pixel_um, pair.truth.shape[-1] // pair.counts.shape[-1]
     shift = -(finer - 1) / (2 * finer) * pixel_um
     write_image(
@@ -175,9 +145,4 @@ def write_fluorescence(
         name="truth",
         offset_um=(shift, shift),
     )
-    return {
-        "name": name,
-        "seed": seed,
-        "microscope": asdict(pair.microscope),
-        "camera": asdict(pair.camera),
-    }
+    return {"microscope": asdict(pair.microscope), "camera": asdict(pair.camera)}

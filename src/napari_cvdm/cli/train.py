@@ -16,17 +16,11 @@ from napari_cvdm.training.recipe import read_recipe
 from napari_cvdm.training.state import STATE, kept_if_resumable
 
 
-def run(arguments: Namespace) -> None:
-    """Carry out ``napari-cvdm train``.
-
-    Parameters
-    ----------
-    arguments : Namespace
+def run_train(arguments: Namespace) -> None:
+    """Carry out the command.
 
     Raises
     ------
-    ValueError, OSError
-        Bad input, in words.
     KeyboardInterrupt
         With the advice to resume, where there is something to resume from.
     """
@@ -41,24 +35,20 @@ def run(arguments: Namespace) -> None:
             for _ in steps:
                 pass
         return
-    check_folder(Path(request.out), request.resume)
-    recipe = read_recipe(request.recipe)
-    trained = _carried_out(request, recipe.name)
-    say_done(
-        f"{arguments.out}: the model {recipe.name}; use it with --model {arguments.out}"
-        + (f"\n{trained.verdict}" if trained.verdict else "")
-    )
-
-
-def _carried_out(request: TrainRequest, name: str) -> Trained:
     out = Path(request.out)
+    check_folder(out, request.resume)
+    recipe = read_recipe(request.recipe)
     try:
         with kept_if_resumable(out):
-            return _relay(request, name)
+            trained = _relay(request, recipe.name)
     except KeyboardInterrupt:
         if not (out / STATE).exists():
             raise
         raise KeyboardInterrupt(f"{out} keeps the last checkpoint; go on with --resume.") from None
+    say_done(
+        f"{arguments.out}: the model {recipe.name}; use it with --model {arguments.out}"
+        + (f"\n{trained.verdict}" if trained.verdict else "")
+    )
 
 
 def check_folder(out: Path, resume: bool) -> None:
@@ -111,14 +101,7 @@ def _relay(request: TrainRequest, name: str) -> Trained:
 
 
 def line_of(step: TrainStep, shown: Any) -> str:
-    """One line of the log: stage, step, loss terms, time left.
-
-    Parameters
-    ----------
-    step : TrainStep
-    shown : tqdm
-        Knows the pace.
-    """
+    """One line of the log: stage, step, loss terms, time left by the pace of the bar."""
     terms = "  ".join(f"{name} {value:.4g}" for name, value in step.terms.items())
     pace = (shown.n - shown.initial) / max(shown.format_dict["elapsed"], 1e-9)
     if step.score is not None:

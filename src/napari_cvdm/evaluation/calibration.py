@@ -124,7 +124,9 @@ def scores_of(
         where = step.pixels()
         found.append(conformal_scores(step.error[where], step.reconstruction.std[where], FLOOR))
     kept = tuple(scores for scores in found if scores.size)
-    return Scores(set=pairs.said, fields=kept, sampling=sampling, left_out=len(found) - len(kept))
+    return Scores(
+        set=pairs.description, fields=kept, sampling=sampling, left_out=len(found) - len(kept)
+    )
 
 
 def conformal_factor(fields: Sequence[np.ndarray], level: float = LEVEL) -> float:

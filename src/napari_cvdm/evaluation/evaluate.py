@@ -82,7 +82,7 @@ class Evaluation:
     ----------
     model : mapping
         Name, SHA-256, task, unit, noise scale and calibration.
-    set, said : str
+    set, description : str
         Name of the set, and what it is.
     left_out : int
         Fields without a pixel that could be trusted.
@@ -96,7 +96,7 @@ class Evaluation:
 
     model: Mapping[str, Any]
     set: str
-    said: str
+    description: str
     sampling: Sampling
     fields: tuple[FieldReport, ...] = field(repr=False)
     left_out: int
@@ -147,7 +147,7 @@ def evaluate(
             "calibration": dict(card.calibration),
         },
         set=pairs.name,
-        said=pairs.said,
+        description=pairs.description,
         sampling=sampling,
         fields=tuple(reports),
         left_out=left_out,

@@ -89,14 +89,14 @@ class PairSet:
     ----------
     name : str
         In one word or a path.
-    said : str
+    description : str
         What it is, for tables and cards.
     pairs : tuple of callable
         () -> TestPair.
     """
 
     name: str
-    said: str
+    description: str
     pairs: tuple[Callable[[], TestPair], ...] = field(repr=False)
 
     def __len__(self) -> int:
@@ -229,7 +229,7 @@ def simulated_pairs(
     )
     return PairSet(
         name=name,
-        said=f"{count} simulated fields of {side} px, {NAMED[name]}, seed {first_seed}",
+        description=f"{count} simulated fields of {side} px, {NAMED[name]}, seed {first_seed}",
         pairs=tuple(partial(make, first_seed * SEED_STRIDE + number) for number in range(count)),
     )
 
@@ -324,7 +324,9 @@ def measured_pairs(
     )
     entries = folders.entries(card.task)
     pairs = tuple(partial(_measured_pair, entry, card.task, register) for entry in entries)
-    return PairSet(name=str(folder), said=f"{len(pairs)} measured pairs of {folder}", pairs=pairs)
+    return PairSet(
+        name=str(folder), description=f"{len(pairs)} measured pairs of {folder}", pairs=pairs
+    )
 
 
 def _measured_pair(entry: PairEntry, task: str, register: bool) -> TestPair:

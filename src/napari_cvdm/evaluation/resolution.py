@@ -274,7 +274,7 @@ def two_point_resolution(
     ]
     pairs = PairSet(
         name="point pairs",
-        said="point pairs",
+        description="point pairs",
         pairs=tuple(partial(getattr, one, "pair") for one in points),
     )
     shares: dict[str, list[np.ndarray]] = {}

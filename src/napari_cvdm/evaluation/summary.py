@@ -28,7 +28,7 @@ def summary(found: Evaluation) -> dict[str, Any]:
         "model": dict(found.model),
         "set": {
             "name": found.set,
-            "said": found.said,
+            "said": found.description,
             "fields": len(fields),
             "left_out": found.left_out,
         },

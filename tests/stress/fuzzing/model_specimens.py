@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from tests.stress.fuzzing.specimens import pixels
 
-from napari_cvdm.cli.results import write_images, write_provenance
+from napari_cvdm.cli.restore import write_images, write_provenance
 from napari_cvdm.core.request import ImageStack, ReconstructionRequest
 from napari_cvdm.core.result import finished
 from napari_cvdm.models.checkpoint import (

@@ -25,15 +25,17 @@ from napari_cvdm.checks.run_checks import RunChecks
 from napari_cvdm.core.request import ImageStack, ReconstructionRequest
 from napari_cvdm.core.result import ForwardCheck
 from napari_cvdm.core.statistics import RunningMoments
+from napari_cvdm.evaluation.pair_sets import trained_ranges
 from napari_cvdm.models.registry import load_model
 from napari_cvdm.reconstruction.plan import prepare_frame, resolve
 from napari_cvdm.simulate import samples
 from napari_cvdm.simulate.ranges import PhaseRanges, WidefieldRanges
 from napari_cvdm.simulate.scenes import simulate_phase, simulate_widefield
+from napari_cvdm.simulate.phase import PhaseRanges, simulate_phase
+from napari_cvdm.simulate.widefield import simulate_widefield
 from napari_cvdm.tasks import TASKS
 from napari_cvdm.tasks.phase_inversion import draw_phases
 from napari_cvdm.tasks.phase_posterior import PhasePosterior
-from paper.familiarity import ranges_of
 from paper.measure import DATA, Row, finish, print_rows
 
 FIRST_SEED = 8_000_000
@@ -54,10 +56,11 @@ def simulated(model: str, seed: int) -> Field:
     """One field of the ranges in the model's card."""
     card = load_model(model).card
     options: dict[str, Any] = {"model": model, "samples": SAMPLES, "steps": STEPS, "device": "cpu"}
+    ranges = trained_ranges(card)
     pair = (
-        simulate_phase(seed, PhaseRanges(**ranges_of(card)))
-        if card.unit == "rad"
-        else simulate_widefield(seed, WidefieldRanges(**ranges_of(card)))
+        simulate_phase(seed, ranges)
+        if isinstance(ranges, PhaseRanges)
+        else simulate_widefield(seed, ranges)
     )
     seen = pair.microscope
     optics = {

@@ -231,7 +231,7 @@ class TrainingDistribution:
 
 
 def distribution_warnings(
-    frames: Sequence[np.ndarray], familiarity: TrainingDistribution | None, name: str
+    frames: Sequence[np.ndarray], training: TrainingDistribution | None, name: str
 ) -> tuple[str, ...]:
     """One sentence where frames are unlike the training data.
 
@@ -242,17 +242,15 @@ def distribution_warnings(
     name : str
         Of the model.
     """
-    if familiarity is None:
+    if training is None:
         return ()
-    distances = [familiarity.distance(vectors) for vectors in frames]
-    unusual = [
-        number for number, distance in enumerate(distances) if distance > familiarity.threshold
-    ]
+    distances = [training.distance(vectors) for vectors in frames]
+    unusual = [number for number, distance in enumerate(distances) if distance > training.threshold]
     if not unusual:
         return ()
     worst = max(unusual, key=lambda number: distances[number])
     part = f"{len(unusual)} of {len(frames)} frames are" if len(frames) > 1 else "the image is"
     return (
         f"{part} unlike what {name} was trained on (distance {distances[worst]:.1f}, 99 % of its "
-        f"fields are below {familiarity.threshold:.1f}; {familiarity.oddest(frames[worst])}).",
+        f"fields are below {training.threshold:.1f}; {training.oddest(frames[worst])}).",
     )

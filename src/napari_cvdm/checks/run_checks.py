@@ -46,7 +46,7 @@ class RunChecks:
     ) -> None:
         self._plan, self._card, self._checking = plan, card, check and plan.steps > 1
         self._forward = ForwardCheckAccumulator(plan, card, earlier)
-        self._familiarity = TrainingDistribution.from_card(card.familiarity, card.unit)
+        self._training = TrainingDistribution.from_card(card.familiarity, card.unit)
         self._vectors: list[np.ndarray] = []
         self._orders: list[str] = []
 
@@ -54,7 +54,7 @@ class RunChecks:
         """A whole frame is prepared, before a region is taken out of it."""
         if not self._checking:
             return
-        if self._familiarity is not None:
+        if self._training is not None:
             self._vectors.append(vectors_of(whole, self._card.unit))
         if isinstance(whole.posterior, PhasePosterior):
             self._orders.append(order_sentence(whole.posterior.fit, self._plan))
@@ -84,7 +84,7 @@ class RunChecks:
 
     def out_of_distribution(self) -> tuple[str, ...]:
         """One sentence where frames are unlike the training data."""
-        return distribution_warnings(self._vectors, self._familiarity, self._card.name)
+        return distribution_warnings(self._vectors, self._training, self._card.name)
 
     def flag(
         self,

@@ -1,8 +1,10 @@
-"""``napari-cvdm calibrate``: fit the factor between spread and error.
+"""``napari-cvdm calibrate``: fit what a model's card says of its spread or of its training.
 
-The factor is fitted on pairs with known truth, and is written to the card of the model.
+The factor between spread and error is fitted on pairs with known truth. The training distribution
+is that of simulated training fields.
 """
 
+import shlex
 import shutil
 from argparse import Namespace
 from collections.abc import Iterator
@@ -12,13 +14,16 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_cvdm.cli import check_inputs_stay, say_done
+from napari_cvdm.cli import PROGRAM, check_inputs_stay, say_done
 from napari_cvdm.cli.evaluate import sampling_of, set_of
+from napari_cvdm.cli.options import UsageError
 from napari_cvdm.cli.progress import with_bar
 from napari_cvdm.evaluation.calibration import (
+    DISTRIBUTION_SEED,
     Calibration,
     Scores,
     covered,
+    fit_distribution,
     fitted,
     least_fields,
     left_out_coverage,
@@ -26,15 +31,22 @@ from napari_cvdm.evaluation.calibration import (
     scores_of,
     with_noise_scale,
 )
-from napari_cvdm.evaluation.pair_sets import CALIBRATION_SEED, EVALUATION_SEED, NAMED
+from napari_cvdm.evaluation.pair_sets import CALIBRATION_SEED, EVALUATION_SEED, NAMED, SIMULATION
 from napari_cvdm.io import output_folder
 from napari_cvdm.models.checkpoint import CARD, WEIGHTS, Checkpoint, write_card
 from napari_cvdm.models.registry import load_model, model_folder
+from napari_cvdm.training.sources import SEED_STRIDE
+
+DISTRIBUTION_FIELDS, DISTRIBUTION_HELD_OUT = 600, 400
 
 
 def run_calibrate(arguments: Namespace) -> None:
     """Carry out the command; no card is changed where the input is bad."""
+    _check_options(arguments)
     model = load_model(arguments.model)
+    if arguments.distribution:
+        _write_distribution(arguments, model)
+        return
     with _card_folder(arguments) as folder:
         model = rescaled(arguments, model)
         pairs = set_of(arguments, arguments.set, model.card, CALIBRATION_SEED)
@@ -43,6 +55,25 @@ def run_calibrate(arguments: Namespace) -> None:
         write_card(folder, replace(model.card, calibration=calibration.values()))
     say_done(f"{_card_path(arguments)}: {sentence(calibration, scores)}")
     say_done(checked(arguments, model, scores, calibration))
+
+
+def _check_options(arguments: Namespace) -> None:
+    """Raise UsageError for an option of the factor beside --distribution, or the other way."""
+    if not arguments.distribution:
+        if arguments.held_out is not None:
+            raise UsageError("--held-out is for --distribution; leave it out, or add that option.")
+        return
+    factor_only = {
+        "--set": arguments.set != SIMULATION,
+        "--noise-scales": arguments.noise_scales is not None,
+        "--check": arguments.check is not None,
+        "--register": arguments.register,
+    }
+    for option, given in factor_only.items():
+        if given:
+            raise UsageError(
+                f"{option} is for the factor, and --distribution fits none; leave one of them out."
+            )
 
 
 @contextmanager
@@ -60,6 +91,31 @@ def _card_folder(arguments: Namespace) -> Iterator[Path]:
 def _card_path(arguments: Namespace) -> Path:
     folder = model_folder(arguments.model) if arguments.in_place else Path(arguments.out)
     return folder / CARD
+
+
+def _write_distribution(arguments: Namespace, model: Checkpoint) -> None:
+    fields = DISTRIBUTION_FIELDS if arguments.fields is None else arguments.fields
+    held_out = DISTRIBUTION_HELD_OUT if arguments.held_out is None else arguments.held_out
+    words = [PROGRAM, "calibrate", arguments.model, "--distribution"]
+    words += ["--fields", str(fields), "--held-out", str(held_out)]
+    words += ["--seed", str(arguments.seed)] if arguments.seed else []
+    words += [] if arguments.field_px is None else ["--field-px", str(arguments.field_px)]
+    with _card_folder(arguments) as folder:
+        first_seed = DISTRIBUTION_SEED + arguments.seed * SEED_STRIDE
+        work = fit_distribution(model.card, fields, held_out, first_seed, arguments.field_px)
+        found = with_bar(work, "describing the training")
+        made = {
+            "fields": fields,
+            "held_out": held_out,
+            "first_seed": first_seed,
+            "command": shlex.join(words),
+        }
+        write_card(folder, replace(model.card, familiarity={**found.plain(), **made}))
+    say_done(
+        f"{_card_path(arguments)}: {len(found.mean)} statistics of {fields} simulated fields; an "
+        f"image farther from them than {found.threshold:.3f} is out of distribution, as 1 % of "
+        f"{held_out} others are."
+    )
 
 
 def rescaled(arguments: Namespace, model: Checkpoint) -> Checkpoint:

@@ -399,10 +399,10 @@ def _add_simulate(parser: Parser) -> None:
     _flag(parser, "--solved", meaning)
 
 
-def _add_pairs(parser: Parser, samples: int) -> None:
+def _add_pairs(parser: Parser, samples: int, fields: str = "default 32") -> None:
     """Which pairs a model is evaluated on, and how their posteriors are sampled."""
     sets = parser.add_argument_group("pairs")
-    _whole(sets, "--fields", "simulated fields of a set (default 32)", default=None)
+    _whole(sets, "--fields", f"simulated fields of a set ({fields})", default=None)
     meaning = "side of the simulated fields (default: as in training)"
     _whole(sets, "--field-px", meaning, metavar="PX", default=None)
     meaning = "chooses the simulated fields; training never meets them (default 0)"
@@ -457,7 +457,7 @@ def _add_calibrate(parser: Parser) -> None:
     where.add_argument(
         "--out", default=None, metavar="DIR", help="folder to make for the calibrated model"
     )
-    meaning = "write the factor into the card of MODEL; its weights stay as they are"
+    meaning = "write into the card of MODEL; its weights stay as they are"
     _flag(where, "--in-place", meaning)
     _flag(parser, "--overwrite", "replace an older model in DIR, once the new one is complete")
     meaning = "share of the errors to be below factor times spread (default 0.9)"
@@ -469,4 +469,11 @@ def _add_calibrate(parser: Parser) -> None:
     _number(parser, "--noise-scales", meaning, metavar="S", nargs="+", default=None)
     meaning = "simulated fields to check the factor on; 0 for none (default: as --fields)"
     _whole(parser, "--check", meaning, default=None)
-    _add_pairs(parser, samples=16)
+    meaning = (
+        "instead of the factor, fit what the simulated training fields of MODEL look like, by "
+        "which later images are found to be out of distribution"
+    )
+    _flag(parser, "--distribution", meaning)
+    meaning = "simulated fields that set the threshold of --distribution (default 400)"
+    _whole(parser, "--held-out", meaning, default=None)
+    _add_pairs(parser, samples=16, fields="default 32; 600 with --distribution")

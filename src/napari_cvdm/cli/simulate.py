@@ -93,7 +93,7 @@ def write_pair(
     if isinstance(ranges, PhaseRanges):
         optics = _write_phase(folder, name, simulate_phase(seed, ranges))
     else:
-        optics = _write_fluorescence(folder, name, ranges.simulated(seed))
+        optics = _write_fluorescence(folder, name, simulate_fluorescence(seed, ranges))
     return {"name": name, "seed": seed, **optics}
 
 

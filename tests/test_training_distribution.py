@@ -24,18 +24,18 @@ from napari_cvdm.tasks import WidefieldX2
 
 SEED = 990_000
 RANGES = WidefieldRanges(
-    field_px=64, structures=("rings", "spots"), textures=0.0, photons=(200, 900)
+    field_px=64, structures=("rings", "beads"), textures=0.0, photons=(200, 900)
 )
 FIT = ["--distribution", "--fields", "60", "--held-out", "60"]
 
 
 @pytest.fixture(scope="module")
 def model(tiny_widefield_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model whose recipe has rings and spots, with its training distribution."""
+    """A model whose recipe has rings and beads, with its training distribution."""
     folder = tmp_path_factory.mktemp("described") / "model"
     shutil.copytree(tiny_widefield_model, folder)
     card = read_card(folder)
-    simulation = {"field_px": 64, "structures": ["rings", "spots"], "textures": 0.0}
+    simulation = {"field_px": 64, "structures": ["rings", "beads"], "textures": 0.0}
     simulation |= {"photons": [200, 900]}
     write_card(folder, replace(card, training={"simulation": simulation}))
     assert main(["calibrate", str(folder), "--in-place", *FIT]) == 0

@@ -38,7 +38,7 @@ class Parser(argparse.ArgumentParser):
     """A parser that raises an error of one line, and does not print the usage or exit."""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
-        super().__init__(*arguments, allow_abbrev=False, **settings)
+        super().__init__(*arguments, **{"allow_abbrev": False, **settings})
         # As in Python 3.14: before, -1. and -1e0 are taken for options.
         self._negative_number_matcher = re.compile(r"-\.?\d")
 

@@ -23,12 +23,13 @@ from napari_cvdm.simulate.samples import reticulum_pair
 from napari_cvdm.widgets.common import preferences
 from napari_cvdm.widgets.dry_mass.dry_mass_widget import DryMassWidget
 from napari_cvdm.widgets.inspect.inspect_widget import InspectWidget
-from napari_cvdm.widgets.layers.layer_data import CHI2_ROLE, plugin_metadata
-from napari_cvdm.widgets.layers.sample_data import (
+from napari_cvdm.widgets.layers.contributions import (
     measured_cell,
     two_defocused_planes,
     widefield_network,
 )
+from napari_cvdm.widgets.layers.layer_data import plugin_metadata
+from napari_cvdm.widgets.layers.result_layers import CHI2_ROLE
 from napari_cvdm.widgets.live.live_widget import LiveWidget
 from napari_cvdm.widgets.reconstruct.block_form import PROCESSES
 from napari_cvdm.widgets.reconstruct.reconstruct_widget import ReconstructWidget

@@ -29,10 +29,8 @@ from napari_cvdm.evaluation.pair_sets import trained_ranges
 from napari_cvdm.models.registry import load_model
 from napari_cvdm.reconstruction.plan import prepare_frame, resolve
 from napari_cvdm.simulate import samples
-from napari_cvdm.simulate.ranges import PhaseRanges, WidefieldRanges
+from napari_cvdm.simulate.ranges import PhaseRanges
 from napari_cvdm.simulate.scenes import simulate_phase, simulate_widefield
-from napari_cvdm.simulate.phase import PhaseRanges, simulate_phase
-from napari_cvdm.simulate.widefield import simulate_widefield
 from napari_cvdm.tasks import TASKS
 from napari_cvdm.tasks.phase_inversion import draw_phases
 from napari_cvdm.tasks.phase_posterior import PhasePosterior

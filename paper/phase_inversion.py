@@ -21,9 +21,6 @@ from napari_cvdm.inversion import PowerLaws, priors
 from napari_cvdm.physics.camera import inverse_variance
 from napari_cvdm.simulate.ranges import PhaseRanges
 from napari_cvdm.simulate.scenes import simulate_phase
-from napari_cvdm.physics.camera import inverse_variance
-from napari_cvdm.simulate.ranges import PhaseRanges
-from napari_cvdm.simulate.scenes import simulate_phase
 from napari_cvdm.tasks import PhaseTwoShot
 from napari_cvdm.tasks.phase_inversion import (
     EQUAL_GAIN,

@@ -10,9 +10,6 @@ import torch
 from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.physics import forward_model
 from napari_cvdm.physics.forward_model import PhaseForwardModel, PhaseObject, canvas_shape
-from napari_cvdm.physics.fresnel import fresnel_transfer, propagate
-from napari_cvdm.physics.fresnel import circular_pupil, squared_radius
-from napari_cvdm.simulate.scenes import defocus_pair_of
 from napari_cvdm.physics.fresnel import circular_pupil, fresnel_transfer, propagate, squared_radius
 from napari_cvdm.simulate.scenes import defocus_pair_of
 

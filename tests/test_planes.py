@@ -15,8 +15,12 @@ from napari_cvdm.baselines.phase import UsTie, Wotf
 from napari_cvdm.cli import main, options
 from napari_cvdm.cli.restore import files_of, job_of, request_of
 from napari_cvdm.core.microscope import Microscope, OpticsError, check_defocus
-from napari_cvdm.core.plan import count_planes, one_sided_warning, position_warnings, z_step_warning
-from napari_cvdm.core.plan import count_planes, file_warnings, one_sided_warning, z_step_warning
+from napari_cvdm.core.plan import (
+    count_planes,
+    one_sided_warning,
+    position_warnings,
+    z_step_warning,
+)
 from napari_cvdm.core.request import (
     ImageStack,
     ReconstructionRequest,

@@ -14,8 +14,6 @@ from napari_cvdm.out_of_core.global_statistics import sample_plane
 from napari_cvdm.physics.forward_model import fresnel_number
 from napari_cvdm.reconstruction.plan import prepare_frame, resolve
 from napari_cvdm.simulate.scenes import defocus_pair_of
-from napari_cvdm.reconstruction.plan import prepare_frame
-from napari_cvdm.simulate.scenes import defocus_pair_of
 from napari_cvdm.tasks import TASKS, PhaseTwoShot, WidefieldX2
 from napari_cvdm.tasks.defocused_planes import over_background
 from napari_cvdm.tasks.phase_blocks import blank_levels

@@ -19,7 +19,8 @@ from napari_cvdm.core.result import finished as drained
 from napari_cvdm.evaluation import calibration
 from napari_cvdm.io import write_image
 from napari_cvdm.models.checkpoint import CheckpointError, read_card, write_card
-from napari_cvdm.simulate.widefield import WidefieldRanges, simulate_widefield
+from napari_cvdm.simulate.ranges import WidefieldRanges
+from napari_cvdm.simulate.scenes import simulate_widefield
 from napari_cvdm.tasks import WidefieldX2
 
 SEED = 990_000

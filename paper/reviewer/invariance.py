@@ -7,8 +7,6 @@ from scipy.ndimage import shift as shifted
 
 from napari_cvdm.simulate.scenes import DrawStructure
 from napari_cvdm.simulate.structures import reticulum
-from napari_cvdm.simulate.scenes import DrawStructure
-from napari_cvdm.tasks.task import BORDER_PX
 from napari_cvdm.tasks.task import BORDER_PX
 from paper.measure import Row
 from paper.reviewer.bench import Bench, Case, Finding

@@ -13,9 +13,9 @@ from live_frames import FRAMES, PATIENCE_MS
 from qtpy.QtCore import QTimer
 
 from napari_cvdm.widgets.inspect.inspect_widget import InspectWidget
-from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, to_layer_data
+from napari_cvdm.widgets.layers.layer_data import METADATA_KEY
 from napari_cvdm.widgets.layers.placement import Placement
-from napari_cvdm.widgets.layers.result_group import SCHEDULE
+from napari_cvdm.widgets.layers.result_layers import SCHEDULE, to_layer_data
 from napari_cvdm.widgets.layers.shown_layers import show_layers
 from napari_cvdm.widgets.live.live_widget import LiveWidget
 

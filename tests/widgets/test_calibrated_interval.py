@@ -13,7 +13,7 @@ from napari_cvdm.evaluation.calibration import Calibration
 from napari_cvdm.models.checkpoint import load_checkpoint, save_checkpoint
 from napari_cvdm.widgets.inspect.inspect_widget import InspectWidget
 from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, plugin_metadata
-from napari_cvdm.widgets.layers.result_group import groups_of
+from napari_cvdm.widgets.layers.result_layers import groups_of
 
 FITTED = Calibration(
     factor=2.5,

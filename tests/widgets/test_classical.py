@@ -9,8 +9,9 @@ from napari_cvdm.core.result import finished as drained
 from napari_cvdm.reconstruction.methods import load_method
 from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.widgets.inspect.inspect_widget import InspectWidget
-from napari_cvdm.widgets.layers.layer_data import plugin_metadata, read_layer, to_layer_data
+from napari_cvdm.widgets.layers.layer_data import plugin_metadata, read_layer
 from napari_cvdm.widgets.layers.placement import Placement
+from napari_cvdm.widgets.layers.result_layers import to_layer_data
 from napari_cvdm.widgets.layers.shown_layers import show_result
 
 OIL = {"wavelength_um": 0.52, "medium_index": 1.518, "na": 1.4}

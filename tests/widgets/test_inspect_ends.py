@@ -10,8 +10,8 @@ from qtpy.QtCore import QThread
 from napari_cvdm.core.result import Progress
 from napari_cvdm.widgets.common.worker import Job
 from napari_cvdm.widgets.inspect.inspect_widget import InspectWidget
-from napari_cvdm.widgets.layers.layer_data import to_layer_data
 from napari_cvdm.widgets.layers.placement import Placement
+from napari_cvdm.widgets.layers.result_layers import to_layer_data
 from napari_cvdm.widgets.layers.shown_layers import show_layers
 
 

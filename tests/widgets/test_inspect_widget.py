@@ -12,9 +12,9 @@ from inspected_result import CLOCK, drawn, point_at, reconstruction, settle
 
 import napari_cvdm
 from napari_cvdm.widgets.inspect.inspect_widget import InspectWidget
-from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, plugin_metadata, to_layer_data
+from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, plugin_metadata
 from napari_cvdm.widgets.layers.placement import Placement
-from napari_cvdm.widgets.layers.result_group import groups_of
+from napari_cvdm.widgets.layers.result_layers import groups_of, to_layer_data
 from napari_cvdm.widgets.layers.shown_layers import show_layers
 
 

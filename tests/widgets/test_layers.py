@@ -18,9 +18,9 @@ from napari_cvdm.widgets.layers.layer_data import (
     known_optics,
     layer_pixel_um,
     read_layer,
-    to_layer_data,
 )
 from napari_cvdm.widgets.layers.placement import Placement
+from napari_cvdm.widgets.layers.result_layers import to_layer_data
 from napari_cvdm.widgets.layers.shown_layers import show_layers
 
 

@@ -19,14 +19,14 @@ from napari_cvdm.core.request import ImageStack
 from napari_cvdm.core.result import ClockCurve, Provenance, Reconstruction
 from napari_cvdm.io import ImageFileError
 from napari_cvdm.io.result_folder import read_result_folder
-from napari_cvdm.widgets.layers.layer_data import (
-    known_optics,
-    plugin_metadata,
-    read_layer,
-    to_layer_data,
+from napari_cvdm.widgets.layers.contributions import (
+    get_image_reader,
+    get_result_reader,
+    image_layer,
 )
+from napari_cvdm.widgets.layers.layer_data import known_optics, plugin_metadata, read_layer
 from napari_cvdm.widgets.layers.placement import Placement
-from napari_cvdm.widgets.layers.readers import get_image_reader, get_result_reader, image_layer
+from napari_cvdm.widgets.layers.result_layers import to_layer_data
 
 MANIFEST = Path(napari_cvdm.__file__).with_name("napari.yaml")
 

@@ -152,7 +152,7 @@ def test_torch_that_cannot_be_loaded_is_said_in_the_dock(viewer, monkeypatch):
 def test_reading_the_manifest_and_the_forms_modules_loads_no_torch():
     script = (
         "import sys, napari_cvdm.widgets.reconstruct.reconstruct_widget; "
-        "import napari_cvdm.widgets.layers.sample_data; "
+        "import napari_cvdm.widgets.layers.contributions; "
         "print('torch' in sys.modules)"
     )
     answer = subprocess.run(

@@ -11,9 +11,9 @@ from made_results import PROVENANCE, ROLES, reconstruction
 from napari.components import ViewerModel
 from napari.layers import Image
 
-from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, plugin_metadata, to_layer_data
+from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, plugin_metadata
 from napari_cvdm.widgets.layers.placement import Placement
-from napari_cvdm.widgets.layers.result_group import groups_of
+from napari_cvdm.widgets.layers.result_layers import groups_of, to_layer_data
 from napari_cvdm.widgets.layers.shown_layers import remove_layers, show_result
 
 

@@ -12,13 +12,13 @@ from napari_cvdm.models.registry import model_folder
 from napari_cvdm.simulate import samples
 from napari_cvdm.simulate.scenes import defocus_pair_of
 from napari_cvdm.tasks import TASKS
-from napari_cvdm.widgets.layers.layer_data import is_measurement, known_optics, read_layer
-from napari_cvdm.widgets.layers.sample_data import (
+from napari_cvdm.widgets.layers.contributions import (
     measured_cell,
     two_defocused_planes,
     widefield_microtubules,
     widefield_network,
 )
+from napari_cvdm.widgets.layers.layer_data import is_measurement, known_optics, read_layer
 
 PHASE = (two_defocused_planes, measured_cell)
 FLUORESCENCE = (widefield_network, widefield_microtubules)

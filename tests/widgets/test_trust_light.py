@@ -7,7 +7,8 @@ import numpy as np
 from qtpy.QtWidgets import QLabel
 
 from napari_cvdm.core.result import finished as drained
-from napari_cvdm.widgets.layers.layer_data import CHI2_LIMITS, RESIDUAL_LIMITS, plugin_metadata
+from napari_cvdm.widgets.layers.layer_data import plugin_metadata
+from napari_cvdm.widgets.layers.result_layers import CHI2_LIMITS, RESIDUAL_LIMITS
 from napari_cvdm.widgets.reconstruct.quality_flag import COLOURS, WORDS, QualityFlagSign
 
 
@@ -61,8 +62,8 @@ def test_residual_layers_lie_on_the_grid_of_the_camera(
 
     from napari_cvdm.models.registry import load_model
     from napari_cvdm.reconstruction.reconstruct import reconstruct
-    from napari_cvdm.widgets.layers.layer_data import to_layer_data
     from napari_cvdm.widgets.layers.placement import Placement
+    from napari_cvdm.widgets.layers.result_layers import to_layer_data
 
     def layers(request, model, image):
         made = (

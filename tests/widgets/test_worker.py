@@ -10,8 +10,16 @@ from qtpy.QtWidgets import QLabel
 
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.core.result import Progress
-from napari_cvdm.widgets.common.activity_sign import AS_MADE_PERCENT, SLOW_PERCENT, signs
-from napari_cvdm.widgets.common.worker import DRAWING_SHARE, VIEW_INTERVAL_S, Control, Job, explain
+from napari_cvdm.widgets.common.worker import (
+    AS_MADE_PERCENT,
+    DRAWING_SHARE,
+    SLOW_PERCENT,
+    VIEW_INTERVAL_S,
+    Control,
+    Job,
+    explain,
+    signs,
+)
 
 
 @pytest.fixture(params=["test", ""])

@@ -18,9 +18,8 @@ from napari.utils.notifications import notification_manager
 
 import napari_cvdm
 from napari_cvdm.io import ImageFileError, read_image
+from napari_cvdm.widgets.layers.contributions import image_layer, write_tiff, write_zarr
 from napari_cvdm.widgets.layers.layer_data import METADATA_KEY
-from napari_cvdm.widgets.layers.readers import image_layer
-from napari_cvdm.widgets.layers.writers import write_tiff, write_zarr
 
 MANIFEST = Path(napari_cvdm.__file__).with_name("napari.yaml")
 MARK = {

@@ -12,8 +12,6 @@ from napari_cvdm.core.intensity import IntensityScale
 from napari_cvdm.core.plan import Plan
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.physics.camera import photon_transfer
-from napari_cvdm.physics.camera import photon_transfer
-from napari_cvdm.tasks.task import BORDER_PX, interior, saturated
 from napari_cvdm.tasks.deconvolved import Deconvolution, chi_squared, estimate_lens, find_lens
 from napari_cvdm.tasks.fluorescence import WidefieldX2, above_dark
 from napari_cvdm.tasks.task import BORDER_PX, interior, saturated

@@ -11,7 +11,6 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from napari_cvdm.physics.camera import CameraNoise
-from napari_cvdm.physics.camera import CameraNoise
 from napari_cvdm.physics.forward_model import PhaseObject
 from napari_cvdm.physics.fresnel import circular_pupil
 from napari_cvdm.physics.widefield import bin_pixels, blur, gaussian_transfer, optical_transfer

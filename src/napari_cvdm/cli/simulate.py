@@ -13,7 +13,12 @@ from napari_cvdm.core.microscope import FEWEST_PLANES
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.io import output_folder, write_image
 from napari_cvdm.simulate.ranges import DenoisingRanges, PhaseRanges, WidefieldRanges
-from napari_cvdm.simulate.scenes import DefocusPair, WidefieldPair, simulate_fluorescence, simulate_phase
+from napari_cvdm.simulate.scenes import (
+    DefocusPair,
+    WidefieldPair,
+    simulate_fluorescence,
+    simulate_phase,
+)
 from napari_cvdm.training.recipe import read_recipe
 from napari_cvdm.training.sources import solve_missing
 

@@ -34,10 +34,10 @@ from napari_cvdm.evaluation.pair_sets import (
     trained_ranges,
 )
 from napari_cvdm.models.checkpoint import Checkpoint, CheckpointError, ModelCard
-from napari_cvdm.simulate.phase import PhaseRanges
+from napari_cvdm.simulate.ranges import PhaseRanges
 from napari_cvdm.tasks import Denoise
 from napari_cvdm.tasks.phase_input import FieldNumbers, inner_frame, network_channels
-from napari_cvdm.training.solved_fields import solve_field
+from napari_cvdm.training.sources import solve_field
 
 LEVEL = 0.9
 FLOOR = 0.0  # the quantile of the scores is finite without it: a spread of zero counts as wrong
@@ -414,4 +414,4 @@ def _training_vectors(ranges: Simulation, seed: int, unit: str) -> np.ndarray:
         channels = network_channels(maps, FieldNumbers.measure(maps))
         return channel_vectors(channels[:, *inner_frame(maps)].numpy(), unit)
     # The signal of this task is that of every fluorescence task.
-    return vectors_of(Denoise().condition(ranges.simulated(seed).counts[None], "auto"), unit)
+    return vectors_of(Denoise().condition(simulate_fluorescence(seed, ranges).counts[None], "auto"), unit)

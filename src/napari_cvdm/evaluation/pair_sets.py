@@ -16,18 +16,6 @@ from torch import Tensor
 from napari_cvdm.baselines import Baseline
 from napari_cvdm.core.intensity import IntensityScale
 from napari_cvdm.core.microscope import Microscope
-from napari_cvdm.core.request import OPTICS, ImageStack, ReconstructionRequest, RequestError
-from napari_cvdm.models.checkpoint import ModelCard
-from napari_cvdm.simulate.phase_objects import OBJECTS, object_kinds
-from napari_cvdm.simulate.ranges import RANGES, PhaseRanges, WidefieldRanges
-from napari_cvdm.simulate.scenes import (
-    WidefieldPair,
-    draw_phase,
-    simulate_fluorescence,
-    simulate_phase,
-)
-from napari_cvdm.training.measured import align_pair
-from napari_cvdm.training.pairs import Folders, PairEntry
 from napari_cvdm.core.request import (
     OPTICS,
     STEPS,
@@ -39,13 +27,17 @@ from napari_cvdm.core.request import (
 from napari_cvdm.core.result import Progress, Reconstruction
 from napari_cvdm.models.checkpoint import Checkpoint, ModelCard
 from napari_cvdm.reconstruction.reconstruct import reconstruct
-from napari_cvdm.simulate.described import RANGES
-from napari_cvdm.simulate.phase import PhaseRanges, draw_phase, simulate_phase
 from napari_cvdm.simulate.phase_objects import OBJECTS, object_kinds
-from napari_cvdm.simulate.widefield import WidefieldPair, WidefieldRanges
-from napari_cvdm.tasks.widefield import above_dark
-from napari_cvdm.training.measured import PairEntry, aligned
-from napari_cvdm.training.pair_files import Folders
+from napari_cvdm.simulate.ranges import RANGES, PhaseRanges, WidefieldRanges
+from napari_cvdm.simulate.scenes import (
+    WidefieldPair,
+    draw_phase,
+    simulate_fluorescence,
+    simulate_phase,
+)
+from napari_cvdm.tasks.fluorescence import above_dark
+from napari_cvdm.training.measured import align_pair
+from napari_cvdm.training.pairs import Folders, PairEntry
 from napari_cvdm.training.sources import SEED_STRIDE
 
 SIMULATION, DIM, OTHER_OPTICS = "simulation", "dim", "other-optics"

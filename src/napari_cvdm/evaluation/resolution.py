@@ -28,13 +28,9 @@ from napari_cvdm.evaluation.pair_sets import (
     widefield_request,
 )
 from napari_cvdm.models.checkpoint import Checkpoint
-from napari_cvdm.simulate.widefield import (
-    MARGIN_PX,
-    UPSAMPLING,
-    WidefieldRanges,
-    simulate_widefield,
-    splat,
-)
+from napari_cvdm.simulate.ranges import WidefieldRanges
+from napari_cvdm.simulate.scenes import MARGIN_PX, UPSAMPLING, simulate_widefield
+from napari_cvdm.simulate.structures import splat
 
 RADII = 50
 FILTERS = 10

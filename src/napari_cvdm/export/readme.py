@@ -4,8 +4,6 @@ from collections.abc import Iterable
 
 from napari_cvdm import __version__
 from napari_cvdm.core.plan import count_planes
-from napari_cvdm.export.settings import PackageSettings
-from napari_cvdm.core.plane_positions import count_planes
 from napari_cvdm.export.sampler import PackageSettings
 from napari_cvdm.models.checkpoint import ModelCard
 from napari_cvdm.tasks import TASKS

@@ -11,8 +11,8 @@ from napari_cvdm.export.sampler import PackageSettings
 from napari_cvdm.io import output_folder
 from napari_cvdm.models.checkpoint import load_checkpoint
 from napari_cvdm.reconstruction.plan import resolve, task_of
-from napari_cvdm.simulate.phase import defocus_pair_of
 from napari_cvdm.simulate.samples import CELL_COUNTS, cell_phase, reticulum
+from napari_cvdm.simulate.scenes import defocus_pair_of
 from napari_cvdm.tasks import TASKS
 
 NEEDED = ("bioimageio.core", "onnx", "onnxruntime", "onnxscript")

@@ -27,13 +27,11 @@ from napari_cvdm.checks.training_range import (
     lens_warnings,
     optics_warnings,
 )
-from napari_cvdm.core.plan import Plan
-from napari_cvdm.core.plan import z_step_warning
+from napari_cvdm.core.plan import Plan, z_step_warning
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.core.result import Progress
 from napari_cvdm.core.statistics import RunningMoments
 from napari_cvdm.core.tiling import Block, BlockPlan
-from napari_cvdm.core.tiling import Block
 from napari_cvdm.io import Fingerprint
 from napari_cvdm.io.atomic import JobFolder, begin_job, finish_job, growing_folder
 from napari_cvdm.io.zarr_write import Grid, GridImage, build_pyramid, create_images, open_level

@@ -17,8 +17,6 @@ from napari_cvdm.core.intensity import (
 from napari_cvdm.core.plan import Plan
 from napari_cvdm.core.result import finished
 from napari_cvdm.physics.camera import CameraNoise, photon_transfer
-from napari_cvdm.physics.camera import CameraNoise, photon_transfer
-from napari_cvdm.tasks.task import BORDER_PX, SURROUNDING_PX, Background, FrameReader, NetworkInput, fitting, interior, saturated
 from napari_cvdm.tasks.deconvolved import (
     DECONVOLVED_CHANNELS,
     Deconvolution,

@@ -17,11 +17,7 @@ from napari_cvdm.models.checkpoint import read_card
 from napari_cvdm.models.cvdm import CVDMConfig
 from napari_cvdm.models.networks import DFCANConfig, UNetConfig
 from napari_cvdm.models.registry import model_folder
-from napari_cvdm.models.networks import UNetConfig
 from napari_cvdm.simulate.ranges import RANGES, Ranges
-from napari_cvdm.simulate.ranges import RANGES
-from napari_cvdm.simulate.ranges import PhaseRanges
-from napari_cvdm.simulate.ranges import WidefieldRanges
 from napari_cvdm.tasks import TASKS
 from napari_cvdm.training.pairs import Arrays, BioSR, Folders, MeasuredPairs
 from napari_cvdm.training.sources import (

@@ -1,43 +1,240 @@
-"""Boxes to choose a model, a word or a whole number."""
+"""Boxes that offer what a viewer holds at the moment, and the models that are there."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from qtpy.QtCore import Signal
 from qtpy.QtGui import QFocusEvent
-from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QStyle, QToolButton, QWidget
-from superqt import QLargeIntSpinBox
+from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QWidget
+from superqt.utils import signals_blocked
 
+from napari_cvdm.io import sha256_of
+from napari_cvdm.widgets.common.fields import browse_button, limit_width
+from napari_cvdm.widgets.common.lifetime import listen, when_gone
 from napari_cvdm.widgets.common.preferences import own_models
+from napari_cvdm.widgets.layers.layer_data import is_measurement, read_layer
+from napari_cvdm.widgets.layers.placement import MOST_PLANES
 
 if TYPE_CHECKING:
+    from napari.layers import Image
+    from napari.viewer import Viewer
+
     from napari_cvdm.models.checkpoint import ModelCard
+    from napari_cvdm.tasks.conditioned import Background
 
-NARROWEST_PX = 60
-USUAL_LETTERS = 16
-
-
-def limit_width(box: QComboBox) -> QComboBox:
-    """The box, made to shrink with the dock instead of growing with its longest entry."""
-    box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-    box.setMinimumContentsLength(USUAL_LETTERS)
-    box.setMinimumWidth(NARROWEST_PX)
-    return box
+WORDS = ("auto", "none")
+MOST_PIXELS = 1 << 25
 
 
-def word_choice(words: Iterable[str]) -> QComboBox:
-    """One of several words."""
-    box = limit_width(QComboBox())
-    box.addItems(words)
-    return box
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChoiceItem:
+    """One thing to choose.
+
+    Parameters
+    ----------
+    text : str
+        As shown.
+    key : object
+        By which the same thing is known again when its text or value changes.
+    value : object
+        What is chosen.
+    preferred : bool
+        Whether it is chosen when nothing was, or when what was chosen is gone.
+    """
+
+    text: str
+    key: Any
+    value: Any
+    preferred: bool = False
 
 
-def whole_number(low: int, high: int) -> Any:
-    """A whole number from `low` to `high`, which may be a seed: QSpinBox ends at 2**31."""
-    box: Any = QLargeIntSpinBox()  # superqt gives it no types
-    box.setRange(low, high)
-    box.setMinimumWidth(NARROWEST_PX)
-    return box
+class ChoiceBox(QComboBox):
+    """What can be chosen among the layers of a viewer, kept up to date.
+
+    Parameters
+    ----------
+    viewer : Viewer
+    entries : callable
+        Lists what can be chosen now.
+    """
+
+    changed = Signal()
+
+    def __init__(self, viewer: "Viewer", entries: Callable[[], Sequence[ChoiceItem]]) -> None:
+        super().__init__()
+        limit_width(self)
+        self._listed = entries
+        self._entries: Sequence[ChoiceItem] = ()
+        self._gone = gone = Event()
+        when_gone(self, gone.set)
+        for event in ("inserted", "removed", "reordered", "renamed"):
+            listen(self, getattr(viewer.layers.events, event), self.refresh)
+        self.currentIndexChanged.connect(lambda _: self.changed.emit())
+        self.refresh()
+
+    def refresh(self) -> None:
+        """List the choices again; the chosen one stays chosen while it is there.
+
+        `changed` is emitted when it is no longer the same.
+        """
+        if not self._gone.is_set():  # the viewer outlives a dock that was removed
+            self._list(self._chosen())
+
+    def choose_preferred(self) -> None:
+        """Forget what was chosen, and choose what is preferred now, or the first."""
+        self._list(None)
+
+    def _list(self, kept: ChoiceItem | None) -> None:
+        before = self.value()
+        self._entries = self._listed()
+        numbered = list(enumerate(self._entries))
+        same = [number for number, entry in numbered if kept is not None and entry.key == kept.key]
+        preferred = [number for number, entry in numbered if entry.preferred]
+        with signals_blocked(self):
+            self.clear()
+            self.addItems([entry.text for entry in self._entries])
+            self.setCurrentIndex((same or preferred or [0 if self._entries else -1])[0])
+        if self.value() != before:
+            self.changed.emit()
+
+    def _chosen(self) -> ChoiceItem | None:
+        index = self.currentIndex()
+        return self._entries[index] if 0 <= index < len(self._entries) else None
+
+    def value(self) -> Any:
+        """What is chosen; None without anything."""
+        chosen = self._chosen()
+        return None if chosen is None else chosen.value
+
+    def set_value(self, key: Any) -> None:
+        """Choose by key; one that is not listed changes nothing."""
+        keys = [entry.key for entry in self._entries]
+        if key in keys:
+            self.setCurrentIndex(keys.index(key))
+
+
+class LayerChoice(ChoiceBox):
+    """Layers of a viewer. The active one is preferred, else the topmost.
+
+    Parameters
+    ----------
+    viewer : Viewer
+    none_text : str, optional
+        An entry for no layer, the first one, which is preferred then.
+    accepts : callable, optional
+        Layer -> bool: which layers are offered; the measured images if it is not given.
+    """
+
+    def __init__(
+        self,
+        viewer: "Viewer",
+        none_text: str | None = None,
+        accepts: Callable[[Any], bool] = is_measurement,
+    ) -> None:
+        def entries() -> list[ChoiceItem]:
+            offered = [layer for layer in viewer.layers if accepts(layer)]
+            active = viewer.layers.selection.active
+            best = active if active in offered else offered[-1] if offered else None
+            none = ChoiceItem(text=none_text or "", key=None, value=None, preferred=True)
+            return [
+                *([] if none_text is None else [none]),
+                *(
+                    ChoiceItem(
+                        text=layer.name,
+                        key=layer,
+                        value=layer,
+                        preferred=layer is best and none_text is None,
+                    )
+                    for layer in offered
+                ),
+            ]
+
+        super().__init__(viewer, entries)
+
+    def layers(self) -> list[Any]:
+        """Every layer that is offered."""
+        return [entry.value for entry in self._entries if entry.value is not None]
+
+
+class BackgroundChoice(ChoiceBox):
+    """What stands for the empty field: ``auto``, ``none``, or a measured layer.
+
+    The layer is the dark image of a camera (fluorescence) or a blank field (phase).
+    """
+
+    def __init__(self, viewer: "Viewer") -> None:
+        def entries() -> list[ChoiceItem]:
+            layers = [layer for layer in viewer.layers if is_measurement(layer)]
+            return [
+                *(ChoiceItem(text=word, key=word, value=word) for word in WORDS),
+                *(ChoiceItem(text=layer.name, key=layer, value=layer) for layer in layers),
+            ]
+
+        super().__init__(viewer, entries)
+        self._lazy: tuple[Any, np.ndarray] | None = None
+
+    @property
+    def layer(self) -> "Image | None":
+        """The chosen layer; None where a word is chosen."""
+        chosen: str | Image = self.value()
+        return None if isinstance(chosen, str) else chosen
+
+    def background(self) -> "Background":
+        """What a request takes: the word, or the pixels (Y, X) or (2, Y, X) of the layer.
+
+        Raises
+        ------
+        RequestError, ImageFileError
+            Pixels of a type that cannot be used.
+        """
+        layer = self.layer
+        if layer is None:
+            return self.value()
+        if isinstance(layer.data, np.ndarray):
+            return np.asarray(read_layer(layer).array)
+        # The array stays the same as long as a lazy layer shows the same data. Otherwise the form
+        # would report a change.
+        if self._lazy is None or self._lazy[0] is not layer.data:
+            self._lazy = layer.data, np.asarray(read_layer(layer).array)
+        return self._lazy[1]
+
+    def show_background(self, wanted: "Background") -> bool:
+        """Choose a word or a layer, and return whether it is there.
+
+        The layer is the one with these pixels, or with the fingerprint that a result's settings
+        give. If there is none, ``auto`` is chosen.
+        """
+        if isinstance(wanted, str):
+            self.set_value(wanted if wanted in WORDS else WORDS[0])
+            if wanted in WORDS:
+                return True
+            known = wanted.removeprefix("image sha256:")
+        else:
+            self.set_value(WORDS[0])
+            known = sha256_of(wanted)
+        for entry in self._entries:
+            if entry.key not in WORDS and _shows(entry.value, known):
+                self.set_value(entry.key)
+                return True
+        return False
+
+
+def _shows(layer: "Image", fingerprint: str) -> bool:
+    """Whether a layer has these pixels; False for too many planes or too large a layer."""
+    shape = tuple(layer.data.shape)
+    if (
+        not 2 <= len(shape) <= 3
+        or (len(shape) == 3 and shape[0] > MOST_PLANES)
+        or np.prod(shape, dtype=float) > MOST_PIXELS
+    ):
+        return False
+    try:
+        return sha256_of(np.asarray(read_layer(layer).array)) == fingerprint
+    except ValueError:  # of a type that is no background
+        return False
 
 
 class _OpenedBox(QComboBox):
@@ -71,11 +268,10 @@ class ModelChoice(QWidget):
         self._cards: dict[str, ModelCard] = {}
         self._box = _OpenedBox()
         limit_width(self._box)
-        self._folder = QToolButton()
-        self._folder.setIcon(self.style().standardIcon(QStyle.StandardPixmap.SP_DirOpenIcon))
-        self._folder.setToolTip(
+        self._folder = browse_button(
+            self,
             "Use a model from a folder with card.json and model.safetensors. Nothing in it is "
-            "executed."
+            "executed.",
         )
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -100,8 +296,8 @@ class ModelChoice(QWidget):
         self._cards[model] = card
         self._box.addItem(card.name, model)
 
-    def add_folder(self, folder: str) -> None:
-        """Offer a checkpoint folder and choose it.
+    def set_value(self, model: str) -> None:
+        """Choose a model by name, or by its checkpoint folder.
 
         Raises
         ------
@@ -111,11 +307,11 @@ class ModelChoice(QWidget):
         from napari_cvdm.models.checkpoint import read_card
         from napari_cvdm.reconstruction.plan import task_of
 
-        if folder not in self._cards:
-            card = read_card(folder)
+        if model not in self._cards:
+            card = read_card(model)
             task_of(card)
-            self._add(folder, card)
-        self._box.setCurrentIndex(self._box.findData(folder))
+            self._add(model, card)
+        self._box.setCurrentIndex(self._box.findData(model))
 
     def _ask_folder(self) -> None:
         folder = QFileDialog.getExistingDirectory(
@@ -123,7 +319,7 @@ class ModelChoice(QWidget):
         )
         if folder:
             try:
-                self.add_folder(folder)
+                self.set_value(folder)
             except ValueError as error:
                 self.refused.emit(str(error))
 
@@ -136,13 +332,6 @@ class ModelChoice(QWidget):
         """Name of a shipped model or path of a folder; None when there is no model."""
         return self._box.currentData()
 
-    def set_value(self, model: str) -> None:
-        """Choose a shipped model by name, or a folder."""
-        if model in self._cards:
-            self._box.setCurrentIndex(self._box.findData(model))
-        else:
-            self.add_folder(model)
-
     def card(self) -> "ModelCard | None":
         """Card of the chosen model."""
         return self._cards.get(self.value() or "")
@@ -151,7 +340,6 @@ class ModelChoice(QWidget):
 def card_text(card: "ModelCard") -> str:
     """What a model is for and where it stops, in plain lines."""
     ranges = [f"{name}: {low:g} to {high:g}" for name, (low, high) in card.optics.items()]
-    limits = [f"Limit: {limit}" for limit in card.limits]
     return "\n".join(
         [
             card.title,
@@ -159,7 +347,7 @@ def card_text(card: "ModelCard") -> str:
             "Trained for",
             *ranges,
             f"Resolution: {card.resolution}",
-            *limits,
+            *(f"Limit: {limit}" for limit in card.limits),
             f"Licence: {card.licence}",
         ]
     )

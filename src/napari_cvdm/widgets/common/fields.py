@@ -1,27 +1,38 @@
-"""Fields for numbers that may be left empty, and text that wraps."""
+"""Fields of forms: numbers that may be left empty, paths, words, and text that wraps."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtGui import QKeySequence
 from qtpy.QtWidgets import (
     QAbstractButton,
+    QComboBox,
+    QFileDialog,
     QFormLayout,
     QFrame,
     QGridLayout,
+    QHBoxLayout,
     QLabel,
     QLineEdit,
     QPlainTextEdit,
     QScrollArea,
+    QStyle,
+    QToolButton,
     QVBoxLayout,
     QWidget,
 )
-from superqt import QCollapsible
+from superqt import QCollapsible, QLargeIntSpinBox
 
-from napari_cvdm.core.request import RequestError
+from napari_cvdm.core.request import MeasuredPsf, RequestError
+from napari_cvdm.io import ImageFileError, sha256_of
+from napari_cvdm.io.read import read_psf
 
 NUMBERS_A_ROW = 4
+NARROWEST_PX = 60
+USUAL_LETTERS = 16
 
 
 def wrapped_label(text: str = "") -> QLabel:
@@ -39,6 +50,37 @@ def explain_control(control: QWidget, purpose: str) -> None:
     control.setToolTip(f"{purpose} ({key})" if key else purpose)
 
 
+def limit_width(box: QComboBox) -> QComboBox:
+    """The box, made to shrink with the dock instead of growing with its longest entry."""
+    box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    box.setMinimumContentsLength(USUAL_LETTERS)
+    box.setMinimumWidth(NARROWEST_PX)
+    return box
+
+
+def word_choice(words: Iterable[str]) -> QComboBox:
+    """One of several words."""
+    box = limit_width(QComboBox())
+    box.addItems(words)
+    return box
+
+
+def whole_number(low: int, high: int) -> Any:
+    """A whole number from `low` to `high`, which may be a seed: QSpinBox ends at 2**31."""
+    box: Any = QLargeIntSpinBox()  # superqt gives it no types
+    box.setRange(low, high)
+    box.setMinimumWidth(NARROWEST_PX)
+    return box
+
+
+def browse_button(owner: QWidget, purpose: str) -> QToolButton:
+    """A button that looks for a file or a folder."""
+    button = QToolButton()
+    button.setIcon(owner.style().standardIcon(QStyle.StandardPixmap.SP_DirOpenIcon))
+    button.setToolTip(purpose)
+    return button
+
+
 def collapsible(title: str, content: QWidget, purpose: str) -> QCollapsible:
     """Content under a title that unfolds it, folded at first; a tooltip states its purpose."""
     inside = QWidget()  # may be squeezed to nothing, whatever height the content insists on
@@ -54,14 +96,11 @@ def collapsible(title: str, content: QWidget, purpose: str) -> QCollapsible:
 
 
 class LabelledRows(QFormLayout):
-    """Fields below each other, each with its name and its access key.
-
-    Name and field have the same help.
+    """Fields by name, below each other. A field and its name have the same help.
 
     Parameters
     ----------
     rows : mapping of str to QWidget
-        Fields by name.
     purposes : mapping of str to str
         What each is for.
     """
@@ -71,10 +110,9 @@ class LabelledRows(QFormLayout):
         self.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         self.setContentsMargins(4, 4, 4, 4)
         self.setVerticalSpacing(4)
-        self.labels: dict[str, QLabel] = {}
         self._fields = dict(rows)
         for name, field in rows.items():
-            self.labels[name] = label = QLabel(name)
+            label = QLabel(name)
             label.setBuddy(field)
             label.setToolTip(purposes[name])
             field.setToolTip(purposes[name])
@@ -104,31 +142,18 @@ def scrolled(widget: QWidget) -> QScrollArea:
     area.setWidgetResizable(True)
     area.setFrameShape(QFrame.Shape.NoFrame)
     area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-    area.setMinimumWidth(
-        widget.minimumSizeHint().width() + area.verticalScrollBar().sizeHint().width()
-    )
+    bar = area.verticalScrollBar()
+    area.setMinimumWidth(widget.minimumSizeHint().width() + bar.sizeHint().width())
     return area
-
-
-def format_number(value: float) -> str:
-    """The shortest usual text that reads back as the same number."""
-    text = f"{value:.6g}"
-    return text if float(text) == value else repr(float(value))
 
 
 def parse_number(name: str, text: str) -> float | None:
     """The number that a text says, with a point or a comma; None if there is no text.
 
-    Parameters
-    ----------
-    name : str
-        The request's name, for messages.
-    text : str
-
     Raises
     ------
     RequestError
-        Text that is not a number.
+        Text that is not a number; the message says the `name` of the setting.
     """
     try:
         return float(text.replace(",", ".")) if text.strip() else None
@@ -137,13 +162,7 @@ def parse_number(name: str, text: str) -> float | None:
 
 
 class OptionalNumber(QLineEdit):
-    """A number, or nothing.
-
-    Parameters
-    ----------
-    name : str
-        The request's name, for messages.
-    """
+    """A number, or nothing; `name` is the request's name, for messages."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -151,13 +170,7 @@ class OptionalNumber(QLineEdit):
         self.setMinimumWidth(40)
 
     def value(self) -> float | None:
-        """The number; None when the field is empty.
-
-        Raises
-        ------
-        RequestError
-            Text that is not a number.
-        """
+        """The number; None when the field is empty. RequestError for text that is no number."""
         return parse_number(self.objectName(), self.text())
 
     @property
@@ -166,8 +179,11 @@ class OptionalNumber(QLineEdit):
         return self.text()
 
     def set_value(self, value: float | None) -> None:
-        """Show a number so that `value` gives it back exactly; None empties the field."""
-        self.setText("" if value is None else format_number(value))
+        """Show the shortest usual text that `value` reads back exactly; None empties the field."""
+        text = "" if value is None else f"{value:.6g}"
+        if value is not None and float(text) != value:
+            text = repr(float(value))
+        self.setText(text)
         self.setCursorPosition(0)
 
     def set_needed(self, needed: bool) -> None:
@@ -193,9 +209,8 @@ class OptionalNumbers(QWidget):
     def __init__(self, name: str, count: int = 2) -> None:
         super().__init__()
         self.setObjectName(name)
-        self._made: list[
-            OptionalNumber
-        ] = []  # those beyond the count are hidden and keep their text
+        # Those beyond the count are hidden and keep their text.
+        self._made: list[OptionalNumber] = []
         self._count = 0
         self._grid = QGridLayout(self)
         self._grid.setContentsMargins(0, 0, 0, 0)
@@ -209,21 +224,18 @@ class OptionalNumbers(QWidget):
     def set_count(self, count: int) -> None:
         """Show so many numbers."""
         while len(self._made) < count:
-            self._add_part()
+            part, number = OptionalNumber(self.objectName()), len(self._made)
+            part.textChanged.connect(lambda _: self.textChanged.emit())
+            part.editingFinished.connect(self._spread)
+            part.setToolTip(self.toolTip())
+            self._grid.addWidget(part, number // NUMBERS_A_ROW, number % NUMBERS_A_ROW)
+            if self._made:
+                part.setPlaceholderText(self._made[0].placeholderText())
+                QWidget.setTabOrder(self._made[-1], part)
+            self._made.append(part)
         for number, part in enumerate(self._made):
             part.setVisible(number < count)
         self._count = count
-
-    def _add_part(self) -> None:
-        part, number = OptionalNumber(self.objectName()), len(self._made)
-        part.textChanged.connect(lambda _: self.textChanged.emit())
-        part.editingFinished.connect(self._spread)
-        part.setToolTip(self.toolTip())
-        self._grid.addWidget(part, number // NUMBERS_A_ROW, number % NUMBERS_A_ROW)
-        if self._made:
-            part.setPlaceholderText(self._made[0].placeholderText())
-            QWidget.setTabOrder(self._made[-1], part)
-        self._made.append(part)
 
     def value(self) -> tuple[float, ...] | None:
         """All numbers; None when all fields are empty.
@@ -235,14 +247,12 @@ class OptionalNumbers(QWidget):
         """
         values = [parse_number(self.objectName(), text) for text in self._listed or self.typed]
         known = tuple(value for value in values if value is not None)
-        if not known:
-            return None
-        if len(known) < len(values):
+        if known and len(known) < len(values):
             raise RequestError(
                 f"{self.objectName()} has {len(known)} of {len(values)} values; one is needed for "
                 "each plane, for example -1 and 1 for two."
             )
-        return known
+        return known or None
 
     @property
     def _listed(self) -> list[str]:
@@ -279,3 +289,96 @@ class OptionalNumbers(QWidget):
         super().setToolTip(text)
         for part in self._made:
             part.setToolTip(text)
+
+
+class PathField(QWidget):
+    """The path of a folder, or of a file, with a button to look for it.
+
+    Parameters
+    ----------
+    title : str
+        Of the dialog, such as "Choose the folder to follow".
+    files : str, optional
+        Which files to offer, such as "Arrays (*.npy *.npz)"; a folder is chosen without.
+    new : bool
+        Whether a name is asked for that does not exist yet.
+    """
+
+    changed = Signal()
+
+    def __init__(self, title: str, files: str = "", *, new: bool = False) -> None:
+        super().__init__()
+        self._title, self._files, self._new = title, files, new
+        self.line = QLineEdit()
+        self.line.setMinimumWidth(NARROWEST_PX)
+        self.line.setPlaceholderText("needed")
+        self._browse = browse_button(self, f"{title}.")
+        row = QHBoxLayout(self)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(self.line, 1)
+        row.addWidget(self._browse)
+        self.setFocusProxy(self.line)
+        self.line.textChanged.connect(lambda _: self.changed.emit())
+        self._browse.clicked.connect(self._ask)
+
+    def _ask(self) -> None:
+        if self._new:
+            path, _ = QFileDialog.getSaveFileName(self, self._title, self.line.text(), self._files)
+        elif self._files:
+            path, _ = QFileDialog.getOpenFileName(self, self._title, self.line.text(), self._files)
+        else:
+            path = QFileDialog.getExistingDirectory(self, self._title, self.line.text())
+        if path:
+            self.line.setText(path)
+
+    def value(self) -> Path | None:
+        """The path; None as long as none is named."""
+        text = self.line.text().strip()
+        return Path(text).expanduser() if text else None
+
+    def set_value(self, path: str | Path) -> None:
+        """Name a path."""
+        self.line.setText(str(path))
+
+    def setToolTip(self, text: str | None) -> None:
+        """Show the same help over the line."""
+        self.line.setToolTip(text)
+
+
+class PsfField(PathField):
+    """The path of a file with a measured PSF, which is read once, or nothing."""
+
+    def __init__(self) -> None:
+        super().__init__("Choose the image of a bead", "Images (*.tif *.tiff *.mrc)")
+        self.line.setPlaceholderText("none")
+        self._read: tuple[Path, MeasuredPsf] | None = None
+
+    def measured(self) -> MeasuredPsf | None:
+        """The PSF of the file; None where none is named. RequestError where it cannot be read."""
+        path = self.value()
+        if path is None:
+            return None
+        if self._read is None or self._read[0] != path:
+            try:
+                self._read = path, read_psf(path)
+            except (ImageFileError, OSError) as error:
+                raise RequestError(str(error)) from error
+        return self._read[1]
+
+    def show_psf(self, wanted: MeasuredPsf | str | None) -> bool:
+        """Show a PSF, or the one with the fingerprint that a result's settings give.
+
+        Returns whether it is there. If not, the line is emptied.
+        """
+        if isinstance(wanted, MeasuredPsf):
+            self.set_value(wanted.source)
+            return True
+        kept = (
+            self._read is not None
+            and self._read[0] == self.value()
+            and isinstance(wanted, str)
+            and sha256_of(self._read[1].array) in wanted
+        )
+        if not kept:
+            self.set_value("")
+        return kept or wanted is None

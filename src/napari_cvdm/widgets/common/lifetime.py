@@ -8,39 +8,22 @@ from qtpy.QtCore import QObject
 
 
 def when_gone(widget: QObject, clean_up: Callable[..., object], *given: object) -> None:
-    """Call a function once, when Qt destroys a widget or Python frees it.
+    """Call `clean_up(*given)` once, when Qt destroys a widget or Python frees it.
 
-    A lambda connected to `destroyed` is not enough. The cycle collector may have emptied it before
-    the call, and an exception in a slot ends the program. Python's own register holds a finalizer,
-    so the finalizer stays whole.
-
-    Parameters
-    ----------
-    widget : QObject
-        napari 0.9 sends no closing event to docked widgets, so this is their only end.
-    clean_up : callable
-        Called with `given`. Neither may refer to the widget, because it would never be freed.
+    Neither `clean_up` nor `given` may refer to the widget, because it would never be freed.
     """
+    # napari 0.9 sends no closing event to docked widgets, so this is their only end. A lambda
+    # connected to `destroyed` is not enough: the cycle collector may have emptied it before the
+    # call, and an exception in a slot ends the program. Python's own register keeps a finalizer.
     end = finalize(widget, clean_up, *given)
     end.atexit = False
     widget.destroyed.connect(end)
 
 
 def listen(widget: QObject, emitter: Any, method: Callable[..., object]) -> None:
-    """Connect a method of a widget to an event of napari, for as long as the widget is there.
-
-    napari holds the method weakly, but drops dead references only when it emits the event again. A
-    renaming or a change of theme may never come. Every dock that was opened and closed would then
-    leave a reference.
-
-    Parameters
-    ----------
-    widget : QObject
-    emitter : EventEmitter
-        Such as ``viewer.events.theme``.
-    method : callable
-        Bound to the widget.
-    """
+    """Connect a method of a widget to an event of napari, for as long as the widget is there."""
+    # napari holds the method weakly, but drops dead references only when it emits the event
+    # again, which may never happen: every dock that was closed would leave a reference.
     emitter.connect(method)
     when_gone(widget, _disconnect, ref(emitter), (ref(widget), method.__name__))
 

@@ -13,16 +13,7 @@ DOCK = "Reconstruct"
 
 
 def open_reconstruct(viewer: Viewer) -> Any:
-    """Open the Reconstruct dock, or bring it forward.
-
-    Parameters
-    ----------
-    viewer : Viewer
-
-    Returns
-    -------
-    ReconstructWidget
-    """
+    """Open the Reconstruct dock, or bring it forward, and return its widget."""
     dock, widget = viewer.window.add_plugin_dock_widget(PLUGIN, DOCK)
     dock.show()
     dock.raise_()
@@ -32,23 +23,12 @@ def open_reconstruct(viewer: Viewer) -> Any:
 def reconstruct_selected(viewer: Viewer) -> None:
     """Open the Reconstruct dock, or bring it forward, with the selected image chosen.
 
-    Parameters
-    ----------
-    viewer : Viewer
-        napari gives the current one.
+    napari gives its current viewer.
     """
     widget = open_reconstruct(viewer)
-    active = viewer.layers.selection.active
-    selected = (
-        [active]
-        if isinstance(active, Image)
-        else [
-            layer
-            for layer in viewer.layers
-            if layer in viewer.layers.selection and isinstance(layer, Image)
-        ]
-    )
-    if selected and hasattr(
-        widget, "form"
-    ):  # without its engine the dock only says what is missing
+    selection = viewer.layers.selection
+    selected = [layer for layer in viewer.layers if layer in selection and isinstance(layer, Image)]
+    if isinstance(selection.active, Image):
+        selected = [selection.active]
+    if selected and hasattr(widget, "form"):  # without its engine the dock says what is missing
         widget.form.image.set_value(selected[-1])

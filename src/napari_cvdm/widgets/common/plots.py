@@ -27,13 +27,7 @@ SHOWN_LEVEL = (-8.0, 4.0)  # beyond these the signal, or the noise, is gone
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThemeColors:
-    """Colours of a theme, "#rrggbb".
-
-    Parameters
-    ----------
-    text, paper : str
-        Of text, and of what it stands on.
-    """
+    """Colours "#rrggbb" of the text of a theme, and of what it stands on."""
 
     text: str
     paper: str
@@ -44,10 +38,8 @@ class ThemeColors:
         from napari.utils.theme import get_theme
 
         theme = get_theme(viewer.theme)
-        return cls(
-            text=str(theme.text.as_hex(format="long")),
-            paper=str(theme.background.as_hex(format="long")),
-        )
+        text, paper = (color.as_hex(format="long") for color in (theme.text, theme.background))
+        return cls(text=str(text), paper=str(paper))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """What the user set under Preferences > napari-cvdm, or else the defaults of a request."""
 
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -24,46 +24,26 @@ OWN_MODELS = Path("~/napari-cvdm")
 
 def defaults() -> dict[str, Any]:
     """Every preference by name, as it is when nobody has set anything."""
-    asked = {
-        entry.name: entry.default
-        for entry in fields(ReconstructionRequest)
-        if entry.default is not MISSING
-    }
+    asked = {entry.name: entry.default for entry in fields(ReconstructionRequest)}
     return {name: asked.get(name, _OWN_DEFAULTS.get(name)) for name in PREFERENCES}
 
 
 def preferred(name: str) -> Any:
-    """A preference.
-
-    Parameters
-    ----------
-    name : {"device", "precision", "tile", "samples", "steps", "model_folder", "offline"}
-        The first five are settings of `ReconstructionRequest`; ``model_folder`` is a path or "".
+    """A preference by one of the names in `PREFERENCES`.
 
     Returns
     -------
     str, int or bool
         The default if napari has no preferences of plugins (before 0.9), if the plugin is not
         registered with it, or if the stored value cannot be read.
-
-    Raises
-    ------
-    KeyError
-        There is no such preference.
     """
     group, default = PREFERENCES[name], defaults()[name]
     try:
         from napari.settings import get_plugin_settings
 
         value = getattr(getattr(get_plugin_settings(PLUGIN), group), name)
-    except (
-        ImportError,
-        KeyError,
-        AttributeError,
-        ValueError,
-        OSError,
-    ):  # a stored value that the schema forbids is a ValueError
-        return default
+    except (ImportError, KeyError, AttributeError, ValueError, OSError):
+        return default  # a stored value that the schema forbids is a ValueError
     return value if type(value) is type(default) else default
 
 

@@ -1,7 +1,4 @@
-"""The settings of a reconstruction as a form.
-
-The interface of the form is `value`, `set_value` and `changed`.
-"""
+"""The settings of a reconstruction as a form: `value`, `set_value` and `changed`."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -24,22 +21,21 @@ from napari_cvdm.core.request import (
     RequestError,
 )
 from napari_cvdm.io import combine_planes
-from napari_cvdm.widgets.common.background_choice import BackgroundChoice
-from napari_cvdm.widgets.common.choice_box import LayerChoice
-from napari_cvdm.widgets.common.choices import ModelChoice, card_text, whole_number, word_choice
-from napari_cvdm.widgets.common.field_of_view import image_shape
+from napari_cvdm.widgets.common.choices import BackgroundChoice, LayerChoice, ModelChoice, card_text
 from napari_cvdm.widgets.common.fields import (
     LabelledRows,
     OptionalNumber,
     OptionalNumbers,
+    PsfField,
     collapsible,
     reading_pane,
+    whole_number,
+    word_choice,
     wrapped_label,
 )
-from napari_cvdm.widgets.common.form_help import HELP
 from napari_cvdm.widgets.common.lifetime import when_gone
 from napari_cvdm.widgets.common.preferences import PREFERENCES, preferred
-from napari_cvdm.widgets.common.psf_field import PsfField
+from napari_cvdm.widgets.layers.frames import image_shape
 from napari_cvdm.widgets.layers.layer_data import (
     known_optics,
     named_layers,
@@ -54,6 +50,86 @@ if TYPE_CHECKING:
 
     from napari_cvdm.tasks import Task
 
+
+HELP = {
+    "image": (
+        "The measured image: a layer of the viewer. Time, z and channel axes are looped over.\n"
+        "The planes of a phase may also be one layer: with an axis of length 2, or with an axis "
+        "named plane or z."
+    ),
+    "image2": (
+        "The image at the other focus: same field, same camera.\n"
+        "More than two planes must be one layer."
+    ),
+    "model": "What to reconstruct, and with which trained network.",
+    "pixel_um": (
+        "Pixel size in the sample [µm]: camera pixel × binning / magnification. 65 nm is 0.065."
+    ),
+    "wavelength_um": (
+        "Vacuum wavelength [µm]: of the illumination for phase, of the emission for fluorescence. "
+        "520 nm is 0.52."
+    ),
+    "defocus_um": (
+        "Position of each plane [µm], in their order, with sign:\n"
+        "positive is away from the light source, toward the objective.\n"
+        "0 and 2.5 (one plane in focus) works, too.\n"
+        "Several numbers in one field, with spaces between them, are the positions of as many "
+        "planes."
+    ),
+    "medium_index": (
+        "Refractive index of the medium between the planes: air 1.0, water 1.333, oil 1.518."
+    ),
+    "na": (
+        "Numerical aperture of the detection.\n"
+        "A fluorescence image is deconvolved with it; without it, its cut-off frequency is "
+        "estimated."
+    ),
+    "condenser_na": (
+        "Numerical aperture of the illumination, at most the refractive index.\n"
+        "Empty: the light is taken for coherent."
+    ),
+    "samples": (
+        "Draws from the posterior. Their mean is the reconstruction, their variance the spread;\n"
+        "one draw has no spread. 8 is a good start, 16 for reports."
+    ),
+    "steps": (
+        "Evaluations of the network for each sample. 6 are enough for sde-2m;\n"
+        "with 1 all samples are alike, and there is no spread."
+    ),
+    "seed": "Chooses the noise. The same seed gives the same pixels, in one precision.",
+    "sampler": (
+        "How the diffusion is reversed: sde-2m is the most exact for few steps,\n"
+        "ancestral (the paper's) wants 200."
+    ),
+    "device": "Where to compute; auto takes the fastest that is there.",
+    "precision": (
+        "Of the network. bf16 moves the samples by a few per cent of the spread;\n"
+        "it is faster on most GPUs and on some processors.\n"
+        "auto takes bf16 where the device has arithmetic for it; the result says which it was."
+    ),
+    "tile": "Side of a square tile [px]. It changes memory and time; the pixels only by rounding.",
+    "keep_samples": (
+        "Also show every sample, along an axis of its own: for the histogram at a pixel and the "
+        "error of a dry mass.\n"
+        "It takes as much memory as the samples need."
+    ),
+    "align": (
+        "auto: look for a shift between the outermost planes and report it. Nothing is moved."
+    ),
+    "psf": (
+        "The image of a bead, one plane or a stack: it decides over NA and wavelength.\n"
+        "The file must say its pixel size."
+    ),
+    "background": (
+        "auto: estimate the blank-field intensity (phase) or the dark level (fluorescence).\n"
+        "none: it is already divided out (phase) or zero (fluorescence).\n"
+        "A layer: an image of an empty, lit field (phase) or a dark image of the camera "
+        "(fluorescence), of the same size.\n"
+        "auto is a guess: counts and phases may be quantified only where it was not needed."
+    ),
+}
+
+
 CARD_LINES = 12
 OPTICS = ("pixel_um", "wavelength_um", "defocus_um", "medium_index", "na", "condenser_na")
 PHASE_OPTICS = ("defocus_um", "condenser_na")
@@ -62,13 +138,7 @@ COUNTS = {"samples": (1, 1024), "steps": (1, 1000), "seed": (0, 2**63 - 1), "til
 
 
 class ReconstructForm(QWidget):
-    """Image, model, optics and sampling, under the names of `ReconstructionRequest`.
-
-    Parameters
-    ----------
-    viewer : Viewer
-        Whose layers are offered.
-    """
+    """Image, model, optics and sampling, under the names of `ReconstructionRequest`."""
 
     changed = Signal()
 
@@ -77,10 +147,8 @@ class ReconstructForm(QWidget):
 
         super().__init__()
         self._viewer = viewer
-        self.image, self.second = (
-            LayerChoice(viewer),
-            LayerChoice(viewer, none_text="in the same layer"),
-        )
+        self.image = LayerChoice(viewer)
+        self.second = LayerChoice(viewer, none_text="in the same layer")
         self.model = ModelChoice()
         self.card = reading_pane(CARD_LINES)
         self.about = collapsible(
@@ -88,18 +156,17 @@ class ReconstructForm(QWidget):
         )
         self.keep_samples = QCheckBox()
         self.positions = OptionalNumbers("defocus_um")
-        numbers = {name: OptionalNumber(name) for name in OPTICS if name != "defocus_um"}
         self.optics: dict[str, OptionalNumber | OptionalNumbers] = {
-            name: numbers.get(name, self.positions) for name in OPTICS
+            name: self.positions if name == "defocus_um" else OptionalNumber(name)
+            for name in OPTICS
         }
         self.counts = {name: whole_number(*bounds) for name, bounds in COUNTS.items()}
-        words = {
-            "sampler": SAMPLERS,
-            "device": ("auto", *available_devices()),
-            "precision": PRECISIONS,
-            "align": ALIGNMENTS,
+        self.words = {
+            "sampler": word_choice(SAMPLERS),
+            "device": word_choice(("auto", *available_devices())),
+            "precision": word_choice(PRECISIONS),
+            "align": word_choice(ALIGNMENTS),
         }
-        self.words = {name: word_choice(allowed) for name, allowed in words.items()}
         self.background, self.psf = BackgroundChoice(viewer), PsfField()
         self.field = wrapped_label()
         self._from_layer: dict[str, Any] = {}
@@ -113,19 +180,16 @@ class ReconstructForm(QWidget):
         self._on_image()
 
     def _lay_out(self) -> None:
-        sampled = {name: self.counts[name] for name in ("samples", "steps")}
         often: dict[str, QWidget] = {
             "image": self.image,
             "image2": self.second,
             "model": self.model,
             **self.optics,
-            **sampled,
+            **{name: self.counts[name] for name in ("samples", "steps")},
         }
         seldom: dict[str, QWidget] = {
             "seed": self.counts["seed"],
             **{name: self.words[name] for name in ("sampler", "device", "precision")},
-        }
-        seldom |= {
             "background": self.background,
             "psf": self.psf,
             "align": self.words["align"],
@@ -155,16 +219,15 @@ class ReconstructForm(QWidget):
     def _connect(self) -> None:
         self.image.changed.connect(self._on_image)
         self.second.changed.connect(self._on_second)
-        for chosen in (self.background, self.psf):
-            chosen.changed.connect(self.changed)
         self.model.changed.connect(self._on_model)
         for name, field in self.optics.items():
             field.textChanged.connect(partial(self._on_typed, name))
-        for signal in (
-            *(box.valueChanged for box in self.counts.values()),
-            *(choice.currentIndexChanged for choice in self.words.values()),
-        ):
-            signal.connect(lambda _: self.changed.emit())
+        for chosen in (self.background, self.psf):
+            chosen.changed.connect(self.changed)
+        for box in self.counts.values():
+            box.valueChanged.connect(lambda _: self.changed.emit())
+        for choice in self.words.values():
+            choice.currentIndexChanged.connect(lambda _: self.changed.emit())
         self.changed.connect(self._say_field)
 
     @property
@@ -195,10 +258,7 @@ class ReconstructForm(QWidget):
         self.changed.emit()
 
     def _count_positions(self) -> None:
-        """Show one position for each plane of the chosen layers.
-
-        If their number is not known, the positions that were typed stay.
-        """
+        """One for each plane; the typed positions stay if the number of planes is not known."""
         if self.planes is not None or not any(self.positions.typed):
             self.positions.set_count(self.planes or 2)
 
@@ -221,19 +281,22 @@ class ReconstructForm(QWidget):
         self.changed.emit()
 
     def _on_image(self, *_: object) -> None:
-        """Fill in the optics of the layer and remove those of the former layer.
+        """Fill in the optics of the layer, and remove those of the former layer but not typed ones.
 
-        Values that the user typed stay.
+        A later change of the layer's pixel size must show: a run with the former one would be wrong
+        unnoticed.
         """
         if self._gone.is_set():  # a layer outlives a dock that was removed
             return
         layer = self.image.value()
-        self._watch(layer)
+        for one, act in ((self._watched, "disconnect"), (layer, "connect")):
+            if one is not None:
+                for change in ("scale", "units"):
+                    getattr(getattr(one.events, change), act)(self._on_image)
+        self._watched = layer
         known = {} if layer is None else known_optics(layer)
         for name, field in self.optics.items():
-            if name in known or (
-                name in self._from_layer and field.typed == self._from_layer[name]
-            ):
+            if name in known or field.typed == self._from_layer.get(name):
                 with signals_blocked(field):
                     field.set_value(known.get(name))
         self._count_positions()
@@ -254,27 +317,13 @@ class ReconstructForm(QWidget):
             else ""
         )
 
-    def _watch(self, layer: "Image | None") -> None:
-        """Watch the chosen layer for a later change of its pixel size.
-
-        Without it, a run with the former pixel size would be wrong unnoticed.
-        """
-        for one, act in ((self._watched, "disconnect"), (layer, "connect")):
-            if one is not None:
-                for change in ("scale", "units"):
-                    getattr(getattr(one.events, change), act)(self._on_image)
-        self._watched = layer
-
     def _on_typed(self, name: str, *_: str) -> None:
         """What the user types is no longer what the layer told, even if it is the same number."""
         self._from_layer.pop(name, None)
         self.changed.emit()
 
     def _choose_second(self) -> None:
-        """Guess the other plane: the only other layer of the same shape.
-
-        Nothing is guessed if the image holds all planes.
-        """
+        """Guess the other plane: the only other layer of this shape, unless the image has all."""
         image = self.image.value()
         if image is None or self.second.value() is not None or stated_planes(image) is not None:
             return
@@ -288,16 +337,12 @@ class ReconstructForm(QWidget):
 
     def missing(self) -> tuple[str, ...]:
         """What must still be chosen or filled in before a run, by name."""
-        task, image = self.task, self.image.value()
-        if image is None or task is None:
-            return tuple(
-                name
-                for name, found in (("an image layer", image), ("a model", task))
-                if found is None
-            )
+        task = self.task
+        chosen = {"an image layer": self.image.value(), "a model": task}
+        if task is None or chosen["an image layer"] is None:
+            return tuple(name for name, found in chosen.items() if found is None)
         unknown = tuple(name for name in task.needed_optics if not any(self.optics[name].typed))
-        lonely = self.two_planes and self.planes is None
-        return (OTHER_PLANES, *unknown) if lonely else unknown
+        return (OTHER_PLANES, *unknown) if self.two_planes and self.planes is None else unknown
 
     def settings(self) -> dict[str, Any]:
         """Everything but the image, by request name.
@@ -307,35 +352,22 @@ class ReconstructForm(QWidget):
         RequestError
             Text that is not a number.
         """
-        optics = {
-            name: field.value()
-            for name, field in self.optics.items()
-            if self.two_planes or name not in PHASE_OPTICS
-        }
-        counts = {name: box.value() for name, box in self.counts.items()}
-        others = {
+        return {
+            **{
+                name: field.value()
+                for name, field in self.optics.items()
+                if self.two_planes or name not in PHASE_OPTICS
+            },
             "model": self.model.value(),
             "background": self.background.background(),
             "keep_samples": self.keep_samples.isChecked(),
-        }
-        others["psf"] = self.psf.measured() if self.deconvolved else None
-        return {
-            **others,
-            **optics,
-            **counts,
+            "psf": self.psf.measured() if self.deconvolved else None,
+            **{name: box.value() for name, box in self.counts.items()},
             **{name: box.currentText() for name, box in self.words.items()},
         }
 
     def typed_settings(self) -> dict[str, Any]:
-        """The same settings without the optics of the chosen layer.
-
-        These optics belong to that layer alone.
-
-        Raises
-        ------
-        RequestError
-            Text that is not a number.
-        """
+        """The same settings without the optics of the chosen layer, which belong to it alone."""
         return {**self.settings(), **dict.fromkeys(self._from_layer)}
 
     def warnings(self) -> tuple[str, ...]:
@@ -349,12 +381,10 @@ class ReconstructForm(QWidget):
         from napari_cvdm.checks.training_range import optics_warnings
 
         card = self.model.card()
+        if card is None:
+            return ()
         blank = ImageStack(array=np.zeros((1, 1)), axes="YX")
-        return (
-            ()
-            if card is None
-            else optics_warnings(ReconstructionRequest(image=blank, **self.settings()), card)
-        )
+        return optics_warnings(ReconstructionRequest(image=blank, **self.settings()), card)
 
     def value(self) -> ReconstructionRequest:
         """The request.
@@ -367,11 +397,10 @@ class ReconstructForm(QWidget):
         RequestError, OpticsError, ImageFileError
             What is missing or not allowed.
         """
-        missing, task, image = self.missing(), self.task, self.image.value()
-        if missing or task is None or image is None:
+        missing = self.missing()
+        if missing:
             raise RequestError(f"Needed before a run: {', '.join(missing)}.")
-        stack = read_layer(image)
-        settings = self.settings()
+        stack, settings = read_layer(self.image.value()), self.settings()
         if self.two_planes:
             second = self.second.value()
             stack = combine_planes(
@@ -386,10 +415,9 @@ class ReconstructForm(QWidget):
 
         The result is empty unless all of them are known.
         """
-        second = self.second.value() if self.two_planes else None
         layers: dict[str, Image | None] = {
             "image": self.image.value(),
-            "image2": second,
+            "image2": self.second.value() if self.two_planes else None,
             "background": self.background.layer,
         }
         found = {
@@ -397,10 +425,9 @@ class ReconstructForm(QWidget):
             for role, layer in layers.items()
             if layer is not None
         }
-        found |= {"psf": self.psf.value()} if self.psf.value() and self.deconvolved else {}
-        return (
-            {role: str(path) for role, path in found.items() if path} if all(found.values()) else {}
-        )
+        if self.psf.value() and self.deconvolved:
+            found["psf"] = self.psf.value()
+        return {role: str(path) for role, path in found.items()} if all(found.values()) else {}
 
     def placement(self) -> Placement:
         """Where the chosen image lies now, and which files it came from."""
@@ -452,7 +479,7 @@ class ReconstructForm(QWidget):
         lost = {
             f"the image {source}": found is None,
             "the region": settings.get("region") is not None,
+            "the measured PSF": not self.psf.show_psf(settings["psf"]),
+            "the background image": not self.background.show_background(settings["background"]),
         }
-        lost["the measured PSF"] = not self.psf.show_psf(settings["psf"])
-        lost["the background image"] = not self.background.show_background(settings["background"])
         return tuple(name for name, is_lost in lost.items() if is_lost)

@@ -29,15 +29,13 @@ BREAK_HERE = "\u200b"  # a zero-width space, so that a long path wraps instead o
 class RunPanel(QWidget):
     """Buttons, bar and message line around one job at a time.
 
+    `asked` is emitted when the button is pressed. `started` and `progressed` (Progress) are emitted
+    during a job. `idle` is emitted when a job has ended and no other began at once.
+
     Parameters
     ----------
     verb : str
         On the button that starts, its key marked with `&`.
-
-    Notes
-    -----
-    `asked` is emitted when the button is pressed. `started` and `progressed` (Progress) are emitted
-    during a job. `idle` is emitted when a job has ended and no other began at once.
     """
 
     asked = Signal()
@@ -109,12 +107,8 @@ class RunPanel(QWidget):
 
         Parameters
         ----------
-        steps : generator
-            Yields Progress, returns what `on_result` takes, in the GUI thread.
-        title : str
-            For napari's activity area.
-        total : int
-            Number of steps to come.
+        steps, title, total
+            As of a `Job`; `on_result` takes what it returns, in the GUI thread.
         on_result : callable
             Not called after a failure or a cancelled run, nor when this panel is gone.
         on_view : callable, optional
@@ -136,18 +130,9 @@ class RunPanel(QWidget):
         if on_leave is not None:
             job.ended.connect(on_leave)
         job.ended.connect(self._on_ended)
-        self._on_result, self._on_view, self._on_failure, self._on_end = (
-            on_result,
-            on_view,
-            on_failure,
-            on_end,
-        )
+        self._on_result, self._on_view = on_result, on_view
+        self._on_failure, self._on_end = on_failure, on_end
         self._busy, self._first = True, None
-        self._show_busy(total, keepable=on_view is not None)
-        self.started.emit()
-        job.start()
-
-    def _show_busy(self, total: int, *, keepable: bool) -> None:
         self.message.clear()
         self.bar.setRange(0, total)
         self.bar.setValue(0)
@@ -155,9 +140,11 @@ class RunPanel(QWidget):
         self.run.setEnabled(False)
         self.cancel.setEnabled(True)
         self.keep.setEnabled(True)
-        self.keep.setVisible(keepable)
+        self.keep.setVisible(on_view is not None)
         for widget in (self.bar, self.stage):
             widget.show()
+        self.started.emit()
+        job.start()
 
     def _show_idle(self) -> None:
         self.run.setEnabled(self._ready)
@@ -169,20 +156,16 @@ class RunPanel(QWidget):
     def _on_progress(self, progress: Progress) -> None:
         self.bar.setRange(0, progress.total)
         self.bar.setValue(progress.done)
-        now = time.monotonic()
-        if (
-            progress.done and self._first is None
-        ):  # a run that goes on begins in the middle, and loading the model tells nothing of a step
+        now, text = time.monotonic(), progress.stage
+        # A run that goes on begins in the middle, and loading the model tells nothing of a step.
+        if progress.done and self._first is None:
             self._first, self._started = progress.done, now
-        made = progress.done - (self._first or 0)
-        left = (
-            (now - self._started) / made * (progress.total - progress.done)
-            if self._first and made
-            else 0.0
-        )
-        self.stage.setText(
-            f"{progress.stage}, {tqdm.format_interval(left)} left" if left >= 1 else progress.stage
-        )
+        elif self._first is not None and progress.done != self._first:
+            pace_s = (now - self._started) / (progress.done - self._first)
+            left_s = pace_s * (progress.total - progress.done)
+            if left_s >= 1:
+                text += f", {tqdm.format_interval(left_s)} left"
+        self.stage.setText(text)
         self.progressed.emit(progress)
 
     def _on_keep(self) -> None:
@@ -219,9 +202,7 @@ class RunPanel(QWidget):
         show_error(message)
 
     def _on_ended(self) -> None:
-        self._busy = (
-            False  # the job stays referenced until the one after the next: it is still emitting
-        )
+        self._busy = False  # the job stays referenced until the next but one: it still emits
         on_end, self._on_end = self._on_end, None
         self._on_result = self._on_view = self._on_failure = None
         self._show_idle()

@@ -5,18 +5,21 @@ import logging
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Event
 from typing import Any, ClassVar, TypeVar
 from weakref import ref
 
 from napari.qt.threading import GeneratorWorker
 from napari.qt.threading import create_worker as create_listed_worker
+from napari.resources import LOADING_GIF_PATH
 from napari.utils import progress as activity
 from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtGui import QMovie
+from qtpy.QtWidgets import QApplication, QLabel
 from superqt.utils import WorkerBase, create_worker
 
 from napari_cvdm.core.result import FrameView, Progress, Stop
-from napari_cvdm.widgets.common import activity_sign
 from napari_cvdm.widgets.common.lifetime import when_gone
 
 Result = TypeVar("Result")
@@ -27,6 +30,9 @@ VIEW_INTERVAL_S = 0.25  # layers are drawn anew at most so often
 DRAWING_SHARE = 0.05
 # napari draws its activity bar inside every update, so faster updates would nest without end.
 LEAST_INTERVAL_S = 0.05
+# napari's activity sign turns slowly during work: each frame of this picture redraws the whole
+# window. Without a graphics card the processor draws, and the work has to wait for it.
+SLOW_PERCENT, AS_MADE_PERCENT = 20, 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +49,7 @@ class WorkFailed:
 def explain(error: BaseException) -> str:
     """One line for the user: what happened and what to try.
 
-    Parameters
-    ----------
-    error : BaseException
-        ValueErrors of this package explain themselves. Running out of memory and other errors are
-        explained here.
-
-    Returns
-    -------
-    str
+    ValueErrors of this package explain themselves.
     """
     from napari_cvdm.core.device import accelerator_lost, out_of_memory
 
@@ -111,15 +109,11 @@ def relay(
 ) -> Generator[ProgressUpdate, None, Result | WorkFailed]:
     """The same steps, as many of them as the window can show.
 
+    Once `control` is cancelled, the next step is passed on at once, and the worker ends there.
+
     An expected error is returned as `WorkFailed`. superqt takes a RuntimeError in a generator for a
     deleted worker and reports nothing, and torch raises RuntimeError for nearly everything. A
     returned failure always arrives, and shows the user no traceback.
-
-    Parameters
-    ----------
-    steps : generator
-    control : Control
-        Once it is cancelled, the next step is passed on at once, and the worker ends there.
     """
     shown = looked = time.monotonic() - LEAST_INTERVAL_S
     finished: list[FrameView] = []
@@ -128,20 +122,19 @@ def relay(
         while True:
             progress = next(steps) if message is None else steps.send(message)
             message, now = control.message(), time.monotonic()
-            finished += (
-                [progress.view()] if progress.frame_done and progress.view is not None else []
-            )
+            view = progress.view
+            if progress.frame_done and view is not None:
+                finished.append(view())
             if control.cancelled.is_set() or now - shown >= LEAST_INTERVAL_S:
-                shown = now
-                looking = progress.view is not None and now - looked >= control.view_interval_s
-                views = _views(progress, finished) if looking else ()
+                shown, views = now, list[FrameView]()
+                if view is not None and now - looked >= control.view_interval_s:
+                    views, finished = finished or [view()], []
+                    looked = time.monotonic()
                 if control.cancelled.is_set():
                     # here, not in the window's thread, because it takes a while to close a cluster
                     # or to save a training
                     steps.close()
-                if looking:
-                    looked, finished = time.monotonic(), []
-                yield ProgressUpdate(progress, views)
+                yield ProgressUpdate(progress, tuple(views))
     except StopIteration as end:
         return end.value
     except (ValueError, RuntimeError, MemoryError, OSError) as error:
@@ -150,7 +143,7 @@ def relay(
         return WorkFailed(explain(error))
 
 
-def _passed_on(
+def _pass_on(
     relayed: Generator[ProgressUpdate, None, object],
 ) -> Generator[ProgressUpdate, None, object]:
     """The same steps for the worker, which never closes a generator that it gave up.
@@ -158,10 +151,6 @@ def _passed_on(
     The job can close the inner generator, which may hold resources.
     """
     return (yield from relayed)
-
-
-def _views(progress: Progress, finished: list[FrameView]) -> tuple[FrameView, ...]:
-    return tuple(finished) if finished or progress.view is None else (progress.view(),)
 
 
 class Job(QObject):
@@ -210,7 +199,7 @@ class Job(QObject):
         # window is closed
         made: Callable[..., GeneratorWorker] = create_listed_worker if title else create_worker
         self._worker: GeneratorWorker | None = made(
-            _passed_on, self._relayed, _worker_class=GeneratorWorker, _ignore_errors=True
+            _pass_on, self._relayed, _worker_class=GeneratorWorker, _ignore_errors=True
         )
         self._worker.yielded.connect(self._on_yielded)
         self._worker.returned.connect(self._on_returned)
@@ -224,7 +213,7 @@ class Job(QObject):
         if self._worker is not None:
             self._running.add(self)
             if self._activity is not None:
-                activity_sign.turn(activity_sign.SLOW_PERCENT)
+                _set_sign_speed(SLOW_PERCENT)
             self._worker.start()
 
     def cancel(self) -> None:
@@ -237,22 +226,18 @@ class Job(QObject):
         """Stop at the next step, with what is finished as the result."""
         self._control.keep()
 
-    def _on_yielded(self, seen: ProgressUpdate) -> None:
-        self.progressed.emit(seen.progress)
+    def _on_yielded(self, update: ProgressUpdate) -> None:
+        self.progressed.emit(update.progress)
         if self._activity is not None:
-            if (
-                self._activity.total != seen.progress.total
-            ):  # known only when the files were looked at
-                self._activity.total = seen.progress.total
-            self._activity.update(seen.progress.done - self._activity.n)
-        if not self._control.cancelled.is_set():
-            self._show(seen.views)
-
-    def _show(self, views: tuple[FrameView, ...]) -> None:
-        started = time.monotonic()
-        for view in views:
-            self.seen.emit(view)
-        if views:  # painting comes after this, with the events that wait
+            if self._activity.total != update.progress.total:
+                # known only when the files were looked at
+                self._activity.total = update.progress.total
+            self._activity.update(update.progress.done - self._activity.n)
+        if update.views and not self._control.cancelled.is_set():
+            started = time.monotonic()
+            for view in update.views:
+                self.seen.emit(view)
+            # painting comes after this, with the events that wait
             QTimer.singleShot(0, lambda: self._control.drawn_in(time.monotonic() - started))
 
     def _on_returned(self, outcome: object) -> None:
@@ -271,10 +256,8 @@ class Job(QObject):
         self._close()
         self.ended.emit()
         self._running.discard(self)
-        if self._activity is not None and not any(
-            job._activity is not None for job in self._running
-        ):
-            activity_sign.turn(activity_sign.AS_MADE_PERCENT)
+        if self._activity is not None and all(job._activity is None for job in self._running):
+            _set_sign_speed(AS_MADE_PERCENT)
 
     def _close(self) -> None:
         """Napari's task list keeps the worker; the frames with their tensors must go earlier."""
@@ -292,10 +275,8 @@ class Job(QObject):
             job.cancel()
         if cls._running:
             WorkerBase.await_workers()
-        for job in tuple(
-            cls._running
-        ):  # nobody is left to hear that they have ended: a training saves its state here
-            job._close()
+        for job in tuple(cls._running):
+            job._close()  # nobody hears that they have ended: a training saves its state here
 
 
 def _cancel(job: "ref[Job]") -> None:
@@ -305,3 +286,70 @@ def _cancel(job: "ref[Job]") -> None:
 
 
 atexit.register(Job.end_all)
+
+
+class LatestWork(QObject):
+    """One piece of work at a time, which a newer one may replace.
+
+    Only the answer of the newest work arrives.
+
+    Parameters
+    ----------
+    parent : QObject
+        When it goes, so does the answer.
+    title : str
+        For napari's activity area.
+    """
+
+    succeeded = Signal(object)
+    failed = Signal(str)
+
+    def __init__(self, parent: QObject, title: str) -> None:
+        super().__init__(parent)
+        self._title = title
+        self._unfinished = list[Job]()
+
+    @property
+    def busy(self) -> bool:
+        """Whether an answer is still to come."""
+        return bool(self._unfinished)
+
+    def start(self, steps: Generator[Progress, None, Any], total: int = 0) -> None:
+        """Do this instead of what is being done."""
+        self.cancel()
+        job = Job(steps, title=self._title, total=total, owner=self)
+        self._unfinished.append(job)
+        job.succeeded.connect(self._on_succeeded)
+        job.failed.connect(self._on_failed)
+        job.start()
+
+    def cancel(self) -> None:
+        """Want no answer any more."""
+        while self._unfinished:
+            job = self._unfinished.pop()
+            job.succeeded.disconnect(self._on_succeeded)
+            job.failed.disconnect(self._on_failed)
+            job.cancel()
+
+    def _on_succeeded(self, result: object) -> None:
+        self._unfinished.clear()  # the job keeps itself until its thread has ended
+        self.succeeded.emit(result)
+
+    def _on_failed(self, message: str) -> None:
+        self._unfinished.clear()
+        self.failed.emit(message)
+
+
+def signs() -> list[QMovie]:
+    """napari's activity sign of each window; moving pictures of others are not touched."""
+    labels = (widget for widget in QApplication.allWidgets() if isinstance(widget, QLabel))
+    return [
+        movie
+        for label in labels
+        if (movie := label.movie()) is not None and Path(movie.fileName()) == Path(LOADING_GIF_PATH)
+    ]
+
+
+def _set_sign_speed(percent: int) -> None:
+    for movie in signs():
+        movie.setSpeed(percent)

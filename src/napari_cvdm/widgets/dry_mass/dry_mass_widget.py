@@ -28,9 +28,8 @@ from napari_cvdm.analysis.dry_mass import (
     suggest_frames,
 )
 from napari_cvdm.core.request import RequestError
-from napari_cvdm.widgets.common.choice_box import LayerChoice
-from napari_cvdm.widgets.common.choices import NARROWEST_PX
-from napari_cvdm.widgets.common.fields import explain_control, wrapped_label
+from napari_cvdm.widgets.common.choices import LayerChoice
+from napari_cvdm.widgets.common.fields import NARROWEST_PX, explain_control, wrapped_label
 from napari_cvdm.widgets.common.run_panel import ERROR, INFORMATION, WARNING, RunPanel
 from napari_cvdm.widgets.dry_mass.mask_layers import is_mask, mask_frame
 from napari_cvdm.widgets.dry_mass.mass_table import MassTable

@@ -13,14 +13,18 @@ from superqt.utils import qdebounced
 
 from napari_cvdm.analysis.correlations import Correlations, correlate_maps, describe_correlations
 from napari_cvdm.core.request import RequestError
-from napari_cvdm.widgets.common.choice_box import ChoiceBox, ChoiceItem
+from napari_cvdm.widgets.common.choices import ChoiceBox, ChoiceItem
 from napari_cvdm.widgets.common.fields import explain_control, wrapped_label
-from napari_cvdm.widgets.common.latest_work import LatestWork
 from napari_cvdm.widgets.common.plots import ErrorPlot, ThemeColors
+from napari_cvdm.widgets.common.worker import LatestWork
 from napari_cvdm.widgets.layers.frames import frame_index, frame_pixels, result_frame, same_place
 from napari_cvdm.widgets.layers.layer_data import plugin_metadata
-from napari_cvdm.widgets.layers.result_group import RECONSTRUCTION, TRUTH, ResultGroup
-from napari_cvdm.widgets.layers.spread_choice import put_calibration
+from napari_cvdm.widgets.layers.result_layers import (
+    RECONSTRUCTION,
+    TRUTH,
+    ResultGroup,
+    put_calibration,
+)
 
 if TYPE_CHECKING:
     from napari.layers import Layer

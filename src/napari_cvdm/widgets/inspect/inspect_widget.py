@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QTabWidget, QVBoxLayout, QWidget
 from superqt.utils import qdebounced
 
-from napari_cvdm.widgets.common.choice_box import ChoiceBox, ChoiceItem
+from napari_cvdm.widgets.common.choices import ChoiceBox, ChoiceItem
 from napari_cvdm.widgets.common.lifetime import listen, when_gone
 from napari_cvdm.widgets.common.plots import ThemeColors
 from napari_cvdm.widgets.common.run_panel import ERROR, INFORMATION, MessageLine
 from napari_cvdm.widgets.inspect.agreement_tab import AgreementTab
 from napari_cvdm.widgets.inspect.pixel_tab import PixelTab
-from napari_cvdm.widgets.layers.result_group import groups_of
+from napari_cvdm.widgets.layers.result_layers import groups_of
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer

@@ -26,9 +26,8 @@ from superqt.utils import qdebounced, qthrottled, signals_blocked
 from napari_cvdm.analysis.intervals import CredibleInterval, pixel_interval, sample_histogram
 from napari_cvdm.analysis.regions import BACKGROUND, STRUCTURE, structure_and_background
 from napari_cvdm.analysis.schedule_maps import RegionCurves, pixel_curves, region_curves
-from napari_cvdm.widgets.common.choice_box import ChoiceBox, ChoiceItem
+from napari_cvdm.widgets.common.choices import ChoiceBox, ChoiceItem
 from napari_cvdm.widgets.common.fields import explain_control, wrapped_label
-from napari_cvdm.widgets.common.latest_work import LatestWork
 from napari_cvdm.widgets.common.lifetime import when_gone
 from napari_cvdm.widgets.common.plots import (
     COLORS,
@@ -37,6 +36,7 @@ from napari_cvdm.widgets.common.plots import (
     SchedulePlots,
     ThemeColors,
 )
+from napari_cvdm.widgets.common.worker import LatestWork
 from napari_cvdm.widgets.inspect.schedule_layers import is_schedule, show_schedule
 from napari_cvdm.widgets.layers.frames import (
     Pixel,
@@ -47,7 +47,7 @@ from napari_cvdm.widgets.layers.frames import (
     samples_at,
     values_at,
 )
-from napari_cvdm.widgets.layers.result_group import ResultGroup
+from napari_cvdm.widgets.layers.result_layers import ResultGroup
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer

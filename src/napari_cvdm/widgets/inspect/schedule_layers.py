@@ -7,7 +7,7 @@ from napari_cvdm.core.request import RequestError
 from napari_cvdm.widgets.layers.frames import frame_pixels
 from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, LayerData, plugin_metadata
 from napari_cvdm.widgets.layers.placement import Placement
-from napari_cvdm.widgets.layers.result_group import SCHEDULE, ResultGroup
+from napari_cvdm.widgets.layers.result_layers import SCHEDULE, ResultGroup
 from napari_cvdm.widgets.layers.shown_layers import show_layers
 
 if TYPE_CHECKING:

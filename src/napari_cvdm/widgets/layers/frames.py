@@ -1,6 +1,7 @@
-"""Which pixels of a result's layers are looked at now.
+"""Which pixels of a layer are looked at now.
 
-They are the frame of the sliders, the pixel of the cursor, and regions on the result's grid.
+They are the frame of the sliders, the pixel of the cursor, the part on the screen or in a
+rectangle, and regions on a result's grid.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -9,15 +10,17 @@ import numpy as np
 
 from napari_cvdm.analysis.correlations import ResultFrame
 from napari_cvdm.analysis.regions import regions_on_grid
-from napari_cvdm.core.request import RequestError
+from napari_cvdm.core.request import SMALLEST_REGION_PX, RequestError
 from napari_cvdm.core.statistics import spread_as
-from napari_cvdm.widgets.layers.result_group import RECONSTRUCTION, SAMPLES, UNTRUSTED, ResultGroup
+from napari_cvdm.widgets.layers.result_layers import RECONSTRUCTION, SAMPLES, UNTRUSTED, ResultGroup
 
 if TYPE_CHECKING:
-    from napari.layers import Labels, Layer, Shapes
+    from napari.layers import Image, Labels, Layer, Shapes
     from napari.viewer import Viewer
 
+
 Pixel = tuple[int, int]
+Region = tuple[int, int, int, int]  # top, bottom, left, right
 CORNERS = ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0))
 SAME_PLACE_PX = 0.1
 
@@ -73,18 +76,12 @@ def values_at(viewer: "Viewer", group: ResultGroup, pixel: Pixel) -> tuple[float
         for layer in layers
         if layer is not None
     )
-    return (
-        float(rate),
-        float(mean),
-        float(spread_as(spread, group.statistic, "standard deviation", group.factor)),
-    )
+    deviation = spread_as(spread, group.statistic, "standard deviation", group.factor)
+    return float(rate), float(mean), float(deviation)
 
 
 def samples_at(viewer: "Viewer", group: ResultGroup, pixel: Pixel) -> np.ndarray | None:
-    """Every posterior sample at a pixel of the frame that the sliders show.
-
-    Returns None without a layer of samples.
-    """
+    """Every posterior sample at a pixel of the frame that the sliders show, if there are any."""
     layer = group.layers.get(SAMPLES)
     if layer is None:
         return None
@@ -99,10 +96,7 @@ def pixel_at(layer: "Layer", world: tuple[float, ...]) -> Pixel | None:
 
 
 def grid_map(viewer: "Viewer", source: "Layer", target: "Layer") -> np.ndarray:
-    """The 3 x 3 matrix that maps (y, x, 1) of one layer's pixels to those of another.
-
-    It holds for the frame that the sliders show.
-    """
+    """The 3 x 3 matrix from (y, x, 1) of a layer's pixels to another's, in the frame shown."""
     world = list(viewer.dims.point)
     leading = source.world_to_data(viewer.dims.point)[:-2]
     mapped = []
@@ -125,34 +119,74 @@ def same_place(viewer: "Viewer", first: "Layer", second: "Layer") -> bool:
 def drawn_regions(viewer: "Viewer", layer: "Labels | Shapes", grid: "Layer") -> np.ndarray:
     """Numbers of the regions of a Labels or Shapes layer at the pixels of another layer.
 
-    Parameters
-    ----------
-    viewer : Viewer
-    layer : Labels or Shapes
-        Labels are read where the sliders stand. Shapes count on every slice, numbered from 1 in the
-        order of the layer.
-    grid : Layer
+    Labels are read where the sliders stand. Shapes count on every slice, numbered from 1 in the
+    order of the layer.
 
     Returns
     -------
     ndarray of shape (Y, X), integer
         0 is no region.
     """
-    from napari.layers import Labels
+    from napari.layers import Labels, Shapes
 
     shape = grid.data.shape[-2:]
     if isinstance(layer, Labels):
         matrix = grid_map(viewer, grid, layer)
         return regions_on_grid(frame_pixels(viewer, layer), matrix[:2, :2], matrix[:2, 2], shape)
-    return _rasterized(layer, grid_map(viewer, layer, grid), shape)
-
-
-def _rasterized(shapes: "Shapes", matrix: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    from napari.layers import Shapes
-
-    if not len(shapes.data):
+    if not len(layer.data):
         return np.zeros(shape, int)
+    matrix = grid_map(viewer, layer, grid)
     outlines: list[Any] = [
-        outline[:, -2:] @ matrix[:2, :2].T + matrix[:2, 2] for outline in shapes.data
+        outline[:, -2:] @ matrix[:2, :2].T + matrix[:2, 2] for outline in layer.data
     ]
-    return Shapes(outlines, shape_type=shapes.shape_type).to_labels(shape)
+    return Shapes(outlines, shape_type=layer.shape_type).to_labels(shape)
+
+
+def on_screen(layer: "Image") -> Region:
+    """The part of a layer that the canvas shows, in its pixels."""
+    corners = np.asarray(layer.corner_pixels)[:, -2:]
+    if layer.multiscale:
+        corners = corners * np.asarray(layer.downsample_factors[layer.data_level])[-2:]
+    return _clipped(corners[0], corners[1] + 1, layer)
+
+
+def drawn(shapes: "Shapes", layer: "Image") -> Region:
+    """The box around the selected shapes of a layer, or around the last one.
+
+    Raises
+    ------
+    RequestError
+        There is no shape, or it lies outside the image.
+    """
+    chosen = sorted(shapes.selected_data) or [shapes.nshapes - 1]
+    if shapes.nshapes == 0:
+        raise RequestError(f"{shapes.name} has no shape; draw a rectangle on the image first.")
+    corners = [
+        layer.world_to_data(shapes.data_to_world(corner))
+        for index in chosen
+        for corner in shapes.data[index]
+    ]
+    plane = np.array([corner[-2:] for corner in corners])
+    return _clipped(np.floor(plane.min(axis=0) + 0.5), np.ceil(plane.max(axis=0) + 0.5), layer)
+
+
+def image_shape(layer: "Image") -> tuple[int, ...]:
+    """Size of a layer's image along every axis but that of colours, of its finest level."""
+    data: Any = layer.data[0] if layer.multiscale else layer.data
+    return tuple(data.shape[: layer.ndim])
+
+
+def _clipped(first: np.ndarray, last: np.ndarray, layer: "Image") -> Region:
+    """A box within the image, at least as large as the smallest region."""
+    parts: list[int] = []
+    for start, stop, size in zip(first, last, image_shape(layer)[-2:], strict=True):
+        if stop <= 0 or start >= size:
+            raise RequestError(
+                f"the field of view misses {layer.name}; move the view (or the rectangle) onto "
+                "the image."
+            )
+        low, high = max(0, int(start)), min(size, int(stop))
+        missing = max(0, SMALLEST_REGION_PX - (high - low))
+        low = max(0, min(low - missing // 2, size - SMALLEST_REGION_PX))
+        parts += [low, min(size, max(high, low + SMALLEST_REGION_PX))]
+    return parts[0], parts[1], parts[2], parts[3]

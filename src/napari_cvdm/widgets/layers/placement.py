@@ -24,23 +24,16 @@ _LETTERS = {
     "sample": "S",
 }
 _LETTERS_FOR_UNKNOWN = "TZCS"
+_KEYWORDS = ("scale", "translate", "rotate", "shear", "affine", "units")  # of a napari layer
 MOST_PLANES = 32  # of one image: a longer axis is not taken for its planes
 MOST_UNNAMED_PLANES = 16
 
 
 def axis_letters(layer: "Image") -> str:
-    """Letters of a layer's axes for an `ImageStack`.
+    """Letters of a layer's axes for an `ImageStack`: one for each dimension, ending in YX.
 
-    Parameters
-    ----------
-    layer : Image
-        Its axis labels say which axis is time, channel, z, plane or sample. Axes without a known
-        label get the first free letter of T, Z, C, S.
-
-    Returns
-    -------
-    str
-        One letter for each dimension, ending in YX.
+    The axis labels say which axis is time, channel, z, plane or sample. Axes without a known label
+    get the first free letter of T, Z, C, S.
 
     Raises
     ------
@@ -103,7 +96,6 @@ class Placement:
 
     Parameters
     ----------
-    name : str
     axes : str
         Letters of `axis_letters`.
     scale, translate : ndarray of shape (D,)
@@ -133,6 +125,16 @@ class Placement:
     files: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
+    def of_keywords(cls, keywords: Mapping[str, Any]) -> "Placement":
+        """The placement that keywords of a layer give, without the letters of its axes."""
+        return cls(
+            name=keywords["name"],
+            axes="_" * len(keywords["scale"]),
+            labels=keywords["axis_labels"],
+            **{name: keywords[name] for name in _KEYWORDS},
+        )
+
+    @classmethod
     def of(cls, layer: "Image") -> "Placement":
         """The placement of a layer now; colours are a leading channel axis."""
         shear = np.eye(layer.ndim)
@@ -153,20 +155,11 @@ class Placement:
     def finer(self, axes: str, factor: int) -> "Placement":
         """The placement of an image with these axes, on a grid `factor` times finer along Y and X.
 
-        napari places the centre of a pixel, so the first finer pixel lies (1 - 1 / factor) / 2 of a
-        pixel before the first coarse one. An axis may stay although its planes became one image.
-        That image then covers the whole axis.
-
-        Parameters
-        ----------
-        axes : str
-            Letters of this placement, fewer or all of them. `merged` names the axis of the planes.
-        factor : int
-
-        Returns
-        -------
-        Placement
+        `axes` are letters of this placement, fewer or all of them. The axis `merged` may stay
+        although its planes became one image. That image then covers the whole axis.
         """
+        # napari places the centre of a pixel, so the first finer pixel lies (1 - 1 / factor) / 2
+        # of a pixel before the first coarse one.
         kept = [self.axes.index(letter) for letter in axes]
         size = np.ones(len(self.axes))
         size[-2:] = factor
@@ -182,21 +175,19 @@ class Placement:
             shear=self.shear[np.ix_(kept, kept)],
             affine=self.affine[np.ix_([*kept, -1], [*kept, -1])],
             units=tuple(self.units[index] for index in kept),
-            labels=_words(axes, tuple(self.labels[index] for index in kept)),
+            # napari numbers axes that were never named; those get their letters
+            labels=tuple(
+                letter.lower() if label.lstrip("-").isdigit() else label
+                for letter, label in ((self.axes[index], self.labels[index]) for index in kept)
+            ),
         )
 
     def within(self, region: tuple[int, int, int, int] | None) -> "Placement":
-        """The placement of a part of the layer, (top, bottom, left, right) in its pixels.
-
-        None is the whole layer.
-        """
+        """The placement of (top, bottom, left, right) in the layer's pixels; None is all of it."""
         return self if region is None else self.beginning({"Y": region[0], "X": region[2]})
 
     def beginning(self, position: Mapping[str, int]) -> "Placement":
-        """The placement of an image that begins at a pixel of the layer, given by axis letter.
-
-        Axes that are not given begin at the first pixel.
-        """
+        """The placement of an image that begins at a pixel of the layer, given by axis letter."""
         first = np.array([position.get(letter, 0) for letter in self.axes])
         return replace(
             self, translate=self.translate + self.rotate @ self.shear @ (self.scale * first)
@@ -205,10 +196,7 @@ class Placement:
     def with_leading(
         self, letter: str, label: str, start: float = 0.0, step: float = 1.0
     ) -> "Placement":
-        """The same with one more axis in front, without a unit.
-
-        The axis is a channel, a posterior sample or a schedule time.
-        """
+        """The same with an axis in front, without a unit: channel, sample or schedule time."""
         return replace(
             self,
             axes=letter + self.axes,
@@ -222,13 +210,9 @@ class Placement:
         )
 
     def with_times(self, times: tuple[float, ...]) -> "Placement":
-        """The same with a leading axis ``t`` of schedule times.
-
-        The axis is named ``schedule t`` where the image has a ``t`` of its own.
-        """
-        return self.with_leading(
-            "K", "schedule t" if "t" in self.labels else "t", times[0], times[0]
-        )
+        """The same with a leading axis of schedule times, beside a ``t`` that the image has."""
+        label = "schedule t" if "t" in self.labels else "t"
+        return self.with_leading("K", label, times[0], times[0])
 
     def without_first(self) -> "Placement":
         """The same without its first axis."""
@@ -247,17 +231,7 @@ class Placement:
     def spanning(
         self, spans: Sequence[tuple[float, float]], units: Sequence[str], labels: Sequence[str]
     ) -> "Placement":
-        """The same with more leading axes, one pixel long.
-
-        Each of them covers what the viewer shows along it.
-
-        Parameters
-        ----------
-        spans : sequence of (first, last)
-            Where each new pixel begins and ends in the world.
-        units, labels : sequence of str
-            One for each new axis.
-        """
+        """The same with more leading axes, each one pixel from `first` to `last` in the world."""
         place = self
         for (first, last), unit, label in reversed(list(zip(spans, units, labels, strict=True))):
             place = replace(
@@ -268,11 +242,32 @@ class Placement:
 
     def keywords(self) -> dict[str, Any]:
         """Keywords of a layer that lies here."""
-        placed = {
-            name: getattr(self, name)
-            for name in ("scale", "translate", "rotate", "shear", "affine", "units")
-        }
-        return {**placed, "axis_labels": self.labels}
+        return {**{name: getattr(self, name) for name in _KEYWORDS}, "axis_labels": self.labels}
+
+
+def placed_image(
+    source: Placement, axes: str, upsampling: int, values: np.ndarray
+) -> tuple[np.ndarray, Placement]:
+    """A view of an array, and the placement of its last dimensions (not of a leading one).
+
+    The view is a plain (Y, X) image, or has as many axes as the source. napari's sliders then
+    agree.
+
+    Parameters
+    ----------
+    source : Placement
+        Of the measured image; the letters that are not among `axes` are merged.
+    axes : str
+        Of an image of the result, without a leading axis of times or samples.
+    upsampling : int
+    values : ndarray
+        With one letter of `axes` for each dimension, or one more leading dimension.
+    """
+    source = replace(source, merged="".join(set(source.axes) - set(axes)))
+    if values.ndim == len("YX") or not source.merged:
+        return values, source.finer(axes, upsampling)
+    place = source.axes.index(source.merged) + values.ndim - len(axes)
+    return np.expand_dims(values, place), source.finer(source.axes, upsampling)
 
 
 def _bordered(matrix: np.ndarray) -> np.ndarray:
@@ -280,11 +275,3 @@ def _bordered(matrix: np.ndarray) -> np.ndarray:
     larger = np.eye(len(matrix) + 1)
     larger[1:, 1:] = matrix
     return larger
-
-
-def _words(axes: str, labels: tuple[str, ...]) -> tuple[str, ...]:
-    """Labels, with napari's numbers for axes that were never named replaced by their letters."""
-    return tuple(
-        letter.lower() if label.lstrip("-").isdigit() else label
-        for letter, label in zip(axes, labels, strict=True)
-    )

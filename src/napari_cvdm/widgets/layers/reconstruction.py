@@ -17,7 +17,6 @@ class Run:
 
     Parameters
     ----------
-    request : ReconstructionRequest
     place : Placement
         Of the measured image.
     unit : str
@@ -66,24 +65,16 @@ def preview_of(
 
     Parameters
     ----------
-    request : ReconstructionRequest
     position : mapping of str to int
         Where the viewer's sliders stand, by axis letter; axes without a slider (colours) are kept.
     region : tuple of int
         (top, bottom, left, right) in pixels of the image.
-
-    Returns
-    -------
-    ReconstructionRequest
     """
     image = request.image
-    looped = [axis for axis in image.axes if axis not in "PYX" and axis in position]
+    looped = {axis for axis in position if axis not in "PYX"}
     index = tuple(position[axis] if axis in looped else slice(None) for axis in image.axes)
-    frame = replace(
-        image,
-        array=image.array[index],
-        axes="".join(axis for axis in image.axes if axis not in looped),
-    )
+    axes = "".join(axis for axis in image.axes if axis not in looped)
+    frame = replace(image, array=image.array[index], axes=axes)
     return replace(
         request,
         image=frame,
@@ -100,9 +91,8 @@ def engine_problem() -> str:
     """Why torch cannot be loaded, in words; "" when it can."""
     try:
         import torch  # noqa: F401 - loading it is the test
-    except (
-        OSError
-    ) as error:  # on Windows its libraries fail to load after those of some Qt versions
+    except OSError as error:
+        # On Windows its libraries fail to load after those of some Qt versions.
         return (
             f'PyTorch cannot be loaded beside Qt ({error}). Start napari with: python -c "import '
             'torch, napari; napari.run()", or install PyTorch again.'

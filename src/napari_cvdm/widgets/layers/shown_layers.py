@@ -4,14 +4,31 @@ import re
 from collections.abc import Iterable
 from contextlib import nullcontext
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, LayerData, plugin_metadata
-from napari_cvdm.widgets.layers.own_sliders import with_own_sliders
-from napari_cvdm.widgets.layers.result_group import layers_of
+import numpy as np
+
+from napari_cvdm.core.result import FrameView
+from napari_cvdm.core.statistics import spread_as
+from napari_cvdm.widgets.layers.layer_data import (
+    METADATA_KEY,
+    LayerData,
+    look_of,
+    plugin_metadata,
+    spread_look,
+)
+from napari_cvdm.widgets.layers.placement import Placement, placed_image
+from napari_cvdm.widgets.layers.reconstruction import Run
+from napari_cvdm.widgets.layers.result_layers import (
+    RECONSTRUCTION,
+    SAMPLES,
+    SCHEDULE,
+    SPREAD,
+    layers_of,
+)
 
 if TYPE_CHECKING:
-    from napari.layers import Layer
+    from napari.layers import Image, Layer
     from napari.viewer import Viewer
 
 
@@ -21,40 +38,28 @@ def show_layers(viewer: "Viewer", layers: list[LayerData]) -> None:
     An earlier layer is one of the same group, or of the same source without a group. All new layers
     are made before the first old one goes, so a viewer never holds half a result.
 
-    Parameters
-    ----------
-    viewer : Viewer
-    layers : list of (data, keywords, layer type)
-        As from `to_layer_data`. A new layer is visible if the earlier one was.
+    A new layer is visible if the earlier one was.
     """
     from napari.layers import Layer
 
     pairs = []
     for data, keywords, kind in with_own_sliders(viewer, layers):
-        mark = keywords["metadata"][METADATA_KEY]
-        shared = "group" if "group" in mark else "source"
-        alike = [
+        metadata = keywords["metadata"][METADATA_KEY]
+        keys = ("role", "group" if "group" in metadata else "source")
+        earlier = (
             layer
             for layer in viewer.layers
-            if all(plugin_metadata(layer).get(key) == mark[key] for key in ("role", shared))
-        ]
-        old = next((layer for layer in alike if _is_named(layer, keywords["name"])), None)
-        pairs.append(
-            (
-                old,
-                Layer.create(
-                    data, keywords if old is None else {**keywords, "visible": old.visible}, kind
-                ),
-            )
+            if all(plugin_metadata(layer).get(key) == metadata[key] for key in keys)
+            and _is_named(layer, keywords["name"])
         )
+        old = next(earlier, None)
+        if old is not None:
+            keywords = {**keywords, "visible": old.visible}
+        pairs.append((old, Layer.create(data, keywords, kind)))
     # napari collects garbage after each layer that is removed, but after a batch only once.
     # Where nothing is removed, it does not collect at all.
-    together = (
-        viewer.layers.batched_update()
-        if any(old is not None for old, _ in pairs)
-        else nullcontext()
-    )
-    with together:
+    replaced = any(old is not None for old, _ in pairs)
+    with viewer.layers.batched_update() if replaced else nullcontext():
         for old, new in pairs:
             if old is not None:
                 viewer.layers.remove(old)
@@ -66,21 +71,12 @@ def show_result(viewer: "Viewer", layers: list[LayerData]) -> None:
 
     The earlier result goes whole, so that samples and maps of two runs do not mix. Layers that the
     user has renamed stay, as a group of their own.
-
-    Parameters
-    ----------
-    viewer : Viewer
-    layers : list of (data, keywords, layer type)
-        As from `to_layer_data`.
     """
     group = str(layers[-1][1]["metadata"][METADATA_KEY]["group"])
     earlier = layers_of(viewer.layers, group)
     show_layers(viewer, layers)
-    kept = next(
-        name
-        for name in (f"{group} ({number})" for number in count(1))
-        if not layers_of(viewer.layers, name)
-    )
+    names = (f"{group} ({number})" for number in count(1))
+    kept = next(name for name in names if not layers_of(viewer.layers, name))
     superseded = []
     for layer in [layer for layer in earlier if layer in viewer.layers]:
         mark = plugin_metadata(layer)
@@ -104,3 +100,135 @@ def remove_layers(viewer: "Viewer", layers: Iterable["Layer"]) -> None:
 def _is_named(layer: "Layer", name: str) -> bool:
     """Whether a layer has the name that it was given; napari itself may have numbered it."""
     return re.fullmatch(re.escape(name) + r"( \[\d+\])?", layer.name) is not None
+
+
+class _Axis(NamedTuple):
+    """An axis of the viewer: the two ends of its slider in the world, its unit and its label."""
+
+    span: tuple[float, float]
+    unit: str
+    label: str
+
+
+def with_own_sliders(viewer: "Viewer", layers: list[LayerData]) -> list[LayerData]:
+    """The same layers, with t and sample before every other axis of the viewer.
+
+    napari aligns axes from the last. Without this, t would share a slider with the samples or with
+    the frames of a time-lapse beside it. Where their units differ, napari drops the units of all
+    layers, and the scale bar with them.
+
+    Maps of the schedule and samples get more axes, one pixel long. Their number is that of the axes
+    of the widest other layer.
+    """
+    frames = _frame_axes(viewer)
+    counts = [len(data) for data, keywords, _ in layers if _role(keywords) == SAMPLES]
+    counts += [
+        len(layer.data) for layer in viewer.layers if plugin_metadata(layer).get("role") == SAMPLES
+    ]
+    samples = [_Axis((-0.5, max(counts) - 0.5), "dimensionless", "sample")] if counts else []
+    before = {SAMPLES: frames} | {role: [*samples, *frames] for role in SCHEDULE}
+    return [
+        _lift(layer, before[_role(layer[1])]) if _role(layer[1]) in before else layer
+        for layer in layers
+    ]
+
+
+def _role(keywords: dict[str, Any]) -> str:
+    return str(keywords["metadata"][METADATA_KEY]["role"])
+
+
+def _frame_axes(viewer: "Viewer") -> list[_Axis]:
+    """The axes of the widest layer that has neither t nor sample."""
+    own = (SAMPLES, *SCHEDULE)
+    plain = [layer for layer in viewer.layers if plugin_metadata(layer).get("role") not in own]
+    if not plain:
+        return []
+    widest = max(plain, key=lambda layer: layer.ndim)
+    ranges = viewer.dims.range[-widest.ndim :]
+    return [
+        _Axis((one.start - one.step / 2, one.stop + one.step / 2), str(unit), label)
+        for one, unit, label in zip(ranges, widest.units, widest.axis_labels, strict=True)
+    ]
+
+
+def _lift(layer: LayerData, before: list[_Axis]) -> LayerData:
+    """A layer whose first axis stands before all of these, which it spans where it has them not."""
+    data, keywords, kind = layer
+    missing = before[: max(0, len(before) - (data.ndim - 1))]
+    if not missing:
+        return layer
+    place = Placement.of_keywords(keywords)
+    spans, units, labels = zip(*missing, strict=True)
+    lifted = (
+        place.without_first()
+        .spanning(spans, units, labels)
+        .with_leading(
+            place.axes[0],
+            "schedule t" if place.labels[0] in labels else place.labels[0],
+            float(place.translate[0]),
+            float(place.scale[0]),
+        )
+    )
+    data = np.expand_dims(data, tuple(range(1, 1 + len(missing))))
+    return data, {**keywords, **lifted.keywords()}, kind
+
+
+class RunningLayers:
+    """An unfinished reconstruction and its uncertainty, frame by frame.
+
+    They are removed when the final layers come. A calibrated interval comes only with those: until
+    then the spread is shown as a standard deviation.
+    """
+
+    def __init__(self, viewer: "Viewer", run: Run, statistic: str) -> None:
+        self._viewer, self._run = viewer, run
+        self._statistic = "variance" if statistic == "variance" else "standard deviation"
+        self._layers: dict[str, Image] = {}
+        self._arrays: dict[str, np.ndarray] = {}
+
+    def show(self, view: FrameView) -> None:
+        """Put in what there is to see of one frame."""
+        spread = spread_as(view.variance, "variance", self._statistic)
+        for role, values in ((SPREAD, spread), (RECONSTRUCTION, view.mean)):
+            layer = self._layers.get(role)
+            if layer is None:
+                layer = self._layers[role] = self._add(role, values, view.index)
+            if layer in self._viewer.layers:  # the user may have removed it
+                self._arrays[role][view.index] = values
+                layer.refresh()
+        if view.samples == 2 and SPREAD in self._layers:  # before, there is no spread
+            self._layers[SPREAD].contrast_limits = spread_look(spread)["contrast_limits"]
+
+    def _add(self, role: str, values: np.ndarray, index: tuple[int, ...]) -> "Image":
+        from napari.layers import Image
+
+        run = self._run
+        self._arrays[role] = array = np.zeros(
+            (*run.request.image.loop_shape, *values.shape), np.float32
+        )
+        array[index] = values
+        axes, source = run.request.image.axes.replace("P", ""), run.place.name
+        data, place = placed_image(
+            run.place.within(run.request.region), axes, run.upsampling, array
+        )
+        final = role == RECONSTRUCTION
+        look = (
+            look_of(values, run.unit)
+            if final
+            else {"colormap": "magma", "contrast_limits": (0.0, 1.0)}
+        )
+        layer = Image(
+            data,
+            name=f"{role} of {source} (running)",
+            visible=final,
+            metadata={METADATA_KEY: {"role": f"running {role}", "source": source}},
+            **place.keywords(),
+            **look,
+        )
+        self._viewer.add_layer(layer)
+        return layer
+
+    def remove(self) -> None:
+        """Take them away."""
+        remove_layers(self._viewer, self._layers.values())
+        self._layers.clear()

@@ -3,8 +3,9 @@
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, LayerData, to_layer_data
+from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, LayerData
 from napari_cvdm.widgets.layers.placement import Placement
+from napari_cvdm.widgets.layers.result_layers import to_layer_data
 from napari_cvdm.widgets.layers.shown_layers import show_layers
 
 if TYPE_CHECKING:

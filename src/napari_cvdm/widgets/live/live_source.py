@@ -5,9 +5,7 @@ from pathlib import Path
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QSpinBox, QWidget
 
-from napari_cvdm.widgets.common.choices import NARROWEST_PX, limit_width
-from napari_cvdm.widgets.common.fields import LabelledRows
-from napari_cvdm.widgets.common.path_field import PathField
+from napari_cvdm.widgets.common.fields import NARROWEST_PX, LabelledRows, PathField, limit_width
 
 MOST_STEPS = 100
 HELP = {

@@ -17,10 +17,10 @@ from napari_cvdm.widgets.common.fields import explain_control, scrolled, wrapped
 from napari_cvdm.widgets.common.lifetime import when_gone
 from napari_cvdm.widgets.common.reconstruct_form import OTHER_PLANES, ReconstructForm
 from napari_cvdm.widgets.common.run_panel import ERROR, INFORMATION, WARNING, MessageLine, RunPanel
-from napari_cvdm.widgets.layers.layer_data import to_layer_data
+from napari_cvdm.widgets.layers.contributions import placement
 from napari_cvdm.widgets.layers.placement import Placement
-from napari_cvdm.widgets.layers.readers import placement
 from napari_cvdm.widgets.layers.reconstruction import Run, engine_problem, steps_of
+from napari_cvdm.widgets.layers.result_layers import to_layer_data
 from napari_cvdm.widgets.layers.shown_layers import show_result
 from napari_cvdm.widgets.live.live_feed import LayerFeed
 from napari_cvdm.widgets.live.live_layer import LiveLayer

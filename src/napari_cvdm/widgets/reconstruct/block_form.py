@@ -13,9 +13,13 @@ from qtpy.QtWidgets import QCheckBox, QLineEdit, QVBoxLayout, QWidget
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.core.tiling import BLOCK_PX, BLOCK_STEP_PX
 from napari_cvdm.io.zarr_write import SUFFIXES
-from napari_cvdm.widgets.common.choices import NARROWEST_PX, whole_number, word_choice
-from napari_cvdm.widgets.common.fields import LabelledRows
-from napari_cvdm.widgets.common.path_field import PathField
+from napari_cvdm.widgets.common.fields import (
+    NARROWEST_PX,
+    LabelledRows,
+    PathField,
+    whole_number,
+    word_choice,
+)
 
 IN_MEMORY, IN_BLOCKS, PROCESSES, SCHEDULER = (
     "this computer, in memory",

@@ -13,9 +13,9 @@ import numpy as np
 from napari_cvdm.core.request import ImageStack, RequestError
 from napari_cvdm.core.result import Progress
 from napari_cvdm.widgets.common.run_panel import INFORMATION, WARNING, RunPanel
-from napari_cvdm.widgets.layers.disk_layers import disk_layer_data
 from napari_cvdm.widgets.layers.layer_data import LayerData
 from napari_cvdm.widgets.layers.reconstruction import Run
+from napari_cvdm.widgets.layers.result_layers import disk_layer_data
 from napari_cvdm.widgets.layers.shown_layers import show_layers
 from napari_cvdm.widgets.reconstruct.block_form import OutOfCoreOptions
 

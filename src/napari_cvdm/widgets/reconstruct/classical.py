@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from napari_cvdm.core.request import OPTICS, RequestError
 from napari_cvdm.core.result import Reconstruction
-from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, LayerData, look_of, placed_image
-from napari_cvdm.widgets.layers.placement import Placement
+from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, LayerData, look_of
+from napari_cvdm.widgets.layers.placement import Placement, placed_image
 from napari_cvdm.widgets.layers.reconstruction import Run
 
 if TYPE_CHECKING:

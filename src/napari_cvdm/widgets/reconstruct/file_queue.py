@@ -15,9 +15,9 @@ from napari_cvdm.core.request import ImageStack, RequestError
 from napari_cvdm.core.result import Progress, Reconstruction
 from napari_cvdm.io.pairing import sort_paths
 from napari_cvdm.widgets.common.run_panel import ERROR, INFORMATION, WARNING, RunPanel
+from napari_cvdm.widgets.layers.contributions import image_layer
 from napari_cvdm.widgets.layers.layer_data import METADATA_KEY
 from napari_cvdm.widgets.layers.placement import Placement
-from napari_cvdm.widgets.layers.readers import image_layer
 from napari_cvdm.widgets.layers.reconstruction import Run
 from napari_cvdm.widgets.layers.shown_layers import remove_layers
 from napari_cvdm.widgets.reconstruct.batch import Batch, ReadEntry, WholeStacks

@@ -10,17 +10,20 @@ from qtpy.QtWidgets import QApplication, QPushButton, QVBoxLayout, QWidget
 
 from napari_cvdm.core.request import ReconstructionRequest
 from napari_cvdm.core.result import Reconstruction
-from napari_cvdm.widgets.common.field_of_view import Region, drawn, on_screen
 from napari_cvdm.widgets.common.fields import explain_control, scrolled, wrapped_label
 from napari_cvdm.widgets.common.reconstruct_form import ReconstructForm
 from napari_cvdm.widgets.common.run_panel import ERROR, INFORMATION, WARNING, RunPanel
-from napari_cvdm.widgets.layers.frames import frame_index
-from napari_cvdm.widgets.layers.layer_data import group_name, preview_layer_data, to_layer_data
+from napari_cvdm.widgets.layers.frames import Region, drawn, frame_index, on_screen
 from napari_cvdm.widgets.layers.placement import axis_letters
 from napari_cvdm.widgets.layers.reconstruction import Run, engine_problem, preview_of, steps_of
-from napari_cvdm.widgets.layers.result_group import RECONSTRUCTION, groups_of
-from napari_cvdm.widgets.layers.running_layers import RunningLayers
-from napari_cvdm.widgets.layers.shown_layers import show_layers, show_result
+from napari_cvdm.widgets.layers.result_layers import (
+    RECONSTRUCTION,
+    group_name,
+    groups_of,
+    preview_layer_data,
+    to_layer_data,
+)
+from napari_cvdm.widgets.layers.shown_layers import RunningLayers, show_layers, show_result
 from napari_cvdm.widgets.reconstruct.block_form import BlockForm
 from napari_cvdm.widgets.reconstruct.block_job import BlockJob, BlockRuns
 from napari_cvdm.widgets.reconstruct.classical import classical_layer_data, classical_run

@@ -8,12 +8,17 @@ from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QPushButton, QVB
 from superqt.utils import signals_blocked
 
 from napari_cvdm.core.statistics import STATISTICS
-from napari_cvdm.widgets.common.choice_box import ChoiceBox, ChoiceItem
-from napari_cvdm.widgets.common.choices import limit_width
-from napari_cvdm.widgets.common.fields import explain_control
-from napari_cvdm.widgets.layers.result_group import ResultGroup, groups_of, layers_of
+from napari_cvdm.widgets.common.choices import ChoiceBox, ChoiceItem
+from napari_cvdm.widgets.common.fields import explain_control, limit_width
+from napari_cvdm.widgets.layers.result_layers import (
+    ResultGroup,
+    choices_of,
+    groups_of,
+    help_of,
+    layers_of,
+    show_spread_as,
+)
 from napari_cvdm.widgets.layers.shown_layers import remove_layers
-from napari_cvdm.widgets.layers.spread_choice import choices_of, help_of, show_spread_as
 from napari_cvdm.widgets.reconstruct.quality_flag import QualityFlagSign
 
 if TYPE_CHECKING:

@@ -10,10 +10,15 @@ from qtpy.QtWidgets import QCheckBox, QWidget
 from napari_cvdm.core.plan import count_planes
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.io import combine_planes
-from napari_cvdm.widgets.common.choice_box import LayerChoice
-from napari_cvdm.widgets.common.choices import whole_number, word_choice
-from napari_cvdm.widgets.common.fields import LabelledRows, OptionalNumber, OptionalNumbers
-from napari_cvdm.widgets.common.path_field import PathField
+from napari_cvdm.widgets.common.choices import LayerChoice
+from napari_cvdm.widgets.common.fields import (
+    LabelledRows,
+    OptionalNumber,
+    OptionalNumbers,
+    PathField,
+    whole_number,
+    word_choice,
+)
 from napari_cvdm.widgets.layers.layer_data import known_optics, plugin_metadata, read_layer
 from napari_cvdm.widgets.layers.placement import chosen_planes
 

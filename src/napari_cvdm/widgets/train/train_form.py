@@ -7,8 +7,14 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QLineEdit, QVBoxLayout, QWidget
 
 from napari_cvdm.core.request import RequestError
-from napari_cvdm.widgets.common.choices import ModelChoice, whole_number, word_choice
-from napari_cvdm.widgets.common.fields import LabelledRows, OptionalNumber, collapsible
+from napari_cvdm.widgets.common.choices import ModelChoice
+from napari_cvdm.widgets.common.fields import (
+    LabelledRows,
+    OptionalNumber,
+    collapsible,
+    whole_number,
+    word_choice,
+)
 from napari_cvdm.widgets.common.preferences import own_models, preferred
 from napari_cvdm.widgets.train.pair_source import PairSource
 

@@ -10,8 +10,7 @@ import numpy as np
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QSizePolicy, QSplitter, QVBoxLayout, QWidget
 
-from napari_cvdm.widgets.common.choices import word_choice
-from napari_cvdm.widgets.common.fields import explain_control
+from napari_cvdm.widgets.common.fields import explain_control, word_choice
 from napari_cvdm.widgets.common.plots import (
     AXIS_WIDTH_PX,
     COLORS,

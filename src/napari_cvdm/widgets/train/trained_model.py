@@ -10,9 +10,9 @@ from qtpy.QtWidgets import QApplication, QFileDialog, QHBoxLayout, QPushButton, 
 
 from napari_cvdm.core.result import Progress
 from napari_cvdm.widgets.common.fields import explain_control
-from napari_cvdm.widgets.common.latest_work import LatestWork
 from napari_cvdm.widgets.common.menu_actions import open_reconstruct
 from napari_cvdm.widgets.common.run_panel import ERROR, INFORMATION
+from napari_cvdm.widgets.common.worker import LatestWork
 from napari_cvdm.widgets.train.train_run import TrainingEnd
 
 if TYPE_CHECKING:

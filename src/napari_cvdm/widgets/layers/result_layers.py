@@ -1,0 +1,425 @@
+"""The layers of a result: made from a reconstruction, or found by what their metadata says."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_cvdm.analysis.phase_quantities import optical_path_nm
+from napari_cvdm.core.result import ClockCurve, Reconstruction
+from napari_cvdm.core.statistics import INTERVAL, STATISTICS, spread_as
+from napari_cvdm.io.limits import parse_json_object
+from napari_cvdm.io.result_folder import PROVENANCE
+from napari_cvdm.io.zarr_write import open_pyramid
+from napari_cvdm.widgets.layers.layer_data import (
+    METADATA_KEY,
+    LayerData,
+    chi2_colormap,
+    inner_limits,
+    look_of,
+    phase_colormap,
+    plugin_metadata,
+    spread_look,
+)
+from napari_cvdm.widgets.layers.placement import Placement, placed_image
+from napari_cvdm.widgets.layers.reconstruction import Run
+
+if TYPE_CHECKING:
+    from napari.layers import Layer
+    from napari.viewer import Viewer
+
+# What a layer shows, as its metadata say under "role".
+RATE = "noise-rate map"
+RECONSTRUCTION = "reconstruction"
+SAMPLES = "samples"
+SPREAD = "uncertainty"
+UNTRUSTED = "untrusted pixels"
+TRUTH = "truth"
+SCHEDULE = ("gamma", "beta", "log-SNR")
+RESIDUAL_ROLE = "residual"
+RESIDUAL_LIMITS = (-5.0, 5.0)  # standard deviations, fixed: an image of noise alone is nearly dark
+CHI2_ROLE = "local chi-squared"
+CHI2_LIMITS = (0.0, 5.0)  # fixed, so that results can be compared; 1 is noise alone
+# Images of a result on disk, the one to look at on top.
+DISK_ROLES = {
+    "samples": SAMPLES,
+    "rate": RATE,
+    "std": SPREAD,
+    "valid": UNTRUSTED,
+    "mean": RECONSTRUCTION,
+}
+SPREAD_HELP = (
+    "Show the spread of the samples in the unit of the image (standard deviation) or squared "
+    "(variance)."
+)
+
+
+def to_layer_data(
+    reconstruction: Reconstruction, source: Placement, statistic: str = STATISTICS[0]
+) -> list[LayerData]:
+    """Layers of a reconstruction. The reconstruction itself comes last, so that it lies on top.
+
+    Parameters
+    ----------
+    reconstruction : Reconstruction
+    source : Placement
+        Of the measured image.
+    statistic : {"standard deviation", "variance", "calibrated interval"}
+        How the spread of the samples is shown. If the model is not calibrated, it is shown as a
+        standard deviation.
+
+    Returns
+    -------
+    list of (data, keywords, layer type)
+        One group: gamma and beta with a leading axis of times (lazy), the samples with a leading
+        axis (if the reconstruction has them), rate map, residual (one for each plane) and local
+        chi-squared on the camera's grid, optical path difference (of a phase), uncertainty,
+        untrusted pixels, reconstruction. All but the last are hidden at first.
+    """
+    source = source.within(reconstruction.region)
+    layer = partial(_layer, reconstruction, source)
+    mean, rate, unit = reconstruction.mean, reconstruction.rate, reconstruction.unit
+    calibration = reconstruction.provenance.model.get("calibration")
+    factor = float(calibration["factor"]) if isinstance(calibration, Mapping) else None
+    statistic = STATISTICS[0] if statistic == INTERVAL and factor is None else statistic
+    spread = spread_as(reconstruction.variance, "variance", statistic, factor)
+    # Frames that were not, in a run that was stopped, are zero and set no contrast.
+    begun = reconstruction.counts > 0
+    look, untrusted = look_of(mean[begun], unit), (~reconstruction.valid).astype(np.uint8)
+    layers = _schedule_layers(reconstruction, source)
+    if reconstruction.samples is not None:
+        layers.append(layer(SAMPLES, reconstruction.samples, unit, **look))
+    layers.append(layer(RATE, rate, colormap="viridis", contrast_limits=inner_limits(rate[begun])))
+    layers += _check_layers(reconstruction, source)
+    if unit == "rad":
+        wavelength_um = float(str(reconstruction.provenance.settings["wavelength_um"]))
+        path = optical_path_nm(mean, wavelength_um)
+        layers.append(layer("optical path difference", path, "nm", **look_of(path[begun], "nm")))
+    return [
+        *layers,
+        layer(
+            SPREAD,
+            spread,
+            spread_unit(unit, statistic),
+            metadata={"statistic": statistic},
+            **spread_look(spread[begun]),
+        ),
+        (*layer(UNTRUSTED, untrusted, opacity=0.5)[:2], "labels"),
+        layer(RECONSTRUCTION, mean, unit, visible=True, **look),
+    ]
+
+
+def group_name(reconstruction: Reconstruction, source: Placement) -> str:
+    """What all layers of one result share."""
+    return f"{source.name} by {reconstruction.provenance.model['name']}"
+
+
+def spread_unit(unit: str, statistic: str) -> str:
+    """Unit of an uncertainty of values in `unit`."""
+    return f"{unit}²" if statistic == "variance" else unit
+
+
+def _layer(
+    reconstruction: Reconstruction,
+    source: Placement,
+    role: str,
+    values: np.ndarray,
+    unit: str = "",
+    *,
+    visible: bool = False,
+    metadata: Mapping[str, Any] | None = None,
+    **look: Any,
+) -> LayerData:
+    """One layer of a result; an axis of samples or of times comes before those of `source`."""
+    leading = values.ndim > len(reconstruction.axes)
+    values, place = placed_image(source, reconstruction.axes, reconstruction.upsampling, values)
+    if leading and role == SAMPLES:
+        place = place.with_leading("S", "sample")
+    elif leading:
+        place = place.with_times(reconstruction.clock.times)
+    known = {
+        "role": role,
+        "group": group_name(reconstruction, source),
+        "source": source.name,
+        "unit": unit,
+        "provenance": asdict(reconstruction.provenance),
+        "clock": asdict(reconstruction.clock),
+        "files": dict(source.files),
+        **(metadata or {}),
+    }
+    keywords = {
+        "name": f"{role} of {source.name}",
+        "visible": visible,
+        "metadata": {METADATA_KEY: known},
+        **place.keywords(),
+        **look,
+    }
+    return values, keywords, "image"
+
+
+def _schedule_layers(reconstruction: Reconstruction, source: Placement) -> list[LayerData]:
+    """gamma and beta over time: computed when they are looked at, where the clock is known."""
+    if not reconstruction.clock.times:
+        return []
+    from napari_cvdm.analysis.schedule_maps import schedule_maps, shown_ranges
+
+    maps = schedule_maps(reconstruction.rate, reconstruction.clock)
+    ranges = shown_ranges(reconstruction.rate, reconstruction.clock)
+    layer = partial(_layer, reconstruction, source, colormap="viridis")
+    return [
+        layer("gamma", maps.gamma, contrast_limits=ranges["gamma"]),
+        layer("beta", maps.beta, contrast_limits=ranges["beta"]),
+    ]
+
+
+def _check_layers(reconstruction: Reconstruction, source: Placement) -> list[LayerData]:
+    """Layers of what the reconstruction leaves unexplained, and where that exceeds noise.
+
+    The residual of each plane is in standard deviations of the camera's noise.
+    """
+    check = reconstruction.forward
+    if check is None or check.residual is None:
+        return []
+    layer = partial(
+        _layer, replace(reconstruction, upsampling=1), source, metadata={"forward": check.numbers()}
+    )
+    planes = [check.residual]
+    if "P" in check.axes:
+        planes = list(np.moveaxis(check.residual, check.axes.index("P"), 0))
+    layers = [
+        layer(
+            RESIDUAL_ROLE if number == 1 else f"{RESIDUAL_ROLE} of plane {number}",
+            plane,
+            "sigma",
+            colormap=phase_colormap(),
+            contrast_limits=RESIDUAL_LIMITS,
+        )
+        for number, plane in enumerate(planes, 1)
+    ]
+    if check.local_chi2 is not None:
+        look = {"colormap": chi2_colormap(), "contrast_limits": CHI2_LIMITS}
+        layers.append(layer(CHI2_ROLE, check.local_chi2, **look))
+    return layers
+
+
+def preview_layer_data(reconstruction: Reconstruction, source: Placement) -> LayerData:
+    """One layer of a quick look at a part of one frame; it belongs to no result.
+
+    A colour image keeps every axis of its source. Its axes then have the same units as those of the
+    layers beside it.
+    """
+    values, axes = reconstruction.mean, reconstruction.axes
+    if values.ndim > len("YX"):
+        missing = [number for number, letter in enumerate(source.axes) if letter not in axes]
+        values, axes = np.expand_dims(values, missing), source.axes
+    place = source.within(reconstruction.region).finer(axes, reconstruction.upsampling)
+    known = {
+        "role": "preview",
+        "source": source.name,
+        "unit": reconstruction.unit,
+        "provenance": asdict(reconstruction.provenance),
+    }
+    keywords = {
+        "name": f"preview of {source.name}",
+        "metadata": {METADATA_KEY: known},
+        **place.keywords(),
+        **look_of(values, reconstruction.unit),
+    }
+    return values, keywords, "image"
+
+
+def disk_layer_data(path: Path, images: Sequence[str], run: Run) -> list[LayerData]:
+    """Layers of a result that was written block by block.
+
+    Parameters
+    ----------
+    path : Path
+        An OME-Zarr collection of `reconstruct_by_blocks`.
+    images : sequence of str
+        Its groups: mean, std, rate, valid, and samples where they were kept.
+    run : Run
+        The run that was asked for. It says where the layers lie.
+
+    Returns
+    -------
+    list of (data, keywords, layer type)
+        Lazy arrays that are read part by part, with several resolutions where the image is large.
+        All but the reconstruction are hidden at first. They lie where the measured layer lies.
+    """
+    return [_disk_layer(path, name, run) for name in DISK_ROLES if name in images]
+
+
+def _disk_layer(path: Path, name: str, run: Run) -> LayerData:
+    levels: list[Any] = []
+    # The layer has the axes of the measured one, those of length 1 too.
+    axes = run.request.image.axes.replace("P", "")
+    for pixels in open_pyramid(path, name):
+        leading = pixels.shape[:1] if name == "samples" else ()
+        pixels = pixels.reshape((*leading, *run.request.image.loop_shape, *pixels.shape[-2:]))
+        pixels, place = placed_image(run.place, axes, run.upsampling, pixels)
+        levels.append((pixels == 0).astype(np.uint8) if name == "valid" else pixels)
+    if name == "samples":
+        place = place.with_leading("S", "sample")
+    unit = run.unit if name in ("mean", "std", "samples") else ""
+    known = {
+        "role": f"{DISK_ROLES[name]} on disk",
+        "source": run.place.name,
+        "unit": unit,
+        "file": str(path / name),
+        "provenance": parse_json_object((path / PROVENANCE).read_bytes()),
+    }
+    keywords: dict[str, Any] = {
+        "name": f"{DISK_ROLES[name]} of {run.place.name} ({path.name})",
+        "visible": name == "mean",
+        "metadata": {METADATA_KEY: known},
+        "multiscale": len(levels) > 1,
+        **place.keywords(),
+    }
+    kind = "labels" if name == "valid" else "image"
+    # Colours and contrast are those of the first frame in its coarsest resolution.
+    if name == "valid":
+        keywords["opacity"] = 0.5
+    else:
+        coarsest = np.asarray(levels[-1][(0,) * (levels[-1].ndim - 2)])
+        if name == "rate":
+            keywords |= {"colormap": "viridis", "contrast_limits": inner_limits(coarsest)}
+        else:
+            keywords |= spread_look(coarsest) if name == "std" else look_of(coarsest, unit)
+    return levels if len(levels) > 1 else levels[0], keywords, kind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultGroup:
+    """Layers that came from one run, by role."""
+
+    name: str
+    layers: "Mapping[str, Layer]" = field(repr=False)
+
+    @property
+    def rate(self) -> "Layer | None":
+        """The noise-rate map."""
+        return self.layers.get(RATE)
+
+    @property
+    def spread(self) -> "Layer | None":
+        """The posterior spread, as what `statistic` says."""
+        return self.layers.get(SPREAD)
+
+    @property
+    def statistic(self) -> str:
+        """What the spread layer shows: one of `STATISTICS`, or `INTERVAL`."""
+        known = {} if self.spread is None else plugin_metadata(self.spread)
+        return str(known.get("statistic", STATISTICS[0]))
+
+    @property
+    def mark(self) -> Mapping[str, Any]:
+        """Source, provenance and clock that the layers hold; the unit is the reconstruction's."""
+        layer = self.layers.get(RECONSTRUCTION, self.rate)
+        return {} if layer is None else plugin_metadata(layer)
+
+    @property
+    def calibration(self) -> Mapping[str, Any]:
+        """How the spread is scaled to an interval; empty where the model is not calibrated."""
+        found = self.mark.get("provenance", {}).get("model", {}).get("calibration")
+        return found if isinstance(found, Mapping) else {}
+
+    @property
+    def factor(self) -> float | None:
+        """Half-width of the calibrated interval over the standard deviation, if calibrated."""
+        return float(self.calibration["factor"]) if "factor" in self.calibration else None
+
+    @property
+    def clock(self) -> ClockCurve | None:
+        """The clock of the model; None for a layer of an older version or a classical method."""
+        found = {} if self.rate is None else plugin_metadata(self.rate).get("clock", {})
+        names = ("times", "values", "speeds")
+        try:
+            curve = ClockCurve(**{name: tuple(map(float, found[name])) for name in names})
+        except (KeyError, TypeError, ValueError):
+            return None
+        return curve if curve.times else None
+
+    @property
+    def classical(self) -> bool:
+        """Whether a classical method made it, so that it has neither a spread nor a schedule."""
+        return self.mark.get("provenance", {}).get("model", {}).get("kind") == "baseline"
+
+    def missing(self) -> tuple[str, ...]:
+        """What an inspection needs and is not there, in words."""
+        needed = {
+            RATE: self.rate,
+            RECONSTRUCTION: self.layers.get(RECONSTRUCTION),
+            SPREAD: self.spread,
+            "clock": self.clock,
+        }
+        return tuple(name for name, found in needed.items() if found is None)
+
+
+def groups_of(layers: "Iterable[Layer]") -> list[ResultGroup]:
+    """Results among layers, in the order of their first layers.
+
+    Maps of the schedule are left out, because they follow from a rate map.
+    """
+    found: dict[str, dict[str, Layer]] = {}
+    for layer in layers:
+        mark = plugin_metadata(layer)
+        if "group" in mark and mark.get("role") not in (None, TRUTH, *SCHEDULE):
+            # The topmost counts, where a result was opened twice.
+            found.setdefault(str(mark["group"]), {})[mark["role"]] = layer
+    return [ResultGroup(name=name, layers=by_role) for name, by_role in found.items()]
+
+
+def layers_of(layers: "Iterable[Layer]", group: str) -> "list[Layer]":
+    """Every layer of a result, maps of its schedule among them."""
+    return [layer for layer in layers if plugin_metadata(layer).get("group") == group]
+
+
+def choices_of(group: ResultGroup) -> tuple[str, ...]:
+    """Ways to show the spread of a result.
+
+    The interval is offered only if the model or the result is calibrated.
+    """
+    return STATISTICS if group.factor is None else (*STATISTICS, INTERVAL)
+
+
+def help_of(group: ResultGroup | None) -> str:
+    """What the choices mean."""
+    if group is None or group.factor is None:
+        return f"{SPREAD_HELP}\nThis model is not calibrated: see napari-cvdm calibrate."
+    said = group.calibration
+    return (
+        f"{SPREAD_HELP}\n"
+        f"Calibrated interval: {said['level']:.0%} of the errors are below this, "
+        f"{group.factor:.3g} times the spread; fitted on {said['set']}."
+    )
+
+
+def show_spread_as(group: ResultGroup, wanted: str) -> None:
+    """Show the spread of a result in another way; one that is not there changes nothing."""
+    layer = group.spread
+    if layer is None or group.statistic == wanted or wanted not in choices_of(group):
+        return
+    layer.data = spread_as(layer.data, group.statistic, wanted, group.factor)
+    unit = spread_unit(str(group.mark["unit"]), wanted)
+    layer.metadata = {
+        **layer.metadata,
+        METADATA_KEY: {**plugin_metadata(layer), "statistic": wanted, "unit": unit},
+    }
+    layer.contrast_limits = spread_look(layer.data)["contrast_limits"]
+
+
+def put_calibration(viewer: "Viewer", group: ResultGroup, calibration: Mapping[str, Any]) -> None:
+    """Write a calibration into the provenance of a result's layers, and show an interval."""
+    show_spread_as(group, STATISTICS[0])  # what is shown may be an interval by an older factor
+    for layer in layers_of(viewer.layers, group.name):
+        mark = plugin_metadata(layer)
+        provenance = mark.get("provenance", {})
+        known = {
+            **provenance,
+            "model": {**provenance.get("model", {}), "calibration": dict(calibration)},
+        }
+        layer.metadata = {**layer.metadata, METADATA_KEY: {**mark, "provenance": known}}
+    show_spread_as(group, INTERVAL)

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt
-from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 
 from napari_cvdm.analysis.correlations import ErrorBySpread
@@ -91,12 +90,6 @@ def _dashes(color: str) -> dict[str, Any]:
     return {"color": color, "style": Qt.PenStyle.DashLine}
 
 
-def _faint(color: str, alpha: int) -> Any:
-    made = QColor(color)
-    made.setAlpha(alpha)
-    return made
-
-
 def _only(widget: QWidget, *plots: Any) -> None:
     layout = QVBoxLayout(widget)
     layout.setContentsMargins(0, 0, 0, 0)
@@ -176,7 +169,7 @@ class SamplePlot(QWidget):
         super().__init__()
         self.plot = new_plot("samples", "value")
         self._claim = LinearRegionItem(movable=False)
-        self._bars = self.plot.plot(fillLevel=0, brush=_faint(COLORS[1], 160), pen=COLORS[1])
+        self._bars = self.plot.plot(fillLevel=0, brush=f"{COLORS[1]}a0", pen=COLORS[1])
         self._mean = InfiniteLine()
         for item in (self._claim, self._mean):
             self.plot.addItem(item)
@@ -195,7 +188,7 @@ class SamplePlot(QWidget):
     def set_theme_colors(self, colors: ThemeColors) -> None:
         """Draw in the colours of another theme."""
         paint(self.plot, colors)
-        self._claim.setBrush(_faint(colors.text, 40))
+        self._claim.setBrush(f"{colors.text}28")
         self._mean.setPen(_line(colors.text))
         for edge in self._claim.lines:
             edge.setPen(_dashes(colors.text))

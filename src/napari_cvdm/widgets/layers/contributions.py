@@ -18,7 +18,12 @@ from napari_cvdm.io.metadata import square_pixel
 from napari_cvdm.io.read import SUFFIXES, read_image
 from napari_cvdm.io.result_folder import PROVENANCE, is_result_folder, read_result_folder
 from napari_cvdm.io.zarr_write import PlacedImage, write_ngff
-from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, LayerData, plugin_metadata
+from napari_cvdm.widgets.layers.layer_data import (
+    METADATA_KEY,
+    LayerData,
+    finest_level,
+    plugin_metadata,
+)
 from napari_cvdm.widgets.layers.placement import Placement, axis_letters
 from napari_cvdm.widgets.layers.result_layers import to_layer_data
 
@@ -215,7 +220,7 @@ def _placed(data: Any, attributes: dict[str, Any], kind: str) -> "tuple[Any, Pla
             f"{layer.name}: its rotation, shear or affine transform is not in the saved file; "
             "pixels, scale, position and units are."
         )
-    pixels = layer.data[0] if layer.multiscale else layer.data
+    pixels = finest_level(layer)
     if getattr(layer, "rgb", False):
         pixels = np.moveaxis(pixels, -1, 0)
     return pixels, place.finer(place.axes, 1), layer

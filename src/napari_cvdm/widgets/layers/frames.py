@@ -12,6 +12,7 @@ from napari_cvdm.analysis.correlations import ResultFrame
 from napari_cvdm.analysis.regions import regions_on_grid
 from napari_cvdm.core.request import SMALLEST_REGION_PX, RequestError
 from napari_cvdm.core.statistics import spread_as
+from napari_cvdm.widgets.layers.layer_data import finest_level
 from napari_cvdm.widgets.layers.result_layers import RECONSTRUCTION, SAMPLES, UNTRUSTED, ResultGroup
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ SAME_PLACE_PX = 0.1
 
 def frame_index(viewer: "Viewer", layer: "Layer") -> tuple[int, ...]:
     """The nearest indices to the sliders along all axes but Y and X (and colour)."""
-    shape = (layer.data[0] if layer.multiscale else layer.data).shape
+    shape = finest_level(layer).shape
     position = layer.world_to_data(viewer.dims.point)[: layer.ndim - 2]
     return tuple(
         int(np.clip(round(place), 0, size - 1))
@@ -172,8 +173,7 @@ def drawn(shapes: "Shapes", layer: "Image") -> Region:
 
 def image_shape(layer: "Image") -> tuple[int, ...]:
     """Size of a layer's image along every axis but that of colours, of its finest level."""
-    data: Any = layer.data[0] if layer.multiscale else layer.data
-    return tuple(data.shape[: layer.ndim])
+    return tuple(finest_level(layer).shape[: layer.ndim])
 
 
 def _clipped(first: np.ndarray, last: np.ndarray, layer: "Image") -> Region:

@@ -58,6 +58,11 @@ def named_layers(layers: "Sequence[Layer]", source: str) -> "tuple[Layer, Layer 
     )
 
 
+def finest_level(layer: "Layer") -> Any:
+    """The pixels of a layer, of its finest level where it has several."""
+    return layer.data[0] if layer.multiscale else layer.data
+
+
 def layer_pixel_um(layer: "Image") -> float | None:
     """Pixel size of a layer [um] from its scale and units.
 
@@ -102,7 +107,7 @@ def read_layer(layer: "Image", index: tuple[int, ...] | None = None) -> ImageSta
     RequestError, ImageFileError
         Axes or pixels that cannot be used.
     """
-    pixels, axes = layer.data[0] if layer.multiscale else layer.data, axis_letters(layer)
+    pixels, axes = finest_level(layer), axis_letters(layer)
     if not isinstance(pixels, np.ndarray):
         import dask.array as da
 

@@ -1,10 +1,11 @@
 """Where a layer lies in the world, and where a result lies that was made from it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.linalg import block_diag
 
 from napari_cvdm.core.request import RequestError
 
@@ -160,26 +161,34 @@ class Placement:
         """
         # napari places the centre of a pixel, so the first finer pixel lies (1 - 1 / factor) / 2
         # of a pixel before the first coarse one.
-        kept = [self.axes.index(letter) for letter in axes]
         size = np.ones(len(self.axes))
         size[-2:] = factor
         if self.merged:
             size[self.axes.index(self.merged)] = 1 / self.planes
-        shift = self.rotate @ self.shear @ (self.scale * (1 / size - 1) / 2)
-        return replace(
+        place = replace(
             self,
-            axes=axes,
-            scale=(self.scale / size)[kept],
-            translate=(self.translate + shift)[kept],
-            rotate=self.rotate[np.ix_(kept, kept)],
-            shear=self.shear[np.ix_(kept, kept)],
-            affine=self.affine[np.ix_([*kept, -1], [*kept, -1])],
-            units=tuple(self.units[index] for index in kept),
+            scale=self.scale / size,
+            translate=self.translate + self.rotate @ self.shear @ (self.scale * (1 / size - 1) / 2),
             # napari numbers axes that were never named; those get their letters
             labels=tuple(
                 letter.lower() if label.lstrip("-").isdigit() else label
-                for letter, label in ((self.axes[index], self.labels[index]) for index in kept)
+                for letter, label in zip(self.axes, self.labels, strict=True)
             ),
+        )
+        return place.with_axes([self.axes.index(letter) for letter in axes])
+
+    def with_axes(self, numbers: list[int]) -> "Placement":
+        """The same with some of the axes, in this order."""
+        return replace(
+            self,
+            axes="".join(self.axes[number] for number in numbers),
+            scale=self.scale[numbers],
+            translate=self.translate[numbers],
+            rotate=self.rotate[np.ix_(numbers, numbers)],
+            shear=self.shear[np.ix_(numbers, numbers)],
+            affine=self.affine[np.ix_([*numbers, -1], [*numbers, -1])],
+            units=tuple(self.units[number] for number in numbers),
+            labels=tuple(self.labels[number] for number in numbers),
         )
 
     def within(self, region: tuple[int, int, int, int] | None) -> "Placement":
@@ -194,18 +203,23 @@ class Placement:
         )
 
     def with_leading(
-        self, letter: str, label: str, start: float = 0.0, step: float = 1.0
+        self,
+        letter: str,
+        label: str,
+        start: float = 0.0,
+        step: float = 1.0,
+        unit: str = "dimensionless",
     ) -> "Placement":
-        """The same with an axis in front, without a unit: channel, sample or schedule time."""
+        """The same with one more axis in front, such as channel, sample or schedule time."""
         return replace(
             self,
             axes=letter + self.axes,
             scale=np.array([step, *self.scale]),
             translate=np.array([start, *self.translate]),
-            rotate=_bordered(self.rotate),
-            shear=_bordered(self.shear),
-            affine=_bordered(self.affine),
-            units=("dimensionless", *self.units),
+            rotate=block_diag(np.eye(1), self.rotate),
+            shear=block_diag(np.eye(1), self.shear),
+            affine=block_diag(np.eye(1), self.affine),
+            units=(unit, *self.units),
             labels=(label, *self.labels),
         )
 
@@ -213,32 +227,6 @@ class Placement:
         """The same with a leading axis of schedule times, beside a ``t`` that the image has."""
         label = "schedule t" if "t" in self.labels else "t"
         return self.with_leading("K", label, times[0], times[0])
-
-    def without_first(self) -> "Placement":
-        """The same without its first axis."""
-        return replace(
-            self,
-            axes=self.axes[1:],
-            scale=self.scale[1:],
-            translate=self.translate[1:],
-            rotate=self.rotate[1:, 1:],
-            shear=self.shear[1:, 1:],
-            affine=self.affine[1:, 1:],
-            units=self.units[1:],
-            labels=self.labels[1:],
-        )
-
-    def spanning(
-        self, spans: Sequence[tuple[float, float]], units: Sequence[str], labels: Sequence[str]
-    ) -> "Placement":
-        """The same with more leading axes, each one pixel from `first` to `last` in the world."""
-        place = self
-        for (first, last), unit, label in reversed(list(zip(spans, units, labels, strict=True))):
-            place = replace(
-                place.with_leading("_", label, (first + last) / 2, last - first),
-                units=(unit, *place.units),
-            )
-        return place
 
     def keywords(self) -> dict[str, Any]:
         """Keywords of a layer that lies here."""
@@ -268,10 +256,3 @@ def placed_image(
         return values, source.finer(axes, upsampling)
     place = source.axes.index(source.merged) + values.ndim - len(axes)
     return np.expand_dims(values, place), source.finer(source.axes, upsampling)
-
-
-def _bordered(matrix: np.ndarray) -> np.ndarray:
-    """The matrix for one more leading axis that stays as it is."""
-    larger = np.eye(len(matrix) + 1)
-    larger[1:, 1:] = matrix
-    return larger

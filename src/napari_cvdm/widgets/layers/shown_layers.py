@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -157,20 +158,14 @@ def _lift(layer: LayerData, before: list[_Axis]) -> LayerData:
     missing = before[: max(0, len(before) - (data.ndim - 1))]
     if not missing:
         return layer
-    place = Placement.of_keywords(keywords)
-    spans, units, labels = zip(*missing, strict=True)
-    lifted = (
-        place.without_first()
-        .spanning(spans, units, labels)
-        .with_leading(
-            place.axes[0],
-            "schedule t" if place.labels[0] in labels else place.labels[0],
-            float(place.translate[0]),
-            float(place.scale[0]),
-        )
-    )
-    data = np.expand_dims(data, tuple(range(1, 1 + len(missing))))
-    return data, {**keywords, **lifted.keywords()}, kind
+    place, added = Placement.of_keywords(keywords), len(missing)
+    if place.labels[0] in [axis.label for axis in missing]:
+        place = replace(place, labels=("schedule t", *place.labels[1:]))
+    for (first, last), unit, label in reversed(missing):
+        place = place.with_leading("_", label, (first + last) / 2, last - first, unit)
+    place = place.with_axes([added, *range(added), *range(added + 1, len(place.axes))])
+    data = np.expand_dims(data, tuple(range(1, 1 + added)))
+    return data, {**keywords, **place.keywords()}, kind
 
 
 class RunningLayers:

@@ -139,13 +139,15 @@ def look_of(values: np.ndarray, unit: str) -> dict[str, Any]:
     The colour map diverges about zero for a phase and is gray for counts.
     """
     if unit in SIGNED_UNITS:
-        return {"colormap": phase_colormap(), "contrast_limits": symmetric_limits(values)}
+        largest = float(np.percentile(np.abs(values), SHOWN_PERCENTILE)) or 1.0
+        return {"colormap": phase_colormap(), "contrast_limits": (-largest, largest)}
     return {"colormap": "gray", "contrast_limits": inner_limits(values)}
 
 
 def spread_look(values: np.ndarray) -> dict[str, Any]:
     """Colour map and fixed contrast limits of an uncertainty."""
-    return {"colormap": "magma", "contrast_limits": limits_from_zero(values)}
+    largest = float(np.percentile(values, SHOWN_PERCENTILE)) or 1.0
+    return {"colormap": "magma", "contrast_limits": (0.0, largest)}
 
 
 def phase_colormap() -> Any:
@@ -173,17 +175,6 @@ def chi2_colormap() -> Any:
         name="chi-squared",
         display_name="chi-squared (black 1)",
     )
-
-
-def symmetric_limits(values: np.ndarray) -> tuple[float, float]:
-    """As far below zero as above it, for a diverging colour map."""
-    largest = float(np.percentile(np.abs(values), SHOWN_PERCENTILE)) or 1.0
-    return -largest, largest
-
-
-def limits_from_zero(values: np.ndarray) -> tuple[float, float]:
-    """From zero, for what is never negative."""
-    return 0.0, float(np.percentile(values, SHOWN_PERCENTILE)) or 1.0
 
 
 def inner_limits(values: np.ndarray) -> tuple[float, float]:

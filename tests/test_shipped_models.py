@@ -14,7 +14,7 @@ from napari_cvdm.simulate.samples import (
     CELL_DEFOCUS_UM,
     CELL_MARGIN_PX,
     CELL_MICROSCOPE,
-    _cells_beyond_the_frame,
+    _wide_cells,
     cell_phase,
     cell_planes,
     reticulum,
@@ -42,7 +42,7 @@ def rmse(found, truth):
 
 def planes_at(defocus_um, seed=0):
     """The sample cells, focused elsewhere."""
-    whole = _cells_beyond_the_frame()
+    whole = _wide_cells()
     planes = defocus_pair_of(whole, np.zeros_like(whole), CELL_MICROSCOPE, defocus_um)[
         (slice(None), *INNER)
     ]

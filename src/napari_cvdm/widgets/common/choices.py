@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from napari_cvdm.widgets.common.lifetime import listen, when_gone
 from napari_cvdm.widgets.common.preferences import own_models
 from napari_cvdm.widgets.layers.layer_data import is_measurement, read_layer
 from napari_cvdm.widgets.layers.placement import MOST_PLANES
+from napari_cvdm.widgets.layers.result_layers import groups_of
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -114,6 +116,21 @@ class ChoiceBox(QComboBox):
         keys = [entry.key for entry in self._entries]
         if key in keys:
             self.setCurrentIndex(keys.index(key))
+
+
+class ResultChoice(ChoiceBox):
+    """The results in a viewer, each a `ResultGroup`; the newest is preferred."""
+
+    def __init__(self, viewer: "Viewer") -> None:
+        super().__init__(viewer, partial(_result_entries, viewer))
+
+
+def _result_entries(viewer: "Viewer") -> list[ChoiceItem]:
+    groups = groups_of(viewer.layers)
+    return [
+        ChoiceItem(text=group.name, key=group.name, value=group, preferred=group is groups[-1])
+        for group in groups
+    ]
 
 
 class LayerChoice(ChoiceBox):

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from qtpy.QtCore import Qt, Signal
@@ -18,6 +20,7 @@ from qtpy.QtWidgets import (
     QLabel,
     QLineEdit,
     QPlainTextEdit,
+    QPushButton,
     QScrollArea,
     QStyle,
     QToolButton,
@@ -79,6 +82,30 @@ def browse_button(owner: QWidget, purpose: str) -> QToolButton:
     button.setIcon(owner.style().standardIcon(QStyle.StandardPixmap.SP_DirOpenIcon))
     button.setToolTip(purpose)
     return button
+
+
+def make_button(text: str, purpose: str, act: Callable[..., object]) -> QPushButton:
+    """A button with its tooltip, which calls `act` when it is clicked."""
+    button = QPushButton(text)
+    explain_control(button, purpose)
+    button.clicked.connect(act)
+    return button
+
+
+def label_field(text: str, field: QWidget) -> QLabel:
+    """The name of a field; its access key leads to the field."""
+    label = QLabel(text)
+    label.setBuddy(field)
+    return label
+
+
+def fill_layout(layout: Any, *parts: Any, margins: tuple[int, int, int, int] = (0, 0, 0, 0)) -> Any:
+    """Put widgets and layouts into a box layout; one that stretches comes as (part, stretch)."""
+    layout.setContentsMargins(*margins)
+    for part in parts:
+        what, stretch = part if isinstance(part, tuple) else (part, 0)
+        (layout.addWidget if isinstance(what, QWidget) else layout.addLayout)(what, stretch)
+    return layout
 
 
 def collapsible(title: str, content: QWidget, purpose: str) -> QCollapsible:

@@ -1,7 +1,7 @@
 """Run, Cancel, how far it has come, and what there is to say."""
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from qtpy.QtCore import Signal
@@ -231,6 +231,10 @@ class MessageLine(QWidget):
         self._icon.setPixmap(self.style().standardIcon(kind).pixmap(side, side))
         self._text.setText(text.replace("/", "/" + BREAK_HERE))
         self.show()
+
+    def report(self, outcome: str, warnings: Sequence[str]) -> None:
+        """Show what came of a run, and after it the warnings."""
+        self.say(WARNING if warnings else INFORMATION, " ".join([outcome, *warnings]))
 
     def clear(self) -> None:
         """Show nothing."""

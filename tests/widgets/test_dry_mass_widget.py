@@ -13,6 +13,8 @@ from qtpy.QtGui import QGuiApplication
 from napari_cvdm.analysis.dry_mass import PhaseField, dry_mass_pg
 from napari_cvdm.widgets.dry_mass.dry_mass_widget import FEATURES, DryMassWidget
 from napari_cvdm.widgets.dry_mass.mass_table import with_error
+from napari_cvdm.analysis.phase_quantities import PhaseField, dry_mass_pg
+from napari_cvdm.widgets.dry_mass.dry_mass_widget import FEATURES, DryMassWidget, format_with_error
 from napari_cvdm.widgets.layers.layer_data import METADATA_KEY
 
 PIXEL_UM = 0.2
@@ -125,7 +127,9 @@ def test_the_dock_shows_what_the_core_weighs(viewer, dock, draws, finished):
     expected = core(cells(), boxes(), draws)
     assert masses_of(dock) == [mass.mass_pg for mass in expected]
     assert [float(row["error_pg"]) for row in rows_of(dock)] == [mass.error_pg for mass in expected]
-    assert dock.table.item(0, 2).text() == with_error(expected[0].mass_pg, expected[0].error_pg)
+    assert dock.table.item(0, 2).text() == format_with_error(
+        expected[0].mass_pg, expected[0].error_pg
+    )
     assert "α = 0.18 µm³/pg" in dock.panel.message.text()
     assert "known to about 32%" in dock.panel.message.text()
     assert list(mask.features[FEATURES[0]]) == masses_of(dock)
@@ -364,4 +368,4 @@ def test_features_of_the_user_are_kept(viewer, dock, finished):
     ],
 )
 def test_a_mass_has_as_many_digits_as_its_error_allows(value, error, text):
-    assert with_error(value, error) == text
+    assert format_with_error(value, error) == text

@@ -1,19 +1,26 @@
 """The Dry mass dock: what the cells of a phase reconstruction weigh, and how well that is known."""
 
 import math
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QGuiApplication, QKeySequence
 from qtpy.QtWidgets import (
+    QAbstractItemView,
     QCheckBox,
     QDoubleSpinBox,
     QFileDialog,
     QFormLayout,
     QHBoxLayout,
-    QLabel,
-    QPushButton,
+    QHeaderView,
+    QShortcut,
+    QStyle,
+    QTableWidget,
+    QTableWidgetItem,
     QVBoxLayout,
     QWidget,
 )
@@ -23,17 +30,37 @@ from napari_cvdm.analysis.dry_mass import (
     LEAST_ALPHA,
     MOST_ALPHA,
     FrameMasses,
+    mass_rows,
     measure_frames,
     reasons_not_to_quantify,
     suggest_frames,
+    table_text,
+)
+from napari_cvdm.analysis.phase_quantities import (
+    ALPHA_UM3_PER_PG,
+    LEAST_ALPHA,
+    MOST_ALPHA,
+    RegionMass,
 )
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.widgets.common.choices import LayerChoice
 from napari_cvdm.widgets.common.fields import NARROWEST_PX, explain_control, wrapped_label
+from napari_cvdm.widgets.common.choice_box import LayerChoice
+from napari_cvdm.widgets.common.choices import NARROWEST_PX
+from napari_cvdm.widgets.common.fields import (
+    explain_control,
+    fill_layout,
+    label_field,
+    make_button,
+    wrapped_label,
+)
 from napari_cvdm.widgets.common.run_panel import ERROR, INFORMATION, WARNING, RunPanel
-from napari_cvdm.widgets.dry_mass.mask_layers import is_mask, mask_frame
-from napari_cvdm.widgets.dry_mass.mass_table import MassTable
-from napari_cvdm.widgets.dry_mass.phase_results import Index, PhaseResult, is_phase_result
+from napari_cvdm.widgets.dry_mass.phase_layers import (
+    PhaseResult,
+    is_mask,
+    is_phase_result,
+    mask_frame,
+)
 from napari_cvdm.widgets.layers.frames import frame_index
 from napari_cvdm.widgets.layers.placement import Placement
 
@@ -70,6 +97,16 @@ ABOUT = (
     "regions. The error is the spread of the posterior samples, not calibrated; it holds no error "
     "of α, pixel size, wavelength or outline."
 )
+WIDEST_REMARK_PX = 170
+COLUMNS = {
+    "Region": "Label of the region, or number of the shape.",
+    "Area\n[µm²]": "Pixels of the region times the pixel's area.",
+    "Dry mass\n[pg]": (
+        "Relative to the medium: mean ± standard deviation over the posterior samples."
+    ),
+    "OPD\n[nm]": "Mean optical path difference to the medium.",
+    "Remark": "Reasons to look at this region again.",
+}
 FEATURES = ("dry mass [pg]", "error [pg]", "area [µm²]", "mean OPD [nm]")
 
 
@@ -86,15 +123,23 @@ class DryMassWidget(QWidget):
         self._viewer = napari_viewer
         self.phase = LayerChoice(napari_viewer, accepts=is_phase_result)
         self.mask = LayerChoice(napari_viewer, accepts=is_mask)
-        self.suggest = QPushButton("S&uggest a mask")
-        self.alpha = _alpha_box()
+        self.suggest = make_button("S&uggest a mask", HELP["suggest"], self.start_suggesting)
+        self.alpha = QDoubleSpinBox()
+        self.alpha.setRange(LEAST_ALPHA, MOST_ALPHA)
+        self.alpha.setDecimals(3)
+        self.alpha.setSingleStep(0.005)
+        self.alpha.setSuffix(" µm³/pg")
+        self.alpha.setValue(ALPHA_UM3_PER_PG)
+        self.alpha.setMinimumWidth(NARROWEST_PX)
         self.every_frame = QCheckBox("Ever&y frame")
         self.panel = RunPanel("&Measure")
         self.table = MassTable()
-        self.copy = QPushButton("Copy &table")
-        self.save = QPushButton("&Save as CSV…")
+        self.copy = make_button("Copy &table", HELP["copy"], self._on_copy)
+        self.save = make_button("&Save as CSV…", HELP["save"], self._ask_file)
         self._lay_out()
-        self._connect()
+        self.phase.changed.connect(self._on_changed)
+        self.mask.changed.connect(self._on_changed)
+        self.panel.asked.connect(self.start)
         self._on_changed()
 
     def _lay_out(self) -> None:
@@ -105,45 +150,24 @@ class DryMassWidget(QWidget):
             ("mask", "M&ask", self.mask),
             ("alpha", "&α", self.alpha),
         ):
-            label = QLabel(text)
-            label.setBuddy(field)
-            label.setToolTip(HELP[name])
+            label = label_field(text, field)
+            for control in (label, field):
+                control.setToolTip(HELP[name])
             form.addRow(label, field)
             if name == "mask":
                 form.addRow(self.suggest)
         form.addRow(self.every_frame)
-        buttons = QHBoxLayout()
-        buttons.addWidget(self.copy)
-        buttons.addWidget(self.save)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(4, 4, 4, 4)
-        layout.addLayout(form)
-        layout.addWidget(self.panel)
-        layout.addWidget(self.table, 1)
-        layout.addLayout(buttons)
-        layout.addWidget(wrapped_label(ABOUT))
-        helped = {
-            "phase": self.phase,
-            "mask": self.mask,
-            "alpha": self.alpha,
-            "frames": self.every_frame,
-            "measure": self.panel.run,
-        }
-        for name, widget in {
-            **helped,
-            "suggest": self.suggest,
-            "copy": self.copy,
-            "save": self.save,
-        }.items():
-            explain_control(widget, HELP[name])
-
-    def _connect(self) -> None:
-        self.phase.changed.connect(self._on_changed)
-        self.mask.changed.connect(self._on_changed)
-        self.suggest.clicked.connect(self.start_suggesting)
-        self.panel.asked.connect(self.start)
-        self.copy.clicked.connect(self._on_copy)
-        self.save.clicked.connect(self._ask_file)
+        explain_control(self.every_frame, HELP["frames"])
+        explain_control(self.panel.run, HELP["measure"])
+        fill_layout(
+            QVBoxLayout(self),
+            form,
+            self.panel,
+            (self.table, 1),
+            fill_layout(QHBoxLayout(), self.copy, self.save),
+            wrapped_label(ABOUT),
+            margins=(4, 4, 4, 4),
+        )
 
     def _result(self) -> PhaseResult:
         layer = self.phase.value()
@@ -175,13 +199,9 @@ class DryMassWidget(QWidget):
                 INFORMATION, "Needed: a mask. Suggest one, or draw one in a Labels or Shapes layer."
             )
         elif self._result().warnings:
-            self.panel.message.say(WARNING, _doubts(self._result().warnings))
+            self.panel.message.say(WARNING, _say_doubts(self._result().warnings))
         else:
             self.panel.message.clear()
-
-    def _asked_frames(self, result: PhaseResult) -> list[Index]:
-        every = self.every_frame.isChecked() and len(result.indices()) > 1
-        return result.indices() if every else [frame_index(self._viewer, result.layer)]
 
     def start(self) -> None:
         """Weigh the regions of the mask, in the frame that is shown or in every frame."""
@@ -190,9 +210,11 @@ class DryMassWidget(QWidget):
             return
         try:
             result = self._result()
+            every = self.every_frame.isChecked() and len(result.indices()) > 1
+            asked = result.indices() if every else [frame_index(self._viewer, result.layer)]
             frames = [
                 (result.frame(index), mask_frame(mask, result.layer, index, point))
-                for index in self._asked_frames(result)
+                for index in asked
             ]
             made_with = {
                 "alpha_um3_per_pg": self.alpha.value(),
@@ -202,10 +224,11 @@ class DryMassWidget(QWidget):
         except ValueError as error:
             self.panel.message.say(ERROR, str(error))
             return
-        steps = measure_frames(frames, self.alpha.value())
-        shown = partial(self._on_measured, mask, made_with, result.warnings)
         self.panel.start(
-            steps, title=f"Weighing {result.group}", total=len(frames), on_result=shown
+            measure_frames(frames, self.alpha.value()),
+            title=f"Weighing {result.group}",
+            total=len(frames),
+            on_result=partial(self._on_measured, mask, made_with, result.warnings),
         )
 
     def _on_measured(
@@ -220,8 +243,8 @@ class DryMassWidget(QWidget):
             button.setEnabled(True)
         if len(measured) == 1:
             store_features(mask, measured[0])
-        text = [_summary(measured, made_with), *([_doubts(warnings)] if warnings else [])]
-        self.panel.message.say(WARNING if warnings else INFORMATION, " ".join(text))
+        doubts = [_say_doubts(warnings)] if warnings else []
+        self.panel.message.report(_summarise(measured, made_with), doubts)
 
     def start_suggesting(self) -> None:
         """Make a mask of all that stands out from the medium, for every frame."""
@@ -233,24 +256,20 @@ class DryMassWidget(QWidget):
         except ValueError as error:
             self.panel.message.say(ERROR, str(error))
             return
-        shown = partial(
-            self._on_suggested, result.source, Placement.of(result.layer), result.layer.data.shape
-        )
+        place = {"name": f"mask of {result.source}", **Placement.of(result.layer).keywords()}
         self.panel.start(
             suggest_frames(frames),
             title=f"Looking for cells in {result.group}",
             total=len(frames),
-            on_result=shown,
+            on_result=partial(self._on_suggested, place, result.layer.data.shape),
         )
 
     def _on_suggested(
-        self, source: str, place: Placement, shape: tuple[int, ...], masks: np.ndarray
+        self, place: Mapping[str, Any], shape: tuple[int, ...], masks: np.ndarray
     ) -> None:
         from napari.layers import Labels
 
-        layer = Labels(
-            masks.reshape(shape), name=f"mask of {source}", opacity=0.7, **place.keywords()
-        )
+        layer = Labels(masks.reshape(shape), opacity=0.7, **place)
         layer.contour = 2  # an outline, so that the cell is seen
         self._viewer.add_layer(layer)
         self.mask.set_value(layer)
@@ -289,36 +308,27 @@ def store_features(mask: "Layer", measured: FrameMasses) -> None:
     from napari.layers import Labels
 
     if isinstance(mask, Labels) and set(mask.features.columns) <= {"index", *FEATURES}:
-        masses = measured.masses
-        columns: tuple[list[Any], ...] = (
-            [mass.mass_pg for mass in masses],
-            [np.nan if mass.error_pg is None else mass.error_pg for mass in masses],
-            [mass.area_um2 for mass in masses],
-            [mass.mean_opd_nm for mass in masses],
-        )
+        values = [
+            (
+                mass.mass_pg,
+                np.nan if mass.error_pg is None else mass.error_pg,
+                mass.area_um2,
+                mass.mean_opd_nm,
+            )
+            for mass in measured.masses
+        ]
         mask.features = {
-            "index": [mass.label for mass in masses],
-            **dict(zip(FEATURES, columns, strict=True)),
+            "index": [mass.label for mass in measured.masses],
+            **dict(zip(FEATURES, np.array(values).T, strict=True)),
         }
 
 
-def _alpha_box() -> QDoubleSpinBox:
-    box = QDoubleSpinBox()
-    box.setRange(LEAST_ALPHA, MOST_ALPHA)
-    box.setDecimals(3)
-    box.setSingleStep(0.005)
-    box.setSuffix(" µm³/pg")
-    box.setValue(ALPHA_UM3_PER_PG)
-    box.setMinimumWidth(NARROWEST_PX)
-    return box
-
-
-def _doubts(warnings: tuple[str, ...]) -> str:
+def _say_doubts(warnings: tuple[str, ...]) -> str:
     forbidden = reasons_not_to_quantify(warnings)
     return " ".join(["Not for quantification:" if forbidden else "Look again:", *warnings])
 
 
-def _summary(measured: tuple[FrameMasses, ...], made_with: dict[str, object]) -> str:
+def _summarise(measured: tuple[FrameMasses, ...], made_with: dict[str, object]) -> str:
     """The weighed regions, alpha, and the relative error of the errors, 1 / sqrt(2 (N - 1))."""
     count = sum(len(frame.masses) for frame in measured)
     samples = measured[0].masses[0].samples
@@ -335,3 +345,91 @@ def _summary(measured: tuple[FrameMasses, ...], made_with: dict[str, object]) ->
         f"{weighed} Errors from {samples} samples, themselves known to about "
         f"{1 / math.sqrt(2 * (samples - 1)):.0%}."
     )
+
+
+def format_with_error(value: float, error: float | None) -> str:
+    """A value with as many decimals as its error has meaning: two digits of it."""
+    if not error:
+        return f"{value:.4g}"
+    decimals = max(0, 1 - math.floor(math.log10(error)))
+    return f"{value:.{decimals}f} ± {error:.{decimals}f}"
+
+
+class MassTable(QTableWidget):
+    """Regions as rows, after a column for the frame where there are several."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 0)
+        self._rows: list[dict[str, object]] = []
+        self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.setHorizontalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
+        self.verticalHeader().hide()
+        self.setTabKeyNavigation(False)
+        self.setMinimumHeight(6 * self.fontMetrics().height())
+        shortcut = QShortcut(QKeySequence(QKeySequence.StandardKey.Copy), self)
+        shortcut.setContext(Qt.ShortcutContext.WidgetShortcut)
+        shortcut.activated.connect(self.copy)
+
+    def show_masses(self, measured: Sequence[FrameMasses], made_with: Mapping[str, object]) -> None:
+        """Show what was weighed, in place of what was there.
+
+        Every row says how it was made when it is copied or saved.
+        """
+        self._rows = mass_rows(measured, made_with)
+        axes = list(measured[0].place)
+        self.clear()
+        self.setColumnCount(len(axes) + len(COLUMNS))
+        self.setHorizontalHeaderLabels([*axes, *COLUMNS])
+        for column, tip in enumerate(COLUMNS.values(), start=len(axes)):
+            self.horizontalHeaderItem(column).setToolTip(tip)
+        lines = [
+            (*map(str, frame.place.values()), *_cells(mass))
+            for frame in measured
+            for mass in frame.masses
+        ]
+        self.setRowCount(len(lines))
+        for row, line in enumerate(lines):
+            for column, text in enumerate(line):
+                self.setItem(row, column, _item(text, is_number=column < len(line) - 1))
+            if line[-1]:  # seen in a narrow dock, too
+                self.item(row, len(axes)).setIcon(
+                    self.style().standardIcon(QStyle.StandardPixmap.SP_MessageBoxWarning)
+                )
+                self.item(row, len(axes)).setToolTip(line[-1])
+        self.setColumnHidden(self.columnCount() - 1, not any(line[-1] for line in lines))
+        self.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
+        self.horizontalHeader().setStretchLastSection(True)
+        self.resizeColumnsToContents()
+        remark = self.columnCount() - 1
+        self.setColumnWidth(remark, min(WIDEST_REMARK_PX, self.columnWidth(remark)))
+        self.horizontalHeaderItem(remark).setTextAlignment(
+            Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
+        )
+        self.resizeRowsToContents()
+
+    def text(self, delimiter: str = ",") -> str:
+        """All rows with all digits, as `table_text`; "" before anything was weighed."""
+        return table_text(self._rows, delimiter) if self._rows else ""
+
+    def copy(self) -> None:
+        """Put the rows on the clipboard, to be pasted into a spreadsheet."""
+        QGuiApplication.clipboard().setText(self.text("\t"))
+
+
+def _cells(mass: RegionMass) -> tuple[str, ...]:
+    return (
+        str(mass.label),
+        f"{mass.area_um2:.1f}",
+        format_with_error(mass.mass_pg, mass.error_pg),
+        f"{mass.mean_opd_nm:.1f}",
+        "; ".join(mass.remarks),
+    )
+
+
+def _item(text: str, *, is_number: bool) -> QTableWidgetItem:
+    item = QTableWidgetItem(text)
+    item.setToolTip(text)
+    if is_number:
+        item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+    return item

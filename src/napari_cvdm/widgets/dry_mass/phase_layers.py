@@ -1,0 +1,275 @@
+"""The layers that a dry mass is measured from: a phase reconstruction, and a mask over it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_cvdm.analysis.dry_mass import MaskFrame, PhaseFrame
+from napari_cvdm.core.request import RequestError
+from napari_cvdm.widgets.layers.layer_data import layer_pixel_um, plugin_metadata
+
+if TYPE_CHECKING:
+    from napari.layers import Image, Labels, Layer, Shapes
+    from napari.viewer import Viewer
+
+PIXEL_TOLERANCE = 0.01
+WITHOUT_INSIDE = ("line", "path")
+Index = tuple[int, ...]
+
+
+def is_phase_result(layer: "Layer") -> bool:
+    """Whether a layer is a phase reconstruction of ours."""
+    metadata = plugin_metadata(layer)
+    is_phase = metadata.get("role") == "reconstruction" and metadata.get("unit") == "rad"
+    return is_phase and "provenance" in metadata
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PhaseResult:
+    """The layers of one phase reconstruction that a measurement needs.
+
+    Samples and untrusted pixels may be missing.
+    """
+
+    layer: "Image"
+    samples: "Layer | None" = field(repr=False)
+    untrusted: "Layer | None" = field(repr=False)
+
+    @classmethod
+    def of(cls, viewer: "Viewer", layer: "Image") -> "PhaseResult":
+        """The result that a reconstruction layer belongs to, as the viewer holds it now."""
+        return cls(
+            layer=layer,
+            samples=_find_partner(viewer, layer, "samples", 1),
+            untrusted=_find_partner(viewer, layer, "untrusted pixels", 0),
+        )
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """How it was made."""
+        return dict(plugin_metadata(self.layer)["provenance"])
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Reasons to doubt it, in words."""
+        return tuple(self.provenance.get("warnings", ()))
+
+    @property
+    def group(self) -> str:
+        """The name that its layers share."""
+        return str(plugin_metadata(self.layer).get("group", self.layer.name))
+
+    @property
+    def source(self) -> str:
+        """Name of the measured layer."""
+        return str(plugin_metadata(self.layer).get("source", self.layer.name))
+
+    def pixel_um(self) -> float:
+        """Pixel size [um]: of the layer, or else of the settings.
+
+        Raises
+        ------
+        RequestError
+            The layer was given another pixel size than the phase was reconstructed with.
+        """
+        shown, used = layer_pixel_um(self.layer), self.provenance["settings"].get("pixel_um")
+        known = used if shown is None else shown
+        if known is None:
+            raise RequestError(
+                f"the pixel size of {self.layer.name} is not known. Give its scale in micrometres "
+                "and reconstruct again."
+            )
+        if shown is not None and used is not None and abs(shown / used - 1) > PIXEL_TOLERANCE:
+            raise RequestError(
+                f"{self.layer.name} has pixels of {shown:.4g} µm but was reconstructed with "
+                f"{used:.4g} µm; phase and mass grow with their square. Correct the scale of the "
+                "measured layer and reconstruct again."
+            )
+        return float(known)
+
+    def wavelength_um(self) -> float:
+        """Vacuum wavelength [um].
+
+        Raises
+        ------
+        RequestError
+            The reconstruction does not say it.
+        """
+        wavelength_um = self.provenance["settings"].get("wavelength_um")
+        if wavelength_um is None:
+            raise RequestError(
+                f"the wavelength of {self.layer.name} is not known. Reconstruct again with "
+                "wavelength_um."
+            )
+        return float(wavelength_um)
+
+    def made_with(self) -> dict[str, object]:
+        """What every row of a table should say about it."""
+        return {
+            "wavelength_um": self.wavelength_um(),
+            "pixel_um": self.pixel_um(),
+            "group": self.group,
+            "model": self.provenance["model"]["name"],
+            "model_sha256": self.provenance["model"]["sha256"],
+            "warnings": " ".join(self.warnings),
+        }
+
+    def indices(self) -> list[Index]:
+        """Index of every frame along the leading axes."""
+        return list(product(*(range(size) for size in self.layer.data.shape[:-2])))
+
+    def frame(self, index: Index) -> PhaseFrame:
+        """One frame, not read yet."""
+        axes = zip(self.layer.axis_labels, index, self.layer.data.shape, strict=False)
+        long = [(label, position) for label, position, size in axes if size > 1]
+        positions = [position for _, position in long]
+        return PhaseFrame(
+            place=dict(long),
+            phase=_take_frame(self.layer, positions, 0),
+            pixel_um=self.pixel_um(),
+            wavelength_um=self.wavelength_um(),
+            samples=None if self.samples is None else _take_frame(self.samples, positions, 1),
+            untrusted=None if self.untrusted is None else _take_frame(self.untrusted, positions, 0),
+        )
+
+
+def _find_partner(viewer: "Viewer", layer: "Image", role: str, skipped: int) -> "Layer | None":
+    """The layer of this role in the same group with the same frames.
+
+    The frames follow after `skipped` leading axes of its own.
+    """
+
+    def frame_axes(shape: Sequence[int]) -> list[int]:
+        return [*(size for size in shape[:-2] if size > 1), *shape[-2:]]
+
+    wanted = (role, plugin_metadata(layer).get("group"))
+    fits = [
+        other
+        for other in viewer.layers
+        if (plugin_metadata(other).get("role"), plugin_metadata(other).get("group")) == wanted
+        and frame_axes(other.data.shape[skipped:]) == frame_axes(layer.data.shape)
+    ]
+    return fits[-1] if fits else None
+
+
+def _take_frame(layer: "Layer", positions: Sequence[int], skipped: int) -> Any:
+    """The frame at these positions along the axes that are longer than one; lazy data stay lazy."""
+    rest = iter(positions)
+    index = tuple(0 if size == 1 else next(rest) for size in layer.data.shape[skipped:-2])
+    return layer.data[(slice(None),) * skipped + index]
+
+
+def is_mask(layer: "Layer") -> bool:
+    """Whether a layer can say where to measure: Labels that the user made, or Shapes."""
+    from napari.layers import Labels, Shapes
+
+    return (
+        isinstance(layer, Labels | Shapes)
+        and plugin_metadata(layer).get("role") != "untrusted pixels"
+    )
+
+
+def mask_frame(mask: "Layer", image: "Image", index: Index, point: Sequence[float]) -> MaskFrame:
+    """The regions of one frame of an image.
+
+    Parameters
+    ----------
+    mask : Labels or Shapes
+        With fewer axes than the image it holds for every frame.
+    image : Image
+    index : tuple of int
+        Of the frame, along the leading axes of the image.
+    point : sequence of float
+        In world coordinates, such as ``viewer.dims.point``. The mask is read there along axes that
+        the image lacks.
+
+    Raises
+    ------
+    RequestError
+        A mask without this frame; shapes that have no inside or cover no pixel.
+    """
+    from napari.layers import Shapes
+
+    if not isinstance(mask, Shapes):
+        return _labels_frame(mask, image, index, point)
+    regions = _rasterise_shapes(mask, image, index, point)
+    return MaskFrame(labels=regions, matrix=np.eye(2), offset=np.zeros(2))
+
+
+def _map_between(
+    source: "Layer", target: "Layer", point: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Matrix and offset that map pixels of one layer to pixels of another.
+
+    They are found from the mapped ends of the axes.
+    """
+
+    def there(pixel: np.ndarray) -> np.ndarray:
+        world = np.zeros(max(len(point), source.ndim))
+        world[-len(point) :] = point
+        world[-source.ndim :] = source.data_to_world(pixel)
+        return np.asarray(target.world_to_data(world))
+
+    offset = there(np.zeros(source.ndim))
+    return np.stack([there(axis) - offset for axis in np.eye(source.ndim)], axis=1), offset
+
+
+def _labels_frame(
+    mask: "Labels", image: "Image", index: Index, point: Sequence[float]
+) -> MaskFrame:
+    matrix, offset = _map_between(image, mask, point)
+    labels: Any = mask.data[0] if mask.multiscale else mask.data
+    at_frame = matrix[:, :-2] @ np.array(index, float) + offset
+    frame = []
+    for position, size, label in zip(at_frame, labels.shape[:-2], mask.axis_labels, strict=False):
+        number = 0 if size == 1 else round(float(position))
+        if not 0 <= number < size:
+            raise RequestError(
+                f"the mask {mask.name} has no frame {number} on axis {label}; it has {size}. Draw "
+                "one over all frames."
+            )
+        frame.append(number)
+    return MaskFrame(labels=labels[tuple(frame)], matrix=matrix[-2:, -2:], offset=at_frame[-2:])
+
+
+def _rasterise_shapes(
+    mask: "Shapes", image: "Image", index: Index, point: Sequence[float]
+) -> np.ndarray:
+    """The n-th shape of a layer as region n, drawn by napari on the pixels of the image."""
+    from napari.layers import Shapes
+
+    matrix, offset = _map_between(mask, image, point)
+    placed = [np.asarray(vertices) @ matrix.T + offset for vertices in mask.data]
+    # An axis of one frame holds every shape.
+    long = [axis for axis, size in enumerate(image.data.shape[:-2]) if size > 1]
+    here = [
+        number
+        for number, vertices in enumerate(placed)
+        if mask.ndim < image.ndim
+        or all(round(float(vertices[0, axis])) == index[axis] for axis in long)
+    ]
+    flat = [number for number in here if mask.shape_type[number] in WITHOUT_INSIDE]
+    if flat:
+        raise RequestError(
+            f"shape {flat[0] + 1} of {mask.name} is a {mask.shape_type[flat[0]]} and has no "
+            "inside. Draw a polygon, an ellipse or a rectangle."
+        )
+    size = image.data.shape[-2:]
+    if not here:
+        return np.zeros(size, int)
+    drawn = Shapes(
+        [placed[number][:, -2:] for number in here],
+        shape_type=[mask.shape_type[number] for number in here],
+        ndim=2,
+    )
+    regions = np.array([0, *(number + 1 for number in here)])[drawn.to_labels(size)]
+    missed = sorted({number + 1 for number in here} - set(np.unique(regions).tolist()))
+    if missed:
+        raise RequestError(
+            f"shape {missed[0]} of {mask.name} covers no pixel of {image.name}, or other shapes "
+            "cover it. Move it onto a cell, or delete it."
+        )
+    return regions

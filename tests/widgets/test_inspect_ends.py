@@ -29,7 +29,7 @@ def test_only_the_newest_answer_arrives(viewer, show, inspect, qtbot, monkeypatc
     show()
     dock = inspect()
     with monkeypatch.context() as slowed:
-        slowed.setattr("napari_cvdm.widgets.inspect.agreement_tab.correlate_maps", slow)
+        slowed.setattr("napari_cvdm.widgets.inspect.inspect_widget.correlate_maps", slow)
         dock.agreement.refresh()
         qtbot.waitUntil(lambda: dock.agreement.work.busy, timeout=10_000)
         dock.agreement.numbers["rate", "spread"].setText("stale")
@@ -41,7 +41,7 @@ def test_only_the_newest_answer_arrives(viewer, show, inspect, qtbot, monkeypatc
 def test_closing_the_viewer_with_a_pending_job_is_survived(make_napari_viewer, qtbot, monkeypatch):
     from superqt.utils import WorkerBase
 
-    monkeypatch.setattr("napari_cvdm.widgets.inspect.agreement_tab.correlate_maps", slow)
+    monkeypatch.setattr("napari_cvdm.widgets.inspect.inspect_widget.correlate_maps", slow)
     viewer = make_napari_viewer()
     source = viewer.add_image(np.zeros((12, 10)), name="cell")
     show_layers(viewer, to_layer_data(reconstruction(), Placement.of(source)))
@@ -61,7 +61,7 @@ def test_a_dock_that_is_destroyed_leaves_the_viewer_alone(
     callbacks = len(viewer.mouse_move_callbacks)
     dock = inspect()
     assert len(viewer.mouse_move_callbacks) == callbacks + 1
-    monkeypatch.setattr("napari_cvdm.widgets.inspect.agreement_tab.correlate_maps", slow)
+    monkeypatch.setattr("napari_cvdm.widgets.inspect.inspect_widget.correlate_maps", slow)
     dock.agreement.refresh()
     qtbot.waitUntil(partial(_busy, dock.agreement.work), timeout=10_000)
     (job,) = dock.agreement.work._unfinished

@@ -1,74 +1,94 @@
 """The Inspect dock: the schedule of a result, its samples, and how far both may be believed."""
 
+import math
 from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING
 
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QTabWidget, QVBoxLayout, QWidget
+import numpy as np
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QTabWidget, QVBoxLayout, QWidget
 from superqt.utils import qdebounced
 
 from napari_cvdm.widgets.common.choices import ChoiceBox, ChoiceItem
+from napari_cvdm.analysis.correlations import Agreement, correlate_maps, in_words
+from napari_cvdm.core.request import RequestError
+from napari_cvdm.widgets.common.choice_box import ChoiceBox, ChoiceItem, ResultChoice
+from napari_cvdm.widgets.common.fields import (
+    fill_layout,
+    label_field,
+    make_button,
+    wrapped_label,
+)
+from napari_cvdm.widgets.common.latest_work import LatestWork
 from napari_cvdm.widgets.common.lifetime import listen, when_gone
-from napari_cvdm.widgets.common.plots import ThemeColors
+from napari_cvdm.widgets.common.plots import ErrorPlot, ThemeColors
 from napari_cvdm.widgets.common.run_panel import ERROR, INFORMATION, MessageLine
-from napari_cvdm.widgets.inspect.agreement_tab import AgreementTab
 from napari_cvdm.widgets.inspect.pixel_tab import PixelTab
 from napari_cvdm.widgets.layers.result_layers import groups_of
+from napari_cvdm.widgets.layers.frames import frame_index, frame_pixels, result_frame, same_place
+from napari_cvdm.widgets.layers.layer_data import plugin_metadata
+from napari_cvdm.widgets.layers.result_group import RECONSTRUCTION, TRUTH, ResultGroup
+from napari_cvdm.widgets.layers.spread_choice import put_calibration
 
 if TYPE_CHECKING:
+    from napari.layers import Layer
     from napari.viewer import Viewer
+
+    from napari_cvdm.evaluation.calibration import Calibration
+
+ROWS = {"rate": "rate map λ", "spread": "spread", "structure": "structure"}
+COLUMNS = {"spread": "spread", "structure": "structure", "error": "error"}
+HELP = {
+    "truth": (
+        "An image that is known to be right, on the grid of the result. Then rate map and spread "
+        "are compared with the error."
+    ),
+    "ranks": (
+        "Spearman's ρ over the valid pixels: 1, one rises whenever the other does; 0, they have "
+        "nothing to do with each other.\n"
+        "Structure is the gradient of the reconstruction; error is |reconstruction - truth|."
+    ),
+    "plot": (
+        "Each point is a tenth of the pixels, from the smallest spread to the largest.\n"
+        "On the dashed line the spread is honest, above it the spread is too small."
+    ),
+    "calibrate": (
+        "Find the factor so that 90 % of the errors against this truth are below factor x spread, "
+        "and show the uncertainty as that.\n"
+        "It holds for images like this one. Many pairs and a model that keeps the factor: "
+        "napari-cvdm calibrate."
+    ),
+}
 
 
 class InspectWidget(QWidget):
-    """Plugins > CVDM reconstruction > Inspect.
-
-    Parameters
-    ----------
-    napari_viewer : Viewer
-    """
+    """Plugins > CVDM reconstruction > Inspect."""
 
     def __init__(self, napari_viewer: "Viewer") -> None:
         super().__init__()
         self._viewer = napari_viewer
         self._gone = gone = Event()
         when_gone(self, gone.set)
-        self.group = ChoiceBox(napari_viewer, self._entries)
+        self.group = ResultChoice(napari_viewer)
         self.pixel = PixelTab(napari_viewer)
         self.agreement = AgreementTab(napari_viewer)
         self.tabs = QTabWidget()
         self.message = MessageLine()
         self._troubles: dict[QWidget, str] = {}
-        self._lay_out()
+        self.group.setToolTip("The result to inspect: the layers of one reconstruction.")
+        choice = fill_layout(QHBoxLayout(), label_field("&Result", self.group), (self.group, 1))
+        fill_layout(QVBoxLayout(self), choice, (self.tabs, 1), self.message, margins=(4, 4, 4, 4))
+        self.tabs.addTab(self.pixel, "&Schedule and pixel")
+        self.tabs.addTab(self.agreement, "Spread and &error")
         self.group.changed.connect(self.refresh)
         for tab in (self.pixel, self.agreement):
             tab.trouble.connect(partial(self._on_trouble, tab))
-        self.agreement.calibrated.connect(self._on_calibrated)
+        # The interval at the chosen pixel is another one then.
+        self.agreement.calibrated.connect(lambda: self.pixel.set_group(self.group.value()))
         listen(self, napari_viewer.dims.events.current_step, self._on_slider)
         listen(self, napari_viewer.events.theme, self._on_theme)
         self.show_group()
-
-    def _lay_out(self) -> None:
-        label = QLabel("&Result")
-        label.setBuddy(self.group)
-        self.group.setToolTip("The result to inspect: the layers of one reconstruction.")
-        choice = QHBoxLayout()
-        choice.addWidget(label)
-        choice.addWidget(self.group, 1)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(4, 4, 4, 4)
-        layout.addLayout(choice)
-        self.tabs.addTab(self.pixel, "&Schedule and pixel")
-        self.tabs.addTab(self.agreement, "Spread and &error")
-        layout.addWidget(self.tabs, 1)
-        layout.addWidget(self.message)
-
-    def _entries(self) -> list[ChoiceItem]:
-        groups = groups_of(self._viewer.layers)
-        newest = groups[-1].name if groups else ""
-        return [
-            ChoiceItem(text=group.name, key=group.name, value=group, preferred=group.name == newest)
-            for group in groups
-        ]
 
     @qdebounced(timeout=50)
     def refresh(self) -> None:
@@ -105,10 +125,6 @@ class InspectWidget(QWidget):
         elif self.pixel.isEnabled():
             self.message.clear()
 
-    def _on_calibrated(self) -> None:
-        """The interval at the chosen pixel is another one now."""
-        self.pixel.set_group(self.group.value())
-
     def _on_slider(self) -> None:
         if not self._gone.is_set():
             self._show_frame()
@@ -122,3 +138,196 @@ class InspectWidget(QWidget):
         if not self._gone.is_set():
             for tab in (self.pixel, self.agreement):
                 tab.set_theme_colors(ThemeColors.of(self._viewer))
+
+
+class AgreementTab(QWidget):
+    """Rank correlations of rate map, spread, structure and error, and error against spread."""
+
+    calibrated = Signal()
+    trouble = Signal(str)  # what is wrong, in words; "" when nothing is any more
+
+    def __init__(self, viewer: "Viewer") -> None:
+        super().__init__()
+        self._viewer = viewer
+        self._group: ResultGroup | None = None
+        self._frame: tuple[int, ...] = ()
+        self._note = ""
+        self.truth = ChoiceBox(viewer, self._truth_entries)
+        self.truth.setToolTip(HELP["truth"])
+        self.numbers: dict[tuple[str, str], QLabel] = {}
+        self.plot = ErrorPlot(ThemeColors.of(viewer))
+        self.plot.plot.setToolTip(HELP["plot"])
+        self.text = wrapped_label()
+        self.calibrate = make_button(
+            "&Calibrate on this truth", HELP["calibrate"], self._on_calibrate
+        )
+        self.calibrate.setEnabled(False)
+        self.work = LatestWork(self, "Comparing rate map and spread")
+        self.fitting = LatestWork(self, "Calibrating the spread")
+        choice = fill_layout(QHBoxLayout(), label_field("&Truth", self.truth), (self.truth, 1))
+        fill_layout(
+            QVBoxLayout(self),
+            choice,
+            self.calibrate,
+            self._table(),
+            self.text,
+            (self.plot, 1),
+            margins=(4, 4, 4, 4),
+        ).addStretch()
+        self.truth.changed.connect(self.refresh)
+        self.work.succeeded.connect(self._on_compared)
+        self.work.failed.connect(self._on_failed)
+        self.fitting.succeeded.connect(self._on_calibrated)
+        self.fitting.failed.connect(self.trouble)
+        self._clear()
+
+    def _table(self) -> QGridLayout:
+        table = QGridLayout()
+        for row, (first, title) in enumerate({"": "Spearman's ρ", **ROWS}.items()):
+            for column, (second, head) in enumerate({"": title, **COLUMNS}.items()):
+                is_head = not (row and column)
+                if not is_head and f"{first}_{second}" not in Agreement.__dataclass_fields__:
+                    continue
+                cell = QLabel(head if is_head else "")
+                if not is_head:
+                    self.numbers[first, second] = cell
+                cell.setToolTip(HELP["ranks"])
+                cell.setAlignment(
+                    Qt.AlignmentFlag.AlignRight if column else Qt.AlignmentFlag.AlignLeft
+                )
+                table.addWidget(cell, row, column)
+        return table
+
+    def _truth_entries(self) -> list[ChoiceItem]:
+        from napari.layers import Image
+
+        entries = [
+            ChoiceItem(text=layer.name, key=layer, value=layer, preferred=self._fits(layer))
+            for layer in self._viewer.layers
+            if isinstance(layer, Image)
+            and not layer.rgb
+            and not layer.multiscale
+            and plugin_metadata(layer).get("role") in (None, TRUTH, RECONSTRUCTION)
+        ]
+        return [ChoiceItem(text="none", key=None, value=None), *entries]
+
+    def _fits(self, layer: "Layer") -> bool:
+        """Whether a layer is marked as a truth and lies on the grid of the result."""
+        rate = None if self._group is None else self._group.rate
+        return (
+            rate is not None
+            and plugin_metadata(layer).get("role") == TRUTH
+            and layer.data.shape[-2:] == rate.data.shape[-2:]
+            and same_place(self._viewer, rate, layer)
+        )
+
+    def set_group(self, group: ResultGroup | None) -> None:
+        """Show another result, or the same after its layers have changed; None shows nothing."""
+        other = group is None or self._group is None or group.name != self._group.name
+        self._group = group if group is not None and not group.missing() else None
+        self.setEnabled(self._group is not None)
+        if other:
+            self.truth.choose_preferred()
+        self.refresh()
+
+    def on_slider(self) -> None:
+        """Compare the frame where napari's sliders stand, if the result has frames."""
+        if (
+            self._group is not None
+            and self._group.rate is not None
+            and self._frame != frame_index(self._viewer, self._group.rate)
+        ):
+            self.refresh()
+
+    def set_theme_colors(self, colors: ThemeColors) -> None:
+        """Draw in the colours of another theme."""
+        self.plot.set_theme_colors(colors)
+
+    @qdebounced(timeout=200)
+    def refresh(self) -> None:
+        """Compare again."""
+        self.work.cancel()
+        self.calibrate.setEnabled(self._group is not None and self.truth.value() is not None)
+        if self._group is None:
+            self._clear()
+            return
+        try:
+            self._frame = frame_index(self._viewer, self._group.rate)
+            frame = result_frame(self._viewer, self._group)
+            truth = self._truth_pixels(self._group, self.truth.value())
+        except ValueError as error:
+            self._on_failed(str(error))
+            return
+        phase = self._group.mark.get("unit") == "rad"
+        self.work.start(correlate_maps(frame, truth, phase=phase), total=2)
+
+    def _truth_pixels(self, group: ResultGroup, layer: "Layer | None") -> "np.ndarray | None":
+        self._note = ""
+        rate = group.rate
+        if layer is None or rate is None:
+            return None
+        given, needed = (
+            " × ".join(str(side) for side in one.data.shape[-2:]) for one in (layer, rate)
+        )
+        if given != needed:
+            raise RequestError(
+                f"{layer.name} has {given} pixels, the result {needed}; a truth must lie on the "
+                "grid of the result. Choose another, or resample it to that grid first."
+            )
+        if not same_place(self._viewer, rate, layer):
+            self._note = (
+                f" {layer.name} lies elsewhere than the result; it was compared pixel by pixel all "
+                "the same."
+            )
+        return frame_pixels(self._viewer, layer)
+
+    def _on_calibrate(self) -> None:
+        group, layer = self._group, self.truth.value()
+        if group is None or layer is None:
+            return
+        try:
+            frame, truth = result_frame(self._viewer, group), self._truth_pixels(group, layer)
+        except ValueError as error:
+            self.trouble.emit(str(error))
+            return
+        from napari_cvdm.evaluation.calibration import calibrate_frame  # it brings torch
+
+        if truth is not None:
+            settings = group.mark.get("provenance", {}).get("settings", {})
+            self.fitting.start(
+                calibrate_frame(
+                    frame, truth, settings, layer.name, phase=group.mark.get("unit") == "rad"
+                ),
+                total=1,
+            )
+
+    def _on_calibrated(self, found: "Calibration") -> None:
+        if self._group is None:
+            return
+        put_calibration(self._viewer, self._group, found.values())
+        self.text.setText(
+            f"{found.level:.0%} of the errors are below {found.factor:.3g} times the spread, in "
+            "this image; the uncertainty layer shows that now."
+        )
+        self.calibrated.emit()
+
+    def _on_compared(self, found: Agreement) -> None:
+        for (first, second), label in self.numbers.items():
+            value = getattr(found, f"{first}_{second}")
+            label.setText("–" if value is None or math.isnan(value) else f"{value:.2f}")
+        self.trouble.emit("")
+        unit = "" if self._group is None else str(self._group.mark.get("unit", ""))
+        self.text.setText(in_words(found, unit) + self._note)
+        self.plot.setVisible(found.by_spread is not None)
+        if found.by_spread is not None:
+            self.plot.show_error(found.by_spread, unit)
+
+    def _on_failed(self, message: str) -> None:
+        self._clear()
+        self.trouble.emit(message)
+
+    def _clear(self) -> None:
+        for label in self.numbers.values():
+            label.setText("–")
+        self.text.clear()
+        self.plot.hide()

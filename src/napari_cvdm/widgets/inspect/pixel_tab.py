@@ -1,7 +1,4 @@
-"""The schedule of a result at one pixel and over regions, and the samples at that pixel.
-
-The schedule is shown as layers and as curves.
-"""
+"""The tab Schedule and pixel: the schedule at a pixel, over regions and as layers; samples."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -10,24 +7,32 @@ from threading import Event
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-import numpy as np
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import (
-    QCheckBox,
-    QHBoxLayout,
-    QLabel,
-    QPushButton,
-    QSpinBox,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QSpinBox, QVBoxLayout, QWidget
 from superqt.utils import qdebounced, qthrottled, signals_blocked
 
-from napari_cvdm.analysis.intervals import CredibleInterval, pixel_interval, sample_histogram
+from napari_cvdm.analysis.intervals import pixel_interval, sample_histogram
 from napari_cvdm.analysis.regions import BACKGROUND, STRUCTURE, structure_and_background
 from napari_cvdm.analysis.schedule_maps import RegionCurves, pixel_curves, region_curves
 from napari_cvdm.widgets.common.choices import ChoiceBox, ChoiceItem
 from napari_cvdm.widgets.common.fields import explain_control, wrapped_label
+from napari_cvdm.analysis.schedule_maps import (
+    RegionCurves,
+    pixel_curves,
+    region_curves,
+    schedule_maps,
+    shown_ranges,
+)
+from napari_cvdm.core.request import RequestError
+from napari_cvdm.widgets.common.choice_box import ChoiceBox, ChoiceItem
+from napari_cvdm.widgets.common.fields import (
+    explain_control,
+    fill_layout,
+    label_field,
+    make_button,
+    wrapped_label,
+)
+from napari_cvdm.widgets.common.latest_work import LatestWork
 from napari_cvdm.widgets.common.lifetime import when_gone
 from napari_cvdm.widgets.common.plots import (
     COLORS,
@@ -42,20 +47,29 @@ from napari_cvdm.widgets.layers.frames import (
     Pixel,
     drawn_regions,
     frame_index,
+    frame_pixels,
     pixel_at,
     result_frame,
     samples_at,
     values_at,
 )
 from napari_cvdm.widgets.layers.result_layers import ResultGroup
+from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, LayerData, plugin_metadata
+from napari_cvdm.widgets.layers.placement import Placement
+from napari_cvdm.widgets.layers.result_group import SCHEDULE, ResultGroup
+from napari_cvdm.widgets.layers.shown_layers import show_layers
 
 if TYPE_CHECKING:
+    from napari.layers import Layer
     from napari.viewer import Viewer
 
 AUTOMATIC = "structure and background"
 NONE = "no regions"
 CHANGES = ("data", "labels_update", "paint", "features", "scale", "translate")
 TITLES = {"gamma": "&Gamma", "beta": "&Beta", "log-SNR": "Log-S&NR"}
+FIELDS = {"gamma": "gamma", "beta": "beta", "log-SNR": "half_log_snr"}
+# Where the slider stands when a first map appears: at its ends a map is all one colour.
+FIRST_TIME = 0.5
 HELP = {
     "gamma": (
         "Add γ(t, x), the share of the signal that is left at time t, as a layer with a slider for "
@@ -77,12 +91,7 @@ HELP = {
 
 
 class PixelTab(QWidget):
-    """Curves and samples of one result.
-
-    Parameters
-    ----------
-    viewer : Viewer
-    """
+    """Curves and samples of one result."""
 
     trouble = Signal(str)  # what is wrong, in words; "" when nothing is any more
 
@@ -96,48 +105,57 @@ class PixelTab(QWidget):
         self._watched: Any = None
         self._gone = gone = Event()
         when_gone(self, gone.set)
-        self.buttons = {role: QPushButton(title) for role, title in TITLES.items()}
+        self.buttons = {
+            role: make_button(title, HELP[role], partial(self._add_layer, role))
+            for role, title in TITLES.items()
+        }
         self.row, self.column = QSpinBox(), QSpinBox()
         self.follow = QCheckBox("F&ollow")
+        self.follow.setChecked(True)
         self.regions = ChoiceBox(viewer, self._region_entries)
         self.curves = SchedulePlots(ThemeColors.of(viewer))
-        self.legend = wrapped_label()
-        self.values = wrapped_label()
+        self.legend, self.values = wrapped_label(), wrapped_label()
+        self.legend.setTextFormat(Qt.TextFormat.RichText)
         self.samples = SamplePlot(ThemeColors.of(viewer))
         self.work = LatestWork(self, "Averaging the schedule")
         self._lay_out()
-        self._connect()
-
-    def _lay_out(self) -> None:
-        self.legend.setTextFormat(Qt.TextFormat.RichText)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(4, 4, 4, 4)
-        layout.setSpacing(4)
-        layout.addLayout(_row(QLabel("As layers"), *self.buttons.values()))
-        label, average = QLabel("P&ixel"), QLabel("&Average over")
-        label.setBuddy(self.row)
-        average.setBuddy(self.regions)
-        layout.addLayout(_row(label, self.row, self.column, self.follow))
-        layout.addLayout(_row(average, self.regions))
-        layout.addWidget(self.legend)
-        layout.addWidget(self.curves, 3)
-        layout.addWidget(self.values)
-        layout.addWidget(self.samples, 1)
-        helped = {**self.buttons, "pixel": self.row, "follow": self.follow, "regions": self.regions}
-        for name, widget in helped.items():
-            explain_control(widget, HELP[name])
-        self.column.setToolTip(HELP["pixel"])
-        self.follow.setChecked(True)
-
-    def _connect(self) -> None:
-        for role, button in self.buttons.items():
-            button.clicked.connect(partial(self._add_layer, role))
         for box in (self.row, self.column):
-            box.valueChanged.connect(lambda _: self._on_typed())
+            box.valueChanged.connect(self._on_typed)
         self.regions.changed.connect(self._on_regions)
         self.work.succeeded.connect(self._on_averaged)
         self.work.failed.connect(self.trouble)
-        follow_mouse(self._viewer, self)
+        follow_mouse(viewer, self)
+
+    def _lay_out(self) -> None:
+        layers = fill_layout(
+            QHBoxLayout(), QLabel("As layers"), *((button, 1) for button in self.buttons.values())
+        )
+        pixel = fill_layout(
+            QHBoxLayout(),
+            label_field("P&ixel", self.row),
+            (self.row, 1),
+            (self.column, 1),
+            self.follow,
+        )
+        average = fill_layout(
+            QHBoxLayout(), label_field("&Average over", self.regions), (self.regions, 1)
+        )
+        layout = fill_layout(
+            QVBoxLayout(self),
+            layers,
+            pixel,
+            average,
+            self.legend,
+            (self.curves, 3),
+            self.values,
+            (self.samples, 1),
+            margins=(4, 4, 4, 4),
+        )
+        layout.setSpacing(4)
+        for name, widget in (("follow", self.follow), ("regions", self.regions)):
+            explain_control(widget, HELP[name])
+        for box in (self.row, self.column):
+            box.setToolTip(HELP["pixel"])
 
     def _region_entries(self) -> list[ChoiceItem]:
         from napari.layers import Labels, Shapes
@@ -223,24 +241,22 @@ class PixelTab(QWidget):
         self.curves.show_pixel(pixel_curves(rate, group.clock))
         self.curves.show_time(self._slider_time())
         claim = pixel_interval(mean, spread, group.mark.get("provenance", {}))
-        self.values.setText(_values_text(rate, mean, spread, claim, self._unit()))
-        self._show_samples(samples_at(self._viewer, group, pixel), claim, mean)
-
-    def _show_samples(
-        self, samples: np.ndarray | None, claim: CredibleInterval, mean: float
-    ) -> None:
+        unit = str(group.mark.get("unit", ""))
+        trust = "calibrated" if claim.calibrated else "not calibrated"
+        numbers = (
+            f"λ = {rate:.3g}; {mean:.3g} ± {spread:.2g} {unit}. The spread claims {claim.low:.3g} "
+            f"to {claim.high:.3g} {unit} ({claim.level:.0%}, {trust})."
+        )
+        samples = samples_at(self._viewer, group, pixel)
         self.samples.setVisible(samples is not None)
         if samples is None:
-            self.values.setText(
-                f"{self.values.text()}\n"
-                "This result has no samples layer; keep the samples in a run to see their "
+            numbers += (
+                "\nThis result has no samples layer; keep the samples in a run to see their "
                 "histogram."
             )
         else:
-            self.samples.show_samples(sample_histogram(samples), claim, mean, self._unit())
-
-    def _unit(self) -> str:
-        return "" if self._group is None else str(self._group.mark.get("unit", ""))
+            self.samples.show_samples(sample_histogram(samples), claim, mean, unit)
+        self.values.setText(numbers)
 
     def _slider_time(self) -> float | None:
         layer = next((layer for layer in self._viewer.layers if is_schedule(layer)), None)
@@ -342,18 +358,57 @@ def follow_mouse(viewer: "Viewer", tab: PixelTab) -> None:
     viewer.mouse_move_callbacks.append(moved)
 
 
-def _row(*widgets: QWidget) -> QHBoxLayout:
-    row = QHBoxLayout()
-    for widget in widgets:
-        row.addWidget(widget, 1 if isinstance(widget, ChoiceBox | QPushButton | QSpinBox) else 0)
-    return row
+def show_schedule(viewer: "Viewer", group: ResultGroup, role: str) -> "Layer":
+    """Put one map of the schedule on top, with a slider for t.
+
+    Parameters
+    ----------
+    viewer : Viewer
+    group : ResultGroup
+    role : {"gamma", "beta", "log-SNR"}
+        The last is half of its logarithm, as the network sees it.
+
+    Raises
+    ------
+    RequestError
+        The result has no rate map or no clock any more.
+    """
+    before = set(viewer.layers)
+    first = not any(is_schedule(layer) and layer.visible for layer in before)
+    show_layers(viewer, [schedule_layer(viewer, group, role)])
+    layer = next(layer for layer in viewer.layers if layer not in before)
+    layer.visible = True
+    if first:
+        viewer.dims.set_point(viewer.dims.ndim - layer.ndim, FIRST_TIME)
+    return layer
 
 
-def _values_text(
-    rate: float, mean: float, spread: float, claim: CredibleInterval, unit: str
-) -> str:
-    trust = "calibrated" if claim.calibrated else "not calibrated"
+def is_schedule(layer: "Layer") -> bool:
+    """Whether a layer is a map of the schedule, with t as its first axis."""
+    return plugin_metadata(layer).get("role") in SCHEDULE
+
+
+def schedule_layer(viewer: "Viewer", group: ResultGroup, role: str) -> LayerData:
+    """A lazy map that lies where the rate map lies, with t as its first axis."""
+    rate, clock = group.rate, group.clock
+    if rate is None or clock is None:
+        raise RequestError(
+            f"{group.name}: {' and '.join(group.missing())} not among the layers; undo the "
+            "removal or reconstruct again."
+        )
+    place = Placement.of(rate).with_times(clock.times)
+    maps = getattr(schedule_maps(rate.data, clock), FIELDS[role])
+    mark = {**plugin_metadata(rate), "role": role, "unit": ""}
+    limits = shown_ranges(frame_pixels(viewer, rate), clock)[FIELDS[role]]
+    name = f"{role} of {mark.get('source', rate.name)}"
     return (
-        f"λ = {rate:.3g}; {mean:.3g} ± {spread:.2g} {unit}. The spread claims {claim.low:.3g} to "
-        f"{claim.high:.3g} {unit} ({claim.level:.0%}, {trust})."
+        maps,
+        {
+            "name": name,
+            "metadata": {METADATA_KEY: mark},
+            **place.keywords(),
+            "colormap": "viridis",
+            "contrast_limits": limits,
+        },
+        "image",
     )

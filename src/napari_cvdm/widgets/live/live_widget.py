@@ -1,23 +1,38 @@
 """The Live dock: fast reconstruction of the newest frame of a camera's layer or of a folder."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import QTimer
+from qtpy.QtCore import QTimer, Signal
 from qtpy.QtGui import QHideEvent
-from qtpy.QtWidgets import QHBoxLayout, QPushButton, QStyle, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QSpinBox, QStyle, QVBoxLayout, QWidget
 
 from napari_cvdm.core.plan import count_planes
 from napari_cvdm.core.request import ImageStack, ReconstructionRequest, RequestError
 from napari_cvdm.core.result import Reconstruction
 from napari_cvdm.live.sources import FolderWatch, FrameSource, LatestValue, ReadFrame
 from napari_cvdm.widgets.common.fields import explain_control, scrolled, wrapped_label
+from napari_cvdm.live.folder import FolderWatch
+from napari_cvdm.live.latest_value import FrameSource, LatestValue, ReadFrame
+from napari_cvdm.widgets.common.choices import NARROWEST_PX, word_choice
+from napari_cvdm.widgets.common.fields import (
+    LabelledRows,
+    explain_control,
+    fill_layout,
+    make_button,
+    scrolled,
+    wrapped_label,
+)
 from napari_cvdm.widgets.common.lifetime import when_gone
+from napari_cvdm.widgets.common.path_field import PathField
 from napari_cvdm.widgets.common.reconstruct_form import OTHER_PLANES, ReconstructForm
 from napari_cvdm.widgets.common.run_panel import ERROR, INFORMATION, WARNING, MessageLine, RunPanel
 from napari_cvdm.widgets.layers.contributions import placement
+from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, LayerData, to_layer_data
 from napari_cvdm.widgets.layers.placement import Placement
 from napari_cvdm.widgets.layers.reconstruction import Run, engine_problem, steps_of
 from napari_cvdm.widgets.layers.result_layers import to_layer_data
@@ -26,13 +41,34 @@ from napari_cvdm.widgets.live.live_feed import LayerFeed
 from napari_cvdm.widgets.live.live_layer import LiveLayer
 from napari_cvdm.widgets.live.live_run import LiveRun
 from napari_cvdm.widgets.live.live_source import LiveSource
+from napari_cvdm.widgets.layers.shown_layers import show_layers, show_result
+from napari_cvdm.widgets.live.live_run import LayerFeed, LiveRun
 
 if TYPE_CHECKING:
+    from napari.layers import Layer
     from napari.utils.events import Event
     from napari.viewer import Viewer
 
     from napari_cvdm.live.follow import LiveFrame, SkippedFrame
 
+MOST_STEPS = 100
+HELP = {
+    "follow": (
+        "What to follow: the layer that is chosen as image below (a camera's preview, a growing "
+        "time-lapse; keep it visible),\n"
+        "or a folder that images are saved into."
+    ),
+    "folder": (
+        "Every new or changed TIFF, MRC or NPY file in this folder is reconstructed when it is "
+        "complete.\n"
+        "Files that are there already are left alone."
+    ),
+    "live steps": (
+        "Evaluations of the network for each live frame. 1 is the preview: as fast as it gets, "
+        "close to the mean, without fine detail.\n"
+        "Samples and steps below belong to the full posterior."
+    ),
+}
 ALL_PLANES = "a layer with all planes (along one axis)"
 SOURCE_REMOVED = "The followed layer was removed, so following has stopped."
 TWO_LAYERS = (
@@ -43,19 +79,13 @@ TWO_LAYERS = (
 
 
 class LiveWidget(QWidget):
-    """Plugins > CVDM reconstruction > Live.
-
-    Parameters
-    ----------
-    napari_viewer : Viewer
-    """
+    """Plugins > CVDM reconstruction > Live."""
 
     def __init__(self, napari_viewer: "Viewer") -> None:
         super().__init__()
         self._viewer = napari_viewer
-        self._runs: list[
-            LiveRun
-        ] = []  # at most one; it outlives this widget, and must not go on without it
+        # At most one; it outlives this widget, and must not go on without it.
+        self._runs: list[LiveRun] = []
         self._feed: LayerFeed | None = None
         self._live: LiveLayer | None = None
         self._last: tuple[LiveFrame, Placement] | None = None
@@ -67,20 +97,31 @@ class LiveWidget(QWidget):
         if problem:
             QVBoxLayout(self).addWidget(wrapped_label(problem))
             return
-        self._make_parts()
         self._lay_out()
-        self._connect()
+        self.source.changed.connect(self._on_changed)
+        self.form.changed.connect(self._on_changed)
+        self.form.model.refused.connect(partial(self.message.say, ERROR))
+        self.panel.asked.connect(self.start_full)
+        self._hidden = QTimer(self)
+        self._hidden.setSingleShot(True)
+        self._hidden.setInterval(0)
+        self._hidden.timeout.connect(self._on_hidden)
+        when_gone(self, _stop_all, self._runs)
         self._on_changed()
 
-    def _make_parts(self) -> None:
+    def _lay_out(self) -> None:
         self.source, self.form = LiveSource(), ReconstructForm(self._viewer)
-        self.start_button, self.stop_button = QPushButton("&Start"), QPushButton("S&top")
-        explain_control(
-            self.start_button,
+        self.start_button = make_button(
+            "&Start",
             "Follow: reconstruct the newest frame, again and again. The camera is never kept "
             "waiting.",
+            self.start,
         )
-        explain_control(self.stop_button, "Stop following before the next step. The layers stay.")
+        self.stop_button = make_button(
+            "S&top",
+            "Stop following before the next step. The layers stay.",
+            lambda: self.stop("Stopped."),
+        )
         self.status, self.message = wrapped_label(), MessageLine()
         self.status.setToolTip(
             "Frames reconstructed for each second; frames passed over for a newer one;\n"
@@ -94,35 +135,12 @@ class LiveWidget(QWidget):
             "with its uncertainty, as layers of their own.",
         )
         self.panel.set_ready(False)  # until there is a frame
-        self._hidden = QTimer(self)
-        self._hidden.setSingleShot(True)
-        self._hidden.setInterval(0)
-
-    def _lay_out(self) -> None:
-        buttons = QHBoxLayout()
-        buttons.addWidget(self.start_button, 2)
-        buttons.addWidget(self.stop_button, 1)
-        controls = QVBoxLayout()
-        controls.setContentsMargins(4, 0, 4, 4)
-        controls.addLayout(buttons)
-        controls.addWidget(self.status)
-        controls.addWidget(self.message)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.source)
-        layout.addLayout(controls)
-        layout.addWidget(scrolled(self.form), 1)
-        layout.addWidget(self.panel)
-
-    def _connect(self) -> None:
-        self.source.changed.connect(self._on_changed)
-        self.form.changed.connect(self._on_changed)
-        self.form.model.refused.connect(partial(self.message.say, ERROR))
-        self.start_button.clicked.connect(self.start)
-        self.stop_button.clicked.connect(lambda: self.stop("Stopped."))
-        self.panel.asked.connect(self.start_full)
-        self._hidden.timeout.connect(self._on_hidden)
-        when_gone(self, _stop_all, self._runs)
+        buttons = fill_layout(QHBoxLayout(), (self.start_button, 2), (self.stop_button, 1))
+        controls = fill_layout(
+            QVBoxLayout(), buttons, self.status, self.message, margins=(4, 0, 4, 4)
+        )
+        form = scrolled(self.form)
+        fill_layout(QVBoxLayout(self), self.source, controls, (form, 1), self.panel)
 
     @property
     def following(self) -> bool:
@@ -222,11 +240,11 @@ class LiveWidget(QWidget):
         if not self.source.is_layer and folder is not None:
             self._place = None
             return FolderWatch(folder), str(folder.name)
-        mailbox: LatestValue[ReadFrame] = LatestValue()
-        self._feed = LayerFeed(layer, planes, mailbox.put)
+        newest: LatestValue[ReadFrame] = LatestValue()
+        self._feed = LayerFeed(layer, planes, newest.put)
         self._place = self._feed.place
         self._feed.post_now()
-        return mailbox, self._place.name
+        return newest, self._place.name
 
     def stop(self, why: str) -> None:
         """Stop following, if that is going on, and say why."""
@@ -241,27 +259,23 @@ class LiveWidget(QWidget):
             self._feed = None
 
     def _on_frame(self, frame: "LiveFrame") -> None:
-        place = self._place or self._place_of_file(frame)
+        found = frame.reconstruction
+        # All files are shown in one layer at the origin, wherever the stage was.
+        place = self._place or placement(
+            self._title, found.axes, found.pixel_um * found.upsampling, {}
+        )
         if self._live is None:
             self._live = LiveLayer(self._viewer, place)
         self._live.show(frame)
         self._last, self._done = (frame, place), frame.done
         self.panel.set_ready(True)
-        self._show_status(frame)
-        if frame.warnings and self.message.isHidden():
-            self._say(WARNING, " ".join(frame.warnings))
-
-    def _place_of_file(self, frame: "LiveFrame") -> Placement:
-        """At the origin, wherever the stage was: all files are shown in one layer."""
-        found = frame.reconstruction
-        return placement(self._title, found.axes, found.pixel_um * found.upsampling, {})
-
-    def _show_status(self, frame: "LiveFrame") -> None:
         skipped = f", {frame.skipped} unusable" if frame.skipped else ""
         self.status.setText(
             f"{frame.frames_per_s:.1f} frames/s, {frame.dropped} dropped{skipped}, latency "
             f"{frame.latency_s:.2f} s"
         )
+        if frame.warnings and self.message.isHidden():
+            self._say(WARNING, " ".join(frame.warnings))
 
     def _on_skipped(self, skipped: "SkippedFrame") -> None:
         self._say(WARNING, f"Frame {skipped.number} was passed over: {skipped.reason}")
@@ -295,7 +309,8 @@ class LiveWidget(QWidget):
 
     def start_full(self) -> None:
         """Reconstruct the shown frame with the form's samples and steps; the live run goes on."""
-        if self._last is None or self.panel.busy:
+        task = self.form.task
+        if self._last is None or task is None or self.panel.busy:
             return
         frame, place = self._last
         try:
@@ -303,25 +318,19 @@ class LiveWidget(QWidget):
         except ValueError as error:
             self._say(ERROR, str(error))
             return
-        task = self.form.task
-        if task is None:
-            return
         run = Run(request=request, place=place, unit=task.unit, upsampling=task.upsampling)
-        title = f"Full posterior of frame {frame.number} of {place.name}"
         self.panel.start(
             run.work(),
-            title=title,
+            title=f"Full posterior of frame {frame.number} of {place.name}",
             total=steps_of(request),
             on_result=partial(self._on_full, frame.number, place),
         )
 
     def _on_full(self, number: int, place: Placement, reconstruction: Reconstruction) -> None:
         show_result(self._viewer, to_layer_data(reconstruction, place))
-        warnings = reconstruction.provenance.warnings
-        seconds = reconstruction.provenance.timings_s["total"]
-        self.panel.message.say(
-            WARNING if warnings else INFORMATION,
-            " ".join([f"Frame {number}: done in {seconds:.1f} s.", *warnings]),
+        provenance = reconstruction.provenance
+        self.panel.message.report(
+            f"Frame {number}: done in {provenance.timings_s['total']:.1f} s.", provenance.warnings
         )
 
 
@@ -338,3 +347,78 @@ def _differ(settings: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
 def _stop_all(runs: "list[LiveRun]") -> None:
     for run in runs:
         run.stop("")
+
+
+class LiveSource(QWidget):
+    """Layer or folder, and the steps for each live frame."""
+
+    changed = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kind = word_choice(("the image layer below", "a folder"))
+        self.path = PathField("Choose the folder to follow")
+        self.steps = QSpinBox()
+        self.steps.setRange(1, MOST_STEPS)
+        self.steps.setMinimumWidth(NARROWEST_PX)
+        self._rows = LabelledRows(
+            {"follow": self.kind, "folder": self.path, "live steps": self.steps}, HELP
+        )
+        self.setLayout(self._rows)
+        self.kind.currentIndexChanged.connect(self._on_kind)
+        self.path.changed.connect(self.changed)
+        self.steps.valueChanged.connect(self.changed)
+        self._on_kind()
+
+    def _on_kind(self) -> None:
+        self._rows.show_row("folder", not self.is_layer)
+        self.changed.emit()
+
+    @property
+    def is_layer(self) -> bool:
+        """Whether a layer is followed."""
+        return self.kind.currentIndex() == 0
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder to follow; None as long as none is named."""
+        return self.path.value()
+
+    def set_folder(self, folder: str | Path) -> None:
+        """Follow a folder."""
+        self.kind.setCurrentIndex(1)
+        self.path.set_value(folder)
+
+
+class LiveLayer:
+    """Shows frame after frame in one layer; contrast limits stay those of the first."""
+
+    def __init__(self, viewer: "Viewer", place: Placement) -> None:
+        self._viewer = viewer
+        self.place = place
+        self.layer: Layer | None = None
+
+    def show(self, frame: "LiveFrame") -> None:
+        """Show a frame, and where it comes from in the metadata."""
+        layer = self.layer
+        if layer is None or layer.ndim != frame.mean.ndim:
+            self.layer = None  # so that nobody takes the change of layers for the user's wish
+            show_layers(self._viewer, [self._first(frame)])
+            self.layer = self._viewer.layers[-1]
+            return
+        metadata = layer.metadata[METADATA_KEY]
+        provenance = asdict(frame.reconstruction.provenance)
+        layer.metadata = {
+            **layer.metadata,
+            METADATA_KEY: {**metadata, "provenance": provenance},
+        }
+        layer.data = frame.mean
+
+    def _first(self, frame: "LiveFrame") -> LayerData:
+        *_, (values, keywords, kind) = to_layer_data(frame.reconstruction, self.place)
+        metadata = {
+            **keywords["metadata"][METADATA_KEY],
+            "group": f"live, {self.place.name}",
+        }
+        name = f"live reconstruction of {self.place.name}"
+        return values, {**keywords, "name": name, "metadata": {METADATA_KEY: metadata}}, kind

@@ -93,7 +93,7 @@ def test_writing_a_frame_never_reconstructs_in_the_window(
         threads.append(threading.current_thread())
         return (yield from reconstruct(*args, **named))
 
-    monkeypatch.setattr(live, "restore", watched)
+    monkeypatch.setattr(live, "reconstruct", watched)
     layer = viewer.add_image(**measured)
     dock = open_live(tiny_widefield_model)
     dock.start()
@@ -114,7 +114,7 @@ def test_a_writer_in_a_hung_following_is_not_kept_waiting(
         free.wait(60)
         return (yield from reconstruct(*args, **named))
 
-    monkeypatch.setattr(live, "restore", stuck)
+    monkeypatch.setattr(live, "reconstruct", stuck)
     layer = viewer.add_image(**measured)
     dock = open_live(tiny_widefield_model)
     dock.start()

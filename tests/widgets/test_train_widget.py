@@ -27,7 +27,7 @@ from napari_cvdm.widgets.layers.layer_data import plugin_metadata
 from napari_cvdm.widgets.reconstruct.reconstruct_widget import ReconstructWidget
 from napari_cvdm.widgets.train.pair_source import ARRAYS, BIOSR, CLEAN, FOLDERS, LAYERS, MICROSCOPE
 from napari_cvdm.widgets.train.train_form import OWN_STEPS
-from napari_cvdm.widgets.train.train_preview import ROLE
+from napari_cvdm.widgets.train.train_progress import ROLE
 from napari_cvdm.widgets.train.train_widget import TrainWidget
 
 PATIENCE_MS = 180_000
@@ -466,7 +466,7 @@ def test_packages_for_other_programs_say_what_they_lack(dock, qtbot, tmp_path, m
     from qtpy.QtWidgets import QFileDialog
 
     from napari_cvdm.export import zoo
-    from napari_cvdm.widgets.train.trained_model import ZOO
+    from napari_cvdm.widgets.train.train_widget import ZOO
 
     monkeypatch.setattr(zoo, "NEEDED", ("a_module_that_nobody_has",))
     monkeypatch.setattr(
@@ -480,12 +480,12 @@ def test_packages_for_other_programs_say_what_they_lack(dock, qtbot, tmp_path, m
 
 
 def test_use_opens_reconstruct_with_the_model(dock, own_models, viewer, qtbot, monkeypatch):
-    from napari_cvdm.widgets.train import trained_model
+    from napari_cvdm.widgets.train import train_widget
 
     dock.panel.start.click()
     wait(qtbot, dock)
     opened = ReconstructWidget(viewer)
-    monkeypatch.setattr(trained_model, "open_reconstruct", lambda _: opened)
+    monkeypatch.setattr(train_widget, "open_reconstruct", lambda _: opened)
     dock.result.use.click()
     assert Path(opened.form.model.value()) == own_models / "mine"
     viewer.window.add_dock_widget(opened)

@@ -1,6 +1,5 @@
 """Choosing where pairs come from; only what the chosen source and task need is shown."""
 
-from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -139,13 +138,7 @@ def has_pixels(layer: "Layer") -> bool:
 
 
 class PairSource(QWidget):
-    """A kind of source, and the fields that it needs under the names of the recipe.
-
-    Parameters
-    ----------
-    viewer : Viewer
-        Whose layers are offered.
-    """
+    """A kind of source, and the fields that it needs under the names of the recipe."""
 
     changed = Signal()
 
@@ -175,32 +168,27 @@ class PairSource(QWidget):
             name: OptionalNumbers(name) if name == "defocus_um" else OptionalNumber(name)
             for name in numbers
         }
-        rows: Mapping[str, QWidget] = {
-            "pairs from": self.kind,
+        self._fields: dict[str, QWidget] = {
             **self.layers,
             **self.paths,
             "register": self.register,
             **self.levels,
             **self.numbers,
         }
-        self._rows = LabelledRows(rows, HELP)
+        self._rows = LabelledRows({"pairs from": self.kind, **self._fields}, HELP)
         self.setLayout(self._rows)
-        self._connect()
-        self._on_kind()
-
-    def _connect(self) -> None:
-        self.kind.currentIndexChanged.connect(lambda _: self._on_kind())
+        self.kind.currentIndexChanged.connect(self._on_kind)
         self.layers["measured layer"].changed.connect(self._on_measured)
         self.layers["second plane"].changed.connect(self._count_positions)
-        for layer in self.layers.values():
-            layer.changed.connect(self.changed)
-        for path in self.paths.values():
-            path.changed.connect(self.changed)
+        for signal in (
+            *(choice.changed for choice in (*self.layers.values(), *self.paths.values())),
+            *(box.valueChanged for box in self.levels.values()),
+            self.register.toggled,
+        ):
+            signal.connect(self.changed)
         for name, field in self.numbers.items():
             field.textChanged.connect(partial(self._on_typed, name))
-        for box in self.levels.values():
-            box.valueChanged.connect(lambda _: self.changed.emit())
-        self.register.toggled.connect(lambda _: self.changed.emit())
+        self._on_kind()
 
     def set_task(self, task: "Task | None") -> None:
         """Show what this task needs."""
@@ -225,7 +213,7 @@ class PairSource(QWidget):
 
     def _on_kind(self) -> None:
         names = self.shown()
-        for name in (*self.layers, *self.paths, "register", *self.levels, *self.numbers):
+        for name in self._fields:
             self._rows.show_row(name, name in names)
         for name, field in self.numbers.items():
             field.set_needed(self.phase and self.measured and name in NEEDED_FOR_PHASE)
@@ -259,13 +247,12 @@ class PairSource(QWidget):
 
     def missing(self) -> tuple[str, ...]:
         """What must still be chosen or filled in, by name."""
-        needed = [
+        needed = {**self.layers, **self.paths}
+        return tuple(
             name
             for name in self.shown()
-            if name in ("measured layer", "truth layer") or name in self.paths
-        ]
-        fields: dict[str, Any] = {**self.layers, **self.paths}
-        return tuple(name for name in needed if fields[name].value() is None)
+            if name != "second plane" and name in needed and needed[name].value() is None
+        )
 
     def value(self) -> "tuple[Source, LayerPairs | None]":
         """The source of a recipe; with the pixels of the layers, where it is layers.
@@ -277,51 +264,41 @@ class PairSource(QWidget):
         """
         from napari_cvdm.training.fine_tuning import LayerPairs
         from napari_cvdm.training.pairs import Arrays, BioSR, Folders
+        from napari_cvdm.simulate.ranges import ranges_for
+        from napari_cvdm.training.fine_tuning import LayerPairs, Simulated
+        from napari_cvdm.training.pair_files import Arrays, BioSR, Folders
+        from napari_cvdm.training.sources import CleanImages
 
         if self.missing() or self._task is None:
             raise RequestError(f"Needed before a start: {', '.join(self.missing()) or 'a model'}.")
-        kind, optics, register = self.kind.currentText(), self._optics(), self.register.isChecked()
+        kind, register = self.kind.currentText(), self.register.isChecked()
+        optics = {name: self.numbers[name].value() for name in OPTICS if name in self.shown()}
+        paths = {name: str(path.value()) for name, path in self.paths.items()}
         if kind == LAYERS:
             return Folders(measured="", truth="", register=register, **optics), LayerPairs(
-                measured=self._measured_stack(), truth=self._stack("truth layer")
+                measured=self._measured_stack(),
+                truth=read_layer(self.layers["truth layer"].value()),
             )
         if kind == FOLDERS:
-            return Folders(
-                measured=self._path("measured folder"),
-                truth=self._path("truth folder"),
-                register=register,
-                **optics,
-            ), None
+            measured, truth = paths["measured folder"], paths["truth folder"]
+            return Folders(measured=measured, truth=truth, register=register, **optics), None
         if kind == BIOSR:
             if self.phase:
                 raise RequestError(NO_BIOSR)
-            return BioSR(
-                folder=self._path("BioSR folder"),
-                levels=(self.levels["lowest level"].value(), self.levels["highest level"].value()),
-            ), None
+            levels = self.levels["lowest level"].value(), self.levels["highest level"].value()
+            return BioSR(folder=paths["BioSR folder"], levels=levels), None
         if kind == ARRAYS:
             optics.pop("na", None)
-            return Arrays(x=self._path("x"), y=self._path("y"), register=register, **optics), None
-        return self._simulated(optics), None
-
-    def _simulated(self, optics: dict[str, Any]) -> "Source":
-        from napari_cvdm.simulate.ranges import ranges_for
-        from napari_cvdm.training.fine_tuning import Simulated
-        from napari_cvdm.training.sources import CleanImages
-
-        task, defocus_um = self._task, optics.pop("defocus_um", None)
-        light = [name for name in ("photons", "strength_rad") if name in self.shown()]
-        known: dict[str, Any] = {**optics, **{name: self.numbers[name].value() for name in light}}
-        ranges = ranges_for("" if task is None else task.name, known, defocus_um=defocus_um)
+            return Arrays(x=paths["x"], y=paths["y"], register=register, **optics), None
         clean = None
-        if self.kind.currentText() == CLEAN:
-            clean = CleanImages(
-                folder=self._path("clean folder"), pixel_um=self.numbers["clean pixel_um"].value()
-            )
-        return Simulated(ranges=ranges, clean=clean)
-
-    def _optics(self) -> dict[str, Any]:
-        return {name: self.numbers[name].value() for name in OPTICS if name in self.shown()}
+        if kind == CLEAN:
+            pixel_um = self.numbers["clean pixel_um"].value()
+            clean = CleanImages(folder=paths["clean folder"], pixel_um=pixel_um)
+        defocus_um = optics.pop("defocus_um", None)
+        light = [name for name in ("photons", "strength_rad") if name in self.shown()]
+        known = {**optics, **{name: self.numbers[name].value() for name in light}}
+        ranges = ranges_for(self._task.name, known, defocus_um=defocus_um)
+        return Simulated(ranges=ranges, clean=clean), None
 
     def optics(self) -> dict[str, Any]:
         """Every number of the optics that is filled in, by name.
@@ -333,14 +310,9 @@ class PairSource(QWidget):
         """
         return {name: value for name in OPTICS if (value := self.numbers[name].value()) is not None}
 
-    def _path(self, name: str) -> str:
-        return str(self.paths[name].value())
-
-    def _stack(self, name: str) -> Any:
-        return read_layer(self.layers[name].value())
-
     def _measured_stack(self) -> Any:
-        stack, second = self._stack("measured layer"), self.layers["second plane"].value()
+        stack = read_layer(self.layers["measured layer"].value())
+        second = self.layers["second plane"].value()
         if self._task is None or not self.phase:
             return stack
         count = count_planes(self._task.planes, self.numbers["defocus_um"].value())

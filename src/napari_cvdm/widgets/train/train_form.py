@@ -8,12 +8,14 @@ from qtpy.QtWidgets import QLineEdit, QVBoxLayout, QWidget
 
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.widgets.common.choices import ModelChoice
+from napari_cvdm.widgets.common.choices import ModelChoice, whole_number, word_choice
 from napari_cvdm.widgets.common.fields import (
     LabelledRows,
     OptionalNumber,
     collapsible,
     whole_number,
     word_choice,
+    fill_layout,
 )
 from napari_cvdm.widgets.common.preferences import own_models, preferred
 from napari_cvdm.widgets.train.pair_source import PairSource
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
     from napari_cvdm.training.fine_tuning import FineTuning
-    from napari_cvdm.training.validation import Validation
 
 RUNS = "runs"
 OWN_STEPS = "as many steps as below"
@@ -87,13 +88,7 @@ HELP = {
 
 
 class TrainForm(QWidget):
-    """Model, pairs, time, and an advanced page under the names of the recipe.
-
-    Parameters
-    ----------
-    viewer : Viewer
-        Whose layers are offered.
-    """
+    """Model, pairs, time, and an advanced page under the names of the recipe."""
 
     changed = Signal()
 
@@ -115,41 +110,35 @@ class TrainForm(QWidget):
             "precision": word_choice(("bf16", "fp32")),
             "device": word_choice(("auto", *available_devices())),
         }
-        self._lay_out()
-        self._set_defaults()
-        self._connect()
-        self._on_model()
-
-    def _lay_out(self) -> None:
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(LabelledRows({"start from": self.model, "name": self.name}, HELP))
-        layout.addWidget(self.source)
-        layout.addLayout(LabelledRows({"train for": self.time, "part": self.part}, HELP))
-        more = QWidget()
-        self._advanced = LabelledRows({**self.counts, **self.numbers, **self.words}, HELP)
-        more.setLayout(self._advanced)
-        self.more = collapsible(
-            "Advanced", more, "Settings of the recipe that seldom need a change."
-        )
-        layout.addWidget(self.more)
-        layout.addStretch(1)
-
-    def _set_defaults(self) -> None:
         for name, (_, _, default) in COUNTS.items():
             self.counts[name].setValue(default)
         for name, number in NUMBERS.items():
             self.numbers[name].set_value(number)
         self.words["device"].setCurrentText(preferred("device"))
-
-    def _connect(self) -> None:
+        self._lay_out()
         self.model.changed.connect(self._on_model)
         self.source.changed.connect(self._on_source)
-        texts = (self.name.textChanged, *(field.textChanged for field in self.numbers.values()))
-        counts = (box.valueChanged for box in self.counts.values())
-        choices = (box.currentIndexChanged for box in (self.time, self.part, *self.words.values()))
-        for signal in (*texts, *counts, *choices):
-            signal.connect(lambda _: self.changed.emit())
+        for signal in (
+            *(field.textChanged for field in (self.name, *self.numbers.values())),
+            *(box.valueChanged for box in self.counts.values()),
+            *(box.currentIndexChanged for box in (self.time, self.part, *self.words.values())),
+        ):
+            signal.connect(self.changed)
+        self._on_model()
+
+    def _lay_out(self) -> None:
+        advanced = QWidget()
+        self._advanced = LabelledRows({**self.counts, **self.numbers, **self.words}, HELP)
+        advanced.setLayout(self._advanced)
+        purpose = "Settings of the recipe that seldom need a change."
+        self.more = collapsible("Advanced", advanced, purpose)
+        fill_layout(
+            QVBoxLayout(self),
+            LabelledRows({"start from": self.model, "name": self.name}, HELP),
+            self.source,
+            LabelledRows({"train for": self.time, "part": self.part}, HELP),
+            self.more,
+        ).addStretch(1)
 
     def _on_model(self) -> None:
         """Take over how the model was made, and propose a name that is free."""
@@ -224,58 +213,48 @@ class TrainForm(QWidget):
         """
         from napari_cvdm.training.fine_tuning import FineTuning, fine_tuning_recipe
         from napari_cvdm.training.recipe import InitialModel
+        from napari_cvdm.training.plan import InitialModel
+        from napari_cvdm.training.validation import Validation
 
         model, card = self.model.value(), self.model.card()
         if self.missing() or model is None or card is None:
             raise RequestError(f"Needed before a start: {', '.join(self.missing())}.")
         source, layers = self.source.value()
-        start, name = (
-            InitialModel(model=model, part=self.part.currentText()),
-            self.name.text().strip(),
-        )
         recipe = fine_tuning_recipe(
-            name=name,
-            start=start,
+            name=self.name.text().strip(),
+            start=InitialModel(model=model, part=self.part.currentText()),
             card=card,
             source=source,
-            validation=self._validation(),
+            validation=Validation(
+                every=1,
+                fields=self.counts["held-out fields"].value(),
+                share=self._number("held-out share"),
+                patience=self.counts["patience"].value(),
+            ),
             seed=self.counts["seed"].value(),
             **self._plan(),
         )
-        minutes = self._presets.get(self.time.currentText())
         return FineTuning(
             recipe=recipe,
             folder=self.run_folder,
-            minutes=minutes,
+            minutes=self._presets.get(self.time.currentText()),
             layers=layers,
             device=self.words["device"].currentText(),
         )
 
     def _plan(self) -> dict[str, Any]:
-        counts = {
-            name: self.counts[name].value()
-            for name in ("mean_steps", "diffusion_steps", "batch", "patch_px")
-        }
-        numbers = {
-            name: self._number(name) for name in ("learning_rate", "alpha", "foreground", "blank")
-        }
-        if not self.source.measured:  # a simulation has its own empty fields
-            numbers |= {"foreground": 0.0, "blank": 0.0}
-        return {
-            **counts,
-            **numbers,
+        counts = ("mean_steps", "diffusion_steps", "batch", "patch_px")
+        numbers = ("learning_rate", "alpha", "foreground", "blank")
+        plan: dict[str, Any] = {
+            **{name: self.counts[name].value() for name in counts},
+            **{name: self._number(name) for name in numbers},
             "precision": self.words["precision"].currentText(),
             "log_every": 10,
             "save_every": 100,
         }
-
-    def _validation(self) -> "Validation":
-        from napari_cvdm.training.validation import Validation
-
-        fields, patience = self.counts["held-out fields"].value(), self.counts["patience"].value()
-        return Validation(
-            every=1, fields=fields, share=self._number("held-out share"), patience=patience
-        )
+        if not self.source.measured:  # a simulation has its own empty fields
+            plan |= {"foreground": 0.0, "blank": 0.0}
+        return plan
 
     def _number(self, name: str) -> float:
         value = self.numbers[name].value()

@@ -1,7 +1,4 @@
-"""One training from Start to its end.
-
-This module has a generator for the worker's thread and the signals for the dock.
-"""
+"""One training from Start to its end: a generator for the worker's thread, signals for the dock."""
 
 import time
 from collections.abc import Generator
@@ -24,6 +21,10 @@ if TYPE_CHECKING:
     from napari_cvdm.training.fine_tuning import FineTuning, TimeLeft
     from napari_cvdm.training.loop import Trained, TrainStep
     from napari_cvdm.training.recipe import Plan
+    from napari_cvdm.training.fine_tuning import FineTuning
+    from napari_cvdm.training.loop import Trained
+    from napari_cvdm.training.pace import TimeLeft
+    from napari_cvdm.training.plan import Plan
 
 LOOK_WHILE_PAUSED_S = 0.1
 PREVIEW_EVERY_MIN = 2
@@ -40,8 +41,7 @@ class TrainingEnd:
     trained : Trained, optional
         None where it was stopped. It can then be continued.
     model : Path, optional
-        Path of the new model among the user's own. None if it is not better than the model at the
-        start.
+        The new model among the user's own; None if it is not better than the one at the start.
     """
 
     run: Path
@@ -53,12 +53,8 @@ class TrainingControl:
     """What the window asks of a running training: set there, read in the worker's thread."""
 
     def __init__(self) -> None:
-        self.stopped, self.finishing, self._paused, self._preview = (
-            Event(),
-            Event(),
-            Event(),
-            Event(),
-        )
+        self.stopped, self.finishing = Event(), Event()
+        self._paused, self._preview = Event(), Event()
         self.preview_every_s = 60.0 * PREVIEW_EVERY_MIN  # 0 for never
         self.field = 0  # of the held-out ones, to be previewed
         self._previewed = time.monotonic()
@@ -99,7 +95,7 @@ class TrainingControl:
         return True
 
 
-def trained(
+def run_training(
     asked: "FineTuning | TrainRequest",
     control: TrainingControl,
     news: "SimpleQueue[object]",
@@ -111,7 +107,6 @@ def trained(
     ----------
     asked : FineTuning or TrainRequest
         A TrainRequest continues a run.
-    control : TrainingControl
     news : SimpleQueue
         Gets every TrainStep with something to report, every Preview, and the Finding of each
         refused pair.
@@ -119,6 +114,8 @@ def trained(
         The user's folder of models.
     """
     from napari_cvdm.training.fine_tuning import Pace, TimeLeft, prepare
+    from napari_cvdm.models.bundle import add_model
+    from napari_cvdm.training.fine_tuning import prepare
     from napari_cvdm.training.health import data_finding
     from napari_cvdm.training.measured import PairError
     from napari_cvdm.training.recipe import read_recipe
@@ -137,11 +134,8 @@ def trained(
     except PairError as error:
         news.put(data_finding(error))
         raise
-    return (
-        TrainingEnd(run=run)
-        if found is None
-        else TrainingEnd(run=run, trained=found, model=_offered(run, found, models))
-    )
+    offered = add_model(run, models) if found is not None and found.better else None
+    return TrainingEnd(run=run, trained=found, model=offered)
 
 
 def _steps(
@@ -163,37 +157,21 @@ def _steps(
                 step = next(steps) if message is None else steps.send(message)
             except StopIteration as end:
                 return end.value
-            _tell(step, control, news)
+            if step.terms or step.score is not None:
+                news.put(step)
+            if control.preview_is_due() and (preview := step.preview(control.field)) is not None:
+                news.put(preview)
             done = step.step + (plan.mean_steps if step.stage == "diffusion" else 0)
-            said = (
-                f"{step.stage} {step.step}/{step.total}, "
-                f"{tqdm.format_interval(left.after(step.stage, step.step))} left"
-            )
-            yield Progress(stage=said, done=min(done, total), total=total)
+            done, place = min(done, total), f"{step.stage} {step.step}/{step.total}"
+            rest = tqdm.format_interval(left.after(step.stage, step.step))
+            yield Progress(stage=f"{place}, {rest} left", done=done, total=total)
             while control.paused:
                 time.sleep(LOOK_WHILE_PAUSED_S)
                 left.begin_again()
-                yield Progress(
-                    stage=f"{step.stage} {step.step}/{step.total}, paused",
-                    done=min(done, total),
-                    total=total,
-                )
+                yield Progress(stage=f"{place}, paused", done=done, total=total)
             if control.stopped.is_set():
                 return None
             message = Stop.KEEP if control.finishing.is_set() else None
-
-
-def _tell(step: "TrainStep", control: TrainingControl, news: "SimpleQueue[object]") -> None:
-    if step.terms or step.score is not None:
-        news.put(step)
-    if control.preview_is_due() and (preview := step.preview(control.field)) is not None:
-        news.put(preview)
-
-
-def _offered(run: Path, found: "Trained", models: Path) -> Path | None:
-    from napari_cvdm.models.bundle import add_model
-
-    return add_model(run, models) if found.better else None
 
 
 class TrainRun(QObject):
@@ -203,12 +181,7 @@ class TrainRun(QObject):
     `previewed` (Preview) and `refused` (Finding) come as they happen. Then at most one of
     `succeeded` (TrainingEnd) and `failed` (str) comes, and `ended` in any case.
 
-    Parameters
-    ----------
-    asked : FineTuning or TrainRequest
-    models : Path
-    owner : QObject
-        When it goes, the training is stopped and its state is saved.
+    When `owner` goes, the training is stopped and its state is saved.
     """
 
     progressed = Signal(object)
@@ -223,28 +196,23 @@ class TrainRun(QObject):
         super().__init__()
         self.control = TrainingControl()
         self._news: SimpleQueue[object] = SimpleQueue()
-        self._job = Job(trained(asked, self.control, self._news, models), title="Training", total=0)
-        self._job.progressed.connect(self._on_progress)
-        self._job.succeeded.connect(self._on_succeeded)
-        self._job.failed.connect(self._on_failed)
+        self._job = Job(
+            run_training(asked, self.control, self._news, models), title="Training", total=0
+        )
+        # The news of a step come before its progress, and all news before the end.
+        for ours, theirs in (
+            (self._job.progressed, self.progressed),
+            (self._job.succeeded, self.succeeded),
+            (self._job.failed, self.failed),
+        ):
+            ours.connect(self._deliver)
+            ours.connect(theirs)
         self._job.ended.connect(self.ended)
         when_gone(owner, self.control.stop)
 
     def start(self) -> None:
         """Start the thread."""
         self._job.start()
-
-    def _on_progress(self, progress: Progress) -> None:
-        self._deliver()
-        self.progressed.emit(progress)
-
-    def _on_succeeded(self, end: TrainingEnd) -> None:
-        self._deliver()
-        self.succeeded.emit(end)
-
-    def _on_failed(self, message: str) -> None:
-        self._deliver()
-        self.failed.emit(message)
 
     def _deliver(self) -> None:
         from napari_cvdm.training.health import Finding

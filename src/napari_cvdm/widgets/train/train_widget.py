@@ -4,29 +4,51 @@ It takes pairs, a model to start from, and a time. During the training it shows 
 lights and previews. At the end it offers a model.
 """
 
+import shlex
+from collections.abc import Callable, Generator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from qtpy.QtWidgets import QInputDialog, QTabWidget, QVBoxLayout, QWidget
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import (
+    QApplication,
+    QFileDialog,
+    QGridLayout,
+    QHBoxLayout,
+    QInputDialog,
+    QProgressBar,
+    QStyle,
+    QTabWidget,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_cvdm.core.request import TrainRequest
-from napari_cvdm.widgets.common.fields import scrolled, wrapped_label
+from napari_cvdm.core.result import Progress
+from napari_cvdm.widgets.common.fields import (
+    explain_control,
+    fill_layout,
+    make_button,
+    scrolled,
+    wrapped_label,
+)
+from napari_cvdm.widgets.common.latest_work import LatestWork
+from napari_cvdm.widgets.common.menu_actions import open_reconstruct
 from napari_cvdm.widgets.common.preferences import own_models
-from napari_cvdm.widgets.common.run_panel import ERROR, INFORMATION, WARNING
+from napari_cvdm.widgets.common.run_panel import ERROR, INFORMATION, WARNING, MessageLine
 from napari_cvdm.widgets.layers.reconstruction import engine_problem
 from napari_cvdm.widgets.train.train_form import RUNS, TrainForm
-from napari_cvdm.widgets.train.train_panel import TrainPanel
 from napari_cvdm.widgets.train.train_progress import TrainProgress
-from napari_cvdm.widgets.train.train_run import TrainingEnd, TrainRun
-from napari_cvdm.widgets.train.trained_model import TrainedModel
+from napari_cvdm.widgets.train.train_run import TrainingControl, TrainingEnd, TrainRun
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
     from napari_cvdm.training.fine_tuning import FineTuning
 
-SETTINGS, PROGRESS = range(2)
+BUNDLE, ZOO = "Model bundle (*.zip)", "BioImage Model Zoo, a folder with two packages (*)"
+PAUSE, GO_ON = "Pa&use", "Go &on"
 
 
 class TrainWidget(QWidget):
@@ -34,10 +56,6 @@ class TrainWidget(QWidget):
 
     The training continues when the dock is hidden. When the dock goes with its viewer, the training
     is stopped and saved.
-
-    Parameters
-    ----------
-    napari_viewer : Viewer
     """
 
     def __init__(self, napari_viewer: "Viewer") -> None:
@@ -46,30 +64,21 @@ class TrainWidget(QWidget):
         self.run: TrainRun | None = None
         self._former: TrainRun | None = None  # it may be emitting yet
         layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
         problem = engine_problem()
         if problem:
-            layout.addWidget(wrapped_label(problem))
+            fill_layout(layout, wrapped_label(problem))
             return
         self.form, self.progress = TrainForm(napari_viewer), TrainProgress(napari_viewer)
-        self.panel, self.result = TrainPanel(), TrainedModel(napari_viewer, self.form.source.optics)
+        self.panel = TrainPanel(start=self.start, resume=self._ask_resume)
+        self.result = TrainedModel(napari_viewer, self.form.source.optics)
         self.tabs = QTabWidget()
         self.tabs.addTab(scrolled(self.form), "Settin&gs")
         self.tabs.addTab(self.progress, "P&rogress")
-        for widget, stretch in ((self.tabs, 1), (self.panel, 0), (self.result, 0)):
-            layout.addWidget(widget, stretch)
-        self._connect()
-        self._on_changed()
-
-    def _connect(self) -> None:
+        fill_layout(layout, (self.tabs, 1), self.panel, self.result)
         self.form.changed.connect(self._on_changed)
         self.form.model.refused.connect(partial(self.panel.message.say, ERROR))
-        self.panel.start_asked.connect(self.start)
-        self.panel.resume_asked.connect(self._ask_resume)
-        self.panel.pause_asked.connect(self._on_pause)
-        self.panel.finish_asked.connect(self._on_finish)
-        self.panel.stop_asked.connect(self._on_stop)
         self.result.said.connect(self.panel.message.say)
+        self._on_changed()
 
     @property
     def training(self) -> bool:
@@ -112,13 +121,7 @@ class TrainWidget(QWidget):
             self.resume(own_models() / RUNS / name)
 
     def resume(self, run: Path) -> None:
-        """Go on with a run that was stopped.
-
-        Parameters
-        ----------
-        run : Path
-            Its folder.
-        """
+        """Go on with a run that was stopped, by its folder."""
         from napari_cvdm.training.fine_tuning import RECIPE
 
         if not self.training:
@@ -140,21 +143,9 @@ class TrainWidget(QWidget):
         self.progress.begin(run.control)
         self.result.forget()
         self.form.setEnabled(False)
-        self.panel.show_busy()
-        self.tabs.setCurrentIndex(PROGRESS)
+        self.panel.show_busy(run.control)
+        self.tabs.setCurrentWidget(self.progress)
         run.start()
-
-    def _on_pause(self, pausing: bool) -> None:
-        if self.run is not None:
-            (self.run.control.pause if pausing else self.run.control.go_on)()
-
-    def _on_finish(self) -> None:
-        if self.run is not None:
-            self.run.control.finish()
-
-    def _on_stop(self) -> None:
-        if self.run is not None:
-            self.run.control.stop()
 
     def _on_end(self, end: TrainingEnd) -> None:
         self.result.show_end(end)
@@ -186,3 +177,218 @@ class TrainWidget(QWidget):
         self._former, self.run = self.run, None
         self.progress.end()
         self.panel.show_idle(ready=not self.form.missing(), resumable=bool(self.unfinished()))
+
+
+class TrainPanel(QWidget):
+    """Start, Pause, Finish, Stop, Resume; a bar; a message line.
+
+    Parameters
+    ----------
+    start, resume : callable
+        Called when these buttons are pressed; the others act on the training under way.
+    """
+
+    def __init__(self, *, start: Callable[[], None], resume: Callable[[], None]) -> None:
+        super().__init__()
+        self._control: TrainingControl | None = None
+        self.start = make_button(
+            "&Train",
+            "Train with the settings above. napari stays free; the dock may be closed meanwhile.",
+            start,
+        )
+        self.resume = make_button(
+            "R&esume…",
+            "Go on with a training that was stopped: choose one of the unfinished runs.",
+            resume,
+        )
+        self.pause = make_button(PAUSE, "", self._on_pause)
+        self.finish = make_button(
+            "Finish &now",
+            "End the training where it is, and make a model of the best weights so far.",
+            self._on_finish,
+        )
+        self.stop = make_button(
+            "&Stop",
+            "Save the training and end it. Resume goes on from there, to the same weights.",
+            self._on_stop,
+        )
+        self.bar = QProgressBar()
+        self.bar.setTextVisible(False)
+        self.stage, self.message = wrapped_label(), MessageLine()
+        buttons = QGridLayout()
+        for column, button in enumerate(
+            (self.start, self.resume, self.pause, self.finish, self.stop)
+        ):
+            buttons.addWidget(button, 0, column)
+        fill_layout(
+            QVBoxLayout(self), buttons, self.bar, self.stage, self.message, margins=(4, 4, 4, 4)
+        )
+        self.show_idle()
+
+    def show_idle(self, *, ready: bool = False, resumable: bool = False) -> None:
+        """No training: it may be started, or one gone on with."""
+        self.start.setEnabled(ready)
+        self.resume.setEnabled(resumable)
+        self._show_running(None)
+
+    def show_busy(self, control: TrainingControl) -> None:
+        """A training has begun, which the buttons control."""
+        self.message.clear()
+        self.bar.setRange(0, 0)
+        self.stage.setText("starting")
+        self._show_running(control)
+
+    def _show_running(self, control: TrainingControl | None) -> None:
+        self._control = control
+        self._show_paused(False)
+        for button in (self.start, self.resume):
+            button.setVisible(control is None)
+        for widget in (self.pause, self.finish, self.stop, self.bar, self.stage):
+            widget.setVisible(control is not None)
+            widget.setEnabled(True)
+
+    def _show_paused(self, paused: bool) -> None:
+        self.pause.setText(GO_ON if paused else PAUSE)
+        explain_control(
+            self.pause,
+            "Go on after the pause."
+            if paused
+            else "Wait after the step that it is in, to lend the computer to something else.",
+        )
+
+    def show_progress(self, progress: Progress) -> None:
+        """How far it is, and the time left."""
+        self.bar.setRange(0, progress.total)
+        self.bar.setValue(progress.done)
+        if self.stop.isEnabled():
+            self.stage.setText(progress.stage)
+
+    def _on_pause(self) -> None:
+        if self._control is not None:
+            pausing = self.pause.text() == PAUSE
+            self._show_paused(pausing)
+            (self._control.pause if pausing else self._control.go_on)()
+
+    def _on_finish(self) -> None:
+        if self._control is not None:
+            self._show_ending("finishing: scoring the new model")
+            self._control.finish()
+
+    def _on_stop(self) -> None:
+        if self._control is not None:
+            self._show_ending("stopping: saving the training")
+            self._control.stop()
+
+    def _show_ending(self, stage: str) -> None:
+        self.stage.setText(stage)
+        for button in (self.pause, self.finish, self.stop):
+            button.setEnabled(False)
+
+
+def export_bundle(folder: Path, path: Path) -> Generator[Progress, None, Path]:
+    """Put a model into one file, for a worker's thread."""
+    from napari_cvdm.models.bundle import write_bundle
+
+    yield Progress(stage="exporting", done=0, total=1)
+    return write_bundle(folder, path, overwrite=True)  # the dialog has asked
+
+
+def export_packages(
+    folder: Path, path: Path, optics: Mapping[str, Any]
+) -> Generator[Progress, None, Path]:
+    """Write two packages of the BioImage Model Zoo into a folder, in a worker's thread."""
+    from napari_cvdm.export.settings import PackageSettings
+    from napari_cvdm.export.zoo import write_bioimageio
+
+    yield Progress(stage="exporting, and testing the packages", done=0, total=1)
+    write_bioimageio(folder, path, PackageSettings.of(optics))
+    return path
+
+
+class TrainedModel(QWidget):
+    """Buttons for the model of the run that ended last; without one, they take no room.
+
+    Parameters
+    ----------
+    viewer : Viewer
+        Where Reconstruct is opened.
+    optics : callable
+        () -> optics by name: what a package of the BioImage Model Zoo fixes.
+    """
+
+    said = Signal(QStyle.StandardPixmap, str)
+
+    def __init__(self, viewer: "Viewer", optics: Callable[[], Mapping[str, Any]]) -> None:
+        super().__init__()
+        self._viewer, self._optics = viewer, optics
+        self._end: TrainingEnd | None = None
+        self.use = make_button(
+            "Use &in Reconstruct",
+            "Open the Reconstruct dock with this model chosen.",
+            self._on_use,
+        )
+        self.export = make_button(
+            "E&xport…",
+            "Save the model as one file, to be added elsewhere with napari-cvdm models add,\n"
+            "or as packages of the BioImage Model Zoo for other programs, with the optics of the "
+            "settings.",
+            self._on_export,
+        )
+        self.command = make_button(
+            "&Copy command",
+            "Copy the command that makes this model again, for example on a cluster: its recipe "
+            "and pairs lie in the run's folder.",
+            self._on_command,
+        )
+        self._work = LatestWork(self, "Exporting a model")
+        self._work.succeeded.connect(
+            lambda path: self.said.emit(INFORMATION, f"Exported to {path}.")
+        )
+        self._work.failed.connect(partial(self.said.emit, ERROR))
+        fill_layout(QHBoxLayout(self), self.use, self.export, self.command, margins=(4, 0, 4, 4))
+        self.forget()
+
+    def forget(self) -> None:
+        """Offer nothing."""
+        self._end = None
+        self.hide()
+
+    def show_end(self, end: TrainingEnd) -> None:
+        """Offer the model of a training: for use if it is better, for export in any case."""
+        self._end = end
+        self.use.setEnabled(end.model is not None)
+        self.export.setEnabled(end.trained is not None)
+        self.show()
+
+    def _on_use(self) -> None:
+        if self._end is not None and self._end.model is not None:
+            open_reconstruct(self._viewer).form.model.set_value(str(self._end.model))
+
+    def _on_export(self) -> None:
+        if self._end is None:
+            return
+        proposed = str(Path.home() / f"{self._end.run.name}.zip")
+        path, kind = QFileDialog.getSaveFileName(
+            self, "Export the model", proposed, f"{BUNDLE};;{ZOO}"
+        )
+        if not path:
+            return
+        try:
+            self._work.start(
+                export_packages(self._end.run, Path(path).with_suffix(""), self._optics())
+                if kind == ZOO
+                else export_bundle(self._end.run, Path(path))
+            )
+        except ValueError as error:  # a number that is none
+            self.said.emit(ERROR, str(error))
+
+    def _on_command(self) -> None:
+        clipboard = QApplication.clipboard()
+        if self._end is not None and clipboard is not None:
+            run = self._end.run
+            # The model of the run again, beside it.
+            command = shlex.join(
+                ["napari-cvdm", "train", str(run / "recipe.toml"), "--out", f"{run}-again"]
+            )
+            clipboard.setText(command)
+            self.said.emit(INFORMATION, f"Copied: {command}")

@@ -31,7 +31,7 @@ from napari_cvdm.widgets.layers.contributions import (
 from napari_cvdm.widgets.layers.layer_data import plugin_metadata
 from napari_cvdm.widgets.layers.result_layers import CHI2_ROLE
 from napari_cvdm.widgets.live.live_widget import LiveWidget
-from napari_cvdm.widgets.reconstruct.block_form import PROCESSES
+from napari_cvdm.widgets.reconstruct.block_runs import PROCESSES
 from napari_cvdm.widgets.reconstruct.reconstruct_widget import ReconstructWidget
 from napari_cvdm.widgets.train.pair_source import MICROSCOPE
 from napari_cvdm.widgets.train.train_form import OWN_STEPS

@@ -39,7 +39,7 @@ from napari_cvdm.reconstruction.methods import card_of_method, load_method
 from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.simulate.scenes import defocus_pair_of
 from napari_cvdm.tasks import TASKS
-from napari_cvdm.widgets.reconstruct.batch import Batch
+from napari_cvdm.widgets.reconstruct.file_queue import Batch
 
 MICROSCOPE = Microscope(pixel_um=0.2, wavelength_um=0.55, medium_index=1.33)
 OPTICS = ["--wavelength-um", "0.55", "--medium-index", "1.33"]

@@ -21,7 +21,7 @@ from napari_cvdm.out_of_core import dask as cluster
 from napari_cvdm.out_of_core.job import TiledFiles
 from napari_cvdm.out_of_core.run import reconstruct_by_blocks
 from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, is_measurement
-from napari_cvdm.widgets.reconstruct.block_form import IN_BLOCKS, PROCESSES, SCHEDULER
+from napari_cvdm.widgets.reconstruct.block_runs import IN_BLOCKS, PROCESSES, SCHEDULER
 
 NOBODY = "tcp://127.0.0.1:1"  # no program may listen there
 

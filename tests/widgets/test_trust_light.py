@@ -10,6 +10,8 @@ from napari_cvdm.core.result import finished as drained
 from napari_cvdm.widgets.layers.layer_data import plugin_metadata
 from napari_cvdm.widgets.layers.result_layers import CHI2_LIMITS, RESIDUAL_LIMITS
 from napari_cvdm.widgets.reconstruct.quality_flag import COLOURS, WORDS, QualityFlagSign
+from napari_cvdm.widgets.layers.layer_data import CHI2_LIMITS, RESIDUAL_LIMITS, plugin_metadata
+from napari_cvdm.widgets.reconstruct.results_panel import COLOURS, WORDS, QualityFlagSign
 
 
 def test_the_light_names_its_reason_and_a_result_without_one_shows_none(qtbot):

@@ -1,52 +1,166 @@
-"""Files that are opened and reconstructed one after another.
+"""Files that are opened and reconstructed one after another, all with the same settings.
 
-A failure of one file does not stop the next.
+Each file has its own optics where it states them. A failure of one file does not stop the next.
 """
 
-from collections.abc import Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, Signal
 
-from napari_cvdm.core.request import ImageStack, RequestError
+from napari_cvdm.core.plane_positions import count_planes
+from napari_cvdm.core.request import (
+    OPTICS,
+    ImageStack,
+    ReconstructionRequest,
+    RequestError,
+    roles_of_images,
+)
 from napari_cvdm.core.result import Progress, Reconstruction
-from napari_cvdm.io.pairing import sort_paths
+from napari_cvdm.io import check_pixels, combine_planes, read_image
+from napari_cvdm.io.pairing import ImageEntry, sort_paths
 from napari_cvdm.widgets.common.run_panel import ERROR, INFORMATION, WARNING, RunPanel
 from napari_cvdm.widgets.layers.contributions import image_layer
 from napari_cvdm.widgets.layers.layer_data import METADATA_KEY
 from napari_cvdm.widgets.layers.placement import Placement
 from napari_cvdm.widgets.layers.reconstruction import Run
 from napari_cvdm.widgets.layers.shown_layers import remove_layers
-from napari_cvdm.widgets.reconstruct.batch import Batch, ReadEntry, WholeStacks
 from napari_cvdm.widgets.reconstruct.queue_panel import QueuePanel, Row, State
 
 if TYPE_CHECKING:
     from napari.layers import Image
     from napari.viewer import Viewer
 
+    from napari_cvdm.tasks import Task
     from napari_cvdm.widgets.common.reconstruct_form import ReconstructForm
 
-PERCENT = 100
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ReadEntry:
+    """An entry that was read.
+
+    Parameters
+    ----------
+    stacks : tuple of ImageStack
+        One for each file, to be shown.
+    request : ReconstructionRequest
+        Of the file, or of all planes together.
+    """
+
+    entry: ImageEntry
+    stacks: tuple[ImageStack, ...] = field(repr=False)
+    request: ReconstructionRequest
+
+    def run(self, places: Sequence[Placement], task: "Task") -> Run:
+        """The run of this entry, whose files are the layers that lie at `places`."""
+        paths = [str(path) for path in self.entry.files]
+        files = dict(zip(roles_of_images(len(paths)), paths, strict=True))
+        files |= {"psf": self.request.psf.source} if self.request.psf is not None else {}
+        image = replace(self.request.image, source=" + ".join(place.name for place in places))
+        place = replace(places[0], files=files, planes=image.planes or 1)
+        return Run(
+            request=replace(self.request, image=image),
+            place=place,
+            unit=task.unit,
+            upsampling=task.upsampling,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class WholeStacks:
+    """Files that looked like the planes of one image, but each holds all planes."""
+
+    files: tuple[ImageEntry, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Batch:
+    """What all files of a queue have in common.
+
+    Parameters
+    ----------
+    settings : mapping
+        By request name, without the image; optics that are None must be said by the files.
+    """
+
+    settings: Mapping[str, Any] = field(repr=False)
+    task: "Task"
+
+    @property
+    def planes(self) -> int:
+        """How many planes one image has."""
+        return count_planes(self.task.planes, self.settings.get("defocus_um"))
+
+    def missing(self) -> tuple[str, ...]:
+        """Settings that no file can say."""
+        return tuple(
+            name
+            for name in self.task.needed_optics
+            if name not in OPTICS and self.settings[name] is None
+        )
+
+    def read(self, entry: ImageEntry) -> Generator[Progress, None, ReadEntry | WholeStacks]:
+        """Read the files of an entry and make its request; for the worker's thread.
+
+        Raises
+        ------
+        ImageFileError, RequestError, OpticsError
+            What is wrong with the files, or what they do not say.
+        """
+        stacks = []
+        for number, path in enumerate(entry.files):
+            yield Progress(stage=f"reading {path.name}", done=number, total=len(entry.files))
+            stacks.append(read_image(path))
+        # So that a cancel during the last file is heeded.
+        yield Progress(stage="reading", done=len(stacks), total=len(stacks))
+        if len(stacks) > 1 and all(
+            max(self.planes, 2) in stack.array.shape[:-2] for stack in stacks
+        ):
+            return WholeStacks(files=tuple(ImageEntry(files=(path,)) for path in entry.files))
+        if len(stacks) > self.planes:
+            raise RequestError(
+                f"{entry.name}: these {len(stacks)} files were taken for planes of one image, but "
+                f"the model takes {self.task.inputs}. Remove them, and drop them again."
+            )
+        image = combine_planes(*stacks, count=self.planes) if self.planes > 1 else stacks[0]
+        check_pixels(image)
+        return ReadEntry(entry=entry, stacks=tuple(stacks), request=self.request_of(image))
+
+    def request_of(self, image: ImageStack) -> ReconstructionRequest:
+        """The request for an image; what its file says of optics goes before the settings.
+
+        Raises
+        ------
+        RequestError, OpticsError
+            Optics that neither the file nor the settings say, or that are not allowed.
+        """
+        said = [
+            name
+            for name in OPTICS
+            if name in image.metadata or (name == "pixel_um" and image.pixel_um is not None)
+        ]
+        request = ReconstructionRequest(image=image, **{**self.settings, **dict.fromkeys(said)})
+        unknown = [
+            name
+            for name in self.task.needed_optics
+            if name in OPTICS and request.known_optics(name) is None
+        ]
+        if unknown:
+            raise RequestError(
+                f"{image.source}: the file does not say {', '.join(unknown)}; type it in above "
+                "(what came from another layer does not count), and press Start."
+            )
+        return request
 
 
 class FileQueue(QObject):
     """Processes a list of files, one job at a time.
 
     The queue takes the settings from the form when it starts, so all files are reconstructed alike.
-    A file without a result leaves no layer behind.
+    A file without a result leaves no layer behind. `panel` runs the jobs, those of others, too.
 
-    Parameters
-    ----------
-    viewer : Viewer
-    form : ReconstructForm
-    panel : RunPanel
-        Runs the jobs, those of others, too.
-
-    Notes
-    -----
     `run_asked` (Run) asks the dock to start a run with the callbacks `on_result`, `on_failure` and
     `on_end` of this queue.
     """
@@ -55,7 +169,7 @@ class FileQueue(QObject):
 
     def __init__(self, viewer: "Viewer", form: "ReconstructForm", panel: RunPanel) -> None:
         super().__init__(panel)
-        self.view = QueuePanel()
+        self.view = QueuePanel(start=self.restart, cancel=self.cancel)
         self._viewer, self._form, self._panel = viewer, form, panel
         self._batch: Batch | None = None
         self._grouped_for: set[int] = set()  # numbers of planes for which files were put together
@@ -64,8 +178,6 @@ class FileQueue(QObject):
         self._layers: list[Image] = []
         self._run: Run | None = None
         self.view.added.connect(self.add)
-        self.view.start_asked.connect(self.restart)
-        self.view.cancel_asked.connect(self.cancel)
         panel.cancel.clicked.connect(self._on_panel_cancel)
         panel.progressed.connect(self._on_progress)
         panel.idle.connect(self.go_on)
@@ -104,18 +216,13 @@ class FileQueue(QObject):
             self._batch = self._form_batch()
         except ValueError as error:
             self._panel.message.say(ERROR, str(error))
-        if self._batch is not None:
-            self._regroup(self._batch.planes)
+        if self._batch is not None and self._grouped_for != {self._batch.planes}:
+            # Some of the waiting files were grouped for another number of planes.
+            self._grouped_for.add(self._batch.planes)
+            waiting = self.view.waiting()
+            files = [file for row in waiting if row.entry is not None for file in row.entry.files]
+            self.view.replace(waiting, sort_paths(files, self._batch.planes).entries)
         self.go_on()
-
-    def _regroup(self, planes: int) -> None:
-        """Regroup the waiting files if some were grouped for another number of planes."""
-        if self._grouped_for == {planes}:
-            return
-        self._grouped_for.add(planes)
-        waiting = self.view.waiting()
-        files = [file for row in waiting if row.entry is not None for file in row.entry.files]
-        self.view.replace(waiting, sort_paths(files, planes).entries)
 
     def _form_batch(self) -> Batch | None:
         """The form's settings for every file, or None if some are missing.
@@ -161,11 +268,10 @@ class FileQueue(QObject):
             return
         self._row, self._outcome = row, (State.CANCELLED, "")
         self.view.show_state(row, State.READING)
-        steps, total = self._batch.read(row.entry), len(row.entry.files)
         self._panel.start(
-            steps,
+            self._batch.read(row.entry),
             title="",
-            total=total,
+            total=len(row.entry.files),
             on_result=self._on_read,
             on_failure=self.on_failure,
             on_end=self._on_read_end,
@@ -178,22 +284,17 @@ class FileQueue(QObject):
             self.view.replace([self._row], read.files)
             self._row = None
             return
-        for path, stack in zip(read.entry.files, read.stacks, strict=True):
-            self._layers.append(
-                self._add_layer(
-                    path, replace(stack, pixel_um=read.request.known_optics("pixel_um"))
-                )
-            )
-        self._run = read.run([Placement.of(layer) for layer in self._layers], self._batch.task)
-
-    def _add_layer(self, path: Path, stack: ImageStack) -> "Image":
         from napari.layers import Image
 
-        data, keywords, _ = image_layer(stack, path.stem.removesuffix(".ome"))
-        keywords["metadata"][METADATA_KEY]["file"] = str(path)
-        layer = Image(data, **keywords)
-        self._viewer.add_layer(layer)
-        return layer
+        pixel_um = read.request.known_optics("pixel_um")
+        for path, stack in zip(read.entry.files, read.stacks, strict=True):
+            data, keywords, _ = image_layer(
+                replace(stack, pixel_um=pixel_um), path.stem.removesuffix(".ome")
+            )
+            keywords["metadata"][METADATA_KEY]["file"] = str(path)
+            self._layers.append(Image(data, **keywords))
+            self._viewer.add_layer(self._layers[-1])
+        self._run = read.run([Placement.of(layer) for layer in self._layers], self._batch.task)
 
     def _on_read_end(self) -> None:
         run, self._run = self._run, None
@@ -205,7 +306,7 @@ class FileQueue(QObject):
 
     def _on_progress(self, progress: Progress) -> None:
         if self._row is not None and self._row.state is State.RUNNING and progress.total:
-            self._row.set_percent(PERCENT * progress.done // progress.total)
+            self._row.set_percent(100 * progress.done // progress.total)
 
     def on_result(self, reconstruction: Reconstruction) -> None:
         """The file at work has its result."""
@@ -220,19 +321,14 @@ class FileQueue(QObject):
         row, layers = self._row, self._layers
         self._row, self._layers = None, []
         if row is not None:
-            self._settle(row, layers)
+            state, detail = self._outcome
+            self.view.show_state(row, state, detail)
+            if state is not State.DONE:
+                remove_layers(self._viewer, layers)
+            if state is State.CANCELLED:
+                self._leave_the_rest()
+            if self._batch is None:
+                stopped = f"The queue was stopped: {self.view.summary()}."
+                self._panel.message.say(INFORMATION, f"{stopped} Start goes on with what is left.")
         if self._batch is not None:
             self.go_on()
-
-    def _settle(self, row: Row, layers: "list[Image]") -> None:
-        state, detail = self._outcome
-        self.view.show_state(row, state, detail)
-        if state is not State.DONE:
-            remove_layers(self._viewer, layers)
-        if state is State.CANCELLED:
-            self._leave_the_rest()
-        if self._batch is None:
-            self._panel.message.say(
-                INFORMATION,
-                f"The queue was stopped: {self.view.summary()}. Start goes on with what is left.",
-            )

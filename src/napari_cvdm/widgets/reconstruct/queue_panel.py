@@ -1,6 +1,6 @@
 """The list of a queue of files: what waits, what runs, what is done, what went wrong."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 
 from qtpy.QtCore import QSize, Qt, Signal
@@ -10,7 +10,6 @@ from qtpy.QtWidgets import (
     QFileDialog,
     QHBoxLayout,
     QHeaderView,
-    QPushButton,
     QSizePolicy,
     QStyle,
     QTreeWidget,
@@ -21,7 +20,7 @@ from qtpy.QtWidgets import (
 
 from napari_cvdm.io import SUFFIXES
 from napari_cvdm.io.pairing import PLANES_RULE, ImageEntry, Sorted, UnmatchedFile
-from napari_cvdm.widgets.common.fields import explain_control, wrapped_label
+from napari_cvdm.widgets.common.fields import fill_layout, make_button, wrapped_label
 
 ROWS_SHOWN = 5
 ROW_SPACING_PX = 6
@@ -53,25 +52,18 @@ ICONS = {
 
 
 class Row(QTreeWidgetItem):
-    """One line of the list.
-
-    Parameters
-    ----------
-    what : ImageEntry or UnmatchedFile
-    """
+    """One line of the list."""
 
     def __init__(self, what: ImageEntry | UnmatchedFile) -> None:
         super().__init__([what.name, ""])
-        self.entry = what if isinstance(what, ImageEntry) else None
-        self.state = State.WAITING
-        self.detail = ""
-        self.setToolTip(
-            NAME, "\n".join(map(str, what.files)) if isinstance(what, ImageEntry) else what.name
-        )
-        if isinstance(what, UnmatchedFile):
-            self.set_state(State.SKIPPED, what.reason)
-        else:
+        if isinstance(what, ImageEntry):
+            self.entry: ImageEntry | None = what
+            self.setToolTip(NAME, "\n".join(map(str, what.files)))
             self.set_state(State.WAITING)
+        else:
+            self.entry = None
+            self.setToolTip(NAME, what.name)
+            self.set_state(State.SKIPPED, what.reason)
 
     def set_state(self, state: State, detail: str = "") -> None:
         """Show a state, and the reason for it or what else there is to say."""
@@ -101,46 +93,46 @@ class QueuePanel(QWidget):
     """Add files, and look at the list; without files there is no list."""
 
     added = Signal(list)
-    start_asked = Signal()
-    cancel_asked = Signal()
 
-    def __init__(self) -> None:
+    def __init__(self, *, start: Callable[[], None], cancel: Callable[[], None]) -> None:
         super().__init__()
         self.rows: list[Row] = []
-        self.add = QPushButton("Add f&iles…")
-        self.start = QPushButton("&Start")
-        self.cancel = QPushButton("Ca&ncel all")
-        self.clear = QPushButton("Clear lis&t")
-        self.list = FileList()
-        self.detail = wrapped_label()
-        self._explain()
-        self._lay_out()
-        self._connect()
-        self.refresh()
-
-    def _explain(self) -> None:
-        explain_control(
-            self.add,
+        self.add = make_button(
+            "Add f&iles…",
             "Open files with their pixel size and reconstruct them one after another with the "
             "settings above.\n"
             "Files or a folder can also be dropped anywhere on this dock.\n"
             f"For models that take several planes: {PLANES_RULE}",
+            self._ask_files,
         )
-        explain_control(
-            self.start,
+        self.start = make_button(
+            "&Start",
             "Reconstruct what waits, has failed or was cancelled, all with the settings as they "
             "are now.",
+            start,
         )
-        explain_control(
-            self.cancel, "Stop the file at work before its next step, and leave the others alone."
+        self.cancel = make_button(
+            "Ca&ncel all",
+            "Stop the file at work before its next step, and leave the others alone.",
+            cancel,
         )
-        explain_control(self.clear, "Empty the list, but for the file at work. Layers stay.")
+        self.clear = make_button(
+            "Clear lis&t",
+            "Empty the list, but for the file at work. Layers stay.",
+            lambda: self._remove_idle(self.rows),
+        )
+        self.list = FileList()
         self.list.setToolTip(
             "Files to reconstruct, in this order. Delete takes the selected ones off the list.\n"
             "Stop and keep ends the one at work with the samples that it has, and the next one "
             "begins."
         )
         self.list.setAccessibleName("Queue of files")
+        self.list.delete_pressed.connect(lambda: self._remove_idle(self.list.selectedItems()))
+        self.list.currentItemChanged.connect(lambda *_: self._show_detail())
+        self.detail = wrapped_label()
+        self._lay_out()
+        self.refresh()
 
     def _lay_out(self) -> None:
         self.list.setHeaderLabels(["file", "state"])
@@ -156,22 +148,8 @@ class QueuePanel(QWidget):
         # A long reason wraps instead of widening the dock.
         policy.setHorizontalPolicy(QSizePolicy.Policy.Ignored)
         self.detail.setSizePolicy(policy)
-        buttons = QHBoxLayout()
-        for button in (self.add, self.start, self.cancel, self.clear):
-            buttons.addWidget(button)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(4, 0, 4, 0)
-        layout.addLayout(buttons)
-        layout.addWidget(self.list)
-        layout.addWidget(self.detail)
-
-    def _connect(self) -> None:
-        self.list.delete_pressed.connect(self._on_delete)
-        self.list.currentItemChanged.connect(lambda *_: self._show_detail())
-        self.add.clicked.connect(self._ask_files)
-        self.start.clicked.connect(self.start_asked)
-        self.cancel.clicked.connect(self.cancel_asked)
-        self.clear.clicked.connect(self._on_clear)
+        buttons = fill_layout(QHBoxLayout(), self.add, self.start, self.cancel, self.clear)
+        fill_layout(QVBoxLayout(self), buttons, self.list, self.detail, margins=(4, 0, 4, 0))
 
     def add_sorted(self, found: Sorted) -> None:
         """Append images, which wait, and strays, which are skipped."""
@@ -218,11 +196,11 @@ class QueuePanel(QWidget):
         """The first row that waits."""
         return next(iter(self.waiting()), None)
 
-    def change(self, before: Iterable[State], after: State) -> None:
+    def change(self, before: Sequence[State], after: State) -> None:
         """Change the state of all rows that are in one of the states."""
-        chosen = [row for row in self.rows if row.state in tuple(before)]
-        for row in chosen:
-            self.show_state(row, after)
+        for row in self.rows:
+            if row.state in before:
+                self.show_state(row, after)
 
     @property
     def all_done(self) -> bool:
@@ -255,11 +233,8 @@ class QueuePanel(QWidget):
         self.detail.setText(said)
         self.detail.setVisible(bool(said))
 
-    def _on_delete(self) -> None:
-        self._remove([row for row in self.rows if row.isSelected() and row.state not in AT_WORK])
-
-    def _on_clear(self) -> None:
-        self._remove([row for row in self.rows if row.state not in AT_WORK])
+    def _remove_idle(self, rows: Iterable[Row]) -> None:
+        self._remove([row for row in rows if row.state not in AT_WORK])
 
     def _ask_files(self) -> None:
         kinds = " ".join(f"*{suffix}" for suffix in SUFFIXES)

@@ -1,12 +1,14 @@
 """The Reconstruct dock: a form, a run panel, results, and layers while the work is done."""
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import asdict, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
-from qtpy.QtWidgets import QApplication, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QApplication, QLabel, QVBoxLayout, QWidget
+from tqdm import tqdm
 
 from napari_cvdm.core.request import ReconstructionRequest
 from napari_cvdm.core.result import Reconstruction
@@ -29,61 +31,88 @@ from napari_cvdm.widgets.reconstruct.block_job import BlockJob, BlockRuns
 from napari_cvdm.widgets.reconstruct.classical import classical_layer_data, classical_run
 from napari_cvdm.widgets.reconstruct.cost_line import CostLine
 from napari_cvdm.widgets.reconstruct.drops import accepted_files, take_drops
+from napari_cvdm.core.request import OPTICS, ReconstructionRequest, RequestError
+from napari_cvdm.core.result import Progress, Reconstruction
+from napari_cvdm.widgets.common.field_of_view import Region, drawn, on_screen
+from napari_cvdm.widgets.common.fields import (
+    fill_layout,
+    make_button,
+    scrolled,
+    wrapped_label,
+)
+from napari_cvdm.widgets.common.reconstruct_form import ReconstructForm
+from napari_cvdm.widgets.common.run_panel import ERROR, INFORMATION, WARNING, RunPanel
+from napari_cvdm.widgets.common.worker import Job
+from napari_cvdm.widgets.layers.frames import frame_index
+from napari_cvdm.widgets.layers.layer_data import (
+    METADATA_KEY,
+    LayerData,
+    group_name,
+    look_of,
+    placed_image,
+    preview_layer_data,
+    to_layer_data,
+)
+from napari_cvdm.widgets.layers.placement import Placement, axis_letters
+from napari_cvdm.widgets.layers.reconstruction import Run, engine_problem, preview_of, steps_of
+from napari_cvdm.widgets.layers.result_group import RECONSTRUCTION, groups_of
+from napari_cvdm.widgets.layers.running_layers import RunningLayers
+from napari_cvdm.widgets.layers.shown_layers import show_layers, show_result
+from napari_cvdm.widgets.reconstruct.block_runs import BlockForm, BlockJob, start_job
 from napari_cvdm.widgets.reconstruct.file_queue import FileQueue
 from napari_cvdm.widgets.reconstruct.results_panel import ResultsPanel
 
 if TYPE_CHECKING:
-    from napari.layers import Image
+    from napari.layers import Image, Layer
     from napari.viewer import Viewer
+
+    from napari_cvdm.reconstruction.cost import Estimate
+
+REST_MS = 700
+GIGABYTE = 1e9
+LONG_S = 100
 
 
 class ReconstructWidget(QWidget):
-    """Plugins > CVDM reconstruction > Reconstruct.
-
-    Parameters
-    ----------
-    napari_viewer : Viewer
-    """
+    """Plugins > CVDM reconstruction > Reconstruct."""
 
     def __init__(self, napari_viewer: "Viewer") -> None:
         super().__init__()
         self._viewer = napari_viewer
         self.last: tuple[Run, Reconstruction] | None = None
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
         problem = engine_problem()
         if problem:
-            layout.addWidget(wrapped_label(problem))
+            fill_layout(QVBoxLayout(self), wrapped_label(problem))
             return
-        self.form = ReconstructForm(napari_viewer)
-        self.blocks = BlockForm()
+        self.form, self.blocks = ReconstructForm(napari_viewer), BlockForm()
         self.form.more.addWidget(self.blocks)
         self.cost = CostLine(self._request_to_measure)
         self.panel = RunPanel("&Reconstruct")
-        self.preview = QPushButton("Pr&eview")
-        self._block_runs = BlockRuns(napari_viewer, self.panel)
-        self.queue = FileQueue(napari_viewer, self.form, self.panel)
-        self.results = ResultsPanel(napari_viewer)
-        self.panel.buttons.insertWidget(0, self.preview, 1)
-        for widget, stretch in (
-            (scrolled(self.form), 1),
-            (self.cost, 0),
-            (self.panel, 0),
-            (self.queue.view, 0),
-            (self.results, 0),
-        ):
-            layout.addWidget(widget, stretch)
-        take_drops(self)
-        self._connect()
-        self._on_changed()
-
-    def _connect(self) -> None:
-        explain_control(
-            self.preview,
+        self.preview = make_button(
+            "Pr&eview",
             "Look at what is on the screen, or at the rectangle drawn in the selected Shapes "
             "layer, in seconds:\n"
             "one evaluation of the network, the regression mean without a spread.",
+            self.start_preview,
         )
+        self.panel.buttons.insertWidget(0, self.preview, 1)
+        self.queue = FileQueue(napari_viewer, self.form, self.panel)
+        self.results = ResultsPanel(
+            napari_viewer,
+            more=self.add_samples,
+            repeat=self.repeat,
+            command=self.copy_command,
+            compare=self.compare,
+        )
+        form = scrolled(self.form)
+        fill_layout(
+            QVBoxLayout(self), (form, 1), self.cost, self.panel, self.queue.view, self.results
+        )
+        # Qt gives a drop to the innermost widget that accepts drops. A text field would insert the
+        # path of a file as text.
+        for inside in self.findChildren(QWidget):
+            inside.setAcceptDrops(False)
+        self.setAcceptDrops(True)
         self.form.changed.connect(self._on_changed)
         self.blocks.changed.connect(self._on_changed)
         self.form.model.refused.connect(partial(self.panel.message.say, ERROR))
@@ -91,20 +120,16 @@ class ReconstructWidget(QWidget):
         self.panel.started.connect(self._on_started)
         self.panel.idle.connect(self._on_idle)
         self.queue.run_asked.connect(self._begin_queued)
-        self.preview.clicked.connect(self.start_preview)
         self.results.changed.connect(self._offer_more)
-        self.results.more_asked.connect(self.add_samples)
-        self.results.repeat_asked.connect(self.repeat)
-        self.results.command_asked.connect(self.copy_command)
-        self.results.compare_asked.connect(self.compare)
+        self._on_changed()
 
     def dragEnterEvent(self, event: QDragEnterEvent | None) -> None:
         """Take files and folders; leave everything else to others."""
-        accepted_files(event)
+        accept_files(event)
 
     def dropEvent(self, event: QDropEvent | None) -> None:
         """Queue the files that were dropped."""
-        paths = accepted_files(event)
+        paths = accept_files(event)
         if paths:
             self.queue.add(paths)
 
@@ -130,9 +155,8 @@ class ReconstructWidget(QWidget):
             self.panel.message.clear()
 
     def _request_to_measure(self) -> ReconstructionRequest | None:
-        if (
-            self.panel.busy or self.form.missing() or not self.blocks.in_memory
-        ):  # the estimate is of one process that holds the whole image
+        # The estimate is of one process that holds the whole image.
+        if self.panel.busy or self.form.missing() or not self.blocks.in_memory:
             return None
         try:
             return self.form.value()
@@ -155,7 +179,8 @@ class ReconstructWidget(QWidget):
         if how is None:
             self._begin(run)
         elif not self.panel.busy:
-            self._block_runs.start(BlockJob(run=run, how=how, settings=self.form.settings()))
+            job = BlockJob(run=run, how=how, settings=self.form.settings())
+            start_job(self._viewer, self.panel, job)
 
     def add_samples(self) -> None:
         """Draw as many samples more of the last result as the form says."""
@@ -171,11 +196,9 @@ class ReconstructWidget(QWidget):
         except ValueError as error:
             self.panel.message.say(ERROR, str(error))
             return None
-        return (
-            None
-            if task is None
-            else Run(request=request, place=place, unit=task.unit, upsampling=task.upsampling)
-        )
+        if task is None:
+            return None
+        return Run(request=request, place=place, unit=task.unit, upsampling=task.upsampling)
 
     def _begin_queued(self, run: Run) -> None:
         self._begin(
@@ -203,10 +226,9 @@ class ReconstructWidget(QWidget):
             if on_result is not None:
                 on_result(reconstruction)
 
-        title = f"Reconstructing {run.place.name}"
         self.panel.start(
             run.work(),
-            title=title,
+            title=f"Reconstructing {run.place.name}",
             total=steps_of(run.request),
             on_result=show,
             on_view=live.show,
@@ -227,11 +249,10 @@ class ReconstructWidget(QWidget):
             to_layer_data(reconstruction, run.place, self.results.statistic.currentText()),
         )
         self.results.choose(group_name(reconstruction, run.place))
-        warnings = reconstruction.provenance.warnings
-        seconds = reconstruction.provenance.timings_s["total"]
-        self.panel.message.say(
-            WARNING if warnings else INFORMATION,
-            " ".join([f"Done in {seconds:.1f} s; values in {reconstruction.unit}.", *warnings]),
+        provenance = reconstruction.provenance
+        self.panel.message.report(
+            f"Done in {provenance.timings_s['total']:.1f} s; values in {reconstruction.unit}.",
+            provenance.warnings,
         )
 
     def _on_idle(self) -> None:
@@ -249,8 +270,8 @@ class ReconstructWidget(QWidget):
             and group is not None
             and group_name(self.last[1], self.last[0].place) == group.name
         )
-        self.results.more.setEnabled(there and not self.panel.busy)
-        self.results.compare.setEnabled(there and not self.panel.busy)
+        for button in (self.results.more, self.results.compare):
+            button.setEnabled(there and not self.panel.busy)
         self.results.more.setText(f"Add {self.form.counts['samples'].value()} sa&mples")
 
     def start_preview(self) -> None:
@@ -259,14 +280,10 @@ class ReconstructWidget(QWidget):
         if run is None or layer is None or self.panel.busy:
             return
         try:
-            position = dict(
-                zip(axis_letters(layer), frame_index(self._viewer, layer), strict=False)
-            )
-            run = replace(
-                run,
-                request=preview_of(run.request, position, self._field_of_view(layer)),
-                place=run.place.beginning(position),
-            )
+            indices = frame_index(self._viewer, layer)
+            position = dict(zip(axis_letters(layer), indices, strict=False))
+            request = preview_of(run.request, position, self._field_of_view(layer))
+            run = replace(run, request=request, place=run.place.beginning(position))
         except ValueError as error:
             self.panel.message.say(ERROR, str(error))
             return
@@ -307,12 +324,11 @@ class ReconstructWidget(QWidget):
         except ValueError as error:
             self.panel.message.say(ERROR, str(error))
             return
-        shown = partial(self._on_compared, run, group_name(reconstruction, run.place))
         self.panel.start(
             other.work(),
             title=f"{other.request.model} of {run.place.name}",
             total=0,
-            on_result=shown,
+            on_result=partial(self._on_compared, run, group_name(reconstruction, run.place)),
         )
 
     def _on_compared(self, run: Run, group: str, answer: Reconstruction) -> None:
@@ -336,26 +352,23 @@ class ReconstructWidget(QWidget):
         if group is None:
             return
         try:
-            lost = self.form.set_settings(
-                group.mark["provenance"]["settings"],
-                str(next(iter(group.mark["provenance"]["inputs"]))),
-            )
+            provenance = group.mark["provenance"]
+            image = str(next(iter(provenance["inputs"])))
+            lost = self.form.set_settings(provenance["settings"], image)
         except (ValueError, KeyError) as error:
             self.panel.message.say(
                 ERROR, f"The settings of {group.name} cannot be repeated: {error}"
             )
             return
+        shown = f"The form has the settings of {group.name} now"
         if lost:
             self.panel.message.say(
-                WARNING,
-                f"The form has the settings of {group.name} now, but for {' and '.join(lost)}: a "
-                "run would give other pixels.",
+                WARNING, f"{shown}, but for {' and '.join(lost)}: a run would give other pixels."
             )
         else:
             self.panel.message.say(
                 INFORMATION,
-                f"The form has the settings of {group.name} now; the same image and these "
-                "settings give the same pixels.",
+                f"{shown}; the same image and these settings give the same pixels.",
             )
 
     def copy_command(self) -> None:
@@ -372,3 +385,170 @@ class ReconstructWidget(QWidget):
         if clipboard is not None:
             clipboard.setText(command)
         self.panel.message.say(INFORMATION, f"Copied: {command}")
+
+
+def accept_files(event: QDropEvent | None) -> list[str]:
+    """Paths of the local files and folders in a drag or a drop, which is accepted then.
+
+    Other handlers get text, layers of napari's list and web addresses. Files are always copied,
+    never moved, because a file manager deletes a file that was moved.
+    """
+    data = None if event is None else event.mimeData()
+    if event is None or data is None:
+        return []
+    paths = [url.toLocalFile() for url in data.urls() if url.isLocalFile()]
+    if paths:
+        event.setDropAction(Qt.DropAction.CopyAction)
+        event.accept()
+    else:
+        event.ignore()
+    return paths
+
+
+def measure_cost(request: ReconstructionRequest) -> "Generator[Progress, None, Estimate]":
+    """The estimate for a request; for the worker's thread."""
+    from napari_cvdm.models.registry import load_model
+    from napari_cvdm.reconstruction.cost import estimate
+
+    yield Progress(stage="loading the model", done=0, total=0)
+    return (yield from estimate(request, load_model(request.model)))
+
+
+class CostLine(QLabel):
+    """Says what a run would cost, measured on one tile when the settings have come to rest.
+
+    Parameters
+    ----------
+    request : callable
+        () -> the current request, or None when there is nothing to run or something runs already.
+    """
+
+    def __init__(self, request: Callable[[], ReconstructionRequest | None]) -> None:
+        super().__init__()
+        self.setToolTip(
+            "Time and memory of the full run with these settings, measured on one tile of this "
+            "image on this device."
+        )
+        self.setWordWrap(True)
+        self._request = request
+        self._job: Job | None = None
+        self._measuring = self._again = False
+        self._rest = QTimer(self)
+        self._rest.setSingleShot(True)
+        self._rest.setInterval(REST_MS)
+        self._rest.timeout.connect(self._measure)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a measurement is to come, or under way."""
+        return self._rest.isActive() or self._measuring
+
+    def refresh(self) -> None:
+        """Measure again, once the settings have come to rest."""
+        self.clear()
+        self._rest.start()
+
+    def _measure(self) -> None:
+        if self._measuring:  # the one under way is of older settings
+            self._again = True
+            return
+        request = self._request()
+        if request is None:
+            return
+        self._job = job = Job(measure_cost(request), title="", total=0, owner=self)
+        job.succeeded.connect(self._on_succeeded)
+        job.ended.connect(self._on_ended)
+        self._measuring = True
+        job.start()
+
+    def _on_succeeded(self, found: "Estimate") -> None:
+        if self._again or self._rest.isActive():
+            return
+        size = (
+            f"{found.memory_bytes / GIGABYTE:.1f} GB"
+            if found.memory_bytes >= GIGABYTE / 2
+            else f"{found.memory_bytes / 1e6:.0f} MB"
+        )
+        seconds = max(1, round(found.seconds))
+        time = f"{seconds} s" if seconds < LONG_S else tqdm.format_interval(seconds)
+        tiles = f" in {found.tiles} tiles" if found.tiles > 1 else ""
+        self.setText(f"about {time} and {size}{tiles}")
+
+    def _on_ended(self) -> None:
+        self._measuring = False
+        if self._again:
+            self._again = False
+            self.refresh()
+
+
+def classical_run(run: Run, task: str, typed: Mapping[str, Any]) -> Run:
+    """The run of the classical method that fits a task, on the same image with the same settings.
+
+    Parameters
+    ----------
+    run : Run
+        Of the model.
+    task : str
+        Its name in `napari_cvdm.tasks`.
+    typed : mapping
+        Optics by request name; those that the model did without are taken from here.
+
+    Raises
+    ------
+    RequestError
+        There is no classical method for the task.
+    """
+    from napari_cvdm.baselines import FITTING
+
+    if task not in FITTING:
+        raise RequestError(
+            f"no classical method is known for the task {task}; there are some for "
+            f"{', '.join(FITTING)}."
+        )
+    lacking: dict[str, Any] = {
+        name: typed.get(name) for name in OPTICS if run.request.known_optics(name) is None
+    }
+    request = replace(
+        run.request,
+        model=FITTING[task],
+        samples=1,
+        keep_samples=False,
+        schedule_points=0,
+        **lacking,
+    )
+    return replace(run, request=request, earlier=None)
+
+
+def classical_layer_data(
+    reconstruction: Reconstruction, source: Placement, beside: "Layer | None"
+) -> LayerData:
+    """One layer for the answer of a classical method; it belongs to no group of results.
+
+    Parameters
+    ----------
+    source : Placement
+        Of the measured image.
+    beside : Layer, optional
+        The reconstruction that it is compared with: it gives contrast limits and colour map.
+    """
+    source, unit = source.within(reconstruction.region), reconstruction.unit
+    values, place = placed_image(
+        source, reconstruction.axes, reconstruction.upsampling, reconstruction.mean
+    )
+    look = look_of(reconstruction.mean, unit)
+    if beside is not None:
+        look = {name: getattr(beside, name) for name in look}
+    method = reconstruction.provenance.model["name"]
+    metadata = {
+        "role": f"classical {method}",
+        "source": source.name,
+        "unit": unit,
+        "provenance": asdict(reconstruction.provenance),
+    }
+    keywords = {
+        "name": f"{method} (classical) of {source.name}",
+        "metadata": {METADATA_KEY: metadata},
+        **place.keywords(),
+        **look,
+    }
+    return values, keywords, "image"

@@ -1,10 +1,11 @@
 """Actions on a result: choose it, change how its spread is shown, continue it, repeat it."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Signal
-from qtpy.QtGui import QEnterEvent
-from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtCore import QPointF, Qt, Signal
+from qtpy.QtGui import QColor, QEnterEvent, QPainter, QPixmap
+from qtpy.QtWidgets import QFormLayout, QHBoxLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
 from superqt.utils import signals_blocked
 
 from napari_cvdm.core.statistics import STATISTICS
@@ -20,9 +21,20 @@ from napari_cvdm.widgets.layers.result_layers import (
 )
 from napari_cvdm.widgets.layers.shown_layers import remove_layers
 from napari_cvdm.widgets.reconstruct.quality_flag import QualityFlagSign
+from napari_cvdm.widgets.common.choice_box import ResultChoice
+from napari_cvdm.widgets.common.choices import word_choice
+from napari_cvdm.widgets.common.fields import fill_layout, make_button, wrapped_label
+from napari_cvdm.widgets.layers.result_group import ResultGroup, layers_of
+from napari_cvdm.widgets.layers.shown_layers import remove_layers
+from napari_cvdm.widgets.layers.spread_choice import choices_of, help_of, show_spread_as
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
+
+# Of equal meaning for who cannot tell red from green: the word stands beside the colour.
+COLOURS = {"green": "#3aa655", "amber": "#e0a526", "red": "#d2453c"}
+WORDS = {"green": "Green", "amber": "Amber", "red": "Red"}
+SHOWN_REASONS = 1  # the others are in the tooltip, so that the dock stays short
 
 
 class ResultsPanel(QWidget):
@@ -31,83 +43,67 @@ class ResultsPanel(QWidget):
     Parameters
     ----------
     viewer : Viewer
+    more, repeat, command, compare : callable
+        Called when these buttons are pressed.
     """
 
     changed = Signal()
-    more_asked = Signal()
-    repeat_asked = Signal()
-    command_asked = Signal()
-    compare_asked = Signal()
 
-    def __init__(self, viewer: "Viewer") -> None:
+    def __init__(
+        self,
+        viewer: "Viewer",
+        *,
+        more: Callable[[], None],
+        repeat: Callable[[], None],
+        command: Callable[[], None],
+        compare: Callable[[], None],
+    ) -> None:
         super().__init__()
         self._viewer = viewer
-        self.group = ChoiceBox(viewer, self._offered)
+        self.group = ResultChoice(viewer)
         self.light = QualityFlagSign()
-        self.statistic = limit_width(QComboBox())
-        self.statistic.addItems(STATISTICS)
-        self.more = QPushButton("Add sa&mples")
-        self.repeat = QPushButton("Repe&at")
-        self.command = QPushButton("Cop&y as command")
-        self.remove = QPushButton("Rem&ove")
-        self.compare = QPushButton("Compare with classical metho&d")
-        self._explain()
-        self._lay_out()
-        self._connect()
-        self._on_chosen()
-
-    def _explain(self) -> None:
-        self.group.setToolTip("A result: all layers that came from one run.")
-        self.statistic.setToolTip(help_of(None))
-        explain_control(
-            self.more,
+        self.statistic = word_choice(STATISTICS)
+        self.more = make_button(
+            "Add sa&mples",
             "Draw more samples of this result; mean and spread go on from where they are.",
+            more,
         )
-        explain_control(self.repeat, "Put the settings of this result into the form above.")
-        explain_control(
-            self.command,
+        self.repeat = make_button(
+            "Repe&at", "Put the settings of this result into the form above.", repeat
+        )
+        self.command = make_button(
+            "Cop&y as command",
             "Copy the napari-cvdm command that gives the same pixels. The image must have been "
             "opened from a file.",
+            command,
         )
-        explain_control(
-            self.compare,
+        self.remove = make_button("Rem&ove", "Remove all layers of this result.", self._on_remove)
+        self.compare = make_button(
+            "Compare with classical metho&d",
             "Run what one would use without a model on the same image and settings, and add it "
             "with the same contrast:\n"
             "US-TIE for phase, Richardson-Lucy deconvolution for fluorescence. For the last "
             "result of this dock.",
+            compare,
         )
-        explain_control(self.remove, "Remove all layers of this result.")
-
-    def _lay_out(self) -> None:
+        self.group.setToolTip("A result: all layers that came from one run.")
+        self.statistic.setToolTip(help_of(None))
         rows = QFormLayout()
         rows.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         rows.addRow("result", self.group)
         rows.addRow("spread as", self.statistic)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(4, 0, 4, 4)
-        layout.addLayout(rows)
-        layout.addWidget(self.light)
-        for pair in ((self.more, self.repeat), (self.command, self.remove), (self.compare,)):
-            line = QHBoxLayout()
-            for button in pair:
-                line.addWidget(button)
-            layout.addLayout(line)
-
-    def _connect(self) -> None:
+        fill_layout(
+            QVBoxLayout(self),
+            rows,
+            self.light,
+            fill_layout(QHBoxLayout(), self.more, self.repeat),
+            fill_layout(QHBoxLayout(), self.command, self.remove),
+            self.compare,
+            margins=(4, 0, 4, 4),
+        )
         self.group.changed.connect(self._on_chosen)
         self.statistic.currentTextChanged.connect(self._on_statistic)
-        self.more.clicked.connect(self.more_asked)
-        self.repeat.clicked.connect(self.repeat_asked)
-        self.command.clicked.connect(self.command_asked)
-        self.compare.clicked.connect(self.compare_asked)
-        self.remove.clicked.connect(self._on_remove)
-
-    def _offered(self) -> list[ChoiceItem]:
-        groups = groups_of(self._viewer.layers)
-        return [
-            ChoiceItem(text=group.name, key=group.name, value=group, preferred=group is groups[-1])
-            for group in groups
-        ]
+        self._on_chosen()
 
     def value(self) -> ResultGroup | None:
         """The chosen result; None without one."""
@@ -151,3 +147,48 @@ class ResultsPanel(QWidget):
         group = self.value()
         if group is not None:
             remove_layers(self._viewer, layers_of(self._viewer.layers, group.name))
+
+
+class QualityFlagSign(QWidget):
+    """The quality flag, with its gravest reason and the number of other reasons beside it.
+
+    The tooltip lists all reasons.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lamp, self._text = QLabel(), wrapped_label()
+        self._lamp.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
+        row = fill_layout(QHBoxLayout(self), self._lamp, (self._text, 1), margins=(4, 0, 4, 0))
+        row.setAlignment(self._lamp, Qt.AlignmentFlag.AlignTop)
+        self.colour = ""
+        self.hide()
+
+    def show_provenance(self, provenance: Mapping[str, Any]) -> None:
+        """Show the light of a result; a result of an older version has none, and shows none."""
+        self.colour = str(provenance.get("light", ""))
+        reasons = [str(reason) for reason in provenance.get("light_reasons", ())]
+        self.setVisible(self.colour in COLOURS)
+        if self.colour in COLOURS:
+            self._lamp.setPixmap(draw_lamp(COLOURS[self.colour], self.fontMetrics().height()))
+            more = len(reasons) - SHOWN_REASONS
+            rest = "" if more <= 0 else f" And {more} more: point here."
+            self._text.setText(f"{WORDS[self.colour]}: {' '.join(reasons[:SHOWN_REASONS])}{rest}")
+            self.setToolTip("\n".join(reasons))
+
+    def text(self) -> str:
+        """What stands beside the lamp."""
+        return self._text.text()
+
+
+def draw_lamp(colour: str, side: int) -> QPixmap:
+    """A filled circle."""
+    pixmap = QPixmap(side, side)
+    pixmap.fill(Qt.GlobalColor.transparent)
+    painter = QPainter(pixmap)
+    painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+    painter.setBrush(QColor(colour))
+    painter.setPen(Qt.PenStyle.NoPen)
+    painter.drawEllipse(QPointF(side / 2, side / 2), side / 2 - 1, side / 2 - 1)
+    painter.end()
+    return pixmap

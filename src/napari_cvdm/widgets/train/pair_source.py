@@ -168,7 +168,7 @@ class PairSource(QWidget):
             name: OptionalNumbers(name) if name == "defocus_um" else OptionalNumber(name)
             for name in numbers
         }
-        self._fields: dict[str, QWidget] = {
+        self._fields: dict[str, Any] = {
             **self.layers,
             **self.paths,
             "register": self.register,
@@ -181,7 +181,7 @@ class PairSource(QWidget):
         self.layers["measured layer"].changed.connect(self._on_measured)
         self.layers["second plane"].changed.connect(self._count_positions)
         for signal in (
-            *(choice.changed for choice in (*self.layers.values(), *self.paths.values())),
+            *(self._fields[name].changed for name in (*self.layers, *self.paths)),
             *(box.valueChanged for box in self.levels.values()),
             self.register.toggled,
         ):
@@ -247,11 +247,9 @@ class PairSource(QWidget):
 
     def missing(self) -> tuple[str, ...]:
         """What must still be chosen or filled in, by name."""
-        needed = {**self.layers, **self.paths}
+        needed = ("measured layer", "truth layer", *self.paths)
         return tuple(
-            name
-            for name in self.shown()
-            if name != "second plane" and name in needed and needed[name].value() is None
+            name for name in self.shown() if name in needed and self._fields[name].value() is None
         )
 
     def value(self) -> "tuple[Source, LayerPairs | None]":
@@ -296,7 +294,7 @@ class PairSource(QWidget):
             clean = CleanImages(folder=paths["clean folder"], pixel_um=pixel_um)
         defocus_um = optics.pop("defocus_um", None)
         light = [name for name in ("photons", "strength_rad") if name in self.shown()]
-        known = {**optics, **{name: self.numbers[name].value() for name in light}}
+        known: dict[str, Any] = {**optics, **{name: self.numbers[name].value() for name in light}}
         ranges = ranges_for(self._task.name, known, defocus_um=defocus_um)
         return Simulated(ranges=ranges, clean=clean), None
 

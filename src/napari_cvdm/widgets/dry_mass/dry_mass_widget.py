@@ -111,12 +111,7 @@ FEATURES = ("dry mass [pg]", "error [pg]", "area [µm²]", "mean OPD [nm]")
 
 
 class DryMassWidget(QWidget):
-    """Plugins > CVDM reconstruction > Dry mass.
-
-    Parameters
-    ----------
-    napari_viewer : Viewer
-    """
+    """Plugins > CVDM reconstruction > Dry mass."""
 
     def __init__(self, napari_viewer: "Viewer") -> None:
         super().__init__()

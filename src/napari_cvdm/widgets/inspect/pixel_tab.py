@@ -359,14 +359,7 @@ def follow_mouse(viewer: "Viewer", tab: PixelTab) -> None:
 
 
 def show_schedule(viewer: "Viewer", group: ResultGroup, role: str) -> "Layer":
-    """Put one map of the schedule on top, with a slider for t.
-
-    Parameters
-    ----------
-    viewer : Viewer
-    group : ResultGroup
-    role : {"gamma", "beta", "log-SNR"}
-        The last is half of its logarithm, as the network sees it.
+    """Put one map of the schedule on top, with a slider for t; `role` is a key of `FIELDS`.
 
     Raises
     ------

@@ -74,21 +74,11 @@ HELP = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutOfCoreOptions:
-    """How a reconstruction is carried out block by block.
+    """How a reconstruction is carried out block by block."""
 
-    Parameters
-    ----------
-    scheduler : str
-        ``local:N``, an address, or "" for this process.
-    out : str
-        Folder to make, ending in ``.ome.zarr``.
-    block : int
-        Side of a block [px of the image].
-    """
-
-    scheduler: str
-    out: str
-    block: int
+    scheduler: str  # ``local:N``, an address, or "" for this process
+    out: str  # folder to make, ending in ``.ome.zarr``
+    block: int  # side of a block [px of the image]
     overwrite: bool
 
 
@@ -201,18 +191,11 @@ class LargeImageResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class BlockJob:
-    """A run that is carried out block by block.
-
-    Parameters
-    ----------
-    run : Run
-        Its image may be lazy.
-    settings : mapping
-        The form's, by request name: what travels to other processes.
-    """
+    """A run, whose image may be lazy, that is carried out block by block."""
 
     run: Run
     how: OutOfCoreOptions
+    # The form's, by request name: what travels to other processes.
     settings: Mapping[str, Any] = field(repr=False)
 
     def work(self) -> Generator[Progress, None, LargeImageResult]:

@@ -39,15 +39,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ReadEntry:
-    """An entry that was read.
-
-    Parameters
-    ----------
-    stacks : tuple of ImageStack
-        One for each file, to be shown.
-    request : ReconstructionRequest
-        Of the file, or of all planes together.
-    """
+    """An entry that was read: a stack of each file, to be shown, and the request of them all."""
 
     entry: ImageEntry
     stacks: tuple[ImageStack, ...] = field(repr=False)
@@ -77,14 +69,9 @@ class WholeStacks:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Batch:
-    """What all files of a queue have in common.
+    """What all files of a queue have in common."""
 
-    Parameters
-    ----------
-    settings : mapping
-        By request name, without the image; optics that are None must be said by the files.
-    """
-
+    # By request name, without the image; optics that are None must be said by the files.
     settings: Mapping[str, Any] = field(repr=False)
     task: "Task"
 

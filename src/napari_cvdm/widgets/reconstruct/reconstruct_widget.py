@@ -417,10 +417,7 @@ def measure_cost(request: ReconstructionRequest) -> "Generator[Progress, None, E
 class CostLine(QLabel):
     """Says what a run would cost, measured on one tile when the settings have come to rest.
 
-    Parameters
-    ----------
-    request : callable
-        () -> the current request, or None when there is nothing to run or something runs already.
+    `request` gives None when there is nothing to run, or when something runs already.
     """
 
     def __init__(self, request: Callable[[], ReconstructionRequest | None]) -> None:
@@ -484,14 +481,7 @@ class CostLine(QLabel):
 def classical_run(run: Run, task: str, typed: Mapping[str, Any]) -> Run:
     """The run of the classical method that fits a task, on the same image with the same settings.
 
-    Parameters
-    ----------
-    run : Run
-        Of the model.
-    task : str
-        Its name in `napari_cvdm.tasks`.
-    typed : mapping
-        Optics by request name; those that the model did without are taken from here.
+    Optics that the model did without are taken from the settings that were `typed`.
 
     Raises
     ------
@@ -524,12 +514,7 @@ def classical_layer_data(
 ) -> LayerData:
     """One layer for the answer of a classical method; it belongs to no group of results.
 
-    Parameters
-    ----------
-    source : Placement
-        Of the measured image.
-    beside : Layer, optional
-        The reconstruction that it is compared with: it gives contrast limits and colour map.
+    `beside`, which it is compared with, gives contrast limits and colour map.
     """
     source, unit = source.within(reconstruction.region), reconstruction.unit
     values, place = placed_image(

@@ -222,15 +222,7 @@ class HealthSigns(QWidget):
 
 
 class Trace:
-    """One curve that grows.
-
-    Parameters
-    ----------
-    plot : PlotWidget
-    name : str
-    number : int
-        Chooses the colour, and dashes where the colours are used up.
-    """
+    """One curve that grows; `number` chooses its colour, and dashes where colours are used up."""
 
     def __init__(self, plot: Any, name: str, number: int) -> None:
         from pyqtgraph import mkPen
@@ -282,7 +274,7 @@ class Legend(QLabel):
 class TermsPlot(QWidget):
     """Every term of the loss, of the stage that is chosen; logarithmic."""
 
-    def __init__(self, colors: ThemeColors) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.stage = word_choice(STAGES)
         explain_control(
@@ -290,26 +282,25 @@ class TermsPlot(QWidget):
             "The stage whose loss terms are drawn: the regression mean, or denoiser and schedule.",
         )
         self.legend = Legend()
-        self._plots = {name: new_plot("", "") for name in STAGES}
+        self.plots = {name: new_plot("", "") for name in STAGES}
         self.traces: dict[str, dict[str, Trace]] = {name: {} for name in STAGES}
-        for plot in self._plots.values():
+        for plot in self.plots.values():
             plot.setLogMode(y=True)
         stage = label_field("loss terms of", self.stage)
         row = fill_layout(QHBoxLayout(), stage, (self.stage, 1))
-        plots = ((plot, 1) for plot in self._plots.values())
+        plots = ((plot, 1) for plot in self.plots.values())
         fill_layout(QVBoxLayout(self), row, self.legend, *plots).setSpacing(0)
         self.stage.currentTextChanged.connect(self._on_stage)
         self._on_stage(STAGES[0])
-        self.set_theme_colors(colors)
 
     def _on_stage(self, chosen: str) -> None:
-        for name, plot in self._plots.items():
+        for name, plot in self.plots.items():
             plot.setVisible(name == chosen)
         self.legend.show_traces(self.traces[chosen].values())
 
     def add(self, step: "TrainStep") -> None:
         """Draw one line of the log; a stage that begins is shown."""
-        traces, plot = self.traces[step.stage], self._plots[step.stage]
+        traces, plot = self.traces[step.stage], self.plots[step.stage]
         if not traces and step.terms:
             self.stage.setCurrentText(step.stage)
         for name, value in step.terms.items():
@@ -319,16 +310,11 @@ class TermsPlot(QWidget):
                 traces[name].add(step.step, max(value, LOWEST))
         self.legend.show_traces(self.traces[self.stage.currentText()].values())
 
-    def set_theme_colors(self, colors: ThemeColors) -> None:
-        """Draw in the colours of another theme."""
-        for plot in self._plots.values():
-            paint(plot, colors)
-
 
 class HeldOutPlot(QWidget):
     """Error on held-out fields over all steps; the dashed line is the model at the start."""
 
-    def __init__(self, colors: ThemeColors) -> None:
+    def __init__(self) -> None:
         from pyqtgraph import InfiniteLine
 
         super().__init__()
@@ -340,7 +326,6 @@ class HeldOutPlot(QWidget):
             line.setVisible(False)
             self.plot.addItem(line)
         fill_layout(QVBoxLayout(self), self.legend, (self.plot, 1)).setSpacing(0)
-        self.set_theme_colors(colors)
 
     def add(self, step: int, score: "Score") -> None:
         """Draw one look."""
@@ -358,10 +343,6 @@ class HeldOutPlot(QWidget):
             line.setValue(value)
             line.setVisible(True)
 
-    def set_theme_colors(self, colors: ThemeColors) -> None:
-        """Draw in the colours of another theme."""
-        paint(self.plot, colors)
-
 
 class MovingSchedule(QWidget):
     """gamma(t) of the median pixel, and the band between the 5 and 95 % pixels.
@@ -369,7 +350,7 @@ class MovingSchedule(QWidget):
     Earlier curves of the median are faint.
     """
 
-    def __init__(self, colors: ThemeColors) -> None:
+    def __init__(self) -> None:
         from pyqtgraph import FillBetweenItem, mkPen
 
         super().__init__()
@@ -378,11 +359,10 @@ class MovingSchedule(QWidget):
         self.plot.setYRange(0, 1)
         self._low, self._high = self.plot.plot(pen=mkPen(None)), self.plot.plot(pen=mkPen(None))
         self.plot.addItem(FillBetweenItem(self._low, self._high, brush=(86, 180, 233, 90)))
-        self._before = [self.plot.plot() for _ in range(N_PREVIOUS)]
+        self.previous = [self.plot.plot() for _ in range(N_PREVIOUS)]
         self._median = self.plot.plot(pen=mkPen(COLORS[1], width=LINE_PX))
         self.seen: list[tuple[np.ndarray, np.ndarray]] = []
         fill_layout(QVBoxLayout(self), self.plot)
-        self.set_theme_colors(colors)
 
     def show_schedule(self, schedule: "ScheduleNow") -> None:
         """Draw where the schedule is now."""
@@ -391,19 +371,9 @@ class MovingSchedule(QWidget):
         low, median, high = (pixel_curves(rate, schedule.clock) for rate in schedule.rates)
         for item, curve in ((self._low, low), (self._high, high), (self._median, median)):
             item.setData(curve.times, curve.gamma)
-        for item, (times, gamma) in zip(self._before, self.seen[::-1], strict=False):
+        for item, (times, gamma) in zip(self.previous, self.seen[::-1], strict=False):
             item.setData(times, gamma)
         self.seen = [*self.seen, (median.times, median.gamma)][-N_PREVIOUS:]
-
-    def set_theme_colors(self, colors: ThemeColors) -> None:
-        """Draw in the colours of another theme."""
-        from pyqtgraph import mkColor, mkPen
-
-        paint(self.plot, colors)
-        faint = mkColor(colors.text)
-        faint.setAlpha(70)
-        for item in self._before:
-            item.setPen(mkPen(faint))
 
 
 class TrainPlots(QSplitter):
@@ -411,8 +381,7 @@ class TrainPlots(QSplitter):
 
     def __init__(self, colors: ThemeColors) -> None:
         super().__init__()
-        self.terms, self.held_out = TermsPlot(colors), HeldOutPlot(colors)
-        self.schedule = MovingSchedule(colors)
+        self.terms, self.held_out, self.schedule = TermsPlot(), HeldOutPlot(), MovingSchedule()
         self.setOrientation(Qt.Orientation.Vertical)
         self.setChildrenCollapsible(False)
         for part in (self.terms, self.held_out, self.schedule):
@@ -423,6 +392,7 @@ class TrainPlots(QSplitter):
         # Steps of the stages that are over, and of the one that is not.
         self._before, self._last = (0, 0)
         self._stage = ""
+        self.set_theme_colors(colors)
 
     def add(self, step: "TrainStep") -> None:
         """Draw what a step has to tell."""
@@ -443,8 +413,14 @@ class TrainPlots(QSplitter):
 
     def set_theme_colors(self, colors: ThemeColors) -> None:
         """Draw in the colours of another theme."""
-        for part in (self.terms, self.held_out, self.schedule):
-            part.set_theme_colors(colors)
+        from pyqtgraph import mkColor, mkPen
+
+        for plot in (*self.terms.plots.values(), self.held_out.plot, self.schedule.plot):
+            paint(plot, colors)
+        faint = mkColor(colors.text)
+        faint.setAlpha(70)
+        for curve in self.schedule.previous:
+            curve.setPen(mkPen(faint))
 
 
 class TrainingPreview:

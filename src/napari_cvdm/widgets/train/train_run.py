@@ -32,20 +32,11 @@ PREVIEW_EVERY_MIN = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TrainingEnd:
-    """How a training ended.
-
-    Parameters
-    ----------
-    run : Path
-        Its folder.
-    trained : Trained, optional
-        None where it was stopped. It can then be continued.
-    model : Path, optional
-        The new model among the user's own; None if it is not better than the one at the start.
-    """
+    """How a training in the folder `run` ended."""
 
     run: Path
-    trained: "Trained | None" = None
+    trained: "Trained | None" = None  # None where it was stopped; it can then be continued
+    # The new model among the user's own; None if it is not better than the one at the start.
     model: Path | None = None
 
 

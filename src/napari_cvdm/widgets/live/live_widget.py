@@ -408,17 +408,11 @@ class LiveLayer:
             return
         metadata = layer.metadata[METADATA_KEY]
         provenance = asdict(frame.reconstruction.provenance)
-        layer.metadata = {
-            **layer.metadata,
-            METADATA_KEY: {**metadata, "provenance": provenance},
-        }
+        layer.metadata = {**layer.metadata, METADATA_KEY: {**metadata, "provenance": provenance}}
         layer.data = frame.mean
 
     def _first(self, frame: "LiveFrame") -> LayerData:
         *_, (values, keywords, kind) = to_layer_data(frame.reconstruction, self.place)
-        metadata = {
-            **keywords["metadata"][METADATA_KEY],
-            "group": f"live, {self.place.name}",
-        }
+        metadata = {**keywords["metadata"][METADATA_KEY], "group": f"live, {self.place.name}"}
         name = f"live reconstruction of {self.place.name}"
         return values, {**keywords, "name": name, "metadata": {METADATA_KEY: metadata}}, kind

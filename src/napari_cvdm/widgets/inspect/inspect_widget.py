@@ -14,12 +14,7 @@ from napari_cvdm.widgets.common.choices import ChoiceBox, ChoiceItem
 from napari_cvdm.analysis.correlations import Agreement, correlate_maps, in_words
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.widgets.common.choice_box import ChoiceBox, ChoiceItem, ResultChoice
-from napari_cvdm.widgets.common.fields import (
-    fill_layout,
-    label_field,
-    make_button,
-    wrapped_label,
-)
+from napari_cvdm.widgets.common.fields import fill_layout, label_field, make_button, wrapped_label
 from napari_cvdm.widgets.common.latest_work import LatestWork
 from napari_cvdm.widgets.common.lifetime import listen, when_gone
 from napari_cvdm.widgets.common.plots import ErrorPlot, ThemeColors

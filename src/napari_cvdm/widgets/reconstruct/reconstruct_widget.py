@@ -34,12 +34,7 @@ from napari_cvdm.widgets.reconstruct.drops import accepted_files, take_drops
 from napari_cvdm.core.request import OPTICS, ReconstructionRequest, RequestError
 from napari_cvdm.core.result import Progress, Reconstruction
 from napari_cvdm.widgets.common.field_of_view import Region, drawn, on_screen
-from napari_cvdm.widgets.common.fields import (
-    fill_layout,
-    make_button,
-    scrolled,
-    wrapped_label,
-)
+from napari_cvdm.widgets.common.fields import fill_layout, make_button, scrolled, wrapped_label
 from napari_cvdm.widgets.common.reconstruct_form import ReconstructForm
 from napari_cvdm.widgets.common.run_panel import ERROR, INFORMATION, WARNING, RunPanel
 from napari_cvdm.widgets.common.worker import Job
@@ -367,8 +362,7 @@ class ReconstructWidget(QWidget):
             )
         else:
             self.panel.message.say(
-                INFORMATION,
-                f"{shown}; the same image and these settings give the same pixels.",
+                INFORMATION, f"{shown}; the same image and these settings give the same pixels."
             )
 
     def copy_command(self) -> None:

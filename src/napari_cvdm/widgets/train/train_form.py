@@ -17,6 +17,7 @@ from napari_cvdm.widgets.common.fields import (
     word_choice,
     fill_layout,
 )
+from napari_cvdm.widgets.common.fields import LabelledRows, OptionalNumber, collapsible, fill_layout
 from napari_cvdm.widgets.common.preferences import own_models, preferred
 from napari_cvdm.widgets.train.pair_source import PairSource
 

@@ -323,9 +323,7 @@ class TrainedModel(QWidget):
         self._viewer, self._optics = viewer, optics
         self._end: TrainingEnd | None = None
         self.use = make_button(
-            "Use &in Reconstruct",
-            "Open the Reconstruct dock with this model chosen.",
-            self._on_use,
+            "Use &in Reconstruct", "Open the Reconstruct dock with this model chosen.", self._on_use
         )
         self.export = make_button(
             "E&xport…",

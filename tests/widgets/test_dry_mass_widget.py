@@ -11,9 +11,6 @@ import pytest
 from qtpy.QtGui import QGuiApplication
 
 from napari_cvdm.analysis.dry_mass import PhaseField, dry_mass_pg
-from napari_cvdm.widgets.dry_mass.dry_mass_widget import FEATURES, DryMassWidget
-from napari_cvdm.widgets.dry_mass.mass_table import with_error
-from napari_cvdm.analysis.phase_quantities import PhaseField, dry_mass_pg
 from napari_cvdm.widgets.dry_mass.dry_mass_widget import FEATURES, DryMassWidget, format_with_error
 from napari_cvdm.widgets.layers.layer_data import METADATA_KEY
 

@@ -9,8 +9,6 @@ from qtpy.QtWidgets import QLabel
 from napari_cvdm.core.result import finished as drained
 from napari_cvdm.widgets.layers.layer_data import plugin_metadata
 from napari_cvdm.widgets.layers.result_layers import CHI2_LIMITS, RESIDUAL_LIMITS
-from napari_cvdm.widgets.reconstruct.quality_flag import COLOURS, WORDS, QualityFlagSign
-from napari_cvdm.widgets.layers.layer_data import CHI2_LIMITS, RESIDUAL_LIMITS, plugin_metadata
 from napari_cvdm.widgets.reconstruct.results_panel import COLOURS, WORDS, QualityFlagSign
 
 

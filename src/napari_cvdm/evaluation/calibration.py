@@ -35,6 +35,7 @@ from napari_cvdm.evaluation.pair_sets import (
 )
 from napari_cvdm.models.checkpoint import Checkpoint, CheckpointError, ModelCard
 from napari_cvdm.simulate.ranges import PhaseRanges
+from napari_cvdm.simulate.scenes import simulate_fluorescence
 from napari_cvdm.tasks import Denoise
 from napari_cvdm.tasks.phase_input import FieldNumbers, inner_frame, network_channels
 from napari_cvdm.training.sources import solve_field
@@ -414,4 +415,6 @@ def _training_vectors(ranges: Simulation, seed: int, unit: str) -> np.ndarray:
         channels = network_channels(maps, FieldNumbers.measure(maps))
         return channel_vectors(channels[:, *inner_frame(maps)].numpy(), unit)
     # The signal of this task is that of every fluorescence task.
-    return vectors_of(Denoise().condition(simulate_fluorescence(seed, ranges).counts[None], "auto"), unit)
+    return vectors_of(
+        Denoise().condition(simulate_fluorescence(seed, ranges).counts[None], "auto"), unit
+    )

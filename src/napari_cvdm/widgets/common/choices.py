@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
     from napari_cvdm.models.checkpoint import ModelCard
-    from napari_cvdm.tasks.conditioned import Background
+    from napari_cvdm.tasks.task import Background
 
 WORDS = ("auto", "none")
 MOST_PIXELS = 1 << 25

@@ -1,10 +1,8 @@
 """Fields of forms: numbers that may be left empty, paths, words, and text that wraps."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 from qtpy.QtCore import Qt, Signal

@@ -30,24 +30,17 @@ from napari_cvdm.analysis.dry_mass import (
     LEAST_ALPHA,
     MOST_ALPHA,
     FrameMasses,
+    RegionMass,
     mass_rows,
     measure_frames,
     reasons_not_to_quantify,
     suggest_frames,
     table_text,
 )
-from napari_cvdm.analysis.phase_quantities import (
-    ALPHA_UM3_PER_PG,
-    LEAST_ALPHA,
-    MOST_ALPHA,
-    RegionMass,
-)
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.widgets.common.choices import LayerChoice
-from napari_cvdm.widgets.common.fields import NARROWEST_PX, explain_control, wrapped_label
-from napari_cvdm.widgets.common.choice_box import LayerChoice
-from napari_cvdm.widgets.common.choices import NARROWEST_PX
 from napari_cvdm.widgets.common.fields import (
+    NARROWEST_PX,
     explain_control,
     fill_layout,
     label_field,

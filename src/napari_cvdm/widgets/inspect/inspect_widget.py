@@ -10,21 +10,23 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QTabWidget, QVBoxLayout, QWidget
 from superqt.utils import qdebounced
 
-from napari_cvdm.widgets.common.choices import ChoiceBox, ChoiceItem
-from napari_cvdm.analysis.correlations import Agreement, correlate_maps, in_words
+from napari_cvdm.analysis.correlations import Correlations, correlate_maps, describe_correlations
 from napari_cvdm.core.request import RequestError
-from napari_cvdm.widgets.common.choice_box import ChoiceBox, ChoiceItem, ResultChoice
+from napari_cvdm.widgets.common.choices import ChoiceBox, ChoiceItem, ResultChoice
 from napari_cvdm.widgets.common.fields import fill_layout, label_field, make_button, wrapped_label
-from napari_cvdm.widgets.common.latest_work import LatestWork
 from napari_cvdm.widgets.common.lifetime import listen, when_gone
 from napari_cvdm.widgets.common.plots import ErrorPlot, ThemeColors
 from napari_cvdm.widgets.common.run_panel import ERROR, INFORMATION, MessageLine
+from napari_cvdm.widgets.common.worker import LatestWork
 from napari_cvdm.widgets.inspect.pixel_tab import PixelTab
-from napari_cvdm.widgets.layers.result_layers import groups_of
 from napari_cvdm.widgets.layers.frames import frame_index, frame_pixels, result_frame, same_place
 from napari_cvdm.widgets.layers.layer_data import plugin_metadata
-from napari_cvdm.widgets.layers.result_group import RECONSTRUCTION, TRUTH, ResultGroup
-from napari_cvdm.widgets.layers.spread_choice import put_calibration
+from napari_cvdm.widgets.layers.result_layers import (
+    RECONSTRUCTION,
+    TRUTH,
+    ResultGroup,
+    put_calibration,
+)
 
 if TYPE_CHECKING:
     from napari.layers import Layer
@@ -181,7 +183,7 @@ class AgreementTab(QWidget):
         for row, (first, title) in enumerate({"": "Spearman's ρ", **ROWS}.items()):
             for column, (second, head) in enumerate({"": title, **COLUMNS}.items()):
                 is_head = not (row and column)
-                if not is_head and f"{first}_{second}" not in Agreement.__dataclass_fields__:
+                if not is_head and f"{first}_{second}" not in Correlations.__dataclass_fields__:
                     continue
                 cell = QLabel(head if is_head else "")
                 if not is_head:
@@ -306,13 +308,13 @@ class AgreementTab(QWidget):
         )
         self.calibrated.emit()
 
-    def _on_compared(self, found: Agreement) -> None:
+    def _on_compared(self, found: Correlations) -> None:
         for (first, second), label in self.numbers.items():
             value = getattr(found, f"{first}_{second}")
             label.setText("–" if value is None or math.isnan(value) else f"{value:.2f}")
         self.trouble.emit("")
         unit = "" if self._group is None else str(self._group.mark.get("unit", ""))
-        self.text.setText(in_words(found, unit) + self._note)
+        self.text.setText(describe_correlations(found, unit) + self._note)
         self.plot.setVisible(found.by_spread is not None)
         if found.by_spread is not None:
             self.plot.show_error(found.by_spread, unit)

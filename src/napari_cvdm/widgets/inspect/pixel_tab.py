@@ -13,9 +13,6 @@ from superqt.utils import qdebounced, qthrottled, signals_blocked
 
 from napari_cvdm.analysis.intervals import pixel_interval, sample_histogram
 from napari_cvdm.analysis.regions import BACKGROUND, STRUCTURE, structure_and_background
-from napari_cvdm.analysis.schedule_maps import RegionCurves, pixel_curves, region_curves
-from napari_cvdm.widgets.common.choices import ChoiceBox, ChoiceItem
-from napari_cvdm.widgets.common.fields import explain_control, wrapped_label
 from napari_cvdm.analysis.schedule_maps import (
     RegionCurves,
     pixel_curves,
@@ -24,7 +21,7 @@ from napari_cvdm.analysis.schedule_maps import (
     shown_ranges,
 )
 from napari_cvdm.core.request import RequestError
-from napari_cvdm.widgets.common.choice_box import ChoiceBox, ChoiceItem
+from napari_cvdm.widgets.common.choices import ChoiceBox, ChoiceItem
 from napari_cvdm.widgets.common.fields import (
     explain_control,
     fill_layout,
@@ -32,7 +29,6 @@ from napari_cvdm.widgets.common.fields import (
     make_button,
     wrapped_label,
 )
-from napari_cvdm.widgets.common.latest_work import LatestWork
 from napari_cvdm.widgets.common.lifetime import when_gone
 from napari_cvdm.widgets.common.plots import (
     COLORS,
@@ -42,7 +38,6 @@ from napari_cvdm.widgets.common.plots import (
     ThemeColors,
 )
 from napari_cvdm.widgets.common.worker import LatestWork
-from napari_cvdm.widgets.inspect.schedule_layers import is_schedule, show_schedule
 from napari_cvdm.widgets.layers.frames import (
     Pixel,
     drawn_regions,
@@ -53,10 +48,9 @@ from napari_cvdm.widgets.layers.frames import (
     samples_at,
     values_at,
 )
-from napari_cvdm.widgets.layers.result_layers import ResultGroup
 from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, LayerData, plugin_metadata
 from napari_cvdm.widgets.layers.placement import Placement
-from napari_cvdm.widgets.layers.result_group import SCHEDULE, ResultGroup
+from napari_cvdm.widgets.layers.result_layers import SCHEDULE, ResultGroup
 from napari_cvdm.widgets.layers.shown_layers import show_layers
 
 if TYPE_CHECKING:

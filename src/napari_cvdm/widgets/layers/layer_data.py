@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cvdm.analysis.dry_mass import optical_path_nm
 from napari_cvdm.core.request import ImageStack
 from napari_cvdm.io.axes import usable_dtype
 from napari_cvdm.io.errors import ImageFileError

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cvdm.analysis.phase_quantities import optical_path_nm
+from napari_cvdm.analysis.dry_mass import optical_path_nm
 from napari_cvdm.core.result import ClockCurve, Reconstruction
 from napari_cvdm.core.statistics import INTERVAL, STATISTICS, spread_as
 from napari_cvdm.io.limits import parse_json_object

@@ -15,9 +15,8 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_cvdm.core.request import ImageStack, ReconstructionRequest, RequestError
 from napari_cvdm.core.result import Progress
-from napari_cvdm.live.sources import FrameSource, LatestValue
 from napari_cvdm.io.axes import usable_dtype
-from napari_cvdm.live.latest_value import FrameSource, LatestValue, ReadFrame
+from napari_cvdm.live.sources import FrameSource, LatestValue, ReadFrame
 from napari_cvdm.widgets.common.worker import LEAST_INTERVAL_S, Job
 from napari_cvdm.widgets.layers.layer_data import layer_pixel_um, plugin_metadata
 from napari_cvdm.widgets.layers.placement import Placement, axis_letters

@@ -15,32 +15,25 @@ from napari_cvdm.core.plan import count_planes
 from napari_cvdm.core.request import ImageStack, ReconstructionRequest, RequestError
 from napari_cvdm.core.result import Reconstruction
 from napari_cvdm.live.sources import FolderWatch, FrameSource, LatestValue, ReadFrame
-from napari_cvdm.widgets.common.fields import explain_control, scrolled, wrapped_label
-from napari_cvdm.live.folder import FolderWatch
-from napari_cvdm.live.latest_value import FrameSource, LatestValue, ReadFrame
-from napari_cvdm.widgets.common.choices import NARROWEST_PX, word_choice
 from napari_cvdm.widgets.common.fields import (
+    NARROWEST_PX,
     LabelledRows,
+    PathField,
     explain_control,
     fill_layout,
     make_button,
     scrolled,
+    word_choice,
     wrapped_label,
 )
 from napari_cvdm.widgets.common.lifetime import when_gone
-from napari_cvdm.widgets.common.path_field import PathField
 from napari_cvdm.widgets.common.reconstruct_form import OTHER_PLANES, ReconstructForm
 from napari_cvdm.widgets.common.run_panel import ERROR, INFORMATION, WARNING, MessageLine, RunPanel
 from napari_cvdm.widgets.layers.contributions import placement
-from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, LayerData, to_layer_data
+from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, LayerData
 from napari_cvdm.widgets.layers.placement import Placement
 from napari_cvdm.widgets.layers.reconstruction import Run, engine_problem, steps_of
 from napari_cvdm.widgets.layers.result_layers import to_layer_data
-from napari_cvdm.widgets.layers.shown_layers import show_result
-from napari_cvdm.widgets.live.live_feed import LayerFeed
-from napari_cvdm.widgets.live.live_layer import LiveLayer
-from napari_cvdm.widgets.live.live_run import LiveRun
-from napari_cvdm.widgets.live.live_source import LiveSource
 from napari_cvdm.widgets.layers.shown_layers import show_layers, show_result
 from napari_cvdm.widgets.live.live_run import LayerFeed, LiveRun
 

@@ -15,15 +15,20 @@ from qtpy.QtWidgets import QCheckBox, QLineEdit, QVBoxLayout, QWidget
 
 from napari_cvdm.core.request import ImageStack, RequestError
 from napari_cvdm.core.result import Progress
-from napari_cvdm.core.tiling.blocks import BLOCK_PX, BLOCK_STEP_PX
+from napari_cvdm.core.tiling import BLOCK_PX, BLOCK_STEP_PX
 from napari_cvdm.io.zarr_write import SUFFIXES
-from napari_cvdm.widgets.common.choices import NARROWEST_PX, whole_number, word_choice
-from napari_cvdm.widgets.common.fields import LabelledRows, fill_layout
-from napari_cvdm.widgets.common.path_field import PathField
+from napari_cvdm.widgets.common.fields import (
+    NARROWEST_PX,
+    LabelledRows,
+    PathField,
+    fill_layout,
+    whole_number,
+    word_choice,
+)
 from napari_cvdm.widgets.common.run_panel import INFORMATION, RunPanel
-from napari_cvdm.widgets.layers.disk_layers import disk_layer_data
 from napari_cvdm.widgets.layers.layer_data import LayerData
 from napari_cvdm.widgets.layers.reconstruction import Run
+from napari_cvdm.widgets.layers.result_layers import disk_layer_data
 from napari_cvdm.widgets.layers.shown_layers import show_layers
 
 if TYPE_CHECKING:
@@ -32,7 +37,7 @@ if TYPE_CHECKING:
     from napari_cvdm.models.checkpoint import Checkpoint
     from napari_cvdm.out_of_core.job import TiledFiles, TiledRequest
     from napari_cvdm.out_of_core.run import Executor, TiledReconstruction
-    from napari_cvdm.tasks.conditioned import Background
+    from napari_cvdm.tasks.task import Background
 
 IN_MEMORY, IN_BLOCKS, PROCESSES, SCHEDULER = (
     "this computer, in memory",

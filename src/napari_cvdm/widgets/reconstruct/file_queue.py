@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, Signal
 
-from napari_cvdm.core.plane_positions import count_planes
+from napari_cvdm.core.plan import count_planes
 from napari_cvdm.core.request import (
     OPTICS,
     ImageStack,

@@ -10,13 +10,20 @@ from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import QApplication, QLabel, QVBoxLayout, QWidget
 from tqdm import tqdm
 
-from napari_cvdm.core.request import ReconstructionRequest
-from napari_cvdm.core.result import Reconstruction
-from napari_cvdm.widgets.common.fields import explain_control, scrolled, wrapped_label
+from napari_cvdm.core.request import OPTICS, ReconstructionRequest, RequestError
+from napari_cvdm.core.result import Progress, Reconstruction
+from napari_cvdm.widgets.common.fields import (
+    fill_layout,
+    make_button,
+    scrolled,
+    wrapped_label,
+)
 from napari_cvdm.widgets.common.reconstruct_form import ReconstructForm
 from napari_cvdm.widgets.common.run_panel import ERROR, INFORMATION, WARNING, RunPanel
+from napari_cvdm.widgets.common.worker import Job
 from napari_cvdm.widgets.layers.frames import Region, drawn, frame_index, on_screen
-from napari_cvdm.widgets.layers.placement import axis_letters
+from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, LayerData, look_of
+from napari_cvdm.widgets.layers.placement import Placement, axis_letters, placed_image
 from napari_cvdm.widgets.layers.reconstruction import Run, engine_problem, preview_of, steps_of
 from napari_cvdm.widgets.layers.result_layers import (
     RECONSTRUCTION,
@@ -26,33 +33,6 @@ from napari_cvdm.widgets.layers.result_layers import (
     to_layer_data,
 )
 from napari_cvdm.widgets.layers.shown_layers import RunningLayers, show_layers, show_result
-from napari_cvdm.widgets.reconstruct.block_form import BlockForm
-from napari_cvdm.widgets.reconstruct.block_job import BlockJob, BlockRuns
-from napari_cvdm.widgets.reconstruct.classical import classical_layer_data, classical_run
-from napari_cvdm.widgets.reconstruct.cost_line import CostLine
-from napari_cvdm.widgets.reconstruct.drops import accepted_files, take_drops
-from napari_cvdm.core.request import OPTICS, ReconstructionRequest, RequestError
-from napari_cvdm.core.result import Progress, Reconstruction
-from napari_cvdm.widgets.common.field_of_view import Region, drawn, on_screen
-from napari_cvdm.widgets.common.fields import fill_layout, make_button, scrolled, wrapped_label
-from napari_cvdm.widgets.common.reconstruct_form import ReconstructForm
-from napari_cvdm.widgets.common.run_panel import ERROR, INFORMATION, WARNING, RunPanel
-from napari_cvdm.widgets.common.worker import Job
-from napari_cvdm.widgets.layers.frames import frame_index
-from napari_cvdm.widgets.layers.layer_data import (
-    METADATA_KEY,
-    LayerData,
-    group_name,
-    look_of,
-    placed_image,
-    preview_layer_data,
-    to_layer_data,
-)
-from napari_cvdm.widgets.layers.placement import Placement, axis_letters
-from napari_cvdm.widgets.layers.reconstruction import Run, engine_problem, preview_of, steps_of
-from napari_cvdm.widgets.layers.result_group import RECONSTRUCTION, groups_of
-from napari_cvdm.widgets.layers.running_layers import RunningLayers
-from napari_cvdm.widgets.layers.shown_layers import show_layers, show_result
 from napari_cvdm.widgets.reconstruct.block_runs import BlockForm, BlockJob, start_job
 from napari_cvdm.widgets.reconstruct.file_queue import FileQueue
 from napari_cvdm.widgets.reconstruct.results_panel import ResultsPanel

@@ -9,24 +9,21 @@ from qtpy.QtWidgets import QFormLayout, QHBoxLayout, QLabel, QSizePolicy, QVBoxL
 from superqt.utils import signals_blocked
 
 from napari_cvdm.core.statistics import STATISTICS
-from napari_cvdm.widgets.common.choices import ChoiceBox, ChoiceItem
-from napari_cvdm.widgets.common.fields import explain_control, limit_width
+from napari_cvdm.widgets.common.choices import ResultChoice
+from napari_cvdm.widgets.common.fields import (
+    fill_layout,
+    make_button,
+    word_choice,
+    wrapped_label,
+)
 from napari_cvdm.widgets.layers.result_layers import (
     ResultGroup,
     choices_of,
-    groups_of,
     help_of,
     layers_of,
     show_spread_as,
 )
 from napari_cvdm.widgets.layers.shown_layers import remove_layers
-from napari_cvdm.widgets.reconstruct.quality_flag import QualityFlagSign
-from napari_cvdm.widgets.common.choice_box import ResultChoice
-from napari_cvdm.widgets.common.choices import word_choice
-from napari_cvdm.widgets.common.fields import fill_layout, make_button, wrapped_label
-from napari_cvdm.widgets.layers.result_group import ResultGroup, layers_of
-from napari_cvdm.widgets.layers.shown_layers import remove_layers
-from napari_cvdm.widgets.layers.spread_choice import choices_of, help_of, show_spread_as
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer

@@ -260,11 +260,9 @@ class PairSource(QWidget):
         RequestError, OpticsError, ImageFileError
             What is missing or not allowed.
         """
-        from napari_cvdm.training.fine_tuning import LayerPairs
-        from napari_cvdm.training.pairs import Arrays, BioSR, Folders
         from napari_cvdm.simulate.ranges import ranges_for
         from napari_cvdm.training.fine_tuning import LayerPairs, Simulated
-        from napari_cvdm.training.pair_files import Arrays, BioSR, Folders
+        from napari_cvdm.training.pairs import Arrays, BioSR, Folders
         from napari_cvdm.training.sources import CleanImages
 
         if self.missing() or self._task is None:

@@ -8,16 +8,14 @@ from qtpy.QtWidgets import QLineEdit, QVBoxLayout, QWidget
 
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.widgets.common.choices import ModelChoice
-from napari_cvdm.widgets.common.choices import ModelChoice, whole_number, word_choice
 from napari_cvdm.widgets.common.fields import (
     LabelledRows,
     OptionalNumber,
     collapsible,
+    fill_layout,
     whole_number,
     word_choice,
-    fill_layout,
 )
-from napari_cvdm.widgets.common.fields import LabelledRows, OptionalNumber, collapsible, fill_layout
 from napari_cvdm.widgets.common.preferences import own_models, preferred
 from napari_cvdm.widgets.train.pair_source import PairSource
 
@@ -214,7 +212,6 @@ class TrainForm(QWidget):
         """
         from napari_cvdm.training.fine_tuning import FineTuning, fine_tuning_recipe
         from napari_cvdm.training.recipe import InitialModel
-        from napari_cvdm.training.plan import InitialModel
         from napari_cvdm.training.validation import Validation
 
         model, card = self.model.value(), self.model.card()

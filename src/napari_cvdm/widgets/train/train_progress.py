@@ -21,12 +21,12 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_cvdm.widgets.common.choices import word_choice
 from napari_cvdm.widgets.common.fields import (
     explain_control,
     fill_layout,
     label_field,
     make_button,
+    word_choice,
     wrapped_label,
 )
 from napari_cvdm.widgets.common.lifetime import listen
@@ -48,8 +48,7 @@ if TYPE_CHECKING:
 
     from napari_cvdm.training.health import Finding
     from napari_cvdm.training.loop import Trained, TrainStep
-    from napari_cvdm.training.preview import Preview, ScheduleNow
-    from napari_cvdm.training.validation import Score
+    from napari_cvdm.training.validation import Preview, ScheduleNow, Score
 
 LIGHT_COLUMNS = 2
 GOOD, BAD = QStyle.StandardPixmap.SP_DialogApplyButton, QStyle.StandardPixmap.SP_MessageBoxWarning

@@ -19,12 +19,8 @@ from napari_cvdm.widgets.common.worker import Job
 
 if TYPE_CHECKING:
     from napari_cvdm.training.fine_tuning import FineTuning, TimeLeft
-    from napari_cvdm.training.loop import Trained, TrainStep
-    from napari_cvdm.training.recipe import Plan
-    from napari_cvdm.training.fine_tuning import FineTuning
     from napari_cvdm.training.loop import Trained
-    from napari_cvdm.training.pace import TimeLeft
-    from napari_cvdm.training.plan import Plan
+    from napari_cvdm.training.recipe import Plan
 
 LOOK_WHILE_PAUSED_S = 0.1
 PREVIEW_EVERY_MIN = 2
@@ -104,9 +100,8 @@ def run_training(
     models : Path
         The user's folder of models.
     """
-    from napari_cvdm.training.fine_tuning import Pace, TimeLeft, prepare
     from napari_cvdm.models.bundle import add_model
-    from napari_cvdm.training.fine_tuning import prepare
+    from napari_cvdm.training.fine_tuning import Pace, TimeLeft, prepare
     from napari_cvdm.training.health import data_finding
     from napari_cvdm.training.measured import PairError
     from napari_cvdm.training.recipe import read_recipe

@@ -33,10 +33,10 @@ from napari_cvdm.widgets.common.fields import (
     scrolled,
     wrapped_label,
 )
-from napari_cvdm.widgets.common.latest_work import LatestWork
 from napari_cvdm.widgets.common.menu_actions import open_reconstruct
 from napari_cvdm.widgets.common.preferences import own_models
 from napari_cvdm.widgets.common.run_panel import ERROR, INFORMATION, WARNING, MessageLine
+from napari_cvdm.widgets.common.worker import LatestWork
 from napari_cvdm.widgets.layers.reconstruction import engine_problem
 from napari_cvdm.widgets.train.train_form import RUNS, TrainForm
 from napari_cvdm.widgets.train.train_progress import TrainProgress
@@ -297,7 +297,7 @@ def export_packages(
     folder: Path, path: Path, optics: Mapping[str, Any]
 ) -> Generator[Progress, None, Path]:
     """Write two packages of the BioImage Model Zoo into a folder, in a worker's thread."""
-    from napari_cvdm.export.settings import PackageSettings
+    from napari_cvdm.export.sampler import PackageSettings
     from napari_cvdm.export.zoo import write_bioimageio
 
     yield Progress(stage="exporting, and testing the packages", done=0, total=1)

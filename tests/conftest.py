@@ -1,6 +1,13 @@
-"""What the tests share: tiny models that nobody trained, and where the real images are."""
+"""What the tests share: a screen, tiny models that nobody trained, and the real images."""
 
+import gc
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -11,6 +18,9 @@ from napari_cvdm.models.cvdm import CVDM, CVDMConfig
 from napari_cvdm.models.networks import UNetConfig
 from napari_cvdm.tasks import TASKS
 
+if TYPE_CHECKING:
+    from shared_window import SharedWindow
+
 # How long an example takes depends on the machine, and no law does.
 settings.register_profile("laws", deadline=None)
 settings.load_profile("laws")
@@ -18,11 +28,32 @@ settings.load_profile("laws")
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Windows share a screen and its focus: with ``pytest -n`` one process gets all of them."""
-    for item in items:
-        if item.path.parent.name in ("gui", "widgets"):
-            item.add_marker(pytest.mark.xdist_group("windows"))
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each process a screen of its own, because the windows of a screen share its focus."""
+    worker = "PYTEST_XDIST_WORKER" in os.environ
+    with_workers = not worker and config.getoption("numprocesses", None)
+    xvfb = shutil.which("Xvfb") if sys.platform.startswith("linux") else None
+    if xvfb is None or with_workers or ("DISPLAY" in os.environ and not worker):
+        return
+    read, write = os.pipe()
+    screen = subprocess.Popen(
+        [xvfb, "-displayfd", str(write), "-screen", "0", "1600x1000x24", "-nolisten", "tcp"],
+        pass_fds=(write,),
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(write)
+    config.add_cleanup(screen.wait)
+    config.add_cleanup(screen.terminate)
+    with os.fdopen(read) as pipe:
+        number = pipe.readline().strip()
+    os.environ["DISPLAY"] = f":{number}"
+    os.environ.pop("WAYLAND_DISPLAY", None)
+
+
+def pytest_collection_finish() -> None:
+    """Leave the imported modules out of garbage collection; they live until the end anyway."""
+    gc.collect()
+    gc.freeze()
 
 
 def tiny_checkpoint(task_name: str, folder: Path, widths: tuple[int, ...] = (8, 16)) -> Path:
@@ -83,3 +114,27 @@ def shared_data() -> Path:
     if not DATA.exists():
         pytest.skip(f"the real images are not at {DATA}")
     return DATA
+
+
+@pytest.fixture(scope="session")
+def shared_window(qapp: Any) -> "Iterator[SharedWindow]":
+    """The window that tests share if they do not ask for one of their own."""
+    from shared_window import SharedWindow
+
+    window = SharedWindow()
+    yield window
+    window.close()
+
+
+@pytest.fixture
+def no_shared_window(shared_window: "SharedWindow") -> None:
+    """Close the shared window: napari's own fixture wants to be alone."""
+    shared_window.close()
+
+
+@pytest.fixture
+def make_napari_viewer(
+    no_shared_window: None, make_napari_viewer: Callable[..., Any]
+) -> Callable[..., Any]:
+    """Make a window that belongs to one test: one that is shown, or closed by the test."""
+    return make_napari_viewer

@@ -15,8 +15,8 @@ import tempfile
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-# The platform plugin "offscreen" has no OpenGL, which napari needs: on Linux the tests get a
-# virtual screen instead.
+# The platform plugin "offscreen" has no OpenGL, which napari needs: on Linux the pictures get a
+# virtual screen instead. The tests start their own (tests/conftest.py).
 SCREEN = (
     ["xvfb-run", "-a", "-s", "-screen 0 1600x1000x24"] if sys.platform.startswith("linux") else []
 )
@@ -30,9 +30,7 @@ CHECKS = {
         ["sphinx-build", "-q", "-n", "-W", "--keep-going", "-d", f"{SITE}/doctrees", "docs", SITE],
     ],
     "manifest": [["npe2", "validate", "--imports", "napari-cvdm"]],
-    "tests": [
-        [*SCREEN, "pytest", "-n", "2", "--dist", "loadgroup"]
-    ],  # windows in one process, everything else beside them
+    "tests": [["pytest", "-n", "2", "--dist", "worksteal"]],  # each process has its own screen
 }
 
 

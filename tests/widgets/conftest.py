@@ -12,6 +12,7 @@ from inspected_result import add_samples, reconstruction, roles, settle
 from live_frames import FRAMES, PATIENCE_MS
 from qtpy.QtCore import QTimer
 
+from napari_cvdm.widgets.common.worker import Job
 from napari_cvdm.widgets.inspect.inspect_widget import InspectWidget
 from napari_cvdm.widgets.layers.layer_data import METADATA_KEY
 from napari_cvdm.widgets.layers.placement import Placement
@@ -58,9 +59,11 @@ def own_models(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def viewer(make_napari_viewer):
-    """A real window."""
-    return make_napari_viewer(show=False)
+def viewer(shared_window, qtbot):
+    """A real window, which the tests share."""
+    yield shared_window.open()
+    shared_window.clear()
+    qtbot.waitUntil(lambda: not Job._running, timeout=PATIENCE_MS)
 
 
 def set_up(dock, viewer, model):

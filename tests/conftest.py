@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 # How long an example takes depends on the machine, and no law does.
 settings.register_profile("laws", deadline=None)
 settings.load_profile("laws")
+# A window test waits so long for what must come; none takes that long on a busy machine.
+PATIENCE_MS = 600_000
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 
@@ -114,6 +117,14 @@ def shared_data() -> Path:
     if not DATA.exists():
         pytest.skip(f"the real images are not at {DATA}")
     return DATA
+
+
+@pytest.fixture
+def qtbot(qtbot: Any) -> Any:
+    """Wait patiently: a machine that is busy is no failure."""
+    qtbot.waitUntil = partial(qtbot.waitUntil, timeout=PATIENCE_MS)
+    qtbot.waitSignal = partial(qtbot.waitSignal, timeout=PATIENCE_MS)
+    return qtbot
 
 
 @pytest.fixture(scope="session")

@@ -72,7 +72,7 @@ def settle(qtbot, dock):
         assert not dock.pixel.work.busy
         assert not dock.agreement.work.busy
 
-    qtbot.waitUntil(quiet, timeout=20_000)
+    qtbot.waitUntil(quiet)
 
 
 def point_at(viewer, layer, pixel):

@@ -8,7 +8,6 @@ from napari_cvdm.models.registry import load_model
 from napari_cvdm.reconstruction.reconstruct import reconstruct
 
 FRAMES = 12
-PATIENCE_MS = 30_000
 
 
 def frame(number, shape=(40, 36)):

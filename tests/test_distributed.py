@@ -19,6 +19,7 @@ pytest.importorskip(
     "distributed", reason="dask.distributed is not installed: pip install 'napari-cvdm[cluster]'"
 )
 
+from clusters import cluster_in_process
 from conftest import tiny_checkpoint
 from small_images import spots
 from test_by_blocks import drained, ngff_image, stored
@@ -57,7 +58,15 @@ def files(tmp_path: Path, tiny_widefield_model: Path) -> TiledFiles:
     )
 
 
-def test_two_processes_give_the_bytes_of_one(files: TiledFiles, tmp_path: Path) -> None:
+@pytest.fixture
+def six_blocks(files: TiledFiles, tmp_path: Path) -> TiledFiles:
+    """A job of six blocks."""
+    np.save(tmp_path / "in.npy", spots((70, 130)).array)
+    return files
+
+
+def test_two_processes_give_the_bytes_of_one(six_blocks: TiledFiles, tmp_path: Path) -> None:
+    files = six_blocks
     job, model = files.open()
     drained(reconstruct_by_blocks(job, model))
     other = tmp_path / "other.ome.zarr"
@@ -156,6 +165,7 @@ def stopped_at(steps: Generator[Progress, None, TiledReconstruction], evaluation
     raise AssertionError("the job ended before")
 
 
+@pytest.mark.stress
 def test_a_worker_that_is_killed_costs_no_data_and_without_scheduler_the_job_can_go_on(
     files: TiledFiles, tmp_path: Path
 ) -> None:
@@ -177,6 +187,22 @@ def test_a_worker_that_is_killed_costs_no_data_and_without_scheduler_the_job_can
     assert stored(Path(files.out)) == stored(Path(third.out))
 
 
+def test_without_scheduler_a_job_stops_in_words_and_can_go_on(
+    six_blocks: TiledFiles, tmp_path: Path
+) -> None:
+    job, model = six_blocks.open()
+    other = replace(six_blocks, out=str(tmp_path / "other.ome.zarr"))
+    with cluster_in_process() as cluster:
+        steps = reconstruct_by_blocks(job, model, on_cluster(cluster.scheduler_address, six_blocks))
+        stopped_at(steps, 4)
+        cluster.close()
+        with pytest.raises(ClusterError, match=r"scheduler went away.*same job again"):
+            drained(steps)
+    assert drained(reconstruct_by_blocks(job, model)).earlier >= 1
+    drained(reconstruct_by_blocks(other.open()[0], model))
+    assert stored(Path(six_blocks.out)) == stored(Path(other.out))
+
+
 def test_a_block_that_cannot_be_read_is_named_and_the_others_are_done(
     files: TiledFiles, tmp_path: Path
 ) -> None:
@@ -186,22 +212,23 @@ def test_a_block_that_cannot_be_read_is_named_and_the_others_are_done(
     )  # reads nothing around a block
     files = replace(files, images=(str(store),), halo=0, model=denoising)
     job, model = files.open()
-    steps = reconstruct_by_blocks(job, model, on_cluster("local:2", files))
-    while not (
-        tmp_path / "out.part.ome.zarr" / ".napari-cvdm" / "frames" / "0.npz"
-    ).exists():  # the image was read once
-        next(steps)
-    (corner,) = (path for path in (store / "0" / "c").rglob("3") if path.parent.name == "3")
-    kept = corner.read_bytes()
-    corner.write_bytes(kept[:7])
-    with pytest.raises(
-        ClusterError,
-        match=(
-            r"4 of 12 blocks failed \(f0-y64-x128: in.ome.zarr: rows 64 to 150, .*the others are "
-            r"done"
-        ),
-    ):
-        drained(steps)
+    with cluster_in_process() as cluster:
+        steps = reconstruct_by_blocks(job, model, on_cluster(cluster.scheduler_address, files))
+        while not (
+            tmp_path / "out.part.ome.zarr" / ".napari-cvdm" / "frames" / "0.npz"
+        ).exists():  # the image was read once
+            next(steps)
+        (corner,) = (path for path in (store / "0" / "c").rglob("3") if path.parent.name == "3")
+        kept = corner.read_bytes()
+        corner.write_bytes(kept[:7])
+        with pytest.raises(
+            ClusterError,
+            match=(
+                r"4 of 12 blocks failed \(f0-y64-x128: in.ome.zarr: rows 64 to 150, .*the others "
+                r"are done"
+            ),
+        ):
+            drained(steps)
     corner.write_bytes(kept)
     again = drained(reconstruct_by_blocks(job, model))
     assert again.earlier == 8

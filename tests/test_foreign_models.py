@@ -3,7 +3,6 @@
 import json
 import os
 import struct
-import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,8 +17,6 @@ from napari_cvdm.models.bundle import LARGEST_BYTES, LARGEST_EXPANSION, add_mode
 from napari_cvdm.models.checkpoint import CARD, WEIGHTS, CheckpointError, card_of, load_checkpoint
 from napari_cvdm.models.cvdm import CVDMConfig
 from napari_cvdm.models.networks import UNetConfig
-
-SOON_S = 60.0
 
 
 @pytest.fixture
@@ -41,11 +38,9 @@ def with_card(folder: Path, change: Callable[[dict], object]) -> Path:
 
 
 def refused(source: Path, mine: Path, words: str) -> None:
-    """The model is refused in one line, soon, with little memory, and nothing is left of it."""
-    started = time.perf_counter()
+    """The model is refused in one line, with little memory, and nothing is left of it."""
     with confined(mine.parent), frugal(), pytest.raises(CheckpointError, match=words) as refusal:
         add_model(source, mine)
-    assert time.perf_counter() - started < SOON_S
     assert "\n" not in str(refusal.value)
     assert not mine.exists()
 

@@ -1,7 +1,7 @@
 """Run the project's checks in the Python environment that starts this script.
 
-Usage: python tools/check.py [lint] [types] [imports] [docs] [manifest] [tests]
-       all of them by default, tests last
+Usage: python tools/check.py [lint] [types] [imports] [docs] [manifest] [tests] [stress]
+       by default all of them but stress, tests last
 """
 
 from __future__ import annotations
@@ -31,12 +31,14 @@ CHECKS = {
     ],
     "manifest": [["npe2", "validate", "--imports", "napari-cvdm"]],
     "tests": [["pytest", "-n", "2", "--dist", "worksteal"]],  # each process has its own screen
+    "stress": [["pytest", "-n", "2", "--dist", "worksteal", "-m", "stress"]],
 }
+ONLY_IF_NAMED = {"stress"}
 
 
 def main() -> None:
     """Run the named checks, go on after a failure, and exit with status 1 if there was one."""
-    names = sys.argv[1:] or list(CHECKS)
+    names = sys.argv[1:] or [name for name in CHECKS if name not in ONLY_IF_NAMED]
     unknown = [name for name in names if name not in CHECKS]
     if unknown:
         raise SystemExit(f"unknown check {' '.join(unknown)}; known are: {' '.join(CHECKS)}")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 from inspected_result import add_samples, reconstruction, roles, settle
-from live_frames import FRAMES, PATIENCE_MS
+from live_frames import FRAMES
 from qtpy.QtCore import QTimer
 
 from napari_cvdm.widgets.common.worker import Job
@@ -63,7 +63,7 @@ def viewer(shared_window, qtbot):
     """A real window, which the tests share."""
     yield shared_window.open()
     shared_window.clear()
-    qtbot.waitUntil(lambda: not Job._running, timeout=PATIENCE_MS)
+    qtbot.waitUntil(lambda: not Job._running)
 
 
 def set_up(dock, viewer, model):
@@ -89,7 +89,7 @@ def finished(qtbot):
     """Wait until a dock's run is over."""
 
     def wait(dock):
-        qtbot.waitUntil(lambda: not dock.panel.busy, timeout=30_000)
+        qtbot.waitUntil(lambda: not dock.panel.busy)
 
     return wait
 
@@ -119,7 +119,7 @@ def worked_off(qtbot):
     """Wait until a dock's queue has ended."""
 
     def wait(dock):
-        qtbot.waitUntil(lambda: not dock.queue.running and not dock.panel.busy, timeout=60_000)
+        qtbot.waitUntil(lambda: not dock.queue.running and not dock.panel.busy)
 
     return wait
 
@@ -137,7 +137,7 @@ def open_live(viewer, qtbot):
     yield opened
     for dock in docks:
         dock.stop("")
-        qtbot.waitUntil(partial(_idle, dock), timeout=PATIENCE_MS)
+        qtbot.waitUntil(partial(_idle, dock))
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ def film(qtbot):
 
         timer.timeout.connect(tick)
         timer.start(10)
-        qtbot.waitUntil(lambda: len(written) == FRAMES, timeout=PATIENCE_MS)
+        qtbot.waitUntil(lambda: len(written) == FRAMES)
 
     return filmed
 

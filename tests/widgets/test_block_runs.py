@@ -15,6 +15,7 @@ pytest.importorskip(
     "distributed", reason="dask.distributed is not installed: pip install 'napari-cvdm[cluster]'"
 )
 
+from clusters import cluster_in_process
 from test_by_blocks import drained, image_in, stored
 
 from napari_cvdm.out_of_core import dask as cluster
@@ -56,7 +57,7 @@ def ended(qtbot):
     """Wait until a dock's job is over: processes take their time to start."""
 
     def wait(dock):
-        qtbot.waitUntil(lambda: not dock.panel.busy, timeout=180_000)
+        qtbot.waitUntil(lambda: not dock.panel.busy)
         return dock.panel.message.text()
 
     return wait
@@ -79,12 +80,24 @@ def of_command_line(dock, layer, out):
     return stored(out)
 
 
-def test_two_processes_make_the_bytes_of_the_command_line_and_they_are_shown_where_the_image_lies(
-    viewer, large, dock, ended, tmp_path
+@pytest.fixture
+def on_scheduler(ended):
+    """Run a job of six blocks on a scheduler, and wait for its end."""
+
+    def run(dock):
+        with cluster_in_process() as cluster:
+            dock.blocks.scheduler.setText(cluster.scheduler_address)
+            dock.panel.run.click()
+            assert "(6 blocks)" in ended(dock)
+
+    return run
+
+
+def test_a_scheduler_makes_the_bytes_of_the_command_line_and_they_are_shown_where_the_image_lies(
+    viewer, large, dock, on_scheduler, tmp_path
 ):
-    dock = dock(PROCESSES)
-    dock.panel.run.click()
-    assert "(6 blocks)" in ended(dock)
+    dock = dock(SCHEDULER)
+    on_scheduler(dock)
     (out,) = tmp_path.glob("*.ome.zarr")
     assert out.name == "slide-tiny-widefield-x2.ome.zarr"
     assert stored(out) == of_command_line(dock, large, tmp_path / "other.ome.zarr")
@@ -104,7 +117,7 @@ def test_a_job_that_is_cancelled_is_kept_and_goes_on(viewer, large, dock, ended,
         tmp_path / "slide-tiny-widefield-x2.part.ome.zarr" / ".napari-cvdm" / "done",
     )
     dock.panel.run.click()
-    qtbot.waitUntil(lambda: len(list(marks.glob("*.json"))) >= 1, timeout=60_000)
+    qtbot.waitUntil(lambda: len(list(marks.glob("*.json"))) >= 1)
     dock.panel.cancel.click()
     assert "are kept" in ended(dock)
     assert list(viewer.layers) == [large]
@@ -121,7 +134,7 @@ def test_several_processes_are_ended_when_the_job_is_cancelled(large, dock, ende
     before = set(multiprocessing.active_children())
     dock = dock(PROCESSES, samples=200)
     dock.panel.run.click()
-    qtbot.waitUntil(lambda: dock.panel.stage.text().startswith("block"), timeout=120_000)
+    qtbot.waitUntil(lambda: dock.panel.stage.text().startswith("block"))
     dock.panel.cancel.click()
     assert "are kept" in ended(dock)
     assert not set(multiprocessing.active_children()) - before
@@ -215,15 +228,16 @@ def test_movies_and_pyramids_keep_the_axes_of_the_layer(viewer, dock, ended, tmp
     )
 
 
-def test_a_background_layer_travels_to_processes_by_its_file(viewer, large, dock, ended, tmp_path):
+def test_a_background_layer_travels_to_workers_by_its_file(
+    viewer, large, dock, on_scheduler, tmp_path
+):
     dark = tmp_path / "dark.tif"
     tifffile.imwrite(dark, np.random.default_rng(1).uniform(80, 90, (70, 130)).astype(np.float32))
     (layer,) = viewer.open(str(dark), plugin="napari")
-    dock = dock(PROCESSES)
+    dock = dock(SCHEDULER)
     dock.form.image.set_value(large)
     dock.form.background.set_value(layer)
-    dock.panel.run.click()
-    assert "(6 blocks)" in ended(dock)
+    on_scheduler(dock)
     settings, other = dock.form.settings(), tmp_path / "other.ome.zarr"
     options = {
         name: value for name, value in settings.items() if name not in ("model", "background")

@@ -78,8 +78,8 @@ def test_a_truth_calibrates_a_result_that_was_not(
     place = {"scale": mean.scale, "translate": mean.translate, "units": mean.units}
     viewer.add_image(truth, name="known", metadata={METADATA_KEY: {"role": "truth"}}, **place)
     inspect.agreement.truth.choose_preferred()
-    qtbot.waitUntil(lambda: inspect.agreement.calibrate.isEnabled(), timeout=10_000)
-    with qtbot.waitSignal(inspect.agreement.calibrated, timeout=20_000):
+    qtbot.waitUntil(lambda: inspect.agreement.calibrate.isEnabled())
+    with qtbot.waitSignal(inspect.agreement.calibrated):
         inspect.agreement.calibrate.click()
     group = groups_of(viewer.layers)[0]
     assert group.statistic == INTERVAL and group.factor == pytest.approx(5 * 1.7, rel=0.15)

@@ -100,7 +100,7 @@ def test_a_comparison_can_be_cancelled(viewer, widefield, finished, monkeypatch,
     before = [layer.name for layer in viewer.layers]
     fill(widefield, OIL)
     widefield.results.compare.click()
-    qtbot.waitUntil(lambda: widefield.panel.bar.value() > 2, timeout=20_000)
+    qtbot.waitUntil(lambda: widefield.panel.bar.value() > 2)
     widefield.panel.cancel.click()
     finished(widefield)
     assert [layer.name for layer in viewer.layers] == before
@@ -118,8 +118,8 @@ def test_a_whole_result_of_a_baseline_can_be_shown_and_inspected(viewer, measure
     assert "gamma of cell" not in viewer.layers
     dock = InspectWidget(viewer)
     viewer.window.add_dock_widget(dock)
-    qtbot.waitUntil(lambda: "single answer" in dock.message.text(), timeout=20_000)
+    qtbot.waitUntil(lambda: "single answer" in dock.message.text())
     dock.tabs.setCurrentIndex(1)
-    qtbot.waitUntil(lambda: not dock.agreement.work.busy, timeout=20_000)
+    qtbot.waitUntil(lambda: not dock.agreement.work.busy)
     qtbot.wait(200)
     assert "single answer" in dock.message.text()

@@ -31,7 +31,7 @@ def test_only_the_newest_answer_arrives(viewer, show, inspect, qtbot, monkeypatc
     with monkeypatch.context() as slowed:
         slowed.setattr("napari_cvdm.widgets.inspect.inspect_widget.correlate_maps", slow)
         dock.agreement.refresh()
-        qtbot.waitUntil(lambda: dock.agreement.work.busy, timeout=10_000)
+        qtbot.waitUntil(lambda: dock.agreement.work.busy)
         dock.agreement.numbers["rate", "spread"].setText("stale")
     dock.agreement.refresh()
     settle(qtbot, dock)
@@ -47,10 +47,10 @@ def test_closing_the_viewer_with_a_pending_job_is_survived(make_napari_viewer, q
     show_layers(viewer, to_layer_data(reconstruction(), Placement.of(source)))
     dock = InspectWidget(viewer)
     viewer.window.add_dock_widget(dock)
-    qtbot.waitUntil(lambda: dock.agreement.work.busy, timeout=10_000)
+    qtbot.waitUntil(lambda: dock.agreement.work.busy)
     viewer.close()
     WorkerBase.await_workers(10_000)
-    qtbot.waitUntil(lambda: not Job._running, timeout=10_000)
+    qtbot.waitUntil(lambda: not Job._running)
     assert not Job._running
 
 
@@ -63,9 +63,9 @@ def test_a_dock_that_is_destroyed_leaves_the_viewer_alone(
     assert len(viewer.mouse_move_callbacks) == callbacks + 1
     monkeypatch.setattr("napari_cvdm.widgets.inspect.inspect_widget.correlate_maps", slow)
     dock.agreement.refresh()
-    qtbot.waitUntil(partial(_busy, dock.agreement.work), timeout=10_000)
+    qtbot.waitUntil(partial(_busy, dock.agreement.work))
     (job,) = dock.agreement.work._unfinished
-    with qtbot.waitSignal(job.ended, timeout=10_000):
+    with qtbot.waitSignal(job.ended):
         viewer.window.remove_dock_widget(dock)
         dock.deleteLater()
         del dock

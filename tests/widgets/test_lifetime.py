@@ -124,8 +124,8 @@ def endless():
 def test_work_ends_with_its_owner(qtbot, by_qt):
     owner = QObject()
     job = Job(endless(), title="", total=0, owner=owner)
-    with qtbot.waitSignal(job.ended, timeout=10_000):
-        with qtbot.waitSignal(job.progressed, timeout=10_000):
+    with qtbot.waitSignal(job.ended):
+        with qtbot.waitSignal(job.progressed):
             job.start()
         if by_qt:
             destroy(owner)

@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from live_frames import PATIENCE_MS, alone, frame, shown
+from live_frames import alone, frame, shown
 
 from napari_cvdm.widgets.live.live_widget import LiveWidget
 
@@ -30,13 +30,13 @@ def test_every_end_is_clean_and_says_why(
     layer = viewer.add_image(**measured)
     dock = open_live(tiny_widefield_model)
     dock.start()
-    qtbot.waitUntil(lambda: shown(viewer).size > 0, timeout=PATIENCE_MS)
+    qtbot.waitUntil(lambda: shown(viewer).size > 0)
     source = dock._runs[0].source
     act, words = ways_to_end(dock, viewer).get(
         way, (partial(dock.form.model.set_value, "widefield-x2"), "settings were changed")
     )
     act()
-    qtbot.waitUntil(lambda: not dock.following, timeout=PATIENCE_MS)
+    qtbot.waitUntil(lambda: not dock.following)
     assert words in dock.message.text()
     posted = source.posted
     layer.data = frame(3)
@@ -51,9 +51,9 @@ def test_what_stopped_starts_again(viewer, measured, open_live, qtbot, tiny_wide
         dock.start()
         dock.start()
         assert len(dock._runs) == 1
-        qtbot.waitUntil(lambda: dock._done > 0, timeout=PATIENCE_MS)
+        qtbot.waitUntil(lambda: dock._done > 0)
         dock.stop("Stopped.")
-        qtbot.waitUntil(lambda: not dock.following, timeout=PATIENCE_MS)
+        qtbot.waitUntil(lambda: not dock.following)
         assert dock.start_button.isEnabled()
     assert [layer.name for layer in viewer.layers] == ["cell", "live reconstruction of cell"]
 
@@ -70,15 +70,15 @@ def test_a_closed_dock_stops_but_a_tab_behind_another_goes_on(
     ]
     dock.form.model.set_value(str(tiny_widefield_model))
     frames[0].raise_()
-    qtbot.waitUntil(dock.isVisible, timeout=PATIENCE_MS)
+    qtbot.waitUntil(dock.isVisible)
     dock.start()
-    qtbot.waitUntil(lambda: dock._done > 0, timeout=PATIENCE_MS)
+    qtbot.waitUntil(lambda: dock._done > 0)
     frames[1].raise_()
     layer.data = frame(2)
-    qtbot.waitUntil(lambda: dock._last[0].number == 2, timeout=PATIENCE_MS)
+    qtbot.waitUntil(lambda: dock._last[0].number == 2)
     assert dock.following
     frames[0].close()
-    qtbot.waitUntil(lambda: not dock.following, timeout=PATIENCE_MS)
+    qtbot.waitUntil(lambda: not dock.following)
     assert "dock was closed" in dock.message.text()
 
 
@@ -91,7 +91,7 @@ def test_a_dock_that_is_destroyed_ends_its_following(
     dock.form.model.set_value(str(tiny_widefield_model))
     dock.start()
     (run,) = dock._runs
-    with qtbot.waitSignal(run._job.ended, timeout=PATIENCE_MS):
+    with qtbot.waitSignal(run._job.ended):
         viewer.window.remove_dock_widget(dock)
         dock.deleteLater()
         del dock
@@ -112,11 +112,11 @@ def test_closing_the_viewer_while_following_is_survived(
     viewer.window.add_dock_widget(dock)
     dock.form.model.set_value(str(tiny_widefield_model))
     dock.start()
-    qtbot.waitUntil(lambda: dock._done > 0, timeout=PATIENCE_MS)
+    qtbot.waitUntil(lambda: dock._done > 0)
     (run,) = dock._runs
     viewer.close()
     WorkerBase.await_workers(10_000)
-    qtbot.waitUntil(lambda: run.source.stopped, timeout=PATIENCE_MS)
+    qtbot.waitUntil(lambda: run.source.stopped)
     assert run.source.posted == 1
 
 
@@ -132,7 +132,7 @@ def test_a_folder_is_followed_until_it_vanishes(
     dock.form.optics["pixel_um"].set_value(0.065)
     assert dock.start_button.isEnabled()
     dock.start()
-    qtbot.waitUntil(lambda: dock.following, timeout=PATIENCE_MS)
+    qtbot.waitUntil(lambda: dock.following)
     np.save(folder / "one.npy", frame(4))
     expected = alone(frame(4), tiny_widefield_model)
 
@@ -142,11 +142,11 @@ def test_a_folder_is_followed_until_it_vanishes(
             and viewer.layers[0].data.tobytes() == expected.tobytes()
         )
 
-    qtbot.waitUntil(shows_it, timeout=PATIENCE_MS)
+    qtbot.waitUntil(shows_it)
     np.testing.assert_allclose(viewer.layers[0].scale, (0.0325, 0.0325))
     assert str(viewer.layers[0].units[0]) == "micrometer"
     shutil.rmtree(folder)
-    qtbot.waitUntil(lambda: not dock.following, timeout=PATIENCE_MS)
+    qtbot.waitUntil(lambda: not dock.following)
     assert "cannot be read" in dock.message.text()
 
 

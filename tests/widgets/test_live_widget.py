@@ -7,7 +7,7 @@ import threading
 
 import numpy as np
 import pytest
-from live_frames import FRAMES, PATIENCE_MS, alone, frame, shown
+from live_frames import FRAMES, alone, frame, shown
 
 from napari_cvdm.core.request import ReconstructionRequest
 from napari_cvdm.core.result import finished as drained
@@ -51,7 +51,7 @@ def test_the_last_frame_that_was_written_is_the_one_that_is_shown(
     source = dock._runs[0].source
     film(layer, write)
     expected = alone(frame(FRAMES), tiny_widefield_model)
-    qtbot.waitUntil(lambda: shown(viewer).tobytes() == expected.tobytes(), timeout=PATIENCE_MS)
+    qtbot.waitUntil(lambda: shown(viewer).tobytes() == expected.tobytes())
     last, place = dock._last
     assert source.posted == 1 + FRAMES == last.done + last.dropped
     assert last.skipped == 0
@@ -74,11 +74,11 @@ def test_one_layer_is_kept_with_the_limits_that_the_user_gave_it(
     layer = viewer.add_image(**measured)
     dock = open_live(tiny_widefield_model)
     dock.start()
-    qtbot.waitUntil(lambda: shown(viewer).size > 0, timeout=PATIENCE_MS)
+    qtbot.waitUntil(lambda: shown(viewer).size > 0)
     result = viewer.layers["live reconstruction of cell"]
     result.contrast_limits = (1.0, 77.0)
     film(layer, assign)
-    qtbot.waitUntil(lambda: dock._last[0].number == 1 + FRAMES, timeout=PATIENCE_MS)
+    qtbot.waitUntil(lambda: dock._last[0].number == 1 + FRAMES)
     assert viewer.layers["live reconstruction of cell"] is result
     assert result.contrast_limits == [1, 77]
     assert len(viewer.layers) == 2
@@ -98,9 +98,7 @@ def test_writing_a_frame_never_reconstructs_in_the_window(
     dock = open_live(tiny_widefield_model)
     dock.start()
     film(layer, assign)
-    qtbot.waitUntil(
-        lambda: dock._last is not None and dock._last[0].number == 1 + FRAMES, timeout=PATIENCE_MS
-    )
+    qtbot.waitUntil(lambda: dock._last is not None and dock._last[0].number == 1 + FRAMES)
     assert len(threads) == dock._last[0].done
     assert threading.main_thread() not in threads
 
@@ -122,9 +120,7 @@ def test_a_writer_in_a_hung_following_is_not_kept_waiting(
     film(layer, assign)
     assert source.posted == 1 + FRAMES
     free.set()
-    qtbot.waitUntil(
-        lambda: dock._last is not None and dock._last[0].number == 1 + FRAMES, timeout=PATIENCE_MS
-    )
+    qtbot.waitUntil(lambda: dock._last is not None and dock._last[0].number == 1 + FRAMES)
     assert dock._last[0].done + source.dropped == source.posted
 
 
@@ -170,12 +166,11 @@ def test_bad_frames_are_named_and_following_goes_on(
         layer.data = bad
         qtbot.waitUntil(
             lambda words=words: any(word in dock.message.text() for word in words.split("|")),
-            timeout=PATIENCE_MS,
         )
         assert dock.following
     layer.data = frame(1)
     expected = alone(frame(1), tiny_widefield_model)
-    qtbot.waitUntil(lambda: shown(viewer).tobytes() == expected.tobytes(), timeout=PATIENCE_MS)
+    qtbot.waitUntil(lambda: shown(viewer).tobytes() == expected.tobytes())
     assert dock._last[0].skipped == 3
     assert "3 unusable" in dock.status.text()
 
@@ -187,7 +182,7 @@ def test_a_camera_whose_field_changes_is_followed(
     dock = open_live(tiny_widefield_model)
     dock.start()
     layer.data = frame(1, (30, 50))
-    qtbot.waitUntil(lambda: shown(viewer).shape == (60, 100), timeout=PATIENCE_MS)
+    qtbot.waitUntil(lambda: shown(viewer).shape == (60, 100))
     assert dock.following
 
 
@@ -213,9 +208,9 @@ def test_two_planes_in_one_layer_are_followed(
     }.items():
         dock.form.optics[name].set_value(value)
     dock.start()
-    qtbot.waitUntil(lambda: shown(viewer).shape == (48, 40), timeout=PATIENCE_MS)
+    qtbot.waitUntil(lambda: shown(viewer).shape == (48, 40))
     layer.data = np.concatenate([data, data[:, ::-1]]) if len(labels) == 4 else data[::-1]
-    qtbot.waitUntil(lambda: dock._last[0].number == 2, timeout=PATIENCE_MS)
+    qtbot.waitUntil(lambda: dock._last[0].number == 2)
     np.testing.assert_array_equal(dock._last[0].image.array, planes[::-1])
     assert viewer.layers.units is not None
 
@@ -244,11 +239,11 @@ def test_the_full_posterior_of_the_shown_frame(
     dock = open_live(tiny_widefield_model)
     assert not dock.panel.run.isEnabled()
     dock.start()
-    qtbot.waitUntil(lambda: dock.panel.run.isEnabled(), timeout=PATIENCE_MS)
+    qtbot.waitUntil(lambda: dock.panel.run.isEnabled())
     dock.panel.run.click()
     request = ReconstructionRequest(image=dock._last[0].image, **dock.form.settings())
     layer.data = frame(9)
-    qtbot.waitUntil(lambda: not dock.panel.busy, timeout=PATIENCE_MS)
+    qtbot.waitUntil(lambda: not dock.panel.busy)
     assert dock.following
     assert {f"{role} of cell" for role in RESULTS} < {one.name for one in viewer.layers}
     assert "live reconstruction of cell" in viewer.layers

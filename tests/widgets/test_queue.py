@@ -146,7 +146,6 @@ def test_cancel_stops_the_file_at_work_and_the_rest_and_start_goes_on(
     drop(dock, *paths[1:])  # appended; the settings are those that the queue began with
     qtbot.waitUntil(
         lambda: dock.panel.bar.value() > 2 and dock.panel.keep.isVisibleTo(dock.panel),
-        timeout=20_000,
     )
     assert "%" in dock.queue.view.rows[0].text(1)
     dock.panel.cancel.click()
@@ -165,7 +164,7 @@ def test_cancel_all_of_the_list_does_the_same_in_the_second_file(
     qtbot, viewer, dock, write, worked_off
 ):
     drop(dock, *(write(f"{name}.tif") for name in "abc"))
-    qtbot.waitUntil(lambda: states(dock)["b.tif"] is not State.WAITING, timeout=20_000)
+    qtbot.waitUntil(lambda: states(dock)["b.tif"] is not State.WAITING)
     dock.queue.view.cancel.click()
     worked_off(dock)
     assert states(dock) == {"a.tif": State.DONE, "b.tif": State.CANCELLED, "c.tif": State.CANCELLED}
@@ -195,10 +194,9 @@ def test_stop_and_keep_keeps_this_file_and_goes_on(qtbot, viewer, dock, write, w
     for name in ("a.tif", "b.tif"):
         qtbot.waitUntil(
             lambda name=name: states(dock)[name] is State.RUNNING and dock.panel.bar.value() > 20,
-            timeout=20_000,
         )
         dock.panel.keep.click()
-        qtbot.waitUntil(lambda name=name: states(dock)[name] is State.DONE, timeout=20_000)
+        qtbot.waitUntil(lambda name=name: states(dock)[name] is State.DONE)
     worked_off(dock)
     assert "stopped with" in dock.queue.view.rows[0].detail
 
@@ -239,7 +237,7 @@ def test_rows_go_with_the_delete_key_and_with_clear_but_not_the_one_at_work(
     dock.form.counts["samples"].setValue(100)
     drop(dock, *(write(f"{name}.tif") for name in "abcd"))
     view = dock.queue.view
-    qtbot.waitUntil(lambda: view.rows[0].state is State.RUNNING, timeout=20_000)
+    qtbot.waitUntil(lambda: view.rows[0].state is State.RUNNING)
     view.list.selectAll()
     view.rows[1].setSelected(False)
     qtbot.keyClick(view.list, Qt.Key.Key_Delete)
@@ -273,7 +271,7 @@ def test_nothing_of_a_finished_file_is_kept_but_its_layers(qtbot, viewer, dock, 
         gc.collect()
         assert [found() is None for found in pixels] == [True, True]
 
-    qtbot.waitUntil(freed, timeout=20_000)
+    qtbot.waitUntil(freed)
 
 
 def test_closing_the_viewer_in_mid_queue_is_survived(
@@ -289,7 +287,7 @@ def test_closing_the_viewer_in_mid_queue_is_survived(
     dock.form.model.set_value(str(tiny_widefield_model))
     dock.form.counts["samples"].setValue(500)
     drop(dock, write("a.tif"), write("b.tif"))
-    qtbot.waitUntil(lambda: dock.panel.bar.value() > 2 and "a" in viewer.layers, timeout=20_000)
+    qtbot.waitUntil(lambda: dock.panel.bar.value() > 2 and "a" in viewer.layers)
     viewer.close()
     WorkerBase.await_workers(20_000)
     qtbot.wait(50)

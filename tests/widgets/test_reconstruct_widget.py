@@ -173,7 +173,7 @@ def test_cancel_answers_within_one_step_and_leaves_no_half_result(
     dock = open_dock(tiny_widefield_model)
     dock.form.counts["steps"].setValue(1000)
     dock.start()
-    qtbot.waitUntil(lambda: dock.panel.bar.value() > 2, timeout=20_000)
+    qtbot.waitUntil(lambda: dock.panel.bar.value() > 2)
     dock.panel.cancel.click()
     seen = len(made)
     finished(dock)
@@ -243,9 +243,9 @@ def test_removing_the_dock_in_mid_run_is_survived(
     dock = open_dock(tiny_widefield_model)
     dock.form.counts["steps"].setValue(50)
     dock.start()
-    qtbot.waitUntil(lambda: dock.panel.bar.value() > 2, timeout=20_000)
+    qtbot.waitUntil(lambda: dock.panel.bar.value() > 2)
     worker_gone = dock.panel._job.ended
-    with qtbot.waitSignal(worker_gone, timeout=30_000):
+    with qtbot.waitSignal(worker_gone):
         viewer.window.remove_dock_widget(dock)
     viewer.add_image(measured["data"], name="later")
     assert "later" in viewer.layers
@@ -259,8 +259,8 @@ def test_a_dock_that_is_destroyed_in_mid_run_leaves_no_trace(
     dock.form.counts["steps"].setValue(50)
     dock.start()
     bar = dock.panel.bar
-    qtbot.waitUntil(partial(_moving, bar), timeout=20_000)
-    with qtbot.waitSignal(dock.panel._job.ended, timeout=30_000):
+    qtbot.waitUntil(partial(_moving, bar))
+    with qtbot.waitSignal(dock.panel._job.ended):
         viewer.window.remove_dock_widget(dock)
         dock.deleteLater()
         del dock, bar
@@ -282,7 +282,7 @@ def test_closing_the_viewer_in_mid_run_is_survived(
     dock.form.model.set_value(str(tiny_widefield_model))
     monkeypatch.setattr("napari_cvdm.reconstruction.reconstruct.reconstruct", endless)
     dock.start()
-    qtbot.waitUntil(lambda: dock.panel.bar.value() > 2, timeout=20_000)
+    qtbot.waitUntil(lambda: dock.panel.bar.value() > 2)
     viewer.close()
     WorkerBase.await_workers(10_000)
     qtbot.wait(50)

@@ -65,7 +65,7 @@ def test_the_time_left_of_a_run_that_goes_on_is_that_of_its_own_steps(qtbot, mon
 def test_stop_and_keep_gives_what_is_finished(qtbot, viewer, dock, finished):
     dock.form.counts["samples"].setValue(1000)
     dock.start()
-    qtbot.waitUntil(lambda: dock.panel.bar.value() > 20, timeout=20_000)
+    qtbot.waitUntil(lambda: dock.panel.bar.value() > 20)
     dock.panel.keep.click()
     finished(dock)
     _, kept = dock.last
@@ -86,11 +86,11 @@ def test_layers_show_the_result_while_it_is_made_and_go_when_it_is_there(
         100
     )  # a run that is not over before a busy window looks again
     dock.start()
-    qtbot.waitUntil(lambda: "reconstruction of cell (running)" in viewer.layers, timeout=20_000)
+    qtbot.waitUntil(lambda: "reconstruction of cell (running)" in viewer.layers)
     running = viewer.layers["reconstruction of cell (running)"]
     first = running.data.copy()
     assert running.units == viewer.layers["cell"].units
-    qtbot.waitUntil(lambda: not np.array_equal(first, running.data), timeout=20_000)
+    qtbot.waitUntil(lambda: not np.array_equal(first, running.data))
     dock.panel.cancel.click()
     finished(dock)
     assert [layer.name for layer in viewer.layers] == ["cell"]
@@ -112,13 +112,13 @@ def test_a_time_lapse_streams_frame_by_frame(
     viewer.add_image(movie, name="movie", **place)
     dock = open_dock(tiny_widefield_model)
     dock.start()
-    qtbot.waitUntil(lambda: "reconstruction of movie (running)" in viewer.layers, timeout=20_000)
+    qtbot.waitUntil(lambda: "reconstruction of movie (running)" in viewer.layers)
     running = viewer.layers["reconstruction of movie (running)"]
     assert running.data.shape == (100, 80, 72)
-    qtbot.waitUntil(lambda: running.data[2].any(), timeout=30_000)
+    qtbot.waitUntil(lambda: running.data[2].any())
     assert not running.data[90].any()
     early = running.data[0].copy()
-    qtbot.waitUntil(lambda: not dock.panel.busy, timeout=60_000)
+    qtbot.waitUntil(lambda: not dock.panel.busy)
     final = viewer.layers["reconstruction of movie"].data
     assert np.array_equal(early, final[0])
     assert final.any(axis=(1, 2)).all()
@@ -328,7 +328,7 @@ def test_removing_a_result_removes_its_layers_only(viewer, dock, finished):
 
 
 def test_the_cost_is_said_before_the_run(qtbot, dock):
-    qtbot.waitUntil(lambda: not dock.cost.waiting, timeout=20_000)
+    qtbot.waitUntil(lambda: not dock.cost.waiting)
     assert "MB" in dock.cost.text()
     assert "about" in dock.cost.text()
 
@@ -336,7 +336,7 @@ def test_the_cost_is_said_before_the_run(qtbot, dock):
 def test_the_input_may_go_while_it_is_reconstructed(qtbot, viewer, dock, finished):
     dock.form.counts["samples"].setValue(30)
     dock.start()
-    qtbot.waitUntil(lambda: dock.panel.bar.value() > 2, timeout=20_000)
+    qtbot.waitUntil(lambda: dock.panel.bar.value() > 2)
     viewer.layers.remove("cell")
     finished(dock)
     assert viewer.layers["reconstruction of cell"].data.any()

@@ -30,8 +30,6 @@ from napari_cvdm.widgets.train.train_form import OWN_STEPS
 from napari_cvdm.widgets.train.train_progress import ROLE
 from napari_cvdm.widgets.train.train_widget import TrainWidget
 
-PATIENCE_MS = 180_000
-
 
 def prepared(viewer, model, kind, steps=(12, 12)):
     """A dock that is ready for a short training of a tiny model."""
@@ -75,11 +73,11 @@ def endless(viewer, tiny_widefield_model, qtbot):
     yield dock
     if dock.training:
         dock.panel.stop.click()
-        qtbot.waitUntil(lambda: not dock.training, timeout=PATIENCE_MS)
+        qtbot.waitUntil(lambda: not dock.training)
 
 
 def wait(qtbot, dock):
-    qtbot.waitUntil(lambda: not dock.training, timeout=PATIENCE_MS)
+    qtbot.waitUntil(lambda: not dock.training)
 
 
 def steps_done(dock):
@@ -142,7 +140,7 @@ def test_stopped_and_resumed_it_comes_to_the_same_weights(dock, own_models, qtbo
         dock.form.counts[name].setValue(40)
     run = own_models / "runs" / "mine"
     dock.panel.start.click()
-    qtbot.waitUntil(lambda: steps_done(dock) > 3, timeout=PATIENCE_MS)
+    qtbot.waitUntil(lambda: steps_done(dock) > 3)
     dock.panel.stop.click()
     wait(qtbot, dock)
     assert "saved" in dock.panel.message.text()
@@ -160,21 +158,21 @@ def test_stopped_and_resumed_it_comes_to_the_same_weights(dock, own_models, qtbo
 
 def test_a_pause_holds_every_step(endless, qtbot):
     endless.panel.start.click()
-    qtbot.waitUntil(lambda: steps_done(endless) > 2, timeout=PATIENCE_MS)
+    qtbot.waitUntil(lambda: steps_done(endless) > 2)
     endless.panel.pause.click()
-    qtbot.waitUntil(lambda: "paused" in endless.panel.stage.text(), timeout=PATIENCE_MS)
+    qtbot.waitUntil(lambda: "paused" in endless.panel.stage.text())
     before = steps_done(endless)
     qtbot.wait(300)
     assert steps_done(endless) == before
     endless.panel.pause.click()
-    qtbot.waitUntil(lambda: steps_done(endless) > before, timeout=PATIENCE_MS)
+    qtbot.waitUntil(lambda: steps_done(endless) > before)
 
 
 def test_a_paused_training_can_be_stopped(endless, own_models, qtbot):
     endless.panel.start.click()
-    qtbot.waitUntil(lambda: steps_done(endless) > 2, timeout=PATIENCE_MS)
+    qtbot.waitUntil(lambda: steps_done(endless) > 2)
     endless.panel.pause.click()
-    qtbot.waitUntil(lambda: "paused" in endless.panel.stage.text(), timeout=PATIENCE_MS)
+    qtbot.waitUntil(lambda: "paused" in endless.panel.stage.text())
     endless.panel.stop.click()
     wait(qtbot, endless)
     assert (own_models / "runs" / "mine" / STATE).exists()
@@ -182,7 +180,7 @@ def test_a_paused_training_can_be_stopped(endless, own_models, qtbot):
 
 def test_finished_early_it_makes_a_model(endless, own_models, qtbot):
     endless.panel.start.click()
-    qtbot.waitUntil(lambda: steps_done(endless) > 5, timeout=PATIENCE_MS)
+    qtbot.waitUntil(lambda: steps_done(endless) > 5)
     endless.panel.finish.click()
     wait(qtbot, endless)
     assert load_checkpoint(own_models / "runs" / "mine").card.name == "mine"
@@ -192,10 +190,10 @@ def test_training_goes_on_when_the_dock_is_hidden(make_napari_viewer, tiny_widef
     viewer = make_napari_viewer(show=True)
     dock = prepared(viewer, tiny_widefield_model, MICROSCOPE, steps=(100_000, 100_000))
     dock.panel.start.click()
-    qtbot.waitUntil(lambda: steps_done(dock) > 2, timeout=PATIENCE_MS)
+    qtbot.waitUntil(lambda: steps_done(dock) > 2)
     dock.parentWidget().hide()
     before = steps_done(dock)
-    qtbot.waitUntil(lambda: steps_done(dock) > before + 3, timeout=PATIENCE_MS)
+    qtbot.waitUntil(lambda: steps_done(dock) > before + 3)
     assert dock.training
     dock.panel.stop.click()
     wait(qtbot, dock)
@@ -204,12 +202,12 @@ def test_training_goes_on_when_the_dock_is_hidden(make_napari_viewer, tiny_widef
 def test_training_is_saved_when_the_dock_goes(viewer, tiny_widefield_model, own_models, qtbot):
     dock = prepared(viewer, tiny_widefield_model, MICROSCOPE, steps=(100_000, 100_000))
     dock.panel.start.click()
-    qtbot.waitUntil(lambda: steps_done(dock) > 2, timeout=PATIENCE_MS)
+    qtbot.waitUntil(lambda: steps_done(dock) > 2)
     viewer.window.remove_dock_widget(dock)
     dock.deleteLater()
     QCoreApplication.sendPostedEvents(dock, QEvent.Type.DeferredDelete.value)
     run = own_models / "runs" / "mine"
-    qtbot.waitUntil(lambda: (run / STATE).exists(), timeout=PATIENCE_MS)
+    qtbot.waitUntil(lambda: (run / STATE).exists())
     assert load_state(run, read_recipe(run / RECIPE).fingerprint).step > 0
 
 
@@ -241,10 +239,10 @@ def test_the_curves_are_the_log(dock, own_models, qtbot):
 def test_a_held_out_field_is_shown_and_renewed(endless, viewer, qtbot):
     endless.progress.every.setValue(0)
     endless.panel.start.click()
-    qtbot.waitUntil(lambda: steps_done(endless) > 0, timeout=PATIENCE_MS)
+    qtbot.waitUntil(lambda: steps_done(endless) > 0)
     assert endless.progress.preview.layers() == {}
     endless.progress.now.click()
-    qtbot.waitUntil(lambda: len(endless.progress.preview.layers()) == 4, timeout=PATIENCE_MS)
+    qtbot.waitUntil(lambda: len(endless.progress.preview.layers()) == 4)
     first = endless.progress.preview.layers()
     before = first["mean"].data
     assert all(plugin_metadata(layer)["role"] == ROLE for layer in first.values())
@@ -255,19 +253,18 @@ def test_a_held_out_field_is_shown_and_renewed(endless, viewer, qtbot):
     endless.progress.now.click()
     qtbot.waitUntil(
         lambda: not np.array_equal(endless.progress.preview.layers()["mean"].data, before),
-        timeout=PATIENCE_MS,
     )
     assert endless.progress.preview.layers()["mean"] is first["mean"]
     viewer.layers.remove(first["spread"])
     endless.progress.now.click()
-    qtbot.waitUntil(lambda: len(endless.progress.preview.layers()) == 4, timeout=PATIENCE_MS)
+    qtbot.waitUntil(lambda: len(endless.progress.preview.layers()) == 4)
 
 
 def test_a_preview_is_no_measurement(endless, qtbot):
     endless.panel.start.click()
-    qtbot.waitUntil(lambda: steps_done(endless) > 0, timeout=PATIENCE_MS)
+    qtbot.waitUntil(lambda: steps_done(endless) > 0)
     endless.progress.now.click()
-    qtbot.waitUntil(lambda: len(endless.progress.preview.layers()) == 4, timeout=PATIENCE_MS)
+    qtbot.waitUntil(lambda: len(endless.progress.preview.layers()) == 4)
     assert endless.form.source.layers["measured layer"].layers() == []
 
 
@@ -457,7 +454,7 @@ def test_a_model_is_exported(dock, own_models, qtbot, tmp_path, monkeypatch):
         QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "passed on.zip"), "")
     )
     dock.result.export.click()
-    qtbot.waitUntil(lambda: "Exported" in dock.panel.message.text(), timeout=PATIENCE_MS)
+    qtbot.waitUntil(lambda: "Exported" in dock.panel.message.text())
     added = add_model(tmp_path / "passed on.zip", tmp_path / "theirs")
     assert equal(weights(added), weights(own_models / "runs" / "mine"))
 
@@ -475,7 +472,7 @@ def test_packages_for_other_programs_say_what_they_lack(dock, qtbot, tmp_path, m
     dock.panel.start.click()
     wait(qtbot, dock)
     dock.result.export.click()
-    qtbot.waitUntil(lambda: "napari-cvdm[bmz]" in dock.panel.message.text(), timeout=PATIENCE_MS)
+    qtbot.waitUntil(lambda: "napari-cvdm[bmz]" in dock.panel.message.text())
     assert not (tmp_path / "packages").exists()
 
 

@@ -33,7 +33,7 @@ def collected(qtbot, request):
         job.failed.connect(lambda message: said.append(("failed", message)))
         if cancel_after is not None:
             job.progressed.connect(lambda progress: progress.done == cancel_after and job.cancel())
-        with qtbot.waitSignal(job.ended, timeout=10_000):
+        with qtbot.waitSignal(job.ended):
             job.start()
         return said
 
@@ -119,9 +119,9 @@ def test_napari_lists_work_with_a_title_and_keeps_nothing_of_other_work(
 ):
     job = Job(counting(1), title=title, total=1)
     worker = weakref.ref(job._worker)
-    with qtbot.waitSignal(job.ended, timeout=10_000):
+    with qtbot.waitSignal(job.ended):
         job.start()
-    qtbot.waitUntil(lambda: gc.collect() >= 0 and (worker() is not None) == listed, timeout=10_000)
+    qtbot.waitUntil(lambda: gc.collect() >= 0 and (worker() is not None) == listed)
 
 
 def test_the_sign_of_activity_turns_slowly_during_a_run_and_as_it_was_made_after_it(qtbot, viewer):
@@ -132,7 +132,7 @@ def test_the_sign_of_activity_turns_slowly_during_a_run_and_as_it_was_made_after
     qtbot.addWidget(of_another)
     job = Job(counting(2), title="test", total=2)
     job.progressed.connect(lambda _: speeds.append({movie.speed() for movie in signs()}))
-    with qtbot.waitSignal(job.ended, timeout=10_000):
+    with qtbot.waitSignal(job.ended):
         job.start()
     assert speeds[0] == {SLOW_PERCENT}
     assert {movie.speed() for movie in signs()} == {AS_MADE_PERCENT}

@@ -1,6 +1,7 @@
-"""A napari of its own that is left at a given moment: python leaving.py MOMENT LOOP MODEL."""
+"""A napari of its own that is left at a given moment: python exit_script.py MOMENT LOOP MODEL."""
 
 import sys
+import time
 from collections.abc import Callable
 
 import napari
@@ -12,6 +13,8 @@ from napari_cvdm.widgets.live.live_widget import LiveWidget
 from napari_cvdm.widgets.reconstruct.reconstruct_widget import ReconstructWidget
 from napari_cvdm.widgets.train.pair_source import MICROSCOPE
 from napari_cvdm.widgets.train.train_widget import TrainWidget
+
+POLL_MS = 5
 
 
 def main(moment: str, loop: str, model: str) -> None:
@@ -70,7 +73,7 @@ def napari_loop(reached: Callable[[], bool], leave: Callable[[], None]) -> None:
 
     timer = QTimer()
     timer.timeout.connect(look)
-    timer.start(1)
+    timer.start(POLL_MS)
     napari.run()
 
 
@@ -78,6 +81,7 @@ def script(reached: Callable[[], bool], leave: Callable[[], None]) -> None:
     """A script that draws the window now and then, and runs no event loop."""
     while not reached():
         QApplication.processEvents()
+        time.sleep(POLL_MS / 1000)
     leave()
 
 

@@ -24,35 +24,39 @@ from napari_cvdm.widgets.common.worker import Job
 from napari_cvdm.widgets.layers.layer_data import plugin_metadata
 from napari_cvdm.widgets.reconstruct.reconstruct_widget import ReconstructWidget
 
-PATIENCE_MS = 30_000
+LOOPS = ("napari", "script")
+EVERY = [(moment, loop) for moment in ("running", "measuring", "following") for loop in LOOPS]
+SOME = {("running", "script"), ("measuring", "napari"), ("following", "script")}
 
 
-@pytest.mark.parametrize("loop", ["napari", "script"])
-@pytest.mark.parametrize("moment", ["running", "measuring", "following"])
-def test_leaving_in_the_middle_ends_the_program_cleanly(tiny_widefield_model, moment, loop):
-    model = (
-        "widefield-x2" if moment == "measuring" else str(tiny_widefield_model)
-    )  # large enough that leaving is in the middle of an evaluation
-    command = [sys.executable, str(Path(__file__).with_name("leaving.py")), moment, loop, model]
-    left = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert (left.returncode, left.stderr) == (0, "")
-    assert left.stdout.splitlines() == [f"left while {moment}"]
-
-
-@pytest.mark.parametrize("loop", ["napari", "script"])
-def test_a_training_is_saved_when_the_program_is_left(tiny_widefield_model, tmp_path, loop):
-    home = {**os.environ, "HOME": str(tmp_path), "USERPROFILE": str(tmp_path)}
-    command = [
-        sys.executable,
-        str(Path(__file__).with_name("leaving.py")),
-        "training",
-        loop,
-        str(tiny_widefield_model),
-    ]
+def leave(moment: str, loop: str, model: Path | str, **environment: str) -> str:
+    """Run the script that leaves napari, and return what it printed: it must end cleanly."""
+    script = Path(__file__).with_name("exit_script.py")
     left = subprocess.run(
-        command, capture_output=True, text=True, timeout=120, check=False, env=home
+        [sys.executable, str(script), moment, loop, str(model)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
     )
     assert (left.returncode, left.stderr) == (0, "")
+    return left.stdout
+
+
+@pytest.mark.parametrize(
+    ("moment", "loop"),
+    [pytest.param(*one, marks=() if one in SOME else pytest.mark.stress) for one in EVERY],
+)
+def test_leaving_in_the_middle_ends_the_program_cleanly(tiny_widefield_model, moment, loop):
+    model = (
+        "widefield-x2" if moment == "measuring" else tiny_widefield_model
+    )  # large enough that leaving is in the middle of an evaluation
+    assert leave(moment, loop, model).splitlines() == [f"left while {moment}"]
+
+
+@pytest.mark.parametrize("loop", ["napari", pytest.param("script", marks=pytest.mark.stress)])
+def test_a_training_is_saved_when_the_program_is_left(tiny_widefield_model, tmp_path, loop):
+    leave("training", loop, tiny_widefield_model, HOME=str(tmp_path), USERPROFILE=str(tmp_path))
     (run,) = unfinished_runs(tmp_path / "napari-cvdm" / "runs")
     saved = load_state(run, read_recipe(run / RECIPE).fingerprint)
     assert saved.stage == "mean"
@@ -80,9 +84,9 @@ def evaluations(monkeypatch):
 
 
 @pytest.fixture
-def dock(make_napari_viewer, evaluations, tiny_widefield_model, qtbot):
-    """A dock in a window that is shown, in the middle of a run."""
-    viewer = make_napari_viewer(show=True)
+def dock(make_napari_viewer, evaluations, tiny_widefield_model, qtbot, request):
+    """A dock in a window, which is shown if the test asks for it, in the middle of a run."""
+    viewer = make_napari_viewer(show=request.node.get_closest_marker("shown") is not None)
     viewer.add_image(
         np.random.default_rng(0).poisson(100.0, (40, 36)).astype(np.uint16),
         name="cell",
@@ -96,7 +100,7 @@ def dock(make_napari_viewer, evaluations, tiny_widefield_model, qtbot):
         dock.form.counts[name].setValue(count)
     dock.form.words["device"].setCurrentText("cpu")
     dock.start()
-    qtbot.waitUntil(partial(_in_the_middle, dock), timeout=PATIENCE_MS)
+    qtbot.waitUntil(partial(_in_the_middle, dock))
     return dock
 
 
@@ -121,20 +125,21 @@ def test_a_run_goes_on_with_the_model_that_it_began_with(
 ):
     dock.form.model.set_value(str(tiny_phase_model))
     assert dock.panel.busy
-    qtbot.waitUntil(partial(_idle, dock), timeout=PATIENCE_MS)
+    qtbot.waitUntil(partial(_idle, dock))
     assert plugin_metadata(result_of(dock))["provenance"]["settings"]["model"] == str(
         tiny_widefield_model
     )
     assert "Needed before a run" in dock.panel.message.text() or "Done" in dock.panel.message.text()
 
 
+@pytest.mark.shown
 def test_a_hidden_dock_goes_on_and_has_its_result(dock, qtbot):
     frame = dock.parent()
     while not isinstance(frame, QDockWidget):
         frame = frame.parent()
     frame.hide()
     assert dock.panel.busy
-    qtbot.waitUntil(partial(_idle, dock), timeout=PATIENCE_MS)
+    qtbot.waitUntil(partial(_idle, dock))
     frame.show()
     assert result_of(dock).visible
     assert "Done" in dock.panel.message.text()
@@ -149,14 +154,14 @@ def test_a_lost_gpu_is_said_in_words_and_another_run_can_be_made(dock, evaluatio
             "reported"
         )
     )
-    qtbot.waitUntil(partial(_idle, dock), timeout=PATIENCE_MS)
+    qtbot.waitUntil(partial(_idle, dock))
     said = dock.panel.message.text()
     assert said.startswith("The GPU has failed (CUDA error: device-side assert triggered).")
     assert "Choose device cpu" in said
     assert [layer.name for layer in dock._viewer.layers] == ["cell"]
     dock.form.counts["steps"].setValue(2)
     dock.panel.run.click()
-    qtbot.waitUntil(partial(_idle, dock), timeout=PATIENCE_MS)
+    qtbot.waitUntil(partial(_idle, dock))
     assert np.isfinite(result_of(dock).data).all()
 
 
@@ -164,7 +169,7 @@ def test_a_cancelled_run_holds_no_tensor(dock, evaluations, qtbot):
     alive, _ = evaluations
     assert alive()
     dock.panel.cancel.click()
-    qtbot.waitUntil(lambda: not dock.panel.busy and not dock.cost.waiting, timeout=PATIENCE_MS)
+    qtbot.waitUntil(lambda: not dock.panel.busy and not dock.cost.waiting)
     assert not alive()
 
 
@@ -172,7 +177,7 @@ def test_a_finished_run_holds_its_result_until_the_layers_and_the_dock_are_gone(
     dock, evaluations, qtbot
 ):
     alive, _ = evaluations
-    qtbot.waitUntil(lambda: not dock.panel.busy and not dock.cost.waiting, timeout=PATIENCE_MS)
+    qtbot.waitUntil(lambda: not dock.panel.busy and not dock.cost.waiting)
     assert not alive()
     viewer, array = dock._viewer, weakref.ref(result_of(dock).data)
     viewer.window.remove_dock_widget(dock)
@@ -184,12 +189,12 @@ def test_a_finished_run_holds_its_result_until_the_layers_and_the_dock_are_gone(
         gc.collect()
         assert array() is None
 
-    qtbot.waitUntil(freed, timeout=PATIENCE_MS)
+    qtbot.waitUntil(freed)
 
 
 def test_a_dock_that_is_destroyed_ends_its_run_and_frees_it(dock, evaluations, qtbot):
     alive, _ = evaluations
     dock._viewer.window.remove_dock_widget(dock)
     dock.deleteLater()
-    qtbot.waitUntil(lambda: not Job._running, timeout=PATIENCE_MS)
+    qtbot.waitUntil(lambda: not Job._running)
     assert not alive()

@@ -27,6 +27,7 @@ def finite(row: Row) -> bool:
     )
 
 
+@pytest.mark.stress
 def test_every_section_runs_in_its_small_form_and_the_page_shows_it(
     models: tuple[Checkpoint, Checkpoint], capsys: pytest.CaptureFixture[str]
 ) -> None:

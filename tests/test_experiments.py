@@ -66,6 +66,7 @@ def experiments(tmp_path):
     return first, second
 
 
+@pytest.mark.stress
 def test_an_experiment_ends_in_a_table_and_a_figure_and_trains_nothing_twice(experiments, tmp_path):
     out = tmp_path / "out"
     main([*map(str, experiments), "--out", str(out), "--device", "cpu"])
@@ -86,6 +87,7 @@ def test_an_experiment_ends_in_a_table_and_a_figure_and_trains_nothing_twice(exp
     assert (out / "first" / "table.csv").read_bytes() == table
 
 
+@pytest.mark.stress
 def test_every_model_is_scored_on_every_set_of_fields(tmp_path):
     path, out = tmp_path / "unseen.toml", tmp_path / "out"
     sets = (
@@ -110,6 +112,7 @@ def test_every_model_is_scored_on_every_set_of_fields(tmp_path):
     assert rows["with, on rings"]["RMSE"] != rows["with, on nothing"]["RMSE"]
 
 
+@pytest.mark.stress
 def test_a_network_that_sees_no_deconvolution_is_scored_on_the_same_fields(tmp_path):
     """The recipes of the two experiments of super-resolution, with a step each."""
     for name, rows in (("deconvolution", 2), ("textures", 4)):

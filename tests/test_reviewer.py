@@ -29,6 +29,7 @@ def benches(tiny_phase_model, tiny_widefield_model):
     }
 
 
+@pytest.mark.stress
 @pytest.mark.parametrize(
     ("name", "task"), [(name, task) for name, test in TESTS.items() for task in test.tasks]
 )

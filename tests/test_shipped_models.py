@@ -51,16 +51,16 @@ def planes_at(defocus_um, seed=0):
     )
 
 
-@pytest.mark.parametrize("tile", [96, 200])
-def test_tiles_do_not_choose_the_pixels_of_the_phase(tile):
+def test_tiles_do_not_choose_the_pixels_of_the_phase():
     """The network that ships sees farther than a tiny one: its halo is what is tested."""
     image = cell_planes()
     settings = {"samples": 1, "steps": 2, "defocus_um": (-2.5, 2.5)}
-    whole, tiled = (
-        reconstructed(image, "phase-2shot", tile=side, **settings) for side in (1024, tile)
+    whole, *tiled = (
+        reconstructed(image, "phase-2shot", tile=side, **settings) for side in (1024, 96, 200)
     )
-    assert np.abs(whole.mean - tiled.mean).max() <= 1e-5 * np.ptp(whole.mean)
-    assert np.abs(whole.rate - tiled.rate).max() <= 1e-5 * np.ptp(whole.rate)
+    for one in tiled:
+        assert np.abs(whole.mean - one.mean).max() <= 1e-5 * np.ptp(whole.mean)
+        assert np.abs(whole.rate - one.rate).max() <= 1e-5 * np.ptp(whole.rate)
 
 
 def test_tiles_do_not_choose_the_pixels_of_the_fluorescence():

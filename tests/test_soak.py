@@ -51,6 +51,7 @@ def test_there_are_a_few_laps_in_any_case() -> None:
     assert list(laps(0.0, fewest=3)) == [0, 1, 2]
 
 
+@pytest.mark.stress
 def test_a_lap_is_run(tmp_path: Path) -> None:
     models = made_models(tmp_path / "models")
     (tmp_path / "lap").mkdir()

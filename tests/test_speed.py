@@ -238,6 +238,7 @@ def test_the_overhead_is_measured_on_a_small_image(tiny_widefield_model: Path) -
     )
 
 
+@pytest.mark.stress
 def test_every_part_in_its_small_form_has_finite_rows() -> None:
     rows = small_tables()
     assert len(rows) >= len(PARTS)

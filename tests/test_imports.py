@@ -114,27 +114,35 @@ def test_imports_point_down() -> None:
     assert result.returncode == 0, result.stdout
 
 
-@pytest.mark.parametrize(
-    ("module", "fault"),
-    [
-        ("physics/fresnel.py", "import napari_cvdm.training.loop"),
-        ("physics/fresnel.py", "import napari_cvdm.inversion.priors"),
-        ("diffusion/process.py", "import napari_cvdm.models.networks"),
-        ("tasks/phase.py", "import napari_cvdm.models.networks"),
-        ("core/noise.py", "import qtpy"),
-        ("new_room.py", "import napari_cvdm.core.noise"),
-    ],
-)
-def test_a_planted_fault_breaks_a_contract(tmp_path: Path, module: str, fault: str) -> None:
-    shutil.copytree(
-        PACKAGE,
-        tmp_path / "napari_cvdm",
-        ignore=shutil.ignore_patterns("*.safetensors", "*.tif", "__pycache__"),
-    )
-    planted = tmp_path / "napari_cvdm" / module
-    planted.write_text(
-        f"{fault}\n{planted.read_text(encoding='utf-8') if planted.exists() else ''}",
-        encoding="utf-8",
-    )
-    result = lint_imports(tmp_path)
+PLANTED = [
+    ("physics/fresnel.py", "napari_cvdm.training.loop"),
+    ("physics/fresnel.py", "napari_cvdm.inversion.priors"),
+    ("diffusion/process.py", "napari_cvdm.models.networks"),
+    ("tasks/phase.py", "napari_cvdm.models.networks"),
+    ("core/noise.py", "qtpy"),
+]
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    """The package in another folder."""
+    ignored = shutil.ignore_patterns("*.safetensors", "*.tif", "__pycache__")
+    return shutil.copytree(PACKAGE, tmp_path / "napari_cvdm", ignore=ignored)
+
+
+def test_planted_faults_break_the_contracts(copied: Path) -> None:
+    for module, imported in PLANTED:
+        path = copied / module
+        path.write_text(f"import {imported}\n{path.read_text(encoding='utf-8')}", encoding="utf-8")
+    result = lint_imports(copied.parent)
+    assert result.returncode != 0
+    said = " ".join(result.stdout.split())
+    for module, imported in PLANTED:
+        importer = f"napari_cvdm.{module.removesuffix('.py').replace('/', '.')}"
+        assert f"{importer} -> {imported} (l." in said, result.stdout
+
+
+def test_a_room_that_no_contract_names_breaks_one(copied: Path) -> None:
+    (copied / "new_room.py").write_text("import napari_cvdm.core.noise\n", encoding="utf-8")
+    result = lint_imports(copied.parent)
     assert result.returncode != 0, result.stdout

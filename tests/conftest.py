@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,8 @@ from napari_cvdm.models.checkpoint import ModelCard, config_values, save_checkpo
 from napari_cvdm.models.cvdm import CVDM, CVDMConfig
 from napari_cvdm.models.networks import UNetConfig
 from napari_cvdm.tasks import TASKS
+from napari_cvdm.models.unet import UNetConfig
+from napari_cvdm.tasks import TASKS, phase
 
 if TYPE_CHECKING:
     from shared_window import SharedWindow
@@ -109,6 +111,40 @@ def tiny_phase_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_widefield_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a super-resolution checkpoint."""
     return tiny_checkpoint("widefield-x2", tmp_path_factory.mktemp("tiny-widefield"))
+
+
+@pytest.fixture(scope="session")
+def inversions() -> dict[tuple[Any, ...], tuple[list[str], Any]]:
+    """What `remembered_inversions` remembers."""
+    return {}
+
+
+@pytest.fixture
+def remembered_inversions(
+    inversions: dict[tuple[Any, ...], tuple[list[str], Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Invert the same planes once: for tests of what comes after the inversion, which takes 1 s."""
+    really = phase.invert_planes
+
+    def remembered(
+        planes: torch.Tensor, weight: torch.Tensor, *optics: Any
+    ) -> Generator[str, None, Any]:
+        pixels = (planes.numpy(force=True).tobytes(), weight.numpy(force=True).tobytes())
+        key = (planes.device, planes.shape, *pixels, *optics)
+        if key not in inversions:
+            stages, steps = [], really(planes, weight, *optics)
+            while True:
+                try:
+                    stages.append(next(steps))
+                except StopIteration as end:
+                    inversions[key] = stages, end.value
+                    return end.value
+                yield stages[-1]
+        stages, estimate = inversions[key]
+        yield from stages
+        return estimate
+
+    monkeypatch.setattr(phase, "invert_planes", remembered)
 
 
 @pytest.fixture(scope="session")

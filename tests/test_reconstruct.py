@@ -17,6 +17,8 @@ from napari_cvdm.models.registry import load_model
 from napari_cvdm.models.schedule import RATE_MAX, RATE_MIN, gamma_and_beta
 from napari_cvdm.reconstruction.reconstruct import reconstruct
 
+pytestmark = pytest.mark.usefixtures("remembered_inversions")
+
 
 def run(request, model):
     """Drain a reconstruction and return it with its progress."""

@@ -18,6 +18,8 @@ from napari_cvdm.models.registry import load_model
 from napari_cvdm.reconstruction.command import command_of
 from napari_cvdm.reconstruction.reconstruct import reconstruct
 
+pytestmark = pytest.mark.usefixtures("remembered_inversions")
+
 
 def run(request, model, earlier=None):
     return drained(reconstruct(request, load_model(str(model)), earlier))

@@ -22,6 +22,7 @@ from napari_cvdm.simulate.samples import (
 )
 from napari_cvdm.simulate.scenes import defocus_pair_of
 
+pytestmark = pytest.mark.usefixtures("remembered_inversions")
 INNER = (slice(CELL_MARGIN_PX, -CELL_MARGIN_PX),) * 2
 
 
@@ -53,10 +54,11 @@ def planes_at(defocus_um, seed=0):
 
 def test_tiles_do_not_choose_the_pixels_of_the_phase():
     """The network that ships sees farther than a tiny one: its halo is what is tested."""
-    image = cell_planes()
+    cells = cell_planes()
+    image = replace(cells, array=cells.array[:, :168, :152])
     settings = {"samples": 1, "steps": 2, "defocus_um": (-2.5, 2.5)}
     whole, *tiled = (
-        reconstructed(image, "phase-2shot", tile=side, **settings) for side in (1024, 96, 200)
+        reconstructed(image, "phase-2shot", tile=side, **settings) for side in (1024, 64, 104)
     )
     for one in tiled:
         assert np.abs(whole.mean - one.mean).max() <= 1e-5 * np.ptp(whole.mean)

@@ -41,6 +41,8 @@ from napari_cvdm.models.registry import load_model
 from napari_cvdm.models.tiled import network_on
 from napari_cvdm.reconstruction import sampling as frame
 
+pytestmark = pytest.mark.usefixtures("remembered_inversions")
+
 
 @pytest.fixture(scope="module")
 def published() -> Published:

@@ -21,6 +21,11 @@ from napari_cvdm.widgets.layers.shown_layers import show_layers
 from napari_cvdm.widgets.live.live_widget import LiveWidget
 
 
+@pytest.fixture(autouse=True)
+def few_inversions(remembered_inversions):
+    """Docks do not invert: they show what is made of it."""
+
+
 @pytest.fixture
 def spots():
     """A noisy fluorescence image."""

@@ -49,7 +49,7 @@ def test_closing_the_viewer_with_a_pending_job_is_survived(make_napari_viewer, q
     viewer.window.add_dock_widget(dock)
     qtbot.waitUntil(lambda: dock.agreement.work.busy)
     viewer.close()
-    WorkerBase.await_workers(10_000)
+    WorkerBase.await_workers(600_000)
     qtbot.waitUntil(lambda: not Job._running)
     assert not Job._running
 

@@ -115,7 +115,7 @@ def test_closing_the_viewer_while_following_is_survived(
     qtbot.waitUntil(lambda: dock._done > 0)
     (run,) = dock._runs
     viewer.close()
-    WorkerBase.await_workers(10_000)
+    WorkerBase.await_workers(600_000)
     qtbot.waitUntil(lambda: run.source.stopped)
     assert run.source.posted == 1
 

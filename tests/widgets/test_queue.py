@@ -289,7 +289,7 @@ def test_closing_the_viewer_in_mid_queue_is_survived(
     drop(dock, write("a.tif"), write("b.tif"))
     qtbot.waitUntil(lambda: dock.panel.bar.value() > 2 and "a" in viewer.layers)
     viewer.close()
-    WorkerBase.await_workers(20_000)
+    WorkerBase.await_workers(600_000)
     qtbot.wait(50)
     assert "b" not in viewer.layers
 

@@ -284,7 +284,7 @@ def test_closing_the_viewer_in_mid_run_is_survived(
     dock.start()
     qtbot.waitUntil(lambda: dock.panel.bar.value() > 2)
     viewer.close()
-    WorkerBase.await_workers(10_000)
+    WorkerBase.await_workers(600_000)
     qtbot.wait(50)
     assert "reconstruction of cell" not in viewer.layers
 

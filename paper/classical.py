@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import tifffile
+from scipy.ndimage import zoom
 
 from napari_cvdm.baselines import BASELINES, Baseline
 from napari_cvdm.baselines.phase import UsTie
@@ -215,7 +216,7 @@ def tsim(fields: tsim_er.Fields) -> list[Row]:
         found = solved(
             BASELINES["richardson-lucy"], widefield, tsim_er.ASSUMED_PIXEL_UM, **OIL_OBJECTIVE
         )
-        cubic = np.asarray(tsim_er.zoom(widefield, 2, order=3, grid_mode=True, mode="nearest"))
+        cubic = np.asarray(zoom(widefield, 2, order=3, grid_mode=True, mode="nearest"))
         scores = [
             fitted_psnr(tsim_er.on_its_grid(image.astype(np.float64)), truth)
             for image in (cubic, found.mean)

@@ -108,4 +108,16 @@ def print_rows(title: str, rows: Iterable[Row]) -> None:
     print(title, flush=True)
     for row in rows:
         verdict = "" if row.met is None else ("  met" if row.met else "  MISSED")
-        print(f"  {row.what:<58} {row.value:>26}  {row.bar}{verdict}", flush=True)
+        # two spaces between columns: paper.evidence reads them back
+        print(f"  {row.what:<58}  {row.value:>26}  {row.bar}{verdict}", flush=True)
+
+
+def table(rows: Iterable[Row]) -> str:
+    """Rows as a Markdown table."""
+    verdicts = {None: "", True: "met", False: "**missed**"}
+    lines = [
+        "| measured | value | bar | |",
+        "|---|---|---|---|",
+        *(f"| {row.what} | {row.value} | {row.bar} | {verdicts[row.met]} |" for row in rows),
+    ]
+    return "\n".join(lines) + "\n"

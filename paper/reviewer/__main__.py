@@ -13,8 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from napari_cvdm.models.registry import load_model, shipped_models
-from paper.evidence import table
-from paper.measure import Row, print_rows
+from paper.measure import Row, print_rows, table
 from paper.reviewer.bench import SMALL, Bench, Finding, Plan
 from paper.reviewer.registry import TESTS
 

@@ -277,8 +277,8 @@ and 250) lower the error by 7 % only, and the dock does not offer that model."""
         prefix=0,
         bars_only=True,
         note="""Processor time of one thread, both sides by turns, on a shared machine. *Published*
-is the U-Net and the 200 steps of the official code, rebuilt in torch. Precision bf16 is about twice as fast
-with AMX, and changes samples by 0.2 % (phase) or 1.5 % of the spread.""",
+is the U-Net and the 200 steps of the official code, rebuilt in torch. Precision bf16 is about
+twice as fast with AMX, and changes samples by 0.2 % (phase) or 1.5 % of the spread.""",
     ),
     Section(
         name="evaluations",

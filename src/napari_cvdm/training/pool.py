@@ -220,8 +220,8 @@ class PatchLocation:
     def cut_with_fine(self, channels: Tensor, side: int, fine: int, factor: int) -> Tensor:
         """The patch of channels (C, Y, X), with fine channels.
 
-        The last `fine` channels are the pixels of finer images, `factor` by `factor`. These pixels are turned
-        and mirrored on the fine grid.
+        The last `fine` channels are the pixels of finer images, `factor` by `factor`. These pixels
+        are turned and mirrored on the fine grid.
         """
         plain = self.cut(channels[: len(channels) - fine], side, 1)
         if not fine:

@@ -32,10 +32,10 @@ MODELS = ("phase-2shot", "widefield-x2")
 VERDICTS = {"": None, "met": True, "MISSED": False}
 HEAD = """# Evidence
 
-`python -m paper.evidence --outputs DIR` of version {version} makes this page. Each table is what
-the command above it printed. A bar that is missed says so. The real images are not part of the
-repository; their sources and licences are with the data. No model was trained on them. Models:
-{models}.
+`python -m paper.evidence --outputs DIR` of version {version} makes this page. Each table has the
+figures that the commands above it printed. A bar that is missed says so. The real images are not
+part of the repository; their sources and licences are with the data. No model was trained on them.
+Models: {models}.
 
 """
 

@@ -6,6 +6,8 @@ from configparser import ConfigParser
 from pathlib import Path
 from typing import Any
 
+import napari_cvdm
+
 _root = Path(__file__).parents[1]
 _source = _root / "src" / "napari_cvdm"
 _metadata = ConfigParser()
@@ -26,6 +28,9 @@ html_theme = "furo"
 html_title = f"{project} {release}"
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
+
+# The public names are looked up on first use; automodule documents those that are there.
+vars(napari_cvdm).update({name: getattr(napari_cvdm, name) for name in napari_cvdm.__all__})
 
 # The pages of docs/api: every build makes one for each room, from what is there. The options of a
 # page of several modules are read from the environment only.

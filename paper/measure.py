@@ -113,11 +113,9 @@ def print_rows(title: str, rows: Iterable[Row]) -> None:
 
 
 def table(rows: Iterable[Row]) -> str:
-    """Rows as a Markdown table."""
-    verdicts = {None: "", True: "met", False: "**missed**"}
-    lines = [
-        "| measured | value | bar | |",
-        "|---|---|---|---|",
-        *(f"| {row.what} | {row.value} | {row.bar} | {verdicts[row.met]} |" for row in rows),
-    ]
-    return "\n".join(lines) + "\n"
+    """Rows as a Markdown table; without the column of the bars where there is none."""
+    verdicts = {None: "", True: ": met", False: ": **missed**"}
+    cells = [(row.what, row.value, row.bar + verdicts[row.met]) for row in rows]
+    lines = [("measured", "value", "bar"), ("---",) * 3, *cells]
+    shown = 3 if any(bar for _, _, bar in cells) else 2
+    return "".join("| " + " | ".join(line[:shown]) + " |\n" for line in lines)

@@ -54,8 +54,8 @@ def test_printed_rows_are_read_back_into_the_page(capsys: pytest.CaptureFixture[
     printed = capsys.readouterr().out
     shown = show(section(prefix=0), printed)
     for row in ROWS:
-        verdict = {None: "", True: "met", False: "**missed**"}[row.met]
-        assert f"| Title: {row.what} | {row.value} | {row.bar} | {verdict} |" in shown
+        verdict = {None: "", True: ": met", False: ": **missed**"}[row.met]
+        assert f"| Title: {row.what} | {row.value} | {row.bar}{verdict} |" in shown
     only_bars = show(section(bars_only=True), printed)
     assert "1, 2" not in only_bars and "| error of the mean |" in only_bars
 

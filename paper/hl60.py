@@ -3,13 +3,7 @@
 import numpy as np
 
 from napari_cvdm.core.microscope import Microscope
-from napari_cvdm.core.request import ImageStack, ReconstructionRequest
-from napari_cvdm.models.checkpoint import Checkpoint
-from napari_cvdm.models.registry import load_model
-from napari_cvdm.physics.tie import us_tie_of
 from napari_cvdm.simulate.scenes import defocus_pair_of
-from paper.measure import DATA, Row, finish, print_rows, rmse
-from napari_cvdm.simulate.phase import defocus_pair_of
 from paper.measure import DATA
 
 FRAMES = (0, 35, 70, 105)

@@ -17,8 +17,6 @@ from hypothesis import settings
 from napari_cvdm.models.checkpoint import ModelCard, config_values, save_checkpoint
 from napari_cvdm.models.cvdm import CVDM, CVDMConfig
 from napari_cvdm.models.networks import UNetConfig
-from napari_cvdm.tasks import TASKS
-from napari_cvdm.models.unet import UNetConfig
 from napari_cvdm.tasks import TASKS, phase
 
 if TYPE_CHECKING:

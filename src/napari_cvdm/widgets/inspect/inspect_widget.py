@@ -73,11 +73,11 @@ class InspectWidget(QWidget):
         self.tabs = QTabWidget()
         self.message = MessageLine()
         self._troubles: dict[QWidget, str] = {}
+        self.tabs.addTab(self.pixel, "&Schedule and pixel")
+        self.tabs.addTab(self.agreement, "Spread and &error")
         self.group.setToolTip("The result to inspect: the layers of one reconstruction.")
         choice = fill_layout(QHBoxLayout(), label_field("&Result", self.group), (self.group, 1))
         fill_layout(QVBoxLayout(self), choice, (self.tabs, 1), self.message, margins=(4, 4, 4, 4))
-        self.tabs.addTab(self.pixel, "&Schedule and pixel")
-        self.tabs.addTab(self.agreement, "Spread and &error")
         self.group.changed.connect(self.refresh)
         for tab in (self.pixel, self.agreement):
             tab.trouble.connect(partial(self._on_trouble, tab))

@@ -9,6 +9,7 @@ import numpy as np
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication
 
+from napari_cvdm.training.fine_tuning import SOLVED_PLAN
 from napari_cvdm.widgets.live.live_widget import LiveWidget
 from napari_cvdm.widgets.reconstruct.reconstruct_widget import ReconstructWidget
 from napari_cvdm.widgets.train.pair_source import MICROSCOPE
@@ -55,6 +56,7 @@ def following(dock: LiveWidget) -> Callable[[], bool]:
 
 def training(dock: TrainWidget) -> Callable[[], bool]:
     """A training of overnight, in the user's own folder."""
+    SOLVED_PLAN["pool_fields"] = 2  # each is deconvolved before the first step
     dock.form.source.kind.setCurrentText(MICROSCOPE)
     dock.form.time.setCurrentIndex(2)
     dock.form.counts["patch_px"].setValue(32)

@@ -55,7 +55,9 @@ def forward_model_for(prepared: NetworkInput, plan: Plan, card: ModelCard) -> Fo
     OpticsError
         What is not known, or a field without a pixel far enough from its border.
     """
-    how = IMAGING[card.task](prepared, plan, card)
+    if card.task not in CHECK_MODELS:
+        raise OpticsError(f"the image formation of the task {card.task} is not known")
+    how = CHECK_MODELS[card.task](prepared, plan, card)
     if not how.noisy:
         raise OpticsError(
             "the image has no noise to compare with; give it as the camera measured it"
@@ -106,7 +108,8 @@ def _widefield_imaging(prepared: NetworkInput, plan: Plan, card: ModelCard) -> W
     )
 
 
-IMAGING: Mapping[str, Callable[[NetworkInput, Plan, ModelCard], ForwardCheckModel]] = {
+MakeCheckModel = Callable[[NetworkInput, Plan, ModelCard], ForwardCheckModel]
+CHECK_MODELS: dict[str, MakeCheckModel] = {
     "phase-2shot": _phase_imaging,
     "widefield-x2": _widefield_imaging,
     "denoise": _same_grid_imaging,

@@ -1,11 +1,17 @@
 """From a name to what it names: a model or a classical method."""
 
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from napari_cvdm.baselines import BASELINES, Baseline
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.models.checkpoint import Checkpoint, ModelCard, read_card
 from napari_cvdm.models.registry import UnknownModelError, load_model, model_folder
+from napari_cvdm.tasks import TASKS, Task
+
+if TYPE_CHECKING:
+    from napari_cvdm.checks.forward_check import MakeCheckModel
+    from napari_cvdm.training.sources import MakeField
 
 
 def baseline_named(name: str) -> Baseline | None:
@@ -32,6 +38,48 @@ def baseline_named(name: str) -> Baseline | None:
             f"{example}."
         ) from None
     return replace(method, **{method.parameter: number})
+
+
+def register_task(
+    task: Task,
+    ranges: type[Any],
+    make_field: "MakeField",
+    *,
+    intensity: str,
+    check_model: "MakeCheckModel | None" = None,
+) -> None:
+    """Make a task known: to recipes, to training, to reconstruction and to the forward check.
+
+    Parameters
+    ----------
+    task : Task
+        What the networks see of a measured image.
+    ranges : type
+        ``[simulation]`` of a recipe: a dataclass with the task's name as `task`, and `smallest_px`.
+    make_field : callable
+        (ranges, seed, draw) -> TrainingField; `draw` makes the object, a random one if None.
+    intensity : str
+        For the card: what is made of the counts, in words.
+    check_model : callable, optional
+        (prepared input, plan, card) -> ForwardCheckModel; no check without it.
+
+    Raises
+    ------
+    RequestError
+        There is a task of that name.
+    """
+    # Training is not needed to reconstruct, and costs an import.
+    from napari_cvdm.checks.forward_check import CHECK_MODELS
+    from napari_cvdm.simulate.ranges import RANGES
+    from napari_cvdm.training.card import INTENSITIES
+    from napari_cvdm.training.sources import FIELDS
+
+    if task.name in TASKS:
+        raise RequestError(f"there is a task {task.name} already; choose another name.")
+    TASKS[task.name] = task
+    RANGES[task.name], FIELDS[task.name], INTENSITIES[task.name] = ranges, make_field, intensity
+    if check_model is not None:
+        CHECK_MODELS[task.name] = check_model
 
 
 def _with_baselines(error: UnknownModelError) -> UnknownModelError:

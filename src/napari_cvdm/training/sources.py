@@ -23,7 +23,7 @@ from napari_cvdm.core.result import finished
 from napari_cvdm.io import SUFFIXES, read_image
 from napari_cvdm.physics.camera import inverse_variance
 from napari_cvdm.physics.forward_model import fresnel_number
-from napari_cvdm.simulate.ranges import PhaseRanges, Ranges
+from napari_cvdm.simulate.ranges import PhaseRanges, Ranges, WidefieldRanges
 from napari_cvdm.simulate.scenes import (
     DrawPhase,
     DrawStructure,
@@ -75,25 +75,32 @@ class SimulatedFields:
         """Make one."""
         number = index if self.count is None else index % self.count
         draw = self.draws[number % len(self.draws)] if self.draws else None
-        return _simulate(self.ranges, self.seed * SEED_STRIDE + number, draw)
+        return FIELDS[self.ranges.task](self.ranges, self.seed * SEED_STRIDE + number, draw)
 
     def blank(self, index: int) -> TrainingField:
         """Make one with nothing in it."""
-        return _simulate(
-            self.ranges,
-            self.seed * SEED_STRIDE + index,
-            _no_phase if isinstance(self.ranges, PhaseRanges) else _no_structure,
-        )
+        draw = _no_phase if isinstance(self.ranges, PhaseRanges) else _no_structure
+        return FIELDS[self.ranges.task](self.ranges, self.seed * SEED_STRIDE + index, draw)
 
 
-def _simulate(
-    ranges: Ranges, seed: int, draw: DrawPhase | DrawStructure | None = None
+def _phase_field(ranges: PhaseRanges, seed: int, draw: DrawPhase | None) -> TrainingField:
+    solved = solve_field(seed, ranges, draw or draw_phase)
+    return solved_field(solved.maps, solved.truth)
+
+
+def _fluorescence_field(
+    ranges: WidefieldRanges, seed: int, draw: DrawStructure | None
 ) -> TrainingField:
-    if isinstance(ranges, PhaseRanges):
-        solved = solve_field(seed, ranges, draw or draw_phase)  # type: ignore[arg-type]  # draws are made for the ranges
-        return solved_field(solved.maps, solved.truth)
-    pair = simulate_fluorescence(seed, ranges, draw)  # type: ignore[arg-type]
+    pair = simulate_fluorescence(seed, ranges, draw)
     return simulated_fluorescence(FLUORESCENCE[ranges.task], pair, seed)
+
+
+MakeField = Callable[[Any, int, Any], TrainingField]
+FIELDS: dict[str, MakeField] = {
+    PhaseRanges.task: _phase_field,
+    **dict.fromkeys(FLUORESCENCE, _fluorescence_field),
+}
+"""How each task makes a field: (ranges, seed, what draws the object or None) -> field."""
 
 
 def _no_phase(
@@ -207,7 +214,7 @@ def solve_missing(folder: Path, ranges: Ranges, seed: int, numbers: range) -> It
         elif isinstance(ranges, PhaseRanges):
             save_field(path, solve_field(seed + number, ranges))
         else:
-            save_training_field(path, _simulate(ranges, seed + number))
+            save_training_field(path, FIELDS[ranges.task](ranges, seed + number, None))
         yield number
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from napari_cvdm.core.device import pick_device
 from napari_cvdm.core.plan import count_planes
 from napari_cvdm.core.request import ImageStack, ReconstructionRequest
 from napari_cvdm.core.result import Progress, Reconstruction
@@ -128,6 +129,7 @@ def follow(
     """
     planes = count_planes(task_of(model.card).planes, template.defocus_um)
     template = replace(template, samples=1, schedule_points=0, keep_samples=False)
+    pick_device(template.device)  # one that is not there ends it at once, not frame after frame
     ends: deque[float] = deque(maxlen=RATED_FRAMES)
     done = skipped = 0
     while not source.stopped:

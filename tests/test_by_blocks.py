@@ -57,7 +57,7 @@ def test_blocks_give_the_pixels_of_the_whole_image(tiny_widefield_model, tmp_pat
         assert np.abs(image_in(out, name) - expected).max() <= 1e-4 * np.ptp(expected), name
     assert np.array_equal(image_in(out, "valid") > 0, whole.valid)
     said = json.loads((out / "provenance.json").read_text())
-    assert said["plan"]["image"]["sha256"] == sha256_of(image.array)
+    assert said["pixels_sha256"] == {image.source: sha256_of(image.array)}
     (frame,), (wanted,) = said["estimated"]["frames"], whole.provenance.estimated["frames"]
     assert frame["optics"] == wanted["optics"] != "stated" and frame["cutoff_px"] == pytest.approx(
         wanted["cutoff_px"]

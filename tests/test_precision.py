@@ -128,8 +128,7 @@ def test_another_job_that_is_replaced_does_not_choose(files: TiledFiles, faster:
     result = finished(reconstruct_by_blocks(replace(job, overwrite=True), model))
     assert result.earlier == 0
     assert (
-        json.loads((result.path / "provenance.json").read_text())["plan"]["settings"]["precision"]
-        == faster
+        json.loads((result.path / "provenance.json").read_text())["settings"]["precision"] == faster
     )
 
 

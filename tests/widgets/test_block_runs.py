@@ -107,7 +107,7 @@ def test_a_scheduler_makes_the_bytes_of_the_command_line_and_they_are_shown_wher
     np.testing.assert_allclose(shown.scale, 0.0325)
     np.testing.assert_allclose(shown.translate, np.array([5.0, 7.0]) - 0.0325 / 2)
     assert shown.units == large.units
-    assert shown.metadata[METADATA_KEY]["provenance"]["plan"]["block"] == 64
+    assert shown.metadata[METADATA_KEY]["provenance"]["output"]["blocks"]["block"] == 64
     assert not any(is_measurement(layer) for layer in viewer.layers if layer is not large)
 
 

@@ -4,9 +4,7 @@ With ``--out NAME.ome.zarr`` it works block by block, in this process or on a cl
 """
 
 import hashlib
-import json
 import os
-import platform
 import sys
 import time
 from argparse import Namespace
@@ -36,6 +34,7 @@ from napari_cvdm.models.checkpoint import ModelCard
 from napari_cvdm.models.schedule import gamma_and_beta
 from napari_cvdm.reconstruction.methods import load_method
 from napari_cvdm.reconstruction.plan import with_planes
+from napari_cvdm.reconstruction.provenance import provenance_record, write_record
 from napari_cvdm.reconstruction.reconstruct import reconstruct
 
 if TYPE_CHECKING:
@@ -96,7 +95,20 @@ def reconstruct_into(
     names = write_images(folder, reconstruction, request.image.place)
     end_lap("write")
     device = str(pick_device(request.device))
-    write_provenance(folder, reconstruction, settings_of(arguments), inputs, laps, device)
+    output = {
+        "unit": reconstruction.unit,
+        "axes": reconstruction.axes,
+        "pixel_um": reconstruction.pixel_um,
+        "times": reconstruction.schedule_clock.times,
+        "clock": asdict(reconstruction.clock),
+        "counts": reconstruction.counts.tolist(),
+    }
+    record = provenance_record(reconstruction.provenance, output, reconstruction.forward, device)
+    record["inputs"] = inputs
+    # Options take precedence over the settings of the result, which add what was left out.
+    record["settings"] |= settings_of(arguments)
+    record["timings_s"] = {name: round(seconds, 3) for name, seconds in laps.items()}
+    write_record(folder / PROVENANCE, record)
     return reconstruction, names
 
 
@@ -242,55 +254,6 @@ def _images_of(reconstruction: Reconstruction) -> Iterator[tuple[str, np.ndarray
         yield "beta", beta, "K" + axes, NO_UNIT
     if reconstruction.samples is not None:
         yield "samples", reconstruction.samples, "S" + axes, unit
-
-
-def write_provenance(
-    folder: Path,
-    reconstruction: Reconstruction,
-    settings: Mapping[str, Any],
-    inputs: Mapping[str, Any],
-    timings_s: Mapping[str, float],
-    device: str,
-) -> None:
-    """Write ``provenance.json``: everything needed to make the same pixels again.
-
-    Parameters
-    ----------
-    folder : Path
-    reconstruction : Reconstruction
-    settings : mapping
-        Every option by its name. They take precedence over those of the reconstruction, which add
-        what was left out.
-    inputs : mapping
-        Path and SHA-256 of every file, by option.
-    timings_s : mapping
-        Seconds by stage.
-    device : str
-        The device that was used in the end.
-    """
-    provenance = asdict(reconstruction.provenance)
-    machine = {"device": device, "platform": platform.platform(), "processor": platform.machine()}
-    record = {
-        **provenance,
-        "inputs": dict(inputs),
-        "pixels_sha256": provenance["inputs"],
-        "settings": {**provenance["settings"], **settings},
-        "versions": {"python": platform.python_version(), **provenance["versions"]},
-        "machine": machine,
-        "timings_s": {name: round(seconds, 3) for name, seconds in timings_s.items()},
-        "output": {
-            "unit": reconstruction.unit,
-            "axes": reconstruction.axes,
-            "pixel_um": reconstruction.pixel_um,
-            "times": reconstruction.schedule_clock.times,
-            "clock": asdict(reconstruction.clock),
-            "counts": reconstruction.counts.tolist(),
-        },
-        "forward": None if reconstruction.forward is None else reconstruction.forward.numbers(),
-    }
-    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-    # The name of a file may be no UTF-8.
-    (folder / PROVENANCE).write_text(text, encoding="utf-8", errors="replace")
 
 
 def _restore_by_blocks(arguments: Namespace, files: Mapping[str, str]) -> None:

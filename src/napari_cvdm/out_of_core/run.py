@@ -4,12 +4,10 @@ Each block is computed once, and a killed job continues where it stopped.
 """
 
 import json
-import platform
 import time
 from collections.abc import Generator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
-from importlib.metadata import version
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
@@ -18,7 +16,14 @@ import numpy as np
 import torch
 
 from napari_cvdm import __version__
-from napari_cvdm.checks.quality_flag import estimated_optics
+from napari_cvdm.checks.forward_check import LIMIT
+from napari_cvdm.checks.quality_flag import (
+    contradicted,
+    estimated_optics,
+    guessed,
+    quality_flag,
+    with_quality_flag,
+)
 from napari_cvdm.checks.training_range import (
     axes_warnings,
     beyond_trained_range,
@@ -29,13 +34,15 @@ from napari_cvdm.checks.training_range import (
 )
 from napari_cvdm.core.plan import Plan, z_step_warning
 from napari_cvdm.core.request import RequestError
-from napari_cvdm.core.result import Progress
+from napari_cvdm.core.result import ForwardCheck, Progress
 from napari_cvdm.core.statistics import RunningMoments
 from napari_cvdm.core.tiling import Block, BlockPlan
 from napari_cvdm.io import Fingerprint
 from napari_cvdm.io.atomic import JobFolder, begin_job, finish_job, growing_folder
+from napari_cvdm.io.result_folder import PROVENANCE
 from napari_cvdm.io.zarr_write import Grid, GridImage, build_pyramid, create_images, open_level
 from napari_cvdm.models.checkpoint import Checkpoint
+from napari_cvdm.models.schedule import clock_curve
 from napari_cvdm.models.tiled import channels_last
 from napari_cvdm.out_of_core.global_statistics import (
     begin_block,
@@ -47,13 +54,16 @@ from napari_cvdm.out_of_core.global_statistics import (
 )
 from napari_cvdm.out_of_core.job import TiledRequest
 from napari_cvdm.reconstruction.plan import resolve, settings_of, task_of
-from napari_cvdm.reconstruction.provenance import short_memory_warning
-from napari_cvdm.reconstruction.reconstruct import single_answer
+from napari_cvdm.reconstruction.provenance import (
+    make_provenance,
+    provenance_record,
+    write_record,
+)
+from napari_cvdm.reconstruction.reconstruct import CLOCK_POINTS, single_answer
 from napari_cvdm.reconstruction.sampling import sample_frame
 from napari_cvdm.tasks import GlobalStatistics, Task
 
 FREE_TO_CHANGE = ("device", "tile")  # they change the cost, and no pixel beyond rounding
-PROVENANCE = "provenance.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,11 +238,8 @@ def reconstruct_by_blocks(
     )
     for image in images:
         build_pyramid(folder.path, image, grid)
-    seconds = {"total": round(time.perf_counter() - started, 3)}
-    record = provenance_of(plan, model, folder, layout, seconds)
-    (folder.path / PROVENANCE).write_text(
-        json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", errors="replace"
-    )
+    record = provenance_of(plan, model, folder, job, layout, time.perf_counter() - started)
+    write_record(folder.path / PROVENANCE, record)
     finish_job(folder, job.out, job.overwrite)
     earlier, names = layout.count - len(left), tuple(image.name for image in images)
     return TiledReconstruction(
@@ -319,6 +326,7 @@ def planned(
 
 NO_UNIT = "dimensionless"
 _ORDER = "TCZ"
+NOT_CHECKED = "the result was made block by block and not checked against the measured image."
 NOT_ALIGNED = (
     "a shift between the planes is not looked for block by block; reconstruct a --region into a "
     "folder to see whether they fit."
@@ -392,28 +400,44 @@ def provenance_of(
     plan: Plan,
     model: Checkpoint,
     folder: JobFolder,
+    job: TiledRequest,
     layout: BlockPlan,
-    seconds: Mapping[str, float],
+    seconds: float,
 ) -> dict[str, Any]:
-    """Everything needed to make the same pixels again, and reasons to doubt them."""
+    """Everything needed to make the same pixels again, and reasons to doubt them.
+
+    The blocks are not checked against the measured image.
+    """
     marks = folder.marks()
-    tiles = sorted({int(said["tile"]) for said in marks.values()})
     frames = _estimated(marks)
-    return {
-        "plan": folder.plan(),
-        "source": plan.image.source,
-        "tile": plan.tile,
-        "tile_used": tiles[0],
-        "estimated": {"frames": frames},
-        "warnings": list(_warnings(plan, model, marks, layout, frames)),
-        "versions": {
-            "python": platform.python_version(),
-            "napari-cvdm": __version__,
-            **{name: version(name) for name in ("torch", "numpy", "zarr")},
-        },
-        "machine": {"device": plan.device, "platform": platform.platform()},
-        "timings_s": dict(seconds),
+    warnings = _warnings(plan, model, marks, layout, frames)
+    provenance = make_provenance(
+        plan,
+        model,
+        folder.plan()["image"]["sha256"],
+        frames,
+        min(said["tile"] for said in marks.values()),
+        np.array(plan.samples),
+        warnings,
+        seconds,
+    )
+    task = task_of(model.card)
+    grave = (*optics_warnings(plan, model.card), *contradicted(plan))
+    guesses = guessed(plan, task.unit, frames)
+    flag = quality_flag(
+        grave,
+        guesses,
+        [one for one in provenance.warnings if one not in (*grave, *guesses)],
+        ForwardCheck(limit=LIMIT, verdict=NOT_CHECKED),
+    )
+    output = {
+        "unit": task.unit,
+        "axes": plan.image.loop_axes + "YX",
+        "pixel_um": plan.pixel_um / task.upsampling,
+        "clock": asdict(clock_curve(model.network.clock, CLOCK_POINTS)),
+        "blocks": {"block": job.block, "halo": job.halo},
     }
+    return provenance_record(with_quality_flag(provenance, flag), output, None, plan.device)
 
 
 def _estimated(marks: Mapping[str, Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -439,7 +463,6 @@ def _warnings(
         *single_answer(plan, model),
     ]
     beyond, usable = (sum(said[name] for said in marks.values()) for name in ("beyond", "usable"))
-    tile = min(said["tile"] for said in marks.values())
     pixels = (
         len(layout.frames) * layout.shape[0] * layout.shape[1] * model.card.config().upsampling ** 2
     )
@@ -452,4 +475,4 @@ def _warnings(
             "far from the training."
         )
     warnings += [NOT_ALIGNED] if "P" in plan.image.axes and plan.register else []
-    return (*warnings, *short_memory_warning(tile, plan.tile))
+    return tuple(warnings)

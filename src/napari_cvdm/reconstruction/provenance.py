@@ -1,8 +1,11 @@
 """The provenance of a reconstruction, and whether one run continues another."""
 
 import json
-from collections.abc import Mapping
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +14,7 @@ from napari_cvdm import __version__
 from napari_cvdm.baselines import Baseline
 from napari_cvdm.core.plan import Plan
 from napari_cvdm.core.request import RequestError
-from napari_cvdm.core.result import Provenance, Reconstruction
+from napari_cvdm.core.result import ForwardCheck, Provenance, Reconstruction
 from napari_cvdm.core.statistics import carried_calibration
 from napari_cvdm.io import Fingerprint, check_finite, sha256_of
 from napari_cvdm.models.checkpoint import Checkpoint
@@ -25,9 +28,7 @@ class ProvenanceRecorder:
     """Reads the frames of a request, and keeps what their reader should know."""
 
     def __init__(self, plan: Plan, method: Checkpoint | Baseline) -> None:
-        self._plan = plan
-        self._model = dict(method.entry if isinstance(method, Baseline) else model_entry(method))
-        self._fitted: Any = self._model.pop("calibration", {})
+        self._plan, self._method = plan, method
         self._fingerprint = Fingerprint(plan.image.array)
         self._estimated: list[Mapping[str, Any]] = []
         self._tiles: list[int] = []
@@ -60,28 +61,16 @@ class ProvenanceRecorder:
 
         For a run that was stopped, `samples` is the number that every frame has.
         """
-        settings = dict(self._plan.settings)
-        if counts.min() == counts.max() > 0:
-            settings["samples"] = int(counts.max())
-        return Provenance(
-            inputs={self._plan.image.source: self._input_hash()},
-            model={**self._model, **self._calibration(counts)},
-            settings=settings,
-            estimated={"frames": self._estimated, "tile_used": min(self._tiles)},
-            versions={
-                "napari-cvdm": __version__,
-                **{name: version(name) for name in ("torch", "numpy", "scipy", "tifffile")},
-            },
-            timings_s={"total": round(seconds, 3)},
-            warnings=(*warnings, *short_memory_warning(min(self._tiles), self._plan.tile)),
+        return make_provenance(
+            self._plan,
+            self._method,
+            self._input_hash(),
+            self._estimated,
+            min(self._tiles),
+            counts,
+            warnings,
+            seconds,
         )
-
-    def _calibration(self, counts: np.ndarray) -> dict[str, Any]:
-        """Calibration of the card for the samples of every frame; empty if it does not hold."""
-        carried = carried_calibration(
-            self._fitted, int(counts.min()), self._plan.steps, self._plan.sampler
-        )
-        return {"calibration": carried} if carried else {}
 
     def _input_hash(self) -> str:
         image = self._plan.image
@@ -97,6 +86,87 @@ class ProvenanceRecorder:
             if image.lazy
             else sha256_of(image.array)
         )
+
+
+def make_provenance(
+    plan: Plan,
+    method: Checkpoint | Baseline,
+    input_sha256: str,
+    estimated: Sequence[Mapping[str, Any]],
+    tile: int,
+    counts: np.ndarray,
+    warnings: Sequence[str],
+    seconds: float,
+) -> Provenance:
+    """Everything needed to compute the same pixels again, whole or block by block.
+
+    Parameters
+    ----------
+    input_sha256 : str
+        Of the pixels of the image.
+    estimated : sequence of mapping
+        What was estimated from each frame.
+    tile : int
+        The smallest that was used [px].
+    counts : ndarray of int
+        Samples of each frame.
+    seconds : float
+        Of the whole run.
+    """
+    settings = dict(plan.settings)
+    if counts.min() == counts.max() > 0:
+        settings["samples"] = int(counts.max())
+    model = dict(method.entry if isinstance(method, Baseline) else model_entry(method))
+    fitted: Any = model.pop("calibration", {})
+    carried = carried_calibration(fitted, int(counts.min()), plan.steps, plan.sampler)
+    return Provenance(
+        inputs={plan.image.source: input_sha256},
+        model={**model, **({"calibration": carried} if carried else {})},
+        settings=settings,
+        estimated={"frames": list(estimated), "tile_used": tile},
+        versions={
+            "napari-cvdm": __version__,
+            **{name: version(name) for name in ("torch", "numpy", "scipy", "tifffile")},
+        },
+        timings_s={"total": round(seconds, 3)},
+        warnings=(*warnings, *short_memory_warning(tile, plan.tile)),
+    )
+
+
+def provenance_record(
+    provenance: Provenance, output: Mapping[str, Any], forward: ForwardCheck | None, device: str
+) -> dict[str, Any]:
+    """What ``provenance.json`` holds beside any result, a folder or an OME-Zarr.
+
+    Parameters
+    ----------
+    provenance : Provenance
+    output : mapping
+        Unit, axes and pixel size of the images, and what else describes them.
+    forward : ForwardCheck, optional
+    device : str
+        The device that was used in the end.
+    """
+    known = asdict(provenance)
+    return {
+        **known,
+        "pixels_sha256": known["inputs"],
+        "versions": {"python": platform.python_version(), **known["versions"]},
+        "machine": {
+            "device": device,
+            "platform": platform.platform(),
+            "processor": platform.machine(),
+        },
+        "output": dict(output),
+        "forward": None if forward is None else forward.numbers(),
+    }
+
+
+def write_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Write ``provenance.json``."""
+    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+    # The name of a file may be no UTF-8.
+    path.write_text(text, encoding="utf-8", errors="replace")
 
 
 def model_entry(model: Checkpoint) -> dict[str, object]:

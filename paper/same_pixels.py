@@ -65,14 +65,14 @@ def speed_rows(model: Checkpoint) -> list[Row]:
 def scale_rows(model: Checkpoint) -> list[Row]:
     """Blocks against the whole image; a resumed job against one that was not stopped."""
     from napari_cvdm.io.zarr_write import open_level
-    from napari_cvdm.out_of_core.job import TiledRequest
+    from napari_cvdm.out_of_core.job import BlockJob
     from napari_cvdm.out_of_core.run import reconstruct_by_blocks  # zarr and dask
 
     request = small_request()
     whole = finish(request, model)
     with TemporaryDirectory() as folder:
         jobs = [
-            TiledRequest(request=request, out=f"{folder}/{name}.ome.zarr", block=64, halo=SEEN_PX)
+            BlockJob(request=request, out=f"{folder}/{name}.ome.zarr", block=64, halo=SEEN_PX)
             for name in ("through", "stopped")
         ]
         steps = reconstruct_by_blocks(jobs[1], model)

@@ -27,7 +27,7 @@ from napari_cvdm.io.read import open_image
 from napari_cvdm.io.zarr_write import Grid, GridImage, create_images, open_level
 from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.models.registry import load_model
-from napari_cvdm.out_of_core.job import TiledRequest
+from napari_cvdm.out_of_core.job import BlockJob
 from napari_cvdm.out_of_core.run import reconstruct_by_blocks
 from paper.measure import Row, finish, print_rows, tiny_model
 from paper.same_pixels import scale_rows
@@ -102,7 +102,7 @@ def carried_out(
         request = request_for(model, field(model, side, folder), options.samples, options.steps)
         out = f"{folder}/out.ome.zarr"
         steps = reconstruct_by_blocks(
-            TiledRequest(request=request, out=out, block=options.block, halo=options.halo), model
+            BlockJob(request=request, out=out, block=options.block, halo=options.halo), model
         )
         started = time.perf_counter()
         for step in steps:
@@ -176,7 +176,7 @@ def halo(model: Checkpoint, options: argparse.Namespace) -> Iterator[Row]:
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "out.ome.zarr"
             for _ in reconstruct_by_blocks(
-                TiledRequest(request=request, out=str(out), block=options.block, halo=pixels), model
+                BlockJob(request=request, out=str(out), block=options.block, halo=pixels), model
             ):
                 pass
             difference = np.abs(

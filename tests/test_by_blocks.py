@@ -18,7 +18,7 @@ from napari_cvdm.core.request import ImageStack, RequestError
 from napari_cvdm.core.result import finished as drained
 from napari_cvdm.io import ImageFileError, sha256_of
 from napari_cvdm.models.registry import load_model
-from napari_cvdm.out_of_core.job import TiledRequest
+from napari_cvdm.out_of_core.job import BlockJob
 from napari_cvdm.out_of_core.run import reconstruct_by_blocks
 from napari_cvdm.reconstruction.reconstruct import reconstruct
 
@@ -46,9 +46,7 @@ def test_blocks_give_the_pixels_of_the_whole_image(tiny_widefield_model, tmp_pat
     out = tmp_path / "out.ome.zarr"
     drained(
         reconstruct_by_blocks(
-            TiledRequest(
-                request=widefield_request(image), out=str(out), block=block, halo=WHOLE_HALO
-            ),
+            BlockJob(request=widefield_request(image), out=str(out), block=block, halo=WHOLE_HALO),
             model,
         )
     )
@@ -103,7 +101,7 @@ def from_memory(
     request = widefield_request(spots((150, 213)), model=str(tiny_widefield_model), steps=2)
     drained(
         reconstruct_by_blocks(
-            TiledRequest(request=request, out=str(out), block=128),
+            BlockJob(request=request, out=str(out), block=128),
             load_model(str(tiny_widefield_model)),
         )
     )
@@ -146,7 +144,7 @@ def test_every_way_in_gives_the_same_pixels(
 def test_a_job_that_was_killed_goes_on_to_the_same_bytes(tiny_widefield_model, tmp_path):
     model, done = load_model(str(tiny_widefield_model)), {}
     jobs = {
-        name: TiledRequest(
+        name: BlockJob(
             request=widefield_request(spots((100, 130))),
             out=str(tmp_path / f"{name}.ome.zarr"),
             block=64,
@@ -173,7 +171,7 @@ def test_a_job_that_was_killed_goes_on_to_the_same_bytes(tiny_widefield_model, t
 @pytest.mark.parametrize("choice", [{"region": (0, 40, 0, 40)}, {"schedule_points": 3}])
 def test_regions_and_schedules_are_refused_block_by_block(choice, tmp_path):
     with pytest.raises(RequestError, match="cannot be had block by block"):
-        TiledRequest(
+        BlockJob(
             request=widefield_request(spots((100, 130)), **choice),
             out=str(tmp_path / "out.ome.zarr"),
         )
@@ -182,15 +180,15 @@ def test_regions_and_schedules_are_refused_block_by_block(choice, tmp_path):
 def test_another_plan_does_not_go_on_where_one_was_stopped(tiny_widefield_model, tmp_path):
     model, out = load_model(str(tiny_widefield_model)), str(tmp_path / "out.ome.zarr")
     steps = reconstruct_by_blocks(
-        TiledRequest(request=widefield_request(spots((100, 130))), out=out, block=64), model
+        BlockJob(request=widefield_request(spots((100, 130))), out=out, block=64), model
     )
     while next(steps).done < 12:
         pass
     steps.close()
-    other = TiledRequest(request=widefield_request(spots((100, 130)), seed=5), out=out, block=64)
+    other = BlockJob(request=widefield_request(spots((100, 130)), seed=5), out=out, block=64)
     with pytest.raises(ImageFileError, match="settings differ"):
         drained(reconstruct_by_blocks(other, model))
-    again = TiledRequest(request=other.request, out=out, block=64, overwrite=True)
+    again = BlockJob(request=other.request, out=out, block=64, overwrite=True)
     assert drained(reconstruct_by_blocks(again, model)).earlier == 0
     with pytest.raises(ImageFileError, match="exists already"):
         drained(reconstruct_by_blocks(other, model))

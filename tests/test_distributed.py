@@ -11,6 +11,7 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,10 +36,10 @@ from napari_cvdm.out_of_core.dask import (
     run_task,
     task_spec_of,
 )
-from napari_cvdm.out_of_core.job import TiledFiles
+from napari_cvdm.out_of_core.job import open_job
 from napari_cvdm.out_of_core.run import (
     BlockReconstructor,
-    TiledReconstruction,
+    BlockResult,
     reconstruct_by_blocks,
 )
 
@@ -46,10 +47,10 @@ OPTIONS = {"pixel_um": 0.065, "samples": 2, "steps": 2, "device": "cpu"}
 
 
 @pytest.fixture
-def files(tmp_path: Path, tiny_widefield_model: Path) -> TiledFiles:
+def files(tmp_path: Path, tiny_widefield_model: Path) -> dict[str, Any]:
     """A job of twelve blocks."""
     np.save(tmp_path / "in.npy", spots((150, 213)).array)
-    return TiledFiles(
+    return dict(
         images=(str(tmp_path / "in.npy"),),
         model=str(tiny_widefield_model),
         out=str(tmp_path / "out.ome.zarr"),
@@ -59,15 +60,15 @@ def files(tmp_path: Path, tiny_widefield_model: Path) -> TiledFiles:
 
 
 @pytest.fixture
-def six_blocks(files: TiledFiles, tmp_path: Path) -> TiledFiles:
+def six_blocks(files: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
     """A job of six blocks."""
     np.save(tmp_path / "in.npy", spots((70, 130)).array)
     return files
 
 
-def test_two_processes_give_the_bytes_of_one(six_blocks: TiledFiles, tmp_path: Path) -> None:
+def test_two_processes_give_the_bytes_of_one(six_blocks: dict[str, Any], tmp_path: Path) -> None:
     files = six_blocks
-    job, model = files.open()
+    job, model = open_job(**files)
     drained(reconstruct_by_blocks(job, model))
     other = tmp_path / "other.ome.zarr"
     words = [
@@ -86,9 +87,9 @@ def test_two_processes_give_the_bytes_of_one(six_blocks: TiledFiles, tmp_path: P
         main(
             [
                 "restore",
-                files.images[0],
+                files["images"][0],
                 "--model",
-                files.model,
+                files["model"],
                 "--out",
                 str(other),
                 *words,
@@ -98,7 +99,7 @@ def test_two_processes_give_the_bytes_of_one(six_blocks: TiledFiles, tmp_path: P
         )
         == 0
     )
-    assert stored(Path(files.out)) == stored(other)
+    assert stored(Path(files["out"])) == stored(other)
 
 
 @contextmanager
@@ -157,7 +158,7 @@ def address_in(note: Path, scheduler: subprocess.Popen[bytes]) -> str:
     raise AssertionError("the scheduler did not start")
 
 
-def stopped_at(steps: Generator[Progress, None, TiledReconstruction], evaluations: int) -> Progress:
+def stopped_at(steps: Generator[Progress, None, BlockResult], evaluations: int) -> Progress:
     """Go on until that many evaluations are done."""
     for step in steps:
         if step.done >= evaluations and step.stage.startswith("block"):
@@ -167,53 +168,53 @@ def stopped_at(steps: Generator[Progress, None, TiledReconstruction], evaluation
 
 @pytest.mark.stress
 def test_a_worker_that_is_killed_costs_no_data_and_without_scheduler_the_job_can_go_on(
-    files: TiledFiles, tmp_path: Path
+    files: dict[str, Any], tmp_path: Path
 ) -> None:
-    (job, model), other = files.open(), replace(files, out=str(tmp_path / "other.ome.zarr"))
-    third = replace(files, out=str(tmp_path / "third.ome.zarr"))
+    (job, model), other = open_job(**files), dict(files, out=str(tmp_path / "other.ome.zarr"))
+    third = dict(files, out=str(tmp_path / "third.ome.zarr"))
     drained(reconstruct_by_blocks(job, model))
     with started_by_hand(tmp_path, workers=2) as (address, (scheduler, first, _)):
-        steps = reconstruct_by_blocks(other.open()[0], model, on_cluster(address, other))
+        steps = reconstruct_by_blocks(open_job(**other)[0], model, on_cluster(address))
         stopped_at(steps, 4)
         first.kill()
         assert drained(steps).earlier == 0
-        assert stored(Path(files.out)) == stored(Path(other.out))
-        steps = reconstruct_by_blocks(third.open()[0], model, on_cluster(address, third))
+        assert stored(Path(files["out"])) == stored(Path(other["out"]))
+        steps = reconstruct_by_blocks(open_job(**third)[0], model, on_cluster(address))
         stopped_at(steps, 4)
         scheduler.kill()
         with pytest.raises(ClusterError, match=r"scheduler went away.*same job again"):
             drained(steps)
-    assert drained(reconstruct_by_blocks(third.open()[0], model)).earlier >= 1
-    assert stored(Path(files.out)) == stored(Path(third.out))
+    assert drained(reconstruct_by_blocks(open_job(**third)[0], model)).earlier >= 1
+    assert stored(Path(files["out"])) == stored(Path(third["out"]))
 
 
 def test_without_scheduler_a_job_stops_in_words_and_can_go_on(
-    six_blocks: TiledFiles, tmp_path: Path
+    six_blocks: dict[str, Any], tmp_path: Path
 ) -> None:
-    job, model = six_blocks.open()
-    other = replace(six_blocks, out=str(tmp_path / "other.ome.zarr"))
+    job, model = open_job(**six_blocks)
+    other = dict(six_blocks, out=str(tmp_path / "other.ome.zarr"))
     with cluster_in_process() as cluster:
-        steps = reconstruct_by_blocks(job, model, on_cluster(cluster.scheduler_address, six_blocks))
+        steps = reconstruct_by_blocks(job, model, on_cluster(cluster.scheduler_address))
         stopped_at(steps, 4)
         cluster.close()
         with pytest.raises(ClusterError, match=r"scheduler went away.*same job again"):
             drained(steps)
     assert drained(reconstruct_by_blocks(job, model)).earlier >= 1
-    drained(reconstruct_by_blocks(other.open()[0], model))
-    assert stored(Path(six_blocks.out)) == stored(Path(other.out))
+    drained(reconstruct_by_blocks(open_job(**other)[0], model))
+    assert stored(Path(six_blocks["out"])) == stored(Path(other["out"]))
 
 
 def test_a_block_that_cannot_be_read_is_named_and_the_others_are_done(
-    files: TiledFiles, tmp_path: Path
+    files: dict[str, Any], tmp_path: Path
 ) -> None:
     store = ngff_image(tmp_path / "in.ome.zarr", spots((150, 213)), "0.5")
     denoising = str(
         tiny_checkpoint("denoise", tmp_path / "denoise")
     )  # reads nothing around a block
-    files = replace(files, images=(str(store),), halo=0, model=denoising)
-    job, model = files.open()
+    files = dict(files, images=(str(store),), halo=0, model=denoising)
+    job, model = open_job(**files)
     with cluster_in_process() as cluster:
-        steps = reconstruct_by_blocks(job, model, on_cluster(cluster.scheduler_address, files))
+        steps = reconstruct_by_blocks(job, model, on_cluster(cluster.scheduler_address))
         while not (
             tmp_path / "out.part.ome.zarr" / ".napari-cvdm" / "frames" / "0.npz"
         ).exists():  # the image was read once
@@ -232,15 +233,17 @@ def test_a_block_that_cannot_be_read_is_named_and_the_others_are_done(
     corner.write_bytes(kept)
     again = drained(reconstruct_by_blocks(job, model))
     assert again.earlier == 8
-    validate_zarr_store(files.out)
+    validate_zarr_store(files["out"])
 
 
-def test_a_worker_checks_version_plan_and_model(files: TiledFiles) -> None:
-    job, model = files.open()
+def test_a_worker_checks_version_plan_and_model(files: dict[str, Any]) -> None:
+    job, model = open_job(**files)
     steps = reconstruct_by_blocks(job, model)
     stopped_at(steps, 1)
-    reconstructor = BlockReconstructor(job, model, Path(files.out).with_name("out.part.ome.zarr"))
-    spec = task_spec_of(files, reconstructor)
+    reconstructor = BlockReconstructor(
+        job, model, Path(files["out"]).with_name("out.part.ome.zarr")
+    )
+    spec = task_spec_of(reconstructor)
     run_task(spec, 3)
     for name, words in (
         ("version", "another version"),
@@ -252,6 +255,6 @@ def test_a_worker_checks_version_plan_and_model(files: TiledFiles) -> None:
 
 
 @pytest.mark.parametrize("where", ["local", "local:0", "local:two", "localhost:8786", "tcp:8786"])
-def test_a_scheduler_that_is_none_is_said(files: TiledFiles, where: str) -> None:
+def test_a_scheduler_that_is_none_is_said(files: dict[str, Any], where: str) -> None:
     with pytest.raises(RequestError, match="local:N"):
-        on_cluster(where, files)
+        on_cluster(where)

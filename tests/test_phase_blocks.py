@@ -17,7 +17,7 @@ from napari_cvdm.core.tiling import BlockPlan
 from napari_cvdm.io import Fingerprint
 from napari_cvdm.models.registry import load_model
 from napari_cvdm.out_of_core.global_statistics import BlockReader, measure_frame_statistics
-from napari_cvdm.out_of_core.job import TiledRequest
+from napari_cvdm.out_of_core.job import BlockJob
 from napari_cvdm.out_of_core.run import reconstruct_by_blocks
 from napari_cvdm.reconstruction.plan import prepare_frame, resolve
 from napari_cvdm.reconstruction.reconstruct import reconstruct
@@ -251,7 +251,7 @@ def test_blocks_of_a_phase_field_are_the_whole_field(
     """The draws of two samples are opposite, so that the mean has none."""
     request, model = request_of(planes(), samples=2, steps=2), load_model(str(tiny_phase_model))
     whole = drained(reconstruct(request, model, check=False))
-    job = TiledRequest(request=request, out=str(tmp_path / "out.ome.zarr"), block=BLOCK, halo=64)
+    job = BlockJob(request=request, out=str(tmp_path / "out.ome.zarr"), block=BLOCK, halo=64)
     drained(reconstruct_by_blocks(job, model))
     error = image_in(tmp_path / "out.ome.zarr", "mean") - whole.mean
     assert error[32:-32].std() <= 0.1 * whole.mean.std()

@@ -182,7 +182,7 @@ def test_a_job_of_blocks_opens_three_files(tmp_path: Path, tiny_phase_model: Pat
         *OPTICS,
     ]
     arguments = options.build_parser().parse_args(["restore", *map(str, [*paths, *words])])
-    job, _ = job_of(arguments, files_of(arguments)).open()
+    job, _ = job_of(arguments, files_of(arguments))
     assert (job.request.image.planes, tuple(job.request.defocus_um or ())) == (3, THREE)
 
 

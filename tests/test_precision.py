@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from napari_cvdm.live.sources import LatestValue
 from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.models.registry import load_model
 from napari_cvdm.out_of_core.dask import opened, task_spec_of
-from napari_cvdm.out_of_core.job import TiledFiles
+from napari_cvdm.out_of_core.job import open_job
 from napari_cvdm.out_of_core.run import BlockReconstructor, reconstruct_by_blocks
 from napari_cvdm.reconstruction import plan
 from napari_cvdm.reconstruction.cost import estimate
@@ -79,10 +80,10 @@ def test_samples_are_added_in_the_precision_of_the_first(
 
 
 @pytest.fixture
-def files(tmp_path: Path, tiny_widefield_model: Path) -> TiledFiles:
+def files(tmp_path: Path, tiny_widefield_model: Path) -> dict[str, Any]:
     """A job of six blocks."""
     np.save(tmp_path / "in.npy", spots((100, 130)).array)
-    return TiledFiles(
+    return dict(
         images=(str(tmp_path / "in.npy"),),
         model=str(tiny_widefield_model),
         out=str(tmp_path / "auto.ome.zarr"),
@@ -91,9 +92,11 @@ def files(tmp_path: Path, tiny_widefield_model: Path) -> TiledFiles:
     )
 
 
-def begun_in(files: TiledFiles, begun: Precision, evaluations: int = 6, **choices: object) -> None:
+def begun_in(
+    files: dict[str, Any], begun: Precision, evaluations: int = 6, **choices: object
+) -> None:
     """A machine that is faster in `begun` plans the job, does some of it, and is gone."""
-    job, model = files.open()
+    job, model = open_job(**files)
     steps = reconstruct_by_blocks(
         replace(job, request=replace(job.request, precision=begun, **choices)), model
     )
@@ -104,25 +107,27 @@ def begun_in(files: TiledFiles, begun: Precision, evaluations: int = 6, **choice
 
 @pytest.mark.parametrize("begun", ["fp32", "bf16"])
 def test_a_job_goes_on_as_it_was_planned_here_and_on_a_worker(
-    files: TiledFiles, faster: Precision, begun: Precision, tmp_path: Path
+    files: dict[str, Any], faster: Precision, begun: Precision, tmp_path: Path
 ) -> None:
-    job, model = files.open()
+    job, model = open_job(**files)
     named = replace(
         job, out=str(tmp_path / "named.ome.zarr"), request=replace(job.request, precision=begun)
     )
     finished(reconstruct_by_blocks(named, model))
     begun_in(files, begun)
     worker, _ = opened(
-        task_spec_of(files, BlockReconstructor(job, model, tmp_path / "auto.part.ome.zarr"))
+        task_spec_of(BlockReconstructor(job, model, tmp_path / "auto.part.ome.zarr"))
     )
     assert worker.plan.precision == begun
     assert finished(reconstruct_by_blocks(job, model)).earlier > 0
     assert stored(Path(job.out)) == stored(Path(named.out)), f"though {faster} is faster"
 
 
-def test_another_job_that_is_replaced_does_not_choose(files: TiledFiles, faster: Precision) -> None:
+def test_another_job_that_is_replaced_does_not_choose(
+    files: dict[str, Any], faster: Precision
+) -> None:
     begun_in(files, "fp32" if faster == "bf16" else "bf16", seed=5)
-    job, model = files.open()
+    job, model = open_job(**files)
     with pytest.raises(ImageFileError, match="settings differ"):
         finished(reconstruct_by_blocks(job, model))
     result = finished(reconstruct_by_blocks(replace(job, overwrite=True), model))
@@ -137,11 +142,11 @@ def test_another_job_that_is_replaced_does_not_choose(files: TiledFiles, faster:
 )
 @pytest.mark.usefixtures("faster")
 def test_a_damaged_plan_is_named_and_may_be_replaced(
-    files: TiledFiles, plan: str, tmp_path: Path
+    files: dict[str, Any], plan: str, tmp_path: Path
 ) -> None:
     begun_in(files, "fp32")
     (tmp_path / "auto.part.ome.zarr" / ".napari-cvdm" / "plan.json").write_text(plan)
-    job, model = files.open()
+    job, model = open_job(**files)
     with pytest.raises(ImageFileError, match=r"--overwrite"):
         finished(reconstruct_by_blocks(job, model))
     assert finished(reconstruct_by_blocks(replace(job, overwrite=True), model)).earlier == 0

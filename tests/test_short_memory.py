@@ -14,7 +14,7 @@ from test_by_blocks import WHOLE_HALO, drained, image_in
 
 from napari_cvdm.models import tiled
 from napari_cvdm.models.registry import load_model
-from napari_cvdm.out_of_core.job import TiledRequest
+from napari_cvdm.out_of_core.job import BlockJob
 from napari_cvdm.out_of_core.run import reconstruct_by_blocks
 from napari_cvdm.reconstruction.reconstruct import reconstruct
 
@@ -83,9 +83,7 @@ def test_a_planted_shortage_of_the_device_halves_the_tile_of_a_block(
 
     monkeypatch.setattr(tiled, "map_tiles", small_device)
     made = drained(
-        reconstruct_by_blocks(
-            TiledRequest(request=request, out=out, block=512, halo=WHOLE_HALO), model
-        )
+        reconstruct_by_blocks(BlockJob(request=request, out=out, block=512, halo=WHOLE_HALO), model)
     )
     monkeypatch.setattr(tiled, "map_tiles", really)
     whole = drained(reconstruct(request, model))
@@ -100,7 +98,7 @@ def test_nothing_is_kept_after_a_run_nor_after_an_error(
     before = alive()
     drained(
         reconstruct_by_blocks(
-            TiledRequest(request=request, out=str(tmp_path / "out.ome.zarr"), block=128), model
+            BlockJob(request=request, out=str(tmp_path / "out.ome.zarr"), block=128), model
         )
     )
     assert alive() == before
@@ -112,7 +110,7 @@ def test_nothing_is_kept_after_a_run_nor_after_an_error(
     with pytest.raises(torch.OutOfMemoryError):
         drained(
             reconstruct_by_blocks(
-                TiledRequest(request=request, out=str(tmp_path / "other.ome.zarr"), block=128),
+                BlockJob(request=request, out=str(tmp_path / "other.ome.zarr"), block=128),
                 model,
             )
         )

@@ -19,7 +19,7 @@ from clusters import cluster_in_process
 from test_by_blocks import drained, image_in, stored
 
 from napari_cvdm.out_of_core import dask as cluster
-from napari_cvdm.out_of_core.job import TiledFiles
+from napari_cvdm.out_of_core.job import open_job
 from napari_cvdm.out_of_core.run import reconstruct_by_blocks
 from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, is_measurement
 from napari_cvdm.widgets.reconstruct.block_runs import IN_BLOCKS, PROCESSES, SCHEDULER
@@ -69,14 +69,14 @@ def of_command_line(dock, layer, out):
     options = {
         name: value for name, value in settings.items() if name not in ("model", "background")
     }
-    files = TiledFiles(
+    files = dict(
         images=(layer.source.path,),
         model=settings["model"],
         out=str(out),
         options=options,
         block=64,
     )
-    drained(reconstruct_by_blocks(*files.open()))
+    drained(reconstruct_by_blocks(*open_job(**files)))
     return stored(out)
 
 
@@ -242,7 +242,7 @@ def test_a_background_layer_travels_to_workers_by_its_file(
     options = {
         name: value for name, value in settings.items() if name not in ("model", "background")
     }
-    files = TiledFiles(
+    files = dict(
         images=(large.source.path,),
         model=settings["model"],
         out=str(other),
@@ -250,5 +250,5 @@ def test_a_background_layer_travels_to_workers_by_its_file(
         block=64,
         background=str(dark),
     )
-    drained(reconstruct_by_blocks(*files.open()))
+    drained(reconstruct_by_blocks(*open_job(**files)))
     assert stored(tmp_path / "slide-tiny-widefield-x2.ome.zarr") == stored(other)

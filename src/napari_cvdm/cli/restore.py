@@ -38,7 +38,8 @@ from napari_cvdm.reconstruction.provenance import provenance_record, write_recor
 from napari_cvdm.reconstruction.reconstruct import reconstruct
 
 if TYPE_CHECKING:
-    from napari_cvdm.out_of_core.job import TiledFiles
+    from napari_cvdm.models.checkpoint import Checkpoint
+    from napari_cvdm.out_of_core.job import BlockJob
 
 Locate = Callable[[str], Path]
 NO_UNIT = "dimensionless"
@@ -261,16 +262,15 @@ def _restore_by_blocks(arguments: Namespace, files: Mapping[str, str]) -> None:
     # Zarr and dask, which others need not wait for.
     from napari_cvdm.out_of_core.run import Executor, reconstruct_by_blocks, run_serial
 
-    job = job_of(arguments, files)
     executor: Executor = run_serial
     if hasattr(arguments, "scheduler"):
         from napari_cvdm.out_of_core.dask import check_scheduler, on_cluster
 
         check_scheduler(arguments.scheduler)
-        executor = on_cluster(arguments.scheduler, job)
-    request, model = job.open()
+        executor = on_cluster(arguments.scheduler)
+    job, model = job_of(arguments, files)
     try:
-        made = with_bar(reconstruct_by_blocks(request, model, executor), "reconstructing")
+        made = with_bar(reconstruct_by_blocks(job, model, executor), "reconstructing")
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             "the blocks that are done are kept; give the same command again to go on."
@@ -281,15 +281,15 @@ def _restore_by_blocks(arguments: Namespace, files: Mapping[str, str]) -> None:
         print(f"napari-cvdm: warning: {warning}", file=sys.stderr)
 
 
-def job_of(arguments: Namespace, files: Mapping[str, str]) -> "TiledFiles":
+def job_of(arguments: Namespace, files: Mapping[str, str]) -> "tuple[BlockJob, Checkpoint]":
     """The job, block by block, that the arguments name; the files are by role."""
-    from napari_cvdm.out_of_core.job import TiledFiles
+    from napari_cvdm.out_of_core.job import open_job
 
     options = _request_options(arguments)
     for name in ("image", "model", "background"):
         options.pop(name, None)
-    return TiledFiles(
-        images=tuple(files[role] for role in image_roles(files)),
+    return open_job(
+        images=[files[role] for role in image_roles(files)],
         model=arguments.model,
         out=arguments.out,
         background=getattr(arguments, "background", "auto"),

@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from napari_cvdm.core.result import Progress, finished
 from napari_cvdm.core.tiling import Block
 from napari_cvdm.io.atomic import JobFolder
 from napari_cvdm.io.errors import one_line
-from napari_cvdm.out_of_core.job import TiledFiles
+from napari_cvdm.out_of_core.job import open_job
 from napari_cvdm.out_of_core.run import BlockReconstructor, Executor
 
 CONNECT_S = 20
@@ -46,7 +46,7 @@ class TaskSpec:
     Parameters
     ----------
     files : str
-        `TiledFiles` as JSON.
+        `BlockJob.files` as JSON.
     path : str
         The folder that grows.
     version, plan_sha256, model_sha256 : str
@@ -60,10 +60,10 @@ class TaskSpec:
     model_sha256: str
 
 
-def task_spec_of(files: TiledFiles, reconstructor: BlockReconstructor) -> TaskSpec:
+def task_spec_of(reconstructor: BlockReconstructor) -> TaskSpec:
     """The description of a job whose folder has its plan already."""
     return TaskSpec(
-        files=json.dumps(asdict(files.absolute())),
+        files=json.dumps(reconstructor.job.files),
         path=str(reconstructor.folder.path),
         version=__version__,
         plan_sha256=reconstructor.folder.plan_sha256(),
@@ -83,8 +83,7 @@ def opened(spec: TaskSpec) -> tuple[BlockReconstructor, dict[int, Block]]:
     _check("version of napari-cvdm", __version__, spec.version)
     folder = JobFolder(Path(spec.path))
     _check("plan", folder.plan_sha256(), spec.plan_sha256)
-    values = json.loads(spec.files)
-    job, model = TiledFiles(**{**values, "images": tuple(values["images"])}).open()
+    job, model = open_job(**json.loads(spec.files))
     _check(f"model {model.card.name}", model.sha256, spec.model_sha256)
     # Computed in the precision that was planned, whatever is faster here.
     reconstructor = BlockReconstructor(job, model, folder.path, folder.plan()["settings"])
@@ -105,7 +104,7 @@ def run_task(spec: TaskSpec, number: int) -> dict[str, Any]:
     return dict(finished(reconstructor.run_block(blocks[number])))
 
 
-def on_cluster(where: str, files: TiledFiles) -> Executor:
+def on_cluster(where: str) -> Executor:
     """An executor that runs blocks on a cluster.
 
     Parameters
@@ -138,7 +137,7 @@ def on_cluster(where: str, files: TiledFiles) -> Executor:
             total=len(left) * each,
         )
         with cluster_client(where) as client:
-            yield from _followed(client, task_spec_of(files, reconstructor), reconstructor, left)
+            yield from _followed(client, task_spec_of(reconstructor), reconstructor, left)
 
     return make_executor
 

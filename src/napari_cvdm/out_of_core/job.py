@@ -1,17 +1,14 @@
-"""A job from files to an OME-Zarr that is written block by block.
+"""A job that is reconstructed block by block, from files or an image to an OME-Zarr."""
 
-It exists as a Python object, and as plain values that any machine can open.
-"""
-
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from napari_cvdm.core.request import ReconstructionRequest, RequestError
 from napari_cvdm.core.tiling import BLOCK_PX, HALO_PX, BlockPlan
 from napari_cvdm.io.read import open_image, read_image, read_psf
-from napari_cvdm.models.checkpoint import Checkpoint, ModelCard
+from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.models.registry import load_model
 from napari_cvdm.reconstruction.plan import with_planes
 
@@ -19,7 +16,7 @@ SUFFIX = ".ome.zarr"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class TiledRequest:
+class BlockJob:
     """A reconstruction from files to an OME-Zarr that is written block by block.
 
     Parameters
@@ -34,6 +31,9 @@ class TiledRequest:
         Pixels around it that the networks see, a multiple of 64.
     overwrite : bool
         Whether an older result may be replaced, once the new one is complete.
+    files : mapping, optional
+        Arguments of `open_job`, as JSON holds them, with which another process opens the same job.
+        None for an image that is only in memory.
 
     Raises
     ------
@@ -46,6 +46,7 @@ class TiledRequest:
     block: int = BLOCK_PX
     halo: int = HALO_PX
     overwrite: bool = False
+    files: Mapping[str, Any] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not str(self.out).lower().endswith(SUFFIX):
@@ -78,86 +79,64 @@ class TiledRequest:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TiledFiles:
-    """The same job by the names of its files: what travels to another process.
+def open_job(
+    images: Sequence[str],
+    model: str,
+    out: str,
+    background: str = "auto",
+    options: Mapping[str, Any] | None = None,
+    block: int = BLOCK_PX,
+    halo: int = HALO_PX,
+    overwrite: bool = False,
+) -> tuple[BlockJob, Checkpoint]:
+    """A job by the names of its files: the images, not yet read, and the model.
 
     Parameters
     ----------
-    images : tuple of str
+    images : sequence of str
         One path, or one for each plane where each lies in a file of its own.
     model : str
         A shipped name, or the path of a checkpoint folder.
     background : str
         ``auto``, ``none`` or a path.
-    options : mapping
+    options : mapping, optional
         Further fields of `ReconstructionRequest`, as JSON holds them; ``psf`` is a path.
+
+    Raises
+    ------
+    RequestError, OpticsError, ImageFileError, CheckpointError
+        What is wrong with the files or the options.
     """
+    opened, options = load_model(model), dict(options or {})
+    files: dict[str, Any] = {
+        # A worker may run in another folder.
+        "images": [_absolute(path) for path in images],
+        "model": _absolute(model) if Path(model).is_dir() else model,
+        "out": _absolute(out),
+        "background": background if background in ("auto", "none") else _absolute(background),
+        "options": options | ({"psf": _absolute(options["psf"])} if options.get("psf") else {}),
+        "block": block,
+        "halo": halo,
+        "overwrite": overwrite,
+    }
+    known: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in options.items()
+    }
+    if known.get("psf"):
+        known["psf"] = read_psf(known["psf"])
+    stacks = [open_image(path) for path in images]
+    blank: Any = background if background in ("auto", "none") else read_image(background).array
+    request = ReconstructionRequest(
+        **known,
+        background=blank,
+        image=with_planes(stacks, opened.card, known.get("defocus_um")),
+        model=model,
+    )
+    job = BlockJob(
+        request=request, out=out, block=block, halo=halo, overwrite=overwrite, files=files
+    )
+    return job, opened
 
-    images: tuple[str, ...]
-    model: str
-    out: str
-    background: str = "auto"
-    options: Mapping[str, Any] = field(default_factory=dict)
-    block: int = BLOCK_PX
-    halo: int = HALO_PX
-    overwrite: bool = False
 
-    def absolute(self) -> "TiledFiles":
-        """With absolute paths: a worker may run in another folder."""
-        background = (
-            self.background
-            if self.background in ("auto", "none")
-            else str(Path(self.background).resolve())
-        )
-        model = str(Path(self.model).resolve()) if Path(self.model).is_dir() else self.model
-        images = tuple(str(Path(path).resolve()) for path in self.images)
-        options = (
-            {**self.options, "psf": str(Path(self.options["psf"]).resolve())}
-            if self.options.get("psf")
-            else self.options
-        )
-        return replace(
-            self,
-            images=images,
-            model=model,
-            out=str(Path(self.out).resolve()),
-            background=background,
-            options=options,
-        )
-
-    def open(self) -> tuple[TiledRequest, Checkpoint]:
-        """The images, not yet read, and the model.
-
-        Raises
-        ------
-        RequestError, OpticsError, ImageFileError, CheckpointError
-            What is wrong with the files or the options.
-        """
-        model = load_model(self.model)
-        request = self._request(model.card)
-        return TiledRequest(
-            request=request,
-            out=self.out,
-            block=self.block,
-            halo=self.halo,
-            overwrite=self.overwrite,
-        ), model
-
-    def _request(self, card: ModelCard) -> ReconstructionRequest:
-        image = with_planes(
-            [open_image(path) for path in self.images], card, self.options.get("defocus_um")
-        )
-        background: Any = (
-            self.background
-            if self.background in ("auto", "none")
-            else read_image(self.background).array
-        )
-        options: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list | tuple) else value
-            for name, value in self.options.items()
-        }
-        options["background"] = background
-        if options.get("psf"):
-            options["psf"] = read_psf(options["psf"])
-        return ReconstructionRequest(**options, image=image, model=self.model)
+def _absolute(path: str) -> str:
+    return str(Path(path).resolve())

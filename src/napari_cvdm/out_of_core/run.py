@@ -52,7 +52,7 @@ from napari_cvdm.out_of_core.global_statistics import (
     save_numbers,
     surveyed_blocks,
 )
-from napari_cvdm.out_of_core.job import TiledRequest
+from napari_cvdm.out_of_core.job import BlockJob
 from napari_cvdm.reconstruction.plan import resolve, settings_of, task_of
 from napari_cvdm.reconstruction.provenance import (
     make_provenance,
@@ -67,7 +67,7 @@ FREE_TO_CHANGE = ("device", "tile")  # they change the cost, and no pixel beyond
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TiledReconstruction:
+class BlockResult:
     """What was made.
 
     Parameters
@@ -100,7 +100,7 @@ class BlockReconstructor:
 
     def __init__(
         self,
-        job: TiledRequest,
+        job: BlockJob,
         model: Checkpoint,
         path: Path,
         begun: Mapping[str, Any] | None = None,
@@ -200,8 +200,8 @@ def run_serial(
 
 
 def reconstruct_by_blocks(
-    job: TiledRequest, model: Checkpoint, executor: Executor = run_serial
-) -> Generator[Progress, None, TiledReconstruction]:
+    job: BlockJob, model: Checkpoint, executor: Executor = run_serial
+) -> Generator[Progress, None, BlockResult]:
     """Reconstruct an image that does not fit the memory.
 
     The image is read twice. The first pass finds what must be global: dark level or background,
@@ -242,7 +242,7 @@ def reconstruct_by_blocks(
     write_record(folder.path / PROVENANCE, record)
     finish_job(folder, job.out, job.overwrite)
     earlier, names = layout.count - len(left), tuple(image.name for image in images)
-    return TiledReconstruction(
+    return BlockResult(
         path=Path(job.out),
         images=names,
         blocks=layout.count,
@@ -281,7 +281,7 @@ def _prepare(
 
 
 def _begun_settings(
-    job: TiledRequest, model: Checkpoint, folder: JobFolder
+    job: BlockJob, model: Checkpoint, folder: JobFolder
 ) -> Mapping[str, Any] | None:
     """Settings of the same job that was begun before, whatever its precision.
 
@@ -301,7 +301,7 @@ def _begun_settings(
 
 
 def planned(
-    job: TiledRequest, settings: Mapping[str, Any], model: Checkpoint, pixels_sha256: str
+    job: BlockJob, settings: Mapping[str, Any], model: Checkpoint, pixels_sha256: str
 ) -> dict[str, Any]:
     """All that the pixels depend on."""
     image = job.request.image
@@ -400,7 +400,7 @@ def provenance_of(
     plan: Plan,
     model: Checkpoint,
     folder: JobFolder,
-    job: TiledRequest,
+    job: BlockJob,
     layout: BlockPlan,
     seconds: float,
 ) -> dict[str, Any]:

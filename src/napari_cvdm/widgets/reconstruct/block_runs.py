@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
     from napari_cvdm.models.checkpoint import Checkpoint
-    from napari_cvdm.out_of_core.job import TiledFiles, TiledRequest
-    from napari_cvdm.out_of_core.run import Executor, TiledReconstruction
+    from napari_cvdm.out_of_core.job import BlockJob
+    from napari_cvdm.out_of_core.run import BlockResult, Executor
     from napari_cvdm.tasks.task import Background
 
 IN_MEMORY, IN_BLOCKS, PROCESSES, SCHEDULER = (
@@ -190,12 +190,12 @@ class BlockForm(QWidget):
 class LargeImageResult:
     """What a job made, and the layers that show it."""
 
-    reconstruction: "TiledReconstruction"
+    reconstruction: "BlockResult"
     layers: list[LayerData] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class BlockJob:
+class LargeImageRun:
     """A run, whose image may be lazy, that is carried out block by block."""
 
     run: Run
@@ -223,29 +223,28 @@ class BlockJob:
             reconstruction=made, layers=disk_layer_data(made.path, made.images, self.run)
         )
 
-    def _opened(self) -> "tuple[TiledRequest, Checkpoint, Executor]":
+    def _opened(self) -> "tuple[BlockJob, Checkpoint, Executor]":
         from napari_cvdm.models.registry import load_model
-        from napari_cvdm.out_of_core.job import TiledRequest
+        from napari_cvdm.out_of_core.job import BlockJob
         from napari_cvdm.out_of_core.run import run_serial
 
         how = self.how
         if not how.scheduler:
-            request = TiledRequest(
+            job = BlockJob(
                 request=self.run.request, out=how.out, block=how.block, overwrite=how.overwrite
             )
-            return request, load_model(self.run.request.model), run_serial
+            return job, load_model(self.run.request.model), run_serial
         from napari_cvdm.out_of_core.dask import check_scheduler, on_cluster
 
         check_scheduler(how.scheduler)
-        files = self.files()
-        request, model = files.open()
-        check_same_pixels(request.request.image, self.run.request.image)
-        check_same_background(request.request.background, self.run.request.background)
-        return request, model, on_cluster(how.scheduler, files)
+        job, model = self.open_files()
+        check_same_pixels(job.request.image, self.run.request.image)
+        check_same_background(job.request.background, self.run.request.background)
+        return job, model, on_cluster(how.scheduler)
 
-    def files(self) -> "TiledFiles":
+    def open_files(self) -> "tuple[BlockJob, Checkpoint]":
         """The job by the names of its files."""
-        from napari_cvdm.out_of_core.job import TiledFiles
+        from napari_cvdm.out_of_core.job import open_job
 
         files, word = self.run.place.files, self.settings["background"]
         options = {
@@ -254,8 +253,8 @@ class BlockJob:
             if name not in ("model", "background", "psf")
         }
         options |= {"psf": files["psf"]} if "psf" in files else {}
-        return TiledFiles(
-            images=tuple(files[role] for role in ROLES if role in files),
+        return open_job(
+            images=[files[role] for role in ROLES if role in files],
             model=self.run.request.model,
             out=self.how.out,
             background=word if isinstance(word, str) else files["background"],
@@ -309,7 +308,7 @@ def _middles(array: Any) -> np.ndarray:
     )
 
 
-def start_job(viewer: "Viewer", panel: RunPanel, job: BlockJob) -> None:
+def start_job(viewer: "Viewer", panel: RunPanel, job: LargeImageRun) -> None:
     """Begin, or go on where an earlier job with the same settings was stopped; show its result."""
     ended: list[str] = []
 

@@ -33,7 +33,7 @@ from napari_cvdm.widgets.layers.result_layers import (
     to_layer_data,
 )
 from napari_cvdm.widgets.layers.shown_layers import RunningLayers, show_layers, show_result
-from napari_cvdm.widgets.reconstruct.block_runs import BlockForm, BlockJob, start_job
+from napari_cvdm.widgets.reconstruct.block_runs import BlockForm, LargeImageRun, start_job
 from napari_cvdm.widgets.reconstruct.file_queue import FileQueue
 from napari_cvdm.widgets.reconstruct.results_panel import ResultsPanel
 
@@ -154,7 +154,7 @@ class ReconstructWidget(QWidget):
         if how is None:
             self._begin(run)
         elif not self.panel.busy:
-            job = BlockJob(run=run, how=how, settings=self.form.settings())
+            job = LargeImageRun(run=run, how=how, settings=self.form.settings())
             start_job(self._viewer, self.panel, job)
 
     def add_samples(self) -> None:

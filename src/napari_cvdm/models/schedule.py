@@ -178,7 +178,7 @@ def bounded_rate(logit: Tensor) -> Tensor:
 def gamma_and_beta(rate: np.ndarray, clock: ClockCurve) -> tuple[np.ndarray, np.ndarray]:
     """gamma(t, x) = exp(-lambda T) and beta(t, x) = lambda T' at every time of a clock.
 
-    Both have the shape (K, *rate.shape) and the dtype of `rate`.
+    Both have the shape ``(K, *rate.shape)`` and the dtype of `rate`.
     """
     pixels = torch.from_numpy(rate)
     gamma = torch.stack([torch.exp(-pixels * value) for value in clock.values])

@@ -69,8 +69,8 @@ def test_a_printed_table_keeps_the_columns_that_are_asked_for() -> None:
 
 
 def test_earlier_weights_are_named_only_where_they_matter() -> None:
-    assert "Earlier weights: phase-2shot 0" in describe(section(), f"{STAMP}text\n")
-    assert "Earlier weights" not in describe(section(shipped=False), f"{STAMP}text\n")
+    assert "earlier weights (phase-2shot 0" in describe(section(), f"{STAMP}text\n")
+    assert "earlier weights" not in describe(section(shipped=False), f"{STAMP}text\n")
 
 
 def test_the_page_in_the_docs_has_every_section_with_its_commands() -> None:

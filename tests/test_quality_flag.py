@@ -17,7 +17,7 @@ from napari_cvdm.checks.out_of_distribution import (
     statistics,
     vectors_of,
 )
-from napari_cvdm.checks.quality_flag import contradicted, guessed, quality_flag
+from napari_cvdm.checks.run_checks import contradicted, guessed, quality_flag
 from napari_cvdm.core.request import ImageStack
 from napari_cvdm.core.result import ForwardCheck
 from napari_cvdm.core.result import finished as drained

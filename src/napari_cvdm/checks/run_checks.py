@@ -1,7 +1,8 @@
-"""Everything that is looked at while a reconstruction runs, to judge it at the end."""
+"""Checks of a run, and the quality flag of its result with its reasons."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 
@@ -12,14 +13,152 @@ from napari_cvdm.checks.out_of_distribution import (
     vectors_of,
 )
 from napari_cvdm.checks.plane_warnings import count_frames, order_sentence
-from napari_cvdm.checks.quality_flag import QualityFlag, contradicted, guessed, quality_flag
 from napari_cvdm.checks.training_range import optics_warnings
 from napari_cvdm.core.plan import Plan
-from napari_cvdm.core.result import ForwardCheck, Reconstruction
+from napari_cvdm.core.result import ForwardCheck, Provenance, Reconstruction
 from napari_cvdm.core.statistics import RunningMoments
 from napari_cvdm.models.checkpoint import ModelCard
 from napari_cvdm.tasks import NetworkInput
 from napari_cvdm.tasks.phase_posterior import PhasePosterior
+
+Colour = Literal["green", "amber", "red"]
+NOTHING_FOUND = "Nothing found that speaks against it."
+# Share of the structure above noise that is left over. A good phase (0.026 of 2 rad wrong) leaves
+# 0.38: fine detail counts most between two planes.
+LARGEST_SHARE = 0.5
+PIXEL_TOLERANCE = 0.01
+BEATEN = (
+    "the deconvolution alone explains the measured image better (chi-squared {1:.2f}, the result "
+    "{0:.2f}): compare the two."
+)
+# Share of the frame within 0.05 rad of one phase. Simulated cells have 0.65, a texture of 1.5 rad
+# has 0.13.
+LEAST_BACKGROUND = 0.25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QualityFlag:
+    """The colour, its reasons, and why the pixels must not be quantified (empty where they may)."""
+
+    colour: Colour
+    reasons: tuple[str, ...]
+    not_quantitative_because: tuple[str, ...]
+
+
+def guessed(plan: Plan, unit: str, estimated: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """What had to be guessed, in words.
+
+    Parameters
+    ----------
+    unit : {"rad", "counts"}
+    estimated : sequence of mapping
+        What was estimated from each frame.
+    """
+    if unit != "rad":
+        dark = isinstance(plan.background, str) and plan.background == "auto"
+        level = (
+            (
+                "the dark level was guessed from the image; give a dark image, or background "
+                "none, to compare counts.",
+            )
+            if dark
+            else ()
+        )
+        return (*level, *estimated_optics(estimated))
+    if not isinstance(plan.background, str) or plan.background != "auto":
+        return ()
+    if all(frame.get("background_share", 0.0) >= LEAST_BACKGROUND for frame in estimated):
+        return ()
+    return (
+        "the blank-field intensity was guessed, since no cell-free background was found; give a "
+        "blank-field image as background.",
+    )
+
+
+def estimated_optics(estimated: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Where the lens was estimated from the image, or assumed because the image shows none."""
+    sources = {frame.get("optics") for frame in estimated}
+    periods = [frame["cutoff_px"] for frame in estimated if frame.get("optics") == "estimated"]
+    if "assumed" in sources:
+        return (
+            "the optics are not known, and the image does not show them; give NA and wavelength, "
+            "or a measured PSF.",
+        )
+    if periods:
+        return (
+            f"optics estimated from the image: its finest waves are {min(periods):.2g} px long; "
+            "give NA and wavelength, or a measured PSF.",
+        )
+    return ()
+
+
+def contradicted(plan: Plan) -> tuple[str, ...]:
+    """Where the given pixel size is not the one that the image says."""
+    given, said = plan.pixel_um, plan.image.pixel_um
+    if given is None or said is None or abs(given / said - 1) <= PIXEL_TOLERANCE:
+        return ()
+    return (f"pixel_um was given as {given:.4g}, but the image says {said:.4g}.",)
+
+
+def unexplained(check: ForwardCheck) -> tuple[str, ...]:
+    """Where the measured image contradicts the reconstruction."""
+    if check.explained or check.unexplained is None or check.unexplained < LARGEST_SHARE:
+        return ()
+    return (
+        f"imaged again, {min(check.unexplained, 9.99):.0%} of the measured structure is left over.",
+    )
+
+
+def quality_flag(
+    grave: Sequence[str], guesses: Sequence[str], warnings: Sequence[str], check: ForwardCheck
+) -> QualityFlag:
+    """The quality flag of a result.
+
+    Parameters
+    ----------
+    grave : sequence of str
+        Reasons that forbid quantification.
+    guesses : sequence of str
+        What had to be guessed; it forbids quantification too, but nothing was found to be wrong.
+    warnings : sequence of str
+        Other reasons to doubt.
+
+    Returns
+    -------
+    QualityFlag
+        Red with a grave reason. Else amber with a guess, a warning, or a check that failed or was
+        not possible. Else green.
+    """
+    grave = [*grave, *unexplained(check)]
+    checked = [] if check.explained else [check.verdict]
+    checked += [BEATEN.format(check.chi2, check.estimate_chi2)] if check.beaten else []
+    doubts = [*warnings, *checked, *(f"not for quantification: {guess}" for guess in guesses)]
+    good = [check.verdict] if check.explained else []  # said last, whatever else was found
+    because = (*grave, *guesses)
+    if grave:
+        return QualityFlag(
+            colour="red",
+            reasons=(*(f"not for quantification: {reason}" for reason in grave), *doubts, *good),
+            not_quantitative_because=because,
+        )
+    if doubts:
+        return QualityFlag(
+            colour="amber", reasons=(*doubts, *good), not_quantitative_because=because
+        )
+    return QualityFlag(
+        colour="green", reasons=(NOTHING_FOUND, check.verdict), not_quantitative_because=()
+    )
+
+
+def with_quality_flag(provenance: Provenance, light: QualityFlag) -> Provenance:
+    """The provenance with the quality flag in it."""
+    return replace(
+        provenance,
+        quantitative=not light.not_quantitative_because,
+        not_quantitative_because=light.not_quantitative_because,
+        light=light.colour,
+        light_reasons=light.reasons,
+    )
 
 
 class RunChecks:

@@ -96,20 +96,7 @@ def reconstruct_into(
     names = write_images(folder, reconstruction, request.image.place)
     end_lap("write")
     device = str(pick_device(request.device))
-    output = {
-        "unit": reconstruction.unit,
-        "axes": reconstruction.axes,
-        "pixel_um": reconstruction.pixel_um,
-        "times": reconstruction.schedule_clock.times,
-        "clock": asdict(reconstruction.clock),
-        "counts": reconstruction.counts.tolist(),
-    }
-    record = provenance_record(reconstruction.provenance, output, reconstruction.forward, device)
-    record["inputs"] = inputs
-    # Options take precedence over the settings of the result, which add what was left out.
-    record["settings"] |= settings_of(arguments)
-    record["timings_s"] = {name: round(seconds, 3) for name, seconds in laps.items()}
-    write_record(folder / PROVENANCE, record)
+    write_provenance(folder, reconstruction, settings_of(arguments), inputs, laps, device)
     return reconstruction, names
 
 
@@ -255,6 +242,43 @@ def _images_of(reconstruction: Reconstruction) -> Iterator[tuple[str, np.ndarray
         yield "beta", beta, "K" + axes, NO_UNIT
     if reconstruction.samples is not None:
         yield "samples", reconstruction.samples, "S" + axes, unit
+
+
+def write_provenance(
+    folder: Path,
+    reconstruction: Reconstruction,
+    settings: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+    timings_s: Mapping[str, float],
+    device: str,
+) -> None:
+    """Write ``provenance.json``: everything needed to make the same pixels again.
+
+    Parameters
+    ----------
+    settings : mapping
+        Every option by its name. They take precedence over those of the reconstruction, which add
+        what was left out.
+    inputs : mapping
+        Path and SHA-256 of every file, by option.
+    timings_s : mapping
+        Seconds by stage.
+    device : str
+        The device that was used in the end.
+    """
+    output = {
+        "unit": reconstruction.unit,
+        "axes": reconstruction.axes,
+        "pixel_um": reconstruction.pixel_um,
+        "times": reconstruction.schedule_clock.times,
+        "clock": asdict(reconstruction.clock),
+        "counts": reconstruction.counts.tolist(),
+    }
+    record = provenance_record(reconstruction.provenance, output, reconstruction.forward, device)
+    record["inputs"] = dict(inputs)
+    record["settings"] |= settings
+    record["timings_s"] = {name: round(seconds, 3) for name, seconds in timings_s.items()}
+    write_record(folder / PROVENANCE, record)
 
 
 def _restore_by_blocks(arguments: Namespace, files: Mapping[str, str]) -> None:

@@ -12,8 +12,8 @@ from napari_cvdm.core.request import ImageStack, MeasuredPsf, RequestError
 from napari_cvdm.io import vendor
 from napari_cvdm.io.axes import UNNAMED_AXES, ordered_axes, usable_dtype
 from napari_cvdm.io.errors import ImageFileError, import_zarr, one_line
-from napari_cvdm.io.mrc import read_mrc
 from napari_cvdm.io.tiff import read_tiff
+from napari_cvdm.io.vendor import read_mrc
 
 _LARGEST_NPY_HEADER = 1 << 16  # NumPy itself reads no more than 10,000 bytes
 

@@ -4,9 +4,14 @@ The extra `bioio` installs them.
 """
 
 import warnings
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
+
+import numpy as np
+from mrcfile.mrcfile import MrcFile  # type: ignore[import-untyped]
+from mrcfile.mrcinterpreter import MrcInterpreter  # type: ignore[import-untyped]
 
 from napari_cvdm.core.request import ImageStack
 from napari_cvdm.io.axes import ordered_axes, usable_dtype
@@ -95,3 +100,117 @@ def zeiss_optics(metadata: Element) -> dict[str, float]:
         for name, value in single.items()
         if value > 0
     }
+
+
+_HEADER_BYTES = 1024
+_EXTENDED_LENGTH_AT = (92, 96)
+# Priism has these fields where MRC2014 has other ones:
+# https://www.cgl.ucsf.edu/priism/ (IVE image file format).
+_PRIISM_MAGIC = -16224
+_PRIISM_HEADER = np.dtype(
+    {
+        "names": ["magic", "times", "sequence", "waves", "wavelengths_nm"],
+        "formats": ["i2", "i2", "i2", "i2", "5i2"],
+        "offsets": [96, 180, 182, 196, 198],
+        "itemsize": 1024,
+    }
+)
+_SECTION_ORDERS = ("CTZ", "TZC", "TCZ")  # slowest first, for sequence 0, 1, 2
+
+
+def read_mrc(path: Path) -> ImageStack:
+    """Read an MRC file.
+
+    It is MRC2014 (voxels in Angstrom) or Priism (voxels in micrometres, no map identifier). Pixels
+    are as stored. The pixel size is None where the header has 0 or 1. Priism's emission wavelength
+    is kept where there is one.
+
+    Raises
+    ------
+    ImageFileError
+        The file is no MRC, is cut short, holds complex pixels, or pixels that are not square.
+    """
+    source = path.name
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # permissive reading warns about what is looked at here
+            _check_extended_header(path)
+            # Not mrcfile.open, which unpacks what is gzip or bzip2 under this name.
+            with MrcFile(path, permissive=True) as mrc:
+                if mrc.data is None:
+                    raise ValueError(
+                        "fewer bytes than its header promises, or an unknown pixel type"
+                    )
+                return _stack(mrc, source)
+    except ImageFileError:
+        raise
+    except Exception as error:  # mrcfile lets through whatever a damaged header makes happen
+        raise ImageFileError(
+            f"{source}: cannot be read as MRC, it may be cut short ({one_line(error)}). Copy it "
+            "again, or save it as TIFF."
+        ) from error
+
+
+def _check_extended_header(path: Path) -> None:
+    """Raise ValueError if the extended header is declared to fill the file.
+
+    mrcfile would allocate the memory of both before it reads the file.
+    """
+    with path.open("rb") as file:
+        head = file.read(_HEADER_BYTES)
+    lengths = slice(*_EXTENDED_LENGTH_AT)
+    without = head[: lengths.start] + bytes(lengths.stop - lengths.start) + head[lengths.stop :]
+    stored = MrcInterpreter(BytesIO(without), permissive=True, header_only=True).header.nsymbt.dtype
+    extended = int(np.frombuffer(head[lengths], stored)[0])
+    left = path.stat().st_size - _HEADER_BYTES
+    if not 0 <= extended < left:
+        raise ValueError(
+            f"its extended header has {extended} bytes, and the file {left} beside the header"
+        )
+
+
+def _stack(mrc: MrcFile, source: str) -> ImageStack:
+    priism = bytes(mrc.header.map)[:3] != b"MAP"
+    array, axes = np.array(mrc.data), "QZYX"[-mrc.data.ndim :]
+    if axes == "ZYX" and not mrc.is_volume():
+        axes = "QYX"
+    metadata: dict[str, float] = {}
+    if priism:
+        # Priism's bytes have no sign.
+        array = array.view(np.uint8) if array.dtype == np.int8 else array
+        array, axes, metadata = _priism_sections(array, axes, mrc.header)
+    array, axes = ordered_axes(usable_dtype(array, source), axes, source)
+    unit = "um" if priism else "angstrom"
+    voxel = mrc.voxel_size
+    pixel_um = square_pixel(
+        length_um(float(voxel.x), unit), length_um(float(voxel.y), unit), source
+    )
+    return ImageStack(array=array, axes=axes, pixel_um=pixel_um, source=source, metadata=metadata)
+
+
+def _priism_sections(
+    array: np.ndarray, axes: str, header: np.recarray
+) -> tuple[np.ndarray, str, dict[str, float]]:
+    """Split the sections of a Priism file into times, planes and wavelengths.
+
+    This is done only if the header is complete.
+    """
+    priism = np.frombuffer(
+        header.tobytes(), _PRIISM_HEADER.newbyteorder(header.mode.dtype.byteorder)
+    )[0]
+    if priism["magic"] != _PRIISM_MAGIC:
+        return array, axes, {}
+    waves, times = (max(int(priism[name]), 1) for name in ("waves", "times"))
+    sequence = int(priism["sequence"])
+    wave_nm = float(priism["wavelengths_nm"][0])
+    metadata = {"wavelength_um": wave_nm / 1000.0} if waves == 1 and wave_nm > 0 else {}
+    if (
+        array.ndim != 3
+        or array.shape[0] % (waves * times)
+        or not 0 <= sequence < len(_SECTION_ORDERS)
+    ):
+        return array, axes, metadata
+    order = _SECTION_ORDERS[sequence]
+    sizes = {"C": waves, "T": times, "Z": array.shape[0] // (waves * times)}
+    array = array.reshape(*(sizes[letter] for letter in order), *array.shape[1:])
+    return array, order + "YX", metadata

@@ -17,7 +17,7 @@ import torch
 
 from napari_cvdm import __version__
 from napari_cvdm.checks.forward_check import LIMIT
-from napari_cvdm.checks.quality_flag import (
+from napari_cvdm.checks.run_checks import (
     contradicted,
     estimated_optics,
     guessed,

@@ -11,8 +11,7 @@ import torch
 
 from napari_cvdm.baselines import Baseline
 from napari_cvdm.checks.plane_warnings import plane_warnings
-from napari_cvdm.checks.quality_flag import with_quality_flag
-from napari_cvdm.checks.run_checks import RunChecks
+from napari_cvdm.checks.run_checks import RunChecks, with_quality_flag
 from napari_cvdm.checks.training_range import (
     axes_warnings,
     beyond_trained_range,

@@ -4,6 +4,7 @@ Preview, watch, stop and keep, add samples, switch the spread, repeat, copy as c
 """
 
 import shlex
+import threading
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -97,11 +98,26 @@ def test_layers_show_the_result_while_it_is_made_and_go_when_it_is_there(
 
 
 def test_a_time_lapse_streams_frame_by_frame(
-    qtbot, viewer, measured, open_dock, finished, tiny_widefield_model
+    qtbot, viewer, measured, open_dock, finished, tiny_widefield_model, monkeypatch
 ):
+    free = threading.Event()
+
+    def held(*given, **named):
+        """The same steps, held after the third frame until the test has looked."""
+        steps, frames = reconstruct(*given, **named), 0
+        while True:
+            try:
+                progress = next(steps)
+            except StopIteration as end:
+                return end.value
+            yield progress
+            frames += progress.frame_done
+            while frames == 3 and not free.wait(0.01):
+                yield progress
+
+    monkeypatch.setattr("napari_cvdm.reconstruction.reconstruct.reconstruct", held)
     movie = (
-        np.repeat(measured["data"][None], 100, axis=0)
-        + np.arange(100, dtype=np.uint16)[:, None, None]
+        np.repeat(measured["data"][None], 6, axis=0) + np.arange(6, dtype=np.uint16)[:, None, None]
     )
     place = {
         "scale": (1, 0.065, 0.065),
@@ -114,10 +130,11 @@ def test_a_time_lapse_streams_frame_by_frame(
     dock.start()
     qtbot.waitUntil(lambda: "reconstruction of movie (running)" in viewer.layers)
     running = viewer.layers["reconstruction of movie (running)"]
-    assert running.data.shape == (100, 80, 72)
+    assert running.data.shape == (6, 80, 72)
     qtbot.waitUntil(lambda: running.data[2].any())
-    assert not running.data[90].any()
+    assert not running.data[3:].any()
     early = running.data[0].copy()
+    free.set()
     qtbot.waitUntil(lambda: not dock.panel.busy)
     final = viewer.layers["reconstruction of movie"].data
     assert np.array_equal(early, final[0])

@@ -16,8 +16,9 @@ pytest.importorskip(
 )
 
 from clusters import cluster_in_process
-from test_by_blocks import drained, image_in, stored
+from zarr_results import image_in, stored
 
+from napari_cvdm.core.result import finished as drained
 from napari_cvdm.out_of_core import dask as cluster
 from napari_cvdm.out_of_core.job import open_job
 from napari_cvdm.out_of_core.run import reconstruct_by_blocks

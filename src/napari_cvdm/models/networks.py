@@ -17,8 +17,9 @@ from torch.nn import functional
 # A card comes from anywhere: beyond these it would fill the memory or never end.
 MOST_LEVELS, MOST_BLOCKS, WIDEST = (8, 32, 4096)
 # Of a network's widest level, alive at once: what passes through, its copies for the caller and for
-# a skip, and the inside of a block. Measured by `python -m pytest -s tests/test_cost.py -k
-# profiler`, which prints the bytes of this form over those of torch's profiler.
+# a skip, and the inside of a block. Measured by
+# `python -m pytest -s tests/reconstruction/test_cost.py -k profiler`, which prints the bytes of
+# this form over those of torch's profiler.
 FEATURE_MAPS = 6
 # Exponent of the amplitude spectrum (the authors' gamma); with 1, low frequencies would dominate.
 POWER = 0.8

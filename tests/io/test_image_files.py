@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from napari_cvdm.io import ImageFileError, combine_planes, read_image
 
-DATA = Path(__file__).parents[1].parent / "shared" / "data"
+DATA = Path(__file__).parents[2].parent / "shared" / "data"
 real_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the real images are not at {DATA}")
 many_files = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

@@ -17,7 +17,7 @@ import pytest
 
 from napari_cvdm.cli import main
 
-RECIPE = Path(__file__).parents[1] / "recipes" / "smoke.toml"
+RECIPE = Path(__file__).parents[2] / "recipes" / "smoke.toml"
 Command = Callable[..., list[str]]
 
 

@@ -10,7 +10,7 @@ from napari_cvdm.training.pairs import Arrays, BioSR, Folders
 from napari_cvdm.training.recipe import InitialModel, read_recipe, write_recipe
 from napari_cvdm.training.sources import CleanImages, SolvedFields
 
-RECIPES = Path(__file__).parents[1] / "recipes"
+RECIPES = Path(__file__).parents[2] / "recipes"
 PHASE_NETWORK = read_recipe(RECIPES / "phase-2shot.toml").network
 
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 from conftest import tiny_checkpoint
 from small_images import spots, widefield_request
-from test_by_blocks import WHOLE_HALO, drained, image_in
+from zarr_results import WHOLE_HALO, image_in
 
+from napari_cvdm.core.result import finished as drained
 from napari_cvdm.models import tiled
 from napari_cvdm.models.registry import load_model
 from napari_cvdm.out_of_core.job import BlockJob

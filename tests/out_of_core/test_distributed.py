@@ -23,12 +23,13 @@ pytest.importorskip(
 from clusters import cluster_in_process
 from conftest import tiny_checkpoint
 from small_images import spots
-from test_by_blocks import drained, ngff_image, stored
 from yaozarrs import validate_zarr_store
+from zarr_results import ngff_image, stored
 
 from napari_cvdm.cli import main
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.core.result import Progress
+from napari_cvdm.core.result import finished as drained
 from napari_cvdm.out_of_core.dask import (
     ClusterError,
     on_cluster,

@@ -34,7 +34,7 @@ from napari_cvdm.training.pairs import Folders
 from napari_cvdm.training.recipe import read_recipe, write_recipe
 from napari_cvdm.training.sources import SimulatedFields, split_measured
 
-CLAIMS = Path(__file__).parents[1] / "recipes" / "experiments" / "claims-denoising.toml"
+CLAIMS = Path(__file__).parents[2] / "recipes" / "experiments" / "claims-denoising.toml"
 SMALL = DenoisingRanges(field_px=48)
 DIM = replace(SMALL, photons=(40, 40), background=(0.1, 0.1), haze=(0, 0))
 BRIGHT = replace(DIM, photons=(400, 400))

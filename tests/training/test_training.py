@@ -23,7 +23,7 @@ from napari_cvdm.training.sources import SimulatedFields
 from napari_cvdm.training.stages import DiffusionObjective, NoiseDraw, TrainingDiverged, stages_of
 from napari_cvdm.training.state import load_state
 
-RECIPES = Path(__file__).parents[1] / "recipes"
+RECIPES = Path(__file__).parents[2] / "recipes"
 SMALL_FIELD = PhaseRanges(field_px=(64, 64))
 
 

@@ -9,10 +9,11 @@ from cut_planes import OPTICS as CUT_OPTICS
 from cut_planes import take_planes
 from scipy.ndimage import gaussian_filter
 from small_images import phase_request
-from test_by_blocks import drained, image_in
+from zarr_results import image_in
 
 from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.core.request import ImageStack, RequestError
+from napari_cvdm.core.result import finished as drained
 from napari_cvdm.core.tiling import BlockPlan
 from napari_cvdm.io import Fingerprint
 from napari_cvdm.models.registry import load_model

@@ -29,7 +29,7 @@ from napari_cvdm.training.session import Session
 from napari_cvdm.training.sources import load_field, load_training_field
 from napari_cvdm.training.state import STATE
 
-RECIPE = Path(__file__).parents[1] / "recipes" / "smoke.toml"
+RECIPE = Path(__file__).parents[2] / "recipes" / "smoke.toml"
 PNG_MAGIC = b"\x89PNG\r\n"
 
 

@@ -21,7 +21,7 @@ from napari_cvdm.training.loop import train
 from napari_cvdm.training.recipe import read_recipe
 from napari_cvdm.training.state import STATE, load_state
 
-SMOKE = Path(__file__).parents[1] / "recipes" / "smoke.toml"
+SMOKE = Path(__file__).parents[2] / "recipes" / "smoke.toml"
 INTERVAL = 5
 TRAIN = [sys.executable, "-m", "napari_cvdm.cli", "train"]
 

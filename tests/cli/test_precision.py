@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from small_images import spots, widefield_request
-from test_by_blocks import stored
+from zarr_results import stored
 
 from napari_cvdm.cli import main
 from napari_cvdm.core.device import multiplies_bf16

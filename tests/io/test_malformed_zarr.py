@@ -15,8 +15,8 @@ pytest.importorskip("zarr", reason="zarr is not installed: pip install 'napari-c
 
 import zarr
 from small_images import spots
-from test_by_blocks import ngff_image
 from tests.stress.fuzzing.watch import confined, frugal
+from zarr_results import ngff_image
 
 from napari_cvdm.io import ImageFileError
 from napari_cvdm.io.read import open_image, window_of

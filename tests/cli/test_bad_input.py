@@ -491,7 +491,7 @@ def test_bad_commands_are_refused(
 def test_a_recipe_for_the_other_kind_is_refused(
     bench: Bench, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    recipe = Path(__file__).parents[1] / "recipes" / "smoke.toml"
+    recipe = Path(__file__).parents[2] / "recipes" / "smoke.toml"
     arguments = ["simulate", "phase", "--recipe", recipe, "--out", bench.folder.parent / "out"]
     refused(arguments, ("smoke.toml", "widefield-x2", "another recipe"), bench, capfd)
 
@@ -503,7 +503,7 @@ def test_what_exists_is_not_replaced_unasked(
     out = bench.folder.parent / "out"
     out.mkdir()
     (out / "diary.txt").write_text("dear diary")
-    recipe = Path(__file__).parents[1] / "recipes" / "smoke.toml"
+    recipe = Path(__file__).parents[2] / "recipes" / "smoke.toml"
     first = {
         "restore": [bench.spots(), "--model", bench.widefield],
         "demo": [],

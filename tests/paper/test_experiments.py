@@ -14,7 +14,7 @@ from paper.experiments import COLUMNS, main
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.simulate.structures import STRUCTURE_NAMES
 
-RECIPES = Path(__file__).parents[1] / "recipes" / "experiments"
+RECIPES = Path(__file__).parents[2] / "recipes" / "experiments"
 SHORT = """
 question = "Which alpha?"
 seeds = [1, 2]

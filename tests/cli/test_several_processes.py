@@ -15,7 +15,7 @@ from napari_cvdm.training.parallel import Processes
 from napari_cvdm.training.recipe import read_recipe
 from napari_cvdm.training.session import Session
 
-SMOKE = Path(__file__).parents[1] / "recipes" / "smoke.toml"
+SMOKE = Path(__file__).parents[2] / "recipes" / "smoke.toml"
 
 
 def recipe_with(tmp_path: Path, **plan: object) -> Path:

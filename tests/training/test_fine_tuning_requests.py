@@ -100,7 +100,7 @@ def test_what_is_not_said_is_as_the_model_was_made(tiny_widefield_model):
         Simulated(ranges=ranges_for("widefield-x2", {})),
         InitialModel(model="widefield-x2"),
     )
-    card = read_card(Path(__file__).parents[1] / "src/napari_cvdm/models/weights/widefield-x2")
+    card = read_card(Path(__file__).parents[2] / "src/napari_cvdm/models/weights/widefield-x2")
     recipe = fine_tuning_recipe(name="mine", start=start, card=card, source=source)
     made = card.training["plan"]
     assert (recipe.plan.batch, recipe.plan.patch_px, recipe.plan.alpha) == (

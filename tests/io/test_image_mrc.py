@@ -8,7 +8,7 @@ import pytest
 
 from napari_cvdm.io import ImageFileError, read_image
 
-DATA = Path(__file__).parents[1].parent / "shared" / "data"
+DATA = Path(__file__).parents[2].parent / "shared" / "data"
 real_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the real images are not at {DATA}")
 
 

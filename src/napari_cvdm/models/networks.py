@@ -20,7 +20,7 @@ MOST_LEVELS, MOST_BLOCKS, WIDEST = (8, 32, 4096)
 # a skip, and the inside of a block. Measured by
 # `python -m pytest -s tests/reconstruction/test_cost.py -k profiler`, which prints the bytes of
 # this form over those of torch's profiler.
-FEATURE_MAPS = 6
+FEATURE_MAPS = 7
 # Exponent of the amplitude spectrum (the authors' gamma); with 1, low frequencies would dominate.
 POWER = 0.8
 Modulation = tuple[Tensor, Tensor] | None

@@ -21,6 +21,7 @@ MOST_LEVELS, MOST_BLOCKS, WIDEST = (8, 32, 4096)
 # `python -m pytest -s tests/reconstruction/test_cost.py -k profiler`, which prints the bytes of
 # this form over those of torch's profiler.
 FEATURE_MAPS = 7
+BF16_COLUMNS = 9 * 2  # bytes of a channel's 3 x 3 neighbourhood
 # Exponent of the amplitude spectrum (the authors' gamma); with 1, low frequencies would dominate.
 POWER = 0.8
 Modulation = tuple[Tensor, Tensor] | None
@@ -81,7 +82,14 @@ class UNetConfig:
         convolutions = sum(2 * count * 2**level for level, count in enumerate(arms))
         return 2 + convolutions + self.stride
 
-    def live_bytes(self, precision: str, samples: int = 1, *, one_by_one: bool = False) -> float:
+    def live_bytes(
+        self,
+        precision: str,
+        samples: int = 1,
+        *,
+        one_by_one: bool = False,
+        unfolds: bool = False,
+    ) -> float:
         """Bytes that are alive at once at a folded pixel, at the peak of an evaluation.
 
         Parameters
@@ -91,6 +99,8 @@ class UNetConfig:
             Images that go through together and share one noise level.
         one_by_one : bool
             Whether each image goes alone, while the modulations of all blocks are kept.
+        unfolds : bool
+            Whether a bf16 convolution unfolds its input, as torch does on older CPUs.
         """
         # Under autocast convolutions give bf16, but sums at the first level stay float32.
         bf16 = precision == "bf16"
@@ -100,6 +110,10 @@ class UNetConfig:
             for level, width in enumerate(self.widths)
         ]
         features = FEATURE_MAPS * max(maps) + sum(maps[1:-1])
+        if bf16 and unfolds:
+            features += BF16_COLUMNS * max(
+                width / 4**level for level, width in enumerate(self.widths)
+            )
         if not self.level_channels:
             return samples * features
         gains = [2 * gain_bytes * width / 4**level for level, width in enumerate(self.widths)]

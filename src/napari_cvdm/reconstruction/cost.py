@@ -9,7 +9,7 @@ from math import ceil, prod
 import torch
 from torch import Tensor
 
-from napari_cvdm.core.device import autocast, prefers_sequential, seconds_of
+from napari_cvdm.core.device import autocast, multiplies_bf16, prefers_sequential, seconds_of
 from napari_cvdm.core.plan import Plan
 from napari_cvdm.core.request import ReconstructionRequest
 from napari_cvdm.core.result import Progress
@@ -152,11 +152,14 @@ def tile_bytes(
     config = network.config
     inputs, pixels = config.condition_channels * config.condition_fold**2, config.fold**2
     one_by_one = together > 1 and prefers_sequential(device)
+    unfolds = device.type == "cpu" and not multiplies_bf16(device)
     steps = 0.0
     if network.denoiser is not None:
         # Each image is there noisy, folded and clean; one by one, the clean ones are collected.
         images = 3 + together if one_by_one else 3 * together
-        network_bytes = config.denoiser.live_bytes(precision, together, one_by_one=one_by_one)
+        network_bytes = config.denoiser.live_bytes(
+            precision, together, one_by_one=one_by_one, unfolds=unfolds
+        )
         steps = network_bytes + FLOAT_BYTES * images * pixels
     regressions = [
         part.live_bytes(precision) + FLOAT_BYTES * (inputs + 4 * pixels)

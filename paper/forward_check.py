@@ -273,7 +273,7 @@ def on_results(model: str, fields: int) -> list[Row]:
         for result in results
         if result.forward is not None and result.forward.chi2 is not None
     ]
-    lights = [result.provenance.light for result in results]
+    lights = [result.provenance.quality_flag for result in results]
     left = [check.unexplained for check in checks if check.unexplained is not None]
     return [
         row(
@@ -357,10 +357,10 @@ def on_measured() -> list[Row]:
         rows.append(
             Row(
                 what=f"{name}: chi-squared, left over, RSP, light",
-                value=f"{check.chi2:.2f}, {left}, {check.rsp:.3f}, {provenance.light}",
+                value=f"{check.chi2:.2f}, {left}, {check.rsp:.3f}, {provenance.quality_flag}",
             )
         )
-        rows += [Row(what=f"  {reason}", value="") for reason in provenance.light_reasons]
+        rows += [Row(what=f"  {reason}", value="") for reason in provenance.quality_reasons]
     return rows
 
 

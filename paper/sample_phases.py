@@ -42,7 +42,7 @@ def row(what: str, request: ReconstructionRequest, truth: np.ndarray, model: Che
     )
     return Row(
         what=f"{what}: RMSE [rad], left over, light",
-        value=f"{rmse(result.mean, truth):.3f}, {left}, {result.provenance.light}",
+        value=f"{rmse(result.mean, truth):.3f}, {left}, {result.provenance.quality_flag}",
     )
 
 

@@ -92,11 +92,11 @@ def test_a_run_is_judged_and_says_it_in_its_provenance(tiny_phase_model):
     assert check.sample_chi2 >= check.frame_chi2 > 0
     assert check.chi2 == pytest.approx(float(check.frame_chi2))
     assert 0.8 < check.chi2 < 1.2
-    assert provenance.light == "green" and provenance.light_reasons
+    assert provenance.quality_flag == "green" and provenance.quality_reasons
     assert provenance.quantitative == (not provenance.not_quantitative_because)
     far = run(phase_request(planes((48, 48)), pixel_um=5.0), tiny_phase_model).provenance
     assert (
-        far.light == "red"
+        far.quality_flag == "red"
         and not far.quantitative
         and "pixel_um" in far.not_quantitative_because[0]
     )
@@ -172,7 +172,7 @@ def test_added_samples_are_counted_in(tiny_widefield_model):
     assert float(more.forward.sample_chi2) == pytest.approx(
         float(whole.forward.sample_chi2), rel=0.05
     )
-    assert model.card.familiarity == {}
+    assert model.card.training_distribution == {}
 
 
 def test_a_region_is_checked_on_its_own_pixels(tiny_widefield_model):

@@ -89,7 +89,7 @@ def test_one_plane_in_focus_is_enough():
 def test_a_phase_of_bright_planes_explains_them_up_to_the_noise():
     result = reconstructed(cell_planes(), "phase-2shot", samples=4, defocus_um=CELL_DEFOCUS_UM)
     assert 0.8 < result.forward.chi2 < 1.2
-    assert result.provenance.light == "green"
+    assert result.provenance.quality_flag == "green"
 
 
 def test_planes_in_the_other_order_and_with_the_other_sign_give_the_same_phase():

@@ -99,7 +99,7 @@ def test_with_a_dark_image_and_the_optics_a_good_reconstruction_is_green(
     provenance = plugin_metadata(viewer.layers["reconstruction of cell"])["provenance"]
     assert (
         provenance["quantitative"]
-        and "explains the measured image" in provenance["light_reasons"][-1]
+        and "explains the measured image" in provenance["quality_reasons"][-1]
     )
 
 

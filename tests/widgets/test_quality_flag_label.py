@@ -17,7 +17,7 @@ def test_the_light_names_its_reason_and_a_result_without_one_shows_none(qtbot):
     qtbot.addWidget(light)
     for colour in COLOURS:
         light.show_provenance(
-            {"light": colour, "light_reasons": ["the gravest", "another", "a third"]}
+            {"quality_flag": colour, "quality_reasons": ["the gravest", "another", "a third"]}
         )
         assert not light.isHidden()
         assert light.text().startswith(f"{WORDS[colour]}: the gravest") and "2 more" in light.text()
@@ -38,8 +38,8 @@ def test_a_run_with_optics_shows_the_light_and_the_residual_where_the_image_lies
     finished(dock)
     assert dock.results.light.colour in ("amber", "red")
     provenance = plugin_metadata(viewer.layers["reconstruction of cell"])["provenance"]
-    assert dock.results.light.toolTip().splitlines() == list(provenance["light_reasons"])
-    assert any("measured image" in reason for reason in provenance["light_reasons"])
+    assert dock.results.light.toolTip().splitlines() == list(provenance["quality_reasons"])
+    assert any("measured image" in reason for reason in provenance["quality_reasons"])
     residual = viewer.layers["residual of cell"]
     assert residual.data.shape == source.data.shape
     np.testing.assert_allclose(residual.data_to_world((3, 4)), source.data_to_world((3, 4)))

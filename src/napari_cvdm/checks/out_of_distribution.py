@@ -188,7 +188,7 @@ class TrainingDistribution:
     def from_card(
         cls, values: Mapping[str, Any], unit: str = "counts"
     ) -> "TrainingDistribution | None":
-        """From `ModelCard.familiarity`.
+        """From `ModelCard.training_distribution`.
 
         None where the card has none, or one of other images or statistics.
         """

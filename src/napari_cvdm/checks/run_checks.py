@@ -150,14 +150,14 @@ def quality_flag(
     )
 
 
-def with_quality_flag(provenance: Provenance, light: QualityFlag) -> Provenance:
+def with_quality_flag(provenance: Provenance, flag: QualityFlag) -> Provenance:
     """The provenance with the quality flag in it."""
     return replace(
         provenance,
-        quantitative=not light.not_quantitative_because,
-        not_quantitative_because=light.not_quantitative_because,
-        light=light.colour,
-        light_reasons=light.reasons,
+        quantitative=not flag.not_quantitative_because,
+        not_quantitative_because=flag.not_quantitative_because,
+        quality_flag=flag.colour,
+        quality_reasons=flag.reasons,
     )
 
 
@@ -185,7 +185,7 @@ class RunChecks:
     ) -> None:
         self._plan, self._card, self._checking = plan, card, check and plan.steps > 1
         self._forward = ForwardCheckAccumulator(plan, card, earlier)
-        self._training = TrainingDistribution.from_card(card.familiarity, card.unit)
+        self._training = TrainingDistribution.from_card(card.training_distribution, card.unit)
         self._vectors: list[np.ndarray] = []
         self._orders: list[str] = []
 

@@ -110,7 +110,7 @@ def _write_distribution(arguments: Namespace, model: Checkpoint) -> None:
             "first_seed": first_seed,
             "command": shlex.join(words),
         }
-        write_card(folder, replace(model.card, familiarity={**found.plain(), **made}))
+        write_card(folder, replace(model.card, training_distribution={**found.plain(), **made}))
     say_done(
         f"{_card_path(arguments)}: {len(found.mean)} statistics of {fields} simulated fields; an "
         f"image farther from them than {found.threshold:.3f} is out of distribution, as 1 % of "

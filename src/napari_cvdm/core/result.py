@@ -121,10 +121,10 @@ class Provenance:
         Whether numbers may be taken from the pixels.
     not_quantitative_because : tuple of str
         Why not, in words.
-    light : {"green", "amber", "red", ""}
+    quality_flag : {"green", "amber", "red", ""}
         Quality flag: nothing found, reasons to doubt, or not to be used for quantification. "" in
         results of older versions.
-    light_reasons : tuple of str
+    quality_reasons : tuple of str
         Reasons for the flag, the gravest first.
     """
 
@@ -137,8 +137,8 @@ class Provenance:
     warnings: tuple[str, ...] = ()
     quantitative: bool = True
     not_quantitative_because: tuple[str, ...] = ()
-    light: str = ""
-    light_reasons: tuple[str, ...] = ()
+    quality_flag: str = ""
+    quality_reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

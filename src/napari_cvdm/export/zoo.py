@@ -6,14 +6,14 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from napari_cvdm.core.microscope import Microscope, check_defocus
 from napari_cvdm.core.request import ReconstructionRequest
 from napari_cvdm.export.sampler import PackageSettings
 from napari_cvdm.io import output_folder
 from napari_cvdm.models.checkpoint import load_checkpoint
-from napari_cvdm.reconstruction.plan import resolve, task_of
+from napari_cvdm.reconstruction.plan import task_of
 from napari_cvdm.simulate.samples import CELL_COUNTS, cell_phase, reticulum
 from napari_cvdm.simulate.scenes import defocus_pair_of
-from napari_cvdm.tasks import TASKS
 
 NEEDED = ("bioimageio.core", "onnx", "onnxruntime", "onnxscript")
 AUTHOR = "napari-cvdm contributors"
@@ -99,9 +99,14 @@ def example_planes(request: ReconstructionRequest, planes: int) -> np.ndarray:
     if planes == 1:
         request.optics_value("pixel_um")  # a missing one is named before anything is written
         return reticulum().array[window].astype(np.float32)[None]
-    plan = resolve(request, TASKS["phase-2shot"])
+    # No plan: the image of the request is blank, so its planes would not pass.
+    names = ("pixel_um", "wavelength_um", "medium_index")
+    microscope = Microscope(
+        **{name: request.optics_value(name) for name in names}, na=request.known_optics("na")
+    )
+    positions_um = check_defocus(request.defocus_um or ())
     phase = cell_phase()
     light = defocus_pair_of(
-        phase, np.zeros_like(phase), plan.microscope, plan.positions_um, plan.condenser_na
+        phase, np.zeros_like(phase), microscope, positions_um, request.condenser_na or 0.0
     )[:, *window]
     return np.random.default_rng(0).poisson(CELL_COUNTS * light.clip(min=0)).astype(np.float32)

@@ -186,8 +186,8 @@ def _provenance(record: Mapping[str, Any]) -> Provenance:
         warnings=tuple(record["warnings"]),
         quantitative=bool(record["quantitative"]),
         not_quantitative_because=tuple(record["not_quantitative_because"]),
-        light=str(record["light"]),
-        light_reasons=tuple(record["light_reasons"]),
+        quality_flag=str(record["quality_flag"]),
+        quality_reasons=tuple(record["quality_reasons"]),
         **same,
     )
 

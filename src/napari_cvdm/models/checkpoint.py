@@ -23,7 +23,7 @@ from napari_cvdm.models.networks import DFCANConfig, UNetConfig
 from napari_cvdm.models.schedule import DILATIONS
 
 FORMAT = 1
-MAPPINGS = ("network", "schedule", "training", "metrics", "calibration", "familiarity")
+MAPPINGS = ("network", "schedule", "training", "metrics", "calibration", "training_distribution")
 WORDS = ("name", "title", "task", "inputs", "unit", "intensity", "resolution", "licence")
 LISTS = ("channels", "limits")
 LARGEST_CARD = 10_000_000
@@ -78,7 +78,7 @@ class ModelCard:
     calibration : mapping
         How the spread is scaled to an interval: factor, level, floor, samples, steps, sampler, set,
         fields, date. See `napari_cvdm.evaluation.calibration`. Empty if it was not fitted.
-    familiarity : mapping
+    training_distribution : mapping
         Statistics of the training fields, see `napari_cvdm.checks.out_of_distribution`. Empty if
         they were not computed.
     limits : tuple of str
@@ -102,7 +102,7 @@ class ModelCard:
     training: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     calibration: Mapping[str, Any] = field(default_factory=dict)
-    familiarity: Mapping[str, Any] = field(default_factory=dict)
+    training_distribution: Mapping[str, Any] = field(default_factory=dict)
     limits: tuple[str, ...] = ()
     format: int = FORMAT
 

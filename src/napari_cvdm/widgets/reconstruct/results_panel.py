@@ -163,8 +163,8 @@ class QualityFlagSign(QWidget):
 
     def show_provenance(self, provenance: Mapping[str, Any]) -> None:
         """Show the light of a result; a result of an older version has none, and shows none."""
-        self.colour = str(provenance.get("light", ""))
-        reasons = [str(reason) for reason in provenance.get("light_reasons", ())]
+        self.colour = str(provenance.get("quality_flag", ""))
+        reasons = [str(reason) for reason in provenance.get("quality_reasons", ())]
         self.setVisible(self.colour in COLOURS)
         if self.colour in COLOURS:
             self._lamp.setPixmap(draw_lamp(COLOURS[self.colour], self.fontMetrics().height()))

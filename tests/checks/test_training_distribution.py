@@ -18,7 +18,7 @@ from napari_cvdm.core.result import finished as drained
 from napari_cvdm.evaluation import calibration
 from napari_cvdm.io import write_image
 from napari_cvdm.models.checkpoint import CheckpointError, read_card, write_card
-from napari_cvdm.simulate.ranges import WidefieldRanges
+from napari_cvdm.simulate.ranges import Ranges, WidefieldRanges
 from napari_cvdm.simulate.scenes import simulate_widefield
 from napari_cvdm.tasks import WidefieldX2
 
@@ -172,8 +172,20 @@ def test_a_model_of_measured_pairs_has_no_fields_to_describe(tiny_widefield_mode
         drained(calibration.fit_distribution(card, 60, 60))
 
 
-def test_a_phase_is_described_as_a_run_describes_it(tiny_phase_model: Path) -> None:
-    card = read_card(tiny_phase_model)
-    found = drained(calibration.fit_distribution(card, 60, 2, field_px=48))
+def test_a_phase_is_described_as_a_run_describes_it(
+    tiny_phase_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng, inverted = np.random.default_rng(0), []
+    measure = calibration._training_vectors
+
+    def near_the_first(ranges: Ranges, seed: int, unit: str) -> np.ndarray:
+        """Invert one field only; 60 take two minutes."""
+        if not inverted:
+            inverted.append(measure(ranges, seed, unit))
+        return inverted[0] + rng.normal(0.0, 0.1, inverted[0].shape)
+
+    monkeypatch.setattr(calibration, "_training_vectors", near_the_first)
+    found = drained(calibration.fit_distribution(read_card(tiny_phase_model), 60, 2, field_px=48))
     assert found.mean.shape == (len(PHASE_IMAGES) * len(STATISTICS),)
+    assert np.abs(found.mean - inverted[0]).max() < 0.1
     assert TrainingDistribution.from_card(found.plain(), "rad") is not None

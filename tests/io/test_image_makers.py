@@ -71,9 +71,9 @@ def test_pixels_axes_sizes_and_optics_are_read(file: Path) -> None:
     np.testing.assert_array_equal(image.array.ravel(), np.arange(2 * 3 * 8 * 9))
     zeiss = file.suffix == ".czi"
     assert image.metadata == pytest.approx(
-        {"na": 1.4, "medium_index": 1.518, "wavelength_um": 0.5225}
+        {"na": 1.4, "immersion_index": 1.518, "emission_um": 0.5225}
         if zeiss
-        else dict(na=1.2, medium_index=1.33, wavelength_um=0.52)
+        else dict(na=1.2, immersion_index=1.33, emission_um=0.52)
     )
     assert image.place == (
         {"z_step_um": 0.3} if zeiss else {"z_step_um": 0.3, "y_um": 4.0, "x_um": 3.0}
@@ -85,7 +85,9 @@ def test_a_wavelength_of_two_channels_is_not_taken_for_that_of_the_image(
 ) -> None:
     (tmp_path / "a.czi").write_bytes(b"something")
     bioio.found.metadata = ElementTree.fromstring(CZI.format(more=ANOTHER_CHANNEL))
-    assert set(read_image(tmp_path / "a.czi").metadata) == {"na", "medium_index"}
+    image = read_image(tmp_path / "a.czi")
+    assert set(image.metadata) == {"na", "immersion_index"}
+    assert "0.5225, 0.61" in image.origin("wavelength_um")
 
 
 def test_what_the_file_does_not_say_is_not_known(bioio: Any, file: Path) -> None:
@@ -95,10 +97,10 @@ def test_what_the_file_does_not_say_is_not_known(bioio: Any, file: Path) -> None
     assert (image.pixel_um, dict(image.metadata), dict(image.place)) == (None, {}, {})
 
 
-def test_pixels_that_are_not_square_are_refused(bioio: Any, file: Path) -> None:
+def test_pixels_that_are_not_square_have_no_size(bioio: Any, file: Path) -> None:
     bioio.found.physical_pixel_sizes = SimpleNamespace(Z=None, Y=0.1, X=0.2)
-    with pytest.raises(ImageFileError, match="must be square"):
-        read_image(file)
+    image = read_image(file)
+    assert image.pixel_um is None and "must be square" in image.origins["pixel_um"]
 
 
 def test_without_the_extra_its_name_is_told(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -171,6 +171,8 @@ def _add_restore(parser: Parser) -> None:
         default=[],
         help="the other planes, if IMAGE is not a stack of all planes",
     )
+    meaning = "which image of a file with several, counted from 1 (default: the first)"
+    _whole(parser, "--series", meaning)
     parser.add_argument(
         "--model",
         required=True,

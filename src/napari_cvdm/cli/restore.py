@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from napari_cvdm.checks.training_range import field_text
 from napari_cvdm.cli import check_inputs_stay, say_done
 from napari_cvdm.cli.progress import with_bar
 from napari_cvdm.core.device import pick_device
+from napari_cvdm.core.plan import optics_origins
 from napari_cvdm.core.request import (
     OPTICS,
     ReconstructionRequest,
@@ -28,7 +29,7 @@ from napari_cvdm.core.request import (
 )
 from napari_cvdm.core.result import Reconstruction
 from napari_cvdm.io import check_pixels, output_folder, read_image, write_image
-from napari_cvdm.io.read import read_psf
+from napari_cvdm.io.read import read_images, read_psf
 from napari_cvdm.io.result_folder import ENDING, LOCAL_CHI2, PROVENANCE, RESIDUAL
 from napari_cvdm.models.checkpoint import ModelCard
 from napari_cvdm.models.schedule import gamma_and_beta
@@ -90,14 +91,37 @@ def reconstruct_into(
         role: {"path": printable_path(path), "file_sha256": file_sha256(locate(path))}
         for role, path in files_of(arguments).items()
     }
+    # Files that an image file names are inputs, too.
+    known = {str(locate(path)) for path in files_of(arguments).values()}
+    inputs |= {
+        f"companion {number}": {
+            "path": printable_path(path),
+            "file_sha256": file_sha256(Path(path)),
+        }
+        for number, path in enumerate(
+            (path for path in request.image.files if path not in known), start=1
+        )
+        if Path(path).is_file()
+    }
     end_lap("read")
+    _say_optics(request)
     reconstruction = with_bar(reconstruct(request, model), "reconstructing")
     end_lap("restore")
-    names = write_images(folder, reconstruction, request.image.place)
+    names = write_images(folder, reconstruction, request.image.place, request.image.channels)
     end_lap("write")
     device = str(pick_device(request.device))
     write_provenance(folder, reconstruction, settings_of(arguments), inputs, laps, device)
     return reconstruction, names
+
+
+def _say_optics(request: ReconstructionRequest) -> None:
+    """Say which optics are used, and where they come from, before the run."""
+    known = request.with_known_optics()
+    said = [
+        f"{name} {getattr(known, name):g} ({origin})"
+        for name, origin in optics_origins(known).items()
+    ]
+    print(f"napari-cvdm: optics: {', '.join(said)}", file=sys.stderr)
 
 
 def file_sha256(path: Path) -> str:
@@ -147,7 +171,9 @@ def request_of(
         What is wrong with the files or the options.
     """
     paths = files_of(arguments)
-    stacks = [read_image(locate(paths[role])) for role in image_roles(paths)]
+    stacks = read_images(
+        [locate(paths[role]) for role in image_roles(paths)], getattr(arguments, "series", None)
+    )
     image = with_planes(stacks, card, getattr(arguments, "defocus_um", None))
     check_pixels(image)
     options = _request_options(arguments)
@@ -179,11 +205,15 @@ def _request_options(arguments: Namespace) -> dict[str, Any]:
 
 
 def write_images(
-    folder: Path, reconstruction: Reconstruction, place: Mapping[str, float]
+    folder: Path,
+    reconstruction: Reconstruction,
+    place: Mapping[str, float],
+    channels: Sequence[str] = (),
 ) -> list[str]:
     """Write every image of a reconstruction as float32 OME-TIFF; return the names of the files.
 
-    The folder exists. `place` is that of the input, see `ImageStack`; what is not known of it is 0.
+    The folder exists. `place` and `channels` are those of the input, see `ImageStack`; what is not
+    known of its place is 0.
 
     Raises
     ------
@@ -205,6 +235,9 @@ def write_images(
             unit=unit,
             name=name,
             z_step_um=place.get("z_step_um") if "Z" in axes else None,
+            z_um=place.get("z_um") if "Z" in axes else None,
+            t_step_s=place.get("frame_interval_s") if "T" in axes else None,
+            channels=channels,
             times=reconstruction.schedule_clock.times if "K" in axes else None,
             **grid,
         )
@@ -319,5 +352,9 @@ def job_of(arguments: Namespace, files: Mapping[str, str]) -> "tuple[BlockJob, C
         background=getattr(arguments, "background", "auto"),
         options=options,
         overwrite=arguments.overwrite,
-        **{name: value for name, value in vars(arguments).items() if name in ("block", "halo")},
+        **{
+            name: value
+            for name, value in vars(arguments).items()
+            if name in ("block", "halo", "series")
+        },
     )

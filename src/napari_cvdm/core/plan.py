@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from napari_cvdm.core.microscope import Microscope, OpticsError
-from napari_cvdm.core.request import ImageStack, MeasuredPsf, Sampler
+from napari_cvdm.core.request import OPTICS, ImageStack, MeasuredPsf, Sampler
 
 STEP_TOLERANCE = 0.05  # of the z step that a file states
 
@@ -141,6 +141,40 @@ def count_planes(fewest: int, defocus_um: Sequence[float] | None) -> int:
     return fewest if fewest == 1 else max(fewest, len(defocus_um or ()))
 
 
+TYPED = "typed"
+
+
+def optics_origins(optics: StatedOptics) -> dict[str, str]:
+    """Where each known value of optics comes from: a place in the file, or `TYPED`."""
+    known = {name: getattr(optics, name) for name in OPTICS}
+    return {
+        name: (optics.image.origin(name) or optics.image.source)
+        if value == optics.image.states(name)
+        else TYPED
+        for name, value in known.items()
+        if value is not None
+    }
+
+
+def file_warnings(optics: StatedOptics) -> tuple[str, ...]:
+    """What the reader noticed, and values that differ from those of the file by more than 5 %."""
+    image = optics.image
+    sentences = list(image.warnings)
+    for name in OPTICS:
+        used, stated = getattr(optics, name), image.states(name)
+        if used is None:
+            continue
+        if stated is None and name == "pixel_um" and image.origin(name):
+            sentences.append(f"{image.origin(name)}; {name} is {used:g}, as was typed.")
+        elif stated is not None and abs(used - stated) > STEP_TOLERANCE * stated:
+            where = image.origin(name) or image.source
+            sentences.append(
+                f"{name} is {used:g}, as was typed, but {where} states {stated:g}. The typed value "
+                "was used; correct it if the file is right."
+            )
+    return tuple(sentences)
+
+
 def position_warnings(optics: StatedOptics) -> tuple[str, ...]:
     """All sentences about the positions of the planes; empty if nothing is wrong."""
     return (*one_sided_warning(optics), *z_step_warning(optics))
@@ -164,9 +198,14 @@ def z_step_warning(optics: StatedOptics) -> tuple[str, ...]:
     stated = image.place.get("z_step_um")
     if not stated or positions is None or image.taken_for_planes != "Z":
         return ()
-    steps = [abs(second - first) for first, second in pairwise(positions)]
+    # Only positions of single planes tell in which direction Z runs.
+    told = "z_um" in image.place
+    steps = [
+        second - first if told else abs(second - first) for first, second in pairwise(positions)
+    ]
+    stated = stated if told else abs(stated)
     worst = max(steps, key=lambda step: abs(step - stated))
-    if abs(worst - stated) <= STEP_TOLERANCE * stated:
+    if abs(worst - stated) <= STEP_TOLERANCE * abs(stated):
         return ()
     return (
         f"{image.source} states a z step of {stated:g} um, but defocus_um ({_listed(positions)}) "

@@ -14,6 +14,12 @@ import numpy as np
 from napari_cvdm.core.microscope import OpticsError, check_condenser, check_defocus, check_optics
 
 OPTICS = ("pixel_um", "wavelength_um", "medium_index", "na")
+# What a file states about light and glass of fluorescence, by the optics that it stands for there.
+OF_FLUORESCENCE = {"medium_index": "immersion_index", "wavelength_um": "emission_um"}
+OF_FLUORESCENCE_WORDS = {
+    "immersion_index": "the index of the immersion, not of the medium about the cells",
+    "emission_um": "the wavelength of an emission filter, not of the lamp",
+}
 AXES = "TCZSPYX"
 SMALLEST_REGION_PX = 16
 SMALLEST_PSF_PX = 5
@@ -77,13 +83,26 @@ class ImageStack:
     source : str
         Where the image came from: a file or a layer's name.
     metadata : mapping
-        Optics that the file states, by the names of `ReconstructionRequest` (``wavelength_um``,
-        ``na``, ``medium_index``).
+        Optics that are stated, by the names of `ReconstructionRequest` (``wavelength_um``, ``na``,
+        ``medium_index``). A file states ``emission_um`` and ``immersion_index``. They are the
+        wavelength and the index of a fluorescence image, but not the lamp and the medium of planes.
     taken_for_planes : str
         The letter that the file had for what is now axis P; "" if no guess was needed.
     place : mapping
-        Position of the image, as far as the file states it: ``z_step_um``, and ``y_um``, ``x_um``
-        of the first pixel's centre.
+        Position of the image, as far as the file states it: ``z_step_um`` (negative where Z
+        falls), ``frame_interval_s``, and ``t_s``, ``z_um``, ``y_um``, ``x_um`` of the first
+        pixel's centre. ``position`` is the number of the stage position.
+    channels : tuple of str
+        Names of the channels along C; empty where they have none.
+    origins : mapping
+        Where the file states a value, or why it does not, by the names of `metadata` and
+        ``pixel_um``.
+    warnings : tuple of str
+        What the reader noticed, one sentence each.
+    files : tuple of str
+        Every file that was read.
+    series : int, optional
+        Number of the image in its file, where it was asked for by number.
 
     Raises
     ------
@@ -98,6 +117,26 @@ class ImageStack:
     metadata: Mapping[str, float] = field(default_factory=dict)
     taken_for_planes: str = ""
     place: Mapping[str, float] = field(default_factory=dict)
+    channels: tuple[str, ...] = ()
+    origins: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    series: int | None = None
+
+    def states(self, name: str) -> float | None:
+        """A value of optics as the file states it for its kind of image; None if it does not."""
+        if name == "pixel_um":
+            return self.pixel_um
+        other = None if self.planes else self.metadata.get(OF_FLUORESCENCE.get(name, ""))
+        return self.metadata.get(name, other)
+
+    def origin(self, name: str) -> str:
+        """Where the file states a value of optics, or why not; empty where nothing is known."""
+        other = OF_FLUORESCENCE.get(name, "")
+        if name not in self.metadata and self.planes and other in self.metadata:
+            value, what = self.metadata[other], OF_FLUORESCENCE_WORDS[other]
+            return f"{self.source} states {value:g}, but that is {what}"
+        return self.origins.get(name) or self.origins.get(other, "")
 
     @property
     def lazy(self) -> bool:
@@ -308,8 +347,7 @@ class ReconstructionRequest:
     def known_optics(self, name: str) -> float | None:
         """Optics value `name` of the request, or else of the image; None if neither states it."""
         given = getattr(self, name)
-        if given is None:
-            given = self.image.pixel_um if name == "pixel_um" else self.image.metadata.get(name)
+        given = self.image.states(name) if given is None else given
         return None if given is None else float(given)
 
     def with_known_optics(self) -> "ReconstructionRequest":
@@ -327,9 +365,8 @@ class ReconstructionRequest:
         given = self.known_optics(name)
         if given is None:
             option = "--" + name.replace("_", "-")
-            raise OpticsError(
-                f"{name} is not known: {self.image.source} does not say it. Give it with {option}."
-            )
+            reason = self.image.origin(name) or f"{self.image.source} does not say it"
+            raise OpticsError(f"{name} is not known: {reason}. Give it with {option}.")
         return given
 
 
@@ -357,6 +394,8 @@ def command_words(request: ReconstructionRequest, paths: Mapping[str, str], out:
         value = paths[entry.name] if isinstance(value, np.ndarray | MeasuredPsf) else value
         if entry.name != "image" and value != entry.default:
             words += ["--" + entry.name.replace("_", "-"), *_words(value)]
+    if request.image.series is not None:
+        words += ["--series", str(request.image.series)]
     return [*words, "--out", out]
 
 

@@ -115,6 +115,8 @@ class Provenance:
         Version of this package and of the libraries that compute.
     timings_s : mapping
         Seconds by stage.
+    origins : mapping
+        Where each known value of optics came from.
     warnings : tuple of str
         Reasons to doubt the result, in words.
     quantitative : bool
@@ -134,6 +136,7 @@ class Provenance:
     estimated: Mapping[str, object]
     versions: Mapping[str, str]
     timings_s: Mapping[str, float]
+    origins: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     quantitative: bool = True
     not_quantitative_because: tuple[str, ...] = ()

@@ -16,6 +16,8 @@ _LETTERS_FOR_UNKNOWN = "STZC"
 _LIKELY_PLANE_AXES = "PZSCT"
 _PIXEL_TOLERANCE = 0.01
 BAND_ROWS = 256
+# No image is so narrow, and no two of its other axes are colours.
+MOST_CHANNELS, SMALLEST_SIDE = 4, 16
 LARGEST_ITEM = 8
 # Beyond these the variance of float32 results is infinite, or zero where it is not.
 LARGEST_PIXEL = 1e18
@@ -99,6 +101,7 @@ def ordered_axes(array: np.ndarray, axes: str, source: str) -> tuple[np.ndarray,
             f"{source}: an array of shape {array.shape} is no image; at least two dimensions, Y "
             "and X, are needed."
         )
+    check_channels_first(array.shape, axes, source)
     kept = [index for index, one in enumerate(axes) if one in "YX" or array.shape[index] != 1]
     array = np.squeeze(array, axis=tuple(set(range(array.ndim)) - set(kept)))
     axes = "".join(axes[index] for index in kept)
@@ -121,6 +124,16 @@ def ordered_axes(array: np.ndarray, axes: str, source: str) -> tuple[np.ndarray,
         )
     names = dict(zip(unknown, free, strict=False))
     return array, "".join(names.get(letter, letter) for letter in leading) + "YX"
+
+
+def check_channels_first(shape: tuple[int, ...], axes: str, source: str) -> None:
+    """ImageFileError where the axis X is as short as channels are, and others are not."""
+    if len(shape) > 2 and axes.endswith("YX") and shape[-1] <= MOST_CHANNELS:
+        if min(shape[-3:-1]) >= SMALLEST_SIDE:
+            raise ImageFileError(
+                f"{source}: an array of shape {shape} seems to have its {shape[-1]} channels last; "
+                "save it with Y and X last: numpy.moveaxis(array, -1, 0)."
+            )
 
 
 def check_pixels(stack: ImageStack) -> None:
@@ -278,6 +291,9 @@ def _planes_of_several(stacks: Sequence[ImageStack]) -> ImageStack:
         metadata={
             key: value for stack in reversed(stacks) for key, value in stack.metadata.items()
         },
+        origins={key: value for stack in reversed(stacks) for key, value in stack.origins.items()},
+        warnings=tuple(dict.fromkeys(text for stack in stacks for text in stack.warnings)),
+        files=tuple(dict.fromkeys(file for stack in stacks for file in stack.files)),
     )
 
 
@@ -293,6 +309,12 @@ def _check_fit(first: ImageStack, second: ImageStack) -> None:
         raise ImageFileError(
             f"{pair}: the planes are {given}; both must have the same axes and shape. Crop them to "
             "the same field."
+        )
+    positions = [stack.place.get("position") for stack in (first, second)]
+    if None not in positions and positions[0] != positions[1]:
+        raise ImageFileError(
+            f"{pair}: are two stage positions of one acquisition (numbers {positions[0]:g} and "
+            f"{positions[1]:g}), not two focal planes; give planes of one position."
         )
     if first.array.dtype.kind != second.array.dtype.kind:
         raise ImageFileError(

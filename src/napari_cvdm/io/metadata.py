@@ -1,32 +1,68 @@
-"""Pixel size, position and optics in micrometres, as headers state them.
+"""Pixel size, position, time and optics, as headers state them.
 
-A value is None where a file does not really state it.
+A value is missing where a file does not really state it.
 """
 
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
 from math import isfinite
-from xml.etree import ElementTree
+from typing import Any
+from xml.etree.ElementTree import Element, ParseError, fromstring
 
-from napari_cvdm.io.errors import ImageFileError
+from napari_cvdm.io.errors import one_line
 
 UM_PER_INCH = 25400.0
 _MICROMETRE = "µm"
-_UM_BY_UNIT = {
-    unit: factor
-    for factor, units in (
-        (1e6, ("m",)),
-        (UM_PER_INCH, ("in", "inch")),
-        (1e4, ("cm",)),
-        (1e3, ("mm", "millimeter")),
-        # The micro sign U+00B5, the Greek letter U+03BC, and what ImageJ writes into a header.
-        (1.0, ("um", "µm", "μm", "\\u00b5m")),
-        (1.0, ("micron", "microns", "micrometer", "micrometre")),
-        (1e-3, ("nm", "nanometer", "nanometre")),
-        (1e-4, ("å", "angstrom")),
-        (1e-6, ("pm",)),
-    )
-    for unit in units
-}
 _LARGEST_ASPECT = 1.01
+_LONGEST_UNIT = 24
+# ImageJ escapes the micro sign U+00B5, and the Greek letter U+03BC, in either case.
+_ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})")
+# XML forbids these characters, and an ampersand that begins no entity.
+_FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f]")
+_BARE_AMPERSAND = re.compile(r"&(?!#\w+;|\w+;)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stated:
+    """What a file states beside its pixels; see `ImageStack` for the names and units."""
+
+    pixel_um: float | None = None
+    optics: Mapping[str, float] = field(default_factory=dict)
+    place: Mapping[str, float] = field(default_factory=dict)
+    channels: tuple[str, ...] = ()
+    origins: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def for_stack(self) -> dict[str, Any]:
+        """The same as keywords of `ImageStack`."""
+        return {
+            "pixel_um": self.pixel_um,
+            "metadata": dict(self.optics),
+            "place": dict(self.place),
+            "channels": self.channels,
+            "origins": dict(self.origins),
+            "warnings": self.warnings,
+        }
+
+
+@cache
+def _factor(unit: str, wanted: str) -> float | None:
+    """How many of the wanted unit one of another is, by pint; None for another dimension."""
+    import pint  # a third of a second that only a file with units needs
+
+    name = _ESCAPED.sub(lambda found: chr(int(found[1], 16)), unit.strip())
+    # Letters only: a header is not to be evaluated as an expression.
+    if len(name) > _LONGEST_UNIT or not name.isalpha():
+        return None
+    registry: Any = pint.application_registry
+    for spelling in (name, name.lower()):
+        try:
+            return float(registry.Quantity(1.0, spelling).to(wanted).magnitude)
+        except pint.PintError:
+            continue
+    return None
 
 
 def length_um(value: float | None, unit: str | None) -> float | None:
@@ -41,92 +77,149 @@ def length_um(value: float | None, unit: str | None) -> float | None:
 
 def position_um(value: float | None, unit: str | None) -> float | None:
     """Position or distance in micrometres, of any sign; None if missing or in an unknown unit."""
-    factor = _UM_BY_UNIT.get((unit or "").strip().lower())
-    return None if value is None or factor is None or not isfinite(value) else value * factor
+    return _converted(value, unit, "micrometer")
 
 
-def square_pixel(x: float | None, y: float | None, source: str) -> float | None:
-    """The side `x` of a square pixel [um]; None when one of the two sides is not known.
+def time_s(value: float | None, unit: str | None) -> float | None:
+    """Time in seconds, of any sign; None if missing or in an unknown unit."""
+    return _converted(value, unit, "second")
 
-    ImageFileError where they differ by more than 1 %.
+
+def _converted(value: float | None, unit: str | None, wanted: str) -> float | None:
+    if value is None or not isfinite(value):
+        return None
+    factor = _factor(unit or "", wanted)
+    return None if factor is None else value * factor
+
+
+def square_pixel(
+    x: float | None, y: float | None, where: str
+) -> tuple[float | None, dict[str, str]]:
+    """The side of a square pixel [um] and its origin, from both sides and where they are stated.
+
+    None, and the reason, where one of the sides is not known or they differ by more than 1 %.
     """
     if x is None or y is None:
-        return None
+        return None, {}
     if max(x, y) > _LARGEST_ASPECT * min(x, y):
-        raise ImageFileError(
-            f"{source}: pixels are {x:g} x {y:g} um; they must be square within 1 %. Resample the "
-            "image, or correct its pixel size."
+        reason = (
+            f"{where} says that pixels are {x:g} x {y:g} um, and they must be square within 1 %"
         )
-    return x
+        return None, {"pixel_um": reason}
+    return x, {"pixel_um": where}
 
 
-def ome_pixel(xml: str) -> tuple[float | None, float | None]:
-    """Pixel size of the first image of OME-XML along X and Y [um].
+def read_ome(xml: str) -> tuple[Element | None, tuple[str, ...]]:
+    """The root of OME-XML, and a sentence where it is not as XML must be.
 
-    None where it is not stated, exactly 1.0, or in pixels.
+    Characters that XML forbids are left out. The root is None where nothing can be read.
     """
-    pixels = _find(ElementTree.fromstring(xml), "Image", "Pixels")
-    if pixels is None:
-        return None, None
-    x = length_um(_number(pixels, "PhysicalSizeX"), pixels.get("PhysicalSizeXUnit", _MICROMETRE))
-    if "PhysicalSizeY" not in pixels.attrib:
-        return x, x
-    return x, length_um(
-        _number(pixels, "PhysicalSizeY"), pixels.get("PhysicalSizeYUnit", _MICROMETRE)
+    try:
+        return fromstring(xml), ()
+    except ParseError as error:
+        found = one_line(error)
+    end = xml.rfind("OME>")
+    cured = _BARE_AMPERSAND.sub("&amp;", _FORBIDDEN.sub("", xml[: end + len("OME>")]))
+    try:
+        return fromstring(cured), (
+            f"its OME-XML has what XML forbids, which was left out ({found}).",
+        )
+    except ParseError:
+        return None, (f"its OME-XML cannot be parsed, so what it states is not known ({found}).",)
+
+
+def ome_stated(root: Element, number: int = 0, source: str = "") -> Stated:
+    """What OME-XML states of one of its images, counted from 0."""
+    images = root.findall("{*}Image")
+    image = images[number] if number < len(images) else None
+    pixels = None if image is None else image.find("{*}Pixels")
+    if image is None or pixels is None:
+        return Stated()
+    where = f"OME-XML of {source}"
+    x, y = (_length(pixels, f"PhysicalSize{letter}", _MICROMETRE) for letter in "XY")
+    y = y if "PhysicalSizeY" in pixels.attrib else x
+    pixel_um, origins = square_pixel(x, y, where)
+    optics, unclear = _ome_optics(root, image, pixels)
+    names = [channel.get("Name") or "" for channel in pixels.findall("{*}Channel")]
+    return Stated(
+        pixel_um=pixel_um,
+        optics=optics,
+        place=_ome_place(pixels),
+        channels=tuple(names) if any(names) else (),
+        origins={**dict.fromkeys(optics, where), **unclear, **origins},
     )
 
 
-def ome_place(xml: str) -> dict[str, float]:
-    """Step along Z and stage position of the first plane of the first image of OME-XML.
-
-    Those of ``z_step_um``, ``y_um`` and ``x_um`` that are stated.
-    """
-    pixels = _find(ElementTree.fromstring(xml), "Image", "Pixels")
-    plane = None if pixels is None else _find(pixels, "Plane")
-    stated = {}
-    for key, element, name, default_unit in (
-        ("z_step_um", pixels, "PhysicalSizeZ", _MICROMETRE),
-        ("y_um", plane, "PositionY", "reference frame"),
-        ("x_um", plane, "PositionX", "reference frame"),
-    ):
-        if element is not None:
-            unit = element.get(f"{name}Unit", default_unit)
-            stated[key] = position_um(_number(element, name), unit)
-    return {key: value for key, value in stated.items() if value is not None}
-
-
-def ome_optics(xml: str) -> dict[str, float]:
-    """Optics of the first image of OME-XML.
-
-    Those of ``na``, ``medium_index`` and ``wavelength_um`` (emission, if it is the same in all
-    channels) that are stated.
-    """
-    root = ElementTree.fromstring(xml)
-    settings = _find(root, "Image", "ObjectiveSettings")
+def _ome_optics(
+    root: Element, image: Element, pixels: Element
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Optics, and why one of them is not clear."""
+    settings = image.find("{*}ObjectiveSettings")
     objectives = root.findall("{*}Instrument/{*}Objective")
     wanted = None if settings is None else settings.get("ID")
     if wanted is not None:
         objectives = [one for one in objectives if one.get("ID") == wanted][:1]
-    image = _find(root, "Image")
-    channels = [] if image is None else image.findall("{*}Pixels/{*}Channel")
-    wavelengths = {
-        length_um(_number(one, "EmissionWavelength"), one.get("EmissionWavelengthUnit", "nm"))
-        for one in channels
-    }
+    found = {
+        _length(channel, "EmissionWavelength", "nm") for channel in pixels.findall("{*}Channel")
+    } - {None}
+    waves = sorted(wave for wave in found if wave is not None)
     stated = {
-        "medium_index": _number(settings, "RefractiveIndex"),
+        "immersion_index": _number(settings, "RefractiveIndex"),
         "na": _number(objectives[0], "LensNA") if len(objectives) == 1 else None,
-        "wavelength_um": wavelengths.pop() if len(wavelengths) == 1 else None,
+        "emission_um": waves[0] if len(waves) == 1 else None,
     }
-    return {name: value for name, value in stated.items() if value is not None and value > 0}
+    unclear = {"emission_um": several_waves(waves)} if len(waves) > 1 else {}
+    return {
+        name: value for name, value in stated.items() if value is not None and value > 0
+    }, unclear
 
 
-def _find(root: ElementTree.Element, *path: str) -> ElementTree.Element | None:
-    # Files carry the namespaces of many schema years: {*} takes any of them.
-    return root.find("/".join("{*}" + name for name in path))
+def several_waves(waves_um: list[float]) -> str:
+    """Why there is no emission wavelength where channels have several [um]."""
+    listed = ", ".join(f"{wave:g}" for wave in waves_um)
+    return f"the channels have several emission wavelengths ({listed} um)"
 
 
-def _number(element: ElementTree.Element | None, name: str) -> float | None:
+def _ome_place(pixels: Element) -> dict[str, float]:
+    planes = pixels.findall("{*}Plane")
+    first = planes[0] if planes else None
+    found = {
+        "z_step_um": _position(pixels, "PhysicalSizeZ", _MICROMETRE),
+        "frame_interval_s": _time(pixels, "TimeIncrement"),
+        "y_um": _position(first, "PositionY"),
+        "x_um": _position(first, "PositionX"),
+        "z_um": _position(first, "PositionZ"),
+        "t_s": _time(first, "DeltaT"),
+    }
+    # Positions of single planes also tell in which direction Z runs.
+    heights = {plane.get("TheZ"): _position(plane, "PositionZ") for plane in reversed(planes)}
+    lowest, next_one = heights.get("0"), heights.get("1")
+    if lowest is not None and next_one is not None and lowest != next_one:
+        found["z_step_um"] = next_one - lowest
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _length(element: Element | None, name: str, unit: str) -> float | None:
+    return (
+        None if element is None else length_um(_number(element, name), _unit(element, name, unit))
+    )
+
+
+def _position(element: Element | None, name: str, unit: str = "reference frame") -> float | None:
+    if element is None:
+        return None
+    return position_um(_number(element, name), _unit(element, name, unit))
+
+
+def _time(element: Element | None, name: str) -> float | None:
+    return None if element is None else time_s(_number(element, name), _unit(element, name, "s"))
+
+
+def _unit(element: Element, name: str, usual: str) -> str:
+    return element.get(f"{name}Unit", usual)
+
+
+def _number(element: Element | None, name: str) -> float | None:
     try:
         return float(element.attrib[name]) if element is not None else None
     except (KeyError, ValueError):

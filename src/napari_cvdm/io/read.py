@@ -1,6 +1,7 @@
 """One door for every image file: read whole, or opened and read part by part."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from io import BytesIO
 from math import prod
 from pathlib import Path
@@ -35,7 +36,7 @@ def _read_npy(path: Path) -> ImageStack:
         )
     axes = UNNAMED_AXES[:leading] + "YX"[-array.ndim :] if array.ndim else ""
     array, axes = ordered_axes(usable_dtype(array, source), axes, source)
-    return ImageStack(array=array, axes=axes, source=source)
+    return ImageStack(array=array, axes=axes, source=source, files=(str(path),))
 
 
 def _check_npy(path: Path) -> None:
@@ -57,21 +58,28 @@ _READERS: dict[str, Callable[[Path], ImageStack]] = {
     ".tif": read_tiff,
     ".tiff": read_tiff,
     ".mrc": read_mrc,
+    ".dv": read_mrc,
+    ".r3d": read_mrc,
     ".npy": _read_npy,
 }
 _READERS |= dict.fromkeys(vendor.SUFFIXES, vendor.read_vendor_file)
 SUFFIXES = tuple(_READERS)
 
 
-def read_image(path: str | Path) -> ImageStack:
+def read_image(path: str | Path, *, series: int | None = None, alone: bool = False) -> ImageStack:
     """Read an image with its axes, its pixel size and the optics that the file names.
 
     Parameters
     ----------
     path : str or Path
-        TIFF, OME-TIFF, ImageJ TIFF (``.tif``, ``.tiff``), MRC (``.mrc``), NumPy (``.npy``) or, with
-        the extra `bioio`, the files of Zeiss (``.czi``), Leica (``.lif``) and Nikon (``.nd2``). Of
-        a file with several images, the first is read.
+        TIFF, OME-TIFF, ImageJ TIFF (``.tif``, ``.tiff``), MRC (``.mrc``), DeltaVision (``.dv``,
+        ``.r3d``), NumPy (``.npy``) or, with the extra `bioio`, the files of Zeiss (``.czi``), Leica
+        (``.lif``) and Nikon (``.nd2``).
+    series : int, optional
+        Which of several images in the file, counted from 1. Without it, the first one is read, and
+        a warning lists them.
+    alone : bool
+        Whether pixels of companion files are left out, because each file is one of the planes.
 
     Returns
     -------
@@ -116,14 +124,20 @@ def read_image(path: str | Path) -> ImageStack:
         raise ImageFileError(
             f"{path}: cannot be opened ({error.strerror}); check that you may read it."
         ) from error
+    if reader is read_tiff:
+        return read_tiff(path, series=series, alone=alone)
+    if reader is vendor.read_vendor_file:
+        return vendor.read_vendor_file(path, series)
+    if series not in (None, 1):
+        raise ImageFileError(f"{path}: has one image, so there is no series {series}.")
     return reader(path)
 
 
-def open_image(path: str | Path) -> ImageStack:
+def open_image(path: str | Path, *, series: int | None = None, alone: bool = False) -> ImageStack:
     """Open an image whose pixels, a dask array, are read when they are asked for, part by part.
 
     It is OME-Zarr 0.4 or 0.5 (a folder; of a pyramid the finest level), or TIFF. Another format is
-    read whole.
+    read whole. The parameters are those of `read_image`.
 
     Raises
     ------
@@ -135,10 +149,24 @@ def open_image(path: str | Path) -> ImageStack:
         import_zarr(path)
         from napari_cvdm.io.zarr_read import open_ngff
 
-        return open_ngff(path)
+        return open_ngff(path, series)
     if path.suffix.lower() in (".tif", ".tiff") and path.exists():
-        return read_tiff(path, lazily=True)
-    return read_image(path)
+        return read_tiff(path, lazily=True, series=series, alone=alone)
+    return read_image(path, series=series, alone=alone)
+
+
+def read_images(
+    paths: Sequence[str | Path], series: int | None = None, *, lazily: bool = False
+) -> list[ImageStack]:
+    """Read or open the files of one image: one file, or one for each of its planes.
+
+    A file of several gives its own pixels only, though it may name the others as companions.
+    Parameters and errors are those of `read_image`.
+    """
+    read = open_image if lazily else read_image
+    return [
+        replace(read(path, series=series, alone=len(paths) > 1), series=series) for path in paths
+    ]
 
 
 def window_of(stack: ImageStack, frame: tuple[int, ...], rows: slice, columns: slice) -> np.ndarray:

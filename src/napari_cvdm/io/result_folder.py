@@ -183,6 +183,7 @@ def _provenance(record: Mapping[str, Any]) -> Provenance:
     return Provenance(
         inputs=record["pixels_sha256"],
         settings=settings,
+        origins=dict(record.get("origins", {})),
         warnings=tuple(record["warnings"]),
         quantitative=bool(record["quantitative"]),
         not_quantitative_because=tuple(record["not_quantitative_because"]),

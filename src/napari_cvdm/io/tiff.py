@@ -1,16 +1,19 @@
-"""TIFF in its dialects, read through tifffile: OME, ImageJ, plain."""
+"""TIFF in its dialects, read through tifffile: OME, Micro-Manager, ImageJ, plain."""
 
 import logging
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from threading import get_ident
 from typing import Any
-from xml.etree.ElementTree import ParseError
+from xml.etree.ElementTree import Element
 
 import numpy as np
 import tifffile
+from tifffile import PHOTOMETRIC
 
 from napari_cvdm.core.microscope import PIXEL_RANGE_UM
 from napari_cvdm.core.request import ImageStack
@@ -19,12 +22,13 @@ from napari_cvdm.io.errors import ImageFileError, import_zarr, one_line
 from napari_cvdm.io.limits import check_chain, check_expansion, check_ome
 from napari_cvdm.io.metadata import (
     UM_PER_INCH,
+    Stated,
     length_um,
-    ome_optics,
-    ome_pixel,
-    ome_place,
+    ome_stated,
     position_um,
+    read_ome,
     square_pixel,
+    time_s,
 )
 
 PIECE_PX = 1024  # side of the pieces in which a memory-mapped image is read
@@ -32,6 +36,13 @@ _TIFF_UNITS = {2: "inch", 3: "cm", 4: "mm", 5: "um"}
 _PRINT_UNITS = ("inch", "in", "cm")
 # Finer than 20 um for a pixel, yet printing and scanning, not microscopy.
 _PRINT_DPI = (1440, 2400, 2540, 2880, 4000, 4800, 5760, 9600)
+_FIRST_PRIVATE_TAG = 32768
+_TAG = re.compile(r"<tifffile\.TiffTag (\d+) ")
+_ALPHA = (1, 2)  # extra samples that say how opaque a pixel is, associated or not
+# ImageJ stores this for each image: 0 is a straight line, 20 means that there is no function.
+_STRAIGHT_LINE, _NO_FUNCTION = 0, 20
+_LARGEST_COMPANION = 1 << 26  # bytes of an XML file
+_PLAIN = ("generic", "uniform", "shaped")
 
 
 @contextmanager
@@ -54,39 +65,135 @@ def _complaints() -> Iterator[list[str]]:
         logger.removeHandler(handler)
 
 
-def read_tiff(path: Path, *, lazily: bool = False) -> ImageStack:
-    """Read the first image of a TIFF file.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Ome:
+    """OME-XML of a file or of the companion that it names, and what is wrong with it."""
+
+    root: Element | None = None
+    warnings: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+
+    def image_of(self, name: str) -> int | None:
+        """Number of the image whose pixels are in a file of this name; None where none says so."""
+        images = [] if self.root is None else self.root.findall("{*}Image")
+        for number, image in enumerate(images):
+            if any(one.get("FileName") == name for one in image.iterfind(".//{*}UUID")):
+                return number
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _TiffImage:
+    """One image of a file: its series, or several equal ones as a stack.
+
+    Parameters
+    ----------
+    series : tuple of TiffPageSeries
+    axes, shape
+        Of all pixels.
+    number : int
+        Of the image in the file, from 0.
+    taken : tuple
+        Index into the pixels: what of them is this image.
+    opened_as : mapping
+        How the file was opened.
+    """
+
+    series: tuple[tifffile.TiffPageSeries, ...]
+    axes: str
+    shape: tuple[int, ...]
+    number: int
+    taken: tuple[Any, ...]
+    opened_as: Mapping[str, Any]
+
+    @property
+    def page(self) -> Any:
+        """The first page that is there."""
+        return next(page for one in self.series for page in one.pages if page is not None)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Every file that has pixels of the image."""
+        parents = (page.parent.filehandle for page in self.pages().ravel() if page is not None)
+        return tuple(dict.fromkeys(str(Path(one.dirname) / one.name) for one in parents))
+
+    @property
+    def leading(self) -> int:
+        """How many axes lie before those of a page."""
+        count = self._pages_count
+        return next(
+            (place for place in range(len(self.shape)) if prod(self.shape[:place]) >= count), 0
+        )
+
+    @property
+    def _pages_count(self) -> int:
+        return sum(len(one.pages) for one in self.series)
+
+    def pages(self) -> np.ndarray:
+        """Pages that are taken, an array; one page may stand for contiguous pixels."""
+        table = np.empty(self._pages_count, dtype=object)
+        table[:] = [page for one in self.series for page in one.pages]
+        return table.reshape(self.shape[: self.leading])[(*self.taken[: self.leading], ...)]
+
+    def pixels(self, path: Path, lazily: bool) -> Any:
+        """All that is taken."""
+        if lazily:
+            import dask.array as da  # half a second that only this needs
+
+            parts = [_lazy_pixels(path, one, self.opened_as) for one in self.series]
+            stacked = parts[0] if len(parts) == 1 else da.stack(parts)
+        else:
+            arrays = [one.asarray() for one in self.series]
+            stacked = arrays[0] if len(arrays) == 1 else np.stack(arrays)
+        return stacked.reshape(self.shape)[self.taken]
+
+
+def read_tiff(
+    path: Path, *, lazily: bool = False, series: int | None = None, alone: bool = False
+) -> ImageStack:
+    """Read one image of a TIFF file.
 
     It is read at full resolution, with pixel size and optics where the file says them. `lazily`
     gives a dask array whose pixels are read on demand: memory-mapped if they are contiguous, else
     tile by tile.
 
+    Parameters
+    ----------
+    series : int, optional
+        Which of several images, counted from 1. Without it, the first one is read, and a warning
+        lists them.
+    alone : bool
+        Whether only pages of this very file are read, though it may name companions.
+
     Raises
     ------
     ImageFileError
-        The file is no TIFF, is cut short, has pages that cannot be read, or has pixels that are not
-        square.
+        The file is no TIFF, is cut short, has no such series, has pages that cannot be read, or
+        pixels that are no measured values.
     """
     source = path.name
     try:
-        with _complaints() as complaints, tifffile.TiffFile(path) as tiff:
+        with _complaints() as complaints, _opened(path, alone) as (tiff, ome, opened_as):
             check_chain(tiff, source)
-            if tiff.is_ome:
-                check_ome(tiff, source)
-            series = tiff.series[0]
-            _check_complete(tiff, series, complaints)
-            array, axes = ordered_axes(
-                usable_dtype(_lazy_pixels(path, series) if lazily else series.asarray(), source),
-                series.axes,
-                source,
+            image, listed = _choose_image(tiff, series, opened_as, source)
+            image = _own_position(_with_ome_axes(image, ome), tiff)
+            image, missing = _written_frames(image, source)
+            noticed = [*ome.warnings, *listed, *missing]
+            noticed += _check_complete(tiff, image, complaints)
+            pixels, axes, meaning = measured_values(
+                image.pixels(path, lazily), image.axes, image.page, _imagej(tiff), source
             )
+            array, axes = ordered_axes(usable_dtype(pixels, source), axes, source)
+            stated = _stated(tiff, ome, image, source)
+            noticed += [*meaning, *stated.warnings]
             return ImageStack(
                 array=array,
                 axes=axes,
-                pixel_um=square_pixel(*_pixel(tiff), source),
                 source=source,
-                metadata=_optics(tiff),
-                place=_place(tiff),
+                files=tuple(dict.fromkeys((str(path), *ome.files, *image.files))),
+                **replace(
+                    stated, warnings=tuple(f"{source}: {sentence}" for sentence in noticed)
+                ).for_stack(),
             )
     except ImageFileError:
         raise
@@ -100,7 +207,158 @@ def read_tiff(path: Path, *, lazily: bool = False) -> ImageStack:
         ) from error
 
 
-def _lazy_pixels(path: Path, series: tifffile.TiffPageSeries) -> Any:
+@contextmanager
+def _opened(path: Path, alone: bool) -> Iterator[tuple[tifffile.TiffFile, _Ome, Mapping[str, Any]]]:
+    """The file, its OME-XML, and how it was opened: without the XML where that is not sound."""
+    opened_as: dict[str, Any] = {"_multifile": False} if alone else {}
+    ome = _Ome()
+    with tifffile.TiffFile(path, **opened_as) as tiff:
+        description = tiff.pages.first.description
+        if "<OME" in description[:2000]:
+            check_ome(tiff, path.name)
+            ome = _read_ome(description, path)
+        if not ome.warnings and not ome.files:
+            yield tiff, ome, opened_as
+            return
+    opened_as["is_ome"] = False
+    with tifffile.TiffFile(path, **opened_as) as tiff:
+        yield tiff, ome, opened_as
+
+
+def _read_ome(xml: str, path: Path) -> _Ome:
+    """The OME-XML of a file; where it only names another file, the XML of that one."""
+    root, warnings = read_ome(xml)
+    named = None if root is None else root.find("{*}BinaryOnly")
+    if named is None:
+        return _Ome(root=root, warnings=warnings)
+    name = Path(named.get("MetadataFile", "")).name
+    companion = path.with_name(name) if name else path
+    if companion == path or not companion.is_file():
+        return _Ome(
+            warnings=(f"its metadata are in {name or 'another file'}, which is not beside it.",)
+        )
+    if companion.suffix.lower() in (".tif", ".tiff"):
+        with tifffile.TiffFile(companion) as tiff:
+            check_ome(tiff, companion.name)
+            text = tiff.pages.first.description
+    else:
+        with companion.open(encoding="utf-8", errors="replace") as file:
+            text = file.read(_LARGEST_COMPANION)
+    root, warnings = read_ome(text)
+    return _Ome(root=root, warnings=warnings, files=(str(companion),))
+
+
+def _choose_image(
+    tiff: tifffile.TiffFile, wanted: int | None, opened_as: Mapping[str, Any], source: str
+) -> tuple[_TiffImage, list[str]]:
+    """The image of that number, and a sentence where there are others.
+
+    A reduced page is a preview of another image, and no image. Equal pages of a file that says
+    nothing of them are one stack.
+    """
+    found = [
+        (number, one)
+        for number, one in enumerate(tiff.series)
+        if not getattr(one.pages[0], "is_reduced", False)
+    ] or list(enumerate(tiff.series))
+    alike = {(one.shape, one.dtype, one.axes) for _, one in found}
+    if len(found) > 1 and len(alike) == 1 and all(one.kind in _PLAIN for _, one in found):
+        series = tuple(one for _, one in found)
+        shape = (len(series), *series[0].shape)
+        return _TiffImage(
+            series=series,
+            axes="Q" + series[0].axes,
+            shape=shape,
+            number=0,
+            taken=(slice(None),) * len(shape),
+            opened_as=opened_as,
+        ), []
+    chosen = 1 if wanted is None else wanted
+    listed = ", ".join(
+        f"{place} ({one.axes} {' x '.join(map(str, one.shape))})"
+        for place, (_, one) in enumerate(found, start=1)
+    )
+    if not 1 <= chosen <= len(found):
+        raise ImageFileError(f"{source}: has no series {chosen}; there are {listed}.")
+    number, one = found[chosen - 1]
+    several = wanted is None and len(found) > 1 and one.kind != "mmstack"
+    return _TiffImage(
+        series=(one,),
+        axes=one.axes,
+        shape=tuple(one.shape),
+        number=number,
+        taken=(slice(None),) * len(one.shape),
+        opened_as=opened_as,
+    ), [f"has several images: {listed}. 1 was read; choose with --series N."] if several else []
+
+
+def _with_ome_axes(image: _TiffImage, ome: _Ome) -> _TiffImage:
+    """Pages that tifffile found no axes for, with those of the XML where the count agrees."""
+    if ome.root is None or image.series[0].kind not in _PLAIN:
+        return image
+    number = ome.image_of(Path(image.page.parent.filename).name) or 0
+    images = ome.root.findall("{*}Image/{*}Pixels")
+    if number >= len(images):
+        return image
+    pixels = images[number]
+    try:
+        sizes = {letter: int(pixels.get(f"Size{letter}", "1")) for letter in "CTZ"}
+    except ValueError:
+        return replace(image, number=number)
+    letters = pixels.get("DimensionOrder", "XYCZT")[:1:-1]
+    pages, inner = image.shape[: image.leading], image.shape[image.leading :]
+    if sorted(letters) != ["C", "T", "Z"] or prod(sizes.values()) != prod(pages):
+        return replace(image, number=number)
+    shape = (*(sizes[letter] for letter in letters), *inner)
+    return replace(
+        image,
+        number=number,
+        axes=letters + image.axes[image.leading :],
+        shape=shape,
+        taken=(slice(None),) * len(shape),
+    )
+
+
+def _own_position(image: _TiffImage, tiff: tifffile.TiffFile) -> _TiffImage:
+    """Of a Micro-Manager acquisition, the stage position that this very file was written for."""
+    index = (tiff.micromanager_metadata or {}).get("IndexMap") if tiff.is_micromanager else None
+    if index is None or not len(index):
+        return image
+    number = int(index[0][3])
+    if image.series[0].kind != "mmstack" or "R" not in image.axes:
+        return replace(image, number=number)
+    place = image.axes.index("R")
+    taken = (*image.taken[:place], number, *image.taken[place + 1 :])
+    return replace(image, number=number, taken=taken, axes=image.axes.replace("R", ""))
+
+
+def _written_frames(image: _TiffImage, source: str) -> tuple[_TiffImage, list[str]]:
+    """Only the frames that are in the file, and how many of them there are.
+
+    A run that was stopped early promises more than it wrote.
+    """
+    there = np.vectorize(_is_written, otypes=[bool])(image.pages())
+    if there.all():
+        return image, []
+    whole = there.reshape(len(there), -1).all(axis=1) if there.ndim else there
+    if not whole.any():
+        raise ImageFileError(
+            f"{source}: the file is cut short or has missing pages. Copy it again; companion files "
+            "belong in the same folder."
+        )
+    place = next(place for place, part in enumerate(image.taken) if isinstance(part, slice))
+    taken = (*image.taken[:place], np.flatnonzero(whole), *image.taken[place + 1 :])
+    return replace(image, taken=taken), [
+        f"{int(whole.sum())} of {whole.size} frames along {image.axes[0]} were written; only these "
+        "are used."
+    ]
+
+
+def _is_written(page: Any) -> bool:
+    return page is not None and page.dtype is not None and any(page.databytecounts)
+
+
+def _lazy_pixels(path: Path, series: tifffile.TiffPageSeries, opened_as: Mapping[str, Any]) -> Any:
     import dask.array as da  # half a second that only this needs
 
     shape = tuple(series.shape)
@@ -109,7 +367,10 @@ def _lazy_pixels(path: Path, series: tifffile.TiffPageSeries) -> Any:
         for size, letter in zip(shape, series.axes, strict=True)
     )
     if series.dataoffset is None:
-        return da.from_array(_Tiles(path, shape, series.dtype), chunks=chunks, name=False)
+        parent: Any = series.parent
+        number = next(place for place, one in enumerate(parent.series) if one is series)
+        tiles = _Tiles(path, shape, series.dtype, number, opened_as)
+        return da.from_array(tiles, chunks=chunks, name=False)
     stored: Any = series.dtype.newbyteorder(series.pages[0].parent.byteorder)  # type: ignore[union-attr]
     return da.from_array(
         np.memmap(path, mode="r", dtype=stored, shape=shape, offset=series.dataoffset),
@@ -121,32 +382,36 @@ def _lazy_pixels(path: Path, series: tifffile.TiffPageSeries) -> Any:
 class _Tiles:
     """Pixels of a compressed or tiled TIFF, read in parts; the file is open only during a read."""
 
-    def __init__(self, path: Path, shape: tuple[int, ...], dtype: Any) -> None:
+    def __init__(
+        self,
+        path: Path,
+        shape: tuple[int, ...],
+        dtype: Any,
+        number: int,
+        opened_as: Mapping[str, Any],
+    ) -> None:
         self.path, self.shape, self.dtype, self.ndim = path, shape, np.dtype(dtype), len(shape)
+        self.number, self.opened_as = number, dict(opened_as)
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        with tifffile.TiffFile(self.path) as tiff:
-            store = tiff.series[0].aszarr(level=0)
+        with tifffile.TiffFile(self.path, **self.opened_as) as tiff:
+            store = tiff.series[self.number].aszarr(level=0)
             return np.asarray(import_zarr(self.path).open_array(store, mode="r")[index])
 
 
-def _check_complete(
-    tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries, complaints: list[str]
-) -> None:
-    """Every page is there, and every byte of every page."""
+def _check_complete(tiff: tifffile.TiffFile, image: _TiffImage, complaints: list[str]) -> list[str]:
+    """Every byte of every page is there; sentences about tags that cannot be read."""
     source = Path(tiff.filename).name
     incomplete = ImageFileError(
         f"{source}: the file is cut short or has missing pages. Copy it again; companion files "
         "belong in the same folder."
     )
-    start = series.dataoffset
-    if start is not None and start + series.nbytes > tiff.filehandle.size:
+    start = image.series[0].dataoffset
+    if start is not None and start + image.series[0].nbytes > tiff.filehandle.size:
         raise incomplete
     # By where it lies: the same bytes, named twice, are no more bytes.
     stored: dict[tuple[str, int], int] = {}
-    for page in series.pages:
-        if page is None or page.dtype is None:
-            raise incomplete
+    for page in image.pages().ravel():
         file = page.parent.filehandle
         segments = list(zip(page.dataoffsets, page.databytecounts, strict=False))
         if len(segments) < max(1, prod(page.chunked)) or any(
@@ -158,33 +423,174 @@ def _check_complete(
         stored.update(((file.name, offset), count) for offset, count in segments)
     # Else the pixels were found to be there, one after another, behind a single page.
     if start is None:
-        check_expansion(series.nbytes, sum(stored.values()), source)
+        check_expansion(sum(one.nbytes for one in image.series), sum(stored.values()), source)
     # The chain of pages is followed to its end. An error there means that pages after this image
     # may be part of it.
     len(tiff.pages)
-    if complaints:
+    tags = {text: _TAG.search(text) for text in complaints}
+    private = [int(tag[1]) for tag in tags.values() if tag and int(tag[1]) >= _FIRST_PRIVATE_TAG]
+    serious = [text for text, tag in tags.items() if not tag or int(tag[1]) < _FIRST_PRIVATE_TAG]
+    if serious:
         raise ImageFileError(
-            f"{source}: the file is damaged or cut short ({one_line(complaints[0])}). Copy it "
+            f"{source}: the file is damaged or cut short ({one_line(serious[0])}). Copy it "
             "again, or save it again from Fiji."
         )
+    return [f"its private tag {tag} cannot be read." for tag in dict.fromkeys(private)]
 
 
-def _pixel(tiff: tifffile.TiffFile) -> tuple[float | None, float | None]:
-    """Pixel size along X and Y [um], None where the file does not really state it."""
-    if tiff.is_ome and tiff.ome_metadata:
-        return ome_pixel(tiff.ome_metadata)
-    page = tiff.pages.first
-    if tiff.is_imagej and tiff.imagej_metadata:
-        unit = str(tiff.imagej_metadata.get("unit", ""))
-        units = (unit, str(tiff.imagej_metadata.get("yunit", unit)))
-    else:
-        unit = _TIFF_UNITS.get(int(page.resolutionunit), "")
-        units = (unit, unit)
-    x, y = (
-        _from_resolution(float(pixels), unit, tiff.is_imagej)
-        for pixels, unit in zip(page.get_resolution(), units, strict=True)
+def _imagej(tiff: tifffile.TiffFile) -> Mapping[str, Any]:
+    return (tiff.imagej_metadata or {}) if tiff.is_imagej else {}
+
+
+def measured_values(
+    pixels: Any, axes: str, page: Any, imagej: Mapping[str, Any], source: str
+) -> tuple[Any, str, list[str]]:
+    """The values that stored numbers stand for, without samples that are no measurement.
+
+    Parameters
+    ----------
+    pixels : ndarray or lazy array
+        As stored; S is the axis of the samples of a pixel.
+    page : TiffPage
+        Says what its samples are.
+    imagej : mapping
+        What ImageJ says of the file; empty for another program.
+
+    Returns
+    -------
+    pixels, axes
+        Without alpha. ImageJ's straight line and an inverted scale are applied, which is exact.
+    noticed : list of str
+        One sentence for everything that was left out.
+
+    Raises
+    ------
+    ImageFileError
+        Colours of a palette, or numbers that are no intensity.
+    """
+    noticed = []
+    if "S" in axes:
+        place = axes.index("S")
+        alpha = sum(int(kind) in _ALPHA for kind in page.extrasamples)
+        if alpha:
+            pixels = np.moveaxis(pixels, place, 0)[:-alpha]
+            pixels = np.moveaxis(pixels, 0, place)
+            noticed.append("its alpha channel says how opaque a pixel is; it was left out.")
+        if isinstance(pixels, np.ndarray) and _is_grey(np.moveaxis(pixels, place, 0), page):
+            pixels, axes = np.take(pixels, 0, axis=place), axes.replace("S", "")
+            noticed.append("its three colours are equal; one of them was taken.")
+    return _intensities(pixels, page, imagej, source), axes, noticed
+
+
+def _is_grey(samples: np.ndarray, page: Any) -> bool:
+    return (
+        page.photometric == PHOTOMETRIC.RGB
+        and len(samples) == 3
+        and np.array_equal(samples[0], samples[1])
+        and np.array_equal(samples[0], samples[2])
     )
-    return x, y
+
+
+def _intensities(pixels: Any, page: Any, imagej: Mapping[str, Any], source: str) -> Any:
+    kind = page.photometric
+    if kind == PHOTOMETRIC.PALETTE and not imagej:
+        # A look-up table that rises is a way of showing an intensity, and no palette.
+        if (np.diff(np.asarray(page.colormap, np.int64), axis=1) < 0).any():
+            raise ImageFileError(
+                f"{source}: its pixels are numbers of colours in a palette, no intensities. Save "
+                "the image as grey values, for example by Image > Type > 16-bit in Fiji."
+            )
+    elif kind not in (
+        PHOTOMETRIC.MINISBLACK,
+        PHOTOMETRIC.MINISWHITE,
+        PHOTOMETRIC.RGB,
+        PHOTOMETRIC.YCBCR,
+        PHOTOMETRIC.PALETTE,
+    ):
+        name = getattr(kind, "name", str(kind))
+        raise ImageFileError(
+            f"{source}: its pixels are {name}, no intensities; grey values or red, green and blue "
+            "are read. Save the image as grey values from Fiji."
+        )
+    if kind == PHOTOMETRIC.MINISWHITE and not imagej:
+        if pixels.dtype.kind != "u":
+            raise ImageFileError(
+                f"{source}: white is zero in it, which has no exact meaning for {pixels.dtype}. "
+                "Invert the image in Fiji, and save it again."
+            )
+        pixels = pixels.dtype.type(2**page.bitspersample - 1) - pixels
+    return _calibrated(pixels, imagej, source)
+
+
+def _calibrated(pixels: Any, imagej: Mapping[str, Any], source: str) -> Any:
+    """Values of ImageJ's calibration function, a straight line c0 + c1 x."""
+    function = imagej.get("cf", _NO_FUNCTION)
+    if function == _NO_FUNCTION:
+        return pixels
+    if function != _STRAIGHT_LINE:
+        raise ImageFileError(
+            f"{source}: ImageJ's calibration function {function} says what its numbers mean, and "
+            "only a straight line is read. Remove it in Fiji by Analyze > Calibrate > None."
+        )
+    offset, slope = float(imagej.get("c0", 0.0)), float(imagej.get("c1", 1.0))
+    if slope == 1 and offset == -32768 and pixels.dtype == np.uint16:
+        return (pixels.astype(np.int32) - 32768).astype(np.int16)
+    return pixels if (offset, slope) == (0, 1) else offset + slope * pixels.astype(np.float64)
+
+
+def _stated(tiff: tifffile.TiffFile, ome: _Ome, image: _TiffImage, source: str) -> Stated:
+    """What the file states, by the first of its dialects."""
+    micromanager = _micromanager(tiff, source)
+    if ome.root is not None and ome.root.find("{*}Image") is not None:
+        said = ome_stated(ome.root, image.number, source)
+    elif micromanager is not None:
+        said = micromanager
+    else:
+        said = _of_tags(tiff, source)
+    if micromanager is not None:
+        said = replace(said, place={**said.place, "position": float(image.number)})
+    return said
+
+
+def _micromanager(tiff: tifffile.TiffFile, source: str) -> Stated | None:
+    summary = (tiff.micromanager_metadata or {}).get("Summary") if tiff.is_micromanager else None
+    if not isinstance(summary, Mapping):
+        return None
+    step = summary.get("z-step_um")
+    side = summary.get("PixelSize_um")
+    pixel_um = length_um(side, "um") if isinstance(side, int | float) else None
+    return Stated(
+        pixel_um=pixel_um,
+        place={"z_step_um": float(step)} if isinstance(step, int | float) and step else {},
+        origins={"pixel_um": f"the summary of Micro-Manager in {source}"} if pixel_um else {},
+    )
+
+
+def _of_tags(tiff: tifffile.TiffFile, source: str) -> Stated:
+    """What ImageJ's header or the tags say."""
+    page, imagej = tiff.pages.first, _imagej(tiff)
+    tag_unit, unit = _TIFF_UNITS.get(int(page.resolutionunit), ""), str(imagej.get("unit") or "")
+    units = (unit, str(imagej.get("yunit") or unit)) if unit else (tag_unit, tag_unit)
+    x, y = (
+        _from_resolution(float(pixels), name, bool(unit))
+        for pixels, name in zip(page.get_resolution(), units, strict=True)
+    )
+    where = f"ImageJ's header of {source}" if unit else f"the tags of {source}"
+    pixel_um, origins = square_pixel(x, y, where)
+    step, interval = imagej.get("spacing"), imagej.get("finterval")
+    place = {
+        "z_step_um": position_um(step, unit) if isinstance(step, int | float) else None,
+        "frame_interval_s": (
+            time_s(float(interval), str(imagej.get("tunit") or "s"))
+            if isinstance(interval, int | float) and interval > 0
+            else None
+        ),
+    }
+    return Stated(
+        pixel_um=pixel_um,
+        place={name: value for name, value in place.items() if value is not None},
+        origins=origins,
+    )
 
 
 def _from_resolution(pixels: float, unit: str, said_on_purpose: bool) -> float | None:
@@ -199,24 +605,3 @@ def _from_resolution(pixels: float, unit: str, said_on_purpose: bool) -> float |
         return None
     dpi = UM_PER_INCH / size
     return None if any(abs(dpi - usual) < 0.01 * usual for usual in _PRINT_DPI) else size
-
-
-def _place(tiff: tifffile.TiffFile) -> dict[str, float]:
-    try:
-        if tiff.is_ome and tiff.ome_metadata:
-            return ome_place(tiff.ome_metadata)
-    except ParseError:
-        return {}
-    said = (tiff.imagej_metadata or {}) if tiff.is_imagej else {}
-    step = said.get("spacing")
-    if not isinstance(step, int | float):
-        return {}
-    z_step_um = position_um(float(step), str(said.get("unit", "")))
-    return {} if z_step_um is None else {"z_step_um": z_step_um}
-
-
-def _optics(tiff: tifffile.TiffFile) -> dict[str, float]:
-    try:
-        return ome_optics(tiff.ome_metadata) if tiff.is_ome and tiff.ome_metadata else {}
-    except ParseError:
-        return {}

@@ -4,6 +4,7 @@ The extra `bioio` installs them.
 """
 
 import warnings
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -16,27 +17,40 @@ from mrcfile.mrcinterpreter import MrcInterpreter  # type: ignore[import-untyped
 from napari_cvdm.core.request import ImageStack
 from napari_cvdm.io.axes import ordered_axes, usable_dtype
 from napari_cvdm.io.errors import ImageFileError, one_line
-from napari_cvdm.io.metadata import length_um, ome_optics, ome_place, position_um, square_pixel
+from napari_cvdm.io.metadata import (
+    Stated,
+    length_um,
+    ome_stated,
+    position_um,
+    read_ome,
+    several_waves,
+    square_pixel,
+)
 
 NM_PER_UM = 1000.0
 SUFFIXES = (".czi", ".lif", ".nd2")
 _ZEISS_TAGS = {
     "na": "LensNA",
-    "medium_index": "RefractiveIndex",
-    "wavelength_um": "EmissionWavelength",
+    "immersion_index": "RefractiveIndex",
+    "emission_um": "EmissionWavelength",
 }
 _INSTALL = "pip install 'napari-cvdm[bioio]', or save the image as OME-TIFF from Fiji"
 
 
-def read_vendor_file(path: Path) -> ImageStack:
-    """Read the first scene of a vendor's file.
+def read_vendor_file(path: Path, series: int | None = None) -> ImageStack:
+    """Read one scene of a vendor's file, the first one unless another is named.
 
     Pixels are as stored; pixel size, Z step and optics are there where the file says them.
+
+    Parameters
+    ----------
+    series : int, optional
+        Number of the scene, counted from 1.
 
     Raises
     ------
     ImageFileError
-        The extra is not installed, the file cannot be read, or its pixels are not square.
+        The extra is not installed, the file cannot be read, or it has no such scene.
     """
     source, suffix = path.name, path.suffix.lower()
     try:
@@ -50,10 +64,11 @@ def read_vendor_file(path: Path) -> ImageStack:
             # The plugins warn about metadata that they cannot translate.
             warnings.simplefilter("ignore")
             image = BioImage(path)
+            number, noticed = _choose_scene(image, series, source)
             array, axes = ordered_axes(
                 usable_dtype(image.data, source), str(image.dims.order), source
             )
-            size, optics, place = image.physical_pixel_sizes, *_said(image, suffix)
+            size, stated = image.physical_pixel_sizes, _said(image, suffix, number, source)
     except ImageFileError:
         raise
     except Exception as error:  # the plugins let through whatever a damaged file makes happen
@@ -65,41 +80,65 @@ def read_vendor_file(path: Path) -> ImageStack:
             f"{source}: cannot be read ({one_line(error)}). Copy it again, or save it as OME-TIFF "
             "from Fiji."
         ) from error
-    pixel_um = square_pixel(length_um(size.X, "um"), length_um(size.Y, "um"), source)
+    pixel_um, origins = square_pixel(
+        length_um(size.X, "um"), length_um(size.Y, "um"), f"the header of {source}"
+    )
     step = position_um(size.Z, "um") or 0.0
-    place = {**place, "z_step_um": step} if step > 0 else place
+    stated = replace(
+        stated,
+        pixel_um=pixel_um,
+        place={**stated.place, "z_step_um": step} if step > 0 else stated.place,
+        origins={**stated.origins, **origins},
+        warnings=noticed,
+    )
     return ImageStack(
-        array=array, axes=axes, pixel_um=pixel_um, source=source, metadata=optics, place=place
+        array=array, axes=axes, source=source, files=(str(path),), **stated.for_stack()
     )
 
 
-def _said(image: Any, suffix: str) -> tuple[dict[str, float], dict[str, float]]:
+def _choose_scene(image: Any, series: int | None, source: str) -> tuple[int, tuple[str, ...]]:
+    """Go to a scene; its number from 0, and a sentence where there are others."""
+    scenes = tuple(getattr(image, "scenes", ())) or ("",)
+    listed = ", ".join(f"{place} ({name})" for place, name in enumerate(scenes, start=1))
+    chosen = 1 if series is None else series
+    if not 1 <= chosen <= len(scenes):
+        raise ImageFileError(f"{source}: has no series {chosen}; there are {listed}.")
+    if chosen > 1:
+        image.set_scene(chosen - 1)
+    several = series is None and len(scenes) > 1
+    sentence = f"{source}: has several images: {listed}. 1 was read; choose with --series N."
+    return chosen - 1, (sentence,) if several else ()
+
+
+def _said(image: Any, suffix: str, number: int, source: str) -> Stated:
     """Optics and place as far as the metadata can be read: a help that the form can do without."""
     try:
         if suffix == ".czi":  # its translation to OME fails on many files
-            return zeiss_optics(image.metadata), {}
-        xml = image.ome_metadata.to_xml()
-        return ome_optics(xml), ome_place(xml)
+            return zeiss_stated(image.metadata, source)
+        root, _ = read_ome(image.ome_metadata.to_xml())
+        return Stated() if root is None else ome_stated(root, number, source)
     except Exception:  # what the translations of the vendors' metadata fail with has no end
-        return {}, {}
+        return Stated()
 
 
-def zeiss_optics(metadata: Element) -> dict[str, float]:
+def zeiss_stated(metadata: Element, source: str) -> Stated:
     """Optics in the metadata of a CZI file, whose root is ``ImageDocument``.
 
-    Those of ``na``, ``medium_index`` and ``wavelength_um`` (emission) that are stated, and that are
-    the same for all channels.
+    Those of ``na``, ``immersion_index`` and ``emission_um`` that are stated, and that are the same
+    for all channels.
     """
     said = {
-        name: {float(found.text) for found in metadata.iter(tag) if found.text}
+        name: sorted({float(found.text) for found in metadata.iter(tag) if found.text})
         for name, tag in _ZEISS_TAGS.items()
     }
-    single = {name: values.pop() for name, values in said.items() if len(values) == 1}
-    return {
-        name: value / NM_PER_UM if name == "wavelength_um" else value
-        for name, value in single.items()
-        if value > 0
+    waves = [wave / NM_PER_UM for wave in said.pop("emission_um")]
+    said["emission_um"] = waves
+    optics = {
+        name: values[0] for name, values in said.items() if len(values) == 1 and values[0] > 0
     }
+    where = f"the metadata of {source}"
+    unclear = {"emission_um": several_waves(waves)} if len(waves) > 1 else {}
+    return Stated(optics=optics, origins={**dict.fromkeys(optics, where), **unclear})
 
 
 _HEADER_BYTES = 1024
@@ -115,7 +154,8 @@ _PRIISM_HEADER = np.dtype(
         "itemsize": 1024,
     }
 )
-_SECTION_ORDERS = ("CTZ", "TZC", "TCZ")  # slowest first, for sequence 0, 1, 2
+# Slowest first; Priism names these ZTW, WZT and ZWT, with the fastest first.
+_SECTION_ORDERS = {0: "CTZ", 1: "TZC", 2: "TCZ"}
 
 
 def read_mrc(path: Path) -> ImageStack:
@@ -174,43 +214,61 @@ def _stack(mrc: MrcFile, source: str) -> ImageStack:
     array, axes = np.array(mrc.data), "QZYX"[-mrc.data.ndim :]
     if axes == "ZYX" and not mrc.is_volume():
         axes = "QYX"
-    metadata: dict[str, float] = {}
+    waves: list[float] = []
     if priism:
         # Priism's bytes have no sign.
         array = array.view(np.uint8) if array.dtype == np.int8 else array
-        array, axes, metadata = _priism_sections(array, axes, mrc.header)
+        array, axes, waves = _priism_sections(array, axes, mrc.header, source)
     array, axes = ordered_axes(usable_dtype(array, source), axes, source)
     unit = "um" if priism else "angstrom"
     voxel = mrc.voxel_size
-    pixel_um = square_pixel(
-        length_um(float(voxel.x), unit), length_um(float(voxel.y), unit), source
+    where = f"the header of {source}"
+    pixel_um, origins = square_pixel(
+        length_um(float(voxel.x), unit), length_um(float(voxel.y), unit), where
     )
-    return ImageStack(array=array, axes=axes, pixel_um=pixel_um, source=source, metadata=metadata)
+    metadata = {"emission_um": waves[0]} if len(waves) == 1 else {}
+    if waves:
+        origins["emission_um"] = where if metadata else several_waves(waves)
+    return ImageStack(
+        array=array,
+        axes=axes,
+        pixel_um=pixel_um,
+        source=source,
+        metadata=metadata,
+        origins=origins,
+    )
 
 
 def _priism_sections(
-    array: np.ndarray, axes: str, header: np.recarray
-) -> tuple[np.ndarray, str, dict[str, float]]:
+    array: np.ndarray, axes: str, header: np.recarray, source: str
+) -> tuple[np.ndarray, str, list[float]]:
     """Split the sections of a Priism file into times, planes and wavelengths.
 
-    This is done only if the header is complete.
+    This is done only if the header is complete. Returned are pixels, axes and the wavelengths that
+    are stated [um].
+
+    Raises
+    ------
+    ImageFileError
+        An order of sections that is not known.
     """
     priism = np.frombuffer(
         header.tobytes(), _PRIISM_HEADER.newbyteorder(header.mode.dtype.byteorder)
     )[0]
     if priism["magic"] != _PRIISM_MAGIC:
-        return array, axes, {}
+        return array, axes, []
     waves, times = (max(int(priism[name]), 1) for name in ("waves", "times"))
-    sequence = int(priism["sequence"])
-    wave_nm = float(priism["wavelengths_nm"][0])
-    metadata = {"wavelength_um": wave_nm / 1000.0} if waves == 1 and wave_nm > 0 else {}
-    if (
-        array.ndim != 3
-        or array.shape[0] % (waves * times)
-        or not 0 <= sequence < len(_SECTION_ORDERS)
-    ):
-        return array, axes, metadata
-    order = _SECTION_ORDERS[sequence]
+    stated = [float(wave) for wave in priism["wavelengths_nm"][:waves]]
+    waves_um = sorted({wave / NM_PER_UM for wave in stated}) if min(stated, default=0) > 0 else []
+    order = _SECTION_ORDERS.get(int(priism["sequence"]))
+    if order is None and (waves > 1 or times > 1):
+        raise ImageFileError(
+            f"{source}: its sections are in order {int(priism['sequence'])}, which is not known; "
+            f"known are {', '.join(map(str, _SECTION_ORDERS))}. Save it as OME-TIFF from Fiji."
+        )
+    if array.ndim != 3 or array.shape[0] % (waves * times):
+        return array, axes, waves_um
+    order = order or "CTZ"
     sizes = {"C": waves, "T": times, "Z": array.shape[0] // (waves * times)}
     array = array.reshape(*(sizes[letter] for letter in order), *array.shape[1:])
-    return array, order + "YX", metadata
+    return array, order + "YX", waves_um

@@ -29,6 +29,8 @@ def write_image(
     offset_um: tuple[float, float] = (0.0, 0.0),
     z_step_um: float | None = None,
     t_step_s: float | None = None,
+    z_um: float | None = None,
+    channels: Sequence[str] = (),
     times: Sequence[float] | None = None,
     dtype: type[np.generic] | np.dtype = np.float32,
     notes: Mapping[str, str] | None = None,
@@ -57,6 +59,10 @@ def write_image(
         Distance of the planes along Z [um].
     t_step_s : float, optional
         Time between frames along T [s].
+    z_um : float, optional
+        Position of the first plane along Z [um].
+    channels : sequence of str
+        Names along C, where there is one for each.
     times : sequence of float, optional
         The schedule times along K.
     dtype : dtype
@@ -78,6 +84,9 @@ def write_image(
     )
     pixels, ome_axes, meaning = _ome_axes(pixels, "".join(axes[index] for index in kept), path)
     metadata = _ome_metadata(pixels.shape, ome_axes, pixel_um, unit, name, offset_um, z_step_um)
+    metadata |= _ome_heights(pixels.shape, ome_axes, z_step_um, z_um, metadata["Plane"])
+    if "C" in ome_axes and len(channels) == pixels.shape[ome_axes.index("C")]:
+        metadata["Channel"] = {"Name": [f"{name} [{unit}] {channel}" for channel in channels]}
     if t_step_s is not None and "T" in ome_axes:
         metadata |= {"TimeIncrement": float(t_step_s), "TimeIncrementUnit": "s"}
     if meaning:
@@ -163,7 +172,23 @@ def _ome_metadata(
             "PositionYUnit": ["µm"] * planes,
         },
     }
-    for letter, size in (("X", pixel_um), ("Y", pixel_um), ("Z", z_step_um)):
+    z_side = None if z_step_um is None else abs(z_step_um)
+    for letter, size in (("X", pixel_um), ("Y", pixel_um), ("Z", z_side)):
         if size is not None:
             metadata |= {f"PhysicalSize{letter}": float(size), f"PhysicalSize{letter}Unit": "µm"}
     return metadata
+
+
+def _ome_heights(
+    shape: tuple[int, ...],
+    axes: str,
+    z_step_um: float | None,
+    z_um: float | None,
+    plane: object,
+) -> dict[str, object]:
+    """Position of every plane along Z, where it is known; OME has no other place for it."""
+    if z_um is None or "Z" not in axes or not isinstance(plane, dict):
+        return {}
+    numbers = np.indices(shape[:-2])[axes.index("Z")].ravel()
+    heights = [float(z_um + number * (z_step_um or 0.0)) for number in numbers]
+    return {"Plane": {**plane, "PositionZ": heights, "PositionZUnit": ["µm"] * len(heights)}}

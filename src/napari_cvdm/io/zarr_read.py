@@ -21,17 +21,23 @@ from napari_cvdm.io.limits import (
     check_declared_sizes,
     codec_names,
 )
-from napari_cvdm.io.metadata import length_um, position_um, square_pixel
+from napari_cvdm.io.metadata import length_um, position_um, square_pixel, time_s
+from napari_cvdm.io.zarr_write import NOTES_KEY
 
+KNOWN_VERSIONS = ("0.1", "0.2", "0.3", "0.4", "0.5")
 WIDEST_STORED = 8  # a filter may keep numbers of one byte as numbers of eight
 
 
-def open_ngff(path: Path) -> ImageStack:
+def open_ngff(path: Path, series: int | None = None) -> ImageStack:
     """The first image of an OME-Zarr folder, its pixels still on disk.
 
-    The folder is that of an image, or of a collection (``bioformats2raw.layout``), of which image
-    ``0`` or the first one named is taken. Axes are among T, C, Z, S and YX. The dask array has the
-    file's chunks.
+    The folder is that of an image, or of a collection (``bioformats2raw.layout``). Axes are among
+    T, C, Z, S and YX. The dask array has the file's chunks.
+
+    Parameters
+    ----------
+    series : int, optional
+        Which image of a collection, counted from 1; the first one and a warning without it.
 
     Raises
     ------
@@ -44,7 +50,7 @@ def open_ngff(path: Path) -> ImageStack:
     .. [1] Next-generation file format 0.4 and 0.5, https://ngff.openmicroscopy.org
     """
     try:
-        group, ome = _first_image(zarr.open_group(str(path), mode="r"))
+        group, ome, noticed = _choose_image(zarr.open_group(str(path), mode="r"), path, series)
         multiscale = ome["multiscales"][0]
         dataset = multiscale["datasets"][0]
         stored = group[dataset["path"]]
@@ -63,10 +69,14 @@ def open_ngff(path: Path) -> ImageStack:
             *multiscale.get("coordinateTransformations", ()),
         ]
         scale, translation = _placed(transformations, len(axes))
+        noticed += _missing_chunks(stored)
         return ImageStack(
             array=array,
             axes=letters,
             source=path.name,
+            files=(str(path),),
+            channels=_channel_names(ome, group.attrs.get(NOTES_KEY) or {}),
+            warnings=tuple(f"{path.name}: {sentence}" for sentence in noticed),
             **_lengths(axes, scale, translation, path.name),
         )
     except ImageFileError:
@@ -78,13 +88,74 @@ def open_ngff(path: Path) -> ImageStack:
         ) from error
 
 
-def _first_image(group: Any) -> tuple[Any, Mapping[str, Any]]:
-    """The group of the first image, and its metadata."""
+def _choose_image(
+    group: Any, path: Path, series: int | None
+) -> tuple[Any, Mapping[str, Any], list[str]]:
+    """The group of an image, its metadata, and a sentence where there are others.
+
+    Raises
+    ------
+    ImageFileError
+        A plate or a well, a later version of OME-Zarr, or no such image.
+    """
     found = _ome_of(group)
+    _check_kind(found, group, path)
     if "multiscales" in found:
-        return group, found
-    series = _ome_of(group["OME"]).get("series", ["0"]) if "OME" in group else ["0"]
-    return _first_image(group[series[0]])
+        if series not in (None, 1):
+            raise ImageFileError(f"{path}: has one image, so there is no series {series}.")
+        return group, found, []
+    names = _ome_of(group["OME"]).get("series", ["0"]) if "OME" in group else ["0"]
+    chosen = 1 if series is None else series
+    listed = ", ".join(f"{place} ({name})" for place, name in enumerate(names, start=1))
+    if not 1 <= chosen <= len(names):
+        raise ImageFileError(f"{path}: has no series {chosen}; there are {listed}.")
+    inner, ome, _ = _choose_image(group[names[chosen - 1]], path, None)
+    several = series is None and len(names) > 1
+    sentence = f"has several images: {listed}. 1 was read; choose with --series N."
+    return inner, ome, [sentence] if several else []
+
+
+def _check_kind(ome: Mapping[str, Any], group: Any, path: Path) -> None:
+    """Refuse what is no single image, with a path that would do."""
+    inside = f"{path}/{group.path}" if group.path else str(path)
+    plate, well = ome.get("plate"), ome.get("well")
+    if plate is not None:
+        wells = [str(one.get("path", "")) for one in plate.get("wells", ())]
+        field = _ome_of(group[wells[0]]).get("well", {}).get("images", ()) if wells else ()
+        first = "/".join([inside, *wells[:1], *(str(one.get("path", "")) for one in field[:1])])
+        raise ImageFileError(
+            f"{path}: is a plate of {len(wells)} wells, and one image is needed. Give the folder "
+            f"of one field, for example {first}."
+        )
+    if well is not None:
+        names = [str(one.get("path", "")) for one in well.get("images", ())]
+        raise ImageFileError(
+            f"{path}: is a well of {len(names)} fields, and one image is needed. Give the folder "
+            f"of one field, for example {'/'.join([inside, *names[:1]])}."
+        )
+    version = str(ome.get("version") or (ome.get("multiscales") or [{}])[0].get("version") or "")
+    if version and version not in KNOWN_VERSIONS:
+        raise ImageFileError(
+            f"{path}: is OME-Zarr {version}; this version of napari-cvdm reads "
+            f"{' and '.join(KNOWN_VERSIONS[-2:])}. Update napari-cvdm, or save as OME-Zarr 0.5."
+        )
+
+
+def _missing_chunks(stored: Any) -> list[str]:
+    """A sentence where chunks were never written, which Zarr reads as its fill value."""
+    there, all_of_them = stored.nchunks_initialized, stored.nchunks
+    if there >= all_of_them:
+        return []
+    return [
+        f"{all_of_them - there} of {all_of_them} chunks are missing and read as "
+        f"{stored.fill_value}; copy it again if they were written."
+    ]
+
+
+def _channel_names(ome: Mapping[str, Any], notes: Mapping[str, Any]) -> tuple[str, ...]:
+    found = (ome.get("omero") or {}).get("channels", ())
+    names = tuple(str(channel.get("label") or "") for channel in found)
+    return names if any(names) else tuple(map(str, notes.get("channels", ())))
 
 
 def _ome_of(group: Any) -> Any:
@@ -125,10 +196,16 @@ def _lengths(
     unit_x, size_x, _ = by_name["x"]
     place = {f"{name}_um": position_um(by_name[name][2], by_name[name][0]) for name in "yx"}
     if "z" in by_name:
-        place["z_step_um"] = position_um(by_name["z"][1], by_name["z"][0])
-    pixel_um = square_pixel(length_um(size_x, unit_x), length_um(size_y, unit_y), source)
+        unit, step, start = by_name["z"]
+        place |= {"z_step_um": position_um(step, unit), "z_um": position_um(start, unit)}
+    if "t" in by_name:
+        unit, step, start = by_name["t"]
+        place |= {"frame_interval_s": time_s(step, unit), "t_s": time_s(start, unit)}
+    where = f"the metadata of {source}"
+    pixel_um, origins = square_pixel(length_um(size_x, unit_x), length_um(size_y, unit_y), where)
     return {
         "pixel_um": pixel_um,
+        "origins": origins,
         "place": {name: value for name, value in place.items() if value is not None},
     }
 

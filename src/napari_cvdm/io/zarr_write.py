@@ -24,6 +24,7 @@ NOTES_KEY = "napari-cvdm"
 SMALLEST_LEVEL_PX = 512
 _SIGN = "zarr.json"
 _LARGEST_CHUNK = 1024
+_STEPS = {"z": ("z_step_um", "z_um", "micrometer"), "t": ("frame_interval_s", "t_s", "second")}
 _ORDER = ("time", "channel", None, "space")
 
 
@@ -89,14 +90,18 @@ class Grid:
     pixel_um : float
     first_um : tuple of float
         Position (y, x) of the centre of the first pixel.
-    z_step_um : float, optional
+    place : mapping
+        Step and first position along z and t, see `ImageStack`.
+    channels : tuple of str
+        Names along c, where there is one for each.
     """
 
     shape: tuple[int, int]
     chunk: int
     pixel_um: float
     first_um: tuple[float, float] = (0.0, 0.0)
-    z_step_um: float | None = None
+    place: Mapping[str, float] = field(default_factory=dict)
+    channels: tuple[str, ...] = ()
 
     def levels(self) -> int:
         """Levels of the pyramid: until the longer side is at most SMALLEST_LEVEL_PX."""
@@ -205,7 +210,11 @@ def create_images(
     _write_collection(root, path, [image.name for image in images], notes)
     for image in images:
         group = root.require_group(image.name)
-        _write_metadata(group, _pyramid(path, image, grid, levels=1), {"value_unit": image.unit})
+        # NGFF has names of channels only beside contrast limits, which nobody knows yet.
+        named = dict(image.leading).get("c") == len(grid.channels)
+        said = {"channels": list(grid.channels)} if named and grid.channels else {}
+        metadata = _pyramid(path, image, grid, levels=1)
+        _write_metadata(group, metadata, {"value_unit": image.unit, **said})
         if "0" not in group:  # else the job is taken up again
             _create_level(group, 0, image, grid.shape, grid.chunk)
 
@@ -253,10 +262,16 @@ def _pyramid(path: Path, image: GridImage, grid: Grid, levels: int) -> "Image":
     yaozarrs = import_zarr(path, "yaozarrs")
     dimensions = []
     for label, _ in image.leading:
-        step_um = grid.z_step_um if label == "z" else None
-        unit = "micrometer" if step_um else None
+        step, start, unit = _STEPS.get(label, ("", "", None))
+        known = abs(grid.place.get(step, 0.0))
         dimensions.append(
-            yaozarrs.DimSpec(name=label, unit=unit, scale=step_um or 1.0, scale_factor=1.0)
+            yaozarrs.DimSpec(
+                name=label,
+                unit=unit if known else None,
+                scale=known or 1.0,
+                translation=grid.place.get(start, 0.0) if known else 0.0,
+                scale_factor=1.0,
+            )
         )
     for label, first in zip("yx", grid.first_um, strict=True):
         dimensions.append(

@@ -7,7 +7,7 @@ from typing import Any
 
 from napari_cvdm.core.request import ReconstructionRequest, RequestError
 from napari_cvdm.core.tiling import BLOCK_PX, HALO_PX, BlockPlan
-from napari_cvdm.io.read import open_image, read_image, read_psf
+from napari_cvdm.io.read import read_image, read_images, read_psf
 from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.models.registry import load_model
 from napari_cvdm.reconstruction.plan import with_planes
@@ -88,6 +88,7 @@ def open_job(
     block: int = BLOCK_PX,
     halo: int = HALO_PX,
     overwrite: bool = False,
+    series: int | None = None,
 ) -> tuple[BlockJob, Checkpoint]:
     """A job by the names of its files: the images, not yet read, and the model.
 
@@ -101,6 +102,8 @@ def open_job(
         ``auto``, ``none`` or a path.
     options : mapping, optional
         Further fields of `ReconstructionRequest`, as JSON holds them; ``psf`` is a path.
+    series : int, optional
+        Which image of a file with several, see `read_image`.
 
     Raises
     ------
@@ -118,13 +121,14 @@ def open_job(
         "block": block,
         "halo": halo,
         "overwrite": overwrite,
+        "series": series,
     }
     known: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in options.items()
     }
     if known.get("psf"):
         known["psf"] = read_psf(known["psf"])
-    stacks = [open_image(path) for path in images]
+    stacks = read_images(images, series, lazily=True)
     blank: Any = background if background in ("auto", "none") else read_image(background).array
     request = ReconstructionRequest(
         **known,

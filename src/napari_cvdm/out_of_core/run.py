@@ -392,7 +392,8 @@ def grid_of(plan: Plan, task: Task, layout: BlockPlan) -> Grid:
         chunk=layout.chunk(task.upsampling),
         pixel_um=pixel_um,
         first_um=first_um,
-        z_step_um=place.get("z_step_um"),
+        place=place,
+        channels=plan.image.channels,
     )
 
 

@@ -15,7 +15,7 @@ from napari_cvdm.core.request import (
 )
 from napari_cvdm.core.result import Progress
 from napari_cvdm.io import read_image, sha256_of
-from napari_cvdm.io.read import read_psf
+from napari_cvdm.io.read import read_images, read_psf
 from napari_cvdm.reconstruction.methods import card_of_method
 from napari_cvdm.reconstruction.plan import with_planes
 from napari_cvdm.reconstruction.reconstruct import STOPPED_UNEVENLY
@@ -75,7 +75,7 @@ def command_of(
 
 def request_of(settings: Mapping[str, Any], files: Mapping[str, str]) -> ReconstructionRequest:
     """The request that settings and files make."""
-    stacks = [read_image(files[role]) for role in image_roles(files)]
+    stacks = read_images([files[role] for role in image_roles(files)], settings.get("series"))
     known = {
         entry.name: settings[entry.name]
         for entry in fields(ReconstructionRequest)

@@ -100,6 +100,8 @@ def settings_of(request: ReconstructionRequest) -> dict[str, Any]:
         if entry.name != "image"
     }
     settings |= {name: request.known_optics(name) for name in OPTICS}
+    if request.image.series is not None:
+        settings["series"] = request.image.series
     if not isinstance(request.background, str):
         settings["background"] = f"image sha256:{sha256_of(request.background)}"
     if request.psf is not None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from napari_cvdm import __version__
 from napari_cvdm.baselines import Baseline
-from napari_cvdm.core.plan import Plan
+from napari_cvdm.core.plan import Plan, optics_origins
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.core.result import ForwardCheck, Provenance, Reconstruction
 from napari_cvdm.core.statistics import carried_calibration
@@ -129,6 +129,7 @@ def make_provenance(
             **{name: version(name) for name in ("torch", "numpy", "scipy", "tifffile")},
         },
         timings_s={"total": round(seconds, 3)},
+        origins=optics_origins(plan),
         warnings=(*warnings, *short_memory_warning(tile, plan.tile)),
     )
 

@@ -19,7 +19,7 @@ from napari_cvdm.checks.training_range import (
     lens_warnings,
     optics_warnings,
 )
-from napari_cvdm.core.plan import Plan, z_step_warning
+from napari_cvdm.core.plan import Plan, file_warnings, z_step_warning
 from napari_cvdm.core.request import ReconstructionRequest, RequestError
 from napari_cvdm.core.result import NO_CLOCK, ClockCurve, Progress, Reconstruction, Stop
 from napari_cvdm.core.statistics import RunningMoments
@@ -119,6 +119,7 @@ def reconstruct(
     beyond = beyond_trained_range(arrays.mean, method.card)
     unusable = unusable_warning(arrays.valid, arrays.counts)
     warnings = (
+        *file_warnings(plan),
         *axes_warnings(plan.image),
         *optics_warnings(plan, method.card),
         *z_step_warning(plan),

@@ -277,11 +277,12 @@ class ReconstructForm(QWidget):
             self._often.show_row(name, self.two_planes)
         self._seldom.show_row("align", self.two_planes)
         self._seldom.show_row("psf", self.deconvolved)
+        self._fill_optics()
         self._choose_second()
         self.changed.emit()
 
     def _on_image(self, *_: object) -> None:
-        """Fill in the optics of the layer, and remove those of the former layer but not typed ones.
+        """Fill in what the layer states.
 
         A later change of the layer's pixel size must show: a run with the former one would be wrong
         unnoticed.
@@ -294,15 +295,23 @@ class ReconstructForm(QWidget):
                 for change in ("scale", "units"):
                     getattr(getattr(one.events, change), act)(self._on_image)
         self._watched = layer
-        known = {} if layer is None else known_optics(layer)
+        self._fill_optics()
+        self._count_positions()
+        self._choose_second()
+        self.changed.emit()
+
+    def _fill_optics(self) -> None:
+        """Fill in the optics of the layer, and remove those of the former layer but not typed ones.
+
+        What a file states of immersion and emission counts for fluorescence only.
+        """
+        layer = self.image.value()
+        known = {} if layer is None else known_optics(layer, of_planes=self.two_planes)
         for name, field in self.optics.items():
             if name in known or field.typed == self._from_layer.get(name):
                 with signals_blocked(field):
                     field.set_value(known.get(name))
-        self._count_positions()
         self._from_layer = {name: self.optics[name].typed for name in known if name in self.optics}
-        self._choose_second()
-        self.changed.emit()
 
     def _say_field(self) -> None:
         """How large the field is in the sample: who forgot the binning sees it."""

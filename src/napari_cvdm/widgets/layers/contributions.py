@@ -70,7 +70,15 @@ def image_layer(image: ImageStack, name: str) -> LayerData:
     `known_optics` finds the rest in the layer's metadata.
     """
     place = placement(name, image.axes, image.pixel_um, image.place).keywords()
-    metadata = {METADATA_KEY: {"optics": dict(image.metadata)}}
+    said = {
+        "optics": dict(image.metadata),
+        "origins": dict(image.origins),
+        "place": dict(image.place),
+        "channels": list(image.channels),
+        "warnings": list(image.warnings),
+        "series": image.series,
+    }
+    metadata = {METADATA_KEY: {name: value for name, value in said.items() if value}}
     return image.array, {"name": name, "metadata": metadata, **place}, "image"
 
 
@@ -120,8 +128,8 @@ def placement(
     if pixel_um is not None:
         known = {"Y": pixel_um, "X": pixel_um}
         first = {"Y": place.get("y_um", 0.0), "X": place.get("x_um", 0.0)}
-        if place.get("z_step_um", 0.0) > 0:
-            known["Z"] = place["z_step_um"]
+        if place.get("z_step_um"):
+            known["Z"], first["Z"] = abs(place["z_step_um"]), place.get("z_um", 0.0)
     return Placement(
         name=name,
         axes=axes,
@@ -162,16 +170,18 @@ def write_tiff(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     sizes = _measured(layer, np.abs(layer.scale), "um")
     first = _measured(layer, layer.translate, "um")
     metadata = plugin_metadata(layer)
+    stated = metadata.get("place", {})
     write_image(
         path,
         pixels,
         axes=place.axes,
-        pixel_um=square_pixel(sizes.get("X"), sizes.get("Y"), place.name),
+        pixel_um=square_pixel(sizes.get("X"), sizes.get("Y"), place.name)[0],
         unit=metadata.get("unit") or "arbitrary unit",
         name=place.name,
         offset_um=(first.get("Y", 0.0), first.get("X", 0.0)),
         z_step_um=sizes.get("Z"),
-        t_step_s=_measured(layer, layer.scale, "s").get("T"),
+        t_step_s=_measured(layer, layer.scale, "s").get("T", stated.get("frame_interval_s")),
+        channels=metadata.get("channels", ()),
         dtype=pixels.dtype,
         notes={METADATA_KEY: json.dumps(_plain(metadata), ensure_ascii=False)},
     )

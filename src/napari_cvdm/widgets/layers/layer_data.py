@@ -1,14 +1,12 @@
 """napari layers as images: what a layer says of itself, its pixels, and how it looks."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cvdm.core.request import ImageStack
+from napari_cvdm.core.request import OF_FLUORESCENCE, ImageStack
 from napari_cvdm.io.axes import usable_dtype
-from napari_cvdm.io.errors import ImageFileError
 from napari_cvdm.io.metadata import length_um, square_pixel
 from napari_cvdm.widgets.layers.placement import axis_letters
 
@@ -65,28 +63,32 @@ def finest_level(layer: "Layer") -> Any:
 def layer_pixel_um(layer: "Image") -> float | None:
     """Pixel size of a layer [um] from its scale and units.
 
-    Returns None if the scale is in pixels, has no unit, or is exactly 1.
-
-    Raises
-    ------
-    ImageFileError
-        Pixels that are not square.
+    Returns None if the scale is in pixels, has no unit, is exactly 1, or is not square.
     """
+    return _pixel_of(layer)[0]
+
+
+def _pixel_of(layer: "Image") -> tuple[float | None, dict[str, str]]:
+    """The pixel size, and where it comes from or why it is not known."""
     y, x = (
         length_um(abs(float(size)), f"{unit:~}")
         for size, unit in zip(layer.scale[-2:], layer.units[-2:], strict=True)
     )
-    return square_pixel(x, y, layer.name)
+    return square_pixel(x, y, f"the scale of layer {layer.name}")
 
 
-def known_optics(layer: "Image") -> dict[str, Any]:
-    """Optics of a layer by request name: pixel size from its scale, the rest from metadata."""
+def known_optics(layer: "Image", *, of_planes: bool) -> dict[str, Any]:
+    """Optics of a layer by request name: pixel size from its scale, the rest from metadata.
+
+    Immersion and emission that a file states are those of fluorescence, not of planes.
+    """
     optics = dict(plugin_metadata(layer).get("optics", {}))
-    with suppress(ImageFileError):  # said aloud when the request is made
-        pixel_um = layer_pixel_um(layer)
-        if pixel_um is not None:
-            optics["pixel_um"] = pixel_um
-    return optics
+    for name, other in OF_FLUORESCENCE.items():
+        value = optics.pop(other, None)
+        if value is not None and not of_planes:
+            optics.setdefault(name, value)
+    pixel_um = layer_pixel_um(layer)
+    return optics if pixel_um is None else {**optics, "pixel_um": pixel_um}
 
 
 def read_layer(layer: "Image", index: tuple[int, ...] | None = None) -> ImageStack:
@@ -115,20 +117,25 @@ def read_layer(layer: "Image", index: tuple[int, ...] | None = None) -> ImageSta
         pixels, axes = pixels[index], axes[-2:]
     if layer.rgb:
         pixels, axes = np.moveaxis(pixels[..., :COLOURS], -1, 0), "C" + axes
-    place = {}
+    said = plugin_metadata(layer)
+    place = {name: float(value) for name, value in dict(said.get("place", {})).items()}
     if "Z" in axes and not layer.rgb:
         number = axes.index("Z")
         step_um = length_um(abs(float(layer.scale[number])), f"{layer.units[number]:~}")
         if step_um is not None and step_um != 1:  # napari's scale of an axis without a length is 1
             place["z_step_um"] = step_um
-    optics = plugin_metadata(layer).get("optics", {})
+    optics, (pixel_um, origins) = said.get("optics", {}), _pixel_of(layer)
     return ImageStack(
-        pixel_um=layer_pixel_um(layer),
+        pixel_um=pixel_um,
         array=usable_dtype(pixels, layer.name),
         axes=axes,
         source=layer.name,
         metadata={name: float(optics[name]) for name in optics if name != "defocus_um"},
         place=place,
+        channels=tuple(said.get("channels", ())),
+        origins={**said.get("origins", {}), **origins},
+        warnings=tuple(said.get("warnings", ())),
+        series=said.get("series"),
     )
 
 

@@ -99,7 +99,7 @@ class Batch:
         stacks = []
         for number, path in enumerate(entry.files):
             yield Progress(stage=f"reading {path.name}", done=number, total=len(entry.files))
-            stacks.append(read_image(path))
+            stacks.append(read_image(path, alone=len(entry.files) > 1))
         # So that a cancel during the last file is heeded.
         yield Progress(stage="reading", done=len(stacks), total=len(stacks))
         if len(stacks) > 1 and all(
@@ -123,11 +123,7 @@ class Batch:
         RequestError, OpticsError
             Optics that neither the file nor the settings say, or that are not allowed.
         """
-        said = [
-            name
-            for name in OPTICS
-            if name in image.metadata or (name == "pixel_um" and image.pixel_um is not None)
-        ]
+        said = [name for name in OPTICS if image.states(name) is not None]
         request = ReconstructionRequest(image=image, **{**self.settings, **dict.fromkeys(said)})
         unknown = [
             name

@@ -225,7 +225,7 @@ class PairSource(QWidget):
         Values that the user typed stay.
         """
         layer = self.layers["measured layer"].value()
-        known = {} if layer is None else known_optics(layer)
+        known = {} if layer is None else known_optics(layer, of_planes=self.phase)
         told, self._told = self._told, {}
         for name in OPTICS:
             if name in known or name in told:

@@ -151,8 +151,10 @@ FLUORESCENCE: dict[str, tuple[Case, tuple[str, ...]]] = {
         lambda b: [b.npy(b.noise() * 1j), *PIXEL],
         ("complex", "real numbers", "amplitude"),
     ),
-    "NaN": (lambda b: [b.with_pixel(np.nan), *PIXEL], ("1 of 1152 pixels", "Y 3, X 4", "crop")),
-    "inf": (lambda b: [b.with_pixel(np.inf), *PIXEL], ("infinite", "Y 3, X 4", "crop")),
+    "NaN": (
+        lambda b: [b.npy(np.full((32, 36), np.nan)), *PIXEL],
+        ("no measured pixel", "something in it"),
+    ),
     "too large to square": (
         lambda b: [b.npy(b.noise() * 1e30), *PIXEL],
         ("e+31", "up to 1e+18", "another unit"),

@@ -109,6 +109,7 @@ def test_options_and_request_have_the_same_names_and_defaults() -> None:
     assert set(actions) - set(requested) == {
         "help",
         "image2",
+        "series",
         "out",
         "overwrite",
         "block",

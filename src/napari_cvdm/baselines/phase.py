@@ -64,14 +64,14 @@ class _PhaseMethod(Baseline):
         estimated: dict[str, Any] = {"background": planes.levels_as_given}
         yield "solving"
         phase = self.phase_of(
-            torch.from_numpy(np.ascontiguousarray(planes.ratio)),
+            torch.from_numpy(np.ascontiguousarray(planes.known)),
             planes.defocus_um,
             plan.microscope,
             plan.condenser_na,
         )
         estimated["planes"] = check_planes(
             planes.frame,
-            planes.ratio,
+            planes.known,
             planes.levels,
             phase.numpy(),
             register=plan.register,

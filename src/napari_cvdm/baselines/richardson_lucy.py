@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from napari_cvdm.baselines.method import Answer, Baseline, Solving
-from napari_cvdm.core.intensity import IntensityScale
+from napari_cvdm.core.intensity import IntensityScale, fill_unmeasured
 from napari_cvdm.core.plan import Plan
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.physics.camera import photon_transfer
@@ -66,9 +66,10 @@ class RichardsonLucy(Baseline):
         task = WidefieldX2()
         yield "computing the PSF"
         counts, level = above_dark(frame[0], plan.background)
-        lens = find_lens(plan, task.upsampling) or estimate_lens([counts], task.upsampling)
-        usable = ~saturated(frame)
-        camera = photon_transfer(counts - level, usable)
+        known = fill_unmeasured(counts)
+        lens = find_lens(plan, task.upsampling) or estimate_lens([known], task.upsampling)
+        usable = ~saturated(frame) & np.isfinite(counts)
+        camera = photon_transfer(known - level, usable)
         problem = Deconvolution.of_frame(
             counts - level, lens, camera, IntensityScale.fit(counts, level).scale, task.upsampling
         )

@@ -36,7 +36,7 @@ from napari_cvdm.models.schedule import gamma_and_beta
 from napari_cvdm.reconstruction.methods import load_method
 from napari_cvdm.reconstruction.plan import with_planes
 from napari_cvdm.reconstruction.provenance import provenance_record, write_record
-from napari_cvdm.reconstruction.reconstruct import reconstruct
+from napari_cvdm.reconstruction.reconstruct import ReconstructionRun, reconstruct
 
 if TYPE_CHECKING:
     from napari_cvdm.models.checkpoint import Checkpoint
@@ -104,8 +104,8 @@ def reconstruct_into(
         if Path(path).is_file()
     }
     end_lap("read")
-    _say_optics(request)
-    reconstruction = with_bar(reconstruct(request, model), "reconstructing")
+    work = _say_optics(reconstruct(request, model), request)
+    reconstruction = with_bar(work, "reconstructing")
     end_lap("restore")
     names = write_images(folder, reconstruction, request.image.place, request.image.channels)
     end_lap("write")
@@ -114,14 +114,15 @@ def reconstruct_into(
     return reconstruction, names
 
 
-def _say_optics(request: ReconstructionRequest) -> None:
-    """Say which optics are used, and where they come from, before the run."""
+def _say_optics(work: ReconstructionRun, request: ReconstructionRequest) -> ReconstructionRun:
+    """A run that first says which optics it uses, and where they come from."""
+    first = next(work)  # what is wrong with the request is raised here
     known = request.with_known_optics()
-    said = [
-        f"{name} {getattr(known, name):g} ({origin})"
-        for name, origin in optics_origins(known).items()
-    ]
-    print(f"napari-cvdm: optics: {', '.join(said)}", file=sys.stderr)
+    origins = optics_origins(known)
+    said = [f"{name} {getattr(known, name):g} ({origin})" for name, origin in origins.items()]
+    say_done(f"optics: {', '.join(said)}")
+    yield first
+    return (yield from work)
 
 
 def file_sha256(path: Path) -> str:

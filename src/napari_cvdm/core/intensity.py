@@ -6,6 +6,7 @@ Counts become dimensionless numbers for the network, and these become counts aga
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.ndimage import binary_dilation, binary_opening, distance_transform_edt
 
 BRIGHT_PERCENTILE = 99.8
 FEWEST_CLIPPED = 20
@@ -15,6 +16,47 @@ DARK_PERCENTILE = 1.0
 NOISE_FLOOR = 12.0
 LARGEST_SUBSET = 4_000_000
 MAD_TO_SIGMA = 1.4826
+# Zeros that nobody measured are blocks, and lie far below the darkest pixels that were measured.
+BLOCK_PX, EDGE_PX = 5, 2
+FAR_FROM_ZERO, FAR_IN_NOISE = 8.0, 4.0
+FEW_BETWEEN = 1e-3
+
+
+def measured_pixels(plane: np.ndarray) -> np.ndarray:
+    """Where a camera measured a plane (Y, X), bool.
+
+    Nothing was measured where pixels are not finite. Nor is a block of zeros a measurement, if the
+    darkest other pixels lie far from zero: the border of a registered image, a lost chunk, or a
+    frame that was dropped.
+    """
+    measured = np.isfinite(plane)
+    zero = plane == 0
+    if not zero.any() or zero.all():
+        return measured
+    block = binary_opening(zero, np.ones((BLOCK_PX, BLOCK_PX), bool))
+    if not block.any():
+        return measured
+    # Where an image was moved, its edge lies between zero and what was measured.
+    near = binary_dilation(block, iterations=EDGE_PX)
+    rest = plane[measured & ~near].astype(np.float64)
+    if not rest.size:
+        return measured
+    darkest = float(np.percentile(rest, DARK_PERCENTILE))
+    whole = plane.dtype.kind in "ui" or bool((rest == np.round(rest)).all())
+    noise = noise_sigma(np.where(measured & ~near, plane, np.nan).astype(np.float64))
+    is_far = darkest > FAR_IN_NOISE * noise and (not whole or darkest > FAR_FROM_ZERO)
+    if is_far and float((rest < darkest / 2).mean()) < FEW_BETWEEN:
+        return measured & ~near
+    return measured
+
+
+def fill_unmeasured(image: np.ndarray) -> np.ndarray:
+    """An image (Y, X) whose pixels that are NaN have the value of the nearest one that is not."""
+    unknown = ~np.isfinite(image)
+    if not unknown.any() or unknown.all():
+        return image
+    rows, columns = distance_transform_edt(unknown, return_distances=False, return_indices=True)
+    return np.asarray(image[rows, columns])
 
 
 def noise_sigma(image: np.ndarray) -> float:
@@ -22,7 +64,7 @@ def noise_sigma(image: np.ndarray) -> float:
 
     The estimate is the median of a 2 x 2 checkerboard difference (Immerkaer-like) of an image
     (Y, X), in its units. Smooth structure cancels to second order. It is zero for an image of a
-    single row or column.
+    single row or column. Pixels that are NaN do not count.
     """
     if min(image.shape) < 2:
         return 0.0
@@ -36,9 +78,9 @@ def checkerboard_sigma(
 
     It is the MAD of a - b - c + d, over 2. All arrays have one shape.
     """
-    return (
-        MAD_TO_SIGMA * grouped_median(np.abs(top_left - bottom_left - top_right + bottom_right)) / 2
-    )
+    sizes = np.abs(top_left - bottom_left - top_right + bottom_right)
+    known = sizes[np.isfinite(sizes)]
+    return MAD_TO_SIGMA * grouped_median(known) / 2 if known.size else 0.0
 
 
 def grouped_median(sizes: np.ndarray) -> float:
@@ -85,9 +127,10 @@ def unclipped_mean(sample: np.ndarray, mean: float) -> float:
 def dark_level(counts: np.ndarray) -> float:
     """First percentile of an image [counts].
 
-    A field that is not full of structure shows this level where there is no structure.
+    A field that is not full of structure shows this level where there is no structure. Pixels that
+    are NaN do not count.
     """
-    return float(np.percentile(counts, DARK_PERCENTILE))
+    return float(np.percentile(counts[np.isfinite(counts)], DARK_PERCENTILE))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,9 +154,10 @@ class IntensityScale:
 
         The scale is the robust brightest signal, but at least 12 standard deviations of the noise.
         This floor keeps a blank field blank. Without it, noise would be stretched to look like
-        structure. `image` (Y, X) and the dark level `offset` are in counts.
+        structure. `image` (Y, X) and the dark level `offset` are in counts; NaN does not count.
         """
-        pixels = image.ravel()[:: max(1, image.size // LARGEST_SUBSET)]
+        pixels = image[np.isfinite(image)]
+        pixels = pixels[:: max(1, pixels.size // LARGEST_SUBSET)]
         return cls.of_statistics(
             float(np.percentile(pixels, BRIGHT_PERCENTILE)), noise_sigma(image), offset
         )

@@ -22,12 +22,14 @@ class PositiveModel(Protocol):
         """A^T y."""
 
 
-def deconvolve(counts: Tensor, model: PositiveModel, dark_counts: float) -> Iterator[Tensor]:
-    """Richardson-Lucy steps x <- x A^T((d + v) / (A x + v)) / A^T 1.
+def deconvolve(
+    counts: Tensor, model: PositiveModel, dark_counts: float, weight: Tensor | None = None
+) -> Iterator[Tensor]:
+    """Richardson-Lucy steps x <- x A^T(w (d + v) / (A x + v)) / A^T w.
 
     They follow Richardson (1972) and Lucy (1974), with v of Snyder et al., J. Opt. Soc. Am. A 10,
-    1014 (1993). The start, A^T d / A^T 1, is local, so that a part of an image is deconvolved as it
-    is in the whole. Read noise of variance r^2 acts like v = r^2 / slope more Poisson counts in
+    1014 (1993). The start, A^T w d / A^T w, is local, so that a part of an image is deconvolved as
+    it is in the whole. Read noise of variance r^2 acts like v = r^2 / slope more Poisson counts in
     data and model. The slope is the variance of a count of light.
 
     Parameters
@@ -37,17 +39,20 @@ def deconvolve(counts: Tensor, model: PositiveModel, dark_counts: float) -> Iter
     model : PositiveModel
     dark_counts : float
         v >= 0 [counts].
+    weight : Tensor of shape (Y, X), optional
+        w, 0 where nothing was measured and else 1; 1 everywhere if None.
 
     Yields
     ------
     Tensor of the canvas' shape
         x >= 0 [counts], after each step, without end.
     """
-    seen = model.adjoint(torch.ones_like(counts)).clamp(min=LEAST_SEEN)
+    weight = torch.ones_like(counts) if weight is None else weight
+    seen = model.adjoint(weight).clamp(min=LEAST_SEEN)
     data, smallest = (counts + dark_counts).clamp(min=0), torch.finfo(counts.dtype).tiny ** 0.5
     # Noise about zero averages out before it is cut off.
-    estimate = (model.adjoint(counts) / seen).clamp(min=smallest)
+    estimate = (model.adjoint(weight * counts) / seen).clamp(min=smallest)
     while True:
         expected = (model.apply(estimate) + dark_counts).clamp(min=smallest)
-        estimate = estimate * model.adjoint(data / expected).clamp(min=0) / seen
+        estimate = estimate * model.adjoint(weight * data / expected).clamp(min=0) / seen
         yield estimate

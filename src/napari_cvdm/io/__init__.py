@@ -3,7 +3,7 @@
 from napari_cvdm.io.atomic import output_folder
 from napari_cvdm.io.axes import (
     Fingerprint,
-    check_finite,
+    check_frame,
     check_pixels,
     combine_planes,
     sha256_of,
@@ -16,7 +16,7 @@ __all__ = [
     "SUFFIXES",
     "Fingerprint",
     "ImageFileError",
-    "check_finite",
+    "check_frame",
     "check_pixels",
     "combine_planes",
     "output_folder",

@@ -139,57 +139,62 @@ def check_channels_first(shape: tuple[int, ...], axes: str, source: str) -> None
 def check_pixels(stack: ImageStack) -> None:
     """Refuse an image that no reconstruction can be made from.
 
-    Of a lazy image, the first frame is checked.
+    Frames are looked at until one of them can be used; the others are skipped in the run.
 
     Raises
     ------
     ImageFileError
-        Pixels that are NaN or infinite in float32, an image (one of its planes) that is constant,
-        or values too large or too similar for the variance of a result in float32.
+        What `check_frame` finds in the first frame, where no frame can be used.
     """
-    if stack.lazy:
-        first = stack.frame((0,) * (stack.array.ndim - 2 - ("P" in stack.axes)))
-        stack = replace(
-            stack,
-            array=first if "P" in stack.axes else first[0],
-            axes="PYX" if "P" in stack.axes else "YX",
-        )
-    check_finite(stack.array, stack.axes, stack.source)
-    low, high = float(stack.array.min()), float(stack.array.max())
-    if max(-low, high) > LARGEST_PIXEL or 0 < high - low < SMALLEST_SPAN:
-        raise ImageFileError(
-            f"{stack.source}: pixels are {low:.4g} to {high:.4g}; allowed are values up to "
-            f"{LARGEST_PIXEL:g} that differ by {SMALLEST_SPAN:g} or more. Give counts, or another "
-            "unit."
-        )
-    planes = (
-        np.moveaxis(stack.array, stack.axes.index("P"), 0)
-        if "P" in stack.axes
-        else stack.array[None]
-    )
+    shape = stack.loop_shape
+    found: ImageFileError | None = None
+    for index in np.ndindex(*shape):
+        try:
+            check_frame(stack.frame(index), frame_name(stack, index))
+        except ImageFileError as error:
+            found = found or error
+        else:
+            return
+    if found is not None:
+        raise found
+
+
+def frame_name(stack: ImageStack, index: Sequence[int]) -> str:
+    """Name of a frame for messages, such as ``film.tif, frame T 3``, counted from 0."""
+    places = zip(stack.loop_axes, index, strict=True)
+    where = ", ".join(f"{letter} {place}" for letter, place in places)
+    return f"{stack.source}, frame {where}" if where else stack.source
+
+
+def check_frame(planes: np.ndarray, source: str) -> None:
+    """Refuse a frame (P, Y, X) that nothing can be reconstructed from.
+
+    Raises
+    ------
+    ImageFileError
+        A plane of which nothing was measured, or all is alike; values too large or too similar for
+        the variance of a result in float32.
+    """
     for number, plane in enumerate(planes, start=1):
-        if plane.min() == plane.max():
-            which = f"plane {number}" if "P" in stack.axes else "the image"
+        which = f"plane {number}" if len(planes) > 1 else "the image"
+        seen = plane[np.isfinite(plane)]
+        if not seen.size:
             raise ImageFileError(
-                f"{stack.source}: {which} is constant (every pixel is {plane.flat[0]:g}); give an "
-                "image with something in it."
+                f"{source}: {which} has no measured pixel, all are NaN or infinite; give an image "
+                "with something in it."
             )
-
-
-def check_finite(array: np.ndarray, axes: str, source: str) -> None:
-    """ImageFileError where pixels are NaN or infinite in float32."""
-    if array.dtype.kind != "f":
-        return
-    with np.errstate(over="ignore"):
-        bad = ~np.isfinite(array.astype(np.float32, copy=False))
-    if bad.any():
-        first = ", ".join(
-            f"{letter} {index}" for letter, index in zip(axes, np.argwhere(bad)[0], strict=True)
-        )
-        count = f"{int(bad.sum())} of {bad.size} pixels are NaN or infinite"
-        raise ImageFileError(
-            f"{source}: {count} (the first at {first}, counted from 0); fill or crop them first."
-        )
+        low, high = float(seen.min()), float(seen.max())
+        if low == high:
+            raise ImageFileError(
+                f"{source}: {which} is constant (every pixel is {low:g}); give an image with "
+                "something in it."
+            )
+        if max(-low, high) > LARGEST_PIXEL or high - low < SMALLEST_SPAN:
+            raise ImageFileError(
+                f"{source}: pixels are {low:.4g} to {high:.4g}; allowed are values up to "
+                f"{LARGEST_PIXEL:g} that differ by {SMALLEST_SPAN:g} or more. Give counts, or "
+                "another unit."
+            )
 
 
 class Fingerprint:

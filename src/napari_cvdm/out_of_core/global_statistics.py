@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from napari_cvdm.core.intensity import unclipped_mean
+from napari_cvdm.core.intensity import measured_pixels, unclipped_mean
 from napari_cvdm.core.plan import Plan
 from napari_cvdm.core.request import ImageStack
 from napari_cvdm.core.tiling import Block, BlockPlan
-from napari_cvdm.io import Fingerprint, ImageFileError, check_finite
+from napari_cvdm.io import Fingerprint, ImageFileError
 from napari_cvdm.io.read import window_of
 from napari_cvdm.models.cvdm import CVDM
 from napari_cvdm.reconstruction.sampling import FrameIndex, FrameSampler
@@ -44,34 +44,31 @@ def sample_plane(
     Raises
     ------
     ImageFileError
-        Pixels that are NaN or infinite, or all alike.
+        Measured pixels that are all alike, or none.
     """
     image, background = plan.image, plan.background
     shape = (image.array.shape[-2], image.array.shape[-1])
     rows, columns = sampled_lines(shape[0], shape[1]), sampled_lines(shape[1], shape[0])
-    kept, total, low, high = [], 0.0, np.inf, -np.inf
+    kept, known, total, count, low, high = [], [], 0.0, 0, np.inf, -np.inf
     for band in bands(shape, _chunk_rows(image)):
         pixels = window_of(_one_plane(image, plane), frame, band, slice(0, shape[1]))[0]
-        check_finite(
-            pixels,
-            "YX",
-            f"{image.source}, frame {' '.join(map(str, frame))}, rows from {band.start}",
-        )
         fingerprint.add(pixels)
-        low, high, total = (
-            min(low, pixels.min()),
-            max(high, pixels.max()),
-            total + float(pixels.sum(dtype=np.float64)),
-        )
+        measured = measured_pixels(pixels)
+        seen = pixels[measured]
+        if seen.size:
+            low, high = min(low, seen.min()), max(high, seen.max())
+            total, count = total + float(seen.sum(dtype=np.float64)), count + seen.size
         chosen = rows[(rows >= band.start) & (rows < band.stop)]
-        kept.append(pixels[np.ix_(chosen - band.start, columns)])
-    if low == high:
+        place = np.ix_(chosen - band.start, columns)
+        kept.append(pixels[place])
+        known.append(measured[place])
+    if not low < high:
         raise ImageFileError(
-            f"{image.source}: plane {plane + 1} of frame {frame} is constant (every pixel is "
-            f"{low:g}); give an image with something in it."
+            f"{image.source}: plane {plane + 1} of frame {frame} is constant (every measured pixel "
+            f"is {low:g}); give an image with something in it."
         )
-    sample = np.concatenate(kept)
-    drawn = sample.astype(np.float64)
+    sample, where = np.concatenate(kept), np.concatenate(known)
+    drawn = np.where(where, sample, np.nan).astype(np.float64)
     if not isinstance(background, str):
         drawn = task.without(
             drawn,
@@ -79,7 +76,7 @@ def sample_plane(
                 np.ix_(rows, columns)
             ].astype(np.float64),
         )
-    mean = unclipped_mean(sample, total / (shape[0] * shape[1]))
+    mean = unclipped_mean(sample[where], total / count)
     return SampledPlane(
         pixels=drawn, whole=len(rows) == shape[0] and len(columns) == shape[1], mean=mean
     )
@@ -196,7 +193,6 @@ def begin_block(
 ) -> FrameSampler:
     """Read one part with what lies around it, and prepare it with the numbers of the whole."""
     pixels = window_of(plan.image, block.frame, *block.window)
-    check_finite(pixels, "PYX", f"{plan.image.source}, {block.name}")
     background = (
         plan.background
         if isinstance(plan.background, str)

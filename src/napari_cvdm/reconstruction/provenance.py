@@ -16,7 +16,8 @@ from napari_cvdm.core.plan import Plan, optics_origins
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.core.result import ForwardCheck, Provenance, Reconstruction
 from napari_cvdm.core.statistics import carried_calibration
-from napari_cvdm.io import Fingerprint, check_finite, sha256_of
+from napari_cvdm.io import Fingerprint, check_frame, sha256_of
+from napari_cvdm.io.axes import frame_name
 from napari_cvdm.models.checkpoint import Checkpoint
 
 # These may differ between a run and the one that continues it. They change the cost, or what is
@@ -35,19 +36,23 @@ class ProvenanceRecorder:
         self._read = 0
 
     def read(self, index: tuple[int, ...]) -> np.ndarray:
-        """The pixels (P, Y, X) of the next frame; ImageFileError where they are NaN or infinite."""
+        """The pixels (P, Y, X) of the next frame; ImageFileError where they cannot be used."""
         image = self._plan.image
         pixels = image.frame(index)
-        if image.lazy:
-            check_finite(pixels, "PYX", f"{image.source}, frame {' '.join(map(str, index))}")
         self._fingerprint.add(pixels)
         self._read += 1
+        if index:  # a blank image may be asked for, but a blank frame of a movie is a fault
+            check_frame(pixels, frame_name(image, index))
         return pixels
 
     @property
     def estimated(self) -> tuple[Mapping[str, Any], ...]:
         """What was estimated from each frame that is finished."""
         return tuple(self._estimated)
+
+    def skip(self, reason: str) -> None:
+        """Keep why a frame could not be reconstructed."""
+        self._estimated.append({"skipped": reason})
 
     def finish(self, estimated: Mapping[str, Any], tile: int) -> None:
         """Keep what was estimated from a frame, and the tile that was used."""
@@ -66,7 +71,7 @@ class ProvenanceRecorder:
             self._method,
             self._input_hash(),
             self._estimated,
-            min(self._tiles),
+            min(self._tiles, default=self._plan.tile),
             counts,
             warnings,
             seconds,

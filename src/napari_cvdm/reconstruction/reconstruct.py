@@ -1,10 +1,10 @@
 """From a request and a method to a reconstruction. Read this page first."""
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from napari_cvdm.core.plan import Plan, file_warnings, z_step_warning
 from napari_cvdm.core.request import ReconstructionRequest, RequestError
 from napari_cvdm.core.result import NO_CLOCK, ClockCurve, Progress, Reconstruction, Stop
 from napari_cvdm.core.statistics import RunningMoments
+from napari_cvdm.io import ImageFileError
 from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.models.schedule import clock_curve
 from napari_cvdm.models.tiled import network_on
@@ -107,15 +108,25 @@ def reconstruct(
         solver = NetworkSolver(plan, task, method, checks)
     record, arrays = ProvenanceRecorder(plan, method), ResultArrays(plan, task, earlier)
     indices = list(product(*(range(size) for size in plan.image.loop_shape)))
+    skipped: dict[tuple[int, ...], Exception] = {}
     for number, index in enumerate(indices):
         moments = arrays.moments(index)
-        solved, stop = yield from solver.solve(
-            record.read(index), FrameIndex(index, number, len(indices)), moments
-        )
+        try:
+            solved, stop = yield from solver.solve(
+                record.read(index), FrameIndex(index, number, len(indices)), moments
+            )
+        except (RequestError, ImageFileError) as error:
+            # One bad frame of a movie costs no other; where all are bad, so is the request.
+            skipped[index] = error
+            if len(skipped) == len(indices):
+                raise skipped[indices[0]] from None
+            record.skip(str(error))
+            continue
         arrays.fill(index, moments, solved)
         record.finish(solved.estimated, solved.tile)
         if stop is Stop.KEEP:  # what was not begun stays as it is
             break
+    tried = np.array([arrays.counts[index] for index in indices if index not in skipped])
     beyond = beyond_trained_range(arrays.mean, method.card)
     unusable = unusable_warning(arrays.valid, arrays.counts)
     warnings = (
@@ -127,10 +138,12 @@ def reconstruct(
         *((beyond.reason,) if beyond.reason else ()),
         *solver.warnings(),
         *lens_warnings(record.estimated, method.card),
-        *stopped_warning(arrays.counts, plan.samples),
+        *stopped_warning(tried, plan.samples),
+        *unmeasured_warning(record.estimated),
+        *(f"{reason} The frame was skipped." for reason in skipped.values()),
         *unusable,
     )
-    provenance = record.provenance(warnings, time.perf_counter() - started, arrays.counts)
+    provenance = record.provenance(warnings, time.perf_counter() - started, tried)
     forward = None
     if checks is not None:
         forward = checks.forward()
@@ -343,6 +356,17 @@ def stopped_warning(counts: np.ndarray, asked: int) -> tuple[str, ...]:
     return (
         f"{STOPPED_UNEVENLY} of {counts.size} frames, {complete} with all {asked} samples, "
         f"{fewer} with fewer, and {empty} empty.",
+    )
+
+
+def unmeasured_warning(frames: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """One sentence where pixels were never measured: NaN, or blocks of zeros."""
+    share = max((float(frame.get("unmeasured_share", 0.0)) for frame in frames), default=0.0)
+    if not share:
+        return ()
+    return (
+        f"{share:.1%} of the pixels were never measured (NaN, or blocks of zeros); they have no "
+        "weight, and nothing about them can be trusted.",
     )
 
 

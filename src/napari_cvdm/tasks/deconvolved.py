@@ -14,7 +14,7 @@ from scipy.ndimage import center_of_mass, gaussian_filter, map_coordinates
 from torch import Tensor
 from torch.nn import functional
 
-from napari_cvdm.core.intensity import MAD_TO_SIGMA
+from napari_cvdm.core.intensity import MAD_TO_SIGMA, fill_unmeasured
 from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.core.plan import Plan
 from napari_cvdm.core.request import MeasuredPsf, RequestError
@@ -225,23 +225,30 @@ class Deconvolution:
         so much light.
     brightest : float
         Brightest value of the whole image [counts]. Read noise counts as no more light than that.
+    weight : Tensor of shape (Y, X)
+        0 where nothing was measured, else 1.
     """
 
     data: Tensor = field(repr=False)
     model: WidefieldForwardModel
     noise: CameraNoise
     brightest: float
+    weight: Tensor = field(repr=False)
 
     @classmethod
     def of_frame(
         cls, counts: np.ndarray, lens: Lens, noise: CameraNoise, brightest: float, upsampling: int
     ) -> "Deconvolution":
-        """From counts (Y, X) above the dark level."""
+        """From counts (Y, X) above the dark level, NaN where nothing was measured."""
         model = WidefieldForwardModel.on_canvas(
             torch.from_numpy(lens.psf), (counts.shape[0], counts.shape[1]), MARGIN_PX, upsampling
         )
         return cls(
-            data=torch.from_numpy(counts).float(), model=model, noise=noise, brightest=brightest
+            data=torch.from_numpy(fill_unmeasured(counts)).float(),
+            model=model,
+            noise=noise,
+            brightest=brightest,
+            weight=torch.from_numpy(np.isfinite(counts)).float(),
         )
 
     @property
@@ -254,7 +261,8 @@ class Deconvolution:
 
         The iteration does not end.
         """
-        return enumerate(deconvolve(self.data, self.model, self.dark_counts), start=1)
+        steps = deconvolve(self.data, self.model, self.dark_counts, self.weight)
+        return enumerate(steps, start=1)
 
     def estimates(self, iterations: Sequence[int]) -> Iterator[Tensor]:
         """Light on the canvas after each of these rising numbers of steps."""
@@ -269,7 +277,7 @@ class Deconvolution:
     def compare(self, canvas: Tensor) -> tuple[Tensor, Tensor]:
         """Misfit (d - A x) / sd of each pixel (Y, X), and the standard deviation sd [counts].
 
-        sd is that of the noise at the level of A x.
+        The misfit is 0 where nothing was measured. sd is that of the noise at the level of A x.
         """
         expected = self.model.apply(canvas)
         least = max(LEAST_DEVIATION * float(self.data.abs().max()), torch.finfo(torch.float32).tiny)
@@ -278,7 +286,7 @@ class Deconvolution:
             .float()
             .clamp(min=least)
         )
-        return (self.data - expected) / deviation, deviation
+        return self.weight * (self.data - expected) / deviation, deviation
 
 
 def chi_squared(misfit: Tensor, valid: np.ndarray) -> float:

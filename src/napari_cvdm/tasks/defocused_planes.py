@@ -11,7 +11,7 @@ from scipy.signal.windows import tukey
 from skimage.filters import difference_of_gaussians, threshold_otsu
 from skimage.registration import phase_cross_correlation
 
-from napari_cvdm.core.intensity import MAD_TO_SIGMA, clipping_level, unclipped_mean
+from napari_cvdm.core.intensity import MAD_TO_SIGMA, clipping_level, measured_pixels, unclipped_mean
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.tasks.task import Background, fitting
 
@@ -36,6 +36,7 @@ def over_background(frame: np.ndarray, background: Background) -> tuple[np.ndarr
     Returns
     -------
     ratio : ndarray of shape (P, Y, X), float64
+        NaN where nothing was measured.
     level : list of float
         Blank-field intensity of each plane (its median, where an image was given).
 
@@ -45,11 +46,13 @@ def over_background(frame: np.ndarray, background: Background) -> tuple[np.ndarr
         A background that is not positive or of another shape, or planes that ``none`` cannot be
         true of.
     """
-    planes = frame.astype(np.float64)
+    measured = np.stack([measured_pixels(plane) for plane in frame])
+    planes = np.where(measured, frame, np.nan).astype(np.float64)
     if isinstance(background, str) and background == "none":
         check_divided(planes)
     if isinstance(background, str):
-        levels = _estimated_levels(frame) if background == "auto" else np.ones((len(planes), 1, 1))
+        auto = background == "auto"
+        levels = _estimated_levels(frame, measured) if auto else np.ones((len(planes), 1, 1))
     else:
         levels = np.broadcast_to(fitting(background, planes), planes.shape)
     if not (np.isfinite(levels) & (levels > 0)).all():
@@ -63,7 +66,7 @@ def over_background(frame: np.ndarray, background: Background) -> tuple[np.ndarr
 
 def check_divided(planes: np.ndarray) -> None:
     """RequestError unless pixels are about 1, as those of planes over their background."""
-    middle = float(np.median(planes))
+    middle = float(np.nanmedian(planes))
     if not DIVIDED_MEDIANS[0] < middle < DIVIDED_MEDIANS[1]:
         raise RequestError(
             f"background none says that the planes are divided by the blank field, "
@@ -71,15 +74,14 @@ def check_divided(planes: np.ndarray) -> None:
         )
 
 
-def _estimated_levels(frame: np.ndarray) -> np.ndarray:
-    """Levels (P, 1, 1) from the pixels that were not cut off.
+def _estimated_levels(frame: np.ndarray, measured: np.ndarray) -> np.ndarray:
+    """Levels (P, 1, 1) from the pixels that were measured, and not cut off.
 
     A bright spot of a single plane is not light of the lamp.
     """
-    means = np.array(
-        [unclipped_mean(plane, float(plane.mean(dtype=np.float64))) for plane in frame]
-    )
-    return equalised_levels(float(np.median(frame)), means)[:, None, None]
+    seen = [plane[where] for plane, where in zip(frame, measured, strict=True)]
+    means = np.array([unclipped_mean(plane, float(plane.mean(dtype=np.float64))) for plane in seen])
+    return equalised_levels(float(np.median(frame[measured])), means)[:, None, None]
 
 
 def equalised_levels(median: float, means: np.ndarray) -> np.ndarray:
@@ -133,7 +135,7 @@ class SortedPlanes:
     Parameters
     ----------
     ratio : ndarray of shape (P, Y, X), float64
-        Over background.
+        Over background; NaN where nothing was measured.
     frame : ndarray of shape (P, Y, X)
         The same as the camera gave them.
     levels : list of float
@@ -165,6 +167,11 @@ class SortedPlanes:
             defocus_um=tuple(float(defocus_um[place]) for place in order),
             given_um=tuple(defocus_um),
         )
+
+    @property
+    def known(self) -> np.ndarray:
+        """`ratio` with the blank field where nothing was measured."""
+        return np.where(np.isfinite(self.ratio), self.ratio, 1.0)
 
     @property
     def levels_as_given(self) -> list[float]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from scipy.ndimage import binary_dilation
 from torch.nn import functional
 
 from napari_cvdm.core.intensity import (
@@ -12,6 +13,8 @@ from napari_cvdm.core.intensity import (
     DARK_PERCENTILE,
     IntensityScale,
     dark_level,
+    fill_unmeasured,
+    measured_pixels,
     noise_sigma,
 )
 from napari_cvdm.core.plan import Plan
@@ -111,9 +114,13 @@ class Fluorescence:
     def _measure(
         self, frame: np.ndarray, background: Background, lens: Lens | None
     ) -> tuple[np.ndarray, FrameNumbers]:
-        """Counts above the dark image, where there is one, and the numbers of the whole frame."""
+        """Counts above the dark image, where there is one, and the numbers of the whole frame.
+
+        The counts are NaN where nothing was measured.
+        """
         counts, level = above_dark(frame[0], background)
-        camera = photon_transfer(counts - level, ~saturated(frame))
+        usable = ~saturated(frame) & np.isfinite(counts)
+        camera = photon_transfer(fill_unmeasured(counts) - level, usable)
         return counts, FrameNumbers(
             scale=IntensityScale.fit(counts, level),
             noise=noise_sigma(counts),
@@ -150,7 +157,11 @@ class Fluorescence:
         return self._scale(frame, counts, numbers)
 
     def _scale(self, frame: np.ndarray, counts: np.ndarray, numbers: FrameNumbers) -> NetworkInput:
-        scale, unclipped = numbers.scale, ~saturated(frame)
+        scale, usable = numbers.scale, ~saturated(frame)
+        unmeasured = ~np.isfinite(counts)
+        counts = fill_unmeasured(counts)
+        if unmeasured.any():
+            usable &= ~binary_dilation(unmeasured, iterations=BORDER_PX)
         signal = torch.from_numpy(scale.apply(counts))
         baseline = functional.interpolate(
             signal[None, None], scale_factor=self.upsampling, mode="bicubic", align_corners=False
@@ -159,12 +170,13 @@ class Fluorescence:
             "dark_level": scale.offset,
             "intensity_scale": scale.scale,
             "noise_sigma": numbers.noise,
+            "unmeasured_share": float(unmeasured.mean()),
         }
         return NetworkInput(
             channels=torch.stack([signal, signal.sign() * signal.abs().sqrt()]),
             initial_estimate=baseline,
             gain=scale.scale,
-            valid=interior((signal.shape[0], signal.shape[1]), BORDER_PX) & unclipped,
+            valid=interior((signal.shape[0], signal.shape[1]), BORDER_PX) & usable,
             estimated=estimated,
             counts=counts - scale.offset,
             noise=numbers.camera,
@@ -187,17 +199,22 @@ class Fluorescence:
         scale = IntensityScale.of_statistics(plane.percentile(BRIGHT_PERCENTILE), noise, level)
         parts = [(pixels[0], part) for pixels, part, *_ in reader.windows(SURVEYED_WINDOWS)]
         cameras = [
-            photon_transfer(
-                above_dark(pixels, part if not isinstance(part, str) else "none")[0] - level,
-                ~saturated(pixels[None]),
+            photon_transfer(fill_unmeasured(counts) - level, usable & np.isfinite(counts))
+            for counts, usable in (
+                (
+                    above_dark(pixels, part if not isinstance(part, str) else "none")[0],
+                    ~saturated(pixels[None]),
+                )
+                for pixels, part in parts
             )
-            for pixels, part in parts
         ]
         gain, read_variance = (
             float(np.median([getattr(camera, name) for camera in cameras]))
             for name in ("gain", "read_variance")
         )
-        lens = self.lens_of(plan) or self.estimated_lens([pixels for pixels, _ in parts])
+        lens = self.lens_of(plan) or self.estimated_lens(
+            [fill_unmeasured(above_dark(pixels, "none")[0]) for pixels, _ in parts]
+        )
         return ScaledBlocks(
             task=self,
             frame_numbers=FrameNumbers(
@@ -298,7 +315,7 @@ class WidefieldX2(Fluorescence):
         """
         plain, scale = self._scale(frame, counts, numbers), numbers.scale
         yield "cut-off frequency"
-        lens = numbers.lens or estimate_lens([counts], self.upsampling)
+        lens = numbers.lens or estimate_lens([fill_unmeasured(counts)], self.upsampling)
         part = self._deconvolved_part(region, counts)
         problem = Deconvolution.of_frame(
             (counts - scale.offset)[part], lens, numbers.camera, scale.scale, self.upsampling
@@ -413,11 +430,11 @@ def above_dark(image: np.ndarray, background: Background) -> tuple[np.ndarray, f
     Returns
     -------
     counts : ndarray of shape (Y, X)
-        Less the dark image, where there is one.
+        Less the dark image, where there is one. NaN where nothing was measured.
     level : float
         Not yet subtracted.
     """
-    counts = image.astype(np.float64)
+    counts = np.where(measured_pixels(image), image, np.nan).astype(np.float64)
     if not isinstance(background, str):
         counts = counts - fitting(background, counts[None]).reshape(counts.shape)
     return counts, dark_level(counts) if takes_level(background) else 0.0

@@ -112,8 +112,13 @@ class PhaseTwoShot:
         maps = phase_maps(
             estimate, max(fresnel_number(z, microscope) for z in planes.defocus_um), draws.first()
         )
-        checks = check_planes(planes.frame, planes.ratio, planes.levels, phase, register=register)
-        estimated = {"background": planes.levels_as_given, "planes": checks.as_mapping()}
+        checks = check_planes(planes.frame, planes.known, planes.levels, phase, register=register)
+        unmeasured = float((~np.isfinite(planes.ratio)).any(axis=0).mean())
+        estimated = {
+            "background": planes.levels_as_given,
+            "planes": checks.as_mapping(),
+            "unmeasured_share": unmeasured,
+        }
         return condition_maps(maps, estimate, draws, np.asarray(usable.all(axis=0)), estimated)
 
     def without(self, pixels: np.ndarray, background: np.ndarray) -> np.ndarray:

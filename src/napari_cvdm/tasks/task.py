@@ -51,7 +51,7 @@ class SampledPlane:
     Parameters
     ----------
     pixels : ndarray of shape (Y', X'), float64
-        On the lines of `sampled_lines`.
+        On the lines of `sampled_lines`; NaN where nothing was measured.
     whole : bool
         Whether that is every pixel.
     mean : float
@@ -63,8 +63,8 @@ class SampledPlane:
     mean: float
 
     def percentile(self, percent: float) -> float:
-        """A percentile of the plane, 0 to 100."""
-        return float(np.percentile(self.pixels, percent))
+        """A percentile of what was measured of the plane, 0 to 100."""
+        return float(np.percentile(self.pixels[np.isfinite(self.pixels)], percent))
 
     def noise_sigma(self) -> float:
         """Standard deviation of the pixel noise, as `intensity.noise_sigma` of the whole plane."""

@@ -8,7 +8,7 @@ import pytest
 from defocus_pairs import DEFOCUS_UM, MICROSCOPE, domes, moved, pair
 from numpy.testing import assert_allclose, assert_array_equal
 
-from napari_cvdm.checks.plane_warnings import plane_warnings
+from napari_cvdm.checks.plane_warnings import pedestal_sentence, plane_warnings
 from napari_cvdm.checks.training_range import field_text
 from napari_cvdm.core.request import ImageStack, ReconstructionRequest, RequestError
 from napari_cvdm.core.result import finished as drained
@@ -17,7 +17,12 @@ from napari_cvdm.reconstruction.plan import prepare_frame
 from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.simulate.scenes import defocus_pair_of
 from napari_cvdm.tasks import NetworkInput, PhaseTwoShot
-from napari_cvdm.tasks.defocused_planes import PlaneChecks, clipped_share, estimate_shift
+from napari_cvdm.tasks.defocused_planes import (
+    PlaneChecks,
+    clipped_share,
+    count_electrons,
+    estimate_shift,
+)
 
 SHAPES = [(161, 210), (208, 175)]
 
@@ -199,3 +204,14 @@ def test_a_flipped_sign_is_seen_through_dust_that_a_blank_field_takes_away(align
     request = ReconstructionRequest(image=image, model="tiny", defocus_um=DEFOCUS_UM[::-1], **known)
     said = plane_warnings([prepare_frame(image.array, request, PhaseTwoShot()).estimated])
     assert any("sign of dz" in warning for warning in said)
+
+
+def test_a_pedestal_contradicts_the_noise() -> None:
+    counts = np.random.default_rng(0).poisson(2000.0, (2, 64, 64)).astype(np.uint16)
+    assert count_electrons(counts) == pytest.approx(2000, rel=0.1)
+    with_pedestal = counts + np.uint16(62000)
+    found = {"electrons": count_electrons(with_pedestal)}
+    assert "pedestal" in pedestal_sentence(found)
+    assert pedestal_sentence({"electrons": count_electrons(counts)}) == ""
+    assert count_electrons(np.full((2, 64, 64), 9, np.uint16)) is None
+    assert count_electrons(counts.astype(float)) is None

@@ -16,6 +16,7 @@ from napari_cvdm.tasks.phase_inversion import fit_surrounded
 
 OTHER_EXPOSURE = 0.2
 FEW_CLIPPED = 1e-4
+MOST_ELECTRONS = 1e6  # the deepest wells hold a third of it
 Found = Mapping[str, Any]
 """A `PlaneChecks` by name, as in the record of a result."""
 
@@ -106,12 +107,25 @@ def same_pixels_sentence(found: Found) -> str:
     )
 
 
+def pedestal_sentence(found: Found) -> str:
+    """About counts that are no light: with them, a pixel seems to hold more than a camera can."""
+    electrons = found.get("electrons") or 0.0
+    if electrons < MOST_ELECTRONS:
+        return ""
+    return (
+        f"the planes have so little noise for their level that a pixel would hold {electrons:.2g} "
+        "electrons, more than cameras do. If a pedestal was added to the counts, the phase reads "
+        "low: subtract it from every plane. Averaged frames look alike."
+    )
+
+
 SENTENCES: tuple[Callable[[Found], str], ...] = (
     same_pixels_sentence,
     shift_sentence,
     brightness_sentence,
     sign_sentence,
     clipped_sentence,
+    pedestal_sentence,
 )
 
 

@@ -11,7 +11,13 @@ from scipy.signal.windows import tukey
 from skimage.filters import difference_of_gaussians, threshold_otsu
 from skimage.registration import phase_cross_correlation
 
-from napari_cvdm.core.intensity import MAD_TO_SIGMA, clipping_level, measured_pixels, unclipped_mean
+from napari_cvdm.core.intensity import (
+    MAD_TO_SIGMA,
+    clipping_level,
+    measured_pixels,
+    noise_sigma,
+    unclipped_mean,
+)
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.tasks.task import Background, fitting
 
@@ -126,6 +132,7 @@ SHIFT_FINE_PX, SHIFT_COARSE_PX, SHIFT_BLUR_PX = 2.0, 16.0, 2.0
 SMALLEST_SHIFT_PX, LARGEST_SHIFT_PX = 1.0, 16.0
 LEAST_CORRELATION, LEAST_GAIN = 0.8, 0.01
 TAPER = 0.3
+LEAST_VARIANCE = 0.5  # counts^2: rounding alone gives 1/12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -199,6 +206,8 @@ class PlaneChecks:
         largest value.
     same_pixels : bool
         Two neighbouring planes are the same image, with something in it.
+    electrons : float, optional
+        Electrons in a pixel of the noisiest plane, as its noise tells. None where it does not.
     """
 
     shift_px: tuple[float, float] | None
@@ -207,6 +216,7 @@ class PlaneChecks:
     sign_rad: float | None
     clipped: tuple[float, ...]
     same_pixels: bool
+    electrons: float | None = None
 
     def as_mapping(self) -> Mapping[str, Any]:
         """The same for the provenance, by name."""
@@ -247,6 +257,25 @@ def check_planes(
         same_pixels=any(
             np.array_equal(lower, upper) and np.ptp(lower) > 0 for lower, upper in pairwise(frame)
         ),
+        electrons=count_electrons(frame),
+    )
+
+
+def count_electrons(frame: np.ndarray) -> float | None:
+    """Electrons in a pixel of whole-numbered planes (P, Y, X), level^2 / variance at the least.
+
+    Photon noise is sqrt(N). A pedestal makes the level larger than the light, and so the number
+    larger than any camera holds. None where rounding hides the noise.
+    """
+    if frame.dtype.kind not in "ui":
+        return None
+    seen = [np.where(measured_pixels(plane), plane, np.nan).astype(np.float64) for plane in frame]
+    variances = [noise_sigma(plane) ** 2 for plane in seen]
+    if min(variances) < LEAST_VARIANCE:
+        return None
+    return min(
+        float(np.nanmedian(plane)) ** 2 / variance
+        for plane, variance in zip(seen, variances, strict=True)
     )
 
 

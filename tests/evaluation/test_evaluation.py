@@ -36,6 +36,7 @@ from napari_cvdm.evaluation.pair_sets import (
 from napari_cvdm.evaluation.resolution import decorrelation, point_field, resolves_pair
 from napari_cvdm.evaluation.summary import grouped
 from napari_cvdm.io import write_image
+from napari_cvdm.io.folders import NOTES
 from napari_cvdm.models.checkpoint import load_checkpoint, read_card
 from napari_cvdm.reconstruction.methods import load_method
 from napari_cvdm.simulate.ranges import PhaseRanges, WidefieldRanges
@@ -225,6 +226,7 @@ def test_evaluate_leaves_figures_and_a_table_of_the_same_numbers(
         "table.md",
         "uncertainty.png",
         "example.png",
+        NOTES,
     }
     values = json.loads((out / "metrics.json").read_text())
     assert values["set"]["fields"] + values["set"]["left_out"] == 2 and set(

@@ -15,7 +15,11 @@ from napari_cvdm.models.registry import models_in
 
 
 def files_in(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "written.json"
+    }
 
 
 @pytest.fixture

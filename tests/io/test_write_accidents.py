@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -139,6 +140,23 @@ def test_leftovers_of_killed_runs_go_and_those_of_living_ones_stay(tmp_path: Pat
         assert len(living) == 2
     assert {path.name for path in tmp_path.iterdir()} == {"a", "other", "result", "thesis.part"}
     assert (tmp_path / "a").read_bytes() == b"alive"
+
+
+@posix
+def test_what_a_killed_process_leaves_is_cleared_by_the_next_run(tmp_path: Path) -> None:
+    program = (
+        "import os, sys; from pathlib import Path\n"
+        "from napari_cvdm.io import output_folder\n"
+        "from napari_cvdm.io.atomic import complete_file\n"
+        "place = Path(sys.argv[1])\n"
+        "with complete_file(place / 'a') as file, output_folder(place / 'result', False) as work:\n"
+        "    (work / 'mean').write_text('half'); os.kill(os.getpid(), 9)"
+    )
+    ended = subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 2
+    make_result(tmp_path / "result")
+    assert [path.name for path in tmp_path.iterdir()] == ["result"]
 
 
 @posix

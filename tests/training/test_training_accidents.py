@@ -12,11 +12,12 @@ import torch
 from conftest import tiny_checkpoint
 from power_cuts import UnsafeDisk
 
-from napari_cvdm.cli import main
+from napari_cvdm.cli import calibrate, main
 from napari_cvdm.core.request import TrainRequest
+from napari_cvdm.evaluation.calibration import DISTRIBUTION_SEED
 from napari_cvdm.io import ImageFileError
-from napari_cvdm.io.atomic import sole_writer, temporary_name
-from napari_cvdm.models.checkpoint import CARD, WEIGHTS, load_checkpoint
+from napari_cvdm.io.atomic import temporary_name
+from napari_cvdm.models.checkpoint import CARD, WEIGHTS, load_checkpoint, read_card
 from napari_cvdm.simulate.ranges import DenoisingRanges
 from napari_cvdm.training.loop import train
 from napari_cvdm.training.recipe import read_recipe, write_recipe
@@ -185,13 +186,23 @@ FIT = ("--distribution", "--fields", "60", "--held-out", "300", "--field-px", "3
 
 @posix
 def test_a_second_calibration_of_one_card_is_refused(
-    model: Path, capsys: pytest.CaptureFixture[str]
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = {path: path.read_bytes() for path in model.iterdir()}
-    with sole_writer(model):
-        assert main(["calibrate", str(model), *FIT]) == 2
-    assert "another napari-cvdm writes to it" in capsys.readouterr().err
-    assert {path: path.read_bytes() for path in model.iterdir()} == before
+    """The first one ends well."""
+    fit, ended = calibrate.fit_distribution, []
+    weights = (model / WEIGHTS).read_bytes()
+
+    def begin_another(*given: object) -> object:
+        monkeypatch.setattr(calibrate, "fit_distribution", fit)
+        ended.append(main(["calibrate", str(model), *FIT, "--seed", "1"]))
+        return fit(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(calibrate, "fit_distribution", begin_another)
+    assert main(["calibrate", str(model), *FIT]) == 0
+    assert ended == [2] and "another napari-cvdm writes to it" in capsys.readouterr().err
+    assert (model / WEIGHTS).read_bytes() == weights
+    assert read_card(model).training_distribution["first_seed"] == DISTRIBUTION_SEED
+    assert {path.name for path in model.iterdir()} == {CARD, WEIGHTS}
 
 
 def test_a_card_is_not_written_beside_weights_that_it_does_not_know(
@@ -201,8 +212,6 @@ def test_a_card_is_not_written_beside_weights_that_it_does_not_know(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Another program may replace the model while it is calibrated."""
-    from napari_cvdm.cli import calibrate
-
     other = tiny_checkpoint("denoise", tmp_path / "other", widths=(8, 24))
     fit = calibrate.fit_distribution
 

@@ -220,14 +220,13 @@ def target_folder(path: str | Path, overwrite: bool, sign: str) -> Path:
 
 def _check_replaceable(target: Path, sign: str) -> None:
     """Raise ImageFileError unless a folder is an empty one, or a result and nothing else."""
-    if (foreign := find_foreign(target)) is not None:
+    own = target not in (Path(os.path.expanduser("~")), Path.cwd(), *Path.cwd().parents)
+    if own and (foreign := find_foreign(target)) is not None:
         raise ImageFileError(
             f"{target}: holds {foreign}, which is not as napari-cvdm wrote it, and is never "
             "overwritten; move it, or choose another folder."
         )
-    if target in (Path(os.path.expanduser("~")), Path.cwd(), *Path.cwd().parents) or (
-        any(target.iterdir()) and not (target / sign).exists()
-    ):
+    if not own or (any(target.iterdir()) and not (target / sign).exists()):
         raise ImageFileError(
             f"{target}: is not a result (it has no {sign}) and is never overwritten; choose "
             "another folder."
@@ -315,15 +314,14 @@ def delayed_signals() -> Iterator[None]:
     """Keep signals that end the program until the block has ended."""
     received: list[int] = []
     names = ("SIGINT", "SIGTERM", "SIGHUP") if current_thread() is main_thread() else ()
-    before = {
-        number: signal.signal(number, lambda number, frame: received.append(number))
-        for number in (getattr(signal, name) for name in names if hasattr(signal, name))
-    }
+    before: dict[int, Any] = {}
     try:
+        for number in (getattr(signal, name) for name in names if hasattr(signal, name)):
+            before[number] = signal.signal(number, lambda number, frame: received.append(number))
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler or signal.SIG_DFL)
         for number in received:
             signal.raise_signal(number)
 
@@ -340,6 +338,5 @@ def check_apart(out: str | Path, inputs: Iterable[str | Path]) -> None:
                 if os.path.samefile(out, place):
                     what = "is" if place == real else "lies in"
                     raise ImageFileError(
-                        f"{path} {what} {out}, which would be replaced; choose another folder with "
-                        "--out."
+                        f"{path} {what} {out}, which would be replaced; choose another folder."
                     )

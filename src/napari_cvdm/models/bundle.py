@@ -96,7 +96,7 @@ def add_model(source: str | Path, folder: str | Path, *, overwrite: bool = False
     CheckpointError
         Not a bundle: another number of members, other names, damaged or too large; or not a model.
     ImageFileError
-        The model exists already, or cannot be written.
+        The model exists already, is the source itself, or cannot be written.
     """
     source = Path(source)
     target = Path(folder) / _folder_name(b"".join(_pieces(source, CARD)), source)

@@ -293,13 +293,24 @@ def _swap_folders(work: Path, target: Path) -> None:
 
 def _exchange(first: Path, second: Path) -> bool:
     """Exchange two names at once; False where the system or the disk cannot."""
+    names = os.fsencode(first), os.fsencode(second)
+    if _exchange_names is None:
+        return False
+    if sys.platform == "darwin":
+        return not _exchange_names(*names, _SWAP)
+    return not _exchange_names(_HERE, names[0], _HERE, names[1], _SWAP)
+
+
+def _system_call() -> Any:
+    """renameat2 of Linux or renamex_np of macOS; None without it."""
     try:
         library = ctypes.CDLL(None)
-        if sys.platform == "darwin":
-            return not library.renamex_np(os.fsencode(first), os.fsencode(second), _SWAP)
-        return not library.renameat2(_HERE, os.fsencode(first), _HERE, os.fsencode(second), _SWAP)
+        return library.renamex_np if sys.platform == "darwin" else library.renameat2
     except (AttributeError, OSError, TypeError):  # Windows, and C libraries without it
-        return False
+        return None
+
+
+_exchange_names = _system_call()
 
 
 def _restore_older(target: Path) -> None:

@@ -132,6 +132,20 @@ def test_a_growing_folder_with_a_foreign_file_is_left_alone(
     assert (growing / "thesis.txt").read_text() == "all of it"
 
 
+def test_a_file_that_comes_during_a_job_does_not_become_its_own(
+    model: Checkpoint, undisturbed: dict[str, bytes], tmp_path: Path
+) -> None:
+    steps, growing = reconstruct_by_blocks(job_in(tmp_path), model), tmp_path / "out.part.ome.zarr"
+    while not growing.exists():
+        next(steps)
+    (growing / "thesis.txt").write_text("all of it")
+    with pytest.raises(ImageFileError, match=r"thesis\.txt: is not of this job"):
+        drained(steps)
+    (growing / "thesis.txt").unlink()
+    made = drained(reconstruct_by_blocks(job_in(tmp_path), model))
+    assert made.earlier == made.blocks and stored(Path(made.path)) == undisturbed
+
+
 @posix
 @pytest.mark.parametrize("dangling", [False, True])
 @pytest.mark.parametrize(

@@ -133,6 +133,7 @@ def _check_own(folder: JobFolder) -> None:
 
 
 def finish_job(folder: JobFolder, out: str | Path, overwrite: bool) -> None:
-    """Give the complete folder its name."""
+    """Give the complete folder its name; ImageFileError where a file came that no job wrote."""
+    _check_own(folder)
     seal_folder(folder.path)
     move_into_place(folder.path, target_folder(out, overwrite, SIGN), overwrite, SIGN)

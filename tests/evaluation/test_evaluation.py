@@ -340,9 +340,8 @@ def test_benchmark_computes_nothing_twice(tiny_widefield_model, tmp_path, monkey
         [(path / "metrics.json").stat().st_mtime_ns for path in folders],
     )
     assert len(folders) == 2 and table.count("tiny-widefield-x2") == 2
-    (folders[0] / "metrics.json").write_text(
-        "{ cut sh"
-    )  # a run that was killed: only this one is computed again
+    # A power cut emptied it: only this one is computed again.
+    (folders[0] / "metrics.json").write_bytes(b"")
     called = []
     real = evaluating.evaluate_into
     monkeypatch.setattr(

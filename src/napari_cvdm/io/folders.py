@@ -116,14 +116,13 @@ def find_foreign(folder: Path, *, unfinished: bool = False) -> str | None:
             written[name] = _content_mark(found[name])
     known = unfinished or (not written and _has_provenance(folder))
     for name, path in sorted(found.items()):
-        if (
-            path.is_symlink()
-            or not path.is_file()
-            or not (
-                (name in written and written[name] == _content_mark(path))
-                or (known and _KNOWN.fullmatch(name))
-            )
-        ):
+        if path.is_symlink() or not path.is_file():
+            return name
+        # What a power cut emptied has nothing to lose.
+        kept = name in written and (
+            path.stat().st_size == 0 or written[name] == _content_mark(path)
+        )
+        if not kept and not (known and _KNOWN.fullmatch(name)):
             return name
     return None
 

@@ -17,6 +17,7 @@ from napari_cvdm.core.request import ImageStack, MeasuredPsf, RequestError
 from napari_cvdm.core.result import Reconstruction, Stop
 from napari_cvdm.core.result import finished as drained
 from napari_cvdm.io import write_image
+from napari_cvdm.io.folders import NOTES
 from napari_cvdm.io.result_folder import read_result_folder
 from napari_cvdm.models.checkpoint import CheckpointError
 from napari_cvdm.physics.camera import photon_transfer
@@ -36,6 +37,7 @@ FILES = {
     "rate.ome.tif",
     "valid.ome.tif",
     "provenance.json",
+    NOTES,
 }
 
 

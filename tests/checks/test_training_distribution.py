@@ -1,5 +1,6 @@
 """``calibrate --distribution``: a field unlike the training is found, one of the recipe is not."""
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -126,12 +127,12 @@ def test_the_card_is_written_whole_or_not_at_all(
             raise failure
         return measure(*parts)  # type: ignore[arg-type]
 
-    def have_no_space(path: Path, target: Path) -> Path:
+    def have_no_space(path: Path, target: Path, **folders: int) -> None:
         raise OSError(28, "No space left on device", str(target))
 
     monkeypatch.setattr(calibration, "_training_vectors", fail_late)
     if failure is None:  # every field is described, and then the disk is full
-        monkeypatch.setattr(Path, "replace", have_no_space)
+        monkeypatch.setattr(os, "replace", have_no_space)
     out = tmp_path / "out"
     where = [place, str(out)] if place == "--out" else [place]
     assert main(["calibrate", str(model), *FIT, "--seed", "2", *where]) in (2, 130)

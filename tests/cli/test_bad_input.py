@@ -539,7 +539,7 @@ def test_what_is_no_result_is_not_replaced_even_when_asked(
     (elsewhere / "thesis.txt").write_text("all of it")
     refused(
         [*arguments[:-2], elsewhere, "--overwrite"],
-        ("provenance.json", "never overwritten", "another folder"),
+        ("thesis.txt", "never overwritten", "another folder"),
         bench,
         capfd,
     )

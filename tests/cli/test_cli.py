@@ -18,6 +18,7 @@ from napari_cvdm.cli import restore as restoring
 from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.core.request import ALIGNMENTS, PRECISIONS, SAMPLERS, STEPS, ReconstructionRequest
 from napari_cvdm.io import read_image, write_image
+from napari_cvdm.io.folders import NOTES
 from napari_cvdm.simulate.scenes import defocus_pair_of
 
 OPTICS = ["--wavelength-um", "0.55", "--medium-index", "1.33", "--defocus-um", "-1", "1"]
@@ -147,7 +148,8 @@ def test_phase_leaves_the_contracted_files(
         **dict.fromkeys(("rate", "valid", "gamma", "beta", "residual", "chi2"), "dimensionless"),
     }
     assert {path.name for path in out.iterdir()} == {f"{name}.ome.tif" for name in maps} | {
-        "provenance.json"
+        "provenance.json",
+        NOTES,
     }
     for name, unit in maps.items():
         with tifffile.TiffFile(out / f"{name}.ome.tif") as file:
@@ -174,7 +176,7 @@ def test_maps_and_samples_are_written_only_when_asked(
     names = ("mean", "std", "variance", "rate", "valid")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         f"{name}.ome.tif" for name in names
-    } | {"provenance.json"}
+    } | {"provenance.json", NOTES}
 
 
 def test_the_check_is_written_where_the_optics_are_known(

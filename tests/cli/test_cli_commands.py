@@ -19,6 +19,7 @@ from napari_cvdm.cli import main, progress, train
 from napari_cvdm.cli.progress import with_bar
 from napari_cvdm.core.result import Progress
 from napari_cvdm.io import read_image
+from napari_cvdm.io.folders import NOTES
 from napari_cvdm.models import registry as zoo
 from napari_cvdm.models.checkpoint import WEIGHTS
 from napari_cvdm.models.registry import load_model
@@ -103,6 +104,7 @@ def test_demo_leaves_pictures_tiffs_and_commands_that_make_them_again(
     assert {path.name for path in out.iterdir()} == {
         "inputs",
         "commands.txt",
+        NOTES,
         *shipped,
         *(f"{name}.png" for name in shipped),
     }

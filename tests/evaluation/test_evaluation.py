@@ -36,6 +36,7 @@ from napari_cvdm.evaluation.pair_sets import (
 from napari_cvdm.evaluation.resolution import decorrelation, point_field, resolves_pair
 from napari_cvdm.evaluation.summary import grouped
 from napari_cvdm.io import write_image
+from napari_cvdm.io.folders import NOTES
 from napari_cvdm.models.checkpoint import load_checkpoint, read_card
 from napari_cvdm.reconstruction.methods import load_method
 from napari_cvdm.simulate.ranges import PhaseRanges, WidefieldRanges
@@ -225,6 +226,7 @@ def test_evaluate_leaves_figures_and_a_table_of_the_same_numbers(
         "table.md",
         "uncertainty.png",
         "example.png",
+        NOTES,
     }
     values = json.loads((out / "metrics.json").read_text())
     assert values["set"]["fields"] + values["set"]["left_out"] == 2 and set(
@@ -338,9 +340,8 @@ def test_benchmark_computes_nothing_twice(tiny_widefield_model, tmp_path, monkey
         [(path / "metrics.json").stat().st_mtime_ns for path in folders],
     )
     assert len(folders) == 2 and table.count("tiny-widefield-x2") == 2
-    (folders[0] / "metrics.json").write_text(
-        "{ cut sh"
-    )  # a run that was killed: only this one is computed again
+    # A power cut emptied it: only this one is computed again.
+    (folders[0] / "metrics.json").write_bytes(b"")
     called = []
     real = evaluating.evaluate_into
     monkeypatch.setattr(

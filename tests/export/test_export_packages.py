@@ -20,6 +20,7 @@ from napari_cvdm.export.one_step import OneStep, OneStepFromCounts
 from napari_cvdm.export.sampler import PackageSettings
 from napari_cvdm.export.zoo import ExportError, write_bioimageio
 from napari_cvdm.io import ImageFileError
+from napari_cvdm.io.folders import NOTES
 from napari_cvdm.models.checkpoint import load_checkpoint
 
 SAMPLER, ONE_STEP = "posterior-sampler.zip", "one-step-mean.zip"
@@ -61,7 +62,7 @@ def test_both_packages_pass_the_test_of_the_format(
     core: Any, exported: tuple[Path, Path, PackageSettings]
 ) -> None:
     out = exported[0]
-    assert {path.name for path in out.iterdir()} == {SAMPLER, ONE_STEP}
+    assert {path.name for path in out.iterdir()} == {SAMPLER, ONE_STEP, NOTES}
     assert {name: core.test_description(out / name).status for name in (SAMPLER, ONE_STEP)} == {
         SAMPLER: "passed",
         ONE_STEP: "passed",

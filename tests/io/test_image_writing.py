@@ -11,7 +11,8 @@ import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from napari_cvdm.io import ImageFileError, output_folder, read_image, write_image
+from napari_cvdm.io import ImageFileError, folders, output_folder, read_image, write_image
+from napari_cvdm.io.folders import NOTES
 
 many_files = settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -178,9 +179,10 @@ def test_an_older_result_is_replaced_only_when_asked(tmp_path: Path) -> None:
     with output_folder(target, True) as folder:
         fill(folder, "new")
         assert (target / "provenance.json").read_text() == "old"
-    assert [path.name for path in target.iterdir()] == ["provenance.json"] and (
-        target / "provenance.json"
-    ).read_text() == "new"
+    assert (
+        sorted(path.name for path in target.iterdir()) == [NOTES, "provenance.json"]
+        and (target / "provenance.json").read_text() == "new"
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["result"]
 
 
@@ -211,8 +213,8 @@ def test_whatever_goes_wrong_leaves_the_older_result(
 ) -> None:
     target = tmp_path / "result"
     if older:
-        target.mkdir()
-        fill(target, "old")
+        with output_folder(target, False) as folder:
+            fill(folder, "old")
     expected = ImageFileError if isinstance(error, OSError) else type(error)
     with pytest.raises(expected), output_folder(target, True) as folder:
         fill(folder, "half")
@@ -246,9 +248,11 @@ def test_a_result_that_another_process_made_meanwhile_stays(tmp_path: Path) -> N
 def test_a_failing_last_step_puts_the_older_result_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Where the system cannot exchange two folders at once, it renames twice."""
     target, rename = tmp_path / "result", os.rename
-    target.mkdir()
-    fill(target, "old")
+    with output_folder(target, False) as folder:
+        fill(folder, "old")
+    monkeypatch.setattr(folders, "_exchange", lambda *names: False)
 
     def failing(source: Path, destination: Path) -> None:
         if str(source).endswith(".part"):

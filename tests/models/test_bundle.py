@@ -1,6 +1,7 @@
 """A model in one file: what went in comes out, and nothing else ever does."""
 
 import json
+import sys
 import zipfile
 from pathlib import Path
 
@@ -15,7 +16,11 @@ from napari_cvdm.models.registry import models_in
 
 
 def files_in(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "written.json"
+    }
 
 
 @pytest.fixture
@@ -135,6 +140,26 @@ def test_an_older_model_stays_unless_it_is_to_be_replaced(bundle: Path, tmp_path
     np.testing.assert_equal(
         files_in(add_model(bundle, tmp_path / "mine", overwrite=True)), files_in(folder)
     )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+@pytest.mark.parametrize("dangling", [False, True])
+def test_a_bundle_is_not_written_through_a_link(
+    dangling: bool, tiny_widefield_model: Path, tmp_path: Path
+) -> None:
+    outside, path = tmp_path / "outside", tmp_path / "model.zip"
+    if not dangling:
+        outside.write_bytes(b"mine")
+    path.symlink_to(outside)
+    write_bundle(tiny_widefield_model, path, overwrite=True)
+    assert not path.is_symlink() and outside.exists() is not dangling
+    assert dangling or outside.read_bytes() == b"mine"
+
+
+def test_a_model_is_not_added_to_itself(bundle: Path, tmp_path: Path) -> None:
+    folder = add_model(bundle, tmp_path / "mine")
+    with pytest.raises(ImageFileError, match="choose another folder"):
+        add_model(folder, tmp_path / "mine", overwrite=True)
 
 
 def test_a_broken_model_is_not_passed_on(tiny_phase_model: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from napari_cvdm.core.request import RequestError
+from napari_cvdm.io.atomic import temporary_name
 from napari_cvdm.simulate.ranges import DenoisingRanges, PhaseRanges, WidefieldRanges
 from napari_cvdm.simulate.scenes import simulate_fluorescence, simulate_phase
 from napari_cvdm.tasks import FLUORESCENCE
@@ -105,20 +106,22 @@ def test_what_is_there_is_kept_and_what_is_missing_is_solved(tmp_path, monkeypat
     monkeypatch.setattr(sources, "solve_field", solve)
     folder = tmp_path / "new" / "fields"
     assert list(solve_missing(folder, SMALL, 70, range(2))) == [0, 1]
-    (folder / "000001.npz").write_bytes(b"kept as it is")
+    np.savez(folder / "000001.npz", kept="as it is")
+    kept = (folder / "000001.npz").read_bytes()
     assert list(solve_missing(folder, SMALL, 70, range(4))) == [0, 1, 2, 3]
     assert made == [70, 71, 72, 73]
-    assert (folder / "000001.npz").read_bytes() == b"kept as it is"
+    assert (folder / "000001.npz").read_bytes() == kept
     assert sorted(path.name for path in folder.glob("*.npz")) == [
         f"{number:06d}.npz" for number in range(4)
     ]
 
 
 def test_a_field_that_was_cut_short_is_solved_again(tmp_path, monkeypatch, solved):
-    """What a killed process left has no name that is read."""
+    """What a killed process left has no name that is read, and goes. An empty file is no field."""
     folder = tmp_path / "fields"
     folder.mkdir()
-    (folder / "000000.partial").write_bytes(b"half")
+    (folder / temporary_name()).write_bytes(b"half")
+    (folder / "000000.npz").touch()
     monkeypatch.setattr(sources, "solve_field", lambda seed, ranges: solved)
     assert list(solve_missing(folder, SMALL, 0, range(1))) == [0]
     assert sorted(path.name for path in folder.iterdir()) == ["000000.npz", RECORD]

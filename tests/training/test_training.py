@@ -112,29 +112,16 @@ def test_resuming_nothing_is_refused(tmp_path):
         )
 
 
-@pytest.mark.parametrize("damage", ["other recipe", "cut short"])
-def test_a_state_that_does_not_belong_is_refused(smoke_run, tmp_path, damage):
+def test_a_state_of_another_recipe_is_refused(smoke_run, tmp_path):
     text = (RECIPES / "smoke.toml").read_text()
-    (tmp_path / "smoke.toml").write_text(
-        text.replace("2e-3", "3e-3") if damage == "other recipe" else text
-    )
+    (tmp_path / "smoke.toml").write_text(text.replace("2e-3", "3e-3"))
     state = (smoke_run[0] / "training.safetensors").read_bytes()
-    (tmp_path / "training.safetensors").write_bytes(
-        state if damage == "other recipe" else state[: len(state) // 2]
+    (tmp_path / "training.safetensors").write_bytes(state)
+    request = TrainRequest(
+        recipe=str(tmp_path / "smoke.toml"), out=str(tmp_path), resume=True, device="cpu"
     )
-    with pytest.raises(
-        RequestError, match="another recipe" if damage == "other recipe" else "cannot be resumed"
-    ):
-        list(
-            train(
-                TrainRequest(
-                    recipe=str(tmp_path / "smoke.toml"),
-                    out=str(tmp_path),
-                    resume=True,
-                    device="cpu",
-                )
-            )
-        )
+    with pytest.raises(RequestError, match="another recipe"):
+        list(train(request))
 
 
 def test_a_trained_model_can_be_read_by_whoever_may_read_its_folder(smoke_run):

@@ -120,12 +120,12 @@ def test_a_full_disk_stops_with_words_and_leaves_the_last_good_state(recipe, who
     unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2048, unlimited[1]))
     try:
-        with pytest.raises(CheckpointError, match="free some space"):
+        with pytest.raises(CheckpointError, match="Free some space"):
             list(steps)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
     assert (tmp_path / STATE).read_bytes() == before
-    assert not list(tmp_path.rglob("*.partial"))
+    assert not list(tmp_path.rglob("*.part"))
     for _ in train(TrainRequest(recipe=str(recipe), out=str(tmp_path), device="cpu", resume=True)):
         pass
     assert_same_model(whole, tmp_path)
@@ -135,11 +135,11 @@ def test_a_state_appears_complete_or_not_at_all(recipe, tmp_path, monkeypatch):
     """Whoever looks at any moment of a save finds the old state or the new one."""
     seen, replace_file = [], training_state.replace_file
 
-    def watched(path, content):
+    def watched(path, content, within=None):
         seen.append(
             load_state(tmp_path, read_recipe(recipe).fingerprint).step if path.exists() else None
         )
-        replace_file(path, content)
+        replace_file(path, content, within)
 
     monkeypatch.setattr(training_state, "replace_file", watched)
     steps = train(TrainRequest(recipe=str(recipe), out=str(tmp_path), device="cpu"))

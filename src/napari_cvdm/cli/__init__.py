@@ -12,7 +12,6 @@ from argparse import Namespace
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
-from pathlib import Path
 from threading import current_thread, main_thread
 from types import FrameType
 
@@ -109,18 +108,11 @@ def describe_os_error(error: OSError) -> str:
 
 
 def check_inputs_stay(arguments: Namespace, paths: Iterable[str]) -> None:
-    """Raise ValueError if --overwrite would replace a folder that holds an input file or model."""
-    out = Path(os.path.realpath(arguments.out))
-    for path in paths:
-        if (
-            arguments.overwrite
-            and os.path.lexists(path)
-            and out in Path(os.path.realpath(path)).parents
-        ):
-            raise ValueError(
-                f"{path} lies in {arguments.out}, which --overwrite would replace; choose another "
-                "folder with --out."
-            )
+    """Raise ValueError if --overwrite would replace an input file or model."""
+    from napari_cvdm.io.folders import check_apart
+
+    if arguments.overwrite:
+        check_apart(arguments.out, filter(os.path.lexists, paths))
 
 
 def say_done(message: str) -> None:

@@ -33,7 +33,15 @@ from napari_cvdm.evaluation.calibration import (
 )
 from napari_cvdm.evaluation.pair_sets import CALIBRATION_SEED, EVALUATION_SEED, NAMED, SIMULATION
 from napari_cvdm.io import output_folder
-from napari_cvdm.models.checkpoint import CARD, WEIGHTS, Checkpoint, write_card
+from napari_cvdm.io.atomic import clear_leftovers, sole_writer
+from napari_cvdm.models.checkpoint import (
+    CARD,
+    WEIGHTS,
+    Checkpoint,
+    CheckpointError,
+    ModelCard,
+    write_card,
+)
 from napari_cvdm.models.registry import load_model, model_folder
 from napari_cvdm.training.sources import SEED_STRIDE
 
@@ -43,16 +51,16 @@ DISTRIBUTION_FIELDS, DISTRIBUTION_HELD_OUT = 600, 400
 def run_calibrate(arguments: Namespace) -> None:
     """Carry out the command; no card is changed where the input is bad."""
     _check_options(arguments)
-    model = load_model(arguments.model)
     if arguments.distribution:
-        _write_distribution(arguments, model)
+        _write_distribution(arguments)
         return
-    with _card_folder(arguments) as folder:
-        model = rescaled(arguments, model)
+    with _card_folder(arguments) as (folder, model):
+        begun, model = model, rescaled(arguments, model)
         pairs = set_of(arguments, arguments.set, model.card, CALIBRATION_SEED)
         scores = with_bar(scores_of(pairs, model, sampling_of(arguments)), "calibrating")
         calibration = fitted(scores, arguments.level)
-        write_card(folder, replace(model.card, calibration=calibration.values()))
+        card = replace(model.card, calibration=calibration.values())
+        _write_card(arguments, folder, begun, card)
     say_done(f"{_card_path(arguments)}: {sentence(calibration, scores)}")
     say_done(checked(arguments, model, scores, calibration))
 
@@ -77,15 +85,32 @@ def _check_options(arguments: Namespace) -> None:
 
 
 @contextmanager
-def _card_folder(arguments: Namespace) -> Iterator[Path]:
-    """The folder to write the card to: that of the model, or a new one that gets its weights."""
+def _card_folder(arguments: Namespace) -> Iterator[tuple[Path, Checkpoint]]:
+    """The model, and the folder to write its card to: its own, or a new one with its weights.
+
+    A folder that another process calibrates in place is refused.
+    """
+    source = model_folder(arguments.model)
     if arguments.in_place:
-        yield model_folder(arguments.model)
+        with sole_writer(source):
+            clear_leftovers(source)
+            yield source, load_model(arguments.model)
         return
+    model = load_model(arguments.model)
     check_inputs_stay(arguments, [arguments.model])
     with output_folder(arguments.out, arguments.overwrite, sign=CARD) as work:
-        yield work
-        shutil.copy(model_folder(arguments.model) / WEIGHTS, work / WEIGHTS)
+        shutil.copy(source / WEIGHTS, work / WEIGHTS)
+        yield work, model
+
+
+def _write_card(arguments: Namespace, folder: Path, model: Checkpoint, card: ModelCard) -> None:
+    """Write a card that was fitted on a model; CheckpointError if the model changed meanwhile."""
+    now = load_model(arguments.model)
+    if now is not model and (now.sha256, now.card) != (model.sha256, model.card):
+        raise CheckpointError(
+            f"{arguments.model}: the model changed while it was calibrated; calibrate it again."
+        )
+    write_card(folder, card)
 
 
 def _card_path(arguments: Namespace) -> Path:
@@ -93,14 +118,14 @@ def _card_path(arguments: Namespace) -> Path:
     return folder / CARD
 
 
-def _write_distribution(arguments: Namespace, model: Checkpoint) -> None:
+def _write_distribution(arguments: Namespace) -> None:
     fields = DISTRIBUTION_FIELDS if arguments.fields is None else arguments.fields
     held_out = DISTRIBUTION_HELD_OUT if arguments.held_out is None else arguments.held_out
     words = [PROGRAM, "calibrate", arguments.model, "--distribution"]
     words += ["--fields", str(fields), "--held-out", str(held_out)]
     words += ["--seed", str(arguments.seed)] if arguments.seed else []
     words += [] if arguments.field_px is None else ["--field-px", str(arguments.field_px)]
-    with _card_folder(arguments) as folder:
+    with _card_folder(arguments) as (folder, model):
         first_seed = DISTRIBUTION_SEED + arguments.seed * SEED_STRIDE
         work = fit_distribution(model.card, fields, held_out, first_seed, arguments.field_px)
         found = with_bar(work, "describing the training")
@@ -110,7 +135,8 @@ def _write_distribution(arguments: Namespace, model: Checkpoint) -> None:
             "first_seed": first_seed,
             "command": shlex.join(words),
         }
-        write_card(folder, replace(model.card, training_distribution={**found.plain(), **made}))
+        card = replace(model.card, training_distribution={**found.plain(), **made})
+        _write_card(arguments, folder, model, card)
     say_done(
         f"{_card_path(arguments)}: {len(found.mean)} statistics of {fields} simulated fields; an "
         f"image farther from them than {found.threshold:.3f} is out of distribution, as 1 % of "

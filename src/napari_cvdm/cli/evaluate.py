@@ -31,6 +31,7 @@ from napari_cvdm.evaluation.pair_sets import (
 from napari_cvdm.evaluation.resolution import two_point_resolution
 from napari_cvdm.evaluation.summary import plain, summary
 from napari_cvdm.io import output_folder
+from napari_cvdm.io.atomic import write_file
 from napari_cvdm.models.checkpoint import Checkpoint, ModelCard
 from napari_cvdm.models.registry import shipped_models
 from napari_cvdm.reconstruction.methods import load_method
@@ -112,7 +113,7 @@ def run_benchmark(arguments: Namespace) -> None:
             folder = out / "-on-".join(words)
             found.append(_result_of(arguments, folder, model_name, set_name))
     text = "# Benchmark\n\n" + markdown(BENCHMARK, [_benchmark_row(one) for one in found])
-    (out / TABLE).write_text(text, encoding="utf-8")
+    write_file(out / TABLE, text.encode())
     say_done(f"{out / TABLE}: {len(found)} results")
 
 

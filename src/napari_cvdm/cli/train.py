@@ -1,5 +1,6 @@
 """``napari-cvdm train``: from a recipe to a checkpoint, with the loss terms and the time left."""
 
+import sys
 from argparse import Namespace
 from contextlib import closing
 from pathlib import Path
@@ -13,7 +14,7 @@ from napari_cvdm.core.request import RequestError, TrainRequest
 from napari_cvdm.training.loop import Trained, TrainStep, train
 from napari_cvdm.training.parallel import is_first_process
 from napari_cvdm.training.recipe import read_recipe
-from napari_cvdm.training.state import STATE, kept_if_resumable
+from napari_cvdm.training.state import STATE, kept_if_resumable, load_state
 
 
 def run_train(arguments: Namespace) -> None:
@@ -38,6 +39,11 @@ def run_train(arguments: Namespace) -> None:
     out = Path(request.out)
     check_folder(out, request.resume)
     recipe = read_recipe(request.recipe)
+    if request.resume and load_state(out, recipe.fingerprint) is None:
+        print(
+            f"napari-cvdm: warning: {out / STATE} was cut short, so the training begins again.",
+            file=sys.stderr,
+        )
     try:
         with kept_if_resumable(out):
             trained = _relay(request, recipe.name)

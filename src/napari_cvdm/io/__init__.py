@@ -1,6 +1,5 @@
 """Images in files: read with axes, pixel size and optics; written completely or not at all."""
 
-from napari_cvdm.io.atomic import output_folder
 from napari_cvdm.io.axes import (
     Fingerprint,
     check_frame,
@@ -9,6 +8,7 @@ from napari_cvdm.io.axes import (
     sha256_of,
 )
 from napari_cvdm.io.errors import ImageFileError
+from napari_cvdm.io.folders import output_folder
 from napari_cvdm.io.read import SUFFIXES, read_image
 from napari_cvdm.io.write import write_image
 

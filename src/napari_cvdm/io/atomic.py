@@ -1,247 +1,227 @@
-"""Folders of results that are either complete or not there, and files that are.
+"""Files that are either complete or not there: on the disk before they get their name.
 
-The folder of a long job grows beside the name of its result, and a later run can continue it. It
-takes the name when it is complete.
+Nothing is written through a link. Temporary names are random, and are locked while they are used.
 """
 
-import hashlib
-import json
+import errno
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
-from uuid import uuid4
+from secrets import token_hex
+from typing import BinaryIO
 
-from napari_cvdm.io.errors import FULL_DISK, ImageFileError, one_line, writing_error
+from napari_cvdm.io.errors import ImageFileError, writing_error
 
-NOTES = ".napari-cvdm"
-PLAN = "plan.json"
-SIGN = f"{NOTES}/{PLAN}"
-_ENDING = ".ome.zarr"
+if sys.platform != "win32":
+    import fcntl
+
+LEFTOVERS = ".napari-cvdm-*.part"
+LEFTOVERS_BELOW = f"**/{LEFTOVERS}"
+HAS_HANDLES = os.open in os.supports_dir_fd and os.rename in os.supports_dir_fd
+NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0)
+_CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})
+
+
+def temporary_name() -> str:
+    """A random name that `clear_leftovers` knows."""
+    return LEFTOVERS.replace("*", token_hex(8))
+
+
+def _sync(descriptor: int) -> None:
+    """Wait until a file or folder is on the disk, where the file system can tell."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise
+
+
+def sync_path(path: Path) -> None:
+    """Wait until a file or a folder is on the disk; its entries, not what is below."""
+    if path.is_dir() and not HAS_HANDLES:  # Windows opens no folders
+        return
+    descriptor = os.open(path, os.O_RDONLY if HAS_HANDLES else os.O_RDWR)
+    try:
+        _sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def refuse_link(path: Path) -> None:
+    """Raise ImageFileError where a file or folder to write to is a link."""
+    if path.is_symlink():
+        raise ImageFileError(
+            f"{path}: is a link, and nothing is written through links; remove it, or choose "
+            "another folder."
+        )
+
+
+def _open_below(folder: Path, within: Path) -> int | None:
+    """Make a folder below `within`, and open it without following a link below `within`.
+
+    The result is None where the platform opens no folders.
+    """
+    handle = os.open(within, FOLDER) if HAS_HANDLES else None
+    place = within
+    try:
+        for name in folder.relative_to(within).parts:
+            place /= name
+            refuse_link(place)
+            step = name if handle is not None else place
+            with suppress(FileExistsError):
+                os.mkdir(step, dir_fd=handle)
+                if handle is not None:
+                    _sync(handle)
+            if handle is not None:
+                deeper = os.open(step, FOLDER | NO_LINK, dir_fd=handle)
+                os.close(handle)
+                handle = deeper
+    except BaseException:
+        if handle is not None:
+            os.close(handle)
+        raise
+    return handle
 
 
 @contextmanager
-def output_folder(
-    path: str | Path, overwrite: bool, sign: str = "provenance.json"
-) -> Iterator[Path]:
-    """A temporary folder that becomes `path` when the block ends well.
+def complete_file(path: Path, within: Path | None = None) -> Iterator[BinaryIO]:
+    """A new file that takes the name `path` when the block ends well, else is removed.
 
-    Parents are made, too. With `overwrite`, an older result may be replaced; it stays until the new
-    one is complete. The file `sign` marks such a result: a folder that has other content and not
-    this file is never replaced.
+    Its content is on the disk before it gets the name. An older file or link of that name is
+    replaced, and what a link points to stays as it was.
+
+    Parameters
+    ----------
+    path : Path
+        The file to make.
+    within : Path, optional
+        An existing folder above it. Missing folders below are made, and no link below is followed.
+        The file's own folder if left out.
 
     Yields
     ------
-    Path
-        A new empty folder on the same disk, to write into.
+    file
+        To write bytes to.
 
     Raises
     ------
     ImageFileError
-        The folder exists and may not be replaced, cannot be made, or the disk is full. Any
-        exception in the block (KeyboardInterrupt, too) removes the temporary folder and leaves an
-        older result as it was.
+        The disk is full, the folder may not be written to, or a folder below `within` is a link.
     """
-    target = target_folder(path, overwrite, sign)
-    work = _existing_parent(target) / f".{target.name}.{uuid4().hex[:8]}.part"
+    handle: int | None = None
     try:
-        work.mkdir()
-    except OSError as error:
-        raise writing_error(target, error) from error
-    try:
-        yield work
-        move_into_place(work, target, overwrite)
-    except ImageFileError as error:
-        raise ImageFileError(str(error).replace(str(work), str(target))) from error
-    except OSError as error:
-        if error.errno in FULL_DISK:
-            raise writing_error(target, error) from error
-        raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-def target_folder(path: str | Path, overwrite: bool, sign: str) -> Path:
-    """Resolved path of a folder to make; ImageFileError where `output_folder` raises it."""
-    try:
-        target = Path(path).resolve()
-    except (OSError, RuntimeError) as error:  # a loop of links is a RuntimeError before Python 3.13
-        raise ImageFileError(
-            f"{path}: cannot be followed ({one_line(error)}); choose another folder."
-        ) from error
-    beside = _existing_parent(target)
-    if not beside.is_dir():
-        raise ImageFileError(f"{target}: {beside} is a file, not a folder; choose another name.")
-    if not target.exists():
-        return target
-    if not target.is_dir():
-        raise ImageFileError(f"{target}: is a file; choose the name of a folder.")
-    if not overwrite:
-        raise ImageFileError(f"{target}: exists already; choose another folder or say --overwrite.")
-    if target in (Path(os.path.expanduser("~")), Path.cwd(), *Path.cwd().parents) or (
-        any(target.iterdir()) and not (target / sign).exists()
-    ):
-        raise ImageFileError(
-            f"{target}: is not a result (it has no {sign}) and is never overwritten; choose "
-            "another folder."
-        )
-    return target
-
-
-def _existing_parent(target: Path) -> Path:
-    try:
-        beside = next((parent for parent in target.parents if parent.exists()), None)
-    except OSError as error:
-        raise writing_error(target, error) from error
-    if beside is None:
-        raise ImageFileError(
-            f"{target}: is the root of a disk, or on a disk that is not there; choose a folder on "
-            "one that is."
-        )
-    return beside
-
-
-def move_into_place(work: Path, target: Path, overwrite: bool) -> None:
-    """Give a complete folder its name; an older one there goes only then."""
-    old = target.with_name(f".{target.name}.{uuid4().hex[:8]}.old")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if not (overwrite and target.exists()):
-            os.rename(work, target)
-            return
-        os.rename(target, old)
+        handle = _open_below(path.parent, within or path.parent)
+        name = path if handle is None else Path(path.name)
+        descriptor, part = _open_temporary(name, handle)
         try:
-            os.rename(work, target)
+            # Some libraries want a file that has a name.
+            with open(path, "r+b", opener=lambda name, flags: descriptor) as file:
+                yield file
+                file.flush()
+                _sync(descriptor)
+                if handle is not None:
+                    os.replace(part, name, src_dir_fd=handle, dst_dir_fd=handle)
+            if handle is None:  # Windows renames no open file
+                os.replace(part, name)
         except BaseException:
-            os.rename(old, target)
+            with suppress(OSError):
+                os.unlink(part, dir_fd=handle)
             raise
-        shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        raise writing_error(target, error) from error
-
-
-@contextmanager
-def complete_file(path: Path) -> Iterator[Path]:
-    """A new file beside `path` that takes its name when the block ends well, else is removed.
-
-    ImageFileError where the disk is full, or the folder may not be written to.
-    """
-    part = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
-    try:
-        yield part
-        os.replace(part, path)
+        if handle is not None:
+            _sync(handle)
     except OSError as error:
         raise writing_error(path, error) from error
     finally:
-        with suppress(OSError):
-            part.unlink()
+        if handle is not None:
+            os.close(handle)
 
 
-class JobFolder:
-    """Where a job keeps its plan, its markers and its results."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    @property
-    def notes(self) -> Path:
-        """What is no image: the plan, and a marker for every block that is done."""
-        return self.path / NOTES
-
-    @property
-    def planned(self) -> bool:
-        """Whether a job was begun here."""
-        return (self.notes / PLAN).exists()
-
-    def plan(self) -> dict[str, Any]:
-        """What was planned; ImageFileError where there is no readable plan."""
-        try:
-            return dict(json.loads((self.notes / PLAN).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise ImageFileError(
-                f"{self.path}: holds no plan that can be read; start the job again with "
-                "--overwrite."
-            ) from error
-
-    def begun(self, overwrite: bool) -> dict[str, Any]:
-        """Plan of a job that was begun; empty without one, or where a damaged one may go."""
-        try:
-            return self.plan() if self.planned else {}
-        except ImageFileError:
-            if not overwrite:
-                raise
-            return {}
-
-    def plan_sha256(self) -> str:
-        """Fingerprint of the plan's file; processes that see the same one work at the same job."""
-        return hashlib.sha256((self.notes / PLAN).read_bytes()).hexdigest()
-
-    def write(self, name: str, content: bytes) -> None:
-        """Write a small file that is complete before it takes its name."""
-        with complete_file(self.notes / name) as part:
-            part.parent.mkdir(parents=True, exist_ok=True)
-            part.write_bytes(content)
-
-    def mark(self, block: str, said: Mapping[str, Any]) -> None:
-        """Say that a block is written."""
-        self.write(f"done/{block}.json", (json.dumps(dict(said), sort_keys=True) + "\n").encode())
-
-    def is_done(self, block: str) -> bool:
-        """Whether a block is written."""
-        return (self.notes / "done" / f"{block}.json").exists()
-
-    def marks(self) -> dict[str, dict[str, Any]]:
-        """What was said of every block that is written."""
-        return {
-            path.stem: json.loads(path.read_text(encoding="utf-8"))
-            for path in sorted((self.notes / "done").glob("*.json"))
-        }
+def _open_temporary(beside: Path, handle: int | None) -> tuple[int, Path]:
+    """Open a new file that nobody else has, and lock it, so that nobody takes it for a leftover."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | NO_LINK | getattr(os, "O_BINARY", 0)
+    while True:
+        part = beside.with_name(temporary_name())
+        descriptor = os.open(part, flags, 0o666, dir_fd=handle)
+        with suppress(FileNotFoundError):
+            if lock(descriptor):
+                os.stat(part, dir_fd=handle)
+                return descriptor, part
+        os.close(descriptor)  # a run that clears leftovers came first
 
 
-def growing_folder(out: str | Path, overwrite: bool) -> JobFolder:
-    """The folder beside `out` in which a job grows: ``NAME.part.ome.zarr`` for ``NAME.ome.zarr``.
+def write_file(path: Path, content: bytes, within: Path | None = None) -> None:
+    """Write a file at once; see `complete_file`."""
+    with complete_file(path, within) as file:
+        file.write(content)
 
-    ImageFileError where `out` exists and may not be replaced, or is no result of such a job.
+
+def append_text(path: Path, text: str) -> None:
+    """Add text to the end of a file, on the disk when this returns; a link is refused.
+
+    ImageFileError where it cannot be written.
     """
-    target = target_folder(out, overwrite, SIGN)
-    stem = target.name[: -len(_ENDING)] if target.name.lower().endswith(_ENDING) else target.stem
-    return JobFolder(target.with_name(f"{stem}.part{_ENDING}"))
+    refuse_link(path)
+    try:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | NO_LINK | getattr(os, "O_BINARY", 0)
+        with os.fdopen(os.open(path, flags, 0o666), "ab") as file:
+            file.write(text.encode())
+            file.flush()
+            _sync(file.fileno())
+    except OSError as error:
+        raise writing_error(path, error) from error
 
 
-def begin_job(folder: JobFolder, plan: Mapping[str, Any], *, overwrite: bool) -> bool:
-    """Take up a job that was begun, or begin it.
+def lock(descriptor: int) -> bool:
+    """Lock an open file or folder until it is closed; False where another process has it."""
+    if sys.platform == "win32":
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
 
-    `plan` is everything that the pixels depend on, as JSON holds it. With `overwrite`, what was
-    begun with another plan may be removed.
 
-    Returns
-    -------
-    bool
-        True if earlier blocks count; False if the folder is new.
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Lock a folder; ImageFileError where another process writes to it under this lock.
 
-    Raises
-    ------
-    ImageFileError
-        Another job was begun there; the message says what differs.
+    Windows and some file systems have no such locks.
     """
-    now = json.loads(json.dumps(dict(plan)))
-    if folder.path.exists():
-        before = folder.begun(overwrite)
-        changed = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
-        if not changed:
-            return True
-        if not overwrite or (any(folder.path.iterdir()) and not folder.planned):
+    if sys.platform == "win32":
+        yield
+        return
+    descriptor = os.open(folder, FOLDER)
+    try:
+        if not lock(descriptor):
             raise ImageFileError(
-                f"{folder.path}: another job was begun there ({', '.join(changed)} differ); choose "
-                "another --out, or say --overwrite."
+                f"{folder}: another napari-cvdm writes to it now; wait until it ends, or work on "
+                "a copy."
             )
-        shutil.rmtree(folder.path)
-    folder.write(PLAN, (json.dumps(now, indent=2, sort_keys=True) + "\n").encode())
-    return False
+        yield
+    finally:
+        os.close(descriptor)
 
 
-def finish_job(folder: JobFolder, out: str | Path, overwrite: bool) -> None:
-    """Give the complete folder its name."""
-    move_into_place(folder.path, target_folder(out, overwrite, SIGN), overwrite)
+def clear_leftovers(folder: Path, pattern: str = LEFTOVERS) -> None:
+    """Remove temporary files and folders of killed runs; those of living ones are locked.
+
+    Windows does not remove a file that is open. Folders stay there, because they have no locks.
+    """
+    for path in list(folder.glob(pattern)):
+        with suppress(OSError):
+            if path.is_symlink() or sys.platform == "win32":
+                path.unlink()
+                continue
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | NO_LINK)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            finally:
+                os.close(descriptor)

@@ -7,7 +7,7 @@ from uuid import NAMESPACE_URL, uuid5
 import numpy as np
 import tifffile
 
-from napari_cvdm.io.atomic import complete_file
+from napari_cvdm.io.atomic import clear_leftovers, complete_file
 from napari_cvdm.io.axes import sha256_of
 from napari_cvdm.io.errors import ImageFileError
 
@@ -96,8 +96,9 @@ def write_image(
     # The same pixels under the same name give the same bytes. tifffile would take an identifier
     # from the clock.
     metadata["UUID"] = str(uuid5(NAMESPACE_URL, f"{sha256_of(pixels)} {metadata}"))
-    with complete_file(path) as part:
-        tifffile.imwrite(part, pixels, ome=True, photometric="minisblack", metadata=metadata)
+    clear_leftovers(path.parent)
+    with complete_file(path) as file:
+        tifffile.imwrite(file, pixels, ome=True, photometric="minisblack", metadata=metadata)
 
 
 def _check(path: Path, array: np.ndarray, axes: str, times: Sequence[float] | None) -> None:

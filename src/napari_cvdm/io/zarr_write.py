@@ -4,17 +4,19 @@ The images of a result lie side by side. Each chunk has one writer. The pyramid 
 yaozarrs makes the metadata, and checks them against the format.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cvdm.io.atomic import output_folder
+from napari_cvdm.io.atomic import write_file
 from napari_cvdm.io.errors import ImageFileError, import_zarr, one_line
+from napari_cvdm.io.folders import output_folder
 
 if TYPE_CHECKING:
     from yaozarrs.v05 import Bf2Raw, Image, Series
@@ -198,6 +200,29 @@ def _write_pixels(group: Any, image: PlacedImage, order: list[int]) -> None:
         stored[index] = np.asarray(image.array[tuple(taken[axis] for axis in range(len(index)))])
 
 
+@lru_cache(maxsize=1)
+def _store_class(local_store: Any) -> Any:
+    """A store whose files are on the disk before they get their names; see `complete_file`."""
+
+    class CompleteStore(local_store):  # type: ignore[misc]
+        def set_sync(self, key: str, value: Any) -> None:
+            self._check_writable()
+            write_file(self.root / key, value.to_bytes(), within=self.root.parent)
+
+        async def set(self, key: str, value: Any) -> None:
+            await asyncio.to_thread(self.set_sync, key, value)
+
+        async def set_if_not_exists(self, key: str, value: Any) -> None:
+            if not await self.exists(key):
+                await self.set(key, value)
+
+    return CompleteStore
+
+
+def _store_of(path: Path) -> Any:
+    return _store_class(import_zarr(path, "zarr.storage").LocalStore)(path)
+
+
 def create_images(
     path: Path, images: Sequence[GridImage], grid: Grid, notes: Mapping[str, Any]
 ) -> None:
@@ -206,7 +231,7 @@ def create_images(
     A reader can open every image at any time, and sees what is filled so far. `notes`, anything
     that JSON holds, are kept under ``napari-cvdm``.
     """
-    root = import_zarr(path).open_group(str(path), mode="a", zarr_format=3)
+    root = import_zarr(path).open_group(_store_of(path), mode="a", zarr_format=3)
     _write_collection(root, path, [image.name for image in images], notes)
     for image in images:
         group = root.require_group(image.name)
@@ -221,7 +246,7 @@ def create_images(
 
 def open_level(path: Path, name: str, level: int = 0) -> Any:
     """The array of one image of a collection, to read and to write parts of."""
-    return import_zarr(path).open_array(str(path / name / str(level)), mode="r+")
+    return import_zarr(path).open_array(_store_of(path), path=f"{name}/{level}", mode="r+")
 
 
 def open_pyramid(path: Path, name: str) -> list[Any]:
@@ -240,7 +265,7 @@ def build_pyramid(path: Path, image: GridImage, grid: Grid) -> None:
     """
     import dask.array as da
 
-    group = import_zarr(path).open_group(str(path / image.name), mode="r+")
+    group = import_zarr(path).open_group(_store_of(path), path=image.name, mode="r+")
     finer, levels = group["0"], grid.levels()
     coarsen = np.min if finer.dtype.kind == "u" else partial(np.mean, dtype=np.float64)
     for level in range(1, levels):

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import IO
 
 from napari_cvdm.io import output_folder
+from napari_cvdm.io.atomic import clear_leftovers
 from napari_cvdm.io.errors import one_line
+from napari_cvdm.io.folders import check_apart
 from napari_cvdm.io.limits import parse_json_object
 from napari_cvdm.models.checkpoint import (
     CARD,
@@ -72,6 +74,7 @@ def write_bundle(folder: str | Path, path: str | Path, *, overwrite: bool = Fals
             f"{path.parent} cannot be made ({error.strerror}); choose a folder that you may write "
             "to."
         ) from None
+    clear_leftovers(path.parent)
     replace_file(path, content.getvalue())
     return path
 
@@ -93,10 +96,11 @@ def add_model(source: str | Path, folder: str | Path, *, overwrite: bool = False
     CheckpointError
         Not a bundle: another number of members, other names, damaged or too large; or not a model.
     ImageFileError
-        The model exists already, or cannot be written.
+        The model exists already, is the source itself, or cannot be written.
     """
     source = Path(source)
     target = Path(folder) / _folder_name(b"".join(_pieces(source, CARD)), source)
+    check_apart(target, [source])
     with output_folder(target, overwrite, sign=CARD) as work:
         for name in MEMBERS:
             with (work / name).open("wb") as file:

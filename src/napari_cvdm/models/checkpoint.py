@@ -16,7 +16,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from napari_cvdm.io.errors import one_line
+from napari_cvdm.io.atomic import write_file
+from napari_cvdm.io.errors import ImageFileError, one_line
+from napari_cvdm.io.folders import renew_manifest
 from napari_cvdm.io.limits import parse_json_object, read_bounded
 from napari_cvdm.models.cvdm import CVDM, CVDMConfig
 from napari_cvdm.models.networks import DFCANConfig, UNetConfig
@@ -246,45 +248,41 @@ def _check_fit(config: CVDMConfig, tensors: Mapping[str, Tensor]) -> None:
         raise ValueError(f"{len(bad)} of its tensors hold NaN or infinity, {bad[0]} first")
 
 
-def save_checkpoint(folder: str | Path, network: CVDM, card: ModelCard) -> None:
+def save_checkpoint(
+    folder: str | Path, network: CVDM, card: ModelCard, within: Path | None = None
+) -> None:
     """Write weights (float16) and card; each file is complete before it takes its name.
 
     The folder is made if it is missing. The `network` entry of the card must describe `network`.
+    No link below `within` is followed, see `complete_file`.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    if within is None:
+        folder.mkdir(parents=True, exist_ok=True)
     tensors = {
         name: tensor.detach().to("cpu", torch.float16).contiguous()
         for name, tensor in network.state_dict().items()
     }
-    replace_file(folder / WEIGHTS, save(tensors))
-    write_card(folder, card)
+    replace_file(folder / WEIGHTS, save(tensors), within)
+    write_card(folder, card, within)
 
 
-def write_card(folder: str | Path, card: ModelCard) -> None:
+def write_card(folder: str | Path, card: ModelCard, within: Path | None = None) -> None:
     """Write the card alone, beside weights that stay as they are."""
-    replace_file(
-        Path(folder) / CARD,
-        (json.dumps(asdict(card), indent=2, ensure_ascii=False) + "\n").encode(),
-    )
+    text = json.dumps(asdict(card), indent=2, ensure_ascii=False) + "\n"
+    replace_file(Path(folder) / CARD, text.encode(), within)
+    renew_manifest(Path(folder) / CARD)
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file completely before it gets its name.
+def replace_file(path: Path, content: bytes, within: Path | None = None) -> None:
+    """Write a file as `complete_file` does.
 
-    It gets the same access permissions as other new files in the folder. CheckpointError where it
-    cannot be written; an older file stays as it was.
+    CheckpointError where it cannot be written; an older file stays as it was.
     """
-    partial = path.with_name(path.name + ".partial")
     try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise CheckpointError(
-            f"{path} cannot be written ({error.strerror}); free some space, or choose a folder "
-            "that you may write to."
-        ) from None
+        write_file(path, content, within)
+    except ImageFileError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def config_values(config: CVDMConfig) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from napari_cvdm import __version__
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.core.result import Progress, finished
 from napari_cvdm.core.tiling import Block
-from napari_cvdm.io.atomic import JobFolder
 from napari_cvdm.io.errors import one_line
+from napari_cvdm.io.job_folder import JobFolder
 from napari_cvdm.out_of_core.job import open_job
 from napari_cvdm.out_of_core.run import BlockReconstructor, Executor
 
@@ -49,8 +49,8 @@ class TaskSpec:
         `BlockJob.files` as JSON.
     path : str
         The folder that grows.
-    version, plan_sha256, model_sha256 : str
-        Of the process that planned the job.
+    version, plan_sha256, model_sha256, inputs : str
+        Of the process that planned the job; `inputs` is `BlockJob.state_of_inputs`.
     """
 
     files: str
@@ -58,6 +58,7 @@ class TaskSpec:
     version: str
     plan_sha256: str
     model_sha256: str
+    inputs: str
 
 
 def task_spec_of(reconstructor: BlockReconstructor) -> TaskSpec:
@@ -68,6 +69,7 @@ def task_spec_of(reconstructor: BlockReconstructor) -> TaskSpec:
         version=__version__,
         plan_sha256=reconstructor.folder.plan_sha256(),
         model_sha256=reconstructor.model.sha256,
+        inputs=reconstructor.inputs,
     )
 
 
@@ -86,7 +88,9 @@ def opened(spec: TaskSpec) -> tuple[BlockReconstructor, dict[int, Block]]:
     job, model = open_job(**json.loads(spec.files))
     _check(f"model {model.card.name}", model.sha256, spec.model_sha256)
     # Computed in the precision that was planned, whatever is faster here.
-    reconstructor = BlockReconstructor(job, model, folder.path, folder.plan()["settings"])
+    reconstructor = BlockReconstructor(
+        job, model, folder.path, folder.plan()["settings"], spec.inputs
+    )
     return reconstructor, {block.number: block for block in reconstructor.layout.blocks()}
 
 

@@ -16,6 +16,7 @@ from napari_cvdm.core.plan import Plan
 from napari_cvdm.core.request import ImageStack
 from napari_cvdm.core.tiling import Block, BlockPlan
 from napari_cvdm.io import Fingerprint, ImageFileError
+from napari_cvdm.io.atomic import complete_file
 from napari_cvdm.io.read import window_of
 from napari_cvdm.models.cvdm import CVDM
 from napari_cvdm.reconstruction.sampling import FrameIndex, FrameSampler
@@ -211,14 +212,11 @@ def begin_block(
     )
 
 
-def save_numbers(path: Path, blocks: GlobalStatistics, grid_rate: float) -> None:
-    """Keep global statistics beside the results: arrays only, complete before it takes its name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
+def save_numbers(path: Path, blocks: GlobalStatistics, grid_rate: float, within: Path) -> None:
+    """Keep global statistics, arrays only, in a file within a folder; see `complete_file`."""
+    with complete_file(path, within) as file:
         arrays: dict[str, Any] = {"grid_rate": np.asarray(grid_rate), **blocks.numbers()}
         np.savez(file, **arrays)
-    partial.replace(path)
 
 
 def load_numbers(path: Path, task: Task) -> tuple[GlobalStatistics, float]:

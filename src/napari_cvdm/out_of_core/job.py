@@ -1,5 +1,6 @@
 """A job that is reconstructed block by block, from files or an image to an OME-Zarr."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,6 +8,8 @@ from typing import Any
 
 from napari_cvdm.core.request import ReconstructionRequest, RequestError
 from napari_cvdm.core.tiling import BLOCK_PX, HALO_PX, BlockPlan
+from napari_cvdm.io.folders import check_apart
+from napari_cvdm.io.job_folder import growing_path
 from napari_cvdm.io.read import read_image, read_images, read_psf
 from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.models.registry import load_model
@@ -34,11 +37,15 @@ class BlockJob:
     files : mapping, optional
         Arguments of `open_job`, as JSON holds them, with which another process opens the same job.
         None for an image that is only in memory.
+    inputs : tuple of str
+        Files and folders that are read, and must not change meanwhile.
 
     Raises
     ------
     RequestError
         Options that do not go together.
+    ImageFileError
+        The result would replace an input.
     """
 
     request: ReconstructionRequest
@@ -47,6 +54,7 @@ class BlockJob:
     halo: int = HALO_PX
     overwrite: bool = False
     files: Mapping[str, Any] | None = field(default=None, repr=False)
+    inputs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not str(self.out).lower().endswith(SUFFIX):
@@ -60,10 +68,21 @@ class BlockJob:
                     f"{name} is {getattr(self.request, name)}; it cannot be had block by block. "
                     "Leave it out, or give a folder with --out."
                 )
+        for out in (self.out, growing_path(self.out)):
+            check_apart(out, self.inputs)
         try:
             self.layout()
         except ValueError as error:
             raise RequestError(str(error)) from None
+
+    def state_of_inputs(self) -> str:
+        """Fingerprint of size and time of change of every input; pixels are not read."""
+        found = []
+        for path in map(Path, self.inputs):
+            for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+                entry = file.stat() if file.exists() else None
+                found.append((str(file), entry and (entry.st_size, entry.st_mtime_ns)))
+        return hashlib.sha256(repr(found).encode("utf-8", "surrogateescape")).hexdigest()
 
     def layout(self, context_px: int = 0) -> BlockPlan:
         """The blocks of the job.
@@ -123,6 +142,9 @@ def open_job(
         "overwrite": overwrite,
         "series": series,
     }
+    named = [files["options"]["psf"]] if files["options"].get("psf") else []
+    named += [] if background in ("auto", "none") else [str(files["background"])]
+    check_apart(out, [str(files["model"])] if overwrite else [])
     known: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in options.items()
     }
@@ -137,7 +159,13 @@ def open_job(
         model=model,
     )
     job = BlockJob(
-        request=request, out=out, block=block, halo=halo, overwrite=overwrite, files=files
+        request=request,
+        out=out,
+        block=block,
+        halo=halo,
+        overwrite=overwrite,
+        files=files,
+        inputs=(*files["images"], *named),
     )
     return job, opened
 

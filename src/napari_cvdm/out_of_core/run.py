@@ -5,12 +5,14 @@ Each block is computed once, and a killed job continues where it stopped.
 
 import json
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
+from zipfile import is_zipfile
 
 import numpy as np
 import torch
@@ -37,8 +39,8 @@ from napari_cvdm.core.request import RequestError
 from napari_cvdm.core.result import ForwardCheck, Progress
 from napari_cvdm.core.statistics import RunningMoments
 from napari_cvdm.core.tiling import Block, BlockPlan
-from napari_cvdm.io import Fingerprint
-from napari_cvdm.io.atomic import JobFolder, begin_job, finish_job, growing_folder
+from napari_cvdm.io import Fingerprint, ImageFileError
+from napari_cvdm.io.job_folder import JobFolder, begin_job, finish_job, growing_folder
 from napari_cvdm.io.result_folder import PROVENANCE
 from napari_cvdm.io.zarr_write import Grid, GridImage, build_pyramid, create_images, open_level
 from napari_cvdm.models.checkpoint import Checkpoint
@@ -57,7 +59,6 @@ from napari_cvdm.reconstruction.plan import resolve, settings_of, task_of
 from napari_cvdm.reconstruction.provenance import (
     make_provenance,
     provenance_record,
-    write_record,
 )
 from napari_cvdm.reconstruction.reconstruct import CLOCK_POINTS, single_answer
 from napari_cvdm.reconstruction.sampling import sample_frame
@@ -96,6 +97,8 @@ class BlockReconstructor:
         The folder that grows.
     begun : mapping, optional
         Settings of the same job that was begun before.
+    inputs : str, optional
+        State of the inputs when the job was planned; that of now if left out.
     """
 
     def __init__(
@@ -104,8 +107,10 @@ class BlockReconstructor:
         model: Checkpoint,
         path: Path,
         begun: Mapping[str, Any] | None = None,
+        inputs: str | None = None,
     ) -> None:
         self.job, self.model, self.folder = job, model, JobFolder(path)
+        self.inputs = inputs or job.state_of_inputs()
         self.task = task_of(model.card)
         self.plan = resolve(job.request, self.task, begun)
         self.layout = job.layout(self.task.context_px)
@@ -117,11 +122,31 @@ class BlockReconstructor:
         """Where the global statistics of a frame are kept."""
         return self.folder.notes / "frames" / f"{frame_number}.npz"
 
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Read the image; ImageFileError if an input changes before the block ends.
+
+        It is looked at first, too: a mapped file that became shorter must not be touched.
+        """
+        self._check_inputs()
+        try:
+            yield
+        finally:
+            self._check_inputs()
+
+    def _check_inputs(self) -> None:
+        if self.job.state_of_inputs() != self.inputs:
+            raise ImageFileError(
+                f"{', '.join(self.job.inputs)}: changed while the blocks were computed; leave the "
+                "files as they are, and start the job again."
+            )
+
     def measure_statistics(self, frame_number: int, fingerprint: Fingerprint) -> GlobalStatistics:
         """What must be global of one frame, but for the rate: the image is read once."""
-        return measure_frame_statistics(
-            self.plan, self.task, self.layout, frame_number, fingerprint
-        )
+        with self.reading():
+            return measure_frame_statistics(
+                self.plan, self.task, self.layout, frame_number, fingerprint
+            )
 
     def keep_statistics(self, blocks: GlobalStatistics, frame_number: int) -> None:
         """Find the rate that sets the sampler's grid, and keep the statistics for every process."""
@@ -130,7 +155,9 @@ class BlockReconstructor:
             begin_block(self.plan, self._network, blocks, block, self.job.halo, None)
             for block in chosen
         )
-        save_numbers(self.numbers_path(frame_number), blocks, median_rate(parts, len(chosen)))
+        with self.reading():
+            rate = median_rate(parts, len(chosen))
+        save_numbers(self.numbers_path(frame_number), blocks, rate, self.folder.path)
 
     def run_block(self, block: Block) -> Generator[Progress, None, dict[str, Any]]:
         """Reconstruct a block, write it, and mark it as done.
@@ -146,7 +173,8 @@ class BlockReconstructor:
             What the marker says.
         """
         blocks, grid_rate = self._survey_of(block.frame_number)
-        frame = begin_block(self.plan, self._network, blocks, block, self.job.halo, grid_rate)
+        with self.reading():
+            frame = begin_block(self.plan, self._network, blocks, block, self.job.halo, grid_rate)
         shape = frame.valid.shape
         moments = RunningMoments(np.zeros(shape, np.float32), np.zeros(shape, np.float32))
         samples, _ = yield from sample_frame(frame, moments)
@@ -230,7 +258,8 @@ def reconstruct_by_blocks(
     reconstructor = BlockReconstructor(job, model, folder.path, _begun_settings(job, model, folder))
     yield from _prepare(reconstructor, folder)
     plan, layout = reconstructor.plan, reconstructor.layout
-    left = [block for block in layout.blocks() if not folder.is_done(block.name)]
+    done = folder.marks()
+    left = [block for block in layout.blocks() if block.name not in done]
     yield from executor(reconstructor, left)
     images, grid = (
         images_of(plan, task),
@@ -239,7 +268,8 @@ def reconstruct_by_blocks(
     for image in images:
         build_pyramid(folder.path, image, grid)
     record = provenance_of(plan, model, folder, job, layout, time.perf_counter() - started)
-    write_record(folder.path / PROVENANCE, record)
+    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+    folder.write(PROVENANCE, text.encode("utf-8", "replace"))
     finish_job(folder, job.out, job.overwrite)
     earlier, names = layout.count - len(left), tuple(image.name for image in images)
     return BlockResult(
@@ -263,7 +293,8 @@ def _prepare(
         read = [Path(place) / f"{number}.npz" for number in range(len(layout.frames))]
         for number, path in enumerate(read):
             yield Progress(stage=f"reading frame {number + 1} of {len(read)}", done=0, total=1)
-            save_numbers(path, reconstructor.measure_statistics(number, fingerprint), np.nan)
+            measured = reconstructor.measure_statistics(number, fingerprint)
+            save_numbers(path, measured, np.nan, path.parent)
         begun = planned(job, plan.settings, reconstructor.model, fingerprint.value)
         begin_job(folder, begun, overwrite=job.overwrite)
         create_images(
@@ -273,7 +304,7 @@ def _prepare(
             {"version": __version__},
         )
         for number, path in enumerate(read):
-            if not reconstructor.numbers_path(number).exists():
+            if not is_zipfile(reconstructor.numbers_path(number)):  # missing, or cut short
                 yield Progress(
                     stage=f"surveying frame {number + 1} of {len(read)}", done=0, total=1
                 )
@@ -288,7 +319,7 @@ def _begun_settings(
     None where there is no job, or another one.
     """
     before, now = (
-        folder.begun(job.overwrite),
+        folder.plan(),
         json.loads(json.dumps(planned(job, settings_of(job.request), model, ""))),
     )
     settings = before.get("settings")

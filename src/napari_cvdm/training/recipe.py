@@ -11,6 +11,7 @@ from typing import Any
 import tomli_w
 
 from napari_cvdm.core.request import RequestError
+from napari_cvdm.io.atomic import write_file
 from napari_cvdm.io.errors import one_line
 from napari_cvdm.io.limits import check_depth, read_bounded
 from napari_cvdm.models.checkpoint import read_card
@@ -402,7 +403,7 @@ def write_recipe(recipe: Recipe, path: str | Path) -> Path:
     for section in sections.values():
         _write_paths(section, path.parent.absolute())
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(tomli_w.dumps({**values, **sections}), encoding="utf-8")
+    write_file(path, tomli_w.dumps({**values, **sections}).encode())
     return path
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from napari_cvdm.core.request import TrainRequest
+from napari_cvdm.io.atomic import LEFTOVERS_BELOW, clear_leftovers, sole_writer
 from napari_cvdm.models.checkpoint import ModelCard, save_checkpoint
 from napari_cvdm.models.cvdm import CVDM
 from napari_cvdm.models.registry import load_model
@@ -80,7 +82,13 @@ class Session:
                 self._score(self.network) if resumed is None else Score(**resumed.progress["start"])
             )
         self._out.mkdir(parents=True, exist_ok=True)
-        self._log = RunLog(self._out, resumed) if is_first_process() else None
+        self._closing = ExitStack()
+        self._log: RunLog | None = None
+        if is_first_process():
+            self._closing.enter_context(sole_writer(self._out))
+            clear_leftovers(self._out, LEFTOVERS_BELOW)
+            self._log = RunLog(self._out, resumed)
+            self._closing.callback(self._log.close)
 
     def _score(self, network: CVDM) -> Score:
         return score_network(network, self._held_out, self.recipe.validation)
@@ -186,7 +194,7 @@ class Session:
         progress = {**run.progress(), "start": None if self.start is None else asdict(self.start)}
         save_state(self._out, self.recipe.fingerprint, progress, run.tensors())
         card = make_card(self.recipe, self.network, "")
-        save_checkpoint(self._out / SO_FAR, run.averaged(), card)
+        save_checkpoint(self._out / SO_FAR, run.averaged(), card, within=self._out)
 
     def finish(self) -> tuple[ModelCard, Score | None]:
         """Save the model; its card tells how it scored beside the one that it began with."""
@@ -204,8 +212,7 @@ class Session:
 
     def close(self) -> None:
         """Finish the log, and leave the other processes."""
-        if self._log is not None:
-            self._log.close()
+        self._closing.close()
         self._processes.close()
 
 

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from napari_cvdm import __version__
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.core.result import finished
 from napari_cvdm.io import SUFFIXES, read_image
+from napari_cvdm.io.atomic import clear_leftovers, complete_file, write_file
 from napari_cvdm.physics.camera import inverse_variance
 from napari_cvdm.physics.forward_model import fresnel_number
 from napari_cvdm.simulate.ranges import PhaseRanges, Ranges, WidefieldRanges
@@ -156,10 +158,8 @@ def save_training_field(path: Path, solved: TrainingField) -> None:
 
 
 def _save_arrays(path: Path, **arrays: Any) -> None:
-    partly = path.with_suffix(".partial")
-    with partly.open("wb") as file:
+    with complete_file(path) as file:
         np.savez_compressed(file, **arrays)
-    partly.replace(path)
 
 
 def load_field(path: Path) -> SolvedField:
@@ -206,10 +206,11 @@ def solve_missing(folder: Path, ranges: Ranges, seed: int, numbers: range) -> It
     folder.mkdir(parents=True, exist_ok=True)
     made_of = {"version": __version__, "edition": EDITION, "seed": seed, **_ranges_entry(ranges)}
     _check_record(folder, made_of)
-    (folder / RECORD).write_text(json.dumps(made_of, indent=2) + "\n", encoding="utf-8")
+    clear_leftovers(folder)
+    write_file(folder / RECORD, (json.dumps(made_of, indent=2) + "\n").encode())
     for number in numbers:
         path = folder / f"{number:06d}.npz"
-        if path.exists():
+        if is_zipfile(path):  # else it is missing, or was cut short
             pass
         elif isinstance(ranges, PhaseRanges):
             save_field(path, solve_field(seed + number, ranges))

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from napari_cvdm.core.request import RequestError
+from napari_cvdm.io.atomic import append_text, refuse_link, write_file
 from napari_cvdm.io.errors import one_line
 from napari_cvdm.io.limits import parse_json_object
 from napari_cvdm.models.checkpoint import replace_file
@@ -119,13 +121,13 @@ def save_state(
     replace_file(folder / STATE, save(contiguous, metadata=metadata))
 
 
-def load_state(folder: Path, fingerprint: str) -> TrainingState:
-    """Read the state that `save_state` left.
+def load_state(folder: Path, fingerprint: str) -> TrainingState | None:
+    """Read the state that `save_state` left; None where it is damaged, so that nothing was done.
 
     Raises
     ------
     RequestError
-        There is none, it is damaged, or it belongs to a recipe with another fingerprint.
+        There is none, it cannot be opened, or it belongs to a recipe with another fingerprint.
     """
     path = folder / STATE
     if not path.exists():
@@ -140,10 +142,12 @@ def load_state(folder: Path, fingerprint: str) -> TrainingState:
             progress={"stage": progress["stage"], "step": progress["step"], **progress},
             tensors=tensors,
         )
-    except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
+    except OSError as error:
         raise RequestError(
             f"{path} cannot be resumed from ({one_line(error)}); train anew in another folder."
         ) from None
+    except (SafetensorError, ValueError, TypeError, KeyError):
+        return None
     if progress.get("recipe") != fingerprint:
         raise RequestError(
             f"{path} was made by another recipe; give the same one to --resume, or train anew in "
@@ -156,28 +160,31 @@ class RunLog:
     """Lines of numbers by stage and step, in ``log.csv``, and in ``tensorboard/`` where installed.
 
     Lines after the `state` that a training resumes from are removed, because these steps are done
-    again.
+    again. Without a state the log begins anew.
     """
 
     def __init__(self, folder: Path, state: TrainingState | None = None) -> None:
         self._path = folder / "log.csv"
-        if state is not None and self._path.exists():
+        if state is None:
+            self._path.unlink(missing_ok=True)
+        elif self._path.exists():
             self._forget_after(state)
         self._board: Any = None
         if find_spec("tensorboard") is not None:
+            refuse_link(folder / "tensorboard")
             from torch.utils.tensorboard import SummaryWriter
 
             self._board = SummaryWriter(str(folder / "tensorboard"))
 
     def add(self, stage: str, step: int, values: Mapping[str, float]) -> None:
         """Write one line."""
-        new = not self._path.exists()
-        with self._path.open("a", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, COLUMNS, restval="", lineterminator="\n")
-            if new:
-                writer.writeheader()
-            texts = {name: f"{value:.6g}" for name, value in values.items()}
-            writer.writerow({"stage": stage, "step": step, **texts})
+        stream = StringIO()
+        writer = csv.DictWriter(stream, COLUMNS, restval="", lineterminator="\n")
+        if not self._path.exists():
+            writer.writeheader()
+        texts = {name: f"{value:.6g}" for name, value in values.items()}
+        writer.writerow({"stage": stage, "step": step, **texts})
+        append_text(self._path, stream.getvalue())
         if self._board is not None:
             for name, value in values.items():
                 self._board.add_scalar(f"{stage}/{name}", value, step)
@@ -199,4 +206,4 @@ class RunLog:
             if row["stage"] in earlier
             or (row["stage"] == state.stage and int(row["step"]) <= state.step)
         ]
-        self._path.write_text("".join([*lines[:1], *kept]), encoding="utf-8", newline="")
+        write_file(self._path, "".join([*lines[:1], *kept]).encode())

@@ -13,6 +13,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from napari_cvdm.io.atomic import LEFTOVERS
+
 LARGEST_BYTES = (
     64 << 20
 )  # every specimen is far below 1 MB, and a reader may hold it in several copies
@@ -78,11 +80,14 @@ class _Guard:
         if event.startswith(_NEVER):
             self.seen.append(f"{event} {arguments!r:.80}")
         elif event == "open" and isinstance(arguments[2], int) and arguments[2] & _WRITING:
-            self._outside(event, arguments[:1])
+            # The event of a new file in an open folder does not say which folder. That of the
+            # name that it gets does.
+            if not Path(os.fsdecode(arguments[0])).match(LEFTOVERS):
+                self._outside(event, arguments[:1])
         elif event in ("os.remove", "os.rmdir") and arguments[1] not in (None, -1):
             return  # shutil.rmtree, from within a folder: its own event said which
         elif event in _PLACES:
-            self._outside(event, arguments[: _PLACES[event]])
+            self._outside(event, _whole(event, arguments))
 
     def _outside(self, event: str, places: tuple[Any, ...]) -> None:
         assert self.folder is not None
@@ -91,6 +96,19 @@ class _Guard:
                 os.path.realpath(os.fsdecode(place))
             ).is_relative_to(self.folder):
                 self.seen.append(f"{event} {os.fsdecode(place)!r:.120}")
+
+
+def _whole(event: str, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Places of an event; names in an open folder with that folder, as Linux tells it."""
+    places, folders = arguments[: _PLACES[event]], arguments[-_PLACES[event] :]
+    if event not in ("os.mkdir", "os.rename") or sys.platform != "linux":
+        return places
+    return tuple(
+        place
+        if folder in (None, -1)
+        else Path(os.readlink(f"/proc/self/fd/{folder}"), os.fsdecode(place))
+        for place, folder in zip(places, folders, strict=True)
+    )
 
 
 def _asked_by(ending: tuple[str, ...]) -> bool:

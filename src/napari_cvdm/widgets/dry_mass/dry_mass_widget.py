@@ -38,6 +38,8 @@ from napari_cvdm.analysis.dry_mass import (
     table_text,
 )
 from napari_cvdm.core.request import RequestError
+from napari_cvdm.io import ImageFileError
+from napari_cvdm.io.atomic import write_file
 from napari_cvdm.widgets.common.choices import LayerChoice
 from napari_cvdm.widgets.common.fields import (
     NARROWEST_PX,
@@ -279,11 +281,9 @@ class DryMassWidget(QWidget):
     def save_table(self, path: str) -> None:
         """Save all rows as CSV; a failure is said in the message line."""
         try:
-            Path(path).write_text(self.table.text(), encoding="utf-8", newline="")
-        except OSError as error:
-            self.panel.message.say(
-                ERROR, f"{path} cannot be written: {error.strerror}. Choose another folder."
-            )
+            write_file(Path(path), self.table.text().encode())
+        except ImageFileError as error:
+            self.panel.message.say(ERROR, str(error))
         else:
             self.panel.message.say(INFORMATION, f"Saved {path}")
 

@@ -231,7 +231,11 @@ class LargeImageRun:
         how = self.how
         if not how.scheduler:
             job = BlockJob(
-                request=self.run.request, out=how.out, block=how.block, overwrite=how.overwrite
+                request=self.run.request,
+                out=how.out,
+                block=how.block,
+                overwrite=how.overwrite,
+                inputs=tuple(self.run.place.files.values()),
             )
             return job, load_model(self.run.request.model), run_serial
         from napari_cvdm.out_of_core.dask import check_scheduler, on_cluster

@@ -1,0 +1,352 @@
+"""Folders of results that are either complete or not there.
+
+A folder is replaced only where it holds what this program wrote, and nothing else. A manifest in it
+tells what that was.
+"""
+
+import ctypes
+import glob
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from secrets import token_hex
+from threading import current_thread, main_thread
+from typing import Any
+
+from napari_cvdm.io.atomic import (
+    FOLDER,
+    HAS_HANDLES,
+    NO_LINK,
+    clear_leftovers,
+    lock,
+    sync_path,
+    temporary_name,
+    write_file,
+)
+from napari_cvdm.io.errors import FULL_DISK, ImageFileError, one_line, writing_error
+from napari_cvdm.io.limits import parse_json_object, read_bounded
+
+NOTES = ".napari-cvdm"
+MANIFEST = f"{NOTES}/written.json"
+_SWAP, _HERE = 2, -100  # RENAME_EXCHANGE (RENAME_SWAP of macOS is the same), AT_FDCWD
+# People edit these. Images are known by their size.
+_TEXTS = frozenset({".json", ".txt", ".md", ".csv", ".toml", ".yaml"})
+# What 0.1.0 wrote, and what an unfinished job holds: neither has a manifest.
+_KNOWN = re.compile(
+    r"(mean|std|variance|interval|rate|valid|gamma|beta|samples|residual|chi2)\.ome\.tif"
+    r"|provenance\.json|zarr\.json"
+    r"|\.napari-cvdm/(plan\.json|written\.json|done/[^/]+\.json|frames/\d+\.npz)"
+    r"|(OME|mean|std|rate|valid|samples)/((\d+/)?zarr\.json|\d+/c(/\d+)*)"
+    r"|(.*/)?(\.napari-cvdm-[0-9a-f]+\.part|[^/]*\.partial|\.[^/]+\.[0-9a-f]{8}\.part)"
+)
+
+
+def seal_folder(folder: Path) -> None:
+    """Bring everything in a folder to the disk, and keep a manifest of it in the folder."""
+    entries = {}
+    for name, path in sorted(_files_below(folder)):
+        sync_path(path)
+        entries[name] = _content_mark(path)
+    entries.pop(MANIFEST, None)
+    _write_manifest(folder, entries)
+    for root, _, _ in os.walk(folder):
+        sync_path(Path(root))
+
+
+def renew_manifest(path: Path) -> None:
+    """Note in the manifest of a file's folder, if it has one, that this program replaced it."""
+    entries = _manifest(path.parent)
+    if path.name in entries:
+        _write_manifest(path.parent, {**entries, path.name: _content_mark(path)})
+
+
+def _write_manifest(folder: Path, entries: Mapping[str, list[Any]]) -> None:
+    text = json.dumps({"written": dict(entries)}, indent=1, sort_keys=True) + "\n"
+    write_file(folder / MANIFEST, text.encode(), within=folder)
+
+
+def _manifest(folder: Path) -> dict[str, list[Any]]:
+    """Size, and hash of a text, by name; empty where there is no readable manifest."""
+    try:
+        return dict(parse_json_object(read_bounded(folder / MANIFEST))["written"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}
+
+
+def _content_mark(path: Path) -> list[Any]:
+    if path.suffix.lower() not in _TEXTS:
+        return [path.stat().st_size]
+    content = path.read_bytes()
+    return [len(content), hashlib.sha256(content).hexdigest()]
+
+
+def _files_below(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Every file and link, by its name from the folder; links are not followed."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for root, folders, files in os.walk(folder, onerror=fail):
+        place = Path(root)
+        for path in (place / name for name in (*files, *folders)):
+            if path.is_symlink() or path.name in files:
+                yield path.relative_to(folder).as_posix(), path
+
+
+def find_foreign(folder: Path, *, unfinished: bool = False) -> str | None:
+    """Name of a file in a folder that is not as this program wrote it; None without one.
+
+    Results of 0.1.0 and `unfinished` jobs have no manifest. They may hold the known names only,
+    and such a result its provenance.
+    """
+    found = dict(_files_below(folder))
+    written: dict[str, list[Any]] = {}
+    for name in sorted(found, key=len):
+        if f"/{name}".endswith(f"/{MANIFEST}") and (
+            entries := _manifest(folder / name[: -len(MANIFEST)])
+        ):
+            written |= {f"{name[: -len(MANIFEST)]}{entry}": mark for entry, mark in entries.items()}
+            written[name] = _content_mark(found[name])
+    known = unfinished or (not written and _has_provenance(folder))
+    for name, path in sorted(found.items()):
+        if path.is_symlink() or not path.is_file():
+            return name
+        # What a power cut emptied has nothing to lose.
+        kept = name in written and (
+            path.stat().st_size == 0 or written[name] == _content_mark(path)
+        )
+        if not kept and not (known and _KNOWN.fullmatch(name)):
+            return name
+    return None
+
+
+def _has_provenance(folder: Path) -> bool:
+    try:
+        record = parse_json_object(read_bounded(folder / "provenance.json"))
+        return "napari-cvdm" in record["versions"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
+
+
+@contextmanager
+def output_folder(
+    path: str | Path, overwrite: bool, sign: str = "provenance.json"
+) -> Iterator[Path]:
+    """A temporary folder that becomes `path` when the block ends well.
+
+    Parents are made, too. With `overwrite`, an older result may be replaced; it stays until the new
+    one is complete. The file `sign` marks such a result. A folder without it, or with anything that
+    this program did not write, is never replaced.
+
+    Yields
+    ------
+    Path
+        A new empty folder on the same disk, to write into.
+
+    Raises
+    ------
+    ImageFileError
+        The folder exists and may not be replaced, cannot be made, or the disk is full. Any
+        exception in the block (KeyboardInterrupt, too) removes the temporary folder and leaves an
+        older result as it was.
+    """
+    target = target_folder(path, overwrite, sign)
+    beside = _existing_parent(target)
+    clear_leftovers(beside)
+    try:
+        work, descriptor = _make_temporary_folder(beside)
+    except OSError as error:
+        raise writing_error(target, error) from error
+    try:
+        yield work
+        seal_folder(work)
+        move_into_place(work, target, overwrite, sign)
+    except ImageFileError as error:
+        raise ImageFileError(str(error).replace(str(work), str(target))) from error
+    except OSError as error:
+        if error.errno in FULL_DISK:
+            raise writing_error(target, error) from error
+        raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _make_temporary_folder(beside: Path) -> tuple[Path, int | None]:
+    """A new folder, locked as long as the descriptor is open; None on Windows."""
+    while True:
+        work = beside / temporary_name()
+        work.mkdir()
+        if not HAS_HANDLES:
+            return work, None
+        with suppress(FileNotFoundError):
+            descriptor = os.open(work, FOLDER | NO_LINK)
+            if lock(descriptor) and work.exists():
+                return work, descriptor
+            os.close(descriptor)  # a run that clears leftovers came first
+
+
+def target_folder(path: str | Path, overwrite: bool, sign: str) -> Path:
+    """Resolved path of a folder to make; ImageFileError where `output_folder` raises it."""
+    try:
+        target = Path(path).resolve()
+    except (OSError, RuntimeError) as error:  # a loop of links is a RuntimeError before Python 3.13
+        raise ImageFileError(
+            f"{path}: cannot be followed ({one_line(error)}); choose another folder."
+        ) from error
+    beside = _existing_parent(target)
+    if not beside.is_dir():
+        raise ImageFileError(f"{target}: {beside} is a file, not a folder; choose another name.")
+    if not target.exists():
+        _restore_older(target)
+    if not target.exists():
+        return target
+    if not target.is_dir():
+        raise ImageFileError(f"{target}: is a file; choose the name of a folder.")
+    if not overwrite:
+        raise ImageFileError(f"{target}: exists already; choose another folder or say --overwrite.")
+    _check_replaceable(target, sign)
+    return target
+
+
+def _check_replaceable(target: Path, sign: str) -> None:
+    """Raise ImageFileError unless a folder is an empty one, or a result and nothing else."""
+    own = target not in (Path(os.path.expanduser("~")), Path.cwd(), *Path.cwd().parents)
+    if own and (foreign := find_foreign(target)) is not None:
+        raise ImageFileError(
+            f"{target}: holds {foreign}, which is not as napari-cvdm wrote it, and is never "
+            "overwritten; move it, or choose another folder."
+        )
+    if not own or (any(target.iterdir()) and not (target / sign).exists()):
+        raise ImageFileError(
+            f"{target}: is not a result (it has no {sign}) and is never overwritten; choose "
+            "another folder."
+        )
+
+
+def _existing_parent(target: Path) -> Path:
+    try:
+        beside = next((parent for parent in target.parents if parent.exists()), None)
+    except OSError as error:
+        raise writing_error(target, error) from error
+    if beside is None:
+        raise ImageFileError(
+            f"{target}: is the root of a disk, or on a disk that is not there; choose a folder on "
+            "one that is."
+        )
+    return beside
+
+
+def move_into_place(work: Path, target: Path, overwrite: bool, sign: str) -> None:
+    """Give a complete folder its name; an older one there goes only then."""
+    try:
+        changed = _missing_parents(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not (overwrite and target.exists()):
+            os.rename(work, target)
+            _sync_all(changed)
+            return
+        _check_replaceable(target, sign)
+        older = work.with_name(temporary_name())
+        _swap_folders(work, target)
+        _sync_all(changed)  # the older one goes only then
+        os.rename(work, older)
+        shutil.rmtree(older, ignore_errors=True)
+    except OSError as error:
+        raise writing_error(target, error) from error
+
+
+def _missing_parents(target: Path) -> list[Path]:
+    """Folders above the target, up to the first that exists."""
+    parents = list(target.parents)
+    return parents[: parents.index(_existing_parent(target)) + 1]
+
+
+def _sync_all(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        sync_path(folder)
+
+
+def _swap_folders(work: Path, target: Path) -> None:
+    """Exchange two folders: by one call where the system has it, else while signals wait."""
+    if _exchange(work, target):
+        return
+    older = target.with_name(f".{target.name}.{token_hex(8)}.old")
+    with delayed_signals():
+        os.rename(target, older)
+        try:
+            os.rename(work, target)
+        except OSError:
+            os.rename(older, target)
+            raise
+        os.rename(older, work)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Exchange two names at once; False where the system or the disk cannot."""
+    names = os.fsencode(first), os.fsencode(second)
+    if _exchange_names is None:
+        return False
+    if sys.platform == "darwin":
+        return not _exchange_names(*names, _SWAP)
+    return not _exchange_names(_HERE, names[0], _HERE, names[1], _SWAP)
+
+
+def _system_call() -> Any:
+    """renameat2 of Linux or renamex_np of macOS; None without it."""
+    try:
+        library = ctypes.CDLL(None)
+        return library.renamex_np if sys.platform == "darwin" else library.renameat2
+    except (AttributeError, OSError, TypeError):  # Windows, and C libraries without it
+        return None
+
+
+_exchange_names = _system_call()
+
+
+def _restore_older(target: Path) -> None:
+    """Give an older result its name back, which a kill between two renames took."""
+    with suppress(OSError, ValueError):
+        for older in target.parent.glob(f".{glob.escape(target.name)}.{'?' * 16}.old"):
+            os.rename(older, target)
+
+
+@contextmanager
+def delayed_signals() -> Iterator[None]:
+    """Keep signals that end the program until the block has ended."""
+    received: list[int] = []
+    names = ("SIGINT", "SIGTERM", "SIGHUP") if current_thread() is main_thread() else ()
+    before: dict[int, Any] = {}
+    try:
+        for number in (getattr(signal, name) for name in names if hasattr(signal, name)):
+            before[number] = signal.signal(number, lambda number, frame: received.append(number))
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+        for number in received:
+            signal.raise_signal(number)
+
+
+def check_apart(out: str | Path, inputs: Iterable[str | Path]) -> None:
+    """Raise ImageFileError where a folder to make is, or holds, one of the inputs.
+
+    Links, relative paths and names of another case are seen: folders are compared by identity.
+    """
+    for path in inputs:
+        real = Path(os.path.realpath(path))
+        for place in (real, *real.parents):
+            with suppress(OSError):
+                if os.path.samefile(out, place):
+                    what = "is" if place == real else "lies in"
+                    raise ImageFileError(
+                        f"{path} {what} {out}, which would be replaced; choose another folder."
+                    )

@@ -11,7 +11,6 @@ from napari.layers import Image, Layer
 
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.core.statistics import STATISTICS
-from napari_cvdm.io import ImageFileError
 from napari_cvdm.widgets.layers.layer_data import (
     METADATA_KEY,
     is_measurement,
@@ -49,11 +48,11 @@ def test_pixel_size_is_known_only_where_the_layer_says_it(scale, unit, expected)
     assert layer_pixel_um(layer) == (expected if expected is None else pytest.approx(expected))
 
 
-def test_a_pixel_that_is_not_square_is_an_error_for_a_run_and_unknown_for_the_form():
+def test_a_pixel_that_is_not_square_is_unknown_and_has_a_reason():
     layer = Image(np.zeros((4, 5)), scale=(0.1, 0.2), units=("um", "um"))
     assert "pixel_um" not in known_optics(layer)
-    with pytest.raises(ImageFileError, match="must be square"):
-        read_layer(layer)
+    read = read_layer(layer)
+    assert read.pixel_um is None and "0.2 x 0.1 um" in read.origins["pixel_um"]
 
 
 @pytest.mark.parametrize(

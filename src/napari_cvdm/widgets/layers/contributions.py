@@ -14,6 +14,7 @@ import numpy as np
 from napari_cvdm.core.request import ImageStack
 from napari_cvdm.io import write_image
 from napari_cvdm.io.axes import storable
+from napari_cvdm.io.errors import ImageFileError
 from napari_cvdm.io.metadata import square_pixel
 from napari_cvdm.io.read import SUFFIXES, read_image
 from napari_cvdm.io.result_folder import PROVENANCE, is_result_folder, read_result_folder
@@ -169,13 +170,16 @@ def write_tiff(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     pixels = storable(np.asarray(pixels), path)
     sizes = _measured(layer, np.abs(layer.scale), "um")
     first = _measured(layer, layer.translate, "um")
+    pixel_um, said = square_pixel(sizes.get("X"), sizes.get("Y"), f"the scale of {place.name}")
+    if pixel_um is None and said:
+        raise ImageFileError(f"{path}: {said['pixel_um']}. Resample the layer before it is saved.")
     metadata = plugin_metadata(layer)
     stated = metadata.get("place", {})
     write_image(
         path,
         pixels,
         axes=place.axes,
-        pixel_um=square_pixel(sizes.get("X"), sizes.get("Y"), place.name)[0],
+        pixel_um=pixel_um,
         unit=metadata.get("unit") or "arbitrary unit",
         name=place.name,
         offset_um=(first.get("Y", 0.0), first.get("X", 0.0)),

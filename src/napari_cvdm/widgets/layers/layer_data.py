@@ -77,7 +77,7 @@ def _pixel_of(layer: "Image") -> tuple[float | None, dict[str, str]]:
     return square_pixel(x, y, f"the scale of layer {layer.name}")
 
 
-def known_optics(layer: "Image", *, of_planes: bool) -> dict[str, Any]:
+def known_optics(layer: "Image", *, of_planes: bool = False) -> dict[str, Any]:
     """Optics of a layer by request name: pixel size from its scale, the rest from metadata.
 
     Immersion and emission that a file states are those of fluorescence, not of planes.
@@ -118,7 +118,12 @@ def read_layer(layer: "Image", index: tuple[int, ...] | None = None) -> ImageSta
     if layer.rgb:
         pixels, axes = np.moveaxis(pixels[..., :COLOURS], -1, 0), "C" + axes
     said = plugin_metadata(layer)
-    place = {name: float(value) for name, value in dict(said.get("place", {})).items()}
+    # The rest of its place is that of the layer, which may have been moved.
+    place = {
+        name: float(value)
+        for name, value in dict(said.get("place", {})).items()
+        if name in ("frame_interval_s", "t_s", "position")
+    }
     if "Z" in axes and not layer.rgb:
         number = axes.index("Z")
         step_um = length_um(abs(float(layer.scale[number])), f"{layer.units[number]:~}")

@@ -21,8 +21,10 @@ from napari_cvdm.io import ImageFileError, read_image
 from napari_cvdm.io.limits import (
     ALWAYS_ALLOWED_BYTES,
     DEEPEST,
+    LARGE_BYTES,
     LARGEST_EXPANSION,
     check_expansion,
+    largest_unpacked,
     parse_json_object,
     read_bounded,
 )
@@ -166,11 +168,19 @@ def test_a_dark_image_that_packs_well_is_no_lie(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("stored", [0, 1, 10**4, 10**7])
+@pytest.mark.parametrize("stored", [0, 1, 10**4, 5 * 10**5])
 def test_what_deflate_can_do_is_allowed(stored: int) -> None:
     check_expansion(max(ALWAYS_ALLOWED_BYTES, 1032 * stored), stored, "image")
+
+
+@pytest.mark.parametrize("stored", [0, 1, 10**4, 10**6, 10**7, 10**9])
+def test_a_large_image_may_unpack_a_hundredfold_only(stored: int) -> None:
+    most = largest_unpacked(stored)
+    check_expansion(most, stored, "image")
+    assert most <= max(ALWAYS_ALLOWED_BYTES, LARGEST_EXPANSION * stored)
+    assert most <= max(LARGE_BYTES, 100 * stored)
     with pytest.raises(ImageFileError, match="promises"):
-        check_expansion(max(ALWAYS_ALLOWED_BYTES, LARGEST_EXPANSION * stored) + 1, stored, "image")
+        check_expansion(most + 1, stored, "image")
 
 
 def mrc(path: Path) -> Path:

@@ -3,30 +3,39 @@
 What a header declares is compared with what the file can hold.
 """
 
+import bz2
 import json
+import lzma
 import os
+import stat
 import struct
+import zlib
 from collections.abc import Callable, Mapping
-from math import ceil, prod
+from functools import partial
+from math import ceil, inf, prod
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 from xml.etree import ElementTree
 
+import imagecodecs
 import tifffile
 
 from napari_cvdm.io.errors import ImageFileError
 
-LARGEST_RECORD = 50_000_000
+LARGEST_RECORD = 20_000_000
 DEEPEST = 50
 # Deflate packs at most 1032 bytes into one, LZW 1365. A small image may be only background, which
 # newer methods pack further.
 LARGEST_EXPANSION = 1400
 ALWAYS_ALLOWED_BYTES = 16 << 20
+# No measured image of this size is that empty.
+LARGE_BYTES, LARGE_EXPANSION = 512 << 20, 100
 LARGEST_PLANES = 1_000_000
 LARGEST_CHUNKS = 10_000_000
+FEW_CHUNKS, SMALLEST_CHUNK = 10_000, 256
+LZMA_MEMORY = 256 << 20
 # Zarr 2 lets metadata name any installed codec. One of them, pickle, executes what it unpacks. The
 # codecs here only turn numbers into numbers.
-PACKING = ("blosc", "bz2", "gzip", "lz4", "lzma", "pcodec", "zfpy", "zlib", "zstd")
 CHANGING = (
     "astype",
     "bitround",
@@ -41,7 +50,7 @@ CHANGING = (
     "transpose",
 )
 CHECKING = ("adler32", "crc32", "crc32c", "fletcher32", "jenkins_lookup3")
-METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup")
+METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
 
 
 def read_bounded(path: Path, largest: int = LARGEST_RECORD) -> bytes:
@@ -54,14 +63,32 @@ def read_bounded(path: Path, largest: int = LARGEST_RECORD) -> bytes:
     OSError
         The file cannot be opened.
     """
-    if path.exists() and not path.is_file():
-        raise ValueError(f"{path.name} is no regular file")
-    with path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size > largest:
-            raise ValueError(
-                f"{path.name} is larger than {largest:,} bytes, and none of this program is"
-            )
-        return file.read()
+    with open_regular(path, largest) as file:
+        return file.read(largest)
+
+
+def open_regular(path: str | Path, largest: float = inf) -> BinaryIO:
+    """Open a file for reading, without waiting.
+
+    Raises
+    ------
+    ValueError
+        A pipe or a device, or a file of more than `largest` bytes.
+    OSError
+        The file cannot be opened.
+    """
+    # A named pipe would wait for somebody who writes.
+    waiting = getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+    file = os.fdopen(os.open(path, os.O_RDONLY | waiting), "rb")
+    found, name = os.fstat(file.fileno()), Path(path).name
+    if stat.S_ISREG(found.st_mode) and found.st_size <= largest:
+        return file
+    file.close()
+    raise ValueError(
+        f"{name} is larger than {largest:,} bytes, and none of this program is"
+        if stat.S_ISREG(found.st_mode)
+        else f"{name} is no regular file"
+    )
 
 
 def parse_json_object(text: str | bytes) -> dict[str, Any]:
@@ -91,9 +118,15 @@ def check_depth(value: Any) -> None:
     raise ValueError(f"its entries are nested deeper than {DEEPEST}")
 
 
+def largest_unpacked(stored: int) -> int:
+    """Bytes that `stored` bytes may unpack to."""
+    usual = min(LARGEST_EXPANSION * stored, max(LARGE_BYTES, LARGE_EXPANSION * stored))
+    return max(ALWAYS_ALLOWED_BYTES, usual)
+
+
 def check_expansion(wanted: int, stored: int, source: str) -> None:
     """ImageFileError where `stored` bytes cannot unpack to an image of `wanted` bytes."""
-    if wanted > max(ALWAYS_ALLOWED_BYTES, LARGEST_EXPANSION * stored):
+    if wanted > largest_unpacked(stored):
         raise ImageFileError(
             f"{source}: its header promises {wanted:.4g} bytes of pixels, and it holds {stored:,}; "
             "it is damaged or cut short. Copy it again."
@@ -170,7 +203,9 @@ def check_declared_sizes(stored: Any, path: Path) -> None:
         Codecs that are not for numbers, more chunks than LARGEST_CHUNKS, or chunks that the stored
         bytes can never unpack to.
     """
-    unknown = sorted(set(codec_names(stored.metadata.to_dict())) - {*PACKING, *CHANGING, *CHECKING})
+    unknown = sorted(
+        set(codec_names(stored.metadata.to_dict())) - {*UNPACKERS, *CHANGING, *CHECKING}
+    )
     if unknown:
         raise ImageFileError(
             f"{path}: its pixels are packed by {unknown[0]!r:.80}, which is not read here. Write "
@@ -182,9 +217,14 @@ def check_declared_sizes(stored: Any, path: Path) -> None:
             f"{path}: its metadata promise {chunks:.4g} chunks; at most {LARGEST_CHUNKS:,} are "
             "read. Copy it again, or write larger chunks."
         )
+    if chunks > FEW_CHUNKS and prod(stored.chunks) < SMALLEST_CHUNK:
+        raise ImageFileError(
+            f"{path}: its chunks have {prod(stored.chunks)} pixels; at least {SMALLEST_CHUNK} are "
+            "needed in a large image. Write larger chunks."
+        )
     wanted = prod(stored.chunks) * stored.dtype.itemsize
     if wanted > ALWAYS_ALLOWED_BYTES and not any(
-        file.stat().st_size >= wanted / LARGEST_EXPANSION
+        largest_unpacked(file.stat().st_size) >= wanted
         for file in (path / stored.path).rglob("*")
         if file.name not in METADATA and file.is_file()
     ):
@@ -202,39 +242,60 @@ def codec_names(metadata: Mapping[str, Any]) -> list[str]:
     if "codecs" not in metadata:
         codecs = (metadata.get("compressor"), *(metadata.get("filters") or ()))
         return [str(codec.get("id")) for codec in codecs if codec]
-    inner = [
-        one["configuration"] for one in metadata["codecs"] if one["name"] == "sharding_indexed"
-    ]
-    parts = [metadata["codecs"], *(one[key] for one in inner for key in ("codecs", "index_codecs"))]
-    return [str(codec["name"]).removeprefix("numcodecs.") for part in parts for codec in part]
+    found = []
+    for codec in metadata["codecs"]:
+        found.append(str(codec["name"]).removeprefix("numcodecs."))
+        if found[-1] == "sharding_indexed":
+            inner = codec["configuration"]
+            found += codec_names(inner) + codec_names({"codecs": inner["index_codecs"]})
+    return found
 
 
-HEAD_BYTES = 18
+def _unpack_stream(make: Callable[[], Any]) -> Callable[[bytes, int], bytes]:
+    """A function that unpacks the members of a stream, and stops at a number of bytes."""
+
+    def unpack(packed: bytes, most: int) -> bytes:
+        pieces, left = [], most
+        while packed:
+            member = make()
+            pieces.append(member.decompress(packed, left + 1))
+            left -= len(pieces[-1])
+            if left < 0:
+                raise ValueError(f"it unpacks to more than {most:,} bytes")
+            if not member.eof:
+                raise ValueError("it ends too early")
+            packed = member.unused_data
+        return b"".join(pieces)
+
+    return unpack
 
 
-def _zstd_size(head: bytes) -> int:
-    # A frame may leave its size out (RFC 8878, section 3.1.1).
-    if head[:4] != b"\x28\xb5\x2f\xfd" or len(head) < HEAD_BYTES:
-        return 0
-    described = head[4]
-    single, size = described >> 5 & 1, (described >> 5 & 1, 2, 4, 8)[described >> 6]
-    start = 5 + (1 - single) + (0, 1, 2, 4)[described & 3]
-    return int.from_bytes(head[start : start + size], "little")
+def _unpack_declared(name: str, head: str, place: int) -> Callable[[bytes, int], bytes]:
+    """A function that unpacks what declares its size at a place of its head."""
+
+    def unpack(packed: bytes, most: int) -> bytes:
+        from numcodecs import get_codec  # type: ignore[import-untyped]
+
+        (declared,) = struct.unpack_from(head, packed, place)
+        if not 0 <= declared <= most:
+            raise ValueError(f"it declares {declared:.4g} bytes, and has at most {most:,}")
+        return bytes(get_codec({"id": name}).decode(packed))
+
+    return unpack
 
 
-def _blosc_size(head: bytes) -> int:
-    # Blosc 1 and 2 (c-blosc, README_CHUNK_FORMAT).
-    return int(struct.unpack_from("<I", head, 4)[0]) if len(head) >= 16 and head[0] in (1, 2) else 0
+def _unpack_zstd(packed: bytes, most: int) -> bytes:
+    return bytes(imagecodecs.zstd_decode(packed, out=most))
 
 
-def _lz4_size(head: bytes) -> int:
-    # numcodecs writes the size, signed, before the block.
-    return max(0, int(struct.unpack_from("<i", head)[0])) if len(head) >= 4 else 0
-
-
-# Bytes that a chunk declares to unpack to, from its first HEAD_BYTES; 0 where it declares nothing.
-DECLARED_SIZE: dict[str, Callable[[bytes], int]] = {
-    "blosc": _blosc_size,
-    "lz4": _lz4_size,
-    "zstd": _zstd_size,
+# Each takes packed bytes and the most bytes that they may unpack to, and stops there. LZMA uses
+# the memory that its stream asks for.
+UNPACKERS: dict[str, Callable[[bytes, int], bytes]] = {
+    "blosc": _unpack_declared("blosc", "<I", 4),  # c-blosc, README_CHUNK_FORMAT
+    "bz2": _unpack_stream(bz2.BZ2Decompressor),
+    "gzip": _unpack_stream(partial(zlib.decompressobj, 31)),
+    "lz4": _unpack_declared("lz4", "<i", 0),  # numcodecs writes the size before the block
+    "lzma": _unpack_stream(partial(lzma.LZMADecompressor, memlimit=LZMA_MEMORY)),
+    "zlib": _unpack_stream(zlib.decompressobj),
+    "zstd": _unpack_zstd,
 }

@@ -8,7 +8,10 @@ import json
 import os
 import struct
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import mrcfile
 import numpy as np
@@ -23,16 +26,22 @@ from napari_cvdm.io.limits import (
     DEEPEST,
     LARGE_BYTES,
     LARGEST_EXPANSION,
+    LARGEST_XML,
     check_expansion,
+    check_micromanager,
+    check_xml,
     largest_unpacked,
     parse_json_object,
     read_bounded,
 )
+from napari_cvdm.io.read import open_image, read_psf
 from napari_cvdm.io.result_folder import PROVENANCE, is_result_folder, read_result_folder
 from napari_cvdm.training.pairs import Arrays
 from napari_cvdm.training.recipe import read_recipe
 
 PIXELS = np.random.default_rng(0).poisson(90, (24, 20)).astype(np.uint16)
+UNIX = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with a name are Unix's")
+ENDLESS = (getattr(os, "mkfifo", None), lambda path: path.symlink_to("/dev/zero"))
 WIDTH, LENGTH, STRIP_ROWS, STRIP_BYTES, DESCRIPTION = 256, 257, 278, 279, 270
 
 
@@ -139,6 +148,56 @@ def test_ome_companions_are_taken_from_the_same_folder_only(name: str, tmp_path:
     refused(path, "companion file in another folder")
 
 
+def with_companion(folder: Path, name: str) -> Path:
+    """An OME-TIFF whose second plane is in another file of its folder."""
+    path = tiff(
+        folder / "image.ome.tif", np.stack([PIXELS] * 2), ome=True, metadata={"axes": "TYX"}
+    )
+    with tifffile.TiffFile(path) as file:
+        xml = file.ome_metadata or ""
+    head, tail = xml.split("<TiffData", 1)
+    planes = f"<TiffData{tail.split('>', 1)[0].rstrip('/')}>"
+    uuid = f'<UUID FileName="{name}">urn:uuid:2</UUID></TiffData></Pixels></Image></OME>'
+    return with_tag(path, DESCRIPTION, head + planes + uuid)
+
+
+@UNIX
+@pytest.mark.parametrize("make", ENDLESS)
+def test_a_companion_that_is_a_pipe_or_a_device_is_not_waited_for(
+    make: Callable[[Path], None], tmp_path: Path
+) -> None:
+    make(tmp_path / "second.ome.tif")
+    refused(with_companion(tmp_path, "second.ome.tif"), "no file but a device or a pipe")
+    make(tmp_path / "S_MMStack_1.ome.tif")
+    with pytest.raises(ImageFileError, match="no file but a device or a pipe"):
+        check_micromanager(micromanager(tmp_path), "S_MMStack.ome.tif")
+
+
+def micromanager(folder: Path, **summary: object) -> Any:
+    """What tifffile says of a stack of Micro-Manager of two planes."""
+    index = np.array([[0, 0, 0, 0, 900], [0, 0, 1, 0, 1900]])
+    return SimpleNamespace(
+        is_micromanager=True,
+        micromanager_metadata={"Summary": summary, "IndexMap": index},
+        filehandle=SimpleNamespace(dirname=str(folder)),
+    )
+
+
+def test_planes_of_micro_manager_are_counted_before_they_are_listed(tmp_path: Path) -> None:
+    check_micromanager(micromanager(tmp_path, Frames=1000, Slices="1000"), "image.tif")
+    for counts in ({"Frames": 10**9}, {"Frames": 10**5, "Slices": 11}):
+        with pytest.raises(ImageFileError, match="at most 1,000,000 are read"):
+            check_micromanager(micromanager(tmp_path, **counts), "image.tif")
+
+
+@pytest.mark.parametrize("piece", ["<a/>", 'a{n}="" '])
+def test_xml_that_fills_the_memory_as_a_tree_is_not_parsed(piece: str) -> None:
+    check_xml("".join(piece.format(n=n) for n in range(100)), "image")
+    with pytest.raises(ImageFileError, match=r"at most .* are read"):
+        check_xml(piece * (1 + max(LARGEST_XML.values())), "image")
+    assert min(LARGEST_XML.values()) >= 10 * 100_000  # ten for each of so many planes
+
+
 def test_entities_within_entities_are_not_unfolded(tmp_path: Path) -> None:
     laughs = "".join(
         f'<!ENTITY e{n} "{f"&e{n - 1};" * 10 if n else "ha" * 100}">' for n in range(9)
@@ -225,15 +284,26 @@ def test_an_npy_with_a_header_of_two_gigabytes_asks_for_no_memory(tmp_path: Path
     refused(path, "NPY")
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with a name are Unix's")
-@pytest.mark.parametrize("name", ["image.tif", "card.json", "recipe.toml"])
-def test_a_pipe_is_not_waited_for(name: str, tmp_path: Path) -> None:
-    path = tmp_path / name
-    os.mkfifo(path)
-    with pytest.raises(
-        ImageFileError if name.endswith("tif") else ValueError, match=r"no file but|no regular file"
-    ):
-        read_image(path) if name.endswith("tif") else read_bounded(path)
+@UNIX
+@pytest.mark.parametrize("make", ENDLESS)
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("image.tif", read_image),
+        ("image.tif", open_image),
+        ("image.npy", read_image),
+        ("image.mrc", open_image),
+        ("psf.tif", read_psf),
+        ("card.json", read_bounded),
+        ("recipe.toml", read_recipe),
+    ],
+)
+def test_a_pipe_or_a_device_is_not_waited_for(
+    name: str, read: Callable[[Path], object], make: Callable[[Path], None], tmp_path: Path
+) -> None:
+    make(tmp_path / name)
+    with pytest.raises(ValueError, match=r"no file but|no regular file"):
+        read(tmp_path / name)
 
 
 @pytest.mark.parametrize("depth", [DEEPEST + 1, 900, 100_000])

@@ -31,6 +31,7 @@ ALWAYS_ALLOWED_BYTES = 16 << 20
 # No measured image of this size is that empty.
 LARGE_BYTES, LARGE_EXPANSION = 512 << 20, 100
 LARGEST_PLANES = 1_000_000
+LARGEST_XML = {"<": 2_000_000, "=": 8_000_000}
 LARGEST_CHUNKS = 10_000_000
 FEW_CHUNKS, SMALLEST_CHUNK = 10_000, 256
 LZMA_MEMORY = 256 << 20
@@ -158,8 +159,10 @@ def check_ome(tiff: tifffile.TiffFile, source: str) -> None:
 
     At most LARGEST_PLANES are allowed. What is not XML is left to tifffile.
     """
+    xml = tiff.ome_metadata or ""
+    check_xml(xml, source)
     try:
-        elements = list(ElementTree.fromstring(tiff.ome_metadata or "").iter())
+        elements = list(ElementTree.fromstring(xml).iter())
     except ElementTree.ParseError:
         return
     page = max(1, tiff.pages.first.size)
@@ -183,6 +186,47 @@ def check_ome(tiff: tifffile.TiffFile, source: str) -> None:
                 f"{source}: it names a companion file in another folder ({name!r:.80}), which is "
                 "not opened; put both into one folder."
             )
+        if name:
+            _check_companion(Path(tiff.filehandle.dirname) / name, source)
+
+
+def check_xml(text: str, source: str) -> None:
+    """Raise ImageFileError if XML has so many elements or attributes that a tree fills memory."""
+    for mark, most in LARGEST_XML.items():
+        if text.count(mark) > most:
+            raise ImageFileError(
+                f"{source}: its OME header has {text.count(mark):,} times {mark!r}; at most "
+                f"{most:,} are read. Split the file."
+            )
+
+
+def check_micromanager(tiff: tifffile.TiffFile, source: str) -> None:
+    """Raise ImageFileError if Micro-Manager's metadata name too many planes, or pipes.
+
+    tifffile makes a list of all planes, and opens each file of the stack.
+    """
+    said = (tiff.micromanager_metadata or {}) if tiff.is_micromanager else {}
+    index, summary = said.get("IndexMap"), said.get("Summary") or {}
+    if index is None:
+        return
+    counts = (int(summary.get(name, 1)) for name in ("Channels", "Slices", "Frames", "Positions"))
+    last = index[:, :4].max(axis=0).tolist()
+    planes = prod(max(count, 1 + number) for count, number in zip(counts, last, strict=True))
+    if planes > LARGEST_PLANES:
+        raise ImageFileError(
+            f"{source}: its metadata name {planes:.4g} planes; at most {LARGEST_PLANES:,} are "
+            "read. Copy it again, or split it."
+        )
+    for path in Path(tiff.filehandle.dirname).glob("*_MMStack*.tif"):
+        _check_companion(path, source)
+
+
+def _check_companion(path: Path, source: str) -> None:
+    if path.exists() and not path.is_file():
+        raise ImageFileError(
+            f"{source}: its companion {path.name:.80} is no file but a device or a pipe; copy both "
+            "again."
+        )
 
 
 def _number(element: ElementTree.Element, name: str) -> float:

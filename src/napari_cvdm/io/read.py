@@ -150,7 +150,7 @@ def open_image(path: str | Path, *, series: int | None = None, alone: bool = Fal
         from napari_cvdm.io.zarr_read import open_ngff
 
         return open_ngff(path, series)
-    if path.suffix.lower() in (".tif", ".tiff") and path.exists():
+    if path.suffix.lower() in (".tif", ".tiff") and path.is_file():
         return read_tiff(path, lazily=True, series=series, alone=alone)
     return read_image(path, series=series, alone=alone)
 

@@ -33,6 +33,7 @@ from napari_cvdm.io.zarr_write import NOTES_KEY
 KNOWN_VERSIONS = ("0.1", "0.2", "0.3", "0.4", "0.5")
 LARGEST_METADATA, LARGEST_CHUNK = 10_000_000, 1 << 30  # in a file
 CHECKSUM_BYTES = 16
+MOST_COUNTED = 100_000  # chunks; to count more of them takes longer than to read
 WIDEST_STORED = 8  # a filter may keep numbers of one byte as numbers of eight
 
 
@@ -151,7 +152,12 @@ def _check_kind(ome: Mapping[str, Any], group: Any, path: Path) -> None:
 
 
 def _missing_chunks(stored: Any) -> list[str]:
-    """A sentence where chunks were never written, which Zarr reads as its fill value."""
+    """A sentence where chunks were never written, which Zarr reads as its fill value.
+
+    Above `MOST_COUNTED` chunks they are not counted.
+    """
+    if stored.nchunks > MOST_COUNTED:
+        return []
     there, all_of_them = stored.nchunks_initialized, stored.nchunks
     if there >= all_of_them:
         return []

@@ -93,14 +93,27 @@ def open_regular(path: str | Path, largest: float = inf) -> BinaryIO:
 
 
 def parse_json_object(text: str | bytes) -> dict[str, Any]:
-    """A JSON object; ValueError where it is none, or nested so deep that no reader can use it."""
+    """A JSON object that every reader can use.
+
+    Raises
+    ------
+    ValueError
+        It is none, is nested too deep, or has a whole number of more than 64 bits.
+    """
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_int=_read_whole)
     except RecursionError:
         raise ValueError("its brackets are nested too deep") from None
     if not isinstance(value, dict):
         raise ValueError("it is no JSON object")
     check_depth(value)
+    return value
+
+
+def _read_whole(digits: str) -> int:
+    value = int(digits)
+    if not -(1 << 63) <= value < 1 << 64:
+        raise ValueError(f"{digits[:20]}... is too large a number")
     return value
 
 

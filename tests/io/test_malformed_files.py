@@ -8,6 +8,7 @@ import json
 import os
 import struct
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,13 +32,16 @@ from napari_cvdm.io.limits import (
     check_micromanager,
     check_xml,
     largest_unpacked,
+    open_arrays,
     parse_json_object,
     read_bounded,
 )
 from napari_cvdm.io.read import open_image, read_psf
 from napari_cvdm.io.result_folder import PROVENANCE, is_result_folder, read_result_folder
+from napari_cvdm.simulate.ranges import PhaseRanges
 from napari_cvdm.training.pairs import Arrays
 from napari_cvdm.training.recipe import read_recipe
+from napari_cvdm.training.sources import RECORD, load_field, load_training_field, solve_missing
 
 PIXELS = np.random.default_rng(0).poisson(90, (24, 20)).astype(np.uint16)
 UNIX = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with a name are Unix's")
@@ -316,7 +320,7 @@ def test_brackets_within_brackets_are_refused_in_words(depth: int, tmp_path: Pat
         read_result_folder(tmp_path)
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(f"a = {deep}")
-    with pytest.raises(RequestError, match=r"nested|recursion"):
+    with pytest.raises(RequestError, match=r"nested|recursion|larger"):
         read_recipe(recipe)
 
 
@@ -366,6 +370,93 @@ def test_damaged_arrays_for_training_are_refused(content: bytes, tmp_path: Path)
     path.write_bytes(content)
     with pytest.raises(RequestError, match="cannot be read"):
         Arrays(x=str(path), y=str(path)).entries("phase-2shot")
+
+
+def npz(path: Path, head: bytes, zeros: int, method: int = zipfile.ZIP_DEFLATED) -> Path:
+    """An array x, with a header of one's own and zeros behind it."""
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("x.npy", head + bytes(zeros))
+    return path
+
+
+def npy_head(*shape: int) -> bytes:
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        stream, {"descr": "|u1", "fortran_order": False, "shape": shape}
+    )
+    return stream.getvalue()
+
+
+READERS = (load_training_field, load_field, lambda path: Arrays(x=path, y=path).entries("denoise"))
+
+
+@pytest.mark.parametrize("read", READERS)
+@pytest.mark.parametrize(
+    ("shape", "zeros", "method", "words"),
+    [
+        ((1, 2**30, 1, 1), 40 << 20, zipfile.ZIP_DEFLATED, "promises"),
+        ((1, 600 << 20, 1, 1), 600 << 20, zipfile.ZIP_DEFLATED, "would unpack to"),
+        ((2**40, 2**40, 2**40, 1), 9, zipfile.ZIP_STORED, "promises"),
+        ((1, 9, 1, 1), 9, zipfile.ZIP_BZIP2, "packed as"),
+        ((1, 9, 1, 1), 9, zipfile.ZIP_LZMA, "packed as"),
+    ],
+)
+def test_arrays_of_an_npz_are_bounded_before_they_are_unpacked(
+    read: Callable[[str], object],
+    shape: tuple[int, ...],
+    zeros: int,
+    method: int,
+    words: str,
+    tmp_path: Path,
+) -> None:
+    path = npz(tmp_path / "x.npz", npy_head(*shape), zeros, method)
+    with frugal(), pytest.raises(ValueError, match=words) as refusal:
+        read(str(path))
+    assert "\n" not in str(refusal.value)
+
+
+def test_an_npz_unpacks_no_further_than_it_declares(tmp_path: Path) -> None:
+    zeros, head = 300 << 20, npy_head(1, 9, 1, 1)
+    path = npz(tmp_path / "x.npz", head, zeros)
+    size = struct.Struct("<I").pack
+    path.write_bytes(path.read_bytes().replace(size(len(head) + zeros), size(len(head) + 9)))
+    with frugal(), pytest.raises(ImageFileError, match="cannot be read"), open_arrays(path) as kept:
+        assert kept["x"].size <= 9
+        raise ValueError("read")
+
+
+@UNIX
+@pytest.mark.parametrize("make", ENDLESS)
+@pytest.mark.parametrize("read", READERS)
+def test_an_npz_that_is_a_pipe_or_a_device_is_not_waited_for(
+    read: Callable[[str], object], make: Callable[[Path], None], tmp_path: Path
+) -> None:
+    make(tmp_path / "x.npz")
+    with pytest.raises(ValueError, match="no regular file"):
+        read(str(tmp_path / "x.npz"))
+
+
+@pytest.mark.parametrize("key", ["a." * 40_000 + "a=1", "[" + "a." * 400 + "a]\na=1"])
+def test_a_key_of_many_parts_does_not_stop_the_reader_of_recipes(key: str, tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text(key)
+    with pytest.raises(RequestError, match="more than 200 dots"):
+        read_recipe(tmp_path / "recipe.toml")
+
+
+def test_a_large_recipe_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text("#" * 100_001)
+    with pytest.raises(RequestError, match="larger than 100,000 bytes"):
+        read_recipe(tmp_path / "recipe.toml")
+
+
+@UNIX
+@pytest.mark.parametrize("make", [*ENDLESS, lambda path: path.write_text("[" * 10**5)])
+def test_the_record_of_solved_fields_is_read_as_other_records(
+    make: Callable[[Path], object], tmp_path: Path
+) -> None:
+    make(tmp_path / RECORD)
+    with pytest.raises(ValueError, match=r"no regular file|nested too deep"):
+        next(solve_missing(tmp_path, PhaseRanges(), 0, range(1)))
 
 
 def test_the_watch_sees_what_it_is_for(tmp_path: Path) -> None:

@@ -9,18 +9,22 @@ import lzma
 import os
 import stat
 import struct
+import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
+from io import BytesIO
 from math import ceil, inf, prod
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, BinaryIO, Literal
+from typing import IO, Any, BinaryIO, Literal
 from xml.etree import ElementTree
 
 import imagecodecs
+import numpy as np
 import tifffile
 
-from napari_cvdm.io.errors import ImageFileError
+from napari_cvdm.io.errors import ImageFileError, one_line
 
 LARGEST_RECORD = 20_000_000
 DEEPEST = 50
@@ -30,6 +34,8 @@ LARGEST_EXPANSION = 1400
 ALWAYS_ALLOWED_BYTES = 16 << 20
 # No measured image of this size is that empty.
 LARGE_BYTES, LARGE_EXPANSION = 512 << 20, 100
+NPZ_PACKING = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+LARGEST_NPY_HEADER = 1 << 16  # NumPy itself reads no more than 10,000 bytes
 LARGEST_PLANES = 1_000_000
 LARGEST_XML = {"<": 2_000_000, "=": 8_000_000}
 LARGEST_CHUNKS = 10_000_000
@@ -90,6 +96,56 @@ def open_regular(path: str | Path, largest: float = inf) -> BinaryIO:
         if stat.S_ISREG(found.st_mode)
         else f"{name} is no regular file"
     )
+
+
+@contextmanager
+def open_arrays(path: str | Path) -> Iterator[Mapping[str, Any]]:
+    """The arrays of an NPZ file, each read when it is asked for.
+
+    Raises
+    ------
+    ImageFileError
+        A pipe or a device, a damaged file, one without the arrays that are asked for, or members
+        that are packed as NumPy packs none, or unpack to more than `largest_unpacked`.
+    """
+    try:
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+            for member in _checked_members(archive, os.fstat(file.fileno()).st_size):
+                with archive.open(member) as stream:
+                    check_npy(stream, member.file_size)
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as arrays:
+                yield arrays
+    except Exception as error:  # NumPy and zipfile let through whatever a damaged file makes happen
+        raise ImageFileError(
+            f"{path}: its arrays cannot be read ({one_line(error)}); make or copy it again."
+        ) from error
+
+
+def _checked_members(archive: zipfile.ZipFile, size: int) -> list[zipfile.ZipInfo]:
+    """Members of an archive of `size` bytes; ValueError if they unpack to too much."""
+    members = archive.infolist()
+    stored = min(size, sum(member.compress_size for member in members))
+    wanted = sum(member.file_size for member in members)  # zipfile stops there
+    if wanted > largest_unpacked(stored):
+        raise ValueError(f"they would unpack to {wanted:.4g} bytes")
+    if any(one.compress_type not in NPZ_PACKING for one in members):
+        raise ValueError("they are packed as numpy.savez_compressed packs none")
+    return members
+
+
+def check_npy(file: IO[bytes], size: int) -> None:
+    """Raise ValueError if `size` bytes of a file are fewer than its NPY header declares.
+
+    NumPy would allocate the memory first.
+    """
+    readers = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
+    head = BytesIO(file.read(LARGEST_NPY_HEADER))
+    major, _ = np.lib.format.read_magic(head)
+    shape, _, dtype = readers[min(major, 2)](head)
+    wanted, held = prod(shape) * dtype.itemsize, size - head.tell()
+    if wanted > held:
+        raise ValueError(f"its header promises {wanted:.4g} bytes of pixels, and it holds {held}")
 
 
 def parse_json_object(text: str | bytes) -> dict[str, Any]:

@@ -213,9 +213,9 @@ def _are_numbers(values: Any, count: int) -> bool:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether this is text, a finite number or a list of such numbers."""
+    """Whether this is text, a finite number or a list of these."""
     if isinstance(value, list | tuple):
-        return all(map(_is_number, value))
+        return all(map(_is_plain, value))
     return value is None or isinstance(value, str) or _is_number(value)
 
 

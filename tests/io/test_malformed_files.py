@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import imagecodecs
 import mrcfile
 import numpy as np
 import pytest
@@ -244,6 +245,36 @@ def test_a_large_image_may_unpack_a_hundredfold_only(stored: int) -> None:
     assert most <= max(LARGE_BYTES, 100 * stored)
     with pytest.raises(ImageFileError, match="promises"):
         check_expansion(most + 1, stored, "image")
+
+
+LARGE = {
+    "jpeg": (7000, 7000),
+    "jpeg2000": (5000, 5000),
+    "jpegxl": (12000, 12000),
+    "jpegxr": (9000, 9000),
+    "png": (12000, 12000),
+    "webp": (7000, 7000, 3),
+    "lerc": (12000, 12000),
+}
+
+
+@pytest.mark.parametrize("lazily", [False, True])
+@pytest.mark.parametrize("compression", LARGE)
+def test_a_tile_that_is_a_larger_image_is_not_decoded(
+    compression: str, lazily: bool, tmp_path: Path
+) -> None:
+    shape = LARGE[compression]
+    encode = getattr(imagecodecs, {"jpeg2000": "jpeg2k"}.get(compression, compression) + "_encode")
+    packed = encode(np.zeros(shape, np.uint8), **({"effort": 1} if compression == "jpegxl" else {}))
+    small = np.random.default_rng(0).integers(0, 200, (64, 64, *shape[2:])).astype(np.uint8)
+    path = tiff(tmp_path / "image.tif", small, compression=compression, tile=(64, 64))
+    (open_image if lazily else read_image)(path)  # an honest one is read
+    with tifffile.TiffFile(path, mode="r+") as file, path.open("ab") as end:
+        tags, place = file.pages.first.tags, end.tell()
+        end.write(packed)
+        tags[324].overwrite(place)
+        tags[325].overwrite(len(packed), dtype="I")
+    refused(path, "one of its tiles is an image of")
 
 
 def mrc(path: Path) -> Path:

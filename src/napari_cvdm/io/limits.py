@@ -7,6 +7,7 @@ import bz2
 import json
 import lzma
 import os
+import re
 import stat
 import struct
 import zipfile
@@ -36,6 +37,18 @@ ALWAYS_ALLOWED_BYTES = 16 << 20
 LARGE_BYTES, LARGE_EXPANSION = 512 << 20, 100
 NPZ_PACKING = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 LARGEST_NPY_HEADER = 1 << 16  # NumPy itself reads no more than 10,000 bytes
+# By the number of a compression in a TIFF.
+IMAGE_DECODERS = {
+    **dict.fromkeys((6, 7, 33007, 34892), "jpeg8"),
+    **dict.fromkeys((33003, 33004, 33005, 34712), "jpeg2k"),
+    **dict.fromkeys((22610, 34934), "jpegxr"),
+    **dict.fromkeys((50002, 52546), "jpegxl"),
+    34887: "lerc",
+    34933: "png",
+    50001: "webp",
+}
+SHAPE_FOUND = re.compile(r" shape=\((\d[\d, ]*)\)")
+J2K_SIZE = re.compile(rb"\xff\x4f\xff\x51....(.{8})", re.DOTALL)
 LARGEST_PLANES = 1_000_000
 LARGEST_XML = {"<": 2_000_000, "=": 8_000_000}
 LARGEST_CHUNKS = 10_000_000
@@ -201,6 +214,43 @@ def check_expansion(wanted: int, stored: int, source: str) -> None:
             f"{source}: its header promises {wanted:.4g} bytes of pixels, and it holds {stored:,}; "
             "it is damaged or cut short. Copy it again."
         )
+
+
+def check_image_segments(page: Any, source: str) -> None:
+    """Raise ImageFileError if a segment is a larger image than its strip or tile.
+
+    JPEG and its kin have heads of their own, and their decoders ask for the memory of these.
+    """
+    decode = IMAGE_DECODERS.get(int(page.compression))
+    if decode is None:
+        return
+    most, file = prod(page.chunks), page.parent.filehandle
+    tables = {"tables": page.jpegtables} if decode == "jpeg8" else {}
+    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
+        file.seek(offset)
+        side = declared_image(decode, file.read(count), **tables)
+        if prod(side) > most:
+            raise ImageFileError(
+                f"{source}: the file is damaged, one of its tiles is an image of "
+                f"{' x '.join(map(str, side))} pixels. Copy it again, or save it from Fiji."
+            )
+
+
+def declared_image(decode: str, packed: bytes, **tables: Any) -> tuple[int, ...]:
+    """Shape of an image that a decoder of imagecodecs would make; () if it cannot tell."""
+    if decode == "jpeg2k":
+        # It asks for memory before it compares. All heads count (ISO/IEC 15444-1, A.5.1).
+        found = (struct.unpack(">II", one[1]) for one in J2K_SIZE.finditer(packed))
+        return max(found, key=prod, default=())
+    for dtype in (np.uint8, np.uint16, np.float32):
+        try:
+            # No image has this shape: the decoder says which one it found.
+            out: np.ndarray = np.empty((1, 1, 1, 1, 1), dtype)
+            getattr(imagecodecs, f"{decode}_decode")(packed, out=out, **tables)
+        except Exception as error:  # each decoder has its own
+            if found_shape := SHAPE_FOUND.search(str(error)):
+                return tuple(int(number) for number in re.findall(r"\d+", found_shape[1]))
+    return ()
 
 
 def check_chain(tiff: tifffile.TiffFile, source: str) -> None:

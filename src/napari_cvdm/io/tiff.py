@@ -22,6 +22,7 @@ from napari_cvdm.io.errors import ImageFileError, import_zarr, one_line
 from napari_cvdm.io.limits import (
     check_chain,
     check_expansion,
+    check_image_segments,
     check_micromanager,
     check_ome,
     check_xml,
@@ -431,6 +432,7 @@ def _check_complete(tiff: tifffile.TiffFile, image: _TiffImage, complaints: list
             raise incomplete
         largest = max(count for _, count in segments)
         check_expansion(prod(page.chunks) * page.dtype.itemsize, largest, source)
+        check_image_segments(page, source)
         stored.update(((file.name, offset), count) for offset, count in segments)
     # Else the pixels were found to be there, one after another, behind a single page.
     if start is None:

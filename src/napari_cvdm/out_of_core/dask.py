@@ -30,7 +30,8 @@ POLL_S = 0.1
 LOCAL = "local:"
 LOOPBACK = "127.0.0.1"  # a scheduler runs code for whoever reaches it
 MOST_PROCESSES = 1024
-SCHEMES = ("tcp://", "tls://", "ucx://", "ws://", "wss://")
+SCHEMES = ("tcp://", "tls://", "ws://", "wss://")
+WITH_CERTIFICATES = ("tls://", "wss://")
 NAMED_BLOCKS = 5
 
 
@@ -212,14 +213,20 @@ def cluster_client(where: str) -> Iterator[Any]:
         ):
             yield client
         return
+    certified = distributed.Security().get_connection_args("client").get("ssl_context")
+    if where.startswith(WITH_CERTIFICATES) and certified is None:
+        raise ClusterError(
+            f"the scheduler {where} needs certificates; name them in the configuration of dask, as "
+            "SECURITY.md shows."
+        )
     # The client is never the default. Other lazy arrays of this process, such as layers of a
     # viewer, must not run on the cluster.
     try:
         client = distributed.Client(where, timeout=CONNECT_S, set_as_default=False)
     except Exception as error:  # dask lets through whatever a protocol raises
         raise ClusterError(
-            f"the scheduler {where} does not answer ({one_line(error)}); check the address, that "
-            "it runs and, for tls and wss, the certificates in the configuration of dask."
+            f"the scheduler {where} does not answer ({one_line(error)}); check the address, and "
+            "that it runs."
         ) from error
     try:
         yield client

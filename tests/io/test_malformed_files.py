@@ -39,10 +39,12 @@ from napari_cvdm.io.limits import (
 )
 from napari_cvdm.io.read import open_image, read_psf
 from napari_cvdm.io.result_folder import PROVENANCE, is_result_folder, read_result_folder
+from napari_cvdm.models.bundle import add_model
 from napari_cvdm.simulate.ranges import PhaseRanges
 from napari_cvdm.training.pairs import Arrays
 from napari_cvdm.training.recipe import read_recipe
 from napari_cvdm.training.sources import RECORD, load_field, load_training_field, solve_missing
+from napari_cvdm.training.state import STATE, load_state
 
 PIXELS = np.random.default_rng(0).poisson(90, (24, 20)).astype(np.uint16)
 UNIX = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with a name are Unix's")
@@ -444,6 +446,28 @@ def test_arrays_of_an_npz_are_bounded_before_they_are_unpacked(
     with frugal(), pytest.raises(ValueError, match=words) as refusal:
         read(str(path))
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("read", [*READERS, lambda path: add_model(path, f"{path}.mine")])
+def test_a_list_of_members_without_end_is_not_read(
+    read: Callable[[str], object], tmp_path: Path
+) -> None:
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(2500):
+            archive.writestr(f"{number}.npy", b"")
+    with pytest.raises(ValueError, match="its list of members has"):
+        read(str(path))
+
+
+@UNIX
+@pytest.mark.parametrize("make", ENDLESS)
+def test_the_state_of_a_training_is_a_regular_file(
+    make: Callable[[Path], None], tmp_path: Path
+) -> None:
+    make(tmp_path / STATE)
+    with pytest.raises(RequestError, match="no regular file"):
+        load_state(tmp_path, "0")
 
 
 def test_an_npz_unpacks_no_further_than_it_declares(tmp_path: Path) -> None:

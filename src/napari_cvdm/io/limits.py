@@ -35,6 +35,7 @@ LARGEST_EXPANSION = 1400
 ALWAYS_ALLOWED_BYTES = 16 << 20
 # No measured image of this size is that empty.
 LARGE_BYTES, LARGE_EXPANSION = 512 << 20, 100
+LARGEST_DIRECTORY = 100_000
 NPZ_PACKING = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 LARGEST_NPY_HEADER = 1 << 16  # NumPy itself reads no more than 10,000 bytes
 # By the number of a compression in a TIFF.
@@ -122,10 +123,12 @@ def open_arrays(path: str | Path) -> Iterator[Mapping[str, Any]]:
         that are packed as NumPy packs none, or unpack to more than `largest_unpacked`.
     """
     try:
-        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
-            for member in _checked_members(archive, os.fstat(file.fileno()).st_size):
-                with archive.open(member) as stream:
-                    check_npy(stream, member.file_size)
+        with open_regular(path) as file:
+            check_directory(file)
+            with zipfile.ZipFile(file) as archive:
+                for member in _checked_members(archive, os.fstat(file.fileno()).st_size):
+                    with archive.open(member) as stream:
+                        check_npy(stream, member.file_size)
             file.seek(0)
             with np.load(file, allow_pickle=False) as arrays:
                 yield arrays
@@ -133,6 +136,16 @@ def open_arrays(path: str | Path) -> Iterator[Mapping[str, Any]]:
         raise ImageFileError(
             f"{path}: its arrays cannot be read ({one_line(error)}); make or copy it again."
         ) from error
+
+
+def check_directory(file: IO[bytes]) -> None:
+    """ValueError where the list of members of an archive is longer than LARGEST_DIRECTORY bytes.
+
+    zipfile would make an object of each.
+    """
+    end = zipfile._EndRecData(file)  # type: ignore[attr-defined]  # as zipfile itself finds it
+    if end and end[zipfile._ECD_SIZE] > LARGEST_DIRECTORY:  # type: ignore[attr-defined]
+        raise ValueError(f"its list of members has {end[zipfile._ECD_SIZE]:,} bytes")  # type: ignore[attr-defined]
 
 
 def _checked_members(archive: zipfile.ZipFile, size: int) -> list[zipfile.ZipInfo]:

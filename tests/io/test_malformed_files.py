@@ -382,6 +382,8 @@ def test_a_larger_file_than_agreed_is_not_read(tmp_path: Path) -> None:
         "network = 5",
         'network = "wide"',
         "plan = [1]",
+        'plan = "line\\nbreak"',
+        '[plan]\n"line\\nbreak" = 1',
         "simulation = 1",
         "start = true",
         'clean = "x"',
@@ -391,8 +393,9 @@ def test_a_larger_file_than_agreed_is_not_read(tmp_path: Path) -> None:
 def test_a_recipe_with_a_word_for_a_section_is_refused(entry: str, tmp_path: Path) -> None:
     path = tmp_path / "recipe.toml"
     path.write_text(f'task = "widefield-x2"\n{entry}\n')
-    with pytest.raises(RequestError, match=r"recipe\.toml"):
+    with pytest.raises(RequestError, match=r"recipe\.toml") as refusal:
         read_recipe(path)
+    assert "\n" not in str(refusal.value)
 
 
 @pytest.mark.parametrize(

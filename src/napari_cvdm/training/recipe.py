@@ -319,11 +319,15 @@ def _known(kind: type, values: dict[str, Any], section: str, path: Path) -> dict
 
     Files and folders that a recipe names are beside it, unless their paths are absolute.
     """
+    if not isinstance(values, dict):
+        raise RequestError(
+            f"{path}: {section} is {one_line(repr(values), 80)}; a section [{section}] is needed."
+        )
     allowed = {entry.name for entry in fields(kind)}
     unknown = sorted(set(values) - allowed)
     if unknown:
         raise RequestError(
-            f"{path}: [{section}] has {', '.join(unknown)}; allowed are "
+            f"{path}: [{section}] has {one_line(', '.join(unknown))}; allowed are "
             f"{', '.join(sorted(allowed))}."
         )
     found: dict[str, Any] = {

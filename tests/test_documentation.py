@@ -91,3 +91,10 @@ def test_the_pictures_of_the_readme_are_there_and_small():
     pictures = re.findall(r"\]\((docs/images/[\w-]+\.png)\)", (ROOT / "README.md").read_text())
     assert len(pictures) == 2
     assert sum((ROOT / picture).stat().st_size for picture in pictures) <= 400_000
+
+
+def test_every_promise_of_security_names_a_test_that_exists() -> None:
+    named = set(re.findall(r"`([a-z0-9_]{15,})`", (ROOT / "SECURITY.md").read_text("utf-8")))
+    written = "\n".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    assert len(named) > 20
+    assert [name for name in sorted(named) if f"def test_{name}(" not in written] == []

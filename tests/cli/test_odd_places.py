@@ -123,14 +123,47 @@ def test_a_file_name_may_hold_any_bytes(command: Command, image: Path, tmp_path:
     ]["image"].endswith(".npy")
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no such shell there")
-@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
-def test_a_job_may_be_started_without_streams(
-    closed: str, command: Command, tmp_path: Path
+UNREAD = [
+    ">&- 2>&-",
+    "<&- >&- 2>&-",
+    "2>/dev/full",
+    ">/dev/full",
+    "| true",
+    "2>&1 | true",
+]
+
+
+def status_of(line: str) -> int:
+    """Exit status of the program at the head of a line for the shell."""
+    done = subprocess.run(
+        ["bash", "-c", f"{line}; exit ${{PIPESTATUS[0]}}"], capture_output=True, check=False
+    )
+    assert b"Traceback" not in done.stderr
+    return done.returncode
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such shell there")
+@pytest.mark.parametrize("unread", UNREAD)
+def test_a_run_ends_as_it_would_where_nobody_reads_what_it_says(
+    unread: str, command: Command, tmp_path: Path
 ) -> None:
-    line = shlex.join([sys.executable, "-m", "napari_cvdm.cli", *command(tmp_path / "out")])
-    assert subprocess.run(f"{line} {closed}", shell=True, check=False).returncode == 0
+    program = [sys.executable, "-m", "napari_cvdm.cli"]
+    assert status_of(f"{shlex.join([*program, *command(tmp_path / 'out')])} {unread}") == 0
     assert (tmp_path / "out" / "mean.ome.tif").exists()
+    assert status_of(f"{shlex.join([*program, 'models', '--what'])} {unread}") == 2
+    assert status_of(f"{shlex.join([*program, 'restore', '--help'])} {unread}") == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such shell there")
+def test_no_file_gets_the_number_of_a_closed_stream(tmp_path: Path) -> None:
+    code = (
+        "from napari_cvdm.cli import replace_streams; import sys; replace_streams();"
+        f"file = open({str(tmp_path / 'file')!r}, 'w');"
+        "print('out'); print('err', file=sys.stderr); file.write(str(file.fileno())); file.close()"
+    )
+    line = f"{shlex.join([sys.executable, '-c', code])} <&- >&- 2>&-"
+    assert subprocess.run(line, shell=True, check=False).returncode == 0
+    assert int((tmp_path / "file").read_text()) > 2
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full there")

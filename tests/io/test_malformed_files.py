@@ -8,8 +8,13 @@ import json
 import os
 import struct
 import sys
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import imagecodecs
 import mrcfile
 import numpy as np
 import pytest
@@ -21,16 +26,29 @@ from napari_cvdm.io import ImageFileError, read_image
 from napari_cvdm.io.limits import (
     ALWAYS_ALLOWED_BYTES,
     DEEPEST,
+    LARGE_BYTES,
     LARGEST_EXPANSION,
+    LARGEST_XML,
     check_expansion,
+    check_micromanager,
+    check_xml,
+    largest_unpacked,
+    open_arrays,
     parse_json_object,
     read_bounded,
 )
+from napari_cvdm.io.read import open_image, read_psf
 from napari_cvdm.io.result_folder import PROVENANCE, is_result_folder, read_result_folder
+from napari_cvdm.models.bundle import add_model
+from napari_cvdm.simulate.ranges import PhaseRanges
 from napari_cvdm.training.pairs import Arrays
 from napari_cvdm.training.recipe import read_recipe
+from napari_cvdm.training.sources import RECORD, load_field, load_training_field, solve_missing
+from napari_cvdm.training.state import STATE, load_state
 
 PIXELS = np.random.default_rng(0).poisson(90, (24, 20)).astype(np.uint16)
+UNIX = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with a name are Unix's")
+ENDLESS = (getattr(os, "mkfifo", None), lambda path: path.symlink_to("/dev/zero"))
 WIDTH, LENGTH, STRIP_ROWS, STRIP_BYTES, DESCRIPTION = 256, 257, 278, 279, 270
 
 
@@ -137,6 +155,56 @@ def test_ome_companions_are_taken_from_the_same_folder_only(name: str, tmp_path:
     refused(path, "companion file in another folder")
 
 
+def with_companion(folder: Path, name: str) -> Path:
+    """An OME-TIFF whose second plane is in another file of its folder."""
+    path = tiff(
+        folder / "image.ome.tif", np.stack([PIXELS] * 2), ome=True, metadata={"axes": "TYX"}
+    )
+    with tifffile.TiffFile(path) as file:
+        xml = file.ome_metadata or ""
+    head, tail = xml.split("<TiffData", 1)
+    planes = f"<TiffData{tail.split('>', 1)[0].rstrip('/')}>"
+    uuid = f'<UUID FileName="{name}">urn:uuid:2</UUID></TiffData></Pixels></Image></OME>'
+    return with_tag(path, DESCRIPTION, head + planes + uuid)
+
+
+@UNIX
+@pytest.mark.parametrize("make", ENDLESS)
+def test_a_companion_that_is_a_pipe_or_a_device_is_not_waited_for(
+    make: Callable[[Path], None], tmp_path: Path
+) -> None:
+    make(tmp_path / "second.ome.tif")
+    refused(with_companion(tmp_path, "second.ome.tif"), "no file but a device or a pipe")
+    make(tmp_path / "S_MMStack_1.ome.tif")
+    with pytest.raises(ImageFileError, match="no file but a device or a pipe"):
+        check_micromanager(micromanager(tmp_path), "S_MMStack.ome.tif")
+
+
+def micromanager(folder: Path, **summary: object) -> Any:
+    """What tifffile says of a stack of Micro-Manager of two planes."""
+    index = np.array([[0, 0, 0, 0, 900], [0, 0, 1, 0, 1900]])
+    return SimpleNamespace(
+        is_micromanager=True,
+        micromanager_metadata={"Summary": summary, "IndexMap": index},
+        filehandle=SimpleNamespace(dirname=str(folder)),
+    )
+
+
+def test_planes_of_micro_manager_are_counted_before_they_are_listed(tmp_path: Path) -> None:
+    check_micromanager(micromanager(tmp_path, Frames=1000, Slices="1000"), "image.tif")
+    for counts in ({"Frames": 10**9}, {"Frames": 10**5, "Slices": 11}):
+        with pytest.raises(ImageFileError, match="at most 1,000,000 are read"):
+            check_micromanager(micromanager(tmp_path, **counts), "image.tif")
+
+
+@pytest.mark.parametrize("piece", ["<a/>", 'a{n}="" '])
+def test_xml_that_fills_the_memory_as_a_tree_is_not_parsed(piece: str) -> None:
+    check_xml("".join(piece.format(n=n) for n in range(100)), "image")
+    with pytest.raises(ImageFileError, match=r"at most .* are read"):
+        check_xml(piece * (1 + max(LARGEST_XML.values())), "image")
+    assert min(LARGEST_XML.values()) >= 10 * 100_000  # ten for each of so many planes
+
+
 def test_entities_within_entities_are_not_unfolded(tmp_path: Path) -> None:
     laughs = "".join(
         f'<!ENTITY e{n} "{f"&e{n - 1};" * 10 if n else "ha" * 100}">' for n in range(9)
@@ -166,11 +234,49 @@ def test_a_dark_image_that_packs_well_is_no_lie(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("stored", [0, 1, 10**4, 10**7])
+@pytest.mark.parametrize("stored", [0, 1, 10**4, 5 * 10**5])
 def test_what_deflate_can_do_is_allowed(stored: int) -> None:
     check_expansion(max(ALWAYS_ALLOWED_BYTES, 1032 * stored), stored, "image")
+
+
+@pytest.mark.parametrize("stored", [0, 1, 10**4, 10**6, 10**7, 10**9])
+def test_a_large_image_may_unpack_a_hundredfold_only(stored: int) -> None:
+    most = largest_unpacked(stored)
+    check_expansion(most, stored, "image")
+    assert most <= max(ALWAYS_ALLOWED_BYTES, LARGEST_EXPANSION * stored)
+    assert most <= max(LARGE_BYTES, 100 * stored)
     with pytest.raises(ImageFileError, match="promises"):
-        check_expansion(max(ALWAYS_ALLOWED_BYTES, LARGEST_EXPANSION * stored) + 1, stored, "image")
+        check_expansion(most + 1, stored, "image")
+
+
+LARGE = {
+    "jpeg": (7000, 7000),
+    "jpeg2000": (5000, 5000),
+    "jpegxl": (12000, 12000),
+    "jpegxr": (9000, 9000),
+    "png": (12000, 12000),
+    "webp": (7000, 7000, 3),
+    "lerc": (12000, 12000),
+}
+
+
+@pytest.mark.parametrize("lazily", [False, True])
+@pytest.mark.parametrize("compression", LARGE)
+def test_a_tile_that_is_a_larger_image_is_not_decoded(
+    compression: str, lazily: bool, tmp_path: Path
+) -> None:
+    shape = LARGE[compression]
+    encode = getattr(imagecodecs, {"jpeg2000": "jpeg2k"}.get(compression, compression) + "_encode")
+    packed = encode(np.zeros(shape, np.uint8), **({"effort": 1} if compression == "jpegxl" else {}))
+    small = np.random.default_rng(0).integers(0, 200, (64, 64, *shape[2:])).astype(np.uint8)
+    path = tiff(tmp_path / "image.tif", small, compression=compression, tile=(64, 64))
+    (open_image if lazily else read_image)(path)  # an honest one is read
+    with tifffile.TiffFile(path, mode="r+") as file, path.open("ab") as end:
+        tags, place = file.pages.first.tags, end.tell()
+        end.write(packed)
+        tags[324].overwrite(place)
+        tags[325].overwrite(len(packed), dtype="I")
+    refused(path, "one of its tiles is an image of")
 
 
 def mrc(path: Path) -> Path:
@@ -215,15 +321,26 @@ def test_an_npy_with_a_header_of_two_gigabytes_asks_for_no_memory(tmp_path: Path
     refused(path, "NPY")
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with a name are Unix's")
-@pytest.mark.parametrize("name", ["image.tif", "card.json", "recipe.toml"])
-def test_a_pipe_is_not_waited_for(name: str, tmp_path: Path) -> None:
-    path = tmp_path / name
-    os.mkfifo(path)
-    with pytest.raises(
-        ImageFileError if name.endswith("tif") else ValueError, match=r"no file but|no regular file"
-    ):
-        read_image(path) if name.endswith("tif") else read_bounded(path)
+@UNIX
+@pytest.mark.parametrize("make", ENDLESS)
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("image.tif", read_image),
+        ("image.tif", open_image),
+        ("image.npy", read_image),
+        ("image.mrc", open_image),
+        ("psf.tif", read_psf),
+        ("card.json", read_bounded),
+        ("recipe.toml", read_recipe),
+    ],
+)
+def test_a_pipe_or_a_device_is_not_waited_for(
+    name: str, read: Callable[[Path], object], make: Callable[[Path], None], tmp_path: Path
+) -> None:
+    make(tmp_path / name)
+    with pytest.raises(ValueError, match=r"no file but|no regular file"):
+        read(tmp_path / name)
 
 
 @pytest.mark.parametrize("depth", [DEEPEST + 1, 900, 100_000])
@@ -236,7 +353,7 @@ def test_brackets_within_brackets_are_refused_in_words(depth: int, tmp_path: Pat
         read_result_folder(tmp_path)
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(f"a = {deep}")
-    with pytest.raises(RequestError, match=r"nested|recursion"):
+    with pytest.raises(RequestError, match=r"nested|recursion|larger"):
         read_recipe(recipe)
 
 
@@ -265,6 +382,8 @@ def test_a_larger_file_than_agreed_is_not_read(tmp_path: Path) -> None:
         "network = 5",
         'network = "wide"',
         "plan = [1]",
+        'plan = "line\\nbreak"',
+        '[plan]\n"line\\nbreak" = 1',
         "simulation = 1",
         "start = true",
         'clean = "x"',
@@ -274,8 +393,9 @@ def test_a_larger_file_than_agreed_is_not_read(tmp_path: Path) -> None:
 def test_a_recipe_with_a_word_for_a_section_is_refused(entry: str, tmp_path: Path) -> None:
     path = tmp_path / "recipe.toml"
     path.write_text(f'task = "widefield-x2"\n{entry}\n')
-    with pytest.raises(RequestError, match=r"recipe\.toml"):
+    with pytest.raises(RequestError, match=r"recipe\.toml") as refusal:
         read_recipe(path)
+    assert "\n" not in str(refusal.value)
 
 
 @pytest.mark.parametrize(
@@ -286,6 +406,115 @@ def test_damaged_arrays_for_training_are_refused(content: bytes, tmp_path: Path)
     path.write_bytes(content)
     with pytest.raises(RequestError, match="cannot be read"):
         Arrays(x=str(path), y=str(path)).entries("phase-2shot")
+
+
+def npz(path: Path, head: bytes, zeros: int, method: int = zipfile.ZIP_DEFLATED) -> Path:
+    """An array x, with a header of one's own and zeros behind it."""
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("x.npy", head + bytes(zeros))
+    return path
+
+
+def npy_head(*shape: int) -> bytes:
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        stream, {"descr": "|u1", "fortran_order": False, "shape": shape}
+    )
+    return stream.getvalue()
+
+
+READERS = (load_training_field, load_field, lambda path: Arrays(x=path, y=path).entries("denoise"))
+
+
+@pytest.mark.parametrize("read", READERS)
+@pytest.mark.parametrize(
+    ("shape", "zeros", "method", "words"),
+    [
+        ((1, 2**30, 1, 1), 40 << 20, zipfile.ZIP_DEFLATED, "promises"),
+        ((1, 600 << 20, 1, 1), 600 << 20, zipfile.ZIP_DEFLATED, "would unpack to"),
+        ((2**40, 2**40, 2**40, 1), 9, zipfile.ZIP_STORED, "promises"),
+        ((1, 9, 1, 1), 9, zipfile.ZIP_BZIP2, "packed as"),
+        ((1, 9, 1, 1), 9, zipfile.ZIP_LZMA, "packed as"),
+    ],
+)
+def test_arrays_of_an_npz_are_bounded_before_they_are_unpacked(
+    read: Callable[[str], object],
+    shape: tuple[int, ...],
+    zeros: int,
+    method: int,
+    words: str,
+    tmp_path: Path,
+) -> None:
+    path = npz(tmp_path / "x.npz", npy_head(*shape), zeros, method)
+    with frugal(), pytest.raises(ValueError, match=words) as refusal:
+        read(str(path))
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("read", [*READERS, lambda path: add_model(path, f"{path}.mine")])
+def test_a_list_of_members_without_end_is_not_read(
+    read: Callable[[str], object], tmp_path: Path
+) -> None:
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(2500):
+            archive.writestr(f"{number}.npy", b"")
+    with pytest.raises(ValueError, match="its list of members has"):
+        read(str(path))
+
+
+@UNIX
+@pytest.mark.parametrize("make", ENDLESS)
+def test_the_state_of_a_training_is_a_regular_file(
+    make: Callable[[Path], None], tmp_path: Path
+) -> None:
+    make(tmp_path / STATE)
+    with pytest.raises(RequestError, match="no regular file"):
+        load_state(tmp_path, "0")
+
+
+def test_an_npz_unpacks_no_further_than_it_declares(tmp_path: Path) -> None:
+    zeros, head = 300 << 20, npy_head(1, 9, 1, 1)
+    path = npz(tmp_path / "x.npz", head, zeros)
+    size = struct.Struct("<I").pack
+    path.write_bytes(path.read_bytes().replace(size(len(head) + zeros), size(len(head) + 9)))
+    with frugal(), pytest.raises(ImageFileError, match="cannot be read"), open_arrays(path) as kept:
+        assert kept["x"].size <= 9
+        raise ValueError("read")
+
+
+@UNIX
+@pytest.mark.parametrize("make", ENDLESS)
+@pytest.mark.parametrize("read", READERS)
+def test_an_npz_that_is_a_pipe_or_a_device_is_not_waited_for(
+    read: Callable[[str], object], make: Callable[[Path], None], tmp_path: Path
+) -> None:
+    make(tmp_path / "x.npz")
+    with pytest.raises(ValueError, match="no regular file"):
+        read(str(tmp_path / "x.npz"))
+
+
+@pytest.mark.parametrize("key", ["a." * 40_000 + "a=1", "[" + "a." * 400 + "a]\na=1"])
+def test_a_key_of_many_parts_does_not_stop_the_reader_of_recipes(key: str, tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text(key)
+    with pytest.raises(RequestError, match="more than 200 dots"):
+        read_recipe(tmp_path / "recipe.toml")
+
+
+def test_a_large_recipe_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text("#" * 100_001)
+    with pytest.raises(RequestError, match="larger than 100,000 bytes"):
+        read_recipe(tmp_path / "recipe.toml")
+
+
+@UNIX
+@pytest.mark.parametrize("make", [*ENDLESS, lambda path: path.write_text("[" * 10**5)])
+def test_the_record_of_solved_fields_is_read_as_other_records(
+    make: Callable[[Path], object], tmp_path: Path
+) -> None:
+    make(tmp_path / RECORD)
+    with pytest.raises(ValueError, match=r"no regular file|nested too deep"):
+        next(solve_missing(tmp_path, PhaseRanges(), 0, range(1)))
 
 
 def test_the_watch_sees_what_it_is_for(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import struct
 import zipfile
 from collections.abc import Callable
@@ -13,10 +14,21 @@ import torch
 from safetensors.torch import load, save
 from tests.stress.fuzzing.watch import confined, frugal
 
+from napari_cvdm.cli import main
+from napari_cvdm.cli.models import description
+from napari_cvdm.models import registry
 from napari_cvdm.models.bundle import LARGEST_BYTES, LARGEST_EXPANSION, add_model, write_bundle
-from napari_cvdm.models.checkpoint import CARD, WEIGHTS, CheckpointError, card_of, load_checkpoint
-from napari_cvdm.models.cvdm import CVDMConfig
-from napari_cvdm.models.networks import UNetConfig
+from napari_cvdm.models.checkpoint import (
+    CARD,
+    WEIGHTS,
+    CheckpointError,
+    card_of,
+    load_checkpoint,
+    read_card,
+)
+from napari_cvdm.models.cvdm import CVDMConfig, regression_network
+from napari_cvdm.models.networks import DFCANConfig, UNetConfig
+from napari_cvdm.models.registry import models_in
 
 
 @pytest.fixture
@@ -143,6 +155,145 @@ def test_a_card_that_asks_for_a_giant_network_gets_none(
         tmp_path / "mine",
         "not a model card|not those of the network",
     )
+
+
+@pytest.mark.parametrize("part", ["mean", "residual_std"])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"width": 10**9},
+        {"groups": 10**9},
+        {"blocks": 10**9},
+        {"blocks": 0},
+        {"reduction": 0},
+        {"width": True},
+        {"groups": 2.5},
+        {"width": 1024, "groups": 32, "blocks": 32},
+    ],
+)
+def test_every_network_of_a_card_is_bounded(
+    stranger: Path, tmp_path: Path, part: str, shape: dict
+) -> None:
+    dfcan = {"width": 8, "groups": 1, "blocks": 1, "reduction": 2, **shape}
+    path = with_card(stranger, lambda card: card["network"].update({part: dfcan}))
+    refused(path, tmp_path / "mine", "not a model card")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        UNetConfig(),
+        UNetConfig(widths=(8, 16, 32), blocks=(1, 0, 2), level_channels=0),
+        UNetConfig(widths=(7,), blocks=(3,), level_channels=5),
+        DFCANConfig(width=20, groups=3, blocks=2, reduction=7),
+    ],
+)
+def test_parameters_are_counted_as_the_network_has_them(config: UNetConfig | DFCANConfig) -> None:
+    network = regression_network(4, 3, config)
+    (first,) = {network.entry.out_channels}
+    count = sum(parameter.numel() for parameter in network.parameters())
+    assert config.count_parameters(7) == count - first - 3
+
+
+def test_networks_of_many_channels_are_bounded_together() -> None:
+    wide = UNetConfig(widths=(512, 512), blocks=(5, 5))
+    CVDMConfig(condition_channels=1, mean=UNetConfig(level_channels=0), denoiser=wide)
+    for more in ({"mean": wide, "denoiser": wide}, {"fold": 64, "condition_channels": 64}):
+        with pytest.raises(ValueError, match="at most 100,000,000 are allowed"):
+            CVDMConfig(**{"condition_channels": 1, **more})
+
+
+def test_weights_are_read_no_further_than_their_network_needs(
+    stranger: Path, tmp_path: Path
+) -> None:
+    with (stranger / WEIGHTS).open("r+b") as file:
+        file.truncate(4 << 30)  # with holes: it takes no disk
+    with frugal(), pytest.raises(CheckpointError, match="is larger than"):
+        load_checkpoint(stranger)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with a name are Unix's")
+@pytest.mark.parametrize(
+    "make", [getattr(os, "mkfifo", None), lambda path: path.symlink_to("/dev/zero")]
+)
+@pytest.mark.parametrize("name", [CARD, WEIGHTS, ""])
+def test_pipes_and_devices_are_no_model(
+    stranger: Path, tmp_path: Path, name: str, make: Callable[[Path], None]
+) -> None:
+    path = stranger / name if name else tmp_path / "model.zip"
+    path.unlink(missing_ok=True)
+    make(path)
+    refused(stranger if name else path, tmp_path / "mine", "no model|no link")
+    if name:
+        with pytest.raises(CheckpointError, match="no regular file"):
+            load_checkpoint(stranger)
+        assert [card.name for _, card in models_in(tmp_path)] == []
+
+
+NUMBERS = ["1" + "0" * 400, "-1" + "0" * 5000, "1e999", "NaN", "-1", '"x"', "[]", "{}", "null"]
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        ("format",),
+        ("optics", "pixel_um", 0),
+        ("network", "noise_scale"),
+        ("network", "fold"),
+        ("calibration", "factor"),
+        ("calibration", "level"),
+        ("calibration", "samples"),
+        ("training", "simulation", "strength_rad"),
+        ("training", "simulation", "blur_periods"),
+        ("training", "plan", "learning_rate"),
+        ("training_distribution", "threshold"),
+        ("training_distribution", "mean", 0),
+        ("training_distribution", "covariance", 1),
+        ("metrics", "held_out"),
+    ],
+)
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_number_in_a_card_is_shown_or_refused_in_one_line(
+    stranger: Path, tmp_path: Path, place: tuple, number: str
+) -> None:
+    def change(card: dict) -> None:
+        card["calibration"] = {"factor": 2.0, "level": 0.9, "floor": 0.0, "samples": 8, "steps": 6}
+        card["calibration"] |= {"sampler": "sde-2m", "set": "a set", "fields": 3, "date": ""}
+        card["training"] = {"simulation": {}, "plan": {}}
+        card["training_distribution"] = {"threshold": 1.0, "mean": [0.0, 0.0]}
+        card["training_distribution"]["covariance"] = [[1.0, 0.0], [0.0, 1.0]]
+        for key in place[:-1]:
+            card = card[key]
+        card[place[-1]] = "@"
+
+    with_card(stranger, change)
+    text = (stranger / CARD).read_text(encoding="utf-8")
+    (stranger / CARD).write_text(text.replace('"@"', number), encoding="utf-8")
+    found = list(models_in(tmp_path))  # never hides the others
+    if found:
+        assert description("it", read_card(stranger), 1)
+    else:
+        with pytest.raises(CheckpointError) as refusal:
+            read_card(stranger)
+        assert "\n" not in str(refusal.value) and len(str(refusal.value)) < 700
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"")])
+@pytest.mark.parametrize("name", [CARD, WEIGHTS])
+def test_a_bad_folder_does_not_hide_the_list(
+    stranger: Path,
+    tmp_path: Path,
+    name: str,
+    damage: Callable[[Path], object],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(stranger, tmp_path / "whole")
+    damage(stranger / name)
+    monkeypatch.setattr(registry, "SHIPPED", tmp_path)
+    for words in (["models"], ["models", "list"], ["models", "--json"]):
+        assert main(words) == 0
+        assert "whole" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

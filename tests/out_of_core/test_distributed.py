@@ -3,6 +3,7 @@
 A worker that dies or fails costs its block only, and the block can be made later.
 """
 
+import gc
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 pytest.importorskip(
@@ -31,8 +33,12 @@ from napari_cvdm.cli import main
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.core.result import Progress
 from napari_cvdm.core.result import finished as drained
+from napari_cvdm.out_of_core import dask
 from napari_cvdm.out_of_core.dask import (
+    LOOPBACK,
     ClusterError,
+    check_scheduler,
+    cluster_client,
     on_cluster,
     opened,
     run_task,
@@ -257,7 +263,42 @@ def test_a_worker_checks_version_plan_and_model(files: dict[str, Any]) -> None:
             opened(replace(spec, **{name: "0"}))
 
 
-@pytest.mark.parametrize("where", ["local", "local:0", "local:two", "localhost:8786", "tcp:8786"])
-def test_a_scheduler_that_is_none_is_said(files: dict[str, Any], where: str) -> None:
-    with pytest.raises(RequestError, match="local:N"):
-        on_cluster(where)
+@pytest.mark.parametrize(
+    "where",
+    [
+        *("local", "local:0", "local:two", "local:99999", "localhost:8786", "tcp:8786", "nonsense"),
+        *("", "tcp://", "tcp://host", "tcp://host:port", "tcp://host:-1", "tcp://host:99999999"),
+        *("tcp://[::1", "tcp:///etc/passwd", "tcp://host:1/path", f"tcp://{'a' * 300}:1"),
+    ],
+)
+def test_a_scheduler_that_is_none_is_said(where: str) -> None:
+    for check in (on_cluster, check_scheduler):
+        with pytest.raises(RequestError, match="local:N"):
+            check(where)
+
+
+@pytest.mark.parametrize(
+    "where",
+    ["tcp://nowhere.invalid:1", "tcp://127.0.0.1:1", "tls://a:1", "wss://a:1", "ws://a b:1"],
+)
+def test_a_scheduler_that_cannot_be_reached_is_said(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dask, "CONNECT_S", 1)
+    with pytest.raises(ClusterError, match=r"does not answer|needs certificates") as refusal:
+        check_scheduler(where)
+    assert "\n" not in str(refusal.value)
+    gc.collect()  # what is left of the client says nothing either
+
+
+def test_nothing_listens_beyond_this_machine() -> None:
+    with cluster_client("local:1"):
+        here = psutil.Process()
+        found = [
+            connection.laddr.ip
+            for process in (here, *here.children(recursive=True))
+            for connection in process.net_connections(kind="inet")
+            if connection.status == psutil.CONN_LISTEN
+        ]
+    assert len(found) >= 3  # the scheduler, its dashboard and a worker
+    assert set(found) == {LOOPBACK}

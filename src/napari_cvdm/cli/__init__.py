@@ -4,16 +4,18 @@ This module and `options` import nothing heavy, so that ``--help`` and a mistype
 answered at once. The module of a command is imported when it is run.
 """
 
+import io
 import os
 import signal
 import sys
 import unicodedata
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib import import_module
 from threading import current_thread, main_thread
 from types import FrameType
+from typing import Any
 
 from napari_cvdm.cli.options import build_parser
 
@@ -38,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 on success. 2 on bad input, with one line on stderr that says what was given, what is
         allowed and what to try. 130 when interrupted. With 2 and 130, no result is left behind.
     """
-    reopen_closed_streams()
+    if argv is None:
+        replace_streams()
     try:
         arguments = build_parser().parse_args(argv)
         name = arguments.command
@@ -69,11 +72,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def reopen_closed_streams() -> None:
-    """Discard output to stdout or stderr if a job was started with it closed (``>&-``)."""
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+class UnreadFile(io.FileIO):
+    """A file that discards what nobody reads any more, or what the disk does not hold."""
+
+    def write(self, data: Any) -> int:
+        """Write bytes, or pass over them; their number."""
+        try:
+            return super().write(data) or 0
+        except OSError:
+            return len(data)
+
+
+def replace_streams() -> None:
+    """Make output to a stdout or stderr that is closed, now or later, vanish without an error."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # It takes the lowest number. Else the next file would, and what is printed went there.
+            os.open(os.devnull, os.O_RDWR)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        before = getattr(sys, name)
+        stream = io.TextIOWrapper(
+            io.BufferedWriter(UnreadFile(number, "w", closefd=False)),
+            encoding=before.encoding if before else "utf-8",
+            errors="backslashreplace",
+            line_buffering=number == 2 or os.isatty(number),
+        )
+        setattr(sys, name, stream)
 
 
 @contextmanager
@@ -116,17 +142,8 @@ def check_inputs_stay(arguments: Namespace, paths: Iterable[str]) -> None:
 
 
 def say_done(message: str) -> None:
-    """Print what was made.
-
-    The result is in place by then. An output stream that is closed, or that cannot encode it, does
-    not undo it.
-    """
-    with suppress(OSError):
-        encoding = sys.stdout.encoding or "utf-8"
-        print(message.encode(encoding, "backslashreplace").decode(encoding), flush=True)
-        return
-    with suppress(OSError, ValueError):  # what is still in the buffer must not fail at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """Print what was made; it is in place by then."""
+    print(message, flush=True)
 
 
 def _say(kind: str, message: str) -> None:

@@ -32,6 +32,7 @@ from napari_cvdm.evaluation.resolution import two_point_resolution
 from napari_cvdm.evaluation.summary import plain, summary
 from napari_cvdm.io import output_folder
 from napari_cvdm.io.atomic import write_file
+from napari_cvdm.io.limits import parse_json_object, read_bounded
 from napari_cvdm.models.checkpoint import Checkpoint, ModelCard
 from napari_cvdm.models.registry import shipped_models
 from napari_cvdm.reconstruction.methods import load_method
@@ -225,7 +226,7 @@ def _result_of(
         "sampling": asdict(sampling_of(arguments)),
     }
     try:
-        earlier = dict(json.loads((folder / METRICS).read_text(encoding="utf-8")))
+        earlier = parse_json_object(read_bounded(folder / METRICS))
     except (OSError, ValueError, TypeError):
         earlier = {}
     if agrees(earlier, plain(wanted)):

@@ -302,7 +302,8 @@ def _add_optics(group: _Group, *, background: bool = True) -> None:
 
 def _add_models(parser: Parser) -> None:
     _flag(parser, "--json", "every card in full, as JSON")
-    actions = parser.add_subparsers(dest="action", metavar="add")
+    actions = parser.add_subparsers(dest="action", metavar="list|add")
+    _command(actions, "list", "list the models, as without an action")
     add = _command(actions, "add", "put a model into your folder of models")
     add.add_argument(
         "model",

@@ -2,8 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from io import BytesIO
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +11,16 @@ from napari_cvdm.core.request import ImageStack, MeasuredPsf, RequestError
 from napari_cvdm.io import vendor
 from napari_cvdm.io.axes import UNNAMED_AXES, ordered_axes, usable_dtype
 from napari_cvdm.io.errors import ImageFileError, import_zarr, one_line
+from napari_cvdm.io.limits import check_npy
 from napari_cvdm.io.tiff import read_tiff
 from napari_cvdm.io.vendor import read_mrc
-
-_LARGEST_NPY_HEADER = 1 << 16  # NumPy itself reads no more than 10,000 bytes
 
 
 def _read_npy(path: Path) -> ImageStack:
     source = path.name
     try:
-        _check_npy(path)
+        with path.open("rb") as file:
+            check_npy(file, path.stat().st_size)
         array = np.load(path, allow_pickle=False)
     except Exception as error:  # NumPy lets through whatever a damaged header makes happen
         raise ImageFileError(
@@ -37,21 +35,6 @@ def _read_npy(path: Path) -> ImageStack:
     axes = UNNAMED_AXES[:leading] + "YX"[-array.ndim :] if array.ndim else ""
     array, axes = ordered_axes(usable_dtype(array, source), axes, source)
     return ImageStack(array=array, axes=axes, source=source, files=(str(path),))
-
-
-def _check_npy(path: Path) -> None:
-    """Raise ValueError if the file has fewer bytes than its header declares.
-
-    NumPy would allocate the memory first.
-    """
-    readers = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
-    with path.open("rb") as file:
-        head = BytesIO(file.read(_LARGEST_NPY_HEADER))
-    major, _ = np.lib.format.read_magic(head)
-    shape, _, dtype = readers[min(major, 2)](head)
-    wanted, held = prod(shape) * dtype.itemsize, path.stat().st_size - head.tell()
-    if wanted > held:
-        raise ValueError(f"its header promises {wanted:.4g} bytes of pixels, and it holds {held}")
 
 
 _READERS: dict[str, Callable[[Path], ImageStack]] = {
@@ -150,7 +133,7 @@ def open_image(path: str | Path, *, series: int | None = None, alone: bool = Fal
         from napari_cvdm.io.zarr_read import open_ngff
 
         return open_ngff(path, series)
-    if path.suffix.lower() in (".tif", ".tiff") and path.exists():
+    if path.suffix.lower() in (".tif", ".tiff") and path.is_file():
         return read_tiff(path, lazily=True, series=series, alone=alone)
     return read_image(path, series=series, alone=alone)
 

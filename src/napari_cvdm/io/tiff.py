@@ -19,7 +19,14 @@ from napari_cvdm.core.microscope import PIXEL_RANGE_UM
 from napari_cvdm.core.request import ImageStack
 from napari_cvdm.io.axes import ordered_axes, usable_dtype
 from napari_cvdm.io.errors import ImageFileError, import_zarr, one_line
-from napari_cvdm.io.limits import check_chain, check_expansion, check_ome
+from napari_cvdm.io.limits import (
+    check_chain,
+    check_expansion,
+    check_image_segments,
+    check_micromanager,
+    check_ome,
+    check_xml,
+)
 from napari_cvdm.io.metadata import (
     UM_PER_INCH,
     Stated,
@@ -175,6 +182,7 @@ def read_tiff(
     try:
         with _complaints() as complaints, _opened(path, alone) as (tiff, ome, opened_as):
             check_chain(tiff, source)
+            check_micromanager(tiff, source)
             image, listed = _choose_image(tiff, series, opened_as, source)
             image = _own_position(_with_ome_axes(image, ome), tiff)
             image, missing = _written_frames(image, source)
@@ -210,7 +218,10 @@ def read_tiff(
 @contextmanager
 def _opened(path: Path, alone: bool) -> Iterator[tuple[tifffile.TiffFile, _Ome, Mapping[str, Any]]]:
     """The file, its OME-XML, and how it was opened: without the XML where that is not sound."""
-    opened_as: dict[str, Any] = {"_multifile": False} if alone else {}
+    # The index of an NDTiff names files in any folder, and any number of planes.
+    opened_as: dict[str, Any] = {"is_ndtiff": False}
+    if alone:
+        opened_as["_multifile"] = False
     ome = _Ome()
     with tifffile.TiffFile(path, **opened_as) as tiff:
         description = tiff.pages.first.description
@@ -244,6 +255,7 @@ def _read_ome(xml: str, path: Path) -> _Ome:
     else:
         with companion.open(encoding="utf-8", errors="replace") as file:
             text = file.read(_LARGEST_COMPANION)
+        check_xml(text, companion.name)
     root, warnings = read_ome(text)
     return _Ome(root=root, warnings=warnings, files=(str(companion),))
 
@@ -420,6 +432,7 @@ def _check_complete(tiff: tifffile.TiffFile, image: _TiffImage, complaints: list
             raise incomplete
         largest = max(count for _, count in segments)
         check_expansion(prod(page.chunks) * page.dtype.itemsize, largest, source)
+        check_image_segments(page, source)
         stored.update(((file.name, offset), count) for offset, count in segments)
     # Else the pixels were found to be there, one after another, behind a single page.
     if start is None:

@@ -1,30 +1,39 @@
 """OME-Zarr 0.4 (Zarr 2) and 0.5 (Zarr 3) in: the finest level, with axes, pixel size and place."""
 
-from collections.abc import Callable, Mapping, Sequence
-from math import prod
+from asyncio import to_thread
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
+from functools import partial
+from math import inf, prod
 from pathlib import Path
 from typing import Any
 
 import dask.array as da
 import zarr
-from zarr.storage import WrapperStore
+from numcodecs.compat import ensure_bytes  # type: ignore[import-untyped]
+from zarr.abc.codec import BytesBytesCodec
+from zarr.codecs import ShardingCodec
+from zarr.storage import LocalStore, WrapperStore
 
 from napari_cvdm.core.request import ImageStack
 from napari_cvdm.io.axes import UNNAMED_AXES, ordered_axes, usable_dtype
 from napari_cvdm.io.errors import ImageFileError, one_line
 from napari_cvdm.io.limits import (
-    ALWAYS_ALLOWED_BYTES,
-    DECLARED_SIZE,
-    HEAD_BYTES,
     METADATA,
-    PACKING,
+    UNPACKERS,
     check_declared_sizes,
-    codec_names,
+    open_regular,
+    parse_json_object,
+    read_bounded,
 )
 from napari_cvdm.io.metadata import length_um, position_um, square_pixel, time_s
 from napari_cvdm.io.zarr_write import NOTES_KEY
 
 KNOWN_VERSIONS = ("0.1", "0.2", "0.3", "0.4", "0.5")
+LARGEST_METADATA, LARGEST_CHUNK = 10_000_000, 1 << 30  # in a file
+CHECKSUM_BYTES = 16
+MOST_COUNTED = 100_000  # chunks; to count more of them takes longer than to read
 WIDEST_STORED = 8  # a filter may keep numbers of one byte as numbers of eight
 
 
@@ -50,7 +59,8 @@ def open_ngff(path: Path, series: int | None = None) -> ImageStack:
     .. [1] Next-generation file format 0.4 and 0.5, https://ngff.openmicroscopy.org
     """
     try:
-        group, ome, noticed = _choose_image(zarr.open_group(str(path), mode="r"), path, series)
+        store = RegularFileStore(LocalStore(path, read_only=True))
+        group, ome, noticed = _choose_image(zarr.open_group(store, mode="r"), path, series)
         multiscale = ome["multiscales"][0]
         dataset = multiscale["datasets"][0]
         stored = group[dataset["path"]]
@@ -60,7 +70,7 @@ def open_ngff(path: Path, series: int | None = None) -> ImageStack:
         ]
         names, free = [str(axis["name"]).upper() for axis in axes], iter(UNNAMED_AXES)
         array, letters = ordered_axes(
-            usable_dtype(da.from_zarr(_size_limited(stored)), path.name),
+            usable_dtype(da.from_zarr(_bounded(stored)), path.name),
             "".join(name if name in ("T", "C", "Z", "Y", "X") else next(free) for name in names),
             path.name,
         )
@@ -142,7 +152,12 @@ def _check_kind(ome: Mapping[str, Any], group: Any, path: Path) -> None:
 
 
 def _missing_chunks(stored: Any) -> list[str]:
-    """A sentence where chunks were never written, which Zarr reads as its fill value."""
+    """A sentence where chunks were never written, which Zarr reads as its fill value.
+
+    Above `MOST_COUNTED` chunks they are not counted.
+    """
+    if stored.nchunks > MOST_COUNTED:
+        return []
     there, all_of_them = stored.nchunks_initialized, stored.nchunks
     if there >= all_of_them:
         return []
@@ -210,40 +225,82 @@ def _lengths(
     }
 
 
-def _size_limited(stored: zarr.Array[Any]) -> Any:
-    """The same array, whose chunks may declare no more bytes than a chunk can have.
+def _bounded(stored: zarr.Array[Any]) -> zarr.Array[Any]:
+    """The same array, whose chunks unpack to no more bytes than a chunk can have.
 
     Its codecs passed `check_declared_sizes`.
     """
-    packed = [name for name in codec_names(stored.metadata.to_dict()) if name in PACKING]
-    if not packed or packed[-1] not in DECLARED_SIZE:  # the last one packs what is on the disk
-        return stored
-    most = max(ALWAYS_ALLOWED_BYTES, WIDEST_STORED * prod(stored.chunks) * stored.dtype.itemsize)
-    store = SizeLimitedStore(stored.store, DECLARED_SIZE[packed[-1]], most)
-    return zarr.open_array(store=store, path=stored.path, mode="r")
+    metadata = copy(stored.metadata)
+    if metadata.zarr_format == 3:
+        changed: dict[str, Any] = {"codecs": tuple(map(_bounded_codec, metadata.codecs))}
+    else:
+        compressor, *filters = (
+            BoundedCompressor(one.codec_id, largest_stored(stored.chunks))
+            if one is not None and one.codec_id in UNPACKERS
+            else one
+            for one in (metadata.compressor, *(metadata.filters or ()))
+        )
+        changed = {"compressor": compressor, "filters": tuple(filters) or None}
+    for name, value in changed.items():
+        object.__setattr__(metadata, name, value)  # it is frozen
+    return zarr.Array(zarr.AsyncArray(metadata=metadata, store_path=stored.store_path))
 
 
-class SizeLimitedStore(WrapperStore[Any]):
-    """A store that refuses chunks that declare to unpack to more than `most` bytes.
+def largest_stored(shape: tuple[int, ...]) -> int:
+    """Bytes that a chunk of a shape has at most, unpacked."""
+    return WIDEST_STORED * prod(shape) + CHECKSUM_BYTES
 
-    Blosc, LZ4 and Zstandard ask for as much memory as a head says before they look at the rest.
-    """
 
-    def __init__(self, store: Any, declared_size: Callable[[bytes], int], most: int) -> None:
-        super().__init__(store)
-        self.declared_size, self.most = declared_size, most
+def _bounded_codec(codec: Any) -> Any:
+    if isinstance(codec, ShardingCodec):
+        inner: dict[str, Any] = {
+            name: tuple(map(_bounded_codec, getattr(codec, name)))
+            for name in ("codecs", "index_codecs")
+        }
+        return replace(codec, **inner)
+    name = codec.to_dict()["name"].removeprefix("numcodecs.")
+    return BoundedCodec(name) if name in UNPACKERS else codec
 
-    def _with_store(self, store: Any) -> "SizeLimitedStore":
-        return type(self)(store, self.declared_size, self.most)
+
+@dataclass(frozen=True)
+class BoundedCompressor:
+    """A codec of Zarr 2 that unpacks to at most `most` bytes; `codec_id` is of `UNPACKERS`."""
+
+    codec_id: str
+    most: int
+
+    def decode(self, buf: Any) -> bytes:
+        """As of numcodecs; ValueError where there is more."""
+        return UNPACKERS[self.codec_id](ensure_bytes(buf), self.most)
+
+
+@dataclass(frozen=True)
+class BoundedCodec(BytesBytesCodec):
+    """A codec of Zarr 3 that unpacks to no more than a chunk; `name` is of `UNPACKERS`."""
+
+    name: str
+    is_fixed_size = False  # a field of zarr
+
+    async def _decode_single(self, chunk_bytes: Any, chunk_spec: Any) -> Any:
+        most = largest_stored(chunk_spec.shape)
+        unpack = partial(UNPACKERS[self.name], chunk_bytes.to_bytes(), most)
+        return chunk_spec.prototype.buffer.from_bytes(await to_thread(unpack))
+
+    def compute_encoded_size(self, input_byte_length: int, chunk_spec: Any) -> int:
+        """Not known before; only fixed sizes are asked for."""
+        raise NotImplementedError
+
+
+class RegularFileStore(WrapperStore[Any]):
+    """A store that reads regular files only, and metadata of bounded size and depth."""
 
     async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
-        """As of zarr's stores; ValueError where the head of a chunk asks for too much."""
-        found = await super().get(key, prototype, byte_range)
-        if found is None or key.endswith(METADATA):
-            return found
-        declared = self.declared_size(found[:HEAD_BYTES].to_bytes())
-        if declared > self.most:
-            raise ValueError(
-                f"chunk {key} promises {declared:.4g} bytes, and one has at most {self.most:,}"
-            )
-        return found
+        """As of zarr's stores; ValueError for a pipe or a device, or for too much metadata."""
+        path = Path(self._store.root) / key
+        if path.is_dir() or not path.exists():
+            return None
+        if key.endswith(METADATA):
+            parse_json_object(read_bounded(path, LARGEST_METADATA))
+        else:
+            open_regular(path, LARGEST_CHUNK if byte_range is None else inf).close()
+        return await super().get(key, prototype, byte_range)

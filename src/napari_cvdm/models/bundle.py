@@ -17,7 +17,7 @@ from napari_cvdm.io import output_folder
 from napari_cvdm.io.atomic import clear_leftovers
 from napari_cvdm.io.errors import one_line
 from napari_cvdm.io.folders import check_apart
-from napari_cvdm.io.limits import parse_json_object
+from napari_cvdm.io.limits import check_directory, open_regular, parse_json_object
 from napari_cvdm.models.checkpoint import (
     CARD,
     LARGEST_CARD,
@@ -162,7 +162,9 @@ def _opened(source: Path, name: str) -> Iterator[IO[bytes]]:
             f"{source} is no model; give a bundle ({ENDING}) or a folder with "
             f"{' and '.join(MEMBERS)}."
         )
-    with zipfile.ZipFile(source) as archive:
+    with open_regular(source) as file:
+        check_directory(file)
+        archive = zipfile.ZipFile(file)
         _check_members(source, archive.infolist())
         with archive.open(name) as stream:
             yield stream

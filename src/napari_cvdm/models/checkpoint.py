@@ -29,6 +29,18 @@ MAPPINGS = ("network", "schedule", "training", "metrics", "calibration", "traini
 WORDS = ("name", "title", "task", "inputs", "unit", "intensity", "resolution", "licence")
 LISTS = ("channels", "limits")
 LARGEST_CARD = 10_000_000
+HEADER_BYTES = 10_000_000  # more than the names of all tensors take
+LARGEST_NUMBER = 1e30
+# Numbers of a calibration, and parts of a simulation that are ranges.
+CALIBRATION = {
+    "factor": (0.0, LARGEST_NUMBER),
+    "floor": (0.0, LARGEST_NUMBER),
+    "level": (1e-6, 1 - 1e-6),
+    "samples": (2, 1_000_000),
+    "steps": (1, 1_000_000),
+    "fields": (1, LARGEST_NUMBER),
+}
+RANGES = ("strength_rad", "blur_periods")
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 WEIGHTS = "model.safetensors"
 CARD = "card.json"
@@ -145,7 +157,8 @@ class Checkpoint:
 def card_of(values: Mapping[str, Any]) -> ModelCard:
     """A card from plain values, as JSON or YAML holds them.
 
-    Raise ValueError, TypeError, KeyError or AttributeError where they are no valid card.
+    Raise ValueError, TypeError, KeyError, AttributeError or ArithmeticError where they are no valid
+    card.
     """
     # Texts are shown wherever a model is chosen.
     said = {name: [values[name]] for name in WORDS} | {name: values[name] for name in LISTS}
@@ -162,8 +175,50 @@ def card_of(values: Mapping[str, Any]) -> ModelCard:
     ):
         raise ValueError("its optics are no ranges from a low to a high number")
     mappings = {name: dict(values.get(name, {})) for name in MAPPINGS}
+    _check_numbers(mappings)
     lists = {name: tuple(values[name]) for name in LISTS}
     return ModelCard(**{**values, **mappings, **lists, "optics": optics})
+
+
+def _check_numbers(parts: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise ValueError, TypeError or KeyError if numbers that are computed with are no numbers."""
+    fit, learned, made = (
+        parts[name] for name in ("calibration", "training_distribution", "training")
+    )
+    simulated, plan = (dict(made.get(name) or {}) for name in ("simulation", "plan"))
+    wrong = [
+        *(name for name in CALIBRATION if fit and not _is_number(fit[name], *CALIBRATION[name])),
+        *(name for name in RANGES if name in simulated and not _are_numbers(simulated[name], 2)),
+        *(name for name, value in {**plan, **simulated}.items() if not _is_plain(value)),
+    ]
+    if learned:
+        mean, rows = learned["mean"], learned["covariance"]
+        if (
+            not _is_number(learned["threshold"])
+            or not _are_numbers(mean, len(mean))
+            or len(rows) != len(mean)
+            or not all(_are_numbers(row, len(mean)) for row in rows)
+        ):
+            wrong.append("training_distribution")
+    if wrong:
+        raise ValueError(f"its {', '.join(wrong)} should be numbers in their usual range")
+
+
+def _is_number(value: Any, low: float = -LARGEST_NUMBER, high: float = LARGEST_NUMBER) -> bool:
+    return isinstance(value, int | float) and low <= value <= high
+
+
+def _are_numbers(values: Any, count: int) -> bool:
+    return (
+        isinstance(values, list | tuple) and len(values) == count and all(map(_is_number, values))
+    )
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether this is text, a finite number or a list of these."""
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, str) or _is_number(value)
 
 
 def read_card(folder: str | Path) -> ModelCard:
@@ -180,7 +235,7 @@ def read_card(folder: str | Path) -> ModelCard:
         card.config()
     except CheckpointError:
         raise
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
         raise CheckpointError(
             f"{path} is not a model card ({one_line(error)}); a checkpoint is a folder with "
             f"{WEIGHTS} and {CARD}."
@@ -195,12 +250,13 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
     """
     card, weights = read_card(folder), Path(folder) / WEIGHTS
     try:
-        if not weights.is_file():
-            raise OSError("there is no such file")
-        content = weights.read_bytes()
+        wanted = _described_tensors(card.config())
+        # Eight bytes a number, as of float64, which is refused in words of its own.
+        most = HEADER_BYTES + sum(8 * shape.numel() for shape in wanted.values())
+        content = read_bounded(weights, most)
         # load_file of safetensors 0.8.0 leaves two small objects behind for every tensor.
         tensors = load(content)
-        _check_fit(card.config(), tensors)
+        _check_fit(wanted, tensors)
         network = CVDM(card.config())
         network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
         digest = hashlib.sha256(content).hexdigest()
@@ -221,13 +277,14 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
     return Checkpoint(network=network.eval(), card=card, sha256=digest)
 
 
-def _check_fit(config: CVDMConfig, tensors: Mapping[str, Tensor]) -> None:
-    """Raise ValueError unless the file has the tensors of the network that the card describes.
-
-    This is checked before memory is allocated.
-    """
+def _described_tensors(config: CVDMConfig) -> dict[str, torch.Size]:
+    """Shapes of the tensors of a network, which takes no memory for them."""
     with torch.device("meta"):
-        wanted = {name: tensor.shape for name, tensor in CVDM(config).state_dict().items()}
+        return {name: tensor.shape for name, tensor in CVDM(config).state_dict().items()}
+
+
+def _check_fit(wanted: Mapping[str, torch.Size], tensors: Mapping[str, Tensor]) -> None:
+    """Raise ValueError unless the file has the tensors of the network that the card describes."""
     given = {name: tensor.shape for name, tensor in tensors.items()}
     wrong = sorted(
         name for name in wanted.keys() | given.keys() if wanted.get(name) != given.get(name)

@@ -15,7 +15,14 @@ from torch.nn import functional
 from napari_cvdm.core.device import prefers_sequential, to_device
 from napari_cvdm.core.noise import noise_field
 from napari_cvdm.diffusion.process import PREDICTIONS, TARGETS, half_log_snr
-from napari_cvdm.models.networks import DFCAN, DFCANConfig, Modulation, UNet, UNetConfig
+from napari_cvdm.models.networks import (
+    DFCAN,
+    MOST_PARAMETERS,
+    DFCANConfig,
+    Modulation,
+    UNet,
+    UNetConfig,
+)
 from napari_cvdm.models.schedule import (
     COSINE_RATE,
     DILATIONS,
@@ -119,6 +126,15 @@ class CVDMConfig:
         if self.fold % self.upsampling:
             raise ValueError(
                 f"fold is {self.fold}; it must be a multiple of upsampling, {self.upsampling}."
+            )
+        # In: the condition, the mean and the noisy target. Out: the target.
+        channels = self.condition_channels * self.condition_fold**2 + 3 * self.fold**2
+        networks = (self.denoiser, self.mean, self.residual_std)
+        count = sum(one.count_parameters(channels) for one in networks if one is not None)
+        if count > MOST_PARAMETERS:
+            raise ValueError(
+                f"the networks have {count:.4g} parameters; at most {MOST_PARAMETERS:,} are "
+                "allowed. Choose smaller widths, fewer blocks or a smaller fold."
             )
 
     @property

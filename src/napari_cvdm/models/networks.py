@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 # A card comes from anywhere: beyond these it would fill the memory or never end.
-MOST_LEVELS, MOST_BLOCKS, WIDEST = (8, 32, 4096)
+MOST_LEVELS, MOST_BLOCKS, WIDEST = (8, 32, 1024)
+MOST_PARAMETERS = 100_000_000  # fifty times those of a shipped model; 1.2 GB while it is loaded
 # Of a network's widest level, alive at once: what passes through, its copies for the caller and for
 # a skip, and the inside of a block. Measured by
 # `python -m pytest -s tests/reconstruction/test_cost.py -k profiler`, which prints the bytes of
@@ -66,6 +67,22 @@ class UNetConfig:
             )
         if not 0 <= self.level_channels <= WIDEST:
             raise ValueError(f"level_channels is {self.level_channels}; allowed is 0 to {WIDEST}.")
+
+    def count_parameters(self, channels: int) -> int:
+        """Weights and biases, but for two biases, for channels of input and output together."""
+        outer = 9 * channels * self.widths[0]
+        embedded, fine, coarse = self.level_channels, self.widths[:-1], self.widths[1:]
+        arms = [2 * count for count in self.blocks[:-1]] + [self.blocks[-1]]
+        modulation = [2 * width * (embedded + 1) if embedded else 0 for width in self.widths]
+        return (
+            sum(
+                count * (18 * width**2 + 2 * width + more)
+                for count, width, more in zip(arms, self.widths, modulation, strict=True)
+            )
+            + sum(8 * one * two + one + two for one, two in zip(fine, coarse, strict=True))
+            + (embedded**2 + 5 * embedded)
+            + outer
+        )
 
     @property
     def stride(self) -> int:
@@ -286,6 +303,27 @@ class DFCANConfig:
     groups: int = 2
     blocks: int = 2
     reduction: int = 8
+
+    def __post_init__(self) -> None:
+        for name, most in (
+            ("width", WIDEST),
+            ("groups", MOST_BLOCKS),
+            ("blocks", MOST_BLOCKS),
+            ("reduction", WIDEST),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+                raise ValueError(
+                    f"{name} is {value!r:.80}; a whole number from 1 to {most} is needed."
+                )
+
+    def count_parameters(self, channels: int) -> int:
+        """Weights and biases, but for two biases, for channels of input and output together."""
+        outer = 9 * channels * self.width
+        few = max(1, self.width // self.reduction)
+        attention = 2 * few * self.width + few + self.width
+        one = 27 * self.width**2 + 3 * self.width + attention
+        return outer + self.groups * self.blocks * one
 
     @property
     def stride(self) -> int:

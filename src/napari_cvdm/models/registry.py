@@ -1,6 +1,7 @@
 """The models that ship in the package, and loading by name or by path."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -25,18 +26,18 @@ class UnknownModelError(CheckpointError):
 
 
 def shipped_models() -> Iterator[tuple[str, ModelCard]]:
-    """Name and card of every shipped model, in alphabetical order."""
-    for path in sorted(SHIPPED.glob(f"*/{CARD}")):
-        yield path.parent.name, read_card(path.parent)
+    """Name and card of every shipped model, in alphabetical order; skips what is none."""
+    for path, card in models_in(SHIPPED):
+        yield Path(path).name, card
 
 
 def models_in(folder: str | Path) -> Iterator[tuple[str, ModelCard]]:
     """Path and card of every model in a folder, in alphabetical order; skips other entries."""
     for path in sorted(Path(folder).glob(f"*/{CARD}")):
-        try:
-            yield str(path.parent), read_card(path.parent)
-        except CheckpointError:
-            continue
+        with suppress(CheckpointError):
+            card = read_card(path.parent)
+            if (path.parent / WEIGHTS).is_file():
+                yield str(path.parent), card
 
 
 def model_folder(name_or_path: str) -> Path:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from napari_cvdm import __version__
 from napari_cvdm.core.request import RequestError
@@ -27,8 +28,10 @@ from napari_cvdm.out_of_core.run import BlockReconstructor, Executor
 CONNECT_S = 20
 POLL_S = 0.1
 LOCAL = "local:"
+LOOPBACK = "127.0.0.1"  # a scheduler runs code for whoever reaches it
 MOST_PROCESSES = 1024
-SCHEMES = ("tcp://", "tls://", "ucx://", "ws://", "wss://")
+SCHEMES = ("tcp://", "tls://", "ws://", "wss://")
+WITH_CERTIFICATES = ("tls://", "wss://")
 NAMED_BLOCKS = 5
 
 
@@ -172,11 +175,20 @@ def check_scheduler(where: str) -> None:
 def _check_where(where: str) -> None:
     count = where.removeprefix(LOCAL)
     local = where.startswith(LOCAL) and count.isdecimal() and 1 <= int(count) <= MOST_PROCESSES
-    if not local and not where.startswith(SCHEMES):
+    if not local and not (where.startswith(SCHEMES) and _has_port(where)):
         raise RequestError(
-            f"scheduler is {where!r}; allowed are local:N with N processes of this machine, or "
-            "tcp://host:port of a scheduler of dask."
+            f"scheduler is {where!r:.80}; allowed are local:N with 1 to {MOST_PROCESSES} processes "
+            "of this machine, or tcp://host:port of a scheduler of dask."
         )
+
+
+def _has_port(where: str) -> bool:
+    """Whether an address has a host that may have a name, and a port that is a number."""
+    try:
+        parts = urlsplit(where)
+        return bool((parts.hostname or "").encode("idna") and parts.port) and not parts.path
+    except ValueError:
+        return False
 
 
 @contextmanager
@@ -196,7 +208,8 @@ def cluster_client(where: str) -> Iterator[Any]:
             "n_workers": int(where.removeprefix(LOCAL)),
             "threads_per_worker": 1,
             "memory_limit": None,
-            "dashboard_address": ":0",
+            "host": LOOPBACK,
+            "dashboard_address": f"{LOOPBACK}:0",
         }
         with (
             distributed.LocalCluster(**settings) as cluster,
@@ -204,11 +217,17 @@ def cluster_client(where: str) -> Iterator[Any]:
         ):
             yield client
         return
+    certified = distributed.Security().get_connection_args("client").get("ssl_context")
+    if where.startswith(WITH_CERTIFICATES) and certified is None:
+        raise ClusterError(
+            f"the scheduler {where} needs certificates; name them in the configuration of dask, as "
+            "SECURITY.md shows."
+        )
     # The client is never the default. Other lazy arrays of this process, such as layers of a
     # viewer, must not run on the cluster.
     try:
         client = distributed.Client(where, timeout=CONNECT_S, set_as_default=False)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # dask lets through whatever a protocol raises
         raise ClusterError(
             f"the scheduler {where} does not answer ({one_line(error)}); check the address, and "
             "that it runs."

@@ -17,6 +17,7 @@ from napari_cvdm.core.request import ImageStack
 from napari_cvdm.core.tiling import Block, BlockPlan
 from napari_cvdm.io import Fingerprint, ImageFileError
 from napari_cvdm.io.atomic import complete_file
+from napari_cvdm.io.limits import open_arrays
 from napari_cvdm.io.read import window_of
 from napari_cvdm.models.cvdm import CVDM
 from napari_cvdm.reconstruction.sampling import FrameIndex, FrameSampler
@@ -221,5 +222,5 @@ def save_numbers(path: Path, blocks: GlobalStatistics, grid_rate: float, within:
 
 def load_numbers(path: Path, task: Task) -> tuple[GlobalStatistics, float]:
     """Global statistics that were kept, and the rate of the sampler's grid."""
-    with np.load(path, allow_pickle=False) as kept:
+    with open_arrays(path) as kept:
         return task.blocks(dict(kept)), float(kept["grid_rate"])

@@ -3,6 +3,7 @@
 Images in memory are saved as such pairs, so that a training can be repeated from its folder.
 """
 
+import os
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -18,6 +19,7 @@ from napari_cvdm.core.request import ImageStack, RequestError
 from napari_cvdm.core.result import Progress
 from napari_cvdm.io import SUFFIXES, combine_planes, read_image, write_image
 from napari_cvdm.io.errors import one_line
+from napari_cvdm.io.limits import check_npy, open_arrays, open_regular
 from napari_cvdm.tasks import TASKS
 
 OPEN_FILES = 8
@@ -308,10 +310,14 @@ def _check_optics(pairs: Folders | Arrays) -> None:
 @lru_cache(maxsize=OPEN_FILES)
 def _array(path: str, name: str) -> np.ndarray:
     try:
-        with open(path, "rb") as stream:  # of a damaged .npz NumPy would leave the file open
-            if stream.read(2) == b"PK":
-                stream.seek(0)
-                return np.load(stream, allow_pickle=False)[name]
+        with open_regular(path) as stream:
+            packed = stream.read(2) == b"PK"
+            stream.seek(0)
+            if not packed:
+                check_npy(stream, os.fstat(stream.fileno()).st_size)
+        if packed:
+            with open_arrays(path) as arrays:
+                return arrays[name]
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # NumPy and zipfile let through whatever a damaged file makes happen
         raise RequestError(

@@ -52,7 +52,8 @@ SMALLEST = {
 """Of the numbers of a plan."""
 
 PAIRS: dict[str, type[MeasuredPairs]] = {"folders": Folders, "biosr": BioSR, "arrays": Arrays}
-LARGEST_RECIPE = 1_000_000
+LARGEST_RECIPE = 100_000
+MOST_DOTS = 200  # in a line: tomllib takes the square of the parts of a dotted key
 PATHS = ("measured", "truth", "folder", "photographs", "x", "y")
 FINGERPRINT = (
     *("task", "seed", "network", "simulation", "clean", "solved", "pairs"),
@@ -278,7 +279,10 @@ def read_recipe(path: str | Path) -> Recipe:
     """
     path = Path(path)
     try:
-        values = tomllib.loads(read_bounded(path, LARGEST_RECIPE).decode("utf-8"))
+        text = read_bounded(path, LARGEST_RECIPE).decode("utf-8")
+        if any(line.count(".") > MOST_DOTS for line in text.split("\n")):
+            raise ValueError(f"a line of it has more than {MOST_DOTS} dots")
+        values = tomllib.loads(text)
         check_depth(values)
     except (OSError, ValueError, RecursionError) as error:
         # What is no TOML and no UTF-8 is a ValueError.
@@ -316,11 +320,15 @@ def _known(kind: type, values: dict[str, Any], section: str, path: Path) -> dict
 
     Files and folders that a recipe names are beside it, unless their paths are absolute.
     """
+    if not isinstance(values, dict):
+        raise RequestError(
+            f"{path}: {section} is {one_line(repr(values), 80)}; a section [{section}] is needed."
+        )
     allowed = {entry.name for entry in fields(kind)}
     unknown = sorted(set(values) - allowed)
     if unknown:
         raise RequestError(
-            f"{path}: [{section}] has {', '.join(unknown)}; allowed are "
+            f"{path}: [{section}] has {one_line(', '.join(unknown))}; allowed are "
             f"{', '.join(sorted(allowed))}."
         )
     found: dict[str, Any] = {

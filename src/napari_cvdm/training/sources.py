@@ -23,6 +23,7 @@ from napari_cvdm.core.request import RequestError
 from napari_cvdm.core.result import finished
 from napari_cvdm.io import SUFFIXES, read_image
 from napari_cvdm.io.atomic import clear_leftovers, complete_file, write_file
+from napari_cvdm.io.limits import open_arrays, parse_json_object, read_bounded
 from napari_cvdm.physics.camera import inverse_variance
 from napari_cvdm.physics.forward_model import fresnel_number
 from napari_cvdm.simulate.ranges import PhaseRanges, Ranges, WidefieldRanges
@@ -164,8 +165,8 @@ def _save_arrays(path: Path, **arrays: Any) -> None:
 
 def load_field(path: Path) -> SolvedField:
     """Read one field back."""
-    with np.load(path, allow_pickle=False) as kept:
-        values = {name: kept[name].astype(np.float32) for name in kept.files}
+    with open_arrays(path) as kept:
+        values = {name: kept[name].astype(np.float32) for name in kept}
     top, bottom, left, right = values.pop("frame").astype(int).tolist()
     truth = values.pop("truth")
     fresnel, noise = (float(values.pop(name)) for name in ("fresnel", "noise"))
@@ -177,8 +178,8 @@ def load_field(path: Path) -> SolvedField:
 
 def load_training_field(path: Path) -> TrainingField:
     """Read a field of either kind, ready for training."""
-    with np.load(path, allow_pickle=False) as kept:
-        if "channels" in kept.files:
+    with open_arrays(path) as kept:
+        if "channels" in kept:
             images = {name: torch.from_numpy(kept[name].astype(np.float32)) for name in READY}
             return TrainingField(
                 weight=float(kept["weight"]),
@@ -229,7 +230,7 @@ def _check_record(folder: Path, made_of: dict[str, Any]) -> None:
     path = folder / RECORD
     if not path.exists():
         return
-    kept, wanted = json.loads(path.read_text(encoding="utf-8")), json.loads(json.dumps(made_of))
+    kept, wanted = parse_json_object(read_bounded(path)), json.loads(json.dumps(made_of))
     different = sorted(name for name in wanted if kept.get(name) != wanted[name])
     if different:
         raise RequestError(

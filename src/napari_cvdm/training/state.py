@@ -23,7 +23,7 @@ from torch.optim.swa_utils import AveragedModel
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.io.atomic import append_text, refuse_link, write_file
 from napari_cvdm.io.errors import one_line
-from napari_cvdm.io.limits import parse_json_object
+from napari_cvdm.io.limits import open_regular, parse_json_object
 from napari_cvdm.models.checkpoint import replace_file
 from napari_cvdm.models.cvdm import CVDM
 
@@ -135,6 +135,7 @@ def load_state(folder: Path, fingerprint: str) -> TrainingState | None:
             f"{folder} has no {STATE} to resume from; leave out --resume to start anew."
         )
     try:
+        open_regular(path).close()
         with safe_open(path, framework="pt") as stream:
             progress = parse_json_object((stream.metadata() or {})["progress"])
             tensors: dict[str, Tensor] = {name: stream.get_tensor(name) for name in stream.keys()}

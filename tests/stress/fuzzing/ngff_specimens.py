@@ -1,6 +1,9 @@
 """OME-Zarr folders, valid and small, and what can happen to one of their files."""
 
+import bz2
+import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -32,6 +35,7 @@ CODECS = (
     "nothing",
     "sharding_indexed",
 )
+BOMB_BYTES = 80 << 20  # beyond what a reader may ask for
 METADATA = ("zarr.json", ".zattrs", ".zgroup", ".zarray")
 
 
@@ -81,6 +85,15 @@ def _own(folder: Path) -> None:
 
 
 @cache
+def bombs() -> tuple[bytes, ...]:
+    """Few bytes that unpack to many zeros, for every packer whose head may say nothing of them."""
+    zeros = bytes(BOMB_BYTES)
+    block = (1 << 20 | 2).to_bytes(3, "little") + b"\x00"  # of Zstandard, 128 KiB of one byte
+    zstd = b"\x28\xb5\x2f\xfd\x00\x58" + block * (BOMB_BYTES >> 17) + b"\x03\x00\x10\x00"
+    return (zlib.compress(zeros), gzip.compress(zeros), bz2.compress(zeros), zstd)
+
+
+@cache
 def specimens() -> tuple[Files, ...]:
     """OME-Zarr 0.4 and 0.5 in several forms, and a result of this program.
 
@@ -122,12 +135,16 @@ def damaged_folders(draw: st.DrawFn) -> Files:
         names = list(_parts(files))
         name = draw(st.sampled_from(names))
         kind = draw(
-            st.sampled_from(("changed", "changed", "changed", "missing", "swapped", "codec"))
+            st.sampled_from(
+                ("changed", "changed", "changed", "missing", "swapped", "codec", "bomb")
+            )
         )
         if kind == "missing" and len(files) > 1:
             files.pop(name)
         elif kind == "swapped":
             files[name] = files[draw(st.sampled_from(names))]
+        elif kind == "bomb" and not name.endswith(METADATA):
+            files[name] = draw(st.sampled_from(bombs()))
         elif kind == "codec" and name.endswith((".zarray", "zarr.json")):
             files[name] = draw(_other_codec(files[name]))
         else:

@@ -15,7 +15,7 @@ from tests.stress.fuzzing.specimens import Specimen
 
 from napari_cvdm.core.microscope import OpticsError
 from napari_cvdm.core.request import RequestError
-from napari_cvdm.io import ImageFileError, check_finite, check_pixels, combine_planes, read_image
+from napari_cvdm.io import ImageFileError, check_frame, check_pixels, combine_planes, read_image
 from napari_cvdm.io.read import open_image, window_of
 from napari_cvdm.models.checkpoint import CheckpointError
 
@@ -68,7 +68,7 @@ def look_lazily(folder: Path) -> None:
             slice(0, min(size, WINDOW_PX)) if first else slice(max(0, size - WINDOW_PX), size)
             for size in stack.array.shape[-2:]
         ]
-        check_finite(window_of(stack, frame, *window), "PYX", stack.source)
+        check_frame(window_of(stack, frame, *window), stack.source)
 
 
 def _image_targets() -> list[Target]:

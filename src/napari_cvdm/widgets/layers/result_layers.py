@@ -11,7 +11,7 @@ import numpy as np
 from napari_cvdm.analysis.dry_mass import optical_path_nm
 from napari_cvdm.core.result import ClockCurve, Reconstruction
 from napari_cvdm.core.statistics import INTERVAL, STATISTICS, spread_as
-from napari_cvdm.io.limits import parse_json_object
+from napari_cvdm.io.limits import parse_json_object, read_bounded
 from napari_cvdm.io.result_folder import PROVENANCE
 from napari_cvdm.io.zarr_write import open_pyramid
 from napari_cvdm.widgets.layers.layer_data import (
@@ -269,7 +269,7 @@ def _disk_layer(path: Path, name: str, run: Run) -> LayerData:
         "source": run.place.name,
         "unit": unit,
         "file": str(path / name),
-        "provenance": parse_json_object((path / PROVENANCE).read_bytes()),
+        "provenance": parse_json_object(read_bounded(path / PROVENANCE)),
     }
     keywords: dict[str, Any] = {
         "name": f"{DISK_ROLES[name]} of {run.place.name} ({path.name})",

@@ -183,8 +183,10 @@ class BlockReconstructor:
         images["valid"] = (frame.valid & ~beyond.mask & self._usable).astype(np.uint8)
         for name, pixels in images.items():
             self._write(name, block.frame, block, pixels)
+        place = sample_axis(self.plan.image.loop_axes)
         for number, sample in enumerate(samples):
-            self._write("samples", (number, *block.frame), block, sample)
+            index = (*block.frame[:place], number, *block.frame[place:])
+            self._write("samples", index, block, sample)
         said: dict[str, Any] = {
             "tile": frame.tiled.tile,
             "beyond": int(beyond.mask.sum()),
@@ -364,6 +366,11 @@ NOT_ALIGNED = (
 )
 
 
+def sample_axis(loop_axes: str) -> int:
+    """Place of the samples among the leading axes of their image: NGFF has time before them."""
+    return int(loop_axes.startswith("T"))
+
+
 def images_of(plan: Plan, task: Task) -> tuple[GridImage, ...]:
     """Mean, std, rate and valid, and the samples where they are kept.
 
@@ -401,13 +408,14 @@ def images_of(plan: Plan, task: Task) -> tuple[GridImage, ...]:
     )
     if not plan.keep_samples:
         return images
+    place = sample_axis(image.loop_axes)
     return (
         *images,
         GridImage(
             name="samples",
             dtype="float32",
             unit=task.unit,
-            leading=(("sample", plan.samples), *leading),
+            leading=(*leading[:place], ("sample", plan.samples), *leading[place:]),
         ),
     )
 

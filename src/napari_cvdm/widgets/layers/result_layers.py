@@ -14,6 +14,7 @@ from napari_cvdm.core.statistics import INTERVAL, STATISTICS, spread_as
 from napari_cvdm.io.limits import parse_json_object, read_bounded
 from napari_cvdm.io.result_folder import PROVENANCE
 from napari_cvdm.io.zarr_write import open_pyramid
+from napari_cvdm.out_of_core.run import sample_axis
 from napari_cvdm.widgets.layers.layer_data import (
     METADATA_KEY,
     LayerData,
@@ -257,7 +258,10 @@ def _disk_layer(path: Path, name: str, run: Run) -> LayerData:
     # The layer has the axes of the measured one, those of length 1 too.
     axes = run.request.image.axes.replace("P", "")
     for pixels in open_pyramid(path, name):
-        leading = pixels.shape[:1] if name == "samples" else ()
+        leading = ()
+        if name == "samples":
+            pixels = np.moveaxis(pixels, sample_axis(run.request.image.loop_axes), 0)
+            leading = pixels.shape[:1]
         pixels = pixels.reshape((*leading, *run.request.image.loop_shape, *pixels.shape[-2:]))
         pixels, place = placed_image(run.place, axes, run.upsampling, pixels)
         levels.append((pixels == 0).astype(np.uint8) if name == "valid" else pixels)

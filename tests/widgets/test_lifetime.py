@@ -9,8 +9,7 @@ from qtpy.QtCore import QCoreApplication, QEvent, QObject
 from qtpy.QtWidgets import QLabel, QWidget
 
 from napari_cvdm.core.result import Progress
-from napari_cvdm.widgets.common.lifetime import listen, when_gone
-from napari_cvdm.widgets.common.worker import Job
+from napari_cvdm.widgets.common.worker import Job, listen, when_gone
 from napari_cvdm.widgets.dry_mass.dry_mass_widget import DryMassWidget
 from napari_cvdm.widgets.inspect.inspect_widget import InspectWidget
 from napari_cvdm.widgets.live.live_widget import LiveWidget

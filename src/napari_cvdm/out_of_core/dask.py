@@ -21,7 +21,7 @@ from napari_cvdm.core.request import RequestError
 from napari_cvdm.core.result import Progress, finished
 from napari_cvdm.core.tiling import Block
 from napari_cvdm.io.errors import one_line
-from napari_cvdm.io.job_folder import JobFolder
+from napari_cvdm.io.folders import JobFolder
 from napari_cvdm.out_of_core.job import open_job
 from napari_cvdm.out_of_core.run import BlockReconstructor, Executor
 

@@ -8,8 +8,7 @@ from typing import Any
 
 from napari_cvdm.core.request import ReconstructionRequest, RequestError
 from napari_cvdm.core.tiling import BLOCK_PX, HALO_PX, BlockPlan
-from napari_cvdm.io.folders import check_apart
-from napari_cvdm.io.job_folder import growing_path
+from napari_cvdm.io.folders import check_apart, growing_path
 from napari_cvdm.io.read import read_image, read_images, read_psf
 from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.models.registry import load_model

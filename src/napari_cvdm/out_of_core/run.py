@@ -40,7 +40,7 @@ from napari_cvdm.core.result import ForwardCheck, Progress
 from napari_cvdm.core.statistics import RunningMoments
 from napari_cvdm.core.tiling import Block, BlockPlan
 from napari_cvdm.io import Fingerprint, ImageFileError
-from napari_cvdm.io.job_folder import JobFolder, begin_job, finish_job, growing_folder
+from napari_cvdm.io.folders import JobFolder, begin_job, finish_job, growing_folder
 from napari_cvdm.io.result_folder import PROVENANCE
 from napari_cvdm.io.zarr_write import Grid, GridImage, build_pyramid, create_images, open_level
 from napari_cvdm.models.checkpoint import Checkpoint

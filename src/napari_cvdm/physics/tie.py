@@ -126,19 +126,6 @@ def solve_us_tie(
     return phase
 
 
-def expected_noise_power(
-    shape: tuple[int, int], derivative_sigma: float, microscope: Microscope, like: Tensor
-) -> Tensor:
-    """Power spectrum (Y, X) of the phase that white noise in dI/dz alone would give.
-
-    It is Y X sigma^2 (k / L)^2, and 0 at f = 0.
-    """
-    k = 2 * pi * microscope.medium_index / microscope.wavelength_um
-    symbol = laplacian_symbol(shape, microscope.pixel_um, like)
-    gain = torch.where(symbol < 0, k / symbol, torch.zeros_like(symbol))
-    return shape[0] * shape[1] * derivative_sigma**2 * gain.square()
-
-
 def axial_difference(planes: Tensor, defocus_um: Sequence[float]) -> Tensor:
     """dI/dz (Y, X) of planes (P, Y, X) at signed positions [um].
 

@@ -14,8 +14,8 @@ from superqt.utils import signals_blocked
 
 from napari_cvdm.io import sha256_of
 from napari_cvdm.widgets.common.fields import browse_button, limit_width
-from napari_cvdm.widgets.common.lifetime import listen, when_gone
 from napari_cvdm.widgets.common.preferences import own_models
+from napari_cvdm.widgets.common.worker import listen, when_gone
 from napari_cvdm.widgets.layers.layer_data import is_measurement, read_layer
 from napari_cvdm.widgets.layers.placement import MOST_PLANES
 from napari_cvdm.widgets.layers.result_layers import groups_of

@@ -33,8 +33,8 @@ from napari_cvdm.widgets.common.fields import (
     word_choice,
     wrapped_label,
 )
-from napari_cvdm.widgets.common.lifetime import when_gone
 from napari_cvdm.widgets.common.preferences import PREFERENCES, preferred
+from napari_cvdm.widgets.common.worker import when_gone
 from napari_cvdm.widgets.layers.frames import image_shape
 from napari_cvdm.widgets.layers.layer_data import (
     known_optics,

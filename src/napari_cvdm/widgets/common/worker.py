@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from typing import Any, ClassVar, TypeVar
-from weakref import ref
+from weakref import finalize, ref
 
 from napari.qt.threading import GeneratorWorker
 from napari.qt.threading import create_worker as create_listed_worker
@@ -20,7 +20,6 @@ from qtpy.QtWidgets import QApplication, QLabel
 from superqt.utils import WorkerBase, create_worker
 
 from napari_cvdm.core.result import FrameView, Progress, Stop
-from napari_cvdm.widgets.common.lifetime import when_gone
 
 Result = TypeVar("Result")
 LOG = logging.getLogger(__name__)
@@ -353,3 +352,30 @@ def signs() -> list[QMovie]:
 def _set_sign_speed(percent: int) -> None:
     for movie in signs():
         movie.setSpeed(percent)
+
+
+def when_gone(widget: QObject, clean_up: Callable[..., object], *given: object) -> None:
+    """Call `clean_up(*given)` once, when Qt destroys a widget or Python frees it.
+
+    Neither `clean_up` nor `given` may refer to the widget, because it would never be freed.
+    """
+    # napari 0.9 sends no closing event to docked widgets, so this is their only end. A lambda
+    # connected to `destroyed` is not enough: the cycle collector may have emptied it before the
+    # call, and an exception in a slot ends the program. Python's own register keeps a finalizer.
+    end = finalize(widget, clean_up, *given)
+    end.atexit = False
+    widget.destroyed.connect(end)
+
+
+def listen(widget: QObject, emitter: Any, method: Callable[..., object]) -> None:
+    """Connect a method of a widget to an event of napari, for as long as the widget is there."""
+    # napari holds the method weakly, but drops dead references only when it emits the event
+    # again, which may never happen: every dock that was closed would leave a reference.
+    emitter.connect(method)
+    when_gone(widget, _disconnect, ref(emitter), (ref(widget), method.__name__))
+
+
+def _disconnect(emitter: "ref[Any]", connected: tuple[Any, str]) -> None:
+    found = emitter()
+    if found is not None:
+        found.disconnect(connected)

@@ -14,10 +14,9 @@ from napari_cvdm.analysis.correlations import Correlations, correlate_maps, desc
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.widgets.common.choices import ChoiceBox, ChoiceItem, ResultChoice
 from napari_cvdm.widgets.common.fields import fill_layout, label_field, make_button, wrapped_label
-from napari_cvdm.widgets.common.lifetime import listen, when_gone
 from napari_cvdm.widgets.common.plots import ErrorPlot, ThemeColors
 from napari_cvdm.widgets.common.run_panel import ERROR, INFORMATION, MessageLine
-from napari_cvdm.widgets.common.worker import LatestWork
+from napari_cvdm.widgets.common.worker import LatestWork, listen, when_gone
 from napari_cvdm.widgets.inspect.pixel_tab import PixelTab
 from napari_cvdm.widgets.layers.frames import frame_index, frame_pixels, result_frame, same_place
 from napari_cvdm.widgets.layers.layer_data import plugin_metadata

@@ -29,7 +29,6 @@ from napari_cvdm.widgets.common.fields import (
     make_button,
     wrapped_label,
 )
-from napari_cvdm.widgets.common.lifetime import when_gone
 from napari_cvdm.widgets.common.plots import (
     COLORS,
     NamedCurves,
@@ -37,7 +36,7 @@ from napari_cvdm.widgets.common.plots import (
     SchedulePlots,
     ThemeColors,
 )
-from napari_cvdm.widgets.common.worker import LatestWork
+from napari_cvdm.widgets.common.worker import LatestWork, when_gone
 from napari_cvdm.widgets.layers.frames import (
     Pixel,
     drawn_regions,

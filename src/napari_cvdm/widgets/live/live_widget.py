@@ -26,9 +26,9 @@ from napari_cvdm.widgets.common.fields import (
     word_choice,
     wrapped_label,
 )
-from napari_cvdm.widgets.common.lifetime import when_gone
 from napari_cvdm.widgets.common.reconstruct_form import OTHER_PLANES, ReconstructForm
 from napari_cvdm.widgets.common.run_panel import ERROR, INFORMATION, WARNING, MessageLine, RunPanel
+from napari_cvdm.widgets.common.worker import when_gone
 from napari_cvdm.widgets.layers.contributions import placement
 from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, LayerData
 from napari_cvdm.widgets.layers.placement import Placement

@@ -29,7 +29,6 @@ from napari_cvdm.widgets.common.fields import (
     word_choice,
     wrapped_label,
 )
-from napari_cvdm.widgets.common.lifetime import listen
 from napari_cvdm.widgets.common.plots import (
     AXIS_WIDTH_PX,
     COLORS,
@@ -38,6 +37,7 @@ from napari_cvdm.widgets.common.plots import (
     new_plot,
     paint,
 )
+from napari_cvdm.widgets.common.worker import listen
 from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, LayerData, plugin_metadata
 from napari_cvdm.widgets.layers.shown_layers import show_layers
 from napari_cvdm.widgets.train.train_run import PREVIEW_EVERY_MIN, TrainingControl

@@ -14,8 +14,7 @@ from tqdm import tqdm
 
 from napari_cvdm.core.request import TrainRequest
 from napari_cvdm.core.result import Progress, Stop
-from napari_cvdm.widgets.common.lifetime import when_gone
-from napari_cvdm.widgets.common.worker import Job
+from napari_cvdm.widgets.common.worker import Job, when_gone
 
 if TYPE_CHECKING:
     from napari_cvdm.training.fine_tuning import FineTuning, TimeLeft

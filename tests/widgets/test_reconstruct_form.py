@@ -272,3 +272,22 @@ def test_settings_of_three_planes_come_back_into_the_form(
     dock.form.set_value(before)
     after = dock.form.value()
     assert (after.defocus_um, after.condenser_na) == (before.defocus_um, before.condenser_na)
+
+
+def test_a_field_says_where_its_value_comes_from(
+    viewer, measured, planes, open_dock, tiny_phase_model, tiny_widefield_model
+):
+    told = {"immersion_index": 1.515, "emission_um": 0.52, "na": 1.4}
+    origins = dict.fromkeys(told, "OME-XML of cell.ome.tif")
+    metadata = {METADATA_KEY: {"optics": told, "origins": origins}}
+    viewer.add_image(planes, name="pair", axis_labels=("plane", "y", "x"), metadata=metadata)
+    dock = open_dock(tiny_phase_model)
+    dock.form.image.set_value(viewer.layers["pair"])
+    optics = dock.form.optics
+    assert optics["medium_index"].value() is None
+    assert "the index of the immersion" in optics["medium_index"].toolTip()
+    viewer.add_image(**{**measured, "metadata": metadata})
+    dock.form.model.set_value(str(tiny_widefield_model))
+    dock.form.image.set_value(viewer.layers["cell"])
+    assert (optics["medium_index"].value(), optics["wavelength_um"].value()) == (1.515, 0.52)
+    assert "From the layer: OME-XML of cell.ome.tif." in optics["wavelength_um"].toolTip()

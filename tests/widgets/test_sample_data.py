@@ -67,7 +67,7 @@ def test_the_measured_cell_comes_without_a_network(monkeypatch):
         raise AssertionError("a sample asked for the network")
 
     monkeypatch.setattr(socket, "socket", refused)
-    samples._measured_cell_beyond_the_frame.cache_clear()
+    samples._wide_measured_cell.cache_clear()
     assert np.ptp(measured_cell()[0][0]) > 1
 
 

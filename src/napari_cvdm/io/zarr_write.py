@@ -223,6 +223,11 @@ def _store_of(path: Path) -> Any:
     return _store_class(import_zarr(path, "zarr.storage").LocalStore)(path)
 
 
+def sample_axis(loop_axes: str) -> int:
+    """Place of the samples among the leading axes of their image: NGFF has time before them."""
+    return int(loop_axes.startswith("T"))
+
+
 def create_images(
     path: Path, images: Sequence[GridImage], grid: Grid, notes: Mapping[str, Any]
 ) -> None:

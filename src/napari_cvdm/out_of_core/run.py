@@ -42,7 +42,14 @@ from napari_cvdm.core.tiling import Block, BlockPlan
 from napari_cvdm.io import Fingerprint, ImageFileError
 from napari_cvdm.io.folders import JobFolder, begin_job, finish_job, growing_folder
 from napari_cvdm.io.result_folder import PROVENANCE
-from napari_cvdm.io.zarr_write import Grid, GridImage, build_pyramid, create_images, open_level
+from napari_cvdm.io.zarr_write import (
+    Grid,
+    GridImage,
+    build_pyramid,
+    create_images,
+    open_level,
+    sample_axis,
+)
 from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.models.schedule import clock_curve
 from napari_cvdm.models.tiled import channels_last
@@ -364,11 +371,6 @@ NOT_ALIGNED = (
     "a shift between the planes is not looked for block by block; reconstruct a --region into a "
     "folder to see whether they fit."
 )
-
-
-def sample_axis(loop_axes: str) -> int:
-    """Place of the samples among the leading axes of their image: NGFF has time before them."""
-    return int(loop_axes.startswith("T"))
 
 
 def images_of(plan: Plan, task: Task) -> tuple[GridImage, ...]:

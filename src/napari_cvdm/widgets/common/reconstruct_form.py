@@ -37,6 +37,7 @@ from napari_cvdm.widgets.common.preferences import PREFERENCES, preferred
 from napari_cvdm.widgets.common.worker import when_gone
 from napari_cvdm.widgets.layers.frames import image_shape
 from napari_cvdm.widgets.layers.layer_data import (
+    header_of,
     known_optics,
     named_layers,
     plugin_metadata,
@@ -132,6 +133,7 @@ HELP = {
 
 CARD_LINES = 12
 OPTICS = ("pixel_um", "wavelength_um", "defocus_um", "medium_index", "na", "condenser_na")
+ORIGIN = "From the layer: "
 PHASE_OPTICS = ("defocus_um", "condenser_na")
 OTHER_PLANES = "the other planes"
 COUNTS = {"samples": (1, 1024), "steps": (1, 1000), "seed": (0, 2**63 - 1), "tile": (16, 65536)}
@@ -312,6 +314,10 @@ class ReconstructForm(QWidget):
                 with signals_blocked(field):
                     field.set_value(known.get(name))
         self._from_layer = {name: self.optics[name].typed for name in known if name in self.optics}
+        header = None if layer is None else header_of(layer, of_planes=self.two_planes)
+        for name, field in self.optics.items():
+            origin = "" if header is None else header.origin(name)
+            field.setToolTip(f"{HELP[name]}\n{ORIGIN}{origin}." if origin else HELP[name])
 
     def _say_field(self) -> None:
         """How large the field is in the sample: who forgot the binning sees it."""

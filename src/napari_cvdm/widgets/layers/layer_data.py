@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cvdm.core.request import OF_FLUORESCENCE, ImageStack
+from napari_cvdm.core.request import OPTICS, ImageStack
 from napari_cvdm.io.axes import usable_dtype
 from napari_cvdm.io.metadata import length_um, square_pixel
 from napari_cvdm.widgets.layers.placement import axis_letters
@@ -77,18 +77,35 @@ def _pixel_of(layer: "Image") -> tuple[float | None, dict[str, str]]:
     return square_pixel(x, y, f"the scale of layer {layer.name}")
 
 
-def known_optics(layer: "Image", *, of_planes: bool = False) -> dict[str, Any]:
-    """Optics of a layer by request name: pixel size from its scale, the rest from metadata.
+def header_of(layer: "Image", *, of_planes: bool = False) -> ImageStack:
+    """What a layer states, as an image of a pixel: read no pixels to know the optics.
 
-    Immersion and emission that a file states are those of fluorescence, not of planes.
+    `of_planes` says that the layer is brightfield. What a file states of immersion and emission
+    does not count then.
     """
-    optics = dict(plugin_metadata(layer).get("optics", {}))
-    for name, other in OF_FLUORESCENCE.items():
-        value = optics.pop(other, None)
-        if value is not None and not of_planes:
-            optics.setdefault(name, value)
-    pixel_um = layer_pixel_um(layer)
-    return optics if pixel_um is None else {**optics, "pixel_um": pixel_um}
+    said, (pixel_um, origins) = plugin_metadata(layer), _pixel_of(layer)
+    optics = {
+        name: float(value)
+        for name, value in dict(said.get("optics", {})).items()
+        if name != "defocus_um"
+    }
+    return ImageStack(
+        array=np.zeros((2, 1, 1) if of_planes else (1, 1)),
+        axes="PYX" if of_planes else "YX",
+        pixel_um=pixel_um,
+        source=layer.name,
+        metadata=optics,
+        origins={**said.get("origins", {}), **origins},
+    )
+
+
+def known_optics(layer: "Image", *, of_planes: bool = False) -> dict[str, Any]:
+    """Optics of a layer by request name: pixel size from its scale, the rest from metadata."""
+    header = header_of(layer, of_planes=of_planes)
+    found = {name: header.states(name) for name in OPTICS}
+    positions = plugin_metadata(layer).get("optics", {}).get("defocus_um")
+    found |= {} if positions is None else {"defocus_um": positions}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def read_layer(layer: "Image", index: tuple[int, ...] | None = None) -> ImageStack:
@@ -129,16 +146,16 @@ def read_layer(layer: "Image", index: tuple[int, ...] | None = None) -> ImageSta
         step_um = length_um(abs(float(layer.scale[number])), f"{layer.units[number]:~}")
         if step_um is not None and step_um != 1:  # napari's scale of an axis without a length is 1
             place["z_step_um"] = step_um
-    optics, (pixel_um, origins) = said.get("optics", {}), _pixel_of(layer)
+    header = header_of(layer)
     return ImageStack(
-        pixel_um=pixel_um,
+        pixel_um=header.pixel_um,
         array=usable_dtype(pixels, layer.name),
         axes=axes,
         source=layer.name,
-        metadata={name: float(optics[name]) for name in optics if name != "defocus_um"},
+        metadata=header.metadata,
         place=place,
         channels=tuple(said.get("channels", ())),
-        origins={**said.get("origins", {}), **origins},
+        origins=header.origins,
         warnings=tuple(said.get("warnings", ())),
         series=said.get("series"),
     )

@@ -13,8 +13,7 @@ from napari_cvdm.core.result import ClockCurve, Reconstruction
 from napari_cvdm.core.statistics import INTERVAL, STATISTICS, spread_as
 from napari_cvdm.io.limits import parse_json_object, read_bounded
 from napari_cvdm.io.result_folder import PROVENANCE
-from napari_cvdm.io.zarr_write import open_pyramid
-from napari_cvdm.out_of_core.run import sample_axis
+from napari_cvdm.io.zarr_write import open_pyramid, sample_axis
 from napari_cvdm.widgets.layers.layer_data import (
     METADATA_KEY,
     LayerData,

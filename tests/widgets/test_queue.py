@@ -108,7 +108,7 @@ def test_optics_that_only_another_layer_told_are_not_taken_for_a_file(
     worked_off(dock)
     assert dock.form.optics["pixel_um"].value() == pytest.approx(0.1)
     assert states(dock)["unknown.tif"] is State.FAILED
-    assert "the file does not say pixel_um" in dock.queue.view.rows[1].detail
+    assert "the file does not say pixel size" in dock.queue.view.rows[1].detail
     assert "unknown" not in viewer.layers
     dock.form.optics["pixel_um"].setText("")
     dock.form.optics["pixel_um"].setText("0.1")  # the same number, but typed

@@ -35,7 +35,7 @@ def test_two_files_are_the_two_planes_and_what_no_file_says_is_asked_for_first(
     ]
     drop(phase_dock, *reversed(paths))
     assert states(phase_dock) == {"cell_below.tif + cell_above.tif": State.WAITING}
-    assert "defocus_um" in phase_dock.panel.message.text()
+    assert "plane positions" in phase_dock.panel.message.text().lower()
     phase_dock.form.optics["defocus_um"].set_value((-1.0, 1.0))
     phase_dock.queue.view.start.click()
     worked_off(phase_dock)

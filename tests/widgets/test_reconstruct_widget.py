@@ -93,7 +93,7 @@ def test_bad_optics_are_refused_in_one_line_and_nothing_runs(
     dock.form.optics["pixel_um"].setText(text)
     dock.start()
     finished(dock)
-    assert "pixel_um is" in dock.panel.message.text()
+    assert "Pixel size is" in dock.panel.message.text()
     assert len(viewer.layers) == 1
     assert dock.panel.run.isEnabled()
 

@@ -1,5 +1,6 @@
 """Fields of forms: numbers that may be left empty, paths, words, and text that wraps."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -120,6 +121,54 @@ def collapsible(title: str, content: QWidget, purpose: str) -> QCollapsible:
     return box
 
 
+# What a setting is called in a window: words of the field, with their unit.
+WORDS = {
+    "image": "Image",
+    "image2": "Second plane",
+    "pixel_um": "Pixel size [µm]",
+    "clean pixel_um": "Clean pixel size [µm]",
+    "wavelength_um": "Wavelength [µm]",
+    "defocus_um": "Plane positions [µm]",
+    "medium_index": "Medium index",
+    "na": "NA",
+    "condenser_na": "Condenser NA",
+    "strength_rad": "Strength [rad]",
+    "patch_px": "Patch [px]",
+    "psf": "Measured PSF",
+    "align": "Look for a shift",
+    "tile": "Tile [px]",
+    "block": "Block [px]",
+    "out": "Result folder",
+}
+_ADVICE = re.compile(
+    r"Give (?:it|them|one) with --[a-z0-9-]+(?:, for example[^.]*(?:\.\d[^.]*)*)?\."
+)
+_OPTION = re.compile(r"--([a-z][a-z0-9-]*)")
+_NAME = re.compile(
+    rf"\b(?:{'|'.join(name for name in WORDS if '_' in name and ' ' not in name)})\b"
+)
+
+
+def label_of(name: str) -> str:
+    """The label of a setting."""
+    return WORDS.get(name) or name[:1].upper() + name[1:].replace("_", " ")
+
+
+def in_words(message: str) -> str:
+    """A message as a window says it: no name of a variable, and no option of the command line."""
+
+    def word(name: str) -> str:
+        label = label_of(name).split(" [")[0]
+        return label if label[:2].isupper() else label[:1].lower() + label[1:]
+
+    text = _ADVICE.sub("Fill it in.", message)
+    text = _OPTION.sub(lambda found: word(found[1].replace("-", "_")), text)
+    text = _NAME.sub(lambda found: word(found[0]), text)
+    # A message may begin with the name of a file or of a layer, which stays as it is.
+    first = text.split(" ", 1)[0]
+    return text if re.search(r"[^\w-]", first) else text[:1].upper() + text[1:]
+
+
 class LabelledRows(QFormLayout):
     """Fields by name, below each other. A field and its name have the same help.
 
@@ -137,11 +186,17 @@ class LabelledRows(QFormLayout):
         self.setVerticalSpacing(4)
         self._fields = dict(rows)
         for name, field in rows.items():
-            label = QLabel(name)
+            label = QLabel(label_of(name))
             label.setBuddy(field)
             label.setToolTip(purposes[name])
             field.setToolTip(purposes[name])
             self.addRow(label, field)
+
+    def set_label(self, name: str, text: str) -> None:
+        """Give a field another label."""
+        label = self.labelForField(self._fields[name])
+        if isinstance(label, QLabel):
+            label.setText(text)
 
     def show_row(self, name: str, shown: bool) -> None:
         """Show or hide a field with its name."""

@@ -28,6 +28,7 @@ from napari_cvdm.widgets.common.fields import (
     OptionalNumbers,
     PsfField,
     collapsible,
+    label_of,
     reading_pane,
     whole_number,
     word_choice,
@@ -277,6 +278,14 @@ class ReconstructForm(QWidget):
             field.set_needed(name in needed)
         for name in ("image2", *PHASE_OPTICS):
             self._often.show_row(name, self.two_planes)
+        fluorescence = task is not None and not self.two_planes
+        self._often.set_label(
+            "medium_index", "Immersion index" if fluorescence else label_of("medium_index")
+        )
+        self._often.set_label(
+            "wavelength_um",
+            "Emission wavelength [µm]" if fluorescence else label_of("wavelength_um"),
+        )
         self._seldom.show_row("align", self.two_planes)
         self._seldom.show_row("psf", self.deconvolved)
         self._fill_optics()

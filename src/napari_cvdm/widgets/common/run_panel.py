@@ -17,7 +17,7 @@ from qtpy.QtWidgets import (
 from tqdm import tqdm
 
 from napari_cvdm.core.result import FrameView, Progress
-from napari_cvdm.widgets.common.fields import explain_control, wrapped_label
+from napari_cvdm.widgets.common.fields import explain_control, in_words, wrapped_label
 from napari_cvdm.widgets.common.worker import Job
 
 INFORMATION = QStyle.StandardPixmap.SP_MessageBoxInformation
@@ -199,7 +199,7 @@ class RunPanel(QWidget):
         from napari.utils.notifications import show_error
 
         self.message.say(ERROR, message)
-        show_error(message)
+        show_error(in_words(message))
 
     def _on_ended(self) -> None:
         self._busy = False  # the job stays referenced until the next but one: it still emits
@@ -226,7 +226,8 @@ class MessageLine(QWidget):
         self.clear()
 
     def say(self, kind: QStyle.StandardPixmap, text: str) -> None:
-        """Show a message."""
+        """Show a message, in the words of a window."""
+        text = in_words(text)
         side = self.fontMetrics().height()
         self._icon.setPixmap(self.style().standardIcon(kind).pixmap(side, side))
         self._text.setText(text.replace("/", "/" + BREAK_HERE))

@@ -21,6 +21,7 @@ from napari_cvdm.widgets.common.fields import (
     PathField,
     explain_control,
     fill_layout,
+    in_words,
     make_button,
     scrolled,
     word_choice,
@@ -190,7 +191,7 @@ class LiveWidget(QWidget):
     def _say(self, kind: QStyle.StandardPixmap, text: str) -> None:
         if not text:
             self.message.clear()
-        elif text != self.message.text():
+        elif in_words(text) != self.message.text():
             self.message.say(kind, text)
 
     def start(self) -> None:

@@ -20,7 +20,7 @@ from qtpy.QtWidgets import (
 
 from napari_cvdm.io import SUFFIXES
 from napari_cvdm.io.pairing import PLANES_RULE, ImageEntry, Sorted, UnmatchedFile
-from napari_cvdm.widgets.common.fields import fill_layout, make_button, wrapped_label
+from napari_cvdm.widgets.common.fields import fill_layout, in_words, make_button, wrapped_label
 
 ROWS_SHOWN = 5
 ROW_SPACING_PX = 6
@@ -67,7 +67,8 @@ class Row(QTreeWidgetItem):
 
     def set_state(self, state: State, detail: str = "") -> None:
         """Show a state, and the reason for it or what else there is to say."""
-        self.state, self.detail = state, detail.removeprefix(f"{self.text(NAME)}: ")
+        self.state = state
+        self.detail = in_words(detail.removeprefix(f"{self.text(NAME)}: "))
         self.setText(STATE, f"{state}: {self.detail}" if detail else str(state))
         self.setToolTip(STATE, self.detail or str(state))
 

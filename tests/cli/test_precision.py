@@ -205,7 +205,7 @@ def test_a_cost_is_estimated_in_the_precision_that_will_be_used(
 
 def _no_time() -> Iterator[None]:
     yield from ()
-    return 0.0, 0.0, 0
+    return 0.0, 0.0
 
 
 def test_a_live_image_uses_the_precision_of_the_machine(

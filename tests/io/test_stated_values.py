@@ -290,3 +290,66 @@ def test_times_names_and_heights_reach_the_file(tmp_path: Path) -> None:
     wanted = {"z_step_um": -0.5, "z_um": 10.5, "frame_interval_s": 5.0}
     assert {name: back.place[name] for name in wanted} == wanted
     assert [name.split()[-1] for name in back.channels] == ["DAPI", "GFP", "mCherry"]
+
+
+def test_a_lost_chunk_is_not_known_and_an_empty_one_is_zero(tmp_path: Path) -> None:
+    counts = np.random.default_rng(0).poisson(100.0, (96, 112)).astype(np.uint16)
+    path = ngff_image(
+        tmp_path / "a.ome.zarr", ImageStack(array=counts, axes="YX", pixel_um=0.1), "0.5"
+    )
+    (path / "0" / "c" / "1" / "0").unlink()
+    image = open_image(path)
+    pixels = np.asarray(image.array)
+    assert np.isnan(pixels[48:, :56]).all() and np.array_equal(pixels[:48], counts[:48])
+    assert "1 of 4 chunks" in image.warnings[0]
+    sparse = counts * (np.indices(counts.shape)[0] < 48).astype(np.uint16) // 60
+    path = ngff_image(
+        tmp_path / "b.ome.zarr", ImageStack(array=sparse, axes="YX", pixel_um=0.1), "0.5"
+    )
+    np.testing.assert_array_equal(np.asarray(open_image(path).array), sparse)
+
+
+@pytest.mark.parametrize("lazily", [False, True])
+def test_pixels_and_size_are_those_of_one_image_of_two_files(tmp_path: Path, lazily: bool) -> None:
+    names = ["a.ome.tif", "b.ome.tif"]
+    identity = "urn:uuid:0000000{}-0000-0000-0000-000000000000"
+    images = "".join(
+        f'<Image ID="Image:{n}">'
+        + PIXELS.replace('SizeT="2"', 'SizeT="1"')
+        .replace('"0.1"', f'"0.{n + 1}"')
+        .format(
+            data=f'<TiffData IFD="0" PlaneCount="1"><UUID FileName="{name}">{identity.format(n)}'
+            "</UUID></TiffData>"
+        )
+        + "</Image>"
+        for n, name in enumerate(names)
+    )
+    for n, name in enumerate(names):
+        head = f'<OME xmlns="{NAMESPACE}" UUID="{identity.format(n)}">'
+        xml = f'<?xml version="1.0" encoding="UTF-8"?>{head}{images}</OME>'
+        tif(tmp_path, COUNTS + n, name, description=xml.encode(), metadata=None)
+    (second,) = read_images([tmp_path / "a.ome.tif"], 2, lazily=lazily)
+    np.testing.assert_array_equal(np.asarray(second.array), COUNTS + 1)
+    assert second.pixel_um == 0.2
+    (tmp_path / "a.ome.tif").unlink()
+    alone = read_image(tmp_path / "b.ome.tif")
+    np.testing.assert_array_equal(alone.array, COUNTS + 1)
+    assert alone.pixel_um == 0.2
+
+
+def test_the_second_of_two_plain_images_has_its_own_size(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        for side, pixel in ((16, 0.1), (20, 0.4)):
+            file.write(
+                np.ones((side, 24), np.uint16),
+                resolution=(1e4 / pixel,) * 2,
+                resolutionunit="CENTIMETER",
+                metadata=None,
+            )
+    assert read_image(tmp_path / "a.tif", series=2).pixel_um == pytest.approx(0.4, rel=1e-4)
+
+
+def test_a_fourth_channel_of_counts_is_no_opacity(tmp_path: Path) -> None:
+    stack = np.stack([COUNTS, COUNTS + 1, COUNTS + 2, COUNTS + 3], axis=-1)
+    path = tif(tmp_path, stack, photometric="rgb", extrasamples=["unassalpha"])
+    assert read_image(path).array.shape == (4, 16, 20)

@@ -20,7 +20,7 @@ from napari_cvdm.io.atomic import (
     temporary_name,
     write_file,
 )
-from napari_cvdm.io.folders import check_apart, find_foreign, renew_manifest
+from napari_cvdm.io.folders import check_no_overlap, find_foreign, renew_manifest
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="links and locks are those of POSIX")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="open folders have names in /proc there")
@@ -294,5 +294,5 @@ def test_a_result_never_takes_the_place_of_an_input(
         assert given.read_text() == "new"
         return
     with pytest.raises(ImageFileError, match="choose another folder"):
-        check_apart(out, [given])
-    check_apart(out, [tmp_path])
+        check_no_overlap(out, [given])
+    check_no_overlap(out, [tmp_path])

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from small_images import phase_request, planes, spots, widefield_request
 
 from napari_cvdm.core.intensity import fill_unmeasured, measured_pixels
@@ -39,7 +40,24 @@ def test_a_block_of_zeros_was_not_measured_and_a_dark_field_was() -> None:
     photons = np.random.default_rng(0).poisson(0.05, (64, 72)).astype(np.uint16)
     photons[20:40, 20:40] += 30
     assert measured_pixels(photons).all()
+    y, x = np.indices((256, 256))
+    discs = sum((y - a) ** 2 + (x - b) ** 2 < 900 for a, b in ((80, 80), (180, 150), (90, 200)))
+    light = ndimage.gaussian_filter(2000.0 * discs, 0.7) + 100
+    clipped = np.random.default_rng(0).poisson(light).clip(150) - 150
+    assert measured_pixels(clipped.astype(np.uint16)).all()
     assert measured_pixels(np.zeros((20, 20))).all()
+
+
+def test_the_corners_of_a_turned_image_were_not_measured() -> None:
+    turned = ndimage.rotate(camera((96, 96)).astype(float), 12, order=1, cval=0.0)
+    found = measured_pixels(turned)
+    assert not found[0, 0] and not found[-1, -1] and found[40:70, 40:70].all()
+    assert (turned[found] > 40).all() and found.mean() > 0.5
+
+
+def test_a_part_without_a_measured_pixel_is_nothing() -> None:
+    found = Denoise().condition(np.full((1, 32, 32), np.nan), "none")
+    assert torch.isfinite(found.channels).all() and not found.valid.any()
 
 
 def test_what_is_not_finite_was_not_measured() -> None:

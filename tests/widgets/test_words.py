@@ -11,10 +11,10 @@ MESSAGES = {
     "pixel_um is not known: cell.tif does not say it. Give it with --pixel-um.": (
         "Pixel size is not known: cell.tif does not say it. Fill it in."
     ),
-    "na is not known; a widefield PSF needs it. Give it with --na, for example 1.4.": (
-        "Na is not known; a widefield PSF needs it. Fill it in."
+    "condenser_na is not known; a widefield PSF needs it. Give it with --na, for example 1.4.": (
+        "Condenser NA is not known; a widefield PSF needs it. Fill it in."
     ),
-    "give fewer axes, or leave --keep-samples out.": "Give fewer axes, or leave keep samples out.",
+    "give fewer axes, or leave --keep-samples out.": "give fewer axes, or leave keep samples out.",
     "cell.tif: the image is constant.": "cell.tif: the image is constant.",
     "movie: frame 3 was skipped.": "movie: frame 3 was skipped.",
     "defocus_um has 1 of 2 values.": "Plane positions has 1 of 2 values.",

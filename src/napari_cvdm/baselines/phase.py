@@ -61,7 +61,10 @@ class _PhaseMethod(Baseline):
     def solve(self, frame: np.ndarray, plan: Plan) -> Solving:
         """Phase [rad] of one frame, zero mean over the field."""
         planes = SortedPlanes.sort(frame, plan.positions_um, plan.background)
-        estimated: dict[str, Any] = {"background": planes.levels_as_given}
+        estimated: dict[str, Any] = {
+            "background": planes.levels_as_given,
+            "unmeasured_share": float((~np.isfinite(planes.ratio)).any(axis=0).mean()),
+        }
         yield "solving"
         phase = self.phase_of(
             torch.from_numpy(np.ascontiguousarray(planes.known)),

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from napari_cvdm.baselines.method import Answer, Baseline, Solving
-from napari_cvdm.core.intensity import IntensityScale, fill_unmeasured
+from napari_cvdm.core.intensity import IntensityScale, fill_unmeasured, measured_pixels
 from napari_cvdm.core.plan import Plan
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.physics.camera import photon_transfer
@@ -65,7 +65,8 @@ class RichardsonLucy(Baseline):
         """Deconvolve one frame (1, Y, X)."""
         task = WidefieldX2()
         yield "computing the PSF"
-        counts, level = above_dark(frame[0], plan.background)
+        seen = np.where(measured_pixels(frame[0]), frame[0], np.nan)
+        counts, level = above_dark(seen, plan.background)
         known = fill_unmeasured(counts)
         lens = find_lens(plan, task.upsampling) or estimate_lens([known], task.upsampling)
         usable = ~saturated(frame) & np.isfinite(counts)
@@ -83,6 +84,7 @@ class RichardsonLucy(Baseline):
         found |= {
             "cutoff_px": lens.cutoff_px,
             "optics": lens.source,
+            "unmeasured_share": float((~np.isfinite(counts)).mean()),
             "iterations": used,
             "chi_squared": chi,
         }

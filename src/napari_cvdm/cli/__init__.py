@@ -135,10 +135,10 @@ def describe_os_error(error: OSError) -> str:
 
 def check_inputs_stay(arguments: Namespace, paths: Iterable[str]) -> None:
     """Raise ValueError if --overwrite would replace an input file or model."""
-    from napari_cvdm.io.folders import check_apart
+    from napari_cvdm.io.folders import check_no_overlap
 
     if arguments.overwrite:
-        check_apart(arguments.out, filter(os.path.lexists, paths))
+        check_no_overlap(arguments.out, filter(os.path.lexists, paths))
 
 
 def say_done(message: str) -> None:

@@ -92,7 +92,7 @@ def reconstruct_into(
         for role, path in files_of(arguments).items()
     }
     # Files that an image file names are inputs, too.
-    known = {str(locate(path)) for path in files_of(arguments).values()}
+    known = {os.path.realpath(locate(path)) for path in files_of(arguments).values()}
     inputs |= {
         f"companion {number}": {
             "path": printable_path(path),

@@ -6,7 +6,14 @@ Counts become dimensionless numbers for the network, and these become counts aga
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import binary_dilation, binary_opening, distance_transform_edt
+from scipy.ndimage import (
+    binary_dilation,
+    binary_erosion,
+    binary_opening,
+    distance_transform_edt,
+    find_objects,
+    label,
+)
 
 BRIGHT_PERCENTILE = 99.8
 FEWEST_CLIPPED = 20
@@ -16,44 +23,87 @@ DARK_PERCENTILE = 1.0
 NOISE_FLOOR = 12.0
 LARGEST_SUBSET = 4_000_000
 MAD_TO_SIGMA = 1.4826
-# Zeros that nobody measured are blocks, and lie far below the darkest pixels that were measured.
-BLOCK_PX, EDGE_PX = 5, 2
+# Zeros that nobody measured lie far below the darkest pixels that were measured. They are a border
+# with straight edges, as of an image that was moved, or rectangles.
+BLOCK_PX, EDGE_PX, STRAIGHT_PX = 5, 2, 3
 FAR_FROM_ZERO, FAR_IN_NOISE = 8.0, 4.0
 FEW_BETWEEN = 1e-3
+MOST_CORNERS, LEAST_INSIDE, FULL_BOX = 8, 0.25, 0.95
 
 
 def measured_pixels(plane: np.ndarray) -> np.ndarray:
     """Where a camera measured a plane (Y, X), bool.
 
-    Nothing was measured where pixels are not finite. Nor is a block of zeros a measurement, if the
-    darkest other pixels lie far from zero: the border of a registered image, a lost chunk, or a
-    frame that was dropped.
+    Nothing was measured where pixels are not finite. Nor are zeros a measurement that form the
+    border of a registered image, or a rectangle such as a lost chunk, if the darkest other pixels
+    lie far from zero. Of a plane of zeros alone this cannot be told, so it counts as measured.
     """
     measured = np.isfinite(plane)
     zero = plane == 0
     if not zero.any() or zero.all():
         return measured
-    block = binary_opening(zero, np.ones((BLOCK_PX, BLOCK_PX), bool))
+    block = _empty_border(zero) | _empty_rectangles(zero)
     if not block.any():
         return measured
     # Where an image was moved, its edge lies between zero and what was measured.
     near = binary_dilation(block, iterations=EDGE_PX)
-    rest = plane[measured & ~near].astype(np.float64)
-    if not rest.size:
-        return measured
-    darkest = float(np.percentile(rest, DARK_PERCENTILE))
-    whole = plane.dtype.kind in "ui" or bool((rest == np.round(rest)).all())
-    noise = noise_sigma(np.where(measured & ~near, plane, np.nan).astype(np.float64))
-    is_far = darkest > FAR_IN_NOISE * noise and (not whole or darkest > FAR_FROM_ZERO)
-    if is_far and float((rest < darkest / 2).mean()) < FEW_BETWEEN:
-        return measured & ~near
-    return measured
+    rest = np.where(measured & ~near, plane, np.nan).astype(np.float64)
+    return measured & ~near if is_far_from_zero(rest) else measured
+
+
+def is_far_from_zero(plane: np.ndarray) -> bool:
+    """Whether the darkest pixels of a plane (Y, X) have an offset, so that none is near zero.
+
+    Pixels that are NaN do not count.
+    """
+    known = plane[np.isfinite(plane)].astype(np.float64)
+    if not known.size:
+        return False
+    darkest, whole = float(np.percentile(known, DARK_PERCENTILE)), (known == np.round(known)).all()
+    if darkest <= FAR_IN_NOISE * noise_sigma(plane.astype(np.float64)):
+        return False
+    is_dark = whole and darkest <= FAR_FROM_ZERO
+    return not is_dark and float((known < darkest / 2).mean()) < FEW_BETWEEN
+
+
+def _empty_border(zero: np.ndarray) -> np.ndarray:
+    """Zeros outside a convex polygon of few corners that holds everything else."""
+    from skimage.measure import approximate_polygon, find_contours
+    from skimage.morphology import convex_hull_image
+
+    seen = ~zero
+    none = np.zeros(zero.shape, bool)
+    edges = np.concatenate([seen[0], seen[-1], seen[:, 0], seen[:, -1]])
+    if edges.all() or seen.mean() < LEAST_INSIDE:
+        return none
+    hull = convex_hull_image(seen)
+    (outline, *_) = find_contours(np.pad(hull, 1).astype(float), 0.5)
+    corners = len(approximate_polygon(outline, STRAIGHT_PX)) - 1
+    inner = binary_erosion(hull, iterations=STRAIGHT_PX, border_value=1)
+    inside = (zero & inner & ~_empty_rectangles(zero)).sum() / hull.sum()
+    return ~hull if corners <= MOST_CORNERS and inside < FEW_BETWEEN else none
+
+
+def _empty_rectangles(zero: np.ndarray) -> np.ndarray:
+    """Blocks of zeros that fill the rectangle about them."""
+    labels, _ = label(binary_opening(zero, np.ones((BLOCK_PX, BLOCK_PX), bool)))
+    found = np.zeros(zero.shape, bool)
+    for number, box in enumerate(find_objects(labels), start=1):
+        full = labels[box] == number
+        if full.mean() > FULL_BOX:
+            found[box] |= full
+    return found
 
 
 def fill_unmeasured(image: np.ndarray) -> np.ndarray:
-    """An image (Y, X) whose pixels that are NaN have the value of the nearest one that is not."""
+    """An image (Y, X) whose pixels that are NaN have the value of the nearest one that is not.
+
+    It is zero where no pixel is known.
+    """
     unknown = ~np.isfinite(image)
-    if not unknown.any() or unknown.all():
+    if unknown.all():
+        return np.zeros_like(image)
+    if not unknown.any():
         return image
     rows, columns = distance_transform_edt(unknown, return_distances=False, return_indices=True)
     return np.asarray(image[rows, columns])
@@ -130,7 +180,8 @@ def dark_level(counts: np.ndarray) -> float:
     A field that is not full of structure shows this level where there is no structure. Pixels that
     are NaN do not count.
     """
-    return float(np.percentile(counts[np.isfinite(counts)], DARK_PERCENTILE))
+    known = counts[np.isfinite(counts)]
+    return float(np.percentile(known, DARK_PERCENTILE)) if known.size else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +208,8 @@ class IntensityScale:
         structure. `image` (Y, X) and the dark level `offset` are in counts; NaN does not count.
         """
         pixels = image[np.isfinite(image)]
+        if not pixels.size:
+            return cls(offset=offset, scale=1.0)
         pixels = pixels[:: max(1, pixels.size // LARGEST_SUBSET)]
         return cls.of_statistics(
             float(np.percentile(pixels, BRIGHT_PERCENTILE)), noise_sigma(image), offset

@@ -199,7 +199,7 @@ def z_step_warning(optics: StatedOptics) -> tuple[str, ...]:
     if not stated or positions is None or image.taken_for_planes != "Z":
         return ()
     # Only positions of single planes tell in which direction Z runs.
-    told = "z_um" in image.place
+    told = bool(image.place.get("z_directed"))
     steps = [
         second - first if told else abs(second - first) for first, second in pairwise(positions)
     ]

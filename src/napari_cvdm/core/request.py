@@ -90,8 +90,8 @@ class ImageStack:
         The letter that the file had for what is now axis P; "" if no guess was needed.
     place : mapping
         Position of the image, as far as the file states it: ``z_step_um`` (negative where Z
-        falls), ``frame_interval_s``, and ``t_s``, ``z_um``, ``y_um``, ``x_um`` of the first
-        pixel's centre. ``position`` is the number of the stage position.
+        falls, if ``z_directed``), ``frame_interval_s``, and ``t_s``, ``z_um``, ``y_um``, ``x_um``
+        of the first pixel's centre. ``position`` is the number of the stage position.
     channels : tuple of str
         Names of the channels along C; empty where they have none.
     origins : mapping

@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 
 from napari_cvdm.core.request import ImageStack
-from napari_cvdm.io.errors import ImageFileError
+from napari_cvdm.io.errors import ImageFileError, one_line
 
 UNNAMED_AXES = "QIARHE"  # letters that tifffile gives to axes without a meaning
 # Axes whose meaning a file does not tell get the first letter that is still free.
@@ -150,13 +150,23 @@ def check_pixels(stack: ImageStack) -> None:
     found: ImageFileError | None = None
     for index in np.ndindex(*shape):
         try:
-            check_frame(stack.frame(index), frame_name(stack, index))
+            check_frame(read_frame(stack, index), frame_name(stack, index))
         except ImageFileError as error:
             found = found or error
         else:
             return
     if found is not None:
         raise found
+
+
+def read_frame(stack: ImageStack, index: tuple[int, ...]) -> np.ndarray:
+    """Pixels (P, Y, X) of one frame; ImageFileError where a lazy image cannot be read."""
+    try:
+        return stack.frame(index)
+    except Exception as error:  # each codec of a lazy image has errors of its own
+        raise ImageFileError(
+            f"{frame_name(stack, index)}: cannot be read ({one_line(error)}). Copy the file again."
+        ) from error
 
 
 def frame_name(stack: ImageStack, index: Sequence[int]) -> str:

@@ -338,7 +338,7 @@ def delayed_signals() -> Iterator[None]:
             signal.raise_signal(number)
 
 
-def check_apart(out: str | Path, inputs: Iterable[str | Path]) -> None:
+def check_no_overlap(out: str | Path, inputs: Iterable[str | Path]) -> None:
     """Raise ImageFileError where a folder to make is, or holds, one of the inputs.
 
     Links, relative paths and names of another case are seen: folders are compared by identity.

@@ -192,10 +192,14 @@ def _ome_place(pixels: Element) -> dict[str, float]:
         "t_s": _time(first, "DeltaT"),
     }
     # Positions of single planes also tell in which direction Z runs.
-    heights = {plane.get("TheZ"): _position(plane, "PositionZ") for plane in reversed(planes)}
+    heights = {
+        plane.get("TheZ"): _position(plane, "PositionZ")
+        for plane in reversed(planes)
+        if all(plane.get(name) == planes[0].get(name) for name in ("TheC", "TheT"))
+    }
     lowest, next_one = heights.get("0"), heights.get("1")
     if lowest is not None and next_one is not None and lowest != next_one:
-        found["z_step_um"] = next_one - lowest
+        found |= {"z_step_um": next_one - lowest, "z_directed": 1.0}
     return {name: value for name, value in found.items() if value is not None}
 
 

@@ -1,6 +1,7 @@
 """TIFF in its dialects, read through tifffile: OME, Micro-Manager, ImageJ, plain."""
 
 import logging
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -80,13 +81,25 @@ class _Ome:
     warnings: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
 
-    def image_of(self, name: str) -> int | None:
-        """Number of the image whose pixels are in a file of this name; None where none says so."""
+    def image_of(self, image: "_TiffImage") -> int | None:
+        """Number of the XML's image that a series is, from 0; None where that is not clear.
+
+        tifffile leaves out images without pages, so the numbers of its series may be others.
+        """
         images = [] if self.root is None else self.root.findall("{*}Image")
-        for number, image in enumerate(images):
-            if any(one.get("FileName") == name for one in image.iterfind(".//{*}UUID")):
-                return number
-        return None
+        file = Path(image.page.parent.filename).name
+        named = [
+            number
+            for number, one in enumerate(images)
+            if any(uuid.get("FileName") == file for uuid in one.iterfind(".//{*}UUID"))
+        ]
+        if len(named) == 1:
+            return named[0]
+        parent: Any = image.series[0].parent
+        if len(images) in (1, len(parent.series)) or image.series[0].kind in _PLAIN:
+            return min(image.number, len(images) - 1) if images else None
+        alike = [n for n, one in enumerate(images) if one.get("Name") == image.series[0].name]
+        return alike[0] if len(alike) == 1 else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -104,6 +117,8 @@ class _TiffImage:
         Index into the pixels: what of them is this image.
     opened_as : mapping
         How the file was opened.
+    is_position : bool
+        Whether the number is that of a stage position.
     """
 
     series: tuple[tifffile.TiffPageSeries, ...]
@@ -112,6 +127,7 @@ class _TiffImage:
     number: int
     taken: tuple[Any, ...]
     opened_as: Mapping[str, Any]
+    is_position: bool = False
 
     @property
     def page(self) -> Any:
@@ -150,7 +166,7 @@ class _TiffImage:
             parts = [_lazy_pixels(path, one, self.opened_as) for one in self.series]
             stacked = parts[0] if len(parts) == 1 else da.stack(parts)
         else:
-            arrays = [one.asarray() for one in self.series]
+            arrays = [_whole_pixels(one) for one in self.series]
             stacked = arrays[0] if len(arrays) == 1 else np.stack(arrays)
         return stacked.reshape(self.shape)[self.taken]
 
@@ -198,7 +214,11 @@ def read_tiff(
                 array=array,
                 axes=axes,
                 source=source,
-                files=tuple(dict.fromkeys((str(path), *ome.files, *image.files))),
+                files=tuple(
+                    dict.fromkeys(
+                        os.path.realpath(str(file)) for file in (path, *ome.files, *image.files)
+                    )
+                ),
                 **replace(
                     stated, warnings=tuple(f"{source}: {sentence}" for sentence in noticed)
                 ).for_stack(),
@@ -225,7 +245,7 @@ def _opened(path: Path, alone: bool) -> Iterator[tuple[tifffile.TiffFile, _Ome, 
     ome = _Ome()
     with tifffile.TiffFile(path, **opened_as) as tiff:
         description = tiff.pages.first.description
-        if "<OME" in description[:2000]:
+        if tiff.is_ome or "<OME" in description[:2000]:
             check_ome(tiff, path.name)
             ome = _read_ome(description, path)
         if not ome.warnings and not ome.files:
@@ -274,7 +294,8 @@ def _choose_image(
         if not getattr(one.pages[0], "is_reduced", False)
     ] or list(enumerate(tiff.series))
     alike = {(one.shape, one.dtype, one.axes) for _, one in found}
-    if len(found) > 1 and len(alike) == 1 and all(one.kind in _PLAIN for _, one in found):
+    equal = len(found) > 1 and len(alike) == 1 and all(one.kind in _PLAIN for _, one in found)
+    if equal and wanted is None:
         series = tuple(one for _, one in found)
         shape = (len(series), *series[0].shape)
         return _TiffImage(
@@ -308,11 +329,10 @@ def _with_ome_axes(image: _TiffImage, ome: _Ome) -> _TiffImage:
     """Pages that tifffile found no axes for, with those of the XML where the count agrees."""
     if ome.root is None or image.series[0].kind not in _PLAIN:
         return image
-    number = ome.image_of(Path(image.page.parent.filename).name) or 0
-    images = ome.root.findall("{*}Image/{*}Pixels")
-    if number >= len(images):
+    number = ome.image_of(image)
+    pixels = None if number is None else ome.root.findall("{*}Image")[number].find("{*}Pixels")
+    if number is None or pixels is None:
         return image
-    pixels = images[number]
     try:
         sizes = {letter: int(pixels.get(f"Size{letter}", "1")) for letter in "CTZ"}
     except ValueError:
@@ -338,10 +358,11 @@ def _own_position(image: _TiffImage, tiff: tifffile.TiffFile) -> _TiffImage:
         return image
     number = int(index[0][3])
     if image.series[0].kind != "mmstack" or "R" not in image.axes:
-        return replace(image, number=number)
+        return replace(image, number=number, is_position=True)
     place = image.axes.index("R")
     taken = (*image.taken[:place], number, *image.taken[place + 1 :])
-    return replace(image, number=number, taken=taken, axes=image.axes.replace("R", ""))
+    axes = image.axes.replace("R", "")
+    return replace(image, number=number, taken=taken, axes=axes, is_position=True)
 
 
 def _written_frames(image: _TiffImage, source: str) -> tuple[_TiffImage, list[str]]:
@@ -362,12 +383,34 @@ def _written_frames(image: _TiffImage, source: str) -> tuple[_TiffImage, list[st
     taken = (*image.taken[:place], np.flatnonzero(whole), *image.taken[place + 1 :])
     return replace(image, taken=taken), [
         f"{int(whole.sum())} of {whole.size} frames along {image.axes[0]} were written; only these "
-        "are used."
+        "are used. Files that belong to it must be in the same folder."
     ]
 
 
 def _is_written(page: Any) -> bool:
     return page is not None and page.dtype is not None and any(page.databytecounts)
+
+
+def _file_of(series: tifffile.TiffPageSeries) -> Path:
+    """The file that holds the pages of a series, which may be a companion."""
+    handle = next(page for page in series.pages if page is not None).parent.filehandle
+    return Path(handle.dirname) / handle.name
+
+
+def _mapped(series: tifffile.TiffPageSeries) -> np.memmap:
+    """Contiguous pixels, where they lie in their file."""
+    page: Any = series.pages[0]
+    stored = np.dtype(series.dtype).newbyteorder(page.parent.byteorder)
+    shape = tuple(series.shape)
+    return np.memmap(_file_of(series), stored, mode="r", offset=series.dataoffset or 0, shape=shape)
+
+
+def _whole_pixels(series: tifffile.TiffPageSeries) -> np.ndarray:
+    """All pixels of a series. tifffile looks for contiguous ones in the file that it opened."""
+    parent: Any = series.parent
+    if series.dataoffset is None or _file_of(series).name == parent.filehandle.name:
+        return np.asarray(series.asarray())
+    return np.array(_mapped(series))
 
 
 def _lazy_pixels(path: Path, series: tifffile.TiffPageSeries, opened_as: Mapping[str, Any]) -> Any:
@@ -383,12 +426,7 @@ def _lazy_pixels(path: Path, series: tifffile.TiffPageSeries, opened_as: Mapping
         number = next(place for place, one in enumerate(parent.series) if one is series)
         tiles = _Tiles(path, shape, series.dtype, number, opened_as)
         return da.from_array(tiles, chunks=chunks, name=False)
-    stored: Any = series.dtype.newbyteorder(series.pages[0].parent.byteorder)  # type: ignore[union-attr]
-    return da.from_array(
-        np.memmap(path, mode="r", dtype=stored, shape=shape, offset=series.dataoffset),
-        chunks=chunks,
-        name=False,
-    )
+    return da.from_array(_mapped(series), chunks=chunks, name=False)
 
 
 class _Tiles:
@@ -485,7 +523,8 @@ def measured_values(
     if "S" in axes:
         place = axes.index("S")
         alpha = sum(int(kind) in _ALPHA for kind in page.extrasamples)
-        if alpha:
+        # Some programs call any fourth channel alpha. In colours of 8 bits it is.
+        if alpha and (pixels.dtype.itemsize == 1 or _is_flat(np.moveaxis(pixels, place, 0)[-1])):
             pixels = np.moveaxis(pixels, place, 0)[:-alpha]
             pixels = np.moveaxis(pixels, 0, place)
             noticed.append("its alpha channel says how opaque a pixel is; it was left out.")
@@ -493,6 +532,10 @@ def measured_values(
             pixels, axes = np.take(pixels, 0, axis=place), axes.replace("S", "")
             noticed.append("its three colours are equal; one of them was taken.")
     return _intensities(pixels, page, imagej, source), axes, noticed
+
+
+def _is_flat(pixels: Any) -> bool:
+    return isinstance(pixels, np.ndarray) and pixels.min() == pixels.max()
 
 
 def _is_grey(samples: np.ndarray, page: Any) -> bool:
@@ -555,12 +598,17 @@ def _stated(tiff: tifffile.TiffFile, ome: _Ome, image: _TiffImage, source: str) 
     """What the file states, by the first of its dialects."""
     micromanager = _micromanager(tiff, source)
     if ome.root is not None and ome.root.find("{*}Image") is not None:
-        said = ome_stated(ome.root, image.number, source)
+        number = image.number if image.is_position else ome.image_of(image)
+        if number is None:
+            sentence = "which image of its OME-XML it is, is not clear, so nothing of it is used."
+            said = Stated(warnings=(sentence,))
+        else:
+            said = ome_stated(ome.root, number, source)
     elif micromanager is not None:
         said = micromanager
     else:
-        said = _of_tags(tiff, source)
-    if micromanager is not None:
+        said = _of_tags(image.page, _imagej(tiff), source)
+    if micromanager is not None and image.is_position:
         said = replace(said, place={**said.place, "position": float(image.number)})
     return said
 
@@ -579,9 +627,8 @@ def _micromanager(tiff: tifffile.TiffFile, source: str) -> Stated | None:
     )
 
 
-def _of_tags(tiff: tifffile.TiffFile, source: str) -> Stated:
-    """What ImageJ's header or the tags say."""
-    page, imagej = tiff.pages.first, _imagej(tiff)
+def _of_tags(page: Any, imagej: Mapping[str, Any], source: str) -> Stated:
+    """What ImageJ's header or the tags of a page say."""
     tag_unit, unit = _TIFF_UNITS.get(int(page.resolutionunit), ""), str(imagej.get("unit") or "")
     units = (unit, str(imagej.get("yunit") or unit)) if unit else (tag_unit, tag_unit)
     x, y = (

@@ -5,17 +5,20 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from math import inf, prod
 from pathlib import Path
 from typing import Any
 
 import dask.array as da
+import numpy as np
 import zarr
 from numcodecs.compat import ensure_bytes  # type: ignore[import-untyped]
 from zarr.abc.codec import BytesBytesCodec
 from zarr.codecs import ShardingCodec
 from zarr.storage import LocalStore, WrapperStore
 
+from napari_cvdm.core.intensity import is_far_from_zero
 from napari_cvdm.core.request import ImageStack
 from napari_cvdm.io.axes import UNNAMED_AXES, ordered_axes, usable_dtype
 from napari_cvdm.io.errors import ImageFileError, one_line
@@ -69,8 +72,9 @@ def open_ngff(path: Path, series: int | None = None) -> ImageStack:
             axis if isinstance(axis, Mapping) else {"name": axis} for axis in multiscale["axes"]
         ]
         names, free = [str(axis["name"]).upper() for axis in axes], iter(UNNAMED_AXES)
+        pixels, lost = _without_lost_chunks(da.from_zarr(_bounded(stored)), stored, path)
         array, letters = ordered_axes(
-            usable_dtype(da.from_zarr(_bounded(stored)), path.name),
+            usable_dtype(pixels, path.name),
             "".join(name if name in ("T", "C", "Z", "Y", "X") else next(free) for name in names),
             path.name,
         )
@@ -79,7 +83,7 @@ def open_ngff(path: Path, series: int | None = None) -> ImageStack:
             *multiscale.get("coordinateTransformations", ()),
         ]
         scale, translation = _placed(transformations, len(axes))
-        noticed += _missing_chunks(stored)
+        noticed += lost
         return ImageStack(
             array=array,
             axes=letters,
@@ -151,20 +155,42 @@ def _check_kind(ome: Mapping[str, Any], group: Any, path: Path) -> None:
         )
 
 
-def _missing_chunks(stored: Any) -> list[str]:
-    """A sentence where chunks were never written, which Zarr reads as its fill value.
+def _without_lost_chunks(pixels: Any, stored: Any, path: Path) -> tuple[Any, list[str]]:
+    """Pixels that are NaN in chunks that were lost, and a sentence about them.
 
-    Above `MOST_COUNTED` chunks they are not counted.
+    Zarr reads its fill value in a chunk that is not there. Writers leave out chunks of nothing
+    else, so chunks are lost only if most are there, and those lie far from zero. Above
+    `MOST_COUNTED` chunks nothing is looked for.
     """
-    if stored.nchunks > MOST_COUNTED:
-        return []
-    there, all_of_them = stored.nchunks_initialized, stored.nchunks
-    if there >= all_of_them:
-        return []
-    return [
-        f"{all_of_them - there} of {all_of_them} chunks are missing and read as "
-        f"{stored.fill_value}; copy it again if they were written."
+    sides = stored.shards or stored.chunks
+    grid = [-(-size // side) for size, side in zip(stored.shape, sides, strict=True)]
+    if prod(grid) > MOST_COUNTED:
+        return pixels, []
+    there = {index: _is_there(path, stored, index) for index in product(*map(range, grid))}
+    lost = {index for index, found in there.items() if not found}
+    if not 0 < 2 * len(lost) < len(there):
+        return pixels, []
+    index = next(index for index, found in there.items() if found)
+    corner = tuple(place * side for place, side in zip(index, sides, strict=True))
+    ends = zip(corner[-2:], sides[-2:], strict=True)
+    window = tuple(slice(start, start + side) for start, side in ends)
+    sentence = f"{len(lost)} of {len(there)} chunks are not there"
+    if not is_far_from_zero(np.asarray(pixels[(*corner[:-2], *window)])):
+        return pixels, [f"{sentence}, and read as {stored.fill_value}."]
+    dtype = np.result_type(pixels.dtype, np.float32)
+
+    def blank(block: np.ndarray, block_info: Any = None) -> np.ndarray:
+        starts = [first for first, _ in block_info[0]["array-location"]]
+        index = tuple(start // side for start, side in zip(starts, sides, strict=True))
+        return np.full(block.shape, np.nan, dtype) if index in lost else block.astype(dtype)
+
+    return pixels.map_blocks(blank, dtype=dtype, meta=np.empty((0,) * pixels.ndim, dtype)), [
+        f"{sentence}, so their pixels are not known. Copy it again if they were written."
     ]
+
+
+def _is_there(path: Path, stored: Any, index: tuple[int, ...]) -> bool:
+    return (path / stored.path / stored.metadata.encode_chunk_key(index)).exists()
 
 
 def _channel_names(ome: Mapping[str, Any], notes: Mapping[str, Any]) -> tuple[str, ...]:

@@ -299,7 +299,8 @@ def _pyramid(path: Path, image: GridImage, grid: Grid, levels: int) -> "Image":
                 name=label,
                 unit=unit if known else None,
                 scale=known or 1.0,
-                translation=grid.place.get(start, 0.0) if known else 0.0,
+                # NGFF has no falling axis, so where Z falls its first position stays open.
+                translation=grid.place.get(start, 0.0) if grid.place.get(step, 0.0) > 0 else 0.0,
                 scale_factor=1.0,
             )
         )

@@ -16,7 +16,7 @@ from typing import IO
 from napari_cvdm.io import output_folder
 from napari_cvdm.io.atomic import clear_leftovers
 from napari_cvdm.io.errors import one_line
-from napari_cvdm.io.folders import check_apart
+from napari_cvdm.io.folders import check_no_overlap
 from napari_cvdm.io.limits import check_directory, open_regular, parse_json_object
 from napari_cvdm.models.checkpoint import (
     CARD,
@@ -100,7 +100,7 @@ def add_model(source: str | Path, folder: str | Path, *, overwrite: bool = False
     """
     source = Path(source)
     target = Path(folder) / _folder_name(b"".join(_pieces(source, CARD)), source)
-    check_apart(target, [source])
+    check_no_overlap(target, [source])
     with output_folder(target, overwrite, sign=CARD) as work:
         for name in MEMBERS:
             with (work / name).open("wb") as file:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from napari_cvdm.core.intensity import measured_pixels, unclipped_mean
+from napari_cvdm.core.intensity import unclipped_mean
 from napari_cvdm.core.plan import Plan
 from napari_cvdm.core.request import ImageStack
 from napari_cvdm.core.tiling import Block, BlockPlan
@@ -55,7 +55,7 @@ def sample_plane(
     for band in bands(shape, _chunk_rows(image)):
         pixels = window_of(_one_plane(image, plane), frame, band, slice(0, shape[1]))[0]
         fingerprint.add(pixels)
-        measured = measured_pixels(pixels)
+        measured = np.isfinite(pixels)
         seen = pixels[measured]
         if seen.size:
             low, high = min(low, seen.min()), max(high, seen.max())

@@ -8,7 +8,7 @@ from typing import Any
 
 from napari_cvdm.core.request import ReconstructionRequest, RequestError
 from napari_cvdm.core.tiling import BLOCK_PX, HALO_PX, BlockPlan
-from napari_cvdm.io.folders import check_apart, growing_path
+from napari_cvdm.io.folders import check_no_overlap, growing_path
 from napari_cvdm.io.read import read_image, read_images, read_psf
 from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.models.registry import load_model
@@ -68,7 +68,7 @@ class BlockJob:
                     "Leave it out, or give a folder with --out."
                 )
         for out in (self.out, growing_path(self.out)):
-            check_apart(out, self.inputs)
+            check_no_overlap(out, self.inputs)
         try:
             self.layout()
         except ValueError as error:
@@ -143,7 +143,7 @@ def open_job(
     }
     named = [files["options"]["psf"]] if files["options"].get("psf") else []
     named += [] if background in ("auto", "none") else [str(files["background"])]
-    check_apart(out, [str(files["model"])] if overwrite else [])
+    check_no_overlap(out, [str(files["model"])] if overwrite else [])
     known: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in options.items()
     }

@@ -19,6 +19,7 @@ import torch
 
 from napari_cvdm import __version__
 from napari_cvdm.checks.forward_check import LIMIT
+from napari_cvdm.checks.plane_warnings import plane_warnings
 from napari_cvdm.checks.run_checks import (
     contradicted,
     estimated_optics,
@@ -34,7 +35,7 @@ from napari_cvdm.checks.training_range import (
     lens_warnings,
     optics_warnings,
 )
-from napari_cvdm.core.plan import Plan, z_step_warning
+from napari_cvdm.core.plan import Plan, file_warnings, z_step_warning
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.core.result import ForwardCheck, Progress
 from napari_cvdm.core.statistics import RunningMoments
@@ -499,6 +500,7 @@ def _warnings(
     frames: list[Mapping[str, Any]],
 ) -> tuple[str, ...]:
     warnings = [
+        *file_warnings(plan),
         *axes_warnings(plan.image),
         *optics_warnings(plan, model.card),
         *z_step_warning(plan),
@@ -509,6 +511,7 @@ def _warnings(
         len(layout.frames) * layout.shape[0] * layout.shape[1] * model.card.config().upsampling ** 2
     )
     warnings += [*estimated_optics(frames), *lens_warnings(frames, model.card)]
+    warnings += plane_warnings(frames)
     if beyond:
         warnings.append(beyond_warning(beyond / pixels, model.card))
     if not usable:

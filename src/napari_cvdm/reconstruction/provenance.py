@@ -5,6 +5,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from napari_cvdm.core.request import RequestError
 from napari_cvdm.core.result import ForwardCheck, Provenance, Reconstruction
 from napari_cvdm.core.statistics import carried_calibration
 from napari_cvdm.io import Fingerprint, check_frame, sha256_of
-from napari_cvdm.io.axes import frame_name
+from napari_cvdm.io.axes import frame_name, read_frame
 from napari_cvdm.models.checkpoint import Checkpoint
 
 # These may differ between a run and the one that continues it. They change the cost, or what is
@@ -38,10 +39,12 @@ class ProvenanceRecorder:
     def read(self, index: tuple[int, ...]) -> np.ndarray:
         """The pixels (P, Y, X) of the next frame; ImageFileError where they cannot be used."""
         image = self._plan.image
-        pixels = image.frame(index)
-        self._fingerprint.add(pixels)
         self._read += 1
-        if index:  # a blank image may be asked for, but a blank frame of a movie is a fault
+        pixels = read_frame(image, index)
+        self._fingerprint.add(pixels)
+        if (
+            prod(image.loop_shape) > 1
+        ):  # a blank image may be asked for, but a blank frame of a movie is a fault
             check_frame(pixels, frame_name(image, index))
         return pixels
 

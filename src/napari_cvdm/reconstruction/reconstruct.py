@@ -118,7 +118,8 @@ def reconstruct(
         except (RequestError, ImageFileError) as error:
             # One bad frame of a movie costs no other; where all are bad, so is the request.
             skipped[index] = error
-            if len(skipped) == len(indices):
+            bad_request = number == 0 and isinstance(error, RequestError)
+            if bad_request or len(skipped) == len(indices):
                 raise skipped[indices[0]] from None
             record.skip(str(error))
             continue

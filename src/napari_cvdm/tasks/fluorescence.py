@@ -118,7 +118,8 @@ class Fluorescence:
 
         The counts are NaN where nothing was measured.
         """
-        counts, level = above_dark(frame[0], background)
+        seen = np.where(measured_pixels(frame[0]), frame[0], np.nan)
+        counts, level = above_dark(seen, background)
         usable = ~saturated(frame) & np.isfinite(counts)
         camera = photon_transfer(fill_unmeasured(counts) - level, usable)
         return counts, FrameNumbers(
@@ -434,7 +435,7 @@ def above_dark(image: np.ndarray, background: Background) -> tuple[np.ndarray, f
     level : float
         Not yet subtracted.
     """
-    counts = np.where(measured_pixels(image), image, np.nan).astype(np.float64)
+    counts = np.where(np.isfinite(image), image, np.nan).astype(np.float64)
     if not isinstance(background, str):
         counts = counts - fitting(background, counts[None]).reshape(counts.shape)
     return counts, dark_level(counts) if takes_level(background) else 0.0

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
 
-from napari_cvdm.core.intensity import measured_pixels
 from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.core.noise import FRAME_SEED_STRIDE
 from napari_cvdm.core.plan import Plan
@@ -118,8 +117,7 @@ class PhaseBlocks:
         usable : ndarray of shape (Y, X), bool
         """
         ratio, order = _over_levels(frame, background, self.levels), np.argsort(self.defocus_um)
-        measured = np.stack([measured_pixels(plane) for plane in frame])
-        usable = (usable_planes(frame, ratio) & measured)[order]
+        usable = usable_planes(frame, ratio)[order]
         data = np.where(usable, ratio[order], 1.0)
         weight = torch.from_numpy(inverse_variance(data, usable)).float()
         rising = sorted(self.defocus_um)
@@ -396,9 +394,7 @@ def _binned_band(
     Both have the shape (P, y, x). Other bins of the band are 1.
     """
     ratio = _over_levels(frame, background, levels)
-    measured = np.stack([measured_pixels(plane) for plane in frame])
-    seen = (usable_planes(frame, ratio) & measured).astype(np.float64)
-    usable = _binned(seen, step) > ALL_USABLE
+    usable = _binned(usable_planes(frame, ratio).astype(np.float64), step) > ALL_USABLE
     return np.where(usable, _binned(np.where(np.isfinite(ratio), ratio, 1.0), step), 1.0), usable
 
 

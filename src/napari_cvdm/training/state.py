@@ -136,6 +136,11 @@ def load_state(folder: Path, fingerprint: str) -> TrainingState | None:
         )
     try:
         open_regular(path).close()
+    except (OSError, ValueError) as error:
+        raise RequestError(
+            f"{path} cannot be resumed from ({one_line(error)}); train anew in another folder."
+        ) from None
+    try:
         with safe_open(path, framework="pt") as stream:
             progress = parse_json_object((stream.metadata() or {})["progress"])
             tensors: dict[str, Tensor] = {name: stream.get_tensor(name) for name in stream.keys()}

@@ -164,9 +164,9 @@ def in_words(message: str) -> str:
     text = _ADVICE.sub("Fill it in.", message)
     text = _OPTION.sub(lambda found: word(found[1].replace("-", "_")), text)
     text = _NAME.sub(lambda found: word(found[0]), text)
-    # A message may begin with the name of a file or of a layer, which stays as it is.
-    first = text.split(" ", 1)[0]
-    return text if re.search(r"[^\w-]", first) else text[:1].upper() + text[1:]
+    # What else a message begins with may be the name of a layer, which stays as it is.
+    begins = _NAME.match(message) or _OPTION.match(message)
+    return text[:1].upper() + text[1:] if begins else text
 
 
 class LabelledRows(QFormLayout):

@@ -288,7 +288,7 @@ class ReconstructForm(QWidget):
         )
         self._seldom.show_row("align", self.two_planes)
         self._seldom.show_row("psf", self.deconvolved)
-        self._fill_optics()
+        self._fill_optics(typed_stays=True)
         self._choose_second()
         self.changed.emit()
 
@@ -311,7 +311,7 @@ class ReconstructForm(QWidget):
         self._choose_second()
         self.changed.emit()
 
-    def _fill_optics(self) -> None:
+    def _fill_optics(self, *, typed_stays: bool = False) -> None:
         """Fill in the optics of the layer, and remove those of the former layer but not typed ones.
 
         What a file states of immersion and emission counts for fluorescence only.
@@ -319,10 +319,12 @@ class ReconstructForm(QWidget):
         layer = self.image.value()
         known = {} if layer is None else known_optics(layer, of_planes=self.two_planes)
         for name, field in self.optics.items():
-            if name in known or field.typed == self._from_layer.get(name):
+            told = field.typed == self._from_layer.get(name)
+            if told or (name in known and not (typed_stays and any(field.typed))):
                 with signals_blocked(field):
                     field.set_value(known.get(name))
-        self._from_layer = {name: self.optics[name].typed for name in known if name in self.optics}
+                self._from_layer[name] = field.typed
+        self._from_layer = {name: text for name, text in self._from_layer.items() if name in known}
         header = None if layer is None else header_of(layer, of_planes=self.two_planes)
         for name, field in self.optics.items():
             origin = "" if header is None else header.origin(name)

@@ -130,7 +130,8 @@ def placement(
         known = {"Y": pixel_um, "X": pixel_um}
         first = {"Y": place.get("y_um", 0.0), "X": place.get("x_um", 0.0)}
         if place.get("z_step_um"):
-            known["Z"], first["Z"] = abs(place["z_step_um"]), place.get("z_um", 0.0)
+            known["Z"] = abs(place["z_step_um"])
+            first["Z"] = place.get("z_um", 0.0) if place["z_step_um"] > 0 else 0.0
     return Placement(
         name=name,
         axes=axes,

@@ -95,7 +95,8 @@ def header_of(layer: "Image", *, of_planes: bool = False) -> ImageStack:
         pixel_um=pixel_um,
         source=layer.name,
         metadata=optics,
-        origins={**said.get("origins", {}), **origins},
+        # The scale of the layer counts, which may have been changed since the file was read.
+        origins={**said.get("origins", {}), "pixel_um": "", **origins},
     )
 
 

@@ -35,6 +35,7 @@ from napari_cvdm.io.metadata import (
     position_um,
     read_ome,
     square_pixel,
+    stated_number,
     time_s,
 )
 
@@ -582,21 +583,22 @@ def _micromanager(tiff: tifffile.TiffFile, source: str) -> Stated | None:
 def _of_tags(tiff: tifffile.TiffFile, source: str) -> Stated:
     """What ImageJ's header or the tags say."""
     page, imagej = tiff.pages.first, _imagej(tiff)
-    tag_unit, unit = _TIFF_UNITS.get(int(page.resolutionunit), ""), str(imagej.get("unit") or "")
-    units = (unit, str(imagej.get("yunit") or unit)) if unit else (tag_unit, tag_unit)
+    # tifffile writes the same words as JSON where it is not told to write for ImageJ.
+    said = imagej or next(iter(tiff.shaped_metadata or ()), {})
+    tag_unit, unit = _TIFF_UNITS.get(int(page.resolutionunit), ""), str(said.get("unit") or "")
+    units = (unit, str(said.get("yunit") or unit)) if unit else (tag_unit, tag_unit)
     x, y = (
         _from_resolution(float(pixels), name, bool(unit))
         for pixels, name in zip(page.get_resolution(), units, strict=True)
     )
-    where = f"ImageJ's header of {source}" if unit else f"the tags of {source}"
+    header = "ImageJ's header" if imagej else "the description"
+    where = f"{header if unit else 'the tags'} of {source}"
     pixel_um, origins = square_pixel(x, y, where)
-    step, interval = imagej.get("spacing"), imagej.get("finterval")
+    step, interval = stated_number(said.get("spacing")), stated_number(said.get("finterval"))
     place = {
-        "z_step_um": position_um(step, unit) if isinstance(step, int | float) else None,
+        "z_step_um": position_um(step, str(said.get("zunit") or unit)),
         "frame_interval_s": (
-            time_s(float(interval), str(imagej.get("tunit") or "s"))
-            if isinstance(interval, int | float) and interval > 0
-            else None
+            time_s(interval, str(said.get("tunit") or "s")) if interval and interval > 0 else None
         ),
     }
     return Stated(

@@ -1,0 +1,76 @@
+"""Files of public bug reports: read as they are meant, or refused with what to try.
+
+Each test names the report, and is about its kind. The reports are of other programs.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+
+from napari_cvdm.io import read_image
+from napari_cvdm.io.metadata import length_um, stated_number
+from napari_cvdm.io.read import open_image
+
+COUNTS = np.arange(48 * 40, dtype=np.uint16).reshape(48, 40) + 100
+STACK = np.stack([COUNTS + 10 * number for number in range(6)])
+OME = (
+    '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0"><Pixels '
+    'ID="Pixels:0" DimensionOrder="XYZCT" Type="uint16" SizeX="40" SizeY="48" SizeC="1" SizeZ="1" '
+    'SizeT="1" PhysicalSizeX="{size}" PhysicalSizeY="{size}"><Channel ID="Channel:0:0" '
+    'SamplesPerPixel="1"/><TiffData/></Pixels></Image></OME>'
+)
+both = pytest.mark.parametrize("read", [read_image, open_image])
+
+
+def tif(folder: Path, array: np.ndarray = COUNTS, **how: Any) -> Path:
+    """A TIFF as some program writes it."""
+    how = {"photometric": "minisblack", "metadata": None, **how}
+    tifffile.imwrite(folder / "a.tif", array, **how)
+    return folder / "a.tif"
+
+
+def drop_tag(path: Path, code: int) -> Path:
+    """The same file with one tag under the number of an older one, which means nothing here."""
+    with tifffile.TiffFile(path) as tiff:
+        start = tiff.pages.first.tags[code].offset
+    raw = bytearray(path.read_bytes())
+    raw[start : start + 2] = (code - 1).to_bytes(2, "little")
+    path.write_bytes(raw)
+    return path
+
+
+@pytest.mark.parametrize("unit", ["Âµm", "Î¼m", "?m", "\ufffdm", "&#181;m", "&micro;m"])
+def test_a_micro_sign_that_lost_its_encoding(tmp_path: Path, unit: str) -> None:
+    """WU-BIMAC/MicroMetaApp-React#28."""
+    assert length_um(0.065, unit) == pytest.approx(0.065)
+    words = f"ImageJ=1.54f\nunit={unit}\n".encode()
+    path = tif(tmp_path, description=words, resolution=(1 / 0.065,) * 2)
+    assert read_image(path).pixel_um == pytest.approx(0.065)
+
+
+def test_a_decimal_comma(tmp_path: Path) -> None:
+    """micro-manager/micro-manager#2437, ome/bioformats#2129."""
+    assert read_image(tif(tmp_path, description=OME.format(size="0,065"))).pixel_um == 0.065
+    words = "ImageJ=1.54f\nimages=6\nslices=6\nunit=um\nspacing=0,3\nfinterval=0,5\n"
+    image = read_image(tif(tmp_path, STACK, description=words))
+    assert image.place == {"z_step_um": 0.3, "frame_interval_s": 0.5}
+    assert [stated_number(one) for one in ("1,234,5", "", None, [2])] == [None] * 4
+
+
+def test_a_z_unit_of_its_own(tmp_path: Path) -> None:
+    """ilastik/ilastik#3094."""
+    words = "ImageJ=1.54f\nimages=6\nslices=6\nunit=micron\nzunit=nm\nspacing=300\n"
+    path = tif(tmp_path, STACK, description=words, resolution=(1 / 0.065,) * 2)
+    assert read_image(path).place["z_step_um"] == pytest.approx(0.3)
+
+
+def test_units_of_a_file_that_was_not_written_for_imagej(tmp_path: Path) -> None:
+    """cgohlke/tifffile#71."""
+    said = {"axes": "ZYX", "unit": "um", "spacing": 0.3}
+    image = read_image(tif(tmp_path, STACK, metadata=said, resolution=(1 / 0.065,) * 2))
+    assert (image.axes, image.place) == ("ZYX", {"z_step_um": 0.3})
+    assert image.pixel_um == pytest.approx(0.065)
+    assert image.origins["pixel_um"] == "the description of a.tif"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_cvdm.io import read_image
+from napari_cvdm.io import ImageFileError, read_image
 from napari_cvdm.io.metadata import length_um, stated_number
 from napari_cvdm.io.read import open_image
 
@@ -74,3 +74,20 @@ def test_units_of_a_file_that_was_not_written_for_imagej(tmp_path: Path) -> None
     assert (image.axes, image.place) == ("ZYX", {"z_step_um": 0.3})
     assert image.pixel_um == pytest.approx(0.065)
     assert image.origins["pixel_um"] == "the description of a.tif"
+
+
+@both
+def test_ome_with_a_prefix_or_behind_a_long_comment(tmp_path: Path, read: Any) -> None:
+    """imaging-formats/ome-types#89, cgohlke/tifffile#173."""
+    plain = OME.format(size=0.065)
+    prefixed = plain.replace("<", "<ome:").replace("<ome:/", "</ome:").replace("xmlns", "xmlns:ome")
+    for xml in (prefixed, f"<!-- {'x' * 3000} -->{plain}", plain + "\n\n"):
+        assert read(tif(tmp_path, description=xml)).pixel_um == 0.065
+
+
+def test_limits_hold_for_ome_with_a_prefix(tmp_path: Path) -> None:
+    """imaging-formats/ome-types#89."""
+    xml = OME.format(size=0.065).replace('SizeT="1"', 'SizeT="99999999"')
+    xml = xml.replace("<", "<ome:").replace("<ome:/", "</ome:").replace("xmlns", "xmlns:ome")
+    with pytest.raises(ImageFileError, match="planes"):
+        read_image(tif(tmp_path, description=xml))

@@ -51,6 +51,7 @@ _ALPHA = (1, 2)  # extra samples that say how opaque a pixel is, associated or n
 _STRAIGHT_LINE, _NO_FUNCTION = 0, 20
 _LARGEST_COMPANION = 1 << 26  # bytes of an XML file
 _PLAIN = ("generic", "uniform", "shaped")
+_OME_ROOT = re.compile(r"<(\w{1,40}:)?OME[\s>]")  # its namespace may have a prefix
 
 
 @contextmanager
@@ -226,7 +227,7 @@ def _opened(path: Path, alone: bool) -> Iterator[tuple[tifffile.TiffFile, _Ome, 
     ome = _Ome()
     with tifffile.TiffFile(path, **opened_as) as tiff:
         description = tiff.pages.first.description
-        if "<OME" in description[:2000]:
+        if tiff.is_ome or _OME_ROOT.search(description):
             check_ome(tiff, path.name)
             ome = _read_ome(description, path)
         if not ome.warnings and not ome.files:

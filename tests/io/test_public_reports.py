@@ -91,3 +91,29 @@ def test_limits_hold_for_ome_with_a_prefix(tmp_path: Path) -> None:
     xml = xml.replace("<", "<ome:").replace("<ome:/", "</ome:").replace("xmlns", "xmlns:ome")
     with pytest.raises(ImageFileError, match="planes"):
         read_image(tif(tmp_path, description=xml))
+
+
+@both
+def test_a_file_without_its_photometric_tag_is_not_turned_round(tmp_path: Path, read: Any) -> None:
+    """photopea/UTIF.js#85, haraldk/TwelveMonkeys#251."""
+    image = read(drop_tag(tif(tmp_path), 262))
+    np.testing.assert_array_equal(np.asarray(image.array), COUNTS)
+    assert "black was taken" in image.warnings[0]
+
+
+@both
+def test_white_is_zero_in_one_bit(tmp_path: Path, read: Any) -> None:
+    """python-pillow/Pillow#4804, image-rs/image-tiff#296."""
+    bright = COUNTS > 500
+    path = tif(tmp_path, ~bright, photometric="miniswhite")
+    np.testing.assert_array_equal(np.asarray(read(path).array), bright)
+
+
+@both
+def test_alpha_is_the_sample_that_says_so(tmp_path: Path, read: Any) -> None:
+    """SerenityOS/serenity#22375, geosolutions-it/imageio-ext#164."""
+    samples = np.stack([COUNTS + number for number in range(4)], axis=-1)
+    path = tif(tmp_path, samples, planarconfig="contig", extrasamples=[2, 0, 0])
+    np.testing.assert_array_equal(
+        np.asarray(read(path).array), np.moveaxis(samples, -1, 0)[[0, 2, 3]]
+    )

@@ -52,6 +52,7 @@ _STRAIGHT_LINE, _NO_FUNCTION = 0, 20
 _LARGEST_COMPANION = 1 << 26  # bytes of an XML file
 _PLAIN = ("generic", "uniform", "shaped")
 _OME_ROOT = re.compile(r"<(\w{1,40}:)?OME[\s>]")  # its namespace may have a prefix
+_PHOTOMETRIC_TAG = 262
 
 
 @contextmanager
@@ -486,14 +487,18 @@ def measured_values(
     noticed = []
     if "S" in axes:
         place = axes.index("S")
-        alpha = sum(int(kind) in _ALPHA for kind in page.extrasamples)
+        first_extra = pixels.shape[place] - len(page.extrasamples)
+        alpha = {first_extra + n for n, kind in enumerate(page.extrasamples) if kind in _ALPHA}
         if alpha:
-            pixels = np.moveaxis(pixels, place, 0)[:-alpha]
-            pixels = np.moveaxis(pixels, 0, place)
+            kept = [number for number in range(pixels.shape[place]) if number not in alpha]
+            pixels = pixels[(slice(None),) * place + (kept,)]
             noticed.append("its alpha channel says how opaque a pixel is; it was left out.")
         if isinstance(pixels, np.ndarray) and _is_grey(np.moveaxis(pixels, place, 0), page):
             pixels, axes = np.take(pixels, 0, axis=place), axes.replace("S", "")
             noticed.append("its three colours are equal; one of them was taken.")
+    if not imagej and _PHOTOMETRIC_TAG not in page.keyframe.tags:
+        noticed.append("it does not say whether zero is black or white; black was taken.")
+        return pixels, axes, noticed
     return _intensities(pixels, page, imagej, source), axes, noticed
 
 
@@ -528,6 +533,8 @@ def _intensities(pixels: Any, page: Any, imagej: Mapping[str, Any], source: str)
             "are read. Save the image as grey values from Fiji."
         )
     if kind == PHOTOMETRIC.MINISWHITE and not imagej:
+        if pixels.dtype == bool:
+            return ~pixels
         if pixels.dtype.kind != "u":
             raise ImageFileError(
                 f"{source}: white is zero in it, which has no exact meaning for {pixels.dtype}. "

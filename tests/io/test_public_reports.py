@@ -117,3 +117,47 @@ def test_alpha_is_the_sample_that_says_so(tmp_path: Path, read: Any) -> None:
     np.testing.assert_array_equal(
         np.asarray(read(path).array), np.moveaxis(samples, -1, 0)[[0, 2, 3]]
     )
+
+
+@both
+@pytest.mark.parametrize("rows", [48, 7])
+@pytest.mark.parametrize("stated", [0, 60000, None])
+def test_sizes_of_strips_that_are_wrong_or_missing(
+    tmp_path: Path, read: Any, rows: int, stated: int | None
+) -> None:
+    """haraldk/TwelveMonkeys#449, image-js/tiff#38, ome/bioformats#1423."""
+    path = tif(tmp_path, rowsperstrip=rows)
+    if stated is None:
+        drop_tag(path, 279)
+    else:
+        write_sizes(path, stated)
+    np.testing.assert_array_equal(np.asarray(read(path).array), COUNTS)
+
+
+def write_sizes(path: Path, size: int) -> None:
+    """Make the size of every strip of a file this one."""
+    with tifffile.TiffFile(path, mode="r+") as tiff:
+        tag = tiff.pages.first.tags[279]
+        tag.overwrite([size] * tag.count)
+
+
+def test_pixels_that_are_not_there_are_still_missed(tmp_path: Path) -> None:
+    """haraldk/TwelveMonkeys#449."""
+    path = tif(tmp_path)
+    write_sizes(path, 0)
+    path.write_bytes(path.read_bytes()[:-99])
+    with pytest.raises(ImageFileError, match="cut short"):
+        read_image(path)
+
+
+@both
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [(OME.format(size=0.065), 1), ("ImageJ=1.54f\nimages=4\nslices=4\nunit=um\n", 4)],
+)
+def test_pages_that_the_header_does_not_name_are_counted(
+    tmp_path: Path, read: Any, words: str, named: int
+) -> None:
+    """scifio/scifio#212, cgohlke/tifffile#199."""
+    image = read(tif(tmp_path, STACK, description=words))
+    assert f"names {named} of 6 pages" in image.warnings[0]

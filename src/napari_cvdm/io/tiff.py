@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from math import prod
+from math import ceil, prod
 from pathlib import Path
 from threading import get_ident
 from typing import Any
@@ -53,6 +53,8 @@ _LARGEST_COMPANION = 1 << 26  # bytes of an XML file
 _PLAIN = ("generic", "uniform", "shaped")
 _OME_ROOT = re.compile(r"<(\w{1,40}:)?OME[\s>]")  # its namespace may have a prefix
 _PHOTOMETRIC_TAG = 262
+# What is read without them is compared with the file.
+_NO_BYTE_COUNTS = re.compile("missing data ByteCounts tag|incorrect StripByteCounts count")
 
 
 @contextmanager
@@ -227,6 +229,7 @@ def _opened(path: Path, alone: bool) -> Iterator[tuple[tifffile.TiffFile, _Ome, 
         opened_as["_multifile"] = False
     ome = _Ome()
     with tifffile.TiffFile(path, **opened_as) as tiff:
+        _fill_byte_counts(tiff)
         description = tiff.pages.first.description
         if tiff.is_ome or _OME_ROOT.search(description):
             check_ome(tiff, path.name)
@@ -236,7 +239,33 @@ def _opened(path: Path, alone: bool) -> Iterator[tuple[tifffile.TiffFile, _Ome, 
             return
     opened_as["is_ome"] = False
     with tifffile.TiffFile(path, **opened_as) as tiff:
+        _fill_byte_counts(tiff)
         yield tiff, ome, opened_as
+
+
+def _fill_byte_counts(tiff: tifffile.TiffFile) -> None:
+    """Put in the sizes of strips where a program left them out, or wrote 0 or too much."""
+    if _strip_sizes(tiff.pages.first, tiff.filehandle.size) is None:
+        return
+    check_chain(tiff, tiff.filename)
+    for page in tiff.pages:
+        page.databytecounts = _strip_sizes(page, tiff.filehandle.size) or page.databytecounts
+
+
+def _strip_sizes(page: Any, end: int) -> tuple[int, ...] | None:
+    """Bytes of the strips of a page, which follow from its shape if it is not compressed.
+
+    None where the stated ones are inside a file of `end` bytes.
+    """
+    rows, length, offsets = page.rowsperstrip, page.imagelength, page.dataoffsets
+    if page.compression != 1 or page.planarconfig != 1 or page.is_tiled or page.bitspersample % 8:
+        return None
+    if not page.nbytes or rows < 1 or len(offsets) != ceil(length / rows):
+        return None
+    stated = [*page.databytecounts, *[0] * len(offsets)]
+    if all(0 < count <= end - offset for offset, count in zip(offsets, stated, strict=False)):
+        return None
+    return tuple(min(rows, length - top) * page.nbytes // length for top in range(0, length, rows))
 
 
 def _read_ome(xml: str, path: Path) -> _Ome:
@@ -410,6 +439,7 @@ class _Tiles:
 
     def __getitem__(self, index: Any) -> np.ndarray:
         with tifffile.TiffFile(self.path, **self.opened_as) as tiff:
+            _fill_byte_counts(tiff)
             store = tiff.series[self.number].aszarr(level=0)
             return np.asarray(import_zarr(self.path).open_array(store, mode="r")[index])
 
@@ -442,16 +472,34 @@ def _check_complete(tiff: tifffile.TiffFile, image: _TiffImage, complaints: list
         check_expansion(sum(one.nbytes for one in image.series), sum(stored.values()), source)
     # The chain of pages is followed to its end. An error there means that pages after this image
     # may be part of it.
-    len(tiff.pages)
+    unnamed = _unnamed_pages(tiff, image, len(tiff.pages))
     tags = {text: _TAG.search(text) for text in complaints}
     private = [int(tag[1]) for tag in tags.values() if tag and int(tag[1]) >= _FIRST_PRIVATE_TAG]
-    serious = [text for text, tag in tags.items() if not tag or int(tag[1]) < _FIRST_PRIVATE_TAG]
+    serious = [
+        text
+        for text, tag in tags.items()
+        if (int(tag[1]) < _FIRST_PRIVATE_TAG if tag else not _NO_BYTE_COUNTS.search(text))
+    ]
     if serious:
         raise ImageFileError(
             f"{source}: the file is damaged or cut short ({one_line(serious[0])}). Copy it "
             "again, or save it again from Fiji."
         )
-    return [f"its private tag {tag} cannot be read." for tag in dict.fromkeys(private)]
+    return unnamed + [f"its private tag {tag} cannot be read." for tag in dict.fromkeys(private)]
+
+
+def _unnamed_pages(tiff: tifffile.TiffFile, image: _TiffImage, pages: int) -> list[str]:
+    """A sentence where a header names fewer pages of this kind than the file has."""
+    named = sum(one.size // max(1, one.keyframe.size) for one in tiff.series)
+    if image.series[0].kind not in ("ome", "imagej") or pages <= named:
+        return []
+    every = (tiff.pages.get(number, aspage=True) for number in range(pages))
+    alike = sum(page.shape == image.page.shape for page in every)
+    return (
+        [f"its header names {named} of {alike} pages; the others were not read."]
+        if alike > named
+        else []
+    )
 
 
 def _imagej(tiff: tifffile.TiffFile) -> Mapping[str, Any]:

@@ -6,6 +6,7 @@ Each test names the report, and is about its kind. The reports are of other prog
 from pathlib import Path
 from typing import Any
 
+import mrcfile
 import numpy as np
 import pytest
 import tifffile
@@ -161,3 +162,46 @@ def test_pages_that_the_header_does_not_name_are_counted(
     """scifio/scifio#212, cgohlke/tifffile#199."""
     image = read(tif(tmp_path, STACK, description=words))
     assert f"names {named} of 6 pages" in image.warnings[0]
+
+
+def mrc(folder: Path, array: np.ndarray, voxel: Any = 650.0, **header: bytes) -> Path:
+    """An MRC file with some bytes of its header changed: ``at_152`` are those from 152 on."""
+    with mrcfile.new(folder / "a.mrc", overwrite=True) as file:
+        file.set_data(array)
+        file.voxel_size = voxel
+    raw = bytearray((folder / "a.mrc").read_bytes())
+    for name, value in header.items():
+        start = int(name.removeprefix("at_"))
+        raw[start : start + len(value)] = value
+    (folder / "a.mrc").write_bytes(raw)
+    return folder / "a.mrc"
+
+
+@pytest.mark.parametrize(("flags", "signed"), [(0, False), (1, True), (None, True)])
+def test_bytes_of_imod_have_no_sign_unless_it_says_so(
+    tmp_path: Path, flags: int | None, signed: bool
+) -> None:
+    """ome/bioformats#3975, ccpem/mrcfile#25, ccpem/mrcfile#69."""
+    counts = (COUNTS % 256).astype(np.uint8)
+    stamp = {} if flags is None else {"at_152": np.array([1146047817, flags], "<i4").tobytes()}
+    image = read_image(mrc(tmp_path, counts.view(np.int8), **stamp))
+    np.testing.assert_array_equal(image.array, counts.view(np.int8) if signed else counts)
+
+
+def test_axes_of_mrc_are_where_the_header_says(tmp_path: Path) -> None:
+    """ccpem/mrcfile#23, odlgroup/odl#990."""
+    turned = np.ascontiguousarray(STACK.transpose(2, 1, 0))
+    order = np.array([3, 2, 1], "<i4").tobytes()
+    image = read_image(mrc(tmp_path, turned, at_64=order))
+    assert image.axes == "ZYX"
+    np.testing.assert_array_equal(image.array, STACK)
+    broken = read_image(mrc(tmp_path, STACK, at_64=bytes(12)))
+    np.testing.assert_array_equal(broken.array, STACK)
+
+
+@pytest.mark.parametrize(("z", "step"), [(3000.0, 0.3), (0.0, None)])
+def test_the_z_step_of_mrc(tmp_path: Path, z: float, step: float | None) -> None:
+    """hyperspy/rosettasciio#131."""
+    image = read_image(mrc(tmp_path, STACK.astype(np.float16), (650.0, 650.0, z)))
+    assert image.pixel_um == pytest.approx(0.065)
+    assert image.place.get("z_step_um") == (None if step is None else pytest.approx(step))

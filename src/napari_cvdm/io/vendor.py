@@ -142,6 +142,8 @@ def zeiss_stated(metadata: Element, source: str) -> Stated:
 
 
 _HEADER_BYTES = 1024
+# IMOD's stamp and flags: https://bio3d.colorado.edu/imod/doc/mrc_format.txt
+_IMOD_AT, _IMOD_STAMP, _SIGNED_BYTES = slice(152, 160), 1146047817, 1
 _EXTENDED_LENGTH_AT = (92, 96)
 # Priism has these fields where MRC2014 has other ones:
 # https://www.cgl.ucsf.edu/priism/ (IVE image file format).
@@ -214,10 +216,13 @@ def _stack(mrc: MrcFile, source: str) -> ImageStack:
     array, axes = np.array(mrc.data), "QZYX"[-mrc.data.ndim :]
     if axes == "ZYX" and not mrc.is_volume():
         axes = "QYX"
+    stored = [int(mrc.header[name]) for name in ("maps", "mapr", "mapc")]
+    if axes == "ZYX" and sorted(stored) == [1, 2, 3]:
+        axes = "".join(" XYZ"[number] for number in stored)
     waves: list[float] = []
+    if array.dtype == np.int8 and (priism or _has_imod_bytes(mrc.header)):
+        array = array.view(np.uint8)  # their bytes have no sign
     if priism:
-        # Priism's bytes have no sign.
-        array = array.view(np.uint8) if array.dtype == np.int8 else array
         array, axes, waves = _priism_sections(array, axes, mrc.header, source)
     array, axes = ordered_axes(usable_dtype(array, source), axes, source)
     unit = "um" if priism else "angstrom"
@@ -226,6 +231,8 @@ def _stack(mrc: MrcFile, source: str) -> ImageStack:
     pixel_um, origins = square_pixel(
         length_um(float(voxel.x), unit), length_um(float(voxel.y), unit), where
     )
+    # The voxels of a file that was never calibrated are 0 or 1 along each axis.
+    step = position_um(float(voxel.z), unit) if pixel_um and "Z" in axes else None
     metadata = {"emission_um": waves[0]} if len(waves) == 1 else {}
     if waves:
         origins["emission_um"] = where if metadata else several_waves(waves)
@@ -235,8 +242,16 @@ def _stack(mrc: MrcFile, source: str) -> ImageStack:
         pixel_um=pixel_um,
         source=source,
         metadata=metadata,
+        place={"z_step_um": step} if step else {},
         origins=origins,
     )
+
+
+def _has_imod_bytes(header: np.recarray) -> bool:
+    """Whether IMOD wrote the file and does not say that its bytes have a sign."""
+    kind = np.dtype("i4").newbyteorder(header.mode.dtype.byteorder)
+    stamp, flags = np.frombuffer(header.tobytes()[_IMOD_AT], kind).tolist()
+    return bool(stamp == _IMOD_STAMP and not flags & _SIGNED_BYTES)
 
 
 def _priism_sections(

@@ -3,6 +3,7 @@
 Each test names the report, and is about its kind. The reports are of other programs.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,10 @@ import mrcfile
 import numpy as np
 import pytest
 import tifffile
+import zarr
+from zarr_results import ngff_image
 
+from napari_cvdm.core.request import ImageStack
 from napari_cvdm.io import ImageFileError, read_image
 from napari_cvdm.io.metadata import length_um, stated_number
 from napari_cvdm.io.read import open_image
@@ -205,3 +209,101 @@ def test_the_z_step_of_mrc(tmp_path: Path, z: float, step: float | None) -> None
     image = read_image(mrc(tmp_path, STACK.astype(np.float16), (650.0, 650.0, z)))
     assert image.pixel_um == pytest.approx(0.065)
     assert image.place.get("z_step_um") == (None if step is None else pytest.approx(step))
+
+
+AXES = [{"name": name, "type": "space", "unit": "micrometer"} for name in "yx"]
+SCALE = [{"type": "scale", "scale": [0.065, 0.065]}]
+
+
+def ngff(folder: Path, array: np.ndarray = COUNTS, dataset: Any = None, **said: Any) -> Path:
+    """An OME-Zarr of Zarr 2 with these metadata."""
+    root = zarr.open_group(str(folder / "a.ome.zarr"), mode="w", zarr_format=2)
+    chunks = (1,) * (array.ndim - 2) + (16, 16)
+    root.create_array("0", shape=array.shape, dtype=array.dtype, chunks=chunks)[...] = array
+    dataset = {"coordinateTransformations": SCALE} if dataset is None else dataset
+    root.attrs["multiscales"] = [
+        {"version": "0.4", "axes": AXES, "datasets": [{"path": "0", **dataset}], **said}
+    ]
+    return folder / "a.ome.zarr"
+
+
+@pytest.mark.parametrize("said", [{}, {"axes": ["y", "x"], "version": "0.3"}, {"axes": AXES}])
+def test_files_older_than_transformations_have_no_pixel_size(tmp_path: Path, said: Any) -> None:
+    """mobie/mobie-viewer-fiji#440, ome/napari-ome-zarr#157."""
+    array = COUNTS if said else STACK.reshape(1, 2, 3, 48, 40)
+    image = open_image(ngff(tmp_path, array, {}, **({"axes": None, "version": "0.2"} | said)))
+    assert (image.axes, image.pixel_um) == ("YX" if said else "CZYX", None)
+    assert not {"z_step_um", "frame_interval_s"} & set(image.place)
+    np.testing.assert_array_equal(np.asarray(image.array), np.squeeze(array))
+
+
+def test_a_pixel_size_that_is_stated_for_all_levels_only(tmp_path: Path) -> None:
+    """fractal-analytics-platform/fractal-client#112, ome/napari-ome-zarr#73."""
+    assert open_image(ngff(tmp_path, dataset={}, coordinateTransformations=SCALE)).pixel_um == 0.065
+
+
+def test_a_scale_that_is_shorter_than_the_axes(tmp_path: Path) -> None:
+    """fractal-analytics-platform/fractal-tasks-core#420."""
+    axes = [{"name": "c", "type": "channel"}, *AXES]
+    image = open_image(ngff(tmp_path, STACK, axes=axes))
+    assert (image.axes, image.pixel_um) == ("CYX", 0.065)
+    assert "2 numbers for 3 axes" in image.warnings[0]
+
+
+def test_entries_that_are_null_cost_no_pixel(tmp_path: Path) -> None:
+    """scverse/spatialdata#202."""
+    path = ngff(tmp_path, coordinateTransformations=None)
+    zarr.open_group(str(path), mode="r+").attrs["omero"] = {"channels": None}
+    assert open_image(path).pixel_um == 0.065
+
+
+def test_the_finest_level_is_read_wherever_it_stands(tmp_path: Path) -> None:
+    """ome/ngff#151, ome-zarr-models/ome-zarr-models-py#72."""
+    path = ngff(tmp_path)
+    root = zarr.open_group(str(path), mode="r+")
+    root.create_array("1", shape=(24, 20), dtype="u2", chunks=(16, 16))[...] = COUNTS[::2, ::2]
+    coarse = {"path": "1", "coordinateTransformations": [{"type": "scale", "scale": [0.13, 0.13]}]}
+    (said,) = root.attrs["multiscales"]
+    root.attrs["multiscales"] = [{**said, "datasets": [coarse, *said["datasets"]]}]
+    image = open_image(path)
+    assert image.pixel_um == 0.065
+    np.testing.assert_array_equal(np.asarray(image.array), COUNTS)
+
+
+@pytest.mark.parametrize("stated", [None, "/"])
+def test_chunks_are_found_whatever_separates_their_names(
+    tmp_path: Path, stated: str | None
+) -> None:
+    """ome/napari-ome-zarr#39, ome/ome-zarr-py#201, ome/ome-zarr-py#343."""
+    path = ngff(tmp_path)
+    head = path / "0" / ".zarray"
+    said = json.loads(head.read_text())
+    if stated is None:  # nested, and nothing says so
+        for chunk in (path / "0").glob("*.*"):
+            if chunk.name != head.name:
+                target = path / "0" / chunk.name.replace(".", "/")
+                target.parent.mkdir(exist_ok=True)
+                chunk.rename(target)
+        del said["dimension_separator"]
+    head.write_text(json.dumps({**said, **({"dimension_separator": stated} if stated else {})}))
+    image = open_image(path)
+    np.testing.assert_array_equal(np.asarray(image.array), COUNTS)
+    assert "its chunks are named with" in image.warnings[0]
+
+
+def test_a_folder_that_is_no_image_says_what_to_try(tmp_path: Path) -> None:
+    """ScrollPrize/villa#1758, napari/napari#1406, fideus-labs/ngff-zarr#346."""
+    stack = ImageStack(array=COUNTS, axes="YX", pixel_um=0.1)
+    outer = tmp_path / "outer.ome.zarr"
+    outer.mkdir()
+    inner = ngff_image(outer / "inner.ome.zarr", stack, "0.4")
+    with pytest.raises(ImageFileError, match=r"for example .*inner\.ome\.zarr\.$"):
+        open_image(outer)
+    (inner / ".zgroup").unlink()
+    with pytest.raises(ImageFileError, match=r"lacks the file \.zgroup"):
+        open_image(inner)
+    bare = zarr.open_group(str(tmp_path / "bare.zarr"), mode="w", zarr_format=2)
+    bare.create_array("0", shape=(48, 40), dtype="u2", chunks=(16, 16))[...] = COUNTS
+    for path in (tmp_path / "bare.zarr", tmp_path / "bare.zarr" / "0"):
+        with pytest.raises(ImageFileError, match="needs 'multiscales'"):
+            open_image(path)

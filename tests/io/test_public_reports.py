@@ -4,7 +4,9 @@ Each test names the report, and is about its kind. The reports are of other prog
 """
 
 import json
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import mrcfile
@@ -307,3 +309,32 @@ def test_a_folder_that_is_no_image_says_what_to_try(tmp_path: Path) -> None:
     for path in (tmp_path / "bare.zarr", tmp_path / "bare.zarr" / "0"):
         with pytest.raises(ImageFileError, match="needs 'multiscales'"):
             open_image(path)
+
+
+class WithoutSizes:
+    """A file of a maker whose metadata cannot be read."""
+
+    data = STACK[None, None]
+    dims = type("Dims", (), {"order": "TCZYX"})
+    scenes = ("one",)
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def physical_pixel_sizes(self) -> Any:
+        """As of bioio."""
+        raise KeyError("ImageTextInfo")
+
+
+def test_a_makers_file_without_metadata_keeps_its_pixels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """jimrybarski/nd2reader#61, girder/large_image#608."""
+    module = ModuleType("bioio")
+    module.__dict__.update(BioImage=WithoutSizes)
+    monkeypatch.setitem(sys.modules, "bioio", module)
+    (tmp_path / "a.nd2").write_bytes(b"something")
+    image = read_image(tmp_path / "a.nd2")
+    assert (image.axes, image.pixel_um) == ("ZYX", None)
+    np.testing.assert_array_equal(image.array, STACK)

@@ -68,7 +68,7 @@ def read_vendor_file(path: Path, series: int | None = None) -> ImageStack:
             array, axes = ordered_axes(
                 usable_dtype(image.data, source), str(image.dims.order), source
             )
-            size, stated = image.physical_pixel_sizes, _said(image, suffix, number, source)
+            sizes, stated = _pixel_sizes(image), _said(image, suffix, number, source)
     except ImageFileError:
         raise
     except Exception as error:  # the plugins let through whatever a damaged file makes happen
@@ -81,9 +81,9 @@ def read_vendor_file(path: Path, series: int | None = None) -> ImageStack:
             "from Fiji."
         ) from error
     pixel_um, origins = square_pixel(
-        length_um(size.X, "um"), length_um(size.Y, "um"), f"the header of {source}"
+        length_um(sizes["X"], "um"), length_um(sizes["Y"], "um"), f"the header of {source}"
     )
-    step = position_um(size.Z, "um") or 0.0
+    step = position_um(sizes["Z"], "um") or 0.0
     stated = replace(
         stated,
         pixel_um=pixel_um,
@@ -108,6 +108,14 @@ def _choose_scene(image: Any, series: int | None, source: str) -> tuple[int, tup
     several = series is None and len(scenes) > 1
     sentence = f"{source}: has several images: {listed}. 1 was read; choose with --series N."
     return chosen - 1, (sentence,) if several else ()
+
+
+def _pixel_sizes(image: Any) -> dict[str, float | None]:
+    """Sizes along X, Y and Z, None where the metadata are missing or cannot be read."""
+    try:
+        return {letter: getattr(image.physical_pixel_sizes, letter) for letter in "XYZ"}
+    except Exception:  # as of _said: no metadata are worth the pixels
+        return dict.fromkeys("XYZ")
 
 
 def _said(image: Any, suffix: str, number: int, source: str) -> Stated:

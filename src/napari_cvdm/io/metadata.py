@@ -5,8 +5,10 @@ A value is missing where a file does not really state it.
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
+from html import unescape
 from math import isfinite
 from typing import Any
 from xml.etree.ElementTree import Element, ParseError, fromstring
@@ -19,6 +21,8 @@ _LARGEST_ASPECT = 1.01
 _LONGEST_UNIT = 24
 # ImageJ escapes the micro sign U+00B5, and the Greek letter U+03BC, in either case.
 _ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})")
+# A program without the micro sign puts one of these in its place.
+_LOST_SIGN = re.compile("[?\ufffd]{1,2}(?=m$)")
 # XML forbids these characters, and an ampersand that begins no entity.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f]")
 _BARE_AMPERSAND = re.compile(r"&(?!#\w+;|\w+;)")
@@ -52,7 +56,10 @@ def _factor(unit: str, wanted: str) -> float | None:
     """How many of the wanted unit one of another is, by pint; None for another dimension."""
     import pint  # a third of a second that only a file with units needs
 
-    name = _ESCAPED.sub(lambda found: chr(int(found[1], 16)), unit.strip())
+    name = unescape(_ESCAPED.sub(lambda found: chr(int(found[1], 16)), unit.strip()))
+    with suppress(UnicodeError):  # UTF-8 that was read as another encoding: the sign is two letters
+        name = name.encode("cp1252").decode()
+    name = _LOST_SIGN.sub("µ", name)
     # Letters only: a header is not to be evaluated as an expression.
     if len(name) > _LONGEST_UNIT or not name.isalpha():
         return None
@@ -224,7 +231,12 @@ def _unit(element: Element, name: str, usual: str) -> str:
 
 
 def _number(element: Element | None, name: str) -> float | None:
-    try:
-        return float(element.attrib[name]) if element is not None else None
-    except (KeyError, ValueError):
-        return None
+    return None if element is None else stated_number(element.get(name))
+
+
+def stated_number(value: object) -> float | None:
+    """A number of a header, also with the decimal comma that some countries write; else None."""
+    if isinstance(value, str):
+        with suppress(ValueError):
+            return float(value.replace(",", ".", 1))
+    return float(value) if isinstance(value, int | float) else None

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from math import prod
+from math import ceil, prod
 from pathlib import Path
 from threading import get_ident
 from typing import Any
@@ -36,6 +36,7 @@ from napari_cvdm.io.metadata import (
     position_um,
     read_ome,
     square_pixel,
+    stated_number,
     time_s,
 )
 
@@ -51,6 +52,10 @@ _ALPHA = (1, 2)  # extra samples that say how opaque a pixel is, associated or n
 _STRAIGHT_LINE, _NO_FUNCTION = 0, 20
 _LARGEST_COMPANION = 1 << 26  # bytes of an XML file
 _PLAIN = ("generic", "uniform", "shaped")
+_OME_ROOT = re.compile(r"<(\w{1,40}:)?OME[\s>]")  # its namespace may have a prefix
+_PHOTOMETRIC_TAG = 262
+# What is read without them is compared with the file.
+_NO_BYTE_COUNTS = re.compile("missing data ByteCounts tag|incorrect StripByteCounts count")
 
 
 @contextmanager
@@ -244,8 +249,9 @@ def _opened(path: Path, alone: bool) -> Iterator[tuple[tifffile.TiffFile, _Ome, 
         opened_as["_multifile"] = False
     ome = _Ome()
     with tifffile.TiffFile(path, **opened_as) as tiff:
+        _fill_byte_counts(tiff)
         description = tiff.pages.first.description
-        if tiff.is_ome or "<OME" in description[:2000]:
+        if tiff.is_ome or _OME_ROOT.search(description):
             check_ome(tiff, path.name)
             ome = _read_ome(description, path)
         if not ome.warnings and not ome.files:
@@ -253,7 +259,33 @@ def _opened(path: Path, alone: bool) -> Iterator[tuple[tifffile.TiffFile, _Ome, 
             return
     opened_as["is_ome"] = False
     with tifffile.TiffFile(path, **opened_as) as tiff:
+        _fill_byte_counts(tiff)
         yield tiff, ome, opened_as
+
+
+def _fill_byte_counts(tiff: tifffile.TiffFile) -> None:
+    """Put in the sizes of strips where a program left them out, or wrote 0 or too much."""
+    if _strip_sizes(tiff.pages.first, tiff.filehandle.size) is None:
+        return
+    check_chain(tiff, tiff.filename)
+    for page in tiff.pages:
+        page.databytecounts = _strip_sizes(page, tiff.filehandle.size) or page.databytecounts
+
+
+def _strip_sizes(page: Any, end: int) -> tuple[int, ...] | None:
+    """Bytes of the strips of a page, which follow from its shape if it is not compressed.
+
+    None where the stated ones are inside a file of `end` bytes.
+    """
+    rows, length, offsets = page.rowsperstrip, page.imagelength, page.dataoffsets
+    if page.compression != 1 or page.planarconfig != 1 or page.is_tiled or page.bitspersample % 8:
+        return None
+    if not page.nbytes or rows < 1 or len(offsets) != ceil(length / rows):
+        return None
+    stated = [*page.databytecounts, *[0] * len(offsets)]
+    if all(0 < count <= end - offset for offset, count in zip(offsets, stated, strict=False)):
+        return None
+    return tuple(min(rows, length - top) * page.nbytes // length for top in range(0, length, rows))
 
 
 def _read_ome(xml: str, path: Path) -> _Ome:
@@ -445,6 +477,7 @@ class _Tiles:
 
     def __getitem__(self, index: Any) -> np.ndarray:
         with tifffile.TiffFile(self.path, **self.opened_as) as tiff:
+            _fill_byte_counts(tiff)
             store = tiff.series[self.number].aszarr(level=0)
             return np.asarray(import_zarr(self.path).open_array(store, mode="r")[index])
 
@@ -477,16 +510,34 @@ def _check_complete(tiff: tifffile.TiffFile, image: _TiffImage, complaints: list
         check_expansion(sum(one.nbytes for one in image.series), sum(stored.values()), source)
     # The chain of pages is followed to its end. An error there means that pages after this image
     # may be part of it.
-    len(tiff.pages)
+    unnamed = _unnamed_pages(tiff, image, len(tiff.pages))
     tags = {text: _TAG.search(text) for text in complaints}
     private = [int(tag[1]) for tag in tags.values() if tag and int(tag[1]) >= _FIRST_PRIVATE_TAG]
-    serious = [text for text, tag in tags.items() if not tag or int(tag[1]) < _FIRST_PRIVATE_TAG]
+    serious = [
+        text
+        for text, tag in tags.items()
+        if (int(tag[1]) < _FIRST_PRIVATE_TAG if tag else not _NO_BYTE_COUNTS.search(text))
+    ]
     if serious:
         raise ImageFileError(
             f"{source}: the file is damaged or cut short ({one_line(serious[0])}). Copy it "
             "again, or save it again from Fiji."
         )
-    return [f"its private tag {tag} cannot be read." for tag in dict.fromkeys(private)]
+    return unnamed + [f"its private tag {tag} cannot be read." for tag in dict.fromkeys(private)]
+
+
+def _unnamed_pages(tiff: tifffile.TiffFile, image: _TiffImage, pages: int) -> list[str]:
+    """A sentence where a header names fewer pages of this kind than the file has."""
+    named = sum(one.size // max(1, one.keyframe.size) for one in tiff.series)
+    if image.series[0].kind not in ("ome", "imagej") or pages <= named:
+        return []
+    every = (tiff.pages.get(number, aspage=True) for number in range(pages))
+    alike = sum(page.shape == image.page.shape for page in every)
+    return (
+        [f"its header names {named} of {alike} pages; the others were not read."]
+        if alike > named
+        else []
+    )
 
 
 def _imagej(tiff: tifffile.TiffFile) -> Mapping[str, Any]:
@@ -522,15 +573,21 @@ def measured_values(
     noticed = []
     if "S" in axes:
         place = axes.index("S")
-        alpha = sum(int(kind) in _ALPHA for kind in page.extrasamples)
-        # Some programs call any fourth channel alpha. In colours of 8 bits it is.
-        if alpha and (pixels.dtype.itemsize == 1 or _is_flat(np.moveaxis(pixels, place, 0)[-1])):
-            pixels = np.moveaxis(pixels, place, 0)[:-alpha]
-            pixels = np.moveaxis(pixels, 0, place)
+        first_extra = pixels.shape[place] - len(page.extrasamples)
+        alpha = {first_extra + n for n, kind in enumerate(page.extrasamples) if kind in _ALPHA}
+        # Some programs take four channels for colours and alpha. In 8 bits they are.
+        if page.photometric == PHOTOMETRIC.RGB and pixels.dtype.itemsize > 1:
+            alpha = {n for n in alpha if _is_flat(np.moveaxis(pixels, place, 0)[n])}
+        if alpha:
+            kept = [number for number in range(pixels.shape[place]) if number not in alpha]
+            pixels = pixels[(slice(None),) * place + (kept,)]
             noticed.append("its alpha channel says how opaque a pixel is; it was left out.")
         if isinstance(pixels, np.ndarray) and _is_grey(np.moveaxis(pixels, place, 0), page):
             pixels, axes = np.take(pixels, 0, axis=place), axes.replace("S", "")
             noticed.append("its three colours are equal; one of them was taken.")
+    if not imagej and _PHOTOMETRIC_TAG not in page.keyframe.tags:
+        noticed.append("it does not say whether zero is black or white; black was taken.")
+        return pixels, axes, noticed
     return _intensities(pixels, page, imagej, source), axes, noticed
 
 
@@ -569,6 +626,8 @@ def _intensities(pixels: Any, page: Any, imagej: Mapping[str, Any], source: str)
             "are read. Save the image as grey values from Fiji."
         )
     if kind == PHOTOMETRIC.MINISWHITE and not imagej:
+        if pixels.dtype == bool:
+            return ~pixels
         if pixels.dtype.kind != "u":
             raise ImageFileError(
                 f"{source}: white is zero in it, which has no exact meaning for {pixels.dtype}. "
@@ -607,7 +666,7 @@ def _stated(tiff: tifffile.TiffFile, ome: _Ome, image: _TiffImage, source: str) 
     elif micromanager is not None:
         said = micromanager
     else:
-        said = _of_tags(image.page, _imagej(tiff), source)
+        said = _of_tags(image.page, _imagej(tiff), _shaped(tiff), source)
     if micromanager is not None and image.is_position:
         said = replace(said, place={**said.place, "position": float(image.number)})
     return said
@@ -627,23 +686,30 @@ def _micromanager(tiff: tifffile.TiffFile, source: str) -> Stated | None:
     )
 
 
-def _of_tags(page: Any, imagej: Mapping[str, Any], source: str) -> Stated:
-    """What ImageJ's header or the tags of a page say."""
-    tag_unit, unit = _TIFF_UNITS.get(int(page.resolutionunit), ""), str(imagej.get("unit") or "")
-    units = (unit, str(imagej.get("yunit") or unit)) if unit else (tag_unit, tag_unit)
+def _shaped(tiff: tifffile.TiffFile) -> Mapping[str, Any]:
+    return next(iter(tiff.shaped_metadata or ()), {})
+
+
+def _of_tags(
+    page: Any, imagej: Mapping[str, Any], shaped: Mapping[str, Any], source: str
+) -> Stated:
+    """What ImageJ's header, tifffile's or the tags of a page say."""
+    # tifffile writes the same words as JSON where it is not told to write for ImageJ.
+    said = imagej or shaped
+    tag_unit, unit = _TIFF_UNITS.get(int(page.resolutionunit), ""), str(said.get("unit") or "")
+    units = (unit, str(said.get("yunit") or unit)) if unit else (tag_unit, tag_unit)
     x, y = (
         _from_resolution(float(pixels), name, bool(unit))
         for pixels, name in zip(page.get_resolution(), units, strict=True)
     )
-    where = f"ImageJ's header of {source}" if unit else f"the tags of {source}"
+    header = "ImageJ's header" if imagej else "the description"
+    where = f"{header if unit else 'the tags'} of {source}"
     pixel_um, origins = square_pixel(x, y, where)
-    step, interval = imagej.get("spacing"), imagej.get("finterval")
+    step, interval = stated_number(said.get("spacing")), stated_number(said.get("finterval"))
     place = {
-        "z_step_um": position_um(step, unit) if isinstance(step, int | float) else None,
+        "z_step_um": position_um(step, str(said.get("zunit") or unit)),
         "frame_interval_s": (
-            time_s(float(interval), str(imagej.get("tunit") or "s"))
-            if isinstance(interval, int | float) and interval > 0
-            else None
+            time_s(interval, str(said.get("tunit") or "s")) if interval and interval > 0 else None
         ),
     }
     return Stated(

@@ -68,7 +68,7 @@ def read_vendor_file(path: Path, series: int | None = None) -> ImageStack:
             array, axes = ordered_axes(
                 usable_dtype(image.data, source), str(image.dims.order), source
             )
-            size, stated = image.physical_pixel_sizes, _said(image, suffix, number, source)
+            sizes, stated = _pixel_sizes(image), _said(image, suffix, number, source)
     except ImageFileError:
         raise
     except Exception as error:  # the plugins let through whatever a damaged file makes happen
@@ -81,9 +81,9 @@ def read_vendor_file(path: Path, series: int | None = None) -> ImageStack:
             "from Fiji."
         ) from error
     pixel_um, origins = square_pixel(
-        length_um(size.X, "um"), length_um(size.Y, "um"), f"the header of {source}"
+        length_um(sizes["X"], "um"), length_um(sizes["Y"], "um"), f"the header of {source}"
     )
-    step = position_um(size.Z, "um") or 0.0
+    step = position_um(sizes["Z"], "um") or 0.0
     stated = replace(
         stated,
         pixel_um=pixel_um,
@@ -108,6 +108,14 @@ def _choose_scene(image: Any, series: int | None, source: str) -> tuple[int, tup
     several = series is None and len(scenes) > 1
     sentence = f"{source}: has several images: {listed}. 1 was read; choose with --series N."
     return chosen - 1, (sentence,) if several else ()
+
+
+def _pixel_sizes(image: Any) -> dict[str, float | None]:
+    """Sizes along X, Y and Z, None where the metadata are missing or cannot be read."""
+    try:
+        return {letter: getattr(image.physical_pixel_sizes, letter) for letter in "XYZ"}
+    except Exception:  # as of _said: no metadata are worth the pixels
+        return dict.fromkeys("XYZ")
 
 
 def _said(image: Any, suffix: str, number: int, source: str) -> Stated:
@@ -142,6 +150,8 @@ def zeiss_stated(metadata: Element, source: str) -> Stated:
 
 
 _HEADER_BYTES = 1024
+# IMOD's stamp and flags: https://bio3d.colorado.edu/imod/doc/mrc_format.txt
+_IMOD_AT, _IMOD_STAMP, _SIGNED_BYTES = slice(152, 160), 1146047817, 1
 _EXTENDED_LENGTH_AT = (92, 96)
 # Priism has these fields where MRC2014 has other ones:
 # https://www.cgl.ucsf.edu/priism/ (IVE image file format).
@@ -214,10 +224,13 @@ def _stack(mrc: MrcFile, source: str) -> ImageStack:
     array, axes = np.array(mrc.data), "QZYX"[-mrc.data.ndim :]
     if axes == "ZYX" and not mrc.is_volume():
         axes = "QYX"
+    stored = [int(mrc.header[name]) for name in ("maps", "mapr", "mapc")]
+    if axes == "ZYX" and sorted(stored) == [1, 2, 3]:
+        axes = "".join(" XYZ"[number] for number in stored)
     waves: list[float] = []
+    if array.dtype == np.int8 and (priism or _has_imod_bytes(mrc.header)):
+        array = array.view(np.uint8)  # their bytes have no sign
     if priism:
-        # Priism's bytes have no sign.
-        array = array.view(np.uint8) if array.dtype == np.int8 else array
         array, axes, waves = _priism_sections(array, axes, mrc.header, source)
     array, axes = ordered_axes(usable_dtype(array, source), axes, source)
     unit = "um" if priism else "angstrom"
@@ -226,6 +239,8 @@ def _stack(mrc: MrcFile, source: str) -> ImageStack:
     pixel_um, origins = square_pixel(
         length_um(float(voxel.x), unit), length_um(float(voxel.y), unit), where
     )
+    # The voxels of a file that was never calibrated are 0 or 1 along each axis.
+    step = position_um(float(voxel.z), unit) if pixel_um and "Z" in axes else None
     metadata = {"emission_um": waves[0]} if len(waves) == 1 else {}
     if waves:
         origins["emission_um"] = where if metadata else several_waves(waves)
@@ -235,8 +250,16 @@ def _stack(mrc: MrcFile, source: str) -> ImageStack:
         pixel_um=pixel_um,
         source=source,
         metadata=metadata,
+        place={"z_step_um": step} if step else {},
         origins=origins,
     )
+
+
+def _has_imod_bytes(header: np.recarray) -> bool:
+    """Whether IMOD wrote the file and does not say that its bytes have a sign."""
+    kind = np.dtype("i4").newbyteorder(header.mode.dtype.byteorder)
+    stamp, flags = np.frombuffer(header.tobytes()[_IMOD_AT], kind).tolist()
+    return bool(stamp == _IMOD_STAMP and not flags & _SIGNED_BYTES)
 
 
 def _priism_sections(

@@ -6,7 +6,7 @@ from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
-from math import inf, prod
+from math import inf, nan, prod
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ from napari_cvdm.io.limits import (
 from napari_cvdm.io.metadata import length_um, position_um, square_pixel, time_s
 from napari_cvdm.io.zarr_write import NOTES_KEY
 
+LAYOUT_KEY = "bioformats2raw.layout"
+UNLISTED_AXES = "tczyx"
 KNOWN_VERSIONS = ("0.1", "0.2", "0.3", "0.4", "0.5")
 LARGEST_METADATA, LARGEST_CHUNK = 10_000_000, 1 << 30  # in a file
 CHECKSUM_BYTES = 16
@@ -65,12 +67,13 @@ def open_ngff(path: Path, series: int | None = None) -> ImageStack:
         store = RegularFileStore(LocalStore(path, read_only=True))
         group, ome, noticed = _choose_image(zarr.open_group(store, mode="r"), path, series)
         multiscale = ome["multiscales"][0]
-        dataset = multiscale["datasets"][0]
+        dataset = _finest(group, multiscale["datasets"])
         stored = group[dataset["path"]]
         check_declared_sizes(stored, path)
-        axes = [
-            axis if isinstance(axis, Mapping) else {"name": axis} for axis in multiscale["axes"]
-        ]
+        stored, renamed = _as_chunks_are_named(stored)
+        # 0.1 and 0.2 have five axes without a name.
+        listed = multiscale.get("axes") or UNLISTED_AXES[-stored.ndim :]
+        axes = [axis if isinstance(axis, Mapping) else {"name": axis} for axis in listed]
         names, free = [str(axis["name"]).upper() for axis in axes], iter(UNNAMED_AXES)
         pixels, lost = _without_lost_chunks(da.from_zarr(_bounded(stored)), stored, path)
         array, letters = ordered_axes(
@@ -79,11 +82,11 @@ def open_ngff(path: Path, series: int | None = None) -> ImageStack:
             path.name,
         )
         transformations = [
-            *dataset["coordinateTransformations"],
-            *multiscale.get("coordinateTransformations", ()),
+            *(dataset.get("coordinateTransformations") or ()),
+            *(multiscale.get("coordinateTransformations") or ()),
         ]
-        scale, translation = _placed(transformations, len(axes))
-        noticed += lost
+        scale, translation, short = _placed(transformations, len(axes))
+        noticed += [*renamed, *short, *lost]
         return ImageStack(
             array=array,
             axes=letters,
@@ -97,9 +100,49 @@ def open_ngff(path: Path, series: int | None = None) -> ImageStack:
         raise
     except Exception as error:  # zarr lets through whatever damaged metadata make happen
         raise ImageFileError(
-            f"{path}: cannot be read as OME-Zarr 0.4 or 0.5 ({one_line(error)}). Give the folder "
-            "that ends in .ome.zarr."
+            f"{path}: cannot be read as OME-Zarr 0.4 or 0.5 ({one_line(error)}). {_advice(path)}"
         ) from error
+
+
+def _advice(path: Path) -> str:
+    """What to try where a folder is no OME-Zarr."""
+    names = {one.name for one in path.glob("*")}
+    if ".zattrs" in names and not names & {".zgroup", ".zarray"}:
+        return 'It lacks the file .zgroup; copy it again, or write {"zarr_format": 2} into one.'
+    if names & set(METADATA):
+        return "It needs 'multiscales' with the axes; save it as OME-Zarr, or as OME-TIFF."
+    inside = [
+        str(one.parent) for name in (".zgroup", "zarr.json") for one in path.glob(f"*/{name}")
+    ]
+    example = f", for example {min(inside)}" if inside else ""
+    return f"Give the folder that ends in .ome.zarr{example}."
+
+
+def _finest(group: Any, datasets: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The largest level, which should be the first one; the last one, where the order is turned."""
+    first, last = datasets[0], datasets[-1]
+    if last["path"] == first["path"] or last["path"] not in group:
+        return first
+    return max(first, last, key=lambda one: prod(group[one["path"]].shape))
+
+
+def _as_chunks_are_named(stored: zarr.Array[Any]) -> tuple[zarr.Array[Any], list[str]]:
+    """The array with the other separator in the names of its chunks, if only that finds any.
+
+    Some programs write one separator and state the other one, or none, which is a dot.
+    """
+    metadata = copy(stored.metadata)
+    if metadata.zarr_format != 2 or stored.nchunks > MOST_COUNTED or stored.nchunks_initialized:
+        return stored, []
+    stated = metadata.dimension_separator
+    object.__setattr__(metadata, "dimension_separator", "./".replace(stated, ""))
+    other = zarr.Array(zarr.AsyncArray(metadata=metadata, store_path=stored.store_path))
+    if not other.nchunks_initialized:
+        return stored, []
+    return other, [
+        f"its chunks are named with {metadata.dimension_separator!r}, not with {stated!r} as it "
+        "says; they were read."
+    ]
 
 
 def _choose_image(
@@ -118,6 +161,8 @@ def _choose_image(
         if series not in (None, 1):
             raise ImageFileError(f"{path}: has one image, so there is no series {series}.")
         return group, found, []
+    if not isinstance(group, zarr.Group) or not ("OME" in group or LAYOUT_KEY in found):
+        raise ValueError("it is Zarr without multiscales")
     names = _ome_of(group["OME"]).get("series", ["0"]) if "OME" in group else ["0"]
     chosen = 1 if series is None else series
     listed = ", ".join(f"{place} ({name})" for place, name in enumerate(names, start=1))
@@ -194,7 +239,7 @@ def _is_there(path: Path, stored: Any, index: tuple[int, ...]) -> bool:
 
 
 def _channel_names(ome: Mapping[str, Any], notes: Mapping[str, Any]) -> tuple[str, ...]:
-    found = (ome.get("omero") or {}).get("channels", ())
+    found = (ome.get("omero") or {}).get("channels") or ()
     names = tuple(str(channel.get("label") or "") for channel in found)
     return names if any(names) else tuple(map(str, notes.get("channels", ())))
 
@@ -206,20 +251,34 @@ def _ome_of(group: Any) -> Any:
 
 def _placed(
     transformations: Sequence[Mapping[str, Any]], dimensions: int
-) -> tuple[list[float], list[float]]:
-    """Scale and translation of all transformations, applied in turn."""
-    scale, translation = [1.0] * dimensions, [0.0] * dimensions
+) -> tuple[list[float], list[float], list[str]]:
+    """Scale and translation of all transformations, applied in turn.
+
+    The scale is not a number where none is stated. A transformation of fewer numbers than axes is
+    that of the last axes, and there is a sentence.
+    """
+    scale, translation, short = [1.0] * dimensions, [0.0] * dimensions, []
     for step in transformations:
-        if step["type"] == "scale":
+        kind = step["type"]
+        if kind not in ("scale", "translation"):
+            continue
+        found = step[kind]
+        if len(found) < dimensions:
+            short.append(
+                f"its {kind} has {len(found)} numbers for {dimensions} axes; they were taken for "
+                "the last ones."
+            )
+            found = [*[float(kind == "scale")] * (dimensions - len(found)), *found]
+        if kind == "scale":
             scale, translation = (
-                [one * factor for one, factor in zip(values, step["scale"], strict=True)]
+                [one * factor for one, factor in zip(values, found, strict=True)]
                 for values in (scale, translation)
             )
-        elif step["type"] == "translation":
-            translation = [
-                one + shift for one, shift in zip(translation, step["translation"], strict=True)
-            ]
-    return scale, translation
+        else:
+            translation = [one + shift for one, shift in zip(translation, found, strict=True)]
+    if not any(step["type"] == "scale" for step in transformations):
+        scale = [nan] * dimensions
+    return scale, translation, list(dict.fromkeys(short))
 
 
 def _lengths(

@@ -353,3 +353,12 @@ def test_a_fourth_channel_of_counts_is_no_opacity(tmp_path: Path) -> None:
     stack = np.stack([COUNTS, COUNTS + 1, COUNTS + 2, COUNTS + 3], axis=-1)
     path = tif(tmp_path, stack, photometric="rgb", extrasamples=["unassalpha"])
     assert read_image(path).array.shape == (4, 16, 20)
+
+
+def test_frames_that_imagej_promised_and_nobody_wrote_are_counted(tmp_path: Path) -> None:
+    stack = np.stack([COUNTS + number for number in range(5)])
+    words = "ImageJ=1.54f\nimages=8\nframes=8\nunit=um\n"
+    path = tif(tmp_path, stack, description=words, metadata=None)
+    image = read_image(path)
+    np.testing.assert_array_equal(image.array, stack)
+    assert "5 of 8 frames were written" in image.warnings[0]

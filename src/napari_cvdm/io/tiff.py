@@ -51,6 +51,8 @@ _ALPHA = (1, 2)  # extra samples that say how opaque a pixel is, associated or n
 # ImageJ stores this for each image: 0 is a straight line, 20 means that there is no function.
 _STRAIGHT_LINE, _NO_FUNCTION = 0, 20
 _LARGEST_COMPANION = 1 << 26  # bytes of an XML file
+# What tifffile says of ImageJ's header where the file has other pages; each page was looked at.
+_OTHER_COUNT = "ImageJ series metadata invalid"
 _PLAIN = ("generic", "uniform", "shaped")
 _OME_ROOT = re.compile(r"<(\w{1,40}:)?OME[\s>]")  # its namespace may have a prefix
 _PHOTOMETRIC_TAG = 262
@@ -518,6 +520,10 @@ def _check_complete(tiff: tifffile.TiffFile, image: _TiffImage, complaints: list
         for text, tag in tags.items()
         if (int(tag[1]) < _FIRST_PRIVATE_TAG if tag else not _NO_BYTE_COUNTS.search(text))
     ]
+    promised = _imagej(tiff).get("images")
+    if serious and len(serious) == 1 and _OTHER_COUNT in serious[0] and isinstance(promised, int):
+        serious = []
+        unnamed = [f"{len(tiff.pages)} of {promised} frames were written; only these are used."]
     if serious:
         raise ImageFileError(
             f"{source}: the file is damaged or cut short ({one_line(serious[0])}). Copy it "

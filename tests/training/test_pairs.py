@@ -382,3 +382,19 @@ def test_an_empty_field_has_the_noise_of_the_measured_one(tmp_path, pairs):
     blank = source.blank(0)
     assert float(blank.truth.std()) < 1e-5
     assert float(blank.channels[0].std()) > 0
+
+
+def test_emission_and_immersion_of_a_fluorescence_file_are_its_optics(tmp_path):
+    pair = structured(0)
+    folders = write_folders(tmp_path, {"a": (pair.counts, pair.truth)})
+    said = {
+        "axes": "YX",
+        "PhysicalSizeX": 0.0626,
+        "PhysicalSizeY": 0.0626,
+        "Channel": {"EmissionWavelength": 525, "EmissionWavelengthUnit": "nm"},
+    }
+    tifffile.imwrite(
+        tmp_path / "measured" / "a.ome.tif", pair.counts.astype(np.uint16), ome=True, metadata=said
+    )
+    (entry,) = folders.entries("widefield-x2")
+    assert entry.load().optics["wavelength_um"] == pytest.approx(0.525)

@@ -441,7 +441,7 @@ def test_a_phase_model_is_tuned_on_files(viewer, tiny_phase_model, own_models, q
         dock.form.source.paths[f"{name} folder"].set_value(tmp_path / name)
     dock.panel.start.click()
     wait(qtbot, dock)
-    assert "wavelength_um" in dock.panel.message.text()  # files say only the pixel size
+    assert "wavelength" in dock.panel.message.text()  # files say only the pixel size
     assert not (own_models / "runs" / "mine").exists()
 
 

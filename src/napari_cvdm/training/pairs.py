@@ -146,9 +146,8 @@ class Folders:
         self, name: str, measured: Path, truth: Path, index: tuple[int, ...], task: str
     ) -> Pair:
         image, sharp = self._open(measured, truth, task)
-        stated: Mapping[str, Any] = {"pixel_um": image.pixel_um, **image.metadata}
         optics = {
-            key: stated.get(key) if getattr(self, key) is None else getattr(self, key)
+            key: image.states(key) if getattr(self, key) is None else getattr(self, key)
             for key in OPTICS
         }
         pixel_um, factor = optics["pixel_um"], TASKS[task].upsampling

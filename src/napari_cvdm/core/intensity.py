@@ -42,7 +42,8 @@ def measured_pixels(plane: np.ndarray) -> np.ndarray:
     zero = plane == 0
     if not zero.any() or zero.all():
         return measured
-    block = _empty_border(zero) | _empty_rectangles(zero)
+    rectangles = _empty_rectangles(zero)
+    block = _empty_border(zero, rectangles) | rectangles
     if not block.any():
         return measured
     # Where an image was moved, its edge lies between zero and what was measured.
@@ -66,8 +67,8 @@ def is_far_from_zero(plane: np.ndarray) -> bool:
     return not is_dark and float((known < darkest / 2).mean()) < FEW_BETWEEN
 
 
-def _empty_border(zero: np.ndarray) -> np.ndarray:
-    """Zeros outside a convex polygon of few corners that holds everything else."""
+def _empty_border(zero: np.ndarray, rectangles: np.ndarray) -> np.ndarray:
+    """Zeros outside a convex polygon of few corners that holds all else but rectangles."""
     from skimage.measure import approximate_polygon, find_contours
     from skimage.morphology import convex_hull_image
 
@@ -80,7 +81,7 @@ def _empty_border(zero: np.ndarray) -> np.ndarray:
     (outline, *_) = find_contours(np.pad(hull, 1).astype(float), 0.5)
     corners = len(approximate_polygon(outline, STRAIGHT_PX)) - 1
     inner = binary_erosion(hull, iterations=STRAIGHT_PX, border_value=1)
-    inside = (zero & inner & ~_empty_rectangles(zero)).sum() / hull.sum()
+    inside = (zero & inner & ~rectangles).sum() / hull.sum()
     return ~hull if corners <= MOST_CORNERS and inside < FEW_BETWEEN else none
 
 

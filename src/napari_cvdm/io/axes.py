@@ -1,11 +1,13 @@
 """The pixels of an image: their axes put in order, checked, fingerprinted, planes combined."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
+from typing import Any
 
 import numpy as np
+from tifffile import PHOTOMETRIC
 
 from napari_cvdm.core.request import ImageStack
 from napari_cvdm.io.errors import ImageFileError, one_line
@@ -22,6 +24,10 @@ LARGEST_ITEM = 8
 # Beyond these the variance of float32 results is infinite, or zero where it is not.
 LARGEST_PIXEL = 1e18
 SMALLEST_SPAN = 1e-16
+_ALPHA = (1, 2)  # extra samples that say how opaque a pixel is, associated or not
+# ImageJ stores this for each image: 0 is a straight line, 20 means that there is no function.
+_STRAIGHT_LINE, _NO_FUNCTION = 0, 20
+_PHOTOMETRIC_TAG = 262
 
 
 def usable_dtype(array: np.ndarray, source: str) -> np.ndarray:
@@ -345,3 +351,112 @@ def _check_fit(first: ImageStack, second: ImageStack) -> None:
             f"{pair}: pixel sizes are {first.pixel_um:g} and {second.pixel_um:g} um; both planes "
             "need the same magnification."
         )
+
+
+def measured_values(
+    pixels: Any, axes: str, page: Any, imagej: Mapping[str, Any], source: str
+) -> tuple[Any, str, list[str]]:
+    """The values that stored numbers stand for, without samples that are no measurement.
+
+    Parameters
+    ----------
+    pixels : ndarray or lazy array
+        As stored; S is the axis of the samples of a pixel.
+    page : TiffPage
+        Says what its samples are.
+    imagej : mapping
+        What ImageJ says of the file; empty for another program.
+
+    Returns
+    -------
+    pixels, axes
+        Without alpha. ImageJ's straight line and an inverted scale are applied, which is exact.
+    noticed : list of str
+        One sentence for everything that was left out.
+
+    Raises
+    ------
+    ImageFileError
+        Colours of a palette, or numbers that are no intensity.
+    """
+    noticed = []
+    if "S" in axes:
+        place = axes.index("S")
+        first_extra = pixels.shape[place] - len(page.extrasamples)
+        alpha = {first_extra + n for n, kind in enumerate(page.extrasamples) if kind in _ALPHA}
+        # Some programs take four channels for colours and alpha. In 8 bits they are.
+        if page.photometric == PHOTOMETRIC.RGB and pixels.dtype.itemsize > 1:
+            alpha = {n for n in alpha if _is_flat(np.moveaxis(pixels, place, 0)[n])}
+        if alpha:
+            kept = [number for number in range(pixels.shape[place]) if number not in alpha]
+            pixels = pixels[(slice(None),) * place + (kept,)]
+            noticed.append("its alpha channel says how opaque a pixel is; it was left out.")
+        if isinstance(pixels, np.ndarray) and _is_grey(np.moveaxis(pixels, place, 0), page):
+            pixels, axes = np.take(pixels, 0, axis=place), axes.replace("S", "")
+            noticed.append("its three colours are equal; one of them was taken.")
+    if not imagej and _PHOTOMETRIC_TAG not in page.keyframe.tags:
+        noticed.append("it does not say whether zero is black or white; black was taken.")
+        return pixels, axes, noticed
+    return _intensities(pixels, page, imagej, source), axes, noticed
+
+
+def _is_flat(pixels: Any) -> bool:
+    return isinstance(pixels, np.ndarray) and pixels.min() == pixels.max()
+
+
+def _is_grey(samples: np.ndarray, page: Any) -> bool:
+    return (
+        page.photometric == PHOTOMETRIC.RGB
+        and len(samples) == 3
+        and np.array_equal(samples[0], samples[1])
+        and np.array_equal(samples[0], samples[2])
+    )
+
+
+def _intensities(pixels: Any, page: Any, imagej: Mapping[str, Any], source: str) -> Any:
+    kind = page.photometric
+    if kind == PHOTOMETRIC.PALETTE and not imagej:
+        # A look-up table that rises is a way of showing an intensity, and no palette.
+        if (np.diff(np.asarray(page.colormap, np.int64), axis=1) < 0).any():
+            raise ImageFileError(
+                f"{source}: its pixels are numbers of colours in a palette, no intensities. Save "
+                "the image as grey values, for example by Image > Type > 16-bit in Fiji."
+            )
+    elif kind not in (
+        PHOTOMETRIC.MINISBLACK,
+        PHOTOMETRIC.MINISWHITE,
+        PHOTOMETRIC.RGB,
+        PHOTOMETRIC.YCBCR,
+        PHOTOMETRIC.PALETTE,
+    ):
+        name = getattr(kind, "name", str(kind))
+        raise ImageFileError(
+            f"{source}: its pixels are {name}, no intensities; grey values or red, green and blue "
+            "are read. Save the image as grey values from Fiji."
+        )
+    if kind == PHOTOMETRIC.MINISWHITE and not imagej:
+        if pixels.dtype == bool:
+            return ~pixels
+        if pixels.dtype.kind != "u":
+            raise ImageFileError(
+                f"{source}: white is zero in it, which has no exact meaning for {pixels.dtype}. "
+                "Invert the image in Fiji, and save it again."
+            )
+        pixels = pixels.dtype.type(2**page.bitspersample - 1) - pixels
+    return _calibrated(pixels, imagej, source)
+
+
+def _calibrated(pixels: Any, imagej: Mapping[str, Any], source: str) -> Any:
+    """Values of ImageJ's calibration function, a straight line c0 + c1 x."""
+    function = imagej.get("cf", _NO_FUNCTION)
+    if function == _NO_FUNCTION:
+        return pixels
+    if function != _STRAIGHT_LINE:
+        raise ImageFileError(
+            f"{source}: ImageJ's calibration function {function} says what its numbers mean, and "
+            "only a straight line is read. Remove it in Fiji by Analyze > Calibrate > None."
+        )
+    offset, slope = float(imagej.get("c0", 0.0)), float(imagej.get("c1", 1.0))
+    if slope == 1 and offset == -32768 and pixels.dtype == np.uint16:
+        return (pixels.astype(np.int32) - 32768).astype(np.int16)
+    return pixels if (offset, slope) == (0, 1) else offset + slope * pixels.astype(np.float64)

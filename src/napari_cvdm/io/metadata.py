@@ -13,9 +13,13 @@ from math import isfinite
 from typing import Any
 from xml.etree.ElementTree import Element, ParseError, fromstring
 
+from napari_cvdm.core.microscope import PIXEL_RANGE_UM
 from napari_cvdm.io.errors import one_line
 
 UM_PER_INCH = 25400.0
+_PRINT_UNITS = ("inch", "in", "cm")
+# Finer than 20 um for a pixel, yet printing and scanning, not microscopy.
+_PRINT_DPI = (1440, 2400, 2540, 2880, 4000, 4800, 5760, 9600)
 _MICROMETRE = "µm"
 _LARGEST_ASPECT = 1.01
 _LONGEST_UNIT = 24
@@ -97,6 +101,20 @@ def _converted(value: float | None, unit: str | None, wanted: str) -> float | No
         return None
     factor = _factor(unit or "", wanted)
     return None if factor is None else value * factor
+
+
+def pixel_of_resolution(pixels: float, unit: str, said_on_purpose: bool) -> float | None:
+    """Pixel size [um] from pixels in one `unit`, a resolution that could be meant for a printer.
+
+    None if no microscope has such pixels, or if a printer has (72, 96, 300 or 2400 dpi).
+    """
+    size = length_um(1.0 / pixels if pixels > 0 else None, unit)
+    if said_on_purpose and unit.lower() not in _PRINT_UNITS:
+        return size
+    if size is None or not PIXEL_RANGE_UM[0] <= size <= PIXEL_RANGE_UM[1]:
+        return None
+    dpi = UM_PER_INCH / size
+    return None if any(abs(dpi - usual) < 0.01 * usual for usual in _PRINT_DPI) else size
 
 
 def square_pixel(

@@ -14,11 +14,9 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 import tifffile
-from tifffile import PHOTOMETRIC
 
-from napari_cvdm.core.microscope import PIXEL_RANGE_UM
 from napari_cvdm.core.request import ImageStack
-from napari_cvdm.io.axes import ordered_axes, usable_dtype
+from napari_cvdm.io.axes import measured_values, ordered_axes, usable_dtype
 from napari_cvdm.io.errors import ImageFileError, import_zarr, one_line
 from napari_cvdm.io.limits import (
     check_chain,
@@ -29,10 +27,10 @@ from napari_cvdm.io.limits import (
     check_xml,
 )
 from napari_cvdm.io.metadata import (
-    UM_PER_INCH,
     Stated,
     length_um,
     ome_stated,
+    pixel_of_resolution,
     position_um,
     read_ome,
     square_pixel,
@@ -42,20 +40,13 @@ from napari_cvdm.io.metadata import (
 
 PIECE_PX = 1024  # side of the pieces in which a memory-mapped image is read
 _TIFF_UNITS = {2: "inch", 3: "cm", 4: "mm", 5: "um"}
-_PRINT_UNITS = ("inch", "in", "cm")
-# Finer than 20 um for a pixel, yet printing and scanning, not microscopy.
-_PRINT_DPI = (1440, 2400, 2540, 2880, 4000, 4800, 5760, 9600)
 _FIRST_PRIVATE_TAG = 32768
 _TAG = re.compile(r"<tifffile\.TiffTag (\d+) ")
-_ALPHA = (1, 2)  # extra samples that say how opaque a pixel is, associated or not
-# ImageJ stores this for each image: 0 is a straight line, 20 means that there is no function.
-_STRAIGHT_LINE, _NO_FUNCTION = 0, 20
 _LARGEST_COMPANION = 1 << 26  # bytes of an XML file
 # What tifffile says of ImageJ's header where the file has other pages; each page was looked at.
 _OTHER_COUNT = "ImageJ series metadata invalid"
 _PLAIN = ("generic", "uniform", "shaped")
 _OME_ROOT = re.compile(r"<(\w{1,40}:)?OME[\s>]")  # its namespace may have a prefix
-_PHOTOMETRIC_TAG = 262
 # What is read without them is compared with the file.
 _NO_BYTE_COUNTS = re.compile("missing data ByteCounts tag|incorrect StripByteCounts count")
 
@@ -550,115 +541,6 @@ def _imagej(tiff: tifffile.TiffFile) -> Mapping[str, Any]:
     return (tiff.imagej_metadata or {}) if tiff.is_imagej else {}
 
 
-def measured_values(
-    pixels: Any, axes: str, page: Any, imagej: Mapping[str, Any], source: str
-) -> tuple[Any, str, list[str]]:
-    """The values that stored numbers stand for, without samples that are no measurement.
-
-    Parameters
-    ----------
-    pixels : ndarray or lazy array
-        As stored; S is the axis of the samples of a pixel.
-    page : TiffPage
-        Says what its samples are.
-    imagej : mapping
-        What ImageJ says of the file; empty for another program.
-
-    Returns
-    -------
-    pixels, axes
-        Without alpha. ImageJ's straight line and an inverted scale are applied, which is exact.
-    noticed : list of str
-        One sentence for everything that was left out.
-
-    Raises
-    ------
-    ImageFileError
-        Colours of a palette, or numbers that are no intensity.
-    """
-    noticed = []
-    if "S" in axes:
-        place = axes.index("S")
-        first_extra = pixels.shape[place] - len(page.extrasamples)
-        alpha = {first_extra + n for n, kind in enumerate(page.extrasamples) if kind in _ALPHA}
-        # Some programs take four channels for colours and alpha. In 8 bits they are.
-        if page.photometric == PHOTOMETRIC.RGB and pixels.dtype.itemsize > 1:
-            alpha = {n for n in alpha if _is_flat(np.moveaxis(pixels, place, 0)[n])}
-        if alpha:
-            kept = [number for number in range(pixels.shape[place]) if number not in alpha]
-            pixels = pixels[(slice(None),) * place + (kept,)]
-            noticed.append("its alpha channel says how opaque a pixel is; it was left out.")
-        if isinstance(pixels, np.ndarray) and _is_grey(np.moveaxis(pixels, place, 0), page):
-            pixels, axes = np.take(pixels, 0, axis=place), axes.replace("S", "")
-            noticed.append("its three colours are equal; one of them was taken.")
-    if not imagej and _PHOTOMETRIC_TAG not in page.keyframe.tags:
-        noticed.append("it does not say whether zero is black or white; black was taken.")
-        return pixels, axes, noticed
-    return _intensities(pixels, page, imagej, source), axes, noticed
-
-
-def _is_flat(pixels: Any) -> bool:
-    return isinstance(pixels, np.ndarray) and pixels.min() == pixels.max()
-
-
-def _is_grey(samples: np.ndarray, page: Any) -> bool:
-    return (
-        page.photometric == PHOTOMETRIC.RGB
-        and len(samples) == 3
-        and np.array_equal(samples[0], samples[1])
-        and np.array_equal(samples[0], samples[2])
-    )
-
-
-def _intensities(pixels: Any, page: Any, imagej: Mapping[str, Any], source: str) -> Any:
-    kind = page.photometric
-    if kind == PHOTOMETRIC.PALETTE and not imagej:
-        # A look-up table that rises is a way of showing an intensity, and no palette.
-        if (np.diff(np.asarray(page.colormap, np.int64), axis=1) < 0).any():
-            raise ImageFileError(
-                f"{source}: its pixels are numbers of colours in a palette, no intensities. Save "
-                "the image as grey values, for example by Image > Type > 16-bit in Fiji."
-            )
-    elif kind not in (
-        PHOTOMETRIC.MINISBLACK,
-        PHOTOMETRIC.MINISWHITE,
-        PHOTOMETRIC.RGB,
-        PHOTOMETRIC.YCBCR,
-        PHOTOMETRIC.PALETTE,
-    ):
-        name = getattr(kind, "name", str(kind))
-        raise ImageFileError(
-            f"{source}: its pixels are {name}, no intensities; grey values or red, green and blue "
-            "are read. Save the image as grey values from Fiji."
-        )
-    if kind == PHOTOMETRIC.MINISWHITE and not imagej:
-        if pixels.dtype == bool:
-            return ~pixels
-        if pixels.dtype.kind != "u":
-            raise ImageFileError(
-                f"{source}: white is zero in it, which has no exact meaning for {pixels.dtype}. "
-                "Invert the image in Fiji, and save it again."
-            )
-        pixels = pixels.dtype.type(2**page.bitspersample - 1) - pixels
-    return _calibrated(pixels, imagej, source)
-
-
-def _calibrated(pixels: Any, imagej: Mapping[str, Any], source: str) -> Any:
-    """Values of ImageJ's calibration function, a straight line c0 + c1 x."""
-    function = imagej.get("cf", _NO_FUNCTION)
-    if function == _NO_FUNCTION:
-        return pixels
-    if function != _STRAIGHT_LINE:
-        raise ImageFileError(
-            f"{source}: ImageJ's calibration function {function} says what its numbers mean, and "
-            "only a straight line is read. Remove it in Fiji by Analyze > Calibrate > None."
-        )
-    offset, slope = float(imagej.get("c0", 0.0)), float(imagej.get("c1", 1.0))
-    if slope == 1 and offset == -32768 and pixels.dtype == np.uint16:
-        return (pixels.astype(np.int32) - 32768).astype(np.int16)
-    return pixels if (offset, slope) == (0, 1) else offset + slope * pixels.astype(np.float64)
-
-
 def _stated(tiff: tifffile.TiffFile, ome: _Ome, image: _TiffImage, source: str) -> Stated:
     """What the file states, by the first of its dialects."""
     micromanager = _micromanager(tiff, source)
@@ -705,7 +587,7 @@ def _of_tags(
     tag_unit, unit = _TIFF_UNITS.get(int(page.resolutionunit), ""), str(said.get("unit") or "")
     units = (unit, str(said.get("yunit") or unit)) if unit else (tag_unit, tag_unit)
     x, y = (
-        _from_resolution(float(pixels), name, bool(unit))
+        pixel_of_resolution(float(pixels), name, bool(unit))
         for pixels, name in zip(page.get_resolution(), units, strict=True)
     )
     header = "ImageJ's header" if imagej else "the description"
@@ -723,17 +605,3 @@ def _of_tags(
         place={name: value for name, value in place.items() if value is not None},
         origins=origins,
     )
-
-
-def _from_resolution(pixels: float, unit: str, said_on_purpose: bool) -> float | None:
-    """Pixel size [um] from pixels in one `unit`, a resolution that could be meant for a printer.
-
-    None if no microscope has such pixels, or if a printer has (72, 96, 300 or 2400 dpi).
-    """
-    size = length_um(1.0 / pixels if pixels > 0 else None, unit)
-    if said_on_purpose and unit.lower() not in _PRINT_UNITS:
-        return size
-    if size is None or not PIXEL_RANGE_UM[0] <= size <= PIXEL_RANGE_UM[1]:
-        return None
-    dpi = UM_PER_INCH / size
-    return None if any(abs(dpi - usual) < 0.01 * usual for usual in _PRINT_DPI) else size

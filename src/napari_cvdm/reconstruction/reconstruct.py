@@ -107,27 +107,10 @@ def reconstruct(
         checks = RunChecks(plan, method.card, earlier, check=check)
         solver = NetworkSolver(plan, task, method, checks)
     record, arrays = ProvenanceRecorder(plan, method), ResultArrays(plan, task, earlier)
-    indices = list(product(*(range(size) for size in plan.image.loop_shape)))
-    skipped: dict[tuple[int, ...], Exception] = {}
-    for number, index in enumerate(indices):
-        moments = arrays.moments(index)
-        try:
-            solved, stop = yield from solver.solve(
-                record.read(index), FrameIndex(index, number, len(indices)), moments
-            )
-        except (RequestError, ImageFileError) as error:
-            # One bad frame of a movie costs no other; where all are bad, so is the request.
-            skipped[index] = error
-            bad_request = number == 0 and isinstance(error, RequestError)
-            if bad_request or len(skipped) == len(indices):
-                raise skipped[indices[0]] from None
-            record.skip(str(error))
-            continue
-        arrays.fill(index, moments, solved)
-        record.finish(solved.estimated, solved.tile)
-        if stop is Stop.KEEP:  # what was not begun stays as it is
-            break
-    tried = np.array([arrays.counts[index] for index in indices if index not in skipped])
+    skipped = yield from _solve_frames(plan, solver, record, arrays)
+    tried = np.array(
+        [count for index, count in np.ndenumerate(arrays.counts) if index not in skipped]
+    )
     beyond = beyond_trained_range(arrays.mean, method.card)
     unusable = unusable_warning(arrays.valid, arrays.counts)
     warnings = (
@@ -173,6 +156,35 @@ def reconstruct(
         region=plan.region,
         forward=forward,
     )
+
+
+def _solve_frames(
+    plan: Plan, solver: "FrameSolver", record: ProvenanceRecorder, arrays: "ResultArrays"
+) -> Generator[Progress, Stop | None, dict[tuple[int, ...], Exception]]:
+    """Solve frame after frame; the faults of those that were skipped, by their index.
+
+    One bad frame of a movie costs no other. Where all are bad, so is the request.
+    """
+    indices = list(product(*(range(size) for size in plan.image.loop_shape)))
+    skipped: dict[tuple[int, ...], Exception] = {}
+    for number, index in enumerate(indices):
+        moments = arrays.moments(index)
+        try:
+            solved, stop = yield from solver.solve(
+                record.read(index), FrameIndex(index, number, len(indices)), moments
+            )
+        except (RequestError, ImageFileError) as error:
+            skipped[index] = error
+            bad_request = number == 0 and isinstance(error, RequestError)
+            if bad_request or len(skipped) == len(indices):
+                raise skipped[indices[0]] from None
+            record.skip(str(error))
+            continue
+        arrays.fill(index, moments, solved)
+        record.finish(solved.estimated, solved.tile)
+        if stop is Stop.KEEP:  # what was not begun stays as it is
+            break
+    return skipped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -1,8 +1,11 @@
 """A made-up reconstruction, for tests of what is shown of one."""
 
 import numpy as np
+from napari.layers import Layer
 
 from napari_cvdm.core.result import ClockCurve, Provenance, Reconstruction
+from napari_cvdm.widgets.layers.result_layers import groups_of, to_layer_data
+from napari_cvdm.widgets.layers.shown_layers import schedule_layer
 
 PROVENANCE = Provenance(
     inputs={},
@@ -21,6 +24,15 @@ ROLES = [
     "untrusted pixels",
     "reconstruction",
 ]
+FIRST = ROLES[-3:]  # what a run shows
+
+
+def every_layer(result, source):
+    """Every layer of a result, as a request for each would show it."""
+    shown = [Layer.create(*data) for data in to_layer_data(result, source)]
+    (group,) = groups_of(shown)
+    made = [make() for make in group.stored.makers().values()]
+    return [*(schedule_layer(group, role) for role in ("gamma", "beta")), *made]
 
 
 def reconstruction(shape, axes, upsampling=1, unit="rad", seed=0):

@@ -23,10 +23,11 @@ from napari_cvdm.io import read_image
 from napari_cvdm.models.registry import load_model
 from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.widgets.layers.layer_data import plugin_metadata
+from napari_cvdm.widgets.layers.result_layers import groups_of
 
 MANIFEST = Path(napari_cvdm.__file__).with_name("napari.yaml")
 SAMPLE = "Network, widefield fluorescence (simulated)"
-ROLES = {"reconstruction", "uncertainty", "noise-rate map", "untrusted pixels", "gamma", "beta"}
+ROLES = {"reconstruction", "uncertainty", "untrusted pixels"}
 
 
 @dataclass
@@ -154,6 +155,7 @@ def run(session: UserSession) -> None:
     session.settled()
     session.dock.panel.run.click()
     session.settled()
+    session.dock.results.statistic.setCurrentText("standard deviation")
     layers, whole = session.result("network"), session.expected()
     assert layers.keys() >= ROLES
     assert layers["reconstruction"].data.tobytes() == whole.mean.tobytes()
@@ -187,7 +189,8 @@ def inspect_a_pixel(session: UserSession) -> None:
         if name.startswith("Inspect")
     )
     layers = session.result("network")
-    rate, clock = layers["noise-rate map"], plugin_metadata(layers["reconstruction"])["clock"]
+    (group,) = groups_of(layers.values())
+    rate, clock = group.rate, plugin_metadata(layers["reconstruction"])["clock"]
     session.viewer.cursor.position = rate.data_to_world((30, 20))
     for callback in session.viewer.mouse_move_callbacks:
         callback(session.viewer, SimpleNamespace(type="mouse_move"))

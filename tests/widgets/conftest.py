@@ -10,13 +10,14 @@ import pytest
 import tifffile
 from inspected_result import add_samples, reconstruction, roles, settle
 from live_frames import FRAMES
+from made_results import every_layer
 from qtpy.QtCore import QTimer
 
 from napari_cvdm.widgets.common.worker import Job
 from napari_cvdm.widgets.inspect.inspect_widget import InspectWidget
 from napari_cvdm.widgets.layers.layer_data import METADATA_KEY
 from napari_cvdm.widgets.layers.placement import Placement
-from napari_cvdm.widgets.layers.result_layers import SCHEDULE, to_layer_data
+from napari_cvdm.widgets.layers.result_layers import SCHEDULE
 from napari_cvdm.widgets.layers.shown_layers import show_layers
 from napari_cvdm.widgets.live.live_widget import LiveWidget
 
@@ -186,7 +187,7 @@ def show(viewer):
             viewer,
             [
                 data
-                for data in to_layer_data(result, Placement.of(source))
+                for data in every_layer(result, Placement.of(source))
                 if data[1]["metadata"][METADATA_KEY]["role"] not in SCHEDULE
             ],
         )

@@ -45,6 +45,8 @@ def test_the_spread_of_a_calibrated_model_can_be_shown_as_an_interval(
     dock.start()
     finished(dock)
     layer = viewer.layers["uncertainty of cell"]
+    assert plugin_metadata(layer)["statistic"] == INTERVAL  # unasked, where there is one
+    dock.results.statistic.setCurrentText("standard deviation")
     before = layer.data.copy()
     dock.results.statistic.setCurrentText(INTERVAL)
     factor = carried_calibration(FITTED.values(), 2, 3, "sde-2m")["factor"]

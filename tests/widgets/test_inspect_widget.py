@@ -237,7 +237,12 @@ def test_variance_and_standard_deviation_are_the_same_to_the_dock(viewer, show, 
 
 @pytest.mark.parametrize("role", ["noise-rate map", "reconstruction"])
 def test_a_removed_layer_is_missed_in_words(viewer, show, inspect, qtbot, role):
+    """As of layers that were read from single files: there is nothing to make them from."""
     _, layers = show()
+    for layer in layers.values():
+        layer.metadata[METADATA_KEY] = {
+            name: value for name, value in plugin_metadata(layer).items() if name != "stored"
+        }
     dock = inspect()
     viewer.layers.remove(layers[role])
     point_at(viewer, layers["untrusted pixels"], (3, 3))

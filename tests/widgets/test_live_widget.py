@@ -18,7 +18,7 @@ from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, is_measurement
 from napari_cvdm.widgets.live.live_run import LayerFeed
 from napari_cvdm.widgets.live.live_widget import LiveWidget
 
-RESULTS = ("gamma", "beta", "noise-rate map", "uncertainty", "untrusted pixels", "reconstruction")
+RESULTS = ("uncertainty", "untrusted pixels", "reconstruction")
 
 
 def assign(layer, number):

@@ -9,6 +9,7 @@ from qtpy.QtWidgets import QLabel
 from napari_cvdm.core.result import finished as drained
 from napari_cvdm.widgets.layers.layer_data import plugin_metadata
 from napari_cvdm.widgets.layers.result_layers import CHI2_LIMITS, RESIDUAL_LIMITS
+from napari_cvdm.widgets.layers.shown_layers import show_stored
 from napari_cvdm.widgets.reconstruct.results_panel import COLOURS, WORDS, QualityFlagSign
 
 
@@ -40,13 +41,14 @@ def test_a_run_with_optics_shows_the_light_and_the_residual_where_the_image_lies
     provenance = plugin_metadata(viewer.layers["reconstruction of cell"])["provenance"]
     assert dock.results.light.toolTip().splitlines() == list(provenance["quality_reasons"])
     assert any("measured image" in reason for reason in provenance["quality_reasons"])
+    for role in ("residual", "local chi-squared"):
+        show_stored(viewer, dock.results.value(), role)
     residual = viewer.layers["residual of cell"]
     assert residual.data.shape == source.data.shape
     np.testing.assert_allclose(residual.data_to_world((3, 4)), source.data_to_world((3, 4)))
     assert residual.units == source.units
     local = viewer.layers["local chi-squared of cell"]
     np.testing.assert_allclose(local.data_to_world((3, 4)), source.data_to_world((3, 4)))
-    assert not local.visible
     assert tuple(local.contrast_limits) == CHI2_LIMITS
     noise_alone = (1 - CHI2_LIMITS[0]) / (CHI2_LIMITS[1] - CHI2_LIMITS[0])
     assert local.colormap.map(np.array([noise_alone])).sum() < min(
@@ -57,18 +59,18 @@ def test_a_run_with_optics_shows_the_light_and_the_residual_where_the_image_lies
 def test_residual_layers_lie_on_the_grid_of_the_camera(
     viewer, tiny_phase_model, tiny_widefield_model
 ):
+    from made_results import every_layer
     from napari.layers import Image, Layer
     from small_images import phase_request, planes, spots, widefield_request
 
     from napari_cvdm.models.registry import load_model
     from napari_cvdm.reconstruction.reconstruct import reconstruct
     from napari_cvdm.widgets.layers.placement import Placement
-    from napari_cvdm.widgets.layers.result_layers import to_layer_data
 
     def layers(request, model, image):
         made = (
             Layer.create(*one)
-            for one in to_layer_data(
+            for one in every_layer(
                 drained(reconstruct(request, load_model(str(model)))), Placement.of(image)
             )
         )

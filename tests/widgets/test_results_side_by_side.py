@@ -7,22 +7,33 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from made_results import PROVENANCE, ROLES, reconstruction
+from made_results import FIRST, PROVENANCE, ROLES, every_layer, reconstruction
 from napari.components import ViewerModel
 from napari.layers import Image
 
 from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, plugin_metadata
 from napari_cvdm.widgets.layers.placement import Placement
 from napari_cvdm.widgets.layers.result_layers import groups_of, to_layer_data
-from napari_cvdm.widgets.layers.shown_layers import remove_layers, show_result
+from napari_cvdm.widgets.layers.shown_layers import (
+    remove_layers,
+    show_result,
+    show_schedule,
+    show_stored,
+)
 
 
-def shown(viewer, source, seed, model="tiny", *, samples=False):
+def shown(viewer, source, seed, model="tiny", *, samples=False, everything=False):
     """Show a result of this source; what was shown."""
     result = reconstruction((6, 8), "YX", seed=seed)
     kept = {"samples": np.stack([result.mean] * 2)} if samples else {}
     result = replace(result, provenance=replace(PROVENANCE, model={"name": model}), **kept)
     show_result(viewer, to_layer_data(result, Placement.of(source)))
+    if everything:
+        (group,) = groups_of(viewer.layers)
+        for role in ("gamma", "beta"):
+            show_schedule(viewer, group, role)
+        for role in group.stored.makers():
+            show_stored(viewer, group, role)
     return result
 
 
@@ -36,16 +47,17 @@ def test_results_of_one_source_by_two_models_stay_side_by_side_and_each_is_repla
     assert set(found) == {"cell by one", "cell by two"}
     for name, result in (("one", first), ("two", other)):
         np.testing.assert_array_equal(found[f"cell by {name}"]["reconstruction"].data, result.mean)
-    assert len(viewer.layers) == 1 + 2 * len(ROLES)
+    assert len(viewer.layers) == 1 + 2 * len(FIRST)
 
 
 def test_samples_of_an_earlier_run_do_not_stay_with_a_later_one():
     viewer = ViewerModel()
     source = viewer.add_image(np.zeros((6, 8)), name="cell")
-    shown(viewer, source, 1, samples=True)
+    shown(viewer, source, 1, samples=True, everything=True)
     assert "samples of cell" in viewer.layers
     shown(viewer, source, 2)
-    assert {plugin_metadata(layer).get("role") for layer in viewer.layers} == {None, *ROLES}
+    shown_again = set(ROLES) - {"gamma", "beta"}
+    assert {plugin_metadata(layer).get("role") for layer in viewer.layers} == {None, *shown_again}
 
 
 def test_layers_go_all_at_once():
@@ -53,21 +65,21 @@ def test_layers_go_all_at_once():
     for name in ("begin_batch", "removed", "end_batch"):
         getattr(viewer.layers.events, name).connect(lambda event, name=name: said.append(name))
     source = viewer.add_image(np.zeros((6, 8)), name="cell")
-    shown(viewer, source, 1, samples=True)
-    assert said == []
+    shown(viewer, source, 1, samples=True, everything=True)
+    said.clear()
     shown(viewer, source, 2)
     assert said == [
         "begin_batch",
-        *["removed"] * len(ROLES),
+        *["removed"] * (len(ROLES) - 2),
         "end_batch",
         "begin_batch",
-        "removed",
+        *["removed"] * 3,  # samples and the stacks over t
         "end_batch",
     ]
     said.clear()
     remove_layers(viewer, list(viewer.layers))
     remove_layers(viewer, [source])
-    assert said == ["begin_batch", *["removed"] * (1 + len(ROLES)), "end_batch"]
+    assert said == ["begin_batch", *["removed"] * (len(ROLES) - 1), "end_batch"]
 
 
 def test_what_the_user_renamed_is_kept_as_a_group_of_its_own():
@@ -109,7 +121,7 @@ def test_a_result_beside_a_movie_takes_no_units_from_the_viewer(unit, samples):
         units=("um", "um"),
         axis_labels=("y", "x"),
     )
-    shown(viewer, source, 1, samples=samples)
+    shown(viewer, source, 1, samples=samples, everything=True)
     assert viewer.layers.units is not None
     assert [str(one) for one in viewer.layers.units[-3:]] == [
         str(one) for one in viewer.layers["movie"].units
@@ -130,7 +142,7 @@ def test_a_result_beside_a_movie_takes_no_units_from_the_viewer(unit, samples):
 def test_samples_and_schedule_of_one_result_have_two_sliders():
     viewer = ViewerModel()
     source = viewer.add_image(np.zeros((6, 8)), name="cell", axis_labels=("y", "x"))
-    shown(viewer, source, 1, samples=True)
+    shown(viewer, source, 1, samples=True, everything=True)
     assert viewer.layers["gamma of cell"].data.shape == (2, 1, 6, 8)
     assert viewer.layers["samples of cell"].data.shape == (2, 6, 8)
     assert viewer.dims.axis_labels == ("t", "sample", "y", "x")
@@ -148,7 +160,7 @@ def test_frames_that_were_not_begun_set_no_contrast():
     limits = [
         {
             keywords["name"]: keywords.get("contrast_limits")
-            for _, keywords, _ in to_layer_data(result, source)
+            for _, keywords, _ in every_layer(result, source)
         }
         for result in (one, movie)
     ]

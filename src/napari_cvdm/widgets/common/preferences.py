@@ -14,10 +14,11 @@ PREFERENCES = {
     "tile": "computing",
     "samples": "sampling",
     "steps": "sampling",
+    "show_schedule": "sampling",
     "model_folder": "models",
     "offline": "models",
 }
-_OWN_DEFAULTS: dict[str, Any] = {"model_folder": "", "offline": False}
+_OWN_DEFAULTS: dict[str, Any] = {"model_folder": "", "offline": False, "show_schedule": False}
 # Where a model that was trained here goes, as long as nobody has chosen a folder.
 OWN_MODELS = Path("~/napari-cvdm")
 

@@ -10,6 +10,7 @@ import numpy as np
 from napari_cvdm.analysis.dry_mass import MaskFrame, PhaseFrame
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.widgets.layers.layer_data import layer_pixel_um, plugin_metadata
+from napari_cvdm.widgets.layers.result_layers import groups_of
 
 if TYPE_CHECKING:
     from napari.layers import Image, Labels, Layer, Shapes
@@ -145,11 +146,12 @@ def _find_partner(viewer: "Viewer", layer: "Image", role: str, skipped: int) -> 
     def frame_axes(shape: Sequence[int]) -> list[int]:
         return [*(size for size in shape[:-2] if size > 1), *shape[-2:]]
 
-    wanted = (role, plugin_metadata(layer).get("group"))
+    name = plugin_metadata(layer).get("group")
+    partners = [group.layer(role) for group in groups_of(viewer.layers) if group.name == name]
     fits = [
         other
-        for other in viewer.layers
-        if (plugin_metadata(other).get("role"), plugin_metadata(other).get("group")) == wanted
+        for other in partners
+        if other is not None
         and frame_axes(other.data.shape[skipped:]) == frame_axes(layer.data.shape)
     ]
     return fits[-1] if fits else None

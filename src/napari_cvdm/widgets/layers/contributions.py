@@ -26,7 +26,7 @@ from napari_cvdm.widgets.layers.layer_data import (
     plugin_metadata,
 )
 from napari_cvdm.widgets.layers.placement import Placement, axis_letters
-from napari_cvdm.widgets.layers.result_layers import to_layer_data
+from napari_cvdm.widgets.layers.result_layers import STORED, to_layer_data
 
 if TYPE_CHECKING:
     from napari.layers import Layer
@@ -260,7 +260,8 @@ def _plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
     def plain(value: Any) -> Any:
         return value.tolist() if hasattr(value, "tolist") else str(value)
 
-    return dict(json.loads(json.dumps(metadata, default=plain)))
+    known = {name: value for name, value in metadata.items() if name != STORED}
+    return dict(json.loads(json.dumps(known, default=plain)))
 
 
 # The simulated samples of the package become layers with all optics that the form needs.

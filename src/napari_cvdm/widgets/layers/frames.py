@@ -49,14 +49,14 @@ def result_frame(viewer: "Viewer", group: ResultGroup) -> ResultFrame:
     RequestError
         A layer that is needed is not there.
     """
-    rate, mean, spread = group.rate, group.layers.get(RECONSTRUCTION), group.spread
+    rate, mean, spread = group.rate, group.layer(RECONSTRUCTION), group.spread
     if rate is None or mean is None or spread is None:
         raise RequestError(
             f"{group.name}: {' and '.join(group.missing())} not among the layers; undo the "
             "removal or reconstruct again."
         )
     pixels = frame_pixels(viewer, mean)
-    untrusted = group.layers.get(UNTRUSTED)
+    untrusted = group.layer(UNTRUSTED)
     valid = (
         np.ones(pixels.shape, bool) if untrusted is None else frame_pixels(viewer, untrusted) == 0
     )
@@ -71,7 +71,7 @@ def values_at(viewer: "Viewer", group: ResultGroup, pixel: Pixel) -> tuple[float
 
     Nothing may be missing in the group.
     """
-    layers = (group.rate, group.layers[RECONSTRUCTION], group.spread)
+    layers = (group.rate, group.layer(RECONSTRUCTION), group.spread)
     rate, mean, spread = (
         np.asarray(layer.data[(*frame_index(viewer, layer), *pixel)])
         for layer in layers
@@ -83,7 +83,7 @@ def values_at(viewer: "Viewer", group: ResultGroup, pixel: Pixel) -> tuple[float
 
 def samples_at(viewer: "Viewer", group: ResultGroup, pixel: Pixel) -> np.ndarray | None:
     """Every posterior sample at a pixel of the frame that the sliders show, if there are any."""
-    layer = group.layers.get(SAMPLES)
+    layer = group.layer(SAMPLES)
     if layer is None:
         return None
     return np.asarray(layer.data[(slice(None), *frame_index(viewer, layer)[1:], *pixel)])

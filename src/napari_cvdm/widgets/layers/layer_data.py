@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 METADATA_KEY = "napari-cvdm"
 LayerData = tuple[Any, dict[str, Any], str]
-SIGNED_UNITS = ("rad", "nm")
+PATH_UNITS = ("rad", "nm")
 COLOURS = 3
 SHOWN_PERCENTILE = 99.9  # contrast limits leave out the rarest pixels
 BLACK, ORANGE = (0.04, 0.05, 0.07), (0.80, 0.38, 0.10)
@@ -165,12 +165,13 @@ def read_layer(layer: "Image", index: tuple[int, ...] | None = None) -> ImageSta
 def look_of(values: np.ndarray, unit: str) -> dict[str, Any]:
     """Colour map and fixed contrast limits of a reconstruction.
 
-    The colour map diverges about zero for a phase and is gray for counts.
+    A phase rises from the cell-free background, which is zero; lower values only where there are
+    some. Counts are gray.
     """
-    if unit in SIGNED_UNITS:
-        largest = float(np.percentile(np.abs(values), SHOWN_PERCENTILE)) or 1.0
-        return {"colormap": phase_colormap(), "contrast_limits": (-largest, largest)}
-    return {"colormap": "gray", "contrast_limits": inner_limits(values)}
+    low, high = inner_limits(values)
+    if unit in PATH_UNITS:
+        return {"colormap": "viridis", "contrast_limits": (min(low, 0.0), max(high, 1e-6))}
+    return {"colormap": "gray", "contrast_limits": (low, high)}
 
 
 def spread_look(values: np.ndarray) -> dict[str, Any]:
@@ -179,14 +180,14 @@ def spread_look(values: np.ndarray) -> dict[str, Any]:
     return {"colormap": "magma", "contrast_limits": (0.0, largest)}
 
 
-def phase_colormap() -> Any:
+def signed_colormap() -> Any:
     """Blue for negative, black for zero, orange for positive: an empty field is dark."""
     from napari.utils import Colormap
 
     return Colormap(
         colors=[(0.70, 0.87, 1.0), (0.18, 0.48, 0.80), BLACK, ORANGE, (1.0, 0.88, 0.62)],
-        name="phase",
-        display_name="phase (blue 0 orange)",
+        name="signed",
+        display_name="signed (blue 0 orange)",
     )
 
 

@@ -1,7 +1,7 @@
 """The layers of a result: made from a reconstruction, or found by what their metadata says."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_cvdm.analysis.dry_mass import optical_path_nm
-from napari_cvdm.core.result import ClockCurve, Reconstruction
+from napari_cvdm.core.result import ClockCurve, ForwardCheck, Reconstruction
 from napari_cvdm.core.statistics import INTERVAL, STATISTICS, spread_as
 from napari_cvdm.io.limits import parse_json_object, read_bounded
 from napari_cvdm.io.result_folder import PROVENANCE
@@ -20,8 +20,8 @@ from napari_cvdm.widgets.layers.layer_data import (
     chi2_colormap,
     inner_limits,
     look_of,
-    phase_colormap,
     plugin_metadata,
+    signed_colormap,
     spread_look,
 )
 from napari_cvdm.widgets.layers.placement import Placement, placed_image
@@ -42,6 +42,10 @@ SCHEDULE = ("gamma", "beta", "log-SNR")
 RESIDUAL_ROLE = "residual"
 RESIDUAL_LIMITS = (-5.0, 5.0)  # standard deviations, fixed: an image of noise alone is nearly dark
 CHI2_ROLE = "local chi-squared"
+PATH_ROLE = "optical path difference"
+STORED = "stored"  # the key of the `StoredResult` that a layer was made from
+FIRST = (SPREAD, UNTRUSTED, RECONSTRUCTION)  # what a run shows
+AT_TIME = {"gamma": "gamma at t", "beta": "beta at t"}  # maps of one time, without an axis of times
 CHI2_LIMITS = (0.0, 5.0)  # fixed, so that results can be compared; 1 is noise alone
 # Images of a result on disk, the one to look at on top.
 DISK_ROLES = {
@@ -57,10 +61,68 @@ SPREAD_HELP = (
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class StoredResult:
+    """What the layers of a result are made from: the layers that are not shown yet, too.
+
+    Parameters
+    ----------
+    reconstruction : Reconstruction
+    source : Placement
+        Of the measured image, its part that was reconstructed.
+    """
+
+    reconstruction: Reconstruction = field(repr=False)
+    source: Placement
+    _made: "dict[str, Layer]" = field(default_factory=dict, repr=False)
+
+    def makers(self) -> dict[str, Callable[[], LayerData]]:
+        """How to make each layer that this result has, by role, the one to look at last.
+
+        The samples have a leading axis. Residuals (one for each plane) and local chi-squared are on
+        the camera's grid. A phase has its optical path difference.
+        """
+        result = self.reconstruction
+        makers: dict[str, Callable[[], LayerData]] = {}
+        if result.samples is not None:
+            makers[SAMPLES] = partial(_samples_layer, self)
+        makers[RATE] = partial(_rate_layer, self)
+        if result.forward is not None and result.forward.residual is not None:
+            planes = len(_residuals(result.forward))
+            names = [residual_role(number) for number in range(1, planes + 1)]
+            makers |= {name: partial(_check_layer, self, name) for name in names}
+            if result.forward.local_chi2 is not None:
+                makers[CHI2_ROLE] = partial(_check_layer, self, CHI2_ROLE)
+        if result.unit == "rad":
+            makers[PATH_ROLE] = partial(_path_layer, self)
+        return makers | {
+            SPREAD: partial(_spread_layer, self, STATISTICS[0]),
+            UNTRUSTED: partial(_untrusted_layer, self),
+            RECONSTRUCTION: partial(_mean_layer, self),
+        }
+
+    def layer(self, role: str) -> "Layer | None":
+        """A layer that no viewer holds yet; the same one each time. None for an unknown role."""
+        from napari.layers import Layer
+
+        if role not in self._made:
+            maker = self.makers().get(role)
+            if maker is None:
+                return None
+            self._made[role] = Layer.create(*maker())
+        return self._made[role]
+
+    @property
+    def factor(self) -> float | None:
+        """Half-width of the calibrated interval over the standard deviation, if calibrated."""
+        calibration = self.reconstruction.provenance.model.get("calibration")
+        return float(calibration["factor"]) if isinstance(calibration, Mapping) else None
+
+
 def to_layer_data(
-    reconstruction: Reconstruction, source: Placement, statistic: str = STATISTICS[0]
+    reconstruction: Reconstruction, source: Placement, statistic: str = INTERVAL
 ) -> list[LayerData]:
-    """Layers of a reconstruction. The reconstruction itself comes last, so that it lies on top.
+    """The three layers that a result shows. All others are made from them on request.
 
     Parameters
     ----------
@@ -74,42 +136,14 @@ def to_layer_data(
     Returns
     -------
     list of (data, keywords, layer type)
-        One group: gamma and beta with a leading axis of times (lazy), the samples with a leading
-        axis (if the reconstruction has them), rate map, residual (one for each plane) and local
-        chi-squared on the camera's grid, optical path difference (of a phase), uncertainty,
-        untrusted pixels, reconstruction. All but the last are hidden at first.
+        One group: uncertainty, untrusted pixels, reconstruction. Only the last, which lies on top,
+        is visible.
     """
-    source = source.within(reconstruction.region)
-    layer = partial(_layer, reconstruction, source)
-    mean, rate, unit = reconstruction.mean, reconstruction.rate, reconstruction.unit
-    calibration = reconstruction.provenance.model.get("calibration")
-    factor = float(calibration["factor"]) if isinstance(calibration, Mapping) else None
-    statistic = STATISTICS[0] if statistic == INTERVAL and factor is None else statistic
-    spread = spread_as(reconstruction.variance, "variance", statistic, factor)
-    # Frames that were not, in a run that was stopped, are zero and set no contrast.
-    begun = reconstruction.counts > 0
-    look, untrusted = look_of(mean[begun], unit), (~reconstruction.valid).astype(np.uint8)
-    layers = _schedule_layers(reconstruction, source)
-    if reconstruction.samples is not None:
-        layers.append(layer(SAMPLES, reconstruction.samples, unit, **look))
-    layers.append(layer(RATE, rate, colormap="viridis", contrast_limits=inner_limits(rate[begun])))
-    layers += _check_layers(reconstruction, source)
-    if unit == "rad":
-        wavelength_um = float(str(reconstruction.provenance.settings["wavelength_um"]))
-        path = optical_path_nm(mean, wavelength_um)
-        layers.append(layer("optical path difference", path, "nm", **look_of(path[begun], "nm")))
-    return [
-        *layers,
-        layer(
-            SPREAD,
-            spread,
-            spread_unit(unit, statistic),
-            metadata={"statistic": statistic},
-            **spread_look(spread[begun]),
-        ),
-        (*layer(UNTRUSTED, untrusted, opacity=0.5)[:2], "labels"),
-        layer(RECONSTRUCTION, mean, unit, visible=True, **look),
-    ]
+    stored = StoredResult(
+        reconstruction=reconstruction, source=source.within(reconstruction.region)
+    )
+    makers = stored.makers()
+    return [_spread_layer(stored, statistic), makers[UNTRUSTED](), makers[RECONSTRUCTION]()]
 
 
 def group_name(reconstruction: Reconstruction, source: Placement) -> str:
@@ -123,23 +157,22 @@ def spread_unit(unit: str, statistic: str) -> str:
 
 
 def _layer(
-    reconstruction: Reconstruction,
-    source: Placement,
+    stored: StoredResult,
     role: str,
     values: np.ndarray,
     unit: str = "",
     *,
-    visible: bool = False,
+    upsampling: int | None = None,
     metadata: Mapping[str, Any] | None = None,
     **look: Any,
 ) -> LayerData:
-    """One layer of a result; an axis of samples or of times comes before those of `source`."""
+    """One layer of a result; an axis of samples or of times comes before those of the source."""
+    reconstruction, source = stored.reconstruction, stored.source
     leading = values.ndim > len(reconstruction.axes)
-    values, place = placed_image(source, reconstruction.axes, reconstruction.upsampling, values)
-    if leading and role == SAMPLES:
+    factor = reconstruction.upsampling if upsampling is None else upsampling
+    values, place = placed_image(source, reconstruction.axes, factor, values)
+    if leading:
         place = place.with_leading("S", "sample")
-    elif leading:
-        place = place.with_times(reconstruction.clock.times)
     known = {
         "role": role,
         "group": group_name(reconstruction, source),
@@ -148,11 +181,12 @@ def _layer(
         "provenance": asdict(reconstruction.provenance),
         "clock": asdict(reconstruction.clock),
         "files": dict(source.files),
+        STORED: stored,
         **(metadata or {}),
     }
     keywords = {
         "name": f"{role} of {source.name}",
-        "visible": visible,
+        "visible": role == RECONSTRUCTION,
         "metadata": {METADATA_KEY: known},
         **place.keywords(),
         **look,
@@ -160,49 +194,73 @@ def _layer(
     return values, keywords, "image"
 
 
-def _schedule_layers(reconstruction: Reconstruction, source: Placement) -> list[LayerData]:
-    """gamma and beta over time: computed when they are looked at, where the clock is known."""
-    if not reconstruction.clock.times:
-        return []
-    from napari_cvdm.analysis.schedule_maps import schedule_maps, shown_ranges
-
-    maps = schedule_maps(reconstruction.rate, reconstruction.clock)
-    ranges = shown_ranges(reconstruction.rate, reconstruction.clock)
-    layer = partial(_layer, reconstruction, source, colormap="viridis")
-    return [
-        layer("gamma", maps.gamma, contrast_limits=ranges["gamma"]),
-        layer("beta", maps.beta, contrast_limits=ranges["beta"]),
-    ]
+def _begun(stored: StoredResult, values: np.ndarray) -> np.ndarray:
+    """Frames that were not begun, in a run that was stopped, are zero and set no contrast."""
+    return values[stored.reconstruction.counts > 0]
 
 
-def _check_layers(reconstruction: Reconstruction, source: Placement) -> list[LayerData]:
-    """Layers of what the reconstruction leaves unexplained, and where that exceeds noise.
+def _mean_layer(stored: StoredResult) -> LayerData:
+    mean, unit = stored.reconstruction.mean, stored.reconstruction.unit
+    return _layer(stored, RECONSTRUCTION, mean, unit, **look_of(_begun(stored, mean), unit))
 
-    The residual of each plane is in standard deviations of the camera's noise.
-    """
-    check = reconstruction.forward
-    if check is None or check.residual is None:
-        return []
-    layer = partial(
-        _layer, replace(reconstruction, upsampling=1), source, metadata={"forward": check.numbers()}
-    )
-    planes = [check.residual]
-    if "P" in check.axes:
-        planes = list(np.moveaxis(check.residual, check.axes.index("P"), 0))
-    layers = [
-        layer(
-            RESIDUAL_ROLE if number == 1 else f"{RESIDUAL_ROLE} of plane {number}",
-            plane,
-            "sigma",
-            colormap=phase_colormap(),
-            contrast_limits=RESIDUAL_LIMITS,
-        )
-        for number, plane in enumerate(planes, 1)
-    ]
-    if check.local_chi2 is not None:
+
+def _spread_layer(stored: StoredResult, statistic: str) -> LayerData:
+    unit, factor = stored.reconstruction.unit, stored.factor
+    statistic = STATISTICS[0] if statistic == INTERVAL and factor is None else statistic
+    spread = spread_as(stored.reconstruction.variance, "variance", statistic, factor)
+    look = spread_look(_begun(stored, spread))
+    said = {"statistic": statistic}
+    return _layer(stored, SPREAD, spread, spread_unit(unit, statistic), metadata=said, **look)
+
+
+def _untrusted_layer(stored: StoredResult) -> LayerData:
+    untrusted = (~stored.reconstruction.valid).astype(np.uint8)
+    return (*_layer(stored, UNTRUSTED, untrusted, opacity=0.5)[:2], "labels")
+
+
+def _samples_layer(stored: StoredResult) -> LayerData:
+    result = stored.reconstruction
+    look = look_of(_begun(stored, result.mean), result.unit)
+    return _layer(stored, SAMPLES, np.asarray(result.samples), result.unit, **look)
+
+
+def _rate_layer(stored: StoredResult) -> LayerData:
+    rate = stored.reconstruction.rate
+    limits = inner_limits(_begun(stored, rate))
+    return _layer(stored, RATE, rate, colormap="viridis", contrast_limits=limits)
+
+
+def _path_layer(stored: StoredResult) -> LayerData:
+    settings = stored.reconstruction.provenance.settings
+    path = optical_path_nm(stored.reconstruction.mean, float(str(settings["wavelength_um"])))
+    return _layer(stored, PATH_ROLE, path, "nm", **look_of(_begun(stored, path), "nm"))
+
+
+def residual_role(number: int) -> str:
+    """Role of the residual of a plane, counted from 1."""
+    return RESIDUAL_ROLE if number == 1 else f"{RESIDUAL_ROLE} of plane {number}"
+
+
+def _residuals(check: ForwardCheck) -> list[np.ndarray]:
+    """The residual of each plane, in standard deviations of the camera's noise."""
+    residual = np.asarray(check.residual)
+    if "P" not in check.axes:
+        return [residual]
+    return list(np.moveaxis(residual, check.axes.index("P"), 0))
+
+
+def _check_layer(stored: StoredResult, role: str) -> LayerData:
+    """What the reconstruction leaves unexplained, or where that exceeds noise."""
+    check = stored.reconstruction.forward
+    assert check is not None  # else no maker names it
+    layer = partial(_layer, stored, role, upsampling=1, metadata={"forward": check.numbers()})
+    if role == CHI2_ROLE:
         look = {"colormap": chi2_colormap(), "contrast_limits": CHI2_LIMITS}
-        layers.append(layer(CHI2_ROLE, check.local_chi2, **look))
-    return layers
+        return layer(np.asarray(check.local_chi2), **look)
+    planes = _residuals(check)
+    number = next(one for one in range(len(planes)) if residual_role(one + 1) == role)
+    look = {"colormap": signed_colormap(), "contrast_limits": RESIDUAL_LIMITS}
+    return layer(planes[number], "sigma", **look)
 
 
 def preview_layer_data(reconstruction: Reconstruction, source: Placement) -> LayerData:
@@ -302,14 +360,27 @@ class ResultGroup:
     layers: "Mapping[str, Layer]" = field(repr=False)
 
     @property
+    def stored(self) -> StoredResult | None:
+        """What the layers were made from; None of layers that were read from single files."""
+        marks = (plugin_metadata(layer) for layer in self.layers.values())
+        return next((mark[STORED] for mark in marks if STORED in mark), None)
+
+    def layer(self, role: str) -> "Layer | None":
+        """The layer of a role, also where the viewer does not hold it."""
+        stored = self.stored
+        if role in self.layers or stored is None:
+            return self.layers.get(role)
+        return stored.layer(role)
+
+    @property
     def rate(self) -> "Layer | None":
         """The noise-rate map."""
-        return self.layers.get(RATE)
+        return self.layer(RATE)
 
     @property
     def spread(self) -> "Layer | None":
         """The posterior spread, as what `statistic` says."""
-        return self.layers.get(SPREAD)
+        return self.layer(SPREAD)
 
     @property
     def statistic(self) -> str:
@@ -354,7 +425,7 @@ class ResultGroup:
         """What an inspection needs and is not there, in words."""
         needed = {
             RATE: self.rate,
-            RECONSTRUCTION: self.layers.get(RECONSTRUCTION),
+            RECONSTRUCTION: self.layer(RECONSTRUCTION),
             SPREAD: self.spread,
             "clock": self.clock,
         }
@@ -369,7 +440,12 @@ def groups_of(layers: "Iterable[Layer]") -> list[ResultGroup]:
     found: dict[str, dict[str, Layer]] = {}
     for layer in layers:
         mark = plugin_metadata(layer)
-        if "group" in mark and mark.get("role") not in (None, TRUTH, *SCHEDULE):
+        if "group" in mark and mark.get("role") not in (
+            None,
+            TRUTH,
+            *SCHEDULE,
+            *AT_TIME.values(),
+        ):
             # The topmost counts, where a result was opened twice.
             found.setdefault(str(mark["group"]), {})[mark["role"]] = layer
     return [ResultGroup(name=name, layers=by_role) for name, by_role in found.items()]

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from napari_cvdm.core.result import FrameView
+from napari_cvdm.analysis.schedule_maps import schedule_maps, shown_ranges
+from napari_cvdm.core.request import RequestError
+from napari_cvdm.core.result import ClockCurve, FrameView
 from napari_cvdm.core.statistics import spread_as
 from napari_cvdm.widgets.layers.layer_data import (
     METADATA_KEY,
@@ -21,10 +23,15 @@ from napari_cvdm.widgets.layers.layer_data import (
 from napari_cvdm.widgets.layers.placement import Placement, placed_image
 from napari_cvdm.widgets.layers.reconstruction import Run
 from napari_cvdm.widgets.layers.result_layers import (
+    AT_TIME,
+    FIRST,
+    RATE,
     RECONSTRUCTION,
     SAMPLES,
     SCHEDULE,
     SPREAD,
+    STORED,
+    ResultGroup,
     layers_of,
 )
 
@@ -41,7 +48,7 @@ def show_layers(viewer: "Viewer", layers: list[LayerData]) -> None:
 
     A new layer is visible if the earlier one was.
     """
-    from napari.layers import Layer
+    from napari.layers import Image, Layer
 
     pairs = []
     for data, keywords, kind in with_own_sliders(viewer, layers):
@@ -65,27 +72,168 @@ def show_layers(viewer: "Viewer", layers: list[LayerData]) -> None:
             if old is not None:
                 viewer.layers.remove(old)
             viewer.add_layer(new)
+            if isinstance(new, Image):
+                new.colorbar.visible = True
 
 
 def show_result(viewer: "Viewer", layers: list[LayerData]) -> None:
     """Put a whole result into a viewer in place of the earlier result of the same group.
 
-    The earlier result goes whole, so that samples and maps of two runs do not mix. Layers that the
-    user has renamed stay, as a group of their own.
+    The earlier result goes whole, so that samples and maps of two runs do not mix. What was shown
+    of it beside the first three layers is shown of the new one, too. Layers that the user has
+    renamed stay, as a group of their own.
     """
-    group = str(layers[-1][1]["metadata"][METADATA_KEY]["group"])
+    mark = layers[-1][1]["metadata"][METADATA_KEY]
+    group, makers = str(mark["group"]), mark[STORED].makers()
     earlier = layers_of(viewer.layers, group)
-    show_layers(viewer, layers)
+    shown = {str(plugin_metadata(layer)["role"]) for layer in earlier if _has_own_name(layer)}
+    more = [make() for role, make in makers.items() if role in shown and role not in FIRST]
+    show_layers(viewer, [*more, *layers])
     names = (f"{group} ({number})" for number in count(1))
     kept = next(name for name in names if not layers_of(viewer.layers, name))
     superseded = []
     for layer in [layer for layer in earlier if layer in viewer.layers]:
-        mark = plugin_metadata(layer)
-        if _is_named(layer, f"{mark['role']} of {mark['source']}"):
+        if _has_own_name(layer):
             superseded.append(layer)
         else:
+            mark = plugin_metadata(layer)
             layer.metadata = {**layer.metadata, METADATA_KEY: {**mark, "group": kept}}
     remove_layers(viewer, superseded)
+
+
+def show_stored(viewer: "Viewer", group: ResultGroup, role: str) -> None:
+    """Show one more layer of a result, on top; one that the result has not changes nothing."""
+    stored = group.stored
+    maker = None if stored is None else stored.makers().get(role)
+    if maker is not None and role not in group.layers:
+        data, keywords, kind = maker()
+        stacks = [one for one in SCHEDULE if role == SAMPLES and one in shown_roles(viewer, group)]
+        more = [schedule_layer(group, one) for one in stacks]
+        show_layers(viewer, [*more, (data, {**keywords, "visible": True}, kind)])
+
+
+def shown_roles(viewer: "Viewer", group: ResultGroup) -> set[str]:
+    """Roles of all layers of a result that a viewer holds, of the schedule, too."""
+    return {str(plugin_metadata(layer)["role"]) for layer in layers_of(viewer.layers, group.name)}
+
+
+def show_only(group: ResultGroup, role: str) -> None:
+    """Show the reconstruction, or its uncertainty in the same place."""
+    for name in (RECONSTRUCTION, SPREAD):
+        if name in group.layers:
+            group.layers[name].visible = name == role
+
+
+FIELDS = {"gamma": "gamma", "beta": "beta", "log-SNR": "half_log_snr"}
+# Where the slider stands when a first map appears: at its ends a map is all one colour.
+FIRST_TIME = 0.5
+
+
+def show_schedule_at(viewer: "Viewer", group: ResultGroup, time: float) -> None:
+    """Show gamma, beta and the rate of a result at one time, as images without an axis of times.
+
+    Those that are there already are drawn anew.
+
+    Parameters
+    ----------
+    time : float
+        t in (0, 1]; the nearest time of the clock is shown.
+    """
+    clock, stored = group.clock, group.stored
+    rate = group.rate
+    if clock is None or rate is None:
+        return
+    nearest = int(np.argmin(np.abs(np.array(clock.times) - time)))
+    one = ClockCurve(
+        times=(clock.times[nearest],),
+        values=(clock.values[nearest],),
+        speeds=(clock.speeds[nearest],),
+    )
+    maps = schedule_maps(rate.data, one)
+    shown = layers_of(viewer.layers, group.name)
+    there = {plugin_metadata(layer)["role"]: layer for layer in shown}
+    if RATE not in there and stored is not None:
+        data, keywords, kind = stored.makers()[RATE]()
+        show_layers(viewer, [(data, keywords, kind)])
+    for field, role in reversed(AT_TIME.items()):
+        values = getattr(maps, field)[0]
+        values = values.compute() if values.ndim == 2 else values
+        if role in there:
+            there[role].data = values
+            continue
+        mark = {**plugin_metadata(rate), "role": role, "unit": ""}
+        keywords = {
+            "name": f"{role} of {mark['source']}",
+            "visible": field == "gamma",
+            "metadata": {METADATA_KEY: mark},
+            **Placement.of(rate).keywords(),
+            "colormap": "viridis",
+            "contrast_limits": shown_ranges(np.asarray(rate.data), clock)[field],
+        }
+        show_layers(viewer, [(values, keywords, "image")])
+
+
+def show_schedule(viewer: "Viewer", group: ResultGroup, role: str) -> "Layer":
+    """Put one map of the schedule on top, with a slider for t; `role` is a key of `FIELDS`.
+
+    Raises
+    ------
+    RequestError
+        The result has no rate map or no clock any more.
+    """
+    before = set(viewer.layers)
+    first = not any(is_schedule(layer) and layer.visible for layer in before)
+    show_layers(viewer, [schedule_layer(group, role)])
+    layer = next(layer for layer in viewer.layers if layer not in before)
+    layer.visible = True
+    if first:
+        viewer.dims.set_point(viewer.dims.ndim - layer.ndim, FIRST_TIME)
+    return layer
+
+
+def is_schedule(layer: "Layer") -> bool:
+    """Whether a layer is a map of the schedule, with t as its first axis."""
+    return plugin_metadata(layer).get("role") in SCHEDULE
+
+
+def schedule_layer(group: ResultGroup, role: str) -> LayerData:
+    """A lazy map that lies where the rate map lies, with t as its first axis."""
+    rate, clock = group.rate, group.clock
+    if rate is None or clock is None:
+        raise RequestError(
+            f"{group.name}: {' and '.join(group.missing())} not among the layers; undo the "
+            "removal or reconstruct again."
+        )
+    place = Placement.of(rate).with_times(clock.times)
+    maps = getattr(schedule_maps(rate.data, clock), FIELDS[role])
+    mark = {**plugin_metadata(rate), "role": role, "unit": ""}
+    limits = shown_ranges(np.asarray(rate.data), clock)[FIELDS[role]]
+    name = f"{role} of {mark.get('source', rate.name)}"
+    return (
+        maps,
+        {
+            "name": name,
+            "visible": False,
+            "metadata": {METADATA_KEY: mark},
+            **place.keywords(),
+            "colormap": "viridis",
+            "contrast_limits": limits,
+        },
+        "image",
+    )
+
+
+def hide_schedule(viewer: "Viewer", group: ResultGroup) -> None:
+    """Take away what `show_schedule_at` has shown."""
+    roles = (RATE, *AT_TIME.values())
+    remove_layers(
+        viewer,
+        [
+            layer
+            for layer in layers_of(viewer.layers, group.name)
+            if plugin_metadata(layer)["role"] in roles and _has_own_name(layer)
+        ],
+    )
 
 
 def remove_layers(viewer: "Viewer", layers: Iterable["Layer"]) -> None:
@@ -96,6 +244,12 @@ def remove_layers(viewer: "Viewer", layers: Iterable["Layer"]) -> None:
             for layer in there:
                 if layer in viewer.layers:  # who listens may have taken it along with another
                     viewer.layers.remove(layer)
+
+
+def _has_own_name(layer: "Layer") -> bool:
+    """Whether a layer of a result has the name that it was given: the user did not rename it."""
+    mark = plugin_metadata(layer)
+    return _is_named(layer, f"{mark['role']} of {mark['source']}")
 
 
 def _is_named(layer: "Layer", name: str) -> bool:

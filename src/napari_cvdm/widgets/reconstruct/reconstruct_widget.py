@@ -194,7 +194,7 @@ class ReconstructWidget(QWidget):
         """Reconstruct, with layers that show the result in the making."""
         if self.panel.busy:
             return
-        live = RunningLayers(self._viewer, run, self.results.statistic.currentText())
+        live = RunningLayers(self._viewer, run, self.results.wanted)
 
         def show(reconstruction: Reconstruction) -> None:
             self._on_result(run, reconstruction)
@@ -221,9 +221,9 @@ class ReconstructWidget(QWidget):
         self.last = run, reconstruction
         show_result(
             self._viewer,
-            to_layer_data(reconstruction, run.place, self.results.statistic.currentText()),
+            to_layer_data(reconstruction, run.place, self.results.wanted),
         )
-        self.results.choose(group_name(reconstruction, run.place))
+        self.results.show_new(group_name(reconstruction, run.place))
         provenance = reconstruction.provenance
         self.panel.message.report(
             f"Done in {provenance.timings_s['total']:.1f} s; values in {reconstruction.unit}.",

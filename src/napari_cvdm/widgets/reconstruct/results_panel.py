@@ -1,29 +1,44 @@
 """Actions on a result: choose it, change how its spread is shown, continue it, repeat it."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QPointF, Qt, Signal
 from qtpy.QtGui import QColor, QEnterEvent, QPainter, QPixmap
-from qtpy.QtWidgets import QFormLayout, QHBoxLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QMenu, QSizePolicy, QVBoxLayout, QWidget
+from superqt import QLabeledDoubleSlider
 from superqt.utils import signals_blocked
 
-from napari_cvdm.core.statistics import STATISTICS
+from napari_cvdm.core.statistics import INTERVAL, STATISTICS
 from napari_cvdm.widgets.common.choices import ResultChoice
 from napari_cvdm.widgets.common.fields import (
     fill_layout,
+    label_field,
     make_button,
     word_choice,
     wrapped_label,
 )
+from napari_cvdm.widgets.common.preferences import preferred
 from napari_cvdm.widgets.layers.result_layers import (
+    AT_TIME,
+    FIRST,
+    RECONSTRUCTION,
+    SPREAD,
     ResultGroup,
     choices_of,
     help_of,
     layers_of,
     show_spread_as,
 )
-from napari_cvdm.widgets.layers.shown_layers import remove_layers
+from napari_cvdm.widgets.layers.shown_layers import (
+    hide_schedule,
+    remove_layers,
+    show_only,
+    show_schedule,
+    show_schedule_at,
+    show_stored,
+)
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -31,6 +46,12 @@ if TYPE_CHECKING:
 # Of equal meaning for who cannot tell red from green: the word stands beside the colour.
 COLOURS = {"green": "#3aa655", "amber": "#e0a526", "red": "#d2453c"}
 WORDS = {"green": "Green", "amber": "Amber", "red": "Red"}
+SHOW_SPREAD, SHOW_MEAN = "Show &uncertainty", "Show reconstr&uction"
+SCHEDULE_HELP = (
+    "Show the learned schedule: noise-rate map, gamma and beta at one time t.\n"
+    "The slider below moves t."
+)
+MIDDLE_TIME = 0.5  # at the ends a map is all one colour
 SHOWN_REASONS = 1  # the others are in the tooltip, so that the dock stays short
 
 
@@ -60,6 +81,7 @@ class ResultsPanel(QWidget):
         self.group = ResultChoice(viewer)
         self.light = QualityFlagSign()
         self.statistic = word_choice(STATISTICS)
+        self.wanted = INTERVAL  # what the next result shows its spread as, where it can
         self.more = make_button(
             "Add sa&mples",
             "Draw more samples of this result; mean and spread go on from where they are.",
@@ -83,21 +105,37 @@ class ResultsPanel(QWidget):
             "result of this dock.",
             compare,
         )
+        self.turn = make_button(
+            SHOW_SPREAD,
+            "Look at the reconstruction and at its uncertainty in turn, in the same place.",
+            self._on_turn,
+        )
+        self.schedule = make_button("Sche&dule", SCHEDULE_HELP, self._on_schedule)
+        self.schedule.setCheckable(True)
+        self.layers = make_button("Other la&yers", "Show more of this result.", lambda: None)
+        self.layers.setMenu(QMenu(self.layers))
+        self.time = TimeSlider(self._show_schedule, self._on_stack)
         self.group.setToolTip("A result: all layers that came from one run.")
         self.statistic.setToolTip(help_of(None))
-        rows = QFormLayout()
-        rows.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        rows.addRow("result", self.group)
-        rows.addRow("spread as", self.statistic)
         fill_layout(
             QVBoxLayout(self),
-            rows,
+            fill_layout(QHBoxLayout(), label_field("Resu&lt", self.group), (self.group, 1)),
             self.light,
-            fill_layout(QHBoxLayout(), self.more, self.repeat),
-            fill_layout(QHBoxLayout(), self.command, self.remove),
-            self.compare,
+            fill_layout(
+                QHBoxLayout(),
+                (self.turn, 1),
+                label_field("&as", self.statistic),
+                (self.statistic, 1),
+            ),
+            fill_layout(QHBoxLayout(), (self.schedule, 1), (self.layers, 1)),
+            self.time,
+            fill_layout(QHBoxLayout(), self.more, self.compare),
+            fill_layout(QHBoxLayout(), self.repeat, self.command, self.remove),
             margins=(4, 0, 4, 4),
-        )
+        ).setSpacing(4)
+        menu = self.layers.menu()
+        if menu is not None:
+            menu.aboutToShow.connect(self.list_layers)
         self.group.changed.connect(self._on_chosen)
         self.statistic.currentTextChanged.connect(self._on_statistic)
         self._on_chosen()
@@ -116,7 +154,21 @@ class ResultsPanel(QWidget):
         self.setVisible(group is not None)
         self.light.show_provenance({} if group is None else group.mark.get("provenance", {}))
         self.list_statistics()
+        self._say_turn()
+        has_schedule = group is not None and group.clock is not None
+        self.schedule.setEnabled(has_schedule)
+        self.time.setVisible(has_schedule and self.schedule.isChecked())
+        self.layers.setEnabled(group is not None and group.stored is not None)
         self.changed.emit()
+
+    def show_new(self, name: str) -> None:
+        """Choose a result that a run has just shown, with its schedule where that is wanted."""
+        self.choose(name)
+        group = self.value()
+        if group is not None and group.clock is not None and preferred("show_schedule"):
+            self.schedule.setChecked(True)
+        self._on_chosen()
+        self._show_schedule()
 
     def enterEvent(self, event: QEnterEvent) -> None:
         """What the Inspect dock has calibrated since is offered, too."""
@@ -138,12 +190,92 @@ class ResultsPanel(QWidget):
         """Show the chosen result's spread the other way."""
         group = self.value()
         if group is not None:
+            self.wanted = wanted
             show_spread_as(group, wanted)
+
+    def _on_turn(self) -> None:
+        """Show the uncertainty, or the reconstruction again."""
+        group = self.value()
+        if group is not None:
+            mean = group.layers.get(RECONSTRUCTION)
+            show_only(group, SPREAD if mean is not None and mean.visible else RECONSTRUCTION)
+            self._say_turn()
+
+    def _say_turn(self) -> None:
+        group = self.value()
+        mean = None if group is None else group.layers.get(RECONSTRUCTION)
+        self.turn.setText(SHOW_SPREAD if mean is None or mean.visible else SHOW_MEAN)
+
+    def _on_schedule(self, wanted: bool) -> None:
+        """Show the learned schedule of the chosen result, or take it away."""
+        group = self.value()
+        self.time.setVisible(wanted)
+        if group is not None and wanted:
+            self._show_schedule()
+        elif group is not None:
+            hide_schedule(self._viewer, group)
+
+    def _show_schedule(self) -> None:
+        group = self.value()
+        if group is not None and self.schedule.isChecked():
+            show_schedule_at(self._viewer, group, self.time.value())
+
+    def _on_stack(self) -> None:
+        """Show gamma and beta with an axis of times, for who wants that axis."""
+        group = self.value()
+        if group is not None:
+            for role in AT_TIME:
+                show_schedule(self._viewer, group, role)
+
+    def list_layers(self) -> None:
+        """Offer the layers of the chosen result that are not shown, before the menu opens."""
+        menu, group = self.layers.menu(), self.value()
+        stored = None if group is None else group.stored
+        if menu is None or group is None:
+            return
+        menu.clear()
+        for role in () if stored is None else stored.makers():
+            if role in FIRST:
+                continue
+            action = menu.addAction(role[:1].upper() + role[1:])
+            if action is not None:
+                action.setEnabled(role not in group.layers)
+                action.triggered.connect(partial(show_stored, self._viewer, group, role))
 
     def _on_remove(self) -> None:
         group = self.value()
         if group is not None:
             remove_layers(self._viewer, layers_of(self._viewer.layers, group.name))
+
+
+class TimeSlider(QWidget):
+    """The time t of the schedule that is shown.
+
+    Parameters
+    ----------
+    moved : callable
+        Called when t changes.
+    stack : callable
+        Called when an axis of times is asked for.
+    """
+
+    def __init__(self, moved: Callable[[], None], stack: Callable[[], None]) -> None:
+        super().__init__()
+        self.slider = QLabeledDoubleSlider(Qt.Orientation.Horizontal)
+        self.slider.setRange(0.0, 1.0)
+        self.slider.setDecimals(2)
+        self.slider.setValue(MIDDLE_TIME)
+        self.slider.setToolTip("Time t of the schedule: 0 is the clean image, 1 is pure noise.")
+        self.stack = make_button(
+            "As a stac&k over t", "Add gamma and beta with an axis of times.", stack
+        )
+        fill_layout(QHBoxLayout(self), label_field("t", self.slider), (self.slider, 1), self.stack)
+        self.slider.valueChanged.connect(lambda _: moved())
+        self.hide()
+
+    def value(self) -> float:
+        """t from 0 to 1."""
+        return float(self.slider.value())
 
 
 class QualityFlagSign(QWidget):

@@ -1,0 +1,127 @@
+"""A run shows three layers; everything else of a result is one press away, without a new axis."""
+
+import numpy as np
+import pytest
+from made_results import FIRST, reconstruction
+from napari.layers import Image
+
+from napari_cvdm.core.result import ClockCurve
+from napari_cvdm.widgets.layers.layer_data import look_of, plugin_metadata
+from napari_cvdm.widgets.layers.placement import Placement
+from napari_cvdm.widgets.layers.result_layers import AT_TIME, groups_of, to_layer_data
+from napari_cvdm.widgets.layers.shown_layers import show_result, show_schedule_at, show_stored
+
+
+@pytest.fixture
+def result_dock(viewer, measured, open_dock, finished, tiny_widefield_model):
+    """A dock after its run."""
+    viewer.add_image(**measured)
+    dock = open_dock(tiny_widefield_model)
+    dock.start()
+    finished(dock)
+    return dock
+
+
+def roles(viewer):
+    return {
+        role: layer
+        for layer in viewer.layers
+        if (role := plugin_metadata(layer).get("role")) is not None
+    }
+
+
+def camera(viewer):
+    return tuple(viewer.scene.camera.center), viewer.scene.camera.zoom
+
+
+def test_a_run_adds_three_layers_with_colour_bars_and_leaves_the_view(viewer, result_dock):
+    assert list(roles(viewer)) == FIRST
+    assert viewer.dims.ndim == 2
+    before = camera(viewer)
+    result_dock.start()
+    result_dock.panel.cancel.click()
+    for role in ("noise-rate map", "uncertainty"):
+        show_stored(viewer, result_dock.results.value(), role)
+    assert camera(viewer) == before
+    bars = [layer.colorbar.visible for layer in roles(viewer).values() if isinstance(layer, Image)]
+    assert all(bars) and len(bars) == 3
+
+
+def test_one_click_shows_reconstruction_and_uncertainty_in_turn(viewer, result_dock):
+    layers, panel = roles(viewer), result_dock.results
+    for visible in ("uncertainty", "reconstruction", "uncertainty"):
+        panel.turn.click()
+        assert {role for role in ("reconstruction", "uncertainty") if layers[role].visible} == {
+            visible
+        }
+        assert visible not in panel.turn.text().replace("&", "")
+
+
+def test_the_schedule_is_two_dimensional_at_the_time_of_the_slider(viewer, result_dock):
+    panel, before = result_dock.results, camera(viewer)
+    assert panel.time.isHidden()
+    panel.schedule.click()
+    assert not panel.time.isHidden()
+    group = panel.value()
+    clock, rate = group.clock, group.rate.data
+    for time in (0.5, 0.1, 0.9):
+        panel.time.slider.setValue(time)
+        layers = roles(viewer)
+        nearest = int(np.argmin(np.abs(np.array(clock.times) - time)))
+        np.testing.assert_allclose(
+            layers["gamma at t"].data, np.exp(-rate * clock.values[nearest]), rtol=1e-5
+        )
+        np.testing.assert_allclose(
+            layers["beta at t"].data, rate * clock.speeds[nearest], rtol=1e-5
+        )
+    assert viewer.dims.ndim == 2 and camera(viewer) == before
+    panel.time.stack.click()
+    assert viewer.dims.axis_labels[0] == "t" and viewer.dims.ndim == 3
+    panel.schedule.click()
+    assert not set(roles(viewer)) & {*AT_TIME.values(), "noise-rate map"}
+
+
+def test_the_schedule_follows_a_new_run_and_a_preference_asks_for_it(
+    viewer, result_dock, finished, monkeypatch
+):
+    from napari_cvdm.widgets.reconstruct import results_panel
+
+    panel = result_dock.results
+    monkeypatch.setattr(results_panel, "preferred", lambda name: name == "show_schedule")
+    result_dock.start()
+    finished(result_dock)
+    assert panel.schedule.isChecked() and "gamma at t" in roles(viewer)
+
+
+def test_other_layers_are_listed_and_shown_on_request(viewer, result_dock):
+    panel = result_dock.results
+    panel.list_layers()
+    actions = {action.text(): action for action in panel.layers.menu().actions()}
+    assert "Noise-rate map" in actions and "Reconstruction" not in actions
+    actions["Noise-rate map"].trigger()
+    assert roles(viewer)["noise-rate map"].visible
+    panel.list_layers()
+    shown = {action.text() for action in panel.layers.menu().actions() if not action.isEnabled()}
+    assert shown == {"Noise-rate map"}
+
+
+def test_a_movie_has_the_schedule_of_each_frame_without_an_axis_of_times(viewer):
+    source = viewer.add_image(np.zeros((3, 6, 8)), name="cell", axis_labels=("t", "y", "x"))
+    result = reconstruction((3, 6, 8), "TYX")
+    show_result(viewer, to_layer_data(result, Placement.of(source)))
+    (group,) = groups_of(viewer.layers)
+    show_schedule_at(viewer, group, 1.0)
+    gamma = roles(viewer)["gamma at t"]
+    assert viewer.dims.ndim == 3
+    np.testing.assert_allclose(np.asarray(gamma.data), np.exp(-result.rate), rtol=1e-6)
+    assert isinstance(group.clock, ClockCurve)
+
+
+def test_a_phase_rises_from_its_background_without_a_turn_at_zero():
+    phase = np.linspace(-0.02, 3.0, 64).reshape(8, 8)
+    look = look_of(phase, "rad")
+    low, high = look["contrast_limits"]
+    assert low <= 0.0 < high
+    layer = Image(phase, **look)
+    brightness = layer.colormap.map(np.linspace(0, 1, 50))[:, :3] @ (0.2126, 0.7152, 0.0722)
+    assert (np.diff(brightness) > 0).all()

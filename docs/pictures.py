@@ -196,7 +196,9 @@ def phase(out: Path, theme: str) -> None:
     dock.results.compare.click()
     studio.wait(lambda: quiet(dock))
     studio.photograph("phase-compared")
-    studio.viewer.layers.remove("phase-physics (classical) of two defocused planes")
+    studio.viewer.canvas.grid.enabled = False
+    for name in ("phase-physics", "us-tie", "wotf"):
+        studio.viewer.layers.remove(f"{name} of two defocused planes")
     inspector = studio.open_dock(InspectWidget, "Inspect")
     mean = next(
         layer

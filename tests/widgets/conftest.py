@@ -67,7 +67,9 @@ def own_models(tmp_path, monkeypatch):
 @pytest.fixture
 def viewer(shared_window, qtbot):
     """A real window, which the tests share."""
-    yield shared_window.open()
+    viewer = shared_window.open()
+    yield viewer
+    viewer.canvas.grid.enabled = False
     shared_window.clear()
     qtbot.waitUntil(lambda: not Job._running)
 

@@ -20,7 +20,9 @@ from napari_cvdm.models.registry import load_model
 from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.widgets.common import run_panel
 from napari_cvdm.widgets.common.run_panel import RunPanel
+from napari_cvdm.widgets.layers.frames import drawn_each
 from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, plugin_metadata
+from napari_cvdm.widgets.layers.result_layers import groups_of
 
 
 @pytest.fixture
@@ -358,3 +360,34 @@ def test_the_input_may_go_while_it_is_reconstructed(qtbot, viewer, dock, finishe
     finished(dock)
     assert viewer.layers["reconstruction of cell"].data.any()
     assert dock.form.missing() == ("an image layer",)
+
+
+def test_each_drawn_rectangle_is_a_result_of_its_own(
+    viewer, measured, open_dock, finished, tiny_widefield_model, qtbot
+):
+    source = viewer.add_image(**{**measured, "data": np.tile(measured["data"], (2, 2))})
+    dock = open_dock(tiny_widefield_model)
+    assert dock.rectangles.isHidden()
+    corners = [((0, 0), (34, 36)), ((40, 36), (76, 70))]
+    shapes = viewer.add_shapes(
+        [[source.data_to_world(corner) for corner in pair] for pair in corners],
+        shape_type="rectangle",
+        units=source.units,
+    )
+    viewer.layers.selection.active = shapes
+    dock.form.image.set_value(source)
+    assert not dock.rectangles.isHidden()
+    dock.rectangles.click()
+    qtbot.waitUntil(
+        lambda: not dock.panel.busy and "reconstruction of cell, rectangle 2" in viewer.layers
+    )
+    request = dock.form.value()
+    for number in (1, 2):
+        layer = viewer.layers[f"reconstruction of cell, rectangle {number}"]
+        region = drawn_each(shapes, source)[number]
+        alone = drained(reconstruct(replace(request, region=region), load_model(request.model)))
+        assert layer.data.tobytes() == alone.mean.tobytes()
+    assert {group.name.split(" by ")[0] for group in groups_of(viewer.layers)} == {
+        "cell, rectangle 1",
+        "cell, rectangle 2",
+    }

@@ -4,12 +4,14 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
+from math import prod
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from napari_cvdm.baselines import Baseline
+from napari_cvdm.checks.forward_check import ForwardCheckAccumulator
 from napari_cvdm.checks.plane_warnings import plane_warnings
 from napari_cvdm.checks.run_checks import RunChecks, with_quality_flag
 from napari_cvdm.checks.training_range import (
@@ -24,6 +26,7 @@ from napari_cvdm.core.request import ReconstructionRequest, RequestError
 from napari_cvdm.core.result import NO_CLOCK, ClockCurve, Progress, Reconstruction, Stop
 from napari_cvdm.core.statistics import RunningMoments
 from napari_cvdm.io import ImageFileError
+from napari_cvdm.io.axes import read_frame
 from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.models.schedule import clock_curve
 from napari_cvdm.models.tiled import network_on
@@ -155,6 +158,72 @@ def reconstruct(
         counts=arrays.counts,
         region=plan.region,
         forward=forward,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Answers of several methods to one request.
+
+    Parameters
+    ----------
+    answers : tuple of Reconstruction
+        Each with its forward check.
+    refused : mapping of str to str
+        Why a method could not be used, by its name.
+    """
+
+    answers: tuple[Reconstruction, ...]
+    refused: Mapping[str, str]
+
+
+def compare_methods(
+    request: ReconstructionRequest, names: Sequence[str]
+) -> Generator[Progress, Stop | None, Comparison]:
+    """Reconstruct an image with several methods, and image each answer again.
+
+    Parameters
+    ----------
+    request : ReconstructionRequest
+        Its model says how the image was formed.
+    names : sequence of str
+        Models and classical methods of the same task.
+
+    Yields
+    ------
+    Progress
+        Of each method, one after the other.
+    """
+    card = load_method(request.model).card
+    task, answers = task_of(card), list[Reconstruction]()
+    refused: dict[str, str] = {}
+    for name in names:
+        method = load_method(name)
+        asked = replace(request, model=name, keep_samples=False, schedule_points=0)
+        if isinstance(method, Baseline):
+            asked = replace(asked, samples=1)
+        try:
+            answers.append((yield from reconstruct(asked, method)))
+        except RequestError as error:
+            refused[method.card.name] = str(error)
+    plan = resolve(request, task)
+    checks = [ForwardCheckAccumulator(plan, card, None) for _ in answers]
+    shape = plan.image.loop_shape
+    for number, index in enumerate(np.ndindex(shape) if answers else ()):
+        prepared, _ = yield from follow_stages(
+            task.prepare(read_frame(plan.image, index), plan),
+            FrameIndex(index, number, prod(shape)),
+            prefix="the check: ",
+        )
+        if plan.region is not None:
+            prepared = prepared.within(plan.region, 1)
+        for check, answer in zip(checks, answers, strict=True):
+            check.begin(index, prepared)
+            check.end(RunningMoments(answer.mean[index], answer.variance[index], 1))
+    pairs = zip(answers, checks, strict=True)
+    return Comparison(
+        answers=tuple(replace(answer, forward=check.result()) for answer, check in pairs),
+        refused=refused,
     )
 
 

@@ -232,7 +232,8 @@ class Job(QObject):
                 # known only when the files were looked at
                 self._activity.total = update.progress.total
             self._activity.update(update.progress.done - self._activity.n)
-        if update.views and not self._control.cancelled.is_set():
+        # napari handles waiting events inside the update, among them the end of this work
+        if update.views and self._worker is not None and not self._control.cancelled.is_set():
             started = time.monotonic()
             for view in update.views:
                 self.seen.emit(view)

@@ -4,6 +4,7 @@ They are the frame of the sliders, the pixel of the cursor, the part on the scre
 rectangle, and regions on a result's grid.
 """
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -159,9 +160,30 @@ def drawn(shapes: "Shapes", layer: "Image") -> Region:
     RequestError
         There is no shape, or it lies outside the image.
     """
-    chosen = sorted(shapes.selected_data) or [shapes.nshapes - 1]
+    _check_drawn(shapes)
+    return _box(shapes, sorted(shapes.selected_data) or [shapes.nshapes - 1], layer)
+
+
+def drawn_each(shapes: "Shapes", layer: "Image") -> dict[int, Region]:
+    """The box around each selected shape of a layer, or around all, by number from 1.
+
+    Raises
+    ------
+    RequestError
+        There is no shape, or one lies outside the image.
+    """
+    _check_drawn(shapes)
+    chosen = sorted(shapes.selected_data) or range(shapes.nshapes)
+    return {index + 1: _box(shapes, [index], layer) for index in chosen}
+
+
+def _check_drawn(shapes: "Shapes") -> None:
     if shapes.nshapes == 0:
         raise RequestError(f"{shapes.name} has no shape; draw a rectangle on the image first.")
+
+
+def _box(shapes: "Shapes", chosen: Iterable[int], layer: "Image") -> Region:
+    """The box around some shapes, in pixels of a layer."""
     corners = [
         layer.world_to_data(shapes.data_to_world(corner))
         for index in chosen

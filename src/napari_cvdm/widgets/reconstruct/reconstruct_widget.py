@@ -1,6 +1,6 @@
 """The Reconstruct dock: a form, a run panel, results, and layers while the work is done."""
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import QApplication, QLabel, QVBoxLayout, QWidget
 from tqdm import tqdm
 
-from napari_cvdm.core.request import OPTICS, ReconstructionRequest, RequestError
+from napari_cvdm.core.request import OPTICS, ReconstructionRequest
 from napari_cvdm.core.result import Progress, Reconstruction
 from napari_cvdm.widgets.common.fields import (
     fill_layout,
@@ -18,11 +18,17 @@ from napari_cvdm.widgets.common.fields import (
     scrolled,
     wrapped_label,
 )
+from napari_cvdm.widgets.common.preferences import own_models
 from napari_cvdm.widgets.common.reconstruct_form import ReconstructForm
 from napari_cvdm.widgets.common.run_panel import ERROR, INFORMATION, WARNING, RunPanel
-from napari_cvdm.widgets.common.worker import Job
-from napari_cvdm.widgets.layers.frames import Region, drawn, frame_index, on_screen
-from napari_cvdm.widgets.layers.layer_data import METADATA_KEY, LayerData, look_of
+from napari_cvdm.widgets.common.worker import Job, listen
+from napari_cvdm.widgets.layers.frames import Region, drawn, drawn_each, frame_index, on_screen
+from napari_cvdm.widgets.layers.layer_data import (
+    METADATA_KEY,
+    LayerData,
+    look_of,
+    plugin_metadata,
+)
 from napari_cvdm.widgets.layers.placement import Placement, axis_letters, placed_image
 from napari_cvdm.widgets.layers.reconstruction import Run, engine_problem, preview_of, steps_of
 from napari_cvdm.widgets.layers.result_layers import (
@@ -42,10 +48,12 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
     from napari_cvdm.reconstruction.cost import Estimate
+    from napari_cvdm.reconstruction.reconstruct import Comparison
 
 REST_MS = 700
 GIGABYTE = 1e9
 LONG_S = 100
+OTHER_ANSWER = "answer by "  # how the role of such a layer begins
 
 
 class ReconstructWidget(QWidget):
@@ -71,6 +79,12 @@ class ReconstructWidget(QWidget):
             self.start_preview,
         )
         self.panel.buttons.insertWidget(0, self.preview, 1)
+        self.rectangles = make_button(
+            "Reconstruct the rectan&gles",
+            "Reconstruct each shape of the selected Shapes layer, or those that are selected in it,"
+            "\none after the other: what lies around a rectangle is taken into account.",
+            self.start_rectangles,
+        )
         self.queue = FileQueue(napari_viewer, self.form, self.panel)
         self.results = ResultsPanel(
             napari_viewer,
@@ -81,8 +95,16 @@ class ReconstructWidget(QWidget):
         )
         form = scrolled(self.form)
         fill_layout(
-            QVBoxLayout(self), (form, 1), self.cost, self.panel, self.queue.view, self.results
+            QVBoxLayout(self),
+            (form, 1),
+            self.cost,
+            self.rectangles,
+            self.panel,
+            self.queue.view,
+            self.results,
         )
+        listen(self, napari_viewer.layers.selection.events.active, self._offer_rectangles)
+        self._offer_rectangles()
         # Qt gives a drop to the innermost widget that accepts drops. A text field would insert the
         # path of a file as text.
         for inside in self.findChildren(QWidget):
@@ -249,6 +271,43 @@ class ReconstructWidget(QWidget):
             button.setEnabled(there and not self.panel.busy)
         self.results.more.setText(f"Add {self.form.counts['samples'].value()} sa&mples")
 
+    def _offer_rectangles(self) -> None:
+        """Only while a Shapes layer is selected."""
+        from napari.layers import Shapes
+
+        self.rectangles.setVisible(isinstance(self._viewer.layers.selection.active, Shapes))
+
+    def start_rectangles(self) -> None:
+        """Reconstruct the drawn rectangles, one after the other, each as a result of its own."""
+        run, layer = self._run_of_form(), self.form.image.value()
+        shapes = self._viewer.layers.selection.active
+        if run is None or layer is None or shapes is None or self.panel.busy:
+            return
+        try:
+            regions = drawn_each(shapes, layer)
+        except ValueError as error:
+            self.panel.message.say(ERROR, str(error))
+            return
+        runs = [
+            replace(
+                run,
+                request=replace(run.request, region=region),
+                place=replace(run.place, name=f"{run.place.name}, rectangle {number}"),
+            )
+            for number, region in regions.items()
+        ]
+        self._begin_each(runs)
+
+    def _begin_each(self, runs: Sequence[Run]) -> None:
+        """Begin the first, and the others when it has given its result."""
+        done: list[Reconstruction] = []
+
+        def go_on() -> None:
+            if done and runs[1:]:
+                self._begin_each(runs[1:])
+
+        self._begin(runs[0], on_result=done.append, on_end=go_on)
+
     def start_preview(self) -> None:
         """Reconstruct the field of view or a drawn rectangle with one network evaluation."""
         run, layer = self._run_of_form(), self.form.image.value()
@@ -285,40 +344,51 @@ class ReconstructWidget(QWidget):
         )
 
     def compare(self) -> None:
-        """Run the classical method for the last result's task on the same image.
+        """Run all other methods for the last result's task on the same image.
 
-        The classical result is shown beside the last result.
+        Their answers and the result are shown side by side in napari's grid.
         """
         if self.last is None or self.panel.busy:
             return
         run, reconstruction = self.last
-        try:
-            other = classical_run(
-                run, str(reconstruction.provenance.model["task"]), self.form.settings()
+        task = str(reconstruction.provenance.model["task"])
+        names = methods_beside(run.request.model, task)
+        if not names:
+            self.panel.message.say(
+                INFORMATION, f"No other method is known for the task {task}; install a model of it."
             )
-        except ValueError as error:
-            self.panel.message.say(ERROR, str(error))
             return
         self.panel.start(
-            other.work(),
-            title=f"{other.request.model} of {run.place.name}",
+            compared_by(run, names, self.form.settings()),
+            title=f"Comparing methods on {run.place.name}",
             total=0,
-            on_result=partial(self._on_compared, run, group_name(reconstruction, run.place)),
+            on_result=partial(self._on_compared, run, reconstruction),
         )
 
-    def _on_compared(self, run: Run, group: str, answer: Reconstruction) -> None:
-        results = [found for found in groups_of(self._viewer.layers) if found.name == group]
-        beside = results[0].layers.get(RECONSTRUCTION) if results else None
-        show_layers(self._viewer, [classical_layer_data(answer, run.place, beside)])
-        seconds, name = answer.provenance.timings_s["total"], answer.provenance.model["name"]
-        kind = (
-            "its spread is not shown"
-            if answer.variance.any()
-            else "a single answer, without a spread"
+    def _on_compared(self, run: Run, shown: Reconstruction, found: "Comparison") -> None:
+        group = next(
+            (
+                one
+                for one in groups_of(self._viewer.layers)
+                if one.name == group_name(shown, run.place)
+            ),
+            None,
         )
-        self.panel.message.say(
-            INFORMATION,
-            f"{name} in {seconds:.1f} s, with the settings and the contrast of the result; {kind}.",
+        beside = None if group is None else group.layers.get(RECONSTRUCTION)
+        show_layers(
+            self._viewer,
+            [classical_layer_data(answer, run.place, beside) for answer in found.answers],
+        )
+        show_in_grid(self._viewer, run.place.name, beside)
+        lines = [
+            f"{answer.provenance.model['name']} {scores_of(answer)}"
+            for answer in (shown, *found.answers)
+        ]
+        refused = [f"{name} was left out: {reason}" for name, reason in found.refused.items()]
+        self.panel.message.report(
+            f"Side by side with one contrast: {'; '.join(lines)}. Chi-squared near 1 leaves noise "
+            "alone.",
+            refused,
         )
 
     def repeat(self) -> None:
@@ -452,41 +522,53 @@ class CostLine(QLabel):
             self.refresh()
 
 
-def classical_run(run: Run, task: str, typed: Mapping[str, Any]) -> Run:
-    """The run of the classical method that fits a task, on the same image with the same settings.
+def methods_beside(model: str, task: str) -> list[str]:
+    """Other methods for a task: classical ones, shipped models, and the user's own."""
+    from napari_cvdm.baselines import BASELINES
+    from napari_cvdm.models.registry import models_in, shipped_models
+
+    classical = [name for name, method in BASELINES.items() if method.task == task]
+    cards = (*shipped_models(), *models_in(own_models()))
+    learned = [str(name) for name, card in cards if card.task == task]
+    return [name for name in (*classical, *learned) if name != model]
+
+
+def compared_by(
+    run: Run, names: Sequence[str], typed: Mapping[str, Any]
+) -> "Generator[Progress, Any, Comparison]":
+    """The answers of other methods to a run; for the worker's thread.
 
     Optics that the model did without are taken from the settings that were `typed`.
-
-    Raises
-    ------
-    RequestError
-        There is no classical method for the task.
     """
-    from napari_cvdm.baselines import FITTING
+    from napari_cvdm.reconstruction.reconstruct import compare_methods
 
-    if task not in FITTING:
-        raise RequestError(
-            f"no classical method is known for the task {task}; there are some for "
-            f"{', '.join(FITTING)}."
-        )
+    yield Progress(stage="loading the methods", done=0, total=0)
     lacking: dict[str, Any] = {
         name: typed.get(name) for name in OPTICS if run.request.known_optics(name) is None
     }
-    request = replace(
-        run.request,
-        model=FITTING[task],
-        samples=1,
-        keep_samples=False,
-        schedule_points=0,
-        **lacking,
-    )
-    return replace(run, request=request, earlier=None)
+    return (yield from compare_methods(replace(run.request, **lacking), names))
+
+
+def scores_of(answer: Reconstruction) -> str:
+    """Seconds and chi-squared of an answer, in words."""
+    seconds = f"{answer.provenance.timings_s['total']:.1f} s"
+    chi2 = None if answer.forward is None else answer.forward.chi2
+    return f"in {seconds}" if chi2 is None else f"in {seconds}, chi-squared {chi2:.2f}"
+
+
+def show_in_grid(viewer: "Viewer", source: str, beside: "Layer | None") -> None:
+    """Show the image, a result and the answers of other methods side by side."""
+    for layer in viewer.layers:
+        mark = plugin_metadata(layer)
+        answer = str(mark.get("role", "")).startswith(OTHER_ANSWER) and mark["source"] == source
+        layer.visible = answer or layer is beside or layer.name == source
+    viewer.canvas.grid.enabled = True
 
 
 def classical_layer_data(
     reconstruction: Reconstruction, source: Placement, beside: "Layer | None"
 ) -> LayerData:
-    """One layer for the answer of a classical method; it belongs to no group of results.
+    """One layer for the answer of another method; it belongs to no group of results.
 
     `beside`, which it is compared with, gives contrast limits and colour map.
     """
@@ -499,13 +581,13 @@ def classical_layer_data(
         look = {name: getattr(beside, name) for name in look}
     method = reconstruction.provenance.model["name"]
     metadata = {
-        "role": f"classical {method}",
+        "role": f"{OTHER_ANSWER}{method}",
         "source": source.name,
         "unit": unit,
         "provenance": asdict(reconstruction.provenance),
     }
     keywords = {
-        "name": f"{method} (classical) of {source.name}",
+        "name": f"{method} of {source.name}",
         "metadata": {METADATA_KEY: metadata},
         **place.keywords(),
         **look,

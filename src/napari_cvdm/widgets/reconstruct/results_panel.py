@@ -98,11 +98,10 @@ class ResultsPanel(QWidget):
         )
         self.remove = make_button("Rem&ove", "Remove all layers of this result.", self._on_remove)
         self.compare = make_button(
-            "Compare with classical metho&d",
-            "Run what one would use without a model on the same image and settings, and add it "
-            "with the same contrast:\n"
-            "US-TIE for phase, Richardson-Lucy deconvolution for fluorescence. For the last "
-            "result of this dock.",
+            "Compare metho&ds",
+            "Run all other methods that fit on the same image with the same settings, and show\n"
+            "them side by side with one contrast, each with its time and chi-squared. For the\n"
+            "last result of this dock.",
             compare,
         )
         self.turn = make_button(

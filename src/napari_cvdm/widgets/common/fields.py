@@ -6,11 +6,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from qtpy.QtCore import Qt, Signal
-from qtpy.QtGui import QKeySequence
+from qtpy.QtCore import Qt, QTimer, Signal
+from qtpy.QtGui import QKeySequence, QShowEvent
 from qtpy.QtWidgets import (
     QAbstractButton,
     QComboBox,
+    QDockWidget,
     QFileDialog,
     QFormLayout,
     QFrame,
@@ -18,6 +19,7 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QLineEdit,
+    QMainWindow,
     QPlainTextEdit,
     QPushButton,
     QScrollArea,
@@ -35,6 +37,44 @@ from napari_cvdm.io.read import read_psf
 NUMBERS_A_ROW = 4
 NARROWEST_PX = 60
 USUAL_LETTERS = 16
+
+
+class Dock(QWidget):
+    """A dock of this plugin: a second one becomes a tab of the first, which keeps its height."""
+
+    def showEvent(self, event: QShowEvent | None) -> None:
+        """Join the other docks of this plugin, once the window holds this one."""
+        super().showEvent(event)
+        if not self._joined:
+            self._joined = True
+            QTimer.singleShot(0, self._join_others)
+
+    _joined = False
+
+    def _join_others(self) -> None:
+        own = _dock_around(self)
+        window = None if own is None else own.parent()
+        if own is None or not isinstance(window, QMainWindow) or own.isFloating():
+            return
+        area = window.dockWidgetArea(own)
+        others = [
+            other
+            for dock in window.findChildren(Dock)
+            if (other := _dock_around(dock)) is not None
+            and other is not own
+            and not (other.isFloating() or other.isHidden())
+            and window.dockWidgetArea(other) == area
+        ]
+        if others and not window.tabifiedDockWidgets(own):
+            window.tabifyDockWidget(others[-1], own)
+            own.raise_()
+
+
+def _dock_around(widget: QWidget) -> QDockWidget | None:
+    parent = widget.parentWidget()
+    while parent is not None and not isinstance(parent, QDockWidget):
+        parent = parent.parentWidget()
+    return parent
 
 
 def wrapped_label(text: str = "") -> QLabel:
@@ -143,6 +183,7 @@ WORDS = {
 _ADVICE = re.compile(
     r"Give (?:it|them|one) with --[a-z0-9-]+(?:, for example[^.]*(?:\.\d[^.]*)*)?\."
 )
+_MICROMETRES = re.compile(r"(?<=\d )um\b")
 _OPTION = re.compile(r"--([a-z][a-z0-9-]*)")
 _NAME = re.compile(
     rf"\b(?:{'|'.join(name for name in WORDS if '_' in name and ' ' not in name)})\b"
@@ -163,7 +204,7 @@ def in_words(message: str) -> str:
 
     text = _ADVICE.sub("Fill it in.", message)
     text = _OPTION.sub(lambda found: word(found[1].replace("-", "_")), text)
-    text = _NAME.sub(lambda found: word(found[0]), text)
+    text = _MICROMETRES.sub("µm", _NAME.sub(lambda found: word(found[0]), text))
     # What else a message begins with may be the name of a layer, which stays as it is.
     begins = _NAME.match(message) or _OPTION.match(message)
     return text[:1].upper() + text[1:] if begins else text

@@ -28,6 +28,7 @@ from napari_cvdm.widgets.common.fields import (
     OptionalNumbers,
     PsfField,
     collapsible,
+    in_words,
     label_of,
     reading_pane,
     whole_number,
@@ -338,7 +339,7 @@ class ReconstructForm(QWidget):
         with suppress(RequestError):  # said in the message line
             pixel_um = self.settings()["pixel_um"]
         self.field.setText(
-            field_text(image_shape(layer), pixel_um).capitalize()
+            in_words(field_text(image_shape(layer), pixel_um).capitalize())
             if layer is not None and pixel_um
             else ""
         )

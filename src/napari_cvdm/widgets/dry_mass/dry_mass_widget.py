@@ -22,7 +22,6 @@ from qtpy.QtWidgets import (
     QTableWidget,
     QTableWidgetItem,
     QVBoxLayout,
-    QWidget,
 )
 
 from napari_cvdm.analysis.dry_mass import (
@@ -43,6 +42,7 @@ from napari_cvdm.io.atomic import write_file
 from napari_cvdm.widgets.common.choices import LayerChoice
 from napari_cvdm.widgets.common.fields import (
     NARROWEST_PX,
+    Dock,
     explain_control,
     fill_layout,
     label_field,
@@ -105,7 +105,7 @@ COLUMNS = {
 FEATURES = ("dry mass [pg]", "error [pg]", "area [µm²]", "mean OPD [nm]")
 
 
-class DryMassWidget(QWidget):
+class DryMassWidget(Dock):
     """Plugins > CVDM reconstruction > Dry mass."""
 
     def __init__(self, napari_viewer: "Viewer") -> None:

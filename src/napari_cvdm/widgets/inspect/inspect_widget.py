@@ -13,7 +13,13 @@ from superqt.utils import qdebounced
 from napari_cvdm.analysis.correlations import Correlations, correlate_maps, describe_correlations
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.widgets.common.choices import ChoiceBox, ChoiceItem, ResultChoice
-from napari_cvdm.widgets.common.fields import fill_layout, label_field, make_button, wrapped_label
+from napari_cvdm.widgets.common.fields import (
+    Dock,
+    fill_layout,
+    label_field,
+    make_button,
+    wrapped_label,
+)
 from napari_cvdm.widgets.common.plots import ErrorPlot, ThemeColors
 from napari_cvdm.widgets.common.run_panel import ERROR, INFORMATION, MessageLine
 from napari_cvdm.widgets.common.worker import LatestWork, listen, when_gone
@@ -58,7 +64,7 @@ HELP = {
 }
 
 
-class InspectWidget(QWidget):
+class InspectWidget(Dock):
     """Plugins > CVDM reconstruction > Inspect."""
 
     def __init__(self, napari_viewer: "Viewer") -> None:

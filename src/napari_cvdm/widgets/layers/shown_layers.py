@@ -13,9 +13,11 @@ from napari_cvdm.analysis.schedule_maps import schedule_maps, shown_ranges
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.core.result import ClockCurve, FrameView
 from napari_cvdm.core.statistics import spread_as
+from napari_cvdm.widgets.layers.frames import frame_index
 from napari_cvdm.widgets.layers.layer_data import (
     METADATA_KEY,
     LayerData,
+    inner_limits,
     look_of,
     plugin_metadata,
     spread_look,
@@ -117,11 +119,12 @@ def shown_roles(viewer: "Viewer", group: ResultGroup) -> set[str]:
     return {str(plugin_metadata(layer)["role"]) for layer in layers_of(viewer.layers, group.name)}
 
 
-def show_only(group: ResultGroup, role: str) -> None:
-    """Show the reconstruction, or its uncertainty in the same place."""
-    for name in (RECONSTRUCTION, SPREAD):
-        if name in group.layers:
-            group.layers[name].visible = name == role
+def show_only(viewer: "Viewer", group: ResultGroup, role: str) -> None:
+    """Show one of the layers of a result that cover each other: all others would hide it."""
+    for layer in layers_of(viewer.layers, group.name):
+        found = plugin_metadata(layer)["role"]
+        if found in (RECONSTRUCTION, SPREAD, RATE, *AT_TIME.values()):
+            layer.visible = found == role
 
 
 FIELDS = {"gamma": "gamma", "beta": "beta", "log-SNR": "half_log_snr"}
@@ -150,27 +153,30 @@ def show_schedule_at(viewer: "Viewer", group: ResultGroup, time: float) -> None:
         speeds=(clock.speeds[nearest],),
     )
     maps = schedule_maps(rate.data, one)
-    shown = layers_of(viewer.layers, group.name)
-    there = {plugin_metadata(layer)["role"]: layer for layer in shown}
+    layers = layers_of(viewer.layers, group.name)
+    there = {plugin_metadata(layer)["role"]: layer for layer in layers}
     if RATE not in there and stored is not None:
         data, keywords, kind = stored.makers()[RATE]()
         show_layers(viewer, [(data, keywords, kind)])
     for field, role in reversed(AT_TIME.items()):
         values = getattr(maps, field)[0]
         values = values.compute() if values.ndim == 2 else values
+        # Those of this time: over all times one map has hardly any contrast.
+        shown = np.asarray(values[frame_index(viewer, rate)])
+        look = {"colormap": "viridis", "contrast_limits": inner_limits(shown)}
         if role in there:
-            there[role].data = values
+            there[role].data, there[role].contrast_limits = values, look["contrast_limits"]
             continue
         mark = {**plugin_metadata(rate), "role": role, "unit": ""}
         keywords = {
             "name": f"{role} of {mark['source']}",
-            "visible": field == "gamma",
             "metadata": {METADATA_KEY: mark},
             **Placement.of(rate).keywords(),
-            "colormap": "viridis",
-            "contrast_limits": shown_ranges(np.asarray(rate.data), clock)[field],
+            **look,
         }
         show_layers(viewer, [(values, keywords, "image")])
+    if not there.keys() >= set(AT_TIME.values()):
+        show_only(viewer, group, AT_TIME["gamma"])
 
 
 def show_schedule(viewer: "Viewer", group: ResultGroup, role: str) -> "Layer":
@@ -224,7 +230,8 @@ def schedule_layer(group: ResultGroup, role: str) -> LayerData:
 
 
 def hide_schedule(viewer: "Viewer", group: ResultGroup) -> None:
-    """Take away what `show_schedule_at` has shown."""
+    """Take away what `show_schedule_at` has shown, and show the reconstruction again."""
+    show_only(viewer, group, RECONSTRUCTION)
     roles = (RATE, *AT_TIME.values())
     remove_layers(
         viewer,

@@ -17,6 +17,7 @@ from napari_cvdm.core.result import Reconstruction
 from napari_cvdm.live.sources import FolderWatch, FrameSource, LatestValue, ReadFrame
 from napari_cvdm.widgets.common.fields import (
     NARROWEST_PX,
+    Dock,
     LabelledRows,
     PathField,
     explain_control,
@@ -72,7 +73,7 @@ TWO_LAYERS = (
 )
 
 
-class LiveWidget(QWidget):
+class LiveWidget(Dock):
     """Plugins > CVDM reconstruction > Live."""
 
     def __init__(self, napari_viewer: "Viewer") -> None:

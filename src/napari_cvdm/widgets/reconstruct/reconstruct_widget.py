@@ -13,6 +13,7 @@ from tqdm import tqdm
 from napari_cvdm.core.request import OPTICS, ReconstructionRequest
 from napari_cvdm.core.result import Progress, Reconstruction
 from napari_cvdm.widgets.common.fields import (
+    Dock,
     fill_layout,
     make_button,
     scrolled,
@@ -56,7 +57,7 @@ LONG_S = 100
 OTHER_ANSWER = "answer by "  # how the role of such a layer begins
 
 
-class ReconstructWidget(QWidget):
+class ReconstructWidget(Dock):
     """Plugins > CVDM reconstruction > Reconstruct."""
 
     def __init__(self, napari_viewer: "Viewer") -> None:

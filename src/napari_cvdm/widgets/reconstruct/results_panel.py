@@ -197,7 +197,9 @@ class ResultsPanel(QWidget):
         group = self.value()
         if group is not None:
             mean = group.layers.get(RECONSTRUCTION)
-            show_only(group, SPREAD if mean is not None and mean.visible else RECONSTRUCTION)
+            show_only(
+                self._viewer, group, SPREAD if mean is not None and mean.visible else RECONSTRUCTION
+            )
             self._say_turn()
 
     def _say_turn(self) -> None:
@@ -213,6 +215,7 @@ class ResultsPanel(QWidget):
             self._show_schedule()
         elif group is not None:
             hide_schedule(self._viewer, group)
+        self._say_turn()
 
     def _show_schedule(self) -> None:
         group = self.value()

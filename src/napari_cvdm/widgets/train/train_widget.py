@@ -27,6 +27,7 @@ from qtpy.QtWidgets import (
 from napari_cvdm.core.request import TrainRequest
 from napari_cvdm.core.result import Progress
 from napari_cvdm.widgets.common.fields import (
+    Dock,
     explain_control,
     fill_layout,
     make_button,
@@ -51,7 +52,7 @@ BUNDLE, ZOO = "Model bundle (*.zip)", "BioImage Model Zoo, a folder with two pac
 PAUSE, GO_ON = "Pa&use", "Go &on"
 
 
-class TrainWidget(QWidget):
+class TrainWidget(Dock):
     """Plugins > CVDM reconstruction > Train.
 
     The training continues when the dock is hidden. When the dock goes with its viewer, the training

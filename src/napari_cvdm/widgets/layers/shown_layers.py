@@ -42,10 +42,12 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
 
-def show_layers(viewer: "Viewer", layers: list[LayerData]) -> None:
+def show_layers(
+    viewer: "Viewer", layers: list[LayerData], superseded: "Iterable[Layer]" = ()
+) -> None:
     """Put layers into a viewer in place of the earlier layers of the same roles.
 
-    An earlier layer is one of the same group, or of the same source without a group. All new layers
+    Those that are `superseded` go with them. An earlier layer is one of the same group, or of the same source without a group. All new layers
     are made before the first old one goes, so a viewer never holds half a result.
 
     A new layer is visible if the earlier one was.
@@ -68,7 +70,8 @@ def show_layers(viewer: "Viewer", layers: list[LayerData]) -> None:
         pairs.append((old, Layer.create(data, keywords, kind)))
     # napari collects garbage after each layer that is removed, but after a batch only once.
     # Where nothing is removed, it does not collect at all.
-    replaced = any(old is not None for old, _ in pairs)
+    gone = list(superseded)
+    replaced = bool(gone) or any(old is not None for old, _ in pairs)
     with viewer.layers.batched_update() if replaced else nullcontext():
         for old, new in pairs:
             if old is not None:
@@ -76,6 +79,9 @@ def show_layers(viewer: "Viewer", layers: list[LayerData]) -> None:
             viewer.add_layer(new)
             if isinstance(new, Image):
                 new.colorbar.visible = True
+        for layer in gone:
+            if layer in viewer.layers:
+                viewer.layers.remove(layer)
 
 
 def show_result(viewer: "Viewer", layers: list[LayerData]) -> None:
@@ -90,17 +96,12 @@ def show_result(viewer: "Viewer", layers: list[LayerData]) -> None:
     earlier = layers_of(viewer.layers, group)
     shown = {str(plugin_metadata(layer)["role"]) for layer in earlier if _has_own_name(layer)}
     more = [make() for role, make in makers.items() if role in shown and role not in FIRST]
-    show_layers(viewer, [*more, *layers])
     names = (f"{group} ({number})" for number in count(1))
     kept = next(name for name in names if not layers_of(viewer.layers, name))
-    superseded = []
+    show_layers(viewer, [*more, *layers], [layer for layer in earlier if _has_own_name(layer)])
     for layer in [layer for layer in earlier if layer in viewer.layers]:
-        if _has_own_name(layer):
-            superseded.append(layer)
-        else:
-            mark = plugin_metadata(layer)
-            layer.metadata = {**layer.metadata, METADATA_KEY: {**mark, "group": kept}}
-    remove_layers(viewer, superseded)
+        mark = plugin_metadata(layer)
+        layer.metadata = {**layer.metadata, METADATA_KEY: {**mark, "group": kept}}
 
 
 def show_stored(viewer: "Viewer", group: ResultGroup, role: str) -> None:

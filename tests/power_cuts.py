@@ -29,7 +29,9 @@ class UnsafeDisk:
         self.root, self.copies, self.operations = root, copies or {}, 0
         self._copying = False
         self.log: list[tuple[str, str]] = []
-        self._synced: dict[int, tuple[int, int]] = {}
+        # What was there before is on the disk.
+        entries = (path.stat() for path in root.rglob("*"))
+        self._synced = {entry.st_ino: (entry.st_size, entry.st_mtime_ns) for entry in entries}
         self._pending: dict[Path, list[tuple[Path, bytes | None, Path | None]]] = {}
         for name in ("fsync", "replace", "rename", "mkdir"):
             monkeypatch.setattr(os, name, self._watched(name, getattr(os, name)))
@@ -46,7 +48,9 @@ class UnsafeDisk:
             if name == "fsync":
                 self._sync(*given)
             elif name == "mkdir":
-                self._note(name, _whole(given[0], folders.get("dir_fd")), None, None)
+                target = _whole(given[0], folders.get("dir_fd"))
+                if not os.path.lexists(target):
+                    self._note(name, target, None, None)
             else:
                 target = _whole(given[1], folders.get("dst_dir_fd"))
                 before = target.read_bytes() if target.is_file() else None

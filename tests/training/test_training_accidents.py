@@ -88,7 +88,26 @@ def test_a_state_that_was_cut_short_means_not_begun(
     shutil.copy(whole / "log.csv", tmp_path)
     words = ["train", str(recipe), "--out", str(tmp_path), "--resume", "--device", "cpu"]
     assert main(words) == 0
-    assert f"{STATE} was cut short, so the training begins again" in capsys.readouterr().err
+    assert f"no {STATE} that was saved in full" in capsys.readouterr().err
+    assert same(tmp_path, whole)
+
+
+@pytest.mark.parametrize("log", [None, b"", b"stage,st", b"whole"])
+def test_a_training_that_ended_before_its_first_state_begins_again(
+    log: bytes | None, recipe: Path, whole: Path, tmp_path: Path
+) -> None:
+    """But not in a folder that holds anything else."""
+    (tmp_path / temporary_name()).write_bytes(b"half")
+    if log is not None:
+        text = (whole / "log.csv").read_bytes()
+        (tmp_path / "log.csv").write_bytes(text if log == b"whole" else log)
+    shutil.copytree(whole / SO_FAR, tmp_path / SO_FAR)
+    words = ["train", str(recipe), "--out", str(tmp_path), "--resume", "--device", "cpu"]
+    for name in ("thesis.txt", f"{SO_FAR}/thesis.txt"):
+        (tmp_path / name).write_text("all of it")
+        assert main(words) == 2
+        (tmp_path / name).unlink()
+    assert main(words) == 0
     assert same(tmp_path, whole)
 
 

@@ -14,7 +14,7 @@ from napari_cvdm.core.request import RequestError, TrainRequest
 from napari_cvdm.training.loop import Trained, TrainStep, train
 from napari_cvdm.training.parallel import is_first_process
 from napari_cvdm.training.recipe import read_recipe
-from napari_cvdm.training.state import STATE, kept_if_resumable, load_state
+from napari_cvdm.training.state import STATE, is_without_state, kept_if_resumable, load_state
 
 
 def run_train(arguments: Namespace) -> None:
@@ -41,7 +41,8 @@ def run_train(arguments: Namespace) -> None:
     recipe = read_recipe(request.recipe)
     if request.resume and load_state(out, recipe.fingerprint) is None:
         print(
-            f"napari-cvdm: warning: {out / STATE} was cut short, so the training begins again.",
+            f"napari-cvdm: warning: {out} has no {STATE} that was saved in full, so the training "
+            "begins again.",
             file=sys.stderr,
         )
     try:
@@ -67,7 +68,7 @@ def check_folder(out: Path, resume: bool) -> None:
             f"{out} is not empty; choose another folder, or say --resume to continue the training "
             "in it."
         )
-    if resume and not (out / STATE).exists():
+    if resume and not (out / STATE).exists() and not is_without_state(out):
         raise RequestError(
             f"{out} has no {STATE} to resume from; leave out --resume to start anew."
         )

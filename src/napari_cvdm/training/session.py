@@ -35,11 +35,10 @@ from napari_cvdm.training.stages import (
     measure_residual_scale,
     stages_of,
 )
-from napari_cvdm.training.state import RunLog, TrainingState, save_state
+from napari_cvdm.training.state import SO_FAR, RunLog, TrainingState, save_state
 from napari_cvdm.training.validation import Preview, Score, make_preview, score_network
 
 SCALE_BATCHES = 24
-SO_FAR = "so-far"
 
 Parts = list[tuple[Batch, NoiseDraw]]
 
@@ -188,13 +187,16 @@ class Session:
             self._log.add(run.stage.name, run.done, {**terms, **looked})
 
     def save(self, run: StageRun) -> None:
-        """The state to resume from, and the model so far."""
+        """The model so far, and the state to resume from.
+
+        The state comes last: who goes on from it makes the same model again.
+        """
         if not is_first_process():
             return
         progress = {**run.progress(), "start": None if self.start is None else asdict(self.start)}
-        save_state(self._out, self.recipe.fingerprint, progress, run.tensors())
         card = make_card(self.recipe, self.network, "")
         save_checkpoint(self._out / SO_FAR, run.averaged(), card, within=self._out)
+        save_state(self._out, self.recipe.fingerprint, progress, run.tensors())
 
     def finish(self) -> tuple[ModelCard, Score | None]:
         """Save the model; its card tells how it scored beside the one that it began with."""

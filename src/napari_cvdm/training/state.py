@@ -21,13 +21,15 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from napari_cvdm.core.request import RequestError
-from napari_cvdm.io.atomic import append_text, refuse_link, write_file
+from napari_cvdm.io.atomic import LEFTOVERS, append_text, refuse_link, write_file
 from napari_cvdm.io.errors import one_line
 from napari_cvdm.io.limits import open_regular, parse_json_object
-from napari_cvdm.models.checkpoint import replace_file
+from napari_cvdm.models.checkpoint import CARD, WEIGHTS, replace_file
 from napari_cvdm.models.cvdm import CVDM
 
 STATE = "training.safetensors"
+LOG = "log.csv"
+SO_FAR = "so-far"
 COLUMNS = (
     *("stage", "step", "learning_rate"),
     *("baseline", "mean"),
@@ -102,6 +104,29 @@ def kept_if_resumable(folder: Path) -> Iterator[None]:
         raise
 
 
+def is_without_state(folder: Path) -> bool:
+    """Whether a folder holds what a training leaves that ends before its first state.
+
+    That is its log, the model so far and leftovers, and nothing else.
+    """
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return False
+    log, so_far = folder / LOG, folder / SO_FAR
+    below = list(so_far.iterdir()) if so_far.is_dir() and not so_far.is_symlink() else []
+    for path in (*folder.iterdir(), *below):
+        is_own = path in (log, so_far) or path.match(LEFTOVERS)
+        if path.is_symlink() or not (is_own or (path in below and path.name in (CARD, WEIGHTS))):
+            return False
+    head = (",".join(COLUMNS) + "\n").encode()
+    try:
+        with open_regular(log) as file:
+            return head.startswith(file.read(len(head)))  # a power cut may have left less
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError):
+        return False
+
+
 def save_state(
     folder: Path, fingerprint: str, progress: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> None:
@@ -122,7 +147,9 @@ def save_state(
 
 
 def load_state(folder: Path, fingerprint: str) -> TrainingState | None:
-    """Read the state that `save_state` left; None where it is damaged, so that nothing was done.
+    """Read the state that `save_state` left.
+
+    None where nothing was done: the state is damaged, or the training ended before the first one.
 
     Raises
     ------
@@ -131,6 +158,8 @@ def load_state(folder: Path, fingerprint: str) -> TrainingState | None:
     """
     path = folder / STATE
     if not path.exists():
+        if is_without_state(folder):
+            return None
         raise RequestError(
             f"{folder} has no {STATE} to resume from; leave out --resume to start anew."
         )
@@ -170,7 +199,7 @@ class RunLog:
     """
 
     def __init__(self, folder: Path, state: TrainingState | None = None) -> None:
-        self._path = folder / "log.csv"
+        self._path = folder / LOG
         if state is None:
             self._path.unlink(missing_ok=True)
         elif self._path.exists():

@@ -33,7 +33,7 @@ from napari_cvdm.evaluation.calibration import (
 )
 from napari_cvdm.evaluation.pair_sets import CALIBRATION_SEED, EVALUATION_SEED, NAMED, SIMULATION
 from napari_cvdm.io import output_folder
-from napari_cvdm.io.atomic import clear_leftovers, sole_writer
+from napari_cvdm.io.atomic import LEFTOVERS_BELOW, clear_leftovers, sole_writer
 from napari_cvdm.models.checkpoint import (
     CARD,
     WEIGHTS,
@@ -93,7 +93,7 @@ def _card_folder(arguments: Namespace) -> Iterator[tuple[Path, Checkpoint]]:
     source = model_folder(arguments.model)
     if arguments.in_place:
         with sole_writer(source):
-            clear_leftovers(source)
+            clear_leftovers(source, LEFTOVERS_BELOW)
             yield source, load_model(arguments.model)
         return
     model = load_model(arguments.model)

@@ -161,7 +161,11 @@ def output_folder(
     """
     target = target_folder(path, overwrite, sign)
     beside = _existing_parent(target)
-    clear_leftovers(beside)
+    # A kill may come after empty parents were made.
+    for place in (beside, *beside.parents):
+        clear_leftovers(place)
+        if any(place.iterdir()):
+            break
     try:
         work, descriptor = _make_temporary_folder(beside)
     except OSError as error:

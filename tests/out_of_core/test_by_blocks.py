@@ -4,16 +4,19 @@ A killed job can be resumed.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
-from small_images import spots, widefield_request
+from conftest import tiny_checkpoint
+from small_images import phase_request, planes, spots, widefield_request
 from yaozarrs import validate_zarr_store
 from zarr_results import WHOLE_HALO, image_in, ngff_image, stored
 
 from napari_cvdm.cli import main
+from napari_cvdm.core.intensity import measured_pixels
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.core.result import finished as drained
 from napari_cvdm.io import ImageFileError, sha256_of
@@ -46,6 +49,34 @@ def test_blocks_give_the_pixels_of_the_whole_image(tiny_widefield_model, tmp_pat
     )
     assert any("give NA and wavelength" in warning for warning in said["warnings"])
     validate_zarr_store(str(out))
+
+
+@pytest.mark.parametrize("task_name", ["denoise", "widefield-x2", "phase-2shot"])
+def test_a_border_of_zeros_is_not_measured_in_either_path(task_name, tmp_path):
+    """As after registration: the whole image, and blocks of zeros and of NaN, give one result."""
+    image = planes((150, 213)) if task_name == "phase-2shot" else spots((150, 213))
+    counts = image.array.round().astype(np.uint16)
+    counts[..., -7:] = 0
+    counts[..., :30, :] = 0
+    if task_name == "phase-2shot":
+        counts[1, 140:], counts[1, :, :20] = 0, 0  # each plane was moved elsewhere
+    model = load_model(str(tiny_checkpoint(task_name, tmp_path / "model")))
+    request_of = phase_request if task_name == "phase-2shot" else widefield_request
+    request = request_of(replace(image, array=counts), samples=2, steps=2)
+    whole, found = drained(reconstruct(request, model)), []
+    empty = np.where(np.stack([measured_pixels(one) for one in counts.reshape(-1, 150, 213)]), 0, 1)
+    unmeasured = np.where(empty.reshape(counts.shape) == 1, np.nan, counts.astype(np.float32))
+    for name, array in (("zeros", counts), ("nan", unmeasured)):
+        one = replace(request, image=replace(image, array=array))
+        job = BlockJob(request=one, out=str(tmp_path / f"{name}.ome.zarr"), block=64, halo=128)
+        found.append(Path(drained(reconstruct_by_blocks(job, model)).path))
+    zeros, nan = ({name: image_in(one, name) for name in ("mean", "std", "valid")} for one in found)
+    for name in zeros:
+        np.testing.assert_allclose(zeros[name], nan[name], atol=1e-3 * np.ptp(nan[name]))
+    assert (zeros["valid"] > 0).mean() == pytest.approx(whole.valid.mean(), abs=0.02)
+    np.testing.assert_array_equal(zeros["valid"] > 0, whole.valid)
+    both = whole.valid
+    assert np.abs(zeros["mean"] - whole.mean)[both].max() <= 0.02 * np.ptp(whole.mean[both])
 
 
 @pytest.fixture(scope="module")

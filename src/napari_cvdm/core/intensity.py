@@ -19,6 +19,7 @@ BRIGHT_PERCENTILE = 99.8
 FEWEST_CLIPPED = 20
 PILE = 4  # times as many pixels at the top value as one below
 BRIGHT = 1.1
+CAMERA_TOPS = (255, 65535)
 DARK_PERCENTILE = 1.0
 NOISE_FLOOR = 12.0
 LARGEST_SUBSET = 4_000_000
@@ -42,26 +43,70 @@ def measured_pixels(plane: np.ndarray) -> np.ndarray:
     zero = plane == 0
     if not zero.any() or zero.all():
         return measured
-    rectangles = _empty_rectangles(zero)
-    block = _empty_border(zero, rectangles) | rectangles
-    if not block.any():
-        return measured
-    # Where an image was moved, its edge lies between zero and what was measured.
-    near = binary_dilation(block, iterations=EDGE_PX)
-    rest = np.where(measured & ~near, plane, np.nan).astype(np.float64)
+    box = measured_box((~zero).any(axis=1), (~zero).any(axis=0), zero.size - int(zero.sum()))
+    if box is not None and not zero[box].any():  # the common case, without a hull
+        near = np.ones(zero.shape, bool)
+        near[without_edge(box, zero.shape)] = False
+    else:
+        rectangles = _empty_rectangles(zero)
+        block = _empty_border(zero, rectangles) | rectangles
+        if not block.any():
+            return measured
+        near = binary_dilation(block, iterations=EDGE_PX)
+    rest = np.where(measured & ~near, plane, np.nan).astype(np.float64, copy=False)
     return measured & ~near if is_far_from_zero(rest) else measured
 
 
-def is_far_from_zero(plane: np.ndarray) -> bool:
+def measured_box(rows: np.ndarray, columns: np.ndarray, count: int) -> tuple[slice, slice] | None:
+    """Rows and columns of a plane that hold all but a border of zeros; None without a border.
+
+    Parameters
+    ----------
+    rows, columns : ndarray of bool
+        Which of them hold a pixel that is not zero.
+    count : int
+        Such pixels in the plane. Hardly any zero may lie between them.
+    """
+    (seen_rows,), (seen_columns,) = rows.nonzero(), columns.nonzero()
+    if not count or count < LEAST_INSIDE * len(rows) * len(columns):
+        return None
+    box = (
+        slice(int(seen_rows[0]), int(seen_rows[-1]) + 1),
+        slice(int(seen_columns[0]), int(seen_columns[-1]) + 1),
+    )
+    sides = tuple(one.stop - one.start for one in box)
+    area = sides[0] * sides[1]
+    is_border = sides != (len(rows), len(columns)) and area - count < FEW_BETWEEN * area
+    return box if is_border else None
+
+
+def without_edge(box: tuple[slice, slice], shape: tuple[int, ...]) -> tuple[slice, slice]:
+    """The box without the pixels beside its border.
+
+    Where an image was moved, these lie between zero and what was measured.
+    """
+    rows, columns = (
+        slice(
+            one.start + EDGE_PX * (one.start > 0),
+            max(one.start + EDGE_PX, one.stop - EDGE_PX * (one.stop < size)),
+        )
+        for one, size in zip(box, shape, strict=True)
+    )
+    return rows, columns
+
+
+def is_far_from_zero(plane: np.ndarray, noise: float | None = None) -> bool:
     """Whether the darkest pixels of a plane (Y, X) have an offset, so that none is near zero.
 
-    Pixels that are NaN do not count.
+    Pixels that are NaN do not count. `noise` is `noise_sigma` of the plane where it is known.
     """
-    known = plane[np.isfinite(plane)].astype(np.float64)
+    known = plane[np.isfinite(plane)].astype(np.float64, copy=False)
     if not known.size:
         return False
     darkest, whole = float(np.percentile(known, DARK_PERCENTILE)), (known == np.round(known)).all()
-    if darkest <= FAR_IN_NOISE * noise_sigma(plane.astype(np.float64)):
+    if noise is None:
+        noise = noise_sigma(plane.astype(np.float64, copy=False))
+    if darkest <= FAR_IN_NOISE * noise:
         return False
     is_dark = whole and darkest <= FAR_FROM_ZERO
     return not is_dark and float((known < darkest / 2).mean()) < FEW_BETWEEN
@@ -154,14 +199,23 @@ def clipping_level(plane: np.ndarray) -> int | None:
     """Value at which a camera's plane (Y, X) was clipped.
 
     It is the top of the integer type, or a largest value at which pixels pile up (12 bits in 16).
-    None where no pixel was clipped, and for numbers that are not integers.
+    None where no pixel was clipped, and for numbers that are not integers. Integers of which some
+    were not measured are stored as floats with NaN, and count as integers.
     """
-    if plane.dtype.kind not in "ui":
+    known = plane
+    tops: tuple[int, ...] = CAMERA_TOPS
+    if plane.dtype.kind == "f":
+        known = plane[np.isfinite(plane)]
+        if known.size in (0, plane.size) or (known != np.round(known)).any():
+            return None
+    elif plane.dtype.kind in "ui":
+        tops = (np.iinfo(plane.dtype).max,)
+    else:
         return None
-    top = int(plane.max())
-    at_top, below = int((plane == top).sum()), int((plane == top - 1).sum())
-    piled = at_top >= max(FEWEST_CLIPPED, PILE * below) and top > BRIGHT * float(np.median(plane))
-    return top if piled or top == np.iinfo(plane.dtype).max else None
+    top = int(known.max())
+    at_top, below = int((known == top).sum()), int((known == top - 1).sum())
+    piled = at_top >= max(FEWEST_CLIPPED, PILE * below) and top > BRIGHT * float(np.median(known))
+    return top if piled or top in tops else None
 
 
 def unclipped_mean(sample: np.ndarray, mean: float) -> float:

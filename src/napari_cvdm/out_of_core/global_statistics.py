@@ -3,28 +3,43 @@
 The image is read once, band by band, and never kept.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from napari_cvdm.core.intensity import unclipped_mean
+from napari_cvdm.core.intensity import (
+    is_far_from_zero,
+    measured_box,
+    unclipped_mean,
+    without_edge,
+)
 from napari_cvdm.core.plan import Plan
 from napari_cvdm.core.request import ImageStack
 from napari_cvdm.core.tiling import Block, BlockPlan
 from napari_cvdm.io import Fingerprint, ImageFileError
-from napari_cvdm.io.atomic import complete_file
 from napari_cvdm.io.limits import open_arrays
 from napari_cvdm.io.read import window_of
 from napari_cvdm.models.cvdm import CVDM
 from napari_cvdm.reconstruction.sampling import FrameIndex, FrameSampler
-from napari_cvdm.tasks import Background, GlobalStatistics, SampledPlane, Task, sampled_lines
+from napari_cvdm.tasks import (
+    Background,
+    GlobalStatistics,
+    NetworkInput,
+    SampledPlane,
+    Task,
+    sampled_lines,
+)
 from napari_cvdm.tasks.task import LARGEST_SAMPLE_PX, fitting
 
 BAND_PX = 1 << 23
+BOXES = "measured"
+Box = tuple[slice, slice]
 SURVEYED_BLOCKS = 16
 
 
@@ -40,8 +55,11 @@ def sample_plane(
     frame: tuple[int, ...],
     plane: int,
     fingerprint: Fingerprint,
-) -> SampledPlane:
+) -> tuple[SampledPlane, Box]:
     """Read a plane once, in C order: its sample, its mean, and its bytes for the fingerprint.
+
+    With it comes what was measured of it, which is all but a border of zeros, see
+    `measured_pixels`.
 
     Raises
     ------
@@ -52,6 +70,7 @@ def sample_plane(
     shape = (image.array.shape[-2], image.array.shape[-1])
     rows, columns = sampled_lines(shape[0], shape[1]), sampled_lines(shape[1], shape[0])
     kept, known, total, count, low, high = [], [], 0.0, 0, np.inf, -np.inf
+    seen_rows, seen_columns, not_zero = [], np.zeros(shape[1], bool), 0
     for band in bands(shape, _chunk_rows(image)):
         pixels = window_of(_one_plane(image, plane), frame, band, slice(0, shape[1]))[0]
         fingerprint.add(pixels)
@@ -60,6 +79,10 @@ def sample_plane(
         if seen.size:
             low, high = min(low, seen.min()), max(high, seen.max())
             total, count = total + float(seen.sum(dtype=np.float64)), count + seen.size
+        has_light = pixels != 0
+        seen_rows.append(has_light.any(axis=1))
+        seen_columns |= has_light.any(axis=0)
+        not_zero += int(np.count_nonzero(has_light))
         chosen = rows[(rows >= band.start) & (rows < band.stop)]
         place = np.ix_(chosen - band.start, columns)
         kept.append(pixels[place])
@@ -70,6 +93,16 @@ def sample_plane(
             f"is {low:g}); give an image with something in it."
         )
     sample, where = np.concatenate(kept), np.concatenate(known)
+    whole = len(rows) == shape[0] and len(columns) == shape[1]
+    box: Box = (slice(0, shape[0]), slice(0, shape[1]))
+    border = measured_box(np.concatenate(seen_rows), seen_columns, not_zero)
+    if border is not None:
+        inner = without_edge(border, shape)
+        within = where & in_box(inner, rows, columns)
+        rest = SampledPlane(pixels=np.where(within, sample, np.nan), whole=whole, mean=0.0)
+        if is_far_from_zero(rest.pixels, rest.noise_sigma()):
+            box, where = inner, within
+            count -= shape[0] * shape[1] - math.prod(one.stop - one.start for one in border)
     drawn = np.where(where, sample, np.nan).astype(np.float64)
     if not isinstance(background, str):
         drawn = task.without(
@@ -79,9 +112,27 @@ def sample_plane(
             ].astype(np.float64),
         )
     mean = unclipped_mean(sample[where], total / count)
-    return SampledPlane(
-        pixels=drawn, whole=len(rows) == shape[0] and len(columns) == shape[1], mean=mean
+    return SampledPlane(pixels=drawn, whole=whole, mean=mean), box
+
+
+def in_box(box: Box, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Which pixels of these rows and columns lie in a box, bool of shape (rows, columns)."""
+    inside = [
+        (one.start <= lines) & (lines < one.stop)
+        for one, lines in zip(box, (rows, columns), strict=True)
+    ]
+    return np.logical_and.outer(*inside)
+
+
+def without_border(pixels: np.ndarray, boxes: Sequence[Box], first: tuple[int, int]) -> np.ndarray:
+    """A part (P, y, x) whose first pixel is `first`, NaN outside of the box of each plane."""
+    if not boxes:
+        return pixels
+    rows, columns = (
+        start + np.arange(size) for start, size in zip(first, pixels.shape[1:], strict=True)
     )
+    inside = np.stack([in_box(box, rows, columns) for box in boxes])
+    return pixels if inside.all() else np.where(inside, pixels, np.nan)
 
 
 def _one_plane(image: ImageStack, plane: int) -> ImageStack:
@@ -104,6 +155,7 @@ class BlockReader:
     plan: Plan
     layout: BlockPlan
     frame_number: int
+    boxes: Sequence[Box]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -114,6 +166,7 @@ class BlockReader:
         """Pixels (P, y, x), and the same part of the background image where there is one."""
         background = self.plan.background
         pixels = window_of(self.plan.image, self.layout.frames[self.frame_number], rows, columns)
+        pixels = without_border(pixels, self.boxes, (rows.start, columns.start))
         return pixels, background if isinstance(background, str) else background[
             ..., rows, columns
         ].astype(np.float64)
@@ -140,7 +193,7 @@ def measure_frame_statistics(
     layout: BlockPlan,
     frame_number: int,
     fingerprint: Fingerprint,
-) -> GlobalStatistics:
+) -> "BorderedBlocks":
     """The numbers of one frame that must be global, but for the rate of the networks."""
     if not isinstance(plan.background, str):
         fitting(
@@ -148,13 +201,49 @@ def measure_frame_statistics(
             np.broadcast_to(np.float32(0), (plan.image.planes or 1, *layout.shape)),
         )
     frame = layout.frames[frame_number]
-    planes = [
-        sample_plane(plan, task, frame, plane, fingerprint)
-        for plane in range(plan.image.planes or 1)
-    ]
-    return task.measure_statistics(
-        planes, plan, BlockReader(plan=plan, layout=layout, frame_number=frame_number)
+    planes, boxes = zip(
+        *(
+            sample_plane(plan, task, frame, plane, fingerprint)
+            for plane in range(plan.image.planes or 1)
+        ),
+        strict=True,
     )
+    reader = BlockReader(plan=plan, layout=layout, frame_number=frame_number, boxes=boxes)
+    return BorderedBlocks(blocks=task.measure_statistics(planes, plan, reader), boxes=boxes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class BorderedBlocks:
+    """Global statistics of a frame whose planes may have a border that nobody measured."""
+
+    blocks: GlobalStatistics
+    boxes: Sequence[Box]
+
+    @classmethod
+    def of_numbers(cls, numbers: Mapping[str, np.ndarray], task: Task) -> "BorderedBlocks":
+        """What was kept in a file; an older file has no boxes."""
+        known = dict(numbers)
+        boxes = tuple(
+            (slice(top, bottom), slice(left, right))
+            for top, bottom, left, right in known.pop(BOXES, np.zeros((0, 4), int)).tolist()
+        )
+        return cls(blocks=task.blocks(known), boxes=boxes)
+
+    def prepare(
+        self, frame: np.ndarray, background: Background, first: tuple[int, int]
+    ) -> NetworkInput:
+        """Prepare a part, see `GlobalStatistics`."""
+        return self.blocks.prepare(without_border(frame, self.boxes, first), background, first)
+
+    @property
+    def level(self) -> float:
+        """Level of the output [its unit] over the whole frame."""
+        return self.blocks.level
+
+    def numbers(self) -> dict[str, np.ndarray]:
+        """All of it, for a file."""
+        sides = [[rows.start, rows.stop, cols.start, cols.stop] for rows, cols in self.boxes]
+        return {**self.blocks.numbers(), BOXES: np.array(sides, int)}
 
 
 def surveyed_blocks(
@@ -213,14 +302,21 @@ def begin_block(
     )
 
 
-def save_numbers(path: Path, blocks: GlobalStatistics, grid_rate: float, within: Path) -> None:
-    """Keep global statistics, arrays only, in a file within a folder; see `complete_file`."""
-    with complete_file(path, within) as file:
-        arrays: dict[str, Any] = {"grid_rate": np.asarray(grid_rate), **blocks.numbers()}
-        np.savez(file, **arrays)
+def pack_numbers(blocks: GlobalStatistics, grid_rate: float) -> bytes:
+    """Global statistics, arrays only, as the content of an NPZ file."""
+    file = BytesIO()
+    arrays: dict[str, Any] = {"grid_rate": np.asarray(grid_rate), **blocks.numbers()}
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+def unpack_numbers(content: bytes, task: Task) -> GlobalStatistics:
+    """What this process packed with `pack_numbers`."""
+    with np.load(BytesIO(content), allow_pickle=False) as arrays:
+        return BorderedBlocks.of_numbers(arrays, task)
 
 
 def load_numbers(path: Path, task: Task) -> tuple[GlobalStatistics, float]:
     """Global statistics that were kept, and the rate of the sampler's grid."""
     with open_arrays(path) as kept:
-        return task.blocks(dict(kept)), float(kept["grid_rate"])
+        return BorderedBlocks.of_numbers(kept, task), float(kept["grid_rate"])

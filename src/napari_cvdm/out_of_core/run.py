@@ -9,8 +9,9 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryFile
 from typing import Any, Protocol
 from zipfile import is_zipfile
 
@@ -41,6 +42,7 @@ from napari_cvdm.core.result import ForwardCheck, Progress
 from napari_cvdm.core.statistics import RunningMoments
 from napari_cvdm.core.tiling import Block, BlockPlan
 from napari_cvdm.io import Fingerprint, ImageFileError
+from napari_cvdm.io.atomic import write_file
 from napari_cvdm.io.folders import JobFolder, begin_job, finish_job, growing_folder
 from napari_cvdm.io.result_folder import PROVENANCE
 from napari_cvdm.io.zarr_write import (
@@ -59,8 +61,9 @@ from napari_cvdm.out_of_core.global_statistics import (
     load_numbers,
     measure_frame_statistics,
     median_rate,
-    save_numbers,
+    pack_numbers,
     surveyed_blocks,
+    unpack_numbers,
 )
 from napari_cvdm.out_of_core.job import BlockJob
 from napari_cvdm.reconstruction.plan import resolve, settings_of, task_of
@@ -165,7 +168,8 @@ class BlockReconstructor:
         )
         with self.reading():
             rate = median_rate(parts, len(chosen))
-        save_numbers(self.numbers_path(frame_number), blocks, rate, self.folder.path)
+        path = self.numbers_path(frame_number)
+        write_file(path, pack_numbers(blocks, rate), within=self.folder.path)
 
     def run_block(self, block: Block) -> Generator[Progress, None, dict[str, Any]]:
         """Reconstruct a block, write it, and mark it as done.
@@ -297,14 +301,16 @@ def _prepare(
     """Read the image once, compare the plan with what was begun, and keep what must be global."""
     job, plan, layout = reconstructor.job, reconstructor.plan, reconstructor.layout
     fingerprint = Fingerprint(plan.image.array)
-    with (
-        TemporaryDirectory() as place
-    ):  # the plan is known only when every frame was read, and many surveys are too much to hold
-        read = [Path(place) / f"{number}.npz" for number in range(len(layout.frames))]
-        for number, path in enumerate(read):
-            yield Progress(stage=f"reading frame {number + 1} of {len(read)}", done=0, total=1)
+    # The plan is known only when every frame was read, and many surveys are too much to hold. A
+    # file without a name is gone after a kill.
+    with TemporaryFile() as file:
+        ends = [0]
+        for number in range(len(layout.frames)):
+            stage = f"reading frame {number + 1} of {len(layout.frames)}"
+            yield Progress(stage=stage, done=0, total=1)
             measured = reconstructor.measure_statistics(number, fingerprint)
-            save_numbers(path, measured, np.nan, path.parent)
+            file.write(pack_numbers(measured, np.nan))
+            ends.append(file.tell())
         begun = planned(job, plan.settings, reconstructor.model, fingerprint.value)
         begin_job(folder, begun, overwrite=job.overwrite)
         create_images(
@@ -313,12 +319,13 @@ def _prepare(
             grid_of(plan, reconstructor.task, layout),
             {"version": __version__},
         )
-        for number, path in enumerate(read):
+        for number, (begin, end) in enumerate(pairwise(ends)):
             if not is_zipfile(reconstructor.numbers_path(number)):  # missing, or cut short
-                yield Progress(
-                    stage=f"surveying frame {number + 1} of {len(read)}", done=0, total=1
-                )
-                reconstructor.keep_statistics(load_numbers(path, reconstructor.task)[0], number)
+                stage = f"surveying frame {number + 1} of {len(layout.frames)}"
+                yield Progress(stage=stage, done=0, total=1)
+                file.seek(begin)
+                measured = unpack_numbers(file.read(end - begin), reconstructor.task)
+                reconstructor.keep_statistics(measured, number)
 
 
 def _begun_settings(

@@ -297,7 +297,7 @@ def blank_levels(
         positive = True
     else:
         levels = equalised_levels(
-            float(np.median(pooled)), np.array([plane.mean for plane in planes])
+            float(np.nanmedian(pooled)), np.array([plane.mean for plane in planes])
         )
         positive = bool((levels > 0).all())
     if not positive:

@@ -362,3 +362,25 @@ def test_frames_that_imagej_promised_and_nobody_wrote_are_counted(tmp_path: Path
     image = read_image(path)
     np.testing.assert_array_equal(image.array, stack)
     assert "5 of 8 frames were written" in image.warnings[0]
+
+
+@pytest.mark.parametrize(
+    "unit", ["um/pixel", "µm/px", "um per pixel", "\\u00B5m/pixel", "microns/px"]
+)
+def test_a_length_of_one_pixel_is_a_length(unit: str) -> None:
+    assert length_um(0.25, unit) == pytest.approx(0.25)
+    assert length_um(0.25, f"{unit}/pixel/pixel") is None
+
+
+@pytest.mark.parametrize("place", ["", "c:{c}/2 z:{z}/3 - "])
+def test_labels_of_imagej_name_the_channels_of_the_result(place: str, tmp_path: Path) -> None:
+    stack = np.random.default_rng(0).integers(0, 900, (3, 2, 16, 20)).astype(np.uint16)
+    labels = [
+        place.format(c=c, z=z) + name for z in (1, 2, 3) for c, name in ((1, "DAPI"), (2, "GFP"))
+    ]
+    said = {"axes": "ZCYX", "Labels": labels}
+    path = tif(tmp_path, stack, imagej=True, metadata=said)
+    image = read_image(path)
+    assert image.channels == ("DAPI", "GFP") and image.axes == "ZCYX"
+    said["Labels"] = [f"file {number}.tif" for number in range(6)]  # nothing common to a channel
+    assert read_image(tif(tmp_path, stack, imagej=True, metadata=said)).channels == ()

@@ -27,6 +27,10 @@ _LONGEST_UNIT = 24
 _ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})")
 # A program without the micro sign puts one of these in its place.
 _LOST_SIGN = re.compile("[?\ufffd]{1,2}(?=m$)")
+# Some programs name a length of one pixel so.
+_PER_PIXEL = re.compile(r"\s*(/|\bper\b)\s*(pixel|px)s?$", re.IGNORECASE)
+# ImageJ names a slice after its place in the stack.
+_PLACE_IN_STACK = re.compile(r"^[czt]:\d+/\d+( [czt]:\d+/\d+)*( - )?")
 # XML forbids these characters, and an ampersand that begins no entity.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f]")
 _BARE_AMPERSAND = re.compile(r"&(?!#\w+;|\w+;)")
@@ -63,7 +67,7 @@ def _factor(unit: str, wanted: str) -> float | None:
     name = unescape(_ESCAPED.sub(lambda found: chr(int(found[1], 16)), unit.strip()))
     with suppress(UnicodeError):  # UTF-8 that was read as another encoding: the sign is two letters
         name = name.encode("cp1252").decode()
-    name = _LOST_SIGN.sub("µ", name)
+    name = _LOST_SIGN.sub("µ", _PER_PIXEL.sub("", name))
     # Letters only: a header is not to be evaluated as an expression.
     if len(name) > _LONGEST_UNIT or not name.isalpha():
         return None
@@ -151,6 +155,20 @@ def read_ome(xml: str) -> tuple[Element | None, tuple[str, ...]]:
         )
     except ParseError:
         return None, (f"its OME-XML cannot be parsed, so what it states is not known ({found}).",)
+
+
+def imagej_channels(header: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the channels: the labels of ImageJ's slices, if all slices of a channel share one.
+
+    Empty where they do not, or where nothing is left without the place in the stack.
+    """
+    count, labels = header.get("channels"), header.get("Labels")
+    if not isinstance(count, int) or not isinstance(labels, list) or not 1 < count <= len(labels):
+        return ()
+    texts = [one_line(_PLACE_IN_STACK.sub("", str(label)).strip()) for label in labels]
+    found = [set(texts[number::count]) for number in range(count)]
+    names = tuple(one.pop() for one in found if len(one) == 1)
+    return names if len(names) == count and any(names) else ()
 
 
 def ome_stated(root: Element, number: int = 0, source: str = "") -> Stated:

@@ -28,6 +28,7 @@ from napari_cvdm.io.limits import (
 )
 from napari_cvdm.io.metadata import (
     Stated,
+    imagej_channels,
     length_um,
     ome_stated,
     pixel_of_resolution,
@@ -603,5 +604,6 @@ def _of_tags(
     return Stated(
         pixel_um=pixel_um,
         place={name: value for name, value in place.items() if value is not None},
+        channels=imagej_channels(imagej),
         origins=origins,
     )

@@ -3,7 +3,7 @@
 The image is read once, band by band, and never kept.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 from napari_cvdm.core.intensity import unclipped_mean
 from napari_cvdm.core.plan import Plan
 from napari_cvdm.core.request import ImageStack
+from napari_cvdm.core.result import name_stages
 from napari_cvdm.core.tiling import Block, BlockPlan
 from napari_cvdm.io import Fingerprint, ImageFileError
 from napari_cvdm.io.atomic import complete_file
@@ -140,7 +141,7 @@ def measure_frame_statistics(
     layout: BlockPlan,
     frame_number: int,
     fingerprint: Fingerprint,
-) -> GlobalStatistics:
+) -> Generator[str, None, GlobalStatistics]:
     """The numbers of one frame that must be global, but for the rate of the networks."""
     if not isinstance(plan.background, str):
         fitting(
@@ -148,13 +149,12 @@ def measure_frame_statistics(
             np.broadcast_to(np.float32(0), (plan.image.planes or 1, *layout.shape)),
         )
     frame = layout.frames[frame_number]
-    planes = [
-        sample_plane(plan, task, frame, plane, fingerprint)
-        for plane in range(plan.image.planes or 1)
-    ]
-    return task.measure_statistics(
-        planes, plan, BlockReader(plan=plan, layout=layout, frame_number=frame_number)
-    )
+    planes = []
+    for plane in range(plan.image.planes or 1):
+        yield f"plane {plane + 1}"
+        planes.append(sample_plane(plan, task, frame, plane, fingerprint))
+    reader = BlockReader(plan=plan, layout=layout, frame_number=frame_number)
+    return (yield from task.measure_statistics(planes, plan, reader))
 
 
 def surveyed_blocks(
@@ -172,13 +172,16 @@ def surveyed_blocks(
     ]
 
 
-def median_rate(frames: Iterator[FrameSampler], count: int) -> float:
+def median_rate(
+    frames: Iterator[Generator[str, None, FrameSampler]], count: int
+) -> Generator[str, None, float]:
     """Median of lambda(x) over `count` parts, of at most LARGEST_SAMPLE_PX pixels in all.
 
-    It sets the sampler's grid for all parts alike.
+    It sets the sampler's grid for all parts alike. Each part is prepared when its turn comes.
     """
     pooled = []
-    for frame in frames:
+    for number, beginning in enumerate(frames, start=1):
+        frame = yield from name_stages(f"part {number} of {count}", beginning)
         rate = frame.rate_map
         step = int(np.ceil(np.sqrt(rate.size * count / LARGEST_SAMPLE_PX)))
         pooled.append(rate[::step, ::step].ravel())
@@ -192,7 +195,7 @@ def begin_block(
     block: Block,
     surroundings: int,
     grid_rate: float | None,
-) -> FrameSampler:
+) -> Generator[str, None, FrameSampler]:
     """Read one part with what lies around it, and prepare it with the numbers of the whole."""
     pixels = window_of(plan.image, block.frame, *block.window)
     background = (
@@ -200,17 +203,14 @@ def begin_block(
         if isinstance(plan.background, str)
         else plan.background[(..., *block.window)]
     )
-    prepared = blocks.prepare(pixels, background, (block.rows.read_start, block.columns.read_start))
+    prepared = yield from blocks.prepare(
+        pixels, background, (block.rows.read_start, block.columns.read_start)
+    )
     prepared = prepared.within(
         block.core, network.config.condition_fold * network.config.alignment, surroundings
     )
-    return FrameSampler.begin(
-        plan,
-        network,
-        prepared,
-        FrameIndex(block.frame, block.frame_number, block.frame_number + 1),
-        grid_rate,
-    )
+    place = FrameIndex(block.frame, block.frame_number, block.frame_number + 1)
+    return (yield from FrameSampler.begin(plan, network, prepared, place, grid_rate))
 
 
 def save_numbers(path: Path, blocks: GlobalStatistics, grid_rate: float, within: Path) -> None:

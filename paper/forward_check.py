@@ -23,7 +23,7 @@ from napari_cvdm.checks.forward_check import LIMIT, ForwardCheckAccumulator, for
 from napari_cvdm.checks.plane_warnings import order_sentence, reverse_positions
 from napari_cvdm.checks.run_checks import RunChecks
 from napari_cvdm.core.request import ImageStack, ReconstructionRequest
-from napari_cvdm.core.result import ForwardCheck
+from napari_cvdm.core.result import ForwardCheck, finished
 from napari_cvdm.core.statistics import RunningMoments
 from napari_cvdm.evaluation.pair_sets import trained_ranges
 from napari_cvdm.models.registry import load_model
@@ -169,7 +169,9 @@ def check_draws(request: ReconstructionRequest) -> ForwardCheck:
     prepared = prepare_frame(request.image.frame(()), request, task)
     assert isinstance(prepared.posterior, PhasePosterior)
     fit = prepared.posterior.fit
-    drawn = draw_phases(fit, 1, range(DRAWS))[:, *fit.model.frame].numpy() + fit.phase.numpy()
+    drawn = (
+        finished(draw_phases(fit, 1, range(DRAWS)))[:, *fit.model.frame].numpy() + fit.phase.numpy()
+    )
     record = ForwardCheckAccumulator(resolve(request, task), card, None)
     record.begin((), prepared)
     for sample in drawn:

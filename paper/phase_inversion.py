@@ -61,7 +61,7 @@ def borders() -> Iterator[Row]:
             optics = positions, one.microscope, one.condenser_na
             surrounded = finished(fit_surrounded(planes, weight, *optics))
             periodic = finished(fit_periodic(planes, weight, *optics, surrounded))
-            gain = border_gain(periodic, surrounded)
+            gain = finished(border_gain(periodic, surrounded))
             errors = [rmse(fit.phase.numpy(), one.phase) for fit in (surrounded, periodic)]
             taken = "periodic" if gain > EQUAL_GAIN else "surrounded"
             yield Row(
@@ -122,7 +122,7 @@ def spread() -> Iterator[Row]:
         error = prepared.estimate - pair.phase
         error, draws = (
             error - error.mean(),
-            prepared.posterior.draw_phases(DRAWS) - prepared.estimate,
+            finished(prepared.posterior.draw_phases(DRAWS)) - prepared.estimate,
         )
         width = np.sqrt(np.square(draws - draws.mean(axis=(1, 2), keepdims=True)).mean(axis=0))
         variances.append(float(np.square(width).mean()))

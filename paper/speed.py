@@ -136,16 +136,16 @@ def overhead(
     plan = resolve(request_of_output(model, size, samples, **choices), task)
     prepared = finished(task.prepare(plan.image.frame(()), plan))
     network = network_on(model.network, CPU)
-    frame = FrameSampler.begin(plan, network, prepared, FrameIndex((), 0, 1))
+    frame = finished(FrameSampler.begin(plan, network, prepared, FrameIndex((), 0, 1)))
     first, *neg_log_gammas = [frame.rate * clock for clock in frame.clock_values()]
     groups = [frame.rate.expand(len(group), -1, -1, -1).contiguous() for group in frame.groups(0)]
 
     @torch.inference_mode()
     def bare() -> None:
         with autocast(CPU, plan.precision):
-            frame.tiled.clean(frame.rate, first, frame.first_layer_features)
+            finished(frame.tiled.clean(frame.rate, first, frame.first_layer_features))
             for noisy, neg_log_gamma in product(groups, neg_log_gammas):
-                frame.tiled.clean(noisy, neg_log_gamma, frame.first_layer_features)
+                finished(frame.tiled.clean(noisy, neg_log_gamma, frame.first_layer_features))
 
     def sampling() -> None:
         empty = np.zeros(frame.rate.shape[-2:], np.float32)

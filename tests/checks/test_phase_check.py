@@ -14,6 +14,7 @@ from napari_cvdm.checks.forward_check import ForwardCheckAccumulator, forward_mo
 from napari_cvdm.checks.phase_check import PhaseCheckModel
 from napari_cvdm.checks.plane_warnings import order_sentence, reverse_positions
 from napari_cvdm.core.request import ImageStack, ReconstructionRequest
+from napari_cvdm.core.result import finished
 from napari_cvdm.core.statistics import RunningMoments
 from napari_cvdm.models.checkpoint import load_checkpoint
 from napari_cvdm.reconstruction.plan import prepare_frame, resolve
@@ -120,7 +121,7 @@ def test_a_region_is_the_part_of_the_whole(card):
     inner = (slice(top, bottom), slice(left, right))
     np.testing.assert_array_equal(part.measured, whole.measured[:, *inner])
     draw = (
-        draw_phases(whole.fit, 1, range(1))[0][whole.fit.model.frame].numpy()
+        finished(draw_phases(whole.fit, 1, range(1)))[0][whole.fit.model.frame].numpy()
         + whole.fit.phase.numpy()
     )
     found, expected = part.compare(draw[inner]), whole.compare(draw)
@@ -135,7 +136,9 @@ def checked(request: ReconstructionRequest, card, count: int):
     pixels = request.image.frame(())
     prepared = prepare_frame(pixels, request, PhaseTwoShot())
     fit = prepared.posterior.fit
-    drawn = draw_phases(fit, 1, range(count))[:, *fit.model.frame].numpy() + fit.phase.numpy()
+    drawn = (
+        finished(draw_phases(fit, 1, range(count)))[:, *fit.model.frame].numpy() + fit.phase.numpy()
+    )
     record = ForwardCheckAccumulator(resolve(request, PhaseTwoShot()), card, None)
     record.begin((), prepared)
     for sample in drawn:

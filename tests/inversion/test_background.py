@@ -66,7 +66,7 @@ def cell_fit() -> Fit:
 
 
 def test_a_bent_background_becomes_flat_and_the_cells_better(cell_fit):
-    found = flatten_background(cell_fit)
+    found = finished(flatten_background(cell_fit))
     empty = cells(CANVAS)[cell_fit.model.frame] == 0
     assert found.prior.flat is not None
     assert found.phase.numpy()[empty].std() < 0.5 * cell_fit.phase.numpy()[empty].std()
@@ -81,23 +81,26 @@ def test_background_is_background(cell_fit):
 
 
 def test_draws_know_that_the_background_is_flat(cell_fit):
-    found = flatten_background(cell_fit)
+    found = finished(flatten_background(cell_fit))
     inside = found.prior.flat > 0
     before, after = (
-        draw_phases(fit, 0, [0, 1])[:, inside].std(dim=1).mean() for fit in (cell_fit, found)
+        finished(draw_phases(fit, 0, [0, 1]))[:, inside].std(dim=1).mean()
+        for fit in (cell_fit, found)
     )
     assert after < 0.85 * before
 
 
 @pytest.mark.parametrize("weight", [1e12, 1e25])
 def test_planes_without_noise_have_an_answer(cell_fit, weight):
-    found = flatten_background(replace(cell_fit, weight=torch.full_like(cell_fit.weight, weight)))
+    found = finished(
+        flatten_background(replace(cell_fit, weight=torch.full_like(cell_fit.weight, weight)))
+    )
     assert bool(torch.isfinite(found.phase).all())
 
 
 def test_a_field_without_background_stays_as_it_is():
     fit = fit_of(leaves(CANVAS))
-    assert flatten_background(fit) is fit
+    assert finished(flatten_background(fit)) is fit
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (16, 1), (33, 8)])
@@ -106,7 +109,9 @@ def test_small_fields_have_an_answer(shape):
         shape, (-1.0, 1.0), AIR, canvas_shape=shape, like=torch.zeros(1)
     )
     planes = 1 + 0.01 * torch.randn((2, *shape), generator=torch.Generator().manual_seed(0))
-    found = flatten_background(finished(fit_object(model, planes, torch.full_like(planes, 1e4))))
+    found = finished(
+        flatten_background(finished(fit_object(model, planes, torch.full_like(planes, 1e4))))
+    )
     assert bool(torch.isfinite(found.phase).all())
 
 
@@ -115,14 +120,14 @@ def test_a_background_that_really_bends_is_not_made_flat():
     y, x = np.mgrid[0:CANVAS, 0:CANVAS] / CANVAS
     bend = 2 * np.sin(2 * np.pi * 3 * y) * np.sin(2 * np.pi * 3 * x)
     fit = fit_of(cells(CANVAS) + bend)
-    assert flatten_background(fit) is fit
+    assert finished(flatten_background(fit)) is fit
 
 
 def test_more_steps_change_the_background_no_further(cell_fit, monkeypatch):
     flat = find_background(cell_fit) / PRIOR_STD_RAD**2
-    few = flat_change(cell_fit, flat).maps[1]
+    few = finished(flat_change(cell_fit, flat)).maps[1]
     monkeypatch.setattr(background, "FLAT_STEPS", 300)
-    many = flat_change(cell_fit, flat).maps[1]
+    many = finished(flat_change(cell_fit, flat)).maps[1]
     assert (few - many).std() < 0.2 * many.std()
 
 
@@ -130,10 +135,12 @@ def test_noise_costs_what_is_expected(cell_fit):
     """Draws about the fit, flat in the background, cost `expected_costs` on average."""
     flat = find_background(cell_fit) / LAST_WIDTH_RAD**2
     costs = []
-    for draw in draw_phases(cell_fit, 0, [0, 1, 2]):
+    for draw in finished(draw_phases(cell_fit, 0, [0, 1, 2])):
         sample = PhaseObject(
             maps=torch.stack([torch.zeros_like(draw), draw]),
             illumination=torch.zeros_like(cell_fit.estimate.illumination),
         )
-        costs.append(penalty_of(cell_fit, flat_change(replace(cell_fit, estimate=sample), flat)))
+        costs.append(
+            penalty_of(cell_fit, finished(flat_change(replace(cell_fit, estimate=sample), flat)))
+        )
     assert np.mean(costs) == pytest.approx(expected_costs(cell_fit, flat)[0], rel=0.4)

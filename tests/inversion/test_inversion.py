@@ -136,7 +136,9 @@ def test_prior_is_a_covariance(tiny):
 def test_conjugate_gradients_solve_the_normal_equations(tiny):
     fit, normal = tiny
     right = white_object(fit.model, (2,), torch.Generator().manual_seed(1))
-    found = flat(solve_normal(fit.model, fit.linearisation, fit.weight, fit.prior, right, 600))
+    found = flat(
+        finished(solve_normal(fit.model, fit.linearisation, fit.weight, fit.prior, right, 600))
+    )
     exact = torch.linalg.solve(normal, flat(right).T).T
     assert (found - exact).norm() < 1e-6 * exact.norm()
 
@@ -151,7 +153,7 @@ def test_draws_have_the_covariance_of_the_posterior(tiny, monkeypatch, steps, to
     pixels = torch.randn(
         draws, 4, *fit.model.canvas_shape, generator=generator, dtype=torch.float64
     )
-    found = draw_around(fit, data, white_object(fit.model, (draws,), generator), pixels)
+    found = finished(draw_around(fit, data, white_object(fit.model, (draws,), generator), pixels))
     white = flat(found) @ torch.linalg.cholesky(normal)
     covariance = white.T @ white / draws
     assert (covariance.diag() - 1).mean().abs() < 0.02
@@ -164,7 +166,7 @@ def test_draws_have_the_covariance_of_the_posterior(tiny, monkeypatch, steps, to
 def test_a_draw_depends_on_its_stream_alone():
     model = model_of(frame=(32, 40), canvas=(64, 64))
     fit = finished(fit_object(model, *expose(model, leaves(0, 1.0), 1e3)))
-    together, alone = draw_phases(fit, 7, [3, 0, 11]), draw_phases(fit, 7, [11])
+    together, alone = finished(draw_phases(fit, 7, [3, 0, 11])), finished(draw_phases(fit, 7, [11]))
     torch.testing.assert_close(alone[0], together[2], rtol=0, atol=1e-9)
 
 
@@ -206,7 +208,7 @@ def test_a_step_uphill_is_not_taken():
     at, laws = model.zero((2,)), PowerLaws.start((2,), data)
     seen, prior = model.linearise(at), laws.prior(model)
     right = gauss_newton._gradient(model, seen, data, weight, prior, at)
-    change = solve_normal(model, seen, weight, prior, right, 8)
+    change = finished(solve_normal(model, seen, weight, prior, right, 8))
     one_way = change.add(change, torch.tensor([0.0, -2.0]))  # the second member goes backwards
     before = gauss_newton._cost(data, weight, seen, prior, at)
     there, _, after = gauss_newton._step(model, data, weight, prior, at, one_way, before)
@@ -330,7 +332,7 @@ def test_the_log_determinant_is_that_of_the_whole_matrix():
         )
         columns.append((unit + root * model.derivative(fit.linearisation, likely)).ravel())
     expected = torch.linalg.slogdet(torch.stack(columns)).logabsdet / data.numel()
-    torch.testing.assert_close(log_determinant(fit), expected, rtol=0.1, atol=0)
+    torch.testing.assert_close(finished(log_determinant(fit)), expected, rtol=0.1, atol=0)
 
 
 @pytest.mark.parametrize("photons", [1e3, 1e4])

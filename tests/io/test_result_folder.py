@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_cvdm.cli.restore import write_images, write_provenance
 from napari_cvdm.core.result import NO_CLOCK, ClockCurve, ForwardCheck, Provenance, Reconstruction
 from napari_cvdm.io import ImageFileError, read_image
 from napari_cvdm.io.result_folder import (
@@ -16,6 +15,7 @@ from napari_cvdm.io.result_folder import (
     read_result_folder,
 )
 from napari_cvdm.models.schedule import gamma_and_beta
+from napari_cvdm.reconstruction.provenance import write_images, write_provenance
 
 CLOCK = ClockCurve(times=(0.5, 1.0), values=(0.4, 1.0), speeds=(1.25, 2.0))
 PLACE = {"y_um": 12.0, "x_um": -3.5, "z_step_um": 0.3}

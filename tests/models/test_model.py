@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from napari_cvdm.core.result import finished
 from napari_cvdm.models.checkpoint import (
     CheckpointError,
     config_values,
@@ -212,7 +213,7 @@ def test_tiles_do_not_change_the_predicted_error():
     network, image = shaken(CVDM(config)).double(), torch.randn(1, 2, 96, 80, dtype=torch.float64)
     features = network.features(image, network.mean_residual(image))
     whole, parts = (
-        TiledModel(network, (96, 80), tile).residual_std(features) for tile in (200, 32)
+        finished(TiledModel(network, (96, 80), tile).residual_std(features)) for tile in (200, 32)
     )
     torch.testing.assert_close(parts, whole)
 

@@ -85,9 +85,13 @@ def test_a_region_costs_less_than_the_image(clock, tiny_widefield_model):
 
 def test_a_measurement_can_be_stopped_before_each_evaluation(tiny_widefield_model, monkeypatch):
     model, evaluated = load_model(str(tiny_widefield_model)), []
-    monkeypatch.setattr(
-        module.TiledModel, "clean", lambda tiled, rate, *_: evaluated.append("clean") or rate
-    )
+
+    def clean(tiled, rate, *_):
+        yield 1, 1
+        evaluated.append("clean")
+        return rate
+
+    monkeypatch.setattr(module.TiledModel, "clean", clean)
     steps = module.estimate(widefield_request(spots((40, 36))), model)
     counts = [len(evaluated) for _ in steps]
     assert counts == sorted(counts) and counts[-4:] == [0, 0, 1, 1]

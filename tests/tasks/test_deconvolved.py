@@ -105,7 +105,7 @@ def test_read_noise_that_counts_as_light_keeps_a_dark_field_dark():
     problem = Deconvolution.of_frame(
         noise, lens_of_microscope(OIL, 2), CameraNoise(gain=1.0, read_variance=9.0), 100.0, 2
     )
-    (canvas,) = problem.estimates((30,))
+    _, canvas = next(islice(problem.steps(), 29, None))
     assert float(problem.in_frame(canvas).mean()) < 1.0
 
 
@@ -370,7 +370,10 @@ def test_a_part_is_deconvolved_as_the_whole_is_there(noise):
         Deconvolution.of_frame(image, lens, noise, brightest, 2)
         for image in (counts, counts[read, read])
     )
-    for wanted, found in zip(whole.estimates(ITERATIONS), part.estimates(ITERATIONS), strict=True):
+    both = zip(whole.steps(), part.steps(), strict=True)
+    for (step, wanted), (_, found) in islice(both, max(ITERATIONS)):
+        if step not in ITERATIONS:
+            continue
         kept, own = (
             slice(2 * (inner.start - start), 2 * (inner.stop - start)) for start in (0, read.start)
         )

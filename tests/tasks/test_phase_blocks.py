@@ -13,6 +13,7 @@ from zarr_results import image_in
 
 from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.core.request import ImageStack, RequestError
+from napari_cvdm.core.result import finished
 from napari_cvdm.core.result import finished as drained
 from napari_cvdm.core.tiling import BlockPlan
 from napari_cvdm.io import Fingerprint
@@ -85,7 +86,9 @@ def survey(task: PhaseTwoShot, request):
     shape = request.image.array.shape[-2:]
     layout = BlockPlan(loops=(), shape=shape, block=BLOCK, halo=SURROUNDINGS)
     plan = resolve(request, task)
-    blocks = measure_frame_statistics(plan, task, layout, 0, Fingerprint(request.image.array))
+    blocks = finished(
+        measure_frame_statistics(plan, task, layout, 0, Fingerprint(request.image.array))
+    )
     return blocks, BlockReader(plan=plan, layout=layout, frame_number=0)
 
 
@@ -96,7 +99,7 @@ def estimate_by_blocks(task: PhaseTwoShot, request) -> np.ndarray:
     for block in reader.layout.blocks():
         first = block.rows.read_start, block.columns.read_start
         if first not in windows:
-            windows[first] = blocks.prepare(*reader.part(*block.window), first).estimate
+            windows[first] = finished(blocks.prepare(*reader.part(*block.window), first)).estimate
         core = block.rows.inner(), block.columns.inner()
         together[block.written(1)] = windows[first][core]
     assert len(windows) == 2
@@ -142,7 +145,8 @@ def test_an_image_of_the_blank_field_takes_uneven_light_out(task: PhaseTwoShot) 
     )
     window = slice(64, 256), slice(0, 128)
     expected, found = (
-        blocks.prepare(*reader.part(*window), (64, 0)).estimate for blocks, reader in (even, uneven)
+        finished(blocks.prepare(*reader.part(*window), (64, 0))).estimate
+        for blocks, reader in (even, uneven)
     )
     np.testing.assert_allclose(found, expected, atol=0.02 * np.std(expected))
 
@@ -156,7 +160,7 @@ def test_the_order_of_the_planes_does_not_matter(task: PhaseTwoShot) -> None:
     swapped = replace(image, array=image.array[::-1].copy())
     for request in (request_of(image), request_of(swapped, defocus_um=DEFOCUS_UM[::-1])):
         blocks, reader = survey(task, request)
-        prepared.append(blocks.prepare(*reader.part(slice(0, 96), slice(0, 96)), (0, 0)))
+        prepared.append(finished(blocks.prepare(*reader.part(slice(0, 96), slice(0, 96)), (0, 0))))
     assert np.array_equal(prepared[0].channels, prepared[1].channels)
     assert np.array_equal(prepared[0].estimate, prepared[1].estimate)
 
@@ -179,7 +183,8 @@ def test_numbers_come_back(task: PhaseTwoShot) -> None:
     assert np.array_equal(again.draws, blocks.draws)
     assert np.array_equal(again.levels, blocks.levels)
     parts = [
-        one.prepare(*reader.part(slice(0, 96), slice(0, 96)), (0, 0)) for one in (blocks, again)
+        finished(one.prepare(*reader.part(slice(0, 96), slice(0, 96)), (0, 0)))
+        for one in (blocks, again)
     ]
     assert np.array_equal(parts[0].channels, parts[1].channels)
 
@@ -190,7 +195,7 @@ def test_a_part_lies_where_it_is_in_the_whole(task: PhaseTwoShot) -> None:
     image.array[:, 40:44, 20:30] = 0
     blocks, reader = survey(task, request_of(image))
     whole = prepare_frame(image.array, request_of(image), task)
-    part = blocks.prepare(*reader.part(slice(32, 96), slice(16, 96)), (32, 16))
+    part = finished(blocks.prepare(*reader.part(slice(32, 96), slice(16, 96)), (32, 16)))
     for axis, first in enumerate((32, 16)):
         assert part.frame[axis].start + part.origin[axis] == NOISE_ORIGIN + first
         assert whole.frame[axis].start + whole.origin[axis] == NOISE_ORIGIN
@@ -207,11 +212,13 @@ def draw_by_blocks(task: PhaseTwoShot, count: int) -> np.ndarray:
     blocks, reader = survey(task, request_of(planes(), samples=2 * count))
     halves = []
     for rows in (slice(0, 192), slice(64, 256)):
-        part = blocks.prepare(*reader.part(rows, slice(0, SHAPE[1])), (rows.start, 0))
+        part = finished(blocks.prepare(*reader.part(rows, slice(0, SHAPE[1])), (rows.start, 0)))
         zero = part.posterior.blend(part.posterior.estimate)
         halves.append(
             [
-                part.kept(part.posterior.refine(part.posterior.estimate, 2 * stream) - zero)
+                part.kept(
+                    finished(part.posterior.refine(part.posterior.estimate, 2 * stream)) - zero
+                )
                 for stream in range(count)
             ]
         )
@@ -223,7 +230,7 @@ def draw_by_blocks(task: PhaseTwoShot, count: int) -> np.ndarray:
 def test_draws_of_parts_are_as_wide_as_those_of_the_whole_and_meet(task: PhaseTwoShot) -> None:
     posterior = prepare_frame(planes().array, request_of(planes()), PhaseTwoShot()).posterior
     assert isinstance(posterior, PhasePosterior)
-    whole, parts = posterior.draw_phases(4) - whole_estimate(), draw_by_blocks(task, 4)
+    whole, parts = finished(posterior.draw_phases(4)) - whole_estimate(), draw_by_blocks(task, 4)
     assert 0.8 < np.std(parts) / np.std(whole) < 1.25
     step = np.abs(parts[:, SEAM] - parts[:, SEAM - 1]).mean()
     assert step < 2 * np.abs(np.diff(whole, axis=1)).mean()
@@ -232,7 +239,7 @@ def test_draws_of_parts_are_as_wide_as_those_of_the_whole_and_meet(task: PhaseTw
 def test_three_planes_are_surveyed(task: PhaseTwoShot) -> None:
     cut = take_planes(CUT_OPTICS["three planes"], shape=(64, 64))
     blocks, reader = survey(task, cut.request())
-    part = blocks.prepare(*reader.part(slice(0, 64), slice(0, 64)), (0, 0))
+    part = finished(blocks.prepare(*reader.part(slice(0, 64), slice(0, 64)), (0, 0)))
     whole = prepare_frame(cut.counts, cut.request(), task)
     assert len(blocks.levels) == 3
     assert np.std(part.estimate - whole.estimate) < 0.05 * np.std(whole.estimate)

@@ -7,6 +7,7 @@ import pytest
 from cut_planes import OPTICS, take_planes
 from scipy.ndimage import gaussian_filter
 
+from napari_cvdm.core.result import finished
 from napari_cvdm.reconstruction.plan import prepare_frame
 from napari_cvdm.tasks import NetworkInput, PhaseTwoShot
 from napari_cvdm.tasks.phase_posterior import TRUST, PhasePosterior, PosteriorDraws
@@ -46,7 +47,7 @@ def bump(prepared: NetworkInput) -> np.ndarray:
 def test_the_background_of_every_sample_is_zero(prepared):
     posterior, proposal = posterior_of(prepared), proposal_of(prepared)
     for stream in range(3):
-        sample = posterior.refine(proposal + np.float32(0.3 * stream), stream)
+        sample = finished(posterior.refine(proposal + np.float32(0.3 * stream), stream))
         assert sample.dtype == np.float32
         assert abs(prepared.kept(sample)[posterior.background].mean()) < 1e-5
 
@@ -63,25 +64,27 @@ def test_a_trusted_share_of_what_the_network_changes_is_kept(prepared):
 
 def test_samples_in_turn_carry_opposite_draws(prepared):
     posterior, proposal = posterior_of(prepared), proposal_of(prepared)
-    mean = (posterior.refine(proposal, 4) + posterior.refine(proposal, 5)) / 2
+    mean = (finished(posterior.refine(proposal, 4)) + finished(posterior.refine(proposal, 5))) / 2
     level = prepared.kept(posterior.blend(proposal))[posterior.background].mean()
     np.testing.assert_allclose(prepared.kept(mean), prepared.estimate - level, atol=1e-4)
 
 
 def test_samples_of_the_estimate_scatter_as_the_posterior_does(prepared):
     posterior, proposal = posterior_of(prepared), proposal_of(prepared)
-    samples = np.stack([prepared.kept(posterior.refine(proposal, stream)) for stream in range(12)])
-    width = np.sqrt(posterior.draw_phases(12).var(axis=0, ddof=1).mean())
+    samples = np.stack(
+        [prepared.kept(finished(posterior.refine(proposal, stream))) for stream in range(12)]
+    )
+    width = np.sqrt(finished(posterior.draw_phases(12)).var(axis=0, ddof=1).mean())
     assert np.sqrt(np.mean((samples - prepared.estimate) ** 2)) == pytest.approx(width, rel=0.4)
 
 
 def test_the_same_stream_gives_the_same_bytes_and_another_another(prepared):
     posterior, proposal = posterior_of(prepared), proposal_of(prepared)
-    first = posterior.refine(proposal, 2)
-    assert first.tobytes() == posterior.refine(proposal, 2).tobytes()
-    assert not np.array_equal(first, posterior.refine(proposal, 3))
+    first = finished(posterior.refine(proposal, 2))
+    assert first.tobytes() == finished(posterior.refine(proposal, 2)).tobytes()
+    assert not np.array_equal(first, finished(posterior.refine(proposal, 3)))
     other = replace(posterior, draws=PosteriorDraws(posterior.fit, seed=1))
-    assert not np.array_equal(first, other.refine(proposal, 2))
+    assert not np.array_equal(first, finished(other.refine(proposal, 2)))
 
 
 def test_a_part_is_that_part_of_the_whole(prepared):
@@ -93,17 +96,17 @@ def test_a_part_is_that_part_of_the_whole(prepared):
         slice(start - first, start - first + size)
         for start, first, size in zip(part.origin, prepared.origin, part.valid.shape, strict=True)
     )
-    expected = whole.refine(planted, 1)[rows, columns]
-    difference = posterior.refine(planted[rows, columns], 1) - expected
+    expected = finished(whole.refine(planted, 1))[rows, columns]
+    difference = finished(posterior.refine(planted[rows, columns], 1)) - expected
     assert np.ptp(difference) < 1e-4
     np.testing.assert_array_equal(part.estimate, prepared.estimate[8:56, 8:56])
 
 
 def test_draws_of_the_physics_are_levelled_and_lie_around_the_estimate(prepared):
     posterior = posterior_of(prepared)
-    drawn = posterior.draw_phases(16)
+    drawn = finished(posterior.draw_phases(16))
     assert drawn.shape == (16, *SHAPE)
     np.testing.assert_allclose(drawn[:, posterior.background].mean(axis=1), 0, atol=1e-5)
-    np.testing.assert_array_equal(drawn[:3], posterior.draw_phases(3))
+    np.testing.assert_array_equal(drawn[:3], finished(posterior.draw_phases(3)))
     error = drawn.mean(axis=0) - prepared.estimate
     assert np.std(error) < np.sqrt(drawn.var(axis=0, ddof=1).mean())

@@ -14,11 +14,11 @@ from napari.errors import ReaderPluginError
 from napari.layers import Image, Layer
 
 import napari_cvdm
-from napari_cvdm.cli.restore import write_images, write_provenance
 from napari_cvdm.core.request import ImageStack
 from napari_cvdm.core.result import ClockCurve, Provenance, Reconstruction
 from napari_cvdm.io import ImageFileError
 from napari_cvdm.io.result_folder import read_result_folder
+from napari_cvdm.reconstruction.provenance import write_images, write_provenance
 from napari_cvdm.widgets.layers.contributions import (
     get_image_reader,
     get_result_reader,

@@ -8,6 +8,7 @@ import pytest
 
 from napari_cvdm.core.result import Progress
 from napari_cvdm.core.result import finished as drained
+from napari_cvdm.models.cvdm import CVDM
 from napari_cvdm.models.registry import load_model
 from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.widgets.layers.layer_data import METADATA_KEY
@@ -182,6 +183,38 @@ def test_cancel_answers_within_one_step_and_leaves_no_half_result(
     assert "Cancelled" in dock.panel.message.text()
     assert [layer.name for layer in viewer.layers] == ["cell"]
     assert dock.panel.run.isEnabled()
+
+
+def test_the_window_says_cancelled_when_the_worker_has_ended_one_tile_later(
+    viewer, measured, open_dock, finished, tiny_widefield_model, monkeypatch, qtbot
+):
+    evaluated = []
+
+    def count(name, really):
+        def evaluate(*given):
+            evaluated.append(name)
+            return really(*given)
+
+        monkeypatch.setattr(CVDM, name, evaluate)
+
+    for name in ("mean_residual", "rate", "residual_std", "clean"):
+        count(name, getattr(CVDM, name))
+    viewer.add_image(**measured)
+    dock = open_dock(tiny_widefield_model)
+    dock.form.counts["steps"].setValue(1000)
+    dock.form.counts["tile"].setValue(16)
+    dock.start()
+    qtbot.waitUntil(lambda: dock.panel.stage.text().startswith("sample 1 of 2, tile"))
+    before = len(evaluated)
+    dock.panel.cancel.click()
+    seen = len(evaluated)
+    assert before > 10
+    assert dock.panel.message.text() == dock.panel.stage.text() == "Cancelling…"
+    assert not dock.panel.cancel.isEnabled() and not dock.panel.run.isEnabled()
+    finished(dock)
+    assert len(evaluated) <= seen + 1
+    assert dock.panel.message.text() == "Cancelled; no layer was changed."
+    assert [layer.name for layer in viewer.layers] == ["cell"]
 
 
 def test_a_rerun_replaces_the_former_result_when_it_is_complete(

@@ -13,6 +13,7 @@ from napari_cvdm.core.result import Progress
 from napari_cvdm.widgets.common.worker import (
     AS_MADE_PERCENT,
     DRAWING_SHARE,
+    LOOK_MS,
     SLOW_PERCENT,
     VIEW_INTERVAL_S,
     Control,
@@ -94,6 +95,19 @@ def test_a_flood_of_steps_does_not_drown_the_window(collected):
     said = collected(flood())
     assert said[-1] == ("succeeded", "the end")
     assert len(said) < 200
+
+
+def test_a_step_that_came_soon_after_another_and_lasts_is_shown_while_it_lasts(collected):
+    """Else the window would show for minutes what ended before."""
+
+    def steps():
+        yield Progress(stage="loading", done=0, total=9)
+        yield Progress(stage="the first tile", done=1, total=9)
+        QThread.msleep(5 * LOOK_MS)
+        yield Progress(stage="the second tile", done=2, total=9)
+        return "the end"
+
+    assert collected(steps()) == [0, 1, 2, ("succeeded", "the end")]
 
 
 def test_what_the_work_held_is_free_after_it(collected):

@@ -225,8 +225,7 @@ class PhasePhysics(Baseline):
         prepared = yield from PhaseTwoShot().prepare(frame, plan)
         posterior = prepared.posterior
         assert isinstance(posterior, PhasePosterior)  # a phase always has one
-        yield "drawing from the posterior"
-        spread = posterior.draw_phases(self.draws)
+        spread = yield from posterior.draw_phases(self.draws)
         return Answer(
             image=prepared.estimate,
             valid=prepared.kept(prepared.valid),

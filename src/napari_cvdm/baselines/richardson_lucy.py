@@ -2,6 +2,7 @@
 
 from collections.abc import Generator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, ClassVar
 
 import numpy as np
@@ -97,14 +98,18 @@ def _until_only_noise_is_left(
     """The estimate on the canvas, its chi^2 in the frame, and how many iterations made it."""
     counts = (*(count for count in CHECKED_AFTER if count < most), most)
     best: tuple[Tensor, float, int] | None = None
-    for count, canvas in zip(counts, problem.estimates(counts), strict=True):
-        yield f"{count} iterations"
+    yield f"iteration 1 of at most {most}"
+    for count, canvas in islice(problem.steps(), most):
+        if count not in counts:
+            yield f"iteration {count + 1} of at most {most}"
+            continue
         misfit, _ = problem.compare(canvas)
         chi = chi_squared(misfit, valid)
         if best is not None and chi > SETTLED * best[1]:
             return best
         best = canvas, chi, count
-        if chi <= 1:
+        if chi <= 1 or count == most:
             break
+        yield f"iteration {count + 1} of at most {most}"
     assert best is not None  # the last count is always tried
     return best

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from napari_cvdm.checks.check_model import Comparison, Fitted
+from napari_cvdm.core.result import finished
 from napari_cvdm.inversion import Fit
 from napari_cvdm.inversion.gauss_newton import conjugate_gradients
 from napari_cvdm.inversion.priors import weak_normal
@@ -201,7 +202,9 @@ class PhaseCheckModel:
             return project(PhaseObject(maps=maps, illumination=light_inverse * change.illumination))
 
         least_gain = SMALLEST_GAIN * int((fit.weight > 0).sum()) / 2
-        return conjugate_gradients(normal, precondition, project(right), MOST_STEPS, least_gain)
+        return finished(
+            conjugate_gradients(normal, precondition, project(right), MOST_STEPS, least_gain)
+        )
 
     def _cut(self, planes: Tensor) -> np.ndarray:
         """The part of planes (P, h, w) of the frame, in the order of the request."""

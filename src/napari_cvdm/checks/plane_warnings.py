@@ -166,7 +166,7 @@ def order_sentence(fit: Fit, plan: Plan) -> str:
             both, both_weights, tuple(positions.tolist()), plan.microscope, plan.condenser_na
         )
     )
-    as_given, reversed_order = log_evidence(tried).tolist()
+    as_given, reversed_order = finished(log_evidence(tried)).tolist()
     if reversed_order - as_given < CLEAR_EVIDENCE:
         return ""
     return (

@@ -55,4 +55,4 @@ def with_bar(work: Generator[Progress, None, Result], title: str) -> Result:
                 return end.value
             shown.total = progress.total
             shown.set_postfix_str(progress.stage, refresh=False)
-            shown.update(progress.done - shown.n)
+            shown.update(int(progress.done) - shown.n)

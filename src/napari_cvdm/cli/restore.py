@@ -3,13 +3,12 @@
 With ``--out NAME.ome.zarr`` it works block by block, in this process or on a cluster.
 """
 
-import hashlib
 import os
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, fields
+from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,14 +27,13 @@ from napari_cvdm.core.request import (
     roles_of_images,
 )
 from napari_cvdm.core.result import Reconstruction
-from napari_cvdm.io import check_pixels, output_folder, read_image, write_image
+from napari_cvdm.io import check_pixels, output_folder, read_image
 from napari_cvdm.io.read import read_images, read_psf
-from napari_cvdm.io.result_folder import ENDING, LOCAL_CHI2, PROVENANCE, RESIDUAL
+from napari_cvdm.io.result_folder import PROVENANCE, check_measured
 from napari_cvdm.models.checkpoint import ModelCard
-from napari_cvdm.models.schedule import gamma_and_beta
 from napari_cvdm.reconstruction.methods import load_method
 from napari_cvdm.reconstruction.plan import with_planes
-from napari_cvdm.reconstruction.provenance import provenance_record, write_record
+from napari_cvdm.reconstruction.provenance import file_sha256, write_images, write_provenance
 from napari_cvdm.reconstruction.reconstruct import ReconstructionRun, reconstruct
 
 if TYPE_CHECKING:
@@ -43,7 +41,6 @@ if TYPE_CHECKING:
     from napari_cvdm.out_of_core.job import BlockJob
 
 Locate = Callable[[str], Path]
-NO_UNIT = "dimensionless"
 _OME_AXES = "TZC"
 
 
@@ -125,12 +122,6 @@ def _say_optics(work: ReconstructionRun, request: ReconstructionRequest) -> Reco
     return (yield from work)
 
 
-def file_sha256(path: Path) -> str:
-    """Fingerprint of a file's bytes, 64 hexadecimal digits."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def files_of(arguments: Namespace) -> dict[str, str]:
     """Files that the arguments name, by option: image, image2, image3, ..., background, psf."""
     images = [arguments.image, *arguments.image2]
@@ -172,6 +163,7 @@ def request_of(
         What is wrong with the files or the options.
     """
     paths = files_of(arguments)
+    check_measured([locate(paths[role]) for role in image_roles(paths)])
     stacks = read_images(
         [locate(paths[role]) for role in image_roles(paths)], getattr(arguments, "series", None)
     )
@@ -203,116 +195,6 @@ def request_of(
 def _request_options(arguments: Namespace) -> dict[str, Any]:
     names = [entry.name for entry in fields(ReconstructionRequest)]
     return {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
-
-
-def write_images(
-    folder: Path,
-    reconstruction: Reconstruction,
-    place: Mapping[str, float],
-    channels: Sequence[str] = (),
-) -> list[str]:
-    """Write every image of a reconstruction as float32 OME-TIFF; return the names of the files.
-
-    The folder exists. `place` and `channels` are those of the input, see `ImageStack`; what is not
-    known of its place is 0.
-
-    Raises
-    ------
-    ImageFileError
-        The disk is full, or the folder may not be written to.
-    """
-    # A finer grid starts half a pixel before that of the input.
-    coarse_um = reconstruction.pixel_um * reconstruction.upsampling
-    top, _, left, _ = reconstruction.region or (0, 0, 0, 0)
-    y_um, x_um = place.get("y_um", 0.0) + top * coarse_um, place.get("x_um", 0.0) + left * coarse_um
-    shift = -(reconstruction.upsampling - 1) / 2 * reconstruction.pixel_um
-    names = []
-
-    def write(name: str, pixels: np.ndarray, axes: str, unit: str, **grid: Any) -> None:
-        write_image(
-            folder / f"{name}{ENDING}",
-            pixels,
-            axes=axes,
-            unit=unit,
-            name=name,
-            z_step_um=place.get("z_step_um") if "Z" in axes else None,
-            z_um=place.get("z_um") if "Z" in axes else None,
-            t_step_s=place.get("frame_interval_s") if "T" in axes else None,
-            channels=channels,
-            times=reconstruction.schedule_clock.times if "K" in axes else None,
-            **grid,
-        )
-        names.append(f"{name}{ENDING}")
-
-    fine = {"pixel_um": reconstruction.pixel_um, "offset_um": (y_um + shift, x_um + shift)}
-    for name, pixels, axes, unit in _images_of(reconstruction):
-        write(name, pixels, axes, unit, **fine)
-    if (check := reconstruction.forward) is not None:
-        # The residual and its local chi-squared are on the camera's grid.
-        camera = {"pixel_um": coarse_um, "offset_um": (y_um, x_um)}
-        if check.residual is not None:
-            write(RESIDUAL, check.residual, check.axes, NO_UNIT, **camera)
-        if check.local_chi2 is not None:
-            write(LOCAL_CHI2, check.local_chi2, check.axes.replace("P", ""), NO_UNIT, **camera)
-    return names
-
-
-def _images_of(reconstruction: Reconstruction) -> Iterator[tuple[str, np.ndarray, str, str]]:
-    """Name, pixels, axes and unit of everything on the grid of the result.
-
-    ``valid`` is 1 where the result can be trusted, else 0.
-    """
-    axes, unit = reconstruction.axes, reconstruction.unit
-    yield "mean", reconstruction.mean, axes, unit
-    yield "std", reconstruction.std, axes, unit
-    yield "variance", reconstruction.variance, axes, f"{unit}^2"
-    if reconstruction.interval is not None:
-        yield "interval", reconstruction.interval, axes, unit
-    yield "rate", reconstruction.rate, axes, NO_UNIT
-    yield "valid", reconstruction.valid, axes, NO_UNIT
-    if reconstruction.schedule_clock.times:
-        gamma, beta = gamma_and_beta(reconstruction.rate, reconstruction.schedule_clock)
-        yield "gamma", gamma, "K" + axes, NO_UNIT
-        yield "beta", beta, "K" + axes, NO_UNIT
-    if reconstruction.samples is not None:
-        yield "samples", reconstruction.samples, "S" + axes, unit
-
-
-def write_provenance(
-    folder: Path,
-    reconstruction: Reconstruction,
-    settings: Mapping[str, Any],
-    inputs: Mapping[str, Any],
-    timings_s: Mapping[str, float],
-    device: str,
-) -> None:
-    """Write ``provenance.json``: everything needed to make the same pixels again.
-
-    Parameters
-    ----------
-    settings : mapping
-        Every option by its name. They take precedence over those of the reconstruction, which add
-        what was left out.
-    inputs : mapping
-        Path and SHA-256 of every file, by option.
-    timings_s : mapping
-        Seconds by stage.
-    device : str
-        The device that was used in the end.
-    """
-    output = {
-        "unit": reconstruction.unit,
-        "axes": reconstruction.axes,
-        "pixel_um": reconstruction.pixel_um,
-        "times": reconstruction.schedule_clock.times,
-        "clock": asdict(reconstruction.clock),
-        "counts": reconstruction.counts.tolist(),
-    }
-    record = provenance_record(reconstruction.provenance, output, reconstruction.forward, device)
-    record["inputs"] = dict(inputs)
-    record["settings"] |= settings
-    record["timings_s"] = {name: round(seconds, 3) for name, seconds in timings_s.items()}
-    write_record(folder / PROVENANCE, record)
 
 
 def _restore_by_blocks(arguments: Namespace, files: Mapping[str, str]) -> None:

@@ -42,6 +42,17 @@ def finished(steps: Generator[object, Any, Result]) -> Result:
             return result
 
 
+def name_stages(name: str, work: Generator[str, None, Result]) -> Generator[str, None, Result]:
+    """The same work; each stage begins with `name`, as in ``name, step 3 of 10``."""
+    while True:
+        try:
+            stage = next(work)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+        yield f"{name}, {stage}" if stage else name
+
+
 class Stop(Enum):
     """What may be sent into a running reconstruction; to cancel it, stop to iterate."""
 
@@ -81,8 +92,11 @@ class Progress:
     ----------
     stage : str
         What is being done now, in words.
-    done, total : int
-        Network evaluations (or steps) finished and planned; ``0 <= done <= total``.
+    done : float
+        Network evaluations (or steps) finished, ``0 <= done <= total``. It never falls during a
+        run. Finished tiles are a fraction of an evaluation.
+    total : int
+        Network evaluations (or steps) planned.
     view : callable, optional
         () -> FrameView: the current state, made only on request. Call it before the next step, in
         the thread that iterates.
@@ -91,7 +105,7 @@ class Progress:
     """
 
     stage: str
-    done: int
+    done: float
     total: int
     view: Callable[[], FrameView] | None = field(default=None, repr=False, compare=False)
     frame_done: bool = False

@@ -5,6 +5,8 @@ grid of clock values T. It is a generator: it yields every clean estimate on the
 caller can show a preview or cancel, and it returns the last one. If the clean estimate at the first
 point is already known, the caller gives it as `first`, and it is not evaluated again.
 
+Who evaluates the denoiser part by part takes the `QUERIES` of a sampler, and answers each.
+
 Notation at two grid points r (noisier) -> t: a = sqrt(gamma), s = sqrt(1 - gamma), l = log(a/s),
 h = l_t - l_r > 0.
 """
@@ -32,6 +34,9 @@ NoiseSource = Callable[[int], Tensor]
 """step -> standard normal noise of the image's shape; step 0 is the start."""
 
 Sampling = Generator[Tensor, None, Tensor]
+
+Queries = Generator[tuple[Tensor, Tensor], Tensor, None]
+"""Yields what the denoiser takes, and is sent the clean estimate: once for each clock value."""
 
 Update = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Callable[[], Tensor]], Tensor]
 """(noisy, clean, n_r, n_t, h, () -> fresh noise) -> noisy at t."""
@@ -97,13 +102,36 @@ def _sample(
     noise: NoiseSource,
     first: Tensor | None = None,
     *,
+    name: str,
+) -> Sampling:
+    queries = QUERIES[name](rate, clocks, noise)
+    query = next(queries)
+    for number in range(len(clocks)):
+        clean = denoise(*query) if first is None or number else first
+        yield clean
+        query = next_query(queries, clean) or query
+    return clean
+
+
+def next_query(queries: Queries, clean: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Answer a query; what the denoiser takes next, or None after the last one."""
+    try:
+        return queries.send(clean)
+    except StopIteration:
+        return None
+
+
+def _query(
+    rate: Tensor,
+    clocks: Sequence[float],
+    noise: NoiseSource,
+    *,
     update: Update,
     second_order: bool = False,
-) -> Sampling:
+) -> Queries:
     noisy = noise(0)
     before: tuple[Tensor, Tensor] | None = None
-    clean = denoise(noisy, rate * clocks[0]) if first is None else first
-    yield clean
+    clean = yield noisy, rate * clocks[0]
     for index, (now, later) in enumerate(pairwise(clocks), start=1):
         step = half_log_snr(rate * later) - half_log_snr(rate * now)
         direction = clean
@@ -113,9 +141,7 @@ def _sample(
             before = clean, step
         fresh = partial(noise, index)
         noisy = update(noisy, direction, rate * now, rate * later, step, fresh)
-        clean = denoise(noisy, rate * later)
-        yield clean
-    return clean
+        clean = yield noisy, rate * later
 
 
 def _sde_dpm_solver_2m(
@@ -188,9 +214,10 @@ def _ancestral(
     return signal_level(later) * clean + kept + variance.sqrt() * noise()
 
 
-SAMPLERS: dict[str, Sampler] = {
-    "sde-2m": partial(_sample, update=_sde_dpm_solver_2m, second_order=True),
-    "ode-2m": partial(_sample, update=_ode_dpm_solver_2m, second_order=True),
-    "ddim": partial(_sample, update=_ddim),
-    "ancestral": partial(_sample, update=_ancestral),
+QUERIES: dict[str, Callable[[Tensor, Sequence[float], NoiseSource], Queries]] = {
+    "sde-2m": partial(_query, update=_sde_dpm_solver_2m, second_order=True),
+    "ode-2m": partial(_query, update=_ode_dpm_solver_2m, second_order=True),
+    "ddim": partial(_query, update=_ddim),
+    "ancestral": partial(_query, update=_ancestral),
 }
+SAMPLERS: dict[str, Sampler] = {name: partial(_sample, name=name) for name in QUERIES}

@@ -15,8 +15,11 @@ from scipy.ndimage import binary_erosion, gaussian_filter
 from torch import Tensor
 from torch.nn import functional
 
+from napari_cvdm.core.result import finished
 from napari_cvdm.inversion.gauss_newton import (
+    Changing,
     Fit,
+    Solving,
     conjugate_gradients,
     solve_normal,
     weighted_squares,
@@ -41,8 +44,8 @@ MOST_COST, MOST_PRODUCT = (0.8, 2.1)
 COARSE_STEPS, FLAT_STEPS = 40, 40
 
 
-def flatten_background(fit: Fit) -> Fit:
-    """The fit (without batch dimension) with a flat background in its prior.
+def flatten_background(fit: Fit) -> Solving:
+    """The fit (without batch dimension) with a flat background in its prior; step by step.
 
     `prior.flat` says where the background is. The fit is as it was where none is seen.
     """
@@ -50,7 +53,7 @@ def flatten_background(fit: Fit) -> Fit:
     if background is None:
         return fit
     tested = background / TESTED_STD_RAD**2
-    change = flat_change(fit, tested)
+    change = yield from flat_change(fit, tested)
     expected = expected_costs(fit, tested)
     if not min(expected) > 0:  # planes without noise decide everything
         return fit
@@ -58,7 +61,7 @@ def flatten_background(fit: Fit) -> Fit:
     if cost > MOST_COST or cost * misfit > MOST_PRODUCT:
         return fit
     flat = background / PRIOR_STD_RAD**2
-    estimate = fit.estimate.add(flat_change(fit, flat))
+    estimate = fit.estimate.add((yield from flat_change(fit, flat)))
     seen = fit.model.linearise(estimate)
     prior, steps = replace(fit.prior, flat=flat), fit.inner_steps + 2 * FLAT_STEPS
     return replace(
@@ -71,8 +74,8 @@ def flatten_background(fit: Fit) -> Fit:
     )
 
 
-def flat_change(fit: Fit, flat: Tensor) -> PhaseObject:
-    """Change of the estimate when the background is made flat.
+def flat_change(fit: Fit, flat: Tensor) -> Changing:
+    """Change of the estimate when the background is made flat; solved step by step.
 
     It is -(J^T W J + C^-1 + M)^-1 M x, with M about the mean of the background. `fit` has no flat
     background. `flat` (H, W) is one over the variance [1/rad^2] of each background pixel about one
@@ -190,9 +193,8 @@ def _coarse_change(phase: Tensor, flat: Tensor, precision: Tensor) -> Tensor:
     def precondition(change: PhaseObject) -> PhaseObject:
         return wrap(filter_maps(change.maps[0], 1 / (precision + flat.mean())))
 
-    return conjugate_gradients(
-        normal, precondition, wrap(-about_mean(flat, phase)), COARSE_STEPS
-    ).maps[0]
+    change = conjugate_gradients(normal, precondition, wrap(-about_mean(flat, phase)), COARSE_STEPS)
+    return finished(change).maps[0]
 
 
 def densest_value(values: np.ndarray) -> float:

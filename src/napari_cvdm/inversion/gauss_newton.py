@@ -15,6 +15,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
+from napari_cvdm.core.result import name_stages
 from napari_cvdm.inversion.priors import (
     LocalPrecision,
     PhasePrior,
@@ -82,6 +83,7 @@ class Fit:
 
 
 Solving = Generator[str, None, Fit]
+Changing = Generator[str, None, PhaseObject]
 
 
 def fit_object(
@@ -109,7 +111,7 @@ def fit_object(
     Yields
     ------
     str
-        What was done, after every round.
+        What is done, before every step of the conjugate gradients.
     """
     batch = tuple(data.shape[:-3])
     stages = continuation(data, weight) if stages is None else stages
@@ -119,11 +121,13 @@ def fit_object(
     for factor, rounds, inner in stages:
         for number in range(rounds):
             noisier = weight / (factor**2 * laws.noise[..., None, None, None])
-            at, seen, before, after = _solve_round(model, data, noisier, prior, at, seen, inner)
+            at, seen, before, after = yield from name_stages(
+                f"noise x {factor:g}, round {number + 1}",
+                _solve_round(model, data, noisier, prior, at, seen, inner),
+            )
             steps += inner
             last, laws = laws, laws.refine(at.maps, data - seen.expected, weight, factor, model)
             prior = laws.prior(model)
-            yield f"noise x {factor:g}, round {number + 1}"
             if float(((before - after) / before).max()) < SMALLEST_GAIN and laws.agrees_with(last):
                 break
     weight = weight / laws.noise[..., None, None, None]
@@ -139,10 +143,10 @@ def fit_object(
     )
 
 
-def solve_round(fit: Fit, inner: int) -> Fit:
+def solve_round(fit: Fit, inner: int) -> Solving:
     """One more round, with the prior that a fit has; `inner` conjugate-gradient steps."""
     data = fit.residual + fit.linearisation.expected
-    at, seen, _, _ = _solve_round(
+    at, seen, _, _ = yield from _solve_round(
         fit.model, data, fit.weight, fit.prior, fit.estimate, fit.linearisation, inner
     )
     return replace(
@@ -199,10 +203,10 @@ def _solve_round(
     at: PhaseObject,
     seen: PhaseLinearisation,
     inner: int,
-) -> tuple[PhaseObject, PhaseLinearisation, Tensor, Tensor]:
+) -> Generator[str, None, tuple[PhaseObject, PhaseLinearisation, Tensor, Tensor]]:
     """The object after a round, its linearisation, and the costs before and after."""
     before = _cost(data, weight, seen, prior, at)
-    change = solve_normal(
+    change = yield from solve_normal(
         model, seen, weight, prior, _gradient(model, seen, data, weight, prior, at), inner
     )
     at, seen, after = _step(model, data, weight, prior, at, change, before)
@@ -242,7 +246,7 @@ def solve_normal(
     prior: PhasePrior,
     right: PhaseObject,
     steps: int,
-) -> PhaseObject:
+) -> Changing:
     """(J^T W J + C^-1)^-1 b of a batch, by `steps` of preconditioned conjugate gradients."""
 
     def normal(change: PhaseObject) -> PhaseObject:
@@ -257,7 +261,7 @@ def solve_normal(
 
 def conjugate_gradients(
     normal: Linear, precondition: Linear, right: PhaseObject, steps: int, least_gain: float = 0.0
-) -> PhaseObject:
+) -> Changing:
     """A^-1 b from zero by preconditioned conjugate gradients.
 
     Parameters
@@ -270,6 +274,11 @@ def conjugate_gradients(
         At most so many.
     least_gain : float
         Ends once `LOOK_BACK` steps lower the cost of every member of a batch by less.
+
+    Yields
+    ------
+    str
+        Which step comes next; to cancel is to stop iterating.
     """
     found = PhaseObject(
         maps=torch.zeros_like(right.maps), illumination=torch.zeros_like(right.illumination)
@@ -278,7 +287,8 @@ def conjugate_gradients(
     direction = towards = precondition(residual)
     size = residual.dot(towards)
     tiny, gains = torch.finfo(size.dtype).tiny, []
-    for _ in range(steps):
+    for number in range(steps):
+        yield f"step {number + 1} of {steps}"
         image = normal(direction)
         factor = size / direction.dot(image).clamp(min=tiny)
         found, residual = found.add(direction, factor), residual.add(image, -factor)
@@ -333,7 +343,7 @@ def fit_local_prior(fit: Fit) -> Solving:
     Yields
     ------
     str
-        What was done, after every round.
+        What is done, before every step of the conjugate gradients.
 
     Returns
     -------
@@ -343,10 +353,10 @@ def fit_local_prior(fit: Fit) -> Solving:
     spectrum = torch.stack([fit.prior.spectrum[0], SPECTRUM_SHARE * fit.prior.spectrum[1]])
     prior = replace(fit.prior, spectrum=spectrum)
     for number in range(ROUNDS):
-        fit = solve_round(
-            replace(fit, prior=replace(prior, local=measure_local_precision(fit))), INNER_STEPS
+        sharper = replace(fit, prior=replace(prior, local=measure_local_precision(fit)))
+        fit = yield from name_stages(
+            f"edges, round {number + 1} of {ROUNDS}", solve_round(sharper, INNER_STEPS)
         )
-        yield f"edges, round {number + 1}"
     return fit
 
 

@@ -9,10 +9,12 @@ Giovannelli, IEEE Signal Process. Lett. 19, 251 (2012)). The evidence decides be
 formations.
 """
 
+from collections.abc import Generator
+
 import torch
 from torch import Tensor
 
-from napari_cvdm.inversion.gauss_newton import Fit, solve_normal, weighted_squares
+from napari_cvdm.inversion.gauss_newton import Changing, Fit, solve_normal, weighted_squares
 from napari_cvdm.inversion.priors import filter_maps
 from napari_cvdm.physics.forward_model import PhaseObject
 
@@ -22,8 +24,8 @@ LANCZOS_STEPS = 25
 
 def draw_around(
     fit: Fit, data_noise: torch.Tensor, prior_noise: PhaseObject, pixel_noise: torch.Tensor
-) -> PhaseObject:
-    """Differences from the estimate, one for each draw of noise.
+) -> Changing:
+    """Differences from the estimate, one for each draw of noise; solved step by step.
 
     All noise is white: `data_noise` (S, P, h, w), maps (S, 2, H, W) and illumination (S, P, K) of
     `prior_noise`, and `pixel_noise` (S, 4, H, W) for a flat background and a local prior. The fit
@@ -35,8 +37,8 @@ def draw_around(
     return solve_normal(fit.model, fit.linearisation, fit.weight, fit.prior, right, SOLVE_STEPS)
 
 
-def log_evidence(fit: Fit) -> Tensor:
-    """Log-probability per measured value by Laplace's method, shape (...).
+def log_evidence(fit: Fit) -> Generator[str, None, Tensor]:
+    """Log-probability per measured value by Laplace's method, shape (...); step by step.
 
     It holds up to a constant of the data and is
 
@@ -44,7 +46,7 @@ def log_evidence(fit: Fit) -> Tensor:
 
     (MacKay, Neural Comput. 4, 415 (1992)).
     """
-    return -misfit_and_penalty(fit) - log_determinant(fit) / 2
+    return -misfit_and_penalty(fit) - (yield from log_determinant(fit)) / 2
 
 
 def misfit_and_penalty(fit: Fit) -> Tensor:
@@ -54,8 +56,8 @@ def misfit_and_penalty(fit: Fit) -> Tensor:
     return cost / _measured(fit) + fit.laws.noise.log() / 2
 
 
-def log_determinant(fit: Fit, steps: int = LANCZOS_STEPS) -> Tensor:
-    """log det (1 + W^1/2 J C J^T W^1/2) per measured value, shape (...).
+def log_determinant(fit: Fit, steps: int = LANCZOS_STEPS) -> Generator[str, None, Tensor]:
+    """log det (1 + W^1/2 J C J^T W^1/2) per measured value, shape (...); step by step.
 
     The method uses one random vector of signs and `steps` steps of Lanczos in double precision
     (Ubaru, Chen, Saad, SIAM J. Matrix Anal. Appl. 38, 1075 (2017)). The vector is the same for
@@ -79,7 +81,8 @@ def log_determinant(fit: Fit, steps: int = LANCZOS_STEPS) -> Tensor:
     )
     vectors = [(2 * signs - 1) * (fit.weight > 0) / _measured(fit).sqrt()[..., None, None, None]]
     diagonal, beside = [], []
-    for _ in range(steps):
+    for number in range(steps):
+        yield f"step {number + 1} of {steps}"
         image = apply(vectors[-1])
         diagonal.append((image * vectors[-1]).sum(dim=(-3, -2, -1)))
         # With the last two alone, the result would depend on the order of summation.

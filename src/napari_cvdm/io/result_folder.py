@@ -1,6 +1,6 @@
 """A folder of results read back into the `Reconstruction` that was written there."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,19 @@ from napari_cvdm.core.result import (
 from napari_cvdm.io.errors import ImageFileError, one_line
 from napari_cvdm.io.limits import parse_json_object, read_bounded
 from napari_cvdm.io.read import read_image
+from napari_cvdm.io.tiff import read_annotation
+from napari_cvdm.io.zarr_write import NOTES_KEY
 
 PROVENANCE = "provenance.json"
 ENDING = ".ome.tif"
 RESIDUAL = "residual"
 LOCAL_CHI2 = "chi2"
+TRUTH = "truth"  # the role of a simulated truth, which is no result
 _PROGRAM = "napari-cvdm"
+_IMAGES = (
+    *("mean", "std", "variance", "interval", "rate", "valid", "gamma", "beta", "samples"),
+    *(RESIDUAL, LOCAL_CHI2),
+)
 _NEEDED = ("mean", "variance", "rate", "valid")
 # What a record raises in which parts are missing or have another type.
 _DAMAGES = (ArithmeticError, AttributeError, LookupError, StopIteration, TypeError, ValueError)
@@ -65,6 +72,73 @@ def is_result_folder(path: str | Path) -> bool:
         return isinstance(versions, dict) and _PROGRAM in versions
     except ImageFileError:  # cut short: ours if the images beside it are
         return any((folder / f"{name}{ENDING}").exists() for name in _NEEDED)
+
+
+def image_notes(path: str | Path, series: int | None = None) -> dict[str, Any]:
+    """What this program noted of an image that it wrote; ``role`` and ``source`` of a result.
+
+    Parameters
+    ----------
+    path : str or Path
+        Of a result folder or an image in it, of an OME-TIFF, or of an OME-Zarr.
+    series : int, optional
+        Which image of an OME-Zarr, counted from 1; the first one if None.
+
+    Returns
+    -------
+    dict
+        Empty for any other image.
+    """
+    path = Path(path)
+    name = path.name.removesuffix(ENDING)
+    try:
+        if is_result_folder(path):
+            return _notes_of_record(path, "result")
+        if name in _IMAGES and is_result_folder(path.parent):
+            return _notes_of_record(path.parent, name)
+        if path.is_dir():
+            return _zarr_notes(path, series)
+        is_tiff = path.suffix.lower() in (".tif", ".tiff") and path.is_file()
+        return read_annotation(path, NOTES_KEY) if is_tiff else {}
+    except (OSError, ValueError):  # a name that the system does not take
+        return {}
+
+
+def _notes_of_record(folder: Path, role: str) -> dict[str, Any]:
+    try:
+        record = _record(folder)
+        files = [str(entry["path"]) for entry in record["inputs"].values() if "path" in entry]
+        return {"role": role, "source": ", ".join(files or record["pixels_sha256"])}
+    except (ImageFileError, *_DAMAGES):  # cut short
+        return {"role": role, "source": ""}
+
+
+def _zarr_notes(folder: Path, series: int | None) -> dict[str, Any]:
+    """Notes of an image in an OME-Zarr 0.5."""
+    try:
+        known = _attributes(folder)
+        if NOTES_KEY not in known and (folder / "OME").is_dir():
+            names = _attributes(folder / "OME")["ome"]["series"]
+            known = _attributes(folder / names[(series or 1) - 1])
+        return dict(known[NOTES_KEY])
+    except (OSError, *_DAMAGES):
+        return {}
+
+
+def _attributes(group: Path) -> dict[str, Any]:
+    return dict(parse_json_object(read_bounded(group / "zarr.json"))["attributes"])
+
+
+def check_measured(paths: Sequence[str | Path], series: int | None = None) -> None:
+    """Raise ImageFileError where an image is a result: it is not reconstructed a second time."""
+    for path in paths:
+        notes = image_notes(path, series)
+        if notes.get("role") not in (None, TRUTH):
+            named = f" ({notes['source']})" if notes.get("source") else ""
+            raise ImageFileError(
+                f"{path}: is a result of napari-cvdm ({notes['role']}), not a measured image. "
+                f"Reconstruct the original image, which its provenance names{named}."
+            )
 
 
 def read_result_folder(path: str | Path) -> StoredResult:
@@ -134,7 +208,7 @@ def _stored(folder: Path, record: Mapping[str, Any]) -> StoredResult:
     return StoredResult(
         reconstruction=reconstruction,
         source=next(iter(reconstruction.provenance.inputs)),
-        place=_source_place(mean.place, pixel_um, upsampling, reconstruction.region),
+        place=place_of_source(mean.place, pixel_um, upsampling, reconstruction.region),
         files={
             role: str(entry["path"])
             for role, entry in inputs.items()
@@ -217,7 +291,7 @@ def _forward(
     )
 
 
-def _source_place(
+def place_of_source(
     place: Mapping[str, float],
     pixel_um: float,
     upsampling: int,

@@ -25,6 +25,7 @@ from napari_cvdm.io.limits import (
     check_micromanager,
     check_ome,
     check_xml,
+    parse_json_object,
 )
 from napari_cvdm.io.metadata import (
     Stated,
@@ -232,6 +233,17 @@ def read_tiff(
             else f"{source}: cannot be read as TIFF, it may be cut short ({one_line(error)}). Copy "
             "it again, or save it again from Fiji."
         ) from error
+
+
+def read_annotation(path: Path, key: str) -> dict[str, Any]:
+    """A JSON object in the map annotation of an OME-TIFF; empty where there is none."""
+    try:
+        with _complaints(), _opened(path, True) as (_, ome, _):
+            entries = [] if ome.root is None else ome.root.iterfind(".//{*}MapAnnotation//{*}M")
+            found = next((entry.text for entry in entries if entry.get("K") == key), None)
+        return parse_json_object(found) if found else {}
+    except Exception:  # who reads the pixels says what is wrong with the file
+        return {}
 
 
 @contextmanager

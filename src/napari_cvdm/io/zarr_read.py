@@ -31,7 +31,7 @@ from napari_cvdm.io.limits import (
     read_bounded,
 )
 from napari_cvdm.io.metadata import length_um, position_um, square_pixel, time_s
-from napari_cvdm.io.zarr_write import NOTES_KEY
+from napari_cvdm.io.zarr_write import NOTES_KEY, PlacedImage
 
 LAYOUT_KEY = "bioformats2raw.layout"
 UNLISTED_AXES = "tczyx"
@@ -64,8 +64,7 @@ def open_ngff(path: Path, series: int | None = None) -> ImageStack:
     .. [1] Next-generation file format 0.4 and 0.5, https://ngff.openmicroscopy.org
     """
     try:
-        store = RegularFileStore(LocalStore(path, read_only=True))
-        group, ome, noticed = _choose_image(zarr.open_group(store, mode="r"), path, series)
+        group, ome, noticed = _choose_image(_root_of(path), path, series)
         multiscale = ome["multiscales"][0]
         dataset = _finest(group, multiscale["datasets"])
         stored = group[dataset["path"]]
@@ -81,11 +80,7 @@ def open_ngff(path: Path, series: int | None = None) -> ImageStack:
             "".join(name if name in ("T", "C", "Z", "Y", "X") else next(free) for name in names),
             path.name,
         )
-        transformations = [
-            *(dataset.get("coordinateTransformations") or ()),
-            *(multiscale.get("coordinateTransformations") or ()),
-        ]
-        scale, translation, short = _placed(transformations, len(axes))
+        scale, translation, short = _placed(_transformations(dataset, multiscale), len(axes))
         noticed += [*renamed, *short, *lost]
         return ImageStack(
             array=array,
@@ -102,6 +97,59 @@ def open_ngff(path: Path, series: int | None = None) -> ImageStack:
         raise ImageFileError(
             f"{path}: cannot be read as OME-Zarr 0.4 or 0.5 ({one_line(error)}). {_advice(path)}"
         ) from error
+
+
+def open_all(path: Path) -> list[PlacedImage]:
+    """Every image that `write_ngff` wrote into a folder, its pixels still on disk.
+
+    The axes are in the order of NGFF.
+
+    Raises
+    ------
+    ImageFileError
+        The folder is no OME-Zarr, or its metadata declare more than it can hold.
+    """
+    try:
+        root, images = _root_of(path), []
+        names = _ome_of(root["OME"])["series"] if "OME" in root else [path.name]
+        for number in range(1, len(names) + 1):
+            group, ome, _ = _choose_image(root, path, number)
+            multiscale = ome["multiscales"][0]
+            dataset, axes = _finest(group, multiscale["datasets"]), multiscale["axes"]
+            stored = group[dataset["path"]]
+            check_declared_sizes(stored, path)
+            scale, translation, _ = _placed(_transformations(dataset, multiscale), len(axes))
+            images.append(
+                PlacedImage(
+                    array=da.from_zarr(_bounded(stored)),
+                    labels=tuple(str(axis["name"]) for axis in axes),
+                    scale=tuple(scale),
+                    translation=tuple(translation),
+                    units=tuple(str(axis.get("unit", "")) for axis in axes),
+                    name=str(multiscale.get("name", "")),
+                    notes=dict(group.attrs.get(NOTES_KEY) or {}),
+                )
+            )
+        return images
+    except ImageFileError:
+        raise
+    except Exception as error:  # zarr lets through whatever damaged metadata make happen
+        raise ImageFileError(
+            f"{path}: cannot be read as OME-Zarr 0.5 ({one_line(error)}). Copy it again."
+        ) from error
+
+
+def _root_of(path: Path) -> Any:
+    return zarr.open_group(RegularFileStore(LocalStore(path, read_only=True)), mode="r")
+
+
+def _transformations(
+    dataset: Mapping[str, Any], multiscale: Mapping[str, Any]
+) -> list[Mapping[str, Any]]:
+    return [
+        *(dataset.get("coordinateTransformations") or ()),
+        *(multiscale.get("coordinateTransformations") or ()),
+    ]
 
 
 def _advice(path: Path) -> str:

@@ -5,7 +5,7 @@ yaozarrs makes the metadata, and checks them against the format.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from itertools import product
@@ -113,10 +113,15 @@ class Grid:
         return levels
 
 
-def write_ngff(path: str | Path, images: Sequence[PlacedImage]) -> None:
+def write_ngff(
+    path: str | Path,
+    images: Sequence[PlacedImage],
+    beside: Callable[[Path], None] = lambda folder: None,
+) -> None:
     """Write images as one OME-Zarr folder; it appears when it is complete.
 
-    An older OME-Zarr there is replaced, another folder never. One image becomes an image. Several
+    An older OME-Zarr there is replaced, another folder never. `beside` may write more into the
+    folder, which readers of OME-Zarr do not see. One image becomes an image. Several
     become a collection (``bioformats2raw.layout`` 3) of images ``0``, ``1``, ...
 
     Raises
@@ -142,6 +147,7 @@ def write_ngff(path: str | Path, images: Sequence[PlacedImage]) -> None:
             group = root.create_group(str(number)) if len(images) > 1 else root
             _write_metadata(group, metadata, image.notes)
             _write_pixels(group, image, order)
+        beside(folder)
 
 
 def _described(image: PlacedImage, path: Path) -> "tuple[Image, list[int]]":

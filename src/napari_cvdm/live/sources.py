@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 
 from napari_cvdm.core.request import ImageStack
 from napari_cvdm.io import SUFFIXES, ImageFileError, read_image
+from napari_cvdm.io.result_folder import check_measured
 
 POLL_S = 0.1
 Content = TypeVar("Content")
@@ -157,7 +158,7 @@ class FolderWatch:
             if path is not None:
                 return Item(
                     number=self._handed_out + self._dropped,
-                    content=partial(read_image, path),
+                    content=partial(_read_measured, path),
                     posted_s=time.monotonic(),
                 )
             if time.monotonic() >= until:
@@ -182,6 +183,11 @@ class FolderWatch:
     def dropped(self) -> int:
         """Complete files that were not reconstructed."""
         return self._dropped
+
+
+def _read_measured(path: Path) -> ImageStack:
+    check_measured([path])
+    return read_image(path)
 
 
 FrameSource = LatestValue[ReadFrame] | FolderWatch

@@ -1,22 +1,25 @@
 """A model evaluated tile by tile on one image; the answer depends on the tiles only by rounding."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from copy import deepcopy
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from napari_cvdm.core.device import out_of_memory, release_memory
+from napari_cvdm.core.device import autocast, out_of_memory, release_memory
 from napari_cvdm.core.tiling import TilePlan, aligned_size, plan_tiles
 from napari_cvdm.models.cvdm import CVDM
 
 SMALLEST_TILE = 16
+Tile = tuple[int, int]
+"""Number of the tile that comes next, from 1, and number of all tiles."""
+Tiling = Generator[Tile, None, Tensor]
 
 
 def map_tiles(
     function: Callable[..., Tensor], images: Sequence[Tensor], plan: TilePlan, *, factor_out: int
-) -> Tensor:
+) -> Tiling:
     """Apply a local function tile by tile.
 
     Parameters
@@ -29,15 +32,23 @@ def map_tiles(
     factor_out : int
         Output pixels to one canvas pixel.
 
+    Yields
+    ------
+    Tile
+        Before each tile; to cancel is to stop iterating.
+
     Returns
     -------
     Tensor of shape (B, C', factor_out Y, factor_out X)
     """
-    if len(plan.tiles) == 1:
+    count = len(plan.tiles)
+    if count == 1:
+        yield 1, 1
         return function(*images)
     factors = [image.shape[-2] // plan.canvas[0] for image in images]
     result: Tensor | None = None
-    for rows, columns in plan.tiles:
+    for number, (rows, columns) in enumerate(plan.tiles, start=1):
+        yield number, count
         part = function(
             *(
                 image[..., rows.read(factor), columns.read(factor)]
@@ -54,6 +65,11 @@ def map_tiles(
     return result
 
 
+def tile_words(tile: Tile) -> str:
+    """A tile in words; empty where there is only one."""
+    return "tile {} of {}".format(*tile) if tile[1] > 1 else ""
+
+
 def pad_to_canvas(image: Tensor, plan: TilePlan, factor: int = 1) -> Tensor:
     """Repeat the last row and column of (B, C, Y, X) to fill the plan's canvas (times `factor`)."""
     missing_rows, missing_columns = (
@@ -65,6 +81,7 @@ def pad_to_canvas(image: Tensor, plan: TilePlan, factor: int = 1) -> Tensor:
 class TiledModel:
     """The networks of a `CVDM` on one image of any size.
 
+    Every evaluation is a generator that yields before each tile, so that it can be cancelled there.
     If a tile does not fit into memory, it is halved and tried again. `tile` is the size that was
     used in the end.
 
@@ -75,11 +92,15 @@ class TiledModel:
         (Y, X) of the condition.
     tile : int
         Side of a tile on the condition's grid.
+    precision : {"fp32", "bf16"}
+        Of the arithmetic.
     """
 
-    def __init__(self, network: CVDM, shape: tuple[int, int], tile: int) -> None:
+    def __init__(
+        self, network: CVDM, shape: tuple[int, int], tile: int, precision: str = "fp32"
+    ) -> None:
         self.network, self.shape = network, shape
-        self.tile = tile
+        self.tile, self.precision = tile, precision
 
     def plan(self, radius: int = 0) -> TilePlan:
         """Tiles on the working grid, for the present tile size and a network's receptive radius."""
@@ -101,26 +122,26 @@ class TiledModel:
         """(B, 1, uY, uX) with its last row and column repeated up to the canvas."""
         return pad_to_canvas(image, self.plan(), self.network.config.fold)
 
-    def mean_residual(self, condition: Tensor) -> Tensor:
+    def mean_residual(self, condition: Tensor) -> Tiling:
         """`CVDM.mean_residual` of a padded condition."""
         return self._evaluate(
             self.network.mean_residual, [condition], self.network.config.mean.receptive_radius
         )
 
-    def rate(self, features: Tensor) -> Tensor:
+    def rate(self, features: Tensor) -> Tiling:
         """`CVDM.rate` of the whole image's features."""
         return self._evaluate(
             self.network.rate, [features], self.network.rate_network.receptive_radius
         )
 
-    def residual_std(self, features: Tensor) -> Tensor:
+    def residual_std(self, features: Tensor) -> Tiling:
         """`CVDM.residual_std` of the whole image's features."""
         config = self.network.config.residual_std
         return self._evaluate(
             self.network.residual_std, [features], 0 if config is None else config.receptive_radius
         )
 
-    def clean(self, noisy: Tensor, neg_log_gamma: Tensor, first_layer_features: Tensor) -> Tensor:
+    def clean(self, noisy: Tensor, neg_log_gamma: Tensor, first_layer_features: Tensor) -> Tiling:
         """`CVDM.clean` of the whole canvas."""
         return self._evaluate(
             self.network.clean,
@@ -130,11 +151,18 @@ class TiledModel:
 
     def _evaluate(
         self, function: Callable[..., Tensor], images: Sequence[Tensor], radius: int
-    ) -> Tensor:
+    ) -> Tiling:
+        def evaluate(*parts: Tensor) -> Tensor:
+            # Around each tile: whoever iterates must not get it along with the tile.
+            with autocast(parts[0].device, self.precision):
+                return function(*parts)
+
         while True:
             try:
-                return map_tiles(
-                    function, images, self.plan(radius), factor_out=self.network.config.fold
+                return (
+                    yield from map_tiles(
+                        evaluate, images, self.plan(radius), factor_out=self.network.config.fold
+                    )
                 )
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error) or self.tile <= SMALLEST_TILE:

@@ -4,7 +4,7 @@ The image is read once, band by band, and never kept.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -21,6 +21,7 @@ from napari_cvdm.core.intensity import (
 )
 from napari_cvdm.core.plan import Plan
 from napari_cvdm.core.request import ImageStack
+from napari_cvdm.core.result import name_stages
 from napari_cvdm.core.tiling import Block, BlockPlan
 from napari_cvdm.io import Fingerprint, ImageFileError
 from napari_cvdm.io.limits import open_arrays
@@ -193,7 +194,7 @@ def measure_frame_statistics(
     layout: BlockPlan,
     frame_number: int,
     fingerprint: Fingerprint,
-) -> "BorderedBlocks":
+) -> "Generator[str, None, BorderedBlocks]":
     """The numbers of one frame that must be global, but for the rate of the networks."""
     if not isinstance(plan.background, str):
         fitting(
@@ -201,15 +202,14 @@ def measure_frame_statistics(
             np.broadcast_to(np.float32(0), (plan.image.planes or 1, *layout.shape)),
         )
     frame = layout.frames[frame_number]
-    planes, boxes = zip(
-        *(
-            sample_plane(plan, task, frame, plane, fingerprint)
-            for plane in range(plan.image.planes or 1)
-        ),
-        strict=True,
-    )
+    found = []
+    for plane in range(plan.image.planes or 1):
+        yield f"plane {plane + 1}"
+        found.append(sample_plane(plan, task, frame, plane, fingerprint))
+    planes, boxes = zip(*found, strict=True)
     reader = BlockReader(plan=plan, layout=layout, frame_number=frame_number, boxes=boxes)
-    return BorderedBlocks(blocks=task.measure_statistics(planes, plan, reader), boxes=boxes)
+    blocks = yield from task.measure_statistics(planes, plan, reader)
+    return BorderedBlocks(blocks=blocks, boxes=boxes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -231,9 +231,10 @@ class BorderedBlocks:
 
     def prepare(
         self, frame: np.ndarray, background: Background, first: tuple[int, int]
-    ) -> NetworkInput:
+    ) -> Generator[str, None, NetworkInput]:
         """Prepare a part, see `GlobalStatistics`."""
-        return self.blocks.prepare(without_border(frame, self.boxes, first), background, first)
+        measured = without_border(frame, self.boxes, first)
+        return (yield from self.blocks.prepare(measured, background, first))
 
     @property
     def level(self) -> float:
@@ -261,13 +262,16 @@ def surveyed_blocks(
     ]
 
 
-def median_rate(frames: Iterator[FrameSampler], count: int) -> float:
+def median_rate(
+    frames: Iterator[Generator[str, None, FrameSampler]], count: int
+) -> Generator[str, None, float]:
     """Median of lambda(x) over `count` parts, of at most LARGEST_SAMPLE_PX pixels in all.
 
-    It sets the sampler's grid for all parts alike.
+    It sets the sampler's grid for all parts alike. Each part is prepared when its turn comes.
     """
     pooled = []
-    for frame in frames:
+    for number, beginning in enumerate(frames, start=1):
+        frame = yield from name_stages(f"part {number} of {count}", beginning)
         rate = frame.rate_map
         step = int(np.ceil(np.sqrt(rate.size * count / LARGEST_SAMPLE_PX)))
         pooled.append(rate[::step, ::step].ravel())
@@ -281,7 +285,7 @@ def begin_block(
     block: Block,
     surroundings: int,
     grid_rate: float | None,
-) -> FrameSampler:
+) -> Generator[str, None, FrameSampler]:
     """Read one part with what lies around it, and prepare it with the numbers of the whole."""
     pixels = window_of(plan.image, block.frame, *block.window)
     background = (
@@ -289,17 +293,14 @@ def begin_block(
         if isinstance(plan.background, str)
         else plan.background[(..., *block.window)]
     )
-    prepared = blocks.prepare(pixels, background, (block.rows.read_start, block.columns.read_start))
+    prepared = yield from blocks.prepare(
+        pixels, background, (block.rows.read_start, block.columns.read_start)
+    )
     prepared = prepared.within(
         block.core, network.config.condition_fold * network.config.alignment, surroundings
     )
-    return FrameSampler.begin(
-        plan,
-        network,
-        prepared,
-        FrameIndex(block.frame, block.frame_number, block.frame_number + 1),
-        grid_rate,
-    )
+    place = FrameIndex(block.frame, block.frame_number, block.frame_number + 1)
+    return (yield from FrameSampler.begin(plan, network, prepared, place, grid_rate))
 
 
 def pack_numbers(blocks: GlobalStatistics, grid_rate: float) -> bytes:

@@ -10,6 +10,7 @@ from napari_cvdm.core.request import ReconstructionRequest, RequestError
 from napari_cvdm.core.tiling import BLOCK_PX, HALO_PX, BlockPlan
 from napari_cvdm.io.folders import check_no_overlap, growing_path
 from napari_cvdm.io.read import read_image, read_images, read_psf
+from napari_cvdm.io.result_folder import check_measured
 from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.models.registry import load_model
 from napari_cvdm.reconstruction.plan import with_planes
@@ -149,6 +150,7 @@ def open_job(
     }
     if known.get("psf"):
         known["psf"] = read_psf(known["psf"])
+    check_measured(images, series)
     stacks = read_images(images, series, lazily=True)
     blank: Any = background if background in ("auto", "none") else read_image(background).array
     request = ReconstructionRequest(

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from zipfile import is_zipfile
 
 import numpy as np
@@ -38,7 +38,7 @@ from napari_cvdm.checks.training_range import (
 )
 from napari_cvdm.core.plan import Plan, file_warnings, z_step_warning
 from napari_cvdm.core.request import RequestError
-from napari_cvdm.core.result import ForwardCheck, Progress
+from napari_cvdm.core.result import ForwardCheck, Progress, name_stages
 from napari_cvdm.core.statistics import RunningMoments
 from napari_cvdm.core.tiling import Block, BlockPlan
 from napari_cvdm.io import Fingerprint, ImageFileError
@@ -72,9 +72,10 @@ from napari_cvdm.reconstruction.provenance import (
     provenance_record,
 )
 from napari_cvdm.reconstruction.reconstruct import CLOCK_POINTS, single_answer
-from napari_cvdm.reconstruction.sampling import sample_frame
+from napari_cvdm.reconstruction.sampling import FrameIndex, follow_stages, sample_frame
 from napari_cvdm.tasks import GlobalStatistics, Task
 
+Result = TypeVar("Result")
 FREE_TO_CHANGE = ("device", "tile")  # they change the cost, and no pixel beyond rounding
 
 
@@ -152,14 +153,20 @@ class BlockReconstructor:
                 "files as they are, and start the job again."
             )
 
-    def measure_statistics(self, frame_number: int, fingerprint: Fingerprint) -> GlobalStatistics:
+    def measure_statistics(
+        self, frame_number: int, fingerprint: Fingerprint
+    ) -> Generator[str, None, GlobalStatistics]:
         """What must be global of one frame, but for the rate: the image is read once."""
         with self.reading():
-            return measure_frame_statistics(
-                self.plan, self.task, self.layout, frame_number, fingerprint
+            return (
+                yield from measure_frame_statistics(
+                    self.plan, self.task, self.layout, frame_number, fingerprint
+                )
             )
 
-    def keep_statistics(self, blocks: GlobalStatistics, frame_number: int) -> None:
+    def keep_statistics(
+        self, blocks: GlobalStatistics, frame_number: int
+    ) -> Generator[str, None, None]:
         """Find the rate that sets the sampler's grid, and keep the statistics for every process."""
         chosen = surveyed_blocks(self.layout, frame_number)
         parts = (
@@ -167,7 +174,7 @@ class BlockReconstructor:
             for block in chosen
         )
         with self.reading():
-            rate = median_rate(parts, len(chosen))
+            rate = yield from median_rate(parts, len(chosen))
         path = self.numbers_path(frame_number)
         write_file(path, pack_numbers(blocks, rate), within=self.folder.path)
 
@@ -177,7 +184,7 @@ class BlockReconstructor:
         Yields
         ------
         Progress
-            After every step of the sampler.
+            Before every tile, and before every step of what prepares the block.
 
         Returns
         -------
@@ -186,7 +193,11 @@ class BlockReconstructor:
         """
         blocks, grid_rate = self._survey_of(block.frame_number)
         with self.reading():
-            frame = begin_block(self.plan, self._network, blocks, block, self.job.halo, grid_rate)
+            frame, _ = yield from follow_stages(
+                begin_block(self.plan, self._network, blocks, block, self.job.halo, grid_rate),
+                FrameIndex(block.frame, block.frame_number, block.frame_number + 1),
+                steps=self.plan.samples * self.plan.steps,
+            )
         shape = frame.valid.shape
         moments = RunningMoments(np.zeros(shape, np.float32), np.zeros(shape, np.float32))
         samples, _ = yield from sample_frame(frame, moments)
@@ -232,11 +243,10 @@ def run_serial(
     """In this process."""
     each = reconstructor.plan.samples * reconstructor.plan.steps
     for number, block in enumerate(left):
-        steps = reconstructor.run_block(block)
-        for done, step in enumerate(steps, start=number * each + 1):
+        for step in reconstructor.run_block(block):
             yield Progress(
-                stage=f"block {number + 1} of {len(left)}, {step.stage.partition(',')[0]}",
-                done=done,
+                stage=f"block {number + 1} of {len(left)}, {step.stage}",
+                done=number * each + step.done - block.frame_number * each,
                 total=len(left) * each,
             )
 
@@ -300,15 +310,20 @@ def _prepare(
 ) -> Generator[Progress, None, None]:
     """Read the image once, compare the plan with what was begun, and keep what must be global."""
     job, plan, layout = reconstructor.job, reconstructor.plan, reconstructor.layout
+    done = reconstructor.folder.marks()
+    left = sum(block.name not in done for block in layout.blocks())
+    total = max(1, left * plan.samples * plan.steps)
     fingerprint = Fingerprint(plan.image.array)
     # The plan is known only when every frame was read, and many surveys are too much to hold. A
     # file without a name is gone after a kill.
     with TemporaryFile() as file:
         ends = [0]
         for number in range(len(layout.frames)):
-            stage = f"reading frame {number + 1} of {len(layout.frames)}"
-            yield Progress(stage=stage, done=0, total=1)
-            measured = reconstructor.measure_statistics(number, fingerprint)
+            reading = f"reading frame {number + 1} of {len(layout.frames)}"
+            yield Progress(stage=reading, done=0, total=total)
+            measured = yield from _as_progress(
+                name_stages(reading, reconstructor.measure_statistics(number, fingerprint)), total
+            )
             file.write(pack_numbers(measured, np.nan))
             ends.append(file.tell())
         begun = planned(job, plan.settings, reconstructor.model, fingerprint.value)
@@ -321,11 +336,28 @@ def _prepare(
         )
         for number, (begin, end) in enumerate(pairwise(ends)):
             if not is_zipfile(reconstructor.numbers_path(number)):  # missing, or cut short
-                stage = f"surveying frame {number + 1} of {len(layout.frames)}"
-                yield Progress(stage=stage, done=0, total=1)
                 file.seek(begin)
-                measured = unpack_numbers(file.read(end - begin), reconstructor.task)
-                reconstructor.keep_statistics(measured, number)
+                kept = unpack_numbers(file.read(end - begin), reconstructor.task)
+                yield from _as_progress(
+                    name_stages(
+                        f"surveying frame {number + 1} of {len(layout.frames)}",
+                        reconstructor.keep_statistics(kept, number),
+                    ),
+                    total,
+                )
+
+
+def _as_progress(
+    work: Generator[str, None, Result], total: int
+) -> Generator[Progress, None, Result]:
+    """The stages of some work before the first of `total` evaluations."""
+    while True:
+        try:
+            stage = next(work)
+        except StopIteration as end:
+            found: Result = end.value
+            return found
+        yield Progress(stage=stage, done=0, total=total)
 
 
 def _begun_settings(

@@ -9,10 +9,10 @@ from math import ceil, prod
 import torch
 from torch import Tensor
 
-from napari_cvdm.core.device import autocast, multiplies_bf16, prefers_sequential, seconds_of
+from napari_cvdm.core.device import multiplies_bf16, prefers_sequential, seconds_of
 from napari_cvdm.core.plan import Plan
 from napari_cvdm.core.request import ReconstructionRequest
-from napari_cvdm.core.result import Progress
+from napari_cvdm.core.result import Progress, finished
 from napari_cvdm.core.tiling import aligned_size
 from napari_cvdm.models.checkpoint import Checkpoint
 from napari_cvdm.models.cvdm import CVDM
@@ -213,7 +213,7 @@ class BenchmarkTile:
         )
         self._condition = self._tiled.padded_condition(condition)
         features = network.features(self._condition, self.mean_residual("fp32"))
-        rate = self._tiled.rate(features)
+        rate = finished(self._tiled.rate(features))
         self._entered = network.first_layer_features(features)
         self._exponent, self._noisy = (
             torch.full_like(rate, MIDDLE_NEG_LOG_GAMMA),
@@ -223,18 +223,18 @@ class BenchmarkTile:
     @torch.inference_mode()
     def mean_residual(self, precision: str) -> Tensor:
         """The mean network, (1, 1, uY, uX)."""
-        with autocast(self._condition.device, precision):
-            return self._tiled.mean_residual(self._condition)
+        self._tiled.precision = precision
+        return finished(self._tiled.mean_residual(self._condition))
 
     @torch.inference_mode()
     def rate(self, precision: str) -> Tensor:
         """All that is evaluated once for an image, mean network and rate map: (1, 1, uY, uX)."""
-        return self._tiled.rate(
-            self._network.features(self._condition, self.mean_residual(precision))
+        return finished(
+            self._tiled.rate(self._network.features(self._condition, self.mean_residual(precision)))
         )
 
     @torch.inference_mode()
     def step(self, precision: str) -> Tensor:
         """One evaluation of the denoiser for all samples that go together, (S, 1, uY, uX)."""
-        with autocast(self._noisy.device, precision):
-            return self._tiled.clean(self._noisy, self._exponent, self._entered)
+        self._tiled.precision = precision
+        return finished(self._tiled.clean(self._noisy, self._exponent, self._entered))

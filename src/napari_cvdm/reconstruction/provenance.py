@@ -1,8 +1,9 @@
-"""The provenance of a reconstruction, and whether one run continues another."""
+"""The provenance of a reconstruction, its result folder, and whether one run continues another."""
 
+import hashlib
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from math import prod
@@ -17,12 +18,16 @@ from napari_cvdm.core.plan import Plan, optics_origins
 from napari_cvdm.core.request import RequestError
 from napari_cvdm.core.result import ForwardCheck, Provenance, Reconstruction
 from napari_cvdm.core.statistics import carried_calibration
-from napari_cvdm.io import Fingerprint, check_frame, sha256_of
+from napari_cvdm.io import Fingerprint, check_frame, sha256_of, write_image
 from napari_cvdm.io.axes import frame_name, read_frame
+from napari_cvdm.io.result_folder import ENDING, LOCAL_CHI2, PROVENANCE, RESIDUAL
+from napari_cvdm.io.zarr_write import NOTES_KEY
 from napari_cvdm.models.checkpoint import Checkpoint
+from napari_cvdm.models.schedule import gamma_and_beta
 
 # These may differ between a run and the one that continues it. They change the cost, or what is
 # shown, but no pixel.
+NO_UNIT = "dimensionless"
 FREE_TO_CHANGE = ("samples", "keep_samples", "schedule_points", "device", "tile")
 
 
@@ -176,6 +181,155 @@ def write_record(path: Path, record: Mapping[str, Any]) -> None:
     text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
     # The name of a file may be no UTF-8.
     path.write_text(text, encoding="utf-8", errors="replace")
+
+
+def write_images(
+    folder: Path,
+    reconstruction: Reconstruction,
+    place: Mapping[str, float],
+    channels: Sequence[str] = (),
+) -> list[str]:
+    """Write every image of a reconstruction as float32 OME-TIFF; return the names of the files.
+
+    The folder exists. `place` and `channels` are those of the input, see `ImageStack`; what is not
+    known of its place is 0.
+
+    Raises
+    ------
+    ImageFileError
+        The disk is full, or the folder may not be written to.
+    """
+    # A finer grid starts half a pixel before that of the input.
+    coarse_um = reconstruction.pixel_um * reconstruction.upsampling
+    top, _, left, _ = reconstruction.region or (0, 0, 0, 0)
+    y_um, x_um = place.get("y_um", 0.0) + top * coarse_um, place.get("x_um", 0.0) + left * coarse_um
+    shift = -(reconstruction.upsampling - 1) / 2 * reconstruction.pixel_um
+    names, source = [], next(iter(reconstruction.provenance.inputs), "")
+
+    def write(name: str, pixels: np.ndarray, axes: str, unit: str, **grid: Any) -> None:
+        write_image(
+            folder / f"{name}{ENDING}",
+            pixels,
+            axes=axes,
+            unit=unit,
+            name=name,
+            z_step_um=place.get("z_step_um") if "Z" in axes else None,
+            z_um=place.get("z_um") if "Z" in axes else None,
+            t_step_s=place.get("frame_interval_s") if "T" in axes else None,
+            channels=channels,
+            times=reconstruction.schedule_clock.times if "K" in axes else None,
+            # So that it is known as a result also where it lies alone.
+            notes={NOTES_KEY: json.dumps({"role": name, "source": source}, ensure_ascii=False)},
+            **grid,
+        )
+        names.append(f"{name}{ENDING}")
+
+    fine = {"pixel_um": reconstruction.pixel_um, "offset_um": (y_um + shift, x_um + shift)}
+    for name, pixels, axes, unit in _images_of(reconstruction):
+        write(name, pixels, axes, unit, **fine)
+    if (check := reconstruction.forward) is not None:
+        # The residual and its local chi-squared are on the camera's grid.
+        camera = {"pixel_um": coarse_um, "offset_um": (y_um, x_um)}
+        if check.residual is not None:
+            write(RESIDUAL, check.residual, check.axes, NO_UNIT, **camera)
+        if check.local_chi2 is not None:
+            write(LOCAL_CHI2, check.local_chi2, check.axes.replace("P", ""), NO_UNIT, **camera)
+    return names
+
+
+def _images_of(reconstruction: Reconstruction) -> Iterator[tuple[str, np.ndarray, str, str]]:
+    """Name, pixels, axes and unit of everything on the grid of the result.
+
+    ``valid`` is 1 where the result can be trusted, else 0.
+    """
+    axes, unit = reconstruction.axes, reconstruction.unit
+    yield "mean", reconstruction.mean, axes, unit
+    yield "std", reconstruction.std, axes, unit
+    yield "variance", reconstruction.variance, axes, f"{unit}^2"
+    if reconstruction.interval is not None:
+        yield "interval", reconstruction.interval, axes, unit
+    yield "rate", reconstruction.rate, axes, NO_UNIT
+    yield "valid", reconstruction.valid, axes, NO_UNIT
+    if reconstruction.schedule_clock.times:
+        gamma, beta = gamma_and_beta(reconstruction.rate, reconstruction.schedule_clock)
+        yield "gamma", gamma, "K" + axes, NO_UNIT
+        yield "beta", beta, "K" + axes, NO_UNIT
+    if reconstruction.samples is not None:
+        yield "samples", reconstruction.samples, "S" + axes, unit
+
+
+def write_provenance(
+    folder: Path,
+    reconstruction: Reconstruction,
+    settings: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+    timings_s: Mapping[str, float],
+    device: str,
+) -> None:
+    """Write ``provenance.json``: everything needed to make the same pixels again.
+
+    Parameters
+    ----------
+    settings : mapping
+        Every option by its name. They take precedence over those of the reconstruction, which add
+        what was left out.
+    inputs : mapping
+        Path and SHA-256 of every file, by option.
+    timings_s : mapping
+        Seconds by stage.
+    device : str
+        The device that was used in the end.
+    """
+    output = {
+        "unit": reconstruction.unit,
+        "axes": reconstruction.axes,
+        "pixel_um": reconstruction.pixel_um,
+        "times": reconstruction.schedule_clock.times,
+        "clock": asdict(reconstruction.clock),
+        "counts": reconstruction.counts.tolist(),
+    }
+    record = provenance_record(reconstruction.provenance, output, reconstruction.forward, device)
+    record["inputs"] = dict(inputs)
+    record["settings"] |= settings
+    record["timings_s"] = {name: round(seconds, 3) for name, seconds in timings_s.items()}
+    write_record(folder / PROVENANCE, record)
+
+
+def file_sha256(path: Path) -> str:
+    """Fingerprint of a file's bytes, 64 hexadecimal digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_result(
+    folder: Path,
+    reconstruction: Reconstruction,
+    place: Mapping[str, float],
+    files: Mapping[str, str],
+    *,
+    separate_planes: bool = False,
+) -> None:
+    """Write into a folder what ``napari-cvdm restore`` writes there.
+
+    Parameters
+    ----------
+    place : mapping
+        Of the measured image, see `write_images`.
+    files : mapping of str to str
+        Files that the image was read from, by option of the command line, where they are known.
+    separate_planes : bool
+        Whether each defocus plane was an image of its own.
+    """
+    inputs: dict[str, Any] = {"image2": {}} if separate_planes else {}
+    inputs |= {
+        role: {"path": name, "file_sha256": file_sha256(Path(name))}
+        for role, name in files.items()
+        if Path(name).is_file()
+    }
+    provenance = reconstruction.provenance
+    write_images(folder, reconstruction, place)
+    device = str(provenance.settings.get("device", ""))
+    write_provenance(folder, reconstruction, {}, inputs, provenance.timings_s, device)
 
 
 def model_entry(model: Checkpoint) -> dict[str, object]:

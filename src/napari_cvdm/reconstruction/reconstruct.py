@@ -34,6 +34,7 @@ from napari_cvdm.reconstruction.methods import load_method
 from napari_cvdm.reconstruction.plan import resolve, task_of
 from napari_cvdm.reconstruction.provenance import ProvenanceRecorder, check_continues
 from napari_cvdm.reconstruction.sampling import (
+    FinishedFramesKept,
     FrameIndex,
     FrameSampler,
     follow_stages,
@@ -73,8 +74,8 @@ def reconstruct(
     Yields
     ------
     Progress
-        After every step of the sampler; stop iterating to cancel. Sent `Stop.KEEP`, it returns what
-        is finished.
+        Before every tile, and before every step of what prepares a frame. Stop iterating to cancel:
+        nothing more is computed. Sent `Stop.KEEP`, it returns what is finished.
 
     Returns
     -------
@@ -242,6 +243,8 @@ def _solve_frames(
             solved, stop = yield from solver.solve(
                 record.read(index), FrameIndex(index, number, len(indices)), moments
             )
+        except FinishedFramesKept:
+            break
         except (RequestError, ImageFileError) as error:
             skipped[index] = error
             bad_request = number == 0 and isinstance(error, RequestError)
@@ -311,14 +314,18 @@ class NetworkSolver:
     def solve(self, pixels: np.ndarray, place: FrameIndex, moments: RunningMoments) -> Solving:
         """Prepare the frame once, then draw all its samples."""
         plan, config = self._plan, self._network.config
+        steps = plan.samples * plan.steps
         prepared, stop = yield from follow_stages(
-            self._task.prepare(pixels, plan), place, steps=plan.samples * plan.steps
+            self._task.prepare(pixels, plan), place, steps=steps
         )
         self._checks.prepared(prepared)
         if plan.region is not None:
             prepared = prepared.within(plan.region, config.condition_fold * config.alignment)
         self._checks.begin(place.index, prepared)
-        frame = FrameSampler.begin(plan, self._network, prepared, place)
+        frame, begun = yield from follow_stages(
+            FrameSampler.begin(plan, self._network, prepared, place), place, steps=steps
+        )
+        stop = begun or stop
         samples, stop = yield from sample_frame(frame, moments, self._checks.see, stop)
         if moments.count:
             self._checks.end(moments)

@@ -9,19 +9,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from napari_cvdm.core.device import autocast
 from napari_cvdm.core.noise import FRAME_SEED_STRIDE
 from napari_cvdm.core.plan import Plan
-from napari_cvdm.core.result import FrameView, Progress, Stop
+from napari_cvdm.core.result import FrameView, Progress, Stop, finished, name_stages
 from napari_cvdm.core.statistics import RunningMoments
-from napari_cvdm.diffusion.sampler import SAMPLERS, Sampling, clock_grid, uniform_time_grid
+from napari_cvdm.diffusion.sampler import (
+    QUERIES,
+    Queries,
+    clock_grid,
+    next_query,
+    uniform_time_grid,
+)
 from napari_cvdm.models.cvdm import CVDM
-from napari_cvdm.models.tiled import TiledModel
+from napari_cvdm.models.tiled import Tile, TiledModel, Tiling, tile_words
 from napari_cvdm.tasks import NetworkInput
 from napari_cvdm.tasks.task import refine_mask
 
 SAMPLES_TOGETHER = 4
 PIXELS_TOGETHER = 1 << 20  # no step of several samples takes longer than one of a 1024 x 1024 image
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 Sampled = Generator[Progress, Stop | None, tuple[list[np.ndarray], Stop | None]]
 
@@ -60,10 +66,19 @@ class FrameIndex:
         return f", frame {self.number + 1} of {self.frames}" if self.frames > 1 else ""
 
 
+class FinishedFramesKept(Exception):
+    """The run was asked to keep what is finished while a later frame was prepared."""
+
+
 def follow_stages(
     work: Generator[str, None, Result], place: FrameIndex, prefix: str = "", steps: int = 1
 ) -> Generator[Progress, Stop | None, tuple[Result, Stop | None]]:
     """Turn the stages of work on one frame, named in words, into progress of `steps` a frame.
+
+    Raises
+    ------
+    FinishedFramesKept
+        `Stop.KEEP` was sent, and frames before this one are finished.
 
     Returns
     -------
@@ -85,6 +100,20 @@ def follow_stages(
                 total=place.frames * steps,
             )
         ) or stop
+        if stop is Stop.KEEP and place.number:
+            work.close()
+            raise FinishedFramesKept
+
+
+def say_tiles(work: Tiling) -> Generator[str, None, Tensor]:
+    """The same evaluation, with its tiles in words."""
+    while True:
+        try:
+            tile = next(work)
+        except StopIteration as end:
+            found: Tensor = end.value
+            return found
+        yield tile_words(tile)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -119,19 +148,20 @@ class FrameSampler:
         prepared: NetworkInput,
         place: FrameIndex,
         grid_rate: float | None = None,
-    ) -> "FrameSampler":
+    ) -> Generator[str, None, "FrameSampler"]:
         """Evaluate what does not depend on the sample.
 
-        Without a `grid_rate`, it is the median of the frame's own rate.
+        Without a `grid_rate`, it is the median of the frame's own rate. It yields what is done, in
+        words, before each tile.
         """
         device = network.residual_scale.device
-        tiled = TiledModel(network, prepared.valid.shape, plan.tile)
+        tiled = TiledModel(network, prepared.valid.shape, plan.tile, plan.precision)
         condition = tiled.padded_condition(prepared.channels[None].to(device))
-        with autocast(device, plan.precision):
-            mean_residual = tiled.mean_residual(condition)
-            features = network.features(condition, mean_residual)
-            std = tiled.residual_std(features)
-        rate, (height, width) = tiled.rate(features), prepared.initial_estimate.shape
+        mean_residual = yield from name_stages("mean", say_tiles(tiled.mean_residual(condition)))
+        features = network.features(condition, mean_residual)
+        std = yield from name_stages("expected error", say_tiles(tiled.residual_std(features)))
+        rate = yield from name_stages("noise-rate map", say_tiles(tiled.rate(features)))
+        height, width = prepared.initial_estimate.shape
         return cls(
             plan=plan,
             prepared=prepared,
@@ -181,9 +211,8 @@ class FrameSampler:
             return uniform_time_grid(self.tiled.network.clock, self.plan.steps, self.rate.device)
         return clock_grid(self.grid_rate, self.plan.steps)
 
-    @torch.inference_mode()
-    def start(self) -> Tensor | None:
-        """The clean estimate (1, 1, uY, uX) at T = 1, the same for all samples.
+    def start(self) -> tuple[Tensor, Tensor] | None:
+        """What the denoiser takes at T = 1, where its clean estimate is the same for all samples.
 
         None where each sample needs its own.
 
@@ -193,21 +222,17 @@ class FrameSampler:
         """
         if not self.tiled.network.prediction.bounded:
             return None
-        return self._clean(self._noise(range(1), 0), self.rate * self.clock_values()[0])
+        return self._noise(range(1), 0), self.rate * self.clock_values()[0]
 
-    def steps(self, samples: range, start: Tensor | None) -> Sampling:
-        """The clean estimates of a group of posterior samples, (S, 1, uY, uX), step by step.
-
-        `start` is the first of them, where it is known.
-        """
-        first = None if start is None else start.expand(len(samples), -1, -1, -1)
-        return SAMPLERS[self.plan.sampler](
-            self._clean, self.rate, self.clock_values(), partial(self._noise, samples), first
+    def queries(self, samples: range) -> Queries:
+        """What the denoiser takes for a group of posterior samples, step by step."""
+        return QUERIES[self.plan.sampler](
+            self.rate, self.clock_values(), partial(self._noise, samples)
         )
 
-    def _clean(self, noisy: Tensor, neg_log_gamma: Tensor) -> Tensor:
-        with autocast(noisy.device, self.plan.precision):
-            return self.tiled.clean(noisy, neg_log_gamma, self.first_layer_features)
+    def clean(self, noisy: Tensor, neg_log_gamma: Tensor) -> Tiling:
+        """The clean estimates (S, 1, uY, uX), tile by tile."""
+        return self.tiled.clean(noisy, neg_log_gamma, self.first_layer_features)
 
     def groups(self, first: int) -> Iterator[range]:
         """The samples from `first` on, in groups.
@@ -221,7 +246,7 @@ class FrameSampler:
         )
 
     @torch.inference_mode()
-    def image(self, clean: Tensor, sample: int) -> np.ndarray:
+    def image(self, clean: Tensor, sample: int) -> Generator[str, None, np.ndarray]:
         """A clean estimate (1, 1, uY, uX) in output units: float32 (Y, X).
 
         What the physics leaves open is drawn into it.
@@ -235,20 +260,21 @@ class FrameSampler:
         posterior = self.prepared.posterior
         if posterior is not None:
             image = (
-                posterior.refine(image, self._stream(sample))
+                (yield from posterior.refine(image, self._stream(sample)))
                 if self.plan.steps > 1
                 else posterior.blend(image)
             )
         return self.prepared.kept(image)
 
-    def stage(self, samples: range) -> str:
+    def stage(self, samples: range, *doing: str) -> str:
         """What is being done, in words."""
         which = (
             f"sample {samples.stop}"
             if len(samples) == 1
             else f"samples {samples.start + 1} to {samples.stop}"
         )
-        return f"{which} of {self.plan.samples}{self.place.suffix}"
+        parts = ", ".join(part for part in doing if part)
+        return f"{which} of {self.plan.samples}{', ' * bool(parts)}{parts}{self.place.suffix}"
 
     def first_view(self) -> FrameView:
         """The physical estimate, before there is a sample."""
@@ -264,7 +290,7 @@ class FrameSampler:
 
     def view(self, moments: RunningMoments, clean: Tensor, sample: int) -> FrameView:
         """What there is to see: the finished samples, or the first one in the making."""
-        mean = moments.mean if moments.count else self.image(clean, sample)
+        mean = moments.mean if moments.count else finished(self.image(clean, sample))
         return FrameView(
             index=self.place.index,
             samples=moments.count,
@@ -296,9 +322,9 @@ def sample_frame(
     Yields
     ------
     Progress
-        After every step of the sampler, which may be one of several samples together. Sent
-        `Stop.KEEP`, no further sample is begun, and unfinished ones are dropped unless one is the
-        first of all.
+        Before every tile, and after every step of the sampler, which may be one of several samples
+        together. Sent `Stop.KEEP`, no further sample is begun, and unfinished ones are dropped
+        unless one is the first of all.
 
     Returns
     -------
@@ -307,39 +333,145 @@ def sample_frame(
     stop : Stop, optional
         What was sent, so that no further frame is begun, either.
     """
-    plan = frame.plan
-    kept: list[np.ndarray] = []
-    total = frame.place.frames * plan.samples * plan.steps
-    if (
-        moments.count < plan.samples and frame.prepared.posterior is not None
-    ):  # the physics is something to see
-        stop = (
-            yield Progress(
-                stage="the first image",
-                done=frame.place.number * plan.samples * plan.steps,
-                total=total,
-                view=frame.first_view,
+    drawing = _SampleDrawer(frame, moments, see, stop)
+    if moments.count < frame.plan.samples:
+        yield from drawing.draw()
+    return drawing.kept, drawing.stop
+
+
+class _SampleDrawer:
+    """Draws the samples of one frame, and counts the evaluations that are finished."""
+
+    def __init__(
+        self,
+        frame: FrameSampler,
+        moments: RunningMoments,
+        see: Callable[[np.ndarray], None],
+        stop: Stop | None,
+    ) -> None:
+        self._frame, self._moments, self._see, self.stop = frame, moments, see, stop
+        self._steps = frame.plan.steps
+        self._total = frame.place.frames * frame.plan.samples * self._steps
+        self._done = float(self._finished_before(range(moments.count, 0)))
+        self.kept: list[np.ndarray] = []
+
+    @property
+    def _ended(self) -> bool:
+        """Whether nothing more is wanted, and something is there to keep."""
+        return self.stop is Stop.KEEP and bool(self._moments.count or self._frame.place.number)
+
+    def _finished_before(self, group: range) -> int:
+        return (self._frame.place.number * self._frame.plan.samples + group.start) * self._steps
+
+    def _say(
+        self,
+        stage: str,
+        done: float,
+        view: Callable[[], FrameView] | None = None,
+        *,
+        frame_done: bool = False,
+    ) -> Generator[Progress, Stop | None, None]:
+        # A tile that is halved for want of memory is begun again.
+        self._done = max(self._done, done)
+        progress = Progress(
+            stage=stage, done=self._done, total=self._total, view=view, frame_done=frame_done
+        )
+        self.stop = (yield progress) or self.stop
+
+    def draw(self) -> Generator[Progress, Stop | None, None]:
+        """Draw group after group, until all are there or the run is stopped."""
+        frame = self._frame
+        if frame.prepared.posterior is not None:  # the physics is something to see
+            yield from self._say("the first image", self._done, frame.first_view)
+        start: Tensor | None = None
+        query = frame.start()
+        for group in frame.groups(self._moments.count):
+            if self._ended:
+                return
+            if query is not None and start is None:
+                start = yield from self._evaluate(*query, group, 1)
+                if start is None:
+                    return
+            yield from self._draw_group(group, start)
+
+    def _draw_group(
+        self, group: range, start: Tensor | None
+    ) -> Generator[Progress, Stop | None, None]:
+        frame, before = self._frame, self._finished_before(group)
+        queries = frame.queries(group)
+        query: tuple[Tensor, Tensor] | None = next(queries)
+        for step in range(1, self._steps + 1):
+            assert query is not None  # one for each step
+            clean = (
+                start.expand(len(group), -1, -1, -1)
+                if step == 1 and start is not None
+                else (yield from self._evaluate(*query, group, step))
             )
-        ) or stop
-    start = frame.start() if moments.count < plan.samples else None
-    for group in frame.groups(moments.count):
-        done = (frame.place.number * plan.samples + group.start) * plan.steps
-        for step, clean in enumerate(frame.steps(group, start), start=1):
-            last = step == plan.steps
-            for sample, one in zip(group, clean.split(1), strict=True) if last else ():
-                image = frame.image(one, sample)
-                moments.add(image)
-                see(image)
-                kept += [image] if plan.keep_samples else []
-            view = partial(frame.view, moments, clean[:1], group.start)
-            now = Progress(
-                stage=frame.stage(group),
-                done=done + step * len(group),
-                total=total,
-                view=view,
-                frame_done=last and moments.count == plan.samples,
+            if clean is None:
+                return
+            if step == self._steps:
+                for number, (sample, one) in enumerate(zip(group, clean.split(1), strict=True)):
+                    done = before + (step - 1) * len(group) + number
+                    yield from self._finish_sample(one, sample, done)
+                    if self._ended:
+                        break
+                return
+            yield from self._say(
+                frame.stage(group, f"step {step} of {self._steps}"),
+                before + step * len(group),
+                partial(frame.view, self._moments, clean[:1], group.start),
             )
-            stop = (yield now) or stop
-            if stop is Stop.KEEP and (moments.count or frame.place.number):
-                return kept, stop
-    return kept, stop
+            if self._ended:
+                return
+            query = None  # not kept beside the next one
+            query = next_query(queries, clean)
+
+    def _evaluate(
+        self, noisy: Tensor, neg_log_gamma: Tensor, group: range, step: int
+    ) -> Generator[Progress, Stop | None, Tensor | None]:
+        """The clean estimates of one step; None where the run was stopped."""
+        before = self._finished_before(group) + (step - 1) * len(group)
+
+        def said(tile: Tile) -> tuple[str, float]:
+            words = self._frame.stage(group, tile_words(tile), f"step {step} of {self._steps}")
+            return words, before + len(group) * (tile[0] - 1) / tile[1]
+
+        return (yield from self._follow(self._frame.clean(noisy, neg_log_gamma), said))
+
+    def _follow(
+        self, work: Generator[Item, None, Result], said: Callable[[Item], tuple[str, float]]
+    ) -> Generator[Progress, Stop | None, Result | None]:
+        """What comes of some work; None where the run was stopped.
+
+        `said` makes stage and evaluations done of what the work yields.
+        """
+        while True:
+            try:
+                item = next(work)
+            except StopIteration as end:
+                found: Result = end.value
+                return found
+            yield from self._say(*said(item))
+            if self._ended:
+                work.close()
+                return None
+
+    def _finish_sample(
+        self, clean: Tensor, sample: int, done: float
+    ) -> Generator[Progress, Stop | None, None]:
+        """Make the image of a last clean estimate, and count it."""
+        frame, moments, alone = self._frame, self._moments, range(sample, sample + 1)
+        image = yield from self._follow(
+            frame.image(clean, sample), lambda stage: (frame.stage(alone, stage), done)
+        )
+        if image is None:
+            return
+        moments.add(image)
+        self._see(image)
+        self.kept += [image] if frame.plan.keep_samples else []
+        yield from self._say(
+            frame.stage(alone),
+            done + 1,
+            partial(frame.view, moments, clean, sample),
+            frame_done=moments.count == frame.plan.samples,
+        )

@@ -37,7 +37,6 @@ LARGEST_MISFIT = 6.0
 LEAST_DEVIATION = 1e-6  # of the brightest pixel: an image without noise is still exact to so much
 USUAL_OPTICS = {"wavelength_um": 0.52, "na": 1.4}  # scaled to the cut-off period of an image
 LARGEST_ESTIMATED_PX = 512
-SAID_EVERY = 10  # steps
 DECONVOLVED_BYTES = (
     48  # for a pixel of the fine canvas while it is deconvolved: estimates, ratio, two spectra
 )
@@ -264,12 +263,6 @@ class Deconvolution:
         steps = deconvolve(self.data, self.model, self.dark_counts, self.weight)
         return enumerate(steps, start=1)
 
-    def estimates(self, iterations: Sequence[int]) -> Iterator[Tensor]:
-        """Light on the canvas after each of these rising numbers of steps."""
-        return (
-            canvas for step, canvas in islice(self.steps(), max(iterations)) if step in iterations
-        )
-
     def in_frame(self, canvas: Tensor) -> Tensor:
         """What lies in the frame, on the fine grid (uY, uX)."""
         return canvas[self.model.frame].clone()
@@ -306,7 +299,7 @@ def deconvolve_channels(
     Yields
     ------
     str
-        What was done, every few steps.
+        What is done, before every step.
 
     Returns
     -------
@@ -315,12 +308,13 @@ def deconvolve_channels(
     initial_estimate : Tensor of shape (uY, uX)
         The estimate of `BASELINE_STRENGTH`.
     """
-    canvases = []
-    for step, canvas in islice(problem.steps(), max(ITERATIONS)):
+    canvases, most = [], max(ITERATIONS)
+    yield f"deconvolving, step 1 of {most}"
+    for step, canvas in islice(problem.steps(), most):
         if step in ITERATIONS:
             canvases.append(canvas)
-        if step % SAID_EVERY == 0:
-            yield f"deconvolution, step {step} of {max(ITERATIONS)}"
+        if step < most:
+            yield f"deconvolving, step {step + 1} of {most}"
     misfit, deviation = problem.compare(canvases[BASELINE_STRENGTH])
     fine = torch.stack([problem.in_frame(canvas) for canvas in canvases]) / unit
     local = torch.stack(

@@ -109,7 +109,7 @@ class Fluorescence:
         NetworkInput
             One network unit is `gain` counts.
         """
-        return finished(self._prepare(frame, *self._measure(frame, background, lens)))
+        return finished(self.scaled(frame, *self._measure(frame, background, lens)))
 
     def _measure(
         self, frame: np.ndarray, background: Background, lens: Lens | None
@@ -129,8 +129,14 @@ class Fluorescence:
             lens=lens,
         )
 
-    def scaled(self, frame: np.ndarray, counts: np.ndarray, numbers: FrameNumbers) -> NetworkInput:
-        """`condition` with the numbers of the whole image known.
+    def scaled(
+        self,
+        frame: np.ndarray,
+        counts: np.ndarray,
+        numbers: FrameNumbers,
+        region: tuple[int, int, int, int] | None = None,
+    ) -> Generator[str, None, NetworkInput]:
+        """`condition` with the numbers of the whole image known, step by step.
 
         It is local, so a part gives what the whole gives there.
 
@@ -140,19 +146,8 @@ class Fluorescence:
             As the camera gave it; tells what is saturated.
         counts : ndarray of shape (Y, X)
             Less the dark-field image, where there is one.
-        """
-        return finished(self._prepare(frame, counts, numbers))
-
-    def _prepare(
-        self,
-        frame: np.ndarray,
-        counts: np.ndarray,
-        numbers: FrameNumbers,
-        region: tuple[int, int, int, int] | None = None,
-    ) -> Generator[str, None, NetworkInput]:
-        """`scaled`, step by step.
-
-        If `region` is given, only the region and its surroundings will be used.
+        region : tuple of int, optional
+            Only this (top, bottom, left, right) and its surroundings will be used.
         """
         yield "intensity scale"
         return self._scale(frame, counts, numbers)
@@ -189,12 +184,13 @@ class Fluorescence:
 
     def measure_statistics(
         self, planes: Sequence[SampledPlane], plan: Plan, reader: FrameReader
-    ) -> "ScaledBlocks":
+    ) -> Generator[str, None, "ScaledBlocks"]:
         """The numbers of a whole frame, from samples of its pixels.
 
         The dark-field image is subtracted first where there is one.
         """
         (plane,) = planes
+        yield "intensity scale"
         level = plane.percentile(DARK_PERCENTILE) if takes_level(plan.background) else 0.0
         noise = plane.noise_sigma()
         scale = IntensityScale.of_statistics(plane.percentile(BRIGHT_PERCENTILE), noise, level)
@@ -259,7 +255,7 @@ class Fluorescence:
     def prepare(self, frame: np.ndarray, plan: Plan) -> Generator[str, None, NetworkInput]:
         """Prepare one frame, step by step."""
         return (
-            yield from self._prepare(
+            yield from self.scaled(
                 frame,
                 *self._measure(frame, plan.background, self.lens_of(plan)),
                 plan.region,
@@ -303,7 +299,7 @@ class WidefieldX2(Fluorescence):
         """Of the median cut-off period of the parts that show one."""
         return estimate_lens(parts, self.upsampling)
 
-    def _prepare(
+    def scaled(
         self,
         frame: np.ndarray,
         counts: np.ndarray,
@@ -377,13 +373,14 @@ class ScaledBlocks:
 
     def prepare(
         self, frame: np.ndarray, background: Background, first: tuple[int, int]
-    ) -> NetworkInput:
-        """Prepare a part of shape (1, Y, X).
+    ) -> Generator[str, None, NetworkInput]:
+        """Prepare a part of shape (1, Y, X), step by step.
 
         The background is the same part of the dark-field image, where there is one.
         """
         counts, _ = above_dark(frame[0], "none" if isinstance(background, str) else background)
-        prepared, finer = self.task.scaled(frame, counts, self.frame_numbers), self.task.upsampling
+        prepared = yield from self.task.scaled(frame, counts, self.frame_numbers)
+        finer = self.task.upsampling
         return replace(prepared, origin=(finer * first[0], finer * first[1]))
 
     @property

@@ -107,10 +107,10 @@ class PhaseTwoShot:
             light, weight, planes.defocus_um, microscope, condenser_na
         )
         phase = estimate.fit.phase.cpu().numpy()
-        yield "posterior width"
         draws = PosteriorDraws(estimate.fit, seed)
+        first = yield from draws.first()
         maps = phase_maps(
-            estimate, max(fresnel_number(z, microscope) for z in planes.defocus_um), draws.first()
+            estimate, max(fresnel_number(z, microscope) for z in planes.defocus_um), first
         )
         checks = check_planes(planes.frame, planes.known, planes.levels, phase, register=register)
         unmeasured = float((~np.isfinite(planes.ratio)).any(axis=0).mean())
@@ -127,8 +127,8 @@ class PhaseTwoShot:
 
     def measure_statistics(
         self, planes: Sequence[SampledPlane], plan: Plan, reader: FrameReader
-    ) -> PhaseBlocks:
-        """Global quantities of the whole frame.
+    ) -> Generator[str, None, PhaseBlocks]:
+        """Global quantities of the whole frame, step by step.
 
         They are background, noise, and the low spatial frequencies of the phase from a coarse
         image.

@@ -4,7 +4,7 @@ Low spatial frequencies come from an inversion of the whole field, binned. The o
 inversion of each part with its surroundings. A Gaussian separates the two.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from math import ceil
 
@@ -16,7 +16,7 @@ from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.core.noise import FRAME_SEED_STRIDE
 from napari_cvdm.core.plan import Plan
 from napari_cvdm.core.request import RequestError
-from napari_cvdm.core.result import finished
+from napari_cvdm.core.result import name_stages
 from napari_cvdm.inversion import Fit, fit_local_prior, flatten_background
 from napari_cvdm.physics.camera import inverse_variance
 from napari_cvdm.physics.forward_model import fresnel_number
@@ -40,7 +40,12 @@ from napari_cvdm.tasks.phase_inversion import (
     invert_surrounded,
     phase_maps,
 )
-from napari_cvdm.tasks.phase_posterior import PhasePosterior, PosteriorDraws, level_draw
+from napari_cvdm.tasks.phase_posterior import (
+    Drawing,
+    PhasePosterior,
+    PosteriorDraws,
+    level_draw,
+)
 from napari_cvdm.tasks.task import (
     Background,
     FrameReader,
@@ -97,8 +102,10 @@ class PhaseBlocks:
 
     def maps(
         self, frame: np.ndarray, background: Background, first: tuple[int, int]
-    ) -> tuple[PhaseMaps, Fit, PosteriorDraws, np.ndarray]:
-        """Invert a part of a field; its low spatial frequencies are those of the coarse whole.
+    ) -> Generator[str, None, tuple[PhaseMaps, Fit, PosteriorDraws, np.ndarray]]:
+        """Invert a part of a field, step by step.
+
+        Its low spatial frequencies are those of the coarse whole.
 
         Parameters
         ----------
@@ -121,23 +128,20 @@ class PhaseBlocks:
         data = np.where(usable, ratio[order], 1.0)
         weight = torch.from_numpy(inverse_variance(data, usable)).float()
         rising = sorted(self.defocus_um)
-        estimate = finished(
-            invert_surrounded(
-                torch.from_numpy(data).float(), weight, rising, self.microscope, self.condenser_na
-            )
+        estimate = yield from invert_surrounded(
+            torch.from_numpy(data).float(), weight, rising, self.microscope, self.condenser_na
         )
         draws = PosteriorDraws(estimate.fit, self.seed, first)
-        own = phase_maps(
-            estimate, max(fresnel_number(z, self.microscope) for z in rising), draws.first()
-        )
+        drawn = yield from draws.first()
+        own = phase_maps(estimate, max(fresnel_number(z, self.microscope) for z in rising), drawn)
         phase = own.phase + self.lacking(self.coarse, own.phase, own.frame, first)
         return replace(own, phase=phase), estimate.fit, draws, np.asarray(usable.all(axis=0))
 
     def prepare(
         self, frame: np.ndarray, background: Background, first: tuple[int, int]
-    ) -> NetworkInput:
-        """A part of shape (P, Y, X) whose first pixel is `first`."""
-        maps, fit, draws, usable = self.maps(frame, background, first)
+    ) -> Generator[str, None, NetworkInput]:
+        """A part of shape (P, Y, X) whose first pixel is `first`, step by step."""
+        maps, fit, draws, usable = yield from self.maps(frame, background, first)
         window, numbers = network_window(maps), self.field_numbers
         valid = np.zeros(maps.phase.shape, dtype=bool)
         valid[maps.frame] = usable
@@ -241,9 +245,9 @@ class PartDraws:
     frame: tuple[slice, slice]
     first: tuple[int, int]
 
-    def draw(self, stream: int) -> np.ndarray:
+    def draw(self, stream: int) -> Drawing:
         """Difference from the estimate [rad] on the part's canvas, (H, W)."""
-        own, of_the_frame = self.own.draw(stream), stream % (FRAME_SEED_STRIDE // 2)
+        own, of_the_frame = (yield from self.own.draw(stream)), stream % (FRAME_SEED_STRIDE // 2)
         return own + self.blocks.lacking(
             self.blocks.draws[of_the_frame], own, self.frame, self.first
         )
@@ -311,8 +315,8 @@ def blank_levels(
 
 def measure_phase_statistics(
     planes: Sequence[SampledPlane], plan: Plan, reader: FrameReader
-) -> PhaseBlocks:
-    """What must be global of one field.
+) -> Generator[str, None, PhaseBlocks]:
+    """What must be global of one field; measured step by step.
 
     Parameters
     ----------
@@ -332,18 +336,21 @@ def measure_phase_statistics(
     binned, usable = (np.concatenate(bands, axis=1)[order] for bands in zip(*parts, strict=True))
     wider = replace(microscope, pixel_um=microscope.pixel_um * step)
     weight = torch.from_numpy(inverse_variance(binned, usable)).float()
-    whole = finished(
-        fit_surrounded(
-            torch.from_numpy(binned).float(), weight, sorted(defocus_um), wider, condenser_na
-        )
+    whole = yield from fit_surrounded(
+        torch.from_numpy(binned).float(), weight, sorted(defocus_um), wider, condenser_na
     )
-    fit = finished(fit_local_prior(flatten_background(whole)))
+    flat = yield from name_stages("flat background", flatten_background(whole))
+    fit = yield from fit_local_prior(flat)
     coarse = fit.phase.numpy()
     zero, background, _ = find_background(coarse)
     draws, first_stream = (
         PosteriorDraws(fit, plan.seed),
         reader.frame_number * FRAME_SEED_STRIDE // 2,
     )
+    levelled = []
+    for number in range(ceil(plan.samples / 2)):
+        drawn = yield from name_stages(f"draw {number + 1}", draws.draw(first_stream + number))
+        levelled.append(level_draw(drawn, fit.model.frame, background)[fit.model.frame])
     empty = FieldNumbers(
         level=0, strength=1, width=1, pull=1, pull_absorption=1, noise=1, fresnel=1
     )
@@ -356,20 +363,13 @@ def measure_phase_statistics(
         step=step,
         zero=zero,
         field_numbers=empty,
-        draws=np.stack(
-            [
-                level_draw(draws.draw(first_stream + number), fit.model.frame, background)[
-                    fit.model.frame
-                ]
-                for number in range(ceil(plan.samples / 2))
-            ]
-        ),
+        draws=np.stack(levelled),
         seed=plan.seed,
     )
-    seen = [
-        FieldNumbers.measure(blocks.maps(frame, part, first)[0])
-        for frame, part, first, _ in reader.windows(SURVEYED_WINDOWS)
-    ]
+    seen = []
+    for number, (frame, part, first, _) in enumerate(reader.windows(SURVEYED_WINDOWS), start=1):
+        maps, *_ = yield from name_stages(f"window {number}", blocks.maps(frame, part, first))
+        seen.append(FieldNumbers.measure(maps))
     return replace(blocks, field_numbers=_pooled(seen, coarse))
 
 

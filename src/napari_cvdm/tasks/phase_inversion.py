@@ -16,6 +16,7 @@ from torch import Tensor
 
 from napari_cvdm.core.microscope import Microscope
 from napari_cvdm.core.noise import noise_field
+from napari_cvdm.core.result import name_stages
 from napari_cvdm.inversion import (
     Fit,
     Solving,
@@ -84,18 +85,20 @@ def invert_planes(
     Yields
     ------
     str
-        What was done.
+        What is done, before every step of the solvers.
     """
     surrounded = yield from fit_surrounded(planes, weight, defocus_um, microscope, condenser_na)
     repeating = yield from fit_periodic(
         planes, weight, defocus_um, microscope, condenser_na, surrounded
     )
     periodic = (
-        is_worth_a_fit(repeating, surrounded) and border_gain(repeating, surrounded) > EQUAL_GAIN
+        is_worth_a_fit(repeating, surrounded)
+        and (yield from name_stages("borders", border_gain(repeating, surrounded))) > EQUAL_GAIN
     )
     taken, other = (repeating, surrounded) if periodic else (surrounded, repeating)
     yield "flat background"
-    fit = yield from fit_local_prior(flatten_background(taken))
+    flat = yield from name_stages("flat background", flatten_background(taken))
+    fit = yield from fit_local_prior(flat)
     return PhaseEstimate(fit=fit, other=other.phase, periodic=periodic)
 
 
@@ -149,13 +152,15 @@ def is_worth_a_fit(repeating: Fit, surrounded: Fit) -> bool:
     return float(misfit_and_penalty(repeating) - misfit_and_penalty(surrounded)) < HOPELESS_COST
 
 
-def border_gain(repeating: Fit, surrounded: Fit) -> float:
-    """How much better a field that repeats explains the planes, per measured value.
+def border_gain(repeating: Fit, surrounded: Fit) -> Generator[str, None, float]:
+    """How much better a field that repeats explains the planes, per measured value; step by step.
 
     It is the difference in log-evidence, with more weight on misfit and penalty.
     """
     cost = float(misfit_and_penalty(repeating) - misfit_and_penalty(surrounded))
-    return float(log_evidence(repeating) - log_evidence(surrounded)) - COST_SHARE * cost
+    of_repeating = yield from log_evidence(repeating)
+    of_surrounded = yield from log_evidence(surrounded)
+    return float(of_repeating - of_surrounded) - COST_SHARE * cost
 
 
 def invert_surrounded(
@@ -216,9 +221,13 @@ def white_noise(
 
 def draw_phases(
     fit: Fit, seed: int, streams: Sequence[int], first: tuple[int, int] = (0, 0)
-) -> Tensor:
-    """Draws about the estimate of one field: differences from it [rad] on the canvas, (S, H, W)."""
-    return draw_around(fit, *white_noise(fit.model, seed, streams, first)).maps[:, 1]
+) -> Generator[str, None, Tensor]:
+    """Draws about the estimate of one field: differences from it [rad] on the canvas, (S, H, W).
+
+    They are solved step by step.
+    """
+    drawn = yield from draw_around(fit, *white_noise(fit.model, seed, streams, first))
+    return drawn.maps[:, 1]
 
 
 WIDTH_DRAWS = 4

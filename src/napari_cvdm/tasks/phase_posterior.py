@@ -9,11 +9,13 @@ so that the mean does not carry them. The variance of N samples is therefore too
 1). The share t keeps the mean of fields unlike the training as good as the estimate.
 """
 
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 
+from napari_cvdm.core.result import name_stages
 from napari_cvdm.inversion import Fit
 from napari_cvdm.tasks.phase_inversion import WIDTH_DRAWS, draw_phases
 
@@ -23,6 +25,8 @@ TRUST = 0.03
 # Of a pixel of the canvas, of all planes and of each. They were measured by adding up the tensors
 # that are alive at once, and are 2 to 15 % too many.
 FIT_BYTES, PLANE_BYTES = 150, 300
+Drawing = Generator[str, None, np.ndarray]
+"""Yields what is done before every step of a solver; returns an image, or a stack of images."""
 
 
 class PosteriorDraws:
@@ -43,7 +47,7 @@ class PosteriorDraws:
         self._fit, self._seed, self._first = fit, seed, first
         self._kept: dict[int, np.ndarray] = {}
 
-    def draw(self, stream: int) -> np.ndarray:
+    def draw(self, stream: int) -> Drawing:
         """Difference from the estimate [rad] on the canvas, (H, W).
 
         The first few draws and the last one are kept.
@@ -52,20 +56,29 @@ class PosteriorDraws:
             self._kept = {
                 number: kept for number, kept in self._kept.items() if number < WIDTH_DRAWS
             }
-            self._kept[stream] = (
-                draw_phases(self._fit, self._seed, [stream], self._first)[0].cpu().numpy()
-            )
+            drawn = yield from draw_phases(self._fit, self._seed, [stream], self._first)
+            self._kept[stream] = drawn[0].cpu().numpy()
         return self._kept[stream]
 
-    def first(self) -> np.ndarray:
+    def first(self) -> Drawing:
         """Those that the width is taken from: (S, H, W)."""
-        return np.stack([self.draw(stream) for stream in range(WIDTH_DRAWS)])
+        return (yield from _stack_draws(self.draw, WIDTH_DRAWS, "posterior width"))
+
+
+def _stack_draws(draw: Callable[[int], Drawing], count: int, stage: str) -> Drawing:
+    """Draws 0, 1, ..., `count` - 1, one after the other."""
+    drawn = []
+    for number in range(count):
+        drawn.append(
+            (yield from name_stages(f"{stage}, draw {number + 1} of {count}", draw(number)))
+        )
+    return np.stack(drawn)
 
 
 class Draws(Protocol):
     """Makes draws about an estimate."""
 
-    def draw(self, stream: int) -> np.ndarray:
+    def draw(self, stream: int) -> Drawing:
         """Difference from the estimate [rad] on the canvas, (H, W)."""
 
 
@@ -108,12 +121,12 @@ class PhasePosterior:
         """
         return (self.result + TRUST * (image - self.estimate)).astype(np.float32)
 
-    def refine(self, image: np.ndarray, stream: int) -> np.ndarray:
-        """A sample of the network (Y, X) [rad], made one of the result."""
-        blended = (
-            self.blend(image)
-            + (1 - 2 * (stream % 2)) * self._levelled_draw(stream // 2)[self.window]
+    def refine(self, image: np.ndarray, stream: int) -> Drawing:
+        """A sample of the network (Y, X) [rad], made one of the result; step by step."""
+        drawn = yield from name_stages(
+            "drawing from the posterior", self._levelled_draw(stream // 2)
         )
+        blended = self.blend(image) + (1 - 2 * (stream % 2)) * drawn[self.window]
         inner = self._frame_in_window()
         whole = all(
             part.start >= 0 and part.stop <= size
@@ -125,16 +138,11 @@ class PhasePosterior:
             return blended
         return np.asarray(blended - blended[inner][self.background].mean())
 
-    def draw_phases(self, count: int) -> np.ndarray:
-        """Samples of the physics alone within the frame: (S, h, w) [rad]."""
+    def draw_phases(self, count: int) -> Drawing:
+        """Samples of the physics alone within the frame: (S, h, w) [rad]; step by step."""
+        drawn = yield from _stack_draws(self._levelled_draw, count, "drawing from the posterior")
         rows, columns = self.fit.model.frame
-        inner = self._frame_in_window()
-        return np.stack(
-            [
-                self.result[inner] + self._levelled_draw(stream)[rows, columns]
-                for stream in range(count)
-            ]
-        )
+        return np.asarray(self.result[self._frame_in_window()] + drawn[:, rows, columns])
 
     def within(self, part: tuple[slice, slice]) -> "PhasePosterior":
         """The same for a part of the window."""
@@ -157,8 +165,9 @@ class PhasePosterior:
         )
         return rows, columns
 
-    def _levelled_draw(self, stream: int) -> np.ndarray:
-        return level_draw(self.draws.draw(stream), self.fit.model.frame, self.background)
+    def _levelled_draw(self, stream: int) -> Drawing:
+        drawn = yield from self.draws.draw(stream)
+        return level_draw(drawn, self.fit.model.frame, self.background)
 
 
 def level_draw(

@@ -217,8 +217,8 @@ class Posterior(Protocol):
         Nothing is drawn.
         """
 
-    def refine(self, image: np.ndarray, stream: int) -> np.ndarray:
-        """A sample of the result from one of the networks."""
+    def refine(self, image: np.ndarray, stream: int) -> Generator[str, None, np.ndarray]:
+        """A sample of the result from one of the networks, step by step."""
 
     def within(self, part: tuple[slice, slice]) -> "Posterior":
         """The same for a part of the networks' grid."""
@@ -258,8 +258,8 @@ class GlobalStatistics(Protocol):
 
     def prepare(
         self, frame: np.ndarray, background: Background, first: tuple[int, int]
-    ) -> NetworkInput:
-        """Prepare a part of shape (P, Y, X) whose first pixel is `first`.
+    ) -> Generator[str, None, NetworkInput]:
+        """Prepare a part of shape (P, Y, X) whose first pixel is `first`, step by step.
 
         The background is the same part of the background image, where there is one.
         """
@@ -325,8 +325,8 @@ class Task(Protocol):
 
     def measure_statistics(
         self, planes: Sequence[SampledPlane], plan: Plan, reader: FrameReader
-    ) -> GlobalStatistics:
-        """Global quantities, from a sample of each plane of a frame.
+    ) -> Generator[str, None, GlobalStatistics]:
+        """Global quantities, from a sample of each plane of a frame; measured step by step.
 
         The frame is never whole in memory.
         """

@@ -133,7 +133,7 @@ def solve_field(seed: int, ranges: PhaseRanges, draw: DrawPhase = draw_phase) ->
         invert_planes(planes, weight, pair.defocus_um, pair.microscope, pair.condenser_na)
     )
     fresnel = max(fresnel_number(z, pair.microscope) for z in pair.defocus_um)
-    maps = phase_maps(estimate, fresnel, PosteriorDraws(estimate.fit, seed).first())
+    maps = phase_maps(estimate, fresnel, finished(PosteriorDraws(estimate.fit, seed).first()))
     return SolvedField(maps=maps, truth=pair.phase)
 
 

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from tests.stress.fuzzing.specimens import pixels
 
-from napari_cvdm.cli.restore import write_images, write_provenance
 from napari_cvdm.core.request import ImageStack, ReconstructionRequest
 from napari_cvdm.core.result import finished
 from napari_cvdm.models.checkpoint import (
@@ -27,6 +26,7 @@ from napari_cvdm.models.checkpoint import (
 )
 from napari_cvdm.models.cvdm import CVDM, CVDMConfig
 from napari_cvdm.models.networks import UNetConfig
+from napari_cvdm.reconstruction.provenance import write_images, write_provenance
 from napari_cvdm.reconstruction.reconstruct import reconstruct
 from napari_cvdm.tasks import TASKS
 from napari_cvdm.training.state import STATE, save_state

@@ -23,6 +23,8 @@ from napari_cvdm.widgets.common.worker import Job
 INFORMATION = QStyle.StandardPixmap.SP_MessageBoxInformation
 WARNING = QStyle.StandardPixmap.SP_MessageBoxWarning
 ERROR = QStyle.StandardPixmap.SP_MessageBoxCritical
+CANCELLING = "Cancelling…"
+LEAST_PARTS = 100  # of the bar
 BREAK_HERE = "\u200b"  # a zero-width space, so that a long path wraps instead of widening the dock
 
 
@@ -50,17 +52,18 @@ class RunPanel(QWidget):
         self.keep = QPushButton("Stop and &keep")
         explain_control(self.keep, "Stop now, with the samples that are finished as the result.")
         self.cancel = QPushButton("&Cancel")
-        explain_control(self.cancel, "Stop before the next step. Layers stay as they were.")
+        explain_control(self.cancel, "Stop before the next tile. Layers stay as they were.")
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
         self.stage = QLabel()
         self.message = MessageLine()
         self._job: Job | None = None
         self._former: Job | None = None
+        self._cancelling = False
         self._busy = False
         self._ready = True
         self._started = 0.0
-        self._first: int | None = None
+        self._first: float | None = None
         self._on_result: Callable[[Any], None] | None = None
         self._on_view: Callable[[FrameView], None] | None = None
         self._on_failure: Callable[[str], None] | None = None
@@ -132,7 +135,7 @@ class RunPanel(QWidget):
         job.ended.connect(self._on_ended)
         self._on_result, self._on_view = on_result, on_view
         self._on_failure, self._on_end = on_failure, on_end
-        self._busy, self._first = True, None
+        self._busy, self._first, self._cancelling = True, None, False
         self.message.clear()
         self.bar.setRange(0, total)
         self.bar.setValue(0)
@@ -154,8 +157,12 @@ class RunPanel(QWidget):
             widget.hide()
 
     def _on_progress(self, progress: Progress) -> None:
-        self.bar.setRange(0, progress.total)
-        self.bar.setValue(progress.done)
+        if self._cancelling:
+            return
+        # So many parts that the tiles of a few evaluations are seen, too.
+        parts = max(1, LEAST_PARTS // max(1, progress.total))
+        self.bar.setRange(0, parts * progress.total)
+        self.bar.setValue(int(parts * progress.done))
         now, text = time.monotonic(), progress.stage
         # A run that goes on begins in the middle, and loading the model tells nothing of a step.
         if progress.done and self._first is None:
@@ -176,8 +183,11 @@ class RunPanel(QWidget):
     def _on_cancel(self) -> None:
         if self._job is not None:
             self.cancel.setEnabled(False)
-            self.cancel.setText("Cancelling…")
-            self.message.say(INFORMATION, "Cancelled; no layer was changed.")
+            self.keep.setEnabled(False)
+            self.cancel.setText(CANCELLING)
+            self.stage.setText(CANCELLING)
+            self.message.say(INFORMATION, CANCELLING)
+            self._cancelling = True
             self._job.cancel()
 
     def _on_seen(self, view: FrameView) -> None:
@@ -185,10 +195,12 @@ class RunPanel(QWidget):
             self._on_view(view)
 
     def _on_succeeded(self, result: object) -> None:
+        self._cancelling = False  # it had ended before it was asked
         if self._on_result is not None:
             self._on_result(result)
 
     def _on_failed(self, message: str) -> None:
+        self._cancelling = False
         if self._on_failure is not None:
             self._on_failure(message)
         else:
@@ -206,6 +218,8 @@ class RunPanel(QWidget):
         on_end, self._on_end = self._on_end, None
         self._on_result = self._on_view = self._on_failure = None
         self._show_idle()
+        if self._cancelling:
+            self.message.say(INFORMATION, "Cancelled; no layer was changed.")
         if on_end is not None:
             on_end()
         if not self._busy:

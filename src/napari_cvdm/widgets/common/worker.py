@@ -29,6 +29,8 @@ VIEW_INTERVAL_S = 0.25  # layers are drawn anew at most so often
 DRAWING_SHARE = 0.05
 # napari draws its activity bar inside every update, so faster updates would nest without end.
 LEAST_INTERVAL_S = 0.05
+# A step that came sooner than that may last for long, and is shown then.
+LOOK_MS = 200
 # napari's activity sign turns slowly during work: each frame of this picture redraws the whole
 # window. Without a graphics card the processor draws, and the work has to wait for it.
 SLOW_PERCENT, AS_MADE_PERCENT = 20, 100
@@ -76,6 +78,7 @@ class Control:
 
     def __init__(self) -> None:
         self.cancelled = Event()
+        self.latest: ProgressUpdate | None = None
         self.view_interval_s = VIEW_INTERVAL_S
         self._keep = Event()
 
@@ -97,9 +100,13 @@ class Control:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ProgressUpdate:
-    """A step, and what there is to see of it: frames that are done, or the one in the making."""
+    """A step, and what there is to see of it: frames that are done, or the one in the making.
+
+    The steps of a job are numbered.
+    """
 
     progress: Progress
+    number: int
     views: tuple[FrameView, ...] = ()
 
 
@@ -116,10 +123,12 @@ def relay(
     """
     shown = looked = time.monotonic() - LEAST_INTERVAL_S
     finished: list[FrameView] = []
-    message = None
+    message, number = None, 0
     try:
         while True:
             progress = next(steps) if message is None else steps.send(message)
+            number += 1
+            control.latest = ProgressUpdate(progress, number)
             message, now = control.message(), time.monotonic()
             view = progress.view
             if progress.frame_done and view is not None:
@@ -133,7 +142,7 @@ def relay(
                     # here, not in the window's thread, because it takes a while to close a cluster
                     # or to save a training
                     steps.close()
-                yield ProgressUpdate(progress, tuple(views))
+                yield ProgressUpdate(progress, number, tuple(views))
     except StopIteration as end:
         return end.value
     except (ValueError, RuntimeError, MemoryError, OSError) as error:
@@ -204,6 +213,10 @@ class Job(QObject):
         self._worker.returned.connect(self._on_returned)
         self._worker.errored.connect(self._on_errored)
         self._worker.finished.connect(self._on_finished)
+        self._shown = 0
+        self._looking = QTimer(self)
+        self._looking.setInterval(LOOK_MS)
+        self._looking.timeout.connect(self._on_look)
         if owner is not None:
             when_gone(owner, _cancel, ref(self))
 
@@ -213,10 +226,11 @@ class Job(QObject):
             self._running.add(self)
             if self._activity is not None:
                 _set_sign_speed(SLOW_PERCENT)
+            self._looking.start()
             self._worker.start()
 
     def cancel(self) -> None:
-        """Stop before the next step."""
+        """Stop before the next step, which is one tile or less; then `ended` comes."""
         if self._worker is not None:
             self._worker.quit()
             self._control.cancelled.set()
@@ -225,14 +239,24 @@ class Job(QObject):
         """Stop at the next step, with what is finished as the result."""
         self._control.keep()
 
-    def _on_yielded(self, update: ProgressUpdate) -> None:
+    def _on_look(self) -> None:
+        update = self._control.latest
+        if update is not None and update.number > self._shown:
+            self._show(update)
+
+    def _show(self, update: ProgressUpdate) -> None:
+        self._shown = update.number
         self.progressed.emit(update.progress)
         if self._activity is not None:
             if self._activity.total != update.progress.total:
                 # known only when the files were looked at
                 self._activity.total = update.progress.total
-            self._activity.update(update.progress.done - self._activity.n)
-        # napari handles waiting events inside the update, among them the end of this work
+            self._activity.update(int(update.progress.done) - self._activity.n)
+
+    def _on_yielded(self, update: ProgressUpdate) -> None:
+        if update.number > self._shown:
+            self._show(update)
+        # napari handles waiting events inside that, among them the end of this work
         if update.views and self._worker is not None and not self._control.cancelled.is_set():
             started = time.monotonic()
             for view in update.views:
@@ -251,6 +275,7 @@ class Job(QObject):
 
     def _on_finished(self) -> None:
         self._worker = None
+        self._looking.stop()
         if self._activity is not None:
             self._activity.close()
         self._close()

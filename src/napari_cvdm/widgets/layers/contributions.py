@@ -1,32 +1,52 @@
 """What the manifest offers for files: readers, writers and sample images.
 
-Microscope images come with their optics, and results look as in the dock.
+Microscope images come with their optics, and results look as in the dock. What the writers save,
+the readers give back as it was, and a result stays one.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cvdm.core.request import ImageStack
-from napari_cvdm.io import write_image
+from napari_cvdm.core.request import ImageStack, ReconstructionRequest
+from napari_cvdm.core.result import Progress
+from napari_cvdm.io import output_folder, write_image
 from napari_cvdm.io.axes import storable
-from napari_cvdm.io.errors import ImageFileError
-from napari_cvdm.io.metadata import square_pixel
-from napari_cvdm.io.read import SUFFIXES, read_image
-from napari_cvdm.io.result_folder import PROVENANCE, is_result_folder, read_result_folder
+from napari_cvdm.io.errors import ImageFileError, import_zarr, one_line
+from napari_cvdm.io.limits import parse_json_object, read_bounded
+from napari_cvdm.io.metadata import position_um, square_pixel, time_s
+from napari_cvdm.io.read import SUFFIXES, open_image, read_image
+from napari_cvdm.io.result_folder import (
+    PROVENANCE,
+    image_notes,
+    is_result_folder,
+    place_of_source,
+    read_result_folder,
+)
 from napari_cvdm.io.zarr_write import PlacedImage, write_ngff
 from napari_cvdm.widgets.layers.layer_data import (
     METADATA_KEY,
+    SHOWN,
     LayerData,
+    appearance_of,
+    as_it_was,
     finest_level,
     plugin_metadata,
 )
 from napari_cvdm.widgets.layers.placement import Placement, axis_letters
-from napari_cvdm.widgets.layers.result_layers import STORED, to_layer_data
+from napari_cvdm.widgets.layers.reconstruction import Run
+from napari_cvdm.widgets.layers.result_layers import (
+    STORED,
+    StoredResult,
+    disk_layer_data,
+    to_layer_data,
+)
 
 if TYPE_CHECKING:
     from napari.layers import Layer
@@ -34,21 +54,38 @@ if TYPE_CHECKING:
 
 Reader = Callable[[str | Sequence[str]], list[LayerData]]
 LEFT_TO_NAPARI = (".tif", ".tiff", ".npy")
+OME_TIFF = (".ome.tif", ".ome.tiff")
+RESULTS = "results"  # folder in an OME-Zarr of layers, and the number of one in their notes
+SOURCE = "source.json"  # in such a result: where the measured image lay
+IN_MEMORY_BYTES = 1 << 30  # of one layer; the pixels of a larger one stay on disk
 _WORDS = {"S": "sample", "P": "plane"}
 
 
 def get_image_reader(path: str | Sequence[str]) -> Reader | None:
-    """The reader for one image file that napari itself does not read; None for anything else."""
+    """The reader for one image file that napari itself does not read; None for anything else.
+
+    OME-TIFF is read here, too, because napari leaves out its pixel size. Results have a reader of
+    their own.
+    """
     file = _single(path)
+    if file is None or not file.is_file():
+        return None
+    ome = file.name.lower().endswith(OME_TIFF) and not image_notes(file)
     known = set(SUFFIXES) - set(LEFT_TO_NAPARI)
-    wanted = file is not None and file.is_file() and file.suffix.lower() in known
-    return read_image_layer if wanted else None
+    return read_image_layer if ome or file.suffix.lower() in known else None
 
 
 def get_result_reader(path: str | Sequence[str]) -> Reader | None:
-    """The reader for a result folder or its ``provenance.json``; None for any other path."""
-    folder = _result_folder(path)
-    return read_result_layers if folder is not None and is_result_folder(folder) else None
+    """The reader for what this program saved; None for any other path.
+
+    It is a result folder or its ``provenance.json``, or the OME-TIFF or OME-Zarr of layers.
+    """
+    found, folder = _single(path), _result_folder(path)
+    if folder is not None and is_result_folder(folder):
+        return read_disk_layers if (folder / "zarr.json").is_file() else read_result_layers
+    if found is None or not image_notes(found):
+        return None
+    return read_saved_zarr if found.is_dir() else read_saved_tiff
 
 
 def read_image_layer(path: str | Sequence[str]) -> list[LayerData]:
@@ -105,6 +142,129 @@ def read_result_layers(path: str | Sequence[str]) -> list[LayerData]:
     source = placement(stored.source, axes, result.pixel_um * result.upsampling, place)
     source = replace(source, files=stored.files, planes=len(stored.planes_um or (0.0,)))
     return to_layer_data(result, source)
+
+
+def read_disk_layers(path: str | Sequence[str]) -> list[LayerData]:
+    """The layers of a result that was written block by block, as the dock shows them.
+
+    Raises
+    ------
+    ImageFileError
+        The folder is damaged; the message says what is wrong with it.
+    """
+    folder = _result_folder(path)
+    if folder is None:
+        raise ValueError(f"{path}: give one OME-Zarr.")
+    try:
+        record = parse_json_object(read_bounded(folder / PROVENANCE))
+        mean = open_image(folder / "mean")
+        pixel_um = float(record["output"]["pixel_um"])
+        upsampling = round(float(record["settings"]["pixel_um"]) / pixel_um)
+        # Files drop axes of length 1.
+        axes = str(record["output"]["axes"])
+        sizes = dict(zip(mean.axes, mean.array.shape, strict=True))
+        fine = {letter: upsampling if letter in "YX" else 1 for letter in axes}
+        shape = tuple(sizes.get(letter, 1) // fine[letter] for letter in axes)
+        source = str(next(iter(record["pixels_sha256"])))
+        run = Run(
+            # Of the measured image only its axes are asked for.
+            request=ReconstructionRequest(
+                image=ImageStack(array=np.broadcast_to(np.float32(0), shape), axes=axes),
+                model=str(record["model"]["name"]),
+            ),
+            place=placement(
+                source,
+                axes,
+                pixel_um * upsampling,
+                place_of_source(mean.place, pixel_um, upsampling, None),
+            ),
+            unit=str(record["output"]["unit"]),
+            upsampling=upsampling,
+        )
+        names = [entry.name for entry in folder.iterdir() if (entry / "zarr.json").is_file()]
+        return disk_layer_data(folder, names, run)
+    except ImageFileError:
+        raise
+    except Exception as error:  # zarr lets through whatever damaged metadata make happen
+        raise ImageFileError(
+            f"{folder}: cannot be read as a result ({one_line(error)}). Copy it again, or "
+            "reconstruct the image again."
+        ) from error
+
+
+def read_saved_zarr(path: str | Sequence[str]) -> list[LayerData]:
+    """The layers that `write_zarr` saved, as they were.
+
+    Raises
+    ------
+    ImageFileError
+        The folder is damaged.
+    """
+    from napari_cvdm.io.zarr_read import open_all
+
+    folder = _single(path)
+    if folder is None:
+        raise ValueError(f"{len(path)} folders were given; open them one by one.")
+    import_zarr(folder)
+    layers, results = [], dict[int, StoredResult]()
+    for image in open_all(folder):
+        pixels, notes = image.array, dict(image.notes)
+        with _damages_named(folder):
+            if RESULTS in notes:
+                number = int(notes.pop(RESULTS))
+                results[number] = results.get(number) or _read_result(folder, number)
+                notes[STORED] = results[number]
+            shown = notes[SHOWN]
+            pixels = pixels.transpose([image.labels.index(label) for label in shown["labels"]])
+            if pixels.nbytes <= IN_MEMORY_BYTES:
+                pixels = np.asarray(pixels)
+            layers.append(as_it_was(pixels, notes))
+    return layers
+
+
+def read_saved_tiff(path: str | Sequence[str]) -> list[LayerData]:
+    """The layer that `write_tiff` saved, as it was, or one image of a result folder.
+
+    Raises
+    ------
+    ImageFileError
+        The file is damaged.
+    """
+    file = _single(path)
+    if file is None:
+        raise ValueError(f"{len(path)} files were given; open them one by one.")
+    image, notes = read_image(file), image_notes(file)
+    data, keywords, kind = image_layer(image, file.name.split(".")[0])
+    if SHOWN not in notes:
+        metadata = {**keywords["metadata"][METADATA_KEY], **notes}
+        return [(data, {**keywords, "metadata": {METADATA_KEY: metadata}}, kind)]
+    with _damages_named(file):
+        letters = notes[SHOWN]["axes"]
+        sizes: dict[str, int] = dict(zip(letters, notes[SHOWN]["stored"], strict=True))
+        # As `write_image` says of planes.
+        named = {"P": "S" if sizes.get("Z", 1) > 1 else "Z"}
+        order = [named.get(letter, letter) for letter, size in sizes.items() if size > 1]
+        order += [letter for letter in "YX" if letter not in order and letter in image.axes]
+        pixels = image.array.transpose([image.axes.index(letter) for letter in order])
+        return [as_it_was(pixels.reshape(tuple(sizes.values())), notes)]
+
+
+def _read_result(folder: Path, number: int) -> StoredResult:
+    """What layers of an OME-Zarr were made from; see `_write_results`."""
+    inner = folder / RESULTS / str(number)
+    source = Placement.of_json(parse_json_object(read_bounded(inner / SOURCE)))
+    result = read_result_folder(inner).reconstruction
+    return StoredResult(reconstruction=result, source=source)
+
+
+@contextmanager
+def _damages_named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ImageFileError(
+            f"{path}: what it notes of its layers is damaged ({one_line(error)}). Copy it again."
+        ) from error
 
 
 def placement(
@@ -168,13 +328,14 @@ def write_tiff(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
         The layer cannot be saved so; nothing is left then.
     """
     pixels, place, layer = _placed(data, attributes, "image")
+    shown = appearance_of(layer, place, pixels)
     pixels = storable(np.asarray(pixels), path)
     sizes = _measured(layer, np.abs(layer.scale), "um")
     first = _measured(layer, layer.translate, "um")
     pixel_um, said = square_pixel(sizes.get("X"), sizes.get("Y"), f"the scale of {place.name}")
     if pixel_um is None and said:
         raise ImageFileError(f"{path}: {said['pixel_um']}. Resample the layer before it is saved.")
-    metadata = plugin_metadata(layer)
+    metadata = {**plugin_metadata(layer), SHOWN: shown}
     stated = metadata.get("place", {})
     write_image(
         path,
@@ -201,9 +362,24 @@ def write_zarr(path: str, layers: Sequence[LayerData]) -> list[str]:
     ImageFileError, RequestError
         A layer cannot be saved so; nothing is left then.
     """
-    images = []
+    write_ngff(path, *placed_images(layers))
+    return [path]
+
+
+def placed_images(
+    layers: Sequence[LayerData],
+) -> tuple[list[PlacedImage], Callable[[Path], None]]:
+    """Layers as images of an OME-Zarr, and what is written beside them; no pixels are read yet.
+
+    Beside them are the results that they were made from, once each.
+    """
+    images, results = [], list[StoredResult]()
     for data, attributes, kind in layers:
         pixels, place, layer = _placed(data, attributes, kind)
+        stored = plugin_metadata(layer).get(STORED)
+        if stored is not None and stored not in results:
+            results.append(stored)
+        numbered = {} if stored is None else {RESULTS: results.index(stored)}
         images.append(
             PlacedImage(
                 array=pixels,
@@ -212,11 +388,66 @@ def write_zarr(path: str, layers: Sequence[LayerData]) -> list[str]:
                 translation=tuple(place.translate),
                 units=tuple("" if unit in _NO_LENGTH else unit for unit in place.units),
                 name=place.name,
-                notes=_plain(plugin_metadata(layer)),
+                notes=_plain(
+                    {
+                        **plugin_metadata(layer),
+                        SHOWN: appearance_of(layer, place, pixels),
+                        **numbered,
+                    }
+                ),
             )
         )
-    write_ngff(path, images)
-    return [path]
+    return images, partial(_write_results, results)
+
+
+def _write_results(results: Sequence[StoredResult], folder: Path) -> None:
+    """Results beside the images of an OME-Zarr, each a folder as of the command line."""
+    for number, stored in enumerate(results):
+        inner = folder / RESULTS / str(number)
+        inner.mkdir(parents=True)
+        write_stored(inner, stored)
+        text = json.dumps(_plain(asdict(stored.source)), ensure_ascii=False)
+        (inner / SOURCE).write_text(text, encoding="utf-8", errors="replace")
+
+
+def write_stored(folder: Path, stored: StoredResult) -> None:
+    """Write a result into a folder, as the command line does."""
+    from napari_cvdm.reconstruction.provenance import write_result
+
+    result, source = stored.reconstruction, stored.source
+    top, _, left, _ = result.region or (0, 0, 0, 0)
+    coarse_um = result.pixel_um * result.upsampling
+    before_um, place = {"Y": top * coarse_um, "X": left * coarse_um}, dict[str, float]()
+    for letter, first, step, unit in zip(
+        source.axes, source.translate, source.scale, source.units, strict=True
+    ):
+        first_um, step_um = position_um(float(first), unit), position_um(float(step), unit)
+        if letter in "ZYX" and first_um is not None:
+            place[f"{letter.lower()}_um"] = first_um - before_um.get(letter, 0.0)
+        if letter == "Z" and step_um is not None:
+            place["z_step_um"] = step_um
+        if letter == "T" and (step_s := time_s(float(step), unit)) is not None:
+            place["frame_interval_s"] = step_s
+    planes: Any = result.provenance.settings.get("defocus_um") or ()
+    separate = len(planes) > 1 and set(source.axes) <= set(result.axes)
+    write_result(folder, result, place, source.files, separate_planes=separate)
+
+
+def save_images(
+    path: str, images: Sequence[PlacedImage], beside: Callable[[Path], None]
+) -> Generator[Progress, None, str]:
+    """Write images as one OME-Zarr; for the worker's thread."""
+    yield Progress(stage="saving", done=0, total=1)
+    write_ngff(path, images, beside)
+    return path
+
+
+def save_result(path: str, stored: StoredResult) -> Generator[Progress, None, str]:
+    """Write a result as a folder, in place of an older result there; for the worker's thread."""
+    yield Progress(stage="saving", done=0, total=1)
+    with output_folder(path, overwrite=True) as folder:
+        write_stored(folder, stored)
+    return path
 
 
 def _placed(data: Any, attributes: dict[str, Any], kind: str) -> "tuple[Any, Placement, Layer]":
@@ -232,8 +463,8 @@ def _placed(data: Any, attributes: dict[str, Any], kind: str) -> "tuple[Any, Pla
     matrices = (place.rotate, place.shear, place.affine)
     if not all(np.allclose(matrix, np.eye(len(matrix))) for matrix in matrices):
         show_warning(
-            f"{layer.name}: its rotation, shear or affine transform is not in the saved file; "
-            "pixels, scale, position and units are."
+            f"{layer.name}: other programs will not see its rotation, shear or affine transform; "
+            "they will see pixels, scale, position and units."
         )
     pixels = finest_level(layer)
     if getattr(layer, "rgb", False):

@@ -8,13 +8,17 @@ import numpy as np
 from napari_cvdm.core.request import OPTICS, ImageStack
 from napari_cvdm.io.axes import usable_dtype
 from napari_cvdm.io.metadata import length_um, square_pixel
-from napari_cvdm.widgets.layers.placement import axis_letters
+from napari_cvdm.widgets.layers.placement import Placement, axis_letters
 
 if TYPE_CHECKING:
     from napari.layers import Image, Layer
 
 
 METADATA_KEY = "napari-cvdm"
+SHOWN = "shown"  # in the notes of a saved layer: how it looked, and where it lay
+_PLACE = ("scale", "translate", "rotate", "shear", "axis_labels")
+_LOOK = ("name", "visible", "opacity", "blending")
+_IMAGE_LOOK = ("contrast_limits", "gamma")
 LayerData = tuple[Any, dict[str, Any], str]
 PATH_UNITS = ("rad", "nm")
 COLOURS = 3
@@ -212,3 +216,57 @@ def inner_limits(values: np.ndarray) -> tuple[float, float]:
     ends = np.percentile(values, (100 - SHOWN_PERCENTILE, SHOWN_PERCENTILE))
     low, high = (float(end) for end in ends)
     return (low, high) if low < high else (low, low + 1.0)
+
+
+def as_it_was(pixels: Any, notes: dict[str, Any]) -> LayerData:
+    """A saved layer; `notes` are its metadata, and how it looked."""
+    from napari.utils import Colormap
+
+    shown = notes.pop(SHOWN)
+    settings = notes.get("provenance", {}).get("settings", {})
+    settings |= {name: tuple(v) for name, v in settings.items() if isinstance(v, list)}
+    wanted = (*_PLACE, *_LOOK, "affine", "units")
+    keywords: dict[str, Any] = {name: shown[name] for name in wanted}
+    keywords["metadata"] = {METADATA_KEY: notes} if notes else {}
+    if shown["kind"] == "image":
+        keywords["rgb"] = bool(shown["rgb"])
+        if not keywords["rgb"]:
+            keywords |= {name: shown[name] for name in _IMAGE_LOOK}
+            found = shown["colormap"]
+            keywords["colormap"] = found if isinstance(found, str) else Colormap(**found)
+        else:
+            pixels = np.moveaxis(pixels, 0, -1)
+    return pixels.astype(np.dtype(shown["dtype"]), copy=False), keywords, str(shown["kind"])
+
+
+def appearance_of(layer: "Layer", place: Placement, pixels: Any) -> dict[str, Any]:
+    """All that `as_it_was` needs, in words that JSON has."""
+    from napari.layers import Labels
+
+    kind = "labels" if isinstance(layer, Labels) else "image"
+    shown: dict[str, Any] = {name: getattr(layer, name) for name in (*_PLACE, *_LOOK)}
+    shown |= {
+        "kind": kind,
+        "affine": layer.affine.affine_matrix,
+        "units": [str(unit) for unit in layer.units],
+        "axes": place.axes,
+        "labels": place.labels,
+        "stored": pixels.shape,
+        "dtype": str(pixels.dtype),
+        "rgb": bool(getattr(layer, "rgb", False)),
+    }
+    if kind == "image" and not shown["rgb"]:
+        shown |= {name: getattr(layer, name) for name in _IMAGE_LOOK}
+        shown["colormap"] = _plain_colormap(layer.colormap)
+    return shown
+
+
+def _plain_colormap(colormap: Any) -> Any:
+    """The name of a colour map of napari, or the colours of another."""
+    from napari.utils.colormaps import AVAILABLE_COLORMAPS
+
+    known = AVAILABLE_COLORMAPS.get(colormap.name)
+    if known is not None and np.array_equal(known.colors, colormap.colors):
+        return colormap.name
+    names = ("name", "display_name", "colors", "controls", "interpolation")
+    return {name: getattr(colormap, name) for name in names}

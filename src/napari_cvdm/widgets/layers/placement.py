@@ -136,6 +136,16 @@ class Placement:
         )
 
     @classmethod
+    def of_json(cls, kept: Mapping[str, Any]) -> "Placement":
+        """The placement whose fields were kept as JSON."""
+        known = dict(kept)
+        for name in ("scale", "translate", "rotate", "shear", "affine"):
+            known[name] = np.array(known[name], dtype=float)
+        for name in ("units", "labels"):
+            known[name] = tuple(known[name])
+        return cls(**known)
+
+    @classmethod
     def of(cls, layer: "Image") -> "Placement":
         """The placement of a layer now; colours are a leading channel axis."""
         shear = np.eye(layer.ndim)

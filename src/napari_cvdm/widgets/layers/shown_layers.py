@@ -47,8 +47,9 @@ def show_layers(
 ) -> None:
     """Put layers into a viewer in place of the earlier layers of the same roles.
 
-    Those that are `superseded` go with them. An earlier layer is one of the same group, or of the same source without a group. All new layers
-    are made before the first old one goes, so a viewer never holds half a result.
+    Those that are `superseded` go with them. An earlier layer is one of the same group, or of the
+    same source without a group. All new layers are made before the first old one goes, so a viewer
+    never holds half a result.
 
     A new layer is visible if the earlier one was.
     """

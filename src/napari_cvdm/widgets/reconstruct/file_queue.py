@@ -21,6 +21,7 @@ from napari_cvdm.core.request import (
 from napari_cvdm.core.result import Progress, Reconstruction
 from napari_cvdm.io import check_pixels, combine_planes, read_image
 from napari_cvdm.io.pairing import ImageEntry, sort_paths
+from napari_cvdm.io.result_folder import check_measured
 from napari_cvdm.widgets.common.run_panel import ERROR, INFORMATION, WARNING, RunPanel
 from napari_cvdm.widgets.layers.contributions import image_layer
 from napari_cvdm.widgets.layers.layer_data import METADATA_KEY
@@ -99,6 +100,7 @@ class Batch:
         stacks = []
         for number, path in enumerate(entry.files):
             yield Progress(stage=f"reading {path.name}", done=number, total=len(entry.files))
+            check_measured([path])
             stacks.append(read_image(path, alone=len(entry.files) > 1))
         # So that a cancel during the last file is heeded.
         yield Progress(stage="reading", done=len(stacks), total=len(stacks))
@@ -289,7 +291,7 @@ class FileQueue(QObject):
 
     def _on_progress(self, progress: Progress) -> None:
         if self._row is not None and self._row.state is State.RUNNING and progress.total:
-            self._row.set_percent(100 * progress.done // progress.total)
+            self._row.set_percent(int(100 * progress.done / progress.total))
 
     def on_result(self, reconstruction: Reconstruction) -> None:
         """The file at work has its result."""

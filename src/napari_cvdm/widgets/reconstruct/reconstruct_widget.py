@@ -31,7 +31,12 @@ from napari_cvdm.widgets.layers.layer_data import (
     plugin_metadata,
 )
 from napari_cvdm.widgets.layers.placement import Placement, axis_letters, placed_image
-from napari_cvdm.widgets.layers.reconstruction import Run, engine_problem, preview_of, steps_of
+from napari_cvdm.widgets.layers.reconstruction import (
+    Run,
+    engine_problem,
+    preview_of,
+    steps_of,
+)
 from napari_cvdm.widgets.layers.result_layers import (
     RECONSTRUCTION,
     group_name,
@@ -42,7 +47,7 @@ from napari_cvdm.widgets.layers.result_layers import (
 from napari_cvdm.widgets.layers.shown_layers import RunningLayers, show_layers, show_result
 from napari_cvdm.widgets.reconstruct.block_runs import BlockForm, LargeImageRun, start_job
 from napari_cvdm.widgets.reconstruct.file_queue import FileQueue
-from napari_cvdm.widgets.reconstruct.results_panel import ResultsPanel
+from napari_cvdm.widgets.reconstruct.results_panel import ResultsPanel, start_saving
 
 if TYPE_CHECKING:
     from napari.layers import Image, Layer
@@ -91,6 +96,7 @@ class ReconstructWidget(Dock):
             napari_viewer,
             more=self.add_samples,
             repeat=self.repeat,
+            save=self.save_result,
             command=self.copy_command,
             compare=self.compare,
         )
@@ -415,6 +421,12 @@ class ReconstructWidget(Dock):
             self.panel.message.say(
                 INFORMATION, f"{shown}; the same image and these settings give the same pixels."
             )
+
+    def save_result(self) -> None:
+        """Ask for a place, and save the chosen result there."""
+        group = self.results.value()
+        if group is not None and not self.panel.busy:
+            start_saving(self._viewer, self.panel, group)
 
     def copy_command(self) -> None:
         """Copy the command line that gives the chosen result again."""

@@ -1,12 +1,22 @@
 """Actions on a result: choose it, change how its spread is shown, continue it, repeat it."""
 
+import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QPointF, Qt, Signal
 from qtpy.QtGui import QColor, QEnterEvent, QPainter, QPixmap
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QMenu, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QFileDialog,
+    QHBoxLayout,
+    QLabel,
+    QMenu,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
 from superqt import QLabeledDoubleSlider
 from superqt.utils import signals_blocked
 
@@ -20,10 +30,14 @@ from napari_cvdm.widgets.common.fields import (
     wrapped_label,
 )
 from napari_cvdm.widgets.common.preferences import preferred
+from napari_cvdm.widgets.common.run_panel import ERROR, INFORMATION, RunPanel
+from napari_cvdm.widgets.layers.contributions import placed_images, save_images, save_result
+from napari_cvdm.widgets.layers.layer_data import plugin_metadata
 from napari_cvdm.widgets.layers.result_layers import (
     AT_TIME,
     FIRST,
     RECONSTRUCTION,
+    SCHEDULE,
     SPREAD,
     ResultGroup,
     choices_of,
@@ -52,6 +66,7 @@ SCHEDULE_HELP = (
     "The slider below moves t."
 )
 MIDDLE_TIME = 0.5  # at the ends a map is all one colour
+SAVE_FOLDER, SAVE_ZARR = "Result folder (*)", "OME-Zarr (*.ome.zarr)"
 SHOWN_REASONS = 1  # the others are in the tooltip, so that the dock stays short
 
 
@@ -61,7 +76,7 @@ class ResultsPanel(QWidget):
     Parameters
     ----------
     viewer : Viewer
-    more, repeat, command, compare : callable
+    more, repeat, save, command, compare : callable
         Called when these buttons are pressed.
     """
 
@@ -73,6 +88,7 @@ class ResultsPanel(QWidget):
         *,
         more: Callable[[], None],
         repeat: Callable[[], None],
+        save: Callable[[], None],
         command: Callable[[], None],
         compare: Callable[[], None],
     ) -> None:
@@ -89,6 +105,12 @@ class ResultsPanel(QWidget):
         )
         self.repeat = make_button(
             "Repe&at", "Put the settings of this result into the form above.", repeat
+        )
+        self.save = make_button(
+            "Save…",
+            "Save this result as a folder, as the command line writes it, or as OME-Zarr. Both "
+            "open here again as the same result.",
+            save,
         )
         self.command = make_button(
             "Cop&y as command",
@@ -129,7 +151,7 @@ class ResultsPanel(QWidget):
             fill_layout(QHBoxLayout(), (self.schedule, 1), (self.layers, 1)),
             self.time,
             fill_layout(QHBoxLayout(), self.more, self.compare),
-            fill_layout(QHBoxLayout(), self.repeat, self.command, self.remove),
+            fill_layout(QHBoxLayout(), self.repeat, self.save, self.command, self.remove),
             margins=(4, 0, 4, 4),
         ).setSpacing(4)
         menu = self.layers.menu()
@@ -323,3 +345,39 @@ def draw_lamp(colour: str, side: int) -> QPixmap:
     painter.drawEllipse(QPointF(side / 2, side / 2), side / 2 - 1, side / 2 - 1)
     painter.end()
     return pixmap
+
+
+def start_saving(viewer: "Viewer", panel: RunPanel, group: ResultGroup) -> None:
+    """Ask for a place, and save a result there: as a result folder, or its layers as OME-Zarr."""
+    stored = group.stored
+    kinds = (SAVE_ZARR,) if stored is None else (SAVE_FOLDER, SAVE_ZARR)
+    wanted = re.sub(r"[^\w.-]+", "-", group.name)
+    path, kind = QFileDialog.getSaveFileName(panel, "Save result", wanted, ";;".join(kinds))
+    if not path:
+        return
+    as_zarr = kind == SAVE_ZARR or path.lower().endswith(".zarr")
+    if as_zarr and not path.lower().endswith(".zarr"):
+        path += ".ome.zarr"
+    try:
+        if as_zarr or stored is None:
+            # Maps of the schedule over time are large, and follow from the rate map.
+            saved = [
+                layer.as_layer_data_tuple()
+                for layer in layers_of(viewer.layers, group.name)
+                if plugin_metadata(layer).get("role") not in SCHEDULE
+            ]
+            work = save_images(path, *placed_images(saved))
+        else:
+            # It may have been calibrated since.
+            model = group.mark["provenance"]["model"]
+            known = replace(stored.reconstruction.provenance, model=model)
+            result = replace(stored.reconstruction, provenance=known)
+            work = save_result(path, replace(stored, reconstruction=result))
+    except ValueError as error:
+        panel.message.say(ERROR, str(error))
+        return
+
+    def say(saved: str) -> None:
+        panel.message.say(INFORMATION, f"Saved: {saved}")
+
+    panel.start(work, title=f"Saving {group.name}", total=1, on_result=say)

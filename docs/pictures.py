@@ -21,7 +21,6 @@ from qtpy.QtWidgets import QApplication, QScrollArea, QWidget
 
 from napari_cvdm.simulate.samples import reticulum_pair
 from napari_cvdm.widgets.common import preferences
-from napari_cvdm.widgets.dry_mass.dry_mass_widget import DryMassWidget
 from napari_cvdm.widgets.inspect.inspect_widget import InspectWidget
 from napari_cvdm.widgets.layers.contributions import (
     measured_cell,
@@ -31,6 +30,7 @@ from napari_cvdm.widgets.layers.contributions import (
 from napari_cvdm.widgets.layers.layer_data import plugin_metadata
 from napari_cvdm.widgets.layers.result_layers import CHI2_ROLE
 from napari_cvdm.widgets.live.live_widget import LiveWidget
+from napari_cvdm.widgets.measure.measure_widget import MeasureWidget
 from napari_cvdm.widgets.reconstruct.block_runs import PROCESSES
 from napari_cvdm.widgets.reconstruct.reconstruct_widget import ReconstructWidget
 from napari_cvdm.widgets.train.pair_source import MICROSCOPE
@@ -213,7 +213,7 @@ def phase(out: Path, theme: str) -> None:
     inspector.tabs.setCurrentIndex(1)
     studio.wait(lambda: not inspector.agreement.work.busy)
     studio.photograph("inspect-agreement")
-    mass = studio.open_dock(DryMassWidget, "Dry mass")
+    mass = studio.open_dock(MeasureWidget, "Dry mass")
     mass.suggest.click()
     studio.wait(lambda: not mass.panel.busy)
     mass.panel.run.click()

@@ -199,9 +199,23 @@ def points_along(vertices: np.ndarray, step: float = STEP_PX) -> tuple[np.ndarra
     )
     if len(vertices) < 2 or at_corner[-1] <= 0:
         raise RequestError("the line has no length; draw it from one point to another.")
-    lengths = np.linspace(0, at_corner[-1], int(np.ceil(at_corner[-1] / step)) + 1)
+    # Vertices are of single precision in a viewer: the last digits make no further point.
+    lengths = np.linspace(0, at_corner[-1], int(np.ceil(at_corner[-1] / step - 1e-3)) + 1)
     rows, columns = (np.interp(lengths, at_corner, vertices[:, axis]) for axis in (0, 1))
     return np.stack([rows, columns], axis=1), lengths
+
+
+def box_around(points: np.ndarray, shape: tuple[int, ...]) -> tuple[slice, slice]:
+    """Rows and columns of an image that its values at points (K, 2) depend on.
+
+    At least one pixel is in it.
+    """
+    first, last = np.floor(points.min(axis=0)) - 1, np.ceil(points.max(axis=0)) + 2
+    rows, columns = (
+        slice(min(max(int(start), 0), size - 1), min(max(int(stop), 1), size))
+        for start, stop, size in zip(first, last, shape[-2:], strict=True)
+    )
+    return rows, columns
 
 
 def values_along(image: np.ndarray, points: np.ndarray) -> np.ndarray:

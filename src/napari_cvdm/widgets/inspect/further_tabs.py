@@ -181,7 +181,7 @@ class ProfileTab(QWidget):
 
     def set_group(self, group: ResultGroup | None) -> None:
         """Show another result, or the same after its layers have changed; None shows nothing."""
-        self._group = group if group is not None and RECONSTRUCTION in group.layers else None
+        self._group = group if group is not None and group.layer(RECONSTRUCTION) else None
         self.setEnabled(self._group is not None)
         self.refresh()
 
@@ -198,9 +198,9 @@ class ProfileTab(QWidget):
         """Add a layer with a line over the middle of the result, ready to be moved."""
         from napari.layers import Shapes
 
-        if self._group is None:
+        layer = None if self._group is None else self._group.layer(RECONSTRUCTION)
+        if layer is None:
             return
-        layer = self._group.layers[RECONSTRUCTION]
         height, width = layer.data.shape[-2:]
         index = frame_index(self._viewer, layer)
         row, middle, half = (height - 1) / 2, (width - 1) / 2, LINE_SHARE * width
@@ -342,14 +342,14 @@ def profile_source(
     RequestError
         The pixel size is not known.
     """
-    layer = group.layers[RECONSTRUCTION]
+    layer = reconstruction_of(group)
     pixel_um = layer_pixel_um(layer)
     if pixel_um is None:
         raise RequestError(
             f"the pixel size of {layer.name} is not known. Give its scale in micrometres."
         )
     matrix = grid_map(viewer, shapes, layer)
-    samples, spread = group.layers.get(SAMPLES), group.spread
+    samples, spread = group.layer(SAMPLES), group.spread
     raw = measured_layers(viewer, group)
     return ProfileSource(
         vertices=vertices @ matrix[:2, :2].T + matrix[:2, 2],
@@ -364,6 +364,17 @@ def profile_source(
         statistic=group.statistic,
         calibration=dict(group.calibration),
     )
+
+
+def reconstruction_of(group: ResultGroup) -> "Image":
+    """The layer with the reconstruction of a result; RequestError where there is none."""
+    layer: Any = group.layer(RECONSTRUCTION)
+    if layer is None:
+        raise RequestError(
+            f"{group.name}: the reconstruction is not among the layers; undo the removal or "
+            "reconstruct again."
+        )
+    return layer
 
 
 def measured_layers(viewer: "Viewer", group: ResultGroup) -> "list[Image]":
@@ -421,7 +432,7 @@ class NextImageTab(QWidget):
     def set_group(self, group: ResultGroup | None) -> None:
         """Be ready for another result, or the same after its layers have changed."""
         other = group is None or self._group is None or group.name != self._group.name
-        self._group = group if group is not None and RECONSTRUCTION in group.layers else None
+        self._group = group if group is not None and group.layer(RECONSTRUCTION) else None
         self.setEnabled(self._group is not None)
         if other:
             self.work.cancel()
@@ -490,7 +501,7 @@ def plan_of_group(viewer: "Viewer", group: ResultGroup) -> "Generator[Progress, 
     if settings.get("background") == "none":
         known["background"] = "none"
     request = ReconstructionRequest(image=image, model=str(settings["model"]), **known)
-    result = group.layers[RECONSTRUCTION]
+    result = reconstruction_of(group)
     at = dict(zip(axis_letters(result), frame_index(viewer, result), strict=False))
     index = tuple(slice(None) if axis in "PYX" else at.get(axis, 0) for axis in image.axes)
     return _plan(request, image.array[index])

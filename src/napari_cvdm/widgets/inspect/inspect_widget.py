@@ -82,7 +82,7 @@ class InspectWidget(Dock):
         self.tabs = QTabWidget()
         self.message = MessageLine()
         self._troubles: dict[QWidget, str] = {}
-        self.tabs.addTab(self.pixel, "&Schedule and pixel")
+        self.tabs.addTab(self.pixel, "&Schedule")
         self.tabs.addTab(self.agreement, "Spread and &error")
         self.tabs.addTab(self.profile, "Profile")
         self.tabs.addTab(self.next_image, "Ne&xt image")

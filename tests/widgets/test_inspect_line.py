@@ -83,16 +83,16 @@ def test_a_line_that_moves_is_read_again_and_one_that_goes_is_forgotten(
     assert not dock.profile.csv.isEnabled()
 
 
-def test_the_button_draws_a_line_over_the_middle(viewer, show, inspect, qtbot):
+def test_the_button_draws_a_line_over_the_brightest_pixel(viewer, show, inspect, qtbot):
     result, _ = show()
     dock = inspect()
     dock.profile.draw.click()
     settle(qtbot, dock)
     assert viewer.layers[-1].name == "profile line"
     assert viewer.layers.units is not None
-    middle = (result.mean.shape[1] - 1) / 2
-    half = 0.3 * result.mean.shape[1]
-    ends = np.array([[11.5, middle - half], [11.5, middle + half]])
+    row, middle = np.unravel_index(np.argmax(result.mean), result.mean.shape)
+    half, most = 0.3 * result.mean.shape[1], result.mean.shape[1] - 1
+    ends = np.array([[row, max(middle - half, 0)], [row, min(middle + half, most)]])
     expected = profile_along(ends, result.mean, 0.1)
     np.testing.assert_allclose(column(dock, "value"), expected.mean, rtol=1e-4, atol=1e-5)
 

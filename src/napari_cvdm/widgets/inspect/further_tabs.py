@@ -59,7 +59,7 @@ NEW_LINE = "profile line"
 LINE_SHARE = 0.3  # of the width of a result: half of the line that is drawn first
 HELP = {
     "line": "The Shapes layer with the line. Its selected line or path counts, or its last one.",
-    "draw": "Add a line over the middle of the result. Move its ends with napari's tools.",
+    "draw": "Add a line over the brightest pixel. Move its ends with napari's tools.",
     "csv": "Save every point of the line, with interval and measured image, as a CSV file.",
     "png": "Save the plot as a PNG.",
     "estimate": (
@@ -195,18 +195,18 @@ class ProfileTab(QWidget):
         self._say_legend()
 
     def add_line(self) -> None:
-        """Add a layer with a line over the middle of the result, ready to be moved."""
+        """Add a layer with a line over the brightest pixel, ready to be moved."""
         from napari.layers import Shapes
 
         layer = None if self._group is None else self._group.layer(RECONSTRUCTION)
         if layer is None:
             return
-        height, width = layer.data.shape[-2:]
-        index = frame_index(self._viewer, layer)
-        row, middle, half = (height - 1) / 2, (width - 1) / 2, LINE_SHARE * width
+        index, pixels = frame_index(self._viewer, layer), frame_pixels(self._viewer, layer)
+        height, width = pixels.shape
+        row, middle = np.unravel_index(int(np.argmax(pixels)), pixels.shape)
         ends = [
-            layer.data_to_world((*index, row, column))[-2:]
-            for column in (middle - half, middle + half)
+            layer.data_to_world((*index, row, min(max(middle + side, 0), width - 1)))[-2:]
+            for side in (-LINE_SHARE * width, LINE_SHARE * width)
         ]
         shapes = Shapes(
             [np.array(ends)],

@@ -24,7 +24,6 @@ from qtpy.QtWidgets import (
     QTableWidget,
     QTableWidgetItem,
     QVBoxLayout,
-    QWidget,
 )
 from superqt.utils import signals_blocked
 
@@ -47,6 +46,7 @@ from napari_cvdm.io.atomic import write_file
 from napari_cvdm.widgets.common.choices import LayerChoice
 from napari_cvdm.widgets.common.fields import (
     NARROWEST_PX,
+    Dock,
     explain_control,
     fill_layout,
     label_field,
@@ -129,7 +129,7 @@ def columns_of(unit: str) -> dict[str, str]:
     }
 
 
-class MeasureWidget(QWidget):
+class MeasureWidget(Dock):
     """Plugins > CVDM reconstruction > Measure."""
 
     def __init__(self, napari_viewer: "Viewer") -> None:

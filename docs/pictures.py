@@ -21,7 +21,7 @@ from qtpy.QtWidgets import QApplication, QScrollArea, QWidget
 
 from napari_cvdm.simulate.samples import reticulum_pair
 from napari_cvdm.widgets.common import preferences
-from napari_cvdm.widgets.dry_mass.dry_mass_widget import DryMassWidget
+from napari_cvdm.widgets.inspect.further_tabs import NEW_LINE
 from napari_cvdm.widgets.inspect.inspect_widget import InspectWidget
 from napari_cvdm.widgets.layers.contributions import (
     measured_cell,
@@ -31,6 +31,7 @@ from napari_cvdm.widgets.layers.contributions import (
 from napari_cvdm.widgets.layers.layer_data import plugin_metadata
 from napari_cvdm.widgets.layers.result_layers import CHI2_ROLE
 from napari_cvdm.widgets.live.live_widget import LiveWidget
+from napari_cvdm.widgets.measure.measure_widget import MeasureWidget
 from napari_cvdm.widgets.reconstruct.block_runs import PROCESSES
 from napari_cvdm.widgets.reconstruct.reconstruct_widget import ReconstructWidget
 from napari_cvdm.widgets.train.pair_source import MICROSCOPE
@@ -177,7 +178,7 @@ def checked(out: Path, theme: str) -> None:
 
 
 def phase(out: Path, theme: str) -> None:
-    """Phase of cells, the inspector on it, their dry mass."""
+    """Phase of cells, the inspector on it, its objects measured."""
     studio = Studio(out, theme)
     studio.open_sample(two_defocused_planes)
     dock = studio.open_dock(ReconstructWidget, "Reconstruct")
@@ -213,12 +214,22 @@ def phase(out: Path, theme: str) -> None:
     inspector.tabs.setCurrentIndex(1)
     studio.wait(lambda: not inspector.agreement.work.busy)
     studio.photograph("inspect-agreement")
-    mass = studio.open_dock(DryMassWidget, "Dry mass")
-    mass.suggest.click()
-    studio.wait(lambda: not mass.panel.busy)
-    mass.panel.run.click()
-    studio.wait(lambda: not mass.panel.busy)
-    studio.photograph("dry-mass")
+    inspector.tabs.setCurrentWidget(inspector.profile)
+    inspector.profile.draw.click()
+    studio.wait(lambda: not inspector.profile.work.busy)
+    studio.photograph("inspect-profile")
+    inspector.tabs.setCurrentWidget(inspector.next_image)
+    inspector.next_image.estimate.click()
+    studio.wait(lambda: not inspector.next_image.work.busy)
+    studio.photograph("inspect-next")
+    studio.viewer.layers.remove(NEW_LINE)
+    measure = studio.open_dock(MeasureWidget, "Measure")
+    measure.suggest.click()
+    studio.wait(lambda: not measure.panel.busy)
+    measure.panel.run.click()
+    studio.wait(lambda: not measure.panel.busy)
+    measure.table.selectRow(0)
+    studio.photograph("measure")
     studio.close()
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from napari_cvdm.analysis.dry_mass import PhaseField, dry_mass_pg
+from napari_cvdm.analysis.measure import ResultField, measure_objects
 from napari_cvdm.analysis.regions import suggest_regions
 from napari_cvdm.core.request import ImageStack, ReconstructionRequest
 from napari_cvdm.core.result import Reconstruction
@@ -80,17 +80,19 @@ def masses(result: Reconstruction, truth: np.ndarray) -> list[Row]:
     """Dry mass of the simulated cells beside that of their true phase, in the same regions."""
     optics = {"pixel_um": CELL_MICROSCOPE.pixel_um, "wavelength_um": CELL_MICROSCOPE.wavelength_um}
     regions = suggest_regions(result.mean, CELL_MICROSCOPE.pixel_um, result.valid)
-    found = dry_mass_pg(
-        PhaseField(phase=result.mean, samples=result.samples, trusted=result.valid, **optics),
+    found = measure_objects(
+        ResultField(image=result.mean, samples=result.samples, trusted=result.valid, **optics),
         regions,
     )
-    true = dry_mass_pg(PhaseField(phase=truth, **optics), regions)
+    true = measure_objects(ResultField(image=truth, **optics), regions)
     return [
         Row(
-            what=f"simulated cells: dry mass of region {one.label}",
-            value=f"{one.mass_pg:.1f} +- {one.error_pg:.1f} pg, true {other.mass_pg:.1f} pg",
+            what=f"simulated cells: dry mass of region {label}",
+            value=f"{one.value:.1f} +- {one.deviation:.1f} pg, true {other.value:.1f} pg",
         )
-        for one, other in zip(found, true, strict=True)
+        for label, one, other in (
+            (cell.label, cell.mass_pg, same.mass_pg) for cell, same in zip(found, true, strict=True)
+        )
     ]
 
 

@@ -67,10 +67,13 @@ def settle(qtbot, dock):
             dock.pixel.refresh_regions,
             dock.agreement.refresh,
             dock.pixel.on_mouse,
+            dock.profile.refresh,
         ]
         assert not any(one._timer.isActive() for one in delayed)
         assert not dock.pixel.work.busy
         assert not dock.agreement.work.busy
+        assert not dock.profile.work.busy
+        assert not dock.next_image.work.busy
 
     qtbot.waitUntil(quiet)
 

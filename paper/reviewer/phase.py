@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from napari_cvdm.analysis.dry_mass import PhaseField, dry_mass_pg, optical_path_nm
+from napari_cvdm.analysis.measure import ResultField, measure_objects, optical_path_nm
 from napari_cvdm.simulate.phase_objects import cells
 from paper.measure import Row
 from paper.reviewer.bench import Bench, Case, Finding
@@ -71,8 +71,8 @@ def cell_labels(bench: Bench, optics: PhaseOptics) -> np.ndarray:
 def mass(case: Case, phase: np.ndarray, labels: np.ndarray) -> float:
     """Dry mass [pg] of all cells of one phase image."""
     told = case.scene.told
-    field = PhaseField(phase=phase, pixel_um=told["pixel_um"], wavelength_um=told["wavelength_um"])
-    return dry_mass_pg(field, labels)[0].mass_pg
+    field = ResultField(image=phase, pixel_um=told["pixel_um"], wavelength_um=told["wavelength_um"])
+    return measure_objects(field, labels)[0].mass_pg.value
 
 
 def dry_mass(bench: Bench) -> Finding:

@@ -27,6 +27,9 @@ CONTRACT = {
     "restore": "image image2 model out samples steps seed device tile pixel_um wavelength_um "
     "defocus_um medium_index na condenser_na background "
     "schedule_points keep_samples overwrite",
+    "measure": "result out overwrite mask alpha above_background",
+    "plan": "image image2 model out overwrite device pixel_um wavelength_um defocus_um "
+    "medium_index na condenser_na background",
     "models": "json",
     "export": (
         "model out overwrite format author samples steps seed pixel_um wavelength_um defocus_um "

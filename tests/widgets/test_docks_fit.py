@@ -6,10 +6,11 @@ from qtpy.QtWidgets import QDockWidget
 from napari_cvdm.widgets.common.fields import Dock
 from napari_cvdm.widgets.inspect.inspect_widget import InspectWidget
 from napari_cvdm.widgets.live.live_widget import LiveWidget
+from napari_cvdm.widgets.measure.measure_widget import MeasureWidget
 from napari_cvdm.widgets.reconstruct.reconstruct_widget import ReconstructWidget
 from napari_cvdm.widgets.train.train_widget import TrainWidget
 
-DOCKS = (ReconstructWidget, InspectWidget, LiveWidget, TrainWidget)
+DOCKS = (ReconstructWidget, InspectWidget, LiveWidget, MeasureWidget, TrainWidget)
 # Of a window of 1280 x 800: menu, titles, tabs and status line take the rest.
 HEIGHT, WIDTH = 800 - 110, 1280 // 3
 

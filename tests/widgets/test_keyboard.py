@@ -21,7 +21,7 @@ DOCKS = {
     "Reconstruct": "reconstruct.reconstruct_widget:ReconstructWidget",
     "Live": "live.live_widget:LiveWidget",
     "Inspect": "inspect.inspect_widget:InspectWidget",
-    "Dry mass": "dry_mass.dry_mass_widget:DryMassWidget",
+    "Measure": "measure.measure_widget:MeasureWidget",
     "Train": "train.train_widget:TrainWidget",
 }
 CONTROLS = (QAbstractButton, QAbstractSpinBox, QComboBox)

@@ -10,9 +10,9 @@ from qtpy.QtWidgets import QLabel, QWidget
 
 from napari_cvdm.core.result import Progress
 from napari_cvdm.widgets.common.worker import Job, listen, when_gone
-from napari_cvdm.widgets.dry_mass.dry_mass_widget import DryMassWidget
 from napari_cvdm.widgets.inspect.inspect_widget import InspectWidget
 from napari_cvdm.widgets.live.live_widget import LiveWidget
+from napari_cvdm.widgets.measure.measure_widget import MeasureWidget
 from napari_cvdm.widgets.reconstruct.reconstruct_widget import ReconstructWidget
 from napari_cvdm.widgets.train.train_widget import TrainWidget
 
@@ -103,7 +103,7 @@ def test_docks_that_were_opened_and_closed_leave_no_listener(viewer):
         return [len(emitter.callbacks) for emitter in emitters]
 
     before = listeners()
-    for kind in (ReconstructWidget, InspectWidget, TrainWidget, DryMassWidget, LiveWidget):
+    for kind in (ReconstructWidget, InspectWidget, TrainWidget, MeasureWidget, LiveWidget):
         dock = kind(viewer)
         assert sum(listeners()) > sum(before)
         destroy(dock)

@@ -1,1 +1,1 @@
-"""What can be learned from a result: schedule maps, intervals, correlations, dry mass."""
+"""What can be learned from a result: schedule maps, intervals, correlations, measures, plans."""

@@ -7,6 +7,7 @@ from napari_cvdm.core.request import RequestError
 
 SMOOTHING_PX = 1.0
 SMALLEST_UM2 = 5.0
+REACH_PX = 10  # farther than a threshold moves an outline from sample to sample
 STRUCTURE, BACKGROUND = 1, 2
 
 
@@ -39,21 +40,21 @@ def regions_on_grid(
 
 
 def suggest_regions(
-    phase: np.ndarray,
+    image: np.ndarray,
     pixel_um: float,
     trusted: np.ndarray | None = None,
     smallest_um2: float = SMALLEST_UM2,
 ) -> np.ndarray:
-    """Regions of more phase than the medium, by the triangle threshold, numbered from 1; int32.
+    """Regions brighter than the background, by the triangle threshold, numbered from 1; int32.
 
-    In a field that is mostly medium, the triangle method cuts where the peak of the medium ends. So
-    the thin edge of a cell stays inside. Otsu's method cuts half-way up and would leave out a tenth
-    of the mass.
+    In a field that is mostly background, the triangle method cuts where the peak of the background
+    ends. So the thin edge of a cell stays inside. Otsu's method cuts half-way up and would leave
+    out a tenth of the mass.
 
     Parameters
     ----------
-    phase : ndarray of shape (Y, X)
-        [rad].
+    image : ndarray of shape (Y, X)
+        Phase [rad] or counts.
     pixel_um : float
         [um].
     trusted : ndarray of shape (Y, X), bool, optional
@@ -71,26 +72,79 @@ def suggest_regions(
     ----------
     Zack, Rogers and Latt, Journal of Histochemistry and Cytochemistry 25, 741 (1977).
     """
-    from skimage.filters import threshold_triangle
-
-    trusted = np.ones(phase.shape, bool) if trusted is None else trusted
-    smooth = ndimage.gaussian_filter(phase.astype(float), SMOOTHING_PX)
-    if not trusted.any() or np.ptp(smooth[trusted]) == 0:
-        raise RequestError(
-            "no phase stands out from the medium, so there is no mask to suggest. Draw one in a "
-            "Labels or Shapes layer."
-        )
-    pieces, _ = ndimage.label(
-        ndimage.binary_fill_holes((smooth > threshold_triangle(smooth[trusted])) & trusted)
-    )
+    trusted = np.ones(image.shape, bool) if trusted is None else trusted
+    above = pixels_above(image, triangle_threshold(image, trusted), trusted)
+    pieces, _ = ndimage.label(above)
     kept = np.bincount(pieces.ravel()) * pixel_um**2 >= smallest_um2
     kept[0] = False
     if not kept.any():
         raise RequestError(
-            f"nothing of {smallest_um2:g} um^2 or more stands out from the medium. Draw a mask in "
-            "a Labels or Shapes layer."
+            f"nothing of {smallest_um2:g} um^2 or more stands out from the background. Draw a "
+            "mask in a Labels or Shapes layer."
         )
     return np.asarray(ndimage.label(kept[pieces])[0], np.int32)
+
+
+def triangle_threshold(image: np.ndarray, trusted: np.ndarray) -> float:
+    """The threshold of `suggest_regions`, of an image that is smoothed a little.
+
+    Raises
+    ------
+    RequestError
+        Nothing stands out.
+    """
+    from skimage.filters import threshold_triangle
+
+    smooth = ndimage.gaussian_filter(image.astype(float), SMOOTHING_PX)
+    if not trusted.any() or np.ptp(smooth[trusted]) == 0:
+        raise RequestError(
+            "nothing stands out from the background, so there is no mask to suggest. Draw one in a "
+            "Labels or Shapes layer."
+        )
+    return float(threshold_triangle(smooth[trusted]))
+
+
+def pixels_above(image: np.ndarray, threshold: float, trusted: np.ndarray) -> np.ndarray:
+    """Trusted pixels of the smoothed image above a threshold, with holes filled: (Y, X), bool."""
+    smooth = ndimage.gaussian_filter(image.astype(float), SMOOTHING_PX)
+    return np.asarray(ndimage.binary_fill_holes((smooth > threshold) & trusted))
+
+
+class SampledOutlines:
+    """The outlines of regions, found anew in every sample by the threshold they came from.
+
+    A pixel above the threshold belongs to the nearest region, if it is connected with it and not
+    farther than `REACH_PX`. What was corrected by hand stays: pixels that were added are in every
+    outline, pixels that were erased in none.
+
+    Parameters
+    ----------
+    regions : ndarray of shape (Y, X), int
+    image : ndarray of shape (Y, X)
+        In which the threshold made the regions.
+    threshold : float
+        In the unit of the image.
+    trusted : ndarray of shape (Y, X), bool
+    """
+
+    def __init__(
+        self, regions: np.ndarray, image: np.ndarray, threshold: float, trusted: np.ndarray
+    ) -> None:
+        from skimage.segmentation import expand_labels
+
+        self._regions, self._trusted = regions, trusted
+        self._nearest = expand_labels(regions, REACH_PX)
+        found = self._connected(image, threshold)
+        self._added, self._erased = (regions > 0) & ~found, found & (regions == 0)
+
+    def _connected(self, image: np.ndarray, threshold: float) -> np.ndarray:
+        near = pixels_above(image, threshold, self._trusted) & (self._nearest > 0)
+        return np.asarray(ndimage.binary_propagation(near & (self._regions > 0), mask=near))
+
+    def find(self, image: np.ndarray, threshold: float) -> np.ndarray:
+        """The regions in one sample (Y, X), with the threshold at its level."""
+        inside = (self._connected(image, threshold) | self._added) & ~self._erased
+        return np.where(inside, self._nearest, 0)
 
 
 def structure_and_background(mean: np.ndarray, valid: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The command line: ``napari-cvdm restore | models | demo | train | simulate | export``.
+"""The command line: ``napari-cvdm restore | measure | plan | models | demo | train | ...``.
 
 This module and `options` import nothing heavy, so that ``--help`` and a mistyped option are
 answered at once. The module of a command is imported when it is run.
@@ -23,7 +23,7 @@ PROGRAM = "napari-cvdm"
 BAD_INPUT = 2
 INTERRUPTED = 130
 # Commands whose module has another name.
-MODULES = {"export": "models", "benchmark": "evaluate"}
+MODULES = {"export": "models", "benchmark": "evaluate", "plan": "measure"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

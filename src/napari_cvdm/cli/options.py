@@ -15,6 +15,7 @@ FORMATS = ("bundle", "bioimageio")
 ALIGNMENTS = ("off", "auto")
 SAMPLERS = ("sde-2m", "ode-2m", "ddim", "ancestral")
 STEPS = 6
+ALPHA_UM3_PER_PG = 0.18  # as of `analysis.measure`, which is heavy
 PRECISIONS = ("fp32", "bf16", "auto")
 KINDS = ("phase", "widefield", "denoising")
 DEFOCUS = "--defocus-um"
@@ -102,6 +103,8 @@ def build_parser() -> Parser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, purpose, add_options in (
         ("restore", "reconstruct an image, with its posterior spread", _add_restore),
+        ("measure", "measure the objects of a result, each number with its interval", _add_measure),
+        ("plan", "say what error the next image would have with other settings", _add_plan),
         (
             "models",
             "list the models that ship with this program and the classical baselines, or add a "
@@ -297,6 +300,53 @@ def _add_optics(group: _Group, *, background: bool = True) -> None:
             "auto looks for a shift between the outermost planes and reports it; nothing is moved "
             "(default off)"
         ),
+    )
+
+
+def _add_measure(parser: Parser) -> None:
+    parser.add_argument(
+        "result", metavar="DIR", help="a folder that napari-cvdm restore made, with --keep-samples"
+    )
+    _add_table(parser, required=True)
+    parser.add_argument(
+        "--mask",
+        default=None,
+        metavar="FILE",
+        help=(
+            "image of labels on the grid of the result (default: all that stands out, with its "
+            "outline found in every sample)"
+        ),
+    )
+    meaning = "specific refraction increment of a phase in um^3/pg (default %(default)s)"
+    _number(parser, "--alpha", meaning, metavar="A", default=ALPHA_UM3_PER_PG)
+    meaning = "take the median outside all objects off (a phase always is relative to it)"
+    _flag(parser, "--above-background", meaning)
+
+
+def _add_table(parser: Parser, *, required: bool) -> None:
+    parser.add_argument(
+        "--out", required=required, default=None, metavar="FILE", help="CSV table to make"
+    )
+    _flag(parser, "--overwrite", "replace an older FILE")
+
+
+def _add_plan(parser: Parser) -> None:
+    parser.add_argument("image", metavar="IMAGE", help="the present image, as for restore")
+    parser.add_argument(
+        "image2",
+        metavar="IMAGE2",
+        nargs="*",
+        default=[],
+        help="the other planes, if IMAGE is not a stack of all planes",
+    )
+    _whole(parser, "--series", "which image of a file with several, counted from 1")
+    parser.add_argument("--model", required=True, metavar="NAME_OR_PATH", help=_MODEL_HELP)
+    _add_table(parser, required=False)
+    parser.add_argument("--device", help=_DEVICE_HELP)
+    _add_optics(
+        parser.add_argument_group(
+            "optics", "Taken from the file where it states them; in micrometres."
+        )
     )
 
 

@@ -1,18 +1,21 @@
-"""Plots of the inspector: drawn by pyqtgraph, in the colours of napari's theme."""
+"""Plots of the docks: drawn by pyqtgraph, in the colours of napari's theme."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Qt
+import numpy as np
+from qtpy.QtCore import QBuffer, QByteArray, QIODevice, Qt
 from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 
 from napari_cvdm.analysis.correlations import ErrorBySpread
-from napari_cvdm.analysis.intervals import CredibleInterval, SampleHistogram
+from napari_cvdm.analysis.intervals import CredibleInterval, LineProfile, SampleHistogram
 from napari_cvdm.analysis.schedule_maps import ScheduleCurves
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
+
+    from napari_cvdm.analysis.next_image import Outlook  # it brings torch
 
 # Okabe and Ito: told apart by every eye, on dark and on light.
 COLORS = ("#e69f00", "#56b4e9", "#009e73", "#d55e00", "#cc79a7", "#0072b2")
@@ -21,6 +24,7 @@ LEAST_HEIGHT_PX = 84
 AXIS_WIDTH_PX = 52  # the same in plots that stand above each other
 MARGINS_PX = (0, 6, 10, 6)
 LINE_PX = 2
+PNG_SCALE = 3
 SHOWN_LEVEL = (-8.0, 4.0)  # beyond these the signal, or the noise, is gone
 
 
@@ -219,3 +223,96 @@ class ErrorPlot(QWidget):
         """Draw in the colours of another theme."""
         paint(self.plot, colors)
         self._honest.setPen(_dashes(colors.text))
+
+
+def plot_png(plot: Any) -> bytes:
+    """A plot as it is seen, as a PNG of three times as many pixels."""
+    from pyqtgraph.exporters import ImageExporter
+
+    exporter = ImageExporter(plot.getPlotItem())
+    exporter.parameters()["width"] = PNG_SCALE * max(1, plot.width())
+    content = QByteArray()
+    buffer = QBuffer(content)
+    buffer.open(QIODevice.OpenModeFlag.WriteOnly)
+    exporter.export(toBytes=True).save(buffer, "PNG")
+    return bytes(content.data())
+
+
+class ProfilePlot(QWidget):
+    """A result along a line with its interval, and the measured image scaled to its range."""
+
+    def __init__(self, colors: ThemeColors) -> None:
+        from pyqtgraph import FillBetweenItem
+
+        super().__init__()
+        self.plot = new_plot("value", "distance [µm]")
+        self._low, self._high = self.plot.plot(), self.plot.plot()
+        self._band = FillBetweenItem(self._low, self._high, brush=f"{COLORS[1]}60")
+        self.plot.addItem(self._band)
+        self._raw, self._mean = self.plot.plot(), self.plot.plot()
+        _only(self, self.plot)
+        self.set_theme_colors(colors)
+
+    def show_profile(self, profile: LineProfile, raw: np.ndarray | None, unit: str) -> None:
+        """Draw one profile. `raw` (K,) is the measured image at its points, in any unit."""
+        self.plot.setLabel("left", f"value [{unit}]")
+        inside = np.isfinite(profile.mean)
+        distance, mean = profile.distance_um[inside], profile.mean[inside]
+        self._mean.setData(distance, mean)
+        ends = [None if end is None else end[inside] for end in (profile.low, profile.high)]
+        for curve, end in zip((self._low, self._high), ends, strict=True):
+            curve.setData(distance, mean if end is None else end)
+        self._band.setVisible(ends[0] is not None)
+        self._raw.setVisible(raw is not None)
+        if raw is not None:
+            seen = inside & np.isfinite(raw)
+            shown = raw[seen] - raw[seen].min() if seen.any() else raw[seen]
+            most = float(shown.max()) if shown.size else 0.0
+            scaled = mean.min() + shown * (float(np.ptp(mean)) / most if most else 1.0)
+            self._raw.setData(profile.distance_um[seen], scaled)
+
+    def clear(self) -> None:
+        """Draw nothing."""
+        for curve in (self._low, self._high, self._mean, self._raw):
+            curve.setData([], [])
+
+    def set_theme_colors(self, colors: ThemeColors) -> None:
+        """Draw in the colours of another theme."""
+        paint(self.plot, colors)
+        self._mean.setPen(_line(colors.text))
+        self._raw.setPen(_dashes(COLORS[0]))
+        for edge in (self._low, self._high):
+            edge.setPen(None)
+
+
+class OutlookPlot(QWidget):
+    """Expected error over the distance of the planes, or over the exposure."""
+
+    def __init__(self, colors: ThemeColors) -> None:
+        from pyqtgraph import InfiniteLine
+
+        super().__init__()
+        self.plot = new_plot("expected error", "")
+        self.plot.setLogMode(x=True)
+        self._curve = self.plot.plot(pen=_line(COLORS[0]))
+        self._now = InfiniteLine()
+        self.plot.addItem(self._now, ignoreBounds=True)
+        _only(self, self.plot)
+        self.set_theme_colors(colors)
+
+    def show_outlook(self, outlook: "Outlook") -> None:
+        """Draw one curve, and mark where the present image is."""
+        of_planes = "half distance of the outer planes [µm]"
+        bottom = of_planes if outlook.of_planes else "exposure [× this image]"
+        self.plot.setLabel("left", f"expected error [{outlook.unit}]")
+        self.plot.setLabel("bottom", bottom)
+        self._curve.setData(outlook.curve, outlook.errors)
+        self._now.setValue(float(np.log10(outlook.present)))
+        self.plot.setYRange(0, 1.05 * float(outlook.errors.max()))
+        ticks = [(float(np.log10(at)), f"{at:.2g}") for at in outlook.curve[::4]]
+        self.plot.getPlotItem().getAxis("bottom").setTicks([ticks])
+
+    def set_theme_colors(self, colors: ThemeColors) -> None:
+        """Draw in the colours of another theme."""
+        paint(self.plot, colors)
+        self._now.setPen(_dashes(colors.text))

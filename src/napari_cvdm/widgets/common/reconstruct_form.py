@@ -113,7 +113,7 @@ HELP = {
     "tile": "Side of a square tile [px]. It changes memory and time; the pixels only by rounding.",
     "keep_samples": (
         "Also show every sample, along an axis of its own: for the histogram at a pixel and the "
-        "error of a dry mass.\n"
+        "intervals of Measure and Profile.\n"
         "It takes as much memory as the samples need."
     ),
     "align": (

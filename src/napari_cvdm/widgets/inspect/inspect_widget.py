@@ -23,6 +23,7 @@ from napari_cvdm.widgets.common.fields import (
 from napari_cvdm.widgets.common.plots import ErrorPlot, ThemeColors
 from napari_cvdm.widgets.common.run_panel import ERROR, INFORMATION, MessageLine
 from napari_cvdm.widgets.common.worker import LatestWork, listen, when_gone
+from napari_cvdm.widgets.inspect.further_tabs import NextImageTab, ProfileTab
 from napari_cvdm.widgets.inspect.pixel_tab import PixelTab
 from napari_cvdm.widgets.layers.frames import frame_index, frame_pixels, result_frame, same_place
 from napari_cvdm.widgets.layers.layer_data import plugin_metadata
@@ -75,19 +76,24 @@ class InspectWidget(Dock):
         self.group = ResultChoice(napari_viewer)
         self.pixel = PixelTab(napari_viewer)
         self.agreement = AgreementTab(napari_viewer)
+        self.profile = ProfileTab(napari_viewer)
+        self.next_image = NextImageTab(napari_viewer)
+        self._pages = (self.pixel, self.agreement, self.profile, self.next_image)
         self.tabs = QTabWidget()
         self.message = MessageLine()
         self._troubles: dict[QWidget, str] = {}
-        self.tabs.addTab(self.pixel, "&Schedule and pixel")
+        self.tabs.addTab(self.pixel, "&Schedule")
         self.tabs.addTab(self.agreement, "Spread and &error")
+        self.tabs.addTab(self.profile, "Profile")
+        self.tabs.addTab(self.next_image, "Ne&xt image")
         self.group.setToolTip("The result to inspect: the layers of one reconstruction.")
         choice = fill_layout(QHBoxLayout(), label_field("&Result", self.group), (self.group, 1))
         fill_layout(QVBoxLayout(self), choice, (self.tabs, 1), self.message, margins=(4, 4, 4, 4))
         self.group.changed.connect(self.refresh)
-        for tab in (self.pixel, self.agreement):
+        for tab in self._pages:
             tab.trouble.connect(partial(self._on_trouble, tab))
         # The interval at the chosen pixel is another one then.
-        self.agreement.calibrated.connect(lambda: self.pixel.set_group(self.group.value()))
+        self.agreement.calibrated.connect(self._on_calibrated)
         listen(self, napari_viewer.dims.events.current_step, self._on_slider)
         listen(self, napari_viewer.events.theme, self._on_theme)
         self.show_group()
@@ -116,8 +122,12 @@ class InspectWidget(Dock):
                 f"{group.name}: {' and '.join(group.missing())} not among the layers; undo the "
                 "removal or reconstruct again.",
             )
-        for tab in (self.pixel, self.agreement):
+        for tab in self._pages:
             tab.set_group(group)
+
+    def _on_calibrated(self) -> None:
+        for tab in (self.pixel, self.profile):
+            tab.set_group(self.group.value())
 
     def _on_trouble(self, tab: QWidget, message: str) -> None:
         self._troubles[tab] = message
@@ -133,12 +143,12 @@ class InspectWidget(Dock):
 
     @qdebounced(timeout=50)
     def _show_frame(self) -> None:
-        for tab in (self.pixel, self.agreement):
+        for tab in self._pages:
             tab.on_slider()
 
     def _on_theme(self) -> None:
         if not self._gone.is_set():
-            for tab in (self.pixel, self.agreement):
+            for tab in self._pages:
                 tab.set_theme_colors(ThemeColors.of(self._viewer))
 
 

@@ -1,4 +1,4 @@
-"""The tab Schedule and pixel: the schedule at a pixel, over regions and as layers; samples."""
+"""The tab Schedule: the schedule at a pixel, over regions and as layers; samples."""
 
 from collections.abc import Sequence
 from functools import partial

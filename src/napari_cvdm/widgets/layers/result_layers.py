@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cvdm.analysis.dry_mass import optical_path_nm
+from napari_cvdm.analysis.measure import optical_path_nm
 from napari_cvdm.core.result import ClockCurve, ForwardCheck, Reconstruction
 from napari_cvdm.core.statistics import INTERVAL, STATISTICS, spread_as
 from napari_cvdm.io.limits import parse_json_object, read_bounded

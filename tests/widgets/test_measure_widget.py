@@ -1,4 +1,4 @@
-"""The Dry mass dock in a real window.
+"""The Measure dock in a real window.
 
 It shows the numbers of the core, wherever the mask was drawn, or a message where there are none.
 """
@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from qtpy.QtGui import QGuiApplication
 
-from napari_cvdm.analysis.dry_mass import PhaseField, dry_mass_pg
-from napari_cvdm.widgets.dry_mass.dry_mass_widget import FEATURES, DryMassWidget, format_with_error
+from napari_cvdm.analysis.intervals import Estimate
+from napari_cvdm.analysis.measure import ResultField, measure_objects
 from napari_cvdm.widgets.layers.layer_data import METADATA_KEY
+from napari_cvdm.widgets.measure.measure_widget import MeasureWidget, format_estimate
 
 PIXEL_UM = 0.2
 SETTINGS = {"pixel_um": PIXEL_UM, "wavelength_um": 0.55}
@@ -91,7 +92,7 @@ def add_result(viewer, phase, samples=None, labels=("y", "x"), **mark):
 
 @pytest.fixture
 def dock(viewer):
-    opened = DryMassWidget(viewer)
+    opened = MeasureWidget(viewer)
     viewer.window.add_dock_widget(opened)
     return opened
 
@@ -110,8 +111,8 @@ def masses_of(dock):
 
 
 def core(phase, regions, samples=None, alpha=0.18):
-    return dry_mass_pg(
-        PhaseField(phase=phase, pixel_um=PIXEL_UM, wavelength_um=0.55, samples=samples),
+    return measure_objects(
+        ResultField(image=phase, pixel_um=PIXEL_UM, wavelength_um=0.55, samples=samples),
         regions,
         alpha,
     )
@@ -123,14 +124,14 @@ def test_the_dock_shows_what_the_core_weighs(viewer, dock, draws, finished):
     dock.panel.run.click()
     finished(dock)
     expected = core(cells(), boxes(), draws)
-    assert masses_of(dock) == [mass.mass_pg for mass in expected]
-    assert [float(row["error_pg"]) for row in rows_of(dock)] == [mass.error_pg for mass in expected]
-    assert dock.table.item(0, 2).text() == format_with_error(
-        expected[0].mass_pg, expected[0].error_pg
-    )
+    assert masses_of(dock) == [mass.mass_pg.value for mass in expected]
+    assert [float(row["error_pg"]) for row in rows_of(dock)] == [
+        mass.mass_pg.deviation for mass in expected
+    ]
+    assert dock.table.item(0, 2).text() == format_estimate(expected[0].mass_pg)
     assert "α = 0.18 µm³/pg" in dock.panel.message.text()
     assert "known to about 32%" in dock.panel.message.text()
-    assert list(mask.features[FEATURES[0]]) == masses_of(dock)
+    assert list(mask.features["dry mass [pg]"]) == masses_of(dock)
     assert "dry mass" in mask.get_status(mask.data_to_world((24, 18)), world=True)["coordinates"]
 
 
@@ -140,10 +141,10 @@ def test_without_samples_the_table_says_why_there_is_no_error(viewer, dock, fini
     dock.alpha.setValue(0.2)
     dock.start()
     finished(dock)
-    assert masses_of(dock) == [mass.mass_pg for mass in core(cells(), boxes(), alpha=0.2)]
+    assert masses_of(dock) == [mass.mass_pg.value for mass in core(cells(), boxes(), alpha=0.2)]
     assert {row["error_pg"] for row in rows_of(dock)} == {""}
     assert all("not kept" in row["remark"] for row in rows_of(dock))
-    assert "No errors" in dock.panel.message.text()
+    assert "No intervals: tick Keep samples" in dock.panel.message.text()
 
 
 def test_a_mask_counts_where_it_lies_in_the_world(viewer, dock, finished):
@@ -169,7 +170,7 @@ def test_a_mask_counts_where_it_lies_in_the_world(viewer, dock, finished):
         translate=(3, 3),
         units=("um", "um"),
     )
-    expected = [mass.mass_pg for mass in core(cells(), boxes())]
+    expected = [mass.mass_pg.value for mass in core(cells(), boxes())]
     for mask in (coarse, shapes):
         dock.mask.set_value(mask)
         dock.start()
@@ -190,8 +191,8 @@ def test_an_ellipse_weighs_what_lies_inside(viewer, dock, finished):
     finished(dock)
     y, x = np.mgrid[:48, :64]
     (expected,) = core(cells(), (np.hypot(y - 24, x - 18) < 14).astype(int))
-    assert masses_of(dock)[0] == pytest.approx(expected.mass_pg, rel=0.01)
-    assert float(rows_of(dock)[0]["area_um2"]) == pytest.approx(expected.area_um2, rel=0.03)
+    assert masses_of(dock)[0] == pytest.approx(expected.mass_pg.value, rel=0.01)
+    assert float(rows_of(dock)[0]["area_um2"]) == pytest.approx(expected.area_um2.value, rel=0.03)
 
 
 @pytest.mark.parametrize(
@@ -243,7 +244,7 @@ def test_of_a_time_lapse_the_shown_frame_or_every_frame_is_weighed(viewer, dock,
     viewer.dims.set_point(1, 2)
     dock.start()
     finished(dock)
-    assert masses_of(dock) == [mass.mass_pg for mass in core(movie[2], boxes(), draws[:, 2])]
+    assert masses_of(dock) == [mass.mass_pg.value for mass in core(movie[2], boxes(), draws[:, 2])]
     assert {row["t"] for row in rows_of(dock)} == {"2"}
     dock.every_frame.setChecked(True)
     dock.start()
@@ -283,7 +284,7 @@ def test_a_pair_of_planes_that_became_one_image_is_one_frame(viewer, dock, draws
     assert dock.every_frame.isHidden()
     dock.start()
     finished(dock)
-    assert masses_of(dock) == [mass.mass_pg for mass in core(cells(), boxes(), draws)]
+    assert masses_of(dock) == [mass.mass_pg.value for mass in core(cells(), boxes(), draws)]
     assert "z" not in rows_of(dock)[0]
 
 
@@ -323,7 +324,7 @@ def test_a_result_outside_the_trained_range_is_not_for_quantification(viewer, do
 
 
 def test_the_dock_says_what_it_needs(viewer, dock):
-    assert "a phase reconstruction" in dock.panel.message.text()
+    assert "a reconstruction" in dock.panel.message.text()
     assert not dock.panel.run.isEnabled()
     assert not dock.suggest.isEnabled()
     add_result(viewer, cells())
@@ -358,8 +359,110 @@ def test_features_of_the_user_are_kept(viewer, dock, finished):
     assert len(masses_of(dock)) == 2
 
 
+def test_a_click_on_a_row_selects_the_object_and_the_other_way_round(viewer, dock, finished):
+    place = add_result(viewer, cells())
+    mask = viewer.add_labels(boxes(), **place)
+    dock.start()
+    finished(dock)
+    dock.table.selectRow(1)
+    assert mask.selected_label == 2
+    np.testing.assert_allclose(
+        viewer.scene.camera.center[-2:], mask.data_to_world((23.5, 45.5)), atol=PIXEL_UM
+    )
+    mask.selected_label = 1
+    assert dock.table.selected_object() == ({}, 1)
+    mask.selected_label = 7  # there is no such object
+    assert dock.table.selected_object() is None
+
+
+def test_a_row_of_a_movie_shows_its_frame(viewer, dock, finished):
+    movie = np.stack([1.0 * cells(), 2.0 * cells(), 3.0 * cells()])
+    place = add_result(viewer, movie, labels=("t", "y", "x"))
+    viewer.add_labels(np.stack([boxes()] * 3), **place)
+    dock.every_frame.setChecked(True)
+    dock.start()
+    finished(dock)
+    dock.table.selectRow(5)
+    assert dock.table.selected_object() == ({"t": 2}, 2)
+    assert viewer.dims.point[0] == 2
+
+
+def test_a_row_selects_its_shape(viewer, dock, finished):
+    place = add_result(viewer, cells())
+    corners = [
+        np.array([[10, left], [10, left + 23], [37, left + 23], [37, left]]) for left in (6, 34)
+    ]
+    shapes = viewer.add_shapes(
+        corners, scale=place["scale"], translate=place["translate"], units=place["units"]
+    )
+    dock.start()
+    finished(dock)
+    dock.table.selectRow(1)
+    assert shapes.selected_data == {1}
+
+
+def test_a_suggested_mask_gives_the_area_an_interval(viewer, dock, draws, finished):
+    add_result(viewer, cells(), draws)
+    dock.suggest.click()
+    finished(dock)
+    assert not dock.outlines.isHidden()
+    dock.start()
+    finished(dock)
+    assert all(
+        float(row["area_um2_low"]) < float(row["area_um2"]) < float(row["area_um2_high"])
+        for row in rows_of(dock)
+    )
+    dock.outlines.setChecked(False)
+    dock.start()
+    finished(dock)
+    assert {row["area_um2_low"] for row in rows_of(dock)} == {""}
+    viewer.add_labels(boxes(), **Placed.of(viewer.layers["reconstruction of cell"]))
+    dock.mask.set_value(viewer.layers[-1])
+    assert dock.outlines.isHidden()
+
+
+class Placed:
+    """The place of a layer, as keywords for another."""
+
+    @staticmethod
+    def of(layer):
+        return {"scale": layer.scale, "translate": layer.translate, "units": layer.units}
+
+
+def test_fluorescence_has_sums_and_no_mass(viewer, dock, finished):
+    place = add_result(viewer, cells())
+    layer = viewer.layers["reconstruction of cell"]
+    mark = layer.metadata[METADATA_KEY]
+    model = {**mark["provenance"]["model"], "calibration": {"factor": 2.5, "level": 0.9}}
+    layer.metadata = {
+        METADATA_KEY: {
+            **mark,
+            "unit": "counts",
+            "provenance": {**mark["provenance"], "model": model},
+        }
+    }
+    viewer.add_labels(boxes(), **place)
+    dock._on_changed()
+    assert dock.alpha.isHidden() and not dock.background.isHidden()
+    dock.start()
+    finished(dock)
+    sums = [float(row["sum"]) for row in rows_of(dock)]
+    assert sum(sums) == pytest.approx(cells()[boxes() > 0].sum())
+    assert "dry_mass_pg" not in rows_of(dock)[0]
+    assert "Dry mass" not in "".join(
+        dock.table.horizontalHeaderItem(column).text() for column in range(dock.table.columnCount())
+    )
+    dock.background.setChecked(True)
+    dock.start()
+    finished(dock)
+    medium = np.median(cells()[boxes() == 0])
+    assert float(rows_of(dock)[0]["sum"]) == pytest.approx(
+        sums[0] - medium * (boxes() == 1).sum(), abs=1.0
+    )
+
+
 @pytest.mark.parametrize(
-    ("value", "error", "text"),
+    ("value", "half", "text"),
     [
         (151.437, 1.09, "151.4 ± 1.1"),
         (1234.5, 12.0, "1234 ± 12"),
@@ -368,5 +471,6 @@ def test_features_of_the_user_are_kept(viewer, dock, finished):
         (2.0, 0.0, "2"),
     ],
 )
-def test_a_mass_has_as_many_digits_as_its_error_allows(value, error, text):
-    assert format_with_error(value, error) == text
+def test_a_number_has_as_many_digits_as_its_interval_allows(value, half, text):
+    low, high = (None, None) if half is None else (value - half, value + half)
+    assert format_estimate(Estimate(value=value, low=low, high=high)) == text

@@ -1,4 +1,4 @@
-"""The layers that a dry mass is measured from: a phase reconstruction, and a mask over it."""
+"""The layers that objects are measured from: a reconstruction, and a mask over it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,30 +7,40 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cvdm.analysis.dry_mass import MaskFrame, PhaseFrame
+from napari_cvdm.analysis.measure import PHASE, MaskFrame, MeasuredFrame
 from napari_cvdm.core.request import RequestError
-from napari_cvdm.widgets.layers.layer_data import layer_pixel_um, plugin_metadata
-from napari_cvdm.widgets.layers.result_layers import groups_of
+from napari_cvdm.widgets.layers.layer_data import (
+    METADATA_KEY,
+    layer_pixel_um,
+    plugin_metadata,
+)
+from napari_cvdm.widgets.layers.result_layers import (
+    RECONSTRUCTION,
+    SAMPLES,
+    UNTRUSTED,
+    groups_of,
+)
 
 if TYPE_CHECKING:
     from napari.layers import Image, Labels, Layer, Shapes
     from napari.viewer import Viewer
 
+MASK = "mask"
 PIXEL_TOLERANCE = 0.01
 WITHOUT_INSIDE = ("line", "path")
 Index = tuple[int, ...]
 
 
-def is_phase_result(layer: "Layer") -> bool:
-    """Whether a layer is a phase reconstruction of ours."""
+def is_result(layer: "Layer") -> bool:
+    """Whether a layer is a reconstruction of ours that lies in memory or is read frame by frame."""
     metadata = plugin_metadata(layer)
-    is_phase = metadata.get("role") == "reconstruction" and metadata.get("unit") == "rad"
-    return is_phase and "provenance" in metadata
+    is_image = metadata.get("role") == RECONSTRUCTION and not getattr(layer, "multiscale", False)
+    return is_image and "provenance" in metadata
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class PhaseResult:
-    """The layers of one phase reconstruction that a measurement needs.
+class MeasuredResult:
+    """The layers of one reconstruction that a measurement needs.
 
     Samples and untrusted pixels may be missing.
     """
@@ -40,18 +50,28 @@ class PhaseResult:
     untrusted: "Layer | None" = field(repr=False)
 
     @classmethod
-    def of(cls, viewer: "Viewer", layer: "Image") -> "PhaseResult":
+    def of(cls, viewer: "Viewer", layer: "Image") -> "MeasuredResult":
         """The result that a reconstruction layer belongs to, as the viewer holds it now."""
         return cls(
             layer=layer,
-            samples=_find_partner(viewer, layer, "samples", 1),
-            untrusted=_find_partner(viewer, layer, "untrusted pixels", 0),
+            samples=_find_partner(viewer, layer, SAMPLES, 1),
+            untrusted=_find_partner(viewer, layer, UNTRUSTED, 0),
         )
 
     @property
     def provenance(self) -> dict[str, Any]:
         """How it was made."""
         return dict(plugin_metadata(self.layer)["provenance"])
+
+    @property
+    def unit(self) -> str:
+        """Of its values: ``rad`` or ``counts``."""
+        return str(plugin_metadata(self.layer).get("unit", ""))
+
+    @property
+    def is_phase(self) -> bool:
+        """Whether it has an optical path and a dry mass."""
+        return self.unit == PHASE
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -68,15 +88,22 @@ class PhaseResult:
         """Name of the measured layer."""
         return str(plugin_metadata(self.layer).get("source", self.layer.name))
 
+    @property
+    def calibration(self) -> dict[str, Any]:
+        """How the model's spread is scaled to an interval; empty where it is not calibrated."""
+        found = self.provenance.get("model", {}).get("calibration")
+        return dict(found) if isinstance(found, dict) else {}
+
     def pixel_um(self) -> float:
-        """Pixel size [um]: of the layer, or else of the settings.
+        """Pixel size [um]: of the layer, or else of the settings of a phase.
 
         Raises
         ------
         RequestError
             The layer was given another pixel size than the phase was reconstructed with.
         """
-        shown, used = layer_pixel_um(self.layer), self.provenance["settings"].get("pixel_um")
+        shown = layer_pixel_um(self.layer)
+        used = self.provenance["settings"].get("pixel_um") if self.is_phase else None
         known = used if shown is None else shown
         if known is None:
             raise RequestError(
@@ -91,15 +118,17 @@ class PhaseResult:
             )
         return float(known)
 
-    def wavelength_um(self) -> float:
-        """Vacuum wavelength [um].
+    def wavelength_um(self) -> float | None:
+        """Vacuum wavelength of a phase [um].
 
         Raises
         ------
         RequestError
-            The reconstruction does not say it.
+            The reconstruction of a phase does not say it.
         """
         wavelength_um = self.provenance["settings"].get("wavelength_um")
+        if not self.is_phase:
+            return None
         if wavelength_um is None:
             raise RequestError(
                 f"the wavelength of {self.layer.name} is not known. Reconstruct again with "
@@ -109,12 +138,14 @@ class PhaseResult:
 
     def made_with(self) -> dict[str, object]:
         """What every row of a table should say about it."""
+        wavelength_um = self.wavelength_um()
         return {
-            "wavelength_um": self.wavelength_um(),
+            **({} if wavelength_um is None else {"wavelength_um": wavelength_um}),
             "pixel_um": self.pixel_um(),
+            "unit": self.unit,
             "group": self.group,
-            "model": self.provenance["model"]["name"],
-            "model_sha256": self.provenance["model"]["sha256"],
+            "model": self.provenance["model"].get("name", ""),
+            "model_sha256": self.provenance["model"].get("sha256", ""),
             "warnings": " ".join(self.warnings),
         }
 
@@ -122,18 +153,23 @@ class PhaseResult:
         """Index of every frame along the leading axes."""
         return list(product(*(range(size) for size in self.layer.data.shape[:-2])))
 
-    def frame(self, index: Index) -> PhaseFrame:
+    def frame(self, index: Index, *, above_background: bool = False) -> MeasuredFrame:
         """One frame, not read yet."""
         axes = zip(self.layer.axis_labels, index, self.layer.data.shape, strict=False)
         long = [(label, position) for label, position, size in axes if size > 1]
         positions = [position for _, position in long]
-        return PhaseFrame(
+        return MeasuredFrame(
             place=dict(long),
-            phase=_take_frame(self.layer, positions, 0),
-            pixel_um=self.pixel_um(),
-            wavelength_um=self.wavelength_um(),
+            image=_take_frame(self.layer, positions, 0),
             samples=None if self.samples is None else _take_frame(self.samples, positions, 1),
             untrusted=None if self.untrusted is None else _take_frame(self.untrusted, positions, 0),
+            optics={
+                "pixel_um": self.pixel_um(),
+                "unit": self.unit,
+                "wavelength_um": self.wavelength_um(),
+                "calibration": self.calibration,
+                "above_background": above_background,
+            },
         )
 
 
@@ -168,10 +204,22 @@ def is_mask(layer: "Layer") -> bool:
     """Whether a layer can say where to measure: Labels that the user made, or Shapes."""
     from napari.layers import Labels, Shapes
 
-    return (
-        isinstance(layer, Labels | Shapes)
-        and plugin_metadata(layer).get("role") != "untrusted pixels"
-    )
+    return isinstance(layer, Labels | Shapes) and plugin_metadata(layer).get("role") != UNTRUSTED
+
+
+def mark_suggested(group: str, thresholds: Sequence[float | None]) -> dict[str, Any]:
+    """Metadata of a suggested mask: the result that it is of, and the threshold of each frame."""
+    return {METADATA_KEY: {"role": MASK, "of": group, "thresholds": list(thresholds)}}
+
+
+def threshold_of(mask: "Layer", result: MeasuredResult, number: int) -> float | None:
+    """The threshold by which a mask was suggested for a frame of this result, if it was."""
+    known = plugin_metadata(mask)
+    thresholds = known.get("thresholds", ())
+    if known.get("of") != result.group or number >= len(thresholds):
+        return None
+    found = thresholds[number]
+    return None if found is None else float(found)
 
 
 def mask_frame(mask: "Layer", image: "Image", index: Index, point: Sequence[float]) -> MaskFrame:

@@ -1,1 +1,0 @@
-"""The Dry mass dock."""

@@ -93,6 +93,7 @@ class ReconstructWidget(Dock):
             repeat=self.repeat,
             command=self.copy_command,
             compare=self.compare,
+            correct=self.correct_positions,
         )
         form = scrolled(self.form)
         fill_layout(
@@ -268,9 +269,10 @@ class ReconstructWidget(Dock):
             and group is not None
             and group_name(self.last[1], self.last[0].place) == group.name
         )
-        for button in (self.results.more, self.results.compare):
+        for button in (self.results.more, self.results.compare, self.results.light.classical):
             button.setEnabled(there and not self.panel.busy)
-        self.results.more.setText(f"Add {self.form.counts['samples'].value()} sa&mples")
+        count = self.form.counts["samples"].value()
+        self.results.more.setText("Add 1 sa&mple" if count == 1 else f"Add {count} sa&mples")
 
     def _offer_rectangles(self) -> None:
         """Only while a Shapes layer is selected."""
@@ -415,6 +417,14 @@ class ReconstructWidget(Dock):
             self.panel.message.say(
                 INFORMATION, f"{shown}; the same image and these settings give the same pixels."
             )
+
+    def correct_positions(self, positions: tuple[float, ...]) -> None:
+        """Put other plane positions into the form; the user runs it again."""
+        self.form.positions.set_value(positions)
+        listed = " and ".join(f"{position:g}" for position in positions)
+        self.panel.message.say(
+            INFORMATION, f"The plane positions are {listed} µm now. Reconstruct again to compare."
+        )
 
     def copy_command(self) -> None:
         """Copy the command line that gives the chosen result again."""

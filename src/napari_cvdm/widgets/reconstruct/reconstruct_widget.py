@@ -114,7 +114,8 @@ class ReconstructWidget(Dock):
         self.setAcceptDrops(True)
         self.form.changed.connect(self._on_changed)
         self.blocks.changed.connect(self._on_changed)
-        self.form.model.refused.connect(partial(self.panel.message.say, ERROR))
+        for refused in (self.form.model.refused, self.form.presets.refused):
+            refused.connect(partial(self.panel.message.say, ERROR))
         self.panel.asked.connect(self.start)
         self.panel.started.connect(self._on_started)
         self.panel.idle.connect(self._on_idle)

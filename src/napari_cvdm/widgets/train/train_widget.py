@@ -77,7 +77,8 @@ class TrainWidget(Dock):
         self.tabs.addTab(self.progress, "P&rogress")
         fill_layout(layout, (self.tabs, 1), self.panel, self.result)
         self.form.changed.connect(self._on_changed)
-        self.form.model.refused.connect(partial(self.panel.message.say, ERROR))
+        for refused in (self.form.model.refused, self.form.source.presets.refused):
+            refused.connect(partial(self.panel.message.say, ERROR))
         self.result.said.connect(self.panel.message.say)
         self._on_changed()
 

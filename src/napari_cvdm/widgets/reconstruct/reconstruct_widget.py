@@ -120,6 +120,7 @@ class ReconstructWidget(Dock):
         self.panel.started.connect(self._on_started)
         self.panel.idle.connect(self._on_idle)
         self.queue.run_asked.connect(self._begin_queued)
+        self.queue.opened.connect(self._on_changed)
         self.results.changed.connect(self._offer_more)
         self._on_changed()
 
@@ -128,7 +129,7 @@ class ReconstructWidget(Dock):
         accept_files(event)
 
     def dropEvent(self, event: QDropEvent | None) -> None:
-        """Queue the files that were dropped."""
+        """Open the file that was dropped, or list several; nothing starts by itself."""
         paths = accept_files(event)
         if paths:
             self.queue.add(paths)

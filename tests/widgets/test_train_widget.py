@@ -542,7 +542,7 @@ def test_use_opens_reconstruct_with_the_model(dock, own_models, viewer, qtbot, m
     dock.panel.start.click()
     wait(qtbot, dock)
     opened = ReconstructWidget(viewer)
-    monkeypatch.setattr(train_widget, "open_reconstruct", lambda _: opened)
+    monkeypatch.setattr(train_widget, "open_reconstruct", lambda _, act: act(opened))
     dock.result.use.click()
     assert Path(opened.form.model.value()) == own_models / "mine"
     viewer.window.add_dock_widget(opened)

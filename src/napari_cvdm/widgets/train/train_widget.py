@@ -362,7 +362,8 @@ class TrainedModel(QWidget):
 
     def _on_use(self) -> None:
         if self._end is not None and self._end.model is not None:
-            open_reconstruct(self._viewer).form.model.set_value(str(self._end.model))
+            model = str(self._end.model)
+            open_reconstruct(self._viewer, lambda dock: dock.form.model.set_value(model))
 
     def _on_export(self) -> None:
         if self._end is None:
